@@ -1,0 +1,35 @@
+"""What one origin response said about one version of an object (I4)."""
+
+from dataclasses import dataclass
+
+# The object headers that pass from the origin to clients, as S3 sends them. `x-amz-meta-*` passes too (I25).
+OBJECT_HEADERS = (
+    "Content-Type",
+    "Content-Encoding",
+    "Content-Language",
+    "Content-Disposition",
+    "Cache-Control",
+    "Expires",
+)
+USER_METADATA_PREFIX = "x-amz-meta-"
+
+
+@dataclass(frozen=True, slots=True)
+class Metadata:
+    """One version's metadata, all of it from one response.
+
+    `etag` is on-the-wire form, quotes included. `size` is the whole object's length in bytes. `last_modified` is
+    the HTTP date as sent, or None. `headers` are the allow-listed object headers, in sending order.
+    `age` is the origin's own `Age` in seconds (0 where it sent none).
+    """
+
+    etag: str
+    size: int
+    last_modified: str | None = None
+    headers: tuple[tuple[str, str], ...] = ()
+    age: int = 0
+
+    def header(self, name: str) -> str | None:
+        """The value of one object header; `name` in any case."""
+        wanted = name.lower()
+        return next((value for header, value in self.headers if header.lower() == wanted), None)
