@@ -63,7 +63,3 @@ class StoreFull(StoreError):
 
 class CacheInUse(StoreError):
     """Another process has this cache folder open."""
-
-
-class AdminUnreachable(ProxyError):
-    """The admin port of a running bucketfront did not answer."""

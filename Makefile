@@ -1,0 +1,49 @@
+# Two commands are all the set-up there is: `make run` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: install run test check format e2e bench lock clean
+
+install: $(STAMP)
+
+# The stamp is made last, so an install that broke off is begun again.
+$(STAMP): pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit("bucketfront needs Python 3.11 or newer; set PYTHON=" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[dev]'
+	@touch $(STAMP)
+
+run: install
+	$(BIN)/bucketfront serve -c proxy.yaml
+
+test: install
+	$(BIN)/pytest -m 'not e2e' tests
+
+check: install
+	$(BIN)/ruff check proxy tests bench
+	$(BIN)/ruff format --check proxy tests bench
+	$(BIN)/mypy
+	$(BIN)/pytest tests/test_layering.py
+
+# Against SeaweedFS, an S3 server that checks signatures.
+e2e: install
+	$(BIN)/pytest -m e2e tests
+
+bench: install
+	$(BIN)/python bench/run.py
+
+format: install
+	$(BIN)/ruff check --fix proxy tests bench
+	$(BIN)/ruff format proxy tests bench
+
+# Versions that were tried together, without addresses; used as a constraints file.
+lock:
+	rm -rf $(VENV)/lock && $(PYTHON) -m venv $(VENV)/lock
+	$(VENV)/lock/bin/pip install --quiet --disable-pip-version-check '.[dev]'
+	$(VENV)/lock/bin/pip freeze --exclude bucketfront | grep -E '^[A-Za-z0-9_.-]+==' | sort -f > requirements.lock
+	rm -rf $(VENV)/lock
+
+clean:
+	rm -rf $(VENV) cache build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

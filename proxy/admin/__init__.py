@@ -1,0 +1,1 @@
+"""The control plane, on a listener of its own (I27)."""

@@ -1,0 +1,54 @@
+"""`Cache.statistics()` as Prometheus metrics. It only formats: the numbers are counted where they happen."""
+
+from collections.abc import Callable, Iterable
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from proxy.cache.cache import Statistics
+
+_GAUGES = {
+    "entries": ("cache_entries", "Objects in the cache."),
+    "bytes_used": ("cache_bytes", "Bytes charged against max_size."),
+    "bytes_limit": ("cache_limit_bytes", "max_size."),
+    "index_bytes": ("cache_index_bytes", "Bytes of the index itself."),
+    "flights_running": ("flights_running", "Parts being fetched now."),
+    "disk_is_usable": ("disk_usable", "0 while the cache folder fails and requests pass through."),
+    "absences": ("absences", "404s remembered."),
+}
+_COUNTERS = {
+    "hits": ("cache_hits", "Lookups answered by a fresh entry or a remembered 404."),
+    "stale_hits": ("cache_stale_hits", "Lookups answered by a stale entry."),
+    "misses": ("cache_misses", "Lookups that found nothing."),
+    "revalidations": ("cache_revalidations", "Lookups that found a stale entry and asked the origin."),
+    "lookups": ("lookups", "Metadata flights that went to the origin."),
+    "lookups_joined": ("lookups_joined", "Requests that waited on another's metadata flight."),
+    "flights": ("flights", "Parts asked of the origin."),
+    "flights_split": ("flights_split", "Parts cut in two for a reader further on."),
+    "passthroughs": ("passthroughs", "Stretches that went on without the cache."),
+    "evicted": ("evicted", "Entries removed for space or idleness."),
+    "corrupt_blocks": ("corrupt_blocks", "Blocks whose checksum did not fit."),
+    "disk_failures": ("disk_failures", "Calls to the cache folder that failed."),
+}
+
+
+class CacheCollector(Collector):
+    def __init__(self, registry: CollectorRegistry, statistics: Callable[[], Statistics]) -> None:
+        self._statistics = statistics
+        registry.register(self)
+
+    def collect(self) -> Iterable[Metric]:
+        now = self._statistics()
+        for field, (name, text) in _GAUGES.items():
+            yield GaugeMetricFamily(f"bucketfront_{name}", text, value=float(getattr(now, field)))
+        for field, (name, text) in _COUNTERS.items():
+            yield CounterMetricFamily(f"bucketfront_{name}", text, value=float(getattr(now, field)))
+        endings = CounterMetricFamily("bucketfront_flights_ended", "Flights by how they ended.", labels=("ending",))
+        for ending, count in now.endings:
+            endings.add_metric((ending,), count)
+        yield endings
+
+    def describe(self) -> Iterable[Metric]:
+        """Empty: registering must not ask a cache that is not open yet."""
+        return ()

@@ -1,0 +1,542 @@
+"""The one door to the cache: a key and a span go in; metadata, an open descriptor and "readable up to" come out.
+
+The server never sees a flight, the index or a file's name, so that one day it may stand in another process.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable, Iterable
+from dataclasses import dataclass
+from typing import Self
+
+from proxy.cache import blocks, passthrough
+from proxy.cache.absences import Absences
+from proxy.cache.entries import Entries
+from proxy.cache.entry import ENTRY_BYTES, Entry
+from proxy.cache.fill import Demand, Fill, Supply
+from proxy.cache.index import Index
+from proxy.cache.lookup import Learned, Lookup, Lookups
+from proxy.cache.origin import Answer, NotModified, Origin
+from proxy.cache.store import Store, StoredFile
+from proxy.errors import ObjectNotFound, OriginUnavailable, RangeUnsatisfiable, StoreError, StoreFull
+from proxy.http.cache_status import CacheStatus, Forward
+from proxy.http.metadata import Metadata
+from proxy.http.ranges import FromTo, Span, Suffix
+from proxy.keys import ObjectKey
+
+MAX_OBJECT = 1 << 50  # beyond any object of S3: nothing there to ask for by range
+RESTARTS = 4  # lookups of one request before it is given up: each one lost its entry to somebody else
+
+log = logging.getLogger("bucketfront.cache")
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """S3 says 404, now or within `negative_ttl`."""
+
+    status: CacheStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """Counters since the start, and what is there now. Sizes in bytes."""
+
+    entries: int
+    bytes_used: int
+    bytes_limit: int
+    index_bytes: int
+    hits: int  # lookups answered by a fresh entry, or by a remembered 404
+    stale_hits: int  # answered by a stale entry: revalidated in the background, or the origin was down
+    misses: int  # lookups that found nothing
+    revalidations: int  # lookups that found a stale entry and asked
+    lookups: int  # metadata flights that went to the origin
+    lookups_joined: int  # requests that waited on another's metadata flight
+    flights: int  # parts asked of the origin
+    flights_running: int
+    flights_split: int  # parts cut in two for a reader further on
+    endings: tuple[tuple[str, int], ...]  # flights by how they ended
+    passthroughs: int  # stretches that went on uncached
+    evicted: int  # entries removed for space or idleness
+    corrupt_blocks: int
+    disk_failures: int
+    disk_is_usable: bool
+    absences: int
+
+
+class Cache:
+    """`clock` is wall time in seconds since the epoch."""
+
+    def __init__(
+        self,
+        *,
+        origin: Origin,
+        store: Store,
+        index: Index,
+        entries: Entries,
+        absences: Absences,
+        clock: Callable[[], float],
+    ) -> None:
+        self._origin = origin
+        self._index = index
+        self._flushing = asyncio.Lock()
+        self._store = store
+        self._entries = entries
+        self._absences = absences
+        self._clock = clock
+        self._supply: Supply | None = None
+        self._lookups = Lookups(entries.pin, self._unpin)
+        self._opening: dict[int, asyncio.Task[None]] = {}
+        self._discards: set[asyncio.Task[None]] = set()
+        self._hits = self._stale_hits = self._misses = self._revalidations = self._passthroughs = 0
+
+    def supply_with(self, supply: Supply) -> None:
+        """What fills work with; it refers back to this cache, so it comes second."""
+        self._supply = supply
+
+    @property
+    def supply(self) -> Supply:
+        assert self._supply is not None, "call supply_with first"
+        return self._supply
+
+    # --- reading -------------------------------------------------------------------------------------------
+
+    async def lookup(
+        self, key: ObjectKey, *, wants_body: bool, part: FromTo | Suffix | None = None
+    ) -> "Reader | Absent":
+        """Who may answer for `key`. `part` is what the client asks for, where it is one range.
+
+        The Reader is pinned: close it. Raises OriginErrors other than ObjectNotFound.
+        """
+        for _ in range(RESTARTS):
+            now = self._clock()
+            entry = self._entries.get(key)
+            if entry is None and (ttl := self._absences.ttl(key, now)) is not None:
+                self._hits += 1
+                return Absent(CacheStatus(ttl=ttl))
+            if entry is not None and (status := self._usable(entry, now, part)) is not None:
+                self._entries.pin(entry)
+            else:
+                found = await self._ask(key, entry, part if wants_body else None, wants_body=wants_body)
+                if isinstance(found, Absent):
+                    return found
+                entry, status = found
+            try:
+                if not wants_body or await self._open(entry):
+                    self._entries.touch(entry, self._clock())
+                    return Reader(self, entry, status)
+            except BaseException:
+                self._unpin(entry)
+                raise
+            # Its file is gone, or not what the index says: the entry goes, and the next round is a miss.
+            self._drop(entry)
+            self._unpin(entry)
+        raise OriginUnavailable(f"{key} changed {RESTARTS} times while it was looked up")
+
+    def _usable(self, entry: Entry, now: float, part: FromTo | Suffix | None) -> CacheStatus | None:
+        ttl = entry.ttl(now)
+        if ttl > 0:
+            self._hits += 1
+            return CacheStatus(ttl=ttl)
+        if -ttl < entry.freshness.stale_while_revalidate:
+            self._stale_hits += 1
+            if not self._lookups.is_running(entry.key):
+                self._revalidations += 1
+                self._lookups.start(entry.key, lambda lookup: self._find(entry.key, entry, None, lookup, get=False))
+            return CacheStatus(ttl=ttl, detail="stale-while-revalidate")
+        return None
+
+    async def _ask(
+        self, key: ObjectKey, stale: Entry | None, part: FromTo | Suffix | None, *, wants_body: bool
+    ) -> tuple[Entry, CacheStatus] | Absent:
+        forward = Forward.MISS if stale is None else Forward.STALE
+        joins = self._lookups.is_running(key)
+        if stale is None:
+            self._misses += 1
+        else:
+            self._revalidations += 1
+        try:
+            learned = await self._lookups.wait(key, lambda lookup: self._find(key, stale, part, lookup, get=wants_body))
+        except ObjectNotFound:
+            return Absent(CacheStatus(forward, fwd_status=404, collapsed=joins, stored=True))
+        except OriginUnavailable as error:
+            now = self._clock()
+            if stale is None or stale.removed or -stale.ttl(now) >= stale.freshness.stale_if_error:
+                raise
+            self._stale_hits += 1
+            self._entries.pin(stale)
+            log.info("%s is served stale: %s", key, error)
+            return stale, CacheStatus(ttl=stale.ttl(now), detail="stale-if-error")
+        entry = learned.entry
+        stored = entry.file_name is not None and entry.published and learned.status != 304
+        return entry, CacheStatus(forward, fwd_status=learned.status, stored=stored, collapsed=joins)
+
+    async def _find(
+        self, key: ObjectKey, stale: Entry | None, part: FromTo | Suffix | None, lookup: Lookup, *, get: bool
+    ) -> Learned:
+        """The one flight that asks the origin about `key`; gives an entry pinned once."""
+        try:
+            if stale is None:
+                answer = await self._ask_origin(key, part, None, get=get)
+            else:
+                self._entries.pin(stale)
+                try:
+                    answer = await self._ask_origin(key, part, stale.metadata.etag, get=get)
+                finally:
+                    self._unpin(stale)
+        except ObjectNotFound:
+            if not lookup.is_superseded:
+                self._absences.remember(key, self._clock())
+                if stale is not None:
+                    self._drop(stale)
+            raise
+        if isinstance(answer, NotModified):
+            if stale is None:
+                raise OriginUnavailable(f"{key}: the origin answered 304 to an unconditional request")
+            if not stale.removed:
+                self._entries.validated(stale, self._clock())
+            self._entries.pin(stale)
+            return Learned(stale, 304)
+        return await self._adopt(key, answer, lookup)
+
+    async def _adopt(self, key: ObjectKey, answer: Answer | Metadata, lookup: Lookup) -> Learned:
+        """A new version becomes an entry; where bytes came with it, its first flight begins."""
+        now = self._clock()
+        metadata = answer.metadata if isinstance(answer, Answer) else answer
+        entry = self._entries.create(key, metadata, now)
+        self._entries.pin(entry)
+        if entry.freshness.storable and not lookup.is_superseded:
+            self._absences.forget(key.__eq__)
+            old = self._entries.publish(entry)
+            if old is not None:
+                self._discard(old)
+        else:
+            self._entries.remove(entry)
+        if not isinstance(answer, Answer):
+            return Learned(entry, 200)
+        try:
+            await self._receive(entry, answer)
+        except BaseException:
+            answer.body.close()
+            self._unpin(entry)
+            raise
+        return Learned(entry, 206)
+
+    async def _ask_origin(
+        self, key: ObjectKey, part: FromTo | Suffix | None, etag: str | None, *, get: bool
+    ) -> Answer | Metadata | NotModified:
+        if get and not (isinstance(part, FromTo) and part.start >= MAX_OBJECT):
+            try:
+                return await self._origin.get(key, self._first_part(part), if_none_match=etag)
+            except RangeUnsatisfiable:
+                pass  # beyond the end, or the object is empty: its size is needed
+        return await self._origin.head(key, if_none_match=etag)
+
+    def _first_part(self, part: FromTo | Suffix | None) -> FromTo | Suffix:
+        """What to ask for before the size is known: whole blocks around the client's range, one part at most."""
+        size, limit = self.supply.block_size, self.supply.part_size
+        if part is None:
+            return FromTo(0, limit)
+        if isinstance(part, Suffix):
+            # The object's end need not be a block's end: one block more makes the first of them whole.
+            return Suffix(min(max(part.length, 1), limit) + size)
+        start = part.start // size * size
+        stop = start + limit
+        return FromTo(start, stop if part.stop is None else min(stop, -(-part.stop // size) * size))
+
+    async def _receive(self, entry: Entry, answer: Answer) -> None:
+        """Turn the answer of a lookup into the entry's first flight."""
+        try:
+            await self._create_file(entry)
+        except StoreError:
+            answer.body.close()
+            return
+        self._fill_of(entry).adopt(answer)
+
+    async def _create_file(self, entry: Entry) -> None:
+        """Raises StoreError, StoreFull: the entry stays metadata only."""
+        if entry.metadata.size + ENTRY_BYTES > self._entries.budget.limit:
+            raise StoreFull(f"{entry.key} has {entry.metadata.size} bytes, more than the whole cache")
+        if not self._store.is_usable:
+            raise StoreError("the disk failed a moment ago")
+        await self.reserve(ENTRY_BYTES)
+        try:
+            file = await self._store.create(entry.metadata.size)
+        except BaseException:
+            self._entries.budget.give_back(ENTRY_BYTES)
+            raise
+        self._entries.attach(entry, file)
+        if entry.removed:
+            self._discard(entry)
+
+    def _fill_of(self, entry: Entry) -> Fill:
+        if entry.fill is None:
+            entry.fill = Fill(entry, self.supply)
+        return entry.fill
+
+    async def _open(self, entry: Entry) -> bool:
+        """Have the entry's file open, or know that it has none. False: the entry cannot be used."""
+        if entry.file is not None or not entry.metadata.size or not self._store.is_usable:
+            return True
+        if entry.removed and entry.file_name is None:
+            # Not to be kept (no-store, or superseded) and without a file: its bytes pass through.
+            return True
+        task = self._opening.get(entry.id)
+        if task is None:
+            task = self._opening[entry.id] = asyncio.create_task(self._open_file(entry))
+            task.add_done_callback(lambda _: self._opening.pop(entry.id))
+        await asyncio.shield(task)
+        return entry.file is not None or entry.file_name is None or not self._store.is_usable
+
+    async def _open_file(self, entry: Entry) -> None:
+        self._entries.pin(entry)
+        try:
+            if entry.file_name is None:
+                await self._create_file(entry)
+                return
+            size = entry.metadata.size
+            known = blocks.present_spans(entry.present, size, self.supply.block_size)
+            file = await self._store.open_file(
+                entry.file_name, size, known if self._entries.is_suspect(entry) else None
+            )
+            if file is not None:
+                self._entries.attach(entry, file)
+        except StoreError as error:
+            log.info("%s goes on uncached: %s", entry.key, error)
+        finally:
+            self._unpin(entry)
+
+    def stream(self, entry: Entry, span: Span) -> AsyncGenerator[bytes, None]:
+        self._passthroughs += 1
+        return passthrough.stream(self._origin, entry.key, entry.metadata, span)
+
+    # --- removing ------------------------------------------------------------------------------------------
+
+    async def invalidate(self, key: ObjectKey) -> None:
+        """Nothing from before this call answers a request begun after it (I5, I6)."""
+        await self.purge([key])
+
+    async def purge(
+        self, keys: Iterable[ObjectKey] = (), prefixes: Iterable[ObjectKey] = (), *, soft: bool = False
+    ) -> int:
+        """Remove, or with `soft` mark stale, entries by key and by prefix; returns how many there were.
+
+        Complete when it returns: files are unlinked, so it survives a restart (I27). A prefix is an ObjectKey whose
+        key is the prefix. Raises StoreError when the disk refused: memory has forgotten the entries all the same.
+        """
+        wanted, heads = set(keys), tuple(prefixes)
+
+        def is_hit(key: ObjectKey) -> bool:
+            return key in wanted or any(key.bucket == p.bucket and key.key.startswith(p.key) for p in heads)
+
+        self._lookups.supersede(is_hit)
+        self._absences.forget(is_hit)
+        found = [entry for key in wanted if (entry := self._entries.get(key)) is not None]
+        for head in heads:
+            found += self._entries.with_prefix(head.bucket, head.key)
+        hit = {entry.id: entry for entry in found}
+        if soft:
+            for key in [entry.key for entry in hit.values()]:
+                if (entry := self._entries.get(key)) is not None:
+                    self._entries.expire(entry)
+            return len(hit)
+        for entry in hit.values():
+            self._entries.remove(entry)
+        await self._unlink_all(hit.values())
+        return len(hit)
+
+    async def _unlink_all(self, removed: Iterable[Entry]) -> None:
+        """Every one of them, though some fail; then raises the first failure."""
+        results = await asyncio.gather(*map(self._unlink, removed), return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+
+    def _drop(self, entry: Entry) -> None:
+        if not entry.removed:
+            self._entries.remove(entry)
+            self._discard(entry)
+
+    def _discard(self, entry: Entry) -> None:
+        """Unlink a removed entry's file in the background."""
+        task = asyncio.create_task(self._unlink_quietly(entry))
+        self._discards.add(task)
+        task.add_done_callback(self._discards.discard)
+
+    async def _unlink_quietly(self, entry: Entry) -> None:
+        try:
+            await self._unlink(entry)
+        except StoreError as error:
+            log.warning("%s: %s", entry.key, error)
+
+    async def _unlink(self, entry: Entry) -> None:
+        if entry.file_name is None or entry.unlinked:
+            return
+        await self._store.remove(entry.file_name)
+        entry.unlinked = True
+        if not entry.pins:
+            await self._close_file(entry)
+
+    async def _close_file(self, entry: Entry) -> None:
+        file, entry.file = entry.file, None
+        try:
+            if file is not None:
+                await self._store.close_file(file)
+        finally:
+            self._entries.settle(entry)
+
+    def _unpin(self, entry: Entry) -> None:
+        if self._entries.unpin(entry):
+            self.release(entry)
+
+    def release(self, entry: Entry) -> None:
+        """A removed entry lost its last user."""
+        task = asyncio.create_task(self._close_file(entry))
+        self._discards.add(task)
+        task.add_done_callback(self._discards.discard)
+
+    def changed(self, entry: Entry) -> None:
+        """The origin has another version of it now."""
+        self._drop(entry)
+
+    # --- space ---------------------------------------------------------------------------------------------
+
+    async def reserve(self, count: int) -> None:
+        """Take `count` bytes from the budget, evicting for them. Raises StoreFull."""
+        budget = self._entries.budget
+        while budget.room < count:
+            victims = self._entries.victims(count - budget.room)
+            if not victims:
+                raise StoreFull(f"no room for {count} bytes: {budget.used} of {budget.limit} are in use")
+            await self.evict(victims)
+        budget.take(count)
+
+    async def evict(self, victims: list[Entry]) -> None:
+        """Unlink entries that `Entries` has removed; returns when their space is free."""
+        await self._unlink_all(victims)
+        if self._entries.budget.is_bound_by_disk:
+            await self.sample_disk()
+
+    async def sample_disk(self) -> None:
+        free, _ = await self._store.disk_space()
+        self._entries.budget.sample(free)
+
+    async def flush(self) -> None:
+        """Write to the index what has changed. A failure is the disk's: it is tried again at the next flush."""
+        async with self._flushing:
+            changes = self._entries.changes()
+            if not changes:
+                return
+            try:
+                await self._index.flush(changes)
+            except StoreError as error:
+                self._entries.not_flushed(changes)
+                self._store.failed(str(error))
+                return
+            self._entries.flushed(changes)
+            self._entries.budget.overhead = await self._store.space_of(self._index.files)
+
+    async def close(self) -> None:
+        """End lookups and flights, close files, write the last changes: the next start is a clean one."""
+        await self._lookups.close()
+        for task in (flights := list(self.supply.traffic.tasks)):
+            task.cancel()
+        await asyncio.gather(*flights, return_exceptions=True)
+        while self._discards:
+            await asyncio.gather(*self._discards, return_exceptions=True)
+        await self.flush()
+        for entry in self._entries.close():
+            if entry.file is not None:
+                await self._store.close_file(entry.file)
+        await self._index.close(self._entries.changes())
+
+    def statistics(self) -> Statistics:
+        budget, traffic = self._entries.budget, self.supply.traffic
+        return Statistics(
+            entries=len(self._entries),
+            bytes_used=budget.used,
+            bytes_limit=budget.limit,
+            index_bytes=budget.overhead,
+            hits=self._hits,
+            stale_hits=self._stale_hits,
+            misses=self._misses,
+            revalidations=self._revalidations,
+            lookups=self._lookups.started,
+            lookups_joined=self._lookups.joined,
+            flights=traffic.started,
+            flights_running=traffic.running,
+            flights_split=traffic.split,
+            endings=tuple((ending.name.lower(), count) for ending, count in traffic.endings.items()),
+            passthroughs=self._passthroughs,
+            evicted=self._entries.evicted,
+            corrupt_blocks=self._entries.corrupt_blocks,
+            disk_failures=self._store.failures,
+            disk_is_usable=self._store.is_usable,
+            absences=len(self._absences),
+        )
+
+
+class Reader:
+    """One request's grip on an entry. Use as a context manager, or call `close`."""
+
+    def __init__(self, cache: Cache, entry: Entry, status: CacheStatus) -> None:
+        self._cache = cache
+        self._entry = entry
+        self._demand: Demand | None = None
+        self._is_closed = False
+        self.status = status
+
+    @property
+    def metadata(self) -> Metadata:
+        return self._entry.metadata
+
+    def age(self, now: float) -> float:
+        return self._entry.age(now)
+
+    @property
+    def file(self) -> StoredFile | None:
+        """The open file, as long as this reader is open; None where bytes pass through."""
+        return self._entry.file
+
+    def ask_for(self, span: Span) -> None:
+        """What will be read. Refines `status`: a fresh entry that lacks some of the bytes is a partial hit."""
+        if self._entry.file is None:
+            if span.start < span.stop and self.status.hit:
+                self.status = CacheStatus(Forward.MISS, ttl=self.status.ttl)
+            return
+        fill = self._cache._fill_of(self._entry)  # noqa: SLF001 - the reader is the cache's own
+        if self.status.hit and fill.readable(span.start, span.stop) < span.stop:
+            collapsed = fill.covers(span)
+            self.status = CacheStatus(
+                Forward.PARTIAL if self._entry.present else Forward.MISS,
+                ttl=self.status.ttl, stored=not self._entry.removed, collapsed=collapsed,
+            )  # fmt: skip
+        self._demand = fill.join(span)
+
+    async def readable(self, offset: int) -> int:
+        """The end of the stretch from `offset` on that is in the file. Raises StoreError: `stream` the rest."""
+        if self._demand is None or self._entry.fill is None:
+            raise StoreError("no file to read from")
+        return await self._entry.fill.wait_readable(self._demand, offset)
+
+    def stream(self, span: Span) -> AsyncGenerator[bytes, None]:
+        """The same bytes without the cache."""
+        return self._cache.stream(self._entry, span)
+
+    def close(self) -> None:
+        if self._is_closed:
+            return
+        self._is_closed = True
+        if self._demand is not None and self._entry.fill is not None:
+            self._entry.fill.leave(self._demand)
+        self._entries_touch()
+        self._cache._unpin(self._entry)  # noqa: SLF001
+
+    def _entries_touch(self) -> None:
+        cache = self._cache
+        cache._entries.touch(self._entry, cache._clock())  # noqa: SLF001
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

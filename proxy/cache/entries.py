@@ -1,0 +1,299 @@
+"""Which entries there are and how much they take. All state of the cache but the bytes themselves changes here.
+
+Rule 1: every change is synchronous, so between two `await`s the whole is consistent; the event loop is the lock.
+Rule 2: nothing here does I/O on files or reads the clock; what has to be unlinked or written is handed back.
+Rule 3: an entry's bytes are given back to the budget once, when its file is unlinked and its last reader has left.
+"""
+
+import heapq
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+
+from proxy.cache import blocks
+from proxy.cache.budget import Budget
+from proxy.cache.entry import ENTRY_BYTES, Entry
+from proxy.cache.index import Changes, Index
+from proxy.cache.store import StoredFile
+from proxy.errors import StoreError
+from proxy.http.freshness import Freshness
+from proxy.http.metadata import Metadata
+from proxy.keys import ObjectKey
+
+PAGE = 64  # rows of the index read at a time when looking for victims
+
+log = logging.getLogger("bucketfront.cache")
+
+Policy = Callable[[ObjectKey, Metadata, float], Freshness]
+
+
+class Entries:
+    """Hot entries in memory, the others in the index. `hot_limit` bounds the former, and so open descriptors."""
+
+    def __init__(self, index: Index, budget: Budget, policy: Policy, *, block_size: int, hot_limit: int) -> None:
+        self._index = index
+        self._budget = budget
+        self._policy = policy
+        self._block_size = block_size
+        self._hot_limit = hot_limit
+        self._hot: OrderedDict[ObjectKey, Entry] = OrderedDict()  # least recently used first
+        self._dirty: dict[int, Entry] = {}
+        self._touched: dict[int, float] = {}
+        self._tombstones: set[int] = set()  # removed, but the index has the row still
+        self._count = 0
+        self.evicted = 0  # entries removed for space or idleness
+        self.corrupt_blocks = 0  # blocks whose checksum did not fit
+
+    def open(self) -> None:
+        """Take over what the index holds."""
+        used, self._count = self._index.totals()
+        self._budget.take(used)
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def budget(self) -> Budget:
+        return self._budget
+
+    def __repr__(self) -> str:
+        pinned = sum(1 for entry in self._hot.values() if entry.pins)
+        return f"<Entries {self._count}, {self._budget.used}/{self._budget.limit} bytes, {pinned} pinned>"
+
+    # --- finding -------------------------------------------------------------------------------------------
+
+    def get(self, key: ObjectKey) -> Entry | None:
+        """The entry that may answer for `key`, fresh or stale. An index that fails is a miss (I16)."""
+        entry = self._hot.get(key)
+        if entry is not None:
+            self._hot.move_to_end(key)
+            return entry
+        try:
+            row = self._index.load(key)
+        except StoreError as error:
+            log.warning("lookup of %s: %s", key, error)
+            return None
+        if row is None or row.id in self._tombstones:
+            return None
+        freshness = self._policy(key, row.metadata, row.validated_at)
+        entry = self._hot[key] = Entry.from_row(row, freshness, self._index.epoch)
+        return entry
+
+    def create(self, key: ObjectKey, metadata: Metadata, now: float) -> Entry:
+        """A new entry, not yet reachable."""
+        freshness = self._policy(key, metadata, now)
+        return Entry(self._index.new_id(), key, metadata, freshness, now, self._index.epoch)
+
+    def publish(self, entry: Entry) -> Entry | None:
+        """Make it the one that answers for its key. Returns the one it replaces, removed, for `discard`."""
+        old = self.get(entry.key)
+        if old is not None:
+            self.remove(old)
+        self._hot[entry.key] = entry
+        entry.published = True
+        self._mark_dirty(entry)
+        return old
+
+    def attach(self, entry: Entry, file: StoredFile) -> None:
+        """The entry has a file now. Its own overhead must have been taken from the budget before."""
+        entry.file = file
+        if not entry.unverified:
+            entry.epoch = self._index.epoch
+        if entry.file_name is None:
+            entry.file_name = file.name
+            entry.bytes = ENTRY_BYTES
+            self._count += not entry.removed
+        self._mark_dirty(entry)
+
+    def is_suspect(self, entry: Entry) -> bool:
+        """Its file was written before an unclean stop: blocks need verifying, bytes beside them need punching."""
+        return entry.epoch < self._index.epoch
+
+    # --- using ---------------------------------------------------------------------------------------------
+
+    def pin(self, entry: Entry) -> None:
+        entry.pins += 1
+
+    def unpin(self, entry: Entry) -> bool:
+        """True when it was removed meanwhile and this was its last user: the caller closes and `settle`s it."""
+        entry.pins -= 1
+        assert entry.pins >= 0
+        return entry.removed and entry.unlinked and not entry.pins
+
+    def touch(self, entry: Entry, now: float) -> None:
+        """Each access resets the idle timer."""
+        entry.accessed_at = now
+        if entry.file_name is not None and not entry.removed:
+            self._touched[entry.id] = now
+
+    def validated(self, entry: Entry, now: float) -> None:
+        """The origin confirmed the version (a 304)."""
+        entry.validated_at = now
+        entry.freshness = self._policy(entry.key, entry.metadata, now)
+        self._mark_dirty(entry)
+
+    def expire(self, entry: Entry) -> None:
+        """A soft purge: the next use revalidates."""
+        entry.validated_at = 0.0
+        entry.freshness = Freshness(0.0, must_revalidate=True)
+        self._mark_dirty(entry)
+
+    def commit(self, entry: Entry, block: int, checksum: int) -> int:
+        """A whole block is in the file (I2). Returns the bytes that thereby pass from reservation to entry."""
+        entry.present |= 1 << block
+        entry.new_sums[block] = checksum
+        entry.lost.discard(block)
+        count = blocks.allocated(1 << block, entry.metadata.size, self._block_size)
+        entry.bytes += count
+        self._mark_dirty(entry)
+        return count
+
+    def lose(self, entry: Entry, block: int) -> None:
+        """A block that is not what it was (I15); its space was punched out of the file."""
+        self.corrupt_blocks += 1
+        entry.present &= ~(1 << block)
+        entry.unverified &= ~(1 << block)
+        entry.new_sums.pop(block, None)
+        entry.lost.add(block)
+        count = blocks.allocated(1 << block, entry.metadata.size, self._block_size)
+        entry.bytes -= count
+        self._budget.give_back(count)
+        self._mark_dirty(entry)
+
+    def verified(self, entry: Entry, block: int) -> None:
+        entry.unverified &= ~(1 << block)
+        if not entry.unverified:
+            entry.epoch = self._index.epoch
+            self._mark_dirty(entry)
+
+    def checksum(self, entry: Entry, block: int) -> int:
+        known = entry.new_sums.get(block)
+        return self._index.checksum(entry.id, block) if known is None else known
+
+    # --- removing ------------------------------------------------------------------------------------------
+
+    def remove(self, entry: Entry) -> None:
+        """Unreachable from now on. The caller unlinks its file, then calls `unlinked` or `settle`."""
+        if entry.removed:
+            return
+        entry.removed = True
+        if self._hot.get(entry.key) is entry:
+            del self._hot[entry.key]
+        self._dirty.pop(entry.id, None)
+        self._touched.pop(entry.id, None)
+        if entry.file_name is not None:
+            self._tombstones.add(entry.id)
+            self._count -= 1
+
+    def settle(self, entry: Entry) -> None:
+        """Its file is unlinked and closed: the space is free again."""
+        self._budget.give_back(entry.bytes)
+        entry.bytes = 0
+        entry.file = None
+
+    def victims(self, count: int) -> list[Entry]:
+        """Remove the least recently used entries that nobody uses, until `count` bytes will come free."""
+        found: list[Entry] = []
+        for entry in heapq.merge(self._cold(), self._idle_hot(), key=lambda entry: entry.accessed_at):
+            if count <= 0:
+                break
+            found.append(entry)
+            count -= entry.bytes
+        return self._evict(found)
+
+    def idle(self, before: float, limit: int) -> list[Entry]:
+        """Remove entries that nobody uses and nobody asked for since `before` (seconds since the epoch)."""
+        hot = [entry for entry in self._idle_hot() if entry.accessed_at < before]
+        cold = [entry for entry, _ in zip(self._cold(before), range(limit), strict=False)]
+        return self._evict((hot + cold)[:limit])
+
+    def _evict(self, found: list[Entry]) -> list[Entry]:
+        for entry in found:
+            self.remove(entry)
+        self.evicted += len(found)
+        return found
+
+    def _idle_hot(self) -> Iterator[Entry]:
+        # `get` keeps the map in the order of use.
+        return (entry for entry in list(self._hot.values()) if not entry.pins and entry.file_name is not None)
+
+    def _cold(self, before: float = float("inf")) -> Iterator[Entry]:
+        skip = 0
+        while rows := self._index.oldest(before, PAGE, skip):
+            skip += len(rows)
+            for row in rows:
+                hot = self._hot.get(row.key)
+                if row.id not in self._tombstones and (hot is None or hot.id != row.id):
+                    yield Entry.from_row(row, Freshness(0.0), self._index.epoch)
+
+    def with_prefix(self, bucket: str, prefix: str) -> Iterator[Entry]:
+        """Every entry below a prefix, hot or not."""
+        hot = [entry for key, entry in self._hot.items() if key.bucket == bucket and key.key.startswith(prefix)]
+        yield from hot
+        after = b""
+        while rows := self._index.with_prefix(bucket, prefix, after, PAGE):
+            after = rows[-1].key.key.encode()
+            for row in rows:
+                if row.id not in self._tombstones and row.key not in self._hot:
+                    yield Entry.from_row(row, Freshness(0.0), self._index.epoch)
+
+    def hot_files(self) -> set[str]:
+        return {entry.file_name for entry in self._hot.values() if entry.file_name is not None}
+
+    def cooled(self) -> list[Entry]:
+        """Entries dropped from memory because there are too many; the caller closes their files."""
+        excess = len(self._hot) - self._hot_limit
+        if excess <= 0:
+            return []
+        idle = (entry for entry in self._hot.values() if not entry.pins and entry.id not in self._dirty)
+        dropped = [entry for entry, _ in zip(idle, range(excess), strict=False)]
+        for entry in dropped:
+            del self._hot[entry.key]
+        return dropped
+
+    def close(self) -> list[Entry]:
+        """Forget all that is in memory; the caller closes the files."""
+        hot = list(self._hot.values())
+        self._hot.clear()
+        return hot
+
+    # --- persisting ----------------------------------------------------------------------------------------
+
+    def changes(self) -> Changes:
+        """What the index does not know yet; given back with `not_flushed` where it could not be written."""
+        entries = [entry for entry in self._dirty.values() if entry.published]
+        changes = Changes(
+            rows=tuple(entry.row() for entry in entries),
+            sums=tuple((entry.id, block, crc) for entry in entries for block, crc in entry.new_sums.items()),
+            lost=tuple((entry.id, block) for entry in entries for block in entry.lost),
+            touched=tuple((at, entry_id) for entry_id, at in self._touched.items()),
+            removed=tuple(self._tombstones),
+        )
+        self._touched.clear()
+        for entry in entries:
+            del self._dirty[entry.id]
+        return changes
+
+    def flushed(self, changes: Changes) -> None:
+        self._tombstones.difference_update(changes.removed)
+        by_id = {entry.id: entry for entry in self._hot.values()} if changes.sums or changes.lost else {}
+        for entry_id, block, crc in changes.sums:
+            entry = by_id.get(entry_id)
+            if entry is not None and entry.new_sums.get(block) == crc:
+                del entry.new_sums[block]
+        for entry_id, block in changes.lost:
+            entry = by_id.get(entry_id)
+            if entry is not None:
+                entry.lost.discard(block)
+
+    def not_flushed(self, changes: Changes) -> None:
+        by_id = {entry.id: entry for entry in self._hot.values()}
+        for row in changes.rows:
+            if row.id in by_id:
+                self._dirty.setdefault(row.id, by_id[row.id])
+        for at, entry_id in changes.touched:
+            self._touched.setdefault(entry_id, at)
+
+    def _mark_dirty(self, entry: Entry) -> None:
+        if not entry.removed and entry.file_name is not None:
+            self._dirty[entry.id] = entry

@@ -1,0 +1,99 @@
+"""The cache's upkeep, once a second: flush the index, remove idle entries, keep `min_free`, close cold files.
+
+One step handles a bounded number of entries and never holds the loop for long (I18).
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+
+from proxy.cache.cache import Cache
+from proxy.cache.entries import Entries
+from proxy.cache.index import Index
+from proxy.cache.store import Store
+from proxy.errors import StoreError
+
+INTERVAL = 1.0  # seconds; the most that a kill can make the index forget
+BATCH = 500  # entries removed in one step
+
+log = logging.getLogger("bucketfront.evictor")
+
+
+class Evictor:
+    """`clock` is wall time in seconds since the epoch. `min_free` gives bytes from a disk's total."""
+
+    def __init__(
+        self,
+        *,
+        cache: Cache,
+        entries: Entries,
+        store: Store,
+        index: Index,
+        idle_timeout: float,
+        min_free: Callable[[int], int],
+        clock: Callable[[], float],
+    ) -> None:
+        self._cache = cache
+        self._entries = entries
+        self._store = store
+        self._index = index
+        self._idle_timeout = idle_timeout
+        self._min_free = min_free
+        self._clock = clock
+        self._started = clock()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        self._tasks = [
+            asyncio.create_task(self._run(), name="evictor"),
+            asyncio.create_task(self.sweep(), name="sweep"),
+        ]
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(INTERVAL)
+            try:
+                await self.step()
+            except StoreError as error:
+                log.warning("upkeep: %s", error)
+
+    async def step(self) -> None:
+        """One round. Raises StoreError when the disk fails; the next round tries again."""
+        await self._cache.flush()
+        while idle := self._entries.idle(self._clock() - self._idle_timeout, BATCH):
+            log.info("%d entries idle for %g s: removed", len(idle), self._idle_timeout)
+            await self._cache.evict(idle)
+        await self._keep_free()
+        for entry in self._entries.cooled():
+            if entry.file is not None:
+                await self._store.close_file(entry.file)
+                entry.file = None
+
+    async def _keep_free(self) -> None:
+        budget = self._entries.budget
+        free, total = await self._store.disk_space()
+        budget.floor = self._min_free(total)
+        budget.sample(free)
+        while budget.room < 0 and (victims := self._entries.victims(min(-budget.room, 1 << 30))):
+            log.info("%d bytes over the limit: %d entries removed", -budget.room, len(victims))
+            await self._cache.evict(victims)
+
+    async def sweep(self) -> None:
+        """Remove files that no row names: what a kill left between a file and its row."""
+        removed = 0
+        for shard in await self._store.shards():
+            found = await self._store.names(shard)
+            known = self._index.files_of_shard(shard) | self._entries.hot_files()
+            for name, changed_at in found:
+                if name not in known and changed_at < self._started:
+                    with contextlib.suppress(StoreError):  # counted by the store; the next start tries again
+                        await self._store.remove(name)
+                        removed += 1
+        if removed:
+            log.info("%d orphan files removed", removed)

@@ -1,0 +1,113 @@
+"""One lookup of an object's metadata at a time, however many ask for it; its waiters each get a pin of their own."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from proxy.cache.entry import Entry
+from proxy.errors import OriginUnavailable, ProxyError
+from proxy.keys import ObjectKey
+
+log = logging.getLogger("bucketfront.cache")
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """What a lookup found: an entry, and the origin's status (200, 206 or 304)."""
+
+    entry: Entry
+    status: int
+
+
+@dataclass(eq=False, slots=True)
+class Lookup:
+    """A running lookup. `is_superseded`: a write or a purge came after it began, so what it finds answers those who
+    wait already, and is not kept (I6).
+    """
+
+    waiters: "list[asyncio.Future[Learned]]"
+    task: "asyncio.Task[None] | None" = None
+    is_superseded: bool = False
+
+
+Find = Callable[[Lookup], Awaitable[Learned]]
+
+
+class Lookups:
+    """`pin` and `unpin` are called for each waiter that got an entry, and once more for the lookup itself."""
+
+    def __init__(self, pin: Callable[[Entry], None], unpin: Callable[[Entry], None]) -> None:
+        self._pin = pin
+        self._unpin = unpin
+        self._running: dict[ObjectKey, Lookup] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.started = 0  # lookups that went to the origin
+        self.joined = 0  # requests that waited on another's lookup
+
+    def is_running(self, key: ObjectKey) -> bool:
+        return key in self._running
+
+    async def wait(self, key: ObjectKey, find: Find) -> Learned:
+        """Join the running lookup of `key` or start one with `find`. The entry comes pinned: unpin it.
+
+        Raises what `find` raised.
+        """
+        lookup = self._running.get(key)
+        if lookup is None:
+            lookup = self.start(key, find)
+        else:
+            self.joined += 1
+        waiter: asyncio.Future[Learned] = asyncio.get_running_loop().create_future()
+        lookup.waiters.append(waiter)
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            # Cancelled between the lookup's end and our turn: the pin is ours to drop (I12).
+            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+                self._unpin(waiter.result().entry)
+            raise
+
+    def start(self, key: ObjectKey, find: Find) -> Lookup:
+        """Begin a lookup that nobody has to wait for."""
+        lookup = self._running[key] = Lookup([])
+        self.started += 1
+        task = lookup.task = asyncio.create_task(self._run(key, lookup, find), name=f"lookup {key}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return lookup
+
+    def supersede(self, is_hit: Callable[[ObjectKey], bool]) -> None:
+        """Nobody joins these any more, and what they find is not kept."""
+        for key in [key for key in self._running if is_hit(key)]:
+            self._running.pop(key).is_superseded = True
+
+    async def close(self) -> None:
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _run(self, key: ObjectKey, lookup: Lookup, find: Find) -> None:
+        try:
+            learned = await find(lookup)
+        except BaseException as error:
+            self._end(key, lookup)
+            for waiter in lookup.waiters:
+                if not waiter.done():
+                    cancelled = isinstance(error, asyncio.CancelledError)
+                    waiter.set_exception(OriginUnavailable("shutting down") if cancelled else error)
+            if isinstance(error, ProxyError):
+                if not lookup.waiters:
+                    log.info("background lookup of %s: %s", key, error)
+                return
+            raise
+        self._end(key, lookup)
+        for waiter in lookup.waiters:
+            if not waiter.done():
+                self._pin(learned.entry)
+                waiter.set_result(learned)
+        self._unpin(learned.entry)
+
+    def _end(self, key: ObjectKey, lookup: Lookup) -> None:
+        if self._running.get(key) is lookup:
+            del self._running[key]

@@ -1,0 +1,79 @@
+"""Entity tags (RFC 9110 section 8.8.3) and the lists of them in If-Match and If-None-Match."""
+
+import re
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final, Literal
+
+# etagc is %x21 / %x23-7E / obs-text: a comma is legal inside the quotes, a backslash escapes nothing.
+# Octets above 0x7F reach us decoded or as surrogate escapes, in either case as characters above 0x7F.
+_ENTITY_TAG = re.compile('(W/)?("[\x21\x23-\x7e\x80-\U0010ffff]*+")')
+# RFC 9110 section 5.6.1.2: a recipient skips empty list elements.
+_SEPARATOR = re.compile(r"[ \t]*+(?:,[ \t]*+)*+")
+
+
+class Wildcard(Enum):
+    """The field value `*`: whatever the current representation is."""
+
+    ANY = "*"
+
+
+ANY: Final[Literal[Wildcard.ANY]] = Wildcard.ANY
+
+
+@dataclass(frozen=True, slots=True)
+class ETag:
+    """`opaque` is the opaque-tag with its quotes, `weak` the `W/` before it."""
+
+    opaque: str
+    weak: bool = False
+
+    def __str__(self) -> str:
+        return f"W/{self.opaque}" if self.weak else self.opaque
+
+
+def parse(text: str) -> ETag | None:
+    """One entity tag in wire form, or None if `text` is none."""
+    match = _ENTITY_TAG.fullmatch(text)
+    return None if match is None else _etag(match)
+
+
+def parse_list(header: str) -> tuple[ETag, ...] | Literal[Wildcard.ANY] | None:
+    """The value of If-Match or If-None-Match (RFC 9110 sections 13.1.1 and 13.1.2); None if it is malformed.
+
+    What a malformed list means is for the field to say: an If-Match then matches nothing, so that no lost
+    update slips through; an If-None-Match is ignored, so that the whole answer is sent. An empty list
+    is a list.
+    """
+    if header.strip(" \t") == "*":
+        return ANY
+    found: list[ETag] = []
+    position, separated = _skip_separator(header, 0)
+    while position < len(header):
+        match = _ENTITY_TAG.match(header, position)
+        if match is None or (found and not separated):
+            return None
+        found.append(_etag(match))
+        position, separated = _skip_separator(header, match.end())
+    return tuple(found)
+
+
+def strong_match(one: ETag, other: ETag) -> bool:
+    """RFC 9110 section 8.8.3.2: equal, and neither of them weak."""
+    return one.opaque == other.opaque and not one.weak and not other.weak
+
+
+def weak_match(one: ETag, other: ETag) -> bool:
+    """RFC 9110 section 8.8.3.2: equal opaque tags, weak or not."""
+    return one.opaque == other.opaque
+
+
+def _etag(match: re.Match[str]) -> ETag:
+    return ETag(match[2], weak=match[1] is not None)
+
+
+def _skip_separator(header: str, position: int) -> tuple[int, bool]:
+    """Where the next element begins, and whether a comma came before it."""
+    match = _SEPARATOR.match(header, position)
+    assert match is not None, "the pattern matches the empty string"
+    return match.end(), "," in match[0]

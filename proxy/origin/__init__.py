@@ -1,0 +1,1 @@
+"""The only user of aiobotocore. Its errors are translated here, once."""

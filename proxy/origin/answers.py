@@ -1,0 +1,74 @@
+"""S3's response headers -> our values, each checked before it is believed (I1, I4)."""
+
+import re
+from collections.abc import Mapping
+
+from proxy.errors import ObjectChanged, OriginUnavailable
+from proxy.http.metadata import OBJECT_HEADERS, USER_METADATA_PREFIX, Metadata
+from proxy.http.ranges import FromTo, Span, Suffix
+
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19})")
+
+
+def metadata(headers: Mapping[str, str], size: int) -> Metadata:
+    """`headers` has lower-case names. Raises OriginUnavailable where there is no ETag to name the version."""
+    etag = headers.get("etag", "")
+    if len(etag) < 2 or not etag.endswith('"'):
+        raise OriginUnavailable(f"the origin sent no usable ETag ({etag[:80]!r})")
+    return Metadata(
+        etag=etag,
+        size=size,
+        last_modified=headers.get("last-modified"),
+        headers=tuple(_object_headers(headers)),
+        age=_count(headers.get("age", "0")) or 0,
+    )
+
+
+def _object_headers(headers: Mapping[str, str]) -> list[tuple[str, str]]:
+    passed = [(name, headers[name.lower()]) for name in OBJECT_HEADERS if headers.get(name.lower())]
+    user = [(name, value) for name, value in sorted(headers.items()) if name.startswith(USER_METADATA_PREFIX)]
+    return [(name, _without_framing(value) if name == "Content-Encoding" else value) for name, value in passed] + user
+
+
+def _without_framing(encoding: str) -> str:
+    # `aws-chunked` is the framing of somebody's upload, which some S3-alikes keep in the object's metadata.
+    codings = [coding.strip() for coding in encoding.split(",")]
+    return ", ".join(coding for coding in codings if coding.lower() != "aws-chunked") or "identity"
+
+
+def span_sent(status: int, headers: Mapping[str, str], part: FromTo | Suffix) -> tuple[Span, int]:
+    """Which bytes an answer to `part` holds, and the whole object's size.
+
+    A 200 is the whole object: an origin that ignores Range is bearable where the part begins at 0. Raises
+    OriginUnavailable where status, Content-Range and Content-Length do not fit together or with what was asked.
+    """
+    length = _count(headers.get("content-length", ""))
+    if length is None:
+        raise OriginUnavailable("the origin sent no Content-Length")
+    if status == 200:
+        if isinstance(part, FromTo) and part.start > 0:
+            raise OriginUnavailable(f"the origin ignored a Range that begins at {part.start}")
+        return Span(0, length), length
+    found = _CONTENT_RANGE.fullmatch(headers.get("content-range", ""))
+    if status != 206 or found is None:
+        raise OriginUnavailable(f"the origin answered {status} with Content-Range {headers.get('content-range')!r}")
+    span, total = Span(int(found[1]), int(found[2]) + 1), int(found[3])
+    if not span.start < span.stop <= total or span.length != length or not _as_asked(span, total, part):
+        raise OriginUnavailable(f"the origin sent Content-Range {found[0]!r} and Content-Length {length} for {part}")
+    return span, total
+
+
+def _as_asked(span: Span, total: int, part: FromTo | Suffix) -> bool:
+    if isinstance(part, Suffix):
+        return span == Span(max(0, total - part.length), total)
+    return span == part.within(total)
+
+
+def same_version(sent: Metadata, if_match: str | None) -> None:
+    """Raises ObjectChanged: S3-alikes have ignored `If-Match` on a ranged GET."""
+    if if_match is not None and sent.etag != if_match:
+        raise ObjectChanged(f"asked for version {if_match}, the origin sent {sent.etag}")
+
+
+def _count(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 19 else None

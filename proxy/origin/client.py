@@ -1,0 +1,235 @@
+"""S3 over aiobotocore: ranged read, head and delete. Uploads are in `proxy/origin/writes.py`.
+
+Everything that has a default in the SDK and matters is set here (I30). There is one layer of retries, here, for
+the head of an answer; a body that was cut is continued by the fill, which knows what is missing.
+"""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from aiobotocore.config import AioConfig
+from aiobotocore.session import AioSession
+from botocore import UNSIGNED
+
+from proxy.cache.origin import Answer, NotModified
+from proxy.config import OriginSettings, ProfileCredentials, StaticCredentials
+from proxy.errors import OriginError, OriginTimeout, OriginUnavailable
+from proxy.http.metadata import Metadata
+from proxy.http.ranges import FromTo, Suffix
+from proxy.keys import ObjectKey
+from proxy.origin import answers
+from proxy.origin.body import S3Body
+from proxy.origin.faults import VersionUnchanged, translated
+
+T = TypeVar("T")
+
+ATTEMPTS = 3
+BACKOFF = 0.1  # seconds before the second attempt; doubled for each further one, with full jitter
+
+
+class S3Origin:
+    """One endpoint, one set of credentials, a bounded number of connections.
+
+    `endpoint_url` overrides the settings' own: the embedded S3 knows its port only once it runs.
+    """
+
+    def __init__(self, settings: OriginSettings, endpoint_url: str | None = None) -> None:
+        self._settings = settings
+        self._endpoint_url = endpoint_url or settings.endpoint_url
+        self._deadline = settings.connect_timeout + settings.read_timeout
+        self._slots = asyncio.Semaphore(settings.max_connections)
+        self._stack = AsyncExitStack()
+        self._client: Any = None
+
+    async def __aenter__(self) -> Self:
+        # Resolving the credential chain may read files; it has to work before the first request does.
+        with translated("start"):
+            self._client = await self._stack.enter_async_context(self._create_client())
+        self._client.meta.events.register("before-call.s3", _before_call)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+    def _create_client(self) -> Any:
+        settings = self._settings
+        session = AioSession()
+        keys: dict[str, str] = {}
+        signature: Any = "s3v4"
+        match settings.credentials:
+            case StaticCredentials() as static:
+                keys["aws_access_key_id"] = static.access_key_id.get_secret_value()
+                keys["aws_secret_access_key"] = static.secret_access_key.get_secret_value()
+                if static.session_token is not None:
+                    keys["aws_session_token"] = static.session_token.get_secret_value()
+            case ProfileCredentials(profile=profile):
+                session = AioSession(profile=profile)
+            case "anonymous":
+                signature = UNSIGNED
+            case "default":
+                pass
+        return session.create_client(
+            "s3",
+            endpoint_url=self._endpoint_url,
+            region_name=settings.region,
+            config=AioConfig(
+                signature_version=signature,
+                connect_timeout=settings.connect_timeout,
+                read_timeout=settings.read_timeout,
+                max_pool_connections=settings.max_connections,
+                retries={"total_max_attempts": 1, "mode": "standard"},
+                request_checksum_calculation="when_required",
+                response_checksum_validation="when_required",
+                parameter_validation=True,
+                s3={"addressing_style": settings.addressing_style, "payload_signing_enabled": False},
+            ),
+            **keys,
+        )
+
+    async def get(
+        self,
+        key: ObjectKey,
+        part: FromTo | Suffix,
+        *,
+        if_match: str | None = None,
+        if_none_match: str | None = None,
+    ) -> Answer | NotModified:
+        """S3 GetObject, see `proxy.cache.origin.Origin.get`."""
+        what = f"GET {key}"
+        asked = _params(key, Range=_range_header(part), IfMatch=if_match, IfNoneMatch=if_none_match)
+
+        async def attempt() -> Answer:
+            response = await self.call(what, self._client.get_object, asked)
+            body = S3Body(response["Body"], what, self._settings.read_timeout)
+            try:
+                head = response["ResponseMetadata"]
+                span, size = answers.span_sent(head["HTTPStatusCode"], head["HTTPHeaders"], part)
+                metadata = answers.metadata(head["HTTPHeaders"], size)
+                answers.same_version(metadata, if_match)
+            except OriginError:
+                body.close()
+                raise
+            body.expect(span.length)
+            return Answer(metadata, span.start, span.stop, body)
+
+        async with _Held(self) as slot:
+            try:
+                answer = await self._retried(attempt)
+            except VersionUnchanged:
+                return NotModified()
+            assert isinstance(answer.body, S3Body)
+            answer.body.on_close = slot.keep()
+            return answer
+
+    async def head(self, key: ObjectKey, *, if_none_match: str | None = None) -> Metadata | NotModified:
+        """S3 HeadObject, see `proxy.cache.origin.Origin.head`."""
+
+        async def attempt() -> Metadata:
+            response = await self.call(f"HEAD {key}", self._client.head_object, _params(key, IfNoneMatch=if_none_match))
+            return answers.metadata(response["ResponseMetadata"]["HTTPHeaders"], response["ContentLength"])
+
+        async with _Held(self):
+            try:
+                return await self._retried(attempt)
+            except VersionUnchanged:
+                return NotModified()
+
+    async def delete(self, key: ObjectKey) -> None:
+        """S3 DeleteObject; the absence of the object is no error there. Raises AccessDenied, OriginUnavailable."""
+        async with _Held(self):
+            await self.call(f"DELETE {key}", self._client.delete_object, _params(key))
+
+    async def create_bucket(self, bucket: str) -> None:
+        """S3 CreateBucket, unless HeadBucket says that it is there."""
+        try:
+            await self.probe(bucket)
+        except OriginError:
+            where = {"LocationConstraint": self._settings.region}
+            params: dict[str, Any] = {"Bucket": bucket}
+            if self._endpoint_url is None and self._settings.region != "us-east-1":
+                params["CreateBucketConfiguration"] = where
+            await self.call(f"CREATE {bucket}", self._client.create_bucket, params)
+
+    async def probe(self, bucket: str) -> None:
+        """S3 HeadBucket. Raises ObjectNotFound, AccessDenied, OriginUnavailable."""
+        await self.call(f"HEAD {bucket}", self._client.head_bucket, {"Bucket": bucket})
+
+    async def call(self, what: str, operation: Callable[..., Awaitable[Any]], params: dict[str, Any]) -> Any:
+        """One S3 call up to the head of its answer, within connect_timeout + read_timeout."""
+        with translated(what):
+            async with asyncio.timeout(self._deadline):
+                return await operation(**params)
+
+    @property
+    def client(self) -> Any:
+        """Aiobotocore's client, for `proxy/origin/` alone."""
+        return self._client
+
+    async def _retried(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        until = asyncio.get_running_loop().time() + self._deadline
+        for number in range(1, ATTEMPTS + 1):
+            try:
+                return await attempt()
+            except OriginUnavailable:
+                pause = random.uniform(0, BACKOFF * 2**number)  # noqa: S311 - jitter, no secret
+                if number == ATTEMPTS or asyncio.get_running_loop().time() + pause >= until:
+                    raise
+                await asyncio.sleep(pause)
+        raise AssertionError("unreachable")
+
+    async def take_slot(self) -> None:
+        """Wait for one of `max_connections`. Raises OriginTimeout when none came free within the deadline."""
+        try:
+            async with asyncio.timeout(self._deadline):
+                await self._slots.acquire()
+        except TimeoutError:
+            raise OriginTimeout(
+                f"no origin connection came free within {self._deadline:g} s; see origin.max_connections"
+            ) from None
+
+    def return_slot(self) -> None:
+        self._slots.release()
+
+
+class _Held:
+    """A connection's slot: returned at the end of the block, unless a body keeps it."""
+
+    def __init__(self, origin: S3Origin) -> None:
+        self._origin = origin
+        self._kept = False
+
+    async def __aenter__(self) -> Self:
+        await self._origin.take_slot()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if not self._kept:
+            self._origin.return_slot()
+
+    def keep(self) -> Callable[[], None]:
+        self._kept = True
+        return self._origin.return_slot
+
+
+def _before_call(params: dict[str, Any], context: dict[str, Any], **_: Any) -> None:
+    # botocore adds it to every streamed body, and aiohttp waits for the 100 without limit.
+    params["headers"].pop("Expect", None)
+    # Makes botocore's region redirector stand aside: connections go to the configured endpoint only (I29).
+    context.setdefault("s3_redirect", {})["redirected"] = True
+
+
+def _params(key: ObjectKey, **optional: str | None) -> dict[str, Any]:
+    given = {name: value for name, value in optional.items() if value is not None}
+    return {"Bucket": key.bucket, "Key": key.key, **given}
+
+
+def _range_header(part: FromTo | Suffix) -> str:
+    if isinstance(part, Suffix):
+        return f"bytes=-{part.length}"
+    return f"bytes={part.start}-" if part.stop is None else f"bytes={part.start}-{part.stop - 1}"

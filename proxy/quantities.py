@@ -1,0 +1,183 @@
+"""One grammar for every quantity of the configuration: sizes, durations, percentages, numbers, flags.
+
+Each `parse_*` takes what YAML or the environment gave and raises ValueError with the cure. No message quotes
+its input beyond a number, for the input may be a secret in the wrong place (I28).
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import BeforeValidator, PlainSerializer, PlainValidator
+
+KIB, MIB, GIB, TIB = 1 << 10, 1 << 20, 1 << 30, 1 << 40
+MAX_SIZE = (1 << 63) - 1  # what file offsets and SQLite integers hold
+MAX_DURATION = 36_500 * 86_400  # seconds; timers of the C library overflow a few orders above
+
+_SIZES = {
+    "TiB": TIB,
+    "GiB": GIB,
+    "MiB": MIB,
+    "KiB": KIB,
+    "TB": 10**12,
+    "GB": 10**9,
+    "MB": 10**6,
+    "KB": 10**3,
+    "kB": 10**3,
+    "B": 1,
+    "": 1,
+}
+_SIZE_CURES = {
+    **{f"{letter.lower()}{rest}": f"{letter}iB" for letter in "KMGT" for rest in ("", "i", "ib")},
+    **{f"{letter.lower()}b": f"{letter}B" for letter in "KMGT"},
+    **dict.fromkeys(("b", "byte", "bytes"), ""),
+}
+_SIZE_HELP = "must be a size: a number of bytes, or a number with KiB, MiB, GiB, TiB, KB, MB, GB or TB"
+
+_MILLISECONDS = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1_000, "ms": 1}
+_DURATION_CURES = {
+    **dict.fromkeys(("", "s", "sec", "secs", "second", "seconds"), "s"),
+    **dict.fromkeys(("m", "min", "mins", "minute", "minutes"), "m"),
+    **dict.fromkeys(("h", "hr", "hrs", "hour", "hours"), "h"),
+    **dict.fromkeys(("d", "day", "days"), "d"),
+    **dict.fromkeys(("ms", "msec", "millis", "milliseconds"), "ms"),
+}
+_DURATION_HELP = "must be a duration: a number with ms, s, m, h or d, for example 90s"
+
+_NUMBER = re.compile(r"([0-9]{1,19})(?:\.([0-9]{1,9}))?(.*)", re.DOTALL)
+_WHOLE = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,18})")
+
+
+@dataclass(frozen=True, slots=True)
+class Percent:
+    """A share of something, `value` in percent: 0 <= value < 100."""
+
+    value: float
+
+    def of(self, total: int) -> int:
+        """So much of `total`, rounded down, in the unit of `total`."""
+        return int(total * self.value / 100)
+
+    def __str__(self) -> str:
+        return f"{self.value:.9f}".rstrip("0").rstrip(".") + "%"
+
+
+def parse_size(value: object) -> int:
+    """Bytes. `10GiB`, `1GB`, `1.5MiB`, `512`, or a whole number. Raises ValueError."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if not isinstance(value, str):
+        raise ValueError(_SIZE_HELP)  # noqa: TRY004 - pydantic turns ValueError alone into a validation error
+    size = _measure(value, _SIZES, _SIZE_CURES, _SIZE_HELP, finest="a whole byte")
+    if size > MAX_SIZE:
+        raise ValueError("must be at most 2^63-1 bytes")
+    return size
+
+
+def parse_duration(value: object) -> float:
+    """Seconds, in whole milliseconds. `90s`, `1h`, `250ms`, `1.5d`, or 0. Raises ValueError.
+
+    A bare number other than 0 is refused: it does not say its unit.
+    """
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        value = str(value)
+    if not isinstance(value, str):
+        raise ValueError(_DURATION_HELP)  # noqa: TRY004 - as in parse_size
+    if value == "0":
+        return 0.0
+    milliseconds = _measure(value, _MILLISECONDS, _DURATION_CURES, _DURATION_HELP, finest="a millisecond")
+    if milliseconds > MAX_DURATION * 1000:
+        raise ValueError(f"must be at most {format_duration(MAX_DURATION)}")
+    return milliseconds / 1000
+
+
+def parse_percent(value: object) -> Percent:
+    """`5%`, at least 0 and below 100. Raises ValueError."""
+    match = _NUMBER.fullmatch(value) if isinstance(value, str) else None
+    if match is None or match[3] != "%":
+        raise ValueError("must be a percentage, for example 5%")
+    percent = float(f"{match[1]}.{match[2] or 0}")
+    if percent >= 100:
+        raise ValueError("must be below 100%")
+    return Percent(percent)
+
+
+def parse_share(value: object) -> Percent | int:
+    """A size in bytes, or a percentage. Raises ValueError."""
+    if isinstance(value, Percent):
+        return value
+    if isinstance(value, str) and value.endswith("%"):
+        return parse_percent(value)
+    try:
+        return parse_size(value)
+    except ValueError as error:
+        raise ValueError(f"{error}; or a percentage, for example 5%") from None
+
+
+def parse_whole_number(value: object) -> int:
+    """A decimal whole number, as a number or as text. Raises ValueError.
+
+    Text, because the environment holds nothing else; no leading zero, because YAML 1.1 reads `010` as 8.
+    """
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, str) and _WHOLE.fullmatch(value):
+        return int(value)
+    raise ValueError("must be a whole number, written in decimal without leading zeros")
+
+
+def parse_flag(value: object) -> bool:
+    """`true` or `false`, as a boolean or as text. Raises ValueError."""
+    if isinstance(value, bool):
+        return value
+    if value in ("true", "false"):
+        return value == "true"
+    raise ValueError("must be true or false")
+
+
+def format_size(size: int) -> str:
+    """The shortest exact text that `parse_size` reads back as `size` bytes, binary units only."""
+    for unit in ("TiB", "GiB", "MiB", "KiB"):
+        if size and size % _SIZES[unit] == 0:
+            return f"{size // _SIZES[unit]}{unit}"
+    return str(size)
+
+
+def format_duration(seconds: float) -> str:
+    """The text in the largest whole unit that `parse_duration` reads back as `seconds`."""
+    milliseconds = round(seconds * 1000)
+    for unit, factor in _MILLISECONDS.items():
+        if milliseconds and milliseconds % factor == 0:
+            return f"{milliseconds // factor}{unit}"
+    return "0s"
+
+
+def format_share(share: Percent | int) -> str:
+    """The text that `parse_share` reads back as `share`."""
+    return str(share) if isinstance(share, Percent) else format_size(share)
+
+
+def _measure(text: str, units: Mapping[str, int], cures: Mapping[str, str], usage: str, *, finest: str) -> int:
+    match = _NUMBER.fullmatch(text)
+    if match is None:
+        raise ValueError(usage)
+    whole, fraction, unit = match[1], match[2] or "", match[3]
+    if unit not in units:
+        cure = cures.get(unit.strip().lower())
+        if cure is None:
+            raise ValueError(usage)
+        number = whole + (f".{fraction}" if fraction else "")
+        raise ValueError(f"must have a known unit: write {number}{cure}")
+    scale: int = 10 ** len(fraction)
+    amount, rest = divmod(int(whole + fraction) * units[unit], scale)
+    if rest:
+        raise ValueError(f"must not be finer than {finest}")
+    return amount
+
+
+Size = Annotated[int, BeforeValidator(parse_size), PlainSerializer(format_size, when_used="json")]
+Duration = Annotated[float, BeforeValidator(parse_duration), PlainSerializer(format_duration, when_used="json")]
+Share = Annotated[Percent | int, PlainValidator(parse_share), PlainSerializer(format_share, when_used="json")]
+WholeNumber = Annotated[int, BeforeValidator(parse_whole_number)]
+Flag = Annotated[bool, BeforeValidator(parse_flag)]

@@ -1,0 +1,224 @@
+"""The composition root: builds each object once, starts it in order, drains it in the reverse order."""
+
+import asyncio
+import logging
+import resource
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from prometheus_client import CollectorRegistry
+from pydantic import SecretStr
+
+from proxy.admin.app import AdminApplication, AdminListener
+from proxy.admin.metrics import CacheCollector
+from proxy.cache.absences import Absences
+from proxy.cache.budget import Budget
+from proxy.cache.cache import Cache
+from proxy.cache.entries import Entries
+from proxy.cache.evictor import Evictor
+from proxy.cache.fill import Supply, Traffic
+from proxy.cache.index import Index
+from proxy.cache.store import Store
+from proxy.config import OriginSettings, Settings, StaticCredentials
+from proxy.http import freshness
+from proxy.http.freshness import Freshness
+from proxy.http.metadata import Metadata
+from proxy.keys import ObjectKey
+from proxy.origin.client import S3Origin
+from proxy.origin.embedded import EmbeddedS3
+from proxy.origin.writes import S3Writes
+from proxy.quantities import Percent
+from proxy.server.app import Application, Listener
+from proxy.server.objects import Objects
+from proxy.server.observer import AccessLog, Observer
+from proxy.server.uploads import Uploads
+
+MAX_HOT = 4096  # entries in memory with their descriptors
+DRAIN = 25.0  # seconds that running answers have at a stop; inside the 30 s that orchestrators grant
+UPLOAD_PATIENCE = 30.0  # seconds without progress, beside the read timeout, until an upload is given up
+EXAMPLES = Path(__file__).parent.parent / "examples" / "media"
+
+log = logging.getLogger("bucketfront")
+
+
+class Runtime:
+    """One bucketfront in this event loop. `clock` is wall time in seconds since the epoch.
+
+    As a context manager it is ready inside the block, and drained and closed after it. Raises ConfigError,
+    StoreError (cache folder), OriginUnavailable (embedded S3), OSError (a port is taken).
+    """
+
+    def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
+        self.settings = settings
+        self._clock = clock
+        self._stack = AsyncExitStack()
+        self._is_ready = False
+        self.embedded: EmbeddedS3 | None = None
+        self.cache: Cache
+        self.evictor: Evictor
+        self.origin: S3Origin
+        self._listener: Listener
+        self._admin: AdminListener
+
+    @property
+    def address(self) -> str:
+        """Where clients go."""
+        return self._listener.address
+
+    @property
+    def admin_address(self) -> str:
+        return self._admin.address
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._start()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._is_ready = False
+        await self._stack.aclose()
+
+    async def _start(self) -> None:
+        await self._start_origin()
+        await self._start_cache()
+        registry = CollectorRegistry()
+        access_log = AccessLog(self.settings.access_log)
+        self._stack.callback(access_log.close)
+        observer = Observer(registry, access_log)
+        CacheCollector(registry, self.cache.statistics)
+        await self._start_admin(registry)
+        writes = S3Writes(self.origin, patience=UPLOAD_PATIENCE + self.settings.origin.read_timeout)
+        application = Application(
+            self.settings,
+            Objects(self.cache, self._clock),
+            Uploads(self.cache, writes, self.settings.uploads),
+            observer,
+        )
+        self._listener = Listener(application, self.settings, DRAIN)
+        self._stack.push_async_callback(self._listener.stop)
+        await self._listener.start()
+        self._is_ready = True
+
+    async def _start_origin(self) -> None:
+        origin = self.settings.origin
+        endpoint = origin.endpoint_url
+        if endpoint == "embedded":
+            buckets = sorted({mount.bucket for mount in self.settings.mounts})
+            self.embedded = EmbeddedS3(buckets, seed=EXAMPLES if EXAMPLES.is_dir() else None)
+            await self._stack.enter_async_context(self.embedded)
+            endpoint = self.embedded.endpoint_url
+        settings = _with_demo_keys(origin) if self.embedded else origin
+        self.origin = await self._stack.enter_async_context(S3Origin(settings, endpoint))
+        if origin.create_bucket and not self.embedded:
+            for bucket in sorted({mount.bucket for mount in self.settings.mounts}):
+                await self.origin.create_bucket(bucket)
+
+    async def _start_cache(self) -> None:
+        config, origin = self.settings.cache, self.settings.origin
+        store = Store(config.dir, time.monotonic)
+        store.open()
+        self._stack.callback(store.close)
+        index = Index(config.dir / "index.db", origin=origin.endpoint_url or f"aws:{origin.region}")
+        index.open()
+        self._stack.callback(index.abandon)
+        budget = Budget(config.max_size, overhead=await store.space_of(index.files))
+        entries = Entries(index, budget, self._policy(), block_size=config.block_size, hot_limit=_hot_limit())
+        entries.open()
+        self.cache = Cache(
+            origin=self.origin,
+            store=store,
+            index=index,
+            entries=entries,
+            absences=Absences(self.settings.freshness.negative_ttl),
+            clock=self._clock,
+        )
+        self.cache.supply_with(
+            Supply(
+                origin=self.origin,
+                store=store,
+                entries=entries,
+                traffic=Traffic(read_ahead_limit=max(1, origin.max_connections * 3 // 4)),
+                reserve=self.cache.reserve,
+                release=self.cache.release,
+                changed=self.cache.changed,
+                clock=time.monotonic,
+                block_size=config.block_size,
+                part_size=origin.part_size,
+                parallel_parts=origin.parallel_parts,
+                after_disconnect=config.after_disconnect,
+                patience=3 * (origin.connect_timeout + origin.read_timeout),
+            )
+        )
+        self._stack.push_async_callback(self.cache.close)
+        self.evictor = Evictor(
+            cache=self.cache,
+            entries=entries,
+            store=store,
+            index=index,
+            idle_timeout=config.idle_timeout,
+            min_free=lambda total: _floor(config.min_free, total),
+            clock=self._clock,
+        )
+        self.evictor.start()
+        self._stack.push_async_callback(self.evictor.stop)
+
+    async def _start_admin(self, registry: CollectorRegistry) -> None:
+        settings = self.settings.admin
+        application = AdminApplication(
+            cache=self.cache,
+            registry=registry,
+            mounts=self.settings.mounts,
+            token=None if settings.token is None else settings.token.get_secret_value(),
+            is_ready=lambda: self._is_ready,
+        )
+        self._admin = AdminListener(application, settings)
+        self._stack.push_async_callback(self._admin.stop)
+        await self._admin.start()
+
+    def _policy(self) -> Callable[[ObjectKey, Metadata, float], Freshness]:
+        settings = self.settings.freshness
+        rules = freshness.TtlRules([(rule.match, rule.ttl) for rule in settings.rules])
+
+        def policy(key: ObjectKey, metadata: Metadata, now: float) -> Freshness:
+            ruled = rules.ttl(key.key)
+            return freshness.policy(
+                metadata,
+                default_ttl=settings.default_ttl if ruled is None else ruled,
+                stale_while_revalidate=settings.stale_while_revalidate,
+                stale_if_error=settings.stale_if_error,
+                now=now,
+            )
+
+        return policy
+
+
+def _with_demo_keys(origin: OriginSettings) -> OriginSettings:
+    # moto takes any key; without one the chain would look for an instance's role and wait for it.
+    demo = StaticCredentials(access_key_id=SecretStr("demo"), secret_access_key=SecretStr("demo"))
+    return origin.model_copy(update={"credentials": demo})
+
+
+def _hot_limit() -> int:
+    """A quarter of the descriptors: the others are for clients and the origin (I21)."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(16, min(MAX_HOT, soft // 4))
+
+
+def _floor(min_free: Percent | int, total: int) -> int:
+    return min_free.of(total) if isinstance(min_free, Percent) else min_free
+
+
+async def serve(settings: Settings, announce: Callable[[Runtime], None], stop: asyncio.Event) -> None:
+    """Run until `stop` is set; `announce` is called once requests are served."""
+    async with Runtime(settings) as runtime:
+        announce(runtime)
+        await stop.wait()

@@ -1,0 +1,1 @@
+"""The data plane: from a parsed request to the last byte of its answer."""

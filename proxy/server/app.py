@@ -1,0 +1,127 @@
+"""The listener for clients: from aiohttp's request to a room, and from an exception to an answer."""
+
+import asyncio
+import logging
+import ssl
+
+from aiohttp import web
+
+from proxy.config import Settings
+from proxy.errors import ProxyError
+from proxy.server import failures, framing
+from proxy.server.connection import ConnectionServer
+from proxy.server.exchange import Exchange
+from proxy.server.objects import Objects
+from proxy.server.observer import Observer
+from proxy.server.routing import Router
+from proxy.server.sending import BrokenOff
+from proxy.server.uploads import Uploads
+
+KEEP_ALIVE = 75.0  # seconds between two requests of a connection
+CLIENT_CLOSED_REQUEST = 499  # nginx's word in logs for a client that left before its answer was whole
+
+log = logging.getLogger("bucketfront.server")
+
+
+class Application:
+    """One request at a time per connection, as `web.Server` calls it."""
+
+    def __init__(self, settings: Settings, objects: Objects, uploads: Uploads, observer: Observer) -> None:
+        self._router = Router(settings.mounts, settings.uploads)
+        self._origins = frozenset(settings.cors.allow_origins)
+        self._objects = objects
+        self._uploads = uploads
+        self._observer = observer
+
+    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
+        clock = asyncio.get_running_loop().time
+        exchange = Exchange(request, clock(), self._cors(request))
+        status = CLIENT_CLOSED_REQUEST
+        try:
+            response = await self._answered(exchange)
+            status = response.status
+        except BrokenOff as error:
+            exchange.fault = str(error)
+            self._observer.cut()
+            raise
+        finally:
+            self._observer.finished(exchange, status, clock() - exchange.started)
+        return response
+
+    async def _answered(self, exchange: Exchange) -> web.StreamResponse:
+        try:
+            return await self._dispatched(exchange)
+        except ProxyError as error:
+            log.info("%s: %s", type(error).__name__, error)
+            exchange.fault = type(error).__name__
+            exchange.status = failures.cache_status(error)
+            response = failures.answer(error, exchange.headers())
+        except (ConnectionError, asyncio.CancelledError):
+            raise
+        except Exception:
+            log.exception("a request failed in a way nobody foresaw")
+            exchange.fault = "bug"
+            response = failures.error_response(500, "internal error", exchange.headers())
+        if exchange.request.method not in ("GET", "HEAD", "DELETE"):
+            response.force_close()  # the rest of the body is nobody's
+        return response
+
+    async def _dispatched(self, exchange: Exchange) -> web.StreamResponse:
+        request = exchange.request
+        framing.check(request)
+        route = self._router.resolve(request.method, request.raw_path)
+        match request.method:
+            case "GET" | "HEAD":
+                return await self._objects.answer(exchange, route.key())
+            case "DELETE":
+                return await self._uploads.delete(exchange, route)
+            case _:
+                return await self._uploads.put(exchange, route)
+
+    def _cors(self, request: web.BaseRequest) -> str | None:
+        if "*" in self._origins:
+            return "*"
+        origin = request.headers.get("Origin")
+        return origin if origin in self._origins else None
+
+
+class Listener:
+    """The running server; `address` once it is started. `patience`: seconds that running answers have at a stop."""
+
+    def __init__(self, application: Application, settings: Settings, patience: float) -> None:
+        self._settings = settings.server
+        self._runner = web.ServerRunner(
+            ConnectionServer(
+                application,
+                handler_cancellation=True,  # a client that leaves frees what it waited for at once
+                access_log=None,
+                auto_decompress=False,  # a body is stored as it was sent
+                keepalive_timeout=KEEP_ALIVE,
+                max_line_size=16 << 10,  # a key of 1024 bytes, each escaped, and a query
+                lingering_time=2.0,
+            ),
+            handle_signals=False,
+            shutdown_timeout=patience,
+        )
+        self.address = ""
+
+    async def start(self) -> None:
+        """Raises OSError when the port is taken."""
+        await self._runner.setup()
+        tls = self._settings.tls
+        context: ssl.SSLContext | None = None
+        if tls is not None:
+            context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            context.load_cert_chain(tls.certificate, tls.key)
+        site = web.TCPSite(self._runner, self._settings.host, self._settings.port, ssl_context=context, backlog=1024)
+        await site.start()
+        self.address = url_of(self._runner, "http" if context is None else "https")
+
+    async def stop(self) -> None:
+        """Stop accepting, let running answers end, close."""
+        await self._runner.cleanup()
+
+
+def url_of(runner: web.BaseRunner, scheme: str) -> str:
+    host, port = runner.addresses[0][:2]
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"

@@ -1,0 +1,85 @@
+"""Which object, if any, a request is about, and whether its method is allowed there: decided before any lookup."""
+
+from dataclasses import dataclass
+
+from proxy.config import MountSettings, UploadSettings
+from proxy.errors import BadPath, NoSuchMount, ProxyError
+from proxy.keys import ObjectKey, Target, parse_target, percent_encode, to_key
+
+_KNOWN = ("GET", "HEAD", "PUT", "POST", "DELETE")
+
+
+class MethodNotAllowed(ProxyError):
+    """`allowed` are the methods that the path does take."""
+
+    def __init__(self, allowed: tuple[str, ...], message: str) -> None:
+        super().__init__(message)
+        self.allowed = allowed
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """`octets` are the rest of the decoded path below the mount. `makes_key`: a key is to be made in that folder."""
+
+    mount: MountSettings
+    octets: bytes
+    makes_key: bool = False
+
+    def key(self, name: str = "") -> ObjectKey:
+        """The object's key, `name` put behind the folder. Raises BadPath."""
+        octets = self.mount.prefix.encode() + self.octets + name.encode()
+        if not self.octets and not name:
+            raise BadPath("the path names a mount, not an object")
+        return ObjectKey(self.mount.bucket, to_key(octets))
+
+    def relative(self, key: ObjectKey) -> str:
+        """The key as a client of this mount knows it."""
+        return key.key[len(self.mount.prefix) :]
+
+    def location(self, key: ObjectKey) -> str:
+        return percent_encode(self.mount.path + self.relative(key))
+
+
+class Router:
+    def __init__(self, mounts: tuple[MountSettings, ...], uploads: UploadSettings | None) -> None:
+        self._mounts = sorted(((mount.path.encode(), mount) for mount in mounts), key=lambda pair: -len(pair[0]))
+        self._uploads = None
+        if uploads is not None:
+            into = next(mount for mount in mounts if mount.path == uploads.mount)
+            self._uploads = (uploads.path.encode(), into)
+
+    def resolve(self, method: str, raw_target: str) -> Route:
+        """Raises BadPath, NoSuchMount, MethodNotAllowed."""
+        target = parse_target(raw_target)
+        if (upload := self._upload(method, target)) is not None:
+            return upload
+        for path, mount in self._mounts:
+            if target.path.startswith(path):
+                return _allowed(method, Route(mount, target.path[len(path) :]))
+        raise NoSuchMount("no mount serves this path")
+
+    def _upload(self, method: str, target: Target) -> Route | None:
+        """`POST {uploads.path}` and `POST {uploads.path}/{key}`, allowed whatever the mount's methods are."""
+        if self._uploads is None or method != "POST":
+            return None
+        path, mount = self._uploads
+        if target.path in (path, path + b"/"):
+            return Route(mount, b"", makes_key=True)
+        if target.path.startswith(path + b"/"):
+            octets = target.path[len(path) + 1 :]
+            return Route(mount, octets, makes_key=octets.endswith(b"/"))
+        return None
+
+
+def _allowed(method: str, route: Route) -> Route:
+    methods = tuple(route.mount.methods)
+    if "GET" in methods and "HEAD" not in methods:
+        methods = (*methods, "HEAD")
+    if method not in methods:
+        raise MethodNotAllowed(methods, f"this mount does not take {method if method in _KNOWN else 'this method'}")
+    if method != "POST":
+        return route
+    if route.octets and not route.octets.endswith(b"/"):
+        others = tuple(name for name in methods if name != "POST")
+        raise MethodNotAllowed(others, "POST goes to a folder, a path that ends in '/'; PUT goes to a key")
+    return Route(route.mount, route.octets, makes_key=True)

