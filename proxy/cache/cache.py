@@ -113,7 +113,7 @@ class Cache:
             if entry is None and (ttl := self._absences.ttl(key, now)) is not None:
                 self._hits += 1
                 return Absent(CacheStatus(ttl=ttl))
-            if entry is not None and (status := self._usable(entry, now, part)) is not None:
+            if entry is not None and (status := self._usable(entry, now)) is not None:
                 self._entries.pin(entry)
             else:
                 found = await self._ask(key, entry, part if wants_body else None, wants_body=wants_body)
@@ -132,7 +132,7 @@ class Cache:
             self._unpin(entry)
         raise OriginUnavailable(f"{key} changed {RESTARTS} times while it was looked up")
 
-    def _usable(self, entry: Entry, now: float, part: FromTo | Suffix | None) -> CacheStatus | None:
+    def _usable(self, entry: Entry, now: float) -> CacheStatus | None:
         ttl = entry.ttl(now)
         if ttl > 0:
             self._hits += 1
@@ -174,6 +174,8 @@ class Cache:
         self, key: ObjectKey, stale: Entry | None, part: FromTo | Suffix | None, lookup: Lookup, *, get: bool
     ) -> Learned:
         """The one flight that asks the origin about `key`; gives an entry pinned once."""
+        # What the answer says held at some time after this moment, so age counts from here (I7).
+        asked_at = self._clock()
         try:
             if stale is None:
                 answer = await self._ask_origin(key, part, None, get=get)
@@ -193,16 +195,15 @@ class Cache:
             if stale is None:
                 raise OriginUnavailable(f"{key}: the origin answered 304 to an unconditional request")
             if not stale.removed:
-                self._entries.validated(stale, self._clock())
+                self._entries.validated(stale, asked_at)
             self._entries.pin(stale)
             return Learned(stale, 304)
-        return await self._adopt(key, answer, lookup)
+        return await self._adopt(key, answer, lookup, asked_at)
 
-    async def _adopt(self, key: ObjectKey, answer: Answer | Metadata, lookup: Lookup) -> Learned:
+    async def _adopt(self, key: ObjectKey, answer: Answer | Metadata, lookup: Lookup, asked_at: float) -> Learned:
         """A new version becomes an entry; where bytes came with it, its first flight begins."""
-        now = self._clock()
         metadata = answer.metadata if isinstance(answer, Answer) else answer
-        entry = self._entries.create(key, metadata, now)
+        entry = self._entries.create(key, metadata, asked_at)
         self._entries.pin(entry)
         if entry.freshness.storable and not lookup.is_superseded:
             self._absences.forget(key.__eq__)
@@ -330,18 +331,23 @@ class Cache:
 
         self._lookups.supersede(is_hit)
         self._absences.forget(is_hit)
-        found = [entry for key in wanted if (entry := self._entries.get(key)) is not None]
+        purged = await self._purge([entry for key in wanted if (entry := self._entries.get(key)) is not None], soft)
         for head in heads:
-            found += self._entries.with_prefix(head.bucket, head.key)
-        hit = {entry.id: entry for entry in found}
+            for batch in self._entries.with_prefix(head.bucket, head.key):
+                purged += await self._purge(batch, soft)
+        return purged
+
+    async def _purge(self, found: list[Entry], soft: bool) -> int:  # noqa: FBT001 - private
         if soft:
-            for key in [entry.key for entry in hit.values()]:
-                if (entry := self._entries.get(key)) is not None:
-                    self._entries.expire(entry)
-            return len(hit)
-        for entry in hit.values():
+            for entry in found:
+                if (hot := self._entries.get(entry.key)) is not None:
+                    self._entries.expire(hot)
+            await self.flush()
+            return len(found)
+        hit = [entry for entry in found if not entry.removed]
+        for entry in hit:
             self._entries.remove(entry)
-        await self._unlink_all(hit.values())
+        await self._unlink_all(hit)
         return len(hit)
 
     async def _unlink_all(self, removed: Iterable[Entry]) -> None:
@@ -408,6 +414,8 @@ class Cache:
             if not victims:
                 raise StoreFull(f"no room for {count} bytes: {budget.used} of {budget.limit} are in use")
             await self.evict(victims)
+            if self._entries.wants_flush:
+                await self.flush()
         budget.take(count)
 
     async def evict(self, victims: list[Entry]) -> None:

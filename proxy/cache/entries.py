@@ -20,7 +20,8 @@ from proxy.http.freshness import Freshness
 from proxy.http.metadata import Metadata
 from proxy.keys import ObjectKey
 
-PAGE = 64  # rows of the index read at a time when looking for victims
+PAGE = 64  # rows of the index read at a time
+MAX_TOMBSTONES = 256
 
 log = logging.getLogger("bucketfront.cache")
 
@@ -226,16 +227,22 @@ class Entries:
                 if row.id not in self._tombstones and (hot is None or hot.id != row.id):
                     yield Entry.from_row(row, Freshness(0.0), self._index.epoch)
 
-    def with_prefix(self, bucket: str, prefix: str) -> Iterator[Entry]:
-        """Every entry below a prefix, hot or not."""
-        hot = [entry for key, entry in self._hot.items() if key.bucket == bucket and key.key.startswith(prefix)]
-        yield from hot
+    def with_prefix(self, bucket: str, prefix: str) -> Iterator[list[Entry]]:
+        """Every entry below a prefix, hot or not, in batches: the caller may wait between two of them."""
+        yield [entry for key, entry in self._hot.items() if key.bucket == bucket and key.key.startswith(prefix)]
         after = b""
         while rows := self._index.with_prefix(bucket, prefix, after, PAGE):
             after = rows[-1].key.key.encode()
-            for row in rows:
-                if row.id not in self._tombstones and row.key not in self._hot:
-                    yield Entry.from_row(row, Freshness(0.0), self._index.epoch)
+            yield [
+                Entry.from_row(row, Freshness(0.0), self._index.epoch)
+                for row in rows
+                if row.id not in self._tombstones and row.key not in self._hot
+            ]
+
+    @property
+    def wants_flush(self) -> bool:
+        """So many removed rows are in the index still that looking for victims wades through them."""
+        return len(self._tombstones) > MAX_TOMBSTONES
 
     def hot_files(self) -> set[str]:
         return {entry.file_name for entry in self._hot.values() if entry.file_name is not None}

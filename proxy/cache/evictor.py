@@ -69,6 +69,7 @@ class Evictor:
         while idle := self._entries.idle(self._clock() - self._idle_timeout, BATCH):
             log.info("%d entries idle for %g s: removed", len(idle), self._idle_timeout)
             await self._cache.evict(idle)
+            await self._cache.flush()
         await self._keep_free()
         for entry in self._entries.cooled():
             if entry.file is not None:

@@ -56,7 +56,7 @@ def translated(what: str) -> Iterator[None]:
         raise OriginUnavailable(f"{what}: {type(error).__name__}") from error
 
 
-def _from_status(what: str, error: ClientError) -> OriginError | VersionUnchanged:
+def _from_status(what: str, error: ClientError) -> OriginError | VersionUnchanged:  # noqa: PLR0911 - a table
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     code = str(error.response.get("Error", {}).get("Code", ""))
     said = f"{what}: the origin answered {status} {code}"

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,8 +33,6 @@ class AccessLog:
         self._logger = logging.Logger("bucketfront.access")  # noqa: LOG001 - lines only, no part of the tree
         handler: logging.Handler
         if settings.path == "-":
-            import sys
-
             handler = logging.StreamHandler(sys.stdout)
         else:
             handler = logging.FileHandler(Path(settings.path), delay=False)
