@@ -185,17 +185,17 @@ class Problem:
     place: Place | None
 
     def __str__(self) -> str:
-        guarded = self.loc[:2] == ("origin", "credentials")
+        guarded = _is_guarded(self.loc)
         name = _dotted(self.loc)
         if guarded and not _PLAIN_KEY.fullmatch(str(self.loc[-1])):
-            name = "origin.credentials.…"
+            name = f"{_dotted(self.loc[:-1])}.…"
         if self.place is None:
             return f"{name}: {self.message}"
         if self.place.source.is_variable:
             names_itself = _variable(self.loc) == self.place.source.name.upper()
-            return f"{self.place}: {self.message}" if names_itself else f"{self.place}: {name}: {self.message}"
-        head = f"{self.place} {name}: " if name else f"{self.place} "
-        return head + self.message + self.place.source.excerpt(self.place.line, self.place.column, guarded=guarded)
+            return f"{self.place}: {'' if names_itself else f'{name}: '}{self.message}"
+        excerpt = self.place.source.excerpt(self.place.line, self.place.column, guarded=guarded)
+        return f"{self.place} {f'{name}: ' if name else ''}{self.message}{excerpt}"
 
     @property
     def rank(self) -> tuple[int, int, int, str]:
@@ -255,6 +255,12 @@ def _dotted(loc: Loc) -> str:
     return text.removeprefix(".")
 
 
+def _is_guarded(loc: Loc) -> bool:
+    """Whether a secret may stand there, under whatever name."""
+    in_admin = loc[:1] == ("admin",) and loc[1:] not in ((), ("host",), ("port",))
+    return in_admin or loc[:2] == ("origin", "credentials")
+
+
 def _shown(name: str) -> str:
     """A key as it may stand in a message: what is no plain name may be a value that lost its colon."""
     plain = _PLAIN_NAME.match(name)
@@ -279,8 +285,8 @@ def _may_name_a_secret(name: str) -> bool:
 class _SecretScan:
     """Finds what may be a secret in a text that need not even parse, by its tokens.
 
-    Whatever follows the name of a secret is withheld up to the next key or the end of the mapping; so is the
-    rest of the text if it cannot be read from there on.
+    Whatever follows the name of a secret is withheld up to the next key; so is the rest of the text if no key
+    can be read from there on.
     """
 
     def __init__(self, text: str) -> None:
@@ -312,8 +318,8 @@ class _SecretScan:
         return self._withheld
 
     def _feed(self, token: yaml.Token) -> None:
-        ends = (yaml.KeyToken, yaml.BlockEndToken, yaml.StreamEndToken)
-        if self._begin is not None and isinstance(token, ends):
+        # The end of a block is no end: an indentation gone wrong puts the secret behind it.
+        if self._begin is not None and isinstance(token, (yaml.KeyToken, yaml.StreamEndToken)):
             end = token.start_mark
             shares_line = end.line == self._begin.line or self._lines[end.line][: end.column].strip()
             self._withhold(self._begin, end.line + bool(shares_line))

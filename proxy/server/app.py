@@ -14,7 +14,7 @@ from proxy.server.exchange import Exchange
 from proxy.server.objects import Objects
 from proxy.server.observer import Observer
 from proxy.server.routing import Router
-from proxy.server.sending import BrokenOff
+from proxy.server.sending import BrokenOff, abort
 from proxy.server.uploads import Uploads
 
 KEEP_ALIVE = 75.0  # seconds between two requests of a connection
@@ -60,6 +60,9 @@ class Application:
             raise
         except Exception:
             log.exception("a request failed in a way nobody foresaw")
+            if exchange.request.writer.output_size:
+                abort(exchange.request)
+                raise BrokenOff("internal error") from None
             exchange.fault = "bug"
             response = failures.error_response(500, "internal error", exchange.headers())
         if exchange.request.method not in ("GET", "HEAD", "DELETE"):

@@ -1,9 +1,17 @@
-"""aiohttp's connection, with a deadline for the head of a request (I20)."""
+"""aiohttp's connection, with a deadline for the head of a request (I20) and answers of our own to what it refuses."""
 
 import asyncio
+import logging
+from http import HTTPStatus
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
+
+from proxy.http.cache_status import CacheStatus, Forward
+from proxy.server.exchange import Exchange
+from proxy.server.failures import error_response
+
+log = logging.getLogger("bucketfront.server")
 
 HEAD_TIMEOUT = 10.0  # seconds from a request's first byte, or from the connection's start, to the end of its head
 
@@ -30,6 +38,25 @@ class Connection(RequestHandler):
             self._stop_timer()
         elif self._head_timer is None and self._current_request is None and not self._messages:
             self._head_timer = self._loop.call_later(HEAD_TIMEOUT, self.force_close)
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,  # noqa: ARG002 - aiohttp's signature
+    ) -> web.StreamResponse:
+        """What aiohttp's parser refused, in our words; its own page would be HTML and quote the client's bytes."""
+        if request.writer.output_size:
+            raise ConnectionResetError("an answer had begun")
+        exchange = Exchange(request, self._loop.time(), cors=None)
+        exchange.status = CacheStatus(Forward.BYPASS, detail="refused")
+        if status != HTTPStatus.BAD_REQUEST:
+            log.error("a request failed in a way nobody foresaw", exc_info=exc)
+        text = "the request is malformed" if status == HTTPStatus.BAD_REQUEST else "internal error"
+        response = error_response(status, text, exchange.headers())
+        response.force_close()
+        return response
 
     def _stop_timer(self) -> None:
         if self._head_timer is not None:
