@@ -18,7 +18,7 @@ from proxy.origin.writes import Written
 from proxy.server.exchange import Exchange
 from proxy.server.failures import SlowClient, TooLarge, UnsupportedFraming
 from proxy.server.routing import Route
-from proxy.server.sending import PATIENCE
+from proxy.server.sending import MIN_RATE, PATIENCE
 
 MAX_OBJECT = 5 << 40  # bytes: S3's largest object
 
@@ -100,7 +100,10 @@ class Uploads:
     async def _body(self, exchange: Exchange, length: int | None) -> AsyncIterator[bytes]:
         """The request's body as sent, never decompressed, within `max_size`. Raises SlowClient, TooLarge."""
         content = exchange.request.content
+        clock = asyncio.get_running_loop().time
+        waited, got = 0.0, 0  # since the rate was last looked at; the time that S3 takes is not the client's
         while True:
+            began = clock()
             try:
                 async with asyncio.timeout(PATIENCE):
                     chunk = await content.readany()
@@ -108,6 +111,11 @@ class Uploads:
                 raise SlowClient(f"no byte of the body came for {PATIENCE:g} s") from None
             except web.RequestPayloadError as error:
                 raise BodyTruncated(f"the client's body broke off: {error}") from error
+            waited, got = waited + clock() - began, got + len(chunk)
+            if waited > PATIENCE:
+                if got < MIN_RATE * waited:
+                    raise SlowClient(f"the body came at {got / waited:.0f} bytes a second")
+                waited, got = 0.0, 0
             if not chunk:
                 break
             exchange.received += len(chunk)
