@@ -144,9 +144,16 @@ class Entries:
         entry.present |= 1 << block
         entry.new_sums[block] = checksum
         entry.lost.discard(block)
+        self._mark_dirty(entry)
+        return self.charge(entry, block)
+
+    def charge(self, entry: Entry, block: int) -> int:
+        """Count a block's space, finished or not. Returns the bytes that pass from reservation to entry."""
+        if entry.charged >> block & 1:
+            return 0
+        entry.charged |= 1 << block
         count = blocks.allocated(1 << block, entry.metadata.size, self._block_size)
         entry.bytes += count
-        self._mark_dirty(entry)
         return count
 
     def lose(self, entry: Entry, block: int) -> None:
@@ -154,6 +161,7 @@ class Entries:
         self.corrupt_blocks += 1
         entry.present &= ~(1 << block)
         entry.unverified &= ~(1 << block)
+        entry.charged &= ~(1 << block)
         entry.new_sums.pop(block, None)
         entry.lost.add(block)
         count = blocks.allocated(1 << block, entry.metadata.size, self._block_size)

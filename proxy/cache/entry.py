@@ -20,7 +20,7 @@ class Entry:
     """
 
     __slots__ = (
-        "accessed_at", "bytes", "dirty", "epoch", "file", "file_name", "fill", "freshness", "id", "key", "lost",
+        "accessed_at", "bytes", "charged", "epoch", "file", "file_name", "fill", "freshness", "id", "key", "lost",
         "metadata", "new_sums", "pins", "present", "published", "removed", "stored_at", "unlinked", "unverified",
         "validated_at",
     )  # fmt: skip
@@ -42,8 +42,8 @@ class Entry:
         self.new_sums: dict[int, int] = {}  # CRC-32 of blocks that the index does not have yet
         self.lost: set[int] = set()  # blocks that the index still has
         self.bytes = 0  # charged to the budget
+        self.charged = 0  # the blocks among that: the present ones, and those begun and not finished
         self.pins = 0
-        self.dirty = False
         self.published = False  # reachable by its key
         self.removed = False  # no longer reachable; its file goes, or is gone
         self.unlinked = False
@@ -54,7 +54,7 @@ class Entry:
         entry.validated_at, entry.accessed_at = row.validated_at, row.accessed_at
         entry.file_name = row.file
         entry.bytes = row.bytes
-        entry.present = row.present
+        entry.present = entry.charged = row.present
         entry.unverified = row.present if row.epoch < epoch else 0
         entry.published = True
         return entry

@@ -17,10 +17,12 @@ from proxy.cache.origin import Answer, NotModified, Origin
 from proxy.cache.store import Store
 from proxy.errors import (
     ObjectChanged,
+    ObjectNotFound,
     OriginError,
     OriginTimeout,
     OriginUnavailable,
     ProxyError,
+    RangeUnsatisfiable,
     StoreError,
 )
 from proxy.http.ranges import FromTo, Span
@@ -250,9 +252,13 @@ class Fill:
         for run in list(self._missing(ahead)):
             for start in range(run.start, run.stop, part_blocks):
                 is_urgent = demand.is_waiting and start == demand.offset // size
-                if not is_urgent and not (len(self._flights) < demand.parts and self._supply.traffic.has_room):
+                if not is_urgent and not self._may_read_ahead(demand):
                     return
                 self._launch(range(start, min(start + part_blocks, run.stop)), None)
+
+    def _may_read_ahead(self, demand: Demand) -> bool:
+        """The first flight of an entry always may: it is what starts the next ones."""
+        return not self._flights or (len(self._flights) < demand.parts and self._supply.traffic.has_room)
 
     def _launch(self, run: range, answer: Answer | None, reserved: int = 0) -> Flight:
         entry = self._entry
@@ -281,6 +287,7 @@ class Fill:
         if rate is None or (offset - flight.mark) / rate < SPLIT_AFTER:
             return
         tail = range(cut // size, blocks.block_count(flight.stop, size))
+        # Nothing of it is reserved while the older flight still waits for room.
         moved = min(flight.reserved, self._allocated(tail))
         flight.stop = cut
         flight.reserved -= moved
@@ -297,7 +304,9 @@ class Fill:
         return next((flight for flight in self._flights if flight.start <= offset < flight.stop), None)
 
     def _allocated(self, run: range) -> int:
-        return blocks.allocated(blocks.mask(run), self._entry.metadata.size, self._supply.block_size)
+        """Bytes that these blocks will take beyond what the entry is charged for already."""
+        wanted = blocks.mask(run) & ~self._entry.charged
+        return blocks.allocated(wanted, self._entry.metadata.size, self._supply.block_size)
 
     # --- a flight ------------------------------------------------------------------------------------------
 
@@ -310,7 +319,6 @@ class Fill:
             ending = Ending.ABANDONED
             raise
         finally:
-            await self._tidy(flight)
             self._land(flight, ending, error)
 
     async def _try(self, flight: Flight, answer: Answer | None) -> tuple[Ending, ProxyError | None]:
@@ -356,9 +364,13 @@ class Fill:
 
     async def _ask(self, flight: Flight) -> Answer:
         entry = self._entry
-        answer = await self._supply.origin.get(
-            entry.key, FromTo(flight.mark, flight.stop), if_match=entry.metadata.etag
-        )
+        try:
+            answer = await self._supply.origin.get(
+                entry.key, FromTo(flight.mark, flight.stop), if_match=entry.metadata.etag
+            )
+        except (ObjectNotFound, RangeUnsatisfiable) as error:
+            # A part of this version exists: who has no such object or range now has another version, or none.
+            raise ObjectChanged(str(error)) from error
         assert not isinstance(answer, NotModified)
         if answer.metadata.etag != entry.metadata.etag or answer.metadata.size != entry.metadata.size:
             answer.body.close()
@@ -394,19 +406,13 @@ class Fill:
             flight.checksum = 0
         self._wake(flight)
 
-    async def _tidy(self, flight: Flight) -> None:
-        """Punch out the start of a block that will not be finished: its bytes are in nobody's account (I17)."""
-        start = flight.mark // self._supply.block_size * self._supply.block_size
-        if flight.mark in (start, self._entry.metadata.size) or self._entry.file is None:
-            return
-        try:
-            await self._supply.store.punch(self._entry.file, Span(start, flight.mark))
-        except StoreError:
-            return  # counted by the store; the space comes back with the file
-
     def _land(self, flight: Flight, ending: Ending, error: ProxyError | None) -> None:
         supply, entry = self._supply, self._entry
         self._flights.remove(flight)
+        block = flight.mark // supply.block_size
+        if flight.mark > block * supply.block_size and flight.mark < flight.stop:
+            # The start of this block stays in the file, a reader may be sending it: it stays charged, too (I17).
+            flight.reserved -= supply.entries.charge(entry, block)
         supply.traffic.running -= 1
         supply.traffic.endings[ending] += 1
         supply.entries.budget.give_back(flight.reserved)

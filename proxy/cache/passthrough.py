@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator
 
 from proxy.cache.origin import NotModified, Origin
-from proxy.errors import ObjectChanged, OriginUnavailable
+from proxy.errors import ObjectChanged, ObjectNotFound, OriginUnavailable, RangeUnsatisfiable
 from proxy.http.metadata import Metadata
 from proxy.http.ranges import FromTo, Span
 from proxy.keys import ObjectKey
@@ -19,7 +19,10 @@ async def stream(origin: Origin, key: ObjectKey, metadata: Metadata, span: Span)
     offset = span.start
     failures = 0
     while offset < span.stop:
-        answer = await origin.get(key, FromTo(offset, span.stop), if_match=metadata.etag)
+        try:
+            answer = await origin.get(key, FromTo(offset, span.stop), if_match=metadata.etag)
+        except (ObjectNotFound, RangeUnsatisfiable) as error:
+            raise ObjectChanged(str(error)) from error
         assert not isinstance(answer, NotModified)
         before = offset
         try:
