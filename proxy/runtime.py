@@ -31,7 +31,6 @@ from proxy.keys import ObjectKey
 from proxy.origin.client import S3Origin
 from proxy.origin.embedded import EmbeddedS3
 from proxy.origin.writes import S3Writes
-from proxy.quantities import Percent
 from proxy.server.app import Application, Listener
 from proxy.server.objects import Objects
 from proxy.server.observer import AccessLog, Observer
@@ -165,7 +164,7 @@ class Runtime:
             store=store,
             index=index,
             idle_timeout=config.idle_timeout,
-            min_free=lambda total: _floor(config.min_free, total),
+            min_free=config.free_floor,
             clock=self._clock,
         )
         self.evictor.start()
@@ -211,10 +210,6 @@ def _hot_limit() -> int:
     """A quarter of the descriptors: the others are for clients and the origin (I21)."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return max(16, min(MAX_HOT, soft // 4))
-
-
-def _floor(min_free: Percent | int, total: int) -> int:
-    return min_free.of(total) if isinstance(min_free, Percent) else min_free
 
 
 async def serve(settings: Settings, announce: Callable[[Runtime], None], stop: asyncio.Event) -> None:

@@ -51,9 +51,7 @@ class Uploads:
         if length is not None and length > self._max_size:
             raise TooLarge(f"the body has {length} bytes; uploads.max_size is {self._max_size}")
         headers = {name.lower(): value for name, value in request.headers.items()}
-        if "streaming-" in headers.get("x-amz-content-sha256", "").lower() or "aws-chunked" in headers.get(
-            "content-encoding", ""
-        ):
+        if _is_aws_chunked(headers):
             raise UnsupportedFraming("aws-chunked bodies are not taken; send the plain bytes")
         if request.headers.get(hdrs.EXPECT) is not None and request.transport is not None:
             # Only now, when nothing but the body itself can still be refused.
@@ -131,3 +129,9 @@ def _declared_length(request: web.BaseRequest) -> int | None:
     if hdrs.TRANSFER_ENCODING in request.headers:
         return None
     return request.content_length or 0
+
+
+def _is_aws_chunked(headers: Mapping[str, str]) -> bool:
+    """An S3 client's own framing inside the body (S3 API, "Signature calculations: chunked upload")."""
+    signed = headers.get("x-amz-content-sha256", "").lower()
+    return signed.startswith("streaming-") or "aws-chunked" in headers.get("content-encoding", "").lower()
