@@ -98,7 +98,7 @@ class Runtime:
         writes = S3Writes(self.origin, patience=UPLOAD_PATIENCE + self.settings.origin.read_timeout)
         application = Application(
             self.settings,
-            Objects(self.cache, self._clock),
+            Objects(self.cache, self._clock, honor_no_cache=self.settings.freshness.honor_client_no_cache),
             Uploads(self.cache, writes, self.settings.uploads),
             observer,
         )

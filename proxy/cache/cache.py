@@ -101,25 +101,27 @@ class Cache:
     # --- reading -------------------------------------------------------------------------------------------
 
     async def lookup(
-        self, key: ObjectKey, *, wants_body: bool, part: FromTo | Suffix | None = None
+        self, key: ObjectKey, *, wants_body: bool, part: FromTo | Suffix | None = None, revalidate: bool = False
     ) -> "Reader | Absent":
-        """Who may answer for `key`. `part` is what the client asks for, where it is one range.
+        """Who may answer for `key`. `part` is what the client asks for, where it is one range; `revalidate`: the
+        origin is to be asked however fresh the entry is.
 
         The Reader is pinned: close it. Raises OriginErrors other than ObjectNotFound.
         """
         for _ in range(RESTARTS):
             now = self._clock()
             entry = self._entries.get(key)
-            if entry is None and (ttl := self._absences.ttl(key, now)) is not None:
+            if entry is None and not revalidate and (ttl := self._absences.ttl(key, now)) is not None:
                 self._hits += 1
                 return Absent(CacheStatus(ttl=ttl))
-            if entry is not None and (status := self._usable(entry, now)) is not None:
+            if entry is not None and not revalidate and (status := self._usable(entry, now)) is not None:
                 self._entries.pin(entry)
             else:
                 found = await self._ask(key, entry, part if wants_body else None, wants_body=wants_body)
                 if isinstance(found, Absent):
                     return found
                 entry, status = found
+                revalidate = False
             try:
                 if not wants_body or await self._open(entry):
                     self._entries.touch(entry, self._clock())

@@ -6,6 +6,7 @@ from aiohttp import hdrs, web
 
 from proxy.cache.cache import Absent, Cache, Reader
 from proxy.errors import ObjectChanged
+from proxy.http import cache_control
 from proxy.http.plan import Plan, RequestHead, plan
 from proxy.http.ranges import requested
 from proxy.keys import ObjectKey
@@ -17,20 +18,23 @@ RESTARTS = 3  # versions that may go by before the head is sent
 
 
 class Objects:
-    """`clock` is wall time in seconds since the epoch."""
+    """`clock` is wall time in seconds since the epoch. `honor_no_cache`: a client may force a revalidation."""
 
-    def __init__(self, cache: Cache, clock: Callable[[], float]) -> None:
+    def __init__(self, cache: Cache, clock: Callable[[], float], *, honor_no_cache: bool) -> None:
         self._cache = cache
+        self._honor_no_cache = honor_no_cache
         self._clock = clock
 
     async def answer(self, exchange: Exchange, key: ObjectKey) -> web.StreamResponse:
         """Raises ProxyErrors before the head, ConnectionErrors after it."""
         head = _head_of(exchange.request)
+        revalidate = self._honor_no_cache and _says_no_cache(exchange.request)
         for _ in range(RESTARTS):
             found = await self._cache.lookup(
                 key,
                 wants_body=head.method == "GET",
                 part=requested(head.range) if head.method == "GET" else None,
+                revalidate=revalidate,
             )
             if isinstance(found, Absent):
                 exchange.status = found.status
@@ -74,6 +78,15 @@ def _head_of(request: web.BaseRequest) -> RequestHead:
         if_modified_since=field(hdrs.IF_MODIFIED_SINCE),
         if_unmodified_since=field(hdrs.IF_UNMODIFIED_SINCE),
     )
+
+
+def _says_no_cache(request: web.BaseRequest) -> bool:
+    """RFC 9111 sections 5.2.1.4 and 5.4: Pragma counts where there is no Cache-Control."""
+    control = _joined(request, hdrs.CACHE_CONTROL)
+    if control is None:
+        return "no-cache" in request.headers.get(hdrs.PRAGMA, "").lower()
+    wish = cache_control.parse(control)
+    return wish.no_cache or wish.max_age == 0
 
 
 def _joined(request: web.BaseRequest, name: str) -> str | None:
