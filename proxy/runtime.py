@@ -38,6 +38,7 @@ from proxy.server.uploads import Uploads
 
 MAX_HOT = 4096  # entries in memory with their descriptors
 DRAIN = 25.0  # seconds that running answers have at a stop; inside the 30 s that orchestrators grant
+SPLIT_DISTANCE = 1 << 20  # bytes; for less, waiting is cheaper than another request
 UPLOAD_PATIENCE = 30.0  # seconds without progress, beside the read timeout, until an upload is given up
 EXAMPLES = Path(__file__).parent.parent / "examples" / "media"
 
@@ -154,6 +155,7 @@ class Runtime:
                 part_size=origin.part_size,
                 parallel_parts=origin.parallel_parts,
                 after_disconnect=config.after_disconnect,
+                split_distance=SPLIT_DISTANCE,
                 patience=3 * (origin.connect_timeout + origin.read_timeout),
             )
         )

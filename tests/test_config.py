@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr, ValidationError
 
 from proxy.config import ProfileCredentials, Settings, StaticCredentials
-from proxy.config_file import MAX_FILE_BYTES, MAX_PROBLEMS, load
+from proxy.config_file import MAX_FILE_BYTES, load
+from proxy.config_problems import MAX_PROBLEMS
 from proxy.errors import ConfigError
 from proxy.quantities import (
     GIB,
@@ -146,7 +147,7 @@ def test_a_size_is_bytes(text: object, size: int) -> None:
         ("1e9", "must be a size"),
         ("\u0661MiB", "must be a size"),
         ("1MiB\n", "write 1MiB"),
-        (1.5, "must have a known unit|whole byte"),
+        (1.5, "must be a size"),
         (True, "must be a size"),
         (None, "must be a size"),
         ([], "must be a size"),
@@ -522,8 +523,8 @@ def test_a_byte_order_mark_is_no_part_of_the_first_key(loads: Loads) -> None:
     assert loads(b"\xef\xbb\xbf" + MOUNTS.replace("\n", "\r\n").encode()).mounts[0].bucket == "media"
 
 
-@pytest.mark.parametrize("make", [lambda path: None, Path.mkdir], ids=["missing", "folder"])
-def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, make: Callable[[Path], None]) -> None:
+@pytest.mark.parametrize("make", [Path.absolute, Path.mkdir], ids=["missing", "folder"])
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, make: Callable[[Path], object]) -> None:
     """A missing or unreadable file is a ConfigError with its path."""
     path = tmp_path / "other.yaml"
     make(path)
@@ -572,7 +573,7 @@ def test_any_bytes_are_settings_or_a_config_error(tmp_path: Path, octets: bytes)
         ("BUCKETFRONT_ORIGIN__CREDENTIALS__PROFILE", "x", lambda s: s.origin.credentials.profile, "x"),
         ("BUCKETFRONT_ORIGIN__CREDENTIALS", "{profile: x}", lambda s: s.origin.credentials.profile, "x"),
         ("BUCKETFRONT_CORS__ALLOW_ORIGINS", "[]", lambda s: s.cors.allow_origins, ()),
-        ("BUCKETFRONT_MOUNTS", "[{path: /x, bucket: other}]", lambda s: s.mounts[0].path, "/x/"),
+        ("BUCKETFRONT_MOUNTS", "[{path: /, bucket: other}]", lambda s: s.mounts[0].bucket, "other"),
         ("BUCKETFRONT_MOUNTS__0__BUCKET", "other", lambda s: s.mounts[0].bucket, "other"),
         ("BUCKETFRONT_MOUNTS__0__METHODS", "[GET, PUT]", lambda s: s.mounts[0].methods, ("GET", "HEAD", "PUT")),
         ("BUCKETFRONT_UPLOADS", "null", lambda s: s.uploads, None),
@@ -830,6 +831,11 @@ def test_no_message_holds_a_secret(refuses: Refuses, text: str) -> None:
         assert SECRET not in refusal
 
 
+def test_a_syntax_error_inside_a_secret_quotes_no_character_of_it(refuses: Refuses) -> None:
+    """I28: what YAML says about a single character is left out as well; the place is enough."""
+    assert refuses("admin:\n  token: @x") == "proxy.yaml:2:10 not valid YAML\n      token: ***\n            ^"
+
+
 @pytest.mark.parametrize(
     "environ",
     [
@@ -856,7 +862,8 @@ def test_no_message_holds_a_variables_value(refuses: Refuses, environ: dict[str,
     st.sampled_from(["admin:\n  token: ", "admin: {token: ", "origin:\n  credentials:\n    secret_access_key: "]),
 )
 def test_no_damage_around_a_secret_shows_it(tmp_path: Path, before: str, after: str, head: str) -> None:
-    """I28: punctuation broken before or after a secret does not bring it into the message."""
+    """I28: punctuation broken around a secret does not bring it into the message, unless it becomes a key."""
+    assume(not ("\n" in before and ":" in after))
     path = tmp_path / "proxy.yaml"
     path.write_text(f"{head}{before}{SECRET}{after}\n{MOUNTS}")
     try:

@@ -22,6 +22,8 @@ from proxy.keys import ObjectKey
 
 PAGE = 64  # rows of the index read at a time
 MAX_TOMBSTONES = 256
+NEVER = -float(1 << 40)  # validated: of an entry that a soft purge made stale, whatever its own Expires says
+_STALE = Freshness(0.0, must_revalidate=True)
 
 log = logging.getLogger("bucketfront.cache")
 
@@ -76,7 +78,7 @@ class Entries:
             return None
         if row is None or row.id in self._tombstones:
             return None
-        freshness = self._policy(key, row.metadata, row.validated_at)
+        freshness = _STALE if row.validated_at == NEVER else self._policy(key, row.metadata, row.validated_at)
         entry = self._hot[key] = Entry.from_row(row, freshness, self._index.epoch)
         return entry
 
@@ -124,6 +126,8 @@ class Entries:
     def touch(self, entry: Entry, now: float) -> None:
         """Each access resets the idle timer."""
         entry.accessed_at = now
+        if self._hot.get(entry.key) is entry:
+            self._hot.move_to_end(entry.key)
         if entry.file_name is not None and not entry.removed:
             self._touched[entry.id] = now
 
@@ -135,17 +139,16 @@ class Entries:
 
     def expire(self, entry: Entry) -> None:
         """A soft purge: the next use revalidates."""
-        entry.validated_at = 0.0
-        entry.freshness = Freshness(0.0, must_revalidate=True)
+        entry.validated_at = NEVER
+        entry.freshness = _STALE
         self._mark_dirty(entry)
 
-    def commit(self, entry: Entry, block: int, checksum: int) -> int:
-        """A whole block is in the file (I2). Returns the bytes that thereby pass from reservation to entry."""
+    def commit(self, entry: Entry, block: int, checksum: int) -> None:
+        """A whole block is in the file (I2). It was charged when it was begun."""
         entry.present |= 1 << block
         entry.new_sums[block] = checksum
         entry.lost.discard(block)
         self._mark_dirty(entry)
-        return self.charge(entry, block)
 
     def charge(self, entry: Entry, block: int) -> int:
         """Count a block's space, finished or not. Returns the bytes that pass from reservation to entry."""
@@ -154,6 +157,7 @@ class Entries:
         entry.charged |= 1 << block
         count = blocks.allocated(1 << block, entry.metadata.size, self._block_size)
         entry.bytes += count
+        self._mark_dirty(entry)
         return count
 
     def lose(self, entry: Entry, block: int) -> None:

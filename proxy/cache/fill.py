@@ -6,6 +6,7 @@ until bytes at their offset are in the file: a block's bit is set, or a live fli
 """
 
 import asyncio
+import logging
 import random
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
@@ -30,6 +31,8 @@ from proxy.http.ranges import FromTo, Span
 if TYPE_CHECKING:
     from proxy.cache.entries import Entries
     from proxy.cache.entry import Entry
+
+log = logging.getLogger("bucketfront.fill")
 
 MAX_FAILURES = 3  # in a row without a byte: the flight is given up
 BACKOFF = 0.1  # seconds, doubled for each failure, with full jitter; well inside the 2 s of I11
@@ -69,8 +72,18 @@ class Flight:
     mark: int
     reserved: int = 0  # bytes taken from the budget and not yet an entry's
     checksum: int = 0  # CRC-32 so far of the block that `mark` lies in
+    began: float = 0.0  # of the monotonic clock, as `first_byte_at`
     first_byte_at: float | None = None
+    answer: Answer | None = None  # open, and not yet poured out
     task: "asyncio.Task[None] | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """A reader waits for the byte at `offset`, since a time of the monotonic clock."""
+
+    offset: int
+    since: float
 
 
 @dataclass(slots=True)
@@ -110,6 +123,7 @@ class Supply:
     parallel_parts: int
     after_disconnect: Literal["finish", "stop", "auto"]
     patience: float  # seconds that a reader waits for a byte before it gives up
+    split_distance: int = 0  # bytes that a reader has to be ahead of a flight to get one of its own
 
 
 class Fill:
@@ -118,7 +132,7 @@ class Fill:
         self._supply = supply
         self._flights: list[Flight] = []
         self._demands: list[Demand] = []
-        self._waiters: dict[asyncio.Future[None], int] = {}
+        self._waiters: dict[asyncio.Future[None], Wait] = {}
         self._verifying: dict[int, asyncio.Task[None]] = {}
         self._rate: float | None = None  # bytes a second of the latest flight that delivered
         self._changed: ObjectChanged | None = None
@@ -192,10 +206,11 @@ class Fill:
         demand.read += offset - demand.offset
         demand.offset = offset
         demand.window = max(self._supply.part_size, min(2 * demand.read, self._window_limit))
+        wait = Wait(offset, self._supply.clock())
         try:
             async with asyncio.timeout(self._supply.patience):
                 while (upto := self.readable(offset, demand.stop)) == offset < demand.stop:
-                    await self._wait(demand)
+                    await self._wait(demand, wait)
         except TimeoutError:
             raise OriginTimeout(f"no byte {offset} of {self._entry.key} in {self._supply.patience:g} s") from None
         self._launch_for(demand)
@@ -205,7 +220,7 @@ class Fill:
     def _window_limit(self) -> int:
         return self._supply.part_size * self._supply.parallel_parts
 
-    async def _wait(self, demand: Demand) -> None:
+    async def _wait(self, demand: Demand, wait: Wait) -> None:
         block = demand.offset // self._supply.block_size
         if self._entry.unverified >> block & 1:
             await self._verify(block)
@@ -213,7 +228,7 @@ class Fill:
         if self._changed is not None:
             raise self._changed
         waiter = asyncio.get_running_loop().create_future()
-        self._waiters[waiter] = demand.offset
+        self._waiters[waiter] = wait
         demand.is_waiting = True
         try:
             self._launch_for(demand)
@@ -263,15 +278,16 @@ class Fill:
     def _launch(self, run: range, answer: Answer | None, reserved: int = 0) -> Flight:
         entry = self._entry
         span = blocks.span_of(run, entry.metadata.size, self._supply.block_size)
-        flight = Flight(span.start, span.stop, span.start, reserved)
+        flight = Flight(span.start, span.stop, span.start, reserved, began=self._supply.clock(), answer=answer)
         self._flights.append(flight)
         self._supply.entries.pin(entry)
         traffic = self._supply.traffic
         traffic.running += 1
         traffic.started += 1
-        flight.task = asyncio.create_task(self._fly(flight, answer), name=f"flight {entry.key} {span.start}")
+        flight.task = asyncio.create_task(self._fly(flight), name=f"flight {entry.key} {span.start}")
         traffic.tasks.add(flight.task)
-        flight.task.add_done_callback(traffic.tasks.discard)
+        # A callback, because a task that is cancelled before its first step never runs any of its own code.
+        flight.task.add_done_callback(lambda task: self._land(flight, task))
         return flight
 
     def _split_for(self, offset: int) -> None:
@@ -281,10 +297,10 @@ class Fill:
         flight = self._flight_at(offset)
         size = self._supply.block_size
         cut = offset // size * size
-        if flight is None or cut < flight.mark + size:
+        if flight is None or cut < flight.mark + max(size, self._supply.split_distance):
             return
         rate = self._rate_of(flight)
-        if rate is None or (offset - flight.mark) / rate < SPLIT_AFTER:
+        if rate is None or offset - flight.mark < rate * SPLIT_AFTER:
             return
         tail = range(cut // size, blocks.block_count(flight.stop, size))
         # Nothing of it is reserved while the older flight still waits for room.
@@ -310,57 +326,32 @@ class Fill:
 
     # --- a flight ------------------------------------------------------------------------------------------
 
-    async def _fly(self, flight: Flight, answer: Answer | None) -> None:
-        ending: Ending = Ending.FAILED
-        error: ProxyError | None = OriginUnavailable(f"the fetch of {self._entry.key} broke down")
-        try:
-            ending, error = await self._try(flight, answer)
-        except asyncio.CancelledError:
-            ending = Ending.ABANDONED
-            raise
-        finally:
-            self._land(flight, ending, error)
-
-    async def _try(self, flight: Flight, answer: Answer | None) -> tuple[Ending, ProxyError | None]:
-        try:
-            try:
-                if not flight.reserved:
-                    count = self._allocated(self._blocks_of(flight))
-                    await self._supply.reserve(count)
-                    flight.reserved = count
-            except BaseException:
-                if answer is not None:
-                    answer.body.close()
-                raise
-            await self._fetch(flight, answer)
-        except ObjectChanged as error:
-            return Ending.CHANGED, error
-        except OriginError as error:
-            return Ending.FAILED, error
-        except StoreError as error:
-            return Ending.UNSTORED, error
-        return Ending.FILLED, None
+    async def _fly(self, flight: Flight) -> None:
+        if not flight.reserved:
+            count = self._allocated(self._blocks_of(flight))
+            await self._supply.reserve(count)
+            flight.reserved = count
+        await self._fetch(flight)
 
     def _blocks_of(self, flight: Flight) -> range:
         return blocks.covering(Span(flight.start, flight.stop), self._supply.block_size)
 
-    async def _fetch(self, flight: Flight, answer: Answer | None) -> None:
+    async def _fetch(self, flight: Flight) -> None:
         """Until the part is whole: a body that was cut costs only its missing bytes (I11)."""
         failures = 0
         while flight.mark < flight.stop:
             before = flight.mark
             try:
-                answer = answer or await self._ask(flight)
-                await self._pour(flight, answer)
+                if flight.answer is None:
+                    flight.answer = await self._ask(flight)
+                await self._pour(flight, flight.answer)
             except OriginUnavailable:
                 failures = failures + 1 if flight.mark == before else 1
                 if failures == MAX_FAILURES:
                     raise
                 await asyncio.sleep(random.uniform(0, BACKOFF * 2**failures))  # noqa: S311 - jitter, no secret
             finally:
-                if answer is not None:
-                    answer.body.close()
-                answer = None
+                _close(flight)
 
     async def _ask(self, flight: Flight) -> Answer:
         entry = self._entry
@@ -399,20 +390,21 @@ class Fill:
         """Bytes of one block, which ends at `end`: data first, then checksum and bit (I2)."""
         entry = self._entry
         assert entry.file is not None
+        # Charged from its first byte on, whatever comes of it: a reader may be sending what a dead flight left (I17).
+        flight.reserved -= self._supply.entries.charge(entry, block)
         flight.checksum = await self._supply.store.write(entry.file, flight.mark, data, flight.checksum)
         flight.mark += len(data)
         if flight.mark == end:
-            flight.reserved -= self._supply.entries.commit(entry, block, flight.checksum)
+            self._supply.entries.commit(entry, block, flight.checksum)
             flight.checksum = 0
         self._wake(flight)
 
-    def _land(self, flight: Flight, ending: Ending, error: ProxyError | None) -> None:
+    def _land(self, flight: Flight, task: "asyncio.Task[None]") -> None:
         supply, entry = self._supply, self._entry
+        ending, error = _outcome(task)
+        _close(flight)
         self._flights.remove(flight)
-        block = flight.mark // supply.block_size
-        if flight.mark > block * supply.block_size and flight.mark < flight.stop:
-            # The start of this block stays in the file, a reader may be sending it: it stays charged, too (I17).
-            flight.reserved -= supply.entries.charge(entry, block)
+        supply.traffic.tasks.discard(task)
         supply.traffic.running -= 1
         supply.traffic.endings[ending] += 1
         supply.entries.budget.give_back(flight.reserved)
@@ -423,10 +415,9 @@ class Fill:
             supply.changed(entry)
         if ending is Ending.FILLED:
             self._launch_next()
-        elif ending is Ending.ABANDONED:
+        elif error is None:
             self._release(flight)
         else:
-            assert error is not None
             self._fail(flight, error)
         if supply.entries.unpin(entry):
             supply.release(entry)
@@ -442,23 +433,28 @@ class Fill:
         ]
 
     def _wake(self, flight: Flight) -> None:
-        for waiter, offset in list(self._waiters.items()):
-            if flight.start <= offset < flight.mark:
+        for waiter, wait in list(self._waiters.items()):
+            if flight.start <= wait.offset < flight.mark:
                 if not waiter.done():
                     waiter.set_result(None)
-            elif flight.mark <= offset < flight.stop:
-                self._split_for(offset)
+            elif flight.mark <= wait.offset < flight.stop:
+                self._split_for(wait.offset)
 
     def _release(self, flight: Flight) -> None:
         """Readers that came while the flight was being given up start another one."""
-        for waiter, offset in self._waiters.items():
-            if flight.start <= offset < flight.stop and not waiter.done():
+        for waiter, wait in self._waiters.items():
+            if flight.start <= wait.offset < flight.stop and not waiter.done():
                 waiter.set_result(None)
 
     def _fail(self, flight: Flight, error: ProxyError) -> None:
         self._demands = [demand for demand in self._demands if not demand.is_background]
-        for waiter, offset in list(self._waiters.items()):
-            if not waiter.done() and (flight.start <= offset < flight.stop or self._changed is not None):
+        for waiter, wait in list(self._waiters.items()):
+            if waiter.done() or not (flight.start <= wait.offset < flight.stop or self._changed is not None):
+                continue
+            if isinstance(error, OriginUnavailable) and flight.began < wait.since:
+                # It came to a flight that was dying already: it gets one of its own time (I11).
+                waiter.set_result(None)
+            else:
                 waiter.set_exception(error)
 
     # --- verifying -----------------------------------------------------------------------------------------
@@ -485,3 +481,26 @@ class Fill:
         finally:
             if supply.entries.unpin(entry):
                 supply.release(entry)
+
+
+def _close(flight: Flight) -> None:
+    if flight.answer is not None:
+        flight.answer.body.close()
+        flight.answer = None
+
+
+def _outcome(task: "asyncio.Task[None]") -> tuple[Ending, ProxyError | None]:
+    if task.cancelled():
+        return Ending.ABANDONED, None
+    match task.exception():
+        case None:
+            return Ending.FILLED, None
+        case ObjectChanged() as error:
+            return Ending.CHANGED, error
+        case OriginError() as error:
+            return Ending.FAILED, error
+        case StoreError() as error:
+            return Ending.UNSTORED, error
+        case bug:
+            log.error("a flight broke down", exc_info=bug)
+            return Ending.FAILED, OriginUnavailable("a flight broke down")

@@ -12,7 +12,7 @@ import logging
 import sqlite3
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -111,12 +111,14 @@ class Index:
     def open(self) -> None:
         """Open or make the database. One that is damaged is set aside and a new one begun. Raises StoreError."""
         try:
+            if self._damage_note.exists():
+                self._set_aside("a read failed in the last run")
             try:
                 self._connect()
             except sqlite3.DatabaseError as error:
                 if isinstance(error, sqlite3.OperationalError) and not _is_damage(error):
                     raise
-                self._set_aside(error)
+                self._set_aside(str(error))
                 self._connect()
         except (sqlite3.Error, OSError) as error:
             raise StoreError(f"cannot open the cache index {self._path}: {error}") from error
@@ -148,10 +150,21 @@ class Index:
         row = self._writer.execute("SELECT value FROM state WHERE name = ?", (name,)).fetchone()
         return int(row[0])
 
-    def _set_aside(self, error: Exception) -> None:
-        log.warning("the cache index is damaged (%s): starting with an empty one", error)
+    @property
+    def _damage_note(self) -> Path:
+        return self._path.with_name(self._path.name + "-damaged")
+
+    def _failed(self, error: sqlite3.Error) -> StoreError:
+        """Damage in the middle of the file does not show when it is opened: the next start has to know (I14)."""
+        if _is_damage(error):
+            with suppress(OSError):  # a disk that cannot take the note fails the next start's opening as well
+                self._damage_note.touch()
+        return StoreError(f"the cache index failed: {error}")
+
+    def _set_aside(self, why: str) -> None:
+        log.warning("the cache index is damaged (%s): starting with an empty one", why)
         self._close_connections()
-        for file in self.files:
+        for file in (*self.files, self._damage_note):
             file.unlink(missing_ok=True)
 
     def _close_connections(self) -> None:
@@ -231,7 +244,7 @@ class Index:
         try:
             return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._thread, call))
         except sqlite3.Error as error:
-            raise StoreError(f"the cache index failed: {error}") from error
+            raise self._failed(error) from error
 
     def _write(self, changes: Changes, *, clean: bool) -> None:
         writer = self._writer
@@ -260,7 +273,7 @@ class Index:
         try:
             return self._reader.execute(query, values).fetchall()
         except sqlite3.Error as error:
-            raise StoreError(f"the cache index failed: {error}") from error
+            raise self._failed(error) from error
 
     def _values(self, row: Row) -> tuple[object, ...]:
         told = {
@@ -322,5 +335,5 @@ def _pages(cursor: sqlite3.Cursor, changes: Changes) -> Iterator[tuple[int, int,
         yield entry, page, present.to_bytes(PAGE_BLOCKS // 8, "little"), bytes(sums)
 
 
-def _is_damage(error: sqlite3.OperationalError) -> bool:
+def _is_damage(error: sqlite3.Error) -> bool:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)

@@ -13,6 +13,7 @@ import os
 import zlib
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -147,7 +148,9 @@ class Store:
             return await asyncio.shield(work)
         except asyncio.CancelledError:
             # The caller may close the descriptor next, and its number may then be another file's.
-            await asyncio.wait([work])
+            while not work.done():
+                with suppress(asyncio.CancelledError):
+                    await asyncio.wait([work])
             raise
 
     async def checksum(self, file: StoredFile, span: Span) -> int | None:

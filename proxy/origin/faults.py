@@ -31,6 +31,7 @@ from proxy.errors import (
 
 # S3 API, "Error responses". HEAD has no body, so botocore puts the status in the code's place.
 _ABSENT = frozenset({"NoSuchKey", "NoSuchBucket", "NoSuchVersion", "404"})
+_READS = frozenset({"GetObject", "HeadObject", "HeadBucket"})
 _CREDENTIALS = (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError, ProfileNotFound)
 _TIMEOUTS = (ConnectTimeoutError, ReadTimeoutError, aiohttp.ServerTimeoutError, TimeoutError)
 
@@ -71,7 +72,7 @@ def _from_status(what: str, error: ClientError) -> OriginError | VersionUnchange
             return ObjectChanged(said)
         case 416:
             return RangeUnsatisfiable(said)
-        case 400 | 409 | 411 | 413 | 501:
+        case 400 | 409 | 411 | 413 | 501 if error.operation_name not in _READS:
             return WriteRefused(said)
         case 301 | 302 | 307 | 308:
             return OriginUnavailable(f"{said}; the bucket lives elsewhere: see origin.region and endpoint_url")

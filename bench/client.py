@@ -1,0 +1,127 @@
+"""A client process of the benchmark: opens connections, reads as fast as it can and checks every byte as it comes.
+
+A job is a line of JSON on standard input, its result a line on standard output; it ends with its input. A job:
+`{"port": …, "path": "/obj-256", "key": "obj-256", "connections": 50, "start": 0, "stop": null, "limit": null}`.
+`start` null: no Range header. `limit`: bytes after which a client leaves. The result is a list, one per connection:
+`{"status", "received", "first_byte", "seconds", "error"}`; seconds since before the connection was made.
+"""
+
+import json
+import selectors
+import socket
+import sys
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import content
+
+BUFFER = content.MIB
+PATIENCE = 90.0  # seconds in which no client gets a byte
+
+
+@dataclass(slots=True)
+class Outcome:
+    """`first_byte`: of the body. `error`: None where all that was asked for came, and was right."""
+
+    status: int = 0
+    received: int = 0
+    first_byte: float | None = None
+    seconds: float = 0.0
+    error: str | None = None
+
+
+class Client:
+    def __init__(self, job: dict[str, Any]) -> None:
+        self._key: str = job["key"]
+        self._start: int = job["start"] or 0
+        self._limit: int | None = job["limit"]
+        self._head = b""
+        self._length: int | None = None  # of the body, once the head is in
+        self._started = time.perf_counter()
+        self.outcome = Outcome()
+        lines = [f"GET {job['path']} HTTP/1.1", f"Host: 127.0.0.1:{job['port']}"]
+        if job["start"] is not None:
+            last = "" if job["stop"] is None else job["stop"] - 1
+            lines.append(f"Range: bytes={job['start']}-{last}")
+        self._stop: int = content.size_of(self._key) or 0
+        if job["stop"] is not None:
+            self._stop = job["stop"]
+        self.sock = socket.create_connection(("127.0.0.1", job["port"]))
+        self.sock.sendall("\r\n".join([*lines, "", ""]).encode())
+        self.sock.setblocking(False)
+
+    def on_readable(self, buffer: memoryview) -> bool:
+        """Take what has arrived; False when this client is through."""
+        try:
+            count = self.sock.recv_into(buffer)
+        except BlockingIOError:
+            return True
+        except OSError as error:
+            return self._end(str(error))
+        if not count:
+            return self._end(f"closed after {self.outcome.received} bytes")
+        data = buffer[:count]
+        if self._length is None:
+            self._head += data
+            head, separator, rest = self._head.partition(b"\r\n\r\n")
+            if not separator:
+                return True
+            if not self._understood(head.decode("latin-1")):
+                return self._end(f"unexpected head: {head[:200]!r}")
+            data = memoryview(rest)
+        return self._take(data)
+
+    def _understood(self, head: str) -> bool:
+        first, *lines = head.split("\r\n")
+        fields = dict(line.lower().split(": ", 1) for line in lines)
+        self.outcome.status = int(first.split(" ")[1])
+        self._length = int(fields.get("content-length", "-1"))
+        return self.outcome.status in (200, 206) and self._length == self._stop - self._start
+
+    def _take(self, data: memoryview) -> bool:
+        outcome = self.outcome
+        if not data:
+            return True
+        if outcome.first_byte is None:
+            outcome.first_byte = time.perf_counter() - self._started
+        wrong = content.first_wrong(self._key, self._start + outcome.received, data)
+        if wrong is not None:
+            return self._end(f"wrong bytes at {wrong} or behind it")
+        outcome.received += len(data)
+        if outcome.received == self._length or (self._limit is not None and outcome.received >= self._limit):
+            return self._end(None)
+        return True
+
+    def _end(self, error: str | None) -> bool:
+        self.outcome.error = error
+        self.outcome.seconds = time.perf_counter() - self._started
+        self.sock.close()
+        return False
+
+
+def run(job: dict[str, Any]) -> list[Outcome]:
+    buffer = memoryview(bytearray(BUFFER))
+    clients = [Client(job) for _ in range(job["connections"])]
+    left = len(clients)
+    with selectors.DefaultSelector() as selector:
+        for client in clients:
+            selector.register(client.sock, selectors.EVENT_READ, client)
+        while left:
+            ready = selector.select(PATIENCE)
+            if not ready:
+                break
+            for key, _ in ready:
+                if not key.data.on_readable(buffer):
+                    selector.unregister(key.fileobj)
+                    left -= 1
+    for client in clients:
+        if client.sock.fileno() >= 0:
+            client.outcome.error = f"no byte for {PATIENCE:g} s after {client.outcome.received} bytes"
+            client.sock.close()
+    return [client.outcome for client in clients]
+
+
+if __name__ == "__main__":
+    for line in sys.stdin:
+        print(json.dumps([asdict(outcome) for outcome in run(json.loads(line))]), flush=True)

@@ -1,0 +1,355 @@
+"""The programs that a benchmark run starts, each ended by its own process id, and what is measured from outside."""
+
+import asyncio
+import contextlib
+import getpass
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+import socket
+import sys
+from collections.abc import AsyncGenerator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+READY = 15.0  # seconds that a program has to start
+STOP = 15.0  # seconds that it has to end after SIGTERM
+SAMPLE = 0.05  # seconds between two looks at a process's memory
+SETTLED = 0.6  # seconds without a byte from the origin, and none under way
+COMPLAINTS = 24  # lines of a proxy's standard error that are shown
+BUCKET = "bench"
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A caching proxy under test. `pid` is its first process; its children count with it."""
+
+    name: str
+    port: int
+    prefix: str
+    pid: int
+
+    def path(self, key: str) -> str:
+        return f"{self.prefix}{key}"
+
+
+@contextlib.asynccontextmanager
+async def program(
+    *arguments: str | Path, cwd: Path, log: Path | None = None
+) -> AsyncGenerator[asyncio.subprocess.Process, None]:
+    """A process that is gone after the block: its input ends, then SIGTERM, then SIGKILL."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("BUCKETFRONT_")}
+    with contextlib.ExitStack() as stack:
+        stderr = None if log is None else stack.enter_context(log.open("wb"))
+        process = await asyncio.create_subprocess_exec(
+            *arguments,
+            cwd=cwd,
+            env=environment,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=stderr,
+            limit=1 << 24,
+        )
+    try:
+        yield process
+    finally:
+        await _end(process)
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    if process.stdin is not None:
+        process.stdin.close()
+    # Not process.terminate(): it may reap an ended child under asyncio's hands.
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, number)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STOP):
+                await process.wait()
+                return
+
+
+# --- the origin ------------------------------------------------------------------------------------------------
+
+
+class Origin:
+    def __init__(self, port: int) -> None:
+        self.port = port
+
+    async def set(self, *, rate: float = 0.0, delay: float = 0.0) -> None:
+        """`rate`: bytes a second of each connection; `delay`: seconds before a first byte."""
+        await self._get(f"/_control?rate={rate}&delay={delay}")
+
+    async def count(self, key: str) -> dict[str, Any]:
+        return await self._get(f"/_counters?key={key}")
+
+    async def reset(self) -> None:
+        await self._get("/_counters?reset=1")
+
+    async def settled(self, key: str, patience: float = 30.0) -> dict[str, Any]:
+        """The counts once nothing more comes of this key, or when patience is over."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + patience
+        count, since = await self.count(key), loop.time()
+        while loop.time() < until and loop.time() - since < SETTLED:
+            await asyncio.sleep(0.1)
+            before, count = count, await self.count(key)
+            if count["running"] or count["sent"] != before["sent"]:
+                since = loop.time()
+        return count
+
+    async def _get(self, path: str) -> dict[str, Any]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port, limit=1 << 24)
+        try:
+            writer.write(f"GET {path} HTTP/1.1\r\nHost: origin\r\n\r\n".encode())
+            head = (await reader.readuntil(b"\r\n\r\n")).decode()
+            found = re.search(r"Content-Length: (\d+)", head)
+            assert found is not None
+            answer: dict[str, Any] = json.loads(await reader.readexactly(int(found[1])))
+            return answer
+        finally:
+            writer.close()
+
+
+@contextlib.asynccontextmanager
+async def origin() -> AsyncGenerator[Origin, None]:
+    async with program(sys.executable, HERE / "origin.py", cwd=HERE) as process:
+        assert process.stdout is not None
+        async with asyncio.timeout(READY):
+            port = int(await process.stdout.readline())
+        yield Origin(port)
+
+
+# --- clients ---------------------------------------------------------------------------------------------------
+
+
+class Client:
+    """A client process; one job at a time, see `client.py`."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    async def get(
+        self,
+        subject: Subject,
+        key: str,
+        *,
+        connections: int = 1,
+        start: int | None = None,
+        stop: int | None = None,
+        limit: int | None = None,
+    ) -> list[dict[str, Any]]:
+        job = {
+            "port": subject.port,
+            "path": subject.path(key),
+            "key": key,
+            "connections": connections,
+            "start": start,
+            "stop": stop,
+            "limit": limit,
+        }
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(job).encode() + b"\n")
+        line = await self._process.stdout.readline()
+        outcomes: list[dict[str, Any]] = json.loads(line)
+        return outcomes
+
+
+@contextlib.asynccontextmanager
+async def clients(count: int) -> AsyncGenerator[list[Client], None]:
+    async with contextlib.AsyncExitStack() as stack:
+        yield [
+            Client(await stack.enter_async_context(program(sys.executable, HERE / "client.py", cwd=HERE)))
+            for _ in range(count)
+        ]
+
+
+# --- the proxies -----------------------------------------------------------------------------------------------
+
+BUCKETFRONT = """\
+server: {{host: 127.0.0.1, port: 0}}
+admin: {{host: 127.0.0.1, port: 0}}
+origin:
+  endpoint_url: http://127.0.0.1:{origin}
+  addressing_style: path
+  credentials: {{access_key_id: x, secret_access_key: y}}
+mounts: [{{path: /, bucket: {bucket}}}]
+cache: {{dir: {folder}/cache, max_size: 20GiB, min_free: 0}}
+access_log: {{format: json, path: {folder}/access.log}}
+"""
+
+
+@contextlib.asynccontextmanager
+async def bucketfront(folder: Path, origin_port: int) -> AsyncGenerator[Subject, None]:
+    """A real `bucketfront serve` with the settings' defaults, and its cache in `folder`. Raises RuntimeError."""
+    config = folder / "proxy.yaml"
+    config.write_text(BUCKETFRONT.format(origin=origin_port, folder=folder, bucket=BUCKET))
+    log = folder / "stderr.log"
+    arguments = (sys.executable, "-m", "proxy.cli", "serve", "-c", config)
+    async with program(*arguments, cwd=HERE.parent, log=log) as process:
+        async with asyncio.timeout(READY):
+            while (found := re.search(r"clients\s+http://[^:]+:(\d+)", log.read_text())) is None:
+                if process.returncode is not None:
+                    raise RuntimeError(f"bucketfront did not start: {log.read_text()}")
+                await asyncio.sleep(0.02)
+        yield Subject("bucketfront", int(found[1]), "/", process.pid)
+        if process.returncode is not None:
+            raise RuntimeError(f"bucketfront ended with {process.returncode}: {log.read_text()[-2000:]}")
+    complaints = log.read_text().splitlines()[3:]
+    if complaints:
+        print(f"\nbucketfront complained, {len(complaints)} lines, of which the first:", file=sys.stderr)
+        print(*complaints[:COMPLAINTS], sep="\n", file=sys.stderr)
+
+
+NGINX = """\
+daemon off;
+pid {folder}/nginx.pid;
+error_log {folder}/error.log warn;
+worker_processes 1;
+worker_rlimit_nofile {files};
+{user}
+events {{ worker_connections 1024; }}
+http {{
+  access_log {folder}/access.log;
+  sendfile on;
+  tcp_nopush on;
+  open_file_cache max=4096 inactive=1h;
+  client_body_temp_path {folder}/body;
+  proxy_temp_path {folder}/proxy;
+  fastcgi_temp_path {folder}/fastcgi;
+  scgi_temp_path {folder}/scgi;
+  uwsgi_temp_path {folder}/uwsgi;
+  proxy_cache_path {folder}/cache levels=1:2 keys_zone=bench:10m max_size=20g inactive=1h use_temp_path=off;
+  upstream origin {{ server 127.0.0.1:{origin}; keepalive 32; }}
+  proxy_http_version 1.1;
+  proxy_set_header Connection "";
+  proxy_cache bench;
+  proxy_cache_valid 200 206 1h;
+  proxy_cache_lock on;
+  server {{
+    listen 127.0.0.1:{port};
+    location /whole/ {{
+      proxy_cache_key $uri;
+      proxy_pass http://origin/{bucket}/;
+    }}
+    location /slice/ {{
+      slice 1m;
+      proxy_set_header Connection "";
+      proxy_set_header Range $slice_range;
+      proxy_cache_key $uri$slice_range;
+      proxy_pass http://origin/{bucket}/;
+    }}
+  }}
+}}
+"""
+
+
+def nginx_program() -> str | None:
+    return shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+
+
+@contextlib.asynccontextmanager
+async def nginx(folder: Path, origin_port: int) -> AsyncGenerator[list[Subject], None]:
+    """One nginx worker: whole objects with proxy_cache_lock, and slices of 1 MiB. Raises RuntimeError."""
+    executable = nginx_program()
+    assert executable is not None
+    port = _free_port()
+    user = f"user {getpass.getuser()};" if os.geteuid() == 0 else ""
+    config = folder / "nginx.conf"
+    # A request for slices keeps each slice's file open to its end; open_file_cache shares them, as far as it can.
+    files = min(1 << 16, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+    config.write_text(NGINX.format(folder=folder, origin=origin_port, port=port, bucket=BUCKET, user=user, files=files))
+    log = folder / "stderr.log"
+    async with program(executable, "-p", folder, "-c", config, cwd=folder, log=log) as process:
+        async with asyncio.timeout(READY):
+            while not await _listens(port):
+                if process.returncode is not None:
+                    raise RuntimeError(f"nginx did not start: {log.read_text()}")
+                await asyncio.sleep(0.05)
+        yield [
+            Subject("nginx, whole", port, "/whole/", process.pid),
+            Subject("nginx, slice 1m", port, "/slice/", process.pid),
+        ]
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+async def _listens(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    writer.close()
+    return True
+
+
+# --- memory ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Memory:
+    """Resident memory of a process and its children, in bytes. `anonymous` leaves out pages of files."""
+
+    base: int = 0
+    peak: int = 0
+    anonymous_base: int = 0
+    anonymous_peak: int = 0
+
+    @property
+    def growth(self) -> int:
+        return self.peak - self.base
+
+    @property
+    def anonymous_growth(self) -> int:
+        return self.anonymous_peak - self.anonymous_base
+
+
+@contextlib.asynccontextmanager
+async def watched(subject: Subject) -> AsyncGenerator[Memory, None]:
+    """Samples memory every SAMPLE seconds inside the block."""
+    memory = Memory()
+    memory.base, memory.anonymous_base = _resident(subject.pid)
+    memory.peak, memory.anonymous_peak = memory.base, memory.anonymous_base
+
+    async def sample() -> None:
+        while True:
+            total, anonymous = _resident(subject.pid)
+            memory.peak = max(memory.peak, total)
+            memory.anonymous_peak = max(memory.anonymous_peak, anonymous)
+            await asyncio.sleep(SAMPLE)
+
+    task = asyncio.create_task(sample())
+    try:
+        yield memory
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+def _resident(pid: int) -> tuple[int, int]:
+    total = anonymous = 0
+    for each in _family(pid):
+        with contextlib.suppress(OSError):
+            status = Path(f"/proc/{each}/status").read_text()
+            fields = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
+            total += int(fields["VmRSS"].split()[0]) << 10
+            anonymous += int(fields["RssAnon"].split()[0]) << 10
+    return total, anonymous
+
+
+def _family(pid: int) -> Iterator[int]:
+    yield pid
+    with contextlib.suppress(OSError):
+        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            yield from _family(int(child))

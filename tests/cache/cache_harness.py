@@ -1,0 +1,457 @@
+"""A cache in one process, over an origin whose answers wait, break and change as a test says. No threads, no time.
+
+The disk's and the index's threads are replaced by `Turns`, which runs their work in the event loop, a given number
+of turns later: the same seed gives the same interleaving, and nothing ever sleeps.
+"""
+
+import asyncio
+import os
+import random
+import sqlite3
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, ParamSpec, Self, TypeVar
+
+from proxy.cache import fill
+from proxy.cache.absences import Absences
+from proxy.cache.budget import Budget
+from proxy.cache.cache import Absent, Cache, Reader
+from proxy.cache.entries import Entries, Policy
+from proxy.cache.entry import ENTRY_BYTES, Entry
+from proxy.cache.evictor import Evictor
+from proxy.cache.fill import Supply, Traffic
+from proxy.cache.index import Index
+from proxy.cache.origin import Answer, NotModified
+from proxy.cache.store import Store, StoredFile
+from proxy.errors import BodyTruncated, ObjectChanged, ObjectNotFound, RangeUnsatisfiable, StoreError
+from proxy.http import freshness
+from proxy.http.metadata import Metadata
+from proxy.http.ranges import FromTo, Span, Suffix
+from proxy.keys import ObjectKey
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+BLOCK = 16384  # more than the overhead of an entry, so that an audit sees one block too many
+PART = 4 * BLOCK
+KEY = ObjectKey("bucket", "a/b.mp4")
+TURNS = 300  # more turns of the loop than any chain of work in these tests takes
+
+
+def content(size: int, seed: int = 0) -> bytes:
+    """Bytes in which no two blocks are alike and none is zero."""
+    return random.Random(f"{seed}/{size}").randbytes(size).replace(b"\0", b"\1")
+
+
+async def turns(count: int = TURNS) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+class Clock:
+    """Seconds, moved by hand."""
+
+    def __init__(self, now: float) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Turns(Executor):
+    """Runs work in the event loop, a few turns after it was handed in; in order where `in_order`."""
+
+    def __init__(self, chance: random.Random, *, in_order: bool = False) -> None:
+        self._chance = chance
+        self._in_order = in_order
+        self._queue: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
+
+    def submit(self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
+        done: Future[T] = Future()
+        if self._in_order:
+            self._queue.append((done, lambda: call(*args, **kwargs)))
+            self._after(self._chance.randrange(4), self._next)
+        else:
+            self._after(self._chance.randrange(4), lambda: _settle(done, lambda: call(*args, **kwargs)))
+        return done
+
+    def _after(self, count: int, call: Callable[[], None]) -> None:
+        loop = asyncio.get_running_loop()
+        if count:
+            loop.call_soon(self._after, count - 1, call)
+        else:
+            loop.call_soon(call)
+
+    def _next(self) -> None:
+        _settle(*self._queue.popleft())
+
+
+def _settle(done: "Future[Any]", call: Callable[[], Any]) -> None:
+    try:
+        result = call()
+    except Exception as error:  # noqa: BLE001 - handed on to whoever waits
+        done.set_exception(error)
+    else:
+        done.set_result(result)
+
+
+@dataclass
+class Version:
+    """One version of one object at the origin."""
+
+    data: bytes
+    etag: str
+    headers: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def metadata(self) -> Metadata:
+        return Metadata(self.etag, len(self.data), "Tue, 15 Nov 1994 08:12:31 GMT", self.headers)
+
+
+@dataclass
+class FakeOrigin:
+    """Objects, and what is to go wrong. `asked` are the parts of GETs, `reads` the bytes that were delivered."""
+
+    chance: random.Random
+    chunk: int = BLOCK
+    objects: dict[ObjectKey, Version] = field(default_factory=dict)
+    asked: list[tuple[int, int]] = field(default_factory=list)
+    reads: list[tuple[int, int]] = field(default_factory=list)
+    heads: int = 0
+    gets: int = 0
+    conditional: int = 0  # lookups that named the version they had
+    gates: dict[int, asyncio.Event] = field(default_factory=dict)  # offsets that no body passes until they are set
+    door: asyncio.Event | None = None  # what every new answer waits for
+    errors: "deque[Exception | None]" = field(default_factory=deque)  # raised by the next calls, one each
+    cuts: list[int] = field(default_factory=list)  # offsets at which a body ends early, once each
+    bodies: int = 0  # bodies not closed yet
+    jitter: int = 1  # turns of the loop before each answer and each chunk, at most
+
+    def put(self, data: bytes, etag: str = '"1"', key: ObjectKey = KEY, **headers: str) -> bytes:
+        named = tuple((name.replace("_", "-"), value) for name, value in headers.items())
+        self.objects[key] = Version(data, etag, named)
+        return data
+
+    def gate(self, offset: int) -> asyncio.Event:
+        return self.gates.setdefault(offset, asyncio.Event())
+
+    async def pause(self) -> None:
+        await turns(self.chance.randrange(self.jitter + 1))
+
+    async def get(
+        self,
+        key: ObjectKey,
+        part: FromTo | Suffix,
+        *,
+        if_match: str | None = None,
+        if_none_match: str | None = None,
+    ) -> Answer | NotModified:
+        self.gets += 1
+        version = await self._find(key, if_none_match)
+        if if_match is not None and version.etag != if_match:
+            raise ObjectChanged(f"{key} is {version.etag}")
+        if if_none_match == version.etag:
+            return NotModified()
+        span = part.within(len(version.data))
+        if span is None:
+            raise RangeUnsatisfiable(f"{part} of {len(version.data)} bytes")
+        self.asked.append((span.start, span.stop))
+        return Answer(version.metadata, span.start, span.stop, FakeBody(self, version.data, span))
+
+    async def head(self, key: ObjectKey, *, if_none_match: str | None = None) -> Metadata | NotModified:
+        self.heads += 1
+        version = await self._find(key, if_none_match)
+        return NotModified() if if_none_match == version.etag else version.metadata
+
+    async def _find(self, key: ObjectKey, if_none_match: str | None) -> Version:
+        self.conditional += if_none_match is not None
+        error = self.errors.popleft() if self.errors else None
+        await self.pause()
+        if self.door is not None:
+            await self.door.wait()
+        if error is not None:
+            raise error
+        if key not in self.objects:
+            raise ObjectNotFound(str(key))
+        return self.objects[key]
+
+
+class FakeBody:
+    def __init__(self, origin: FakeOrigin, data: bytes, span: Span) -> None:
+        self._origin = origin
+        self._data = data
+        self._span = span
+        self._at = span.start
+        self._is_open = True
+        origin.bodies += 1
+
+    async def read(self) -> bytes:
+        assert self._is_open, "read after close"
+        origin = self._origin
+        await origin.pause()
+        if (gate := origin.gates.get(self._at)) is not None:
+            await gate.wait()
+        if self._at in origin.cuts and self._at < self._span.stop:
+            origin.cuts.remove(self._at)
+            raise BodyTruncated(f"cut at {self._at}")
+        fences = [at for at in [*origin.gates, *origin.cuts] if self._at < at]
+        stop = min([self._span.stop, self._at + origin.chunk, *fences])
+        start, self._at = self._at, stop
+        if start < stop:
+            origin.reads.append((start, stop))
+        return self._data[start:stop]
+
+    def close(self) -> None:
+        self._origin.bodies -= self._is_open
+        self._is_open = False
+
+
+class WatchedStore(Store):
+    """A disk that keeps a list of what was written, and fails when told to."""
+
+    def __init__(self, root: Path, clock: Callable[[], float]) -> None:
+        super().__init__(root, clock)
+        self.writes: list[tuple[int, int]] = []
+        self.errors: deque[OSError | None] = deque()  # raised by the next writes, one each
+
+    async def write(self, file: StoredFile, offset: int, data: bytes, checksum: int) -> int:
+        error = self.errors.popleft() if self.errors else None
+        if error is not None:
+
+            def fail() -> None:
+                raise error
+
+            await self._run(fail)
+        self.writes.append((offset, offset + len(data)))
+        return await super().write(file, offset, data, checksum)
+
+    async def space_of(self, files: Iterable[Path]) -> int:
+        del files  # the index is larger than the caches of these tests
+        return 0
+
+
+def steady(ttl: float = 60.0, revalidate: float = 0.0, error: float = 0.0) -> Policy:
+    """The freshness policy that production has, with these defaults, in seconds."""
+
+    def policy(_: ObjectKey, metadata: Metadata, now: float) -> freshness.Freshness:
+        return freshness.policy(
+            metadata, default_ttl=ttl, stale_while_revalidate=revalidate, stale_if_error=error, now=now
+        )
+
+    return policy
+
+
+class Rig:
+    """A `Cache` put together as `proxy/runtime.py` does it. A context manager: closed cleanly, audited, at its end."""
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        origin: FakeOrigin | None = None,
+        seed: int = 0,
+        max_size: int = 1 << 30,
+        parallel_parts: int = 3,
+        read_ahead_limit: int = 8,
+        after_disconnect: Literal["finish", "stop", "auto"] = "finish",
+        policy: Policy | None = None,
+        negative_ttl: float = 10.0,
+        idle_timeout: float = 3600.0,
+        hot_limit: int = 64,
+        patience: float = 20.0,
+        clock: Clock | None = None,
+        has_threads: bool = False,
+    ) -> None:
+        self.root = root
+        self.chance = random.Random(seed)
+        self.origin = origin or FakeOrigin(self.chance)
+        self.wall = clock or Clock(1_700_000_000.0)
+        self.monotonic = Clock(50.0)
+        self.store = WatchedStore(root, self.monotonic)
+        self.store.open()
+        self.index = Index(root / "index.db", origin="fake")
+        self.index.open()
+        if not has_threads:
+            self.store._threads = Turns(self.chance)  # type: ignore[assignment]
+            self.index._thread = Turns(self.chance, in_order=True)  # type: ignore[assignment]
+        self.budget = Budget(max_size)
+        self.entries = Entries(self.index, self.budget, policy or steady(), block_size=BLOCK, hot_limit=hot_limit)
+        self.entries.open()
+        self.absences = Absences(negative_ttl)
+        self.cache = Cache(
+            origin=self.origin, store=self.store, index=self.index, entries=self.entries, absences=self.absences,
+            clock=self.wall,
+        )  # fmt: skip
+        self.traffic = Traffic(read_ahead_limit=read_ahead_limit)
+        self.cache.supply_with(
+            Supply(
+                origin=self.origin, store=self.store, entries=self.entries, traffic=self.traffic,
+                reserve=self.cache.reserve, release=self.cache.release, changed=self.cache.changed,
+                clock=self.monotonic, block_size=BLOCK, part_size=PART, parallel_parts=parallel_parts,
+                after_disconnect=after_disconnect, patience=patience,
+            )
+        )  # fmt: skip
+        self.evictor = Evictor(
+            cache=self.cache, entries=self.entries, store=self.store, index=self.index, idle_timeout=idle_timeout,
+            min_free=lambda _: 0, clock=self.wall,
+        )  # fmt: skip
+        self.complaints: list[dict[str, Any]] = []  # what asyncio would have logged: exceptions that nobody took
+        self._is_closed = False
+        self._backoff = fill.BACKOFF
+
+    async def __aenter__(self) -> Self:
+        fill.BACKOFF = 0.0  # retries at once; the number of them is the same
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: self.complaints.append(context))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._is_closed:
+            if error is None:
+                await self.close()
+            else:
+                self.abandon()
+        fill.BACKOFF = self._backoff
+
+    async def close(self) -> None:
+        """A clean stop, after which nothing is open."""
+        self._is_closed = True
+        await self.cache.close()
+        await turns()
+        self.store.close()
+        assert self.open_files() == []
+        assert others() == set()
+        assert self.complaints == []
+
+    def abandon(self) -> None:
+        """A stop as by `kill -9`: what is not in the index is lost. Call it at rest."""
+        self._is_closed = True
+        for entry in self.entries.close():
+            if entry.file is not None:
+                os.close(entry.file.fd)
+        self.index.abandon()
+        self.store.close()
+
+    # --- asking --------------------------------------------------------------------------------------------
+
+    async def reader(
+        self, key: ObjectKey = KEY, part: FromTo | Suffix | None = None, *, wants_body: bool = True
+    ) -> Reader:
+        found = await self.cache.lookup(key, wants_body=wants_body, part=part)
+        assert isinstance(found, Reader), found
+        return found
+
+    async def get(self, start: int = 0, stop: int | None = None, key: ObjectKey = KEY) -> bytes:
+        """What a client gets for `bytes=start-`, or of the whole object."""
+        with await self.reader(key, FromTo(start, stop) if start or stop else None) as reader:
+            return await self.read(reader, start, stop)
+
+    async def read(self, reader: Reader, start: int = 0, stop: int | None = None) -> bytes:
+        """As `proxy/server/sending.py` reads: from the file, the rest straight from the origin if the disk fails."""
+        span = Span(start, reader.metadata.size if stop is None else min(stop, reader.metadata.size))
+        reader.ask_for(span)
+        got = bytearray()
+        offset = span.start
+        while offset < span.stop:
+            try:
+                upto = await reader.readable(offset)
+            except StoreError:
+                chunks = reader.stream(Span(offset, span.stop))
+                async for chunk in chunks:
+                    got += chunk
+                break
+            await self.origin.pause()
+            assert reader.file is not None
+            got += os.pread(reader.file.fd, upto - offset, offset)
+            offset = upto
+        return bytes(got)
+
+    async def is_absent(self, key: ObjectKey = KEY) -> bool:
+        found = await self.cache.lookup(key, wants_body=True)
+        if isinstance(found, Reader):
+            found.close()
+        return isinstance(found, Absent)
+
+    def entry(self, key: ObjectKey = KEY) -> Entry:
+        found = self.entries.get(key)
+        assert found is not None
+        return found
+
+    # --- checking ------------------------------------------------------------------------------------------
+
+    def open_files(self) -> list[str]:
+        """The names of this cache's objects of which descriptors are open, once per descriptor."""
+        found = []
+        for number in os.listdir("/proc/self/fd"):
+            try:
+                target = os.readlink(f"/proc/self/fd/{number}")
+            except FileNotFoundError:
+                continue  # the listing's own
+            if target.startswith(str(self.root / "objects") + "/"):
+                found.append(target)
+        return found
+
+    def stored_files(self) -> dict[str, Path]:
+        return {path.name: path for path in (self.root / "objects").glob("*/*")}
+
+    async def audit(self, *, begun: int = 0) -> None:
+        """The invariants of a cache at rest: I12, I17, and memory, index and disk agreeing.
+
+        `begun` bytes of an entry may be charged for blocks that a failure left unfinished, or empty.
+        """
+        await turns()
+        assert others() == set(), "tasks at rest"
+        assert self.origin.bodies == 0, "bodies not closed"
+        assert self.traffic.running == 0
+        assert self.complaints == []
+        hot = list(self.entries._hot.values())
+        assert [entry for entry in hot if entry.pins] == []
+        assert len(self.open_files()) == sum(entry.file is not None for entry in hot)
+        await self.cache.flush()
+        rows = self.rows()
+        assert len(rows) == len(self.entries)
+        assert sum(row["bytes"] for row in rows) == self.budget.used, "bytes charged and bytes of the entries"
+        files = self.stored_files()
+        assert sorted(files) == sorted(row["file"] for row in rows)
+        for row in rows:
+            on_disk = files[row["file"]].stat().st_blocks * 512
+            spare = row["bytes"] - on_disk
+            # The file system may need a block for the map of a file with many holes: the overhead is for that.
+            assert 0 <= spare <= ENTRY_BYTES + begun, f"{row['key']} takes {on_disk} bytes and is charged {row['bytes']}"
+
+    def rows(self) -> list[sqlite3.Row]:
+        with sqlite3.connect(self.root / "index.db") as database:
+            database.row_factory = sqlite3.Row
+            found = database.execute("SELECT * FROM entries").fetchall()
+        database.close()
+        return found
+
+    def check_readable(self, entry: Entry, data: bytes) -> None:
+        """Nothing is readable that is not the object's (I2)."""
+        if entry.file is None or entry.fill is None:
+            return
+        for offset in range(0, len(data), BLOCK // 2):
+            upto = entry.fill.readable(offset, len(data))
+            assert os.pread(entry.file.fd, upto - offset, offset) == data[offset:upto]
+
+
+def others() -> "set[asyncio.Task[Any]]":
+    return asyncio.all_tasks() - {task for task in (asyncio.current_task(),) if task}
+
+
+def runs(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Spans put together where they touch; fails where they overlap: nothing was read or written twice (I10)."""
+    joined: list[tuple[int, int]] = []
+    for start, stop in sorted(spans):
+        if joined and start < joined[-1][1]:
+            raise AssertionError(f"{start}-{stop} overlaps {joined[-1]}")
+        if joined and start == joined[-1][1]:
+            joined[-1] = (joined[-1][0], stop)
+        else:
+            joined.append((start, stop))
+    return joined

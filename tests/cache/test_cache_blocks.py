@@ -1,0 +1,109 @@
+"""Block sets against sets of numbers."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.cache import blocks
+from proxy.http.ranges import Span
+
+BLOCK = 8192
+counts = st.integers(0, 300)
+sets = st.sets(st.integers(0, 300))
+sizes = st.integers(1, 40 * BLOCK)
+
+
+def bits(numbers: set[int]) -> int:
+    return sum(1 << number for number in numbers)
+
+
+@st.composite
+def ranges(draw: st.DrawFn) -> range:
+    start, stop = sorted((draw(counts), draw(counts)))
+    return range(start, stop)
+
+
+@given(sets, ranges())
+def test_first_absent_and_first_present(numbers: set[int], run: range) -> None:
+    """The first number of a run that is not, or is, in the set; the run's end where there is none."""
+    assert blocks.first_absent(bits(numbers), run.start, run.stop) == next(
+        (number for number in run if number not in numbers), run.stop
+    )
+    assert blocks.first_present(bits(numbers), run.start, run.stop) == next(
+        (number for number in run if number in numbers), run.stop
+    )
+
+
+@given(sets, ranges())
+def test_missing_is_the_complement_in_maximal_runs(numbers: set[int], run: range) -> None:
+    """The missing runs hold exactly the absent numbers, in order, and no two of them touch."""
+    found = list(blocks.missing(bits(numbers), run))
+    assert [number for part in found for number in part] == [number for number in run if number not in numbers]
+    assert all(part for part in found)
+    assert all(one.stop < two.start for one, two in zip(found, found[1:], strict=False))
+
+
+@given(ranges())
+def test_mask_is_the_run_as_a_set(run: range) -> None:
+    """A run of blocks as a set has those members and no others."""
+    assert blocks.mask(run) == bits(set(run))
+
+
+@given(st.integers(0, 10**6), st.integers(0, 10**6))
+def test_covering_is_the_least_run_around_the_bytes(one: int, other: int) -> None:
+    """Every block that covers a span holds a byte of it, and every byte lies in one of them."""
+    span = Span(min(one, other), max(one, other))
+    run = blocks.covering(span, BLOCK)
+    if span.length == 0:
+        assert not run
+    else:
+        assert run.start * BLOCK <= span.start < (run.start + 1) * BLOCK
+        assert (run.stop - 1) * BLOCK < span.stop <= run.stop * BLOCK
+
+
+def test_covering_of_a_reversed_span_is_empty() -> None:
+    """A span that ends before it starts holds no byte."""
+    assert not blocks.covering(Span(3 * BLOCK, BLOCK), BLOCK)
+
+
+@given(sizes)
+def test_the_blocks_of_an_object_hold_its_bytes(size: int) -> None:
+    """The spans of all blocks, one after the other, are the object; counts and sets agree on how many there are."""
+    count = blocks.block_count(size, BLOCK)
+    spans = [blocks.span_of(range(block, block + 1), size, BLOCK) for block in range(count)]
+    assert (spans[0].start, spans[-1].stop) == (0, size)
+    assert all(one.stop == two.start for one, two in zip(spans, spans[1:], strict=False))
+    assert all(0 < span.length <= BLOCK for span in spans)
+    assert blocks.all_blocks(size, BLOCK).bit_count() == count
+    assert blocks.span_of(range(count), size, BLOCK) == Span(0, size)
+    assert blocks.span_of(range(count, count + 3), size, BLOCK) == Span(size, size)
+
+
+def test_an_empty_object_has_no_blocks() -> None:
+    """An object of no bytes is complete from the start and takes no space."""
+    assert blocks.block_count(0, BLOCK) == blocks.all_blocks(0, BLOCK) == blocks.allocated(0, 0, BLOCK) == 0
+    assert blocks.present_spans(0, 0, BLOCK) == []
+
+
+@given(sets, sizes)
+def test_present_spans_are_the_bytes_of_the_blocks(numbers: set[int], size: int) -> None:
+    """The spans hold the bytes of the blocks in the set, no others, and never pass the object's end."""
+    count = blocks.block_count(size, BLOCK)
+    present = {number for number in numbers if number < count}
+    spans = blocks.present_spans(bits(present), size, BLOCK)
+    inside = [any(span.start <= block * BLOCK < span.stop for span in spans) for block in range(count)]
+    assert {block for block in range(count) if inside[block]} == present
+    assert sum(span.length for span in spans) == sum(min(BLOCK, size - block * BLOCK) for block in present)
+    assert all(span.start < span.stop <= size for span in spans)
+
+
+@given(sets, sizes)
+def test_allocated_is_the_sum_over_blocks(numbers: set[int], size: int) -> None:
+    """Space is counted per block, the last one by the file system's units: parts add up to the whole (I17)."""
+    count = blocks.block_count(size, BLOCK)
+    present = {number for number in numbers if number < count}
+    single = [blocks.allocated(1 << block, size, BLOCK) for block in present]
+    assert blocks.allocated(bits(present), size, BLOCK) == sum(single)
+    for block, took in zip(present, single, strict=True):
+        length = min(BLOCK, size - block * BLOCK)
+        assert length <= took < length + blocks.ALLOCATION_UNIT
+        assert took % blocks.ALLOCATION_UNIT == 0

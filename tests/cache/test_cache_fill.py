@@ -1,0 +1,518 @@
+"""The fill: single flight, late joiners, seekers, splits, and all the ways in which a flight can end."""
+
+import asyncio
+import errno
+import os
+from collections import deque
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from cache_harness import BLOCK, KEY, PART, FakeOrigin, Rig, content, runs, turns
+
+from proxy.cache.fill import MAX_FAILURES, Ending
+from proxy.errors import (
+    BodyTruncated,
+    ObjectChanged,
+    OriginError,
+    OriginTimeout,
+    OriginUnavailable,
+    StoreError,
+)
+from proxy.http.ranges import FromTo, Span
+
+SIZE = 10 * BLOCK + 123
+
+
+@pytest.mark.parametrize("chunk", [1, BLOCK - 1, BLOCK, BLOCK + 1, 10 * BLOCK])
+async def test_any_chunk_size_gives_the_bytes_once(tmp_path: Path, chunk: int) -> None:
+    """However the origin cuts its body, the object is read and written once, and the reader gets it (I2, I10)."""
+    size = BLOCK + 100 if chunk == 1 else SIZE
+    async with Rig(tmp_path) as rig:
+        data = rig.origin.put(content(size))
+        rig.origin.chunk = chunk
+        rig.origin.jitter = 0
+        assert await rig.get() == data
+        await rig.audit()
+        assert runs(rig.origin.reads) == [(0, size)]
+        assert runs(rig.store.writes) == [(0, size)]
+        assert rig.entry().is_complete(BLOCK)
+
+
+@pytest.mark.parametrize("size", [1, BLOCK - 1, BLOCK, BLOCK + 1, PART, PART + 1, 3 * PART - 1])
+async def test_every_size_is_filled_whole(tmp_path: Path, size: int) -> None:
+    """Objects that end at, before and after the end of a block or part come whole, and are charged exactly (I17)."""
+    async with Rig(tmp_path) as rig:
+        data = rig.origin.put(content(size))
+        assert await rig.get() == data
+        assert await rig.get() == data
+        await rig.audit()
+        assert runs(rig.origin.reads) == [(0, size)]
+
+
+@pytest.mark.parametrize("count", [2, 10, 50])
+async def test_many_readers_share_each_block(tmp_path: Path, count: int) -> None:
+    """Readers at once, at different offsets, cause each block to be read once (I10)."""
+    async with Rig(tmp_path) as rig:
+        data = rig.origin.put(content(SIZE))
+        starts = [rig.chance.randrange(SIZE) for _ in range(count - 1)]
+        got = await asyncio.gather(rig.get(), *(rig.get(start) for start in starts))
+        assert got == [data, *(data[start:] for start in starts)]
+        await rig.audit()
+        assert runs(rig.origin.reads) == [(0, SIZE)]
+        assert runs(rig.store.writes) == [(0, SIZE)]
+
+
+async def test_a_late_joiner_reads_what_is_there(tmp_path: Path) -> None:
+    """Blocks present, and bytes below the mark of a live flight, can be read without a byte more (I2)."""
+    async with Rig(tmp_path) as rig:
+        data = rig.origin.put(content(SIZE))
+        cut = BLOCK + BLOCK // 2
+        gate = rig.origin.gate(cut)
+        first = asyncio.create_task(rig.get(0, PART))
+        await turns()
+        with await rig.reader() as late:
+            late.ask_for(Span(10, PART))
+            upto = await late.readable(10)
+            assert upto == cut
+            assert late.file is not None
+            assert os.pread(late.file.fd, upto - 10, 10) == data[10:cut]
+            assert not first.done()
+        gate.set()
+        assert await first == data[:PART]
+        await rig.audit()
+
+
+async def test_a_seeker_does_not_wait_for_the_parts_before_it(tmp_path: Path) -> None:
+    """A reader ahead of all running flights gets its own at once, however many are running (I10)."""
+    async with Rig(tmp_path, parallel_parts=2) as rig:
+        data = rig.origin.put(content(8 * PART))
+        gates = [rig.origin.gate(part * PART) for part in range(3)]
+        slow = asyncio.create_task(rig.get())
+        await turns()
+        tail = 7 * PART + 5
+        assert await rig.get(tail) == data[tail:]
+        assert not slow.done()
+        for gate in gates:
+            gate.set()
+        assert await slow == data
+        await rig.audit()
+        assert runs(rig.origin.reads) == [(0, 8 * PART)]
+
+
+async def test_read_ahead_leaves_connections_for_waiting_readers(tmp_path: Path) -> None:
+    """With the origin's connections taken by read-ahead, a reader that waits still gets a flight."""
+    async with Rig(tmp_path, parallel_parts=8, read_ahead_limit=1) as rig:
+        data = rig.origin.put(content(8 * PART))
+        gate = rig.origin.gate(BLOCK)
+        slow = asyncio.create_task(rig.get())
+        await turns()
+        assert rig.traffic.running == 1
+        assert await rig.get(5 * PART, 6 * PART) == data[5 * PART : 6 * PART]
+        gate.set()
+        assert await slow == data
+        await rig.audit()
+
+
+async def test_a_slow_part_is_split_for_a_reader_inside_it(tmp_path: Path) -> None:
+    """A reader far beyond the mark of a slow flight gets its own; the old one stops there, and nothing is written,
+    committed or charged twice (I10, I17).
+    """
+    async with Rig(tmp_path) as rig:
+        data = rig.origin.put(content(PART))
+        stuck = rig.origin.gate(BLOCK)
+        first = asyncio.create_task(rig.get())
+        await turns()
+        rig.monotonic.now += 10.0  # one block in ten seconds
+        rig.origin.gates[2 * BLOCK + 5] = stuck
+        late = 3 * BLOCK + 7
+        assert await rig.get(late) == data[late:]
+        assert rig.traffic.split == 1
+        assert not first.done()
+        stuck.set()
+        assert await first == data
+        await rig.audit()
+        assert runs(rig.store.writes) == [(0, PART)]
+
+
+async def test_a_fast_part_is_not_split(tmp_path: Path) -> None:
+    """A reader that the running flight will reach soon waits for it."""
+    async with Rig(tmp_path) as rig:
+        data = rig.origin.put(content(PART))
+        gate = rig.origin.gate(BLOCK)
+        first = asyncio.create_task(rig.get())
+        await turns()
+        late = asyncio.create_task(rig.get(3 * BLOCK))
+        await turns()
+        gate.set()
+        assert await late == data[3 * BLOCK :]
+        assert await first == data
+        assert (rig.traffic.split, rig.origin.gets) == (0, 1)
+        await rig.audit()
+
+
+@pytest.mark.parametrize("cuts", [[1], [BLOCK], [BLOCK + 5], [5, BLOCK - 1, 2 * BLOCK + 1, SIZE - 1]])
+async def test_a_cut_body_costs_its_missing_bytes_only(tmp_path: Path, cuts: list[int]) -> None:
+    """A body that ends early is continued where it ended; the reader does not notice (I3, I11)."""
+    async with Rig(tmp_path) as rig:
+        data = rig.origin.put(content(SIZE))
+        rig.origin.cuts = list(cuts)
+        assert await rig.get() == data
+        assert rig.origin.cuts == []
+        assert {start for start, _ in rig.origin.asked} >= set(cuts)
+        await rig.audit()
+        assert runs(rig.origin.reads) == [(0, SIZE)]
+        assert runs(rig.store.writes) == [(0, SIZE)]
+
+
+@pytest.mark.parametrize("error", [OriginUnavailable("503"), OriginTimeout("slow"), BodyTruncated("cut")])
+async def test_two_failures_in_a_row_are_not_noticed(tmp_path: Path, error: Exception) -> None:
+    """A flight is tried again while the origin fails less than MAX_FAILURES times in a row (I11)."""
+    async with Rig(tmp_path) as rig:
+        data = rig.origin.put(content(3 * PART))
+        assert await rig.get(0, PART) == data[:PART]
+        rig.origin.errors = deque([error] * (MAX_FAILURES - 1))
+        assert await rig.get(PART, 2 * PART) == data[PART : 2 * PART]
+        await rig.audit()
+
+
+@pytest.mark.parametrize("error", [OriginUnavailable("503"), OriginError("odd")])
+async def test_a_failure_for_good_reaches_all_who_wait(tmp_path: Path, error: Exception) -> None:
+    """All waiters of a dead flight get its error; no bit is set, and what was reserved is given back (I2, I13)."""
+    async with Rig(tmp_path) as rig:
+        data = rig.origin.put(content(3 * PART))
+        assert await rig.get(0, PART) == data[:PART]
+        rig.origin.errors = deque([error] * MAX_FAILURES * 2)
+        spans = [(PART, 2 * PART), (PART + 9, 2 * PART), (2 * PART - 1, 2 * PART)]
+        got = await asyncio.gather(*(rig.get(*span) for span in spans), return_exceptions=True)
+        assert [type(result) for result in got] == [type(error)] * 3
+        await rig.audit()
+        assert rig.entry().present == 0b1111
+        rig.origin.errors.clear()
+        assert await rig.get() == data
+        await rig.audit()
+
+
+async def test_half_a_block_is_given_back_to_the_disk(tmp_path: Path) -> None:
+    """A flight that dies in the middle of a block leaves no bit and no bytes of it behind (I2, I17)."""
+    async with Rig(tmp_path) as rig:
+        data = rig.origin.put(content(PART))
+        gate = rig.origin.gate(2 * BLOCK + 5)
+        reading = asyncio.create_task(rig.get())
+        await turns()
+        rig.origin.errors = deque([OriginUnavailable("503")] * MAX_FAILURES)
+        rig.origin.cuts = [2 * BLOCK + 5]
+        gate.set()
+        with pytest.raises(OriginUnavailable):
+            await reading
+        assert rig.entry().present == 0b11
+        await rig.audit()
+        assert await rig.get() == data
+        await rig.audit()
+
+
+async def test_bytes_granted_stay_right_when_their_flight_dies(tmp_path: Path) -> None:
+    """What a reader was told it may read stays in the file while it reads, though the flight that wrote it dies in
+    the middle of the block (I1, I2).
+    """
+    async with Rig(tmp_path) as rig:
+        data = rig.origin.put(content(PART))
+        cut = BLOCK + BLOCK // 2
+        gate = rig.origin.gate(cut)
+        with await rig.reader() as reader:
+            reader.ask_for(Span(0, PART))
+            upto = 0
+            while upto < cut:
+                upto = await reader.readable(upto)
+            rig.origin.errors = deque([OriginUnavailable("503")] * 2 * MAX_FAILURES)
+            rig.origin.cuts = [cut]
+            gate.set()
+            await turns()
+            assert reader.file is not None
+            assert os.pread(reader.file.fd, cut, 0) == data[:cut]
+            with pytest.raises(OriginUnavailable):
+                await reader.readable(cut)
+            assert os.pread(reader.file.fd, cut, 0) == data[:cut]
+            rig.origin.errors.clear()
+            assert await rig.get() == data
+        await rig.audit()
+
+
+async def test_a_new_version_during_a_fill_ends_it(tmp_path: Path) -> None:
+    """All who wait for bytes of a version that is gone get ObjectChanged, and its entry goes (I1, I6)."""
+    async with Rig(tmp_path) as rig:
+        old = rig.origin.put(content(4 * PART))
+        assert await rig.get(0, PART) == old[:PART]
+        entry = rig.entry()
+        new = rig.origin.put(content(4 * PART, seed=1), '"2"')
+        got = await asyncio.gather(rig.get(PART), rig.get(2 * PART + 5), return_exceptions=True)
+        assert [type(result) for result in got] == [ObjectChanged, ObjectChanged]
+        assert entry.removed
+        assert await rig.get() == new
+        await rig.audit()
+        assert rig.entry().metadata.etag == '"2"'
+
+
+async def test_a_reader_of_present_blocks_outlives_its_version(tmp_path: Path) -> None:
+    """A reader that has all it wants on disk goes on reading it after the entry was dropped (I1, I18)."""
+    async with Rig(tmp_path) as rig:
+        old = rig.origin.put(content(4 * PART))
+        assert await rig.get(0, PART) == old[:PART]
+        with await rig.reader() as reader:
+            rig.origin.put(content(PART, seed=1), '"2"')
+            with pytest.raises(ObjectChanged):
+                await rig.get(2 * PART)
+            await turns()
+            assert await rig.read(reader, 0, PART) == old[:PART]
+        await rig.audit()
+
+
+@pytest.mark.parametrize("after", range(0, 120, 3))
+async def test_a_reader_may_be_cancelled_anywhere(tmp_path: Path, after: int) -> None:
+    """Cancelling one reader at any point changes nothing for the others and leaves no pin (I12)."""
+    async with Rig(tmp_path, seed=after) as rig:
+        data = rig.origin.put(content(SIZE))
+        doomed = asyncio.create_task(rig.get())
+        other = asyncio.create_task(rig.get(5))
+        await turns(after)
+        doomed.cancel()
+        assert await other == data[5:]
+        await asyncio.gather(doomed, return_exceptions=True)
+        await rig.audit()
+        assert runs(rig.origin.reads) == [(0, SIZE)]
+
+
+@pytest.mark.parametrize(("policy", "blocks"), [("finish", 12), ("auto", 4), ("stop", 1)])
+async def test_what_happens_to_a_fill_that_nobody_waits_for(
+    tmp_path: Path, policy: Literal["finish", "stop", "auto"], blocks: int
+) -> None:
+    """`finish` fetches what the reader had asked for; `auto`, below half of the object, what is under way; `stop`
+    nothing more. Bytes that came are kept (I12).
+    """
+    async with Rig(tmp_path, after_disconnect=policy, parallel_parts=1) as rig:
+        rig.origin.put(content(3 * PART))
+        gate = rig.origin.gate(BLOCK)
+        reading = asyncio.create_task(rig.get())
+        await turns()
+        reading.cancel()
+        await turns()
+        gate.set()
+        await rig.audit()
+        assert rig.entry().present.bit_count() == blocks
+
+
+async def test_auto_finishes_an_object_that_is_half_there(tmp_path: Path) -> None:
+    """With half of the object present, `auto` fetches all of it."""
+    async with Rig(tmp_path, after_disconnect="auto", parallel_parts=1) as rig:
+        rig.origin.put(content(4 * PART))
+        await rig.get(2 * PART)
+        await rig.audit()
+        assert rig.entry().is_complete(BLOCK)
+
+
+async def test_finish_goes_on_although_the_origin_was_busy(tmp_path: Path) -> None:
+    """A fill left behind while read-ahead had no room goes on once it has: it is not forgotten."""
+    async with Rig(tmp_path, read_ahead_limit=1, parallel_parts=1) as rig:
+        rig.origin.put(content(2 * PART))
+        other = KEY._replace(key="other")
+        rig.origin.put(content(2 * PART, seed=1), key=other)
+        await rig.get(0, BLOCK)
+        gate = rig.origin.gate(BLOCK)
+        busy = asyncio.create_task(rig.get(key=other))
+        await turns()
+        with await rig.reader() as reader:
+            reader.ask_for(Span(PART, 2 * PART))
+        gate.set()
+        await busy
+        await rig.audit()
+        assert rig.entry().present >> 4 == 0b1111
+
+
+async def test_stop_twice_in_a_row(tmp_path: Path) -> None:
+    """A second reader that comes and goes while a flight is being given up does not break its end (I12)."""
+    async with Rig(tmp_path, after_disconnect="stop") as rig:
+        data = rig.origin.put(content(PART))
+        for when in range(8):
+            gate = rig.origin.gate(BLOCK // 2)
+            reading = asyncio.create_task(rig.get())
+            await turns()
+            reading.cancel()
+            await turns(when)
+            with await rig.reader() as reader:
+                reader.ask_for(Span(0, PART))
+            await turns()
+            gate.set()
+            rig.origin.gates.clear()
+        assert await rig.get() == data
+        await rig.audit()
+
+
+async def test_a_flight_cancelled_before_it_began_ends_all_the_same(tmp_path: Path) -> None:
+    """A reader that leaves in the turn in which its flight was made leaves no claim behind (I12)."""
+    async with Rig(tmp_path, after_disconnect="stop") as rig:
+        data = rig.origin.put(content(3 * PART))
+        assert await rig.get(0, PART) == data[:PART]
+        with await rig.reader() as reader:
+            reader.ask_for(Span(0, 3 * PART))
+            assert await reader.readable(BLOCK) == PART
+            assert rig.traffic.running == 1, "read-ahead has begun"
+        await rig.audit()
+        assert await rig.get() == data
+        await rig.audit()
+
+
+async def test_a_rate_of_zero_is_a_rate(tmp_path: Path) -> None:
+    """After a flight that stored nothing, a reader inside somebody's part waits or splits it; it does not break."""
+    async with Rig(tmp_path, after_disconnect="auto") as rig:
+        data = rig.origin.put(content(4 * PART))
+        await rig.get(0, PART)
+        rig.store.errors = deque([OSError(errno.EIO, "broken")])
+        rig.origin.gate(PART)
+        failing = asyncio.create_task(rig.get(PART, 2 * PART))
+        await turns()
+        rig.monotonic.now += 1.0
+        rig.origin.gates[PART].set()
+        # The first byte is seen, then the clock moves on while it is being written.
+        for _ in range(20):
+            await asyncio.sleep(0)
+            rig.monotonic.now += 0.1
+        assert await failing == data[PART : 2 * PART]
+        rig.monotonic.now += 60.0
+        gate = rig.origin.gate(2 * PART)
+        first = asyncio.create_task(rig.get(2 * PART))
+        await turns()
+        second = asyncio.create_task(rig.get(2 * PART + 3 * BLOCK))
+        await turns()
+        gate.set()
+        assert await first == data[2 * PART :]
+        assert await second == data[2 * PART + 3 * BLOCK :]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EROFS, errno.EDQUOT])
+async def test_a_disk_that_fails_during_a_fill(tmp_path: Path, number: int) -> None:
+    """Waiters get StoreError and go on from the origin: they see the right bytes (I16); a later fill is complete."""
+    async with Rig(tmp_path) as rig:
+        data = rig.origin.put(content(SIZE))
+        rig.store.errors = deque([None, None, OSError(number, os.strerror(number))])
+        assert await asyncio.gather(rig.get(), rig.get(2 * BLOCK)) == [data, data[2 * BLOCK :]]
+        await rig.audit()
+        assert rig.traffic.endings[Ending.UNSTORED] >= 1
+        rig.monotonic.now += 60.0
+        assert await rig.get() == data
+        await rig.audit()
+        assert rig.entry().is_complete(BLOCK)
+
+
+async def test_a_write_that_was_cut_short_by_a_full_disk_is_given_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bytes of a write that failed half way, or was cancelled, are in nobody's account, and not on the disk (I17)."""
+    real = os.pwrite
+    failures = iter([False, True])
+
+    def pwrite(fd: int, data: memoryview, offset: int) -> int:
+        if next(failures, False):
+            real(fd, data, offset)
+            raise OSError(errno.ENOSPC, "full")
+        return real(fd, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    async with Rig(tmp_path, after_disconnect="auto") as rig:
+        data = rig.origin.put(content(PART))
+        assert await rig.get() == data
+        await rig.audit()
+
+
+async def test_no_room_streams(tmp_path: Path) -> None:
+    """With the budget full of pinned entries a reader gets its bytes uncached, and nothing pinned is evicted (I16)."""
+    async with Rig(tmp_path, max_size=8 * BLOCK) as rig:
+        one, other = KEY, KEY._replace(key="other")
+        data = rig.origin.put(content(5 * BLOCK), key=one)
+        more = rig.origin.put(content(5 * BLOCK, seed=1), key=other)
+        with await rig.reader(one) as reader:
+            assert await rig.read(reader) == data
+            assert await rig.get(key=other) == more
+            assert reader.file is not None
+            assert os.pread(reader.file.fd, len(data), 0) == data
+            assert rig.budget.used <= rig.budget.limit
+        await rig.audit()
+        assert await rig.get(key=other) == more
+        await rig.audit()
+
+
+async def test_a_416_for_a_version_that_shrank_is_a_new_version(tmp_path: Path) -> None:
+    """An origin that answers 416 where If-Match failed has another version: the request starts again (I1, I6)."""
+    from proxy.errors import RangeUnsatisfiable  # noqa: PLC0415
+
+    async with Rig(tmp_path) as rig:
+        data = rig.origin.put(content(4 * PART))
+        await rig.get(0, PART)
+        rig.origin.errors = deque([RangeUnsatisfiable("416")])
+        with pytest.raises(ObjectChanged):
+            await rig.get(2 * PART)
+        assert await rig.get() == data
+        await rig.audit()
+
+
+async def test_an_answer_of_another_version_is_refused(tmp_path: Path) -> None:
+    """An origin that ignores If-Match is found out: none of its bytes is stored (I1)."""
+
+    class Careless(FakeOrigin):
+        async def get(self, key, part, *, if_match=None, if_none_match=None):  # type: ignore[no-untyped-def]  # noqa: ANN202
+            del if_match
+            return await super().get(key, part, if_none_match=if_none_match)
+
+    import random  # noqa: PLC0415
+
+    async with Rig(tmp_path, origin=Careless(random.Random(0))) as rig:
+        old = rig.origin.put(content(4 * PART))
+        assert await rig.get(0, PART) == old[:PART]
+        new = rig.origin.put(content(4 * PART, seed=1), '"2"')
+        with pytest.raises(ObjectChanged):
+            await rig.get(PART)
+        assert await rig.get() == new
+        await rig.audit()
+
+
+async def test_nothing_is_readable_beyond_the_mark(tmp_path: Path) -> None:
+    """At every turn of the loop, whatever `readable` grants is in the file and right (I2)."""
+    async with Rig(tmp_path) as rig:
+        data = rig.origin.put(content(SIZE))
+        rig.origin.chunk = BLOCK // 3
+        rig.origin.cuts = [5, BLOCK * 3 + 1, BLOCK * 7]
+        readers = [asyncio.create_task(rig.get(start)) for start in (0, 3 * BLOCK, SIZE - 5)]
+        while not all(reader.done() for reader in readers):
+            await asyncio.sleep(0)
+            entry = rig.entries.get(KEY)
+            if entry is not None:
+                rig.check_readable(entry, data)
+        await asyncio.gather(*readers)
+        await rig.audit()
+
+
+async def test_nothing_comes_for_too_long(tmp_path: Path) -> None:
+    """A reader gives up after its patience and says so; the flight goes on for whoever comes next (I20)."""
+    async with Rig(tmp_path, patience=0.0) as rig:
+        data = rig.origin.put(content(PART))
+        gate = rig.origin.gate(BLOCK)
+        with await rig.reader(part=FromTo(0, None)) as reader:
+            reader.ask_for(Span(BLOCK, PART))
+            with pytest.raises(OriginTimeout):
+                await reader.readable(BLOCK)
+        gate.set()
+        await turns()
+        assert await rig.get() == data
+        await rig.audit()
+
+
+async def test_store_error_is_an_order_to_stream(tmp_path: Path) -> None:
+    """An entry without a file says so by StoreError, not by a wrong or missing byte (I16)."""
+    async with Rig(tmp_path) as rig:
+        data = rig.origin.put(content(PART))
+        rig.store.failed("test")
+        with await rig.reader() as reader:
+            reader.ask_for(Span(0, PART))
+            with pytest.raises(StoreError):
+                await reader.readable(0)
+            assert await rig.read(reader) == data
+        await rig.audit()

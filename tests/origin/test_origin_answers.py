@@ -1,0 +1,206 @@
+"""S3's response headers -> values, and what is refused on the way."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.errors import ObjectChanged, OriginUnavailable
+from proxy.http.metadata import Metadata
+from proxy.http.ranges import FromTo, Span, Suffix
+from proxy.origin.answers import metadata, same_version, span_sent
+
+ETAG = '"d41d8cd98f00b204e9800998ecf8427e"'
+
+
+def sent(content_range: str | None, length: int | str | None) -> dict[str, str]:
+    headers = {"content-range": content_range, "content-length": None if length is None else str(length)}
+    return {name: value for name, value in headers.items() if value is not None}
+
+
+@pytest.mark.parametrize(
+    ("part", "status", "content_range", "length", "expected"),
+    [
+        # RFC 9110 section 14.4: first-last/complete
+        (FromTo(0, 10), 206, "bytes 0-9/100", 10, (Span(0, 10), 100)),
+        (FromTo(90, 200), 206, "bytes 90-99/100", 10, (Span(90, 100), 100)),
+        (FromTo(90), 206, "bytes 90-99/100", 10, (Span(90, 100), 100)),
+        (FromTo(0), 206, "bytes 0-99/100", 100, (Span(0, 100), 100)),
+        (Suffix(10), 206, "bytes 90-99/100", 10, (Span(90, 100), 100)),
+        (Suffix(1000), 206, "bytes 0-99/100", 100, (Span(0, 100), 100)),
+        (FromTo(0, 1), 206, f"bytes 0-0/{2**63 - 1}", 1, (Span(0, 1), 2**63 - 1)),
+        # section 14.2: a server may ignore Range
+        (FromTo(0), 200, None, 100, (Span(0, 100), 100)),
+        (FromTo(0, 10), 200, None, 100, (Span(0, 100), 100)),
+        (Suffix(10), 200, None, 100, (Span(0, 100), 100)),
+    ],
+)
+def test_what_an_answer_holds(
+    part: FromTo | Suffix, status: int, content_range: str | None, length: int, expected: tuple[Span, int]
+) -> None:
+    """I3: the span and the whole size, from a head whose parts agree with each other and with the question."""
+    assert span_sent(status, sent(content_range, length), part) == expected
+
+
+@pytest.mark.parametrize(
+    ("status", "content_range", "length"),
+    [
+        (206, None, 10),  # RFC 9110 section 15.3.7.1: Content-Range is a must
+        (206, "bytes 10-19/*", 10),  # section 14.4: no complete length
+        (206, "bytes */100", 10),  # that is a 416's
+        (206, "items 10-19/100", 10),
+        (206, "bytes=10-19/100", 10),
+        (206, "bytes 10-19/100, bytes 30-39/100", 20),
+        (206, "bytes 10-19/100 ", 10),
+        (206, "bytes -10-19/100", 10),
+        (206, "bytes ١٠-١٩/100", 10),  # digits, but not DIGIT  # noqa: RUF003
+        (206, "bytes 10-19/15", 10),  # section 14.4: last-pos < complete-length
+        (206, "bytes 10-19/19", 10),
+        (206, "bytes 19-10/100", 10),
+        (206, "bytes 10-19/100", 9),  # section 8.6: Content-Length is that of the part
+        (206, "bytes 10-19/100", 100),
+        (206, "bytes 10-19/100", None),
+        (206, "bytes 10-19/100", "10, 10"),
+        (206, "bytes 10-19/100", "-10"),
+        (206, "bytes 10-19/100", "²"),
+        (206, "bytes 10-19/100", ""),
+        (206, "bytes 11-19/100", 9),  # not what was asked for: later, earlier, longer, shorter
+        (206, "bytes 0-19/100", 20),
+        (206, "bytes 10-20/100", 11),
+        (206, "bytes 10-18/100", 9),
+        (200, None, 100),  # the range begins at 10, and 200 is the whole object
+        (204, "bytes 10-19/100", 10),
+        (203, None, 100),
+        (206, f"bytes 10-19/{'9' * 20}", 10),
+    ],
+)
+def test_heads_that_are_not_believed(status: int, content_range: str | None, length: int | str | None) -> None:
+    """I1, I3: where status, Content-Range and Content-Length do not fit the question, no byte is taken."""
+    with pytest.raises(OriginUnavailable):
+        span_sent(status, sent(content_range, length), FromTo(10, 20))
+
+
+@pytest.mark.parametrize("content_range", ["bytes 80-99/100", "bytes 91-99/100", "bytes 80-89/100", "bytes 90-98/100"])
+def test_another_suffix_than_asked_for(content_range: str) -> None:
+    """I1: `-10` of 100 bytes is 90-99 and nothing else."""
+    first, last = map(int, content_range[6:-4].split("-"))
+    with pytest.raises(OriginUnavailable):
+        span_sent(206, sent(content_range, last - first + 1), Suffix(10))
+
+
+@given(
+    size=st.integers(1, 2**63 - 1),
+    start=st.integers(0, 2**63 - 1),
+    length=st.none() | st.integers(1, 2**62),
+    is_suffix=st.booleans(),
+)
+def test_an_honest_answer_is_believed(size: int, start: int, length: int | None, is_suffix: bool) -> None:
+    """I22: total on 0..2^63-1: what a correct origin says to a satisfiable range is what comes out."""
+    stop = None if length is None else start + length
+    part = Suffix(max(1, start)) if is_suffix else FromTo(start, stop)
+    span = part.within(size)
+    if span is None:
+        return
+    headers = sent(f"bytes {span.start}-{span.stop - 1}/{size}", span.length)
+    assert span_sent(206, headers, part) == (span, size)
+
+
+@given(
+    numbers=st.tuples(st.integers(0, 40), st.integers(0, 40), st.integers(0, 40), st.integers(0, 40)),
+    start=st.integers(0, 30),
+    length=st.integers(1, 30),
+)
+def test_nothing_else_is(numbers: tuple[int, int, int, int], start: int, length: int) -> None:
+    """I1: whatever a 206 claims, it is refused or is exactly the asked range of the size that it names."""
+    first, last, total, declared = numbers
+    part = FromTo(start, start + length)
+    try:
+        span, size = span_sent(206, sent(f"bytes {first}-{last}/{total}", declared), part)
+    except OriginUnavailable:
+        assert (first, last + 1, declared) != (start, min(start + length, total), last + 1 - first) or start >= total
+    else:
+        assert size == total
+        assert span == part.within(total) == Span(first, last + 1)
+        assert span.length == declared
+
+
+@pytest.mark.parametrize("etag", [ETAG, '"x-2"', 'W/"weak"', '""'])
+def test_etags_pass_as_sent(etag: str) -> None:
+    """RFC 9110 section 8.8.3: an entity-tag is opaque; its quotes and its weakness belong to it."""
+    assert metadata({"etag": etag}, 5) == Metadata(etag, 5)
+
+
+@pytest.mark.parametrize("etag", [None, "", '"', "d41d8cd9", '"open', 'close"', 'w/"weak"'])
+def test_without_an_etag_there_is_no_version(etag: str | None) -> None:
+    """I1: a response whose ETag is missing or no entity-tag (RFC 9110 section 8.8.3) cannot be cached or resumed."""
+    with pytest.raises(OriginUnavailable):
+        metadata({} if etag is None else {"etag": etag}, 5)
+
+
+def test_headers_pass_by_allow_list() -> None:
+    """I25: the object's own headers and its user metadata pass, and nothing that S3 says for itself."""
+    headers = {
+        "etag": ETAG,
+        "last-modified": "Wed, 21 Oct 2015 07:28:00 GMT",
+        "age": "17",
+        "content-type": "video/mp4",
+        "content-encoding": "gzip",
+        "content-language": "de",
+        "content-disposition": "inline",
+        "cache-control": "no-cache",
+        "expires": "0",
+        "x-amz-meta-b": "2",
+        "x-amz-meta-a": "1",
+        "content-length": "5",
+        "content-range": "bytes 0-4/5",
+        "server": "AmazonS3",
+        "set-cookie": "a=b",
+        "x-amz-request-id": "4711",
+        "x-amz-version-id": "v1",
+        "x-amz-server-side-encryption": "AES256",
+        "x-amz-metadata": "no user's",
+        "connection": "close",
+    }
+    found = metadata(headers, 5)
+    assert found.last_modified == "Wed, 21 Oct 2015 07:28:00 GMT"
+    assert found.age == 17
+    assert found.headers == (
+        ("Content-Type", "video/mp4"),
+        ("Content-Encoding", "gzip"),
+        ("Content-Language", "de"),
+        ("Content-Disposition", "inline"),
+        ("Cache-Control", "no-cache"),
+        ("Expires", "0"),
+        ("x-amz-meta-a", "1"),
+        ("x-amz-meta-b", "2"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("encoding", "passed"),
+    [
+        ("gzip", "gzip"),
+        ("aws-chunked", None),  # S3 API, "Signature calculations": framing of the upload, no coding of the object
+        ("AWS-Chunked", None),
+        ("gzip,aws-chunked", "gzip"),
+        ("aws-chunked, gzip , br", "gzip, br"),
+    ],
+)
+def test_upload_framing_is_no_content_coding(encoding: str, passed: str | None) -> None:
+    """I24: a browser is never told a coding that the stored bytes do not have."""
+    found = metadata({"etag": ETAG, "content-encoding": encoding}, 5).header("Content-Encoding")
+    assert found in ((None, "identity") if passed is None else (passed,))
+
+
+@pytest.mark.parametrize("age", ["", "-1", "1.5", "soon", "1" * 20, "²"])
+def test_an_age_that_is_none(age: str) -> None:
+    """RFC 9111 section 5.1: delta-seconds; what is none counts as absent."""
+    assert metadata({"etag": ETAG, "age": age}, 5).age == 0
+
+
+def test_same_version() -> None:
+    """I1: an ETag other than the one asked for is ObjectChanged, even where the origin ignored If-Match."""
+    same_version(Metadata(ETAG, 5), None)
+    same_version(Metadata(ETAG, 5), ETAG)
+    for other in ('"other"', f"W/{ETAG}", ETAG.strip('"')):
+        with pytest.raises(ObjectChanged):
+            same_version(Metadata(ETAG, 5), other)

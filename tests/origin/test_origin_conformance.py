@@ -1,0 +1,328 @@
+"""One suite for every Origin: the fakes, in their harmless state, and the real one against two S3 servers."""
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from itertools import count
+from typing import Any, Protocol
+
+import pytest
+from fakes import ChangingOrigin, FailingOrigin, FakeOrigin, SlowOrigin, TruncatingOrigin, object_bytes
+
+from proxy.cache.origin import Answer, NotModified, Origin
+from proxy.config import OriginSettings
+from proxy.errors import ObjectChanged, ObjectNotFound, RangeUnsatisfiable
+from proxy.http.metadata import Metadata
+from proxy.http.ranges import FromTo, Suffix
+from proxy.keys import ObjectKey
+from proxy.origin.client import S3Origin
+from proxy.origin.writes import S3Writes, Written
+
+FAKES: dict[str, Callable[[int], FakeOrigin]] = {
+    "fake": FakeOrigin,
+    "slow": SlowOrigin,
+    "truncating": TruncatingOrigin,
+    "changing": ChangingOrigin,
+    "failing": FailingOrigin,
+}
+SERVERS = ("moto_s3", pytest.param("seaweed", marks=pytest.mark.e2e))
+CHUNK = 1 << 10
+SIZE = 3 * CHUNK + 17
+CONTENT = object_bytes(SIZE, seed=1)
+OTHER = '"00000000000000000000000000000000"'
+
+# S3 API, "Object key naming", and PITFALLS of signing: each is one name, taken literally (I23).
+KEYS = (
+    "a b",
+    "a+b",
+    "a%2Fb",
+    "a%b",
+    "a//b",
+    "/lead",
+    "x/",
+    "../x",
+    "a/./b",
+    "ü/日本",
+    "u\u0308",  # not the same name as "ü"
+    "quo'te\"",
+    "q?x=1#z",
+    "(paren)",
+    "a&b=c;d,e:f@g$h!*",
+    "tab\tline",
+    "back\\slash",
+    "~tilde",
+    "k" * 1024,
+    "é" * 512,
+)
+# SeaweedFS keeps objects as paths of files: it cleans dot segments, merges slashes, takes a backslash for one and a
+# trailing one for a folder; and a name has 255 bytes.
+NOT_SEAWEED = frozenset({"a//b", "/lead", "x/", "../x", "a/./b", "back\\slash", "k" * 1024, "é" * 512})
+
+_buckets = count(1)
+
+
+class Writes(Protocol):
+    async def put(
+        self, key: ObjectKey, chunks: AsyncIterator[bytes], length: int | None, headers: Mapping[str, str]
+    ) -> Written: ...
+
+    async def delete(self, key: ObjectKey) -> None: ...
+
+
+class Subject:
+    """One Origin under test, with a bucket of its own, and what its owner does past it."""
+
+    def __init__(self, origin: Origin, writes: Writes, bucket: str, client: Any) -> None:
+        self.origin = origin
+        self.writes = writes
+        self.bucket = bucket
+        self.client = client  # boto3's; None for a fake
+
+    def key(self, name: str = "o") -> ObjectKey:
+        return ObjectKey(self.bucket, name)
+
+    def store(self, content: bytes, name: str = "o", **headers: str) -> ObjectKey:
+        key = self.key(name)
+        if isinstance(self.origin, FakeOrigin):
+            self.origin.store(key, content, {header.replace("_", "-"): value for header, value in headers.items()})
+        else:
+            meta = "x_amz_meta_"
+            user = {header[len(meta) :]: value for header, value in headers.items() if header.startswith(meta)}
+            params = {
+                header.title().replace("_", ""): value
+                for header, value in headers.items()
+                if not header.startswith(meta)
+            }
+            self.client.put_object(Bucket=self.bucket, Key=name, Body=content, Metadata=user, **params)
+        return key
+
+    def stored(self, name: str) -> bytes | None:
+        """What the owner reads under exactly this name."""
+        if isinstance(self.origin, FakeOrigin):
+            found = self.origin.objects.get(self.key(name))
+            return None if found is None else found.content
+        if not any(item["Key"] == name for item in self.listed()):
+            return None
+        return bytes(self.client.get_object(Bucket=self.bucket, Key=name)["Body"].read())
+
+    def listed(self) -> list[dict[str, Any]]:
+        return list(self.client.list_objects_v2(Bucket=self.bucket).get("Contents", ()))
+
+
+@asynccontextmanager
+async def on_server(settings: OriginSettings, client: Any) -> AsyncIterator[Subject]:
+    bucket = f"conformance-{next(_buckets)}"
+    client.create_bucket(Bucket=bucket)
+    async with S3Origin(settings) as origin:
+        yield Subject(origin, S3Writes(origin, patience=10), bucket, client)
+
+
+@pytest.fixture(params=(*FAKES, *SERVERS))
+async def subject(request: pytest.FixtureRequest, client_of: Callable[[OriginSettings], Any]) -> AsyncIterator[Subject]:
+    if request.param in FAKES:
+        origin = FAKES[request.param](CHUNK)
+        if isinstance(origin, SlowOrigin):
+            origin.open()
+        yield Subject(origin, origin, "bucket", None)
+        assert origin.open_bodies == 0
+        return
+    settings = request.getfixturevalue(request.param)
+    async with on_server(settings, client_of(settings)) as real:
+        yield real
+
+
+async def read(answer: Answer | NotModified) -> bytes:
+    assert isinstance(answer, Answer)
+    try:
+        pieces = []
+        while data := await answer.body.read():
+            pieces.append(data)
+        assert await answer.body.read() == b"", "the end stays the end"
+        return b"".join(pieces)
+    finally:
+        answer.body.close()
+        answer.body.close()
+
+
+async def stream(content: bytes, piece: int = CHUNK) -> AsyncIterator[bytes]:
+    for start in range(0, len(content), piece):
+        yield content[start : start + piece]
+
+
+def metadata_of(answer: Answer | Metadata | NotModified) -> Metadata:
+    assert not isinstance(answer, NotModified)
+    return answer.metadata if isinstance(answer, Answer) else answer
+
+
+@pytest.mark.parametrize(
+    ("part", "start", "stop"),
+    [
+        (FromTo(0), 0, SIZE),  # RFC 9110 section 14.1.2, and below
+        (FromTo(0, 1), 0, 1),
+        (FromTo(0, SIZE), 0, SIZE),
+        (FromTo(0, SIZE + 1), 0, SIZE),
+        (FromTo(10, 20), 10, 20),
+        (FromTo(CHUNK - 1, 2 * CHUNK + 1), CHUNK - 1, 2 * CHUNK + 1),
+        (FromTo(SIZE - 1), SIZE - 1, SIZE),
+        (FromTo(SIZE - 1, 1 << 40), SIZE - 1, SIZE),
+        (Suffix(1), SIZE - 1, SIZE),
+        (Suffix(SIZE), 0, SIZE),
+        (Suffix(SIZE + 1), 0, SIZE),
+        (Suffix(1 << 40), 0, SIZE),
+    ],
+)
+async def test_a_range_gives_exactly_its_bytes(subject: Subject, part: FromTo | Suffix, start: int, stop: int) -> None:
+    """I3: an answer says which bytes it holds, and holds them, whichever way the range was put."""
+    key = subject.store(CONTENT)
+    answer = await subject.origin.get(key, part)
+    assert isinstance(answer, Answer)
+    assert (answer.start, answer.stop) == (start, stop)
+    assert answer.metadata.size == SIZE
+    assert await read(answer) == CONTENT[start:stop]
+
+
+@pytest.mark.parametrize("part", [FromTo(SIZE), FromTo(SIZE, SIZE + 1), FromTo(1 << 40)])
+async def test_a_range_beyond_the_end_is_unsatisfiable(subject: Subject, part: FromTo) -> None:
+    """RFC 9110 section 15.5.17: no byte of the object lies there."""
+    key = subject.store(CONTENT)
+    with pytest.raises(RangeUnsatisfiable):
+        await subject.origin.get(key, part)
+
+
+@pytest.mark.parametrize("part", [FromTo(0), FromTo(0, 10), FromTo(3), Suffix(1), Suffix(1 << 40)])
+async def test_an_empty_object_has_no_range(subject: Subject, part: FromTo | Suffix) -> None:
+    """Every range of an empty object is unsatisfiable, and HEAD says that its size is 0."""
+    key = subject.store(b"")
+    with pytest.raises(RangeUnsatisfiable):
+        await subject.origin.get(key, part)
+    assert metadata_of(await subject.origin.head(key)).size == 0
+
+
+async def test_metadata_of_get_and_head(subject: Subject) -> None:
+    """I4: both give the object's own headers and size, whole, whatever range was asked for."""
+    key = subject.store(
+        CONTENT,
+        content_type="video/mp4; codecs=avc1",
+        content_encoding="br",
+        content_language="de, en",
+        content_disposition='attachment; filename="a b.mp4"',
+        cache_control="public, max-age=60",
+        expires="Wed, 21 Oct 2065 07:28:00 GMT",
+        x_amz_meta_colour="blue",
+        x_amz_meta_size="XL",
+    )
+    answer = await subject.origin.get(key, FromTo(5, 10))
+    await read(answer)
+    metadata = metadata_of(answer)
+    assert metadata.size == SIZE
+    assert metadata.etag.startswith('"')
+    assert metadata.etag.endswith('"')
+    assert len(metadata.etag) > 2
+    assert metadata.last_modified is not None
+    assert metadata.last_modified.endswith(" GMT")
+    assert metadata.headers == (
+        ("Content-Type", "video/mp4; codecs=avc1"),
+        ("Content-Encoding", "br"),
+        ("Content-Language", "de, en"),
+        ("Content-Disposition", 'attachment; filename="a b.mp4"'),
+        ("Cache-Control", "public, max-age=60"),
+        ("Expires", "Wed, 21 Oct 2065 07:28:00 GMT"),
+        ("x-amz-meta-colour", "blue"),
+        ("x-amz-meta-size", "XL"),
+    )
+    assert metadata_of(await subject.origin.head(key)) == metadata
+
+
+async def test_the_etag_names_the_version(subject: Subject) -> None:
+    """Equal for the same version on every call, another one after a change."""
+    key = subject.store(CONTENT)
+    first = metadata_of(await subject.origin.head(key))
+    assert metadata_of(await subject.origin.head(key)) == first
+    subject.store(CONTENT[::-1])
+    assert metadata_of(await subject.origin.head(key)).etag != first.etag
+
+
+@pytest.mark.parametrize("part", [FromTo(0, 10), FromTo(7), Suffix(3)])
+async def test_if_match_holds_a_range_to_a_version(subject: Subject, part: FromTo | Suffix) -> None:
+    """I1, RFC 9110 section 13.1.1: the version named is sent, or ObjectChanged and no byte of another one."""
+    key = subject.store(CONTENT)
+    etag = metadata_of(await subject.origin.head(key)).etag
+    span = part.within(SIZE)
+    assert span is not None
+    assert await read(await subject.origin.get(key, part, if_match=etag)) == CONTENT[span.start : span.stop]
+    with pytest.raises(ObjectChanged):
+        await subject.origin.get(key, part, if_match=OTHER)
+
+
+async def test_if_match_after_a_change(subject: Subject) -> None:
+    """I1: an overwritten version can no longer be had by its name."""
+    key = subject.store(CONTENT)
+    etag = metadata_of(await subject.origin.head(key)).etag
+    subject.store(CONTENT[::-1])
+    with pytest.raises(ObjectChanged):
+        await subject.origin.get(key, FromTo(0, 10), if_match=etag)
+
+
+async def test_if_none_match(subject: Subject) -> None:
+    """RFC 9110 section 13.1.2: the same version is not sent again, another one is, with GET and with HEAD."""
+    key = subject.store(CONTENT)
+    etag = metadata_of(await subject.origin.head(key)).etag
+    assert isinstance(await subject.origin.get(key, FromTo(0, 10), if_none_match=etag), NotModified)
+    assert isinstance(await subject.origin.head(key, if_none_match=etag), NotModified)
+    assert await read(await subject.origin.get(key, FromTo(0, 10), if_none_match=OTHER)) == CONTENT[:10]
+    assert metadata_of(await subject.origin.head(key, if_none_match=OTHER)).etag == etag
+
+
+async def test_an_absent_object(subject: Subject) -> None:
+    """I13: S3's 404 is ObjectNotFound with GET and HEAD, whatever the condition."""
+    key = subject.key("absent")
+    for part in (FromTo(0, 10), Suffix(5)):
+        with pytest.raises(ObjectNotFound):
+            await subject.origin.get(key, part)
+    with pytest.raises(ObjectNotFound):
+        await subject.origin.get(key, FromTo(0), if_none_match=OTHER)
+    with pytest.raises(ObjectNotFound):
+        await subject.origin.head(key)
+    with pytest.raises(ObjectNotFound):
+        await subject.origin.get(ObjectKey("no-such-bucket-4711", "o"), FromTo(0))
+
+
+@pytest.mark.parametrize("name", KEYS)
+async def test_a_key_names_what_its_owner_stored(subject: Subject, name: str, request: pytest.FixtureRequest) -> None:
+    """I23: reading, writing and deleting a key touch the object of exactly that name, as boto3 sees it."""
+    if "seaweed" in request.node.callspec.id and name in NOT_SEAWEED:
+        pytest.skip("SeaweedFS has no such name")
+    content = name.encode() + b"!"
+    key = subject.store(content, name)
+    assert await read(await subject.origin.get(key, FromTo(0))) == content
+    assert metadata_of(await subject.origin.head(key)).size == len(content)
+
+    await subject.writes.put(key, stream(content[::-1]), len(content), {})
+    assert subject.stored(name) == content[::-1]
+    if subject.client is not None:
+        assert [item["Key"] for item in subject.listed()] == [name], "and no other name came to be"
+
+    await subject.writes.delete(key)
+    assert subject.stored(name) is None
+
+
+@pytest.mark.parametrize("size", [0, 1, CHUNK, 5 * CHUNK + 1])
+@pytest.mark.parametrize("is_known", [True, False])
+async def test_what_is_put_is_what_is_read(subject: Subject, size: int, is_known: bool) -> None:
+    """I5: a body comes back byte for byte and under the ETag that the write gave, its length known or not."""
+    content = object_bytes(size, seed=2)
+    key = subject.key("put")
+    written = await subject.writes.put(key, stream(content), size if is_known else None, {"content-type": "text/x"})
+    assert subject.stored("put") == content
+    metadata = metadata_of(await subject.origin.head(key))
+    assert (metadata.etag, metadata.size, metadata.header("content-type")) == (written.etag, size, "text/x")
+    if size:
+        assert await read(await subject.origin.get(key, FromTo(0), if_match=written.etag)) == content
+
+
+async def test_delete(subject: Subject) -> None:
+    """A deleted object is absent, and to delete it again is no error."""
+    key = subject.store(CONTENT)
+    await subject.writes.delete(key)
+    await subject.writes.delete(key)
+    with pytest.raises(ObjectNotFound):
+        await subject.origin.head(key)

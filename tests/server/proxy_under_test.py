@@ -1,0 +1,155 @@
+"""A whole proxy in this event loop, its origin behind a relay, its wall clock in the test's hand."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from relay import Relay
+from wire import Answer, Connection, connected, fetch
+
+from proxy.config import Settings
+from proxy.runtime import Runtime
+
+KIB = 1 << 10
+BLOCK = 64 * KIB
+PART = 2 * BLOCK
+
+
+class WallClock:
+    """Begins an hour ahead, so that what S3 stores now has a Last-Modified that counts as a strong validator."""
+
+    def __init__(self) -> None:
+        self.now = time.time() + 3600
+
+    def __call__(self) -> float:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+
+
+class S3:
+    """The origin as its owner sees it: one bucket, past the relay."""
+
+    def __init__(self, client: Any, bucket: str) -> None:
+        self.client = client
+        self.bucket = bucket
+
+    def put(self, key: str, body: bytes, **parameters: Any) -> str:
+        """Returns the ETag."""
+        return str(self.client.put_object(Bucket=self.bucket, Key=key, Body=body, **parameters)["ETag"])
+
+    def get(self, key: str) -> bytes:
+        return bytes(self.client.get_object(Bucket=self.bucket, Key=key)["Body"].read())
+
+    def head(self, key: str) -> dict[str, Any]:
+        return dict(self.client.head_object(Bucket=self.bucket, Key=key))
+
+    def delete(self, key: str) -> None:
+        self.client.delete_object(Bucket=self.bucket, Key=key)
+
+    def keys(self) -> list[str]:
+        found = self.client.list_objects_v2(Bucket=self.bucket)
+        return [item["Key"] for item in found.get("Contents", ())]
+
+
+class Proxy:
+    def __init__(self, runtime: Runtime, relay: Relay, clock: WallClock) -> None:
+        self.runtime = runtime
+        self.relay = relay
+        self.clock = clock
+
+    @property
+    def address(self) -> str:
+        return self.runtime.address
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """`Cache.statistics()` by name."""
+        found = self.runtime.cache.statistics()
+        return {name: getattr(found, name) for name in found.__slots__}
+
+    async def get(self, target: str, **headers: str) -> Answer:
+        """`headers` with `_` for `-`."""
+        return await self.ask("GET", target, {name.replace("_", "-"): value for name, value in headers.items()})
+
+    async def ask(
+        self, method: str, target: str, headers: Mapping[str, str] | None = None, body: bytes | None = None
+    ) -> Answer:
+        return await fetch(self.address, target, method=method, headers=headers, body=body)
+
+    async def admin(
+        self, method: str, target: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> Answer:
+        return await fetch(self.runtime.admin_address, target, method=method, headers=headers, body=body)
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        async with connected(self.address) as connection:
+            yield connection
+
+    @property
+    def log(self) -> list[dict[str, Any]]:
+        """The access log; a line is written when all of its request is over."""
+        lines = Path(self.runtime.settings.access_log.path).read_text().splitlines()
+        return [json.loads(line) for line in lines]
+
+    @property
+    def files(self) -> list[Path]:
+        """Of objects, in the cache folder."""
+        return sorted((self.runtime.settings.cache.dir / "objects").glob("*/*"))
+
+    async def step(self) -> None:
+        """One round of the upkeep."""
+        await self.runtime.evictor.step()
+
+    async def stop(self) -> None:
+        """A clean stop. The fixture's own, later, finds nothing left to do."""
+        await self.runtime.__aexit__(None, None, None)
+
+    async def settled(self) -> None:
+        """Returns once no flight runs."""
+        await until(lambda: not self.figures["flights_running"])
+
+
+StartProxy = Callable[..., Awaitable[Proxy]]
+
+
+def settings_of(folder: Path, endpoint: str, bucket: str, **sections: Any) -> Settings:
+    """Small blocks, free ports, `sections` merged in: a dict adds keys to its section, all else replaces it."""
+    tree: dict[str, Any] = {
+        "server": {"port": 0},
+        "admin": {"port": 0},
+        "origin": {
+            "endpoint_url": endpoint,
+            "addressing_style": "path",
+            "credentials": {"access_key_id": "any", "secret_access_key": "any"},
+            "connect_timeout": "1s",
+            "read_timeout": "5s",
+            "part_size": PART,
+        },
+        "mounts": [{"path": "/", "bucket": bucket, "methods": ["GET", "HEAD", "PUT", "POST", "DELETE"]}],
+        "uploads": {},
+        "cache": {"dir": str(folder / "cache"), "block_size": BLOCK, "max_size": "64MiB", "min_free": 0},
+        "access_log": {"path": str(folder / "access.log")},
+    }
+    for name, section in sections.items():
+        tree[name] = {**tree.get(name, {}), **section} if isinstance(section, dict) else section
+    return Settings.model_validate(tree)
+
+
+async def until(holds: Callable[[], object], within: float = 10.0) -> None:
+    """Let the loop run until `holds()`; for what has no event of its own to wait for."""
+    async with asyncio.timeout(within):
+        while not holds():
+            await asyncio.sleep(0.002)
+
+
+def pattern(size: int, seed: int = 1) -> bytes:
+    """`size` bytes in which every block differs from every other."""
+    unit = b"".join((number * 2654435761 + seed).to_bytes(8, "little") for number in range(-(-size // 8)))
+    return unit[:size]

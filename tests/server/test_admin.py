@@ -1,0 +1,198 @@
+"""The admin listener: probes, metrics, figures, purge (I27)."""
+
+import json
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from proxy_under_test import BLOCK, S3, Proxy, StartProxy, pattern
+
+BLOCKS = pattern(3 * BLOCK)
+
+
+async def purge(proxy: Proxy, **wanted: object) -> int:
+    answer = await proxy.admin("POST", "/api/v1/purge", json.dumps(wanted).encode())
+    assert answer.status == 200, answer.body
+    return int(answer.json()["purged"])
+
+
+async def test_probes(proxy: Proxy) -> None:
+    """`/healthz` and `/readyz` answer 200, HEAD too, and ask the origin nothing."""
+    for path in ("/healthz", "/readyz"):
+        assert (await proxy.admin("GET", path)).status == 200
+        assert (await proxy.admin("HEAD", path)).status == 200
+    assert proxy.relay.seen == []
+
+
+async def test_apart_from_the_clients(proxy: Proxy) -> None:
+    """The admin paths are not on the clients' listener, and no objects on the admin's (I27)."""
+    assert proxy.runtime.admin_address != proxy.address
+    assert (await proxy.ask("GET", "/healthz")).status == 404
+    assert (await proxy.admin("GET", "/x")).status == 404
+
+
+async def test_metrics(proxy: Proxy, s3: S3) -> None:
+    """`/metrics` is valid Prometheus text, and its counters count what happened."""
+    s3.put("x", BLOCKS)
+    await proxy.get("/x")
+    await proxy.settled()
+    await proxy.get("/x")
+    await proxy.get("/x", Range="bytes=0-9")
+    await proxy.get("/absent")
+    await proxy.ask("PUT", "/y", body=b"data")
+    await proxy.ask("PATCH", "/y")
+    text = (await proxy.admin("GET", "/metrics")).body.decode()
+    samples = {
+        (sample.name, *sorted(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+    def requests(method: str, status: str, cache: str) -> float:
+        labels = (("cache", cache), ("method", method), ("status", status))
+        return samples["bucketfront_requests_total", *labels]
+
+    assert requests("GET", "2xx", "miss") == 1
+    assert requests("GET", "2xx", "hit") == 2
+    assert requests("GET", "4xx", "miss") == 1
+    assert requests("PUT", "2xx", "method") == 1
+    assert requests("other", "4xx", "bypass") == 1  # a closed set (I28)
+    assert samples["bucketfront_sent_bytes_total",] == 2 * len(BLOCKS) + 10
+    assert samples["bucketfront_received_bytes_total",] == 4
+    assert samples["bucketfront_cache_entries",] == 1
+    assert samples["bucketfront_cache_hits_total",] == 2
+    assert samples["bucketfront_flights_ended_total", ("ending", "filled")] == 2
+    assert "/x" not in text
+
+
+async def test_stats(proxy: Proxy, s3: S3) -> None:
+    """`/api/v1/stats` gives the cache's figures as JSON."""
+    s3.put("x", BLOCKS)
+    await proxy.get("/x")
+    await proxy.settled()
+    figures = (await proxy.admin("GET", "/api/v1/stats")).json()
+    assert (figures["entries"], figures["misses"], figures["flights_running"]) == (1, 1, 0)
+    assert len(BLOCKS) <= figures["bytes_used"] <= len(BLOCKS) + 3 * 4096
+    assert figures["endings"]["filled"] == 2
+    assert figures["disk_is_usable"] is True
+
+
+async def test_purge_by_path(proxy: Proxy, s3: S3) -> None:
+    """A purge of paths removes these objects, their remembered 404s and files, and says how many objects there were."""
+    for key in ("a b", "c", "d"):
+        s3.put(key, b"old")
+        await proxy.get(f"/{key.replace(' ', '%20')}")
+    await proxy.get("/absent")
+    await proxy.settled()
+    assert await purge(proxy, paths=["/a%20b", "/c", "/never", "/absent"]) == 2
+    assert len(proxy.files) == 1
+    for key in ("a b", "c", "d", "absent"):
+        s3.put(key, b"new")
+    assert (await proxy.get("/a%20b")).body == b"new"
+    assert (await proxy.get("/c")).body == b"new"
+    assert (await proxy.get("/absent")).body == b"new"
+    assert (await proxy.get("/d")).body == b"old"
+    assert await purge(proxy, paths=["/c"]) == 1
+    assert await purge(proxy, paths=["/c"]) == 0  # it can be repeated
+
+
+async def test_purge_by_prefix(proxy: Proxy, s3: S3) -> None:
+    """A purge of a prefix removes what begins with it, at the prefix's bytes, in memory and on disk alike."""
+    keys = ["v/a", "v/b/c", "v", "va", "w", "\U0010ffff"]
+    for key in keys:
+        s3.put(key, b"old")
+    for path in ("/v/a", "/v/b/c", "/v", "/va", "/w"):
+        await proxy.get(path)
+    await proxy.settled()
+    await proxy.step()
+    assert await purge(proxy, prefix="/v/") == 2
+    assert len(proxy.files) == 3
+    assert await purge(proxy, prefix="/v") == 2
+    assert await purge(proxy, prefix="/") == 1
+    assert proxy.files == []
+    assert proxy.figures["bytes_used"] == 0
+
+
+async def test_soft_purge(proxy: Proxy, s3: S3) -> None:
+    """A soft purge keeps the bytes and marks them stale: the next request revalidates."""
+    for key in ("same", "changed"):
+        s3.put(key, BLOCKS)
+        await proxy.get(f"/{key}")
+    await proxy.settled()
+    s3.put("changed", b"new")
+    proxy.relay.reset()
+    assert await purge(proxy, paths=["/same", "/changed"], soft=True) == 2
+    assert proxy.relay.seen == []
+    same = await proxy.get("/same")
+    assert (same.body, same.cache_status) == (BLOCKS, "fwd=stale; fwd-status=304")
+    assert (await proxy.get("/changed")).body == b"new"
+    assert proxy.relay.body_bytes == 3
+    assert (await proxy.get("/same")).cache_status == "hit; ttl=300"
+
+
+@pytest.mark.parametrize("soft", [False, True])
+async def test_purge_survives_a_restart(start: StartProxy, s3: S3, soft: bool) -> None:
+    """What was purged is not back after a restart, however soon it comes (I27)."""
+    proxy = await start()
+    for key in ("x", "y"):
+        s3.put(key, BLOCKS)
+        await proxy.get(f"/{key}")
+    await proxy.settled()
+    await proxy.step()
+    assert await purge(proxy, paths=["/x"], soft=soft) == 1
+    await proxy.stop()
+    proxy = await start()
+    s3.put("x", b"new")
+    assert (await proxy.get("/x")).body == b"new"
+    assert (await proxy.get("/y")).cache_status == "hit; ttl=300"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"{}",
+        b'{"paths": []}',
+        b'{"paths": "/x"}',
+        b'{"paths": [""]}',
+        b'{"paths": ["x"]}',
+        b'{"paths": ["/%zz"]}',
+        b'{"paths": ["/"]}',
+        b'{"paths": [1]}',
+        b'{"prefix": "/%ff"}',
+        b'{"path": ["/x"]}',
+        b'{"paths": ["/x"], "soft": "maybe"}',
+        b"\xff",
+    ],
+)
+async def test_bad_purge(proxy: Proxy, s3: S3, body: bytes) -> None:
+    """A purge that cannot be understood is 400 with the reason, and purges nothing."""
+    s3.put("x", b"data")
+    await proxy.get("/x")
+    answer = await proxy.admin("POST", "/api/v1/purge", body)
+    assert answer.status == 400
+    assert answer.json()["error"]
+    assert (await proxy.get("/x")).cache_status.startswith("hit")
+
+
+async def test_wrong_method(proxy: Proxy) -> None:
+    """A purge is no GET."""
+    assert (await proxy.admin("GET", "/api/v1/purge")).status == 405
+
+
+async def test_token(start: StartProxy, s3: S3) -> None:
+    """With a token everything but the probes needs it as a bearer (RFC 6750 section 2.1)."""
+    proxy = await start(admin={"token": "sesame"})
+    s3.put("x", b"data")
+    await proxy.get("/x")
+    body = b'{"paths": ["/x"]}'
+    for wrong in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic sesame"}, {"Authorization": "Bearer "}):
+        for method, path in (("POST", "/api/v1/purge"), ("GET", "/api/v1/stats"), ("GET", "/metrics"), ("GET", "/z")):
+            answer = await proxy.admin(method, path, body if method == "POST" else None, wrong)
+            assert (answer.status, answer.headers["WWW-Authenticate"]) == (401, "Bearer"), path
+    assert (await proxy.get("/x")).cache_status.startswith("hit")
+    assert (await proxy.admin("GET", "/healthz")).status == 200
+    assert (await proxy.admin("GET", "/readyz")).status == 200
+    answer = await proxy.admin("POST", "/api/v1/purge", body, {"Authorization": "Bearer sesame"})
+    assert answer.json() == {"purged": 1}

@@ -1,0 +1,196 @@
+"""Clients that leave: normal for players, so nobody else notices, nothing leaks, and bytes already paid for are kept."""
+
+import asyncio
+import os
+
+import pytest
+from proxy_under_test import BLOCK, PART, S3, Proxy, StartProxy, pattern, until
+from relay import Relay, Seen
+from wire import message
+
+SIZE = 20 * BLOCK
+
+
+def hold_after(relay: Relay, parts: int) -> asyncio.Event:
+    """Let the origin send whole parts until `parts` of them are out, and nothing more before the event is set."""
+    gate = asyncio.Event()
+    started: list[Seen] = []
+
+    async def hold(seen: Seen) -> None:
+        if seen not in started:
+            started.append(seen)
+        if started.index(seen) >= parts:
+            await gate.wait()
+
+    relay.on_body = hold
+    return gate
+
+
+async def leave_after(proxy: Proxy, target: str, count: int, headers: dict[str, str] | None = None) -> bytes:
+    """A client that reads `count` bytes of an answer's body and is gone."""
+    async with proxy.connection() as connection:
+        await connection.send(message("GET", target, headers))
+        await connection.head()
+        data = await connection.reader.readexactly(count)
+        connection.abort()
+    return data
+
+
+async def test_others_do_not_notice(proxy: Proxy, s3: S3) -> None:
+    """The client that started a fill leaves; the others get every byte, and no block is fetched twice (I10, I12)."""
+    body = pattern(SIZE)
+    s3.put("x", body)
+    gate = hold_after(proxy.relay, 1)
+    assert await leave_after(proxy, "/x", BLOCK) == body[:BLOCK]
+    others = [asyncio.create_task(proxy.get("/x")) for _ in range(5)]
+    await until(lambda: proxy.figures["hits"] >= 5)
+    gate.set()
+    assert {answer.body == body for answer in await asyncio.gather(*others)} == {True}
+    await proxy.settled()
+    assert proxy.relay.body_bytes == SIZE
+
+
+async def test_leaving_before_the_answer(proxy: Proxy, s3: S3) -> None:
+    """Clients that leave while the object is looked up sink nobody who waits for the same lookup (I12)."""
+    s3.put("x", b"data")
+    gate = asyncio.Event()
+
+    async def hold(_: Seen) -> bytes | None:
+        await gate.wait()
+        return None
+
+    proxy.relay.on_request = hold
+    for _ in range(5):
+        async with proxy.connection() as connection:
+            await connection.send(message("GET", "/x"))
+            await until(lambda: proxy.relay.seen)
+            connection.abort()
+    staying = asyncio.create_task(proxy.get("/x"))
+    await until(lambda: len(proxy.log) == 5)
+    gate.set()
+    assert (await staying).body == b"data"
+    assert len(proxy.relay.seen) == 1
+    assert {line["status"] for line in proxy.log[:5]} == {499}
+
+
+async def test_policy_finish(start: StartProxy, s3: S3) -> None:
+    """`finish`: what the last client had asked for is fetched to its end without it."""
+    proxy = await start(cache={"after_disconnect": "finish"})
+    body = pattern(SIZE)
+    s3.put("x", body)
+    gate = hold_after(proxy.relay, 1)
+    await leave_after(proxy, "/x", BLOCK)
+    await until(lambda: len(proxy.log) == 1)
+    gate.set()
+    await until(lambda: proxy.relay.body_bytes == SIZE)
+    await proxy.settled()
+    proxy.relay.reset()
+    assert (await proxy.get("/x")).body == body
+    assert proxy.relay.seen == []
+
+
+async def test_policy_stop(start: StartProxy, s3: S3) -> None:
+    """`stop`: the flights end with the last client, their connections close, and the bytes they brought are kept."""
+    proxy = await start(cache={"after_disconnect": "stop"})
+    body = pattern(SIZE)
+    s3.put("x", body)
+    gate = hold_after(proxy.relay, 1)
+    await leave_after(proxy, "/x", PART)
+    await proxy.settled()
+    await until(lambda: all(seen.is_over or not seen.sent for seen in proxy.relay.seen))
+    gate.set()
+    await until(lambda: not proxy.relay.running)
+    assert proxy.relay.body_bytes == PART
+    assert dict(proxy.figures["endings"])["abandoned"]
+    proxy.relay.reset()
+    assert (await proxy.get("/x")).body == body
+    await proxy.settled()
+    assert proxy.relay.body_bytes == SIZE - PART
+
+
+@pytest.mark.parametrize(("parts", "goes_on"), [(2, False), (6, True)])
+async def test_policy_auto(start: StartProxy, s3: S3, parts: int, goes_on: bool) -> None:
+    """`auto`: a fill that is more than half done goes on; one that has hardly begun ends with what is under way."""
+    proxy = await start(cache={"after_disconnect": "auto"}, origin={"parallel_parts": 1})
+    s3.put("x", pattern(SIZE))
+    gate = hold_after(proxy.relay, parts)
+    await leave_after(proxy, "/x", parts * PART)
+    await until(lambda: len(proxy.log) == 1)
+    gate.set()
+    await proxy.settled()
+    assert (proxy.relay.body_bytes == SIZE) == goes_on
+
+
+async def test_seek_costs_its_own_blocks(start: StartProxy, s3: S3) -> None:
+    """A player's `bytes=0-`, the tail, then the middle: each seek is answered before the fill gets there."""
+    proxy = await start(cache={"after_disconnect": "stop"}, origin={"parallel_parts": 1})
+    body = pattern(SIZE)
+    s3.put("x", body)
+    gate = hold_after(proxy.relay, 1)
+    first = asyncio.create_task(leave_after(proxy, "/x", PART, {"Range": "bytes=0-"}))
+    assert await first == body[:PART]
+    gate.set()
+    for start_at in (SIZE - 100, SIZE // 2):
+        data = await leave_after(proxy, "/x", 100, {"Range": f"bytes={start_at}-"})
+        assert data == body[start_at : start_at + 100]
+    await proxy.settled()
+    assert proxy.relay.body_bytes < SIZE
+
+
+async def test_nothing_leaks(proxy: Proxy, s3: S3) -> None:
+    """After many clients that left anywhere, tasks, descriptors and flights are back at their baseline (I12)."""
+    body = pattern(SIZE)
+    s3.put("warm", body)
+    await proxy.get("/warm")
+    await proxy.settled()
+
+    def baseline() -> tuple[int, int]:
+        return len(asyncio.all_tasks()), len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - count only
+
+    await until(lambda: not proxy.relay.running)
+    before = baseline()
+    for number in range(10):
+        s3.put(f"cold{number}", body)
+    await asyncio.gather(*(leave_after(proxy, f"/cold{number}", number * 10_000) for number in range(10)))
+    await asyncio.gather(*(leave_after(proxy, "/warm", number * 10_000) for number in range(10)))
+    async with proxy.connection() as connection:
+        await connection.send(message("PUT", "/up", {"Content-Length": "1000000"}) + bytes(1000))
+        connection.abort()
+    await until(lambda: len(proxy.log) == 22)
+    await proxy.settled()
+    answer = await proxy.admin("POST", "/api/v1/purge", b'{"prefix": "/cold"}')
+    assert answer.json() == {"purged": 10}
+    await until(lambda: baseline() <= before)
+    assert len(proxy.files) == 1
+    assert proxy.runtime.origin._slots._value == proxy.runtime.settings.origin.max_connections
+    entries = proxy.runtime.cache._entries
+    assert [entry for entry in entries._hot.values() if entry.pins] == []
+
+
+async def test_slow_reader_holds_up_nobody(proxy: Proxy, s3: S3) -> None:
+    """A client that does not read does not slow down those that do, and its fill goes on (I19)."""
+    body = pattern(200 * BLOCK)
+    s3.put("x", body)
+    async with proxy.connection() as connection:
+        await connection.send(message("GET", "/x"))
+        await connection.head()
+        assert (await proxy.get("/x")).body == body
+        assert await connection.reader.readexactly(len(body)) == body
+
+
+async def test_stop_drains(proxy: Proxy, s3: S3) -> None:
+    """A stop lets a running answer end and refuses new connections."""
+    body = pattern(SIZE)
+    s3.put("x", body)
+    gate = hold_after(proxy.relay, 1)
+    async with proxy.connection() as connection:
+        await connection.send(message("GET", "/x"))
+        await connection.head()
+        stopping = asyncio.create_task(proxy.stop())
+        with pytest.raises(ConnectionError):
+            while True:
+                async with proxy.connection():
+                    await asyncio.sleep(0)
+        gate.set()
+        assert await connection.reader.readexactly(SIZE) == body
+    await stopping

@@ -1,0 +1,237 @@
+"""The disk may fail or be small; the proxy may not: right bytes, no 5xx (I16), never more space than allowed (I17)."""
+
+import errno
+import shutil
+import sqlite3
+from pathlib import Path
+
+import pytest
+from proxy_under_test import BLOCK, PART, S3, Proxy, StartProxy, pattern, until
+
+from proxy.cache import index, store
+from proxy.errors import StoreError
+
+MIB = 1 << 20
+
+
+def space(folder: Path) -> int:
+    """Bytes that the files of a folder take on the disk (`st_blocks` counts 512 bytes each)."""
+    found = 0
+    for path in folder.rglob("*"):
+        try:
+            found += path.lstat().st_blocks * 512
+        except FileNotFoundError:
+            continue  # evicted meanwhile
+    return found
+
+
+@pytest.mark.parametrize("place", ["file", "file/below"])
+async def test_unusable_folder_at_start(start: StartProxy, tmp_path: Path, place: str) -> None:
+    """A cache folder that cannot be made ends the start with its name and the cure (I30)."""
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StoreError, match=f"cannot write to the cache folder {tmp_path / place}: .*set cache.dir"):
+        await start(cache={"dir": str(tmp_path / place)})
+
+
+async def works(proxy: Proxy, s3: S3) -> None:
+    """Everything a client can do gives what it should."""
+    body, other = pattern(5 * BLOCK + 3, 5), pattern(BLOCK, 6)
+    s3.put("cold", body)
+    for _ in range(2):
+        answer = await proxy.get("/cold")
+        assert (answer.status, answer.is_complete, answer.body == body) == (200, True, True)
+    part = await proxy.get("/cold", Range=f"bytes={BLOCK - 1}-{3 * BLOCK}")
+    assert part.body == body[BLOCK - 1 : 3 * BLOCK + 1]
+    assert (await proxy.ask("HEAD", "/cold")).headers["Content-Length"] == str(len(body))
+    assert (await proxy.ask("PUT", "/cold", body=other)).status == 201
+    assert (await proxy.get("/cold")).body == other
+    assert (await proxy.ask("DELETE", "/cold")).status == 204
+    assert (await proxy.get("/cold")).status == 404
+    assert (await proxy.admin("GET", "/readyz")).status == 200
+
+
+@pytest.mark.parametrize("harm", ["replaced", "objects removed", "removed"])
+async def test_folder_breaks_while_running(proxy: Proxy, s3: S3, harm: str) -> None:
+    """A cache folder that is lost under the running proxy costs the cache, no request (I16)."""
+    warm = pattern(3 * BLOCK, 9)
+    s3.put("warm", warm)
+    await proxy.get("/warm")
+    await proxy.settled()
+    folder = proxy.runtime.settings.cache.dir
+    shutil.rmtree(folder if harm == "removed" else folder / "objects")
+    if harm == "replaced":
+        (folder / "objects").write_text("in the way")
+    await works(proxy, s3)
+    assert (await proxy.get("/warm")).body == warm
+    proxy.clock.advance(4000)  # everything is idle: the upkeep wants to unlink
+    await works(proxy, s3)
+    assert (await proxy.get("/warm")).body == warm
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EROFS, errno.EDQUOT])
+async def test_writes_fail(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    """A disk that takes no bytes leaves the proxy uncached; once it works again objects are kept again (I16)."""
+
+    def fail(*_: object) -> int:
+        raise OSError(code, "as the test says")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(store, "_write", fail)
+        await works(proxy, s3)
+        assert proxy.figures["disk_failures"]
+    proxy.runtime.cache._store._failed_at = None  # RETRY_AFTER has passed
+    s3.put("x", b"data")
+    await proxy.get("/x")
+    await proxy.settled()
+    assert (await proxy.get("/x")).cache_status.startswith("hit")
+
+
+@pytest.mark.parametrize("after", [1, 3, 7])
+async def test_disk_fills_up_in_the_middle(
+    proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    """A disk that fills up in the middle of an answer changes nothing of the answer (I1, I16)."""
+    body = pattern(9 * BLOCK + 1)
+    s3.put("x", body)
+    write, count = store._write, 0
+
+    def fail_after(fd: int, offset: int, data: bytes, checksum: int) -> int:
+        nonlocal count
+        count += 1
+        if count > after:
+            raise OSError(errno.ENOSPC, "no space left on device")
+        return write(fd, offset, data, checksum)
+
+    monkeypatch.setattr(store, "_write", fail_after)
+    answer = await proxy.get("/x")
+    assert (answer.status, answer.is_complete) == (200, True)
+    assert answer.body == body
+    assert (await proxy.get("/x")).body == body
+
+
+@pytest.mark.parametrize("broken", ["_create", "_open_file", "_remove"])
+async def test_other_calls_fail(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch, broken: str) -> None:
+    """Neither do files that cannot be made, opened or removed fail a request (I16)."""
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EACCES, "permission denied")
+
+    monkeypatch.setattr(store.Store, broken, fail)
+    await works(proxy, s3)
+
+
+async def test_index_fails(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An index that takes no writes and gives no rows fails no request either (I16)."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    def fail_to_read(*_: object) -> None:
+        raise StoreError("the cache index failed")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(index.Index, "_write", fail)
+        broken.setattr(index.Index, "_read", fail_to_read)
+        await works(proxy, s3)
+    proxy.runtime.cache._store._failed_at = None
+    await proxy.step()
+
+
+async def test_larger_than_the_cache(start: StartProxy, s3: S3) -> None:
+    """An object larger than `max_size` streams through, whole and by ranges, and leaves nothing behind (I17)."""
+    proxy = await start(cache={"max_size": "1MiB"})
+    body = pattern(2 * MIB + 5)
+    s3.put("x", body)
+    for _ in range(2):
+        assert (await proxy.get("/x")).body == body
+    part = await proxy.get("/x", Range=f"bytes={MIB}-{MIB + 99}")
+    assert (part.status, part.body) == (206, body[MIB : MIB + 100])
+    await proxy.settled()
+    assert proxy.figures["passthroughs"]
+    assert space(proxy.runtime.settings.cache.dir / "objects") <= 128 << 10
+
+
+async def test_space_bound(start: StartProxy, s3: S3) -> None:
+    """Three times more objects than fit: the least recently used go, and the folder never outgrows `max_size` (I17)."""
+    limit = 6 * MIB
+    proxy = await start(cache={"max_size": limit})
+    bodies = {f"k{number}": pattern(5 * BLOCK + number, number) for number in range(55)}
+    running = 8 * PART
+    for key, body in bodies.items():
+        s3.put(key, body)
+        assert (await proxy.get(f"/{key}")).body == body
+        assert (await proxy.get("/k0")).body == bodies["k0"]  # always in use, so never a victim
+        assert space(proxy.runtime.settings.cache.dir) <= limit + running
+        if key.endswith("7"):
+            await proxy.step()
+    await proxy.settled()
+    figures = proxy.figures
+    assert figures["evicted"] > 30
+    assert figures["bytes_used"] + figures["index_bytes"] <= limit
+    proxy.relay.reset()
+    assert (await proxy.get("/k0")).cache_status.startswith("hit")
+    assert (await proxy.get("/k54")).cache_status.startswith("hit")
+    assert (await proxy.get("/k1")).cache_status.startswith("fwd=miss")
+
+
+async def test_min_free(start: StartProxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the disk has less than `min_free` left, nothing is stored, and what is there goes; answers stay right."""
+    free = 100 * MIB
+
+    async def disk_space(_: object) -> tuple[int, int]:
+        return free, 1000 * MIB
+
+    monkeypatch.setattr(store.Store, "disk_space", disk_space)
+    proxy = await start(cache={"min_free": "5%"})
+    s3.put("x", b"data")
+    s3.put("y", b"data")
+    await proxy.get("/x")
+    await proxy.settled()
+    await proxy.step()
+    assert len(proxy.files) == 1
+    free = 10 * MIB
+    await proxy.step()
+    assert proxy.files == []
+    assert (await proxy.get("/y")).body == b"data"
+    await proxy.settled()
+    assert proxy.files == []
+
+
+async def test_idle_timeout(start: StartProxy, s3: S3) -> None:
+    """An object nobody asked for in `idle_timeout` is removed; each access, a 304 or HEAD too, begins it anew."""
+    proxy = await start(cache={"idle_timeout": "1h"})
+    etags = {key: s3.put(key, b"data", CacheControl="max-age=99999") for key in ("idle", "get", "head", "304")}
+    for key in etags:
+        await proxy.get(f"/{key}")
+    await proxy.settled()
+    await proxy.step()
+    assert len(proxy.files) == 4
+    proxy.clock.advance(3000)
+    await proxy.get("/get")
+    await proxy.ask("HEAD", "/head")
+    await proxy.get("/304", If_None_Match=etags["304"])
+    proxy.clock.advance(1000)
+    await proxy.step()
+    assert len(proxy.files) == 3
+    assert (await proxy.get("/idle")).cache_status.startswith("fwd=miss")
+    for key in ("get", "head", "304"):
+        assert (await proxy.get(f"/{key}")).cache_status.startswith("hit"), key
+    proxy.clock.advance(3601)
+    await proxy.step()
+    assert proxy.files == []
+    assert proxy.figures["entries"] == 0
+
+
+async def test_open_answers_outlive_eviction(start: StartProxy, s3: S3) -> None:
+    """A purge under a running answer unlinks only: the answer goes on to its last byte (I18)."""
+    proxy = await start()
+    body = pattern(8 * MIB)
+    s3.put("x", body)
+    await proxy.get("/x")
+    await proxy.settled()
+    async with proxy.connection() as connection:
+        await connection.send(b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert (await connection.head()).status == 200
+        assert (await proxy.admin("POST", "/api/v1/purge", b'{"paths": ["/x"]}')).json() == {"purged": 1}
+        assert await connection.reader.readexactly(len(body)) == body
+    await until(lambda: not proxy.figures["bytes_used"])

@@ -1,0 +1,320 @@
+"""An origin that fails and a client that sends nonsense: a clear error, soon, and nothing of it remembered."""
+
+import asyncio
+import time
+
+import pytest
+from proxy_under_test import BLOCK, PART, S3, Proxy, StartProxy, pattern, until
+from relay import Cut, Seen, canned
+from wire import message
+
+from proxy.server import connection as server_connection
+
+OTHER = '"00000000000000000000000000000000"'
+
+
+async def test_origin_down(proxy: Proxy, s3: S3) -> None:
+    """Without an origin a miss is 502, soon, as short JSON without detail, and not remembered (I13, I28)."""
+    s3.put("x", b"data")
+    await proxy.relay.stop()
+    began = time.monotonic()
+    answer = await proxy.get("/x")
+    assert time.monotonic() - began < 3
+    assert (answer.status, answer.json()) == (502, {"error": "the origin is unavailable"})
+    assert answer.headers["Retry-After"] == "1"
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert answer.cache_status == 'fwd=miss; detail="origin-unavailable"'
+    assert (await proxy.ask("HEAD", "/x")).status == 502
+    await proxy.relay.start()
+    assert (await proxy.get("/x")).body == b"data"
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE"])
+async def test_origin_stalls(start: StartProxy, s3: S3, method: str) -> None:
+    """An origin that accepts and says nothing is 504 within the deadline (I20)."""
+    proxy = await start(origin={"connect_timeout": "100ms", "read_timeout": "200ms"})
+    s3.put("x", b"data")
+
+    async def stall(_: Seen) -> bytes | None:
+        await asyncio.Event().wait()
+        return None
+
+    proxy.relay.on_request = stall
+    began = time.monotonic()
+    answer = await proxy.ask(method, "/x", body=b"new" if method == "PUT" else None)
+    assert answer.status == 504
+    assert "Retry-After" in answer.headers
+    assert time.monotonic() - began < 3
+    proxy.relay.on_request = None
+    assert (await proxy.get("/x")).status in (200, 404)
+
+
+async def test_origin_stalls_in_the_body(start: StartProxy, s3: S3) -> None:
+    """A body that stops coming ends in an error: 504 before the first byte, a cut connection after it (I3, I20)."""
+    proxy = await start(origin={"connect_timeout": "100ms", "read_timeout": "200ms"})
+    body = pattern(4 * BLOCK)
+    s3.put("x", body)
+    limit = 0
+
+    async def stall(seen: Seen) -> None:
+        if seen.sent >= limit and seen.method == "GET":
+            await asyncio.Event().wait()
+
+    proxy.relay.on_body = stall
+    assert (await proxy.get("/x")).status == 504
+    await proxy.settled()
+    limit = BLOCK
+    assert (await proxy.get("/x", Range="bytes=0-0")).body == body[:1]
+    await proxy.settled()
+    limit = 0
+    began = time.monotonic()
+    answer = await proxy.get("/x")
+    assert time.monotonic() - began < 5
+    assert (answer.status, answer.is_complete) == (200, False)
+    assert body.startswith(answer.body)
+    await proxy.settled()
+    proxy.relay.on_body = None
+    answer = await proxy.get("/x")
+    assert (answer.status, answer.is_complete) == (200, True)
+    assert answer.body == body
+
+
+async def test_reader_outlives_a_flight_that_was_dying(start: StartProxy, s3: S3) -> None:
+    """Who joins a flight that then dies of old troubles continues on a new one, within 2 s (I11)."""
+    proxy = await start(origin={"connect_timeout": "100ms", "read_timeout": "200ms"})
+    body = pattern(BLOCK)
+    s3.put("x", body)
+
+    async def stall(_: Seen) -> None:
+        await asyncio.Event().wait()
+
+    proxy.relay.on_body = stall
+    first = asyncio.create_task(proxy.get("/x"))
+    await until(lambda: len(proxy.relay.seen) == 3)  # the flight's last attempt
+    proxy.relay.on_body = None
+    began = time.monotonic()
+    answer = await proxy.get("/x")
+    assert (answer.status, answer.body) == (200, body)
+    assert time.monotonic() - began < 2
+    assert (await first).status in (200, 504)
+
+
+ERRORS = [
+    # S3's status and code, ours
+    (403, "AccessDenied", 403),
+    (401, "Unauthorized", 403),
+    (403, "SignatureDoesNotMatch", 403),
+    (500, "InternalError", 502),
+    (503, "SlowDown", 502),
+    (400, "ExpiredToken", 502),  # the proxy's credentials are no fault of the client's
+    (301, "PermanentRedirect", 502),
+    (307, "TemporaryRedirect", 502),
+    (418, "Teapot", 502),
+]
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_errors_are_not_kept(proxy: Proxy, s3: S3, method: str) -> None:
+    """Whatever S3 answers that is neither the object nor a 404 is never cached: the next request asks again (I13)."""
+    for row in range(len(ERRORS)):
+        s3.put(f"x{row}", b"data")
+
+    async def fail(seen: Seen) -> bytes | None:
+        status, code, _ = ERRORS[int(seen.target.partition("/x")[2])]
+        return canned(status, code, "Location: http://127.0.0.1:1/elsewhere")
+
+    proxy.relay.on_request = fail
+    for _ in range(2):
+        proxy.relay.reset()
+        answers = await asyncio.gather(*(proxy.ask(method, f"/x{row}") for row in range(len(ERRORS))))
+        assert [answer.status for answer in answers] == [told for _, _, told in ERRORS]
+        assert [answer.cache_status for answer in answers if "hit" in answer.cache_status] == []
+        assert len({seen.target for seen in proxy.relay.seen}) == len(ERRORS)
+    assert proxy.figures["absences"] == proxy.figures["entries"] == 0
+    proxy.relay.on_request = None
+    assert (await proxy.get("/x0")).body == b"data"
+
+
+async def test_404_of_somebody_else_is_no_absence(proxy: Proxy, s3: S3) -> None:
+    """A 404 page that is not S3's says nothing of the object: 502, and the cached version stays (I13)."""
+    s3.put("x", b"data")
+    await proxy.get("/x")
+    page = b"<html>no backend</html>"
+
+    async def page_of_a_load_balancer(_: Seen) -> bytes | None:
+        return b"HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(page), page)
+
+    proxy.relay.on_request = page_of_a_load_balancer
+    assert (await proxy.get("/y")).status == 502
+    proxy.clock.advance(1000)
+    assert (await proxy.get("/x")).body == b"data"
+
+
+async def test_cut_body_is_continued(proxy: Proxy, s3: S3) -> None:
+    """An origin that breaks off in the middle costs a retry of the rest; the client notices nothing (I11)."""
+    body = pattern(7 * BLOCK + 3)
+    s3.put("x", body)
+    cut: set[str | None] = set()
+
+    async def break_off(seen: Seen) -> None:
+        if seen.sent > BLOCK and seen.range not in cut:
+            cut.add(seen.range)
+            raise Cut
+
+    proxy.relay.on_body = break_off
+    answer = await proxy.get("/x")
+    assert (answer.status, answer.is_complete) == (200, True)
+    assert answer.body == body
+    assert len(cut) >= 3
+
+
+async def test_cut_for_good_cuts_the_answer(proxy: Proxy, s3: S3) -> None:
+    """Where the bytes cannot be had the connection is cut: never padded, never cleanly short, never stored (I3)."""
+    body = pattern(6 * BLOCK)
+    s3.put("x", body)
+
+    async def break_off(seen: Seen) -> None:
+        if seen.range != f"bytes=0-{PART - 1}":
+            raise Cut
+
+    proxy.relay.on_body = break_off
+    answer = await proxy.get("/x")
+    assert (answer.status, answer.is_complete) == (200, False)
+    assert answer.headers["Content-Length"] == str(len(body))
+    assert answer.body == body[:PART]
+    await until(lambda: proxy.log)
+    assert proxy.log[-1]["fault"]
+    proxy.relay.on_body = None
+    assert (await proxy.get("/x")).body == body
+
+
+@pytest.mark.parametrize("lie", ["etag", "range", "total", "length"])
+async def test_origin_that_lies(proxy: Proxy, s3: S3, lie: str) -> None:
+    """A 206 is believed only if ETag, Content-Range and lengths are those that were asked for (I1)."""
+    body = pattern(4 * BLOCK)
+    etag = s3.put("x", body)
+
+    async def other(seen: Seen) -> bytes | None:
+        if seen.range is None or seen.range.startswith("bytes=0-"):
+            return None
+        first = int(seen.range.removeprefix("bytes=").partition("-")[0])
+        length = len(body) - first
+        moved = lie == "range"
+        lines = [
+            "HTTP/1.1 206 Partial Content",
+            f"ETag: {OTHER if lie == 'etag' else etag}",
+            f"Content-Range: bytes {first + moved}-{len(body) - 1 + moved}/{len(body) + (lie == 'total')}",
+            f"Content-Length: {length - (lie == 'length')}",
+            "Connection: close",
+        ]
+        return "\r\n".join([*lines, "", ""]).encode() + bytes(length)
+
+    proxy.relay.on_request = other
+    answer = await proxy.get("/x")
+    assert not answer.is_complete
+    assert body.startswith(answer.body)
+    proxy.relay.on_request = None
+    assert (await proxy.get("/x")).body == body
+
+
+MALFORMED = [
+    # RFC 9112 sections 2.3, 3.2, 6.1 to 6.3; RFC 9110 sections 5.3 and 10.1.1
+    b"GET /x HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+    b"GET /x HTTP/1.1\r\n\r\n",
+    b"GET /x HTTP/1.1\r\nHost: a\r\nRange: bytes=0-1\r\nRange: bytes=2-3\r\n\r\n",
+    b"GET /x HTTP/2.0\r\nHost: a\r\n\r\n",
+    b"GET /x HTTP/1.1\r\nHost: a\r\nExpect: magic\r\n\r\n",
+    b"PUT /x HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\nConnection: keep-alive\r\n\r\n0\r\n\r\n",
+    b"PUT /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
+    b"PUT /x HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello!",
+    b"PUT /x HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\nhello",
+    b"PUT /x HTTP/1.1\r\nHost: a\r\nContent-Length: +5\r\n\r\nhello",
+    b"PUT /x HTTP/1.1\r\nHost: a\r\nContent-Length: 5,5\r\n\r\nhello",
+    b"PUT /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+    b"PUT /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: identity\r\n\r\n",
+    b"PUT /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    b"GET /x HTTP/1.1\r\nHost: a\r\nX y: 1\r\n\r\n",
+    b"GET /x HTTP/1.1\r\nHost : a\r\n\r\n",
+    b"GET /x HTTP/1.1\r\nHost: a\r\nX: a\0b\r\n\r\n",
+    b"NONSENSE\r\n\r\n",
+    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",  # TLS to the plain port
+]
+
+
+async def test_ambiguous_messages(proxy: Proxy, s3: S3) -> None:
+    """A message that two parsers could read in two ways is 400 in our own words; the connection closes, what follows
+    on it is not read, and the origin hears nothing (I24).
+    """
+    s3.put("x", b"secret")
+
+    async def answered(data: bytes) -> tuple[int, bytes]:
+        async with proxy.connection() as connection:
+            await connection.send(data + message("GET", "/x"))
+            answer = await connection.answer()
+            assert list(answer.json()) == ["error"], data
+            assert answer.headers["Cache-Status"].startswith("bucketfront; "), data
+            return answer.status, await connection.rest()
+
+    found = await asyncio.gather(*map(answered, MALFORMED))
+    assert found == [(400, b"")] * len(MALFORMED)
+    assert proxy.relay.seen == []
+
+
+async def test_head_that_is_too_large(proxy: Proxy) -> None:
+    """A head without end is refused, not collected (I19)."""
+    async with proxy.connection() as connection:
+        await connection.send(b"GET /x HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 70_000 + b"\r\n\r\n")
+        assert (await connection.answer()).status in (400, 431)
+    assert proxy.relay.seen == []
+
+
+async def test_slow_head(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that does not finish its head is let go (I20)."""
+    monkeypatch.setattr(server_connection, "HEAD_TIMEOUT", 0.05)
+    async with proxy.connection() as connection:
+        await connection.send(b"GET /x HT")
+        assert await connection.rest() == b""
+    async with proxy.connection() as connection:
+        assert await connection.rest() == b""
+
+
+async def test_pipelined_requests(proxy: Proxy, s3: S3) -> None:
+    """RFC 9112 section 9.3.2: requests sent in one go are answered in their order."""
+    bodies = {name: pattern(BLOCK + number, number) for number, name in enumerate("abc")}
+    for name, body in bodies.items():
+        s3.put(name, body)
+    async with proxy.connection() as connection:
+        await connection.send(b"".join(message("GET", f"/{name}") for name in "abcab"))
+        for name in "abcab":
+            assert (await connection.answer()).body == bodies[name]
+
+
+async def test_http_1_0(proxy: Proxy, s3: S3) -> None:
+    """RFC 9112 section 9.3: an HTTP/1.0 client gets the object, and the connection closes after it."""
+    s3.put("x", b"data")
+    async with proxy.connection() as connection:
+        await connection.send(b"GET /x HTTP/1.0\r\n\r\n")
+        assert (await connection.answer()).body == b"data"
+        assert await connection.rest() == b""
+
+
+async def test_errors_keep_the_connection(proxy: Proxy, s3: S3) -> None:
+    """An error that says nothing about the framing costs no connection."""
+    s3.put("x", b"data")
+    async with proxy.connection() as connection:
+        assert (await connection.request("GET", "/absent")).status == 404
+        assert (await connection.request("GET", "/%zz")).status == 400
+        assert (await connection.request("GET", "/x", {"Range": "bytes=99-"})).status == 416
+        assert (await connection.request("GET", "/x")).body == b"data"
+
+
+async def test_log_has_one_sound_line_a_request(proxy: Proxy, s3: S3) -> None:
+    """Each request is one line of JSON without query, whatever it holds (I28)."""
+    s3.put("x", pattern(1000))
+    await proxy.get("/x?X-Amz-Signature=secret")
+    await proxy.get("/%0d%0a%1b[31m")
+    await until(lambda: len(proxy.log) == 2)
+    first, second = proxy.log
+    assert (first["method"], first["path"], first["status"], first["sent"]) == ("GET", "/x", 200, 1000)
+    assert first["cache"] == "fwd=miss; fwd-status=206; stored"
+    assert second["status"] == 404

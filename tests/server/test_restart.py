@@ -1,0 +1,298 @@
+"""What a stop and a kill leave behind: a warm cache, never a wrong byte (I14, I15)."""
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from proxy_under_test import BLOCK, PART, S3, StartProxy, pattern
+from relay import Relay, Seen
+from wire import fetch
+
+from proxy.cache import index
+from proxy.errors import CacheInUse
+
+READY = 10.0  # seconds from the start of the interpreter on, two loaded cores included
+
+
+async def test_warm_after_a_clean_restart(start: StartProxy, s3: S3) -> None:
+    """After a stop and a start fresh objects are hits and stale ones cost a 304; no byte is fetched again."""
+    bodies = {"a": pattern(3 * BLOCK + 7, 1), "b/c ü": pattern(10, 2), "part": pattern(6 * BLOCK, 3)}
+    for key, body in bodies.items():
+        s3.put(key, body, ContentType="text/x-test", Metadata={"who": "me"})
+    proxy = await start()
+    before = await proxy.get("/a")
+    await proxy.get("/b/c%20%C3%BC")
+    await proxy.get("/part", Range=f"bytes={2 * BLOCK}-{3 * BLOCK}")
+    await proxy.settled()
+    await proxy.stop()
+    proxy.relay.reset()
+
+    proxy = await start()
+    assert proxy.figures["entries"] == 3
+    proxy.clock.advance(100)
+    after = await proxy.get("/a")
+    assert (after.body, after.cache_status, after.headers["Age"]) == (bodies["a"], "hit; ttl=200", "100")
+    moving = {"Age", "Date", "Cache-Status"}
+    assert [field for field in after.headers.items() if field[0] not in moving] == [
+        field for field in before.headers.items() if field[0] not in moving
+    ]
+    part = await proxy.get("/part", Range=f"bytes={2 * BLOCK}-{3 * BLOCK}")
+    assert (part.body, part.cache_status) == (bodies["part"][2 * BLOCK : 3 * BLOCK + 1], "hit; ttl=200")
+    assert proxy.relay.seen == []
+    proxy.clock.advance(1000)
+    assert (await proxy.get("/b/c%20%C3%BC")).body == bodies["b/c ü"]
+    assert [seen.status for seen in proxy.relay.seen] == [304]
+    assert (await proxy.get("/part")).body == bodies["part"]
+    await proxy.settled()
+    assert proxy.relay.body_bytes == 4 * BLOCK
+
+
+async def test_space_is_counted_across_restarts(start: StartProxy, s3: S3) -> None:
+    """The budget of a new process begins with what the old one left, and idle times go on (I17)."""
+    proxy = await start()
+    s3.put("x", pattern(3 * BLOCK))
+    await proxy.get("/x")
+    await proxy.settled()
+    used = proxy.figures["bytes_used"]
+    assert used
+    await proxy.stop()
+    proxy = await start()
+    assert proxy.figures["bytes_used"] == used
+    proxy.clock.advance(4000)
+    await proxy.step()
+    assert (proxy.figures["bytes_used"], proxy.files) == (0, [])
+
+
+async def test_one_process_per_folder(start: StartProxy, s3: S3) -> None:
+    """A second proxy on the same cache folder is refused by name; the first does not notice."""
+    proxy = await start()
+    s3.put("x", b"data")
+    with pytest.raises(CacheInUse, match=r"the cache folder .*/cache is in use by another bucketfront"):
+        await start()
+    assert (await proxy.get("/x")).body == b"data"
+
+
+async def test_another_endpoint_shares_nothing(start: StartProxy, s3: S3, s3_port: int) -> None:
+    """Entries belong to an endpoint: another one with the same bucket and key is another object (I25)."""
+    proxy = await start()
+    s3.put("x", b"data")
+    await proxy.get("/x")
+    await proxy.settled()
+    await proxy.stop()
+    other = Relay(s3_port)
+    await other.start()
+    proxy = await start(origin={"endpoint_url": other.url})
+    assert (await proxy.get("/x")).cache_status.startswith("fwd=miss")
+    await proxy.stop()
+    await other.stop()
+
+
+async def test_every_moment_of_a_fill(start: StartProxy, s3: S3, tmp_path: Path) -> None:
+    """A copy of the folder, taken at any moment of fills, is what a kill would leave there: it starts by itself, and
+    gives right bytes only, whole and by ranges (I14).
+    """
+    bodies = {f"k{number}": pattern(5 * BLOCK + number, number) for number in range(3)}
+    for key, body in bodies.items():
+        s3.put(key, body)
+    proxy = await start()
+    copies: list[Path] = []
+    chunks = 0
+
+    async def copy(_: Seen) -> None:
+        nonlocal chunks
+        chunks += 1
+        if chunks % 9 == 0:
+            copies.append(tmp_path / f"copy{len(copies)}")
+            shutil.copytree(proxy.runtime.settings.cache.dir, copies[-1])
+            # The next copy finds something in the index too.
+            await proxy.runtime.cache.flush()
+
+    proxy.relay.on_body = copy
+    for key, body in bodies.items():
+        assert (await proxy.get(f"/{key}")).body == body
+    await proxy.settled()
+    proxy.relay.on_body = None
+    assert len(copies) > 5
+    for folder in copies:
+        revived = await start(cache={"dir": str(folder)})
+        for key, body in bodies.items():
+            part = await revived.get(f"/{key}", Range=f"bytes={BLOCK + 5}-{3 * BLOCK}")
+            assert part.body == body[BLOCK + 5 : 3 * BLOCK + 1], folder
+            assert (await revived.get(f"/{key}")).body == body, folder
+        await revived.settled()
+        assert revived.figures["corrupt_blocks"] == 0
+        await revived.runtime.evictor.sweep()
+        assert len(revived.files) == 3
+        await revived.stop()
+
+
+@pytest.mark.parametrize("harm", ["flipped", "zeroed", "shortened", "gone"])
+async def test_damage_after_an_unclean_stop(start: StartProxy, s3: S3, tmp_path: Path, harm: str) -> None:
+    """After an unclean stop a damaged block is found before a byte of it is sent; it alone is fetched again (I15)."""
+    body = pattern(6 * BLOCK)
+    s3.put("x", body)
+    proxy = await start()
+    await proxy.get("/x")
+    await proxy.settled()
+    await proxy.step()
+    folder = tmp_path / "copy"
+    shutil.copytree(proxy.runtime.settings.cache.dir, folder)
+    (path,) = (folder / "objects").glob("*/*")
+    with path.open("r+b") as file:
+        file.seek(2 * BLOCK + 77)
+        if harm == "flipped":
+            byte = file.read(1)[0]
+            file.seek(-1, os.SEEK_CUR)
+            file.write(bytes([byte ^ 0x10]))
+        elif harm == "zeroed":
+            file.write(bytes(100))
+        elif harm == "shortened":
+            file.truncate(2 * BLOCK + 77)
+    if harm == "gone":
+        path.unlink()
+    proxy.relay.reset()
+    revived = await start(cache={"dir": str(folder)})
+    answer = await revived.get("/x")
+    assert (answer.status, answer.is_complete) == (200, True)
+    assert answer.body == body
+    await revived.settled()
+    if harm in ("flipped", "zeroed"):
+        assert revived.figures["corrupt_blocks"] == 1
+        assert proxy.relay.calls == [("GET", f"bytes={2 * BLOCK}-{3 * BLOCK - 1}")]
+    else:
+        assert proxy.relay.body_bytes == len(body)
+    proxy.relay.reset()
+    assert (await revived.get("/x")).body == body
+    assert proxy.relay.seen == []
+
+
+@pytest.mark.parametrize("harm", ["garbage", "empty", "cut", "gone", "wal gone"])
+async def test_damaged_index(start: StartProxy, s3: S3, tmp_path: Path, harm: str) -> None:
+    """An index that cannot be read costs the cache, not the start; its files are swept, bytes stay right (I14)."""
+    body = pattern(3 * BLOCK)
+    proxy = await start()
+    s3.put("x", body)
+    await proxy.get("/x")
+    await proxy.settled()
+    await proxy.step()
+    folder = tmp_path / "copy"
+    shutil.copytree(proxy.runtime.settings.cache.dir, folder)
+    database = folder / "index.db"
+    match harm:
+        case "garbage":
+            database.write_bytes(os.urandom(20_000))
+        case "empty":
+            database.write_bytes(b"")
+        case "cut":
+            os.truncate(database, database.stat().st_size // 2)
+        case "gone":
+            database.unlink()
+        case "wal gone":
+            (folder / "index.db-wal").unlink()
+    revived = await start(cache={"dir": str(folder)})
+    answer = await revived.get("/x")
+    assert (answer.status, answer.is_complete) == (200, True)
+    assert answer.body == body
+    await revived.settled()
+    assert (await revived.get("/x")).body == body
+
+
+async def test_schema_of_another_version(start: StartProxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An index of another version is begun anew: an upgrade needs nobody (I14)."""
+    proxy = await start()
+    s3.put("x", b"data")
+    await proxy.get("/x")
+    await proxy.settled()
+    await proxy.stop()
+    monkeypatch.setattr(index, "SCHEMA_VERSION", index.SCHEMA_VERSION + 1)
+    proxy = await start()
+    assert proxy.figures["entries"] == 0
+    assert (await proxy.get("/x")).body == b"data"
+
+
+@asynccontextmanager
+async def serving(config: Path) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
+    """A real `bucketfront serve` and its address."""
+    command = [sys.executable, "-m", "proxy.cli", "serve", "-c", str(config)]
+    root = Path(__file__).parents[2]
+    process = await asyncio.create_subprocess_exec(
+        *command, cwd=root, stderr=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL
+    )
+    assert process.stderr is not None
+    try:
+        address = None
+        async with asyncio.timeout(READY):
+            while line := await process.stderr.readline():
+                if found := re.search(rb"clients +(http\S+)", line):
+                    address = found[1].decode()
+                if b"admin" in line:
+                    break
+        assert address is not None
+        yield process, address
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+async def test_kill_in_the_middle(s3: S3, relay: Relay, tmp_path: Path) -> None:
+    """`kill -9` again and again during fills: each start needs nobody and is soon ready; all bytes are right (I14)."""
+    bodies = {f"k{number}": pattern(16 * BLOCK + number, number) for number in range(6)}
+    for key, body in bodies.items():
+        s3.put(key, body)
+    config = tmp_path / "proxy.yaml"
+    config.write_text(
+        json.dumps(
+            {
+                "server": {"port": 0},
+                "admin": {"port": 0},
+                "origin": {
+                    "endpoint_url": relay.url,
+                    "addressing_style": "path",
+                    "credentials": {"access_key_id": "any", "secret_access_key": "any"},
+                    "part_size": PART,
+                },
+                "mounts": [{"path": "/", "bucket": s3.bucket}],
+                "cache": {"dir": str(tmp_path / "cache"), "block_size": BLOCK, "max_size": "64MiB", "min_free": 0},
+                "access_log": {"path": str(tmp_path / "access.log")},
+            }
+        )
+    )
+    for kill_at in (3 * BLOCK, 20 * BLOCK, 40 * BLOCK):
+        began = relay.body_bytes
+        killed = asyncio.Event()
+
+        async def kill(_: Seen, limit: int = began + kill_at, killed: asyncio.Event = killed) -> None:
+            if relay.body_bytes >= limit:
+                killed.set()
+
+        async with serving(config) as (process, address):
+            relay.on_body = kill
+            clients = [asyncio.create_task(fetch(address, f"/{key}")) for key in bodies]
+            done = asyncio.create_task(killed.wait())
+            await asyncio.wait([done, asyncio.gather(*clients, return_exceptions=True)], return_when="FIRST_COMPLETED")
+            done.cancel()
+            process.send_signal(signal.SIGKILL)
+            await process.wait()
+            answers = await asyncio.gather(*clients, return_exceptions=True)
+        for answer, body in zip(answers, bodies.values(), strict=True):
+            if not isinstance(answer, BaseException):
+                assert body.startswith(answer.body)
+    relay.on_body = None
+    began_at = time.monotonic()
+    async with serving(config) as (_, address):
+        assert time.monotonic() - began_at < READY
+        for key, body in bodies.items():
+            part = await fetch(address, f"/{key}", headers={"Range": f"bytes={3 * BLOCK + 1}-{9 * BLOCK}"})
+            assert part.body == body[3 * BLOCK + 1 : 9 * BLOCK + 1]
+            whole = await fetch(address, f"/{key}")
+            assert (whole.status, whole.is_complete, whole.body == body) == (200, True, True)

@@ -1,0 +1,194 @@
+"""From the bytes of a request target to one S3 key, or a refusal (I23)."""
+
+import pytest
+from proxy_under_test import S3, Proxy, StartProxy
+from ulid import ULID
+
+from proxy.keys import percent_encode
+
+KEYS = [
+    "plain.txt",
+    "a b/c d",
+    "a+b",
+    "a%2Fb",
+    "a%20b",
+    "100%",
+    "a//b",
+    "a///",
+    "/leading",
+    "folder/",
+    "ü/日本語/🎬.mp4",
+    "e\u0301",  # decomposed: another key than the next
+    "\u00e9",
+    "../up",
+    "a/../b",
+    "a/./b",
+    "..",
+    "q?x=1#y&z",
+    "(it's) [a] {b} !$&*,;=:@",
+    "back\\slash",
+    '"quoted"<tag>',
+    "tilde~|^`",
+    "k" * 1024,
+    "ü" * 512,
+]
+
+
+async def test_keys_round_trip(proxy: Proxy, s3: S3) -> None:
+    """Whatever S3 takes as a key comes and goes through the proxy under exactly that key, written either way (I23)."""
+    for number, key in enumerate(KEYS):
+        below, through = b"below %d" % number, b"through %d" % number
+        path = "/" + percent_encode(key)
+        s3.put(key, below)
+        assert (await proxy.get(path)).body == below, key
+        fully = "/" + "".join(f"%{octet:02x}" for octet in key.encode())
+        again = await proxy.get(fully)
+        assert (again.body, again.cache_status) == (below, "hit; ttl=300"), key
+        assert (await proxy.ask("PUT", path, body=through)).status == 201, key
+        assert s3.get(key) == through, key
+        assert (await proxy.get(path)).body == through, key
+    assert sorted(s3.keys()) == sorted(KEYS)
+
+
+async def test_plus_is_a_plus(proxy: Proxy, s3: S3) -> None:
+    """RFC 3986 section 2.2: in a path '+' is no space."""
+    s3.put("a+x", b"plus")
+    s3.put("a x", b"space")
+    assert (await proxy.get("/a+x")).body == b"plus"
+    assert (await proxy.get("/a%2Bx")).cache_status.startswith("hit")
+    assert (await proxy.get("/a%20x")).body == b"space"
+
+
+async def test_query_is_not_part_of_the_key(proxy: Proxy, s3: S3) -> None:
+    """RFC 3986 section 3.4: the query is no part of the path, and does not split the cache (I25)."""
+    s3.put("x", b"data")
+    await proxy.get("/x?v=1")
+    assert (await proxy.get("/x?v=2")).cache_status.startswith("hit")
+
+
+BAD_TARGETS = [
+    "/%ff",  # not UTF-8
+    "/%C3",
+    "/a%ed%a0%80",  # a surrogate
+    "/%",
+    "/a%2",
+    "/%zz",
+    "/%00",
+    "/a%00b",
+    "/" + "k" * 1025,
+    "/" + "%6b" * 1025,
+    "/",  # the mount itself
+    "",
+    "a",
+    "*",
+    "/a#b",
+]
+
+
+async def test_bad_targets(proxy: Proxy) -> None:
+    """A target that spells no key of at most 1024 bytes is 400, and the origin never hears of it (I23)."""
+    for target in BAD_TARGETS:
+        for method in ("GET", "HEAD", "PUT", "DELETE"):
+            assert (await proxy.ask(method, target)).status == 400, (method, target)
+    assert proxy.relay.seen == []
+
+
+@pytest.mark.parametrize("octets", [b"a\0b", b"a\x7fb", "ü".encode(), b"\xff", b"a\rb"])
+async def test_raw_octets_that_no_url_has(proxy: Proxy, octets: bytes) -> None:
+    """RFC 3986 section 2: what has to be escaped is 400 unescaped, in our own words, and the connection closes."""
+    async with proxy.connection() as connection:
+        await connection.send(b"GET /" + octets + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+        answer = await connection.answer()
+        assert answer.status == 400
+        assert answer.headers["Cache-Status"].startswith("bucketfront; ")
+        assert list(answer.json()) == ["error"]
+        assert await connection.rest() == b""
+    assert proxy.relay.seen == []
+
+
+async def test_absolute_form(proxy: Proxy, s3: S3) -> None:
+    """RFC 9112 section 3.2.2: of an absolute target the path counts, never the host (I29)."""
+    s3.put("a/b", b"data")
+    for target in ("http://elsewhere.test/a/b", "https://127.0.0.1:1/a/b?q", "HTTP://x:y@h/a%2Fb"):
+        assert (await proxy.get(target)).body == b"data", target
+    assert len(proxy.relay.seen) == 1
+
+
+async def test_longest_mount_wins(start: StartProxy, s3: S3) -> None:
+    """Of several mounts the longest path that fits decides, with its own bucket, prefix and methods."""
+    other = f"o-{ULID()}".lower()
+    s3.client.create_bucket(Bucket=other)
+    elsewhere = S3(s3.client, other)
+    proxy = await start(
+        mounts=[
+            {"path": "/", "bucket": s3.bucket},
+            {"path": "/video/", "bucket": other, "prefix": "media/"},
+            {"path": "/video/live/", "bucket": s3.bucket, "prefix": "live-", "methods": ["GET", "PUT"]},
+        ]
+    )
+    s3.put("video", b"no slash")
+    s3.put("x", b"root")
+    s3.put("video/x", b"hidden")
+    s3.put("live-x", b"live")
+    elsewhere.put("media/x", b"video")
+    elsewhere.put("media/live/x", b"hidden")
+    for path, body in (("/x", b"root"), ("/video", b"no slash"), ("/video/x", b"video"), ("/video/live/x", b"live")):
+        assert (await proxy.get(path)).body == body, path
+    # Decoding comes first, so an escaped slash cannot slip past a mount.
+    assert (await proxy.get("/video%2Flive%2Fx")).body == b"live"
+    assert (await proxy.ask("PUT", "/video/x", body=b"new")).status == 405
+    assert (await proxy.ask("PUT", "/video/live/y", body=b"new")).headers["Location"] == "/video/live/y"
+    assert s3.get("live-y") == b"new"
+    assert elsewhere.keys() == ["media/live/x", "media/x"]
+
+
+async def test_prefix_counts_towards_the_limit(start: StartProxy, s3: S3) -> None:
+    """The 1024 bytes of a key include the mount's prefix."""
+    proxy = await start(mounts=[{"path": "/", "bucket": s3.bucket, "prefix": "p" * 24}])
+    s3.put("p" * 24 + "k" * 1000, b"data")
+    assert (await proxy.get("/" + "k" * 1000)).body == b"data"
+    assert (await proxy.get("/" + "k" * 1001)).status == 400
+
+
+async def test_no_mount(start: StartProxy, s3: S3) -> None:
+    """A path below no mount is 404, and not one of S3's."""
+    proxy = await start(mounts=[{"path": "/files/", "bucket": s3.bucket}], uploads=None)
+    for path in ("/x", "/", "/files", "/filesx/y"):
+        answer = await proxy.get(path)
+        assert (answer.status, answer.json()) == (404, {"error": "no mount serves this path"}), path
+    assert proxy.relay.seen == []
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "allow"),
+    [
+        ("PUT", "/ro/x", "GET, HEAD"),
+        ("DELETE", "/ro/x", "GET, HEAD"),
+        ("POST", "/ro/", "GET, HEAD"),
+        ("PATCH", "/x", "GET, HEAD, PUT, POST, DELETE"),
+        ("TRACE", "/x", "GET, HEAD, PUT, POST, DELETE"),
+        ("PROPFIND", "/x", "GET, HEAD, PUT, POST, DELETE"),
+        ("POST", "/x", "GET, HEAD, PUT, DELETE"),  # POST goes to folders
+    ],
+)
+async def test_method_not_allowed(start: StartProxy, s3: S3, method: str, target: str, allow: str) -> None:
+    """RFC 9110 section 15.5.6: a method that the path does not take is 405 with `Allow`, before any lookup."""
+    proxy = await start(
+        mounts=[
+            {"path": "/", "bucket": s3.bucket, "methods": ["GET", "HEAD", "PUT", "POST", "DELETE"]},
+            {"path": "/ro/", "bucket": s3.bucket},
+        ]
+    )
+    answer = await proxy.ask(method, target)
+    assert (answer.status, answer.headers["Allow"]) == (405, allow)
+    assert proxy.relay.seen == []
+
+
+async def test_connect_and_upgrade_get_nowhere(proxy: Proxy, s3: S3) -> None:
+    """No tunnels (I24): CONNECT is refused, Upgrade ignored."""
+    s3.put("x", b"data")
+    async with proxy.connection() as connection:
+        await connection.send(b"CONNECT example.test:443 HTTP/1.1\r\nHost: example.test:443\r\n\r\n")
+        assert (await connection.answer()).status in (400, 405)
+    answer = await proxy.get("/x", Upgrade="websocket", Connection="Upgrade")
+    assert answer.status in (200, 400)

@@ -1,0 +1,102 @@
+"""The same answers over TLS, where there is no sendfile (I26)."""
+
+import datetime
+import ssl
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from proxy_under_test import BLOCK, S3, Proxy, StartProxy, pattern
+from wire import connected, fetch
+
+MIB = 1 << 20
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A self-signed certificate for `localhost` and its key, as PEM files."""
+    folder = tmp_path_factory.mktemp("tls")
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    signed = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    (folder / "chain.pem").write_bytes(signed.public_bytes(serialization.Encoding.PEM))
+    (folder / "key.pem").write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
+    return folder / "chain.pem", folder / "key.pem"
+
+
+@pytest.fixture
+def tls(certificate: tuple[Path, Path]) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=str(certificate[0]))
+    context.check_hostname = False  # the address is 127.0.0.1
+    return context
+
+
+@pytest.fixture
+async def tls_proxy(start: StartProxy, certificate: tuple[Path, Path]) -> Proxy:
+    chain, key = certificate
+    return await start(server={"tls": {"certificate": str(chain), "key": str(key)}})
+
+
+async def test_get_over_tls(tls_proxy: Proxy, s3: S3, tls: ssl.SSLContext) -> None:
+    """Whole objects of every size, cold and warm, byte for byte."""
+    assert tls_proxy.address.startswith("https://")
+    for size in (0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 7, 2 * MIB + 1):
+        body = pattern(size)
+        etag = s3.put(f"x{size}", body)
+        for _ in range(2):
+            answer = await fetch(tls_proxy.address, f"/x{size}", tls=tls)
+            assert (answer.status, answer.is_complete, answer.headers["ETag"]) == (200, True, etag)
+            assert answer.body == body
+        assert answer.cache_status.startswith("hit")
+
+
+async def test_ranges_over_tls(tls_proxy: Proxy, s3: S3, tls: ssl.SSLContext) -> None:
+    """Ranges, 416, 304 and HEAD, one after the other on one connection."""
+    body = pattern(MIB)
+    etag = s3.put("x", body)
+    async with connected(tls_proxy.address, tls) as connection:
+        for header, status, span in (
+            (f"bytes={BLOCK - 1}-{BLOCK}", 206, slice(BLOCK - 1, BLOCK + 1)),
+            ("bytes=0-", 206, slice(None)),
+            ("bytes=-100", 206, slice(-100, None)),
+            (f"bytes={MIB // 2}-", 206, slice(MIB // 2, None)),
+            (f"bytes={MIB}-", 416, None),
+        ):
+            answer = await connection.request("GET", "/x", {"Range": header})
+            assert answer.status == status
+            if span is not None:
+                assert answer.body == body[span]
+        assert (await connection.request("GET", "/x", {"If-None-Match": etag})).status == 304
+        assert (await connection.request("HEAD", "/x")).headers["Content-Length"] == str(MIB)
+        assert (await connection.request("PUT", "/y", body=b"data")).status == 201
+        assert (await connection.request("GET", "/y")).body == b"data"
+
+
+async def test_origin_fails_over_tls(tls_proxy: Proxy, s3: S3, tls: ssl.SSLContext) -> None:
+    """Bytes that cannot be had cut the connection over TLS as well (I3)."""
+    body = pattern(6 * BLOCK)
+    s3.put("x", body)
+    await fetch(tls_proxy.address, "/x", headers={"Range": "bytes=0-0"}, tls=tls)
+    await tls_proxy.settled()
+    await tls_proxy.relay.stop()
+    answer = await fetch(tls_proxy.address, "/x", tls=tls)
+    assert (answer.status, answer.is_complete) == (200, False)
+    assert body.startswith(answer.body)

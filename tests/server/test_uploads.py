@@ -1,0 +1,326 @@
+"""PUT, POST and DELETE: what is sent is what S3 gets, whole or not at all, and reads see it at once."""
+
+import asyncio
+import gzip
+import re
+
+import pytest
+from proxy_under_test import BLOCK, S3, Proxy, StartProxy, pattern, until
+from relay import Seen, canned
+from wire import chunked, message
+
+ULID = r"[0-9A-HJKMNP-TV-Z]{26}"
+MIB = 1 << 20
+
+
+async def test_put(proxy: Proxy, s3: S3) -> None:
+    """PUT stores the body and answers 201 with key, Location and S3's own ETag; a GET then gives it back."""
+    body = pattern(3 * BLOCK + 1)
+    answer = await proxy.ask("PUT", "/a%20b/c.bin", {"Content-Type": "text/x-test; charset=utf-8"}, body)
+    assert (answer.status, answer.json()) == (201, {"key": "a b/c.bin"})
+    assert answer.headers["Location"] == "/a%20b/c.bin"
+    assert answer.headers["Content-Type"] == "application/json"
+    stored = s3.head("a b/c.bin")
+    assert answer.headers["ETag"] == stored["ETag"]
+    assert stored["ContentType"] == "text/x-test; charset=utf-8"
+    assert s3.get("a b/c.bin") == body
+    got = await proxy.get("/a%20b/c.bin")
+    assert (got.body, got.headers["ETag"]) == (body, stored["ETag"])
+
+
+@pytest.mark.parametrize(
+    ("target", "key"),
+    [
+        ("/upload", ULID),
+        ("/upload/", ULID),
+        ("/upload/x.bin", r"x\.bin"),
+        ("/upload/a/b%20c", "a/b c"),
+        ("/upload/a/", f"a/{ULID}"),
+        ("/folder/", f"folder/{ULID}"),
+        ("/", ULID),
+    ],
+)
+async def test_post(proxy: Proxy, s3: S3, target: str, key: str) -> None:
+    """POST to a folder, or to the upload route, makes a ULID where no key is named; Location leads to the object."""
+    answer = await proxy.ask("POST", target, body=b"data")
+    assert answer.status == 201
+    made = answer.json()["key"]
+    assert re.fullmatch(key, made)
+    assert s3.keys() == [made]
+    assert answer.headers["ETag"] == s3.head(made)["ETag"]
+    assert (await proxy.get(answer.headers["Location"])).body == b"data"
+
+
+async def test_upload_route_of_its_own(start: StartProxy, s3: S3) -> None:
+    """The upload route writes into its mount, whatever the mount's methods; Location is below that mount."""
+    proxy = await start(
+        mounts=[{"path": "/", "bucket": s3.bucket, "prefix": "root/"}, {"path": "/download/", "bucket": s3.bucket}],
+        uploads={"path": "/in", "mount": "/download/"},
+    )
+    answer = await proxy.ask("POST", "/in/x.txt", body=b"data")
+    assert (answer.status, answer.json(), answer.headers["Location"]) == (201, {"key": "x.txt"}, "/download/x.txt")
+    assert s3.keys() == ["x.txt"]
+    assert (await proxy.ask("PUT", "/download/x.txt", body=b"no")).status == 405
+
+
+@pytest.mark.parametrize("size", [0, 1, 8 * MIB - 1, 8 * MIB, 17 * MIB])
+async def test_chunked(proxy: Proxy, s3: S3, size: int) -> None:
+    """A body of unknown length arrives whole, in parts where it is large, and nothing of it is left unfinished."""
+    body = pattern(size)
+    pieces = [body[at : at + MIB - 7] for at in range(0, size, MIB - 7)]
+    answer = await proxy.ask("PUT", "/x", {"Transfer-Encoding": "chunked"}, chunked(*pieces))
+    assert answer.status == 201
+    assert s3.get("x") == body
+    assert "Uploads" not in s3.client.list_multipart_uploads(Bucket=s3.bucket)
+
+
+async def test_empty_body(proxy: Proxy, s3: S3) -> None:
+    """RFC 9112 section 6.3: no framing field means an empty body, and that is an object too."""
+    assert (await proxy.ask("PUT", "/x")).status == 201
+    assert s3.get("x") == b""
+
+
+async def test_expect_continue(proxy: Proxy, s3: S3) -> None:
+    """RFC 9110 section 10.1.1: the 100 comes before the body is sent, the 201 after it."""
+    async with proxy.connection() as connection:
+        await connection.send(message("PUT", "/x", {"Expect": "100-continue", "Content-Length": "4"}))
+        assert (await connection.head()).status == 100
+        await connection.send(b"data")
+        assert (await connection.answer("PUT")).status == 201
+        assert (await connection.request("GET", "/x")).body == b"data"
+    assert s3.get("x") == b"data"
+
+
+REFUSED = [
+    # target, headers, status
+    ("/x", {"Content-Length": "1001"}, 413),
+    ("/ro/x", {"Content-Length": "4"}, 405),
+    ("/%ff", {"Content-Length": "4"}, 400),
+    ("/x", {"Content-Length": "4", "x-amz-content-sha256": "STREAMING-AWS4-HMAC-SHA256-PAYLOAD"}, 501),
+    ("/x", {"Content-Length": "4", "Content-Encoding": "aws-chunked"}, 501),
+    ("/x", {"Content-Length": "4", "Content-Encoding": "gzip, AWS-Chunked"}, 501),  # RFC 9110 section 8.4.1
+]
+
+
+async def test_refused_before_the_body(start: StartProxy, s3: S3) -> None:
+    """What the head alone forbids is refused without a 100, the origin is not asked, and the connection closes (I24)."""
+    proxy = await start(
+        mounts=[
+            {"path": "/", "bucket": s3.bucket, "methods": ["GET", "PUT"]},
+            {"path": "/ro/", "bucket": s3.bucket},
+        ],
+        uploads={"max_size": 1000},
+    )
+
+    async def answered(target: str, headers: dict[str, str]) -> tuple[int, bytes]:
+        async with proxy.connection() as connection:
+            await connection.send(message("PUT", target, {**headers, "Expect": "100-continue"}))
+            answer = await connection.answer("PUT")
+            return answer.status, b"" if answer.status == 100 else await connection.rest()
+
+    found = await asyncio.gather(*(answered(target, headers) for target, headers, _ in REFUSED))
+    assert found == [(status, b"") for _, _, status in REFUSED]
+    assert proxy.relay.seen == []
+
+
+async def test_body_of_a_refused_upload_is_no_request(start: StartProxy, s3: S3) -> None:
+    """After an error to an upload the connection never takes the body for the next request (I24)."""
+    proxy = await start(mounts=[{"path": "/", "bucket": s3.bucket}], uploads=None)
+    s3.put("x", b"secret")
+    hidden = message("GET", "/x")
+    for headers, body in (({}, hidden), ({"Transfer-Encoding": "chunked"}, chunked(hidden) + hidden)):
+        async with proxy.connection() as connection:
+            await connection.send(message("PUT", "/y", headers, body))
+            assert (await connection.answer("PUT")).status == 405
+            assert b"secret" not in await connection.rest()
+    assert proxy.relay.seen == []
+
+
+async def test_body_of_a_get_is_no_request(proxy: Proxy, s3: S3) -> None:
+    """A GET may have a body (RFC 9110 section 9.3.1): it is skipped, cold and warm, and never parsed (I24)."""
+    s3.put("x", b"data")
+    s3.put("hidden", b"secret")
+    async with proxy.connection() as connection:
+        for _ in range(2):
+            answer = await connection.request("GET", "/x", body=message("GET", "/hidden"))
+            assert answer.body == b"data"
+    assert [seen for seen in proxy.relay.seen if seen.target.endswith("hidden")] == []
+
+
+@pytest.mark.parametrize("size", [1001, 200_000])
+@pytest.mark.parametrize("is_chunked", [False, True])
+async def test_too_large(start: StartProxy, s3: S3, size: int, is_chunked: bool) -> None:
+    """A body over `uploads.max_size` is 413, with a declared length and without; nothing is stored (I8)."""
+    proxy = await start(uploads={"max_size": 1000})
+    s3.put("x", b"old")
+    body = bytes(size)
+    headers = {"Transfer-Encoding": "chunked"} if is_chunked else {}
+    answer = await proxy.ask("PUT", "/x", headers, chunked(body) if is_chunked else body)
+    assert answer.status == 413
+    assert s3.get("x") == b"old"
+    assert (await proxy.get("/x")).body == b"old"
+
+
+async def test_max_size_itself_is_allowed(start: StartProxy, s3: S3) -> None:
+    """The limit is inclusive."""
+    proxy = await start(uploads={"max_size": 1000})
+    assert (await proxy.ask("PUT", "/x", body=bytes(1000))).status == 201
+    headers = {"Transfer-Encoding": "chunked"}
+    assert (await proxy.ask("PUT", "/y", headers, chunked(bytes(1000)))).status == 201
+
+
+async def test_too_large_after_the_first_parts(start: StartProxy, s3: S3) -> None:
+    """A body of unknown length that turns out too large leaves neither an object nor parts that cost money (I8)."""
+    proxy = await start(uploads={"max_size": 9 * MIB})
+    pieces = [bytes(MIB)] * 10
+    answer = await proxy.ask("PUT", "/x", {"Transfer-Encoding": "chunked"}, chunked(*pieces))
+    assert answer.status == 413
+    assert s3.keys() == []
+    assert "Uploads" not in s3.client.list_multipart_uploads(Bucket=s3.bucket)
+
+
+@pytest.mark.parametrize(
+    ("headers", "sent"),
+    [
+        ({"Content-Length": str(MIB)}, bytes(MIB // 2)),
+        ({"Content-Length": "10"}, b"half"),
+        ({"Transfer-Encoding": "chunked"}, chunked(bytes(MIB), end=False)),
+        ({"Transfer-Encoding": "chunked"}, chunked(b"half", end=False)),
+        ({"Transfer-Encoding": "chunked"}, b"10\r\nhalf"),
+        ({"Transfer-Encoding": "chunked"}, chunked(bytes(9 * MIB), end=False)),
+    ],
+    ids=["declared", "declared-small", "chunked", "chunked-small", "in-a-chunk", "multipart"],
+)
+async def test_client_that_leaves_half_way(proxy: Proxy, s3: S3, headers: dict[str, str], sent: bytes) -> None:
+    """A client that closes early never makes a shorter object: the old version stays (I8)."""
+    s3.put("x", b"old")
+    assert (await proxy.get("/x")).body == b"old"
+    async with proxy.connection() as connection:
+        await connection.send(message("PUT", "/x", headers) + sent)
+    await until(lambda: any(line["method"] == "PUT" for line in proxy.log) and not proxy.relay.running)
+    assert s3.get("x") == b"old"
+    assert (await proxy.get("/x")).body == b"old"
+    assert "Uploads" not in s3.client.list_multipart_uploads(Bucket=s3.bucket)
+
+
+async def test_read_your_writes(proxy: Proxy, s3: S3) -> None:
+    """After a 2xx every read gives the new state, whatever was cached before, a 404 included (I5)."""
+    assert (await proxy.get("/x")).status == 404
+    for body in (b"one", b"two", b"three"):
+        assert (await proxy.ask("PUT", "/x", body=body)).status == 201
+        for _ in range(2):
+            assert (await proxy.get("/x")).body == body
+        assert (await proxy.ask("HEAD", "/x")).headers["Content-Length"] == str(len(body))
+    assert (await proxy.ask("DELETE", "/x")).status == 204
+    assert (await proxy.get("/x")).status == 404
+    assert s3.keys() == []
+
+
+async def test_delete_of_what_is_not_there(proxy: Proxy) -> None:
+    """DELETE is idempotent: 204 where there was nothing, as in S3."""
+    for _ in range(2):
+        answer = await proxy.ask("DELETE", "/never")
+        assert (answer.status, answer.body) == (204, b"")
+
+
+async def test_fill_from_before_a_write_is_not_kept(proxy: Proxy, s3: S3) -> None:
+    """A GET that asked the origin before a PUT may show the old version, but leaves nothing of it behind (I6)."""
+    old, new = pattern(2 * BLOCK, 1), pattern(2 * BLOCK, 2)
+    s3.put("x", old)
+    gate = asyncio.Event()
+    held = asyncio.Event()
+
+    async def hold(seen: Seen) -> None:
+        if seen.method == "GET" and not gate.is_set():
+            held.set()
+            await gate.wait()
+
+    proxy.relay.on_body = hold
+    racing = asyncio.create_task(proxy.get("/x"))
+    await held.wait()
+    assert (await proxy.ask("PUT", "/x", body=new)).status == 201
+    reading = asyncio.create_task(proxy.get("/x"))
+    gate.set()
+    first = await racing
+    assert first.body in (old, new) or not first.is_complete
+    assert (await reading).body == new
+    assert (await proxy.get("/x")).body == new
+
+
+async def test_lookup_from_before_a_delete_is_not_kept(proxy: Proxy, s3: S3) -> None:
+    """The same for a lookup whose answer arrives only after the DELETE (I6)."""
+    s3.put("x", b"old")
+    gate, held = asyncio.Event(), asyncio.Event()
+
+    async def hold(seen: Seen) -> bytes | None:
+        if seen.method == "GET" and not gate.is_set():
+            held.set()
+            await gate.wait()
+        return None
+
+    proxy.relay.on_request = hold
+    racing = asyncio.create_task(proxy.get("/x"))
+    await held.wait()
+    assert (await proxy.ask("DELETE", "/x")).status == 204
+    s3.put("x", b"stranger")  # what the held request will find
+    gate.set()
+    assert (await racing).body == b"stranger"
+    s3.delete("x")
+    assert (await proxy.get("/x")).status == 404
+
+
+async def test_encoded_bodies_stay_as_sent(proxy: Proxy, s3: S3) -> None:
+    """A gzip body is stored and given back as it was sent, with its Content-Encoding, and never decompressed (I24)."""
+    body = gzip.compress(pattern(10_000))
+    await proxy.ask("PUT", "/x", {"Content-Encoding": "gzip"}, body)
+    assert s3.get("x") == body
+    answer = await proxy.get("/x")
+    assert (answer.body, answer.headers["Content-Encoding"]) == (body, "gzip")
+    await proxy.ask("PUT", "/y", {"Content-Encoding": "gzip", "Transfer-Encoding": "chunked"}, chunked(b"no gzip"))
+    assert s3.get("y") == b"no gzip"
+
+
+async def test_object_headers_are_stored(proxy: Proxy, s3: S3) -> None:
+    """The allow-listed fields and user metadata go to S3; nothing else of the client does (I25)."""
+    await proxy.ask(
+        "PUT",
+        "/x",
+        {
+            "Content-Type": "text/css",
+            "Cache-Control": "max-age=5",
+            "Content-Disposition": "inline",
+            "x-amz-meta-who": "me",
+            "x-amz-acl": "public-read",
+            "x-amz-storage-class": "GLACIER",
+            "Cookie": "secret",
+        },
+        b"data",
+    )
+    answer = await proxy.get("/x")
+    assert answer.headers["Content-Type"] == "text/css"
+    assert answer.headers["Cache-Control"] == "max-age=5"
+    assert answer.headers["Content-Disposition"] == "inline"
+    assert answer.headers["x-amz-meta-who"] == "me"
+    put = next(seen for seen in proxy.relay.seen if seen.method == "PUT")
+    assert not {"x-amz-acl", "x-amz-storage-class", "cookie"} & put.headers.keys()
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "told"),
+    [(400, "BadDigest", 400), (409, "OperationAborted", 400), (403, "AccessDenied", 403), (503, "SlowDown", 502)],
+)
+async def test_refused_by_s3(proxy: Proxy, s3: S3, status: int, code: str, told: int) -> None:
+    """What S3 refuses the client hears about, in few words; the old version stays and is read again (I8, I9)."""
+    s3.put("x", b"old")
+    assert (await proxy.get("/x")).body == b"old"
+
+    async def refuse(seen: Seen) -> bytes | None:
+        return canned(status, code) if seen.method == "PUT" else None
+
+    proxy.relay.on_request = refuse
+    answer = await proxy.ask("PUT", "/x", {"Content-MD5": "AAAAAAAAAAAAAAAAAAAAAA=="}, b"data")
+    assert answer.status == told
+    assert code not in answer.body.decode()
+    proxy.relay.reset()
+    assert (await proxy.get("/x")).body == b"old"
+    assert len(proxy.relay.seen) == 1

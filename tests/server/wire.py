@@ -1,0 +1,134 @@
+"""A client that sends exact bytes and sees exact bytes: no normalised paths, no hidden retries, no joined headers."""
+
+import asyncio
+import contextlib
+import json as jsonlib
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from multidict import CIMultiDict, CIMultiDictProxy
+
+DEADLINE = 15.0  # seconds: a hang is a failure, not a wait
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    status: int
+    headers: CIMultiDictProxy[str]
+
+    @property
+    def cache_status(self) -> str:
+        """Without the cache's name: `hit; ttl=300`."""
+        return self.headers["Cache-Status"].removeprefix("bucketfront; ")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer(Head):
+    """A whole answer. `is_complete` is False where the connection ended before its declared length."""
+
+    body: bytes
+    is_complete: bool = True
+
+    def json(self) -> Any:
+        return jsonlib.loads(self.body)
+
+
+class Connection:
+    """One connection to the proxy."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    async def send(self, data: bytes) -> None:
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def request(
+        self, method: str, target: str, headers: Mapping[str, str] | None = None, body: bytes | None = None
+    ) -> Answer:
+        await self.send(message(method, target, headers, body))
+        return await self.answer(method)
+
+    async def head(self) -> Head:
+        async with asyncio.timeout(DEADLINE):
+            lines = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        fields: CIMultiDict[str] = CIMultiDict()
+        for line in lines[1:-2]:
+            name, _, value = line.partition(":")
+            fields.add(name, value.strip())
+        return Head(int(lines[0].split(" ")[1]), CIMultiDictProxy(fields))
+
+    async def answer(self, method: str = "GET") -> Answer:
+        head = await self.head()
+        length = int(head.headers.get("Content-Length", 0))
+        if method == "HEAD" or head.status in (100, 204, 304):
+            length = 0
+        body, is_complete = b"", True
+        async with asyncio.timeout(DEADLINE):
+            try:
+                body = await self.reader.readexactly(length)
+            except asyncio.IncompleteReadError as error:
+                body, is_complete = error.partial, False
+            except ConnectionError:
+                is_complete = False
+        return Answer(head.status, head.headers, body, is_complete)
+
+    async def rest(self) -> bytes:
+        """What still comes until the other side closes."""
+        async with asyncio.timeout(DEADLINE):
+            with contextlib.suppress(ConnectionError):
+                return await self.reader.read()
+        return b""
+
+    async def close(self) -> None:
+        self.writer.close()
+        with contextlib.suppress(ConnectionError, ssl.SSLError):
+            await self.writer.wait_closed()
+
+    def abort(self) -> None:
+        """Leave without a word: a reset."""
+        self.writer.transport.abort()
+
+
+def message(method: str, target: str, headers: Mapping[str, str] | None = None, body: bytes | None = None) -> bytes:
+    """A request as bytes; `Host` and, with a body, `Content-Length` unless `headers` say otherwise."""
+    told = {"Host": "proxy.test", **(headers or {})}
+    if body is not None and not {"Content-Length", "Transfer-Encoding"} & told.keys():
+        told["Content-Length"] = str(len(body))
+    lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in told.items())]
+    return "\r\n".join([*lines, "", ""]).encode("utf-8", "surrogateescape") + (body or b"")
+
+
+def chunked(*pieces: bytes, end: bool = True) -> bytes:
+    """RFC 9112 section 7.1."""
+    framed = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces)
+    return framed + (b"0\r\n\r\n" if end else b"")
+
+
+@contextlib.asynccontextmanager
+async def connected(address: str, tls: ssl.SSLContext | None = None) -> AsyncIterator[Connection]:
+    where = urlsplit(address)
+    reader, writer = await asyncio.open_connection(where.hostname, where.port, ssl=tls)
+    connection = Connection(reader, writer)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def fetch(
+    address: str,
+    target: str,
+    *,
+    method: str = "GET",
+    headers: Mapping[str, str] | None = None,
+    body: bytes | None = None,
+    tls: ssl.SSLContext | None = None,
+) -> Answer:
+    """One request on a connection of its own."""
+    async with connected(address, tls) as connection:
+        return await connection.request(method, target, headers, body)
