@@ -262,10 +262,14 @@ class Fill:
         if self._changed is not None or (self._entry.removed and not self._entry.pins):
             return
         size = self._supply.block_size
-        ahead = Span(demand.offset, min(demand.stop, demand.offset + demand.window))
+        # A part begins within the window and may end beyond it: else the window's edge would cut small ones.
+        edge = demand.offset + demand.window
+        ahead = Span(demand.offset, min(demand.stop, edge + self._supply.part_size))
         part_blocks = max(1, self._supply.part_size // size)
         for run in list(self._missing(ahead)):
             for start in range(run.start, run.stop, part_blocks):
+                if start * size >= edge:
+                    return
                 is_urgent = demand.is_waiting and start == demand.offset // size
                 if not is_urgent and not self._may_read_ahead(demand):
                     return
