@@ -36,10 +36,12 @@ What the rows mean:
   one that is present, just ahead of the running parts, inside a running part ahead of what is written, and 10, 50,
   75 and 99 % of the object. For nginx one round of each, all at once; for bucketfront {rounds} rounds, one by one.
 - **3** What the origin sent until nothing more came. nginx without slices fetches the whole object.
-- **4** One client, three cold objects one after the other (nginx: one).
+- **4** One client, three cold objects one after the other (nginx: one); the goal is held
+  against the median and the worst of them alike.
 - **5** No goal: reported for comparison.
 
-nginx, whole: `proxy_cache` with `proxy_cache_lock`; slice: `slice 1m` as well. One worker process.
+nginx, whole: `proxy_cache` with `proxy_cache_lock`; slice: `slice 1m` as well. One worker process, with
+`open_file_cache`: without it 100 clients of slices run out of descriptors.
 Figures, with details of each, are in `bench/results/latest.json`.
 """
 

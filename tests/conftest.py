@@ -17,13 +17,13 @@ from proxy.origin import embedded_server
 
 ClientOf = Callable[[OriginSettings], Any]
 
+BUCKET = "bucket"
+
 
 def _settings(endpoint_url: str, access_key: str, secret_key: str) -> OriginSettings:
     return OriginSettings(
         endpoint_url=endpoint_url,
-        credentials=StaticCredentials(
-            access_key_id=SecretStr(access_key), secret_access_key=SecretStr(secret_key)
-        ),
+        credentials=StaticCredentials(access_key_id=SecretStr(access_key), secret_access_key=SecretStr(secret_key)),
     )
 
 
@@ -58,6 +58,26 @@ def client_of() -> Iterator[ClientOf]:
             return clients[settings.endpoint_url]
 
         yield client
+
+
+@pytest.fixture
+def bucket_of(client_of: ClientOf) -> Iterator[Callable[[OriginSettings], str]]:
+    """The name of a server's bucket. It is empty again after the test: SeaweedFS has room for few buckets."""
+    used: list[Any] = []
+
+    def bucket(settings: OriginSettings) -> str:
+        client = client_of(settings)
+        if BUCKET not in {found["Name"] for found in client.list_buckets()["Buckets"]}:
+            client.create_bucket(Bucket=BUCKET)
+        used.append(client)
+        return BUCKET
+
+    yield bucket
+    for client in used:
+        for item in client.list_objects_v2(Bucket=BUCKET).get("Contents", ()):
+            client.delete_object(Bucket=BUCKET, Key=item["Key"])
+        for upload in client.list_multipart_uploads(Bucket=BUCKET).get("Uploads", ()):
+            client.abort_multipart_upload(Bucket=BUCKET, Key=upload["Key"], UploadId=upload["UploadId"])
 
 
 def _client(settings: OriginSettings) -> Any:

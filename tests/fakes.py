@@ -162,7 +162,7 @@ class FakeOrigin:
     def _matches(self, stored: Stored, if_match: str | None) -> bool:
         return if_match is None or if_match == stored.metadata.etag
 
-    def _cut(self, start: int) -> int | None:  # noqa: ARG002 - for subclasses
+    def _cut(self, start: int) -> int | None:
         return None
 
     async def _before_call(self) -> None: ...
@@ -347,6 +347,7 @@ class RawServer:
         self._tasks: set[asyncio.Task[None]] = set()
         self.connections: list[RawConnection] = []
         self.heads: list[Head] = []
+        self.asked = asyncio.Event()  # a first head came
 
     @property
     def endpoint_url(self) -> str:
@@ -378,6 +379,7 @@ class RawServer:
         try:
             while (head := await connection.head()) is not None:
                 self.heads.append(head)
+                self.asked.set()
                 await self._script(connection, head)
         finally:
             connection.writer.close()

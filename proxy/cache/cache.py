@@ -123,7 +123,7 @@ class Cache:
                 entry, status = found
                 revalidate = False
             try:
-                if not wants_body or await self._open(entry):
+                if await self._open(entry, wants_body=wants_body):
                     self._entries.touch(entry, self._clock())
                     return Reader(self, entry, status)
             except BaseException:
@@ -196,7 +196,7 @@ class Cache:
         if isinstance(answer, NotModified):
             if stale is None:
                 raise OriginUnavailable(f"{key}: the origin answered 304 to an unconditional request")
-            if not stale.removed:
+            if not stale.removed and not lookup.is_superseded:
                 self._entries.validated(stale, asked_at)
             self._entries.pin(stale)
             return Learned(stale, 304)
@@ -207,21 +207,30 @@ class Cache:
         metadata = answer.metadata if isinstance(answer, Answer) else answer
         entry = self._entries.create(key, metadata, asked_at)
         self._entries.pin(entry)
-        if entry.freshness.storable and not lookup.is_superseded:
+        try:
+            if isinstance(answer, Answer):
+                # Before anybody else can see the entry: an entry gets one file in its life.
+                await self._give_file(entry)
+        except BaseException:
+            assert isinstance(answer, Answer)
+            answer.body.close()
+            self._drop(entry)
+            self._unpin(entry)
+            raise
+        if not lookup.is_superseded:
+            # Also a version that is not to be kept takes the place of the one before.
             self._absences.forget(key.__eq__)
             old = self._entries.publish(entry)
             if old is not None:
                 self._discard(old)
-        else:
-            self._entries.remove(entry)
+        if lookup.is_superseded or not entry.freshness.storable:
+            self._drop(entry)
         if not isinstance(answer, Answer):
             return Learned(entry, 200)
-        try:
-            await self._receive(entry, answer)
-        except BaseException:
+        if entry.file is None:
             answer.body.close()
-            self._unpin(entry)
-            raise
+        else:
+            self._fill_of(entry).adopt(answer)
         return Learned(entry, 206)
 
     async def _ask_origin(
@@ -246,14 +255,12 @@ class Cache:
         stop = start + limit
         return FromTo(start, stop if part.stop is None else min(stop, -(-part.stop // size) * size))
 
-    async def _receive(self, entry: Entry, answer: Answer) -> None:
-        """Turn the answer of a lookup into the entry's first flight."""
+    async def _give_file(self, entry: Entry) -> None:
+        """Have a file for the entry's bytes, unless the disk or the budget refuses: then they pass through."""
         try:
             await self._create_file(entry)
-        except StoreError:
-            answer.body.close()
-            return
-        self._fill_of(entry).adopt(answer)
+        except StoreError as error:
+            log.info("%s goes on uncached: %s", entry.key, error)
 
     async def _create_file(self, entry: Entry) -> None:
         """Raises StoreError, StoreFull: the entry stays metadata only."""
@@ -268,7 +275,7 @@ class Cache:
             self._entries.budget.give_back(ENTRY_BYTES)
             raise
         self._entries.attach(entry, file)
-        if entry.removed:
+        if entry.removed:  # purged while its file was made
             self._discard(entry)
 
     def _fill_of(self, entry: Entry) -> Fill:
@@ -276,12 +283,15 @@ class Cache:
             entry.fill = Fill(entry, self.supply)
         return entry.fill
 
-    async def _open(self, entry: Entry) -> bool:
-        """Have the entry's file open, or know that it has none. False: the entry cannot be used."""
-        if entry.file is not None or not entry.metadata.size or not self._store.is_usable:
+    async def _open(self, entry: Entry, *, wants_body: bool) -> bool:
+        """Have the entry's file open, or know that it has none. False: the entry cannot be used.
+
+        A HEAD, too, needs the file of an entry that has one: what was purged has only its row left after a kill (I27).
+        """
+        if entry.file is not None or not self._store.is_usable:
             return True
-        if entry.removed and entry.file_name is None:
-            # Not to be kept (no-store, or superseded) and without a file: its bytes pass through.
+        if entry.file_name is None and (entry.removed or not wants_body or not entry.metadata.size):
+            # Nothing to read, or not to be kept: then its bytes pass through.
             return True
         task = self._opening.get(entry.id)
         if task is None:
@@ -294,12 +304,12 @@ class Cache:
         self._entries.pin(entry)
         try:
             if entry.file_name is None:
-                await self._create_file(entry)
+                await self._give_file(entry)
                 return
             size = entry.metadata.size
             known = blocks.present_spans(entry.present, size, self.supply.block_size)
             file = await self._store.open_file(
-                entry.file_name, size, known if self._entries.is_suspect(entry) else None
+                entry.file_name, size, known if self._entries.wants_trimming(entry) else None
             )
             if file is not None:
                 self._entries.attach(entry, file)
@@ -379,10 +389,15 @@ class Cache:
     async def _unlink(self, entry: Entry) -> None:
         if entry.file_name is None or entry.unlinked:
             return
-        await self._store.remove(entry.file_name)
-        entry.unlinked = True
-        if not entry.pins:
-            await self._close_file(entry)
+        try:
+            await self._store.remove(entry.file_name)
+        except StoreError:
+            entry.left_behind = True
+            raise
+        finally:
+            entry.unlinked = True
+            if not entry.pins:
+                await self._close_file(entry)
 
     async def _close_file(self, entry: Entry) -> None:
         file, entry.file = entry.file, None
@@ -390,7 +405,8 @@ class Cache:
             if file is not None:
                 await self._store.close_file(file)
         finally:
-            self._entries.settle(entry)
+            if not entry.left_behind:
+                self._entries.settle(entry)
 
     def _unpin(self, entry: Entry) -> None:
         if self._entries.unpin(entry):

@@ -88,7 +88,7 @@ class Entries:
         return Entry(self._index.new_id(), key, metadata, freshness, now, self._index.epoch)
 
     def publish(self, entry: Entry) -> Entry | None:
-        """Make it the one that answers for its key. Returns the one it replaces, removed, for `discard`."""
+        """Make it the one that answers for its key. Returns the one it replaces, removed: its file is to go."""
         old = self.get(entry.key)
         if old is not None:
             self.remove(old)
@@ -98,8 +98,12 @@ class Entries:
         return old
 
     def attach(self, entry: Entry, file: StoredFile) -> None:
-        """The entry has a file now. Its own overhead must have been taken from the budget before."""
+        """The entry has a file now, made or opened. Its own overhead was taken from the budget before."""
+        assert entry.file is None
         entry.file = file
+        if entry.file_name is not None and (excess := self._excess(entry)):
+            entry.bytes -= excess
+            self._budget.give_back(excess)
         if not entry.unverified:
             entry.epoch = self._index.epoch
         if entry.file_name is None:
@@ -108,9 +112,15 @@ class Entries:
             self._count += not entry.removed
         self._mark_dirty(entry)
 
-    def is_suspect(self, entry: Entry) -> bool:
-        """Its file was written before an unclean stop: blocks need verifying, bytes beside them need punching."""
-        return entry.epoch < self._index.epoch
+    def wants_trimming(self, entry: Entry) -> bool:
+        """Its file may hold bytes beside its present blocks: it was being written at an unclean stop, or a flight left
+        a block begun. They are punched out when it is opened.
+        """
+        return entry.epoch < self._index.epoch or self._excess(entry) > 0
+
+    def _excess(self, entry: Entry) -> int:
+        """Bytes charged for begun blocks that nobody knows of any more."""
+        return entry.bytes - ENTRY_BYTES - blocks.allocated(entry.charged, entry.metadata.size, self._block_size)
 
     # --- using ---------------------------------------------------------------------------------------------
 

@@ -20,9 +20,9 @@ class Entry:
     """
 
     __slots__ = (
-        "accessed_at", "bytes", "charged", "epoch", "file", "file_name", "fill", "freshness", "id", "key", "lost",
-        "metadata", "new_sums", "pins", "present", "published", "removed", "stored_at", "unlinked", "unverified",
-        "validated_at",
+        "accessed_at", "bytes", "charged", "epoch", "file", "file_name", "fill", "freshness", "id", "key",
+        "left_behind", "lost", "metadata", "new_sums", "pins", "present", "published", "removed", "stored_at",
+        "unlinked", "unverified", "validated_at",
     )  # fmt: skip
 
     def __init__(
@@ -47,6 +47,7 @@ class Entry:
         self.published = False  # reachable by its key
         self.removed = False  # no longer reachable; its file goes, or is gone
         self.unlinked = False
+        self.left_behind = False  # the disk refused to unlink it: its bytes stay charged, the next start sweeps it
 
     @classmethod
     def from_row(cls, row: Row, freshness: Freshness, epoch: int) -> "Entry":

@@ -111,8 +111,18 @@ async def _sendfile(request: web.BaseRequest, fd: int, stretch: Span) -> None:
         raise ConnectionResetError("the client left")
     loop = asyncio.get_running_loop()
     try:
-        sent = await loop.sendfile(transport, _Descriptor(fd), stretch.start, stretch.length)  # type: ignore[arg-type]
-    except RuntimeError as error:  # asyncio's way to say that the transport closed meanwhile
+        sent = await loop.sendfile(
+            transport,
+            _Descriptor(fd),  # type: ignore[arg-type]
+            stretch.start,
+            stretch.length,
+            fallback=False,
+        )
+    except (RuntimeError, asyncio.SendfileNotAvailableError) as error:
+        # asyncio says the first of a transport that closed meanwhile, the second of any OSError before the first byte.
+        cause = error.__context__
+        if isinstance(cause, OSError) and not isinstance(cause, ConnectionError) and not transport.is_closing():
+            raise StoreError(f"sendfile from the cache failed: {cause.strerror}") from error
         raise ConnectionResetError("the client left") from error
     if sent != stretch.length:
         raise EOFError(f"the cached file ended {stretch.length - sent} bytes early")

@@ -422,7 +422,9 @@ class Rig:
             on_disk = files[row["file"]].stat().st_blocks * 512
             spare = row["bytes"] - on_disk
             # The file system may need a block for the map of a file with many holes: the overhead is for that.
-            assert 0 <= spare <= ENTRY_BYTES + begun, f"{row['key']} takes {on_disk} bytes and is charged {row['bytes']}"
+            assert 0 <= spare <= ENTRY_BYTES + begun, (
+                f"{row['key']} takes {on_disk} bytes and is charged {row['bytes']}"
+            )
 
     def rows(self) -> list[sqlite3.Row]:
         with sqlite3.connect(self.root / "index.db") as database:

@@ -47,9 +47,7 @@ def test_a_disk_below_its_floor_has_negative_room() -> None:
 
 
 @given(amounts, st.lists(amounts, max_size=5), amounts, amounts, amounts)
-def test_room_never_exceeds_either_bound(
-    limit: int, taken: list[int], free: int, floor: int, overhead: int
-) -> None:
+def test_room_never_exceeds_either_bound(limit: int, taken: list[int], free: int, floor: int, overhead: int) -> None:
     """Room is within `max_size` and within the free space less what was taken since it was sampled (I17)."""
     budget = Budget(limit, floor=floor, overhead=overhead)
     budget.sample(free)

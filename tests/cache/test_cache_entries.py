@@ -287,7 +287,9 @@ def test_a_begun_block_stays_charged(tmp_path: Path) -> None:
         assert again.bytes == ENTRY_BYTES + BLOCK
 
 
-@pytest.mark.parametrize("header", [("Expires", "Thu, 01 Jan 2037 00:00:00 GMT"), ("Cache-Control", "max-age=9999999999")])
+@pytest.mark.parametrize(
+    "header", [("Expires", "Thu, 01 Jan 2037 00:00:00 GMT"), ("Cache-Control", "max-age=9999999999")]
+)
 def test_a_soft_purge_outlasts_a_reload(tmp_path: Path, header: tuple[str, str]) -> None:
     """An entry marked stale is stale after it was read from the index again, whatever its headers say (I27)."""
     with world(tmp_path, hot_limit=0) as made:

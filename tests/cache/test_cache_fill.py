@@ -352,6 +352,7 @@ async def test_a_flight_cancelled_before_it_began_ends_all_the_same(tmp_path: Pa
     async with Rig(tmp_path, after_disconnect="stop") as rig:
         data = rig.origin.put(content(3 * PART))
         assert await rig.get(0, PART) == data[:PART]
+        await turns()
         with await rig.reader() as reader:
             reader.ask_for(Span(0, 3 * PART))
             assert await reader.readable(BLOCK) == PART

@@ -228,9 +228,7 @@ def damage_text(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [damage_garbage, damage_short, damage_head, damage_schema, damage_text])
-async def test_a_damaged_index_is_begun_anew(
-    tmp_path: Path, damage: object, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_damaged_index_is_begun_anew(tmp_path: Path, damage: object, caplog: pytest.LogCaptureFixture) -> None:
     """An index that cannot be read, or is of another version, is replaced by an empty one that works (I14)."""
     index = opened(tmp_path)
     await index.close(Changes((row(1),)))

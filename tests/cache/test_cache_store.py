@@ -214,9 +214,7 @@ async def test_a_failed_disk_is_left_alone_for_a_while(
         await store.close_file(await store.create(1))
 
 
-async def test_a_write_is_repeated_until_all_of_it_is_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_write_is_repeated_until_all_of_it_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`pwrite` may take less than it is given; one that takes nothing is an error, not an endless loop (I2)."""
     real = os.pwrite
     async with opened(tmp_path) as store:

@@ -1,8 +1,6 @@
 """One suite for every Origin: the fakes, in their harmless state, and the real one against two S3 servers."""
 
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
-from itertools import count
 from typing import Any, Protocol
 
 import pytest
@@ -57,8 +55,6 @@ KEYS = (
 # trailing one for a folder; and a name has 255 bytes.
 NOT_SEAWEED = frozenset({"a//b", "/lead", "x/", "../x", "a/./b", "back\\slash", "k" * 1024, "é" * 512})
 
-_buckets = count(1)
-
 
 class Writes(Protocol):
     async def put(
@@ -108,16 +104,12 @@ class Subject:
         return list(self.client.list_objects_v2(Bucket=self.bucket).get("Contents", ()))
 
 
-@asynccontextmanager
-async def on_server(settings: OriginSettings, client: Any) -> AsyncIterator[Subject]:
-    bucket = f"conformance-{next(_buckets)}"
-    client.create_bucket(Bucket=bucket)
-    async with S3Origin(settings) as origin:
-        yield Subject(origin, S3Writes(origin, patience=10), bucket, client)
-
-
 @pytest.fixture(params=(*FAKES, *SERVERS))
-async def subject(request: pytest.FixtureRequest, client_of: Callable[[OriginSettings], Any]) -> AsyncIterator[Subject]:
+async def subject(
+    request: pytest.FixtureRequest,
+    client_of: Callable[[OriginSettings], Any],
+    bucket_of: Callable[[OriginSettings], str],
+) -> AsyncIterator[Subject]:
     if request.param in FAKES:
         origin = FAKES[request.param](CHUNK)
         if isinstance(origin, SlowOrigin):
@@ -126,8 +118,8 @@ async def subject(request: pytest.FixtureRequest, client_of: Callable[[OriginSet
         assert origin.open_bodies == 0
         return
     settings = request.getfixturevalue(request.param)
-    async with on_server(settings, client_of(settings)) as real:
-        yield real
+    async with S3Origin(settings) as real:
+        yield Subject(real, S3Writes(real, patience=10), bucket_of(settings), client_of(settings))
 
 
 async def read(answer: Answer | NotModified) -> bytes:

@@ -120,7 +120,7 @@ async def test_a_refused_connection() -> None:
 async def test_a_connection_closed_without_an_answer() -> None:
     """I20: there is one layer of retries: ATTEMPTS requests reach the origin, not a multiple of them."""
 
-    async def script(connection: RawConnection, head: Head) -> None:  # noqa: ARG001 - a Script
+    async def script(connection: RawConnection, head: Head) -> None:
         connection.reset()
 
     async with origin_of(script) as (origin, server):
@@ -144,7 +144,7 @@ async def test_an_origin_that_never_answers(connect: float, read: float, method:
 async def test_a_head_that_drips() -> None:
     """I20: bytes that come too slowly to ever make a head do not put the deadline off."""
 
-    async def script(connection: RawConnection, head: Head) -> None:  # noqa: ARG001 - a Script
+    async def script(connection: RawConnection, head: Head) -> None:
         await connection.send(b"HTTP/1.1 206 Partial Content\r\n")
         while not connection.writer.is_closing():
             await connection.send(b"X-Filler: x\r\n")
@@ -180,7 +180,9 @@ async def test_a_503_that_passes() -> None:
         assert len(server.heads) == 2
 
 
-@pytest.mark.parametrize("code", ["AccessDenied", "SignatureDoesNotMatch", "InvalidAccessKeyId", "RequestTimeTooSkewed"])
+@pytest.mark.parametrize(
+    "code", ["AccessDenied", "SignatureDoesNotMatch", "InvalidAccessKeyId", "RequestTimeTooSkewed"]
+)
 @pytest.mark.parametrize("status", ["403 Forbidden", "401 Unauthorized"])
 async def test_a_refusal_is_not_tried_again(status: str, code: str) -> None:
     """I13: 401 and 403 are AccessDenied, which says nothing about existence; asking again would change nothing."""
@@ -229,7 +231,9 @@ async def test_a_404_that_is_not_s3s(body: bytes, media_type: str) -> None:
             await origin.get(KEY, FromTo(0, 10))
 
 
-@pytest.mark.parametrize("code", ["301 Moved Permanently", "302 Found", "307 Temporary Redirect", "308 Permanent Redirect"])
+@pytest.mark.parametrize(
+    "code", ["301 Moved Permanently", "302 Found", "307 Temporary Redirect", "308 Permanent Redirect"]
+)
 @pytest.mark.parametrize("method", ["get", "head"])
 async def test_a_redirect_is_not_followed(code: str, method: str) -> None:
     """I29: connections go to the configured endpoint only; the message says where to look."""
@@ -348,7 +352,7 @@ async def test_what_is_no_http(answer: bytes) -> None:
         {"x_amz_object_lock_retain_until_date": "doomsday"},
     ],
 )
-async def test_headers_that_the_sdk_cannot_parse(header: dict[str, str]) -> None:
+async def test_headers_that_the_sdk_cannot_parse(header: dict[str, Any]) -> None:
     """I13: a header that nobody needs costs nothing or OriginUnavailable, never an exception of the SDK's."""
     async with origin_of(answering(partial(**header))) as (origin, _):
         try:
@@ -379,20 +383,18 @@ async def test_head_without_size_or_version(answer: bytes) -> None:
 async def test_a_body_cut_early() -> None:
     """I3, I12: bytes that came are given, then BodyTruncated; the connection serves nobody else."""
 
-    async def script(connection: RawConnection, head: Head) -> None:  # noqa: ARG001 - a Script
+    async def script(connection: RawConnection, head: Head) -> None:
         await connection.send(partial(0, 1000, sent=CONTENT[:600]))
         connection.writer.close()
 
     async with origin_of(script) as (origin, server):
         answer = await origin.get(KEY, FromTo(0))
         assert isinstance(answer, Answer)
-        got = b""
+        first = await answer.body.read()
+        assert first
+        assert CONTENT[:600].startswith(first)
         with pytest.raises(BodyTruncated):
-            while True:
-                piece = await answer.body.read()
-                assert piece, "a cut body never ends cleanly"
-                got += piece
-        assert CONTENT[:600].startswith(got)
+            await whole(answer)
         answer.body.close()
         with pytest.raises(BodyTruncated):
             await fetch(origin, FromTo(0))
@@ -402,7 +404,7 @@ async def test_a_body_cut_early() -> None:
 async def test_a_body_that_stalls() -> None:
     """I20: no byte for read_timeout is OriginTimeout; closing the body then closes the connection (I12)."""
 
-    async def script(connection: RawConnection, head: Head) -> None:  # noqa: ARG001 - a Script
+    async def script(connection: RawConnection, head: Head) -> None:
         await connection.send(partial(0, 1000, sent=CONTENT[:600]))
         await connection.hang()
 
@@ -461,8 +463,7 @@ async def test_a_cancelled_get_closes_its_connection_and_returns_its_slot() -> N
     """I12: cancelling a get that waits for its head leaves nothing held."""
     async with origin_of(answering(None, partial()), max_connections=1) as (origin, server):
         waiting = asyncio.create_task(origin.get(KEY, FromTo(0, 10)))
-        while not server.heads:
-            await asyncio.sleep(0)
+        await server.asked.wait()
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
@@ -574,4 +575,3 @@ async def test_errors_keep_secrets(answer: bytes | None) -> None:
         assert len(signature) == 64
         for secret in (SECRET, TOKEN, signature):
             assert secret not in told
-        assert "folder/o" in str(raised.value), "and yet it says which object"

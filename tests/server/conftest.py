@@ -32,7 +32,7 @@ def s3_port() -> Iterator[int]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _service_models_read_once() -> Iterator[None]:
-    """botocore parses a megabyte of JSON for each client; one copy serves all of them here."""
+    """Each new client makes botocore parse a megabyte of JSON; one copy serves all of them here."""
     with pytest.MonkeyPatch.context() as patched:
         load = functools.cache(JSONFileLoader().load_file)
         patched.setattr(JSONFileLoader, "load_file", lambda _, path: load(path))

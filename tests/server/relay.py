@@ -29,6 +29,12 @@ class Seen:
     def range(self) -> str | None:
         return self.headers.get("range")
 
+    @property
+    def offset(self) -> int:
+        """Of the next body byte, in the object."""
+        first = 0 if self.content_range is None else int(self.content_range.partition("-")[0])
+        return first + self.sent
+
 
 @dataclass(slots=True)
 class Relay:

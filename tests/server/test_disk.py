@@ -87,9 +87,7 @@ async def test_writes_fail(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("after", [1, 3, 7])
-async def test_disk_fills_up_in_the_middle(
-    proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch, after: int
-) -> None:
+async def test_disk_fills_up_in_the_middle(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
     """A disk that fills up in the middle of an answer changes nothing of the answer (I1, I16)."""
     body = pattern(9 * BLOCK + 1)
     s3.put("x", body)

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from proxy_under_test import BLOCK, PART, S3, StartProxy, pattern
+from proxy_under_test import BLOCK, PART, S3, StartProxy, pattern, until
 from relay import Relay, Seen
 from wire import fetch
 
@@ -268,22 +268,21 @@ async def test_kill_in_the_middle(s3: S3, relay: Relay, tmp_path: Path) -> None:
         )
     )
     for kill_at in (3 * BLOCK, 20 * BLOCK, 40 * BLOCK):
-        began = relay.body_bytes
-        killed = asyncio.Event()
+        limit = relay.body_bytes + kill_at
 
-        async def kill(_: Seen, limit: int = began + kill_at, killed: asyncio.Event = killed) -> None:
+        async def hold(_: Seen, limit: int = limit) -> None:
             if relay.body_bytes >= limit:
-                killed.set()
+                await asyncio.Event().wait()
 
+        relay.on_body = hold
         async with serving(config) as (process, address):
-            relay.on_body = kill
             clients = [asyncio.create_task(fetch(address, f"/{key}")) for key in bodies]
-            done = asyncio.create_task(killed.wait())
-            await asyncio.wait([done, asyncio.gather(*clients, return_exceptions=True)], return_when="FIRST_COMPLETED")
-            done.cancel()
+            await until(lambda limit=limit: relay.body_bytes >= limit)  # type: ignore[misc]
             process.send_signal(signal.SIGKILL)
             await process.wait()
             answers = await asyncio.gather(*clients, return_exceptions=True)
+        cut = [answer for answer in answers if isinstance(answer, BaseException) or not answer.is_complete]
+        assert cut
         for answer, body in zip(answers, bodies.values(), strict=True):
             if not isinstance(answer, BaseException):
                 assert body.startswith(answer.body)

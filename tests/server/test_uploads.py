@@ -103,7 +103,7 @@ REFUSED = [
 
 
 async def test_refused_before_the_body(start: StartProxy, s3: S3) -> None:
-    """What the head alone forbids is refused without a 100, the origin is not asked, and the connection closes (I24)."""
+    """What the head alone forbids is refused without a 100, the origin is not asked, the connection closes (I24)."""
     proxy = await start(
         mounts=[
             {"path": "/", "bucket": s3.bucket, "methods": ["GET", "PUT"]},

@@ -1,0 +1,556 @@
+"""Uploads: streamed, all or nothing (I8), and honest about what is not known (I9)."""
+
+import asyncio
+import hashlib
+import tracemalloc
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from fakes import Head, RawConnection, RawServer, Script, object_bytes, response
+
+from proxy.config import OriginSettings
+from proxy.errors import AccessDenied, ObjectNotFound, OriginError, OriginTimeout, OriginUnavailable, WriteRefused
+from proxy.http import dates
+from proxy.keys import ObjectKey
+from proxy.origin import writes
+from proxy.origin.client import S3Origin
+from proxy.origin.writes import S3Writes
+
+MiB = 1 << 20
+KEY = ObjectKey("bucket", "o")
+ETAG = '"d41d8cd98f00b204e9800998ecf8427e"'
+OLD = b"the old version"
+GENEROUS = 30.0  # seconds: a test that waits that long has failed
+SHORT = 0.3  # seconds: a deadline that a test waits out
+NO_HEADERS: Mapping[str, str] = {}
+
+
+class Broken(Exception):
+    """What the client's side of an upload raises."""
+
+
+async def stream(content: bytes, piece: int = 1 << 16, error: Exception | None = None) -> AsyncIterator[bytes]:
+    for start in range(0, len(content), piece):
+        yield content[start : start + piece]
+    if error is not None:
+        raise error
+
+
+# --- against S3 servers --------------------------------------------------------------------------------------
+
+
+class Bucket:
+    """A bucket of its own for each test, and its owner's view of it."""
+
+    def __init__(self, client: Any, name: str, put: Callable[..., Any]) -> None:
+        self.client = client
+        self.name = name
+        self._put = put
+
+    async def put(
+        self, chunks: AsyncIterator[bytes], length: int | None, headers: Mapping[str, str] = NO_HEADERS
+    ) -> str:
+        """Through the code under test. Returns the ETag."""
+        written = await self._put(ObjectKey(self.name, "o"), chunks, length, headers)
+        return str(written.etag)
+
+    def store(self, content: bytes) -> None:
+        self.client.put_object(Bucket=self.name, Key="o", Body=content)
+
+    def stored(self) -> bytes | None:
+        if not self.client.list_objects_v2(Bucket=self.name).get("Contents"):
+            return None
+        return bytes(self.client.get_object(Bucket=self.name, Key="o")["Body"].read())
+
+    def uploads(self) -> list[Any]:
+        """Multipart uploads begun and neither completed nor aborted."""
+        return list(self.client.list_multipart_uploads(Bucket=self.name).get("Uploads", ()))
+
+
+@pytest.fixture(params=["moto_s3", pytest.param("seaweed", marks=pytest.mark.e2e)])
+async def bucket(
+    request: pytest.FixtureRequest,
+    client_of: Callable[[OriginSettings], Any],
+    bucket_of: Callable[[OriginSettings], str],
+) -> AsyncIterator[Bucket]:
+    settings: OriginSettings = request.getfixturevalue(request.param)
+    async with asyncio.timeout(2 * GENEROUS), S3Origin(settings) as origin:
+        yield Bucket(client_of(settings), bucket_of(settings), S3Writes(origin, patience=10).put)
+
+
+@pytest.mark.parametrize("size", [8 * MiB - 1, 8 * MiB, 8 * MiB + 1, 20 * MiB])
+@pytest.mark.parametrize("is_known", [True, False])
+async def test_bodies_around_the_part_size(bucket: Bucket, size: int, is_known: bool) -> None:
+    """A body comes out byte for byte, and one of unknown length costs a multipart upload only from PART_SIZE on."""
+    content = object_bytes(size, seed=5)
+    etag = await bucket.put(stream(content, piece=99_991), size if is_known else None)
+    assert bucket.stored() == content
+    assert ("-" in etag) == (not is_known and size >= writes.PART_SIZE)
+    assert bucket.uploads() == []
+
+
+@pytest.mark.parametrize("piece", [1, 4095, 4096, 4097, 10_000])
+@pytest.mark.parametrize("length", [None, 10_000])
+async def test_chunks_of_any_size(bucket: Bucket, piece: int, length: int | None) -> None:
+    """How the client's bytes happen to arrive makes no difference to the object."""
+    content = object_bytes(10_000, seed=6)
+    await bucket.put(stream(content, piece), length)
+    assert bucket.stored() == content
+
+
+async def test_a_known_length_beyond_one_put(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S3 API: what is too large for one PutObject goes up in parts, exactly."""
+    monkeypatch.setattr(writes, "MAX_PUT", 16 * MiB)
+    content = object_bytes(70 * MiB, seed=7)
+    etag = await bucket.put(stream(content, piece=MiB), len(content))
+    assert etag.endswith('-2"')
+    assert hashlib.sha256(bucket.stored() or b"").digest() == hashlib.sha256(content).digest()
+
+
+@pytest.mark.parametrize("old", [None, OLD])
+@pytest.mark.parametrize(
+    ("sent", "length"),
+    [
+        (0, 10),  # nothing came
+        (100_000, 100_001),  # one byte is missing
+        (100_000, 1 << 20),
+        (100_000, None),  # unknown length, one PutObject
+        (12 * MiB, None),  # unknown length, multipart, in its second part
+        (12 * MiB, 20 * MiB),
+    ],
+)
+async def test_a_body_that_fails(bucket: Bucket, old: bytes | None, sent: int, length: int | None) -> None:
+    """I8: whatever the client's side raises passes through; the old version stays, and no upload is left behind."""
+    if old is not None:
+        bucket.store(old)
+    with pytest.raises(Broken):
+        await bucket.put(stream(object_bytes(sent), error=Broken("client left")), length)
+    assert bucket.stored() == old
+    assert bucket.uploads() == []
+
+
+@pytest.mark.parametrize("old", [None, OLD])
+@pytest.mark.parametrize(("sent", "length"), [(0, 1), (100_000, 100_001), (12 * MiB, 20 * MiB)])
+async def test_a_body_that_ends_early(bucket: Bucket, old: bytes | None, sent: int, length: int) -> None:
+    """I8: a body shorter than declared never becomes a shorter object."""
+    if old is not None:
+        bucket.store(old)
+    with pytest.raises(WriteRefused):
+        await bucket.put(stream(object_bytes(sent)), length)
+    assert bucket.stored() == old
+
+
+async def test_a_body_that_ends_early_in_a_part(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """I8: the same where the declared length needs a multipart upload, which is aborted."""
+    monkeypatch.setattr(writes, "MAX_PUT", 16 * MiB)
+    bucket.store(OLD)
+    with pytest.raises(WriteRefused):
+        await bucket.put(stream(object_bytes(17 * MiB)), 20 * MiB)
+    assert bucket.stored() == OLD
+    assert bucket.uploads() == []
+
+
+async def test_more_than_s3_can_hold(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S3 API: at most MAX_PARTS parts; a longer body of unknown length is refused with the cure, and aborted."""
+    monkeypatch.setattr(writes, "MAX_PARTS", 1)
+    with pytest.raises(WriteRefused, match="Content-Length"):
+        await bucket.put(stream(object_bytes(12 * MiB)), None)
+    assert bucket.stored() is None
+    assert bucket.uploads() == []
+
+
+@pytest.mark.parametrize("length", [None, 20 * MiB])
+async def test_a_cancelled_upload(bucket: Bucket, length: int | None) -> None:
+    """I8, I12: cancelling in the middle keeps the old version and leaves no upload behind."""
+    bucket.store(OLD)
+    sent = asyncio.Event()
+
+    async def stalls() -> AsyncIterator[bytes]:
+        async for piece in stream(object_bytes(12 * MiB)):
+            yield piece
+        sent.set()
+        await asyncio.Event().wait()
+
+    upload = asyncio.create_task(bucket.put(stalls(), length))
+    await sent.wait()
+    upload.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await upload
+    assert bucket.stored() == OLD
+    assert bucket.uploads() == []
+
+
+# --- on the wire ---------------------------------------------------------------------------------------------
+
+
+class Sink:
+    """Takes uploads as S3 does and keeps only their digest. It never sends a 100 Continue."""
+
+    def __init__(self, answer: bytes = response("200 OK", ETag=ETAG)) -> None:
+        self._answer = answer
+        self.received = 0
+        self.digest = hashlib.sha256()
+
+    async def __call__(self, connection: RawConnection, head: Head) -> None:
+        left = int(head.headers.get("content-length", "0"))
+        while left:
+            data = await connection.reader.read(min(left, 1 << 16))
+            if not data:
+                return
+            left -= len(data)
+            self.received += len(data)
+            self.digest.update(data)
+        await connection.send(self._answer)
+
+
+@asynccontextmanager
+async def writes_to(
+    script: Script, *, patience: float = 10, read: float = 5, max_connections: int = 64
+) -> AsyncIterator[tuple[S3Writes, RawServer]]:
+    async with asyncio.timeout(GENEROUS), RawServer(script) as server:
+        settings = OriginSettings.model_validate(
+            {
+                "endpoint_url": server.endpoint_url,
+                "connect_timeout": "1s",
+                "read_timeout": f"{read * 1000:.0f}ms",
+                "max_connections": max_connections,
+                "credentials": {"access_key_id": "AKIDEXAMPLE", "secret_access_key": "secret"},
+            }
+        )
+        async with S3Origin(settings) as origin:
+            yield S3Writes(origin, patience), server
+
+
+@pytest.fixture
+def _traced() -> Iterator[None]:
+    tracemalloc.start()
+    yield
+    tracemalloc.stop()
+
+
+@pytest.mark.usefixtures("_traced")
+async def test_a_body_is_never_held_whole() -> None:
+    """I19: 64 MiB pass through in a few chunks' worth of memory, exactly."""
+    piece = object_bytes(1 << 16)
+    pieces = 1024
+    expected = hashlib.sha256()
+    for _ in range(pieces):
+        expected.update(piece)
+
+    async def body() -> AsyncIterator[bytes]:
+        for _ in range(pieces):
+            yield bytes(bytearray(piece))  # its own memory each time
+
+    sink = Sink()
+    async with writes_to(sink) as (put, _):
+        tracemalloc.reset_peak()
+        before, _ = tracemalloc.get_traced_memory()
+        await put.put(KEY, body(), pieces * len(piece), {})
+        _, peak = tracemalloc.get_traced_memory()
+    assert sink.received == pieces * len(piece)
+    assert sink.digest.digest() == expected.digest()
+    assert peak - before < 4 * MiB
+
+
+@pytest.mark.parametrize("content", [b"", b"x", object_bytes(300_000)], ids=len)
+async def test_the_request_on_the_wire(content: bytes) -> None:
+    """I30: no Expect to hang on, no chunked framing, no checksum of the SDK's own, and no second pass to sign."""
+    sink = Sink()
+    async with writes_to(sink) as (put, server):
+        assert (await put.put(KEY, stream(content), len(content), {})).etag == ETAG
+    (head,) = server.heads
+    assert (head.method, head.target) == ("PUT", "/bucket/o")
+    assert sink.digest.digest() == hashlib.sha256(content).digest()
+    assert head.headers["content-length"] == str(len(content))
+    assert head.headers["x-amz-content-sha256"] == "UNSIGNED-PAYLOAD"
+    assert not {"expect", "transfer-encoding", "content-encoding", "x-amz-trailer", "x-amz-decoded-content-length"} & {
+        *head.headers
+    }
+    assert not [name for name in head.headers if name.startswith(("x-amz-checksum", "x-amz-sdk-checksum"))]
+
+
+async def test_headers_pass_by_allow_list() -> None:
+    """I25: the object's own headers and its user metadata go to S3, and nothing else that the client sent."""
+    passed = {
+        "content-type": "video/mp4; codecs=avc1",
+        "content-encoding": "gzip",
+        "content-language": "de",
+        "content-disposition": 'attachment; filename="a b"',
+        "cache-control": "max-age=60",
+        "expires": "Wed, 21 Oct 2065 07:28:00 GMT",
+        "x-amz-meta-colour": "blue",
+        "content-md5": "XrY7u+Ae7tCTyyK7j1rNww==",
+    }
+    dropped = {
+        "authorization": "Bearer of-the-client",
+        "cookie": "a=b",
+        "x-amz-acl": "public-read",
+        "x-amz-copy-source": "/other/secret",
+        "x-amz-storage-class": "GLACIER",
+        "x-amz-security-token": "of-the-client",
+        "x-amz-tagging": "a=b",
+        "x-amz-website-redirect-location": "http://elsewhere/",
+        "x-forwarded-for": "192.0.2.1",
+        "if-match": ETAG,
+        "range": "bytes=0-1",
+        "host": "elsewhere",
+        "te": "trailers",
+    }
+    async with writes_to(Sink()) as (put, server):
+        await put.put(KEY, stream(b"hello world"), 11, passed | dropped)
+    (head,) = server.heads
+    assert {name: head.headers.get(name) for name in passed} == passed
+    for name, value in dropped.items():
+        assert head.headers.get(name) != value, name
+    assert not (dropped.keys() - {"authorization", "host"}) & head.headers.keys()
+
+
+@pytest.mark.parametrize("value", ["Wed, 21 Oct 2065 07:28:00 GMT", "0", "-1", "never"])
+async def test_expires(value: str) -> None:
+    """RFC 9111 section 5.3: a date is stored as sent; what is none means expired, or is the request's own fault."""
+    async with writes_to(Sink()) as (put, server):
+        try:
+            await put.put(KEY, stream(b"x"), 1, {"expires": value})
+        except WriteRefused:
+            assert value == "never"
+            return
+    sent = server.heads[0].headers["expires"]
+    assert sent == value or (dates.parse(sent) or 0) <= 0
+
+
+@pytest.mark.parametrize(
+    "headers", [{"x-amz-meta-name": "Jürgen"}, {"x-amz-meta-": "no name"}, {"x-amz-meta-raw": "\udcff"}]
+)
+async def test_metadata_that_s3_does_not_take(headers: dict[str, str]) -> None:
+    """A header that cannot be sent is the request's own fault: WriteRefused, or it is passed on for S3 to judge."""
+    async with writes_to(Sink()) as (put, _):
+        try:
+            await put.put(KEY, stream(b"x"), 1, headers)
+        except OriginError as error:
+            assert isinstance(error, WriteRefused)  # noqa: PT017 - either will do
+
+
+# --- what the origin may do to a write -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (response("500 Internal Server Error"), OriginUnavailable),
+        (response("503 Slow Down"), OriginUnavailable),
+        (response("200 OK"), OriginUnavailable),  # no ETag: which version it made is unknown (I9)
+        (response("403 Forbidden"), AccessDenied),
+        (response("400 Bad Request", b"<Error><Code>BadDigest</Code></Error>"), WriteRefused),
+        (response("413 Content Too Large", b"<Error><Code>EntityTooLarge</Code></Error>"), WriteRefused),
+        (response("404 Not Found", b"<Error><Code>NoSuchBucket</Code></Error>"), ObjectNotFound),
+        (b"nonsense\r\n\r\n", OriginUnavailable),
+    ],
+)
+async def test_a_write_is_never_tried_again(answer: bytes, error: type[OriginError]) -> None:
+    """I9: S3 took the body and then said no: the error says so after one request, and the slot is free again."""
+    sink = Sink(answer)
+    async with writes_to(sink, max_connections=1) as (put, server):
+        for number in (1, 2):
+            with pytest.raises(error):
+                await put.put(KEY, stream(object_bytes(100_000)), 100_000, {})
+            assert len(server.heads) == number
+            assert sink.received == number * 100_000
+
+
+@pytest.mark.parametrize("taken", [0, 100_000])
+async def test_a_connection_that_breaks(taken: int) -> None:
+    """I9: OriginUnavailable after one request: half a stream cannot be sent again."""
+
+    async def script(connection: RawConnection, head: Head) -> None:
+        await connection.reader.readexactly(taken)
+        connection.reset()
+
+    async with writes_to(script) as (put, server):
+        with pytest.raises(OriginUnavailable) as raised:
+            await put.put(KEY, stream(object_bytes(8 * MiB)), 8 * MiB, {})
+        assert not isinstance(raised.value, OriginTimeout)
+        assert len(server.heads) == 1
+
+
+async def test_an_answer_before_the_body() -> None:
+    """S3 refuses large uploads by their head alone: that answer counts, and nobody waits for the body to be taken."""
+
+    async def script(connection: RawConnection, head: Head) -> None:
+        await connection.send(response("403 Forbidden", b"<Error><Code>AccessDenied</Code></Error>"))
+        await asyncio.Event().wait()
+
+    async with writes_to(script) as (put, _):
+        with pytest.raises(AccessDenied):
+            await put.put(KEY, stream(object_bytes(64 * MiB), MiB), 64 * MiB, {})
+
+
+@pytest.mark.parametrize("length", [64 * MiB, None])
+async def test_an_origin_that_stops_reading(length: int | None) -> None:
+    """I20: OriginTimeout after `patience` without progress."""
+    uploads = MultipartServer()
+
+    async def script(connection: RawConnection, head: Head) -> None:
+        if head.method == "PUT":
+            await asyncio.Event().wait()
+        await uploads(connection, head)
+
+    async with writes_to(script, patience=SHORT) as (put, server):
+        begun = asyncio.get_running_loop().time()
+        with pytest.raises(OriginTimeout):
+            await put.put(KEY, stream(object_bytes(64 * MiB), MiB), length, {})
+        assert asyncio.get_running_loop().time() - begun < 4 * SHORT
+        assert [head.method for head in server.heads] == (["PUT"] if length else ["POST", "PUT", "DELETE"])
+
+
+async def test_an_origin_that_never_answers_a_write() -> None:
+    """I9, I20: the body is taken, but no answer comes: OriginTimeout after `patience`, once."""
+
+    async def script(connection: RawConnection, head: Head) -> None:
+        await connection.hang()
+
+    async with writes_to(script, patience=SHORT) as (put, server):
+        for length in (0, 10):
+            server.heads.clear()
+            with pytest.raises(OriginTimeout):
+                await put.put(KEY, stream(b"x" * length), length, {})
+            assert len(server.heads) == 1
+
+
+async def test_a_slow_client_is_not_the_origins_fault() -> None:
+    """I20: `read_timeout` is for the origin's answer; a body may take longer than that as long as it moves."""
+
+    async def slow() -> AsyncIterator[bytes]:
+        for _ in range(4):
+            await asyncio.sleep(SHORT / 2)  # in sum twice the read timeout: time is what this test is about
+            yield b"x"
+
+    async with writes_to(Sink(), patience=10, read=SHORT) as (put, _):
+        assert (await put.put(KEY, slow(), 4, {})).etag == ETAG
+
+
+@pytest.mark.parametrize("length", [10, None])
+async def test_a_redirected_write_is_not_followed(length: int | None) -> None:
+    """I29: the body goes to the configured endpoint and nowhere else."""
+    async with RawServer(Sink()) as elsewhere:
+        answer = response("307 Temporary Redirect", Location=f"{elsewhere.endpoint_url}/bucket/o")
+        async with writes_to(Sink(answer)) as (put, server):
+            with pytest.raises(OriginUnavailable, match=r"origin\.region"):
+                await put.put(KEY, stream(b"x" * 10), length, {})
+            with pytest.raises(OriginUnavailable, match=r"origin\.region"):
+                await put.delete(KEY)
+            assert elsewhere.connections == []
+            assert [head.method for head in server.heads] == ["PUT", "DELETE"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (response("403 Forbidden"), AccessDenied),
+        (response("404 Not Found", b"<Error><Code>NoSuchBucket</Code></Error>"), ObjectNotFound),
+        (response("500 Internal Server Error"), OriginUnavailable),
+    ],
+)
+async def test_a_delete_that_fails(answer: bytes, error: type[OriginError]) -> None:
+    """I9: a delete is tried once and says what became of it."""
+    async with writes_to(Sink(answer), max_connections=1) as (put, server):
+        for number in (1, 2):
+            with pytest.raises(error):
+                await put.delete(KEY)
+            assert len(server.heads) == number
+
+
+class MultipartServer:
+    """Just enough of S3's multipart upload; each step's answer can be another one."""
+
+    def __init__(self, **answers: bytes) -> None:
+        self._answers = {
+            "create": response(
+                "200 OK", b"<InitiateMultipartUploadResult><UploadId>4711</UploadId></InitiateMultipartUploadResult>"
+            ),
+            "part": response("200 OK", ETag=ETAG),
+            "complete": response(
+                "200 OK", b"<CompleteMultipartUploadResult><ETag>&quot;m-2&quot;</ETag></CompleteMultipartUploadResult>"
+            ),
+            "abort": response("204 No Content"),
+        } | answers
+        self.steps: list[str] = []
+
+    async def __call__(self, connection: RawConnection, head: Head) -> None:
+        step = {"PUT": "part", "DELETE": "abort"}.get(head.method) or (
+            "create" if head.target.endswith("?uploads") else "complete"
+        )
+        self.steps.append(step)
+        await Sink(self._answers[step])(connection, head)
+
+
+async def test_the_steps_of_a_multipart_upload() -> None:
+    """S3 API: create, parts in order, complete, and the ETag is that of the whole."""
+    server = MultipartServer()
+    async with writes_to(server) as (put, raw):
+        assert (await put.put(KEY, stream(object_bytes(9 * MiB)), None, {})).etag == '"m-2"'
+    assert server.steps == ["create", "part", "part", "complete"]
+    assert [head.headers["content-length"] for head in raw.heads[1:3]] == [str(8 * MiB), str(MiB)]
+    assert all(head.headers["x-amz-content-sha256"] == "UNSIGNED-PAYLOAD" for head in raw.heads[1:3])
+    assert all("expect" not in head.headers for head in raw.heads)
+
+
+GARBAGE = response("200 OK", b"this is no XML")
+EMPTY = response("200 OK", b"<Result></Result>")
+REFUSED = response("403 Forbidden", b"<Error><Code>AccessDenied</Code></Error>")
+FAILED = response("200 OK", b"<Error><Code>InternalError</Code><Message>late</Message></Error>")
+
+
+@pytest.mark.parametrize(
+    ("answers", "error", "steps"),
+    [
+        ({"create": REFUSED}, AccessDenied, ["create"]),
+        ({"create": GARBAGE}, OriginUnavailable, ["create"]),
+        ({"create": EMPTY}, OriginUnavailable, ["create"]),
+        ({"part": REFUSED}, AccessDenied, ["create", "part", "abort"]),
+        ({"part": response("200 OK")}, OriginUnavailable, ["create", "part", "abort"]),
+        ({"complete": REFUSED}, AccessDenied, ["create", "part", "part", "complete", "abort"]),
+        # S3 API, CompleteMultipartUpload: an error may follow a 200
+        ({"complete": FAILED}, OriginUnavailable, ["create", "part", "part", "complete", "abort"]),
+        ({"complete": EMPTY}, OriginUnavailable, ["create", "part", "part", "complete"]),
+        ({"complete": GARBAGE}, OriginUnavailable, ["create", "part", "part", "complete", "abort"]),
+        ({"part": REFUSED, "abort": GARBAGE}, AccessDenied, ["create", "part", "abort"]),
+        (
+            {"part": REFUSED, "abort": response("500 Internal Server Error")},
+            AccessDenied,
+            ["create", "part", "abort"],
+        ),
+    ],
+)
+async def test_a_multipart_upload_that_fails(
+    answers: dict[str, bytes], error: type[OriginError], steps: list[str]
+) -> None:
+    """I8: each step is tried once; a begun upload is aborted; the error is that of the step and none of the SDK's."""
+    server = MultipartServer(**answers)
+    async with writes_to(server, max_connections=1) as (put, _):
+        for _ in range(2):  # twice: the slot came back
+            server.steps.clear()
+            with pytest.raises(error):
+                await put.put(KEY, stream(object_bytes(9 * MiB), MiB), None, {})
+            assert server.steps == steps
+
+
+async def test_writes_wait_for_a_connection() -> None:
+    """I20: an upload holds one of `max_connections`; the next one gets OriginTimeout, or its turn."""
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def held() -> AsyncIterator[bytes]:
+        begun.set()
+        await go_on.wait()
+        yield b"x"
+
+    async with writes_to(Sink(), read=SHORT, max_connections=1) as (put, server):
+        first = asyncio.create_task(put.put(KEY, held(), 1, {}))
+        await begun.wait()
+        with pytest.raises(OriginTimeout, match="max_connections"):
+            await put.put(KEY, stream(b"y"), 1, {})
+        go_on.set()
+        assert (await first).etag == ETAG
+        assert (await put.put(KEY, stream(b"y"), 1, {})).etag == ETAG
+        assert len(server.heads) == 2

@@ -1,0 +1,275 @@
+"""The command line: what it says, and its exit status: 0 fine, 1 failed, 2 wrong use (DESIGN, section 6)."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from proxy import __version__
+from proxy.cli import main
+
+ROOT = Path(__file__).parent.parent
+CONFIG = """\
+server: {port: 0}
+admin: {port: 0}
+origin:
+  endpoint_url: embedded
+mounts:
+  - {path: /, bucket: demo, methods: [GET, HEAD, PUT]}
+cache: {dir: DIR, max_size: 64MiB, min_free: 0}
+access_log: {path: LOG}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    config: Path
+    told: str  # on standard error, up to the last line of the announcement
+    clients: str
+    admin: str
+    origin: str
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What lets the other commands find this one's admin port."""
+        return {"BUCKETFRONT_ADMIN__PORT": self.admin.rpartition(":")[2]}
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A `bucketfront serve` of its own process."""
+    folder = tmp_path_factory.mktemp("served")
+    config = folder / "proxy.yaml"
+    config.write_text(CONFIG.replace("DIR", str(folder / "cache")).replace("LOG", str(folder / "access.log")))
+    command = [sys.executable, "-m", "proxy.cli", "serve", "-c", str(config)]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True) as process:
+        try:
+            assert process.stderr is not None
+            lines: list[str] = []
+            while not lines or "browser" not in lines[-1]:
+                line = process.stderr.readline()
+                assert line, "".join(lines)
+                lines.append(line)
+            told = "".join(lines)
+            urls = [re.search(rf"{name} .*?(http://\S+?)[;\s]", told) for name in ("clients", "admin", "origin")]
+            clients, admin, origin = (found[1] for found in urls if found is not None)
+            yield Served(config, told, clients, admin, origin)
+        finally:
+            process.terminate()
+            process.communicate(timeout=30)
+
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Run:
+    """The command in this process; settings of the developer's own environment do not count."""
+    for name in [name for name in os.environ if name.startswith("BUCKETFRONT_")]:
+        monkeypatch.delenv(name)
+
+    def run(*arguments: str | Path, env: dict[str, str] | None = None) -> Result:
+        return CliRunner().invoke(main, [str(argument) for argument in arguments], env=env)
+
+    return run
+
+
+def fetch(url: str) -> bytes:
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        return bytes(answer.read())
+
+
+def test_help_is_cheap() -> None:
+    """The command line loads nothing heavy before a command needs it, so `--help` and completion are quick."""
+    program = "import sys, proxy.cli; print(*sys.modules)"
+    found = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
+    heavy = {"aiohttp", "aiobotocore", "botocore", "boto3", "pydantic", "yaml", "prometheus_client", "asyncio"}
+    assert "click" in found
+    assert heavy.intersection(found) == set()
+
+
+@pytest.mark.parametrize("arguments", [(), ("serve",), ("check",), ("purge",), ("stats",)])
+def test_help(run: Run, arguments: tuple[str, ...]) -> None:
+    """Every command explains itself, with exit status 0."""
+    result = run(*arguments, "--help")
+    assert result.exit_code == 0
+    assert "Usage:" in result.output
+
+
+def test_version(run: Run) -> None:
+    """`--version` names the program and its version."""
+    result = run("--version")
+    assert result.exit_code == 0
+    assert result.output.split()[0] == "bucketfront,"
+    assert __version__ in result.output
+
+
+@pytest.mark.parametrize("command", [("serve",), ("check",), ("purge", "/x"), ("stats",)])
+def test_wrong_configuration(run: Run, tmp_path: Path, command: tuple[str, ...]) -> None:
+    """A wrong configuration ends every command with status 2, naming file, line, key and the nearest name (I30)."""
+    config = tmp_path / "proxy.yaml"
+    config.write_text("mounts:\n  - {path: /, bucket: b}\ncache:\n  max_szie: 1GiB\n  idle_timeout: soon\n")
+    result = run(*command, "-c", config)
+    assert result.exit_code == 2
+    assert f"{config}:4:3" in result.stderr
+    assert "cache.max_szie" in result.stderr
+    assert "Did you mean max_size?" in result.stderr
+    assert f"{config}:5:" in result.stderr  # all errors at once
+    assert "Traceback" not in result.stderr
+
+
+def test_no_configuration(run: Run, tmp_path: Path) -> None:
+    """A configuration that is not there is wrong use, and is named."""
+    result = run("serve", "-c", tmp_path / "none.yaml")
+    assert result.exit_code == 2
+    assert "none.yaml" in result.stderr
+
+
+@pytest.mark.parametrize("arguments", [("purge",), ("nonsense",), ("serve", "--nonsense")])
+def test_wrong_use(run: Run, arguments: tuple[str, ...]) -> None:
+    """Wrong use is status 2."""
+    assert run(*arguments).exit_code == 2
+
+
+def test_serve_says_where_it_is(served: Served) -> None:
+    """`serve` prints both addresses, the origin's, and commands to try that work as printed."""
+    assert f"bucketfront {__version__}" in served.told
+    tries = re.findall(r"^  curl .*$", served.told, re.MULTILINE)
+    assert len(tries) == 3
+    for line in tries:
+        assert f"{served.clients}/" in line
+    sample = (ROOT / "examples" / "media" / "sample.mp4").read_bytes()
+    assert fetch(f"{served.clients}/sample.mp4") == sample
+    assert fetch(f"{served.admin}/readyz") == b"ready\n"
+
+
+def test_purge_and_stats(run: Run, served: Served) -> None:
+    """`purge` and `stats` speak to the proxy that runs with the same configuration."""
+    paths = ("/sample.mp4", "/index.html", "/hls/index.m3u8")
+    for path in paths:
+        fetch(served.clients + path)
+
+    def entries() -> int:
+        result = run("stats", "--json", "-c", served.config, env=served.environment)
+        assert result.exit_code == 0
+        return int(json.loads(result.output)["entries"])
+
+    assert entries() == 3
+    told = run("stats", "-c", served.config, env=served.environment)
+    assert re.search(r"^entries +3$", told.output, re.MULTILINE)
+    result = run("purge", "/index.html", "/never", "-c", served.config, env=served.environment)
+    assert (result.exit_code, result.output) == (0, "1 purged\n")
+    result = run("purge", "--soft", "/sample.mp4", "-c", served.config, env=served.environment)
+    assert (result.exit_code, result.output) == (0, "1 purged\n")
+    assert entries() == 2
+    result = run("purge", "--prefix", "/", "--json", "-c", served.config, env=served.environment)
+    assert (result.exit_code, json.loads(result.output)) == (0, {"purged": 2})
+    assert entries() == 0
+
+
+def test_refused_purge(run: Run, served: Served) -> None:
+    """What the proxy refuses ends the command with status 1 and the reason."""
+    result = run("purge", "/%zz", "-c", served.config, env=served.environment)
+    assert result.exit_code == 1
+    assert "percent-escape" in result.stderr
+
+
+def test_unreachable_admin(run: Run, served: Served) -> None:
+    """Without a running proxy `purge` and `stats` end with status 1, the address and the cure."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound and not listening: nobody answers there
+        port = str(taken.getsockname()[1])
+        for command in (("purge", "/x"), ("stats",)):
+            result = run(*command, "-c", served.config, env={"BUCKETFRONT_ADMIN__PORT": port})
+            assert result.exit_code == 1
+            assert f"http://127.0.0.1:{port}/" in result.stderr
+            assert "Is the proxy running" in result.stderr
+
+
+def test_cache_in_use(run: Run, served: Served) -> None:
+    """A second `serve` on the same folder ends with status 1 and says why; the first goes on."""
+    result = run("serve", "-c", served.config)
+    assert result.exit_code == 1
+    assert "in use by another bucketfront" in result.stderr
+    assert fetch(f"{served.admin}/healthz") == b"ok\n"
+
+
+def test_port_in_use(served: Served, tmp_path: Path) -> None:
+    """A port that is taken ends the start with status 1 and one line."""
+    environment = {
+        **os.environ,
+        "BUCKETFRONT_SERVER__PORT": served.clients.rpartition(":")[2],
+        "BUCKETFRONT_CACHE__DIR": str(tmp_path / "cache"),
+    }
+    command = [sys.executable, "-m", "proxy.cli", "serve", "-c", str(served.config)]
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=30, check=False)
+    assert result.returncode == 1
+    assert "cannot listen" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def check_config(served: Served, tmp_path: Path, **changes: str) -> Path:
+    text = f"""\
+origin:
+  endpoint_url: {changes.get("endpoint", served.origin)}
+  credentials: {{access_key_id: any, secret_access_key: any}}
+  addressing_style: path
+  connect_timeout: 500ms
+  read_timeout: 5s
+mounts:
+  - {{path: /, bucket: {changes.get("bucket", "demo")}}}
+cache: {{dir: {changes.get("dir", tmp_path / "cache")}}}
+"""
+    config = tmp_path / "check.yaml"
+    config.write_text(text)
+    return config
+
+
+def test_check_finds_all_fine(run: Run, served: Served, tmp_path: Path) -> None:
+    """`check` tells one line each of the configuration, the disk and every bucket; status 0."""
+    result = run("check", "-c", check_config(served, tmp_path))
+    lines = result.output.splitlines()
+    assert result.exit_code == 0, result.output
+    assert [line[:4] for line in lines] == ["ok  "] * 3
+    assert "configuration" in lines[0]
+    assert str(tmp_path / "cache") in lines[1]
+    assert "bucket demo" in lines[2]
+    assert not (tmp_path / "cache").exists()  # it only looks
+
+
+def test_check_of_the_embedded_origin(run: Run, served: Served) -> None:
+    """The embedded origin needs no asking."""
+    result = run("check", "-c", served.config)
+    assert result.exit_code == 0
+    assert "embedded" in result.output
+
+
+@pytest.mark.parametrize(
+    ("changes", "what", "cure"),
+    [
+        ({"bucket": "no-such-bucket"}, "bucket no-such-bucket", "create_bucket"),
+        ({"endpoint": "http://127.0.0.1:1"}, "bucket demo", "origin.endpoint_url"),
+        ({"dir": "/dev/null/cache"}, "cache folder /dev/null/cache", "cache.dir"),
+    ],
+)
+def test_check_finds_faults(
+    run: Run, served: Served, tmp_path: Path, changes: dict[str, str], what: str, cure: str
+) -> None:
+    """What is wrong is one FAIL line with its cure, and status 1; the rest is still asked."""
+    result = run("check", "-c", check_config(served, tmp_path, **changes))
+    assert result.exit_code == 1
+    (failed,) = [line for line in result.output.splitlines() if line.startswith("FAIL")]
+    assert what in failed
+    assert cure in failed
+    assert sum(line.startswith("ok") for line in result.output.splitlines()) == 2

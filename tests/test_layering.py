@@ -1,0 +1,169 @@
+"""The rooms of the house (DESIGN, section 2): imports point only upward, and what is pure stays pure."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PROXY = Path(__file__).parent.parent / "proxy"
+
+# From the top down. A room may use itself and what stands above it.
+FLOORS: tuple[frozenset[str], ...] = (
+    frozenset({"proxy"}),  # the package itself: its version
+    frozenset({"errors"}),
+    frozenset({"quantities", "keys", "http"}),
+    frozenset({"config"}),  # with config_file and its like
+    frozenset({"cache"}),
+    frozenset({"origin"}),
+    frozenset({"server"}),
+    frozenset({"admin"}),
+    frozenset({"runtime", "checks"}),
+    frozenset({"cli"}),
+)
+# Narrower than the floors: of a room above, these modules only.
+DOORS = {
+    ("cache", "config"): set[str](),  # the cache takes values, not settings
+    ("http", "keys"): set[str](),
+    ("origin", "cache"): {"proxy.cache.origin"},  # the Protocol that it fulfils
+    ("server", "cache"): {"proxy.cache.cache"},  # the one door
+    ("admin", "cache"): {"proxy.cache.cache"},
+}
+PURE = ("http/*.py", "keys.py", "errors.py", "cache/blocks.py", "cache/budget.py")
+PURE_MAY_USE = ("proxy.http", "proxy.keys", "proxy.errors")
+# Of the standard library: what does I/O or waits. Of `time` the arithmetic is fine, the clocks are not.
+IMPURE = {"asyncio", "io", "os", "pathlib", "shutil", "socket", "sqlite3", "ssl", "subprocess", "tempfile", "threading"}
+IMPURE |= {"random", "concurrent", "urllib", "http", "logging"}
+CLOCKS = {"time.time", "time.monotonic", "time.perf_counter", "time.sleep"}
+SDK = {"aiobotocore", "botocore", "boto3", "moto", "werkzeug"}
+
+
+def modules() -> list[Path]:
+    return sorted(PROXY.rglob("*.py"))
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(PROXY.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def room_of(module: str) -> str:
+    first, *rest = module.split(".")
+    assert first == "proxy"
+    if not rest:
+        return "proxy"
+    return "config" if rest[0].startswith("config") else rest[0]
+
+
+def floor_of(room: str) -> int:
+    found = [number for number, rooms in enumerate(FLOORS) if room in rooms]
+    assert found, f"proxy.{room} stands on no floor: give it one, here and in DESIGN section 2"
+    return found[0]
+
+
+def imports(source: str) -> Iterator[str]:
+    """Dotted names, those below TYPE_CHECKING and inside functions too: a type is a dependency as well."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, "relative imports hide where they point"
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                # `from proxy.http import freshness` names a module, `from proxy.keys import ObjectKey` does not.
+                is_module = (PROXY.parent / full.replace(".", "/")).with_suffix(".py").exists()
+                yield full if is_module or node.module == "aiohttp" else str(node.module)
+
+
+def wrong_imports(module: str, source: str) -> list[str]:
+    room = room_of(module)
+    found = []
+    for name in imports(source):
+        if not (name == "proxy" or name.startswith("proxy.")):
+            continue
+        other = room_of(name)
+        doors = DOORS.get((room, other))
+        if floor_of(other) > floor_of(room) or (doors is not None and name not in doors):
+            found.append(f"{module} uses {name}")
+    return found
+
+
+def impurities(source: str) -> list[str]:
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.AsyncFunctionDef | ast.Await | ast.AsyncFor | ast.AsyncWith):
+            found.append(f"line {node.lineno}: async")
+        if isinstance(node, ast.Attribute) and ast.unparse(node) in CLOCKS:
+            found.append(f"line {node.lineno}: {ast.unparse(node)}")
+    for name in imports(source):
+        top = name.partition(".")[0]
+        is_fine = name.startswith(PURE_MAY_USE) if top == "proxy" else top in sys.stdlib_module_names - IMPURE
+        if not is_fine:
+            found.append(name)
+    return found
+
+
+@pytest.mark.parametrize("path", modules(), ids=name_of)
+def test_imports_point_upward(path: Path) -> None:
+    """No module uses a room below its own, and rooms above are entered by their doors."""
+    assert wrong_imports(name_of(path), path.read_text()) == []
+
+
+@pytest.mark.parametrize("path", sorted(path for glob in PURE for path in PROXY.glob(glob)), ids=name_of)
+def test_pure_modules(path: Path) -> None:
+    """The rules of HTTP, keys, blocks and the budget do no I/O, do not wait and read no clock."""
+    assert impurities(path.read_text()) == []
+
+
+def test_only_origin_knows_the_sdk() -> None:
+    """aiobotocore, and with it aiohttp's client and its errors, are used in `proxy/origin/` alone."""
+    for path in modules():
+        if room_of(name_of(path)) == "origin":
+            continue
+        names = list(imports(path.read_text()))
+        assert [name for name in names if name.partition(".")[0] in SDK] == [], path
+        # `import aiohttp` would bring the client along; the server's parts are named one by one.
+        assert [name for name in names if name == "aiohttp" or name.startswith("aiohttp.Client")] == [], path
+
+
+def test_no_web_below_the_server() -> None:
+    """Neither the rules nor the cache nor the origin know of aiohttp's server (no HTTP in storage)."""
+    for path in modules():
+        if floor_of(room_of(name_of(path))) < floor_of("server"):
+            names = list(imports(path.read_text()))
+            assert [name for name in names if name.startswith("aiohttp.web")] == [], path
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("proxy.cache.store", "from proxy.server.app import Listener"),
+        ("proxy.cache.store", "import proxy.origin.client"),
+        ("proxy.cache.store", "from proxy.config import CacheSettings"),
+        ("proxy.origin.client", "from proxy.cache.index import Index"),
+        ("proxy.server.app", "def f():\n    from proxy.cache.fill import Fill"),
+        ("proxy.server.app", "if TYPE_CHECKING:\n    from proxy.runtime import Runtime"),
+        ("proxy.http.plan", "from proxy.keys import ObjectKey"),
+        ("proxy.errors", "from proxy.keys import ObjectKey"),
+    ],
+)
+def test_wrong_imports_are_found(module: str, source: str) -> None:
+    """The reading of imports sees functions, TYPE_CHECKING and doors; else the tests above would prove nothing."""
+    assert wrong_imports(module, source)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "async def f(): ...",
+        "import asyncio",
+        "from pathlib import Path",
+        "import aiohttp",
+        "time.time()",
+        "f(time.sleep)",
+    ],
+)
+def test_impurities_are_found(source: str) -> None:
+    """Likewise for what a pure module may not hold."""
+    assert impurities(source)

@@ -1,0 +1,139 @@
+"""The main job, played as a newcomer plays it: the repository's own `proxy.yaml`, a video, a playlist, an upload."""
+
+import http.client
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+MEDIA = ROOT / "examples" / "media"
+VIDEO = (MEDIA / "sample.mp4").read_bytes()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    status: int
+    headers: http.client.HTTPMessage
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    process: "subprocess.Popen[str]"
+    address: str
+    folder: Path
+
+    def ask(self, method: str, path: str, headers: dict[str, str] | None = None, body: bytes | None = None) -> Answer:
+        connection = http.client.HTTPConnection(self.address, timeout=10)
+        try:
+            connection.request(method, path, body, headers or {})
+            answer = connection.getresponse()
+            return Answer(answer.status, answer.headers, answer.read())
+        finally:
+            connection.close()
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """`bucketfront serve -c proxy.yaml` from the repository, on free ports and with a cache folder of its own."""
+    folder = tmp_path_factory.mktemp("main-job")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("BUCKETFRONT_")}
+    environment |= {
+        "BUCKETFRONT_SERVER__PORT": "0",
+        "BUCKETFRONT_ADMIN__PORT": "0",
+        "BUCKETFRONT_CACHE__DIR": str(folder / "cache"),
+        "PYTHONWARNINGS": "error::ResourceWarning",
+    }
+    command = [sys.executable, "-m", "proxy.cli", "serve", "-c", "proxy.yaml"]
+    with (
+        (folder / "stdout").open("w") as out,
+        subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.PIPE, text=True
+        ) as process,
+    ):
+        try:
+            assert process.stderr is not None
+            told = ""
+            while "browser" not in told:
+                line = process.stderr.readline()
+                assert line, told
+                told += line
+            found = re.search(r"clients +http://(\S+)", told)
+            assert found is not None
+            yield Running(process, found[1], folder)
+        finally:
+            if process.poll() is None:
+                process.kill()
+            process.communicate()
+
+
+def test_video_whole_and_by_ranges(running: Running) -> None:
+    """The example video arrives byte for byte, whole and in the ranges that players ask for, and is a hit soon."""
+    head = running.ask("HEAD", "/sample.mp4")
+    assert (head.status, head.headers["Content-Length"], head.body) == (200, str(len(VIDEO)), b"")
+    assert head.headers["Content-Type"] == "video/mp4"
+    size = len(VIDEO)
+    for first, last in ((0, size - 1), (size - 4096, size - 1), (0, 0), (1000, 99_999), (size - 1, size + 1000)):
+        answer = running.ask("GET", "/sample.mp4", {"Range": f"bytes={first}-{last}"})
+        assert answer.status == 206
+        assert answer.headers["Content-Range"] == f"bytes {first}-{min(last, size - 1)}/{size}"
+        assert answer.body == VIDEO[first : last + 1]
+    whole = running.ask("GET", "/sample.mp4")
+    assert (whole.status, whole.body == VIDEO) == (200, True)
+    assert whole.headers["Cache-Status"].startswith("bucketfront; hit")
+    again = running.ask("GET", "/sample.mp4", {"If-None-Match": whole.headers["ETag"]})
+    assert (again.status, again.body) == (304, b"")
+
+
+def test_playlist_and_its_segments(running: Running) -> None:
+    """The HLS playlist and everything that it names arrive as they are, with types that players insist on."""
+    playlist = running.ask("GET", "/hls/index.m3u8")
+    assert playlist.body == (MEDIA / "hls" / "index.m3u8").read_bytes()
+    assert playlist.headers["Content-Type"] == "application/vnd.apple.mpegurl"
+    text = playlist.body.decode()
+    names = [line for line in text.splitlines() if line and not line.startswith("#")]
+    names += re.findall(r'URI="([^"]+)"', text)
+    assert len(names) > 3
+    for name in names:
+        assert running.ask("GET", f"/hls/{name}").body == (MEDIA / "hls" / name).read_bytes()
+    again = running.ask("GET", "/hls/index.m3u8")
+    ttl = re.search(r"ttl=(\d+)", again.headers["Cache-Status"])
+    assert ttl is not None
+    assert int(ttl[1]) <= 2  # the rule of proxy.yaml for playlists
+
+
+def test_upload_and_read_back(running: Running) -> None:
+    """What is uploaded is read back at once, by PUT, by POST to a folder and by the upload route; DELETE ends it."""
+    for method, path in (("PUT", "/new/a.mp4"), ("POST", "/new/"), ("POST", "/upload"), ("POST", "/upload/new/b.mp4")):
+        made = running.ask(method, path, {"Content-Type": "video/mp4"}, VIDEO)
+        assert made.status == 201, made.body
+        location = made.headers["Location"]
+        assert location == f"/{json.loads(made.body)['key']}"
+        for _ in range(2):
+            answer = running.ask("GET", location)
+            assert answer.body == VIDEO
+            assert answer.headers["ETag"] == made.headers["ETag"]
+            assert answer.headers["Content-Type"] == "video/mp4"
+        assert running.ask("DELETE", location).status == 204
+        assert running.ask("GET", location).status == 404
+
+
+def test_sigterm_ends_it(running: Running) -> None:
+    """SIGTERM ends the process within seconds with status 0 and nothing on standard error; the log is JSON lines."""
+    began = time.monotonic()
+    running.process.send_signal(signal.SIGTERM)
+    _, rest = running.process.communicate(timeout=20)
+    assert running.process.returncode == 0
+    assert time.monotonic() - began < 10
+    assert rest == ""
+    lines = [json.loads(line) for line in (running.folder / "stdout").read_text().splitlines()]
+    assert {"GET", "HEAD", "PUT", "POST", "DELETE"} <= {line["method"] for line in lines}
