@@ -25,6 +25,7 @@ check: install
 	$(BIN)/ruff check proxy tests bench
 	$(BIN)/ruff format --check proxy tests bench
 	$(BIN)/mypy
+	$(BIN)/mypy tests/conftest.py
 	$(BIN)/pytest tests/test_layering.py
 
 # Against SeaweedFS, an S3 server that checks signatures.

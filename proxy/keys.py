@@ -13,7 +13,7 @@ from proxy.errors import BadPath
 MAX_KEY_BYTES = 1024  # S3 API, "Object key naming": UTF-8, at most 1,024 bytes
 
 _ESCAPE = re.compile(rb"%(?:([0-9A-Fa-f]{2})|.{0,2})", re.DOTALL)
-_ABSOLUTE_FORM = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?]*")
+_ABSOLUTE_FORM = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~/")
 
 
@@ -24,7 +24,8 @@ class ObjectKey(NamedTuple):
     key: str
 
     def __str__(self) -> str:
-        return f"{self.bucket}/{self.key}"
+        """For messages: percent-encoded, so that no log line gets a raw CR, LF or ESC (I28)."""
+        return f"{self.bucket}/{percent_encode(self.key)}"
 
 
 @dataclass(frozen=True, slots=True)

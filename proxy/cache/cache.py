@@ -169,7 +169,7 @@ class Cache:
             log.info("%s is served stale: %s", key, error)
             return stale, CacheStatus(ttl=stale.ttl(now), detail="stale-if-error")
         entry = learned.entry
-        stored = entry.file_name is not None and entry.published and learned.status != 304
+        stored = entry.file_name is not None and not entry.removed and learned.status != 304
         return entry, CacheStatus(forward, fwd_status=learned.status, stored=stored, collapsed=joins)
 
     async def _find(

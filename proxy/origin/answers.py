@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 
 from proxy.errors import ObjectChanged, OriginUnavailable
+from proxy.http import etags
 from proxy.http.metadata import OBJECT_HEADERS, USER_METADATA_PREFIX, Metadata
 from proxy.http.ranges import FromTo, Span, Suffix
 
@@ -13,7 +14,7 @@ _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19})")
 def metadata(headers: Mapping[str, str], size: int) -> Metadata:
     """`headers` has lower-case names. Raises OriginUnavailable where there is no ETag to name the version."""
     etag = headers.get("etag", "")
-    if len(etag) < 2 or not etag.endswith('"'):
+    if etags.parse(etag) is None:
         raise OriginUnavailable(f"the origin sent no usable ETag ({etag[:80]!r})")
     return Metadata(
         etag=etag,
@@ -42,9 +43,7 @@ def span_sent(status: int, headers: Mapping[str, str], part: FromTo | Suffix) ->
     A 200 is the whole object: an origin that ignores Range is bearable where the part begins at 0. Raises
     OriginUnavailable where status, Content-Range and Content-Length do not fit together or with what was asked.
     """
-    length = _count(headers.get("content-length", ""))
-    if length is None:
-        raise OriginUnavailable("the origin sent no Content-Length")
+    length = content_length(headers)
     if status == 200:
         if isinstance(part, FromTo) and part.start > 0:
             raise OriginUnavailable(f"the origin ignored a Range that begins at {part.start}")
@@ -56,6 +55,14 @@ def span_sent(status: int, headers: Mapping[str, str], part: FromTo | Suffix) ->
     if not span.start < span.stop <= total or span.length != length or not _as_asked(span, total, part):
         raise OriginUnavailable(f"the origin sent Content-Range {found[0]!r} and Content-Length {length} for {part}")
     return span, total
+
+
+def content_length(headers: Mapping[str, str]) -> int:
+    """In bytes. Raises OriginUnavailable where there is none."""
+    length = _count(headers.get("content-length", ""))
+    if length is None:
+        raise OriginUnavailable("the origin sent no Content-Length")
+    return length
 
 
 def _as_asked(span: Span, total: int, part: FromTo | Suffix) -> bool:

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import aiohttp
+
 from proxy.errors import BodyTruncated
 from proxy.origin.faults import translated
 
@@ -31,7 +33,10 @@ class S3Body:
             return b""
         with translated(self._what):
             async with asyncio.timeout(self._read_timeout):
-                data: bytes = await self._response.content.readany()
+                try:
+                    data: bytes = await self._response.content.readany()
+                except aiohttp.ClientPayloadError as error:
+                    raise BodyTruncated(f"{self._what}: the body broke off {self._left} bytes early") from error
         if not data:
             raise BodyTruncated(f"{self._what}: the origin's body ended {self._left} bytes early")
         self._left -= len(data)

@@ -17,13 +17,14 @@ from botocore import UNSIGNED
 
 from proxy.cache.origin import Answer, NotModified
 from proxy.config import OriginSettings, ProfileCredentials, StaticCredentials
-from proxy.errors import OriginError, OriginTimeout, OriginUnavailable
+from proxy.errors import OriginError, OriginTimeout, OriginUnavailable, RangeUnsatisfiable
 from proxy.http.metadata import Metadata
 from proxy.http.ranges import FromTo, Suffix
 from proxy.keys import ObjectKey
 from proxy.origin import answers
 from proxy.origin.body import S3Body
 from proxy.origin.faults import VersionUnchanged, translated
+from proxy.origin.transport import StrictHTTPSession
 
 T = TypeVar("T")
 
@@ -79,6 +80,7 @@ class S3Origin:
             endpoint_url=self._endpoint_url,
             region_name=settings.region,
             config=AioConfig(
+                http_session_cls=StrictHTTPSession,
                 signature_version=signature,
                 connect_timeout=settings.connect_timeout,
                 read_timeout=settings.read_timeout,
@@ -110,6 +112,8 @@ class S3Origin:
             try:
                 head = response["ResponseMetadata"]
                 span, size = answers.span_sent(head["HTTPStatusCode"], head["HTTPHeaders"], part)
+                if not size:  # moto and others answer 200 or 206 to some ranges of an empty object
+                    raise RangeUnsatisfiable(f"{what}: the object is empty")
                 metadata = answers.metadata(head["HTTPHeaders"], size)
                 answers.same_version(metadata, if_match)
             except OriginError:
@@ -120,7 +124,7 @@ class S3Origin:
 
         async with _Held(self) as slot:
             try:
-                answer = await self._retried(attempt)
+                answer = await self._retried(what, attempt)
             except VersionUnchanged:
                 return NotModified()
             assert isinstance(answer.body, S3Body)
@@ -132,11 +136,12 @@ class S3Origin:
 
         async def attempt() -> Metadata:
             response = await self.call(f"HEAD {key}", self._client.head_object, _params(key, IfNoneMatch=if_none_match))
-            return answers.metadata(response["ResponseMetadata"]["HTTPHeaders"], response["ContentLength"])
+            headers = response["ResponseMetadata"]["HTTPHeaders"]
+            return answers.metadata(headers, answers.content_length(headers))
 
         async with _Held(self):
             try:
-                return await self._retried(attempt)
+                return await self._retried(f"HEAD {key}", attempt)
             except VersionUnchanged:
                 return NotModified()
 
@@ -171,13 +176,19 @@ class S3Origin:
         """Aiobotocore's client, for `proxy/origin/` alone."""
         return self._client
 
-    async def _retried(self, attempt: Callable[[], Awaitable[T]]) -> T:
+    async def _retried(self, what: str, attempt: Callable[[], Awaitable[T]]) -> T:
+        """All attempts together have one deadline."""
         until = asyncio.get_running_loop().time() + self._deadline
+        with translated(what):
+            async with asyncio.timeout_at(until):
+                return await self._attempts(attempt, until)
+
+    async def _attempts(self, attempt: Callable[[], Awaitable[T]], until: float) -> T:
         for number in range(1, ATTEMPTS + 1):
             try:
                 return await attempt()
             except OriginUnavailable:
-                pause = random.uniform(0, BACKOFF * 2**number)  # noqa: S311 - jitter, no secret
+                pause = random.uniform(0, BACKOFF * 2 ** (number - 1))  # noqa: S311 - jitter, no secret
                 if number == ATTEMPTS or asyncio.get_running_loop().time() + pause >= until:
                     raise
                 await asyncio.sleep(pause)

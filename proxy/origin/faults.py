@@ -13,10 +13,12 @@ from botocore.exceptions import (
     ConnectTimeoutError,
     CredentialRetrievalError,
     NoCredentialsError,
+    ParamValidationError,
     PartialCredentialsError,
     ProfileNotFound,
     ReadTimeoutError,
 )
+from botocore.parsers import ResponseParserError
 
 from proxy.errors import (
     AccessDenied,
@@ -29,8 +31,9 @@ from proxy.errors import (
     WriteRefused,
 )
 
-# S3 API, "Error responses". HEAD has no body, so botocore puts the status in the code's place.
-_ABSENT = frozenset({"NoSuchKey", "NoSuchBucket", "NoSuchVersion", "404"})
+# S3 API, "Error responses".
+_ABSENT = frozenset({"NoSuchKey", "NoSuchBucket", "NoSuchVersion"})
+_XML = ("application/xml", "text/xml")
 _READS = frozenset({"GetObject", "HeadObject", "HeadBucket"})
 _CREDENTIALS = (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError, ProfileNotFound)
 _TIMEOUTS = (ConnectTimeoutError, ReadTimeoutError, aiohttp.ServerTimeoutError, TimeoutError)
@@ -53,7 +56,10 @@ def translated(what: str) -> Iterator[None]:
         ) from error
     except _TIMEOUTS as error:
         raise OriginTimeout(f"{what}: the origin did not answer in time ({type(error).__name__})") from error
-    except (BotoCoreError, aiohttp.ClientError, OSError, UnicodeDecodeError) as error:
+    except ParamValidationError as error:
+        raise WriteRefused(f"{what}: a header or the key holds what S3 does not take") from error
+    except (BotoCoreError, ResponseParserError, aiohttp.ClientError, OSError, ValueError) as error:
+        # ValueError: botocore reads every header that it has a name for, needed or not.
         raise OriginUnavailable(f"{what}: {type(error).__name__}") from error
 
 
@@ -64,7 +70,7 @@ def _from_status(what: str, error: ClientError) -> OriginError | VersionUnchange
     match status:
         case 304:
             return VersionUnchanged()
-        case 404 if code in _ABSENT:
+        case 404 if code in _ABSENT or (code == "404" and _may_be_s3s(what, error)):
             return ObjectNotFound(said)
         case 401 | 403:
             return AccessDenied(said)
@@ -78,3 +84,12 @@ def _from_status(what: str, error: ClientError) -> OriginError | VersionUnchange
             return OriginUnavailable(f"{said}; the bucket lives elsewhere: see origin.region and endpoint_url")
         case _:
             return OriginUnavailable(said)
+
+
+def _may_be_s3s(what: str, error: ClientError) -> bool:
+    """Whether an error that botocore could not read, and so named by its status, may be S3's all the same.
+
+    HEAD has no body to read. Elsewhere S3 repeats the key, and XML has no way to write its control characters.
+    """
+    media_type = error.response["ResponseMetadata"]["HTTPHeaders"].get("content-type", "")
+    return what.startswith("HEAD ") or media_type.partition(";")[0].strip().lower() in _XML

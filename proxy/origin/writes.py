@@ -150,11 +150,15 @@ class S3Writes:
             if failure is not None:
                 raise failure from error
             raise
+        if not response.get("ETag"):
+            raise OriginUnavailable(f"{what}: the origin named no ETag")
         return str(response["ETag"])
 
     async def _multipart(self, key: ObjectKey, params: dict[str, Any], pieces: Pieces, length: int | None) -> Written:
         client = self._origin.client
         created = await self._origin.call(f"CREATE UPLOAD {key}", client.create_multipart_upload, params)
+        if not created.get("UploadId"):
+            raise OriginUnavailable(f"CREATE UPLOAD {key}: the origin named no upload")
         upload = {"Bucket": key.bucket, "Key": key.key, "UploadId": created["UploadId"]}
         try:
             parts = await self._parts(key, upload, pieces, length)

@@ -16,6 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, ParamSpec, Self, TypeVar
 
+from fakes import FakeClock, object_bytes
+
 from proxy.cache import fill
 from proxy.cache.absences import Absences
 from proxy.cache.budget import Budget
@@ -42,24 +44,12 @@ KEY = ObjectKey("bucket", "a/b.mp4")
 TURNS = 300  # more turns of the loop than any chain of work in these tests takes
 
 
-def content(size: int, seed: int = 0) -> bytes:
-    """Bytes in which no two blocks are alike and none is zero."""
-    return random.Random(f"{seed}/{size}").randbytes(size).replace(b"\0", b"\1")
+content = object_bytes
 
 
 async def turns(count: int = TURNS) -> None:
     for _ in range(count):
         await asyncio.sleep(0)
-
-
-class Clock:
-    """Seconds, moved by hand."""
-
-    def __init__(self, now: float) -> None:
-        self.now = now
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Turns(Executor):
@@ -263,14 +253,14 @@ class Rig:
         idle_timeout: float = 3600.0,
         hot_limit: int = 64,
         patience: float = 20.0,
-        clock: Clock | None = None,
+        clock: FakeClock | None = None,
         has_threads: bool = False,
     ) -> None:
         self.root = root
         self.chance = random.Random(seed)
         self.origin = origin or FakeOrigin(self.chance)
-        self.wall = clock or Clock(1_700_000_000.0)
-        self.monotonic = Clock(50.0)
+        self.wall = clock or FakeClock(1_700_000_000.0)
+        self.monotonic = FakeClock(50.0)
         self.store = WatchedStore(root, self.monotonic)
         self.store.open()
         self.index = Index(root / "index.db", origin="fake")
@@ -387,9 +377,9 @@ class Rig:
     def open_files(self) -> list[str]:
         """The names of this cache's objects of which descriptors are open, once per descriptor."""
         found = []
-        for number in os.listdir("/proc/self/fd"):
+        for descriptor in Path("/proc/self/fd").iterdir():
             try:
-                target = os.readlink(f"/proc/self/fd/{number}")
+                target = str(descriptor.readlink())
             except FileNotFoundError:
                 continue  # the listing's own
             if target.startswith(str(self.root / "objects") + "/"):

@@ -1,5 +1,7 @@
 """Block sets against sets of numbers."""
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -39,7 +41,7 @@ def test_missing_is_the_complement_in_maximal_runs(numbers: set[int], run: range
     found = list(blocks.missing(bits(numbers), run))
     assert [number for part in found for number in part] == [number for number in run if number not in numbers]
     assert all(part for part in found)
-    assert all(one.stop < two.start for one, two in zip(found, found[1:], strict=False))
+    assert all(one.stop < two.start for one, two in itertools.pairwise(found))
 
 
 @given(ranges())
@@ -71,7 +73,7 @@ def test_the_blocks_of_an_object_hold_its_bytes(size: int) -> None:
     count = blocks.block_count(size, BLOCK)
     spans = [blocks.span_of(range(block, block + 1), size, BLOCK) for block in range(count)]
     assert (spans[0].start, spans[-1].stop) == (0, size)
-    assert all(one.stop == two.start for one, two in zip(spans, spans[1:], strict=False))
+    assert all(one.stop == two.start for one, two in itertools.pairwise(spans))
     assert all(0 < span.length <= BLOCK for span in spans)
     assert blocks.all_blocks(size, BLOCK).bit_count() == count
     assert blocks.span_of(range(count), size, BLOCK) == Span(0, size)

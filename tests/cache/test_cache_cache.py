@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import os
+import shutil
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -51,7 +52,7 @@ async def test_a_request_that_comes_while_the_file_is_made_shares_it(tmp_path: P
             data = rig.origin.put(content(SIZE))
             first = asyncio.create_task(rig.get())
             await turns(after)
-            assert await asyncio.gather(rig.get(), rig.get(BLOCK)) == [data, data[BLOCK:]]
+            assert list(await asyncio.gather(rig.get(), rig.get(BLOCK))) == [data, data[BLOCK:]]
             assert await first == data
             await rig.audit()
             assert runs(rig.origin.reads) == [(0, SIZE)]
@@ -71,7 +72,7 @@ async def test_a_get_that_joins_a_head(tmp_path: Path) -> None:
         assert runs(rig.origin.reads) == [(0, SIZE)]
 
 
-@pytest.mark.parametrize("after", range(0, 40))
+@pytest.mark.parametrize("after", range(40))
 async def test_a_cancelled_lookup_drops_its_pin(tmp_path: Path, after: int) -> None:
     """A waiter cancelled at any turn, also between the answer and its own turn, leaves no pin; others go on (I12)."""
     async with Rig(tmp_path, seed=after) as rig:
@@ -97,7 +98,7 @@ async def test_a_waiter_cancelled_in_the_turn_of_its_result(tmp_path: Path) -> N
         (lookup,) = rig.cache._lookups._running.values()
         (waiter,) = lookup.waiters
         rig.origin.door.set()
-        while not waiter.done():
+        while not waiter.done():  # noqa: ASYNC110 - turn by turn: the turn of its end is what is tested
             await asyncio.sleep(0)
         doomed.cancel()
         await asyncio.gather(doomed, return_exceptions=True)
@@ -153,7 +154,7 @@ async def test_a_range_beyond_the_end_learns_the_size(tmp_path: Path) -> None:
 # --- I6: an invalidation during a lookup -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("before", range(0, 30))
+@pytest.mark.parametrize("before", range(30))
 @pytest.mark.parametrize("kind", ["purge", "prefix"])
 async def test_an_invalidated_lookup_is_not_kept(tmp_path: Path, before: int, kind: str) -> None:
     """A purge at any turn of a lookup and its fill: those who waited get one version whole, requests begun after the
@@ -317,7 +318,7 @@ async def test_what_may_not_be_stored_is_gone_at_rest(tmp_path: Path, control: s
     """A no-store object is given to those who wait together and leaves no file and no entry (RFC 9111 section 5.2)."""
     async with Rig(tmp_path) as rig:
         data = rig.origin.put(content(SIZE), Cache_Control=control)
-        assert await asyncio.gather(rig.get(), rig.get(BLOCK)) == [data, data[BLOCK:]]
+        assert list(await asyncio.gather(rig.get(), rig.get(BLOCK))) == [data, data[BLOCK:]]
         await rig.audit()
         assert rig.stored_files() == {}
         assert (len(rig.entries), rig.budget.used) == (0, 0)
@@ -454,7 +455,7 @@ async def test_a_sick_disk_passes_bytes_through(tmp_path: Path) -> None:
     async with Rig(tmp_path) as rig:
         data = rig.origin.put(content(SIZE))
         rig.store.failed("test")
-        assert await asyncio.gather(rig.get(), rig.get(BLOCK, 2 * BLOCK)) == [data, data[BLOCK : 2 * BLOCK]]
+        assert list(await asyncio.gather(rig.get(), rig.get(BLOCK, 2 * BLOCK))) == [data, data[BLOCK : 2 * BLOCK]]
         await rig.audit()
         assert rig.stored_files() == {}
         rig.monotonic.now += 60.0
@@ -642,7 +643,7 @@ async def test_an_unclean_restart_verifies(tmp_path: Path) -> None:
         file.write(bytes((data[2 * BLOCK + 99] ^ 1,)))
     reads = len(rig.origin.reads)
     async with Rig(tmp_path, origin=rig.origin) as again:
-        assert await asyncio.gather(again.get(), again.get(2 * BLOCK + 5), again.get(SIZE - 1)) == [
+        assert list(await asyncio.gather(again.get(), again.get(2 * BLOCK + 5), again.get(SIZE - 1))) == [
             data, data[2 * BLOCK + 5 :], data[-1:],
         ]  # fmt: skip
         assert again.entries.corrupt_blocks == 1
@@ -666,8 +667,6 @@ async def test_a_kill_during_a_fill_costs_its_unrecorded_blocks(tmp_path: Path) 
         await rig.cache.flush()
         folder = tmp_path / "copy"
         folder.mkdir()
-        import shutil  # noqa: PLC0415
-
         shutil.copytree(tmp_path / "objects", folder / "objects")
         for file in rig.index.files:
             shutil.copy(file, folder)
@@ -727,19 +726,56 @@ def _keys(count: int) -> list[ObjectKey]:
     return [ObjectKey("bucket", f"{number:03d}") for number in range(count)]
 
 
+async def test_entries_do_not_cool_while_they_are_being_written_down(tmp_path: Path) -> None:
+    """What the index does not have yet is not read from it: an entry in a running flush stays in memory (I2, I6)."""
+    async with Rig(tmp_path, hot_limit=0) as rig:
+        data = rig.origin.put(content(PART))
+        await rig.get()
+        await turns()
+        flushing = asyncio.create_task(rig.cache.flush())
+        await asyncio.sleep(0)
+        assert rig.entries.cooled() == []
+        assert rig.entry().present == 0b1111
+        await flushing
+        assert await rig.get() == data
+        assert rig.origin.gets == 1
+        await rig.audit()
+
+
+async def test_an_entry_that_cools_before_its_revalidation_is_not_used_twice(tmp_path: Path) -> None:
+    """An entry dropped from memory between a request and the lookup it starts is read anew: there are never two of
+    one file, and none that nobody closes (I2, I12).
+    """
+    async with Rig(tmp_path, hot_limit=0) as rig:
+        data = rig.origin.put(content(PART))
+        await rig.get()
+        await rig.audit()
+        rig.wall.now += 61.0
+        waiting = asyncio.create_task(rig.get())
+        # The request has found its entry and made the lookup, which has not begun yet.
+        await asyncio.sleep(0)
+        for entry in rig.entries.cooled():
+            if entry.file is not None:
+                os.close(entry.file.fd)
+                entry.file = None
+        assert await waiting == data
+        assert (rig.origin.conditional, len(rig.open_files())) == (1, 1)
+        await rig.audit()
+
+
 async def test_hot_entries_cool_and_come_back(tmp_path: Path) -> None:
     """Beyond `hot_limit` descriptors are closed, the least used first; the objects are still hits (I19, I21)."""
     async with Rig(tmp_path, hot_limit=3) as rig:
         bodies = {key: rig.origin.put(content(SIZE, seed=number), key=key) for number, key in enumerate(_keys(10))}
-        for key in bodies:
-            assert await rig.get(key=key) == bodies[key]
+        for key, body in bodies.items():
+            assert await rig.get(key=key) == body
         await rig.audit()
         await rig.evictor.step()
         assert len(rig.open_files()) == 3
         assert set(rig.entries._hot) == set(_keys(10)[-3:])
         gets = rig.origin.gets
-        for key in bodies:
-            assert await rig.get(key=key) == bodies[key]
+        for key, body in bodies.items():
+            assert await rig.get(key=key) == body
         assert rig.origin.gets == gets
         await rig.evictor.step()
         await rig.audit()
@@ -776,6 +812,39 @@ async def test_pressure_never_touches_what_is_read(tmp_path: Path) -> None:
                 assert await rig.get(key=key) == data
             assert await rig.read(reader) == pinned
             assert not rig.entry().removed
+        await rig.audit()
+
+
+@pytest.mark.parametrize("after", range(12))
+async def test_an_eviction_outlives_who_wanted_it(tmp_path: Path, after: int) -> None:
+    """A flight cancelled while others make room for it leaves no victim half removed: file, descriptor and bytes of
+    each are given back (I12, I17).
+    """
+    async with Rig(tmp_path, max_size=7 * BLOCK, after_disconnect="stop", seed=after) as rig:
+        for number, key in enumerate(_keys(3)):
+            rig.origin.put(content(BLOCK, seed=number), key=key)
+            await rig.get(key=key)
+        rig.origin.put(content(PART))
+        reading = asyncio.create_task(rig.get())
+        while rig.entries.evicted == 0:  # noqa: ASYNC110 - turn by turn, as above
+            await asyncio.sleep(0)
+        await turns(after)
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+        await rig.audit()
+
+
+@pytest.mark.parametrize("after", range(12))
+async def test_a_purge_outlives_who_asked_for_it(tmp_path: Path, after: int) -> None:
+    """A purge cancelled at any turn has removed what it began to remove, file, descriptor and bytes (I12)."""
+    async with Rig(tmp_path, seed=after) as rig:
+        for number, key in enumerate(_keys(3)):
+            rig.origin.put(content(BLOCK, seed=number), key=key)
+            await rig.get(key=key)
+        purging = asyncio.create_task(rig.cache.purge(prefixes=[ObjectKey("bucket", "")]))
+        await turns(after)
+        purging.cancel()
+        await asyncio.gather(purging, return_exceptions=True)
         await rig.audit()
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import os
+import random
 from collections import deque
 from pathlib import Path
 from typing import Literal
@@ -17,6 +18,7 @@ from proxy.errors import (
     OriginError,
     OriginTimeout,
     OriginUnavailable,
+    RangeUnsatisfiable,
     StoreError,
 )
 from proxy.http.ranges import FromTo, Span
@@ -395,7 +397,7 @@ async def test_a_disk_that_fails_during_a_fill(tmp_path: Path, number: int) -> N
     async with Rig(tmp_path) as rig:
         data = rig.origin.put(content(SIZE))
         rig.store.errors = deque([None, None, OSError(number, os.strerror(number))])
-        assert await asyncio.gather(rig.get(), rig.get(2 * BLOCK)) == [data, data[2 * BLOCK :]]
+        assert list(await asyncio.gather(rig.get(), rig.get(2 * BLOCK))) == [data, data[2 * BLOCK :]]
         await rig.audit()
         assert rig.traffic.endings[Ending.UNSTORED] >= 1
         rig.monotonic.now += 60.0
@@ -443,8 +445,6 @@ async def test_no_room_streams(tmp_path: Path) -> None:
 
 async def test_a_416_for_a_version_that_shrank_is_a_new_version(tmp_path: Path) -> None:
     """An origin that answers 416 where If-Match failed has another version: the request starts again (I1, I6)."""
-    from proxy.errors import RangeUnsatisfiable  # noqa: PLC0415
-
     async with Rig(tmp_path) as rig:
         data = rig.origin.put(content(4 * PART))
         await rig.get(0, PART)
@@ -462,8 +462,6 @@ async def test_an_answer_of_another_version_is_refused(tmp_path: Path) -> None:
         async def get(self, key, part, *, if_match=None, if_none_match=None):  # type: ignore[no-untyped-def]  # noqa: ANN202
             del if_match
             return await super().get(key, part, if_none_match=if_none_match)
-
-    import random  # noqa: PLC0415
 
     async with Rig(tmp_path, origin=Careless(random.Random(0))) as rig:
         old = rig.origin.put(content(4 * PART))

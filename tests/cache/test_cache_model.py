@@ -1,10 +1,11 @@
-"""Everything at once: readers, writes, purges, evictions, failures and upkeep, interleaved by a seed, checked by a model.
+"""Everything at once: readers, writes, purges, evictions, failures and upkeep, interleaved by a seed.
 
 No thread and no sleep takes part, so a seed that fails fails again.
 """
 
 import asyncio
 import errno
+import shutil
 from pathlib import Path
 from typing import Literal
 
@@ -174,8 +175,6 @@ async def test_a_kill_at_any_time_loses_no_truth(tmp_path: Path, seed: int) -> N
     """A copy of the folder taken in the middle of everything, as a kill leaves it, opens by itself, and gives only
     right bytes (I1, I2, I14, I15).
     """
-    import shutil  # noqa: PLC0415
-
     root, copy = tmp_path / "root", tmp_path / "copy"
     async with Rig(root, seed=seed, max_size=1 << 30, hot_limit=2, idle_timeout=1e6) as rig:
         world = World(rig)

@@ -6,12 +6,14 @@ import os
 import random
 import subprocess
 import sys
+import threading
 import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from fakes import FakeClock
 
 from proxy.cache.store import RETRY_AFTER, Store, StoredFile
 from proxy.errors import CacheInUse, StoreError
@@ -20,22 +22,20 @@ from proxy.http.ranges import Span
 BLOCK = 65536
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @asynccontextmanager
-async def opened(root: Path, clock: Clock | None = None) -> AsyncIterator[Store]:
-    store = Store(root, clock or Clock())
+async def opened(root: Path, clock: FakeClock | None = None) -> AsyncIterator[Store]:
+    store = Store(root, clock or FakeClock())
     store.open()
     try:
         yield store
     finally:
         store.close()
+
+
+def open_files(root: Path) -> list[str]:
+    """The objects below `root` of which this process has a descriptor."""
+    links = [os.path.realpath(link) for link in Path("/proc/self/fd").iterdir()]
+    return [path for path in links if path.startswith(f"{root}/objects/")]
 
 
 def on_disk(file: StoredFile) -> int:
@@ -168,10 +168,10 @@ def test_one_process_has_the_folder(tmp_path: Path) -> None:
         "except CacheInUse: sys.exit(3)\n"
         "store.close()"
     )
-    first = Store(tmp_path, Clock())
+    first = Store(tmp_path, FakeClock())
     first.open()
     with pytest.raises(CacheInUse, match="in use"):
-        Store(tmp_path, Clock()).open()
+        Store(tmp_path, FakeClock()).open()
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     assert subprocess.run([sys.executable, "-c", code], env=env, check=False).returncode == 3
     first.close()
@@ -182,7 +182,7 @@ def test_a_folder_that_cannot_be_made_says_so(tmp_path: Path) -> None:
     """A cache folder below a file is a StoreError that names the folder and the cure."""
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match=r"cache\.dir"):
-        Store(tmp_path / "file" / "cache", Clock()).open()
+        Store(tmp_path / "file" / "cache", FakeClock()).open()
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EROFS, errno.EDQUOT, errno.EACCES])
@@ -194,7 +194,7 @@ async def test_a_failed_disk_is_left_alone_for_a_while(
     def pwrite(*_: object) -> int:
         raise OSError(number, os.strerror(number))
 
-    clock = Clock()
+    clock = FakeClock()
     async with opened(tmp_path, clock) as store:
         file = await store.create(BLOCK)
         with monkeypatch.context() as broken:
@@ -237,13 +237,12 @@ async def test_a_failed_create_leaves_nothing(tmp_path: Path, monkeypatch: pytes
         raise OSError(errno.ENOSPC, "full")
 
     async with opened(tmp_path) as store:
-        before = len(os.listdir("/proc/self/fd"))
         with monkeypatch.context() as full:
             full.setattr(os, "ftruncate", ftruncate)
             with pytest.raises(StoreError):
                 await store.create(BLOCK)
         assert list((tmp_path / "objects").glob("*/*")) == []
-        assert len(os.listdir("/proc/self/fd")) <= before + 1, "at most the first thread's own"
+        assert open_files(tmp_path) == []
 
 
 async def test_a_folder_that_vanished_is_made_again(tmp_path: Path) -> None:
@@ -265,12 +264,7 @@ async def test_a_cancelled_create_leaves_no_descriptor(tmp_path: Path) -> None:
         await store.disk_space()
     # The descriptor is closed by a callback that the thread posted to the loop before it ended.
     await asyncio.sleep(0)
-    open_now = [os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if _is_link(fd)]
-    assert [path for path in open_now if path.startswith(str(tmp_path / "objects"))] == []
-
-
-def _is_link(fd: str) -> bool:
-    return os.path.lexists(f"/proc/self/fd/{fd}")
+    assert open_files(tmp_path) == []
 
 
 @pytest.mark.parametrize("times", [1, 2, 3])
@@ -278,8 +272,6 @@ async def test_a_cancelled_write_has_ended_when_its_caller_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int
 ) -> None:
     """However often a write is cancelled, its caller goes on only after the thread has left the descriptor (I1)."""
-    import threading  # noqa: PLC0415
-
     begun, may_end, ended = threading.Event(), threading.Event(), threading.Event()
     real = os.pwrite
 

@@ -275,6 +275,8 @@ async def test_an_absent_object(subject: Subject) -> None:
     with pytest.raises(ObjectNotFound):
         await subject.origin.head(key)
     with pytest.raises(ObjectNotFound):
+        await subject.origin.get(subject.key("\x1b[31m"), FromTo(0))  # S3's XML cannot hold that key
+    with pytest.raises(ObjectNotFound):
         await subject.origin.get(ObjectKey("no-such-bucket-4711", "o"), FromTo(0))
 
 

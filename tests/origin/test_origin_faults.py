@@ -212,6 +212,14 @@ async def test_what_s3_says_once_is_so(answer: bytes, error: type[OriginError]) 
         assert len(server.heads) == 1
 
 
+async def test_a_404_for_a_key_that_xml_cannot_hold() -> None:
+    """I13: S3 repeats the key in its 404; where XML cannot hold it, the answer is unreadable, and absence still."""
+    body = b"<Error><Code>NoSuchKey</Code><Key>\x1b[31m</Key></Error>"
+    async with origin_of(answering(response("404 Not Found", body, Content_Type="application/xml"))) as (origin, _):
+        with pytest.raises(ObjectNotFound):
+            await origin.get(ObjectKey("bucket", "\x1b[31m"), FromTo(0, 10))
+
+
 @pytest.mark.parametrize(
     ("body", "media_type"),
     [

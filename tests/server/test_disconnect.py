@@ -95,6 +95,7 @@ async def test_policy_stop(start: StartProxy, s3: S3) -> None:
     s3.put("x", body)
     gate = hold_at(proxy.relay, PART)
     await leave_after(proxy, "/x", PART)
+    await until(lambda: len(proxy.log) == 1)
     await proxy.settled()
     gate.set()
     await until(lambda: not proxy.relay.running)

@@ -46,7 +46,7 @@ async def test_origin_stalls(start: StartProxy, s3: S3, method: str) -> None:
     assert "Retry-After" in answer.headers
     assert time.monotonic() - began < 3
     proxy.relay.on_request = None
-    assert (await proxy.get("/x")).status in (200, 404)
+    assert (await proxy.get("/x")).body == b"data"  # the write never reached S3
 
 
 async def test_origin_stalls_in_the_body(start: StartProxy, s3: S3) -> None:
@@ -188,21 +188,22 @@ async def test_cut_for_good_cuts_the_answer(proxy: Proxy, s3: S3) -> None:
     assert (await proxy.get("/x")).body == body
 
 
-@pytest.mark.parametrize("lie", ["etag", "range", "total", "length"])
-async def test_origin_that_lies(proxy: Proxy, s3: S3, lie: str) -> None:
+async def test_origin_that_lies(proxy: Proxy, s3: S3) -> None:
     """A 206 is believed only if ETag, Content-Range and lengths are those that were asked for (I1)."""
     body = pattern(4 * BLOCK)
-    etag = s3.put("x", body)
+    lies = ("etag", "range", "total", "length")
+    etags = {lie: s3.put(lie, body) for lie in lies}
 
     async def other(seen: Seen) -> bytes | None:
         if seen.range is None or seen.range.startswith("bytes=0-"):
             return None
+        lie = seen.target.rpartition("/")[2]
         first = int(seen.range.removeprefix("bytes=").partition("-")[0])
         length = len(body) - first
         moved = lie == "range"
         lines = [
             "HTTP/1.1 206 Partial Content",
-            f"ETag: {OTHER if lie == 'etag' else etag}",
+            f"ETag: {OTHER if lie == 'etag' else etags[lie]}",
             f"Content-Range: bytes {first + moved}-{len(body) - 1 + moved}/{len(body) + (lie == 'total')}",
             f"Content-Length: {length - (lie == 'length')}",
             "Connection: close",
@@ -210,11 +211,12 @@ async def test_origin_that_lies(proxy: Proxy, s3: S3, lie: str) -> None:
         return "\r\n".join([*lines, "", ""]).encode() + bytes(length)
 
     proxy.relay.on_request = other
-    answer = await proxy.get("/x")
-    assert not answer.is_complete
-    assert body.startswith(answer.body)
+    answers = await asyncio.gather(*(proxy.get(f"/{lie}") for lie in lies))
+    assert [answer.is_complete for answer in answers] == [False] * 4
+    assert [body.startswith(answer.body) for answer in answers] == [True] * 4
     proxy.relay.on_request = None
-    assert (await proxy.get("/x")).body == body
+    for lie in lies:
+        assert (await proxy.get(f"/{lie}")).body == body
 
 
 MALFORMED = [
