@@ -65,6 +65,6 @@ def _disk(settings: Settings) -> Finding:
 
 
 def _existing(folder: Path) -> Path:
-    """The nearest folder above that is there."""
+    """The nearest place above that is there."""
     folder = folder.absolute()
-    return folder if folder.is_dir() else _existing(folder.parent)
+    return folder if folder.exists() else _existing(folder.parent)

@@ -87,6 +87,7 @@ class Cache:
         self._lookups = Lookups(entries.pin, self._unpin)
         self._opening: dict[int, asyncio.Task[None]] = {}
         self._discards: set[asyncio.Task[None]] = set()
+        self._purges: set[asyncio.Task[int]] = set()
         self._hits = self._stale_hits = self._misses = self._revalidations = self._passthroughs = 0
 
     def supply_with(self, supply: Supply) -> None:
@@ -142,10 +143,23 @@ class Cache:
         if -ttl < entry.freshness.stale_while_revalidate:
             self._stale_hits += 1
             if not self._lookups.is_running(entry.key):
-                self._revalidations += 1
-                self._lookups.start(entry.key, lambda lookup: self._find(entry.key, entry, None, lookup, get=False))
+                self._revalidate(entry)
             return CacheStatus(ttl=ttl, detail="stale-while-revalidate")
         return None
+
+    def _revalidate(self, stale: Entry) -> None:
+        """In the background, with a HEAD."""
+        self._revalidations += 1
+        # Pinned at once: before the lookup gets its turn, the entry might cool and come back as another object.
+        self._entries.pin(stale)
+
+        async def find(lookup: Lookup) -> Learned:
+            try:
+                return await self._find(stale.key, stale, None, lookup, get=False)
+            finally:
+                self._unpin(stale)
+
+        self._lookups.start(stale.key, find)
 
     async def _ask(
         self, key: ObjectKey, stale: Entry | None, part: FromTo | Suffix | None, *, wants_body: bool
@@ -156,6 +170,7 @@ class Cache:
             self._misses += 1
         else:
             self._revalidations += 1
+            self._entries.pin(stale)  # until the lookup has its own pin, see `_revalidate`
         try:
             learned = await self._lookups.wait(key, lambda lookup: self._find(key, stale, part, lookup, get=wants_body))
         except ObjectNotFound:
@@ -168,6 +183,9 @@ class Cache:
             self._entries.pin(stale)
             log.info("%s is served stale: %s", key, error)
             return stale, CacheStatus(ttl=stale.ttl(now), detail="stale-if-error")
+        finally:
+            if stale is not None:
+                self._unpin(stale)
         entry = learned.entry
         stored = entry.file_name is not None and not entry.removed and learned.status != 304
         return entry, CacheStatus(forward, fwd_status=learned.status, stored=stored, collapsed=joins)
@@ -336,8 +354,13 @@ class Cache:
         Complete when it returns: files are unlinked, so it survives a restart (I27). A prefix is an ObjectKey whose
         key is the prefix. Raises StoreError when the disk refused: memory has forgotten the entries all the same.
         """
-        wanted, heads = set(keys), tuple(prefixes)
+        task = asyncio.create_task(self._purge_all(set(keys), tuple(prefixes), soft=soft))
+        # A purge that was begun is finished, whether or not the one who asked for it waits.
+        self._purges.add(task)
+        task.add_done_callback(self._purges.discard)
+        return await asyncio.shield(task)
 
+    async def _purge_all(self, wanted: set[ObjectKey], heads: tuple[ObjectKey, ...], *, soft: bool) -> int:
         def is_hit(key: ObjectKey) -> bool:
             return key in wanted or any(key.bucket == p.bucket and key.key.startswith(p.key) for p in heads)
 
@@ -467,8 +490,8 @@ class Cache:
         for task in (flights := list(self.supply.traffic.tasks)):
             task.cancel()
         await asyncio.gather(*flights, return_exceptions=True)
-        while self._discards:
-            await asyncio.gather(*self._discards, return_exceptions=True)
+        while pending := [*self._purges, *self._discards]:
+            await asyncio.gather(*pending, return_exceptions=True)
         await self.flush()
         for entry in self._entries.close():
             if entry.file is not None:

@@ -9,6 +9,7 @@ import heapq
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from operator import attrgetter
 
 from proxy.cache import blocks
 from proxy.cache.budget import Budget
@@ -27,6 +28,8 @@ _STALE = Freshness(0.0, must_revalidate=True)
 
 log = logging.getLogger("bucketfront.cache")
 
+_accessed_at = attrgetter("accessed_at")
+
 Policy = Callable[[ObjectKey, Metadata, float], Freshness]
 
 
@@ -41,6 +44,7 @@ class Entries:
         self._hot_limit = hot_limit
         self._hot: OrderedDict[ObjectKey, Entry] = OrderedDict()  # least recently used first
         self._dirty: dict[int, Entry] = {}
+        self._being_flushed: set[int] = set()
         self._touched: dict[int, float] = {}
         self._tombstones: set[int] = set()  # removed, but the index has the row still
         self._count = 0
@@ -69,7 +73,6 @@ class Entries:
         """The entry that may answer for `key`, fresh or stale. An index that fails is a miss (I16)."""
         entry = self._hot.get(key)
         if entry is not None:
-            self._hot.move_to_end(key)
             return entry
         try:
             row = self._index.load(key)
@@ -217,7 +220,7 @@ class Entries:
     def victims(self, count: int) -> list[Entry]:
         """Remove the least recently used entries that nobody uses, until `count` bytes will come free."""
         found: list[Entry] = []
-        for entry in heapq.merge(self._cold(), self._idle_hot(), key=lambda entry: entry.accessed_at):
+        for entry in heapq.merge(self._cold(), self._idle_hot(), key=_accessed_at):
             if count <= 0:
                 break
             found.append(entry)
@@ -237,8 +240,10 @@ class Entries:
         return found
 
     def _idle_hot(self) -> Iterator[Entry]:
-        # `get` keeps the map in the order of use.
-        return (entry for entry in list(self._hot.values()) if not entry.pins and entry.file_name is not None)
+        idle = [entry for entry in self._hot.values() if not entry.pins and entry.file_name is not None]
+        # Nearly in order already: `touch` keeps the map so, but for entries that were read from the index.
+        idle.sort(key=_accessed_at)
+        return iter(idle)
 
     def _cold(self, before: float = float("inf")) -> Iterator[Entry]:
         skip = 0
@@ -274,7 +279,8 @@ class Entries:
         excess = len(self._hot) - self._hot_limit
         if excess <= 0:
             return []
-        idle = (entry for entry in self._hot.values() if not entry.pins and entry.id not in self._dirty)
+        known = self._dirty.keys() | self._being_flushed
+        idle = (entry for entry in self._hot.values() if not entry.pins and entry.id not in known)
         dropped = [entry for entry, _ in zip(idle, range(excess), strict=False)]
         for entry in dropped:
             del self._hot[entry.key]
@@ -301,9 +307,11 @@ class Entries:
         self._touched.clear()
         for entry in entries:
             del self._dirty[entry.id]
+            self._being_flushed.add(entry.id)
         return changes
 
     def flushed(self, changes: Changes) -> None:
+        self._being_flushed.clear()
         self._tombstones.difference_update(changes.removed)
         by_id = {entry.id: entry for entry in self._hot.values()} if changes.sums or changes.lost else {}
         for entry_id, block, crc in changes.sums:
@@ -316,6 +324,7 @@ class Entries:
                 entry.lost.discard(block)
 
     def not_flushed(self, changes: Changes) -> None:
+        self._being_flushed.clear()
         by_id = {entry.id: entry for entry in self._hot.values()}
         for row in changes.rows:
             if row.id in by_id:

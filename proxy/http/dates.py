@@ -7,7 +7,6 @@ like a date is None, because the sections that use dates say what to do with an 
 
 import math
 import re
-import time
 from calendar import timegm
 from datetime import UTC, date, datetime
 from functools import lru_cache
@@ -45,17 +44,17 @@ def format(epoch: float) -> str:  # noqa: A001 - callers read `dates.format(now)
     return _imf_fixdate(math.floor(epoch))
 
 
-def parse(text: str, now: float | None = None) -> float | None:
+def parse(text: str, now: float) -> float | None:
     """Seconds since the epoch, or None if `text` is no HTTP date.
 
-    `now` (seconds; the clock's time if None) matters to the two-digit years of RFC 850 dates only.
+    `now` (seconds since the epoch) matters to the two-digit years of RFC 850 dates only.
     """
     match = _IMF_FIXDATE.fullmatch(text) or _ASCTIME.fullmatch(text)
     if match is not None:
         return _epoch(int(match["year"]), match)
     match = _RFC_850.fullmatch(text)
     if match is not None:
-        return _epoch_of_short_year(match, time.time() if now is None else now)
+        return _epoch_of_short_year(match, now)
     return None
 
 

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from cache_harness import turns
 from fakes import FakeClock
 
 from proxy.cache.store import RETRY_AFTER, Store, StoredFile
@@ -262,8 +263,8 @@ async def test_a_cancelled_create_leaves_no_descriptor(tmp_path: Path) -> None:
         with pytest.raises(asyncio.CancelledError):
             await work
         await store.disk_space()
-    # The descriptor is closed by a callback that the thread posted to the loop before it ended.
-    await asyncio.sleep(0)
+    # The descriptor is closed by callbacks that follow from what the thread posted to the loop before it ended.
+    await turns()
     assert open_files(tmp_path) == []
 
 
