@@ -18,6 +18,7 @@ from proxy.admin.metrics import CacheCollector
 from proxy.cache.absences import Absences
 from proxy.cache.budget import Budget
 from proxy.cache.cache import Cache
+from proxy.cache.disposal import Disposal
 from proxy.cache.entries import Entries
 from proxy.cache.evictor import Evictor
 from proxy.cache.fill import Supply, Traffic
@@ -133,11 +134,13 @@ class Runtime:
         budget = Budget(config.max_size, overhead=await store.space_of(index.files))
         entries = Entries(index, budget, self._policy(), block_size=config.block_size, hot_limit=_hot_limit())
         entries.open()
+        disposal = Disposal(entries, store)
         self.cache = Cache(
             origin=self.origin,
             store=store,
             index=index,
             entries=entries,
+            disposal=disposal,
             absences=Absences(self.settings.freshness.negative_ttl),
             clock=self._clock,
         )
@@ -148,8 +151,8 @@ class Runtime:
                 entries=entries,
                 traffic=Traffic(read_ahead_limit=max(1, origin.max_connections * 3 // 4)),
                 reserve=self.cache.reserve,
-                release=self.cache.release,
-                changed=self.cache.changed,
+                release=disposal.release,
+                changed=disposal.drop,
                 clock=time.monotonic,
                 block_size=config.block_size,
                 part_size=origin.part_size,

@@ -7,22 +7,26 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Iterable
 from dataclasses import dataclass
-from typing import Self
 
 from proxy.cache import blocks, passthrough
 from proxy.cache.absences import Absences
+from proxy.cache.disposal import Disposal
 from proxy.cache.entries import Entries
 from proxy.cache.entry import ENTRY_BYTES, Entry
-from proxy.cache.fill import Demand, Fill, Supply
+from proxy.cache.fill import Fill, Supply
 from proxy.cache.index import Index
 from proxy.cache.lookup import Learned, Lookup, Lookups
 from proxy.cache.origin import Answer, NotModified, Origin
-from proxy.cache.store import Store, StoredFile
+from proxy.cache.reader import Lender, Reader
+from proxy.cache.statistics import Statistics
+from proxy.cache.store import Store
 from proxy.errors import ObjectNotFound, OriginUnavailable, RangeUnsatisfiable, StoreError, StoreFull
 from proxy.http.cache_status import CacheStatus, Forward
 from proxy.http.metadata import Metadata
 from proxy.http.ranges import FromTo, Span, Suffix
 from proxy.keys import ObjectKey
+
+__all__ = ["Absent", "Cache", "Reader", "Statistics"]  # all that crosses the door
 
 MAX_OBJECT = 1 << 50  # beyond any object of S3: nothing there to ask for by range
 RESTARTS = 4  # lookups of one request before it is given up: each one lost its entry to somebody else
@@ -37,32 +41,6 @@ class Absent:
     status: CacheStatus
 
 
-@dataclass(frozen=True, slots=True)
-class Statistics:
-    """Counters since the start, and what is there now. Sizes in bytes."""
-
-    entries: int
-    bytes_used: int
-    bytes_limit: int
-    index_bytes: int
-    hits: int  # lookups answered by a fresh entry, or by a remembered 404
-    stale_hits: int  # answered by a stale entry: revalidated in the background, or the origin was down
-    misses: int  # lookups that found nothing
-    revalidations: int  # lookups that found a stale entry and asked
-    lookups: int  # metadata flights that went to the origin
-    lookups_joined: int  # requests that waited on another's metadata flight
-    flights: int  # parts asked of the origin
-    flights_running: int
-    flights_split: int  # parts cut in two for a reader further on
-    endings: tuple[tuple[str, int], ...]  # flights by how they ended
-    passthroughs: int  # stretches that went on uncached
-    evicted: int  # entries removed for space or idleness
-    corrupt_blocks: int
-    disk_failures: int
-    disk_is_usable: bool
-    absences: int
-
-
 class Cache:
     """`clock` is wall time in seconds since the epoch."""
 
@@ -73,6 +51,7 @@ class Cache:
         store: Store,
         index: Index,
         entries: Entries,
+        disposal: Disposal,
         absences: Absences,
         clock: Callable[[], float],
     ) -> None:
@@ -84,9 +63,10 @@ class Cache:
         self._absences = absences
         self._clock = clock
         self._supply: Supply | None = None
-        self._lookups = Lookups(entries.pin, self._unpin)
+        self._disposal = disposal
+        self._lookups = Lookups(entries.pin, disposal.unpin)
+        self._lender = Lender(self._fill_of, self._stream, self._give_back)
         self._opening: dict[int, asyncio.Task[None]] = {}
-        self._discards: set[asyncio.Task[None]] = set()
         self._purges: set[asyncio.Task[int]] = set()
         self._hits = self._stale_hits = self._misses = self._revalidations = self._passthroughs = 0
 
@@ -126,13 +106,13 @@ class Cache:
             try:
                 if await self._open(entry, wants_body=wants_body):
                     self._entries.touch(entry, self._clock())
-                    return Reader(self, entry, status)
+                    return Reader(entry, status, self._lender)
             except BaseException:
-                self._unpin(entry)
+                self._disposal.unpin(entry)
                 raise
             # Its file is gone, or not what the index says: the entry goes, and the next round is a miss.
-            self._drop(entry)
-            self._unpin(entry)
+            self._disposal.drop(entry)
+            self._disposal.unpin(entry)
         raise OriginUnavailable(f"{key} changed {RESTARTS} times while it was looked up")
 
     def _usable(self, entry: Entry, now: float) -> CacheStatus | None:
@@ -157,7 +137,7 @@ class Cache:
             try:
                 return await self._find(stale.key, stale, None, lookup, get=False)
             finally:
-                self._unpin(stale)
+                self._disposal.unpin(stale)
 
         self._lookups.start(stale.key, find)
 
@@ -185,7 +165,7 @@ class Cache:
             return stale, CacheStatus(ttl=stale.ttl(now), detail="stale-if-error")
         finally:
             if stale is not None:
-                self._unpin(stale)
+                self._disposal.unpin(stale)
         entry = learned.entry
         stored = entry.file_name is not None and not entry.removed and learned.status != 304
         return entry, CacheStatus(forward, fwd_status=learned.status, stored=stored, collapsed=joins)
@@ -204,12 +184,12 @@ class Cache:
                 try:
                     answer = await self._ask_origin(key, part, stale.metadata.etag, get=get)
                 finally:
-                    self._unpin(stale)
+                    self._disposal.unpin(stale)
         except ObjectNotFound:
             if not lookup.is_superseded:
                 self._absences.remember(key, self._clock())
                 if stale is not None:
-                    self._drop(stale)
+                    self._disposal.drop(stale)
             raise
         if isinstance(answer, NotModified):
             if stale is None:
@@ -232,17 +212,17 @@ class Cache:
         except BaseException:
             assert isinstance(answer, Answer)
             answer.body.close()
-            self._drop(entry)
-            self._unpin(entry)
+            self._disposal.drop(entry)
+            self._disposal.unpin(entry)
             raise
         if not lookup.is_superseded:
             # Also a version that is not to be kept takes the place of the one before.
             self._absences.forget(key.__eq__)
             old = self._entries.publish(entry)
             if old is not None:
-                self._discard(old)
+                self._disposal.discard(old)
         if lookup.is_superseded or not entry.freshness.storable:
-            self._drop(entry)
+            self._disposal.drop(entry)
         if not isinstance(answer, Answer):
             return Learned(entry, 200)
         if entry.file is None:
@@ -294,7 +274,7 @@ class Cache:
             raise
         self._entries.attach(entry, file)
         if entry.removed:  # purged while its file was made
-            self._discard(entry)
+            self._disposal.discard(entry)
 
     def _fill_of(self, entry: Entry) -> Fill:
         if entry.fill is None:
@@ -334,9 +314,13 @@ class Cache:
         except StoreError as error:
             log.info("%s goes on uncached: %s", entry.key, error)
         finally:
-            self._unpin(entry)
+            self._disposal.unpin(entry)
 
-    def stream(self, entry: Entry, span: Span) -> AsyncGenerator[bytes, None]:
+    def _give_back(self, entry: Entry) -> None:
+        self._entries.touch(entry, self._clock())
+        self._disposal.unpin(entry)
+
+    def _stream(self, entry: Entry, span: Span) -> AsyncGenerator[bytes, None]:
         self._passthroughs += 1
         return passthrough.stream(self._origin, entry.key, entry.metadata, span)
 
@@ -382,68 +366,8 @@ class Cache:
         hit = [entry for entry in found if not entry.removed]
         for entry in hit:
             self._entries.remove(entry)
-        await self._unlink_all(hit)
+        await self._disposal.unlink(hit)
         return len(hit)
-
-    async def _unlink_all(self, removed: Iterable[Entry]) -> None:
-        """Every one of them, though some fail; then raises the first failure."""
-        results = await asyncio.gather(*map(self._unlink, removed), return_exceptions=True)
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
-
-    def _drop(self, entry: Entry) -> None:
-        if not entry.removed:
-            self._entries.remove(entry)
-            self._discard(entry)
-
-    def _discard(self, entry: Entry) -> None:
-        """Unlink a removed entry's file in the background."""
-        task = asyncio.create_task(self._unlink_quietly(entry))
-        self._discards.add(task)
-        task.add_done_callback(self._discards.discard)
-
-    async def _unlink_quietly(self, entry: Entry) -> None:
-        try:
-            await self._unlink(entry)
-        except StoreError as error:
-            log.warning("%s: %s", entry.key, error)
-
-    async def _unlink(self, entry: Entry) -> None:
-        if entry.file_name is None or entry.unlinked:
-            return
-        try:
-            await self._store.remove(entry.file_name)
-        except StoreError:
-            entry.left_behind = True
-            raise
-        finally:
-            entry.unlinked = True
-            if not entry.pins:
-                await self._close_file(entry)
-
-    async def _close_file(self, entry: Entry) -> None:
-        file, entry.file = entry.file, None
-        try:
-            if file is not None:
-                await self._store.close_file(file)
-        finally:
-            if not entry.left_behind:
-                self._entries.settle(entry)
-
-    def _unpin(self, entry: Entry) -> None:
-        if self._entries.unpin(entry):
-            self.release(entry)
-
-    def release(self, entry: Entry) -> None:
-        """A removed entry lost its last user."""
-        task = asyncio.create_task(self._close_file(entry))
-        self._discards.add(task)
-        task.add_done_callback(self._discards.discard)
-
-    def changed(self, entry: Entry) -> None:
-        """The origin has another version of it now."""
-        self._drop(entry)
 
     # --- space ---------------------------------------------------------------------------------------------
 
@@ -461,7 +385,7 @@ class Cache:
 
     async def evict(self, victims: list[Entry]) -> None:
         """Unlink entries that `Entries` has removed; returns when their space is free."""
-        await self._unlink_all(victims)
+        await self._disposal.unlink(victims)
         if self._entries.budget.is_bound_by_disk:
             await self.sample_disk()
 
@@ -490,8 +414,8 @@ class Cache:
         for task in (flights := list(self.supply.traffic.tasks)):
             task.cancel()
         await asyncio.gather(*flights, return_exceptions=True)
-        while pending := [*self._purges, *self._discards]:
-            await asyncio.gather(*pending, return_exceptions=True)
+        await asyncio.gather(*self._purges, return_exceptions=True)
+        await self._disposal.finish()
         await self.flush()
         for entry in self._entries.close():
             if entry.file is not None:
@@ -522,70 +446,3 @@ class Cache:
             disk_is_usable=self._store.is_usable,
             absences=len(self._absences),
         )
-
-
-class Reader:
-    """One request's grip on an entry. Use as a context manager, or call `close`."""
-
-    def __init__(self, cache: Cache, entry: Entry, status: CacheStatus) -> None:
-        self._cache = cache
-        self._entry = entry
-        self._demand: Demand | None = None
-        self._is_closed = False
-        self.status = status
-
-    @property
-    def metadata(self) -> Metadata:
-        return self._entry.metadata
-
-    def age(self, now: float) -> float:
-        return self._entry.age(now)
-
-    @property
-    def file(self) -> StoredFile | None:
-        """The open file, as long as this reader is open; None where bytes pass through."""
-        return self._entry.file
-
-    def ask_for(self, span: Span) -> None:
-        """What will be read. Refines `status`: a fresh entry that lacks some of the bytes is a partial hit."""
-        if self._entry.file is None:
-            if span.start < span.stop and self.status.hit:
-                self.status = CacheStatus(Forward.MISS, ttl=self.status.ttl)
-            return
-        fill = self._cache._fill_of(self._entry)  # noqa: SLF001 - the reader is the cache's own
-        if self.status.hit and fill.readable(span.start, span.stop) < span.stop:
-            collapsed = fill.covers(span)
-            self.status = CacheStatus(
-                Forward.PARTIAL if self._entry.present else Forward.MISS,
-                ttl=self.status.ttl, stored=not self._entry.removed, collapsed=collapsed,
-            )  # fmt: skip
-        self._demand = fill.join(span)
-
-    async def readable(self, offset: int) -> int:
-        """The end of the stretch from `offset` on that is in the file. Raises StoreError: `stream` the rest."""
-        if self._demand is None or self._entry.fill is None:
-            raise StoreError("no file to read from")
-        return await self._entry.fill.wait_readable(self._demand, offset)
-
-    def stream(self, span: Span) -> AsyncGenerator[bytes, None]:
-        """The same bytes without the cache."""
-        return self._cache.stream(self._entry, span)
-
-    def close(self) -> None:
-        if self._is_closed:
-            return
-        self._is_closed = True
-        if self._demand is not None and self._entry.fill is not None:
-            self._entry.fill.leave(self._demand)
-        self._entries_touch()
-        self._cache._unpin(self._entry)  # noqa: SLF001
-
-    def _entries_touch(self) -> None:
-        cache = self._cache
-        cache._entries.touch(self._entry, cache._clock())  # noqa: SLF001
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()

@@ -21,13 +21,15 @@ from fakes import FakeClock, object_bytes
 from proxy.cache import fill
 from proxy.cache.absences import Absences
 from proxy.cache.budget import Budget
-from proxy.cache.cache import Absent, Cache, Reader
+from proxy.cache.cache import Absent, Cache
+from proxy.cache.disposal import Disposal
 from proxy.cache.entries import Entries, Policy
 from proxy.cache.entry import ENTRY_BYTES, Entry
 from proxy.cache.evictor import Evictor
 from proxy.cache.fill import Supply, Traffic
 from proxy.cache.index import Index
 from proxy.cache.origin import Answer, NotModified
+from proxy.cache.reader import Reader
 from proxy.cache.store import Store, StoredFile
 from proxy.errors import BodyTruncated, ObjectChanged, ObjectNotFound, RangeUnsatisfiable, StoreError
 from proxy.http import freshness
@@ -272,15 +274,16 @@ class Rig:
         self.entries = Entries(self.index, self.budget, policy or steady(), block_size=BLOCK, hot_limit=hot_limit)
         self.entries.open()
         self.absences = Absences(negative_ttl)
+        disposal = Disposal(self.entries, self.store)
         self.cache = Cache(
-            origin=self.origin, store=self.store, index=self.index, entries=self.entries, absences=self.absences,
-            clock=self.wall,
+            origin=self.origin, store=self.store, index=self.index, entries=self.entries, disposal=disposal,
+            absences=self.absences, clock=self.wall,
         )  # fmt: skip
         self.traffic = Traffic(read_ahead_limit=read_ahead_limit)
         self.cache.supply_with(
             Supply(
                 origin=self.origin, store=self.store, entries=self.entries, traffic=self.traffic,
-                reserve=self.cache.reserve, release=self.cache.release, changed=self.cache.changed,
+                reserve=self.cache.reserve, release=disposal.release, changed=disposal.drop,
                 clock=self.monotonic, block_size=BLOCK, part_size=PART, parallel_parts=parallel_parts,
                 after_disconnect=after_disconnect, patience=patience,
             )

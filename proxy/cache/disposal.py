@@ -1,0 +1,83 @@
+"""Removed entries: their files are unlinked at once and closed with their last user; then their space is free."""
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Iterable
+from typing import Any
+
+from proxy.cache.entries import Entries
+from proxy.cache.entry import Entry
+from proxy.cache.store import Store
+from proxy.errors import StoreError
+
+log = logging.getLogger("bucketfront.cache")
+
+
+class Disposal:
+    def __init__(self, entries: Entries, store: Store) -> None:
+        self._entries = entries
+        self._store = store
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def drop(self, entry: Entry) -> None:
+        """Remove the entry; its file goes in the background."""
+        if not entry.removed:
+            self._entries.remove(entry)
+            self.discard(entry)
+
+    def discard(self, entry: Entry) -> None:
+        """Unlink a removed entry's file in the background."""
+        self._in_background(self._unlink_quietly(entry))
+
+    def unpin(self, entry: Entry) -> None:
+        if self._entries.unpin(entry):
+            self.release(entry)
+
+    def release(self, entry: Entry) -> None:
+        """A removed entry lost its last user."""
+        self._in_background(self._close_file(entry))
+
+    async def unlink(self, removed: Iterable[Entry]) -> None:
+        """Every one of them, though some fail; then raises the first failure, a StoreError."""
+        results = await asyncio.gather(*map(self._unlink, removed), return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+
+    async def finish(self) -> None:
+        """Wait for all that goes on in the background."""
+        while self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _unlink_quietly(self, entry: Entry) -> None:
+        try:
+            await self._unlink(entry)
+        except StoreError as error:
+            log.warning("%s: %s", entry.key, error)
+
+    async def _unlink(self, entry: Entry) -> None:
+        if entry.file_name is None or entry.unlinked:
+            return
+        try:
+            await self._store.remove(entry.file_name)
+        except StoreError:
+            entry.left_behind = True
+            raise
+        finally:
+            entry.unlinked = True
+            if not entry.pins:
+                await self._close_file(entry)
+
+    async def _close_file(self, entry: Entry) -> None:
+        file, entry.file = entry.file, None
+        try:
+            if file is not None:
+                await self._store.close_file(file)
+        finally:
+            if not entry.left_behind:
+                self._entries.settle(entry)

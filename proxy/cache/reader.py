@@ -1,0 +1,86 @@
+"""What a request holds of the cache: metadata, an open descriptor, and "readable up to"."""
+
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
+from typing import Self
+
+from proxy.cache.entry import Entry
+from proxy.cache.fill import Demand, Fill
+from proxy.cache.store import StoredFile
+from proxy.errors import StoreError
+from proxy.http.cache_status import CacheStatus, Forward
+from proxy.http.metadata import Metadata
+from proxy.http.ranges import Span
+
+
+@dataclass(frozen=True, slots=True)
+class Lender:
+    """What a reader asks of the cache that lent it an entry."""
+
+    fill_of: Callable[[Entry], Fill]
+    stream: Callable[[Entry, Span], AsyncGenerator[bytes, None]]
+    give_back: Callable[[Entry], None]
+
+
+class Reader:
+    """One request's grip on a pinned entry. Use as a context manager, or call `close`."""
+
+    def __init__(self, entry: Entry, status: CacheStatus, lender: Lender) -> None:
+        self._entry = entry
+        self._lender = lender
+        self._fill: Fill | None = None
+        self._demand: Demand | None = None
+        self._is_closed = False
+        self.status = status
+
+    @property
+    def metadata(self) -> Metadata:
+        return self._entry.metadata
+
+    def age(self, now: float) -> float:
+        return self._entry.age(now)
+
+    @property
+    def file(self) -> StoredFile | None:
+        """The open file, as long as this reader is open; None where bytes pass through."""
+        return self._entry.file
+
+    def ask_for(self, span: Span) -> None:
+        """What will be read. Refines `status`: a fresh entry that lacks some of the bytes is a partial hit."""
+        if self._entry.file is None:
+            if span.start < span.stop and self.status.hit:
+                self.status = CacheStatus(Forward.MISS, ttl=self.status.ttl)
+            return
+        fill = self._fill = self._lender.fill_of(self._entry)
+        if self.status.hit and fill.readable(span.start, span.stop) < span.stop:
+            self.status = CacheStatus(
+                Forward.PARTIAL if self._entry.present else Forward.MISS,
+                ttl=self.status.ttl,
+                stored=not self._entry.removed,
+                collapsed=fill.covers(span),
+            )
+        self._demand = fill.join(span)
+
+    async def readable(self, offset: int) -> int:
+        """The end of the stretch from `offset` on that is in the file. Raises StoreError: `stream` the rest."""
+        if self._demand is None or self._fill is None:
+            raise StoreError("no file to read from")
+        return await self._fill.wait_readable(self._demand, offset)
+
+    def stream(self, span: Span) -> AsyncGenerator[bytes, None]:
+        """The same bytes without the cache."""
+        return self._lender.stream(self._entry, span)
+
+    def close(self) -> None:
+        if self._is_closed:
+            return
+        self._is_closed = True
+        if self._demand is not None and self._fill is not None:
+            self._fill.leave(self._demand)
+        self._lender.give_back(self._entry)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,29 @@
+"""The cache in figures; `/metrics` and `stats` only format them."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """Counters since the start, and what is there now. Sizes in bytes."""
+
+    entries: int
+    bytes_used: int
+    bytes_limit: int
+    index_bytes: int
+    hits: int  # lookups answered by a fresh entry, or by a remembered 404
+    stale_hits: int  # answered by a stale entry: revalidated in the background, or the origin was down
+    misses: int  # lookups that found nothing
+    revalidations: int  # lookups that found a stale entry and asked
+    lookups: int  # metadata flights that went to the origin
+    lookups_joined: int  # requests that waited on another's metadata flight
+    flights: int  # parts asked of the origin
+    flights_running: int
+    flights_split: int  # parts cut in two for a reader further on
+    endings: tuple[tuple[str, int], ...]  # flights by how they ended
+    passthroughs: int  # stretches that went on uncached
+    evicted: int  # entries removed for space or idleness
+    corrupt_blocks: int
+    disk_failures: int
+    disk_is_usable: bool
+    absences: int
