@@ -37,6 +37,7 @@ log = logging.getLogger("bucketfront.fill")
 MAX_FAILURES = 3  # in a row without a byte: the flight is given up
 BACKOFF = 0.1  # seconds, doubled for each failure, with full jitter; well inside the 2 s of I11
 SPLIT_AFTER = 0.05  # seconds that a reader waits inside somebody else's part before it gets one of its own
+REFUSED_PAUSE = 1.0  # seconds without read-ahead after there was no room
 BACKGROUND_PARTS = 2  # flights of a fill that nobody waits for
 
 
@@ -136,6 +137,7 @@ class Fill:
         self._verifying: dict[int, asyncio.Task[None]] = {}
         self._rate: float | None = None  # bytes a second of the latest flight that delivered
         self._changed: ObjectChanged | None = None
+        self._refused_at: float | None = None  # when the disk or the budget last took no more
 
     def __repr__(self) -> str:
         flights = ", ".join(f"{f.start}-{f.mark}-{f.stop}" for f in self._flights)
@@ -277,6 +279,8 @@ class Fill:
 
     def _may_read_ahead(self, demand: Demand) -> bool:
         """The first flight of an entry always may: it is what starts the next ones."""
+        if self._refused_at is not None and self._supply.clock() - self._refused_at < REFUSED_PAUSE:
+            return False
         return not self._flights or (len(self._flights) < demand.parts and self._supply.traffic.has_room)
 
     def _launch(self, run: range, answer: Answer | None, reserved: int = 0) -> Flight:
@@ -411,6 +415,8 @@ class Fill:
         supply.traffic.tasks.discard(task)
         supply.traffic.running -= 1
         supply.traffic.endings[ending] += 1
+        if ending is Ending.UNSTORED:
+            self._refused_at = supply.clock()
         supply.entries.budget.give_back(flight.reserved)
         if flight.first_byte_at is not None and (elapsed := supply.clock() - flight.first_byte_at) > 0:
             self._rate = (flight.mark - flight.start) / elapsed

@@ -315,8 +315,10 @@ async def test_log_has_one_sound_line_a_request(proxy: Proxy, s3: S3) -> None:
     s3.put("x", pattern(1000))
     await proxy.get("/x?X-Amz-Signature=secret")
     await proxy.get("/%1b[31m")
-    await until(lambda: len(proxy.log) == 2)
-    first, second = proxy.log
+    await proxy.ask("PATCH", '/%0d%0a{"status":200}')
+    await until(lambda: len(proxy.log) == 3)
+    first, second, third = proxy.log
     assert (first["method"], first["path"], first["status"], first["sent"]) == ("GET", "/x", 200, 1000)
     assert first["cache"] == "fwd=miss; fwd-status=206; stored"
     assert second["status"] == 404
+    assert (third["path"], third["status"]) == ('/%0d%0a{"status":200}', 405)
