@@ -72,9 +72,9 @@ class Evictor:
             await self._cache.flush()
         await self._keep_free()
         for entry in self._entries.cooled():
-            if entry.file is not None:
-                await self._store.close_file(entry.file)
-                entry.file = None
+            file, entry.file = entry.file, None
+            if file is not None:
+                await self._store.close_file(file)
 
     async def _keep_free(self) -> None:
         budget = self._entries.budget
