@@ -37,6 +37,11 @@ from proxy.quantities import (
     format_size,
 )
 
+# What players and their tools read of an answer from another origin (Fetch standard, CORS-safelisted fields aside).
+EXPOSED = (
+    "*", "Accept-Ranges", "Age", "Cache-Status", "Content-Encoding", "Content-Length", "Content-Range", "Date", "ETag",
+    "Location", "Server-Timing",
+)  # fmt: skip
 EMBEDDED = "embedded"  # the `endpoint_url` that starts an in-memory S3
 METHODS = ("GET", "HEAD", "PUT", "POST", "DELETE")
 MIN_BLOCK, MAX_BLOCK = 64 * KIB, 16 * MIB
@@ -174,6 +179,61 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
+# RFC 9110 section 5.1 and 5.5: what a field's name and value may hold.
+_FIELD_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}")
+_FIELD_VALUE = re.compile(r"(?:[\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?)?")
+# What describes the message, its bytes or the cache itself is not for a rule to say.
+_RESERVED = frozenset(
+    {"accept-ranges", "age", "cache-status", "connection", "content-encoding", "content-length", "content-range", "date",
+     "etag", "keep-alive", "last-modified", "server-timing", "te", "trailer", "transfer-encoding", "upgrade", "via"}
+)  # fmt: skip
+
+
+def _field_name(name: str) -> str:
+    if not _FIELD_NAME.fullmatch(name):
+        raise ValueError("must be the name of an HTTP field")
+    return name
+
+
+def _rule_field(name: str) -> str:
+    if _field_name(name).lower() in _RESERVED:
+        raise ValueError("is not for a rule to set: it follows from the bytes, the cache or the connection")
+    if name.lower() == "cache-control":
+        raise ValueError("has a key of its own: cache_control, beside headers")
+    return name
+
+
+def _field_value(value: str) -> str:
+    if not _FIELD_VALUE.fullmatch(value):
+        raise ValueError("must be printable ASCII, without spaces at its ends")
+    return value
+
+
+def _document(name: str) -> str:
+    if name.startswith("/") or _CONTROL.search(name) or not name:
+        raise ValueError("must be a name below the mount, without '/' before it: index.html")
+    return name
+
+
+def _extension(extension: str) -> str:
+    if not re.fullmatch(r"\.[A-Za-z0-9_.-]{1,32}", extension):
+        raise ValueError("must begin with '.', for example .html")
+    return extension
+
+
+def _error_status(status: str) -> str:
+    if not re.fullmatch(r"4(?:0[034]|16)|50[0-4]", status):
+        raise ValueError("must be 400, 403, 404, 416, or 500 to 504")
+    return status
+
+
+FieldName = Annotated[str, AfterValidator(_field_name)]
+RuleField = Annotated[str, AfterValidator(_rule_field)]
+FieldValue = Annotated[str, AfterValidator(_field_value)]
+Document = Annotated[str, AfterValidator(_document)]
+Coding = Literal["br", "zstd", "gzip"]
+
+
 class TlsSettings(_Section):
     """The certificate of the data port. TLS costs `sendfile`: prefer plain HTTP behind a terminator."""
 
@@ -192,6 +252,8 @@ class ServerSettings(_Section):
     """TCP port; 0 takes a free one."""
     tls: TlsSettings | None = None
     """None: plain HTTP."""
+    timing: Flag = False
+    """Whether answers carry `Server-Timing`. It tells clients how the cache is doing."""
 
 
 class AdminSettings(_Section):
@@ -264,6 +326,21 @@ class OriginSettings(_Section):
     """Ranged GETs at once for one object."""
 
 
+class SiteSettings(_Section):
+    """A bucket as a web site. Every document is a name below the mount."""
+
+    index: Document = "index.html"
+    """What a path that ends in '/' shows."""
+    redirect_folders: Flag = True
+    """Whether /docs goes to /docs/ where there is no such object, but an index in that folder."""
+    try_extensions: tuple[Annotated[str, AfterValidator(_extension)], ...] = ()
+    """Put behind a path that names no object, in this order: `.html`."""
+    fallback: Document | None = None
+    """What any other path shows, with 200, for an application that routes in the browser."""
+    errors: dict[Annotated[str, AfterValidator(_error_status)], Document] = Field(default_factory=dict)
+    """Status -> the document shown with it."""
+
+
 class MountSettings(_Section):
     """A URL prefix mapped to a bucket and a key prefix."""
 
@@ -274,6 +351,18 @@ class MountSettings(_Section):
     """What stands before the rest of the path in the key. Nothing is added to it, no slash either."""
     methods: Annotated[tuple[Method, ...], Field(min_length=1)] = ("GET", "HEAD")
     """What clients may do. GET brings HEAD."""
+    versions: Flag = True
+    """Whether `?versionId=` reads that version of an object; if not, it counts as any other parameter."""
+    response_overrides: Flag = False
+    """Whether `?response-content-type=` and its like change the headers of an answer, as in S3's GetObject."""
+    query: Literal["ignore", "refuse"] = "ignore"
+    """What becomes of a read with any other query parameter: the object all the same, or 400."""
+    guess_types: Flag = True
+    """Whether an object that S3 calls `binary/octet-stream`, its word for unknown, gets a type by its extension."""
+    precompressed: tuple[Coding, ...] = ()
+    """Which siblings (`a.js.br`, `.zst`, `.gz`) stand in for text that a client takes compressed; the first counts."""
+    site: SiteSettings | None = None
+    """None: paths are keys, no more."""
 
     @field_validator("methods")
     @classmethod
@@ -298,7 +387,7 @@ class CacheSettings(_Section):
 
     dir: Path = Path("cache")
     """The cache folder; relative to the working directory."""
-    block_size: Size = MIB
+    block_size: Size = 256 * KIB
     """Bytes; the unit of presence. A power of two, 64KiB to 16MiB."""
     max_size: Size = 10 * GIB
     """Bytes on disk, at most (I17). At least 4 blocks."""
@@ -334,12 +423,24 @@ class CacheSettings(_Section):
 
 
 class FreshnessRule(_Section):
-    """For keys that match and whose object says nothing itself. The first match counts."""
+    """For keys that match. Of each setting, the first rule that matches and has it counts."""
 
     match: Text
     """Glob over the key; `**` crosses slashes."""
-    ttl: Duration
-    """Seconds."""
+    ttl: Duration | None = None
+    """Seconds, for an object that says nothing itself."""
+    negative_ttl: Duration | None = None
+    """Seconds that an S3 404 is remembered."""
+    stale_while_revalidate: Duration | None = None
+    """Seconds past the TTL, for an object that says nothing itself."""
+    stale_if_error: Duration | None = None
+    """Seconds past the TTL, for an object that says nothing itself."""
+    cache: Flag | None = None
+    """False: such objects pass through and are not kept."""
+    headers: dict[RuleField, FieldValue | None] | None = None
+    """Fields of the answer to set, or with null to drop."""
+    cache_control: FieldValue | None = None
+    """The `Cache-Control` that clients and CDNs are sent in place of the object's own."""
 
 
 class FreshnessSettings(_Section):
@@ -353,8 +454,12 @@ class FreshnessSettings(_Section):
     """Seconds past its TTL that a stale answer is served while the origin is asked (RFC 5861 section 3)."""
     stale_if_error: Duration = 86400.0
     """Seconds past its TTL that a stale answer is served while the origin fails (RFC 5861 section 4)."""
+    outage: Duration = 2_592_000.0
+    """Seconds past its TTL that a stale answer is served while the origin is out of reach altogether."""
     honor_client_no_cache: Flag = False
     """Whether a client's `Cache-Control: no-cache` asks the origin."""
+    media_rules: Flag = True
+    """Whether rules for HLS and DASH follow yours: playlists short, segments long."""
     rules: tuple[FreshnessRule, ...] = ()
 
 
@@ -363,6 +468,25 @@ class CorsSettings(_Section):
 
     allow_origins: tuple[Annotated[str, AfterValidator(_cors_origin)], ...] = ("*",)
     """`*`, or origins like `https://app.example.com`. Empty: none."""
+    allow_headers: tuple[Annotated[str, AfterValidator(_field_name)], ...] = ("*",)
+    """Request fields that a page may send beyond the safe ones; `*`: any."""
+    expose_headers: tuple[Annotated[str, AfterValidator(_field_name)], ...] = EXPOSED
+    """Fields of an answer that a page may read; `*`: all, for requests without credentials."""
+    allow_credentials: Flag = False
+    """Whether a page may send cookies; not together with `*`."""
+    max_age: Duration = 7200.0
+    """Seconds that a browser remembers the answer to a preflight. Chromium takes 2 h at most."""
+    timing_allow_origins: tuple[Annotated[str, AfterValidator(_cors_origin)], ...] = ()
+    """Which pages see detailed timings (`Timing-Allow-Origin`): `*`, or origins."""
+    resource_policy: Literal["same-origin", "same-site", "cross-origin"] | None = None
+    """`Cross-Origin-Resource-Policy`; null: none is sent."""
+
+    @field_validator("allow_credentials")
+    @classmethod
+    def _not_for_everybody(cls, allowed: bool, info: ValidationInfo) -> bool:  # noqa: FBT001 - pydantic's signature
+        if allowed and "*" in info.data.get("allow_origins", ()):
+            raise ValueError("needs allow_origins to name its origins: '*' would let every page read as the visitor")
+        return allowed
 
 
 class AccessLogSettings(_Section):

@@ -21,6 +21,8 @@ def types_at(loc: Loc) -> list[Any]:
                 below += get_args(kind)[:1] if _is_list(kind) else []
             elif _is_section(kind) and part in kind.model_fields:
                 below.append(kind.model_fields[part].annotation)
+            elif get_origin(kind) is dict:
+                below.append(get_args(kind)[1])
         found = [kind for annotation in below for kind in _alternatives(annotation)]
     return found
 
@@ -37,7 +39,7 @@ def takes_items(loc: Loc) -> bool:
 
 def takes_keys(loc: Loc) -> bool:
     """Whether `loc` may be a mapping of keys."""
-    return any(_is_section(kind) for kind in types_at(loc))
+    return any(_is_section(kind) or get_origin(kind) is dict for kind in types_at(loc))
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:

@@ -39,7 +39,8 @@ def validate(tree: Tree) -> Settings | None:
 
 
 def _note(tree: Tree, details: ErrorDetails) -> None:
-    loc: Loc = tuple(part for part in details["loc"] if part not in UNION_TAGS)
+    # "[key]" is pydantic's word for a mapping's key rather than its value.
+    loc: Loc = tuple(part for part in details["loc"] if part not in (*UNION_TAGS, "[key]"))
     cause = details.get("ctx", {}).get("error")
     if isinstance(cause, SettingError):
         written = next((at for at in cause.at if at in tree.values), cause.at[0])
@@ -47,7 +48,8 @@ def _note(tree: Tree, details: ErrorDetails) -> None:
     elif details["type"] == "too_short" and details["input"]:
         pass  # pydantic counts the items that are right; the others are reported themselves
     elif not tree.is_broken(loc):
-        key = tree.keys.get(loc) if details["type"] == "extra_forbidden" else None
+        is_about_key = details["type"] == "extra_forbidden" or details["loc"][-1] == "[key]"
+        key = tree.keys.get(loc) if is_about_key else None
         tree.problem(loc, _message(details, loc), key)
 
 

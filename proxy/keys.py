@@ -18,14 +18,19 @@ _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz01
 
 
 class ObjectKey(NamedTuple):
-    """What names an object at the origin. A tuple, because it is hashed on every request."""
+    """What names an object at the origin. A tuple, because it is hashed on every request.
+
+    `version` is S3's `versionId` where a client asked for one, None for whatever is current.
+    """
 
     bucket: str
     key: str
+    version: str | None = None
 
     def __str__(self) -> str:
         """For messages: percent-encoded, so that no log line gets a raw CR, LF or ESC (I28)."""
-        return f"{self.bucket}/{percent_encode(self.key)}"
+        pinned = "" if self.version is None else f"?versionId={percent_encode(self.version)}"
+        return f"{self.bucket}/{percent_encode(self.key)}{pinned}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -190,7 +190,7 @@ class Runtime:
 
     def _policy(self) -> Callable[[ObjectKey, Metadata, float], Freshness]:
         settings = self.settings.freshness
-        rules = freshness.TtlRules([(rule.match, rule.ttl) for rule in settings.rules])
+        rules = freshness.TtlRules([(rule.match, rule.ttl) for rule in settings.rules if rule.ttl is not None])
 
         def policy(key: ObjectKey, metadata: Metadata, now: float) -> Freshness:
             ruled = rules.ttl(key.key)
