@@ -184,8 +184,9 @@ _FIELD_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}")
 _FIELD_VALUE = re.compile(r"(?:[\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?)?")
 # What describes the message, its bytes or the cache itself is not for a rule to say.
 _RESERVED = frozenset(
-    {"accept-ranges", "age", "cache-status", "connection", "content-encoding", "content-length", "content-range", "date",
-     "etag", "keep-alive", "last-modified", "server-timing", "te", "trailer", "transfer-encoding", "upgrade", "via"}
+    {"accept-ranges", "age", "cache-status", "connection", "content-encoding", "content-length", "content-range",
+     "date", "etag", "keep-alive", "last-modified", "server-timing", "te", "trailer", "transfer-encoding", "upgrade",
+     "via"}
 )  # fmt: skip
 
 
@@ -454,8 +455,9 @@ class FreshnessSettings(_Section):
     """Seconds past its TTL that a stale answer is served while the origin is asked (RFC 5861 section 3)."""
     stale_if_error: Duration = 86400.0
     """Seconds past its TTL that a stale answer is served while the origin fails (RFC 5861 section 4)."""
-    outage: Duration = 2_592_000.0
-    """Seconds past its TTL that a stale answer is served while the origin is out of reach altogether."""
+    outage: Duration | None = None
+    """Seconds past its TTL that a stale answer is served while the origin is out of reach altogether, for an object
+    that says no stale-if-error itself. None: as `stale_if_error`."""
     honor_client_no_cache: Flag = False
     """Whether a client's `Cache-Control: no-cache` asks the origin."""
     media_rules: Flag = True

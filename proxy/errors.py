@@ -17,6 +17,10 @@ class NoSuchMount(ProxyError):
     """A well-formed path below no mount."""
 
 
+class NotCached(ProxyError):
+    """A client that wanted nothing but what is cached wants what is not."""
+
+
 class OriginError(ProxyError):
     """The origin did not give what was asked for."""
 
@@ -37,16 +41,48 @@ class AccessDenied(OriginError):
     """S3 answered 401 or 403. Says nothing about whether the object exists."""
 
 
+class NoSuchVersion(OriginError):
+    """S3 answered 400: what was asked for as a version id is none. An id of the right form is ObjectNotFound."""
+
+
+class DeleteMarker(OriginError):
+    """S3 answered 405: the version asked for exists, and says that the object was deleted then."""
+
+
 class WriteRefused(OriginError):
     """S3 refused a write for a reason of the request's own (400, 409, 411, 412, 413)."""
 
 
 class OriginUnavailable(OriginError):
-    """The origin could not be reached, answered 5xx or something that is not S3."""
+    """The origin is out of reach, or (OriginFailing) in reach and of no use."""
+
+
+class OriginFailing(OriginUnavailable):
+    """The origin answered 5xx. `retry_after`: in how many seconds it wants to be asked again, None: it did not say."""
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class UnusableAnswer(OriginFailing):
+    """The origin answered what is no answer to the question, or not S3. Says nothing about its load."""
+
+
+class OriginResting(OriginUnavailable):
+    """The origin has failed so often that it is not asked now. `retry_after`: in how many seconds it may be."""
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class OriginTimeout(OriginUnavailable):
     """The origin did not answer within its deadline."""
+
+
+class OriginBusy(OriginTimeout):
+    """None of our own connections to the origin came free within the deadline. Says nothing about the origin."""
 
 
 class BodyTruncated(OriginUnavailable):

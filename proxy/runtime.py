@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
 from proxy.admin.app import AdminApplication, AdminListener
-from proxy.admin.metrics import CacheCollector
+from proxy.admin.metrics import CacheCollector, OriginCollector, OriginHealth
 from proxy.cache.absences import Absences
 from proxy.cache.budget import Budget
 from proxy.cache.cache import Cache
@@ -24,10 +24,11 @@ from proxy.cache.evictor import Evictor
 from proxy.cache.fill import Supply, Traffic
 from proxy.cache.index import Index
 from proxy.cache.store import Store
-from proxy.config import OriginSettings, Settings, StaticCredentials
+from proxy.config import FreshnessSettings, OriginSettings, Settings, StaticCredentials
 from proxy.http import freshness
 from proxy.http.freshness import Freshness
 from proxy.http.metadata import Metadata
+from proxy.http.rules import MEDIA_RULES, Rules, Ruling
 from proxy.keys import ObjectKey
 from proxy.origin.client import S3Origin
 from proxy.origin.embedded import EmbeddedS3
@@ -56,6 +57,7 @@ class Runtime:
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
         self.settings = settings
         self._clock = clock
+        self._rules = _rules_of(settings.freshness)
         self._stack = AsyncExitStack()
         self._is_ready = False
         self.embedded: EmbeddedS3 | None = None
@@ -96,11 +98,13 @@ class Runtime:
         self._stack.callback(access_log.close)
         observer = Observer(registry, access_log)
         CacheCollector(registry, self.cache.statistics)
+        OriginCollector(registry, self._origin_health)
         await self._start_admin(registry)
         writes = S3Writes(self.origin, patience=UPLOAD_PATIENCE + self.settings.origin.read_timeout)
+        honor_no_cache = self.settings.freshness.honor_client_no_cache
         application = Application(
             self.settings,
-            Objects(self.cache, self._clock, honor_no_cache=self.settings.freshness.honor_client_no_cache),
+            Objects(self.cache, self._rules, self._clock, honor_no_cache=honor_no_cache),
             Uploads(self.cache, writes, self.settings.uploads),
             observer,
         )
@@ -132,7 +136,7 @@ class Runtime:
         index.open()
         self._stack.callback(index.abandon)
         budget = Budget(config.max_size, overhead=await store.space_of(index.files))
-        entries = Entries(index, budget, self._policy(), block_size=config.block_size, hot_limit=_hot_limit())
+        entries = Entries(index, budget, self._policy, block_size=config.block_size, hot_limit=_hot_limit())
         entries.open()
         disposal = Disposal(entries, store)
         self.cache = Cache(
@@ -141,7 +145,7 @@ class Runtime:
             index=index,
             entries=entries,
             disposal=disposal,
-            absences=Absences(self.settings.freshness.negative_ttl),
+            absences=Absences(self._negative_ttl),
             clock=self._clock,
         )
         self.cache.supply_with(
@@ -188,21 +192,48 @@ class Runtime:
         self._stack.push_async_callback(self._admin.stop)
         await self._admin.start()
 
-    def _policy(self) -> Callable[[ObjectKey, Metadata, float], Freshness]:
-        settings = self.settings.freshness
-        rules = freshness.TtlRules([(rule.match, rule.ttl) for rule in settings.rules if rule.ttl is not None])
+    def _policy(self, key: ObjectKey, metadata: Metadata, now: float) -> Freshness:
+        settings, ruling = self.settings.freshness, self._rules.ruling(key.key)
+        defaults = freshness.Defaults(
+            ttl=_first(ruling.ttl, settings.default_ttl),
+            stale_while_revalidate=_first(ruling.stale_while_revalidate, settings.stale_while_revalidate),
+            stale_if_error=_first(ruling.stale_if_error, settings.stale_if_error),
+            # 0: what the policy makes of it is never less than stale_if_error.
+            outage=_first(settings.outage, 0.0),
+        )
+        # The "null" version can be overwritten, and is no version by its metadata.
+        is_pinned = key.version is not None and metadata.version is not None
+        return freshness.policy(metadata, defaults, now, cache=ruling.cache is not False, immutable=is_pinned)
 
-        def policy(key: ObjectKey, metadata: Metadata, now: float) -> Freshness:
-            ruled = rules.ttl(key.key)
-            return freshness.policy(
-                metadata,
-                default_ttl=settings.default_ttl if ruled is None else ruled,
-                stale_while_revalidate=settings.stale_while_revalidate,
-                stale_if_error=settings.stale_if_error,
-                now=now,
-            )
+    def _origin_health(self) -> OriginHealth:
+        breaker = self.origin.breaker
+        return OriginHealth(breaker.is_open, breaker.opened, breaker.refused)
 
-        return policy
+    def _negative_ttl(self, key: ObjectKey) -> float:
+        return _first(self._rules.ruling(key.key).negative_ttl, self.settings.freshness.negative_ttl)
+
+
+def _first(ruled: float | None, configured: float) -> float:
+    return configured if ruled is None else ruled
+
+
+def _rules_of(settings: FreshnessSettings) -> Rules:
+    own = tuple(
+        (
+            rule.match,
+            Ruling(
+                ttl=rule.ttl,
+                negative_ttl=rule.negative_ttl,
+                stale_while_revalidate=rule.stale_while_revalidate,
+                stale_if_error=rule.stale_if_error,
+                cache=rule.cache,
+                headers=None if rule.headers is None else tuple(rule.headers.items()),
+                cache_control=rule.cache_control,
+            ),
+        )
+        for rule in settings.rules
+    )
+    return Rules((*own, *MEDIA_RULES) if settings.media_rules else own)
 
 
 def _with_demo_keys(origin: OriginSettings) -> OriginSettings:

@@ -7,6 +7,7 @@ calls two hooks: `_before_call` ahead of every get and head, `_before_read` ahea
 import asyncio
 import contextlib
 import hashlib
+import itertools
 import random
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -15,7 +16,15 @@ from types import TracebackType
 from typing import Self
 
 from proxy.cache.origin import Answer, NotModified
-from proxy.errors import BodyTruncated, ObjectChanged, ObjectNotFound, OriginError, RangeUnsatisfiable, WriteRefused
+from proxy.errors import (
+    BodyTruncated,
+    DeleteMarker,
+    ObjectChanged,
+    ObjectNotFound,
+    OriginError,
+    RangeUnsatisfiable,
+    WriteRefused,
+)
 from proxy.http.metadata import OBJECT_HEADERS, USER_METADATA_PREFIX, Metadata
 from proxy.http.ranges import FromTo, Suffix
 from proxy.keys import ObjectKey
@@ -84,11 +93,17 @@ class FakeBody:
 
 
 class FakeOrigin:
-    """An S3 in memory that counts what it is asked. `chunk_size`: bytes of one piece of a body."""
+    """An S3 in memory that counts what it is asked. `chunk_size`: bytes of one piece of a body.
+
+    With `is_versioned` each write adds a version, and a delete a delete marker; else both touch the version "null".
+    """
 
     def __init__(self, chunk_size: int = 1 << 16) -> None:
         self.chunk_size = chunk_size
+        self.is_versioned = False
         self.objects: dict[ObjectKey, Stored] = {}
+        self.versions: dict[ObjectKey, Stored | None] = {}  # by keys with a version; None: a delete marker
+        self._numbers = itertools.count(1)  # of versions
         self.calls = 0  # gets and heads, whatever became of them
         self.reads: list[tuple[ObjectKey, int, int]] = []  # (key, start, stop) of each 200 or 206
         self.heads: list[ObjectKey] = []
@@ -103,12 +118,15 @@ class FakeOrigin:
         last_modified: str | None = LAST_MODIFIED,
     ) -> Metadata:
         """Make `content` the current version, as somebody else's write would. Returns its metadata."""
+        version = self._next_version(key)
         etag = f'"{hashlib.md5(content).hexdigest()}"'
         given = {"content-type": "binary/octet-stream"} | {name.lower(): value for name, value in headers.items()}
         passed = [(name, given[name.lower()]) for name in OBJECT_HEADERS if name.lower() in given]
         user = [(name, given[name]) for name in sorted(given) if name.startswith(USER_METADATA_PREFIX)]
-        metadata = Metadata(etag, len(content), last_modified, tuple(passed + user))
-        self.objects[key] = Stored(content, metadata)
+        metadata = Metadata(
+            etag, len(content), last_modified, tuple(passed + user), version=version if self.is_versioned else None
+        )
+        self.objects[key] = self.versions[key._replace(version=version)] = Stored(content, metadata)
         return metadata
 
     async def get(
@@ -121,11 +139,11 @@ class FakeOrigin:
     ) -> Answer | NotModified:
         self.calls += 1
         await self._before_call()
-        stored = self._current(key)
+        stored = self._named(key)
         if not self._matches(stored, if_match):
             raise ObjectChanged(f"{key}: asked for {if_match}, is {stored.metadata.etag}")
         if if_none_match == stored.metadata.etag:
-            return NotModified()
+            return _not_modified(stored.metadata)
         span = part.within(len(stored.content))
         if span is None:
             raise RangeUnsatisfiable(f"{key}: {part} of {len(stored.content)} bytes")
@@ -138,8 +156,8 @@ class FakeOrigin:
         self.calls += 1
         self.heads.append(key)
         await self._before_call()
-        stored = self._current(key)
-        return NotModified() if if_none_match == stored.metadata.etag else stored.metadata
+        stored = self._named(key)
+        return _not_modified(stored.metadata) if if_none_match == stored.metadata.etag else stored.metadata
 
     async def put(
         self, key: ObjectKey, chunks: AsyncIterator[bytes], length: int | None, headers: Mapping[str, str]
@@ -151,13 +169,26 @@ class FakeOrigin:
         return Written(self.store(key, content[:length], headers).etag)
 
     async def delete(self, key: ObjectKey) -> None:
+        marker = key._replace(version=self._next_version(key))
         self.objects.pop(key, None)
+        if self.is_versioned:
+            self.versions[marker] = None
+        else:
+            self.versions.pop(marker, None)
 
-    def _current(self, key: ObjectKey) -> Stored:
+    def _next_version(self, key: ObjectKey) -> str:
+        assert key.version is None, "a version of the past is never written"
+        return f"version-{next(self._numbers)}" if self.is_versioned else "null"
+
+    def _named(self, key: ObjectKey) -> Stored:
+        """The current object, or the version that the key names."""
         try:
-            return self.objects[key]
+            stored = self.objects[key] if key.version is None else self.versions[key]
         except KeyError:
             raise ObjectNotFound(f"{key} does not exist") from None
+        if stored is None:
+            raise DeleteMarker(f"{key} is a delete marker")
+        return stored
 
     def _matches(self, stored: Stored, if_match: str | None) -> bool:
         return if_match is None or if_match == stored.metadata.etag
@@ -168,6 +199,13 @@ class FakeOrigin:
     async def _before_call(self) -> None: ...
 
     async def _before_read(self) -> None: ...
+
+
+def _not_modified(metadata: Metadata) -> NotModified:
+    """RFC 9110 section 15.4.5: what a 304 repeats of the 200."""
+    return NotModified(
+        metadata.last_modified, metadata.age, metadata.header("cache-control"), metadata.header("expires")
+    )
 
 
 class Gate:

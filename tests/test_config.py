@@ -77,7 +77,7 @@ freshness:
   negative_ttl: 10s
   stale_while_revalidate: 1m
   stale_if_error: 1d
-  outage: 30d
+  outage: null
   honor_client_no_cache: false
   media_rules: true
   rules: []
@@ -92,6 +92,8 @@ cors:
   resource_policy: null
 access_log: {format: json, path: "-"}
 """
+
+LOG = "BUCKETFRONT_ACCESS_LOG__"
 
 Loads = Callable[..., Settings]
 Refuses = Callable[..., str]
@@ -666,7 +668,7 @@ def test_variables_of_others_are_left_alone(loads: Loads, name: str) -> None:
         ),
         (
             {"BUCKETFRONT_ACCESS_LOG__Q": "1"},
-            "BUCKETFRONT_ACCESS_LOG__Q: unknown setting. Allowed: BUCKETFRONT_ACCESS_LOG__FORMAT, BUCKETFRONT_ACCESS_LOG__PATH",
+            f"BUCKETFRONT_ACCESS_LOG__Q: unknown setting. Allowed: {LOG}FORMAT, {LOG}PATH",
         ),
         (
             {"BUCKETFRONT_SERVER__PORT__X": "1"},

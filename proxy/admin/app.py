@@ -104,7 +104,7 @@ class AdminApplication:
         if not keys and not prefixes:
             return _error(400, "name paths or a prefix to purge")
         try:
-            purged = await self._cache.purge(keys, prefixes, soft=wanted.soft)
+            purged = await self._cache.purge(keys, prefixes, soft=wanted.soft, versions=True)
         except StoreError as error:
             return _error(500, f"memory has forgotten them, but the disk refused: {error}")
         return web.json_response({"purged": purged})

@@ -1,6 +1,7 @@
 """`Cache.statistics()` as Prometheus metrics. It only formats: the numbers are counted where they happen."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -51,4 +52,33 @@ class CacheCollector(Collector):
 
     def describe(self) -> Iterable[Metric]:
         """Empty: registering must not ask a cache that is not open yet."""
+        return ()
+
+
+@dataclass(frozen=True, slots=True)
+class OriginHealth:
+    """`outages`: times that the origin was found out of reach. `refused`: reads that ended there meanwhile."""
+
+    is_resting: bool
+    outages: int
+    refused: int
+
+
+class OriginCollector(Collector):
+    def __init__(self, registry: CollectorRegistry, health: Callable[[], OriginHealth]) -> None:
+        self._health = health
+        registry.register(self)
+
+    def collect(self) -> Iterable[Metric]:
+        now = self._health()
+        yield GaugeMetricFamily(
+            "bucketfront_origin_resting", "1 while the origin is left alone.", float(now.is_resting)
+        )
+        yield CounterMetricFamily(
+            "bucketfront_origin_outages", "Times the origin was out of reach.", float(now.outages)
+        )
+        yield CounterMetricFamily("bucketfront_origin_refused", "Reads not sent to it meanwhile.", float(now.refused))
+
+    def describe(self) -> Iterable[Metric]:
+        """Empty: there is no origin yet when this is registered."""
         return ()

@@ -9,9 +9,9 @@ CAPACITY = 10_000
 
 
 class Absences:
-    """Key -> when the 404 may no longer be believed, in seconds since the epoch."""
+    """Key -> when the 404 may no longer be believed, in seconds since the epoch. `ttl`: seconds to believe it."""
 
-    def __init__(self, ttl: float) -> None:
+    def __init__(self, ttl: Callable[[ObjectKey], float]) -> None:
         self._ttl = ttl
         self._until: OrderedDict[ObjectKey, float] = OrderedDict()
 
@@ -19,7 +19,9 @@ class Absences:
         return len(self._until)
 
     def remember(self, key: ObjectKey, now: float) -> None:
-        self._until[key] = now + self._ttl
+        if (ttl := self._ttl(key)) <= 0:
+            return
+        self._until[key] = now + ttl
         self._until.move_to_end(key)
         if len(self._until) > CAPACITY:
             self._until.popitem(last=False)

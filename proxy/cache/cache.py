@@ -5,8 +5,9 @@ The server never sees a flight, the index or a file's name, so that one day it m
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
+from dataclasses import dataclass, replace
+from itertools import chain
 
 from proxy.cache import blocks, passthrough
 from proxy.cache.absences import Absences
@@ -20,7 +21,16 @@ from proxy.cache.origin import Answer, NotModified, Origin
 from proxy.cache.reader import Lender, Reader
 from proxy.cache.statistics import Statistics
 from proxy.cache.store import Store
-from proxy.errors import ObjectNotFound, OriginUnavailable, RangeUnsatisfiable, StoreError, StoreFull
+from proxy.errors import (
+    AccessDenied,
+    NotCached,
+    ObjectNotFound,
+    OriginResting,
+    OriginUnavailable,
+    RangeUnsatisfiable,
+    StoreError,
+    StoreFull,
+)
 from proxy.http.cache_status import CacheStatus, Forward
 from proxy.http.metadata import Metadata
 from proxy.http.ranges import FromTo, Span, Suffix
@@ -29,6 +39,7 @@ from proxy.keys import ObjectKey
 __all__ = ["Absent", "Cache", "Reader", "Statistics"]  # all that crosses the door
 
 MAX_OBJECT = 1 << 50  # beyond any object of S3: nothing there to ask for by range
+NULL_VERSION = "null"  # S3's id of an object stored while its bucket had no versions
 RESTARTS = 4  # lookups of one request before it is given up: each one lost its entry to somebody else
 
 log = logging.getLogger("bucketfront.cache")
@@ -82,12 +93,18 @@ class Cache:
     # --- reading -------------------------------------------------------------------------------------------
 
     async def lookup(
-        self, key: ObjectKey, *, wants_body: bool, part: FromTo | Suffix | None = None, revalidate: bool = False
+        self,
+        key: ObjectKey,
+        *,
+        wants_body: bool,
+        part: FromTo | Suffix | None = None,
+        revalidate: bool = False,
+        only_if_cached: bool = False,
     ) -> "Reader | Absent":
-        """Who may answer for `key`. `part` is what the client asks for, where it is one range; `revalidate`: the
-        origin is to be asked however fresh the entry is.
+        """Who may answer for `key`. `part` is the range that the client asks for, the first of several;
+        `revalidate`: the origin is to be asked however fresh the entry is; `only_if_cached`: it must not be asked.
 
-        The Reader is pinned: close it. Raises OriginErrors other than ObjectNotFound.
+        The Reader is pinned: close it. Raises OriginErrors other than ObjectNotFound; NotCached.
         """
         for _ in range(RESTARTS):
             now = self._clock()
@@ -97,6 +114,8 @@ class Cache:
                 return Absent(CacheStatus(ttl=ttl))
             if entry is not None and not revalidate and (status := self._usable(entry, now)) is not None:
                 self._entries.pin(entry)
+            elif only_if_cached:
+                raise NotCached(f"{key} is not in the cache")
             else:
                 found = await self._ask(key, entry, part if wants_body else None, wants_body=wants_body)
                 if isinstance(found, Absent):
@@ -136,6 +155,10 @@ class Cache:
         async def find(lookup: Lookup) -> Learned:
             try:
                 return await self._find(stale.key, stale, None, lookup, get=False)
+            except AccessDenied:
+                # Whoever asks next asks the origin itself, and hears of it.
+                self._entries.expire(stale)
+                raise
             finally:
                 self._disposal.unpin(stale)
 
@@ -151,23 +174,34 @@ class Cache:
         else:
             self._revalidations += 1
             self._entries.pin(stale)  # until the lookup has its own pin, see `_revalidate`
+
+        def find(lookup: Lookup) -> Coroutine[None, None, Learned]:
+            return self._find(key, stale, part, lookup, get=wants_body)
+
         try:
-            learned = await self._lookups.wait(key, lambda lookup: self._find(key, stale, part, lookup, get=wants_body))
+            learned = await self._lookups.wait(key, find)
+            if joins and not learned.entry.freshness.storable:
+                # RFC 9111 section 5.2.2.5: what must not be stored must not answer anybody else either.
+                self._disposal.unpin(learned.entry)
+                learned = await self._lookups.wait_alone(key, find)
+                joins = False
         except ObjectNotFound:
-            return Absent(CacheStatus(forward, fwd_status=404, collapsed=joins, stored=True))
+            remembered = self._absences.ttl(key, self._clock()) is not None
+            return Absent(CacheStatus(forward, fwd_status=404, collapsed=joins, stored=remembered))
         except OriginUnavailable as error:
             now = self._clock()
-            if stale is None or stale.removed or -stale.ttl(now) >= stale.freshness.stale_if_error:
+            is_outage = isinstance(error, OriginResting)
+            if stale is None or stale.removed or -stale.ttl(now) >= _stale_window(stale, is_outage=is_outage):
                 raise
             self._stale_hits += 1
             self._entries.pin(stale)
             log.info("%s is served stale: %s", key, error)
-            return stale, CacheStatus(ttl=stale.ttl(now), detail="stale-if-error")
+            return stale, CacheStatus(ttl=stale.ttl(now), detail="outage" if is_outage else "stale-if-error")
         finally:
             if stale is not None:
                 self._disposal.unpin(stale)
         entry = learned.entry
-        stored = entry.file_name is not None and not entry.removed and learned.status != 304
+        stored = entry.file_name is not None and not entry.removed and learned.is_new
         return entry, CacheStatus(forward, fwd_status=learned.status, stored=stored, collapsed=joins)
 
     async def _find(
@@ -177,12 +211,13 @@ class Cache:
         # What the answer says held at some time after this moment, so age counts from here (I7).
         asked_at = self._clock()
         try:
+            status = 200
             if stale is None:
-                answer = await self._ask_origin(key, part, None, get=get)
+                answer = _body_or_metadata(key, await self._ask_origin(key, part, None, get=get))
             else:
                 self._entries.pin(stale)
                 try:
-                    answer = await self._ask_origin(key, part, stale.metadata.etag, get=get)
+                    answer, status = await self._ask_again(stale, part, get=get)
                 finally:
                     self._disposal.unpin(stale)
         except ObjectNotFound:
@@ -191,14 +226,35 @@ class Cache:
                 if stale is not None:
                     self._disposal.drop(stale)
             raise
+        if stale is None or isinstance(answer, Answer) or not stale.metadata.is_version(answer):
+            return await self._adopt(key, answer, lookup, asked_at)
+        if not stale.removed and not lookup.is_superseded:
+            self._entries.validated(stale, answer, asked_at)
+        self._entries.pin(stale)
+        return Learned(stale, status, is_new=False)
+
+    async def _ask_again(
+        self, stale: Entry, part: FromTo | Suffix | None, *, get: bool
+    ) -> tuple[Answer | Metadata, int]:
+        """A new version, with its first bytes; or what holds of the one that is stale. And the origin's status.
+
+        An object that was copied onto itself keeps its ETag and gets new metadata: its Last-Modified tells. All that
+        is kept comes from one answer (I4), so that one is asked for. A HEAD costs no bytes: it is not conditional, and
+        tells all there is.
+        """
+        known = stale.metadata
+        if not get:
+            return _body_or_metadata(stale.key, await self._origin.head(stale.key)), 200
+        answer = await self._ask_origin(stale.key, part, known.etag, get=True)
         if isinstance(answer, NotModified):
-            if stale is None:
-                raise OriginUnavailable(f"{key}: the origin answered 304 to an unconditional request")
-            if not stale.removed and not lookup.is_superseded:
-                self._entries.validated(stale, asked_at)
-            self._entries.pin(stale)
-            return Learned(stale, 304)
-        return await self._adopt(key, answer, lookup, asked_at)
+            if answer.last_modified in (None, known.last_modified):
+                return replace(known, age=answer.age), 304
+            return _body_or_metadata(stale.key, await self._origin.head(stale.key)), 304
+        if isinstance(answer, Answer) and known.is_version(answer.metadata) and stale.file is not None:
+            # The origin does not know If-None-Match.
+            answer.body.close()
+            return answer.metadata, 206
+        return answer, 200
 
     async def _adopt(self, key: ObjectKey, answer: Answer | Metadata, lookup: Lookup, asked_at: float) -> Learned:
         """A new version becomes an entry; where bytes came with it, its first flight begins."""
@@ -327,33 +383,50 @@ class Cache:
     # --- removing ------------------------------------------------------------------------------------------
 
     async def invalidate(self, key: ObjectKey) -> None:
-        """Nothing from before this call answers a request begun after it (I5, I6)."""
-        await self.purge([key])
+        """Nothing from before this call answers a request begun after it (I5, I6).
+
+        Versions with an id do not change by a write; the "null" one, of buckets without versions, does.
+        """
+        await self.purge([key, key._replace(version=NULL_VERSION)])
 
     async def purge(
-        self, keys: Iterable[ObjectKey] = (), prefixes: Iterable[ObjectKey] = (), *, soft: bool = False
+        self,
+        keys: Iterable[ObjectKey] = (),
+        prefixes: Iterable[ObjectKey] = (),
+        *,
+        soft: bool = False,
+        versions: bool = False,
     ) -> int:
-        """Remove, or with `soft` mark stale, entries by key and by prefix; returns how many there were.
+        """Remove, or with `soft` mark stale, entries by key and by prefix; returns how many there were. `versions`:
+        a key's pinned versions as well; a prefix always takes them along.
 
         Complete when it returns: files are unlinked, so it survives a restart (I27). A prefix is an ObjectKey whose
         key is the prefix. Raises StoreError when the disk refused: memory has forgotten the entries all the same.
         """
-        task = asyncio.create_task(self._purge_all(set(keys), tuple(prefixes), soft=soft))
+        task = asyncio.create_task(self._purge_all(set(keys), tuple(prefixes), soft=soft, versions=versions))
         # A purge that was begun is finished, whether or not the one who asked for it waits.
         self._purges.add(task)
         task.add_done_callback(self._purges.discard)
         return await asyncio.shield(task)
 
-    async def _purge_all(self, wanted: set[ObjectKey], heads: tuple[ObjectKey, ...], *, soft: bool) -> int:
+    async def _purge_all(
+        self, wanted: set[ObjectKey], heads: tuple[ObjectKey, ...], *, soft: bool, versions: bool
+    ) -> int:
         def is_hit(key: ObjectKey) -> bool:
-            return key in wanted or any(key.bucket == p.bucket and key.key.startswith(p.key) for p in heads)
+            return (
+                key in wanted
+                or (versions and key._replace(version=None) in wanted)
+                or any(key.bucket == p.bucket and key.key.startswith(p.key) for p in heads)
+            )
 
         self._lookups.supersede(is_hit)
         self._absences.forget(is_hit)
         purged = await self._purge([entry for key in wanted if (entry := self._entries.get(key)) is not None], soft)
-        for head in heads:
-            for batch in self._entries.with_prefix(head.bucket, head.key):
-                purged += await self._purge(batch, soft)
+        batches = [self._entries.with_prefix(head.bucket, head.key) for head in heads]
+        if versions:
+            batches += [self._entries.versions_of(key) for key in wanted]
+        for batch in chain.from_iterable(batches):
+            purged += await self._purge(batch, soft)
         return purged
 
     async def _purge(self, found: list[Entry], soft: bool) -> int:  # noqa: FBT001 - private
@@ -446,3 +519,15 @@ class Cache:
             disk_is_usable=self._store.is_usable,
             absences=len(self._absences),
         )
+
+
+def _stale_window(entry: Entry, *, is_outage: bool) -> float:
+    """Seconds past its TTL that an entry may be used because the origin fails, or is out of reach altogether."""
+    return entry.freshness.outage if is_outage else entry.freshness.stale_if_error
+
+
+def _body_or_metadata(key: ObjectKey, answer: Answer | Metadata | NotModified) -> Answer | Metadata:
+    """Raises OriginUnavailable."""
+    if isinstance(answer, NotModified):
+        raise OriginUnavailable(f"{key}: the origin answered 304 to an unconditional request")
+    return answer

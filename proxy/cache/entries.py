@@ -14,7 +14,7 @@ from operator import attrgetter
 from proxy.cache import blocks
 from proxy.cache.budget import Budget
 from proxy.cache.entry import ENTRY_BYTES, Entry
-from proxy.cache.index import Changes, Index
+from proxy.cache.index import Changes, Index, key_octets
 from proxy.cache.store import StoredFile
 from proxy.errors import StoreError
 from proxy.http.freshness import Freshness
@@ -144,8 +144,10 @@ class Entries:
         if entry.file_name is not None and not entry.removed:
             self._touched[entry.id] = now
 
-    def validated(self, entry: Entry, now: float) -> None:
-        """The origin confirmed the version (a 304)."""
+    def validated(self, entry: Entry, metadata: Metadata, now: float) -> None:
+        """The origin confirmed the version; `metadata` is what it says of it now (RFC 9111 section 4.3.4)."""
+        assert metadata.is_version(entry.metadata)
+        entry.metadata = metadata
         entry.validated_at = now
         entry.freshness = self._policy(entry.key, entry.metadata, now)
         self._mark_dirty(entry)
@@ -254,12 +256,20 @@ class Entries:
                 if row.id not in self._tombstones and (hot is None or hot.id != row.id):
                     yield Entry.from_row(row, Freshness(0.0), self._index.epoch)
 
+    def versions_of(self, key: ObjectKey) -> Iterator[list[Entry]]:
+        """The entries of an object's pinned versions, as `with_prefix`."""
+        yield [entry for hot, entry in self._hot.items() if hot[:2] == key[:2] and hot.version is not None]
+        yield from self._below(key.bucket, f"{key.key}\0")
+
     def with_prefix(self, bucket: str, prefix: str) -> Iterator[list[Entry]]:
         """Every entry below a prefix, hot or not, in batches: the caller may wait between two of them."""
         yield [entry for key, entry in self._hot.items() if key.bucket == bucket and key.key.startswith(prefix)]
+        yield from self._below(bucket, prefix)
+
+    def _below(self, bucket: str, prefix: str) -> Iterator[list[Entry]]:
         after = b""
         while rows := self._index.with_prefix(bucket, prefix, after, PAGE):
-            after = rows[-1].key.key.encode()
+            after = key_octets(rows[-1].key)
             yield [
                 Entry.from_row(row, Freshness(0.0), self._index.epoch)
                 for row in rows

@@ -202,7 +202,7 @@ class Index:
         where = "WHERE origin = ? AND bucket = ? AND key = ?"
         found = self._read(
             f"SELECT {_COLUMNS} FROM entries {where}",  # noqa: S608 - constants
-            (self._origin, key.bucket, key.key.encode()),
+            (self._origin, key.bucket, key_octets(key)),
         )
         return self._row(found[0], with_pages=True) if found else None
 
@@ -280,15 +280,16 @@ class Index:
             "last_modified": row.metadata.last_modified,
             "headers": row.metadata.headers,
             "age": row.metadata.age,
+            "version": row.metadata.version,
         }
         return (
-            row.id, self._origin, row.key.bucket, row.key.key.encode(), row.file, row.metadata.etag,
+            row.id, self._origin, row.key.bucket, key_octets(row.key), row.file, row.metadata.etag,
             row.metadata.size, json.dumps(told), row.stored_at, row.validated_at, row.accessed_at, row.bytes,
             row.epoch,
         )  # fmt: skip
 
     def _identity(self, row: Row) -> tuple[object, ...]:
-        return self._origin, row.key.bucket, row.key.key.encode(), row.id
+        return self._origin, row.key.bucket, key_octets(row.key), row.id
 
     def _row(self, values: tuple[Any, ...], *, with_pages: bool = False) -> Row:
         (entry, bucket, key, file, etag, size, told, stored, validated, accessed, charged, epoch) = values
@@ -299,10 +300,20 @@ class Index:
             for page, bits in self._read("SELECT page, present FROM pages WHERE entry = ?", (entry,)):
                 present |= int.from_bytes(bits, "little") << (page * PAGE_BLOCKS)
         return Row(
-            entry, ObjectKey(bucket, key.decode()), file,
-            Metadata(etag, size, details["last_modified"], headers, details["age"]),
+            entry, _key(bucket, key), file,
+            Metadata(etag, size, details["last_modified"], headers, details["age"], details.get("version")),
             stored, validated, accessed, charged, epoch, present,
         )  # fmt: skip
+
+
+def key_octets(key: ObjectKey) -> bytes:
+    """What the `key` column holds: no key has a NUL in it, so what follows one is the version."""
+    return key.key.encode() if key.version is None else b"%s\0%s" % (key.key.encode(), key.version.encode())
+
+
+def _key(bucket: str, octets: bytes) -> ObjectKey:
+    name, nul, version = octets.partition(b"\0")
+    return ObjectKey(bucket, name.decode(), version.decode() if nul else None)
 
 
 _SUPERSEDE = "DELETE FROM entries WHERE origin = ? AND bucket = ? AND key = ? AND id <> ?"

@@ -14,10 +14,11 @@ log = logging.getLogger("bucketfront.cache")
 
 @dataclass(frozen=True, slots=True)
 class Learned:
-    """What a lookup found: an entry, and the origin's status (200, 206 or 304)."""
+    """What a lookup found: an entry, and the origin's status (200, 206 or 304). `is_new`: it was not known before."""
 
     entry: Entry
     status: int
+    is_new: bool = True
 
 
 @dataclass(eq=False, slots=True)
@@ -58,6 +59,15 @@ class Lookups:
             lookup = self.start(key, find)
         else:
             self.joined += 1
+        return await self._learned(lookup)
+
+    async def wait_alone(self, key: ObjectKey, find: Find) -> Learned:
+        """As `wait`, with a lookup that nobody else joins, and that is not kept."""
+        lookup = Lookup([], is_superseded=True)
+        self._begin(key, lookup, find)
+        return await self._learned(lookup)
+
+    async def _learned(self, lookup: Lookup) -> Learned:
         waiter: asyncio.Future[Learned] = asyncio.get_running_loop().create_future()
         lookup.waiters.append(waiter)
         try:
@@ -71,11 +81,14 @@ class Lookups:
     def start(self, key: ObjectKey, find: Find) -> Lookup:
         """Begin a lookup that nobody has to wait for."""
         lookup = self._running[key] = Lookup([])
+        self._begin(key, lookup, find)
+        return lookup
+
+    def _begin(self, key: ObjectKey, lookup: Lookup, find: Find) -> None:
         self.started += 1
         task = lookup.task = asyncio.create_task(self._run(key, lookup, find), name=f"lookup {key}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        return lookup
 
     def supersede(self, is_hit: Callable[[ObjectKey], bool]) -> None:
         """Nobody joins these any more, and what they find is not kept."""

@@ -34,8 +34,18 @@ class Answer:
     body: Body
 
 
+@dataclass(frozen=True, slots=True)
 class NotModified:
-    """A 304: the version named in `if_none_match` is still the current one."""
+    """A 304: the object's bytes are still those named in `if_none_match`; its metadata may have changed.
+
+    S3 keeps the ETag of an object that is copied onto itself with other metadata. Here is what the 304 said of it, as
+    sent, None where it said nothing; `age` in seconds.
+    """
+
+    last_modified: str | None = None
+    age: int = 0
+    cache_control: str | None = None
+    expires: str | None = None
 
 
 class Origin(Protocol):
@@ -47,10 +57,12 @@ class Origin(Protocol):
         if_match: str | None = None,
         if_none_match: str | None = None,
     ) -> Answer | NotModified:
-        """S3 GetObject with a Range.
+        """S3 GetObject with a Range, of `key.version` if there is one, else of the current version.
 
         Raises ObjectNotFound, ObjectChanged (`if_match` failed), RangeUnsatisfiable (also for every range of an
-        empty object), AccessDenied, OriginTimeout, OriginUnavailable.
+        empty object), AccessDenied, OriginTimeout, OriginResting (with no question asked), OriginFailing,
+        OriginUnavailable; of a version also NoSuchVersion and DeleteMarker, and UnusableAnswer where the origin sends
+        another one or does not say which.
         """
 
     async def head(self, key: ObjectKey, *, if_none_match: str | None = None) -> Metadata | NotModified:

@@ -46,11 +46,16 @@ class Reader:
         return self._entry.file
 
     def ask_for(self, span: Span) -> None:
-        """What will be read. Refines `status`: a fresh entry that lacks some of the bytes is a partial hit."""
+        """What will be read next, in place of what was asked for before. The first call refines `status`: a fresh entry
+        that lacks some of the bytes is a partial hit.
+        """
         if self._entry.file is None:
             if span.start < span.stop and self.status.hit:
                 self.status = CacheStatus(Forward.MISS, ttl=self.status.ttl)
             return
+        if self._demand is not None and self._fill is not None:
+            self._fill.leave(self._demand)
+            self._demand = None
         fill = self._fill = self._lender.fill_of(self._entry)
         if self.status.hit and fill.readable(span.start, span.stop) < span.stop:
             self.status = CacheStatus(
@@ -60,6 +65,12 @@ class Reader:
                 collapsed=fill.covers(span),
             )
         self._demand = fill.join(span)
+
+    def holds(self, span: Span) -> bool:
+        """Whether every byte is in the file already."""
+        if self._entry.file is None:
+            return span.start == span.stop
+        return self._lender.fill_of(self._entry).readable(span.start, span.stop) == span.stop
 
     async def readable(self, offset: int) -> int:
         """The end of the stretch from `offset` on that is in the file. Raises StoreError: `stream` the rest."""

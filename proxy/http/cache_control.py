@@ -1,11 +1,12 @@
-"""The Cache-Control of a response (RFC 9111 section 5.2.2, RFC 5861, RFC 8246) as a frozen value.
+"""The cache directives of a response (RFC 9111 section 5.2.2, RFC 5861, RFC 8246) as a frozen value.
 
-Whatever is in doubt is read as the more restrictive: an age that is no number is 0, a `no-cache` or `private`
-that names fields covers the whole response.
+They come in two syntaxes, each with its own handling of errors. In Cache-Control whatever is in doubt is read as the
+more restrictive: an age that is no number is 0. CDN-Cache-Control (RFC 9213) is a structured field: what is
+malformed does not count. In both, a `no-cache` or `private` that names fields covers the whole response.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 MAX_SECONDS = 2**31
@@ -14,6 +15,23 @@ MAX_SECONDS = 2**31
 # One list element, commas in its quoted strings included. Stops short at a quote that is never closed.
 _ELEMENT = re.compile(r'[^,"]*+(?:"(?:[^"\\]|\\.)*+"[^,"]*+)*+', re.DOTALL)
 _QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
+
+# RFC 8941 section 3. Possessive and atomic throughout: no text is looked at twice, so parsing is linear.
+_KEY = r"[a-z*][a-z0-9_.*-]*+"
+_DECIMAL, _INTEGER = r"-?[0-9]{1,12}\.[0-9]{1,3}", r"-?[0-9]{1,15}"
+_STRING = r'"(?:[ !#-\[\]-~]|\\["\\])*+"'
+_WORD = r"[A-Za-z*][A-Za-z0-9!#$%&'*+.^_`|~:/-]*+"  # a Token
+_BYTES, _BOOLEAN = r":[A-Za-z0-9+/=]*+:", r"\?[01]"
+_BARE_ITEM = rf"(?>{_DECIMAL}|{_INTEGER}|{_STRING}|{_WORD}|{_BYTES}|{_BOOLEAN})"
+_PARAMETERS = rf"(?:; *+{_KEY}(?:={_BARE_ITEM})?+)*+"
+_INNER_LIST = rf"\( *+(?:{_BARE_ITEM}{_PARAMETERS}(?: ++|(?=\))))*+\)"
+_MEMBER = re.compile(rf"(?P<key>{_KEY})(?:=(?P<value>{_BARE_ITEM}|{_INNER_LIST}))?+{_PARAMETERS}")
+_SEPARATOR = re.compile(r"[ \t]*+,[ \t]*+")
+
+_AGES = frozenset({"max-age", "s-maxage", "stale-while-revalidate", "stale-if-error"})
+_MAY_NAME_FIELDS = frozenset({"no-cache", "private"})
+
+_Item = int | bool | str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +60,30 @@ def parse(value: str | None) -> CacheControl:
     """
     if not value:
         return _NOTHING
-    arguments: dict[str, str | None] = {}
-    for element in _elements(value):
-        name, equals, argument = element.partition("=")
-        arguments.setdefault(name.strip(" \t").lower(), argument if equals else None)
+    return from_arguments(by_name(split(value)))
+
+
+def parse_targeted(value: str | None) -> CacheControl | None:
+    """The value of a targeted field (RFC 9213), or None where it is to be ignored: absent, empty or malformed.
+
+    Never raises. Of a directive that occurs twice the last counts (RFC 8941 section 3.2). A directive with a value
+    of the wrong type is none; a negative age, an integer still, is 0 as in Cache-Control.
+    """
+    members = _dictionary(value or "")
+    if not members:
+        return None
+    return from_arguments({name: str(item) for name, item in members.items() if _is_of_its_type(name, item)})
+
+
+def _is_of_its_type(directive: str, item: _Item) -> bool:
+    """RFC 9213 section 2.1: ages are integers, other directives true, or a string where they may name fields."""
+    if directive in _AGES:
+        return isinstance(item, int) and not isinstance(item, bool)
+    return item is True or (directive in _MAY_NAME_FIELDS and isinstance(item, str))
+
+
+def from_arguments(arguments: Mapping[str, str | None]) -> CacheControl:
+    """Directives as `by_name` gives them. Never raises."""
 
     def age(directive: str) -> int | None:
         return _seconds(arguments[directive]) if directive in arguments else None
@@ -64,7 +102,17 @@ def parse(value: str | None) -> CacheControl:
     )
 
 
-def _elements(value: str) -> Iterator[str]:
+def by_name(elements: Iterable[str]) -> dict[str, str | None]:
+    """The arguments of these list elements by lower-case name, None for none; of two of one name the first."""
+    found: dict[str, str | None] = {}
+    for element in elements:
+        name, equals, argument = element.partition("=")
+        found.setdefault(name.strip(" \t").lower(), argument if equals else None)
+    return found
+
+
+def split(value: str) -> Iterator[str]:
+    """The elements of a comma-separated list, those in quoted strings not split, without the spaces around them."""
     position = 0
     while position < len(value):
         match = _ELEMENT.match(value, position)
@@ -82,9 +130,48 @@ def _seconds(argument: str | None) -> int:
     """RFC 9111 sections 1.2.2, 4.2.1 and 5.2: a token or a quoted string; 0 (stale) if no delta-seconds."""
     if argument is None:
         return 0
-    if len(argument) > 1 and argument[0] == argument[-1] == '"':
-        argument = _QUOTED_PAIR.sub(r"\1", argument[1:-1])
+    argument = unquoted(argument)
     if not (argument.isascii() and argument.isdigit()):
         return 0
     digits = argument.lstrip("0") or "0"
     return MAX_SECONDS if len(digits) > len(str(MAX_SECONDS)) else min(int(digits), MAX_SECONDS)
+
+
+def unquoted(argument: str) -> str:
+    """A token as it is, a quoted string's content (RFC 9110 section 5.6.4)."""
+    if len(argument) > 1 and argument[0] == argument[-1] == '"':
+        return _QUOTED_PAIR.sub(r"\1", argument[1:-1])
+    return argument
+
+
+def _dictionary(value: str) -> dict[str, _Item] | None:
+    """RFC 8941 section 4.2.2, parameters left out; None where parsing fails.
+
+    Tokens and strings are given as sent. Types that no directive has (decimals, byte sequences, inner lists) are
+    None: they are well-formed, so the other members count.
+    """
+    text = value.lstrip(" ").rstrip(" \t")
+    members: dict[str, _Item] = {}
+    position = 0
+    while position < len(text):
+        member = _MEMBER.match(text, position)
+        if member is None:
+            return None
+        members[member["key"]] = _bare_item(member["value"])
+        position = member.end()
+        if position < len(text):
+            separator = _SEPARATOR.match(text, position)
+            if separator is None or separator.end() == len(text):
+                return None
+            position = separator.end()
+    return members
+
+
+def _bare_item(text: str | None) -> _Item:
+    if text is None:
+        return True
+    if re.fullmatch(_INTEGER, text):
+        return int(text)
+    if text[0] == "?":
+        return text == "?1"
+    return text if text[0] == '"' or text[0] == "*" or text[0].isalpha() else None

@@ -1,15 +1,27 @@
-"""How long a stored answer may be used: RFC 9111 section 4.2, RFC 5861, and the operator's rules per path.
+"""How long a stored answer may be used: RFC 9111 section 4.2, RFC 5861, RFC 9213.
 
-The object's own Cache-Control and Expires come first, then the first matching rule, then the default. Never a
-heuristic (RFC 9111 section 4.2.2): a rule says what is meant.
+The object's own word comes first: CDN-Cache-Control, else Surrogate-Control, else Cache-Control and Expires. Then
+the configured values. Never a heuristic (RFC 9111 section 4.2.2): a rule says what is meant.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from proxy.http import cache_control, dates
+from proxy.http import cache_control, dates, surrogate_control
 from proxy.http.cache_control import MAX_SECONDS, CacheControl
-from proxy.http.metadata import Metadata
+from proxy.http.metadata import USER_METADATA_PREFIX, Metadata
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """The configured values, those of the rules where one matches: seconds, none negative.
+
+    `outage`: past the ttl, while the origin is out of reach altogether.
+    """
+
+    ttl: float
+    stale_while_revalidate: float
+    stale_if_error: float
+    outage: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +29,8 @@ class Freshness:
     """All times in seconds. `ttl` counts from the validation: the age that the answer had then is taken off.
 
     The stale windows count from the end of `ttl`. `must_revalidate`: once stale, never used without a
-    validation, whatever the reason.
+    validation, whatever the reason. `outage` is the window while the origin is out of reach altogether
+    (RFC 9111 section 4.2.4, "disconnected"), never shorter than `stale_if_error`.
     """
 
     ttl: float
@@ -25,26 +38,38 @@ class Freshness:
     must_revalidate: bool = False
     stale_while_revalidate: float = 0.0
     stale_if_error: float = 0.0
+    outage: float = 0.0
 
 
 _NOT_STORABLE = Freshness(ttl=0.0, storable=False, must_revalidate=True)
 
+# RFC 9213 section 2.2: the target list, first the most applicable. S3 keeps no such field of an object, only user
+# metadata, so that counts as well, after the field itself.
+_TARGETED = tuple(
+    (name, parse)
+    for field, parse in (
+        ("CDN-Cache-Control", cache_control.parse_targeted),
+        ("Surrogate-Control", surrogate_control.parse),
+    )
+    for name in (field, USER_METADATA_PREFIX + field)
+)
+
 
 def policy(
-    metadata: Metadata,
-    *,
-    default_ttl: float,
-    stale_while_revalidate: float,
-    stale_if_error: float,
-    now: float,
+    metadata: Metadata, defaults: Defaults, now: float, *, cache: bool = True, immutable: bool = False
 ) -> Freshness:
-    """The freshness of an answer that the origin gave, or confirmed with a 304, at `now`.
+    """The freshness of an answer that the origin gave, or confirmed with a 304, at `now` (seconds since the epoch).
 
-    `now` is in seconds since the epoch; the other arguments are the configured values in seconds,
-    `default_ttl` that of the rule where one matches.
+    `cache`: False where a rule forbids to store. `immutable`: the key names one S3 version (`versionId`), whose
+    bytes and metadata never change, so that it is fresh for good, whatever it says short of no-store and private.
+
+    The origin's Date is not kept. S3 is asked now, so `now` is its Date: what RFC 9110 section 6.6.1 has a
+    recipient put in place of a missing one. The lifetime of RFC 9111 section 4.2.1, Expires less Date, is then
+    Expires less `now`, by our own clock.
     """
-    control = cache_control.parse(metadata.header("Cache-Control"))
-    if control.no_store or control.private:
+    targeted = _targeted(metadata)
+    control = cache_control.parse(metadata.header("Cache-Control")) if targeted is None else targeted
+    if not cache or control.no_store or control.private:
         return _NOT_STORABLE
     strict = control.no_cache or control.must_revalidate or control.proxy_revalidate
 
@@ -56,18 +81,38 @@ def policy(
         # RFC 9111 section 5.2.2.10: s-maxage forbids stale answers, unless RFC 5861's directives allow them.
         return configured if control.s_maxage is None else 0.0
 
+    # RFC 9213 section 2.2: a targeted field takes Expires out of play too.
+    expires = metadata.header("Expires") if targeted is None else None
+    if immutable:
+        ttl = float(MAX_SECONDS)
+    elif control.no_cache:
+        ttl = 0.0
+    else:
+        ttl = _ttl(control, expires, metadata.age, defaults.ttl, now)
+    # An object that says it is stale at once wants the origin asked each time, not a minute later.
+    is_stale_by_word = not ttl and any(said is not None for said in (control.s_maxage, control.max_age, expires))
+    revalidating = 0.0 if is_stale_by_word else defaults.stale_while_revalidate
     return Freshness(
-        ttl=0.0 if control.no_cache else _ttl(metadata, control, default_ttl, now),
+        ttl=ttl,
         must_revalidate=strict,
-        stale_while_revalidate=window(control.stale_while_revalidate, stale_while_revalidate),
-        stale_if_error=window(control.stale_if_error, stale_if_error),
+        stale_while_revalidate=window(control.stale_while_revalidate, revalidating),
+        stale_if_error=window(control.stale_if_error, defaults.stale_if_error),
+        outage=window(control.stale_if_error, max(defaults.stale_if_error, defaults.outage)),
     )
 
 
-def _ttl(metadata: Metadata, control: CacheControl, default_ttl: float, now: float) -> float:
+def _targeted(metadata: Metadata) -> CacheControl | None:
+    """RFC 9213 section 2.2: the first field of the target list with a valid, non-empty value, or None."""
+    for name, parse in _TARGETED:
+        control = parse(metadata.header(name))
+        if control is not None:
+            return control
+    return None
+
+
+def _ttl(control: CacheControl, expires: str | None, age: int, default: float, now: float) -> float:
     """RFC 9111 sections 4.2.1 and 4.2.3."""
     lifetime: float
-    expires = metadata.header("Expires")
     if control.s_maxage is not None:
         lifetime = control.s_maxage
     elif control.max_age is not None:
@@ -78,112 +123,5 @@ def _ttl(metadata: Metadata, control: CacheControl, default_ttl: float, now: flo
         end = dates.parse(expires, now)
         return 0.0 if end is None else min(max(0.0, end - now), float(MAX_SECONDS))
     else:
-        lifetime = default_ttl
-    return max(0.0, float(lifetime) - metadata.age)
-
-
-class Glob:
-    """A pattern for paths: `*` and `?` stop at a "/", `**` does not; `**/` may also stand for no folder.
-
-    A leading "/" of pattern and path means nothing. A pattern without any other "/" matches the last segment
-    in every folder, as in .gitignore (`*.m3u8` is `**/*.m3u8`); one with a "/" is anchored at the root
-    (`live/*.ts`). Everything else stands for itself; case counts.
-
-    Clients choose the paths, so this is no backtracking regex: all states of the pattern advance together, as
-    the bits of one integer, in time linear in the path's length (I22).
-    """
-
-    __slots__ = ("_accept", "_any", "_folders", "_literal", "_not_slash", "_one", "_stars", "pattern")
-
-    def __init__(self, pattern: str) -> None:
-        self.pattern = pattern
-        rooted = pattern.removeprefix("/")
-        if "/" not in rooted and rooted == pattern:
-            rooted = f"**/{rooted}"
-        self._literal: dict[str, int] = {}  # per character, the states that it moves on
-        self._one = 0  # `?`
-        self._not_slash = 0  # `*`: stays on all but "/"
-        self._any = 0  # `**` and `**/`: stay on everything
-        self._folders = 0  # `**/`: moves on at a "/"
-        state = 1
-        for token in _tokens(rooted):
-            match token:
-                case "?":
-                    self._one |= state
-                case "*":
-                    self._not_slash |= state
-                case "**":
-                    self._any |= state
-                case "**/":
-                    self._any |= state
-                    self._folders |= state
-                case _:
-                    self._literal[token] = self._literal.get(token, 0) | state
-            state <<= 1
-        self._stars = (self._not_slash | self._any) & ~self._folders
-        self._accept = state
-
-    def __repr__(self) -> str:
-        return f"Glob({self.pattern!r})"
-
-    def matches(self, path: str) -> bool:
-        """Whether the whole of `path` is of this pattern."""
-        active = self._enter(1)
-        for char in path.removeprefix("/"):
-            moved = active & self._literal.get(char, 0)
-            stayed = active & self._any
-            if char == "/":
-                moved |= active & self._folders
-            else:
-                moved |= active & self._one
-                stayed |= active & self._not_slash
-            active = self._enter(moved << 1) | stayed | ((stayed & self._stars) << 1)
-            if not active:
-                return False
-        return bool(active & self._accept)
-
-    def _enter(self, states: int) -> int:
-        """`states`, and those reached from them without a character: what a star stands for may be empty.
-
-        `**/` is skipped only on entry, not once it has taken part of a segment.
-        """
-        states |= (states & self._folders) << 1
-        return states | ((states & self._stars) << 1)
-
-
-def _tokens(pattern: str) -> list[str]:
-    """Characters, `?`, `*`, `**` and `**/`. No two stars are adjacent, except that `**/` may precede one."""
-    tokens: list[str] = []
-    position = 0
-    while position < len(pattern):
-        char = pattern[position]
-        if char != "*":
-            tokens.append(char)
-            position += 1
-            continue
-        end = position
-        while end < len(pattern) and pattern[end] == "*":
-            end += 1
-        if end - position == 1:
-            tokens.append("*")
-        elif pattern[end : end + 1] == "/" and (not tokens or tokens[-1] in {"/", "**/"}):
-            end += 1
-            if tokens[-1:] != ["**/"]:
-                tokens.append("**/")
-        else:
-            tokens.append("**")
-        position = end
-    return tokens
-
-
-class TtlRules:
-    """The configuration's `freshness.rules`, compiled once: (glob, seconds), the first match wins."""
-
-    __slots__ = ("_rules",)
-
-    def __init__(self, rules: Sequence[tuple[str, float]]) -> None:
-        self._rules = tuple((Glob(pattern), ttl) for pattern, ttl in rules)
-
-    def ttl(self, path: str) -> float | None:
-        """The seconds of the first rule that matches, or None."""
-        return next((ttl for glob, ttl in self._rules if glob.matches(path)), None)
+        lifetime = default
+    return max(0.0, float(lifetime) - age)

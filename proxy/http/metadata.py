@@ -9,6 +9,10 @@ OBJECT_HEADERS = (
     "Content-Language",
     "Content-Disposition",
     "Cache-Control",
+    # Stored because they decide freshness here before Cache-Control does. Passed on, though a surrogate may keep them
+    # to itself: a CDN in front of us is of the class of caches that they are meant for (RFC 9213 section 3).
+    "CDN-Cache-Control",
+    "Surrogate-Control",
     "Expires",
 )
 USER_METADATA_PREFIX = "x-amz-meta-"
@@ -20,7 +24,8 @@ class Metadata:
 
     `etag` is on-the-wire form, quotes included. `size` is the whole object's length in bytes. `last_modified` is
     the HTTP date as sent, or None. `headers` are the allow-listed object headers, in sending order.
-    `age` is the origin's own `Age` in seconds (0 where it sent none).
+    `age` is the origin's own `Age` in seconds (0 where it sent none). `version` is S3's version id; None where
+    there is none, or it is "null": that one can be overwritten.
     """
 
     etag: str
@@ -28,6 +33,11 @@ class Metadata:
     last_modified: str | None = None
     headers: tuple[tuple[str, str], ...] = ()
     age: int = 0
+    version: str | None = None
+
+    def is_version(self, other: "Metadata") -> bool:
+        """Whether both describe the same bytes."""
+        return (self.etag, self.size) == (other.etag, other.size)
 
     def header(self, name: str) -> str | None:
         """The value of one object header; `name` in any case."""

@@ -1,7 +1,7 @@
 """Byte ranges (RFC 9110 section 14.1.2): a Range header, resolved against a size or before it is known.
 
-Every function here is total and linear in the header's length (I22). Offsets saturate at 2^63-1, the largest
-that an object or a file can have.
+Every function here is total, and linear in the header's length but for sorting at most MAX_RANGES spans (I22).
+Offsets saturate at 2^63-1, the largest that an object or a file can have.
 """
 
 from collections.abc import Iterator
@@ -12,6 +12,12 @@ from typing import Final, Literal
 MAX_HEADER_CHARS = 1000
 MAX_RANGES = 100
 MAX_OFFSET = 2**63 - 1
+PART_OVERHEAD = 80
+"""Bytes that a part of a multipart answer costs beyond its content, as RFC 9110 section 15.3.7.2 puts it.
+
+A constant and not the framing's true length, which is more with a long type or boundary: which bytes are read then
+depends on the Range alone.
+"""
 
 _OWS = " \t"
 
@@ -91,13 +97,30 @@ def parse(header: str, size: int) -> Ranges:
     return spans or UNSATISFIABLE
 
 
-def requested(header: str | None) -> Requested | None:
-    """What a Range header asks for before the size is known, to decide what to ask the origin for.
+def coalesce(spans: tuple[Span, ...]) -> tuple[Span, ...]:
+    """The same bytes in as few spans as are worth sending (RFC 9110 section 15.3.7.2): no byte is in two of them.
 
-    None: no header, an invalid one, or a set of several ranges.
+    Spans that overlap, touch, or leave a gap of less than PART_OVERHEAD bytes become one, gap included. It takes
+    the place of the first of them in `spans`, so the order asked for is kept.
+    """
+    merged: list[tuple[int, Span]] = []
+    for place, span in sorted(enumerate(spans), key=lambda asked: asked[1].start):
+        if merged and span.start - merged[-1][1].stop < PART_OVERHEAD:
+            first, before = merged[-1]
+            joined = before if span.stop <= before.stop else Span(before.start, span.stop)
+            merged[-1] = min(first, place), joined
+        else:
+            merged.append((place, span))
+    return tuple(span for _, span in sorted(merged, key=lambda part: part[0]))
+
+
+def requested(header: str | None) -> Requested | None:
+    """What a Range header asks for before the size is known, to decide what to ask the origin for first.
+
+    Of a set of several ranges it is the first one. None: no header, or one that counts as absent.
     """
     asked = None if header is None else _range_set(header)
-    return asked[0] if asked is not None and len(asked) == 1 else None
+    return None if asked is None else asked[0]
 
 
 def _range_set(header: str) -> tuple[Requested, ...] | None:
@@ -128,11 +151,12 @@ def _elements(specs: str) -> Iterator[str]:
 def _range_spec(spec: str) -> Requested | None:
     """`a-b`, `a-` or `-n`. None if it is invalid."""
     first, dash, last = spec.partition("-")
-    if not dash or not all(part.isascii() and part.isdigit() for part in (first, last) if part):
+    digits = first + last
+    if not dash or not digits.isascii() or not digits.isdigit():
         return None
     # A number has at most MAX_HEADER_CHARS digits: exact arithmetic is cheap, only the result saturates.
     if not first:
-        return Suffix(min(int(last), MAX_OFFSET)) if last else None
+        return Suffix(min(int(last), MAX_OFFSET))
     start = int(first)
     if not last:
         return FromTo(min(start, MAX_OFFSET))

@@ -3,7 +3,8 @@
 import re
 from collections.abc import Mapping
 
-from proxy.errors import ObjectChanged, OriginUnavailable
+from proxy.cache.origin import NotModified
+from proxy.errors import ObjectChanged, UnusableAnswer
 from proxy.http import etags
 from proxy.http.metadata import OBJECT_HEADERS, USER_METADATA_PREFIX, Metadata
 from proxy.http.ranges import FromTo, Span, Suffix
@@ -11,17 +12,47 @@ from proxy.http.ranges import FromTo, Span, Suffix
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19})")
 
 
-def metadata(headers: Mapping[str, str], size: int) -> Metadata:
-    """`headers` has lower-case names. Raises OriginUnavailable where there is no ETag to name the version."""
+# GetObject: the version of an object of a bucket that was never versioned, which has no header either.
+_NO_VERSION = "null"
+
+
+def metadata(headers: Mapping[str, str], size: int, asked_version: str | None = None) -> Metadata:
+    """`headers` has lower-case names.
+
+    Raises UnusableAnswer where there is no ETag to name the version, or the version id is not the one asked for.
+    """
     etag = headers.get("etag", "")
     if etags.parse(etag) is None:
-        raise OriginUnavailable(f"the origin sent no usable ETag ({etag[:80]!r})")
+        raise UnusableAnswer(f"the origin sent no usable ETag ({etag[:80]!r})")
     return Metadata(
         etag=etag,
         size=size,
         last_modified=headers.get("last-modified"),
         headers=tuple(_object_headers(headers)),
         age=_count(headers.get("age", "0")) or 0,
+        version=_version(headers, asked_version),
+    )
+
+
+def _version(headers: Mapping[str, str], asked: str | None) -> str | None:
+    # S3-alikes ignore parameters that they do not know, SeaweedFS this one in an unversioned bucket: what they send
+    # then is the current object, and kept as a version it would be wrong for good.
+    sent = headers.get("x-amz-version-id", _NO_VERSION)
+    if asked is not None and sent != asked:
+        raise UnusableAnswer(f"asked for version id {asked[:80]!r}, the origin sent {sent[:80]!r}")
+    return None if sent == _NO_VERSION else sent
+
+
+def not_modified(headers: Mapping[str, str], asked_version: str | None = None) -> NotModified:
+    """What a 304 says. Raises UnusableAnswer where it speaks of another version than was asked for."""
+    # The ETag has been compared already, so a 304 that names no version will do: SeaweedFS's does not.
+    if "x-amz-version-id" in headers:
+        _version(headers, asked_version)
+    return NotModified(
+        last_modified=headers.get("last-modified") or None,
+        age=_count(headers.get("age", "0")) or 0,
+        cache_control=headers.get("cache-control") or None,
+        expires=headers.get("expires") or None,
     )
 
 
@@ -41,27 +72,27 @@ def span_sent(status: int, headers: Mapping[str, str], part: FromTo | Suffix) ->
     """Which bytes an answer to `part` holds, and the whole object's size.
 
     A 200 is the whole object: an origin that ignores Range is bearable where the part begins at 0. Raises
-    OriginUnavailable where status, Content-Range and Content-Length do not fit together or with what was asked.
+    UnusableAnswer where status, Content-Range and Content-Length do not fit together or with what was asked.
     """
     length = content_length(headers)
     if status == 200:
         if isinstance(part, FromTo) and part.start > 0:
-            raise OriginUnavailable(f"the origin ignored a Range that begins at {part.start}")
+            raise UnusableAnswer(f"the origin ignored a Range that begins at {part.start}")
         return Span(0, length), length
     found = _CONTENT_RANGE.fullmatch(headers.get("content-range", ""))
     if status != 206 or found is None:
-        raise OriginUnavailable(f"the origin answered {status} with Content-Range {headers.get('content-range')!r}")
+        raise UnusableAnswer(f"the origin answered {status} with Content-Range {headers.get('content-range')!r}")
     span, total = Span(int(found[1]), int(found[2]) + 1), int(found[3])
     if not span.start < span.stop <= total or span.length != length or not _as_asked(span, total, part):
-        raise OriginUnavailable(f"the origin sent Content-Range {found[0]!r} and Content-Length {length} for {part}")
+        raise UnusableAnswer(f"the origin sent Content-Range {found[0]!r} and Content-Length {length} for {part}")
     return span, total
 
 
 def content_length(headers: Mapping[str, str]) -> int:
-    """In bytes. Raises OriginUnavailable where there is none."""
+    """In bytes. Raises UnusableAnswer where there is none."""
     length = _count(headers.get("content-length", ""))
     if length is None:
-        raise OriginUnavailable("the origin sent no Content-Length")
+        raise UnusableAnswer("the origin sent no Content-Length")
     return length
 
 

@@ -1,11 +1,13 @@
 """S3 over aiobotocore: ranged read, head and delete. Uploads are in `proxy/origin/writes.py`.
 
 Everything that has a default in the SDK and matters is set here (I30). There is one layer of retries, here, for
-the head of an answer; a body that was cut is continued by the fill, which knows what is missing.
+the head of an answer; a body that was cut is continued by the fill, which knows what is missing. Reads ask the
+breaker first and tell it what became of them; writes are tried whatever it says.
 """
 
 import asyncio
 import random
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from types import TracebackType
@@ -17,12 +19,13 @@ from botocore import UNSIGNED
 
 from proxy.cache.origin import Answer, NotModified
 from proxy.config import OriginSettings, ProfileCredentials, StaticCredentials
-from proxy.errors import OriginError, OriginTimeout, OriginUnavailable, RangeUnsatisfiable
+from proxy.errors import OriginBusy, OriginError, OriginResting, OriginUnavailable, RangeUnsatisfiable
 from proxy.http.metadata import Metadata
 from proxy.http.ranges import FromTo, Suffix
 from proxy.keys import ObjectKey
 from proxy.origin import answers
 from proxy.origin.body import S3Body
+from proxy.origin.breaker import Breaker
 from proxy.origin.faults import VersionUnchanged, translated
 from proxy.origin.transport import StrictHTTPSession
 
@@ -38,7 +41,10 @@ class S3Origin:
     `endpoint_url` overrides the settings' own: the embedded S3 knows its port only once it runs.
     """
 
-    def __init__(self, settings: OriginSettings, endpoint_url: str | None = None) -> None:
+    def __init__(
+        self, settings: OriginSettings, endpoint_url: str | None = None, breaker: Breaker | None = None
+    ) -> None:
+        self.breaker = breaker or Breaker(time.monotonic, random.random)
         self._settings = settings
         self._endpoint_url = endpoint_url or settings.endpoint_url
         self._deadline = settings.connect_timeout + settings.read_timeout
@@ -112,9 +118,9 @@ class S3Origin:
             try:
                 head = response["ResponseMetadata"]
                 span, size = answers.span_sent(head["HTTPStatusCode"], head["HTTPHeaders"], part)
+                metadata = answers.metadata(head["HTTPHeaders"], size, key.version)
                 if not size:  # moto and others answer 200 or 206 to some ranges of an empty object
                     raise RangeUnsatisfiable(f"{what}: the object is empty")
-                metadata = answers.metadata(head["HTTPHeaders"], size)
                 answers.same_version(metadata, if_match)
             except OriginError:
                 body.close()
@@ -122,11 +128,12 @@ class S3Origin:
             body.expect(span.length)
             return Answer(metadata, span.start, span.stop, body)
 
+        self.breaker.check()
         async with _Held(self) as slot:
             try:
-                answer = await self._retried(what, attempt)
-            except VersionUnchanged:
-                return NotModified()
+                answer = await self._retried(what, key, attempt)
+            except VersionUnchanged as unchanged:
+                return answers.not_modified(unchanged.headers, key.version)
             assert isinstance(answer.body, S3Body)
             answer.body.on_close = slot.keep()
             return answer
@@ -137,16 +144,18 @@ class S3Origin:
         async def attempt() -> Metadata:
             response = await self.call(f"HEAD {key}", self._client.head_object, _params(key, IfNoneMatch=if_none_match))
             headers = response["ResponseMetadata"]["HTTPHeaders"]
-            return answers.metadata(headers, answers.content_length(headers))
+            return answers.metadata(headers, answers.content_length(headers), key.version)
 
+        self.breaker.check()
         async with _Held(self):
             try:
-                return await self._retried(f"HEAD {key}", attempt)
-            except VersionUnchanged:
-                return NotModified()
+                return await self._retried(f"HEAD {key}", key, attempt)
+            except VersionUnchanged as unchanged:
+                return answers.not_modified(unchanged.headers, key.version)
 
     async def delete(self, key: ObjectKey) -> None:
         """S3 DeleteObject; the absence of the object is no error there. Raises AccessDenied, OriginUnavailable."""
+        assert key.version is None, "a version of the past is never deleted"
         async with _Held(self):
             await self.call(f"DELETE {key}", self._client.delete_object, _params(key))
 
@@ -167,7 +176,7 @@ class S3Origin:
 
     async def call(self, what: str, operation: Callable[..., Awaitable[Any]], params: dict[str, Any]) -> Any:
         """One S3 call up to the head of its answer, within connect_timeout + read_timeout."""
-        with translated(what):
+        with translated(what, is_versioned="VersionId" in params):
             async with asyncio.timeout(self._deadline):
                 return await operation(**params)
 
@@ -176,17 +185,17 @@ class S3Origin:
         """Aiobotocore's client, for `proxy/origin/` alone."""
         return self._client
 
-    async def _retried(self, what: str, attempt: Callable[[], Awaitable[T]]) -> T:
+    async def _retried(self, what: str, key: ObjectKey, attempt: Callable[[], Awaitable[T]]) -> T:
         """All attempts together have one deadline."""
         until = asyncio.get_running_loop().time() + self._deadline
-        with translated(what):
-            async with asyncio.timeout_at(until):
-                return await self._attempts(attempt, until)
-
-    async def _attempts(self, attempt: Callable[[], Awaitable[T]], until: float) -> T:
         for number in range(1, ATTEMPTS + 1):
             try:
-                return await attempt()
+                with self.breaker.attempt(key), translated(what):
+                    # Within the attempt: a deadline around it would look like a client that leaves.
+                    async with asyncio.timeout_at(until):
+                        return await attempt()
+            except OriginResting:
+                raise
             except OriginUnavailable:
                 pause = random.uniform(0, BACKOFF * 2 ** (number - 1))  # noqa: S311 - jitter, no secret
                 if number == ATTEMPTS or asyncio.get_running_loop().time() + pause >= until:
@@ -195,12 +204,12 @@ class S3Origin:
         raise AssertionError("unreachable")
 
     async def take_slot(self) -> None:
-        """Wait for one of `max_connections`. Raises OriginTimeout when none came free within the deadline."""
+        """Wait for one of `max_connections`. Raises OriginBusy when none came free within the deadline."""
         try:
             async with asyncio.timeout(self._deadline):
                 await self._slots.acquire()
         except TimeoutError:
-            raise OriginTimeout(
+            raise OriginBusy(
                 f"no origin connection came free within {self._deadline:g} s; see origin.max_connections"
             ) from None
 
@@ -237,6 +246,8 @@ def _before_call(params: dict[str, Any], context: dict[str, Any], **_: Any) -> N
 
 def _params(key: ObjectKey, **optional: str | None) -> dict[str, Any]:
     given = {name: value for name, value in optional.items() if value is not None}
+    if key.version is not None:
+        given["VersionId"] = key.version
     return {"Bucket": key.bucket, "Key": key.key, **given}
 
 

@@ -105,6 +105,7 @@ class S3Writes:
         last two mean that the outcome is unknown. Whatever `chunks` raises passes through, and the object
         keeps its old version.
         """
+        assert key.version is None, "a version of the past is never written"
         params = {"Bucket": key.bucket, "Key": key.key, **_object_params(headers)}
         await self._origin.take_slot()
         pieces = Pieces(chunks)

@@ -4,13 +4,17 @@ import asyncio
 import logging
 import ssl
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from proxy.config import Settings
 from proxy.errors import ProxyError
+from proxy.http import query
+from proxy.http.cache_status import CacheStatus, Forward
 from proxy.server import failures, framing
 from proxy.server.connection import ConnectionServer
+from proxy.server.cors import Cors
 from proxy.server.exchange import Exchange
+from proxy.server.failures import NotUnderstood
 from proxy.server.objects import Objects
 from proxy.server.observer import Observer
 from proxy.server.routing import Router
@@ -28,14 +32,16 @@ class Application:
 
     def __init__(self, settings: Settings, objects: Objects, uploads: Uploads, observer: Observer) -> None:
         self._router = Router(settings.mounts, settings.uploads)
-        self._origins = frozenset(settings.cors.allow_origins)
+        self._cors = Cors(settings.cors)
+        self._tells_timing = settings.server.timing
         self._objects = objects
         self._uploads = uploads
         self._observer = observer
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         clock = asyncio.get_running_loop().time
-        exchange = Exchange(request, clock(), self._cors(request))
+        common = self._cors.fields(request.headers.get(hdrs.ORIGIN))
+        exchange = Exchange(request, clock(), common, tells_timing=self._tells_timing)
         status = CLIENT_CLOSED_REQUEST
         try:
             response = await self._answered(exchange)
@@ -55,7 +61,7 @@ class Application:
             log.info("%s: %s", type(error).__name__, error)
             exchange.fault = type(error).__name__
             exchange.status = failures.cache_status(error)
-            response = failures.answer(error, exchange.headers())
+            response = failures.answer(error, exchange)
         except (ConnectionError, asyncio.CancelledError):
             raise
         except Exception:
@@ -64,7 +70,7 @@ class Application:
                 abort(exchange.request)
                 raise BrokenOff("internal error") from None
             exchange.fault = "bug"
-            response = failures.error_response(500, "internal error", exchange.headers())
+            response = failures.error_response(exchange, 500, "internal error")
         if exchange.request.method not in ("GET", "HEAD", "DELETE"):
             response.force_close()  # the rest of the body is nobody's
         return response
@@ -72,20 +78,27 @@ class Application:
     async def _dispatched(self, exchange: Exchange) -> web.StreamResponse:
         request = exchange.request
         framing.check(request)
+        if request.method == "OPTIONS":
+            return self._options(exchange)
         route = self._router.resolve(request.method, request.raw_path)
+        if request.method in ("GET", "HEAD"):
+            return await self._objects.answer(exchange, route)
+        if (name := query.subresource(route.query)) is not None:
+            raise NotUnderstood(f"a write with ?{name} means something else to S3, and is not taken here")
         match request.method:
-            case "GET" | "HEAD":
-                return await self._objects.answer(exchange, route.key())
             case "DELETE":
                 return await self._uploads.delete(exchange, route)
             case _:
                 return await self._uploads.put(exchange, route)
 
-    def _cors(self, request: web.BaseRequest) -> str | None:
-        if "*" in self._origins:
-            return "*"
-        origin = request.headers.get("Origin")
-        return origin if origin in self._origins else None
+    def _options(self, exchange: Exchange) -> web.Response:
+        """RFC 9110 section 9.3.7, and a browser's question whether a page may send what it is about to send."""
+        methods = self._router.methods(exchange.request.raw_path)
+        exchange.status = CacheStatus(Forward.BYPASS, detail="options")
+        headers = exchange.headers()
+        headers.extend(self._cors.preflight(exchange.request.headers, methods))
+        headers[hdrs.ALLOW] = ", ".join(methods)
+        return web.Response(status=204, headers=headers)
 
 
 class Listener:

@@ -49,12 +49,12 @@ class Connection(RequestHandler):
         """What aiohttp's parser refused, in our words; its own page would be HTML and quote the client's bytes."""
         if request.writer.output_size:
             raise ConnectionResetError("an answer had begun")
-        exchange = Exchange(request, self._loop.time(), cors=None)
+        exchange = Exchange(request, self._loop.time())
         exchange.status = CacheStatus(Forward.BYPASS, detail="refused")
         if status != HTTPStatus.BAD_REQUEST:
             log.error("a request failed in a way nobody foresaw", exc_info=exc)
         text = "the request is malformed" if status == HTTPStatus.BAD_REQUEST else "internal error"
-        response = error_response(status, text, exchange.headers())
+        response = error_response(exchange, status, text)
         response.force_close()
         return response
 

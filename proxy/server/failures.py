@@ -1,23 +1,35 @@
 """Exceptions -> answers, in one table. The client learns the kind of failure, the log its facts (I28)."""
 
+import html
 import json
+import math
 from collections.abc import Mapping
+from http import HTTPStatus
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from proxy.errors import (
     AccessDenied,
     BadPath,
+    DeleteMarker,
     NoSuchMount,
+    NoSuchVersion,
+    NotCached,
     ObjectChanged,
     ObjectNotFound,
+    OriginBusy,
+    OriginError,
+    OriginResting,
     OriginTimeout,
     OriginUnavailable,
     ProxyError,
     StoreError,
     WriteRefused,
 )
+from proxy.http import negotiation
 from proxy.http.cache_status import CacheStatus, Forward
+from proxy.http.query import BadQuery
+from proxy.server.exchange import Exchange
 from proxy.server.framing import BadFraming
 from proxy.server.routing import MethodNotAllowed
 
@@ -30,6 +42,10 @@ class UnsupportedFraming(ProxyError):
     """An S3 client's own body framing (`aws-chunked`), which is never stored."""
 
 
+class NotUnderstood(ProxyError):
+    """A write that means something else to S3: `PUT /key?tagging` would replace the object with its tags."""
+
+
 class SlowClient(ProxyError):
     """A client that sends or takes less than the minimum rate."""
 
@@ -38,13 +54,20 @@ class SlowClient(ProxyError):
 _TABLE: tuple[tuple[type[ProxyError], int, str | None], ...] = (
     (BadFraming, 400, None),
     (BadPath, 400, None),
+    (BadQuery, 400, None),
     (NoSuchMount, 404, None),
     (MethodNotAllowed, 405, None),
     (TooLarge, 413, None),
     (UnsupportedFraming, 501, None),
+    (NotUnderstood, 501, None),
     (SlowClient, 408, None),
     (ObjectNotFound, 404, "no such object"),
+    (NoSuchVersion, 400, "versionId is malformed"),
+    (DeleteMarker, 405, "this version is a delete marker"),
     (AccessDenied, 403, "the origin denied access"),
+    (NotCached, 504, "not in the cache, and the request says only-if-cached"),
+    (OriginResting, 503, "the origin is out of reach"),
+    (OriginBusy, 503, "all connections to the origin are in use"),
     (OriginTimeout, 504, "the origin did not answer in time"),
     (OriginUnavailable, 502, "the origin is unavailable"),
     (ObjectChanged, 502, "the object keeps changing at the origin"),
@@ -52,39 +75,75 @@ _TABLE: tuple[tuple[type[ProxyError], int, str | None], ...] = (
     (StoreError, 500, "the cache's disk failed"),
     (ProxyError, 502, "the origin failed"),
 )
-_RETRY_AFTER = "1"  # seconds; the flights' own retries have been tried by then
+_RETRY_AFTER = 1  # seconds; the flights' own retries have been tried by then
+
+_PAGE = """\
+<!doctype html>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>{phrase}</title>
+<h1>{phrase}</h1>
+<p>{message}</p>
+</html>
+"""
 
 # After these the connection may hold the rest of a body, or has been misread already.
-_CLOSING = (BadFraming, TooLarge, UnsupportedFraming, SlowClient)
+_CLOSING = (BadFraming, TooLarge, UnsupportedFraming, NotUnderstood, SlowClient)
 
 
-def answer(error: ProxyError, extra: Mapping[str, str]) -> web.Response:
+def status_of(error: ProxyError) -> int:
+    return _row(error)[0]
+
+
+def answer(error: ProxyError, exchange: Exchange) -> web.Response:
     """The answer to a request that failed with `error` before a byte of its answer was sent."""
-    status, message = next((status, text) for kind, status, text in _TABLE if isinstance(error, kind))
-    headers = dict(extra)
+    status, message = _row(error)
+    headers = dict[str, str]()
     if isinstance(error, MethodNotAllowed):
         headers["Allow"] = ", ".join(error.allowed)
-    if status in (502, 504):
-        headers["Retry-After"] = _RETRY_AFTER
-    response = error_response(status, message or str(error), headers)
+    if isinstance(error, DeleteMarker):
+        headers["Allow"] = ""  # RFC 9110 section 10.2.1: no method is, for now
+    if isinstance(error, OriginError) and status in (502, 503, 504):
+        wait = error.retry_after if isinstance(error, OriginResting) else _RETRY_AFTER
+        headers["Retry-After"] = str(max(1, math.ceil(wait)))
+    response = error_response(exchange, status, message or str(error), headers)
     if isinstance(error, _CLOSING):
         response.force_close()
     return response
+
+
+def _row(error: ProxyError) -> tuple[int, str | None]:
+    return next((status, text) for kind, status, text in _TABLE if isinstance(error, kind))
 
 
 def cache_status(error: ProxyError) -> CacheStatus:
     match error:
         case AccessDenied():
             return CacheStatus(Forward.MISS, fwd_status=403)
-        case OriginTimeout() | OriginUnavailable() | ObjectChanged():
+        case NoSuchVersion():
+            return CacheStatus(Forward.MISS, fwd_status=400)
+        case DeleteMarker():
+            return CacheStatus(Forward.MISS, fwd_status=405)
+        case OriginResting():
+            return CacheStatus(Forward.MISS, detail="outage")
+        case OriginUnavailable() | ObjectChanged():
             return CacheStatus(Forward.MISS, detail="origin-unavailable")
         case _:
             return CacheStatus(Forward.BYPASS, detail="refused")
 
 
-def error_response(status: int, message: str, headers: Mapping[str, str]) -> web.Response:
-    return web.Response(
-        status=status,
-        body=json.dumps({"error": message}).encode() + b"\n",
-        headers={**headers, "Content-Type": "application/json", "Cache-Control": "no-store"},
-    )
+def error_response(
+    exchange: Exchange, status: int, message: str, extra: Mapping[str, str] | None = None
+) -> web.Response:
+    """JSON for programs, a short page for people: by the request's Accept (RFC 9110 section 12.5.1)."""
+    headers = exchange.headers()
+    headers.update(extra or {})
+    if negotiation.prefers_html(exchange.request.headers.get(hdrs.ACCEPT)):
+        headers[hdrs.CONTENT_TYPE] = "text/html; charset=utf-8"
+        phrase = html.escape(f"{status} {HTTPStatus(status).phrase}")
+        body = _PAGE.format(phrase=phrase, message=html.escape(message)).encode()
+    else:
+        headers[hdrs.CONTENT_TYPE] = "application/json"
+        body = json.dumps({"error": message}).encode() + b"\n"
+    headers[hdrs.CACHE_CONTROL] = "no-store"
+    headers.add(hdrs.VARY, hdrs.ACCEPT)
+    return web.Response(status=status, body=body, headers=headers)

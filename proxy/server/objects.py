@@ -1,63 +1,173 @@
 """GET and HEAD of an object: hops 3 to 10 of a request (DESIGN, section 2)."""
 
-from collections.abc import Callable, Mapping
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from aiohttp import hdrs, web
+from multidict import CIMultiDict
 
 from proxy.cache.cache import Absent, Cache, Reader
-from proxy.errors import ObjectChanged
-from proxy.http import cache_control
+from proxy.errors import AccessDenied, NotCached, ObjectChanged, OriginUnavailable, ProxyError
+from proxy.http import cache_control, media_types, query
 from proxy.http.plan import Plan, RequestHead, plan
+from proxy.http.presentation import Presentation, present
+from proxy.http.query import BadQuery, Query
 from proxy.http.ranges import requested
-from proxy.keys import ObjectKey
+from proxy.http.rules import Rules
+from proxy.keys import percent_encode
+from proxy.server import failures
 from proxy.server.exchange import Exchange
 from proxy.server.failures import error_response
+from proxy.server.routing import Route
+from proxy.server.selection import Candidate, candidates, error_document
 from proxy.server.sending import Sender
 
 RESTARTS = 3  # versions that may go by before the head is sent
+REDIRECT_AGE = 60  # seconds that a browser may remember that a folder's path wants its "/"
+
+log = logging.getLogger("bucketfront.server")
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """A request, read once. `revalidate`: its client wants the origin asked, and may. `only_if_cached`: it does not
+    want the origin asked (RFC 9111 section 5.2.1.7).
+    """
+
+    head: RequestHead
+    query: Query
+    revalidate: bool
+    only_if_cached: bool
 
 
 class Objects:
     """`clock` is wall time in seconds since the epoch. `honor_no_cache`: a client may force a revalidation."""
 
-    def __init__(self, cache: Cache, clock: Callable[[], float], *, honor_no_cache: bool) -> None:
+    def __init__(self, cache: Cache, rules: Rules, clock: Callable[[], float], *, honor_no_cache: bool) -> None:
         self._cache = cache
+        self._rules = rules
         self._honor_no_cache = honor_no_cache
         self._clock = clock
 
-    async def answer(self, exchange: Exchange, key: ObjectKey) -> web.StreamResponse:
+    async def answer(self, exchange: Exchange, route: Route) -> web.StreamResponse:
         """Raises ProxyErrors before the head, ConnectionErrors after it."""
-        head = _head_of(exchange.request)
-        revalidate = self._honor_no_cache and _says_no_cache(exchange.request)
+        try:
+            response = await self._selected(exchange, route)
+        except ProxyError as error:
+            page = await self._error_page(exchange, route, failures.status_of(error))
+            if page is None:
+                raise
+            exchange.fault = type(error).__name__
+            exchange.status = failures.cache_status(error)
+            return await self._shown(exchange, page)
+        if response is not None:
+            return response
+        if (page := await self._error_page(exchange, route, 404)) is not None:
+            return await self._shown(exchange, page)
+        return error_response(exchange, 404, "no such object")
+
+    async def _selected(self, exchange: Exchange, route: Route) -> web.StreamResponse | None:
+        """The answer of the first candidate that there is; None if S3 says 404 to each of them."""
+        request = exchange.request
+        wanted = _Wanted(
+            _head_of(request),
+            _query_of(route),
+            revalidate=self._honor_no_cache and _says_no_cache(request),
+            only_if_cached="only-if-cached" in request.headers.get(hdrs.CACHE_CONTROL, "").lower(),
+        )
+        failure: ProxyError | None = None
+        # Who says what the coding is, by query, means the object itself.
+        says_coding = any(name == hdrs.CONTENT_ENCODING for name, _ in wanted.query.overrides)
+        accept_encoding = None if says_coding else _joined(request, hdrs.ACCEPT_ENCODING)
+        choice = candidates(route, wanted.query.version, accept_encoding)
+        first_status = None
+        for candidate in choice:
+            try:
+                response = await self._from(exchange, route, candidate, wanted)
+            except (AccessDenied, NotCached, OriginUnavailable) as error:
+                if candidate is choice[-1]:
+                    raise failure or error from None
+                # S3 says 403 in place of 404 to whoever may not list the bucket; and what is not cached must not be
+                # in the way of what is.
+                failure = failure or error
+                continue
+            if response is not None:
+                return response
+            first_status = first_status or exchange.status
+        if failure is not None:
+            raise failure
+        exchange.status = first_status or exchange.status
+        return None
+
+    async def _from(
+        self, exchange: Exchange, route: Route, candidate: Candidate, wanted: _Wanted
+    ) -> web.StreamResponse | None:
+        head = wanted.head
+        wants_body = head.method == "GET" and not candidate.is_folder
         for _ in range(RESTARTS):
+            began = asyncio.get_running_loop().time()
             found = await self._cache.lookup(
-                key,
-                wants_body=head.method == "GET",
-                part=requested(head.range) if head.method == "GET" else None,
-                revalidate=revalidate,
+                candidate.key,
+                wants_body=wants_body,
+                part=requested(head.range) if wants_body else None,
+                revalidate=wanted.revalidate,
+                only_if_cached=wanted.only_if_cached,
             )
+            exchange.marks["lookup"] = asyncio.get_running_loop().time() - began
             if isinstance(found, Absent):
                 exchange.status = found.status
-                return error_response(404, "no such object", exchange.headers())
+                return None
             with found as reader:
+                if candidate.is_folder:
+                    exchange.status = reader.status
+                    return _to_folder(exchange, route)
+                presentation = self._presentation(route, candidate, wanted.query)
                 try:
-                    return await self._answer_from(exchange, head, reader)
+                    return await self._answer_from(exchange, wanted, reader, presentation)
                 except ObjectChanged:
                     # Before the head the request begins again, on the version that is there now.
                     continue
-        raise ObjectChanged(f"{key} changed {RESTARTS} times during one request")
+        raise ObjectChanged(f"{candidate.key} changed {RESTARTS} times during one request")
 
-    async def _answer_from(self, exchange: Exchange, head: RequestHead, reader: Reader) -> web.StreamResponse:
+    def _presentation(self, route: Route, candidate: Candidate, asked: Query) -> Presentation:
+        ruling = self._rules.ruling(candidate.name)
+        return Presentation(
+            guessed_type=media_types.of(candidate.name) if route.mount.guess_types or candidate.coding else None,
+            coding=candidate.coding,
+            varies=candidate.varies,
+            cache_control=ruling.cache_control,
+            changes=ruling.headers or (),
+            overrides=asked.overrides,
+        )
+
+    async def _answer_from(
+        self, exchange: Exchange, wanted: _Wanted, reader: Reader, presentation: Presentation
+    ) -> web.StreamResponse:
         now = self._clock()
-        made = plan(head, reader.metadata, now)
-        if made.span is None:
+        made = plan(wanted.head, present(reader.metadata, presentation), now, _boundary(wanted.head))
+        if wanted.only_if_cached and not all(reader.holds(span) for span in made.spans):
+            raise NotCached("some of the bytes are not in the cache")
+        # A lifetime that we give ourselves begins with this answer, however long the object has been here.
+        age = 0.0 if presentation.sets_lifetime else reader.age(now)
+        if made.pieces is None:
             exchange.status = reader.status
-            return _bare(made, exchange, reader.age(now))
-        sender = Sender(reader, made.span)
+            return _bare(made, exchange, age)
+        return await self._sent(exchange, made, reader, age)
+
+    async def _sent(self, exchange: Exchange, made: Plan, reader: Reader, age: float | None) -> web.StreamResponse:
+        """`age` in seconds; None for an answer that is not the stored one."""
+        assert made.pieces is not None
+        sender = Sender(reader, made.pieces, whole=made.status == 200)
         try:
+            began = asyncio.get_running_loop().time()
             await sender.begin()
+            exchange.marks["wait"] = asyncio.get_running_loop().time() - began
             exchange.status = reader.status
-            response = web.StreamResponse(status=made.status, headers=_headers(made, exchange, reader.age(now)))
+            headers = _headers(made, exchange, age)
+            response = web.StreamResponse(status=made.status, headers=headers)
             try:
                 await sender.send(exchange.request, response)
             finally:
@@ -65,6 +175,54 @@ class Objects:
             return response
         finally:
             await sender.close()
+
+    # --- a site's own error pages --------------------------------------------------------------------------
+
+    async def _error_page(self, exchange: Exchange, route: Route, status: int) -> tuple[Plan, Reader] | None:
+        """The document that the site shows with `status`, its reader open; None where it has none, or cannot."""
+        key = error_document(route, status)
+        if key is None:
+            return None
+        try:
+            found = await self._cache.lookup(key, wants_body=exchange.request.method == "GET")
+        except ProxyError as error:
+            log.warning("the error document %s cannot be shown: %s", key, error)
+            return None
+        if isinstance(found, Absent):
+            log.warning("the error document %s does not exist", key)
+            return None
+        guessed = media_types.of(key.key) if route.mount.guess_types else None
+        shown = present(found.metadata, Presentation(guessed_type=guessed, cache_control="no-store"))
+        made = plan(RequestHead(exchange.request.method), shown, self._clock())
+        # Not this resource's validators, and no part of it: they are the document's.
+        kept = tuple(pair for pair in made.headers if pair[0] not in ("ETag", "Last-Modified", "Accept-Ranges"))
+        return Plan(status, kept, made.pieces), found
+
+    async def _shown(self, exchange: Exchange, page: tuple[Plan, Reader]) -> web.StreamResponse:
+        made, reader = page
+        status = exchange.status
+        with reader:
+            if made.pieces is None:
+                return web.StreamResponse(status=made.status, headers=_headers(made, exchange, None))
+            reader.status = status
+            return await self._sent(exchange, made, reader, age=None)
+
+
+def _query_of(route: Route) -> Query:
+    """Raises BadQuery."""
+    mount = route.mount
+    asked = query.parse(route.query)
+    others = list(asked.others)
+    version, overrides = asked.version, asked.overrides
+    if version is not None and not mount.versions:
+        others.append("versionId")
+        version = None
+    if overrides and not mount.response_overrides:
+        others.append("response-*")
+        overrides = ()
+    if others and mount.query == "refuse":
+        raise BadQuery("this mount takes no such query parameter")
+    return Query(version, overrides)
 
 
 def _head_of(request: web.BaseRequest) -> RequestHead:
@@ -78,6 +236,11 @@ def _head_of(request: web.BaseRequest) -> RequestHead:
         if_modified_since=field(hdrs.IF_MODIFIED_SINCE),
         if_unmodified_since=field(hdrs.IF_UNMODIFIED_SINCE),
     )
+
+
+def _boundary(head: RequestHead) -> str:
+    """Of a multipart answer: nobody who stored the object could know it."""
+    return secrets.token_hex(16) if head.range is not None and "," in head.range else ""
 
 
 def _says_no_cache(request: web.BaseRequest) -> bool:
@@ -95,10 +258,15 @@ def _joined(request: web.BaseRequest, name: str) -> str | None:
     return None if values is None else ", ".join(values)
 
 
-def _headers(made: Plan, exchange: Exchange, age: float) -> Mapping[str, str]:
+def _headers(made: Plan, exchange: Exchange, age: float | None) -> CIMultiDict[str]:
     headers = exchange.headers()
-    headers.extend(made.headers)
-    headers["Age"] = str(int(age))
+    for name, value in made.headers:
+        if name == hdrs.VARY:
+            headers.add(name, value)
+        else:
+            headers[name] = value
+    if age is not None:
+        headers[hdrs.AGE] = str(int(age))
     return headers
 
 
@@ -107,5 +275,12 @@ def _bare(made: Plan, exchange: Exchange, age: float) -> web.StreamResponse:
     if made.status in (412, 416):
         words = "a precondition failed" if made.status == 412 else "no byte of the object lies in the range"
         kept = {name: value for name, value in made.headers if name != "Content-Length"}
-        return error_response(made.status, words, {**exchange.headers(), **kept})
+        return error_response(exchange, made.status, words, kept)
     return web.StreamResponse(status=made.status, headers=_headers(made, exchange, age))
+
+
+def _to_folder(exchange: Exchange, route: Route) -> web.Response:
+    headers = exchange.headers()
+    headers[hdrs.LOCATION] = percent_encode(route.path.decode()) + "/" + (f"?{route.query}" if route.query else "")
+    headers[hdrs.CACHE_CONTROL] = f"max-age={REDIRECT_AGE}"
+    return web.Response(status=301, headers=headers)

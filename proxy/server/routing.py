@@ -1,6 +1,6 @@
 """Which object, if any, a request is about, and whether its method is allowed there: decided before any lookup."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from proxy.config import MountSettings, UploadSettings
 from proxy.errors import BadPath, NoSuchMount, ProxyError
@@ -19,10 +19,14 @@ class MethodNotAllowed(ProxyError):
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """`octets` are the rest of the decoded path below the mount. `makes_key`: a key is to be made in that folder."""
+    """`octets` are the rest of the decoded `path` below the mount; `query` is raw. `makes_key`: a key is to be made in
+    that folder.
+    """
 
     mount: MountSettings
     octets: bytes
+    path: bytes = b""
+    query: str = ""
     makes_key: bool = False
 
     def key(self, name: str = "") -> ObjectKey:
@@ -53,9 +57,23 @@ class Router:
         target = parse_target(raw_target)
         if (upload := self._upload(method, target)) is not None:
             return upload
+        return _allowed(method, self._route(target))
+
+    def methods(self, raw_target: str) -> tuple[str, ...]:
+        """What a path takes, for OPTIONS (RFC 9110 section 9.3.7). Raises BadPath, NoSuchMount."""
+        if raw_target == "*":
+            return (*_KNOWN, "OPTIONS")
+        target = parse_target(raw_target)
+        uploading = self._upload("POST", target)
+        if uploading is not None and not any(target.path.startswith(path) for path, _ in self._mounts):
+            return ("POST", "OPTIONS")
+        taken = [*_methods_of(self._route(target).mount), *(["POST"] if uploading is not None else [])]
+        return (*dict.fromkeys(taken), "OPTIONS")
+
+    def _route(self, target: Target) -> Route:
         for path, mount in self._mounts:
             if target.path.startswith(path):
-                return _allowed(method, Route(mount, target.path[len(path) :]))
+                return Route(mount, target.path[len(path) :], target.path, target.query)
         raise NoSuchMount("no mount serves this path")
 
     def _upload(self, method: str, target: Target) -> Route | None:
@@ -64,22 +82,27 @@ class Router:
             return None
         path, mount = self._uploads
         if target.path in (path, path + b"/"):
-            return Route(mount, b"", makes_key=True)
+            return Route(mount, b"", target.path, target.query, makes_key=True)
         if target.path.startswith(path + b"/"):
             octets = target.path[len(path) + 1 :]
-            return Route(mount, octets, makes_key=octets.endswith(b"/"))
+            return Route(mount, octets, target.path, target.query, makes_key=octets.endswith(b"/"))
         return None
 
 
+def _methods_of(mount: MountSettings) -> tuple[str, ...]:
+    methods = tuple(mount.methods)
+    return (*methods, "HEAD") if "GET" in methods and "HEAD" not in methods else methods
+
+
 def _allowed(method: str, route: Route) -> Route:
-    methods = tuple(route.mount.methods)
-    if "GET" in methods and "HEAD" not in methods:
-        methods = (*methods, "HEAD")
+    methods = _methods_of(route.mount)
     if method not in methods:
-        raise MethodNotAllowed(methods, f"this mount does not take {method if method in _KNOWN else 'this method'}")
+        raise MethodNotAllowed(
+            (*methods, "OPTIONS"), f"this mount does not take {method if method in _KNOWN else 'this method'}"
+        )
     if method != "POST":
         return route
     if route.octets and not route.octets.endswith(b"/"):
-        others = tuple(name for name in methods if name != "POST")
+        others = (*(name for name in methods if name != "POST"), "OPTIONS")
         raise MethodNotAllowed(others, "POST goes to a folder, a path that ends in '/'; PUT goes to a key")
-    return Route(route.mount, route.octets, makes_key=True)
+    return replace(route, makes_key=True)

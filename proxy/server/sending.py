@@ -34,40 +34,47 @@ class _Descriptor:
 
 
 class Sender:
-    """Sends one span of one reader. `begin` before the head, then `send`; `close` in any case."""
+    """Sends the pieces of one answer: spans of the reader's object, and framing between them as it stands. `begin`
+    before the head, then `send`; `close` in any case. `whole`: the client takes the object from its first byte to its
+    last.
+    """
 
-    def __init__(self, reader: Reader, span: Span) -> None:
+    def __init__(self, reader: Reader, pieces: tuple[bytes | Span, ...], *, whole: bool) -> None:
         self._reader = reader
-        self._span = span
-        self._ready = span.start  # bytes below are in the file
+        self._pieces = pieces
+        self._whole = whole
+        self._length = sum(len(piece) if isinstance(piece, bytes) else piece.length for piece in pieces)
+        self._asked: Span | None = None  # the span that the reader was told of last
+        self._ready = 0  # bytes of the object below are in the file, from where the sender is on
         self._chunks: AsyncGenerator[bytes, None] | None = None
         self._first = b""
         self.sent = 0
 
     async def begin(self) -> None:
-        """Wait for the first byte: until then an error is an answer. Raises OriginErrors, ObjectChanged."""
-        self._reader.ask_for(self._span)
-        if self._span.start == self._span.stop:
+        """Wait for the object's first byte: until then an error is an answer. Raises OriginErrors, ObjectChanged."""
+        span = next(piece for piece in self._pieces if isinstance(piece, Span))
+        self._ask_for(span)
+        if span.start == span.stop:
             return
         try:
-            self._ready = await self._reader.readable(self._span.start)
+            self._ready = await self._reader.readable(span.start)
         except StoreError:
-            self._chunks = self._reader.stream(self._span)
+            self._chunks = self._reader.stream(span)
             self._first = await anext(self._chunks)
 
     async def send(self, request: web.BaseRequest, response: web.StreamResponse) -> None:
         """Head and body. Raises BrokenOff after aborting the connection, ConnectionError when the client left."""
         await response.prepare(request)
         try:
-            if self._chunks is None:
-                try:
-                    await self._send_file(request, response)
-                except StoreError:
-                    self._chunks = self._reader.stream(Span(self._span.start + self.sent, self._span.stop))
-            if self._chunks is not None:
-                await self._send_chunks(response, self._chunks)
-            if self.sent != self._span.length:
-                raise BodyTruncated(f"sent {self.sent} of {self._span.length} bytes")
+            for piece in self._pieces:
+                if isinstance(piece, bytes):
+                    async with asyncio.timeout(PATIENCE):
+                        await response.write(piece)
+                    self.sent += len(piece)
+                else:
+                    await self._send_span(piece, request, response)
+            if self.sent != self._length:
+                raise BodyTruncated(f"sent {self.sent} of {self._length} bytes")
         except (OriginError, StoreError, TimeoutError, EOFError) as error:
             abort(request)
             raise BrokenOff(str(error) or "the client was too slow") from error
@@ -76,10 +83,29 @@ class Sender:
         if self._chunks is not None:
             await self._chunks.aclose()
 
-    async def _send_file(self, request: web.BaseRequest, response: web.StreamResponse) -> None:
+    def _ask_for(self, span: Span) -> None:
+        if self._asked != span:
+            self._asked = span
+            self._ready = span.start
+            self._reader.ask_for(span)
+
+    async def _send_span(self, span: Span, request: web.BaseRequest, response: web.StreamResponse) -> None:
+        self._ask_for(span)
+        before = self.sent
+        if self._chunks is None:
+            try:
+                await self._send_file(span, request, response)
+                return
+            except StoreError:
+                self._chunks = self._reader.stream(Span(span.start + self.sent - before, span.stop))
+        await self._send_chunks(response, self._chunks)
+        await self._chunks.aclose()
+        self._chunks = None
+
+    async def _send_file(self, span: Span, request: web.BaseRequest, response: web.StreamResponse) -> None:
         is_tls = request.transport is not None and request.transport.get_extra_info("sslcontext") is not None
-        offset = self._span.start
-        while offset < self._span.stop:
+        offset = span.start
+        while offset < span.stop:
             if offset == self._ready:
                 self._ready = await self._reader.readable(offset)
             stretch = Span(offset, min(self._ready, offset + (TLS_CHUNK if is_tls else STRETCH)))
@@ -91,13 +117,14 @@ class Sender:
                 else:
                     await _sendfile(request, file.fd, stretch)
             offset = stretch.stop
-            self.sent = offset - self._span.start
+            self.sent += stretch.length
             # A reader that is ahead of the fill learns of new bytes here; one behind it moves its window.
-            if offset < self._span.stop and offset < self._ready:
+            if offset < span.stop and offset < self._ready:
                 self._ready = await self._reader.readable(offset)
 
     async def _send_chunks(self, response: web.StreamResponse, chunks: AsyncGenerator[bytes, None]) -> None:
         chunk = self._first or await anext(chunks, b"")
+        self._first = b""
         while chunk:
             async with asyncio.timeout(max(PATIENCE, len(chunk) / MIN_RATE)):
                 await response.write(chunk)

@@ -226,13 +226,11 @@ class WatchedStore(Store):
         return 0
 
 
-def steady(ttl: float = 60.0, revalidate: float = 0.0, error: float = 0.0) -> Policy:
+def steady(ttl: float = 60.0, revalidate: float = 0.0, error: float = 0.0, outage: float = 0.0) -> Policy:
     """The freshness policy that production has, with these defaults, in seconds."""
 
     def policy(_: ObjectKey, metadata: Metadata, now: float) -> freshness.Freshness:
-        return freshness.policy(
-            metadata, default_ttl=ttl, stale_while_revalidate=revalidate, stale_if_error=error, now=now
-        )
+        return freshness.policy(metadata, freshness.Defaults(ttl, revalidate, error, outage), now)
 
     return policy
 
@@ -273,7 +271,7 @@ class Rig:
         self.budget = Budget(max_size)
         self.entries = Entries(self.index, self.budget, policy or steady(), block_size=BLOCK, hot_limit=hot_limit)
         self.entries.open()
-        self.absences = Absences(negative_ttl)
+        self.absences = Absences(lambda _: negative_ttl)
         disposal = Disposal(self.entries, self.store)
         self.cache = Cache(
             origin=self.origin, store=self.store, index=self.index, entries=self.entries, disposal=disposal,

@@ -1,26 +1,29 @@
-"""Freshness: RFC 9111 section 4.2, RFC 5861, and the rules per path."""
-
-import re
+"""Freshness: RFC 9111 section 4.2, RFC 5861, RFC 9213 and Surrogate-Control."""
 
 import pytest
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.http import dates
 from proxy.http.cache_control import MAX_SECONDS
-from proxy.http.freshness import Freshness, Glob, TtlRules, policy
+from proxy.http.freshness import Defaults, Freshness, policy
 from proxy.http.metadata import Metadata
 
 NOW = 1_700_000_000.0
 IN_AN_HOUR, AN_HOUR_AGO = dates.format(NOW + 3600), dates.format(NOW - 3600)
-DEFAULT, SWR, SIE = 300.0, 60.0, 86400.0
+DEFAULT, SWR, SIE, OUTAGE = 300.0, 60.0, 86400.0, 2592000.0
+DEFAULTS = Defaults(ttl=DEFAULT, stale_while_revalidate=SWR, stale_if_error=SIE, outage=OUTAGE)
+CDN, SURROGATE = "CDN-Cache-Control", "Surrogate-Control"
+META_CDN, META_SURROGATE = "x-amz-meta-cdn-cache-control", "x-amz-meta-surrogate-control"
+
+
+def of(headers: dict[str, str], age: int = 0) -> Metadata:
+    return Metadata(etag='"v1"', size=1, headers=tuple(headers.items()), age=age)
 
 
 def fresh(cache_control: str | None = None, expires: str | None = None, age: int = 0) -> Freshness:
-    sent = (("Cache-Control", cache_control), ("Expires", expires))
-    headers = tuple((name, value) for name, value in sent if value is not None)
-    metadata = Metadata(etag='"v1"', size=1, headers=headers, age=age)
-    return policy(metadata, default_ttl=DEFAULT, stale_while_revalidate=SWR, stale_if_error=SIE, now=NOW)
+    sent = {"Cache-Control": cache_control, "Expires": expires}
+    return policy(of({name: value for name, value in sent.items() if value is not None}, age), DEFAULTS, NOW)
 
 
 @pytest.mark.parametrize(
@@ -52,118 +55,147 @@ def test_ttl(cache_control: str | None, expires: str | None, age: int, ttl: floa
 
 
 @pytest.mark.parametrize(
-    ("cache_control", "while_revalidate", "if_error", "must_revalidate"),
+    ("cache_control", "while_revalidate", "if_error", "outage", "must_revalidate"),
     [
-        pytest.param(None, SWR, SIE, False, id="the configured windows"),
-        pytest.param("max-age=60", SWR, SIE, False, id="beside an age too"),
-        pytest.param("stale-while-revalidate=5", 5, SIE, False, id="RFC 5861 section 3"),
-        pytest.param("stale-if-error=7", SWR, 7, False, id="RFC 5861 section 4"),
-        pytest.param("stale-while-revalidate=0, stale-if-error=0", 0, 0, False, id="RFC 5861: none"),
-        pytest.param("must-revalidate, stale-if-error=7", 0, 0, True, id="5.2.2.2: must-revalidate"),
-        pytest.param("proxy-revalidate", 0, 0, True, id="5.2.2.8: proxy-revalidate"),
-        pytest.param("no-cache, stale-while-revalidate=5", 0, 0, True, id="5.2.2.4: no-cache"),
-        pytest.param("s-maxage=60", 0, 0, False, id="5.2.2.10: s-maxage allows no stale answer"),
-        pytest.param("s-maxage=60, stale-while-revalidate=5", 5, 0, False, id="5.2.2.10: unless the object does"),
+        pytest.param(None, SWR, SIE, OUTAGE, False, id="the configured windows"),
+        pytest.param("max-age=60", SWR, SIE, OUTAGE, False, id="4.2.4: beside an age too"),
+        pytest.param("stale-while-revalidate=5", 5, SIE, OUTAGE, False, id="RFC 5861 section 3"),
+        pytest.param("stale-if-error=7", SWR, 7, 7, False, id="RFC 5861 section 4: an outage is an error"),
+        pytest.param("stale-while-revalidate=0, stale-if-error=0", 0, 0, 0, False, id="RFC 5861: none"),
+        pytest.param("must-revalidate, stale-if-error=7", 0, 0, 0, True, id="5.2.2.2: must-revalidate"),
+        pytest.param("proxy-revalidate", 0, 0, 0, True, id="5.2.2.8: proxy-revalidate"),
+        pytest.param("no-cache, stale-while-revalidate=5", 0, 0, 0, True, id="5.2.2.4: no-cache"),
+        pytest.param("s-maxage=60", 0, 0, 0, False, id="5.2.2.10: s-maxage allows no stale answer"),
+        pytest.param("s-maxage=60, stale-while-revalidate=5", 5, 0, 0, False, id="5.2.2.10: unless the object does"),
+        pytest.param("s-maxage=60, stale-if-error=7", 0, 7, 7, False, id="5.2.2.10: the same for errors"),
     ],
 )
 def test_stale_windows(
-    cache_control: str | None, while_revalidate: float, if_error: float, *, must_revalidate: bool
+    cache_control: str | None, while_revalidate: float, if_error: float, outage: float, *, must_revalidate: bool
 ) -> None:
     """I7: how long a stale answer may be used, by the object's word first."""
     found = fresh(cache_control)
     assert found.stale_while_revalidate == while_revalidate
     assert found.stale_if_error == if_error
+    assert found.outage == outage
     assert found.must_revalidate is must_revalidate
     assert found.storable
 
 
+def test_an_outage_is_an_error_too() -> None:
+    """An origin out of reach has failed: the configured window for outages is never below that for errors."""
+    defaults = Defaults(ttl=DEFAULT, stale_while_revalidate=SWR, stale_if_error=SIE, outage=1.0)
+    assert policy(of({}), defaults, NOW).outage == SIE
+
+
+NOT_STORABLE = Freshness(
+    ttl=0.0, storable=False, must_revalidate=True, stale_while_revalidate=0.0, stale_if_error=0.0, outage=0.0
+)
+
+
+@pytest.mark.parametrize("immutable", [False, True])
 @pytest.mark.parametrize("cache_control", ["no-store", "private", "max-age=60, private", 'private="x", no-store'])
-def test_what_must_not_be_stored(cache_control: str) -> None:
-    """RFC 9111 section 3: no-store and private keep an answer out, whatever else is said."""
-    found = fresh(cache_control, IN_AN_HOUR)
-    assert not found.storable
-    assert (found.ttl, found.stale_while_revalidate, found.stale_if_error) == (0, 0, 0)
+def test_what_must_not_be_stored(cache_control: str, *, immutable: bool) -> None:
+    """RFC 9111 section 3: no-store and private keep an answer out, whatever else is said, a pinned version too."""
+    metadata = of({"Cache-Control": cache_control, "Expires": IN_AN_HOUR})
+    assert policy(metadata, DEFAULTS, NOW, immutable=immutable) == NOT_STORABLE
 
 
-@given(st.text(), st.none() | st.text(), st.integers(0, 2**40))
-def test_policy_is_total(cache_control: str, expires: str | None, age: int) -> None:
-    """Any field values give times that are not negative."""
-    found = fresh(cache_control, expires, age)
-    assert min(found.ttl, found.stale_while_revalidate, found.stale_if_error) >= 0
+@pytest.mark.parametrize("immutable", [False, True])
+def test_a_rule_forbids_to_store(*, immutable: bool) -> None:
+    """`cache: false` keeps an answer out, whatever the object says."""
+    metadata = of({"Cache-Control": "public, max-age=60", CDN: "max-age=60"})
+    assert policy(metadata, DEFAULTS, NOW, cache=False, immutable=immutable) == NOT_STORABLE
 
 
 @pytest.mark.parametrize(
-    ("pattern", "matching", "other"),
+    "headers",
+    [{}, {"Cache-Control": "max-age=0"}, {"Cache-Control": "no-cache"}, {"Expires": AN_HOUR_AGO}, {CDN: "max-age=1"}],
+)
+def test_a_pinned_version_stays_fresh(headers: dict[str, str]) -> None:
+    """I25: an S3 version that the key names never changes, so it is fresh for good, whatever its age."""
+    found = policy(of(headers, age=100), DEFAULTS, NOW, immutable=True)
+    assert (found.ttl, found.storable) == (MAX_SECONDS, True)
+
+
+@pytest.mark.parametrize(
+    ("headers", "ttl"),
     [
-        ("*.m3u8", ["/a.m3u8", "/live/x/a.m3u8", "a.m3u8", "/.m3u8"], ["/a.m3u8/b", "/a.m3u", "/a.M3U8"]),
-        ("**/*.m3u8", ["/a.m3u8", "/live/x/a.m3u8"], ["/a.m3u8/b", "/am3u8"]),
-        ("/*.m3u8", ["/a.m3u8"], ["/live/a.m3u8"]),
-        ("live/*.ts", ["/live/1.ts", "/live/.ts"], ["/live/a/1.ts", "/x/live/1.ts", "/live/1.tsx"]),
-        ("/live/**", ["/live/", "/live/a", "/live/a/b"], ["/live", "/xlive/a", "/a/live/b"]),
-        ("live/**/1.ts", ["/live/1.ts", "/live/a/1.ts", "/live/a/b/1.ts"], ["/live/a1.ts", "/live1.ts"]),
-        ("**/live/**/*.ts", ["/live/1.ts", "/x/y/live/z/1.ts"], ["/xlive/1.ts", "/live.ts"]),
-        ("**/**/a", ["/a", "/x/a", "/x/y/a"], ["/xa"]),
-        ("a**/b", ["/a/b", "/ax/y/b"], ["/ab", "/x/a/b"]),
-        ("a**z", ["/az", "/x/az", "/a1z"], ["/a", "/xaz"]),
-        ("/a**z", ["/az", "/a/b/z"], ["/x/az", "/a/b"]),
-        ("/v?/a", ["/v1/a", "/v\u00e9/a"], ["/v/a", "/v12/a", "/v//a"]),
-        ("**", ["/", "/a", "/a/b"], []),
-        ("*", ["/", "/a", "/a/b"], []),
-        ("/*", ["/", "/a"], ["/a/b"]),
-        ("a.b", ["/a.b", "/x/a.b"], ["/axb"]),
-        ("[ab]", ["/[ab]"], ["/a"]),
-        ("//a", ["//a"], ["/a", "///a"]),
+        pytest.param({CDN: "max-age=7", "Cache-Control": "max-age=60"}, 7, id="RFC 9213 2.2: before Cache-Control"),
+        pytest.param({CDN: "max-age=70", "Cache-Control": "no-store"}, 70, id="RFC 9213 2.2: which is ignored"),
+        pytest.param({CDN: "max-age=7", "Expires": IN_AN_HOUR}, 7, id="RFC 9213 2.2: before Expires"),
+        pytest.param({CDN: "must-revalidate", "Expires": IN_AN_HOUR}, DEFAULT, id="RFC 9213 2.2: Expires is ignored"),
+        pytest.param({CDN: "foo", "Cache-Control": "max-age=60"}, DEFAULT, id="RFC 9213 2.2: valid, if unknown"),
+        pytest.param({CDN: "max-age=x", "Cache-Control": "max-age=60"}, DEFAULT, id="RFC 9213 2.1: a wrong type"),
+        pytest.param({CDN: "max-age=", "Cache-Control": "max-age=60"}, 60, id="RFC 9213 2.1: malformed"),
+        pytest.param({CDN: "", "Cache-Control": "max-age=60"}, 60, id="RFC 9213 2.1: empty"),
+        pytest.param({CDN: "max-age=60, s-maxage=7"}, 7, id="RFC 9213 2.2: precedence as in Cache-Control"),
+        pytest.param({CDN: "no-cache, max-age=60"}, 0, id="RFC 9213 2.2: no-cache before max-age"),
+        pytest.param({CDN: "max-age=7", SURROGATE: "max-age=60"}, 7, id="before Surrogate-Control"),
+        pytest.param({CDN: "max-age=", SURROGATE: "max-age=60"}, 60, id="the next of the target list"),
+        pytest.param({META_CDN: "max-age=7", SURROGATE: "max-age=60"}, 7, id="S3's user metadata"),
+        pytest.param({META_CDN: "max-age=7", CDN: "max-age=60"}, 60, id="after the field itself"),
+        pytest.param({META_CDN: "max-age=7", CDN: "Max-Age"}, 7, id="RFC 9213 2.1: malformed is absent"),
+        pytest.param({SURROGATE: "max-age=7", "Cache-Control": "max-age=60"}, 7, id="edge-arch: before Cache-Control"),
+        pytest.param({SURROGATE: "max-age=7", "Expires": IN_AN_HOUR}, 7, id="edge-arch: before Expires"),
+        pytest.param({SURROGATE: 'content="ESI/1.0"', "Expires": IN_AN_HOUR}, 3600, id="edge-arch: nothing of time"),
+        pytest.param({SURROGATE: "no-store-remote", "Cache-Control": "max-age=60"}, 60, id="edge-arch: not for us"),
+        pytest.param({META_SURROGATE: "max-age=7", "Cache-Control": "max-age=60"}, 7, id="S3's user metadata, too"),
+        pytest.param({META_SURROGATE: "max-age=7", SURROGATE: "max-age=60"}, 60, id="after the field, too"),
     ],
 )
-def test_glob(pattern: str, matching: list[str], other: list[str]) -> None:
-    """`*` and `?` stop at a slash, `**` does not, and a pattern without a slash matches in every folder."""
-    glob = Glob(pattern)
-    assert [path for path in [*matching, *other] if glob.matches(path)] == matching
+def test_targeted_fields(headers: dict[str, str], ttl: float) -> None:
+    """I7: what is said to CDNs and surrogates alone decides, in that order, if it can be read."""
+    assert policy(of(headers), DEFAULTS, NOW) == policy(of(dict(reversed(headers.items()))), DEFAULTS, NOW)
+    found = policy(of(headers), DEFAULTS, NOW)
+    assert (found.ttl, found.storable) == (ttl, True)
 
 
-def model(pattern: str) -> re.Pattern[str]:
-    """The glob as a backtracking regex: right, but not fit for paths that clients choose."""
-    rooted = pattern.removeprefix("/")
-    if "/" not in pattern:
-        rooted = f"**/{rooted}"
-    parts = re.split(r"((?:(?<=/)|^)\*\*+/|\*\*+|\*|\?)", rooted)
-    regex = {"": "", "*": "[^/]*", "?": "[^/]"}
-    return re.compile(
-        "".join(
-            regex[part]
-            if part in regex
-            else "(?:.*/)?"
-            if re.fullmatch(r"\*\*+/", part)
-            else ".*"
-            if part.startswith("**")
-            else re.escape(part)
-            for part in parts
-        ),
-        re.DOTALL,
-    )
+def test_age_is_taken_off_targeted_lifetimes() -> None:
+    """RFC 9111 section 4.2.3 holds whichever field the lifetime came from."""
+    assert policy(of({CDN: "max-age=60"}, age=20), DEFAULTS, NOW).ttl == 40
+    assert policy(of({SURROGATE: "max-age=60"}, age=20), DEFAULTS, NOW).ttl == 40
 
 
-@example("**/b", "/ab")
-@example("a***/b", "/a/b")
-@example("**/**/*a", "/x/a")
-@given(st.text("*?/ab.", max_size=9), st.text("/ab.", max_size=12))
-def test_glob_agrees_with_a_regex(pattern: str, path: str) -> None:
-    """On short patterns and paths the glob matches exactly what its regex would."""
-    expected = model(pattern).fullmatch(path.removeprefix("/")) is not None
-    assert Glob(pattern).matches(path) is expected
+@pytest.mark.parametrize(
+    "headers",
+    [
+        pytest.param({CDN: "no-store, max-age=60"}, id="RFC 9213 2.2: no-store before max-age"),
+        pytest.param({CDN: 'private="x", max-age=60'}, id="RFC 9213 2.1: private with fields"),
+        pytest.param({META_CDN: "private"}, id="in S3's user metadata"),
+        pytest.param({SURROGATE: "no-store, max-age=60"}, id="edge-arch: no-store"),
+        pytest.param({META_SURROGATE: "no-store"}, id="edge-arch: in S3's user metadata"),
+    ],
+)
+def test_targeted_fields_keep_an_answer_out(headers: dict[str, str]) -> None:
+    """What surrogates and CDNs must not store is not stored, though everybody else may."""
+    assert policy(of(headers | {"Cache-Control": "max-age=60"}), DEFAULTS, NOW) == NOT_STORABLE
 
 
-def test_glob_takes_one_step_per_character() -> None:
-    """I22: a pattern of many stars costs the longest path no more than one of few, so this ends at once."""
-    assert not Glob("**a" * 30 + "b").matches("/" + "a" * 1024)
-    assert Glob("**a" * 30).matches("/" + "a" * 1024)
+def test_a_surrogate_extension_is_every_stale_window() -> None:
+    """Edge Architecture: `max-age=3600+600` may be used for 600 s beyond, and no longer."""
+    found = policy(of({SURROGATE: "max-age=3600+600"}), DEFAULTS, NOW)
+    assert found == Freshness(ttl=3600, stale_while_revalidate=600, stale_if_error=600, outage=600)
 
 
-def test_first_matching_rule_wins() -> None:
-    """DESIGN 3.11: the rules are asked in order; a path that none matches has no rule."""
-    rules = TtlRules([("live/*.m3u8", 1.0), ("*.m3u8", 2.0), ("/vod/**", 3600.0), ("**/x.m3u8", 4.0)])
-    assert rules.ttl("/live/x.m3u8") == 1.0
-    assert rules.ttl("/vod/x.m3u8") == 2.0
-    assert rules.ttl("/vod/x.mp4") == 3600.0
-    assert rules.ttl("/x.mp4") is None
-    assert TtlRules([]).ttl("/x") is None
+FIELD = st.none() | st.text() | st.text('max-ge=01,+?;" ') | st.sampled_from(["max-age=-1", "no-store", "s-maxage=1"])
+WINDOWS = st.floats(0, 1e9)
+
+
+@given(
+    sent=st.fixed_dictionaries(dict.fromkeys(("Cache-Control", "Expires", CDN, SURROGATE, META_CDN), FIELD)),
+    age=st.integers(0, 2**40),
+    defaults=st.builds(Defaults, WINDOWS, WINDOWS, WINDOWS, WINDOWS),
+    cache=st.booleans(),
+    immutable=st.booleans(),
+)
+def test_policy_is_total(
+    sent: dict[str, str | None], age: int, defaults: Defaults, *, cache: bool, immutable: bool
+) -> None:
+    """Any field values give times that are not negative, an outage is an error too, and what is not stored has none."""
+    metadata = of({name: value for name, value in sent.items() if value is not None}, age)
+    found = policy(metadata, defaults, NOW, cache=cache, immutable=immutable)
+    assert min(found.ttl, found.stale_while_revalidate, found.stale_if_error) >= 0
+    assert found.outage >= found.stale_if_error
+    assert found.storable or found == NOT_STORABLE
+    assert cache or not found.storable

@@ -1,7 +1,13 @@
 """The plan of an answer: RFC 9110."""
 
+import email.parser
+import email.policy
+import time
+from dataclasses import replace
+
 import pytest
-from hypothesis import given
+import range_model
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.http import dates
@@ -16,7 +22,10 @@ OBJECT = Metadata(etag='"v1"', size=11, last_modified=AT)
 EMPTY = Metadata(etag='"v1"', size=0, last_modified=AT)
 ONE_BYTE = Metadata(etag='"v1"', size=1, last_modified=AT)
 WEAK = Metadata(etag='W/"v1"', size=11, last_modified=AT)
+LARGE = Metadata(etag='"v1"', size=10000, last_modified=AT)
 HUGE = "9" * 30
+BOUNDARY = "0123456789abcdef" * 2
+Pieces = tuple[bytes | Span, ...]
 
 
 def get(**fields: str) -> RequestHead:
@@ -27,12 +36,12 @@ def head(**fields: str) -> RequestHead:
     return RequestHead("HEAD", **fields)
 
 
-def whole(size: int = 11) -> tuple[int, str, None, Span]:
-    return 200, str(size), None, Span(0, size)
+def whole(size: int = 11) -> tuple[int, str, None, Pieces]:
+    return 200, str(size), None, (Span(0, size),)
 
 
-def part(start: int, stop: int, size: int = 11) -> tuple[int, str, str, Span]:
-    return 206, str(stop - start), f"bytes {start}-{stop - 1}/{size}", Span(start, stop)
+def part(start: int, stop: int, size: int = 11) -> tuple[int, str, str, Pieces]:
+    return 206, str(stop - start), f"bytes {start}-{stop - 1}/{size}", (Span(start, stop),)
 
 
 def unsatisfiable(size: int = 11) -> tuple[int, str, str, None]:
@@ -89,7 +98,10 @@ def header(answer: Plan, name: str) -> str | None:
         pytest.param(head(range="bytes=0-4"), OBJECT, HEAD_OF_ALL, id="14.2: Range is for GET"),
         pytest.param(head(range="bytes=11-"), OBJECT, HEAD_OF_ALL, id="14.2: for GET, if unsatisfiable too"),
         # Several ranges
-        pytest.param(get(range="bytes=0-0,-1"), OBJECT, whole(), id="14.2: several may be answered whole"),
+        pytest.param(get(range="bytes=0-0,-1"), OBJECT, part(0, 11), id="15.3.7.2: two and a small gap are one"),
+        pytest.param(get(range="bytes=0-4,0-4"), OBJECT, part(0, 5), id="15.3.7.2: the same twice, once"),
+        pytest.param(get(range="bytes=0-4,5-10"), OBJECT, part(0, 11), id="15.3.7.2: two that touch"),
+        pytest.param(get(range="bytes=0-,-1"), OBJECT, whole(), id="17.15: more than there is"),
         pytest.param(get(range="bytes=0-4,11-"), OBJECT, part(0, 5), id="14.2: one satisfiable of two"),
         pytest.param(get(range="bytes=,0-4,"), OBJECT, part(0, 5), id="5.6.1.2: one among empty elements"),
         # If-Range
@@ -135,12 +147,71 @@ def header(answer: Plan, name: str) -> str | None:
 def test_table(
     request_head: RequestHead,
     metadata: Metadata,
-    expected: tuple[int, str | None, str | None, Span | None],
+    expected: tuple[int, str | None, str | None, Pieces | None],
 ) -> None:
-    """I1, I3: status, Content-Length, Content-Range and span are those of RFC 9110."""
+    """I1, I3: status, Content-Length, Content-Range and body are those of RFC 9110, with no boundary needed."""
     answer = plan(request_head, metadata, NOW)
     length, content_range = header(answer, "Content-Length"), header(answer, "Content-Range")
-    assert (answer.status, length, content_range, answer.span) == expected
+    assert (answer.status, length, content_range, answer.pieces) == expected
+
+
+@pytest.mark.parametrize(
+    ("request_head", "expected"),
+    [
+        # The parts of a multipart answer, by their Content-Range; or the status and Content-Range of another
+        pytest.param(get(range="bytes=0-0,-1"), [(0, 0), (9999, 9999)], id="14.1.2: first and last byte"),
+        pytest.param(get(range="bytes=0-99,5000-"), [(0, 99), (5000, 9999)], id="14.1.2: a-b and a-"),
+        pytest.param(get(range="bytes=9000-9099,0-99"), [(9000, 9099), (0, 99)], id="15.3.7.2: the order asked for"),
+        pytest.param(get(range="bytes=-9,200-209,0-9"), [(9991, 9999), (200, 209), (0, 9)], id="15.3.7.2: backwards"),
+        pytest.param(get(range="bytes=500-600,601-999"), (206, "500-999"), id="15.3.7.2: touching"),
+        pytest.param(get(range="bytes=500-700,601-999"), (206, "500-999"), id="15.3.7.2: overlapping"),
+        pytest.param(get(range="bytes=500-700,500-700"), (206, "500-700"), id="15.3.7.2: the same"),
+        pytest.param(get(range="bytes=0-99,179-200"), (206, "0-200"), id="15.3.7.2: a gap below 80"),
+        pytest.param(get(range="bytes=0-99,180-200"), [(0, 99), (180, 200)], id="15.3.7.2: a gap of 80"),
+        pytest.param(
+            get(range="bytes=5050-5200,0-99,5000-5099"),
+            [(5000, 5200), (0, 99)],
+            id="15.3.7.2: coalesced, at the first one's place",
+        ),
+        pytest.param(get(range="bytes=0-9,20000-,-10"), [(0, 9), (9990, 9999)], id="14.2: satisfiable ones only"),
+        pytest.param(get(range="bytes=0-9,20000-,-0"), (206, "0-9"), id="15.3.7.2: one of several, no multipart"),
+        pytest.param(get(range="bytes=10000-,-0,10001-10002"), (416, "*"), id="15.5.17: none of several"),
+        pytest.param(get(range="bytes=0-9,x,-10"), (200, None), id="14.1.1: one invalid spoils the set"),
+        pytest.param(get(range="bytes=0-4999,5000-"), (206, "0-9999"), id="17.15: exactly as much as there is"),
+        pytest.param(get(range="bytes=0-5000,5000-"), (200, None), id="17.15: one byte more than there is"),
+        pytest.param(get(range="bytes=0-,-1"), (200, None), id="17.15: all, and the last byte again"),
+        pytest.param(get(range="bytes=" + "0-5000," * 2), (200, None), id="17.15: a part again and again"),
+        pytest.param(get(range="bytes=0-5000," + "20000-," * 9), (206, "0-5000"), id="17.15: these add nothing"),
+        pytest.param(get(range=f"bytes={'0-0,' * 101}"), (200, None), id="17.15: 101 ranges"),
+        pytest.param(get(range="bytes=0-4900,5000-"), (200, None), id="15.3.7.2: the framing eats the gap"),
+        pytest.param(get(range="bytes=0-9,-9", if_range='"v1"'), [(0, 9), (9991, 9999)], id="13.1.5: the tag"),
+        pytest.param(get(range="bytes=0-9,-9", if_range='"v0"'), (200, None), id="13.1.5: another tag"),
+        pytest.param(get(range="bytes=0-9,-9", if_match='"v0"'), (412, None), id="13.2.2: 412 before 206"),
+        pytest.param(get(range="bytes=0-9,-9", if_none_match="*"), (304, None), id="13.2.2: 304 before 206"),
+        pytest.param(head(range="bytes=0-9,-9"), (200, None), id="14.2: Range is for GET"),
+    ],
+)
+def test_several_ranges(request_head: RequestHead, expected: list[tuple[int, int]] | tuple[int, str | None]) -> None:
+    """I1, I3: several ranges are answered as multipart, as one part, or by the whole, as RFC 9110 says."""
+    answer = plan(request_head, LARGE, NOW, BOUNDARY)
+    told = header(answer, "Content-Range")
+    if isinstance(expected, tuple):
+        assert (answer.status, told) == (expected[0], expected[1] and f"bytes {expected[1]}/10000")
+        assert answer.pieces is None or answer.pieces == answer.spans
+        return
+    assert (answer.status, told) == (206, None)
+    assert answer.spans == tuple(Span(first, last + 1) for first, last in expected)
+    parts = range_model.read_multipart(header(answer, "Content-Type") or "", sent(answer, CONTENT))
+    assert [fields["Content-Range"] for fields, _ in parts] == [f"bytes {a}-{b}/10000" for a, b in expected]
+
+
+CONTENT = bytes(at % 251 for at in range(10000))
+
+
+def sent(answer: Plan, content: bytes) -> bytes:
+    """The body, where `content` is the object."""
+    assert answer.pieces is not None
+    return b"".join(piece if isinstance(piece, bytes) else content[piece.start : piece.stop] for piece in answer.pieces)
 
 
 DESCRIBED = Metadata(
@@ -176,6 +247,81 @@ def test_headers_of_206_are_those_of_200_and_the_range() -> None:
         ("Content-Range", "bytes 2-4/11"),
         *plan(get(), DESCRIBED, NOW).headers[1:],
     )
+
+
+def test_multipart_is_sent_as_the_rfc_shows_it() -> None:
+    """RFC 9110 section 15.3.7.2: the object's type and each range in the parts, all else at the top (I4)."""
+    film = replace(DESCRIBED, size=8000)
+    answer = plan(get(range="bytes=500-509,7000-7004"), film, NOW, "THIS0STRING0SEPARATES")
+    assert sent(answer, b"0123456789" * 800) == (
+        b"--THIS0STRING0SEPARATES\r\n"
+        b"Content-Type: video/mp4; charset=x\r\n"
+        b"Content-Range: bytes 500-509/8000\r\n"
+        b"\r\n"
+        b"0123456789\r\n"
+        b"--THIS0STRING0SEPARATES\r\n"
+        b"Content-Type: video/mp4; charset=x\r\n"
+        b"Content-Range: bytes 7000-7004/8000\r\n"
+        b"\r\n"
+        b"01234\r\n"
+        b"--THIS0STRING0SEPARATES--\r\n"
+    )
+    assert answer.status == 206
+    assert answer.headers == (
+        ("Content-Length", "244"),
+        *plan(get(), film, NOW).headers[1:4],
+        ("Content-Encoding", "gzip"),
+        ("cache-control", "max-age=60"),
+        ("Expires", "0"),
+        ("x-amz-meta-a", "b"),
+        ("Content-Type", "multipart/byteranges; boundary=THIS0STRING0SEPARATES"),
+    )
+    assert answer.length == 244
+
+
+@pytest.mark.parametrize("ending", [b"", b"\r", b"\n", b"\r\n", b"--", b"\r\n--", b"\r\n--" + BOUNDARY[:-1].encode()])
+def test_multipart_is_read_by_a_mime_parser(ending: bytes) -> None:
+    """RFC 2046 section 5.1.1: somebody else's parser finds the bytes, whatever they look like."""
+    content = (b"a" * 90 + ending)[-90:] + b"b" * 5000 + ending
+    metadata = Metadata(etag='"v1"', size=len(content))
+    answer = plan(get(range="bytes=0-89,-80"), metadata, NOW, BOUNDARY)
+    head_lines = "".join(f"{name}: {value}\r\n" for name, value in answer.headers).encode()
+    parser = email.parser.BytesParser(policy=email.policy.HTTP)
+    message = parser.parsebytes(head_lines + b"\r\n" + sent(answer, content))
+    assert message.get_content_type() == "multipart/byteranges"
+    assert not message.defects
+    parts = list(message.iter_parts())
+    assert [part.get_payload(decode=True) for part in parts] == [content[:90], content[-80:]]
+    assert {part.get_content_type() for part in parts} == {"application/octet-stream"}
+
+
+@pytest.mark.parametrize("value", ["text/plain; charset=utf-8", "text/pl\u00e4in", "text/pl\udce4in"])
+def test_a_type_is_in_a_part_as_the_origin_sent_it(value: str) -> None:
+    """I3, I4: what is no ASCII, or no UTF-8 either, is sent as it came and counted in bytes."""
+    metadata = replace(LARGE, headers=(("content-type", value),))
+    answer = plan(get(range="bytes=0-0,-1"), metadata, NOW, BOUNDARY)
+    body = sent(answer, CONTENT)
+    assert body.count(b"\r\nContent-Type: " + value.encode("utf-8", "surrogateescape") + b"\r\n") == 2
+    assert header(answer, "Content-Length") == str(len(body))
+
+
+def test_multipart_is_sent_only_where_it_is_shorter_than_the_whole() -> None:
+    """RFC 9110 section 15.3.7.2: framing that costs as much as it leaves out is for nothing."""
+    asked = [[0], [199]]
+    length = range_model.multipart_length(asked, 300, BOUNDARY, "application/octet-stream")
+    assert 200 < length < 998  # so that a size's digits are as many throughout
+    sizes = {size: Metadata(etag='"v1"', size=size) for size in (length - 1, length, length + 1)}
+    answers = {size: plan(get(range="bytes=0-0,199-199"), what, NOW, BOUNDARY) for size, what in sizes.items()}
+    assert [answer.status for answer in answers.values()] == [200, 200, 206]
+    assert answers[length + 1].length == length
+
+
+def test_only_multipart_needs_a_boundary() -> None:
+    """A caller that forgot the boundary is told so, by exactly those answers that would have it."""
+    with pytest.raises(ValueError, match="boundary"):
+        plan(get(range="bytes=0-0,-1"), LARGE, NOW)
+    for several in ("bytes=0-0,1-1", "bytes=0-4900,5000-", "bytes=0-,0-", "bytes=10000-,-0"):
+        assert plan(get(range=several), LARGE, NOW) == plan(get(range=several), LARGE, NOW, BOUNDARY)
 
 
 def test_head_has_the_headers_of_get() -> None:
@@ -242,22 +388,30 @@ METADATA = st.builds(
 
 
 @given(REQUEST, METADATA)
-def test_span_and_length_agree(request: RequestHead, metadata: Metadata) -> None:
-    """I3: whatever is asked, the span lies within the object and Content-Length is its length."""
-    answer = plan(request, metadata, NOW)
+def test_pieces_and_length_agree(request: RequestHead, metadata: Metadata) -> None:
+    """I3: whatever is asked, the spans lie within the object and Content-Length is the length of the body."""
+    answer = plan(request, metadata, NOW, BOUNDARY)
     assert answer.status in {200, 206, 304, 412, 416}
-    if answer.span is None:
+    if answer.pieces is None:
         assert request.method == "HEAD" or answer.status in {304, 412, 416}
+        assert (answer.spans, answer.length) == ((), 0)
         return
     assert answer.status in {200, 206}
-    assert 0 <= answer.span.start <= answer.span.stop <= metadata.size
-    assert header(answer, "Content-Length") == str(answer.span.length)
+    assert all(0 <= span.start <= span.stop <= metadata.size for span in answer.spans)
+    literal = [piece for piece in answer.pieces if isinstance(piece, bytes)]
+    assert answer.length == sum(map(len, literal)) + sum(span.stop - span.start for span in answer.spans)
+    assert header(answer, "Content-Length") == str(answer.length)
     if answer.status == 200:
-        assert answer.span == Span(0, metadata.size)
+        assert answer.pieces == (Span(0, metadata.size),)
         assert header(answer, "Content-Range") is None
+    elif len(answer.spans) == 1:
+        (span,) = answer.spans
+        assert not literal
+        assert header(answer, "Content-Range") == f"bytes {span.start}-{span.stop - 1}/{metadata.size}"
     else:
-        sent = f"bytes {answer.span.start}-{answer.span.stop - 1}/{metadata.size}"
-        assert header(answer, "Content-Range") == sent
+        assert len(literal) == len(answer.spans) + 1
+        assert header(answer, "Content-Range") is None
+        assert answer.length < metadata.size
 
 
 @given(REQUEST, METADATA)
@@ -267,3 +421,101 @@ def test_head_differs_from_get_by_the_range_and_the_body_only(request: RequestHe
     answer = plan(RequestHead("GET", **fields), metadata, NOW)
     expected = Plan(answer.status, answer.headers)
     assert plan(RequestHead("HEAD", range=request.range, **fields), metadata, NOW) == expected
+
+
+def range_sets(size: int) -> st.SearchStrategy[str]:
+    """Range headers of valid and invalid specs, near the object's bytes."""
+    offset = st.integers(0, size + 3)
+    short = st.builds(lambda first, more: f"{first}-{first + more}", offset, st.integers(0, 30))
+    any_two = st.builds("{}-{}".format, offset, offset)
+    open_ended = st.builds("{}-".format, offset) | st.builds("-{}".format, offset) | st.builds("-{}".format, short)
+    odd = st.sampled_from(
+        ["", " ", "\t", "-", "-0", "x", "1 -2", "+1-2", "0x1-2", "9-8", f"0-{HUGE}", f"-{HUGE}", HUGE]
+    )
+    several = st.lists(short, min_size=2, max_size=8)
+    anything = st.lists(short | any_two | open_ended | odd, max_size=6)
+    comma = st.sampled_from([",", ", ", " ,\t", ",,"])
+    joined = st.builds(str.join, comma, st.one_of(several, several, several, anything))
+    return st.builds("{}{}".format, st.sampled_from([*["bytes="] * 7, "BYTES=", " bytes=", "items="]), joined)
+
+
+SIZE = st.one_of(st.integers(0, 60), st.integers(61, 500), st.integers(501, 4000), st.integers(501, 4000))
+ASKED = SIZE.flatmap(lambda size: st.tuples(range_sets(size), st.just(size)))
+TYPE = st.sampled_from([None, "a/b", "text/html; charset=utf-8", "x/" + "y" * 200])
+
+
+@settings(max_examples=300)  # one answer in eight is multipart
+@given(ASKED, TYPE)
+def test_agrees_with_a_model_of_the_rfc(asked: tuple[str, int], object_type: str | None) -> None:
+    """I1, I3: for any Range and size, status and body are what RFC 9110's prose gives, byte by byte."""
+    field, size = asked
+    content = bytes(at % 251 for at in range(size))
+    own = () if object_type is None else (("Content-Type", object_type),)
+    answer = plan(get(range=field), Metadata(etag='"v1"', size=size, headers=own), NOW, BOUNDARY)
+    sets = range_model.asked(field, size)
+    if sets is not None and not any(sets):
+        assert (answer.status, answer.pieces) == (416, None)
+        assert header(answer, "Content-Range") == f"bytes */{size}"
+        return
+    body = sent(answer, content)
+    assert header(answer, "Content-Length") == str(len(body))
+    part_type = object_type or "application/octet-stream"
+    expected = expected_parts(sets, size, part_type)
+    if not expected:
+        assert (answer.status, body) == (200, content)
+        return
+    assert answer.status == 206
+    if len(expected) == 1:
+        first, last = expected[0][0], expected[0][-1]
+        assert header(answer, "Content-Range") == f"bytes {first}-{last}/{size}"
+        assert body == content[first : last + 1]
+        return
+    assert header(answer, "Content-Range") is None
+    assert range_model.read_multipart(header(answer, "Content-Type") or "", body) == [
+        (
+            {"Content-Type": part_type, "Content-Range": f"bytes {part[0]}-{part[-1]}/{size}"},
+            bytes(content[at] for at in part),
+        )
+        for part in expected
+    ]
+
+
+def expected_parts(sets: list[set[int]] | None, size: int, part_type: str) -> list[list[int]]:
+    """What of the object is sent as 206, as lists of positions; none where all of it is, as 200."""
+    if sets is None or sum(map(len, sets)) > size:
+        return []
+    parts = range_model.parts(sets)
+    if len(parts) > 1 and range_model.multipart_length(parts, size, BOUNDARY, part_type) >= size:
+        return []
+    return parts
+
+
+HOSTILE = [
+    "bytes=" + "0-0," * 248,
+    "bytes=" + "0-0," * 100,
+    "bytes=" + "," * 994,
+    "bytes=" + "-" * 994,
+    "bytes=" + "9" * 993 + "-",
+    "bytes=-" + "9" * 993,
+    "bytes=" + "1" * 496 + "-" + "9" * 496,
+    "bytes=" + ",".join(f"{at}-" for at in range(10**7, 10**7 + 99)),
+    "bytes=" + ",".join(f"{at * 90}-" for at in range(100)),
+    "bytes=" + ",".join(f"{at * 81}-{at * 81}" for at in range(100)),
+    "bytes=" + ",".join(f"{at * 81}-{at * 81}" for at in reversed(range(100))),
+    "bytes=" + ",".join(f"-{at + 1}" for at in range(100)),
+    "bytes=" + "0-0," * 4096,
+    "bytes=" * 2730,
+    "\x00\xff,-" * 4096,
+]
+
+
+@pytest.mark.parametrize("field", HOSTILE)
+def test_a_hostile_range_is_cheap(field: str) -> None:
+    """I22: no Range header costs as much as a millisecond of CPU."""
+    metadata = Metadata(etag='"v1"', size=2**62)
+    costs = []
+    for _ in range(30):
+        begun = time.thread_time()
+        plan(get(range=field, if_range='"v1"'), metadata, NOW, BOUNDARY)
+        costs.append(time.thread_time() - begun)
+    assert min(costs) < 0.001

@@ -4,10 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.errors import ObjectChanged, OriginUnavailable
+from proxy.cache.origin import NotModified
+from proxy.errors import ObjectChanged, UnusableAnswer
 from proxy.http.metadata import Metadata
 from proxy.http.ranges import FromTo, Span, Suffix
-from proxy.origin.answers import metadata, same_version, span_sent
+from proxy.origin.answers import metadata, not_modified, same_version, span_sent
 
 ETAG = '"d41d8cd98f00b204e9800998ecf8427e"'
 
@@ -75,7 +76,7 @@ def test_what_an_answer_holds(
 )
 def test_heads_that_are_not_believed(status: int, content_range: str | None, length: int | str | None) -> None:
     """I1, I3: where status, Content-Range and Content-Length do not fit the question, no byte is taken."""
-    with pytest.raises(OriginUnavailable):
+    with pytest.raises(UnusableAnswer):
         span_sent(status, sent(content_range, length), FromTo(10, 20))
 
 
@@ -83,7 +84,7 @@ def test_heads_that_are_not_believed(status: int, content_range: str | None, len
 def test_another_suffix_than_asked_for(content_range: str) -> None:
     """I1: `-10` of 100 bytes is 90-99 and nothing else."""
     first, last = map(int, content_range[6:-4].split("-"))
-    with pytest.raises(OriginUnavailable):
+    with pytest.raises(UnusableAnswer):
         span_sent(206, sent(content_range, last - first + 1), Suffix(10))
 
 
@@ -115,7 +116,7 @@ def test_nothing_else_is(numbers: tuple[int, int, int, int], start: int, length:
     part = FromTo(start, start + length)
     try:
         span, size = span_sent(206, sent(f"bytes {first}-{last}/{total}", declared), part)
-    except OriginUnavailable:
+    except UnusableAnswer:
         assert (first, last + 1, declared) != (start, min(start + length, total), last + 1 - first) or start >= total
     else:
         assert size == total
@@ -132,7 +133,7 @@ def test_etags_pass_as_sent(etag: str) -> None:
 @pytest.mark.parametrize("etag", [None, "", '"', "d41d8cd9", '"open', 'close"', 'w/"weak"'])
 def test_without_an_etag_there_is_no_version(etag: str | None) -> None:
     """I1: a response whose ETag is missing or no entity-tag (RFC 9110 section 8.8.3) cannot be cached or resumed."""
-    with pytest.raises(OriginUnavailable):
+    with pytest.raises(UnusableAnswer):
         metadata({} if etag is None else {"etag": etag}, 5)
 
 
@@ -204,3 +205,35 @@ def test_same_version() -> None:
     for other in ('"other"', f"W/{ETAG}", ETAG.strip('"')):
         with pytest.raises(ObjectChanged):
             same_version(Metadata(ETAG, 5), other)
+
+
+@pytest.mark.parametrize(
+    ("sent", "asked", "version"),
+    [
+        (None, None, None),  # S3 API, GetObject: no header where the bucket was never versioned
+        ("null", None, None),  # "null" can be overwritten
+        ("v1", None, "v1"),
+        ("v1", "v1", "v1"),
+        (None, "null", None),
+        ("null", "null", None),
+    ],
+)
+def test_the_version_of_an_answer(sent: str | None, asked: str | None, version: str | None) -> None:
+    """I25: the version id is the one that S3 names, and only one that stays what it is."""
+    headers = {"etag": ETAG} | ({} if sent is None else {"x-amz-version-id": sent})
+    assert metadata(headers, 5, asked).version == version
+
+
+@pytest.mark.parametrize(("sent", "asked"), [(None, "v1"), ("null", "v1"), ("v2", "v1"), ("V1", "v1"), ("v1", "null")])
+def test_another_version_than_asked_for(sent: str | None, asked: str) -> None:
+    """I1: what is not said to be the version asked for is not taken for it."""
+    headers = {"etag": ETAG} | ({} if sent is None else {"x-amz-version-id": sent})
+    with pytest.raises(UnusableAnswer, match="version id"):
+        metadata(headers, 5, asked)
+
+
+def test_what_a_304_says() -> None:
+    """RFC 9110 section 15.4.5: what it repeats of the 200, and None or 0 for what it does not."""
+    said = {"last-modified": "Wed, 21 Oct 2015 07:28:00 GMT", "cache-control": "no-cache", "expires": "0", "age": "5"}
+    assert not_modified(said) == NotModified("Wed, 21 Oct 2015 07:28:00 GMT", 5, "no-cache", "0")
+    assert not_modified({"etag": ETAG, "last-modified": "", "age": "-5"}) == NotModified()

@@ -8,7 +8,14 @@ from fakes import ChangingOrigin, FailingOrigin, FakeOrigin, SlowOrigin, Truncat
 
 from proxy.cache.origin import Answer, NotModified, Origin
 from proxy.config import OriginSettings
-from proxy.errors import ObjectChanged, ObjectNotFound, RangeUnsatisfiable
+from proxy.errors import (
+    DeleteMarker,
+    NoSuchVersion,
+    ObjectChanged,
+    ObjectNotFound,
+    RangeUnsatisfiable,
+    UnusableAnswer,
+)
 from proxy.http.metadata import Metadata
 from proxy.http.ranges import FromTo, Suffix
 from proxy.keys import ObjectKey
@@ -23,6 +30,7 @@ FAKES: dict[str, Callable[[int], FakeOrigin]] = {
     "failing": FailingOrigin,
 }
 SERVERS = ("moto_s3", pytest.param("seaweed", marks=pytest.mark.e2e))
+VERSIONED = "versioned-bucket"
 CHUNK = 1 << 10
 SIZE = 3 * CHUNK + 17
 CONTENT = object_bytes(SIZE, seed=1)
@@ -91,6 +99,11 @@ class Subject:
             self.client.put_object(Bucket=self.bucket, Key=name, Body=content, Metadata=user, **params)
         return key
 
+    def delete(self, key: ObjectKey) -> str:
+        """As its owner. Returns the version id of the delete marker."""
+        assert self.client is not None
+        return str(self.client.delete_object(Bucket=self.bucket, Key=key.key)["VersionId"])
+
     def stored(self, name: str) -> bytes | None:
         """What the owner reads under exactly this name."""
         if isinstance(self.origin, FakeOrigin):
@@ -120,6 +133,33 @@ async def subject(
     settings = request.getfixturevalue(request.param)
     async with S3Origin(settings) as real:
         yield Subject(real, S3Writes(real, patience=10), bucket_of(settings), client_of(settings))
+
+
+@pytest.fixture(params=(*FAKES, *SERVERS))
+async def versioned(
+    request: pytest.FixtureRequest, client_of: Callable[[OriginSettings], Any]
+) -> AsyncIterator[Subject]:
+    """As `subject`, with a bucket that keeps versions."""
+    if request.param in FAKES:
+        origin = FAKES[request.param](CHUNK)
+        origin.is_versioned = True
+        if isinstance(origin, SlowOrigin):
+            origin.open()
+        yield Subject(origin, origin, VERSIONED, None)
+        assert origin.open_bodies == 0
+        return
+    settings = request.getfixturevalue(request.param)
+    client = client_of(settings)
+    client.create_bucket(Bucket=VERSIONED)
+    client.put_bucket_versioning(Bucket=VERSIONED, VersioningConfiguration={"Status": "Enabled"})
+    try:
+        async with S3Origin(settings) as real:
+            yield Subject(real, S3Writes(real, patience=10), VERSIONED, client)
+    finally:
+        listed = client.list_object_versions(Bucket=VERSIONED)
+        for item in (*listed.get("Versions", ()), *listed.get("DeleteMarkers", ())):
+            client.delete_object(Bucket=VERSIONED, Key=item["Key"], VersionId=item["VersionId"])
+        client.delete_bucket(Bucket=VERSIONED)
 
 
 async def read(answer: Answer | NotModified) -> bytes:
@@ -256,12 +296,25 @@ async def test_if_match_after_a_change(subject: Subject) -> None:
 
 async def test_if_none_match(subject: Subject) -> None:
     """RFC 9110 section 13.1.2: the same version is not sent again, another one is, with GET and with HEAD."""
-    key = subject.store(CONTENT)
-    etag = metadata_of(await subject.origin.head(key)).etag
-    assert isinstance(await subject.origin.get(key, FromTo(0, 10), if_none_match=etag), NotModified)
-    assert isinstance(await subject.origin.head(key, if_none_match=etag), NotModified)
+    key = subject.store(CONTENT, cache_control="max-age=60", expires="Wed, 21 Oct 2065 07:28:00 GMT")
+    metadata = metadata_of(await subject.origin.head(key))
+    etag = metadata.etag
+    for answer in (
+        await subject.origin.get(key, FromTo(0, 10), if_none_match=etag),
+        await subject.origin.head(key, if_none_match=etag),
+    ):
+        assert isinstance(answer, NotModified)
+        said_less(answer, metadata)
     assert await read(await subject.origin.get(key, FromTo(0, 10), if_none_match=OTHER)) == CONTENT[:10]
     assert metadata_of(await subject.origin.head(key, if_none_match=OTHER)).etag == etag
+
+
+def said_less(answer: NotModified, metadata: Metadata) -> None:
+    """RFC 9110 section 15.4.5: what a 304 repeats is what the 200 says; S3 servers repeat more or less of it."""
+    assert answer.last_modified in (None, metadata.last_modified)
+    assert answer.cache_control in (None, metadata.header("cache-control"))
+    assert answer.expires in (None, metadata.header("expires"))
+    assert answer.age == metadata.age
 
 
 async def test_an_absent_object(subject: Subject) -> None:
@@ -320,3 +373,94 @@ async def test_delete(subject: Subject) -> None:
     await subject.writes.delete(key)
     with pytest.raises(ObjectNotFound):
         await subject.origin.head(key)
+
+
+# --- versions ------------------------------------------------------------------------------------------------
+
+
+async def stored_as(subject: Subject, content: bytes) -> ObjectKey:
+    """Store a version, and name it by what the origin says of the current object. Returns its key."""
+    key = subject.store(content)
+    version = metadata_of(await subject.origin.head(key)).version
+    assert version is not None
+    return key._replace(version=version)
+
+
+async def test_each_version_stays_what_it_was(versioned: Subject) -> None:
+    """I1, I25: bytes, ETag and version id of a version are the same after others, and by GET, range and HEAD."""
+    contents = (CONTENT, CONTENT[::-1], CONTENT[:5])
+    keys = [await stored_as(versioned, content) for content in contents]
+    assert len({key.version for key in keys}) == 3
+    for key, content in zip(keys, contents, strict=True):
+        answer = await versioned.origin.get(key, FromTo(0))
+        metadata = metadata_of(answer)
+        assert await read(answer) == content
+        assert (metadata.version, metadata.size) == (key.version, len(content))
+        assert metadata_of(await versioned.origin.head(key)) == metadata
+        assert await read(await versioned.origin.get(key, FromTo(1, 4), if_match=metadata.etag)) == content[1:4]
+        with pytest.raises(ObjectChanged):
+            await versioned.origin.get(key, FromTo(1, 4), if_match=OTHER)
+        with pytest.raises(RangeUnsatisfiable):
+            await versioned.origin.get(key, FromTo(SIZE))
+    current = await versioned.origin.get(versioned.key(), FromTo(0))
+    assert metadata_of(current).version == keys[-1].version
+    assert await read(current) == contents[-1]
+
+
+async def test_a_version_is_revalidated(versioned: Subject) -> None:
+    """RFC 9110 section 13.1.2, of a version: its own ETag gives 304, that of the current object does not."""
+    old = await stored_as(versioned, CONTENT)
+    new = await stored_as(versioned, CONTENT[::-1])
+    etags = [metadata_of(await versioned.origin.head(key)).etag for key in (old, new)]
+    for answer in (
+        await versioned.origin.get(old, FromTo(0, 10), if_none_match=etags[0]),
+        await versioned.origin.head(old, if_none_match=etags[0]),
+    ):
+        assert isinstance(answer, NotModified)
+        said_less(answer, metadata_of(await versioned.origin.head(old)))
+    assert await read(await versioned.origin.get(old, FromTo(0, 10), if_none_match=etags[1])) == CONTENT[:10]
+    assert metadata_of(await versioned.origin.head(old, if_none_match=etags[1])).etag == etags[0]
+
+
+async def test_versions_that_do_not_exist(versioned: Subject) -> None:
+    """I13: an id that never was is ObjectNotFound, also of an object that is not there."""
+    key = await stored_as(versioned, CONTENT)
+    assert key.version is not None
+    unknown = key._replace(version=key.version[:-1] + ("0" if key.version[-1] != "0" else "1"))
+    for absent in (unknown, key._replace(key="absent")):
+        with pytest.raises(ObjectNotFound):
+            await versioned.origin.get(absent, FromTo(0))
+        with pytest.raises(ObjectNotFound):
+            await versioned.origin.head(absent)
+
+
+async def test_a_deleted_object_has_its_versions_still(versioned: Subject) -> None:
+    """The current object is absent, what was before can be read, and the delete marker itself has nothing to read."""
+    key = await stored_as(versioned, CONTENT)
+    if isinstance(versioned.origin, FakeOrigin):
+        await versioned.origin.delete(versioned.key())
+        marker = list(versioned.origin.versions)[-1]
+    else:
+        marker = key._replace(version=versioned.delete(key))
+    with pytest.raises(ObjectNotFound):
+        await versioned.origin.head(versioned.key())
+    assert await read(await versioned.origin.get(key, FromTo(0))) == CONTENT
+    # S3 and moto's HEAD say 405, moto's GET and SeaweedFS 404: either way there is nothing, and it is no outage.
+    with pytest.raises((DeleteMarker, ObjectNotFound)):
+        await versioned.origin.get(marker, FromTo(0))
+    with pytest.raises((DeleteMarker, ObjectNotFound)):
+        await versioned.origin.head(marker)
+
+
+async def test_an_unversioned_object_has_the_version_null_alone(subject: Subject) -> None:
+    """I1: "null" is the current object; of any other id not one byte comes, even where versionId is ignored."""
+    key = subject.store(CONTENT)
+    assert metadata_of(await subject.origin.head(key)).version is None
+    null = await subject.origin.get(key._replace(version="null"), FromTo(0))
+    assert metadata_of(null).version is None
+    assert await read(null) == CONTENT
+    unknown = key._replace(version="67152e0713b909e7d6c86891fd390cee")
+    with pytest.raises((ObjectNotFound, NoSuchVersion, UnusableAnswer)):
+        await subject.origin.get(unknown, FromTo(0))
+    with pytest.raises((ObjectNotFound, NoSuchVersion, UnusableAnswer)):
+        await subject.origin.head(unknown)

@@ -7,6 +7,7 @@ import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import parse_qsl
 
 import pytest
 from fakes import Head, RawConnection, RawServer, Script, answering, object_bytes, response
@@ -17,12 +18,16 @@ from proxy.config import OriginSettings, StaticCredentials
 from proxy.errors import (
     AccessDenied,
     BodyTruncated,
+    DeleteMarker,
+    NoSuchVersion,
     ObjectChanged,
     ObjectNotFound,
     OriginError,
+    OriginFailing,
     OriginTimeout,
     OriginUnavailable,
     RangeUnsatisfiable,
+    UnusableAnswer,
 )
 from proxy.http.metadata import Metadata
 from proxy.http.ranges import FromTo, Requested, Suffix
@@ -30,6 +35,8 @@ from proxy.keys import ObjectKey
 from proxy.origin.client import ATTEMPTS, S3Origin
 
 KEY = ObjectKey("bucket", "folder/o")
+VERSION = "3sL4kqtJlcpXroDTDmJ+rmSpXd3dIbrHY+MTRCxf3vjVBH40Nr8X8gdRQBpUMLUo"
+PINNED = KEY._replace(version=VERSION)
 ETAG = '"d41d8cd98f00b204e9800998ecf8427e"'
 CONTENT = object_bytes(1000, seed=3)
 SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
@@ -113,7 +120,7 @@ async def test_a_refused_connection() -> None:
         origin.client.meta.events.register("before-send.s3", lambda **_: attempts.append(1))
         with pytest.raises(OriginUnavailable) as raised:
             await origin.get(KEY, FromTo(0, 10))
-    assert not isinstance(raised.value, OriginTimeout)
+    assert not isinstance(raised.value, OriginTimeout | OriginFailing)
     assert len(attempts) == ATTEMPTS
 
 
@@ -124,8 +131,9 @@ async def test_a_connection_closed_without_an_answer() -> None:
         connection.reset()
 
     async with origin_of(script) as (origin, server):
-        with pytest.raises(OriginUnavailable):
+        with pytest.raises(OriginUnavailable) as raised:
             await origin.get(KEY, FromTo(0, 10))
+        assert not isinstance(raised.value, OriginFailing)
         assert len(server.heads) == ATTEMPTS
 
 
@@ -163,14 +171,37 @@ async def test_a_head_that_drips() -> None:
     [("500 Internal Server Error", "InternalError"), ("503 Slow Down", "SlowDown"), ("502 Bad Gateway", "")],
 )
 async def test_5xx_is_tried_again_and_then_given_up(status: str, code: str) -> None:
-    """I13: a 5xx is OriginUnavailable, after ATTEMPTS requests."""
+    """I13: a 5xx is OriginFailing, after ATTEMPTS requests."""
     async with origin_of(answering(refusal(status, code))) as (origin, server):
         for call in (origin.get(KEY, FromTo(0, 10)), origin.head(KEY)):
             server.heads.clear()
-            with pytest.raises(OriginUnavailable) as raised:
+            with pytest.raises(OriginFailing) as raised:
                 await call
-            assert type(raised.value) is OriginUnavailable
+            assert type(raised.value) is OriginFailing
             assert len(server.heads) == ATTEMPTS
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        (None, None),
+        ("1", 1.0),  # RFC 9110 section 10.2.3: delay-seconds
+        ("60", 60.0),
+        ("0", None),  # not believed
+        ("61", None),
+        ("86400", None),
+        ("-1", None),
+        ("1.5", None),
+        ("Wed, 21 Oct 2065 07:28:00 GMT", None),  # nobody knows what the origin's clock says
+    ],
+)
+async def test_retry_after(value: str | None, seconds: float | None) -> None:
+    """What S3 says with a SlowDown is believed from one second to a minute."""
+    answer = response("503 Slow Down", b"<Error><Code>SlowDown</Code></Error>", Retry_After=value)
+    async with origin_of(answering(answer)) as (origin, _):
+        with pytest.raises(OriginFailing) as raised:
+            await origin.get(KEY, FromTo(0, 10))
+        assert raised.value.retry_after == seconds
 
 
 async def test_a_503_that_passes() -> None:
@@ -233,9 +264,9 @@ async def test_a_404_for_a_key_that_xml_cannot_hold() -> None:
     ],
 )
 async def test_a_404_that_is_not_s3s(body: bytes, media_type: str) -> None:
-    """I13: only an S3 404 is absence: what a load balancer in between says is OriginUnavailable."""
+    """I13: only an S3 404 is absence: what a load balancer in between says is UnusableAnswer."""
     async with origin_of(answering(response("404 Not Found", body, Content_Type=media_type))) as (origin, _):
-        with pytest.raises(OriginUnavailable):
+        with pytest.raises(UnusableAnswer):
             await origin.get(KEY, FromTo(0, 10))
 
 
@@ -284,7 +315,7 @@ async def test_a_redirect_is_not_followed(code: str, method: str) -> None:
 async def test_a_head_that_does_not_fit_is_refused(part: Requested, answer: bytes) -> None:
     """I1, I3: no byte is taken of an answer that is not what was asked for."""
     async with origin_of(answering(answer)) as (origin, _):
-        with pytest.raises(OriginUnavailable):
+        with pytest.raises(UnusableAnswer):
             await origin.get(KEY, part)
 
 
@@ -340,9 +371,9 @@ NOT_HTTP = {
 
 @pytest.mark.parametrize("answer", NOT_HTTP.values(), ids=NOT_HTTP)
 async def test_what_is_no_http(answer: bytes) -> None:
-    """I13: whatever listens there instead of S3, the error is OriginUnavailable and none of the SDK's."""
+    """I13: whatever listens there instead of S3, it answers: UnusableAnswer, and no error of the SDK's."""
     async with origin_of(answering(answer)) as (origin, _):
-        with pytest.raises(OriginUnavailable):
+        with pytest.raises(UnusableAnswer):
             await origin.get(KEY, FromTo(0, 10))
 
 
@@ -361,12 +392,12 @@ async def test_what_is_no_http(answer: bytes) -> None:
     ],
 )
 async def test_headers_that_the_sdk_cannot_parse(header: dict[str, Any]) -> None:
-    """I13: a header that nobody needs costs nothing or OriginUnavailable, never an exception of the SDK's."""
+    """I13: a header that nobody needs costs nothing or UnusableAnswer, never an exception of the SDK's."""
     async with origin_of(answering(partial(**header))) as (origin, _):
         try:
             assert await fetch(origin) == CONTENT[:10]
         except OriginError as error:
-            assert isinstance(error, OriginUnavailable)  # noqa: PT017 - either will do
+            assert isinstance(error, UnusableAnswer)  # noqa: PT017 - either will do
 
 
 @pytest.mark.parametrize(
@@ -383,6 +414,125 @@ async def test_head_without_size_or_version(answer: bytes) -> None:
     async with origin_of(answering(answer)) as (origin, _):
         with pytest.raises(OriginUnavailable):
             await origin.head(KEY)
+
+
+# --- versions ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("sent", "version"), [(VERSION, VERSION), (None, None), ("null", None)])
+async def test_the_version_that_an_answer_names(sent: str | None, version: str | None) -> None:
+    """S3 API, GetObject: x-amz-version-id names what was sent; "null" can be overwritten, so it names nothing."""
+    answers = (partial(x_amz_version_id=sent), response("200 OK", length=1000, ETag=ETAG, x_amz_version_id=sent))
+    async with origin_of(answering(*answers)) as (origin, server):
+        answer = await origin.get(KEY, FromTo(0, 10))
+        assert isinstance(answer, Answer)
+        assert answer.metadata.version == version
+        await whole(answer)
+        answer.body.close()
+        assert await origin.head(KEY) == Metadata(ETAG, 1000, version=version)
+        assert {head.target for head in server.heads} == {"/bucket/folder/o"}
+
+
+@pytest.mark.parametrize("asked", [VERSION, "a/b?c=d&e#f%20+ \"'ü"])
+async def test_a_version_asked_for_is_named_on_the_wire(asked: str) -> None:
+    """I23, I25: the version id goes to S3 as one parameter, whatever is in it, with GET and HEAD."""
+    key = KEY._replace(version=asked)
+    async with origin_of(answering(refusal("404 Not Found", "NoSuchVersion"))) as (origin, server):
+        with pytest.raises(ObjectNotFound):
+            await origin.get(key, FromTo(0, 10))
+        with pytest.raises(OriginError):
+            await origin.head(key)
+        for head in server.heads:
+            path, _, query = head.target.partition("?")
+            assert path == "/bucket/folder/o"
+            assert parse_qsl(query, strict_parsing=True) == [("versionId", asked)]
+
+
+@pytest.mark.parametrize(
+    ("asked", "sent"), [(VERSION, None), (VERSION, "null"), (VERSION, VERSION[:-1]), ("null", VERSION), ("", None)]
+)
+@pytest.mark.parametrize("size", [1000, 0])
+async def test_an_origin_that_sends_another_version(asked: str, sent: str | None, size: int) -> None:
+    """I1: S3-alikes ignore versionId; what they send then is the current object, and none of it is taken."""
+    key = KEY._replace(version=asked)
+    got = response("200 OK", CONTENT[:size], ETag=ETAG, x_amz_version_id=sent)
+    async with origin_of(answering(got), max_connections=1) as (origin, _):
+        with pytest.raises(UnusableAnswer, match="version id"):
+            await origin.get(key, FromTo(0, 10))
+        with pytest.raises(UnusableAnswer, match="version id"):
+            await origin.head(key)
+        assert not origin.breaker.is_open, "a client can bring this about"
+
+
+@pytest.mark.parametrize("sent", [None, "null"])
+async def test_the_version_null(sent: str | None) -> None:
+    """S3 API, "Working with objects in a versioning-suspended bucket": what was never versioned is version "null"."""
+    async with origin_of(answering(partial(x_amz_version_id=sent))) as (origin, _):
+        answer = await origin.get(KEY._replace(version="null"), FromTo(0, 10))
+        assert isinstance(answer, Answer)
+        assert answer.metadata.version is None
+        assert await whole(answer) == CONTENT[:10]
+        answer.body.close()
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        # S3 API, "Error responses", and "Working with delete markers"
+        (refusal("404 Not Found", "NoSuchVersion"), ObjectNotFound),
+        (refusal("400 Bad Request", "InvalidArgument"), NoSuchVersion),
+        (refusal("405 Method Not Allowed", "MethodNotAllowed"), DeleteMarker),
+        (response("405 Method Not Allowed", x_amz_delete_marker="true", Allow="DELETE"), DeleteMarker),
+        (response("405 Method Not Allowed", b"<html>nginx</html>", Content_Type="text/html"), UnusableAnswer),
+        (refusal("400 Bad Request", "ExpiredToken"), UnusableAnswer),
+    ],
+)
+async def test_what_s3_says_of_a_version(answer: bytes, error: type[OriginError]) -> None:
+    """I13: the id is malformed, unknown or a delete marker; without a version in question the same is no such fact."""
+    async with origin_of(answering(answer)) as (origin, server):
+        with pytest.raises(error) as raised:
+            await origin.get(PINNED, FromTo(0, 10))
+        assert type(raised.value) is error
+        if error is not UnusableAnswer:
+            assert len(server.heads) == 1
+        if error in (NoSuchVersion, DeleteMarker):
+            with pytest.raises(UnusableAnswer):
+                await origin.get(KEY, FromTo(0, 10))
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (response("400 Bad Request"), NoSuchVersion),
+        (response("405 Method Not Allowed", x_amz_delete_marker="true"), DeleteMarker),
+        (response("405 Method Not Allowed"), UnusableAnswer),
+    ],
+)
+async def test_what_a_head_says_of_a_version(answer: bytes, error: type[OriginError]) -> None:
+    """RFC 9110 section 9.3.2: HEAD has no body to hold a code; status and headers have to do."""
+    async with origin_of(answering(answer)) as (origin, _):
+        with pytest.raises(error) as raised:
+            await origin.head(PINNED)
+        assert type(raised.value) is error
+        with pytest.raises(UnusableAnswer):
+            await origin.head(KEY)
+
+
+async def test_a_304_of_another_version() -> None:
+    """I1: one that names another version than was asked for is not believed; one that names none is (SeaweedFS)."""
+    other, none = (response("304 Not Modified", length=-1, ETag=ETAG, x_amz_version_id=sent) for sent in ("x", None))
+    async with origin_of(answering(other, none)) as (origin, _):
+        with pytest.raises(UnusableAnswer, match="version id"):
+            await origin.head(PINNED, if_none_match=ETAG)
+        assert await origin.head(PINNED, if_none_match=ETAG) == NotModified()
+
+
+async def test_a_version_is_not_deleted() -> None:
+    """A delete of a key with a version would destroy history for good: it is a mistake of ours, and no request."""
+    async with origin_of(answering(response("204 No Content"))) as (origin, server):
+        with pytest.raises(AssertionError):
+            await origin.delete(PINNED)
+        assert server.heads == []
 
 
 # --- bodies --------------------------------------------------------------------------------------------------
@@ -552,6 +702,23 @@ async def test_not_modified() -> None:
         assert isinstance(await origin.get(KEY, FromTo(0, 10), if_none_match=ETAG), NotModified)
         assert isinstance(await origin.head(KEY, if_none_match=ETAG), NotModified)
         assert [head.headers["if-none-match"] for head in server.heads] == [ETAG, ETAG]
+
+
+async def test_what_a_304_says_is_passed_on() -> None:
+    """RFC 9110 section 15.4.5: a 304 repeats what the 200 would say; the cache compares it with what it has."""
+    facts = {
+        "Last_Modified": "Wed, 21 Oct 2015 07:28:00 GMT",
+        "Age": "7",
+        "Cache_Control": "max-age=60",
+        "Expires": "Wed, 21 Oct 2065 07:28:00 GMT",
+    }
+    said = NotModified("Wed, 21 Oct 2015 07:28:00 GMT", 7, "max-age=60", "Wed, 21 Oct 2065 07:28:00 GMT")
+    bare = response("304 Not Modified", length=-1, ETag=ETAG, Last_Modified="", Age="old")
+    full = response("304 Not Modified", length=-1, ETag=ETAG, **facts)
+    async with origin_of(answering(full, full, bare)) as (origin, _):
+        assert await origin.get(KEY, FromTo(0, 10), if_none_match=ETAG) == said
+        assert await origin.head(KEY, if_none_match=ETAG) == said
+        assert await origin.get(KEY, FromTo(0, 10), if_none_match=ETAG) == NotModified()
 
 
 async def test_head_takes_its_metadata_from_the_answer() -> None:

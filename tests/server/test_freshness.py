@@ -144,7 +144,7 @@ async def test_rules(start: StartProxy, s3: S3) -> None:
         }
     )
     s3.put("own.m3u8", b"data", CacheControl="max-age=77")
-    for key, ttl in (("live/a/b.m3u8", 2), ("vod/a.m3u8", 30), ("live/a/b.ts", 300), ("own.m3u8", 77)):
+    for key, ttl in (("live/a/b.m3u8", 2), ("vod/a.m3u8", 30), ("live/a/b.txt", 300), ("own.m3u8", 77)):
         if key != "own.m3u8":
             s3.put(key, b"data")
         await proxy.get(f"/{key}")
@@ -209,9 +209,11 @@ async def test_stale_if_error(proxy: Proxy, s3: S3, failure: str) -> None:
     for answer, (control, may_be_stale) in zip(answers, STALE_IF_ERROR, strict=True):
         if may_be_stale:
             assert (answer.status, answer.body, answer.headers["Age"]) == (200, b"data", "400"), control
-            assert answer.cache_status == 'hit; ttl=-100; detail="stale-if-error"'
+            # By then the breaker may have opened.
+            assert answer.cache_status.partition("detail=")[0] == "hit; ttl=-100; "
+            assert answer.cache_status.endswith(('"stale-if-error"', '"outage"'))
         else:
-            assert answer.status == 502, control
+            assert answer.status in (502, 503), control
 
 
 async def test_stale_if_error_ends(start: StartProxy, s3: S3) -> None:
@@ -223,7 +225,7 @@ async def test_stale_if_error_ends(start: StartProxy, s3: S3) -> None:
     proxy.clock.advance(399)
     assert (await proxy.get("/x")).status == 200
     proxy.clock.advance(1)
-    assert (await proxy.get("/x")).status == 502
+    assert (await proxy.get("/x")).status in (502, 503)
 
 
 async def test_fresh_hits_need_no_origin(proxy: Proxy, s3: S3) -> None:

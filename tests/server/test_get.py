@@ -68,7 +68,7 @@ RANGES = [
     ("bytes=5-3", 200, 0, BIG),  # invalid: ignored
     ("bytes=a-b", 200, 0, BIG),
     ("lines=0-5", 200, 0, BIG),  # an unknown unit: ignored
-    ("bytes=0-1, 5-6", 200, 0, BIG),  # section 14.2: several may be ignored
+    ("bytes=0-1, 5-6", 206, 0, 7),  # section 15.3.7.2: a small gap is sent too
 ]
 
 

@@ -162,13 +162,13 @@ async def test_no_mount(start: StartProxy, s3: S3) -> None:
 @pytest.mark.parametrize(
     ("method", "target", "allow"),
     [
-        ("PUT", "/ro/x", "GET, HEAD"),
-        ("DELETE", "/ro/x", "GET, HEAD"),
-        ("POST", "/ro/", "GET, HEAD"),
-        ("PATCH", "/x", "GET, HEAD, PUT, POST, DELETE"),
-        ("TRACE", "/x", "GET, HEAD, PUT, POST, DELETE"),
-        ("PROPFIND", "/x", "GET, HEAD, PUT, POST, DELETE"),
-        ("POST", "/x", "GET, HEAD, PUT, DELETE"),  # POST goes to folders
+        ("PUT", "/ro/x", "GET, HEAD, OPTIONS"),
+        ("DELETE", "/ro/x", "GET, HEAD, OPTIONS"),
+        ("POST", "/ro/", "GET, HEAD, OPTIONS"),
+        ("PATCH", "/x", "GET, HEAD, PUT, POST, DELETE, OPTIONS"),
+        ("TRACE", "/x", "GET, HEAD, PUT, POST, DELETE, OPTIONS"),
+        ("PROPFIND", "/x", "GET, HEAD, PUT, POST, DELETE, OPTIONS"),
+        ("POST", "/x", "GET, HEAD, PUT, DELETE, OPTIONS"),  # POST goes to folders
     ],
 )
 async def test_method_not_allowed(start: StartProxy, s3: S3, method: str, target: str, allow: str) -> None:

@@ -1,0 +1,207 @@
+"""Ranges and conditions over real sockets: every row of the table cold, warm, half warm and during a fill."""
+
+import asyncio
+import email.utils
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from http_table import ROWS, SIZE, Row, spans_of
+from proxy_under_test import BLOCK, S3, Proxy, StartProxy, pattern, until
+from relay import Seen
+from wire import Answer
+
+BODY = pattern(SIZE)
+
+
+def headers_of(row: Row, s3: S3, key: str) -> dict[str, str]:
+    found = s3.head(key)
+    at = found["LastModified"].timestamp()
+    dates = {name: email.utils.formatdate(at + shift, usegmt=True) for name, shift in _SHIFTS.items()}
+    values = {"etag": found["ETag"], **dates}
+    return {name: _filled(value, values) for name, value in row.headers.items()}
+
+
+_SHIFTS = {"modified": 0, "later": 1, "earlier": -1}
+
+
+def _filled(value: str, values: dict[str, str]) -> str:
+    for name, known in values.items():
+        value = value.replace(f"{{{name}}}", known)
+    return value
+
+
+def check(row: Row, state: str, answer: Answer) -> None:
+    where = f"{state}: {row.section}: {row.headers}"
+    assert answer.status == row.status, where
+    if row.spans is not None:
+        found = spans_of(answer, SIZE)
+        assert [(start, stop) for start, stop, _ in found] == list(row.spans), where
+        assert all(BODY[start:stop] == data for start, stop, data in found), where
+        assert answer.headers["Accept-Ranges"] == "bytes", where
+    elif row.status == 416:
+        assert answer.headers["Content-Range"] == f"bytes */{SIZE}", where
+    elif row.status == 304:
+        assert (answer.body, answer.headers.get("Content-Length")) == (b"", None), where
+    assert ("ETag" in answer.headers) == (row.status in (200, 206, 304)), where
+    assert "Cache-Status" in answer.headers, where
+
+
+async def test_cold_and_warm(proxy: Proxy, s3: S3) -> None:
+    """Every row, for an object that is unknown, known by its metadata only, half there, and all there; then HEAD, for
+    which a range counts for nothing (RFC 9110 section 14.2). No block is asked for twice (I10).
+    """
+    s3.put("x", BODY)
+    for row in ROWS:
+        headers = headers_of(row, s3, "x")
+        for state in ("cold", "metadata", "half", "warm"):
+            await proxy.admin("POST", "/api/v1/purge", b'{"paths": ["/x"]}')
+            if state == "metadata":
+                await proxy.ask("HEAD", "/x")
+            elif state == "half":
+                await proxy.get("/x", Range=f"bytes={3 * BLOCK}-{3 * BLOCK}")
+            elif state == "warm":
+                await proxy.get("/x")
+            await proxy.settled()
+            before = proxy.relay.body_bytes
+            check(row, state, await proxy.ask("GET", "/x", headers))
+            await proxy.settled()
+            if state == "warm" or (row.spans is None and state == "metadata"):
+                assert proxy.relay.body_bytes == before, f"{state}: {row.section}"
+        head = await proxy.ask("HEAD", "/x", headers)
+        if row.status in (200, 206, 416) and row.status != 412:
+            assert (head.status, head.headers["Content-Length"]) == (200, str(SIZE)), row.section
+        else:
+            assert head.status == row.status, row.section
+
+
+@asynccontextmanager
+async def held_fill(proxy: Proxy, key: str) -> AsyncIterator[asyncio.Event]:
+    """A download of `key` that stands still after its first 16 KiB, until the event is set."""
+    gate = asyncio.Event()
+
+    async def hold(seen: Seen) -> None:
+        if seen.method == "GET" and seen.sent:
+            await gate.wait()
+
+    proxy.relay.on_body = hold
+    download = asyncio.create_task(proxy.get(f"/{key}"))
+    await until(lambda: proxy.figures["flights_running"] and any(seen.sent for seen in proxy.relay.seen))
+    try:
+        yield gate
+    finally:
+        gate.set()
+        proxy.relay.on_body = None
+        assert (await download).body == BODY
+
+
+async def test_during_a_fill(proxy: Proxy, s3: S3) -> None:
+    """Every row while the object is being downloaded: answers without bytes come at once, the others with the bytes."""
+    s3.put("x", BODY)
+    for row in ROWS:
+        await proxy.admin("POST", "/api/v1/purge", b'{"paths": ["/x"]}')
+        proxy.relay.reset()
+        async with held_fill(proxy, "x") as gate:
+            asking = asyncio.create_task(proxy.ask("GET", "/x", headers_of(row, s3, "x")))
+            if row.spans is None:
+                check(row, "during", await asking)
+                continue
+            await until(lambda: len([1 for seen in proxy.relay.seen]) > 0)
+            gate.set()
+            check(row, "during", await asking)
+        await proxy.settled()
+
+
+EMPTY = (("bytes=0-", 416), ("bytes=-1", 416), ("bytes=0-0,-1", 416), ("bytes=a", 200), ("", 200))
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_empty_object(proxy: Proxy, s3: S3, method: str) -> None:
+    """RFC 9110 section 14.1.2: an empty object has no byte to ask for: 416, as at S3; invalid ranges are ignored."""
+    s3.put("empty", b"")
+    for _ in range(2):
+        for header, status in EMPTY:
+            answer = await proxy.ask(method, "/empty", {"Range": header} if header else {})
+            assert answer.status == (200 if method == "HEAD" else status), header
+            if answer.status == 416:
+                assert answer.headers["Content-Range"] == "bytes */0"
+            elif method == "GET":
+                assert (answer.body, answer.headers["Content-Length"]) == (b"", "0")
+
+
+HOSTILE = [
+    "bytes=" + "0-0," * 4000,
+    "bytes=" + "-" * 8000,
+    "bytes=" + "9" * 7000 + "-",
+    "bytes=" + ",".join(f"{n}-{n + 100000}" for n in range(90)),
+    "bytes=" + "," * 8000 + "0-0",
+    "bytes=0-" + " " * 7000,
+    "\t bytes \t=0-0",
+    "bytes=\u0660-\u0665",
+    "bytes=0-0\x00",
+]
+
+
+async def test_hostile_ranges(proxy: Proxy, s3: S3) -> None:
+    """I22: a Range of any length and content gets an answer, 400, 431 or the object's very bytes."""
+    s3.put("x", BODY)
+    for header in HOSTILE:
+        answer = await proxy.ask("GET", "/x", {"Range": header})
+        assert answer.status in (200, 206, 400, 416, 431), header[:40]
+        if answer.status in (200, 206):
+            for start, stop, data in spans_of(answer, SIZE):
+                assert data == BODY[start:stop], header[:40]
+
+
+async def test_bytes_are_those_of_the_version_named(start: StartProxy, s3: S3) -> None:
+    """I1: whatever is asked, and however often the object changes at S3 meanwhile, each answer's bytes are those that
+    the version named by its ETag has at those places; and a range never mixes with another version's.
+    """
+    proxy = await start(freshness={"default_ttl": "5s", "stale_while_revalidate": "5s"})
+    dice = random.Random(7)
+    versions: dict[str, bytes] = {}
+    served = 0
+
+    def change() -> None:
+        body = pattern(dice.choice((SIZE, SIZE, 2 * BLOCK + 1, 17, 0)), seed=len(versions) + 1)
+        versions[s3.put("x", body)] = body
+
+    async def ask() -> None:
+        nonlocal served
+        answer = await proxy.ask("GET", "/x", _any_headers(dice, list(versions)))
+        if answer.status in (200, 206) and answer.is_complete:
+            body = versions[answer.headers["ETag"]]
+            for begin, stop, data in spans_of(answer, len(body)):
+                assert data == body[begin:stop]
+                served += len(data)
+        else:
+            assert answer.status in (200, 206, 304, 412, 416)
+
+    change()
+    for _ in range(60):
+        async with asyncio.TaskGroup() as group:
+            for _ in range(4):
+                group.create_task(ask())
+            if dice.random() < 0.4:
+                change()
+        proxy.clock.advance(dice.choice((0, 1, 3, 7)))
+    assert len(versions) > 10
+    assert served > 10 * SIZE
+
+
+def _any_headers(dice: random.Random, etags: list[str]) -> dict[str, str]:
+    headers = {}
+    if dice.random() < 0.7:
+        headers["Range"] = "bytes=" + ",".join(_any_spec(dice) for _ in range(dice.choice((1, 1, 1, 2, 5))))
+    if dice.random() < 0.2:
+        headers["If-Range"] = dice.choice(etags)
+    if dice.random() < 0.1:
+        headers[dice.choice(("If-Match", "If-None-Match"))] = dice.choice(etags)
+    return headers
+
+
+def _any_spec(dice: random.Random) -> str:
+    first = dice.randrange(SIZE)
+    last = first + dice.choice((0, 10, BLOCK, 3 * BLOCK))
+    return dice.choice((f"{first}-{last}", f"{first}-", f"-{last - first + 1}", f"{last}-{first}"))

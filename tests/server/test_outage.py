@@ -1,0 +1,147 @@
+"""S3 out of reach: what is cached is served and says so, what is not fails at once, and S3 is left alone meanwhile."""
+
+import asyncio
+
+import pytest
+from proxy_under_test import BLOCK, S3, Proxy, StartProxy, pattern, until
+from relay import Seen, canned
+
+WEEK = 7 * 86400.0
+
+
+async def _break(proxy: Proxy) -> None:
+    """S3 goes away, and enough requests find out."""
+    await proxy.relay.stop()
+    await until_open(proxy)
+
+
+async def until_open(proxy: Proxy) -> None:
+    for number in range(5):
+        await proxy.get(f"/missing{number}")
+    assert proxy.runtime.origin.breaker.is_open
+
+
+async def test_what_is_cached_is_served(start: StartProxy, s3: S3) -> None:
+    """Within `outage` a stale object is served however long ago it went stale, whole, by range and to HEAD, and says so
+    (RFC 9111 section 4.2.4, I31).
+    """
+    proxy = await start(freshness={"outage": "30d"})
+    body = pattern(3 * BLOCK + 5)
+    s3.put("x", body)
+    await proxy.get("/x")
+    await proxy.settled()
+    await _break(proxy)
+    proxy.clock.advance(WEEK)
+    answer = await proxy.get("/x")
+    assert (answer.status, answer.body) == (200, body)
+    assert answer.cache_status == f'hit; ttl={300 - int(WEEK)}; detail="outage"'
+    assert answer.headers["Age"] == str(int(WEEK))
+    assert (await proxy.get("/x", Range="bytes=5-9")).body == body[5:10]
+    assert (await proxy.ask("HEAD", "/x")).headers["Content-Length"] == str(len(body))
+    assert (await proxy.get("/x", If_None_Match=answer.headers["ETag"])).status == 304
+
+
+async def test_no_older_than_allowed(start: StartProxy, s3: S3) -> None:
+    """Beyond the window an answer would be too old (I7): the failure is told instead."""
+    proxy = await start(freshness={"outage": "1d", "stale_if_error": "1m"})
+    s3.put("x", b"data")
+    await proxy.get("/x")
+    await _break(proxy)
+    proxy.clock.advance(86400 + 299)
+    assert (await proxy.get("/x")).status == 200
+    proxy.clock.advance(2)
+    assert (await proxy.get("/x")).status == 503
+
+
+@pytest.mark.parametrize(
+    "control", ["max-age=60, must-revalidate", "no-cache", "s-maxage=60", "max-age=60, stale-if-error=9"]
+)
+async def test_what_forbids_stale(proxy: Proxy, s3: S3, control: str) -> None:
+    """RFC 9111 sections 5.2.2.2, 5.2.2.4, 5.2.2.10, RFC 5861 section 4: what must not be served stale is not."""
+    s3.put("x", b"data", CacheControl=control)
+    await proxy.get("/x")
+    await _break(proxy)
+    proxy.clock.advance(200)
+    answer = await proxy.get("/x")
+    assert (answer.status, answer.json()) == (503, {"error": "the origin is out of reach"})
+
+
+async def test_misses_fail_at_once(proxy: Proxy) -> None:
+    """Once it is known, a miss is 503 with Retry-After within milliseconds, and S3 sees none of them (I20)."""
+    await _break(proxy)
+    refused = proxy.runtime.origin.breaker.refused
+    began = asyncio.get_running_loop().time()
+    answers = await asyncio.gather(*(proxy.get(f"/other{number}") for number in range(20)))
+    assert asyncio.get_running_loop().time() - began < 0.9
+    for answer in answers:
+        assert answer.status == 503
+        assert 1 <= int(answer.headers["Retry-After"]) <= 30
+        assert answer.cache_status == 'fwd=miss; detail="outage"'
+    assert proxy.runtime.origin.breaker.refused > refused
+
+
+async def test_recovery(proxy: Proxy, s3: S3) -> None:
+    """When S3 is back, it is asked again within seconds, once at first, and answers are fresh as before."""
+    s3.put("x", b"old")
+    await proxy.get("/x")
+    await _break(proxy)
+    proxy.clock.advance(1000)
+    assert (await proxy.get("/x")).body == b"old"
+    s3.put("x", b"new")
+    await proxy.relay.start()
+
+    async def recovered() -> bool:
+        return (await proxy.get("/x")).body == b"new"
+
+    async with asyncio.timeout(10):
+        while not await recovered():  # noqa: ASYNC110 - the breaker's rest is real time
+            await asyncio.sleep(0.05)
+    assert not proxy.runtime.origin.breaker.is_open
+    assert (await proxy.get("/missing0")).status == 404
+
+
+async def test_one_sick_object(proxy: Proxy, s3: S3) -> None:
+    """5xx answers for one key do not shut out the others."""
+    s3.put("well", b"data")
+
+    async def sick(seen: Seen) -> bytes | None:
+        return canned(500, "InternalError") if seen.target.endswith("/sick") else None
+
+    proxy.relay.on_request = sick
+    for _ in range(4):
+        assert (await proxy.get("/sick")).status == 502
+    assert (await proxy.get("/well")).body == b"data"
+
+
+async def test_slow_down(proxy: Proxy) -> None:
+    """S3's 503 for everything is an outage as well: it is left alone."""
+
+    async def slow_down(_: Seen) -> bytes | None:
+        return canned(503, "SlowDown")
+
+    proxy.relay.on_request = slow_down
+    await until_open(proxy)
+    seen = len(proxy.relay.seen)
+    for number in range(10):
+        assert (await proxy.get(f"/y{number}")).status in (502, 503)
+    assert len(proxy.relay.seen) - seen <= 2  # a probe or two
+
+
+async def test_metrics_tell(proxy: Proxy) -> None:
+    """An operator sees it: a gauge and a counter."""
+    await _break(proxy)
+    told = (await proxy.admin("GET", "/metrics")).body.decode()
+    assert "bucketfront_origin_resting 1.0" in told
+    assert "bucketfront_origin_outages_total 1.0" in told
+
+
+async def test_what_is_missing_of_an_object(proxy: Proxy, s3: S3) -> None:
+    """Of an object that is half there, what is there is served, and the rest fails without a byte too many (I3)."""
+    body = pattern(6 * BLOCK)
+    s3.put("x", body)
+    await proxy.get("/x", Range=f"bytes=0-{BLOCK - 1}")
+    await proxy.settled()
+    await _break(proxy)
+    assert (await proxy.get("/x", Range="bytes=0-99")).body == body[:100]
+    assert (await proxy.get("/x", Range=f"bytes={5 * BLOCK}-")).status == 503
+    await until(lambda: not proxy.figures["flights_running"])

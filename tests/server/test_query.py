@@ -1,0 +1,171 @@
+"""What a query string may ask for: a version of an object, other headers of the answer; all else means nothing."""
+
+from typing import Any
+
+import pytest
+from proxy_under_test import BLOCK, S3, Proxy, StartProxy, pattern, until
+
+OVERRIDES = [
+    ("response-content-type=text%2Fplain%3B+charset%3Dutf-8", "Content-Type", "text/plain; charset=utf-8"),
+    ("response-content-disposition=attachment%3B%20filename%3D%22a.txt%22", "Content-Disposition",
+     'attachment; filename="a.txt"'),
+    ("response-content-language=de", "Content-Language", "de"),
+    ("response-content-encoding=identity", "Content-Encoding", "identity"),
+    ("response-cache-control=no-store", "Cache-Control", "no-store"),
+    ("response-expires=Thu%2C%2001%20Dec%201994%2016%3A00%3A00%20GMT", "Expires", "Thu, 01 Dec 1994 16:00:00 GMT"),
+]  # fmt: skip
+
+
+@pytest.fixture
+def versioned(s3: S3) -> S3:
+    s3.client.put_bucket_versioning(Bucket=s3.bucket, VersioningConfiguration={"Status": "Enabled"})
+    return s3
+
+
+def put(s3: S3, key: str, body: bytes, **parameters: Any) -> str:
+    """Returns the version id."""
+    return str(s3.client.put_object(Bucket=s3.bucket, Key=key, Body=body, **parameters)["VersionId"])
+
+
+async def test_versions(proxy: Proxy, versioned: S3) -> None:
+    """Each version is an entry of its own, with its own bytes and ETag, ranges too; without an id the current one."""
+    bodies = [pattern(2 * BLOCK + 9, seed) for seed in (1, 2, 3)]
+    ids = [put(versioned, "x", body) for body in bodies]
+    for _ in range(2):
+        for name, body in zip(ids, bodies, strict=True):
+            answer = await proxy.get(f"/x?versionId={name}")
+            assert (answer.status, answer.body) == (200, body)
+            part = await proxy.get(f"/x?versionId={name}", Range="bytes=70000-70009")
+            assert (part.status, part.body) == (206, body[70000:70010])
+        assert (await proxy.get("/x")).body == bodies[-1]
+    assert proxy.figures["entries"] == 4
+
+
+async def test_versions_are_immutable(proxy: Proxy, versioned: S3) -> None:
+    """A pinned version is never asked for again: neither time nor a write to its key changes it."""
+    old = put(versioned, "x", b"old")
+    put(versioned, "x", b"new")
+    assert (await proxy.get(f"/x?versionId={old}")).body == b"old"
+    proxy.relay.reset()
+    proxy.clock.advance(10 * 365 * 86400)
+    assert (await proxy.ask("PUT", "/x", body=b"newer")).status == 201
+    assert (await proxy.ask("DELETE", "/x")).status == 204
+    answer = await proxy.get(f"/x?versionId={old}")
+    assert (answer.body, answer.cache_status.partition(";")[0]) == (b"old", "hit")
+    assert not [seen for seen in proxy.relay.seen if "versionId" in seen.target]
+
+
+async def test_version_that_is_not_there(proxy: Proxy, versioned: S3) -> None:
+    """S3's 404 is ours; an id that cannot be one is 400; a delete marker is what S3 says of it, 404 or 405."""
+    put(versioned, "x", b"data")
+    answer = await proxy.get("/x?versionId=")
+    assert answer.status == 400
+    assert (await proxy.get("/x?versionId=a&versionId=b")).status == 400
+    marker = versioned.client.delete_object(Bucket=versioned.bucket, Key="x")["VersionId"]
+    assert (await proxy.get(f"/x?versionId={marker}")).status in (404, 405)
+    assert (await proxy.ask("HEAD", f"/x?versionId={marker}")).status in (404, 405)
+    missing = "3/L4kqtJlcpXroDTDmJ+rmSpXd3dIbrHY+MTRCxf3vjVBH40Nr8X8gdRQBpUMLUo"
+    assert (await proxy.get(f"/x?versionId={missing.replace('+', '%2B')}")).status in (400, 404)
+    assert (await proxy.get("/x")).status == 404
+
+
+async def test_origin_without_versions(proxy: Proxy, s3: S3) -> None:
+    """An origin that ignores the id is not believed: its current object is no version (I1)."""
+    s3.put("x", b"data")
+    answer = await proxy.get("/x?versionId=abc")
+    assert answer.status in (400, 404, 502)
+    assert (await proxy.get("/x")).body == b"data"
+
+
+async def test_purge_takes_versions_along(proxy: Proxy, versioned: S3) -> None:
+    """An operator who purges a path means all of it; a restart later, too (I27)."""
+    name = put(versioned, "x", b"data")
+    await proxy.get(f"/x?versionId={name}")
+    await proxy.get("/x")
+    assert proxy.figures["entries"] == 2
+    answer = await proxy.admin("POST", "/api/v1/purge", b'{"paths": ["/x"]}')
+    assert answer.json() == {"purged": 2}
+    await until(lambda: not proxy.files)
+
+
+async def test_versions_survive_a_restart(start: StartProxy, versioned: S3) -> None:
+    """The index keeps versions apart."""
+    proxy = await start()
+    name = put(versioned, "x", b"old")
+    put(versioned, "x", b"new")
+    for target in ("/x", f"/x?versionId={name}"):
+        await proxy.get(target)
+    await proxy.stop()
+    proxy = await start()
+    proxy.relay.reset()
+    assert (await proxy.get("/x")).body == b"new"
+    assert (await proxy.get(f"/x?versionId={name}")).body == b"old"
+    assert proxy.relay.seen == []
+
+
+async def test_versions_may_be_off(start: StartProxy, versioned: S3) -> None:
+    """Then the id counts as any other parameter."""
+    mount = {"path": "/", "bucket": versioned.bucket, "versions": False}
+    name = put(versioned, "x", b"old")
+    put(versioned, "x", b"new")
+    proxy = await start(mounts=[mount])
+    assert (await proxy.get(f"/x?versionId={name}")).body == b"new"
+    await proxy.stop()
+    proxy = await start(mounts=[{**mount, "query": "refuse"}])
+    assert (await proxy.get(f"/x?versionId={name}")).status == 400
+
+
+@pytest.mark.parametrize(("query", "header", "value"), OVERRIDES)
+async def test_overrides(start: StartProxy, s3: S3, query: str, header: str, value: str) -> None:
+    """S3 GetObject's `response-*` change this answer's headers, HEAD's and a range's too, and no other answer's."""
+    proxy = await start(mounts=[{"path": "/", "bucket": s3.bucket, "response_overrides": True}])
+    s3.put("x", b"data", ContentType="text/html")
+    for method, headers in (("GET", {}), ("HEAD", {}), ("GET", {"Range": "bytes=0-1"})):
+        plain = (await proxy.ask(method, "/x", headers)).headers.get(header)
+        assert (await proxy.ask(method, f"/x?{query}", headers)).headers[header] == value
+        assert (await proxy.ask(method, "/x", headers)).headers.get(header) == plain != value
+    assert proxy.figures["entries"] == 1
+
+
+async def test_overrides_are_opt_in(proxy: Proxy, s3: S3) -> None:
+    """By default a link cannot change what a page of ours is taken for."""
+    s3.put("x", b"data", ContentType="text/plain")
+    answer = await proxy.get("/x?response-content-type=text%2Fhtml")
+    assert (answer.status, answer.headers["Content-Type"]) == (200, "text/plain")
+
+
+@pytest.mark.parametrize("value", ["a%0d%0aSet-Cookie:%20x", "%00", "%c3%a4", "", "%zz", "x" * 3000])
+async def test_no_header_injection(start: StartProxy, s3: S3, value: str) -> None:
+    """RFC 9110 section 5.5: what no field value may hold is 400, and says so without repeating it (I28)."""
+    proxy = await start(mounts=[{"path": "/", "bucket": s3.bucket, "response_overrides": True}])
+    answer = await proxy.get(f"/x?response-content-type={value}")
+    assert answer.status == 400
+    assert "Cookie" not in str(answer.headers) + str(answer.body)
+    assert proxy.relay.seen == []
+
+
+async def test_others_are_ignored(proxy: Proxy, s3: S3) -> None:
+    """Any other parameter is no part of the key (I25): one entry, one origin request."""
+    s3.put("x", b"data")
+    for query in ("?v=1", "?v=2&utm_source=x", "?X-Amz-Signature=abc", "?acl", "?"):
+        assert (await proxy.get(f"/x{query}")).body == b"data"
+    assert len(proxy.relay.seen) == 1
+
+
+async def test_others_may_be_refused(start: StartProxy, s3: S3) -> None:
+    """By setting, a CDN's cache cannot be filled with copies under made-up parameters."""
+    proxy = await start(mounts=[{"path": "/", "bucket": s3.bucket, "query": "refuse"}])
+    s3.put("x", b"data")
+    assert (await proxy.get("/x?v=1")).status == 400
+    assert (await proxy.get("/x")).body == b"data"
+    assert (await proxy.get("/x?")).body == b"data"
+
+
+@pytest.mark.parametrize("query", ["tagging", "acl", "uploads", "partNumber=1&uploadId=x", "delete", "versionId=abc"])
+async def test_writes_that_mean_something_else(proxy: Proxy, s3: S3, query: str) -> None:
+    """An S3 client's `PUT /x?tagging` is not a PUT of the object: 501, and the object stays what it was."""
+    s3.put("x", b"data")
+    assert (await proxy.ask("PUT", f"/x?{query}", body=b"<Tagging/>")).status == 501
+    assert (await proxy.ask("DELETE", f"/x?{query}")).status == 501
+    assert s3.get("x") == b"data"
+    assert proxy.relay.seen == []

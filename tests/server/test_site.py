@@ -1,0 +1,208 @@
+"""A bucket as a web site: index, folders, extensions, fallback, error documents, precompressed siblings."""
+
+from typing import Any
+
+import pytest
+from proxy_under_test import BLOCK, S3, Proxy, StartProxy, pattern
+from relay import Seen, canned
+
+SITE = {"try_extensions": [".html"], "errors": {"404": "404.html", "503": "down.html"}}
+
+
+@pytest.fixture
+async def site(start: StartProxy, s3: S3) -> Proxy:
+    s3.put("index.html", b"home", ContentType="text/html")
+    s3.put("docs/index.html", b"docs", ContentType="text/html")
+    s3.put("about.html", b"about", ContentType="text/html")
+    s3.put("404.html", b"<h1>lost</h1>", ContentType="text/html")
+    return await start(mounts=[_mount(s3, site=SITE)])
+
+
+def _mount(s3: S3, **more: Any) -> dict[str, Any]:
+    return {"path": "/", "bucket": s3.bucket, **more}
+
+
+@pytest.mark.parametrize(
+    ("target", "status", "body"),
+    [
+        ("/", 200, b"home"),
+        ("/index.html", 200, b"home"),
+        ("/docs/", 200, b"docs"),
+        ("/docs/?a=b", 200, b"docs"),
+        ("/about", 200, b"about"),
+        ("/about.html", 200, b"about"),
+        ("/about/", 404, b"<h1>lost</h1>"),
+        ("/none", 404, b"<h1>lost</h1>"),
+    ],
+)
+async def test_documents(site: Proxy, target: str, status: int, body: bytes) -> None:
+    """A path shows its object, else its index, else the object with an extension, else the error document; HEAD says
+    the same.
+    """
+    for _ in range(2):
+        answer = await site.get(target)
+        assert (answer.status, answer.body, answer.headers["Content-Type"]) == (status, body, "text/html")
+        head = await site.ask("HEAD", target)
+        assert (head.status, head.headers["Content-Length"]) == (status, str(len(body)))
+
+
+async def test_an_object_comes_first(site: Proxy, s3: S3) -> None:
+    """The key that the path spells counts before everything that is tried."""
+    s3.put("about", b"itself")
+    assert (await site.get("/about")).body == b"itself"
+
+
+@pytest.mark.parametrize(("target", "location"), [("/docs", "/docs/"), ("/docs?x=%20&y", "/docs/?x=%20&y")])
+async def test_folder_without_its_slash(site: Proxy, target: str, location: str) -> None:
+    """A path of a folder goes to that folder, query and all; no body of its index is fetched for that."""
+    for method in ("GET", "HEAD"):
+        answer = await site.ask(method, target)
+        assert (answer.status, answer.headers["Location"], answer.body) == (301, location, b"")
+    assert not any(seen.method == "GET" and seen.target.endswith("docs/index.html") for seen in site.relay.seen)
+
+
+async def test_no_redirect_to_another_host(site: Proxy, s3: S3) -> None:
+    """A Location never begins with two slashes: a browser would take what follows for a host."""
+    s3.put("/evil.example/index.html", b"x")
+    answer = await site.get("//evil.example")
+    assert (answer.status, answer.headers.get("Location")) == (404, None)
+
+
+async def test_error_document(site: Proxy) -> None:
+    """An error document has the status of the failure, no validators of its own, and is not for keeping."""
+    answer = await site.get("/none", If_None_Match="*", Range="bytes=0-1")
+    assert (answer.status, answer.body) == (404, b"<h1>lost</h1>")
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert not {"ETag", "Last-Modified", "Accept-Ranges", "Content-Range", "Age"} & set(answer.headers)
+    assert answer.cache_status.startswith("fwd=miss; fwd-status=404")
+    assert site.log[-1]["status"] == 404
+
+
+async def test_error_document_that_is_not_there(start: StartProxy, s3: S3) -> None:
+    """Without its document an error is told in our own words."""
+    proxy = await start(mounts=[_mount(s3, site={"errors": {"404": "gone.html"}})])
+    answer = await proxy.get("/none")
+    assert (answer.status, answer.json()) == (404, {"error": "no such object"})
+
+
+async def test_fallback(start: StartProxy, s3: S3) -> None:
+    """An application that routes in the browser: every path without an object shows it, with 200."""
+    s3.put("app.html", b"app")
+    s3.put("app.js", b"code")
+    proxy = await start(mounts=[_mount(s3, site={"fallback": "app.html"})])
+    for target, body in (("/", b"app"), ("/users/7", b"app"), ("/deep/", b"app"), ("/app.js", b"code")):
+        answer = await proxy.get(target)
+        assert (answer.status, answer.body) == (200, body)
+
+
+async def test_below_a_prefix(start: StartProxy, s3: S3) -> None:
+    """Documents are looked for below the mount's prefix."""
+    s3.put("www/index.html", b"home")
+    s3.put("www/a/index.html", b"a")
+    s3.put("www/404.html", b"lost")
+    proxy = await start(
+        mounts=[{"path": "/s/", "bucket": s3.bucket, "prefix": "www/", "site": {"errors": {"404": "404.html"}}}],
+        uploads=None,
+    )
+    assert (await proxy.get("/s/")).body == b"home"
+    assert (await proxy.get("/s/a")).headers["Location"] == "/s/a/"
+    assert (await proxy.get("/s/b")).body == b"lost"
+
+
+async def test_without_a_site(proxy: Proxy, s3: S3) -> None:
+    """Paths are keys, no more: a folder is an object or 404."""
+    s3.put("docs/index.html", b"docs")
+    assert (await proxy.get("/docs")).status == 404
+    assert (await proxy.get("/docs/")).status == 404
+    assert (await proxy.get("/")).status == 400
+
+
+async def test_denied_is_not_absent(start: StartProxy, s3: S3) -> None:
+    """S3 says 403 in place of 404 to whoever may not list: what is tried goes on, the end is 403, never 404 (I13)."""
+    s3.put("docs/index.html", b"docs")
+    proxy = await start(mounts=[_mount(s3, site={"try_extensions": [".html"]})])
+
+    async def deny(seen: Seen) -> bytes | None:
+        return None if "docs/index" in seen.target else canned(403, "AccessDenied")
+
+    proxy.relay.on_request = deny
+    assert (await proxy.get("/docs")).headers["Location"] == "/docs/"
+    assert (await proxy.get("/none")).status == 403
+
+
+# --- precompressed siblings ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def packed(start: StartProxy, s3: S3) -> Proxy:
+    s3.put("a.js", b"plain script", ContentType="text/javascript")
+    s3.put("a.js.br", b"BR", ContentType="binary/octet-stream")
+    s3.put("a.js.gz", b"GZ", ContentType="application/gzip")
+    s3.put("b.css", b"plain style", ContentType="text/css")
+    s3.put("c.mp4", b"film")
+    s3.put("c.mp4.br", b"never")
+    return await start(mounts=[_mount(s3, precompressed=["br", "gzip"])])
+
+
+@pytest.mark.parametrize(
+    ("accept", "body", "coding"),
+    [
+        ("br, gzip", b"BR", "br"),
+        ("gzip, br;q=0.5", b"GZ", "gzip"),
+        ("gzip", b"GZ", "gzip"),
+        ("*", b"BR", "br"),
+        ("br;q=0, gzip;q=0", b"plain script", None),
+        ("zstd", b"plain script", None),
+        ("identity", b"plain script", None),
+        (None, b"plain script", None),
+    ],
+)
+async def test_sibling(packed: Proxy, s3: S3, accept: str | None, body: bytes, coding: str | None) -> None:
+    """RFC 9110 sections 8.4, 12.5.3 and 12.5.5: who takes a coding gets that object, under its own ETag, as the type
+    of the original; all of them say that the answer varies.
+    """
+    headers = {} if accept is None else {"Accept-Encoding": accept}
+    for _ in range(2):
+        answer = await packed.ask("GET", "/a.js", headers)
+        assert (answer.status, answer.body, answer.headers.get("Content-Encoding")) == (200, body, coding)
+        assert answer.headers["Content-Type"].startswith("text/javascript")
+        assert answer.headers["Vary"] == "Accept-Encoding"
+        suffix = {"br": ".br", "gzip": ".gz", None: ""}[coding]
+        assert answer.headers["ETag"] == s3.head(f"a.js{suffix}")["ETag"]
+        again = await packed.ask("GET", "/a.js", {**headers, "If-None-Match": answer.headers["ETag"]})
+        assert (again.status, again.headers["Vary"]) == (304, "Accept-Encoding")
+
+
+async def test_no_sibling(packed: Proxy) -> None:
+    """Text without a sibling is sent as it is, and varies all the same: a sibling may come."""
+    answer = await packed.ask("GET", "/b.css", {"Accept-Encoding": "br"})
+    assert (answer.body, answer.headers["Vary"]) == (b"plain style", "Accept-Encoding")
+    assert "Content-Encoding" not in answer.headers
+
+
+async def test_no_siblings_of_media(packed: Proxy) -> None:
+    """What is compressed already is not looked for twice."""
+    answer = await packed.ask("GET", "/c.mp4", {"Accept-Encoding": "br"})
+    assert (answer.body, "Vary" in answer.headers) == (b"film", False)
+    assert len(packed.relay.seen) == 1
+
+
+async def test_range_of_a_sibling(start: StartProxy, s3: S3) -> None:
+    """A range is one of the coded bytes: those that the ETag names (RFC 9110 section 14.2)."""
+    body = pattern(3 * BLOCK)
+    s3.put("a.txt.gz", body)
+    proxy = await start(mounts=[_mount(s3, precompressed=["gzip"])])
+    answer = await proxy.ask("GET", "/a.txt", {"Accept-Encoding": "gzip", "Range": "bytes=70000-70009"})
+    assert (answer.status, answer.body, answer.headers["Content-Encoding"]) == (206, body[70000:70010], "gzip")
+
+
+async def test_sibling_of_what_is_down(packed: Proxy) -> None:
+    """An origin that fails is not in the way of what is cached: the plain object answers for its sibling."""
+    assert (await packed.get("/b.css")).status == 200
+
+    async def fail(_: Seen) -> bytes | None:
+        return canned(500, "InternalError")
+
+    packed.relay.on_request = fail
+    answer = await packed.ask("GET", "/b.css", {"Accept-Encoding": "br"})
+    assert (answer.status, answer.body) == (200, b"plain style")
