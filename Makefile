@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install run test check format e2e bench lock clean
+.PHONY: install run test check format e2e bench behaviours lock clean
 
 install: $(STAMP)
 
@@ -34,6 +34,10 @@ e2e: install
 
 bench: install
 	$(BIN)/python bench/run.py
+
+# docs/http.md: the same requests to bucketfront, nginx and Varnish, as far as these are installed.
+behaviours: install
+	$(BIN)/python bench/behaviours.py
 
 format: install
 	$(BIN)/ruff check --fix proxy tests bench

@@ -1,0 +1,230 @@
+"""What every row of the table works with: requests, what they cost the origin, and the words of the cells."""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import content
+from behaviours_client import PATIENCE, Answer, exchange
+from behaviours_origin import Asked, Origin, Thing
+
+EXPIRED = 2.3  # seconds after which `max-age=1` is over for all of them: nginx counts whole seconds
+SLOW = 0.4  # seconds that the origin takes for an answer where it shall be told who waited for it
+BEHIND = 0.3  # seconds in which a request in the background has reached the origin
+UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+
+
+@dataclass(slots=True)
+class Bench:
+    """One proxy, its origin, and one row. `name` is a key that no other row uses: its requests are told by it."""
+
+    port: int
+    origin: Origin
+    name: str
+    _mark: int = 0
+
+    def has(self, size: int = 4096, name: str | None = None, **fields: str) -> Thing:
+        """An object at the origin, with `Cache-Control: max-age=300` unless `Cache_Control` says otherwise."""
+        return self.origin.has(name or self.name, size, **{"Cache_Control": "max-age=300", **fields})
+
+    async def ask(
+        self,
+        *fields: str,
+        method: str = "GET",
+        path: str | None = None,
+        version: str = "1.1",
+        limit: int | None = None,
+        patience: float = PATIENCE,
+        body: bytes = b"",
+    ) -> Answer:
+        """One request on a connection of its own; `fields` as on the wire."""
+        raw = self.raw(*fields, method=method, path=path, version=version)
+        return await exchange(self.port, raw + body, method=method, limit=limit, patience=patience)
+
+    def raw(self, *fields: str, method: str = "GET", path: str | None = None, version: str = "1.1") -> bytes:
+        lines = [f"{method} {path or f'/{self.name}'} HTTP/{version}", f"Host: 127.0.0.1:{self.port}", *fields, "", ""]
+        return "\r\n".join(lines).encode("latin-1")
+
+    def counted(self) -> list[Asked]:
+        """What the origin was asked since the last call of this."""
+        asked = self.asked
+        self._mark += len(asked)
+        return asked
+
+    @property
+    def asked(self) -> list[Asked]:
+        """What the origin was asked since the last call of `counted`."""
+        return [asked for asked in self.origin.asked if self.name in asked.target][self._mark :]
+
+    async def warmed(self, thing: Thing) -> None:
+        """Have the whole object in the cache, as far as the proxy keeps it."""
+        await self.ask(path=f"/{thing.name}")
+        await self.settle()
+
+    async def sent(self, count: int) -> None:
+        """Until the origin has sent so many bytes for this row."""
+        while sum(asked.sent for asked in self.asked) < count:  # noqa: ASYNC110 - the account has no event
+            await asyncio.sleep(0.01)
+
+    async def settle(self, still: float = 0.15) -> None:
+        """Until the origin has sent nothing for so many seconds."""
+        before = -1
+        while (now := sum(asked.sent + 1 for asked in self.asked)) != before:
+            before = now
+            await asyncio.sleep(still)
+
+    async def told(self, *fields: str, thing: Thing, method: str = "GET", path: str | None = None) -> str:
+        """What a client gets, and what that costs the origin: `200, hit`."""
+        self.counted()
+        return f"{shown(await self.ask(*fields, method=method, path=path), thing)}, {await self.cost()}"
+
+    async def cost(self) -> str:
+        """Of the last requests, in the words of the table."""
+        await self.settle()
+        return cost(self.counted())
+
+    async def later(self, thing: Thing, *fields: str) -> str:
+        """Whether a request for an object that may have expired is answered from the cache, and who waits for what."""
+        self.counted()
+        thing.delay = SLOW
+        answer = await self.ask(*fields)
+        await asyncio.sleep(BEHIND)
+        waited = answer.seconds >= SLOW
+        await self.settle(SLOW + 0.1)
+        thing.delay = 0.0
+        asked = self.counted()
+        if not asked:
+            return _with_status(answer, thing, "hit")
+        return _with_status(answer, thing, cost(asked) if waited else f"stale at once, behind it: {cost(asked)}")
+
+
+def _with_status(answer: Answer, thing: Thing, words: str) -> str:
+    """Statuses other than 200 are said."""
+    return words if shown(answer, thing) == "200" else f"{shown(answer, thing)}, {words}"
+
+
+def cost(asked: list[Asked]) -> str:
+    """`hit`; or what the origin was asked: `GET 200, 4 KiB`; requests of a kind are counted."""
+    if not asked:
+        return "hit"
+    kinds: dict[str, list[Asked]] = {}
+    for each in asked:
+        kinds.setdefault(f"{each.method} {each.status or 'dropped'}", []).append(each)
+    words = []
+    for kind, alike in kinds.items():
+        times = f"{len(alike)} x " if len(alike) > 1 else ""
+        sent = sum(each.sent for each in alike)
+        words.append(f"{times}{kind}, {amount(sent)}" if "GET 2" in kind else f"{times}{kind}")
+    return "; ".join(words)
+
+
+def amount(count: int) -> str:
+    if count < 1024:
+        return f"{count} B"
+    unit = next(unit for unit in UNITS if count < UNITS[unit] * 1024)
+    value = count / UNITS[unit]
+    return f"{value:.0f} {unit}" if value >= 10 or value == int(value) else f"{value:.1f} {unit}"
+
+
+def shown(answer: Answer, thing: Thing | None = None) -> str:
+    """Status and what of the body matters: `206 0-99`, `416 */4096`, `206, 2 parts`, `200, cut after 1 MiB`.
+
+    Bodies are compared with the version that the ETag names; what does not fit is called wrong.
+    """
+    if answer.status is None:
+        return {"closed": "connection closed", "silent": "no answer"}.get(answer.fault, answer.fault)
+    words = str(answer.status)
+    if answer.status == 416:
+        words += f" {(answer.get('content-range') or 'without Content-Range').removeprefix('bytes ')}"
+    elif answer.status == 206:
+        words += _part(answer, thing)
+    elif answer.status == 200 and thing is not None and answer.received and _is_wrong(answer, thing, 0, answer.body):
+        words += ", wrong bytes"
+    if not answer.whole:
+        words += f", cut after {amount(answer.received)}" if answer.fault == "closed" else ", stalls"
+    return words
+
+
+def _part(answer: Answer, thing: Thing | None) -> str:
+    kind = answer.get("content-type") or ""
+    found = re.search(r"boundary=\"?([^\";]+)", kind)
+    if kind.startswith("multipart/byteranges") and found is not None:
+        parts = answer.body.split(b"--" + found[1].encode())[1:-1]
+        wrong = thing is not None and any(_is_part_wrong(answer, thing, part) for part in parts)
+        return f", {len(parts)} parts{', wrong bytes' if wrong else ''}"
+    span = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", answer.get("content-range") or "")
+    if span is None:
+        return " without Content-Range"
+    words = f" {span[1]}-{span[2]}"
+    if thing is not None and _is_wrong(answer, thing, int(span[1]), answer.body):
+        words += ", wrong bytes"
+    return words
+
+
+def _is_part_wrong(answer: Answer, thing: Thing, part: bytes) -> bool:
+    head, _, body = part.partition(b"\r\n\r\n")
+    found = re.search(rb"bytes (\d+)-(\d+)/", head)
+    body = body.removesuffix(b"\r\n")
+    return (
+        found is None or int(found[2]) - int(found[1]) + 1 != len(body) or _is_wrong(answer, thing, int(found[1]), body)
+    )
+
+
+def _is_wrong(answer: Answer, thing: Thing, offset: int, body: bytes) -> bool:
+    version = thing.version_of(answer.get("etag") or "")
+    return version is not None and content.first_wrong(thing.seed(version), offset, memoryview(body)) is not None
+
+
+def instant(seconds: float) -> str:
+    """Coarse on purpose: two runs shall say the same."""
+    return "at once" if seconds < 0.5 else f"after {seconds:.0f} s" if seconds >= 1.5 else "after 1 s"
+
+
+Experiment = Callable[[Bench], Awaitable[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """`rfc` is the section that speaks of it, `9110 14.2`, or another source.
+
+    `want`: what that section asks for, as a pattern of cells; None where it leaves a choice. `alone`: the origin fails
+    in it, or times count; so it comes last, by itself, and the proxy gets time to find its way back.
+    """
+
+    what: str
+    rfc: str
+    experiment: Experiment
+    want: str | None = None
+    alone: bool = False
+
+    def is_met(self, cell: str) -> bool:
+        return self.want is None or re.fullmatch(self.want, cell) is not None
+
+
+class Group:
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self.rows: list[Row] = []
+
+    def row(
+        self, what: str, rfc: str, want: str | None = None, *, alone: bool = False
+    ) -> Callable[[Experiment], Experiment]:
+        """Of the function that makes the cell."""
+
+        def add(experiment: Experiment) -> Experiment:
+            self.rows.append(Row(what, rfc, experiment, want, alone))
+            return experiment
+
+        return add
+
+    def warm(self, what: str, rfc: str, want: str | None, *fields: str, method: str = "GET", size: int = 4096) -> None:
+        """A row about one request for an object that the cache holds; `{etag}` and `{date}` in a field are its own."""
+
+        async def experiment(bench: Bench) -> str:
+            thing = bench.has(size)
+            await bench.warmed(thing)
+            own = [each.replace("{etag}", thing.etag()).replace("{date}", thing.last_modified) for each in fields]
+            return shown(await bench.ask(*own, method=method), thing)
+
+        self.rows.append(Row(what, rfc, experiment, want))

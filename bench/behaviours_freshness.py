@@ -1,0 +1,358 @@
+"""Rows about freshness, stale answers, revalidation (RFC 9111, 5861, 9213) and an origin that fails."""
+
+import asyncio
+import time
+from email.utils import formatdate
+
+from behaviours_bench import EXPIRED, Bench, Group, instant, shown
+from behaviours_origin import Thing
+
+FRESHNESS = Group("Freshness: a second request, right after the first")
+STALE = Group("Stale objects: `max-age=1`, asked again after 2 s, the origin well")
+REVALIDATION = Group("Revalidation")
+OUTAGE = Group("An origin that fails")
+
+FAR_PAST = "Sun, 06 Nov 1994 08:49:37 GMT"
+
+
+ASKS = r"(?!hit|stale).*"  # before it answers
+NOT_FRESH = r"(?!hit).*"
+
+
+def _second(what: str, rfc: str, want: str | None = None, **fields: str) -> None:
+    async def experiment(bench: Bench) -> str:
+        thing = bench.has(4096, None, **fields)
+        await bench.warmed(thing)
+        return await bench.later(thing)
+
+    FRESHNESS.row(what, rfc, want)(experiment)
+
+
+_second("`max-age=300`", "9111 5.2.2.1")
+_second("`max-age=0`", "9111 5.2.2.1", NOT_FRESH, Cache_Control="max-age=0")
+_second("`s-maxage=300, max-age=0`", "9111 5.2.2.10", Cache_Control="s-maxage=300, max-age=0")
+_second("`no-store`", "9111 5.2.2.5", ASKS, Cache_Control="no-store")
+_second("`private`", "9111 5.2.2.7", ASKS, Cache_Control="private, max-age=300")
+_second("`no-cache`", "9111 5.2.2.4", ASKS, Cache_Control="no-cache")
+_second("`max-age=300, no-cache`", "9111 5.2.2.4", ASKS, Cache_Control="max-age=300, no-cache")
+_second('`max-age="300"`', "9111 5.2", Cache_Control='max-age="300"')
+_second("Expires in an hour", "9111 5.3", Cache_Control="", Expires=formatdate(time.time() + 3600, usegmt=True))
+_second("Expires in the past", "9111 5.3", NOT_FRESH, Cache_Control="", Expires=FAR_PAST)
+_second("`Expires: 0`", "9111 5.3", NOT_FRESH, Cache_Control="", Expires="0")
+_second("`max-age=300` and Expires in the past", "9111 5.3", Expires=FAR_PAST)
+_second("`max-age=300` and `Age: 400`", "9111 4.2.3", NOT_FRESH, Age="400")
+_second("Nothing said, Last-Modified long ago", "9111 4.2.2", Cache_Control="")
+_second("`CDN-Cache-Control: max-age=300`, `no-store` for others", "9213 2.2", Cache_Control="no-store",
+        CDN_Cache_Control="max-age=300")  # fmt: skip
+_second("`CDN-Cache-Control: no-store`, `max-age=300` for others", "9213 2.2", CDN_Cache_Control="no-store")
+_second("`Surrogate-Control: max-age=300`, `no-store` for others", "Edge Architecture 1.0", Cache_Control="no-store",
+        Surrogate_Control="max-age=300")  # fmt: skip
+_second("`Set-Cookie` in the origin's answer", "9111 7.3", Set_Cookie="a=b")
+_second("`Vary: *`", "9111 4.1", ASKS, Vary="*")
+
+
+def _with_field(what: str, rfc: str, want: str | None, request_field: str) -> None:
+    async def experiment(bench: Bench) -> str:
+        thing = bench.has()
+        await bench.ask(request_field)
+        await bench.settle()
+        return await bench.later(thing, request_field)
+
+    FRESHNESS.row(what, rfc, want)(experiment)
+
+
+_with_field("Both requests with a `Cookie`", "6265", None, "Cookie: session=1")
+_with_field("Both requests with `Authorization`", "9111 3.5", ASKS, "Authorization: Basic YTpi")
+
+
+@FRESHNESS.row("`Vary: Accept-Language`, another language", "9111 4.1", ASKS)
+async def vary(bench: Bench) -> str:
+    thing = bench.has(Vary="Accept-Language")
+    await bench.ask("Accept-Language: en")
+    await bench.settle()
+    return await bench.later(thing, "Accept-Language: de")
+
+
+@FRESHNESS.row("404 of the origin", "9111 4; 9110 15.5.5")
+async def absent(bench: Bench) -> str:
+    await bench.ask()
+    return await bench.told(thing=Thing(bench.name, 0))
+
+
+@FRESHNESS.row("404 of the origin, then the object is made there: asked a second later", "")
+async def appeared(bench: Bench) -> str:
+    await bench.ask()
+    thing = bench.has()
+    await asyncio.sleep(1)
+    return await bench.told(thing=thing)
+
+
+@FRESHNESS.row("403 of the origin", "9110 15.5.4")
+async def forbidden(bench: Bench) -> str:
+    thing = bench.has()
+    thing.status = 403
+    await bench.ask()
+    await bench.settle()
+    return await bench.told(thing=thing)
+
+
+@FRESHNESS.row("500 of the origin, then it is well", "9110 15.6.1", alone=True)
+async def broken(bench: Bench) -> str:
+    thing = bench.has()
+    thing.status = 500
+    first = shown(await bench.ask())
+    await bench.settle()
+    thing.status = 200
+    return f"{first}, then {await bench.told(thing=thing)}"
+
+
+# --- stale, with a healthy origin ----------------------------------------------------------------------------------
+
+
+def _stale(what: str, rfc: str, want: str | None, control: str) -> None:
+    async def experiment(bench: Bench) -> str:
+        thing = bench.has(Cache_Control=control)
+        await bench.warmed(thing)
+        await asyncio.sleep(EXPIRED)
+        return await bench.later(thing)
+
+    STALE.row(what, rfc, want)(experiment)
+
+
+_stale("nothing else said", "9111 4.2.4", None, "max-age=1")
+_stale("`stale-while-revalidate=60`", "5861 3", None, "max-age=1, stale-while-revalidate=60")
+_stale("`stale-while-revalidate=0`", "5861 3", ASKS, "max-age=1, stale-while-revalidate=0")
+_stale("`must-revalidate`", "9111 5.2.2.2", ASKS, "max-age=1, must-revalidate")
+_stale("`proxy-revalidate`", "9111 5.2.2.8", ASKS, "max-age=1, proxy-revalidate")
+_stale("`s-maxage=1` in place of `max-age`", "9111 5.2.2.10", ASKS, "s-maxage=1")
+
+
+@STALE.row("the object has changed: versions that four requests see, 0.4 s apart", "9111 4.3.3")
+async def changed(bench: Bench) -> str:
+    thing = bench.has(Cache_Control="max-age=1")
+    await bench.warmed(thing)
+    await asyncio.sleep(EXPIRED)
+    thing.version = 2
+    seen = []
+    for _ in range(4):
+        answer = await bench.ask()
+        seen.append({1: "old", 2: "new"}.get(thing.version_of(answer.get("ETag") or "") or 0, shown(answer, thing)))
+        await bench.settle()
+        await asyncio.sleep(0.1)
+    return ", ".join(seen)
+
+
+@STALE.row("the object is gone: three requests, 0.4 s apart", "9111 4.3.3")
+async def gone(bench: Bench) -> str:
+    thing = bench.has(Cache_Control="max-age=1")
+    await bench.warmed(thing)
+    await asyncio.sleep(EXPIRED)
+    del bench.origin.things[bench.name]
+    seen = []
+    for _ in range(3):
+        seen.append(shown(await bench.ask(), thing))
+        await bench.settle()
+        await asyncio.sleep(0.1)
+    return ", ".join(seen)
+
+
+@STALE.row("403 now: three requests, 0.4 s apart", "9111 4.2.4")
+async def closed_off(bench: Bench) -> str:
+    thing = bench.has(Cache_Control="max-age=1")
+    await bench.warmed(thing)
+    await asyncio.sleep(EXPIRED)
+    thing.status = 403
+    seen = []
+    for _ in range(3):
+        seen.append(shown(await bench.ask(), thing))
+        await bench.settle()
+        await asyncio.sleep(0.1)
+    return ", ".join(seen)
+
+
+# --- revalidation --------------------------------------------------------------------------------------------------
+
+
+def _asked_by_client(what: str, rfc: str, request_field: str) -> None:
+    async def experiment(bench: Bench) -> str:
+        thing = bench.has()
+        await bench.warmed(thing)
+        return await bench.later(thing, request_field)
+
+    REVALIDATION.row(what, rfc)(experiment)
+
+
+@REVALIDATION.row("4 MiB, stale and unchanged: bytes of the origin", "9111 4.3.3")
+async def unchanged(bench: Bench) -> str:
+    thing = bench.has(4 << 20, Cache_Control="max-age=1, stale-while-revalidate=0")
+    await bench.warmed(thing)
+    await asyncio.sleep(EXPIRED)
+    return await bench.told(thing=thing)
+
+
+@REVALIDATION.row(
+    "Copied onto itself with `max-age=300` in place of 1, so the same ETag: revalidated, asked again after 2 s",
+    "9111 4.3.4",
+    "hit, max-age=300",
+)
+async def renewed(bench: Bench) -> str:
+    thing = bench.has(Cache_Control="max-age=1, stale-while-revalidate=0")
+    await bench.warmed(thing)
+    await asyncio.sleep(EXPIRED)
+    # As S3 does it: the ETag stays, Last-Modified is that of the copy, and a 304 carries what is new.
+    thing.fields["Cache-Control"], thing.last_modified = "max-age=300", "Mon, 07 Nov 1994 08:49:37 GMT"
+    await bench.ask()
+    await bench.settle()
+    await asyncio.sleep(EXPIRED)
+    bench.counted()
+    answer = await bench.ask()
+    return f"{await bench.cost()}, {answer.get('cache-control') or 'no Cache-Control'}"
+
+
+_asked_by_client("Client says `Cache-Control: no-cache`, object fresh", "9111 5.2.1.4", "Cache-Control: no-cache")
+_asked_by_client("Client says `Cache-Control: max-age=0`, object fresh", "9111 5.2.1.1", "Cache-Control: max-age=0")
+_asked_by_client("Client says `Pragma: no-cache`, object fresh", "9111 5.4", "Pragma: no-cache")
+
+
+@REVALIDATION.row("Client says `only-if-cached`, cold", "9111 5.2.1.7", "504.*")
+async def only_if_cached(bench: Bench) -> str:
+    return await bench.told("Cache-Control: only-if-cached", thing=bench.has())
+
+
+# --- an origin that fails ------------------------------------------------------------------------------------------
+
+
+def _in_outage(what: str, rfc: str, want: str | None, control: str) -> None:
+    async def experiment(bench: Bench) -> str:
+        thing = bench.has(Cache_Control=control)
+        await bench.warmed(thing)
+        await asyncio.sleep(EXPIRED)
+        await bench.origin.stop()
+        answer = await bench.ask()
+        return f"{_stale_or(shown(answer, thing))} {instant(answer.seconds)}"
+
+    OUTAGE.row(what, rfc, want, alone=True)(experiment)
+
+
+def _stale_or(words: str) -> str:
+    return "stale" if words == "200" else words
+
+
+def _on_500(what: str, rfc: str, want: str | None, control: str) -> None:
+    async def experiment(bench: Bench) -> str:
+        thing = bench.has(Cache_Control=control)
+        await bench.warmed(thing)
+        await asyncio.sleep(EXPIRED)
+        thing.status = 500
+        seen = []
+        for _ in range(2):
+            seen.append(_stale_or(shown(await bench.ask(), thing)))
+            await bench.settle()
+        return ", ".join(seen)
+
+    OUTAGE.row(what, rfc, want, alone=True)(experiment)
+
+
+@OUTAGE.row("Unreachable, object fresh", "9111 4", alone=True)
+async def fresh(bench: Bench) -> str:
+    thing = bench.has()
+    await bench.warmed(thing)
+    await bench.origin.stop()
+    return shown(await bench.ask(), thing)
+
+
+ALLOWED = "max-age=1, stale-while-revalidate=0, stale-if-error=60"
+FORBIDDEN = "max-age=1, stale-while-revalidate=0, stale-if-error=0"
+STRICT = "max-age=1, must-revalidate"
+FAILS = r"5.*"  # an error, never what is stale
+_in_outage("Unreachable, object stale, nothing said", "9111 4.2.4", None, "max-age=1")
+_in_outage("Unreachable, stale, `stale-while-revalidate=0, stale-if-error=60`", "5861 4", None, ALLOWED)
+_in_outage("Unreachable, stale, `stale-while-revalidate=0, stale-if-error=0`", "5861 4", None, FORBIDDEN)
+_in_outage("Unreachable, stale, `must-revalidate`", "9111 5.2.2.2", FAILS, STRICT)
+_in_outage("Unreachable, stale, `s-maxage=1`", "9111 5.2.2.10", FAILS, "s-maxage=1")
+
+
+@OUTAGE.row("Unreachable, nothing cached", "9110 15.6.3", alone=True)
+async def miss(bench: Bench) -> str:
+    bench.has()
+    await bench.origin.stop()
+    answer = await bench.ask()
+    retry = answer.get("Retry-After")
+    return f"{shown(answer)} {instant(answer.seconds)}, {'no ' if retry is None else ''}Retry-After"
+
+
+@OUTAGE.row("Unreachable, twelve misses one after the other: the last one fails", "", alone=True)
+async def misses(bench: Bench) -> str:
+    await bench.origin.stop()
+    for number in range(11):
+        await bench.ask(path=f"/{bench.name}-{number}")
+    answer = await bench.ask()
+    within = next((f"within {limit} ms" for limit in (50, 1000) if answer.seconds * 1000 < limit), "later")
+    return f"{shown(answer)} {within}"
+
+
+_on_500("500, object stale, nothing said: two requests", "9111 4.2.4", None, "max-age=1")
+_on_500("500, stale, `stale-while-revalidate=0, stale-if-error=60`: two requests", "5861 4", None, ALLOWED)
+_on_500("500, stale, `must-revalidate`: two requests", "9111 5.2.2.2", r"5.., 5..", STRICT)
+
+
+@OUTAGE.row("503 once, cold", "9110 15.6.4", alone=True)
+async def slow_down(bench: Bench) -> str:
+    thing = bench.has()
+    thing.status, thing.failures = 503, 1
+    return await bench.told(thing=thing)
+
+
+@OUTAGE.row("The connection closes without an answer once, cold", "9110 9.2.2", alone=True)
+async def dropped(bench: Bench) -> str:
+    thing = bench.has()
+    thing.drops = 1
+    return await bench.told(thing=thing)
+
+
+@OUTAGE.row("The body breaks off once, at 600 KiB of 4 MiB", "9112 8", alone=True)
+async def truncated(bench: Bench) -> str:
+    thing = bench.has(4 << 20)
+    thing.cut = 600 << 10
+    task = asyncio.create_task(bench.ask())
+    await bench.sent(1)
+    await asyncio.sleep(0.05)
+    thing.cut = None
+    return shown(await task, thing)
+
+
+@OUTAGE.row("The body breaks off each time, at 600 KiB of 4 MiB: two clients", "9112 8", alone=True)
+async def always_truncated(bench: Bench) -> str:
+    thing = bench.has(4 << 20)
+    thing.cut = 600 << 10
+    return "; ".join([shown(await bench.ask(), thing) for _ in range(2)])
+
+
+@OUTAGE.row("The object changes between two ranges of it, both cold, fresh; then all of it", "9110 13.1.1", alone=True)
+async def changed_between(bench: Bench) -> str:
+    thing = bench.has(8 << 20)
+    await bench.ask("Range: bytes=0-99")
+    await bench.settle()
+    thing.version = 2
+    told = []
+    for fields in (("Range: bytes=8000000-8000099",), ()):
+        answer = await bench.ask(*fields)
+        version = {1: "old", 2: "new"}.get(thing.version_of(answer.get("ETag") or "") or 0, "no")
+        told.append(f"{shown(answer, thing).replace(' 8000000-8000099', '')} of the {version} version")
+    return "; ".join(told)
+
+
+@OUTAGE.row("The object changes during a slow download of it", "9110 13.1.1", alone=True)
+async def changed_during(bench: Bench) -> str:
+    thing = bench.has(48 << 20)
+    thing.rate = 12e6
+    task = asyncio.create_task(bench.ask())
+    await bench.sent(1)
+    await asyncio.sleep(0.3)
+    thing.version = 2
+    thing.rate = 0
+    answer = await task
+    version = {1: "old", 2: "new"}.get(thing.version_of(answer.get("ETag") or "") or 0, "no")
+    cut = ", cut" if not answer.whole else ", whole"
+    words = shown(answer, thing).partition(", cut")[0]
+    return f"{words}{cut}, {version} version"

@@ -1,0 +1,271 @@
+"""The origin of the table of behaviours: as much of S3 as a cache asks for, told object by object what to do.
+
+It runs in the program that asks, so that an object can be changed, spoilt or counted between two requests. Each proxy
+has an origin of its own. An object's bytes are a function of its key and version (`content.block`).
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import re
+from dataclasses import dataclass, field
+from email.utils import formatdate
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import content
+from content import MIB
+
+BUCKET = "bench"
+LAST_MODIFIED = "Sun, 06 Nov 1994 08:49:37 GMT"
+QUANTUM = 0.02  # seconds of its rate that a slow object sends at once
+CHUNK = 256 << 10  # bytes sent at once where there is no rate
+_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+_CODES = {
+    400: ("Bad Request", "InvalidRequest"),
+    403: ("Forbidden", "AccessDenied"),
+    404: ("Not Found", "NoSuchKey"),
+    405: ("Method Not Allowed", "MethodNotAllowed"),
+    412: ("Precondition Failed", "PreconditionFailed"),
+    416: ("Range Not Satisfiable", "InvalidRange"),
+    500: ("Internal Server Error", "InternalError"),
+    503: ("Service Unavailable", "SlowDown"),
+}
+
+
+@dataclass(slots=True)
+class Thing:
+    """An object. `fields` are those of its answers besides the validators.
+
+    `status`: an error that it answers with instead, for the next `failures` requests, for ever where that is None.
+    `rate` is in bytes a second, `delay` in seconds before a head. `cut`: bytes of a body after which the connection is
+    dropped. `drops`: requests to come whose connection is closed without an answer.
+    """
+
+    name: str
+    size: int
+    fields: dict[str, str] = field(default_factory=dict)
+    version: int = 1
+    last_modified: str = LAST_MODIFIED
+    status: int = 200
+    failures: int | None = None
+    rate: float = 0.0
+    delay: float = 0.0
+    cut: int | None = None
+    drops: int = 0
+
+    def etag(self, version: int | None = None) -> str:
+        digest = hashlib.md5(self.seed(version).encode(), usedforsecurity=False).hexdigest()
+        return f'"{digest}"'
+
+    def seed(self, version: int | None = None) -> str:
+        """The name under which `content` has the bytes of a version, None for the current one."""
+        return f"{self.name}:{version or self.version}"
+
+    def version_of(self, etag: str) -> int | None:
+        """The version that this ETag names, None for none; a weak one names the same."""
+        plain = etag.removeprefix("W/")
+        return next((number for number in range(1, self.version + 1) if self.etag(number) == plain), None)
+
+
+@dataclass(slots=True)
+class Asked:
+    """One request for an object. `sent` counts the bytes of the body that the socket took."""
+
+    method: str
+    target: str
+    fields: dict[str, str]
+    status: int = 0
+    sent: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """`span`: the bytes of the object that follow; `body`: what follows instead."""
+
+    status: str
+    fields: dict[str, str]
+    span: tuple[int, int] = (0, 0)
+    body: bytes = b""
+
+
+class Origin:
+    """`asked` has every request in the order in which they came."""
+
+    def __init__(self) -> None:
+        self.things: dict[str, Thing] = {}
+        self.asked: list[Asked] = []
+        self.port = 0
+        self._server: asyncio.Server | None = None
+        self._running: set[asyncio.Task[None]] = set()
+
+    def has(self, name: str, size: int = 4096, **fields: str) -> Thing:
+        """From now on there is this object; `fields` with `_` for `-`, an empty one is left out."""
+        named = {key.replace("_", "-"): value for key, value in fields.items() if value}
+        thing = self.things[name] = Thing(name, size, {"Content-Type": "text/plain", **named})
+        return thing
+
+    async def start(self) -> None:
+        """Listen, on the port of the time before if there was one. Nothing happens where it does already."""
+        if self._server is not None and self._server.is_serving():
+            return
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", self.port, backlog=1024)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def stop(self) -> None:
+        """Refuse connections, and reset those that there are."""
+        assert self._server is not None
+        self._server.close()
+        for task in self._running:
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        try:
+            # Not for the server to log: the end of an origin is part of what is tried.
+            with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+                while await self._answer(reader, writer):
+                    pass
+        finally:
+            writer.transport.abort()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """False: the connection ends here."""
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        first, *lines = head.rstrip("\r\n").split("\r\n")
+        method, target, _ = first.split(" ")
+        fields = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        asked = Asked(method, target, fields)
+        self.asked.append(asked)
+        body = await reader.readexactly(int(fields.get("content-length", "0")))
+        thing = self._thing(asked)
+        if thing is not None and thing.drops:
+            thing.drops -= 1
+            return False
+        if thing is not None and thing.delay:
+            await asyncio.sleep(thing.delay)
+        answer = self._head(asked, thing, body)
+        asked.status = int(answer.status[:3])
+        lines = [f"{name}: {value}" for name, value in answer.fields.items()]
+        writer.write("\r\n".join([f"HTTP/1.1 {answer.status}", *lines, "", ""]).encode("latin-1"))
+        if method == "HEAD":
+            return True
+        writer.write(answer.body)
+        asked.sent += len(answer.body)
+        return thing is None or await _send_object(thing, answer.span, writer, asked)
+
+    def _thing(self, asked: Asked) -> Thing | None:
+        path = unquote(urlsplit(asked.target).path, "latin-1")
+        return self.things.get(path.removeprefix(f"/{BUCKET}/"))
+
+    def _head(self, asked: Asked, thing: Thing | None, body: bytes) -> Head:
+        path = unquote(urlsplit(asked.target).path, "latin-1")
+        if path.rstrip("/") == f"/{BUCKET}":
+            return _ok({})
+        if asked.method in ("PUT", "DELETE"):
+            return self._written(asked, path.removeprefix(f"/{BUCKET}/"), body)
+        if asked.method not in ("GET", "HEAD"):
+            return error(405)
+        if thing is None:
+            return error(404)
+        if thing.status != 200 and thing.failures != 0:
+            if thing.failures is not None:
+                thing.failures -= 1
+            return error(thing.status)
+        return _read(asked, thing)
+
+    def _written(self, asked: Asked, name: str, body: bytes) -> Head:
+        """S3 PutObject and DeleteObject. What is put has the bytes of a next version, whatever was sent."""
+        if asked.method == "DELETE":
+            self.things.pop(name, None)
+            return Head("204 No Content", _common())
+        thing = self.things.setdefault(name, Thing(name, len(body), {"Content-Type": "text/plain"}, version=0))
+        thing.version += 1
+        thing.size = len(body)
+        return _ok({"ETag": thing.etag()})
+
+
+async def _send_object(thing: Thing, span: tuple[int, int], writer: asyncio.StreamWriter, asked: Asked) -> bool:
+    at, stop = span
+    # A change of the object is seen by later requests only, as at S3.
+    seed, cut = thing.seed(_version_asked(asked, thing)), thing.cut
+    writer.transport.set_write_buffer_limits(high=CHUNK)
+    while at < stop:
+        number, within = divmod(at, MIB)
+        length = min(int(thing.rate * QUANTUM) or CHUNK, stop - at, MIB - within)
+        if cut is not None:
+            length = min(length, cut - asked.sent)
+            if not length:
+                await asyncio.sleep(0.1)  # what was written gets out before the reset
+                return False
+        writer.write(memoryview(content.block(seed, number))[within : within + length])
+        await writer.drain()
+        at += length
+        asked.sent += length
+        await asyncio.sleep(QUANTUM if thing.rate else 0)
+    await writer.drain()
+    return True
+
+
+def _common() -> dict[str, str]:
+    return {"Date": formatdate(usegmt=True), "x-amz-request-id": "4442587FB7D0A2F9", "Server": "AmazonS3"}
+
+
+def _ok(fields: dict[str, str]) -> Head:
+    return Head("200 OK", {**_common(), **fields, "Content-Length": "0"})
+
+
+def error(status: int) -> Head:
+    """S3 API, "Error responses"."""
+    reason, code = _CODES[status]
+    body = (
+        f'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{code}</Code><Message>{reason}</Message>'
+        f"<BucketName>{BUCKET}</BucketName><RequestId>4442587FB7D0A2F9</RequestId></Error>"
+    ).encode()
+    fields = {**_common(), "Content-Type": "application/xml", "Content-Length": str(len(body))}
+    return Head(f"{status} {reason}", fields, body=body)
+
+
+def _version_asked(asked: Asked, thing: Thing) -> int:
+    """S3's versionId; here versions are called 1, 2 and so on."""
+    named = parse_qs(urlsplit(asked.target).query).get("versionId", [""])[0]
+    return int(named) if named.isdigit() and int(named) <= thing.version else thing.version
+
+
+def _read(asked: Asked, thing: Thing) -> Head:
+    """S3 GetObject and HeadObject: RFC 9110 sections 13 and 14, as far as S3 goes."""
+    field_of = asked.fields.get
+    etag = thing.etag(_version_asked(asked, thing))
+    fields = {**_common(), "ETag": etag, "Last-Modified": thing.last_modified, "Accept-Ranges": "bytes", **thing.fields}
+    if not thing.last_modified:
+        del fields["Last-Modified"]
+    disposition = parse_qs(urlsplit(asked.target).query).get("response-content-disposition")
+    if disposition is not None:
+        if "authorization" not in asked.fields:
+            return error(400)  # S3 takes it in signed requests only
+        fields["Content-Disposition"] = disposition[0]
+    wanted = field_of("if-match", "*")
+    if wanted not in ("*", etag):
+        return error(412)
+    known = field_of("if-none-match")
+    is_known = field_of("if-modified-since") == thing.last_modified if known is None else etag in known or known == "*"
+    if is_known:
+        fields.pop("Content-Type", None)
+        return Head("304 Not Modified", fields)
+    return _ranged(asked, thing.size, fields)
+
+
+def _ranged(asked: Asked, size: int, fields: dict[str, str]) -> Head:
+    found = _RANGE.fullmatch(asked.fields.get("range", ""))
+    if found is None or asked.fields.get("if-range", fields["ETag"]) != fields["ETag"]:
+        return Head("200 OK", {**fields, "Content-Length": str(size)}, (0, size))
+    first, last = found.groups()
+    start = int(first) if first else max(0, size - int(last))
+    stop = min(size, int(last) + 1) if first and last else size
+    if start >= stop:
+        return error(416)
+    fields["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
+    return Head("206 Partial Content", {**fields, "Content-Length": str(stop - start)}, (start, stop))

@@ -1,0 +1,44 @@
+"""The table in docs/http.md: between two marker comments, so that what stands around it is written by hand."""
+
+from pathlib import Path
+
+from behaviours_bench import Group, Row
+
+PAGE = Path(__file__).parent.parent / "docs" / "http.md"
+UNMET = "✗"  # before a cell that is not what the section asks for
+BEGIN, END = "<!-- make behaviours: begin -->", "<!-- make behaviours: end -->"
+
+Cells = dict[tuple[str, str], dict[str, str]]
+"""(title of the group, what the row is about) -> proxy -> cell."""
+
+
+def table(groups: list[Group], cells: Cells, proxies: list[str]) -> str:
+    """As Markdown, a table for each group."""
+    lines: list[str] = []
+    for group in groups:
+        lines += [f"### {group.title}", "", _line(["request", "RFC, section", *proxies])]
+        lines.append("|" + "---|" * (len(proxies) + 2))
+        for row in group.rows:
+            told = cells[group.title, row.what]
+            lines.append(_line([row.what, row.rfc or "-", *(_cell(row, told.get(proxy)) for proxy in proxies)]))
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _cell(row: Row, told: str | None) -> str:
+    if told is None:
+        return "not run"
+    return told if row.is_met(told) else f"{UNMET} {told}"
+
+
+def _line(cells: list[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def write(facts: str, tables: str) -> None:
+    """Raises ValueError where the page has lost its markers."""
+    before, begin, rest = PAGE.read_text().partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"{PAGE} lacks {BEGIN} or {END}")
+    PAGE.write_text(f"{before}{BEGIN}\n\n{facts}\n\n{tables}\n{END}{after}")
