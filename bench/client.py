@@ -1,9 +1,11 @@
 """A client process of the benchmark: opens connections, reads as fast as it can and checks every byte as it comes.
 
 A job is a line of JSON on standard input, its result a line on standard output; it ends with its input. A job:
-`{"port": …, "path": "/obj-256", "key": "obj-256", "connections": 50, "start": 0, "stop": null, "limit": null}`.
-`start` null: no Range header. `limit`: bytes after which a client leaves. The result is a list, one per connection:
-`{"status", "received", "first_byte", "seconds", "error"}`; seconds since before the connection was made.
+`{"port": …, "path": "/obj-256", "key": "obj-256", "connections": 50, "start": 0, "stop": null, "limit": null,
+"buffer": null}`. `start` null: no Range header. `limit`: bytes after which a client leaves. `buffer`: bytes that the
+kernel may hold for a client, so that little is received that was not read; null: what it likes. The result is a list,
+one per connection: `{"status", "received", "first_byte", "seconds", "error"}`; seconds since before the connection was
+made.
 """
 
 import json
@@ -47,7 +49,10 @@ class Client:
         self._stop: int = content.size_of(self._key) or 0
         if job["stop"] is not None:
             self._stop = job["stop"]
-        self.sock = socket.create_connection(("127.0.0.1", job["port"]))
+        self.sock = socket.socket()
+        if job["buffer"] is not None:
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, job["buffer"])
+        self.sock.connect(("127.0.0.1", job["port"]))
         self.sock.sendall("\r\n".join([*lines, "", ""]).encode())
         self.sock.setblocking(False)
 

@@ -144,6 +144,7 @@ class Client:
         start: int | None = None,
         stop: int | None = None,
         limit: int | None = None,
+        buffer: int | None = None,
     ) -> list[dict[str, Any]]:
         job = {
             "port": subject.port,
@@ -153,6 +154,7 @@ class Client:
             "start": start,
             "stop": stop,
             "limit": limit,
+            "buffer": buffer,
         }
         assert self._process.stdin is not None
         assert self._process.stdout is not None

@@ -29,9 +29,9 @@ _TAIL = """
 What the rows mean:
 
 - **1** One object that nobody has yet, and everybody wants. *Origin bytes* are those that the origin's sockets took, as
-  a multiple of the object's size. *Blocks asked again*: MiBs that were in more than one request to the origin, less
-  one each. Each client compares each byte with what it has to be. Memory is `VmRSS`, sampled every 50 ms, against the
-  freshly started process; *anonymous* is `RssAnon`, without the pages of files.
+  a multiple of the object's size. *Blocks asked again*: blocks of 256 KiB that were in more than one request to the
+  origin, less one each. Each client compares each byte with what it has to be. Memory is `VmRSS`, sampled every 50 ms,
+  against the freshly started process; *anonymous* is `RssAnon`, without the pages of files.
 - **2** Time from before the connection is made to the first byte of the body. The second client's offsets: 0, a random
   one that is present, just ahead of the running parts, inside a running part ahead of what is written, and 10, 50,
   75 and 99 % of the object. For nginx one round of each, all at once; for bucketfront {rounds} rounds, one by one.
@@ -39,6 +39,11 @@ What the rows mean:
 - **4** One client, three cold objects one after the other (nginx: one); the goal is held
   against the median and the worst of them alike.
 - **5** No goal: reported for comparison.
+- **6** What the origin's sockets took until nothing more came, over what the client read: 2 MiB at the head, the tail,
+  and 20 random offsets, one after the other, each on a connection of its own with a receive buffer of 256 KiB.
+  *Closed*: `bytes=a-b`, as Safari, ExoPlayer and DASH on-demand send them. *Open-ended*: `bytes=a-`, and the client
+  leaves after 2 MiB, as Chromium and ffmpeg do; here the origin sends 50 MB/s a connection, so that what is on its way
+  when the client leaves is what a real network would hold.
 
 nginx, whole: `proxy_cache` with `proxy_cache_lock`; slice: `slice 1m` as well. One worker process, with
 `open_file_cache`: without it 100 clients of slices run out of descriptors.

@@ -22,6 +22,7 @@ from processes import Client, Origin, Subject, clients, program, watched
 READERS = 100
 JOIN_ROUNDS = 3
 SPEED_ROUNDS = 3
+BLOCK = 256 << 10  # bytes; `cache.block_size` by default
 FAILED = float("inf")
 
 
@@ -81,7 +82,7 @@ async def crowd(bench: Bench) -> list[Figure]:
     count = await bench.origin.settled(key)
     outcomes = [outcome for result in results for outcome in result]
     faults = [outcome["error"] for outcome in outcomes if outcome["error"] is not None]
-    asked = Counter(number for _, start, stop in count["requests"] for number in range(start // MIB, -(-stop // MIB)))
+    asked = Counter(at for _, start, stop in count["requests"] for at in range(start // BLOCK, -(-stop // BLOCK)))
     again = sum(times - 1 for times in asked.values())
     firsts = [outcome["first_byte"] for outcome in outcomes if outcome["first_byte"] is not None]
     name = "1. 100 clients, one cold 256 MiB object"
@@ -275,4 +276,57 @@ async def warm(bench: Bench) -> list[Figure]:
     return figures
 
 
-SCENARIOS = {"1": crowd, "2": join, "3": seek, "4": speed, "5": warm}
+# --- 6 ---------------------------------------------------------------------------------------------------------
+
+TRACE_SIZE = 2048 * MIB
+TRACE_SEEKS = 20
+TRACE_READ = 2 * MIB  # at each place
+TRACE_BUFFER = 256 << 10  # bytes that the client's kernel may hold
+TRACE_RATE = 50e6  # bytes a second of a connection to the origin, for open-ended ranges
+
+
+def _trace() -> list[int]:
+    """Where a player reads: the head, the tail where the index is, then wherever its user clicks.
+
+    The order and the open ends are those of `ffmpeg -ss` on an MP4 with its index at the end: `bytes=0-`, the tail,
+    the place, each on a connection of its own that is closed early.
+    """
+    dice = random.Random("seek trace")
+    tail = TRACE_SIZE - TRACE_READ + 777
+    return [0, tail, *(dice.randrange(TRACE_READ, tail - TRACE_READ) for _ in range(TRACE_SEEKS))]
+
+
+async def trace(bench: Bench) -> list[Figure]:
+    """Head, tail and 20 seeks in a cold object of 2 GiB, as players make them."""
+    figures = await _traced(bench, "closed", "closed ranges", is_open=False)
+    await bench.origin.set(rate=TRACE_RATE)
+    try:
+        figures += await _traced(bench, "open", "open-ended, dropped after 2 MiB", is_open=True)
+    finally:
+        await bench.origin.set()
+    return figures
+
+
+async def _traced(bench: Bench, name: str, what: str, *, is_open: bool) -> list[Figure]:
+    key = bench.key(f"obj-{TRACE_SIZE // MIB}-seeks-{name}")
+    outcomes = []
+    async with clients(1) as (client,):
+        for start in _trace():
+            stop = min(start + TRACE_READ, TRACE_SIZE)
+            end, limit = (None, stop - start) if is_open else (stop, None)
+            outcomes += await client.get(bench.subject, key, start=start, stop=end, limit=limit, buffer=TRACE_BUFFER)
+        count = await bench.origin.settled(key)
+    received = sum(outcome["received"] for outcome in outcomes)
+    faults = [outcome["error"] for outcome in outcomes if outcome["error"] is not None]
+    firsts = [outcome["first_byte"] for outcome in outcomes if outcome["first_byte"] is not None]
+    ratio = FAILED if faults else count["sent"] / received
+    scenario = "6. head, tail and 20 seeks of 2 MiB in a cold 2 GiB object"
+    return [
+        bench.figure(scenario, f"origin bytes of client bytes, {what}", "x", ratio,
+                     ("at most 1.3", lambda value: value <= 1.3), received=received, sent=count["sent"],
+                     asked=count["asked"], requests=len(count["requests"]), faults=faults[:5],
+                     first_byte_median=statistics.median(firsts) if firsts else None),
+    ]  # fmt: skip
+
+
+SCENARIOS = {"1": crowd, "2": join, "3": seek, "4": speed, "5": warm, "6": trace}

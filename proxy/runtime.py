@@ -21,7 +21,7 @@ from proxy.cache.cache import Cache
 from proxy.cache.disposal import Disposal
 from proxy.cache.entries import Entries
 from proxy.cache.evictor import Evictor
-from proxy.cache.fill import Supply, Traffic
+from proxy.cache.flights import Supply, Traffic
 from proxy.cache.index import Index
 from proxy.cache.store import Store
 from proxy.config import FreshnessSettings, OriginSettings, Settings, StaticCredentials

@@ -14,10 +14,12 @@ from proxy.cache.absences import Absences
 from proxy.cache.disposal import Disposal
 from proxy.cache.entries import Entries
 from proxy.cache.entry import ENTRY_BYTES, Entry
-from proxy.cache.fill import Fill, Supply
+from proxy.cache.fill import Fill
+from proxy.cache.flights import Supply
 from proxy.cache.index import Index
 from proxy.cache.lookup import Learned, Lookup, Lookups
 from proxy.cache.origin import Answer, NotModified, Origin
+from proxy.cache.ramp import Ramp
 from proxy.cache.reader import Lender, Reader
 from proxy.cache.statistics import Statistics
 from proxy.cache.store import Store
@@ -298,7 +300,10 @@ class Cache:
         return await self._origin.head(key, if_none_match=etag)
 
     def _first_part(self, part: FromTo | Suffix | None) -> FromTo | Suffix:
-        """What to ask for before the size is known: whole blocks around the client's range, one part at most."""
+        """What to ask for before the size is known: whole blocks around the client's range, one part at most.
+
+        Of a range that may be dropped at any time only what `Ramp` gives such a reader first.
+        """
         size, limit = self.supply.block_size, self.supply.part_size
         if part is None:
             return FromTo(0, limit)
@@ -306,8 +311,9 @@ class Cache:
             # The object's end need not be a block's end: one block more makes the first of them whole.
             return Suffix(min(max(part.length, 1), limit) + size)
         start = part.start // size * size
-        stop = start + limit
-        return FromTo(start, stop if part.stop is None else min(stop, -(-part.stop // size) * size))
+        if part.stop is None or part.stop - part.start > limit:
+            return FromTo(start, start + Ramp(size, limit, self.supply.parallel_parts).first)
+        return FromTo(start, min(start + limit, -(-part.stop // size) * size))
 
     async def _give_file(self, entry: Entry) -> None:
         """Have a file for the entry's bytes, unless the disk or the budget refuses: then they pass through."""

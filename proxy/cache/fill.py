@@ -7,130 +7,35 @@ until bytes at their offset are in the file: a block's bit is set, or a live fli
 
 import asyncio
 import logging
-import random
-from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass, field
-from enum import Enum, auto
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from proxy.cache import blocks
-from proxy.cache.origin import Answer, NotModified, Origin
-from proxy.cache.store import Store
-from proxy.errors import (
-    ObjectChanged,
-    ObjectNotFound,
-    OriginError,
-    OriginTimeout,
-    OriginUnavailable,
-    ProxyError,
-    RangeUnsatisfiable,
-    StoreError,
-)
-from proxy.http.ranges import FromTo, Span
+from proxy.cache.delivery import Delivery, close
+from proxy.cache.flights import Demand, Ending, Flight, Supply, Traffic, Wait
+from proxy.cache.mp4 import index_span
+from proxy.cache.origin import Answer
+from proxy.cache.ramp import Pace, Ramp
+from proxy.errors import ObjectChanged, OriginError, OriginTimeout, OriginUnavailable, ProxyError, StoreError
+from proxy.http.ranges import Span
 
 if TYPE_CHECKING:
-    from proxy.cache.entries import Entries
     from proxy.cache.entry import Entry
+
+__all__ = ["Demand", "Ending", "Fill", "Supply", "Traffic"]
 
 log = logging.getLogger("bucketfront.fill")
 
-MAX_FAILURES = 3  # in a row without a byte: the flight is given up
-BACKOFF = 0.1  # seconds, doubled for each failure, with full jitter; well inside the 2 s of I11
 SPLIT_AFTER = 0.05  # seconds that a reader waits inside somebody else's part before it gets one of its own
 REFUSED_PAUSE = 1.0  # seconds without read-ahead after there was no room
 BACKGROUND_PARTS = 2  # flights of a fill that nobody waits for
-
-
-class Ending(Enum):
-    """How a flight can end."""
-
-    FILLED = auto()
-    CHANGED = auto()  # the origin has another version now
-    FAILED = auto()  # the origin did not deliver, after retries
-    UNSTORED = auto()  # the disk, or the budget, did not take the bytes
-    ABANDONED = auto()  # nobody wanted it any more, or the process stops
-
-
-@dataclass(eq=False, slots=True)
-class Demand:
-    """One reader: wants [offset, stop), and `window` bytes from `offset` on soon. Moves as it reads."""
-
-    offset: int
-    stop: int
-    window: int
-    read: int = 0
-    is_waiting: bool = False
-    parts: int = 1  # flights of the entry up to which this reader's read-ahead may start more
-    is_background: bool = False  # no reader: a fill that goes on alone
-
-
-@dataclass(eq=False, slots=True)
-class Flight:
-    """The part [start, stop); bytes below `mark` are in the file. `stop` shrinks when a reader splits it."""
-
-    start: int
-    stop: int
-    mark: int
-    reserved: int = 0  # bytes taken from the budget and not yet an entry's
-    checksum: int = 0  # CRC-32 so far of the block that `mark` lies in
-    began: float = 0.0  # of the monotonic clock, as `first_byte_at`
-    first_byte_at: float | None = None
-    answer: Answer | None = None  # open, and not yet poured out
-    task: "asyncio.Task[None] | None" = None
-
-
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """A reader waits for the byte at `offset`, since a time of the monotonic clock."""
-
-    offset: int
-    since: float
-
-
-@dataclass(slots=True)
-class Traffic:
-    """Flights of all fills together. Read-ahead stops short of the origin's connections: a waiting reader's part
-    must not queue behind it.
-    """
-
-    read_ahead_limit: int
-    running: int = 0
-    started: int = 0
-    split: int = 0
-    tasks: "set[asyncio.Task[None]]" = field(default_factory=set)
-    endings: dict[Ending, int] = field(default_factory=lambda: dict.fromkeys(Ending, 0))
-
-    @property
-    def has_room(self) -> bool:
-        return self.running < self.read_ahead_limit
-
-
-@dataclass(frozen=True, slots=True)
-class Supply:
-    """What every fill works with. `reserve` takes bytes for an entry or raises StoreError; `release` is told when
-    a removed entry lost its last user; `changed` that the origin has another version. `clock` is monotonic.
-    """
-
-    origin: Origin
-    store: Store
-    entries: "Entries"
-    traffic: Traffic
-    reserve: Callable[[int], Awaitable[None]]
-    release: Callable[["Entry"], None]
-    changed: Callable[["Entry"], None]
-    clock: Callable[[], float]
-    block_size: int
-    part_size: int
-    parallel_parts: int
-    after_disconnect: Literal["finish", "stop", "auto"]
-    patience: float  # seconds that a reader waits for a byte before it gives up
-    split_distance: int = 0  # bytes that a reader has to be ahead of a flight to get one of its own
 
 
 class Fill:
     def __init__(self, entry: "Entry", supply: Supply) -> None:
         self._entry = entry
         self._supply = supply
+        self._ramp = Ramp(supply.block_size, supply.part_size, supply.parallel_parts)
         self._flights: list[Flight] = []
         self._demands: list[Demand] = []
         self._waiters: dict[asyncio.Future[None], Wait] = {}
@@ -138,6 +43,8 @@ class Fill:
         self._rate: float | None = None  # bytes a second of the latest flight that delivered
         self._changed: ObjectChanged | None = None
         self._refused_at: float | None = None  # when the disk or the budget last took no more
+        self._index: Span | None = None  # of an MP4, behind its media data, and not asked for yet
+        self._is_head_seen = False
 
     def __repr__(self) -> str:
         flights = ", ".join(f"{f.start}-{f.mark}-{f.stop}" for f in self._flights)
@@ -149,33 +56,76 @@ class Fill:
 
     # --- readers -------------------------------------------------------------------------------------------
 
-    def join(self, span: Span) -> Demand:
-        demand = Demand(span.start, span.stop, self._supply.part_size, parts=self._supply.parallel_parts)
+    def join(self, span: Span, *, whole: bool) -> Demand:
+        """`whole`: the client takes the object as a whole, and not a range of it."""
+        is_eager = whole or self._ramp.is_short(span, self._entry.metadata.size)
+        pace = self._ramp.pace(0, is_eager=is_eager)
+        demand = Demand(span.start, span.stop, pace, span.start, is_eager, parts=self._supply.parallel_parts)
         self._demands.append(demand)
         return demand
 
     def leave(self, demand: Demand) -> None:
-        """The reader is gone, content or not. What becomes of bytes that nobody waits for is a setting."""
+        """The reader is gone, content or not. What becomes of bytes that nobody waits for is a setting.
+
+        `stop`: flights end at once. `finish`: what the last reader had asked for is fetched. `auto`: flights that
+        none of the other readers needs soon end with the block they are in, but an object of which half is present
+        is fetched whole.
+        """
         self._demands.remove(demand)
-        if self._demands or self._entry.removed:
-            return
-        policy = self._supply.after_disconnect
-        size = self._entry.metadata.size
-        if policy == "stop":
+        entry, policy = self._entry, self._supply.after_disconnect
+        size = entry.metadata.size
+        if policy == "auto" and (entry.removed or entry.present.bit_count() * self._supply.block_size * 2 < size):
+            self._trim()
+        elif self._demands or entry.removed:
+            pass
+        elif policy == "stop":
             for flight in self._flights:
-                assert flight.task is not None
-                flight.task.cancel()
-        elif policy == "finish" and demand.offset < demand.stop:
-            self._go_on(Span(demand.offset, demand.stop))
-        elif policy == "auto" and self._entry.present.bit_count() * self._supply.block_size * 2 >= size:
+                flight.cancel()
+        elif policy == "auto":
             self._go_on(Span(0, size))
+        elif demand.offset < demand.stop:
+            self._go_on(Span(demand.offset, demand.stop))
 
     def _go_on(self, span: Span) -> None:
-        if next(self._missing(span), None) is None:
+        if self.covers(span):
             return
-        demand = Demand(span.start, span.stop, span.length, parts=BACKGROUND_PARTS, is_background=True)
+        pace = Pace(span.length, self._supply.part_size)
+        demand = Demand(span.start, span.stop, pace, span.start, parts=BACKGROUND_PARTS, is_background=True)
         self._demands.append(demand)
         self._launch_for(demand)
+        self._drop_background()
+
+    def _drop_background(self) -> None:
+        """A fill that goes on alone has done its work once its last flight is under way. One that may not even have
+        one flight is given up: nothing would ever start the next.
+        """
+        self._demands = [
+            demand
+            for demand in self._demands
+            if not demand.is_background or (self._flights and not self.covers(Span(demand.offset, demand.stop)))
+        ]
+
+    def _trim(self) -> None:
+        """End flights that no reader needs soon, each with the block it is in; at once where it has none begun."""
+        size = self._supply.block_size
+        for flight in self._flights:
+            if flight.demand in self._demands or any(_overlap(demand.soon, flight) for demand in self._demands):
+                continue
+            stop = min(flight.stop, -(-flight.writing_to // size) * size)
+            if flight.first_byte_at is None or stop == flight.mark:
+                flight.cancel()
+            elif stop < flight.stop:
+                self._supply.entries.budget.give_back(self._cut(flight, stop))
+
+    def _cut(self, flight: Flight, stop: int) -> int:
+        """End a flight at this end of a block. Returns the reserved bytes that it needs no more."""
+        size = self._supply.block_size
+        tail = range(stop // size, blocks.block_count(flight.stop, size))
+        # Nothing of it is reserved while the flight still waits for room.
+        spare = min(flight.reserved, self._supply.allocated(self._entry, tail))
+        flight.cut(stop)
+        flight.reserved -= spare
+        return spare
 
     def covers(self, span: Span) -> bool:
         """Every byte is present or on its way."""
@@ -207,7 +157,7 @@ class Fill:
         """
         demand.read += offset - demand.offset
         demand.offset = offset
-        demand.window = max(self._supply.part_size, min(2 * demand.read, self._window_limit))
+        demand.pace = self._ramp.pace(demand.read, is_eager=demand.is_eager)
         wait = Wait(offset, self._supply.clock())
         try:
             async with asyncio.timeout(self._supply.patience):
@@ -217,10 +167,6 @@ class Fill:
             raise OriginTimeout(f"no byte {offset} of {self._entry.key} in {self._supply.patience:g} s") from None
         self._launch_for(demand)
         return upto
-
-    @property
-    def _window_limit(self) -> int:
-        return self._supply.part_size * self._supply.parallel_parts
 
     async def _wait(self, demand: Demand, wait: Wait) -> None:
         block = demand.offset // self._supply.block_size
@@ -247,56 +193,92 @@ class Fill:
         size, total = self._supply.block_size, self._entry.metadata.size
         first = -(-answer.start // size)
         last = blocks.block_count(total, size) if answer.stop == total else answer.stop // size
-        if first >= last or next(self._missing(blocks.span_of(range(first, last), total, size)), None) is None:
+        # Another flight may have claimed some of it meanwhile: the answer serves the first run that is left.
+        left = list(self._missing(blocks.span_of(range(first, last), total, size))) if first < last else []
+        if not left:
             answer.body.close()
             return
-        self._launch(range(first, last), answer)
+        for number, run in enumerate(left):
+            self._launch(run, answer if number == 0 else None)
 
     def _missing(self, span: Span) -> Iterator[range]:
         """Runs of blocks that are neither present nor on their way."""
         claimed = self._entry.present
         for flight in self._flights:
-            claimed |= blocks.mask(blocks.covering(Span(flight.start, flight.stop), self._supply.block_size))
+            claimed |= blocks.mask(blocks.covering(flight.span, self._supply.block_size))
         return blocks.missing(claimed, blocks.covering(span, self._supply.block_size))
 
     def _launch_for(self, demand: Demand) -> None:
         """Start what this reader needs: the part it waits for at once, its window as far as there is room."""
         if self._changed is not None or (self._entry.removed and not self._entry.pins):
             return
-        size = self._supply.block_size
-        # A part begins within the window and may end beyond it: else the window's edge would cut small ones.
-        edge = demand.offset + demand.window
-        ahead = Span(demand.offset, min(demand.stop, edge + self._supply.part_size))
-        part_blocks = max(1, self._supply.part_size // size)
-        for run in list(self._missing(ahead)):
-            for start in range(run.start, run.stop, part_blocks):
-                if start * size >= edge:
-                    return
-                is_urgent = demand.is_waiting and start == demand.offset // size
-                if not is_urgent and not self._may_read_ahead(demand):
-                    return
-                self._launch(range(start, min(start + part_blocks, run.stop)), None)
+        self._launch_index_for(demand)
+        size, pace = self._supply.block_size, demand.pace
+        edge = demand.offset + pace.window
+        for run in self._parts(demand.soon, pace.part):
+            if run.start * size >= edge:
+                return
+            is_urgent = demand.is_waiting and run.start == demand.offset // size
+            if not is_urgent and not self._may_read_ahead(demand, run):
+                return
+            self._launch(run, None, demand=demand)
 
-    def _may_read_ahead(self, demand: Demand) -> bool:
-        """The first flight of an entry always may: it is what starts the next ones."""
-        if self._refused_at is not None and self._supply.clock() - self._refused_at < REFUSED_PAUSE:
+    def _launch_index_for(self, demand: Demand) -> None:
+        """A player that begins an MP4 wants the index next, before all that lies between: see `mp4`."""
+        size = self._entry.metadata.size
+        if self._index is None or demand.start or demand.stop < size:
+            return
+        span, self._index = self._index, None
+        for run in self._parts(span, self._supply.part_size):
+            if self._has_room_for(run) and self._supply.traffic.has_room:
+                self._launch(run, None, demand=demand)
+
+    def _head_came(self, head: bytes) -> None:
+        if self._is_head_seen:
+            return
+        self._is_head_seen = True
+        self._index = index_span(head, self._entry.metadata.size)
+        for demand in self._demands:
+            self._launch_index_for(demand)
+
+    def _parts(self, span: Span, length: int) -> list[range]:
+        """What is missing of `span`, as runs of blocks of at most `length` bytes."""
+        count = max(1, length // self._supply.block_size)
+        return [
+            range(start, min(start + count, run.stop))
+            for run in self._missing(span)
+            for start in range(run.start, run.stop, count)
+        ]
+
+    def _may_read_ahead(self, demand: Demand, run: range) -> bool:
+        """The first flight of an entry needs no free connection: it is what starts the next ones."""
+        if not self._has_room_for(run):
             return False
         return not self._flights or (len(self._flights) < demand.parts and self._supply.traffic.has_room)
 
-    def _launch(self, run: range, answer: Answer | None, reserved: int = 0) -> Flight:
+    def _has_room_for(self, run: range) -> bool:
+        """The budget may be asked for these blocks, although no reader waits for them."""
+        if self._refused_at is not None and self._supply.clock() - self._refused_at < REFUSED_PAUSE:
+            return False
+        return self._supply.allows_ahead(self._supply.allocated(self._entry, run))
+
+    def _launch(self, run: range, answer: Answer | None, *, reserved: int = 0, demand: Demand | None = None) -> None:
         entry = self._entry
         span = blocks.span_of(run, entry.metadata.size, self._supply.block_size)
-        flight = Flight(span.start, span.stop, span.start, reserved, began=self._supply.clock(), answer=answer)
+        began = self._supply.clock()
+        flight = Flight(
+            span.start, span.stop, span.start, span.start, reserved, began=began, answer=answer, demand=demand
+        )
         self._flights.append(flight)
         self._supply.entries.pin(entry)
         traffic = self._supply.traffic
-        traffic.running += 1
+        traffic.flights.add(flight)
         traffic.started += 1
-        flight.task = asyncio.create_task(self._fly(flight), name=f"flight {entry.key} {span.start}")
+        delivery = Delivery(flight, entry, self._supply, on_head=self._head_came, on_written=self._wake)
+        flight.task = asyncio.create_task(delivery.run(), name=f"flight {entry.key} {span.start}")
         traffic.tasks.add(flight.task)
         # A callback, because a task that is cancelled before its first step never runs any of its own code.
         flight.task.add_done_callback(lambda task: self._land(flight, task))
-        return flight
 
     def _split_for(self, offset: int) -> None:
         """Give a reader a part of its own where the flight that will get there is too far behind (I10 holds: the
@@ -305,18 +287,15 @@ class Fill:
         flight = self._flight_at(offset)
         size = self._supply.block_size
         cut = offset // size * size
-        if flight is None or cut < flight.mark + max(size, self._supply.split_distance):
+        if flight is None or cut < max(flight.mark + max(size, self._supply.split_distance), flight.writing_to):
             return
         rate = self._rate_of(flight)
         if rate is None or offset - flight.mark < rate * SPLIT_AFTER:
             return
         tail = range(cut // size, blocks.block_count(flight.stop, size))
-        # Nothing of it is reserved while the older flight still waits for room.
-        moved = min(flight.reserved, self._allocated(tail))
-        flight.stop = cut
-        flight.reserved -= moved
+        moved = self._cut(flight, cut)
         self._supply.traffic.split += 1
-        self._launch(tail, None, reserved=moved)
+        self._launch(tail, None, reserved=moved, demand=flight.demand)
 
     def _rate_of(self, flight: Flight) -> float | None:
         if flight.first_byte_at is None:
@@ -327,93 +306,15 @@ class Fill:
     def _flight_at(self, offset: int) -> Flight | None:
         return next((flight for flight in self._flights if flight.start <= offset < flight.stop), None)
 
-    def _allocated(self, run: range) -> int:
-        """Bytes that these blocks will take beyond what the entry is charged for already."""
-        wanted = blocks.mask(run) & ~self._entry.charged
-        return blocks.allocated(wanted, self._entry.metadata.size, self._supply.block_size)
-
-    # --- a flight ------------------------------------------------------------------------------------------
-
-    async def _fly(self, flight: Flight) -> None:
-        if not flight.reserved:
-            count = self._allocated(self._blocks_of(flight))
-            await self._supply.reserve(count)
-            flight.reserved = count
-        await self._fetch(flight)
-
-    def _blocks_of(self, flight: Flight) -> range:
-        return blocks.covering(Span(flight.start, flight.stop), self._supply.block_size)
-
-    async def _fetch(self, flight: Flight) -> None:
-        """Until the part is whole: a body that was cut costs only its missing bytes (I11)."""
-        failures = 0
-        while flight.mark < flight.stop:
-            before = flight.mark
-            try:
-                if flight.answer is None:
-                    flight.answer = await self._ask(flight)
-                await self._pour(flight, flight.answer)
-            except OriginUnavailable:
-                failures = failures + 1 if flight.mark == before else 1
-                if failures == MAX_FAILURES:
-                    raise
-                await asyncio.sleep(random.uniform(0, BACKOFF * 2**failures))  # noqa: S311 - jitter, no secret
-            finally:
-                _close(flight)
-
-    async def _ask(self, flight: Flight) -> Answer:
-        entry = self._entry
-        try:
-            answer = await self._supply.origin.get(
-                entry.key, FromTo(flight.mark, flight.stop), if_match=entry.metadata.etag
-            )
-        except (ObjectNotFound, RangeUnsatisfiable) as error:
-            # A part of this version exists: who has no such object or range now has another version, or none.
-            raise ObjectChanged(str(error)) from error
-        assert not isinstance(answer, NotModified)
-        if answer.metadata.etag != entry.metadata.etag or answer.metadata.size != entry.metadata.size:
-            answer.body.close()
-            raise ObjectChanged(
-                f"{entry.key} was {entry.metadata.etag} of {entry.metadata.size} bytes, is"
-                f" {answer.metadata.etag} of {answer.metadata.size}"
-            )
-        return answer
-
-    async def _pour(self, flight: Flight, answer: Answer) -> None:
-        offset = answer.start
-        while flight.mark < flight.stop:
-            data = await answer.body.read()
-            if not data:
-                return
-            if flight.first_byte_at is None:
-                flight.first_byte_at = self._supply.clock()
-            # Block by block: a flight may be split between two writes, never within one.
-            while flight.mark < min(flight.stop, offset + len(data)):
-                block = flight.mark // self._supply.block_size
-                end = min((block + 1) * self._supply.block_size, self._entry.metadata.size)
-                await self._write(flight, block, end, data[max(0, flight.mark - offset) : end - offset])
-            offset += len(data)
-
-    async def _write(self, flight: Flight, block: int, end: int, data: bytes) -> None:
-        """Bytes of one block, which ends at `end`: data first, then checksum and bit (I2)."""
-        entry = self._entry
-        assert entry.file is not None
-        # Charged from its first byte on, whatever comes of it: a reader may be sending what a dead flight left (I17).
-        flight.reserved -= self._supply.entries.charge(entry, block)
-        flight.checksum = await self._supply.store.write(entry.file, flight.mark, data, flight.checksum)
-        flight.mark += len(data)
-        if flight.mark == end:
-            self._supply.entries.commit(entry, block, flight.checksum)
-            flight.checksum = 0
-        self._wake(flight)
+    # --- the end of a flight -------------------------------------------------------------------------------
 
     def _land(self, flight: Flight, task: "asyncio.Task[None]") -> None:
         supply, entry = self._supply, self._entry
         ending, error = _outcome(task)
-        _close(flight)
+        close(flight)
         self._flights.remove(flight)
         supply.traffic.tasks.discard(task)
-        supply.traffic.running -= 1
+        supply.traffic.flights.discard(flight)
         supply.traffic.endings[ending] += 1
         if ending is Ending.UNSTORED:
             self._refused_at = supply.clock()
@@ -435,12 +336,7 @@ class Fill:
     def _launch_next(self) -> None:
         for demand in sorted(self._demands, key=lambda demand: not demand.is_waiting):
             self._launch_for(demand)
-        # A fill that goes on alone has done its work once its last flight is under way.
-        self._demands = [
-            demand
-            for demand in self._demands
-            if not (demand.is_background and self.covers(Span(demand.offset, demand.stop)))
-        ]
+        self._drop_background()
 
     def _wake(self, flight: Flight) -> None:
         for waiter, wait in list(self._waiters.items()):
@@ -493,10 +389,8 @@ class Fill:
                 supply.release(entry)
 
 
-def _close(flight: Flight) -> None:
-    if flight.answer is not None:
-        flight.answer.body.close()
-        flight.answer = None
+def _overlap(span: Span, flight: Flight) -> bool:
+    return span.start < flight.stop and flight.mark < span.stop
 
 
 def _outcome(task: "asyncio.Task[None]") -> tuple[Ending, ProxyError | None]:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Self
 
 from proxy.cache.entry import Entry
-from proxy.cache.fill import Demand, Fill
+from proxy.cache.fill import Fill
+from proxy.cache.flights import Demand
 from proxy.cache.store import StoredFile
 from proxy.errors import StoreError
 from proxy.http.cache_status import CacheStatus, Forward
@@ -45,9 +46,11 @@ class Reader:
         """The open file, as long as this reader is open; None where bytes pass through."""
         return self._entry.file
 
-    def ask_for(self, span: Span) -> None:
-        """What will be read next, in place of what was asked for before. The first call refines `status`: a fresh entry
-        that lacks some of the bytes is a partial hit.
+    def ask_for(self, span: Span, *, whole: bool = False) -> None:
+        """What will be read next, in place of what was asked for before; `whole`: the object as a whole, not a range of
+        it, which may be dropped at any time.
+
+        The first call refines `status`: a fresh entry that lacks some of the bytes is a partial hit.
         """
         if self._entry.file is None:
             if span.start < span.stop and self.status.hit:
@@ -64,7 +67,7 @@ class Reader:
                 stored=not self._entry.removed,
                 collapsed=fill.covers(span),
             )
-        self._demand = fill.join(span)
+        self._demand = fill.join(span, whole=whole)
 
     def holds(self, span: Span) -> bool:
         """Whether every byte is in the file already."""

@@ -11,7 +11,7 @@ import fcntl
 import logging
 import os
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -141,9 +141,12 @@ class Store:
             raise
         return StoredFile(name, fd)
 
-    async def write(self, file: StoredFile, offset: int, data: bytes, checksum: int) -> int:
-        """Write `data` at `offset`; returns the CRC-32 `checksum` continued over it."""
-        work = asyncio.ensure_future(self._run(_write, file.fd, offset, data, checksum))
+    async def write(self, file: StoredFile, offset: int, data: bytes, checksum: int, block_size: int) -> list[int]:
+        """Write `data` at `offset`. Returns the CRC-32 of what it holds of each block it touches, in order.
+
+        `checksum` is that of the first of these blocks up to `offset`; the result goes on from there.
+        """
+        work = asyncio.ensure_future(self._run(_write, file.fd, offset, data, checksum, block_size))
         try:
             return await asyncio.shield(work)
         except asyncio.CancelledError:
@@ -232,15 +235,24 @@ def _dispose(work: "asyncio.Future[T]") -> None:
         os.close(result.fd)
 
 
-def _write(fd: int, offset: int, data: bytes, checksum: int) -> int:
-    view = memoryview(data)
+def _write(fd: int, offset: int, data: bytes, checksum: int, block_size: int) -> list[int]:
+    view, at = memoryview(data), offset
     while view:
-        written = os.pwrite(fd, view, offset)
+        written = os.pwrite(fd, view, at)
         if not written:
             raise OSError(errno.EIO, "wrote nothing")
         view = view[written:]
-        offset += written
-    return zlib.crc32(data, checksum)
+        at += written
+    return list(_checksums(memoryview(data), offset, checksum, block_size))
+
+
+def _checksums(view: memoryview, offset: int, checksum: int, block_size: int) -> Iterator[int]:
+    while view:
+        in_block = block_size - offset % block_size
+        yield zlib.crc32(view[:in_block], checksum)
+        view = view[in_block:]
+        offset += in_block
+        checksum = 0
 
 
 def _checksum(fd: int, span: Span) -> int | None:

@@ -87,7 +87,7 @@ class Sender:
         if self._asked != span:
             self._asked = span
             self._ready = span.start
-            self._reader.ask_for(span)
+            self._reader.ask_for(span, whole=self._whole)
 
     async def _send_span(self, span: Span, request: web.BaseRequest, response: web.StreamResponse) -> None:
         self._ask_for(span)

@@ -18,7 +18,7 @@ from typing import Any, Literal, ParamSpec, Self, TypeVar
 
 from fakes import FakeClock, object_bytes
 
-from proxy.cache import fill
+from proxy.cache import delivery
 from proxy.cache.absences import Absences
 from proxy.cache.budget import Budget
 from proxy.cache.cache import Absent, Cache
@@ -26,7 +26,7 @@ from proxy.cache.disposal import Disposal
 from proxy.cache.entries import Entries, Policy
 from proxy.cache.entry import ENTRY_BYTES, Entry
 from proxy.cache.evictor import Evictor
-from proxy.cache.fill import Supply, Traffic
+from proxy.cache.flights import Supply, Traffic
 from proxy.cache.index import Index
 from proxy.cache.origin import Answer, NotModified
 from proxy.cache.reader import Reader
@@ -209,8 +209,9 @@ class WatchedStore(Store):
         super().__init__(root, clock)
         self.writes: list[tuple[int, int]] = []
         self.errors: deque[OSError | None] = deque()  # raised by the next writes, one each
+        self.hold: asyncio.Event | None = None  # what writes wait for
 
-    async def write(self, file: StoredFile, offset: int, data: bytes, checksum: int) -> int:
+    async def write(self, file: StoredFile, offset: int, data: bytes, checksum: int, block_size: int) -> list[int]:
         error = self.errors.popleft() if self.errors else None
         if error is not None:
 
@@ -218,8 +219,10 @@ class WatchedStore(Store):
                 raise error
 
             await self._run(fail)
+        if self.hold is not None:
+            await self.hold.wait()
         self.writes.append((offset, offset + len(data)))
-        return await super().write(file, offset, data, checksum)
+        return await super().write(file, offset, data, checksum, block_size)
 
     async def space_of(self, files: Iterable[Path]) -> int:
         del files  # the index is larger than the caches of these tests
@@ -292,10 +295,10 @@ class Rig:
         )  # fmt: skip
         self.complaints: list[dict[str, Any]] = []  # what asyncio would have logged: exceptions that nobody took
         self._is_closed = False
-        self._backoff = fill.BACKOFF
+        self._backoff = delivery.BACKOFF
 
     async def __aenter__(self) -> Self:
-        fill.BACKOFF = 0.0  # retries at once; the number of them is the same
+        delivery.BACKOFF = 0.0  # retries at once; the number of them is the same
         asyncio.get_running_loop().set_exception_handler(lambda _, context: self.complaints.append(context))
         return self
 
@@ -307,7 +310,7 @@ class Rig:
                 await self.close()
             else:
                 self.abandon()
-        fill.BACKOFF = self._backoff
+        delivery.BACKOFF = self._backoff
 
     async def close(self) -> None:
         """A clean stop, after which nothing is open."""
@@ -339,13 +342,14 @@ class Rig:
 
     async def get(self, start: int = 0, stop: int | None = None, key: ObjectKey = KEY) -> bytes:
         """What a client gets for `bytes=start-`, or of the whole object."""
-        with await self.reader(key, FromTo(start, stop) if start or stop else None) as reader:
-            return await self.read(reader, start, stop)
+        part = FromTo(start, stop) if start or stop else None
+        with await self.reader(key, part) as reader:
+            return await self.read(reader, start, stop, whole=part is None)
 
-    async def read(self, reader: Reader, start: int = 0, stop: int | None = None) -> bytes:
+    async def read(self, reader: Reader, start: int = 0, stop: int | None = None, *, whole: bool = False) -> bytes:
         """As `proxy/server/sending.py` reads: from the file, the rest straight from the origin if the disk fails."""
         span = Span(start, reader.metadata.size if stop is None else min(stop, reader.metadata.size))
-        reader.ask_for(span)
+        reader.ask_for(span, whole=whole)
         got = bytearray()
         offset = span.start
         while offset < span.stop:

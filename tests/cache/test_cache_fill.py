@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from cache_harness import BLOCK, KEY, PART, FakeOrigin, Rig, content, runs, turns
+from cache_harness import BLOCK, KEY, PART, TURNS, FakeOrigin, Rig, content, runs, turns
 
-from proxy.cache.fill import MAX_FAILURES, Ending
+from proxy.cache.delivery import MAX_FAILURES
+from proxy.cache.entry import ENTRY_BYTES
+from proxy.cache.flights import Ending
+from proxy.cache.origin import Answer
 from proxy.errors import (
     BodyTruncated,
     ObjectChanged,
@@ -22,6 +25,7 @@ from proxy.errors import (
     StoreError,
 )
 from proxy.http.ranges import FromTo, Span
+from proxy.keys import ObjectKey
 
 SIZE = 10 * BLOCK + 123
 
@@ -153,6 +157,205 @@ async def test_a_fast_part_is_not_split(tmp_path: Path) -> None:
         await rig.audit()
 
 
+async def test_a_part_is_never_split_within_a_write(tmp_path: Path) -> None:
+    """Pieces are written as they come, many blocks at once; a reader inside such a write waits for it, one behind it
+    gets a flight of its own, and nothing is written twice (I10).
+    """
+    async with Rig(tmp_path) as rig:
+        data = rig.origin.put(content(PART))
+        rig.origin.chunk = 3 * BLOCK
+        rig.store.hold = asyncio.Event()
+        first = asyncio.create_task(rig.get())
+        await turns()
+        rig.monotonic.now += 10.0  # slow enough for a split anywhere else
+        inside = asyncio.create_task(rig.get(2 * BLOCK + 5))
+        await turns()
+        assert (rig.traffic.split, rig.traffic.running) == (0, 1)
+        behind = asyncio.create_task(rig.get(3 * BLOCK + 5))
+        await turns()
+        assert (rig.traffic.split, rig.traffic.running) == (1, 2)
+        rig.store.hold.set()
+        assert [await task for task in (first, inside, behind)] == [data, data[2 * BLOCK + 5 :], data[3 * BLOCK + 5 :]]
+        await rig.audit()
+        assert sorted(rig.store.writes) == [(0, 3 * BLOCK), (3 * BLOCK, PART)]
+
+
+async def test_an_answer_is_adopted_for_what_is_missing_only(tmp_path: Path) -> None:
+    """Blocks that a flight has claimed already are not claimed again by an adopted answer (I10)."""
+    async with Rig(tmp_path) as rig:
+        data = rig.origin.put(content(3 * PART))
+        gate = rig.origin.gate(BLOCK + 5)
+        first = asyncio.create_task(rig.get(BLOCK, 2 * BLOCK))
+        await turns()
+        answer = await rig.origin.get(KEY, FromTo(0, PART))
+        assert isinstance(answer, Answer)
+        fill = rig.entry().fill
+        assert fill is not None
+        fill.adopt(answer)
+        assert sorted((flight.start, flight.stop) for flight in rig.traffic.flights) == [
+            (0, BLOCK), (BLOCK, 2 * BLOCK), (2 * BLOCK, PART)
+        ]  # fmt: skip
+        gate.set()
+        assert await first == data[BLOCK : 2 * BLOCK]
+        await rig.audit()
+        assert runs(rig.store.writes) == [(0, PART)]
+        assert await rig.get() == data
+        await rig.audit()
+
+
+@pytest.mark.parametrize(("start", "stop"), [(5, BLOCK), (BLOCK - 5, PART), (7, PART + 7), (2 * PART + 1, 3 * PART)])
+async def test_a_short_closed_range_takes_two_requests_at_most(tmp_path: Path, start: int, stop: int) -> None:
+    """A range of one part that ends before the object does is wanted whole: its blocks, few requests (I10)."""
+    async with Rig(tmp_path) as rig:
+        data = rig.origin.put(content(9 * PART))
+        await rig.get(8 * PART, 8 * PART + 1)
+        rig.origin.asked.clear()
+        assert await rig.get(start, stop) == data[start:stop]
+        await rig.audit()
+        assert runs(rig.origin.asked) == [(start // BLOCK * BLOCK, -(-stop // BLOCK) * BLOCK)]
+        assert len(rig.origin.asked) <= 2
+
+
+@pytest.mark.parametrize("count", [BLOCK // 2, 3 * BLOCK, 4 * PART, 30 * PART])
+async def test_a_dropped_open_range_costs_little_more_than_was_read(tmp_path: Path, count: int) -> None:
+    """Who asks for `bytes=N-` and leaves makes the origin send a sixth more than it read, and two blocks: even if
+    the origin is fast and the reader slow.
+    """
+    async with Rig(tmp_path, after_disconnect="auto", parallel_parts=8) as rig:
+        rig.origin.put(content(200 * PART))
+        start = 50 * PART + 5
+        with await rig.reader(part=FromTo(start, None)) as reader:
+            reader.ask_for(Span(start, 200 * PART))
+            offset = start
+            while offset < start + count:
+                offset = min(await reader.readable(offset), offset + BLOCK // 2)
+                await turns()
+        await rig.audit()
+        sent = sum(stop - start for start, stop in rig.origin.reads)
+        assert sent <= (offset - start) * 7 / 6 + 3 * BLOCK
+
+
+async def test_an_open_range_that_is_read_on_gets_several_parts_at_once(tmp_path: Path) -> None:
+    """After 32 parts' bytes, the reader of `bytes=N-` has more than one part ahead of it under way."""
+    async with Rig(tmp_path, after_disconnect="stop", parallel_parts=8) as rig:
+        rig.origin.put(content(100 * PART))
+        with await rig.reader(part=FromTo(0, None)) as reader:
+            reader.ask_for(Span(0, 100 * PART))
+            offset = 0
+            while offset < 32 * PART:
+                offset = await reader.readable(offset)
+            rig.origin.door = asyncio.Event()
+            waiting = asyncio.create_task(reader.readable(max(flight.stop for flight in rig.traffic.flights)))
+            await turns()
+            assert rig.traffic.running >= 3
+            rig.origin.door.set()
+            await waiting
+        await rig.audit()
+
+
+async def test_read_ahead_takes_a_quarter_of_the_budget_at_most(tmp_path: Path) -> None:
+    """What flights have reserved that no reader waits for, of all fills together, is a quarter of the cache at most;
+    a reader that waits gets its part all the same (I17).
+    """
+    other = KEY._replace(key="other")
+    async with Rig(tmp_path, max_size=128 * BLOCK, parallel_parts=8, read_ahead_limit=64) as rig:
+        data = [rig.origin.put(content(14 * PART, seed), key=key) for seed, key in enumerate((KEY, other))]
+        gates = [rig.origin.gate(part * PART + 5) for part in range(6, 13)]
+        reading = [asyncio.create_task(rig.get(key=key)) for key in (KEY, other)]
+        most = 0
+        for turn in range(2 * TURNS):
+            await asyncio.sleep(0)
+            most = max(most, reserved_ahead(rig, KEY) + reserved_ahead(rig, other))
+            assert most <= 32 * BLOCK, turn
+        assert most >= 20 * BLOCK, "there was read-ahead to bound"
+        assert await rig.get(13 * PART, 14 * PART) == data[0][13 * PART :]
+        for gate in gates:
+            gate.set()
+        assert list(await asyncio.gather(*reading)) == data
+        await rig.audit()
+
+
+def reserved_ahead(rig: Rig, key: ObjectKey) -> int:
+    entry = rig.entries.get(key)
+    if entry is None or entry.fill is None:
+        return 0
+    waits = [wait.offset for wait in entry.fill._waiters.values()]
+    idle = (each for each in entry.fill._flights if not any(each.start <= at < each.stop for at in waits))
+    return sum((flight.reserved for flight in idle), 0)
+
+
+def mp4(media: int, index: int) -> bytes:
+    """ftyp, free, mdat with `media` bytes, moov with `index`, as ffmpeg writes it."""
+    head = (24).to_bytes(4) + b"ftypisom" + bytes(12) + (8).to_bytes(4) + b"free"
+    filling = content(media + index)
+    media_data = (media + 8).to_bytes(4) + b"mdat" + filling[:media]
+    return head + media_data + (index + 8).to_bytes(4) + b"moov" + filling[media:]
+
+
+@pytest.mark.parametrize("whole", [True, False])
+async def test_the_index_of_an_mp4_is_fetched_with_its_head(tmp_path: Path, whole: bool) -> None:
+    """With the index behind the media data, head and tail are asked for before the middle, once each (I10)."""
+    async with Rig(tmp_path) as rig:
+        data = rig.origin.put(mp4(20 * PART + 99, PART))
+        with await rig.reader(part=None if whole else FromTo(0, None)) as reader:
+            assert await rig.read(reader, whole=whole) == data
+        await rig.audit()
+        first = PART if whole else BLOCK
+        tail = (20 * PART + 99) // BLOCK * BLOCK
+        assert rig.origin.asked[:2] == [(0, first), (tail, tail + PART)]
+        assert runs(rig.origin.reads) == [(0, len(data))]
+
+
+async def test_the_index_comes_with_the_head_however_long_the_rest_takes(tmp_path: Path) -> None:
+    """A player that reads the head of an MP4 has the index on disk before the middle has come."""
+    async with Rig(tmp_path) as rig:
+        data = rig.origin.put(mp4(20 * PART, BLOCK))
+        gate = rig.origin.gate(BLOCK)
+        playing = asyncio.create_task(rig.get())
+        await turns()
+        asked = rig.origin.gets
+        assert await rig.get(20 * PART + 40) == data[20 * PART + 40 :]
+        assert rig.origin.gets == asked
+        gate.set()
+        assert await playing == data
+        await rig.audit()
+
+
+async def test_the_index_is_not_given_up_for_another_reader(tmp_path: Path) -> None:
+    """With `auto`, the flight that brings the index goes on as long as the reader it was started for is there."""
+    async with Rig(tmp_path, after_disconnect="auto") as rig:
+        data = rig.origin.put(mp4(20 * PART, BLOCK))
+        gates = [rig.origin.gate(at) for at in (BLOCK, 20 * PART)]
+        playing = asyncio.create_task(rig.get())
+        await turns()
+        running = sorted((flight.start, flight.stop) for flight in rig.traffic.flights)
+        assert running[-1] == (20 * PART, len(data))
+        assert await rig.get(BLOCK - 5, BLOCK) == data[BLOCK - 5 : BLOCK]
+        await turns()
+        assert sorted((flight.start, flight.stop) for flight in rig.traffic.flights) == running
+        for gate in gates:
+            gate.set()
+        assert await playing == data
+        await rig.audit()
+
+
+@pytest.mark.parametrize("what", ["closed", "no room", "no index"])
+async def test_the_index_is_left_alone(tmp_path: Path, what: str) -> None:
+    """A reader of some bytes of the head causes no read-ahead at the tail; nor is it asked for where read-ahead has no
+    room, or where the object is no MP4.
+    """
+    async with Rig(tmp_path, after_disconnect="stop", read_ahead_limit=0 if what == "no room" else 8) as rig:
+        data = rig.origin.put(content(20 * PART) if what == "no index" else mp4(20 * PART, BLOCK))
+        gate = rig.origin.gate(2 * BLOCK)
+        with await rig.reader(part=FromTo(0, None)) as reader:
+            reader.ask_for(Span(0, BLOCK if what == "closed" else len(data)))
+            await reader.readable(0)
+            await turns()
+        gate.set()
+        await rig.audit()
+        assert max(stop for _, stop in rig.origin.asked) <= PART
+
+
 @pytest.mark.parametrize("cuts", [[1], [BLOCK], [BLOCK + 5], [5, BLOCK - 1, 2 * BLOCK + 1, SIZE - 1]])
 async def test_a_cut_body_costs_its_missing_bytes_only(tmp_path: Path, cuts: list[int]) -> None:
     """A body that ends early is continued where it ended; the reader does not notice (I3, I11)."""
@@ -222,7 +425,7 @@ async def test_bytes_granted_stay_right_when_their_flight_dies(tmp_path: Path) -
         cut = BLOCK + BLOCK // 2
         gate = rig.origin.gate(cut)
         with await rig.reader() as reader:
-            reader.ask_for(Span(0, PART))
+            reader.ask_for(Span(0, PART), whole=True)
             upto = 0
             while upto < cut:
                 upto = await reader.readable(upto)
@@ -284,23 +487,106 @@ async def test_a_reader_may_be_cancelled_anywhere(tmp_path: Path, after: int) ->
         assert runs(rig.origin.reads) == [(0, SIZE)]
 
 
-@pytest.mark.parametrize(("policy", "blocks"), [("finish", 12), ("auto", 4), ("stop", 1)])
+@pytest.mark.parametrize(("policy", "blocks"), [("finish", 12), ("auto", 2), ("stop", 1)])
 async def test_what_happens_to_a_fill_that_nobody_waits_for(
     tmp_path: Path, policy: Literal["finish", "stop", "auto"], blocks: int
 ) -> None:
-    """`finish` fetches what the reader had asked for; `auto`, below half of the object, what is under way; `stop`
-    nothing more. Bytes that came are kept (I12).
+    """`finish` fetches what the reader had asked for; `auto`, below half of the object, the rest of the block under
+    way; `stop` nothing more. Bytes that came are kept (I12), and what is not to come is given back at once (I17).
     """
     async with Rig(tmp_path, after_disconnect=policy, parallel_parts=1) as rig:
         rig.origin.put(content(3 * PART))
-        gate = rig.origin.gate(BLOCK)
+        gate = rig.origin.gate(BLOCK + 5)
+        rig.origin.gate(2 * BLOCK).set()  # no piece goes beyond it
         reading = asyncio.create_task(rig.get())
         await turns()
         reading.cancel()
         await turns()
+        if policy == "auto":
+            assert rig.budget.used == ENTRY_BYTES + 2 * BLOCK
+        gate.set()
+        await rig.audit(begun=BLOCK if policy == "stop" else 0)
+        assert rig.entry().present.bit_count() == blocks
+        assert max(stop for _, stop in rig.origin.reads) == (BLOCK + 5 if policy == "stop" else blocks * BLOCK)
+
+
+@pytest.mark.parametrize("at", [0, BLOCK])
+async def test_auto_cancels_a_flight_that_has_no_block_begun(tmp_path: Path, at: int) -> None:
+    """Nothing more is fetched for a reader that left, where its flight has no byte yet, or stands at a block's end."""
+    async with Rig(tmp_path, after_disconnect="auto", parallel_parts=1) as rig:
+        rig.origin.put(content(9 * PART))
+        gate = rig.origin.gate(at)
+        reading = asyncio.create_task(rig.get())
+        await turns()
+        reading.cancel()
+        await turns()
+        assert (rig.traffic.running, rig.origin.bodies) == (0, 0)
         gate.set()
         await rig.audit()
-        assert rig.entry().present.bit_count() == blocks
+        assert rig.entry().present.bit_count() == at // BLOCK
+        assert rig.traffic.endings[Ending.ABANDONED] == 1
+
+
+async def test_a_reader_that_leaves_takes_its_read_ahead_along(tmp_path: Path) -> None:
+    """With `auto`, flights that only served one reader end when it leaves, although another reads elsewhere; that
+    one's flights go on (I12).
+    """
+    async with Rig(tmp_path, after_disconnect="auto", parallel_parts=4) as rig:
+        data = rig.origin.put(content(40 * PART))
+        far = 30 * PART
+        gates = [rig.origin.gate(at) for at in (5, PART + 5, far + 5)]
+        leaving = asyncio.create_task(rig.get())
+        staying = asyncio.create_task(rig.get(far, far + PART))
+        await turns()
+        assert {flight.start for flight in rig.traffic.flights} == {0, PART, far}
+        leaving.cancel()
+        await turns()
+        left = [(0, BLOCK), (PART, PART + BLOCK), (far, far + PART)]
+        assert sorted((flight.start, flight.stop) for flight in rig.traffic.flights) == left
+        for gate in gates:
+            gate.set()
+        assert await staying == data[far : far + PART]
+        await rig.audit()
+        assert runs(rig.store.writes) == left
+
+
+async def test_a_flight_that_another_reader_needs_goes_on(tmp_path: Path) -> None:
+    """With `auto`, the reader that a part was fetched for leaves; one that waits further on in it still gets it from
+    there (I12).
+    """
+    async with Rig(tmp_path, after_disconnect="auto") as rig:
+        data = rig.origin.put(content(PART * 9))
+        gate = rig.origin.gate(BLOCK + 5)
+        leaving = asyncio.create_task(rig.get(0, PART))
+        await turns()
+        staying = asyncio.create_task(rig.get(3 * BLOCK, PART))
+        await turns()
+        leaving.cancel()
+        await turns()
+        gate.set()
+        assert await staying == data[3 * BLOCK : PART]
+        await rig.audit()
+        assert rig.origin.asked == [(0, PART)]
+        assert runs(rig.store.writes) == [(0, PART)]
+
+
+async def test_a_reader_that_comes_while_a_flight_is_cut_short_gets_all(tmp_path: Path) -> None:
+    """What was cut off a flight is fetched for whoever comes next, by a flight of its own, and nothing twice (I10)."""
+    async with Rig(tmp_path, after_disconnect="auto") as rig:
+        data = rig.origin.put(content(3 * PART))
+        gate = rig.origin.gate(BLOCK + 5)
+        rig.origin.gate(2 * BLOCK).set()  # no piece goes beyond it
+        leaving = asyncio.create_task(rig.get())
+        await turns()
+        leaving.cancel()
+        await turns()
+        again = asyncio.create_task(rig.get())
+        await turns()
+        gate.set()
+        assert await again == data
+        await rig.audit()
+        assert runs(rig.store.writes) == [(0, 3 * PART)]
+        assert runs(rig.origin.reads) == [(0, 3 * PART)]
 
 
 async def test_auto_finishes_an_object_that_is_half_there(tmp_path: Path) -> None:
@@ -356,7 +642,7 @@ async def test_a_flight_cancelled_before_it_began_ends_all_the_same(tmp_path: Pa
         assert await rig.get(0, PART) == data[:PART]
         await turns()
         with await rig.reader() as reader:
-            reader.ask_for(Span(0, 3 * PART))
+            reader.ask_for(Span(0, 3 * PART), whole=True)
             assert await reader.readable(BLOCK) == PART
             assert rig.traffic.running == 1, "read-ahead has begun"
         await rig.audit()

@@ -61,7 +61,7 @@ class World:
                 span = FromTo(0).within(len(data)) if part is None else part.within(len(data))
                 if span is None:
                     return
-                got = await self.rig.read(reader, span.start, span.stop)
+                got = await self.rig.read(reader, span.start, span.stop, whole=part is None)
                 assert got == data[span.start : span.stop], f"version purity (I1): {key} {reader.metadata.etag}"
                 self.reads += 1
         except OriginError:

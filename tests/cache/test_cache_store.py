@@ -44,17 +44,19 @@ def on_disk(file: StoredFile) -> int:
 
 
 async def test_what_is_written_is_read_back(tmp_path: Path) -> None:
-    """Bytes go to their offsets; the checksum continues from piece to piece and equals that of the file's bytes."""
+    """Bytes go to their offsets; each block has a checksum, which goes on from piece to piece and equals that of the
+    file's bytes (I2).
+    """
     data = random.Random(1).randbytes(2 * BLOCK)
     async with opened(tmp_path) as store:
         file = await store.create(3 * BLOCK)
         assert os.fstat(file.fd).st_size == 3 * BLOCK
         assert on_disk(file) == 0
-        half = await store.write(file, BLOCK, data[:1000], 0)
-        whole = await store.write(file, BLOCK + 1000, data[1000:], half)
-        assert whole == zlib.crc32(data)
+        (half,) = await store.write(file, BLOCK, data[:1000], 0, BLOCK)
+        sums = await store.write(file, BLOCK + 1000, data[1000:], half, BLOCK)
+        assert sums == [zlib.crc32(data[:BLOCK]), zlib.crc32(data[BLOCK:])]
         assert os.pread(file.fd, 2 * BLOCK, BLOCK) == data
-        assert await store.checksum(file, Span(BLOCK, 3 * BLOCK)) == whole
+        assert await store.checksum(file, Span(BLOCK, 3 * BLOCK)) == zlib.crc32(data)
         assert await store.checksum(file, Span(BLOCK, 3 * BLOCK + 1)) is None
         await store.close_file(file)
 
@@ -77,7 +79,7 @@ async def test_punching_frees_the_disk(tmp_path: Path) -> None:
     """Punched bytes read as zeros, their neighbours stay, and the file system has the space again (I17)."""
     async with opened(tmp_path) as store:
         file = await store.create(4 * BLOCK)
-        await store.write(file, 0, b"x" * 4 * BLOCK, 0)
+        await store.write(file, 0, b"x" * 4 * BLOCK, 0, BLOCK)
         assert on_disk(file) == 4 * BLOCK
         await store.punch(file, Span(BLOCK, 3 * BLOCK))
         assert on_disk(file) == 2 * BLOCK
@@ -91,7 +93,7 @@ async def test_a_file_is_opened_again(tmp_path: Path) -> None:
     """A file of the size that the index says opens with its bytes; of any other size, or gone, it does not."""
     async with opened(tmp_path) as store:
         file = await store.create(3 * BLOCK)
-        await store.write(file, 0, b"y" * 3 * BLOCK, 0)
+        await store.write(file, 0, b"y" * 3 * BLOCK, 0, BLOCK)
         await store.close_file(file)
         again = await store.open_file(file.name, 3 * BLOCK, None)
         assert again is not None
@@ -111,7 +113,7 @@ async def test_opening_after_a_kill_frees_what_is_not_known(tmp_path: Path) -> N
     """After an unclean stop the bytes beside the known ones are given back to the disk, the known ones stay (I17)."""
     async with opened(tmp_path) as store:
         file = await store.create(5 * BLOCK + 7)
-        await store.write(file, 0, b"z" * (5 * BLOCK + 7), 0)
+        await store.write(file, 0, b"z" * (5 * BLOCK + 7), 0, BLOCK)
         await store.close_file(file)
         known = [Span(BLOCK, 2 * BLOCK), Span(5 * BLOCK, 5 * BLOCK + 7)]
         again = await store.open_file(file.name, 5 * BLOCK + 7, known)
@@ -126,7 +128,7 @@ async def test_removing_leaves_open_readers_alone(tmp_path: Path) -> None:
     """An unlinked file can be read from its descriptor until that is closed (I18)."""
     async with opened(tmp_path) as store:
         file = await store.create(10)
-        await store.write(file, 0, b"0123456789", 0)
+        await store.write(file, 0, b"0123456789", 0, BLOCK)
         await store.remove(file.name)
         assert os.pread(file.fd, 10, 0) == b"0123456789"
         await store.close_file(file)
@@ -201,7 +203,7 @@ async def test_a_failed_disk_is_left_alone_for_a_while(
         with monkeypatch.context() as broken:
             broken.setattr(os, "pwrite", pwrite)
             with pytest.raises(StoreError, match=os.strerror(number)):
-                await store.write(file, 0, b"data", 0)
+                await store.write(file, 0, b"data", 0, BLOCK)
         assert not store.is_usable
         assert store.failures == 1
         with pytest.raises(StoreError):
@@ -210,7 +212,7 @@ async def test_a_failed_disk_is_left_alone_for_a_while(
         assert not store.is_usable
         clock.now += 0.01
         assert store.is_usable
-        await store.write(file, 0, b"data", 0)
+        await store.write(file, 0, b"data", 0, BLOCK)
         await store.close_file(file)
         await store.close_file(await store.create(1))
 
@@ -222,12 +224,12 @@ async def test_a_write_is_repeated_until_all_of_it_is_there(tmp_path: Path, monk
         file = await store.create(BLOCK)
         with monkeypatch.context() as slow:
             slow.setattr(os, "pwrite", lambda fd, data, offset: real(fd, data[:7], offset))
-            assert await store.write(file, 3, bytes(range(100)), 0) == zlib.crc32(bytes(range(100)))
+            assert await store.write(file, 3, bytes(range(100)), 0, BLOCK) == [zlib.crc32(bytes(range(100)))]
         assert os.pread(file.fd, 100, 3) == bytes(range(100))
         with monkeypatch.context() as stuck:
             stuck.setattr(os, "pwrite", lambda *_: 0)
             with pytest.raises(StoreError):
-                await store.write(file, 0, b"x", 0)
+                await store.write(file, 0, b"x", 0, BLOCK)
         await store.close_file(file)
 
 
@@ -285,7 +287,7 @@ async def test_a_cancelled_write_has_ended_when_its_caller_goes_on(
     monkeypatch.setattr(os, "pwrite", pwrite)
     async with opened(tmp_path) as store:
         file = await store.create(10)
-        work = asyncio.create_task(store.write(file, 0, b"data", 0))
+        work = asyncio.create_task(store.write(file, 0, b"data", 0, BLOCK))
         await asyncio.to_thread(begun.wait, 10)
         for _ in range(times):
             work.cancel()

@@ -93,12 +93,12 @@ async def test_disk_fills_up_in_the_middle(proxy: Proxy, s3: S3, monkeypatch: py
     s3.put("x", body)
     write, count = store._write, 0
 
-    def fail_after(fd: int, offset: int, data: bytes, checksum: int) -> int:
+    def fail_after(fd: int, offset: int, data: bytes, checksum: int, block_size: int) -> list[int]:
         nonlocal count
         count += 1
         if count > after:
             raise OSError(errno.ENOSPC, "no space left on device")
-        return write(fd, offset, data, checksum)
+        return write(fd, offset, data, checksum, block_size)
 
     monkeypatch.setattr(store, "_write", fail_after)
     answer = await proxy.get("/x")

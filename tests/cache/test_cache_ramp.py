@@ -1,0 +1,94 @@
+"""The ramp: what an abandoned read costs, and how soon a steady one is served by several parts."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.cache.ramp import Ramp
+from proxy.http.ranges import Span
+
+KIB, MIB = 1 << 10, 1 << 20
+USUAL = Ramp(256 * KIB, 8 * MIB, 8)
+
+ramps = st.builds(
+    lambda block, blocks, parallel: Ramp(block, block * blocks, parallel),
+    st.sampled_from([64 * KIB, 256 * KIB, MIB, 16 * MIB]),
+    st.integers(1, 64),
+    st.integers(1, 16),
+)
+
+
+@pytest.mark.parametrize(
+    ("read", "window", "part"),
+    [
+        (0, 256 * KIB, 512 * KIB),
+        (1, 256 * KIB, 256 * KIB),
+        (2 * MIB, 256 * KIB, 256 * KIB),
+        (8 * MIB, MIB, 256 * KIB),
+        (32 * MIB, 4 * MIB, 1280 * KIB),
+        (256 * MIB, 32 * MIB, 8 * MIB),
+        (1 << 40, 64 * MIB, 8 * MIB),
+    ],
+)
+def test_a_careful_reader_with_the_usual_settings(read: int, window: int, part: int) -> None:
+    """A reader of an open-ended range begins with little and gets to the same limit as every other."""
+    pace = USUAL.pace(read, is_eager=False)
+    assert (pace.window, pace.part) == (window, part)
+
+
+@pytest.mark.parametrize(
+    ("read", "window"), [(0, 8 * MIB), (4 * MIB, 8 * MIB), (16 * MIB, 32 * MIB), (1 << 40, 64 * MIB)]
+)
+def test_an_eager_reader_with_the_usual_settings(read: int, window: int) -> None:
+    """A reader of a whole object gets whole parts, and twice what it read ahead, as far as parts may run at once."""
+    pace = USUAL.pace(read, is_eager=True)
+    assert (pace.window, pace.part) == (window, 8 * MIB)
+
+
+@given(ramps, st.integers(1, 1 << 44))
+def test_what_a_careful_reader_leaves_behind(ramp: Ramp, read: int) -> None:
+    """All that can be under way when it leaves is a sixth of what it read, or two blocks; never more than the limit."""
+    pace = ramp.pace(read, is_eager=False)
+    assert pace.window + pace.part <= max(read / 6, 2 * ramp.block_size, read / 8 + ramp.block_size)
+    assert pace.part % ramp.block_size == 0
+    assert ramp.block_size <= pace.part <= ramp.part_size
+    assert ramp.block_size <= pace.window <= ramp.part_size * ramp.parallel_parts
+
+
+@given(ramps, st.integers(0, 1 << 44), st.integers(0, 1 << 40), st.booleans())
+def test_who_reads_on_gets_no_less(ramp: Ramp, read: int, more: int, is_eager: bool) -> None:
+    """The window only grows with what was read, and an eager reader's is never smaller than a careful one's."""
+    assert ramp.pace(read + more, is_eager=is_eager).window >= ramp.pace(read, is_eager=is_eager).window
+    assert ramp.pace(read, is_eager=True).window >= ramp.pace(read, is_eager=False).window
+
+
+def test_several_parts_are_under_way_after_32_mib() -> None:
+    """Who has read 32 MiB of an open-ended range has three parts ahead of it at least, and so does not stall."""
+    pace = USUAL.pace(32 * MIB, is_eager=False)
+    assert pace.window // pace.part >= 3
+
+
+@given(ramps)
+def test_the_first_part_is_whole_blocks(ramp: Ramp) -> None:
+    """What is asked for first is a block at least, a part at most, and no more than half a MiB beside the block."""
+    assert ramp.first % ramp.block_size == 0
+    assert ramp.block_size <= ramp.first <= max(ramp.block_size, min(512 * KIB, ramp.part_size))
+
+
+SIZE = 1 << 31
+
+
+@pytest.mark.parametrize(
+    ("span", "is_short"),
+    [
+        (Span(5, 5 + 2 * MIB), True),
+        (Span(0, 8 * MIB), True),
+        (Span(0, 8 * MIB + 1), False),
+        (Span(SIZE - 2 * MIB, SIZE), True),  # an index at the end
+        (Span(SIZE - 8 * MIB, SIZE), False),  # may be open-ended
+        (Span(0, SIZE), False),
+    ],
+)
+def test_short_ranges_are_wanted_whole(span: Span, is_short: bool) -> None:
+    """A range of a part at most, with an end of its own, is fetched in one piece."""
+    assert USUAL.is_short(span, SIZE) == is_short
