@@ -52,7 +52,6 @@ class SlowClient(ProxyError):
 
 # The first class that fits counts. `None` as message: the exception's own, which holds nothing but the client's input.
 _TABLE: tuple[tuple[type[ProxyError], int, str | None], ...] = (
-    (BadFraming, 400, None),
     (BadPath, 400, None),
     (BadQuery, 400, None),
     (NoSuchMount, 404, None),
@@ -112,6 +111,8 @@ def answer(error: ProxyError, exchange: Exchange) -> web.Response:
 
 
 def _row(error: ProxyError) -> tuple[int, str | None]:
+    if isinstance(error, BadFraming):
+        return error.status, None
     return next((status, text) for kind, status, text in _TABLE if isinstance(error, kind))
 
 

@@ -166,7 +166,6 @@ async def test_no_mount(start: StartProxy, s3: S3) -> None:
         ("DELETE", "/ro/x", "GET, HEAD, OPTIONS"),
         ("POST", "/ro/", "GET, HEAD, OPTIONS"),
         ("PATCH", "/x", "GET, HEAD, PUT, POST, DELETE, OPTIONS"),
-        ("TRACE", "/x", "GET, HEAD, PUT, POST, DELETE, OPTIONS"),
         ("PROPFIND", "/x", "GET, HEAD, PUT, POST, DELETE, OPTIONS"),
         ("POST", "/x", "GET, HEAD, PUT, DELETE, OPTIONS"),  # POST goes to folders
     ],
@@ -182,13 +181,3 @@ async def test_method_not_allowed(start: StartProxy, s3: S3, method: str, target
     answer = await proxy.ask(method, target)
     assert (answer.status, answer.headers["Allow"]) == (405, allow)
     assert proxy.relay.seen == []
-
-
-async def test_connect_and_upgrade_get_nowhere(proxy: Proxy, s3: S3) -> None:
-    """No tunnels (I24): CONNECT is refused, Upgrade ignored."""
-    s3.put("x", b"data")
-    async with proxy.connection() as connection:
-        await connection.send(b"CONNECT example.test:443 HTTP/1.1\r\nHost: example.test:443\r\n\r\n")
-        assert (await connection.answer()).status in (400, 405)
-    answer = await proxy.get("/x", Upgrade="websocket", Connection="Upgrade")
-    assert (answer.status, answer.body) == (200, b"data")
