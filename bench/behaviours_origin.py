@@ -238,8 +238,9 @@ def _version_asked(asked: Asked, thing: Thing) -> int:
 def _read(asked: Asked, thing: Thing) -> Head:
     """S3 GetObject and HeadObject: RFC 9110 sections 13 and 14, as far as S3 goes."""
     field_of = asked.fields.get
-    etag = thing.etag(_version_asked(asked, thing))
-    fields = {**_common(), "ETag": etag, "Last-Modified": thing.last_modified, "Accept-Ranges": "bytes", **thing.fields}
+    version = _version_asked(asked, thing)
+    etag = thing.etag(version)
+    fields = {**_common(), "ETag": etag, "x-amz-version-id": str(version), "Last-Modified": thing.last_modified, "Accept-Ranges": "bytes", **thing.fields}
     if not thing.last_modified:
         del fields["Last-Modified"]
     disposition = parse_qs(urlsplit(asked.target).query).get("response-content-disposition")
