@@ -240,7 +240,14 @@ def _read(asked: Asked, thing: Thing) -> Head:
     field_of = asked.fields.get
     version = _version_asked(asked, thing)
     etag = thing.etag(version)
-    fields = {**_common(), "ETag": etag, "x-amz-version-id": str(version), "Last-Modified": thing.last_modified, "Accept-Ranges": "bytes", **thing.fields}
+    fields = {
+        **_common(),
+        "ETag": etag,
+        "x-amz-version-id": str(version),
+        "Last-Modified": thing.last_modified,
+        "Accept-Ranges": "bytes",
+        **thing.fields,
+    }
     if not thing.last_modified:
         del fields["Last-Modified"]
     disposition = parse_qs(urlsplit(asked.target).query).get("response-content-disposition")
