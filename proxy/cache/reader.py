@@ -56,9 +56,6 @@ class Reader:
             if span.start < span.stop and self.status.hit:
                 self.status = CacheStatus(Forward.MISS, ttl=self.status.ttl)
             return
-        if self._demand is not None and self._fill is not None:
-            self._fill.leave(self._demand)
-            self._demand = None
         fill = self._fill = self._lender.fill_of(self._entry)
         if self.status.hit and fill.readable(span.start, span.stop) < span.stop:
             self.status = CacheStatus(
@@ -67,7 +64,10 @@ class Reader:
                 stored=not self._entry.removed,
                 collapsed=fill.covers(span),
             )
-        self._demand = fill.join(span, whole=whole)
+        before, self._demand = self._demand, fill.join(span, whole=whole)
+        if before is not None:
+            # Only now: what the next span needs is not given up with the one before.
+            fill.leave(before)
 
     def holds(self, span: Span) -> bool:
         """Whether every byte is in the file already."""

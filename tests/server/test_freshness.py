@@ -256,3 +256,30 @@ async def test_client_no_cache_where_it_is_honoured(start: StartProxy, s3: S3) -
     s3.put("x", b"new")
     assert (await proxy.get("/x")).body == b"old"
     assert (await proxy.get("/x", Cache_Control="no-cache")).body == b"new"
+
+
+@pytest.mark.parametrize(
+    ("targeted", "control", "ttl"),
+    [
+        ({"cdn-cache-control": "max-age=77"}, "no-store", 77),  # RFC 9213 section 2.2
+        ({"cdn-cache-control": "max-age=77"}, "max-age=5", 77),
+        ({"cdn-cache-control": "max-age=, ?"}, "max-age=5", 5),  # section 2.1: no structured field, ignored
+        ({"surrogate-control": "max-age=66+10"}, "max-age=5", 66),
+        ({"cdn-cache-control": "max-age=77", "surrogate-control": "max-age=66"}, "max-age=5", 77),
+    ],
+)
+async def test_targeted_fields(proxy: Proxy, s3: S3, targeted: dict[str, str], control: str, ttl: int) -> None:
+    """What an object says to caches of our kind counts before what it says to all; clients see both as they are."""
+    s3.put("x", b"data", CacheControl=control, Metadata=targeted)
+    await proxy.get("/x")
+    answer = await proxy.get("/x")
+    assert (answer.cache_status, answer.headers["Cache-Control"]) == (f"hit; ttl={ttl}", control)
+    assert {name: answer.headers[f"x-amz-meta-{name}"] for name in targeted} == targeted
+
+
+async def test_targeted_no_store(proxy: Proxy, s3: S3) -> None:
+    """RFC 9213 section 2.2: `no-store` for us is obeyed, however long others may keep it."""
+    s3.put("x", b"data", CacheControl="max-age=300", Metadata={"cdn-cache-control": "no-store"})
+    for _ in range(2):
+        assert (await proxy.get("/x")).cache_status.startswith("fwd=miss")
+    assert proxy.figures["entries"] == 0

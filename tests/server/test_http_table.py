@@ -49,8 +49,8 @@ def check(row: Row, state: str, answer: Answer) -> None:
 
 
 async def test_cold_and_warm(proxy: Proxy, s3: S3) -> None:
-    """Every row, for an object that is unknown, known by its metadata only, half there, and all there; then HEAD, for
-    which a range counts for nothing (RFC 9110 section 14.2). No block is asked for twice (I10).
+    """Every row, for an object that is unknown, known by its metadata only, half there, and all there, where no byte
+    is fetched again; then HEAD, for which a range counts for nothing (RFC 9110 section 14.2).
     """
     s3.put("x", BODY)
     for row in ROWS:
