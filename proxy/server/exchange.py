@@ -28,6 +28,9 @@ class Exchange:
     fault: str | None = None
     marks: dict[str, float] = field(default_factory=dict)
 
+    def spent(self, phase: str, seconds: float) -> None:
+        self.marks[phase] = self.marks.get(phase, 0.0) + seconds
+
     def headers(self) -> CIMultiDict[str]:
         """What every answer carries, whatever it says."""
         headers = CIMultiDict({"Server": "bucketfront", "Via": VIA, "Cache-Status": str(self.status)})

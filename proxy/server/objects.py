@@ -116,7 +116,7 @@ class Objects:
                 revalidate=wanted.revalidate,
                 only_if_cached=wanted.only_if_cached,
             )
-            exchange.marks["lookup"] = asyncio.get_running_loop().time() - began
+            exchange.spent("lookup", asyncio.get_running_loop().time() - began)
             if isinstance(found, Absent):
                 exchange.status = found.status
                 return None
@@ -164,7 +164,7 @@ class Objects:
         try:
             began = asyncio.get_running_loop().time()
             await sender.begin()
-            exchange.marks["wait"] = asyncio.get_running_loop().time() - began
+            exchange.spent("wait", asyncio.get_running_loop().time() - began)
             exchange.status = reader.status
             headers = _headers(made, exchange, age)
             response = web.StreamResponse(status=made.status, headers=headers)
