@@ -124,7 +124,7 @@ async def test_slow_down(proxy: Proxy) -> None:
     seen = len(proxy.relay.seen)
     for number in range(10):
         assert (await proxy.get(f"/y{number}")).status in (502, 503)
-    assert len(proxy.relay.seen) - seen <= 2  # a probe or two
+    assert len(proxy.relay.seen) - seen <= 5  # a probe now and then; 30 attempts without the breaker
 
 
 async def test_metrics_tell(proxy: Proxy) -> None:
