@@ -188,6 +188,8 @@ class Connection(RequestHandler):
     async def _is_drained(self, request: web.BaseRequest) -> bool:
         """Whether the request's body is over, now or soon and after few bytes."""
         body, left = request.content, MAX_DRAIN
+        if body.is_eof():
+            return True
         if (request.content_length or 0) - body.total_bytes > left:
             return False
         try:
