@@ -4,7 +4,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from aiohttp import hdrs, web
 from multidict import CIMultiDict
@@ -26,6 +26,7 @@ from proxy.server.selection import Candidate, candidates, error_document
 from proxy.server.sending import Sender
 
 RESTARTS = 3  # versions that may go by before the head is sent
+SLOW = 1.0  # seconds after which a path whose first object could not be had is answered from the cache or not at all
 REDIRECT_AGE = 60  # seconds that a browser may remember that a folder's path wants its "/"
 
 log = logging.getLogger("bucketfront.server")
@@ -82,17 +83,17 @@ class Objects:
         # Who says what the coding is, by query, means the object itself.
         says_coding = any(name == hdrs.CONTENT_ENCODING for name, _ in wanted.query.overrides)
         accept_encoding = None if says_coding else _joined(request, hdrs.ACCEPT_ENCODING)
-        choice = candidates(route, wanted.query.version, accept_encoding)
         first_status = None
-        for candidate in choice:
+        for candidate in candidates(route, wanted.query.version, accept_encoding):
             try:
                 response = await self._from(exchange, route, candidate, wanted)
             except (AccessDenied, NotCached, OriginUnavailable) as error:
-                if candidate is choice[-1]:
-                    raise failure or error from None
                 # S3 says 403 in place of 404 to whoever may not list the bucket; and what is not cached must not be
                 # in the way of what is.
                 failure = failure or error
+                if asyncio.get_running_loop().time() - exchange.started > SLOW:
+                    # One deadline for all of them: the origin is not waited for again.
+                    wanted = replace(wanted, only_if_cached=True)
                 continue
             if response is not None:
                 return response

@@ -2,6 +2,7 @@
 precompressed siblings, others as well.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from proxy.errors import BadPath
@@ -25,27 +26,28 @@ class Candidate:
     is_folder: bool = False
 
 
-def candidates(route: Route, version: str | None, accept_encoding: str | None) -> list[Candidate]:
-    """At least one. Raises BadPath."""
+def candidates(route: Route, version: str | None, accept_encoding: str | None) -> Iterator[Candidate]:
+    """At least one; each is made when its turn comes, and most paths need the first only. Raises BadPath."""
     if version is not None:
         key = route.key()._replace(version=version)
-        return [Candidate(key, key.key)]
+        yield Candidate(key, key.key)
+        return
     site = route.mount.site
     if site is None:
-        return _with_siblings(route, route.octets, accept_encoding)
+        yield from _with_siblings(route, route.octets, accept_encoding)
+        return
     is_folder = not route.octets or route.octets.endswith(b"/")
     index = site.index.encode()
-    found = _with_siblings(route, route.octets + index if is_folder else route.octets, accept_encoding)
+    yield from _with_siblings(route, route.octets + index if is_folder else route.octets, accept_encoding)
     if not is_folder:
         for extension in site.try_extensions:
-            found += _unless_too_long(route, route.octets + extension.encode(), accept_encoding)
+            yield from _unless_too_long(route, route.octets + extension.encode(), accept_encoding)
         # A Location that begins with two slashes would name another host.
         if site.redirect_folders and not route.path.startswith(b"//"):
             for folder in _unless_too_long(route, route.octets + b"/" + index, None):
-                found.append(replace(folder, is_folder=True))
+                yield replace(folder, is_folder=True)
     if site.fallback is not None:
-        found += _with_siblings(route, site.fallback.encode(), accept_encoding)
-    return found
+        yield from _with_siblings(route, site.fallback.encode(), accept_encoding)
 
 
 def error_document(route: Route, status: int) -> ObjectKey | None:

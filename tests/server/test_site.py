@@ -1,10 +1,13 @@
 """A bucket as a web site: index, folders, extensions, fallback, error documents, precompressed siblings."""
 
+import asyncio
 from typing import Any
 
 import pytest
 from proxy_under_test import BLOCK, S3, Proxy, StartProxy, pattern
 from relay import Seen, canned
+
+from proxy.server import objects
 
 SITE = {"try_extensions": [".html"], "errors": {"404": "404.html", "503": "down.html"}}
 
@@ -206,3 +209,23 @@ async def test_sibling_of_what_is_down(packed: Proxy) -> None:
     packed.relay.on_request = fail
     answer = await packed.ask("GET", "/b.css", {"Accept-Encoding": "br"})
     assert (answer.status, answer.body) == (200, b"plain style")
+
+
+async def test_a_dead_origin_is_waited_for_once(start: StartProxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many documents a path may show, an origin that does not answer costs one deadline (I20)."""
+    monkeypatch.setattr(objects, "SLOW", 0.2)
+    timeouts = {"connect_timeout": "100ms", "read_timeout": "300ms"}
+    site = {"try_extensions": [".html", ".htm"], "fallback": "app.html"}
+    proxy = await start(origin=timeouts, mounts=[_mount(s3, site=site, precompressed=["br"])])
+    s3.put("app.html", b"app")
+    assert (await proxy.get("/")).status == 200
+
+    async def stall(_: Seen) -> bytes | None:
+        await asyncio.Event().wait()
+        return None
+
+    proxy.relay.on_request = stall
+    proxy.relay.reset()
+    answer = await proxy.ask("GET", "/about.css", {"Accept-Encoding": "br"})
+    assert (answer.status, answer.body) == (200, b"app")
+    assert {seen.target.rpartition("/")[2] for seen in proxy.relay.seen} == {"about.css.br"}
