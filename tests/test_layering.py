@@ -30,7 +30,7 @@ DOORS = {
     ("server", "cache"): {"proxy.cache.cache"},  # the one door
     ("admin", "cache"): {"proxy.cache.cache"},
 }
-PURE = ("http/*.py", "keys.py", "errors.py", "cache/blocks.py", "cache/budget.py")
+PURE = ("http/*.py", "keys.py", "errors.py", "cache/blocks.py", "cache/budget.py", "cache/ramp.py", "cache/mp4.py")
 PURE_MAY_USE = ("proxy.http", "proxy.keys", "proxy.errors")
 # Of the standard library: what does I/O or waits. Of `time` the arithmetic is fine, the clocks are not.
 IMPURE = {"asyncio", "io", "os", "pathlib", "shutil", "socket", "sqlite3", "ssl", "subprocess", "tempfile", "threading"}
@@ -112,7 +112,7 @@ def test_imports_point_upward(path: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted(path for glob in PURE for path in PROXY.glob(glob)), ids=name_of)
 def test_pure_modules(path: Path) -> None:
-    """The rules of HTTP, keys, blocks and the budget do no I/O, do not wait and read no clock."""
+    """The rules of HTTP, keys, blocks, the budget, read-ahead and MP4's boxes do no I/O, do not wait and read no clock."""
     assert impurities(path.read_text()) == []
 
 

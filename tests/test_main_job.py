@@ -105,10 +105,10 @@ def test_playlist_and_its_segments(running: Running) -> None:
     assert len(names) > 3
     for name in names:
         assert running.ask("GET", f"/hls/{name}").body == (MEDIA / "hls" / name).read_bytes()
-    again = running.ask("GET", "/hls/index.m3u8")
-    ttl = re.search(r"ttl=(\d+)", again.headers["Cache-Status"])
-    assert ttl is not None
-    assert int(ttl[1]) <= 2  # the rule of proxy.yaml for playlists
+    status = running.ask("GET", "/hls/index.m3u8").headers["Cache-Status"]
+    ttl = re.search(r"hit; ttl=(\d+)", status)
+    # The built-in rule for playlists: 2 s, which a slow machine may need for the segments.
+    assert "fwd=stale" in status if ttl is None else int(ttl[1]) <= 2
 
 
 def test_upload_and_read_back(running: Running) -> None:

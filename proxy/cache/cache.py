@@ -490,9 +490,10 @@ class Cache:
     async def close(self) -> None:
         """End lookups and flights, close files, write the last changes: the next start is a clean one."""
         await self._lookups.close()
-        for task in (flights := list(self.supply.traffic.tasks)):
-            task.cancel()
-        await asyncio.gather(*flights, return_exceptions=True)
+        while flights := list(self.supply.traffic.tasks):  # one that ends well just now may start the next
+            for task in flights:
+                task.cancel()
+            await asyncio.gather(*flights, return_exceptions=True)
         await asyncio.gather(*self._purges, return_exceptions=True)
         await self._disposal.finish()
         await self.flush()
