@@ -112,7 +112,7 @@ def test_imports_point_upward(path: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted(path for glob in PURE for path in PROXY.glob(glob)), ids=name_of)
 def test_pure_modules(path: Path) -> None:
-    """The rules of HTTP, keys, blocks, the budget, read-ahead and MP4's boxes do no I/O, do not wait and read no clock."""
+    """The rules of HTTP, keys, blocks, budget, read-ahead and MP4 boxes do no I/O, do not wait and read no clock."""
     assert impurities(path.read_text()) == []
 
 
