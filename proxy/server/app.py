@@ -114,7 +114,6 @@ class Listener:
                 auto_decompress=False,  # a body is stored as it was sent
                 keepalive_timeout=KEEP_ALIVE,
                 max_line_size=16 << 10,  # a key of 1024 bytes, each escaped, and a query
-                lingering_time=2.0,
             ),
             handle_signals=False,
             shutdown_timeout=patience,

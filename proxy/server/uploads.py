@@ -6,7 +6,7 @@ import logging
 from collections.abc import AsyncIterator, Mapping
 from typing import Protocol
 
-from aiohttp import hdrs, web
+from aiohttp import HttpVersion11, hdrs, web
 from ulid import ULID
 
 from proxy.cache.cache import Cache
@@ -53,7 +53,9 @@ class Uploads:
         headers = {name.lower(): value for name, value in request.headers.items()}
         if _is_aws_chunked(headers):
             raise UnsupportedFraming("aws-chunked bodies are not taken; send the plain bytes")
-        if request.headers.get(hdrs.EXPECT) is not None and request.transport is not None:
+        # RFC 9110 section 10.1.1: never to an HTTP/1.0 client.
+        wants_word = hdrs.EXPECT in request.headers and request.version >= HttpVersion11
+        if wants_word and request.transport is not None:
             # Only now, when nothing but the body itself can still be refused.
             request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         exchange.status = CacheStatus(Forward.METHOD)
