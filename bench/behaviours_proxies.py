@@ -6,7 +6,6 @@ import getpass
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, Callable
@@ -14,7 +13,7 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 from behaviours_origin import BUCKET
-from processes import HERE, READY, nginx_program, program
+from processes import HERE, READY, free_port, listening, nginx_program, program
 
 Proxy = Callable[[Path, int], AbstractAsyncContextManager[int]]
 """Folder and the origin's port -> the port of a running proxy."""
@@ -107,7 +106,7 @@ def nginx(*, slices: bool) -> Proxy:
     async def run(folder: Path, origin: int) -> AsyncGenerator[int, None]:
         executable = nginx_program()
         assert executable is not None
-        port, config = _free_port(), folder / "nginx.conf"
+        port, config = free_port(), folder / "nginx.conf"
         user = f"user {getpass.getuser()};" if os.geteuid() == 0 else ""
         config.write_text(
             _NGINX.format(
@@ -121,7 +120,7 @@ def nginx(*, slices: bool) -> Proxy:
             )
         )
         arguments = (executable, "-p", folder, "-c", config)
-        async with _listening("nginx", port, *arguments, folder=folder):
+        async with listening("nginx", port, *arguments, folder=folder):
             yield port
 
     return run
@@ -139,39 +138,11 @@ async def varnish(folder: Path, origin: int) -> AsyncGenerator[int, None]:
     """Varnish with its built-in VCL, but for the bucket in front of the path."""
     executable = varnish_program()
     assert executable is not None
-    port, config = _free_port(), folder / "default.vcl"
+    port, config = free_port(), folder / "default.vcl"
     config.write_text(_VARNISH.format(origin=origin, bucket=BUCKET))
     arguments = (executable, "-F", "-j", "none", "-n", folder / "state", "-f", config, "-a", f"127.0.0.1:{port}")
-    async with _listening("varnishd", port, *arguments, "-s", "malloc,2g", folder=folder):
+    async with listening("varnishd", port, *arguments, "-s", "malloc,2g", folder=folder):
         yield port
-
-
-@contextlib.asynccontextmanager
-async def _listening(name: str, port: int, *arguments: str | Path, folder: Path) -> AsyncGenerator[None, None]:
-    """The program, once it listens. Raises RuntimeError."""
-    log = folder / "stderr.log"
-    async with program(*arguments, cwd=folder, log=log) as process:
-        async with asyncio.timeout(READY):
-            while not await _listens(port):
-                if process.returncode is not None:
-                    raise RuntimeError(f"{name} did not start: {log.read_text()}")
-                await asyncio.sleep(0.05)
-        yield
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
-
-
-async def _listens(port: int) -> bool:
-    try:
-        _, writer = await asyncio.open_connection("127.0.0.1", port)
-    except OSError:
-        return False
-    writer.close()
-    return True
 
 
 def varnish_program() -> str | None:

@@ -262,26 +262,33 @@ async def nginx(folder: Path, origin_port: int) -> AsyncGenerator[list[Subject],
     """One nginx worker: whole objects with proxy_cache_lock, and slices of 1 MiB. Raises RuntimeError."""
     executable = nginx_program()
     assert executable is not None
-    port = _free_port()
+    port = free_port()
     user = f"user {getpass.getuser()};" if os.geteuid() == 0 else ""
     config = folder / "nginx.conf"
     # A request for slices keeps each slice's file open to its end; open_file_cache shares them, as far as it can.
     files = min(1 << 16, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
     config.write_text(NGINX.format(folder=folder, origin=origin_port, port=port, bucket=BUCKET, user=user, files=files))
-    log = folder / "stderr.log"
-    async with program(executable, "-p", folder, "-c", config, cwd=folder, log=log) as process:
-        async with asyncio.timeout(READY):
-            while not await _listens(port):
-                if process.returncode is not None:
-                    raise RuntimeError(f"nginx did not start: {log.read_text()}")
-                await asyncio.sleep(0.05)
+    async with listening("nginx", port, executable, "-p", folder, "-c", config, folder=folder) as pid:
         yield [
-            Subject("nginx, whole", port, "/whole/", process.pid),
-            Subject("nginx, slice 1m", port, "/slice/", process.pid),
+            Subject("nginx, whole", port, "/whole/", pid),
+            Subject("nginx, slice 1m", port, "/slice/", pid),
         ]
 
 
-def _free_port() -> int:
+@contextlib.asynccontextmanager
+async def listening(name: str, port: int, *arguments: str | Path, folder: Path) -> AsyncGenerator[int, None]:
+    """The program's process id, once it listens. Raises RuntimeError."""
+    log = folder / "stderr.log"
+    async with program(*arguments, cwd=folder, log=log) as process:
+        async with asyncio.timeout(READY):
+            while not await _listens(port):
+                if process.returncode is not None:
+                    raise RuntimeError(f"{name} did not start: {log.read_text()}")
+                await asyncio.sleep(0.05)
+        yield process.pid
+
+
+def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
         return port

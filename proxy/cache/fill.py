@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from proxy.cache import blocks
 from proxy.cache.delivery import Delivery, close
-from proxy.cache.flights import Demand, Ending, Flight, Supply, Traffic, Wait
+from proxy.cache.flights import Demand, Ending, Flight, Supply, Wait
 from proxy.cache.mp4 import index_span
 from proxy.cache.origin import Answer
 from proxy.cache.ramp import Pace, Ramp
@@ -21,8 +21,6 @@ from proxy.http.ranges import Span
 
 if TYPE_CHECKING:
     from proxy.cache.entry import Entry
-
-__all__ = ["Demand", "Ending", "Fill", "Supply", "Traffic"]
 
 log = logging.getLogger("bucketfront.fill")
 
