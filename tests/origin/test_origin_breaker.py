@@ -427,18 +427,19 @@ async def test_a_deadline_is_a_failure_and_a_client_that_leaves_is_none(subject:
     async with (
         asyncio.timeout(GENEROUS),
         RawServer(answering(None)) as server,
-        S3Origin(settings(server.endpoint_url, "100ms"), None, subject.breaker) as origin,
+        S3Origin(settings(server.endpoint_url), None, subject.breaker) as patient,
+        S3Origin(settings(server.endpoint_url, "100ms"), None, subject.breaker) as hasty,
     ):
         for _ in range(2):
             server.asked.clear()
-            waiting = asyncio.create_task(origin.head(A))
+            waiting = asyncio.create_task(patient.head(A))
             await server.asked.wait()
             waiting.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await waiting
         assert repr(subject.breaker) == "<Breaker closed, 0 failures>"
         with pytest.raises(OriginTimeout):
-            await origin.head(A)
+            await hasty.head(A)
         assert "0 failures" not in repr(subject.breaker)
 
 
