@@ -33,9 +33,10 @@ from proxy.keys import ObjectKey
 from proxy.origin.client import S3Origin
 from proxy.origin.embedded import EmbeddedS3
 from proxy.origin.writes import S3Writes
+from proxy.server.access_log import AccessLog
 from proxy.server.app import Application, Listener
 from proxy.server.objects import Objects
-from proxy.server.observer import AccessLog, Observer
+from proxy.server.observer import Observer
 from proxy.server.uploads import Uploads
 
 MAX_HOT = 4096  # entries in memory with their descriptors
@@ -64,6 +65,7 @@ class Runtime:
         self.cache: Cache
         self.evictor: Evictor
         self.origin: S3Origin
+        self.observer: Observer
         self._listener: Listener
         self._admin: AdminListener
 
@@ -91,12 +93,11 @@ class Runtime:
         await self._stack.aclose()
 
     async def _start(self) -> None:
+        registry = CollectorRegistry()
+        self.observer = Observer(registry, AccessLog(self.settings.access_log))
+        self._stack.callback(self.observer.close)  # the last of all: requests that a stop cancels have their lines too
         await self._start_origin()
         await self._start_cache()
-        registry = CollectorRegistry()
-        access_log = AccessLog(self.settings.access_log)
-        self._stack.callback(access_log.close)
-        observer = Observer(registry, access_log)
         CacheCollector(registry, self.cache.statistics)
         OriginCollector(registry, self._origin_health)
         await self._start_admin(registry)
@@ -106,7 +107,7 @@ class Runtime:
             self.settings,
             Objects(self.cache, self._rules, self._clock, honor_no_cache=honor_no_cache),
             Uploads(self.cache, writes, self.settings.uploads),
-            observer,
+            self.observer,
         )
         self._listener = Listener(application, self.settings, DRAIN)
         self._stack.push_async_callback(self._listener.stop)

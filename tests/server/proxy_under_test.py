@@ -95,6 +95,7 @@ class Proxy:
     @property
     def log(self) -> list[dict[str, Any]]:
         """The access log; a line is written when all of its request is over."""
+        assert self.runtime.observer.drain(patience=10)
         lines = Path(self.runtime.settings.access_log.path).read_text().splitlines()
         return [json.loads(line) for line in lines]
 

@@ -1,0 +1,443 @@
+"""The access log and the metrics: exact, cheap for a request, and in no need of a reader that keeps up (I20, I28)."""
+
+import asyncio
+import errno
+import json
+import logging
+import os
+import select
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from proxy_under_test import S3, Proxy, StartProxy, until
+from relay import Seen
+
+from proxy.config import AccessLogSettings
+from proxy.server.access_log import AccessLog, Record, Told, json_lines, text_lines
+from proxy.server.line_writer import LineWriter
+from proxy.server.observer import BATCH, Observer
+from proxy.server.tally import Tally
+
+PATIENCE = 10.0
+NOON = 1_790_000_000.0  # 2026-09-21T14:13:20Z
+
+
+def told(path: str = "/x", **other: Any) -> Told:
+    facts = {"method": "GET", "status": 200, "sent": 10, "cache": "hit", "outcome": "hit", **other}
+    return Told(path=path, **facts)
+
+
+def observing(path: Path, form: Literal["json", "text"] = "json") -> tuple[Observer, CollectorRegistry]:
+    registry = CollectorRegistry()
+    return Observer(registry, AccessLog(AccessLogSettings(format=form, path=str(path)))), registry
+
+
+def values(registry: CollectorRegistry) -> dict[str, float]:
+    return {sample.name: sample.value for metric in registry.collect() for sample in metric.samples}
+
+
+# What clients choose: any text, with surrogates for octets that are no UTF-8.
+texts = st.text(st.characters(exclude_categories=()), max_size=8) | st.sampled_from(
+    ["\r\n", "\x1b[31m", '"', "'", "\\"]
+)
+tolds = st.builds(
+    Told,
+    method=texts,
+    path=texts,
+    status=st.integers(100, 599),
+    sent=st.integers(0, 1 << 50),
+    cache=st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=8),
+    outcome=st.sampled_from(["hit", "stale", "miss"]),
+    received=st.integers(0, 9),
+    fault=st.none() | texts,
+)
+# Ends that lie close together, and around the turn of a millisecond and of a second.
+ends = st.integers(-5, 5) | st.floats(-3, 3)
+moments = st.builds(lambda whole, part, off: NOON + whole + part / 1000 + off * 1e-6, st.integers(0, 2),
+                    st.sampled_from([0, 1, 999]), ends)  # fmt: skip
+records = st.lists(st.tuples(tolds, texts, moments, st.floats(0, 1e6) | st.integers(0, 400).map(lambda n: n / 1e5)))
+
+
+def modelled(record: Record) -> dict[str, object]:
+    """A line as README and tests have always shown it: these keys, in this order."""
+    what, client, at, seconds = record
+    moment = datetime.fromtimestamp(int(at), UTC)
+    line: dict[str, object] = {
+        "time": f"{moment:%Y-%m-%dT%H:%M:%S}.{int(at % 1 * 1000):03d}Z",
+        "client": client,
+        "method": what.method,
+        "path": what.path,
+        "status": what.status,
+        "sent": what.sent,
+        "ms": round(seconds * 1000, 2),
+        "cache": what.cache,
+    }
+    if what.received:
+        line["received"] = what.received
+    if what.fault is not None:
+        line["fault"] = what.fault
+    return line
+
+
+@given(records)
+def test_json_lines(batch: list[Record]) -> None:
+    """Each line is what `json.dumps` makes of its record, whatever is in the batch before it."""
+    assert json_lines(batch) == "".join(json.dumps(modelled(record)) + "\n" for record in batch)
+
+
+@given(records)
+def test_no_controls_in_lines(batch: list[Record]) -> None:
+    """A line is printable ASCII and its LF, whatever a client sends (I28)."""
+    for lines in (json_lines(batch), text_lines(batch)):
+        assert lines.count("\n") == len(batch)
+        assert all(" " <= char <= "~" for char in lines.replace("\n", ""))
+
+
+@pytest.mark.parametrize(
+    ("what", "line"),
+    [
+        (told(), "127.0.0.1 GET /x 200 10 B 1.2 ms [hit]\n"),
+        (told(cache="hit; ttl=240"), "127.0.0.1 GET /x 200 10 B 1.2 ms [hit; ttl=240]\n"),
+        (told("/\x1b\n'", status=404), "127.0.0.1 GET /\\x1b\\n' 404 10 B 1.2 ms [hit]\n"),
+        (told(received=7, fault="cut\r"), "127.0.0.1 GET /x 200 10 B 1.2 ms [hit] ('cut\\r')\n"),
+    ],
+)
+def test_text_lines(what: Told, line: str) -> None:
+    """A line for people: client, method, path, status, size, time, decision, and what went wrong."""
+    assert text_lines([(what, "127.0.0.1", NOON, 0.00123)]) == line
+
+
+async def test_order_of_ends(tmp_path: Path) -> None:
+    """Lines come in the order in which requests ended, over many batches; none is lost at the close."""
+    observer, _ = observing(tmp_path / "log")
+    for number in range(5 * BATCH + 7):
+        observer.hit(told(f"/{number}"), "-", NOON, 0.0)
+    observer.close()
+    paths = [json.loads(line)["path"] for line in (tmp_path / "log").read_text().splitlines()]
+    assert paths == [f"/{number}" for number in range(5 * BATCH + 7)]
+
+
+async def test_a_single_line_is_soon_written(tmp_path: Path) -> None:
+    """A line does not wait for others for ever, nor does the one after it."""
+    observer, _ = observing(tmp_path / "log", "text")
+    for count in (1, 2):
+        observer.hit(told(), "-", NOON, 0.0)
+        await until(lambda count=count: (tmp_path / "log").read_text().count("\n") == count)  # type: ignore[misc]
+    observer.close()
+
+
+async def test_nothing_of_a_request_stays(tmp_path: Path) -> None:
+    """What is pending is bounded, and after a flush nothing refers to what was told (I19)."""
+    observer, _ = observing(tmp_path / "log")
+    what = told()
+    before = sys.getrefcount(what)
+    for _ in range(3 * BATCH + 1):
+        observer.hit(what, "-", NOON, 0.0)
+        assert sys.getrefcount(what) - before <= BATCH
+    observer.flush()
+    assert sys.getrefcount(what) == before
+    observer.close()
+
+
+def reference(batch: list[Record]) -> str:
+    """The exposition of prometheus_client's own Counter and Histogram, fed one request at a time."""
+    registry = CollectorRegistry()
+    requests = Counter(
+        "bucketfront_requests", "Requests by method, status class and cache decision.",
+        ("method", "status", "cache"), registry=registry,
+    )  # fmt: skip
+    sent = Counter("bucketfront_sent_bytes", "Body bytes of objects sent to clients.", registry=registry)
+    received = Counter("bucketfront_received_bytes", "Body bytes of uploads.", registry=registry)
+    cut = Counter("bucketfront_responses_cut", "Responses cut off after their head, by us.", registry=registry)
+    seconds = Histogram(
+        "bucketfront_request_seconds", "Time to the last byte.", ("cache",),
+        buckets=(0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0), registry=registry,
+    )  # fmt: skip
+    for what, _, _, took in batch:
+        method = what.method if what.method in {"GET", "HEAD", "PUT", "POST", "DELETE"} else "other"
+        requests.labels(method, f"{what.status // 100}xx", what.outcome).inc()
+        seconds.labels(what.outcome).observe(took)
+        sent.inc(what.sent)
+        received.inc(what.received)
+        cut.inc()
+    return generate_latest(registry).decode()
+
+
+def comparable(exposition: str) -> list[str]:
+    """Lines in any order of series; the moment in which a series was made is not compared."""
+    return sorted(
+        line.rpartition(" ")[0] if "_created" in line and line[0] != "#" else line
+        for line in exposition.splitlines()
+        if "lines_dropped" not in line
+    )
+
+
+# Bounds of buckets, what lies beside them, and binary fractions: their sums are exact in any order.
+durations = st.integers(0, 1 << 17).map(lambda n: n / 1024) | st.sampled_from([0.5, 2.0, 10.0, 60.0, 60.5, 0.0])
+answers = st.builds(
+    told,
+    method=st.sampled_from(["GET", "HEAD", "PUT", "PATCH", "BREW"]),
+    status=st.sampled_from([200, 206, 304, 404, 499, 503]),
+    sent=st.integers(0, 1 << 40),
+    outcome=st.sampled_from(["hit", "stale", "miss"]),
+    received=st.integers(0, 9),
+)
+
+
+@given(st.lists(st.lists(st.tuples(answers, st.just("-"), st.just(NOON), durations), max_size=6), max_size=4))
+def test_metrics(batches: list[list[Record]]) -> None:
+    """Batches give the exposition that counting one by one gives: names, help, types, labels, buckets, values."""
+    registry = CollectorRegistry()
+    tally = Tally(registry, settle=lambda: None, lost=lambda: 0)
+    for batch in batches:
+        tally.add(batch)
+        for _ in batch:
+            tally.cut()
+    flat = [record for batch in batches for record in batch]
+    assert comparable(generate_latest(registry).decode()) == comparable(reference(flat))
+
+
+@pytest.mark.parametrize("bound", [0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0])
+def test_bounds_of_buckets(bound: float) -> None:
+    """A duration that equals a bound belongs to the bound's bucket (`le`)."""
+    registry = CollectorRegistry()
+    Tally(registry, settle=lambda: None, lost=lambda: 0).add([(told(), "-", NOON, bound)])
+    buckets = {
+        sample.labels["le"]: sample.value
+        for metric in registry.collect()
+        for sample in metric.samples
+        if sample.name.endswith("_bucket")
+    }
+    assert {float(le) for le, count in buckets.items() if count} == {float(le) for le in buckets if float(le) >= bound}
+
+
+async def test_exact_at_a_scrape(tmp_path: Path) -> None:
+    """A request that has ended is in the very next scrape, whether or not its line is written."""
+    observer, registry = observing(tmp_path / "log")
+    for count in (1, 2, 3):
+        observer.hit(told(sent=100), "-", NOON, 0.25)
+        found = values(registry)
+        assert found["bucketfront_requests_total"] == count
+        assert found["bucketfront_sent_bytes_total"] == 100 * count
+        assert found["bucketfront_request_seconds_sum"] == 0.25 * count
+    observer.close()
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    """Read end and write end. Who takes the write end closes it."""
+    ends = os.pipe()
+    yield ends
+    os.close(ends[0])
+
+
+def read_to_end(descriptor: int) -> bytes:
+    return b"".join(iter(lambda: os.read(descriptor, 1 << 16), b""))
+
+
+def complaints(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if "access log" in record.getMessage()]
+
+
+async def test_stuck_reader(pipe: tuple[int, int], caplog: pytest.LogCaptureFixture) -> None:
+    """Nobody waits for a reader that is stuck: what passes the bound is dropped, counted, and told once (I19, I20).
+    What was taken reaches the reader whole and in order.
+    """
+    reader, end = pipe
+    writer = LineWriter(end, limit=1 << 20)
+    lines = [b"%06d " % number + b"x" * (number % 9000) + b"\n" for number in range(2000)]
+    for line in lines:
+        writer.add(line)
+        writer.wake()
+        assert writer._waiting <= 1 << 20
+    assert writer.lost
+    await until(lambda: complaints(caplog))
+    taking = asyncio.create_task(asyncio.to_thread(read_to_end, reader))
+    assert await asyncio.to_thread(writer.drain, PATIENCE)
+    writer.close(PATIENCE)
+    taken = (await taking).splitlines(keepends=True)
+    assert len(taken) + writer.lost == len(lines)
+    assert set(taken) <= set(lines)
+    assert taken == sorted(taken)
+    assert len(complaints(caplog)) == 1
+
+
+async def test_reader_stuck_at_the_end(pipe: tuple[int, int]) -> None:
+    """A close waits for a stuck reader as long as it was told, no longer, and counts what is left (I20)."""
+    reader, end = pipe
+    writer = LineWriter(end)
+    for _ in range(5):
+        writer.add(b"x" * (1 << 20) + b"\n")
+    writer.wake()
+    began = time.monotonic()
+    writer.close(0.05)
+    assert time.monotonic() - began < PATIENCE / 2
+    assert 3 <= writer.lost <= 5  # a share is under way
+    writer.add(b"late\n")
+    assert writer.lost <= 6
+    assert b"late" not in await asyncio.to_thread(read_to_end, reader)
+    writer.close(PATIENCE)
+
+
+def test_warning_that_nobody_takes(pipe: tuple[int, int]) -> None:
+    """The loop does not wait for the process log either, which may have the same reader (I20)."""
+    told_off, go_on = threading.Event(), threading.Event()
+
+    class Stuck(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            told_off.set()
+            go_on.wait(PATIENCE)
+
+    handler = Stuck()
+    log = logging.getLogger("bucketfront.server")
+    log.addHandler(handler)
+    writer = LineWriter(pipe[1], limit=10)
+    others = set(threading.enumerate())
+    try:
+        began = time.monotonic()
+        writer.add(b"more than ten\n")
+        assert time.monotonic() - began < PATIENCE / 2
+        assert told_off.wait(PATIENCE)
+        assert writer.lost == 1
+    finally:
+        go_on.set()
+        for thread in set(threading.enumerate()) - others:
+            thread.join(PATIENCE)
+        log.removeHandler(handler)
+    writer.close(PATIENCE)
+
+
+async def test_full_disk(caplog: pytest.LogCaptureFixture) -> None:
+    """A disk that takes no lines costs lines, counted and told once, and no request (I16)."""
+    observer, registry = observing(Path("/dev/full"))
+    for _ in range(3):
+        observer.hit(told(), "-", NOON, 0.0)
+        assert observer.drain(PATIENCE)
+    assert values(registry)["bucketfront_access_log_lines_dropped_total"] == 3
+    assert values(registry)["bucketfront_requests_total"] == 3
+    await until(lambda: complaints(caplog))
+    assert complaints(caplog) == ["the access log lost lines, 1 since the start: No space left on device"]
+    observer.close()
+
+
+def failing(after: int, times: int) -> Callable[[int, memoryview], int]:
+    """A disk that takes `after` bytes, then fails `times` times, then is well again."""
+    left, failures = after, times
+
+    def write(descriptor: int, data: memoryview) -> int:
+        nonlocal left, failures
+        if not failures:
+            return os.write(descriptor, data)
+        if not left:
+            failures -= 1
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        left -= (done := os.write(descriptor, data[:left]))
+        return done
+
+    return write
+
+
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("after", range(28))
+def test_error_within_a_line(tmp_path: Path, after: int, times: int) -> None:
+    """Wherever a write fails, the lines after it are whole, and those that are not are counted."""
+    path = tmp_path / "log"
+    writer = LineWriter(os.open(path, os.O_WRONLY | os.O_CREAT), write=failing(after, times))
+    batches = [b"one\ntwo\nthree\n", b"four\nfive\n", b"six\n"]
+    for batch in batches:
+        writer.add(batch)
+        assert writer.drain(PATIENCE)
+    writer.close(PATIENCE)
+    text = b"".join(batches)
+    lines, found = text.splitlines(), path.read_bytes().splitlines()
+    whole = [line for line in found if line in lines]
+    lacks_only_its_end = text[after] == ord("\n")  # counts as lost, though it can be read
+    assert len(whole) + writer.lost == len(lines) + lacks_only_its_end
+    assert len(found) - len(whole) <= 1
+
+
+def test_lines_stay_together_in_a_pipe(pipe: tuple[int, int]) -> None:
+    """A pipe gets whole lines in pieces that it takes in one go; only a line longer than that is cut in two."""
+    pieces: list[bytes] = []
+
+    def write(_: int, data: memoryview) -> int:
+        pieces.append(bytes(data))
+        return len(data)
+
+    writer = LineWriter(pipe[1], write=write)
+    lines = [b"x" * (number * 7 % 900) + b"\n" for number in range(200)] + [b"y" * 9000 + b"\n", b"z\n"]
+    writer.add(b"".join(lines))
+    writer.close(PATIENCE)
+    assert b"".join(pieces) == b"".join(lines)
+    assert all(len(piece) <= select.PIPE_BUF for piece in pieces)
+    assert [piece for piece in pieces if not piece.endswith(b"\n")] == [b"y" * select.PIPE_BUF] * 2
+
+
+def test_reader_without_patience(pipe: tuple[int, int]) -> None:
+    """A standard output that somebody made non-blocking loses no line."""
+    reader, end = pipe
+    os.set_blocking(end, False)
+    writer = LineWriter(end)
+    line = b"x" * 99 + b"\n"
+    for _ in range(100):
+        writer.add(line * 100)
+    writer.wake()
+    taken: list[bytes] = []
+    thread = threading.Thread(target=lambda: taken.append(read_to_end(reader)))
+    thread.start()
+    writer.close(PATIENCE)
+    thread.join(PATIENCE)
+    assert taken == [line * 10_000]
+    assert writer.lost == 0
+
+
+def test_standard_output(capfd: pytest.CaptureFixture[str]) -> None:
+    """`-` is standard output, which stays open after the log."""
+    log = AccessLog(AccessLogSettings(format="text"))
+    log.add([(told(), "127.0.0.1", NOON, 0.0)])
+    log.close()
+    print("still open", flush=True)  # noqa: T201 - what is tested
+    assert capfd.readouterr().out == "127.0.0.1 GET /x 200 10 B 0.0 ms [hit]\nstill open\n"
+
+
+async def test_requests_do_not_wait_for_the_log(start: StartProxy, s3: S3, tmp_path: Path) -> None:
+    """Requests are answered while nobody reads the log; once somebody does, all lines are there (I20)."""
+    s3.put("x", b"data")
+    os.mkfifo(tmp_path / "fifo")
+    reader = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
+    proxy = await start(access_log={"path": str(tmp_path / "fifo")})
+    targets = [f"/x?{number}" for number in range(20)] + [f"/{'y' * 6000}{number}" for number in range(20)]
+    for target in targets:  # 120 KB of paths; a pipe holds 64
+        assert (await proxy.get(target)).status in (200, 400)
+    os.set_blocking(reader, True)
+    taking = asyncio.create_task(asyncio.to_thread(read_to_end, reader))
+    await asyncio.to_thread(proxy.runtime.observer.close)
+    lines = [json.loads(line)["path"] for line in (await taking).splitlines()]
+    os.close(reader)
+    assert lines == [target.partition("?")[0] for target in targets]
+
+
+async def test_cancelled_by_a_stop(proxy: Proxy, s3: S3, tmp_path: Path) -> None:
+    """A request that a stop has to cancel has its line."""
+    s3.put("x", b"data")
+
+    async def hold(_: Seen) -> bytes | None:
+        await asyncio.Event().wait()
+        return None
+
+    proxy.relay.on_request = hold
+    proxy.runtime._listener._runner._shutdown_timeout = 0.05
+    asking = asyncio.create_task(proxy.get("/x"))
+    await until(lambda: proxy.relay.seen)
+    await proxy.stop()
+    assert json.loads((tmp_path / "access.log").read_text())["status"] == 499
+    await asyncio.gather(asking, return_exceptions=True)
