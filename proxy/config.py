@@ -254,7 +254,10 @@ class ServerSettings(_Section):
     tls: TlsSettings | None = None
     """None: plain HTTP."""
     timing: Flag = False
-    """Whether answers carry `Server-Timing`. It tells clients how the cache is doing."""
+    """Whether answers carry `Server-Timing`. It tells clients how the cache is doing; the fast path is off then."""
+    fast_path: Flag = True
+    """Whether plain requests for objects that are here are answered before aiohttp sees them. The answers are the
+    same; off, hits cost many times as much."""
 
 
 class AdminSettings(_Section):

@@ -23,6 +23,7 @@ from proxy.cache.entries import Entries
 from proxy.cache.evictor import Evictor
 from proxy.cache.flights import Supply, Traffic
 from proxy.cache.index import Index
+from proxy.cache.memory import Memory
 from proxy.cache.store import Store
 from proxy.config import FreshnessSettings, OriginSettings, Settings, StaticCredentials
 from proxy.http import freshness
@@ -35,8 +36,13 @@ from proxy.origin.embedded import EmbeddedS3
 from proxy.origin.writes import S3Writes
 from proxy.server.access_log import AccessLog
 from proxy.server.app import Application, Listener
+from proxy.server.cors import Cors
+from proxy.server.fast_path import FastPath
+from proxy.server.hits import Hits
 from proxy.server.objects import Objects
 from proxy.server.observer import Observer
+from proxy.server.plain_request import recogniser
+from proxy.server.routing import Router
 from proxy.server.uploads import Uploads
 
 MAX_HOT = 4096  # entries in memory with their descriptors
@@ -109,10 +115,27 @@ class Runtime:
             Uploads(self.cache, writes, self.settings.uploads),
             self.observer,
         )
-        self._listener = Listener(application, self.settings, DRAIN)
+        self._listener = Listener(application, self._fast_path(), self.settings, DRAIN)
         self._stack.push_async_callback(self._listener.stop)
         await self._listener.start()
         self._is_ready = True
+
+    def _fast_path(self) -> FastPath | None:
+        settings = self.settings
+        if not settings.server.fast_path or settings.server.timing:
+            return None  # how long an answer took, only the ordinary path tells
+        recognise = recogniser(
+            reads_accept_encoding=any(mount.precompressed for mount in settings.mounts),
+            unusual=("cache-control", "pragma") if settings.freshness.honor_client_no_cache else (),
+        )
+        hits = Hits(
+            self.cache,
+            Router(settings.mounts, settings.uploads),
+            Cors(settings.cors),
+            self._rules,
+            self._clock,
+        )
+        return FastPath(recognise, hits, self.cache, self.observer)
 
     async def _start_origin(self) -> None:
         origin = self.settings.origin
@@ -147,6 +170,7 @@ class Runtime:
             entries=entries,
             disposal=disposal,
             absences=Absences(self._negative_ttl),
+            memory=Memory(config.memory),
             clock=self._clock,
         )
         self.cache.supply_with(

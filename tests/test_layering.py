@@ -27,7 +27,8 @@ DOORS = {
     ("cache", "config"): set[str](),  # the cache takes values, not settings
     ("http", "keys"): set[str](),
     ("origin", "cache"): {"proxy.cache.origin"},  # the Protocol that it fulfils
-    ("server", "cache"): {"proxy.cache.cache"},  # the one door
+    # The one door, and what may be asked of a descriptor that came through it.
+    ("server", "cache"): {"proxy.cache.cache", "proxy.cache.residency"},
     ("admin", "cache"): {"proxy.cache.cache"},
 }
 PURE = ("http/*.py", "keys.py", "errors.py", "cache/blocks.py", "cache/budget.py", "cache/ramp.py", "cache/mp4.py")

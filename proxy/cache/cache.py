@@ -9,15 +9,17 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
 from dataclasses import dataclass, replace
 from itertools import chain
 
-from proxy.cache import blocks, passthrough
+from proxy.cache import blocks, passthrough, residency
 from proxy.cache.absences import Absences
 from proxy.cache.disposal import Disposal
 from proxy.cache.entries import Entries
 from proxy.cache.entry import ENTRY_BYTES, Entry
 from proxy.cache.fill import Fill
 from proxy.cache.flights import Supply
+from proxy.cache.hit import Hit
 from proxy.cache.index import Index
 from proxy.cache.lookup import Learned, Lookup, Lookups
+from proxy.cache.memory import SMALL, Memory
 from proxy.cache.origin import Answer, NotModified, Origin
 from proxy.cache.ramp import Ramp
 from proxy.cache.reader import Lender, Reader
@@ -38,10 +40,11 @@ from proxy.http.metadata import Metadata
 from proxy.http.ranges import FromTo, Span, Suffix
 from proxy.keys import ObjectKey
 
-__all__ = ["Absent", "Cache", "Reader", "Statistics"]  # all that crosses the door
+__all__ = ["Absent", "Cache", "Hit", "Reader", "Statistics"]  # all that crosses the door
 
 MAX_OBJECT = 1 << 50  # beyond any object of S3: nothing there to ask for by range
 NULL_VERSION = "null"  # S3's id of an object stored while its bucket had no versions
+TOUCH_INTERVAL = 1.0  # seconds between two notes that a hit was used
 RESTARTS = 4  # lookups of one request before it is given up: each one lost its entry to somebody else
 
 log = logging.getLogger("bucketfront.cache")
@@ -66,6 +69,7 @@ class Cache:
         entries: Entries,
         disposal: Disposal,
         absences: Absences,
+        memory: Memory,
         clock: Callable[[], float],
     ) -> None:
         self._origin = origin
@@ -74,6 +78,7 @@ class Cache:
         self._store = store
         self._entries = entries
         self._absences = absences
+        self._memory = memory
         self._clock = clock
         self._supply: Supply | None = None
         self._disposal = disposal
@@ -91,6 +96,47 @@ class Cache:
     def supply(self) -> Supply:
         assert self._supply is not None, "call supply_with first"
         return self._supply
+
+    # --- hits ----------------------------------------------------------------------------------------------
+
+    def hit(self, key: ObjectKey) -> Hit | None:
+        """Leave to answer for `key` at once; None where `lookup` has to be asked. Call `used` for each answer."""
+        entry, now = self._entries.hot(key), self._clock()
+        if entry is None or entry.removed or entry.ttl(now) <= 0:
+            return None
+        if entry.hit is None:
+            self._lend(entry)
+        return entry.hit
+
+    def _lend(self, entry: Entry) -> None:
+        size = entry.metadata.size
+        if entry.file is None or entry.unverified or not entry.is_complete(self.supply.block_size):
+            return
+        body = None
+        if size <= SMALL and self._memory.has_room_for(size):
+            found = residency.peek(entry.file.fd, Span(0, size))
+            if found is None:
+                return
+            body = bytes(found)
+        fresh_until = entry.validated_at + entry.freshness.ttl
+        entry.hit = Hit(entry, entry.metadata, entry.file.fd, entry.validated_at, fresh_until, body)
+        if body is not None:
+            for other in self._memory.keep(entry.hit):
+                other.entry.revoke()
+
+    def used(self, hit: Hit) -> None:
+        """Counts, and resets the idle timer; to the second, which is the least that anybody can tell."""
+        self._hits += 1
+        now = self._clock()
+        if not 0 <= now - hit.entry.accessed_at < TOUCH_INTERVAL:
+            self._entries.touch(hit.entry, now)
+            self._memory.touch(hit)
+
+    def reader_of(self, hit: Hit) -> Reader:
+        """For an answer that takes more than this turn of the loop. Pinned: close it."""
+        assert hit.is_valid
+        self._entries.pin(hit.entry)
+        return Reader(hit.entry, CacheStatus(ttl=hit.entry.ttl(self._clock())), self._lender)
 
     # --- reading -------------------------------------------------------------------------------------------
 

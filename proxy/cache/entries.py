@@ -85,6 +85,10 @@ class Entries:
         entry = self._hot[key] = Entry.from_row(row, freshness, self._index.epoch)
         return entry
 
+    def hot(self, key: ObjectKey) -> Entry | None:
+        """`get` without the index: what is in memory."""
+        return self._hot.get(key)
+
     def create(self, key: ObjectKey, metadata: Metadata, now: float) -> Entry:
         """A new entry, not yet reachable."""
         freshness = self._policy(key, metadata, now)
@@ -147,6 +151,7 @@ class Entries:
     def validated(self, entry: Entry, metadata: Metadata, now: float) -> None:
         """The origin confirmed the version; `metadata` is what it says of it now (RFC 9111 section 4.3.4)."""
         assert metadata.is_version(entry.metadata)
+        entry.revoke()
         entry.metadata = metadata
         entry.validated_at = now
         entry.freshness = self._policy(entry.key, entry.metadata, now)
@@ -154,6 +159,7 @@ class Entries:
 
     def expire(self, entry: Entry) -> None:
         """A soft purge: the next use revalidates."""
+        entry.revoke()
         entry.validated_at = NEVER
         entry.freshness = _STALE
         self._mark_dirty(entry)
@@ -178,6 +184,7 @@ class Entries:
     def lose(self, entry: Entry, block: int) -> None:
         """A block that is not what it was (I15); its space was punched out of the file."""
         self.corrupt_blocks += 1
+        entry.revoke()
         entry.present &= ~(1 << block)
         entry.unverified &= ~(1 << block)
         entry.charged &= ~(1 << block)
@@ -205,6 +212,7 @@ class Entries:
         if entry.removed:
             return
         entry.removed = True
+        entry.revoke()
         if self._hot.get(entry.key) is entry:
             del self._hot[entry.key]
         self._dirty.pop(entry.id, None)
@@ -293,12 +301,15 @@ class Entries:
         idle = (entry for entry in self._hot.values() if not entry.pins and entry.id not in known)
         dropped = [entry for entry, _ in zip(idle, range(excess), strict=False)]
         for entry in dropped:
+            entry.revoke()
             del self._hot[entry.key]
         return dropped
 
     def close(self) -> list[Entry]:
         """Forget all that is in memory; the caller closes the files."""
         hot = list(self._hot.values())
+        for entry in hot:
+            entry.revoke()
         self._hot.clear()
         return hot
 

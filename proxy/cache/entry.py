@@ -2,6 +2,7 @@
 
 from proxy.cache import blocks
 from proxy.cache.fill import Fill
+from proxy.cache.hit import Hit
 from proxy.cache.index import Row
 from proxy.cache.store import StoredFile
 from proxy.http.freshness import Freshness
@@ -20,7 +21,7 @@ class Entry:
     """
 
     __slots__ = (
-        "accessed_at", "bytes", "charged", "epoch", "file", "file_name", "fill", "freshness", "id", "key",
+        "accessed_at", "bytes", "charged", "epoch", "file", "file_name", "fill", "freshness", "hit", "id", "key",
         "left_behind", "lost", "metadata", "new_sums", "pins", "present", "published", "removed", "stored_at",
         "unlinked", "unverified", "validated_at",
     )  # fmt: skip
@@ -37,6 +38,7 @@ class Entry:
         self.file_name: str | None = None
         self.file: StoredFile | None = None
         self.fill: Fill | None = None
+        self.hit: Hit | None = None  # lent out; taken back by whatever changes what it says
         self.present = 0
         self.unverified = 0
         self.new_sums: dict[int, int] = {}  # CRC-32 of blocks that the index does not have yet
@@ -74,6 +76,13 @@ class Entry:
     def ttl(self, now: float) -> float:
         """Seconds of freshness left; negative when stale."""
         return self.validated_at + self.freshness.ttl - now
+
+    def revoke(self) -> None:
+        """Take the hit back that was lent out."""
+        if self.hit is not None:
+            self.hit.is_valid = False
+            self.hit.body = None
+            self.hit = None
 
     def is_complete(self, block_size: int) -> bool:
         return self.present == blocks.all_blocks(self.metadata.size, block_size)

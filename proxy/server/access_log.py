@@ -19,9 +19,9 @@ Around = tuple[str, str]
 _quoted = encode_basestring_ascii  # as json.dumps writes a string: CR, LF and ESC are escaped as well
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(eq=False, slots=True)  # not frozen: that would make each of them cost a microsecond
 class Told:
-    """What is told of an answer, and is the same for each of its hits. Two are equal if they are one.
+    """What is told of an answer, and is the same for each of its hits. Never changed; two are equal if they are one.
 
     The path comes without its query, which may hold a signature. `sent` and `received` are bytes of bodies. `cache` is
     the Cache-Status without our name, `outcome` the same in one word of a closed set. `fault` is why it failed.
@@ -48,7 +48,7 @@ class Told:
                 f', "sent": {self.sent}, "ms": '
             )
             around = before, f', "cache": {_quoted(self.cache)}{received}{fault}}}\n'
-            object.__setattr__(self, "_json", around)
+            self._json = around
             return around
         return self._json
 
@@ -60,7 +60,7 @@ class Told:
                 f" {_plain(self.method)} {_plain(self.path)} {self.status} {self.sent} B ",
                 f" ms [{self.cache}]{fault}\n",
             )
-            object.__setattr__(self, "_text", around)
+            self._text = around
             return around
         return self._text
 

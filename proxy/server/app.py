@@ -11,10 +11,10 @@ from proxy.errors import ProxyError
 from proxy.http import query
 from proxy.http.cache_status import CacheStatus, Forward
 from proxy.server import failures, framing
-from proxy.server.connection import ConnectionServer
 from proxy.server.cors import Cors
 from proxy.server.exchange import Exchange
 from proxy.server.failures import NotUnderstood
+from proxy.server.fast_path import FastConnectionServer, FastPath
 from proxy.server.objects import Objects
 from proxy.server.observer import Observer
 from proxy.server.routing import Router
@@ -104,11 +104,14 @@ class Application:
 class Listener:
     """The running server; `address` once it is started. `patience`: seconds that running answers have at a stop."""
 
-    def __init__(self, application: Application, settings: Settings, patience: float) -> None:
+    def __init__(
+        self, application: Application, fast_path: FastPath | None, settings: Settings, patience: float
+    ) -> None:
         self._settings = settings.server
         self._runner = web.ServerRunner(
-            ConnectionServer(
+            FastConnectionServer(
                 application,
+                fast_path,
                 handler_cancellation=True,  # a client that leaves frees what it waited for at once
                 access_log=None,
                 auto_decompress=False,  # a body is stored as it was sent

@@ -11,6 +11,13 @@ from proxy.server.cors import Fields
 VIA = "1.1 bucketfront"
 
 
+def fields_of_all(status: CacheStatus, common: Fields) -> CIMultiDict[str]:
+    """What every answer carries; `common` is this listener's."""
+    headers = CIMultiDict({"Server": "bucketfront", "Via": VIA, "Cache-Status": str(status)})
+    headers.extend(common)
+    return headers
+
+
 @dataclass(eq=False, slots=True)
 class Exchange:
     """`started` is in seconds of a monotonic clock; `sent` counts body bytes of an object, `received` those of an
@@ -33,8 +40,7 @@ class Exchange:
 
     def headers(self) -> CIMultiDict[str]:
         """What every answer carries, whatever it says."""
-        headers = CIMultiDict({"Server": "bucketfront", "Via": VIA, "Cache-Status": str(self.status)})
-        headers.extend(self.common)
+        headers = fields_of_all(self.status, self.common)
         if self.tells_timing:
             headers["Server-Timing"] = self._timing()
         return headers

@@ -7,20 +7,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from aiohttp import hdrs, web
-from multidict import CIMultiDict
 
 from proxy.cache.cache import Absent, Cache, Reader
 from proxy.errors import AccessDenied, NotCached, ObjectChanged, OriginUnavailable, ProxyError
-from proxy.http import cache_control, media_types, query
+from proxy.http import cache_control, media_types
 from proxy.http.plan import Plan, RequestHead, plan
 from proxy.http.presentation import Presentation, present
-from proxy.http.query import BadQuery, Query
+from proxy.http.query import Query
 from proxy.http.ranges import requested
 from proxy.http.rules import Rules
 from proxy.keys import percent_encode
-from proxy.server import failures
+from proxy.server import failures, representation
 from proxy.server.exchange import Exchange
 from proxy.server.failures import error_response
+from proxy.server.representation import with_object_fields
 from proxy.server.routing import Route
 from proxy.server.selection import Candidate, candidates, error_document
 from proxy.server.sending import Sender
@@ -75,14 +75,13 @@ class Objects:
         request = exchange.request
         wanted = _Wanted(
             _head_of(request),
-            _query_of(route),
+            representation.query_of(route),
             revalidate=self._honor_no_cache and _says_no_cache(request),
             only_if_cached="only-if-cached" in request.headers.get(hdrs.CACHE_CONTROL, "").lower(),
         )
         failure: ProxyError | None = None
-        # Who says what the coding is, by query, means the object itself.
-        says_coding = any(name == hdrs.CONTENT_ENCODING for name, _ in wanted.query.overrides)
-        accept_encoding = None if says_coding else _joined(request, hdrs.ACCEPT_ENCODING)
+        is_itself = representation.says_coding(wanted.query)
+        accept_encoding = None if is_itself else _joined(request, hdrs.ACCEPT_ENCODING)
         first_status = None
         for candidate in candidates(route, wanted.query.version, accept_encoding):
             try:
@@ -125,24 +124,13 @@ class Objects:
                 if candidate.is_folder:
                     exchange.status = reader.status
                     return _to_folder(exchange, route)
-                presentation = self._presentation(route, candidate, wanted.query)
+                presentation = representation.presentation(self._rules, route, candidate, wanted.query)
                 try:
                     return await self._answer_from(exchange, wanted, reader, presentation)
                 except ObjectChanged:
                     # Before the head the request begins again, on the version that is there now.
                     continue
         raise ObjectChanged(f"{candidate.key} changed {RESTARTS} times during one request")
-
-    def _presentation(self, route: Route, candidate: Candidate, asked: Query) -> Presentation:
-        ruling = self._rules.ruling(candidate.name)
-        return Presentation(
-            guessed_type=media_types.of(candidate.name) if route.mount.guess_types or candidate.coding else None,
-            coding=candidate.coding,
-            varies=candidate.varies,
-            cache_control=ruling.cache_control,
-            changes=ruling.headers or (),
-            overrides=asked.overrides,
-        )
 
     async def _answer_from(
         self, exchange: Exchange, wanted: _Wanted, reader: Reader, presentation: Presentation
@@ -167,7 +155,7 @@ class Objects:
             await sender.begin()
             exchange.spent("wait", asyncio.get_running_loop().time() - began)
             exchange.status = reader.status
-            headers = _headers(made, exchange, age)
+            headers = with_object_fields(exchange.headers(), made, age)
             response = web.StreamResponse(status=made.status, headers=headers)
             try:
                 await sender.send(exchange.request, response)
@@ -204,26 +192,11 @@ class Objects:
         status = exchange.status
         with reader:
             if made.pieces is None:
-                return web.StreamResponse(status=made.status, headers=_headers(made, exchange, None))
+                return web.StreamResponse(
+                    status=made.status, headers=with_object_fields(exchange.headers(), made, None)
+                )
             reader.status = status
             return await self._sent(exchange, made, reader, age=None)
-
-
-def _query_of(route: Route) -> Query:
-    """Raises BadQuery."""
-    mount = route.mount
-    asked = query.parse(route.query)
-    others = list(asked.others)
-    version, overrides = asked.version, asked.overrides
-    if version is not None and not mount.versions:
-        others.append("versionId")
-        version = None
-    if overrides and not mount.response_overrides:
-        others.append("response-*")
-        overrides = ()
-    if others and mount.query == "refuse":
-        raise BadQuery("this mount takes no such query parameter")
-    return Query(version, overrides)
 
 
 def _head_of(request: web.BaseRequest) -> RequestHead:
@@ -259,25 +232,13 @@ def _joined(request: web.BaseRequest, name: str) -> str | None:
     return None if values is None else ", ".join(values)
 
 
-def _headers(made: Plan, exchange: Exchange, age: float | None) -> CIMultiDict[str]:
-    headers = exchange.headers()
-    for name, value in made.headers:
-        if name == hdrs.VARY:
-            headers.add(name, value)
-        else:
-            headers[name] = value
-    if age is not None:
-        headers[hdrs.AGE] = str(int(age))
-    return headers
-
-
 def _bare(made: Plan, exchange: Exchange, age: float) -> web.StreamResponse:
     """HEAD, 304, 412, 416: no bytes of the object."""
     if made.status in (412, 416):
         words = "a precondition failed" if made.status == 412 else "no byte of the object lies in the range"
         kept = {name: value for name, value in made.headers if name != "Content-Length"}
         return error_response(exchange, made.status, words, kept)
-    return web.StreamResponse(status=made.status, headers=_headers(made, exchange, age))
+    return web.StreamResponse(status=made.status, headers=with_object_fields(exchange.headers(), made, age))
 
 
 def _to_folder(exchange: Exchange, route: Route) -> web.Response:

@@ -28,6 +28,7 @@ from proxy.cache.entry import ENTRY_BYTES, Entry
 from proxy.cache.evictor import Evictor
 from proxy.cache.flights import Supply, Traffic
 from proxy.cache.index import Index
+from proxy.cache.memory import Memory
 from proxy.cache.origin import Answer, NotModified
 from proxy.cache.reader import Reader
 from proxy.cache.store import Store, StoredFile
@@ -278,7 +279,7 @@ class Rig:
         disposal = Disposal(self.entries, self.store)
         self.cache = Cache(
             origin=self.origin, store=self.store, index=self.index, entries=self.entries, disposal=disposal,
-            absences=self.absences, clock=self.wall,
+            absences=self.absences, memory=Memory(1 << 20), clock=self.wall,
         )  # fmt: skip
         self.traffic = Traffic(read_ahead_limit=read_ahead_limit)
         self.cache.supply_with(

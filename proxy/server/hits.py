@@ -1,0 +1,194 @@
+"""Answers to plain requests for objects that are here: made ready once, used for each hit until something changes.
+
+Rule 1: an answer is made by the functions that the ordinary path uses - routing, selection, presentation, plan - and so
+says the same. Where they say anything but the bytes of a whole, fresh object, or 304, there is no answer here.
+Rule 2: nothing here waits, does I/O or raises on a client's account.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from aiohttp import hdrs
+from aiohttp.helpers import rfc822_formatted_time
+from aiohttp.http_writer import _serialize_headers
+
+from proxy.cache.cache import Cache, Hit
+from proxy.errors import ProxyError
+from proxy.http.cache_status import CacheStatus
+from proxy.http.plan import Plan, RequestHead, plan
+from proxy.http.presentation import present
+from proxy.http.ranges import Span
+from proxy.http.rules import Rules
+from proxy.server import representation
+from proxy.server.access_log import Told
+from proxy.server.cors import Cors, Fields
+from proxy.server.exchange import fields_of_all
+from proxy.server.plain_request import Asked
+from proxy.server.routing import Router
+from proxy.server.selection import candidates
+
+MAX_READY = 4096  # requests for which an answer is kept; the oldest goes first
+
+
+@dataclass(eq=False, slots=True)
+class Answer:
+    """`head`, and behind it the bytes [start, stop) of the object. Usable as long as `hit` is."""
+
+    hit: Hit
+    head: bytes
+    start: int
+    stop: int
+    told: Told
+
+
+@dataclass(eq=False, slots=True)
+class _Ready:
+    """What all answers to one kind of request have in common. `whole` and the two halves of a 206's head are as of
+    `since`, and good until `until` (seconds since the epoch): then a second of Date, Age or ttl has passed.
+    """
+
+    hit: Hit
+    method: str
+    path: str
+    made: Plan
+    ranged: Plan | None  # a 206 of all of it
+    common: Fields
+    has_own_age: bool  # it is not the object's lifetime that clients are told
+    since: float = math.inf
+    until: float = 0.0
+    whole: Answer | None = None
+    before_range: bytes = b""
+    behind_range: bytes = b""
+
+    def refresh(self, now: float) -> bool:
+        """Tell the time as of now; False where the object is no longer fresh."""
+        hit = self.hit
+        ttl = hit.fresh_until - now
+        if ttl <= 0:
+            return False
+        age = 0.0 if self.has_own_age else hit.age(now)
+        status = CacheStatus(ttl=ttl)
+        head = _head(self.made, status, self.common, age)
+        (span,) = self.made.spans or (Span(0, 0),)
+        told = Told(
+            method=self.method,
+            path=self.path,
+            status=self.made.status,
+            sent=span.length,
+            cache=_told(status),
+            outcome="hit",
+        )
+        self.whole = Answer(hit, head, span.start, span.stop, told)
+        self.before_range = b""
+        if self.ranged is not None:
+            fields = _range_fields(Span(0, hit.metadata.size), hit.metadata.size)
+            self.before_range, _, self.behind_range = _head(self.ranged, status, self.common, age).partition(fields)
+        next_age = math.inf if self.has_own_age else now + 1 - age % 1
+        self.since, self.until = now, min(math.floor(now) + 1, hit.fresh_until - math.floor(ttl), next_age)
+        return True
+
+    def part(self, span: Span) -> Answer | None:
+        """The 206 for one part of the object."""
+        if not self.before_range or self.whole is None:
+            return None
+        size = self.hit.metadata.size
+        head = b"%b%b%b" % (self.before_range, _range_fields(span, size), self.behind_range)
+        told = Told(
+            method=self.method,
+            path=self.path,
+            status=206,
+            sent=span.length,
+            cache=self.whole.told.cache,
+            outcome="hit",
+        )
+        return Answer(self.hit, head, span.start, span.stop, told)
+
+
+class Hits:
+    """`clock` is wall time in seconds since the epoch."""
+
+    def __init__(self, cache: Cache, router: Router, cors: Cors, rules: Rules, clock: Callable[[], float]) -> None:
+        self._cache = cache
+        self._router = router
+        self._cors = cors
+        self._rules = rules
+        self._clock = clock
+        self._ready: dict[Asked, _Ready] = {}
+
+    def answer(self, asked: Asked) -> Answer | None:
+        """None where the ordinary path has to answer. Good in this turn of the loop only."""
+        now = self._clock()
+        *_, first, last = asked
+        key = asked[:-2]
+        ready = self._ready.get(key)
+        if ready is None or not ready.hit.is_valid or not ready.since <= now < ready.until:
+            ready = self._renewed(key, ready, now)
+            if ready is None:
+                return None
+        return ready.whole if first is None else _part(ready, first, last)
+
+    def _renewed(self, key: Asked, known: _Ready | None, now: float) -> _Ready | None:
+        self._ready.pop(key, None)
+        ready = known if known is not None and known.hit.is_valid else self._made(key, now)
+        if ready is None or not ready.refresh(now):
+            return None
+        if len(self._ready) >= MAX_READY:
+            del self._ready[next(iter(self._ready))]
+        self._ready[key] = ready
+        return ready
+
+    def _made(self, key: Asked, now: float) -> _Ready | None:
+        method, target, if_none_match, if_modified_since, origin, accept_encoding = (
+            None if value is None else value.decode("ascii") for value in key
+        )
+        assert method is not None
+        assert target is not None
+        try:
+            route = self._router.resolve(method, target)
+            asked = representation.query_of(route)
+            coding = None if representation.says_coding(asked) else accept_encoding
+            candidate = next(candidates(route, asked.version, coding))
+        except ProxyError:
+            return None  # the ordinary path finds it as well, and says so
+        hit = self._cache.hit(candidate.key)
+        if hit is None:
+            return None
+        presentation = representation.presentation(self._rules, route, candidate, asked)
+        shown = present(hit.metadata, presentation)
+        is_conditional = if_none_match is not None or if_modified_since is not None
+        head = RequestHead(method, if_none_match=if_none_match, if_modified_since=if_modified_since)
+        ranged = None
+        if method == "GET" and not is_conditional:
+            ranged = plan(RequestHead(method, range="bytes=0-"), shown, now)
+        return _Ready(
+            hit=hit,
+            method=method,
+            path=target.partition("?")[0],
+            made=plan(head, shown, now),
+            ranged=ranged,
+            common=self._cors.fields(origin),
+            has_own_age=presentation.sets_lifetime,
+        )
+
+
+def _part(ready: _Ready, first: bytes, last: bytes | None) -> Answer | None:
+    """Ranges that are not simply a part of the object are for the ordinary path: RFC 9110 section 14.1.2."""
+    start, size = int(first), ready.hit.metadata.size
+    stop = min(int(last) + 1, size) if last else size
+    return ready.part(Span(start, stop)) if start < stop else None
+
+
+def _range_fields(span: Span, size: int) -> bytes:
+    return b"Content-Length: %d\r\nContent-Range: bytes %d-%d/%d\r\n" % (span.length, span.start, span.stop - 1, size)
+
+
+def _head(made: Plan, status: CacheStatus, common: Fields, age: float) -> bytes:
+    headers = representation.with_object_fields(fields_of_all(status, common), made, age)
+    headers[hdrs.DATE] = rfc822_formatted_time()
+    return _serialize_headers(f"HTTP/1.1 {made.status} {HTTPStatus(made.status).phrase}", headers)
+
+
+def _told(status: CacheStatus) -> str:
+    return str(status).removeprefix("bucketfront; ")

@@ -1,0 +1,87 @@
+"""Recognises the commonest requests at a glance: a complete, plainly well-formed GET or HEAD.
+
+Rule 1: it is strict. A message that it takes is one that aiohttp's parser and `framing` take as well, and reads the
+same to both. Whatever is unusual - a body, an odd byte, a folded line, HTTP/1.0, a second request behind it, a
+second field of a name that matters - makes it unrecognised, never refused.
+Rule 2: the fields that change an answer are either read here or make the request unrecognised; any other may come,
+whatever it says: cookies, request ids, forwarding chains.
+"""
+
+import re
+import string
+from collections.abc import Callable
+
+MAX_SIZE = 7 << 10  # bytes: below every bound that the parser has for one line, one field, and a head
+
+Asked = tuple[bytes | None, ...]
+"""method, target, If-None-Match, If-Modified-Since, Origin, Accept-Encoding; then the Range's first and last position.
+None where the field is absent."""
+
+_READ = ("if-none-match", "if-modified-since", "origin")
+_UNUSUAL = (
+    "if-match", "if-unmodified-since", "if-range", "range", "expect", "content-length", "transfer-encoding", "upgrade",
+    "sec-websocket-key1",
+)  # fmt: skip
+_MAX_BEFORE_HOST = 8
+_MAX_FIELDS = 64
+
+# RFC 3986 section 3.3 and 3.4, the first segment not empty: "//" would be an authority to some.
+_TARGET = rb"/(?:[A-Za-z0-9\-._~!$&'()*+,;=:@%][A-Za-z0-9\-._~!$&'()*+,;=:@%/?]*+)?+"
+_TOKEN_CHARS = "!#$%&'*+-.^_`|~" + string.digits + string.ascii_letters  # RFC 9110 section 5.6.2
+_TOKEN = b"[" + "".join(re.escape(char) for char in _TOKEN_CHARS).encode() + b"]"
+_VALUE = rb"[\x20-\x7e\t]*+"
+_HOST = rb"[A-Za-z0-9.-]++(?::[0-9]{1,5})?+"
+
+
+def recogniser(*, reads_accept_encoding: bool, unusual: tuple[str, ...] = ()) -> Callable[[bytes], Asked | None]:
+    """What reads a request, or gives None. `reads_accept_encoding`: that field can change an answer; else it is not
+    looked at. `unusual` are further fields, in lower case, that make a request unrecognised.
+    """
+    read = (*_READ, "accept-encoding") if reads_accept_encoding else _READ
+    # The others keep their place in `Asked`.
+    absent = () if reads_accept_encoding else (rb"(?!)()",)
+    pattern = _pattern(read, absent, (*_UNUSUAL, *unusual))
+    match = re.compile(pattern).fullmatch
+    fields = [b"\n" + name.encode() + b":" for name in read] + [b""] * len(absent) + [b"\nrange:"]
+
+    def recognise(data: bytes) -> Asked | None:
+        if len(data) > MAX_SIZE:
+            return None
+        found = match(data)
+        if found is None:
+            return None
+        asked = found.groups()
+        if found.lastindex != 2:  # more than method and target: something else was read
+            lower = data.lower()
+            for value, field in zip(asked[2:], fields, strict=False):
+                if value is not None and lower.count(field) > 1:
+                    return None
+        return asked
+
+    return recognise
+
+
+def _pattern(read: tuple[str, ...], absent: tuple[bytes, ...], unusual: tuple[str, ...]) -> bytes:
+    known = ("host", "connection", "range", *read, *unusual)
+    initials = {char for name in known for char in (name[0], name[0].upper())}
+    # A name that begins with another letter is none of these: most lines are over after one look.
+    other_initials = "".join(re.escape(char) for char in _TOKEN_CHARS if char not in initials).encode()
+    other = rb"[" + other_initials + rb"]" + _TOKEN + rb"*+:" + _VALUE
+    unknown = rb"(?!(?:" + rb"|".join(_any_case(name) for name in known) + rb"):)" + _TOKEN + rb"++:" + _VALUE
+    lines = [
+        other,
+        _any_case("connection") + rb":[ \t]*+" + _any_case("keep-alive") + rb"[ \t]*+",
+        *(_any_case(name) + rb":[ \t]*+([\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?+)[ \t]*+" for name in read),
+        *absent,
+        _any_case("range") + rb":[ \t]*+bytes=([0-9]{1,15}+)-([0-9]{0,15}+)[ \t]*+",
+        unknown,
+    ]
+    # Host comes once, and before all that is read: then nothing but the names that are read can come twice.
+    first = rb"(?:(?:" + other + rb"|" + unknown + rb")\r\n){0,%d}+" % _MAX_BEFORE_HOST
+    host = _any_case("host") + rb":[ \t]*+" + _HOST + rb"[ \t]*+\r\n"
+    rest = rb"(?:(?:" + rb"|".join(lines) + rb")\r\n){0,%d}+" % _MAX_FIELDS
+    return rb"(GET|HEAD) (" + _TARGET + rb") HTTP/1\.1\r\n" + first + host + rest + rb"\r\n"
+
+
+def _any_case(name: str) -> bytes:
+    return "".join(f"[{char.upper()}{char}]" if char.isalpha() else re.escape(char) for char in name).encode()
