@@ -2,37 +2,55 @@
 
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from proxy.keys import ObjectKey
 
 CAPACITY = 10_000
 
 
+@dataclass(eq=False, slots=True)
+class Absence:
+    """One 404, to be believed before `until` (seconds since the epoch), and only as long as `is_valid`."""
+
+    until: float
+    is_valid: bool = True
+
+
 class Absences:
-    """Key -> when the 404 may no longer be believed, in seconds since the epoch. `ttl`: seconds to believe it."""
+    """`ttl`: seconds to believe the 404 of a key."""
 
     def __init__(self, ttl: Callable[[ObjectKey], float]) -> None:
         self._ttl = ttl
-        self._until: OrderedDict[ObjectKey, float] = OrderedDict()
+        self._known: OrderedDict[ObjectKey, Absence] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._until)
+        return len(self._known)
 
     def remember(self, key: ObjectKey, now: float) -> None:
         if (ttl := self._ttl(key)) <= 0:
             return
-        self._until[key] = now + ttl
-        self._until.move_to_end(key)
-        if len(self._until) > CAPACITY:
-            self._until.popitem(last=False)
+        self.forget(key)
+        self._known[key] = Absence(now + ttl)
+        if len(self._known) > CAPACITY:
+            _, oldest = self._known.popitem(last=False)
+            oldest.is_valid = False
+
+    def find(self, key: ObjectKey, now: float) -> Absence | None:
+        """The 404 that still holds."""
+        known = self._known.get(key)
+        return None if known is None or known.until <= now else known
 
     def ttl(self, key: ObjectKey, now: float) -> float | None:
         """Seconds that the 404 still holds, None where there is none."""
-        until = self._until.get(key)
-        if until is None or until <= now:
-            return None
-        return until - now
+        known = self.find(key, now)
+        return None if known is None else known.until - now
 
-    def forget(self, is_hit: Callable[[ObjectKey], bool]) -> None:
-        for key in [key for key in self._until if is_hit(key)]:
-            del self._until[key]
+    def forget(self, key: ObjectKey) -> None:
+        known = self._known.pop(key, None)
+        if known is not None:
+            known.is_valid = False
+
+    def forget_all(self, is_hit: Callable[[ObjectKey], bool]) -> None:
+        for key in [key for key in self._known if is_hit(key)]:
+            self.forget(key)

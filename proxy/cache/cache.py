@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 
 from proxy.cache import blocks, passthrough, residency
-from proxy.cache.absences import Absences
+from proxy.cache.absences import Absence, Absences
 from proxy.cache.disposal import Disposal
 from proxy.cache.entries import Entries
 from proxy.cache.entry import ENTRY_BYTES, Entry
@@ -40,7 +40,7 @@ from proxy.http.metadata import Metadata
 from proxy.http.ranges import FromTo, Span, Suffix
 from proxy.keys import ObjectKey
 
-__all__ = ["Absent", "Cache", "Hit", "Reader", "Statistics"]  # all that crosses the door
+__all__ = ["Absence", "Absent", "Cache", "Hit", "Reader", "Statistics"]  # all that crosses the door
 
 MAX_OBJECT = 1 << 50  # beyond any object of S3: nothing there to ask for by range
 NULL_VERSION = "null"  # S3's id of an object stored while its bucket had no versions
@@ -107,6 +107,10 @@ class Cache:
         if entry.hit is None:
             self._lend(entry)
         return entry.hit
+
+    def absence(self, key: ObjectKey) -> Absence | None:
+        """S3's 404 for `key`, where it was within `negative_ttl` and nothing is known since."""
+        return None if self._entries.hot(key) is not None else self._absences.find(key, self._clock())
 
     def _lend(self, entry: Entry) -> None:
         size = entry.metadata.size
@@ -321,7 +325,7 @@ class Cache:
             raise
         if not lookup.is_superseded:
             # Also a version that is not to be kept takes the place of the one before.
-            self._absences.forget(key.__eq__)
+            self._absences.forget(key)
             old = self._entries.publish(entry)
             if old is not None:
                 self._disposal.discard(old)
@@ -472,7 +476,7 @@ class Cache:
             )
 
         self._lookups.supersede(is_hit)
-        self._absences.forget(is_hit)
+        self._absences.forget_all(is_hit)
         purged = await self._purge([entry for key in wanted if (entry := self._entries.get(key)) is not None], soft)
         batches = [self._entries.with_prefix(head.bucket, head.key) for head in heads]
         if versions:

@@ -6,7 +6,7 @@ Rule 2: nothing here waits, does I/O or raises on a client's account.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -14,7 +14,7 @@ from aiohttp import hdrs
 from aiohttp.helpers import rfc822_formatted_time
 from aiohttp.http_writer import _serialize_headers
 
-from proxy.cache.cache import Cache, Hit
+from proxy.cache.cache import Absence, Cache, Hit
 from proxy.errors import ProxyError
 from proxy.http.cache_status import CacheStatus
 from proxy.http.plan import Plan, RequestHead, plan
@@ -27,7 +27,7 @@ from proxy.server.cors import Cors, Fields
 from proxy.server.exchange import fields_of_all
 from proxy.server.plain_request import Asked
 from proxy.server.routing import Router
-from proxy.server.selection import candidates
+from proxy.server.selection import Candidate, candidates
 
 MAX_READY = 4096  # requests for which an answer is kept; the oldest goes first
 
@@ -50,6 +50,7 @@ class _Ready:
     """
 
     hit: Hit
+    absent: tuple[Absence, ...]  # of what would have been answered before it
     method: str
     path: str
     made: Plan
@@ -61,6 +62,9 @@ class _Ready:
     whole: Answer | None = None
     before_range: bytes = b""
     behind_range: bytes = b""
+
+    def is_valid(self, now: float) -> bool:
+        return self.hit.is_valid and (not self.absent or all(each.is_valid and now < each.until for each in self.absent))
 
     def refresh(self, now: float) -> bool:
         """Tell the time as of now; False where the object is no longer fresh."""
@@ -123,7 +127,7 @@ class Hits:
         *_, first, last = asked
         key = asked[:-2]
         ready = self._ready.get(key)
-        if ready is None or not ready.hit.is_valid or not ready.since <= now < ready.until:
+        if ready is None or not ready.is_valid(now) or not ready.since <= now < ready.until:
             ready = self._renewed(key, ready, now)
             if ready is None:
                 return None
@@ -131,7 +135,7 @@ class Hits:
 
     def _renewed(self, key: Asked, known: _Ready | None, now: float) -> _Ready | None:
         self._ready.pop(key, None)
-        ready = known if known is not None and known.hit.is_valid else self._made(key, now)
+        ready = known if known is not None and known.is_valid(now) else self._made(key, now)
         if ready is None or not ready.refresh(now):
             return None
         if len(self._ready) >= MAX_READY:
@@ -149,12 +153,12 @@ class Hits:
             route = self._router.resolve(method, target)
             asked = representation.query_of(route)
             coding = None if representation.says_coding(asked) else accept_encoding
-            candidate = next(candidates(route, asked.version, coding))
+            found = self._found(candidates(route, asked.version, coding))
         except ProxyError:
             return None  # the ordinary path finds it as well, and says so
-        hit = self._cache.hit(candidate.key)
-        if hit is None:
+        if found is None:
             return None
+        candidate, hit, absent = found
         presentation = representation.presentation(self._rules, route, candidate, asked)
         shown = present(hit.metadata, presentation)
         is_conditional = if_none_match is not None or if_modified_since is not None
@@ -168,15 +172,30 @@ class Hits:
             path=target.partition("?")[0],
             made=plan(head, shown, now),
             ranged=ranged,
+            absent=absent,
             common=self._cors.fields(origin),
             has_own_age=presentation.sets_lifetime,
         )
 
+    def _found(self, tried: Iterator[Candidate]) -> tuple[Candidate, Hit, tuple[Absence, ...]] | None:
+        """The first candidate that is not absent, if it is here, and the absences of those before it."""
+        absent: list[Absence] = []
+        for candidate in tried:
+            if (hit := self._cache.hit(candidate.key)) is not None:
+                return None if candidate.is_folder else (candidate, hit, tuple(absent))
+            if (absence := self._cache.absence(candidate.key)) is None:
+                return None
+            absent.append(absence)
+        return None
+
 
 def _part(ready: _Ready, first: bytes, last: bytes | None) -> Answer | None:
-    """Ranges that are not simply a part of the object are for the ordinary path: RFC 9110 section 14.1.2."""
-    start, size = int(first), ready.hit.metadata.size
-    stop = min(int(last) + 1, size) if last else size
+    """RFC 9110 section 14.1.2. A Range that is not simply a part of the object is for the ordinary path."""
+    size = ready.hit.metadata.size
+    if first:
+        start, stop = int(first), min(int(last) + 1, size) if last else size
+    else:
+        start, stop = size - min(int(last or 0), size), size
     return ready.part(Span(start, stop)) if start < stop else None
 
 

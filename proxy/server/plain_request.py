@@ -73,7 +73,7 @@ def _pattern(read: tuple[str, ...], absent: tuple[bytes, ...], unusual: tuple[st
         _any_case("connection") + rb":[ \t]*+" + _any_case("keep-alive") + rb"[ \t]*+",
         *(_any_case(name) + rb":[ \t]*+([\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?+)[ \t]*+" for name in read),
         *absent,
-        _any_case("range") + rb":[ \t]*+bytes=([0-9]{1,15}+)-([0-9]{0,15}+)[ \t]*+",
+        _any_case("range") + rb":[ \t]*+bytes=([0-9]{0,15}+)-([0-9]{0,15}+)[ \t]*+",
         unknown,
     ]
     # Host comes once, and before all that is read: then nothing but the names that are read can come twice.

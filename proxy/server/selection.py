@@ -71,7 +71,7 @@ def _with_siblings(route: Route, octets: bytes, accept_encoding: str | None) -> 
     offered: list[str] = list(route.mount.precompressed) if media_types.is_compressible(key.key) else []
     varies = bool(offered)
     found: list[Candidate] = []
-    while (coding := negotiation.coding(accept_encoding, offered)) is not None:
+    while offered and (coding := negotiation.coding(accept_encoding, offered)) is not None:
         offered.remove(coding)
         sibling = key.key + _SUFFIXES[coding]
         if len(sibling.encode()) <= MAX_KEY_BYTES:
