@@ -64,7 +64,9 @@ class _Ready:
     behind_range: bytes = b""
 
     def is_valid(self, now: float) -> bool:
-        return self.hit.is_valid and (not self.absent or all(each.is_valid and now < each.until for each in self.absent))
+        if not self.hit.is_valid:
+            return False
+        return not self.absent or all(each.is_valid and now < each.until for each in self.absent)
 
     def refresh(self, now: float) -> bool:
         """Tell the time as of now; False where the object is no longer fresh."""

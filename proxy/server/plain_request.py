@@ -19,10 +19,10 @@ None where the field is absent."""
 
 _READ = ("if-none-match", "if-modified-since", "origin")
 _UNUSUAL = (
-    "if-match", "if-unmodified-since", "if-range", "range", "expect", "content-length", "transfer-encoding", "upgrade",
+    "if-match", "if-unmodified-since", "if-range", "expect", "content-length", "transfer-encoding", "upgrade",
     "sec-websocket-key1",
 )  # fmt: skip
-_MAX_BEFORE_HOST = 8
+_ASKED = 8  # members of `Asked`
 _MAX_FIELDS = 64
 
 # RFC 3986 section 3.3 and 3.4, the first segment not empty: "//" would be an authority to some.
@@ -37,12 +37,10 @@ def recogniser(*, reads_accept_encoding: bool, unusual: tuple[str, ...] = ()) ->
     """What reads a request, or gives None. `reads_accept_encoding`: that field can change an answer; else it is not
     looked at. `unusual` are further fields, in lower case, that make a request unrecognised.
     """
-    read = (*_READ, "accept-encoding") if reads_accept_encoding else _READ
-    # The others keep their place in `Asked`.
-    absent = () if reads_accept_encoding else (rb"(?!)()",)
-    pattern = _pattern(read, absent, (*_UNUSUAL, *unusual))
-    match = re.compile(pattern).fullmatch
-    fields = [b"\n" + name.encode() + b":" for name in read] + [b""] * len(absent) + [b"\nrange:"]
+    # A field that is not read keeps its place in `Asked`.
+    read = (*_READ, "accept-encoding" if reads_accept_encoding else "", "range")
+    match = re.compile(_pattern(read, (*_UNUSUAL, *unusual))).fullmatch
+    names = [b"\n" + name.encode() + b":" for name in read]
 
     def recognise(data: bytes) -> Asked | None:
         if len(data) > MAX_SIZE:
@@ -50,37 +48,45 @@ def recogniser(*, reads_accept_encoding: bool, unusual: tuple[str, ...] = ()) ->
         found = match(data)
         if found is None:
             return None
-        asked = found.groups()
-        if found.lastindex != 2:  # more than method and target: something else was read
-            lower = data.lower()
-            for value, field in zip(asked[2:], fields, strict=False):
-                if value is not None and lower.count(field) > 1:
-                    return None
-        return asked
+        groups = found.groups()
+        if found.lastindex == 2:  # method and target, and none of the fields that are read
+            return groups[:_ASKED]
+        # Those before Host and those behind it.
+        asked = list(groups[:_ASKED])
+        for place, value in enumerate(groups[_ASKED:], 2):
+            if value is not None:
+                asked[place] = value
+        lower = data.lower()
+        for value, name in zip(asked[2:-1], names, strict=True):
+            if value is not None and lower.count(name) > 1:
+                return None
+        return tuple(asked)
 
     return recognise
 
 
-def _pattern(read: tuple[str, ...], absent: tuple[bytes, ...], unusual: tuple[str, ...]) -> bytes:
-    known = ("host", "connection", "range", *read, *unusual)
+def _pattern(read: tuple[str, ...], unusual: tuple[str, ...]) -> bytes:
+    known = ("host", "connection", *(name for name in read if name), *unusual)
     initials = {char for name in known for char in (name[0], name[0].upper())}
     # A name that begins with another letter is none of these: most lines are over after one look.
     other_initials = "".join(re.escape(char) for char in _TOKEN_CHARS if char not in initials).encode()
     other = rb"[" + other_initials + rb"]" + _TOKEN + rb"*+:" + _VALUE
     unknown = rb"(?!(?:" + rb"|".join(_any_case(name) for name in known) + rb"):)" + _TOKEN + rb"++:" + _VALUE
-    lines = [
-        other,
-        _any_case("connection") + rb":[ \t]*+" + _any_case("keep-alive") + rb"[ \t]*+",
-        *(_any_case(name) + rb":[ \t]*+([\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?+)[ \t]*+" for name in read),
-        *absent,
-        _any_case("range") + rb":[ \t]*+bytes=([0-9]{0,15}+)-([0-9]{0,15}+)[ \t]*+",
-        unknown,
-    ]
-    # Host comes once, and before all that is read: then nothing but the names that are read can come twice.
-    first = rb"(?:(?:" + other + rb"|" + unknown + rb")\r\n){0,%d}+" % _MAX_BEFORE_HOST
+    connection = _any_case("connection") + rb":[ \t]*+" + _any_case("keep-alive") + rb"[ \t]*+"
+    lines = [other, connection, *map(_line, read), unknown]
+    fields = rb"(?:(?:" + rb"|".join(lines) + rb")\r\n){0,%d}+" % (_MAX_FIELDS // 2)
+    # Exactly one Host, wherever it stands.
     host = _any_case("host") + rb":[ \t]*+" + _HOST + rb"[ \t]*+\r\n"
-    rest = rb"(?:(?:" + rb"|".join(lines) + rb")\r\n){0,%d}+" % _MAX_FIELDS
-    return rb"(GET|HEAD) (" + _TARGET + rb") HTTP/1\.1\r\n" + first + host + rest + rb"\r\n"
+    return rb"(GET|HEAD) (" + _TARGET + rb") HTTP/1\.1\r\n" + fields + host + fields + rb"\r\n"
+
+
+def _line(name: str) -> bytes:
+    """A field that is read, its value a group; without a name, a group that never takes part."""
+    if not name:
+        return rb"(?!)()"
+    if name == "range":
+        return _any_case(name) + rb":[ \t]*+bytes=([0-9]{0,15}+)-([0-9]{0,15}+)[ \t]*+"
+    return _any_case(name) + rb":[ \t]*+([\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?+)[ \t]*+"
 
 
 def _any_case(name: str) -> bytes:
