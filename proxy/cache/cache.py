@@ -118,7 +118,7 @@ class Cache:
             return
         body = None
         if size <= SMALL and self._memory.has_room_for(size):
-            found = residency.peek(entry.file.fd, Span(0, size))
+            found = residency.peek(entry.file.fd, 0, size)
             if found is None:
                 return
             body = bytes(found)

@@ -14,7 +14,7 @@ from proxy.server.line_writer import LineWriter
 CLOSING = 2.0  # seconds that a slow reader has for the last lines
 
 Around = tuple[str, str]
-"""A line's constant text before its milliseconds, and behind them."""
+"""A line's constant text before the bytes sent, and behind the milliseconds."""
 
 _quoted = encode_basestring_ascii  # as json.dumps writes a string: CR, LF and ESC are escaped as well
 
@@ -23,14 +23,13 @@ _quoted = encode_basestring_ascii  # as json.dumps writes a string: CR, LF and E
 class Told:
     """What is told of an answer, and is the same for each of its hits. Never changed; two are equal if they are one.
 
-    The path comes without its query, which may hold a signature. `sent` and `received` are bytes of bodies. `cache` is
-    the Cache-Status without our name, `outcome` the same in one word of a closed set. `fault` is why it failed.
+    The path comes without its query, which may hold a signature. `cache` is the Cache-Status without our name,
+    `outcome` the same in one word of a closed set. `received` are bytes of an upload. `fault` is why it failed.
     """
 
     method: str
     path: str
     status: int
-    sent: int
     cache: str
     outcome: str
     received: int = 0
@@ -44,8 +43,7 @@ class Told:
             received = f', "received": {self.received}' if self.received else ""
             fault = "" if self.fault is None else f', "fault": {_quoted(self.fault)}'
             before = (
-                f', "method": {_quoted(self.method)}, "path": {_quoted(self.path)}, "status": {self.status}'
-                f', "sent": {self.sent}, "ms": '
+                f', "method": {_quoted(self.method)}, "path": {_quoted(self.path)}, "status": {self.status}, "sent": '
             )
             around = before, f', "cache": {_quoted(self.cache)}{received}{fault}}}\n'
             self._json = around
@@ -57,7 +55,7 @@ class Told:
         if self._text is None:
             fault = "" if self.fault is None else f" ({self.fault!a})"
             around = (
-                f" {_plain(self.method)} {_plain(self.path)} {self.status} {self.sent} B ",
+                f" {_plain(self.method)} {_plain(self.path)} {self.status} ",
                 f" ms [{self.cache}]{fault}\n",
             )
             self._text = around
@@ -65,21 +63,22 @@ class Told:
         return self._text
 
 
-Record = tuple[Told, str, float, float]
-"""What was told, to which client, when it ended (seconds since the epoch), and how many seconds it took."""
+Record = tuple[Told, int, str, float, float]
+"""What was told, the bytes of an object that were sent, to which client, when it ended (seconds since the epoch), and
+how many seconds it took."""
 
 
 def json_lines(records: Sequence[Record]) -> str:
     lines = []
     stamp, since, until = "", 0.0, 0.0
-    for told, client, at, seconds in records:
+    for told, sent, client, at, seconds in records:
         if not since <= at < until:
             stamp, since, until = _stamped(at)
         took = f"{seconds * 1000:.2f}"
         if took[-1] == "0":  # as JSON writes a number: 0.5, but 0.0
             took = took[:-1]
         before, behind = told.around_json()
-        lines.append(f"{stamp}{_quoted(client)}{before}{took}{behind}")
+        lines.append(f'{stamp}{_quoted(client)}{before}{sent}, "ms": {took}{behind}')
     return "".join(lines)
 
 
@@ -93,9 +92,9 @@ def _stamped(at: float) -> tuple[str, float, float]:
 
 def text_lines(records: Sequence[Record]) -> str:
     lines = []
-    for told, client, _, seconds in records:
+    for told, sent, client, _, seconds in records:
         before, behind = told.around_text()
-        lines.append(f"{_plain(client)}{before}{seconds * 1000:.1f}{behind}")
+        lines.append(f"{_plain(client)}{before}{sent} B {seconds * 1000:.1f}{behind}")
     return "".join(lines)
 
 

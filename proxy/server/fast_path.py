@@ -8,6 +8,7 @@ a client that does not read is waited for by the ordinary path.
 import asyncio
 import logging
 import os
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -26,7 +27,6 @@ from proxy.server.observer import Observer
 from proxy.server.plain_request import Asked
 from proxy.server.sending import BrokenOff, Sender, abort
 
-OPENING = 16 << 10  # bytes of a large object that go out with the head
 TURN = 1 << 20  # bytes that one answer may send in one turn of the loop
 MAX_HELD = 64 << 10  # bytes of requests behind an answer that is still being sent
 CLIENT_CLOSED_REQUEST = 499  # nginx's word in logs for a client that left before its answer was whole
@@ -49,13 +49,13 @@ class FastPath:
 class FastConnection(Connection):
     """`_rest` sends what the socket did not take at once; meanwhile, what comes in is held."""
 
-    __slots__ = ("_client", "_fd", "_held", "_path", "_rest")
+    __slots__ = ("_client", "_held", "_path", "_rest", "_sock")
 
     def __init__(self, manager: web.Server, path: FastPath, **options: Any) -> None:
         super().__init__(manager, **options)
         self._path = path
         self._client = "-"
-        self._fd = -1  # of the socket; -1 where bytes have to be enciphered
+        self._sock: socket.socket | None = None  # None where bytes have to be enciphered
         self._held = b""
         self._rest: asyncio.Task[None] | None = None
 
@@ -63,7 +63,7 @@ class FastConnection(Connection):
         peer = transport.get_extra_info("peername")
         self._client = str(peer[0]) if isinstance(peer, tuple) else "-"
         if transport.get_extra_info("sslcontext") is None:
-            self._fd = transport.get_extra_info("socket").fileno()
+            self._sock = transport.get_extra_info("socket")
         super().connection_made(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -120,31 +120,47 @@ class FastConnection(Connection):
             self.transport.write(answer.head)
         elif hit.body is not None:
             is_whole = answer.stop - answer.start == len(hit.body)
-            self.transport.write(answer.head + (hit.body if is_whole else hit.body[answer.start : answer.stop]))
+            self._write(answer.head, hit.body if is_whole else hit.body[answer.start : answer.stop])
         elif not self._is_sent_from_file(answer, began):
             return False
         self._path.cache.used(hit)
         if self._rest is None:
-            self._path.observer.hit(answer.told, self._client, time.time(), self._loop.time() - began)
+            sent = answer.stop - answer.start
+            self._path.observer.hit(answer.told, sent, self._client, time.time(), self._loop.time() - began)
         return True
+
+    def _write(self, head: bytes, body: bytes | memoryview) -> None:
+        """As one. The transport would have to be given a copy of both; it gets what the socket does not take."""
+        assert self.transport is not None
+        sent = 0
+        if self._sock is not None and not self.transport.get_write_buffer_size():
+            try:  # noqa: SIM105 - half a microsecond cheaper than `suppress`
+                sent = os.writev(self._sock.fileno(), (head, body))
+            except OSError:
+                pass  # the transport meets it again, and knows what to do with it
+        if sent < len(head) + len(body):
+            self.transport.write((head + body)[sent:])
 
     def _is_sent_from_file(self, answer: Answer, began: float) -> bool:
         """Whether the answer was begun; `_rest` is its end, unless the socket took all of it."""
-        transport, start, fd = self.transport, answer.start, answer.hit.fd
+        transport, fd = self.transport, answer.hit.fd
         assert transport is not None
-        if self._fd < 0 or transport.get_write_buffer_size():
+        if answer.stop - answer.start <= residency.PEEK:
+            data = residency.peek(fd, answer.start, answer.stop - answer.start)
+            if data is None:
+                return False
+            self._write(answer.head, data)
+            return True
+        turn = Span(answer.start, min(answer.stop, answer.start + TURN))
+        if self._sock is None or transport.get_write_buffer_size() or not residency.is_resident(fd, turn):
             return False
-        turn = Span(start, min(answer.stop, start + TURN))
-        opening = turn if turn.length <= residency.PEEK else Span(start, start + OPENING)
-        if opening is not turn and not residency.is_resident(fd, Span(opening.stop, turn.stop)):
-            return False
-        data = residency.peek(fd, opening)
-        if data is None:
-            return False
-        transport.write(answer.head + data)
-        at = opening.stop
-        if at < turn.stop and not transport.get_write_buffer_size():
-            at = _poured(self._fd, fd, Span(at, turn.stop))
+        at = turn.start
+        # Corked, head and first bytes leave as one: a copy in between would cost more than the two calls.
+        self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+        transport.write(answer.head)
+        if not transport.get_write_buffer_size():
+            at = _poured(self._sock.fileno(), fd, turn)
+        self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
         if at < answer.stop:
             self._send_rest(answer, at, began)
         return True
@@ -185,8 +201,8 @@ class FastConnection(Connection):
             if self.transport is not None:
                 self.transport.abort()
         if task.cancelled() or error is not None:
-            told = replace(told, status=CLIENT_CLOSED_REQUEST, sent=sent, fault=fault)
-        self._path.observer.hit(told, self._client, time.time(), self._loop.time() - began)
+            told = replace(told, status=CLIENT_CLOSED_REQUEST, fault=fault)
+        self._path.observer.hit(told, sent, self._client, time.time(), self._loop.time() - began)
         self._go_on()
 
     def _go_on(self) -> None:

@@ -62,6 +62,7 @@ class _Ready:
     whole: Answer | None = None
     before_range: bytes = b""
     behind_range: bytes = b""
+    told_of_part: Told | None = None
 
     def is_valid(self, now: float) -> bool:
         if not self.hit.is_valid:
@@ -78,38 +79,25 @@ class _Ready:
         status = CacheStatus(ttl=ttl)
         head = _head(self.made, status, self.common, age)
         (span,) = self.made.spans or (Span(0, 0),)
-        told = Told(
-            method=self.method,
-            path=self.path,
-            status=self.made.status,
-            sent=span.length,
-            cache=_told(status),
-            outcome="hit",
-        )
-        self.whole = Answer(hit, head, span.start, span.stop, told)
-        self.before_range = b""
+        self.whole = Answer(hit, head, span.start, span.stop, self._told(self.made, status))
         if self.ranged is not None:
-            fields = _range_fields(Span(0, hit.metadata.size), hit.metadata.size)
+            fields = _range_fields(0, hit.metadata.size, hit.metadata.size)
             self.before_range, _, self.behind_range = _head(self.ranged, status, self.common, age).partition(fields)
+            self.told_of_part = self._told(self.ranged, status)
         next_age = math.inf if self.has_own_age else now + 1 - age % 1
         self.since, self.until = now, min(math.floor(now) + 1, hit.fresh_until - math.floor(ttl), next_age)
         return True
 
-    def part(self, span: Span) -> Answer | None:
+    def _told(self, made: Plan, status: CacheStatus) -> Told:
+        cache = str(status).removeprefix("bucketfront; ")
+        return Told(method=self.method, path=self.path, status=made.status, cache=cache, outcome="hit")
+
+    def part(self, start: int, stop: int) -> Answer | None:
         """The 206 for one part of the object."""
-        if not self.before_range or self.whole is None:
+        if self.told_of_part is None:
             return None
-        size = self.hit.metadata.size
-        head = b"%b%b%b" % (self.before_range, _range_fields(span, size), self.behind_range)
-        told = Told(
-            method=self.method,
-            path=self.path,
-            status=206,
-            sent=span.length,
-            cache=self.whole.told.cache,
-            outcome="hit",
-        )
-        return Answer(self.hit, head, span.start, span.stop, told)
+        head = self.before_range + _range_fields(start, stop, self.hit.metadata.size) + self.behind_range
+        return Answer(self.hit, head, start, stop, self.told_of_part)
 
 
 class Hits:
@@ -198,18 +186,14 @@ def _part(ready: _Ready, first: bytes, last: bytes | None) -> Answer | None:
         start, stop = int(first), min(int(last) + 1, size) if last else size
     else:
         start, stop = size - min(int(last or 0), size), size
-    return ready.part(Span(start, stop)) if start < stop else None
+    return ready.part(start, stop) if start < stop else None
 
 
-def _range_fields(span: Span, size: int) -> bytes:
-    return b"Content-Length: %d\r\nContent-Range: bytes %d-%d/%d\r\n" % (span.length, span.start, span.stop - 1, size)
+def _range_fields(start: int, stop: int, size: int) -> bytes:
+    return b"Content-Length: %d\r\nContent-Range: bytes %d-%d/%d\r\n" % (stop - start, start, stop - 1, size)
 
 
 def _head(made: Plan, status: CacheStatus, common: Fields, age: float) -> bytes:
     headers = representation.with_object_fields(fields_of_all(status, common), made, age)
     headers[hdrs.DATE] = rfc822_formatted_time()
     return _serialize_headers(f"HTTP/1.1 {made.status} {HTTPStatus(made.status).phrase}", headers)
-
-
-def _told(status: CacheStatus) -> str:
-    return str(status).removeprefix("bucketfront; ")

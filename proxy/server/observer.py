@@ -37,9 +37,9 @@ class Observer:
         self._pending: list[Record] = []
         self._timer: asyncio.TimerHandle | None = None
 
-    def hit(self, told: Told, client: str, at: float, seconds: float) -> None:
-        """One more answer of which `told` is true, ended at `at` (seconds since the epoch) after `seconds`."""
-        self._pending.append((told, client, at, seconds))
+    def hit(self, told: Told, sent: int, client: str, at: float, seconds: float) -> None:
+        """One more answer of which `told` is true: `sent` bytes, ended `at` (seconds since the epoch), in `seconds`."""
+        self._pending.append((told, sent, client, at, seconds))
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(FLUSH_INTERVAL, self._on_timer)
         elif len(self._pending) >= BATCH:
@@ -51,13 +51,12 @@ class Observer:
             method=request.method,
             path=request.raw_path.partition("?")[0],
             status=status,
-            sent=exchange.sent,
             cache=str(exchange.status).removeprefix("bucketfront; "),
             outcome=outcome(exchange.status),
             received=exchange.received,
             fault=exchange.fault,
         )
-        self.hit(told, _peer(request), time.time(), seconds)
+        self.hit(told, exchange.sent, _peer(request), time.time(), seconds)
 
     def cut(self) -> None:
         self._tally.cut()

@@ -22,7 +22,6 @@ _UNUSUAL = (
     "if-match", "if-unmodified-since", "if-range", "expect", "content-length", "transfer-encoding", "upgrade",
     "sec-websocket-key1",
 )  # fmt: skip
-_ASKED = 8  # members of `Asked`
 _MAX_FIELDS = 64
 
 # RFC 3986 section 3.3 and 3.4, the first segment not empty: "//" would be an authority to some.
@@ -39,33 +38,36 @@ def recogniser(*, reads_accept_encoding: bool, unusual: tuple[str, ...] = ()) ->
     """
     # A field that is not read keeps its place in `Asked`.
     read = (*_READ, "accept-encoding" if reads_accept_encoding else "", "range")
-    match = re.compile(_pattern(read, (*_UNUSUAL, *unusual))).fullmatch
-    names = [b"\n" + name.encode() + b":" for name in read]
+    match, match_late = (
+        re.compile(_pattern(read, (*_UNUSUAL, *unusual), late=late)).fullmatch for late in (False, True)
+    )
+    if_none_match, if_modified_since, origin, accept_encoding, range_ = (b"\n%b:" % name.encode() for name in read)
 
     def recognise(data: bytes) -> Asked | None:
         if len(data) > MAX_SIZE:
             return None
-        found = match(data)
+        found = match(data) or match_late(data)
         if found is None:
             return None
-        groups = found.groups()
+        asked = found.groups()
         if found.lastindex == 2:  # method and target, and none of the fields that are read
-            return groups[:_ASKED]
-        # Those before Host and those behind it.
-        asked = list(groups[:_ASKED])
-        for place, value in enumerate(groups[_ASKED:], 2):
-            if value is not None:
-                asked[place] = value
+            return asked
         lower = data.lower()
-        for value, name in zip(asked[2:-1], names, strict=True):
-            if value is not None and lower.count(name) > 1:
-                return None
-        return tuple(asked)
+        if (
+            (asked[6] is not None and lower.count(range_) > 1)
+            or (asked[2] is not None and lower.count(if_none_match) > 1)
+            or (asked[3] is not None and lower.count(if_modified_since) > 1)
+            or (asked[4] is not None and lower.count(origin) > 1)
+            or (asked[5] is not None and lower.count(accept_encoding) > 1)
+        ):
+            return None
+        return asked
 
     return recognise
 
 
-def _pattern(read: tuple[str, ...], unusual: tuple[str, ...]) -> bytes:
+def _pattern(read: tuple[str, ...], unusual: tuple[str, ...], *, late: bool) -> bytes:
+    """`late`: the one Host stands behind all fields that are read; else before them."""
     known = ("host", "connection", *(name for name in read if name), *unusual)
     initials = {char for name in known for char in (name[0], name[0].upper())}
     # A name that begins with another letter is none of these: most lines are over after one look.
@@ -73,11 +75,20 @@ def _pattern(read: tuple[str, ...], unusual: tuple[str, ...]) -> bytes:
     other = rb"[" + other_initials + rb"]" + _TOKEN + rb"*+:" + _VALUE
     unknown = rb"(?!(?:" + rb"|".join(_any_case(name) for name in known) + rb"):)" + _TOKEN + rb"++:" + _VALUE
     connection = _any_case("connection") + rb":[ \t]*+" + _any_case("keep-alive") + rb"[ \t]*+"
-    lines = [other, connection, *map(_line, read), unknown]
-    fields = rb"(?:(?:" + rb"|".join(lines) + rb")\r\n){0,%d}+" % (_MAX_FIELDS // 2)
-    # Exactly one Host, wherever it stands.
     host = _any_case("host") + rb":[ \t]*+" + _HOST + rb"[ \t]*+\r\n"
-    return rb"(GET|HEAD) (" + _TARGET + rb") HTTP/1\.1\r\n" + fields + host + fields + rb"\r\n"
+    some = _lines(other, connection, unknown)
+    all_ = _lines(other, connection, *map(_line, read), unknown)
+    return (
+        rb"(GET|HEAD) ("
+        + _TARGET
+        + rb") HTTP/1\.1\r\n"
+        + (all_ + host + some if late else some + host + all_)
+        + rb"\r\n"
+    )
+
+
+def _lines(*kinds: bytes) -> bytes:
+    return rb"(?:(?:" + rb"|".join(kinds) + rb")\r\n){0,%d}+" % (_MAX_FIELDS // 2)
 
 
 def _line(name: str) -> bytes:

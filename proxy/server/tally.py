@@ -63,13 +63,13 @@ class Tally(Collector):
 
     def add(self, records: Sequence[Record]) -> None:
         alike: dict[tuple[str, int, str], list[float]] = {}
-        for told, _, _, seconds in records:
+        for told, sent, _, _, seconds in records:
             what = told.method, told.status, told.outcome
             try:
                 alike[what].append(seconds)
             except KeyError:
                 alike[what] = [seconds]
-            self._sent += told.sent
+            self._sent += sent
             self._received += told.received
         for (method, status, outcome), durations in alike.items():
             self._count(method, status, outcome, len(durations))

@@ -32,7 +32,7 @@ NOON = 1_790_000_000.0  # 2026-09-21T14:13:20Z
 
 
 def told(path: str = "/x", **other: Any) -> Told:
-    facts = {"method": "GET", "status": 200, "sent": 10, "cache": "hit", "outcome": "hit", **other}
+    facts = {"method": "GET", "status": 200, "cache": "hit", "outcome": "hit", **other}
     return Told(path=path, **facts)
 
 
@@ -54,7 +54,6 @@ tolds = st.builds(
     method=texts,
     path=texts,
     status=st.integers(100, 599),
-    sent=st.integers(0, 1 << 50),
     cache=st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=8),
     outcome=st.sampled_from(["hit", "stale", "miss"]),
     received=st.integers(0, 9),
@@ -64,12 +63,16 @@ tolds = st.builds(
 ends = st.integers(-5, 5) | st.floats(-3, 3)
 moments = st.builds(lambda whole, part, off: NOON + whole + part / 1000 + off * 1e-6, st.integers(0, 2),
                     st.sampled_from([0, 1, 999]), ends)  # fmt: skip
-records = st.lists(st.tuples(tolds, texts, moments, st.floats(0, 1e6) | st.integers(0, 400).map(lambda n: n / 1e5)))
+records = st.lists(
+    st.tuples(
+        tolds, st.integers(0, 1 << 50), texts, moments, st.floats(0, 1e6) | st.integers(0, 400).map(lambda n: n / 1e5)
+    )
+)
 
 
 def modelled(record: Record) -> dict[str, object]:
     """A line as README and tests have always shown it: these keys, in this order."""
-    what, client, at, seconds = record
+    what, sent, client, at, seconds = record
     moment = datetime.fromtimestamp(int(at), UTC)
     line: dict[str, object] = {
         "time": f"{moment:%Y-%m-%dT%H:%M:%S}.{int(at % 1 * 1000):03d}Z",
@@ -77,7 +80,7 @@ def modelled(record: Record) -> dict[str, object]:
         "method": what.method,
         "path": what.path,
         "status": what.status,
-        "sent": what.sent,
+        "sent": sent,
         "ms": round(seconds * 1000, 2),
         "cache": what.cache,
     }
@@ -113,14 +116,14 @@ def test_no_controls_in_lines(batch: list[Record]) -> None:
 )
 def test_text_lines(what: Told, line: str) -> None:
     """A line for people: client, method, path, status, size, time, decision, and what went wrong."""
-    assert text_lines([(what, "127.0.0.1", NOON, 0.00123)]) == line
+    assert text_lines([(what, 10, "127.0.0.1", NOON, 0.00123)]) == line
 
 
 async def test_order_of_ends(tmp_path: Path) -> None:
     """Lines come in the order in which requests ended, over many batches; none is lost at the close."""
     observer, _ = observing(tmp_path / "log")
     for number in range(5 * BATCH + 7):
-        observer.hit(told(f"/{number}"), "-", NOON, 0.0)
+        observer.hit(told(f"/{number}"), 10, "-", NOON, 0.0)
     observer.close()
     paths = [json.loads(line)["path"] for line in (tmp_path / "log").read_text().splitlines()]
     assert paths == [f"/{number}" for number in range(5 * BATCH + 7)]
@@ -130,7 +133,7 @@ async def test_a_single_line_is_soon_written(tmp_path: Path) -> None:
     """A line does not wait for others for ever, nor does the one after it."""
     observer, _ = observing(tmp_path / "log", "text")
     for count in (1, 2):
-        observer.hit(told(), "-", NOON, 0.0)
+        observer.hit(told(), 10, "-", NOON, 0.0)
         await until(lambda count=count: (tmp_path / "log").read_text().count("\n") == count)  # type: ignore[misc]
     observer.close()
 
@@ -141,7 +144,7 @@ async def test_nothing_of_a_request_stays(tmp_path: Path) -> None:
     what = told()
     before = sys.getrefcount(what)
     for _ in range(3 * BATCH + 1):
-        observer.hit(what, "-", NOON, 0.0)
+        observer.hit(what, 10, "-", NOON, 0.0)
         assert sys.getrefcount(what) - before <= BATCH
     observer.flush()
     assert sys.getrefcount(what) == before
@@ -162,11 +165,11 @@ def reference(batch: list[Record]) -> str:
         "bucketfront_request_seconds", "Time to the last byte.", ("cache",),
         buckets=(0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0), registry=registry,
     )  # fmt: skip
-    for what, _, _, took in batch:
+    for what, size, _, _, took in batch:
         method = what.method if what.method in {"GET", "HEAD", "PUT", "POST", "DELETE"} else "other"
         requests.labels(method, f"{what.status // 100}xx", what.outcome).inc()
         seconds.labels(what.outcome).observe(took)
-        sent.inc(what.sent)
+        sent.inc(size)
         received.inc(what.received)
         cut.inc()
     return generate_latest(registry).decode()
@@ -187,13 +190,17 @@ answers = st.builds(
     told,
     method=st.sampled_from(["GET", "HEAD", "PUT", "PATCH", "BREW"]),
     status=st.sampled_from([200, 206, 304, 404, 499, 503]),
-    sent=st.integers(0, 1 << 40),
     outcome=st.sampled_from(["hit", "stale", "miss"]),
     received=st.integers(0, 9),
 )
 
 
-@given(st.lists(st.lists(st.tuples(answers, st.just("-"), st.just(NOON), durations), max_size=6), max_size=4))
+@given(
+    st.lists(
+        st.lists(st.tuples(answers, st.integers(0, 1 << 40), st.just("-"), st.just(NOON), durations), max_size=6),
+        max_size=4,
+    )
+)
 def test_metrics(batches: list[list[Record]]) -> None:
     """Batches give the exposition that counting one by one gives: names, help, types, labels, buckets, values."""
     registry = CollectorRegistry()
@@ -210,7 +217,7 @@ def test_metrics(batches: list[list[Record]]) -> None:
 def test_bounds_of_buckets(bound: float) -> None:
     """A duration that equals a bound belongs to the bound's bucket (`le`)."""
     registry = CollectorRegistry()
-    Tally(registry, settle=lambda: None, lost=lambda: 0).add([(told(), "-", NOON, bound)])
+    Tally(registry, settle=lambda: None, lost=lambda: 0).add([(told(), 10, "-", NOON, bound)])
     buckets = {
         sample.labels["le"]: sample.value
         for metric in registry.collect()
@@ -224,7 +231,7 @@ async def test_exact_at_a_scrape(tmp_path: Path) -> None:
     """A request that has ended is in the very next scrape, whether or not its line is written."""
     observer, registry = observing(tmp_path / "log")
     for count in (1, 2, 3):
-        observer.hit(told(sent=100), "-", NOON, 0.25)
+        observer.hit(told(), 100, "-", NOON, 0.25)
         found = values(registry)
         assert found["bucketfront_requests_total"] == count
         assert found["bucketfront_sent_bytes_total"] == 100 * count
@@ -320,7 +327,7 @@ async def test_full_disk(caplog: pytest.LogCaptureFixture) -> None:
     """A disk that takes no lines costs lines, counted and told once, and no request (I16)."""
     observer, registry = observing(Path("/dev/full"))
     for _ in range(3):
-        observer.hit(told(), "-", NOON, 0.0)
+        observer.hit(told(), 10, "-", NOON, 0.0)
         assert observer.drain(PATIENCE)
     assert values(registry)["bucketfront_access_log_lines_dropped_total"] == 3
     assert values(registry)["bucketfront_requests_total"] == 3
@@ -403,7 +410,7 @@ def test_reader_without_patience(pipe: tuple[int, int]) -> None:
 def test_standard_output(capfd: pytest.CaptureFixture[str]) -> None:
     """`-` is standard output, which stays open after the log."""
     log = AccessLog(AccessLogSettings(format="text"))
-    log.add([(told(), "127.0.0.1", NOON, 0.0)])
+    log.add([(told(), 10, "127.0.0.1", NOON, 0.0)])
     log.close()
     print("still open", flush=True)  # noqa: T201 - what is tested
     assert capfd.readouterr().out == "127.0.0.1 GET /x 200 10 B 0.0 ms [hit]\nstill open\n"
