@@ -83,7 +83,7 @@ class Cache:
         self._supply: Supply | None = None
         self._disposal = disposal
         self._lookups = Lookups(entries.pin, disposal.unpin)
-        self._lender = Lender(self._fill_of, self._stream, self._give_back)
+        self._lender = Lender(self._fill_of, self._stream, self._give_back, store)
         self._opening: dict[int, asyncio.Task[None]] = {}
         self._purges: set[asyncio.Task[int]] = set()
         self._hits = self._stale_hits = self._misses = self._revalidations = self._passthroughs = 0

@@ -7,7 +7,7 @@ from typing import Self
 from proxy.cache.entry import Entry
 from proxy.cache.fill import Fill
 from proxy.cache.flights import Demand
-from proxy.cache.store import StoredFile
+from proxy.cache.store import Store, StoredFile
 from proxy.errors import StoreError
 from proxy.http.cache_status import CacheStatus, Forward
 from proxy.http.metadata import Metadata
@@ -21,6 +21,7 @@ class Lender:
     fill_of: Callable[[Entry], Fill]
     stream: Callable[[Entry, Span], AsyncGenerator[bytes, None]]
     give_back: Callable[[Entry], None]
+    store: Store
 
 
 class Reader:
@@ -80,6 +81,16 @@ class Reader:
         if self._demand is None or self._fill is None:
             raise StoreError("no file to read from")
         return await self._fill.wait_readable(self._demand, offset)
+
+    async def bring_in(self, span: Span) -> None:
+        """Have these bytes of the file in memory. Raises StoreError."""
+        assert self._entry.file is not None
+        await self._lender.store.read_in(self._entry.file, span)
+
+    async def read(self, span: Span) -> bytes:
+        """These bytes of the file. Raises StoreError, EOFError."""
+        assert self._entry.file is not None
+        return await self._lender.store.read(self._entry.file, span)
 
     def stream(self, span: Span) -> AsyncGenerator[bytes, None]:
         """The same bytes without the cache."""

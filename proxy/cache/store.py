@@ -12,18 +12,19 @@ import logging
 import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import TypeVar, TypeVarTuple, Unpack
 
 from ulid import ULID
 
+from proxy.cache import residency
 from proxy.errors import CacheInUse, StoreError
 from proxy.http.ranges import Span
 
-P = ParamSpec("P")
+Ts = TypeVarTuple("Ts")
 T = TypeVar("T")
 
 THREADS = 8
@@ -56,6 +57,8 @@ class Store:
         self._objects = root / "objects"
         self._clock = clock
         self._threads = ThreadPoolExecutor(THREADS, "disk")
+        # Apart: a crowd that reads what is not in memory must not keep fills from writing.
+        self._reading = ThreadPoolExecutor(THREADS, "disk-read")
         self._lock_fd: int | None = None
         self._failed_at: float | None = None
         self.failures = 0  # calls to the disk that failed
@@ -82,6 +85,7 @@ class Store:
 
     def close(self) -> None:
         self._threads.shutdown(wait=True)
+        self._reading.shutdown(wait=True)
         if self._lock_fd is not None:
             os.close(self._lock_fd)
             self._lock_fd = None
@@ -156,6 +160,17 @@ class Store:
                     await asyncio.wait([work])
             raise
 
+    async def read_in(self, file: StoredFile, span: Span) -> None:
+        """Bring these bytes into memory, as far as the file has them."""
+        await self._run(residency.read_in, file.fd, span, threads=self._reading)
+
+    async def read(self, file: StoredFile, span: Span) -> bytes:
+        """These bytes. Raises EOFError where the file ends early."""
+        data = await self._run(os.pread, file.fd, span.length, span.start, threads=self._reading)
+        if len(data) != span.length:
+            raise EOFError(f"the cached file ended {span.length - len(data)} bytes early")
+        return data
+
     async def checksum(self, file: StoredFile, span: Span) -> int | None:
         """CRC-32 of these bytes of the file, None if it is shorter."""
         return await self._run(_checksum, file.fd, span)
@@ -209,9 +224,8 @@ class Store:
             raise StoreError(f"{name[:40]!r} is no file name of this cache")
         return self._objects / name[-2:] / name
 
-    async def _run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        assert not kwargs
-        work = asyncio.get_running_loop().run_in_executor(self._threads, call, *args)
+    async def _run(self, call: Callable[[Unpack[Ts]], T], *args: *Ts, threads: Executor | None = None) -> T:
+        work = asyncio.get_running_loop().run_in_executor(threads or self._threads, call, *args)
         try:
             # Shielded: the thread cannot be stopped, and a descriptor it opened must not get lost.
             return await asyncio.shield(work)

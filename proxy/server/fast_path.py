@@ -12,7 +12,7 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Self
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
@@ -25,9 +25,9 @@ from proxy.server.connection import Connection, ConnectionServer
 from proxy.server.hits import Answer, Hits
 from proxy.server.observer import Observer
 from proxy.server.plain_request import Asked
+from proxy.server.pouring import TURN
 from proxy.server.sending import BrokenOff, Sender, abort
 
-TURN = 1 << 20  # bytes that one answer may send in one turn of the loop
 MAX_HELD = 64 << 10  # bytes of requests behind an answer that is still being sent
 CLIENT_CLOSED_REQUEST = 499  # nginx's word in logs for a client that left before its answer was whole
 
@@ -175,7 +175,7 @@ class FastConnection(Connection):
         task.add_done_callback(lambda task: self._end(task, answer, at - answer.start + sender.sent, reader, began))
 
     async def _sent(self, sender: Sender) -> None:
-        outlet: Any = _Outlet(self)
+        outlet = _Outlet(self)
         try:
             await sender.begin()
             await sender.send(outlet, outlet)
@@ -237,8 +237,12 @@ class _Outlet:
     def transport(self) -> asyncio.Transport | None:
         return self._connection.transport
 
-    async def prepare(self, _: object) -> None:
-        """The head is sent."""
+    @property
+    def writer(self) -> Self:
+        return self
+
+    def send_headers(self) -> None:
+        """They are sent."""
 
     async def write(self, data: bytes) -> None:
         if self.transport is None:

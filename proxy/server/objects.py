@@ -23,7 +23,7 @@ from proxy.server.failures import error_response
 from proxy.server.representation import with_object_fields
 from proxy.server.routing import Route
 from proxy.server.selection import Candidate, candidates, error_document
-from proxy.server.sending import Sender
+from proxy.server.sending import Response, Sender
 
 RESTARTS = 3  # versions that may go by before the head is sent
 SLOW = 1.0  # seconds after which a path whose first object could not be had is answered from the cache or not at all
@@ -156,8 +156,9 @@ class Objects:
             exchange.spent("wait", asyncio.get_running_loop().time() - began)
             exchange.status = reader.status
             headers = with_object_fields(exchange.headers(), made, age)
-            response = web.StreamResponse(status=made.status, headers=headers)
+            response = Response(status=made.status, headers=headers)
             try:
+                await response.prepare(exchange.request)
                 await sender.send(exchange.request, response)
             finally:
                 exchange.sent = sender.sent

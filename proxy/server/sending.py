@@ -4,33 +4,48 @@ An error after the head aborts the connection: it never pads and never ends clea
 """
 
 import asyncio
-import os
 from collections.abc import AsyncGenerator
+from typing import Protocol
 
 from aiohttp import web
 
+from proxy.cache import residency
 from proxy.cache.cache import Reader
 from proxy.errors import BodyTruncated, OriginError, StoreError
 from proxy.http.ranges import Span
+from proxy.server.pouring import MIN_RATE, PATIENCE, Pouring
 
-STRETCH = 1 << 20  # bytes handed to one sendfile: bounds how long a client may take for it
+STRETCH = 1 << 20  # bytes after which a reader that follows a fill asks how far it is
 TLS_CHUNK = 256 << 10  # bytes; TLS has no sendfile, and small chunks are slow
-PATIENCE = 30.0  # seconds within which something has to move (I20)
-MIN_RATE = 8 << 10  # bytes a second
 
 
 class BrokenOff(ConnectionResetError):
     """The answer was cut off on purpose; the connection is aborted. The log's `cause` says why."""
 
 
-class _Descriptor:
-    """What `loop.sendfile` needs of a file."""
+class Response(web.StreamResponse):
+    """An answer whose head waits for the first bytes of its body, and leaves with them."""
 
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
+    _send_headers_immediately = False
 
-    def fileno(self) -> int:
-        return self._fd
+
+class HeadWriter(Protocol):
+    def send_headers(self) -> None: ...
+
+
+class Outlet(Protocol):
+    """Where an answer goes, as aiohttp's request knows it."""
+
+    @property
+    def transport(self) -> asyncio.Transport | None: ...
+    @property
+    def writer(self) -> HeadWriter: ...
+
+
+class Body(Protocol):
+    """What an answer's bytes are written to, as aiohttp's response takes them."""
+
+    async def write(self, data: bytes) -> None: ...
 
 
 class Sender:
@@ -62,21 +77,18 @@ class Sender:
             self._chunks = self._reader.stream(span)
             self._first = await anext(self._chunks)
 
-    async def send(self, request: web.BaseRequest, response: web.StreamResponse) -> None:
-        """Head and body. Raises BrokenOff after aborting the connection, ConnectionError when the client left."""
-        await response.prepare(request)
+    async def send(self, outlet: Outlet, body: Body) -> None:
+        """All of the body. Raises BrokenOff after aborting the connection, ConnectionError when the client left."""
         try:
             for piece in self._pieces:
                 if isinstance(piece, bytes):
-                    async with asyncio.timeout(PATIENCE):
-                        await response.write(piece)
-                    self.sent += len(piece)
+                    await self._write(body, piece)
                 else:
-                    await self._send_span(piece, request, response)
+                    await self._send_span(piece, outlet, body)
             if self.sent != self._length:
                 raise BodyTruncated(f"sent {self.sent} of {self._length} bytes")
         except (OriginError, StoreError, TimeoutError, EOFError) as error:
-            abort(request)
+            abort(outlet)
             raise BrokenOff(str(error) or "the client was too slow") from error
 
     async def close(self) -> None:
@@ -89,80 +101,74 @@ class Sender:
             self._ready = span.start
             self._reader.ask_for(span, whole=self._whole)
 
-    async def _send_span(self, span: Span, request: web.BaseRequest, response: web.StreamResponse) -> None:
+    async def _send_span(self, span: Span, outlet: Outlet, body: Body) -> None:
         self._ask_for(span)
         before = self.sent
         if self._chunks is None:
             try:
-                await self._send_file(span, request, response)
+                await self._send_file(span, outlet, body)
                 return
             except StoreError:
                 self._chunks = self._reader.stream(Span(span.start + self.sent - before, span.stop))
-        await self._send_chunks(response, self._chunks)
+        await self._send_chunks(body, self._chunks)
         await self._chunks.aclose()
         self._chunks = None
 
-    async def _send_file(self, span: Span, request: web.BaseRequest, response: web.StreamResponse) -> None:
-        is_tls = request.transport is not None and request.transport.get_extra_info("sslcontext") is not None
+    async def _send_file(self, span: Span, outlet: Outlet, body: Body) -> None:
         offset = span.start
         while offset < span.stop:
             if offset == self._ready:
                 self._ready = await self._reader.readable(offset)
-            stretch = Span(offset, min(self._ready, offset + (TLS_CHUNK if is_tls else STRETCH)))
-            file = self._reader.file
-            assert file is not None
-            async with asyncio.timeout(max(PATIENCE, stretch.length / MIN_RATE)):
-                if is_tls:
-                    await _write(response, file.fd, stretch)
-                else:
-                    await _sendfile(request, file.fd, stretch)
-            offset = stretch.stop
-            self.sent += stretch.length
+            is_all_here = self._ready == span.stop
+            stretch = Span(offset, self._ready if is_all_here else min(self._ready, offset + STRETCH))
+            offset = await self._send_stretch(stretch, outlet, body)
             # A reader that is ahead of the fill learns of new bytes here; one behind it moves its window.
-            if offset < span.stop and offset < self._ready:
+            if not is_all_here and offset < self._ready:
                 self._ready = await self._reader.readable(offset)
 
-    async def _send_chunks(self, response: web.StreamResponse, chunks: AsyncGenerator[bytes, None]) -> None:
+    async def _send_stretch(self, stretch: Span, outlet: Outlet, body: Body) -> int:
+        """Returns the offset that was reached, the stretch's end or short of it."""
+        transport, file = outlet.transport, self._reader.file
+        if transport is None:
+            raise ConnectionResetError("the client left")
+        assert file is not None
+        if stretch.length <= residency.PEEK and (data := _peeked(file.fd, stretch)) is not None:
+            await self._write(body, data)
+            return stretch.stop
+        if transport.get_extra_info("sslcontext") is not None:
+            chunk = Span(stretch.start, min(stretch.stop, stretch.start + TLS_CHUNK))
+            await self._write(body, await self._reader.read(chunk))
+            return chunk.stop
+        outlet.writer.send_headers()
+        pouring = Pouring(transport, file.fd, stretch, self._reader.bring_in)
+        try:
+            await pouring.run()
+        finally:
+            self.sent += pouring.at - stretch.start
+        return stretch.stop
+
+    async def _send_chunks(self, body: Body, chunks: AsyncGenerator[bytes, None]) -> None:
         chunk = self._first or await anext(chunks, b"")
         self._first = b""
         while chunk:
-            async with asyncio.timeout(max(PATIENCE, len(chunk) / MIN_RATE)):
-                await response.write(chunk)
-            self.sent += len(chunk)
+            await self._write(body, chunk)
             chunk = await anext(chunks, b"")
 
+    async def _write(self, body: Body, data: bytes) -> None:
+        async with asyncio.timeout(max(PATIENCE, len(data) / MIN_RATE)):
+            await body.write(data)
+        self.sent += len(data)
 
-async def _sendfile(request: web.BaseRequest, fd: int, stretch: Span) -> None:
-    transport = request.transport
-    if transport is None or transport.is_closing():
-        raise ConnectionResetError("the client left")
-    loop = asyncio.get_running_loop()
+
+def _peeked(fd: int, span: Span) -> bytes | None:
     try:
-        sent = await loop.sendfile(
-            transport,
-            _Descriptor(fd),  # type: ignore[arg-type]
-            stretch.start,
-            stretch.length,
-            fallback=False,
-        )
-    except (RuntimeError, asyncio.SendfileNotAvailableError) as error:
-        # asyncio says the first of a transport that closed meanwhile, the second of any OSError before the first byte.
-        cause = error.__context__
-        if isinstance(cause, OSError) and not isinstance(cause, ConnectionError) and not transport.is_closing():
-            raise StoreError(f"sendfile from the cache failed: {cause.strerror}") from error
-        raise ConnectionResetError("the client left") from error
-    if sent != stretch.length:
-        raise EOFError(f"the cached file ended {stretch.length - sent} bytes early")
+        data = residency.peek(fd, span.start, span.length)
+    except OSError as error:
+        raise StoreError(f"reading from the cache failed: {error.strerror}") from error
+    return None if data is None else bytes(data)
 
 
-async def _write(response: web.StreamResponse, fd: int, stretch: Span) -> None:
-    data = await asyncio.to_thread(os.pread, fd, stretch.length, stretch.start)
-    if len(data) != stretch.length:
-        raise EOFError(f"the cached file ended {stretch.length - len(data)} bytes early")
-    await response.write(data)
-
-
-def abort(request: web.BaseRequest) -> None:
+def abort(outlet: Outlet) -> None:
     """End the connection with a reset, so that no client takes the answer for whole."""
-    if request.transport is not None:
-        request.transport.abort()
+    if outlet.transport is not None:
+        outlet.transport.abort()

@@ -17,8 +17,8 @@ from proxy.keys import ObjectKey
 from proxy.origin.writes import Written
 from proxy.server.exchange import Exchange
 from proxy.server.failures import SlowClient, TooLarge, UnsupportedFraming
+from proxy.server.pouring import MIN_RATE, PATIENCE
 from proxy.server.routing import Route
-from proxy.server.sending import MIN_RATE, PATIENCE
 
 MAX_OBJECT = 5 << 40  # bytes: S3's largest object
 
