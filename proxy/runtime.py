@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
 from proxy.admin.app import AdminApplication, AdminListener
-from proxy.admin.metrics import CacheCollector, OriginCollector, OriginHealth
+from proxy.admin.metrics import CacheCollector, FastPathCollector, OriginCollector, OriginHealth
 from proxy.cache.absences import Absences
 from proxy.cache.budget import Budget
 from proxy.cache.cache import Cache
@@ -72,6 +72,7 @@ class Runtime:
         self.evictor: Evictor
         self.origin: S3Origin
         self.observer: Observer
+        self.fast_path: FastPath | None = None
         self._listener: Listener
         self._admin: AdminListener
 
@@ -115,12 +116,15 @@ class Runtime:
             Uploads(self.cache, writes, self.settings.uploads),
             self.observer,
         )
-        self._listener = Listener(application, self._fast_path(), self.settings, DRAIN)
+        self.fast_path = self._make_fast_path()
+        if (path := self.fast_path) is not None:
+            FastPathCollector(registry, lambda: path.answered)
+        self._listener = Listener(application, self.fast_path, self.settings, DRAIN)
         self._stack.push_async_callback(self._listener.stop)
         await self._listener.start()
         self._is_ready = True
 
-    def _fast_path(self) -> FastPath | None:
+    def _make_fast_path(self) -> FastPath | None:
         settings = self.settings
         if not settings.server.fast_path or settings.server.timing:
             return None  # how long an answer took, only the ordinary path tells

@@ -55,6 +55,17 @@ class CacheCollector(Collector):
         return ()
 
 
+class FastPathCollector(Collector):
+    def __init__(self, registry: CollectorRegistry, answered: Callable[[], int]) -> None:
+        self._answered = answered
+        registry.register(self)
+
+    def collect(self) -> Iterable[Metric]:
+        yield CounterMetricFamily(
+            "bucketfront_fast_path_answers", "Hits answered before aiohttp saw them.", float(self._answered())
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class OriginHealth:
     """`outages`: times that the origin was found out of reach. `refused`: reads that ended there meanwhile."""

@@ -35,7 +35,7 @@ log = logging.getLogger("bucketfront.server")
 
 
 class FastPath:
-    """What all connections of the listener share."""
+    """What all connections of the listener share. `answered` counts the answers that were begun here."""
 
     def __init__(
         self, recognise: Callable[[bytes], Asked | None], hits: Hits, cache: Cache, observer: Observer
@@ -44,6 +44,7 @@ class FastPath:
         self.hits = hits
         self.cache = cache
         self.observer = observer
+        self.answered = 0
 
 
 class FastConnection(Connection):
@@ -124,6 +125,7 @@ class FastConnection(Connection):
         elif not self._is_sent_from_file(answer, began):
             return False
         self._path.cache.used(hit)
+        self._path.answered += 1
         if self._rest is None:
             sent = answer.stop - answer.start
             self._path.observer.hit(answer.told, sent, self._client, time.time(), self._loop.time() - began)

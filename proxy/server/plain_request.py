@@ -20,7 +20,9 @@ None where the field is absent."""
 _READ = ("if-none-match", "if-modified-since", "origin")
 _UNUSUAL = (
     "if-match", "if-unmodified-since", "if-range", "expect", "content-length", "transfer-encoding", "upgrade",
-    "sec-websocket-key1",
+    "proxy-connection", "sec-websocket-key1",
+    # aiohttp refuses a second one of these, and of User-Agent.
+    "content-location", "content-range", "content-type", "etag", "max-forwards", "server",
 )  # fmt: skip
 _MAX_FIELDS = 64
 
@@ -50,9 +52,11 @@ def recogniser(*, reads_accept_encoding: bool, unusual: tuple[str, ...] = ()) ->
         if found is None:
             return None
         asked = found.groups()
+        lower = data.lower()
+        if lower.count(b"\nuser-agent:") > 1:
+            return None
         if found.lastindex == 2:  # method and target, and none of the fields that are read
             return asked
-        lower = data.lower()
         if (
             (asked[6] is not None and lower.count(range_) > 1)
             or (asked[2] is not None and lower.count(if_none_match) > 1)
