@@ -145,6 +145,7 @@ class Client:
         stop: int | None = None,
         limit: int | None = None,
         buffer: int | None = None,
+        check: bool = True,
     ) -> list[dict[str, Any]]:
         job = {
             "port": subject.port,
@@ -155,6 +156,7 @@ class Client:
             "stop": stop,
             "limit": limit,
             "buffer": buffer,
+            "check": check,
         }
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -183,7 +185,7 @@ origin:
   addressing_style: path
   credentials: {{access_key_id: x, secret_access_key: y}}
 mounts: [{{path: /, bucket: {bucket}}}]
-cache: {{dir: {folder}/cache, max_size: 20GiB, min_free: 0}}
+cache: {{dir: {folder}/cache, max_size: 12GiB, min_free: 0}}
 access_log: {{format: json, path: {folder}/access.log}}
 """
 
@@ -217,18 +219,18 @@ error_log {folder}/error.log warn;
 worker_processes 1;
 worker_rlimit_nofile {files};
 {user}
-events {{ worker_connections 1024; }}
+events {{ worker_connections 8192; }}
 http {{
   access_log {folder}/access.log;
   sendfile on;
-  tcp_nopush on;
+  keepalive_requests 100000000;
   open_file_cache max=4096 inactive=1h;
   client_body_temp_path {folder}/body;
   proxy_temp_path {folder}/proxy;
   fastcgi_temp_path {folder}/fastcgi;
   scgi_temp_path {folder}/scgi;
   uwsgi_temp_path {folder}/uwsgi;
-  proxy_cache_path {folder}/cache levels=1:2 keys_zone=bench:10m max_size=20g inactive=1h use_temp_path=off;
+  proxy_cache_path {folder}/cache levels=1:2 keys_zone=bench:10m max_size=12g inactive=1h use_temp_path=off;
   upstream origin {{ server 127.0.0.1:{origin}; keepalive 32; }}
   proxy_http_version 1.1;
   proxy_set_header Connection "";
@@ -263,7 +265,7 @@ async def nginx(folder: Path, origin_port: int) -> AsyncGenerator[list[Subject],
     executable = nginx_program()
     assert executable is not None
     port = free_port()
-    user = f"user {getpass.getuser()};" if os.geteuid() == 0 else ""
+    user = _user()
     config = folder / "nginx.conf"
     # A request for slices keeps each slice's file open to its end; open_file_cache shares them, as far as it can.
     files = min(1 << 16, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
@@ -273,6 +275,70 @@ async def nginx(folder: Path, origin_port: int) -> AsyncGenerator[list[Subject],
             Subject("nginx, whole", port, "/whole/", pid),
             Subject("nginx, slice 1m", port, "/slice/", pid),
         ]
+
+
+STATIC = """\
+daemon off;
+pid {folder}/origin.pid;
+error_log {folder}/origin-error.log warn;
+worker_processes 1;
+{user}
+events {{ worker_connections 1024; }}
+http {{
+  access_log off;
+  sendfile on;
+  keepalive_requests 100000000;
+  client_body_temp_path {folder}/origin-body;
+  proxy_temp_path {folder}/origin-proxy;
+  fastcgi_temp_path {folder}/origin-fastcgi;
+  scgi_temp_path {folder}/origin-scgi;
+  uwsgi_temp_path {folder}/origin-uwsgi;
+  server {{ listen 127.0.0.1:{port}; root {root}; }}
+}}
+"""
+
+
+@contextlib.asynccontextmanager
+async def static_origin(folder: Path, root: Path) -> AsyncGenerator[int, None]:
+    """An nginx with the files `<root>/<bucket>/<key>`, as fast as it goes: its port. Raises RuntimeError."""
+    executable = nginx_program()
+    assert executable is not None
+    port = free_port()
+    config = folder / "origin.conf"
+    config.write_text(STATIC.format(folder=folder, root=root, port=port, user=_user()))
+    async with listening("nginx", port, executable, "-p", folder, "-c", config, folder=folder):
+        yield port
+
+
+# Without the first line of vcl_recv nothing that comes with a cookie is cached.
+VARNISH = """\
+vcl 4.1;
+backend default {{ .host = "127.0.0.1"; .port = "{origin}"; }}
+sub vcl_recv {{ unset req.http.Cookie; }}
+sub vcl_backend_fetch {{ set bereq.url = "/{bucket}" + bereq.url; }}
+sub vcl_backend_response {{ set beresp.ttl = 1h; }}
+"""
+
+
+def varnish_program() -> str | None:
+    return shutil.which("varnishd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+
+
+@contextlib.asynccontextmanager
+async def varnish(folder: Path, origin_port: int) -> AsyncGenerator[Subject, None]:
+    """Varnish with its cache in memory and one pool of threads. Raises RuntimeError."""
+    executable = varnish_program()
+    assert executable is not None
+    port, config = free_port(), folder / "default.vcl"
+    config.write_text(VARNISH.format(origin=origin_port, bucket=BUCKET))
+    arguments = (executable, "-F", "-j", "none", "-n", folder / "state", "-f", config, "-a", f"127.0.0.1:{port}")
+    storage = ("-s", "malloc,6g", "-p", "thread_pools=1")
+    async with listening("varnishd", port, *arguments, *storage, folder=folder) as pid:
+        yield Subject("Varnish", port, "/", pid)
+
+
+def _user() -> str:
+    return f"user {getpass.getuser()};" if os.geteuid() == 0 else ""
 
 
 @contextlib.asynccontextmanager
@@ -344,6 +410,21 @@ async def watched(subject: Subject) -> AsyncGenerator[Memory, None]:
     finally:
         task.cancel()
         await asyncio.wait([task])
+
+
+def cpu_seconds(pid: int) -> float:
+    """Of a process and its children, in user and system mode, since they started."""
+    ticks = 0
+    for each in _family(pid):
+        with contextlib.suppress(OSError):
+            fields = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def resident(pid: int) -> int:
+    """Bytes of memory of a process and its children, pages of files included."""
+    return _resident(pid)[0]
 
 
 def _resident(pid: int) -> tuple[int, int]:

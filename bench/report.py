@@ -4,50 +4,54 @@ import json
 import math
 import os
 import platform
+import re
+import subprocess
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from scenarios import Figure
+from figures import OURS, Figure
+from picture import svg
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "bench" / "results" / "latest.json"
 PAGE = ROOT / "docs" / "performance.md"
+PICTURE = ROOT / "docs" / "performance.svg"
+NOTES = ROOT / "docs" / "performance-notes.md"
 
 _HEAD = """\
 # Performance
 
-Written by `make bench` ({date}). `bench/run.py --only 2` runs one scenario and leaves this page alone.
+Written by `make bench` ({date}, {seconds} s). `bench/run.py --only 2` runs one scenario and leaves this page alone.
 
-Machine: {machine}. Everything ran on it at once: proxy, origin and clients.
-bucketfront ran as `bucketfront serve` with default settings; nginx: {nginx}.
+Machine: {machine}. Everything ran on it at once: proxy, origin and clients; all proxies were up, and took turns.
+bucketfront ran as `bucketfront serve` with default settings, its access log in a file; nginx {nginx} with one worker,
+`sendfile`, `open_file_cache` and its access log in a file: *whole* with `proxy_cache_lock`, *slice 1m* with the slice
+module as well; Varnish {varnish} with its cache in memory and its log in shared memory.
+
+![Each measure as a multiple of the best of nginx and Varnish](performance.svg)
 
 """
 
 _TAIL = """
-What the rows mean:
+What the rows mean. Medians of three rounds; *ratio* is bucketfront's to the best of the others.
 
-- **1** One object that nobody has yet, and everybody wants. *Origin bytes* are those that the origin's sockets took, as
-  a multiple of the object's size. *Blocks asked again*: blocks of 256 KiB that were in more than one request to the
-  origin, less one each. Each client compares each byte with what it has to be. Memory is `VmRSS`, sampled every 50 ms,
-  against the freshly started process; *anonymous* is `RssAnon`, without the pages of files.
-- **2** Time from before the connection is made to the first byte of the body. The second client's offsets: 0, a random
-  one that is present, just ahead of the running parts, inside a running part ahead of what is written, and 10, 50,
-  75 and 99 % of the object. For nginx one round of each, all at once; for bucketfront {rounds} rounds, one by one.
-- **3** What the origin sent until nothing more came. nginx without slices fetches the whole object.
-- **4** One client, three cold objects one after the other (nginx: one); the goal is held
-  against the median and the worst of them alike.
-- **5** No goal: reported for comparison.
-- **6** What the origin's sockets took until nothing more came, over what the client read: 2 MiB at the head, the tail,
-  and 20 random offsets, one after the other, each on a connection of its own with a receive buffer of 256 KiB.
-  *Closed*: `bytes=a-b`, as Safari, ExoPlayer and DASH on-demand send them. *Open-ended*: `bytes=a-`, and the client
-  leaves after 2 MiB, as Chromium and ffmpeg do; here the origin sends 50 MB/s a connection, so that what is on its way
-  when the client leaves is what a real network would hold.
+- **1** `wrk`, one thread; cookies, addresses, request ids and browsers differ from request to request. 16 objects up to
+  100 KiB, 4 of 1 MiB, 2 of 10 MiB. p50 and p99 are in the JSON.
+- **2** Ranges at any offset. `wrk` cannot read answers to HEAD: these come from a slower client, so what counts is the
+  proxy's CPU for each.
+- **3** Each client compares each byte with what it has to be.
+- **4, 5** A cold object each time.
+- **6** User and system time of all processes of a proxy while it served 1.
+- **7** One cold GiB after the other is read while `wrk` asks for small objects.
+- **8** Time from before the connection is made to the first byte of the body, at offsets of every kind: present, just
+  ahead of the running parts, inside one, and at 10 to 99 % of the object.
+- **9** 2 MiB at the head, the tail and 20 random offsets, one after the other. *Closed*: `bytes=a-b`, as Safari,
+  ExoPlayer and DASH send them. *Open-ended*: `bytes=a-`, and the client leaves after 2 MiB, as Chromium and ffmpeg do.
 
-nginx, whole: `proxy_cache` with `proxy_cache_lock`; slice: `slice 1m` as well. One worker process, with
-`open_file_cache`: without it 100 clients of slices run out of descriptors.
 Figures, with details of each, are in `bench/results/latest.json`.
+
 """
 
 
@@ -62,14 +66,24 @@ def machine() -> str:
     return f"{model}, {cores} cores, {memory:.0f} GiB, Linux {platform.release()}, Python {platform.python_version()}"
 
 
+def version(executable: str | None, flag: str) -> str:
+    """As in `1.22.1`."""
+    if executable is None:
+        return "not installed"
+    told = subprocess.run([executable, flag], capture_output=True, text=True, check=True)
+    found = re.search(r"\d+\.\d+\.\d+", told.stderr + told.stdout)
+    return found[0] if found else "unknown"
+
+
 def _shown(figure: Figure) -> str:
     value = figure.value
-    if math.isinf(value):
+    if not math.isfinite(value):
         return "never"
-    if value == int(value) and not figure.unit:
+    if not figure.unit and value == int(value):
         return str(int(value))
-    digits = 3 if figure.unit in ("x", "MiB") and value < 10 else 1
-    return f"{value:.{digits}f} {figure.unit}".strip().replace(" x", "")
+    digits = 0 if value >= 1000 else 1 if value >= 100 else 2 if value >= 10 else 3
+    text = f"{value:.{digits}f} {figure.unit}".strip().removesuffix(" x")
+    return text + (" (faults)" if figure.detail.get("faults") else "")
 
 
 def _verdict(figure: Figure) -> str:
@@ -78,17 +92,20 @@ def _verdict(figure: Figure) -> str:
 
 def _rows(figures: list[Figure]) -> Iterator[list[str]]:
     proxies = list(dict.fromkeys(figure.proxy for figure in figures))
-    yield ["", "goal", *proxies, ""]
+    proxies.sort(key=lambda name: name != OURS)
+    yield ["", *proxies, "ratio", "goal", ""]
     scenario = None
-    for figure in sorted(figures, key=lambda each: each.scenario):
-        if figure.proxy != proxies[0]:
+    for figure in figures:
+        if figure.proxy != OURS:
             continue
         if figure.scenario != scenario:
             scenario = figure.scenario
-            yield [f"**{scenario}**", *[""] * (len(proxies) + 2)]
+            yield [f"**{scenario}**", *[""] * (len(proxies) + 3)]
         same = {each.proxy: each for each in figures if (each.scenario, each.what) == (scenario, figure.what)}
         cells = [_shown(same[proxy]) if proxy in same else "" for proxy in proxies]
-        yield [figure.what, figure.goal or "", *cells, _verdict(figure)]
+        ratio = "" if figure.ratio is None else f"{figure.ratio:.2f}"
+        goal = "" if figure.goal is None else figure.goal.text(figure.better)
+        yield [figure.what, *cells, ratio, goal, _verdict(figure)]
 
 
 def table(figures: list[Figure]) -> str:
@@ -102,12 +119,12 @@ def table(figures: list[Figure]) -> str:
     return "\n".join(lines)
 
 
-def write(figures: list[Figure], facts: dict[str, Any], rounds: int) -> None:
-    """The run's files, both committed."""
+def write(figures: list[Figure], facts: dict[str, Any]) -> None:
+    """The run's files, all committed; what was written by hand comes last."""
     told = [asdict(figure) for figure in figures]
     for each in told:
-        if math.isinf(each["value"]):
-            each["value"] = None
+        each["value"] = round(each["value"], 4) if math.isfinite(each["value"]) else None
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps({**facts, "figures": told}, indent=1, default=str) + "\n")
-    PAGE.write_text(_HEAD.format(**facts) + table(figures) + "\n" + _TAIL.format(rounds=rounds))
+    PICTURE.write_text(svg(figures))
+    PAGE.write_text(_HEAD.format(**facts) + table(figures) + "\n" + _TAIL + NOTES.read_text())

@@ -1,13 +1,16 @@
 """The benchmark: `make bench`, or `bench/run.py [--only N]`.
 
-Starts an origin, bucketfront and (where it is installed) nginx on loopback with their files in a temporary folder,
-measures what `scenarios.py` lists, prints each number with its goal, writes `bench/results/latest.json` and
-`docs/performance.md`, and ends all it started. Exit status 0: the run worked, whether goals were met or missed.
+Starts origins, bucketfront and, where they are installed, nginx and Varnish on loopback with their files in a temporary
+folder, measures what `warm.py`, `cold.py`, `seeks.py` and `scale.py` list, prints each number with its goal, writes
+`bench/results/latest.json`, `docs/performance.md` and its picture, and ends all it started. Exit status 0: the run
+worked, whether goals were met or missed.
 """
 
 import argparse
 import asyncio
 import contextlib
+import json
+import os
 import shutil
 import signal
 import subprocess
@@ -17,75 +20,125 @@ import time
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
+import cold
 import processes
 import report
-from scenarios import JOIN_ROUNDS, SCENARIOS, Bench, Figure
+import seeks
+import warm
+from figures import OURS, Figure, Goal, judged
+from load import wrk_program
 
-NEEDED = 12 << 30  # bytes of disk, for all caches of a scenario
-NOT_RUN = "not run"
+NEEDED = 40 << 30  # bytes of disk, for all caches of a scenario
+SCENARIOS = ("1", "2", "3", "4", "5", "6", "7", "8", "9", "scale")
+PROGRAMS = {"nginx-light": processes.nginx_program, "varnish": processes.varnish_program, "wrk": wrk_program}
+SCALE = Path(__file__).with_name("scale.py")
 
 
-async def measure(chosen: list[str], folder: Path, *, with_nginx: bool) -> list[Figure]:
-    figures: list[Figure] = []
-    async with processes.origin() as origin:
-        for number in chosen:
-            for place in ("bucketfront", "nginx") if with_nginx else ("bucketfront",):
-                # A process and a cache folder of its own for each: memory and disk are as at a start.
-                home = Path(tempfile.mkdtemp(prefix=f"{place}-{number}-", dir=folder))
-                async with _subjects(place, home, origin.port) as subjects:
-                    for subject in subjects:
-                        await origin.reset()
-                        figures += await SCENARIOS[number](Bench(origin, subject))
-                        print(".", end="", file=sys.stderr, flush=True)
-                shutil.rmtree(home)
-    print(file=sys.stderr)
-    return figures
+def install() -> None:
+    """What is missing, from the system's packages, where that is possible."""
+    missing = [name for name, find in PROGRAMS.items() if find() is None]
+    if not missing:
+        return
+    if os.geteuid() or shutil.which("apt-get") is None:
+        print(f"not installed, and only root with apt-get can: {', '.join(missing)}", file=sys.stderr)
+        return
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    for command in (["apt-get", "update", "-q"], ["apt-get", "install", "-q", "-y", *missing]):
+        if subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=False).returncode:
+            print(f"could not install {', '.join(missing)}", file=sys.stderr)
+            return
 
 
 @contextlib.asynccontextmanager
-async def _subjects(place: str, home: Path, origin_port: int) -> AsyncGenerator[list[processes.Subject], None]:
-    if place == "nginx":
-        async with processes.nginx(home, origin_port) as subjects:
-            yield subjects
-    else:
-        async with processes.bucketfront(home, origin_port) as subject:
-            yield [subject]
+async def subjects(folder: Path, origin: int, *, with_peers: bool) -> AsyncGenerator[list[processes.Subject], None]:
+    """All proxies that there are, on this origin, with empty caches."""
+    async with contextlib.AsyncExitStack() as stack:
+        homes = {name: folder / name for name in ("ours", "nginx", "varnish")}
+        for home in homes.values():
+            home.mkdir()
+        found = [await stack.enter_async_context(processes.bucketfront(homes["ours"], origin))]
+        if with_peers and processes.nginx_program():
+            found += await stack.enter_async_context(processes.nginx(homes["nginx"], origin))
+        if with_peers and processes.varnish_program():
+            found.append(await stack.enter_async_context(processes.varnish(homes["varnish"], origin)))
+        yield found
 
 
-def nginx_version() -> str:
-    executable = processes.nginx_program()
-    if executable is None:
-        return NOT_RUN
-    told = subprocess.run([executable, "-v"], capture_output=True, text=True, check=True)
-    return told.stderr.strip().rpartition("/")[2]
+async def measure(chosen: list[str], folder: Path, *, with_peers: bool) -> list[Figure]:
+    figures: list[Figure] = []
+    on_files = [number for number in chosen if number in "124567"]
+    if on_files and processes.nginx_program():
+        place = _place(folder, "files")
+        warm.write_files(place / "root")
+        async with (
+            processes.static_origin(place, place / "root") as origin,
+            subjects(place, origin, with_peers=with_peers) as found,
+        ):
+            # What is cold first: it fills caches and page cache alike for all.
+            figures += await cold.unlimited(found) if "4" in chosen else []
+            figures += await cold.far(found) if "5" in chosen else []
+            figures += await warm.measure(found, chosen) if wrk_program() else []
+        shutil.rmtree(place)
+    if counted := [number for number in chosen if number in "3489"]:
+        async with processes.origin() as counting:
+            place = _place(folder, "counted")
+            async with subjects(place, counting.port, with_peers=with_peers) as found:
+                figures += await cold.herd(counting, found) if "3" in counted else []
+                figures += await cold.limited(counting, found) if "4" in counted else []
+                for subject in found:
+                    bench = seeks.Bench(counting, subject)
+                    figures += await seeks.join(bench) if "8" in counted else []
+                    figures += await seeks.trace(bench) if "9" in counted else []
+            shutil.rmtree(place)
+    if "scale" in chosen and SCALE.exists():
+        figures += await asyncio.to_thread(_scale)
+    return sorted(judged(figures), key=lambda figure: figure.scenario)
+
+
+def _place(folder: Path, name: str) -> Path:
+    place = folder / name
+    place.mkdir()
+    return place
+
+
+def _scale() -> list[Figure]:
+    told = subprocess.run([sys.executable, SCALE, "--json"], stdout=subprocess.PIPE, check=True, text=True)
+    return [
+        Figure(each["scenario"], each["what"], each["unit"], OURS, each["value"], "lower",
+               None if each["goal"] is None else Goal(each["goal"]), detail=each["detail"])
+        for each in json.loads(told.stdout)
+    ]  # fmt: skip
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--only", action="append", choices=list(SCENARIOS), help="run this scenario; repeatable")
-    parser.add_argument("--no-nginx", action="store_true", help="leave nginx out")
+    parser.add_argument("--only", action="append", choices=SCENARIOS, help="run this scenario; repeatable")
+    parser.add_argument("--no-peers", action="store_true", help="leave nginx and Varnish out")
     given = parser.parse_args()
     # SIGTERM unwinds like Ctrl-C, so that every process started here is ended.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    nginx = NOT_RUN if given.no_nginx else nginx_version()
+    install()
     started = time.time()
     with tempfile.TemporaryDirectory(prefix="bucketfront-bench-") as folder:
+        Path(folder).chmod(0o755)  # Varnish's child runs as another user
         if shutil.disk_usage(folder).free < NEEDED:
             print(f"{folder} has less than {NEEDED >> 30} GiB free; set TMPDIR", file=sys.stderr)
             return 1
-        figures = asyncio.run(measure(given.only or list(SCENARIOS), Path(folder), with_nginx=nginx != NOT_RUN))
+        chosen = given.only or list(SCENARIOS)
+        figures = asyncio.run(measure(chosen, Path(folder), with_peers=not given.no_peers))
     facts = {
         "date": time.strftime("%Y-%m-%d", time.gmtime(started)),
         "seconds": round(time.time() - started),
         "machine": report.machine(),
-        "nginx": nginx,
+        "nginx": report.version(processes.nginx_program(), "-v"),
+        "varnish": report.version(processes.varnish_program(), "-V"),
     }
     print(report.table(figures))
-    print(f"nginx: {nginx}; {facts['seconds']} s; {facts['machine']}")
+    print(f"{facts['seconds']} s; {facts['machine']}")
     missed = [f"{figure.what} ({figure.scenario})" for figure in figures if figure.is_met is False]
     print(f"goals missed: {'; '.join(missed) or 'none'}")
-    if given.only is None and not given.no_nginx:
-        report.write(figures, facts, JOIN_ROUNDS)
+    if given.only is None and not given.no_peers:
+        report.write(figures, facts)
     return 0
 
 

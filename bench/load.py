@@ -1,0 +1,117 @@
+"""Load on a warm proxy: wrk with heads that differ from request to request, and what it costs the proxy's processes."""
+
+import asyncio
+import os
+import re
+import shutil
+import socket
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from processes import HERE, Subject, cpu_seconds, program
+
+RANGE = 64 << 10  # bytes of a range, as in vary.lua
+_UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3, "m": 6e4}
+_BYTES = {"B": 1, "KB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30}
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """`p50` and `p99` in milliseconds; `cpu` in seconds, of all of the proxy's processes; `received` in bytes with
+    heads; `faults` are errors of any kind, in wrk's words.
+    """
+
+    requests: int
+    rate: float
+    p50: float
+    p99: float
+    received: float
+    cpu: float
+    faults: str = ""
+
+
+def wrk_program() -> str | None:
+    return shutil.which("wrk")
+
+
+async def wrk(
+    subject: Subject, mode: str, size: int, objects: list[str], *, connections: int, seconds: float, answer: int
+) -> Load:
+    """`mode` and `objects` as in vary.lua; `answer`: bytes of a body, so that short answers are found."""
+    executable = wrk_program()
+    assert executable is not None
+    url = f"http://127.0.0.1:{subject.port}/"
+    often = ("-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--latency")
+    arguments: tuple[str | Path, ...] = (
+        executable,
+        *often,
+        "-s",
+        HERE / "vary.lua",
+        url,
+        "--",
+        mode,
+        str(size),
+        *objects,
+    )
+    before = cpu_seconds(subject.pid)
+    async with program(*arguments, cwd=Path("/")) as process:
+        assert process.stdout is not None
+        told = (await process.stdout.read()).decode()
+    cpu = cpu_seconds(subject.pid) - before
+    total = re.search(r"(\d+) requests in [\d.]+s, ([\d.]+)([KMG]?B) read", told)
+    rate = re.search(r"Requests/sec:\s+([\d.]+)", told)
+    if total is None or rate is None:
+        return Load(0, 0.0, 0.0, 0.0, 0.0, cpu, told[-300:])
+    requests, received = int(total[1]), float(total[2]) * _BYTES[total[3]]
+    faults = [found[0] for found in re.finditer(r"Non-2xx or 3xx responses: \d+|Socket errors: .*", told)]
+    if requests and received / requests < 0.98 * answer:  # what is under way at the end counts on one side only
+        faults.append(f"{received / requests:.0f} bytes an answer, {answer} expected")
+    return Load(requests, float(rate[1]), _quantile(told, 50), _quantile(told, 99), received, cpu, "; ".join(faults))
+
+
+def _quantile(told: str, percent: int) -> float:
+    found = re.search(rf"{percent}%\s+([\d.]+)(us|ms|s|m)\b", told)
+    return float(found[1]) * _UNITS[found[2]] if found else 0.0
+
+
+async def heads(subject: Subject, paths: list[str], *, connections: int, seconds: float) -> Load:
+    """HEAD requests, which wrk cannot read the answers of; from a thread of this process."""
+    before = cpu_seconds(subject.pid)
+    requests, took, faults = await asyncio.to_thread(_heads, subject.port, paths, connections, seconds)
+    cpu = cpu_seconds(subject.pid) - before
+    return Load(requests, requests / took, 0.0, 0.0, 0.0, cpu, faults)
+
+
+def _heads(port: int, paths: list[str], connections: int, seconds: float) -> tuple[int, float, str]:
+    message = "HEAD {} HTTP/1.1\r\nHost: cdn.example.com\r\nX-Request-Id: {:016x}\r\nCookie: session={:032x}\r\n\r\n"
+    sockets = [socket.create_connection(("127.0.0.1", port)) for _ in range(connections)]
+    count, bad, started = 0, 0, time.perf_counter()
+    try:
+        while (took := time.perf_counter() - started) < seconds:
+            for number, sock in enumerate(sockets):
+                sock.sendall(message.format(paths[(count + number) % len(paths)], count, number).encode())
+            for sock in sockets:
+                answer = sock.recv(8192)
+                bad += not (answer.startswith(b"HTTP/1.1 200") and answer.endswith(b"\r\n\r\n"))
+                count += 1
+    finally:
+        for sock in sockets:
+            sock.close()
+    return count, took, f"{bad} bad answers" if bad else ""
+
+
+def idle_connections(port: int, path: str, count: int) -> list[socket.socket]:
+    """Connections that made one request each."""
+    opened = []
+    for _ in range(count):
+        sock = socket.create_connection(("127.0.0.1", port))
+        sock.sendall(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+        sock.recv(1 << 16)
+        opened.append(sock)
+    return opened
+
+
+def can_open(count: int) -> bool:
+    """Whether the limit on descriptors allows so many connections."""
+    return os.sysconf("SC_OPEN_MAX") > count + 200
