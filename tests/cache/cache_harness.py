@@ -255,6 +255,7 @@ class Rig:
         policy: Policy | None = None,
         negative_ttl: float = 10.0,
         idle_timeout: float = 3600.0,
+        memory: int = 1 << 20,
         hot_limit: int = 64,
         patience: float = 20.0,
         clock: FakeClock | None = None,
@@ -279,7 +280,7 @@ class Rig:
         disposal = Disposal(self.entries, self.store)
         self.cache = Cache(
             origin=self.origin, store=self.store, index=self.index, entries=self.entries, disposal=disposal,
-            absences=self.absences, memory=Memory(1 << 20), clock=self.wall,
+            absences=self.absences, memory=Memory(memory), clock=self.wall,
         )  # fmt: skip
         self.traffic = Traffic(read_ahead_limit=read_ahead_limit)
         self.cache.supply_with(

@@ -1,0 +1,179 @@
+"""Leave to answer without asking: when the cache gives it, and when it takes it back; and what is kept in memory."""
+
+from pathlib import Path
+
+import pytest
+from cache_harness import BLOCK, KEY, Rig, content, steady
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.cache.entries import Entries
+from proxy.cache.entry import Entry
+from proxy.cache.hit import Hit
+from proxy.cache.memory import OVERHEAD, SMALL, Memory
+from proxy.http.freshness import Freshness
+from proxy.http.metadata import Metadata
+from proxy.keys import ObjectKey
+
+SIZE = 2 * BLOCK + 77
+
+
+async def filled(rig: Rig, size: int = SIZE) -> Hit:
+    data = rig.origin.put(content(size))
+    assert await rig.get() == data
+    await rig.audit()
+    hit = rig.cache.hit(KEY)
+    assert hit is not None
+    assert hit.is_valid
+    assert (hit.body or data) == data
+    return hit
+
+
+async def test_given_for_whole_fresh_objects_only(tmp_path: Path) -> None:
+    """Nothing unknown, half there, stale or known by its metadata only."""
+    async with Rig(tmp_path, policy=steady(ttl=60, revalidate=30)) as rig:
+        assert rig.cache.hit(KEY) is None
+        rig.origin.put(content(SIZE))
+        (await rig.reader(wants_body=False)).close()
+        assert rig.cache.hit(KEY) is None
+        await rig.get(0, BLOCK)
+        assert rig.cache.hit(KEY) is None
+        await rig.get()
+        assert rig.cache.hit(KEY) is not None
+        rig.wall.advance(60)
+        assert rig.cache.hit(KEY) is None
+
+
+async def test_not_given_for_what_is_unverified(tmp_path: Path) -> None:
+    """After an unclean stop each block is verified before its object is lent (I15)."""
+    async with Rig(tmp_path) as rig:
+        await filled(rig)
+        await rig.cache.flush()
+        rig.abandon()
+    async with Rig(tmp_path) as rig:
+        rig.origin.put(content(SIZE))
+        (await rig.reader()).close()
+        assert rig.entry().unverified
+        assert rig.cache.hit(KEY) is None
+        await rig.get()
+        assert rig.cache.hit(KEY) is not None
+
+
+async def test_not_given_to_what_is_cold(tmp_path: Path) -> None:
+    """What only the index knows is not looked up: that would be a read of the disk."""
+    async with Rig(tmp_path, hot_limit=1) as rig:
+        hit = await filled(rig)
+        await rig.cache.flush()
+        other = KEY._replace(key="other")
+        rig.origin.put(content(10), key=other)
+        await rig.get(key=other)
+        await rig.evictor.step()
+        assert not hit.is_valid
+        assert hit.body is None
+        assert rig.cache.hit(KEY) is None
+
+
+def _remove(entries: Entries, entry: Entry) -> None:
+    entries.remove(entry)
+
+
+def _expire(entries: Entries, entry: Entry) -> None:
+    entries.expire(entry)
+
+
+def _validate(entries: Entries, entry: Entry) -> None:
+    entries.validated(entry, entry.metadata, entry.validated_at + 1)
+
+
+def _lose(entries: Entries, entry: Entry) -> None:
+    entries.lose(entry, 0)
+
+
+@pytest.mark.parametrize("change", [_remove, _expire, _validate, _lose])
+async def test_taken_back(tmp_path: Path, change: object) -> None:
+    """Whatever changes an entry takes its leave back, and its body out of memory, in the same moment (I5, I6, I15)."""
+    async with Rig(tmp_path) as rig:
+        hit = await filled(rig)
+        assert hit.body is not None
+        change(rig.entries, rig.entry())  # type: ignore[operator] # one of the four above
+        assert not hit.is_valid
+        assert hit.body is None
+        again = rig.cache.hit(KEY)
+        assert again is not hit
+        assert (again is not None) == (change is _validate)
+        rig.abandon()
+
+
+@pytest.mark.parametrize("soft", [False, True])
+async def test_taken_back_by_a_purge(tmp_path: Path, soft: bool) -> None:
+    """A purge, hard or soft, takes it back before it returns."""
+    async with Rig(tmp_path) as rig:
+        hit = await filled(rig)
+        assert await rig.cache.purge([KEY], soft=soft) == 1
+        assert not hit.is_valid
+        assert rig.cache.hit(KEY) is None
+
+
+async def test_taken_back_at_the_end(tmp_path: Path) -> None:
+    """A stop takes it back: its file is closed."""
+    async with Rig(tmp_path) as rig:
+        hit = await filled(rig)
+        await rig.close()
+        assert not hit.is_valid
+
+
+async def test_use_counts_and_touches(tmp_path: Path) -> None:
+    """Each use counts as a hit; the idle timer is reset once a second, and when the clock is set back."""
+    async with Rig(tmp_path) as rig:
+        hit = await filled(rig)
+        before = rig.cache.statistics().hits
+        at = rig.entry().accessed_at
+        for advance, touched in ((0.4, 0.0), (0.4, 0.0), (0.4, 1.2), (-50.0, -48.8)):
+            rig.wall.advance(advance)
+            rig.cache.used(hit)
+            assert rig.entry().accessed_at == pytest.approx(at + touched)
+        assert rig.cache.statistics().hits == before + 4
+
+
+async def test_pushed_out_of_memory(tmp_path: Path) -> None:
+    """An object that others push out of memory is lent again, with its body, when it is asked for."""
+    async with Rig(tmp_path, memory=3 * (SIZE + OVERHEAD)) as rig:
+        hits = []
+        for number in range(4):
+            key = KEY._replace(key=f"{number}")
+            rig.origin.put(content(SIZE), key=key)
+            await rig.get(key=key)
+            hits.append(rig.cache.hit(key))
+        assert [hit is not None and hit.is_valid for hit in hits] == [False, True, True, True]
+        again = rig.cache.hit(KEY._replace(key="0"))
+        assert again is not None
+        assert again.body == content(SIZE)
+
+
+def lent(size: int) -> Hit:
+    metadata = Metadata('"1"', size)
+    entry = Entry(1, ObjectKey("b", "k"), metadata, Freshness(1.0), 0.0, 0)
+    return Hit(entry, metadata, -1, 0.0, 1.0, bytes(size))
+
+
+@given(st.integers(0, 20_000), st.lists(st.tuples(st.integers(0, 5000), st.booleans()), max_size=40))
+def test_memory(limit: int, uses: list[tuple[int, bool]]) -> None:
+    """The bound holds after every step, and it is the least recently used that goes."""
+    memory = Memory(limit)
+    model: list[Hit] = []  # least recently used first
+    for size, touches in uses:
+        if touches and model:
+            model.append(model.pop(size % len(model)))
+            memory.touch(model[-1])
+        elif memory.has_room_for(size):
+            hit = lent(size)
+            gone = memory.keep(hit)
+            model.append(hit)
+            assert gone == model[: len(gone)]
+            model = model[len(gone) :]
+        assert memory.used == sum(each.metadata.size + OVERHEAD for each in model) <= limit
+
+
+def test_small() -> None:
+    """What is kept whole fits into a connection's share of memory (I19)."""
+    assert SMALL <= 128 << 10

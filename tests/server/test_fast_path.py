@@ -1,0 +1,427 @@
+"""The fast path beside the ordinary one: order, slow clients, changes of the cache, time, the end."""
+
+import asyncio
+import contextlib
+import functools
+import os
+import socket
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from proxy_under_test import BLOCK, S3, Proxy, StartProxy, WallClock, pattern, until
+from relay import Seen
+from wire import Connection, fetch, message
+
+from proxy.cache import residency
+from proxy.server import connection as ordinary
+from proxy.server.fast_path import MAX_HELD, FastConnection
+
+SMALL = pattern(1000)
+LARGE = pattern(100 * BLOCK)  # more than the kernel takes for a client that does not read
+GET = message("GET", "/small")
+
+
+def answered(proxy: Proxy) -> int:
+    assert proxy.runtime.fast_path is not None
+    return proxy.runtime.fast_path.answered
+
+
+def has_answered(proxy: Proxy, count: int) -> bool:
+    return answered(proxy) == count
+
+
+def descriptors_open() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def connections(proxy: Proxy) -> list[FastConnection]:
+    server = proxy.runtime._listener._runner.server
+    assert server is not None
+    return [each for each in server.connections if isinstance(each, FastConnection)]
+
+
+@pytest.fixture
+async def warm(proxy: Proxy, s3: S3) -> Proxy:
+    """With `/small` and `/large` in the cache, whole."""
+    return await warmed(proxy, s3)
+
+
+async def warmed(proxy: Proxy, s3: S3) -> Proxy:
+    s3.put("small", SMALL)
+    s3.put("large", LARGE)
+    for target in ("/small", "/large"):
+        await proxy.get(target)
+    await proxy.settled()
+    return proxy
+
+
+@asynccontextmanager
+async def narrow(proxy: Proxy) -> AsyncIterator[Connection]:
+    """A connection whose client's kernel takes little that the client does not read."""
+    where = proxy.address.rpartition(":")
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 14)
+    sock.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", int(where[2])))
+    reader, writer = await asyncio.open_connection(sock=sock, limit=1 << 14)
+    client = Connection(reader, writer)
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+@asynccontextmanager
+async def unread(proxy: Proxy, target: str = "/large") -> AsyncIterator[Connection]:
+    """A connection whose client has read the head of a large answer, and no more; the answer is under way."""
+    async with narrow(proxy) as client:
+        before = answered(proxy)
+        await client.send(message("GET", target))
+        await client.head()
+        assert answered(proxy) == before + 1
+        await until(lambda: any(each._rest is not None for each in connections(proxy)))
+        yield client
+
+
+async def test_answers_without_the_origin(warm: Proxy) -> None:
+    """A whole, fresh object is answered here: GET, HEAD, parts and 304; small from memory, large from the file."""
+    tag = (await warm.get("/small")).headers["ETag"]
+    before, asked = answered(warm), len(warm.relay.seen)
+    async with warm.connection() as client:
+        for target, body in (("/small", SMALL), ("/large", LARGE)):
+            assert (await client.request("GET", target)).body == body
+            assert (await client.request("GET", target, {"Range": "bytes=5-99"})).body == body[5:100]
+            assert (await client.request("GET", target, {"Range": "bytes=-7"})).body == body[-7:]
+            assert (await client.request("HEAD", target)).headers["Content-Length"] == str(len(body))
+        assert (await client.request("GET", "/small", {"If-None-Match": tag})).status == 304
+    assert (answered(warm) - before, len(warm.relay.seen) - asked) == (9, 0)
+
+
+async def test_what_is_not_whole_and_fresh(start: StartProxy, s3: S3, clock: WallClock) -> None:
+    """What is unknown, in part, stale or not to be kept is for the ordinary path."""
+    proxy = await start(freshness={"default_ttl": "10s", "stale_while_revalidate": 0})
+    s3.put("part", LARGE)
+    s3.put("stale", SMALL)
+    s3.put("never", SMALL, CacheControl="no-store")
+    await proxy.get("/part", Range="bytes=0-9")
+    await proxy.get("/stale")
+    clock.advance(10)
+    for target in ("/none", "/part", "/stale", "/never", "/never"):
+        await proxy.get(target, Range="bytes=0-9")
+    assert answered(proxy) == 0
+    await proxy.get("/stale")
+    assert answered(proxy) == 1
+
+
+@pytest.mark.parametrize("server", [{"fast_path": False}, {"timing": True}])
+async def test_off(start: StartProxy, s3: S3, server: dict[str, bool]) -> None:
+    """It can be switched off, and is where answers tell how long they took."""
+    proxy = await warmed(await start(server=server), s3)
+    assert proxy.runtime.fast_path is None
+    assert (await proxy.get("/small")).body == SMALL
+
+
+async def test_without_memory(start: StartProxy, s3: S3) -> None:
+    """With `cache.memory: 0` small objects come from their files, just as fast."""
+    proxy = await warmed(await start(cache={"memory": 0}), s3)
+    before = answered(proxy)
+    assert (await proxy.get("/small")).body == SMALL
+    assert (await proxy.get("/small", Range="bytes=1-")).body == SMALL[1:]
+    assert answered(proxy) == before + 2
+
+
+# --- order -----------------------------------------------------------------------------------------------------
+
+
+async def test_pipelined(warm: Proxy) -> None:
+    """Requests in one segment are answered in their order, whatever path each of them takes."""
+    others = (message("GET", "/none"), message("GET", "/small", {"Range": "bytes=0-1,5-6"}), message("HEAD", "/large"))
+    async with warm.connection() as client:
+        await client.send(GET + others[0] + GET + others[1] + GET + others[2] + GET)
+        statuses = [(await client.answer("HEAD" if n == 5 else "GET")).status for n in range(7)]
+    assert statuses == [200, 404, 200, 206, 200, 200, 200]
+
+
+async def test_behind_a_miss(warm: Proxy, s3: S3) -> None:
+    """A hit that is asked for while the ordinary path still answers comes after that answer."""
+    s3.put("cold", LARGE[:BLOCK])
+    reached, gate = asyncio.Event(), asyncio.Event()
+
+    async def wait(_: Seen) -> None:
+        reached.set()
+        await gate.wait()
+
+    warm.relay.on_request = wait
+    async with warm.connection() as client:
+        await client.send(message("GET", "/cold"))
+        await reached.wait()
+        await client.send(GET)
+        gate.set()
+        assert (await client.answer()).body == LARGE[:BLOCK]
+        assert (await client.answer()).body == SMALL
+
+
+async def test_split_anywhere(warm: Proxy) -> None:
+    """A head in two segments, cut at any byte, is answered once; then the fast path goes on."""
+    async with warm.connection() as client:
+        for cut in range(1, len(GET)):
+            await client.send(GET[:cut])
+            await asyncio.sleep(0)
+            await client.send(GET[cut:])
+            assert (await client.answer()).body == SMALL
+        before = answered(warm)
+        assert (await client.request("GET", "/small")).body == SMALL
+        assert answered(warm) == before + 1
+
+
+async def test_taking_turns(warm: Proxy) -> None:
+    """Both paths serve one connection in turn, uploads among them."""
+    async with warm.connection() as client:
+        for number in range(3):
+            body = b"new %d" % number
+            assert (await client.request("PUT", f"/new-{number}", body=body)).status == 201
+            assert (await client.request("GET", "/small")).body == SMALL
+            assert (await client.request("GET", f"/new-{number}")).body == body
+            assert (await client.request("GET", "/large")).body == LARGE
+
+
+async def test_held_behind_a_long_answer(warm: Proxy) -> None:
+    """A request behind an answer that is still being sent waits for its end, and loses nothing."""
+    async with unread(warm) as client:
+        await client.send(GET + message("GET", "/none"))
+        assert await client.reader.readexactly(len(LARGE)) == LARGE
+        assert (await client.answer()).body == SMALL
+        assert (await client.answer()).status == 404
+
+
+async def test_held_requests_are_bounded(warm: Proxy) -> None:
+    """A client that sends on without reading is not listened to for long (I19), and gets all its answers later."""
+    async with unread(warm) as client:
+        (connection,) = [each for each in connections(warm) if each._rest is not None]
+        count = 20 * MAX_HELD // len(GET)
+        client.writer.write(GET * count)  # more than the kernel holds as well
+        await until(lambda: connection.transport is not None and not connection.transport.is_reading())
+        assert len(connection._held) < 2 * MAX_HELD + (1 << 18)
+        assert await client.reader.readexactly(len(LARGE)) == LARGE
+        for _ in range(count):
+            assert (await client.answer()).body == SMALL
+
+
+async def test_unread_answers_are_bounded(warm: Proxy, s3: S3) -> None:
+    """A client that asks and asks and never reads costs the buffer of a connection and an answer, no more (I19)."""
+    body = pattern(60_000)
+    s3.put("medium", body)
+    await warm.get("/medium")
+    await warm.settled()
+    request = message("GET", "/medium")
+    async with narrow(warm) as client:
+        before, sent, most = answered(warm), 0, 0
+        while answered(warm) == before + sent:
+            assert sent < 200
+            sent += 1
+            await client.send(request)
+            with contextlib.suppress(TimeoutError):
+                await until(functools.partial(has_answered, warm, before + sent), within=0.2)
+            (connection,) = connections(warm)
+            assert connection.transport is not None
+            most = max(most, connection.transport.get_write_buffer_size())
+        assert most < 2 * len(body) + 2000, "one answer of each path"
+        for _ in range(sent):
+            assert (await client.answer()).body == body
+
+
+# --- clients that leave ----------------------------------------------------------------------------------------
+
+
+async def test_client_leaves(warm: Proxy) -> None:
+    """A client that leaves a long answer is logged with what it was sent, and everything is given back (I12)."""
+    tasks, descriptors = len(asyncio.all_tasks()), descriptors_open()
+    async with unread(warm) as client:
+        client.abort()
+        await until(lambda: not connections(warm))
+    await until(lambda: len(asyncio.all_tasks()) <= tasks)
+    await until(lambda: descriptors_open() <= descriptors)
+    line = warm.log[-1]
+    assert (line["status"], line["path"]) == (499, "/large")
+    assert 0 < line["sent"] < len(LARGE)
+    assert repr(warm.runtime.cache._entries).endswith("0 pinned>")
+
+
+async def test_truncated_file(warm: Proxy) -> None:
+    """A cached file that ends early under an answer cuts it: it never ends cleanly short (I3)."""
+    large = max(warm.files, key=lambda file: file.stat().st_size)
+    async with unread(warm) as client:
+        os.truncate(large, 90 * BLOCK)
+        body = await client.rest()
+        assert len(body) < len(LARGE)
+        assert body == LARGE[: len(body)]
+    await until(lambda: warm.log[-1]["path"] == "/large")
+    assert "early" in warm.log[-1]["fault"]
+
+
+# --- the cache changes -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["put", "delete", "purge", "soft"])
+async def test_read_your_writes(warm: Proxy, s3: S3, how: str) -> None:
+    """Nothing from before a write or a purge that was answered is sent after it (I5, I6)."""
+    async with warm.connection() as client:
+        assert (await client.request("GET", "/small")).body == SMALL
+        match how:
+            case "put":
+                await client.request("PUT", "/small", body=b"new")
+            case "delete":
+                await client.request("DELETE", "/small")
+            case "purge":
+                s3.put("small", b"new")
+                await warm.admin("POST", "/api/v1/purge", b'{"paths": ["/small"]}')
+            case _:
+                s3.put("small", b"new")
+                await warm.admin("POST", "/api/v1/purge", b'{"prefix": "/", "soft": true}')
+        found = await client.request("GET", "/small")
+    assert (found.status, found.body) == (404, found.body) if how == "delete" else (found.body == b"new")
+
+
+async def test_absence_ends_with_an_upload(start: StartProxy, s3: S3) -> None:
+    """A site's first choice, absent so far, answers as soon as it was put there, though the second is a hit (I5)."""
+    site = {"try_extensions": [".html"]}
+    mounts = [{"path": "/", "bucket": s3.bucket, "methods": ["GET", "PUT"], "site": site}]
+    proxy = await start(mounts=mounts)
+    s3.put("about.html", b"second")
+    for _ in range(3):
+        assert (await proxy.get("/about")).body == b"second"
+    assert answered(proxy) > 0
+    await proxy.ask("PUT", "/about", body=b"first")
+    assert (await proxy.get("/about")).body == b"first"
+
+
+async def test_purged_under_a_long_answer(warm: Proxy, s3: S3) -> None:
+    """An answer ends with the version that it began with (I1, I18), and the next one is the new version."""
+    async with unread(warm) as client:
+        s3.put("large", b"new")
+        assert (await warm.admin("POST", "/api/v1/purge", b'{"paths": ["/large"]}')).json() == {"purged": 1}
+        assert (await warm.get("/large")).body == b"new"
+        assert await client.reader.readexactly(len(LARGE)) == LARGE
+        assert (await client.request("GET", "/large")).body == b"new"
+    await until(lambda: len(warm.files) == 2)
+
+
+async def test_cold_file_is_read_by_a_thread(warm: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not in memory is brought in by a thread before it is sent: the loop waits for no disk."""
+    brought: list[str] = []
+    real = residency.read_in
+
+    def read_in(fd: int, span: object) -> None:
+        brought.append(threading.current_thread().name)
+        cold.discard(span)
+        real(fd, span)  # type: ignore[arg-type]
+
+    cold: set[object] = set()
+
+    def is_resident(_: int, span: object) -> bool:
+        if not brought:
+            cold.add(span)
+        return span not in cold
+
+    monkeypatch.setattr(residency, "read_in", read_in)
+    monkeypatch.setattr(residency, "is_resident", is_resident)
+    before = answered(warm)
+    assert (await warm.get("/large")).body == LARGE
+    assert answered(warm) == before, "the fast path does not wait"
+    assert brought
+    assert all(name.startswith("disk-read") for name in brought)
+
+
+# --- time ------------------------------------------------------------------------------------------------------
+
+
+async def test_time_goes_on(start: StartProxy, s3: S3, clock: WallClock) -> None:
+    """Age and ttl step with the clock, also where it is set back; at the end of its life an object is asked about."""
+    proxy = await start(freshness={"default_ttl": "100s", "stale_while_revalidate": "50s"})
+    s3.put("x", SMALL)
+    await proxy.get("/x")
+    await proxy.settled()
+
+    async def told() -> tuple[str, str]:
+        found = await proxy.get("/x")
+        return found.headers["Age"], found.cache_status
+
+    assert await told() == ("0", "hit; ttl=100")
+    clock.advance(0.5)
+    assert await told() == ("0", "hit; ttl=99")
+    clock.advance(41)
+    assert await told() == ("41", "hit; ttl=58")
+    clock.advance(-30)
+    assert await told() == ("11", "hit; ttl=88")
+    before = answered(proxy)
+    clock.advance(88.5)
+    assert await told() == ("100", 'hit; ttl=0; detail="stale-while-revalidate"')
+    assert answered(proxy) == before
+
+
+async def test_idle_timer(start: StartProxy, s3: S3, clock: WallClock) -> None:
+    """Each hit resets the idle timer."""
+    proxy = await start(cache={"idle_timeout": "60s"}, freshness={"default_ttl": "1d"})
+    s3.put("x", SMALL)
+    await proxy.get("/x")
+    for _ in range(4):
+        clock.advance(50)
+        assert (await proxy.get("/x")).cache_status.startswith("hit")
+        await proxy.step()
+    assert answered(proxy) == 4
+    clock.advance(61)
+    await proxy.step()
+    assert proxy.files == []
+    assert (await proxy.get("/x")).cache_status.startswith("fwd=miss")
+
+
+async def test_keep_alive(warm: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The keep-alive timer closes a connection that is idle, not one with an answer under way or just used."""
+    loop = asyncio.get_running_loop()
+    real, shift = loop.time, 0.0
+    monkeypatch.setattr(loop, "time", lambda: real() + shift)
+    async with unread(warm) as client:
+        (connection,) = [each for each in connections(warm) if each._rest is not None]
+        shift = 100.0
+        connection._process_keepalive()
+        assert await client.reader.readexactly(len(LARGE)) == LARGE
+        assert (await client.request("GET", "/small")).body == SMALL
+        connection._process_keepalive()
+        assert (await client.request("GET", "/small")).body == SMALL
+        shift = 200.0
+        connection._process_keepalive()
+        assert await client.rest() == b""
+
+
+async def test_head_deadline(warm: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hit ends the deadline of its own head; the next head has one again (I20)."""
+    monkeypatch.setattr(ordinary, "HEAD_TIMEOUT", 0.3)
+    async with warm.connection() as client:
+        assert (await client.request("GET", "/small")).body == SMALL
+        (connection,) = connections(warm)
+        assert connection._head_timer is None
+        await client.send(GET[:20])
+        assert await client.rest() == b""
+
+
+async def test_stop_waits(proxy: Proxy, s3: S3) -> None:
+    """A stop lets a long answer end, and answers nothing more on its connection."""
+    await warmed(proxy, s3)
+    async with unread(proxy) as client:
+        stopping = asyncio.create_task(proxy.stop())
+        await until(lambda: all(each._close for each in connections(proxy)))
+        await client.send(GET)
+        assert await client.reader.readexactly(len(LARGE)) == LARGE
+        assert await client.rest() == b""
+        await stopping
+
+
+async def test_file_in_memory_survives_its_file(warm: Proxy) -> None:
+    """A small hot object is sent from memory, whatever becomes of its file."""
+    assert (await fetch(warm.address, "/small")).body == SMALL
+    small = min(warm.files, key=lambda file: file.stat().st_size)
+    os.truncate(small, 0)
+    assert (await fetch(warm.address, "/small")).body == SMALL
