@@ -23,7 +23,7 @@ class Glob:
     the bits of one integer, in time linear in the path's length (I22).
     """
 
-    __slots__ = ("_accept", "_any", "_folders", "_literal", "_not_slash", "_one", "_stars", "pattern")
+    __slots__ = ("_accept", "_any", "_ending", "_folders", "_literal", "_not_slash", "_one", "_stars", "pattern")
 
     def __init__(self, pattern: str) -> None:
         self.pattern = pattern
@@ -35,6 +35,7 @@ class Glob:
         self._not_slash = 0  # `*`: stays on all but "/"
         self._any = 0  # `**` and `**/`: stay on everything
         self._folders = 0  # `**/`: moves on at a "/"
+        self._ending = ""  # what every path of this pattern ends in
         state = 1
         for token in _tokens(rooted):
             match token:
@@ -49,6 +50,7 @@ class Glob:
                     self._folders |= state
                 case _:
                     self._literal[token] = self._literal.get(token, 0) | state
+            self._ending = self._ending + token if token not in _WILD else ""
             state <<= 1
         self._stars = (self._not_slash | self._any) & ~self._folders
         self._accept = state
@@ -58,6 +60,9 @@ class Glob:
 
     def matches(self, path: str) -> bool:
         """Whether the whole of `path` is of this pattern."""
+        # Most rules name an extension, and most paths have another one: no need to walk these.
+        if not path.endswith(self._ending):
+            return False
         active = self._enter(1)
         for char in path.removeprefix("/"):
             moved = active & self._literal.get(char, 0)
@@ -124,6 +129,7 @@ class Ruling:
     cache_control: str | None = None
 
 
+_WILD = frozenset({"?", "*", "**", "**/"})
 _NOTHING: Final = Ruling()
 _SETTINGS: Final = tuple(field.name for field in fields(Ruling))
 
