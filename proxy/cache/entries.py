@@ -5,30 +5,27 @@ Rule 2: nothing here does I/O on files or reads the clock; what has to be unlink
 Rule 3: an entry's bytes are given back to the budget once, when its file is unlinked and its last reader has left.
 """
 
-import heapq
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from operator import attrgetter
 
 from proxy.cache import blocks
 from proxy.cache.budget import Budget
 from proxy.cache.entry import ENTRY_BYTES, Entry
-from proxy.cache.index import Changes, Index, key_octets
+from proxy.cache.index import Changes, Index, Outline, key_octets
+from proxy.cache.recency import Recency
 from proxy.cache.store import StoredFile
 from proxy.errors import StoreError
 from proxy.http.freshness import Freshness
 from proxy.http.metadata import Metadata
 from proxy.keys import ObjectKey
 
-PAGE = 64  # rows of the index read at a time
+PAGE = 64  # entries handled at a time: between two pages the event loop gets its turn (I18)
 MAX_TOMBSTONES = 256
 NEVER = -float(1 << 40)  # validated: of an entry that a soft purge made stale, whatever its own Expires says
 _STALE = Freshness(0.0, must_revalidate=True)
 
 log = logging.getLogger("bucketfront.cache")
-
-_accessed_at = attrgetter("accessed_at")
 
 Policy = Callable[[ObjectKey, Metadata, float], Freshness]
 
@@ -48,6 +45,7 @@ class Entries:
         self._touched: dict[int, float] = {}
         self._tombstones: set[int] = set()  # removed, but the index has the row still
         self._count = 0
+        self._recency = Recency(index, self._hot, self._is_cold)
         self.evicted = 0  # entries removed for space or idleness
         self.corrupt_blocks = 0  # blocks whose checksum did not fit
 
@@ -83,6 +81,7 @@ class Entries:
             return None
         freshness = _STALE if row.validated_at == NEVER else self._policy(key, row.metadata, row.validated_at)
         entry = self._hot[key] = Entry.from_row(row, freshness, self._index.epoch)
+        self._recency.add(entry)
         return entry
 
     def hot(self, key: ObjectKey) -> Entry | None:
@@ -100,6 +99,7 @@ class Entries:
         if old is not None:
             self.remove(old)
         self._hot[entry.key] = entry
+        self._recency.add(entry)
         entry.published = True
         self._mark_dirty(entry)
         return old
@@ -228,50 +228,44 @@ class Entries:
         entry.file = None
 
     def victims(self, count: int) -> list[Entry]:
-        """Remove the least recently used entries that nobody uses, until `count` bytes will come free."""
+        """Remove the least recently used entries that nobody uses, until `count` bytes will come free or PAGE are
+        removed: ask again for more.
+        """
         found: list[Entry] = []
-        for entry in heapq.merge(self._cold(), self._idle_hot(), key=_accessed_at):
-            if count <= 0:
-                break
+        while count > 0 and len(found) < PAGE and (entry := self._recency.take()) is not None:
             found.append(entry)
             count -= entry.bytes
         return self._evict(found)
 
-    def idle(self, before: float, limit: int) -> list[Entry]:
-        """Remove entries that nobody uses and nobody asked for since `before` (seconds since the epoch)."""
-        hot = [entry for entry in self._idle_hot() if entry.accessed_at < before]
-        cold = [entry for entry, _ in zip(self._cold(before), range(limit), strict=False)]
-        return self._evict((hot + cold)[:limit])
+    def idle(self, before: float) -> list[Entry]:
+        """Remove entries that nobody uses and nobody asked for since `before` (seconds since the epoch), the oldest
+        first, PAGE at most: ask again for more.
+        """
+        found: list[Entry] = []
+        while len(found) < PAGE and (entry := self._recency.take(before)) is not None:
+            found.append(entry)
+        return self._evict(found)
 
     def _evict(self, found: list[Entry]) -> list[Entry]:
         for entry in found:
             self.remove(entry)
+        self._recency.rewind()
         self.evicted += len(found)
         return found
 
-    def _idle_hot(self) -> Iterator[Entry]:
-        idle = [entry for entry in self._hot.values() if not entry.pins and entry.file_name is not None]
-        # Nearly in order already: `touch` keeps the map so, but for entries that were read from the index.
-        idle.sort(key=_accessed_at)
-        return iter(idle)
-
-    def _cold(self, before: float = float("inf")) -> Iterator[Entry]:
-        skip = 0
-        while rows := self._index.oldest(before, PAGE, skip):
-            skip += len(rows)
-            for row in rows:
-                hot = self._hot.get(row.key)
-                if row.id not in self._tombstones and (hot is None or hot.id != row.id):
-                    yield Entry.from_row(row, Freshness(0.0), self._index.epoch)
+    def _is_cold(self, row: Outline) -> bool:
+        hot = self._hot.get(row.key)
+        # A touch that the index does not have yet: the row says less than is known.
+        return row.id not in self._tombstones and row.id not in self._touched and (hot is None or hot.id != row.id)
 
     def versions_of(self, key: ObjectKey) -> Iterator[list[Entry]]:
         """The entries of an object's pinned versions, as `with_prefix`."""
-        yield [entry for hot, entry in self._hot.items() if hot[:2] == key[:2] and hot.version is not None]
+        yield from _pages([e for hot, e in self._hot.items() if hot[:2] == key[:2] and hot.version is not None])
         yield from self._below(key.bucket, f"{key.key}\0")
 
     def with_prefix(self, bucket: str, prefix: str) -> Iterator[list[Entry]]:
         """Every entry below a prefix, hot or not, in batches: the caller may wait between two of them."""
-        yield [entry for key, entry in self._hot.items() if key.bucket == bucket and key.key.startswith(prefix)]
+        yield from _pages([e for key, e in self._hot.items() if key.bucket == bucket and key.key.startswith(prefix)])
         yield from self._below(bucket, prefix)
 
     def _below(self, bucket: str, prefix: str) -> Iterator[list[Entry]]:
@@ -286,7 +280,7 @@ class Entries:
 
     @property
     def wants_flush(self) -> bool:
-        """So many removed rows are in the index still that looking for victims wades through them."""
+        """So many removed rows are in the index still that writing them at once would make its log a large one."""
         return len(self._tombstones) > MAX_TOMBSTONES
 
     def hot_files(self) -> set[str]:
@@ -303,6 +297,7 @@ class Entries:
         for entry in dropped:
             entry.revoke()
             del self._hot[entry.key]
+        self._recency.refresh()
         return dropped
 
     def close(self) -> list[Entry]:
@@ -334,7 +329,8 @@ class Entries:
     def flushed(self, changes: Changes) -> None:
         self._being_flushed.clear()
         self._tombstones.difference_update(changes.removed)
-        by_id = {entry.id: entry for entry in self._hot.values()} if changes.sums or changes.lost else {}
+        self._recency.refresh()
+        by_id = self._written(changes)
         for entry_id, block, crc in changes.sums:
             entry = by_id.get(entry_id)
             if entry is not None and entry.new_sums.get(block) == crc:
@@ -346,13 +342,21 @@ class Entries:
 
     def not_flushed(self, changes: Changes) -> None:
         self._being_flushed.clear()
-        by_id = {entry.id: entry for entry in self._hot.values()}
-        for row in changes.rows:
-            if row.id in by_id:
-                self._dirty.setdefault(row.id, by_id[row.id])
+        for entry_id, entry in self._written(changes).items():
+            self._dirty.setdefault(entry_id, entry)
         for at, entry_id in changes.touched:
             self._touched.setdefault(entry_id, at)
+
+    def _written(self, changes: Changes) -> dict[int, Entry]:
+        """Those of the entries written that are there still, by id."""
+        there = (self._hot.get(row.key) for row in changes.rows)
+        ids = {row.id for row in changes.rows}
+        return {entry.id: entry for entry in there if entry is not None and entry.id in ids}
 
     def _mark_dirty(self, entry: Entry) -> None:
         if not entry.removed and entry.file_name is not None:
             self._dirty[entry.id] = entry
+
+
+def _pages(entries: list[Entry]) -> Iterator[list[Entry]]:
+    return (entries[at : at + PAGE] for at in range(0, len(entries), PAGE))

@@ -10,12 +10,12 @@ from collections.abc import Callable
 
 from proxy.cache.cache import Cache
 from proxy.cache.entries import Entries
+from proxy.cache.entry import Entry
 from proxy.cache.index import Index
 from proxy.cache.store import Store
 from proxy.errors import StoreError
 
 INTERVAL = 1.0  # seconds; the most that a kill can make the index forget
-BATCH = 500  # entries removed in one step
 
 log = logging.getLogger("bucketfront.evictor")
 
@@ -66,33 +66,49 @@ class Evictor:
     async def step(self) -> None:
         """One round. Raises StoreError when the disk fails; the next round tries again."""
         await self._cache.flush()
-        while idle := self._entries.idle(self._clock() - self._idle_timeout, BATCH):
-            log.info("%d entries idle for %g s: removed", len(idle), self._idle_timeout)
-            await self._cache.evict(idle)
-            await self._cache.flush()
+        await self._remove_idle()
         await self._keep_free()
         for entry in self._entries.cooled():
             file, entry.file = entry.file, None
             if file is not None:
                 await self._store.close_file(file)
 
+    async def _remove_idle(self) -> None:
+        removed = 0
+        while idle := self._entries.idle(self._clock() - self._idle_timeout):
+            removed += len(idle)
+            await self._evict(idle)
+        if removed:
+            log.info("%d entries idle for %g s: removed", removed, self._idle_timeout)
+            await self._cache.flush()
+
     async def _keep_free(self) -> None:
         budget = self._entries.budget
         free, total = await self._store.disk_space()
         budget.floor = self._min_free(total)
         budget.sample(free)
-        while budget.room < 0 and (victims := self._entries.victims(min(-budget.room, 1 << 30))):
-            log.info("%d bytes over the limit: %d entries removed", -budget.room, len(victims))
-            await self._cache.evict(victims)
+        over, removed = -budget.room, 0
+        while budget.room < 0 and (victims := self._entries.victims(-budget.room)):
+            removed += len(victims)
+            await self._evict(victims)
+        if removed:
+            log.info("%d bytes over the limit: %d entries removed", over, removed)
+
+    async def _evict(self, found: list[Entry]) -> None:
+        await self._cache.evict(found)
+        if self._entries.wants_flush:
+            await self._cache.flush()
 
     async def sweep(self) -> None:
         """Remove files that no row names: what a kill left between a file and its row."""
         removed = 0
         for shard in await self._store.shards():
             found = await self._store.names(shard)
-            known = self._index.files_of_shard(shard) | self._entries.hot_files()
-            for name, changed_at in found:
-                if name not in known and changed_at < self._started:
+            known = self._index.files_of_shard(shard)
+            unknown = [name for name, changed_at in found if name not in known and changed_at < self._started]
+            hot = self._entries.hot_files() if unknown else set()
+            for name in unknown:
+                if name not in hot:
                     with contextlib.suppress(StoreError):  # counted by the store; the next start tries again
                         await self._store.remove(name)
                         removed += 1

@@ -24,6 +24,7 @@ from proxy.keys import ObjectKey
 T = TypeVar("T")
 
 SCHEMA_VERSION = 1
+READER_CACHE = 8192  # KiB: with a million entries the inner nodes of the trees that a lookup walks take 7 MiB
 PAGE_BLOCKS = 256  # blocks in one row of `pages`: a fill rewrites only the rows it touches
 
 _SCHEMA = """
@@ -79,6 +80,17 @@ class Row:
     bytes: int
     epoch: int
     present: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """What it takes to remove an entry: of a row that costs little to read, its metadata untouched."""
+
+    id: int
+    key: ObjectKey
+    file: str
+    accessed_at: float  # seconds since the epoch
+    bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +155,7 @@ class Index:
         self._next_id = (writer.execute("SELECT max(id) FROM entries").fetchone()[0] or 0) + 1
         self._reader = sqlite3.connect(self._path, isolation_level=None)
         self._reader.execute("PRAGMA query_only = ON")
+        self._reader.execute(f"PRAGMA cache_size = -{READER_CACHE}")
         self._reader.execute("SELECT count(*) FROM state").fetchone()
 
     def _state(self, name: str) -> int:
@@ -206,14 +219,17 @@ class Index:
         )
         return self._row(found[0], with_pages=True) if found else None
 
-    def oldest(self, before: float, limit: int, skip: int = 0) -> list[Row]:
-        """The entries with the oldest access, of those before `before` (seconds since the epoch), without blocks."""
+    def oldest(self, limit: int, after: Outline | None = None) -> list[Outline]:
+        """Entries in the order of their last access, from the oldest, or from the one that follows `after`, on."""
+        start = (float("-inf"), 0) if after is None else (after.accessed_at, after.id)
         found = self._read(
-            f"SELECT {_COLUMNS} FROM entries WHERE accessed_at < ?"  # noqa: S608 - constants
-            " ORDER BY accessed_at LIMIT ? OFFSET ?",
-            (before, limit, skip),
+            "SELECT id, bucket, key, file, accessed_at, bytes FROM entries WHERE (accessed_at, id) > (?, ?)"
+            " ORDER BY accessed_at, id LIMIT ?",
+            (*start, limit),
         )
-        return [self._row(values) for values in found]
+        return [
+            Outline(number, _key(bucket, key), file, at, charged) for number, bucket, key, file, at, charged in found
+        ]
 
     def with_prefix(self, bucket: str, prefix: str, after: bytes, limit: int) -> list[Row]:
         """Entries whose key begins with `prefix` and comes after `after`, in the order of their bytes."""

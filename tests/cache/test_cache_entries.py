@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from proxy.cache import blocks
 from proxy.cache.budget import Budget
-from proxy.cache.entries import Entries
+from proxy.cache.entries import PAGE, Entries
 from proxy.cache.entry import ENTRY_BYTES, Entry
-from proxy.cache.index import Index
+from proxy.cache.index import Index, Outline
 from proxy.cache.store import StoredFile
 from proxy.http.metadata import Metadata
 from proxy.keys import ObjectKey
@@ -187,7 +187,7 @@ class Model:
         before = self.now - 10 * block
         busy = {entry.key for entry in self.pinned if not entry.removed}
         expected = {k for k, known in self.live.items() if known.accessed_at < before and k not in busy}
-        found = self.world.entries.idle(before, 100)
+        found = self.world.entries.idle(before)
         assert {entry.key for entry in found} == expected
         assert len(found) == len(expected)
         for entry in found:
@@ -358,3 +358,26 @@ def test_prefixes_find_hot_and_cold_once(tmp_path: Path) -> None:
         made.add(ObjectKey("b", "x/new"), 302.0)
         found = [entry.key.key for batch in made.entries.with_prefix("b", "x/") for entry in batch]
         assert sorted(found) == sorted([f"x/{number}" for number in range(200) if number != 7] + ["x/new"])
+
+
+def test_a_turn_is_bounded(tmp_path: Path) -> None:
+    """However much has to go, one turn of the loop names a page of entries, oldest first, and reads few rows (I18)."""
+    with world(tmp_path, hot_limit=10) as made:
+        for number in range(5 * PAGE):
+            made.add(ObjectKey("b", str(number)), 1000.0 + number)
+        made.flush()
+        made.entries.cooled()
+        reads: list[int] = []
+        oldest = made.index.oldest
+
+        def counted(limit: int, after: Outline | None = None) -> list[Outline]:
+            reads.append(limit)
+            return oldest(limit, after)
+
+        made.index.oldest = counted  # type: ignore[method-assign]
+        for turn in range(5):
+            reads.clear()
+            found = made.entries.victims(1 << 60) if turn % 2 else made.entries.idle(1e9)
+            assert [int(entry.key.key) for entry in found] == list(range(turn * PAGE, (turn + 1) * PAGE))
+            assert sum(reads) <= 3 * PAGE
+        assert made.entries.victims(1) == made.entries.idle(1e9) == []

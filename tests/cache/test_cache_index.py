@@ -108,7 +108,7 @@ def test_two_origins_share_nothing(tmp_path: Path) -> None:
         assert index.with_prefix("bucket", "", b"", 9) == []
         flush(index, Changes((row(2, etag='"two"'),)))
         assert index.totals() == (8192, 2)
-        assert [found.id for found in index.oldest(9e9, 9)] == [1, 2]
+        assert [found.id for found in index.oldest(9)] == [1, 2]
     with running(tmp_path) as index:
         found = index.load(KEY)
         assert found is not None
@@ -137,9 +137,10 @@ def test_the_oldest_come_first(tmp_path: Path) -> None:
     with running(tmp_path) as index:
         flush(index, Changes(tuple(row(number, ObjectKey("b", str(number)), at=number) for number in (1, 2, 3, 4))))
         flush(index, Changes(touched=((50.0, 2), (1.0, 4))))
-        assert [found.id for found in index.oldest(1e9, 10)] == [1, 3, 4, 2]
-        assert [found.id for found in index.oldest(1e9, 2, skip=1)] == [3, 4]
-        assert [found.id for found in index.oldest(6.0, 10)] == [1, 3]
+        first, *others = index.oldest(10)
+        assert [first.id, *(found.id for found in others)] == [1, 3, 4, 2]
+        assert [found.id for found in index.oldest(2, after=first)] == [3, 4]
+        assert index.oldest(2, after=others[-1]) == []
 
 
 def test_files_are_known_by_shard(tmp_path: Path) -> None:
