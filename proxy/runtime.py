@@ -1,6 +1,7 @@
 """The composition root: builds each object once, starts it in order, drains it in the reverse order."""
 
 import asyncio
+import gc
 import logging
 import resource
 import time
@@ -280,5 +281,8 @@ def _hot_limit() -> int:
 async def serve(settings: Settings, announce: Callable[[Runtime], None], stop: asyncio.Event) -> None:
     """Run until `stop` is set; `announce` is called once requests are served."""
     async with Runtime(settings) as runtime:
+        # Modules and settings live as long as the process. Looked through, they held the loop for 40 ms a collection.
+        gc.collect()
+        gc.freeze()
         announce(runtime)
         await stop.wait()
