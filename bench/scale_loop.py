@@ -1,0 +1,254 @@
+"""The cache's own classes in an event loop, and how long each piece of upkeep holds it."""
+
+import asyncio
+import contextlib
+import random
+import statistics
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import scale_folder
+from scale_folder import BUCKET, CHARGED, Groups, key_of
+
+from proxy.cache.absences import Absences
+from proxy.cache.budget import Budget
+from proxy.cache.cache import Cache
+from proxy.cache.disposal import Disposal
+from proxy.cache.entries import Entries
+from proxy.cache.evictor import Evictor
+from proxy.cache.flights import Supply, Traffic
+from proxy.cache.index import Index
+from proxy.cache.memory import Memory
+from proxy.cache.origin import Answer, NotModified
+from proxy.cache.store import Store
+from proxy.config import Settings
+from proxy.errors import OriginUnavailable
+from proxy.http.metadata import Metadata
+from proxy.http.ranges import FromTo, Suffix
+from proxy.keys import ObjectKey
+from proxy.runtime import MAX_HOT, Runtime
+
+TURN = 0.001  # seconds that the watcher sleeps
+PART = 8 << 20  # bytes, the default of `origin.part_size`
+RESERVERS = 16  # small misses at once, into a full cache
+ORPHANS = 2000  # files that no row names
+COLD = 300  # lookups with nothing in the page cache
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a piece of work did to the loop. Times in seconds; `busiest` is the loop thread's processor time in the
+    worst of the gaps, which a crowded machine does not lengthen.
+    """
+
+    longest: float
+    busiest: float
+    took: float
+    count: int
+
+    @property
+    def told(self) -> str:
+        return f"{self.count} in {self.took:.2f} s, of the longest gap {self.busiest * 1000:.1f} ms processor time"
+
+
+class Watcher:
+    """Notes the longest time between its turns, over what it sleeps on purpose."""
+
+    def __init__(self) -> None:
+        self.longest = self.busiest = 0.0
+
+    @contextlib.asynccontextmanager
+    async def watching(self) -> AsyncIterator[None]:
+        task = asyncio.create_task(self._watch())
+        await asyncio.sleep(0.05)
+        try:
+            yield
+            await asyncio.sleep(2 * TURN)
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+
+    async def _watch(self) -> None:
+        at, busy = time.perf_counter(), time.thread_time()
+        while True:
+            await asyncio.sleep(TURN)
+            now, used = time.perf_counter(), time.thread_time()
+            self.longest = max(self.longest, now - at - TURN)
+            self.busiest = max(self.busiest, used - busy)
+            at, busy = now, used
+
+
+async def held_by(work: Callable[[], Awaitable[int]]) -> Held:
+    """`work` returns how many entries it handled."""
+    watcher, began = Watcher(), time.perf_counter()
+    async with watcher.watching():
+        began = time.perf_counter()
+        count = await work()
+        took = time.perf_counter() - began
+    return Held(watcher.longest, watcher.busiest, took, count)
+
+
+class NoOrigin:
+    """Nothing here asks it."""
+
+    async def get(
+        self, key: ObjectKey, part: FromTo | Suffix, *, if_match: str | None = None, if_none_match: str | None = None
+    ) -> Answer | NotModified:
+        raise OriginUnavailable(f"{key} {part} {if_match} {if_none_match}")
+
+    async def head(self, key: ObjectKey, *, if_none_match: str | None = None) -> Metadata | NotModified:
+        raise OriginUnavailable(f"{key} {if_none_match}")
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """A cache over a folder, as `proxy/runtime.py` puts it together, without listeners; its clock stands still."""
+
+    index: Index
+    entries: Entries
+    cache: Cache
+    evictor: Evictor
+    groups: Groups
+    folder: Path
+    now: float
+
+    def key(self, rank: int) -> ObjectKey:
+        return ObjectKey(BUCKET, key_of(self.groups, rank))
+
+    def warm_up(self, count: int = MAX_HOT) -> None:
+        """As many entries in memory as there may be, none of them among the oldest."""
+        chance = random.Random(2)
+        for _ in range(count):
+            entry = self.entries.get(self.key(chance.randrange(self.groups.filed.stop, self.groups.hits.start)))
+            assert entry is not None
+            self.entries.touch(entry, self.now)
+
+
+@contextlib.asynccontextmanager
+async def opened(
+    folder: Path, settings: Settings, groups: Groups, now: float, idle_timeout: float = 1e12
+) -> AsyncGenerator[Bench, None]:
+    """Closed cleanly after the block."""
+    store = Store(folder, time.monotonic)
+    store.open()
+    index = Index(folder / "index.db", settings.origin.endpoint_url or "")
+    index.open()
+    budget = Budget(1 << 50, overhead=await store.space_of(index.files))
+    policy = Runtime(settings)._policy  # noqa: SLF001 - the one that serves, rules and all
+    entries = Entries(index, budget, policy, block_size=scale_folder.BLOCK, hot_limit=MAX_HOT)
+    entries.open()
+    disposal = Disposal(entries, store)
+    origin = NoOrigin()
+    cache = Cache(
+        origin=origin, store=store, index=index, entries=entries, disposal=disposal,
+        absences=Absences(lambda _: 10.0), memory=Memory(64 << 20), clock=lambda: now,
+    )  # fmt: skip
+    cache.supply_with(
+        Supply(
+            origin=origin, store=store, entries=entries, traffic=Traffic(read_ahead_limit=8), reserve=cache.reserve,
+            release=disposal.release, changed=disposal.drop, clock=time.monotonic, block_size=scale_folder.BLOCK,
+            part_size=PART, parallel_parts=8, after_disconnect="auto", patience=60.0,
+        )
+    )  # fmt: skip
+    evictor = Evictor(
+        cache=cache, entries=entries, store=store, index=index, idle_timeout=idle_timeout, min_free=lambda _: 0,
+        clock=lambda: now,
+    )  # fmt: skip
+    try:
+        yield Bench(index, entries, cache, evictor, groups, folder, now)
+    finally:
+        await cache.close()
+        store.close()
+
+
+# --- lookups ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """In seconds."""
+
+    p50: float
+    p99: float
+    most: float
+
+    @classmethod
+    def of(cls, found: list[float]) -> "Times":
+        cuts = statistics.quantiles(found, n=100)
+        return cls(cuts[49], cuts[98], max(found))
+
+
+def lookups(bench: Bench, count: int, *, forgotten: bool) -> Times:
+    """Random entries that are not in memory; `forgotten`: the kernel has none of the index's pages either."""
+    chance = random.Random(3 + forgotten)
+    took = []
+    for _ in range(count):
+        key = bench.key(chance.randrange(bench.groups.filed.stop, bench.groups.hits.start))
+        if forgotten:
+            scale_folder.forget(bench.folder)
+        began = time.perf_counter()
+        entry = bench.entries.get(key)
+        took.append(time.perf_counter() - began)
+        assert entry is not None
+        bench.entries.cooled()
+    return Times.of(took)
+
+
+# --- upkeep ----------------------------------------------------------------------------------------------------
+
+
+async def idle(bench: Bench) -> int:
+    """The evictor's round that finds a batch of entries idle."""
+    await bench.evictor.step()
+    return bench.entries.evicted
+
+
+async def reserve_small(bench: Bench) -> int:
+    """Small misses, many at once, while the cache is full: each takes an entry's place."""
+
+    async def misses() -> None:
+        while bench.entries.evicted < bench.groups.batch:
+            await bench.cache.reserve(CHARGED)
+
+    _fill_up(bench)
+    await asyncio.gather(*(misses() for _ in range(RESERVERS)))
+    return bench.entries.evicted
+
+
+async def reserve_parts(bench: Bench) -> int:
+    """A large object that comes in parts while the cache is full of small ones."""
+    _fill_up(bench)
+    while bench.entries.evicted < bench.groups.batch:
+        await bench.cache.reserve(PART)
+    return bench.entries.evicted
+
+
+async def over(bench: Bench) -> int:
+    """The evictor's round that finds the cache too full by a batch, as after a start with a smaller `max_size`."""
+    _fill_up(bench)
+    bench.entries.budget.limit -= bench.groups.batch * CHARGED
+    await bench.evictor.step()
+    return bench.entries.evicted
+
+
+async def sweep(bench: Bench) -> int:
+    """The search for orphans that follows a start."""
+    await bench.evictor.sweep()
+    return ORPHANS
+
+
+async def purge(bench: Bench) -> int:
+    """By a prefix with a batch below it."""
+    return await bench.cache.purge(prefixes=[ObjectKey(BUCKET, scale_folder.prefix(1))])
+
+
+def _fill_up(bench: Bench) -> None:
+    budget = bench.entries.budget
+    budget.limit = budget.used + budget.overhead
+
+
+def idle_timeout_for(groups: Groups, rank: int, now: float) -> float:
+    """The setting with which entries of this rank and above stay, `now` being the time. Seconds."""
+    return now - scale_folder.accessed_at(groups, rank, now)
