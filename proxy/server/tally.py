@@ -10,7 +10,7 @@ from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, M
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-from proxy.server.access_log import Record
+from proxy.server.access_log import Record, Told
 
 _METHODS = frozenset({"GET", "HEAD", "PUT", "POST", "DELETE"})
 _BUCKETS = (0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0)  # upper bounds, in seconds
@@ -62,18 +62,17 @@ class Tally(Collector):
         registry.register(self)
 
     def add(self, records: Sequence[Record]) -> None:
-        alike: dict[tuple[str, int, str], list[float]] = {}
+        alike: dict[Told, list[float]] = {}
         for told, sent, _, _, seconds in records:
-            what = told.method, told.status, told.outcome
             try:
-                alike[what].append(seconds)
+                alike[told].append(seconds)
             except KeyError:
-                alike[what] = [seconds]
+                alike[told] = [seconds]
             self._sent += sent
-            self._received += told.received
-        for (method, status, outcome), durations in alike.items():
-            self._count(method, status, outcome, len(durations))
-            self._observe(outcome, durations)
+        for told, durations in alike.items():
+            self._received += told.received * len(durations)
+            self._count(told.method, told.status, told.outcome, len(durations))
+            self._observe(told.outcome, durations)
 
     def cut(self) -> None:
         self._cut += 1
