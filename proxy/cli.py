@@ -50,9 +50,11 @@ def serve(config: Path, *, verbose: bool) -> None:
     for name in ("botocore", "aiobotocore", "werkzeug"):
         logging.getLogger(name).setLevel(logging.WARNING)
     from proxy.errors import ProxyError
+    from proxy.server.event_loop import new_event_loop
 
     try:
-        asyncio.run(_serve(settings))
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+            runner.run(_serve(settings))
     except ProxyError as error:
         _fail(str(error))
     except OSError as error:

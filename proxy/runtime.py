@@ -102,7 +102,7 @@ class Runtime:
 
     async def _start(self) -> None:
         registry = CollectorRegistry()
-        self.observer = Observer(registry, AccessLog(self.settings.access_log))
+        self.observer = Observer(registry, AccessLog(self.settings.access_log), self._clock)
         self._stack.callback(self.observer.close)  # the last of all: requests that a stop cancels have their lines too
         await self._start_origin()
         await self._start_cache()
@@ -138,9 +138,8 @@ class Runtime:
             Router(settings.mounts, settings.uploads),
             Cors(settings.cors),
             self._rules,
-            self._clock,
         )
-        return FastPath(recognise, hits, self.cache, self.observer)
+        return FastPath(recognise, hits, self.cache, self.observer, self._clock)
 
     async def _start_origin(self) -> None:
         origin = self.settings.origin

@@ -128,10 +128,11 @@ class Cache:
             for other in self._memory.keep(entry.hit):
                 other.entry.revoke()
 
-    def used(self, hit: Hit) -> None:
-        """Counts, and resets the idle timer; to the second, which is the least that anybody can tell."""
+    def used(self, hit: Hit, now: float) -> None:
+        """Counts, and resets the idle timer; to the second, which is the least that anybody can tell. `now` as the
+        clock's.
+        """
         self._hits += 1
-        now = self._clock()
         if not 0 <= now - hit.entry.accessed_at < TOUCH_INTERVAL:
             self._entries.touch(hit.entry, now)
             self._memory.touch(hit)

@@ -2,9 +2,10 @@
 
 from collections import OrderedDict
 
+from proxy.cache import residency
 from proxy.cache.hit import Hit
 
-SMALL = 64 << 10  # bytes: an object up to this size is sent with one write, from memory
+SMALL = residency.PEEK  # bytes: an object up to this size is sent with one write, from memory
 OVERHEAD = 2048  # bytes counted for each object besides its own: the entry, its heads
 
 

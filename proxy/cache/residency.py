@@ -11,7 +11,7 @@ import os
 
 from proxy.http.ranges import Span
 
-PEEK = 64 << 10  # bytes: above, sendfile is cheaper than a copy
+PEEK = 16 << 10  # bytes: above, sendfile is cheaper than a copy
 SAMPLE = 128 << 10  # bytes: what the kernel reads ahead by default
 _PIECE = 256 << 10  # bytes that are read at once
 

@@ -3,15 +3,17 @@
 What it does not answer goes to aiohttp untouched, at any time; the two may take turns on one connection. It answers
 only while aiohttp waits for a request and nothing waits to be sent: so answers keep the order of their requests, and
 a client that does not read is waited for by the ordinary path.
+
+In an `OfferingEventLoop` a connection at rest reads its requests itself, as soon as epoll tells of them. In any other
+loop, and under TLS, requests come through asyncio's transport, and all else is the same.
 """
 
 import asyncio
 import logging
 import os
-import socket
-import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, Self
 
 from aiohttp import web
@@ -21,13 +23,18 @@ from proxy.cache import residency
 from proxy.cache.cache import Cache, Reader
 from proxy.errors import ProxyError
 from proxy.http.ranges import Span
+from proxy.server.access_log import Told
 from proxy.server.connection import Connection, ConnectionServer
+from proxy.server.event_loop import OfferingEventLoop
 from proxy.server.hits import Answer, Hits
 from proxy.server.observer import Observer
 from proxy.server.plain_request import Asked
-from proxy.server.pouring import TURN
+from proxy.server.pouring import TURN, Spurt
 from proxy.server.sending import BrokenOff, Sender, abort
 
+READ = 8 << 10  # bytes that are read at once: more than a request has that is answered here
+RESIDENT = 0.1  # seconds that an object sent from memory is taken to stay there
+JOIN = 4 << 10  # bytes: what is shorter is copied together, which costs less than a list of pieces
 MAX_HELD = 64 << 10  # bytes of requests behind an answer that is still being sent
 CLIENT_CLOSED_REQUEST = 499  # nginx's word in logs for a client that left before its answer was whole
 
@@ -35,60 +42,102 @@ log = logging.getLogger("bucketfront.server")
 
 
 class FastPath:
-    """What all connections of the listener share. `answered` counts the answers that were begun here."""
+    """What all connections of the listener share. `answered` counts the answers that were begun here. `clock` is wall
+    time in seconds since the epoch.
+    """
 
     def __init__(
-        self, recognise: Callable[[bytes], Asked | None], hits: Hits, cache: Cache, observer: Observer
+        self,
+        recognise: Callable[[bytes], Asked | None],
+        hits: Hits,
+        cache: Cache,
+        observer: Observer,
+        clock: Callable[[], float],
     ) -> None:
         self.recognise = recognise
         self.hits = hits
         self.cache = cache
         self.observer = observer
+        self.clock = clock
         self.answered = 0
 
 
 class FastConnection(Connection):
     """`_rest` sends what the socket did not take at once; meanwhile, what comes in is held."""
 
-    __slots__ = ("_client", "_held", "_path", "_rest", "_sock")
+    __slots__ = ("_client", "_held", "_path", "_rest", "_socket")
 
     def __init__(self, manager: web.Server, path: FastPath, **options: Any) -> None:
         super().__init__(manager, **options)
         self._path = path
         self._client = "-"
-        self._sock: socket.socket | None = None  # None where bytes have to be enciphered
+        self._socket = -1  # the transport's descriptor; none where bytes have to be enciphered
         self._held = b""
-        self._rest: asyncio.Task[None] | None = None
+        self._rest: asyncio.Task[None] | Spurt | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         peer = transport.get_extra_info("peername")
         self._client = str(peer[0]) if isinstance(peer, tuple) else "-"
-        if transport.get_extra_info("sslcontext") is None:
-            self._sock = transport.get_extra_info("socket")
         super().connection_made(transport)
+        if transport.get_extra_info("sslcontext") is None:
+            self._socket = transport.get_extra_info("socket").fileno()
+            if isinstance(self._loop, OfferingEventLoop):
+                self._loop.selector.takers[self._socket] = self._is_taken
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        if self._rest is not None:
+        if isinstance(self._loop, OfferingEventLoop):
+            self._loop.selector.takers.pop(self._socket, None)
+        if isinstance(self._rest, Spurt):
+            self._rest.end()
+        if isinstance(self._rest, asyncio.Task):
             self._rest.cancel()
+        self._socket = -1
         self._held = b""
         super().connection_lost(exc)
 
     async def shutdown(self, timeout: float | None = 15.0) -> None:  # noqa: ASYNC109 - aiohttp's signature
-        if self._rest is not None:
+        if isinstance(self._rest, Spurt):
+            self._rest.end()
+        if isinstance(self._rest, asyncio.Task):
             self._close = True  # no further request of this connection is answered
             await asyncio.wait([self._rest], timeout=timeout)
         await super().shutdown(timeout)
 
+    # --- requests ------------------------------------------------------------------------------------------
+
     def data_received(self, data: bytes) -> None:
         if self._rest is not None:
             self._hold(data)
+        elif not (self._is_at_rest() and self._is_answered(data)):
+            super().data_received(data)
+
+    def _is_taken(self) -> bool:
+        """Called in the selector, where an exception would end the loop."""
+        if self._rest is not None or not self._is_at_rest():
+            return False
+        try:
+            data = os.read(self._socket, READ)
+        except OSError:
+            return False  # as the end of the stream: the transport finds it as well
+        if not data:
+            return False
+        try:
+            if not self._is_answered(data):
+                # In a turn of its own, where exceptions are the loop's to tell.
+                self._loop.call_soon(self._pass_on, data)
+        except Exception:
+            log.exception("a request failed in a way nobody foresaw")
+            abort(self)
+        return True
+
+    def _pass_on(self, data: bytes) -> None:
+        if self.transport is None:
             return
-        if self._is_at_rest():
-            asked = self._path.recognise(data)
-            if asked is not None and self._is_answered(asked):
-                self._count_as_use()
-                return
-        super().data_received(data)
+        try:
+            super().data_received(data)
+        except Exception:
+            log.exception("a request failed in a way nobody foresaw")
+            abort(self)
 
     def _is_at_rest(self) -> bool:
         """Whether aiohttp waits for the first byte of a request, and the client's kernel has taken all there was."""
@@ -104,73 +153,88 @@ class FastConnection(Connection):
             and not self.transport.get_write_buffer_size()
         )
 
-    def _count_as_use(self) -> None:
-        """For the two timers of the ordinary path."""
+    def _count_as_use(self, now: float) -> None:
+        """For the two timers of the ordinary path. `now` as the loop's clock."""
         if self._head_timer is not None:
             self._stop_timer()
-        self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        self._next_keepalive_close_time = now + self._keepalive_timeout
 
-    def _is_answered(self, asked: Asked) -> bool:
-        began = self._loop.time()
-        answer = self._path.hits.answer(asked)
+    # --- answers -------------------------------------------------------------------------------------------
+
+    def _is_answered(self, data: bytes) -> bool:
+        path = self._path
+        asked = path.recognise(data)
+        if asked is None:
+            return False
+        began, now = self._loop.time(), path.clock()
+        answer = path.hits.answer(asked, now)
         if answer is None:
             return False
-        assert self.transport is not None
         hit = answer.hit
-        if answer.start == answer.stop:
-            self.transport.write(answer.head)
+        length = answer.stop - answer.start
+        if not length:
+            self._write(answer.head)
         elif hit.body is not None:
-            is_whole = answer.stop - answer.start == len(hit.body)
-            self._write(answer.head, hit.body if is_whole else hit.body[answer.start : answer.stop])
-        elif not self._is_sent_from_file(answer, began):
+            self._write(answer.head, hit.body if length == len(hit.body) else hit.body[answer.start : answer.stop])
+        elif not self._is_sent_from_file(answer, length, began, now):
             return False
-        self._path.cache.used(hit)
-        self._path.answered += 1
+        path.cache.used(hit, now)
+        path.answered += 1
+        self._count_as_use(began)
         if self._rest is None:
-            sent = answer.stop - answer.start
-            self._path.observer.hit(answer.told, sent, self._client, time.time(), self._loop.time() - began)
+            path.observer.hit(answer.told, length, self._client, now, self._loop.time() - began)
         return True
 
-    def _write(self, head: bytes, body: bytes | memoryview) -> None:
+    def _write(self, head: bytes, body: bytes | memoryview = b"") -> None:
         """As one. The transport would have to be given a copy of both; it gets what the socket does not take."""
-        assert self.transport is not None
+        length = len(head) + len(body)
         sent = 0
-        if self._sock is not None:
+        if self._socket >= 0:
             try:  # noqa: SIM105 - half a microsecond cheaper than `suppress`
-                sent = os.writev(self._sock.fileno(), (head, body))
+                sent = os.writev(self._socket, (head, body)) if length > JOIN else os.write(self._socket, head + body)
             except OSError:
                 pass  # the transport meets it again, and knows what to do with it
-        if sent < len(head) + len(body):
+        if sent < length:
+            assert self.transport is not None
             self.transport.write((head + body)[sent:])
 
-    def _is_sent_from_file(self, answer: Answer, began: float) -> bool:
+    def _is_sent_from_file(self, answer: Answer, length: int, began: float, now: float) -> bool:
         """Whether the answer was begun; `_rest` is its end, unless the socket took all of it."""
-        transport, fd = self.transport, answer.hit.fd
-        assert transport is not None
-        if answer.stop - answer.start <= residency.PEEK:
-            data = residency.peek(fd, answer.start, answer.stop - answer.start)
+        fd = answer.hit.fd
+        if length <= residency.PEEK:
+            data = residency.peek(fd, answer.start, length)
             if data is None:
                 return False
             self._write(answer.head, data)
             return True
-        turn = Span(answer.start, min(answer.stop, answer.start + TURN))
-        if self._sock is None or not residency.is_resident(fd, turn):
+        at, stop = answer.start, answer.stop
+        turn = Span(at, min(stop, at + TURN))
+        if self._socket < 0 or not _is_resident(answer, turn, now):
             return False
-        at = turn.start
-        # Corked, head and first bytes leave as one: a copy in between would cost more than the two calls.
-        self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
-        transport.write(answer.head)
-        if not transport.get_write_buffer_size():
-            at = _poured(self._sock.fileno(), fd, turn)
-        self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
-        if at < answer.stop:
-            self._send_rest(answer, at, began)
+        self._write(answer.head)
+        assert self.transport is not None
+        if self.transport.get_write_buffer_size():
+            self._send_rest(answer, self._path.cache.reader_of(answer.hit), at, began)
+            return True
+        try:  # noqa: SIM105 - as in `_write`
+            at += os.sendfile(self._socket, fd, at, turn.stop - at)
+        except OSError:
+            pass  # who sends the rest meets it again
+        if at < stop:
+            reader = self._path.cache.reader_of(answer.hit)
+            self._rest = Spurt(self._socket, fd, Span(at, stop), partial(self._spurted, answer, reader, began))
         return True
 
     # --- an answer that takes longer -----------------------------------------------------------------------
 
-    def _send_rest(self, answer: Answer, at: int, began: float) -> None:
-        reader = self._path.cache.reader_of(answer.hit)
+    def _spurted(self, answer: Answer, reader: Reader, began: float, at: int) -> None:
+        if at < answer.stop:
+            self._send_rest(answer, reader, at, began)
+            return
+        reader.close()
+        self._told(answer.told, at - answer.start, began)
+
+    def _send_rest(self, answer: Answer, reader: Reader, at: int, began: float) -> None:
         sender = Sender(reader, (Span(at, answer.stop),), whole=False)
         task = self._rest = self._loop.create_task(self._sent(sender))
         # A callback, because a task that is cancelled before its first step never runs any of its own code.
@@ -190,7 +254,6 @@ class FastConnection(Connection):
 
     def _end(self, task: "asyncio.Task[None]", answer: Answer, sent: int, reader: Reader, began: float) -> None:
         reader.close()
-        self._rest = None
         told, fault = answer.told, None
         error = None if task.cancelled() else task.exception()
         if isinstance(error, BrokenOff):
@@ -200,18 +263,19 @@ class FastConnection(Connection):
             log.error("an answer failed in a way nobody foresaw", exc_info=error)
             fault = "internal error"
             self._path.observer.cut()
-            if self.transport is not None:
-                self.transport.abort()
+            abort(self)
         if task.cancelled() or error is not None:
             told = replace(told, status=CLIENT_CLOSED_REQUEST, fault=fault)
-        self._path.observer.hit(told, sent, self._client, time.time(), self._loop.time() - began)
-        self._go_on()
+        self._told(told, sent, began)
 
-    def _go_on(self) -> None:
+    def _told(self, told: Told, sent: int, began: float) -> None:
+        now = self._loop.time()
+        self._path.observer.hit(told, sent, self._client, self._path.clock(), now - began)
+        self._rest = None
         held, self._held = self._held, b""
         if self.transport is None or self.transport.is_closing():
             return
-        self._count_as_use()
+        self._count_as_use(now)
         if held:
             self.data_received(held)
         if not self._buffer_paused and not self._reading_paused:
@@ -227,6 +291,18 @@ class FastConnection(Connection):
             # aiohttp knows nothing of an answer that it does not send.
             self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
         super()._process_keepalive()
+
+
+def _is_resident(answer: Answer, turn: Span, now: float) -> bool:
+    """Of a whole object that is sent again and again, asked once in a while."""
+    hit = answer.hit
+    if now < hit.resident_until and turn.stop == hit.metadata.size:
+        return True
+    if not residency.is_resident(hit.fd, turn):
+        return False
+    if turn.length == hit.metadata.size:
+        hit.resident_until = now + RESIDENT
+    return True
 
 
 class _Outlet:
@@ -264,19 +340,3 @@ class FastConnectionServer(ConnectionServer):
         if self._path is None:
             return super().__call__()
         return FastConnection(self, self._path, loop=self._loop, **{**self._kwargs, "lingering_time": 0.0})
-
-
-def _poured(sock: int, file: int, span: Span) -> int:
-    """Send of the file what the socket takes at once. Returns the offset that was reached; what is in the way of the
-    rest, whoever sends that meets it again.
-    """
-    at = span.start
-    try:
-        while at < span.stop:
-            sent = os.sendfile(sock, file, at, span.stop - at)
-            if not sent:
-                break
-            at += sent
-    except OSError:
-        pass
-    return at

@@ -6,7 +6,7 @@ Rule 2: nothing here waits, does I/O or raises on a client's account.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -25,7 +25,7 @@ from proxy.server import representation
 from proxy.server.access_log import Told
 from proxy.server.cors import Cors, Fields
 from proxy.server.exchange import fields_of_all
-from proxy.server.plain_request import Asked
+from proxy.server.plain_request import ANSWERED_BY, FIRST, LAST, Asked
 from proxy.server.routing import Router
 from proxy.server.selection import Candidate, candidates
 
@@ -101,27 +101,23 @@ class _Ready:
 
 
 class Hits:
-    """`clock` is wall time in seconds since the epoch."""
-
-    def __init__(self, cache: Cache, router: Router, cors: Cors, rules: Rules, clock: Callable[[], float]) -> None:
+    def __init__(self, cache: Cache, router: Router, cors: Cors, rules: Rules) -> None:
         self._cache = cache
         self._router = router
         self._cors = cors
         self._rules = rules
-        self._clock = clock
         self._ready: dict[Asked, _Ready] = {}
 
-    def answer(self, asked: Asked) -> Answer | None:
-        """None where the ordinary path has to answer. Good in this turn of the loop only."""
-        now = self._clock()
-        *_, first, last = asked
-        key = asked[:-2]
+    def answer(self, asked: Asked, now: float) -> Answer | None:
+        """None where the ordinary path has to answer. Good in this turn of the loop only. `now`: as its clock."""
+        key = asked[ANSWERED_BY]
         ready = self._ready.get(key)
-        if ready is None or not ready.is_valid(now) or not ready.since <= now < ready.until:
+        if ready is None or not ready.since <= now < ready.until or not ready.is_valid(now):
             ready = self._renewed(key, ready, now)
             if ready is None:
                 return None
-        return ready.whole if first is None else _part(ready, first, last)
+        first = asked[FIRST]
+        return ready.whole if first is None else _part(ready, first, asked[LAST])
 
     def _renewed(self, key: Asked, known: _Ready | None, now: float) -> _Ready | None:
         self._ready.pop(key, None)

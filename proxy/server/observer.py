@@ -6,6 +6,7 @@ A `kill -9` loses the lines of the last `FLUSH_INTERVAL` seconds, and those that
 
 import asyncio
 import time
+from collections.abc import Callable
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry
@@ -28,10 +29,13 @@ def outcome(status: CacheStatus) -> str:
 
 class Observer:
     """Counts and logs each exchange once, when it is over; lines come in the order of the ends. It belongs to the
-    event loop in which requests end.
+    event loop in which requests end. `clock` is wall time in seconds since the epoch.
     """
 
-    def __init__(self, registry: CollectorRegistry, access_log: AccessLog) -> None:
+    def __init__(
+        self, registry: CollectorRegistry, access_log: AccessLog, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._clock = clock
         self._log = access_log
         self._tally = Tally(registry, self._settle, lambda: access_log.lost)
         self._pending: list[Record] = []
@@ -56,7 +60,7 @@ class Observer:
             received=exchange.received,
             fault=exchange.fault,
         )
-        self.hit(told, exchange.sent, _peer(request), time.time(), seconds)
+        self.hit(told, exchange.sent, _peer(request), self._clock(), seconds)
 
     def cut(self) -> None:
         self._tally.cut()

@@ -14,16 +14,21 @@ from collections.abc import Callable
 MAX_SIZE = 7 << 10  # bytes: below every bound that the parser has for one line, one field, and a head
 
 Asked = tuple[bytes | None, ...]
-"""method, target, If-None-Match, If-Modified-Since, Origin, Accept-Encoding; then the Range's first and last position.
-None where the field is absent."""
+"""method, target, If-None-Match, If-Modified-Since, Origin, Accept-Encoding; then the Range's first and last position,
+and two that say nothing more. None where the field is absent."""
+
+ANSWERED_BY = slice(6)
+"""What of it two requests have in common that have the same answer, but for the Range."""
+FIRST, LAST = 6, 7
 
 _READ = ("if-none-match", "if-modified-since", "origin")
 _UNUSUAL = (
     "if-match", "if-unmodified-since", "if-range", "expect", "content-length", "transfer-encoding", "upgrade",
     "proxy-connection", "sec-websocket-key1",
-    # aiohttp refuses a second one of these, and of User-Agent.
+    # aiohttp refuses a second one of these.
     "content-location", "content-range", "content-type", "etag", "max-forwards", "server",
 )  # fmt: skip
+_HARMLESS = ("cookie", "referer", "sec-fetch-", "sec-ch-")  # the beginnings of names, none of a known one
 _MAX_FIELDS = 64
 
 # RFC 3986 section 3.3 and 3.4, the first segment not empty: "//" would be an authority to some.
@@ -40,68 +45,54 @@ def recogniser(*, reads_accept_encoding: bool, unusual: tuple[str, ...] = ()) ->
     """
     # A field that is not read keeps its place in `Asked`.
     read = (*_READ, "accept-encoding" if reads_accept_encoding else "", "range")
-    match, match_late = (
-        re.compile(_pattern(read, (*_UNUSUAL, *unusual), late=late)).fullmatch for late in (False, True)
-    )
-    if_none_match, if_modified_since, origin, accept_encoding, range_ = (b"\n%b:" % name.encode() for name in read)
+    match = re.compile(_pattern(read, (*_UNUSUAL, *unusual))).fullmatch
 
     def recognise(data: bytes) -> Asked | None:
         if len(data) > MAX_SIZE:
             return None
-        found = match(data) or match_late(data)
-        if found is None:
-            return None
-        asked = found.groups()
-        lower = data.lower()
-        if lower.count(b"\nuser-agent:") > 1:
-            return None
-        if found.lastindex == 2:  # method and target, and none of the fields that are read
-            return asked
-        if (
-            (asked[6] is not None and lower.count(range_) > 1)
-            or (asked[2] is not None and lower.count(if_none_match) > 1)
-            or (asked[3] is not None and lower.count(if_modified_since) > 1)
-            or (asked[4] is not None and lower.count(origin) > 1)
-            or (asked[5] is not None and lower.count(accept_encoding) > 1)
-        ):
-            return None
-        return asked
+        found = match(data)
+        return None if found is None else found.groups()
 
     return recognise
 
 
-def _pattern(read: tuple[str, ...], unusual: tuple[str, ...], *, late: bool) -> bytes:
-    """`late`: the one Host stands behind all fields that are read; else before them."""
-    known = ("host", "connection", *(name for name in read if name), *unusual)
+def _pattern(read: tuple[str, ...], unusual: tuple[str, ...]) -> bytes:
+    lines, group = [], 3  # behind method and target
+    for name in read:
+        lines.append(_once(name, _value_of(name), group))
+        group += 2 if name == "range" else 1
+    lines.append(_once("host", rb"(" + _HOST + rb")[ \t]*+", group))
+    has_host = rb"(?(%d)|(?!))" % group
+    # aiohttp refuses a second one.
+    lines.append(_once("user-agent", rb"()" + _VALUE, group + 1))
+    lines.append(_any_case("connection") + rb":[ \t]*+" + _any_case("keep-alive") + rb"[ \t]*+")
+    known = ("host", "user-agent", "connection", *(name for name in read if name), *unusual)
+    # What browsers send and nothing depends on, past the question whether it is one of the known ones.
+    harmless = (_any_case(name) + _TOKEN + rb"*+:" + _VALUE for name in _HARMLESS)
     initials = {char for name in known for char in (name[0], name[0].upper())}
     # A name that begins with another letter is none of these: most lines are over after one look.
     other_initials = "".join(re.escape(char) for char in _TOKEN_CHARS if char not in initials).encode()
     other = rb"[" + other_initials + rb"]" + _TOKEN + rb"*+:" + _VALUE
     unknown = rb"(?!(?:" + rb"|".join(_any_case(name) for name in known) + rb"):)" + _TOKEN + rb"++:" + _VALUE
-    connection = _any_case("connection") + rb":[ \t]*+" + _any_case("keep-alive") + rb"[ \t]*+"
-    host = _any_case("host") + rb":[ \t]*+" + _HOST + rb"[ \t]*+\r\n"
-    some = _lines(other, connection, unknown)
-    all_ = _lines(other, connection, *map(_line, read), unknown)
-    return (
-        rb"(GET|HEAD) ("
-        + _TARGET
-        + rb") HTTP/1\.1\r\n"
-        + (all_ + host + some if late else some + host + all_)
-        + rb"\r\n"
-    )
+    line = rb"(?:" + rb"|".join((other, *harmless, *lines, unknown)) + rb")\r\n"
+    head = rb"(GET|HEAD) (" + _TARGET + rb") HTTP/1\.1\r\n"
+    return head + rb"(?:" + line + rb"){0,%d}+" % _MAX_FIELDS + has_host + rb"\r\n"
 
 
-def _lines(*kinds: bytes) -> bytes:
-    return rb"(?:(?:" + rb"|".join(kinds) + rb")\r\n){0,%d}+" % (_MAX_FIELDS // 2)
-
-
-def _line(name: str) -> bytes:
-    """A field that is read, its value a group; without a name, a group that never takes part."""
+def _once(name: str, value: bytes, group: int) -> bytes:
+    """A field that may come once: not where its value's `group` has taken part. The initial stands before that
+    question, so that a line with another one is passed over at a look. Without a name, a group that never takes part.
+    """
     if not name:
         return rb"(?!)()"
+    initial, others = _any_case(name[0]), _any_case(name[1:])
+    return initial + rb"(?(%d)(?!)|" % group + others + rb":[ \t]*+" + value + rb")"
+
+
+def _value_of(name: str) -> bytes:
     if name == "range":
-        return _any_case(name) + rb":[ \t]*+bytes=([0-9]{0,15}+)-([0-9]{0,15}+)[ \t]*+"
-    return _any_case(name) + rb":[ \t]*+([\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?+)[ \t]*+"
+        return rb"bytes=([0-9]{0,15}+)-([0-9]{0,15}+)[ \t]*+"
+    return rb"([\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?+)[ \t]*+"
 
 
 def _any_case(name: str) -> bytes:

@@ -13,6 +13,7 @@ from proxy.cache import residency
 from proxy.errors import StoreError
 from proxy.http.ranges import Span
 
+SPURT = 1.0  # seconds
 TURN = 1 << 20  # bytes sent in one turn of the loop, and looked for in memory at once
 PATIENCE = 30.0  # seconds within which something has to move (I20)
 MIN_RATE = 8 << 10  # bytes a second
@@ -141,6 +142,52 @@ class Pouring:
         if isinstance(error, OSError) and error.errno not in _GONE and not self._transport.is_closing():
             return StoreError(f"sendfile from the cache failed: {error.strerror}")
         return ConnectionResetError("the client left")
+
+
+class Spurt:
+    """The first bytes of an answer, sent by callbacks alone: a task costs more than a megabyte does.
+
+    It ends, and calls `then` once with the offset it came to, at the end of `span`, after SPURT seconds, and at
+    whatever has to be waited for or is in the way: who goes on from there meets it again.
+    """
+
+    def __init__(self, socket: int, fd: int, span: Span, then: Callable[[int], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._socket = os.dup(socket)  # a descriptor of its own: that of the transport is asyncio's to watch
+        self._fd = fd
+        self._at = span.start
+        self._known = span.start  # what lies below was in memory a moment ago
+        self._stop = span.stop
+        self._then = then
+        self._timer = self._loop.call_later(SPURT, self.end)
+        self._loop.add_writer(self._socket, self._on_writable)
+
+    def _on_writable(self) -> None:
+        sent = 0
+        try:
+            if self._at < self._known or self._is_next_resident():
+                sent = os.sendfile(self._socket, self._fd, self._at, self._known - self._at)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            pass
+        self._at += sent
+        if not sent or self._at == self._stop:
+            self.end()
+
+    def _is_next_resident(self) -> bool:
+        turn = Span(self._at, min(self._stop, self._at + TURN))
+        if not residency.is_resident(self._fd, turn):
+            return False
+        self._known = turn.stop
+        return True
+
+    def end(self) -> None:
+        """At once, wherever it is."""
+        self._timer.cancel()
+        self._loop.remove_writer(self._socket)
+        os.close(self._socket)
+        self._then(self._at)
 
 
 class _Descriptor:

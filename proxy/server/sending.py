@@ -33,11 +33,14 @@ class HeadWriter(Protocol):
     def send_headers(self) -> None: ...
 
 
-class Outlet(Protocol):
-    """Where an answer goes, as aiohttp's request knows it."""
-
+class Connected(Protocol):
     @property
     def transport(self) -> asyncio.Transport | None: ...
+
+
+class Outlet(Connected, Protocol):
+    """Where an answer goes, as aiohttp's request knows it."""
+
     @property
     def writer(self) -> HeadWriter: ...
 
@@ -168,7 +171,7 @@ def _peeked(fd: int, span: Span) -> bytes | None:
     return None if data is None else bytes(data)
 
 
-def abort(outlet: Outlet) -> None:
+def abort(outlet: Connected) -> None:
     """End the connection with a reset, so that no client takes the answer for whole."""
     if outlet.transport is not None:
         outlet.transport.abort()

@@ -16,6 +16,7 @@ from proxy.http.metadata import Metadata
 from proxy.keys import ObjectKey
 
 SIZE = 2 * BLOCK + 77
+KEPT = 10_000  # bytes: small enough to be kept in memory
 
 
 async def filled(rig: Rig, size: int = SIZE) -> Hit:
@@ -93,7 +94,7 @@ def _lose(entries: Entries, entry: Entry) -> None:
 async def test_taken_back(tmp_path: Path, change: object) -> None:
     """Whatever changes an entry takes its leave back, and its body out of memory, in the same moment (I5, I6, I15)."""
     async with Rig(tmp_path) as rig:
-        hit = await filled(rig)
+        hit = await filled(rig, KEPT)
         assert hit.body is not None
         change(rig.entries, rig.entry())  # type: ignore[operator] # one of the four above
         assert not hit.is_valid
@@ -130,24 +131,24 @@ async def test_use_counts_and_touches(tmp_path: Path) -> None:
         at = rig.entry().accessed_at
         for advance, touched in ((0.4, 0.0), (0.4, 0.0), (0.4, 1.2), (-50.0, -48.8)):
             rig.wall.advance(advance)
-            rig.cache.used(hit)
+            rig.cache.used(hit, rig.wall())
             assert rig.entry().accessed_at == pytest.approx(at + touched)
         assert rig.cache.statistics().hits == before + 4
 
 
 async def test_pushed_out_of_memory(tmp_path: Path) -> None:
     """An object that others push out of memory is lent again, with its body, when it is asked for."""
-    async with Rig(tmp_path, memory=3 * (SIZE + OVERHEAD)) as rig:
+    async with Rig(tmp_path, memory=3 * (KEPT + OVERHEAD)) as rig:
         hits = []
         for number in range(4):
             key = KEY._replace(key=f"{number}")
-            rig.origin.put(content(SIZE), key=key)
+            rig.origin.put(content(KEPT), key=key)
             await rig.get(key=key)
             hits.append(rig.cache.hit(key))
         assert [hit is not None and hit.is_valid for hit in hits] == [False, True, True, True]
         again = rig.cache.hit(KEY._replace(key="0"))
         assert again is not None
-        assert again.body == content(SIZE)
+        assert again.body == content(KEPT)
 
 
 def lent(size: int) -> Hit:

@@ -1,9 +1,10 @@
 """The proxy over real sockets: an S3 for the session, and a bucket, a relay and a proxy for each test."""
 
+import asyncio
 import functools
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,17 @@ from ulid import ULID
 
 from proxy.origin import embedded_server
 from proxy.runtime import Runtime
+from proxy.server.event_loop import new_event_loop
+
+LoopFactory = Callable[[], asyncio.AbstractEventLoop]
+
+
+def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, LoopFactory]:
+    """The loop that `bucketfront serve` runs in; the fast path's own tests also run in asyncio's (I26)."""
+    factories: dict[str, LoopFactory] = {"serve": new_event_loop}
+    if item.path.name.startswith("test_fast_path"):
+        factories["asyncio"] = asyncio.new_event_loop
+    return factories
 
 
 @pytest.fixture(scope="session")

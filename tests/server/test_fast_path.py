@@ -16,8 +16,11 @@ from relay import Seen
 from wire import Connection, fetch, message
 
 from proxy.cache import residency
+from proxy.http.ranges import Span
 from proxy.server import connection as ordinary
+from proxy.server import pouring
 from proxy.server.fast_path import MAX_HELD, FastConnection
+from proxy.server.pouring import Spurt
 
 SMALL = pattern(1000)
 LARGE = pattern(100 * BLOCK)  # more than the kernel takes for a client that does not read
@@ -231,6 +234,42 @@ async def test_unread_answers_are_bounded(warm: Proxy, s3: S3) -> None:
         assert most < 2 * len(body) + 2000, "one answer of each path"
         for _ in range(sent):
             assert (await client.answer()).body == body
+
+
+async def test_slow_client(warm: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that takes its time is handed to a task, with the next byte; the answer is told once, as a whole."""
+    monkeypatch.setattr(pouring, "SPURT", 0.05)
+    async with unread(warm) as client:
+        (connection,) = [each for each in connections(warm) if each._rest is not None]
+        assert isinstance(connection._rest, Spurt)
+        await until(lambda: isinstance(connection._rest, asyncio.Task))
+        assert await client.reader.readexactly(len(LARGE)) == LARGE
+        assert (await client.request("GET", "/small")).body == SMALL
+    lines = [line for line in warm.log if line["path"] == "/large"]
+    assert [(line["status"], line["sent"]) for line in lines[1:]] == [(200, len(LARGE))]
+
+
+async def test_cold_in_the_middle(warm: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not in memory is brought in by a thread, wherever an answer that was begun here meets it."""
+    cold = {3 << 19, 9 << 19}
+    brought: list[int] = []
+    real = residency.read_in
+
+    def read_in(fd: int, span: Span) -> None:
+        brought.append(span.start)
+        cold.difference_update(range(span.start, span.stop))
+        real(fd, span)
+
+    def is_resident(_: int, span: Span) -> bool:
+        return not any(at in cold for at in range(span.start, span.stop))
+
+    monkeypatch.setattr(residency, "read_in", read_in)
+    monkeypatch.setattr(residency, "is_resident", is_resident)
+    before = answered(warm)
+    assert (await warm.get("/large")).body == LARGE
+    assert answered(warm) == before + 1
+    assert not cold
+    assert len(brought) >= 2
 
 
 # --- clients that leave ----------------------------------------------------------------------------------------

@@ -1,0 +1,59 @@
+"""asyncio's own event loop, with a selector that lets the owner of a descriptor act on an event there and then.
+
+What asyncio does for each event - a selector's key, a handle, a context, a transport - takes longer than to answer a
+hit. An owner that takes an event leaves nothing of it to the loop; one that does not take it has changed nothing.
+"""
+
+import asyncio
+import math
+import select
+import selectors
+import sys
+from collections.abc import Callable
+
+AT_ONCE = 64  # events of a turn: what takers do for them holds the loop (I22). epoll names the others first next time.
+
+Taker = Callable[[], bool]
+"""Called when a descriptor can be read; whether that is dealt with. Never waits, never raises."""
+
+
+class OfferingSelector(selectors.EpollSelector):
+    """`takers` by descriptor. Whoever adds one takes it away before the descriptor is closed."""
+
+    _selector: select.epoll  # of the base class, which has no public names for these two
+    _fd_to_key: dict[int, selectors.SelectorKey]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.takers: dict[int, Taker] = {}
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        # epoll counts in milliseconds: never return before the time.
+        seconds = None if timeout is None else max(0.0, math.ceil(timeout * 1e3) * 1e-3)
+        try:
+            found = self._selector.poll(seconds, AT_ONCE)
+        except InterruptedError:
+            return []
+        ready = []
+        takers, keys = self.takers, self._fd_to_key
+        for descriptor, event in found:
+            if event == select.EPOLLIN and (taker := takers.get(descriptor)) is not None and taker():
+                continue
+            if (key := keys.get(descriptor)) is None:
+                continue  # a taker closed it
+            events = selectors.EVENT_READ if event & ~select.EPOLLOUT else 0
+            if event & ~select.EPOLLIN:
+                events |= selectors.EVENT_WRITE
+            ready.append((key, events & key.events))
+        return ready
+
+
+class OfferingEventLoop(asyncio.SelectorEventLoop):
+    def __init__(self) -> None:
+        self.selector = OfferingSelector()
+        super().__init__(self.selector)
+
+
+def new_event_loop() -> asyncio.AbstractEventLoop:
+    """Where there is no epoll, asyncio's own."""
+    return OfferingEventLoop() if sys.platform == "linux" else asyncio.new_event_loop()

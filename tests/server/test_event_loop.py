@@ -1,0 +1,188 @@
+"""The selector that lets the owner of a descriptor act on an event there and then."""
+
+import asyncio
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from proxy.server.event_loop import AT_ONCE, OfferingEventLoop, new_event_loop
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="epoll")
+
+Pair = tuple[socket.socket, socket.socket]
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    with ours, theirs:
+        yield ours, theirs
+
+
+def offering() -> OfferingEventLoop:
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, OfferingEventLoop)
+    return loop
+
+
+async def turns(count: int = 3) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def test_taken(pair: Pair) -> None:
+    """An event that its taker deals with does not reach the loop."""
+    ours, theirs = pair
+    loop, taken, seen = offering(), [], []
+
+    def take() -> bool:
+        taken.append(ours.recv(100))
+        return True
+
+    loop.add_reader(ours, lambda: seen.append(ours.recv(100)))
+    loop.selector.takers[ours.fileno()] = take
+    for word in (b"one", b"two"):
+        theirs.send(word)
+        await turns()
+    del loop.selector.takers[ours.fileno()]
+    theirs.send(b"three")
+    await turns()
+    loop.remove_reader(ours)
+    assert (taken, seen) == ([b"one", b"two"], [b"three"])
+
+
+async def test_declined(pair: Pair) -> None:
+    """An event that its taker does not take is the loop's, in the same turn; so is every event but "can be read"."""
+    ours, theirs = pair
+    loop, offered, seen = offering(), [], []
+
+    def decline() -> bool:
+        offered.append(True)
+        return False
+
+    loop.add_reader(ours, lambda: seen.append(ours.recv(100)))
+    loop.selector.takers[ours.fileno()] = decline
+    theirs.send(b"one")
+    await turns()
+    assert (offered, seen) == ([True], [b"one"])
+
+    def on_writable() -> None:
+        seen.append(b"writable")
+        loop.remove_writer(ours)
+
+    loop.add_writer(ours, on_writable)
+    theirs.send(b"two")
+    await turns()
+    assert offered == [True], "readable and writable at once"
+    assert seen == [b"one", b"two", b"writable"]
+    theirs.close()
+    await turns()
+    del loop.selector.takers[ours.fileno()]
+    loop.remove_reader(ours)
+    assert offered == [True], "hung up"
+    assert seen[-1] == b""
+
+
+async def test_taker_that_closes_others() -> None:
+    """A taker may take away descriptors that have an event in the same turn."""
+    loop = offering()
+    pairs = [socket.socketpair() for _ in range(4)]
+    called = []
+
+    def close_all() -> bool:
+        called.append(True)
+        for ours, _ in pairs:
+            loop.selector.takers.pop(ours.fileno(), None)
+            loop.remove_reader(ours)
+            ours.close()
+        return True
+
+    for ours, theirs in pairs:
+        loop.add_reader(ours, called.append, False)
+        loop.selector.takers[ours.fileno()] = close_all
+        theirs.send(b"x")
+    await turns()
+    for _, theirs in pairs:
+        theirs.close()
+    assert called == [True]
+
+
+async def test_many_at_once() -> None:
+    """More events than one turn takes are all dealt with, in the turns after it, and a timer comes between them."""
+    loop = offering()
+    pairs = [socket.socketpair() for _ in range(3 * AT_ONCE)]
+    taken: list[int] = []
+
+    def taker_of(ours: socket.socket) -> None:
+        def take() -> bool:
+            taken.append(len(ours.recv(1)))
+            return True
+
+        loop.add_reader(ours, lambda: None)
+        loop.selector.takers[ours.fileno()] = take
+
+    for ours, _ in pairs:
+        taker_of(ours)
+    for _, theirs in pairs:
+        theirs.send(b"x")
+    await asyncio.sleep(0)
+    assert len(taken) <= AT_ONCE
+    await turns(8)
+    for ours, theirs in pairs:
+        del loop.selector.takers[ours.fileno()]
+        loop.remove_reader(ours)
+        ours.close()
+        theirs.close()
+    assert len(taken) == 3 * AT_ONCE
+
+
+async def test_time() -> None:
+    """A timer is never early, and a wait for nothing does not spin."""
+    loop = offering()
+    used, began = time.process_time(), loop.time()
+    await asyncio.sleep(0.0504)
+    assert loop.time() - began >= 0.0504
+    assert time.process_time() - used < 0.04
+
+
+async def test_descriptor_numbers_come_again(pair: Pair) -> None:
+    """A descriptor with the number of a closed one is not offered to the old one's taker."""
+    loop, offered, seen = offering(), [], []
+    gone, other = socket.socketpair()
+    number = gone.fileno()
+    loop.add_reader(gone, lambda: None)
+
+    def take() -> bool:
+        offered.append(True)
+        return True
+
+    loop.selector.takers[number] = take
+    loop.selector.takers.pop(number)
+    loop.remove_reader(gone)
+    gone.close()
+    other.close()
+    ours, theirs = pair
+    again = os.dup(ours.fileno())
+    assert again == number
+    loop.add_reader(again, lambda: seen.append(os.read(again, 10)))
+    theirs.send(b"x")
+    await turns()
+    loop.remove_reader(again)
+    os.close(again)
+    assert (offered, seen) == ([], [b"x"])
+
+
+def test_new_event_loop() -> None:
+    """It is the one that offers, and runs tasks, threads and signals as any."""
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        assert isinstance(runner.get_loop(), OfferingEventLoop)
+
+        async def main() -> int:
+            return await asyncio.to_thread(sum, (1, 2))
+
+        assert runner.run(main()) == 3
