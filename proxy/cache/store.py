@@ -28,6 +28,7 @@ Ts = TypeVarTuple("Ts")
 T = TypeVar("T")
 
 THREADS = 8
+WRITERS = 4
 RETRY_AFTER = 5.0  # seconds that a failed disk is left alone
 
 ULID_LENGTH = 26
@@ -59,6 +60,8 @@ class Store:
         self._threads = ThreadPoolExecutor(THREADS, "disk")
         # Apart: a crowd that reads what is not in memory must not keep fills from writing.
         self._reading = ThreadPoolExecutor(THREADS, "disk-read")
+        # The kernel lets one thread at a time write a file; a second one spins, and is in the event loop's way.
+        self._writing = [ThreadPoolExecutor(1, "disk-write") for _ in range(WRITERS)]
         self._lock_fd: int | None = None
         self._failed_at: float | None = None
         self.failures = 0  # calls to the disk that failed
@@ -84,8 +87,8 @@ class Store:
         self._lock_fd = fd
 
     def close(self) -> None:
-        self._threads.shutdown(wait=True)
-        self._reading.shutdown(wait=True)
+        for threads in (self._threads, self._reading, *self._writing):
+            threads.shutdown(wait=True)
         if self._lock_fd is not None:
             os.close(self._lock_fd)
             self._lock_fd = None
@@ -150,7 +153,8 @@ class Store:
 
         `checksum` is that of the first of these blocks up to `offset`; the result goes on from there.
         """
-        work = asyncio.ensure_future(self._run(_write, file.fd, offset, data, checksum, block_size))
+        thread = self._writing[file.fd % len(self._writing)]
+        work = asyncio.ensure_future(self._run(_write, file.fd, offset, data, checksum, block_size, threads=thread))
         try:
             return await asyncio.shield(work)
         except asyncio.CancelledError:

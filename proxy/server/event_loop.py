@@ -2,6 +2,9 @@
 
 What asyncio does for each event - a selector's key, a handle, a context, a transport - takes longer than to answer a
 hit. An owner that takes an event leaves nothing of it to the loop; one that does not take it has changed nothing.
+
+What is taken comes first: while there is something to take, the loop gets few of the other events in each of its
+turns, oldest first. So hits wait for two pieces of a running fill at most, not for a piece of each of its parts.
 """
 
 import asyncio
@@ -10,8 +13,14 @@ import select
 import selectors
 import sys
 from collections.abc import Callable
+from itertools import islice
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from _typeshed import FileDescriptorLike
 
 AT_ONCE = 64  # events of a turn: what takers do for them holds the loop (I22). epoll names the others first next time.
+FEW = 2  # of the other events, in a turn in which something was taken
 
 Taker = Callable[[], bool]
 """Called when a descriptor can be read; whether that is dealt with. Never waits, never raises."""
@@ -26,19 +35,34 @@ class OfferingSelector(selectors.EpollSelector):
     def __init__(self) -> None:
         super().__init__()
         self.takers: dict[int, Taker] = {}
+        self._waiting: dict[int, int] = {}  # events by descriptor that the loop has not got yet
+
+    def unregister(self, fileobj: "FileDescriptorLike") -> selectors.SelectorKey:
+        key = super().unregister(fileobj)
+        self._waiting.pop(key.fd, None)
+        return key
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        waiting = self._waiting
         # epoll counts in milliseconds: never return before the time.
-        seconds = None if timeout is None else max(0.0, math.ceil(timeout * 1e3) * 1e-3)
+        seconds = 0.0 if waiting else None if timeout is None else max(0.0, math.ceil(timeout * 1e3) * 1e-3)
         try:
             found = self._selector.poll(seconds, AT_ONCE)
         except InterruptedError:
             return []
-        ready = []
-        takers, keys = self.takers, self._fd_to_key
+        has_taken = False
+        takers = self.takers
         for descriptor, event in found:
             if event == select.EPOLLIN and (taker := takers.get(descriptor)) is not None and taker():
-                continue
+                has_taken = True
+            else:
+                waiting[descriptor] = event
+        if not waiting:
+            return []
+        keys = self._fd_to_key
+        ready = []
+        for descriptor in list(islice(waiting, FEW)) if has_taken else list(waiting):
+            event = waiting.pop(descriptor)
             if (key := keys.get(descriptor)) is None:
                 continue  # a taker closed it
             events = selectors.EVENT_READ if event & ~select.EPOLLOUT else 0

@@ -56,6 +56,8 @@ class Pouring:
             try:
                 if self._is_next_known():
                     self._send_some()
+                    # Stretch after stretch that a client takes at once would all be one turn.
+                    await asyncio.sleep(0)
                 while self.at < self._stop:
                     if not self._is_next_known():
                         await self._bring_in(self._next)

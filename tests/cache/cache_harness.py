@@ -272,6 +272,7 @@ class Rig:
         self.index.open()
         if not has_threads:
             self.store._threads = Turns(self.chance)  # type: ignore[assignment]
+            self.store._writing = [Turns(self.chance, in_order=True)]  # type: ignore[list-item]
             self.index._thread = Turns(self.chance, in_order=True)  # type: ignore[assignment]
         self.budget = Budget(max_size)
         self.entries = Entries(self.index, self.budget, policy or steady(), block_size=BLOCK, hot_limit=hot_limit)

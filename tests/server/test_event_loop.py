@@ -5,11 +5,12 @@ import os
 import socket
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
 
-from proxy.server.event_loop import AT_ONCE, OfferingEventLoop, new_event_loop
+from proxy.server.event_loop import AT_ONCE, FEW, OfferingEventLoop, new_event_loop
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="epoll")
 
@@ -139,6 +140,44 @@ async def test_many_at_once() -> None:
         ours.close()
         theirs.close()
     assert len(taken) == 3 * AT_ONCE
+
+
+async def test_what_is_taken_comes_first(pair: Pair) -> None:
+    """While there is something to take, the loop gets few of the other events a turn, the oldest first, and each once
+    before any of them twice; what is unregistered meanwhile is not handed out.
+    """
+    loop = offering()
+    ours, theirs = pair
+    others = [socket.socketpair() for _ in range(4 * FEW)]
+    turn, seen = 0, []
+
+    def take() -> bool:
+        nonlocal turn
+        turn += 1
+        return True  # without reading: there is always something to take
+
+    def on_readable(number: int) -> None:
+        seen.append((turn, number))  # without reading: it will be readable again
+
+    loop.add_reader(ours, lambda: None)
+    loop.selector.takers[ours.fileno()] = take
+    theirs.send(b"x")
+    for number, (one, other) in enumerate(others):
+        loop.add_reader(one, on_readable, number)
+        other.send(b"x")
+    await turns(3)
+    loop.remove_reader(others[-1][0])
+    await turns(12)
+    del loop.selector.takers[ours.fileno()]
+    loop.remove_reader(ours)
+    for one, other in others:
+        loop.remove_reader(one)
+        one.close()
+        other.close()
+    order = [number for _, number in seen[: len(others) - 1]]
+    assert sorted(order) == list(range(len(others) - 1))
+    assert all(number != len(others) - 1 for _, number in seen)
+    assert max(Counter(turn for turn, _ in seen).values()) == FEW
 
 
 async def test_time() -> None:
