@@ -11,7 +11,7 @@ from pathlib import Path
 
 import content
 from content import MIB
-from figures import Figure, Goal, median
+from figures import OURS, Figure, Goal, median
 from load import RANGE, Load, heads, idle_connections, wrk
 from processes import BUCKET, Subject, clients, resident
 
@@ -21,6 +21,7 @@ ROUNDS = 3
 SECONDS = 2.0
 IDLE = 2000  # connections
 SLICE = "nginx, slice 1m"
+WHOLE = "nginx, whole"
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +231,8 @@ async def _beside_a_fill(subjects: Sequence[Subject]) -> list[Figure]:
     cold = {subject.name: iter(COLD[20:]) for subject in subjects}
     idle: dict[str, list[Load]] = {subject.name: [] for subject in subjects}
     busy: dict[str, list[Load]] = {subject.name: [] for subject in subjects}
+    control: list[Load] = []
+    filler = next((subject for subject in subjects if subject.name == WHOLE), None)
     for _ in range(ROUNDS):
         for subject in subjects:
             paths = [subject.path(key) for key in size.keys]
@@ -241,8 +244,13 @@ async def _beside_a_fill(subjects: Sequence[Subject]) -> list[Figure]:
             idle[subject.name].append(await hits())
             async with _filling(subject, cold[subject.name]):
                 busy[subject.name].append(await hits())
+            if subject.name == OURS and filler is not None:
+                async with _filling(filler, cold[filler.name]):
+                    control.append(await hits())
     name = "7. hits of 16 KiB beside a cold fill of 1 GiB"
     figures = [*_p99s(name, "p99 alone", idle), *_p99s(name, "p99 beside the fill", busy)]
+    if control:
+        figures += _p99s(name, "p99 beside another's fill", {OURS: control})
     for subject in subjects:
         times = median([load.p99 for load in busy[subject.name]]) / median([load.p99 for load in idle[subject.name]])
         figures.append(Figure(name, "p99 beside it, over p99 alone", "x", subject.name, times, "lower", Goal(2.0)))
