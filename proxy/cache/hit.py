@@ -25,7 +25,7 @@ class Hit:
     body: bytes | None
     is_valid: bool = True
     resident_until: float = 0.0
-    """Seconds since the epoch; until then its file may be taken to be in memory, as it was a moment ago."""
+    """By the event loop's clock; until then its file may be taken to be in memory, as it was a moment ago."""
 
     def age(self, now: float) -> float:
         """RFC 9111 section 4.2.3, in seconds."""

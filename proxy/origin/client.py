@@ -9,7 +9,7 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from types import TracebackType
@@ -245,12 +245,15 @@ class _Held:
 
 
 def _timestamp(value: Any) -> datetime:
-    """Botocore's own takes any form of a date, and 0.1 ms; S3's headers have one of RFC 9110 section 5.6.7."""
-    try:
-        return parsedate_to_datetime(value)
-    except (TypeError, ValueError):
-        found: datetime = parse_timestamp(value)
-        return found
+    """Botocore's own takes any form of a date, and 0.1 ms; S3's headers have one of RFC 9110 section 5.6.7.
+
+    The credentials that the session asks for have other forms, numbers among them.
+    """
+    if isinstance(value, str) and value.endswith(" GMT"):
+        with suppress(ValueError):
+            return parsedate_to_datetime(value)
+    found: datetime = parse_timestamp(value)
+    return found
 
 
 def _before_call(params: dict[str, Any], context: dict[str, Any], **_: Any) -> None:

@@ -112,7 +112,7 @@ class FastConnection(Connection):
             super().data_received(data)
 
     def _is_taken(self) -> bool:
-        """Called in the selector, where an exception would end the loop."""
+        """Called in the selector, where an exception would end the loop: it ends the connection, as asyncio does."""
         if self._rest is not None or not self._is_at_rest():
             return False
         try:
@@ -123,21 +123,11 @@ class FastConnection(Connection):
             return False
         try:
             if not self._is_answered(data):
-                # In a turn of its own, where exceptions are the loop's to tell.
-                self._loop.call_soon(self._pass_on, data)
+                super().data_received(data)
         except Exception:
             log.exception("a request failed in a way nobody foresaw")
             abort(self)
         return True
-
-    def _pass_on(self, data: bytes) -> None:
-        if self.transport is None:
-            return
-        try:
-            super().data_received(data)
-        except Exception:
-            log.exception("a request failed in a way nobody foresaw")
-            abort(self)
 
     def _is_at_rest(self) -> bool:
         """Whether aiohttp waits for the first byte of a request, and the client's kernel has taken all there was."""
@@ -176,7 +166,7 @@ class FastConnection(Connection):
             self._write(answer.head)
         elif hit.body is not None:
             self._write(answer.head, hit.body if length == len(hit.body) else hit.body[answer.start : answer.stop])
-        elif not self._is_sent_from_file(answer, length, began, now):
+        elif not self._is_sent_from_file(answer, length, began):
             return False
         path.cache.used(hit, now)
         path.answered += 1
@@ -198,7 +188,7 @@ class FastConnection(Connection):
             assert self.transport is not None
             self.transport.write((head + body)[sent:])
 
-    def _is_sent_from_file(self, answer: Answer, length: int, began: float, now: float) -> bool:
+    def _is_sent_from_file(self, answer: Answer, length: int, began: float) -> bool:
         """Whether the answer was begun; `_rest` is its end, unless the socket took all of it."""
         fd = answer.hit.fd
         if length <= residency.PEEK:
@@ -209,7 +199,7 @@ class FastConnection(Connection):
             return True
         at, stop = answer.start, answer.stop
         turn = Span(at, min(stop, at + TURN))
-        if self._socket < 0 or not _is_resident(answer, turn, now):
+        if self._socket < 0 or not _is_resident(answer, turn, began):
             return False
         self._write(answer.head)
         assert self.transport is not None
@@ -221,11 +211,18 @@ class FastConnection(Connection):
         except OSError:
             pass  # who sends the rest meets it again
         if at < stop:
-            reader = self._path.cache.reader_of(answer.hit)
-            self._rest = Spurt(self._socket, fd, Span(at, stop), partial(self._spurted, answer, reader, began))
+            self._spurt(answer, at, began)
         return True
 
     # --- an answer that takes longer -----------------------------------------------------------------------
+
+    def _spurt(self, answer: Answer, at: int, began: float) -> None:
+        reader = self._path.cache.reader_of(answer.hit)
+        then = partial(self._spurted, answer, reader, began)
+        try:
+            self._rest = Spurt(self._socket, answer.hit.fd, Span(at, answer.stop), then)
+        except OSError:
+            then(at)  # no descriptor is left
 
     def _spurted(self, answer: Answer, reader: Reader, began: float, at: int) -> None:
         if at < answer.stop:
@@ -294,7 +291,7 @@ class FastConnection(Connection):
 
 
 def _is_resident(answer: Answer, turn: Span, now: float) -> bool:
-    """Of a whole object that is sent again and again, asked once in a while."""
+    """Of a whole object that is sent again and again, asked once in a while. `now` as the loop's clock."""
     hit = answer.hit
     if now < hit.resident_until and turn.stop == hit.metadata.size:
         return True

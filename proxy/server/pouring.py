@@ -52,7 +52,10 @@ class Pouring:
             if self._transport.is_closing():
                 raise ConnectionResetError("the client left")
             # A descriptor of its own: that of the transport is asyncio's to watch.
-            self._socket = os.dup(self._transport.get_extra_info("socket").fileno())
+            try:
+                self._socket = os.dup(self._transport.get_extra_info("socket").fileno())
+            except OSError as error:
+                raise StoreError(f"no descriptor to send the file with: {error.strerror}") from error
             try:
                 if self._is_next_known():
                     self._send_some()

@@ -308,3 +308,30 @@ async def test_space_is_counted_as_the_disk_has_it(tmp_path: Path) -> None:
         assert 0 < free < total
         (tmp_path / "some").write_bytes(b"x" * 5000)
         assert await store.space_of([tmp_path / "some", tmp_path / "none"]) == 8192
+
+
+async def test_one_thread_writes_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Writes to one file come one after the other, in their order; another file does not wait for them."""
+    real, running, order = os.pwrite, set[int](), list[int]()
+    at_once = threading.Barrier(2)
+
+    def pwrite(fd: int, data: bytes, offset: int) -> int:
+        assert fd not in running, "two at once"
+        running.add(fd)
+        if not offset:
+            at_once.wait(10)  # the first of each file, together
+        written = real(fd, data, offset)
+        order.append(fd * BLOCK * 10 + offset)
+        running.remove(fd)
+        return written
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    async with opened(tmp_path) as store:
+        files = [await store.create(8 * BLOCK) for _ in range(2)]
+        piece = bytes(BLOCK)
+        await asyncio.gather(*(store.write(file, n * BLOCK, piece, 0, BLOCK) for n in range(8) for file in files))
+        for file in files:
+            own = [each for each in order if each // (BLOCK * 10) == file.fd]
+            assert own == sorted(own)
+            assert len(own) == 8
+            await store.close_file(file)

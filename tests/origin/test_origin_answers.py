@@ -1,5 +1,8 @@
 """S3's response headers -> values, and what is refused on the way."""
 
+from datetime import UTC, datetime
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,6 +11,7 @@ from proxy.cache.origin import NotModified
 from proxy.errors import ObjectChanged, UnusableAnswer
 from proxy.http.metadata import Metadata
 from proxy.http.ranges import FromTo, Span, Suffix
+from proxy.origin import client
 from proxy.origin.answers import metadata, not_modified, same_version, span_sent
 
 ETAG = '"d41d8cd98f00b204e9800998ecf8427e"'
@@ -237,3 +241,18 @@ def test_what_a_304_says() -> None:
     said = {"last-modified": "Wed, 21 Oct 2015 07:28:00 GMT", "cache-control": "no-cache", "expires": "0", "age": "5"}
     assert not_modified(said) == NotModified("Wed, 21 Oct 2015 07:28:00 GMT", 5, "no-cache", "0")
     assert not_modified({"etag": ETAG, "last-modified": "", "age": "-5"}) == NotModified()
+
+
+@pytest.mark.parametrize(
+    "said", ["Wed, 25 Nov 2026 08:30:00 GMT", "2026-11-25T08:30:00Z", "Wednesday, 25-Nov-26 08:30:00 GMT", 1795595400]
+)
+def test_dates_that_botocore_reads(said: Any) -> None:
+    """S3's headers, and what services that hand out credentials send."""
+    assert client._timestamp(said) == datetime(2026, 11, 25, 8, 30, tzinfo=UTC)
+
+
+def test_what_is_no_date() -> None:
+    """ValueError, which the edge knows; also where it looks like a header's date."""
+    for said in ("yesterday", "some day GMT"):
+        with pytest.raises(ValueError, match="timestamp"):
+            client._timestamp(said)

@@ -150,6 +150,10 @@ async def until(holds: Callable[[], object], within: float = 10.0) -> None:
             await asyncio.sleep(0.002)
 
 
+def descriptors_open() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
 def pattern(size: int, seed: int = 1) -> bytes:
     """`size` bytes in which every block differs from every other."""
     unit = b"".join((number * 2654435761 + seed).to_bytes(8, "little") for number in range(-(-size // 8)))

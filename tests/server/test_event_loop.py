@@ -180,6 +180,39 @@ async def test_what_is_taken_comes_first(pair: Pair) -> None:
     assert max(Counter(turn for turn, _ in seen).values()) == FEW
 
 
+async def test_an_event_of_a_closed_descriptor(pair: Pair) -> None:
+    """An event that still waits for its turn is gone with its descriptor: the next one of that number has none."""
+    loop = offering()
+    ours, theirs = pair
+    others = [socket.socketpair() for _ in range(4 * FEW)]
+    loop.add_reader(ours, lambda: None)
+    loop.selector.takers[ours.fileno()] = lambda: True  # without reading: there is always something to take
+    theirs.send(b"x")
+    for one, other in others:
+        loop.add_reader(one, lambda: None)
+        other.send(b"x")
+    await turns(2)
+    last, _ = others[-1]
+    number = last.fileno()
+    loop.remove_reader(last)
+    last.close()
+    again = os.dup(theirs.fileno())  # nothing to be read there
+    assert again == number
+    called: list[bool] = []
+    loop.add_reader(again, called.append, True)
+    await turns(4 * FEW)
+    del loop.selector.takers[ours.fileno()]
+    loop.remove_reader(ours)
+    loop.remove_reader(again)
+    os.close(again)
+    for one, other in others:
+        if one is not last:
+            loop.remove_reader(one)
+        one.close()
+        other.close()
+    assert called == []
+
+
 async def test_time() -> None:
     """A timer is never early, and a wait for nothing does not spin."""
     loop = offering()

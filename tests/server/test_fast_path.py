@@ -2,16 +2,16 @@
 
 import asyncio
 import contextlib
+import errno
 import functools
 import os
 import socket
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import pytest
-from proxy_under_test import BLOCK, S3, Proxy, StartProxy, WallClock, pattern, until
+from proxy_under_test import BLOCK, S3, Proxy, StartProxy, WallClock, descriptors_open, pattern, until
 from relay import Seen
 from wire import Connection, fetch, message
 
@@ -19,7 +19,7 @@ from proxy.cache import residency
 from proxy.http.ranges import Span
 from proxy.server import connection as ordinary
 from proxy.server import pouring
-from proxy.server.fast_path import MAX_HELD, FastConnection
+from proxy.server.fast_path import MAX_HELD, RESIDENT, FastConnection
 from proxy.server.pouring import Spurt
 
 SMALL = pattern(1000)
@@ -34,10 +34,6 @@ def answered(proxy: Proxy) -> int:
 
 def has_answered(proxy: Proxy, count: int) -> bool:
     return answered(proxy) == count
-
-
-def descriptors_open() -> int:
-    return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
 
 def connections(proxy: Proxy) -> list[FastConnection]:
@@ -270,6 +266,52 @@ async def test_cold_in_the_middle(warm: Proxy, monkeypatch: pytest.MonkeyPatch) 
     assert answered(warm) == before + 1
     assert not cold
     assert len(brought) >= 2
+
+
+async def test_residency_is_asked_again(warm: Proxy, s3: S3, clock: WallClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A whole object is asked about once in a while, not for each hit; by a clock that nobody sets back."""
+    loop = asyncio.get_running_loop()
+    real, shift = loop.time, 0.0
+    asked: list[int] = []
+    monkeypatch.setattr(loop, "time", lambda: real() + shift)
+
+    def is_resident(fd: int, _: Span) -> bool:
+        asked.append(fd)
+        return True
+
+    monkeypatch.setattr(residency, "is_resident", is_resident)
+    size = 3 * BLOCK  # within one turn
+    s3.put("medium", LARGE[:size])
+    await warm.get("/medium")
+    await warm.settled()
+    asked.clear()
+    async with warm.connection() as client:
+        for advance, wall, found in ((0.0, 0.0, 1), (0.0, 0.0, 1), (RESIDENT, -3600.0, 2), (0.0, 0.0, 2)):
+            shift += advance
+            clock.advance(wall)
+            assert (await client.request("GET", "/medium")).body == LARGE[:size]
+            assert len(asked) == found
+
+
+@pytest.mark.parametrize("server", [{}, {"fast_path": False}])
+async def test_no_descriptor_is_left(
+    start: StartProxy, s3: S3, server: dict[str, bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that cannot be sent for want of a descriptor does not cut its answer, and nothing is kept (I1, I12)."""
+    proxy = await warmed(await start(server=server), s3)
+
+    def no_dup(_: int) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "dup", no_dup)
+        async with narrow(proxy) as client:
+            await client.send(message("GET", "/large"))
+            await client.head()
+            assert await client.reader.readexactly(len(LARGE)) == LARGE
+            assert (await client.request("GET", "/small")).body == SMALL
+    assert (await proxy.get("/large")).body == LARGE
+    await until(lambda: repr(proxy.runtime.cache._entries).endswith("0 pinned>"))
 
 
 # --- clients that leave ----------------------------------------------------------------------------------------

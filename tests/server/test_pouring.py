@@ -1,0 +1,118 @@
+"""The bytes of a file into a socket whose other end is read by a thread, so that it takes all that it is given."""
+
+import asyncio
+import os
+import socket
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from proxy_under_test import descriptors_open, pattern, until
+
+from proxy.http.ranges import Span
+from proxy.server.pouring import TURN, Pouring, Spurt
+
+STRETCH = 64 << 10
+COUNT = 16
+DATA = pattern(COUNT * STRETCH)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Iterator[int]:
+    (tmp_path / "file").write_bytes(DATA)
+    fd = os.open(tmp_path / "file", os.O_RDONLY)
+    yield fd
+    os.close(fd)
+
+
+class Drain:
+    """Reads to the end, in a thread."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.received = bytearray()
+        self._sock = sock
+        self._thread = threading.Thread(target=self._read)
+        self._thread.start()
+
+    def _read(self) -> None:
+        while data := self._sock.recv(1 << 20):
+            self.received += data
+
+    def end(self) -> None:
+        self._thread.join(10)
+        self._sock.close()
+
+
+@asynccontextmanager
+async def drained() -> AsyncIterator[tuple[asyncio.Transport, Drain]]:
+    ours, theirs = socket.socketpair()
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * len(DATA))
+    ours.setblocking(False)
+    transport, _ = await asyncio.get_running_loop().create_connection(asyncio.Protocol, sock=ours)
+    drain = Drain(theirs)
+    try:
+        yield transport, drain
+    finally:
+        transport.close()
+        await asyncio.sleep(0)
+        drain.end()
+
+
+async def never(_: Span) -> None:
+    raise AssertionError("all of it is in memory")
+
+
+async def test_a_stretch_a_turn(file: int) -> None:
+    """Stretches that the client takes at once are a turn of the loop each: others come between them (I22)."""
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async with drained() as (transport, drain):
+        counting = asyncio.create_task(count())
+        for number in range(COUNT):
+            before = turns
+            await Pouring(transport, file, Span(number * STRETCH, (number + 1) * STRETCH), never).run()
+            assert turns > before
+        counting.cancel()
+    assert drain.received == DATA
+
+
+async def test_a_spurt_to_the_end(file: int) -> None:
+    """A spurt sends all of its span, says once where it came to, and gives its descriptor back."""
+    async with drained() as (transport, drain):
+        before = descriptors_open()
+        ends: list[int] = []
+        Spurt(transport.get_extra_info("socket").fileno(), file, Span(5, len(DATA)), ends.append)
+        await until(lambda: ends)
+        assert ends == [len(DATA)]
+        assert descriptors_open() == before
+    assert drain.received == DATA[5:]
+
+
+async def test_a_spurt_that_is_ended(file: int) -> None:
+    """Ended from outside it says where it is, and sends nothing more."""
+    async with drained() as (transport, drain):
+        ends: list[int] = []
+        spurt = Spurt(transport.get_extra_info("socket").fileno(), file, Span(0, len(DATA)), ends.append)
+        spurt.end()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert ends == [0]
+    assert not drain.received
+
+
+async def test_a_spurt_meets_the_end_of_the_file(file: int) -> None:
+    """A file that ends early ends the spurt there: whoever goes on says so (I3)."""
+    async with drained() as (transport, drain):
+        ends: list[int] = []
+        Spurt(transport.get_extra_info("socket").fileno(), file, Span(0, len(DATA) + TURN), ends.append)
+        await until(lambda: ends)
+        assert ends == [len(DATA)]
+    assert drain.received == DATA
