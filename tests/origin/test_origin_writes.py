@@ -401,7 +401,7 @@ async def test_an_answer_before_the_body() -> None:
 @pytest.mark.parametrize("length", [64 * MiB, None])
 async def test_an_origin_that_stops_reading(length: int | None) -> None:
     """I20: OriginTimeout after `patience` without progress."""
-    uploads = MultipartServer()
+    uploads, body = MultipartServer(), object_bytes(64 * MiB)
 
     async def script(connection: RawConnection, head: Head) -> None:
         if head.method == "PUT":
@@ -411,7 +411,7 @@ async def test_an_origin_that_stops_reading(length: int | None) -> None:
     async with writes_to(script, patience=SHORT) as (put, server):
         begun = asyncio.get_running_loop().time()
         with pytest.raises(OriginTimeout):
-            await put.put(KEY, stream(object_bytes(64 * MiB), MiB), length, {})
+            await put.put(KEY, stream(body, MiB), length, {})
         assert asyncio.get_running_loop().time() - begun < 4 * SHORT
         assert [head.method for head in server.heads] == (["PUT"] if length else ["POST", "PUT", "DELETE"])
 
