@@ -44,8 +44,6 @@ async def program(
 ) -> AsyncGenerator[asyncio.subprocess.Process, None]:
     """A process that is gone after the block: its input ends, then SIGTERM, then SIGKILL."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("BUCKETFRONT_")}
-    if arguments[0] != sys.executable:  # another build of the same Python has no packages of its own
-        environment["PYTHONPATH"] = os.pathsep.join(sys.path)
     with contextlib.ExitStack() as stack:
         stderr = None if log is None else stack.enter_context(log.open("wb"))
         process = await asyncio.create_subprocess_exec(
@@ -192,20 +190,13 @@ access_log: {{format: json, path: {folder}/access.log}}
 """
 
 
-INTERPRETER = "BENCH_PYTHON"  # environment variable: the Python that bucketfront runs under, if not this one
-
-
-def interpreter() -> str:
-    return os.environ.get(INTERPRETER) or sys.executable
-
-
 @contextlib.asynccontextmanager
 async def bucketfront(folder: Path, origin_port: int) -> AsyncGenerator[Subject, None]:
     """A real `bucketfront serve` with the settings' defaults, and its cache in `folder`. Raises RuntimeError."""
     config = folder / "proxy.yaml"
     config.write_text(BUCKETFRONT.format(origin=origin_port, folder=folder, bucket=BUCKET))
     log = folder / "stderr.log"
-    arguments = (interpreter(), "-m", "proxy.cli", "serve", "-c", config)
+    arguments = (sys.executable, "-m", "proxy.cli", "serve", "-c", config)
     async with program(*arguments, cwd=HERE.parent, log=log) as process:
         async with asyncio.timeout(READY):
             while (found := re.search(r"clients\s+http://[^:]+:(\d+)", log.read_text())) is None:

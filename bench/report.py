@@ -6,7 +6,6 @@ import os
 import platform
 import re
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -27,10 +26,9 @@ _HEAD = """\
 Written by `make bench` ({date}, {seconds} s). `bench/run.py --only 2` runs one scenario and leaves this page alone.
 
 Machine: {machine}. Everything ran on it at once: proxy, origin and clients; all proxies were up, and took turns.
-bucketfront ran as `bucketfront serve` with default settings under Python {python},
-its access log in a file; nginx {nginx} with one worker, `sendfile`, `open_file_cache` and its access log in a file:
-*whole* with `proxy_cache_lock`, *slice 1m* with the slice module as well; Varnish {varnish} with its cache
-in memory and its log in shared memory.
+bucketfront ran as `bucketfront serve` with default settings, its access log in a file; nginx {nginx} with one worker,
+`sendfile`, `open_file_cache` and its access log in a file: *whole* with `proxy_cache_lock`, *slice 1m* with the slice
+module as well; Varnish {varnish} with its cache in memory and its log in shared memory.
 
 ![Each measure as a multiple of the best of nginx and Varnish](performance.svg)
 
@@ -67,14 +65,8 @@ def machine() -> str:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)
     cores = os.cpu_count()
     congestion = Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip()
-    return f"{model}, {cores} cores, {memory:.0f} GiB, Linux {platform.release()}, TCP {congestion}"
-
-
-def python(executable: str) -> str:
-    """As in `3.12.1 of /usr/bin/python3`; how it was built counts for a tenth and more."""
-    told = subprocess.run([executable, "-VV"], capture_output=True, text=True, check=True).stdout
-    where = "" if executable == sys.executable else f" of {executable}"
-    return told.removeprefix("Python ").strip() + where
+    versions = f"Linux {platform.release()} with TCP {congestion}, Python {platform.python_version()}"
+    return f"{model}, {cores} cores, {memory:.0f} GiB, {versions}"
 
 
 def version(executable: str | None, flag: str) -> str:

@@ -130,7 +130,6 @@ def main() -> int:
         "date": time.strftime("%Y-%m-%d", time.gmtime(started)),
         "seconds": round(time.time() - started),
         "machine": report.machine(),
-        "python": report.python(processes.interpreter()),
         "nginx": report.version(processes.nginx_program(), "-v"),
         "varnish": report.version(processes.varnish_program(), "-V"),
     }
