@@ -13,19 +13,20 @@ MAX_SECONDS = 2**31
 """RFC 9111 section 1.2.2: what a delta-seconds too large to represent is taken for."""
 
 # One list element, commas in its quoted strings included. Stops short at a quote that is never closed.
-_ELEMENT = re.compile(r'[^,"]*+(?:"(?:[^"\\]|\\.)*+"[^,"]*+)*+', re.DOTALL)
+_ELEMENT = re.compile(r'[^,"]*+(?:"[^"\\]*+(?:\\.[^"\\]*+)*"[^,"]*+)*', re.DOTALL)
 _QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
 
-# RFC 8941 section 3. Possessive and atomic throughout: no text is looked at twice, so parsing is linear.
+# RFC 8941 section 3. No text can be read in two ways, so parsing is linear. Only single characters are repeated
+# possessively: before 3.11.5 Python matched wrongly where a group was.
 _KEY = r"[a-z*][a-z0-9_.*-]*+"
 _DECIMAL, _INTEGER = r"-?[0-9]{1,12}\.[0-9]{1,3}", r"-?[0-9]{1,15}"
-_STRING = r'"(?:[ !#-\[\]-~]|\\["\\])*+"'
+_STRING = r'"[ !#-\[\]-~]*+(?:\\["\\][ !#-\[\]-~]*+)*"'
 _WORD = r"[A-Za-z*][A-Za-z0-9!#$%&'*+.^_`|~:/-]*+"  # a Token
 _BYTES, _BOOLEAN = r":[A-Za-z0-9+/=]*+:", r"\?[01]"
-_BARE_ITEM = rf"(?>{_DECIMAL}|{_INTEGER}|{_STRING}|{_WORD}|{_BYTES}|{_BOOLEAN})"
-_PARAMETERS = rf"(?:; *+{_KEY}(?:={_BARE_ITEM})?+)*+"
-_INNER_LIST = rf"\( *+(?:{_BARE_ITEM}{_PARAMETERS}(?: ++|(?=\))))*+\)"
-_MEMBER = re.compile(rf"(?P<key>{_KEY})(?:=(?P<value>{_BARE_ITEM}|{_INNER_LIST}))?+{_PARAMETERS}")
+_BARE_ITEM = rf"(?:{_DECIMAL}|{_INTEGER}|{_STRING}|{_WORD}|{_BYTES}|{_BOOLEAN})"
+_PARAMETERS = rf"(?:; *+{_KEY}(?:={_BARE_ITEM})?)*"
+_INNER_LIST = rf"\( *+(?:{_BARE_ITEM}{_PARAMETERS}(?: ++|(?=\))))*\)"
+_MEMBER = re.compile(rf"(?P<key>{_KEY})(?:=(?P<value>{_BARE_ITEM}|{_INNER_LIST}))?{_PARAMETERS}")
 _SEPARATOR = re.compile(r"[ \t]*+,[ \t]*+")
 
 _AGES = frozenset({"max-age", "s-maxage", "stale-while-revalidate", "stale-if-error"})

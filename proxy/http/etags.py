@@ -9,7 +9,7 @@ from typing import Final, Literal
 # Octets above 0x7F reach us decoded or as surrogate escapes, in either case as characters above 0x7F.
 _ENTITY_TAG = re.compile('(W/)?("[\x21\x23-\x7e\x80-\U0010ffff]*+")')
 # RFC 9110 section 5.6.1.2: a recipient skips empty list elements.
-_SEPARATOR = re.compile(r"[ \t]*+(?:,[ \t]*+)*+")
+_SEPARATOR = re.compile(r"[ \t]*+(?:,[ \t]*+)*")
 
 
 class Wildcard(Enum):

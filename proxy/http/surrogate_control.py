@@ -10,7 +10,7 @@ from proxy.http import cache_control
 from proxy.http.cache_control import CacheControl
 
 # Or what an open quote leaves: a pattern that failed there would be tried again at every quote after it.
-_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)', re.DOTALL)
+_QUOTED = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*(?:"|\\?\Z)', re.DOTALL)
 _EXTENDED_AGE = re.compile(r"([0-9]++)\+([0-9]++)")
 
 _NOTHING = CacheControl()

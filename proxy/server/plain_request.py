@@ -15,11 +15,11 @@ MAX_SIZE = 7 << 10  # bytes: below every bound that the parser has for one line,
 
 Asked = tuple[bytes | None, ...]
 """method, target, If-None-Match, If-Modified-Since, Origin, Accept-Encoding; then the Range's first and last position,
-and two that say nothing more. None where the field is absent."""
+Host, and one that says nothing more. None where the field is absent."""
 
 ANSWERED_BY = slice(6)
 """What of it two requests have in common that have the same answer, but for the Range."""
-FIRST, LAST = 6, 7
+FIRST, LAST, _HOST_AT = 6, 7, 8
 
 _READ = ("if-none-match", "if-modified-since", "origin")
 _UNUSUAL = (
@@ -32,11 +32,11 @@ _HARMLESS = ("cookie", "referer", "sec-fetch-", "sec-ch-")  # the beginnings of 
 _MAX_FIELDS = 64
 
 # RFC 3986 section 3.3 and 3.4, the first segment not empty: "//" would be an authority to some.
-_TARGET = rb"/(?:[A-Za-z0-9\-._~!$&'()*+,;=:@%][A-Za-z0-9\-._~!$&'()*+,;=:@%/?]*+)?+"
+_TARGET = rb"/(?:[A-Za-z0-9\-._~!$&'()*+,;=:@%][A-Za-z0-9\-._~!$&'()*+,;=:@%/?]*+)?"
 _TOKEN_CHARS = "!#$%&'*+-.^_`|~" + string.digits + string.ascii_letters  # RFC 9110 section 5.6.2
 _TOKEN = b"[" + "".join(re.escape(char) for char in _TOKEN_CHARS).encode() + b"]"
 _VALUE = rb"[\x20-\x7e\t]*+"
-_HOST = rb"[A-Za-z0-9.-]++(?::[0-9]{1,5})?+"
+_HOST = rb"[A-Za-z0-9.-]++(?::[0-9]{1,5})?"
 
 
 def recogniser(*, reads_accept_encoding: bool, unusual: tuple[str, ...] = ()) -> Callable[[bytes], Asked | None]:
@@ -45,24 +45,30 @@ def recogniser(*, reads_accept_encoding: bool, unusual: tuple[str, ...] = ()) ->
     """
     # A field that is not read keeps its place in `Asked`.
     read = (*_READ, "accept-encoding" if reads_accept_encoding else "", "range")
-    match = re.compile(_pattern(read, (*_UNUSUAL, *unusual))).fullmatch
+    match = re.compile(_pattern(read, (*_UNUSUAL, *unusual))).match
 
     def recognise(data: bytes) -> Asked | None:
         if len(data) > MAX_SIZE:
             return None
         found = match(data)
-        return None if found is None else found.groups()
+        # Not a part of the pattern: where they do not fit, nothing before them is tried in another way.
+        if found is None or data[found.end() :] != b"\r\n":
+            return None
+        asked = found.groups()
+        return None if asked[_HOST_AT] is None else asked
 
     return recognise
 
 
 def _pattern(read: tuple[str, ...], unusual: tuple[str, ...]) -> bytes:
+    """Of a head without its empty line. No line is one of two kinds, and no group is repeated possessively: Python
+    before 3.11.5 matches that wrongly.
+    """
     lines, group = [], 3  # behind method and target
     for name in read:
         lines.append(_once(name, _value_of(name), group))
         group += 2 if name == "range" else 1
     lines.append(_once("host", rb"(" + _HOST + rb")[ \t]*+", group))
-    has_host = rb"(?(%d)|(?!))" % group
     # aiohttp refuses a second one.
     lines.append(_once("user-agent", rb"()" + _VALUE, group + 1))
     lines.append(_any_case("connection") + rb":[ \t]*+" + _any_case("keep-alive") + rb"[ \t]*+")
@@ -73,10 +79,11 @@ def _pattern(read: tuple[str, ...], unusual: tuple[str, ...]) -> bytes:
     # A name that begins with another letter is none of these: most lines are over after one look.
     other_initials = "".join(re.escape(char) for char in _TOKEN_CHARS if char not in initials).encode()
     other = rb"[" + other_initials + rb"]" + _TOKEN + rb"*+:" + _VALUE
-    unknown = rb"(?!(?:" + rb"|".join(_any_case(name) for name in known) + rb"):)" + _TOKEN + rb"++:" + _VALUE
+    read_elsewhere = (*(_any_case(name) + rb":" for name in known), *map(_any_case, _HARMLESS))
+    unknown = rb"(?!" + rb"|".join(read_elsewhere) + rb")" + _TOKEN + rb"++:" + _VALUE
     line = rb"(?:" + rb"|".join((other, *harmless, *lines, unknown)) + rb")\r\n"
     head = rb"(GET|HEAD) (" + _TARGET + rb") HTTP/1\.1\r\n"
-    return head + rb"(?:" + line + rb"){0,%d}+" % _MAX_FIELDS + has_host + rb"\r\n"
+    return head + rb"(?:" + line + rb"){0,%d}" % _MAX_FIELDS
 
 
 def _once(name: str, value: bytes, group: int) -> bytes:
@@ -92,7 +99,7 @@ def _once(name: str, value: bytes, group: int) -> bytes:
 def _value_of(name: str) -> bytes:
     if name == "range":
         return rb"bytes=([0-9]{0,15}+)-([0-9]{0,15}+)[ \t]*+"
-    return rb"([\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?+)[ \t]*+"
+    return rb"([\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?)[ \t]*+"
 
 
 def _any_case(name: str) -> bytes:
