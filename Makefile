@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install run test check format e2e bench behaviours lock clean
+.PHONY: install run test check format e2e reliability soak bench behaviours lock clean
 
 install: $(STAMP)
 
@@ -19,18 +19,27 @@ run: install
 	$(BIN)/bucketfront serve -c proxy.yaml
 
 test: install
-	$(BIN)/pytest -m 'not e2e' tests
+	$(BIN)/pytest -m 'not e2e and not reliability' tests
 
 check: install
 	$(BIN)/ruff check proxy tests bench
 	$(BIN)/ruff format --check proxy tests bench
 	$(BIN)/mypy
 	$(BIN)/mypy tests/conftest.py
+	$(BIN)/mypy tests/reliability/conftest.py
 	$(BIN)/pytest tests/test_layering.py
 
 # Against SeaweedFS, an S3 server that checks signatures.
 e2e: install
 	$(BIN)/pytest -m e2e tests
+
+# Crashes, full and failing disks, lying and slow origins: ten minutes at most. Writes docs/reliability.md.
+reliability: install
+	$(BIN)/pytest tests/reliability
+
+# The same for hours.
+soak: install
+	$(BIN)/pytest tests/reliability --soak
 
 bench: install
 	$(BIN)/python bench/run.py
