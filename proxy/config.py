@@ -403,6 +403,10 @@ class CacheSettings(_Section):
     """Bytes of small hot objects kept in memory; 0 for none."""
     after_disconnect: Literal["finish", "stop", "auto"] = "auto"
     """What becomes of a fill that nobody waits for."""
+    durability: Literal["process", "power"] = "process"
+    """What the cache outlives: the end of the process, `kill -9` included, or a loss of power as well. It is right
+    after either (I14); `power` syncs data before the index claims it.
+    """
 
     @field_validator("block_size")
     @classmethod

@@ -17,6 +17,7 @@ from pydantic import SecretStr
 from proxy.admin.app import AdminApplication, AdminListener
 from proxy.admin.metrics import CacheCollector, FastPathCollector, OriginCollector, OriginHealth
 from proxy.cache.absences import Absences
+from proxy.cache.boot import boot_id
 from proxy.cache.budget import Budget
 from proxy.cache.cache import Cache
 from proxy.cache.disposal import Disposal
@@ -160,7 +161,14 @@ class Runtime:
         store = Store(config.dir, time.monotonic)
         store.open()
         self._stack.callback(store.close)
-        index = Index(config.dir / "index.db", origin=origin.endpoint_url or f"aws:{origin.region}")
+        is_durable = config.durability == "power"
+        index = Index(
+            store.root / "index.db",
+            origin=origin.endpoint_url or f"aws:{origin.region}",
+            is_durable=is_durable,
+            boot=boot_id(),
+            started_at=self._clock(),
+        )
         index.open()
         self._stack.callback(index.abandon)
         budget = Budget(config.max_size, overhead=await store.space_of(index.files))
@@ -176,6 +184,7 @@ class Runtime:
             absences=Absences(self._negative_ttl),
             memory=Memory(config.memory),
             clock=self._clock,
+            is_durable=is_durable,
         )
         self.cache.supply_with(
             Supply(

@@ -429,7 +429,7 @@ def test_endpoints(loads: Loads, url: str) -> None:
         ("cache: {max_size: 900KiB}", "1:19 cache.max_size", "at least 4 times cache.block_size, that is 1MiB"),
         ("cache: {idle_timeout: 0}", "1:23 cache.idle_timeout", "must be more than 0"),
         ("cache: {min_free: 100%}", "1:19 cache.min_free", "must be below 100%"),
-        ("cache: {durability: on}", "1:9 cache.durability", "unknown key. Allowed: dir, block_size"),
+        ("cache: {fsync: on}", "1:9 cache.fsync", "unknown key. Allowed: dir, block_size"),
         ("cache:", "1:7 cache", "is empty: give it keys, or leave it out"),
         ("cors: {allow_origins: '*'}", "1:23 cors.allow_origins", "must be a list"),
         ("cors: {allow_origins: ['https://a/']}", "1:24 cors.allow_origins[0]", "without a path"),

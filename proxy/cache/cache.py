@@ -17,7 +17,7 @@ from proxy.cache.entry import ENTRY_BYTES, Entry
 from proxy.cache.fill import Fill
 from proxy.cache.flights import Supply
 from proxy.cache.hit import Hit
-from proxy.cache.index import Index
+from proxy.cache.index import Changes, Index
 from proxy.cache.lookup import Learned, Lookup, Lookups
 from proxy.cache.memory import SMALL, Memory
 from proxy.cache.origin import Answer, NotModified, Origin
@@ -58,7 +58,7 @@ class Absent:
 
 
 class Cache:
-    """`clock` is wall time in seconds since the epoch."""
+    """`clock` is wall time in seconds since the epoch. `is_durable`: what the index claims is to outlive power loss."""
 
     def __init__(
         self,
@@ -71,7 +71,9 @@ class Cache:
         absences: Absences,
         memory: Memory,
         clock: Callable[[], float],
+        is_durable: bool = False,
     ) -> None:
+        self._is_durable = is_durable
         self._origin = origin
         self._index = index
         self._flushing = asyncio.Lock()
@@ -497,6 +499,8 @@ class Cache:
         for entry in hit:
             self._entries.remove(entry)
         await self._disposal.unlink(hit)
+        if self._is_durable:
+            await self.flush()  # a file that comes back with the power finds no row
         return len(hit)
 
     # --- space ---------------------------------------------------------------------------------------------
@@ -529,6 +533,8 @@ class Cache:
             changes = self._entries.changes()
             if not changes:
                 return
+            if self._is_durable:
+                changes = await self._synced(changes)
             try:
                 await self._index.flush(changes)
             except StoreError as error:
@@ -537,6 +543,41 @@ class Cache:
                 return
             self._entries.flushed(changes)
             self._entries.budget.overhead = await self._store.space_of(self._index.files)
+
+    async def _synced(self, changes: Changes) -> Changes:
+        """Data first, then the claims (I2): what of `changes` may be written now that the files were synced. An entry
+        whose file could not be is removed (I14).
+        """
+        failed: set[int] = set()
+        written = {entry for entry, _, _ in changes.sums}
+        for row in changes.rows:
+            entry = self._entries.hot(row.key)
+            if row.id not in written or entry is None or entry.id != row.id or entry.file is None:
+                continue
+            self._entries.pin(entry)
+            try:
+                await self._store.sync(entry.file)
+            except StoreError as error:
+                log.warning("%s is discarded: %s", entry.key, error)
+                failed.add(entry.id)
+                self._disposal.drop(entry)
+            finally:
+                self._disposal.unpin(entry)
+        return changes.without(failed)
+
+    async def recover(self) -> bool:
+        """Begin anew where the folder, or the index in it, was deleted under this process. True: it had to; files that
+        nobody knows of may be left. Raises StoreError.
+        """
+        if not await self._store.has_lost(self._index.path.name, self._index.identity):
+            return False
+        log.warning("the cache folder was deleted: beginning with an empty one")
+        async with self._flushing:
+            await self._store.renew()
+            for entry in self._entries.forget():
+                self._disposal.discard(entry)
+            await self._index.renew()
+        return True
 
     async def close(self) -> None:
         """End lookups and flights, close files, write the last changes: the next start is a clean one."""

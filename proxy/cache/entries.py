@@ -45,6 +45,7 @@ class Entries:
         self._touched: dict[int, float] = {}
         self._tombstones: set[int] = set()  # removed, but the index has the row still
         self._count = 0
+        self._cold_bytes = 0  # charged to entries that are in the index only
         self._recency = Recency(index, self._hot, self._is_cold)
         self.evicted = 0  # entries removed for space or idleness
         self.corrupt_blocks = 0  # blocks whose checksum did not fit
@@ -53,6 +54,21 @@ class Entries:
         """Take over what the index holds."""
         used, self._count = self._index.totals()
         self._budget.take(used)
+        self._cold_bytes = used
+
+    def forget(self) -> list[Entry]:
+        """The index and the files were deleted: no entry is left. Those that were in memory are for the caller to
+        dispose of, as others that are removed.
+        """
+        hot = list(self._hot.values())
+        for entry in hot:
+            self.remove(entry)
+        self._budget.give_back(self._cold_bytes)
+        self._count = self._cold_bytes = 0
+        self._tombstones.clear()
+        self._touched.clear()
+        self._recency.refresh()
+        return hot
 
     def __len__(self) -> int:
         return self._count
@@ -79,8 +95,10 @@ class Entries:
             return None
         if row is None or row.id in self._tombstones:
             return None
-        freshness = _STALE if row.validated_at == NEVER else self._policy(key, row.metadata, row.validated_at)
+        is_trusted = row.validated_at != NEVER and row.validated_at >= self._index.trusted_from
+        freshness = self._policy(key, row.metadata, row.validated_at) if is_trusted else _STALE
         entry = self._hot[key] = Entry.from_row(row, freshness, self._index.epoch)
+        self._cold_bytes -= entry.bytes
         self._recency.add(entry)
         return entry
 
@@ -215,6 +233,8 @@ class Entries:
         entry.revoke()
         if self._hot.get(entry.key) is entry:
             del self._hot[entry.key]
+        elif entry.published:
+            self._cold_bytes -= entry.bytes
         self._dirty.pop(entry.id, None)
         self._touched.pop(entry.id, None)
         if entry.file_name is not None:
@@ -297,6 +317,7 @@ class Entries:
         for entry in dropped:
             entry.revoke()
             del self._hot[entry.key]
+            self._cold_bytes += entry.bytes
         self._recency.refresh()
         return dropped
 

@@ -1,4 +1,5 @@
-"""The cache's upkeep, once a second: flush the index, remove idle entries, keep `min_free`, close cold files.
+"""The cache's upkeep, once a second: flush the index, remove idle entries, keep `min_free`, close cold files, and see
+whether the folder is still there.
 
 One step handles a bounded number of entries and never holds the loop for long (I18).
 """
@@ -65,6 +66,9 @@ class Evictor:
 
     async def step(self) -> None:
         """One round. Raises StoreError when the disk fails; the next round tries again."""
+        if await self._cache.recover():
+            self._started = self._clock()
+            await self.sweep()
         await self._cache.flush()
         await self._remove_idle()
         await self._keep_free()

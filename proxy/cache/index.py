@@ -9,11 +9,13 @@ file is a miss, a bit that was not recorded is a refetch. Nothing here touches a
 import asyncio
 import json
 import logging
+import math
 import sqlite3
 from collections.abc import Callable, Iterator
+from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -106,31 +108,54 @@ class Changes:
     def __bool__(self) -> bool:
         return bool(self.rows or self.sums or self.lost or self.touched or self.removed)
 
+    def without(self, entries: AbstractSet[int]) -> "Changes":
+        """All but what is said of these."""
+        if not entries:
+            return self
+        return replace(
+            self,
+            rows=tuple(row for row in self.rows if row.id not in entries),
+            sums=tuple(claim for claim in self.sums if claim[0] not in entries),
+            lost=tuple(block for block in self.lost if block[0] not in entries),
+        )
+
 
 class Index:
-    """`path` is the database; `origin` names the endpoint, so that two of them never share an entry (I25)."""
+    """`path` is the database; `origin` names the endpoint, so that two of them never share an entry (I25).
 
-    def __init__(self, path: Path, origin: str) -> None:
+    `is_durable`: what was flushed is there after power loss. `boot` numbers the boots of the machine, and `started_at`
+    is when this run began, in seconds since the epoch: rows from before a power loss that may lack the latest changes
+    are `trusted_from` then on only.
+    """
+
+    def __init__(
+        self, path: Path, origin: str, *, is_durable: bool = False, boot: int = 0, started_at: float = 0.0
+    ) -> None:
         self._path = path
         self._origin = origin
+        self._is_durable = is_durable
+        self._boot = boot
+        self._started_at = started_at
         self._thread = ThreadPoolExecutor(1, "index")
         self._reader: sqlite3.Connection | None = None
         self._writer: sqlite3.Connection | None = None
         self._next_id = 1
         self.epoch = 0
         self.was_clean = True
+        self.trusted_from = 0.0  # rows validated before this have to be again
+        self.identity: tuple[int, int] | None = None  # of the file: device and inode
 
     def open(self) -> None:
         """Open or make the database. One that is damaged is set aside and a new one begun. Raises StoreError."""
         try:
             if self._damage_note.exists():
-                self._set_aside("a read failed in the last run")
+                self._set_aside("a read of the old one failed in the last run")
             try:
                 self._connect()
             except sqlite3.DatabaseError as error:
                 if isinstance(error, sqlite3.OperationalError) and not _is_damage(error):
                     raise
-                self._set_aside(str(error))
+                self._set_aside(f"the old one is damaged: {error}")
                 self._connect()
         except (sqlite3.Error, OSError) as error:
             raise StoreError(f"cannot open the cache index {self._path}: {error}") from error
@@ -139,7 +164,7 @@ class Index:
         self._close_connections()
         writer = self._writer = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
         writer.execute("PRAGMA journal_mode = WAL")
-        writer.execute("PRAGMA synchronous = NORMAL")
+        writer.execute(f"PRAGMA synchronous = {'FULL' if self._is_durable else 'NORMAL'}")
         writer.execute("PRAGMA journal_size_limit = 4194304")
         writer.execute("PRAGMA busy_timeout = 2000")
         found = writer.execute("PRAGMA user_version").fetchone()[0]
@@ -147,16 +172,34 @@ class Index:
             raise sqlite3.DatabaseError(f"schema {found}, this version knows {SCHEMA_VERSION}")
         if found == 0:
             writer.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
-        self.was_clean = bool(self._state("clean"))
-        if not self.was_clean:
-            writer.execute("UPDATE state SET value = value + 1 WHERE name = 'epoch'")
-        writer.execute("UPDATE state SET value = 0 WHERE name = 'clean'")
-        self.epoch = self._state("epoch")
-        self._next_id = (writer.execute("SELECT max(id) FROM entries").fetchone()[0] or 0) + 1
-        self._reader = sqlite3.connect(self._path, isolation_level=None)
+        self._begin_run()
+        highest = writer.execute("SELECT max(id) FROM entries").fetchone()[0] or 0
+        self._next_id = max(self._next_id, highest + 1)
+        found = self._path.stat()
+        self.identity = found.st_dev, found.st_ino
+        self._reader = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
         self._reader.execute("PRAGMA query_only = ON")
         self._reader.execute(f"PRAGMA cache_size = -{READER_CACHE}")
         self._reader.execute("SELECT count(*) FROM state").fetchone()
+
+    def _begin_run(self) -> None:
+        """Sets what the last run has left to know, and notes this one, which has not ended well yet."""
+        writer = self._writer
+        assert writer is not None
+        known = {"boot": self._boot, "durable": 0, "trusted_from": 0}  # of a first run, or one of an older version
+        writer.executemany("INSERT OR IGNORE INTO state VALUES (?, ?)", known.items())
+        was_stopped = bool(self._state("clean"))
+        is_same_boot = self._state("boot") == self._boot
+        self.was_clean = was_stopped and is_same_boot
+        if not self.was_clean:
+            writer.execute("UPDATE state SET value = value + 1 WHERE name = 'epoch'")
+        if not was_stopped and not is_same_boot and not self._state("durable"):
+            # The last flushes may have gone with the power, and purges with them.
+            writer.execute("UPDATE state SET value = ? WHERE name = 'trusted_from'", (math.ceil(self._started_at),))
+        now = {"clean": 0, "boot": self._boot, "durable": self._is_durable}
+        writer.executemany("UPDATE state SET value = ? WHERE name = ?", ((value, name) for name, value in now.items()))
+        self.epoch = self._state("epoch")
+        self.trusted_from = float(self._state("trusted_from"))
 
     def _state(self, name: str) -> int:
         assert self._writer is not None
@@ -175,7 +218,7 @@ class Index:
         return StoreError(f"the cache index failed: {error}")
 
     def _set_aside(self, why: str) -> None:
-        log.warning("the cache index is damaged (%s): starting with an empty one", why)
+        log.warning("starting with an empty cache index: %s", why)
         self._close_connections()
         for file in (*self.files, self._damage_note):
             file.unlink(missing_ok=True)
@@ -192,6 +235,18 @@ class Index:
         self._thread.shutdown(wait=True)
         self._close_connections()
 
+    async def renew(self) -> None:
+        """Begin anew and empty. Raises StoreError, and until it returns so does all else."""
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            reader.close()
+
+        def start_over() -> None:
+            self._set_aside("its folder was deleted")
+            self.open()
+
+        await self._in_thread(start_over)
+
     def abandon(self) -> None:
         """Close without the note of a clean stop, as after a kill."""
         self._thread.shutdown(wait=True)
@@ -205,6 +260,10 @@ class Index:
         """Bytes charged and entries, as of the last flush."""
         rows = dict(self._read("SELECT name, value FROM state WHERE name IN ('bytes', 'entries')", ()))
         return rows["bytes"], rows["entries"]
+
+    @property
+    def path(self) -> Path:
+        return self._path
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -261,10 +320,13 @@ class Index:
             return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._thread, call))
         except sqlite3.Error as error:
             raise self._failed(error) from error
+        except OSError as error:
+            raise StoreError(f"the cache index failed: {error.strerror}") from error
 
     def _write(self, changes: Changes, *, clean: bool) -> None:
         writer = self._writer
-        assert writer is not None
+        if writer is None:
+            raise StoreError("the cache index could not be made anew")
         writer.execute("BEGIN IMMEDIATE")
         try:
             with closing(writer.cursor()) as cursor:
@@ -285,7 +347,8 @@ class Index:
             writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def _read(self, query: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:
-        assert self._reader is not None
+        if self._reader is None:
+            raise StoreError("the cache index is being made anew")
         try:
             return self._reader.execute(query, values).fetchall()
         except sqlite3.Error as error:

@@ -7,7 +7,6 @@ the disk says becomes StoreError here; callers go on without the cache (I16).
 import asyncio
 import ctypes
 import errno
-import fcntl
 import logging
 import os
 import zlib
@@ -21,7 +20,8 @@ from typing import TypeVar, TypeVarTuple, Unpack
 from ulid import ULID
 
 from proxy.cache import residency
-from proxy.errors import CacheInUse, StoreError
+from proxy.cache.folder import Folder
+from proxy.errors import StoreError
 from proxy.http.ranges import Span
 
 Ts = TypeVarTuple("Ts")
@@ -31,8 +31,6 @@ THREADS = 8
 WRITERS = 4
 RETRY_AFTER = 5.0  # seconds that a failed disk is left alone
 
-ULID_LENGTH = 26
-_NAME_CHARS = frozenset("0123456789ABCDEFGHJKMNPQRSTVWXYZ")
 _KEEP_SIZE, _PUNCH_HOLE = 0x01, 0x02  # linux/falloc.h
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -54,44 +52,34 @@ class Store:
     """
 
     def __init__(self, root: Path, clock: Callable[[], float]) -> None:
-        self.root = root
-        self._objects = root / "objects"
+        self.folder = Folder(root)
         self._clock = clock
         self._threads = ThreadPoolExecutor(THREADS, "disk")
         # Apart: a crowd that reads what is not in memory must not keep fills from writing.
         self._reading = ThreadPoolExecutor(THREADS, "disk-read")
         # The kernel lets one thread at a time write a file; a second one spins, and is in the event loop's way.
         self._writing = [ThreadPoolExecutor(1, "disk-write") for _ in range(WRITERS)]
-        self._lock_fd: int | None = None
         self._failed_at: float | None = None
         self.failures = 0  # calls to the disk that failed
+
+    @property
+    def root(self) -> Path:
+        return self.folder.root
 
     def open(self) -> None:
         """Make the folder and lock it. Raises StoreError with the cure, CacheInUse."""
         try:
-            self._objects.mkdir(parents=True, exist_ok=True)
-            probe = self._objects / f".probe-{os.getpid()}"
-            probe.write_bytes(b"")
-            probe.unlink()
-            fd = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self.folder.open()
         except OSError as error:
             raise StoreError(
                 f"cannot write to the cache folder {self.root}: {error.strerror}. Make it writable for uid"
                 f" {os.geteuid()}, or set cache.dir to a folder that is"
             ) from error
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(fd)
-            raise CacheInUse(f"the cache folder {self.root} is in use by another bucketfront") from error
-        self._lock_fd = fd
 
     def close(self) -> None:
         for threads in (self._threads, self._reading, *self._writing):
             threads.shutdown(wait=True)
-        if self._lock_fd is not None:
-            os.close(self._lock_fd)
-            self._lock_fd = None
+        self.folder.close()
 
     @property
     def is_usable(self) -> bool:
@@ -106,18 +94,12 @@ class Store:
 
     def _create(self, size: int) -> StoredFile:
         name = str(ULID())
-        path = self._path(name)
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        try:
-            fd = os.open(path, flags, 0o600)
-        except FileNotFoundError:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            fd = os.open(path, flags, 0o600)
+        fd = self.folder.open_file(name, os.O_RDWR | os.O_CREAT | os.O_EXCL)
         try:
             os.ftruncate(fd, size)
         except OSError:
             os.close(fd)
-            path.unlink()
+            self.folder.unlink(name)
             raise
         self._failed_at = None
         return StoredFile(name, fd)
@@ -131,7 +113,7 @@ class Store:
 
     def _open_file(self, name: str, size: int, present: list[Span] | None) -> StoredFile | None:
         try:
-            fd = os.open(self._path(name), os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+            fd = self.folder.open_file(name, os.O_RDWR)
         except FileNotFoundError:
             return None
         try:
@@ -183,12 +165,18 @@ class Store:
         """Give the space of these bytes back to the disk."""
         await self._run(_punch, file.fd, span)
 
+    async def sync(self, file: StoredFile) -> None:
+        """What was written is on the disk. A file for which this fails must not be tried again: the kernel forgets what
+        it could not write, and says yes the next time.
+        """
+        await self._run(os.fdatasync, file.fd)
+
     async def remove(self, name: str) -> None:
         """Unlink; a file that is gone already is fine. Open descriptors go on reading it (I18)."""
         await self._run(self._remove, name)
 
     def _remove(self, name: str) -> None:
-        self._path(name).unlink(missing_ok=True)
+        self.folder.unlink(name)
 
     async def close_file(self, file: StoredFile) -> None:
         # The last close of an unlinked file frees its blocks, which takes a while for a large one.
@@ -196,12 +184,7 @@ class Store:
 
     async def disk_space(self) -> tuple[int, int]:
         """Free and total bytes of the file system."""
-
-        def ask() -> tuple[int, int]:
-            found = os.statvfs(self.root)
-            return found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
-
-        return await self._run(ask)
+        return await self._run(self.folder.space)
 
     async def space_of(self, files: Iterable[Path]) -> int:
         """Bytes that these files take on the disk, as far as they are there."""
@@ -209,24 +192,18 @@ class Store:
 
     async def names(self, shard: str) -> list[tuple[str, float]]:
         """The files of one of `shards()`, each with its time of last change, in seconds since the epoch."""
+        return await self._run(self.folder.names, shard)
 
-        def listing() -> list[tuple[str, float]]:
-            try:
-                with os.scandir(self._objects / shard) as found:
-                    return [(item.name, item.stat(follow_symlinks=False).st_mtime) for item in found]
-            except FileNotFoundError:
-                return []
+    async def has_lost(self, index: str, identity: tuple[int, int] | None) -> bool:
+        """Whether the folder, or the file of this name in it, was deleted: by somebody else, it has to be."""
+        return await self._run(lambda: self.folder.is_deleted or self.folder.identity(index) != identity)
 
-        return await self._run(listing)
+    async def renew(self) -> None:
+        """Make the folder again, as far as it was deleted. Raises StoreError, CacheInUse."""
+        await self._run(self.folder.renew)
 
     async def shards(self) -> list[str]:
-        return await self._run(lambda: sorted(item.name for item in self._objects.iterdir()))
-
-    def _path(self, name: str) -> Path:
-        # The name comes out of a database on a disk: it must not lead out of the folder.
-        if len(name) != ULID_LENGTH or not _NAME_CHARS.issuperset(name):
-            raise StoreError(f"{name[:40]!r} is no file name of this cache")
-        return self._objects / name[-2:] / name
+        return await self._run(self.folder.shards)
 
     async def _run(self, call: Callable[[Unpack[Ts]], T], *args: *Ts, threads: Executor | None = None) -> T:
         work = asyncio.get_running_loop().run_in_executor(threads or self._threads, call, *args)

@@ -260,6 +260,8 @@ class Rig:
         patience: float = 20.0,
         clock: FakeClock | None = None,
         has_threads: bool = False,
+        is_durable: bool = False,
+        boot: int = 1,
     ) -> None:
         self.root = root
         self.chance = random.Random(seed)
@@ -268,7 +270,7 @@ class Rig:
         self.monotonic = FakeClock(50.0)
         self.store = WatchedStore(root, self.monotonic)
         self.store.open()
-        self.index = Index(root / "index.db", origin="fake")
+        self.index = Index(root / "index.db", origin="fake", is_durable=is_durable, boot=boot, started_at=self.wall())
         self.index.open()
         if not has_threads:
             self.store._threads = Turns(self.chance)  # type: ignore[assignment]
@@ -281,7 +283,7 @@ class Rig:
         disposal = Disposal(self.entries, self.store)
         self.cache = Cache(
             origin=self.origin, store=self.store, index=self.index, entries=self.entries, disposal=disposal,
-            absences=self.absences, memory=Memory(memory), clock=self.wall,
+            absences=self.absences, memory=Memory(memory), clock=self.wall, is_durable=is_durable,
         )  # fmt: skip
         self.traffic = Traffic(read_ahead_limit=read_ahead_limit)
         self.cache.supply_with(
@@ -414,6 +416,8 @@ class Rig:
         rows = self.rows()
         assert len(rows) == len(self.entries)
         assert sum(row["bytes"] for row in rows) == self.budget.used, "bytes charged and bytes of the entries"
+        ids = {entry.id for entry in hot}
+        assert self.entries._cold_bytes == sum(row["bytes"] for row in rows if row["id"] not in ids)
         files = self.stored_files()
         assert sorted(files) == sorted(row["file"] for row in rows)
         for row in rows:

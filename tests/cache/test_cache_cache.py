@@ -13,6 +13,7 @@ from cache_harness import BLOCK, KEY, PART, Rig, Turns, Version, content, others
 
 from proxy.cache.cache import Absent
 from proxy.cache.entry import ENTRY_BYTES
+from proxy.cache.folder import Folder
 from proxy.errors import AccessDenied, OriginTimeout, OriginUnavailable, StoreError
 from proxy.http.cache_status import Forward
 from proxy.http.ranges import FromTo, Span, Suffix
@@ -594,7 +595,7 @@ async def test_a_purge_that_the_disk_refuses_says_so(
             raise PermissionError(13, "no")
 
         with monkeypatch.context() as broken:
-            broken.setattr(Path, "unlink", refuse)
+            broken.setattr(Folder, "unlink", refuse)
             if soft:
                 assert await rig.cache.purge([KEY], soft=True) == 1
             else:

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import os
 import random
+import shutil
 import subprocess
 import sys
 import threading
@@ -249,10 +250,65 @@ async def test_a_failed_create_leaves_nothing(tmp_path: Path, monkeypatch: pytes
 
 
 async def test_a_folder_that_vanished_is_made_again(tmp_path: Path) -> None:
-    """A shard or the whole objects folder may be removed from outside: the next file makes it anew (I16)."""
-    async with opened(tmp_path) as store:
-        (tmp_path / "objects").rmdir()
+    """A shard, the objects' folder or all of it may be removed from outside: what is lost is noticed and made anew, and
+    the lock is held again (I16).
+    """
+    async with opened(tmp_path / "cache") as store:
+        first = await store.create(1)
+        shutil.rmtree(tmp_path / "cache" / "objects" / first.name[-2:])
+        assert not await store.has_lost("none", None)
+        await store.close_file(await store.create(1))
+        for lost in ("cache/objects", "cache"):
+            shutil.rmtree(tmp_path / lost)
+            assert await store.has_lost("none", None)
+            await store.renew()
+            assert not await store.has_lost("none", None)
+            file = await store.create(1)
+            assert (tmp_path / "cache" / "objects" / file.name[-2:] / file.name).is_file()
+            await store.close_file(file)
+            with pytest.raises(CacheInUse):
+                Store(tmp_path / "cache", FakeClock()).open()
+        await store.close_file(first)
+
+
+async def test_a_folder_put_in_the_place_of_ours_is_not_touched(tmp_path: Path) -> None:
+    """Moved away, the folder is used on under its new name; deleted, its name is not followed elsewhere (I16)."""
+    root, other = tmp_path / "cache", tmp_path / "other"
+    (other / "objects").mkdir(parents=True)
+    async with opened(root) as store:
         file = await store.create(1)
+        root.rename(tmp_path / "moved")
+        root.symlink_to(other)
+        assert not await store.has_lost("none", None)
+        again = await store.create(1)
+        assert (tmp_path / "moved" / "objects" / again.name[-2:] / again.name).is_file()
+        await store.remove(file.name)
+        shutil.rmtree(tmp_path / "moved")
+        with pytest.raises(StoreError, match="leads elsewhere"):
+            await store.renew()
+        with pytest.raises(StoreError):
+            await store.create(1)
+        assert list(other.rglob("*")) == [other / "objects"]
+        for each in (file, again):
+            await store.close_file(each)
+
+
+async def test_a_shard_that_is_a_symbolic_link_is_not_followed(tmp_path: Path) -> None:
+    """Files are neither made nor removed nor listed through a link in the place of a shard (I16)."""
+    other = tmp_path / "other"
+    other.mkdir()
+    async with opened(tmp_path / "cache") as store:
+        file = await store.create(1)
+        shard = tmp_path / "cache" / "objects" / file.name[-2:]
+        shutil.rmtree(shard)
+        shard.symlink_to(other)
+        (other / file.name).write_bytes(b"x")
+        with pytest.raises(StoreError):
+            await store.open_file(file.name, 1, None)
+        with pytest.raises(StoreError):
+            await store.remove(file.name)
+        assert await store.names(file.name[-2:]) == []
+        assert (other / file.name).exists()
         await store.close_file(file)
 
 

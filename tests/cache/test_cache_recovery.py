@@ -1,0 +1,177 @@
+"""What is left of a cache whose folder was deleted under it, or whose machine lost its power."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from cache_harness import BLOCK, KEY, Rig, content, turns
+
+from proxy.cache.index import Changes, Index
+from proxy.cache.store import RETRY_AFTER, Store, StoredFile
+from proxy.errors import OriginUnavailable, StoreError
+from proxy.http.cache_status import Forward
+from proxy.keys import ObjectKey
+
+OTHER = ObjectKey("bucket", "other")
+
+
+@pytest.mark.parametrize("lost", ["", "objects", "index.db"])
+@pytest.mark.parametrize("hot_limit", [64, 0])
+async def test_a_folder_deleted_under_the_cache(tmp_path: Path, lost: str, hot_limit: int) -> None:
+    """A folder, or its objects or index, deleted by somebody is begun anew by the next upkeep: what was cached is asked
+    for again and kept, readers go on, and no byte stays charged (I16, I17).
+    """
+    root = tmp_path / "cache"
+    async with Rig(root, hot_limit=hot_limit) as rig:
+        first = rig.origin.put(content(3 * BLOCK))
+        other = rig.origin.put(content(BLOCK, seed=1), key=OTHER)
+        await rig.get()
+        await rig.get(key=OTHER)
+        await rig.evictor.step()
+        reader = await rig.reader()
+        for file in rig.stored_files().values():
+            os.utime(file, (1.0, 1.0))  # made before the harness's clock began
+        gone = root / lost
+        gone.unlink() if lost == "index.db" else shutil.rmtree(gone)
+        rig.monotonic.advance(RETRY_AFTER)
+        await rig.evictor.step()
+        await turns()
+        assert len(rig.entries) == 0
+        assert await rig.read(reader) == first
+        reader.close()
+        for key, data in ((KEY, first), (OTHER, other)):
+            assert await rig.get(key=key) == data
+        calls = rig.origin.gets
+        for key, data in ((KEY, first), (OTHER, other)):
+            assert await rig.get(key=key) == data
+        assert rig.origin.gets == calls
+        await rig.audit()
+    async with Rig(root, origin=rig.origin) as again:
+        assert await again.get() == first
+        assert again.origin.gets == calls
+        await again.audit()
+
+
+async def test_a_folder_that_cannot_be_made_again(tmp_path: Path) -> None:
+    """As long as the folder cannot be made again the cache goes on without it; then it keeps objects again (I16)."""
+    root = tmp_path / "cache"
+    async with Rig(root) as rig:
+        data = rig.origin.put(content(2 * BLOCK))
+        await rig.get()
+        shutil.rmtree(root)
+        root.write_text("in the way")
+        for _ in range(2):
+            with pytest.raises(StoreError):
+                await rig.evictor.step()
+            assert await rig.get() == data
+        root.unlink()
+        rig.monotonic.advance(RETRY_AFTER)
+        await rig.evictor.step()
+        assert await rig.get() == data
+        calls = rig.origin.gets
+        assert await rig.get() == data
+        assert rig.origin.gets == calls
+        await rig.audit()
+
+
+async def test_index_claims_only_what_was_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In durable mode each file with new blocks is synced before the index claims them; by default none is (I2)."""
+    done: list[str] = []
+    sync, flush = Store.sync, Index.flush
+
+    async def noted_sync(self: Store, file: StoredFile) -> None:
+        await sync(self, file)
+        done.append(file.name)
+
+    async def noted_flush(self: Index, changes: Changes) -> None:
+        done.append("index")
+        await flush(self, changes)
+
+    monkeypatch.setattr(Store, "sync", noted_sync)
+    monkeypatch.setattr(Index, "flush", noted_flush)
+    async with Rig(tmp_path / "power", is_durable=True) as rig:
+        rig.origin.put(content(2 * BLOCK))
+        rig.origin.put(content(BLOCK), key=OTHER)
+        await rig.get()
+        await rig.get(key=OTHER)
+        await rig.cache.flush()
+        assert sorted(done[:-1]) == sorted(rig.stored_files())
+        assert done[-1] == "index"
+        done.clear()
+        await rig.cache.purge([OTHER])
+        assert done == ["index"], "a purge is in the index when it is answered"
+        await rig.audit()
+    done.clear()
+    async with Rig(tmp_path / "process") as rig:
+        rig.origin.put(content(2 * BLOCK))
+        await rig.get()
+        await rig.cache.flush()
+        assert set(done) == {"index"}
+
+
+async def test_a_file_that_cannot_be_synced_is_discarded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a failed sync an entry is given up, never synced again; what else there is is kept (I14)."""
+    tried: list[str] = []
+    bad = ""
+
+    async def failing(_: Store, file: StoredFile) -> None:
+        tried.append(file.name)
+        if file.name == bad:
+            raise StoreError("the cache folder failed")
+
+    monkeypatch.setattr(Store, "sync", failing)
+    async with Rig(tmp_path, is_durable=True) as rig:
+        data = rig.origin.put(content(2 * BLOCK))
+        other = rig.origin.put(content(BLOCK), key=OTHER)
+        await rig.get()
+        await rig.get(key=OTHER)
+        bad = rig.entry().file_name or ""
+        await rig.cache.flush()
+        await turns()
+        assert len(tried) == 2
+        await rig.cache.flush()
+        assert tried.count(bad) == 1
+        assert [row["key"] for row in rig.rows()] == [b"other"]
+        assert list(rig.stored_files()) == [rig.entry(OTHER).file_name]
+        assert await rig.get() == data
+        assert await rig.get(key=OTHER) == other
+        await rig.audit()
+
+
+@pytest.mark.parametrize("is_durable", [False, True])
+@pytest.mark.parametrize("is_clean", [False, True])
+@pytest.mark.parametrize("has_rebooted", [False, True])
+async def test_what_a_run_trusts_of_the_last_one(
+    tmp_path: Path, *, is_durable: bool, is_clean: bool, has_rebooted: bool
+) -> None:
+    """Blocks are checked first after an unclean stop and after a reboot. After a reboot that may have lost the last
+    changes to the index, a purge among them, an entry is asked for again before it answers, and fails with the origin
+    (I5, I14, I15).
+    """
+    async with Rig(tmp_path, is_durable=is_durable, boot=1) as rig:
+        data = rig.origin.put(content(2 * BLOCK))
+        await rig.get()
+        await rig.cache.flush()
+        if not is_clean:
+            rig.abandon()
+    loses_changes = has_rebooted and not is_clean and not is_durable
+    rig.wall.advance(10)
+    async with Rig(
+        tmp_path, origin=rig.origin, is_durable=is_durable, boot=2 if has_rebooted else 1, clock=rig.wall
+    ) as again:
+        assert bool(again.entry().unverified) == (has_rebooted or not is_clean)
+        again.origin.errors.append(OriginUnavailable("down"))
+        if loses_changes:
+            with pytest.raises(OriginUnavailable):
+                await again.get()
+        else:
+            again.origin.errors.clear()
+        calls = again.origin.gets
+        with await again.reader() as reader:
+            assert reader.status.fwd is (Forward.STALE if loses_changes else None)
+            assert await again.read(reader) == data
+        assert again.origin.gets - calls == loses_changes
+        assert await again.get() == data
+        assert again.origin.gets - calls == loses_changes
+        await again.audit()
