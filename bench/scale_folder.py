@@ -80,7 +80,7 @@ def make(folder: Path, origin: str, groups: Groups, orphans: int) -> float:
     """Fills `folder`, with `orphans` files that no row names; returns the time in it that is now."""
     now = time.time()
     folder.mkdir(parents=True)
-    index = Index(folder / "index.db", origin)
+    index = Index(folder / "index.db", origin, block_size=BLOCK)
     index.open()
     index.abandon()
     with closing(sqlite3.connect(folder / "index.db", isolation_level=None)) as database:

@@ -133,7 +133,7 @@ async def opened(
     """Closed cleanly after the block."""
     store = Store(folder, time.monotonic)
     store.open()
-    index = Index(folder / "index.db", settings.origin.endpoint_url or "")
+    index = Index(folder / "index.db", settings.origin.endpoint_url or "", block_size=settings.cache.block_size)
     index.open()
     budget = Budget(1 << 50, overhead=await store.space_of(index.files))
     policy = Runtime(settings)._policy  # noqa: SLF001 - the one that serves, rules and all

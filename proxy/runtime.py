@@ -165,6 +165,7 @@ class Runtime:
         index = Index(
             store.root / "index.db",
             origin=origin.endpoint_url or f"aws:{origin.region}",
+            block_size=config.block_size,
             is_durable=is_durable,
             boot=boot_id(),
             started_at=self._clock(),

@@ -25,7 +25,7 @@ from proxy.keys import ObjectKey
 
 T = TypeVar("T")
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 READER_CACHE = 8192  # KiB: with a million entries the inner nodes of the trees that a lookup walks take 7 MiB
 PAGE_BLOCKS = 256  # blocks in one row of `pages`: a fill rewrites only the rows it touches
 
@@ -60,7 +60,7 @@ CREATE TRIGGER entry_removed AFTER DELETE ON entries BEGIN
     UPDATE state SET value = value - 1 WHERE name = 'entries';
     DELETE FROM pages WHERE entry = OLD.id;
 END;
-INSERT INTO state VALUES ('bytes', 0), ('entries', 0), ('clean', 1), ('epoch', 0);
+INSERT INTO state VALUES ('bytes', 0), ('entries', 0), ('clean', 1), ('epoch', 0), ('durable', 0), ('trusted_from', 0);
 """
 
 _COLUMNS = "id, bucket, key, file, etag, size, metadata, stored_at, validated_at, accessed_at, bytes, epoch"
@@ -129,10 +129,18 @@ class Index:
     """
 
     def __init__(
-        self, path: Path, origin: str, *, is_durable: bool = False, boot: int = 0, started_at: float = 0.0
+        self,
+        path: Path,
+        origin: str,
+        *,
+        block_size: int,
+        is_durable: bool = False,
+        boot: int = 0,
+        started_at: float = 0.0,
     ) -> None:
         self._path = path
         self._origin = origin
+        self._block_size = block_size
         self._is_durable = is_durable
         self._boot = boot
         self._started_at = started_at
@@ -146,7 +154,10 @@ class Index:
         self.identity: tuple[int, int] | None = None  # of the file: device and inode
 
     def open(self) -> None:
-        """Open or make the database. One that is damaged is set aside and a new one begun. Raises StoreError."""
+        """Open or make the database. One that is damaged, or has another form or block size, gives way to a new one.
+
+        Raises StoreError.
+        """
         try:
             if self._damage_note.exists():
                 self._set_aside("a read of the old one failed in the last run")
@@ -155,7 +166,7 @@ class Index:
             except sqlite3.DatabaseError as error:
                 if isinstance(error, sqlite3.OperationalError) and not _is_damage(error):
                     raise
-                self._set_aside(f"the old one is damaged: {error}")
+                self._set_aside(f"the old one is of no use: {error}")
                 self._connect()
         except (sqlite3.Error, OSError) as error:
             raise StoreError(f"cannot open the cache index {self._path}: {error}") from error
@@ -171,7 +182,14 @@ class Index:
         if found not in (0, SCHEMA_VERSION):
             raise sqlite3.DatabaseError(f"schema {found}, this version knows {SCHEMA_VERSION}")
         if found == 0:
-            writer.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+            facts = f"('boot', {self._boot}), ('block_size', {self._block_size})"
+            writer.executescript(
+                f"BEGIN; {_SCHEMA} INSERT INTO state VALUES {facts};"  # noqa: S608 - two numbers
+                f" PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
+            )
+        if (size := self._state("block_size")) != self._block_size:
+            # Which bytes a bit speaks of depends on it.
+            raise sqlite3.DatabaseError(f"its blocks have {size} bytes, now they are to have {self._block_size}")
         self._begin_run()
         highest = writer.execute("SELECT max(id) FROM entries").fetchone()[0] or 0
         self._next_id = max(self._next_id, highest + 1)
@@ -186,8 +204,6 @@ class Index:
         """Sets what the last run has left to know, and notes this one, which has not ended well yet."""
         writer = self._writer
         assert writer is not None
-        known = {"boot": self._boot, "durable": 0, "trusted_from": 0}  # of a first run, or one of an older version
-        writer.executemany("INSERT OR IGNORE INTO state VALUES (?, ?)", known.items())
         was_stopped = bool(self._state("clean"))
         is_same_boot = self._state("boot") == self._boot
         self.was_clean = was_stopped and is_same_boot

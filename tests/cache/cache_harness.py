@@ -270,7 +270,10 @@ class Rig:
         self.monotonic = FakeClock(50.0)
         self.store = WatchedStore(root, self.monotonic)
         self.store.open()
-        self.index = Index(root / "index.db", origin="fake", is_durable=is_durable, boot=boot, started_at=self.wall())
+        self.index = Index(
+            root / "index.db", origin="fake", block_size=BLOCK, is_durable=is_durable, boot=boot,
+            started_at=self.wall(),
+        )  # fmt: skip
         self.index.open()
         if not has_threads:
             self.store._threads = Turns(self.chance)  # type: ignore[assignment]

@@ -34,7 +34,7 @@ class World:
         self.open()
 
     def open(self) -> None:
-        self.index = Index(self.folder / "index.db", "one")
+        self.index = Index(self.folder / "index.db", "one", block_size=BLOCK)
         self.index.open()
         self.budget = Budget(1 << 40)
         self.entries = Entries(self.index, self.budget, steady(), block_size=BLOCK, hot_limit=self.hot_limit)

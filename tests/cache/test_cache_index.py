@@ -19,10 +19,11 @@ from proxy.http.metadata import Metadata
 from proxy.keys import ObjectKey
 
 KEY = ObjectKey("bucket", "a/b.mp4")
+BLOCK = 65536
 
 
-def opened(folder: Path, origin: str = "one") -> Index:
-    index = Index(folder / "index.db", origin)
+def opened(folder: Path, origin: str = "one", block_size: int = BLOCK) -> Index:
+    index = Index(folder / "index.db", origin, block_size=block_size)
     index.open()
     return index
 
@@ -237,7 +238,7 @@ async def test_a_damaged_index_is_begun_anew(tmp_path: Path, damage: object, cap
     assert callable(damage)
     damage(tmp_path / "index.db")
     index = opened(tmp_path)
-    assert "damaged" in caplog.text
+    assert "of no use" in caplog.text
     assert index.load(KEY) is None
     assert index.totals() == (0, 0)
     await index.flush(Changes((row(1),)))
@@ -255,7 +256,7 @@ async def test_damage_that_shows_later_does_not_outlast_the_next_start(tmp_path:
     whole = path.read_bytes()
     path.write_bytes(whole[: 10 * 4096] + b"\xa5" * (20 * 4096) + whole[30 * 4096 :])
     for _ in range(2):
-        index = Index(path, "one")
+        index = Index(path, "one", block_size=BLOCK)
         index.open()
         try:
             for entry in rows:
@@ -275,7 +276,7 @@ def test_an_unusable_path_is_a_store_error(tmp_path: Path) -> None:
     """A folder where the database should be is told as StoreError, with the path."""
     (tmp_path / "index.db").mkdir()
     with pytest.raises(StoreError, match=r"index\.db"):
-        Index(tmp_path / "index.db", "one").open()
+        Index(tmp_path / "index.db", "one", block_size=BLOCK).open()
 
 
 async def test_a_failed_flush_writes_nothing(tmp_path: Path) -> None:
@@ -286,4 +287,18 @@ async def test_a_failed_flush_writes_nothing(tmp_path: Path) -> None:
     assert index.totals() == (0, 0)
     await index.flush(Changes((row(1),)))
     assert index.totals() == (4096, 1)
+    index.abandon()
+
+
+async def test_other_blocks_begin_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A bit speaks of other bytes once `cache.block_size` is another: the old index is not believed then (I2)."""
+    index = opened(tmp_path)
+    await index.close(Changes((row(1),), sums=((1, 0, 5),)))
+    index = opened(tmp_path, block_size=2 * BLOCK)
+    assert index.load(KEY) is None
+    assert index.totals() == (0, 0)
+    assert f"its blocks have {BLOCK} bytes" in caplog.text
+    await index.close(Changes((row(2),)))
+    index = opened(tmp_path, block_size=2 * BLOCK)
+    assert index.load(KEY) == row(2)
     index.abandon()

@@ -219,6 +219,24 @@ async def test_schema_of_another_version(start: StartProxy, s3: S3, monkeypatch:
     assert (await proxy.get("/x")).body == b"data"
 
 
+@pytest.mark.parametrize("block_size", [2 * BLOCK, 4 * BLOCK])
+async def test_other_block_size(start: StartProxy, s3: S3, block_size: int) -> None:
+    """A range that is cached in blocks of one size does not make holes of others with the next (I2)."""
+    body = pattern(16 * BLOCK)
+    s3.put("x", body)
+    proxy = await start()
+    await proxy.get("/x", Range=f"bytes=0-{2 * BLOCK - 1}")
+    await proxy.settled()
+    await proxy.stop()
+    proxy = await start(cache={"block_size": block_size}, origin={"part_size": 4 * BLOCK})
+    for _ in range(2):
+        answer = await proxy.get("/x")
+        assert answer.is_complete
+        assert answer.body == body
+        await proxy.settled()
+    await proxy.stop()
+
+
 @asynccontextmanager
 async def serving(config: Path) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
     """A real `bucketfront serve` and its address."""
