@@ -26,6 +26,7 @@ from proxy.cache.evictor import Evictor
 from proxy.cache.flights import Supply, Traffic
 from proxy.cache.index import Index
 from proxy.cache.memory import Memory
+from proxy.cache.scrubber import Scrubber
 from proxy.cache.store import Store
 from proxy.config import FreshnessSettings, OriginSettings, Settings, StaticCredentials
 from proxy.http import freshness
@@ -72,6 +73,7 @@ class Runtime:
         self.embedded: EmbeddedS3 | None = None
         self.cache: Cache
         self.evictor: Evictor
+        self.scrubber: Scrubber
         self.origin: S3Origin
         self.observer: Observer
         self.fast_path: FastPath | None = None
@@ -217,6 +219,9 @@ class Runtime:
         )
         self.evictor.start()
         self._stack.push_async_callback(self.evictor.stop)
+        self.scrubber = Scrubber(cache=self.cache, index=index, clock=time.monotonic)
+        self.scrubber.start()
+        self._stack.push_async_callback(self.scrubber.stop)
 
     async def _start_admin(self, registry: CollectorRegistry) -> None:
         settings = self.settings.admin

@@ -62,6 +62,13 @@ def present_spans(present: int, size: int, block_size: int) -> list[Span]:
     return [span_of(run, size, block_size) for run in missing(~present, everything)]
 
 
+def members(blocks: int) -> Iterator[int]:
+    """The blocks in the set, in order."""
+    while blocks:
+        yield _lowest(blocks)
+        blocks &= blocks - 1
+
+
 def allocated(blocks: int, size: int, block_size: int) -> int:
     """Bytes that this set of blocks takes on the disk."""
     count = blocks.bit_count()

@@ -17,7 +17,7 @@ from proxy.cache.entry import ENTRY_BYTES, Entry
 from proxy.cache.fill import Fill
 from proxy.cache.flights import Supply
 from proxy.cache.hit import Hit
-from proxy.cache.index import Changes, Index
+from proxy.cache.index import Changes, Index, Page, Row
 from proxy.cache.lookup import Learned, Lookup, Lookups
 from proxy.cache.memory import SMALL, Memory
 from proxy.cache.origin import Answer, NotModified, Origin
@@ -89,6 +89,7 @@ class Cache:
         self._opening: dict[int, asyncio.Task[None]] = {}
         self._purges: set[asyncio.Task[int]] = set()
         self._hits = self._stale_hits = self._misses = self._revalidations = self._passthroughs = 0
+        self._scrubbed_blocks = 0
 
     def supply_with(self, supply: Supply) -> None:
         """What fills work with; it refers back to this cache, so it comes second."""
@@ -565,6 +566,33 @@ class Cache:
                 self._disposal.unpin(entry)
         return changes.without(failed)
 
+    async def scrub(self, row: Row, page: Page) -> int:
+        """Read the blocks that a row of the index claims; those that went bad are given up, and so is an entry whose
+        file is gone. Returns the bytes read. Raises StoreError.
+        """
+        block_size, claims = self.supply.block_size, tuple(page.claims())
+        damage = await self._store.audit(row.file, row.metadata.size, claims, block_size)
+        entry = self._entries.get(row.key) if damage != 0 else None
+        if entry is not None and entry.id == row.id:
+            log.warning("%s: %s", row.key, "its file is gone" if damage is None else "blocks went bad on the disk")
+            if damage is None:
+                self._disposal.drop(entry)
+            else:
+                await self._verify(entry, damage)
+        self._scrubbed_blocks += len(claims)
+        return len(claims) * block_size
+
+    async def _verify(self, entry: Entry, suspects: int) -> None:
+        self._entries.pin(entry)
+        try:
+            self._entries.doubt(entry, suspects)
+            await self._open(entry, wants_body=True)
+            for block in blocks.members(suspects & entry.unverified):
+                if entry.file is not None:
+                    await self._fill_of(entry).verify(block)
+        finally:
+            self._disposal.unpin(entry)
+
     async def recover(self) -> bool:
         """Begin anew where the folder, or the index in it, was deleted under this process. True: it had to; files that
         nobody knows of may be left. Raises StoreError.
@@ -614,6 +642,7 @@ class Cache:
             passthroughs=self._passthroughs,
             evicted=self._entries.evicted,
             corrupt_blocks=self._entries.corrupt_blocks,
+            scrubbed_blocks=self._scrubbed_blocks,
             disk_failures=self._store.failures,
             disk_is_usable=self._store.is_usable,
             absences=len(self._absences),

@@ -213,6 +213,11 @@ class Entries:
         self._budget.give_back(count)
         self._mark_dirty(entry)
 
+    def doubt(self, entry: Entry, suspects: int) -> None:
+        """These blocks, of those that are present, are to be verified before a byte of them is sent."""
+        entry.revoke()
+        entry.unverified |= suspects & entry.present
+
     def verified(self, entry: Entry, block: int) -> None:
         entry.unverified &= ~(1 << block)
         if not entry.unverified:

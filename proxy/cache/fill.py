@@ -169,7 +169,7 @@ class Fill:
     async def _wait(self, demand: Demand, wait: Wait) -> None:
         block = demand.offset // self._supply.block_size
         if self._entry.unverified >> block & 1:
-            await self._verify(block)
+            await self.verify(block)
             return
         if self._changed is not None:
             raise self._changed
@@ -363,7 +363,7 @@ class Fill:
 
     # --- verifying -----------------------------------------------------------------------------------------
 
-    async def _verify(self, block: int) -> None:
+    async def verify(self, block: int) -> None:
         """Compare a block from before an unclean stop with its checksum, before a byte of it is sent (I15)."""
         task = self._verifying.get(block)
         if task is None:

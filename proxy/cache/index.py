@@ -96,6 +96,21 @@ class Outline:
 
 
 @dataclass(frozen=True, slots=True)
+class Page:
+    """What is claimed of an entry's blocks from number * PAGE_BLOCKS on, PAGE_BLOCKS of them: bits and CRC-32s."""
+
+    number: int
+    present: int
+    sums: bytes
+
+    def claims(self) -> Iterator[tuple[int, int]]:
+        """Each present block of the entry and its CRC-32."""
+        for place in range(PAGE_BLOCKS):
+            if self.present >> place & 1:
+                yield self.number * PAGE_BLOCKS + place, _checksum_at(self.sums, place)
+
+
+@dataclass(frozen=True, slots=True)
 class Changes:
     """What one flush writes, in one transaction. `sums` are (entry, block) -> CRC-32 of newly present blocks."""
 
@@ -321,8 +336,19 @@ class Index:
         """The CRC-32 recorded for a present block."""
         page, place = divmod(block, PAGE_BLOCKS)
         found = self._read("SELECT sums FROM pages WHERE entry = ? AND page = ?", (entry, page))
-        sums = found[0][0] if found else b""
-        return int.from_bytes(sums[4 * place : 4 * place + 4], "little")
+        return _checksum_at(found[0][0] if found else b"", place)
+
+    def rows_after(self, last: int, limit: int) -> list[Row]:
+        """Entries in the order of their ids, from the one that follows `last` on; without their blocks."""
+        found = self._read(
+            f"SELECT {_COLUMNS} FROM entries WHERE id > ? AND origin = ? ORDER BY id LIMIT ?",  # noqa: S608 - constants
+            (last, self._origin, limit),
+        )
+        return [self._row(values) for values in found]
+
+    def pages_of(self, entry: int) -> list[Page]:
+        found = self._read("SELECT page, present, sums FROM pages WHERE entry = ? ORDER BY page", (entry,))
+        return [Page(number, int.from_bytes(present, "little"), sums) for number, present, sums in found]
 
     def files_of_shard(self, shard: str) -> set[str]:
         return {row[0] for row in self._read("SELECT file FROM entries WHERE substr(file, -2) = ?", (shard,))}
@@ -399,6 +425,10 @@ class Index:
             Metadata(etag, size, details["last_modified"], headers, details["age"], details.get("version")),
             stored, validated, accessed, charged, epoch, present,
         )  # fmt: skip
+
+
+def _checksum_at(sums: bytes, place: int) -> int:
+    return int.from_bytes(sums[4 * place : 4 * place + 4], "little")
 
 
 def key_octets(key: ObjectKey) -> bytes:

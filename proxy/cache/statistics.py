@@ -23,7 +23,8 @@ class Statistics:
     endings: tuple[tuple[str, int], ...]  # flights by how they ended
     passthroughs: int  # stretches that went on uncached
     evicted: int  # entries removed for space or idleness
-    corrupt_blocks: int
+    corrupt_blocks: int  # whose bytes on the disk had another checksum: given up and fetched again
+    scrubbed_blocks: int  # read by the scrubber
     disk_failures: int
     disk_is_usable: bool
     absences: int

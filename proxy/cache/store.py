@@ -9,8 +9,9 @@ import ctypes
 import errno
 import logging
 import os
+import threading
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from typing import TypeVar, TypeVarTuple, Unpack
 
 from ulid import ULID
 
-from proxy.cache import residency
+from proxy.cache import audit, residency
 from proxy.cache.folder import Folder
 from proxy.errors import StoreError
 from proxy.http.ranges import Span
@@ -59,6 +60,8 @@ class Store:
         self._reading = ThreadPoolExecutor(THREADS, "disk-read")
         # The kernel lets one thread at a time write a file; a second one spins, and is in the event loop's way.
         self._writing = [ThreadPoolExecutor(1, "disk-write") for _ in range(WRITERS)]
+        # For what nobody waits for: it gets what the others leave of a core.
+        self._scrubbing = ThreadPoolExecutor(1, "disk-scrub", initializer=_yield_to_others)
         self._failed_at: float | None = None
         self.failures = 0  # calls to the disk that failed
 
@@ -77,7 +80,7 @@ class Store:
             ) from error
 
     def close(self) -> None:
-        for threads in (self._threads, self._reading, *self._writing):
+        for threads in (self._threads, self._reading, self._scrubbing, *self._writing):
             threads.shutdown(wait=True)
         self.folder.close()
 
@@ -161,6 +164,12 @@ class Store:
         """CRC-32 of these bytes of the file, None if it is shorter."""
         return await self._run(_checksum, file.fd, span)
 
+    async def audit(self, name: str, size: int, claims: Sequence[tuple[int, int]], block_size: int) -> int | None:
+        """Which of the blocks claimed to have a CRC-32 have another, as a set of blocks; None where the file is gone,
+        or has another size.
+        """
+        return await self._run(audit.damaged, self.folder, name, size, claims, block_size, threads=self._scrubbing)
+
     async def punch(self, file: StoredFile, span: Span) -> None:
         """Give the space of these bytes back to the disk."""
         await self._run(_punch, file.fd, span)
@@ -223,6 +232,10 @@ class Store:
         if self.is_usable:
             log.warning("the cache folder failed, going on uncached: %s", why)
         self._failed_at = self._clock()
+
+
+def _yield_to_others() -> None:
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
 
 
 def _dispose(work: "asyncio.Future[T]") -> None:

@@ -1,0 +1,63 @@
+"""Reads what the cache has stored, round after round, and has what went bad on the disk fetched again (I15)."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from proxy.cache.cache import Cache
+from proxy.cache.index import Index
+from proxy.errors import StoreError
+
+RATE = 8 << 20  # bytes a second: 10 GiB in 22 minutes, 1 TiB in a day and a half
+PERIOD = 3600.0  # seconds from one round's begin to the next one's, at the least
+PAGE = 64  # rows of the index read at a time
+
+log = logging.getLogger("bucketfront.scrubber")
+
+
+class Scrubber:
+    """A block is read once in PERIOD, or in the time that all of them take at RATE, whichever is longer.
+
+    `clock` is monotonic, in seconds, and so is what `sleep` takes.
+    """
+
+    def __init__(
+        self,
+        *,
+        cache: Cache,
+        index: Index,
+        clock: Callable[[], float],
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._cache = cache
+        self._index = index
+        self._clock = clock
+        self._sleep = sleep
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._run(), name="scrubber")
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        while True:
+            began = self._clock()
+            try:
+                await self.round()
+            except StoreError as error:
+                log.warning("the round is given up: %s", error)
+            await self._sleep(max(PERIOD / 60, PERIOD - (self._clock() - began)))
+
+    async def round(self) -> None:
+        """All entries that the index has. Raises StoreError where the disk or the index fails."""
+        last = 0
+        while rows := self._index.rows_after(last, PAGE):
+            for row in rows:
+                for page in self._index.pages_of(row.id):
+                    count = await self._cache.scrub(row, page)
+                    await self._sleep(count / RATE)
+            last = rows[-1].id

@@ -1,0 +1,117 @@
+"""What went bad on the disk while nobody looked is found by the scrubber, and fetched again."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from cache_harness import BLOCK, KEY, Rig, content, turns
+
+from proxy.cache.scrubber import RATE, Scrubber
+from proxy.keys import ObjectKey
+
+OTHER = ObjectKey("bucket", "other")
+SIZE = 5 * BLOCK + 7
+
+
+def scrubber(rig: Rig, slept: list[float] | None = None) -> Scrubber:
+    async def sleep(seconds: float) -> None:
+        if slept is not None:
+            slept.append(seconds)
+
+    return Scrubber(cache=rig.cache, index=rig.index, clock=rig.monotonic, sleep=sleep)
+
+
+def flip(path: Path, at: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+
+
+def swap(path: Path, other: Path) -> None:
+    first, second = path.read_bytes(), other.read_bytes()
+    path.write_bytes(second)
+    other.write_bytes(first)
+
+
+@pytest.mark.parametrize("is_hot", [False, True])
+@pytest.mark.parametrize(
+    ("harm", "corrupt"),
+    [
+        (lambda path, _: flip(path, 2 * BLOCK + 5), 1),
+        (lambda path, _: path.write_bytes(path.read_bytes()[:BLOCK] + bytes(SIZE - BLOCK)), 5),
+        (swap, 12),
+        (lambda path, _: os.truncate(path, SIZE - 1), 0),
+        (lambda path, _: os.unlink(path), 0),  # noqa: PTH108 - one expression
+    ],
+    ids=["bit rot", "hole", "swapped", "truncated", "gone"],
+)
+async def test_damage_after_a_clean_start(
+    tmp_path: Path, is_hot: bool, harm: Callable[[Path, Path], None], corrupt: int
+) -> None:
+    """One round finds each block that changed under a clean cache: it is counted, given up, fetched again with the next
+    request; the others stay (I15).
+    """
+    async with Rig(tmp_path) as rig:
+        data = rig.origin.put(content(SIZE))
+        other = rig.origin.put(content(SIZE, seed=1), key=OTHER)
+        for key in (KEY, OTHER):
+            await rig.get(key=key)
+        await rig.cache.flush()
+        names = [rig.entry(key).file_name for key in (KEY, OTHER)]
+    async with Rig(tmp_path, origin=rig.origin) as again:
+        if is_hot:
+            for key in (KEY, OTHER):
+                await again.get(key=key)
+        files = again.stored_files()
+        harm(files[names[0] or ""], files[names[1] or ""])
+        await scrubber(again).round()
+        await turns()
+        assert again.entries.corrupt_blocks == corrupt
+        calls = len(again.origin.reads)
+        assert await again.get() == data
+        assert await again.get(key=OTHER) == other
+        fetched = sum(stop - start for start, stop in again.origin.reads[calls:])
+        assert fetched == {0: SIZE, 1: BLOCK, 5: SIZE - BLOCK, 12: 2 * SIZE}[corrupt]
+        await scrubber(again).round()
+        assert again.entries.corrupt_blocks == corrupt
+        await again.audit()
+
+
+async def test_a_sound_cache_is_left_alone(tmp_path: Path) -> None:
+    """A round over sound files reads each present block once, at no more than RATE, and changes nothing (I15)."""
+    async with Rig(tmp_path) as rig:
+        data = rig.origin.put(content(300 * BLOCK))
+        other = rig.origin.put(content(SIZE), key=OTHER)
+        await rig.get()
+        await rig.get(2 * BLOCK, 3 * BLOCK, key=OTHER)
+        await rig.cache.flush()
+        present = sum(rig.entry(key).present.bit_count() for key in (KEY, OTHER))
+        slept: list[float] = []
+        await scrubber(rig, slept).round()
+        assert rig.cache.statistics().scrubbed_blocks == present
+        assert sum(slept) == pytest.approx(present * BLOCK / RATE)
+        assert rig.entries.corrupt_blocks == 0
+        calls = rig.origin.gets
+        assert await rig.get() == data
+        assert await rig.get(2 * BLOCK, 3 * BLOCK, key=OTHER) == other[2 * BLOCK : 3 * BLOCK]
+        assert rig.origin.gets == calls
+        await rig.audit()
+
+
+async def test_a_hit_lent_out_is_taken_back(tmp_path: Path) -> None:
+    """An object that answers without being asked for does so no more once one of its blocks is found bad (I15)."""
+    async with Rig(tmp_path) as rig:
+        data = rig.origin.put(content(BLOCK))
+        await rig.get()
+        await rig.cache.flush()
+        hit = rig.cache.hit(KEY)
+        assert hit is not None
+        (path,) = rig.stored_files().values()
+        flip(path, 5)
+        await scrubber(rig).round()
+        assert not hit.is_valid
+        assert rig.cache.hit(KEY) is None
+        assert await rig.get() == data
+        assert rig.cache.hit(KEY) is not None
+        await rig.audit()
