@@ -20,6 +20,7 @@ from proxy.cache.entries import Entries
 from proxy.cache.evictor import Evictor
 from proxy.cache.flights import Supply, Traffic
 from proxy.cache.index import Index
+from proxy.cache.integrity import Integrity
 from proxy.cache.memory import Memory
 from proxy.cache.origin import Answer, NotModified
 from proxy.cache.store import Store
@@ -141,14 +142,16 @@ async def opened(
     entries.open()
     disposal = Disposal(entries, store)
     origin = NoOrigin()
+    integrity = Integrity()
     cache = Cache(
         origin=origin, store=store, index=index, entries=entries, disposal=disposal,
-        absences=Absences(lambda _: 10.0), memory=Memory(64 << 20), clock=lambda: now,
+        absences=Absences(lambda _: 10.0), memory=Memory(64 << 20), integrity=integrity, clock=lambda: now,
     )  # fmt: skip
     cache.supply_with(
         Supply(
             origin=origin, store=store, entries=entries, traffic=Traffic(read_ahead_limit=8), reserve=cache.reserve,
-            release=disposal.release, changed=disposal.drop, clock=time.monotonic, block_size=scale_folder.BLOCK,
+            release=disposal.release, changed=disposal.drop, completed=cache.compare, integrity=integrity,
+            clock=time.monotonic, block_size=scale_folder.BLOCK,
             part_size=PART, parallel_parts=8, after_disconnect="auto", patience=60.0,
         )
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -143,6 +144,39 @@ def stats(config: Path, *, as_json: bool) -> None:
         **{f"flights {ending}": count for ending, count in endings.items()},
     }.items():
         click.echo(f"{name.replace('_', ' '):<20} {value}")
+
+
+@main.command()
+@click.option("--repair", is_flag=True, help="Put right what is found; the proxy must not run meanwhile.")
+@_config
+@_json
+def verify(config: Path, *, repair: bool, as_json: bool) -> None:
+    """Hold the cache's index against its files, all blocks of them. Exit status 1: something is wrong, and still is."""
+    from proxy.cache.verification import verify as run
+    from proxy.errors import StoreError
+
+    settings = _load(config).cache
+    try:
+        with click.progressbar(length=1, label="reading", file=sys.stderr) as bar:
+
+            def progress(done: int, count: int) -> None:
+                bar.length = max(1, count, done)
+                bar.update(done - bar.pos)
+
+            report = run(settings.dir, settings.block_size, repair=repair, progress=progress)
+    except StoreError as error:
+        _fail(str(error))
+    if as_json:
+        click.echo(json.dumps(asdict(report)))
+    else:
+        for finding in report.findings:
+            blocks = f": blocks {', '.join(map(str, finding.blocks))}" if finding.blocks else ""
+            click.echo(f"{finding.damage:<8} {finding.where}{blocks}")
+        state = "repaired" if report.is_repaired else "found" if report.findings else "nothing found"
+        count = f"{len(report.findings)} " if report.findings else ""
+        click.echo(f"{report.entries} entries, {report.blocks} blocks read: {count}{state}")
+    if report.findings and not report.is_repaired:
+        sys.exit(FAILED)
 
 
 def _load(path: Path) -> "Settings":

@@ -33,6 +33,10 @@ class ObjectChanged(OriginError):
     """The version asked for is no longer the current one (S3's 412, or an answer with another ETag)."""
 
 
+class ContentMismatch(ObjectChanged):
+    """The origin's bytes are not those that its own checksum of the version speaks of."""
+
+
 class RangeUnsatisfiable(OriginError):
     """S3 answered 416: no byte of the object lies in the range asked for."""
 

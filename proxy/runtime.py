@@ -25,6 +25,7 @@ from proxy.cache.entries import Entries
 from proxy.cache.evictor import Evictor
 from proxy.cache.flights import Supply, Traffic
 from proxy.cache.index import Index
+from proxy.cache.integrity import Integrity
 from proxy.cache.memory import Memory
 from proxy.cache.scrubber import Scrubber
 from proxy.cache.store import Store
@@ -178,6 +179,7 @@ class Runtime:
         entries = Entries(index, budget, self._policy, block_size=config.block_size, hot_limit=_hot_limit())
         entries.open()
         disposal = Disposal(entries, store)
+        integrity = Integrity()
         self.cache = Cache(
             origin=self.origin,
             store=store,
@@ -186,6 +188,7 @@ class Runtime:
             disposal=disposal,
             absences=Absences(self._negative_ttl),
             memory=Memory(config.memory),
+            integrity=integrity,
             clock=self._clock,
             is_durable=is_durable,
         )
@@ -198,6 +201,8 @@ class Runtime:
                 reserve=self.cache.reserve,
                 release=disposal.release,
                 changed=disposal.drop,
+                completed=self.cache.compare,
+                integrity=integrity,
                 clock=time.monotonic,
                 block_size=config.block_size,
                 part_size=origin.part_size,

@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from proxy import __version__
+from proxy.cache.index import Index
 from proxy.cli import main
 
 ROOT = Path(__file__).parent.parent
@@ -273,3 +274,34 @@ def test_check_finds_faults(
     assert what in failed
     assert cure in failed
     assert sum(line.startswith("ok") for line in result.output.splitlines()) == 2
+
+
+def test_verify(run: Run, served: Served, tmp_path: Path) -> None:
+    """`verify` looks at a cache in use and finds it sound, status 0; it repairs none that is in use, status 1."""
+    result = run("verify", "--json", "-c", served.config)
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["findings"] == []
+    assert "nothing found" in run("verify", "-c", served.config).stdout
+    refused = run("verify", "--repair", "-c", served.config)
+    assert refused.exit_code == 1
+    assert "in use by another bucketfront" in refused.output
+    missing = run("verify", "-c", check_config(served, tmp_path))
+    assert missing.exit_code == 1
+    assert f"there is no cache in {tmp_path / 'cache'}" in missing.output
+
+
+def test_verify_repairs(run: Run, served: Served, tmp_path: Path) -> None:
+    """What is wrong is told with its place, status 1, until it was put right, status 0."""
+    config = check_config(served, tmp_path)
+    index = Index(tmp_path / "cache" / "index.db", "any", block_size=256 << 10)
+    shard = tmp_path / "cache" / "objects" / "00"
+    shard.mkdir(parents=True)
+    index.open()
+    index.abandon()
+    (shard / ("0" * 26)).write_text("nobody's")
+    for arguments, status, word in (((), 1, "found"), (("--repair",), 0, "repaired"), ((), 0, "nothing found")):
+        result = run("verify", *arguments, "-c", config)
+        assert result.exit_code == status
+        assert word in result.stdout
+        assert (f"objects/00/{'0' * 26}" in result.stdout) == (word != "nothing found")
+    assert list(shard.iterdir()) == []

@@ -30,6 +30,8 @@ _COUNTERS = {
     "passthroughs": ("passthroughs", "Stretches that went on without the cache."),
     "evicted": ("evicted", "Entries removed for space or idleness."),
     "corrupt_blocks": ("corrupt_blocks", "Blocks whose checksum did not fit."),
+    "corrupt_objects": ("corrupt_objects", "Objects that were not what S3's own checksum told."),
+    "compared_objects": ("compared_objects", "Objects compared with S3's own checksum."),
     "scrubbed_blocks": ("scrubbed_blocks", "Blocks read by the scrubber."),
     "disk_failures": ("disk_failures", "Calls to the cache folder that failed."),
 }

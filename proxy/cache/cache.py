@@ -18,6 +18,7 @@ from proxy.cache.fill import Fill
 from proxy.cache.flights import Supply
 from proxy.cache.hit import Hit
 from proxy.cache.index import Changes, Index, Page, Row
+from proxy.cache.integrity import Integrity, is_worth_asking
 from proxy.cache.lookup import Learned, Lookup, Lookups
 from proxy.cache.memory import SMALL, Memory
 from proxy.cache.origin import Answer, NotModified, Origin
@@ -27,8 +28,10 @@ from proxy.cache.statistics import Statistics
 from proxy.cache.store import Store
 from proxy.errors import (
     AccessDenied,
+    ContentMismatch,
     NotCached,
     ObjectNotFound,
+    OriginError,
     OriginResting,
     OriginUnavailable,
     RangeUnsatisfiable,
@@ -70,6 +73,7 @@ class Cache:
         disposal: Disposal,
         absences: Absences,
         memory: Memory,
+        integrity: Integrity,
         clock: Callable[[], float],
         is_durable: bool = False,
     ) -> None:
@@ -86,6 +90,8 @@ class Cache:
         self._disposal = disposal
         self._lookups = Lookups(entries.pin, disposal.unpin)
         self._lender = Lender(self._fill_of, self._stream, self._give_back, store)
+        self._integrity = integrity
+        self._comparing: set[asyncio.Task[None]] = set()
         self._opening: dict[int, asyncio.Task[None]] = {}
         self._purges: set[asyncio.Task[int]] = set()
         self._hits = self._stale_hits = self._misses = self._revalidations = self._passthroughs = 0
@@ -432,6 +438,31 @@ class Cache:
         finally:
             self._disposal.unpin(entry)
 
+    def compare(self, entry: Entry) -> None:
+        """Whether a complete object is what S3 says it is, in the background: what is not goes."""
+        self._entries.pin(entry)
+        task = asyncio.create_task(self._compare(entry), name=f"comparing {entry.key}")
+        self._comparing.add(task)
+        task.add_done_callback(self._comparing.discard)
+
+    async def _compare(self, entry: Entry) -> None:
+        try:
+            metadata = entry.metadata
+            if is_worth_asking(metadata):
+                found = await self._origin.head(entry.key)
+                if isinstance(found, Metadata) and found.is_version(metadata):
+                    metadata = found
+            told = self._integrity.told(entry.key, metadata)
+            if told is None or entry.file is None:
+                return
+            digest = await self._store.digest(entry.file, metadata.size, told.algorithm, is_urgent=False)
+            if not self._integrity.fits(entry.key, metadata, told, digest):
+                self._fill_of(entry).give_up(ContentMismatch(f"{entry.key} is not what S3 says it is"))
+        except (OriginError, StoreError) as error:
+            log.info("%s could not be compared: %s", entry.key, error)
+        finally:
+            self._disposal.unpin(entry)
+
     def _give_back(self, entry: Entry) -> None:
         self._entries.touch(entry, self._clock())
         self._disposal.unpin(entry)
@@ -614,7 +645,9 @@ class Cache:
             for task in flights:
                 task.cancel()
             await asyncio.gather(*flights, return_exceptions=True)
-        await asyncio.gather(*self._purges, return_exceptions=True)
+        for task in self._comparing:
+            task.cancel()
+        await asyncio.gather(*self._purges, *self._comparing, return_exceptions=True)
         await self._disposal.finish()
         await self.flush()
         for entry in self._entries.close():
@@ -642,6 +675,8 @@ class Cache:
             passthroughs=self._passthroughs,
             evicted=self._entries.evicted,
             corrupt_blocks=self._entries.corrupt_blocks,
+            corrupt_objects=self._integrity.corrupt_objects,
+            compared_objects=self._integrity.compared,
             scrubbed_blocks=self._scrubbed_blocks,
             disk_failures=self._store.failures,
             disk_is_usable=self._store.is_usable,

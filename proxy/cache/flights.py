@@ -7,6 +7,7 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING, Literal
 
 from proxy.cache import blocks
+from proxy.cache.integrity import Integrity
 from proxy.cache.origin import Answer, Origin
 from proxy.cache.ramp import Pace
 from proxy.cache.store import Store
@@ -126,7 +127,8 @@ class Traffic:
 @dataclass(frozen=True, slots=True)
 class Supply:
     """What every fill works with. `reserve` takes bytes for an entry or raises StoreError; `release` is told when
-    a removed entry lost its last user; `changed` that the origin has another version. `clock` is monotonic.
+    a removed entry lost its last user; `changed` that the origin has another version;
+    `completed` that all of an object of several parts is in its file. `clock` is monotonic.
     """
 
     origin: Origin
@@ -136,6 +138,8 @@ class Supply:
     reserve: Callable[[int], Awaitable[None]]
     release: Callable[["Entry"], None]
     changed: Callable[["Entry"], None]
+    completed: Callable[["Entry"], None]
+    integrity: Integrity
     clock: Callable[[], float]
     block_size: int
     part_size: int

@@ -35,6 +35,12 @@ class Folder:
         held = _hold(self.root)
         self._root, self._objects, self._lock = held
 
+    def open_to_read(self) -> None:
+        """One that another process has locked."""
+        self.root = self.root.resolve()
+        self._root = os.open(self.root, _FOLDER)
+        self._objects = os.open("objects", _FOLDER, dir_fd=self._root)
+
     def close(self) -> None:
         for fd in (self._objects, self._lock, self._root):
             if fd >= 0:

@@ -18,6 +18,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from proxy.errors import StoreError
 from proxy.http.metadata import Metadata
@@ -186,6 +187,21 @@ class Index:
         except (sqlite3.Error, OSError) as error:
             raise StoreError(f"cannot open the cache index {self._path}: {error}") from error
 
+    def open_to_read(self) -> None:
+        """Look at the database of a process that may be running. Raises StoreError, also for one that `open` would set
+        aside.
+        """
+        try:
+            self._reader = sqlite3.connect(f"file:{quote(str(self._path))}?mode=ro", isolation_level=None, uri=True)
+            found = self._reader.execute("PRAGMA user_version").fetchone()[0]
+            if found != SCHEMA_VERSION:
+                raise sqlite3.DatabaseError(f"schema {found}, this version knows {SCHEMA_VERSION}")
+            ((size,),) = self._reader.execute("SELECT value FROM state WHERE name = 'block_size'")
+            if size != self._block_size:
+                raise sqlite3.DatabaseError(f"its blocks have {size} bytes, cache.block_size is {self._block_size}")
+        except sqlite3.Error as error:
+            raise StoreError(f"cannot use the cache index {self._path}: {error}") from error
+
     def _connect(self) -> None:
         self._close_connections()
         writer = self._writer = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
@@ -339,12 +355,19 @@ class Index:
         return _checksum_at(found[0][0] if found else b"", place)
 
     def rows_after(self, last: int, limit: int) -> list[Row]:
-        """Entries in the order of their ids, from the one that follows `last` on; without their blocks."""
+        """Entries of all origins by their ids, from the one that follows `last` on; without their blocks."""
         found = self._read(
-            f"SELECT {_COLUMNS} FROM entries WHERE id > ? AND origin = ? ORDER BY id LIMIT ?",  # noqa: S608 - constants
-            (last, self._origin, limit),
+            f"SELECT {_COLUMNS} FROM entries WHERE id > ? ORDER BY id LIMIT ?",  # noqa: S608 - constants
+            (last, limit),
         )
         return [self._row(values) for values in found]
+
+    def row(self, entry: int) -> Row | None:
+        """Without its blocks."""
+        return next((row for row in self.rows_after(entry - 1, 1) if row.id == entry), None)
+
+    def has_file(self, name: str) -> bool:
+        return bool(self._read("SELECT 1 FROM entries WHERE substr(file, -2) = ? AND file = ?", (name[-2:], name)))
 
     def pages_of(self, entry: int) -> list[Page]:
         found = self._read("SELECT page, present, sums FROM pages WHERE entry = ? ORDER BY page", (entry,))
@@ -356,6 +379,15 @@ class Index:
     async def flush(self, changes: Changes) -> None:
         """Write in one transaction, off the loop. Raises StoreError; nothing of it is written then."""
         await self._in_thread(lambda: self._write(changes, clean=False))
+
+    async def count_again(self) -> None:
+        """Set right what the triggers keep. Raises StoreError."""
+
+        def count() -> None:
+            assert self._writer is not None
+            self._writer.execute(_RECOUNT)
+
+        await self._in_thread(count)
 
     async def _in_thread(self, call: Callable[[], T]) -> T:
         try:
@@ -449,6 +481,11 @@ def _key(bucket: str, octets: bytes) -> ObjectKey:
     return ObjectKey(bucket, name.decode(), version.decode() if nul else None)
 
 
+_RECOUNT = """
+UPDATE state SET value = CASE name WHEN 'entries' THEN (SELECT count(*) FROM entries)
+                         ELSE (SELECT coalesce(sum(bytes), 0) FROM entries) END
+WHERE name IN ('entries', 'bytes')
+"""
 _SUPERSEDE = "DELETE FROM entries WHERE origin = ? AND bucket = ? AND key = ? AND id <> ?"
 _UPSERT = """
 INSERT INTO entries (id, origin, bucket, key, file, etag, size, metadata,

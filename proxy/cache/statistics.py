@@ -24,6 +24,8 @@ class Statistics:
     passthroughs: int  # stretches that went on uncached
     evicted: int  # entries removed for space or idleness
     corrupt_blocks: int  # whose bytes on the disk had another checksum: given up and fetched again
+    corrupt_objects: int  # whose bytes were not those that S3's own checksum told: given up
+    compared_objects: int  # with S3's own checksum
     scrubbed_blocks: int  # read by the scrubber
     disk_failures: int
     disk_is_usable: bool

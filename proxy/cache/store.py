@@ -20,7 +20,7 @@ from typing import TypeVar, TypeVarTuple, Unpack
 
 from ulid import ULID
 
-from proxy.cache import audit, residency
+from proxy.cache import audit, digests, residency
 from proxy.cache.folder import Folder
 from proxy.errors import StoreError
 from proxy.http.ranges import Span
@@ -126,7 +126,7 @@ class Store:
             if present is not None:
                 at = 0
                 for span in [*present, Span(size, size)]:
-                    _punch(fd, Span(at, span.start))
+                    punch(fd, Span(at, span.start))
                     at = span.stop
         except OSError:
             os.close(fd)
@@ -164,6 +164,11 @@ class Store:
         """CRC-32 of these bytes of the file, None if it is shorter."""
         return await self._run(_checksum, file.fd, span)
 
+    async def digest(self, file: StoredFile, size: int, algorithm: str, *, is_urgent: bool = True) -> bytes | None:
+        """Of the file's first `size` bytes, see `digests.of_file`. Not urgent: with what others leave of a core."""
+        threads = self._reading if is_urgent else self._scrubbing
+        return await self._run(digests.of_file, file.fd, size, algorithm, threads=threads)
+
     async def audit(self, name: str, size: int, claims: Sequence[tuple[int, int]], block_size: int) -> int | None:
         """Which of the blocks claimed to have a CRC-32 have another, as a set of blocks; None where the file is gone,
         or has another size.
@@ -172,7 +177,7 @@ class Store:
 
     async def punch(self, file: StoredFile, span: Span) -> None:
         """Give the space of these bytes back to the disk."""
-        await self._run(_punch, file.fd, span)
+        await self._run(punch, file.fd, span)
 
     async def sync(self, file: StoredFile) -> None:
         """What was written is on the disk. A file for which this fails must not be tried again: the kernel forgets what
@@ -268,7 +273,7 @@ def _checksum(fd: int, span: Span) -> int | None:
     return zlib.crc32(data) if len(data) == span.length else None
 
 
-def _punch(fd: int, span: Span) -> None:
+def punch(fd: int, span: Span) -> None:
     if span.start >= span.stop:
         return
     mode = ctypes.c_int(_KEEP_SIZE | _PUNCH_HOLE)

@@ -11,6 +11,7 @@ from aiohttp import hdrs, web
 from proxy.errors import (
     AccessDenied,
     BadPath,
+    ContentMismatch,
     DeleteMarker,
     NoSuchMount,
     NoSuchVersion,
@@ -69,6 +70,7 @@ _TABLE: tuple[tuple[type[ProxyError], int, str | None], ...] = (
     (OriginBusy, 503, "all connections to the origin are in use"),
     (OriginTimeout, 504, "the origin did not answer in time"),
     (OriginUnavailable, 502, "the origin is unavailable"),
+    (ContentMismatch, 502, "the origin's bytes are not what its own checksum says"),
     (ObjectChanged, 502, "the object keeps changing at the origin"),
     (WriteRefused, 400, "the origin refused the write"),
     (StoreError, 500, "the cache's disk failed"),

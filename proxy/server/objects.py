@@ -107,6 +107,7 @@ class Objects:
     ) -> web.StreamResponse | None:
         head = wanted.head
         wants_body = head.method == "GET" and not candidate.is_folder
+        changed: ObjectChanged | None = None
         for _ in range(RESTARTS):
             began = asyncio.get_running_loop().time()
             found = await self._cache.lookup(
@@ -127,10 +128,10 @@ class Objects:
                 presentation = representation.presentation(self._rules, route, candidate, wanted.query)
                 try:
                     return await self._answer_from(exchange, wanted, reader, presentation)
-                except ObjectChanged:
+                except ObjectChanged as error:
                     # Before the head the request begins again, on the version that is there now.
-                    continue
-        raise ObjectChanged(f"{candidate.key} changed {RESTARTS} times during one request")
+                    changed = error
+        raise changed or ObjectChanged(f"{candidate.key} was not to be had")
 
     async def _answer_from(
         self, exchange: Exchange, wanted: _Wanted, reader: Reader, presentation: Presentation

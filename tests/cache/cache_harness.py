@@ -28,6 +28,7 @@ from proxy.cache.entry import ENTRY_BYTES, Entry
 from proxy.cache.evictor import Evictor
 from proxy.cache.flights import Supply, Traffic
 from proxy.cache.index import Index
+from proxy.cache.integrity import Integrity
 from proxy.cache.memory import Memory
 from proxy.cache.origin import Answer, NotModified
 from proxy.cache.reader import Reader
@@ -283,16 +284,18 @@ class Rig:
         self.entries = Entries(self.index, self.budget, policy or steady(), block_size=BLOCK, hot_limit=hot_limit)
         self.entries.open()
         self.absences = Absences(lambda _: negative_ttl)
+        integrity = Integrity()
         disposal = Disposal(self.entries, self.store)
         self.cache = Cache(
             origin=self.origin, store=self.store, index=self.index, entries=self.entries, disposal=disposal,
-            absences=self.absences, memory=Memory(memory), clock=self.wall, is_durable=is_durable,
+            absences=self.absences, memory=Memory(memory), integrity=integrity, clock=self.wall, is_durable=is_durable,
         )  # fmt: skip
         self.traffic = Traffic(read_ahead_limit=read_ahead_limit)
         self.cache.supply_with(
             Supply(
                 origin=self.origin, store=self.store, entries=self.entries, traffic=self.traffic,
                 reserve=self.cache.reserve, release=disposal.release, changed=disposal.drop,
+                completed=self.cache.compare, integrity=integrity,
                 clock=self.monotonic, block_size=BLOCK, part_size=PART, parallel_parts=parallel_parts,
                 after_disconnect=after_disconnect, patience=patience,
             )

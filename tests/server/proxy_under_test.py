@@ -113,8 +113,8 @@ class Proxy:
         await self.runtime.__aexit__(None, None, None)
 
     async def settled(self) -> None:
-        """Returns once no flight runs."""
-        await until(lambda: not self.figures["flights_running"])
+        """Returns once no flight runs, and what came has been compared with what S3 says of it."""
+        await until(lambda: not self.figures["flights_running"] and not self.runtime.cache._comparing)
 
 
 StartProxy = Callable[..., Awaitable[Proxy]]

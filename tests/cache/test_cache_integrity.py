@@ -1,0 +1,243 @@
+"""What came is compared with what S3 says of it, and what is not that is never kept."""
+
+import asyncio
+import base64
+import hashlib
+import random
+from collections import deque
+from pathlib import Path
+from tempfile import TemporaryFile
+
+import pytest
+from cache_harness import BLOCK, KEY, PART, FakeOrigin, Rig, content, turns
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.cache import digests
+from proxy.cache.digests import Digest
+from proxy.cache.integrity import MAX_REMEMBERED, Integrity
+from proxy.cache.origin import Answer, NotModified
+from proxy.errors import ContentMismatch
+from proxy.http.metadata import Metadata
+from proxy.http.ranges import FromTo, Span, Suffix
+from proxy.keys import ObjectKey
+
+OTHER = ObjectKey("bucket", "other")
+
+
+def md5_etag(data: bytes) -> str:
+    return f'"{hashlib.md5(data).hexdigest()}"'
+
+
+def flipped(data: bytes, at: int) -> bytes:
+    return data[:at] + bytes((data[at] ^ 1,)) + data[at + 1 :]
+
+
+class LyingOrigin(FakeOrigin):
+    """Its next answers carry the bytes of `lies`, one each, under the true ETag. `checksum` is what heads tell."""
+
+    lies: "deque[bytes | None]"
+    checksum: tuple[str, str] | None = None
+
+    async def get(
+        self,
+        key: ObjectKey,
+        part: FromTo | Suffix,
+        *,
+        if_match: str | None = None,
+        if_none_match: str | None = None,
+    ) -> Answer | NotModified:
+        answer = await super().get(key, part, if_match=if_match, if_none_match=if_none_match)
+        lie = self.lies.popleft() if self.lies else None
+        if lie is not None and isinstance(answer, Answer):
+            answer.body._data = lie  # type: ignore[attr-defined]
+        return answer
+
+    async def head(self, key: ObjectKey, *, if_none_match: str | None = None) -> Metadata | NotModified:
+        found = await super().head(key, if_none_match=if_none_match)
+        assert isinstance(found, Metadata)
+        return Metadata(found.etag, found.size, found.last_modified, found.headers, checksum=self.checksum)
+
+
+def lying(*lies: bytes | None) -> LyingOrigin:
+    origin = LyingOrigin(random.Random(0))
+    origin.lies = deque(lies)
+    return origin
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "value"),
+    [
+        ("crc32", "cbf43926"),
+        ("crc32c", "e3069283"),
+        ("crc64nvme", "ae8b14860a799888"),
+        ("md5", "25f9e794323b453885f5181f1b624d0b"),
+        ("sha1", "f7c3bc1d808e04732adf679965ccc34ca7ae3441"),
+        ("sha256", "15e2b0d3c33891ebb0f1ef609ec419420c20e320ce94c65fbc8c3312448eb225"),
+    ],
+)
+def test_the_algorithms_are_s3s(algorithm: str, value: str) -> None:
+    """Each algorithm gives its catalogue's value for `123456789`, in the order of bytes that S3 encodes."""
+    assert digests.of_bytes(b"123456789", algorithm).hex() == value
+
+
+@given(
+    size=st.sampled_from([0, 1, digests.PIECE - 1, digests.PIECE, digests.PIECE + 1, 2 * digests.PIECE + 3]),
+    algorithm=st.sampled_from(["crc32", "crc32c", "crc64nvme", "md5", "sha1", "sha256"]),
+)
+def test_a_file_gives_what_its_bytes_give(size: int, algorithm: str) -> None:
+    """Read in pieces, a file has the checksum of its bytes; one that is shorter than it should be has none."""
+    data = content(size)
+    with TemporaryFile() as file:
+        file.write(data + b"more")
+        file.flush()
+        assert digests.of_file(file.fileno(), size, algorithm) == digests.of_bytes(data, algorithm)
+        assert digests.of_file(file.fileno(), size + 5, algorithm) is None
+
+
+def test_what_is_told() -> None:
+    """S3's checksum of the whole object comes before the ETag; an ETag that is no MD5 tells nothing."""
+    md5 = "0" * 32
+    assert digests.told(Metadata(f'"{md5}"', 1)) == Digest("md5", bytes(16))
+    assert digests.told(Metadata(f'"{md5}"', 1, checksum=("crc32", "AAAAAQ=="))) == Digest("crc32", bytes((0, 0, 0, 1)))
+    for etag in ('"1"', f'"{md5}-2"', f'W/"{md5}"'):
+        assert digests.told(Metadata(etag, 1)) is None
+    assert digests.told(Metadata(f'"{md5}"', 1, has_opaque_etag=True)) is None
+
+
+def test_when_an_etag_is_believed_to_be_no_md5() -> None:
+    """The same bytes twice, in a bucket of which no ETag ever fitted: then its ETags tell nothing, others' do."""
+    metadata, elsewhere = Metadata(f'"{"0" * 32}"', 1), ObjectKey("elsewhere", "x")
+    integrity = Integrity()
+    told = integrity.told(KEY, metadata)
+    assert told is not None
+    assert not integrity.fits(KEY, metadata, told, b"a" * 16)
+    assert not integrity.fits(KEY, metadata, told, b"b" * 16)
+    assert not integrity.fits(KEY, metadata, told, None)
+    assert not integrity.fits(OTHER, metadata, told, b"b" * 16), "another object"
+    assert integrity.fits(KEY, metadata, told, b"b" * 16)
+    assert integrity.told(KEY, metadata) is None
+    assert integrity.told(elsewhere, metadata) == told
+    assert integrity.corrupt_objects == 4
+
+
+def test_when_it_is_not() -> None:
+    """Where an ETag has fitted once, or S3 calls it a checksum, bytes that do not fit are never served (I1)."""
+    metadata = Metadata(f'"{"0" * 32}"', 1)
+    integrity = Integrity()
+    told = Digest("md5", bytes(16))
+    assert integrity.fits(OTHER, metadata, told, bytes(16))
+    for _ in range(5):
+        assert not integrity.fits(KEY, metadata, told, b"a" * 16)
+    checksum, integrity = Digest("crc32", bytes(4)), Integrity()
+    for _ in range(5):
+        assert not integrity.fits(KEY, metadata, checksum, b"aaaa")
+    for number in range(2 * MAX_REMEMBERED):
+        integrity.fits(ObjectKey("bucket", str(number)), metadata, told, b"a" * 16)
+    assert len(integrity._misfits) == MAX_REMEMBERED
+
+
+@pytest.mark.parametrize("size", [1, 16 << 10, BLOCK + 1, PART - 1, PART])
+async def test_a_lie_of_one_part_is_not_served(tmp_path: Path, size: int) -> None:
+    """Bytes that are not what the ETag says end as ContentMismatch before the last of them is readable, and are given
+    up; the next request has the right ones (I1, I15).
+    """
+    data = content(size)
+    async with Rig(tmp_path, origin=lying(flipped(data, size // 2))) as rig:
+        rig.origin.put(data, md5_etag(data))
+        with await rig.reader() as reader:
+            with pytest.raises(ContentMismatch):
+                await rig.read(reader, whole=True)
+            assert reader.metadata.size == size
+        await turns()
+        assert rig.stored_files() == {}
+        assert await rig.get() == data
+        assert rig.cache.statistics().corrupt_objects == 1
+        calls = rig.origin.gets
+        assert await rig.get() == data
+        assert rig.origin.gets == calls
+        await rig.audit()
+
+
+async def test_the_flight_that_completes_an_object_compares_it(tmp_path: Path) -> None:
+    """Ranges come one by one, in any order and at once: whichever brings the last block finds the lie in the first."""
+    data = content(PART)
+    order = [3, 1, 0, 2]
+    async with Rig(tmp_path, origin=lying(flipped(data, 3 * BLOCK + 9))) as rig:
+        rig.origin.put(data, md5_etag(data))
+        for block in order[:2]:
+            await rig.get(block * BLOCK, (block + 1) * BLOCK)
+        with await rig.reader(part=FromTo(0, BLOCK)) as one, await rig.reader(part=FromTo(2 * BLOCK, 3 * BLOCK)) as two:
+            results = await asyncio.gather(
+                rig.read(one, 0, BLOCK), rig.read(two, 2 * BLOCK, 3 * BLOCK), return_exceptions=True
+            )
+        assert sum(isinstance(result, ContentMismatch) for result in results) == 1
+        assert await rig.get() == data
+        await rig.audit()
+
+
+@pytest.mark.parametrize("is_hit_out", [False, True])
+async def test_a_lie_of_several_parts_goes_soon(tmp_path: Path, is_hit_out: bool) -> None:
+    """A larger object is compared once it is whole: one that does not fit is removed, and asked for again (I15)."""
+    data = content(3 * PART + 5)
+    async with Rig(tmp_path, origin=lying(flipped(data, 9))) as rig:
+        rig.origin.put(data, md5_etag(data))
+        with await rig.reader() as reader:
+            assert await rig.read(reader, whole=True) == flipped(data, 9)
+            if is_hit_out:
+                rig.cache.hit(KEY)
+            await turns()
+            reader.ask_for(Span(0, len(data)))
+            with pytest.raises(ContentMismatch):
+                await reader.readable(0)
+        assert rig.cache.hit(KEY) is None
+        assert await rig.get() == data
+        await turns()
+        assert rig.cache.statistics().corrupt_objects == 1
+        assert rig.cache.statistics().compared_objects == 2
+        calls = rig.origin.gets
+        assert await rig.get() == data
+        assert rig.origin.gets == calls
+        await rig.audit()
+
+
+@pytest.mark.parametrize("fits", [False, True])
+async def test_an_object_put_in_parts(tmp_path: Path, fits: bool) -> None:
+    """Of an object whose ETag is that of its parts a HEAD is asked once for S3's checksum, and that has to fit."""
+    data = content(3 * PART)
+    origin = lying()
+    digest = digests.of_bytes(data if fits else b"other", "crc64nvme")
+    origin.checksum = "crc64nvme", base64.b64encode(digest).decode()
+    async with Rig(tmp_path, origin=origin) as rig:
+        rig.origin.put(data, f'"{"0" * 32}-3"')
+        assert await rig.get() == data
+        await turns()
+        assert rig.origin.heads == 1
+        assert rig.cache.statistics().corrupt_objects == (0 if fits else 1)
+        assert len(rig.entries) == (1 if fits else 0)
+        await rig.audit()
+
+
+async def test_a_lie_found_while_a_lost_block_comes_again(tmp_path: Path) -> None:
+    """A reader that waits for a block lost since hears of the lie, and the block's flight ends."""
+    data = content(3 * PART)
+    async with Rig(tmp_path, origin=lying(flipped(data, 9))) as rig:
+        rig.origin.put(data, md5_etag(data))
+        hold = asyncio.Event()
+        digest = rig.store.digest
+
+        async def held(*args: object, **options: object) -> bytes | None:
+            await hold.wait()
+            return await digest(*args, **options)  # type: ignore[arg-type]
+
+        rig.store.digest = held  # type: ignore[method-assign]
+        with await rig.reader() as reader:
+            await rig.read(reader, whole=True)
+            rig.entries.lose(rig.entry(), 5)
+            rig.origin.gate(5 * BLOCK)
+            waiting = asyncio.create_task(rig.read(reader, 5 * BLOCK, 6 * BLOCK))
+            await turns()
+            hold.set()
+            with pytest.raises(ContentMismatch):
+                await waiting
+        await rig.audit()
