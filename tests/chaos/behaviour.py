@@ -56,8 +56,8 @@ class Behaviour:
     drip: tuple[int, float] | None = None  # bytes at a time, seconds between
     pause: float = 0.0  # seconds before the head
     content_range: str | None = None
-    extra_length: int = 0  # how far Content-Length is from the truth
-    etag: str | None = None
+    extra_length: int = 0  # how far a GET's Content-Length is from the truth
+    etag: str | None = None  # `{}` in it becomes a number that no other answer has
     flip_at: int | None = None  # one bit of that byte is wrong
     garbage: bytes | None = None  # in place of HTTP
 
@@ -101,7 +101,7 @@ FAULTS = (
     Behaviour(content_range="bytes */0"),
     Behaviour(extra_length=7),
     Behaviour(extra_length=-7),
-    Behaviour(etag='"00000000000000000000000000000000"'),
+    Behaviour(etag='"lie-{}"'),
     Behaviour(etag=""),
     Behaviour(garbage=b"SSH-2.0-OpenSSH_9.6\r\n\r\n"),
     Behaviour(garbage=b"HTTP/1.1 200 OK\r\nContent-Length: none\r\n\r\n"),

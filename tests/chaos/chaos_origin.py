@@ -101,6 +101,7 @@ class ChaosOrigin:
         self._by_id: dict[tuple[str, str], Version | None] = {}  # None: a delete marker
         self._numbers = itertools.count(1)
         self._ids = itertools.count(1)
+        self._lies = itertools.count(1)
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -281,18 +282,18 @@ class ChaosOrigin:
             return True
         headers = self._object_headers(found)
         if behaviour.etag is not None:
-            headers["ETag"] = behaviour.etag
+            headers["ETag"] = behaviour.etag.format(next(self._lies))
         status, (start, stop) = 200 if span is None else 206, span or (0, found.size)
         if span is not None:
             headers["Content-Range"] = f"bytes {start}-{stop - 1}/{found.size}"
         if behaviour.content_range is not None:
             headers["Content-Range"] = behaviour.content_range
-        head = _head(status, headers, max(0, stop - start + behaviour.extra_length))
+        length = stop - start
         if asked.method == "HEAD":
-            await connection.send(head)
+            await connection.send(_head(status, headers, length))
             self._swap(asked, behaviour, at="after head")
             return True
-        connection.writer.write(head)
+        connection.writer.write(_head(status, headers, max(0, length + behaviour.extra_length)))
         self._swap(asked, behaviour, at="after head")
         return await self._send(connection, asked, found, (start, stop), behaviour)
 
