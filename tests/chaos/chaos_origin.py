@@ -133,10 +133,9 @@ class ChaosOrigin:
         return version
 
     def store_bytes(self, key: str, data: bytes, headers: Mapping[str, str]) -> None:
-        """Whatever they are. `headers` have lower-case names."""
-        found = content.Reading(key, 0)
-        found.feed(data)
-        finding = found.finding()
+        """Whatever they are. `headers` have lower-case names; they name the version of what is too short to do so."""
+        named = headers.get(VERSION_HEADER)
+        finding = content.check(key, data, 0, None if named is None else int(named))
         if len(finding.versions) == 1 and finding.is_all(finding.versions[0]):
             (version,) = finding.versions
             self._add(key, version, len(data), content.etag(key, version, len(data)), headers)

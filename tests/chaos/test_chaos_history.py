@@ -152,7 +152,7 @@ def test_bounded_staleness() -> None:
 
 
 def test_failed_writes() -> None:
-    """A write that was refused, or that its client broke off, changed nothing; one that was answered took place (I8)."""
+    """A write that was refused, or broken off by its client, changed nothing; one that was answered took place (I8)."""
     put = write(2, 9.0, 11.0)
     assert rules(replace(put, outcome="refused", status=400)) == ["I8"]
     assert rules(replace(put, outcome="aborted")) == ["I8"]
