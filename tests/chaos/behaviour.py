@@ -61,11 +61,6 @@ class Behaviour:
     flip_at: int | None = None  # one bit of that byte is wrong
     garbage: bytes | None = None  # in place of HTTP
 
-    @property
-    def is_fault(self) -> bool:
-        """Whether the origin fails or lies; to change an object is its right."""
-        return replace(self, swap=None, swap_size=None) != HONEST
-
 
 HONEST = Behaviour()
 
@@ -135,4 +130,6 @@ class AtRandom:
     def __call__(self, asked: Asked) -> Behaviour:
         if asked.method not in self.methods or (self.keys is not None and asked.key not in self.keys):
             return HONEST
-        return self._random.choice(self.behaviours) if self._random.random() < self.rate else HONEST
+        chosen = self._random.choice(self.behaviours) if self._random.random() < self.rate else HONEST
+        # The proxy waits half a minute for an origin that takes an upload and says nothing: no matter of chance.
+        return HONEST if asked.method == "PUT" and chosen.stall_at is not None else chosen

@@ -21,7 +21,7 @@ from typing import Self
 from urllib.parse import parse_qsl, unquote
 
 import chaos_content as content
-from behaviour import CODES, Asked, Behaviour, Script, honest
+from behaviour import CODES, HONEST, Asked, Behaviour, Script, honest
 from fakes import RawConnection
 
 FOREIGN = 0  # the version of bytes that are not `content`
@@ -206,7 +206,7 @@ class ChaosOrigin:
                     if not await self._exchange(connection, asked, query, behaviour):
                         return
                 finally:
-                    if behaviour.is_fault:
+                    if behaviour != HONEST:
                         self.misdeeds.append(Misdeed(key, head.method, behaviour, asked.at, time.monotonic()))
         except (ConnectionError, asyncio.IncompleteReadError):
             return  # the client left

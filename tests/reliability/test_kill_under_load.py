@@ -1,10 +1,7 @@
 """`kill -9` at random moments under load, again and again, on one cache folder."""
 
 import asyncio
-import json
-import os
 import random
-import secrets
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,6 +14,7 @@ from evidence import Evidence
 from history import Record, bytes_checked, violations
 from origin_process import OriginProcess
 from proxy_process import FreshStarts, Starter, fork_server
+from runs import configuration, seed
 from workload import Workload
 
 CLIENTS = 5
@@ -28,6 +26,12 @@ FRESH_READY = 10.0  # seconds from the start of an interpreter on, which imports
 LONGEST_LOAD = 0.3  # seconds from ready to the kill
 KILLED_AT_START = 0.15  # share of the cycles in which the proxy does not even get ready
 TTL = 0.3
+FRESHNESS = {
+    "default_ttl": f"{TTL}s",
+    "negative_ttl": f"{TTL}s",
+    "stale_while_revalidate": 0,
+    "stale_if_error": 0,
+}
 SLACK = 3.0  # seconds: a lookup that is joined may have asked the origin so long ago, on a loaded machine
 
 
@@ -35,32 +39,6 @@ SLACK = 3.0  # seconds: a lookup that is joined may have asked the origin so lon
 def origin() -> Iterator[OriginProcess]:
     with OriginProcess() as process:
         yield process
-
-
-def configuration(folder: Path, origin: OriginProcess) -> Path:
-    """Small blocks and parts, and less room than the objects take: everything happens often."""
-    path = folder / "proxy.yaml"
-    settings = {
-        "server": {"port": 0},
-        "admin": {"port": 0},
-        "origin": {
-            "endpoint_url": origin.endpoint_url,
-            "addressing_style": "path",
-            "credentials": {"access_key_id": "any", "secret_access_key": "any"},
-            "part_size": "256KiB",
-        },
-        "mounts": [{"path": "/", "bucket": origin.bucket, "methods": ["GET", "HEAD", "PUT", "DELETE"]}],
-        "cache": {"dir": str(folder / "cache"), "block_size": "64KiB", "max_size": "5MiB", "min_free": 0},
-        "freshness": {
-            "default_ttl": f"{TTL}s",
-            "negative_ttl": f"{TTL}s",
-            "stale_while_revalidate": 0,
-            "stale_if_error": 0,
-        },
-        "access_log": {"path": str(folder / "access.log")},
-    }
-    path.write_text(json.dumps(settings))
-    return path
 
 
 @dataclass
@@ -149,19 +127,12 @@ class Killing:
             await asyncio.sleep(min(left, 0.03))
 
 
-def seed() -> int:
-    """Printed, so that a failure tells it; CHAOS_SEED does the same requests again."""
-    chosen = int(os.environ.get("CHAOS_SEED") or secrets.randbelow(1 << 32))
-    print(f"CHAOS_SEED={chosen}")  # noqa: T201 - pytest shows it with a failure
-    return chosen
-
-
 async def test_kill_again_and_again(tmp_path: Path, origin: OriginProcess, is_soak: bool, evidence: Evidence) -> None:
     """After each `kill -9` the next start needs nobody and is ready in 2 s, and no client ever sees a wrong byte, a
     short body, or a version older than it may be (I1-I5, I7, I8, I14).
     """
     async with fork_server() as starter:
-        killing = Killing(starter, origin, configuration(tmp_path, origin), evidence, seed())
+        killing = Killing(starter, origin, configuration(tmp_path, origin, freshness=FRESHNESS), evidence, seed())
         await killing.run(SOAK_CYCLES if is_soak else CYCLES, READY)
         evidence.add("slowest start after kill -9, ms", round(killing.slowest * 1000))
         assert not [line for line in starter.lines if "Traceback" in line], starter.lines
@@ -169,6 +140,6 @@ async def test_kill_again_and_again(tmp_path: Path, origin: OriginProcess, is_so
 
 async def test_kill_the_command(tmp_path: Path, origin: OriginProcess, is_soak: bool, evidence: Evidence) -> None:
     """The same with the command as a user starts it (I14)."""
-    killing = Killing(FreshStarts(), origin, configuration(tmp_path, origin), evidence, seed())
+    killing = Killing(FreshStarts(), origin, configuration(tmp_path, origin, freshness=FRESHNESS), evidence, seed())
     await killing.run(SOAK_FRESH_CYCLES if is_soak else FRESH_CYCLES, FRESH_READY)
     evidence.add("slowest start of the command after kill -9, ms", round(killing.slowest * 1000))
