@@ -1,13 +1,16 @@
 """One suite for every Origin: the fakes, in their harmless state, and the real one against two S3 servers."""
 
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
 import pytest
+from chaos_origin import ChaosOrigin
 from fakes import ChangingOrigin, FailingOrigin, FakeOrigin, SlowOrigin, TruncatingOrigin, object_bytes
+from pydantic import SecretStr
 
 from proxy.cache.origin import Answer, NotModified, Origin
-from proxy.config import OriginSettings
+from proxy.config import OriginSettings, StaticCredentials
 from proxy.errors import (
     DeleteMarker,
     NoSuchVersion,
@@ -29,6 +32,7 @@ FAKES: dict[str, Callable[[int], FakeOrigin]] = {
     "changing": ChangingOrigin,
     "failing": FailingOrigin,
 }
+CHAOS = "chaos"
 SERVERS = ("moto_s3", pytest.param("seaweed", marks=pytest.mark.e2e))
 VERSIONED = "versioned-bucket"
 CHUNK = 1 << 10
@@ -117,7 +121,36 @@ class Subject:
         return list(self.client.list_objects_v2(Bucket=self.bucket).get("Contents", ()))
 
 
-@pytest.fixture(params=(*FAKES, *SERVERS))
+class ChaosSubject(Subject):
+    """The real Origin against the chaos origin, whose owner needs no S3 client."""
+
+    def __init__(self, real: S3Origin, server: ChaosOrigin) -> None:
+        super().__init__(real, S3Writes(real, patience=10), server.bucket, server)
+        self._server = server
+
+    def store(self, content: bytes, name: str = "o", **headers: str) -> ObjectKey:
+        self._server.store_bytes(name, content, {header.replace("_", "-"): value for header, value in headers.items()})
+        return self.key(name)
+
+    def delete(self, key: ObjectKey) -> str:
+        return self._server.delete(key.key)
+
+    def stored(self, name: str) -> bytes | None:
+        return self._server.stored(name)
+
+    def listed(self) -> list[dict[str, Any]]:
+        return [{"Key": key} for key in self._server.keys]
+
+
+@asynccontextmanager
+async def chaos_subject(*, is_versioned: bool) -> AsyncIterator[Subject]:
+    async with ChaosOrigin(is_versioned=is_versioned) as server:
+        keys = StaticCredentials(access_key_id=SecretStr("any"), secret_access_key=SecretStr("any-secret"))
+        async with S3Origin(OriginSettings(endpoint_url=server.endpoint_url, credentials=keys)) as real:
+            yield ChaosSubject(real, server)
+
+
+@pytest.fixture(params=(*FAKES, CHAOS, *SERVERS))
 async def subject(
     request: pytest.FixtureRequest,
     client_of: Callable[[OriginSettings], Any],
@@ -130,12 +163,16 @@ async def subject(
         yield Subject(origin, origin, "bucket", None)
         assert origin.open_bodies == 0
         return
+    if request.param == CHAOS:
+        async with chaos_subject(is_versioned=False) as chaotic:
+            yield chaotic
+        return
     settings = request.getfixturevalue(request.param)
     async with S3Origin(settings) as real:
         yield Subject(real, S3Writes(real, patience=10), bucket_of(settings), client_of(settings))
 
 
-@pytest.fixture(params=(*FAKES, *SERVERS))
+@pytest.fixture(params=(*FAKES, CHAOS, *SERVERS))
 async def versioned(
     request: pytest.FixtureRequest, client_of: Callable[[OriginSettings], Any]
 ) -> AsyncIterator[Subject]:
@@ -147,6 +184,10 @@ async def versioned(
             origin.open()
         yield Subject(origin, origin, VERSIONED, None)
         assert origin.open_bodies == 0
+        return
+    if request.param == CHAOS:
+        async with chaos_subject(is_versioned=True) as chaotic:
+            yield chaotic
         return
     settings = request.getfixturevalue(request.param)
     client = client_of(settings)

@@ -1,0 +1,435 @@
+"""An S3 on loopback that keeps a history, and that fails, lies and stalls as a script says.
+
+Objects are functions (`chaos_content.py`), so 1 GiB of one costs nothing. What is uploaded is kept the same way where
+it is such content, else as it came.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import itertools
+import re
+import socket
+import struct
+import time
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from email.utils import formatdate
+from types import TracebackType
+from typing import Self
+from urllib.parse import parse_qsl, unquote
+
+import chaos_content as content
+from behaviour import CODES, HONEST, Asked, Behaviour, Script, honest
+from fakes import RawConnection
+
+FOREIGN = 0  # the version of bytes that are not `content`
+VERSION_HEADER = "x-amz-meta-version"  # names the version to whoever reads or writes an object
+LOGGED = 20_000  # requests remembered
+PIECE = 64 << 10
+
+_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+_KEPT = ("content-type", "content-encoding", "content-language", "content-disposition", "cache-control", "expires")
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """The object got this version at `at`, in monotonic seconds; `version` None: it was deleted."""
+
+    key: str
+    version: int | None
+    size: int
+    etag: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Misdeed:
+    """A request that was not answered as S3 would. Monotonic seconds."""
+
+    key: str | None
+    method: str
+    behaviour: Behaviour
+    began: float
+    ended: float
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One version of an object; `literal` is None where it is `content`."""
+
+    key: str
+    version: int
+    size: int
+    etag: str
+    headers: tuple[tuple[str, str], ...]
+    last_modified: str
+    id: str
+    literal: bytes | None = None
+
+    def pieces(self, start: int, stop: int) -> Iterator[bytes]:
+        if self.literal is None:
+            yield from content.pieces(self.key, self.version, start, stop)
+        else:
+            yield self.literal[start:stop]
+
+
+class _Refused(Exception):
+    def __init__(self, status: int, code: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(code)
+        self.status = status
+        self.code = code
+        self.headers = dict(headers or {})
+
+
+class ChaosOrigin:
+    """One bucket. An async context manager; `script` may be replaced at any time.
+
+    With `is_versioned` each write adds a version with an id, and a delete a delete marker.
+    """
+
+    def __init__(self, bucket: str = "bucket", script: Script = honest, *, is_versioned: bool = False) -> None:
+        self.bucket = bucket
+        self.script = script
+        self.is_versioned = is_versioned
+        self.history: list[Change] = []
+        self.misdeeds: list[Misdeed] = []
+        self.asked: deque[Asked] = deque(maxlen=LOGGED)
+        self.counts: Counter[str] = Counter()  # requests by method, and "body bytes" of objects sent
+        self._current: dict[str, Version] = {}
+        self._by_id: dict[tuple[str, str], Version | None] = {}  # None: a delete marker
+        self._numbers = itertools.count(1)
+        self._ids = itertools.count(1)
+        self._lies = itertools.count(1)
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def endpoint_url(self) -> str:
+        assert self._server is not None
+        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._server is not None
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # --- what its owner does, past all requests ----------------------------------------------------------------
+
+    def store(self, key: str, size: int, **headers: str) -> int:
+        """A new version, by somebody else than the proxy. Returns its number. `headers` with `_` for `-`."""
+        version = next(self._numbers)
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        self._add(key, version, size, content.etag(key, version, size), named)
+        return version
+
+    def store_bytes(self, key: str, data: bytes, headers: Mapping[str, str]) -> None:
+        """Whatever they are. `headers` have lower-case names; they name the version of what is too short to do so."""
+        named = headers.get(VERSION_HEADER)
+        finding = content.check(key, data, 0, None if named is None else int(named))
+        if len(finding.versions) == 1 and finding.is_all(finding.versions[0]):
+            (version,) = finding.versions
+            self._add(key, version, len(data), content.etag(key, version, len(data)), headers)
+        else:
+            self._add(key, FOREIGN, len(data), f'"{hashlib.md5(data).hexdigest()}"', headers, data)
+
+    def delete(self, key: str) -> str:
+        """Returns the delete marker's id."""
+        marker = self._new_id()
+        self._current.pop(key, None)
+        if self.is_versioned:
+            self._by_id[key, marker] = None
+        else:
+            self._by_id.pop((key, marker), None)
+        self.history.append(Change(key, None, 0, "", time.monotonic()))
+        return marker
+
+    def stored(self, key: str) -> bytes | None:
+        """The current object's bytes."""
+        found = self._current.get(key)
+        return None if found is None else b"".join(found.pieces(0, found.size))
+
+    @property
+    def keys(self) -> list[str]:
+        return sorted(self._current)
+
+    def drain_history(self) -> list[Change]:
+        """What has come since the last call."""
+        taken, self.history = self.history, []
+        return taken
+
+    def drain_misdeeds(self) -> list[Misdeed]:
+        taken, self.misdeeds = self.misdeeds, []
+        return taken
+
+    def _add(
+        self, key: str, version: int, size: int, etag: str, headers: Mapping[str, str], literal: bytes | None = None
+    ) -> None:
+        kept = {"content-type": "binary/octet-stream"}
+        kept |= {name: value for name, value in headers.items() if name in _KEPT or name.startswith("x-amz-meta-")}
+        if version != FOREIGN:
+            kept[VERSION_HEADER] = str(version)
+        made = Version(key, version, size, etag, tuple(kept.items()), formatdate(usegmt=True), self._new_id(), literal)
+        self._current[key] = self._by_id[key, made.id] = made
+        self.history.append(Change(key, version, size, etag, time.monotonic()))
+
+    def _new_id(self) -> str:
+        return f"id-{next(self._ids)}x" if self.is_versioned else "null"
+
+    # --- HTTP --------------------------------------------------------------------------------------------------
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._serve(RawConnection(reader, writer)))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, connection: RawConnection) -> None:
+        try:
+            while (head := await connection.head()) is not None:
+                query, key = _target(head.target, self.bucket)
+                asked = Asked(
+                    head.method, f"{head.method} {head.target}", tuple(head.headers.items()), key, time.monotonic()
+                )
+                self.asked.append(asked)
+                self.counts[head.method] += 1
+                behaviour = self.script(asked)
+                try:
+                    if not await self._exchange(connection, asked, query, behaviour):
+                        return
+                finally:
+                    if behaviour != HONEST:
+                        self.misdeeds.append(Misdeed(key, head.method, behaviour, asked.at, time.monotonic()))
+        except (ConnectionError, asyncio.IncompleteReadError):
+            return  # the client left
+        finally:
+            connection.writer.close()
+
+    async def _exchange(
+        self, connection: RawConnection, asked: Asked, query: dict[str, str], behaviour: Behaviour
+    ) -> bool:
+        """One request and its answer. Returns whether the connection goes on."""
+        await asyncio.sleep(behaviour.pause)
+        body = await self._body(connection, asked, behaviour)
+        if body is None:
+            return False
+        if behaviour.garbage is not None and asked.method in ("GET", "HEAD"):
+            await connection.send(behaviour.garbage)
+            return False
+        if asked.method in ("GET", "HEAD"):
+            return await self._read(connection, asked, query, behaviour)
+        return await self._write(connection, asked, body, behaviour)
+
+    async def _body(self, connection: RawConnection, asked: Asked, behaviour: Behaviour) -> bytes | None:
+        """The request's. None: the script cuts it off there."""
+        length = int(asked.header("content-length") or 0)
+        if (asked.header("expect") or "").lower() == "100-continue":
+            await connection.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if asked.method in ("PUT", "DELETE") and behaviour.cut_at:
+            await connection.reader.readexactly(min(length, behaviour.cut_at))
+            _cut(connection, behaviour)
+            return None
+        body: bytes = await connection.reader.readexactly(length)
+        return body
+
+    async def _write(self, connection: RawConnection, asked: Asked, body: bytes, behaviour: Behaviour) -> bool:
+        try:
+            answer = self._changed(asked, body, behaviour)
+        except _Refused as refused:
+            await connection.send(_error(refused, asked))
+            return True
+        if behaviour.cut_at is not None:
+            _cut(connection, behaviour)
+            return False
+        if behaviour.stall_at is not None:
+            await connection.hang()
+            return False
+        if behaviour.garbage is not None:
+            await connection.send(behaviour.garbage)
+            return False
+        await connection.send(answer)
+        return True
+
+    def _changed(self, asked: Asked, body: bytes, behaviour: Behaviour) -> bytes:
+        if behaviour.status is not None and behaviour.status >= 300:
+            raise _scripted(behaviour.status)
+        if asked.method == "PUT" and asked.key is not None and asked.header("content-length") is not None:
+            self.store_bytes(asked.key, body, {name.lower(): value for name, value in asked.headers})
+            return _head(200, {"ETag": self._current[asked.key].etag}, 0)
+        if asked.method == "DELETE" and asked.key is not None:
+            self.delete(asked.key)
+            return _head(204, {}, None)
+        raise _Refused(501, "NotImplemented")
+
+    async def _read(self, connection: RawConnection, asked: Asked, query: dict[str, str], behaviour: Behaviour) -> bool:
+        self._swap(asked, behaviour, at="before head")
+        try:
+            if behaviour.status is not None and behaviour.status >= 300:
+                raise _scripted(behaviour.status)
+            found = self._found(asked.key, query.get("versionId"))
+            span = self._span(asked, found, behaviour)
+        except _Refused as refused:
+            await connection.send(_error(refused, asked))
+            return True
+        headers = self._object_headers(found)
+        if behaviour.etag is not None:
+            headers["ETag"] = behaviour.etag.format(next(self._lies))
+        status, (start, stop) = 200 if span is None else 206, span or (0, found.size)
+        if span is not None:
+            headers["Content-Range"] = f"bytes {start}-{stop - 1}/{found.size}"
+        if behaviour.content_range is not None:
+            headers["Content-Range"] = behaviour.content_range
+        length = stop - start
+        if asked.method == "HEAD":
+            await connection.send(_head(status, headers, length))
+            self._swap(asked, behaviour, at="after head")
+            return True
+        connection.writer.write(_head(status, headers, max(0, length + behaviour.extra_length)))
+        self._swap(asked, behaviour, at="after head")
+        return await self._send(connection, asked, found, (start, stop), behaviour)
+
+    async def _send(
+        self,
+        connection: RawConnection,
+        asked: Asked,
+        found: Version,
+        span: tuple[int, int],
+        behaviour: Behaviour,
+    ) -> bool:
+        """The body. The version that it began with goes on to the end, as S3's does."""
+        sent = 0
+        stops = sorted(
+            at
+            for at in (behaviour.swap, behaviour.cut_at, behaviour.stall_at, behaviour.flip_at)
+            if isinstance(at, int)
+        )
+        step, interval = behaviour.drip or (PIECE, 0.0)
+        start, stop = span
+        while True:
+            self._swap(asked, behaviour, at=sent)
+            if sent == behaviour.cut_at:
+                with contextlib.suppress(ConnectionError):
+                    await _flushed(connection)
+                _cut(connection, behaviour)
+                return False
+            if sent == behaviour.stall_at:
+                await connection.hang()
+                return False
+            if start + sent == stop:
+                break
+            until = min([stop, start + sent + step, *(start + at for at in stops if at > sent)])
+            data = b"".join(found.pieces(start + sent, until))
+            if behaviour.flip_at == sent:
+                data = bytes([data[0] ^ 1]) + data[1:]
+            connection.writer.write(data)
+            await connection.writer.drain()
+            sent = until - start
+            self.counts["body bytes"] += len(data)
+            if interval:
+                await asyncio.sleep(interval)
+        return behaviour.extra_length <= 0
+
+    def _swap(self, asked: Asked, behaviour: Behaviour, at: str | int) -> None:
+        if behaviour.swap == at and asked.key in self._current:
+            old = self._current[asked.key]
+            self.store(asked.key, old.size if behaviour.swap_size is None else behaviour.swap_size)
+
+    def _found(self, key: str | None, version_id: str | None) -> Version:
+        if key is None:
+            raise _Refused(404, "NoSuchBucket")
+        if version_id is None:
+            found = self._current.get(key)
+            if found is None:
+                raise _Refused(404, "NoSuchKey")
+            return found
+        if (key, version_id) not in self._by_id:
+            raise _Refused(404, "NoSuchVersion")
+        named = self._by_id[key, version_id]
+        if named is None:
+            raise _Refused(405, "MethodNotAllowed", {"x-amz-delete-marker": "true", "Allow": "DELETE"})
+        return named
+
+    def _span(self, asked: Asked, found: Version, behaviour: Behaviour) -> tuple[int, int] | None:
+        """RFC 9110 sections 13.2.2 and 14.2: the bytes asked for; None for all of them."""
+        if_match, if_none_match = asked.header("if-match"), asked.header("if-none-match")
+        if if_match not in (None, "*", found.etag) and not behaviour.ignores_if_match:
+            raise _Refused(412, "PreconditionFailed")
+        if if_none_match in ("*", found.etag):
+            raise _Refused(304, "", self._object_headers(found))
+        wanted = _RANGE.fullmatch(asked.range or "")
+        if wanted is None or wanted[0] == "bytes=-" or asked.method == "HEAD" or behaviour.status == 200:
+            return None
+        first, last = wanted.groups()
+        if not first:
+            start, stop = max(0, found.size - int(last)), found.size
+        else:
+            start, stop = int(first), min(found.size, int(last) + 1) if last else found.size
+        if start >= stop:
+            raise _Refused(416, "InvalidRange", {"Content-Range": f"bytes */{found.size}"})
+        return start, stop
+
+    def _object_headers(self, found: Version) -> dict[str, str]:
+        named = {
+            "ETag": found.etag,
+            "Last-Modified": found.last_modified,
+            "Accept-Ranges": "bytes",
+            **dict(found.headers),
+        }
+        return {**named, "x-amz-version-id": found.id} if self.is_versioned else named
+
+
+def _target(target: str, bucket: str) -> tuple[dict[str, str], str | None]:
+    """The query, and the key: every byte after the bucket's slash, dots and slashes as they are."""
+    path, _, query = target.partition("?")
+    _, _, rest = path.partition("/")
+    named, slash, key = rest.partition("/")
+    is_object = named == bucket and bool(slash and key)
+    return dict(parse_qsl(query, keep_blank_values=True)), unquote(key) if is_object else None
+
+
+def _head(status: int, headers: Mapping[str, str], length: int | None) -> bytes:
+    lines = [f"HTTP/1.1 {status} Any", f"Date: {formatdate(usegmt=True)}", "x-amz-request-id: chaos"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    if length is not None:
+        lines.append(f"Content-Length: {length}")
+    return "\r\n".join([*lines, "", ""]).encode("utf-8")
+
+
+def _error(refused: _Refused, asked: Asked) -> bytes:
+    if refused.status == 304:
+        return _head(304, refused.headers, None)
+    body = f"<?xml version='1.0'?><Error><Code>{refused.code}</Code><Message>as told</Message></Error>".encode()
+    head = _head(refused.status, {"Content-Type": "application/xml", **refused.headers}, len(body))
+    return head if asked.method == "HEAD" else head + body
+
+
+def _scripted(status: int) -> _Refused:
+    if status in (301, 302, 307, 308):
+        return _Refused(status, "PermanentRedirect", {"Location": "http://127.0.0.1:9/elsewhere"})
+    headers = {"Content-Range": "bytes */0"} if status == 416 else {}
+    return _Refused(status, CODES[status], headers)
+
+
+async def _flushed(connection: RawConnection) -> None:
+    """Until the kernel has what was written: a reset would drop it."""
+    transport = connection.writer.transport
+    transport.set_write_buffer_limits(0)
+    await connection.writer.drain()
+
+
+def _cut(connection: RawConnection, behaviour: Behaviour) -> None:
+    if behaviour.with_reset:
+        found = connection.writer.get_extra_info("socket")
+        # With no time to linger, a close is a reset.
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.writer.transport.abort()
+    else:
+        connection.writer.close()

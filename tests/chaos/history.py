@@ -1,0 +1,207 @@
+"""What clients saw, held against what the origin did: pure, and run over the records of every concurrent test.
+
+Time is monotonic and the same for all processes of a machine. An object's versions are in the order of the origin's
+history, whoever wrote them; a read may be of any version that no rule below excludes.
+"""
+
+import bisect
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from chaos_content import Finding
+from chaos_origin import Change
+
+Operation = Literal["GET", "HEAD", "PUT", "DELETE"]
+Outcome = Literal[
+    "done",  # a 2xx that ended as it said
+    "absent",  # 404
+    "refused",  # 4xx: nothing was written
+    "failed",  # 5xx: whether something was written is unknown
+    "cut",  # the connection ended before the answer did; unknown as well
+    "aborted",  # this client left in the middle of its upload
+    "garbled",  # what came is no answer
+    "hung",  # nothing came within the client's patience
+]
+LIE = '"lie-'  # how an ETag begins that the origin was told to make up
+
+_BEFORE = -1  # the place, in an object's history, of the time before its first version
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One operation of one client. `version`: what the answer's head named, or what was written; None: none.
+
+    `span`: what a GET asked for, its end None for the object's; `received`: bytes of the body, for HEAD and the size of
+    a write what was declared.
+    """
+
+    client: int
+    connection: int
+    operation: Operation
+    key: str
+    start: float
+    end: float
+    outcome: Outcome
+    status: int = 0
+    version: int | None = None
+    etag: str = ""
+    span: tuple[int, int | None] | None = None
+    received: int = 0
+    finding: Finding = Finding()  # noqa: RUF009 - frozen
+
+    @property
+    def is_read(self) -> bool:
+        return self.operation in ("GET", "HEAD")
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    rule: str  # of INVARIANTS, as in "I5"
+    what: str
+    record: Record
+
+
+class _Timeline:
+    """One key's changes in their order."""
+
+    def __init__(self) -> None:
+        self.changes: list[Change] = []
+        self.places: defaultdict[int | None, list[int]] = defaultdict(list, {None: [_BEFORE]})
+
+    def add(self, change: Change) -> None:
+        self.places[change.version].append(len(self.changes))
+        self.changes.append(change)
+
+    def at(self, place: int) -> float:
+        return float("-inf") if place == _BEFORE else self.changes[place].at
+
+    def left_at(self, place: int) -> float:
+        """When the next version took its place."""
+        return self.changes[place + 1].at if place + 1 < len(self.changes) else float("inf")
+
+
+def violations(
+    records: Iterable[Record], changes: Iterable[Change], staleness: float = float("inf")
+) -> list[Violation]:
+    """All that should not have been. `staleness`: seconds that a version may be served after another took its place."""
+    timelines: defaultdict[str, _Timeline] = defaultdict(_Timeline)
+    for change in changes:
+        timelines[change.key].add(change)
+    ordered = sorted(records, key=lambda record: record.start)
+    found = [
+        Violation(rule, what, record)
+        for record in ordered
+        for rule, what in (*_of_itself(record), *_of_write(record, timelines[record.key]))
+    ]
+    return found + list(_of_reads(ordered, timelines, staleness))
+
+
+def _of_itself(record: Record) -> Iterator[tuple[str, str]]:
+    """What shows without knowing anything else."""
+    finding = record.finding
+    if record.outcome == "garbled":
+        yield "I3", "what came is no answer: the connection is out of step"
+    if record.outcome == "hung":
+        yield "I20", "no answer came"
+    if not record.is_read:
+        return
+    if finding.is_hole:
+        yield "I2", f"a hole at {finding.wrong_at}"
+    elif finding.wrong_at is not None:
+        yield "I1", f"a wrong byte at {finding.wrong_at}"
+    if len(finding.versions) > 1:
+        yield "I1", f"a body of versions {finding.versions}"
+    elif finding.versions and record.version is not None and finding.versions != (record.version,):
+        yield "I1", f"a head of version {record.version} with a body of version {finding.versions[0]}"
+
+
+def _of_write(record: Record, timeline: _Timeline) -> Iterator[tuple[str, str]]:
+    if record.is_read:
+        return
+    places = timeline.places.get(record.version, [])
+    written = [timeline.changes[place] for place in places if place != _BEFORE]
+    if record.outcome == "done":
+        if not any(record.start <= change.at <= record.end for change in written):
+            yield "I8", "a write that was answered did not take place while it ran"
+    elif record.operation == "PUT" and record.outcome in ("refused", "aborted") and written:
+        yield "I8", f"a write that was {record.outcome} changed the object"
+    if record.operation == "PUT" and any(change.size != record.received for change in written):
+        yield "I8", f"{[change.size for change in written]} bytes of {record.received} were stored"
+
+
+def _of_reads(ordered: Sequence[Record], timelines: Mapping[str, _Timeline], staleness: float) -> Iterator[Violation]:
+    floors = _floors(ordered, timelines)
+    seen: dict[tuple[int, str], int] = {}  # by connection and key: the place of what was read last
+    for record in ordered:
+        if not record.is_read or not (record.version is not None or record.outcome == "absent"):
+            continue
+        timeline = timelines[record.key]
+        floor = floors[record.key].before(record.start)
+        last = seen.get((record.connection, record.key), _BEFORE)
+        # Each rule leaves some of the places that the version may have had; the first that leaves none is broken.
+        places = timeline.places.get(record.version, [])
+        for rule, what, left in (
+            ("I1", "a version that was never written", places),
+            ("I1", "a version that came later", [at for at in places if timeline.at(at) <= record.end]),
+            ("I5", "a version older than one written before", [at for at in places if at >= floor]),
+            (
+                "I7",
+                f"a version that went more than {staleness:g} s before",
+                [at for at in places if record.start <= timeline.left_at(at) + staleness],
+            ),
+            ("I7", "a version older than one read before on this connection", [at for at in places if at >= last]),
+        ):
+            places = [at for at in places if at in left]
+            if not places:
+                yield Violation(rule, what, record)
+                break
+        else:
+            seen[record.connection, record.key] = places[0]
+            if record.version is not None:
+                yield from _of_size(record, timeline.changes[places[0]])
+
+
+def _of_size(record: Record, change: Change) -> Iterator[Violation]:
+    """Length and ETag of an answer whose version is known."""
+    if record.etag != change.etag and not record.etag.startswith(LIE):
+        yield Violation("I4", f"ETag {record.etag}, of version {change.version} it is {change.etag}", record)
+    start, stop = (0, None) if record.status == 200 or record.span is None else record.span
+    whole = (change.size if stop is None else min(stop, change.size)) - start
+    if record.outcome == "done" and record.received != whole:
+        yield Violation("I3", f"{record.received} bytes ended cleanly, version and range make {whole}", record)
+
+
+class _Floor:
+    """The places of writes that were answered, by when."""
+
+    def __init__(self) -> None:
+        self._times: list[float] = []
+        self._places: list[int] = []
+
+    def add(self, time: float, place: int) -> None:
+        self._times.append(time)
+        self._places.append(max(place, self._places[-1] if self._places else _BEFORE))
+
+    def before(self, time: float) -> int:
+        count = bisect.bisect_left(self._times, time)
+        return self._places[count - 1] if count else _BEFORE
+
+
+def _floors(ordered: Iterable[Record], timelines: Mapping[str, _Timeline]) -> Mapping[str, _Floor]:
+    floors: defaultdict[str, _Floor] = defaultdict(_Floor)
+    writes = [record for record in ordered if not record.is_read and record.outcome == "done"]
+    for write in sorted(writes, key=lambda record: record.end):
+        timeline = timelines[write.key]
+        # The first that fits: of two deletes at once it is not known which was whose.
+        fitting = [
+            place for place in timeline.places.get(write.version, []) if write.start <= timeline.at(place) <= write.end
+        ]
+        if fitting:
+            floors[write.key].add(write.end, fitting[0])
+    return floors
+
+
+def bytes_checked(records: Iterable[Record]) -> int:
+    return sum(record.received for record in records if record.operation == "GET")

@@ -1,0 +1,225 @@
+"""`bucketfront serve` as processes that can be killed: forked from one that has imported all of it, or started anew.
+
+A start by fork costs a tenth of a second in place of one. What is forked runs the command line's own `serve`.
+
+Protocol of the fork server: an empty line on stdout once it is ready. A line on stdin names a configuration file, a
+line on stdout the child's pid. An empty line on stdin waits for that child's end, which GONE on stderr and an empty
+line on stdout tell. The server ends with its stdin, and its child with it.
+"""
+
+import asyncio
+import ctypes
+import functools
+import os
+import random
+import re
+import signal
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NoReturn, Protocol
+
+ROOT = Path(__file__).parents[2]
+GONE = b"-- gone --\n"
+PR_SET_PDEATHSIG = 1
+PATIENCE = 30.0  # seconds for a start, whatever the machine does besides
+
+_ADDRESS = re.compile(rb"^  clients +(http\S+)")
+_READY = re.compile(rb"^  admin +(http\S+)")
+
+
+@dataclass
+class Running:
+    """A proxy that has announced itself. `ready_after`: seconds from its start to the announcement."""
+
+    pid: int
+    address: str
+    admin_address: str
+    ready_after: float
+
+
+@dataclass
+class _Announced:
+    """What comes on standard error, for all starts one after the other."""
+
+    stream: asyncio.StreamReader
+    lines: deque[str] = field(default_factory=lambda: deque(maxlen=200))
+
+    async def ready(self) -> tuple[str, str]:
+        """The addresses of clients and admin."""
+        address = None
+        while line := await self.stream.readline():
+            self.lines.append(line.decode(errors="replace").rstrip())
+            if found := _ADDRESS.match(line):
+                address = found[1].decode()
+            elif address is not None and (found := _READY.match(line)):
+                return address, found[1].decode()
+        raise AssertionError("the proxy ended at its start: " + " | ".join(self.lines))
+
+    async def end(self) -> None:
+        """Past the last line of the proxy that is gone."""
+        while (line := await self.stream.readline()) not in (GONE, b""):
+            self.lines.append(line.decode(errors="replace").rstrip())
+
+
+class Starter(Protocol):
+    """Starts one proxy at a time, and kills it."""
+
+    async def begin(self, config: Path) -> int:
+        """Returns the pid of a proxy that starts."""
+
+    async def ready(self) -> Running: ...
+
+    async def kill(self) -> None:
+        """SIGKILL, and wait until it is gone."""
+
+
+class ForkServer:
+    def __init__(self, server: asyncio.subprocess.Process) -> None:
+        assert server.stdin is not None
+        assert server.stdout is not None
+        assert server.stderr is not None
+        self._stdin = server.stdin
+        self._stdout = server.stdout
+        self._announced = _Announced(server.stderr)
+        self._pid = 0
+        self._began = 0.0
+
+    @property
+    def lines(self) -> list[str]:
+        """The last lines on standard error, of all proxies."""
+        return list(self._announced.lines)
+
+    async def warm(self) -> None:
+        """All is imported."""
+        await self._line()
+
+    async def begin(self, config: Path) -> int:
+        self._began = time.monotonic()
+        self._stdin.write(f"{config}\n".encode())
+        self._pid = int(await self._line())
+        return self._pid
+
+    async def ready(self) -> Running:
+        async with asyncio.timeout(PATIENCE):
+            addresses = await self._announced.ready()
+        return Running(self._pid, *addresses, ready_after=time.monotonic() - self._began)
+
+    async def kill(self) -> None:
+        os.kill(self._pid, signal.SIGKILL)
+        self._stdin.write(b"\n")
+        await self._line()
+        await self._announced.end()
+
+    async def _line(self) -> bytes:
+        async with asyncio.timeout(PATIENCE):
+            return await self._stdout.readline()
+
+
+class FreshStarts:
+    """Each start is `python -m proxy.cli serve`."""
+
+    def __init__(self) -> None:
+        self._process: asyncio.subprocess.Process | None = None
+        self._began = 0.0
+
+    async def begin(self, config: Path) -> int:
+        self._began = time.monotonic()
+        command = [sys.executable, "-m", "proxy.cli", "serve", "-c", str(config)]
+        self._process = await asyncio.create_subprocess_exec(
+            *command,
+            cwd=ROOT,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        return self._process.pid
+
+    async def ready(self) -> Running:
+        assert self._process is not None
+        assert self._process.stderr is not None
+        async with asyncio.timeout(PATIENCE):
+            addresses = await _Announced(self._process.stderr).ready()
+        return Running(self._process.pid, *addresses, ready_after=time.monotonic() - self._began)
+
+    async def kill(self) -> None:
+        assert self._process is not None
+        if self._process.returncode is None:
+            self._process.kill()
+        await self._process.communicate()
+
+
+@asynccontextmanager
+async def fork_server() -> AsyncIterator[ForkServer]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-P",
+        __file__,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    server = ForkServer(process)
+    try:
+        await server.warm()
+        yield server
+    finally:
+        process.kill()
+        await process.communicate()
+
+
+def _fork_for_each_line() -> None:
+    asyncio.run(_warm_up())
+    assert threading.active_count() == 1, "a fork keeps one thread only"
+    os.write(1, b"\n")
+    pid = 0
+    for line in sys.stdin.buffer:
+        if name := line.decode().strip():
+            pid = os.fork()
+            if not pid:
+                _serve(name)
+            os.write(1, b"%d\n" % pid)
+        else:
+            os.waitpid(pid, 0)
+            os.write(2, b"\n" + GONE)
+            os.write(1, b"\n")
+
+
+async def _warm_up() -> None:
+    """Import all that a proxy imports, and let botocore read the megabyte of JSON that each client needs."""
+    from botocore.loaders import JSONFileLoader  # noqa: PLC0415 - the parent of this process needs none of it
+    from pydantic import SecretStr  # noqa: PLC0415
+
+    import proxy.runtime  # noqa: F401, PLC0415
+    from proxy.config import OriginSettings, StaticCredentials  # noqa: PLC0415
+    from proxy.origin.client import S3Origin  # noqa: PLC0415
+
+    load = functools.cache(JSONFileLoader().load_file)
+    JSONFileLoader.load_file = lambda _, path: load(path)
+    keys = StaticCredentials(access_key_id=SecretStr("any"), secret_access_key=SecretStr("any"))
+    async with S3Origin(OriginSettings(endpoint_url="http://127.0.0.1:9", credentials=keys)):
+        pass
+
+
+def _serve(config: str) -> NoReturn:
+    from proxy.cli import main  # noqa: PLC0415
+
+    # Linux, prctl(2): this process goes with the fork server.
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    nothing = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nothing, 0)
+    os.dup2(nothing, 1)
+    random.seed()
+    main(["serve", "-c", config])
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    _fork_for_each_line()

@@ -1,0 +1,41 @@
+"""What long runs of a proxy process begin with."""
+
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from origin_process import OriginProcess
+
+
+def configuration(folder: Path, origin: OriginProcess, /, **sections: Mapping[str, object]) -> Path:
+    """A file that starts a proxy: small blocks and parts, and less room than the objects of `workload.py` take, so that
+    everything happens often. `sections` are merged in.
+    """
+    path = folder / "proxy.yaml"
+    settings: dict[str, Any] = {
+        "server": {"port": 0},
+        "admin": {"port": 0},
+        "origin": {
+            "endpoint_url": origin.endpoint_url,
+            "addressing_style": "path",
+            "credentials": {"access_key_id": "any", "secret_access_key": "any"},
+            "part_size": "256KiB",
+        },
+        "mounts": [{"path": "/", "bucket": origin.bucket, "methods": ["GET", "HEAD", "PUT", "DELETE"]}],
+        "cache": {"dir": str(folder / "cache"), "block_size": "64KiB", "max_size": "5MiB", "min_free": 0},
+        "access_log": {"path": str(folder / "access.log")},
+    }
+    for name, section in sections.items():
+        settings[name] = {**settings.get(name, {}), **section}
+    path.write_text(json.dumps(settings))
+    return path
+
+
+def seed() -> int:
+    """Printed, so that a failure tells it; CHAOS_SEED does the same requests again."""
+    chosen = int(os.environ.get("CHAOS_SEED") or secrets.randbelow(1 << 32))
+    print(f"CHAOS_SEED={chosen}")  # noqa: T201 - pytest shows it with a failure
+    return chosen

@@ -1,0 +1,93 @@
+"""What clients do to a proxy under faults: whole objects, ranges, joiners, early leaves, HEADs, writes and deletes."""
+
+import itertools
+import random
+from dataclasses import dataclass
+
+from chaos_client import ChaosClient
+from chaos_content import WORD
+from history import Record
+from origin_process import OriginProcess
+
+KIB = 1 << 10
+FIRST_WRITTEN = 1 << 20  # versions from here on are written by clients, those below by others
+
+
+@dataclass(frozen=True, slots=True)
+class Objects:
+    """The keys, and who writes them. `large` ones are read by several at once; `written` ones by clients as well."""
+
+    small: tuple[str, ...]
+    large: tuple[str, ...]
+    written: tuple[str, ...]
+    small_size: int = 300 * KIB
+    large_size: int = 1200 * KIB
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return (*self.small, *self.large, *self.written)
+
+    def size(self, key: str, rng: random.Random) -> int:
+        """Of a new version, in bytes: at least a word, so that no two versions are the same bytes."""
+        limit = self.large_size if key in self.large else self.small_size
+        return rng.randint(limit // 2, limit) if rng.random() < 0.9 else rng.randint(WORD, 64)
+
+
+OBJECTS = Objects(
+    small=tuple(f"small/{number}" for number in range(12)),
+    large=tuple(f"large {number}" for number in range(4)),
+    written=tuple(f"written/{number}.bin" for number in range(6)),
+)
+
+
+class Workload:
+    """`rng` decides everything that is done; what it leads to is the machine's matter."""
+
+    def __init__(self, rng: random.Random, objects: Objects = OBJECTS) -> None:
+        self.objects = objects
+        self._rng = rng
+        self._versions = itertools.count(FIRST_WRITTEN)
+
+    def fill(self, origin: OriginProcess) -> None:
+        """Each object's first version."""
+        for key in self.objects.keys:
+            origin.call("store", key, self.objects.size(key, self._rng))
+
+    def change(self, origin: OriginProcess) -> None:
+        """Somebody else overwrites or deletes an object."""
+        key = self._rng.choice(self.objects.keys)
+        if key in self.objects.written and self._rng.random() < 0.3:
+            origin.call("delete", key)
+        else:
+            origin.call("store", key, self.objects.size(key, self._rng))
+
+    async def step(self, client: ChaosClient) -> Record:
+        """One request."""
+        rng, objects = self._rng, self.objects
+        if rng.random() < 0.15:
+            return await self._write(client)
+        match rng.choices(("whole", "range", "join", "leave", "head"), (30, 30, 12, 8, 8))[0]:
+            case "whole":
+                return await client.get(rng.choice(objects.keys))
+            case "range":
+                key = rng.choice(objects.keys)
+                start = rng.randrange(objects.large_size if key in objects.large else objects.small_size)
+                return await client.get(key, start, rng.choice((None, start + 1, start + rng.randrange(1, 200_000))))
+            case "join":
+                return await client.get(objects.large[0])
+            case "leave":
+                return await client.get(rng.choice(objects.large), leave_at=rng.randrange(1, objects.large_size // 2))
+            case _:
+                return await client.head(rng.choice(objects.keys))
+
+    async def _write(self, client: ChaosClient) -> Record:
+        rng = self._rng
+        key = rng.choice(self.objects.written)
+        size = self.objects.size(key, rng)
+        match rng.choices(("put", "break off", "delete"), (6, 2, 2))[0]:
+            case "put":
+                return await client.put(key, next(self._versions), size)
+            case "break off":
+                return await client.put(key, next(self._versions), size, leave_at=rng.randrange(size))
+            case _:
+                return await client.delete(key)

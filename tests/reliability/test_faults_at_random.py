@@ -1,0 +1,125 @@
+"""Many clients, and an origin that fails, lies, stalls and changes at random: nothing wrong is ever served."""
+
+import asyncio
+import random
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pytest
+from behaviour import FAULTS, SWAPS, AtRandom, honest
+from chaos_client import ChaosClient
+from chaos_origin import Change, Misdeed
+from evidence import Evidence
+from history import Record, bytes_checked, violations
+from origin_process import OriginProcess
+from proxy_process import fork_server
+from runs import configuration, seed
+from workload import Workload
+
+CLIENTS = 8
+SECONDS, SOAK_SECONDS = 20, 900
+PHASE = 1.0  # seconds that a script holds
+SICK = 4  # keys at most whose origin misbehaves at a time, of two dozen
+TTL = 0.5
+STALE = 1.0  # seconds past the TTL that a failing origin is made up for
+SLACK = 3.0  # seconds: how late the answer to a misdeed may come, on a loaded machine
+RECOVERY = 10.0  # seconds: the breaker's rest after a bad phase
+
+
+@pytest.fixture
+def origin() -> Iterator[OriginProcess]:
+    with OriginProcess() as process:
+        yield process
+
+
+async def test_faults_at_random(tmp_path: Path, origin: OriginProcess, is_soak: bool, evidence: Evidence) -> None:
+    """No mixed, wrong or short body, no version too old or going back, no lost write; and 5xx only where the origin
+    misbehaved (I1-I5, I7-I9, I13).
+    """
+    chosen = seed()
+    rng = random.Random(chosen)
+    workload = Workload(rng)
+    workload.fill(origin)
+    config = configuration(
+        tmp_path,
+        origin,
+        origin={"connect_timeout": "500ms", "read_timeout": "1s"},
+        freshness={
+            "default_ttl": f"{TTL}s",
+            "negative_ttl": f"{TTL}s",
+            "stale_while_revalidate": f"{STALE}s",
+            "stale_if_error": f"{STALE}s",
+        },
+    )
+    records: list[Record] = []
+    async with fork_server() as starter:
+        await starter.begin(config)
+        address = (await starter.ready()).address
+        until = time.monotonic() + (SOAK_SECONDS if is_soak else SECONDS)
+        load = [
+            asyncio.create_task(_use(workload, ChaosClient(address, number, records), until))
+            for number in range(CLIENTS)
+        ]
+        while time.monotonic() < until:
+            sick = frozenset(rng.sample(workload.objects.keys, rng.randint(0, SICK)))
+            origin.set_script(AtRandom(rng.getrandbits(32), rng.uniform(0.2, 1), (*FAULTS, *SWAPS), sick))
+            await asyncio.sleep(PHASE)
+        origin.set_script(honest)
+        await asyncio.gather(*load)
+        await _recovered(workload, ChaosClient(address, CLIENTS, records))
+        await starter.kill()
+        assert not [line for line in starter.lines if "Traceback" in line], starter.lines
+    changes: list[Change] = origin.call("drain_history")
+    misdeeds: list[Misdeed] = origin.call("drain_misdeeds")
+    excused = _Excuses(misdeeds)
+    found = violations((record for record in records if not excused.absence(record)), changes, TTL + 2 * STALE + SLACK)
+    assert not found, f"seed {chosen}: {len(found)} violations, the first {found[0]}"
+    failed = [record for record in records if record.status >= 500]
+    unexcused = [record for record in failed if not excused.failure(record)]
+    assert not unexcused, f"seed {chosen}: {len(unexcused)} 5xx while the origin was well, the first {unexcused[0]}"
+    evidence.add("requests under origin faults", len(records))
+    evidence.add("bytes checked under origin faults", bytes_checked(records))
+    evidence.add("requests that the origin failed or lied to", len(misdeeds))
+    evidence.add("5xx answers, all of them the origin's", len(failed))
+    evidence.add("body bytes of the origin under faults", origin.get("counts")["body bytes"])
+
+
+async def _use(workload: Workload, client: ChaosClient, until: float) -> None:
+    while time.monotonic() < until:
+        await workload.step(client)
+    await client.close()
+
+
+async def _recovered(workload: Workload, client: ChaosClient) -> None:
+    """Once the origin is well, all of every object comes again, by itself and soon."""
+    for key in workload.objects.keys:
+        async with asyncio.timeout(RECOVERY):
+            while (await client.get(key)).outcome not in ("done", "absent"):  # noqa: ASYNC110 - each turn is a request
+                await asyncio.sleep(0.1)
+    await client.close()
+
+
+class _Excuses:
+    """What the origin's own misdeeds explain."""
+
+    def __init__(self, misdeeds: Iterable[Misdeed]) -> None:
+        self._misdeeds: dict[str | None, list[Misdeed]] = {}
+        for misdeed in misdeeds:
+            self._misdeeds.setdefault(misdeed.key, []).append(misdeed)
+
+    def absence(self, record: Record) -> bool:
+        """The origin said 404 of an object that there was."""
+        return record.outcome == "absent" and any(
+            misdeed.behaviour.status == 404 for misdeed in self._around(record, record.key, TTL)
+        )
+
+    def failure(self, record: Record) -> bool:
+        """The origin misbehaved with that key; or, for a 503, so many keys' did that the breaker opened."""
+        keys = self._misdeeds if record.status == 503 else (record.key,)
+        return any(True for key in keys for _ in self._around(record, key, 0))
+
+    def _around(self, record: Record, key: str | None, lasting: float) -> Iterator[Misdeed]:
+        for misdeed in self._misdeeds.get(key, ()):
+            if misdeed.began <= record.end and misdeed.ended + lasting + SLACK >= record.start:
+                yield misdeed
