@@ -10,12 +10,13 @@ import os
 import random
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from proxy.cache import blocks
+from proxy.cache.boot import boot_id
 from proxy.cache.entry import ENTRY_BYTES
 from proxy.cache.index import Index
 
@@ -80,15 +81,13 @@ def make(folder: Path, origin: str, groups: Groups, orphans: int) -> float:
     """Fills `folder`, with `orphans` files that no row names; returns the time in it that is now."""
     now = time.time()
     folder.mkdir(parents=True)
-    index = Index(folder / "index.db", origin, block_size=BLOCK)
+    index = Index(folder / "index.db", origin, block_size=BLOCK, boot=boot_id())
     index.open()
     index.abandon()
-    with closing(sqlite3.connect(folder / "index.db", isolation_level=None)) as database:
-        _fill(database, origin, groups, now)
+    present = (1).to_bytes(32, "little")
+    pages = ((number + 1, present, b"\1\2\3\4") for number in range(groups.entries))
+    fill(folder, _rows(origin, groups, now), pages, groups.entries, groups.entries * CHARGED)
     objects = folder / "objects"
-    for one in _BASE32:
-        for two in _BASE32:
-            (objects / (one + two)).mkdir(parents=True)
     chance = random.Random(1)
     for rank in range(groups.entries):
         if groups.has_file(rank):
@@ -98,35 +97,44 @@ def make(folder: Path, origin: str, groups: Groups, orphans: int) -> float:
     return now
 
 
-def _fill(database: sqlite3.Connection, origin: str, groups: Groups, now: float) -> None:
-    """The rows without the schema's triggers, which would double the time; they and the indexes are put back."""
-    database.execute("PRAGMA journal_mode = OFF")
-    database.execute("PRAGMA synchronous = OFF")
-    database.execute("PRAGMA cache_size = -1000000")
-    extras = database.execute(
-        "SELECT type, name, sql FROM sqlite_master WHERE type IN ('trigger', 'index') AND sql IS NOT NULL"
-    ).fetchall()
-    database.execute("BEGIN")
-    for kind, name, _ in extras:
-        database.execute(f"DROP {kind} {name}")
-    database.executemany(
-        "INSERT INTO entries (id, origin, bucket, key, file, etag, size, metadata, stored_at, validated_at,"
-        " accessed_at, bytes, epoch) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)",
-        _rows(origin, groups, now),
-    )
-    present = (1).to_bytes(32, "little")
-    database.executemany(
-        "INSERT INTO pages VALUES (?, 0, ?, ?)",
-        ((number + 1, present, b"\1\2\3\4") for number in range(groups.entries)),
-    )
-    for kind, _, sql in sorted(extras):
-        assert kind in {"index", "trigger"}
-        database.execute(sql)
-    database.execute("UPDATE state SET value = ? WHERE name = 'entries'", (groups.entries,))
-    database.execute("UPDATE state SET value = ? WHERE name = 'bytes'", (groups.entries * CHARGED,))
-    database.execute("UPDATE state SET value = 1 WHERE name = 'clean'")
-    database.execute("COMMIT")
-    database.execute("PRAGMA journal_mode = WAL")
+def fill(
+    folder: Path,
+    rows: Iterable[tuple[object, ...]],
+    pages: Iterable[tuple[int, bytes, bytes]],
+    entries: int,
+    charged: int,
+) -> None:
+    """A clean index of these rows, of which there are `entries`, and of the first page of each; and the shards.
+
+    The rows go in without the schema's triggers, which would double the time; they and the indexes are put back.
+    """
+    for one in _BASE32:
+        for two in _BASE32:
+            (folder / "objects" / (one + two)).mkdir(parents=True)
+    with closing(sqlite3.connect(folder / "index.db", isolation_level=None)) as database:
+        database.execute("PRAGMA journal_mode = OFF")
+        database.execute("PRAGMA synchronous = OFF")
+        database.execute("PRAGMA cache_size = -1000000")
+        extras = database.execute(
+            "SELECT type, name, sql FROM sqlite_master WHERE type IN ('trigger', 'index') AND sql IS NOT NULL"
+        ).fetchall()
+        database.execute("BEGIN")
+        for kind, name, _ in extras:
+            database.execute(f"DROP {kind} {name}")
+        database.executemany(
+            "INSERT INTO entries (id, origin, bucket, key, file, etag, size, metadata, stored_at, validated_at,"
+            " accessed_at, bytes, epoch) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)",
+            rows,
+        )
+        database.executemany("INSERT INTO pages VALUES (?, 0, ?, ?)", pages)
+        for kind, _, sql in sorted(extras):
+            assert kind in {"index", "trigger"}
+            database.execute(sql)
+        database.execute("UPDATE state SET value = ? WHERE name = 'entries'", (entries,))
+        database.execute("UPDATE state SET value = ? WHERE name = 'bytes'", (charged,))
+        database.execute("UPDATE state SET value = 1 WHERE name = 'clean'")
+        database.execute("COMMIT")
+        database.execute("PRAGMA journal_mode = WAL")
 
 
 def _rows(origin: str, groups: Groups, now: float) -> Iterator[tuple[object, ...]]:

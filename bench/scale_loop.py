@@ -13,6 +13,7 @@ import scale_folder
 from scale_folder import BUCKET, CHARGED, Groups, key_of
 
 from proxy.cache.absences import Absences
+from proxy.cache.boot import boot_id
 from proxy.cache.budget import Budget
 from proxy.cache.cache import Cache
 from proxy.cache.disposal import Disposal
@@ -134,7 +135,9 @@ async def opened(
     """Closed cleanly after the block."""
     store = Store(folder, time.monotonic)
     store.open()
-    index = Index(folder / "index.db", settings.origin.endpoint_url or "", block_size=settings.cache.block_size)
+    index = Index(
+        folder / "index.db", settings.origin.endpoint_url or "", block_size=settings.cache.block_size, boot=boot_id()
+    )
     index.open()
     budget = Budget(1 << 50, overhead=await store.space_of(index.files))
     policy = Runtime(settings)._policy  # noqa: SLF001 - the one that serves, rules and all

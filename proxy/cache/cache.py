@@ -17,7 +17,7 @@ from proxy.cache.entry import ENTRY_BYTES, Entry
 from proxy.cache.fill import Fill
 from proxy.cache.flights import Supply
 from proxy.cache.hit import Hit
-from proxy.cache.index import Changes, Index, Page, Row
+from proxy.cache.index import PAGE_BLOCKS, Changes, Index, Page, Row
 from proxy.cache.integrity import Integrity, is_worth_asking
 from proxy.cache.lookup import Learned, Lookup, Lookups
 from proxy.cache.memory import SMALL, Memory
@@ -611,7 +611,7 @@ class Cache:
             else:
                 await self._verify(entry, damage)
         self._scrubbed_blocks += len(claims)
-        return len(claims) * block_size
+        return blocks.allocated(page.present << page.number * PAGE_BLOCKS, row.metadata.size, block_size)
 
     async def _verify(self, entry: Entry, suspects: int) -> None:
         self._entries.pin(entry)

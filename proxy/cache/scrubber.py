@@ -9,7 +9,9 @@ from proxy.cache.index import Index
 from proxy.errors import StoreError
 
 RATE = 8 << 20  # bytes a second: 10 GiB in 22 minutes, 1 TiB in a day and a half
+FILE_COST = 128 << 10  # bytes that a file counts as besides its own: 64 files a second, a million in four hours
 PERIOD = 3600.0  # seconds from one round's begin to the next one's, at the least
+PAUSE = 60.0  # seconds before a round, at the least: a start has other things to do
 PAGE = 64  # rows of the index read at a time
 
 log = logging.getLogger("bucketfront.scrubber")
@@ -44,13 +46,15 @@ class Scrubber:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run(self) -> None:
+        pause = PAUSE
         while True:
+            await self._sleep(pause)
             began = self._clock()
             try:
                 await self.round()
             except StoreError as error:
                 log.warning("the round is given up: %s", error)
-            await self._sleep(max(PERIOD / 60, PERIOD - (self._clock() - began)))
+            pause = max(PAUSE, PERIOD - (self._clock() - began))
 
     async def round(self) -> None:
         """All entries that the index has. Raises StoreError where the disk or the index fails."""
@@ -59,5 +63,5 @@ class Scrubber:
             for row in rows:
                 for page in self._index.pages_of(row.id):
                     count = await self._cache.scrub(row, page)
-                    await self._sleep(count / RATE)
+                    await self._sleep((count + FILE_COST) / RATE)
             last = rows[-1].id
