@@ -208,7 +208,7 @@ def _head(request: Request, key: str) -> Head:
     size = content.size_of(key)
     if size is None:
         return Head("404 Not Found", {"Content-Length": "0", "Content-Type": "application/xml"})
-    etag = f'"{key.encode().hex()}"'
+    etag = content.etag_of(key, size)
     fields = {
         "ETag": etag,
         "Last-Modified": LAST_MODIFIED,

@@ -21,7 +21,7 @@ from proxy.cache.entries import Entries
 from proxy.cache.evictor import Evictor
 from proxy.cache.flights import Supply, Traffic
 from proxy.cache.index import Index
-from proxy.cache.integrity import Integrity
+from proxy.cache.integrity import Comparison, Integrity
 from proxy.cache.memory import Memory
 from proxy.cache.origin import Answer, NotModified
 from proxy.cache.store import Store
@@ -153,7 +153,8 @@ async def opened(
     cache.supply_with(
         Supply(
             origin=origin, store=store, entries=entries, traffic=Traffic(read_ahead_limit=8), reserve=cache.reserve,
-            release=disposal.release, changed=disposal.drop, completed=cache.compare, integrity=integrity,
+            release=disposal.release, changed=disposal.drop, completed=cache.compare,
+            comparison=Comparison(origin, store, integrity),
             clock=time.monotonic, block_size=scale_folder.BLOCK,
             part_size=PART, parallel_parts=8, after_disconnect="auto", patience=60.0,
         )

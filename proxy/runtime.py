@@ -25,7 +25,7 @@ from proxy.cache.entries import Entries
 from proxy.cache.evictor import Evictor
 from proxy.cache.flights import Supply, Traffic
 from proxy.cache.index import Index
-from proxy.cache.integrity import Integrity
+from proxy.cache.integrity import Comparison, Integrity
 from proxy.cache.memory import Memory
 from proxy.cache.scrubber import Scrubber
 from proxy.cache.store import Store
@@ -202,7 +202,7 @@ class Runtime:
                 release=disposal.release,
                 changed=disposal.drop,
                 completed=self.cache.compare,
-                integrity=integrity,
+                comparison=Comparison(self.origin, store, integrity),
                 clock=time.monotonic,
                 block_size=config.block_size,
                 part_size=origin.part_size,

@@ -18,7 +18,7 @@ from proxy.cache.fill import Fill
 from proxy.cache.flights import Supply
 from proxy.cache.hit import Hit
 from proxy.cache.index import PAGE_BLOCKS, Changes, Index, Page, Row
-from proxy.cache.integrity import Integrity, is_worth_asking
+from proxy.cache.integrity import Integrity
 from proxy.cache.lookup import Learned, Lookup, Lookups
 from proxy.cache.memory import SMALL, Memory
 from proxy.cache.origin import Answer, NotModified, Origin
@@ -31,7 +31,6 @@ from proxy.errors import (
     ContentMismatch,
     NotCached,
     ObjectNotFound,
-    OriginError,
     OriginResting,
     OriginUnavailable,
     RangeUnsatisfiable,
@@ -447,18 +446,10 @@ class Cache:
 
     async def _compare(self, entry: Entry) -> None:
         try:
-            metadata = entry.metadata
-            if is_worth_asking(metadata):
-                found = await self._origin.head(entry.key)
-                if isinstance(found, Metadata) and found.is_version(metadata):
-                    metadata = found
-            told = self._integrity.told(entry.key, metadata)
-            if told is None or entry.file is None:
-                return
-            digest = await self._store.digest(entry.file, metadata.size, told.algorithm, is_urgent=False)
-            if not self._integrity.fits(entry.key, metadata, told, digest):
-                self._fill_of(entry).give_up(ContentMismatch(f"{entry.key} is not what S3 says it is"))
-        except (OriginError, StoreError) as error:
+            await self.supply.comparison.check(entry, self.supply.part_size, is_urgent=False)
+        except ContentMismatch as error:
+            self._fill_of(entry).give_up(error)
+        except StoreError as error:
             log.info("%s could not be compared: %s", entry.key, error)
         finally:
             self._disposal.unpin(entry)

@@ -5,12 +5,12 @@ import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from proxy.cache import blocks, digests
+from proxy.cache import blocks
 from proxy.cache.flights import Flight, Supply
+from proxy.cache.integrity import HELD
 from proxy.cache.mp4 import HEAD
 from proxy.cache.origin import Answer, NotModified
 from proxy.errors import (
-    ContentMismatch,
     ObjectChanged,
     ObjectNotFound,
     OriginResting,
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 MAX_FAILURES = 3  # in a row without a byte: the flight is given up
 BACKOFF = 0.1  # seconds, doubled for each failure, with full jitter; well inside the 2 s of I11
-SMALL = 16 << 10  # bytes: less is compared in the event loop, in 20 us at most
 MAX_WRITE = 1 << 20  # bytes handed to the disk at once: readers see none of them before all are written
 
 
@@ -122,8 +121,8 @@ class Delivery:
         flight.writing_to = end
         sums = await supply.store.write(entry.file, flight.mark, data, flight.checksum, size)
         is_last = self._completes(Span(flight.mark, end))
-        if is_last and entry.metadata.size <= supply.part_size:
-            await self._compare(data)
+        if is_last and entry.metadata.size <= HELD:
+            await supply.comparison.check(entry, supply.part_size, data=data, is_urgent=True)
         flight.mark = end
         flight.checksum = 0
         for block, checksum in zip(touched, sums, strict=True):
@@ -132,7 +131,7 @@ class Delivery:
             else:
                 flight.checksum = checksum
         self._on_written(flight)
-        if is_last and entry.metadata.size > supply.part_size:
+        if is_last and entry.metadata.size > HELD:
             supply.completed(entry)
 
     def _completes(self, written: Span) -> bool:
@@ -140,20 +139,6 @@ class Delivery:
         size, total = self._supply.block_size, self._entry.metadata.size
         whole = range(written.start // size, -(-total // size) if written.stop == total else written.stop // size)
         return self._entry.present | blocks.mask(whole) == blocks.all_blocks(total, size)
-
-    async def _compare(self, data: bytes) -> None:
-        """The object with what S3 tells of it, before its last bytes, `data`, are served. Raises ContentMismatch."""
-        entry, supply = self._entry, self._supply
-        told = supply.integrity.told(entry.key, entry.metadata)
-        if told is None:
-            return
-        assert entry.file is not None
-        if len(data) == entry.metadata.size <= SMALL:
-            found: bytes | None = digests.of_bytes(data, told.algorithm)
-        else:
-            found = await supply.store.digest(entry.file, entry.metadata.size, told.algorithm)
-        if not supply.integrity.fits(entry.key, entry.metadata, told, found):
-            raise ContentMismatch(f"{entry.key} is not what S3 says it is")
 
 
 def close(flight: Flight) -> None:

@@ -7,7 +7,7 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING, Literal
 
 from proxy.cache import blocks
-from proxy.cache.integrity import Integrity
+from proxy.cache.integrity import Comparison
 from proxy.cache.origin import Answer, Origin
 from proxy.cache.ramp import Pace
 from proxy.cache.store import Store
@@ -128,7 +128,7 @@ class Traffic:
 class Supply:
     """What every fill works with. `reserve` takes bytes for an entry or raises StoreError; `release` is told when
     a removed entry lost its last user; `changed` that the origin has another version;
-    `completed` that all of an object of several parts is in its file. `clock` is monotonic.
+    `completed` that all of a large object is in its file. `clock` is monotonic.
     """
 
     origin: Origin
@@ -139,7 +139,7 @@ class Supply:
     release: Callable[["Entry"], None]
     changed: Callable[["Entry"], None]
     completed: Callable[["Entry"], None]
-    integrity: Integrity
+    comparison: Comparison
     clock: Callable[[], float]
     block_size: int
     part_size: int

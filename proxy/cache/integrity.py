@@ -1,8 +1,8 @@
 """Whether the bytes that came are those that S3 says the version has: compared once, when a fill has all of them.
 
-An object of one part is compared before its last bytes are served; a larger one right after, by a thread of low
-priority, since that takes about a second a GiB. What does not fit is given up and counted: the request begins again, or
-is cut where its head has left.
+An object of up to HELD bytes is compared before the last of them is served, a larger one right after, by a thread of
+low priority: MD5 takes more than a second a GiB. What does not fit is given up and counted; the request begins again,
+or is cut where its head has left.
 
 Rule 1: a checksum that S3 calls one always has the last word.
 Rule 2: an ETag that looks like an MD5 may be none: some S3-alikes encrypt. That is believed of a bucket of which no
@@ -13,12 +13,21 @@ import logging
 import re
 from collections import OrderedDict
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from proxy.cache import digests
 from proxy.cache.digests import Digest
+from proxy.cache.origin import Origin
+from proxy.cache.store import Store
+from proxy.errors import ContentMismatch, OriginError
 from proxy.http.metadata import Metadata
 from proxy.keys import ObjectKey
 
+if TYPE_CHECKING:
+    from proxy.cache.entry import Entry
+
+HELD = 256 << 20  # bytes: a third of a second of MD5, at the end of a download of seconds
+AT_ONCE = 16 << 10  # bytes: less is compared in the event loop, in 20 us at most
 MAX_REMEMBERED = 256  # versions whose bytes did not fit
 
 _MULTIPART = re.compile(r'"[0-9a-f]{32}-[0-9]+"')
@@ -81,6 +90,37 @@ class Integrity:
         return self._buckets.setdefault(key.bucket, _Bucket())
 
 
-def is_worth_asking(metadata: Metadata) -> bool:
-    """A HEAD may tell a checksum of the whole object: of one that was put in parts, where no GET of a part does."""
-    return metadata.checksum is None and _MULTIPART.fullmatch(metadata.etag) is not None
+class Comparison:
+    """Reads what was written, asks what S3 tells of it, and has `Integrity` decide."""
+
+    def __init__(self, origin: Origin, store: Store, integrity: Integrity) -> None:
+        self._origin = origin
+        self._store = store
+        self._integrity = integrity
+
+    async def check(self, entry: "Entry", part_size: int, *, data: bytes = b"", is_urgent: bool) -> None:
+        """Of a file that has all of its object's bytes; `data` are those bytes where they are at hand.
+
+        Raises ContentMismatch; StoreError.
+        """
+        key, metadata = entry.key, entry.metadata
+        if metadata.size > part_size and metadata.checksum is None and _MULTIPART.fullmatch(metadata.etag):
+            metadata = await self._asked(key, metadata)
+        told = self._integrity.told(key, metadata)
+        if told is None or entry.file is None:
+            return
+        if len(data) == metadata.size <= AT_ONCE:
+            found: bytes | None = digests.of_bytes(data, told.algorithm)
+        else:
+            found = await self._store.digest(entry.file, metadata.size, told.algorithm, is_urgent=is_urgent)
+        if not self._integrity.fits(key, metadata, told, found):
+            raise ContentMismatch(f"{key} is not what S3 says it is")
+
+    async def _asked(self, key: ObjectKey, metadata: Metadata) -> Metadata:
+        """With the checksum of an object that was put in parts: no GET of a range tells it."""
+        try:
+            found = await self._origin.head(key)
+        except OriginError as error:
+            log.info("%s is not compared: %s", key, error)
+            return metadata
+        return found if isinstance(found, Metadata) and found.is_version(metadata) else metadata

@@ -28,7 +28,7 @@ from proxy.cache.entry import ENTRY_BYTES, Entry
 from proxy.cache.evictor import Evictor
 from proxy.cache.flights import Supply, Traffic
 from proxy.cache.index import Index
-from proxy.cache.integrity import Integrity
+from proxy.cache.integrity import Comparison, Integrity
 from proxy.cache.memory import Memory
 from proxy.cache.origin import Answer, NotModified
 from proxy.cache.reader import Reader
@@ -295,7 +295,7 @@ class Rig:
             Supply(
                 origin=self.origin, store=self.store, entries=self.entries, traffic=self.traffic,
                 reserve=self.cache.reserve, release=disposal.release, changed=disposal.drop,
-                completed=self.cache.compare, integrity=integrity,
+                completed=self.cache.compare, comparison=Comparison(self.origin, self.store, integrity),
                 clock=self.monotonic, block_size=BLOCK, part_size=PART, parallel_parts=parallel_parts,
                 after_disconnect=after_disconnect, patience=patience,
             )

@@ -1,0 +1,103 @@
+"""An origin that sends other bytes than its own checksum speaks of."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from behaviour import Asked, Behaviour, InTurn
+from chaos_client import ChaosClient
+from chaos_origin import ChaosOrigin
+from proxy_under_test import BLOCK, PART, settings_of
+
+from proxy.cache import delivery
+from proxy.runtime import Runtime
+
+
+@dataclass(frozen=True, slots=True)
+class Lied:
+    """A proxy before an origin that lies as `origin.script` says, and a client of it."""
+
+    origin: ChaosOrigin
+    runtime: Runtime
+    client: ChaosClient
+
+    @property
+    def corrupt(self) -> int:
+        return self.runtime.cache.statistics().corrupt_objects
+
+
+@pytest.fixture
+async def lied(tmp_path: Path) -> AsyncIterator[Lied]:
+    async with ChaosOrigin() as origin, Runtime(settings_of(tmp_path, origin.endpoint_url, origin.bucket)) as runtime:
+        client = ChaosClient(runtime.address)
+        origin.store("honest", 100)
+        assert (await client.get("honest")).outcome == "done"  # its ETag is an MD5: this bucket's are
+        yield Lied(origin, runtime, client)
+        await client.close()
+
+
+async def test_one_lie_is_not_heard(lied: Lied) -> None:
+    """One wrong bit in an object of one block costs a second GET in the same request, nothing else (I1, I15)."""
+    lied.origin.store("x", BLOCK)
+    lied.origin.script = InTurn(Behaviour(flip_at=BLOCK // 3), key="x")
+    record = await lied.client.get("x")
+    assert (record.outcome, record.finding.is_all(record.version or 0)) == ("done", True)
+    assert lied.corrupt == 1
+    asked = len(lied.origin.asked)
+    assert (await lied.client.get("x")).outcome == "done"
+    assert len(lied.origin.asked) == asked
+
+
+async def test_lies_without_end(lied: Lied) -> None:
+    """An origin that always lies is a 502, not one wrong byte, and nothing is kept (I1, I13)."""
+    lied.origin.store("x", BLOCK)
+    lied.origin.script = lambda asked: Behaviour(flip_at=5 if asked.key == "x" else None)
+    for _ in range(2):
+        record = await lied.client.get("x")
+        assert (record.outcome, record.status) == ("failed", 502)
+    assert lied.runtime.cache.statistics().entries == 1
+    lied.origin.script = lambda _: Behaviour()
+    assert (await lied.client.get("x")).outcome == "done"
+
+
+@pytest.mark.parametrize("size", [BLOCK + 100, 3 * PART + 100])
+async def test_an_answer_that_has_begun_is_cut(lied: Lied, size: int) -> None:
+    """A lie in what was sent already cuts the answer before its end: it is never whole (I1, I3)."""
+    lied.origin.store("x", size)
+    lied.origin.script = InTurn(Behaviour(flip_at=5, drip=(BLOCK, 0.05)), key="x")
+    record = await lied.client.get("x")
+    assert record.outcome == "cut"
+    assert 0 < record.received < size
+    record = await lied.client.get("x")
+    assert (record.outcome, record.finding.is_all(record.version or 0)) == ("done", True)
+
+
+async def test_a_large_object_is_not_kept(lied: Lied, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lie in an object too large to be held back is found once it is whole, and then asked for again (I15)."""
+    monkeypatch.setattr(delivery, "HELD", PART)
+    lied.origin.store("x", 3 * PART + 100)
+    lied.origin.script = InTurn(Behaviour(flip_at=PART // 3), key="x")
+    await lied.client.get("x")
+    while lied.runtime.cache._comparing:
+        await next(iter(lied.runtime.cache._comparing))
+    assert lied.corrupt == 1
+    record = await lied.client.get("x")
+    assert (record.outcome, record.finding.is_all(record.version or 0)) == ("done", True)
+
+
+async def test_etags_that_are_no_md5s(tmp_path: Path) -> None:
+    """Where no ETag of a bucket is an MD5, though they look like it, objects are served and kept all the same."""
+
+    def encrypted(asked: Asked) -> Behaviour:
+        return Behaviour(etag=f'"{abs(hash(asked.key)):032x}"')
+
+    async with ChaosOrigin(script=encrypted) as origin:
+        for key in ("x", "y"):
+            origin.store(key, BLOCK)
+        async with Runtime(settings_of(tmp_path, origin.endpoint_url, origin.bucket)) as runtime:
+            client = ChaosClient(runtime.address)
+            for key in ("x", "y", "x", "y"):
+                assert (await client.get(key)).outcome == "done"
+            assert [asked.key for asked in origin.asked] == ["x", "x", "y"]
+            await client.close()
