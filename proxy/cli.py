@@ -157,7 +157,7 @@ def verify(config: Path, *, repair: bool, as_json: bool) -> None:
 
     settings = _load(config).cache
     try:
-        with click.progressbar(length=1, label="reading", file=sys.stderr) as bar:
+        with click.progressbar(length=1, label="reading", file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
 
             def progress(done: int, count: int) -> None:
                 bar.length = max(1, count, done)
