@@ -297,6 +297,8 @@ class Index:
             "headers": row.metadata.headers,
             "age": row.metadata.age,
             "version": row.metadata.version,
+            "checksum": row.metadata.checksum,
+            "opaque_etag": row.metadata.has_opaque_etag,
         }
         return (
             row.id, self._origin, row.key.bucket, key_octets(row.key), row.file, row.metadata.etag,
@@ -311,13 +313,19 @@ class Index:
         (entry, bucket, key, file, etag, size, told, stored, validated, accessed, charged, epoch) = values
         details = json.loads(told)
         headers = tuple((name, value) for name, value in details["headers"])
+        checksum = details.get("checksum")
         present = 0
         if with_pages:
             for page, bits in self._read("SELECT page, present FROM pages WHERE entry = ?", (entry,)):
                 present |= int.from_bytes(bits, "little") << (page * PAGE_BLOCKS)
         return Row(
             entry, _key(bucket, key), file,
-            Metadata(etag, size, details["last_modified"], headers, details["age"], details.get("version")),
+            Metadata(
+                etag, size, details["last_modified"], headers, details["age"], details.get("version"),
+                None if checksum is None else tuple(checksum),
+                # A row that does not say was written before this was asked: its ETag may be anything.
+                details.get("opaque_etag", True),
+            ),
             stored, validated, accessed, charged, epoch, present,
         )  # fmt: skip
 

@@ -1,5 +1,6 @@
 """What one origin response said about one version of an object (I4)."""
 
+import re
 from dataclasses import dataclass
 
 # The object headers that pass from the origin to clients, as S3 sends them. `x-amz-meta-*` passes too (I25).
@@ -17,6 +18,8 @@ OBJECT_HEADERS = (
 )
 USER_METADATA_PREFIX = "x-amz-meta-"
 
+_MD5 = re.compile(r'"([0-9a-f]{32})"')
+
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
@@ -25,7 +28,9 @@ class Metadata:
     `etag` is on-the-wire form, quotes included. `size` is the whole object's length in bytes. `last_modified` is
     the HTTP date as sent, or None. `headers` are the allow-listed object headers, in sending order.
     `age` is the origin's own `Age` in seconds (0 where it sent none). `version` is S3's version id; None where
-    there is none, or it is "null": that one can be overwritten.
+    there is none, or it is "null": that one can be overwritten. `checksum` is S3's own of the whole object, where the
+    answer was about the whole object and said it: the algorithm (crc32, crc32c, crc64nvme, sha1, sha256) and the value
+    in base64. `has_opaque_etag`: encrypted so that the ETag is no MD5, whatever it looks like.
     """
 
     etag: str
@@ -34,10 +39,20 @@ class Metadata:
     headers: tuple[tuple[str, str], ...] = ()
     age: int = 0
     version: str | None = None
+    checksum: tuple[str, str] | None = None
+    has_opaque_etag: bool = False
 
     def is_version(self, other: "Metadata") -> bool:
         """Whether both describe the same bytes."""
         return (self.etag, self.size) == (other.etag, other.size)
+
+    @property
+    def content_md5(self) -> str | None:
+        """MD5 of the object's bytes, 32 hex digits, where the ETag is one (S3 API, "Common response headers"): of an
+        object that was put in one piece and is not encrypted with keys of KMS or of its owner.
+        """
+        found = None if self.has_opaque_etag else _MD5.fullmatch(self.etag)
+        return None if found is None else found[1]
 
     def header(self, name: str) -> str | None:
         """The value of one object header; `name` in any case."""

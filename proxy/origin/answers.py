@@ -1,5 +1,6 @@
 """S3's response headers -> our values, each checked before it is believed (I1, I4)."""
 
+import binascii
 import re
 from collections.abc import Mapping
 
@@ -9,6 +10,8 @@ from proxy.http import etags
 from proxy.http.metadata import OBJECT_HEADERS, USER_METADATA_PREFIX, Metadata
 from proxy.http.ranges import FromTo, Span, Suffix
 
+# Algorithm -> bytes of its value (S3 API, GetObject: `x-amz-checksum-…`).
+_CHECKSUMS = {"crc32": 4, "crc32c": 4, "crc64nvme": 8, "sha1": 20, "sha256": 32}
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19})")
 
 
@@ -16,8 +19,10 @@ _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19})")
 _NO_VERSION = "null"
 
 
-def metadata(headers: Mapping[str, str], size: int, asked_version: str | None = None) -> Metadata:
-    """`headers` has lower-case names.
+def metadata(
+    headers: Mapping[str, str], size: int, asked_version: str | None = None, *, is_whole: bool = False
+) -> Metadata:
+    """`headers` has lower-case names. `is_whole`: the answer is about the whole object, and so is its checksum.
 
     Raises UnusableAnswer where there is no ETag to name the version, or the version id is not the one asked for.
     """
@@ -31,7 +36,26 @@ def metadata(headers: Mapping[str, str], size: int, asked_version: str | None = 
         headers=tuple(_object_headers(headers)),
         age=_count(headers.get("age", "0")) or 0,
         version=_version(headers, asked_version),
+        checksum=_checksum(headers) if is_whole else None,
+        has_opaque_etag=(
+            headers.get("x-amz-server-side-encryption", "AES256") != "AES256"
+            or "x-amz-server-side-encryption-customer-algorithm" in headers
+        ),
     )
+
+
+def _checksum(headers: Mapping[str, str]) -> tuple[str, str] | None:
+    """The object's own. One made of its parts' checksums (COMPOSITE, `value-N`) cannot be compared with its bytes."""
+    if headers.get("x-amz-checksum-type", "FULL_OBJECT") != "FULL_OBJECT":
+        return None
+    for algorithm, length in _CHECKSUMS.items():
+        value = headers.get(f"x-amz-checksum-{algorithm}", "")
+        try:
+            if len(binascii.a2b_base64(value, strict_mode=True)) == length:
+                return algorithm, value
+        except ValueError:
+            continue
+    return None
 
 
 def _version(headers: Mapping[str, str], asked: str | None) -> str | None:

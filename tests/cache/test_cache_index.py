@@ -48,6 +48,36 @@ def flush(index: Index, changes: Changes) -> None:
     asyncio.run(index.flush(changes))
 
 
+@pytest.mark.parametrize("checksum", [None, ("crc64nvme", "AAAAAAAAAAA=")])
+@pytest.mark.parametrize("has_opaque_etag", [True, False])
+def test_what_is_known_of_the_bytes_comes_back(
+    tmp_path: Path, checksum: tuple[str, str] | None, has_opaque_etag: bool
+) -> None:
+    """S3's checksum, and whether the ETag is an MD5, are the same after a restart (I15)."""
+    with running(tmp_path) as index:
+        entry = row(index.new_id(), etag='"d41d8cd98f00b204e9800998ecf8427e"')
+        told = dataclasses.replace(entry.metadata, checksum=checksum, has_opaque_etag=has_opaque_etag)
+        flush(index, Changes((dataclasses.replace(entry, metadata=told),)))
+    with running(tmp_path) as index:
+        found = index.load(KEY)
+        assert found is not None
+        assert found.metadata == told
+        assert (found.metadata.content_md5 is None) == has_opaque_etag
+
+
+def test_a_row_that_does_not_say_what_its_etag_is(tmp_path: Path) -> None:
+    """Of a folder from before that was asked: no ETag is taken for an MD5 (I15)."""
+    with running(tmp_path) as index:
+        flush(index, Changes((row(index.new_id(), etag='"d41d8cd98f00b204e9800998ecf8427e"'),)))
+    with closing(sqlite3.connect(tmp_path / "index.db")) as database:
+        database.execute("UPDATE entries SET metadata = json_remove(metadata, '$.checksum', '$.opaque_etag')")
+        database.commit()
+    with running(tmp_path) as index:
+        found = index.load(KEY)
+        assert found is not None
+        assert (found.metadata.checksum, found.metadata.content_md5) == (None, None)
+
+
 @pytest.mark.parametrize("count", [0, 1, 255, 256, 257, 600])
 def test_an_entry_comes_back_as_it_was(tmp_path: Path, count: int) -> None:
     """Metadata, times, charge, blocks and checksums survive, over however many pages the blocks reach."""

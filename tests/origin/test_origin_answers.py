@@ -202,6 +202,61 @@ def test_an_age_that_is_none(age: str) -> None:
     assert metadata({"etag": ETAG, "age": age}, 5).age == 0
 
 
+CRC64 = "AAECAwQFBgc="
+SHA256 = "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="
+
+
+@pytest.mark.parametrize(
+    ("said", "checksum"),
+    [
+        ({}, None),
+        ({"crc64nvme": CRC64, "type": "FULL_OBJECT"}, ("crc64nvme", CRC64)),
+        ({"crc32": "AAECAw=="}, ("crc32", "AAECAw==")),  # S3-alikes know no type
+        ({"crc32c": "AAECAw==", "type": "FULL_OBJECT"}, ("crc32c", "AAECAw==")),
+        ({"sha1": "2jmj7l5rSw0yVb/vlWAYkK/YBwk="}, ("sha1", "2jmj7l5rSw0yVb/vlWAYkK/YBwk=")),
+        ({"sha256": SHA256}, ("sha256", SHA256)),
+        # S3 API, "Checking object integrity": of a multipart object, from its parts' checksums
+        ({"sha256": SHA256, "type": "COMPOSITE"}, None),
+        ({"crc32": "AAECAw==-3"}, None),
+        ({"crc32": "AAECAw==-3", "type": "FULL_OBJECT"}, None),
+        ({"crc32": "AAECAw==", "type": "full"}, None),
+        ({"crc32": "AAEC"}, None),  # not the length of a CRC-32
+        ({"crc32": "AAECAw"}, None),
+        ({"crc32": " AAECAw=="}, None),
+        ({"crc32": "AAECAÄ=="}, None),
+        ({"crc32": ""}, None),
+        ({"crc32": "", "sha256": SHA256}, ("sha256", SHA256)),
+        ({"xxhash": "AAECAw=="}, None),
+    ],
+)
+def test_a_checksum_of_the_whole_object(said: dict[str, str], checksum: tuple[str, str] | None) -> None:
+    """I15: what S3 says of the object's bytes is kept where it is about all of them, and from no partial answer."""
+    headers = {"etag": ETAG} | {f"x-amz-checksum-{name}": value for name, value in said.items()}
+    assert metadata(headers, 5, is_whole=True).checksum == checksum
+    assert metadata(headers, 5).checksum is None
+    assert metadata(headers, 5, is_whole=True).is_version(metadata({"etag": ETAG}, 5))
+
+
+@pytest.mark.parametrize(
+    ("etag", "said", "md5"),
+    [
+        (ETAG, {}, ETAG.strip('"')),
+        (ETAG, {"x-amz-server-side-encryption": "AES256"}, ETAG.strip('"')),  # S3's own keys
+        (ETAG, {"x-amz-server-side-encryption": "aws:kms"}, None),
+        (ETAG, {"x-amz-server-side-encryption": "aws:kms:dsse"}, None),
+        (ETAG, {"x-amz-server-side-encryption": "something new"}, None),
+        (ETAG, {"x-amz-server-side-encryption-customer-algorithm": "AES256"}, None),
+        ('"d41d8cd98f00b204e9800998ecf8427e-2"', {}, None),  # multipart
+        (f"W/{ETAG}", {}, None),
+        ('"D41D8CD98F00B204E9800998ECF8427E"', {}, None),
+        ('"d41d8cd98f00b204e9800998ecf8427"', {}, None),
+    ],
+)
+def test_an_etag_that_is_an_md5(etag: str, said: dict[str, str], md5: str | None) -> None:
+    """I15: S3 API, "Common response headers": the ETag is an MD5 of the bytes, or it is not."""
+    assert metadata({"etag": etag} | said, 5).content_md5 == md5
+
+
 def test_same_version() -> None:
     """I1: an ETag other than the one asked for is ObjectChanged, even where the origin ignored If-Match."""
     same_version(Metadata(ETAG, 5), None)

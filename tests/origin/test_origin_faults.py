@@ -416,6 +416,36 @@ async def test_head_without_size_or_version(answer: bytes) -> None:
             await origin.head(KEY)
 
 
+# --- checksums -----------------------------------------------------------------------------------------------
+
+WRONG = "AAECAw=="  # the CRC-32 of other bytes
+
+
+async def test_s3s_checksum_is_asked_for_and_kept() -> None:
+    """I15: the question is signed, the answer is kept where it is about the whole object, and nobody but us compares
+    it: the bytes come as they were sent.
+    """
+    part = partial(x_amz_checksum_crc32=WRONG, x_amz_checksum_type="FULL_OBJECT")
+    full = response("200 OK", CONTENT, ETag=ETAG, x_amz_checksum_crc32=WRONG)
+    async with origin_of(answering(part, full, full)) as (origin, server):
+        some = await origin.get(KEY, FromTo(0, 10))
+        assert isinstance(some, Answer)
+        assert some.metadata.checksum is None
+        assert await whole(some) == CONTENT[:10]
+        some.body.close()
+        everything = await origin.get(KEY, FromTo(0))
+        assert isinstance(everything, Answer)
+        assert everything.metadata.checksum == ("crc32", WRONG)
+        assert await whole(everything) == CONTENT
+        everything.body.close()
+        told = await origin.head(KEY)
+        assert isinstance(told, Metadata)
+        assert told.checksum == ("crc32", WRONG)
+        for head in server.heads:
+            assert head.headers["x-amz-checksum-mode"] == "ENABLED"
+            assert "x-amz-checksum-mode" in head.headers["authorization"]
+
+
 # --- versions ------------------------------------------------------------------------------------------------
 
 
