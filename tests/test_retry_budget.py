@@ -10,7 +10,12 @@ Actions = st.lists(st.booleans(), max_size=400)  # True: a first attempt, False:
 
 def granted(budget: RetryBudget, actions: list[bool]) -> list[bool | None]:
     """For each action whether a token was given; None for a first attempt."""
-    return [budget.earn() if earns else budget.spend() for earns in actions]
+    outcomes: list[bool | None] = []
+    for earns in actions:
+        if earns:
+            budget.earn()
+        outcomes.append(None if earns else budget.spend())
+    return outcomes
 
 
 @given(Actions, Actions, Actions)

@@ -18,7 +18,7 @@ from typing import Any, Literal, ParamSpec, Self, TypeVar
 
 from fakes import FakeClock, object_bytes
 
-from proxy.cache import delivery
+from proxy.cache import source
 from proxy.cache.absences import Absences
 from proxy.cache.budget import Budget
 from proxy.cache.cache import Absent, Cache
@@ -37,6 +37,7 @@ from proxy.http import freshness
 from proxy.http.metadata import Metadata
 from proxy.http.ranges import FromTo, Span, Suffix
 from proxy.keys import ObjectKey
+from proxy.retry_budget import RetryBudget
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -44,6 +45,8 @@ T = TypeVar("T")
 BLOCK = 16384  # more than the overhead of an entry, so that an audit sees one block too many
 PART = 4 * BLOCK
 KEY = ObjectKey("bucket", "a/b.mp4")
+NEVER = 1e6  # seconds
+MANY = 1_000_000  # tokens: what a test does not want bounded
 TURNS = 300  # more turns of the loop than any chain of work in these tests takes
 
 
@@ -260,6 +263,9 @@ class Rig:
         patience: float = 20.0,
         clock: FakeClock | None = None,
         has_threads: bool = False,
+        hedge_after: float = NEVER,
+        retries: RetryBudget | None = None,
+        hedges: RetryBudget | None = None,
     ) -> None:
         self.root = root
         self.chance = random.Random(seed)
@@ -290,6 +296,7 @@ class Rig:
                 reserve=self.cache.reserve, release=disposal.release, changed=disposal.drop,
                 clock=self.monotonic, block_size=BLOCK, part_size=PART, parallel_parts=parallel_parts,
                 after_disconnect=after_disconnect, patience=patience,
+                retries=retries or RetryBudget(MANY), hedges=hedges or RetryBudget(MANY),
             )
         )  # fmt: skip
         self.evictor = Evictor(
@@ -298,10 +305,12 @@ class Rig:
         )  # fmt: skip
         self.complaints: list[dict[str, Any]] = []  # what asyncio would have logged: exceptions that nobody took
         self._is_closed = False
-        self._backoff = delivery.BACKOFF
+        self._hedge_after = hedge_after
+        self._constants = source.BACKOFF, source.HEDGE_AFTER
 
     async def __aenter__(self) -> Self:
-        delivery.BACKOFF = 0.0  # retries at once; the number of them is the same
+        # Retries at once; the number of them is the same. Hedges at once or never.
+        source.BACKOFF, source.HEDGE_AFTER = 0.0, self._hedge_after
         asyncio.get_running_loop().set_exception_handler(lambda _, context: self.complaints.append(context))
         return self
 
@@ -313,7 +322,7 @@ class Rig:
                 await self.close()
             else:
                 self.abandon()
-        delivery.BACKOFF = self._backoff
+        source.BACKOFF, source.HEDGE_AFTER = self._constants
 
     async def close(self) -> None:
         """A clean stop, after which nothing is open."""
