@@ -209,6 +209,7 @@ class Runtime:
                 parallel_parts=origin.parallel_parts,
                 after_disconnect=config.after_disconnect,
                 split_distance=SPLIT_DISTANCE,
+                retries=self.origin.retries,
                 patience=3 * (origin.connect_timeout + origin.read_timeout),
             )
         )

@@ -13,7 +13,7 @@ PROXY = Path(__file__).parent.parent / "proxy"
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"proxy"}),  # the package itself: its version
     frozenset({"errors"}),
-    frozenset({"quantities", "keys", "http"}),
+    frozenset({"quantities", "keys", "http", "retry_budget"}),
     frozenset({"config"}),  # with config_file and its like
     frozenset({"cache"}),
     frozenset({"origin"}),
@@ -31,7 +31,10 @@ DOORS = {
     ("server", "cache"): {"proxy.cache.cache", "proxy.cache.residency"},
     ("admin", "cache"): {"proxy.cache.cache"},
 }
-PURE = ("http/*.py", "keys.py", "errors.py", "cache/blocks.py", "cache/budget.py", "cache/ramp.py", "cache/mp4.py")
+PURE = (
+    "http/*.py", "keys.py", "errors.py", "retry_budget.py", "cache/blocks.py", "cache/budget.py", "cache/ramp.py",
+    "cache/mp4.py",
+)  # fmt: skip
 PURE_MAY_USE = ("proxy.http", "proxy.keys", "proxy.errors")
 # Of the standard library: what does I/O or waits. Of `time` the arithmetic is fine, the clocks are not.
 IMPURE = {"asyncio", "io", "os", "pathlib", "shutil", "socket", "sqlite3", "ssl", "subprocess", "tempfile", "threading"}

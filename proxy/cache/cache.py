@@ -460,7 +460,7 @@ class Cache:
 
     def _stream(self, entry: Entry, span: Span) -> AsyncGenerator[bytes, None]:
         self._passthroughs += 1
-        return passthrough.stream(self._origin, entry.key, entry.metadata, span)
+        return passthrough.stream(entry, span, self.supply)
 
     # --- removing ------------------------------------------------------------------------------------------
 
@@ -662,6 +662,9 @@ class Cache:
             flights=traffic.started,
             flights_running=traffic.running,
             flights_split=traffic.split,
+            hedges=traffic.hedges,
+            hedges_won=traffic.hedges_won,
+            retries_refused=self.supply.retries.refused,
             endings=tuple((ending.name.lower(), count) for ending, count in traffic.endings.items()),
             passthroughs=self._passthroughs,
             evicted=self._entries.evicted,

@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from proxy.cache import blocks
-from proxy.cache.delivery import Delivery, close
+from proxy.cache.delivery import Delivery
 from proxy.cache.flights import Demand, Ending, Flight, Supply, Wait
 from proxy.cache.mp4 import index_span
 from proxy.cache.origin import Answer
 from proxy.cache.ramp import Pace, Ramp
+from proxy.cache.version import Version
 from proxy.errors import (
     ContentMismatch,
     ObjectChanged,
@@ -41,6 +42,7 @@ class Fill:
     def __init__(self, entry: "Entry", supply: Supply) -> None:
         self._entry = entry
         self._supply = supply
+        self._version = Version(entry, supply.origin, supply.changed)
         self._ramp = Ramp(supply.block_size, supply.part_size, supply.parallel_parts)
         self._flights: list[Flight] = []
         self._demands: list[Demand] = []
@@ -283,7 +285,7 @@ class Fill:
         traffic = self._supply.traffic
         traffic.flights.add(flight)
         traffic.started += 1
-        delivery = Delivery(flight, entry, self._supply, on_head=self._head_came, on_written=self._wake)
+        delivery = Delivery(flight, entry, self._version, self._supply, on_head=self._head_came, on_written=self._wake)
         flight.task = asyncio.create_task(delivery.run(), name=f"flight {entry.key} {span.start}")
         traffic.tasks.add(flight.task)
         # A callback, because a task that is cancelled before its first step never runs any of its own code.
@@ -320,7 +322,8 @@ class Fill:
     def _land(self, flight: Flight, task: "asyncio.Task[None]") -> None:
         supply, entry = self._supply, self._entry
         ending, error = _outcome(task)
-        close(flight)
+        if flight.answer is not None:  # cancelled before it began
+            flight.answer.body.close()
         self._flights.remove(flight)
         supply.traffic.tasks.discard(task)
         supply.traffic.flights.discard(flight)

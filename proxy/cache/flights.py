@@ -12,6 +12,7 @@ from proxy.cache.origin import Answer, Origin
 from proxy.cache.ramp import Pace
 from proxy.cache.store import Store
 from proxy.http.ranges import Span
+from proxy.retry_budget import RetryBudget
 
 if TYPE_CHECKING:
     from proxy.cache.entries import Entries
@@ -66,7 +67,7 @@ class Flight:
     checksum: int = 0  # CRC-32 so far of the block that `mark` lies in
     began: float = 0.0  # of the monotonic clock, as `first_byte_at`
     first_byte_at: float | None = None
-    answer: Answer | None = None  # open, and not yet poured out
+    answer: Answer | None = None  # open, and not yet taken over by its task
     demand: Demand | None = None  # the reader that it was started for
     task: "asyncio.Task[None] | None" = None
 
@@ -106,6 +107,9 @@ class Traffic:
     read_ahead_limit: int
     started: int = 0
     split: int = 0
+    hedges: int = 0  # second requests for what is late
+    hedges_won: int = 0
+    hedging: int = 0  # of them now
     flights: set[Flight] = field(default_factory=set)
     tasks: "set[asyncio.Task[None]]" = field(default_factory=set)
     endings: dict[Ending, int] = field(default_factory=lambda: dict.fromkeys(Ending, 0))
@@ -146,6 +150,8 @@ class Supply:
     parallel_parts: int
     after_disconnect: Literal["finish", "stop", "auto"]
     patience: float  # seconds that a reader waits for a byte before it gives up
+    retries: RetryBudget = field(default_factory=RetryBudget)
+    hedges: RetryBudget = field(default_factory=RetryBudget)
     split_distance: int = 0  # bytes that a reader has to be ahead of a flight to get one of its own
 
     def allocated(self, entry: "Entry", run: range) -> int:

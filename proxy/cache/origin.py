@@ -17,7 +17,8 @@ class Body(Protocol):
     async def read(self) -> bytes:
         """The next bytes, `b""` once all declared ones came.
 
-        Raises BodyTruncated when the origin stopped early, OriginTimeout when it stalled.
+        Raises BodyTruncated when the origin stopped early, OriginTimeout when it stalled. A read that is cancelled
+        loses no byte: the next one goes on.
         """
 
     def close(self) -> None:

@@ -20,6 +20,9 @@ class Statistics:
     flights: int  # parts asked of the origin
     flights_running: int
     flights_split: int  # parts cut in two for a reader further on
+    hedges: int  # second requests for what was late
+    hedges_won: int  # those that brought bytes sooner
+    retries_refused: int  # failures that were final because too many had been asked again already
     endings: tuple[tuple[str, int], ...]  # flights by how they ended
     passthroughs: int  # stretches that went on uncached
     evicted: int  # entries removed for space or idleness

@@ -32,6 +32,7 @@ from proxy.origin.body import S3Body
 from proxy.origin.breaker import Breaker
 from proxy.origin.faults import VersionUnchanged, translated
 from proxy.origin.transport import StrictHTTPSession
+from proxy.retry_budget import RetryBudget
 
 T = TypeVar("T")
 
@@ -49,6 +50,7 @@ class S3Origin:
         self, settings: OriginSettings, endpoint_url: str | None = None, breaker: Breaker | None = None
     ) -> None:
         self.breaker = breaker or Breaker(time.monotonic, random.random)
+        self.retries = RetryBudget()  # of all who ask again: the heads here, the bytes in the cache
         self._settings = settings
         self._endpoint_url = endpoint_url or settings.endpoint_url
         self._deadline = settings.connect_timeout + settings.read_timeout
@@ -195,7 +197,8 @@ class S3Origin:
         return self._client
 
     async def _retried(self, what: str, key: ObjectKey, attempt: Callable[[], Awaitable[T]]) -> T:
-        """All attempts together have one deadline."""
+        """All attempts together have one deadline. Those after the first are paid for, by all requests together."""
+        self.retries.earn()
         until = asyncio.get_running_loop().time() + self._deadline
         for number in range(1, ATTEMPTS + 1):
             try:
@@ -207,7 +210,7 @@ class S3Origin:
                 raise
             except OriginUnavailable:
                 pause = random.uniform(0, BACKOFF * 2 ** (number - 1))  # noqa: S311 - jitter, no secret
-                if number == ATTEMPTS or asyncio.get_running_loop().time() + pause >= until:
+                if number == ATTEMPTS or asyncio.get_running_loop().time() + pause >= until or not self.retries.spend():
                     raise
                 await asyncio.sleep(pause)
         raise AssertionError("unreachable")

@@ -18,7 +18,7 @@ from typing import Any, Literal, ParamSpec, Self, TypeVar
 
 from fakes import FakeClock, object_bytes
 
-from proxy.cache import delivery
+from proxy.cache import source
 from proxy.cache.absences import Absences
 from proxy.cache.budget import Budget
 from proxy.cache.cache import Absent, Cache
@@ -33,11 +33,12 @@ from proxy.cache.memory import Memory
 from proxy.cache.origin import Answer, NotModified
 from proxy.cache.reader import Reader
 from proxy.cache.store import Store, StoredFile
-from proxy.errors import BodyTruncated, ObjectChanged, ObjectNotFound, RangeUnsatisfiable, StoreError
+from proxy.errors import BodyTruncated, ObjectChanged, ObjectNotFound, OriginTimeout, RangeUnsatisfiable, StoreError
 from proxy.http import freshness
 from proxy.http.metadata import Metadata
 from proxy.http.ranges import FromTo, Span, Suffix
 from proxy.keys import ObjectKey
+from proxy.retry_budget import RetryBudget
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -45,6 +46,8 @@ T = TypeVar("T")
 BLOCK = 16384  # more than the overhead of an entry, so that an audit sees one block too many
 PART = 4 * BLOCK
 KEY = ObjectKey("bucket", "a/b.mp4")
+NEVER = 1e6  # seconds
+MANY = 1_000_000  # tokens: what a test does not want bounded
 TURNS = 300  # more turns of the loop than any chain of work in these tests takes
 
 
@@ -100,10 +103,11 @@ class Version:
     data: bytes
     etag: str
     headers: tuple[tuple[str, str], ...] = ()
+    id: str | None = None  # in a bucket that keeps versions
 
     @property
     def metadata(self) -> Metadata:
-        return Metadata(self.etag, len(self.data), "Tue, 15 Nov 1994 08:12:31 GMT", self.headers)
+        return Metadata(self.etag, len(self.data), "Tue, 15 Nov 1994 08:12:31 GMT", self.headers, version=self.id)
 
 
 @dataclass
@@ -113,7 +117,10 @@ class FakeOrigin:
     chance: random.Random
     chunk: int = BLOCK
     objects: dict[ObjectKey, Version] = field(default_factory=dict)
+    is_versioned: bool = False
+    past: dict[ObjectKey, Version] = field(default_factory=dict)  # by keys with a version id: all there ever were
     asked: list[tuple[int, int]] = field(default_factory=list)
+    keys: list[ObjectKey] = field(default_factory=list)  # that GETs named, answered or not
     reads: list[tuple[int, int]] = field(default_factory=list)
     heads: int = 0
     gets: int = 0
@@ -121,20 +128,35 @@ class FakeOrigin:
     gates: dict[int, asyncio.Event] = field(default_factory=dict)  # offsets that no body passes until they are set
     door: asyncio.Event | None = None  # what every new answer waits for
     errors: "deque[Exception | None]" = field(default_factory=deque)  # raised by the next calls, one each
+    stalls: dict[int, int] = field(default_factory=dict)  # number of a GET from 1 on -> where its body ends to move
+    deaf: set[int] = field(default_factory=set)  # numbers of GETs that never get a head
+    read_timeout: int | None = None  # turns of the loop after which such a GET or body fails; None: never
     cuts: list[int] = field(default_factory=list)  # offsets at which a body ends early, once each
     bodies: int = 0  # bodies not closed yet
     jitter: int = 1  # turns of the loop before each answer and each chunk, at most
 
     def put(self, data: bytes, etag: str = '"1"', key: ObjectKey = KEY, **headers: str) -> bytes:
         named = tuple((name.replace("_", "-"), value) for name, value in headers.items())
-        self.objects[key] = Version(data, etag, named)
+        self.store(key, Version(data, etag, named))
         return data
+
+    def store(self, key: ObjectKey, version: Version) -> None:
+        if self.is_versioned:
+            version.id = f"v{len(self.past) + 1}"
+            self.past[key._replace(version=version.id)] = version
+        self.objects[key] = version
 
     def gate(self, offset: int) -> asyncio.Event:
         return self.gates.setdefault(offset, asyncio.Event())
 
     async def pause(self) -> None:
         await turns(self.chance.randrange(self.jitter + 1))
+
+    async def silence(self) -> None:
+        if self.read_timeout is None:
+            await asyncio.Event().wait()
+        await turns(self.read_timeout or 0)
+        raise OriginTimeout("silence")
 
     async def get(
         self,
@@ -145,6 +167,10 @@ class FakeOrigin:
         if_none_match: str | None = None,
     ) -> Answer | NotModified:
         self.gets += 1
+        number = self.gets
+        self.keys.append(key)
+        if number in self.deaf:
+            await self.silence()
         version = await self._find(key, if_none_match)
         if if_match is not None and version.etag != if_match:
             raise ObjectChanged(f"{key} is {version.etag}")
@@ -154,7 +180,9 @@ class FakeOrigin:
         if span is None:
             raise RangeUnsatisfiable(f"{part} of {len(version.data)} bytes")
         self.asked.append((span.start, span.stop))
-        return Answer(version.metadata, span.start, span.stop, FakeBody(self, version.data, span))
+        return Answer(
+            version.metadata, span.start, span.stop, FakeBody(self, version.data, span, self.stalls.get(number))
+        )
 
     async def head(self, key: ObjectKey, *, if_none_match: str | None = None) -> Metadata | NotModified:
         self.heads += 1
@@ -169,17 +197,19 @@ class FakeOrigin:
             await self.door.wait()
         if error is not None:
             raise error
-        if key not in self.objects:
+        found = self.objects.get(key) if key.version is None else self.past.get(key)
+        if found is None:
             raise ObjectNotFound(str(key))
-        return self.objects[key]
+        return found
 
 
 class FakeBody:
-    def __init__(self, origin: FakeOrigin, data: bytes, span: Span) -> None:
+    def __init__(self, origin: FakeOrigin, data: bytes, span: Span, stall: int | None = None) -> None:
         self._origin = origin
         self._data = data
         self._span = span
         self._at = span.start
+        self._stall = stall
         self._is_open = True
         origin.bodies += 1
 
@@ -187,12 +217,15 @@ class FakeBody:
         assert self._is_open, "read after close"
         origin = self._origin
         await origin.pause()
+        if self._at == self._stall:
+            await origin.silence()
         if (gate := origin.gates.get(self._at)) is not None:
             await gate.wait()
         if self._at in origin.cuts and self._at < self._span.stop:
             origin.cuts.remove(self._at)
             raise BodyTruncated(f"cut at {self._at}")
-        fences = [at for at in [*origin.gates, *origin.cuts] if self._at < at]
+        stalls = [] if self._stall is None else [self._stall]
+        fences = [at for at in [*origin.gates, *origin.cuts, *stalls] if self._at < at]
         stop = min([self._span.stop, self._at + origin.chunk, *fences])
         start, self._at = self._at, stop
         if start < stop:
@@ -263,6 +296,9 @@ class Rig:
         has_threads: bool = False,
         is_durable: bool = False,
         boot: int = 1,
+        hedge_after: float = NEVER,
+        retries: RetryBudget | None = None,
+        hedges: RetryBudget | None = None,
     ) -> None:
         self.root = root
         self.chance = random.Random(seed)
@@ -298,6 +334,7 @@ class Rig:
                 completed=self.cache.compare, comparison=Comparison(self.origin, self.store, integrity),
                 clock=self.monotonic, block_size=BLOCK, part_size=PART, parallel_parts=parallel_parts,
                 after_disconnect=after_disconnect, patience=patience,
+                retries=retries or RetryBudget(MANY), hedges=hedges or RetryBudget(MANY),
             )
         )  # fmt: skip
         self.evictor = Evictor(
@@ -306,10 +343,12 @@ class Rig:
         )  # fmt: skip
         self.complaints: list[dict[str, Any]] = []  # what asyncio would have logged: exceptions that nobody took
         self._is_closed = False
-        self._backoff = delivery.BACKOFF
+        self._hedge_after = hedge_after
+        self._constants = source.BACKOFF, source.HEDGE_AFTER
 
     async def __aenter__(self) -> Self:
-        delivery.BACKOFF = 0.0  # retries at once; the number of them is the same
+        # Retries at once; the number of them is the same. Hedges at once or never.
+        source.BACKOFF, source.HEDGE_AFTER = 0.0, self._hedge_after
         asyncio.get_running_loop().set_exception_handler(lambda _, context: self.complaints.append(context))
         return self
 
@@ -321,7 +360,7 @@ class Rig:
                 await self.close()
             else:
                 self.abandon()
-        delivery.BACKOFF = self._backoff
+        source.BACKOFF, source.HEDGE_AFTER = self._constants
 
     async def close(self) -> None:
         """A clean stop, after which nothing is open."""

@@ -11,10 +11,10 @@ from typing import Literal
 import pytest
 from cache_harness import BLOCK, KEY, PART, TURNS, FakeOrigin, Rig, content, runs, turns
 
-from proxy.cache.delivery import MAX_FAILURES
 from proxy.cache.entry import ENTRY_BYTES
 from proxy.cache.flights import Ending
 from proxy.cache.origin import Answer
+from proxy.cache.source import MAX_FAILURES
 from proxy.errors import (
     BodyTruncated,
     ObjectChanged,

@@ -181,6 +181,16 @@ async def test_5xx_is_tried_again_and_then_given_up(status: str, code: str) -> N
             assert len(server.heads) == ATTEMPTS
 
 
+async def test_retries_end_with_their_budget() -> None:
+    """I20: an origin that fails every request hears each of them once, and ten more besides a tenth."""
+    async with origin_of(answering(refusal("500 Internal Server Error", "InternalError"))) as (origin, server):
+        for _ in range(40):
+            with pytest.raises(OriginFailing):
+                await origin.get(KEY, FromTo(0, 10))
+        assert 40 + 10 <= len(server.heads) <= 40 + 10 + 4
+        assert origin.retries.refused
+
+
 @pytest.mark.parametrize(
     ("value", "seconds"),
     [

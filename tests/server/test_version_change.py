@@ -153,7 +153,6 @@ async def test_a_request_whose_head_is_sent(start: Start, ignores_if_match: bool
     assert set(outcomes) <= ({"cut", "done"} if versioned else {"cut"})
 
 
-@pytest.mark.xfail(strict=False, reason="completion by versionId")
 @honoured
 @ways
 async def test_in_a_bucket_that_keeps_versions(start: Start, ignores_if_match: bool, way: Way) -> None:
@@ -172,7 +171,6 @@ async def test_requests_whose_head_is_not_sent(start: Start, ignores_if_match: b
     await begin_again(matrix, way, ignores_if_match=ignores_if_match)
 
 
-@pytest.mark.xfail(strict=True, reason="the entry of an object that is not kept outlives its version: 502 for its TTL")
 @honoured
 async def test_objects_that_are_not_kept(start: Start, ignores_if_match: bool) -> None:
     """The same where there is no room for the object, and its bytes pass through (I1, I16)."""

@@ -1,0 +1,523 @@
+"""Where bytes come from: retries and their budget, versions of the past, second requests for what is late."""
+
+import asyncio
+import random
+from collections import deque
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from cache_harness import BLOCK, KEY, NEVER, PART, FakeOrigin, Rig, content, runs, turns
+
+from proxy.cache import source
+from proxy.cache.flights import Ending
+from proxy.cache.origin import Answer, Body, NotModified
+from proxy.cache.reader import Reader
+from proxy.cache.source import MAX_FAILURES, MAX_HEDGES
+from proxy.errors import (
+    AccessDenied,
+    DeleteMarker,
+    NoSuchVersion,
+    ObjectChanged,
+    ObjectNotFound,
+    OriginBusy,
+    OriginError,
+    OriginResting,
+    OriginTimeout,
+    OriginUnavailable,
+    UnusableAnswer,
+)
+from proxy.http.ranges import FromTo, Span, Suffix
+from proxy.keys import ObjectKey
+from proxy.retry_budget import RetryBudget
+
+SIZE = 10 * BLOCK + 123
+
+
+async def reader_of(rig: Rig) -> Reader:
+    """Of an object of which the metadata is known, and not a byte has come."""
+    (await rig.reader(wants_body=False)).close()
+    return await rig.reader()
+
+
+# --- retries -------------------------------------------------------------------------------------------------
+
+
+async def test_what_passes_through_is_asked_for_again(tmp_path: Path) -> None:
+    """Without a disk, too, a failed GET and a cut body are asked again, the missing bytes only (I11, I16)."""
+    async with Rig(tmp_path) as rig:
+        data = rig.origin.put(content(SIZE))
+        rig.store.failed("test")
+        with await reader_of(rig) as reader:
+            rig.origin.errors = deque([OriginUnavailable("503")] * (MAX_FAILURES - 1))
+            rig.origin.cuts = [5, BLOCK + 1, 7 * BLOCK]
+            assert b"".join([piece async for piece in reader.stream(Span(0, SIZE))]) == data
+        assert runs(rig.origin.reads) == [(0, SIZE)]
+        assert rig.origin.asked == [(start, SIZE) for start in (0, 5, BLOCK + 1, 7 * BLOCK)]
+        await rig.audit()
+
+
+@pytest.mark.parametrize("is_stored", [True, False])
+async def test_three_failures_in_a_row_are_final(tmp_path: Path, is_stored: bool) -> None:
+    """With and without a disk alike: MAX_FAILURES GETs without a byte, and the last failure is told (I20)."""
+    async with Rig(tmp_path) as rig:
+        rig.origin.put(content(SIZE))
+        if not is_stored:
+            rig.store.failed("test")
+        with await reader_of(rig) as reader:
+            rig.origin.errors = deque([OriginUnavailable(str(number)) for number in range(2 * MAX_FAILURES)])
+            with pytest.raises(OriginUnavailable, match=str(MAX_FAILURES - 1)):
+                await rig.read(reader)
+            assert rig.origin.gets == MAX_FAILURES
+            rig.origin.errors.clear()
+        await rig.audit()
+
+
+@pytest.mark.parametrize("is_stored", [True, False])
+async def test_without_a_token_a_failure_is_final(tmp_path: Path, is_stored: bool) -> None:
+    """What brought no byte is asked again from the budget only, with and without a disk alike (I20)."""
+    async with Rig(tmp_path, retries=RetryBudget(1)) as rig:
+        data = rig.origin.put(content(SIZE))
+        if not is_stored:
+            rig.store.failed("test")
+        with await reader_of(rig) as reader:
+            rig.origin.errors = deque([OriginUnavailable("503")])
+            assert await rig.read(reader, 0, BLOCK) == data[:BLOCK]
+            asked = rig.origin.gets
+            rig.origin.errors = deque([OriginUnavailable("503")])
+            with pytest.raises(OriginUnavailable):
+                await rig.read(reader, 5 * BLOCK)
+            assert rig.origin.gets == asked + 1
+        assert rig.cache.statistics().retries_refused == 1
+        await rig.audit(begun=BLOCK)
+
+
+async def test_a_cut_body_needs_no_token(tmp_path: Path) -> None:
+    """Bytes came, so it is progress: however many bodies break off, each costs its missing bytes and no retry."""
+    async with Rig(tmp_path, retries=RetryBudget(0)) as rig:
+        data = rig.origin.put(content(SIZE))
+        rig.origin.cuts = list(range(100, SIZE, 997))
+        assert await rig.get() == data
+        assert runs(rig.origin.reads) == [(0, SIZE)]
+        await rig.audit()
+
+
+async def test_our_own_congestion_needs_no_token(tmp_path: Path) -> None:
+    """Nobody was asked, so nobody is spared: OriginBusy takes no token, and is final in a row all the same (I20)."""
+    async with Rig(tmp_path, retries=RetryBudget(0)) as rig:
+        data = rig.origin.put(content(SIZE))
+        with await reader_of(rig) as reader:
+            rig.origin.errors = deque([OriginBusy("no connection")] * (MAX_FAILURES - 1))
+            assert await rig.read(reader, 0, BLOCK) == data[:BLOCK]
+            rig.origin.errors = deque([OriginBusy("no connection")] * MAX_FAILURES)
+            with pytest.raises(OriginBusy):
+                await rig.read(reader, 5 * BLOCK)
+        await rig.audit(begun=BLOCK)
+
+
+async def test_an_origin_at_rest_is_not_asked_again(tmp_path: Path) -> None:
+    """OriginResting is final at once, with and without a disk (the breaker knows when to ask)."""
+    async with Rig(tmp_path) as rig:
+        rig.origin.put(content(SIZE))
+        with await reader_of(rig) as reader:
+            for read in (rig.read(reader), anext(reader.stream(Span(0, SIZE)))):
+                asked = rig.origin.gets
+                rig.origin.errors = deque([OriginResting("resting", 1.0)])
+                with pytest.raises(OriginResting):
+                    await read
+                assert rig.origin.gets == asked + 1
+        await rig.audit()
+
+
+class Dripping(FakeOrigin):
+    """Ends each body after `ration` bytes with OriginTimeout, as `proxy/origin/body.py` ends one that drips."""
+
+    ration = 1
+
+    async def get(
+        self,
+        key: ObjectKey,
+        part: FromTo | Suffix,
+        *,
+        if_match: str | None = None,
+        if_none_match: str | None = None,
+    ) -> Answer | NotModified:
+        answer = await super().get(key, part, if_match=if_match, if_none_match=if_none_match)
+        assert isinstance(answer, Answer)
+        return replace(answer, body=Rationed(answer.body, self.ration))
+
+
+class Rationed:
+    def __init__(self, body: Body, left: int) -> None:
+        self._body = body
+        self._left = left
+
+    async def read(self) -> bytes:
+        data = await self._body.read()
+        if data and not self._left:
+            raise OriginTimeout("drips")
+        data = data[: self._left]
+        self._left -= len(data)
+        return data
+
+    def close(self) -> None:
+        self._body.close()
+
+
+@pytest.mark.parametrize("is_stored", [True, False])
+async def test_a_drip_is_no_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_stored: bool) -> None:
+    """A body that was ended because it came too slowly counts as one without a byte, unless it brought ENOUGH (I20)."""
+    monkeypatch.setattr(source, "ENOUGH", BLOCK)
+    origin = Dripping(random.Random(0))
+    async with Rig(tmp_path, origin=origin) as rig:
+        data = origin.put(content(3 * PART))
+        origin.chunk = 99
+        if not is_stored:
+            rig.store.failed("test")
+        with await reader_of(rig) as reader:
+            origin.ration = BLOCK - 1
+            with pytest.raises(OriginTimeout):
+                await rig.read(reader, whole=True)
+            assert origin.gets >= MAX_FAILURES
+            await turns()
+            origin.ration = BLOCK
+            assert await rig.read(reader, whole=True) == data
+        await rig.audit(begun=PART)
+
+
+# --- versions of the past ------------------------------------------------------------------------------------
+
+SIZES = (SIZE, SIZE - BLOCK, SIZE + BLOCK)
+
+
+def versioned(seed: int = 0) -> FakeOrigin:
+    origin = FakeOrigin(random.Random(seed))
+    origin.is_versioned = True
+    return origin
+
+
+@pytest.mark.parametrize("new_size", SIZES)
+@pytest.mark.parametrize("block", range(8))
+async def test_a_version_is_completed_by_its_id(tmp_path: Path, block: int, new_size: int) -> None:
+    """An object overwritten when `block` blocks of it have come: who reads the old version gets all of it, who comes
+    then gets the new one, and what follows is asked for by id straight away (I1, I5).
+    """
+    async with Rig(tmp_path, origin=versioned(), parallel_parts=1) as rig:
+        old = rig.origin.put(content(SIZE), '"old"')
+        gate = rig.origin.gate(block * BLOCK)
+        reading = asyncio.create_task(rig.get())
+        await turns()
+        new = rig.origin.put(content(new_size, seed=1), '"new"')
+        before = len(rig.origin.keys)
+        gate.set()
+        assert await reading == old
+        named = [key.version for key in rig.origin.keys[before:]]
+        assert named[0] is None
+        assert set(named[1:]) <= {"v1"}
+        assert len(named) > 1
+        assert await rig.get() == new
+        await rig.audit()
+
+
+@pytest.mark.parametrize("new_size", SIZES)
+@pytest.mark.parametrize("block", range(8))
+async def test_without_an_id_a_version_ends_with_its_key(tmp_path: Path, block: int, new_size: int) -> None:
+    """In a bucket without versions, the bytes that had come are the old version's, then it is ObjectChanged (I1)."""
+    async with Rig(tmp_path, parallel_parts=1) as rig:
+        rig.origin.put(content(SIZE), '"old"')
+        gate = rig.origin.gate(block * BLOCK)
+        reading = asyncio.create_task(rig.get())
+        await turns()
+        new = rig.origin.put(content(new_size, seed=1), '"new"')
+        gate.set()
+        with pytest.raises(ObjectChanged):
+            await reading
+        assert await rig.get() == new
+        await rig.audit()
+
+
+async def test_a_deleted_version_is_completed_by_its_id(tmp_path: Path) -> None:
+    """A delete leaves a marker, and the version behind it: who reads it gets all of it, who comes then a 404 (I5)."""
+    async with Rig(tmp_path, origin=versioned(), parallel_parts=1) as rig:
+        old = rig.origin.put(content(SIZE))
+        gate = rig.origin.gate(BLOCK)
+        reading = asyncio.create_task(rig.get())
+        await turns()
+        del rig.origin.objects[KEY]
+        gate.set()
+        assert await reading == old
+        assert await rig.is_absent()
+        await rig.audit()
+
+
+async def test_the_new_version_is_there_before_the_old_one_is_complete(tmp_path: Path) -> None:
+    """As soon as one part is known to be of the past, a request that comes gets the new version, at once (I5, I7)."""
+    async with Rig(tmp_path, origin=versioned(), parallel_parts=1) as rig:
+        old = rig.origin.put(content(SIZE))
+        gate = rig.origin.gate(PART + BLOCK)
+        with await rig.reader(part=FromTo(0, BLOCK)) as reader:
+            new = rig.origin.put(content(SIZE - 7, seed=1), '"new"')
+            reading = asyncio.create_task(rig.read(reader))
+            await turns()
+            assert not reading.done()
+            rig.origin.gates.clear()
+            assert await rig.get() == new
+            gate.set()
+            assert await reading == old
+        assert await rig.get() == new
+        await rig.audit()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        AccessDenied("403"),  # s3:GetObjectVersion is a right of its own
+        ObjectNotFound("404"),
+        NoSuchVersion("400"),
+        DeleteMarker("405"),
+        ObjectChanged("412"),
+        UnusableAnswer("another version"),
+    ],
+)
+@pytest.mark.parametrize("is_stored", [True, False])
+async def test_a_version_that_is_not_given_by_id(tmp_path: Path, is_stored: bool, error: OriginError) -> None:
+    """Then it has changed, as without an id: no other error is told, and who comes then gets the new version (I1)."""
+    async with Rig(tmp_path, origin=versioned(), parallel_parts=1) as rig:
+        old = rig.origin.put(content(SIZE))
+        if not is_stored:
+            rig.store.failed("test")
+        with await reader_of(rig) as reader:
+            new = rig.origin.put(content(SIZE, seed=1), '"new"')
+            rig.origin.errors = deque([None, error])
+            with pytest.raises(ObjectChanged, match=r'is "new"'):
+                await rig.read(reader)
+            assert [key.version for key in rig.origin.keys] == [None, "v1"]
+        assert await rig.get() == new != old
+        await rig.audit()
+
+
+async def test_a_failure_does_not_end_a_version_of_the_past(tmp_path: Path) -> None:
+    """An outage while a version is completed by its id is retried as any other (I11)."""
+    async with Rig(tmp_path, origin=versioned()) as rig:
+        old = rig.origin.put(content(SIZE))
+        with await reader_of(rig) as reader:
+            rig.origin.put(content(SIZE, seed=1), '"new"')
+            rig.origin.errors = deque([None, OriginUnavailable("503"), OriginTimeout("slow")])
+            rig.origin.cuts = [BLOCK + 5]
+            assert await rig.read(reader, 0, PART) == old[:PART]
+        await rig.audit(begun=PART)
+
+
+async def test_what_passes_through_tells_of_the_change(tmp_path: Path) -> None:
+    """Without a disk, too, a version that was found to be replaced answers nobody from then on (I5, I6)."""
+    async with Rig(tmp_path) as rig:
+        rig.origin.put(content(SIZE))
+        rig.store.failed("test")
+        with await reader_of(rig) as reader:
+            new = rig.origin.put(content(SIZE, seed=1), '"new"')
+            with pytest.raises(ObjectChanged):
+                await rig.read(reader)
+        assert await rig.get() == new
+        await rig.audit()
+
+
+# --- second requests for what is late ------------------------------------------------------------------------
+
+
+async def test_a_late_head_is_raced(tmp_path: Path) -> None:
+    """A GET that gets no head is joined by another; that one's bytes are the part's, and nothing is left open."""
+    async with Rig(tmp_path, hedge_after=0.0) as rig:
+        data = rig.origin.put(content(SIZE))
+        rig.origin.deaf = {1}
+        with await reader_of(rig) as reader:
+            assert await rig.read(reader, 0, PART) == data[:PART]
+        assert (rig.traffic.hedges_won, rig.traffic.hedging) == (1, 0)
+        assert rig.origin.asked == [(0, PART)]
+        await rig.audit()
+
+
+@pytest.mark.parametrize("at", [0, 1, BLOCK - 1, BLOCK, 2 * BLOCK + 7, PART - 1])
+@pytest.mark.parametrize("is_stored", [True, False])
+async def test_a_stalled_body_is_raced_from_where_it_stands(tmp_path: Path, at: int, is_stored: bool) -> None:
+    """A body that ends to move is left to one that begins there: no byte is read twice (I10)."""
+    async with Rig(tmp_path, hedge_after=0.0) as rig:
+        data = rig.origin.put(content(PART))
+        rig.origin.jitter = 0  # nothing but the stall is late
+        rig.origin.stalls = {1: at}
+        if not is_stored:
+            rig.store.failed("test")
+        with await reader_of(rig) as reader:
+            assert await rig.read(reader, whole=True) == data
+        assert rig.traffic.hedges_won == 1
+        assert rig.origin.asked == [(0, PART), (at, PART)]
+        assert runs(rig.origin.reads) == [(0, PART)]
+        await rig.audit()
+
+
+async def test_a_hedge_that_fails_leaves_the_first_alone(tmp_path: Path) -> None:
+    """The second request's failure is nobody's: the first goes on, and no retry is paid for it."""
+    async with Rig(tmp_path, hedge_after=0.0, retries=RetryBudget(0), hedges=RetryBudget(1)) as rig:
+        data = rig.origin.put(content(PART))
+        gate = rig.origin.gate(BLOCK)
+        with await reader_of(rig) as reader:
+            rig.origin.errors = deque([None, OriginUnavailable("503")])
+            rig.origin.door = asyncio.Event()
+            reading = asyncio.create_task(rig.read(reader))
+            await turns()
+            assert rig.traffic.hedges == 1
+            rig.origin.door.set()
+            gate.set()
+            assert await reading == data
+        assert rig.traffic.hedges_won == 0
+        await rig.audit()
+
+
+async def test_the_first_may_fail_while_the_hedge_is_under_way(tmp_path: Path) -> None:
+    """The second request is the retry then: it brings the bytes, and no third one is made."""
+    async with Rig(tmp_path, hedge_after=0.0, retries=RetryBudget(0), hedges=RetryBudget(1)) as rig:
+        data = rig.origin.put(content(BLOCK))
+        with await reader_of(rig) as reader:
+            rig.origin.errors = deque([OriginUnavailable("503"), None])
+            rig.origin.door = asyncio.Event()
+            reading = asyncio.create_task(rig.read(reader))
+            await turns()
+            rig.origin.door.set()
+            assert await reading == data
+        assert (rig.origin.gets, rig.traffic.hedges_won) == (2, 1)
+        await rig.audit()
+
+
+@pytest.mark.parametrize(
+    ("errors", "told"),
+    [
+        ((OriginTimeout("1"), OriginUnavailable("2")), OriginUnavailable),
+        ((OriginTimeout("1"), AccessDenied("2")), AccessDenied),
+        ((AccessDenied("1"), OriginTimeout("2")), AccessDenied),
+    ],
+)
+async def test_both_may_fail(tmp_path: Path, errors: tuple[OriginError, ...], told: type[OriginError]) -> None:
+    """Two requests that fail are one failure; what cannot be cured by asking again is what is told (I13)."""
+    async with Rig(tmp_path, hedge_after=0.0, retries=RetryBudget(0)) as rig:
+        rig.origin.put(content(BLOCK))
+        with await reader_of(rig) as reader:
+            rig.origin.errors = deque(errors)
+            rig.origin.door = asyncio.Event()
+            reading = asyncio.create_task(rig.read(reader))
+            await turns()
+            rig.origin.door.set()
+            with pytest.raises(told):
+                await reading
+        assert rig.origin.gets == 2
+        await rig.audit()
+
+
+async def test_a_hedge_finds_out_that_the_object_changed(tmp_path: Path) -> None:
+    """What the second request learns holds, though the first one's bytes win: who comes then gets the new version, and
+    the first one's reader gets the old (I1, I5).
+    """
+    async with Rig(tmp_path, hedge_after=0.0) as rig:
+        old = rig.origin.put(content(PART))
+        gate = rig.origin.gate(BLOCK)
+        reading = asyncio.create_task(rig.get())
+        source.HEDGE_AFTER = NEVER
+        await turns()
+        new = rig.origin.put(content(PART, seed=1), '"new"')
+        source.HEDGE_AFTER = 0.0
+        rig.origin.gates[2 * BLOCK] = second = asyncio.Event()
+        gate.set()
+        await turns()
+        assert not reading.done()
+        rig.origin.gates.clear()
+        assert await rig.get() == new
+        second.set()
+        assert await reading == old
+        await rig.audit()
+
+
+async def test_no_more_than_a_few_hedges_at_once(tmp_path: Path) -> None:
+    """However many parts wait, MAX_HEDGES of them are raced, and the budget bounds them besides."""
+    async with Rig(tmp_path, hedge_after=0.0, parallel_parts=8, read_ahead_limit=64) as rig:
+        data = rig.origin.put(content(8 * PART))
+        with await reader_of(rig) as reader:
+            assert await rig.read(reader, 0, 1) == data[:1]
+        rig.origin.door = asyncio.Event()
+        already = rig.traffic.hedges
+        reading = [asyncio.create_task(rig.get(start, start + PART)) for start in range(PART, 8 * PART, PART)]
+        await turns()
+        assert rig.traffic.running > MAX_HEDGES
+        assert rig.traffic.hedging == rig.traffic.hedges - already == MAX_HEDGES
+        rig.origin.door.set()
+        assert b"".join(await asyncio.gather(*reading)) == data[PART:]
+        await rig.audit()
+    async with Rig(tmp_path / "second", hedge_after=0.0, hedges=RetryBudget(2)) as rig:
+        rig.origin.put(data)
+        rig.origin.jitter = 20
+        assert await rig.get() == data
+        assert 2 <= rig.traffic.hedges <= 2 + (rig.traffic.started + 9) / 10
+        await rig.audit()
+
+
+@pytest.mark.parametrize("seed", range(40))
+async def test_any_interleaving_of_two_requests_gives_the_bytes(tmp_path: Path, seed: int) -> None:
+    """Whichever of two is first, at each read anew, with cuts, stalls and heads that never come: all bytes once into
+    the file, exact, and nothing left open (I1, I2, I10, I12).
+    """
+    async with Rig(tmp_path, seed=seed, hedge_after=0.0, origin=versioned(seed) if seed % 2 else None) as rig:
+        chance = rig.chance
+        data = rig.origin.put(content(SIZE))
+        rig.origin.jitter = chance.choice([1, 3, 12])
+        rig.origin.chunk = chance.choice([BLOCK // 3, BLOCK, PART])
+        rig.origin.cuts = [chance.randrange(SIZE) for _ in range(3)]
+        rig.origin.stalls = {number: chance.randrange(SIZE) for number in range(1, 20, 4)}
+        rig.origin.deaf = {number for number in range(2, 20) if chance.random() < 0.2}
+        rig.origin.read_timeout = 50
+        starts = [chance.randrange(SIZE) for _ in range(3)]
+        got = await asyncio.gather(rig.get(), *(rig.get(start) for start in starts))
+        assert got == [data, *(data[start:] for start in starts)]
+        assert runs(rig.store.writes) == [(0, SIZE)]
+        await rig.audit()
+
+
+@pytest.mark.parametrize("is_stored", [True, False])
+async def test_cancelling_a_race_at_any_turn_leaves_nothing(tmp_path: Path, is_stored: bool) -> None:
+    """The first request, the second, both, or the moment between: whatever is cut off, no body stays open, no task and
+    no count (I12).
+    """
+    async with Rig(tmp_path, hedge_after=0.0, after_disconnect="stop") as rig:
+        data = rig.origin.put(content(PART))
+        rig.origin.jitter = 2
+        if not is_stored:
+            rig.store.failed("test")
+        is_done = False
+        number = 0
+        while not is_done:
+            with await reader_of(rig) as reader:
+                reading = asyncio.create_task(rig.read(reader))
+                await turns(number)
+                is_done = reading.done()
+                reading.cancel()
+                await asyncio.gather(reading, return_exceptions=True)
+            await turns(40)
+            assert (rig.origin.bodies, rig.traffic.running, rig.traffic.hedging) == (0, 0, 0), number
+            await rig.cache.purge([KEY])
+            number += 1
+        assert number > 10
+        assert reading.result() == data
+        assert rig.traffic.hedges > 5
+        await rig.audit()
+
+
+async def test_a_stop_ends_a_race(tmp_path: Path) -> None:
+    """A process that stops while two requests are under way leaves neither of them (I12)."""
+    async with Rig(tmp_path, hedge_after=0.0) as rig:
+        rig.origin.put(content(PART))
+        with await reader_of(rig) as reader:
+            rig.origin.door = asyncio.Event()
+            reading = asyncio.create_task(rig.read(reader))
+            await turns()
+            assert rig.traffic.hedging == 1
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+        await rig.close()
+        assert rig.traffic.endings[Ending.ABANDONED]
+        assert (rig.origin.bodies, rig.traffic.hedging) == (0, 0)

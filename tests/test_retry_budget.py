@@ -1,0 +1,54 @@
+"""The algebra of the retry budget."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.retry_budget import MOST, RetryBudget
+
+Actions = st.lists(st.booleans(), max_size=400)  # True: a first attempt, False: the wish for a further one
+
+
+def granted(budget: RetryBudget, actions: list[bool]) -> list[bool | None]:
+    """For each action whether a token was given; None for a first attempt."""
+    outcomes: list[bool | None] = []
+    for earns in actions:
+        if earns:
+            budget.earn()
+        outcomes.append(None if earns else budget.spend())
+    return outcomes
+
+
+@given(Actions, Actions, Actions)
+def test_retries_are_a_tenth_of_the_first_attempts_and_ten(
+    before: list[bool], actions: list[bool], after: list[bool]
+) -> None:
+    """In every stretch, whatever went before, further attempts are at most ten and a tenth of the first ones (I20)."""
+    stretch = granted(RetryBudget(), before + actions + after)[len(before) : len(before) + len(actions)]
+    assert stretch.count(True) <= MOST + stretch.count(None) / 10
+
+
+@given(Actions)
+def test_what_is_refused_is_counted_and_costs_nothing(actions: list[bool]) -> None:
+    """A refusal leaves the budget as it was: asking for what there is none of changes no later outcome."""
+    budget = RetryBudget()
+    outcomes = granted(budget, actions)
+    assert budget.refused == outcomes.count(False)
+    kept = [action for action, outcome in zip(actions, outcomes, strict=True) if outcome is not False]
+    assert granted(RetryBudget(), kept) == [outcome for outcome in outcomes if outcome is not False]
+
+
+@given(Actions)
+def test_a_hundred_first_attempts_fill_it(actions: list[bool]) -> None:
+    """However empty it was: then ten further attempts may follow each other, and not eleven."""
+    budget = RetryBudget()
+    granted(budget, actions)
+    granted(budget, [True] * (10 * MOST))
+    assert granted(budget, [False] * (MOST + 1)) == [True] * MOST + [False]
+
+
+def test_ten_first_attempts_earn_one() -> None:
+    """Exactly ten, without what rounding makes of a tenth."""
+    budget = RetryBudget(most=1)
+    assert granted(budget, [False, False]) == [True, False]
+    for _ in range(50):
+        assert granted(budget, [True] * 9 + [False, True, False]) == [None] * 9 + [False, None, True]
