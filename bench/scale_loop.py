@@ -28,7 +28,8 @@ from proxy.errors import OriginUnavailable
 from proxy.http.metadata import Metadata
 from proxy.http.ranges import FromTo, Suffix
 from proxy.keys import ObjectKey
-from proxy.runtime import MAX_HOT, Runtime
+from proxy.runtime import Runtime
+from proxy.server.descriptors import MAX_HOT
 
 TURN = 0.001  # seconds that the watcher sleeps
 PART = 8 << 20  # bytes, the default of `origin.part_size`
