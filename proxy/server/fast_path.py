@@ -323,6 +323,9 @@ class _Outlet:
         if self.transport is None:
             raise ConnectionResetError("the client left")
         self.transport.write(data)
+        await self.drain()
+
+    async def drain(self) -> None:
         await self._connection._drain_helper()  # noqa: SLF001 - aiohttp's protocols have no public name for it
 
 

@@ -29,8 +29,10 @@ class Response(web.StreamResponse):
     _send_headers_immediately = False
 
 
-class HeadWriter(Protocol):
+class Writer(Protocol):
     def send_headers(self) -> None: ...
+
+    async def drain(self) -> None: ...
 
 
 class Connected(Protocol):
@@ -42,7 +44,7 @@ class Outlet(Connected, Protocol):
     """Where an answer goes, as aiohttp's request knows it."""
 
     @property
-    def writer(self) -> HeadWriter: ...
+    def writer(self) -> Writer: ...
 
 
 class Body(Protocol):
@@ -139,7 +141,8 @@ class Sender:
             await self._write(body, data)
             return stretch.stop
         if transport.get_extra_info("sslcontext") is not None:
-            return await self._send_enciphered(Span(stretch.start, min(stretch.stop, stretch.start + TLS_TURN)), body)
+            turn = Span(stretch.start, min(stretch.stop, stretch.start + TLS_TURN))
+            return await self._send_enciphered(turn, outlet, body)
         outlet.writer.send_headers()
         pouring = Pouring(transport, file.fd, stretch, self._reader.bring_in)
         try:
@@ -148,7 +151,7 @@ class Sender:
             self.sent += pouring.at - stretch.start
         return stretch.stop
 
-    async def _send_enciphered(self, turn: Span, body: Body) -> int:
+    async def _send_enciphered(self, turn: Span, outlet: Outlet, body: Body) -> int:
         """TLS has no sendfile. A little at a time: what a client does not take is in memory, more than once (I19)."""
         file = self._reader.file
         assert file is not None
@@ -159,6 +162,8 @@ class Sender:
                     await self._reader.bring_in(Span(start, turn.stop))
                     data = await self._reader.read(piece)
                 await body.write(data)
+                del data
+                await outlet.writer.drain()  # aiohttp does it after 64 KiB
                 self.sent += piece.length
             await asyncio.sleep(0)  # a client that takes everything at once would have all turns
         return turn.stop
