@@ -29,6 +29,7 @@ LEAVING = 16  # refused connections that may take their time to go; what comes t
 LINGER = 1.0  # seconds for a refused client to send its request, and again to read the answer
 HANDSHAKE = 10  # seconds for that of TLS (I20)
 RETRY_AFTER = 1  # seconds
+UNSENT = 60.0  # seconds that a client's kernel may take nothing of what is sent to it: longer than any other patience
 TLS_BUFFER = 16 << 10  # bytes: one record of TLS, RFC 8446 section 5.1
 
 log = logging.getLogger("bucketfront.server")
@@ -133,6 +134,8 @@ class BoundedSite(web.TCPSite):
     def _begin(self, protocol: Callable[[], asyncio.BaseProtocol], accepted: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         accepted.setblocking(False)
+        # asyncio waits for ever until what a closed transport holds is taken (I20).
+        accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * UNSENT))
         task = loop.create_task(self._connect(protocol, accepted))
         self._beginning.add(task)
         task.add_done_callback(self._beginning.discard)
