@@ -154,8 +154,8 @@ async def opened(
         )
     )  # fmt: skip
     evictor = Evictor(
-        cache=cache, entries=entries, store=store, index=index, idle_timeout=idle_timeout, min_free=lambda _: 0,
-        clock=lambda: now,
+        cache=cache, entries=entries, store=store, index=index, min_free=lambda _: 0,
+        idle_since=lambda: now - idle_timeout,
     )  # fmt: skip
     try:
         yield Bench(index, entries, cache, evictor, groups, folder, now)

@@ -24,8 +24,9 @@ from proxy.admin.metrics import (
 from proxy.cache.absences import Absences
 from proxy.cache.budget import Budget
 from proxy.cache.cache import Cache
+from proxy.cache.clock import CacheClock, boottime
 from proxy.cache.disposal import Disposal
-from proxy.cache.entries import Entries
+from proxy.cache.entries import NEVER, Entries
 from proxy.cache.evictor import Evictor
 from proxy.cache.flights import Supply, Traffic
 from proxy.cache.index import Index
@@ -62,16 +63,20 @@ log = logging.getLogger("bucketfront")
 
 
 class Runtime:
-    """One bucketfront in this event loop. `clock` is wall time in seconds since the epoch.
+    """One bucketfront in this event loop. `clock` is wall time in seconds since the epoch, `elapsed` a clock that goes
+    on and is never set, in seconds: what the cache goes by is made of both.
 
     As a context manager it is ready inside the block, and drained and closed after it. Raises ConfigError,
     StoreError (cache folder), OriginUnavailable (embedded S3), OSError (a port is taken). The constructor raises
     ConfigError where the process may have too few descriptors.
     """
 
-    def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, settings: Settings, clock: Callable[[], float] = time.time, elapsed: Callable[[], float] = boottime
+    ) -> None:
         self.settings = settings
         self._clock = clock
+        self._elapsed = elapsed
         self._rules = _rules_of(settings.freshness)
         self._stack = AsyncExitStack()
         self._is_ready = False
@@ -79,6 +84,7 @@ class Runtime:
         self.gate = Gate(self._shares.connections)
         self.embedded: EmbeddedS3 | None = None
         self.cache: Cache
+        self._cache_clock: CacheClock
         self.evictor: Evictor
         self.origin: S3Origin
         self.observer: Observer
@@ -149,7 +155,7 @@ class Runtime:
             Cors(settings.cors),
             self._rules,
         )
-        return FastPath(recognise, hits, self.cache, self.observer, self._clock)
+        return FastPath(recognise, hits, self.cache, self.observer, self._cache_clock, self._clock)
 
     async def _start_origin(self) -> None:
         origin = self.settings.origin
@@ -173,8 +179,16 @@ class Runtime:
         index = Index(config.dir / "index.db", origin=origin.endpoint_url or f"aws:{origin.region}")
         index.open()
         self._stack.callback(index.abandon)
+        clock = self._cache_clock = CacheClock(self._clock, self._elapsed, index.newest_access())
         budget = Budget(config.max_size, overhead=await store.space_of(index.files))
-        entries = Entries(index, budget, self._policy, block_size=config.block_size, hot_limit=self._shares.hot)
+        entries = Entries(
+            index,
+            budget,
+            self._policy,
+            block_size=config.block_size,
+            hot_limit=self._shares.hot,
+            trusted_since=clock.started if clock.went_back else NEVER,
+        )
         entries.open()
         disposal = Disposal(entries, store)
         self.cache = Cache(
@@ -185,7 +199,7 @@ class Runtime:
             disposal=disposal,
             absences=Absences(self._negative_ttl),
             memory=Memory(config.memory),
-            clock=self._clock,
+            clock=clock,
         )
         self.cache.supply_with(
             Supply(
@@ -211,9 +225,8 @@ class Runtime:
             entries=entries,
             store=store,
             index=index,
-            idle_timeout=config.idle_timeout,
+            idle_since=lambda: clock.ago(config.idle_timeout),
             min_free=config.free_floor,
-            clock=self._clock,
         )
         self.evictor.start()
         self._stack.push_async_callback(self.evictor.stop)

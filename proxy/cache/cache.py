@@ -58,7 +58,7 @@ class Absent:
 
 
 class Cache:
-    """`clock` is wall time in seconds since the epoch."""
+    """`clock` gives seconds since the epoch, and is never set back: see `proxy.cache.clock`."""
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class Cache:
         self._supply: Supply | None = None
         self._disposal = disposal
         self._lookups = Lookups(entries.pin, disposal.unpin)
-        self._lender = Lender(self._fill_of, self._stream, self._give_back, store)
+        self._lender = Lender(self._fill_of, self._stream, self._give_back, store, clock)
         self._opening: dict[int, asyncio.Task[None]] = {}
         self._purges: set[asyncio.Task[int]] = set()
         self._hits = self._stale_hits = self._misses = self._revalidations = self._passthroughs = 0

@@ -65,6 +65,7 @@ class Store:
         self._lock_fd: int | None = None
         self._failed_at: float | None = None
         self.failures = 0  # calls to the disk that failed
+        self.opened_at = 0.0  # by the clock that files' times of change are of
 
     def open(self) -> None:
         """Make the folder and lock it. Raises StoreError with the cure, CacheInUse."""
@@ -72,6 +73,7 @@ class Store:
             self._objects.mkdir(parents=True, exist_ok=True)
             probe = self._objects / f".probe-{os.getpid()}"
             probe.write_bytes(b"")
+            self.opened_at = probe.stat().st_mtime
             probe.unlink()
             fd = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
