@@ -202,8 +202,6 @@ class Cache:
     def _revalidate(self, stale: Entry) -> None:
         """In the background, with a HEAD."""
         self._revalidations += 1
-        # Pinned at once: before the lookup gets its turn, the entry might cool and come back as another object.
-        self._entries.pin(stale)
 
         async def find(lookup: Lookup) -> Learned:
             try:
@@ -212,10 +210,8 @@ class Cache:
                 # Whoever asks next asks the origin itself, and hears of it.
                 self._entries.expire(stale)
                 raise
-            finally:
-                self._disposal.unpin(stale)
 
-        self._lookups.start(stale.key, find)
+        self._lookups.start(stale.key, find, stale)
 
     async def _ask(
         self, key: ObjectKey, stale: Entry | None, part: FromTo | Suffix | None, *, wants_body: bool
@@ -226,17 +222,17 @@ class Cache:
             self._misses += 1
         else:
             self._revalidations += 1
-            self._entries.pin(stale)  # until the lookup has its own pin, see `_revalidate`
+            self._entries.pin(stale)  # it may be the answer in the end
 
         def find(lookup: Lookup) -> Coroutine[None, None, Learned]:
             return self._find(key, stale, part, lookup, get=wants_body)
 
         try:
-            learned = await self._lookups.wait(key, find)
+            learned = await self._lookups.wait(key, find, stale)
             if joins and not learned.entry.freshness.storable:
                 # RFC 9111 section 5.2.2.5: what must not be stored must not answer anybody else either.
                 self._disposal.unpin(learned.entry)
-                learned = await self._lookups.wait_alone(key, find)
+                learned = await self._lookups.wait_alone(key, find, stale)
                 joins = False
         except ObjectNotFound:
             remembered = self._absences.ttl(key, self._clock()) is not None
@@ -268,11 +264,7 @@ class Cache:
             if stale is None:
                 answer = _body_or_metadata(key, await self._ask_origin(key, part, None, get=get))
             else:
-                self._entries.pin(stale)
-                try:
-                    answer, status = await self._ask_again(stale, part, get=get)
-                finally:
-                    self._disposal.unpin(stale)
+                answer, status = await self._ask_again(stale, part, get=get)
         except ObjectNotFound:
             if not lookup.is_superseded:
                 self._absences.remember(key, self._clock())
@@ -541,6 +533,7 @@ class Cache:
     async def close(self) -> None:
         """End lookups and flights, close files, write the last changes: the next start is a clean one."""
         await self._lookups.close()
+        await asyncio.gather(*self._opening.values(), return_exceptions=True)
         while flights := list(self.supply.traffic.tasks):  # one that ends well just now may start the next
             for task in flights:
                 task.cancel()
