@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 ROOT = Path(__file__).parent.parent.parent
 READY = 20.0  # seconds to start, other work on the machine included
 DEADLINE = 30.0  # seconds: a hang is a failure
+COMMAND = (sys.executable, "-m", "proxy.cli", "serve", "-c")
 LIMITED = (
     "import os, resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[1]), int(sys.argv[2])));"
     " os.execv(sys.argv[3], sys.argv[3:])"
@@ -90,7 +91,7 @@ def serve(
     config, told = folder / "proxy.yaml", folder / "told"
     config.write_text(CONFIG % {"origin": origin, "folder": folder, "max_size": max_size, "server": server})
 
-    command = [sys.executable, "-m", "proxy.cli", "serve", "-c", str(config)]
+    command = [*COMMAND, str(config)]
     if descriptors is not None:
         # Half of it at first: a server takes what it may have.
         command = [sys.executable, "-c", LIMITED, str(descriptors // 2), str(descriptors), *command]

@@ -1,6 +1,7 @@
 """What a process may take: descriptors (I21) and memory (I19), and what it does when somebody wants more."""
 
 import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -9,13 +10,14 @@ from pathlib import Path
 import pytest
 from certificates import self_signed
 from evidence import Evidence
-from resource_process import Client, Served, origin_process, serve, wait_until
+from resource_process import COMMAND, ROOT, Client, Served, origin_process, serve, wait_until
 
 LIMIT = 256  # descriptors
 CROWD = 400  # connections
 ADMIN_WITHIN = 1.0  # seconds (I21)
 
 DEADLINE = 30.0  # seconds
+REFUSED_WITHIN = 2.0 * 3  # seconds (I30), on a machine that has other work
 
 READERS = 500
 OBJECT = 1 << 30
@@ -206,3 +208,32 @@ def taken(served: Served, target: str, size: int = OBJECT, tls: ssl.SSLContext |
     assert status == 200
     client.drop(size)
     client.close()
+
+
+def test_a_second_instance_is_refused(tmp_path: Path, origin: str, evidence: Evidence) -> None:
+    """A second process on the same cache folder ends at once, with a message that names the folder; the first one does
+    not notice (I14, I30).
+    """
+    folder = tmp_path / "served"
+    with serve(folder, origin) as served:
+        body = body_of(served, "/obj-4")
+        wait_until(lambda: not served.metric("flights_running"))
+        before = sorted((path, path.stat().st_size) for path in (folder / "cache" / "objects").rglob("*"))
+        began = time.monotonic()
+        second = subprocess.run(
+            [*COMMAND, str(folder / "proxy.yaml")], cwd=ROOT, capture_output=True, text=True, check=False, timeout=30
+        )
+        took = time.monotonic() - began
+        assert second.returncode == 1
+        assert second.stderr == f"the cache folder {folder}/cache is in use by another bucketfront\n"
+        assert before == sorted((path, path.stat().st_size) for path in (folder / "cache" / "objects").rglob("*"))
+        client = Client(served.clients)
+        client.ask("/obj-4")
+        status, headers, again = client.answer()
+        client.close()
+        assert (status, again == body) == (200, True)
+        assert headers["cache-status"].startswith("bucketfront; hit")
+        assert served.process.poll() is None
+    evidence.add("second instances refused")
+    evidence.add("ms until a second instance is refused", round(1000 * took))
+    assert took < REFUSED_WITHIN
