@@ -30,7 +30,8 @@ from proxy.errors import OriginUnavailable
 from proxy.http.metadata import Metadata
 from proxy.http.ranges import FromTo, Suffix
 from proxy.keys import ObjectKey
-from proxy.runtime import MAX_HOT, Runtime
+from proxy.runtime import Runtime
+from proxy.server.descriptors import MAX_HOT
 
 TURN = 0.001  # seconds that the watcher sleeps
 PART = 8 << 20  # bytes, the default of `origin.part_size`
@@ -160,8 +161,8 @@ async def opened(
         )
     )  # fmt: skip
     evictor = Evictor(
-        cache=cache, entries=entries, store=store, index=index, idle_timeout=idle_timeout, min_free=lambda _: 0,
-        clock=lambda: now,
+        cache=cache, entries=entries, store=store, index=index, min_free=lambda _: 0,
+        idle_since=lambda: now - idle_timeout,
     )  # fmt: skip
     try:
         yield Bench(index, entries, cache, evictor, groups, folder, now)

@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import logging
-import resource
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -15,13 +14,20 @@ from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
 from proxy.admin.app import AdminApplication, AdminListener
-from proxy.admin.metrics import CacheCollector, FastPathCollector, OriginCollector, OriginHealth
+from proxy.admin.metrics import (
+    CacheCollector,
+    ConnectionCollector,
+    FastPathCollector,
+    OriginCollector,
+    OriginHealth,
+)
 from proxy.cache.absences import Absences
 from proxy.cache.boot import boot_id
 from proxy.cache.budget import Budget
 from proxy.cache.cache import Cache
+from proxy.cache.clock import CacheClock, boottime
 from proxy.cache.disposal import Disposal
-from proxy.cache.entries import Entries
+from proxy.cache.entries import NEVER, Entries
 from proxy.cache.evictor import Evictor
 from proxy.cache.flights import Supply, Traffic
 from proxy.cache.index import Index
@@ -38,6 +44,8 @@ from proxy.keys import ObjectKey
 from proxy.origin.client import S3Origin
 from proxy.origin.embedded import EmbeddedS3
 from proxy.origin.writes import S3Writes
+from proxy.server import descriptors
+from proxy.server.accepting import Gate
 from proxy.server.access_log import AccessLog
 from proxy.server.app import Application, Listener
 from proxy.server.cors import Cors
@@ -49,7 +57,6 @@ from proxy.server.plain_request import recogniser
 from proxy.server.routing import Router
 from proxy.server.uploads import Uploads
 
-MAX_HOT = 4096  # entries in memory with their descriptors
 DRAIN = 25.0  # seconds that running answers have at a stop; inside the 30 s that orchestrators grant
 SPLIT_DISTANCE = 1 << 20  # bytes; for less, waiting is cheaper than another request
 UPLOAD_PATIENCE = 30.0  # seconds without progress, beside the read timeout, until an upload is given up
@@ -59,20 +66,28 @@ log = logging.getLogger("bucketfront")
 
 
 class Runtime:
-    """One bucketfront in this event loop. `clock` is wall time in seconds since the epoch.
+    """One bucketfront in this event loop. `clock` is wall time in seconds since the epoch, `elapsed` a clock that goes
+    on and is never set, in seconds: what the cache goes by is made of both.
 
     As a context manager it is ready inside the block, and drained and closed after it. Raises ConfigError,
-    StoreError (cache folder), OriginUnavailable (embedded S3), OSError (a port is taken).
+    StoreError (cache folder), OriginUnavailable (embedded S3), OSError (a port is taken). The constructor raises
+    ConfigError where the process may have too few descriptors.
     """
 
-    def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, settings: Settings, clock: Callable[[], float] = time.time, elapsed: Callable[[], float] = boottime
+    ) -> None:
         self.settings = settings
         self._clock = clock
+        self._elapsed = elapsed
         self._rules = _rules_of(settings.freshness)
         self._stack = AsyncExitStack()
         self._is_ready = False
+        self._shares = descriptors.shares(descriptors.limit(), settings.origin.max_connections)
+        self.gate = Gate(self._shares.connections)
         self.embedded: EmbeddedS3 | None = None
         self.cache: Cache
+        self._cache_clock: CacheClock
         self.evictor: Evictor
         self.scrubber: Scrubber
         self.origin: S3Origin
@@ -111,6 +126,7 @@ class Runtime:
         await self._start_origin()
         await self._start_cache()
         CacheCollector(registry, self.cache.statistics)
+        ConnectionCollector(registry, self.gate)
         OriginCollector(registry, self._origin_health)
         await self._start_admin(registry)
         writes = S3Writes(self.origin, patience=UPLOAD_PATIENCE + self.settings.origin.read_timeout)
@@ -124,7 +140,7 @@ class Runtime:
         self.fast_path = self._make_fast_path()
         if (path := self.fast_path) is not None:
             FastPathCollector(registry, lambda: path.answered)
-        self._listener = Listener(application, self.fast_path, self.settings, DRAIN)
+        self._listener = Listener(application, self.fast_path, self.settings, self.gate, DRAIN)
         self._stack.push_async_callback(self._listener.stop)
         await self._listener.start()
         self._is_ready = True
@@ -143,7 +159,7 @@ class Runtime:
             Cors(settings.cors),
             self._rules,
         )
-        return FastPath(recognise, hits, self.cache, self.observer, self._clock)
+        return FastPath(recognise, hits, self.cache, self.observer, self._cache_clock, self._clock)
 
     async def _start_origin(self) -> None:
         origin = self.settings.origin
@@ -175,8 +191,16 @@ class Runtime:
         )
         index.open()
         self._stack.callback(index.abandon)
+        clock = self._cache_clock = CacheClock(self._clock, self._elapsed, index.newest_access())
         budget = Budget(config.max_size, overhead=await store.space_of(index.files))
-        entries = Entries(index, budget, self._policy, block_size=config.block_size, hot_limit=_hot_limit())
+        entries = Entries(
+            index,
+            budget,
+            self._policy,
+            block_size=config.block_size,
+            hot_limit=self._shares.hot,
+            trusted_since=clock.started if clock.went_back else NEVER,
+        )
         entries.open()
         disposal = Disposal(entries, store)
         integrity = Integrity()
@@ -189,7 +213,7 @@ class Runtime:
             absences=Absences(self._negative_ttl),
             memory=Memory(config.memory),
             integrity=integrity,
-            clock=self._clock,
+            clock=clock,
             is_durable=is_durable,
         )
         self.cache.supply_with(
@@ -219,9 +243,8 @@ class Runtime:
             entries=entries,
             store=store,
             index=index,
-            idle_timeout=config.idle_timeout,
+            idle_since=lambda: clock.ago(config.idle_timeout),
             min_free=config.free_floor,
-            clock=self._clock,
         )
         self.evictor.start()
         self._stack.push_async_callback(self.evictor.stop)
@@ -292,14 +315,9 @@ def _with_demo_keys(origin: OriginSettings) -> OriginSettings:
     return origin.model_copy(update={"credentials": demo})
 
 
-def _hot_limit() -> int:
-    """A quarter of the descriptors: the others are for clients and the origin (I21)."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return max(16, min(MAX_HOT, soft // 4))
-
-
 async def serve(settings: Settings, announce: Callable[[Runtime], None], stop: asyncio.Event) -> None:
     """Run until `stop` is set; `announce` is called once requests are served."""
+    descriptors.raise_limit()
     async with Runtime(settings) as runtime:
         # Modules and settings live as long as the process. Looked through, they held the loop for 40 ms a collection.
         gc.collect()

@@ -16,10 +16,12 @@ from proxy.cache.cache import Cache
 from proxy.config import AdminSettings, MountSettings
 from proxy.errors import BadPath, NoSuchMount, StoreError
 from proxy.keys import ObjectKey
+from proxy.server.accepting import BoundedSite, Gate
 from proxy.server.app import url_of
 from proxy.server.routing import Router
 
 MAX_BODY = 4 << 20  # bytes of a purge request
+MAX_CONNECTIONS = 32  # probes, a scraper, a few people
 
 _Path = Annotated[str, StringConstraints(min_length=1, max_length=8192)]
 _OPEN_PATHS = frozenset({"/healthz", "/readyz"})  # an orchestrator's probe carries no token
@@ -138,7 +140,8 @@ class AdminListener:
     async def start(self) -> None:
         """Raises OSError when the port is taken."""
         await self._runner.setup()
-        await web.TCPSite(self._runner, self._settings.host, self._settings.port).start()
+        gate = Gate(MAX_CONNECTIONS)
+        await BoundedSite(self._runner, self._settings.host, self._settings.port, gate).start()
         self.address = url_of(self._runner, "http")
 
     async def stop(self) -> None:

@@ -8,6 +8,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from proxy.cache.cache import Statistics
+from proxy.server.accepting import Gate
 
 _GAUGES = {
     "entries": ("cache_entries", "Objects in the cache."),
@@ -69,6 +70,22 @@ class FastPathCollector(Collector):
     def collect(self) -> Iterable[Metric]:
         yield CounterMetricFamily(
             "bucketfront_fast_path_answers", "Hits answered before aiohttp saw them.", float(self._answered())
+        )
+
+
+class ConnectionCollector(Collector):
+    """Of the listener for clients."""
+
+    def __init__(self, registry: CollectorRegistry, gate: Gate) -> None:
+        self._gate = gate
+        registry.register(self)
+
+    def collect(self) -> Iterable[Metric]:
+        gate = self._gate
+        yield GaugeMetricFamily("bucketfront_connections", "Connections of clients.", float(gate.open))
+        yield GaugeMetricFamily("bucketfront_connections_limit", "Connections that there may be.", float(gate.limit))
+        yield CounterMetricFamily(
+            "bucketfront_connections_refused", "Connections beyond the limit, answered 503.", float(gate.refused)
         )
 
 

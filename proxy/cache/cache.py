@@ -60,7 +60,9 @@ class Absent:
 
 
 class Cache:
-    """`clock` is wall time in seconds since the epoch. `is_durable`: what the index claims is to outlive power loss."""
+    """`clock` gives seconds since the epoch, and is never set back: see `proxy.cache.clock`. `is_durable`: what the
+    index claims is to outlive power loss.
+    """
 
     def __init__(
         self,
@@ -88,7 +90,7 @@ class Cache:
         self._supply: Supply | None = None
         self._disposal = disposal
         self._lookups = Lookups(entries.pin, disposal.unpin)
-        self._lender = Lender(self._fill_of, self._stream, self._give_back, store)
+        self._lender = Lender(self._fill_of, self._stream, self._give_back, store, clock)
         self._integrity = integrity
         self._comparing: set[asyncio.Task[None]] = set()
         self._opening: dict[int, asyncio.Task[None]] = {}
@@ -210,8 +212,6 @@ class Cache:
     def _revalidate(self, stale: Entry) -> None:
         """In the background, with a HEAD."""
         self._revalidations += 1
-        # Pinned at once: before the lookup gets its turn, the entry might cool and come back as another object.
-        self._entries.pin(stale)
 
         async def find(lookup: Lookup) -> Learned:
             try:
@@ -220,10 +220,8 @@ class Cache:
                 # Whoever asks next asks the origin itself, and hears of it.
                 self._entries.expire(stale)
                 raise
-            finally:
-                self._disposal.unpin(stale)
 
-        self._lookups.start(stale.key, find)
+        self._lookups.start(stale.key, find, stale)
 
     async def _ask(
         self, key: ObjectKey, stale: Entry | None, part: FromTo | Suffix | None, *, wants_body: bool
@@ -234,17 +232,17 @@ class Cache:
             self._misses += 1
         else:
             self._revalidations += 1
-            self._entries.pin(stale)  # until the lookup has its own pin, see `_revalidate`
+            self._entries.pin(stale)  # it may be the answer in the end
 
         def find(lookup: Lookup) -> Coroutine[None, None, Learned]:
             return self._find(key, stale, part, lookup, get=wants_body)
 
         try:
-            learned = await self._lookups.wait(key, find)
+            learned = await self._lookups.wait(key, find, stale)
             if joins and not learned.entry.freshness.storable:
                 # RFC 9111 section 5.2.2.5: what must not be stored must not answer anybody else either.
                 self._disposal.unpin(learned.entry)
-                learned = await self._lookups.wait_alone(key, find)
+                learned = await self._lookups.wait_alone(key, find, stale)
                 joins = False
         except ObjectNotFound:
             remembered = self._absences.ttl(key, self._clock()) is not None
@@ -276,11 +274,7 @@ class Cache:
             if stale is None:
                 answer = _body_or_metadata(key, await self._ask_origin(key, part, None, get=get))
             else:
-                self._entries.pin(stale)
-                try:
-                    answer, status = await self._ask_again(stale, part, get=get)
-                finally:
-                    self._disposal.unpin(stale)
+                answer, status = await self._ask_again(stale, part, get=get)
         except ObjectNotFound:
             if not lookup.is_superseded:
                 self._absences.remember(key, self._clock())
@@ -632,6 +626,7 @@ class Cache:
     async def close(self) -> None:
         """End lookups and flights, close files, write the last changes: the next start is a clean one."""
         await self._lookups.close()
+        await asyncio.gather(*self._opening.values(), return_exceptions=True)
         while flights := list(self.supply.traffic.tasks):  # one that ends well just now may start the next
             for task in flights:
                 task.cancel()

@@ -31,14 +31,26 @@ Policy = Callable[[ObjectKey, Metadata, float], Freshness]
 
 
 class Entries:
-    """Hot entries in memory, the others in the index. `hot_limit` bounds the former, and so open descriptors."""
+    """Hot entries in memory, the others in the index. `hot_limit` bounds the former, and so open descriptors. What was
+    validated before `trusted_since` (seconds since the epoch) is stale: nobody knows how long ago that was.
+    """
 
-    def __init__(self, index: Index, budget: Budget, policy: Policy, *, block_size: int, hot_limit: int) -> None:
+    def __init__(
+        self,
+        index: Index,
+        budget: Budget,
+        policy: Policy,
+        *,
+        block_size: int,
+        hot_limit: int,
+        trusted_since: float = NEVER,
+    ) -> None:
         self._index = index
         self._budget = budget
         self._policy = policy
         self._block_size = block_size
         self._hot_limit = hot_limit
+        self._trusted_since = trusted_since
         self._hot: OrderedDict[ObjectKey, Entry] = OrderedDict()  # least recently used first
         self._dirty: dict[int, Entry] = {}
         self._being_flushed: set[int] = set()
@@ -55,6 +67,7 @@ class Entries:
         used, self._count = self._index.totals()
         self._budget.take(used)
         self._cold_bytes = used
+        self._trusted_since = max(self._trusted_since, self._index.trusted_from)
 
     def forget(self) -> list[Entry]:
         """The index and the files were deleted: no entry is left. Those that were in memory are for the caller to
@@ -95,8 +108,8 @@ class Entries:
             return None
         if row is None or row.id in self._tombstones:
             return None
-        is_trusted = row.validated_at != NEVER and row.validated_at >= self._index.trusted_from
-        freshness = self._policy(key, row.metadata, row.validated_at) if is_trusted else _STALE
+        is_known = row.validated_at != NEVER and row.validated_at >= self._trusted_since
+        freshness = self._policy(key, row.metadata, row.validated_at) if is_known else _STALE
         entry = self._hot[key] = Entry.from_row(row, freshness, self._index.epoch)
         self._cold_bytes -= entry.bytes
         self._recency.add(entry)

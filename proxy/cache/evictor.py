@@ -22,7 +22,9 @@ log = logging.getLogger("bucketfront.evictor")
 
 
 class Evictor:
-    """`clock` is wall time in seconds since the epoch. `min_free` gives bytes from a disk's total."""
+    """`idle_since` gives the time, as the cache's clock, since which an entry has to have been used to stay. `min_free`
+    gives bytes from a disk's total.
+    """
 
     def __init__(
         self,
@@ -31,18 +33,15 @@ class Evictor:
         entries: Entries,
         store: Store,
         index: Index,
-        idle_timeout: float,
+        idle_since: Callable[[], float],
         min_free: Callable[[int], int],
-        clock: Callable[[], float],
     ) -> None:
         self._cache = cache
         self._entries = entries
         self._store = store
         self._index = index
-        self._idle_timeout = idle_timeout
+        self._idle_since = idle_since
         self._min_free = min_free
-        self._clock = clock
-        self._started = clock()
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -67,7 +66,6 @@ class Evictor:
     async def step(self) -> None:
         """One round. Raises StoreError when the disk fails; the next round tries again."""
         if await self._cache.recover():
-            self._started = self._clock()
             await self.sweep()
         await self._cache.flush()
         await self._remove_idle()
@@ -79,11 +77,11 @@ class Evictor:
 
     async def _remove_idle(self) -> None:
         removed = 0
-        while idle := self._entries.idle(self._clock() - self._idle_timeout):
+        while idle := self._entries.idle(self._idle_since()):
             removed += len(idle)
             await self._evict(idle)
         if removed:
-            log.info("%d entries idle for %g s: removed", removed, self._idle_timeout)
+            log.info("%d idle entries removed", removed)
             await self._cache.flush()
 
     async def _keep_free(self) -> None:
@@ -109,7 +107,7 @@ class Evictor:
         for shard in await self._store.shards():
             found = await self._store.names(shard)
             known = self._index.files_of_shard(shard)
-            unknown = [name for name, changed_at in found if name not in known and changed_at < self._started]
+            unknown = [name for name, changed_at in found if name not in known and changed_at < self._store.opened_at]
             hot = self._entries.hot_files() if unknown else set()
             for name in unknown:
                 if name not in hot:

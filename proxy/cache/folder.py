@@ -23,6 +23,7 @@ class Folder:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._root = self._objects = self._lock = -1
+        self.opened_at = 0.0  # or renewed, in seconds since the epoch, by the clock that files' times of change are of
 
     @property
     def is_open(self) -> bool:
@@ -32,8 +33,12 @@ class Folder:
         """Make the folder, lock it, and try whether it can be written. Raises CacheInUse."""
         self.root.mkdir(parents=True, exist_ok=True)
         self.root = self.root.resolve()
-        held = _hold(self.root)
-        self._root, self._objects, self._lock = held
+        self._root, self._objects, self._lock = _hold(self.root)
+        try:
+            self.opened_at = _probed(self._objects)
+        except OSError:
+            self.close()
+            raise
 
     def open_to_read(self) -> None:
         """One that another process has locked."""
@@ -66,6 +71,7 @@ class Folder:
                 # In place: a thread that has just read the number must not meet somebody else's descriptor.
                 os.dup2(fd, old, inheritable=False)
                 os.close(fd)
+        self.opened_at = _probed(self._objects)
 
     def identity(self, name: str) -> tuple[int, int] | None:
         """Device and inode of a file of the folder itself; None if there is none."""
@@ -131,9 +137,6 @@ def _hold(root: Path) -> tuple[int, int, int]:
     try:
         opened.append(os.open(root, _FOLDER))
         opened.append(_objects_of(opened[0]))
-        probe = f".probe-{os.getpid()}"
-        os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=opened[1]))
-        os.unlink(probe, dir_fd=opened[1])
         opened.append(os.open("lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=opened[0]))
         try:
             fcntl.flock(opened[2], fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -144,6 +147,17 @@ def _hold(root: Path) -> tuple[int, int, int]:
             os.close(fd)
         raise
     return opened[0], opened[1], opened[2]
+
+
+def _probed(objects: int) -> float:
+    """A file is made and removed again: when that was."""
+    name = f".probe-{os.getpid()}"
+    fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=objects)
+    try:
+        return os.fstat(fd).st_mtime
+    finally:
+        os.close(fd)
+        os.unlink(name, dir_fd=objects)
 
 
 def _objects_of(root: int) -> int:

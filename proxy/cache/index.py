@@ -308,6 +308,11 @@ class Index:
         rows = dict(self._read("SELECT name, value FROM state WHERE name IN ('bytes', 'entries')", ()))
         return rows["bytes"], rows["entries"]
 
+    def newest_access(self) -> float | None:
+        """When an entry was last used, in seconds since the epoch as of then; None where there is none."""
+        newest: float | None = self._read("SELECT max(accessed_at) FROM entries", ())[0][0]
+        return newest
+
     @property
     def path(self) -> Path:
         return self._path

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 
 from proxy.cache.entry import Entry
@@ -28,43 +28,44 @@ class Lookup:
     """
 
     waiters: "list[asyncio.Future[Learned]]"
-    task: "asyncio.Task[None] | None" = None
     is_superseded: bool = False
 
 
-Find = Callable[[Lookup], Awaitable[Learned]]
+Find = Callable[[Lookup], Coroutine[None, None, Learned]]
 
 
 class Lookups:
-    """`pin` and `unpin` are called for each waiter that got an entry, and once more for the lookup itself."""
+    """`pin` and `unpin` are called for each waiter that got an entry, and once more for the lookup itself; and for the
+    stale entry that a lookup is about, as long as it runs.
+    """
 
     def __init__(self, pin: Callable[[Entry], None], unpin: Callable[[Entry], None]) -> None:
         self._pin = pin
         self._unpin = unpin
         self._running: dict[ObjectKey, Lookup] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Learned]] = set()
         self.started = 0  # lookups that went to the origin
         self.joined = 0  # requests that waited on another's lookup
 
     def is_running(self, key: ObjectKey) -> bool:
         return key in self._running
 
-    async def wait(self, key: ObjectKey, find: Find) -> Learned:
+    async def wait(self, key: ObjectKey, find: Find, stale: Entry | None) -> Learned:
         """Join the running lookup of `key` or start one with `find`. The entry comes pinned: unpin it.
 
         Raises what `find` raised.
         """
         lookup = self._running.get(key)
         if lookup is None:
-            lookup = self.start(key, find)
+            lookup = self.start(key, find, stale)
         else:
             self.joined += 1
         return await self._learned(lookup)
 
-    async def wait_alone(self, key: ObjectKey, find: Find) -> Learned:
+    async def wait_alone(self, key: ObjectKey, find: Find, stale: Entry | None) -> Learned:
         """As `wait`, with a lookup that nobody else joins, and that is not kept."""
         lookup = Lookup([], is_superseded=True)
-        self._begin(key, lookup, find)
+        self._begin(key, lookup, find, stale)
         return await self._learned(lookup)
 
     async def _learned(self, lookup: Lookup) -> Learned:
@@ -78,17 +79,21 @@ class Lookups:
                 self._unpin(waiter.result().entry)
             raise
 
-    def start(self, key: ObjectKey, find: Find) -> Lookup:
+    def start(self, key: ObjectKey, find: Find, stale: Entry | None) -> Lookup:
         """Begin a lookup that nobody has to wait for."""
         lookup = self._running[key] = Lookup([])
-        self._begin(key, lookup, find)
+        self._begin(key, lookup, find, stale)
         return lookup
 
-    def _begin(self, key: ObjectKey, lookup: Lookup, find: Find) -> None:
+    def _begin(self, key: ObjectKey, lookup: Lookup, find: Find, stale: Entry | None) -> None:
         self.started += 1
-        task = lookup.task = asyncio.create_task(self._run(key, lookup, find), name=f"lookup {key}")
+        if stale is not None:
+            # Before the lookup gets its turn, the entry might cool and come back as another object.
+            self._pin(stale)
+        task = asyncio.create_task(find(lookup), name=f"lookup {key}")
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        # A callback, because a task that is cancelled before its first step never runs any of its own code.
+        task.add_done_callback(lambda task: self._end(key, lookup, stale, task))
 
     def supersede(self, is_hit: Callable[[ObjectKey], bool]) -> None:
         """Nobody joins these any more, and what they find is not kept."""
@@ -100,27 +105,24 @@ class Lookups:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _run(self, key: ObjectKey, lookup: Lookup, find: Find) -> None:
-        try:
-            learned = await find(lookup)
-        except BaseException as error:
-            self._end(key, lookup)
-            for waiter in lookup.waiters:
-                if not waiter.done():
-                    cancelled = isinstance(error, asyncio.CancelledError)
-                    waiter.set_exception(OriginUnavailable("shutting down") if cancelled else error)
-            if isinstance(error, ProxyError):
-                if not lookup.waiters:
-                    log.info("background lookup of %s: %s", key, error)
-                return
-            raise
-        self._end(key, lookup)
-        for waiter in lookup.waiters:
-            if not waiter.done():
-                self._pin(learned.entry)
-                waiter.set_result(learned)
-        self._unpin(learned.entry)
-
-    def _end(self, key: ObjectKey, lookup: Lookup) -> None:
+    def _end(self, key: ObjectKey, lookup: Lookup, stale: Entry | None, task: "asyncio.Task[Learned]") -> None:
+        self._tasks.discard(task)
         if self._running.get(key) is lookup:
             del self._running[key]
+        waiters = [waiter for waiter in lookup.waiters if not waiter.done()]
+        error = OriginUnavailable("shutting down") if task.cancelled() else task.exception()
+        if error is not None:
+            for waiter in waiters:
+                waiter.set_exception(error)
+            if not isinstance(error, ProxyError):
+                log.error("a lookup broke down", exc_info=error)
+            elif not lookup.waiters:
+                log.info("background lookup of %s: %s", key, error)
+        else:
+            learned = task.result()
+            for waiter in waiters:
+                self._pin(learned.entry)
+                waiter.set_result(learned)
+            self._unpin(learned.entry)
+        if stale is not None:
+            self._unpin(stale)

@@ -22,6 +22,7 @@ class Lender:
     stream: Callable[[Entry, Span], AsyncGenerator[bytes, None]]
     give_back: Callable[[Entry], None]
     store: Store
+    clock: Callable[[], float]
 
 
 class Reader:
@@ -39,8 +40,10 @@ class Reader:
     def metadata(self) -> Metadata:
         return self._entry.metadata
 
-    def age(self, now: float) -> float:
-        return self._entry.age(now)
+    @property
+    def age(self) -> float:
+        """RFC 9111 section 4.2.3, in seconds."""
+        return self._entry.age(self._lender.clock())
 
     @property
     def file(self) -> StoredFile | None:

@@ -69,6 +69,11 @@ class Store:
     def root(self) -> Path:
         return self.folder.root
 
+    @property
+    def opened_at(self) -> float:
+        """By the clock that files' times of change are of: what is older, no run since has made."""
+        return self.folder.opened_at
+
     def open(self) -> None:
         """Make the folder and lock it. Raises StoreError with the cure, CacheInUse."""
         try:

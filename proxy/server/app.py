@@ -11,6 +11,7 @@ from proxy.errors import ProxyError
 from proxy.http import query
 from proxy.http.cache_status import CacheStatus, Forward
 from proxy.server import failures, framing
+from proxy.server.accepting import BoundedSite, Gate
 from proxy.server.cors import Cors
 from proxy.server.exchange import Exchange
 from proxy.server.failures import NotUnderstood
@@ -102,12 +103,15 @@ class Application:
 
 
 class Listener:
-    """The running server; `address` once it is started. `patience`: seconds that running answers have at a stop."""
+    """The running server; `address` once it is started. `gate` bounds its connections; `patience`: seconds that running
+    answers have at a stop.
+    """
 
     def __init__(
-        self, application: Application, fast_path: FastPath | None, settings: Settings, patience: float
+        self, application: Application, fast_path: FastPath | None, settings: Settings, gate: Gate, patience: float
     ) -> None:
         self._settings = settings.server
+        self._gate = gate
         self._runner = web.ServerRunner(
             FastConnectionServer(
                 application,
@@ -131,8 +135,7 @@ class Listener:
         if tls is not None:
             context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
             context.load_cert_chain(tls.certificate, tls.key)
-        site = web.TCPSite(self._runner, self._settings.host, self._settings.port, ssl_context=context, backlog=1024)
-        await site.start()
+        await BoundedSite(self._runner, self._settings.host, self._settings.port, self._gate, context).start()
         self.address = url_of(self._runner, "http" if context is None else "https")
 
     async def stop(self) -> None:

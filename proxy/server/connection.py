@@ -55,6 +55,10 @@ class Connection(RequestHandler):
         self._body, self._left, self._head_size = EMPTY_PAYLOAD, 0, 0
         self._head_timer = self._loop.call_later(HEAD_TIMEOUT, self.force_close)
         super().connection_made(transport)
+        if transport.get_extra_info("sslcontext") is not None:
+            assert isinstance(transport, asyncio.Transport)
+            # The transport below has a buffer as well (I19). Not 0: asyncio's TLS would pause for good.
+            transport.set_write_buffer_limits(1)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._stop_timer()

@@ -42,8 +42,8 @@ log = logging.getLogger("bucketfront.server")
 
 
 class FastPath:
-    """What all connections of the listener share. `answered` counts the answers that were begun here. `clock` is wall
-    time in seconds since the epoch.
+    """What all connections of the listener share. `answered` counts the answers that were begun here. `clock` is the
+    cache's, `wall` wall time in seconds since the epoch.
     """
 
     def __init__(
@@ -53,12 +53,14 @@ class FastPath:
         cache: Cache,
         observer: Observer,
         clock: Callable[[], float],
+        wall: Callable[[], float],
     ) -> None:
         self.recognise = recognise
         self.hits = hits
         self.cache = cache
         self.observer = observer
         self.clock = clock
+        self.wall = wall
         self.answered = 0
 
 
@@ -172,7 +174,7 @@ class FastConnection(Connection):
         path.answered += 1
         self._count_as_use(began)
         if self._rest is None:
-            path.observer.hit(answer.told, length, self._client, now, self._loop.time() - began)
+            path.observer.hit(answer.told, length, self._client, path.wall(), self._loop.time() - began)
         return True
 
     def _write(self, head: bytes, body: bytes | memoryview = b"") -> None:
@@ -267,7 +269,7 @@ class FastConnection(Connection):
 
     def _told(self, told: Told, sent: int, began: float) -> None:
         now = self._loop.time()
-        self._path.observer.hit(told, sent, self._client, self._path.clock(), now - began)
+        self._path.observer.hit(told, sent, self._client, self._path.wall(), now - began)
         self._rest = None
         held, self._held = self._held, b""
         if self.transport is None or self.transport.is_closing():
@@ -323,6 +325,9 @@ class _Outlet:
         if self.transport is None:
             raise ConnectionResetError("the client left")
         self.transport.write(data)
+        await self.drain()
+
+    async def drain(self) -> None:
         await self._connection._drain_helper()  # noqa: SLF001 - aiohttp's protocols have no public name for it
 
 

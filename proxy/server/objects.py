@@ -45,7 +45,9 @@ class _Wanted:
 
 
 class Objects:
-    """`clock` is wall time in seconds since the epoch. `honor_no_cache`: a client may force a revalidation."""
+    """`clock` is wall time in seconds since the epoch, as S3's dates are. `honor_no_cache`: a client may force a
+    revalidation.
+    """
 
     def __init__(self, cache: Cache, rules: Rules, clock: Callable[[], float], *, honor_no_cache: bool) -> None:
         self._cache = cache
@@ -141,7 +143,7 @@ class Objects:
         if wanted.only_if_cached and not all(reader.holds(span) for span in made.spans):
             raise NotCached("some of the bytes are not in the cache")
         # A lifetime that we give ourselves begins with this answer, however long the object has been here.
-        age = 0.0 if presentation.sets_lifetime else reader.age(now)
+        age = 0.0 if presentation.sets_lifetime else reader.age
         if made.pieces is None:
             exchange.status = reader.status
             return _bare(made, exchange, age)

@@ -13,10 +13,10 @@ from proxy.cache import residency
 from proxy.cache.cache import Reader
 from proxy.errors import BodyTruncated, OriginError, StoreError
 from proxy.http.ranges import Span
-from proxy.server.pouring import MIN_RATE, PATIENCE, Pouring
+from proxy.server.pouring import MIN_RATE, PATIENCE, Pouring, patience_for
 
 STRETCH = 1 << 20  # bytes after which a reader that follows a fill asks how far it is
-TLS_CHUNK = 256 << 10  # bytes; TLS has no sendfile, and small chunks are slow
+TLS_TURN = 256 << 10  # bytes sent over TLS in one turn of the loop
 
 
 class BrokenOff(ConnectionResetError):
@@ -29,8 +29,10 @@ class Response(web.StreamResponse):
     _send_headers_immediately = False
 
 
-class HeadWriter(Protocol):
+class Writer(Protocol):
     def send_headers(self) -> None: ...
+
+    async def drain(self) -> None: ...
 
 
 class Connected(Protocol):
@@ -42,7 +44,7 @@ class Outlet(Connected, Protocol):
     """Where an answer goes, as aiohttp's request knows it."""
 
     @property
-    def writer(self) -> HeadWriter: ...
+    def writer(self) -> Writer: ...
 
 
 class Body(Protocol):
@@ -139,9 +141,8 @@ class Sender:
             await self._write(body, data)
             return stretch.stop
         if transport.get_extra_info("sslcontext") is not None:
-            chunk = Span(stretch.start, min(stretch.stop, stretch.start + TLS_CHUNK))
-            await self._write(body, await self._reader.read(chunk))
-            return chunk.stop
+            turn = Span(stretch.start, min(stretch.stop, stretch.start + TLS_TURN))
+            return await self._send_enciphered(turn, outlet, body)
         outlet.writer.send_headers()
         pouring = Pouring(transport, file.fd, stretch, self._reader.bring_in)
         try:
@@ -149,6 +150,23 @@ class Sender:
         finally:
             self.sent += pouring.at - stretch.start
         return stretch.stop
+
+    async def _send_enciphered(self, turn: Span, outlet: Outlet, body: Body) -> int:
+        """TLS has no sendfile. A little at a time: what a client does not take is in memory, more than once (I19)."""
+        file = self._reader.file
+        assert file is not None
+        async with asyncio.timeout(patience_for(turn.length)):
+            for start in range(turn.start, turn.stop, residency.PEEK):
+                piece = Span(start, min(turn.stop, start + residency.PEEK))
+                if (data := _peeked(file.fd, piece)) is None:
+                    await self._reader.bring_in(Span(start, turn.stop))
+                    data = await self._reader.read(piece)
+                await body.write(data)
+                del data
+                await outlet.writer.drain()  # aiohttp does it after 64 KiB
+                self.sent += piece.length
+            await asyncio.sleep(0)  # a client that takes everything at once would have all turns
+        return turn.stop
 
     async def _send_chunks(self, body: Body, chunks: AsyncGenerator[bytes, None]) -> None:
         chunk = self._first or await anext(chunks, b"")

@@ -201,6 +201,6 @@ async def test_a_kill_at_any_time_loses_no_truth(tmp_path: Path, seed: int) -> N
         later.floor, later.reads, later.failures = dict.fromkeys(KEYS, 0), 0, 0
         await asyncio.gather(*(later.act(20, with_trouble=False) for _ in range(4)))
         await turns()
-        again.evictor._started = again.wall.now * 2
+        again.store.folder.opened_at = float("inf")
         await again.evictor.sweep()
         await again.audit(begun=3 * PART)

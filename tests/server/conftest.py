@@ -98,7 +98,8 @@ async def start(tmp_path: Path, s3: S3, relay: Relay, clock: WallClock) -> Async
 
         async def started(**sections: Any) -> Proxy:
             settings = settings_of(tmp_path, relay.url, s3.bucket, **sections)
-            return Proxy(await stack.enter_async_context(Runtime(settings, clock=clock)), relay, clock)
+            runtime = Runtime(settings, clock=clock, elapsed=clock.passed)
+            return Proxy(await stack.enter_async_context(runtime), relay, clock)
 
         yield started
 

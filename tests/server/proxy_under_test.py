@@ -20,15 +20,27 @@ PART = 2 * BLOCK
 
 
 class WallClock:
-    """Begins an hour ahead, so that what S3 stores now has a Last-Modified that counts as a strong validator."""
+    """Begins an hour ahead, so that what S3 stores now has a Last-Modified that counts as a strong validator.
+
+    Time passes with `advance`; somebody sets this clock with `jump`, and `passed` knows nothing of it.
+    """
 
     def __init__(self) -> None:
         self.now = time.time() + 3600
+        self._passed = 1000.0
 
     def __call__(self) -> float:
         return self.now
 
+    def passed(self) -> float:
+        return self._passed
+
     def advance(self, seconds: float) -> None:
+        assert seconds >= 0
+        self.now += seconds
+        self._passed += seconds
+
+    def jump(self, seconds: float) -> None:
         self.now += seconds
 
 

@@ -1,0 +1,66 @@
+"""Requests that are cancelled at once, and a stop that comes at once: nothing is lost, nothing is left (I12)."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from cache_harness import BLOCK, Rig, content, turns
+
+from proxy.errors import OriginUnavailable
+
+
+async def test_a_stale_entry_is_held_for_its_lookup(tmp_path: Path) -> None:
+    """From the moment that a lookup is begun its stale entry is pinned, whatever becomes of the one who began it."""
+    async with Rig(tmp_path) as rig:
+        rig.origin.put(content(BLOCK))
+        await rig.get()
+        await turns()
+        rig.wall.advance(1000)
+        entry, lookups = rig.entry(), rig.cache._lookups
+        rig.origin.door = asyncio.Event()
+        asking = asyncio.create_task(rig.reader())
+        while not lookups.is_running(entry.key):
+            await turns(1)
+        asking.cancel()
+        assert entry.pins == 2
+        await turns()
+        assert asking.cancelled()
+        assert entry.pins == 1
+        rig.origin.door.set()
+        await turns()
+        assert entry.pins == 0
+        await rig.audit()
+
+
+@pytest.mark.parametrize("is_stale", [True, False])
+async def test_a_stop_before_a_lookup_has_its_turn(tmp_path: Path, is_stale: bool) -> None:
+    """Who waits for the lookup hears of the stop."""
+    async with Rig(tmp_path) as rig:
+        rig.origin.put(content(BLOCK))
+        if is_stale:
+            await rig.get()
+            await turns()
+            rig.wall.advance(1000)
+        asking = asyncio.create_task(rig.reader())
+        while not rig.cache._lookups._tasks:
+            await turns(1)
+        async with asyncio.timeout(10):
+            await rig.close()
+            with pytest.raises(OriginUnavailable, match="shutting down"):
+                await asking
+        assert [entry.pins for entry in rig.entries._hot.values() if entry.pins] == []
+
+
+async def test_a_stop_while_a_file_is_opened(tmp_path: Path) -> None:
+    """A stop waits for files that are being opened, and closes them: their requests may be gone already."""
+    async with Rig(tmp_path) as rig:
+        rig.origin.put(content(BLOCK))
+        await rig.get()
+        await turns()
+    async with Rig(tmp_path, origin=rig.origin) as again:
+        asking = asyncio.create_task(again.reader())
+        while not again.cache._opening:
+            await turns(1)
+        asking.cancel()
+        await again.close()
+        assert asking.cancelled()

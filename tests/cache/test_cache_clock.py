@@ -1,0 +1,110 @@
+"""The cache's time, made of a wall clock that anybody may set and one that nobody does."""
+
+import itertools
+
+import pytest
+from fakes import FakeClock
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.cache.clock import JUMP, MAX_TIME, CacheClock
+
+DAY = 86400.0
+NOON = 1_700_000_000.0
+
+
+class Time:
+    """Passes for both clocks; the wall clock may be set."""
+
+    def __init__(self, newest: float | None = None) -> None:
+        self.wall, self.elapsed = FakeClock(NOON), FakeClock(500.0)
+        self.cache = CacheClock(self.wall, self.elapsed, newest)
+
+    def advance(self, seconds: float) -> None:
+        self.wall.advance(seconds)
+        self.elapsed.advance(seconds)
+
+
+def test_as_the_wall_clock() -> None:
+    """Where nothing happens it is the wall clock."""
+    time = Time()
+    time.advance(10)
+    assert time.cache() == NOON + 10
+    assert time.cache.ago(4) == NOON + 6
+    assert not time.cache.went_back
+
+
+def test_wall_clock_set_back() -> None:
+    """It goes on."""
+    time = Time()
+    time.wall.advance(-DAY)
+    assert time.cache() == NOON
+    time.advance(10)
+    assert time.cache() == NOON + 10
+    assert time.cache.ago(10) == NOON
+
+
+def test_wall_clock_set_ahead() -> None:
+    """It goes along, for the time may have passed; but what happens to the idle timer has not happened for so long."""
+    time = Time()
+    time.advance(100)
+    time.wall.advance(DAY)
+    assert time.cache() == NOON + DAY + 100
+    assert time.cache.ago(60) == NOON + 40
+    time.advance(50)
+    assert time.cache.ago(60) == NOON + 90
+    time.advance(20)
+    assert time.cache.ago(60) == NOON + DAY + 110
+
+
+def test_small_differences() -> None:
+    """Two clocks are never quite the same."""
+    time = Time()
+    time.wall.advance(JUMP / 2)
+    assert time.cache() == NOON
+
+
+def test_after_another_run() -> None:
+    """The time between two runs counts for freshness, not for the idle timer."""
+    time = Time(newest=NOON - DAY)
+    assert (time.cache(), time.cache.went_back) == (NOON, False)
+    time.advance(10)
+    assert time.cache.ago(60) == NOON - DAY - 50
+
+
+def test_set_back_between_two_runs() -> None:
+    """It goes on from the other run's end, and tells that nobody knows how long ago that was."""
+    time = Time(newest=NOON + DAY)
+    assert (time.cache(), time.cache.went_back) == (NOON + DAY, True)
+    time.advance(10)
+    assert time.cache() == NOON + DAY + 10
+    assert time.cache.ago(60) == NOON + DAY - 50
+
+
+@pytest.mark.parametrize("newest", [MAX_TIME * 2, 1e300, float("inf")])
+def test_what_was_no_time(newest: float) -> None:
+    """A number that no clock has ever shown must not make time stand still."""
+    time = Time(newest=newest)
+    time.advance(1)
+    assert time.cache() == NOON + 1
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 3 * DAY), st.floats(-2 * DAY, 2 * DAY)), max_size=20),
+    st.none() | st.floats(NOON - 9 * DAY, NOON + 9 * DAY),
+)
+def test_never_slower_than_time(steps: list[tuple[float, float]], newest: float | None) -> None:
+    """Whatever is done to the wall clock: never back, at least as fast as time passes, never behind the wall clock by
+    more than an inaccuracy (I7); and `ago` is never after now, and never back either.
+    """
+    time = Time(newest)
+    readings = [(time.cache(), time.cache.ago(100))]
+    for passed, jump in steps:
+        time.advance(passed)
+        time.wall.advance(jump)
+        readings.append((time.cache(), time.cache.ago(100)))
+        assert readings[-1][0] >= readings[-2][0] + passed - 1e-3
+        assert time.wall() <= readings[-1][0] + JUMP
+    for (_, before), (now, after) in itertools.pairwise(readings):
+        assert before <= after + 1e-3
+        assert after <= now

@@ -1,0 +1,176 @@
+"""A `bucketfront serve` of its own, under limits, before the benchmark's origin; and clients that are bare sockets."""
+
+import contextlib
+import re
+import shutil
+import socket
+import ssl
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+ROOT = Path(__file__).parent.parent.parent
+READY = 20.0  # seconds to start, other work on the machine included
+DEADLINE = 30.0  # seconds: a hang is a failure
+COMMAND = (sys.executable, "-m", "proxy.cli", "serve", "-c")
+LIMITED = (
+    "import os, resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[1]), int(sys.argv[2])));"
+    " os.execv(sys.argv[3], sys.argv[3:])"
+)
+CONFIG = """\
+server: {port: 0%(server)s}
+admin: {port: 0}
+origin:
+  endpoint_url: %(origin)s
+  addressing_style: path
+  credentials: {access_key_id: any, secret_access_key: any}
+  max_connections: 16
+mounts:
+  - {path: /, bucket: bench}
+cache: {dir: %(folder)s/cache, max_size: %(max_size)s, min_free: 0}
+access_log: {path: %(folder)s/access.log}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """`told` is the file with its standard error."""
+
+    process: "subprocess.Popen[str]"
+    clients: str
+    admin: str
+    told: Path
+
+    @property
+    def descriptors(self) -> int:
+        return sum(1 for _ in Path(f"/proc/{self.process.pid}/fd").iterdir())
+
+    @property
+    def resident(self) -> int:
+        """Bytes of memory that are its own; what it has mapped of files is the kernel's to take back."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        found = re.search(r"RssAnon:\s+(\d+) kB", status)
+        assert found is not None
+        return int(found[1]) << 10
+
+    def metric(self, name: str) -> float:
+        found = re.search(rf"^bucketfront_{name} (\S+)$", self.ask_admin("/metrics"), re.MULTILINE)
+        assert found is not None, name
+        return float(found[1])
+
+    def ask_admin(self, target: str, timeout: float = DEADLINE) -> str:
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(self.admin + target, timeout=timeout) as answer:
+            return str(answer.read().decode())
+
+
+@contextlib.contextmanager
+def origin_process() -> Iterator[str]:
+    """The benchmark's origin: objects `obj-<MiB>` and `obj-<KiB>k`, with any `-suffix`. Gives its URL."""
+    command = [sys.executable, str(ROOT / "bench" / "origin.py")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        try:
+            yield f"http://127.0.0.1:{int(child.stdout.readline())}"
+        finally:
+            child.kill()
+
+
+@contextlib.contextmanager
+def serve(
+    folder: Path, origin: str, *, descriptors: int | None = None, max_size: str = "4GiB", server: str = ""
+) -> Iterator[Served]:
+    """Ready inside the block; stopped after it, and its folder is gone: gigabytes need not wait for pytest."""
+    folder.mkdir(exist_ok=True)
+    config, told = folder / "proxy.yaml", folder / "told"
+    config.write_text(CONFIG % {"origin": origin, "folder": folder, "max_size": max_size, "server": server})
+
+    command = [*COMMAND, str(config)]
+    if descriptors is not None:
+        # Half of it at first: a server takes what it may have.
+        command = [sys.executable, "-c", LIMITED, str(descriptors // 2), str(descriptors), *command]
+    with told.open("w") as stderr:
+        process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stderr=stderr, text=True)
+    try:
+        wait_until(lambda: "admin" in told.read_text() or process.poll() is not None, READY)
+        lines = told.read_text()
+        found = [re.search(rf"{name} .*?(https?://\S+)", lines) for name in ("clients", "admin")]
+        assert all(found), lines
+        clients, admin = (match[1] for match in found if match is not None)
+        yield Served(process, clients, admin, told)
+    finally:
+        process.terminate()
+        try:
+            process.wait(DEADLINE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        shutil.rmtree(folder)
+
+
+class Client:
+    """One connection. `buffer`: bytes that its kernel takes for it; a client that stalls has few."""
+
+    def __init__(self, url: str, *, buffer: int | None = None, tls: ssl.SSLContext | None = None) -> None:
+        where = urlsplit(url)
+        raw = socket.socket()
+        if buffer is not None:
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+        raw.settimeout(DEADLINE)
+        raw.connect((where.hostname, where.port))
+        self.socket: Any = raw if tls is None else tls.wrap_socket(raw)
+        self._unread = b""
+
+    def ask(self, target: str) -> None:
+        self.socket.sendall(f"GET {target} HTTP/1.1\r\nHost: proxy.test\r\n\r\n".encode())
+
+    def head(self) -> tuple[int, dict[str, str]]:
+        while b"\r\n\r\n" not in self._unread:
+            data = self.socket.recv(65536)
+            assert data, f"the connection ended in a head: {self._unread!r}"
+            self._unread += data
+        head, _, self._unread = self._unread.partition(b"\r\n\r\n")
+        first, *lines = head.decode("latin-1").split("\r\n")
+        pairs = (line.partition(":") for line in lines)
+        return int(first.split(" ")[1]), {name.lower(): value.strip() for name, _, value in pairs}
+
+    def answer(self) -> tuple[int, dict[str, str], bytes]:
+        status, headers = self.head()
+        body = bytearray(self._unread)
+        length = int(headers["content-length"])
+        while len(body) < length:
+            data = self.socket.recv(1 << 20)
+            assert data, "the connection ended in a body"
+            body += data
+        self._unread = bytes(body[length:])
+        return status, headers, bytes(body[:length])
+
+    def drop(self, length: int) -> None:
+        """Read so much of a body, and forget it."""
+        length -= len(self._unread)
+        self._unread = b""
+        while length > 0:
+            data = self.socket.recv(min(1 << 20, length))
+            assert data, "the connection ended in a body"
+            length -= len(data)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the other side has closed; waits for it."""
+        return not self._unread and not self.socket.recv(1)
+
+    def close(self) -> None:
+        self.socket.close()
+
+
+def wait_until(holds: Callable[[], object], within: float = DEADLINE) -> None:
+    deadline = time.monotonic() + within
+    while not holds():
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.02)

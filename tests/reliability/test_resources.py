@@ -1,0 +1,239 @@
+"""What a process may take: descriptors (I21) and memory (I19), and what it does when somebody wants more."""
+
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from certificates import self_signed
+from evidence import Evidence
+from resource_process import COMMAND, ROOT, Client, Served, origin_process, serve, wait_until
+
+LIMIT = 256  # descriptors
+CROWD = 400  # connections
+ADMIN_WITHIN = 1.0  # seconds (I21)
+
+DEADLINE = 30.0  # seconds
+REFUSED_WITHIN = 2.0 * 3  # seconds (I30), on a machine that has other work
+
+READERS = 500
+OBJECT = 1 << 30
+MIB = 1 << 20
+BUFFER = 32 << 10  # bytes that a stalled reader's kernel takes
+A_CONNECTION = 128 << 10  # bytes (I19)
+FLIGHTS = 64 * MIB  # bytes: 16 connections to the origin, what was read and not written of each, and slack
+
+
+@pytest.fixture(scope="module")
+def origin() -> Iterator[str]:
+    with origin_process() as url:
+        yield url
+
+
+class Probe(threading.Thread):
+    """Asks for `/healthz` again and again, and looks at the process meanwhile."""
+
+    def __init__(self, served: Served) -> None:
+        super().__init__()
+        self._served = served
+        self._is_over = threading.Event()
+        self.answers = 0
+        self.slowest = 0.0
+        self.most_descriptors = 0
+        self.failures: list[str] = []
+
+    def run(self) -> None:
+        while not self._is_over.wait(0.05):
+            began = time.monotonic()
+            try:
+                assert self._served.ask_admin("/healthz", timeout=10) == "ok\n"
+            except (OSError, AssertionError) as error:
+                self.failures.append(repr(error))
+            self.answers += 1
+            self.slowest = max(self.slowest, time.monotonic() - began)
+            self.most_descriptors = max(self.most_descriptors, self._served.descriptors)
+
+    def end(self) -> None:
+        self._is_over.set()
+        self.join(DEADLINE)
+
+
+def test_descriptors_run_out_for_clients_only(tmp_path: Path, origin: str, evidence: Evidence) -> None:
+    """Clients beyond the bound get 503 and leave; those within get their hits, the admin port answers within a second,
+    and all descriptors come back (I21).
+    """
+    with serve(tmp_path / "served", origin, descriptors=LIMIT) as served:
+        small, large = body_of(served, "/obj-16k"), body_of(served, "/obj-4")
+        bound = int(served.metric("connections_limit"))
+        assert 16 <= bound <= LIMIT * 0.8
+        wait_until(lambda: served.metric("connections") == 0)
+        wait_until(lambda: not served.metric("flights_running"))
+        before = served.descriptors
+        probe = Probe(served)
+        probe.start()
+        clients = []
+        for _ in range(CROWD):
+            clients.append(Client(served.clients))
+            clients[-1].ask("/obj-16k")
+        inside = [client for client in clients if is_in(client, small)]
+        assert len(inside) == bound
+        assert served.metric("connections_refused_total") == CROWD - bound
+        for client in inside:
+            client.ask("/obj-4")
+        for client in inside:
+            status, _, body = client.answer()
+            assert (status, body == large) == (200, True)
+        for client in clients:
+            client.close()
+        wait_until(lambda: served.metric("connections") == 0)
+        probe.end()
+        assert probe.failures == []
+        assert probe.slowest < ADMIN_WITHIN
+        wait_until(lambda: served.descriptors <= before)
+        # There is room again.
+        assert body_of(served, "/obj-16k") == small
+        assert served.told.read_text().count("\n") == 3, served.told.read_text()
+    evidence.add("connections refused", CROWD - bound)
+    evidence.add("connections served beside them", bound)
+    evidence.add("most descriptors of 256", probe.most_descriptors)
+    evidence.add("slowest /healthz meanwhile, ms", round(1000 * probe.slowest))
+
+
+def is_in(client: Client, expected: bytes) -> bool:
+    """Whether the client got its hit; if not, it was refused as it should be."""
+    status, headers, body = client.answer()
+    if status == 200:
+        assert body == expected
+        return True
+    assert (status, headers["retry-after"], headers["connection"]) == (503, "1", "close")
+    assert headers["cache-status"].startswith("bucketfront; fwd=bypass")
+    assert body == b'{"error": "too many connections"}\n'
+    assert client.is_over
+    return False
+
+
+def body_of(served: Served, target: str) -> bytes:
+    client = Client(served.clients)
+    client.ask(target)
+    status, _, body = client.answer()
+    client.close()
+    assert status == 200
+    return body
+
+
+def test_memory_under_stalled_readers_over_tls(tmp_path: Path, origin: str, evidence: Evidence) -> None:
+    """Over TLS, where what is sent is enciphered in memory, the bound is the same (I19)."""
+    chain, key = self_signed(tmp_path)
+    tls = ssl.create_default_context(cafile=str(chain))
+    tls.check_hostname = False  # the address is 127.0.0.1
+    with serve(tmp_path / "served", origin, server=f", tls: {{certificate: {chain}, key: {key}}}") as served:
+        taken(served, "/obj-64", 64 * MIB, tls)
+        wait_until(lambda: not served.metric("flights_running"))
+        base = served.resident
+        readers = [stalled(served, "/obj-64", tls) for _ in range(READERS)]
+        time.sleep(1)
+        grown = served.resident - base
+        assert served.metric("connections") == READERS
+        for reader in readers:
+            reader.close()
+    evidence.add("stalled readers over TLS", READERS)
+    evidence.add("KiB a stalled reader over TLS", grown // READERS >> 10)
+    assert grown <= READERS * A_CONNECTION, f"{grown / MIB:.0f} MiB"
+
+
+@pytest.mark.parametrize("is_cached", [True, False])
+def test_memory_under_stalled_readers(tmp_path: Path, origin: str, evidence: Evidence, is_cached: bool) -> None:
+    """500 clients that ask for 1 GiB and do not read cost 128 KiB each at most, whether the object is in the cache or
+    just being filled for somebody who reads (I19).
+    """
+    key = "/obj-1024-cached" if is_cached else "/obj-1024-cold"
+    with serve(tmp_path / "served", origin) as served:
+        body_of(served, "/obj-4")
+        if is_cached:
+            taken(served, key)
+            wait_until(lambda: not served.metric("flights_running"))
+        base = served.resident
+        most = Most(served)
+        most.start()
+        readers = [stalled(served, key) for _ in range(READERS)]
+        if not is_cached:
+            taken(served, key)
+        time.sleep(2)  # past the spurts
+        assert served.metric("connections") >= READERS
+        most.end()
+        for reader in readers:
+            reader.close()
+        wait_until(lambda: served.metric("connections") == 0)
+        grown = most.bytes - base
+        kind = "cached" if is_cached else "while it is filled"
+        evidence.add(f"stalled readers, {kind}", READERS)
+        evidence.add(f"KiB a stalled reader, {kind}", grown // READERS >> 10)
+        assert grown <= READERS * A_CONNECTION + (0 if is_cached else FLIGHTS), f"{grown / MIB:.0f} MiB"
+
+
+class Most(threading.Thread):
+    """The most memory that the process has had."""
+
+    def __init__(self, served: Served) -> None:
+        super().__init__()
+        self._served = served
+        self._is_over = threading.Event()
+        self.bytes = 0
+
+    def run(self) -> None:
+        while not self._is_over.wait(0.05):
+            self.bytes = max(self.bytes, self._served.resident)
+
+    def end(self) -> None:
+        self._is_over.set()
+        self.join(DEADLINE)
+
+
+def stalled(served: Served, target: str, tls: ssl.SSLContext | None = None) -> Client:
+    client = Client(served.clients, buffer=BUFFER, tls=tls)
+    client.ask(target)
+    status, _ = client.head()
+    assert status == 200
+    return client
+
+
+def taken(served: Served, target: str, size: int = OBJECT, tls: ssl.SSLContext | None = None) -> None:
+    """All of it by a client that reads as fast as it can."""
+    client = Client(served.clients, tls=tls)
+    client.ask(target)
+    status, _ = client.head()
+    assert status == 200
+    client.drop(size)
+    client.close()
+
+
+def test_a_second_instance_is_refused(tmp_path: Path, origin: str, evidence: Evidence) -> None:
+    """A second process on the same cache folder ends at once, with a message that names the folder; the first one does
+    not notice (I14, I30).
+    """
+    folder = tmp_path / "served"
+    with serve(folder, origin) as served:
+        body = body_of(served, "/obj-4")
+        wait_until(lambda: not served.metric("flights_running"))
+        before = sorted((path, path.stat().st_size) for path in (folder / "cache" / "objects").rglob("*"))
+        began = time.monotonic()
+        second = subprocess.run(
+            [*COMMAND, str(folder / "proxy.yaml")], cwd=ROOT, capture_output=True, text=True, check=False, timeout=30
+        )
+        took = time.monotonic() - began
+        assert second.returncode == 1
+        assert second.stderr == f"the cache folder {folder}/cache is in use by another bucketfront\n"
+        assert before == sorted((path, path.stat().st_size) for path in (folder / "cache" / "objects").rglob("*"))
+        client = Client(served.clients)
+        client.ask("/obj-4")
+        status, headers, again = client.answer()
+        client.close()
+        assert (status, again == body) == (200, True)
+        assert headers["cache-status"].startswith("bucketfront; hit")
+        assert served.process.poll() is None
+    evidence.add("second instances refused")
+    evidence.add("ms until a second instance is refused", round(1000 * took))
+    assert took < REFUSED_WITHIN

@@ -1,0 +1,167 @@
+"""How many clients there may be at a time, and what becomes of the others (I21)."""
+
+import asyncio
+import errno
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import pytest
+from certificates import self_signed
+from proxy_under_test import S3, Proxy, StartProxy, descriptors_open, until
+from wire import Connection, connected, message
+
+from proxy.errors import ConfigError
+from proxy.server import accepting, descriptors
+
+LIMIT = 3
+
+
+@asynccontextmanager
+async def crowd(proxy: Proxy, count: int) -> AsyncIterator[list[Connection]]:
+    async with AsyncExitStack() as stack:
+        yield [await stack.enter_async_context(connected(proxy.address)) for _ in range(count)]
+
+
+@pytest.fixture(params=[True, False])
+async def bounded(start: StartProxy, s3: S3, request: pytest.FixtureRequest) -> Proxy:
+    """A proxy with few places, with and without the fast path, that holds `/x`."""
+    proxy = await start(server={"fast_path": request.param})
+    s3.put("x", b"data")
+    await proxy.get("/x")
+    await until(lambda: not proxy.runtime.gate.open)
+    proxy.runtime.gate.limit = LIMIT
+    return proxy
+
+
+async def test_beyond_the_bound(bounded: Proxy) -> None:
+    """Those inside get their answers, those beyond 503 and the end of their connection; who leaves makes room."""
+    async with crowd(bounded, LIMIT + 2) as clients:
+        for client in clients[:LIMIT]:
+            assert (await client.request("GET", "/x")).body == b"data"
+        for client in clients[LIMIT:]:
+            answer = await client.request("GET", "/x")
+            assert (answer.status, answer.json()) == (503, {"error": "too many connections"})
+            assert (answer.headers["Retry-After"], answer.headers["Connection"]) == ("1", "close")
+            assert answer.headers["Cache-Control"] == "no-store"
+            assert answer.cache_status == 'fwd=bypass; detail="refused"'
+            assert await client.rest() == b""
+        for client in clients[:LIMIT]:
+            assert (await client.request("GET", "/x")).body == b"data"
+        assert (await bounded.admin("GET", "/healthz")).body == b"ok\n"
+        metrics = (await bounded.admin("GET", "/metrics")).body.decode()
+        assert f"bucketfront_connections {LIMIT}.0" in metrics
+        assert "bucketfront_connections_refused_total 2.0" in metrics
+        await clients[0].close()
+        await until(lambda: bounded.runtime.gate.open == LIMIT - 1)
+        assert (await bounded.get("/x")).body == b"data"
+    await until(lambda: not bounded.runtime.gate.open and not bounded.runtime.gate.leaving)
+
+
+async def test_head_beyond_the_bound(bounded: Proxy) -> None:
+    """An answer to HEAD has no body, this one neither."""
+    async with crowd(bounded, LIMIT), bounded.connection() as client:
+        await client.send(message("HEAD", "/x"))
+        head = await client.head()
+        assert (head.status, await client.rest()) == (503, b"")
+
+
+async def test_a_crowd_that_stays(bounded: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those who are refused and neither ask nor go take few descriptors, and not for long."""
+    monkeypatch.setattr(accepting, "LINGER", 0.2)
+    async with crowd(bounded, LIMIT) as inside:
+        assert (await inside[-1].request("GET", "/x")).status == 200
+        before = descriptors_open()
+        async with crowd(bounded, 2 * accepting.LEAVING) as silent:
+            await until(lambda: bounded.runtime.gate.refused == len(silent))
+            assert descriptors_open() - before - len(silent) <= accepting.LEAVING
+            for client in silent:
+                assert (await client.head()).status == 503
+            await until(lambda: not bounded.runtime.gate.leaving)
+            assert descriptors_open() == before + len(silent)
+
+
+async def test_refused_over_tls(start: StartProxy, tmp_path: Path) -> None:
+    """Under TLS the refusal is enciphered; a client that never shakes hands is given up and makes room (I20)."""
+    chain, key = self_signed(tmp_path)
+    proxy = await start(server={"tls": {"certificate": str(chain), "key": str(key)}})
+    proxy.runtime.gate.limit = 1
+    tls = ssl.create_default_context(cafile=str(chain))
+    tls.check_hostname = False  # the address is 127.0.0.1
+    async with connected(proxy.address, tls) as first:
+        assert (await first.request("GET", "/none")).status == 404
+        async with connected(proxy.address, tls) as second:
+            assert (await second.request("GET", "/none")).status == 503
+            assert await second.rest() == b""
+    await until(lambda: not proxy.runtime.gate.open and not proxy.runtime.gate.leaving)
+
+
+async def test_a_handshake_has_its_time(start: StartProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that connects and says nothing under TLS is given up (I20)."""
+    monkeypatch.setattr(accepting, "HANDSHAKE", 0.2)
+    chain, key = self_signed(tmp_path)
+    proxy = await start(server={"tls": {"certificate": str(chain), "key": str(key)}})
+    async with crowd(proxy, 1) as (silent,):
+        await until(lambda: proxy.runtime.gate.open)
+        assert await silent.rest() == b""
+    await until(lambda: not proxy.runtime.gate.open)
+
+
+async def test_no_descriptor_left(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Accepting goes on a moment after it failed, and whoever waited for it is answered."""
+    s3.put("x", b"data")
+    failures = 3
+
+    def accept(listener: socket.socket) -> tuple[socket.socket, object]:
+        nonlocal failures
+        if failures:
+            failures -= 1
+            raise OSError(errno.EMFILE, "Too many open files")
+        return genuine(listener)
+
+    genuine = socket.socket.accept
+    monkeypatch.setattr(socket.socket, "accept", accept)
+    assert (await proxy.get("/x")).body == b"data"
+    assert failures == 0
+
+
+async def test_a_client_that_never_takes_the_rest(start: StartProxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a connection still holds when it is to end is not waited for for ever (I20)."""
+    monkeypatch.setattr(accepting, "UNSENT", 0.5)
+    proxy = await start()
+    s3.put("x", bytes(16000))
+    await proxy.get("/x")
+    async with proxy.connection() as client:
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        client.writer.write(message("GET", "/x") * 2000)
+        await until(lambda: any(_unsent(connection) for connection in _connections(proxy)))
+        await until(lambda: not proxy.runtime.gate.open)
+        client.abort()
+
+
+def _connections(proxy: Proxy) -> "list[asyncio.Transport]":
+    server = proxy.runtime._listener._runner.server
+    assert server is not None
+    return list(server._connections.values())
+
+
+def _unsent(transport: asyncio.Transport) -> int:
+    return transport.get_write_buffer_size()
+
+
+@pytest.mark.parametrize("limit", [256, 1024, 4096, 65536, 1 << 20, 1 << 30])
+@pytest.mark.parametrize("origin_connections", [1, 64])
+def test_shares(limit: int, origin_connections: int) -> None:
+    """Whoever takes all that it may have, four fifths of the descriptors are enough (I21)."""
+    found = descriptors.shares(limit, origin_connections)
+    files = max(found.hot, found.connections)
+    assert 2 * found.connections + files + origin_connections + descriptors.OTHERS <= 0.8 * limit
+    assert found.connections >= limit // 16
+
+
+def test_too_few_for_anybody() -> None:
+    """A limit that leaves no room ends the start, and names both of its cures (I30)."""
+    with pytest.raises(ConfigError, match=r"128 open files .* origin.max_connections = 64: raise it \(ulimit -n"):
+        descriptors.shares(128, 64)

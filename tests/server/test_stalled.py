@@ -1,0 +1,77 @@
+"""Clients that ask and do not read: cut off in time, wherever their bytes come from, and nobody else notices (I20)."""
+
+import ssl
+from pathlib import Path
+
+import pytest
+from certificates import self_signed
+from proxy_under_test import BLOCK, S3, Proxy, StartProxy, pattern, until
+from wire import connected, message
+
+from proxy.server import pouring, sending
+
+SIZE = 256 * BLOCK  # 16 MiB: more than the buffers of two kernels take
+PATIENCE = 0.3  # seconds, for 30
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (pouring, sending):
+        monkeypatch.setattr(module, "PATIENCE", PATIENCE)
+        monkeypatch.setattr(module, "MIN_RATE", 100 << 20)
+    monkeypatch.setattr(pouring, "SPURT", 0.05)
+
+
+async def stall(proxy: Proxy, tls: ssl.SSLContext | None = None) -> None:
+    """A client that asks for `/x` and reads nothing is cut off, and nothing is left of it."""
+    before = len(proxy.log)
+    async with connected(proxy.address, tls) as connection:
+        connection.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await connection.send(message("GET", "/x"))
+        await until(lambda: len(proxy.log) > before)
+        await until(lambda: not proxy.runtime.gate.open)  # though the client is still there
+        connection.abort()
+    line = proxy.log[before]
+    assert (line["status"], line["fault"]) == (499, "the client was too slow")
+    assert line["sent"] < SIZE
+    assert [entry for entry in proxy.runtime.cache._entries._hot.values() if entry.pins] == []
+    await until(lambda: proxy.runtime.origin._slots._value == proxy.runtime.settings.origin.max_connections)
+
+
+@pytest.mark.parametrize("fast_path", [True, False])
+async def test_from_the_cache(start: StartProxy, s3: S3, fast_path: bool) -> None:
+    """From a file that is whole."""
+    proxy = await start(server={"fast_path": fast_path})
+    body = pattern(SIZE)
+    s3.put("x", body)
+    assert (await proxy.get("/x")).body == body
+    await proxy.settled()
+    await stall(proxy)
+    assert (await proxy.get("/x")).body == body
+
+
+async def test_while_it_is_filled(proxy: Proxy, s3: S3) -> None:
+    """From a file that is being filled: the fill goes on for those who read."""
+    body = pattern(SIZE)
+    s3.put("x", body)
+    await stall(proxy)
+    assert (await proxy.get("/x")).body == body
+    await proxy.settled()
+    assert proxy.relay.body_bytes == SIZE
+
+
+async def test_past_the_cache(proxy: Proxy, s3: S3) -> None:
+    """Straight from the origin: its connection is closed, and not left waiting."""
+    s3.put("x", pattern(SIZE), CacheControl="no-store")
+    await stall(proxy)
+    await until(lambda: not proxy.relay.running)
+
+
+async def test_over_tls(start: StartProxy, s3: S3, tmp_path: Path) -> None:
+    """Enciphered."""
+    chain, key = self_signed(tmp_path)
+    tls = ssl.create_default_context(cafile=str(chain))
+    tls.check_hostname = False  # the address is 127.0.0.1
+    proxy = await start(server={"tls": {"certificate": str(chain), "key": str(key)}})
+    s3.put("x", pattern(SIZE))
+    await stall(proxy, tls)
