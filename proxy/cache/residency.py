@@ -33,36 +33,30 @@ class _Counts(ctypes.Structure):
 
 
 def is_resident(fd: int, span: Span) -> bool:
-    """Never blocks. A sample; True where nobody can tell. Raises OSError."""
+    """Never blocks. A sample; True where nobody can tell. False where the disk fails: who reads it hears how."""
     try:
         for at in range(span.start, span.stop, SAMPLE):
             os.preadv(fd, (_one,), at, os.RWF_NOWAIT)
         os.preadv(fd, (_one,), max(span.start, span.stop - 1), os.RWF_NOWAIT)
-    except BlockingIOError:
-        return False
     except OSError as error:
-        if error.errno != errno.EOPNOTSUPP:
-            raise
-        return _counted(fd, span)
+        return error.errno == errno.EOPNOTSUPP and _counted(fd, span)
     return True
 
 
 def peek(fd: int, offset: int, length: int) -> memoryview | None:
-    """So many bytes of a file, PEEK at most, if all of them are in memory; None rather than waiting for the disk.
-
-    Good until the next call. Raises OSError.
+    """So many bytes of a file, PEEK at most, if all of them are in memory; None rather than waiting for the disk, and
+    where it fails. Good until the next call.
     """
     view = _peeked[:length]
     try:
         got = os.preadv(fd, (view,), offset, os.RWF_NOWAIT)
-    except BlockingIOError:
-        return None
     except OSError as error:
-        if error.errno != errno.EOPNOTSUPP:
-            raise
-        if not _counted(fd, Span(offset, offset + length)):
+        if error.errno != errno.EOPNOTSUPP or not _counted(fd, Span(offset, offset + length)):
             return None
-        got = os.preadv(fd, (view,), offset)
+        try:
+            got = os.preadv(fd, (view,), offset)
+        except OSError:
+            return None
     return view if got == length else None
 
 

@@ -182,10 +182,7 @@ class Sender:
 
 
 def _peeked(fd: int, span: Span) -> bytes | None:
-    try:
-        data = residency.peek(fd, span.start, span.length)
-    except OSError as error:
-        raise StoreError(f"reading from the cache failed: {error.strerror}") from error
+    data = residency.peek(fd, span.start, span.length)
     return None if data is None else bytes(data)
 
 
