@@ -1,15 +1,16 @@
 """The admin listener: health, readiness, metrics, statistics, purge."""
 
+import asyncio
 import hmac
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import asdict
 from typing import Annotated, Any
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
-from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from proxy import __version__
 from proxy.cache.cache import Cache
@@ -21,6 +22,10 @@ from proxy.server.app import url_of
 from proxy.server.routing import Router
 
 MAX_BODY = 4 << 20  # bytes of a purge request
+MAX_PATHS = 10_000  # of one
+AT_ONCE = 256  # paths looked at in one turn of the loop (I22)
+BODY_TIMEOUT = 10.0  # seconds for such a request to come in
+PURGE_TIMEOUT = 300.0  # seconds; a million entries take a tenth of it
 MAX_CONNECTIONS = 32  # probes, a scraper, a few people
 
 _Path = Annotated[str, StringConstraints(min_length=1, max_length=8192)]
@@ -32,7 +37,7 @@ class PurgeRequest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    paths: tuple[_Path, ...] = ()
+    paths: Annotated[tuple[_Path, ...], Field(max_length=MAX_PATHS)] = ()
     prefix: _Path | None = None
     soft: bool = False
 
@@ -95,24 +100,41 @@ class AdminApplication:
 
     async def _purge(self, request: web.Request) -> web.Response:
         try:
-            wanted = PurgeRequest.model_validate_json(await request.read())
-            keys = [key for path in wanted.paths for key in self._keys(path)]
-            prefixes = [] if wanted.prefix is None else self._prefixes(wanted.prefix)
+            keys, prefixes, soft = await self._wanted(request)
+        except TimeoutError:
+            return _error(408, f"the request did not come in within {BODY_TIMEOUT:g} s", {"Connection": "close"})
         except ValidationError as error:
             places = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'body'}: {e['msg']}" for e in error.errors())
             return _error(400, places)
         except (BadPath, NoSuchMount) as error:
             return _error(400, str(error))
-        if not keys and not prefixes:
-            return _error(400, "name paths or a prefix to purge")
         try:
-            purged = await self._cache.purge(keys, prefixes, soft=wanted.soft, versions=True)
+            async with asyncio.timeout(PURGE_TIMEOUT):
+                purged = await self._cache.purge(keys, prefixes, soft=soft, versions=True)
+        except TimeoutError:
+            return _error(504, f"the purge goes on; it was not complete within {PURGE_TIMEOUT:g} s")
         except StoreError as error:
             return _error(500, f"memory has forgotten them, but the disk refused: {error}")
         return web.json_response({"purged": purged})
 
-    def _keys(self, path: str) -> list[ObjectKey]:
-        return [self._router.resolve("GET", path).key()]
+    async def _wanted(self, request: web.Request) -> tuple[list[ObjectKey], list[ObjectKey], bool]:
+        """Keys, prefixes, and whether to mark them stale only. Raises TimeoutError, ValidationError, BadPath,
+        NoSuchMount.
+        """
+        async with asyncio.timeout(BODY_TIMEOUT):
+            body = await request.read()
+        wanted = PurgeRequest.model_validate_json(body)
+        keys = [key async for key in self._keys(wanted.paths)]
+        prefixes = [] if wanted.prefix is None else self._prefixes(wanted.prefix)
+        if not keys and not prefixes:
+            raise BadPath("name paths or a prefix to purge")
+        return keys, prefixes, wanted.soft
+
+    async def _keys(self, paths: Sequence[str]) -> AsyncIterator[ObjectKey]:
+        for number, path in enumerate(paths, 1):
+            yield self._router.resolve("GET", path).key()
+            if not number % AT_ONCE:
+                await asyncio.sleep(0)
 
     def _prefixes(self, path: str) -> list[ObjectKey]:
         route = self._router.resolve("GET", path)
@@ -134,6 +156,7 @@ class AdminListener:
             handle_signals=False,
             shutdown_timeout=2.0,
             keepalive_timeout=15.0,
+            lingering_time=1.0,
         )
         self.address = ""
 

@@ -12,7 +12,7 @@ from itertools import chain
 from proxy.cache import blocks, passthrough, residency
 from proxy.cache.absences import Absence, Absences
 from proxy.cache.disposal import Disposal
-from proxy.cache.entries import Entries
+from proxy.cache.entries import PAGE, Entries
 from proxy.cache.entry import ENTRY_BYTES, Entry
 from proxy.cache.fill import Fill
 from proxy.cache.flights import Supply
@@ -381,6 +381,7 @@ class Cache:
             raise StoreFull(f"{entry.key} has {entry.metadata.size} bytes, more than the whole cache")
         if not self._store.is_usable:
             raise StoreError("the disk failed a moment ago")
+        await self._spare_descriptors()
         await self.reserve(ENTRY_BYTES)
         try:
             file = await self._store.create(entry.metadata.size)
@@ -416,6 +417,7 @@ class Cache:
     async def _open_file(self, entry: Entry) -> None:
         self._entries.pin(entry)
         try:
+            await self._spare_descriptors()
             if entry.file_name is None:
                 await self._give_file(entry)
                 return
@@ -497,11 +499,14 @@ class Cache:
 
         self._lookups.supersede(is_hit)
         self._absences.forget_all(is_hit)
-        purged = await self._purge([entry for key in wanted if (entry := self._entries.get(key)) is not None], soft)
-        batches = [self._entries.with_prefix(head.bucket, head.key) for head in heads]
-        if versions:
-            batches += [self._entries.versions_of(key) for key in wanted]
-        for batch in chain.from_iterable(batches):
+        purged, keys = 0, list(wanted)
+        for page in (keys[at : at + PAGE] for at in range(0, len(keys), PAGE)):
+            purged += await self._purge([e for key in page if (e := self._entries.get(key)) is not None], soft)
+            if versions:
+                for batch in self._entries.versions_of(page):
+                    purged += await self._purge(batch, soft)
+            await asyncio.sleep(0)
+        for batch in chain.from_iterable(self._entries.with_prefix(head.bucket, head.key) for head in heads):
             purged += await self._purge(batch, soft)
         return purged
 
@@ -543,6 +548,18 @@ class Cache:
     async def sample_disk(self) -> None:
         free, _ = await self._store.disk_space()
         self._entries.budget.sample(free)
+
+    async def cool(self) -> None:
+        """Close the files of entries that leave memory because there are too many."""
+        for entry in self._entries.cooled():
+            file, entry.file = entry.file, None
+            if file is not None:
+                await self._store.close_file(file)
+
+    async def _spare_descriptors(self) -> None:
+        if self._entries.is_crowded:
+            await self.flush()  # what the index does not know yet stays in memory
+            await self.cool()
 
     async def flush(self) -> None:
         """Write to the index what has changed. A failure is the disk's: it is tried again at the next flush."""
@@ -637,6 +654,8 @@ class Cache:
         await self._disposal.finish()
         await self.flush()
         for entry in self._entries.close():
+            if entry.fill is not None:
+                await entry.fill.verified()
             if entry.file is not None:
                 await self._store.close_file(entry.file)
         await self._index.close(self._entries.changes())

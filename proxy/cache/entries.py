@@ -7,7 +7,7 @@ Rule 3: an entry's bytes are given back to the budget once, when its file is unl
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from proxy.cache import blocks
 from proxy.cache.budget import Budget
@@ -296,10 +296,12 @@ class Entries:
         # A touch that the index does not have yet: the row says less than is known.
         return row.id not in self._tombstones and row.id not in self._touched and (hot is None or hot.id != row.id)
 
-    def versions_of(self, key: ObjectKey) -> Iterator[list[Entry]]:
-        """The entries of an object's pinned versions, as `with_prefix`."""
-        yield from _pages([e for hot, e in self._hot.items() if hot[:2] == key[:2] and hot.version is not None])
-        yield from self._below(key.bucket, f"{key.key}\0")
+    def versions_of(self, keys: Sequence[ObjectKey]) -> Iterator[list[Entry]]:
+        """The entries of some objects' pinned versions, as `with_prefix`."""
+        names = {key[:2] for key in keys}
+        yield from _pages([e for hot, e in self._hot.items() if hot.version is not None and hot[:2] in names])
+        for key in keys:
+            yield from self._below(key.bucket, f"{key.key}\0")
 
     def with_prefix(self, bucket: str, prefix: str) -> Iterator[list[Entry]]:
         """Every entry below a prefix, hot or not, in batches: the caller may wait between two of them."""
@@ -323,6 +325,11 @@ class Entries:
 
     def hot_files(self) -> set[str]:
         return {entry.file_name for entry in self._hot.values() if entry.file_name is not None}
+
+    @property
+    def is_crowded(self) -> bool:
+        """So many entries came into memory at once that the upkeep's next round is too late to close files (I21)."""
+        return len(self._hot) > self._hot_limit * 5 // 4
 
     def cooled(self) -> list[Entry]:
         """Entries dropped from memory because there are too many; the caller closes their files."""

@@ -70,10 +70,7 @@ class Evictor:
         await self._cache.flush()
         await self._remove_idle()
         await self._keep_free()
-        for entry in self._entries.cooled():
-            file, entry.file = entry.file, None
-            if file is not None:
-                await self._store.close_file(file)
+        await self._cache.cool()
 
     async def _remove_idle(self) -> None:
         removed = 0

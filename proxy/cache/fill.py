@@ -384,6 +384,10 @@ class Fill:
 
     # --- verifying -----------------------------------------------------------------------------------------
 
+    async def verified(self) -> None:
+        """Returns once no block of the file is being looked at."""
+        await asyncio.gather(*self._verifying.values(), return_exceptions=True)
+
     async def verify(self, block: int) -> None:
         """Compare a block from before an unclean stop with its checksum, before a byte of it is sent (I15)."""
         task = self._verifying.get(block)

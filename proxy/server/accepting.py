@@ -12,6 +12,7 @@ import socket
 import ssl
 from asyncio.sslproto import SSLProtocol
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -135,7 +136,8 @@ class BoundedSite(web.TCPSite):
         loop = asyncio.get_running_loop()
         accepted.setblocking(False)
         # asyncio waits for ever until what a closed transport holds is taken (I20).
-        accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * UNSENT))
+        with suppress(OSError):  # it left already
+            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * UNSENT))
         task = loop.create_task(self._connect(protocol, accepted))
         self._beginning.add(task)
         task.add_done_callback(self._beginning.discard)

@@ -17,6 +17,7 @@ from proxy.http.cache_status import CacheStatus, Forward
 from proxy.server import framing
 from proxy.server.exchange import Exchange
 from proxy.server.failures import error_response
+from proxy.server.pouring import PATIENCE
 
 log = logging.getLogger("bucketfront.server")
 
@@ -65,6 +66,17 @@ class Connection(RequestHandler):
         self._is_deaf, self._unread = True, b""
         super().connection_lost(exc)
 
+    async def start(self) -> None:
+        """All requests of the connection. What it still holds then is sent, or dropped in the end: asyncio would wait
+        for a client that takes nothing for as long as it likes (I20).
+        """
+        transport = self.transport
+        try:
+            await super().start()
+        finally:
+            if transport is not None and transport.get_write_buffer_size():
+                self._loop.call_later(PATIENCE, transport.abort)
+
     def data_received(self, data: bytes) -> None:
         """Feeds the parser so that no call of it sees more than the end of one head.
 
@@ -91,11 +103,23 @@ class Connection(RequestHandler):
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
-        """Also decides about the rest of the body: it is drained, or the connection closes (I24)."""
+        """Also decides about the rest of the body: it is drained, or the connection closes (I24). A small answer has
+        its deadline here; that of an object's bytes is where they are sent.
+        """
         body = request.content
         if not body.is_eof() and hdrs.EXPECT in request.headers:
             resp.force_close()  # the body may come or not: RFC 9110 section 10.1.1
-        resp, is_lost = await super().finish_response(request, resp, start_time)
+        try:
+            async with asyncio.timeout(PATIENCE):
+                resp, is_lost = await super().finish_response(request, resp, start_time)
+                if not is_lost:
+                    # aiohttp waits within an answer, not between two: a client that asks on and on and reads nothing
+                    # would have all of them in our memory (I19).
+                    await self._drain_helper()
+        except TimeoutError:
+            if self.transport is not None:
+                self.transport.abort()
+            return resp, True
         if is_lost:
             return resp, True
         if resp.keep_alive and not await self._is_drained(request):

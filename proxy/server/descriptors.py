@@ -14,7 +14,7 @@ MIN_CONNECTIONS = 8
 
 @dataclass(frozen=True, slots=True)
 class Shares:
-    """`hot`: entries that the cache keeps open. `connections`: clients at one time."""
+    """`hot`: entries that the cache keeps open, a quarter more for a moment. `connections`: clients at one time."""
 
     hot: int
     connections: int
@@ -41,7 +41,7 @@ def shares(limit: int, origin_connections: int) -> Shares:
     """
     hot = max(MIN_HOT, min(MAX_HOT, limit // 8))
     room = int(limit * USED) - OTHERS - origin_connections
-    connections = min((room - hot) // 2, room // 3)
+    connections = min((room - hot * 5 // 4) // 2, room // 3)
     if connections < MIN_CONNECTIONS:
         raise ConfigError(
             f"a limit of {limit} open files is too low for origin.max_connections = {origin_connections}: raise it"

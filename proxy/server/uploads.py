@@ -21,6 +21,7 @@ from proxy.server.pouring import MIN_RATE, PATIENCE
 from proxy.server.routing import Route
 
 MAX_OBJECT = 5 << 40  # bytes: S3's largest object
+FORGET_TIMEOUT = 10.0  # seconds for the disk to unlink a file; it goes on after that
 
 log = logging.getLogger("bucketfront.uploads")
 
@@ -92,10 +93,11 @@ class Uploads:
 
     async def _forget(self, key: ObjectKey) -> None:
         try:
-            await self._cache.invalidate(key)
-        except StoreError as error:
+            async with asyncio.timeout(FORGET_TIMEOUT):
+                await self._cache.invalidate(key)
+        except (StoreError, TimeoutError) as error:
             # Memory has forgotten it, so this process never serves it again; a write must not fail for the disk (I16).
-            log.warning("the file of %s could not be removed: %s", key, error)
+            log.warning("the file of %s could not be removed: %s", key, str(error) or "the disk does not answer")
 
     async def _body(self, exchange: Exchange, length: int | None) -> AsyncIterator[bytes]:
         """The request's body as sent, never decompressed, within `max_size`. Raises SlowClient, TooLarge."""

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 from cache_harness import BLOCK, Rig, content, turns
 
+from proxy.cache.store import StoredFile
 from proxy.errors import OriginUnavailable
+from proxy.http.ranges import Span
 
 
 async def test_a_stale_entry_is_held_for_its_lookup(tmp_path: Path) -> None:
@@ -64,3 +66,29 @@ async def test_a_stop_while_a_file_is_opened(tmp_path: Path) -> None:
         asking.cancel()
         await again.close()
         assert asking.cancelled()
+
+
+async def test_a_stop_while_a_block_is_verified(tmp_path: Path) -> None:
+    """A stop waits until nobody looks at a file any more: its descriptor's number may be another file's next (I15)."""
+    async with Rig(tmp_path) as rig:
+        rig.origin.put(content(BLOCK))
+        await rig.get()
+        await rig.audit()
+        rig.abandon()
+    async with Rig(tmp_path, origin=rig.origin) as again:
+        gate, checksum = asyncio.Event(), again.store.checksum
+        seen: list[bool] = []
+
+        async def slow(file: StoredFile, span: Span) -> int | None:
+            await gate.wait()
+            seen.append(bool(again.open_files()))
+            return await checksum(file, span)
+
+        again.store.checksum = slow  # type: ignore[method-assign]
+        reading = asyncio.create_task(again.get())
+        while (fill := again.entry().fill) is None or not fill._verifying:
+            await turns(1)
+        reading.cancel()
+        asyncio.get_running_loop().call_later(0.05, gate.set)
+        await again.close()
+        assert seen == [True]

@@ -14,7 +14,7 @@ from proxy_under_test import S3, Proxy, StartProxy, descriptors_open, until
 from wire import Connection, connected, message
 
 from proxy.errors import ConfigError
-from proxy.server import accepting, descriptors
+from proxy.server import accepting, app, connection, descriptors, sending
 
 LIMIT = 3
 
@@ -141,6 +141,49 @@ async def test_a_client_that_never_takes_the_rest(start: StartProxy, s3: S3, mon
         client.abort()
 
 
+@pytest.mark.parametrize("target", ["/x", "/none"])
+async def test_small_answers_that_nobody_takes(
+    start: StartProxy, s3: S3, monkeypatch: pytest.MonkeyPatch, target: str
+) -> None:
+    """A client that asks on and on and reads none of the answers has few of them made, and is cut off (I19, I20)."""
+    for module in (connection, sending):
+        monkeypatch.setattr(module, "PATIENCE", 0.3)
+    monkeypatch.setattr(sending, "MIN_RATE", 1 << 20)
+    proxy = await start()
+    s3.put("x", bytes(16000))
+    await proxy.get("/x")
+    async with proxy.connection() as client:
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        client.writer.write(message("GET", target) * 20_000)
+        await until(lambda: proxy.runtime.gate.open)
+        (transport,) = _connections(proxy)
+        most = 0
+        async with asyncio.timeout(10):
+            while proxy.runtime.gate.open:
+                most = max(most, _unsent(transport))
+                await asyncio.sleep(0)
+        client.abort()
+    assert most < 128 << 10
+
+
+async def test_the_end_of_a_connection_that_holds_something(
+    start: StartProxy, s3: S3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection that is idle for too long ends, also with an answer that its client never took (I20)."""
+    monkeypatch.setattr(connection, "PATIENCE", 0.3)
+    monkeypatch.setattr(app, "KEEP_ALIVE", 0.3)
+    proxy = await start()
+    s3.put("x", bytes(16000))
+    await proxy.get("/x")
+    async with proxy.connection() as client:
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        while not any(_unsent(each) for each in _connections(proxy)):
+            client.writer.write(message("GET", "/x"))
+            await asyncio.sleep(0.001)
+        await until(lambda: not proxy.runtime.gate.open)
+        client.abort()
+
+
 def _connections(proxy: Proxy) -> "list[asyncio.Transport]":
     server = proxy.runtime._listener._runner.server
     assert server is not None
@@ -156,7 +199,7 @@ def _unsent(transport: asyncio.Transport) -> int:
 def test_shares(limit: int, origin_connections: int) -> None:
     """Whoever takes all that it may have, four fifths of the descriptors are enough (I21)."""
     found = descriptors.shares(limit, origin_connections)
-    files = max(found.hot, found.connections)
+    files = max(found.hot * 5 // 4, found.connections)
     assert 2 * found.connections + files + origin_connections + descriptors.OTHERS <= 0.8 * limit
     assert found.connections >= limit // 16
 

@@ -1,10 +1,15 @@
 """The admin listener: probes, metrics, figures, purge (I27)."""
 
+import asyncio
 import json
+import time
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from proxy_under_test import BLOCK, S3, Proxy, StartProxy, pattern
+from wire import connected, message
+
+from proxy.admin import app
 
 BLOCKS = pattern(3 * BLOCK)
 
@@ -197,3 +202,55 @@ async def test_token(start: StartProxy, s3: S3) -> None:
     assert (await proxy.admin("GET", "/readyz")).status == 200
     answer = await proxy.admin("POST", "/api/v1/purge", body, {"Authorization": "Bearer sesame"})
     assert answer.json() == {"purged": 1}
+
+
+async def test_a_request_that_never_comes_in(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The body of a purge has its time, and then the connection is over (I20)."""
+    monkeypatch.setattr(app, "BODY_TIMEOUT", 0.2)
+    async with connected(proxy.runtime.admin_address) as client:
+        await client.send(message("POST", "/api/v1/purge", {"Content-Length": "100"}) + b'{"paths"')
+        assert (await client.answer()).status == 408
+        assert await client.rest() == b""
+
+
+async def test_a_purge_that_takes_too_long(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asked is told after a while; the purge goes on (I20, I27)."""
+    monkeypatch.setattr(app, "PURGE_TIMEOUT", 0.2)
+    s3.put("x", BLOCKS)
+    await proxy.get("/x")
+    await proxy.settled()
+    store = proxy.runtime.cache._store
+    remove, gate = store.remove, asyncio.Event()
+
+    async def slow(name: str) -> None:
+        await gate.wait()
+        await remove(name)
+
+    monkeypatch.setattr(store, "remove", slow)
+    answer = await proxy.admin("POST", "/api/v1/purge", b'{"paths": ["/x"]}')
+    assert answer.status == 504
+    gate.set()
+    await asyncio.gather(*proxy.runtime.cache._purges)
+    assert proxy.files == []
+
+
+async def test_a_large_purge_lets_others_in(proxy: Proxy, s3: S3) -> None:
+    """As many paths as one purge may name do not hold the loop (I22); more are refused."""
+    keys = [f"k/{number}" for number in range(app.MAX_PATHS)]
+    s3.put(keys[-1], b"data")
+    await proxy.get(f"/{keys[-1]}")
+    longest, last = 0.0, time.monotonic()
+
+    async def watch() -> None:
+        nonlocal longest, last
+        while True:
+            await asyncio.sleep(0)
+            longest, last = max(longest, time.monotonic() - last), time.monotonic()
+
+    watching = asyncio.create_task(watch())
+    assert await purge(proxy, paths=[f"/{key}" for key in keys]) == 1
+    watching.cancel()
+    assert longest < 0.3  # 0.05 on a machine with nothing else to do
+    answer = await proxy.admin("POST", "/api/v1/purge", json.dumps({"paths": ["/x"] * (app.MAX_PATHS + 1)}).encode())
+    assert answer.status == 400
+    assert "at most 10000 items" in answer.json()["error"]

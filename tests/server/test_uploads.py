@@ -9,6 +9,8 @@ from proxy_under_test import BLOCK, S3, Proxy, StartProxy, pattern, until
 from relay import Seen, canned
 from wire import chunked, message
 
+from proxy.server import uploads
+
 ULID = r"[0-9A-HJKMNP-TV-Z]{26}"
 MIB = 1 << 20
 
@@ -324,3 +326,23 @@ async def test_refused_by_s3(proxy: Proxy, s3: S3, status: int, code: str, told:
     proxy.relay.reset()
     assert (await proxy.get("/x")).body == b"old"
     assert len(proxy.relay.seen) == 1
+
+
+async def test_a_disk_that_does_not_answer(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write waits for the old file's end for a while only; nobody is given it any more (I5, I16, I20)."""
+    monkeypatch.setattr(uploads, "FORGET_TIMEOUT", 0.1)
+    s3.put("x", b"old")
+    assert (await proxy.get("/x")).body == b"old"
+    await proxy.settled()
+    store = proxy.runtime.cache._store
+    remove, gate = store.remove, asyncio.Event()
+
+    async def slow(name: str) -> None:
+        await gate.wait()
+        await remove(name)
+
+    monkeypatch.setattr(store, "remove", slow)
+    assert (await proxy.ask("PUT", "/x", body=b"new")).status == 201
+    assert (await proxy.get("/x")).body == b"new"
+    gate.set()
+    await until(lambda: len(proxy.files) == 1)
