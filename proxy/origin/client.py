@@ -1,8 +1,9 @@
 """S3 over aiobotocore: ranged read, head and delete. Uploads are in `proxy/origin/writes.py`.
 
 Everything that has a default in the SDK and matters is set here (I30). There is one layer of retries, here, for
-the head of an answer; a body that was cut is continued by the fill, which knows what is missing. Reads ask the
-breaker first and tell it what became of them; writes are tried whatever it says.
+the head of an answer; a body that was cut is continued by the cache, which knows what is missing. Reads ask the
+breaker first and tell it what became of them; writes are tried whatever it says. What is asked twice, here or there,
+is paid from one budget.
 """
 
 import asyncio
