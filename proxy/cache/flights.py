@@ -131,6 +131,7 @@ class Traffic:
 class Supply:
     """What every fill works with. `reserve` takes bytes for an entry or raises StoreError; `release` is told when
     a removed entry lost its last user; `changed` that the origin has another version. `clock` is monotonic.
+    `retries` pays for what is asked again, `hedges` for second requests.
     """
 
     origin: Origin

@@ -1,4 +1,7 @@
-"""The slowest that a body may come. Without it a byte now and then would hold a connection for as long as it likes."""
+"""The slowest that a body may come, and with that how long a part may take: its length at this rate, and a window.
+
+Without it a byte now and then would hold a connection for as long as it likes: `read_timeout` sees each one.
+"""
 
 WINDOW = 10.0  # seconds of waiting after which the rate is looked at
 # Bytes a second. Slow links are legitimate: with all 64 connections of the default at once, this is half a Mbit/s.
