@@ -323,7 +323,7 @@ class OriginSettings(_Section):
     read_timeout: Annotated[Duration, Field(gt=0)] = 20.0
     """Seconds without a byte from the origin."""
     max_connections: Annotated[WholeNumber, Field(ge=1, le=65535)] = 64
-    """Connections to the origin at once."""
+    """Connections to the origin at once; one object has half of them at most."""
     part_size: Annotated[Size, Field(gt=0)] = 8 * MIB
     """Bytes of one ranged GET, at most. A multiple of `cache.block_size`."""
     parallel_parts: Annotated[WholeNumber, Field(ge=1, le=1024)] = 8

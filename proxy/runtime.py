@@ -230,7 +230,8 @@ class Runtime:
                 clock=time.monotonic,
                 block_size=config.block_size,
                 part_size=origin.part_size,
-                parallel_parts=origin.parallel_parts,
+                # A key has half of the connections: more parts of it would wait for each other.
+                parallel_parts=min(origin.parallel_parts, max(1, origin.max_connections // 2)),
                 after_disconnect=config.after_disconnect,
                 split_distance=SPLIT_DISTANCE,
                 retries=self.origin.retries,
@@ -280,7 +281,7 @@ class Runtime:
 
     def _origin_health(self) -> OriginHealth:
         breaker = self.origin.breaker
-        return OriginHealth(breaker.is_open, breaker.opened, breaker.refused)
+        return OriginHealth(breaker.is_open, breaker.opened, breaker.refused, self.origin.drips)
 
     def _negative_ttl(self, key: ObjectKey) -> float:
         return _first(self._rules.ruling(key.key).negative_ttl, self.settings.freshness.negative_ttl)

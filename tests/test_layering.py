@@ -33,7 +33,7 @@ DOORS = {
 }
 PURE = (
     "http/*.py", "keys.py", "errors.py", "retry_budget.py", "cache/blocks.py", "cache/budget.py", "cache/ramp.py",
-    "cache/mp4.py",
+    "cache/mp4.py", "origin/minimum_rate.py",
 )  # fmt: skip
 PURE_MAY_USE = ("proxy.http", "proxy.keys", "proxy.errors")
 # Of the standard library: what does I/O or waits. Of `time` the arithmetic is fine, the clocks are not.

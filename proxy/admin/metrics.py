@@ -91,11 +91,14 @@ class ConnectionCollector(Collector):
 
 @dataclass(frozen=True, slots=True)
 class OriginHealth:
-    """`outages`: times that the origin was found out of reach. `refused`: reads that ended there meanwhile."""
+    """`outages`: times that the origin was found out of reach. `refused`: reads that ended there meanwhile. `drips`:
+    bodies ended because they came too slowly.
+    """
 
     is_resting: bool
     outages: int
     refused: int
+    drips: int
 
 
 class OriginCollector(Collector):
@@ -112,6 +115,9 @@ class OriginCollector(Collector):
             "bucketfront_origin_outages", "Times the origin was out of reach.", float(now.outages)
         )
         yield CounterMetricFamily("bucketfront_origin_refused", "Reads not sent to it meanwhile.", float(now.refused))
+        yield CounterMetricFamily(
+            "bucketfront_origin_drips", "Bodies ended because they came too slowly.", float(now.drips)
+        )
 
     def describe(self) -> Iterable[Metric]:
         """Empty: there is no origin yet when this is registered."""

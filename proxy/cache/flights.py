@@ -131,8 +131,8 @@ class Traffic:
 @dataclass(frozen=True, slots=True)
 class Supply:
     """What every fill works with. `reserve` takes bytes for an entry or raises StoreError; `release` is told when
-    a removed entry lost its last user; `changed` that the origin has another version;
-    `completed` that all of a large object is in its file. `clock` is monotonic.
+    a removed entry lost its last user; `changed` that the origin has another version; `completed` that all of a large
+    object is in its file. `clock` is monotonic. `retries` pays for what is asked again, `hedges` for second requests.
     """
 
     origin: Origin

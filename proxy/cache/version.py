@@ -30,7 +30,7 @@ class Version:
         self._entry = entry
         self._origin = origin
         self._changed = changed
-        self._replaced: ObjectChanged | None = None  # how it was found out
+        self._replaced: str | None = None  # how it was found out
 
     async def ask(self, part: FromTo) -> Answer:
         """`part` of this version and of no other.
@@ -42,20 +42,20 @@ class Version:
             try:
                 return await self._get(self._entry.key, part)
             except ObjectChanged as error:
-                self._replaced = error
+                self._replaced = str(error)
                 # At once: whoever comes from now on gets the new version, though this one may still be completed.
                 self._changed(self._entry)
         return await self._get_past(part, self._replaced)
 
-    async def _get_past(self, part: FromTo, replaced: ObjectChanged) -> Answer:
+    async def _get_past(self, part: FromTo, replaced: str) -> Answer:
         key, version = self._entry.key, self._entry.metadata.version
         if key.version is not None or version is None:
-            raise ObjectChanged(str(replaced)) from replaced
+            raise ObjectChanged(replaced)
         try:
             return await self._get(key._replace(version=version), part)
         except (ObjectChanged, AccessDenied, NoSuchVersion, DeleteMarker, UnusableAnswer) as error:
             # UnusableAnswer: S3-alikes ignore a version id that they do not know, and send what is current.
-            raise ObjectChanged(str(replaced)) from error
+            raise ObjectChanged(replaced) from error
 
     async def _get(self, key: ObjectKey, part: FromTo) -> Answer:
         known = self._entry.metadata

@@ -1,4 +1,4 @@
-"""The body of one GetObject, counted against what its head declared (I3)."""
+"""The body of one GetObject, counted against what its head declared (I3) and against the clock (I20)."""
 
 import asyncio
 from collections.abc import Callable
@@ -6,12 +6,15 @@ from typing import Any
 
 import aiohttp
 
-from proxy.errors import BodyTruncated
+from proxy.errors import BodyTruncated, OriginTimeout
 from proxy.origin.faults import translated
+from proxy.origin.minimum_rate import MinimumRate
 
 
 class S3Body:
-    """`on_close` is called once, when the connection is given back."""
+    """`on_close` is called once, when the connection is given back; `on_drip` with the error that ends a body which
+    comes too slowly.
+    """
 
     def __init__(self, stream: Any, what: str, read_timeout: float) -> None:
         # aiobotocore's wrapper hands out pieces of a size asked for; the stream below it gives whatever has
@@ -21,7 +24,9 @@ class S3Body:
         self._read_timeout = read_timeout
         self._left: int | None = None
         self._closed = False
+        self._rate = MinimumRate()
         self.on_close: Callable[[], None] | None = None
+        self.on_drip: Callable[[OriginTimeout], None] | None = None
 
     def expect(self, length: int) -> None:
         """Bytes that the head declared."""
@@ -31,16 +36,35 @@ class S3Body:
         assert self._left is not None
         if not self._left:
             return b""
+        if not self._rate.is_kept():
+            self._drips()
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        data = b""
+        try:
+            data = await self._receive()
+        finally:
+            self._rate.waited(clock() - began, len(data))
+        if not data:
+            raise BodyTruncated(f"{self._what}: the origin's body ended {self._left} bytes early")
+        self._left -= len(data)
+        return data
+
+    async def _receive(self) -> bytes:
         with translated(self._what):
             async with asyncio.timeout(self._read_timeout):
                 try:
                     data: bytes = await self._response.content.readany()
                 except aiohttp.ClientPayloadError as error:
                     raise BodyTruncated(f"{self._what}: the body broke off {self._left} bytes early") from error
-        if not data:
-            raise BodyTruncated(f"{self._what}: the origin's body ended {self._left} bytes early")
-        self._left -= len(data)
         return data
+
+    def _drips(self) -> None:
+        """Raises OriginTimeout."""
+        error = OriginTimeout(f"{self._what}: the body comes too slowly, {self._left} bytes are missing")
+        if self.on_drip is not None:
+            self.on_drip(error)
+        raise error
 
     def close(self) -> None:
         if self._closed:

@@ -1,8 +1,9 @@
 """S3 over aiobotocore: ranged read, head and delete. Uploads are in `proxy/origin/writes.py`.
 
 Everything that has a default in the SDK and matters is set here (I30). There is one layer of retries, here, for
-the head of an answer; a body that was cut is continued by the fill, which knows what is missing. Reads ask the
-breaker first and tell it what became of them; writes are tried whatever it says.
+the head of an answer; a body that was cut is continued by the cache, which knows what is missing. Reads ask the
+breaker first and tell it what became of them; writes are tried whatever it says. What is asked twice, here or there,
+is paid from one budget.
 """
 
 import asyncio
@@ -23,7 +24,15 @@ from botocore.utils import parse_timestamp
 from proxy import __version__
 from proxy.cache.origin import Answer, NotModified
 from proxy.config import OriginSettings, ProfileCredentials, StaticCredentials
-from proxy.errors import OriginBusy, OriginError, OriginResting, OriginUnavailable, RangeUnsatisfiable
+from proxy.errors import (
+    OriginBusy,
+    OriginError,
+    OriginFailing,
+    OriginResting,
+    OriginTimeout,
+    OriginUnavailable,
+    RangeUnsatisfiable,
+)
 from proxy.http.metadata import Metadata
 from proxy.http.ranges import FromTo, Suffix
 from proxy.keys import ObjectKey
@@ -31,6 +40,7 @@ from proxy.origin import answers
 from proxy.origin.body import S3Body
 from proxy.origin.breaker import Breaker
 from proxy.origin.faults import VersionUnchanged, translated
+from proxy.origin.slots import Slots
 from proxy.origin.transport import StrictHTTPSession
 from proxy.retry_budget import RetryBudget
 
@@ -54,7 +64,8 @@ class S3Origin:
         self._settings = settings
         self._endpoint_url = endpoint_url or settings.endpoint_url
         self._deadline = settings.connect_timeout + settings.read_timeout
-        self._slots = asyncio.Semaphore(settings.max_connections)
+        self._slots = Slots(settings.max_connections)
+        self.drips = 0  # bodies that were ended because they came too slowly
         self._stack = AsyncExitStack()
         self._client: Any = None
 
@@ -140,13 +151,14 @@ class S3Origin:
             return Answer(metadata, span.start, span.stop, body)
 
         self.breaker.check()
-        async with _Held(self) as slot:
+        async with _Held(self, key) as slot:
             try:
                 answer = await self._retried(what, key, attempt)
             except VersionUnchanged as unchanged:
                 return answers.not_modified(unchanged.headers, key.version)
             assert isinstance(answer.body, S3Body)
             answer.body.on_close = slot.keep()
+            answer.body.on_drip = lambda error: self._dripped(key, error)
             return answer
 
     async def head(self, key: ObjectKey, *, if_none_match: str | None = None) -> Metadata | NotModified:
@@ -158,7 +170,7 @@ class S3Origin:
             return answers.metadata(headers, answers.content_length(headers), key.version, is_whole=True)
 
         self.breaker.check()
-        async with _Held(self):
+        async with _Held(self, key):
             try:
                 return await self._retried(f"HEAD {key}", key, attempt)
             except VersionUnchanged as unchanged:
@@ -167,7 +179,7 @@ class S3Origin:
     async def delete(self, key: ObjectKey) -> None:
         """S3 DeleteObject; the absence of the object is no error there. Raises AccessDenied, OriginUnavailable."""
         assert key.version is None, "a version of the past is never deleted"
-        async with _Held(self):
+        async with _Held(self, None):
             await self.call(f"DELETE {key}", self._client.delete_object, _params(key))
 
     async def create_bucket(self, bucket: str) -> None:
@@ -215,38 +227,58 @@ class S3Origin:
                 await asyncio.sleep(pause)
         raise AssertionError("unreachable")
 
-    async def take_slot(self) -> None:
-        """Wait for one of `max_connections`. Raises OriginBusy when none came free within the deadline."""
+    def _dripped(self, key: ObjectKey, error: OriginTimeout) -> None:
+        """The head was good, so the breaker heard of a success. What it hears of now is this key's fault alone, as a
+        5xx would be: one sick object must not shut out all others.
+        """
+        self.drips += 1
+        if not self.breaker.is_open:
+            with suppress(OriginResting):  # as many attempts run as it may be given: they will tell
+                self.breaker.failed(self.breaker.admit(), key, OriginFailing(str(error)))
+
+    @property
+    def free_slots(self) -> int:
+        return self._slots.free
+
+    async def take_slot(self, key: ObjectKey | None = None) -> None:
+        """Wait for one of `max_connections`, to read `key`. Return it with the same key.
+
+        Raises OriginBusy when none came free within the deadline.
+        """
         try:
             async with asyncio.timeout(self._deadline):
-                await self._slots.acquire()
+                await self._slots.take(key)
         except TimeoutError:
             raise OriginBusy(
                 f"no origin connection came free within {self._deadline:g} s; see origin.max_connections"
             ) from None
 
-    def return_slot(self) -> None:
-        self._slots.release()
+    def return_slot(self, key: ObjectKey | None = None) -> None:
+        self._slots.give_back(key)
 
 
 class _Held:
     """A connection's slot: returned at the end of the block, unless a body keeps it."""
 
-    def __init__(self, origin: S3Origin) -> None:
+    def __init__(self, origin: S3Origin, key: ObjectKey | None) -> None:
         self._origin = origin
+        self._key = key
         self._kept = False
 
     async def __aenter__(self) -> Self:
-        await self._origin.take_slot()
+        await self._origin.take_slot(self._key)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         if not self._kept:
-            self._origin.return_slot()
+            self._give_back()
 
     def keep(self) -> Callable[[], None]:
         self._kept = True
-        return self._origin.return_slot
+        return self._give_back
+
+    def _give_back(self) -> None:
+        self._origin.return_slot(self._key)
 
 
 def _timestamp(value: Any) -> datetime:

@@ -1,5 +1,6 @@
 """One suite for every Origin: the fakes, in their harmless state, and the real one against two S3 servers."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
@@ -251,6 +252,24 @@ async def test_a_range_gives_exactly_its_bytes(subject: Subject, part: FromTo | 
     assert (answer.start, answer.stop) == (start, stop)
     assert answer.metadata.size == SIZE
     assert await read(answer) == CONTENT[start:stop]
+
+
+async def test_a_cancelled_read_loses_no_byte(subject: Subject) -> None:
+    """Whenever a read is cancelled, the next one goes on where it was: a race relies on it (I1, I3)."""
+    key = subject.store(CONTENT)
+    for patience in range(6):
+        answer = await subject.origin.get(key, FromTo(0))
+        assert isinstance(answer, Answer)
+        got = b""
+        while len(got) < SIZE:
+            reading = asyncio.create_task(answer.body.read())
+            for _ in range(patience):
+                await asyncio.sleep(0)
+            reading.cancel()
+            await asyncio.wait([reading])
+            got += await answer.body.read() if reading.cancelled() else reading.result()
+        answer.body.close()
+        assert got == CONTENT
 
 
 @pytest.mark.parametrize("part", [FromTo(SIZE), FromTo(SIZE, SIZE + 1), FromTo(1 << 40)])

@@ -200,7 +200,7 @@ async def at_rest(proxy: Proxy, before: Baseline) -> None:
     await until(lambda: not proxy.runtime.gate.open)
     await until(lambda: len(asyncio.all_tasks()) <= before.tasks)
     await until(lambda: descriptors_open() - hot_files(proxy) <= before.descriptors)
-    assert origin._slots._value == proxy.runtime.settings.origin.max_connections
+    assert origin.free_slots == proxy.runtime.settings.origin.max_connections
     sessions = origin.client._endpoint.http_session._sessions.values()
     assert [session.connector for session in sessions if session.connector._acquired] == []
     assert [entry for entry in cache._entries._hot.values() if entry.pins] == []

@@ -161,7 +161,7 @@ async def test_nothing_leaks(proxy: Proxy, s3: S3) -> None:
     assert answer.json() == {"purged": 10}
     await until(lambda: baseline() <= before)
     assert len(proxy.files) == 1
-    assert proxy.runtime.origin._slots._value == proxy.runtime.settings.origin.max_connections
+    assert proxy.runtime.origin.free_slots == proxy.runtime.settings.origin.max_connections
     entries = proxy.runtime.cache._entries
     assert [entry for entry in entries._hot.values() if entry.pins] == []
 

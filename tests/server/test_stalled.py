@@ -35,7 +35,7 @@ async def stall(proxy: Proxy, tls: ssl.SSLContext | None = None) -> None:
     assert (line["status"], line["fault"]) == (499, "the client was too slow")
     assert line["sent"] < SIZE
     assert [entry for entry in proxy.runtime.cache._entries._hot.values() if entry.pins] == []
-    await until(lambda: proxy.runtime.origin._slots._value == proxy.runtime.settings.origin.max_connections)
+    await until(lambda: proxy.runtime.origin.free_slots == proxy.runtime.settings.origin.max_connections)
 
 
 @pytest.mark.parametrize("fast_path", [True, False])

@@ -1,0 +1,144 @@
+"""Bodies that come too slowly: the rule, and what becomes of one over a real socket."""
+
+import asyncio
+
+import pytest
+from fakes import Head, RawConnection, RawServer, object_bytes, response
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import SecretStr
+
+from proxy.cache.origin import Answer
+from proxy.config import OriginSettings, StaticCredentials
+from proxy.errors import OriginTimeout
+from proxy.http.ranges import FromTo
+from proxy.keys import ObjectKey
+from proxy.origin import minimum_rate
+from proxy.origin.breaker import LIMIT
+from proxy.origin.client import S3Origin
+from proxy.origin.minimum_rate import MIN_RATE, WINDOW, MinimumRate
+
+KEY = ObjectKey("bucket", "drips")
+CONTENT = object_bytes(1 << 16)
+SHORT = 0.2  # seconds: a window that a test waits out
+
+Waits = st.lists(st.tuples(st.floats(0, WINDOW / 2), st.integers(0, 100_000)), max_size=50)
+
+
+def outcomes(waits: list[tuple[float, int]]) -> list[bool]:
+    rate = MinimumRate()
+    kept = []
+    for seconds, count in waits:
+        rate.waited(seconds, count)
+        kept.append(rate.is_kept())
+    return kept
+
+
+@given(Waits)
+def test_what_comes_at_the_rate_is_never_ended(waits: list[tuple[float, int]]) -> None:
+    """A link of MIN_RATE, however it bundles its bytes within a wait, is slow and legitimate."""
+    assert all(outcomes([(seconds, int(seconds * MIN_RATE) + 1) for seconds, _ in waits]))
+
+
+@given(Waits)
+def test_without_waiting_nothing_is_ended(waits: list[tuple[float, int]]) -> None:
+    """While our disk is slow nobody waits for the origin: however little comes then, it is not the origin's fault."""
+    assert all(outcomes([(0.0, count) for _, count in waits]))
+
+
+@given(Waits)
+def test_a_drip_is_ended_within_two_windows(waits: list[tuple[float, int]]) -> None:
+    """Whatever came before, a body that brings next to nothing is found out (I20)."""
+    rate = MinimumRate()
+    for seconds, count in waits:
+        rate.waited(seconds, count)
+        rate.is_kept()
+    dripping = []
+    for _ in range(40):
+        rate.waited(WINDOW / 20, 1)
+        dripping.append(rate.is_kept())
+    assert not all(dripping)
+
+
+def settings(endpoint: str) -> OriginSettings:
+    keys = StaticCredentials(access_key_id=SecretStr("any"), secret_access_key=SecretStr("any"))
+    return OriginSettings.model_validate({"endpoint_url": endpoint, "credentials": keys})
+
+
+async def drip(connection: RawConnection, head: Head) -> None:
+    """A good head, and then a byte now and then."""
+    start = int(head.headers["range"].removeprefix("bytes=").partition("-")[0])
+    body = CONTENT[start:]
+    there = f"bytes {start}-{len(CONTENT) - 1}/{len(CONTENT)}"
+    await connection.send(response("206 Partial Content", length=len(body), ETag='"1"', Content_Range=there))
+    for at in range(len(body)):
+        if connection.writer.is_closing():
+            return
+        await connection.send(body[at : at + 1])
+        await asyncio.sleep(0.01)  # the drip itself, no synchronisation
+
+
+async def dripped(origin: S3Origin, key: ObjectKey) -> bytes:
+    """Reads until it is ended; what came until then."""
+    answer = await origin.get(key, FromTo(0))
+    assert isinstance(answer, Answer)
+    got = b""
+    try:
+        while data := await answer.body.read():
+            got += data
+    except OriginTimeout as error:
+        assert "too slowly" in str(error)  # noqa: PT017 - what came before it counts
+    else:
+        raise AssertionError("a drip was not ended")
+    finally:
+        answer.body.close()
+    return got
+
+
+async def test_a_body_that_drips_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A byte now and then keeps off `read_timeout`, and is OriginTimeout all the same; its bytes are right, and its
+    connection is closed (I12, I20).
+    """
+    monkeypatch.setattr(minimum_rate, "WINDOW", SHORT)
+    async with asyncio.timeout(20), RawServer(drip) as server, S3Origin(settings(server.endpoint_url)) as origin:
+        got = await dripped(origin, KEY)
+        assert got
+        assert CONTENT.startswith(got)
+        assert len(got) < MIN_RATE * SHORT
+        await server.connections[0].ended.wait()
+        assert origin.drips == 1
+
+
+async def test_a_slow_reader_is_not_a_slow_origin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has come by the time that it is read was not waited for, however little it is and however late."""
+    monkeypatch.setattr(minimum_rate, "WINDOW", 0.3)
+    monkeypatch.setattr(minimum_rate, "MIN_RATE", 100 << 10)
+    piece, wanted = 1 << 10, asyncio.Semaphore(0)
+
+    async def script(connection: RawConnection, head: Head) -> None:
+        there = f"bytes 0-{len(CONTENT) - 1}/{len(CONTENT)}"
+        await connection.send(response("206 Partial Content", length=len(CONTENT), ETag='"1"', Content_Range=there))
+        for start in range(0, len(CONTENT), piece):
+            await wanted.acquire()
+            await connection.send(CONTENT[start : start + piece])
+
+    async with asyncio.timeout(20), RawServer(script) as server, S3Origin(settings(server.endpoint_url)) as origin:
+        answer = await origin.get(KEY, FromTo(0))
+        assert isinstance(answer, Answer)
+        for start in range(0, 30 * piece, piece):
+            wanted.release()
+            await asyncio.sleep(0.03)  # the slowness itself: a third of the rate
+            assert await answer.body.read() == CONTENT[start : start + piece]
+        answer.body.close()
+        assert origin.drips == 0
+
+
+async def test_drips_of_one_key_are_not_an_outage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The breaker hears of an ended drip as of a 5xx: of one key alone they never open it, of several they do."""
+    monkeypatch.setattr(minimum_rate, "WINDOW", SHORT)
+    async with asyncio.timeout(30), RawServer(drip) as server, S3Origin(settings(server.endpoint_url)) as origin:
+        await asyncio.gather(*(dripped(origin, KEY) for _ in range(2 * LIMIT)))
+        assert not origin.breaker.is_open
+        assert origin.drips == 2 * LIMIT
+        await asyncio.gather(*(dripped(origin, KEY._replace(key=str(number))) for number in range(2 * LIMIT)))
+        assert origin.breaker.is_open

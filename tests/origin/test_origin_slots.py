@@ -1,0 +1,99 @@
+"""Connections to the origin: how many there are, and how many of them one key may have."""
+
+import asyncio
+import random
+
+import pytest
+
+from proxy.keys import ObjectKey
+from proxy.origin.slots import Slots
+
+A, B, C = (ObjectKey("bucket", name) for name in "abc")
+
+
+async def turns(count: int = 20) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def holders(slots: Slots, key: ObjectKey | None, count: int) -> "list[asyncio.Task[None]]":
+    """That many tasks that want a slot; those that have one are done."""
+    tasks = [asyncio.create_task(slots.take(key)) for _ in range(count)]
+    await turns()
+    return tasks
+
+
+@pytest.mark.parametrize(("count", "share"), [(1, 1), (2, 1), (3, 1), (8, 4), (64, 32)])
+async def test_one_key_has_half_of_them(count: int, share: int) -> None:
+    """However many ask for a key, half of the slots are its own, one at least; the others are there for the rest."""
+    slots = Slots(count)
+    waiting = await holders(slots, A, 3 * count)
+    assert sum(task.done() for task in waiting) == share
+    others = await holders(slots, None, count - share)
+    assert all(task.done() for task in others)
+    assert slots.free == 0
+    for _ in range(3 * count):
+        slots.give_back(A)
+        await turns()
+    assert all(task.done() for task in waiting)
+
+
+async def test_who_waits_for_its_own_key_keeps_nobody_waiting() -> None:
+    """Those beyond a key's half do not stand in the queue of the pool: the next slot is another key's."""
+    slots = Slots(4)
+    of_a = await holders(slots, A, 10)
+    of_b = await holders(slots, B, 2)
+    assert slots.free == 0
+    of_c = await holders(slots, C, 1)
+    assert not of_c[0].done()
+    slots.give_back(B)
+    await turns()
+    assert of_c[0].done()
+    assert sum(task.done() for task in of_a) == 2
+    for task in of_a:
+        task.cancel()
+    await asyncio.gather(*of_a, *of_b, return_exceptions=True)
+
+
+async def test_versions_of_a_key_share_its_half() -> None:
+    """What a client asks for by version id is the same object at the origin, and gets no second half."""
+    slots = Slots(4)
+    first = await holders(slots, A._replace(version="1"), 2)
+    second = await holders(slots, A, 1)
+    assert [task.done() for task in (*first, *second)] == [True, True, False]
+    slots.give_back(A._replace(version="1"))
+    await turns()
+    assert second[0].done()
+
+
+@pytest.mark.parametrize("seed", range(30))
+async def test_cancelling_loses_no_slot(seed: int) -> None:
+    """Whoever is cancelled, waiting for its key or for the pool or with a slot just given to it: at rest all are free,
+    all can be taken, and nothing is remembered of any key (I12).
+    """
+    chance = random.Random(seed)
+    slots = Slots(chance.choice([1, 2, 5]))
+    count = slots.free
+    held = 0
+
+    async def use(key: ObjectKey | None) -> None:
+        nonlocal held
+        await slots.take(key)
+        try:
+            held += 1
+            assert held <= count
+            await turns(chance.randrange(4))
+        finally:
+            held -= 1
+            slots.give_back(key)
+
+    tasks: list[asyncio.Task[None]] = []
+    for _ in range(150):
+        tasks.append(asyncio.create_task(use(chance.choice([A, A, A, B, None]))))
+        if chance.random() < 0.4:
+            chance.choice(tasks).cancel()
+        await turns(chance.randrange(3))
+    await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 10)
+    assert [task for task in tasks if not task.cancelled() and task.exception()] == []
+    assert (slots.free, slots._keys) == (count, {})
+    assert all(task.done() for task in await holders(slots, None, count))
