@@ -1,6 +1,6 @@
 """What bucketfront promises, as the tests name it: I1 to I31, each in a sentence or two."""
 
-from dataclasses import dataclass
+from reliability_page import Invariant
 
 _STATED = """
 Version purity: Every byte of a 200 or 206 is a byte of the version that its ETag names; where that cannot be kept,
@@ -81,13 +81,6 @@ Fail closed: A wrong configuration ends the start with one clear line; every def
 
 Serve without the origin: With S3 out of reach fresh hits still answer, and misses fail within their deadline.
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Invariant:
-    number: int
-    title: str
-    statement: str
 
 
 def _read(stated: str) -> tuple[Invariant, ...]:
