@@ -173,12 +173,13 @@ def _figures(tests: Mapping[str, frozenset[int]], records: Records) -> Iterator[
                     " ".join(f"I{number}" for number in sorted(tests.get(function, ()))),
                     size,
                     max(record.date for record in found),
+                    f"{sum(record.seconds for record in found):,}",
                     _outcomes(found),
                     ", ".join(f"{count:,} {what}" for what, count in sorted(figures.items())),
                 )
             )
     yield "## What was seen\n"
-    yield _table(("test", "invariants", "size", "date", "outcome", "seen"), sorted(rows))
+    yield _table(("test", "invariants", "size", "date", "seconds", "outcome", "seen"), sorted(rows))
 
 
 def _outcomes(found: Sequence[Record]) -> str:

@@ -95,7 +95,7 @@ def test_not_run_is_not_passed() -> None:
 def test_figures_of_all_parameters_add_up() -> None:
     """A function is one row; a date is that of its last run."""
     text = shown({"smoke": {f"{KILLS}[1]": record(cycles=1000), f"{KILLS}[2]": record(date="2026-11-26", cycles=234)}})
-    assert "| `test_kills.py` test_kills | I1 | smoke | 2026-11-26 | 2 passed | 1,234 cycles |" in text
+    assert "| `test_kills.py` test_kills | I1 | smoke | 2026-11-26 | 6 | 2 passed | 1,234 cycles |" in text
     assert "| smoke | 2026-11-25 to 2026-11-26 |" in text
 
 

@@ -655,6 +655,19 @@ BUGS = (
         (SERVER + "test_observer.py::test_text_lines",),
     ),
     Bug(
+        28,
+        "secret-in-a-message",
+        "What stands below the name of a secret in the configuration is quoted in a message.",
+        (
+            Edit(
+                "proxy.config_redaction:_SecretScan._feed",
+                "self._name is not None and _may_name_a_secret(self._name)",
+                "self._name == ''",
+            ),
+        ),
+        ("tests/test_config.py::test_no_message_holds_a_secret",),
+    ),
+    Bug(
         29,
         "redirects-followed",
         "A redirect of the origin's is followed, credentials and all.",
