@@ -400,7 +400,7 @@ BUGS = (
         "reserved-before-evicting",
         "Room is made when the limit is passed already.",
         (Edit("proxy.cache.cache:Cache.reserve", "while budget.room < count", "while budget.room < 0"),),
-        (SERVER + "test_disk.py::test_space_bound",),
+        ("tests/cache/test_cache_reserve.py::test_room_is_made_before_it_is_taken",),
     ),
     Bug(
         17,
