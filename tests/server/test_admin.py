@@ -192,11 +192,11 @@ async def test_token(start: StartProxy, s3: S3) -> None:
     s3.put("x", b"data")
     await proxy.get("/x")
     body = b'{"paths": ["/x"]}'
-    for given in (None, "Bearer wrong", "Basic sesame", "Bearer ", "sesame"):
+    for given in (None, "Bearer wrong", "Bearer sesames", "Bearer sesam", "Basic sesame", "Bearer ", "sesame"):
         wrong = {} if given is None else {"Authorization": given}
         for method, path in (("POST", "/api/v1/purge"), ("GET", "/api/v1/stats"), ("GET", "/metrics"), ("GET", "/z")):
             answer = await proxy.admin(method, path, body if method == "POST" else None, wrong)
-            assert (answer.status, answer.headers["WWW-Authenticate"]) == (401, "Bearer"), path
+            assert (answer.status, answer.headers.get("WWW-Authenticate")) == (401, "Bearer"), path
     assert (await proxy.get("/x")).cache_status.startswith("hit")
     assert (await proxy.admin("GET", "/healthz")).status == 200
     assert (await proxy.admin("GET", "/readyz")).status == 200

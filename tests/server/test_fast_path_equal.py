@@ -98,7 +98,7 @@ def start_pair(start: StartProxy) -> StartPair:
 
 
 async def test_http_table(start_pair: StartPair, s3: S3) -> None:
-    """Every row of ranges and conditions, and its HEAD, has one answer; and plain rows take the fast path."""
+    """Every row of ranges and conditions, and its HEAD, has one answer; and plain rows take the fast path (I26)."""
     pair = await start_pair()
     for key, size in (("x", SIZE), ("large", 16 * SIZE)):
         s3.put(key, pattern(size), Metadata={"who": "me"}, ContentType="text/plain", CacheControl="max-age=60")

@@ -116,3 +116,14 @@ async def test_a_spurt_meets_the_end_of_the_file(file: int) -> None:
         await until(lambda: ends)
         assert ends == [len(DATA)]
     assert drain.received == DATA
+
+
+async def test_the_file_ends_early(file: int) -> None:
+    """`sendfile` giving less than there has to be is an error, and not the answer's end (I3)."""
+    async with drained() as (transport, drain):
+        pouring = Pouring(transport, file, Span(0, len(DATA) + 1), never)
+        pouring._known = len(DATA) + 1  # it was in memory a moment ago
+        with pytest.raises(EOFError):
+            await pouring.run()
+        assert pouring.at == len(DATA)
+    assert drain.received == DATA

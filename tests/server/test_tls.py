@@ -30,7 +30,7 @@ async def tls_proxy(start: StartProxy, certificate: tuple[Path, Path]) -> Proxy:
 
 
 async def test_get_over_tls(tls_proxy: Proxy, s3: S3, tls: ssl.SSLContext) -> None:
-    """Whole objects of every size, cold and warm, byte for byte."""
+    """Whole objects of every size, cold and warm, byte for byte (I1, I26)."""
     assert tls_proxy.address.startswith("https://")
     for size in (0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 7, 2 * MIB + 1):
         body = pattern(size)

@@ -1,0 +1,29 @@
+"""What a reader sees of a flight that was in trouble before the reader came."""
+
+import asyncio
+from collections import deque
+from pathlib import Path
+
+from cache_harness import PART, Rig, content, turns
+
+from proxy.cache.delivery import MAX_FAILURES
+from proxy.errors import OriginUnavailable
+
+
+async def test_a_reader_that_came_to_a_dying_flight_gets_another(tmp_path: Path) -> None:
+    """The reader that a flight was begun for fails with it; one that came later gets a flight of its own time (I11)."""
+    async with Rig(tmp_path) as rig:
+        data = rig.origin.put(content(2 * PART))
+        assert await rig.get(0, PART) == data[:PART]
+        door = rig.origin.door = asyncio.Event()
+        rig.origin.errors = deque([OriginUnavailable("503")] * MAX_FAILURES)
+        first = asyncio.create_task(rig.get(PART, 2 * PART))
+        await turns()
+        rig.monotonic.now += 1.0
+        second = asyncio.create_task(rig.get(PART, 2 * PART))
+        await turns()
+        door.set()
+        got = await asyncio.gather(first, second, return_exceptions=True)
+        assert [type(each) for each in got] == [OriginUnavailable, bytes]
+        assert got[1] == data[PART:]
+        await rig.audit()

@@ -1,0 +1,717 @@
+"""One bug at least for each invariant, each as subtle as a real one, and the tests that have to notice it.
+
+A bug is described by what a wrong edit would have done to the source: see `planting`. Where the code has moved on, the
+edit fits nowhere, and the test of that bug fails until it is described anew.
+"""
+
+from dataclasses import dataclass
+
+from planting import Edit
+
+
+@dataclass(frozen=True, slots=True)
+class Bug:
+    """`nodes` are tests of the ordinary suite, few and quick. `pending`: why the bug cannot be planted yet."""
+
+    invariant: int
+    name: str
+    what: str
+    edits: tuple[Edit, ...] = ()
+    nodes: tuple[str, ...] = ()
+    pending: str = ""
+
+
+CACHE = "tests/cache/test_cache_cache.py::"
+ENTRIES = "tests/cache/test_cache_entries.py::"
+FILL = "tests/cache/test_cache_fill.py::"
+INDEX = "tests/cache/test_cache_index.py::"
+STORE = "tests/cache/test_cache_store.py::"
+FAULTS = "tests/origin/test_origin_faults.py::"
+SERVER = "tests/server/"
+
+BUGS = (
+    Bug(
+        1,
+        "etag-of-a-part",
+        "The ETag of a part is not compared with the entry's: blocks of two versions get into one file.",
+        (Edit("proxy.cache.delivery:Delivery._ask", "answer.metadata.etag != entry.metadata.etag or ", ""),),
+        (FILL + "test_an_answer_of_another_version_is_refused",),
+    ),
+    Bug(
+        1,
+        "content-range",
+        "A 206 is believed to hold the range that was asked for, whatever its Content-Range says.",
+        (Edit("proxy.origin.answers:_as_asked", "return span == part.within(total)", "return True"),),
+        ("tests/origin/test_origin_answers.py::test_heads_that_are_not_believed",),
+    ),
+    Bug(
+        2,
+        "beyond-the-mark",
+        "A reader is let up to where a write is going to, in place of where the last one got to.",
+        (
+            Edit("proxy.cache.fill:Fill.readable", "flight.mark <= at", "flight.writing_to <= at"),
+            Edit("proxy.cache.fill:Fill.readable", "at = flight.mark", "at = flight.writing_to"),
+        ),
+        (FILL + "test_nothing_is_readable_beyond_the_mark",),
+    ),
+    Bug(
+        2,
+        "bit-before-the-write",
+        "A block's bit is set when its write begins.",
+        (
+            Edit(
+                "proxy.cache.delivery:Delivery._write",
+                "flight.writing_to = end\n",
+                "flight.writing_to = end\n"
+                "    for block in touched:\n"
+                "        if min((block + 1) * size, entry.metadata.size) <= end:\n"
+                "            supply.entries.commit(entry, block, flight.checksum)\n",
+            ),
+        ),
+        (FILL + "test_nothing_is_readable_beyond_the_mark", FILL + "test_a_disk_that_fails_during_a_fill"),
+    ),
+    Bug(
+        2,
+        "last-byte-of-a-block",
+        "A block counts as whole when its last byte is still missing.",
+        (
+            Edit(
+                "proxy.cache.delivery:Delivery._write",
+                "entry.metadata.size) <= end",
+                "entry.metadata.size) <= end + 1",
+            ),
+        ),
+        (FILL + "test_any_chunk_size_gives_the_bytes_once",),
+    ),
+    Bug(
+        2,
+        "short-write",
+        "`pwrite` returning less than it was given is taken for all of it.",
+        (Edit("proxy.cache.store:_write", "view = view[written:]", "view = view[len(view):]"),),
+        (STORE + "test_a_write_is_repeated_until_all_of_it_is_there",),
+    ),
+    Bug(
+        3,
+        "sendfile-returns-0",
+        "`sendfile` returning 0 is taken for the end of the answer.",
+        (
+            Edit(
+                "proxy.server.pouring:Pouring._send_some",
+                "if not sent:\n        raise EOFError(f'the cached file ended {self._stop - self.at} bytes early')",
+                "if not sent:\n        sent = self._stop - self.at",
+            ),
+        ),
+        (SERVER + "test_pouring.py::test_the_file_ends_early",),
+    ),
+    Bug(
+        3,
+        "body-that-ends-early",
+        "An origin's body that ends before its Content-Length counts as whole.",
+        (
+            Edit(
+                "proxy.origin.body:S3Body.read",
+                "raise BodyTruncated(f'{self._what}: the body broke off {self._left} bytes early') from error",
+                "return b''",
+            ),
+        ),
+        (FAULTS + "test_a_body_cut_early",),
+    ),
+    Bug(
+        3,
+        "padded-to-its-length",
+        "An answer whose bytes cannot be had is filled up with zeros.",
+        (
+            Edit(
+                "proxy.server.sending:Sender.send",
+                "abort(outlet)",
+                "await self._write(body, bytes(self._length - self.sent))\n        return",
+            ),
+        ),
+        (SERVER + "test_failures.py::test_cut_for_good_cuts_the_answer",),
+    ),
+    Bug(
+        4,
+        "metadata-of-two-answers",
+        "A 304 that names another Last-Modified renews the metadata of the version before.",
+        (
+            Edit(
+                "proxy.cache.cache:Cache._ask_again",
+                "answer.last_modified in (None, known.last_modified)",
+                "answer.age is not None",
+            ),
+        ),
+        (SERVER + "test_representation.py::test_metadata_that_changed_under_the_same_etag",),
+    ),
+    Bug(
+        5,
+        "remembered-404",
+        "A write leaves the remembered 404 of its key.",
+        (Edit("proxy.cache.cache:Cache._purge_all", "self._absences.forget_all(is_hit)", "pass"),),
+        (SERVER + "test_uploads.py::test_read_your_writes",),
+    ),
+    Bug(
+        5,
+        "forgotten-before-only",
+        "A write invalidates before S3 is asked, and no more after it spoke.",
+        (Edit("proxy.server.uploads:Uploads.put", "await asyncio.shield(self._forget(key))", "pass"),),
+        (SERVER + "test_write_races.py::test_read_during_a_write",),
+    ),
+    Bug(
+        6,
+        "mark-ignored",
+        "What a lookup finds is kept although a write came after it began.",
+        (
+            Edit(
+                "proxy.cache.lookup:Lookups.supersede",
+                "self._running.pop(key).is_superseded = True",
+                "self._running.pop(key)",
+            ),
+        ),
+        (CACHE + "test_an_invalidated_lookup_is_not_kept",),
+    ),
+    Bug(
+        6,
+        "row-outlives-its-entry",
+        "An entry that is removed while its row is being written leaves the row behind.",
+        (Edit("proxy.cache.entries:Entries.remove", "self._tombstones.add(entry.id)", "pass"),),
+        (ENTRIES + "test_an_entry_removed_during_a_flush_stays_removed",),
+    ),
+    Bug(
+        7,
+        "age-from-the-answer",
+        "Age counts from when the origin's answer came, not from when it was asked.",
+        (
+            Edit(
+                "proxy.cache.cache:Cache._find",
+                "self._adopt(key, answer, lookup, asked_at)",
+                "self._adopt(key, answer, lookup, self._clock())",
+            ),
+        ),
+        (CACHE + "test_age_counts_from_the_question",),
+    ),
+    Bug(
+        7,
+        "stale-window-without-end",
+        "A stale entry answers while it is revalidated, however stale it is.",
+        (
+            Edit(
+                "proxy.cache.cache:Cache._usable",
+                "if -ttl < entry.freshness.stale_while_revalidate",
+                "if entry.freshness.stale_while_revalidate",
+            ),
+        ),
+        (CACHE + "test_beyond_the_window_a_request_waits",),
+    ),
+    Bug(
+        8,
+        "cut-at-the-limit",
+        "A body that turns out too large is stored up to the limit.",
+        (
+            Edit(
+                "proxy.server.uploads:Uploads._body",
+                "raise TooLarge(f'the body has more than {self._max_size} bytes, which is uploads.max_size')",
+                "break",
+            ),
+        ),
+        (SERVER + "test_uploads.py::test_too_large",),
+    ),
+    Bug(
+        8,
+        "left-half-way",
+        "A client that leaves in the middle of a multipart upload leaves the parts behind.",
+        (Edit("proxy.origin.writes:S3Writes._multipart", "except BaseException:", "except Exception:"),),
+        (SERVER + "test_uploads.py::test_client_that_leaves_half_way",),
+    ),
+    Bug(
+        9,
+        "unknown-outcome-is-success",
+        "Only a write that succeeded invalidates its key again.",
+        (
+            Edit(
+                "proxy.server.uploads:Uploads.put",
+                "finally:\n        await asyncio.shield(self._forget(key))",
+                "finally:\n        pass\n    await self._forget(key)",
+            ),
+        ),
+        (SERVER + "test_write_races.py::test_write_whose_outcome_is_unknown",),
+    ),
+    Bug(
+        10,
+        "claims-ignored",
+        "A second flight is begun for blocks that one is fetching already.",
+        (Edit("proxy.cache.fill:Fill._missing", "claimed |= ", "claimed & "),),
+        (FILL + "test_many_readers_share_each_block",),
+    ),
+    Bug(
+        10,
+        "lookups-side-by-side",
+        "Each request that misses asks the origin itself.",
+        (Edit("proxy.cache.lookup:Lookups.wait", "lookup = self._running.get(key)", "lookup = None"),),
+        (CACHE + "test_a_cold_key_is_looked_up_once",),
+    ),
+    Bug(
+        11,
+        "dies-with-an-older-flight",
+        "A reader that came to a flight which was dying already fails with it.",
+        (Edit("proxy.cache.fill:Fill._fail", "flight.began < wait.since", "False"),),
+        ("tests/cache/test_cache_dying_flight.py",),
+    ),
+    Bug(
+        11,
+        "cut-body-begins-again",
+        "A body that was cut is asked for again from its part's start.",
+        (
+            Edit(
+                "proxy.cache.delivery:Delivery._ask",
+                "FromTo(flight.mark, flight.stop)",
+                "FromTo(flight.start, flight.stop)",
+            ),
+        ),
+        (FILL + "test_a_cut_body_costs_its_missing_bytes_only",),
+    ),
+    Bug(
+        12,
+        "pin-of-a-cancelled-waiter",
+        "A waiter cancelled in the turn of its result keeps the pin that it was given.",
+        (Edit("proxy.cache.lookup:Lookups._learned", "self._unpin(waiter.result().entry)", "pass"),),
+        (CACHE + "test_a_waiter_cancelled_in_the_turn_of_its_result",),
+    ),
+    Bug(
+        12,
+        "reads-on-for-nobody",
+        "A reader that leaves is not told to its fill, which goes on reading ahead for it.",
+        (Edit("proxy.cache.reader:Reader.close", "self._fill.leave(self._demand)", "pass"),),
+        (FILL + "test_a_reader_that_leaves_takes_its_read_ahead_along",),
+    ),
+    Bug(
+        12,
+        "descriptor-of-a-cancelled-create",
+        "A file made for a request that was cancelled meanwhile stays open.",
+        (Edit("proxy.cache.store:Store._run", "work.add_done_callback(_dispose)", "pass"),),
+        (STORE + "test_a_cancelled_create_leaves_no_descriptor",),
+    ),
+    Bug(
+        13,
+        "any-404-is-absence",
+        "A 404 page of whatever stands before S3 is read as absence.",
+        (
+            Edit(
+                "proxy.origin.faults:_from_status",
+                "code in _ABSENT or (code == '404' and _may_be_s3s(what, error))",
+                "True",
+            ),
+        ),
+        (SERVER + "test_failures.py::test_404_of_somebody_else_is_no_absence",),
+    ),
+    Bug(
+        13,
+        "403-is-remembered",
+        "A 403 is remembered as an absence is.",
+        (Edit("proxy.cache.cache:Cache._find", "except ObjectNotFound:", "except (ObjectNotFound, AccessDenied):"),),
+        (SERVER + "test_failures.py::test_errors_are_not_kept",),
+    ),
+    Bug(
+        13,
+        "absence-for-good",
+        "A 404 is believed beyond `negative_ttl`.",
+        (Edit("proxy.cache.absences:Absences.find", "known is None or known.until <= now", "known is None"),),
+        (CACHE + "test_a_404_is_remembered_for_a_while",),
+    ),
+    Bug(
+        14,
+        "unclean-stop-unseen",
+        "The index is not marked as in use, so a kill looks like a clean stop.",
+        (
+            Edit(
+                "proxy.cache.index:Index._connect",
+                "SET value = 0 WHERE name = 'clean'",
+                "SET value = 1 WHERE name = 'clean'",
+            ),
+        ),
+        (INDEX + "test_the_epoch_grows_with_unclean_stops_only",),
+    ),
+    Bug(
+        14,
+        "row-without-a-file",
+        "A row whose file is gone is an error of the disk, not a miss.",
+        (
+            Edit(
+                "proxy.cache.store:Store._open_file",
+                "except FileNotFoundError:\n        return None",
+                "except FileNotFoundError:\n        raise",
+            ),
+        ),
+        (CACHE + "test_a_row_without_its_file_and_a_file_without_its_row",),
+    ),
+    Bug(
+        14,
+        "not-durable",
+        "In durable mode the index claims a block whose data was not synced.",
+        pending="there is no durable mode yet",
+    ),
+    Bug(
+        15,
+        "checksum-not-compared",
+        "A block from before an unclean stop is believed if it can be read.",
+        (Edit("proxy.cache.fill:Fill._check", "== supply.entries.checksum(entry, block)", "is not None"),),
+        (SERVER + "test_restart.py::test_damage_after_an_unclean_stop",),
+    ),
+    Bug(
+        15,
+        "scrubber-believes",
+        "The scrubber passes over a block whose checksum does not fit.",
+        pending="there is no scrubber yet",
+    ),
+    Bug(
+        15,
+        "verify-believes",
+        "`bucketfront verify` does not see a damaged block.",
+        pending="there is no `bucketfront verify` yet",
+    ),
+    Bug(
+        15,
+        "s3s-checksum-ignored",
+        "A fill whose bytes do not have S3's checksum is kept.",
+        pending="S3's checksums are not compared at the end of a fill yet",
+    ),
+    Bug(
+        16,
+        "disk-error-is-an-error",
+        "A fill that the disk refuses fails its readers.",
+        (Edit("proxy.server.sending:Sender.begin", "except StoreError:\n", "except EOFError:\n"),),
+        (SERVER + "test_disk.py::test_writes_fail",),
+    ),
+    Bug(
+        16,
+        "sick-disk-is-asked-on",
+        "A disk that failed is asked again by every request.",
+        (Edit("proxy.cache.store:Store.failed", "self._failed_at = self._clock()", "self._failed_at = None"),),
+        (STORE + "test_a_failed_disk_is_left_alone_for_a_while",),
+    ),
+    Bug(
+        17,
+        "not-reserved",
+        "Bytes are written for which nothing was taken from the budget.",
+        (Edit("proxy.cache.delivery:Delivery.run", "await self._supply.reserve(count)", "pass"),),
+        (CACHE + "test_the_least_recently_used_makes_room",),
+    ),
+    Bug(
+        17,
+        "reserved-before-evicting",
+        "Room is made when the limit is passed already.",
+        (Edit("proxy.cache.cache:Cache.reserve", "while budget.room < count", "while budget.room < 0"),),
+        ("tests/cache/test_cache_reserve.py::test_room_is_made_before_it_is_taken",),
+    ),
+    Bug(
+        17,
+        "min-free-ignored",
+        "`min_free` bounds nothing.",
+        (Edit("proxy.cache.budget:Budget.room", "self._free - self._taken - self.floor", "self._free - self._taken"),),
+        ("tests/cache/test_cache_budget.py",),
+    ),
+    Bug(
+        18,
+        "truncated-not-unlinked",
+        "Eviction empties a file before it unlinks it.",
+        (
+            Edit(
+                "proxy.cache.store:Store._remove",
+                "self._path(name).unlink(missing_ok=True)",
+                "os.path.exists(self._path(name)) and os.truncate(self._path(name), 0)\n"
+                "    self._path(name).unlink(missing_ok=True)",
+            ),
+        ),
+        (STORE + "test_removing_leaves_open_readers_alone",),
+    ),
+    Bug(
+        18,
+        "evicts-what-is-read",
+        "An entry in use may be evicted.",
+        (Edit("proxy.cache.recency:Recency._oldest_hot", "entry.pins or ", ""),),
+        (CACHE + "test_pressure_never_touches_what_is_read",),
+    ),
+    Bug(
+        18,
+        "no-pages",
+        "One turn of the loop removes as many idle entries as there are.",
+        (Edit("proxy.cache.entries:Entries.idle", "len(found) < PAGE and ", ""),),
+        (ENTRIES + "test_a_turn_is_bounded",),
+    ),
+    Bug(
+        19,
+        "nothing-cools",
+        "Entries stay in memory, however many there are.",
+        (Edit("proxy.cache.entries:Entries.cooled", "- self._hot_limit", "- 4 * self._hot_limit"),),
+        (CACHE + "test_hot_entries_cool_and_come_back",),
+    ),
+    Bug(
+        19,
+        "bodies-without-bound",
+        "Small bodies are kept in memory by their number, not by what they take.",
+        (Edit("proxy.cache.memory:Memory.keep", "while self._used > self._limit", "while len(self._kept) > 64"),),
+        ("tests/cache/test_cache_hits.py::test_pushed_out_of_memory",),
+    ),
+    Bug(
+        20,
+        "deadline-of-each-attempt",
+        "The deadline of a question to the origin begins anew with each attempt.",
+        (
+            Edit(
+                "proxy.origin.client:S3Origin._retried",
+                "asyncio.timeout_at(until)",
+                "asyncio.timeout(self._deadline)",
+            ),
+            Edit("proxy.origin.client:S3Origin._retried", " or asyncio.get_running_loop().time() + pause >= until", ""),
+        ),
+        (FAULTS + "test_an_origin_that_never_answers",),
+    ),
+    Bug(
+        20,
+        "head-that-drips",
+        "Each byte of a request's head puts its deadline off.",
+        (
+            Edit(
+                "proxy.server.connection:Connection.data_received",
+                "before = self._request_count",
+                "before = self._request_count\n    self._stop_timer()",
+            ),
+        ),
+        (SERVER + "test_slow_clients.py::test_head_that_drips",),
+    ),
+    Bug(
+        20,
+        "upload-that-drips",
+        "An upload is given up when nothing comes, and never for coming too slowly.",
+        (Edit("proxy.server.uploads:Uploads._body", "if got < MIN_RATE * waited", "if got < 0"),),
+        (SERVER + "test_slow_clients.py::test_upload_that_drips",),
+    ),
+    Bug(
+        21,
+        "accepts-to-the-last-descriptor",
+        "Connections are accepted until no descriptor is left.",
+        pending="accepting does not stop at 80 % of the descriptors yet",
+    ),
+    Bug(
+        22,
+        "ranges-without-end",
+        "A Range header may name any number of ranges.",
+        (Edit("proxy.http.ranges:_range_set", " or len(asked) == MAX_RANGES", ""),),
+        ("tests/http/test_http_ranges.py::test_a_hundred_ranges_are_honoured_and_one_more_is_not",),
+    ),
+    Bug(
+        22,
+        "all-in-one-turn",
+        "A client that takes everything at once is sent one stretch after the other without a pause.",
+        (Edit("proxy.server.pouring:Pouring.run", "await asyncio.sleep(0)", "pass"),),
+        (SERVER + "test_pouring.py::test_a_stretch_a_turn",),
+    ),
+    Bug(
+        23,
+        "dots-removed",
+        "Dot segments of a path are resolved.",
+        (
+            Edit(
+                "proxy.keys:parse_target",
+                "percent_decode(path.encode(",
+                "percent_decode(__import__('posixpath').normpath(path).encode(",
+            ),
+        ),
+        ("tests/test_keys.py::test_targets", SERVER + "test_routing.py::test_keys_round_trip"),
+    ),
+    Bug(
+        23,
+        "normalised",
+        "Keys are normalised to composed characters.",
+        (
+            Edit(
+                "proxy.keys:to_key",
+                "return octets.decode('utf-8')",
+                "return __import__('unicodedata').normalize('NFC', octets.decode('utf-8'))",
+            ),
+        ),
+        ("tests/test_keys.py::test_normalisation_forms_are_different_keys",),
+    ),
+    Bug(
+        24,
+        "two-ranges",
+        "Of two Range fields the first one counts.",
+        (
+            Edit(
+                "proxy.server.framing:check",
+                "request.headers.getall(name, ())) > 1",
+                "request.headers.getall(name, ())) > 2",
+            ),
+        ),
+        (SERVER + "test_framing.py::test_refused",),
+    ),
+    Bug(
+        24,
+        "drained-without-end",
+        "A body that nobody needs is read on, however much of it there is.",
+        (
+            Edit("proxy.server.connection:Connection._is_drained", "> left", "> 1 << 60"),
+            Edit("proxy.server.connection:Connection._is_drained", "left >= 0 and ", ""),
+        ),
+        (SERVER + "test_framing.py::test_bodies_nobody_needs",),
+    ),
+    Bug(
+        24,
+        "decompressed",
+        "An upload with Content-Encoding is stored decompressed.",
+        (Edit("proxy.server.app:Listener.__init__", "auto_decompress=False", "auto_decompress=True"),),
+        (SERVER + "test_uploads.py::test_encoded_bodies_stay_as_sent",),
+    ),
+    Bug(
+        25,
+        "one-origin-for-all",
+        "An entry of the index answers for its bucket and key at whatever endpoint.",
+        (Edit("proxy.cache.index:Index.load", "WHERE origin = ?", "WHERE (origin = ? OR 1)"),),
+        (INDEX + "test_two_origins_share_nothing",),
+    ),
+    Bug(
+        25,
+        "all-of-s3s-headers",
+        "Whatever header of S3's begins with x-amz- is stored and shown.",
+        (
+            Edit(
+                "proxy.origin.answers:_object_headers",
+                "name.startswith(USER_METADATA_PREFIX)",
+                "name.startswith('x-amz-')",
+            ),
+        ),
+        ("tests/origin/test_origin_answers.py::test_headers_pass_by_allow_list",),
+    ),
+    Bug(
+        26,
+        "only-over-tls",
+        "Over TLS a stretch that takes more than one chunk loses a byte between two of them.",
+        (Edit("proxy.server.sending:Sender._send_stretch", "return chunk.stop", "return chunk.stop + 1"),),
+        (SERVER + "test_tls.py::test_get_over_tls",),
+    ),
+    Bug(
+        26,
+        "only-without-memory",
+        "With no memory for small bodies the end of an answer is read from where the object begins.",
+        (
+            Edit(
+                "proxy.server.fast_path:FastConnection._is_sent_from_file",
+                "residency.peek(fd, answer.start, length)",
+                "residency.peek(fd, 0, length)",
+            ),
+        ),
+        (SERVER + "test_fast_path.py::test_without_memory",),
+    ),
+    Bug(
+        27,
+        "answered-before-unlinked",
+        "A purge is answered while the files are still being unlinked.",
+        (
+            Edit(
+                "proxy.cache.cache:Cache._purge",
+                "await self._disposal.unlink(hit)",
+                "for entry in hit:\n        self._disposal.discard(entry)",
+            ),
+        ),
+        (CACHE + "test_a_purge_is_complete_when_it_returns",),
+    ),
+    Bug(
+        27,
+        "open-to-all",
+        "The admin port may listen beyond loopback without a token.",
+        (
+            Edit(
+                "proxy.config:_is_loopback",
+                "return ipaddress.ip_address(host).is_loopback",
+                "return ipaddress.ip_address(host) is not None",
+            ),
+        ),
+        ("tests/test_config.py::test_admin_beyond_loopback_needs_a_token",),
+    ),
+    Bug(
+        27,
+        "any-token",
+        "The admin port takes a bearer token that only begins with the right one.",
+        (
+            Edit(
+                "proxy.admin.app:AdminApplication._authorise",
+                "hmac.compare_digest(given.encode(), ",
+                "bytes.startswith(given.encode(), ",
+            ),
+        ),
+        (SERVER + "test_admin.py::test_token",),
+    ),
+    Bug(
+        28,
+        "query-in-the-log",
+        "The access log has the query, and so the signature, of a request.",
+        (Edit("proxy.server.observer:Observer.finished", "request.raw_path.partition('?')[0]", "request.raw_path"),),
+        (SERVER + "test_failures.py::test_log_has_one_sound_line_a_request",),
+    ),
+    Bug(
+        28,
+        "escape-in-a-line",
+        "A path is written to the text log as it came.",
+        (Edit("proxy.server.access_log:_plain", "return ascii(text)[1:-1]", "return text"),),
+        (SERVER + "test_observer.py::test_text_lines",),
+    ),
+    Bug(
+        28,
+        "secret-in-a-message",
+        "What stands below the name of a secret in the configuration is quoted in a message.",
+        (
+            Edit(
+                "proxy.config_redaction:_SecretScan._feed",
+                "self._name is not None and _may_name_a_secret(self._name)",
+                "self._name == ''",
+            ),
+        ),
+        ("tests/test_config.py::test_no_message_holds_a_secret",),
+    ),
+    Bug(
+        29,
+        "redirects-followed",
+        "A redirect of the origin's is followed, credentials and all.",
+        (Edit("proxy.origin.transport:_Strict.request", "allow_redirects=False", "allow_redirects=True"),),
+        (FAULTS + "test_a_redirect_is_not_followed",),
+    ),
+    Bug(
+        30,
+        "unknown-key-passed-over",
+        "A key of the configuration that nobody knows is passed over.",
+        (
+            Edit(
+                "proxy.config_validation:validate",
+                "Settings.model_validate(tree.data)",
+                "Settings.model_validate(tree.data, extra='ignore')",
+            ),
+        ),
+        ("tests/test_config.py::test_an_unknown_key_names_its_place_and_the_nearest_known_one",),
+    ),
+    Bug(
+        30,
+        "the-sdk-retries",
+        "The SDK's own retries are on, below ours.",
+        (Edit("proxy.origin.client:S3Origin._create_client", "'total_max_attempts': 1", "'total_max_attempts': 3"),),
+        (FAULTS + "test_a_connection_closed_without_an_answer",),
+    ),
+    Bug(
+        31,
+        "outage-window-ignored",
+        "While S3 is out of reach, stale objects are answered no longer than after any other error.",
+        (
+            Edit(
+                "proxy.cache.cache:_stale_window",
+                "entry.freshness.outage if is_outage else entry.freshness.stale_if_error",
+                "entry.freshness.stale_if_error",
+            ),
+        ),
+        (SERVER + "test_outage.py::test_what_is_cached_is_served",),
+    ),
+    Bug(
+        31,
+        "outage-unknown",
+        "A miss waits for an origin that is known to be out of reach.",
+        (Edit("proxy.origin.breaker:Breaker.check", "raise self._refusal(left)", "pass"),),
+        (SERVER + "test_outage.py::test_misses_fail_at_once",),
+    ),
+)

@@ -1,0 +1,47 @@
+"""Clients that send or take a little now and then, so that no single wait is long: the whole has a bound (I20)."""
+
+import asyncio
+
+import pytest
+from proxy_under_test import S3, Proxy
+from wire import Connection, message
+
+from proxy.server import connection as server_connection
+from proxy.server import uploads
+
+DRIPS = 100
+PAUSE = 0.02  # seconds
+
+
+async def drips(connection: Connection, drop: bytes) -> bool:
+    """Send `drop` again and again; whether the other side ended that before DRIPS of them."""
+    try:
+        for _ in range(DRIPS):
+            await connection.send(drop)
+            await asyncio.sleep(PAUSE)  # the drip itself, no synchronisation
+            if connection.reader.at_eof() or connection.reader._buffer:  # type: ignore[attr-defined] # an answer came
+                return True
+    except ConnectionError:
+        return True
+    return False
+
+
+async def test_head_that_drips(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The deadline of a head is its whole's: a field every now and then does not put it off (I20)."""
+    monkeypatch.setattr(server_connection, "HEAD_TIMEOUT", 10 * PAUSE)
+    async with proxy.connection() as connection:
+        await connection.send(b"GET /x HTTP/1.1\r\nHost: a\r\n")
+        assert await drips(connection, b"X: y\r\n")
+
+
+@pytest.mark.parametrize("framing", [{"Content-Length": "1000000"}, {"Transfer-Encoding": "chunked"}])
+async def test_upload_that_drips(
+    proxy: Proxy, s3: S3, framing: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An upload below the minimum rate is 408, and makes no object (I8, I20)."""
+    monkeypatch.setattr(uploads, "PATIENCE", 10 * PAUSE)
+    async with proxy.connection() as connection:
+        await connection.send(message("PUT", "/x", framing))
+        assert await drips(connection, b"1\r\nx\r\n")
+        assert (await connection.answer("PUT")).status == 408
+    assert s3.keys() == []

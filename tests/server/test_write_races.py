@@ -1,0 +1,63 @@
+"""Reads that come while a write is under way: they may see either version, and must not make the old one stay."""
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+from proxy_under_test import S3, Proxy
+from relay import Cut, Seen
+
+
+def held(
+    proxy: Proxy, method: str, then: Callable[[], bytes | None] = lambda: None
+) -> tuple[asyncio.Event, asyncio.Event]:
+    """The next request of this method waits at the relay, for the second event; the first tells that it is there."""
+    came, gate = asyncio.Event(), asyncio.Event()
+
+    async def hold(seen: Seen) -> bytes | None:
+        if seen.method != method:
+            return None
+        came.set()
+        await gate.wait()
+        return then()
+
+    proxy.relay.on_request = hold
+    return came, gate
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE"])
+async def test_read_during_a_write(proxy: Proxy, s3: S3, method: str) -> None:
+    """What a read brings into the cache before S3 has the write is gone when the write is answered (I5, I6)."""
+    s3.put("x", b"old")
+    came, gate = held(proxy, method)
+    writing = asyncio.create_task(proxy.ask(method, "/x", body=b"new" if method == "PUT" else None))
+    await came.wait()
+    assert [(await proxy.get("/x")).body for _ in range(2)] == [b"old", b"old"]
+    gate.set()
+    assert (await writing).status in (201, 204)
+    answer = await proxy.get("/x")
+    assert (answer.status, answer.body == b"new") == ((200, True) if method == "PUT" else (404, False))
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE"])
+async def test_write_whose_outcome_is_unknown(proxy: Proxy, s3: S3, method: str) -> None:
+    """S3 takes the write and its answer is lost: the client hears 502 or 504, and no read sees the old version again,
+    not even one that was cached while the write ran (I5, I9).
+    """
+    s3.put("x", b"old")
+
+    def lose() -> bytes | None:
+        if method == "PUT":
+            s3.put("x", b"new")
+        else:
+            s3.delete("x")
+        raise Cut
+
+    came, gate = held(proxy, method, lose)
+    writing = asyncio.create_task(proxy.ask(method, "/x", body=b"new" if method == "PUT" else None))
+    await came.wait()
+    assert (await proxy.get("/x")).body == b"old"
+    gate.set()
+    assert (await writing).status in (502, 504)
+    answer = await proxy.get("/x")
+    assert (answer.status, answer.body == b"new") == ((200, True) if method == "PUT" else (404, False))

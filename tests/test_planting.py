@@ -1,0 +1,93 @@
+"""Planting bugs: an edit that is no longer an edit must not look like a bug that nobody caught, or like none."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from planting import Edit, NothingToPlant, plant
+
+
+class Above:
+    def __init__(self) -> None:
+        self.start = 1
+
+
+class Subject(Above):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stop = 3
+
+    @property
+    def length(self) -> int:
+        return self.stop - self.start  # a comment, and two spaces before it
+
+    async def sent(self) -> int:
+        return self.length
+
+    def twice(self) -> list[int]:
+        return [self.start, self.stop]
+
+
+def plain(value: int) -> int:
+    return value + 1
+
+
+@contextmanager
+def around() -> Iterator[int]:
+    yield 1
+
+
+alias = plain
+
+
+def target(name: str) -> str:
+    return f"{__name__}:{name}"
+
+
+def test_whoever_holds_the_function_has_the_bug() -> None:
+    """It is the function's own code that changes; no import or alias keeps the right one."""
+    assert alias(1) == 2
+    plant(Edit(target("plain"), "value + 1", "value + 2"))
+    assert alias(1) == 3
+
+
+def test_methods_of_all_kinds() -> None:
+    """Properties, coroutines, context managers, and methods that call `super()`."""
+    plant(Edit(target("Subject.__init__"), "self.stop = 3", "self.stop = 5"))
+    plant(Edit(target("Subject.length"), "self.stop - self.start", "self.stop - self.start + 1"))
+    plant(Edit(target("Subject.sent"), "return self.length", "return self.length * 10"))
+    plant(Edit(target("around"), "yield 1", "yield 2"))
+    assert Subject().length == 5
+    assert asyncio.run(Subject().sent()) == 50
+    with around() as found:
+        assert found == 2
+
+
+def test_two_edits_of_one_function() -> None:
+    """The second finds what the first has made of it."""
+    plant(Edit(target("Subject.twice"), "[self.start, ", "[0, "))
+    plant(Edit(target("Subject.twice"), "self.stop]", "0]"))
+    assert Subject().twice() == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("name", "old"),
+    [
+        ("plain", "value - 1"),  # not there
+        ("Subject.__init__", "self"),  # twice
+        ("gone", "value"),
+        ("Subject.gone", "value"),
+        ("Subject", "value"),
+    ],
+)
+def test_nothing_to_plant(name: str, old: str) -> None:
+    """What cannot be planted exactly is refused."""
+    with pytest.raises(NothingToPlant):
+        plant(Edit(target(name), old, "0"))
+
+
+def test_no_such_module() -> None:
+    """Also where the module is gone."""
+    with pytest.raises(NothingToPlant):
+        plant(Edit("proxy.gone:f", "a", "b"))

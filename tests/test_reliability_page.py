@@ -1,0 +1,135 @@
+"""What docs/reliability.md says is what runs saw: what was not run is not passed, and nothing is lost."""
+
+import pytest
+from reliability_page import (
+    FAILED,
+    NOT_RUN,
+    PASSED,
+    Invariant,
+    Planted,
+    Record,
+    Records,
+    dumped,
+    holders_in,
+    loaded,
+    merged,
+    named,
+    page,
+    without_paths,
+)
+
+KILLS = "tests/reliability/test_kills.py::test_kills"
+FULL = "tests/reliability/test_full.py::test_full"
+BUG = "tests/reliability/test_planted_bugs.py::test_planted_bug_is_caught"
+
+
+def record(outcome: str = PASSED, date: str = "2026-11-25", reason: str = "", **figures: int) -> Record:
+    return Record(outcome, date, 3, "2 cores, Python 3.11.7", reason, figures)
+
+
+def shown(records: Records, planted: tuple[Planted, ...] = ()) -> str:
+    invariants = (Invariant(1, "Purity", "All bytes are right."), Invariant(2, "No holes", "None."))
+    return page(invariants, planted, {KILLS: frozenset({1}), "tests/cache/test_x.py::test_y": frozenset({1})}, records)
+
+
+@pytest.mark.parametrize(
+    ("docstring", "numbers"),
+    [
+        ("All bytes are right (I7).", {7}),
+        ("Both hold (I1, I3).", {1, 3}),
+        ("RFC 9111 first (RFC 9111 section 4.2.4, I31).", {31}),
+        ("I20: nobody listens.", {20}),
+        ("The bytes (I1-I4, I9).", {1, 2, 3, 4, 9}),
+        ("I am I, and I32, I0, XI5 and I100 are none.", set()),
+        ("", set()),
+    ],
+)
+def test_names_of_invariants(docstring: str, numbers: set[int]) -> None:
+    """In whatever way a docstring names them; what only looks like one is none."""
+    assert named(docstring) == numbers
+
+
+def test_functions_of_a_module() -> None:
+    """Tests only, by the names that pytest gives them, also those in a class."""
+    source = (
+        'def test_a():\n    "One (I1)."\nasync def test_b(): ...\ndef other():\n    "(I2)"\n'
+        'class TestC:\n    def test_d(self):\n        "Two (I2)."\n'
+    )
+    assert holders_in("t.py", source) == {"t.py::test_a": {1}, "t.py::test_b": set(), "t.py::TestC::test_d": {2}}
+
+
+def test_a_run_of_some_tests_keeps_the_others() -> None:
+    """Only what ran is replaced, and only of its size."""
+    known = {"smoke": {KILLS: record(cycles=300), FULL: record()}, "soak": {KILLS: record(cycles=10_000)}}
+    after = merged(known, "smoke", {KILLS: record(FAILED)}, {KILLS}, {KILLS, FULL})
+    assert after == {"smoke": {FULL: record(), KILLS: record(FAILED)}, "soak": {KILLS: record(cycles=10_000)}}
+
+
+def test_what_is_gone_is_dropped() -> None:
+    """Functions that no longer exist, and parameters that a whole run of their function did not have."""
+    known: Records = {"smoke": {f"{KILLS}[1]": record(), f"{KILLS}[2]": record(), FULL: record()}}
+    ran = {f"{KILLS}[2]": record(), f"{KILLS}[3]": record()}
+    assert set(merged(known, "smoke", ran, set(), {KILLS})["smoke"]) == {f"{KILLS}[{number}]" for number in (1, 2, 3)}
+    assert set(merged(known, "smoke", ran, {KILLS}, {KILLS})["smoke"]) == {f"{KILLS}[2]", f"{KILLS}[3]"}
+
+
+def test_records_survive_json() -> None:
+    """As they were, in the same order, a line for each test."""
+    records = {"smoke": {FULL: record(NOT_RUN, reason="no strace"), KILLS: record(cycles=3)}, "soak": {}}
+    assert loaded(dumped(records)) == records
+    assert list(loaded(dumped(records))["smoke"]) == [FULL, KILLS]
+    assert dumped(records).count("\n") == 9
+
+
+def test_not_run_is_not_passed() -> None:
+    """It is counted and named apart, with its reason; so is a failure."""
+    text = shown({"smoke": {KILLS: record(), FULL: record(NOT_RUN, reason="no strace")}, "soak": {}})
+    assert "| smoke | 2026-11-25 | 2 cores, Python 3.11.7 | 1 | 0 | 1 | 6 |" in text
+    assert "- smoke: `test_full.py::test_full`: no strace" in text
+    assert "| soak" not in text
+    text = shown({"smoke": {KILLS: record(FAILED)}})
+    assert "| 0 | 1 | 0 | 3 |" in text
+    assert "## Not run" not in text
+
+
+def test_figures_of_all_parameters_add_up() -> None:
+    """A function is one row; a date is that of its last run."""
+    text = shown({"smoke": {f"{KILLS}[1]": record(cycles=1000), f"{KILLS}[2]": record(date="2026-11-26", cycles=234)}})
+    assert "| `test_kills.py` test_kills | I1 | smoke | 2026-11-26 | 6 | 2 passed | 1,234 cycles |" in text
+    assert "| smoke | 2026-11-25 to 2026-11-26 |" in text
+
+
+def test_invariants_with_tests_and_bugs() -> None:
+    """Each with the tests that name it and what became of its bugs, the last run of whatever size."""
+    bugs = tuple(Planted(1, f"Bug {each}.", f"{BUG}[{each}]") for each in "abcd")
+    records = {
+        "smoke": {f"{BUG}[a]": record(FAILED), f"{BUG}[b]": record(FAILED), f"{BUG}[c]": record(NOT_RUN, reason="no")},
+        "soak": {f"{BUG}[a]": record(date="2026-11-26")},
+    }
+    text = shown(records, bugs)
+    section = text[text.index("### I1 Purity") : text.index("### I2 No holes")]
+    assert "All bytes are right." in section
+    assert "- `tests/cache/test_x.py`: test_y\n- `tests/reliability/test_kills.py`: test_kills\n" in section
+    assert "- Bug a. Caught.\n- Bug b. **Not caught.**\n- Bug c. Not run: no.\n- Bug d. Not tried.\n" in section
+    assert "- no test" in text[text.index("### I2 No holes") :]
+
+
+def test_the_same_records_give_the_same_page() -> None:
+    """Whatever the order in which tests ran."""
+    one, other = {KILLS: record(), FULL: record()}, {FULL: record(), KILLS: record()}
+    pages = {shown(merged({}, "smoke", ran, set(), {KILLS, FULL})) for ran in (one, other)}
+    assert len(pages) == 1
+
+
+@pytest.mark.parametrize(
+    ("reason", "told"),
+    [
+        ("no strace in /usr/local/bin\nor elsewhere", "no strace in … or elsewhere"),
+        ("mount /tmp/x/y failed", "mount … failed"),
+        ("tmpfs and/or quota, 1/2 of it", "tmpfs and/or quota, 1/2 of it"),
+        ("see tests/reliability/x.py", "see tests/reliability/x.py"),
+    ],
+)
+def test_no_paths_of_the_machine(reason: str, told: str) -> None:
+    """A page that is read elsewhere says nothing of this machine's folders."""
+    assert without_paths(reason) == told
