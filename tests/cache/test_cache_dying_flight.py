@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cache_harness import PART, Rig, content, turns
 
-from proxy.cache.delivery import MAX_FAILURES
+from proxy.cache.source import MAX_FAILURES
 from proxy.errors import OriginUnavailable
 
 

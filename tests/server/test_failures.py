@@ -9,7 +9,7 @@ from proxy_under_test import BLOCK, PART, S3, Proxy, StartProxy, pattern, until
 from relay import Cut, Seen, canned
 from wire import message
 
-from proxy.cache import delivery
+from proxy.cache import source
 from proxy.origin import breaker
 from proxy.origin.breaker import Breaker
 from proxy.server import connection as server_connection
@@ -88,7 +88,7 @@ async def test_reader_outlives_a_flight_that_was_dying(
     start: StartProxy, s3: S3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who joins a flight that then dies of old troubles continues on a new one, within 2 s (I11)."""
-    monkeypatch.setattr(delivery, "BACKOFF", 0.0)  # else the first reader may lose its patience before the last attempt
+    monkeypatch.setattr(source, "BACKOFF", 0.0)  # else the first reader may lose its patience before the last attempt
     proxy = await start(origin={"connect_timeout": "100ms", "read_timeout": "200ms"})
     body = pattern(BLOCK)
     s3.put("x", body)
