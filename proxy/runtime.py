@@ -5,7 +5,7 @@ import gc
 import logging
 import time
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -36,6 +36,7 @@ from proxy.cache.memory import Memory
 from proxy.cache.scrubber import Scrubber
 from proxy.cache.store import Store
 from proxy.config import FreshnessSettings, OriginSettings, Settings, StaticCredentials
+from proxy.errors import StoreError
 from proxy.http import freshness
 from proxy.http.freshness import Freshness
 from proxy.http.metadata import Metadata
@@ -189,7 +190,13 @@ class Runtime:
             boot=boot_id(),
             started_at=self._clock(),
         )
-        index.open()
+        try:
+            index.open()
+        except StoreError as error:
+            if not store.is_full:
+                raise
+            log.warning("the cache's disk is full, what it holds is not used: %s", error)
+            index.open_in_memory()
         self._stack.callback(index.abandon)
         clock = self._cache_clock = CacheClock(self._clock, self._elapsed, index.newest_access())
         budget = Budget(config.max_size, overhead=await store.space_of(index.files))
@@ -247,6 +254,8 @@ class Runtime:
             idle_since=lambda: clock.ago(config.idle_timeout),
             min_free=config.free_floor,
         )
+        with suppress(StoreError):  # counted; a disk that fails costs the cache, not the start
+            await self.evictor.measure()
         self.evictor.start()
         self._stack.push_async_callback(self.evictor.stop)
         self.scrubber = Scrubber(cache=self.cache, index=index, clock=time.monotonic)

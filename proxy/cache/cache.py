@@ -632,12 +632,12 @@ class Cache:
         """
         if not await self._store.has_lost(self._index.path.name, self._index.identity):
             return False
-        log.warning("the cache folder was deleted: beginning with an empty one")
         async with self._flushing:
             await self._store.renew()
+            await self._index.renew()
             for entry in self._entries.forget():
                 self._disposal.discard(entry)
-            await self._index.renew()
+        log.warning("the cache folder, or the index in it, was gone: begun anew")
         return True
 
     async def close(self) -> None:

@@ -56,21 +56,32 @@ class Evictor:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _run(self) -> None:
+        told = ""
         while True:
             await asyncio.sleep(INTERVAL)
             try:
                 await self.step()
             except StoreError as error:
-                log.warning("upkeep: %s", error)
+                if str(error) != told:  # a disk may be full for days
+                    told = str(error)
+                    log.warning("upkeep: %s", error)
+            else:
+                told = ""
 
     async def step(self) -> None:
         """One round. Raises StoreError when the disk fails; the next round tries again."""
-        if await self._cache.recover():
-            await self.sweep()
+        lost: StoreError | None = None
+        try:
+            if await self._cache.recover():
+                await self.sweep()
+        except StoreError as error:
+            lost = error  # the rest is due all the same
         await self._cache.flush()
         await self._remove_idle()
         await self._keep_free()
         await self._cache.cool()
+        if lost is not None:
+            raise lost
 
     async def _remove_idle(self) -> None:
         removed = 0
@@ -81,11 +92,15 @@ class Evictor:
             log.info("%d idle entries removed", removed)
             await self._cache.flush()
 
-    async def _keep_free(self) -> None:
-        budget = self._entries.budget
+    async def measure(self) -> None:
+        """What the disk has free, and what of it is to stay so. Raises StoreError."""
         free, total = await self._store.disk_space()
-        budget.floor = self._min_free(total)
-        budget.sample(free)
+        self._entries.budget.floor = self._min_free(total)
+        self._entries.budget.sample(free)
+
+    async def _keep_free(self) -> None:
+        await self.measure()
+        budget = self._entries.budget
         over, removed = -budget.room, 0
         while budget.room < 0 and (victims := self._entries.victims(-budget.room)):
             removed += len(victims)

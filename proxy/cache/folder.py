@@ -4,8 +4,10 @@ Files are named by a ULID and lie in `objects/XX/`; XX are the name's last two c
 thread, and raises OSError.
 """
 
+import errno
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,6 +15,9 @@ from pathlib import Path
 from proxy.errors import CacheInUse, StoreError
 
 ULID_LENGTH = 26
+PROBE_BYTES = 64 << 10  # about what an index needs to be opened
+_CLOCK_OF_FILES = 5  # linux/time.h: CLOCK_REALTIME_COARSE
+_PROBE = ".probe"
 _NAME_CHARS = frozenset("0123456789ABCDEFGHJKMNPQRSTVWXYZ")
 _FOLDER = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -23,6 +28,7 @@ class Folder:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._root = self._objects = self._lock = -1
+        self.is_full = False  # when it was opened or renewed last
         self.opened_at = 0.0  # or renewed, in seconds since the epoch, by the clock that files' times of change are of
 
     @property
@@ -35,7 +41,7 @@ class Folder:
         self.root = self.root.resolve()
         self._root, self._objects, self._lock = _hold(self.root)
         try:
-            self.opened_at = _probed(self._objects)
+            self._probe()
         except OSError:
             self.close()
             raise
@@ -71,7 +77,7 @@ class Folder:
                 # In place: a thread that has just read the number must not meet somebody else's descriptor.
                 os.dup2(fd, old, inheritable=False)
                 os.close(fd)
-        self.opened_at = _probed(self._objects)
+        self._probe()
 
     def identity(self, name: str) -> tuple[int, int] | None:
         """Device and inode of a file of the folder itself; None if there is none."""
@@ -98,7 +104,7 @@ class Folder:
             os.unlink(name, dir_fd=shard)
 
     def shards(self) -> list[str]:
-        return sorted(os.listdir(self._objects))  # noqa: PTH208 - pathlib knows no descriptors
+        return sorted(set(os.listdir(self._objects)) - {_PROBE})  # noqa: PTH208 - pathlib knows no descriptors
 
     def names(self, shard: str) -> list[tuple[str, float]]:
         """The files of a shard, each with its time of last change, in seconds since the epoch."""
@@ -111,6 +117,23 @@ class Folder:
                 return [(item.name, item.stat(follow_symlinks=False).st_mtime) for item in found]
         finally:
             os.close(fd)
+
+    def _probe(self) -> None:
+        """A file is made and removed again. That there is no room for it is no error: eviction may make some."""
+        self.opened_at = time.clock_gettime(_CLOCK_OF_FILES)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            fd = os.open(_PROBE, flags, 0o600, dir_fd=self._objects)
+            try:
+                self.opened_at = os.fstat(fd).st_mtime
+                self.is_full = os.write(fd, bytes(PROBE_BYTES)) < PROBE_BYTES
+            finally:
+                os.close(fd)
+                os.unlink(_PROBE, dir_fd=self._objects)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            self.is_full = True
 
     @contextmanager
     def _shard_of(self, name: str, *, create: bool = False) -> Iterator[int]:
@@ -147,17 +170,6 @@ def _hold(root: Path) -> tuple[int, int, int]:
             os.close(fd)
         raise
     return opened[0], opened[1], opened[2]
-
-
-def _probed(objects: int) -> float:
-    """A file is made and removed again: when that was."""
-    name = f".probe-{os.getpid()}"
-    fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=objects)
-    try:
-        return os.fstat(fd).st_mtime
-    finally:
-        os.close(fd)
-        os.unlink(name, dir_fd=objects)
 
 
 def _objects_of(root: int) -> int:

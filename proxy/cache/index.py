@@ -155,6 +155,7 @@ class Index:
         started_at: float = 0.0,
     ) -> None:
         self._path = path
+        self._database = f"file:{quote(str(path))}"
         self._origin = origin
         self._block_size = block_size
         self._is_durable = is_durable
@@ -187,12 +188,17 @@ class Index:
         except (sqlite3.Error, OSError) as error:
             raise StoreError(f"cannot open the cache index {self._path}: {error}") from error
 
+    def open_in_memory(self) -> None:
+        """In place of `open`, on a disk that has no room for it: what it holds goes with the process or `renew`."""
+        self._database = f"file:bucketfront-{id(self)}?mode=memory&cache=shared"
+        self._connect()
+
     def open_to_read(self) -> None:
         """Look at the database of a process that may be running. Raises StoreError, also for one that `open` would set
         aside.
         """
         try:
-            self._reader = sqlite3.connect(f"file:{quote(str(self._path))}?mode=ro", isolation_level=None, uri=True)
+            self._reader = sqlite3.connect(f"{self._database}?mode=ro", isolation_level=None, uri=True)
             found = self._reader.execute("PRAGMA user_version").fetchone()[0]
             if found != SCHEMA_VERSION:
                 raise sqlite3.DatabaseError(f"schema {found}, this version knows {SCHEMA_VERSION}")
@@ -204,7 +210,7 @@ class Index:
 
     def _connect(self) -> None:
         self._close_connections()
-        writer = self._writer = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+        writer = self._writer = self._connection()
         writer.execute("PRAGMA journal_mode = WAL")
         writer.execute(f"PRAGMA synchronous = {'FULL' if self._is_durable else 'NORMAL'}")
         writer.execute("PRAGMA journal_size_limit = 4194304")
@@ -224,12 +230,17 @@ class Index:
         self._begin_run()
         highest = writer.execute("SELECT max(id) FROM entries").fetchone()[0] or 0
         self._next_id = max(self._next_id, highest + 1)
-        found = self._path.stat()
-        self.identity = found.st_dev, found.st_ino
-        self._reader = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+        if not self._database.endswith("shared"):
+            file = self._path.stat()
+            self.identity = file.st_dev, file.st_ino
+        self._reader = self._connection()
         self._reader.execute("PRAGMA query_only = ON")
+        self._reader.execute("PRAGMA read_uncommitted = ON")  # in memory a reader would be refused beside a writer
         self._reader.execute(f"PRAGMA cache_size = -{READER_CACHE}")
         self._reader.execute("SELECT count(*) FROM state").fetchone()
+
+    def _connection(self) -> sqlite3.Connection:
+        return sqlite3.connect(self._database, uri=True, isolation_level=None, check_same_thread=False)
 
     def _begin_run(self) -> None:
         """Sets what the last run has left to know, and notes this one, which has not ended well yet."""
@@ -267,6 +278,9 @@ class Index:
     def _set_aside(self, why: str) -> None:
         log.warning("starting with an empty cache index: %s", why)
         self._close_connections()
+        self._remove()
+
+    def _remove(self) -> None:
         for file in (*self.files, self._damage_note):
             file.unlink(missing_ok=True)
 
@@ -289,7 +303,9 @@ class Index:
             reader.close()
 
         def start_over() -> None:
-            self._set_aside("its folder was deleted")
+            self._close_connections()
+            self._database = f"file:{quote(str(self._path))}"
+            self._remove()
             self.open()
 
         await self._in_thread(start_over)

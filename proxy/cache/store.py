@@ -74,6 +74,11 @@ class Store:
         """By the clock that files' times of change are of: what is older, no run since has made."""
         return self.folder.opened_at
 
+    @property
+    def is_full(self) -> bool:
+        """Whether there was no room for anything when the folder was opened."""
+        return self.folder.is_full
+
     def open(self) -> None:
         """Make the folder and lock it. Raises StoreError with the cure, CacheInUse."""
         try:
