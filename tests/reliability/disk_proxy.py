@@ -22,7 +22,7 @@ from disk_child import BUCKET, CONTROL, MESSAGE
 BLOCK = 64 << 10
 PART = 2 * BLOCK
 PARALLEL = 2  # parts of one fill
-DEADLINE = 5.0  # seconds: a hang is a failure, not a wait
+DEADLINE = 20.0  # seconds: a hang is a failure, not a wait
 ROOT = Path(__file__).parents[2]
 
 

@@ -17,24 +17,25 @@ from typing import Self
 
 import pytest
 
-# Those that a disk answers. "?": not every architecture has it. A close that fails has closed all the same, which an
-# injection cannot do: a close is only ever the last call before a kill.
+# Those that a disk answers. "?": not every architecture has it. Locks and offsets are the kernel's, not the disk's; and a
+# close that fails has closed all the same, which an injection cannot do. Those are only ever the last call before a kill.
 FALLIBLE = (
-    "access", "faccessat", "faccessat2", "fallocate", "fcntl", "fdatasync", "flock", "fstat", "fstatfs", "fsync",
-    "ftruncate", "getdents64", "link", "lseek", "lstat", "mkdir", "mkdirat", "newfstatat", "open", "openat",
-    "openat2", "pread64", "preadv2", "pwrite64", "read", "rename", "renameat", "renameat2", "rmdir", "sendfile",
-    "stat", "statfs", "statx", "unlink", "unlinkat", "write",
+    "access", "faccessat", "faccessat2", "fallocate", "fdatasync", "fstat", "fstatfs", "fsync", "ftruncate",
+    "getdents64", "link", "lstat", "mkdir", "mkdirat", "newfstatat", "open", "openat", "openat2", "pread64", "preadv2",
+    "pwrite64", "read", "rename", "renameat", "renameat2", "rmdir", "sendfile", "stat", "statfs", "statx", "unlink",
+    "unlinkat", "write",
 )  # fmt: skip
-ALL = (*FALLIBLE, "close")
+ALL = (*FALLIBLE, "close", "fcntl", "flock", "lseek")
 _CALL = re.compile(r"([a-z_0-9]+)\(")
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """The `nth` call of that name that a thread makes, from 1."""
+    """The `nth` call of that name that a thread makes, from 1; as strace saw it once."""
 
     call: str
     nth: int
+    seen: str
 
     def __str__(self) -> str:
         return f"{self.call} {self.nth}"
@@ -49,7 +50,7 @@ def points(seen: str, folder: Path) -> list[Point]:
             continue
         counts[call[1]] += 1
         if str(folder) in line:
-            found.append(Point(call[1], counts[call[1]]))
+            found.append(Point(call[1], counts[call[1]], line))
     return found
 
 
