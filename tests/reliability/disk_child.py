@@ -116,8 +116,8 @@ class Child:
         with (
             mock.patch.object(store, "RETRY_AFTER", self._spec["retry_after"]),
             mock.patch.object(evictor, "INTERVAL", self._spec["upkeep"]),
-            mock.patch.object(runtime, "S3Origin", lambda *_, **__: self._origin),
-            mock.patch.object(runtime, "S3Writes", lambda *_, **__: self._origin),
+            mock.patch.object(runtime, "S3Origin", return_value=self._origin),
+            mock.patch.object(runtime, "S3Writes", return_value=self._origin),
         ):
             proxy = Runtime(settings, lambda: time.time() + self._ahead)
             proxy.halt = self._halt

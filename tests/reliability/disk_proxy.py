@@ -156,7 +156,11 @@ class Forks:
         with theirs, log.open("ab") as errors:
             wanted = theirs.fileno()
             self._process = subprocess.Popen(
-                [sys.executable, "-c", f"import os; os.dup2({wanted}, {CONTROL}); import disk_child; disk_child.main()"],
+                [
+                    sys.executable,
+                    "-c",
+                    f"import os; os.dup2({wanted}, {CONTROL}); import disk_child; disk_child.main()",
+                ],
                 env={**os.environ, "PYTHONPATH": paths},
                 pass_fds=[wanted],
                 stderr=errors,

@@ -17,8 +17,8 @@ from typing import Self
 
 import pytest
 
-# Those that a disk answers. "?": not every architecture has it. Locks and offsets are the kernel's, not the disk's; and a
-# close that fails has closed all the same, which an injection cannot do. Those are only ever the last call before a kill.
+# Those that a disk answers. Locks and offsets are the kernel's, not the disk's; and a close that fails has closed all
+# the same, which an injection cannot do. Those are only ever the last call before a kill.
 FALLIBLE = (
     "access", "faccessat", "faccessat2", "fallocate", "fdatasync", "fstat", "fstatfs", "fsync", "ftruncate",
     "getdents64", "link", "lstat", "mkdir", "mkdirat", "newfstatat", "open", "openat", "openat2", "pread64", "preadv2",
@@ -59,6 +59,7 @@ class Strace:
 
     def __init__(self, thread: int, log: Path, calls: tuple[str, ...] = ALL, fault: str = "") -> None:
         self._log = log
+        # "?": not every architecture has it.
         names = ",".join(f"?{name}" for name in calls)
         inject = ["-e", f"inject={names}:{fault}"] if fault else []
         self._command = ["strace", "-p", str(thread), "-y", "-e", f"trace={names}", *inject, "-o", str(log)]

@@ -294,7 +294,7 @@ class Bench:
     def _check_space(self, proxy: Proxy) -> None:
         figures = proxy.figures()
         used, on_disk = figures["bytes_used"], space(self.home / "cache" / "objects")
-        # Nothing is running, and every entry is complete: the difference is what each entry is charged beside its bytes.
+        # Nothing runs, and every entry is complete: the difference is what each entry is charged beside its bytes.
         assert figures["entries"] == len(KEYS)
         assert on_disk <= used <= on_disk + ENTRY_BYTES * len(KEYS)
         assert space(self.home / "cache") <= used + figures["index_bytes"]
@@ -369,7 +369,7 @@ def test_killed_beside_the_probe(bench: Bench) -> None:
 def test_what_is_in_memory_cannot_be_told(bench: Bench) -> None:
     """A disk that fails while it is asked what of a file is in memory costs the cache, not the answer (I16)."""
     operation = OPERATIONS["read"]
-    found = [point for point in bench.points(operation, ("preadv2",))]
+    found = bench.points(operation, ("preadv2",))
     fault = "error=EIO:when="
     try_each(bench, "residency, EIO", found, 4, lambda point: bench.fail(operation, point, f"{fault}{point.nth}"))
 
