@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 import zlib
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -77,6 +78,16 @@ class Disk:
         self._thread = ThreadPoolExecutor(1, "disk")
         self.thread_id = self._thread.submit(threading.get_native_id).result()
 
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """What it is given meanwhile waits."""
+        let_go = threading.Event()
+        self._thread.submit(let_go.wait)
+        try:
+            yield
+        finally:
+            let_go.set()
+
     def take_over(self) -> None:
         for name, module in list(sys.modules.items()):
             if name.startswith("proxy.cache.") and hasattr(module, "ThreadPoolExecutor"):
@@ -84,14 +95,16 @@ class Disk:
 
 
 class Runtime(runtime.Runtime):
-    """`around_start` is called before the cache folder is touched and after it was opened."""
+    """`halt` is awaited before the cache folder is touched, and after it was opened; the disk does nothing then."""
 
     halt: Any
+    disk: Disk
 
     async def _start_cache(self) -> None:
         await self.halt("opening")
         await super()._start_cache()
-        await self.halt("opened")
+        with self.disk.held():
+            await self.halt("opened")
 
 
 class Child:
@@ -120,7 +133,7 @@ class Child:
             mock.patch.object(runtime, "S3Writes", return_value=self._origin),
         ):
             proxy = Runtime(settings, lambda: time.time() + self._ahead)
-            proxy.halt = self._halt
+            proxy.halt, proxy.disk = self._halt, self._disk
             try:
                 async with proxy:
                     await self._tell(ready=time.monotonic() - began, address=proxy.address, admin=proxy.admin_address)

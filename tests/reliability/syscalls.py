@@ -41,6 +41,11 @@ class Point:
         return f"{self.call} {self.nth}"
 
 
+def names_of(calls: tuple[str, ...]) -> str:
+    """As strace takes them; one that an architecture does not have is no error."""
+    return ",".join(f"?{name}" for name in calls)
+
+
 def points(seen: str, folder: Path) -> list[Point]:
     """Those of what strace saw that are about this folder, in order."""
     counts: Counter[str] = Counter()
@@ -55,14 +60,15 @@ def points(seen: str, folder: Path) -> list[Point]:
 
 
 class Strace:
-    """Attached inside the block. `fault`: what strace's `inject` takes after the call, as in `error=EIO:when=3`."""
+    """Attached inside the block. `fault`: what strace's `inject` takes, as in `pwrite64:error=EIO:when=3`.
+
+    All of `calls` are traced, whichever of them is to fail: what is slowed down in a count is slowed down then, too.
+    """
 
     def __init__(self, thread: int, log: Path, calls: tuple[str, ...] = ALL, fault: str = "") -> None:
         self._log = log
-        # "?": not every architecture has it.
-        names = ",".join(f"?{name}" for name in calls)
-        inject = ["-e", f"inject={names}:{fault}"] if fault else []
-        self._command = ["strace", "-p", str(thread), "-y", "-e", f"trace={names}", *inject, "-o", str(log)]
+        inject = ["-e", f"inject={fault}"] if fault else []
+        self._command = ["strace", "-p", str(thread), "-y", "-e", f"trace={names_of(calls)}", *inject, "-o", str(log)]
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(self._command, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True)

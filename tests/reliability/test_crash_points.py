@@ -18,11 +18,11 @@ from proxy.cache.entry import ENTRY_BYTES
 READY = 2.0  # seconds (I14)
 PROBE = "/.probe-"  # a file that the start makes and removes; see `test_killed_beside_the_probe`
 RECOVERY = 10.0  # seconds in which a disk that works again is used again
-SMOKE_KILLS, SMOKE_FAULTS = 14, 8  # points of one operation and fault in the short run, at most
+SMOKE_KILLS, SMOKE_FAULTS = 12, 7  # points of one operation and fault in the short run, at most
 
 WHOLE, PARTIAL, WRITTEN = "whole-200001", "partial-327680", "written-150000"
 PURGED = ("purged1-70000", "purged2-70000")
-UNFLUSHED, NEW, LATER = "unflushed-131073", "new-262145", "later-70000"
+UNFLUSHED, NEW, LATER = "unflushed-131073", "new-262147", "later-70000"
 KEYS = (WHOLE, PARTIAL, WRITTEN, *PURGED, UNFLUSHED, NEW, LATER)
 
 
@@ -99,9 +99,18 @@ def restart(proxy: Proxy, _: Seen) -> None:
     proxy.wait_halted("opened")
 
 
-def first_touch(proxy: Proxy, seen: Seen) -> None:
+def sweep(proxy: Proxy, _: Seen) -> None:
     proxy.go_on()
     proxy.wait_ready()
+    proxy.do("rest")
+
+
+def start(proxy: Proxy, seen: Seen) -> None:
+    restart(proxy, seen)
+    sweep(proxy, seen)
+
+
+def first_touch(proxy: Proxy, seen: Seen) -> None:
     for key in KEYS:
         seen.get(proxy, key)
     proxy.do("rest")
@@ -128,12 +137,23 @@ OPERATIONS = {
         Operation("purge", purge),
         Operation("upload", upload),
         Operation("restart", restart, folder="unclean", thread="main", is_start=True),
-        Operation("first touch", first_touch, before=restart, folder="unclean", is_start=True),
+        Operation("sweep", sweep, before=restart, folder="unclean", is_start=True),
+        Operation("first touch", first_touch, before=start, folder="unclean", is_start=True),
         Operation("read", read, thread="main"),
         Operation("stop", stop, before=fill),
         Operation("close", stop, before=fill, thread="main"),
     )
 }
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Which errors a disk gives, and whether it goes on giving them: two of these in the short run."""
+    if "lasts" in metafunc.fixturenames:
+        faults = [(error, lasts) for error in ("ENOSPC", "EIO", "EROFS", "EDQUOT") for lasts in (False, True)]
+        if not metafunc.config.getoption("--soak", default=False):
+            faults = [("ENOSPC", False), ("EIO", True)]
+        names = [f"{error} {'from then on' if lasts else 'once'}" for error, lasts in faults]
+        metafunc.parametrize(("error", "lasts"), faults, ids=names)
 
 
 @pytest.fixture(scope="module")
@@ -183,10 +203,14 @@ class Bench:
         self.check_folder(seen)
         return points(strace.text, self.home / "cache")
 
-    def fail(self, operation: Operation, point: Point, fault: str) -> bool:
-        """One call fails; whether it came to that. All goes on, and soon with the cache again (I16)."""
+    def fail(self, operation: Operation, point: Point, error: str, *, lasts: bool = False) -> bool:
+        """A call fails; whether it came to that. All goes on, and soon with the cache again (I16).
+
+        `lasts`: so do all later calls of that name.
+        """
         proxy, seen = self.begin(operation)
-        with Strace(proxy.threads[operation.thread], self.home / "strace", (point.call,), fault) as strace:
+        fault = f"{point.call}:error={error}:when={point.nth}{'+' if lasts else ''}"
+        with Strace(proxy.threads[operation.thread], self.home / "strace", ALL, fault) as strace:
             try:
                 operation.act(proxy, seen)
             except Gone:
@@ -205,8 +229,8 @@ class Bench:
     def kill(self, operation: Operation, point: Point) -> bool:
         """The process is killed at one call; whether it came to that. The next start needs nobody (I14)."""
         proxy, seen = self.begin(operation)
-        fault = f"signal=SIGKILL:when={point.nth}"
-        with Strace(proxy.threads[operation.thread], self.home / "strace", (point.call,), fault) as strace:
+        fault = f"{point.call}:signal=SIGKILL:when={point.nth}"
+        with Strace(proxy.threads[operation.thread], self.home / "strace", ALL, fault) as strace:
             try:
                 operation.act(proxy, seen)
             except Gone:
@@ -241,12 +265,12 @@ class Bench:
         none = {0} if is_killed else set()
         for key, start, stop, answer in seen.reads:
             assert answer.status in {200, 206} | none, f"{key}: {answer.status}"
-            right = {body_of(key)[start:stop], body_of(key, version=1)[start:stop]} if key == WRITTEN else None
-            if key == WRITTEN and any(write.status == 201 for write in seen.writes):
-                right = {body_of(key, version=1)[start:stop]}
-            wanted = {body_of(key)[start:stop]} if right is None else right
+            versions = {0}
+            if key == WRITTEN and seen.writes:
+                versions = {1} if seen.writes[0].status == 201 else {0, 1}
+            wanted = [body_of(key, version)[start:stop] for version in versions]
             length = len(answer.body)
-            assert any(body[:length] == answer.body for body in wanted), f"{key}: wrong bytes"
+            assert answer.body in [body[:length] for body in wanted], f"{key}: wrong bytes"
             assert answer.is_cut or length == stop - start, f"{key}: a clean end after {length} bytes"
             self.evidence.add("answers cut", answer.is_cut and not is_killed)
             self.evidence.add("bytes checked", length)
@@ -327,7 +351,7 @@ def try_each(bench: Bench, what: str, found: list[Point], limit: int, strike: Ca
     bench.evidence.add(f"crash points there are, {what}", len(found))
     assert not failures, f"{len(failures)} of {len(tried)} points:\n" + "\n".join(failures)
     # A new file's folder may be there already, and the kernel may take more of an answer at once: not more than that.
-    assert struck >= len(tried) / 2, f"only {struck} of {len(tried)} calls came again"
+    assert struck >= len(tried) / 3, f"only {struck} of {len(tried)} calls came again"
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
@@ -339,22 +363,16 @@ def test_killed_at_each_call(bench: Bench, name: str, is_soak: bool) -> None:
     try_each(bench, f"{name}, kill", found, limit, lambda point: bench.kill(operation, point))
 
 
-@pytest.mark.parametrize("lasts", [False, True], ids=["once", "from then on"])
-@pytest.mark.parametrize("error", ["ENOSPC", "EIO", "EROFS", "EDQUOT"])
-@pytest.mark.parametrize("name", OPERATIONS)
+@pytest.mark.parametrize("name", [name for name in OPERATIONS if name != "sweep"])
 def test_each_call_fails(bench: Bench, name: str, error: str, lasts: bool, is_soak: bool) -> None:
     """Whatever call fails, clients get right bytes or a cut, no 5xx, and the cache is soon used again (I1, I3, I16)."""
-    if not is_soak and (error, lasts) not in {("ENOSPC", False), ("EIO", True)}:
-        pytest.skip("not run: only in the long run")
     operation = OPERATIONS[name]
     found = [
         point for point in bench.points(operation, FALLIBLE) if PROBE not in point.seen and point.call != "preadv2"
     ]
     limit = len(found) if is_soak else SMOKE_FAULTS
-    when = "+" if lasts else ""
     what = f"{name}, {error}{' from then on' if lasts else ''}"
-    fault = f"error={error}:when="
-    try_each(bench, what, found, limit, lambda point: bench.fail(operation, point, f"{fault}{point.nth}{when}"))
+    try_each(bench, what, found, limit, lambda point: bench.fail(operation, point, error, lasts=lasts))
 
 
 @pytest.mark.xfail(strict=True, reason="a probe file that a kill left in objects/ ends every later sweep")
@@ -365,13 +383,22 @@ def test_killed_beside_the_probe(bench: Bench) -> None:
     try_each(bench, "the probe, kill", found, len(found), lambda point: bench.kill(operation, point))
 
 
+@pytest.mark.xfail(
+    strict=True, reason="the first failure ends a sweep: what nobody knows of takes space that nobody counts"
+)
+def test_each_call_of_a_sweep_fails(bench: Bench) -> None:
+    """A disk that fails while orphans are swept, and recovers, is swept all the same (I16, I17)."""
+    operation = OPERATIONS["sweep"]
+    found = bench.points(operation, FALLIBLE)
+    try_each(bench, "sweep, EIO", found, len(found), lambda point: bench.fail(operation, point, "EIO"))
+
+
 @pytest.mark.xfail(strict=True, reason="an error of `residency.is_resident` is nobody's: the connection is reset")
 def test_what_is_in_memory_cannot_be_told(bench: Bench) -> None:
     """A disk that fails while it is asked what of a file is in memory costs the cache, not the answer (I16)."""
     operation = OPERATIONS["read"]
     found = bench.points(operation, ("preadv2",))
-    fault = "error=EIO:when="
-    try_each(bench, "residency, EIO", found, 4, lambda point: bench.fail(operation, point, f"{fault}{point.nth}"))
+    try_each(bench, "residency, EIO", found, 4, lambda point: bench.fail(operation, point, "EIO"))
 
 
 def test_each_write_is_short(bench: Bench) -> None:

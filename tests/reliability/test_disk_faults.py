@@ -19,7 +19,7 @@ import pytest
 from disk_child import body_of
 from disk_proxy import BLOCK, PARALLEL, PART, Forks, Proxy, space
 from evidence import Evidence
-from syscalls import FALLIBLE, Strace, need_strace
+from syscalls import FALLIBLE, Strace, names_of, need_strace
 
 from proxy.cache import store
 
@@ -210,7 +210,7 @@ def test_every_call_fails(forks: Forks, tmp_path: Path, evidence: Evidence, retr
     """While every call to the disk fails, requests go on; soon after the last failure objects are kept again (I16)."""
     need_strace()
     proxy, client = started(forks, tmp_path, evidence, retry_after=retry_after)
-    with Strace(proxy.threads["disk"], tmp_path / "strace", FALLIBLE, f"error={error}:when=1+") as strace:
+    with Strace(proxy.threads["disk"], tmp_path / "strace", FALLIBLE, f"{names_of(FALLIBLE)}:error={error}") as strace:
         client.all_works("during")
     assert strace.has_struck
     client.wait_cached("after")
@@ -227,7 +227,7 @@ def test_slow_writes(forks: Forks, tmp_path: Path, evidence: Evidence) -> None:
         assert client.get(key)
     slow = "slow-262144"
     with (
-        Strace(proxy.threads["disk"], tmp_path / "strace", ("pwrite64",), "delay_enter=300000") as strace,
+        Strace(proxy.threads["disk"], tmp_path / "strace", ("pwrite64",), "pwrite64:delay_enter=300000") as strace,
         ThreadPoolExecutor(1) as threads,
     ):
         filling = threads.submit(client.get, slow)
