@@ -256,6 +256,8 @@ class Bench:
         seen = Seen()
         if is_start:
             proxy.wait_halted("opening")
+        else:
+            proxy.do("rest")  # the sweep of the start is over
         if operation.before is not None:
             operation.before(proxy, seen)
         return proxy, seen
