@@ -1,0 +1,254 @@
+"""The tests' side of `disk_child.py`: start a proxy in a millisecond, ask it over HTTP, give it orders, kill it."""
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+import disk_child
+from disk_child import BUCKET, CONTROL, MESSAGE
+
+BLOCK = 64 << 10
+PART = 2 * BLOCK
+PARALLEL = 2  # parts of one fill
+DEADLINE = 20.0  # seconds: a hang is a failure, not a wait
+ROOT = Path(__file__).parents[2]
+
+
+class Gone(Exception):
+    """The proxy's process ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """`status` 0: the connection ended before there was one. `is_cut`: the body ended before its declared length."""
+
+    status: int
+    cache_status: str
+    body: bytes
+    is_cut: bool
+
+    @property
+    def is_hit(self) -> bool:
+        return self.cache_status.startswith("bucketfront; hit")
+
+
+CUT = Answer(0, "", b"", is_cut=True)
+
+
+class Proxy:
+    """One process. Its folders: `home/cache` unless `folder` says otherwise, `home/origin`."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel
+        self.threads: dict[str, int] = {}
+        self.ready = 0.0  # seconds that the start took
+        self.refused = ""  # why the start was given up
+        self._address = self._admin = ""
+
+    # --- orders --------------------------------------------------------------------------------------------
+
+    def wait_ready(self) -> None:
+        """Raises Gone when the process ended, or gave the start up: then `refused` says why."""
+        said = self._hear()
+        if "refused" in said:
+            self.refused = said["refused"]
+            raise Gone(self.refused)
+        self.ready, self._address, self._admin = said["ready"], said["address"], said["admin"]
+
+    def wait_halted(self, where: str) -> None:
+        said = self._hear()
+        if "refused" in said:
+            self.refused = said["refused"]
+            raise Gone(self.refused)
+        assert said["at"] == where
+
+    def go_on(self) -> None:
+        self._say({})
+
+    def do(self, word: str) -> dict[str, Any]:
+        """`flush`, `step`, `rest`, `age` (everything becomes idle). Raises Gone."""
+        self._say({"do": word})
+        said = self._hear()
+        assert said["done"] == word
+        return said
+
+    def stop(self) -> None:
+        """A clean stop, as far as the disk lets it."""
+        self._say({"do": "stop"})
+        self._wait_gone()
+
+    def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.threads["main"], signal.SIGKILL)
+        self._wait_gone()
+
+    def _wait_gone(self) -> None:
+        with contextlib.suppress(Gone):
+            while self._hear():
+                pass
+        # The channel may be closed a moment before the folder's lock is.
+        deadline = time.monotonic() + DEADLINE
+        while Path(f"/proc/{self.threads['main']}").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+
+    def close(self) -> None:
+        if self.threads:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.threads["main"], signal.SIGKILL)
+        self._channel.close()
+
+    def _say(self, what: dict[str, Any]) -> None:
+        try:
+            self._channel.sendall(json.dumps(what).encode())
+        except BrokenPipeError as error:
+            raise Gone("the process ended") from error
+
+    def _hear(self) -> dict[str, Any]:
+        said = b""
+        with contextlib.suppress(ConnectionResetError):  # something of ours was not read by it
+            said = self._channel.recv(MESSAGE)
+        if not said:
+            raise Gone("the process ended")
+        heard = dict(json.loads(said))
+        self.threads = {"main": heard["main"], "disk": heard["disk"]}
+        return heard
+
+    # --- requests ------------------------------------------------------------------------------------------
+
+    def get(self, key: str, first: int | None = None, last: int | None = None) -> Answer:
+        fields = {} if first is None else {"Range": f"bytes={first}-{'' if last is None else last}"}
+        return ask(self._address, "GET", f"/{key}", headers=fields)
+
+    def put(self, key: str, body: bytes) -> Answer:
+        return ask(self._address, "PUT", f"/{key}", body=body)
+
+    def purge(self, prefix: str) -> Answer:
+        return ask(self._admin, "POST", "/api/v1/purge", body=json.dumps({"prefix": prefix}).encode())
+
+    def is_up(self) -> bool:
+        return ask(self._admin, "GET", "/readyz").status == 200
+
+    def figures(self) -> dict[str, Any]:
+        return dict(json.loads(ask(self._admin, "GET", "/api/v1/stats").body))
+
+
+class Forks:
+    """Makes proxies. A context manager: none of them outlives it. `log` takes what they say on stderr."""
+
+    def __init__(self, log: Path) -> None:
+        self._proxies: list[Proxy] = []
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._control = ours
+        paths = os.pathsep.join([str(ROOT), str(ROOT / "tests"), str(Path(__file__).parent)])
+        with theirs, log.open("ab") as errors:
+            wanted = theirs.fileno()
+            self._process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-c",
+                    f"import os; os.dup2({wanted}, {CONTROL}); import disk_child; disk_child.main()",
+                ],
+                env={**os.environ, "PYTHONPATH": paths},
+                pass_fds=[wanted],
+                stderr=errors,
+            )
+
+    def start(self, home: Path, *, folder: Path | None = None, wait: bool = True, **changes: Any) -> Proxy:
+        """A proxy over `home`. `changes`: of the settings of the cache, or of the child's own, see `disk_child.Child`.
+
+        With `wait` it is ready. Raises Gone, its text why the start was given up.
+        """
+        (home / "origin").mkdir(parents=True, exist_ok=True)
+        spec: dict[str, Any] = {"halts": False, "retry_after": 0.05, "upkeep": 1.0, "short_write": 0}
+        cache: dict[str, Any] = {
+            "dir": str(folder or home / "cache"), "block_size": BLOCK, "max_size": "64MiB", "min_free": 0,
+            "after_disconnect": "finish",
+        }  # fmt: skip
+        for name, value in changes.items():
+            (spec if name in spec else cache)[name] = value
+        spec["origin"] = str(home / "origin")
+        spec["settings"] = {
+            "server": {"port": 0},
+            "admin": {"port": 0},
+            "origin": {"endpoint_url": "http://127.0.0.1:9", "part_size": PART, "parallel_parts": PARALLEL},
+            "mounts": [{"path": "/", "bucket": BUCKET, "methods": ["GET", "PUT", "DELETE"]}],
+            "freshness": {"default_ttl": "1d"},
+            "cache": cache,
+            "access_log": {"path": str(home / "access.log")},
+        }
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.settimeout(DEADLINE)
+        with theirs:
+            socket.send_fds(self._control, [json.dumps(spec).encode()], [theirs.fileno()])
+        proxy = Proxy(ours)
+        self._proxies.append(proxy)
+        if wait:
+            proxy.wait_ready()
+        return proxy
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for proxy in self._proxies:
+            proxy.close()
+        self._control.close()
+        self._process.wait(DEADLINE)
+
+
+def ask(
+    address: str, method: str, target: str, *, headers: dict[str, str] | None = None, body: bytes | None = None
+) -> Answer:
+    """One request on a connection of its own."""
+    where = urlsplit(address)
+    connection = http.client.HTTPConnection(where.hostname or "", where.port, timeout=DEADLINE)
+    try:
+        connection.request(method, target, body=body, headers=headers or {})
+        response = connection.getresponse()
+    except (ConnectionError, http.client.HTTPException):
+        connection.close()
+        return CUT
+    pieces = []
+    try:
+        while piece := response.read1(1 << 20):
+            pieces.append(piece)
+    except (ConnectionError, http.client.HTTPException):
+        pass
+    finally:
+        connection.close()
+    found = b"".join(pieces)
+    is_cut = len(found) != int(response.headers.get("Content-Length", len(found)))
+    return Answer(response.status, response.headers.get("Cache-Status", ""), found, is_cut)
+
+
+def expected(home: Path, key: str) -> bytes:
+    """What the origin has."""
+    kept = home / "origin" / key
+    return kept.read_bytes() if kept.exists() else disk_child.body_of(key)
+
+
+def space(folder: Path) -> int:
+    """Bytes that all files of a folder take on the disk (`st_blocks` counts 512 bytes each, I17)."""
+    return sum(found.st_blocks * 512 for found in _files(folder))
+
+
+def _files(folder: Path) -> Iterator[os.stat_result]:
+    for path, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):  # evicted meanwhile
+                yield os.lstat(os.path.join(path, name))  # noqa: PTH118 - ten times a second, of many files
