@@ -4,10 +4,12 @@ import asyncio
 import random
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from behaviour import AtRandom, Behaviour
 from chaos_client import ChaosClient
 from chaos_origin import Change
 from evidence import Evidence
@@ -15,7 +17,7 @@ from history import Record, bytes_checked, violations
 from origin_process import OriginProcess
 from proxy_process import FreshStarts, Starter, fork_server
 from runs import configuration, seed
-from workload import Workload
+from workload import OBJECTS, Workload
 
 CLIENTS = 5
 CYCLES, SOAK_CYCLES = 300, 10_000
@@ -25,7 +27,8 @@ READY = 2.0  # seconds (I14), from the fork on
 FRESH_READY = 10.0  # seconds from the start of an interpreter on, which imports all of it, two loaded cores included
 LONGEST_LOAD = 0.3  # seconds from ready to the kill
 KILLED_AT_START = 0.15  # share of the cycles in which the proxy does not even get ready
-TTL = 0.3
+KILLED_AT_WRITE = 0.3  # share of those in which it is killed as soon as a write was answered
+TTL = 3.0  # longer than a start takes: what a kill leaves behind is still fresh
 FRESHNESS = {
     "default_ttl": f"{TTL}s",
     "negative_ttl": f"{TTL}s",
@@ -56,11 +59,15 @@ class Killing:
     records: list[Record] = field(default_factory=list)
     changes: list[Change] = field(default_factory=list)
     is_killed: bool = False
+    answered: asyncio.Event = field(default_factory=asyncio.Event)  # a write
+    last_written: str = OBJECTS.written[0]
 
     def __post_init__(self) -> None:
         self.rng = random.Random(self.seed)
         self.workload = Workload(self.rng)
         self.workload.fill(self.origin)
+        # Healthy, and now and then slow: then a kill meets requests and writes that wait.
+        self.origin.set_script(AtRandom(self.seed, 0.2, (Behaviour(pause=0.03),)))
 
     async def run(self, cycles: int, ready: float) -> None:
         """So many kills, and at the end a proxy that has every byte right."""
@@ -86,6 +93,11 @@ class Killing:
         self.is_killed = False
         load = [asyncio.create_task(self._use(running.address, number)) for number in range(CLIENTS)]
         await self._change_for(self.rng.uniform(0, LONGEST_LOAD))
+        if self.rng.random() < KILLED_AT_WRITE:
+            self.answered.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.answered.wait(), LONGEST_LOAD)
+                self.evidence.add("kills as soon as a write was answered")
         await self.starter.kill()
         self.is_killed = True
         await asyncio.gather(*load)
@@ -114,8 +126,12 @@ class Killing:
     async def _use(self, address: str, number: int) -> None:
         """Requests one after the other, until the proxy is gone. An answer that is cut is no sign of that."""
         client = ChaosClient(address, number, self.records)
+        await client.get(self.last_written)
         while not self.is_killed:
-            await self.workload.step(client)
+            record = await self.workload.step(client)
+            if not record.is_read and record.outcome == "done":
+                self.last_written = record.key
+                self.answered.set()
         await client.close()
 
     async def _change_for(self, seconds: float) -> None:
