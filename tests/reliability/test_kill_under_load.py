@@ -180,6 +180,10 @@ async def test_kill_again_and_again(tmp_path: Path, origin: OriginProcess, is_so
 
 async def test_kill_the_command(tmp_path: Path, origin: OriginProcess, is_soak: bool, evidence: Evidence) -> None:
     """The same with the command as a user starts it (I14)."""
-    killing = Killing(FreshStarts(), origin, configuration(tmp_path, origin, freshness=FRESHNESS), evidence, seed())
-    await killing.run(SOAK_FRESH_CYCLES if is_soak else FRESH_CYCLES, FRESH_READY)
+    starter = FreshStarts()
+    killing = Killing(starter, origin, configuration(tmp_path, origin, freshness=FRESHNESS), evidence, seed())
+    try:
+        await killing.run(SOAK_FRESH_CYCLES if is_soak else FRESH_CYCLES, FRESH_READY)
+    finally:
+        await starter.kill()
     evidence.add("slowest start of the command after kill -9, ms", round(killing.slowest * 1000))
