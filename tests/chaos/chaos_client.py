@@ -30,6 +30,7 @@ class _Seen:
     etag: str = ""
     received: int = 0
     finding: Finding = Finding()  # noqa: RUF009 - frozen
+    said: str = ""
 
 
 @dataclass
@@ -108,12 +109,12 @@ class ChaosClient:
         """To a write."""
         seen.status = head.status
         if head.status != 204:
-            await _discard(connection, head)
+            seen.said = await _text(connection, head)
         seen.outcome = _outcome(head.status)
 
     async def _body(self, seen: _Seen, connection: Connection, head: Head, key: str, leave_at: int | None) -> None:
         if head.status not in (200, 206):
-            await _discard(connection, head)
+            seen.said = await _text(connection, head)
             seen.outcome = _outcome(head.status)
             return
         # RFC 9110 section 14.4: bytes first-last/size.
@@ -162,6 +163,7 @@ class ChaosClient:
             span=span,
             received=seen.received,
             finding=seen.finding,
+            said=seen.said,
         )
         self.records.append(record)
         if record.outcome in ("cut", "aborted", "garbled", "hung"):
@@ -176,9 +178,10 @@ def _read_head(seen: _Seen, head: Head) -> None:
         seen.etag = head.headers["ETag"]
 
 
-async def _discard(connection: Connection, head: Head) -> None:
+async def _text(connection: Connection, head: Head) -> str:
     async with asyncio.timeout(PATIENCE):
-        await connection.reader.readexactly(int(head.headers.get("Content-Length", 0)))
+        data = await connection.reader.readexactly(int(head.headers.get("Content-Length", 0)))
+    return data.decode(errors="replace")
 
 
 def _outcome(status: int) -> Outcome:

@@ -50,6 +50,7 @@ class Record:
     span: tuple[int, int | None] | None = None
     received: int = 0
     finding: Finding = Finding()  # noqa: RUF009 - frozen
+    said: str = ""  # the body of an error
 
     @property
     def is_read(self) -> bool:

@@ -148,10 +148,12 @@ class FreshStarts:
         return Running(self._process.pid, *addresses, ready_after=time.monotonic() - self._began)
 
     async def kill(self) -> None:
-        assert self._process is not None
-        if self._process.returncode is None:
-            self._process.kill()
-        await self._process.communicate()
+        process, self._process = self._process, None
+        if process is None:
+            return
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
 
 
 @asynccontextmanager

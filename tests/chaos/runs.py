@@ -9,6 +9,8 @@ from typing import Any
 
 from origin_process import OriginProcess
 
+MAX_SIZE = 5 << 20  # bytes of the cache
+
 
 def configuration(folder: Path, origin: OriginProcess, /, **sections: Mapping[str, object]) -> Path:
     """A file that starts a proxy: small blocks and parts, and less room than the objects of `workload.py` take, so that
@@ -25,7 +27,7 @@ def configuration(folder: Path, origin: OriginProcess, /, **sections: Mapping[st
             "part_size": "256KiB",
         },
         "mounts": [{"path": "/", "bucket": origin.bucket, "methods": ["GET", "HEAD", "PUT", "DELETE"]}],
-        "cache": {"dir": str(folder / "cache"), "block_size": "64KiB", "max_size": "5MiB", "min_free": 0},
+        "cache": {"dir": str(folder / "cache"), "block_size": "64KiB", "max_size": MAX_SIZE, "min_free": 0},
         "access_log": {"path": str(folder / "access.log")},
     }
     for name, section in sections.items():

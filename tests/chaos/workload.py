@@ -66,23 +66,25 @@ class Workload:
         rng, objects = self._rng, self.objects
         if rng.random() < 0.15:
             return await self._write(client)
-        match rng.choices(("whole", "range", "join", "leave", "head"), (30, 30, 12, 8, 8))[0]:
-            case "whole":
-                return await client.get(rng.choice(objects.keys))
+        kind = rng.choices(("whole", "range", "hot", "join", "leave", "head"), (20, 30, 15, 12, 8, 8))[0]
+        key, large = rng.choice(objects.keys), rng.choice(objects.large)
+        match kind:
             case "range":
-                key = rng.choice(objects.keys)
                 start = rng.randrange(objects.large_size if key in objects.large else objects.small_size)
                 return await client.get(key, start, rng.choice((None, start + 1, start + rng.randrange(1, 200_000))))
-            case "join":
-                return await client.get(objects.large[0])
+            case "hot":
+                return await client.get(objects.written[0], 0, 1000)
             case "leave":
-                return await client.get(rng.choice(objects.large), leave_at=rng.randrange(1, objects.large_size // 2))
+                return await client.get(large, leave_at=rng.randrange(1, objects.large_size // 2))
+            case "head":
+                return await client.head(key)
             case _:
-                return await client.head(rng.choice(objects.keys))
+                return await client.get(objects.large[0] if kind == "join" else key)
 
     async def _write(self, client: ChaosClient) -> Record:
         rng = self._rng
-        key = rng.choice(self.objects.written)
+        # Half of them to what is read all the time: a write is to meet reads at each of its moments.
+        key = rng.choice((self.objects.written[0], rng.choice(self.objects.written)))
         size = self.objects.size(key, rng)
         match rng.choices(("put", "break off", "delete"), (6, 2, 2))[0]:
             case "put":
