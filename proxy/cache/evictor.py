@@ -5,7 +5,6 @@ One step handles a bounded number of entries and never holds the loop for long (
 """
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable
 
@@ -16,6 +15,7 @@ from proxy.cache.index import Index
 from proxy.cache.store import Store
 from proxy.errors import StoreError
 
+SWEEP_AGAIN = 5.0  # seconds after a sweep that met a failing disk
 INTERVAL = 1.0  # seconds; the most that a kill can make the index forget
 
 log = logging.getLogger("bucketfront.evictor")
@@ -47,7 +47,7 @@ class Evictor:
     def start(self) -> None:
         self._tasks = [
             asyncio.create_task(self._run(), name="evictor"),
-            asyncio.create_task(self.sweep(), name="sweep"),
+            asyncio.create_task(self._sweep_all(), name="sweep"),
         ]
 
     async def stop(self) -> None:
@@ -113,18 +113,43 @@ class Evictor:
         if self._entries.wants_flush:
             await self._cache.flush()
 
+    async def _sweep_all(self) -> None:
+        """Until all is swept: what nobody knows of takes space that nobody counts (I17)."""
+        while True:
+            try:
+                await self.sweep()
+            except StoreError as error:
+                log.info("the sweep is begun again in a while: %s", error)
+                await asyncio.sleep(SWEEP_AGAIN)
+            else:
+                return
+
     async def sweep(self) -> None:
-        """Remove files that no row names: what a kill left between a file and its row."""
+        """Remove files that no row names: what a kill left between a file and its row. Raises StoreError, the first of
+        those that it met; the rest is swept all the same.
+        """
         removed = 0
+        failed: StoreError | None = None
         for shard in await self._store.shards():
-            found = await self._store.names(shard)
-            known = self._index.files_of_shard(shard)
-            unknown = [name for name, changed_at in found if name not in known and changed_at < self._store.opened_at]
-            hot = self._entries.hot_files() if unknown else set()
+            try:
+                unknown = await self._unknown_in(shard)
+            except StoreError as error:
+                failed = failed or error
+                continue
             for name in unknown:
-                if name not in hot:
-                    with contextlib.suppress(StoreError):  # counted by the store; the next start tries again
-                        await self._store.remove(name)
-                        removed += 1
+                try:
+                    await self._store.remove(name)
+                    removed += 1
+                except StoreError as error:
+                    failed = failed or error
         if removed:
             log.info("%d orphan files removed", removed)
+        if failed is not None:
+            raise failed
+
+    async def _unknown_in(self, shard: str) -> list[str]:
+        found = await self._store.names(shard)
+        known = self._index.files_of_shard(shard)
+        unknown = [name for name, changed_at in found if name not in known and changed_at < self._store.opened_at]
+        hot = self._entries.hot_files() if unknown else set()
+        return [name for name in unknown if name not in hot]

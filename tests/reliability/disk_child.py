@@ -27,9 +27,11 @@ from fakes import FakeOrigin, Stored, object_bytes
 
 from proxy import runtime
 from proxy.cache import evictor, store
+from proxy.cache.clock import boottime
 from proxy.config import Settings
 from proxy.errors import StoreError
 from proxy.keys import ObjectKey
+from proxy.retry_budget import RetryBudget
 from proxy.server.event_loop import new_event_loop
 
 BUCKET = "bucket"
@@ -47,9 +49,11 @@ class Objects(FakeOrigin):
     """Every key that ends in `-SIZE` exists. What is written is kept in `folder`, and outlives this process."""
 
     breaker = SimpleNamespace(is_open=False, opened=0, refused=0)
+    drips = 0
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
+        self.retries = RetryBudget()
         self._folder = folder
 
     async def __aenter__(self) -> Self:
@@ -91,7 +95,7 @@ class Disk:
     def take_over(self) -> None:
         for name, module in list(sys.modules.items()):
             if name.startswith("proxy.cache.") and hasattr(module, "ThreadPoolExecutor"):
-                setattr(module, "ThreadPoolExecutor", lambda *_: self._thread)  # noqa: B010 - of any module
+                setattr(module, "ThreadPoolExecutor", lambda *_, **__: self._thread)  # noqa: B010 - of any module
 
 
 class Runtime(runtime.Runtime):
@@ -116,7 +120,7 @@ class Child:
     def __init__(self, spec: dict[str, Any], channel: socket.socket) -> None:
         self._spec = spec
         self._channel = channel
-        self._ahead = 0.0  # seconds that the wall clock is ahead
+        self._ahead = 0.0  # seconds that have passed besides
         self._disk = Disk()
         self._origin = Objects(Path(spec["origin"]))
 
@@ -132,7 +136,7 @@ class Child:
             mock.patch.object(runtime, "S3Origin", return_value=self._origin),
             mock.patch.object(runtime, "S3Writes", return_value=self._origin),
         ):
-            proxy = Runtime(settings, lambda: time.time() + self._ahead)
+            proxy = Runtime(settings, lambda: time.time() + self._ahead, lambda: boottime() + self._ahead)
             proxy.halt, proxy.disk = self._halt, self._disk
             try:
                 async with proxy:

@@ -16,7 +16,7 @@ from syscalls import ALL, FALLIBLE, Point, Strace, need_strace, points
 from proxy.cache.entry import ENTRY_BYTES
 
 READY = 2.0  # seconds (I14)
-PROBE = "/.probe-"  # a file that the start makes and removes; see `test_killed_beside_the_probe`
+PROBE = "/.probe"  # a file that the start makes and removes; see `test_killed_beside_the_probe`
 RECOVERY = 10.0  # seconds in which a disk that works again is used again
 SMOKE_KILLS, SMOKE_FAULTS = 12, 7  # points of one operation and fault in the short run, at most
 
@@ -377,7 +377,6 @@ def test_each_call_fails(bench: Bench, name: str, error: str, lasts: bool, is_so
     try_each(bench, what, found, limit, lambda point: bench.fail(operation, point, error, lasts=lasts))
 
 
-@pytest.mark.xfail(strict=True, reason="a probe file that a kill left in objects/ ends every later sweep")
 def test_killed_beside_the_probe(bench: Bench) -> None:
     """A start that was killed while it tried the folder is one kill among others (I14)."""
     operation = OPERATIONS["restart"]
@@ -385,9 +384,6 @@ def test_killed_beside_the_probe(bench: Bench) -> None:
     try_each(bench, "the probe, kill", found, len(found), lambda point: bench.kill(operation, point))
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the first failure ends a sweep: what nobody knows of takes space that nobody counts"
-)
 def test_each_call_of_a_sweep_fails(bench: Bench) -> None:
     """A disk that fails while orphans are swept, and recovers, is swept all the same (I16, I17)."""
     operation = OPERATIONS["sweep"]
@@ -395,7 +391,6 @@ def test_each_call_of_a_sweep_fails(bench: Bench) -> None:
     try_each(bench, "sweep, EIO", found, len(found), lambda point: bench.fail(operation, point, "EIO"))
 
 
-@pytest.mark.xfail(strict=True, reason="an error of `residency.is_resident` is nobody's: the connection is reset")
 def test_what_is_in_memory_cannot_be_told(bench: Bench) -> None:
     """A disk that fails while it is asked what of a file is in memory costs the cache, not the answer (I16)."""
     operation = OPERATIONS["read"]

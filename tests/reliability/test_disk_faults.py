@@ -191,7 +191,6 @@ def test_read_only_and_back(forks: Forks, mount: Mount, tmp_path: Path, evidence
     check_start(forks, tmp_path, evidence, disk / "cache")
 
 
-@pytest.mark.xfail(strict=True, reason="the start tries whether a file can be made, and gives up where it cannot")
 @pytest.mark.parametrize("what", ["bytes", "inodes"])
 def test_start_on_a_full_disk(forks: Forks, mount: Mount, tmp_path: Path, evidence: Evidence, what: str) -> None:
     """A disk that the cache or others have filled up keeps no proxy from starting after a kill (I14, I16)."""
@@ -260,7 +259,6 @@ def test_folder_deleted(forks: Forks, tmp_path: Path, evidence: Evidence, retry_
     check_start(forks, tmp_path, evidence)
 
 
-@pytest.mark.xfail(strict=True, reason="the index and the lock stay those of the folder that is gone")
 def test_deleted_folder_is_begun_anew(forks: Forks, tmp_path: Path, evidence: Evidence, retry_after: float) -> None:
     """What is kept after the folder was deleted is there at the next start, and the folder is locked (I14, I16)."""
     proxy, client = started(forks, tmp_path, evidence, retry_after=retry_after)
@@ -280,7 +278,6 @@ def test_deleted_folder_is_begun_anew(forks: Forks, tmp_path: Path, evidence: Ev
     assert client.get("later-70001")
 
 
-@pytest.mark.xfail(strict=True, reason="files are named by path, and a path goes through a symbolic link")
 @pytest.mark.parametrize("what", ["folder", "objects", "shard"])
 def test_symlink_in_its_place(forks: Forks, tmp_path: Path, evidence: Evidence, retry_after: float, what: str) -> None:
     """What a symbolic link in the folder's place points at is left alone, whatever the proxy does (I16)."""
@@ -462,16 +459,7 @@ def test_space_bound(forks: Forks, tmp_path: Path, evidence: Evidence, is_soak: 
     assert sampled.most > limit / 2, "the flood did not fill the cache"
 
 
-@pytest.mark.parametrize(
-    "begins",
-    [
-        "later",
-        pytest.param(
-            "at once",
-            marks=pytest.mark.xfail(strict=True, reason="until the first round of the upkeep, min_free is not known"),
-        ),
-    ],
-)
+@pytest.mark.parametrize("begins", ["later", "at once"])
 def test_min_free(forks: Forks, mount: Mount, tmp_path: Path, evidence: Evidence, begins: str, is_soak: bool) -> None:
     """At no time has the disk less than `min_free` left, though `max_size` would allow it (I17).
 
