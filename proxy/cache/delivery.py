@@ -94,7 +94,8 @@ class Delivery:
             supply.completed(entry)
 
     def _completes(self, written: Span) -> bool:
-        """Whether with these bytes every block of the object is in the file."""
+        """Whether with these bytes every block of the object is in the file, and none is doubted."""
         size, total = self._supply.block_size, self._entry.metadata.size
         whole = range(written.start // size, -(-total // size) if written.stop == total else written.stop // size)
-        return self._entry.present | blocks.mask(whole) == blocks.all_blocks(total, size)
+        known = self._entry.present & ~self._entry.unverified
+        return known | blocks.mask(whole) == blocks.all_blocks(total, size)
