@@ -199,7 +199,7 @@ class Bench:
         with Strace(proxy.threads[operation.thread], self.home / "strace", calls) as strace:
             operation.act(proxy, seen)
         self.check_answers(seen, is_killed=False)
-        proxy.close()
+        proxy.kill()
         self.check_folder(seen)
         return points(strace.text, self.home / "cache")
 
