@@ -14,13 +14,16 @@ class Budget:
     used: int = 0
     floor: int = 0
     overhead: int = 0
+    taken: int = 0  # ever
     _free: int | None = None  # on the disk, as last sampled
-    _taken: int = 0  # since the sample
+    _taken: int = 0  # and not in the sample
 
-    def sample(self, free: int) -> None:
-        """What the disk says it has free. What is taken afterwards counts against it until the next sample."""
+    def sample(self, free: int, promised: int = 0) -> None:
+        """What the disk said it has free. Against it count `promised` bytes, which were taken and may not have been
+        written when it was asked, and until the next sample what is taken afterwards.
+        """
         self._free = free
-        self._taken = 0
+        self._taken = promised
 
     @property
     def room(self) -> int:
@@ -37,6 +40,7 @@ class Budget:
 
     def take(self, count: int) -> None:
         self.used += count
+        self.taken += count
         self._taken += count
 
     def give_back(self, count: int) -> None:

@@ -6,6 +6,7 @@ The server never sees a flight, the index or a file's name, so that one day it m
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain
 
@@ -95,6 +96,7 @@ class Cache:
         self._comparing: set[asyncio.Task[None]] = set()
         self._opening: dict[int, asyncio.Task[None]] = {}
         self._purges: set[asyncio.Task[int]] = set()
+        self._flushes: set[asyncio.Task[None]] = set()
         self._hits = self._stale_hits = self._misses = self._revalidations = self._passthroughs = 0
         self._scrubbed_blocks = 0
 
@@ -545,9 +547,13 @@ class Cache:
         if self._entries.budget.is_bound_by_disk:
             await self.sample_disk()
 
-    async def sample_disk(self) -> None:
-        free, _ = await self._store.disk_space()
-        self._entries.budget.sample(free)
+    async def sample_disk(self) -> int:
+        """Look how much the disk has free. Returns the bytes it has in all. Raises StoreError."""
+        budget = self._entries.budget
+        promised = self.supply.traffic.reserved - budget.taken
+        free, total = await self._store.disk_space()
+        budget.sample(free, promised + budget.taken)
+        return total
 
     async def cool(self) -> None:
         """Close the files of entries that leave memory because there are too many."""
@@ -562,7 +568,15 @@ class Cache:
             await self.cool()
 
     async def flush(self) -> None:
-        """Write to the index what has changed. A failure is the disk's: it is tried again at the next flush."""
+        """Write to the index what has changed. A failure is the disk's: it is tried again at the next flush. It is not
+        broken off with its caller: what it took in hand would be forgotten.
+        """
+        task = asyncio.create_task(self._flush(), name="flush")
+        self._flushes.add(task)
+        task.add_done_callback(self._flushes.discard)
+        await asyncio.shield(task)
+
+    async def _flush(self) -> None:
         async with self._flushing:
             changes = self._entries.changes()
             if not changes:
@@ -576,7 +590,8 @@ class Cache:
                 self._store.failed(str(error))
                 return
             self._entries.flushed(changes)
-            self._entries.budget.overhead = await self._store.space_of(self._index.files)
+            with suppress(StoreError):  # counted; what it was the last time will do
+                self._entries.budget.overhead = await self._store.space_of(self._index.files)
 
     async def _synced(self, changes: Changes) -> Changes:
         """Data first, then the claims (I2): what of `changes` may be written now that the files were synced. An entry

@@ -94,9 +94,7 @@ class Evictor:
 
     async def measure(self) -> None:
         """What the disk has free, and what of it is to stay so. Raises StoreError."""
-        free, total = await self._store.disk_space()
-        self._entries.budget.floor = self._min_free(total)
-        self._entries.budget.sample(free)
+        self._entries.budget.floor = self._min_free(await self._cache.sample_disk())
 
     async def _keep_free(self) -> None:
         await self.measure()

@@ -123,6 +123,11 @@ class Traffic:
         return self.running < self.read_ahead_limit
 
     @property
+    def reserved(self) -> int:
+        """Bytes taken from the budget and not yet an entry's."""
+        return sum(flight.reserved for flight in self.flights)
+
+    @property
     def outstanding(self) -> int:
         """Bytes still to come of all flights."""
         return sum(flight.outstanding for flight in self.flights)

@@ -39,6 +39,17 @@ def test_a_small_disk_binds() -> None:
     assert not budget.is_bound_by_disk
 
 
+def test_what_is_not_written_yet_counts() -> None:
+    """Bytes that were taken before the disk was asked, and will be written after it, are not free (I17)."""
+    budget = Budget(1000, floor=50)
+    budget.take(30)
+    budget.sample(100, promised=20)
+    assert budget.room == 30
+    budget.take(10)
+    assert budget.room == 20
+    assert budget.taken == 40
+
+
 def test_a_disk_below_its_floor_has_negative_room() -> None:
     """With less free than `min_free`, something has to go."""
     budget = Budget(1000, used=100, floor=50)
