@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from history import Record
 from origin_process import OriginProcess
 
 MAX_SIZE = 7 << 20  # bytes of the cache; the index's log alone takes up to 4 MiB of them
@@ -42,8 +41,3 @@ def seed() -> int:
     chosen = int(os.environ.get("CHAOS_SEED") or secrets.randbelow(1 << 32))
     print(f"CHAOS_SEED={chosen}")  # noqa: T201 - pytest shows it with a failure
     return chosen
-
-
-def is_known(record: Record) -> bool:
-    """A 502 whose cause `test_objects_that_are_not_kept` shows; to go with its mark."""
-    return record.status == 502 and "the object keeps changing" in record.said
