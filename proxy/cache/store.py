@@ -16,7 +16,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar, TypeVarTuple, Unpack
+from typing import Any, TypeVar, TypeVarTuple, Unpack
 
 from ulid import ULID
 
@@ -30,6 +30,7 @@ T = TypeVar("T")
 
 THREADS = 8
 WRITERS = 4
+PATIENCE = 30.0  # seconds for a call that reads (I20)
 RETRY_AFTER = 5.0  # seconds that a failed disk is left alone
 
 _KEEP_SIZE, _PUNCH_HOLE = 0x01, 0x02  # linux/falloc.h
@@ -63,6 +64,7 @@ class Store:
         # For what nobody waits for: it gets what the others leave of a core.
         self._scrubbing = ThreadPoolExecutor(1, "disk-scrub", initializer=_yield_to_others)
         self._failed_at: float | None = None
+        self._hanging: set[asyncio.Future[Any]] = set()  # calls that nobody waits for any more
         self.failures = 0  # calls to the disk that failed
 
     @property
@@ -96,14 +98,17 @@ class Store:
 
     @property
     def is_usable(self) -> bool:
-        """False for RETRY_AFTER seconds after a failure: a sick disk is not asked on every request."""
-        return self._failed_at is None or self._clock() - self._failed_at >= RETRY_AFTER
+        """False for RETRY_AFTER seconds after a failure, and while a call hangs: a sick disk is not asked on every
+        request.
+        """
+        is_rested = self._failed_at is None or self._clock() - self._failed_at >= RETRY_AFTER
+        return is_rested and not self._hanging
 
     async def create(self, size: int) -> StoredFile:
         """A new sparse file of `size` bytes."""
         if not self.is_usable:
             raise StoreError("the disk failed a moment ago")
-        return await self._run(self._create, size)
+        return await self._run(self._create, size, patience=PATIENCE)
 
     def _create(self, size: int) -> StoredFile:
         name = str(ULID())
@@ -122,7 +127,7 @@ class Store:
 
         `present`, after an unclean stop: the bytes that the index knows of; all others are given back to the disk.
         """
-        return await self._run(self._open_file, name, size, present)
+        return await self._run(self._open_file, name, size, present, patience=PATIENCE)
 
     def _open_file(self, name: str, size: int, present: list[Span] | None) -> StoredFile | None:
         try:
@@ -161,18 +166,18 @@ class Store:
 
     async def read_in(self, file: StoredFile, span: Span) -> None:
         """Bring these bytes into memory, as far as the file has them."""
-        await self._run(residency.read_in, file.fd, span, threads=self._reading)
+        await self._run(residency.read_in, file.fd, span, threads=self._reading, patience=PATIENCE)
 
     async def read(self, file: StoredFile, span: Span) -> bytes:
         """These bytes. Raises EOFError where the file ends early."""
-        data = await self._run(os.pread, file.fd, span.length, span.start, threads=self._reading)
+        data = await self._run(os.pread, file.fd, span.length, span.start, threads=self._reading, patience=PATIENCE)
         if len(data) != span.length:
             raise EOFError(f"the cached file ended {span.length - len(data)} bytes early")
         return data
 
     async def checksum(self, file: StoredFile, span: Span) -> int | None:
         """CRC-32 of these bytes of the file, None if it is shorter."""
-        return await self._run(_checksum, file.fd, span)
+        return await self._run(_checksum, file.fd, span, patience=PATIENCE)
 
     async def digest(self, file: StoredFile, size: int, algorithm: str, *, is_urgent: bool = True) -> bytes | None:
         """Of the file's first `size` bytes, see `digests.of_file`. Not urgent: with what others leave of a core."""
@@ -229,12 +234,26 @@ class Store:
     async def shards(self) -> list[str]:
         return await self._run(self.folder.shards)
 
-    async def _run(self, call: Callable[[Unpack[Ts]], T], *args: *Ts, threads: Executor | None = None) -> T:
+    async def _run(
+        self,
+        call: Callable[[Unpack[Ts]], T],
+        *args: *Ts,
+        threads: Executor | None = None,
+        patience: float | None = None,
+    ) -> T:
+        """`patience` in seconds; None for what changes a file: its descriptor must not be closed under a late call."""
         work = asyncio.get_running_loop().run_in_executor(threads or self._threads, call, *args)
         try:
-            # Shielded: the thread cannot be stopped, and a descriptor it opened must not get lost.
-            return await asyncio.shield(work)
+            async with asyncio.timeout(patience) as deadline:
+                # Shielded: the thread cannot be stopped, and a descriptor it opened must not get lost.
+                return await asyncio.shield(work)
         except OSError as error:
+            if deadline.expired():
+                self._hanging.add(work)
+                work.add_done_callback(self._hanging.discard)
+                work.add_done_callback(_dispose)
+                self.failed("it does not answer")
+                raise StoreError(f"the disk did not answer within {patience:g} s ({call.__name__})") from error
             self.failed(str(error))
             raise StoreError(f"the cache folder failed: {error.strerror} ({call.__name__})") from error
         except asyncio.CancelledError:

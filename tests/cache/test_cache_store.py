@@ -12,11 +12,13 @@ import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cache_harness import turns
 from fakes import FakeClock
 
+from proxy.cache import store as store_module
 from proxy.cache.store import RETRY_AFTER, Store, StoredFile
 from proxy.errors import CacheInUse, StoreError
 from proxy.http.ranges import Span
@@ -391,3 +393,32 @@ async def test_one_thread_writes_a_file(tmp_path: Path, monkeypatch: pytest.Monk
             assert own == sorted(own)
             assert len(own) == 8
             await store.close_file(file)
+
+
+async def test_a_disk_that_does_not_answer_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call that hangs is a StoreError after PATIENCE; the disk is left alone until it has ended, and what it opened in
+    the end is closed (I16, I20).
+    """
+    monkeypatch.setattr(store_module, "PATIENCE", 0.05)
+    clock, hang = FakeClock(), threading.Event()
+    async with opened(tmp_path, clock) as store:
+        file = await store.create(1)
+        open_file = Store._open_file
+
+        def slow(*args: Any) -> Any:
+            hang.wait(10)
+            return open_file(*args)
+
+        monkeypatch.setattr(Store, "_open_file", slow)
+        with pytest.raises(StoreError, match="did not answer"):
+            await store.open_file(file.name, 1, None)
+        clock.advance(10 * RETRY_AFTER)
+        assert not store.is_usable
+        with pytest.raises(StoreError):
+            await store.create(1)
+        hang.set()
+        await asyncio.wait(store._hanging)
+        await turns(5)
+        assert store.is_usable
+        assert open_files(tmp_path) == [str(tmp_path / "objects" / file.name[-2:] / file.name)]
+        await store.close_file(file)
