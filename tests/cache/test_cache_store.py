@@ -396,7 +396,7 @@ async def test_one_thread_writes_a_file(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 async def test_a_disk_that_does_not_answer_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A call that hangs is a StoreError after PATIENCE; the disk is left alone until it has ended, and what it opened in
+    """A call that hangs is a StoreError after PATIENCE; the disk rests until it has ended, and what it opened in
     the end is closed (I16, I20).
     """
     monkeypatch.setattr(store_module, "PATIENCE", 0.05)
