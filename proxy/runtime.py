@@ -256,6 +256,8 @@ class Runtime:
         )
         with suppress(StoreError):  # counted; a disk that fails costs the cache, not the start
             await self.evictor.measure()
+        if not index.was_clean:
+            self.cache.hold_until(self.evictor.swept)
         self.evictor.start()
         self._stack.push_async_callback(self.evictor.stop)
         self.scrubber = Scrubber(cache=self.cache, index=index, clock=time.monotonic)

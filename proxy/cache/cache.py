@@ -48,6 +48,7 @@ __all__ = ["Absence", "Absent", "Cache", "Hit", "Reader", "Statistics"]  # all t
 MAX_OBJECT = 1 << 50  # beyond any object of S3: nothing there to ask for by range
 NULL_VERSION = "null"  # S3's id of an object stored while its bucket had no versions
 TOUCH_INTERVAL = 1.0  # seconds between two notes that a hit was used
+SWEEP_PATIENCE = 1.0  # seconds: enough for some hundred thousand files
 RESTARTS = 4  # lookups of one request before it is given up: each one lost its entry to somebody else
 
 log = logging.getLogger("bucketfront.cache")
@@ -89,6 +90,7 @@ class Cache:
         self._memory = memory
         self._clock = clock
         self._supply: Supply | None = None
+        self._swept: asyncio.Event | None = None
         self._disposal = disposal
         self._lookups = Lookups(entries.pin, disposal.unpin)
         self._lender = Lender(self._fill_of, self._stream, self._give_back, store, clock)
@@ -531,6 +533,8 @@ class Cache:
 
     async def reserve(self, count: int) -> None:
         """Take `count` bytes from the budget, evicting for them. Raises StoreFull."""
+        if self._swept is not None:
+            await self._until_swept(self._swept)
         budget = self._entries.budget
         while budget.room < count:
             victims = self._entries.victims(count - budget.room)
@@ -540,6 +544,20 @@ class Cache:
             if self._entries.wants_flush:
                 await self.flush()
         budget.take(count)
+
+    def hold_until(self, swept: asyncio.Event) -> None:
+        """Nothing is reserved before this, for SWEEP_PATIENCE at most: after a kill, files that no row names take space
+        that is not counted (I17).
+        """
+        self._swept = swept
+
+    async def _until_swept(self, swept: asyncio.Event) -> None:
+        try:
+            async with asyncio.timeout(SWEEP_PATIENCE):
+                await swept.wait()
+        except TimeoutError:
+            log.info("the sweep takes longer than %g s: caching goes on beside it", SWEEP_PATIENCE)
+        self._swept = None
 
     async def evict(self, victims: list[Entry]) -> None:
         """Unlink entries that `Entries` has removed; returns when their space is free."""

@@ -43,6 +43,7 @@ class Evictor:
         self._idle_since = idle_since
         self._min_free = min_free
         self._tasks: list[asyncio.Task[None]] = []
+        self.swept = asyncio.Event()  # every file that was there at the start is an entry's
 
     def start(self) -> None:
         self._tasks = [
@@ -120,6 +121,7 @@ class Evictor:
                 log.info("the sweep is begun again in a while: %s", error)
                 await asyncio.sleep(SWEEP_AGAIN)
             else:
+                self.swept.set()
                 return
 
     async def sweep(self) -> None:

@@ -1,5 +1,6 @@
 """What is left of a cache whose folder was deleted under it, or whose machine lost its power."""
 
+import asyncio
 import os
 import shutil
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 from cache_harness import BLOCK, KEY, Rig, content, turns
 
+from proxy.cache import cache as cache_module
 from proxy.cache.index import Changes, Index
 from proxy.cache.store import RETRY_AFTER, Store, StoredFile
 from proxy.errors import OriginUnavailable, StoreError
@@ -175,3 +177,35 @@ async def test_what_a_run_trusts_of_the_last_one(
         assert await again.get() == data
         assert again.origin.gets - calls == loses_changes
         await again.audit()
+
+
+async def test_no_room_is_taken_before_orphans_are_gone(tmp_path: Path) -> None:
+    """After a kill nothing is written until the files that no row names are removed: both would not fit (I17)."""
+    async with Rig(tmp_path) as rig:
+        data = rig.origin.put(content(2 * BLOCK))
+        await rig.get()
+        for file in rig.stored_files().values():
+            os.utime(file, (1.0, 1.0))
+        rig.abandon()
+    async with Rig(tmp_path, origin=rig.origin) as again:
+        (orphan,) = again.stored_files().values()
+        again.cache.hold_until(again.evictor.swept)
+        reading = asyncio.create_task(again.get())
+        await turns()
+        assert again.store.writes == []
+        await again.evictor._sweep_all()
+        assert not orphan.exists()
+        assert await reading == data
+        assert again.store.writes
+        await again.audit()
+
+
+async def test_a_sweep_that_takes_long_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Readers wait for the sweep for a moment only, together (I11, I20)."""
+    monkeypatch.setattr(cache_module, "SWEEP_PATIENCE", 0.05)
+    async with Rig(tmp_path) as rig:
+        data = rig.origin.put(content(2 * BLOCK))
+        rig.cache.hold_until(rig.evictor.swept)
+        assert list(await asyncio.gather(rig.get(), rig.get())) == [data, data]
+        assert rig.cache._swept is None
+        await rig.audit()
