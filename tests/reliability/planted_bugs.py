@@ -11,14 +11,13 @@ from planting import Edit
 
 @dataclass(frozen=True, slots=True)
 class Bug:
-    """`nodes` are tests of the ordinary suite, few and quick. `pending`: why the bug cannot be planted yet."""
+    """`nodes` are tests of the ordinary suite, few and quick."""
 
     invariant: int
     name: str
     what: str
-    edits: tuple[Edit, ...] = ()
-    nodes: tuple[str, ...] = ()
-    pending: str = ""
+    edits: tuple[Edit, ...]
+    nodes: tuple[str, ...]
 
 
 ACCEPTING = "tests/server/test_accepting.py::"
@@ -127,9 +126,7 @@ BUGS = (
             Edit(
                 "proxy.cache.cache:Cache.flush",
                 "self._entries.flushed(changes)",
-                "self._entries.flushed(changes)\n"
-                "        if self._is_durable:\n"
-                "            await self._synced(changes)",
+                "self._entries.flushed(changes)\n        if self._is_durable:\n            await self._synced(changes)",
             ),
         ),
         (RECOVERY + "test_index_claims_only_what_was_synced",),
@@ -395,9 +392,7 @@ BUGS = (
         14,
         "unclean-stop-unseen",
         "The index is not marked as in use, so a kill looks like a clean stop.",
-        (
-            Edit("proxy.cache.index:Index._begin_run", "'clean': 0", "'clean': 1"),
-        ),
+        (Edit("proxy.cache.index:Index._begin_run", "'clean': 0", "'clean': 1"),),
         (INDEX + "test_the_epoch_grows_with_unclean_stops_only",),
     ),
     Bug(
@@ -452,7 +447,13 @@ BUGS = (
         15,
         "verify-believes",
         "`bucketfront verify` reads no more than the first block of each file.",
-        (Edit("proxy.cache.verification:_Inspection._look_at", "row.metadata.size, claims", "row.metadata.size, claims[:1]"),),
+        (
+            Edit(
+                "proxy.cache.verification:_Inspection._look_at",
+                "row.metadata.size, claims",
+                "row.metadata.size, claims[:1]",
+            ),
+        ),
         (VERIFICATION + "test_damage_is_found_and_put_right",),
     ),
     Bug(
@@ -874,3 +875,5 @@ BUGS = (
         (SERVER + "test_outage.py::test_misses_fail_at_once",),
     ),
 )
+
+NODES = tuple(dict.fromkeys(node for bug in BUGS for node in bug.nodes))
