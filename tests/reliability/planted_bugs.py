@@ -120,13 +120,12 @@ BUGS = (
     Bug(
         2,
         "not-durable",
-        "In durable mode the data is synced after the index has claimed it.",
+        "In durable mode the index does not wait until the data that it claims is synced.",
         (
-            Edit("proxy.cache.cache:Cache.flush", "changes = await self._synced(changes)", "pass"),
             Edit(
-                "proxy.cache.cache:Cache.flush",
-                "self._entries.flushed(changes)",
-                "self._entries.flushed(changes)\n        if self._is_durable:\n            await self._synced(changes)",
+                "proxy.cache.cache:Cache._synced",
+                "await self._store.sync(entry.file)",
+                "asyncio.create_task(self._store.sync(entry.file))",
             ),
         ),
         (RECOVERY + "test_index_claims_only_what_was_synced",),
@@ -474,7 +473,7 @@ BUGS = (
         15,
         "compared-in-one-go-only",
         "S3's checksum is compared only where one flight brings all of an object.",
-        (Edit("proxy.cache.delivery:Delivery._completes", "self._entry.present | blocks.mask", "blocks.mask"),),
+        (Edit("proxy.cache.delivery:Delivery._completes", "| blocks.mask(whole)", "& 0 | blocks.mask(whole)"),),
         (INTEGRITY + "test_the_flight_that_completes_an_object_compares_it",),
     ),
     Bug(
