@@ -17,13 +17,18 @@ COUNT = 31
 PASSED, FAILED, NOT_RUN = "passed", "failed", "not run"
 
 _NAMED = re.compile(r"\bI([1-9][0-9]?)(?:-I([1-9][0-9]?))?\b")
+_NO_ANCHOR = re.compile(r"[^\w -]")
 _PATH = re.compile(r"(?<![\w.:/])/(?:[\w.+@-]+/)+[\w.+@-]*")
 _HEAD = """\
 # Reliability
 
-What is promised, the tests that hold it, and what the last run of `tests/reliability` saw. That run writes this page:
-`make reliability` in minutes, `make soak` in hours. Tests in other folders run in `make test`. For each invariant a bug
-is planted that breaks it, and tests have to catch it; the table of them is `tests/reliability/planted_bugs.py`.
+What bucketfront promises, which tests hold it to that, and what they saw.
+
+- The tests of [tests/reliability](../tests/reliability) write this page when they run: `make reliability` is the smoke
+  size, in minutes, `make soak` the long one, in hours. Of each test the last run counts; its date is beside it.
+- The other tests run in `make test`: they are named here, their outcome is not.
+- For each invariant [bugs](../tests/reliability/planted_bugs.py) are planted that break it, one at a time: tests that
+  pass all the same would hold nothing.
 """
 
 
@@ -131,18 +136,22 @@ def page(
     records: Records,
 ) -> str:
     """`tests` are all functions with the invariants that they name."""
-    sections = [_HEAD, *_runs(records), *_figures(tests, records), *_not_run(records), "## Invariants\n"]
+    overview, details = [], []
     for invariant in invariants:
         holders = [test for test, numbers in tests.items() if invariant.number in numbers]
         bugs = [bug for bug in planted if bug.invariant == invariant.number]
-        sections.append(_section(invariant, holders, bugs, records))
-    return "\n".join(sections)
+        caught = sum(_last_outcome(bug, records) == PASSED for bug in bugs)
+        overview.append((_linked(invariant), f"{len(holders)}", f"{caught} of {len(bugs)}"))
+        details.append(_section(invariant, holders, bugs, records))
+    head = [_HEAD, *_runs(records), *_figures(tests, records), *_not_run(records)]
+    return "\n".join([*head, "## Invariants\n", _table(("invariant", "tests", "bugs caught"), overview), *details])
 
 
 def _runs(records: Records) -> Iterator[str]:
     rows = []
     for size, tests in records.items():
         if not tests:
+            rows.append((size, NOT_RUN, *[""] * 5))
             continue
         counts = Counter(record.outcome for record in tests.values())
         dates = sorted({record.date for record in tests.values()})
@@ -169,7 +178,7 @@ def _figures(tests: Mapping[str, frozenset[int]], records: Records) -> Iterator[
             path, _, name = function.rpartition("::")
             rows.append(
                 (
-                    f"`{path.rpartition('/')[2]}` {name}",
+                    f"{_module(path)} {name}",
                     " ".join(f"I{number}" for number in sorted(tests.get(function, ()))),
                     size,
                     max(record.date for record in found),
@@ -207,20 +216,33 @@ def _section(invariant: Invariant, holders: Sequence[str], bugs: Sequence[Plante
         path, _, name = holder.partition("::")
         modules.setdefault(path, []).append(name)
     lines = [f"### I{invariant.number} {invariant.title}\n", f"{invariant.statement}\n", "Held by"]
-    lines += [f"- `{path}`: {', '.join(names)}" for path, names in modules.items()] or ["- no test"]
+    lines += [f"- {_module(path)}: {', '.join(names)}" for path, names in modules.items()] or ["- no test"]
     lines += ["", "Planted"]
     lines += [f"- {bug.what} {_caught(bug, records)}" for bug in bugs] or ["- nothing"]
     return "\n".join(lines) + "\n"
 
 
 def _caught(bug: Planted, records: Records) -> str:
-    found = [tests[bug.node] for tests in records.values() if bug.node in tests]
-    if not found:
+    outcome = _last_outcome(bug, records)
+    if outcome is None:
         return "Not tried."
-    last = max(found, key=lambda record: record.date)
-    if last.outcome == PASSED:
-        return "Caught."
-    return f"Not run: {last.reason}." if last.outcome == NOT_RUN else "**Not caught.**"
+    return "Caught." if outcome == PASSED else "**Not caught.**"
+
+
+def _last_outcome(bug: Planted, records: Records) -> str | None:
+    """Of its last run, of whatever size; None where there was none."""
+    found = [tests[bug.node] for tests in records.values() if bug.node in tests]
+    return max(found, key=lambda record: record.date).outcome if found else None
+
+
+def _linked(invariant: Invariant) -> str:
+    """To its section, whose anchor is as GitHub makes it."""
+    title = f"I{invariant.number} {invariant.title}"
+    return f"[{title}](#{_NO_ANCHOR.sub('', title.lower()).replace(' ', '-')})"
+
+
+def _module(path: str) -> str:
+    return f"[{path.rpartition('/')[2]}](../{path})"
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

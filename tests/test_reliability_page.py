@@ -1,5 +1,8 @@
 """What docs/reliability.md says is what runs saw: what was not run is not passed, and nothing is lost."""
 
+import re
+from pathlib import Path
+
 import pytest
 from reliability_page import (
     FAILED,
@@ -18,6 +21,7 @@ from reliability_page import (
     without_paths,
 )
 
+DOCS = Path(__file__).parent.parent / "docs"
 KILLS = "tests/reliability/test_kills.py::test_kills"
 FULL = "tests/reliability/test_full.py::test_full"
 BUG = "tests/reliability/test_planted_bugs.py::test_planted_bug_is_caught"
@@ -86,7 +90,7 @@ def test_not_run_is_not_passed() -> None:
     text = shown({"smoke": {KILLS: record(), FULL: record(NOT_RUN, reason="no strace")}, "soak": {}})
     assert "| smoke | 2026-11-25 | 2 cores, Python 3.11.7 | 1 | 0 | 1 | 6 |" in text
     assert "- smoke: `test_full.py::test_full`: no strace" in text
-    assert "| soak" not in text
+    assert "| soak | not run |" in text
     text = shown({"smoke": {KILLS: record(FAILED)}})
     assert "| 0 | 1 | 0 | 3 |" in text
     assert "## Not run" not in text
@@ -95,23 +99,35 @@ def test_not_run_is_not_passed() -> None:
 def test_figures_of_all_parameters_add_up() -> None:
     """A function is one row; a date is that of its last run."""
     text = shown({"smoke": {f"{KILLS}[1]": record(cycles=1000), f"{KILLS}[2]": record(date="2026-11-26", cycles=234)}})
-    assert "| `test_kills.py` test_kills | I1 | smoke | 2026-11-26 | 6 | 2 passed | 1,234 cycles |" in text
+    row = "[test_kills.py](../tests/reliability/test_kills.py) test_kills | I1 | smoke | 2026-11-26 | 6 | 2 passed |"
+    assert f"| {row} 1,234 cycles |" in text
     assert "| smoke | 2026-11-25 to 2026-11-26 |" in text
 
 
 def test_invariants_with_tests_and_bugs() -> None:
     """Each with the tests that name it and what became of its bugs, the last run of whatever size."""
-    bugs = tuple(Planted(1, f"Bug {each}.", f"{BUG}[{each}]") for each in "abcd")
+    bugs = tuple(Planted(1, f"Bug {each}.", f"{BUG}[{each}]") for each in "abc")
     records = {
-        "smoke": {f"{BUG}[a]": record(FAILED), f"{BUG}[b]": record(FAILED), f"{BUG}[c]": record(NOT_RUN, reason="no")},
+        "smoke": {f"{BUG}[a]": record(FAILED), f"{BUG}[b]": record(FAILED)},
         "soak": {f"{BUG}[a]": record(date="2026-11-26")},
     }
     text = shown(records, bugs)
+    assert "| [I1 Purity](#i1-purity) | 2 | 1 of 3 |\n| [I2 No holes](#i2-no-holes) | 0 | 0 of 0 |\n" in text
     section = text[text.index("### I1 Purity") : text.index("### I2 No holes")]
     assert "All bytes are right." in section
-    assert "- `tests/cache/test_x.py`: test_y\n- `tests/reliability/test_kills.py`: test_kills\n" in section
-    assert "- Bug a. Caught.\n- Bug b. **Not caught.**\n- Bug c. Not run: no.\n- Bug d. Not tried.\n" in section
+    assert "- [test_x.py](../tests/cache/test_x.py): test_y\n- [test_kills.py]" in section
+    assert "- Bug a. Caught.\n- Bug b. **Not caught.**\n- Bug c. Not tried.\n" in section
     assert "- no test" in text[text.index("### I2 No holes") :]
+
+
+def test_links_lead_somewhere() -> None:
+    """To files, seen from docs/ where the page is, and to the page's own headings."""
+    text = page((Invariant(14, "Crash-only", "After a kill."),), (), {}, {})
+    links = re.findall(r"\]\(([^)]+)\)", text)
+    assert [link for link in links if link.startswith("#")] == ["#i14-crash-only"]
+    files = [link for link in links if not link.startswith("#")]
+    assert files
+    assert [link for link in files if not (DOCS / link).exists()] == []
 
 
 def test_the_same_records_give_the_same_page() -> None:

@@ -1,58 +1,102 @@
-"""For pytest in a process of its own, `-p planted_plugin`: plants one bug, runs tests, notes what became of them."""
+"""For pytest in a process of its own, `-p planted_plugin`: plants bugs, one at a time, runs the tests of each and notes
+what became of them.
+
+All tests are imported and collected once. What plants a bug and runs its tests is a child of that process, made by a
+fork: to start anew for each bug would take longer than the tests do.
+"""
 
 import json
+import os
+import signal
+import sys
 from collections.abc import Generator
 from pathlib import Path
 
 import pytest
-from planted_bugs import BUGS
+from planted_bugs import BUGS, NODES, Bug
 from planting import NothingToPlant, plant
 
 HERE = Path(__file__).parent
 PRODUCT = HERE.parent.parent / "proxy"
+AT_ONCE = 2
+DEADLINE = 300  # seconds for one bug, on a loaded machine: the child is ended then, and notes nothing
+WITHOUT = "none"  # the name of what is no bug: all tests run
+
+CAUGHT, BROKEN, PASSED, SKIPPED = "caught", "broken", "passed", "skipped"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--planted", default="", help="the name of the bug; none is planted without it")
-    parser.addoption("--noted", type=Path, help="the file that gets the outcomes, as JSON")
+    parser.addoption("--planted", action="append", default=[], help="the name of a bug, or none")
+    parser.addoption("--noted", type=Path, help="the folder that gets the outcomes, a JSON file for each bug")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.pluginmanager.register(_Notes(config.getoption("--noted")), "planted-notes")
-    name = config.getoption("--planted")
-    if not name:
-        return
-    try:
-        for edit in next(bug for bug in BUGS if bug.name == name).edits:
-            plant(edit)
-    except NothingToPlant as error:
-        raise pytest.UsageError(str(error)) from error
+    wanted = config.getoption("--planted")
+    config.pluginmanager.register(_Trials(wanted, config.getoption("--noted")), "planted-trials")
 
 
-class _Notes:
-    """Of each test `passed`, `refuted` (an assertion of the test said no) or `broken` (anything else went wrong)."""
+class _Trials:
+    """Of each test `passed`, `skipped`, `caught` (an assertion of the test said no) or `broken` (anything else)."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, wanted: list[str], folder: Path) -> None:
+        self._wanted = wanted
+        self._folder = folder
+        self._name: str | None = None  # of the bug, in its child
         self._outcomes: dict[str, str] = {}
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
+        """In the parent all there is to do; in a child nothing: pytest goes on with the bug's own tests."""
+        running = 0
+        for name in self._wanted:
+            if running == AT_ONCE:
+                os.wait()
+                running -= 1
+            sys.stdout.flush()
+            if not os.fork():
+                signal.alarm(DEADLINE)
+                self._begin(session, name)
+                return None
+            running += 1
+        for _ in range(running):
+            os.wait()
+        return True
+
+    def _begin(self, session: pytest.Session, name: str) -> None:
+        self._name = name
+        bug = next((bug for bug in BUGS if bug.name == name), None)
+        nodes = NODES if bug is None else bug.nodes
+        session.items[:] = [item for item in session.items if item.nodeid.startswith(nodes)]
+        session.testscollected = len(session.items)
+        if bug is not None:
+            self._plant(bug, session)
+
+    def _plant(self, bug: Bug, session: pytest.Session) -> None:
+        try:
+            for edit in bug.edits:
+                plant(edit)
+        except NothingToPlant as error:
+            self._outcomes[bug.name] = str(error)
+            session.items.clear()
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: "pytest.CallInfo[None]"
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         report = yield
-        known = self._outcomes.get(item.nodeid, "passed")
-        if report.failed and known == "passed":
-            known = "refuted" if call.when == "call" and _is_refuted(call) else "broken"
+        known = self._outcomes.get(item.nodeid, PASSED)
+        if report.failed and known == PASSED:
+            known = CAUGHT if call.when == "call" and _is_refuted(call) else BROKEN
         elif report.skipped:
-            known = "skipped"
+            known = SKIPPED
         self._outcomes[item.nodeid] = known
-        if known == "refuted":
+        if known == CAUGHT:
             item.session.shouldstop = "the bug is caught"
         return report
 
     def pytest_sessionfinish(self) -> None:
-        self._path.write_text(json.dumps(self._outcomes))
+        if self._name is not None:
+            (self._folder / f"{self._name}.json").write_text(json.dumps(self._outcomes))
 
 
 def _is_refuted(call: "pytest.CallInfo[None]") -> bool:
