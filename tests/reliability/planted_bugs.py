@@ -350,7 +350,13 @@ BUGS = (
         12,
         "descriptor-of-a-cancelled-create",
         "A file made for a request that was cancelled meanwhile stays open.",
-        (Edit("proxy.cache.store:Store._run", "work.add_done_callback(_dispose)", "pass"),),
+        (
+            Edit(
+                "proxy.cache.store:Store._run",
+                "except asyncio.CancelledError:\n        work.add_done_callback(_dispose)",
+                "except asyncio.CancelledError:\n        pass",
+            ),
+        ),
         (STORE + "test_a_cancelled_create_leaves_no_descriptor",),
     ),
     Bug(
