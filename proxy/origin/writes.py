@@ -6,13 +6,15 @@ whether a write that failed half-way took place is for the client to find out (I
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from proxy.errors import OriginError, OriginUnavailable, WriteRefused
+from proxy.http.delete_objects import Refusal
 from proxy.http.write_head import WriteHead
 from proxy.keys import ObjectKey
+from proxy.origin import deletes
 from proxy.origin.client import S3Origin
 from proxy.origin.faults import translated
 from proxy.origin.write_params import complete_params, create_params, put_params
@@ -115,6 +117,10 @@ class S3Writes:
     async def delete(self, key: ObjectKey) -> None:
         """S3 DeleteObject, see `S3Origin.delete`."""
         await self._origin.delete(key)
+
+    async def delete_objects(self, keys: Sequence[ObjectKey]) -> dict[ObjectKey, Refusal | None]:
+        """S3 DeleteObjects, see `proxy.origin.deletes`."""
+        return await deletes.delete_objects(self._origin, keys)
 
     async def _send(
         self, what: str, operation: str, params: dict[str, Any], body: AsyncIterator[bytes], length: int
