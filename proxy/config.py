@@ -23,6 +23,7 @@ from pydantic import (
     field_validator,
 )
 
+from proxy.http.key_template import KeyTemplate
 from proxy.quantities import (
     GIB,
     KIB,
@@ -228,6 +229,10 @@ def _error_status(status: str) -> str:
     return status
 
 
+def _key_template(text: str) -> str:
+    return KeyTemplate(text).text  # its BadTemplate is a ValueError with the cure
+
+
 FieldName = Annotated[str, AfterValidator(_field_name)]
 RuleField = Annotated[str, AfterValidator(_rule_field)]
 FieldValue = Annotated[str, AfterValidator(_field_value)]
@@ -362,11 +367,19 @@ class MountSettings(_Section):
     query: Literal["ignore", "refuse"] = "ignore"
     """What becomes of a read with any other query parameter: the object all the same, or 400."""
     guess_types: Flag = True
-    """Whether an object that S3 calls `binary/octet-stream`, its word for unknown, gets a type by its extension."""
+    """Whether an object that S3 calls `binary/octet-stream`, its word for unknown, gets a type by its extension; and an
+    upload that names none."""
     precompressed: tuple[Coding, ...] = ()
     """Which siblings (`a.js.br`, `.zst`, `.gz`) stand in for text that a client takes compressed; the first counts."""
     site: SiteSettings | None = None
     """None: paths are keys, no more."""
+    max_size: Annotated[Size, Field(gt=0)] | None = None
+    """Bytes of one upload, at most. None: `uploads.max_size`, which counts in any case."""
+    key_template: Annotated[str, AfterValidator(_key_template)] = "{ulid}"
+    """The key that an upload gets where it names none, below the folder that it goes to: of {ulid}, {date} (YYYY/MM/DD
+    in UTC), {filename} and {ext} (with its dot) of a form's file."""
+    write_once: Flag = False
+    """Whether uploads make new objects only, as if each said `If-None-Match: *`. DELETE is for `methods` to allow."""
 
     @field_validator("methods")
     @classmethod
@@ -376,14 +389,16 @@ class MountSettings(_Section):
 
 
 class UploadSettings(_Section):
-    """The upload route: `POST {path}` and `POST {path}/{key}`."""
+    """The upload route, `POST {path}` and `POST {path}/{key}`; the bounds hold for uploads to all mounts."""
 
     path: Annotated[str, AfterValidator(_upload_path)] = "/upload"
     """URL path, decoded, without a '/' at its end (removed)."""
     mount: MountPath = "/"
     """The path of the mount that uploads are written into."""
     max_size: Annotated[Size, Field(gt=0)] = 5 * TIB
-    """Bytes of one upload, at most."""
+    """Bytes of one upload, at most; a form's are those of all its files."""
+    deadline: Annotated[Duration, Field(gt=0)] = 86400.0
+    """Seconds that the body of one upload may take, however steadily it comes."""
 
 
 class CacheSettings(_Section):

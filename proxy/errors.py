@@ -57,6 +57,14 @@ class WriteRefused(OriginError):
     """S3 refused a write for a reason of the request's own (400, 409, 411, 412, 413)."""
 
 
+class PreconditionFailed(WriteRefused):
+    """The condition of a write does not hold (S3's 412, or one that can never hold). Nothing was written."""
+
+
+class WriteConflict(WriteRefused):
+    """Another write of the same object got in between (S3's 409, ConditionalRequestConflict). It may be tried again."""
+
+
 class OriginUnavailable(OriginError):
     """The origin is out of reach, or (OriginFailing) in reach and of no use."""
 

@@ -135,7 +135,7 @@ class Runtime:
         application = Application(
             self.settings,
             Objects(self.cache, self._rules, self._clock, honor_no_cache=honor_no_cache),
-            Uploads(self.cache, writes, self.settings.uploads),
+            Uploads(self.cache, writes, self.settings.uploads, self._clock),
             self.observer,
         )
         self.fast_path = self._make_fast_path()

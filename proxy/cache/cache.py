@@ -464,12 +464,12 @@ class Cache:
 
     # --- removing ------------------------------------------------------------------------------------------
 
-    async def invalidate(self, key: ObjectKey) -> None:
+    async def invalidate(self, *keys: ObjectKey) -> None:
         """Nothing from before this call answers a request begun after it (I5, I6).
 
         Versions with an id do not change by a write; the "null" one, of buckets without versions, does.
         """
-        await self.purge([key, key._replace(version=NULL_VERSION)])
+        await self.purge([name for key in keys for name in (key, key._replace(version=NULL_VERSION))])
 
     async def purge(
         self,

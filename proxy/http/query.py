@@ -109,6 +109,13 @@ def subresource(query: str) -> str | None:
     return next((name for name, _ in _parameters(query) if name in SUBRESOURCES), None)
 
 
+def is_delete_objects(query: str) -> bool:
+    """Whether a POST with this query is S3's DeleteObjects: `?delete`, and no other parameter with a meaning. Raises
+    BadQuery as `subresource`.
+    """
+    return {name for name, _ in _parameters(query) if name in SUBRESOURCES} == {"delete"}
+
+
 def _parameters(query: str) -> Iterator[tuple[str, str]]:
     """Each decoded name with its value as sent. A parameter without '=' has the empty value."""
     if len(query) > MAX_QUERY_CHARS:

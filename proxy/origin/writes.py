@@ -6,30 +6,24 @@ whether a write that failed half-way took place is for the client to find out (I
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from proxy.errors import OriginError, OriginUnavailable, WriteRefused
+from proxy.http.delete_objects import Refusal
+from proxy.http.write_head import WriteHead
 from proxy.keys import ObjectKey
+from proxy.origin import deletes
 from proxy.origin.client import S3Origin
 from proxy.origin.faults import translated
+from proxy.origin.write_params import complete_params, create_params, put_params
 
 MiB = 1 << 20
 GiB = 1 << 30
 MAX_PUT = 5 * GiB  # S3: the largest object of a single PutObject, and the largest part
 MAX_PARTS = 10_000  # S3: parts of one multipart upload
 PART_SIZE = 8 * MiB  # of a body of unknown length: MAX_PARTS of them are 78 GiB
-
-# Request header (lower case) -> parameter of PutObject and CreateMultipartUpload (I25: an allow-list).
-WRITE_HEADERS = {
-    "content-type": "ContentType",
-    "content-encoding": "ContentEncoding",
-    "content-language": "ContentLanguage",
-    "content-disposition": "ContentDisposition",
-    "cache-control": "CacheControl",
-    "expires": "Expires",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,17 +90,14 @@ class S3Writes:
         self._origin = origin
         self._patience = patience
 
-    async def put(
-        self, key: ObjectKey, chunks: AsyncIterator[bytes], length: int | None, headers: Mapping[str, str]
-    ) -> Written:
+    async def put(self, key: ObjectKey, chunks: AsyncIterator[bytes], length: int | None, head: WriteHead) -> Written:
         """Store `chunks` as `key`; `length` in bytes, None where the client did not say.
 
-        `headers` have lower-case names. Raises AccessDenied, WriteRefused, OriginTimeout, OriginUnavailable; the
+        Raises AccessDenied, WriteRefused, PreconditionFailed, WriteConflict, OriginTimeout, OriginUnavailable; the
         last two mean that the outcome is unknown. Whatever `chunks` raises passes through, and the object
         keeps its old version.
         """
         assert key.version is None, "a version of the past is never written"
-        params = {"Bucket": key.bucket, "Key": key.key, **_object_params(headers)}
         await self._origin.take_slot()
         pieces = Pieces(chunks)
         try:
@@ -117,14 +108,19 @@ class S3Writes:
                     length = len(start)
             if length is not None and length <= MAX_PUT:
                 body = pieces.exactly(length)
+                params = {"Bucket": key.bucket, "Key": key.key, **put_params(head)}
                 return Written(await self._send(f"PUT {key}", "put_object", params, body, length))
-            return await self._multipart(key, params, pieces, length)
+            return await self._multipart(key, head, pieces, length)
         finally:
             self._origin.return_slot()
 
     async def delete(self, key: ObjectKey) -> None:
         """S3 DeleteObject, see `S3Origin.delete`."""
         await self._origin.delete(key)
+
+    async def delete_objects(self, keys: Sequence[ObjectKey]) -> dict[ObjectKey, Refusal | None]:
+        """S3 DeleteObjects, see `proxy.origin.deletes`."""
+        return await deletes.delete_objects(self._origin, keys)
 
     async def _send(
         self, what: str, operation: str, params: dict[str, Any], body: AsyncIterator[bytes], length: int
@@ -155,8 +151,9 @@ class S3Writes:
             raise OriginUnavailable(f"{what}: the origin named no ETag")
         return str(response["ETag"])
 
-    async def _multipart(self, key: ObjectKey, params: dict[str, Any], pieces: Pieces, length: int | None) -> Written:
+    async def _multipart(self, key: ObjectKey, head: WriteHead, pieces: Pieces, length: int | None) -> Written:
         client = self._origin.client
+        params = {"Bucket": key.bucket, "Key": key.key, **create_params(head)}
         created = await self._origin.call(f"CREATE UPLOAD {key}", client.create_multipart_upload, params)
         if not created.get("UploadId"):
             raise OriginUnavailable(f"CREATE UPLOAD {key}: the origin named no upload")
@@ -166,7 +163,7 @@ class S3Writes:
             done = await self._origin.call(
                 f"COMPLETE UPLOAD {key}",
                 client.complete_multipart_upload,
-                {**upload, "MultipartUpload": {"Parts": parts}},
+                {**upload, "MultipartUpload": {"Parts": parts}, **complete_params(head)},
             )
         except BaseException:
             # Cancellation too: parts left behind cost money every month.
@@ -216,13 +213,3 @@ async def _cut(pieces: Pieces, length: int | None) -> AsyncIterator[tuple[AsyncI
 async def _once(data: bytes) -> AsyncIterator[bytes]:
     if data:
         yield data
-
-
-def _object_params(headers: Mapping[str, str]) -> dict[str, Any]:
-    params: dict[str, Any] = {parameter: headers[name] for name, parameter in WRITE_HEADERS.items() if name in headers}
-    user = {name[len("x-amz-meta-") :]: value for name, value in headers.items() if name.startswith("x-amz-meta-")}
-    if user:
-        params["Metadata"] = user
-    if "content-md5" in headers:
-        params["ContentMD5"] = headers["content-md5"]
-    return params

@@ -84,6 +84,8 @@ class Application:
         route = self._router.resolve(request.method, request.raw_path)
         if request.method in ("GET", "HEAD"):
             return await self._objects.answer(exchange, route)
+        if route.deletes_many:
+            return await self._uploads.delete_many(exchange, route)
         if (name := query.subresource(route.query)) is not None:
             raise NotUnderstood(f"a write with ?{name} means something else to S3, and is not taken here")
         match request.method:

@@ -3,7 +3,7 @@
 import html
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 
 from aiohttp import hdrs, web
@@ -23,13 +23,19 @@ from proxy.errors import (
     OriginResting,
     OriginTimeout,
     OriginUnavailable,
+    PreconditionFailed,
     ProxyError,
     StoreError,
+    WriteConflict,
     WriteRefused,
 )
 from proxy.http import negotiation
+from proxy.http.body_checksums import ChecksumMismatch
 from proxy.http.cache_status import CacheStatus, Forward
+from proxy.http.delete_objects import MalformedXml
+from proxy.http.multipart_form import BadForm
 from proxy.http.query import BadQuery
+from proxy.http.write_head import BadWriteHead, NoSuchWrite
 from proxy.server.exchange import Exchange
 from proxy.server.framing import BadFraming
 from proxy.server.routing import MethodNotAllowed
@@ -51,15 +57,31 @@ class SlowClient(ProxyError):
     """A client that sends or takes less than the minimum rate."""
 
 
+class PartlyStored(ProxyError):
+    """A form whose first files are stored, and that then failed. `cause` says why, `stored` what clients are told of
+    each file that is there.
+    """
+
+    def __init__(self, cause: ProxyError, stored: Sequence[Mapping[str, str]]) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+        self.stored = stored
+
+
 # The first class that fits counts. `None` as message: the exception's own, which holds nothing but the client's input.
 _TABLE: tuple[tuple[type[ProxyError], int, str | None], ...] = (
     (BadPath, 400, None),
     (BadQuery, 400, None),
+    (BadWriteHead, 400, None),
+    (BadForm, 400, None),
+    (MalformedXml, 400, None),
+    (ChecksumMismatch, 400, None),
     (NoSuchMount, 404, None),
     (MethodNotAllowed, 405, None),
     (TooLarge, 413, None),
     (UnsupportedFraming, 501, None),
     (NotUnderstood, 501, None),
+    (NoSuchWrite, 501, None),
     (SlowClient, 408, None),
     (ObjectNotFound, 404, "no such object"),
     (NoSuchVersion, 400, "versionId is malformed"),
@@ -72,6 +94,8 @@ _TABLE: tuple[tuple[type[ProxyError], int, str | None], ...] = (
     (OriginUnavailable, 502, "the origin is unavailable"),
     (ContentMismatch, 502, "the origin's bytes are not what its own checksum says"),
     (ObjectChanged, 502, "the object keeps changing at the origin"),
+    (PreconditionFailed, 412, "the condition of the write does not hold"),
+    (WriteConflict, 409, "another write of the object came in between; try again"),
     (WriteRefused, 400, "the origin refused the write"),
     (StoreError, 500, "the cache's disk failed"),
     (ProxyError, 502, "the origin failed"),
@@ -97,6 +121,12 @@ def status_of(error: ProxyError) -> int:
 
 def answer(error: ProxyError, exchange: Exchange) -> web.Response:
     """The answer to a request that failed with `error` before a byte of its answer was sent."""
+    if isinstance(error, PartlyStored):
+        return _answer(error.cause, exchange, {"stored": error.stored})
+    return _answer(error, exchange, {})
+
+
+def _answer(error: ProxyError, exchange: Exchange, details: Mapping[str, object]) -> web.Response:
     status, message = _row(error)
     headers = dict[str, str]()
     if isinstance(error, MethodNotAllowed):
@@ -106,7 +136,7 @@ def answer(error: ProxyError, exchange: Exchange) -> web.Response:
     if isinstance(error, OriginError) and status in (502, 503, 504):
         wait = error.retry_after if isinstance(error, OriginResting) else _RETRY_AFTER
         headers["Retry-After"] = str(max(1, math.ceil(wait)))
-    response = error_response(exchange, status, message or str(error), headers)
+    response = error_response(exchange, status, message or str(error), headers, details)
     if isinstance(error, _CLOSING):
         response.force_close()
     return response
@@ -119,7 +149,7 @@ def _row(error: ProxyError) -> tuple[int, str | None]:
 
 
 def cache_status(error: ProxyError) -> CacheStatus:
-    match error:
+    match error.cause if isinstance(error, PartlyStored) else error:
         case AccessDenied():
             return CacheStatus(Forward.MISS, fwd_status=403)
         case NoSuchVersion():
@@ -135,18 +165,25 @@ def cache_status(error: ProxyError) -> CacheStatus:
 
 
 def error_response(
-    exchange: Exchange, status: int, message: str, extra: Mapping[str, str] | None = None
+    exchange: Exchange,
+    status: int,
+    message: str,
+    extra: Mapping[str, str] | None = None,
+    details: Mapping[str, object] | None = None,
 ) -> web.Response:
-    """JSON for programs, a short page for people: by the request's Accept (RFC 9110 section 12.5.1)."""
+    """JSON for programs, a short page for people: by the request's Accept (RFC 9110 section 12.5.1). `extra` are
+    further fields of the head, `details` further members of the JSON.
+    """
     headers = exchange.headers()
     headers.update(extra or {})
-    if negotiation.prefers_html(exchange.request.headers.get(hdrs.ACCEPT)):
+    # A page has no place for details: whoever needs them gets them anyway.
+    if not details and negotiation.prefers_html(exchange.request.headers.get(hdrs.ACCEPT)):
         headers[hdrs.CONTENT_TYPE] = "text/html; charset=utf-8"
         phrase = html.escape(f"{status} {HTTPStatus(status).phrase}")
         body = _PAGE.format(phrase=phrase, message=html.escape(message)).encode()
     else:
         headers[hdrs.CONTENT_TYPE] = "application/json"
-        body = json.dumps({"error": message}).encode() + b"\n"
+        body = json.dumps({"error": message, **(details or {})}, ensure_ascii=False).encode() + b"\n"
     headers[hdrs.CACHE_CONTROL] = "no-store"
     headers.add(hdrs.VARY, hdrs.ACCEPT)
     return web.Response(status=status, body=body, headers=headers)

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 from proxy.config import MountSettings, UploadSettings
 from proxy.errors import BadPath, NoSuchMount, ProxyError
+from proxy.http import query
 from proxy.keys import ObjectKey, Target, parse_target, percent_encode, to_key
 
 _KNOWN = ("GET", "HEAD", "PUT", "POST", "DELETE")
@@ -20,7 +21,7 @@ class MethodNotAllowed(ProxyError):
 @dataclass(frozen=True, slots=True)
 class Route:
     """`octets` are the rest of the decoded `path` below the mount; `query` is raw. `makes_key`: a key is to be made in
-    that folder.
+    that folder. `deletes_many`: S3's DeleteObjects.
     """
 
     mount: MountSettings
@@ -28,6 +29,7 @@ class Route:
     path: bytes = b""
     query: str = ""
     makes_key: bool = False
+    deletes_many: bool = False
 
     def key(self, name: str = "") -> ObjectKey:
         """The object's key, `name` put behind the folder. Raises BadPath."""
@@ -53,22 +55,30 @@ class Router:
             self._uploads = (uploads.path.encode(), into)
 
     def resolve(self, method: str, raw_target: str) -> Route:
-        """Raises BadPath, NoSuchMount, MethodNotAllowed."""
+        """Raises BadPath, BadQuery, NoSuchMount, MethodNotAllowed."""
         target = parse_target(raw_target)
+        if method == "POST" and self._is_delete_objects(target):
+            return replace(_allowed("DELETE", self._route(target)), deletes_many=True)
         if (upload := self._upload(method, target)) is not None:
             return upload
         return _allowed(method, self._route(target))
 
     def methods(self, raw_target: str) -> tuple[str, ...]:
-        """What a path takes, for OPTIONS (RFC 9110 section 9.3.7). Raises BadPath, NoSuchMount."""
+        """What a path takes, for OPTIONS (RFC 9110 section 9.3.7). Raises BadPath, BadQuery, NoSuchMount."""
         if raw_target == "*":
             return (*_KNOWN, "OPTIONS")
         target = parse_target(raw_target)
         uploading = self._upload("POST", target)
         if uploading is not None and not any(target.path.startswith(path) for path, _ in self._mounts):
             return ("POST", "OPTIONS")
-        taken = [*_methods_of(self._route(target).mount), *(["POST"] if uploading is not None else [])]
+        of_mount = _methods_of(self._route(target).mount)
+        posts = uploading is not None or ("DELETE" in of_mount and self._is_delete_objects(target))
+        taken = [*of_mount, *(["POST"] if posts else [])]
         return (*dict.fromkeys(taken), "OPTIONS")
+
+    def _is_delete_objects(self, target: Target) -> bool:
+        """`POST {mount}?delete`, which is a DELETE. Raises BadQuery."""
+        return any(target.path == path for path, _ in self._mounts) and query.is_delete_objects(target.query)
 
     def _route(self, target: Target) -> Route:
         for path, mount in self._mounts:

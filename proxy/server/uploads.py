@@ -3,25 +3,32 @@
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Protocol
 
-from aiohttp import HttpVersion11, hdrs, web
+from aiohttp import hdrs, web
 from ulid import ULID
 
 from proxy.cache.cache import Cache
-from proxy.config import UploadSettings
-from proxy.errors import BodyTruncated, StoreError
+from proxy.config import MountSettings, UploadSettings
+from proxy.errors import BadPath, StoreError
+from proxy.http import delete_objects, multipart_form, write_head
+from proxy.http.body_checksums import BodyChecksums
 from proxy.http.cache_status import CacheStatus, Forward
+from proxy.http.delete_objects import Refusal
+from proxy.http.key_template import KeyTemplate
+from proxy.http.write_head import NoSuchWrite, WriteHead
 from proxy.keys import ObjectKey
 from proxy.origin.writes import Written
+from proxy.server import forms
 from proxy.server.exchange import Exchange
-from proxy.server.failures import SlowClient, TooLarge, UnsupportedFraming
-from proxy.server.pouring import MIN_RATE, PATIENCE
+from proxy.server.failures import TooLarge
+from proxy.server.forms import Form
+from proxy.server.receiving import declared_length, invite, received, refuse_aws_chunked, verified
 from proxy.server.routing import Route
 
-MAX_OBJECT = 5 << 40  # bytes: S3's largest object
 FORGET_TIMEOUT = 10.0  # seconds for the disk to unlink a file; it goes on after that
+FORGET_AT_ONCE = 32  # keys that leave the cache in one step, which may not hold the loop for long (I22)
 
 log = logging.getLogger("bucketfront.uploads")
 
@@ -30,112 +37,195 @@ class Writes(Protocol):
     """What uploads need of the origin."""
 
     async def put(
-        self, key: ObjectKey, chunks: AsyncIterator[bytes], length: int | None, headers: Mapping[str, str]
+        self, key: ObjectKey, chunks: AsyncIterator[bytes], length: int | None, head: WriteHead
     ) -> Written: ...
 
     async def delete(self, key: ObjectKey) -> None: ...
 
+    async def delete_objects(self, keys: Sequence[ObjectKey]) -> dict[ObjectKey, Refusal | None]: ...
+
 
 class Uploads:
-    """`settings` None: no upload route, and S3's own limit on the size."""
+    """`settings` None: no upload route, and the bounds are the defaults. `clock` is in seconds since the epoch."""
 
-    def __init__(self, cache: Cache, writes: Writes, settings: UploadSettings | None) -> None:
+    def __init__(
+        self, cache: Cache, writes: Writes, settings: UploadSettings | None, clock: Callable[[], float]
+    ) -> None:
         self._cache = cache
         self._writes = writes
-        self._max_size = MAX_OBJECT if settings is None else settings.max_size
+        self._settings = settings or UploadSettings()
+        self._clock = clock
 
     async def put(self, exchange: Exchange, route: Route) -> web.StreamResponse:
-        """201 with the key. Raises ProxyErrors; whatever it raises, no shorter object was made (I8)."""
+        """201 with the key, or with those of a form's files. Raises ProxyErrors; whatever it raises, no shorter object
+        was made (I8).
+        """
         request = exchange.request
-        key = route.key(str(ULID()) if route.makes_key else "")
-        length = _declared_length(request)
-        if length is not None and length > self._max_size:
-            raise TooLarge(f"the body has {length} bytes; uploads.max_size is {self._max_size}")
-        headers = {name.lower(): value for name, value in request.headers.items()}
-        if _is_aws_chunked(headers):
-            raise UnsupportedFraming("aws-chunked bodies are not taken; send the plain bytes")
-        # RFC 9110 section 10.1.1: never to an HTTP/1.0 client.
-        wants_word = hdrs.EXPECT in request.headers and request.version >= HttpVersion11
-        if wants_word and request.transport is not None:
-            # Only now, when nothing but the body itself can still be refused.
-            request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        exchange.status = CacheStatus(Forward.METHOD)
-        chunks = self._body(exchange, length)
-        await self._forget(key)
-        try:
-            written = await self._writes.put(key, chunks, length, headers)
-        finally:
-            # Also when the outcome is unknown, and when the client left in the middle.
-            await asyncio.shield(self._forget(key))
+        refuse_aws_chunked(request.headers)
+        content_type = request.headers.get(hdrs.CONTENT_TYPE)
+        if request.method == hdrs.METH_POST and multipart_form.is_form(content_type):
+            return await self._put_form(exchange, route, multipart_form.boundary_of(content_type or ""))
+        head = write_head.parse(request.headers.items())
+        key = route.key(self._new_name(route) if route.makes_key else "")
+        head = _fitted(head, key, route.mount)
+        length, limit = declared_length(request), self._limit(route.mount)
+        _refuse_too_large(length, limit)
+        if not length and length is not None:
+            BodyChecksums(head.checksums).verify()  # nobody asks for the pieces of what has none
+        chunks = verified(self._body(exchange, length, limit), head.checksums)
+        written = await self.store(key, chunks, length, head)
         exchange.status = CacheStatus(Forward.METHOD, fwd_status=200)
-        return web.Response(
-            status=201,
-            body=json.dumps({"key": route.relative(key)}, ensure_ascii=False).encode() + b"\n",
-            headers={
-                **exchange.headers(),
-                "Location": route.location(key),
-                "ETag": written.etag,
-                "Content-Type": "application/json",
-            },
-        )
+        return _created(exchange, route, key, written.etag)
 
     async def delete(self, exchange: Exchange, route: Route) -> web.StreamResponse:
         """204, also where there was no such object, as S3 does."""
+        head = write_head.parse(exchange.request.headers.items())
+        if head.only_if_absent or head.if_match is not None:
+            raise NoSuchWrite("a DELETE on a condition is not taken here")
         key = route.key()
         exchange.status = CacheStatus(Forward.METHOD)
-        await self._forget(key)
+        await self.forget(key)
         try:
             await self._writes.delete(key)
         finally:
-            await asyncio.shield(self._forget(key))
+            await asyncio.shield(self.forget(key))
         exchange.status = CacheStatus(Forward.METHOD, fwd_status=204)
         return web.Response(status=204, headers=exchange.headers())
 
-    async def _forget(self, key: ObjectKey) -> None:
+    async def delete_many(self, exchange: Exchange, route: Route) -> web.StreamResponse:
+        """S3's DeleteObjects, of keys below the mount: its own answer in XML, 200 whatever became of each key."""
+        request = exchange.request
+        refuse_aws_chunked(request.headers)
+        head = write_head.parse(request.headers.items())
+        length, limit = declared_length(request), delete_objects.MAX_BODY
+        _refuse_too_large(length, limit)
+        body = bytearray()
+        async for chunk in verified(self._body(exchange, length, limit), head.checksums):
+            body += chunk
+        wanted = delete_objects.parse(bytes(body))
+        outcomes: dict[str, Refusal | None] = {}
+        keys: dict[ObjectKey, str] = {}
+        for named in wanted.objects:
+            outcomes[named.key] = None
+            try:
+                key = route.key(named.key)
+            except BadPath:
+                outcomes[named.key] = Refusal("KeyTooLongError", "Your key is too long.")
+                continue
+            if named.is_plain:
+                keys[key] = named.key
+            else:
+                outcomes[named.key] = Refusal("NotImplemented", "Versions and conditions are not taken here.")
+        if keys:
+            told = await self._delete_objects(list(keys))
+            outcomes |= {keys[key]: refusal for key, refusal in told.items()}
+        exchange.status = CacheStatus(Forward.METHOD, fwd_status=200)
+        return web.Response(
+            body=delete_objects.result(outcomes.items(), quiet=wanted.quiet),
+            headers={**exchange.headers(), hdrs.CONTENT_TYPE: "application/xml"},
+        )
+
+    async def store(self, key: ObjectKey, chunks: AsyncIterator[bytes], length: int | None, head: WriteHead) -> Written:
+        """`chunks` become the object. Raises what the origin and `chunks` raise."""
+        await self.forget(key)
+        try:
+            written = await self._writes.put(key, chunks, length, head)
+        finally:
+            # Also when the outcome is unknown, and when the client left in the middle.
+            await asyncio.shield(self.forget(key))
+        return written
+
+    async def forget(self, *keys: ObjectKey) -> None:
+        """What the cache has of `keys`, before S3 is asked to write them and after it spoke. Never raises for the
+        disk.
+        """
+        async with asyncio.TaskGroup() as group:
+            for at in range(0, len(keys), FORGET_AT_ONCE):
+                group.create_task(self._forget(keys[at : at + FORGET_AT_ONCE]))
+                await asyncio.sleep(0)
+
+    async def _forget(self, keys: Sequence[ObjectKey]) -> None:
         try:
             async with asyncio.timeout(FORGET_TIMEOUT):
-                await self._cache.invalidate(key)
+                await self._cache.invalidate(*keys)
         except (StoreError, TimeoutError) as error:
             # Memory has forgotten it, so this process never serves it again; a write must not fail for the disk (I16).
-            log.warning("the file of %s could not be removed: %s", key, str(error) or "the disk does not answer")
+            why = str(error) or "the disk does not answer"
+            log.warning("a file of %s could not be removed: %s", ", ".join(map(str, keys)), why)
 
-    async def _body(self, exchange: Exchange, length: int | None) -> AsyncIterator[bytes]:
-        """The request's body as sent, never decompressed, within `max_size`. Raises SlowClient, TooLarge."""
-        content = exchange.request.content
-        clock = asyncio.get_running_loop().time
-        waited, got = 0.0, 0  # since the rate was last looked at; the time that S3 takes is not the client's
-        while True:
-            began = clock()
-            try:
-                async with asyncio.timeout(PATIENCE):
-                    chunk = await content.readany()
-            except TimeoutError:
-                raise SlowClient(f"no byte of the body came for {PATIENCE:g} s") from None
-            except web.RequestPayloadError as error:
-                raise BodyTruncated(f"the client's body broke off: {error}") from error
-            waited, got = waited + clock() - began, got + len(chunk)
-            if waited > PATIENCE:
-                if got < MIN_RATE * waited:
-                    raise SlowClient(f"the body came at {got / waited:.0f} bytes a second")
-                waited, got = 0.0, 0
-            if not chunk:
-                break
-            exchange.received += len(chunk)
-            if exchange.received > self._max_size:
-                raise TooLarge(f"the body has more than {self._max_size} bytes, which is uploads.max_size")
-            yield chunk
-        if length is not None and exchange.received != length:
-            raise BodyTruncated(f"the client sent {exchange.received} of {length} bytes")
+    async def _put_form(self, exchange: Exchange, route: Route, boundary: str) -> web.StreamResponse:
+        head = write_head.parse(exchange.request.headers.items())
+        mount, limit = route.mount, self._limit(route.mount)
+        length = declared_length(exchange.request)
+        _refuse_too_large(length, limit + forms.OVERHEAD)
+
+        async def store(key: ObjectKey, chunks: AsyncIterator[bytes], head: WriteHead) -> Written:
+            return await self.store(
+                key, verified(_bounded(chunks, limit), head.checksums), None, _fitted(head, key, mount)
+            )
+
+        form = Form(route, head, store, self._clock())
+        stored = await form.read(self._body(exchange, length, limit + forms.OVERHEAD), boundary)
+        exchange.status = CacheStatus(Forward.METHOD, fwd_status=200)
+        if len(stored) == 1:
+            return _created(exchange, route, stored[0].key, stored[0].etag)
+        return _json(exchange, [forms.told(route, one) for one in stored])
+
+    async def _delete_objects(self, keys: Sequence[ObjectKey]) -> dict[ObjectKey, Refusal | None]:
+        await self.forget(*keys)
+        try:
+            return await self._writes.delete_objects(keys)
+        finally:
+            await asyncio.shield(self.forget(*keys))
+
+    def _body(self, exchange: Exchange, length: int | None, limit: int) -> AsyncIterator[bytes]:
+        """Asked for only now, when nothing but the body itself can still be refused."""
+        invite(exchange.request)
+        exchange.status = CacheStatus(Forward.METHOD)
+        return received(exchange, length, limit, self._settings.deadline)
+
+    def _limit(self, mount: MountSettings) -> int:
+        """Bytes of one upload."""
+        of_all = self._settings.max_size
+        return of_all if mount.max_size is None else min(mount.max_size, of_all)
+
+    def _new_name(self, route: Route) -> str:
+        return KeyTemplate(route.mount.key_template).key(self._clock(), str(ULID()))
 
 
-def _declared_length(request: web.BaseRequest) -> int | None:
-    """The body's length in bytes; None for a chunked one. No framing field at all means no body (RFC 9112, 6.3)."""
-    if hdrs.TRANSFER_ENCODING in request.headers:
-        return None
-    return request.content_length or 0
+def _fitted(head: WriteHead, key: ObjectKey, mount: MountSettings) -> WriteHead:
+    """As the mount wants it. Raises PreconditionFailed."""
+    if mount.guess_types:
+        head = head.guessed(key.key)
+    return head.write_once() if mount.write_once else head
 
 
-def _is_aws_chunked(headers: Mapping[str, str]) -> bool:
-    """An S3 client's own framing inside the body (S3 API, "Signature calculations: chunked upload")."""
-    signed = headers.get("x-amz-content-sha256", "").lower()
-    return signed.startswith("streaming-") or "aws-chunked" in headers.get("content-encoding", "").lower()
+def _refuse_too_large(length: int | None, limit: int) -> None:
+    """Raises TooLarge."""
+    if length is not None and length > limit:
+        raise TooLarge(f"the body has {length} bytes; {limit} are taken here")
+
+
+async def _bounded(chunks: AsyncIterator[bytes], limit: int) -> AsyncIterator[bytes]:
+    """Raises TooLarge."""
+    size = 0
+    async for chunk in chunks:
+        size += len(chunk)
+        if size > limit:
+            raise TooLarge(f"a file has more than the {limit} bytes that are taken here")
+        yield chunk
+
+
+def _created(exchange: Exchange, route: Route, key: ObjectKey, etag: str) -> web.Response:
+    response = _json(exchange, {"key": route.relative(key)})
+    response.headers[hdrs.LOCATION] = route.location(key)
+    response.headers[hdrs.ETAG] = etag
+    return response
+
+
+def _json(exchange: Exchange, told: object) -> web.Response:
+    return web.Response(
+        status=201,
+        body=json.dumps(told, ensure_ascii=False).encode() + b"\n",
+        headers={**exchange.headers(), hdrs.CONTENT_TYPE: "application/json"},
+    )

@@ -293,7 +293,8 @@ async def test_object_headers_are_stored(proxy: Proxy, s3: S3) -> None:
             "Content-Disposition": "inline",
             "x-amz-meta-who": "me",
             "x-amz-acl": "public-read",
-            "x-amz-storage-class": "GLACIER",
+            "x-amz-storage-class": "STANDARD_IA",
+            "x-amz-tagging": "a=1&b=2",
             "Cookie": "secret",
         },
         b"data",
@@ -304,12 +305,22 @@ async def test_object_headers_are_stored(proxy: Proxy, s3: S3) -> None:
     assert answer.headers["Content-Disposition"] == "inline"
     assert answer.headers["x-amz-meta-who"] == "me"
     put = next(seen for seen in proxy.relay.seen if seen.method == "PUT")
-    assert not {"x-amz-acl", "x-amz-storage-class", "cookie"} & put.headers.keys()
+    assert put.headers["x-amz-storage-class"] == "STANDARD_IA"
+    assert not {"x-amz-acl", "cookie"} & put.headers.keys()
+    tags = s3.client.get_object_tagging(Bucket=s3.bucket, Key="x")["TagSet"]
+    assert {tag["Key"]: tag["Value"] for tag in tags} == {"a": "1", "b": "2"}
 
 
 @pytest.mark.parametrize(
     ("status", "code", "told"),
-    [(400, "BadDigest", 400), (409, "OperationAborted", 400), (403, "AccessDenied", 403), (503, "SlowDown", 502)],
+    [
+        (400, "BadDigest", 400),
+        (409, "OperationAborted", 400),
+        (409, "ConditionalRequestConflict", 409),
+        (412, "PreconditionFailed", 412),
+        (403, "AccessDenied", 403),
+        (503, "SlowDown", 502),
+    ],
 )
 async def test_refused_by_s3(proxy: Proxy, s3: S3, status: int, code: str, told: int) -> None:
     """What S3 refuses the client hears about, in few words; the old version stays and is read again (I8, I9)."""
@@ -320,7 +331,7 @@ async def test_refused_by_s3(proxy: Proxy, s3: S3, status: int, code: str, told:
         return canned(status, code) if seen.method == "PUT" else None
 
     proxy.relay.on_request = refuse
-    answer = await proxy.ask("PUT", "/x", {"Content-MD5": "AAAAAAAAAAAAAAAAAAAAAA=="}, b"data")
+    answer = await proxy.ask("PUT", "/x", body=b"data")
     assert answer.status == told
     assert code not in answer.body.decode()
     proxy.relay.reset()

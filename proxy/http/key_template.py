@@ -1,0 +1,86 @@
+"""The key that an upload gets where its sender names none, made of a template: `{date}/{ulid}{ext}`.
+
+A file's name is somebody else's text: what becomes of it is one segment of a key, whatever it holds (I23).
+"""
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+PLACEHOLDERS = ("ulid", "date", "filename", "ext")
+MAX_NAME_BYTES = 255  # of a file's name, in UTF-8; what most file systems take
+MAX_EXTENSION_CHARS = 16
+
+_PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
+_SEPARATORS = re.compile(r"[/\\]")
+# Control and format characters (an override of the direction hides an extension), surrogates, line separators.
+_UNWANTED = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+
+
+class BadTemplate(ValueError):
+    """A template that makes no key, or one key for all uploads."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyTemplate:
+    """`text` is the template as written."""
+
+    text: str
+
+    def __post_init__(self) -> None:
+        """Raises BadTemplate."""
+        names = _PLACEHOLDER.findall(self.text)
+        if not set(names) <= set(PLACEHOLDERS):
+            raise BadTemplate(f"must have no placeholders but {', '.join(f'{{{name}}}' for name in PLACEHOLDERS)}")
+        literal = _PLACEHOLDER.sub("", self.text)
+        if "{" in literal or "}" in literal:
+            raise BadTemplate("must not have a brace without its other half")
+        if not {"ulid", "filename"} & set(names):
+            raise BadTemplate("must hold {ulid} or {filename}: all uploads would have one key")
+        if any(unicodedata.category(character) in _UNWANTED for character in literal):
+            raise BadTemplate("must not hold control characters")
+        # Without an extension, where `{ext}.` would be one as well.
+        if self.text.startswith("/") or has_dot_segment(self.key(0.0, "ulid")):
+            raise BadTemplate("must not begin with '/' nor have a segment '.' or '..'")
+
+    def key(self, now: float, ulid: str, filename: str | None = None) -> str:
+        """`now` is in seconds since the epoch; `filename` as sent. Without a usable name, `{filename}` is the ULID and
+        `{ext}` is empty.
+        """
+        name = None if filename is None else clean(filename)
+        values = {
+            "ulid": ulid,
+            "date": datetime.fromtimestamp(now, UTC).strftime("%Y/%m/%d"),
+            "filename": name or ulid,
+            "ext": extension(name or ""),
+        }
+        return _PLACEHOLDER.sub(lambda match: values[match[1]], self.text)
+
+
+def clean(filename: str) -> str | None:
+    """A file's name as one segment of a key; None where nothing is left of it.
+
+    Old browsers send the whole path: what stands behind its last separator counts.
+    """
+    name = _SEPARATORS.split(filename)[-1]
+    name = "".join(c for c in name if unicodedata.category(c) not in _UNWANTED)
+    name = name.strip()
+    if not name.strip("."):
+        return None
+    if len(name.encode()) > MAX_NAME_BYTES:
+        kept = extension(name)
+        room = MAX_NAME_BYTES - len(kept.encode())
+        name = name.removesuffix(kept).encode()[:room].decode(errors="ignore") + kept
+    return name
+
+
+def extension(name: str) -> str:
+    """`.jpg` of `a.jpg`, as written; empty where there is none, or nothing before it."""
+    stem, dot, last = name.rpartition(".")
+    return dot + last if stem.strip(".") and last.isalnum() and len(last) <= MAX_EXTENSION_CHARS else ""
+
+
+def has_dot_segment(key: str) -> bool:
+    """Whether a client that takes the key for a path would go to another place (RFC 3986 section 5.2.4)."""
+    return not {".", ".."}.isdisjoint(key.split("/"))

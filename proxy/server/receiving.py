@@ -1,0 +1,96 @@
+"""The body of an upload as it comes: never decompressed, never below the minimum rate, never longer than allowed.
+
+Whoever stores a body reads it here: PUT, POST and PATCH.
+"""
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Iterable, Mapping
+
+from aiohttp import HttpVersion11, hdrs, web
+
+from proxy.errors import BodyTruncated
+from proxy.http.body_checksums import BodyChecksums
+from proxy.http.checksums import Digest
+from proxy.server.exchange import Exchange
+from proxy.server.failures import SlowClient, TooLarge, UnsupportedFraming
+from proxy.server.pouring import MIN_RATE, PATIENCE
+
+
+def declared_length(request: web.BaseRequest) -> int | None:
+    """The body's length in bytes; None for a chunked one. No framing field at all means no body (RFC 9112, 6.3)."""
+    if hdrs.TRANSFER_ENCODING in request.headers:
+        return None
+    return request.content_length or 0
+
+
+def refuse_aws_chunked(headers: Mapping[str, str]) -> None:
+    """An S3 client's own framing inside the body (S3 API, "Signature calculations: chunked upload"), names in any case.
+
+    Raises UnsupportedFraming.
+    """
+    signed = headers.get("x-amz-content-sha256", "").lower()
+    if signed.startswith("streaming-") or "aws-chunked" in headers.get(hdrs.CONTENT_ENCODING, "").lower():
+        raise UnsupportedFraming("aws-chunked bodies are not taken; send the plain bytes")
+
+
+def invite(request: web.BaseRequest) -> None:
+    """Answer `Expect: 100-continue`: only now, when nothing but the body itself can still be refused."""
+    # RFC 9110 section 10.1.1: never to an HTTP/1.0 client.
+    wants_word = hdrs.EXPECT in request.headers and request.version >= HttpVersion11
+    if wants_word and request.transport is not None:
+        request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+
+async def received(
+    exchange: Exchange, length: int | None, limit: int, deadline: float = math.inf
+) -> AsyncIterator[bytes]:
+    """The request's body, as sent. `length` is the declared one, `limit` the most that is taken, both in bytes;
+    `deadline` is in seconds after the request's head.
+
+    Raises SlowClient, TooLarge; BodyTruncated when the client left before the end.
+    """
+    content = exchange.request.content
+    clock = asyncio.get_running_loop().time
+    until = exchange.started + deadline
+    waited, got = 0.0, 0  # since the rate was last looked at; the time that S3 takes is not the client's
+    while True:
+        began = clock()
+        try:
+            async with asyncio.timeout_at(min(began + PATIENCE, until)):
+                chunk = await content.readany()
+        except TimeoutError:
+            if clock() >= until:
+                raise SlowClient(f"the body was not whole after {deadline:g} s") from None
+            raise SlowClient(f"no byte of the body came for {PATIENCE:g} s") from None
+        except web.RequestPayloadError as error:
+            raise BodyTruncated(f"the client's body broke off: {error}") from error
+        waited, got = waited + clock() - began, got + len(chunk)
+        if waited > PATIENCE:
+            if got < MIN_RATE * waited:
+                raise SlowClient(f"the body came at {got / waited:.0f} bytes a second")
+            waited, got = 0.0, 0
+        if not chunk:
+            break
+        exchange.received += len(chunk)
+        if exchange.received > limit:
+            raise TooLarge(f"the body has more than the {limit} bytes that are taken")
+        yield chunk
+    if length is not None and exchange.received != length:
+        raise BodyTruncated(f"the client sent {exchange.received} of {length} bytes")
+
+
+async def verified(chunks: AsyncIterator[bytes], claims: Iterable[Digest]) -> AsyncIterator[bytes]:
+    """The same bytes, held against what was said of them: the last ones are given away only after all `claims` held,
+    so that whoever stores them never has a whole object before. Raises ChecksumMismatch.
+    """
+    checksums = BodyChecksums(claims)
+    held = b""
+    async for chunk in chunks:
+        checksums.update(chunk)
+        if held:
+            yield held
+        held = chunk
+    checksums.verify()
+    if held:
+        yield held

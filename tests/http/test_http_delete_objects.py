@@ -1,0 +1,105 @@
+"""DeleteObjects in XML: what S3's clients send, and what nobody should."""
+
+from xml.etree import ElementTree as ET
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.http import delete_objects
+from proxy.http.delete_objects import DeleteRequest, MalformedXml, Named, Refusal
+
+XMLNS = f'xmlns="{delete_objects.NAMESPACE}"'
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("<Delete><Object><Key>a</Key></Object></Delete>", DeleteRequest((Named("a"),), quiet=False)),
+        (
+            f'<?xml version="1.0" encoding="UTF-8"?>\n<Delete {XMLNS}>\n <Quiet>true</Quiet>\n'
+             " <Object>\n  <Key> a&amp;b&#13;ü </Key>\n </Object>\n <Object><Key>c</Key></Object>\n</Delete>\n",
+            DeleteRequest((Named(" a&b\rü "), Named("c")), quiet=True),
+        ),
+        (
+            f'<s:Delete xmlns:s="{delete_objects.NAMESPACE}"><s:Object><s:Key><![CDATA[<a>]]></s:Key></s:Object>'
+             "<s:Quiet>false</s:Quiet></s:Delete>",
+            DeleteRequest((Named("<a>"),), quiet=False),
+        ),
+        (
+            "<Delete><Object><Key>a</Key><VersionId>1</VersionId></Object><Object><ETag>x</ETag><Key>b</Key></Object></Delete>",
+            DeleteRequest((Named("a", is_plain=False), Named("b", is_plain=False)), quiet=False),
+        ),
+    ],
+)
+def test_requests(body: str, expected: DeleteRequest) -> None:
+    """With S3's namespace and without, prefixed, with CDATA and references, in any order."""
+    assert delete_objects.parse(body.encode()) == expected
+
+
+ONE = "<Object><Key>a</Key></Object>"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "",
+        "no XML",
+        "<Delete>",
+        "<Delete/>",
+        "<Delete></Delete>",
+        f"<Remove>{ONE}</Remove>",
+        f"<Delete>{ONE}<Other/></Delete>",
+        f'<Delete xmlns="urn:x">{ONE}</Delete>',
+        "<Delete><Object/></Delete>",
+        "<Delete><Object><Key></Key></Object></Delete>",
+        "<Delete><Object><Key>a</Key><Key>b</Key></Object></Delete>",
+        "<Delete><Object><Key>a<b/></Key></Object></Delete>",
+        "<Delete><Object><Key>&#0;</Key></Object></Delete>",
+        "<Delete><Object><Key>&other;</Key></Object></Delete>",
+        f"<Delete>{ONE}<Quiet>yes</Quiet></Delete>",
+        f"<Delete>{ONE}<Quiet>true</Quiet><Quiet>false</Quiet></Delete>",
+        f"<!DOCTYPE Delete><Delete>{ONE}</Delete>",
+        '<!DOCTYPE d [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;">]><Delete><Object><Key>&b;</Key></Object></Delete>',
+        '<!DOCTYPE d SYSTEM "file:///etc/passwd"><Delete/>',
+        f'<?xml version="1.0" encoding="nonsense"?><Delete>{ONE}</Delete>',
+        f"<Delete>{ONE * 1001}</Delete>",
+        f"<Delete>{ONE}</Delete>" + " " * delete_objects.MAX_BODY,
+        "<a>" * 100_000,
+    ],
+)
+def test_malformed(body: str) -> None:
+    """Anything else is one error: no document type, hence no entity, no foreign element, no unbounded list."""
+    with pytest.raises(MalformedXml):
+        delete_objects.parse(body.encode())
+
+
+def test_a_thousand() -> None:
+    """S3's own limit is inclusive."""
+    assert len(delete_objects.parse(f"<Delete>{ONE * 1000}</Delete>".encode()).objects) == 1000
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes(body: bytes) -> None:
+    """Nonsense raises nothing else."""
+    for document in (body, b"<Delete><Object><Key>" + body + b"</Key></Object></Delete>"):
+        try:
+            delete_objects.parse(document)
+        except MalformedXml:
+            continue
+
+
+KEYS = st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]) | st.sampled_from("\t\n\r<&>]'\""), min_size=1)
+
+
+@given(st.lists(KEYS, max_size=5), st.booleans())
+def test_results(keys: list[str], quiet: bool) -> None:
+    """Keys come out of the answer as they went in; with Quiet, only the failures."""
+    keys = [key.replace("\ufffe", "").replace("\uffff", "") or "x" for key in keys]
+    refusal = Refusal("AccessDenied", "No & no.")
+    document = ET.fromstring(delete_objects.result([*((key, None) for key in keys), ("bad", refusal)], quiet=quiet))
+    name = f"{{{delete_objects.NAMESPACE}}}"
+    assert document.tag == f"{name}DeleteResult"
+    assert [one.findtext(f"{name}Key") for one in document.iter(f"{name}Deleted")] == ([] if quiet else keys)
+    (error,) = document.iter(f"{name}Error")
+    assert [child.text for child in error] == ["bad", "AccessDenied", "No & no."]

@@ -1,0 +1,181 @@
+"""What a client says of the object that it writes: S3 API, PutObject; RFC 9110, RFC 3230, RFC 9530."""
+
+import base64
+import hashlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.errors import PreconditionFailed, ProxyError
+from proxy.http import checksums, write_head
+from proxy.http.checksums import Digest
+from proxy.http.write_head import BadWriteHead, NoSuchWrite, WriteHead
+
+BODY = b"hello world"
+MD5 = base64.b64encode(hashlib.md5(BODY).digest()).decode()
+SHA1 = base64.b64encode(hashlib.sha1(BODY).digest()).decode()
+SHA256 = base64.b64encode(hashlib.sha256(BODY).digest()).decode()
+SHA512 = base64.b64encode(hashlib.sha512(BODY).digest()).decode()
+ETAG = '"5eb63bbbe01eeed093cb22bb8f5acdc3"'
+
+
+def parsed(*fields: tuple[str, str]) -> WriteHead:
+    return write_head.parse(fields)
+
+
+def digest(algorithm: str) -> Digest:
+    state = checksums.hasher(algorithm)
+    state.update(BODY)
+    return Digest(algorithm, state.digest())
+
+
+def test_headers_by_allow_list() -> None:
+    """The object's own fields and the user's metadata are taken, names in any case; nothing else is (I25)."""
+    head = parsed(
+        ("Content-Type", "text/css; charset=utf-8"),
+        ("CACHE-CONTROL", "max-age=5"),
+        ("Cache-Control", "public"),
+        ("Expires", "Wed, 21 Oct 2065 07:28:00 GMT"),
+        ("Content-Language", ""),
+        ("x-amz-meta-Colour", "blue"),
+        ("x-amz-meta-colour", "red"),
+        ("x-amz-tagging", "a=1&b=%20"),
+        ("x-amz-storage-class", "STANDARD_IA"),
+        ("x-amz-acl", "public-read"),
+        ("Authorization", "Bearer secret"),
+        ("Cookie", "a=b"),
+    )
+    assert head == WriteHead(
+        headers=(
+            ("content-type", "text/css; charset=utf-8"),
+            ("cache-control", "max-age=5, public"),
+            ("expires", "Wed, 21 Oct 2065 07:28:00 GMT"),
+        ),
+        metadata=(("colour", "blue, red"),),
+        tagging="a=1&b=%20",
+        storage_class="STANDARD_IA",
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ([("Content-MD5", MD5)], ["md5"]),
+        ([("Digest", f"MD5={MD5},sha-256={SHA256}")], ["md5", "sha256"]),
+        ([("Digest", f"SHA={SHA1}"), ("Digest", f"SHA-512={SHA512}")], ["sha1", "sha512"]),
+        ([("Digest", f"unixsum=30637, SHA={SHA1}")], ["sha1"]),
+        ([("Content-Digest", f"sha-256=:{SHA256}:, sha-512=:{SHA512}:")], ["sha256", "sha512"]),
+        ([("Content-Digest", "adler=:AAAA:")], []),
+        ([("Content-Digest", "")], []),
+        ([("x-amz-checksum-sha256", SHA256), ("Content-Digest", f"sha-256=:{SHA256}:")], ["sha256"]),
+        ([("x-amz-checksum-crc32", "DUoRhQ=="), ("x-amz-checksum-algorithm", "CRC32")], ["crc32"]),
+        ([("x-amz-checksum-crc32c", "yZRlqg==")], ["crc32c"]),
+        ([("x-amz-checksum-type", "FULL_OBJECT"), ("x-amz-checksum-sha1", SHA1)], ["sha1"]),
+    ],
+)
+def test_checksums(fields: list[tuple[str, str]], expected: list[str]) -> None:
+    """Each field says the same bytes in its own way; algorithms that a recipient may ignore are ignored."""
+    assert parsed(*fields).checksums == tuple(digest(algorithm) for algorithm in expected)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        [("Content-MD5", "abc")],
+        [("Content-MD5", MD5[:-4])],
+        [("Content-MD5", hashlib.md5(BODY).hexdigest())],  # a common mistake: hex
+        [("Content-MD5", MD5), ("Content-MD5", MD5)],
+        [("Content-MD5", MD5), ("Digest", "md5=AAAAAAAAAAAAAAAAAAAAAA==")],  # they contradict each other
+        [("x-amz-checksum-crc32", "AAAA")],
+        [("x-amz-checksum-crc32", "DUoRhQ==-2")],  # a checksum of checksums, of a multipart upload
+        [("x-amz-checksum-crc32", "")],
+        [("Digest", "sha-256")],
+        [("Digest", "sha-256=a b")],
+        [("Content-Digest", f"sha-256={SHA256}")],  # no byte sequence
+        [("Content-Digest", f"sha-256=:{SHA256}")],
+        [("Content-Digest", "sha-256=:????:")],
+        [("Content-Range", "bytes 0-1/2")],
+        [("Content-Type", "text/plain"), ("Content-Type", "text/html")],
+        [("Content-Disposition", 'attachment; filename="ü"')],
+        [("Content-Type", "text/\udcff")],
+        [("x-amz-meta-", "no name")],
+        [("x-amz-meta-name", "Jürgen")],
+        [("x-amz-tagging", "a")],
+        [("x-amz-tagging", "=1")],
+        [("x-amz-tagging", "&".join(f"t{number}=1" for number in range(11)))],
+        [("x-amz-storage-class", "DEEP_ARCHIVE")],
+        [("x-amz-storage-class", "standard")],
+        [("If-Match", "abc")],
+        [("If-None-Match", "*"), ("If-None-Match", "*")],
+    ],
+)
+def test_malformed(fields: list[tuple[str, str]]) -> None:
+    """What cannot be read or kept is refused, rather than stored in another form or left unchecked."""
+    with pytest.raises(BadWriteHead) as raised:
+        parsed(*fields)
+    assert not any(value in str(raised.value) for _, value in fields if len(value) > 3)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        [("If-None-Match", ETAG)],
+        [("If-None-Match", "")],
+        [("If-None-Match", "*"), ("If-Match", ETAG)],
+        [("If-Match", "*")],
+        [("If-Match", f'{ETAG}, "other"')],
+        [("If-Match", ETAG), ("If-Match", '"other"')],
+        [("If-Unmodified-Since", "Wed, 21 Oct 2065 07:28:00 GMT")],
+        [("If-Modified-Since", "x")],
+        [("x-amz-checksum-xxhash64", "AAAAAAAAAAA=")],
+    ],
+)
+def test_terms_that_s3_does_not_offer(fields: list[tuple[str, str]]) -> None:
+    """S3 answers 501 to these; a condition or checksum passed over would be a lost update or a corrupt object."""
+    with pytest.raises(NoSuchWrite):
+        parsed(*fields)
+
+
+def test_conditions() -> None:
+    """`If-None-Match: *` and one strong `If-Match`; a weak one can match nothing (RFC 9110 section 13.1.1)."""
+    assert parsed(("If-None-Match", " * ")).only_if_absent
+    assert parsed(("If-Match", ETAG)).if_match == ETAG
+    with pytest.raises(PreconditionFailed):
+        parsed(("If-Match", f"W/{ETAG}"))
+
+
+def test_write_once() -> None:
+    """A write-once place makes every write conditional, and one that wants to replace a version fails."""
+    assert parsed().write_once().only_if_absent
+    assert parsed(("If-None-Match", "*")).write_once().only_if_absent
+    with pytest.raises(PreconditionFailed):
+        parsed(("If-Match", ETAG)).write_once()
+
+
+def test_a_type_is_guessed_only_where_none_was_given() -> None:
+    """By the extension of the key; a type that was sent stays, and a name that says nothing adds none."""
+    assert parsed().guessed("a/b.MP4").headers == (("content-type", "video/mp4"),)
+    assert parsed(("Content-Type", "")).guessed("b.html").headers == (("content-type", "text/html; charset=utf-8"),)
+    assert parsed(("Content-Type", "x/y")).guessed("b.html").headers == (("content-type", "x/y"),)
+    assert parsed().guessed("b").headers == ()
+
+
+FIELDS = st.sampled_from(
+    ["content-type", "expires", "x-amz-meta-a", "x-amz-tagging", "x-amz-storage-class", "digest", "content-digest",
+     "content-md5", "x-amz-checksum-crc32", "x-amz-checksum-", "if-match", "if-none-match", "x-other"]
+)  # fmt: skip
+
+
+@given(st.lists(st.tuples(FIELDS, st.text(max_size=40) | st.sampled_from(["*", ETAG, MD5, "a=b", f"md5={MD5}"]))))
+def test_any_fields(fields: list[tuple[str, str]]) -> None:
+    """Whatever is sent, there is a head or one of three errors, and no value holds what could break a header (I28)."""
+    try:
+        head = write_head.parse(fields)
+    except ProxyError as error:
+        assert isinstance(error, (BadWriteHead, NoSuchWrite, PreconditionFailed))  # noqa: PT017 - any of them will do
+        return
+    for _, value in (*head.headers, *head.metadata):
+        assert value.isascii()
+        assert not {"\r", "\n", "\0"} & set(value)
+    assert all(len(one.value) == checksums.size_of(one.algorithm) for one in head.checksums)

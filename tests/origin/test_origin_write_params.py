@@ -1,0 +1,228 @@
+"""What S3 is told of an object, and that it does what it was told."""
+
+import asyncio
+import base64
+import hashlib
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from fakes import Head, RawConnection, RawServer, answering, response
+
+from proxy.config import OriginSettings
+from proxy.errors import ObjectNotFound, OriginUnavailable, PreconditionFailed, WriteConflict, WriteRefused
+from proxy.http import write_head
+from proxy.http.checksums import Digest, hasher
+from proxy.http.delete_objects import Refusal
+from proxy.http.write_head import WriteHead
+from proxy.keys import ObjectKey
+from proxy.origin.client import S3Origin
+from proxy.origin.write_params import complete_params, create_params, put_params
+from proxy.origin.writes import S3Writes
+
+MiB = 1 << 20
+ETAG = '"5eb63bbbe01eeed093cb22bb8f5acdc3"'
+CONDITIONS = {"IfNoneMatch": "*"}
+OBJECT = {
+    "ContentType": "text/css",
+    "Metadata": {"colour": "blue"},
+    "Tagging": "a=1",
+    "StorageClass": "STANDARD_IA",
+}
+HEAD = WriteHead(
+    headers=(("content-type", "text/css"),),
+    metadata=(("colour", "blue"),),
+    tagging="a=1",
+    storage_class="STANDARD_IA",
+    only_if_absent=True,
+    checksums=(
+        Digest("md5", b"m" * 16),
+        Digest("sha256", b"s" * 32),
+        Digest("crc32", b"cccc"),
+        Digest("sha512", b"5" * 64),
+    ),
+)
+
+
+async def stream(content: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(content), MiB):
+        yield content[start : start + MiB]
+
+
+def test_each_call_gets_its_own() -> None:
+    """Object headers go with the call that begins the object, conditions with the one that makes it; with the bytes goes
+    one of the checksums that S3 knows, for it takes no more.
+    """
+    encoded = {"ContentMD5": base64.b64encode(b"m" * 16).decode(), "ChecksumCRC32": base64.b64encode(b"cccc").decode()}
+    assert put_params(HEAD) == OBJECT | CONDITIONS | encoded
+    assert create_params(HEAD) == OBJECT
+    assert complete_params(HEAD) == CONDITIONS
+    assert complete_params(WriteHead(if_match=ETAG)) == {"IfMatch": ETAG}
+    assert put_params(WriteHead()) == create_params(WriteHead()) == complete_params(WriteHead()) == {}
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (response("412 Precondition Failed", b"<Error><Code>PreconditionFailed</Code></Error>"), PreconditionFailed),
+        (response("409 Conflict", b"<Error><Code>ConditionalRequestConflict</Code></Error>"), WriteConflict),
+        (response("409 Conflict", b"<Error><Code>OperationAborted</Code></Error>"), WriteRefused),
+        (response("404 Not Found", b"<Error><Code>NoSuchKey</Code></Error>"), ObjectNotFound),
+        (response("501 Not Implemented", b"<Error><Code>NotImplemented</Code></Error>"), WriteRefused),
+    ],
+)
+async def test_refusals(answer: bytes, error: type[Exception]) -> None:
+    """S3's answers to a write on a condition: 412, 409, and 404 where If-Match names a version of what is not there."""
+    async with asyncio.timeout(30), RawServer(answering(answer)) as server:
+        settings = OriginSettings.model_validate(
+            {
+                "endpoint_url": server.endpoint_url,
+                "credentials": {"access_key_id": "AKIDEXAMPLE", "secret_access_key": "secret"},
+            }
+        )
+        async with S3Origin(settings) as origin:
+            with pytest.raises(error) as raised:
+                await S3Writes(origin, 10).put(ObjectKey("b", "o"), stream(b""), 0, WriteHead(if_match=ETAG))
+    assert type(raised.value) is error
+    assert server.heads[0].headers["if-match"] == ETAG
+
+
+# --- against S3 servers ----------------------------------------------------------------------------------------------
+
+
+SEAWEED = pytest.param("seaweed", marks=pytest.mark.e2e)
+BY_SEAWEED_ALONE = pytest.mark.parametrize("s3", [SEAWEED], indirect=True)  # moto does not look at it
+
+
+@pytest.fixture(params=["moto_s3", SEAWEED])
+async def s3(
+    request: pytest.FixtureRequest,
+    client_of: Callable[[OriginSettings], Any],
+    bucket_of: Callable[[OriginSettings], str],
+) -> AsyncIterator[tuple[S3Writes, str, Any]]:
+    """The code under test, a bucket, and its owner's client."""
+    settings: OriginSettings = request.getfixturevalue(request.param)
+    async with asyncio.timeout(60), S3Origin(settings) as origin:
+        yield S3Writes(origin, patience=10), bucket_of(settings), client_of(settings)
+
+
+@pytest.mark.parametrize("size", [11, 9 * MiB], ids=["one put", "multipart"])
+async def test_an_object_with_all_of_it(s3: tuple[S3Writes, str, Any], size: int) -> None:
+    """Headers, metadata and tags arrive in whichever way the body goes up; signatures hold."""
+    writes, bucket, client = s3
+    fields = [
+        ("Content-Type", "text/css; charset=utf-8"),
+        ("Content-Encoding", "gzip"),
+        ("Content-Language", "de, en"),
+        ("Content-Disposition", "attachment; filename*=UTF-8''a%20b"),
+        ("Cache-Control", "max-age=60"),
+        ("x-amz-meta-colour", "light  blue"),
+        ("x-amz-tagging", "a=1&b=%2F+x"),
+    ]
+    await writes.put(ObjectKey(bucket, "o"), stream(b"x" * size), None, write_head.parse(fields))
+    stored = client.head_object(Bucket=bucket, Key="o")
+    assert stored["ContentType"] == "text/css; charset=utf-8"
+    assert stored["ContentEncoding"] == "gzip"
+    assert stored["ContentLanguage"] == "de, en"
+    assert stored["ContentDisposition"] == "attachment; filename*=UTF-8''a%20b"
+    assert stored["CacheControl"] == "max-age=60"
+    assert " ".join(stored["Metadata"]["colour"].split()) == "light blue"
+    tags = client.get_object_tagging(Bucket=bucket, Key="o")["TagSet"]
+    assert {tag["Key"]: tag["Value"] for tag in tags} == {"a": "1", "b": "/ x"}
+
+
+@pytest.mark.parametrize("algorithm", ["md5", "crc32", "crc32c", "crc64nvme", "sha1", "sha256", "sha512"])
+async def test_checksums_are_sent_on(s3: tuple[S3Writes, str, Any], algorithm: str) -> None:
+    """S3 takes a body whose checksum holds, of each algorithm."""
+    writes, bucket, client = s3
+    state = hasher(algorithm)
+    state.update(b"hello world")
+    head = WriteHead(checksums=(Digest(algorithm, state.digest()),))
+    await writes.put(ObjectKey(bucket, "o"), stream(b"hello world"), 11, head)
+    assert client.get_object(Bucket=bucket, Key="o")["Body"].read() == b"hello world"
+
+
+@BY_SEAWEED_ALONE
+async def test_a_checksum_that_does_not_hold(s3: tuple[S3Writes, str, Any]) -> None:
+    """S3 itself refuses a body that is not what its MD5 says: what is sent on is looked at there as well."""
+    writes, bucket, client = s3
+    head = WriteHead(checksums=(Digest("md5", hashlib.md5(b"other").digest()),))
+    with pytest.raises(WriteRefused):
+        await writes.put(ObjectKey(bucket, "o"), stream(b"hello world"), 11, head)
+    assert "Contents" not in client.list_objects_v2(Bucket=bucket)
+
+
+@pytest.mark.parametrize("size", [11, 9 * MiB], ids=["one put", "multipart"])
+async def test_if_absent(s3: tuple[S3Writes, str, Any], size: int) -> None:
+    """`If-None-Match: *`: the first write makes the object, the second is refused and changes nothing."""
+    writes, bucket, client = s3
+    key, head = ObjectKey(bucket, "o"), WriteHead(only_if_absent=True)
+    written = await writes.put(key, stream(b"x" * size), None, head)
+    with pytest.raises(PreconditionFailed):
+        await writes.put(key, stream(b"y" * size), None, head)
+    assert client.head_object(Bucket=bucket, Key="o")["ETag"] == written.etag
+    assert not client.list_multipart_uploads(Bucket=bucket).get("Uploads")
+
+
+async def replaced_once(s3: tuple[S3Writes, str, Any], size: int) -> None:
+    writes, bucket, client = s3
+    key = ObjectKey(bucket, "o")
+    first = await writes.put(key, stream(b"1" * size), None, WriteHead())
+    second = await writes.put(key, stream(b"2" * size), None, WriteHead(if_match=first.etag))
+    with pytest.raises(PreconditionFailed):
+        await writes.put(key, stream(b"3" * size), None, WriteHead(if_match=first.etag))
+    assert client.head_object(Bucket=bucket, Key="o")["ETag"] == second.etag
+
+
+async def test_if_match(s3: tuple[S3Writes, str, Any]) -> None:
+    """`If-Match`: the version named is replaced, another one is not (no lost update)."""
+    await replaced_once(s3, 11)
+
+
+@BY_SEAWEED_ALONE
+async def test_if_match_of_a_multipart_upload(s3: tuple[S3Writes, str, Any]) -> None:
+    """The same where the condition goes with CompleteMultipartUpload."""
+    await replaced_once(s3, 9 * MiB)
+
+
+async def test_delete_objects(s3: tuple[S3Writes, str, Any]) -> None:
+    """All that are named are gone, one that never was included; others stay."""
+    writes, bucket, client = s3
+    names = ["a b", "ü/日本", "<&>", "x+y%20", "quo'te\""]
+    for name in (*names, "stays"):
+        client.put_object(Bucket=bucket, Key=name, Body=b"x")
+    keys = [ObjectKey(bucket, name) for name in (*names, "never")]
+    assert await writes.delete_objects(keys) == dict.fromkeys(keys)
+    assert [one["Key"] for one in client.list_objects_v2(Bucket=bucket)["Contents"]] == ["stays"]
+
+
+async def test_only_what_is_said_to_be_gone_is_gone() -> None:
+    """A key that the answer forgets, and one with an error, are told as not deleted; S3's own text is not (I28)."""
+    answer = response(
+        "200 OK",
+        b"<DeleteResult><Deleted><Key>a</Key></Deleted><Error><Key>b</Key><Code>AccessDenied</Code>"
+        b"<Message>secret</Message></Error></DeleteResult>",
+    )
+    answers = iter([answer, response("500 Internal Server Error")])
+
+    async def script(connection: RawConnection, head: Head) -> None:
+        await connection.reader.readexactly(int(head.headers["content-length"]))
+        await connection.send(next(answers))
+
+    keys = [ObjectKey("bucket", name) for name in "abc"]
+    async with asyncio.timeout(30), RawServer(script) as server:
+        settings = OriginSettings.model_validate(
+            {
+                "endpoint_url": server.endpoint_url,
+                "credentials": {"access_key_id": "AKIDEXAMPLE", "secret_access_key": "secret"},
+                "max_connections": 1,
+            }
+        )
+        async with S3Origin(settings) as origin:
+            told = await S3Writes(origin, 10).delete_objects(keys)
+            with pytest.raises(OriginUnavailable):
+                await S3Writes(origin, 10).delete_objects(keys)
+            assert origin.free_slots == 1
+    assert told[keys[0]] is None
+    assert told[keys[1]] == Refusal("AccessDenied", "The origin refused it.")
+    assert (told[keys[2]] or Refusal("", "")).code == "InternalError"
