@@ -61,11 +61,12 @@ class Uploads:
         if wants_word and request.transport is not None:
             # Only now, when nothing but the body itself can still be refused.
             request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        head = write_head.parse(request.headers.items()).guessed(key.key)
         exchange.status = CacheStatus(Forward.METHOD)
         chunks = self._body(exchange, length)
         await self._forget(key)
         try:
-            written = await self._writes.put(key, chunks, length, write_head.parse(request.headers.items()))
+            written = await self._writes.put(key, chunks, length, head)
         finally:
             # Also when the outcome is unknown, and when the client left in the middle.
             await asyncio.shield(self._forget(key))
