@@ -27,6 +27,7 @@ from proxy.errors import (
 )
 from proxy.http.metadata import OBJECT_HEADERS, USER_METADATA_PREFIX, Metadata
 from proxy.http.ranges import FromTo, Suffix
+from proxy.http.write_head import WriteHead
 from proxy.keys import ObjectKey
 from proxy.origin.writes import Written
 
@@ -159,14 +160,12 @@ class FakeOrigin:
         stored = self._named(key)
         return _not_modified(stored.metadata) if if_none_match == stored.metadata.etag else stored.metadata
 
-    async def put(
-        self, key: ObjectKey, chunks: AsyncIterator[bytes], length: int | None, headers: Mapping[str, str]
-    ) -> Written:
+    async def put(self, key: ObjectKey, chunks: AsyncIterator[bytes], length: int | None, head: WriteHead) -> Written:
         """As `S3Writes.put`: all of the body or none of it (I8)."""
         content = b"".join([chunk async for chunk in chunks])
         if length is not None and len(content) < length:
             raise WriteRefused(f"{key}: the body ended {length - len(content)} bytes early")
-        return Written(self.store(key, content[:length], headers).etag)
+        return Written(self.store(key, content[:length], dict(head.headers)).etag)
 
     async def delete(self, key: ObjectKey) -> None:
         marker = key._replace(version=self._next_version(key))

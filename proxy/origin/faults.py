@@ -86,7 +86,7 @@ def _is_no_http(error: Exception) -> bool:
     )
 
 
-def _from_status(what: str, error: ClientError, *, is_versioned: bool) -> OriginError | VersionUnchanged:  # noqa: PLR0911 - a table
+def _from_status(what: str, error: ClientError, *, is_versioned: bool) -> OriginError | VersionUnchanged:  # noqa: C901, PLR0911 - a table
     answer = error.response.get("ResponseMetadata", {})
     status, headers = answer.get("HTTPStatusCode", 0), answer.get("HTTPHeaders", {})
     code = str(error.response.get("Error", {}).get("Code", ""))

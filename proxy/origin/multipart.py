@@ -53,6 +53,9 @@ class Notes(Protocol):
     async def remove(self, upload_id: str) -> None:
         """It was completed or aborted, so that nothing of it is left."""
 
+    def abandon(self, upload_id: str) -> None:
+        """It could not be aborted, and its owner does not try again."""
+
 
 class Multipart:
     """`patience`: seconds without progress until a call is given up. `notes` None: its owner cares for it himself."""
@@ -169,7 +172,8 @@ class Multipart:
         if not done.get("ETag"):  # S3 may say 200 first and fail afterwards
             raise OriginUnavailable(f"{what}: the origin named no ETag")
         await self._over()
-        return Written(str(done["ETag"]))
+        etag = str(done["ETag"]).strip('"')  # some S3-alikes leave the quotes out of their XML
+        return Written(f'"{etag}"')
 
     async def abort(self) -> None:
         """S3 AbortMultipartUpload, so that its parts cost nothing any more. One that S3 does not know is fine.
@@ -185,6 +189,10 @@ class Multipart:
                 await self._origin.call(what, call, self._params)
         except NoSuchUpload:
             pass  # completed, or aborted before
+        except OriginError:
+            if self._notes is not None:
+                self._notes.abandon(self.id)
+            raise
         await self._over()
 
     async def _over(self) -> None:

@@ -9,7 +9,7 @@ from typing import Protocol
 from aiohttp import HttpVersion11, hdrs, web
 from ulid import ULID
 
-from proxy.cache.cache import Cache
+from proxy.cache.cache import Cache, Writing
 from proxy.config import UploadSettings
 from proxy.errors import BodyTruncated, StoreError
 from proxy.http import write_head
@@ -32,7 +32,7 @@ class Writes(Protocol):
     """What uploads need of the origin."""
 
     async def put(
-        self, key: ObjectKey, chunks: AsyncIterator[bytes], length: int | None, head: WriteHead
+        self, key: ObjectKey, chunks: AsyncIterator[bytes], length: int | None, head: WriteHead, spool: Writing | None
     ) -> Written: ...
 
     async def delete(self, key: ObjectKey) -> None: ...
@@ -64,12 +64,17 @@ class Uploads:
         head = write_head.parse(request.headers.items()).guessed(key.key)
         exchange.status = CacheStatus(Forward.METHOD)
         chunks = self._body(exchange, length)
-        await self._forget(key)
+        writing = self._cache.begin_write(key, length)
         try:
-            written = await self._writes.put(key, chunks, length, head)
+            await self._forget(key)
+            try:
+                written = await self._writes.put(key, chunks, length, head, writing)
+            finally:
+                # Also when the outcome is unknown, and when the client left in the middle.
+                await asyncio.shield(self._forget(key))
+            await self._cache.publish(writing, written.etag)
         finally:
-            # Also when the outcome is unknown, and when the client left in the middle.
-            await asyncio.shield(self._forget(key))
+            writing.close()
         exchange.status = CacheStatus(Forward.METHOD, fwd_status=200)
         return web.Response(
             status=201,

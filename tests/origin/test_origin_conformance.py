@@ -1,7 +1,7 @@
 """One suite for every Origin: the fakes, in their harmless state, and the real one against two S3 servers."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
@@ -22,6 +22,7 @@ from proxy.errors import (
 )
 from proxy.http.metadata import Metadata
 from proxy.http.ranges import FromTo, Suffix
+from proxy.http.write_head import WriteHead
 from proxy.keys import ObjectKey
 from proxy.origin.client import S3Origin
 from proxy.origin.writes import S3Writes, Written
@@ -71,7 +72,7 @@ NOT_SEAWEED = frozenset({"a//b", "/lead", "x/", "../x", "a/./b", "back\\slash", 
 
 class Writes(Protocol):
     async def put(
-        self, key: ObjectKey, chunks: AsyncIterator[bytes], length: int | None, headers: Mapping[str, str]
+        self, key: ObjectKey, chunks: AsyncIterator[bytes], length: int | None, head: WriteHead
     ) -> Written: ...
 
     async def delete(self, key: ObjectKey) -> None: ...
@@ -403,7 +404,7 @@ async def test_a_key_names_what_its_owner_stored(subject: Subject, name: str, re
     assert await read(await subject.origin.get(key, FromTo(0))) == content
     assert metadata_of(await subject.origin.head(key)).size == len(content)
 
-    await subject.writes.put(key, stream(content[::-1]), len(content), {})
+    await subject.writes.put(key, stream(content[::-1]), len(content), WriteHead())
     assert subject.stored(name) == content[::-1]
     if subject.client is not None:
         assert [item["Key"] for item in subject.listed()] == [name], "and no other name came to be"
@@ -417,8 +418,8 @@ async def test_a_key_names_what_its_owner_stored(subject: Subject, name: str, re
 async def test_what_is_put_is_what_is_read(subject: Subject, size: int, is_known: bool) -> None:
     """I5: a body comes back byte for byte and under the ETag that the write gave, its length known or not."""
     content = object_bytes(size, seed=2)
-    key = subject.key("put")
-    written = await subject.writes.put(key, stream(content), size if is_known else None, {"content-type": "text/x"})
+    key, head = subject.key("put"), WriteHead((("content-type", "text/x"),))
+    written = await subject.writes.put(key, stream(content), size if is_known else None, head)
     assert subject.stored("put") == content
     metadata = metadata_of(await subject.origin.head(key))
     assert (metadata.etag, metadata.size, metadata.header("content-type")) == (written.etag, size, "text/x")

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import tracemalloc
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -12,9 +12,10 @@ from fakes import Head, RawConnection, RawServer, Script, object_bytes, response
 
 from proxy.config import OriginSettings
 from proxy.errors import AccessDenied, ObjectNotFound, OriginError, OriginTimeout, OriginUnavailable, WriteRefused
-from proxy.http import dates
+from proxy.http import dates, write_head
+from proxy.http.write_head import WriteHead
 from proxy.keys import ObjectKey
-from proxy.origin import writes
+from proxy.origin import parts, writes
 from proxy.origin.client import S3Origin
 from proxy.origin.writes import S3Writes
 
@@ -24,7 +25,7 @@ ETAG = '"d41d8cd98f00b204e9800998ecf8427e"'
 OLD = b"the old version"
 GENEROUS = 30.0  # seconds: a test that waits that long has failed
 SHORT = 0.3  # seconds: a deadline that a test waits out
-NO_HEADERS: Mapping[str, str] = {}
+NO_HEAD = WriteHead()
 
 
 class Broken(Exception):
@@ -49,11 +50,9 @@ class Bucket:
         self.name = name
         self._put = put
 
-    async def put(
-        self, chunks: AsyncIterator[bytes], length: int | None, headers: Mapping[str, str] = NO_HEADERS
-    ) -> str:
+    async def put(self, chunks: AsyncIterator[bytes], length: int | None, head: WriteHead = NO_HEAD) -> str:
         """Through the code under test. Returns the ETag."""
-        written = await self._put(ObjectKey(self.name, "o"), chunks, length, headers)
+        written = await self._put(ObjectKey(self.name, "o"), chunks, length, head)
         return str(written.etag)
 
     def store(self, content: bytes) -> None:
@@ -95,11 +94,11 @@ async def no_connections() -> None:
 @pytest.mark.parametrize("size", [8 * MiB - 1, 8 * MiB, 8 * MiB + 1, 20 * MiB])
 @pytest.mark.parametrize("is_known", [True, False])
 async def test_bodies_around_the_part_size(bucket: Bucket, size: int, is_known: bool) -> None:
-    """A body comes out byte for byte, and one of unknown length costs a multipart upload only from PART_SIZE on."""
+    """A body comes out byte for byte, and one of unknown length costs a multipart upload only beyond PART_SIZE."""
     content = object_bytes(size, seed=5)
     etag = await bucket.put(stream(content, piece=99_991), size if is_known else None)
     assert bucket.stored() == content
-    assert ("-" in etag) == (not is_known and size >= writes.PART_SIZE)
+    assert ("-" in etag) == (not is_known and size > parts.PART_SIZE)
     assert bucket.uploads() == []
 
 
@@ -115,9 +114,9 @@ async def test_chunks_of_any_size(bucket: Bucket, piece: int, length: int | None
 async def test_a_known_length_beyond_one_put(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     """S3 API: what is too large for one PutObject goes up in parts, exactly."""
     monkeypatch.setattr(writes, "MAX_PUT", 16 * MiB)
-    content = object_bytes(70 * MiB, seed=7)
+    content = object_bytes(17 * MiB, seed=7)
     etag = await bucket.put(stream(content, piece=MiB), len(content))
-    assert etag.endswith('-2"')
+    assert etag.endswith('-3"')
     assert hashlib.sha256(bucket.stored() or b"").digest() == hashlib.sha256(content).digest()
 
 
@@ -259,7 +258,7 @@ async def test_a_body_is_never_held_whole() -> None:
     async with writes_to(sink) as (put, _):
         tracemalloc.reset_peak()
         before, _ = tracemalloc.get_traced_memory()
-        await put.put(KEY, body(), pieces * len(piece), {})
+        await put.put(KEY, body(), pieces * len(piece), WriteHead())
         _, peak = tracemalloc.get_traced_memory()
     assert sink.received == pieces * len(piece)
     assert sink.digest.digest() == expected.digest()
@@ -271,7 +270,7 @@ async def test_the_request_on_the_wire(content: bytes) -> None:
     """I30: no Expect to hang on, no chunked framing, no checksum of the SDK's own, and no second pass to sign."""
     sink = Sink()
     async with writes_to(sink) as (put, server):
-        assert (await put.put(KEY, stream(content), len(content), {})).etag == ETAG
+        assert (await put.put(KEY, stream(content), len(content), WriteHead())).etag == ETAG
     (head,) = server.heads
     assert (head.method, head.target) == ("PUT", "/bucket/o")
     assert sink.digest.digest() == hashlib.sha256(content).digest()
@@ -300,18 +299,15 @@ async def test_headers_pass_by_allow_list() -> None:
         "cookie": "a=b",
         "x-amz-acl": "public-read",
         "x-amz-copy-source": "/other/secret",
-        "x-amz-storage-class": "GLACIER",
         "x-amz-security-token": "of-the-client",
-        "x-amz-tagging": "a=b",
         "x-amz-website-redirect-location": "http://elsewhere/",
         "x-forwarded-for": "192.0.2.1",
-        "if-match": ETAG,
         "range": "bytes=0-1",
         "host": "elsewhere",
         "te": "trailers",
     }
     async with writes_to(Sink()) as (put, server):
-        await put.put(KEY, stream(b"hello world"), 11, passed | dropped)
+        await put.put(KEY, stream(b"hello world"), 11, write_head.parse((passed | dropped).items()))
     (head,) = server.heads
     assert {name: head.headers.get(name) for name in passed} == passed
     for name, value in dropped.items():
@@ -324,7 +320,7 @@ async def test_expires(value: str) -> None:
     """RFC 9111 section 5.3: a date is stored as sent; what is none means expired, or is the request's own fault."""
     async with writes_to(Sink()) as (put, server):
         try:
-            await put.put(KEY, stream(b"x"), 1, {"expires": value})
+            await put.put(KEY, stream(b"x"), 1, write_head.parse([("expires", value)]))
         except WriteRefused:
             assert value == "never"
             return
@@ -332,14 +328,12 @@ async def test_expires(value: str) -> None:
     assert sent == value or (dates.parse(sent, 0.0) or 0) <= 0
 
 
-@pytest.mark.parametrize(
-    "headers", [{"x-amz-meta-name": "Jürgen"}, {"x-amz-meta-": "no name"}, {"x-amz-meta-raw": "\udcff"}]
-)
-async def test_metadata_that_s3_does_not_take(headers: dict[str, str]) -> None:
+@pytest.mark.parametrize("metadata", [{"name": "Jürgen"}, {"": "no name"}, {"raw": "\udcff"}])
+async def test_metadata_that_s3_does_not_take(metadata: dict[str, str]) -> None:
     """A header that cannot be sent is the request's own fault: WriteRefused, or it is passed on for S3 to judge."""
     async with writes_to(Sink()) as (put, _):
         try:
-            await put.put(KEY, stream(b"x"), 1, headers)
+            await put.put(KEY, stream(b"x"), 1, WriteHead(metadata=tuple(metadata.items())))
         except OriginError as error:
             assert isinstance(error, WriteRefused)  # noqa: PT017 - either will do
 
@@ -366,7 +360,7 @@ async def test_a_write_is_never_tried_again(answer: bytes, error: type[OriginErr
     async with writes_to(sink, max_connections=1) as (put, server):
         for number in (1, 2):
             with pytest.raises(error):
-                await put.put(KEY, stream(object_bytes(100_000)), 100_000, {})
+                await put.put(KEY, stream(object_bytes(100_000)), 100_000, WriteHead())
             assert len(server.heads) == number
             assert sink.received == number * 100_000
 
@@ -381,7 +375,7 @@ async def test_a_connection_that_breaks(taken: int) -> None:
 
     async with writes_to(script) as (put, server):
         with pytest.raises(OriginUnavailable) as raised:
-            await put.put(KEY, stream(object_bytes(8 * MiB)), 8 * MiB, {})
+            await put.put(KEY, stream(object_bytes(8 * MiB)), 8 * MiB, WriteHead())
         assert not isinstance(raised.value, OriginTimeout)
         assert len(server.heads) == 1
 
@@ -395,7 +389,7 @@ async def test_an_answer_before_the_body() -> None:
 
     async with writes_to(script) as (put, _):
         with pytest.raises(AccessDenied):
-            await put.put(KEY, stream(object_bytes(64 * MiB), MiB), 64 * MiB, {})
+            await put.put(KEY, stream(object_bytes(64 * MiB), MiB), 64 * MiB, WriteHead())
 
 
 @pytest.mark.parametrize("length", [64 * MiB, None])
@@ -411,7 +405,7 @@ async def test_an_origin_that_stops_reading(length: int | None) -> None:
     async with writes_to(script, patience=SHORT) as (put, server):
         begun = asyncio.get_running_loop().time()
         with pytest.raises(OriginTimeout):
-            await put.put(KEY, stream(body, MiB), length, {})
+            await put.put(KEY, stream(body, MiB), length, WriteHead())
         assert asyncio.get_running_loop().time() - begun < 4 * SHORT
         assert [head.method for head in server.heads] == (["PUT"] if length else ["POST", "PUT", "DELETE"])
 
@@ -426,7 +420,7 @@ async def test_an_origin_that_never_answers_a_write() -> None:
         for length in (0, 10):
             server.heads.clear()
             with pytest.raises(OriginTimeout):
-                await put.put(KEY, stream(b"x" * length), length, {})
+                await put.put(KEY, stream(b"x" * length), length, WriteHead())
             assert len(server.heads) == 1
 
 
@@ -439,7 +433,7 @@ async def test_a_slow_client_is_not_the_origins_fault() -> None:
             yield b"x"
 
     async with writes_to(Sink(), patience=10, read=SHORT) as (put, _):
-        assert (await put.put(KEY, slow(), 4, {})).etag == ETAG
+        assert (await put.put(KEY, slow(), 4, WriteHead())).etag == ETAG
 
 
 @pytest.mark.parametrize("length", [10, None])
@@ -449,7 +443,7 @@ async def test_a_redirected_write_is_not_followed(length: int | None) -> None:
         answer = response("307 Temporary Redirect", Location=f"{elsewhere.endpoint_url}/bucket/o")
         async with writes_to(Sink(answer)) as (put, server):
             with pytest.raises(OriginUnavailable, match=r"origin\.region"):
-                await put.put(KEY, stream(b"x" * 10), length, {})
+                await put.put(KEY, stream(b"x" * 10), length, WriteHead())
             with pytest.raises(OriginUnavailable, match=r"origin\.region"):
                 await put.delete(KEY)
             assert elsewhere.connections == []
@@ -501,7 +495,7 @@ async def test_the_steps_of_a_multipart_upload() -> None:
     """S3 API: create, parts in order, complete, and the ETag is that of the whole."""
     server = MultipartServer()
     async with writes_to(server) as (put, raw):
-        assert (await put.put(KEY, stream(object_bytes(9 * MiB)), None, {})).etag == '"m-2"'
+        assert (await put.put(KEY, stream(object_bytes(9 * MiB)), None, WriteHead())).etag == '"m-2"'
     assert server.steps == ["create", "part", "part", "complete"]
     assert [head.headers["content-length"] for head in raw.heads[1:3]] == [str(8 * MiB), str(MiB)]
     assert all(head.headers["x-amz-content-sha256"] == "UNSIGNED-PAYLOAD" for head in raw.heads[1:3])
@@ -525,7 +519,7 @@ FAILED = response("200 OK", b"<Error><Code>InternalError</Code><Message>late</Me
         ({"complete": REFUSED}, AccessDenied, ["create", "part", "part", "complete", "abort"]),
         # S3 API, CompleteMultipartUpload: an error may follow a 200
         ({"complete": FAILED}, OriginUnavailable, ["create", "part", "part", "complete", "abort"]),
-        ({"complete": EMPTY}, OriginUnavailable, ["create", "part", "part", "complete"]),
+        ({"complete": EMPTY}, OriginUnavailable, ["create", "part", "part", "complete", "abort"]),
         ({"complete": GARBAGE}, OriginUnavailable, ["create", "part", "part", "complete", "abort"]),
         ({"part": REFUSED, "abort": GARBAGE}, AccessDenied, ["create", "part", "abort"]),
         (
@@ -544,7 +538,7 @@ async def test_a_multipart_upload_that_fails(
         for _ in range(2):  # twice: the slot came back
             server.steps.clear()
             with pytest.raises(error):
-                await put.put(KEY, stream(object_bytes(9 * MiB), MiB), None, {})
+                await put.put(KEY, stream(object_bytes(9 * MiB), MiB), None, WriteHead())
             assert server.steps == steps
 
 
@@ -558,11 +552,11 @@ async def test_writes_wait_for_a_connection() -> None:
         yield b"x"
 
     async with writes_to(Sink(), read=SHORT, max_connections=1) as (put, server):
-        first = asyncio.create_task(put.put(KEY, held(), 1, {}))
+        first = asyncio.create_task(put.put(KEY, held(), 1, WriteHead()))
         await begun.wait()
         with pytest.raises(OriginTimeout, match="max_connections"):
-            await put.put(KEY, stream(b"y"), 1, {})
+            await put.put(KEY, stream(b"y"), 1, WriteHead())
         go_on.set()
         assert (await first).etag == ETAG
-        assert (await put.put(KEY, stream(b"y"), 1, {})).etag == ETAG
+        assert (await put.put(KEY, stream(b"y"), 1, WriteHead())).etag == ETAG
         assert len(server.heads) == 2
