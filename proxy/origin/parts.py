@@ -30,7 +30,7 @@ def part_size(number: int, length: int | None) -> int:
     some S3-alikes want it.
     """
     if length is not None:
-        return max(PART_SIZE, -(-length // MAX_PARTS // MiB) * MiB)
+        return PART_SIZE if length <= MAX_PARTS * PART_SIZE else -(-length // MAX_PARTS // MiB) * MiB
     return PART_SIZE * (1 + max(0, number - EQUAL_PARTS) // GROWTH)
 
 

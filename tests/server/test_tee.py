@@ -60,7 +60,7 @@ async def test_it_outlives_a_restart(start: StartProxy, s3: S3) -> None:
 
 
 async def test_the_old_version_until_s3_said_yes(proxy: Proxy, s3: S3) -> None:
-    """While the body comes, and while S3 takes it, readers get the version before; after the answer nobody does (I5)."""
+    """While the body comes and S3 takes it, readers get the version before; after the answer nobody does (I5)."""
     old, new = pattern(3 * BLOCK, 1), pattern(2 * PART_SIZE, 2)
     s3.put("x", old)
     gate, completing = asyncio.Event(), asyncio.Event()
