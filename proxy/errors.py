@@ -65,6 +65,10 @@ class WriteConflict(WriteRefused):
     """Another write of the same object got in between (S3's 409, ConditionalRequestConflict). It may be tried again."""
 
 
+class NoSuchUpload(WriteRefused):
+    """S3 knows no such multipart upload: it was completed or aborted, or never begun."""
+
+
 class OriginUnavailable(OriginError):
     """The origin is out of reach, or (OriginFailing) in reach and of no use."""
 

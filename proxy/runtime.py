@@ -42,6 +42,7 @@ from proxy.http.freshness import Freshness
 from proxy.http.metadata import Metadata
 from proxy.http.rules import MEDIA_RULES, Rules, Ruling
 from proxy.keys import ObjectKey
+from proxy.origin.begun import Begun
 from proxy.origin.client import S3Origin
 from proxy.origin.embedded import EmbeddedS3
 from proxy.origin.writes import S3Writes
@@ -92,6 +93,7 @@ class Runtime:
         self.evictor: Evictor
         self.scrubber: Scrubber
         self.origin: S3Origin
+        self._begun: Begun
         self.observer: Observer
         self.fast_path: FastPath | None = None
         self._listener: Listener
@@ -130,7 +132,8 @@ class Runtime:
         ConnectionCollector(registry, self.gate)
         OriginCollector(registry, self._origin_health)
         await self._start_admin(registry)
-        writes = S3Writes(self.origin, patience=UPLOAD_PATIENCE + self.settings.origin.read_timeout)
+        writes = S3Writes(self.origin, patience=UPLOAD_PATIENCE + self.settings.origin.read_timeout, notes=self._begun)
+        self._start_aborting()
         honor_no_cache = self.settings.freshness.honor_client_no_cache
         application = Application(
             self.settings,
@@ -182,9 +185,12 @@ class Runtime:
         store.open()
         self._stack.callback(store.close)
         is_durable = config.durability == "power"
+        endpoint = origin.endpoint_url or f"aws:{origin.region}"
+        self._begun = Begun(store.root / "uploads.json", endpoint)
+        self._begun.open()
         index = Index(
             store.root / "index.db",
-            origin=origin.endpoint_url or f"aws:{origin.region}",
+            origin=endpoint,
             block_size=config.block_size,
             is_durable=is_durable,
             boot=boot_id(),
@@ -263,6 +269,16 @@ class Runtime:
         self.scrubber = Scrubber(cache=self.cache, index=index, clock=time.monotonic)
         self.scrubber.start()
         self._stack.push_async_callback(self.scrubber.stop)
+
+    def _start_aborting(self) -> None:
+        """Of uploads that a kill left behind; the start does not wait for it."""
+        task = asyncio.create_task(self._begun.abort_abandoned(self.origin), name="left-behind uploads")
+
+        async def stop() -> None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+        self._stack.push_async_callback(stop)
 
     async def _start_admin(self, registry: CollectorRegistry) -> None:
         settings = self.settings.admin

@@ -27,6 +27,7 @@ from proxy.cache.ramp import Ramp
 from proxy.cache.reader import Lender, Reader
 from proxy.cache.statistics import Statistics
 from proxy.cache.store import Store
+from proxy.cache.writing import Writing
 from proxy.errors import (
     AccessDenied,
     ContentMismatch,
@@ -34,6 +35,7 @@ from proxy.errors import (
     ObjectNotFound,
     OriginResting,
     OriginUnavailable,
+    ProxyError,
     RangeUnsatisfiable,
     StoreError,
     StoreFull,
@@ -43,12 +45,13 @@ from proxy.http.metadata import Metadata
 from proxy.http.ranges import FromTo, Span, Suffix
 from proxy.keys import ObjectKey
 
-__all__ = ["Absence", "Absent", "Cache", "Hit", "Reader", "Statistics"]  # all that crosses the door
+__all__ = ["Absence", "Absent", "Cache", "Hit", "Reader", "Statistics", "Writing"]  # all that crosses the door
 
 MAX_OBJECT = 1 << 50  # beyond any object of S3: nothing there to ask for by range
 NULL_VERSION = "null"  # S3's id of an object stored while its bucket had no versions
 TOUCH_INTERVAL = 1.0  # seconds between two notes that a hit was used
 SWEEP_PATIENCE = 1.0  # seconds: enough for some hundred thousand files
+PUBLISHING = 5.0  # seconds that a write waits until it is in the cache; it goes on after that
 RESTARTS = 4  # lookups of one request before it is given up: each one lost its entry to somebody else
 
 log = logging.getLogger("bucketfront.cache")
@@ -330,14 +333,7 @@ class Cache:
             self._disposal.drop(entry)
             self._disposal.unpin(entry)
             raise
-        if not lookup.is_superseded:
-            # Also a version that is not to be kept takes the place of the one before.
-            self._absences.forget(key)
-            old = self._entries.publish(entry)
-            if old is not None:
-                self._disposal.discard(old)
-        if lookup.is_superseded or not entry.freshness.storable:
-            self._disposal.drop(entry)
+        self._show(entry, lookup)
         if not isinstance(answer, Answer):
             return Learned(entry, 200)
         if entry.file is None:
@@ -345,6 +341,17 @@ class Cache:
         else:
             self._fill_of(entry).adopt(answer)
         return Learned(entry, 206)
+
+    def _show(self, entry: Entry, lookup: Lookup) -> None:
+        """A new version answers for its key, unless its lookup is out of date, or it is not to be kept."""
+        if not lookup.is_superseded:
+            # Also a version that is not to be kept takes the place of the one before.
+            self._absences.forget(entry.key)
+            old = self._entries.publish(entry)
+            if old is not None:
+                self._disposal.discard(old)
+        if lookup.is_superseded or not entry.freshness.storable:
+            self._disposal.drop(entry)
 
     async def _ask_origin(
         self, key: ObjectKey, part: FromTo | Suffix | None, etag: str | None, *, get: bool
@@ -461,6 +468,56 @@ class Cache:
     def _stream(self, entry: Entry, span: Span) -> AsyncGenerator[bytes, None]:
         self._passthroughs += 1
         return passthrough.stream(entry, span, self.supply)
+
+    # --- writing -------------------------------------------------------------------------------------------
+
+    def begin_write(self, key: ObjectKey, length: int | None) -> Writing:
+        """A file for a body of `length` bytes on its way to S3; None where that is not known. Close it."""
+        return Writing(
+            key,
+            length,
+            store=self._store,
+            budget=self._entries.budget,
+            disposal=self._disposal,
+            reserve=self.reserve,
+            spare_descriptors=self._spare_descriptors,
+            block_size=self.supply.block_size,
+        )
+
+    async def publish(self, writing: Writing, etag: str) -> None:
+        """S3 has all of `writing`, calls it `etag`, and `invalidate` came after that: it becomes the entry of its key.
+
+        Those who ask for the key meanwhile join. Whether S3 still has it, and what it says of it, one HEAD tells (I4);
+        a write or a purge that comes meanwhile is the last word (I6). Returns when all this is over, or takes too long.
+        """
+        if not writing.is_whole:
+            return
+        key = writing.key
+
+        async def find(lookup: Lookup) -> Learned:
+            return await self._find_written(writing, etag, lookup)
+
+        writing.keep()
+        self._lookups.supersede(lambda known: known == key)
+        lookup = self._lookups.start(key, find, None, on_end=writing.discard)
+        try:
+            async with asyncio.timeout(PUBLISHING):
+                learned = await self._lookups.learned(lookup)
+        except (ProxyError, TimeoutError) as error:
+            log.info("%s was written, and is not in the cache: %s", key, str(error) or "S3 does not answer")
+        else:
+            self._disposal.unpin(learned.entry)
+
+    async def _find_written(self, writing: Writing, etag: str, lookup: Lookup) -> Learned:
+        key, asked_at = writing.key, self._clock()
+        metadata = _body_or_metadata(key, await self._ask_origin(key, None, None, get=False))
+        if isinstance(metadata, Answer) or (metadata.etag, metadata.size) != (etag, writing.size):
+            return await self._adopt(key, metadata, lookup, asked_at)
+        entry = self._entries.create(key, metadata, asked_at)
+        self._entries.pin(entry)
+        writing.hand_over(self._entries, entry)
+        self._show(entry, lookup)
+        return Learned(entry, 200)
 
     # --- removing ------------------------------------------------------------------------------------------
 

@@ -29,7 +29,7 @@ class Disposal:
 
     def discard(self, entry: Entry) -> None:
         """Unlink a removed entry's file in the background."""
-        self._in_background(self._unlink_quietly(entry))
+        self.in_background(self._unlink_quietly(entry))
 
     def unpin(self, entry: Entry) -> None:
         if self._entries.unpin(entry):
@@ -37,21 +37,22 @@ class Disposal:
 
     def release(self, entry: Entry) -> None:
         """A removed entry lost its last user."""
-        self._in_background(self._close_file(entry))
+        self.in_background(self._close_file(entry))
 
     async def unlink(self, removed: Iterable[Entry]) -> None:
         """Every one of them, though some fail; then raises the first failure, a StoreError.
 
         They are out of memory's reach already, so they are finished even if the caller is cancelled (I12, I17).
         """
-        await asyncio.shield(self._in_background(self._unlink_all(list(removed))))
+        await asyncio.shield(self.in_background(self._unlink_all(list(removed))))
 
     async def finish(self) -> None:
         """Wait for all that goes on in the background."""
         while self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _in_background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def in_background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """What gives space back; `finish` waits for it."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

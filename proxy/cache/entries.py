@@ -150,6 +150,17 @@ class Entries:
             self._count += not entry.removed
         self._mark_dirty(entry)
 
+    def fill_from(self, entry: Entry, file: StoredFile, sums: dict[int, int], charged: int) -> None:
+        """A file that holds all of a new entry's bytes becomes its file. `sums` are its blocks' checksums; `charged`
+        what was taken from the budget for it, the entry's own overhead among that.
+        """
+        self.attach(entry, file)
+        entry.present = entry.charged = blocks.all_blocks(entry.metadata.size, self._block_size)
+        entry.new_sums = sums
+        entry.bytes = charged
+        assert not self._excess(entry), "charged for more than there is, or less"
+        assert len(sums) == entry.present.bit_count()
+
     def wants_trimming(self, entry: Entry) -> bool:
         """Its file may hold bytes beside its present blocks: it was being written at an unclean stop, or a flight left
         a block begun. They are punched out when it is opened.

@@ -29,6 +29,7 @@ class Lookup:
 
     waiters: "list[asyncio.Future[Learned]]"
     is_superseded: bool = False
+    on_end: Callable[[], None] | None = None
 
 
 Find = Callable[[Lookup], Coroutine[None, None, Learned]]
@@ -60,15 +61,16 @@ class Lookups:
             lookup = self.start(key, find, stale)
         else:
             self.joined += 1
-        return await self._learned(lookup)
+        return await self.learned(lookup)
 
     async def wait_alone(self, key: ObjectKey, find: Find, stale: Entry | None) -> Learned:
         """As `wait`, with a lookup that nobody else joins, and that is not kept."""
         lookup = Lookup([], is_superseded=True)
         self._begin(key, lookup, find, stale)
-        return await self._learned(lookup)
+        return await self.learned(lookup)
 
-    async def _learned(self, lookup: Lookup) -> Learned:
+    async def learned(self, lookup: Lookup) -> Learned:
+        """Wait for a running lookup, as `wait`."""
         waiter: asyncio.Future[Learned] = asyncio.get_running_loop().create_future()
         lookup.waiters.append(waiter)
         try:
@@ -79,9 +81,11 @@ class Lookups:
                 self._unpin(waiter.result().entry)
             raise
 
-    def start(self, key: ObjectKey, find: Find, stale: Entry | None) -> Lookup:
-        """Begin a lookup that nobody has to wait for."""
-        lookup = self._running[key] = Lookup([])
+    def start(
+        self, key: ObjectKey, find: Find, stale: Entry | None, on_end: Callable[[], None] | None = None
+    ) -> Lookup:
+        """Begin a lookup that nobody has to wait for. `on_end` is called whatever becomes of it."""
+        lookup = self._running[key] = Lookup([], on_end=on_end)
         self._begin(key, lookup, find, stale)
         return lookup
 
@@ -126,3 +130,5 @@ class Lookups:
             self._unpin(learned.entry)
         if stale is not None:
             self._unpin(stale)
+        if lookup.on_end is not None:
+            lookup.on_end()

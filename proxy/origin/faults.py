@@ -24,6 +24,7 @@ from botocore.parsers import ResponseParserError
 from proxy.errors import (
     AccessDenied,
     DeleteMarker,
+    NoSuchUpload,
     NoSuchVersion,
     ObjectChanged,
     ObjectNotFound,
@@ -85,7 +86,7 @@ def _is_no_http(error: Exception) -> bool:
     )
 
 
-def _from_status(what: str, error: ClientError, *, is_versioned: bool) -> OriginError | VersionUnchanged:  # noqa: PLR0911 - a table
+def _from_status(what: str, error: ClientError, *, is_versioned: bool) -> OriginError | VersionUnchanged:  # noqa: C901, PLR0911 - a table
     answer = error.response.get("ResponseMetadata", {})
     status, headers = answer.get("HTTPStatusCode", 0), answer.get("HTTPHeaders", {})
     code = str(error.response.get("Error", {}).get("Code", ""))
@@ -97,6 +98,8 @@ def _from_status(what: str, error: ClientError, *, is_versioned: bool) -> Origin
             return VersionUnchanged(headers)
         case 404 if code in _ABSENT or (code == "404" and _may_be_s3s(what, error)):
             return ObjectNotFound(said)
+        case 404 if code == "NoSuchUpload":
+            return NoSuchUpload(said)
         case 401 | 403:
             return AccessDenied(said)
         case 412:

@@ -9,7 +9,7 @@ from typing import Protocol
 from aiohttp import hdrs, web
 from ulid import ULID
 
-from proxy.cache.cache import Cache
+from proxy.cache.cache import Cache, Writing
 from proxy.config import MountSettings, UploadSettings
 from proxy.errors import BadPath, StoreError
 from proxy.http import delete_objects, multipart_form, write_head
@@ -37,7 +37,7 @@ class Writes(Protocol):
     """What uploads need of the origin."""
 
     async def put(
-        self, key: ObjectKey, chunks: AsyncIterator[bytes], length: int | None, head: WriteHead
+        self, key: ObjectKey, chunks: AsyncIterator[bytes], length: int | None, head: WriteHead, spool: Writing | None
     ) -> Written: ...
 
     async def delete(self, key: ObjectKey) -> None: ...
@@ -126,13 +126,18 @@ class Uploads:
         )
 
     async def store(self, key: ObjectKey, chunks: AsyncIterator[bytes], length: int | None, head: WriteHead) -> Written:
-        """`chunks` become the object. Raises what the origin and `chunks` raise."""
-        await self.forget(key)
+        """`chunks` become the object, and the cached entry of its key. Raises what the origin and `chunks` raise."""
+        writing = self._cache.begin_write(key, length)
         try:
-            written = await self._writes.put(key, chunks, length, head)
+            await self.forget(key)
+            try:
+                written = await self._writes.put(key, chunks, length, head, writing)
+            finally:
+                # Also when the outcome is unknown, and when the client left in the middle.
+                await asyncio.shield(self.forget(key))
+            await self._cache.publish(writing, written.etag)
         finally:
-            # Also when the outcome is unknown, and when the client left in the middle.
-            await asyncio.shield(self.forget(key))
+            writing.close()
         return written
 
     async def forget(self, *keys: ObjectKey) -> None:

@@ -52,6 +52,7 @@ class Behaviour:
     status: int | None = None  # S3's error of that status; 200: Range is ignored; 301, 307: a redirect
     cut_at: int | None = None
     with_reset: bool = False  # RST where it is cut, in place of FIN
+    early_at: int | None = None  # a write hears its `status` after so many bytes of its body; the rest is not taken
     stall_at: int | None = None  # nothing more from there on, until the client leaves
     drip: tuple[int, float] | None = None  # bytes at a time, seconds between
     pause: float = 0.0  # seconds before the head

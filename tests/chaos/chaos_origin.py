@@ -22,6 +22,7 @@ from urllib.parse import parse_qsl, unquote
 
 import chaos_content as content
 from behaviour import CODES, HONEST, Asked, Behaviour, Script, honest
+from chaos_uploads import NoSuchUpload, Uploads
 from fakes import RawConnection
 
 FOREIGN = 0  # the version of bytes that are not `content`
@@ -97,6 +98,7 @@ class ChaosOrigin:
         self.misdeeds: list[Misdeed] = []
         self.asked: deque[Asked] = deque(maxlen=LOGGED)
         self.counts: Counter[str] = Counter()  # requests by method, and "body bytes" of objects sent
+        self.uploads = Uploads()
         self._current: dict[str, Version] = {}
         self._by_id: dict[tuple[str, str], Version | None] = {}  # None: a delete marker
         self._numbers = itertools.count(1)
@@ -224,9 +226,13 @@ class ChaosOrigin:
         if behaviour.garbage is not None and asked.method in ("GET", "HEAD"):
             await connection.send(behaviour.garbage)
             return False
+        if asked.method == "GET" and "uploads" in query:
+            listed = self.uploads.listed(self.bucket)
+            await connection.send(_head(200, {"Content-Type": "application/xml"}, len(listed)) + listed)
+            return True
         if asked.method in ("GET", "HEAD"):
             return await self._read(connection, asked, query, behaviour)
-        return await self._write(connection, asked, body, behaviour)
+        return await self._write(connection, asked, query, body, behaviour)
 
     async def _body(self, connection: RawConnection, asked: Asked, behaviour: Behaviour) -> bytes | None:
         """The request's. None: the script cuts it off there."""
@@ -237,12 +243,28 @@ class ChaosOrigin:
             await connection.reader.readexactly(min(length, behaviour.cut_at))
             _cut(connection, behaviour)
             return None
-        body: bytes = await connection.reader.readexactly(length)
-        return body
+        if behaviour.early_at is not None and behaviour.status is not None:
+            await connection.reader.readexactly(min(length, behaviour.early_at))
+            refused = _scripted(behaviour.status)
+            refused.headers["Connection"] = "close"
+            await connection.send(_error(refused, asked))
+            await connection.hang()  # a close would be a reset, which may overtake the answer
+            return None
+        if behaviour.drip is None:
+            body: bytes = await connection.reader.readexactly(length)
+            return body
+        step, interval = behaviour.drip
+        taken = []
+        for at in range(0, length, step):
+            taken.append(await connection.reader.readexactly(min(step, length - at)))
+            await asyncio.sleep(interval)
+        return b"".join(taken)
 
-    async def _write(self, connection: RawConnection, asked: Asked, body: bytes, behaviour: Behaviour) -> bool:
+    async def _write(
+        self, connection: RawConnection, asked: Asked, query: dict[str, str], body: bytes, behaviour: Behaviour
+    ) -> bool:
         try:
-            answer = self._changed(asked, body, behaviour)
+            answer = self._changed(asked, query, body, behaviour)
         except _Refused as refused:
             await connection.send(_error(refused, asked))
             return True
@@ -258,9 +280,14 @@ class ChaosOrigin:
         await connection.send(answer)
         return True
 
-    def _changed(self, asked: Asked, body: bytes, behaviour: Behaviour) -> bytes:
+    def _changed(self, asked: Asked, query: dict[str, str], body: bytes, behaviour: Behaviour) -> bytes:
         if behaviour.status is not None and behaviour.status >= 300:
             raise _scripted(behaviour.status)
+        if asked.key is not None and ("uploads" in query or "uploadId" in query):
+            try:
+                return self._uploaded(asked, asked.key, query, body)
+            except NoSuchUpload:
+                raise _Refused(404, "NoSuchUpload") from None
         if asked.method == "PUT" and asked.key is not None and asked.header("content-length") is not None:
             self.store_bytes(asked.key, body, {name.lower(): value for name, value in asked.headers})
             return _head(200, {"ETag": self._current[asked.key].etag}, 0)
@@ -268,6 +295,24 @@ class ChaosOrigin:
             self.delete(asked.key)
             return _head(204, {}, None)
         raise _Refused(501, "NotImplemented")
+
+    def _uploaded(self, asked: Asked, key: str, query: dict[str, str], body: bytes) -> bytes:
+        """One step of a multipart upload."""
+        number = query.get("uploadId", "")
+        if asked.method == "PUT":
+            return _head(200, {"ETag": self.uploads.part(number, int(query["partNumber"]), body)}, 0)
+        if asked.method == "DELETE":
+            self.uploads.abort(number)
+            return _head(204, {}, None)
+        if "uploads" in query:
+            number = self.uploads.begin(key, {name.lower(): value for name, value in asked.headers})
+            said = f"<InitiateMultipartUploadResult><UploadId>{number}</UploadId></InitiateMultipartUploadResult>"
+        else:
+            upload, data = self.uploads.completed(number, body)
+            self.store_bytes(key, data, upload.headers)
+            etag = self._current[key].etag.replace('"', "&quot;")
+            said = f"<CompleteMultipartUploadResult><ETag>{etag}</ETag></CompleteMultipartUploadResult>"
+        return _head(200, {"Content-Type": "application/xml"}, len(said)) + said.encode()
 
     async def _read(self, connection: RawConnection, asked: Asked, query: dict[str, str], behaviour: Behaviour) -> bool:
         self._swap(asked, behaviour, at="before head")

@@ -18,12 +18,12 @@ XMLNS = f'xmlns="{delete_objects.NAMESPACE}"'
         ("<Delete><Object><Key>a</Key></Object></Delete>", DeleteRequest((Named("a"),), quiet=False)),
         (
             f'<?xml version="1.0" encoding="UTF-8"?>\n<Delete {XMLNS}>\n <Quiet>true</Quiet>\n'
-             " <Object>\n  <Key> a&amp;b&#13;ü </Key>\n </Object>\n <Object><Key>c</Key></Object>\n</Delete>\n",
+            " <Object>\n  <Key> a&amp;b&#13;ü </Key>\n </Object>\n <Object><Key>c</Key></Object>\n</Delete>\n",
             DeleteRequest((Named(" a&b\rü "), Named("c")), quiet=True),
         ),
         (
             f'<s:Delete xmlns:s="{delete_objects.NAMESPACE}"><s:Object><s:Key><![CDATA[<a>]]></s:Key></s:Object>'
-             "<s:Quiet>false</s:Quiet></s:Delete>",
+            "<s:Quiet>false</s:Quiet></s:Delete>",
             DeleteRequest((Named("<a>"),), quiet=False),
         ),
         (

@@ -418,10 +418,8 @@ async def test_a_key_names_what_its_owner_stored(subject: Subject, name: str, re
 async def test_what_is_put_is_what_is_read(subject: Subject, size: int, is_known: bool) -> None:
     """I5: a body comes back byte for byte and under the ETag that the write gave, its length known or not."""
     content = object_bytes(size, seed=2)
-    key = subject.key("put")
-    written = await subject.writes.put(
-        key, stream(content), size if is_known else None, WriteHead(headers=(("content-type", "text/x"),))
-    )
+    key, head = subject.key("put"), WriteHead((("content-type", "text/x"),))
+    written = await subject.writes.put(key, stream(content), size if is_known else None, head)
     assert subject.stored("put") == content
     metadata = metadata_of(await subject.origin.head(key))
     assert (metadata.etag, metadata.size, metadata.header("content-type")) == (written.etag, size, "text/x")

@@ -1,0 +1,242 @@
+"""What was written is in the cache: after S3's yes, and not before."""
+
+import asyncio
+import re
+
+import pytest
+from proxy_under_test import BLOCK, S3, Proxy, StartProxy, pattern, until
+from relay import Cut, Seen, canned
+from wire import Answer, chunked
+
+MIB = 1 << 20
+PART_SIZE = 8 * MIB
+SIZES = [0, 1, BLOCK, PART_SIZE - 1, PART_SIZE, PART_SIZE + 1, 3 * PART_SIZE + 5]
+
+
+async def put(proxy: Proxy, body: bytes, *, is_chunked: bool = False, target: str = "/x") -> Answer:
+    if not is_chunked:
+        return await proxy.ask("PUT", target, body=body)
+    pieces = [body[at : at + MIB - 7] for at in range(0, len(body), MIB - 7)]
+    return await proxy.ask("PUT", target, {"Transfer-Encoding": "chunked"}, chunked(*pieces))
+
+
+def uploads(s3: S3) -> list[object]:
+    return list(s3.client.list_multipart_uploads(Bucket=s3.bucket).get("Uploads", ()))
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("is_chunked", [False, True])
+async def test_the_next_get_is_a_hit(proxy: Proxy, s3: S3, size: int, is_chunked: bool) -> None:
+    """After a PUT the cache has the object, with S3's own metadata, and S3 is not asked for it again (I4, I5)."""
+    body = pattern(size, 3)
+    answer = await put(proxy, body, is_chunked=is_chunked)
+    assert answer.status == 201
+    before = len(proxy.relay.seen)
+    got = await proxy.get("/x")
+    assert (got.status, got.body) == (200, body)
+    stored = s3.head("x")
+    assert got.headers["ETag"] == answer.headers["ETag"] == stored["ETag"]
+    assert got.headers["Last-Modified"] == stored["ResponseMetadata"]["HTTPHeaders"]["last-modified"]
+    assert got.headers["Cache-Status"].startswith("bucketfront; hit")
+    if size > 10:
+        assert (await proxy.get("/x", Range="bytes=1-10")).body == body[1:11]
+    assert len(proxy.relay.seen) == before
+    assert ("-" in answer.headers["ETag"]) == (size > PART_SIZE)
+    assert s3.get("x") == body
+    assert uploads(s3) == []
+
+
+async def test_it_outlives_a_restart(start: StartProxy, s3: S3) -> None:
+    """What was written is as any other entry after a stop (I14)."""
+    proxy = await start()
+    body = pattern(PART_SIZE + 7)
+    assert (await put(proxy, body)).status == 201
+    await proxy.stop()
+    again = await start()
+    before = len(again.relay.seen)
+    assert (await again.get("/x")).body == body
+    assert len(again.relay.seen) == before
+    assert len(again.files) == again.figures["entries"] == 1
+
+
+async def test_the_old_version_until_s3_said_yes(proxy: Proxy, s3: S3) -> None:
+    """While the body comes and S3 takes it, readers get the version before; after the answer nobody does (I5)."""
+    old, new = pattern(3 * BLOCK, 1), pattern(2 * PART_SIZE, 2)
+    s3.put("x", old)
+    gate, completing = asyncio.Event(), asyncio.Event()
+
+    async def hold(seen: Seen) -> bytes | None:
+        if seen.method == "POST" and "uploadId=" in seen.target:
+            completing.set()
+            await gate.wait()
+        return None
+
+    proxy.relay.on_request = hold
+    writing = asyncio.create_task(put(proxy, new))
+    await completing.wait()
+    for _ in range(2):
+        assert (await proxy.get("/x")).body == old
+    gate.set()
+    assert (await writing).status == 201
+    before = len(proxy.relay.seen)
+    assert (await proxy.get("/x")).body == new
+    assert len(proxy.relay.seen) == before
+
+
+async def test_reads_join_the_publication(proxy: Proxy, s3: S3) -> None:
+    """Who asks between S3's yes and the entry waits for the one HEAD, and gets the new version (I5, I10)."""
+    s3.put("x", b"old")
+    new = pattern(2 * BLOCK)
+    gate, asked = asyncio.Event(), asyncio.Event()
+
+    async def hold(seen: Seen) -> bytes | None:
+        if seen.method == "HEAD":
+            asked.set()
+            await gate.wait()
+        return None
+
+    proxy.relay.on_request = hold
+    writing = asyncio.create_task(put(proxy, new))
+    await asked.wait()
+    reading = [asyncio.create_task(proxy.get("/x")) for _ in range(3)]
+    await until(lambda: proxy.figures["lookups_joined"] == 3)
+    gate.set()
+    assert (await writing).status == 201
+    assert [answer.body for answer in await asyncio.gather(*reading)] == [new] * 3
+    assert [seen.method for seen in proxy.relay.seen].count("HEAD") == 1
+    assert "GET" not in [seen.method for seen in proxy.relay.seen]
+
+
+@pytest.mark.parametrize("what", ["purge", "delete", "put"])
+async def test_what_comes_while_it_is_published(proxy: Proxy, s3: S3, what: str) -> None:
+    """A purge or another write between S3's yes and the entry is the last word (I6)."""
+    new, newer = pattern(2 * BLOCK, 1), pattern(2 * BLOCK, 2)
+    gate, asked = asyncio.Event(), asyncio.Event()
+
+    async def hold(seen: Seen) -> bytes | None:
+        if seen.method == "HEAD" and not asked.is_set():
+            asked.set()
+            await gate.wait()
+        return None
+
+    proxy.relay.on_request = hold
+    writing = asyncio.create_task(put(proxy, new))
+    await asked.wait()
+    match what:
+        case "purge":
+            s3.put("x", newer)
+            assert (await proxy.admin("POST", "/api/v1/purge", b'{"paths": ["/x"]}')).status == 200
+        case "delete":
+            assert (await proxy.ask("DELETE", "/x")).status == 204
+        case _:
+            assert (await put(proxy, newer)).status == 201
+    gate.set()
+    assert (await writing).status == 201
+    answer = await proxy.get("/x")
+    assert (answer.status, answer.body == newer) == ((404, False) if what == "delete" else (200, True))
+    await until(lambda: len(proxy.files) == proxy.figures["entries"])
+
+
+async def test_somebody_else_writes_at_once(proxy: Proxy, s3: S3) -> None:
+    """S3 has another version by the time it is asked: what was sent is not taken for it (I1, I4)."""
+    new, other = pattern(2 * BLOCK, 1), pattern(2 * BLOCK, 2)
+
+    async def overtake(seen: Seen) -> bytes | None:
+        if seen.method == "HEAD":
+            s3.put("x", other)
+        return None
+
+    proxy.relay.on_request = overtake
+    assert (await put(proxy, new)).status == 201
+    proxy.relay.reset()
+    got = await proxy.get("/x")
+    assert (got.body, got.headers["ETag"]) == (other, s3.head("x")["ETag"])
+    await until(lambda: len(proxy.files) == proxy.figures["entries"])
+
+
+@pytest.mark.parametrize("status", [403, 500])
+async def test_a_head_that_fails(proxy: Proxy, s3: S3, status: int) -> None:
+    """The write took place: it is answered so, and nothing of it stays in the cache (I13)."""
+
+    async def refuse(seen: Seen) -> bytes | None:
+        return canned(status, "") if seen.method == "HEAD" else None
+
+    proxy.relay.on_request = refuse
+    body = pattern(2 * BLOCK)
+    assert (await put(proxy, body)).status == 201
+    await until(lambda: proxy.files == [] and not proxy.figures["bytes_used"])
+    proxy.relay.reset()
+    assert (await proxy.get("/x")).body == body
+
+
+@pytest.mark.parametrize("is_large", [False, True])
+async def test_an_unknown_outcome_is_not_cached(proxy: Proxy, s3: S3, is_large: bool) -> None:
+    """S3 takes the write and its answer is lost: 502, nothing of the body stays here, and reads ask S3 (I9)."""
+    s3.put("x", b"old")
+    body = pattern(2 * PART_SIZE if is_large else BLOCK)
+    lost = asyncio.Event()
+
+    async def lose(seen: Seen) -> bytes | None:
+        last = seen.method == "POST" and "uploadId=" in seen.target if is_large else seen.method == "PUT"
+        if last and not lost.is_set():
+            lost.set()
+            s3.put("x", body)
+            raise Cut
+        return None
+
+    proxy.relay.on_request = lose
+    assert (await proxy.get("/x")).body == b"old"
+    assert (await put(proxy, body)).status in (502, 504)
+    await until(lambda: proxy.files == [] and not proxy.figures["bytes_used"])
+    assert (await proxy.get("/x")).body == body
+    assert uploads(s3) == []
+
+
+async def test_what_must_not_be_stored(proxy: Proxy, s3: S3) -> None:
+    """An object with `no-store` is written, and not kept (RFC 9111 section 5.2.2.5)."""
+    body = pattern(2 * BLOCK)
+    assert (await proxy.ask("PUT", "/x", {"Cache-Control": "no-store"}, body)).status == 201
+    assert (await proxy.get("/x")).body == body
+    await until(lambda: proxy.files == [])
+
+
+async def test_a_part_that_fails_is_sent_again(proxy: Proxy, s3: S3) -> None:
+    """A 5xx or a reset costs the part that it befell, and nothing else: the write succeeds (I8)."""
+    body, failed = pattern(3 * PART_SIZE + 1), []
+
+    async def fail(seen: Seen) -> bytes | None:
+        part = re.search("partNumber=([123])\\b", seen.target)
+        if part is None or part[1] in failed:
+            return None
+        failed.append(part[1])
+        if part[1] == "2":
+            raise Cut
+        return canned(503, "SlowDown")
+
+    proxy.relay.on_request = fail
+    assert (await put(proxy, body)).status == 201
+    assert sorted(failed) == ["1", "2", "3"]
+    assert s3.get("x") == body
+    assert (await proxy.get("/x")).body == body
+
+
+async def test_parts_go_up_side_by_side(proxy: Proxy, s3: S3) -> None:
+    """Four parts are on their way at once, while the body still comes; never more (I19)."""
+    running, most, gate = 0, 0, asyncio.Event()
+
+    async def hold(seen: Seen) -> bytes | None:
+        nonlocal running, most
+        if "partNumber=" in seen.target:
+            running += 1
+            most = max(most, running)
+            if running == 4:
+                asyncio.get_running_loop().call_later(0.2, gate.set)
+            await gate.wait()
+            running -= 1
+        return None
+
+    proxy.relay.on_request = hold
+    body = pattern(6 * PART_SIZE)
+    assert (await put(proxy, body)).status == 201
+    assert most == 4
+    assert s3.get("x") == body

@@ -1,0 +1,213 @@
+"""Uploads in small parts to an S3 that fails: all of the body or nothing of it, and nothing is left behind."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from behaviour import HONEST, Asked, Behaviour, Script
+from chaos_origin import ChaosOrigin
+from proxy_under_test import BLOCK, WallClock, descriptors_open, pattern, settings_of, until
+from wire import Answer, chunked, connected, fetch, message
+
+from proxy.origin import multipart, parts
+from proxy.runtime import Runtime
+
+PART = 2 * BLOCK
+BODY, OLD = pattern(5 * PART + 7, 2), pattern(3 * BLOCK, 1)
+
+
+@dataclass
+class Setup:
+    """A proxy before a chaos origin, with parts of two blocks. `before` are its descriptors at rest."""
+
+    runtime: Runtime
+    origin: ChaosOrigin
+    before: int = 0
+
+    async def ask(self, method: str, body: bytes | None = None, target: str = "/x") -> Answer:
+        return await fetch(self.runtime.address, target, method=method, body=body)
+
+    async def put(self, body: bytes = BODY, *, is_chunked: bool = False, target: str = "/x") -> Answer:
+        if not is_chunked:
+            return await self.ask("PUT", body, target)
+        pieces = [body[at : at + 50_000] for at in range(0, len(body), 50_000)]
+        headers = {"Transfer-Encoding": "chunked"}
+        return await fetch(self.runtime.address, target, method="PUT", headers=headers, body=chunked(*pieces))
+
+    @property
+    def files(self) -> list[Path]:
+        return list((self.runtime.settings.cache.dir / "objects").glob("*/*"))
+
+    async def at_rest(self) -> None:
+        """No upload at S3, no connection, no file beside the entries', no byte charged for anything else (I12, I17)."""
+        cache, origin = self.runtime.cache, self.runtime.origin
+        await until(lambda: not self.runtime.gate.open)
+        await until(lambda: origin.free_slots == self.runtime.settings.origin.max_connections)
+        await until(lambda: not origin._background and not cache._lookups._tasks and not cache._disposal._tasks)
+        await until(lambda: not cache.statistics().flights_running and not cache._comparing)
+        entries = cache._entries._hot
+        await until(lambda: len(self.files) == cache.statistics().entries)
+        await until(lambda: cache.statistics().bytes_used == sum(entry.bytes for entry in entries.values()))
+        await until(lambda: not self.origin.uploads.running and not self.runtime._begun._uploads)
+        assert [entry for entry in entries.values() if entry.pins] == []
+        assert sum(file.stat().st_blocks * 512 for file in self.files) <= cache.statistics().bytes_used
+        opened = sum(entry.file is not None for entry in entries.values())
+        await until(lambda: descriptors_open() - opened <= self.before + 10)  # the pool keeps some connections
+
+
+@pytest.fixture
+async def setup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Setup]:
+    monkeypatch.setattr(parts, "PART_SIZE", PART)
+    monkeypatch.setattr(parts, "BUFFER", PART)
+    monkeypatch.setattr(parts, "GATHERED", BLOCK - 1000)
+    monkeypatch.setattr(multipart, "BACKOFF", 0.0)
+    async with AsyncExitStack() as stack:
+        origin = await stack.enter_async_context(ChaosOrigin())
+        origin.store_bytes("x", OLD, {})
+        clock = WallClock()
+        settings = settings_of(tmp_path, origin.endpoint_url, origin.bucket, origin={"max_connections": 8})
+        runtime = await stack.enter_async_context(Runtime(settings, clock=clock, elapsed=clock.passed))
+        yield Setup(runtime, origin, descriptors_open())
+
+
+def is_step(asked: Asked, step: str) -> bool:
+    """`create`, `part`, `complete`, `abort` or `put`."""
+    method, _, target = asked.line.partition(" ")
+    if method == "PUT":
+        return step == ("part" if "partNumber" in target else "put")
+    if method == "POST":
+        return step == ("complete" if "uploadId" in target else "create")
+    return method == "DELETE" and step == "abort"
+
+
+def once(step: str, behaviour: Behaviour, *, times: int = 1) -> Script:
+    """The first `times` requests of that step get it."""
+    left = times
+
+    def script(asked: Asked) -> Behaviour:
+        nonlocal left
+        if not left or not is_step(asked, step):
+            return HONEST
+        left -= 1
+        return behaviour
+
+    return script
+
+
+CURED = {
+    "503": Behaviour(status=503),
+    "500 after the last byte": Behaviour(status=500),
+    "503 before the body ends": Behaviour(status=503, early_at=PART // 2),
+    "reset in the middle": Behaviour(cut_at=PART // 2, with_reset=True),
+    "closed at its first byte": Behaviour(cut_at=1),
+    "reset with no answer": Behaviour(cut_at=0, with_reset=True),
+    "slow": Behaviour(drip=(PART // 8, 0.01)),
+    "late": Behaviour(pause=0.2),
+    "not HTTP": Behaviour(garbage=b"SSH-2.0\r\n\r\n"),
+    "no answer": Behaviour(stall_at=0),
+}
+
+
+@pytest.mark.parametrize("name", CURED.keys() - {"no answer"})
+@pytest.mark.parametrize("is_chunked", [False, True])
+async def test_a_part_that_fails_twice(setup: Setup, name: str, is_chunked: bool) -> None:
+    """Whatever befalls a part, it is sent again from the spool, and the object is the body (I8)."""
+    setup.origin.script = once("part", CURED[name], times=2)
+    assert (await setup.put(is_chunked=is_chunked)).status == 201
+    assert setup.origin.stored("x") == BODY
+    gets = setup.origin.counts["GET"]
+    assert (await setup.ask("GET")).body == BODY
+    assert setup.origin.counts["GET"] == gets
+    await setup.at_rest()
+
+
+@pytest.mark.parametrize("percent", range(0, 101, 10))
+async def test_a_put_that_is_reset(setup: Setup, percent: int) -> None:
+    """Reset after any share of the body: 502, once, and the old version is what is read, from S3 (I8, I9)."""
+    body = BODY[:PART]
+    assert (await setup.ask("GET")).body == OLD
+    setup.origin.script = once("put", Behaviour(cut_at=len(body) * percent // 100, with_reset=True))
+    assert (await setup.put(body)).status == 502
+    is_stored = percent == 0  # `cut_at` 0 is the lost answer
+    assert setup.origin.counts["PUT"] == 1
+    assert (await setup.ask("GET")).body == setup.origin.stored("x") == (body if is_stored else OLD)
+    await setup.at_rest()
+
+
+FATAL = [
+    # step, behaviour, told, what is stored then
+    ("create", Behaviour(status=403), 403, OLD),
+    ("create", Behaviour(status=503), 502, OLD),
+    ("part", Behaviour(status=403), 403, OLD),
+    ("part", Behaviour(status=403, early_at=PART // 2), 403, OLD),
+    ("part", Behaviour(status=503), 502, OLD),
+    ("complete", Behaviour(status=400), 400, OLD),
+    ("complete", Behaviour(status=500), 502, OLD),
+    ("complete", Behaviour(cut_at=0), 502, BODY),
+    ("complete", Behaviour(cut_at=0, with_reset=True), 502, BODY),
+    ("complete", Behaviour(garbage=b"SSH-2.0\r\n\r\n"), 502, BODY),
+]
+
+
+@pytest.mark.parametrize(("step", "behaviour", "told", "stored"), FATAL)
+@pytest.mark.parametrize("is_chunked", [False, True])
+async def test_an_upload_that_fails(
+    setup: Setup, step: str, behaviour: Behaviour, told: int, stored: bytes, is_chunked: bool
+) -> None:
+    """What cannot be cured is told; the parts are gone, and reads say what S3 has, the write whose answer was lost
+    among that (I8, I9).
+    """
+    assert (await setup.ask("GET")).body == OLD
+    setup.origin.script = once(step, behaviour, times=100)
+    assert (await setup.put(is_chunked=is_chunked)).status == told
+    setup.origin.script = lambda _: HONEST
+    assert (await setup.ask("GET")).body == setup.origin.stored("x") == stored
+    await setup.at_rest()
+
+
+async def test_a_refusal_ends_the_body(setup: Setup) -> None:
+    """S3 refuses a part: the client hears it at once, with most of its body unsent (I20)."""
+    setup.origin.script = once("part", Behaviour(status=403))
+    async with connected(setup.runtime.address) as client:
+        await client.send(message("PUT", "/x", {"Content-Length": str(1 << 30)}) + pattern(PART + 1))
+        assert (await client.answer("PUT")).status == 403
+    await setup.at_rest()
+    assert setup.origin.stored("x") == OLD
+
+
+async def test_an_abort_that_fails_is_tried_again(setup: Setup) -> None:
+    """What could not be aborted is noted, and its turn comes (I8)."""
+
+    def script(asked: Asked) -> Behaviour:
+        return Behaviour(status=403 if is_step(asked, "part") else 503) if asked.method != "POST" else HONEST
+
+    setup.origin.script = script
+    assert (await setup.put()).status == 403
+    ((key, upload),) = setup.runtime._begun.abandoned
+    assert [*setup.origin.uploads.running] == [upload]
+    assert key.key == "x"
+    setup.origin.script = lambda _: HONEST
+    aborting = asyncio.create_task(setup.runtime._begun.abort_abandoned(setup.runtime.origin))
+    await until(lambda: not setup.runtime._begun.abandoned)
+    aborting.cancel()
+    await asyncio.gather(aborting, return_exceptions=True)
+    await setup.at_rest()
+
+
+@pytest.mark.parametrize("is_chunked", [False, True])
+async def test_a_client_that_leaves(setup: Setup, is_chunked: bool) -> None:
+    """At whatever byte it leaves: no part, file or slot is left, and the object is as it was (I8, I12)."""
+    chance = random.Random(1)
+    whole = chunked(*(BODY[at : at + 50_000] for at in range(0, len(BODY), 50_000))) if is_chunked else BODY
+    framing = {"Transfer-Encoding": "chunked"} if is_chunked else {"Content-Length": str(len(BODY))}
+    for at in [0, 1, PART, PART + 1, len(whole) - 1, *(chance.randrange(len(whole)) for _ in range(15))]:
+        async with connected(setup.runtime.address) as client:
+            await client.send(message("PUT", "/x", framing) + whole[:at])
+            if chance.random() < 0.5:
+                await asyncio.sleep(0.01)
+        await setup.at_rest()
+        assert setup.origin.stored("x") == OLD
