@@ -119,7 +119,7 @@ async def test_a_file_that_is_cut_is_not_sent(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("length", [20 * BLOCK, None])
 async def test_larger_than_the_cache(tmp_path: Path, length: int | None) -> None:
-    """A window: what S3 has makes room for what comes; `max_size` holds all the time, and no entry comes of it (I17)."""
+    """A window: what S3 has makes room for what comes; `max_size` holds at any time, and no entry comes of it (I17)."""
     limit = 6 * BLOCK + ENTRY_BYTES
     async with Rig(tmp_path, max_size=limit) as rig:
         writing = rig.cache.begin_write(KEY, length)
