@@ -3,13 +3,16 @@
 import asyncio
 import errno
 import os
+import random
 from pathlib import Path
+from typing import Any
 
 import pytest
-from cache_harness import BLOCK, KEY, Rig, Version, content, turns
+from cache_harness import BLOCK, KEY, FakeOrigin, Rig, Version, content, turns
 
 from proxy.cache.blocks import ALLOCATION_UNIT
 from proxy.cache.entry import ENTRY_BYTES
+from proxy.cache.origin import Answer, NotModified
 from proxy.cache.writing import Writing
 from proxy.errors import ObjectChanged, ObjectNotFound, OriginUnavailable, StoreError, StoreFull
 from proxy.keys import ObjectKey
@@ -242,6 +245,44 @@ async def test_a_stop_while_it_is_published(tmp_path: Path) -> None:
         await publishing
         writing.close()
     assert [*(tmp_path / "objects").glob("*/*")] == []
+
+
+class LateOrigin(FakeOrigin):
+    """Holds the answer of a GET back, once it is made."""
+
+    held: asyncio.Event | None = None
+
+    async def get(self, *arguments: Any, **named: Any) -> Answer | NotModified:
+        answer, held = await super().get(*arguments, **named), self.held
+        if held is not None:
+            await held.wait()
+        return answer
+
+
+async def test_a_lookup_that_a_publication_displaces(tmp_path: Path) -> None:
+    """A GET that asked between a write and its publication is late until after the next write: it brings nothing back
+    (I6).
+    """
+    origin = LateOrigin(random.Random(1))
+    async with Rig(tmp_path, origin=origin) as rig:
+        first, second = content(2 * BLOCK, 1), content(3 * BLOCK, 2)
+        writing = await filled(rig, first)
+        origin.store(KEY, Version(first, '"1"'))
+        await rig.cache.invalidate(KEY)
+        origin.held = held = asyncio.Event()
+        reading = asyncio.create_task(rig.get())
+        await turns()
+        await rig.cache.publish(writing, '"1"')
+        origin.held = None
+        writing = await filled(rig, second)
+        origin.store(KEY, Version(second, '"2"'))
+        await rig.cache.invalidate(KEY)
+        writing.close()
+        held.set()
+        assert await reading == first
+        await turns()
+        assert await rig.get() == second
+        await rig.audit()
 
 
 class Race:
