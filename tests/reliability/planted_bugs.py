@@ -229,8 +229,8 @@ BUGS = (
         (
             Edit(
                 "proxy.server.uploads:Uploads.put",
-                "finally:\n        await asyncio.shield(self._forget(key))",
-                "finally:\n        pass\n    await self._forget(key)",
+                "finally:\n            await asyncio.shield(self._forget(key))",
+                "finally:\n            pass\n        await self._forget(key)",
             ),
         ),
         (SERVER + "test_write_races.py::test_write_whose_outcome_is_unknown",),
@@ -273,7 +273,7 @@ BUGS = (
         12,
         "pin-of-a-cancelled-waiter",
         "A waiter cancelled in the turn of its result keeps the pin that it was given.",
-        (Edit("proxy.cache.lookup:Lookups._learned", "self._unpin(waiter.result().entry)", "pass"),),
+        (Edit("proxy.cache.lookup:Lookups.learned", "self._unpin(waiter.result().entry)", "pass"),),
         (CACHE + "test_a_waiter_cancelled_in_the_turn_of_its_result",),
     ),
     Bug(
