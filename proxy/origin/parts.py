@@ -168,7 +168,7 @@ class Body:
             rest = self._pieces.exactly(self._at - held)
             is_last = self._at == self.length
         else:
-            data = await self._buffered(min(size, BUFFER))
+            data = await self._buffered(min(size - (held - start), BUFFER))
             self._at = held + len(data)
             rest = _pieces_of(data)
             is_last = await self._pieces.is_over()

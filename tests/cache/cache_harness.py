@@ -313,7 +313,7 @@ class Rig:
         )  # fmt: skip
         self.index.open()
         if not has_threads:
-            self.store._threads = self.store._scrubbing = Turns(self.chance)  # type: ignore[assignment]
+            self.store._threads = self.store._scrubbing = self.store._reading = Turns(self.chance)  # type: ignore[assignment]
             self.store._writing = [Turns(self.chance, in_order=True)]  # type: ignore[list-item]
             self.index._thread = Turns(self.chance, in_order=True)  # type: ignore[assignment]
         self.budget = Budget(max_size)

@@ -195,7 +195,7 @@ BUGS = (
         "forgotten-before-only",
         "A write invalidates before S3 is asked, and no more after it spoke.",
         (Edit("proxy.server.uploads:Uploads.store", "await asyncio.shield(self.forget(key))", "pass"),),
-        (SERVER + "test_write_races.py::test_read_during_a_write",),
+        (SERVER + "test_tee.py::test_a_read_during_a_write_that_is_not_published",),
     ),
     Bug(
         6,
@@ -291,8 +291,8 @@ BUGS = (
         (
             Edit(
                 "proxy.server.uploads:Uploads.store",
-                "finally:\n        await asyncio.shield(self.forget(key))",
-                "finally:\n        pass\n    await self.forget(key)",
+                "finally:\n            await asyncio.shield(self.forget(key))",
+                "finally:\n            pass\n        await self.forget(key)",
             ),
         ),
         (SERVER + "test_write_races.py::test_write_whose_outcome_is_unknown",),
@@ -336,7 +336,7 @@ BUGS = (
         12,
         "pin-of-a-cancelled-waiter",
         "A waiter cancelled in the turn of its result keeps the pin that it was given.",
-        (Edit("proxy.cache.lookup:Lookups._learned", "self._unpin(waiter.result().entry)", "pass"),),
+        (Edit("proxy.cache.lookup:Lookups.learned", "self._unpin(waiter.result().entry)", "pass"),),
         (CACHE + "test_a_waiter_cancelled_in_the_turn_of_its_result",),
     ),
     Bug(

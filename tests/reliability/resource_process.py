@@ -7,6 +7,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -32,7 +33,7 @@ origin:
   credentials: {access_key_id: any, secret_access_key: any}
   max_connections: 16
 mounts:
-  - {path: /, bucket: bench}
+  - {path: /, bucket: bench%(methods)s}
 cache: {dir: %(folder)s/cache, max_size: %(max_size)s, min_free: 0}
 access_log: {path: %(folder)s/access.log}
 """
@@ -84,12 +85,20 @@ def origin_process() -> Iterator[str]:
 
 @contextlib.contextmanager
 def serve(
-    folder: Path, origin: str, *, descriptors: int | None = None, max_size: str = "4GiB", server: str = ""
+    folder: Path,
+    origin: str,
+    *,
+    descriptors: int | None = None,
+    max_size: str = "4GiB",
+    server: str = "",
+    methods: str = "",
 ) -> Iterator[Served]:
     """Ready inside the block; stopped after it, and its folder is gone: gigabytes need not wait for pytest."""
     folder.mkdir(exist_ok=True)
     config, told = folder / "proxy.yaml", folder / "told"
-    config.write_text(CONFIG % {"origin": origin, "folder": folder, "max_size": max_size, "server": server})
+    config.write_text(
+        CONFIG % {"origin": origin, "folder": folder, "max_size": max_size, "server": server, "methods": methods}
+    )
 
     command = [*COMMAND, str(config)]
     if descriptors is not None:
@@ -167,6 +176,24 @@ class Client:
 
     def close(self) -> None:
         self.socket.close()
+
+
+class Most(threading.Thread):
+    """The most memory that the process has had."""
+
+    def __init__(self, served: Served) -> None:
+        super().__init__()
+        self._served = served
+        self._is_over = threading.Event()
+        self.bytes = 0
+
+    def run(self) -> None:
+        while not self._is_over.wait(0.05):
+            self.bytes = max(self.bytes, self._served.resident)
+
+    def end(self) -> None:
+        self._is_over.set()
+        self.join(DEADLINE)
 
 
 def wait_until(holds: Callable[[], object], within: float = DEADLINE) -> None:

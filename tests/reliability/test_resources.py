@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from certificates import self_signed
 from evidence import Evidence
-from resource_process import COMMAND, ROOT, Client, Served, origin_process, serve, wait_until
+from resource_process import COMMAND, ROOT, Client, Most, Served, origin_process, serve, wait_until
 
 LIMIT = 256  # descriptors
 CROWD = 400  # connections
@@ -172,24 +172,6 @@ def test_memory_under_stalled_readers(tmp_path: Path, origin: str, evidence: Evi
         evidence.add(f"stalled readers, {kind}", READERS)
         evidence.add(f"KiB a stalled reader, {kind}", grown // READERS >> 10)
         assert grown <= READERS * A_CONNECTION + (0 if is_cached else FLIGHTS), f"{grown / MIB:.0f} MiB"
-
-
-class Most(threading.Thread):
-    """The most memory that the process has had."""
-
-    def __init__(self, served: Served) -> None:
-        super().__init__()
-        self._served = served
-        self._is_over = threading.Event()
-        self.bytes = 0
-
-    def run(self) -> None:
-        while not self._is_over.wait(0.05):
-            self.bytes = max(self.bytes, self._served.resident)
-
-    def end(self) -> None:
-        self._is_over.set()
-        self.join(DEADLINE)
 
 
 def stalled(served: Served, target: str, tls: ssl.SSLContext | None = None) -> Client:

@@ -169,6 +169,26 @@ async def test_a_head_that_fails(proxy: Proxy, s3: S3, status: int) -> None:
     assert (await proxy.get("/x")).body == body
 
 
+async def test_a_read_during_a_write_that_is_not_published(proxy: Proxy, s3: S3) -> None:
+    """What a read brought in meanwhile is gone, though the HEAD that would replace it fails (I5, I6)."""
+    s3.put("x", b"old")
+    came, gate = asyncio.Event(), asyncio.Event()
+
+    async def hold(seen: Seen) -> bytes | None:
+        if seen.method == "PUT":
+            came.set()
+            await gate.wait()
+        return canned(403) if seen.method == "HEAD" else None
+
+    proxy.relay.on_request = hold
+    writing = asyncio.create_task(put(proxy, b"new"))
+    await came.wait()
+    assert (await proxy.get("/x")).body == b"old"
+    gate.set()
+    assert (await writing).status == 201
+    assert (await proxy.get("/x")).body == b"new"
+
+
 @pytest.mark.parametrize("is_large", [False, True])
 async def test_an_unknown_outcome_is_not_cached(proxy: Proxy, s3: S3, is_large: bool) -> None:
     """S3 takes the write and its answer is lost: 502, nothing of the body stays here, and reads ask S3 (I9)."""

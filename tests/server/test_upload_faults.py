@@ -1,20 +1,26 @@
 """Uploads in small parts to an S3 that fails: all of the body or nothing of it, and nothing is left behind."""
 
 import asyncio
+import errno
 import random
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
-from behaviour import HONEST, Asked, Behaviour, Script
+from aiohttp import web
+from behaviour import HONEST, Asked, Behaviour, Script, honest
 from chaos_origin import ChaosOrigin
+from interruption import Interruption
 from proxy_under_test import BLOCK, WallClock, descriptors_open, pattern, settings_of, until
 from wire import Answer, chunked, connected, fetch, message
 
+from proxy.cache import store
 from proxy.origin import multipart, parts
 from proxy.runtime import Runtime
+from proxy.server.app import Application
 
 PART = 2 * BLOCK
 BODY, OLD = pattern(5 * PART + 7, 2), pattern(3 * BLOCK, 1)
@@ -59,8 +65,8 @@ class Setup:
         await until(lambda: descriptors_open() - opened <= self.before + 10)  # the pool keeps some connections
 
 
-@pytest.fixture
-async def setup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Setup]:
+@asynccontextmanager
+async def running(folder: Path, monkeypatch: pytest.MonkeyPatch, max_size: int) -> AsyncIterator[Setup]:
     monkeypatch.setattr(parts, "PART_SIZE", PART)
     monkeypatch.setattr(parts, "BUFFER", PART)
     monkeypatch.setattr(parts, "GATHERED", BLOCK - 1000)
@@ -69,14 +75,24 @@ async def setup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
         origin = await stack.enter_async_context(ChaosOrigin())
         origin.store_bytes("x", OLD, {})
         clock = WallClock()
-        settings = settings_of(tmp_path, origin.endpoint_url, origin.bucket, origin={"max_connections": 8})
+        settings = settings_of(
+            folder, origin.endpoint_url, origin.bucket, origin={"max_connections": 8}, cache={"max_size": max_size}
+        )
         runtime = await stack.enter_async_context(Runtime(settings, clock=clock, elapsed=clock.passed))
         yield Setup(runtime, origin, descriptors_open())
 
 
+@pytest.fixture
+async def setup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Setup]:
+    async with running(tmp_path, monkeypatch, 64 << 20) as made:
+        yield made
+
+
 def is_step(asked: Asked, step: str) -> bool:
-    """`create`, `part`, `complete`, `abort` or `put`."""
+    """`create`, `part`, `part 15`, `complete`, `abort` or `put`."""
     method, _, target = asked.line.partition(" ")
+    if step.startswith("part "):
+        return target.endswith(f"partNumber={step.removeprefix('part ')}")
     if method == "PUT":
         return step == ("part" if "partNumber" in target else "put")
     if method == "POST":
@@ -164,7 +180,7 @@ async def test_an_upload_that_fails(
     assert (await setup.ask("GET")).body == OLD
     setup.origin.script = once(step, behaviour, times=100)
     assert (await setup.put(is_chunked=is_chunked)).status == told
-    setup.origin.script = lambda _: HONEST
+    setup.origin.script = honest
     assert (await setup.ask("GET")).body == setup.origin.stored("x") == stored
     await setup.at_rest()
 
@@ -190,7 +206,7 @@ async def test_an_abort_that_fails_is_tried_again(setup: Setup) -> None:
     ((key, upload),) = setup.runtime._begun.abandoned
     assert [*setup.origin.uploads.running] == [upload]
     assert key.key == "x"
-    setup.origin.script = lambda _: HONEST
+    setup.origin.script = honest
     aborting = asyncio.create_task(setup.runtime._begun.abort_abandoned(setup.runtime.origin))
     await until(lambda: not setup.runtime._begun.abandoned)
     aborting.cancel()
@@ -211,3 +227,96 @@ async def test_a_client_that_leaves(setup: Setup, is_chunked: bool) -> None:
                 await asyncio.sleep(0.01)
         await setup.at_rest()
         assert setup.origin.stored("x") == OLD
+
+
+@pytest.mark.parametrize("how", ["asleep", "woken"])
+@pytest.mark.parametrize("size", [BLOCK, 3 * PART + 7])
+async def test_cancelled_at_every_await(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch, how: Literal["asleep", "woken"], size: int
+) -> None:
+    """Cancelled at its k-th suspension, for each k: the object is the old or the new one, readers get it, and no part,
+    slot, file, pin or task is left (I8, I12).
+    """
+    body, tasks = BODY[:size], len(asyncio.all_tasks())
+    answer = Application.__call__
+    interruption, ended = Interruption(0, how), asyncio.Event()
+
+    async def answered(self: Application, request: web.BaseRequest) -> web.StreamResponse:
+        if request.method != "PUT":
+            return await answer(self, request)
+        try:
+            response: web.StreamResponse = await interruption.around(answer(self, request))
+            return response
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(Application, "__call__", answered)
+    for at in range(1, 200):
+        interruption = Interruption(at, how)
+        ended.clear()
+        setup.origin.store_bytes("x", OLD, {})
+        async with connected(setup.runtime.address) as client:
+            await client.send(message("PUT", "/x", body=body))
+            await ended.wait()
+        await setup.at_rest()
+        await until(lambda: len(asyncio.all_tasks()) <= tasks + 20)  # connections that the pools keep
+        stored = setup.origin.stored("x")
+        assert stored in (OLD, body)
+        assert (await setup.ask("GET")).body == stored
+        if not interruption.is_done:
+            assert at > 5
+            return
+    raise AssertionError("more suspensions than that")
+
+
+@pytest.mark.parametrize("room", [1 * PART, 3 * PART, 6 * PART])
+@pytest.mark.parametrize("is_chunked", [False, True])
+async def test_larger_than_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int, is_chunked: bool
+) -> None:
+    """However little room there is: S3 gets all of it, `max_size` holds at every part, and nothing stays (I16, I17).
+    With room for some parts, one that fails late is sent again from there.
+    """
+    body, limit, most = pattern(20 * PART + 99, 4), room + (200 << 10), 0  # beside the index
+    fail_late = once("part 15", Behaviour(status=503)) if room > PART else honest
+    async with running(tmp_path, monkeypatch, limit) as setup:
+
+        def script(asked: Asked) -> Behaviour:
+            nonlocal most
+            figures = setup.runtime.cache.statistics()
+            taken = sum(file.stat().st_blocks * 512 for file in setup.files)
+            assert taken <= figures.bytes_used
+            most = max(most, figures.bytes_used + figures.index_bytes)
+            # Slow enough for the body to be ahead of S3 by all the room that there is.
+            return replace(fail_late(asked), pause=0.02)
+
+        setup.origin.script = script
+        assert (await setup.put(body, is_chunked=is_chunked)).status == 201
+        assert setup.origin.stored("x") == body
+        assert PART < most <= limit
+        await setup.at_rest()
+        assert setup.files == []
+
+
+@pytest.mark.parametrize("after", range(12))
+@pytest.mark.parametrize("is_chunked", [False, True])
+@pytest.mark.parametrize("size", [PART - 5, len(BODY)])
+async def test_a_disk_that_fills_up(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch, after: int, is_chunked: bool, size: int
+) -> None:
+    """ENOSPC at whatever write: the upload goes on without the disk, and the cache has nothing of it (I16)."""
+    body, left, write = BODY[:size], after, store._write
+
+    def failing(*arguments: Any) -> list[int]:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise OSError(errno.ENOSPC, "made up")
+        return write(*arguments)
+
+    monkeypatch.setattr(store, "_write", failing)
+    assert (await setup.put(body, is_chunked=is_chunked)).status == 201
+    assert setup.origin.stored("x") == body
+    await setup.at_rest()
+    assert (await setup.ask("GET")).body == body
+    assert left < 0 or setup.files

@@ -1,0 +1,368 @@
+"""A body in a file of the cache on its way to S3: room is taken before it is written; it becomes an entry, or goes."""
+
+import asyncio
+import errno
+import os
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cache_harness import BLOCK, KEY, FakeOrigin, Rig, Version, content, turns
+
+from proxy.cache.blocks import ALLOCATION_UNIT
+from proxy.cache.entry import ENTRY_BYTES
+from proxy.cache.origin import Answer, NotModified
+from proxy.cache.writing import Writing
+from proxy.errors import ObjectChanged, ObjectNotFound, OriginUnavailable, StoreError, StoreFull
+from proxy.keys import ObjectKey
+
+OTHER = ObjectKey("bucket", "other")
+
+
+async def filled(rig: Rig, data: bytes, *, length: int | None = None, step: int = BLOCK - 100) -> Writing:
+    writing = rig.cache.begin_write(KEY, length)
+    for at in range(0, len(data), step):
+        await writing.write(data[at : at + step])
+    return writing
+
+
+async def bytes_of(writing: Writing, start: int, stop: int) -> bytes:
+    return b"".join([piece async for piece in writing.read(start, stop)])
+
+
+def on_disk(rig: Rig) -> int:
+    return sum(path.stat().st_blocks * 512 for path in rig.stored_files().values())
+
+
+@pytest.mark.parametrize("size", [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 5 * BLOCK + 77])
+@pytest.mark.parametrize("is_known", [True, False])
+async def test_it_becomes_the_entry(tmp_path: Path, size: int, is_known: bool) -> None:
+    """One HEAD, and no more of the origin: bytes, metadata, charges and the index are those of a fill (I4, I17)."""
+    async with Rig(tmp_path) as rig:
+        data = content(size)
+        writing = await filled(rig, data, length=size if is_known else None)
+        assert rig.budget.used == (ENTRY_BYTES + -(-size // ALLOCATION_UNIT) * ALLOCATION_UNIT if size else 0)
+        rig.origin.store(KEY, Version(data, '"1"'))
+        await rig.cache.publish(writing, '"1"')
+        writing.close()
+        assert (rig.origin.heads, rig.origin.gets) == (1, 0)
+        with await rig.reader() as reader:
+            assert reader.status.hit
+            assert await rig.read(reader) == data
+        assert (rig.origin.heads, rig.origin.gets) == (1, 0)
+        await rig.audit()
+    async with Rig(tmp_path, origin=rig.origin) as rig:
+        if size:
+            assert await rig.get() == data
+            assert rig.origin.gets == 0
+
+
+async def test_an_unclean_stop(tmp_path: Path) -> None:
+    """What the index has of it is verified by the checksums it was written with (I14, I15)."""
+    async with Rig(tmp_path) as rig:
+        data = content(3 * BLOCK + 5)
+        rig.origin.store(KEY, Version(data, '"1"'))
+        writing = await filled(rig, data)
+        await rig.cache.publish(writing, '"1"')
+        await rig.cache.flush()
+        await turns()
+        (path,) = rig.stored_files().values()
+        rig.abandon()
+    with path.open("r+b") as file:
+        file.seek(BLOCK)
+        file.write(b"?")
+    async with Rig(tmp_path, origin=rig.origin) as rig:
+        assert await rig.get() == data
+        assert rig.origin.reads == [(BLOCK, 2 * BLOCK)]
+
+
+@pytest.mark.parametrize("start", [0, 1, BLOCK, BLOCK + 5])
+async def test_reading_back(tmp_path: Path, start: int) -> None:
+    """Any stretch, as often as is asked, while it is written still."""
+    async with Rig(tmp_path) as rig:
+        data = content(4 * BLOCK + 5)
+        writing = await filled(rig, data)
+        for stop in (start + 1, 2 * BLOCK, 3 * BLOCK + 9, len(data)):
+            assert await bytes_of(writing, start, stop) == data[start:stop]
+        reading = asyncio.create_task(bytes_of(writing, start, len(data)))
+        await writing.write(content(3 * BLOCK, 2))
+        assert await reading == data[start:]
+        assert await bytes_of(writing, 0, writing.size) == data + content(3 * BLOCK, 2)
+        writing.close()
+        await turns()
+        assert rig.stored_files() == {}
+        await rig.audit()
+
+
+async def test_what_went_bad_is_not_sent(tmp_path: Path) -> None:
+    """The disk has another byte than it was given: S3 does not get it (I15)."""
+    async with Rig(tmp_path) as rig:
+        writing = await filled(rig, content(3 * BLOCK))
+        (path,) = rig.stored_files().values()
+        with path.open("r+b") as file:
+            file.seek(BLOCK + 9)
+            file.write(b"\0")
+        assert await bytes_of(writing, 0, BLOCK) == content(3 * BLOCK)[:BLOCK]
+        with pytest.raises(StoreError):
+            await bytes_of(writing, BLOCK, 2 * BLOCK)
+        writing.close()
+
+
+async def test_a_file_that_is_cut_is_not_sent(tmp_path: Path) -> None:
+    """Nor what is missing (I8)."""
+    async with Rig(tmp_path) as rig:
+        writing = await filled(rig, content(3 * BLOCK))
+        (path,) = rig.stored_files().values()
+        os.truncate(path, 2 * BLOCK + 1)
+        with pytest.raises(StoreError):
+            await bytes_of(writing, 0, 3 * BLOCK)
+        writing.close()
+
+
+@pytest.mark.parametrize("length", [20 * BLOCK, None])
+async def test_larger_than_the_cache(tmp_path: Path, length: int | None) -> None:
+    """A window: what S3 has makes room for what comes; `max_size` holds at any time, and no entry comes of it (I17)."""
+    limit = 6 * BLOCK + ENTRY_BYTES
+    async with Rig(tmp_path, max_size=limit) as rig:
+        writing = rig.cache.begin_write(KEY, length)
+        data = content(20 * BLOCK)
+        taken = 0
+        for at in range(0, len(data), BLOCK // 2):
+            try:
+                await writing.write(data[at : at + BLOCK // 2])
+            except StoreFull:
+                assert at - taken > 4 * BLOCK
+                assert await bytes_of(writing, taken, taken + 3 * BLOCK // 2) == data[taken : taken + 3 * BLOCK // 2]
+                await writing.taken(taken, taken + 3 * BLOCK // 2)
+                taken += 3 * BLOCK // 2
+                await writing.write(data[at : at + BLOCK // 2])
+            assert rig.budget.used <= limit
+            assert on_disk(rig) <= limit
+        assert await bytes_of(writing, taken, len(data)) == data[taken:]
+        assert not writing.is_whole
+        rig.origin.store(KEY, Version(data, '"1"'))
+        await rig.cache.publish(writing, '"1"')
+        assert rig.origin.heads == 0
+        writing.close()
+        await turns()
+        assert rig.budget.used == 0
+        assert rig.stored_files() == {}
+
+
+async def test_room_is_made_by_eviction(tmp_path: Path) -> None:
+    """What was used least goes first, as for a fill; what is taken already is given back only where nothing else is."""
+    async with Rig(tmp_path, max_size=8 * BLOCK + 2 * ENTRY_BYTES) as rig:
+        other = content(4 * BLOCK)
+        rig.origin.store(OTHER, Version(other, '"o"'))
+        assert await rig.get(key=OTHER) == other
+        await turns()
+        data = content(6 * BLOCK, 2)
+        writing = await filled(rig, data)
+        assert writing.is_whole
+        assert rig.entries.hot(OTHER) is None
+        rig.origin.store(KEY, Version(data, '"1"'))
+        await rig.cache.publish(writing, '"1"')
+        assert await rig.get() == data
+        assert rig.origin.keys.count(KEY) == 0
+        await rig.audit()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EROFS])
+async def test_a_disk_that_fails(tmp_path: Path, number: int) -> None:
+    """The write that failed says so, and all after it; what came before can be read; all space comes back (I16)."""
+    async with Rig(tmp_path) as rig:
+        data = content(3 * BLOCK)
+        writing = await filled(rig, data)
+        rig.store.errors.append(OSError(number, "made up"))
+        for _ in range(2):
+            with pytest.raises(StoreError):
+                await writing.write(b"more")
+        assert await bytes_of(writing, 0, len(data)) == data
+        assert not writing.is_whole
+        writing.close()
+        await turns()
+        await rig.audit()
+
+
+async def test_a_disk_that_takes_no_file(tmp_path: Path) -> None:
+    """A disk that failed a moment ago is left alone (I16)."""
+    async with Rig(tmp_path) as rig:
+        rig.store.failed("made up")
+        writing = rig.cache.begin_write(KEY, 10)
+        with pytest.raises(StoreError):
+            await writing.write(b"0123456789")
+        assert not writing.is_whole
+        writing.close()
+        assert rig.budget.used == 0
+
+
+@pytest.mark.parametrize("error", [ObjectNotFound("gone"), OriginUnavailable("away")])
+async def test_a_head_that_fails(tmp_path: Path, error: OriginUnavailable) -> None:
+    """Nothing of it stays, and the next one asks for itself (I13)."""
+    async with Rig(tmp_path) as rig:
+        data = content(2 * BLOCK)
+        rig.origin.store(KEY, Version(data, '"1"'))
+        writing = await filled(rig, data)
+        rig.origin.errors.append(error)
+        await rig.cache.publish(writing, '"1"')
+        writing.close()
+        await turns()
+        assert rig.budget.used == 0
+        assert rig.stored_files() == {}
+        assert await rig.get() == data
+
+
+async def test_a_writer_that_leaves_while_it_is_published(tmp_path: Path) -> None:
+    """The entry comes about all the same, once (I12)."""
+    async with Rig(tmp_path) as rig:
+        data = content(2 * BLOCK)
+        rig.origin.store(KEY, Version(data, '"1"'))
+        writing = await filled(rig, data)
+        rig.origin.door = asyncio.Event()
+        publishing = asyncio.create_task(rig.cache.publish(writing, '"1"'))
+        await turns()
+        publishing.cancel()
+        await turns()
+        writing.close()
+        rig.origin.door.set()
+        await turns()
+        assert await rig.get() == data
+        assert (rig.origin.heads, rig.origin.gets) == (1, 0)
+        await rig.audit()
+
+
+async def test_a_stop_while_it_is_published(tmp_path: Path) -> None:
+    """The cache closes: the file goes (I14)."""
+    async with Rig(tmp_path) as rig:
+        data = content(2 * BLOCK)
+        rig.origin.store(KEY, Version(data, '"1"'))
+        writing = await filled(rig, data)
+        rig.origin.door = asyncio.Event()
+        publishing = asyncio.create_task(rig.cache.publish(writing, '"1"'))
+        await turns()
+        await rig.close()
+        await publishing
+        writing.close()
+    assert [*(tmp_path / "objects").glob("*/*")] == []
+
+
+class LateOrigin(FakeOrigin):
+    """Holds the answer of a GET back, once it is made."""
+
+    held: asyncio.Event | None = None
+
+    async def get(self, *arguments: Any, **named: Any) -> Answer | NotModified:
+        answer, held = await super().get(*arguments, **named), self.held
+        if held is not None:
+            await held.wait()
+        return answer
+
+
+async def test_a_lookup_that_a_publication_displaces(tmp_path: Path) -> None:
+    """A GET that asked between a write and its publication is late until after the next write: it brings nothing back
+    (I6).
+    """
+    origin = LateOrigin(random.Random(1))
+    async with Rig(tmp_path, origin=origin) as rig:
+        first, second = content(2 * BLOCK, 1), content(3 * BLOCK, 2)
+        writing = await filled(rig, first)
+        origin.store(KEY, Version(first, '"1"'))
+        await rig.cache.invalidate(KEY)
+        origin.held = held = asyncio.Event()
+        reading = asyncio.create_task(rig.get())
+        await turns()
+        await rig.cache.publish(writing, '"1"')
+        origin.held = None
+        writing = await filled(rig, second)
+        origin.store(KEY, Version(second, '"2"'))
+        await rig.cache.invalidate(KEY)
+        writing.close()
+        held.set()
+        assert await reading == first
+        await turns()
+        assert await rig.get() == second
+        await rig.audit()
+
+
+class Race:
+    """Writes, reads, purges and somebody else's writes of one object. `order` are the versions as S3 got them; who asks
+    now may be given none before `order[floor]`.
+    """
+
+    def __init__(self, rig: Rig) -> None:
+        self.rig = rig
+        self.chance = rig.chance
+        self.data: dict[str, bytes] = {}
+        self.order: list[str] = []
+        self.floor = 0
+        self.answered = 0
+        self.put(self.made())
+
+    def made(self) -> str:
+        etag = f'"{len(self.data) + 1}"'
+        self.data[etag] = content(self.chance.choice([1, BLOCK, 3 * BLOCK + 5]), len(self.data))
+        return etag
+
+    def put(self, etag: str) -> None:
+        self.rig.origin.store(KEY, Version(self.data[etag], etag))
+        self.order.append(etag)
+
+    async def write(self) -> None:
+        """As `proxy/server/uploads.py`: S3 takes it, or not, or takes it and does not say so."""
+        etag, outcome = self.made(), self.chance.choice(["answered", "answered", "refused", "unknown"])
+        writing = await filled(self.rig, self.data[etag])
+        try:
+            await self.rig.cache.invalidate(KEY)
+            await self.rig.origin.pause()
+            if outcome != "refused":
+                self.put(etag)
+            await self.rig.origin.pause()
+            await self.rig.cache.invalidate(KEY)
+            if outcome == "answered":
+                await self.rig.cache.publish(writing, etag)
+            if outcome != "refused":
+                self.answered += 1
+                self.floor = max(self.floor, self.order.index(etag))
+        finally:
+            writing.close()
+
+    async def read(self) -> None:
+        least = self.floor
+        try:
+            with await self.rig.reader(wants_body=self.chance.random() < 0.8) as reader:
+                etag = reader.metadata.etag
+                assert self.order.index(etag) >= least, "an older version than one whose write was answered"
+                assert await self.rig.read(reader, whole=True) == self.data[etag]
+        except ObjectChanged:
+            pass  # before the last byte came
+
+    async def purge(self) -> None:
+        await self.rig.cache.purge([KEY])
+
+    async def overwrite(self) -> None:
+        self.put(self.made())
+
+
+@pytest.mark.parametrize("seed", range(100))
+async def test_writes_and_fills_race(tmp_path: Path, seed: int) -> None:
+    """In any order of events: who asks after a write was answered gets it or what came after it, of one version, and
+    that is what the cache keeps (I1, I5, I6, I9).
+    """
+    async with Rig(tmp_path, seed=seed) as rig:
+        rig.origin.jitter = 6
+        race = Race(rig)
+        acts = [race.write, race.write, race.read, race.read, race.read, race.purge, race.overwrite]
+        running: set[asyncio.Task[None]] = set()
+        for _ in range(40):
+            running.add(asyncio.create_task(race.chance.choice(acts)()))
+            if len(running) > 4:
+                done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()
+        await asyncio.gather(*running)
+        assert race.answered
+        await race.read()
+        await race.purge()
+        assert await rig.get() == race.data[race.order[-1]]
+        await rig.audit()

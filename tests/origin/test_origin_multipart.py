@@ -1,0 +1,240 @@
+"""Parts of a body, and what is noted of uploads that were begun."""
+
+import asyncio
+import json
+import random
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from behaviour import Behaviour, InTurn, honest
+from chaos_origin import ChaosOrigin
+from fakes import object_bytes
+
+from proxy.config import OriginSettings
+from proxy.errors import NoSuchUpload, OriginBusy, OriginUnavailable, StoreError, StoreFull, WriteRefused
+from proxy.keys import ObjectKey
+from proxy.origin import multipart
+from proxy.origin.begun import Begun
+from proxy.origin.client import S3Origin
+from proxy.origin.multipart import MAX_PART, Multipart
+from proxy.origin.parts import BUFFER, GATHERED, MAX_PARTS, PART_SIZE, Body, Buffers, part_size
+
+TiB = 1 << 40
+KEY = ObjectKey("bucket", "o")
+SMALLEST = 5 << 20  # bytes, S3: of all parts but the last
+
+
+@pytest.mark.parametrize("length", [1, PART_SIZE, PART_SIZE * MAX_PARTS, PART_SIZE * MAX_PARTS + 1, 5 * TiB, None])
+def test_parts_hold_the_largest_object(length: int | None) -> None:
+    """S3 API, "Multipart upload limits": 10,000 parts of 5 MiB to 5 GiB hold 5 TiB; with a length they are equal."""
+    sizes = [part_size(number, length) for number in range(1, MAX_PARTS + 1)]
+    assert all(SMALLEST <= size <= MAX_PART for size in sizes)
+    assert sum(sizes) >= (5 * TiB if length is None else length)
+    assert sizes == sorted(sizes)
+    assert sizes[0] == PART_SIZE or length == 5 * TiB or length == PART_SIZE * MAX_PARTS + 1
+    if length is not None:
+        assert len(set(sizes)) == 1
+
+
+class Lines:
+    """A spool with room for `room` bytes, or one that fails after so many."""
+
+    def __init__(self, room: int, error: StoreError) -> None:
+        self.data = bytearray()
+        self._room = room
+        self._error = error
+
+    async def write(self, data: bytes) -> None:
+        if len(self.data) + len(data) > self._room:
+            raise self._error
+        self.data += data
+
+    async def read(self, start: int, stop: int) -> AsyncIterator[bytes]:
+        for at in range(start, stop, 1000):
+            yield bytes(self.data[at : min(at + 1000, stop)])
+
+    async def taken(self, start: int, stop: int) -> None:
+        """There is no more room for it."""
+
+
+async def cut(content: bytes, length: int | None, spool: Lines | None, size: int, seed: int) -> list[bytes]:
+    chance = random.Random(seed)
+
+    async def chunks() -> AsyncIterator[bytes]:
+        at = 0
+        while at < len(content):
+            step = chance.choice([1, 10, 1000, 5000])
+            yield content[at : at + step]
+            at += step
+
+    body = Body(chunks(), length, spool, Buffers(1, 1.0))
+    found = []
+    while True:
+        part = await body.part(size)
+        found.append(b"".join([piece async for piece in part.chunks()]))
+        assert len(found[-1]) == part.size
+        if part.is_spooled:
+            assert b"".join([piece async for piece in part.chunks()]) == found[-1]
+        if part.is_last:
+            body.close()
+            return found
+
+
+@pytest.mark.parametrize("error", [StoreError("broken"), StoreFull("full")])
+@pytest.mark.parametrize("room", [-1, 0, 5000, 12_000, 1 << 20])
+@pytest.mark.parametrize("length", [0, 1, 9_999, 10_000, 10_001, 34_567])
+@pytest.mark.parametrize("is_known", [True, False])
+async def test_a_body_is_cut(
+    error: StoreError, room: int, length: int, is_known: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever its bytes wait, the parts put together are the body, all but the last of the size that was asked."""
+    monkeypatch.setattr("proxy.origin.parts.GATHERED", 1024)
+    content = object_bytes(length)
+    spool = None if room < 0 else Lines(room, error)
+    found = await cut(content, length if is_known else None, spool, 10_000, seed=length)
+    assert b"".join(found) == content
+    assert [len(part) for part in found[:-1]] == [10_000] * (len(found) - 1)
+    assert len(found) == max(1, -(-length // 10_000))
+
+
+@pytest.mark.parametrize("room", [-1, 5000, 1 << 20])
+async def test_a_body_that_ends_early(room: int) -> None:
+    """Shorter than it was said to be is no body (I8)."""
+    spool = None if room < 0 else Lines(room, StoreError("broken"))
+    with pytest.raises(WriteRefused):
+        await cut(object_bytes(15_000), 15_001, spool, 10_000, seed=1)
+
+
+async def test_memory_is_bounded() -> None:
+    """Of bodies of unknown length so many are held at once as there is leave for; small ones need none (I19)."""
+    buffers = Buffers(2, 0.05)
+
+    async def chunks(size: int) -> AsyncIterator[bytes]:
+        yield bytes(size)
+
+    held = [Body(chunks(BUFFER), None, None, buffers) for _ in range(2)]
+    for body in held:
+        await body.part(PART_SIZE)
+    with pytest.raises(OriginBusy):
+        await Body(chunks(BUFFER), None, None, buffers).part(PART_SIZE)
+    assert (await Body(chunks(1000), None, None, buffers).part(PART_SIZE)).size == 1000
+    assert (await Body(chunks(BUFFER), BUFFER, None, buffers).part(PART_SIZE)).size == BUFFER
+    held[0].close()
+    assert (await Body(chunks(BUFFER), None, None, buffers).part(PART_SIZE)).size == BUFFER
+    assert GATHERED < BUFFER
+
+
+# --- at S3 -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def chaos(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ChaosOrigin]:
+    monkeypatch.setattr(multipart, "BACKOFF", 0.0)
+    async with ChaosOrigin() as origin:
+        yield origin
+
+
+@pytest.fixture
+async def s3(chaos: ChaosOrigin) -> AsyncIterator[S3Origin]:
+    settings = {
+        "endpoint_url": chaos.endpoint_url,
+        "credentials": {"access_key_id": "any", "secret_access_key": "any"},
+        "addressing_style": "path",
+    }
+    async with S3Origin(OriginSettings.model_validate(settings)) as origin:
+        yield origin
+
+
+async def one(data: bytes) -> AsyncIterator[bytes]:
+    yield data
+
+
+async def test_the_steps(chaos: ChaosOrigin, s3: S3Origin) -> None:
+    """Parts in any order, from an upload that another process began; what was completed is known no more."""
+    begun = await Multipart.begin(s3, KEY, {"ContentType": "text/x"})
+    second = await begun.part(2, lambda: one(b"two"), 3)
+    upload = Multipart.resumed(s3, KEY, begun.id)
+    first = await upload.part(1, lambda: one(b"one"), 3)
+    assert (await upload.complete([second, first])).etag.startswith('"')
+    assert chaos.stored("o") == b"onetwo"
+    with pytest.raises(NoSuchUpload):
+        await upload.part(3, lambda: one(b"x"), 1)
+    await upload.abort()  # fine all the same
+
+
+async def test_retries_are_paid_for(chaos: ChaosOrigin, s3: S3Origin) -> None:
+    """A part is tried three times, as long as the retry budget lasts; completing is tried once (I9, I20)."""
+    upload = await Multipart.begin(s3, KEY, {})
+    chaos.script = InTurn(*[Behaviour(status=503)] * 100, methods=("PUT", "POST"))
+    with pytest.raises(OriginUnavailable):
+        await upload.part(1, lambda: one(b"x"), 1)
+    assert chaos.counts["PUT"] == 3
+    while s3.retries.spend():
+        pass
+    with pytest.raises(OriginUnavailable):
+        await upload.part(1, lambda: one(b"x"), 1)
+    assert chaos.counts["PUT"] == 4
+    with pytest.raises(OriginUnavailable):
+        await upload.complete([])
+    assert chaos.counts["POST"] == 2
+
+
+async def test_notes_outlive_the_process(tmp_path: Path, chaos: ChaosOrigin, s3: S3Origin) -> None:
+    """The next run aborts what this one left, of its own S3 only; what is over is noted no more (I8, I14)."""
+    path = tmp_path / "uploads.json"
+    notes, elsewhere = Begun(path, "here"), Begun(path, "elsewhere")
+    left = await Multipart.begin(s3, KEY, {}, notes=notes)
+    over = await Multipart.begin(s3, KEY, {}, notes=notes)
+    await over.abort()
+    assert [*chaos.uploads.running] == [left.id]
+    elsewhere.open()
+    assert elsewhere.abandoned == []
+    await elsewhere.add(KEY, "another")
+    again = Begun(path, "here")
+    again.open()
+    assert again.abandoned == [(KEY, left.id)]
+    aborting = asyncio.create_task(again.abort_abandoned(s3))
+    async with asyncio.timeout(10):
+        while again.abandoned:  # noqa: ASYNC110 - it has no event for it
+            await asyncio.sleep(0.005)
+    aborting.cancel()
+    await asyncio.gather(aborting, return_exceptions=True)
+    assert chaos.uploads.running == {}
+    assert [row[0] for row in json.loads(path.read_bytes())] == ["another"]
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b'[["a"]]', b"\xff\xfe", b"null"])
+async def test_damaged_notes(tmp_path: Path, content: bytes, chaos: ChaosOrigin, s3: S3Origin) -> None:
+    """What cannot be read is begun anew (I14, I16)."""
+    path = tmp_path / "uploads.json"
+    path.write_bytes(content)
+    notes = Begun(path, "here")
+    notes.open()
+    assert notes.abandoned == []
+    upload = await Multipart.begin(s3, KEY, {}, notes=notes)
+    assert upload.id in path.read_text()
+
+
+async def test_notes_that_cannot_be_written(tmp_path: Path, chaos: ChaosOrigin, s3: S3Origin) -> None:
+    """A disk that fails is no reason to refuse an upload (I16)."""
+    notes = Begun(tmp_path / "gone" / "uploads.json", "here")
+    notes.open()
+    upload = await Multipart.begin(s3, KEY, {}, notes=notes)
+    await upload.complete([await upload.part(1, lambda: one(b"x"), 1)])
+    assert chaos.stored("o") == b"x"
+
+
+async def test_a_stop_waits_for_aborts(chaos: ChaosOrigin, s3: S3Origin) -> None:
+    """Cancelled while S3 makes the upload, it is aborted before the client to S3 is closed (I8, I12)."""
+    chaos.script = InTurn(Behaviour(pause=0.2), methods=("POST",))
+    beginning = asyncio.create_task(Multipart.begin(s3, KEY, {}))
+    async with asyncio.timeout(10):
+        while not chaos.counts["POST"]:  # noqa: ASYNC110 - the other side has no event for it
+            await asyncio.sleep(0.005)
+    beginning.cancel()
+    await asyncio.gather(beginning, return_exceptions=True)
+    chaos.script = honest
+    await s3.__aexit__(None, None, None)
+    assert chaos.counts["DELETE"] == 1
+    assert chaos.uploads.running == {}

@@ -1,0 +1,133 @@
+"""Uploads of a whole process: what they take of its memory, and what a kill leaves of them."""
+
+import asyncio
+import hashlib
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from chaos_content import read
+from chaos_uploads import Upload, Uploads
+from evidence import Evidence
+from origin_process import OriginProcess
+from proxy_process import fork_server
+from resource_process import Client, Most, serve
+from runs import configuration
+from wire import connected, message
+
+MIB = 1 << 20
+PART = 8 * MIB
+UNIT = (bytes(range(1, 256)) * (MIB // 255 + 1))[:MIB]
+GROWTH = 64 * MIB
+SMOKE, SOAK = 256, 1024  # MiB
+KILLS, SOAK_KILLS = 5, 100
+
+
+@pytest.fixture
+def sink() -> Iterator[str]:
+    command = [sys.executable, str(Path(__file__).with_name("upload_sink.py"))]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        try:
+            yield f"http://127.0.0.1:{int(child.stdout.readline())}"
+        finally:
+            child.kill()
+
+
+def put(url: str, target: str, count: int, *, is_chunked: bool) -> str:
+    """`count` MiB, as fast as they are taken. Returns the ETag."""
+    client = Client(url)
+    framing = "Transfer-Encoding: chunked" if is_chunked else f"Content-Length: {count * MIB}"
+    client.socket.sendall(f"PUT {target} HTTP/1.1\r\nHost: proxy.test\r\n{framing}\r\n\r\n".encode())
+    piece = b"%x\r\n%s\r\n" % (MIB, UNIT) if is_chunked else UNIT
+    for _ in range(count):
+        client.socket.sendall(piece)
+    if is_chunked:
+        client.socket.sendall(b"0\r\n\r\n")
+    status, headers, _ = client.answer()
+    client.close()
+    assert status == 201
+    return headers["etag"]
+
+
+def etag_of(count: int) -> str:
+    """Of so many MiB in parts of 8."""
+    part = hashlib.md5(UNIT * (PART // MIB)).digest()
+    number = count * MIB // PART
+    return f'"{hashlib.md5(part * number).hexdigest()}-{number}"'
+
+
+@pytest.mark.parametrize(("max_size", "is_chunked"), [("4GiB", False), ("100MiB", True)])
+def test_memory_of_an_upload(
+    tmp_path: Path, sink: str, is_soak: bool, evidence: Evidence, max_size: str, is_chunked: bool
+) -> None:
+    """A large upload costs less than 64 MiB of memory, whether the cache has room for all of it or not; what was kept
+    of it is served from there (I19).
+    """
+    count = SOAK if is_soak else SMOKE
+    with serve(tmp_path / "served", sink, max_size=max_size, methods=", methods: [GET, HEAD, PUT]") as served:
+        assert put(served.clients, "/small", 24, is_chunked=is_chunked) == etag_of(24)
+        most, base = Most(served), served.resident
+        most.start()
+        began = time.monotonic()
+        assert put(served.clients, "/large", count, is_chunked=is_chunked) == etag_of(count)
+        took = time.monotonic() - began
+        most.end()
+        if max_size == "4GiB":
+            client = Client(served.clients)
+            client.ask("/large")
+            status, headers, body = client.answer()
+            client.close()
+            assert status == 200
+            assert headers["cache-status"].startswith("bucketfront; hit")
+            assert body == UNIT * count
+    kind = "kept" if max_size == "4GiB" else "larger than the cache"
+    evidence.add(f"MiB uploaded, {kind}", count)
+    evidence.add(f"MiB a second, {kind}", round(count / took))
+    evidence.add(f"MiB of memory for an upload, {kind}", (most.bytes - base) // MIB)
+    assert most.bytes - base < GROWTH, f"{(most.bytes - base) / MIB:.0f} MiB"
+
+
+async def test_a_kill_leaves_no_parts(tmp_path: Path, is_soak: bool, evidence: Evidence) -> None:
+    """`kill -9` within an upload: the next start aborts it at S3 and removes its file, and the object is the old one
+    (I8, I14).
+    """
+    kills = SOAK_KILLS if is_soak else KILLS
+    with OriginProcess() as origin:
+        version = origin.call("store", "x", 100_000)
+        config = configuration(tmp_path, origin, cache={"max_size": "64MiB"})
+        async with fork_server() as starter:
+            for number in range(kills):
+                await starter.begin(config)
+                running = await starter.ready()
+                async with connected(running.address) as client:
+                    length = 3 * PART
+                    body = read("x", 1000 + number, 0, 2 * PART + number * MIB // kills)
+                    await client.send(message("PUT", "/x", {"Content-Length": str(length)}) + body)
+                    await holds(lambda: any(upload.parts for upload in uploads(origin)))
+                    await starter.kill()
+                assert len(uploads(origin)) == 1
+                await starter.begin(config)
+                running = await starter.ready()
+                await holds(lambda: not uploads(origin))
+                await holds(lambda: not [*(tmp_path / "cache" / "objects").glob("*/*")])
+                async with connected(running.address) as client:
+                    answer = await client.request("GET", "/x")
+                    assert answer.body == read("x", version, 0, 100_000)
+                await starter.kill()
+        assert not [line for line in starter.lines if "Traceback" in line], starter.lines
+    evidence.add("kills within an upload", kills)
+
+
+def uploads(origin: OriginProcess) -> list[Upload]:
+    found: Uploads = origin.get("uploads")
+    return list(found.running.values())
+
+
+async def holds(what: Callable[[], object], within: float = 20.0) -> None:
+    async with asyncio.timeout(within):
+        while not what():  # noqa: ASYNC110 - another process has no event for it
+            await asyncio.sleep(0.02)
