@@ -77,6 +77,22 @@ async def test_a_thousand(proxy: Proxy, s3: S3) -> None:
     assert (await proxy.ask("POST", "/?delete", body=document(*keys, "one more"))).status == 400
 
 
+async def test_reads_during_a_delete(proxy: Proxy, s3: S3) -> None:
+    """What is read and kept while S3 deletes is not served after it (I5, I6)."""
+
+    async def read_meanwhile(seen: Seen) -> bytes | None:
+        if seen.method == "POST":
+            assert [(await proxy.get(f"/{key}")).body for key in keys] == [b"data"] * len(keys)
+        return None
+
+    keys = [f"k{number}" for number in range(40)]
+    for key in keys:
+        s3.put(key, b"data")
+    proxy.relay.on_request = read_meanwhile
+    assert result(await proxy.ask("POST", "/?delete", body=document(*keys))) == (keys, {})
+    assert {(await proxy.get(f"/{key}")).status for key in keys} == {404}
+
+
 @pytest.mark.parametrize("fault", ["lost", "failed"])
 async def test_unknown_outcome(proxy: Proxy, s3: S3, fault: str) -> None:
     """S3 may have deleted or not: 502, and each key is asked for anew (I9)."""

@@ -134,6 +134,16 @@ async def test_checksums_of_a_file(proxy: Proxy, s3: S3) -> None:
     assert answer.status == 501  # of the whole form: by its end, files are stored
 
 
+async def test_conditions(proxy: Proxy, s3: S3) -> None:
+    """`If-None-Match: *` counts for each file: 412 for one that is there, after which nothing more is stored."""
+    s3.put("b", b"old")
+    parts = [part("f", name.encode(), name) for name in "abc"]
+    answer = await post(proxy, "/upload", *parts, headers={"If-None-Match": "*"})
+    assert (answer.status, [one["key"] for one in answer.json()["stored"]]) == (412, ["a"])
+    assert (s3.keys(), s3.get("b")) == (["a", "b"], b"old")
+    assert (await post(proxy, "/upload", *parts, headers={"If-Match": '"x"'})).status == 501
+
+
 @pytest.mark.parametrize(
     "parts",
     [
@@ -147,7 +157,7 @@ async def test_checksums_of_a_file(proxy: Proxy, s3: S3) -> None:
         [part("key", b"x\0"), part("file", b"data", "a")],
         [part("key", b"x" * 1025), part("file", b"data", "a")],
         [part("key", b"x" * 9000), part("file", b"data", "a")],
-        [part("x-amz-meta-a", b"x" * 8000)] * 9,
+        [*[part("x-amz-meta-a", b"x" * 8000)] * 9, part("file", b"data", "a")],
         [part("x-amz-storage-class", b"GLACIER"), part("file", b"data", "a")],
         [part("file", b"data", "a", "Content-Transfer-Encoding: base64\r\n")],
         [part("file", b"data", "a", "x: " + "y" * 9000 + "\r\n")],
