@@ -16,7 +16,7 @@ MAX_PARTS = 1000
 # RFC 2046 section 5.1.1: 1 to 70 characters, no space at the end.
 _BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")
 _TCHARS = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"
-_PARAMETER = re.compile(rf'[ \t]*+({_TCHARS})[ \t]*+=[ \t]*+(?:"((?:[^"\\]|\\.)*+)"|([^\s;"]*+))[ \t]*+(?:;|$)')
+_PARAMETER = re.compile(rf'[ \t]*+({_TCHARS})[ \t]*+=[ \t]*+(?:"([^"\\]*+(?:\\.[^"\\]*+)*)"|([^\s;"]*+))[ \t]*+(?:;|$)')
 _NAME = re.compile(_TCHARS)
 _ESCAPED = re.compile(r'\\(["\\])')
 # WHATWG, "Multipart form data": how browsers, and curl since 7.81, write these three in a name.

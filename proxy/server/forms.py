@@ -49,8 +49,7 @@ class Form:
         if head.if_match is not None or head.checksums:
             raise NoSuchWrite("of a form, each file has its own checksum, and none has an If-Match")
         self._route = route
-        # The request's own headers are about the form: Content-Type, or what a browser says to caches.
-        self._head = replace(head, headers=())
+        self._head = head
         self._store = store
         self._now = now
         self._fields: dict[str, str] = {}
@@ -123,6 +122,7 @@ class Form:
             del said["content-type"]
         fields = {name: value for name, value in self._fields.items() if name != "key"}
         head = write_head.parse((said | fields).items())
+        # Not its headers: they are about the form, or what a browser says to caches.
         return replace(
             head,
             metadata=tuple((dict(self._head.metadata) | dict(head.metadata)).items()),

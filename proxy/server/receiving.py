@@ -5,7 +5,7 @@ Whoever stores a body reads it here: PUT, POST and PATCH.
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 from aiohttp import HttpVersion11, hdrs, web
 
@@ -80,15 +80,14 @@ async def received(
         raise BodyTruncated(f"the client sent {exchange.received} of {length} bytes")
 
 
-async def verified(chunks: AsyncIterator[bytes], claims: Collection[Digest]) -> AsyncIterator[bytes]:
+def verified(chunks: AsyncIterator[bytes], claims: Sequence[Digest]) -> AsyncIterator[bytes]:
     """The same bytes, held against what was said of them: the last ones are given away only after all `claims` held,
-    so that whoever stores them never has a whole object before. Raises ChecksumMismatch.
+    so that whoever stores them never has a whole object before. The iterator raises ChecksumMismatch.
     """
-    if not claims:
-        async for chunk in chunks:
-            yield chunk
-        return
-    checksums = BodyChecksums(claims)
+    return _verified(chunks, BodyChecksums(claims)) if claims else chunks
+
+
+async def _verified(chunks: AsyncIterator[bytes], checksums: BodyChecksums) -> AsyncIterator[bytes]:
     held = b""
     async for chunk in chunks:
         checksums.update(chunk)

@@ -17,13 +17,16 @@ XMLNS = f'xmlns="{delete_objects.NAMESPACE}"'
     [
         ("<Delete><Object><Key>a</Key></Object></Delete>", DeleteRequest((Named("a"),), quiet=False)),
         (
-            f'<?xml version="1.0" encoding="UTF-8"?>\n<Delete {XMLNS}>\n <Quiet>true</Quiet>\n'
-            " <Object>\n  <Key> a&amp;b&#13;ü </Key>\n </Object>\n <Object><Key>c</Key></Object>\n</Delete>\n",
+            f"""<?xml version="1.0" encoding="UTF-8"?>
+            <Delete {XMLNS}> <Quiet>true</Quiet>
+             <Object> <Key> a&amp;b&#13;ü </Key> </Object> <Object><Key>c</Key></Object>
+            </Delete>
+            """.strip(),
             DeleteRequest((Named(" a&b\rü "), Named("c")), quiet=True),
         ),
         (
-            f'<s:Delete xmlns:s="{delete_objects.NAMESPACE}"><s:Object><s:Key><![CDATA[<a>]]></s:Key></s:Object>'
-            "<s:Quiet>false</s:Quiet></s:Delete>",
+            f"""<s:Delete xmlns:s="{delete_objects.NAMESPACE}">
+            <s:Object><s:Key><![CDATA[<a>]]></s:Key></s:Object><s:Quiet>false</s:Quiet></s:Delete>""",
             DeleteRequest((Named("<a>"),), quiet=False),
         ),
         (

@@ -50,8 +50,8 @@ async def stream(content: bytes) -> AsyncIterator[bytes]:
 
 
 def test_each_call_gets_its_own() -> None:
-    """Object headers go with the call that begins the object, conditions with the one that makes it; with the bytes goes
-    one of the checksums that S3 knows, for it takes no more.
+    """Object headers go with the call that begins the object, conditions with the one that makes it; with the bytes
+    goes one of the checksums that S3 knows, for it takes no more.
     """
     encoded = {"ContentMD5": base64.b64encode(b"m" * 16).decode(), "ChecksumCRC32": base64.b64encode(b"cccc").decode()}
     assert put_params(HEAD) == OBJECT | CONDITIONS | encoded

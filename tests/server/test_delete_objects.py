@@ -1,0 +1,162 @@
+"""`POST {mount}?delete`, S3's DeleteObjects: what it deletes is not served any more (I5), and it stays in its mount."""
+
+import base64
+import hashlib
+from xml.etree import ElementTree as ET
+from xml.sax.saxutils import escape
+
+import pytest
+from proxy_under_test import S3, Proxy, StartProxy
+from relay import Cut, Seen, canned
+from wire import Answer, message
+
+from proxy.http.delete_objects import MAX_BODY, NAMESPACE
+
+
+def document(*keys: str, quiet: bool = False) -> bytes:
+    objects = "".join(f"<Object><Key>{escape(key)}</Key></Object>" for key in keys)
+    told = "<Quiet>true</Quiet>" if quiet else ""
+    return f'<?xml version="1.0"?><Delete xmlns="{NAMESPACE}">{objects}{told}</Delete>'.encode()
+
+
+def result(answer: Answer) -> tuple[list[str], dict[str, str]]:
+    """Keys deleted, and error codes by key."""
+    assert (answer.status, answer.headers["Content-Type"]) == (200, "application/xml")
+    root, name = ET.fromstring(answer.body), f"{{{NAMESPACE}}}"
+    deleted = [one.findtext(f"{name}Key", "") for one in root.iter(f"{name}Deleted")]
+    return deleted, {
+        one.findtext(f"{name}Key", ""): one.findtext(f"{name}Code", "") for one in root.iter(f"{name}Error")
+    }
+
+
+async def test_deleted_objects_are_gone(proxy: Proxy, s3: S3) -> None:
+    """What was cached is not served any more; a key that never was counts as deleted; others stay (I5)."""
+    keys = ["a b", "ü/x", "<&>", "never"]
+    for key in (*keys[:3], "stays"):
+        s3.put(key, b"data")
+    for target in ("/a%20b", "/%C3%BC/x", "/%3C&%3E", "/stays"):
+        assert (await proxy.get(target)).status == 200
+    answer = await proxy.ask("POST", "/?delete", body=document(*keys))
+    assert result(answer) == (keys, {})
+    assert s3.keys() == ["stays"]
+    for target in ("/a%20b", "/%C3%BC/x", "/%3C&%3E"):
+        assert (await proxy.get(target)).status == 404
+    assert (await proxy.get("/stays")).body == b"data"
+
+
+async def test_keys_are_below_the_mount(start: StartProxy, s3: S3) -> None:
+    """Keys are those that clients of the mount know; nothing beyond its prefix is reached (I23)."""
+    mount = {"path": "/m/", "bucket": s3.bucket, "prefix": "root/", "methods": ["DELETE"]}
+    proxy = await start(mounts=[mount], uploads=None)
+    for key in ("root/x", "x", "root/../x"):
+        s3.put(key, b"data")
+    assert result(await proxy.ask("POST", "/m/?delete=", body=document("x", "../x"))) == (["x", "../x"], {})
+    assert s3.keys() == ["x"]
+
+
+async def test_quiet_and_what_is_not_taken(proxy: Proxy, s3: S3) -> None:
+    """With Quiet only failures are told. Versions, conditions and long keys are refused one by one."""
+    s3.put("a", b"1")
+    s3.put("b", b"2")
+    plain = document("a", "x" * 1025, quiet=True).decode()
+    versioned = "<Object><Key>b</Key><VersionId>1</VersionId></Object></Delete>"
+    answer = await proxy.ask("POST", "/?delete", body=plain.replace("</Delete>", versioned).encode())
+    assert result(answer) == ([], {"x" * 1025: "KeyTooLongError", "b": "NotImplemented"})
+    assert s3.keys() == ["b"]
+
+
+async def test_a_thousand(proxy: Proxy, s3: S3) -> None:
+    """S3's limit, each of them cached before."""
+    keys = [f"k{number}" for number in range(1000)]
+    for key in keys[::100]:
+        s3.put(key, b"data")
+        assert (await proxy.get(f"/{key}")).status == 200
+    assert result(await proxy.ask("POST", "/?delete", body=document(*keys))) == (keys, {})
+    for key in keys[::100]:
+        assert (await proxy.get(f"/{key}")).status == 404
+    assert (await proxy.ask("POST", "/?delete", body=document(*keys, "one more"))).status == 400
+
+
+async def test_reads_during_a_delete(proxy: Proxy, s3: S3) -> None:
+    """What is read and kept while S3 deletes is not served after it (I5, I6)."""
+
+    async def read_meanwhile(seen: Seen) -> bytes | None:
+        if seen.method == "POST":
+            assert [(await proxy.get(f"/{key}")).body for key in keys] == [b"data"] * len(keys)
+        return None
+
+    keys = [f"k{number}" for number in range(40)]
+    for key in keys:
+        s3.put(key, b"data")
+    proxy.relay.on_request = read_meanwhile
+    assert result(await proxy.ask("POST", "/?delete", body=document(*keys))) == (keys, {})
+    assert {(await proxy.get(f"/{key}")).status for key in keys} == {404}
+
+
+@pytest.mark.parametrize("fault", ["lost", "failed"])
+async def test_unknown_outcome(proxy: Proxy, s3: S3, fault: str) -> None:
+    """S3 may have deleted or not: 502, and each key is asked for anew (I9)."""
+
+    async def lose(seen: Seen) -> bytes | None:
+        if seen.method != "POST":
+            return None
+        s3.delete("a")
+        if fault == "lost":
+            raise Cut
+        return canned(500, "InternalError")
+
+    for key in ("a", "b"):
+        s3.put(key, b"old")
+        assert (await proxy.get(f"/{key}")).body == b"old"
+    proxy.relay.on_request = lose
+    assert (await proxy.ask("POST", "/?delete", body=document("a", "b"))).status == 502
+    assert (await proxy.get("/a")).status == 404
+    s3.put("b", b"new")
+    assert (await proxy.get("/b")).body == b"new"
+
+
+@pytest.mark.parametrize(
+    ("target", "headers", "body", "status"),
+    [
+        ("/?delete", {}, b"", 400),
+        ("/?delete", {}, b"<Delete/>", 400),
+        ("/?delete", {}, b'<!DOCTYPE d [<!ENTITY k "a">]><Delete><Object><Key>&k;</Key></Object></Delete>', 400),
+        ("/?delete", {"Content-MD5": "AAAAAAAAAAAAAAAAAAAAAA=="}, document("a"), 400),
+        ("/?delete", {"x-amz-content-sha256": "STREAMING-AWS4-HMAC-SHA256-PAYLOAD"}, document("a"), 501),
+        ("/?delete", {"Content-Length": str(MAX_BODY + 1)}, b"", 413),
+        ("/?delete&versionId=1", {}, document("a"), 501),
+        ("/folder/?delete", {}, document("a"), 501),
+        ("/upload?delete", {}, document("a"), 501),
+        ("/ro/?delete", {}, document("a"), 405),
+    ],
+)
+async def test_refused(
+    start: StartProxy, s3: S3, target: str, headers: dict[str, str], body: bytes, status: int
+) -> None:
+    """Nothing is deleted, and S3 is not asked, for what is malformed, not allowed, or something else."""
+    methods = ["GET", "POST", "DELETE"]
+    proxy = await start(
+        mounts=[
+            {"path": "/", "bucket": s3.bucket, "methods": methods},
+            {"path": "/ro/", "bucket": s3.bucket, "methods": ["GET", "POST"]},
+        ]
+    )
+    s3.put("a", b"data")
+    async with proxy.connection() as connection:
+        await connection.send(message("POST", target, headers, body))
+        assert (await connection.answer("POST")).status == status
+    assert proxy.relay.seen == []
+    assert s3.get("a") == b"data"
+
+
+async def test_a_checksum_that_holds(proxy: Proxy, s3: S3) -> None:
+    """Content-MD5 may be sent, as S3's older clients do."""
+    body = document("a")
+    md5 = base64.b64encode(hashlib.md5(body).digest()).decode()
+    assert result(await proxy.ask("POST", "/?delete", {"Content-MD5": md5}, body)) == (["a"], {})
+
+
+async def test_options(proxy: Proxy) -> None:
+    """POST is told where DELETE is."""
+    answer = await proxy.ask("OPTIONS", "/?delete")
+    assert "POST" in answer.headers["Allow"]

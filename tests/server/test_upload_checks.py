@@ -1,0 +1,229 @@
+"""Bodies held against their checksums, writes on conditions, bounds: what is refused leaves the old version (I8)."""
+
+import asyncio
+import base64
+import hashlib
+
+import pytest
+from proxy_under_test import S3, Proxy, StartProxy, pattern
+from relay import Seen, canned
+from wire import chunked, message
+
+from proxy.http import checksums
+
+MIB = 1 << 20
+ALGORITHMS = ("md5", "sha1", "sha256", "sha512", "crc32", "crc32c", "crc64nvme")
+
+
+def encoded(algorithm: str, data: bytes) -> str:
+    state = checksums.hasher(algorithm)
+    state.update(data)
+    return base64.b64encode(state.digest()).decode()
+
+
+def claims(body: bytes) -> list[dict[str, str]]:
+    """Each way to say what the body is."""
+    return [
+        *({f"x-amz-checksum-{name}": encoded(name, body)} for name in ALGORITHMS),
+        {"Content-MD5": encoded("md5", body)},
+        {"Digest": f"MD5={encoded('md5', body)}"},
+        {"Digest": f"SHA={encoded('sha1', body)}, SHA-512={encoded('sha512', body)}"},
+        {"Content-Digest": f"sha-256=:{encoded('sha256', body)}:"},
+    ]
+
+
+NAMES = [f"{name} {value[:4]}" for claim in claims(b"") for name, value in claim.items()]
+
+
+@pytest.mark.parametrize("number", range(len(claims(b""))), ids=NAMES)
+@pytest.mark.parametrize("framing", [{}, {"Transfer-Encoding": "chunked"}], ids=["length", "chunked"])
+async def test_checksums(proxy: Proxy, s3: S3, number: int, framing: dict[str, str]) -> None:
+    """A body that is what its checksum says is stored; any other, empty or not, is 400 and leaves the old version."""
+    old = b"the old version"
+    for body in (b"", pattern(100_000)):
+        wire = chunked(*([body] if body else [])) if framing else body
+        s3.put("x", old)
+        assert (await proxy.ask("PUT", "/x", framing | claims(body + b".")[number], wire)).status == 400
+        assert s3.get("x") == old
+        assert (await proxy.get("/x")).body == old
+        assert (await proxy.ask("PUT", "/x", framing | claims(body)[number], wire)).status == 201
+        assert s3.get("x") == body
+        assert (await proxy.get("/x")).body == body
+
+
+async def test_the_last_piece_is_held_back(proxy: Proxy, s3: S3) -> None:
+    """S3 never has the whole of a body that is not what it should be, though S3 looks at no checksum itself (I8)."""
+    body = pattern(17 * MIB)
+    wrong = {"Content-Digest": f"sha-512=:{encoded('sha512', body[1:])}:"}
+    pieces = [body[at : at + MIB] for at in range(0, len(body), MIB)]
+    assert (await proxy.ask("PUT", "/known", wrong, body)).status == 400
+    answer = await proxy.ask("PUT", "/x", {"Transfer-Encoding": "chunked", **wrong}, chunked(*pieces))
+    assert (answer.status, "sha512" in answer.json()["error"]) == (400, True)
+    assert s3.keys() == []
+    assert "Uploads" not in s3.client.list_multipart_uploads(Bucket=s3.bucket)
+
+
+async def test_checksums_are_sent_on(proxy: Proxy, s3: S3) -> None:
+    """What S3 can look at itself, it is told, as the client said it."""
+    told = {"x-amz-checksum-crc32c": encoded("crc32c", b"data"), "Content-MD5": encoded("md5", b"data")}
+    assert (await proxy.ask("PUT", "/x", told, b"data")).status == 201
+    (put,) = [seen for seen in proxy.relay.seen if seen.method == "PUT"]
+    assert {name: put.headers[name.lower()] for name in told} == told
+
+
+REFUSED = [
+    # headers, status
+    ({"Content-MD5": "nonsense"}, 400),
+    ({"Digest": "sha-256=nonsense"}, 400),
+    ({"Content-Digest": "sha-256=nonsense"}, 400),
+    ({"x-amz-checksum-crc32": "nonsense"}, 400),
+    ({"x-amz-checksum-xxhash3": "AAAA"}, 501),
+    ({"Content-Range": "bytes 0-3/10"}, 400),
+    ({"x-amz-storage-class": "GLACIER"}, 400),
+    ({"x-amz-tagging": "nonsense"}, 400),
+    ({"x-amz-meta-a": "ü"}, 400),
+    ({"If-None-Match": '"x"'}, 501),
+    ({"If-Match": "*"}, 501),
+    ({"If-Match": 'W/"x"'}, 412),
+    ({"If-Match": "x"}, 400),
+    ({"If-Unmodified-Since": "Wed, 21 Oct 2065 07:28:00 GMT"}, 501),
+    ({"Content-Length": "0", "Content-MD5": encoded("md5", b"x")}, 400),
+    ({"Content-Length": "101"}, 413),
+]
+
+
+async def test_what_the_head_decides_is_decided_before_the_body(start: StartProxy, s3: S3) -> None:
+    """No 100, no request to S3, and the connection closes (I24): sizes, conditions and fields that cannot be."""
+    mount = {"path": "/", "bucket": s3.bucket, "methods": ["PUT"], "max_size": 100}
+    proxy = await start(mounts=[mount, {**mount, "path": "/once/", "max_size": None, "write_once": True}])
+
+    async def answered(target: str, headers: dict[str, str]) -> tuple[int, bytes]:
+        async with proxy.connection() as connection:
+            told = {"Content-Length": "4", **headers, "Expect": "100-continue"}
+            await connection.send(message("PUT", target, told))
+            answer = await connection.answer("PUT")
+            return answer.status, b"" if answer.status == 100 else await connection.rest()
+
+    found = await asyncio.gather(*(answered("/x", headers) for headers, _ in REFUSED))
+    assert found == [(status, b"") for _, status in REFUSED]
+    assert await answered("/once/x", {"If-Match": '"x"'}) == (412, b"")
+    assert (await answered("/once/x", {"Content-Length": "101"}))[0] == 100
+    assert proxy.relay.seen == []
+
+
+async def test_max_size_of_a_mount(start: StartProxy, s3: S3) -> None:
+    """The smaller of the mount's and the uploads' counts, inclusive, for bodies of unknown length as well."""
+    mount = {"bucket": s3.bucket, "methods": ["PUT"]}
+    proxy = await start(
+        mounts=[{**mount, "path": "/", "max_size": 100}, {**mount, "path": "/large/", "max_size": 1000}],
+        uploads={"max_size": 500},
+    )
+    for target, limit in (("/x", 100), ("/large/x", 500)):
+        for framing in ({}, {"Transfer-Encoding": "chunked"}):
+            for size, status in ((limit, 201), (limit + 1, 413)):
+                body = chunked(bytes(size)) if framing else bytes(size)
+                assert (await proxy.ask("PUT", target, framing, body)).status == status
+
+
+async def test_if_none_match(proxy: Proxy, s3: S3) -> None:
+    """`If-None-Match: *`: 201 where there is nothing, 412 where there is something, and that stays."""
+    only_new = {"If-None-Match": "*"}
+    assert (await proxy.ask("PUT", "/x", only_new, b"one")).status == 201
+    refused = await proxy.ask("PUT", "/x", only_new, b"two")
+    assert (refused.status, refused.json()) == (412, {"error": "the condition of the write does not hold"})
+    assert (await proxy.get("/x")).body == s3.get("x") == b"one"
+
+
+async def test_if_match(proxy: Proxy, s3: S3) -> None:
+    """`If-Match`: the version that the client knows is replaced, another one is 412 (no lost update)."""
+    first = (await proxy.ask("PUT", "/x", body=b"one")).headers["ETag"]
+    assert (await proxy.ask("PUT", "/x", {"If-Match": first}, b"two")).status == 201
+    assert (await proxy.ask("PUT", "/x", {"If-Match": first}, b"three")).status == 412
+    assert (await proxy.get("/x")).body == s3.get("x") == b"two"
+
+
+async def test_write_once(start: StartProxy, s3: S3) -> None:
+    """On a write-once mount nothing is overwritten, by PUT, POST or a form; elsewhere all is as before."""
+    mount = {"bucket": s3.bucket, "methods": ["GET", "PUT", "POST"]}
+    proxy = await start(
+        mounts=[{**mount, "path": "/", "write_once": True}, {**mount, "path": "/free/"}], uploads={"path": "/up"}
+    )
+    assert (await proxy.ask("PUT", "/x", body=b"one")).status == 201
+    form = b'--b\r\nContent-Disposition: form-data; name="f"; filename="f"\r\n\r\ntwo\r\n--b--'
+    multipart = {"Content-Type": "multipart/form-data; boundary=b"}
+    assert (await proxy.ask("PUT", "/x", body=b"two")).status == 412
+    assert (await proxy.ask("POST", "/up/x", body=b"two")).status == 412
+    assert (await proxy.ask("POST", "/up/x", multipart, form)).status == 412
+    assert (await proxy.ask("POST", "/up/", body=b"new")).status == 201
+    assert s3.get("x") == b"one"
+    assert (await proxy.ask("PUT", "/free/x", body=b"two")).status == 201
+    assert (await proxy.get("/x")).status in (200, 304)
+
+
+async def test_a_conflict(proxy: Proxy, s3: S3) -> None:
+    """S3's 409 to a conditional write is the client's to try again; the object is read anew (I9)."""
+
+    async def conflict(seen: Seen) -> bytes | None:
+        return canned(409, "ConditionalRequestConflict") if seen.method == "PUT" else None
+
+    s3.put("x", b"old")
+    proxy.relay.on_request = conflict
+    assert (await proxy.ask("PUT", "/x", {"If-None-Match": "*"}, b"new")).status == 409
+    assert (await proxy.get("/x")).body == b"old"
+
+
+async def test_conditional_deletes_are_not_taken(proxy: Proxy, s3: S3) -> None:
+    """A DELETE whose condition nobody looks at would be a lost update."""
+    s3.put("x", b"old")
+    for headers in ({"If-Match": '"x"'}, {"If-Unmodified-Since": "Wed, 21 Oct 2015 07:28:00 GMT"}):
+        assert (await proxy.ask("DELETE", "/x", headers)).status == 501
+    assert s3.get("x") == b"old"
+
+
+async def test_a_type_by_extension(start: StartProxy, s3: S3) -> None:
+    """An upload that names no type gets one by its key, unless the mount guesses none; one that was sent stays."""
+    mount = {"bucket": s3.bucket, "methods": ["GET", "PUT"]}
+    proxy = await start(mounts=[{**mount, "path": "/"}, {**mount, "path": "/raw/", "guess_types": False}])
+    for target, headers, kind in (
+        ("/a.mp4", {}, "video/mp4"),
+        ("/b.mp4", {"Content-Type": "text/x"}, "text/x"),
+        ("/raw/c.mp4", {}, "binary/octet-stream"),
+        ("/d", {}, "binary/octet-stream"),
+    ):
+        assert (await proxy.ask("PUT", target, headers, b"data")).status == 201
+        assert s3.head(target.rpartition("/")[2])["ContentType"] == kind
+
+
+async def test_key_template(start: StartProxy, s3: S3) -> None:
+    """A POST that names no key gets one by the mount's template, below the folder that it went to."""
+    mount = {"path": "/", "bucket": s3.bucket, "methods": ["POST"], "key_template": "{date}/{ulid}{ext}"}
+    proxy = await start(mounts=[mount])
+    proxy.clock.now = 1_793_000_000.0
+    key = (await proxy.ask("POST", "/in/", body=b"data")).json()["key"]
+    assert key.startswith("in/2026/10/26/")
+    assert s3.keys() == [key]
+
+
+async def test_deadline(start: StartProxy, s3: S3) -> None:
+    """A body that comes steadily and never ends is 408 after `uploads.deadline`; nothing is stored (I8, I20)."""
+    proxy = await start(uploads={"deadline": "300ms"})
+    async with proxy.connection() as connection:
+        await connection.send(message("PUT", "/x", {"Transfer-Encoding": "chunked"}))
+
+        async def steadily() -> None:
+            while True:
+                await connection.send(chunked(bytes(100), end=False))
+                await asyncio.sleep(0.02)
+
+        sending = asyncio.create_task(steadily())
+        answer = await connection.answer("PUT")
+        sending.cancel()
+        await asyncio.gather(sending, return_exceptions=True)
+    assert (answer.status, "0.3 s" in answer.json()["error"]) == (408, True)
+    assert s3.keys() == []
+
+
+def test_the_algorithms_are_told_apart() -> None:
+    """The table above covers every algorithm that can be verified."""
+    assert set(ALGORITHMS) == checksums.ALGORITHMS
+    assert encoded("sha256", b"x") == base64.b64encode(hashlib.sha256(b"x").digest()).decode()

@@ -1,0 +1,283 @@
+"""Forms: each file becomes an object, byte for byte, and a form that breaks off makes none that is shorter (I8)."""
+
+import asyncio
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from proxy_under_test import S3, Proxy, StartProxy, pattern, until
+from relay import Seen, canned
+from wire import Answer, chunked, message
+
+BOUNDARY = "----WebKitFormBoundary7MA4YWxkTrZu0gW"
+TYPE = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
+MIB = 1 << 20
+ULID = r"[0-9A-HJKMNP-TV-Z]{26}"
+
+
+def part(name: str, content: bytes, filename: str | None = None, headers: str = "") -> bytes:
+    file = "" if filename is None else f'; filename="{filename}"'
+    head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"{file}\r\n{headers}\r\n'
+    return head.encode() + content + b"\r\n"
+
+
+def form(*parts: bytes) -> bytes:
+    return b"".join(parts) + f"--{BOUNDARY}--\r\n".encode()
+
+
+async def post(proxy: Proxy, target: str, *parts: bytes, headers: dict[str, str] | None = None) -> Answer:
+    return await proxy.ask("POST", target, TYPE | (headers or {}), form(*parts))
+
+
+@pytest.fixture
+async def proxy(start: StartProxy, s3: S3) -> Proxy:
+    """One whose keys show the file's name."""
+    methods = ["GET", "HEAD", "PUT", "POST"]
+    return await start(mounts=[{"path": "/", "bucket": s3.bucket, "methods": methods, "key_template": "{filename}"}])
+
+
+@pytest.mark.parametrize("size", [0, 1, 100_000, 9 * MIB])
+async def test_a_file(proxy: Proxy, s3: S3, size: int) -> None:
+    """One file: 201 with key, Location and ETag as for any upload; a GET gives the bytes that were in the form."""
+    body = pattern(size)
+    answer = await post(proxy, "/upload", part("file", body, "a b.bin", "Content-Type: text/x-test\r\n"))
+    assert (answer.status, answer.json()) == (201, {"key": "a b.bin"})
+    assert answer.headers["Location"] == "/a%20b.bin"
+    assert answer.headers["ETag"] == s3.head("a b.bin")["ETag"]
+    assert s3.get("a b.bin") == body
+    got = await proxy.get("/a%20b.bin")
+    assert (got.body, got.headers["Content-Type"]) == (body, "text/x-test")
+
+
+async def test_several_files(proxy: Proxy, s3: S3) -> None:
+    """Several files: 201 with a list in their order; an empty choice is no file; other fields mean nothing."""
+    answer = await post(
+        proxy,
+        "/in/",
+        part("policy", b"x" * 1000),
+        part("files", b"one", "1.txt"),
+        part("files", b"", ""),
+        part("files", b"", "2.txt"),
+        part("files", b"three", "", "Content-Type: application/octet-stream\r\n"),
+    )
+    assert answer.status == 201
+    told = answer.json()
+    assert [entry["key"] for entry in told[:2]] == ["in/1.txt", "in/2.txt"]
+    assert re.fullmatch(f"in/{ULID}", told[2]["key"])
+    assert [s3.get(entry["key"]) for entry in told] == [b"one", b"", b"three"]
+    for entry in told:
+        assert entry["etag"] == s3.head(entry["key"])["ETag"]
+        assert (await proxy.get(entry["location"])).body == s3.get(entry["key"])
+    assert not {"ETag", "Location"} & answer.headers.keys()
+
+
+async def test_keys(proxy: Proxy, s3: S3) -> None:
+    """The form's key comes first, `${filename}` in it as in S3; it is below the folder that the form went to."""
+    answer = await post(
+        proxy,
+        "/in/",
+        part("key", "ü/${filename}".encode()),
+        part("file", b"1", "C:\\fakepath\\a.txt"),
+        part("file", b"2", "../../b.txt"),
+        part("key", b"exact"),
+        part("file", b"3", "c.txt"),
+        part("file", b"4", "d.txt"),
+    )
+    assert [entry["key"] for entry in answer.json()] == ["in/ü/a.txt", "in/ü/b.txt", "in/exact", "in/d.txt"]
+    assert sorted(s3.keys()) == sorted(entry["key"] for entry in answer.json())
+
+
+async def test_a_form_to_a_key(proxy: Proxy, s3: S3) -> None:
+    """A path that names a key is that file's name; there cannot be two."""
+    answer = await post(proxy, "/upload/a/x.txt", part("file", b"data", "y.bin"))
+    assert (answer.status, answer.json()) == (201, {"key": "a/x.txt"})
+    assert s3.get("a/x.txt") == b"data"
+    answer = await post(proxy, "/upload/z", part("file", b"1", "y"), part("file", b"2", "z"))
+    assert (answer.status, [one["key"] for one in answer.json()["stored"]]) == (400, ["z"])
+    assert (await post(proxy, "/upload/k", part("key", b"l"), part("file", b"1", "y"))).status == 400
+    assert s3.get("z") == b"1"
+
+
+async def test_what_a_form_says_of_its_files(proxy: Proxy, s3: S3) -> None:
+    """Fields and the part's headers by the same allow-list as a PUT's; browsers' word for unknown is none (I25)."""
+    answer = await post(
+        proxy,
+        "/upload",
+        part("Cache-Control", b"max-age=5"),
+        part("x-amz-meta-who", b"me"),
+        part("x-amz-tagging", b"a=1"),
+        part("acl", b"public-read"),
+        part("file", b"data", "a.css", "Content-Type: application/octet-stream\r\n"),
+        headers={"x-amz-meta-app": "web", "Cache-Control": "no-cache"},
+    )
+    assert answer.status == 201
+    stored = s3.head("a.css")
+    assert stored["ContentType"] == "text/css; charset=utf-8"
+    assert stored["CacheControl"] == "max-age=5"
+    assert stored["Metadata"] == {"who": "me", "app": "web"}
+    assert s3.client.get_object_tagging(Bucket=s3.bucket, Key="a.css")["TagSet"] == [{"Key": "a", "Value": "1"}]
+
+
+MD5 = {"data": "jXd/OF09/siBXSD3SWAm3A==", "other": "eV8yAuF6/ms99Mk33kXm0A=="}
+
+
+async def test_checksums_of_a_file(proxy: Proxy, s3: S3) -> None:
+    """By the part's own header, or a field before it that counts for one file; a mismatch stores nothing."""
+    right, wrong = (f"Content-MD5: {MD5[name]}\r\n" for name in ("data", "other"))
+    assert (await post(proxy, "/upload", part("file", b"data", "a", right))).status == 201
+    assert (await post(proxy, "/upload", part("file", b"data", "b", wrong))).status == 400
+    field = part("content-md5", MD5["data"].encode())
+    assert (await post(proxy, "/upload", field, part("f", b"data", "c"), part("f", b"other", "d"))).status == 201
+    assert sorted(s3.keys()) == ["a", "c", "d"]
+    answer = await post(proxy, "/upload", part("f", b"data", "e"), headers={"Content-MD5": MD5["data"]})
+    assert answer.status == 501  # of the whole form: by its end, files are stored
+
+
+async def test_conditions(proxy: Proxy, s3: S3) -> None:
+    """`If-None-Match: *` counts for each file: 412 for one that is there, after which nothing more is stored."""
+    s3.put("b", b"old")
+    parts = [part("f", name.encode(), name) for name in "abc"]
+    answer = await post(proxy, "/upload", *parts, headers={"If-None-Match": "*"})
+    assert (answer.status, [one["key"] for one in answer.json()["stored"]]) == (412, ["a"])
+    assert (s3.keys(), s3.get("b")) == (["a", "b"], b"old")
+    assert (await post(proxy, "/upload", *parts, headers={"If-Match": '"x"'})).status == 501
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [],
+        [part("file", b"", "")],
+        [part("text", b"no file")],
+        [part("key", b"../x"), part("file", b"data", "a")],
+        [part("key", b"a/./b"), part("file", b"data", "a")],
+        [part("key", b""), part("file", b"data", "a")],
+        [part("key", b"\xff"), part("file", b"data", "a")],
+        [part("key", b"x\0"), part("file", b"data", "a")],
+        [part("key", b"x" * 1025), part("file", b"data", "a")],
+        [part("key", b"x" * 9000), part("file", b"data", "a")],
+        [*[part("x-amz-meta-a", b"x" * 8000)] * 9, part("file", b"data", "a")],
+        [part("x-amz-storage-class", b"GLACIER"), part("file", b"data", "a")],
+        [part("file", b"data", "a", "Content-Transfer-Encoding: base64\r\n")],
+        [part("file", b"data", "a", "x: " + "y" * 9000 + "\r\n")],
+        [b"--" + BOUNDARY.encode() + b"\r\n\r\ndata\r\n"],
+    ],
+)
+async def test_forms_that_are_refused(proxy: Proxy, s3: S3, parts: list[bytes]) -> None:
+    """400, the connection closes, and nothing is stored (I8, I23, I24)."""
+    async with proxy.connection() as connection:
+        answer = await connection.request("POST", "/in/", TYPE, form(*parts))
+        assert answer.status == 400
+        assert "error" in answer.json()
+        assert await connection.rest() == b""
+    assert s3.keys() == []
+
+
+@pytest.mark.parametrize("kind", ["multipart/form-data", 'multipart/form-data; boundary=""'])
+async def test_a_form_without_a_boundary(proxy: Proxy, kind: str) -> None:
+    """400 before the body is asked for."""
+    async with proxy.connection() as connection:
+        head = {"Content-Type": kind, "Content-Length": "100", "Expect": "100-continue"}
+        await connection.send(message("POST", "/upload", head))
+        assert (await connection.answer("POST")).status == 400
+    assert proxy.relay.seen == []
+
+
+@pytest.mark.parametrize("size", [10, 100_000, 9 * MIB])
+@pytest.mark.parametrize("is_chunked", [True, False])
+async def test_a_form_that_ends_within_a_file(proxy: Proxy, s3: S3, size: int, is_chunked: bool) -> None:
+    """The framing says that all is there, the form says that it is not: the old version stays (I8)."""
+    s3.put("a", b"old")
+    body = form(part("file", pattern(size), "a"))
+    for cut in (len(BOUNDARY) + 6, len(BOUNDARY) + 7, size // 2 + len(BOUNDARY)):
+        sent = body[:-cut]
+        headers = TYPE | ({"Transfer-Encoding": "chunked"} if is_chunked else {})
+        answer = await proxy.ask("POST", "/upload", headers, chunked(sent) if is_chunked else sent)
+        assert answer.status == 400
+        assert s3.get("a") == b"old"
+    assert "Uploads" not in s3.client.list_multipart_uploads(Bucket=s3.bucket)
+
+
+async def test_a_client_that_leaves_within_a_file(proxy: Proxy, s3: S3) -> None:
+    """The file before it is stored whole, the one that broke off is not (I8)."""
+    body = form(part("file", b"first", "a"), part("file", bytes(20 * MIB), "b"))
+    async with proxy.connection() as connection:
+        await connection.send(message("POST", "/upload", {**TYPE, "Content-Length": str(len(body))}) + body[: 9 * MIB])
+        await until(lambda: len(proxy.relay.seen) == 2)  # the second is begun once the first has ended
+    await until(lambda: any(line["method"] == "POST" for line in proxy.log) and not proxy.relay.running)
+    assert s3.keys() == ["a"]
+
+
+async def test_failure_in_the_middle(proxy: Proxy, s3: S3) -> None:
+    """The answer says why it failed and which files are stored; those stay."""
+
+    async def refuse(seen: Seen) -> bytes | None:
+        return canned(403, "AccessDenied") if seen.method == "PUT" and seen.target.endswith("/2.txt") else None
+
+    proxy.relay.on_request = refuse
+    parts = [part("f", str(number).encode(), f"{number}.txt") for number in (1, 2, 3)]
+    answer = await post(proxy, "/upload", *parts, headers={"Accept": "text/html"})
+    assert (answer.status, answer.headers["Content-Type"]) == (403, "application/json")
+    assert answer.json() == {
+        "error": "the origin denied access",
+        "stored": [{"key": "1.txt", "location": "/1.txt", "etag": s3.head("1.txt")["ETag"]}],
+    }
+    assert s3.keys() == ["1.txt"]
+
+
+async def test_two_files_of_one_name(proxy: Proxy, s3: S3) -> None:
+    """The second would overwrite the first within one request: 400, and the first is told as stored."""
+    answer = await post(proxy, "/upload", part("f", b"1", "a"), part("f", b"2", "dir/a"))
+    assert (answer.status, [one["key"] for one in answer.json()["stored"]]) == (400, ["a"])
+    assert s3.get("a") == b"1"
+
+
+async def test_max_size(start: StartProxy, s3: S3) -> None:
+    """A file over the limit is 413; a form that says at once that it is far over it, before its body."""
+    proxy = await start(uploads={"max_size": 1000})
+    assert (await post(proxy, "/upload", part("f", bytes(1000), "a"))).status == 201
+    assert (await post(proxy, "/upload", part("f", bytes(1001), "a"))).status == 413
+    async with proxy.connection() as connection:
+        head = {**TYPE, "Content-Length": str(2 * MIB), "Expect": "100-continue"}
+        await connection.send(message("POST", "/upload", head))
+        assert (await connection.answer("POST")).status == 413
+    assert len(s3.keys()) == 1
+
+
+async def test_read_your_writes(proxy: Proxy, s3: S3) -> None:
+    """What was cached of a file's key is not served after the form was stored (I5)."""
+    s3.put("a", b"old")
+    assert (await proxy.get("/a")).body == b"old"
+    assert (await post(proxy, "/upload", part("f", b"new", "a"))).status == 201
+    assert (await proxy.get("/a")).body == b"new"
+
+
+async def test_put_stores_a_form_as_it_is(proxy: Proxy, s3: S3) -> None:
+    """A PUT's body is the object, whatever its type."""
+    body = form(part("f", b"data", "a"))
+    assert (await proxy.ask("PUT", "/x", TYPE, body)).status == 201
+    (put,) = [seen for seen in proxy.relay.seen if seen.method == "PUT"]
+    assert put.headers["content-length"] == str(len(body))  # moto itself takes the form apart
+    assert put.headers["content-type"] == TYPE["Content-Type"]
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="not run: curl is not installed")
+async def test_curl(proxy: Proxy, s3: S3, tmp_path: Path) -> None:
+    """`curl -F`, as people use it: a file whose size makes curl ask for a 100 first, and a second one."""
+    body = pattern(3 * MIB)
+    (tmp_path / "a b;ü.bin").write_bytes(body)
+    command = ["curl", "-sS", "--max-time", "20", "-F", "key=in/${filename}", "-F", 'one=@"a b;ü.bin"']
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        "-F",
+        "two=text;filename=t.txt",
+        f"{proxy.address}/upload",
+        cwd=tmp_path,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    out, _ = await process.communicate()
+    assert process.returncode == 0
+    assert b"in/t.txt" in out
+    assert s3.get("in/a b;ü.bin") == body
+    assert s3.get("in/t.txt") == b"text"
