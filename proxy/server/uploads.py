@@ -6,18 +6,18 @@ import logging
 from collections.abc import AsyncIterator, Mapping
 from typing import Protocol
 
-from aiohttp import HttpVersion11, hdrs, web
+from aiohttp import web
 from ulid import ULID
 
 from proxy.cache.cache import Cache
 from proxy.config import UploadSettings
-from proxy.errors import BodyTruncated, StoreError
+from proxy.errors import StoreError
 from proxy.http.cache_status import CacheStatus, Forward
 from proxy.keys import ObjectKey
 from proxy.origin.writes import Written
 from proxy.server.exchange import Exchange
-from proxy.server.failures import SlowClient, TooLarge, UnsupportedFraming
-from proxy.server.pouring import MIN_RATE, PATIENCE
+from proxy.server.failures import TooLarge, UnsupportedFraming
+from proxy.server.receiving import declared_length, invite, received
 from proxy.server.routing import Route
 
 MAX_OBJECT = 5 << 40  # bytes: S3's largest object
@@ -48,25 +48,21 @@ class Uploads:
         """201 with the key. Raises ProxyErrors; whatever it raises, no shorter object was made (I8)."""
         request = exchange.request
         key = route.key(str(ULID()) if route.makes_key else "")
-        length = _declared_length(request)
+        length = declared_length(request)
         if length is not None and length > self._max_size:
             raise TooLarge(f"the body has {length} bytes; uploads.max_size is {self._max_size}")
         headers = {name.lower(): value for name, value in request.headers.items()}
         if _is_aws_chunked(headers):
             raise UnsupportedFraming("aws-chunked bodies are not taken; send the plain bytes")
-        # RFC 9110 section 10.1.1: never to an HTTP/1.0 client.
-        wants_word = hdrs.EXPECT in request.headers and request.version >= HttpVersion11
-        if wants_word and request.transport is not None:
-            # Only now, when nothing but the body itself can still be refused.
-            request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        invite(request)
         exchange.status = CacheStatus(Forward.METHOD)
-        chunks = self._body(exchange, length)
-        await self._forget(key)
+        chunks = received(exchange, length, self._max_size)
+        await self.forget(key)
         try:
             written = await self._writes.put(key, chunks, length, headers)
         finally:
             # Also when the outcome is unknown, and when the client left in the middle.
-            await asyncio.shield(self._forget(key))
+            await asyncio.shield(self.forget(key))
         exchange.status = CacheStatus(Forward.METHOD, fwd_status=200)
         return web.Response(
             status=201,
@@ -83,56 +79,22 @@ class Uploads:
         """204, also where there was no such object, as S3 does."""
         key = route.key()
         exchange.status = CacheStatus(Forward.METHOD)
-        await self._forget(key)
+        await self.forget(key)
         try:
             await self._writes.delete(key)
         finally:
-            await asyncio.shield(self._forget(key))
+            await asyncio.shield(self.forget(key))
         exchange.status = CacheStatus(Forward.METHOD, fwd_status=204)
         return web.Response(status=204, headers=exchange.headers())
 
-    async def _forget(self, key: ObjectKey) -> None:
+    async def forget(self, key: ObjectKey) -> None:
+        """What the cache has of `key`, before S3 is asked to write it and after it spoke. Never raises for the disk."""
         try:
             async with asyncio.timeout(FORGET_TIMEOUT):
                 await self._cache.invalidate(key)
         except (StoreError, TimeoutError) as error:
             # Memory has forgotten it, so this process never serves it again; a write must not fail for the disk (I16).
             log.warning("the file of %s could not be removed: %s", key, str(error) or "the disk does not answer")
-
-    async def _body(self, exchange: Exchange, length: int | None) -> AsyncIterator[bytes]:
-        """The request's body as sent, never decompressed, within `max_size`. Raises SlowClient, TooLarge."""
-        content = exchange.request.content
-        clock = asyncio.get_running_loop().time
-        waited, got = 0.0, 0  # since the rate was last looked at; the time that S3 takes is not the client's
-        while True:
-            began = clock()
-            try:
-                async with asyncio.timeout(PATIENCE):
-                    chunk = await content.readany()
-            except TimeoutError:
-                raise SlowClient(f"no byte of the body came for {PATIENCE:g} s") from None
-            except web.RequestPayloadError as error:
-                raise BodyTruncated(f"the client's body broke off: {error}") from error
-            waited, got = waited + clock() - began, got + len(chunk)
-            if waited > PATIENCE:
-                if got < MIN_RATE * waited:
-                    raise SlowClient(f"the body came at {got / waited:.0f} bytes a second")
-                waited, got = 0.0, 0
-            if not chunk:
-                break
-            exchange.received += len(chunk)
-            if exchange.received > self._max_size:
-                raise TooLarge(f"the body has more than {self._max_size} bytes, which is uploads.max_size")
-            yield chunk
-        if length is not None and exchange.received != length:
-            raise BodyTruncated(f"the client sent {exchange.received} of {length} bytes")
-
-
-def _declared_length(request: web.BaseRequest) -> int | None:
-    """The body's length in bytes; None for a chunked one. No framing field at all means no body (RFC 9112, 6.3)."""
-    if hdrs.TRANSFER_ENCODING in request.headers:
-        return None
-    return request.content_length or 0
 
 
 def _is_aws_chunked(headers: Mapping[str, str]) -> bool:

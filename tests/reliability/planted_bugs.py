@@ -153,7 +153,7 @@ BUGS = (
         5,
         "forgotten-before-only",
         "A write invalidates before S3 is asked, and no more after it spoke.",
-        (Edit("proxy.server.uploads:Uploads.put", "await asyncio.shield(self._forget(key))", "pass"),),
+        (Edit("proxy.server.uploads:Uploads.put", "await asyncio.shield(self.forget(key))", "pass"),),
         (SERVER + "test_write_races.py::test_read_during_a_write",),
     ),
     Bug(
@@ -208,8 +208,8 @@ BUGS = (
         "A body that turns out too large is stored up to the limit.",
         (
             Edit(
-                "proxy.server.uploads:Uploads._body",
-                "raise TooLarge(f'the body has more than {self._max_size} bytes, which is uploads.max_size')",
+                "proxy.server.receiving:received",
+                "raise TooLarge(f'the body has more than the {limit} bytes that are taken')",
                 "break",
             ),
         ),
@@ -229,8 +229,8 @@ BUGS = (
         (
             Edit(
                 "proxy.server.uploads:Uploads.put",
-                "finally:\n        await asyncio.shield(self._forget(key))",
-                "finally:\n        pass\n    await self._forget(key)",
+                "finally:\n        await asyncio.shield(self.forget(key))",
+                "finally:\n        pass\n    await self.forget(key)",
             ),
         ),
         (SERVER + "test_write_races.py::test_write_whose_outcome_is_unknown",),
@@ -482,7 +482,7 @@ BUGS = (
         20,
         "upload-that-drips",
         "An upload is given up when nothing comes, and never for coming too slowly.",
-        (Edit("proxy.server.uploads:Uploads._body", "if got < MIN_RATE * waited", "if got < 0"),),
+        (Edit("proxy.server.receiving:received", "if got < MIN_RATE * waited", "if got < 0"),),
         (SERVER + "test_slow_clients.py::test_upload_that_drips",),
     ),
     Bug(
