@@ -9,7 +9,7 @@ is paid from one budget.
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -68,6 +68,7 @@ class S3Origin:
         self.drips = 0  # bodies that were ended because they came too slowly
         self._stack = AsyncExitStack()
         self._client: Any = None
+        self._background: set[asyncio.Task[Any]] = set()
 
     async def __aenter__(self) -> Self:
         # Resolving the credential chain may read files; it has to work before the first request does.
@@ -81,6 +82,8 @@ class S3Origin:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        while self._background:
+            await asyncio.gather(*self._background, return_exceptions=True)
         await self._stack.aclose()
 
     def _create_client(self) -> Any:
@@ -179,7 +182,7 @@ class S3Origin:
     async def delete(self, key: ObjectKey) -> None:
         """S3 DeleteObject; the absence of the object is no error there. Raises AccessDenied, OriginUnavailable."""
         assert key.version is None, "a version of the past is never deleted"
-        async with _Held(self, None):
+        async with self.connection():
             await self.call(f"DELETE {key}", self._client.delete_object, _params(key))
 
     async def create_bucket(self, bucket: str) -> None:
@@ -197,11 +200,31 @@ class S3Origin:
         """S3 HeadBucket. Raises ObjectNotFound, AccessDenied, OriginUnavailable."""
         await self.call(f"HEAD {bucket}", self._client.head_bucket, {"Bucket": bucket})
 
-    async def call(self, what: str, operation: Callable[..., Awaitable[Any]], params: dict[str, Any]) -> Any:
-        """One S3 call up to the head of its answer, within connect_timeout + read_timeout."""
+    async def call(
+        self,
+        what: str,
+        operation: Callable[..., Awaitable[Any]],
+        params: dict[str, Any],
+        *,
+        deadline: float | None = None,
+    ) -> Any:
+        """One S3 call up to the head of its answer, within `deadline` seconds, or connect_timeout + read_timeout."""
         with translated(what, is_versioned="VersionId" in params):
-            async with asyncio.timeout(self._deadline):
+            async with asyncio.timeout(deadline or self._deadline):
                 return await operation(**params)
+
+    def in_background(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """What has to be told to S3 though nobody waits for it. It ends before the client is closed."""
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+        return task
+
+    def connection(self) -> "_Held":
+        """A context in which one of `max_connections` is held, on behalf of no object that is read. Entered, raises
+        OriginBusy.
+        """
+        return _Held(self, None)
 
     @property
     def client(self) -> Any:

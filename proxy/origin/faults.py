@@ -24,6 +24,7 @@ from botocore.parsers import ResponseParserError
 from proxy.errors import (
     AccessDenied,
     DeleteMarker,
+    NoSuchUpload,
     NoSuchVersion,
     ObjectChanged,
     ObjectNotFound,
@@ -95,6 +96,8 @@ def _from_status(what: str, error: ClientError, *, is_versioned: bool) -> Origin
             return VersionUnchanged(headers)
         case 404 if code in _ABSENT or (code == "404" and _may_be_s3s(what, error)):
             return ObjectNotFound(said)
+        case 404 if code == "NoSuchUpload":
+            return NoSuchUpload(said)
         case 401 | 403:
             return AccessDenied(said)
         case 412:

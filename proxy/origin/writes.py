@@ -6,37 +6,23 @@ whether a write that failed half-way took place is for the client to find out (I
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
 from typing import Any
 
 from proxy.errors import OriginError, OriginUnavailable, WriteRefused
+from proxy.http.write_head import WriteHead
 from proxy.keys import ObjectKey
 from proxy.origin.client import S3Origin
 from proxy.origin.faults import translated
+from proxy.origin.multipart import Written
+from proxy.origin.spool import Spool
+from proxy.origin.write_params import put_params
 
 MiB = 1 << 20
 GiB = 1 << 30
 MAX_PUT = 5 * GiB  # S3: the largest object of a single PutObject, and the largest part
 MAX_PARTS = 10_000  # S3: parts of one multipart upload
 PART_SIZE = 8 * MiB  # of a body of unknown length: MAX_PARTS of them are 78 GiB
-
-# Request header (lower case) -> parameter of PutObject and CreateMultipartUpload (I25: an allow-list).
-WRITE_HEADERS = {
-    "content-type": "ContentType",
-    "content-encoding": "ContentEncoding",
-    "content-language": "ContentLanguage",
-    "content-disposition": "ContentDisposition",
-    "cache-control": "CacheControl",
-    "expires": "Expires",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """What S3 said to a write that it accepted."""
-
-    etag: str
 
 
 class Pieces:
@@ -97,16 +83,21 @@ class S3Writes:
         self._patience = patience
 
     async def put(
-        self, key: ObjectKey, chunks: AsyncIterator[bytes], length: int | None, headers: Mapping[str, str]
+        self,
+        key: ObjectKey,
+        chunks: AsyncIterator[bytes],
+        length: int | None,
+        head: WriteHead,
+        spool: Spool | None = None,
     ) -> Written:
         """Store `chunks` as `key`; `length` in bytes, None where the client did not say.
 
-        `headers` have lower-case names. Raises AccessDenied, WriteRefused, OriginTimeout, OriginUnavailable; the
+        `spool`: where it waits for S3; None: it passes through. Raises AccessDenied, WriteRefused, OriginTimeout, OriginUnavailable; the
         last two mean that the outcome is unknown. Whatever `chunks` raises passes through, and the object
         keeps its old version.
         """
         assert key.version is None, "a version of the past is never written"
-        params = {"Bucket": key.bucket, "Key": key.key, **_object_params(headers)}
+        params = {"Bucket": key.bucket, "Key": key.key, **put_params(head)}
         await self._origin.take_slot()
         pieces = Pieces(chunks)
         try:
@@ -216,13 +207,3 @@ async def _cut(pieces: Pieces, length: int | None) -> AsyncIterator[tuple[AsyncI
 async def _once(data: bytes) -> AsyncIterator[bytes]:
     if data:
         yield data
-
-
-def _object_params(headers: Mapping[str, str]) -> dict[str, Any]:
-    params: dict[str, Any] = {parameter: headers[name] for name, parameter in WRITE_HEADERS.items() if name in headers}
-    user = {name[len("x-amz-meta-") :]: value for name, value in headers.items() if name.startswith("x-amz-meta-")}
-    if user:
-        params["Metadata"] = user
-    if "content-md5" in headers:
-        params["ContentMD5"] = headers["content-md5"]
-    return params

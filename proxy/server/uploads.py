@@ -12,7 +12,9 @@ from ulid import ULID
 from proxy.cache.cache import Cache
 from proxy.config import UploadSettings
 from proxy.errors import StoreError
+from proxy.http import write_head
 from proxy.http.cache_status import CacheStatus, Forward
+from proxy.http.write_head import WriteHead
 from proxy.keys import ObjectKey
 from proxy.origin.writes import Written
 from proxy.server.exchange import Exchange
@@ -30,7 +32,7 @@ class Writes(Protocol):
     """What uploads need of the origin."""
 
     async def put(
-        self, key: ObjectKey, chunks: AsyncIterator[bytes], length: int | None, headers: Mapping[str, str]
+        self, key: ObjectKey, chunks: AsyncIterator[bytes], length: int | None, head: WriteHead
     ) -> Written: ...
 
     async def delete(self, key: ObjectKey) -> None: ...
@@ -59,7 +61,7 @@ class Uploads:
         chunks = received(exchange, length, self._max_size)
         await self.forget(key)
         try:
-            written = await self._writes.put(key, chunks, length, headers)
+            written = await self._writes.put(key, chunks, length, write_head.parse(request.headers.items()))
         finally:
             # Also when the outcome is unknown, and when the client left in the middle.
             await asyncio.shield(self.forget(key))
