@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from proxy.cache import digests
-from proxy.cache.digests import Digest
 from proxy.cache.origin import Origin
 from proxy.cache.store import Store
 from proxy.errors import ContentMismatch, OriginError
+from proxy.http.checksums import MD5, Digest
 from proxy.http.metadata import Metadata
 from proxy.keys import ObjectKey
 
@@ -55,7 +55,7 @@ class Integrity:
     def told(self, key: ObjectKey, metadata: Metadata) -> Digest | None:
         """What the bytes have to give, as far as anything is known."""
         digest = digests.told(metadata)
-        if digest is not None and digest.algorithm == digests.MD5 and self._bucket(key).is_opaque:
+        if digest is not None and digest.algorithm == MD5 and self._bucket(key).is_opaque:
             return None
         return digest
 
@@ -63,7 +63,7 @@ class Integrity:
         """Whether these bytes may be served; `found` is what they give, None where the file ended early."""
         self.compared += 1
         bucket = self._bucket(key)
-        is_md5 = told.algorithm == digests.MD5
+        is_md5 = told.algorithm == MD5
         if found == told.value:
             bucket.has_fitted |= is_md5
             return True

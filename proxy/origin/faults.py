@@ -32,8 +32,10 @@ from proxy.errors import (
     OriginFailing,
     OriginTimeout,
     OriginUnavailable,
+    PreconditionFailed,
     RangeUnsatisfiable,
     UnusableAnswer,
+    WriteConflict,
     WriteRefused,
 )
 
@@ -101,7 +103,9 @@ def _from_status(what: str, error: ClientError, *, is_versioned: bool) -> Origin
         case 401 | 403:
             return AccessDenied(said)
         case 412:
-            return ObjectChanged(said)
+            return ObjectChanged(said) if error.operation_name in _READS else PreconditionFailed(said)
+        case 409 if code == "ConditionalRequestConflict":
+            return WriteConflict(said)
         case 416:
             return RangeUnsatisfiable(said)
         case 400 | 409 | 411 | 413 | 501 if error.operation_name not in _READS:

@@ -7,6 +7,7 @@ whether a write that failed half-way took place is for the client to find out (I
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Any
 
 from proxy.errors import OriginError, OriginUnavailable, WriteRefused
@@ -14,15 +15,20 @@ from proxy.http.write_head import WriteHead
 from proxy.keys import ObjectKey
 from proxy.origin.client import S3Origin
 from proxy.origin.faults import translated
-from proxy.origin.multipart import Written
-from proxy.origin.spool import Spool
-from proxy.origin.write_params import put_params
+from proxy.origin.write_params import complete_params, create_params, put_params
 
 MiB = 1 << 20
 GiB = 1 << 30
 MAX_PUT = 5 * GiB  # S3: the largest object of a single PutObject, and the largest part
 MAX_PARTS = 10_000  # S3: parts of one multipart upload
 PART_SIZE = 8 * MiB  # of a body of unknown length: MAX_PARTS of them are 78 GiB
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What S3 said to a write that it accepted."""
+
+    etag: str
 
 
 class Pieces:
@@ -82,22 +88,14 @@ class S3Writes:
         self._origin = origin
         self._patience = patience
 
-    async def put(
-        self,
-        key: ObjectKey,
-        chunks: AsyncIterator[bytes],
-        length: int | None,
-        head: WriteHead,
-        spool: Spool | None = None,
-    ) -> Written:
+    async def put(self, key: ObjectKey, chunks: AsyncIterator[bytes], length: int | None, head: WriteHead) -> Written:
         """Store `chunks` as `key`; `length` in bytes, None where the client did not say.
 
-        `spool`: where it waits for S3; None: it passes through. Raises AccessDenied, WriteRefused, OriginTimeout, OriginUnavailable; the
+        Raises AccessDenied, WriteRefused, PreconditionFailed, WriteConflict, OriginTimeout, OriginUnavailable; the
         last two mean that the outcome is unknown. Whatever `chunks` raises passes through, and the object
         keeps its old version.
         """
         assert key.version is None, "a version of the past is never written"
-        params = {"Bucket": key.bucket, "Key": key.key, **put_params(head)}
         await self._origin.take_slot()
         pieces = Pieces(chunks)
         try:
@@ -108,8 +106,9 @@ class S3Writes:
                     length = len(start)
             if length is not None and length <= MAX_PUT:
                 body = pieces.exactly(length)
+                params = {"Bucket": key.bucket, "Key": key.key, **put_params(head)}
                 return Written(await self._send(f"PUT {key}", "put_object", params, body, length))
-            return await self._multipart(key, params, pieces, length)
+            return await self._multipart(key, head, pieces, length)
         finally:
             self._origin.return_slot()
 
@@ -146,8 +145,9 @@ class S3Writes:
             raise OriginUnavailable(f"{what}: the origin named no ETag")
         return str(response["ETag"])
 
-    async def _multipart(self, key: ObjectKey, params: dict[str, Any], pieces: Pieces, length: int | None) -> Written:
+    async def _multipart(self, key: ObjectKey, head: WriteHead, pieces: Pieces, length: int | None) -> Written:
         client = self._origin.client
+        params = {"Bucket": key.bucket, "Key": key.key, **create_params(head)}
         created = await self._origin.call(f"CREATE UPLOAD {key}", client.create_multipart_upload, params)
         if not created.get("UploadId"):
             raise OriginUnavailable(f"CREATE UPLOAD {key}: the origin named no upload")
@@ -157,7 +157,7 @@ class S3Writes:
             done = await self._origin.call(
                 f"COMPLETE UPLOAD {key}",
                 client.complete_multipart_upload,
-                {**upload, "MultipartUpload": {"Parts": parts}},
+                {**upload, "MultipartUpload": {"Parts": parts}, **complete_params(head)},
             )
         except BaseException:
             # Cancellation too: parts left behind cost money every month.

@@ -56,12 +56,13 @@ class Uploads:
         headers = {name.lower(): value for name, value in request.headers.items()}
         if _is_aws_chunked(headers):
             raise UnsupportedFraming("aws-chunked bodies are not taken; send the plain bytes")
+        head = write_head.parse(request.headers.items()).guessed(key.key)
         invite(request)
         exchange.status = CacheStatus(Forward.METHOD)
         chunks = received(exchange, length, self._max_size)
         await self.forget(key)
         try:
-            written = await self._writes.put(key, chunks, length, write_head.parse(request.headers.items()))
+            written = await self._writes.put(key, chunks, length, head)
         finally:
             # Also when the outcome is unknown, and when the client left in the middle.
             await asyncio.shield(self.forget(key))

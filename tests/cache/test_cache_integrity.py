@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.cache import delivery, digests
-from proxy.cache.digests import Digest
 from proxy.cache.integrity import MAX_REMEMBERED, Integrity
 from proxy.cache.origin import Answer, NotModified
 from proxy.errors import ContentMismatch
+from proxy.http.checksums import Digest
 from proxy.http.metadata import Metadata
 from proxy.http.ranges import FromTo, Span, Suffix
 from proxy.keys import ObjectKey

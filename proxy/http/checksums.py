@@ -1,0 +1,65 @@
+"""Checksums, piece by piece: those of S3 (User Guide, "Checking object integrity") and of RFC 3230 and RFC 9530."""
+
+import hashlib
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import anycrc
+
+MD5 = "md5"
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """`algorithm` is a key of ALGORITHMS; `value` its bytes."""
+
+    algorithm: str
+    value: bytes
+
+
+class Hasher(Protocol):
+    """As in `hashlib`."""
+
+    def update(self, data: bytes, /) -> None: ...
+
+    def digest(self) -> bytes: ...
+
+
+class _Cyclic:
+    def __init__(self, step: Callable[[bytes, int], int], length: int) -> None:
+        self._step = step
+        self._length = length
+        self._value = 0
+
+    def update(self, data: bytes, /) -> None:
+        self._value = self._step(data, self._value)
+
+    def digest(self) -> bytes:
+        return self._value.to_bytes(self._length, "big")
+
+
+_CRC32C, _CRC64NVME = anycrc.Model("CRC32-ISCSI"), anycrc.Model("CRC64-NVME")
+
+_MAKERS: dict[str, tuple[int, Callable[[], Hasher]]] = {
+    MD5: (16, lambda: hashlib.md5(usedforsecurity=False)),
+    "sha1": (20, lambda: hashlib.sha1(usedforsecurity=False)),
+    "sha256": (32, hashlib.sha256),
+    "sha512": (64, hashlib.sha512),
+    "crc32": (4, lambda: _Cyclic(zlib.crc32, 4)),
+    "crc32c": (4, lambda: _Cyclic(_CRC32C.calc, 4)),
+    "crc64nvme": (8, lambda: _Cyclic(_CRC64NVME.calc, 8)),
+}
+
+ALGORITHMS = frozenset(_MAKERS)
+"""By S3's names, in lower case, and `md5`."""
+
+
+def hasher(algorithm: str) -> Hasher:
+    return _MAKERS[algorithm][1]()
+
+
+def size_of(algorithm: str) -> int:
+    """Bytes of its value."""
+    return _MAKERS[algorithm][0]
