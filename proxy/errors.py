@@ -57,6 +57,10 @@ class WriteRefused(OriginError):
     """S3 refused a write for a reason of the request's own (400, 409, 411, 412, 413)."""
 
 
+class NoSuchUpload(WriteRefused):
+    """S3 knows no such multipart upload: it was completed or aborted, or never begun."""
+
+
 class PreconditionFailed(WriteRefused):
     """The condition of a write does not hold (S3's 412, or one that can never hold). Nothing was written."""
 
