@@ -384,6 +384,8 @@ class UploadSettings(_Section):
     """The path of the mount that uploads are written into."""
     max_size: Annotated[Size, Field(gt=0)] = 5 * TIB
     """Bytes of one upload, at most."""
+    expire_after: Annotated[Duration, Field(gt=0)] = 86400.0
+    """Seconds without a byte after which an unfinished resumable upload is given up."""
 
 
 class CacheSettings(_Section):

@@ -30,6 +30,8 @@ from proxy.errors import (
 from proxy.http import negotiation
 from proxy.http.cache_status import CacheStatus, Forward
 from proxy.http.query import BadQuery
+from proxy.http.tus import VERSION, BadUploadHead, WrongBodyType, WrongVersion
+from proxy.resumable.uploads import TooManyUploads, UnknownUpload, UploadBusy, UploadLost
 from proxy.server.exchange import Exchange
 from proxy.server.framing import BadFraming
 from proxy.server.routing import MethodNotAllowed
@@ -51,6 +53,10 @@ class SlowClient(ProxyError):
     """A client that sends or takes less than the minimum rate."""
 
 
+class OffsetConflict(ProxyError):
+    """Bytes for another place of a resumable upload than where it is."""
+
+
 # The first class that fits counts. `None` as message: the exception's own, which holds nothing but the client's input.
 _TABLE: tuple[tuple[type[ProxyError], int, str | None], ...] = (
     (BadPath, 400, None),
@@ -61,6 +67,14 @@ _TABLE: tuple[tuple[type[ProxyError], int, str | None], ...] = (
     (UnsupportedFraming, 501, None),
     (NotUnderstood, 501, None),
     (SlowClient, 408, None),
+    (BadUploadHead, 400, None),
+    (WrongVersion, 412, None),
+    (WrongBodyType, 415, None),
+    (OffsetConflict, 409, None),
+    (UnknownUpload, 404, None),
+    (UploadBusy, 423, None),
+    (UploadLost, 410, None),
+    (TooManyUploads, 503, None),
     (ObjectNotFound, 404, "no such object"),
     (NoSuchVersion, 400, "versionId is malformed"),
     (DeleteMarker, 405, "this version is a delete marker"),
@@ -106,6 +120,10 @@ def answer(error: ProxyError, exchange: Exchange) -> web.Response:
     if isinstance(error, OriginError) and status in (502, 503, 504):
         wait = error.retry_after if isinstance(error, OriginResting) else _RETRY_AFTER
         headers["Retry-After"] = str(max(1, math.ceil(wait)))
+    if isinstance(error, TooManyUploads):
+        headers["Retry-After"] = str(_RETRY_AFTER)
+    if isinstance(error, WrongVersion):
+        headers["Tus-Version"] = VERSION
     response = error_response(exchange, status, message or str(error), headers)
     if isinstance(error, _CLOSING):
         response.force_close()

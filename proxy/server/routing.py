@@ -59,15 +59,20 @@ class Router:
             return upload
         return _allowed(method, self._route(target))
 
+    def upload(self, raw_target: str) -> Route | None:
+        """The path below the upload route, whatever the method; None where it is not below it. Raises BadPath."""
+        return None if raw_target == "*" else self._upload("POST", parse_target(raw_target))
+
     def methods(self, raw_target: str) -> tuple[str, ...]:
         """What a path takes, for OPTIONS (RFC 9110 section 9.3.7). Raises BadPath, NoSuchMount."""
         if raw_target == "*":
             return (*_KNOWN, "OPTIONS")
         target = parse_target(raw_target)
         uploading = self._upload("POST", target)
+        resumed = ["HEAD", "PATCH", "DELETE"] if uploading is not None and uploading.octets else []
         if uploading is not None and not any(target.path.startswith(path) for path, _ in self._mounts):
-            return ("POST", "OPTIONS")
-        taken = [*_methods_of(self._route(target).mount), *(["POST"] if uploading is not None else [])]
+            return ("POST", *resumed, "OPTIONS")
+        taken = [*_methods_of(self._route(target).mount), *(["POST"] if uploading is not None else []), *resumed]
         return (*dict.fromkeys(taken), "OPTIONS")
 
     def _route(self, target: Target) -> Route:
