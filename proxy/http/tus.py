@@ -17,6 +17,7 @@ VERSION = "1.0.0"
 EXTENSIONS = ("creation", "creation-with-upload", "checksum", "expiration", "termination")
 CHECKSUMS = ("sha1", "sha256", "md5", "crc32")
 BODY_TYPE = "application/offset+octet-stream"
+CHECKSUM_MISMATCH = 460  # a status that no other protocol knows
 MAX_METADATA = 4096  # characters of Upload-Metadata; they are kept as long as the upload is
 
 # What a page of another origin must be able to send and to read (Fetch standard).
@@ -44,6 +45,10 @@ class WrongVersion(ProxyError):
 
 class WrongBodyType(ProxyError):
     """A body that is not `application/offset+octet-stream`."""
+
+
+class WrongChecksum(ProxyError):
+    """A body that is not the one that its Upload-Checksum was made of."""
 
 
 def is_spoken(method: str, fields: Mapping[str, str]) -> bool:

@@ -28,9 +28,9 @@ from proxy.errors import (
     StoreFull,
 )
 from proxy.http import checksums
-from proxy.http.body_checksums import ChecksumMismatch
 from proxy.http.checksums import Digest
 from proxy.http.metadata import Metadata
+from proxy.http.tus import WrongChecksum
 from proxy.keys import ObjectKey
 from proxy.origin.client import S3Origin
 from proxy.origin.multipart import Multipart, PartSent
@@ -228,7 +228,7 @@ class ResumableUploads:
     async def append_verified(self, upload: Upload, chunks: AsyncIterator[bytes], claim: Digest) -> None:
         """The same for bytes of which none counts before all of them are known to be those that were sent.
 
-        Raises ChecksumMismatch, and what `append` raises. They wait in a file of their own, that of part 0.
+        Raises WrongChecksum, and what `append` raises. They wait in a file of their own, that of part 0.
         """
         state, size, checksum = checksums.hasher(claim.algorithm), 0, 0
         try:
@@ -240,7 +240,7 @@ class ResumableUploads:
                 size += len(piece)
                 await _settled(self._folder.write(upload.id, 0, size - len(piece), piece))
             if state.digest() != claim.value:
-                raise ChecksumMismatch(f"the body's {claim.algorithm} is not the one that was sent with it")
+                raise WrongChecksum(f"the body's {claim.algorithm} is not the one that was sent with it")
             await self.append(upload, self._read(upload, 0, size, checksum))
         finally:
             await _settled(self._remove(upload, size, 0))

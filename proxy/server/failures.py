@@ -23,14 +23,17 @@ from proxy.errors import (
     OriginResting,
     OriginTimeout,
     OriginUnavailable,
+    PreconditionFailed,
     ProxyError,
     StoreError,
+    WriteConflict,
     WriteRefused,
 )
 from proxy.http import negotiation
 from proxy.http.cache_status import CacheStatus, Forward
 from proxy.http.query import BadQuery
-from proxy.http.tus import VERSION, BadUploadHead, WrongBodyType, WrongVersion
+from proxy.http.tus import CHECKSUM_MISMATCH, VERSION, BadUploadHead, WrongBodyType, WrongChecksum, WrongVersion
+from proxy.http.write_head import BadWriteHead, NoSuchWrite
 from proxy.resumable.uploads import TooManyUploads, UnknownUpload, UploadBusy, UploadLost
 from proxy.server.exchange import Exchange
 from proxy.server.framing import BadFraming
@@ -67,7 +70,10 @@ _TABLE: tuple[tuple[type[ProxyError], int, str | None], ...] = (
     (UnsupportedFraming, 501, None),
     (NotUnderstood, 501, None),
     (SlowClient, 408, None),
+    (BadWriteHead, 400, None),
+    (NoSuchWrite, 501, None),
     (BadUploadHead, 400, None),
+    (WrongChecksum, CHECKSUM_MISMATCH, None),
     (WrongVersion, 412, None),
     (WrongBodyType, 415, None),
     (OffsetConflict, 409, None),
@@ -86,6 +92,8 @@ _TABLE: tuple[tuple[type[ProxyError], int, str | None], ...] = (
     (OriginUnavailable, 502, "the origin is unavailable"),
     (ContentMismatch, 502, "the origin's bytes are not what its own checksum says"),
     (ObjectChanged, 502, "the object keeps changing at the origin"),
+    (PreconditionFailed, 412, "the condition of the write does not hold"),
+    (WriteConflict, 409, "another write of the object got in between"),
     (WriteRefused, 400, "the origin refused the write"),
     (StoreError, 500, "the cache's disk failed"),
     (ProxyError, 502, "the origin failed"),
@@ -160,7 +168,8 @@ def error_response(
     headers.update(extra or {})
     if negotiation.prefers_html(exchange.request.headers.get(hdrs.ACCEPT)):
         headers[hdrs.CONTENT_TYPE] = "text/html; charset=utf-8"
-        phrase = html.escape(f"{status} {HTTPStatus(status).phrase}")
+        words = "Checksum Mismatch" if status == CHECKSUM_MISMATCH else HTTPStatus(status).phrase
+        phrase = html.escape(f"{status} {words}")
         body = _PAGE.format(phrase=phrase, message=html.escape(message)).encode()
     else:
         headers[hdrs.CONTENT_TYPE] = "application/json"

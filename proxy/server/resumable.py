@@ -78,8 +78,8 @@ class Resumable:
         length = tus.length(request.headers)
         if length > self._settings.max_size:
             raise TooLarge(f"the upload has {length} bytes; uploads.max_size is {self._settings.max_size}")
-        has_body = declared_length(request) != 0
-        if has_body:
+        begins = declared_length(request) != 0 or hdrs.CONTENT_TYPE in request.headers
+        if begins:
             tus.check_body_type(request.headers)
         said = request.headers.get("Upload-Metadata", "")
         metadata = tus.metadata(said)
@@ -88,11 +88,11 @@ class Resumable:
         upload = await self._uploads.create(key, length, fields, said)
         with self._uploads.busy(upload):
             headers = {"Location": f"{percent_encode(self._settings.path)}/{upload.id}"}
-            if has_body:
+            if begins:
                 await self._take(exchange, upload)
             if upload.is_whole:
                 await self._finish(exchange, upload)
-            if has_body:
+            if begins:
                 headers["Upload-Offset"] = str(upload.offset)
         return self._answered(exchange, 201, upload, headers)
 
