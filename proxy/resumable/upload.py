@@ -22,7 +22,8 @@ class Upload:
         self.is_busy = False
 
     def __repr__(self) -> str:
-        return f"<Upload {self.id} of {self.key}: {self.offset} of {self.length}>"
+        # Without its id: whoever knows that may write to it (I28).
+        return f"<Upload of {self.key}: {self.offset} of {self.length} bytes>"
 
     @property
     def key(self) -> ObjectKey:
