@@ -36,7 +36,7 @@ DOORS = {
 }
 PURE = (
     "http/*.py", "keys.py", "errors.py", "retry_budget.py", "cache/blocks.py", "cache/budget.py", "cache/ramp.py",
-    "cache/mp4.py", "origin/minimum_rate.py", "resumable/upload.py",
+    "cache/mp4.py", "origin/minimum_rate.py",
 )  # fmt: skip
 PURE_MAY_USE = ("proxy.http", "proxy.keys", "proxy.errors")
 PURE_PACKAGES = {"anycrc"}  # arithmetic alone

@@ -1,4 +1,4 @@
-"""What is kept of an upload while it is unfinished, and for a while after that, as a small JSON text. Pure."""
+"""What is kept of an upload while it is unfinished, and for a while after that, as a small JSON text."""
 
 import json
 from dataclasses import dataclass, replace

@@ -1,9 +1,16 @@
 """One upload in memory: what S3 has of it, what waits for the next part, and who is busy with it."""
 
+import asyncio
 import zlib
+from collections.abc import AsyncIterator
 
+from proxy.errors import ProxyError
 from proxy.keys import ObjectKey
 from proxy.resumable.record import Record
+
+
+class TakenOver(ProxyError):
+    """The client's next request came while this one still waited for bytes."""
 
 
 class Upload:
@@ -20,6 +27,9 @@ class Upload:
         self.checksum: int | None = 0 if not in_file else None
         self.charged = 0  # bytes taken from the budget, for the record
         self.is_busy = False
+        self.is_free = asyncio.Event()  # as long as it is not busy, once it was
+        self._wait: asyncio.Timeout | None = None
+        self._waits_since = 0.0
 
     def __repr__(self) -> str:
         # Without its id: whoever knows that may write to it (I28).
@@ -68,6 +78,32 @@ class Upload:
                 self.checksum = zlib.crc32(data, self.checksum)
         else:
             self.held += data
+
+    async def heard(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """The same, until somebody calls `interrupt`. Raises TakenOver then."""
+        clock = asyncio.get_running_loop().time
+        while True:
+            self._waits_since = clock()
+            try:
+                async with asyncio.timeout(None) as self._wait:
+                    chunk = await anext(chunks, None)
+            except TimeoutError:
+                raise TakenOver("another request went on with this upload") from None
+            finally:
+                self._wait = None
+            if chunk is None:
+                return
+            yield chunk
+
+    @property
+    def silence(self) -> float:
+        """Seconds that the request at work has waited for a byte of its body; 0 where it does not wait for one."""
+        return 0.0 if self._wait is None else asyncio.get_running_loop().time() - self._waits_since
+
+    def interrupt(self) -> None:
+        """The request at work waits no longer."""
+        if self._wait is not None:
+            self._wait.reschedule(0)
 
     def left(self) -> None:
         """What waited has gone to S3, or is lost."""

@@ -12,8 +12,8 @@ import logging
 import re
 import secrets
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -46,6 +46,8 @@ PIECE = 512 << 10  # bytes gathered before they are written, and read at once
 MAX_UPLOADS = 4096  # known at once, finished ones among them
 MAX_HELD = 64 << 20  # bytes of all uploads in memory, where the disk takes none
 MAX_CHECKED = 64 << 20  # bytes of one request with a checksum; all of them wait until it is known to hold
+SILENCE = 2.0  # seconds without a byte after which a request makes way for the client's next one
+MAKES_WAY = 2.0  # seconds that this may take
 UPKEEP = 60.0  # seconds between two looks at what has expired
 TOUCH = 60.0  # seconds that the record may be behind with the time of the last byte
 PAGE = 4096  # bytes: the disk's own unit
@@ -196,16 +198,28 @@ class ResumableUploads:
             raise UnknownUpload("there is no such upload (any more)")
         return upload
 
-    @contextmanager
-    def busy(self, upload: Upload) -> Iterator[None]:
-        """One request at a time. Raises UploadBusy."""
+    @asynccontextmanager
+    async def busy(self, upload: Upload) -> AsyncIterator[None]:
+        """One request at a time. Raises UploadBusy; UnknownUpload where it ended meanwhile.
+
+        One whose client says nothing any more makes way: its connection is dead, and nobody has told us yet.
+        """
+        if upload.is_busy and upload.silence >= SILENCE:
+            upload.interrupt()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(MAKES_WAY):
+                    await upload.is_free.wait()
         if upload.is_busy:
             raise UploadBusy("another request is at work on this upload")
+        if self._uploads.get(upload.id) is not upload:
+            raise UnknownUpload("there is no such upload (any more)")
         upload.is_busy = True
+        upload.is_free.clear()
         try:
             yield
         finally:
             upload.is_busy = False
+            upload.is_free.set()
 
     async def append(self, upload: Upload, chunks: AsyncIterator[bytes]) -> None:
         """Take these bytes, `upload.length` at most in all. Where it raises, or is cancelled, the bytes that
@@ -217,7 +231,7 @@ class ResumableUploads:
         assert upload.etag is None
         gathered = bytearray()
         try:
-            async for chunk in chunks:
+            async for chunk in upload.heard(chunks):
                 gathered += chunk
                 if len(gathered) >= PIECE:
                     await self._take(upload, gathered)
@@ -232,7 +246,7 @@ class ResumableUploads:
         """
         state, size, checksum = checksums.hasher(claim.algorithm), 0, 0
         try:
-            async for piece in _pieces(chunks):
+            async for piece in _pieces(upload.heard(chunks)):
                 state.update(piece)
                 checksum = zlib.crc32(piece, checksum)
                 # Counted before it is written, and given back as one.

@@ -34,6 +34,7 @@ from proxy.http.cache_status import CacheStatus, Forward
 from proxy.http.query import BadQuery
 from proxy.http.tus import CHECKSUM_MISMATCH, VERSION, BadUploadHead, WrongBodyType, WrongChecksum, WrongVersion
 from proxy.http.write_head import BadWriteHead, NoSuchWrite
+from proxy.resumable.upload import TakenOver
 from proxy.resumable.uploads import TooManyUploads, UnknownUpload, UploadBusy, UploadLost
 from proxy.server.exchange import Exchange
 from proxy.server.framing import BadFraming
@@ -79,6 +80,7 @@ _TABLE: tuple[tuple[type[ProxyError], int, str | None], ...] = (
     (OffsetConflict, 409, None),
     (UnknownUpload, 404, None),
     (UploadBusy, 423, None),
+    (TakenOver, 409, None),
     (UploadLost, 410, None),
     (TooManyUploads, 503, None),
     (ObjectNotFound, 404, "no such object"),

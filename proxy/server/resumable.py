@@ -86,7 +86,7 @@ class Resumable:
         key = route.key((tus.word("key", metadata) or str(ULID())) if route.makes_key else "")
         fields = _fields_of_object(request.headers, tus.word("filetype", metadata))
         upload = await self._uploads.create(key, length, fields, said)
-        with self._uploads.busy(upload):
+        async with self._uploads.busy(upload):
             headers = {"Location": f"{percent_encode(self._settings.path)}/{upload.id}"}
             if begins:
                 await self._take(exchange, upload)
@@ -100,7 +100,7 @@ class Resumable:
         """200 with the offset. That of the end is told only once the object is made: then the client is done."""
         upload = self._found(route)
         if upload.is_whole and upload.etag is None:
-            with self._uploads.busy(upload):
+            async with self._uploads.busy(upload):
                 await self._finish(exchange, upload)
         headers = {"Upload-Offset": str(upload.offset), "Upload-Length": str(upload.length)}
         if upload.record.metadata:
@@ -113,7 +113,7 @@ class Resumable:
         upload = self._found(route)
         tus.check_body_type(request.headers)
         offset = tus.number("Upload-Offset", request.headers)
-        with self._uploads.busy(upload):
+        async with self._uploads.busy(upload):
             if offset != upload.offset:
                 raise OffsetConflict(f"the upload is at {upload.offset}")
             await self._take(exchange, upload)
@@ -125,7 +125,7 @@ class Resumable:
     async def _terminate(self, exchange: Exchange, route: Route) -> web.StreamResponse:
         """204. A finished upload is forgotten; its object stays."""
         upload = self._found(route)
-        with self._uploads.busy(upload):
+        async with self._uploads.busy(upload):
             await self._uploads.terminate(upload)
         return web.Response(status=204, headers=exchange.headers())
 

@@ -320,8 +320,9 @@ async def test_creation_broken_off(proxy: Proxy, s3: S3) -> None:
     assert names(proxy) == []
 
 
-async def test_two_at_once(proxy: Proxy, s3: S3) -> None:
+async def test_two_at_once(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
     """While a request is at work on an upload others are 423, and it goes on; HEAD tells what is ours by then."""
+    monkeypatch.setattr(resumable_uploads, "SILENCE", 60.0)
     body = pattern(1000)
     url = await created(proxy, len(body))
     async with proxy.connection() as connection:
@@ -336,6 +337,31 @@ async def test_two_at_once(proxy: Proxy, s3: S3) -> None:
         await connection.send(body[500:])
         assert (await connection.answer("PATCH")).status == 204
     assert s3.get("x") == body
+
+
+@pytest.mark.parametrize("asks_for", ["PATCH", "DELETE"])
+async def test_a_connection_that_is_dead(proxy: Proxy, s3: S3, asks_for: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request that still waits for bytes makes way for the client's next one, and what it got is kept."""
+    monkeypatch.setattr(resumable_uploads, "SILENCE", 0.0)
+    body = pattern(1000)
+    url = await created(proxy, len(body))
+    upload = proxy.runtime.resumable.find(url.rpartition("/")[2])
+    async with proxy.connection() as connection:
+        await connection.send(
+            message("PATCH", url, {**BODY, "Upload-Offset": "0", "Content-Length": "1000"}, body[:500])
+        )
+        await until(lambda: upload.is_busy and upload.silence > 0)
+        if asks_for == "PATCH":
+            # The offset that the client knows may be behind what came before its connection died.
+            assert (await patched(proxy, url, 0, body)).status == 409
+            assert await offset_of(proxy, url) == 500
+            assert (await patched(proxy, url, 500, body[500:])).status == 204
+        else:
+            assert (await proxy.ask("DELETE", url, TUS)).status == 204
+            assert (await proxy.ask("HEAD", url, TUS)).status == 404
+        assert (await connection.answer("PATCH")).status == 409
+    assert s3.keys() == (["x"] if asks_for == "PATCH" else [])
+    assert all(name.endswith(".json") for name in names(proxy))
 
 
 @pytest.mark.parametrize("is_power_lost", [False, True])
