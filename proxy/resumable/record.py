@@ -51,7 +51,7 @@ class Record:
 
     @property
     def head(self) -> WriteHead:
-        return write_head.parse(self.fields).guessed(self.key.key)
+        return write_head.parse(self.fields)
 
     def with_part(self, part: PartSent) -> "Record":
         assert part.number == self.next_part

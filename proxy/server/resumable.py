@@ -4,14 +4,14 @@ The upload's URL is `{uploads.path}/{id}`. A request without Tus-Resumable is no
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from aiohttp import hdrs, web
 from multidict import CIMultiDict, CIMultiDictProxy
 from ulid import ULID
 
 from proxy.config import UploadSettings
-from proxy.http import dates, tus
+from proxy.http import dates, media_types, tus
 from proxy.http.cache_status import CacheStatus, Forward
 from proxy.http.write_head import OBJECT_FIELDS
 from proxy.keys import ObjectKey, percent_encode
@@ -83,8 +83,9 @@ class Resumable:
             tus.check_body_type(request.headers)
         said = request.headers.get("Upload-Metadata", "")
         metadata = tus.metadata(said)
-        key = route.key((tus.word("key", metadata) or str(ULID())) if route.makes_key else "")
-        fields = _fields_of_object(request.headers, tus.word("filetype", metadata))
+        key = route.key(_name(metadata) if route.makes_key else "")
+        media_type = tus.word("filetype", metadata) or media_types.of(key.key)
+        fields = _fields_of_object(request.headers, media_type)
         upload = await self._uploads.create(key, length, fields, said)
         async with self._uploads.busy(upload):
             headers = {"Location": f"{percent_encode(self._settings.path)}/{upload.id}"}
@@ -170,6 +171,17 @@ class Resumable:
         if upload.etag is None:
             told["Upload-Expires"] = dates.format(self._clock() + self._settings.expire_after)
         return web.Response(status=status, headers=told)
+
+
+def _name(metadata: Mapping[str, bytes]) -> str:
+    """What stands behind the folder. Raises BadUploadHead."""
+    wanted = tus.word("key", metadata)
+    if wanted is None:
+        return str(ULID())
+    # A client that takes the key for a path would go to another place (RFC 3986 section 5.2.4).
+    if not {".", ".."}.isdisjoint(wanted.split("/")):
+        raise tus.BadUploadHead("the key in Upload-Metadata leads out of the folder")
+    return wanted
 
 
 def _fields_of_object(given: CIMultiDictProxy[str], media_type: str | None) -> tuple[tuple[str, str], ...]:
