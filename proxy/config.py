@@ -399,6 +399,8 @@ class UploadSettings(_Section):
     """Bytes of one upload, at most; a form's are those of all its files."""
     deadline: Annotated[Duration, Field(gt=0)] = 86400.0
     """Seconds that the body of one upload may take, however steadily it comes."""
+    expire_after: Annotated[Duration, Field(gt=0)] = 86400.0
+    """Seconds without a byte after which an unfinished resumable upload is given up."""
 
 
 class CacheSettings(_Section):

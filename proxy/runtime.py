@@ -46,6 +46,8 @@ from proxy.origin.begun import Begun
 from proxy.origin.client import S3Origin
 from proxy.origin.embedded import EmbeddedS3
 from proxy.origin.writes import S3Writes
+from proxy.resumable.folder import UploadFolder
+from proxy.resumable.uploads import ResumableUploads, Space
 from proxy.server import descriptors
 from proxy.server.accepting import Gate
 from proxy.server.access_log import AccessLog
@@ -56,6 +58,7 @@ from proxy.server.hits import Hits
 from proxy.server.objects import Objects
 from proxy.server.observer import Observer
 from proxy.server.plain_request import recogniser
+from proxy.server.resumable import Resumable
 from proxy.server.routing import Router
 from proxy.server.uploads import Uploads
 
@@ -89,6 +92,9 @@ class Runtime:
         self.gate = Gate(self._shares.connections)
         self.embedded: EmbeddedS3 | None = None
         self.cache: Cache
+        self._store: Store
+        self._budget: Budget
+        self.resumable: ResumableUploads
         self._cache_clock: CacheClock
         self.evictor: Evictor
         self.scrubber: Scrubber
@@ -98,6 +104,12 @@ class Runtime:
         self.fast_path: FastPath | None = None
         self._listener: Listener
         self._admin: AdminListener
+
+    @property
+    def _source(self) -> str:
+        """What names the endpoint in what is kept (I25)."""
+        origin = self.settings.origin
+        return origin.endpoint_url or f"aws:{origin.region}"
 
     @property
     def address(self) -> str:
@@ -134,11 +146,13 @@ class Runtime:
         await self._start_admin(registry)
         writes = S3Writes(self.origin, patience=UPLOAD_PATIENCE + self.settings.origin.read_timeout, notes=self._begun)
         self._start_aborting()
+        uploads = Uploads(self.cache, writes, self.settings.uploads, self._clock)
         honor_no_cache = self.settings.freshness.honor_client_no_cache
         application = Application(
             self.settings,
             Objects(self.cache, self._rules, self._clock, honor_no_cache=honor_no_cache),
-            Uploads(self.cache, writes, self.settings.uploads, self._clock),
+            uploads,
+            await self._start_resumable(writes, uploads),
             self.observer,
         )
         self.fast_path = self._make_fast_path()
@@ -149,13 +163,34 @@ class Runtime:
         await self._listener.start()
         self._is_ready = True
 
+    async def _start_resumable(self, writes: S3Writes, uploads: Uploads) -> Resumable | None:
+        settings = self.settings.uploads
+        if settings is None:
+            return None
+        self.resumable = ResumableUploads(
+            folder=UploadFolder(self._store.folder),
+            origin=self.origin,
+            writes=writes,
+            space=Space(self.cache.reserve, self._budget),
+            source=self._source,
+            boot=boot_id(),
+            clock=self._cache_clock,
+            idle_since=lambda: self._cache_clock.ago(settings.expire_after),
+        )
+        await self.resumable.start()
+        self._stack.push_async_callback(self.resumable.stop)
+        return Resumable(self.resumable, uploads.forget, settings, self._clock)
+
     def _make_fast_path(self) -> FastPath | None:
         settings = self.settings
         if not settings.server.fast_path or settings.server.timing:
             return None  # how long an answer took, only the ordinary path tells
         recognise = recogniser(
             reads_accept_encoding=any(mount.precompressed for mount in settings.mounts),
-            unusual=("cache-control", "pragma") if settings.freshness.honor_client_no_cache else (),
+            unusual=(
+                *(("cache-control", "pragma") if settings.freshness.honor_client_no_cache else ()),
+                *(("tus-resumable",) if settings.uploads is not None else ()),
+            ),
         )
         hits = Hits(
             self.cache,
@@ -181,16 +216,15 @@ class Runtime:
 
     async def _start_cache(self) -> None:
         config, origin = self.settings.cache, self.settings.origin
-        store = Store(config.dir, time.monotonic)
+        store = self._store = Store(config.dir, time.monotonic)
         store.open()
         self._stack.callback(store.close)
         is_durable = config.durability == "power"
-        endpoint = origin.endpoint_url or f"aws:{origin.region}"
-        self._begun = Begun(store.root / "uploads.json", endpoint)
+        self._begun = Begun(store.root / "uploads.json", self._source)
         self._begun.open()
         index = Index(
             store.root / "index.db",
-            origin=endpoint,
+            origin=self._source,
             block_size=config.block_size,
             is_durable=is_durable,
             boot=boot_id(),
@@ -205,7 +239,7 @@ class Runtime:
             index.open_in_memory()
         self._stack.callback(index.abandon)
         clock = self._cache_clock = CacheClock(self._clock, self._elapsed, index.newest_access())
-        budget = Budget(config.max_size, overhead=await store.space_of(index.files))
+        budget = self._budget = Budget(config.max_size, overhead=await store.space_of(index.files))
         entries = Entries(
             index,
             budget,

@@ -17,6 +17,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"config"}),  # with config_file and its like
     frozenset({"cache"}),
     frozenset({"origin"}),
+    frozenset({"resumable"}),
     frozenset({"server"}),
     frozenset({"admin"}),
     frozenset({"runtime", "checks"}),
@@ -29,6 +30,8 @@ DOORS = {
     ("origin", "cache"): {"proxy.cache.origin"},  # the Protocol that it fulfils
     # The one door, and what may be asked of a descriptor that came through it.
     ("server", "cache"): {"proxy.cache.cache", "proxy.cache.residency"},
+    # Where its files lie, and whose space they take.
+    ("resumable", "cache"): {"proxy.cache.folder", "proxy.cache.budget"},
     ("admin", "cache"): {"proxy.cache.cache"},
 }
 PURE = (

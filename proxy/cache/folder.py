@@ -103,6 +103,17 @@ class Folder:
         with suppress(FileNotFoundError), self._shard_of(name) as shard:
             os.unlink(name, dir_fd=shard)
 
+    @contextmanager
+    def uploads(self) -> Iterator[int]:
+        """A descriptor of the folder of unfinished uploads, which is made where it is missing."""
+        with suppress(FileExistsError):
+            os.mkdir("uploads", 0o700, dir_fd=self._root)
+        fd = os.open("uploads", _FOLDER, dir_fd=self._root)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
     def shards(self) -> list[str]:
         return sorted(set(os.listdir(self._objects)) - {_PROBE})  # noqa: PTH208 - pathlib knows no descriptors
 

@@ -8,7 +8,7 @@ from aiohttp import hdrs, web
 
 from proxy.config import Settings
 from proxy.errors import ProxyError
-from proxy.http import query
+from proxy.http import query, tus
 from proxy.http.cache_status import CacheStatus, Forward
 from proxy.server import failures, framing
 from proxy.server.accepting import BoundedSite, Gate
@@ -18,6 +18,7 @@ from proxy.server.failures import NotUnderstood
 from proxy.server.fast_path import FastConnectionServer, FastPath
 from proxy.server.objects import Objects
 from proxy.server.observer import Observer
+from proxy.server.resumable import Resumable
 from proxy.server.routing import Router
 from proxy.server.sending import BrokenOff, abort
 from proxy.server.uploads import Uploads
@@ -31,12 +32,20 @@ log = logging.getLogger("bucketfront.server")
 class Application:
     """One request at a time per connection, as `web.Server` calls it."""
 
-    def __init__(self, settings: Settings, objects: Objects, uploads: Uploads, observer: Observer) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        objects: Objects,
+        uploads: Uploads,
+        resumable: Resumable | None,
+        observer: Observer,
+    ) -> None:
         self._router = Router(settings.mounts, settings.uploads)
         self._cors = Cors(settings.cors)
         self._tells_timing = settings.server.timing
         self._objects = objects
         self._uploads = uploads
+        self._resumable = resumable
         self._observer = observer
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -81,6 +90,11 @@ class Application:
         framing.check(request)
         if request.method == "OPTIONS":
             return self._options(exchange)
+        if self._resumable is not None and tus.is_spoken(request.method, request.headers):
+            upload = self._router.upload(request.raw_path)
+            if upload is not None:
+                exchange.common = self._cors.fields(request.headers.get(hdrs.ORIGIN), tus.ANSWER_FIELDS)
+                return await self._resumable.answer(exchange, upload)
         route = self._router.resolve(request.method, request.raw_path)
         if request.method in ("GET", "HEAD"):
             return await self._objects.answer(exchange, route)
@@ -98,8 +112,11 @@ class Application:
         """RFC 9110 section 9.3.7, and a browser's question whether a page may send what it is about to send."""
         methods = self._router.methods(exchange.request.raw_path)
         exchange.status = CacheStatus(Forward.BYPASS, detail="options")
-        headers = exchange.headers()
-        headers.extend(self._cors.preflight(exchange.request.headers, methods))
+        headers, sent = exchange.headers(), tuple[str, ...]()
+        if self._resumable is not None and self._router.upload(exchange.request.raw_path) is not None:
+            headers.extend(self._resumable.options())
+            sent = tus.REQUEST_FIELDS
+        headers.extend(self._cors.preflight(exchange.request.headers, methods, sent))
         headers[hdrs.ALLOW] = ", ".join(methods)
         return web.Response(status=204, headers=headers)
 

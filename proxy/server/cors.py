@@ -30,21 +30,23 @@ class Cors:
         # The answer to a page that may not read it differs from the one to a page that may: a CDN has to know.
         self._varies = any(named and "*" not in named for named in (self._origins, self._timing))
 
-    def fields(self, origin: str | None) -> Fields:
-        """What every answer carries; `origin` is the request's Origin."""
+    def fields(self, origin: str | None, also: tuple[str, ...] = ()) -> Fields:
+        """What every answer carries; `origin` is the request's Origin. `also`: further fields that a page may read."""
         found = list(self._always)
         if (allowed := _named(self._origins, origin)) is not None:
             found += [(hdrs.ACCESS_CONTROL_ALLOW_ORIGIN, allowed), *self._shown]
+            if also:
+                found.append((hdrs.ACCESS_CONTROL_EXPOSE_HEADERS, ", ".join(also)))
         if (allowed := _named(self._timing, origin)) is not None:
             found.append(("Timing-Allow-Origin", allowed))
         if self._varies:
             found.append((hdrs.VARY, hdrs.ORIGIN))
         return tuple(found)
 
-    def preflight(self, request: Mapping[str, str], methods: tuple[str, ...]) -> Fields:
+    def preflight(self, request: Mapping[str, str], methods: tuple[str, ...], also: tuple[str, ...] = ()) -> Fields:
         """What the answer to a preflight carries besides `fields`; nothing if it is none, or the page is not allowed.
 
-        `methods` are those that the path takes.
+        `methods` are those that the path takes; `also` are fields that a page may send there whatever the settings say.
         """
         if hdrs.ACCESS_CONTROL_REQUEST_METHOD not in request:
             return ()
@@ -52,13 +54,13 @@ class Cors:
         if _named(self._origins, request.get(hdrs.ORIGIN)) is None:
             return (vary,)
         allowed = [(hdrs.ACCESS_CONTROL_ALLOW_METHODS, ", ".join(methods))]
-        if names := self._headers_for(request.get(hdrs.ACCESS_CONTROL_REQUEST_HEADERS, "")):
+        if names := self._headers_for(request.get(hdrs.ACCESS_CONTROL_REQUEST_HEADERS, ""), also):
             allowed.append((hdrs.ACCESS_CONTROL_ALLOW_HEADERS, names))
         return (vary, *allowed, (hdrs.ACCESS_CONTROL_MAX_AGE, self._max_age))
 
-    def _headers_for(self, asked: str) -> str:
+    def _headers_for(self, asked: str, also: tuple[str, ...]) -> str:
         if "*" not in self._allow_headers:
-            return ", ".join(self._allow_headers)
+            return ", ".join((*self._allow_headers, *also))
         # Named one by one: "*" does not stand for Authorization, nor for anything where credentials are sent.
         return asked if len(asked) <= MAX_ASKED and _TOKENS.fullmatch(asked) else ""
 

@@ -35,7 +35,10 @@ from proxy.http.cache_status import CacheStatus, Forward
 from proxy.http.delete_objects import MalformedXml
 from proxy.http.multipart_form import BadForm
 from proxy.http.query import BadQuery
+from proxy.http.tus import CHECKSUM_MISMATCH, VERSION, BadUploadHead, WrongBodyType, WrongChecksum, WrongVersion
 from proxy.http.write_head import BadWriteHead, NoSuchWrite
+from proxy.resumable.upload import TakenOver
+from proxy.resumable.uploads import TooManyUploads, UnknownUpload, UploadBusy, UploadLost
 from proxy.server.exchange import Exchange
 from proxy.server.framing import BadFraming
 from proxy.server.routing import MethodNotAllowed
@@ -68,6 +71,10 @@ class PartlyStored(ProxyError):
         self.stored = stored
 
 
+class OffsetConflict(ProxyError):
+    """Bytes for another place of a resumable upload than where it is."""
+
+
 # The first class that fits counts. `None` as message: the exception's own, which holds nothing but the client's input.
 _TABLE: tuple[tuple[type[ProxyError], int, str | None], ...] = (
     (BadPath, 400, None),
@@ -83,6 +90,16 @@ _TABLE: tuple[tuple[type[ProxyError], int, str | None], ...] = (
     (NotUnderstood, 501, None),
     (NoSuchWrite, 501, None),
     (SlowClient, 408, None),
+    (BadUploadHead, 400, None),
+    (WrongChecksum, CHECKSUM_MISMATCH, None),
+    (WrongVersion, 412, None),
+    (WrongBodyType, 415, None),
+    (OffsetConflict, 409, None),
+    (UnknownUpload, 404, None),
+    (UploadBusy, 423, None),
+    (TakenOver, 409, None),
+    (UploadLost, 410, None),
+    (TooManyUploads, 503, None),
     (ObjectNotFound, 404, "no such object"),
     (NoSuchVersion, 400, "versionId is malformed"),
     (DeleteMarker, 405, "this version is a delete marker"),
@@ -136,6 +153,10 @@ def _answer(error: ProxyError, exchange: Exchange, details: Mapping[str, object]
     if isinstance(error, OriginError) and status in (502, 503, 504):
         wait = error.retry_after if isinstance(error, OriginResting) else _RETRY_AFTER
         headers["Retry-After"] = str(max(1, math.ceil(wait)))
+    if isinstance(error, TooManyUploads):
+        headers["Retry-After"] = str(_RETRY_AFTER)
+    if isinstance(error, WrongVersion):
+        headers["Tus-Version"] = VERSION
     response = error_response(exchange, status, message or str(error), headers, details)
     if isinstance(error, _CLOSING):
         response.force_close()
@@ -179,7 +200,8 @@ def error_response(
     # A page has no place for details: whoever needs them gets them anyway.
     if not details and negotiation.prefers_html(exchange.request.headers.get(hdrs.ACCEPT)):
         headers[hdrs.CONTENT_TYPE] = "text/html; charset=utf-8"
-        phrase = html.escape(f"{status} {HTTPStatus(status).phrase}")
+        words = "Checksum Mismatch" if status == CHECKSUM_MISMATCH else HTTPStatus(status).phrase
+        phrase = html.escape(f"{status} {words}")
         body = _PAGE.format(phrase=phrase, message=html.escape(message)).encode()
     else:
         headers[hdrs.CONTENT_TYPE] = "application/json"

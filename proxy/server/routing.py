@@ -63,17 +63,22 @@ class Router:
             return upload
         return _allowed(method, self._route(target))
 
+    def upload(self, raw_target: str) -> Route | None:
+        """The path below the upload route, whatever the method; None where it is not below it. Raises BadPath."""
+        return None if raw_target == "*" else self._upload("POST", parse_target(raw_target))
+
     def methods(self, raw_target: str) -> tuple[str, ...]:
         """What a path takes, for OPTIONS (RFC 9110 section 9.3.7). Raises BadPath, BadQuery, NoSuchMount."""
         if raw_target == "*":
             return (*_KNOWN, "OPTIONS")
         target = parse_target(raw_target)
         uploading = self._upload("POST", target)
+        resumed = ["HEAD", "PATCH", "DELETE"] if uploading is not None and uploading.octets else []
         if uploading is not None and not any(target.path.startswith(path) for path, _ in self._mounts):
-            return ("POST", "OPTIONS")
+            return ("POST", *resumed, "OPTIONS")
         of_mount = _methods_of(self._route(target).mount)
         posts = uploading is not None or ("DELETE" in of_mount and self._is_delete_objects(target))
-        taken = [*of_mount, *(["POST"] if posts else [])]
+        taken = [*of_mount, *(["POST"] if posts else []), *resumed]
         return (*dict.fromkeys(taken), "OPTIONS")
 
     def _is_delete_objects(self, target: Target) -> bool:

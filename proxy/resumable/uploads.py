@@ -1,0 +1,510 @@
+"""All resumable uploads: begun, continued, finished, given up; the same after a restart.
+
+Rule 1: what `Upload.offset` counts is in a file here, or at S3 and noted here. Only where the disk refuses, it is in
+memory (I16), MAX_HELD in all; what memory loses, the client sends again.
+Rule 2: a part is noted when S3 has it, and its file goes after that: a kill in between sends the part again.
+Rule 3: what S3 was told to begin is noted before its first part, and forgotten after S3 said that it is gone.
+"""
+
+import asyncio
+import hashlib
+import logging
+import re
+import secrets
+import zlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from proxy.cache.budget import Budget
+from proxy.errors import (
+    NoSuchUpload,
+    ObjectNotFound,
+    OriginError,
+    PreconditionFailed,
+    ProxyError,
+    StoreError,
+    StoreFull,
+)
+from proxy.http import checksums
+from proxy.http.checksums import Digest
+from proxy.http.metadata import Metadata
+from proxy.http.tus import WrongChecksum
+from proxy.keys import ObjectKey
+from proxy.origin.client import S3Origin
+from proxy.origin.multipart import Multipart, PartSent
+from proxy.origin.write_params import complete_params, create_params
+from proxy.origin.writes import S3Writes
+from proxy.resumable.folder import Found, UploadFolder
+from proxy.resumable.record import BadRecord, Record, decode, encode, part_size
+from proxy.resumable.upload import Upload
+
+T = TypeVar("T")
+
+PIECE = 512 << 10  # bytes gathered before they are written, and read at once
+MAX_UPLOADS = 4096  # known at once, finished ones among them
+MAX_HELD = 64 << 20  # bytes of all uploads in memory, where the disk takes none
+MAX_CHECKED = 64 << 20  # bytes of one request with a checksum; all of them wait until it is known to hold
+SILENCE = 2.0  # seconds without a byte after which a request makes way for the client's next one
+MAKES_WAY = 2.0  # seconds that this may take
+UPKEEP = 60.0  # seconds between two looks at what has expired
+TOUCH = 60.0  # seconds that the record may be behind with the time of the last byte
+PAGE = 4096  # bytes: the disk's own unit
+
+_MD5_ETAG = re.compile(r'"[0-9a-f]{32}"')
+
+log = logging.getLogger("bucketfront.uploads")
+
+
+class UnknownUpload(ProxyError):
+    """No upload has this id (any more)."""
+
+
+class UploadBusy(ProxyError):
+    """Another request is at work on the upload."""
+
+
+class UploadLost(ProxyError):
+    """S3 does not know the upload any more, or not what became of it. It has to begin again."""
+
+
+class TooManyUploads(ProxyError):
+    """As many uploads are unfinished as there may be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """The cache's: `reserve` takes bytes from `budget`, or raises StoreError."""
+
+    reserve: Callable[[int], Awaitable[None]]
+    budget: Budget
+
+
+class ResumableUploads:
+    """`source` names the endpoint, `boot` this boot of the machine. `clock` is the cache's; `idle_since` gives the
+    time, by it, since which an upload has to have got a byte to stay.
+    """
+
+    def __init__(
+        self,
+        *,
+        folder: UploadFolder,
+        origin: S3Origin,
+        writes: S3Writes,
+        space: Space,
+        source: str,
+        boot: int,
+        clock: Callable[[], float],
+        idle_since: Callable[[], float],
+    ) -> None:
+        self._folder = folder
+        self._origin = origin
+        self._writes = writes
+        self._space = space
+        self._source = source
+        self._boot = boot
+        self._clock = clock
+        self._idle_since = idle_since
+        self._uploads: dict[str, Upload] = {}
+        self._dropped: dict[str, Upload] = {}  # to be aborted at S3
+        self._held = 0  # bytes of all uploads in memory
+        self._upkeep: asyncio.Task[None] | None = None
+
+    # --- from start to stop --------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Go on with what a former process left. The disk's failures are no reason not to start (I16)."""
+        try:
+            found = await self._folder.load()
+        except StoreError as error:
+            log.warning("unfinished uploads of a former run are not known: %s", error)
+            found = {}
+        for name, item in found.items():
+            with suppress(StoreError):
+                await self._restore(name, item)
+        self._upkeep = asyncio.create_task(self._run(), name="uploads")
+
+    async def _restore(self, name: str, item: Found) -> None:
+        try:
+            record = decode(item.record or b"")
+        except BadRecord as error:
+            log.warning("an unfinished upload of a former run cannot be read: %s", error)
+            await self._folder.remove(name, *item.waiting, record=True)
+            return
+        if record.origin != self._source:
+            log.warning("an unfinished upload of %s is another endpoint's, and is left to it", record.key)
+            await self._folder.remove(name, *item.waiting, record=True)
+            return
+        # After power loss a file may lack what was written to it, whatever its size says (I14).
+        is_sound = record.boot == self._boot and record.etag is None and not record.is_dropped
+        waiting = item.waiting.pop(record.next_part, 0) if is_sound else 0
+        if item.waiting:
+            await self._folder.remove(name, *item.waiting)
+        upload = Upload(name, replace(record, boot=self._boot), min(waiting, record.length - record.sent))
+        upload.charged = _pages(len(item.record or b""))
+        # What is there is counted, even where it is more than there may be: the cache makes room (I17).
+        self._space.budget.take(_pages(upload.in_file) + upload.charged)
+        (self._dropped if record.is_dropped else self._uploads)[name] = upload
+
+    async def stop(self) -> None:
+        if self._upkeep is not None:
+            self._upkeep.cancel()
+            await asyncio.gather(self._upkeep, return_exceptions=True)
+        self._folder.close()
+
+    async def _run(self) -> None:
+        while True:
+            await self.step()
+            await asyncio.sleep(UPKEEP)
+
+    async def step(self) -> None:
+        """One round of the upkeep: what has expired is dropped, what was dropped is aborted at S3."""
+        since = self._idle_since()
+        for upload in [*self._uploads.values()]:
+            if upload.record.touched_at < since and not upload.is_busy:
+                self._forget(upload)
+        for upload in [*self._dropped.values()]:
+            await self._clear(upload)
+
+    # --- one upload ----------------------------------------------------------------------------------------
+
+    async def create(self, key: ObjectKey, length: int, fields: tuple[tuple[str, str], ...], metadata: str) -> Upload:
+        """`fields` are what the client says of the object, `metadata` is Upload-Metadata as sent.
+
+        Raises TooManyUploads; BadWriteHead, NoSuchWrite and PreconditionFailed of `fields`.
+        """
+        record = Record(key, self._source, self._boot, length, part_size(length), metadata, fields, self._clock())
+        _ = record.head  # says now what cannot be
+        await self._make_room()
+        upload = Upload(secrets.token_hex(16), record)
+        self._uploads[upload.id] = upload
+        await _settled(self._save(upload))
+        return upload
+
+    async def _make_room(self) -> None:
+        if len(self._uploads) + len(self._dropped) < MAX_UPLOADS:
+            return
+        finished = next((upload for upload in self._uploads.values() if upload.etag and not upload.is_busy), None)
+        if finished is None:
+            raise TooManyUploads(f"{MAX_UPLOADS} uploads are unfinished")
+        self._forget(finished)
+        await self._clear(finished)
+
+    def find(self, name: str) -> Upload:
+        """Raises UnknownUpload."""
+        upload = self._uploads.get(name)
+        if upload is None or (upload.record.touched_at < self._idle_since() and not upload.is_busy):
+            raise UnknownUpload("there is no such upload (any more)")
+        return upload
+
+    @asynccontextmanager
+    async def busy(self, upload: Upload) -> AsyncIterator[None]:
+        """One request at a time. Raises UploadBusy; UnknownUpload where it ended meanwhile.
+
+        One whose client says nothing any more makes way: its connection is dead, and nobody has told us yet.
+        """
+        if upload.is_busy and upload.silence >= SILENCE:
+            upload.interrupt()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(MAKES_WAY):
+                    await upload.is_free.wait()
+        if upload.is_busy:
+            raise UploadBusy("another request is at work on this upload")
+        if self._uploads.get(upload.id) is not upload:
+            raise UnknownUpload("there is no such upload (any more)")
+        upload.is_busy = True
+        upload.is_free.clear()
+        try:
+            yield
+        finally:
+            upload.is_busy = False
+            upload.is_free.set()
+
+    async def append(self, upload: Upload, chunks: AsyncIterator[bytes]) -> None:
+        """Take these bytes, `upload.length` at most in all. Where it raises, or is cancelled, the bytes that
+        `upload.offset` counts are ours all the same.
+
+        Raises OriginErrors, UploadLost, StoreError; what `chunks` raises.
+        """
+        assert upload.is_busy
+        assert upload.etag is None
+        gathered = bytearray()
+        try:
+            async for chunk in upload.heard(chunks):
+                gathered += chunk
+                if len(gathered) >= PIECE:
+                    await self._take(upload, gathered)
+            await self._take(upload, gathered)
+        finally:
+            await _settled(self._put_by(upload, gathered))
+
+    async def append_verified(self, upload: Upload, chunks: AsyncIterator[bytes], claim: Digest) -> None:
+        """The same for bytes of which none counts before all of them are known to be those that were sent.
+
+        Raises WrongChecksum, and what `append` raises. They wait in a file of their own, that of part 0.
+        """
+        state, size, checksum = checksums.hasher(claim.algorithm), 0, 0
+        try:
+            async for piece in _pieces(upload.heard(chunks)):
+                state.update(piece)
+                checksum = zlib.crc32(piece, checksum)
+                # Counted before it is written, and given back as one.
+                await self._space.reserve(_pages(size + len(piece)) - _pages(size))
+                size += len(piece)
+                await _settled(self._folder.write(upload.id, 0, size - len(piece), piece))
+            if state.digest() != claim.value:
+                raise WrongChecksum(f"the body's {claim.algorithm} is not the one that was sent with it")
+            await self.append(upload, self._read(upload, 0, size, checksum))
+        finally:
+            await _settled(self._remove(upload, size, 0))
+
+    async def _take(self, upload: Upload, gathered: bytearray) -> None:
+        while gathered:
+            if not upload.room:
+                await self._send_part(upload)
+            await _settled(self._keep(upload, gathered))
+
+    async def _put_by(self, upload: Upload, gathered: bytearray) -> None:
+        """The end of a request: what is in memory is kept, as far as it fits without S3, and the time is noted."""
+        if self._uploads.get(upload.id) is not upload:
+            return  # it was lost meanwhile
+        with suppress(StoreError):
+            if gathered and upload.room:
+                await self._keep(upload, gathered)
+        now = self._clock()
+        is_due = now - upload.record.touched_at >= TOUCH
+        upload.record = replace(upload.record, touched_at=now)
+        if is_due:
+            await self._save(upload)
+
+    async def _keep(self, upload: Upload, gathered: bytearray) -> None:
+        """Move what fits into the next part from `gathered` to its file."""
+        data = bytes(gathered[: upload.room])
+        if upload.held:
+            self._hold(upload, data)
+        else:
+            try:
+                await self._write(upload, data)
+                upload.came(data, in_file=True)
+            except StoreError as error:
+                log.warning("bytes of %r wait in memory: %s", upload, error)
+                self._hold(upload, data)
+        del gathered[: len(data)]
+
+    def _hold(self, upload: Upload, data: bytes) -> None:
+        if self._held + len(data) > MAX_HELD:
+            raise StoreFull("too many bytes of uploads wait in memory, for the disk takes none")
+        upload.came(data, in_file=False)
+        self._held += len(data)
+
+    async def _write(self, upload: Upload, data: bytes) -> None:
+        grows = _pages(upload.in_file + len(data)) - _pages(upload.in_file)
+        await self._space.reserve(grows)
+        try:
+            await self._folder.write(upload.id, upload.record.next_part, upload.in_file, data)
+        except BaseException:
+            self._space.budget.give_back(grows)
+            raise
+
+    # --- to S3 ---------------------------------------------------------------------------------------------
+
+    async def finish(self, upload: Upload) -> str:
+        """Make the object, of whose bytes none is missing. Returns its ETag. Done again, it finds what came of it.
+
+        Raises OriginErrors: the outcome is unknown where they are OriginUnavailable. UploadLost, StoreError.
+        """
+        assert upload.is_busy
+        assert upload.is_whole
+        if upload.etag is not None:
+            return upload.etag
+        head, parts = upload.record.head, upload.record.parts
+        try:
+            if upload.record.upload_id is None:
+                etag = (await self._writes.put(upload.key, self._waiting(upload), upload.length, head)).etag
+            else:
+                if upload.waiting:
+                    await self._send_part(upload)
+                parts = upload.record.parts
+                etag = (await self._multipart(upload).complete(parts, **complete_params(head))).etag
+        except (NoSuchUpload, PreconditionFailed) as error:
+            # An earlier call may have been carried out, and its answer lost. Then the object is there.
+            made = _etag_of(parts) if parts else await self._etag_of_waiting(upload)
+            if made is None or made != await self._current_etag(upload.key):
+                raise (self._lost(upload) if isinstance(error, NoSuchUpload) else error) from error
+            etag = made
+        await _settled(self._note_finished(upload, etag))
+        return etag
+
+    async def _note_finished(self, upload: Upload, etag: str) -> None:
+        part, in_file = upload.record.next_part, self._left(upload)
+        upload.record = upload.record.finished(etag)
+        await self._save(upload)
+        await self._remove(upload, in_file, part)
+
+    async def _etag_of_waiting(self, upload: Upload) -> str:
+        """That of a single PutObject (S3 User Guide, "Checking object integrity")."""
+        state = checksums.hasher(checksums.MD5)
+        async for piece in self._waiting(upload):
+            state.update(piece)
+        return f'"{state.digest().hex()}"'
+
+    async def _current_etag(self, key: ObjectKey) -> str | None:
+        try:
+            metadata = await self._origin.head(key)
+        except ObjectNotFound:
+            return None
+        return metadata.etag if isinstance(metadata, Metadata) else None
+
+    async def _send_part(self, upload: Upload) -> None:
+        """What waits becomes a part at S3."""
+        if upload.record.upload_id is None:
+            await self._begin(upload)
+        number, size = upload.record.next_part, upload.waiting
+        try:
+            sent = await self._multipart(upload).part(number, lambda: self._waiting(upload), size)
+        except NoSuchUpload as error:
+            raise self._lost(upload) from error
+        await _settled(self._note_part(upload, sent))
+
+    async def _begin(self, upload: Upload) -> None:
+        multipart = await Multipart.begin(self._origin, upload.key, create_params(upload.record.head))
+        upload.record = replace(upload.record, upload_id=multipart.id)
+        await _settled(self._save(upload))
+
+    async def _note_part(self, upload: Upload, sent: PartSent) -> None:
+        upload.record = upload.record.with_part(sent)
+        in_file = self._left(upload)
+        await self._save(upload)
+        await self._remove(upload, in_file, sent.number)
+
+    async def _waiting(self, upload: Upload) -> AsyncIterator[bytes]:
+        """The bytes of the next part. Those that are not what was written are never sent as a whole (I15)."""
+        held = bytes(upload.held)
+        try:
+            async for piece in self._read(upload, upload.record.next_part, upload.in_file, upload.checksum):
+                yield piece
+        except StoreError:
+            # The client sends it again.
+            await _settled(self._clear_waiting(upload, upload.record.next_part))
+            raise
+        if held:
+            yield held
+
+    async def _read(self, upload: Upload, part: int, size: int, checksum: int | None) -> AsyncIterator[bytes]:
+        """The first `size` bytes of a file; the last piece only if their CRC-32 is `checksum`. Raises StoreError."""
+        at, found = 0, 0
+        while at < size:
+            piece = await self._folder.read(upload.id, part, at, min(PIECE, size - at))
+            at += len(piece)
+            found = zlib.crc32(piece, found)
+            if not piece or (at == size and checksum not in (None, found)):
+                raise StoreError("what waited on the disk is not what was written")
+            yield piece
+
+    def _multipart(self, upload: Upload) -> Multipart:
+        assert upload.record.upload_id is not None
+        return Multipart.resumed(self._origin, upload.key, upload.record.upload_id)
+
+    # --- the end -------------------------------------------------------------------------------------------
+
+    async def terminate(self, upload: Upload) -> None:
+        """The client wants nothing more of it. A finished one leaves its object where it is."""
+        assert upload.is_busy
+        self._forget(upload)
+        await _settled(self._clear(upload))
+
+    def _lost(self, upload: Upload) -> UploadLost:
+        self._forget(upload)
+        return UploadLost("the origin does not know this upload any more")
+
+    def _forget(self, upload: Upload) -> None:
+        """From now on nobody finds it; `_clear` does the rest, now or in a later round."""
+        self._uploads.pop(upload.id, None)
+        self._dropped[upload.id] = upload
+
+    async def _clear(self, upload: Upload) -> None:
+        if not upload.record.is_dropped:
+            upload.record = replace(upload.record, is_dropped=True)
+            await self._save(upload)
+            await self._clear_waiting(upload, upload.record.next_part)
+        try:
+            if upload.record.upload_id is not None:
+                await self._multipart(upload).abort()
+            await self._folder.remove(upload.id, record=True)
+        except (OriginError, StoreError) as error:
+            log.info("%r is not aborted yet: %s", upload, error)
+            return
+        self._dropped.pop(upload.id, None)
+        self._space.budget.give_back(upload.charged)
+        upload.charged = 0
+
+    async def _clear_waiting(self, upload: Upload, part: int) -> None:
+        await self._remove(upload, self._left(upload), part)
+
+    def _left(self, upload: Upload) -> int:
+        """Nothing waits any more. Returns the size of the file that is to be removed."""
+        size = upload.in_file
+        self._held -= len(upload.held)
+        upload.left()
+        return size
+
+    async def _remove(self, upload: Upload, size: int, part: int) -> None:
+        if not size:
+            return
+        try:
+            await self._folder.remove(upload.id, part)
+        except StoreError as error:
+            log.warning("a file of %r is left until the next start: %s", upload, error)
+            return
+        self._space.budget.give_back(_pages(size))
+
+    async def _save(self, upload: Upload) -> None:
+        """Where the disk refuses, memory knows it still (I16): it does not outlive the process then."""
+        text = encode(upload.record)
+        try:
+            grows = _pages(len(text)) - upload.charged
+            if grows > 0:
+                await self._space.reserve(grows)
+                upload.charged += grows
+            await self._folder.save(upload.id, text)
+        except StoreError as error:
+            log.warning("%r would not outlive this process: %s", upload, error)
+
+
+def _pages(count: int) -> int:
+    return -(-count // PAGE) * PAGE
+
+
+def _etag_of(parts: tuple[PartSent, ...]) -> str | None:
+    """The ETag of an object of these parts, where theirs are MD5s (S3 User Guide, "Checking object integrity")."""
+    if not all(_MD5_ETAG.fullmatch(part.etag) for part in parts):
+        return None
+    joined = b"".join(bytes.fromhex(part.etag.strip('"')) for part in parts)
+    return f'"{hashlib.md5(joined, usedforsecurity=False).hexdigest()}-{len(parts)}"'
+
+
+async def _pieces(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The same bytes, fewer and larger."""
+    gathered = bytearray()
+    async for chunk in chunks:
+        gathered += chunk
+        if len(gathered) >= PIECE:
+            yield bytes(gathered)
+            gathered.clear()
+    if gathered:
+        yield bytes(gathered)
+
+
+async def _settled(work: Coroutine[Any, Any, T]) -> T:
+    """Done to its end also where the caller is cancelled: state and files do not part."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        while not task.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()
+        raise

@@ -1,0 +1,194 @@
+"""Resumable uploads on `uploads.path`: the tus protocol, 1.0.0 (tus.io/protocols/resumable-upload).
+
+The upload's URL is `{uploads.path}/{id}`. A request without Tus-Resumable is none of these.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+
+from aiohttp import hdrs, web
+from multidict import CIMultiDict, CIMultiDictProxy
+from ulid import ULID
+
+from proxy.config import UploadSettings
+from proxy.http import dates, media_types, tus
+from proxy.http.cache_status import CacheStatus, Forward
+from proxy.http.write_head import OBJECT_FIELDS
+from proxy.keys import ObjectKey, percent_encode
+from proxy.resumable.upload import Upload
+from proxy.resumable.uploads import MAX_CHECKED, ResumableUploads, UnknownUpload
+from proxy.server.exchange import Exchange
+from proxy.server.failures import OffsetConflict, TooLarge
+from proxy.server.receiving import declared_length, invite, received
+from proxy.server.routing import MethodNotAllowed, Route
+
+# What the request that creates an upload may say of the object, beside `x-amz-meta-*`. Its Content-Type and its
+# checksums are those of a piece.
+_KEPT = frozenset({*OBJECT_FIELDS, "x-amz-tagging", "x-amz-storage-class", "if-match", "if-none-match"})
+_NOT_KEPT = frozenset({"content-type"})
+
+
+class Resumable:
+    """`forget` takes a key out of the cache. `clock` is wall time in seconds since the epoch."""
+
+    def __init__(
+        self,
+        uploads: ResumableUploads,
+        forget: Callable[[ObjectKey], Awaitable[None]],
+        settings: UploadSettings,
+        clock: Callable[[], float],
+    ) -> None:
+        self._uploads = uploads
+        self._forget = forget
+        self._settings = settings
+        self._clock = clock
+
+    def options(self) -> dict[str, str]:
+        """What OPTIONS says of the protocol."""
+        return {
+            "Tus-Resumable": tus.VERSION,
+            "Tus-Version": tus.VERSION,
+            "Tus-Extension": ",".join(tus.EXTENSIONS),
+            "Tus-Max-Size": str(self._settings.max_size),
+            "Tus-Checksum-Algorithm": ",".join(tus.CHECKSUMS),
+        }
+
+    async def answer(self, exchange: Exchange, route: Route) -> web.StreamResponse:
+        """`route` is below the upload route. Raises ProxyErrors."""
+        fields = exchange.request.headers
+        # Failures carry it, too.
+        exchange.common = (*exchange.common, ("Tus-Resumable", tus.VERSION))
+        exchange.status = CacheStatus(Forward.METHOD)
+        tus.check_version(fields)
+        match tus.method_of(exchange.request.method, fields):
+            case "POST":
+                return await self._create(exchange, route)
+            case "HEAD":
+                return await self._tell(exchange, route)
+            case "PATCH":
+                return await self._continue(exchange, route)
+            case "DELETE":
+                return await self._terminate(exchange, route)
+            case _:
+                raise MethodNotAllowed(("POST", "HEAD", "PATCH", "DELETE", "OPTIONS"), "tus has no such method")
+
+    async def _create(self, exchange: Exchange, route: Route) -> web.StreamResponse:
+        """201 with the upload's URL; the body, where there is one, is its first bytes."""
+        request = exchange.request
+        length = tus.length(request.headers)
+        if length > self._settings.max_size:
+            raise TooLarge(f"the upload has {length} bytes; uploads.max_size is {self._settings.max_size}")
+        begins = declared_length(request) != 0 or hdrs.CONTENT_TYPE in request.headers
+        if begins:
+            tus.check_body_type(request.headers)
+        said = request.headers.get("Upload-Metadata", "")
+        metadata = tus.metadata(said)
+        key = route.key(_name(metadata) if route.makes_key else "")
+        media_type = tus.word("filetype", metadata) or media_types.of(key.key)
+        fields = _fields_of_object(request.headers, media_type)
+        upload = await self._uploads.create(key, length, fields, said)
+        async with self._uploads.busy(upload):
+            headers = {"Location": f"{percent_encode(self._settings.path)}/{upload.id}"}
+            if begins:
+                await self._take(exchange, upload)
+            if upload.is_whole:
+                await self._finish(exchange, upload)
+            if begins:
+                headers["Upload-Offset"] = str(upload.offset)
+        return self._answered(exchange, 201, upload, headers)
+
+    async def _tell(self, exchange: Exchange, route: Route) -> web.StreamResponse:
+        """200 with the offset. That of the end is told only once the object is made: then the client is done."""
+        upload = self._found(route)
+        if upload.is_whole and upload.etag is None:
+            async with self._uploads.busy(upload):
+                await self._finish(exchange, upload)
+        headers = {"Upload-Offset": str(upload.offset), "Upload-Length": str(upload.length)}
+        if upload.record.metadata:
+            headers["Upload-Metadata"] = upload.record.metadata
+        return self._answered(exchange, 200, upload, {**headers, **self._object(route, upload)})
+
+    async def _continue(self, exchange: Exchange, route: Route) -> web.StreamResponse:
+        """204 with the new offset, and with the object's URL once it is made."""
+        request = exchange.request
+        upload = self._found(route)
+        tus.check_body_type(request.headers)
+        offset = tus.number("Upload-Offset", request.headers)
+        async with self._uploads.busy(upload):
+            if offset != upload.offset:
+                raise OffsetConflict(f"the upload is at {upload.offset}")
+            await self._take(exchange, upload)
+            if upload.is_whole:
+                await self._finish(exchange, upload)
+        headers = {"Upload-Offset": str(upload.offset), **self._object(route, upload)}
+        return self._answered(exchange, 204, upload, headers)
+
+    async def _terminate(self, exchange: Exchange, route: Route) -> web.StreamResponse:
+        """204. A finished upload is forgotten; its object stays."""
+        upload = self._found(route)
+        async with self._uploads.busy(upload):
+            await self._uploads.terminate(upload)
+        return web.Response(status=204, headers=exchange.headers())
+
+    def _found(self, route: Route) -> Upload:
+        # Ids are ASCII; one that is no id is looked for nowhere but in a table.
+        upload = self._uploads.find(route.octets.decode("ascii", "replace"))
+        if upload.key.bucket != route.mount.bucket or not upload.key.key.startswith(route.mount.prefix):
+            raise UnknownUpload("the upload is of a mount that uploads do not go to any more")
+        return upload
+
+    async def _take(self, exchange: Exchange, upload: Upload) -> None:
+        request, left = exchange.request, upload.length - upload.offset
+        length, claim = declared_length(request), tus.checksum(request.headers)
+        limit = left if claim is None else min(left, MAX_CHECKED)
+        if length is not None and length > limit:
+            raise TooLarge(f"the body has {length} bytes; {limit} are taken")
+        invite(request)
+        chunks = received(exchange, length, limit)
+        if claim is None:
+            await self._uploads.append(upload, chunks)
+        else:
+            await self._uploads.append_verified(upload, chunks, claim)
+
+    async def _finish(self, exchange: Exchange, upload: Upload) -> None:
+        if upload.etag is not None:
+            return
+        await self._forget(upload.key)
+        try:
+            await self._uploads.finish(upload)
+        finally:
+            # Also when the outcome is unknown, and when the client left in the middle (I5, I9).
+            await asyncio.shield(self._forget(upload.key))
+        exchange.status = CacheStatus(Forward.METHOD, fwd_status=200)
+
+    def _object(self, route: Route, upload: Upload) -> dict[str, str]:
+        return {} if upload.etag is None else {"Location": route.location(upload.key), "ETag": upload.etag}
+
+    def _answered(self, exchange: Exchange, status: int, upload: Upload, headers: dict[str, str]) -> web.Response:
+        told: CIMultiDict[str] = exchange.headers()
+        told.update(headers)
+        told[hdrs.CACHE_CONTROL] = "no-store"
+        if upload.etag is None:
+            told["Upload-Expires"] = dates.format(self._clock() + self._settings.expire_after)
+        return web.Response(status=status, headers=told)
+
+
+def _name(metadata: Mapping[str, bytes]) -> str:
+    """What stands behind the folder. Raises BadUploadHead."""
+    wanted = tus.word("key", metadata)
+    if wanted is None:
+        return str(ULID())
+    # A client that takes the key for a path would go to another place (RFC 3986 section 5.2.4).
+    if not {".", ".."}.isdisjoint(wanted.split("/")):
+        raise tus.BadUploadHead("the key in Upload-Metadata leads out of the folder")
+    return wanted
+
+
+def _fields_of_object(given: CIMultiDictProxy[str], media_type: str | None) -> tuple[tuple[str, str], ...]:
+    fields = [(name.lower(), value) for name, value in given.items()]
+    kept = [
+        (name, value)
+        for name, value in fields
+        if name not in _NOT_KEPT and (name in _KEPT or name.startswith("x-amz-meta-"))
+    ]
+    return tuple(kept if media_type is None else [("content-type", media_type), *kept])

@@ -1,0 +1,187 @@
+"""Resumable uploads by those who will do them: the official JavaScript client and the example page, in a Chromium.
+
+The proxy is killed on the way. Needs node, npm and its registry; what is installed goes into a temporary folder.
+"""
+
+import asyncio
+import hashlib
+import json
+import os
+import random
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from evidence import Evidence
+from proxy_process import FreshStarts
+
+from proxy.origin import embedded_server
+
+HERE, ROOT = Path(__file__).parent, Path(__file__).parent.parent.parent
+PACKAGES = ("tus-js-client@4.3.1", "playwright-core@1.65.1", "@sparticuz/chromium@153.0.0")
+SIZE = 48 << 20
+KILL_AT = (0.2, 0.55, 0.8)  # of the upload, as the client sees it
+DEADLINE = 120.0
+CONFIG = """\
+server: {port: %(port)d}
+admin: {port: 0}
+origin:
+  endpoint_url: %(origin)s
+  addressing_style: path
+  create_bucket: true
+  credentials: {access_key_id: any, secret_access_key: any}
+mounts:
+  - {path: /, bucket: uploads-test, methods: [GET, HEAD, PUT]}
+uploads: {}
+cache: {dir: %(folder)s/cache, min_free: 0}
+access_log: {path: %(folder)s/access.log}
+"""
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which browser_upload.mjs can run."""
+    folder = tmp_path_factory.mktemp("browser")
+    if not (shutil.which("node") and shutil.which("npm")):
+        pytest.skip("not run: node and npm are not installed")
+    (folder / "package.json").write_text('{"private": true}')
+    command = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", *PACKAGES]
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=180, check=False)
+    except subprocess.TimeoutExpired:
+        pytest.skip("not run: npm did not install what is needed within 180 s")
+    if done.returncode:
+        pytest.skip(f"not run: npm could not install what is needed: {done.stderr.strip().splitlines()[-1:]}")
+    shutil.copy(HERE / "browser_upload.mjs", folder)
+    return folder
+
+
+@pytest.fixture
+def origin() -> Iterator[str]:
+    command = [sys.executable, "-P", embedded_server.__file__]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as child:
+        assert child.stdout is not None
+        yield f"http://127.0.0.1:{int(child.stdout.readline())}"
+        child.kill()
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Iterator[str]:
+    """The address of another web server: its pages are of another origin."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "index.html").write_text("<!doctype html><title>elsewhere</title>")
+    handler = partial(_Quiet, directory=str(tmp_path / "site"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return int(found.getsockname()[1])
+
+
+class Upload:
+    """One upload from the browser, with the proxy killed whenever it has come as far as one of KILL_AT."""
+
+    def __init__(self, browser: Path, config: Path, file: Path) -> None:
+        self.browser = browser
+        self.config = config
+        self.file = file
+        self.starter = FreshStarts()
+        self.kills = 0
+        self.told: list[dict[str, Any]] = []
+
+    async def start(self) -> str:
+        await self.starter.begin(self.config)
+        running = await self.starter.ready()
+        return running.address
+
+    async def run(self, client: str, page: str, address: str, key: str) -> dict[str, Any]:
+        """What the client told last."""
+        command = ["node", "browser_upload.mjs", client, page, f"{address}/upload", str(self.file), key]
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            str(self.file.parent),
+            cwd=self.browser,
+            env={**os.environ, "TMPDIR": str(self.browser)},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        assert process.stdout is not None
+        try:
+            async with asyncio.timeout(DEADLINE):
+                while line := await process.stdout.readline():
+                    self.told.append(json.loads(line))
+                    share = self.told[-1].get("sent", 0) / self.told[-1].get("total", 1)
+                    if self.kills < len(KILL_AT) and share >= KILL_AT[self.kills]:
+                        await self.kill()
+                _, stderr = await process.communicate()
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        assert process.returncode == 0, stderr.decode()
+        assert not [said for said in self.told if "error" in said], self.told[-5:]
+        return self.told[-1]
+
+    async def kill(self) -> None:
+        await self.starter.kill()
+        self.kills += 1
+        await self.start()
+
+
+def ask(url: str, data: bytes | None = None, method: str = "GET") -> tuple[bytes, str | None]:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    request = urllib.request.Request(url, data=data, method=method, headers={"Content-Type": "text/html"})
+    with opener.open(request, timeout=DEADLINE) as answer:
+        return answer.read(), answer.headers["Content-Type"]
+
+
+@pytest.mark.parametrize("client", ["tus-js-client", "page"])
+async def test_upload_from_a_browser(
+    client: str, browser: Path, origin: str, elsewhere: str, tmp_path: Path, evidence: Evidence
+) -> None:
+    """The official client, on a page of another origin, and the example page bring a file whole to S3, though the
+    proxy is killed three times on the way (I1, I8, I14).
+    """
+    config, file = tmp_path / "proxy.yaml", tmp_path / "film ü.bin"
+    config.write_text(CONFIG % {"origin": origin, "port": free_port(), "folder": tmp_path})
+    content = random.Random(4).randbytes(SIZE)
+    file.write_bytes(content)
+    upload = Upload(browser, config, file)
+    address = await upload.start()
+    try:
+        page, key = elsewhere, "films/one.bin"
+        if client == "page":
+            example = (ROOT / "examples" / "media" / "upload.html").read_bytes()
+            await asyncio.to_thread(ask, f"{address}/upload.html", example, "PUT")
+            page, key = f"{address}/upload.html", "uploads/film%20%C3%BC.bin"
+        last = await upload.run(client, page, address, key)
+        assert "done" in last
+        assert upload.kills == len(KILL_AT)
+        got, kind = await asyncio.to_thread(ask, f"{address}/{key}")
+        assert hashlib.sha256(got).digest() == hashlib.sha256(content).digest()
+        stored, _ = await asyncio.to_thread(ask, f"{origin}/uploads-test/{key}")
+        assert stored == content
+        assert client == "page" or kind == "text/x-test"
+        assert b"<UploadId>" not in (await asyncio.to_thread(ask, f"{origin}/uploads-test?uploads"))[0]
+    finally:
+        await upload.starter.kill()
+    evidence.add("uploads from a browser")
+    evidence.add("kill -9 in the middle of an upload", upload.kills)

@@ -1,0 +1,696 @@
+"""Resumable uploads (tus 1.0.0): what is asked, what breaks off, what a restart leaves, what expires."""
+
+import asyncio
+import base64
+import hashlib
+import zlib
+from collections.abc import Mapping
+
+import pytest
+from proxy_under_test import S3, Proxy, StartProxy, pattern, until
+from relay import Cut, Seen, canned
+from wire import Answer, message
+
+from proxy.errors import StoreError
+from proxy.http import dates
+from proxy.resumable import uploads as resumable_uploads
+from proxy.resumable.record import MIN_PART
+from proxy.server.failures import status_of
+
+MIB = 1 << 20
+DAY = 86400.0
+TUS = {"Tus-Resumable": "1.0.0"}
+BODY = {**TUS, "Content-Type": "application/offset+octet-stream"}
+
+
+PIECE = {"Upload-Offset": "0", "Content-Type": BODY["Content-Type"]}
+
+
+def metadata(**pairs: str) -> str:
+    return ",".join(f"{name} {base64.b64encode(value.encode()).decode()}" for name, value in pairs.items())
+
+
+async def created(proxy: Proxy, length: int, key: str = "x", **headers: str) -> str:
+    """The upload's URL."""
+    told = {**TUS, "Upload-Length": str(length), "Upload-Metadata": metadata(key=key)}
+    told |= {name.replace("_", "-"): value for name, value in headers.items()}
+    answer = await proxy.ask("POST", "/upload", told)
+    assert answer.status == 201, answer.body
+    return answer.headers["Location"]
+
+
+async def patched(proxy: Proxy, url: str, offset: int, body: bytes, headers: Mapping[str, str] = BODY) -> Answer:
+    return await proxy.ask("PATCH", url, {**headers, "Upload-Offset": str(offset)}, body)
+
+
+async def offset_of(proxy: Proxy, url: str) -> int:
+    answer = await proxy.ask("HEAD", url, TUS)
+    assert answer.status == 200
+    assert answer.headers["Cache-Control"] == "no-store"
+    return int(answer.headers["Upload-Offset"])
+
+
+def unfinished(s3: S3) -> int:
+    return len(s3.client.list_multipart_uploads(Bucket=s3.bucket).get("Uploads", ()))
+
+
+def names(proxy: Proxy) -> list[str]:
+    """Of the files of uploads."""
+    return sorted(path.name for path in (proxy.runtime.settings.cache.dir / "uploads").iterdir())
+
+
+async def test_in_pieces(proxy: Proxy, s3: S3) -> None:
+    """An upload in pieces becomes an object with what its creation said of it; the next read gives it (I5)."""
+    s3.put("a b/c.bin", b"old")
+    assert (await proxy.get("/a%20b/c.bin")).body == b"old"
+    body = pattern(300_000)
+    told = {
+        **TUS,
+        "Upload-Length": str(len(body)),
+        "Upload-Metadata": metadata(key="a b/c.bin", filetype="text/x-test", empty=""),
+        "Cache-Control": "max-age=77",
+        "x-amz-meta-who": "me",
+    }
+    answer = await proxy.ask("POST", "/upload", told)
+    assert (answer.status, answer.headers["Tus-Resumable"]) == (201, "1.0.0")
+    url = answer.headers["Location"]
+    at = 0
+    for size in (1, 99_999, 100_000, 100_000):
+        assert await offset_of(proxy, url) == at
+        assert (await proxy.get("/a%20b/c.bin")).body == b"old"
+        answer = await patched(proxy, url, at, body[at : at + size])
+        at += size
+        assert (answer.status, answer.headers["Upload-Offset"]) == (204, str(at))
+    stored = s3.head("a b/c.bin")
+    assert answer.headers["Location"] == "/a%20b/c.bin"
+    assert answer.headers["ETag"] == stored["ETag"]
+    assert (stored["ContentType"], stored["CacheControl"], stored["Metadata"]) == (
+        "text/x-test", "max-age=77", {"who": "me"},
+    )  # fmt: skip
+    assert (await proxy.get("/a%20b/c.bin")).body == body
+    told_at_the_end = await proxy.ask("HEAD", url, TUS)
+    assert told_at_the_end.headers["Upload-Offset"] == told_at_the_end.headers["Upload-Length"] == str(len(body))
+    assert told_at_the_end.headers["Upload-Metadata"] == told["Upload-Metadata"].strip()
+    assert told_at_the_end.headers["Location"] == "/a%20b/c.bin"
+
+
+@pytest.mark.parametrize("length", [4, MIN_PART + 4])
+async def test_read_while_it_ends(proxy: Proxy, s3: S3, length: int) -> None:
+    """A read while S3 makes the object may cache the old version; after the answer nobody gets it any more (I5, I6)."""
+    s3.put("x", b"old")
+    held, gate = asyncio.Event(), asyncio.Event()
+
+    async def hold(seen: Seen) -> bytes | None:
+        if (seen.method == "PUT" and "partNumber" not in seen.target) or "?uploadId=" in seen.target:
+            held.set()
+            await gate.wait()
+        return None
+
+    url, body = await created(proxy, length), pattern(length)
+    proxy.relay.on_request = hold
+    ending = asyncio.create_task(patched(proxy, url, 0, body))
+    await held.wait()
+    assert (await proxy.get("/x")).body == b"old"
+    gate.set()
+    assert (await ending).status == 204
+    assert (await proxy.get("/x")).body == body
+
+
+@pytest.mark.parametrize("size", [0, 1, MIN_PART - 1, MIN_PART, MIN_PART + 1, 2 * MIN_PART + 17])
+async def test_sizes(proxy: Proxy, s3: S3, size: int) -> None:
+    """In one request or with the creation, on any side of a part's end: one object, and nothing left over (I8)."""
+    body = pattern(size)
+    url = await created(proxy, size, "one")
+    if size:
+        assert (await patched(proxy, url, 0, body)).status == 204
+    told = {**BODY, "Upload-Length": str(size), "Upload-Metadata": metadata(key="two")}
+    answer = await proxy.ask("POST", "/upload", told, body)
+    assert answer.status == 201
+    assert answer.headers["Upload-Offset"] == str(size)
+    assert await offset_of(proxy, url) == await offset_of(proxy, answer.headers["Location"]) == size
+    assert s3.get("one") == s3.get("two") == body
+    assert unfinished(s3) == 0
+    assert all(name.endswith(".json") for name in names(proxy))
+
+
+# Of a new upload of 10 bytes: method, target ("": the upload), headers beside Tus-Resumable, body -> status
+REQUESTS: list[tuple[str, str, dict[str, str], bytes | None, int]] = [
+    ("POST", "/upload", {}, None, 400),
+    ("POST", "/upload", {"Upload-Length": "-1"}, None, 400),
+    ("POST", "/upload", {"Upload-Length": "1e3"}, None, 400),
+    ("POST", "/upload", {"Upload-Length": "\u0661"}, None, 400),
+    ("POST", "/upload", {"Upload-Length": "9" * 19}, None, 400),
+    ("POST", "/upload", {"Upload-Length": "9" * 30}, None, 400),
+    ("POST", "/upload", {"Upload-Length": "1001"}, None, 413),
+    ("POST", "/upload", {"Upload-Length": "1000"}, None, 201),
+    ("POST", "/upload", {"Upload-Defer-Length": "1"}, None, 400),
+    ("POST", "/upload", {"Upload-Length": "1"}, b"x", 415),
+    ("POST", "/upload", {"Upload-Length": "1", "Content-Type": BODY["Content-Type"]}, b"xy", 413),
+    ("POST", "/upload", {"Upload-Length": "1", "Tus-Resumable": "0.2.2"}, None, 412),
+    ("POST", "/upload", {"Upload-Length": "1", "x-amz-meta-a": "\u00fc"}, None, 400),
+    ("POST", "/upload", {"Upload-Length": "1", "If-None-Match": '"a"'}, None, 501),
+    ("HEAD", "", {"Tus-Resumable": "1.0"}, None, 412),
+    ("HEAD", "/upload/" + "0" * 32, {}, None, 404),
+    ("HEAD", "/upload/..%2f..%2fetc%2fpasswd", {}, None, 404),
+    ("HEAD", "/upload/%ff", {}, None, 404),
+    ("HEAD", "/upload/", {}, None, 404),
+    ("DELETE", "/upload/" + "0" * 32, {}, None, 404),
+    ("PATCH", "/upload/" + "0" * 32, PIECE, b"x", 404),
+    ("PATCH", "", {"Upload-Offset": "0"}, b"x", 415),
+    ("PATCH", "", {"Upload-Offset": "0", "Content-Type": "text/plain"}, b"x", 415),
+    ("PATCH", "", {**PIECE, "Tus-Resumable": "2.0.0"}, b"x", 412),
+    ("PATCH", "", {"Content-Type": BODY["Content-Type"]}, b"x", 400),
+    ("PATCH", "", {"Upload-Offset": "x", "Content-Type": BODY["Content-Type"]}, b"x", 400),
+    ("PATCH", "", {"Upload-Offset": "1", "Content-Type": BODY["Content-Type"]}, b"x", 409),
+    ("PATCH", "", {"Upload-Offset": "10", "Content-Type": BODY["Content-Type"]}, None, 409),
+    ("PATCH", "", PIECE, bytes(11), 413),
+    ("PATCH", "", {**PIECE, "Upload-Checksum": "sha3 AA"}, b"x", 400),
+    ("PATCH", "", {**PIECE, "Upload-Checksum": "md5 AA=="}, b"x", 400),
+    ("PATCH", "", {**PIECE, "Upload-Checksum": "md5"}, b"x", 400),
+]  # fmt: skip
+
+
+async def test_refusals(start: StartProxy, s3: S3) -> None:
+    """What the protocol forbids is refused with its status, and leaves the upload where it was."""
+    proxy = await start(uploads={"max_size": 1000})
+    url = await created(proxy, 10)
+    found = []
+    for method, target, headers, body, _ in REQUESTS:
+        answer = await proxy.ask(method, target or url, {**TUS, **headers}, body)
+        found.append((method, target, headers, body, answer.status))
+        assert answer.headers["Tus-Resumable"] == "1.0.0"
+        assert (answer.headers.get("Tus-Version") == "1.0.0") is (answer.status == 412)
+    assert found == REQUESTS
+    assert await offset_of(proxy, url) == 0
+    assert s3.keys() == []
+    assert proxy.relay.seen == []
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "key", "key ", ",", "key a", "key YQ==,", "key YQ==,,name YQ==", "key YQ==,key YQ==", " ,", "k\u00e4y YQ==",
+        "key YQ== YQ==", "key YQ==\tname YQ==", "key /w==", "key AA==", "filetype AAo=", "key " + "YQ" * 3000,
+        metadata(key="../a"), metadata(key="a/./b"), "key " + base64.b64encode(b"x" * 1025).decode(),
+    ],
+)  # fmt: skip
+async def test_garbage_in_the_metadata(proxy: Proxy, said: str) -> None:
+    """Upload-Metadata that cannot be read, or that names no key or type, is 400; an empty key is none (I23)."""
+    answer = await proxy.ask("POST", "/upload", {**TUS, "Upload-Length": "1", "Upload-Metadata": said})
+    assert answer.status == (201 if said in ("key", "key ") else 400)
+    assert proxy.relay.seen == []
+
+
+async def test_where_the_object_goes(start: StartProxy, s3: S3) -> None:
+    """The key is the path's, or the metadata's in that folder, or a ULID there; below the mount of uploads."""
+    proxy = await start(
+        mounts=[{"path": "/", "bucket": s3.bucket}, {"path": "/in/", "bucket": s3.bucket, "prefix": "p/"}],
+        uploads={"mount": "/in/"},
+    )
+    for target, said, key in (
+        ("/upload/a/b", metadata(key="other"), "a/b"),
+        ("/upload/a/", metadata(key="c d"), "a/c d"),
+        ("/upload", metadata(key="..e/..."), "..e/..."),
+        ("/upload/f/", metadata(filename="name.txt"), None),
+    ):
+        told = {**BODY, "Upload-Length": "4", "Upload-Metadata": said}
+        answer = await proxy.ask("POST", target, told, b"data")
+        assert answer.status == 201
+        where = (await proxy.ask("HEAD", answer.headers["Location"], TUS)).headers["Location"]
+        assert where.startswith("/in/")
+        if key is not None:
+            assert s3.get(f"p/{key}") == b"data"
+    assert [len(key) for key in sorted(s3.keys())[-1:]] == [len("p/f/") + 26]
+
+
+async def test_without_the_header(proxy: Proxy, s3: S3) -> None:
+    """A request without Tus-Resumable is an ordinary one; PATCH means nothing else, and is told the version."""
+    s3.put("upload/x", b"an object below the route's name")
+    assert (await proxy.ask("POST", "/upload/y", body=b"data")).status == 201
+    assert s3.get("y") == b"data"
+    for _ in range(2):
+        assert (await proxy.ask("HEAD", "/upload/x")).headers["Content-Length"] == "32"
+        assert (await proxy.get("/upload/x")).status == 200
+    assert (await proxy.ask("HEAD", "/upload/x", TUS)).status == 404
+    assert (await proxy.ask("PATCH", "/upload/x", body=b"x")).status == 412
+    assert (await proxy.ask("PATCH", "/x", BODY, b"x")).status == 405
+    assert (await proxy.ask("DELETE", "/upload/x")).status == 204
+    assert s3.keys() == ["y"]
+
+
+async def test_override(proxy: Proxy, s3: S3) -> None:
+    """A client that knows POST alone says what it means in X-HTTP-Method-Override."""
+    url = await created(proxy, 4)
+    told = {**BODY, "Upload-Offset": "0", "X-HTTP-Method-Override": "PATCH"}
+    assert (await proxy.ask("POST", url, told, b"da")).status == 204
+    assert await offset_of(proxy, url) == 2
+    assert (await proxy.ask("POST", url, {**TUS, "X-HTTP-Method-Override": "DELETE"})).status == 204
+    assert (await proxy.ask("HEAD", url, TUS)).status == 404
+    assert (await proxy.ask("POST", url, {**TUS, "X-HTTP-Method-Override": "GET"})).status == 405
+
+
+@pytest.mark.parametrize("allowed", ["*", "https://app.example.com"])
+async def test_a_page_of_another_origin(start: StartProxy, allowed: str) -> None:
+    """OPTIONS tells what is spoken; a page may send and read the protocol's fields, however cors is set."""
+    proxy = await start(
+        cors={"allow_origins": [allowed], "allow_headers": ["Range"], "expose_headers": ["Age"]},
+        uploads={"max_size": 99},
+    )
+    page = {"Origin": "https://app.example.com"}
+    url = await created(proxy, 4)
+    asks = {"Access-Control-Request-Method": "PATCH", "Access-Control-Request-Headers": "tus-resumable"}
+    for target, methods in (("/upload", {"POST"}), (url, {"PATCH", "HEAD", "DELETE"})):
+        answer = await proxy.ask("OPTIONS", target, {**page, **asks})
+        assert answer.status == 204
+        assert answer.headers["Tus-Version"] == "1.0.0"
+        assert answer.headers["Tus-Max-Size"] == "99"
+        assert set(answer.headers["Tus-Extension"].split(",")) == {
+            "creation", "creation-with-upload", "checksum", "expiration", "termination",
+        }  # fmt: skip
+        assert answer.headers["Tus-Checksum-Algorithm"].split(",")[0] == "sha1"
+        assert answer.headers["Access-Control-Allow-Origin"] == allowed
+        assert methods <= set(answer.headers["Access-Control-Allow-Methods"].split(", "))
+        may_send = set(answer.headers["Access-Control-Allow-Headers"].split(", "))
+        assert {
+            "Range",
+            "Tus-Resumable",
+            "Upload-Length",
+            "Upload-Metadata",
+            "Upload-Offset",
+            "Content-Type",
+        } <= may_send
+    for answer in (
+        await proxy.ask("HEAD", url, {**page, **TUS}),
+        await proxy.ask("HEAD", "/upload/no", {**page, **TUS}),
+    ):
+        shown = ", ".join(answer.headers.getall("Access-Control-Expose-Headers")).split(", ")
+        assert {"Age", "Upload-Offset", "Location", "Upload-Length", "Tus-Resumable"} <= set(shown)
+    assert "Tus-Version" not in (await proxy.ask("OPTIONS", "/x", page)).headers
+
+
+async def test_no_route(start: StartProxy, s3: S3) -> None:
+    """Without `uploads` nothing of the protocol is there."""
+    proxy = await start(uploads=None)
+    assert (await proxy.ask("PATCH", "/upload/x", BODY, b"x")).status == 405
+    assert (await proxy.ask("HEAD", "/upload/x", TUS)).status == 404
+    assert "Tus-Version" not in (await proxy.ask("OPTIONS", "/upload")).headers
+
+
+CUTS = [0, 1, 65536, resumable_uploads.PIECE - 1, resumable_uploads.PIECE, MIN_PART - 1, MIN_PART, MIN_PART + MIB]
+
+
+@pytest.mark.parametrize("is_reset", [False, True], ids=["close", "reset"])
+async def test_broken_off_at_many_bytes(proxy: Proxy, s3: S3, is_reset: bool) -> None:
+    """Wherever the connection breaks, the offset is at most what was sent, nearly all of it is kept, and the object
+    that comes out in the end is the one that was meant (I1, I8).
+    """
+    body = pattern(2 * MIN_PART + 12345)
+    s3.put("x", b"old")
+    url = await created(proxy, len(body))
+    upload = proxy.runtime.resumable.find(url.rpartition("/")[2])
+    at = 0
+    for cut in CUTS:
+        if (count := min(cut, len(body) - at - 1)) < 0:
+            break
+        async with proxy.connection() as connection:
+            told = {**BODY, "Upload-Offset": str(at), "Content-Length": str(len(body) - at)}
+            await connection.send(message("PATCH", url, told) + body[at : at + count])
+            await until(lambda: upload.is_busy)  # or a reset may take the request with it
+            if is_reset:
+                connection.abort()
+        await until(lambda: not upload.is_busy and not proxy.relay.running)
+        known = await offset_of(proxy, url)
+        assert at <= known <= at + count
+        if not is_reset:  # a reset may take with it what the kernel had for us
+            # What came while S3 was given a part has no place yet.
+            crossed = (at + count) // MIN_PART > at // MIN_PART
+            assert at + count - known <= (MIB if crossed else 256 << 10)
+        at = known
+        assert s3.get("x") == b"old"
+    assert (await patched(proxy, url, at, body[at:])).status == 204
+    assert s3.get("x") == body == (await proxy.get("/x")).body
+    assert unfinished(s3) == 0
+
+
+async def test_creation_broken_off(proxy: Proxy, s3: S3) -> None:
+    """A creation that breaks off in its body leaves an upload that nobody knows, until it expires."""
+    async with proxy.connection() as connection:
+        told = {**BODY, "Upload-Length": "1000", "Content-Length": "1000", "Upload-Metadata": metadata(key="x")}
+        await connection.send(message("POST", "/upload", told) + b"half")
+    await until(lambda: any(line["method"] == "POST" for line in proxy.log))
+    assert s3.keys() == []
+    proxy.clock.advance(DAY + 1)
+    await proxy.runtime.resumable.step()
+    assert names(proxy) == []
+
+
+async def test_two_at_once(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a request is at work on an upload others are 423, and it goes on; HEAD tells what is ours by then."""
+    monkeypatch.setattr(resumable_uploads, "SILENCE", 60.0)
+    body = pattern(1000)
+    url = await created(proxy, len(body))
+    async with proxy.connection() as connection:
+        await connection.send(
+            message("PATCH", url, {**BODY, "Upload-Offset": "0", "Content-Length": "1000"}, body[:500])
+        )
+        upload = proxy.runtime.resumable.find(url.rpartition("/")[2])
+        await until(lambda: upload.is_busy)
+        assert (await patched(proxy, url, 0, body)).status == 423
+        assert (await proxy.ask("DELETE", url, TUS)).status == 423
+        assert await offset_of(proxy, url) == 0
+        await connection.send(body[500:])
+        assert (await connection.answer("PATCH")).status == 204
+    assert s3.get("x") == body
+
+
+@pytest.mark.parametrize("asks_for", ["PATCH", "DELETE"])
+async def test_a_connection_that_is_dead(proxy: Proxy, s3: S3, asks_for: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request that still waits for bytes makes way for the client's next one, and what it got is kept."""
+    monkeypatch.setattr(resumable_uploads, "SILENCE", 0.0)
+    body = pattern(1000)
+    url = await created(proxy, len(body))
+    upload = proxy.runtime.resumable.find(url.rpartition("/")[2])
+    async with proxy.connection() as connection:
+        await connection.send(
+            message("PATCH", url, {**BODY, "Upload-Offset": "0", "Content-Length": "1000"}, body[:500])
+        )
+        await until(lambda: upload.is_busy and upload.silence > 0)
+        if asks_for == "PATCH":
+            # The offset that the client knows may be behind what came before its connection died.
+            assert (await patched(proxy, url, 0, body)).status == 409
+            assert await offset_of(proxy, url) == 500
+            assert (await patched(proxy, url, 500, body[500:])).status == 204
+        else:
+            assert (await proxy.ask("DELETE", url, TUS)).status == 204
+            assert (await proxy.ask("HEAD", url, TUS)).status == 404
+        assert (await connection.answer("PATCH")).status == 409
+    assert s3.keys() == (["x"] if asks_for == "PATCH" else [])
+    assert all(name.endswith(".json") for name in names(proxy))
+
+
+@pytest.mark.parametrize("is_power_lost", [False, True])
+async def test_restart(start: StartProxy, s3: S3, is_power_lost: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a restart an upload goes on where it was: at the same byte, or after power loss where S3 is (I14). What
+    was finished is known as finished.
+    """
+    proxy = await start()
+    body = pattern(2 * MIN_PART + 999)
+    url, done = await created(proxy, len(body)), await created(proxy, 4, "done")
+    first = MIN_PART + 5 * MIB + 3
+    assert (await patched(proxy, url, 0, body[:first])).status == 204
+    assert (await patched(proxy, done, 0, b"data")).status == 204
+    used = proxy.figures["bytes_used"]
+    assert used >= 5 * MIB
+    await proxy.stop()
+    if is_power_lost:
+        monkeypatch.setattr("proxy.runtime.boot_id", lambda: 4711)
+    proxy = await start()
+    at = await offset_of(proxy, url)
+    assert at == (MIN_PART if is_power_lost else first)
+    assert (proxy.figures["bytes_used"] == used) is not is_power_lost
+    assert await offset_of(proxy, done) == 4
+    assert (await patched(proxy, url, at, body[at:])).status == 204
+    assert s3.get("x") == body
+    assert unfinished(s3) == 0
+    assert all(name.endswith(".json") for name in names(proxy))
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+async def test_expiry(start: StartProxy, s3: S3, restarts: bool) -> None:
+    """An upload without a byte for `expire_after` is gone, at S3 as well, and its space is free again (I17). Every
+    byte puts that off, and the client is told until when.
+    """
+    proxy = await start()
+    body = pattern(MIN_PART + 2 * MIB)
+    url = await created(proxy, len(body))
+    proxy.clock.advance(DAY - 10)
+    answer = await patched(proxy, url, 0, body[:-MIB])
+    assert answer.headers["Upload-Expires"] == dates.format(proxy.clock() + DAY)
+    proxy.clock.advance(DAY - 10)
+    await proxy.runtime.resumable.step()
+    assert await offset_of(proxy, url) == len(body) - MIB
+    assert unfinished(s3) == 1
+    if restarts:
+        await proxy.stop()
+        proxy = await start()
+        assert await offset_of(proxy, url) == len(body) - MIB
+        proxy.clock.advance(DAY)
+    proxy.clock.advance(20)
+    assert (await proxy.ask("HEAD", url, TUS)).status == 404
+    await proxy.runtime.resumable.step()
+    assert (unfinished(s3), names(proxy), proxy.figures["bytes_used"]) == (0, [], 0)
+    assert (await patched(proxy, url, len(body) - MIB, body[-MIB:])).status == 404
+
+
+async def test_termination(start: StartProxy, s3: S3) -> None:
+    """DELETE ends an upload: 404 from then on, its space is free, and S3 is told, be it a restart later (I14)."""
+    proxy = await start()
+    body = pattern(MIN_PART + 2 * MIB)
+    url = await created(proxy, len(body))
+    assert (await patched(proxy, url, 0, body[:-1])).status == 204
+    assert unfinished(s3) == 1
+
+    async def refuse(seen: Seen) -> bytes | None:
+        return canned(503, "SlowDown") if seen.method == "DELETE" else None
+
+    proxy.relay.on_request = refuse
+    assert (await proxy.ask("DELETE", url, TUS)).status == 204
+    assert (await proxy.ask("HEAD", url, TUS)).status == 404
+    assert (unfinished(s3), len(names(proxy))) == (1, 1)
+    await proxy.stop()
+    proxy.relay.on_request = None
+    proxy = await start()
+    assert (await proxy.ask("HEAD", url, TUS)).status == 404
+    await until(lambda: not names(proxy))
+    assert (unfinished(s3), s3.keys(), proxy.figures["bytes_used"]) == (0, [], 0)
+
+
+async def test_termination_of_a_finished_one(proxy: Proxy, s3: S3) -> None:
+    """The object of a finished upload stays."""
+    url = await created(proxy, 4)
+    assert (await patched(proxy, url, 0, b"data")).status == 204
+    assert (await proxy.ask("DELETE", url, TUS)).status == 204
+    assert (await proxy.ask("HEAD", url, TUS)).status == 404
+    assert s3.get("x") == b"data"
+    assert names(proxy) == []
+
+
+@pytest.mark.parametrize("asks_by", ["HEAD", "PATCH"])
+async def test_lost_answer_of_complete(proxy: Proxy, s3: S3, asks_by: str) -> None:
+    """The answer of CompleteMultipartUpload is lost: 502 or 504, and until it is known that the object is there the end
+    is not told; asked again, the upload is found finished (I9). The key is invalidated each time (I5).
+    """
+    s3.put("x", b"old")
+    assert (await proxy.get("/x")).body == b"old"
+    body = pattern(MIN_PART + MIB)
+    url = await created(proxy, len(body))
+
+    async def cut(seen: Seen) -> None:
+        if seen.method == "POST" and "uploadId=" in seen.target:
+            raise Cut
+
+    proxy.relay.on_body = cut
+    assert (await patched(proxy, url, 0, body)).status in (502, 504)
+    assert s3.get("x") == body == (await proxy.get("/x")).body
+    proxy.relay.on_body = None
+    if asks_by == "HEAD":
+        assert await offset_of(proxy, url) == len(body)
+    else:
+        assert (await patched(proxy, url, len(body), b"")).status == 204
+    assert (await proxy.ask("HEAD", url, TUS)).headers["ETag"] == s3.head("x")["ETag"]
+
+
+@pytest.mark.parametrize("asked", ["partNumber=2", "?uploadId="])
+async def test_outcome_that_stays_unknown(proxy: Proxy, s3: S3, asked: str) -> None:
+    """S3 does not know the upload, and the object is another one: 410, and it is begun again; no success is made up."""
+    body = pattern(MIN_PART + MIB)
+    url = await created(proxy, len(body))
+    assert (await patched(proxy, url, 0, body[:-1])).status == 204
+    s3.put("x", body)  # of one part: whoever made it, it was not this upload
+
+    async def deny(seen: Seen) -> bytes | None:
+        return canned(404, "NoSuchUpload") if asked in seen.target else None
+
+    proxy.relay.on_request = deny
+    assert (await patched(proxy, url, len(body) - 1, body[-1:])).status == 410
+    assert (await proxy.ask("HEAD", url, TUS)).status == 404
+    proxy.relay.on_request = None
+    await proxy.runtime.resumable.step()
+    assert (names(proxy), unfinished(s3), proxy.figures["bytes_used"]) == ([], 0, 0)
+
+
+@pytest.mark.parametrize("is_ours", [True, False])
+async def test_lost_answer_of_a_conditional_put(proxy: Proxy, s3: S3, is_ours: bool) -> None:
+    """With If-None-Match a PutObject whose answer was lost meets its own object: success, where another one is 412."""
+    url = await created(proxy, 4, If_None_Match="*")
+
+    async def cut(seen: Seen) -> bytes | None:
+        if seen.method == "PUT":
+            raise Cut
+        return None
+
+    proxy.relay.on_request = cut
+    assert (await patched(proxy, url, 0, b"data")).status == 502
+    assert (await proxy.ask("HEAD", url, TUS)).status == 502
+    s3.put("x", b"data" if is_ours else b"else")
+    proxy.relay.on_request = None
+    assert (await proxy.ask("HEAD", url, TUS)).status == (200 if is_ours else 412)
+    assert s3.get("x") == (b"data" if is_ours else b"else")
+
+
+async def test_s3_fails_at_a_part(proxy: Proxy, s3: S3) -> None:
+    """While S3 takes no part the client is told so, and what came is kept: it goes on from there (I9, I13)."""
+    body = pattern(2 * MIN_PART + MIB)
+    url = await created(proxy, len(body))
+
+    async def refuse(seen: Seen) -> bytes | None:
+        return canned(503, "SlowDown") if "partNumber=2" in seen.target else None
+
+    proxy.relay.on_request = refuse
+    assert (await patched(proxy, url, 0, body)).status == 502
+    at = await offset_of(proxy, url)
+    assert at == 2 * MIN_PART
+    proxy.relay.on_request = None
+    assert (await patched(proxy, url, at, body[at:])).status == 204
+    assert s3.get("x") == body
+
+
+@pytest.mark.parametrize("algorithm", ["sha1", "sha256", "md5", "crc32"])
+async def test_checksum(proxy: Proxy, s3: S3, algorithm: str) -> None:
+    """Of a body with a checksum all counts or nothing: on a mismatch it is 460, and the offset stays."""
+    body, digest = pattern(2 * MIB), hashlib.new
+
+    def claim(data: bytes) -> str:
+        value = zlib.crc32(data).to_bytes(4, "big") if algorithm == "crc32" else digest(algorithm, data).digest()
+        return f"{algorithm} {base64.b64encode(value).decode()}"
+
+    url = await created(proxy, len(body))
+    upload = proxy.runtime.resumable.find(url.rpartition("/")[2])
+    assert (await patched(proxy, url, 0, body[:MIB], {**BODY, "Upload-Checksum": claim(body[:MIB])})).status == 204
+    used = proxy.figures["bytes_used"]
+    for accept in ("application/json", "text/html"):
+        told = {**BODY, "Upload-Checksum": claim(body[MIB:]), "Accept": accept}
+        answer = await patched(proxy, url, MIB, bytes(MIB), told)
+        assert (answer.status, await offset_of(proxy, url), proxy.figures["bytes_used"]) == (460, MIB, used)
+    async with proxy.connection() as connection:
+        told = {**BODY, "Upload-Checksum": claim(body[MIB:]), "Upload-Offset": str(MIB), "Content-Length": str(MIB)}
+        await connection.send(message("PATCH", url, told) + body[MIB:-1])
+        await until(lambda: upload.is_busy)
+    await until(lambda: not upload.is_busy)
+    assert await offset_of(proxy, url) == MIB
+    assert (await patched(proxy, url, MIB, body[MIB:], {**BODY, "Upload-Checksum": claim(body[MIB:])})).status == 204
+    assert s3.get("x") == body
+    assert all(name.endswith(".json") for name in names(proxy))
+
+
+async def test_the_disk_fails(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the disk takes nothing, what waits is in memory, bounded; the upload succeeds all the same (I16, I19)."""
+    folder = proxy.runtime.resumable._folder
+
+    async def fails(*args: object) -> None:
+        raise StoreError("no space")
+
+    body = pattern(MIN_PART + 2 * MIB)
+    url = await created(proxy, len(body))
+    monkeypatch.setattr(folder, "write", fails)
+    monkeypatch.setattr(folder, "save", fails)
+    at = 0
+    for stop in (MIB, 9 * MIB, len(body)):
+        assert (await patched(proxy, url, at, body[at:stop])).status == 204
+        at = stop
+    assert s3.get("x") == body
+    assert proxy.runtime.resumable._held == 0
+    monkeypatch.setattr(resumable_uploads, "MAX_HELD", MIB)
+    url = await created(proxy, len(body), "y")
+    assert (await patched(proxy, url, 0, body[: 2 * MIB])).status == status_of(StoreError())
+    assert 0 < await offset_of(proxy, url) <= MIB
+
+
+async def test_what_waits_goes_bad(proxy: Proxy, s3: S3) -> None:
+    """What waited and is not what was written is never sent as a part; the client sends it again (I15)."""
+    body = pattern(MIB)
+    url = await created(proxy, len(body))
+    assert (await patched(proxy, url, 0, body[: MIB // 2])).status == 204
+    file = proxy.runtime.settings.cache.dir / "uploads" / f"{url.rpartition('/')[2]}.1"
+    file.write_bytes(b"!" + file.read_bytes()[1:])
+    answer = await patched(proxy, url, MIB // 2, body[MIB // 2 :])
+    assert answer.status == status_of(StoreError())
+    assert s3.keys() == []
+    assert await offset_of(proxy, url) == 0
+    assert (await patched(proxy, url, 0, body)).status == 204
+    assert s3.get("x") == body
+
+
+async def test_files_of_no_use(start: StartProxy, s3: S3) -> None:
+    """What in the folder belongs to nothing is removed at the start; so is an upload of another endpoint (I25)."""
+    proxy = await start()
+    url = await created(proxy, 10)
+    assert (await patched(proxy, url, 0, b"half")).status == 204
+    await proxy.stop()
+    folder, name = proxy.runtime.settings.cache.dir / "uploads", url.rpartition("/")[2]
+    for stranger in ("x", f"{'a' * 32}.json", f"{'b' * 32}.1", f"{name}.7", f"{name}.new", f"{'c' * 32}.json.new"):
+        (folder / stranger).write_bytes(b"{}")
+    proxy = await start()
+    assert names(proxy) == [f"{name}.1", f"{name}.json"]
+    assert await offset_of(proxy, url) == 4
+    await proxy.stop()
+    record = folder / f"{name}.json"
+    record.write_bytes(record.read_bytes().replace(b'"origin": "http', b'"origin": "https'))
+    proxy = await start()
+    assert names(proxy) == []
+    assert (await proxy.ask("HEAD", url, TUS)).status == 404
+
+
+async def test_as_many_as_there_may_be(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unfinished uploads are bounded: 503 beyond, once no finished one can be forgotten for it (I19)."""
+    monkeypatch.setattr(resumable_uploads, "MAX_UPLOADS", 3)
+    urls = [await created(proxy, 4, str(number)) for number in range(3)]
+    assert (await patched(proxy, urls[0], 0, b"data")).status == 204
+    urls.append(await created(proxy, 4, "4"))
+    answer = await proxy.ask("POST", "/upload", {**TUS, "Upload-Length": "4"})
+    assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
+    assert [(await proxy.ask("HEAD", url, TUS)).status for url in urls] == [404, 200, 200, 200]
+
+
+async def test_expectation(proxy: Proxy, s3: S3) -> None:
+    """`100 Continue` comes once the offset is known to fit, and not before."""
+    url = await created(proxy, 4)
+    for offset, status in ((1, 409), (0, 100)):
+        async with proxy.connection() as connection:
+            told = {**BODY, "Upload-Offset": str(offset), "Content-Length": "4", "Expect": "100-continue"}
+            await connection.send(message("PATCH", url, told))
+            assert (await connection.answer("PATCH")).status == status
+            if status == 100:
+                await connection.send(b"data")
+                assert (await connection.answer("PATCH")).status == 204
+    assert s3.get("x") == b"data"
+
+
+async def test_a_kill_at_each_part(start: StartProxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that ends between S3's yes to a part and the note of it sends the part again; no byte is lost (I14)."""
+    proxy = await start()
+    body = pattern(MIN_PART + MIB)
+    url = await created(proxy, len(body))
+    engine = proxy.runtime.resumable
+
+    async def never(*args: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(engine, "_note_part", never)
+    sending = asyncio.create_task(patched(proxy, url, 0, body))
+    await until(lambda: any("partNumber=1" in seen.target and seen.is_over for seen in proxy.relay.seen))
+    state = {path.name: path.read_bytes() for path in (proxy.runtime.settings.cache.dir / "uploads").iterdir()}
+    monkeypatch.undo()
+    sending.cancel()
+    await asyncio.gather(sending, return_exceptions=True)
+    for task in asyncio.all_tasks():
+        if "never" in repr(task):
+            task.cancel()
+    await proxy.stop()
+    for name, content in state.items():
+        (proxy.runtime.settings.cache.dir / "uploads" / name).write_bytes(content)
+    proxy = await start()
+    at = await offset_of(proxy, url)
+    assert at == MIN_PART
+    assert (await patched(proxy, url, at, body[at:])).status == 204
+    assert s3.get("x") == body
