@@ -6,7 +6,9 @@ import re
 import pytest
 from proxy_under_test import BLOCK, S3, Proxy, StartProxy, pattern, until
 from relay import Cut, Seen, canned
-from wire import Answer, chunked
+from wire import Answer, chunked, message
+
+from proxy.cache import cache
 
 MIB = 1 << 20
 PART_SIZE = 8 * MIB
@@ -212,6 +214,44 @@ async def test_an_unknown_outcome_is_not_cached(proxy: Proxy, s3: S3, is_large: 
     assert uploads(s3) == []
 
 
+async def test_a_head_that_is_late(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The write is answered all the same, and the entry comes about when S3 says what it has (I20)."""
+    monkeypatch.setattr(cache, "PUBLISHING", 0.05)
+    gate = asyncio.Event()
+
+    async def hold(seen: Seen) -> bytes | None:
+        if seen.method == "HEAD":
+            await gate.wait()
+        return None
+
+    proxy.relay.on_request = hold
+    body = pattern(2 * BLOCK)
+    assert (await put(proxy, body)).status == 201
+    assert not proxy.figures["entries"]
+    gate.set()
+    await until(lambda: proxy.figures["entries"])
+    before = len(proxy.relay.seen)
+    assert (await proxy.get("/x")).body == body
+    assert len(proxy.relay.seen) == before
+
+
+@pytest.mark.parametrize("size", [2 * MIB, PART_SIZE + 2 * BLOCK])
+async def test_bytes_that_go_bad_on_the_way(proxy: Proxy, s3: S3, size: int) -> None:
+    """The disk gives back another byte than it was given: S3 gets nothing, and the client hears of it (I8, I15)."""
+    s3.put("x", b"old")
+    async with proxy.connection() as client:
+        await client.send(message("PUT", "/x", {"Content-Length": str(size)}) + pattern(size - 1))
+        await until(lambda: proxy.files and proxy.files[0].stat().st_size >= 2 * BLOCK)
+        with proxy.files[0].open("r+b") as file:
+            file.seek(BLOCK + 5)
+            file.write(b"?")
+        await client.send(b"!")
+        assert (await client.answer("PUT")).status == 500
+    assert s3.get("x") == b"old"
+    assert (await proxy.get("/x")).body == b"old"
+    assert uploads(s3) == []
+
+
 async def test_what_must_not_be_stored(proxy: Proxy, s3: S3) -> None:
     """An object with `no-store` is written, and not kept (RFC 9111 section 5.2.2.5)."""
     body = pattern(2 * BLOCK)
@@ -260,3 +300,20 @@ async def test_parts_go_up_side_by_side(proxy: Proxy, s3: S3) -> None:
     assert (await put(proxy, body)).status == 201
     assert most == 4
     assert s3.get("x") == body
+
+
+@pytest.mark.parametrize("is_chunked", [False, True])
+async def test_a_crowd_of_uploads(start: StartProxy, s3: S3, is_chunked: bool) -> None:
+    """Sixty at once, to a cache with room for a third of them: each is answered, and S3 has each (I8, I17)."""
+    proxy = await start(cache={"max_size": "5MiB"})
+    bodies = {f"/{number}": pattern(MIB // 4, number) for number in range(60)}
+    answers = await asyncio.gather(
+        *(put(proxy, body, is_chunked=is_chunked, target=target) for target, body in bodies.items())
+    )
+    assert {answer.status for answer in answers} == {201}
+    for target, body in bodies.items():
+        assert s3.get(target[1:]) == body
+    assert proxy.figures["bytes_used"] <= 5 * MIB
+    await until(lambda: len(proxy.files) == proxy.figures["entries"])
+    for target, body in bodies.items():
+        assert (await proxy.get(target)).body == body
