@@ -84,7 +84,12 @@ class WriteHead:
 
     def guessed(self, name: str) -> "WriteHead":
         """The same, with a Content-Type by the extension of `name` where none was given and the extension says one."""
-        if any(header == "content-type" for header, _ in self.headers) or (kind := media_types.of(name)) is None:
+        given = dict(self.headers)
+        kind = media_types.of(name)
+        if "content-encoding" in given and kind in media_types.COMPRESSED:
+            # RFC 9110 section 8.3: the type is that of the decoded bytes. `a.css.gz` is text then.
+            kind = media_types.of(name.rpartition(".")[0])
+        if kind is None or "content-type" in given:
             return self
         return replace(self, headers=(("content-type", kind), *self.headers))
 

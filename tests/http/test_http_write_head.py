@@ -159,6 +159,10 @@ def test_a_type_is_guessed_only_where_none_was_given() -> None:
     assert parsed(("Content-Type", "")).guessed("b.html").headers == (("content-type", "text/html; charset=utf-8"),)
     assert parsed(("Content-Type", "x/y")).guessed("b.html").headers == (("content-type", "x/y"),)
     assert parsed().guessed("b").headers == ()
+    assert parsed().guessed("a.css.gz").headers == (("content-type", "application/gzip"),)
+    encoded = parsed(("Content-Encoding", "gzip"))
+    assert dict(encoded.guessed("a.css.gz").headers)["content-type"] == "text/css; charset=utf-8"
+    assert encoded.guessed("a.gz") == encoded
 
 
 FIELDS = st.sampled_from(
