@@ -188,7 +188,7 @@ BUGS = (
         "remembered-404",
         "A write leaves the remembered 404 of its key.",
         (Edit("proxy.cache.cache:Cache._purge_all", "self._absences.forget_all(is_hit)", "pass"),),
-        (SERVER + "test_uploads.py::test_read_your_writes",),
+        (CACHE + "test_a_purge_forgets_a_404",),
     ),
     Bug(
         5,
