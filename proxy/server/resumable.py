@@ -10,17 +10,20 @@ from aiohttp import hdrs, web
 from multidict import CIMultiDict, CIMultiDictProxy
 from ulid import ULID
 
-from proxy.config import UploadSettings
-from proxy.http import dates, media_types, tus
+from proxy.config import MountSettings, UploadSettings
+from proxy.http import dates, tus, write_head
 from proxy.http.cache_status import CacheStatus, Forward
+from proxy.http.key_template import KeyTemplate, has_dot_segment
 from proxy.http.write_head import OBJECT_FIELDS
 from proxy.keys import ObjectKey, percent_encode
 from proxy.resumable.upload import Upload
 from proxy.resumable.uploads import MAX_CHECKED, ResumableUploads, UnknownUpload
 from proxy.server.exchange import Exchange
 from proxy.server.failures import OffsetConflict, TooLarge
-from proxy.server.receiving import declared_length, invite, received
+from proxy.server.receiving import declared_length, invite, received, refuse_aws_chunked
 from proxy.server.routing import MethodNotAllowed, Route
+
+Fields = tuple[tuple[str, str], ...]
 
 # What the request that creates an upload may say of the object, beside `x-amz-meta-*`. Its Content-Type and its
 # checksums are those of a piece.
@@ -76,16 +79,17 @@ class Resumable:
         """201 with the upload's URL; the body, where there is one, is its first bytes."""
         request = exchange.request
         length = tus.length(request.headers)
-        if length > self._settings.max_size:
-            raise TooLarge(f"the upload has {length} bytes; uploads.max_size is {self._settings.max_size}")
+        limit = min(self._settings.max_size, route.mount.max_size or self._settings.max_size)
+        if length > limit:
+            raise TooLarge(f"the upload has {length} bytes; {limit} are taken here")
+        refuse_aws_chunked(request.headers)
         begins = declared_length(request) != 0 or hdrs.CONTENT_TYPE in request.headers
         if begins:
             tus.check_body_type(request.headers)
         said = request.headers.get("Upload-Metadata", "")
         metadata = tus.metadata(said)
-        key = route.key(_name(metadata) if route.makes_key else "")
-        media_type = tus.word("filetype", metadata) or media_types.of(key.key)
-        fields = _fields_of_object(request.headers, media_type)
+        key = route.key(self._name(route, metadata) if route.makes_key else "")
+        fields = _fitted(_fields_of_object(request.headers, tus.word("filetype", metadata)), key, route.mount)
         upload = await self._uploads.create(key, length, fields, said)
         async with self._uploads.busy(upload):
             headers = {"Location": f"{percent_encode(self._settings.path)}/{upload.id}"}
@@ -130,6 +134,16 @@ class Resumable:
             await self._uploads.terminate(upload)
         return web.Response(status=204, headers=exchange.headers())
 
+    def _name(self, route: Route, metadata: Mapping[str, bytes]) -> str:
+        """What stands behind the folder. Raises BadUploadHead."""
+        wanted = tus.word("key", metadata)
+        if wanted is None:
+            filename = tus.word("filename", metadata)
+            return KeyTemplate(route.mount.key_template).key(self._clock(), str(ULID()), filename)
+        if has_dot_segment(wanted):
+            raise tus.BadUploadHead("the key in Upload-Metadata leads out of the folder")
+        return wanted
+
     def _found(self, route: Route) -> Upload:
         # Ids are ASCII; one that is no id is looked for nowhere but in a table.
         upload = self._uploads.find(route.octets.decode("ascii", "replace"))
@@ -144,7 +158,7 @@ class Resumable:
         if length is not None and length > limit:
             raise TooLarge(f"the body has {length} bytes; {limit} are taken")
         invite(request)
-        chunks = received(exchange, length, limit)
+        chunks = received(exchange, length, limit, self._settings.deadline)
         if claim is None:
             await self._uploads.append(upload, chunks)
         else:
@@ -173,18 +187,17 @@ class Resumable:
         return web.Response(status=status, headers=told)
 
 
-def _name(metadata: Mapping[str, bytes]) -> str:
-    """What stands behind the folder. Raises BadUploadHead."""
-    wanted = tus.word("key", metadata)
-    if wanted is None:
-        return str(ULID())
-    # A client that takes the key for a path would go to another place (RFC 3986 section 5.2.4).
-    if not {".", ".."}.isdisjoint(wanted.split("/")):
-        raise tus.BadUploadHead("the key in Upload-Metadata leads out of the folder")
-    return wanted
+def _fitted(fields: Fields, key: ObjectKey, mount: MountSettings) -> Fields:
+    """As the mount wants it. Raises BadWriteHead, NoSuchWrite, PreconditionFailed."""
+    head = write_head.parse(fields)
+    if mount.guess_types and (guessed := head.guessed(key.key)) is not head:
+        fields = (guessed.headers[0], *fields)
+    if mount.write_once and head.write_once() != head:
+        fields = (*fields, ("if-none-match", "*"))
+    return fields
 
 
-def _fields_of_object(given: CIMultiDictProxy[str], media_type: str | None) -> tuple[tuple[str, str], ...]:
+def _fields_of_object(given: CIMultiDictProxy[str], media_type: str | None) -> Fields:
     fields = [(name.lower(), value) for name, value in given.items()]
     kept = [
         (name, value)

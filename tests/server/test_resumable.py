@@ -223,6 +223,26 @@ async def test_where_the_object_goes(start: StartProxy, s3: S3) -> None:
     assert [len(key) for key in sorted(s3.keys())[-1:]] == [len("p/f/") + 26]
 
 
+async def test_as_the_mount_wants_it(start: StartProxy, s3: S3) -> None:
+    """The mount's key template, size and write-once hold here as they do for PUT; what is there is not overwritten."""
+    mount = {
+        "bucket": s3.bucket,
+        "max_size": 9,
+        "write_once": True,
+        "key_template": "t/{filename}",
+        "guess_types": False,
+    }
+    proxy = await start(mounts=[{"path": "/", **mount}])
+    s3.put("t/old.txt", b"old")
+    assert (await proxy.ask("POST", "/upload", {**TUS, "Upload-Length": "10"})).status == 413
+    for name, status in (("new.txt", 201), ("old.txt", 412)):
+        told = {**BODY, "Upload-Length": "4", "Upload-Metadata": metadata(filename=name)}
+        assert (await proxy.ask("POST", "/upload", told, b"data")).status == status
+    assert (await proxy.ask("POST", "/upload", {**TUS, "Upload-Length": "4", "If-Match": '"a"'})).status == 412
+    assert (s3.get("t/new.txt"), s3.get("t/old.txt")) == (b"data", b"old")
+    assert s3.head("t/new.txt")["ContentType"] == "binary/octet-stream"
+
+
 async def test_without_the_header(proxy: Proxy, s3: S3) -> None:
     """A request without Tus-Resumable is an ordinary one; PATCH means nothing else, and is told the version."""
     s3.put("upload/x", b"an object below the route's name")
