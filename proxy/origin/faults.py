@@ -98,7 +98,7 @@ def _from_status(what: str, error: ClientError, *, is_versioned: bool) -> Origin
             return VersionUnchanged(headers)
         case 404 if code in _ABSENT or (code == "404" and _may_be_s3s(what, error)):
             return ObjectNotFound(said)
-        case 404 if code == "NoSuchUpload":
+        case 404 if code == "NoSuchUpload" and error.operation_name not in _READS:
             return NoSuchUpload(said)
         case 401 | 403:
             return AccessDenied(said)
