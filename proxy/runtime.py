@@ -220,7 +220,7 @@ class Runtime:
         store.open()
         self._stack.callback(store.close)
         is_durable = config.durability == "power"
-        self._begun = Begun(store.root / "uploads.json", self._source)
+        self._begun = Begun(store.root / "uploads.json", self._source, store.folder.fd)
         self._begun.open()
         index = Index(
             store.root / "index.db",

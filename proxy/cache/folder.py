@@ -35,6 +35,11 @@ class Folder:
     def is_open(self) -> bool:
         return self._root >= 0
 
+    @property
+    def fd(self) -> int:
+        """For files of the folder itself; the number stays when it is renewed."""
+        return self._root
+
     def open(self) -> None:
         """Make the folder, lock it, and try whether it can be written. Raises CacheInUse."""
         self.root.mkdir(parents=True, exist_ok=True)

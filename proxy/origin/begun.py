@@ -23,13 +23,15 @@ log = logging.getLogger("bucketfront.uploads")
 
 
 class Begun:
-    """The file at `path`. `endpoint` names the S3 that this process talks to: uploads of another one stay noted.
+    """The file at `path`, looked for in the folder of the descriptor `folder` where there is one. `endpoint` names the
+    S3 that this process talks to: uploads of another one stay noted.
 
     Fulfils `multipart.Notes`.
     """
 
-    def __init__(self, path: Path, endpoint: str) -> None:
+    def __init__(self, path: Path, endpoint: str, folder: int | None = None) -> None:
         self._path = path
+        self._folder = folder
         self._endpoint = endpoint
         self._uploads: dict[str, tuple[str, ObjectKey]] = {}  # endpoint and key, by id
         self._abandoned: dict[str, None] = {}
@@ -38,7 +40,7 @@ class Begun:
     def open(self) -> None:
         """Read what was left by the run before. What cannot be read is nothing."""
         try:
-            found = json.loads(self._path.read_bytes())
+            found = json.loads(_read(self._path, self._folder))
             self._uploads = {str(upload): (str(at), ObjectKey(str(b), str(k))) for upload, at, b, k in found}
         except FileNotFoundError:
             return
@@ -81,18 +83,29 @@ class Begun:
         async with self._writing:
             rows = [[upload, at, key.bucket, key.key] for upload, (at, key) in self._uploads.items()]
             try:
-                await asyncio.to_thread(_replace, self._path, json.dumps(rows).encode())
+                await asyncio.to_thread(_replace, self._path, self._folder, json.dumps(rows).encode())
             except OSError as error:
                 log.warning("uploads that were begun could not be noted: %s", error)
 
 
-def _replace(path: Path, data: bytes) -> None:
+def _read(path: Path, folder: int | None) -> bytes:
+    fd = os.open(_place(path, folder), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    with os.fdopen(fd, "rb") as file:
+        return file.read()
+
+
+def _replace(path: Path, folder: int | None, data: bytes) -> None:
     """All of it or none, even where the power fails (I14)."""
-    fresh = path.with_name(f"{path.name}.new")
-    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    place = _place(path, folder)
+    fresh = f"{place}.new"
+    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=folder)
     try:
         os.write(fd, data)
         os.fdatasync(fd)
     finally:
         os.close(fd)
-    fresh.replace(path)
+    os.replace(fresh, place, src_dir_fd=folder, dst_dir_fd=folder)
+
+
+def _place(path: Path, folder: int | None) -> str:
+    return str(path) if folder is None else path.name

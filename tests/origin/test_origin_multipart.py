@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import random
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -206,6 +207,25 @@ async def test_notes_outlive_the_process(tmp_path: Path, chaos: ChaosOrigin, s3:
     await asyncio.gather(aborting, return_exceptions=True)
     assert chaos.uploads.running == {}
     assert again.abandoned == []
+
+
+async def test_notes_stay_in_their_folder(tmp_path: Path) -> None:
+    """What is put in the place of the cache folder is not written to (I16)."""
+    root, other = tmp_path / "cache", tmp_path / "other"
+    root.mkdir()
+    other.mkdir()
+    folder = os.open(root, os.O_DIRECTORY)
+    try:
+        notes = Begun(root / "uploads.json", "here", folder)
+        root.rename(tmp_path / "moved")
+        root.symlink_to(other)
+        await notes.add(KEY, "one")
+        again = Begun(root / "uploads.json", "here", folder)
+        again.open()
+        assert again.abandoned == [(KEY, "one")]
+    finally:
+        os.close(folder)
+    assert list(other.iterdir()) == []
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b'[["a"]]', b"\xff\xfe", b"null"])
