@@ -23,12 +23,14 @@ from proxy.errors import (
     ObjectNotFound,
     OriginError,
     RangeUnsatisfiable,
+    StoreError,
     WriteRefused,
 )
 from proxy.http.metadata import OBJECT_HEADERS, USER_METADATA_PREFIX, Metadata
 from proxy.http.ranges import FromTo, Suffix
 from proxy.http.write_head import WriteHead
 from proxy.keys import ObjectKey
+from proxy.origin.spool import Spool
 from proxy.origin.writes import Written
 
 LAST_MODIFIED = "Wed, 21 Oct 2015 07:28:00 GMT"
@@ -160,9 +162,23 @@ class FakeOrigin:
         stored = self._named(key)
         return _not_modified(stored.metadata) if if_none_match == stored.metadata.etag else stored.metadata
 
-    async def put(self, key: ObjectKey, chunks: AsyncIterator[bytes], length: int | None, head: WriteHead) -> Written:
-        """As `S3Writes.put`: all of the body or none of it (I8)."""
-        content = b"".join([chunk async for chunk in chunks])
+    async def put(
+        self,
+        key: ObjectKey,
+        chunks: AsyncIterator[bytes],
+        length: int | None,
+        head: WriteHead,
+        spool: Spool | None = None,
+    ) -> Written:
+        """As `S3Writes.put`: all of the body or none of it (I8), spooled as far as the disk takes it."""
+        content = b""
+        async for chunk in chunks:
+            content += chunk
+            if spool is not None:
+                try:
+                    await spool.write(chunk)
+                except StoreError:
+                    spool = None
         if length is not None and len(content) < length:
             raise WriteRefused(f"{key}: the body ended {length - len(content)} bytes early")
         user = {f"{USER_METADATA_PREFIX}{name}": value for name, value in head.metadata}

@@ -133,6 +133,7 @@ class Child:
         with (
             mock.patch.object(store, "RETRY_AFTER", self._spec["retry_after"]),
             mock.patch.object(evictor, "INTERVAL", self._spec["upkeep"]),
+            mock.patch.object(evictor, "SWEEP_AGAIN", self._spec["retry_after"]),
             mock.patch.object(runtime, "S3Origin", return_value=self._origin),
             mock.patch.object(runtime, "S3Writes", return_value=self._origin),
         ):
