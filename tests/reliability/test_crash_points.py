@@ -353,7 +353,7 @@ def try_each(bench: Bench, what: str, found: list[Point], limit: int, strike: Ca
     bench.evidence.add(f"crash points there are, {what}", len(found))
     assert not failures, f"{len(failures)} of {len(tried)} points:\n" + "\n".join(failures)
     # A new file's folder may be there already, and the kernel may take more of an answer at once: not more than that.
-    assert struck >= len(tried) / 3, f"only {struck} of {len(tried)} calls came again"
+    assert struck >= min(2, len(tried)), f"only {struck} of {len(tried)} calls came again"
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
