@@ -48,25 +48,20 @@ class _Trials:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
         """In the parent all there is to do; in a child nothing: pytest goes on with the bug's own tests."""
-        # A child may hang for reasons of its own, such as a lock that was held when it was made: it is made once more.
-        for _ in range(2):
-            running = 0
-            for name in [name for name in self._wanted if not self._notes_of(name).exists()]:
-                if running == AT_ONCE:
-                    os.wait()
-                    running -= 1
-                sys.stdout.flush()
-                if not os.fork():
-                    signal.alarm(DEADLINE_OF_ALL if name == WITHOUT else DEADLINE)
-                    self._begin(session, name)
-                    return None
-                running += 1
-            for _ in range(running):
+        running = 0
+        for name in self._wanted:
+            if running == AT_ONCE:
                 os.wait()
+                running -= 1
+            sys.stdout.flush()
+            if not os.fork():
+                signal.alarm(DEADLINE_OF_ALL if name == WITHOUT else DEADLINE)
+                self._begin(session, name)
+                return None
+            running += 1
+        for _ in range(running):
+            os.wait()
         return True
-
-    def _notes_of(self, name: str) -> Path:
-        return self._folder / f"{name}.json"
 
     def _begin(self, session: pytest.Session, name: str) -> None:
         self._name = name
@@ -102,7 +97,7 @@ class _Trials:
 
     def pytest_sessionfinish(self) -> None:
         if self._name is not None:
-            self._notes_of(self._name).write_text(json.dumps(self._outcomes))
+            (self._folder / f"{self._name}.json").write_text(json.dumps(self._outcomes))
 
 
 def _is_refuted(call: "pytest.CallInfo[None]") -> bool:
