@@ -215,29 +215,14 @@ class Runtime:
                 await self.origin.create_bucket(bucket)
 
     async def _start_cache(self) -> None:
-        config, origin = self.settings.cache, self.settings.origin
+        config = self.settings.cache
         store = self._store = Store(config.dir, time.monotonic)
         store.open()
         self._stack.callback(store.close)
         is_durable = config.durability == "power"
         self._begun = Begun(store.root / "uploads.json", self._source, store.folder.fd)
         self._begun.open()
-        index = Index(
-            store.root / "index.db",
-            origin=self._source,
-            block_size=config.block_size,
-            is_durable=is_durable,
-            boot=boot_id(),
-            started_at=self._clock(),
-        )
-        try:
-            index.open()
-        except StoreError as error:
-            if not store.is_full:
-                raise
-            log.warning("the cache's disk is full, what it holds is not used: %s", error)
-            index.open_in_memory()
-        self._stack.callback(index.abandon)
+        index = self._open_index(store, is_durable=is_durable)
         clock = self._cache_clock = CacheClock(self._clock, self._elapsed, index.newest_access())
         budget = self._budget = Budget(config.max_size, overhead=await store.space_of(index.files))
         entries = Entries(
@@ -263,29 +248,54 @@ class Runtime:
             clock=clock,
             is_durable=is_durable,
         )
-        self.cache.supply_with(
-            Supply(
-                origin=self.origin,
-                store=store,
-                entries=entries,
-                traffic=Traffic(read_ahead_limit=max(1, origin.max_connections * 3 // 4)),
-                reserve=self.cache.reserve,
-                release=disposal.release,
-                changed=disposal.drop,
-                completed=self.cache.compare,
-                comparison=Comparison(self.origin, store, integrity),
-                clock=time.monotonic,
-                block_size=config.block_size,
-                part_size=origin.part_size,
-                # A key has half of the connections: more parts of it would wait for each other.
-                parallel_parts=min(origin.parallel_parts, max(1, origin.max_connections // 2)),
-                after_disconnect=config.after_disconnect,
-                split_distance=SPLIT_DISTANCE,
-                retries=self.origin.retries,
-                patience=3 * (origin.connect_timeout + origin.read_timeout),
-            )
-        )
+        self.cache.supply_with(self._supply(store, entries, disposal, Comparison(self.origin, store, integrity)))
         self._stack.push_async_callback(self.cache.close)
+        await self._start_upkeep(store, index, entries)
+
+    def _open_index(self, store: Store, *, is_durable: bool) -> Index:
+        index = Index(
+            store.root / "index.db",
+            origin=self._source,
+            block_size=self.settings.cache.block_size,
+            is_durable=is_durable,
+            boot=boot_id(),
+            started_at=self._clock(),
+        )
+        try:
+            index.open()
+        except StoreError as error:
+            if not store.is_full:
+                raise
+            log.warning("the cache's disk is full, what it holds is not used: %s", error)
+            index.open_in_memory()
+        self._stack.callback(index.abandon)
+        return index
+
+    def _supply(self, store: Store, entries: Entries, disposal: Disposal, comparison: Comparison) -> Supply:
+        config, origin = self.settings.cache, self.settings.origin
+        return Supply(
+            origin=self.origin,
+            store=store,
+            entries=entries,
+            traffic=Traffic(read_ahead_limit=max(1, origin.max_connections * 3 // 4)),
+            reserve=self.cache.reserve,
+            release=disposal.release,
+            changed=disposal.drop,
+            completed=self.cache.compare,
+            comparison=comparison,
+            clock=time.monotonic,
+            block_size=config.block_size,
+            part_size=origin.part_size,
+            # A key has half of the connections: more parts of it would wait for each other.
+            parallel_parts=min(origin.parallel_parts, max(1, origin.max_connections // 2)),
+            after_disconnect=config.after_disconnect,
+            split_distance=SPLIT_DISTANCE,
+            retries=self.origin.retries,
+            patience=3 * (origin.connect_timeout + origin.read_timeout),
+        )
+
+    async def _start_upkeep(self, store: Store, index: Index, entries: Entries) -> None:
+        config, clock = self.settings.cache, self._cache_clock
         self.evictor = Evictor(
             cache=self.cache,
             entries=entries,
