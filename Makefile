@@ -35,11 +35,11 @@ e2e: install
 
 # Crashes, full and failing disks, lying and slow origins: ten minutes at most. Writes docs/reliability.md.
 reliability: install
-	$(BIN)/pytest tests/reliability
+	$(BIN)/pytest -m reliability tests/reliability tests/server
 
 # The same for hours.
 soak: install
-	$(BIN)/pytest tests/reliability --soak
+	$(BIN)/pytest -m reliability tests/reliability tests/server --soak
 
 bench: install
 	$(BIN)/python bench/run.py

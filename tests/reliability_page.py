@@ -26,7 +26,8 @@ What bucketfront promises, which tests hold it to that, and what they saw.
 
 - The tests of [tests/reliability](../tests/reliability) write this page when they run: `make reliability` is the smoke
   size, in minutes, `make soak` the long one, in hours. Of each test the last run counts; its date is beside it.
-- The other tests run in `make test`: they are named here, their outcome is not.
+- The other tests run in `make test`, the long ones of tests/server with `make reliability`: they are named here, their
+  outcome is not.
 - For each invariant [bugs](../tests/reliability/planted_bugs.py) are planted that break it, one at a time: tests that
   pass all the same would hold nothing.
 """

@@ -17,6 +17,8 @@ from proxy.resumable import uploads as resumable_uploads
 from proxy.resumable.record import MIN_PART
 from proxy.server.failures import status_of
 
+pytestmark = pytest.mark.reliability  # not of `make test`: together these modules take a minute and a half
+
 MIB = 1 << 20
 DAY = 86400.0
 TUS = {"Tus-Resumable": "1.0.0"}

@@ -10,6 +10,8 @@ from wire import Answer, chunked, message
 
 from proxy.cache import cache
 
+pytestmark = pytest.mark.reliability  # not of `make test`: together these modules take a minute and a half
+
 MIB = 1 << 20
 PART_SIZE = 8 * MIB
 SIZES = [0, 1, BLOCK, PART_SIZE - 1, PART_SIZE, PART_SIZE + 1, 3 * PART_SIZE + 5]

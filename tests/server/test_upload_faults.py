@@ -22,6 +22,8 @@ from proxy.origin import multipart, parts
 from proxy.runtime import Runtime
 from proxy.server.app import Application
 
+pytestmark = pytest.mark.reliability  # not of `make test`: together these modules take a minute and a half
+
 PART = 2 * BLOCK
 BODY, OLD = pattern(5 * PART + 7, 2), pattern(3 * BLOCK, 1)
 

@@ -16,6 +16,8 @@ from proxy_under_test import BLOCK, settings_of
 
 from proxy.runtime import Runtime
 
+pytestmark = pytest.mark.reliability  # not of `make test`: together these modules take a minute and a half
+
 SIZE = 6 * BLOCK + 100
 SIZES = (SIZE, SIZE - BLOCK - 7, SIZE + BLOCK + 7)  # of the new version
 # Blocks of the old version that the origin has sent when it is overwritten, by which size.
