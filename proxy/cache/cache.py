@@ -7,10 +7,10 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain
 
-from proxy.cache import blocks, passthrough, residency
+from proxy.cache import blocks, passthrough, questions, residency
 from proxy.cache.absences import Absence, Absences
 from proxy.cache.disposal import Disposal
 from proxy.cache.entries import PAGE, Entries
@@ -22,7 +22,7 @@ from proxy.cache.index import PAGE_BLOCKS, Changes, Index, Page, Row
 from proxy.cache.integrity import Integrity
 from proxy.cache.lookup import Learned, Lookup, Lookups
 from proxy.cache.memory import SMALL, Memory
-from proxy.cache.origin import Answer, NotModified, Origin
+from proxy.cache.origin import Answer, Origin
 from proxy.cache.ramp import Ramp
 from proxy.cache.reader import Lender, Reader
 from proxy.cache.statistics import Statistics
@@ -36,7 +36,6 @@ from proxy.errors import (
     OriginResting,
     OriginUnavailable,
     ProxyError,
-    RangeUnsatisfiable,
     StoreError,
     StoreFull,
 )
@@ -47,7 +46,6 @@ from proxy.keys import ObjectKey
 
 __all__ = ["Absence", "Absent", "Cache", "Hit", "Reader", "Statistics", "Writing"]  # all that crosses the door
 
-MAX_OBJECT = 1 << 50  # beyond any object of S3: nothing there to ask for by range
 NULL_VERSION = "null"  # S3's id of an object stored while its bucket had no versions
 TOUCH_INTERVAL = 1.0  # seconds between two notes that a hit was used
 SWEEP_PATIENCE = 1.0  # seconds: enough for some hundred thousand files
@@ -113,6 +111,10 @@ class Cache:
     def supply(self) -> Supply:
         assert self._supply is not None, "call supply_with first"
         return self._supply
+
+    @property
+    def _ramp(self) -> Ramp:
+        return Ramp(self.supply.block_size, self.supply.part_size, self.supply.parallel_parts)
 
     # --- hits ----------------------------------------------------------------------------------------------
 
@@ -279,9 +281,9 @@ class Cache:
         try:
             status = 200
             if stale is None:
-                answer = _body_or_metadata(key, await self._ask_origin(key, part, None, get=get))
+                answer = await questions.ask(self._origin, self._ramp, key, part, get=get)
             else:
-                answer, status = await self._ask_again(stale, part, get=get)
+                answer, status = await questions.ask_again(self._origin, self._ramp, stale, part, get=get)
         except ObjectNotFound:
             if not lookup.is_superseded:
                 self._absences.remember(key, self._clock())
@@ -294,29 +296,6 @@ class Cache:
             self._entries.validated(stale, answer, asked_at)
         self._entries.pin(stale)
         return Learned(stale, status, is_new=False)
-
-    async def _ask_again(
-        self, stale: Entry, part: FromTo | Suffix | None, *, get: bool
-    ) -> tuple[Answer | Metadata, int]:
-        """A new version, with its first bytes; or what holds of the one that is stale. And the origin's status.
-
-        An object that was copied onto itself keeps its ETag and gets new metadata: its Last-Modified tells. All that
-        is kept comes from one answer (I4), so that one is asked for. A HEAD costs no bytes: it is not conditional, and
-        tells all there is.
-        """
-        known = stale.metadata
-        if not get:
-            return _body_or_metadata(stale.key, await self._origin.head(stale.key)), 200
-        answer = await self._ask_origin(stale.key, part, known.etag, get=True)
-        if isinstance(answer, NotModified):
-            if answer.last_modified in (None, known.last_modified):
-                return replace(known, age=answer.age), 304
-            return _body_or_metadata(stale.key, await self._origin.head(stale.key)), 304
-        if isinstance(answer, Answer) and known.is_version(answer.metadata) and stale.file is not None:
-            # The origin does not know If-None-Match.
-            answer.body.close()
-            return answer.metadata, 206
-        return answer, 200
 
     async def _adopt(self, key: ObjectKey, answer: Answer | Metadata, lookup: Lookup, asked_at: float) -> Learned:
         """A new version becomes an entry; where bytes came with it, its first flight begins."""
@@ -352,32 +331,6 @@ class Cache:
                 self._disposal.discard(old)
         if lookup.is_superseded or not entry.freshness.storable:
             self._disposal.drop(entry)
-
-    async def _ask_origin(
-        self, key: ObjectKey, part: FromTo | Suffix | None, etag: str | None, *, get: bool
-    ) -> Answer | Metadata | NotModified:
-        if get and not (isinstance(part, FromTo) and part.start >= MAX_OBJECT):
-            try:
-                return await self._origin.get(key, self._first_part(part), if_none_match=etag)
-            except RangeUnsatisfiable:
-                pass  # beyond the end, or the object is empty: its size is needed
-        return await self._origin.head(key, if_none_match=etag)
-
-    def _first_part(self, part: FromTo | Suffix | None) -> FromTo | Suffix:
-        """What to ask for before the size is known: whole blocks around the client's range, one part at most.
-
-        Of a range that may be dropped at any time only what `Ramp` gives such a reader first.
-        """
-        size, limit = self.supply.block_size, self.supply.part_size
-        if part is None:
-            return FromTo(0, limit)
-        if isinstance(part, Suffix):
-            # The object's end need not be a block's end: one block more makes the first of them whole.
-            return Suffix(min(max(part.length, 1), limit) + size)
-        start = part.start // size * size
-        if part.stop is None or part.stop - part.start > limit:
-            return FromTo(start, start + Ramp(size, limit, self.supply.parallel_parts).first)
-        return FromTo(start, min(start + limit, -(-part.stop // size) * size))
 
     async def _give_file(self, entry: Entry) -> None:
         """Have a file for the entry's bytes, unless the disk or the budget refuses: then they pass through."""
@@ -510,7 +463,7 @@ class Cache:
 
     async def _find_written(self, writing: Writing, etag: str, lookup: Lookup) -> Learned:
         key, asked_at = writing.key, self._clock()
-        metadata = _body_or_metadata(key, await self._ask_origin(key, None, None, get=False))
+        metadata = await questions.ask(self._origin, self._ramp, key, None, get=False)
         if isinstance(metadata, Answer) or (metadata.etag, metadata.size) != (etag, writing.size):
             return await self._adopt(key, metadata, lookup, asked_at)
         entry = self._entries.create(key, metadata, asked_at)
@@ -785,10 +738,3 @@ class Cache:
 def _stale_window(entry: Entry, *, is_outage: bool) -> float:
     """Seconds past its TTL that an entry may be used because the origin fails, or is out of reach altogether."""
     return entry.freshness.outage if is_outage else entry.freshness.stale_if_error
-
-
-def _body_or_metadata(key: ObjectKey, answer: Answer | Metadata | NotModified) -> Answer | Metadata:
-    """Raises OriginUnavailable."""
-    if isinstance(answer, NotModified):
-        raise OriginUnavailable(f"{key}: the origin answered 304 to an unconditional request")
-    return answer

@@ -176,7 +176,7 @@ BUGS = (
         "A 304 that names another Last-Modified renews the metadata of the version before.",
         (
             Edit(
-                "proxy.cache.cache:Cache._ask_again",
+                "proxy.cache.questions:ask_again",
                 "answer.last_modified in (None, known.last_modified)",
                 "answer.age is not None",
             ),
