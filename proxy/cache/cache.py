@@ -8,12 +8,11 @@ import logging
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import chain
 
 from proxy.cache import blocks, passthrough, questions, residency
 from proxy.cache.absences import Absence, Absences
 from proxy.cache.disposal import Disposal
-from proxy.cache.entries import PAGE, Entries
+from proxy.cache.entries import Entries
 from proxy.cache.entry import ENTRY_BYTES, Entry
 from proxy.cache.fill import Fill
 from proxy.cache.flights import Supply
@@ -23,6 +22,7 @@ from proxy.cache.integrity import Integrity
 from proxy.cache.lookup import Learned, Lookup, Lookups
 from proxy.cache.memory import SMALL, Memory
 from proxy.cache.origin import Answer, Origin
+from proxy.cache.purges import Purges
 from proxy.cache.ramp import Ramp
 from proxy.cache.reader import Lender, Reader
 from proxy.cache.statistics import Statistics
@@ -98,7 +98,10 @@ class Cache:
         self._integrity = integrity
         self._comparing: set[asyncio.Task[None]] = set()
         self._opening: dict[int, asyncio.Task[None]] = {}
-        self._purges: set[asyncio.Task[int]] = set()
+        self._purges = Purges(
+            entries=entries, disposal=disposal, lookups=self._lookups, absences=absences, flush=self.flush,
+            is_durable=is_durable,
+        )  # fmt: skip
         self._flushes: set[asyncio.Task[None]] = set()
         self._hits = self._stale_hits = self._misses = self._revalidations = self._passthroughs = 0
         self._scrubbed_blocks = 0
@@ -495,49 +498,7 @@ class Cache:
         Complete when it returns: files are unlinked, so it survives a restart (I27). A prefix is an ObjectKey whose
         key is the prefix. Raises StoreError when the disk refused: memory has forgotten the entries all the same.
         """
-        task = asyncio.create_task(self._purge_all(set(keys), tuple(prefixes), soft=soft, versions=versions))
-        # A purge that was begun is finished, whether or not the one who asked for it waits.
-        self._purges.add(task)
-        task.add_done_callback(self._purges.discard)
-        return await asyncio.shield(task)
-
-    async def _purge_all(
-        self, wanted: set[ObjectKey], heads: tuple[ObjectKey, ...], *, soft: bool, versions: bool
-    ) -> int:
-        def is_hit(key: ObjectKey) -> bool:
-            return (
-                key in wanted
-                or (versions and key._replace(version=None) in wanted)
-                or any(key.bucket == p.bucket and key.key.startswith(p.key) for p in heads)
-            )
-
-        self._lookups.supersede(is_hit)
-        self._absences.forget_all(is_hit)
-        purged, keys = 0, list(wanted)
-        for page in (keys[at : at + PAGE] for at in range(0, len(keys), PAGE)):
-            purged += await self._purge([e for key in page if (e := self._entries.get(key)) is not None], soft)
-            if versions:
-                for batch in self._entries.versions_of(page):
-                    purged += await self._purge(batch, soft)
-            await asyncio.sleep(0)
-        for batch in chain.from_iterable(self._entries.with_prefix(head.bucket, head.key) for head in heads):
-            purged += await self._purge(batch, soft)
-        return purged
-
-    async def _purge(self, found: list[Entry], soft: bool) -> int:  # noqa: FBT001 - private
-        if soft:
-            for entry in found:
-                if (hot := self._entries.get(entry.key)) is not None:
-                    self._entries.expire(hot)
-            await self.flush()
-            return len(found)
-        hit = [entry for entry in found if not entry.removed]
-        for entry in hit:
-            self._entries.remove(entry)
-        await self._disposal.unlink(hit)
-        if self._is_durable:
-            await self.flush()  # a file that comes back with the power finds no row
-        return len(hit)
+        return await self._purges.purge(keys, prefixes, soft=soft, versions=versions)
 
     # --- space ---------------------------------------------------------------------------------------------
 
@@ -693,7 +654,7 @@ class Cache:
             await asyncio.gather(*flights, return_exceptions=True)
         for task in self._comparing:
             task.cancel()
-        await asyncio.gather(*self._purges, *self._comparing, return_exceptions=True)
+        await asyncio.gather(*self._purges.running, *self._comparing, return_exceptions=True)
         await self._disposal.finish()
         await self.flush()
         for entry in self._entries.close():

@@ -187,7 +187,7 @@ BUGS = (
         5,
         "remembered-404",
         "A write leaves the remembered 404 of its key.",
-        (Edit("proxy.cache.cache:Cache._purge_all", "self._absences.forget_all(is_hit)", "pass"),),
+        (Edit("proxy.cache.purges:Purges._purge", "self._absences.forget_all(is_hit)", "pass"),),
         (CACHE + "test_a_purge_forgets_a_404",),
     ),
     Bug(
@@ -772,7 +772,7 @@ BUGS = (
         "A purge is answered while the files are still being unlinked.",
         (
             Edit(
-                "proxy.cache.cache:Cache._purge",
+                "proxy.cache.purges:Purges._remove",
                 "await self._disposal.unlink(hit)",
                 "for entry in hit:\n        self._disposal.discard(entry)",
             ),

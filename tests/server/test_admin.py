@@ -230,7 +230,7 @@ async def test_a_purge_that_takes_too_long(proxy: Proxy, s3: S3, monkeypatch: py
     answer = await proxy.admin("POST", "/api/v1/purge", b'{"paths": ["/x"]}')
     assert answer.status == 504
     gate.set()
-    await asyncio.gather(*proxy.runtime.cache._purges)
+    await asyncio.gather(*proxy.runtime.cache._purges.running)
     assert proxy.files == []
 
 
