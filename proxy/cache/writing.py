@@ -203,8 +203,10 @@ class Writing:
             await asyncio.wait(self._work)
         try:
             if self._file is not None:
-                await self._store.remove(self._file.name)
-                await self._store.close_file(self._file)
+                try:
+                    await self._store.remove(self._file.name)
+                finally:
+                    await self._store.close_file(self._file)
         except StoreError as error:
             # Its bytes stay charged, the next start sweeps it.
             log.warning("the file of an upload to %s is left behind: %s", self.key, error)

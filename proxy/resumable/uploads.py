@@ -133,7 +133,7 @@ class ResumableUploads:
             await self._folder.remove(name, *item.waiting, record=True)
             return
         if record.origin != self._source:
-            log.warning("an unfinished upload of %s is another endpoint's, and is left to it", record.key)
+            log.warning("an unfinished upload of %s is another endpoint's: its parts are left to that one", record.key)
             await self._folder.remove(name, *item.waiting, record=True)
             return
         # After power loss a file may lack what was written to it, whatever its size says (I14).

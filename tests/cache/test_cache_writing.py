@@ -12,6 +12,7 @@ from cache_harness import BLOCK, KEY, FakeOrigin, Rig, Version, content, turns
 
 from proxy.cache.blocks import ALLOCATION_UNIT
 from proxy.cache.entry import ENTRY_BYTES
+from proxy.cache.folder import Folder
 from proxy.cache.origin import Answer, NotModified
 from proxy.cache.writing import Writing
 from proxy.errors import ObjectChanged, ObjectNotFound, OriginUnavailable, StoreError, StoreFull
@@ -183,6 +184,23 @@ async def test_a_disk_that_fails(tmp_path: Path, number: int) -> None:
         writing.close()
         await turns()
         await rig.audit()
+
+
+async def test_a_file_that_cannot_be_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file of an upload that came to nothing is closed though the disk does not unlink it, and stays charged."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    async with Rig(tmp_path) as rig:
+        writing = await filled(rig, content(2 * BLOCK))
+        used = rig.budget.used
+        with monkeypatch.context() as broken:
+            broken.setattr(Folder, "unlink", refuse)
+            writing.close()
+            await turns()
+        assert rig.open_files() == []
+        assert rig.budget.used == used
 
 
 async def test_a_disk_that_takes_no_file(tmp_path: Path) -> None:
