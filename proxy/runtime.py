@@ -152,7 +152,7 @@ class Runtime:
             self.settings,
             Objects(self.cache, self._rules, self._clock, honor_no_cache=honor_no_cache),
             uploads,
-            await self._start_resumable(writes, uploads),
+            await self._start_resumable(uploads),
             self.observer,
         )
         self.fast_path = self._make_fast_path()
@@ -163,14 +163,15 @@ class Runtime:
         await self._listener.start()
         self._is_ready = True
 
-    async def _start_resumable(self, writes: S3Writes, uploads: Uploads) -> Resumable | None:
+    async def _start_resumable(self, uploads: Uploads) -> Resumable | None:
         settings = self.settings.uploads
         if settings is None:
             return None
         self.resumable = ResumableUploads(
             folder=UploadFolder(self._store.folder),
             origin=self.origin,
-            writes=writes,
+            store=uploads.store,
+            forget=uploads.forget,
             space=Space(self.cache.reserve, self._budget),
             source=self._source,
             boot=boot_id(),
@@ -179,7 +180,7 @@ class Runtime:
         )
         await self.resumable.start()
         self._stack.push_async_callback(self.resumable.stop)
-        return Resumable(self.resumable, uploads.forget, settings, self._clock)
+        return Resumable(self.resumable, settings, self._clock)
 
     def _make_fast_path(self) -> FastPath | None:
         settings = self.settings

@@ -8,7 +8,7 @@ for the client to find out (I9).
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 from proxy.errors import OriginError, WriteRefused
 from proxy.http.delete_objects import Refusal
@@ -28,7 +28,13 @@ MAX_PUT = MAX_PART  # bytes of a single PutObject that passes through
 PARALLEL = 4  # parts of one upload at once
 BUFFERS = 8  # bodies of unknown length that are held in memory at once, where the disk does not take them
 
+Announce = Callable[[], Awaitable[None]]
+
 log = logging.getLogger("bucketfront.uploads")
+
+
+async def _nobody_minds() -> None:
+    pass
 
 
 class S3Writes:
@@ -47,8 +53,10 @@ class S3Writes:
         length: int | None,
         head: WriteHead,
         spool: Spool | None = None,
+        about_to_write: Announce = _nobody_minds,
     ) -> Written:
         """Store `chunks` as `key`; `length` in bytes, None where the client did not say. `spool`: where they wait.
+        `about_to_write` is awaited right before the one call by which the object may change.
 
         Raises AccessDenied, WriteRefused, OriginTimeout, OriginUnavailable; the last two mean that the outcome is
         unknown. StoreError: the spool lost what it had taken. Whatever `chunks` raises passes through, and the object
@@ -58,11 +66,11 @@ class S3Writes:
         body = Body(chunks, length, spool, self._buffers)
         try:
             if spool is None and length is not None and length <= MAX_PUT:
-                return await self._put(key, head, await body.part(length))
+                return await self._put(key, head, await body.part(length), about_to_write)
             first = await body.part(part_size(1, length))
             if first.is_last:
-                return await self._put(key, head, first)
-            return await self._multipart(key, head, body, first)
+                return await self._put(key, head, first, about_to_write)
+            return await self._multipart(key, head, body, first, about_to_write)
         finally:
             body.close()
 
@@ -74,18 +82,22 @@ class S3Writes:
         """S3 DeleteObjects, see `proxy.origin.deletes`."""
         return await deletes.delete_objects(self._origin, keys)
 
-    async def _put(self, key: ObjectKey, head: WriteHead, body: Part) -> Written:
+    async def _put(self, key: ObjectKey, head: WriteHead, body: Part, about_to_write: Announce) -> Written:
         params = {**put_params(head), "Bucket": key.bucket, "Key": key.key}
+        await about_to_write()
         async with self._origin.connection():
             what = f"PUT {key}"
             said = await send(self._origin, what, "put_object", params, body.chunks(), body.size, self._patience)
         return Written(str(said["ETag"]))
 
-    async def _multipart(self, key: ObjectKey, head: WriteHead, body: Body, first: Part) -> Written:
+    async def _multipart(
+        self, key: ObjectKey, head: WriteHead, body: Body, first: Part, about_to_write: Announce
+    ) -> Written:
         params = create_params(head)
         upload = await Multipart.begin(self._origin, key, params, patience=self._patience, notes=self._notes)
         try:
             parts = await self._parts(upload, body, first)
+            await about_to_write()
             return await upload.complete(parts, **complete_params(head))
         except BaseException:
             # Cancellation too: parts left behind cost money every month.

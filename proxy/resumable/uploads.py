@@ -31,11 +31,12 @@ from proxy.http import checksums
 from proxy.http.checksums import Digest
 from proxy.http.metadata import Metadata
 from proxy.http.tus import WrongChecksum
+from proxy.http.write_head import WriteHead
 from proxy.keys import ObjectKey
 from proxy.origin.client import S3Origin
 from proxy.origin.multipart import Multipart, PartSent
 from proxy.origin.write_params import complete_params, create_params
-from proxy.origin.writes import S3Writes
+from proxy.origin.writes import Written
 from proxy.resumable.folder import Found, UploadFolder
 from proxy.resumable.record import BadRecord, Record, decode, encode, part_size
 from proxy.resumable.upload import Upload
@@ -81,9 +82,13 @@ class Space:
     budget: Budget
 
 
+Store = Callable[[ObjectKey, AsyncIterator[bytes], int, WriteHead], Awaitable[Written]]
+
+
 class ResumableUploads:
-    """`source` names the endpoint, `boot` this boot of the machine. `clock` is the cache's; `idle_since` gives the
-    time, by it, since which an upload has to have got a byte to stay.
+    """`store` makes an object of a body in one piece, and its cached entry; `forget` takes a key out of the cache.
+    `source` names the endpoint, `boot` this boot of the machine. `clock` is the cache's; `idle_since` gives the time,
+    by it, since which an upload has to have got a byte to stay.
     """
 
     def __init__(
@@ -91,7 +96,8 @@ class ResumableUploads:
         *,
         folder: UploadFolder,
         origin: S3Origin,
-        writes: S3Writes,
+        store: Store,
+        forget: Callable[[ObjectKey], Awaitable[None]],
         space: Space,
         source: str,
         boot: int,
@@ -100,7 +106,8 @@ class ResumableUploads:
     ) -> None:
         self._folder = folder
         self._origin = origin
-        self._writes = writes
+        self._store = store
+        self._forget_key = forget
         self._space = space
         self._source = source
         self._boot = boot
@@ -318,23 +325,31 @@ class ResumableUploads:
         assert upload.is_whole
         if upload.etag is not None:
             return upload.etag
-        head, parts = upload.record.head, upload.record.parts
         try:
             if upload.record.upload_id is None:
-                etag = (await self._writes.put(upload.key, self._waiting(upload), upload.length, head)).etag
+                written = await self._store(upload.key, self._waiting(upload), upload.length, upload.record.head)
             else:
                 if upload.waiting:
                     await self._send_part(upload)
-                parts = upload.record.parts
-                etag = (await self._multipart(upload).complete(parts, **complete_params(head))).etag
+                written = await self._complete(upload)
+            etag = written.etag
         except (NoSuchUpload, PreconditionFailed) as error:
             # An earlier call may have been carried out, and its answer lost. Then the object is there.
+            parts = upload.record.parts
             made = _etag_of(parts) if parts else await self._etag_of_waiting(upload)
             if made is None or made != await self._current_etag(upload.key):
                 raise (self._lost(upload) if isinstance(error, NoSuchUpload) else error) from error
             etag = made
         await _settled(self._note_finished(upload, etag))
         return etag
+
+    async def _complete(self, upload: Upload) -> Written:
+        await self._forget_key(upload.key)
+        try:
+            return await self._multipart(upload).complete(upload.record.parts, **complete_params(upload.record.head))
+        finally:
+            # Also when the outcome is unknown, and when the client left in the middle (I5, I9).
+            await asyncio.shield(self._forget_key(upload.key))
 
     async def _note_finished(self, upload: Upload, etag: str) -> None:
         part, in_file = upload.record.next_part, self._left(upload)

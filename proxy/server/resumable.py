@@ -3,8 +3,7 @@
 The upload's URL is `{uploads.path}/{id}`. A request without Tus-Resumable is none of these.
 """
 
-import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 
 from aiohttp import hdrs, web
 from multidict import CIMultiDict, CIMultiDictProxy
@@ -32,17 +31,15 @@ _NOT_KEPT = frozenset({"content-type"})
 
 
 class Resumable:
-    """`forget` takes a key out of the cache. `clock` is wall time in seconds since the epoch."""
+    """`clock` is wall time in seconds since the epoch."""
 
     def __init__(
         self,
         uploads: ResumableUploads,
-        forget: Callable[[ObjectKey], Awaitable[None]],
         settings: UploadSettings,
         clock: Callable[[], float],
     ) -> None:
         self._uploads = uploads
-        self._forget = forget
         self._settings = settings
         self._clock = clock
 
@@ -167,12 +164,7 @@ class Resumable:
     async def _finish(self, exchange: Exchange, upload: Upload) -> None:
         if upload.etag is not None:
             return
-        await self._forget(upload.key)
-        try:
-            await self._uploads.finish(upload)
-        finally:
-            # Also when the outcome is unknown, and when the client left in the middle (I5, I9).
-            await asyncio.shield(self._forget(upload.key))
+        await self._uploads.finish(upload)
         exchange.status = CacheStatus(Forward.METHOD, fwd_status=200)
 
     def _object(self, route: Route, upload: Upload) -> dict[str, str]:

@@ -1,9 +1,11 @@
-"""PUT, POST and DELETE. The old version leaves the cache before S3 is asked and again after it spoke (I5, I6, I9)."""
+"""PUT, POST and DELETE. The old version leaves the cache right before the call that replaces it, and again after S3
+spoke (I5, I6, I9).
+"""
 
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Protocol
 
 from aiohttp import hdrs, web
@@ -37,7 +39,13 @@ class Writes(Protocol):
     """What uploads need of the origin."""
 
     async def put(
-        self, key: ObjectKey, chunks: AsyncIterator[bytes], length: int | None, head: WriteHead, spool: Writing | None
+        self,
+        key: ObjectKey,
+        chunks: AsyncIterator[bytes],
+        length: int | None,
+        head: WriteHead,
+        spool: Writing | None,
+        about_to_write: Callable[[], Awaitable[None]],
     ) -> Written: ...
 
     async def delete(self, key: ObjectKey) -> None: ...
@@ -129,9 +137,8 @@ class Uploads:
         """`chunks` become the object, and the cached entry of its key. Raises what the origin and `chunks` raise."""
         writing = self._cache.begin_write(key, length)
         try:
-            await self.forget(key)
             try:
-                written = await self._writes.put(key, chunks, length, head, writing)
+                written = await self._writes.put(key, chunks, length, head, writing, lambda: self.forget(key))
             finally:
                 # Also when the outcome is unknown, and when the client left in the middle.
                 await asyncio.shield(self.forget(key))

@@ -62,7 +62,7 @@ def names(proxy: Proxy) -> list[str]:
 
 
 async def test_in_pieces(proxy: Proxy, s3: S3) -> None:
-    """An upload in pieces becomes an object with what its creation said of it; the next read gives it (I5)."""
+    """An upload in pieces becomes an object with what its creation said of it; the next read is a hit (I5)."""
     s3.put("a b/c.bin", b"old")
     assert (await proxy.get("/a%20b/c.bin")).body == b"old"
     body = pattern(300_000)
@@ -89,7 +89,9 @@ async def test_in_pieces(proxy: Proxy, s3: S3) -> None:
     assert (stored["ContentType"], stored["CacheControl"], stored["Metadata"]) == (
         "text/x-test", "max-age=77", {"who": "me"},
     )  # fmt: skip
+    asked = len(proxy.relay.seen)
     assert (await proxy.get("/a%20b/c.bin")).body == body
+    assert len(proxy.relay.seen) == asked
     told_at_the_end = await proxy.ask("HEAD", url, TUS)
     assert told_at_the_end.headers["Upload-Offset"] == told_at_the_end.headers["Upload-Length"] == str(len(body))
     assert told_at_the_end.headers["Upload-Metadata"] == told["Upload-Metadata"].strip()

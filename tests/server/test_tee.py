@@ -87,6 +87,31 @@ async def test_the_old_version_until_s3_said_yes(proxy: Proxy, s3: S3) -> None:
     assert len(proxy.relay.seen) == before
 
 
+@pytest.mark.parametrize("is_chunked", [False, True])
+async def test_the_old_version_stays_a_hit_while_the_body_comes(proxy: Proxy, s3: S3, is_chunked: bool) -> None:
+    """Until the call that may replace it, the cached version is as good as S3's: nobody asks S3 for it again (I10)."""
+    old, new = pattern(3 * BLOCK, 1), pattern(2 * PART_SIZE, 2)
+    s3.put("x", old)
+    assert (await proxy.get("/x")).body == old
+    before = len(proxy.relay.seen)
+    gate, sending = asyncio.Event(), asyncio.Event()
+
+    async def hold(seen: Seen) -> bytes | None:
+        if "partNumber" in seen.target:
+            sending.set()
+            await gate.wait()
+        return None
+
+    proxy.relay.on_request = hold
+    writing = asyncio.create_task(put(proxy, new, is_chunked=is_chunked))
+    await sending.wait()
+    assert (await proxy.get("/x")).body == old
+    assert {seen.method for seen in proxy.relay.seen[before:]} == {"POST", "PUT"}
+    gate.set()
+    assert (await writing).status == 201
+    assert (await proxy.get("/x")).body == new
+
+
 async def test_reads_join_the_publication(proxy: Proxy, s3: S3) -> None:
     """Who asks between S3's yes and the entry waits for the one HEAD, and gets the new version (I5, I10)."""
     s3.put("x", b"old")
