@@ -20,6 +20,8 @@ from proxy.admin.metrics import (
     FastPathCollector,
     OriginCollector,
     OriginHealth,
+    UploadCollector,
+    UploadFigures,
 )
 from proxy.cache.absences import Absences
 from proxy.cache.boot import boot_id
@@ -155,6 +157,7 @@ class Runtime:
             await self._start_resumable(uploads),
             self.observer,
         )
+        UploadCollector(registry, self._upload_figures)
         self.fast_path = self._make_fast_path()
         if (path := self.fast_path) is not None:
             FastPathCollector(registry, lambda: path.answered)
@@ -354,6 +357,11 @@ class Runtime:
     def _origin_health(self) -> OriginHealth:
         breaker = self.origin.breaker
         return OriginHealth(breaker.is_open, breaker.opened, breaker.refused, self.origin.drips)
+
+    def _upload_figures(self) -> UploadFigures:
+        resumable, waiting = (0, 0) if self.settings.uploads is None else self.resumable.unfinished
+        origin = self.origin
+        return UploadFigures(origin.parts, origin.parts_retried, len(self._begun.abandoned), resumable, waiting)
 
     def _negative_ttl(self, key: ObjectKey) -> float:
         return _first(self._rules.ruling(key.key).negative_ttl, self.settings.freshness.negative_ttl)

@@ -32,6 +32,7 @@ _COUNTERS = {
     "hedges_won": ("hedges_won", "Second requests that brought bytes sooner than the first."),
     "retries_refused": ("retries_refused", "Failures that the retry budget made final."),
     "passthroughs": ("passthroughs", "Stretches that went on without the cache."),
+    "written": ("uploads_cached", "Uploads whose body became the cached entry."),
     "evicted": ("evicted", "Entries removed for space or idleness."),
     "corrupt_blocks": ("corrupt_blocks", "Blocks whose checksum did not fit."),
     "corrupt_objects": ("corrupt_objects", "Objects that were not what S3's own checksum told."),
@@ -59,6 +60,43 @@ class CacheCollector(Collector):
 
     def describe(self) -> Iterable[Metric]:
         """Empty: registering must not ask a cache that is not open yet."""
+        return ()
+
+
+@dataclass(frozen=True, slots=True)
+class UploadFigures:
+    """`parts`: that S3 took. `to_abort`: multipart uploads that are nobody's any more, and still at S3. `resumable`:
+    unfinished ones, with `waiting` bytes that S3 does not have yet.
+    """
+
+    parts: int
+    parts_retried: int
+    to_abort: int
+    resumable: int
+    waiting: int
+
+
+class UploadCollector(Collector):
+    def __init__(self, registry: CollectorRegistry, figures: Callable[[], UploadFigures]) -> None:
+        self._figures = figures
+        registry.register(self)
+
+    def collect(self) -> Iterable[Metric]:
+        now = self._figures()
+        yield CounterMetricFamily("bucketfront_upload_parts", "Parts of uploads that S3 took.", float(now.parts))
+        yield CounterMetricFamily(
+            "bucketfront_upload_parts_retried", "Parts of uploads that were sent again.", float(now.parts_retried)
+        )
+        yield GaugeMetricFamily(
+            "bucketfront_uploads_to_abort", "Multipart uploads left at S3, to be aborted.", float(now.to_abort)
+        )
+        yield GaugeMetricFamily("bucketfront_resumable_uploads", "Unfinished ones.", float(now.resumable))
+        yield GaugeMetricFamily(
+            "bucketfront_resumable_waiting_bytes", "Bytes of them that S3 does not have yet.", float(now.waiting)
+        )
+
+    def describe(self) -> Iterable[Metric]:
+        """Empty: there are no uploads yet when this is registered."""
         return ()
 
 

@@ -104,6 +104,7 @@ class Cache:
         )  # fmt: skip
         self._flushes: set[asyncio.Task[None]] = set()
         self._hits = self._stale_hits = self._misses = self._revalidations = self._passthroughs = 0
+        self._written = 0
         self._scrubbed_blocks = 0
 
     def supply_with(self, supply: Supply) -> None:
@@ -472,6 +473,7 @@ class Cache:
         entry = self._entries.create(key, metadata, asked_at)
         self._entries.pin(entry)
         writing.hand_over(self._entries, entry)
+        self._written += 1
         self._show(entry, lookup)
         return Learned(entry, 200)
 
@@ -685,6 +687,7 @@ class Cache:
             retries_refused=self.supply.retries.refused,
             endings=tuple((ending.name.lower(), count) for ending, count in traffic.endings.items()),
             passthroughs=self._passthroughs,
+            written=self._written,
             evicted=self._entries.evicted,
             corrupt_blocks=self._entries.corrupt_blocks,
             corrupt_objects=self._integrity.corrupt_objects,

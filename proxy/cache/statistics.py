@@ -25,6 +25,7 @@ class Statistics:
     retries_refused: int  # failures that were final because too many had been asked again already
     endings: tuple[tuple[str, int], ...]  # flights by how they ended
     passthroughs: int  # stretches that went on uncached
+    written: int  # bodies of uploads that became entries
     evicted: int  # entries removed for space or idleness
     corrupt_blocks: int  # whose bytes on the disk had another checksum: given up and fetched again
     corrupt_objects: int  # whose bytes were not those that S3's own checksum told: given up

@@ -66,6 +66,8 @@ class S3Origin:
         self._deadline = settings.connect_timeout + settings.read_timeout
         self._slots = Slots(settings.max_connections)
         self.drips = 0  # bodies that were ended because they came too slowly
+        self.parts = 0  # of uploads, that S3 took
+        self.parts_retried = 0
         self._stack = AsyncExitStack()
         self._client: Any = None
         self._background: set[asyncio.Task[Any]] = set()

@@ -147,12 +147,14 @@ class Multipart:
                 async with self._origin.connection():
                     body = chunks()
                     said = await send(self._origin, what, "upload_part", params, body, size, self._patience)
+                self._origin.parts += 1
                 return PartSent(number, str(said["ETag"]), size)
             except OriginUnavailable as error:
                 # Nobody was asked where none of our connections came free.
                 is_free = isinstance(error, OriginBusy)
                 if attempt == attempts or not (is_free or self._origin.retries.spend()):
                     raise
+                self._origin.parts_retried += 1
                 log.info("%s is sent again: %s", what, error)
                 await asyncio.sleep(random.uniform(0, BACKOFF * 2 ** (attempt - 1)))  # noqa: S311 - jitter, no secret
         raise AssertionError("unreachable")

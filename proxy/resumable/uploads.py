@@ -174,6 +174,12 @@ class ResumableUploads:
         for upload in [*self._dropped.values()]:
             await self._clear(upload)
 
+    @property
+    def unfinished(self) -> tuple[int, int]:
+        """How many there are, and the bytes of them that S3 does not have yet."""
+        waiting = [upload.waiting for upload in self._uploads.values() if upload.etag is None]
+        return len(waiting), sum(waiting)
+
     # --- one upload ----------------------------------------------------------------------------------------
 
     async def create(self, key: ObjectKey, length: int, fields: tuple[tuple[str, str], ...], metadata: str) -> Upload:

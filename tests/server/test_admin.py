@@ -7,6 +7,7 @@ import time
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from proxy_under_test import BLOCK, S3, Proxy, StartProxy, pattern
+from relay import Seen, canned
 from wire import connected, message
 
 from proxy.admin import app
@@ -63,10 +64,38 @@ async def test_metrics(proxy: Proxy, s3: S3) -> None:
     assert requests("other", "4xx", "bypass") == 1  # a closed set (I28)
     assert samples["bucketfront_sent_bytes_total",] == 2 * len(BLOCKS) + 10
     assert samples["bucketfront_received_bytes_total",] == 4
+    assert samples["bucketfront_uploads_cached_total",] == 1
     assert samples["bucketfront_cache_entries",] == 2  # what was put is one
     assert samples["bucketfront_cache_hits_total",] == 2
     assert samples["bucketfront_flights_ended_total", ("ending", "filled")] == 2
     assert "/x" not in text
+
+
+async def test_metrics_of_uploads(proxy: Proxy, s3: S3) -> None:
+    """`/metrics` tells parts that were sent again, what is left at S3 to be aborted, and what is unfinished."""
+    busy = canned(503, "SlowDown")
+    first_part = [busy]
+
+    async def refuse(seen: Seen) -> bytes | None:
+        if "partNumber=1" in seen.target and first_part:
+            return first_part.pop()
+        if seen.method == "POST" and "uploadId=" in seen.target:
+            return canned(400, "InvalidRequest")
+        return busy if seen.method == "DELETE" else None
+
+    proxy.relay.on_request = refuse
+    assert (await proxy.ask("PUT", "/x", body=bytes(17 << 20))).status == 400
+    head = {"Tus-Resumable": "1.0.0", "Upload-Length": "1000", "Content-Type": "application/offset+octet-stream"}
+    assert (await proxy.ask("POST", "/upload", head, b"12345")).status == 201
+    text = (await proxy.admin("GET", "/metrics")).body.decode()
+    samples = {
+        sample.name: sample.value for family in text_string_to_metric_families(text) for sample in family.samples
+    }
+    assert samples["bucketfront_upload_parts_total"] == 3
+    assert samples["bucketfront_upload_parts_retried_total"] == 1
+    assert samples["bucketfront_uploads_to_abort"] == 1
+    assert (samples["bucketfront_resumable_uploads"], samples["bucketfront_resumable_waiting_bytes"]) == (1, 5)
+    assert samples["bucketfront_uploads_cached_total"] == 0
 
 
 async def test_stats(proxy: Proxy, s3: S3) -> None:
