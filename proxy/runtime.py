@@ -49,7 +49,8 @@ from proxy.origin.client import S3Origin
 from proxy.origin.embedded import EmbeddedS3
 from proxy.origin.writes import S3Writes
 from proxy.resumable.folder import UploadFolder
-from proxy.resumable.uploads import ResumableUploads, Space
+from proxy.resumable.uploads import ResumableUploads
+from proxy.resumable.waiting import Space
 from proxy.server import descriptors
 from proxy.server.accepting import Gate
 from proxy.server.access_log import AccessLog

@@ -1,7 +1,6 @@
 """All resumable uploads: begun, continued, finished, given up; the same after a restart.
 
-Rule 1: what `Upload.offset` counts is in a file here, or at S3 and noted here. Only where the disk refuses, it is in
-memory (I16), MAX_HELD in all; what memory loses, the client sends again.
+Rule 1: what `Upload.offset` counts is at S3 and noted here, or it waits here.
 Rule 2: a part is noted when S3 has it, and its file goes after that: a kill in between sends the part again.
 Rule 3: what S3 was told to begin is noted before its first part, and forgotten after S3 said that it is gone.
 """
@@ -11,13 +10,10 @@ import hashlib
 import logging
 import re
 import secrets
-import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from dataclasses import replace
 
-from proxy.cache.budget import Budget
 from proxy.errors import (
     NoSuchUpload,
     ObjectNotFound,
@@ -25,7 +21,6 @@ from proxy.errors import (
     PreconditionFailed,
     ProxyError,
     StoreError,
-    StoreFull,
 )
 from proxy.http import checksums
 from proxy.http.checksums import Digest
@@ -39,19 +34,16 @@ from proxy.origin.write_params import complete_params, create_params
 from proxy.origin.writes import Written
 from proxy.resumable.folder import Found, UploadFolder
 from proxy.resumable.record import BadRecord, Record, decode, encode, part_size
+from proxy.resumable.settled import settled
 from proxy.resumable.upload import Upload
+from proxy.resumable.waiting import PIECE, Space, Waiting, pages
 
-T = TypeVar("T")
-
-PIECE = 512 << 10  # bytes gathered before they are written, and read at once
 MAX_UPLOADS = 4096  # known at once, finished ones among them
-MAX_HELD = 64 << 20  # bytes of all uploads in memory, where the disk takes none
 MAX_CHECKED = 64 << 20  # bytes of one request with a checksum; all of them wait until it is known to hold
 SILENCE = 2.0  # seconds without a byte after which a request makes way for the client's next one
 MAKES_WAY = 2.0  # seconds that this may take
 UPKEEP = 60.0  # seconds between two looks at what has expired
 TOUCH = 60.0  # seconds that the record may be behind with the time of the last byte
-PAGE = 4096  # bytes: the disk's own unit
 
 _MD5_ETAG = re.compile(r'"[0-9a-f]{32}"')
 
@@ -72,14 +64,6 @@ class UploadLost(ProxyError):
 
 class TooManyUploads(ProxyError):
     """As many uploads are unfinished as there may be."""
-
-
-@dataclass(frozen=True, slots=True)
-class Space:
-    """The cache's: `reserve` takes bytes from `budget`, or raises StoreError."""
-
-    reserve: Callable[[int], Awaitable[None]]
-    budget: Budget
 
 
 Store = Callable[[ObjectKey, AsyncIterator[bytes], int, WriteHead], Awaitable[Written]]
@@ -105,6 +89,7 @@ class ResumableUploads:
         idle_since: Callable[[], float],
     ) -> None:
         self._folder = folder
+        self._waiting = Waiting(folder, space)
         self._origin = origin
         self._store = store
         self._forget_key = forget
@@ -115,7 +100,6 @@ class ResumableUploads:
         self._idle_since = idle_since
         self._uploads: dict[str, Upload] = {}
         self._dropped: dict[str, Upload] = {}  # to be aborted at S3
-        self._held = 0  # bytes of all uploads in memory
         self._upkeep: asyncio.Task[None] | None = None
 
     # --- from start to stop --------------------------------------------------------------------------------
@@ -149,9 +133,9 @@ class ResumableUploads:
         if item.waiting:
             await self._folder.remove(name, *item.waiting)
         upload = Upload(name, replace(record, boot=self._boot), min(waiting, record.length - record.sent))
-        upload.charged = _pages(len(item.record or b""))
+        upload.charged = pages(len(item.record or b""))
         # What is there is counted, even where it is more than there may be: the cache makes room (I17).
-        self._space.budget.take(_pages(upload.in_file) + upload.charged)
+        self._space.budget.take(pages(upload.in_file) + upload.charged)
         (self._dropped if record.is_dropped else self._uploads)[name] = upload
 
     async def stop(self) -> None:
@@ -192,7 +176,7 @@ class ResumableUploads:
         await self._make_room()
         upload = Upload(secrets.token_hex(16), record)
         self._uploads[upload.id] = upload
-        await _settled(self._save(upload))
+        await settled(self._save(upload))
         return upload
 
     async def _make_room(self) -> None:
@@ -250,33 +234,29 @@ class ResumableUploads:
                     await self._take(upload, gathered)
             await self._take(upload, gathered)
         finally:
-            await _settled(self._put_by(upload, gathered))
+            await settled(self._put_by(upload, gathered))
 
     async def append_verified(self, upload: Upload, chunks: AsyncIterator[bytes], claim: Digest) -> None:
         """The same for bytes of which none counts before all of them are known to be those that were sent.
 
-        Raises WrongChecksum, and what `append` raises. They wait in a file of their own, that of part 0.
+        Raises WrongChecksum, and what `append` raises.
         """
-        state, size, checksum = checksums.hasher(claim.algorithm), 0, 0
+        state, aside = checksums.hasher(claim.algorithm), self._waiting.aside(upload)
         try:
             async for piece in _pieces(upload.heard(chunks)):
                 state.update(piece)
-                checksum = zlib.crc32(piece, checksum)
-                # Counted before it is written, and given back as one.
-                await self._space.reserve(_pages(size + len(piece)) - _pages(size))
-                size += len(piece)
-                await _settled(self._folder.write(upload.id, 0, size - len(piece), piece))
+                await aside.write(piece)
             if state.digest() != claim.value:
                 raise WrongChecksum(f"the body's {claim.algorithm} is not the one that was sent with it")
-            await self.append(upload, self._read(upload, 0, size, checksum))
+            await self.append(upload, aside.read())
         finally:
-            await _settled(self._remove(upload, size, 0))
+            await settled(aside.clear())
 
     async def _take(self, upload: Upload, gathered: bytearray) -> None:
         while gathered:
             if not upload.room:
                 await self._send_part(upload)
-            await _settled(self._keep(upload, gathered))
+            await settled(self._waiting.keep(upload, gathered))
 
     async def _put_by(self, upload: Upload, gathered: bytearray) -> None:
         """The end of a request: what is in memory is kept, as far as it fits without S3, and the time is noted."""
@@ -284,41 +264,12 @@ class ResumableUploads:
             return  # it was lost meanwhile
         with suppress(StoreError):
             if gathered and upload.room:
-                await self._keep(upload, gathered)
+                await self._waiting.keep(upload, gathered)
         now = self._clock()
         is_due = now - upload.record.touched_at >= TOUCH
         upload.record = replace(upload.record, touched_at=now)
         if is_due:
             await self._save(upload)
-
-    async def _keep(self, upload: Upload, gathered: bytearray) -> None:
-        """Move what fits into the next part from `gathered` to its file."""
-        data = bytes(gathered[: upload.room])
-        if upload.held:
-            self._hold(upload, data)
-        else:
-            try:
-                await self._write(upload, data)
-                upload.came(data, in_file=True)
-            except StoreError as error:
-                log.warning("bytes of %r wait in memory: %s", upload, error)
-                self._hold(upload, data)
-        del gathered[: len(data)]
-
-    def _hold(self, upload: Upload, data: bytes) -> None:
-        if self._held + len(data) > MAX_HELD:
-            raise StoreFull("too many bytes of uploads wait in memory, for the disk takes none")
-        upload.came(data, in_file=False)
-        self._held += len(data)
-
-    async def _write(self, upload: Upload, data: bytes) -> None:
-        grows = _pages(upload.in_file + len(data)) - _pages(upload.in_file)
-        await self._space.reserve(grows)
-        try:
-            await self._folder.write(upload.id, upload.record.next_part, upload.in_file, data)
-        except BaseException:
-            self._space.budget.give_back(grows)
-            raise
 
     # --- to S3 ---------------------------------------------------------------------------------------------
 
@@ -333,7 +284,7 @@ class ResumableUploads:
             return upload.etag
         try:
             if upload.record.upload_id is None:
-                written = await self._store(upload.key, self._waiting(upload), upload.length, upload.record.head)
+                written = await self._store(upload.key, self._waiting.read(upload), upload.length, upload.record.head)
             else:
                 if upload.waiting:
                     await self._send_part(upload)
@@ -346,7 +297,7 @@ class ResumableUploads:
             if made is None or made != await self._current_etag(upload.key):
                 raise (self._lost(upload) if isinstance(error, NoSuchUpload) else error) from error
             etag = made
-        await _settled(self._note_finished(upload, etag))
+        await settled(self._note_finished(upload, etag))
         return etag
 
     async def _complete(self, upload: Upload) -> Written:
@@ -358,15 +309,15 @@ class ResumableUploads:
             await asyncio.shield(self._forget_key(upload.key))
 
     async def _note_finished(self, upload: Upload, etag: str) -> None:
-        part, in_file = upload.record.next_part, self._left(upload)
+        part, in_file = upload.record.next_part, self._waiting.left(upload)
         upload.record = upload.record.finished(etag)
         await self._save(upload)
-        await self._remove(upload, in_file, part)
+        await self._waiting.remove(upload, part, in_file)
 
     async def _etag_of_waiting(self, upload: Upload) -> str:
         """That of a single PutObject (S3 User Guide, "Checking object integrity")."""
         state = checksums.hasher(checksums.MD5)
-        async for piece in self._waiting(upload):
+        async for piece in self._waiting.read(upload):
             state.update(piece)
         return f'"{state.digest().hex()}"'
 
@@ -383,45 +334,21 @@ class ResumableUploads:
             await self._begin(upload)
         number, size = upload.record.next_part, upload.waiting
         try:
-            sent = await self._multipart(upload).part(number, lambda: self._waiting(upload), size)
+            sent = await self._multipart(upload).part(number, lambda: self._waiting.read(upload), size)
         except NoSuchUpload as error:
             raise self._lost(upload) from error
-        await _settled(self._note_part(upload, sent))
+        await settled(self._note_part(upload, sent))
 
     async def _begin(self, upload: Upload) -> None:
         multipart = await Multipart.begin(self._origin, upload.key, create_params(upload.record.head))
         upload.record = replace(upload.record, upload_id=multipart.id)
-        await _settled(self._save(upload))
+        await settled(self._save(upload))
 
     async def _note_part(self, upload: Upload, sent: PartSent) -> None:
         upload.record = upload.record.with_part(sent)
-        in_file = self._left(upload)
+        in_file = self._waiting.left(upload)
         await self._save(upload)
-        await self._remove(upload, in_file, sent.number)
-
-    async def _waiting(self, upload: Upload) -> AsyncIterator[bytes]:
-        """The bytes of the next part. Those that are not what was written are never sent as a whole (I15)."""
-        held = bytes(upload.held)
-        try:
-            async for piece in self._read(upload, upload.record.next_part, upload.in_file, upload.checksum):
-                yield piece
-        except StoreError:
-            # The client sends it again.
-            await _settled(self._clear_waiting(upload, upload.record.next_part))
-            raise
-        if held:
-            yield held
-
-    async def _read(self, upload: Upload, part: int, size: int, checksum: int | None) -> AsyncIterator[bytes]:
-        """The first `size` bytes of a file; the last piece only if their CRC-32 is `checksum`. Raises StoreError."""
-        at, found = 0, 0
-        while at < size:
-            piece = await self._folder.read(upload.id, part, at, min(PIECE, size - at))
-            at += len(piece)
-            found = zlib.crc32(piece, found)
-            if not piece or (at == size and checksum not in (None, found)):
-                raise StoreError("what waited on the disk is not what was written")
-            yield piece
+        await self._waiting.remove(upload, sent.number, in_file)
 
     def _multipart(self, upload: Upload) -> Multipart:
         assert upload.record.upload_id is not None
@@ -433,7 +360,7 @@ class ResumableUploads:
         """The client wants nothing more of it. A finished one leaves its object where it is."""
         assert upload.is_busy
         self._forget(upload)
-        await _settled(self._clear(upload))
+        await settled(self._clear(upload))
 
     def _lost(self, upload: Upload) -> UploadLost:
         self._forget(upload)
@@ -448,7 +375,7 @@ class ResumableUploads:
         if not upload.record.is_dropped:
             upload.record = replace(upload.record, is_dropped=True)
             await self._save(upload)
-            await self._clear_waiting(upload, upload.record.next_part)
+            await self._waiting.clear(upload)
         try:
             if upload.record.upload_id is not None:
                 await self._multipart(upload).abort()
@@ -460,41 +387,17 @@ class ResumableUploads:
         self._space.budget.give_back(upload.charged)
         upload.charged = 0
 
-    async def _clear_waiting(self, upload: Upload, part: int) -> None:
-        await self._remove(upload, self._left(upload), part)
-
-    def _left(self, upload: Upload) -> int:
-        """Nothing waits any more. Returns the size of the file that is to be removed."""
-        size = upload.in_file
-        self._held -= len(upload.held)
-        upload.left()
-        return size
-
-    async def _remove(self, upload: Upload, size: int, part: int) -> None:
-        if not size:
-            return
-        try:
-            await self._folder.remove(upload.id, part)
-        except StoreError as error:
-            log.warning("a file of %r is left until the next start: %s", upload, error)
-            return
-        self._space.budget.give_back(_pages(size))
-
     async def _save(self, upload: Upload) -> None:
         """Where the disk refuses, memory knows it still (I16): it does not outlive the process then."""
         text = encode(upload.record)
         try:
-            grows = _pages(len(text)) - upload.charged
+            grows = pages(len(text)) - upload.charged
             if grows > 0:
                 await self._space.reserve(grows)
                 upload.charged += grows
             await self._folder.save(upload.id, text)
         except StoreError as error:
             log.warning("%r would not outlive this process: %s", upload, error)
-
-
-def _pages(count: int) -> int:
-    return -(-count // PAGE) * PAGE
 
 
 def _etag_of(parts: tuple[PartSent, ...]) -> str | None:
@@ -515,17 +418,3 @@ async def _pieces(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
             gathered.clear()
     if gathered:
         yield bytes(gathered)
-
-
-async def _settled(work: Coroutine[Any, Any, T]) -> T:
-    """Done to its end also where the caller is cancelled: state and files do not part."""
-    task = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        while not task.done():
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait([task])
-        if not task.cancelled():
-            task.exception()
-        raise

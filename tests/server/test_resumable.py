@@ -14,6 +14,7 @@ from wire import Answer, message
 from proxy.errors import StoreError
 from proxy.http import dates
 from proxy.resumable import uploads as resumable_uploads
+from proxy.resumable import waiting
 from proxy.resumable.record import MIN_PART
 from proxy.server.failures import status_of
 
@@ -320,7 +321,7 @@ async def test_no_route(start: StartProxy, s3: S3) -> None:
     assert "Tus-Version" not in (await proxy.ask("OPTIONS", "/upload")).headers
 
 
-CUTS = [0, 1, 65536, resumable_uploads.PIECE - 1, resumable_uploads.PIECE, MIN_PART - 1, MIN_PART, MIN_PART + MIB]
+CUTS = [0, 1, 65536, waiting.PIECE - 1, waiting.PIECE, MIN_PART - 1, MIN_PART, MIN_PART + MIB]
 
 
 @pytest.mark.parametrize("is_reset", [False, True], ids=["close", "reset"])
@@ -623,8 +624,8 @@ async def test_the_disk_fails(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPa
         assert (await patched(proxy, url, at, body[at:stop])).status == 204
         at = stop
     assert s3.get("x") == body
-    assert proxy.runtime.resumable._held == 0
-    monkeypatch.setattr(resumable_uploads, "MAX_HELD", MIB)
+    assert proxy.runtime.resumable.unfinished == (0, 0)
+    monkeypatch.setattr(waiting, "MAX_HELD", MIB)
     url = await created(proxy, len(body), "y")
     assert (await patched(proxy, url, 0, body[: 2 * MIB])).status == status_of(StoreError())
     assert 0 < await offset_of(proxy, url) <= MIB
