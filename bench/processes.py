@@ -11,7 +11,7 @@ import shutil
 import signal
 import socket
 import sys
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,16 +40,18 @@ class Subject:
 
 @contextlib.asynccontextmanager
 async def program(
-    *arguments: str | Path, cwd: Path, log: Path | None = None
+    *arguments: str | Path, cwd: Path, log: Path | None = None, variables: Mapping[str, str] | None = None
 ) -> AsyncGenerator[asyncio.subprocess.Process, None]:
-    """A process that is gone after the block: its input ends, then SIGTERM, then SIGKILL."""
+    """A process that is gone after the block: its input ends, then SIGTERM, then SIGKILL. `variables` go into its
+    environment.
+    """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("BUCKETFRONT_")}
     with contextlib.ExitStack() as stack:
         stderr = None if log is None else stack.enter_context(log.open("wb"))
         process = await asyncio.create_subprocess_exec(
             *arguments,
             cwd=cwd,
-            env=environment,
+            env={**environment, **(variables or {})},
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=stderr,
@@ -183,18 +185,20 @@ admin: {{host: 127.0.0.1, port: 0}}
 origin:
   endpoint_url: http://127.0.0.1:{origin}
   addressing_style: path
-  credentials: {{access_key_id: x, secret_access_key: y}}
-mounts: [{{path: /, bucket: {bucket}}}]
+  credentials: {{access_key_id: {keys[0]}, secret_access_key: {keys[1]}}}
+mounts: [{{path: /, bucket: {bucket}, methods: [{methods}]}}]
 cache: {{dir: {folder}/cache, max_size: 12GiB, min_free: 0}}
 access_log: {{format: json, path: {folder}/access.log}}
 """
 
 
 @contextlib.asynccontextmanager
-async def bucketfront(folder: Path, origin_port: int) -> AsyncGenerator[Subject, None]:
+async def bucketfront(
+    folder: Path, origin_port: int, *, keys: tuple[str, str] = ("x", "y"), methods: str = "GET, HEAD"
+) -> AsyncGenerator[Subject, None]:
     """A real `bucketfront serve` with the settings' defaults, and its cache in `folder`. Raises RuntimeError."""
     config = folder / "proxy.yaml"
-    config.write_text(BUCKETFRONT.format(origin=origin_port, folder=folder, bucket=BUCKET))
+    config.write_text(BUCKETFRONT.format(origin=origin_port, folder=folder, bucket=BUCKET, keys=keys, methods=methods))
     log = folder / "stderr.log"
     arguments = (sys.executable, "-m", "proxy.cli", "serve", "-c", config)
     async with program(*arguments, cwd=HERE.parent, log=log) as process:

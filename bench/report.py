@@ -50,6 +50,8 @@ What the rows mean. Medians of three rounds; *ratio* is bucketfront's to the bes
   ahead of the running parts, inside one, and at 10 to 99 % of the object.
 - **9** 2 MiB at the head, the tail and 20 random offsets, one after the other. *Closed*: `bytes=a-b`, as Safari,
   ExoPlayer and DASH send them. *Open-ended*: `bytes=a-`, and the client leaves after 2 MiB, as Chromium and ffmpeg do.
+- **uploads** bucketfront and the AWS command line {awscli} take turns, and what S3 has afterwards is compared with
+  what was sent. No other cache here takes uploads for S3: nginx and Varnish cannot sign them.
 
 Figures, with details of each, are in `bench/results/latest.json`.
 
@@ -130,4 +132,4 @@ def write(figures: list[Figure], facts: dict[str, Any]) -> None:
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps({**facts, "figures": told}, indent=1, default=str) + "\n")
     PICTURE.write_text(svg(figures))
-    PAGE.write_text(_HEAD.format(**facts) + table(figures) + "\n" + _TAIL + NOTES.read_text())
+    PAGE.write_text(_HEAD.format(**facts) + table(figures) + "\n" + _TAIL.format(**facts) + NOTES.read_text())

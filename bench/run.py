@@ -1,9 +1,9 @@
 """The benchmark: `make bench`, or `bench/run.py [--only N]`.
 
 Starts origins, bucketfront and, where they are installed, nginx and Varnish on loopback with their files in a temporary
-folder, measures what `warm.py`, `cold.py`, `seeks.py` and `scale.py` list, prints each number with its goal, writes
-`bench/results/latest.json`, `docs/performance.md` and its picture, and ends all it started. Exit status 0: the run
-worked, whether goals were met or missed.
+folder, measures what `warm.py`, `cold.py`, `seeks.py`, `scale.py` and `uploads.py` list, prints each number with its
+goal, writes `bench/results/latest.json`, `docs/performance.md` and its picture, and ends all it started. Exit status 0:
+the run worked, whether goals were met or missed.
 """
 
 import argparse
@@ -24,13 +24,19 @@ import cold
 import processes
 import report
 import seeks
+import uploads
 import warm
 from figures import OURS, Figure, Goal, judged
 from load import wrk_program
 
 NEEDED = 40 << 30  # bytes of disk, for all caches of a scenario
-SCENARIOS = ("1", "2", "3", "4", "5", "6", "7", "8", "9", "scale")
-PROGRAMS = {"nginx-light": processes.nginx_program, "varnish": processes.varnish_program, "wrk": wrk_program}
+SCENARIOS = ("1", "2", "3", "4", "5", "6", "7", "8", "9", "scale", "uploads")
+PROGRAMS = {
+    "curl": lambda: shutil.which("curl"),
+    "nginx-light": processes.nginx_program,
+    "varnish": processes.varnish_program,
+    "wrk": wrk_program,
+}
 SCALE = Path(__file__).with_name("scale.py")
 
 
@@ -92,6 +98,9 @@ async def measure(chosen: list[str], folder: Path, *, with_peers: bool) -> list[
             shutil.rmtree(place)
     if "scale" in chosen and SCALE.exists():
         figures += await asyncio.to_thread(_scale)
+    if "uploads" in chosen:
+        uploads.install()
+        figures += await uploads.measure(_place(folder, "uploads"))
     return sorted(judged(figures), key=lambda figure: figure.scenario)
 
 
@@ -132,6 +141,7 @@ def main() -> int:
         "machine": report.machine(),
         "nginx": report.version(processes.nginx_program(), "-v"),
         "varnish": report.version(processes.varnish_program(), "-V"),
+        "awscli": report.version(uploads.aws_program(), "--version"),
     }
     print(report.table(figures))
     print(f"{facts['seconds']} s; {facts['machine']}")
