@@ -26,7 +26,7 @@ from proxy.keys import ObjectKey
 
 T = TypeVar("T")
 
-PIECE = 512 << 10  # bytes read at once, in whole blocks
+PIECE = 256 << 10  # bytes read at once, in whole blocks
 
 log = logging.getLogger("bucketfront.cache")
 

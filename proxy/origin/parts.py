@@ -18,7 +18,9 @@ PART_SIZE = 8 * MiB  # of all parts, as far as S3's number of them allows
 MAX_PARTS = 10_000  # S3: parts of one multipart upload
 EQUAL_PARTS = 1_000  # of a body of unknown length; the later ones grow, so that MAX_PARTS hold 5 TiB
 GROWTH = 60  # parts after which they are PART_SIZE larger
-GATHERED = 512 << 10  # bytes handed to the spool at once
+GATHERED = 512 << 10  # bytes handed to the spool at once, where few bodies are on their way
+GATHERED_AT_LEAST = 64 << 10
+GATHERED_IN_ALL = 16 << 20  # bytes of all bodies, as long as each may have GATHERED_AT_LEAST (I19)
 BUFFER = 8 * MiB
 SMALL_BUFFER = 64 << 10  # bytes that need no leave
 
@@ -107,11 +109,24 @@ class Part:
 
 
 class Buffers:
-    """Leave to hold up to BUFFER bytes of a body in memory, for `count` bodies at once."""
+    """What bodies on their way may hold in memory: each of them a piece, and `count` at once BUFFER bytes."""
 
     def __init__(self, count: int, patience: float) -> None:
         self._permits = asyncio.Semaphore(count)
         self._patience = patience
+        self._bodies = 0
+
+    @property
+    def piece(self) -> int:
+        """Bytes that a body may gather before it hands them on: few where there are many."""
+        return max(GATHERED_AT_LEAST, min(GATHERED, GATHERED_IN_ALL // max(1, self._bodies)))
+
+    def enter(self) -> None:
+        """One body more is on its way."""
+        self._bodies += 1
+
+    def leave(self) -> None:
+        self._bodies -= 1
 
     async def take(self) -> None:
         """Raises OriginBusy."""
@@ -139,6 +154,7 @@ class Body:
         self._is_spooling = spool is not None
         self._buffers = buffers
         self._has_leave = False
+        buffers.enter()
         self._at = 0  # bytes cut off
         self.make_room: Callable[[], Awaitable[bool]] = _nothing_runs
         """Returns once S3 has taken more of what is in the spool; False: none of it is under way."""
@@ -176,6 +192,7 @@ class Body:
 
     def close(self) -> None:
         self._forget()
+        self._buffers.leave()
 
     def _forget(self) -> None:
         if self._has_leave:
@@ -186,7 +203,7 @@ class Body:
         """Into the spool, as far as it takes it. Returns where that ended."""
         assert self._spool is not None
         at, stop = start, start + size
-        while at < stop and (data := await self._pieces.up_to(min(GATHERED, stop - at))):
+        while at < stop and (data := await self._pieces.up_to(min(self._buffers.piece, stop - at))):
             if not await self._is_taken(self._spool, data):
                 self._is_spooling = False
                 self._pieces.unread(data)

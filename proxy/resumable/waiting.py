@@ -15,7 +15,7 @@ from proxy.resumable.folder import UploadFolder
 from proxy.resumable.settled import settled
 from proxy.resumable.upload import Upload
 
-PIECE = 512 << 10  # bytes gathered before they are written, and read at once
+PIECE = 64 << 10  # bytes gathered before they are written, and read at once; what a client that stalls costs (I19)
 MAX_HELD = 64 << 20  # bytes of all uploads in memory, where the disk takes none
 _ASIDE = 0  # S3 counts parts from 1
 PAGE = 4096  # bytes: the disk's own unit

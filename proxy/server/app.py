@@ -12,6 +12,7 @@ from proxy.http import query, tus
 from proxy.http.cache_status import CacheStatus, Forward
 from proxy.server import failures, framing
 from proxy.server.accepting import BoundedSite, Gate
+from proxy.server.connection import READ_AHEAD
 from proxy.server.cors import Cors
 from proxy.server.exchange import Exchange
 from proxy.server.failures import NotUnderstood
@@ -137,6 +138,7 @@ class Listener:
                 fast_path,
                 handler_cancellation=True,  # a client that leaves frees what it waited for at once
                 access_log=None,
+                read_bufsize=READ_AHEAD,
                 auto_decompress=False,  # a body is stored as it was sent
                 keepalive_timeout=KEEP_ALIVE,
                 max_line_size=16 << 10,  # a key of 1024 bytes, each escaped, and a query

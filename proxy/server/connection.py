@@ -21,6 +21,8 @@ from proxy.server.pouring import PATIENCE
 
 log = logging.getLogger("bucketfront.server")
 
+READ = 32 << 10  # bytes read from a connection at once
+READ_AHEAD = 16 << 10  # bytes of a body that are read before somebody asks for them; aiohttp stops at twice as many
 HEAD_TIMEOUT = 10.0  # seconds from a request's first byte, or from the connection's start, to the end of its head
 MAX_HEAD = 64 << 10  # bytes; aiohttp bounds each field and their number, 1 MiB in all
 MAX_DRAIN = 64 << 10  # bytes of a body nobody reads that the connection may outlive
@@ -60,6 +62,9 @@ class Connection(RequestHandler):
             assert isinstance(transport, asyncio.Transport)
             # The transport below has a buffer as well (I19). Not 0: asyncio's TLS would pause for good.
             transport.set_write_buffer_limits(1)
+        else:
+            # asyncio would read 256 KiB at once, and of each upload as many bytes would wait here (I19).
+            transport.max_size = READ  # type: ignore[attr-defined]
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._stop_timer()

@@ -16,6 +16,8 @@ from proxy.server.exchange import Exchange
 from proxy.server.failures import SlowClient, TooLarge, UnsupportedFraming
 from proxy.server.pouring import MIN_RATE, PATIENCE
 
+PIECE = 64 << 10  # bytes of a body taken at once
+
 
 def declared_length(request: web.BaseRequest) -> int | None:
     """The body's length in bytes; None for a chunked one. No framing field at all means no body (RFC 9112, 6.3)."""
@@ -58,7 +60,7 @@ async def received(
         began = clock()
         try:
             async with asyncio.timeout_at(min(began + PATIENCE, until)):
-                chunk = await content.readany()
+                chunk = await content.read(PIECE)
         except TimeoutError:
             if clock() >= until:
                 raise SlowClient(f"the body was not whole after {deadline:g} s") from None

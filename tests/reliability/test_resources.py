@@ -24,6 +24,9 @@ OBJECT = 1 << 30
 MIB = 1 << 20
 BUFFER = 32 << 10  # bytes that a stalled reader's kernel takes
 A_CONNECTION = 128 << 10  # bytes (I19)
+WRITERS = 300
+A_PIECE = 64 << 10  # bytes of an upload that are gathered, where there are many
+PIECES = 32 * MIB  # bytes: of the first ones, which may gather more, and slack
 FLIGHTS = 64 * MIB  # bytes: 16 connections to the origin, what was read and not written of each, and slack
 
 
@@ -172,6 +175,28 @@ def test_memory_under_stalled_readers(tmp_path: Path, origin: str, evidence: Evi
         evidence.add(f"stalled readers, {kind}", READERS)
         evidence.add(f"KiB a stalled reader, {kind}", grown // READERS >> 10)
         assert grown <= READERS * A_CONNECTION + (0 if is_cached else FLIGHTS), f"{grown / MIB:.0f} MiB"
+
+
+def test_memory_under_stalled_uploads(tmp_path: Path, origin: str, evidence: Evidence) -> None:
+    """300 clients that stop in the middle of an upload cost 128 KiB and a piece of the body each (I19)."""
+    with serve(tmp_path / "served", origin, methods=", methods: [GET, HEAD, PUT]") as served:
+        base = served.resident
+        most = Most(served)
+        most.start()
+        writers = [Client(served.clients) for _ in range(WRITERS)]
+        for number, writer in enumerate(writers):
+            head = f"PUT /x-{number} HTTP/1.1\r\nHost: proxy.test\r\nContent-Length: {MIB}\r\n\r\n"
+            writer.socket.sendall(head.encode() + bytes(511 << 10))
+        time.sleep(1)
+        assert served.metric("connections") == WRITERS
+        most.end()
+        for writer in writers:
+            writer.close()
+        wait_until(lambda: served.metric("connections") == 0)
+    grown = most.bytes - base
+    evidence.add("stalled uploads", WRITERS)
+    evidence.add("KiB a stalled upload", grown // WRITERS >> 10)
+    assert grown <= WRITERS * (A_CONNECTION + A_PIECE) + PIECES, f"{grown / MIB:.0f} MiB"
 
 
 def stalled(served: Served, target: str, tls: ssl.SSLContext | None = None) -> Client:
