@@ -88,7 +88,8 @@ class Connection(RequestHandler):
 
     @property
     def _is_busy(self) -> bool:
-        return self._current_request is not None or bool(self._messages)
+        """Whether a request is under way. aiohttp takes it from its queue a turn before it says which it is at."""
+        return bool(self._messages) or (self._waiter is None and self._request_count > 0)
 
     async def start(self) -> None:
         """All requests of the connection. What it still holds then is sent, or dropped in the end: asyncio would wait
@@ -120,7 +121,7 @@ class Connection(RequestHandler):
         self._unread = b"" if self._is_over else data[at:]
         if self._request_count != before:
             self._stop_timer()
-        elif self._head_timer is None and self._current_request is None and not self._messages:
+        elif self._head_timer is None and not self._is_busy:
             self._head_timer = self._loop.call_later(HEAD_TIMEOUT, self.force_close)
 
     async def finish_response(
