@@ -13,7 +13,7 @@ from aiohttp import web
 from behaviour import HONEST, Asked, Behaviour, Script, honest
 from interruption import Interruption
 from proxy_under_test import BLOCK, pattern, until
-from uploads_under_test import BODY, OLD, PART, Setup, framed, running
+from uploads_under_test import BODY, OLD, PART, PERCENTS, Setup, framed, running
 from wire import connected, message
 
 from proxy import retry_budget
@@ -24,7 +24,6 @@ from proxy.server.app import Application
 pytestmark = pytest.mark.reliability  # not of `make test`: together these modules take a minute and a half
 
 MIB = 1 << 20
-PERCENTS = range(101)
 
 
 @pytest.fixture

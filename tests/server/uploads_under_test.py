@@ -1,7 +1,7 @@
 """A proxy before a chaos origin, for uploads; in small parts, so that much happens with few bytes."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from proxy.runtime import Runtime
 
 PART = 2 * BLOCK
 BODY, OLD = pattern(5 * PART + 7, 2), pattern(3 * BLOCK, 1)
+PERCENTS = range(101)
 
 
 @dataclass
@@ -27,12 +28,14 @@ class Setup:
     before: int = 0
     tasks: int = 0
 
-    async def ask(self, method: str, body: bytes | None = None, target: str = "/x") -> Answer:
-        return await fetch(self.runtime.address, target, method=method, body=body)
+    async def ask(
+        self, method: str, body: bytes | None = None, target: str = "/x", headers: Mapping[str, str] | None = None
+    ) -> Answer:
+        return await fetch(self.runtime.address, target, method=method, headers=headers, body=body)
 
     async def put(self, body: bytes = BODY, *, is_chunked: bool = False, target: str = "/x") -> Answer:
         headers, sent = framed(body, is_chunked=is_chunked)
-        return await fetch(self.runtime.address, target, method="PUT", headers=headers, body=sent)
+        return await self.ask("PUT", sent, target, headers)
 
     @property
     def files(self) -> list[Path]:
