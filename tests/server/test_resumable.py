@@ -17,7 +17,7 @@ from proxy.resumable import uploads as resumable_uploads
 from proxy.resumable.record import MIN_PART
 from proxy.server.failures import status_of
 
-pytestmark = pytest.mark.reliability  # not of `make test`: together these modules take a minute and a half
+pytestmark = pytest.mark.reliability  # not of `make test`: together these modules take minutes
 
 MIB = 1 << 20
 DAY = 86400.0
