@@ -4,12 +4,12 @@ import asyncio
 import base64
 import hashlib
 import zlib
-from collections.abc import Mapping
 
 import pytest
 from proxy_under_test import S3, Proxy, StartProxy, pattern, until
 from relay import Cut, Seen, canned
-from wire import Answer, message
+from tus_client import BODY, TUS, created, metadata, offset_of, patched
+from wire import message
 
 from proxy.errors import StoreError
 from proxy.http import dates
@@ -18,43 +18,11 @@ from proxy.resumable import waiting
 from proxy.resumable.record import MIN_PART
 from proxy.server.failures import status_of
 
-pytestmark = pytest.mark.reliability  # not of `make test`: together these modules take a minute and a half
+pytestmark = pytest.mark.reliability  # not of `make test`: together these modules take minutes
 
 MIB = 1 << 20
 DAY = 86400.0
-TUS = {"Tus-Resumable": "1.0.0"}
-BODY = {**TUS, "Content-Type": "application/offset+octet-stream"}
-
-
 PIECE = {"Upload-Offset": "0", "Content-Type": BODY["Content-Type"]}
-
-
-def metadata(**pairs: str) -> str:
-    return ",".join(f"{name} {base64.b64encode(value.encode()).decode()}" for name, value in pairs.items())
-
-
-async def created(proxy: Proxy, length: int, key: str = "x", **headers: str) -> str:
-    """The upload's URL."""
-    told = {**TUS, "Upload-Length": str(length), "Upload-Metadata": metadata(key=key)}
-    told |= {name.replace("_", "-"): value for name, value in headers.items()}
-    answer = await proxy.ask("POST", "/upload", told)
-    assert answer.status == 201, answer.body
-    return answer.headers["Location"]
-
-
-async def patched(proxy: Proxy, url: str, offset: int, body: bytes, headers: Mapping[str, str] = BODY) -> Answer:
-    return await proxy.ask("PATCH", url, {**headers, "Upload-Offset": str(offset)}, body)
-
-
-async def offset_of(proxy: Proxy, url: str) -> int:
-    answer = await proxy.ask("HEAD", url, TUS)
-    assert answer.status == 200
-    assert answer.headers["Cache-Control"] == "no-store"
-    return int(answer.headers["Upload-Offset"])
-
-
-def unfinished(s3: S3) -> int:
-    return len(s3.client.list_multipart_uploads(Bucket=s3.bucket).get("Uploads", ()))
 
 
 def names(proxy: Proxy) -> list[str]:
@@ -134,7 +102,7 @@ async def test_sizes(proxy: Proxy, s3: S3, size: int) -> None:
     assert answer.headers["Upload-Offset"] == str(size)
     assert await offset_of(proxy, url) == await offset_of(proxy, answer.headers["Location"]) == size
     assert s3.get("one") == s3.get("two") == body
-    assert unfinished(s3) == 0
+    assert s3.unfinished == 0
     assert all(name.endswith(".json") for name in names(proxy))
 
 
@@ -354,7 +322,7 @@ async def test_broken_off_at_many_bytes(proxy: Proxy, s3: S3, is_reset: bool) ->
         assert s3.get("x") == b"old"
     assert (await patched(proxy, url, at, body[at:])).status == 204
     assert s3.get("x") == body == (await proxy.get("/x")).body
-    assert unfinished(s3) == 0
+    assert s3.unfinished == 0
 
 
 async def test_creation_broken_off(proxy: Proxy, s3: S3) -> None:
@@ -436,7 +404,7 @@ async def test_restart(start: StartProxy, s3: S3, is_power_lost: bool, monkeypat
     assert await offset_of(proxy, done) == 4
     assert (await patched(proxy, url, at, body[at:])).status == 204
     assert s3.get("x") == body
-    assert unfinished(s3) == 0
+    assert s3.unfinished == 0
     assert all(name.endswith(".json") for name in names(proxy))
 
 
@@ -454,7 +422,7 @@ async def test_expiry(start: StartProxy, s3: S3, restarts: bool) -> None:
     proxy.clock.advance(DAY - 10)
     await proxy.runtime.resumable.step()
     assert await offset_of(proxy, url) == len(body) - MIB
-    assert unfinished(s3) == 1
+    assert s3.unfinished == 1
     if restarts:
         await proxy.stop()
         proxy = await start()
@@ -463,7 +431,7 @@ async def test_expiry(start: StartProxy, s3: S3, restarts: bool) -> None:
     proxy.clock.advance(20)
     assert (await proxy.ask("HEAD", url, TUS)).status == 404
     await proxy.runtime.resumable.step()
-    assert (unfinished(s3), names(proxy), proxy.figures["bytes_used"]) == (0, [], 0)
+    assert (s3.unfinished, names(proxy), proxy.figures["bytes_used"]) == (0, [], 0)
     assert (await patched(proxy, url, len(body) - MIB, body[-MIB:])).status == 404
 
 
@@ -473,7 +441,7 @@ async def test_termination(start: StartProxy, s3: S3) -> None:
     body = pattern(MIN_PART + 2 * MIB)
     url = await created(proxy, len(body))
     assert (await patched(proxy, url, 0, body[:-1])).status == 204
-    assert unfinished(s3) == 1
+    assert s3.unfinished == 1
 
     async def refuse(seen: Seen) -> bytes | None:
         return canned(503, "SlowDown") if seen.method == "DELETE" else None
@@ -481,13 +449,13 @@ async def test_termination(start: StartProxy, s3: S3) -> None:
     proxy.relay.on_request = refuse
     assert (await proxy.ask("DELETE", url, TUS)).status == 204
     assert (await proxy.ask("HEAD", url, TUS)).status == 404
-    assert (unfinished(s3), len(names(proxy))) == (1, 1)
+    assert (s3.unfinished, len(names(proxy))) == (1, 1)
     await proxy.stop()
     proxy.relay.on_request = None
     proxy = await start()
     assert (await proxy.ask("HEAD", url, TUS)).status == 404
     await until(lambda: not names(proxy) and not proxy.figures["bytes_used"])
-    assert (unfinished(s3), s3.keys()) == (0, [])
+    assert (s3.unfinished, s3.keys()) == (0, [])
 
 
 async def test_termination_of_a_finished_one(proxy: Proxy, s3: S3) -> None:
@@ -541,7 +509,7 @@ async def test_outcome_that_stays_unknown(proxy: Proxy, s3: S3, asked: str) -> N
     assert (await proxy.ask("HEAD", url, TUS)).status == 404
     proxy.relay.on_request = None
     await proxy.runtime.resumable.step()
-    assert (names(proxy), unfinished(s3), proxy.figures["bytes_used"]) == ([], 0, 0)
+    assert (names(proxy), s3.unfinished, proxy.figures["bytes_used"]) == ([], 0, 0)
 
 
 @pytest.mark.parametrize("is_ours", [True, False])
