@@ -2,7 +2,7 @@
 
 Rule 1: everything here is decided by the head alone, so that a refusal comes before the body.
 Rule 2: nothing that a client relies on is passed over in silence: a condition or a checksum that can be neither held
-nor handed to S3 refuses the write.
+nor handed to S3 refuses the write, and so does any field of S3's (`x-amz-`) that is not known to change nothing.
 """
 
 import base64
@@ -39,6 +39,16 @@ _CHECKSUM_PREFIX = "x-amz-checksum-"
 _NO_CHECKSUMS = frozenset({"x-amz-checksum-algorithm", "x-amz-checksum-mode", "x-amz-checksum-type"})
 # RFC 3230 section 4.1.1 and RFC 5843; RFC 9530 section 5. Any other algorithm may be passed over.
 _DIGEST_ALGORITHMS = {"md5": MD5, "sha": "sha1", "sha-256": "sha256", "sha-512": "sha512"}
+# Fields of S3's that say who asks, with which program, or how the message came: nothing of the object. CloudFront adds
+# its `x-amz-cf-id` to whatever it passes on.
+_OF_THE_REQUEST = frozenset(
+    {"x-amz-algorithm", "x-amz-cf-id", "x-amz-content-sha256", "x-amz-credential", "x-amz-date", "x-amz-expires",
+     "x-amz-request-payer", "x-amz-s3session-token", "x-amz-sdk-checksum-algorithm", "x-amz-security-token",
+     "x-amz-signature", "x-amz-signedheaders", "x-amz-user-agent"}
+)  # fmt: skip
+_OF_THE_OBJECT = frozenset({"x-amz-storage-class", "x-amz-tagging"})
+# Wishes that S3 fulfils without being told of them.
+_DEFAULTS = {"x-amz-acl": "private", "x-amz-server-side-encryption": "AES256"}
 _UNCHECKED = ("if-modified-since", "if-unmodified-since", "if-range")
 
 _FIELD_VALUE = re.compile(r"(?:[\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?)?")
@@ -103,6 +113,7 @@ def parse(fields: Iterable[tuple[str, str]]) -> WriteHead:
     if "content-range" in given:
         # RFC 9110 section 14.5: a partial PUT that is taken for a whole one destroys the object.
         raise BadWriteHead("a write has the whole object, not a Content-Range of it")
+    _refuse_unknown(given)
     return WriteHead(
         headers=tuple((name, _value(name, given[name])) for name in OBJECT_FIELDS if given.get(name)),
         metadata=tuple(_metadata(given)),
@@ -124,6 +135,15 @@ def _joined(fields: Iterable[tuple[str, str]]) -> dict[str, str]:
         elif name in OBJECT_FIELDS or name.startswith(("x-amz-", "content-", "if-")):
             raise BadWriteHead(f"more than one {name}")
     return given
+
+
+def _refuse_unknown(given: dict[str, str]) -> None:
+    """S3 has fields that make a write a copy, an append, an encryption with the client's key, a lock, a grant."""
+    for name, value in given.items():
+        if not name.startswith("x-amz-") or name.startswith((USER_METADATA_PREFIX, _CHECKSUM_PREFIX)):
+            continue
+        if name not in _OF_THE_REQUEST | _OF_THE_OBJECT and _DEFAULTS.get(name) != value:
+            raise NoSuchWrite(f"{name:.64} is not implemented here, or not with this value")
 
 
 def _value(name: str, value: str) -> str:

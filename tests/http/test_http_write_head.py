@@ -42,7 +42,16 @@ def test_headers_by_allow_list() -> None:
         ("x-amz-meta-colour", "red"),
         ("x-amz-tagging", "a=1&b=%20"),
         ("x-amz-storage-class", "STANDARD_IA"),
-        ("x-amz-acl", "public-read"),
+        ("x-amz-acl", "private"),
+        ("x-amz-server-side-encryption", "AES256"),
+        ("x-amz-date", "20261125T120000Z"),
+        ("x-amz-security-token", "secret"),
+        ("x-amz-content-sha256", "UNSIGNED-PAYLOAD"),
+        ("x-amz-sdk-checksum-algorithm", "CRC32"),
+        ("x-amz-user-agent", "aws-sdk-js/3"),
+        ("x-amz-request-payer", "requester"),
+        ("amz-sdk-invocation-id", "1"),
+        ("x-amzn-trace-id", "Root=1"),
         ("Authorization", "Bearer secret"),
         ("Cookie", "a=b"),
     )
@@ -135,6 +144,36 @@ def test_terms_that_s3_does_not_offer(fields: list[tuple[str, str]]) -> None:
     """S3 answers 501 to these; a condition or checksum passed over would be a lost update or a corrupt object."""
     with pytest.raises(NoSuchWrite):
         parsed(*fields)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("x-amz-copy-source", "/bucket/other"),
+        ("x-amz-copy-source-range", "bytes=0-1"),
+        ("X-Amz-Server-Side-Encryption", "aws:kms"),
+        ("x-amz-server-side-encryption-customer-algorithm", "AES256"),
+        ("x-amz-server-side-encryption-customer-key", "secret"),
+        ("x-amz-server-side-encryption-aws-kms-key-id", "key"),
+        ("x-amz-object-lock-mode", "COMPLIANCE"),
+        ("x-amz-object-lock-legal-hold", "ON"),
+        ("x-amz-write-offset-bytes", "8"),
+        ("x-amz-acl", "public-read"),
+        ("x-amz-grant-read", "id=1"),
+        ("x-amz-expected-bucket-owner", "123"),
+        ("x-amz-website-redirect-location", "/other"),
+        ("x-amz-trailer", "x-amz-checksum-crc32"),
+        ("x-amz-decoded-content-length", "3"),
+        ("x-amz-if-match-size", "5"),
+        ("x-amz-mfa", "serial 123456"),
+        ("x-amz-what-is-made-up-next-year", "1"),
+    ],
+)
+def test_what_would_change_the_write(name: str, value: str) -> None:
+    """A field of S3's that is neither done nor known to mean nothing refuses the write, and is told by its name."""
+    with pytest.raises(NoSuchWrite, match=name.lower()) as raised:
+        parsed((name, value))
+    assert f" {value} " not in str(raised.value)
 
 
 def test_conditions() -> None:

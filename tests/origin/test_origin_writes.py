@@ -300,10 +300,8 @@ async def test_headers_pass_by_allow_list() -> None:
     dropped = {
         "authorization": "Bearer of-the-client",
         "cookie": "a=b",
-        "x-amz-acl": "public-read",
-        "x-amz-copy-source": "/other/secret",
+        "x-amz-acl": "private",
         "x-amz-security-token": "of-the-client",
-        "x-amz-website-redirect-location": "http://elsewhere/",
         "x-forwarded-for": "192.0.2.1",
         "range": "bytes=0-1",
         "host": "elsewhere",

@@ -292,7 +292,8 @@ async def test_object_headers_are_stored(proxy: Proxy, s3: S3) -> None:
             "Cache-Control": "max-age=5",
             "Content-Disposition": "inline",
             "x-amz-meta-who": "me",
-            "x-amz-acl": "public-read",
+            "x-amz-acl": "private",
+            "x-amz-security-token": "secret",
             "x-amz-storage-class": "STANDARD_IA",
             "x-amz-tagging": "a=1&b=2",
             "Cookie": "secret",
@@ -306,9 +307,30 @@ async def test_object_headers_are_stored(proxy: Proxy, s3: S3) -> None:
     assert answer.headers["x-amz-meta-who"] == "me"
     put = next(seen for seen in proxy.relay.seen if seen.method == "PUT")
     assert put.headers["x-amz-storage-class"] == "STANDARD_IA"
-    assert not {"x-amz-acl", "cookie"} & put.headers.keys()
+    assert not {"x-amz-acl", "x-amz-security-token", "cookie"} & put.headers.keys()
     tags = s3.client.get_object_tagging(Bucket=s3.bucket, Key="x")["TagSet"]
     assert {tag["Key"]: tag["Value"] for tag in tags} == {"a": "1", "b": "2"}
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"x-amz-copy-source": "/bucket/other"},
+        {"x-amz-server-side-encryption-customer-algorithm": "AES256"},
+        {"x-amz-object-lock-mode": "COMPLIANCE"},
+        {"x-amz-write-offset-bytes": "3"},
+        {"x-amz-acl": "public-read"},
+        {"x-amz-expected-bucket-owner": "123"},
+    ],
+)
+async def test_what_is_not_implemented_is_not_passed_over(proxy: Proxy, s3: S3, headers: dict[str, str]) -> None:
+    """A copy is no empty object, an append no replacement, and a lock that is not there no lock: 501 (I8)."""
+    s3.put("x", b"old")
+    assert (await proxy.ask("PUT", "/x", headers, b"")).status == 501
+    assert (await proxy.ask("POST", "/upload/x", headers, b"")).status == 501
+    assert (await proxy.ask("DELETE", "/x", headers)).status == 501
+    assert s3.get("x") == b"old"
+    assert proxy.relay.seen == []
 
 
 @pytest.mark.parametrize(
