@@ -34,7 +34,9 @@ STORAGE_CLASSES = frozenset(
 )  # fmt: skip
 
 # RFC 9110 section 5.3: of these, several fields are one list. Any other that counts here may come once.
-_LISTS = frozenset({"cache-control", "content-encoding", "content-language", "digest", "content-digest", "if-match"})
+_LISTS = frozenset(
+    {"cache-control", "content-encoding", "content-language", "digest", "content-digest", "repr-digest", "if-match"}
+)
 _CHECKSUM_PREFIX = "x-amz-checksum-"
 _NO_CHECKSUMS = frozenset({"x-amz-checksum-algorithm", "x-amz-checksum-mode", "x-amz-checksum-type"})
 # RFC 3230 section 4.1.1 and RFC 5843; RFC 9530 section 5. Any other algorithm may be passed over.
@@ -49,12 +51,14 @@ _OF_THE_REQUEST = frozenset(
 _OF_THE_OBJECT = frozenset({"x-amz-storage-class", "x-amz-tagging"})
 # Wishes that S3 fulfils without being told of them.
 _DEFAULTS = {"x-amz-acl": "private", "x-amz-server-side-encryption": "AES256"}
+_SIGNED, _UNSIGNED = "x-amz-content-sha256", "UNSIGNED-PAYLOAD"  # S3 API, "Authenticating requests"
 _UNCHECKED = ("if-modified-since", "if-unmodified-since", "if-range")
 
 _FIELD_VALUE = re.compile(r"(?:[\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?)?")
 _METADATA_NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
 _TAG = re.compile(r"[^=&]{1,}=[^=&]*")
 _INSTANCE_DIGEST = re.compile(r"([A-Za-z0-9-]+)=([^\s,]+)")
+_HEX_SHA256 = re.compile(r"[0-9A-Fa-f]{64}")
 _MEMBER = re.compile(r"([a-z*][a-z0-9_.*-]*)=:([A-Za-z0-9+/=]*):")
 
 
@@ -227,7 +231,14 @@ def _claims(given: dict[str, str]) -> Iterable[tuple[str, str, str]]:
             yield name, algorithm, text
     if "content-md5" in given:
         yield "Content-MD5", MD5, given["content-md5"]
-    for name, member in (("digest", _INSTANCE_DIGEST), ("content-digest", _MEMBER)):
+    if (signed := given.get(_SIGNED, _UNSIGNED)) != _UNSIGNED:
+        yield _SIGNED, "sha256", _from_hex(signed)
+    yield from _digests(given)
+
+
+def _digests(given: dict[str, str]) -> Iterable[tuple[str, str, str]]:
+    # The body of a write is the whole representation, in its content coding: the two digests of RFC 9530 are one.
+    for name, member in (("digest", _INSTANCE_DIGEST), ("content-digest", _MEMBER), ("repr-digest", _MEMBER)):
         for part in given.get(name, "").split(","):
             if not part.strip(" \t"):
                 continue
@@ -236,6 +247,12 @@ def _claims(given: dict[str, str]) -> Iterable[tuple[str, str, str]]:
                 raise BadWriteHead(f"{name} is malformed")
             if (known := _DIGEST_ALGORITHMS.get(match[1].lower())) is not None:
                 yield name, known, match[2]
+
+
+def _from_hex(text: str) -> str:
+    if _HEX_SHA256.fullmatch(text) is None:
+        raise BadWriteHead(f"{_SIGNED} is neither a SHA-256 in hex nor {_UNSIGNED}")
+    return base64.b64encode(bytes.fromhex(text)).decode()
 
 
 def _base64(text: str) -> bytes | None:

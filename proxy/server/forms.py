@@ -26,7 +26,7 @@ MAX_FIELDS = 64 << 10  # bytes of all fields together
 OVERHEAD = 1 << 20  # bytes that a form may have beside its files
 
 _FILENAME = "${filename}"  # S3's: the name of the file
-_OF_ONE_FILE = ("x-amz-checksum-", "content-md5", "digest", "content-digest")
+_OF_ONE_FILE = ("x-amz-checksum-", "x-amz-content-sha256", "content-md5", "digest", "content-digest", "repr-digest")
 _OF_OBJECTS = ("x-amz-", "acl", *write_head.OBJECT_FIELDS)
 _HEADERS = {"acl": "x-amz-acl"}  # what a PUT calls it, where that is something else
 # Browsers write it where they know no better.

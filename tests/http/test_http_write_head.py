@@ -76,6 +76,10 @@ def test_headers_by_allow_list() -> None:
         ([("Digest", f"unixsum=30637, SHA={SHA1}")], ["sha1"]),
         ([("Content-Digest", f"sha-256=:{SHA256}:, sha-512=:{SHA512}:")], ["sha256", "sha512"]),
         ([("Content-Digest", "adler=:AAAA:")], []),
+        ([("Repr-Digest", f"sha-512=:{SHA512}:"), ("repr-digest", f"sha-256=:{SHA256}:")], ["sha512", "sha256"]),
+        ([("x-amz-content-sha256", hashlib.sha256(BODY).hexdigest())], ["sha256"]),
+        ([("X-Amz-Content-SHA256", hashlib.sha256(BODY).hexdigest().upper())], ["sha256"]),
+        ([("x-amz-content-sha256", "UNSIGNED-PAYLOAD")], []),
         ([("Content-Digest", "")], []),
         ([("x-amz-checksum-sha256", SHA256), ("Content-Digest", f"sha-256=:{SHA256}:")], ["sha256"]),
         ([("x-amz-checksum-crc32", "DUoRhQ=="), ("x-amz-checksum-algorithm", "CRC32")], ["crc32"]),
@@ -104,6 +108,11 @@ def test_checksums(fields: list[tuple[str, str]], expected: list[str]) -> None:
         [("Content-Digest", f"sha-256={SHA256}")],  # no byte sequence
         [("Content-Digest", f"sha-256=:{SHA256}")],
         [("Content-Digest", "sha-256=:????:")],
+        [("Repr-Digest", "sha-256=nonsense")],
+        [("Repr-Digest", f"sha-256=:{SHA256}:"), ("Content-Digest", f"sha-256=:{SHA256[:-2]}A=:")],
+        [("x-amz-content-sha256", SHA256)],
+        [("x-amz-content-sha256", "")],
+        [("x-amz-content-sha256", "0" * 64), ("x-amz-checksum-sha256", SHA256)],
         [("Content-Range", "bytes 0-1/2")],
         [("Content-Type", "text/plain"), ("Content-Type", "text/html")],
         [("Content-Disposition", 'attachment; filename="ü"')],
@@ -206,7 +215,8 @@ def test_a_type_is_guessed_only_where_none_was_given() -> None:
 
 FIELDS = st.sampled_from(
     ["content-type", "expires", "x-amz-meta-a", "x-amz-tagging", "x-amz-storage-class", "digest", "content-digest",
-     "content-md5", "x-amz-checksum-crc32", "x-amz-checksum-", "if-match", "if-none-match", "x-other"]
+     "content-md5", "repr-digest", "x-amz-content-sha256",
+     "x-amz-checksum-crc32", "x-amz-checksum-", "if-match", "if-none-match", "x-other"]
 )  # fmt: skip
 
 

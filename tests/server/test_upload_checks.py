@@ -29,10 +29,12 @@ def claims(body: bytes) -> list[dict[str, str]]:
         {"Digest": f"MD5={encoded('md5', body)}"},
         {"Digest": f"SHA={encoded('sha1', body)}, SHA-512={encoded('sha512', body)}"},
         {"Content-Digest": f"sha-256=:{encoded('sha256', body)}:"},
+        {"Repr-Digest": f"sha-256=:{encoded('sha256', body)}:"},
+        {"x-amz-content-sha256": hashlib.sha256(body).hexdigest()},
     ]
 
 
-NAMES = [f"{name} {value[:4]}" for claim in claims(b"") for name, value in claim.items()]
+NAMES = [f"{name} {value[:8]}" for claim in claims(b"") for name, value in claim.items()]
 
 
 @pytest.mark.parametrize("number", range(len(claims(b""))), ids=NAMES)
@@ -76,6 +78,8 @@ REFUSED = [
     ({"Content-MD5": "nonsense"}, 400),
     ({"Digest": "sha-256=nonsense"}, 400),
     ({"Content-Digest": "sha-256=nonsense"}, 400),
+    ({"Repr-Digest": "sha-256=nonsense"}, 400),
+    ({"x-amz-content-sha256": "nonsense"}, 400),
     ({"x-amz-checksum-crc32": "nonsense"}, 400),
     ({"x-amz-checksum-xxhash3": "AAAA"}, 501),
     ({"Content-Range": "bytes 0-3/10"}, 400),
