@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from proxy.errors import PreconditionFailed, ProxyError
-from proxy.http import checksums, etags, media_types
+from proxy.http import checksums, dates, etags, media_types
 from proxy.http.checksums import MD5, Digest
 from proxy.http.metadata import USER_METADATA_PREFIX
 
@@ -52,6 +52,8 @@ _OF_THE_OBJECT = frozenset({"x-amz-storage-class", "x-amz-tagging"})
 # Wishes that S3 fulfils without being told of them.
 _DEFAULTS = {"x-amz-acl": "private", "x-amz-server-side-encryption": "AES256"}
 _SIGNED, _UNSIGNED = "x-amz-content-sha256", "UNSIGNED-PAYLOAD"  # S3 API, "Authenticating requests"
+_YEAR_10000 = 253402300800  # which a leap second at the end of 9999 would reach
+_EXPIRED = ("0", "-1")  # RFC 9111 section 5.3: no dates, and widely sent to say that something is stale already
 _UNCHECKED = ("if-modified-since", "if-unmodified-since", "if-range")
 
 _FIELD_VALUE = re.compile(r"(?:[\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?)?")
@@ -74,10 +76,10 @@ class NoSuchWrite(ProxyError):
 class WriteHead:
     """What S3 is to be told of an object.
 
-    `headers` are OBJECT_FIELDS, lower-case name and value. `metadata` is the user's, names in lower case without
-    `x-amz-meta-`. `tagging` is form-encoded, `storage_class` one of STORAGE_CLASSES. `only_if_absent` is
-    `If-None-Match: *`; `if_match` one strong entity tag in wire form. `checksums` are of the body as sent, at most one
-    of each algorithm.
+    `headers` are OBJECT_FIELDS, lower-case name and value, `expires` an HTTP date. `metadata` is the user's, names in
+    lower case without `x-amz-meta-`. `tagging` is form-encoded, `storage_class` one of STORAGE_CLASSES.
+    `only_if_absent` is `If-None-Match: *`; `if_match` one strong entity tag in wire form. `checksums` are of the body
+    as sent, at most one of each algorithm.
     """
 
     headers: tuple[tuple[str, str], ...] = ()
@@ -119,7 +121,7 @@ def parse(fields: Iterable[tuple[str, str]]) -> WriteHead:
         raise BadWriteHead("a write has the whole object, not a Content-Range of it")
     _refuse_unknown(given)
     return WriteHead(
-        headers=tuple((name, _value(name, given[name])) for name in OBJECT_FIELDS if given.get(name)),
+        headers=tuple((name, _header(name, given[name])) for name in OBJECT_FIELDS if given.get(name)),
         metadata=tuple(_metadata(given)),
         tagging=_tagging(given.get("x-amz-tagging")),
         storage_class=_storage_class(given.get("x-amz-storage-class")),
@@ -155,6 +157,20 @@ def _value(name: str, value: str) -> str:
     if _FIELD_VALUE.fullmatch(value) is None:
         raise BadWriteHead(f"{name} must be printable ASCII; a file name goes into filename*=UTF-8''")
     return value
+
+
+def _header(name: str, value: str) -> str:
+    return _expires(value) if name == "expires" else _value(name, value)
+
+
+def _expires(value: str) -> str:
+    """S3 keeps a time, not a text: what is no HTTP date would become some other one."""
+    if value in _EXPIRED:
+        return dates.format(0)
+    at = dates.parse(value, 0.0)  # of a short year the century comes later; whether it is a date does not hang on it
+    if at is not None and at < _YEAR_10000:
+        return value
+    raise BadWriteHead("Expires must be an HTTP date; 0 and -1 are taken for the year 1970")
 
 
 def _metadata(given: dict[str, str]) -> Iterable[tuple[str, str]]:

@@ -20,6 +20,12 @@ SHA512 = base64.b64encode(hashlib.sha512(BODY).digest()).decode()
 ETAG = '"5eb63bbbe01eeed093cb22bb8f5acdc3"'
 
 
+NO_DATES = [
+    "never", "1", "-2", "nan", "1e400", "9" * 20, "1" * 5000, "2065-10-21T07:28:00Z", "Wed, 21 Oct 2065 07:28:00 +0900",
+    "Wed, 31 Feb 2065 07:28:00 GMT", "Mon, 01 Jan 0000 00:00:00 GMT", "Fri, 31 Dec 9999 23:59:60 GMT",
+]  # fmt: skip
+
+
 def parsed(*fields: tuple[str, str]) -> WriteHead:
     return write_head.parse(fields)
 
@@ -108,6 +114,7 @@ def test_checksums(fields: list[tuple[str, str]], expected: list[str]) -> None:
         [("Content-Digest", f"sha-256={SHA256}")],  # no byte sequence
         [("Content-Digest", f"sha-256=:{SHA256}")],
         [("Content-Digest", "sha-256=:????:")],
+        *([("Expires", value)] for value in NO_DATES),
         [("Repr-Digest", "sha-256=nonsense")],
         [("Repr-Digest", f"sha-256=:{SHA256}:"), ("Content-Digest", f"sha-256=:{SHA256[:-2]}A=:")],
         [("x-amz-content-sha256", SHA256)],

@@ -83,6 +83,13 @@ async def test_what_is_not_implemented_is_not_passed_over(proxy: Proxy, s3: S3, 
     assert (await patched(proxy, url, 0, b"data")).status == 204
 
 
+async def test_expires_that_is_no_date(proxy: Proxy) -> None:
+    """It is refused when the upload is created, not after all of its bytes are there."""
+    told = {**TUS, "Upload-Length": "3", "Upload-Metadata": metadata(key="x")}
+    assert (await proxy.ask("POST", "/upload", {**told, "Expires": "9" * 20})).status == 400
+    assert names(proxy) == []
+
+
 async def test_in_pieces(proxy: Proxy, s3: S3) -> None:
     """An upload in pieces becomes an object with what its creation said of it; the next read is a hit (I5)."""
     s3.put("a b/c.bin", b"old")

@@ -78,6 +78,8 @@ REFUSED = [
     ({"Content-MD5": "nonsense"}, 400),
     ({"Digest": "sha-256=nonsense"}, 400),
     ({"Content-Digest": "sha-256=nonsense"}, 400),
+    ({"Expires": "9" * 20}, 400),
+    ({"Expires": "1e400"}, 400),
     ({"Repr-Digest": "sha-256=nonsense"}, 400),
     ({"x-amz-content-sha256": "nonsense"}, 400),
     ({"x-amz-checksum-crc32": "nonsense"}, 400),
