@@ -43,7 +43,10 @@ class Route:
         return key.key[len(self.mount.prefix) :]
 
     def location(self, key: ObjectKey) -> str:
-        return percent_encode(self.mount.path + self.relative(key))
+        """The path of `key` as a URL of this server."""
+        path = percent_encode(self.mount.path + self.relative(key))
+        # RFC 3986 section 4.2: what begins with two slashes names a host (I29).
+        return f"/%2F{path[2:]}" if path.startswith("//") else path
 
 
 class Router:

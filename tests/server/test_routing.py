@@ -50,6 +50,25 @@ async def test_keys_round_trip(proxy: Proxy, s3: S3) -> None:
     assert sorted(s3.keys()) == sorted(KEYS)
 
 
+@pytest.mark.parametrize("key", ["/evil.example/x", "//evil.example/x", "/a//b"])
+async def test_location_names_no_host(proxy: Proxy, s3: S3, key: str) -> None:
+    """RFC 3986 section 4.2: a Location never begins with two slashes, and leads to the same key all the same (I23)."""
+    field = f'--b\r\nContent-Disposition: form-data; name="key"\r\n\r\n{key}\r\n'.encode()
+    file = b'--b\r\nContent-Disposition: form-data; name="f"; filename="f"\r\n\r\n%d\r\n--b--'
+    form = {"Content-Type": "multipart/form-data; boundary=b"}
+    made = [
+        await proxy.ask("PUT", f"/{key}", body=b"0"),
+        await proxy.ask("POST", f"/upload/{key}", body=b"1"),
+        await proxy.ask("POST", "/upload", form, field + file % 2),
+    ]
+    for answer in made:
+        assert (answer.status, answer.json()) == (201, {"key": key})
+        location = answer.headers["Location"]
+        assert location.startswith("/%2F")
+        assert (await proxy.get(location)).body == s3.get(key)
+    assert s3.keys() == [key]
+
+
 async def test_plus_is_a_plus(proxy: Proxy, s3: S3) -> None:
     """RFC 3986 section 2.2: in a path '+' is no space."""
     s3.put("a+x", b"plus")
