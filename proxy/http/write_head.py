@@ -119,6 +119,7 @@ def parse(fields: Iterable[tuple[str, str]]) -> WriteHead:
     if "content-range" in given:
         # RFC 9110 section 14.5: a partial PUT that is taken for a whole one destroys the object.
         raise BadWriteHead("a write has the whole object, not a Content-Range of it")
+    _refuse_aws_chunked(given)
     _refuse_unknown(given)
     return WriteHead(
         headers=tuple((name, _header(name, given[name])) for name in OBJECT_FIELDS if given.get(name)),
@@ -141,6 +142,13 @@ def _joined(fields: Iterable[tuple[str, str]]) -> dict[str, str]:
         elif name in OBJECT_FIELDS or name.startswith(("x-amz-", "content-", "if-")):
             raise BadWriteHead(f"more than one {name}")
     return given
+
+
+def _refuse_aws_chunked(given: dict[str, str]) -> None:
+    """S3 clients' own framing inside the body (S3 API, "Signature calculations: chunked upload"): nobody undoes it."""
+    is_streamed = given.get(_SIGNED, "").lower().startswith("streaming-")
+    if is_streamed or "aws-chunked" in given.get("content-encoding", "").lower():
+        raise NoSuchWrite("aws-chunked bodies are not taken; send the plain bytes")
 
 
 def _refuse_unknown(given: dict[str, str]) -> None:

@@ -48,10 +48,6 @@ class TooLarge(ProxyError):
     """The body is larger than `uploads.max_size`."""
 
 
-class UnsupportedFraming(ProxyError):
-    """An S3 client's own body framing (`aws-chunked`), which is never stored."""
-
-
 class NotUnderstood(ProxyError):
     """A write that means something else to S3: `PUT /key?tagging` would replace the object with its tags."""
 
@@ -86,7 +82,6 @@ _TABLE: tuple[tuple[type[ProxyError], int, str | None], ...] = (
     (NoSuchMount, 404, None),
     (MethodNotAllowed, 405, None),
     (TooLarge, 413, None),
-    (UnsupportedFraming, 501, None),
     (NotUnderstood, 501, None),
     (NoSuchWrite, 501, None),
     (SlowClient, 408, None),
@@ -129,7 +124,7 @@ _PAGE = """\
 """
 
 # After these the connection may hold the rest of a body, or has been misread already.
-_CLOSING = (BadFraming, TooLarge, UnsupportedFraming, NotUnderstood, SlowClient)
+_CLOSING = (BadFraming, TooLarge, NotUnderstood, NoSuchWrite, SlowClient)
 
 
 def status_of(error: ProxyError) -> int:

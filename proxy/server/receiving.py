@@ -5,7 +5,7 @@ Whoever stores a body reads it here: PUT, POST and PATCH.
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 
 from aiohttp import HttpVersion11, hdrs, web
 
@@ -13,7 +13,7 @@ from proxy.errors import BodyTruncated
 from proxy.http.body_checksums import BodyChecksums
 from proxy.http.checksums import Digest
 from proxy.server.exchange import Exchange
-from proxy.server.failures import SlowClient, TooLarge, UnsupportedFraming
+from proxy.server.failures import SlowClient, TooLarge
 from proxy.server.pouring import MIN_RATE, PATIENCE
 
 PIECE = 64 << 10  # bytes of a body taken at once
@@ -24,16 +24,6 @@ def declared_length(request: web.BaseRequest) -> int | None:
     if hdrs.TRANSFER_ENCODING in request.headers:
         return None
     return request.content_length or 0
-
-
-def refuse_aws_chunked(headers: Mapping[str, str]) -> None:
-    """An S3 client's own framing inside the body (S3 API, "Signature calculations: chunked upload"), names in any case.
-
-    Raises UnsupportedFraming.
-    """
-    signed = headers.get("x-amz-content-sha256", "").lower()
-    if signed.startswith("streaming-") or "aws-chunked" in headers.get(hdrs.CONTENT_ENCODING, "").lower():
-        raise UnsupportedFraming("aws-chunked bodies are not taken; send the plain bytes")
 
 
 def invite(request: web.BaseRequest) -> None:

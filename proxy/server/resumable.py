@@ -19,7 +19,7 @@ from proxy.resumable.upload import Upload
 from proxy.resumable.uploads import MAX_CHECKED, ResumableUploads, UnknownUpload
 from proxy.server.exchange import Exchange
 from proxy.server.failures import OffsetConflict, TooLarge
-from proxy.server.receiving import declared_length, invite, received, refuse_aws_chunked
+from proxy.server.receiving import declared_length, invite, received
 from proxy.server.routing import MethodNotAllowed, Route
 
 Fields = tuple[tuple[str, str], ...]
@@ -79,7 +79,6 @@ class Resumable:
         limit = min(self._settings.max_size, route.mount.max_size or self._settings.max_size)
         if length > limit:
             raise TooLarge(f"the upload has {length} bytes; {limit} are taken here")
-        refuse_aws_chunked(request.headers)
         _refuse_claims(request.headers)
         begins = declared_length(request) != 0 or hdrs.CONTENT_TYPE in request.headers
         if begins:

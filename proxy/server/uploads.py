@@ -26,7 +26,7 @@ from proxy.server import forms
 from proxy.server.exchange import Exchange
 from proxy.server.failures import TooLarge
 from proxy.server.forms import Form
-from proxy.server.receiving import declared_length, invite, received, refuse_aws_chunked, verified
+from proxy.server.receiving import declared_length, invite, received, verified
 from proxy.server.routing import Route
 
 FORGET_TIMEOUT = 10.0  # seconds for the disk to unlink a file; it goes on after that
@@ -69,7 +69,6 @@ class Uploads:
         was made (I8).
         """
         request = exchange.request
-        refuse_aws_chunked(request.headers)
         content_type = request.headers.get(hdrs.CONTENT_TYPE)
         if request.method == hdrs.METH_POST and multipart_form.is_form(content_type):
             return await self._put_form(exchange, route, multipart_form.boundary_of(content_type or ""))
@@ -103,7 +102,6 @@ class Uploads:
     async def delete_many(self, exchange: Exchange, route: Route) -> web.StreamResponse:
         """S3's DeleteObjects, of keys below the mount: its own answer in XML, 200 whatever became of each key."""
         request = exchange.request
-        refuse_aws_chunked(request.headers)
         head = write_head.parse(request.headers.items())
         length, limit = declared_length(request), delete_objects.MAX_BODY
         _refuse_too_large(length, limit)

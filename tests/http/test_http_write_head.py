@@ -154,6 +154,9 @@ def test_malformed(fields: list[tuple[str, str]]) -> None:
         [("If-Unmodified-Since", "Wed, 21 Oct 2065 07:28:00 GMT")],
         [("If-Modified-Since", "x")],
         [("x-amz-checksum-xxhash64", "AAAAAAAAAAA=")],
+        [("Content-Encoding", "gzip"), ("Content-Encoding", "aws-chunked")],
+        [("Content-Encoding", "AWS-Chunked,gzip")],
+        [("x-amz-content-sha256", "STREAMING-UNSIGNED-PAYLOAD-TRAILER")],
     ],
 )
 def test_terms_that_s3_does_not_offer(fields: list[tuple[str, str]]) -> None:

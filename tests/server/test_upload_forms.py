@@ -124,6 +124,7 @@ async def test_what_a_form_says_of_its_files(proxy: Proxy, s3: S3) -> None:
     "field",
     [
         part("acl", b"public-read"),
+        part("content-encoding", b"aws-chunked"),
         part("tagging", b"<Tagging/>"),
         part("x-amz-server-side-encryption-customer-algorithm", b"AES256"),
         part("X-Amz-Website-Redirect-Location", b"/b"),

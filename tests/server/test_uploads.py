@@ -125,6 +125,15 @@ async def test_refused_before_the_body(start: StartProxy, s3: S3) -> None:
     assert proxy.relay.seen == []
 
 
+async def test_aws_chunked_on_a_second_line(proxy: Proxy, s3: S3) -> None:
+    """RFC 9110 section 5.3: two Content-Encoding lines are one list; the framing is no part of the object (I24)."""
+    async with proxy.connection() as connection:
+        lines = {"Content-Encoding": "gzip\r\nContent-Encoding: aws-chunked"}
+        await connection.send(message("PUT", "/x", lines, b"data"))
+        assert (await connection.answer("PUT")).status == 501
+    assert s3.keys() == []
+
+
 async def test_body_of_a_refused_upload_is_no_request(start: StartProxy, s3: S3) -> None:
     """After an error to an upload the connection never takes the body for the next request (I24)."""
     proxy = await start(mounts=[{"path": "/", "bucket": s3.bucket}], uploads=None)
