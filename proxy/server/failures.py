@@ -44,6 +44,10 @@ from proxy.server.framing import BadFraming
 from proxy.server.routing import MethodNotAllowed
 
 
+class LengthRequired(ProxyError):
+    """A write that does not say whether it has a body (RFC 9110 section 15.5.12)."""
+
+
 class TooLarge(ProxyError):
     """The body is larger than `uploads.max_size`."""
 
@@ -81,6 +85,7 @@ _TABLE: tuple[tuple[type[ProxyError], int, str | None], ...] = (
     (ChecksumMismatch, 400, None),
     (NoSuchMount, 404, None),
     (MethodNotAllowed, 405, None),
+    (LengthRequired, 411, None),
     (TooLarge, 413, None),
     (NotUnderstood, 501, None),
     (NoSuchWrite, 501, None),
@@ -124,7 +129,7 @@ _PAGE = """\
 """
 
 # After these the connection may hold the rest of a body, or has been misread already.
-_CLOSING = (BadFraming, TooLarge, NotUnderstood, NoSuchWrite, SlowClient)
+_CLOSING = (BadFraming, LengthRequired, TooLarge, NotUnderstood, NoSuchWrite, SlowClient)
 
 
 def status_of(error: ProxyError) -> int:

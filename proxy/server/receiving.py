@@ -13,7 +13,7 @@ from proxy.errors import BodyTruncated
 from proxy.http.body_checksums import BodyChecksums
 from proxy.http.checksums import Digest
 from proxy.server.exchange import Exchange
-from proxy.server.failures import SlowClient, TooLarge
+from proxy.server.failures import LengthRequired, SlowClient, TooLarge
 from proxy.server.pouring import MIN_RATE, PATIENCE
 
 PIECE = 64 << 10  # bytes of a body taken at once
@@ -24,6 +24,15 @@ def declared_length(request: web.BaseRequest) -> int | None:
     if hdrs.TRANSFER_ENCODING in request.headers:
         return None
     return request.content_length or 0
+
+
+def required_length(request: web.BaseRequest) -> int | None:
+    """The same, of a request that is nothing without its body. Raises LengthRequired: a client that forgot to frame its
+    body, or lost it, does not mean to empty the object. S3 takes no such request either.
+    """
+    if not {hdrs.TRANSFER_ENCODING, hdrs.CONTENT_LENGTH} & request.headers.keys():
+        raise LengthRequired("the request has neither Content-Length nor Transfer-Encoding; an empty body has length 0")
+    return declared_length(request)
 
 
 def invite(request: web.BaseRequest) -> None:

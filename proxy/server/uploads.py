@@ -26,7 +26,7 @@ from proxy.server import forms
 from proxy.server.exchange import Exchange
 from proxy.server.failures import TooLarge
 from proxy.server.forms import Form
-from proxy.server.receiving import declared_length, invite, received, verified
+from proxy.server.receiving import invite, received, required_length, verified
 from proxy.server.routing import Route
 
 FORGET_TIMEOUT = 10.0  # seconds for the disk to unlink a file; it goes on after that
@@ -75,7 +75,7 @@ class Uploads:
         head = write_head.parse(request.headers.items())
         key = route.key(self._new_name(route) if route.makes_key else "")
         head = _fitted(head, key, route.mount)
-        length, limit = declared_length(request), self._limit(route.mount)
+        length, limit = required_length(request), self._limit(route.mount)
         _refuse_too_large(length, limit)
         if not length and length is not None:
             BodyChecksums(head.checksums).verify()  # nobody asks for the pieces of what has none
@@ -103,7 +103,7 @@ class Uploads:
         """S3's DeleteObjects, of keys below the mount: its own answer in XML, 200 whatever became of each key."""
         request = exchange.request
         head = write_head.parse(request.headers.items())
-        length, limit = declared_length(request), delete_objects.MAX_BODY
+        length, limit = required_length(request), delete_objects.MAX_BODY
         _refuse_too_large(length, limit)
         body = bytearray()
         async for chunk in verified(self._body(exchange, length, limit), head.checksums):
@@ -166,7 +166,7 @@ class Uploads:
     async def _put_form(self, exchange: Exchange, route: Route, boundary: str) -> web.StreamResponse:
         head = write_head.parse(exchange.request.headers.items())
         mount, limit = route.mount, self._limit(route.mount)
-        length = declared_length(exchange.request)
+        length = required_length(exchange.request)
         _refuse_too_large(length, limit + forms.OVERHEAD)
 
         async def store(key: ObjectKey, chunks: AsyncIterator[bytes], head: WriteHead) -> Written:

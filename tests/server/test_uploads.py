@@ -77,9 +77,24 @@ async def test_chunked(proxy: Proxy, s3: S3, size: int) -> None:
 
 
 async def test_empty_body(proxy: Proxy, s3: S3) -> None:
-    """RFC 9112 section 6.3: no framing field means an empty body, and that is an object too."""
-    assert (await proxy.ask("PUT", "/x")).status == 201
-    assert s3.get("x") == b""
+    """An empty body is an object too, when the client says that it is empty."""
+    for headers, body in (({}, b""), ({"Transfer-Encoding": "chunked"}, chunked())):
+        s3.put("x", b"old")
+        assert (await proxy.ask("PUT", "/x", headers, body)).status == 201
+        assert s3.get("x") == b""
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+@pytest.mark.parametrize("line", ["PUT /x", "POST /upload/x", "POST /upload", "POST /?delete"])
+async def test_no_length(proxy: Proxy, s3: S3, line: str, version: str) -> None:
+    """RFC 9110 section 15.5.12: a write that does not say how long its body is empties no object: 411, then the end."""
+    s3.put("x", b"old")
+    async with proxy.connection() as connection:
+        await connection.send(f"{line} HTTP/{version}\r\nHost: a\r\n\r\n".encode() + b"data")
+        assert (await connection.answer("PUT")).status == 411
+        assert await connection.rest() == b""
+    assert s3.get("x") == b"old"
+    assert proxy.relay.seen == []
 
 
 async def test_expect_continue(proxy: Proxy, s3: S3) -> None:
