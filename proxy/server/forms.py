@@ -110,14 +110,14 @@ class Form:
         if not self._route.makes_key:
             if wanted is not None or self.stored:
                 raise BadForm("the path names the key already, of one file")
-            return self._route.key()
+            return self._route.key_to_write()
         ulid = str(ULID())
         if wanted is None:
-            return self._route.key(KeyTemplate(self._route.mount.key_template).key(self._now, ulid, filename))
+            return self._route.key_to_write(KeyTemplate(self._route.mount.key_template).key(self._now, ulid, filename))
         wanted = wanted.replace(_FILENAME, key_template.clean(filename) or ulid)
         if not wanted or key_template.has_dot_segment(wanted):
             raise BadForm("the form's key is empty, or leads out of the folder")
-        return self._route.key(wanted)
+        return self._route.key_to_write(wanted)
 
     def _head_of(self, part: Part) -> WriteHead:
         said = {name: value for name, value in part.headers if name.startswith((*_OF_ONE_FILE, "content-", "x-amz-"))}

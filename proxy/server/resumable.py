@@ -85,7 +85,7 @@ class Resumable:
             tus.check_body_type(request.headers)
         said = request.headers.get("Upload-Metadata", "")
         metadata = tus.metadata(said)
-        key = route.key(self._name(route, metadata) if route.makes_key else "")
+        key = route.key_to_write(self._name(route, metadata) if route.makes_key else "")
         fields = _fitted(_fields_of_object(request.headers, tus.word("filetype", metadata)), key, route.mount)
         upload = await self._uploads.create(key, length, fields, said)
         async with self._uploads.busy(upload):

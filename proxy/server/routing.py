@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from proxy.config import MountSettings, UploadSettings
 from proxy.errors import BadPath, NoSuchMount, ProxyError
 from proxy.http import query
-from proxy.keys import ObjectKey, Target, parse_target, percent_encode, to_key
+from proxy.keys import ObjectKey, Target, check_writable, parse_target, percent_encode, to_key
 
 _KNOWN = ("GET", "HEAD", "PUT", "POST", "DELETE")
 
@@ -37,6 +37,12 @@ class Route:
         if not self.octets and not name:
             raise BadPath("the path names a mount, not an object")
         return ObjectKey(self.mount.bucket, to_key(octets))
+
+    def key_to_write(self, name: str = "") -> ObjectKey:
+        """The same, where an object is to be made. Raises BadPath."""
+        key = self.key(name)
+        check_writable(key.key)
+        return key
 
     def relative(self, key: ObjectKey) -> str:
         """The key as a client of this mount knows it."""

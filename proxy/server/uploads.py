@@ -73,7 +73,7 @@ class Uploads:
         if request.method == hdrs.METH_POST and multipart_form.is_form(content_type):
             return await self._put_form(exchange, route, multipart_form.boundary_of(content_type or ""))
         head = write_head.parse(request.headers.items())
-        key = route.key(self._new_name(route) if route.makes_key else "")
+        key = route.key_to_write(self._new_name(route) if route.makes_key else "")
         head = _fitted(head, key, route.mount)
         length, limit = required_length(request), self._limit(route.mount)
         _refuse_too_large(length, limit)

@@ -1,5 +1,7 @@
 """From the bytes of a request target to one S3 key, or a refusal (I23)."""
 
+from urllib.parse import unquote
+
 import pytest
 from proxy_under_test import S3, Proxy, StartProxy
 from ulid import ULID
@@ -67,6 +69,28 @@ async def test_location_names_no_host(proxy: Proxy, s3: S3, key: str) -> None:
         assert location.startswith("/%2F")
         assert (await proxy.get(location)).body == s3.get(key)
     assert s3.keys() == [key]
+
+
+@pytest.mark.parametrize("character", ["%01", "%1F", "%EF%BF%BE", "%EF%BF%BF"])
+async def test_keys_that_xml_cannot_hold(proxy: Proxy, s3: S3, character: str) -> None:
+    """No object is made under them, of whatever size, for a large one S3's answer could not be read; one is served."""
+    target = f"/a{character}b"
+    key = unquote(target[1:])
+    form = f'--b\r\nContent-Disposition: form-data; name="key"\r\n\r\n{key}\r\n'
+    form += '--b\r\nContent-Disposition: form-data; name="f"; filename="f"\r\n\r\nnew\r\n--b--'
+    told = {"Tus-Resumable": "1.0.0", "Upload-Length": "0"}
+    for answer in (
+        await proxy.ask("PUT", target, {"Content-Length": str(9 << 20)}),
+        await proxy.ask("PUT", target, body=b"new"),
+        await proxy.ask("POST", f"/upload{target}", body=b"new"),
+        await proxy.ask("POST", f"/upload{target}", told),
+        await proxy.ask("POST", "/upload", {"Content-Type": "multipart/form-data; boundary=b"}, form.encode()),
+    ):
+        assert (answer.status, "XML" in answer.json()["error"]) == (400, True)
+    assert proxy.relay.seen == []
+    s3.put(key, b"old")
+    assert (await proxy.get(target)).body == b"old"
+    assert (await proxy.ask("DELETE", target)).status == 204
 
 
 async def test_plus_is_a_plus(proxy: Proxy, s3: S3) -> None:
