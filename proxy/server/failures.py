@@ -60,6 +60,10 @@ class SlowClient(ProxyError):
     """A client that sends or takes less than the minimum rate."""
 
 
+class Overloaded(ProxyError):
+    """More requests of one kind than are answered at once."""
+
+
 class PartlyStored(ProxyError):
     """A form whose first files are stored, and that then failed. `cause` says why, `stored` what clients are told of
     each file that is there.
@@ -100,6 +104,7 @@ _TABLE: tuple[tuple[type[ProxyError], int, str | None], ...] = (
     (TakenOver, 409, None),
     (UploadLost, 410, None),
     (TooManyUploads, 503, None),
+    (Overloaded, 503, None),
     (ObjectNotFound, 404, "no such object"),
     (NoSuchVersion, 400, "versionId is malformed"),
     (DeleteMarker, 405, "this version is a delete marker"),
@@ -153,7 +158,7 @@ def _answer(error: ProxyError, exchange: Exchange, details: Mapping[str, object]
     if isinstance(error, OriginError) and status in (502, 503, 504):
         wait = error.retry_after if isinstance(error, OriginResting) else _RETRY_AFTER
         headers["Retry-After"] = str(max(1, math.ceil(wait)))
-    if isinstance(error, TooManyUploads):
+    if isinstance(error, TooManyUploads | Overloaded):
         headers["Retry-After"] = str(_RETRY_AFTER)
     if isinstance(error, WrongVersion):
         headers["Tus-Version"] = VERSION
