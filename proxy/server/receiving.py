@@ -7,7 +7,7 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Sequence
 
-from aiohttp import HttpVersion11, hdrs, web
+from aiohttp import HttpVersion11, StreamReader, hdrs, web
 
 from proxy.errors import BodyTruncated
 from proxy.http.body_checksums import BodyChecksums
@@ -57,15 +57,7 @@ async def received(
     waited, got = 0.0, 0  # since the rate was last looked at; the time that S3 takes is not the client's
     while True:
         began = clock()
-        try:
-            async with asyncio.timeout_at(min(began + PATIENCE, until)):
-                chunk = await content.read(PIECE)
-        except TimeoutError:
-            if clock() >= until:
-                raise SlowClient(f"the body was not whole after {deadline:g} s") from None
-            raise SlowClient(f"no byte of the body came for {PATIENCE:g} s") from None
-        except web.RequestPayloadError as error:
-            raise BodyTruncated(f"the client's body broke off: {error}") from error
+        chunk = await _read(content, until, deadline)
         waited, got = waited + clock() - began, got + len(chunk)
         if waited > PATIENCE:
             if got < MIN_RATE * waited:
@@ -79,6 +71,23 @@ async def received(
         yield chunk
     if length is not None and exchange.received != length:
         raise BodyTruncated(f"the client sent {exchange.received} of {length} bytes")
+
+
+async def _read(content: StreamReader, until: float, deadline: float) -> bytes:
+    """The next piece, empty at the end. `until` is the `deadline` by the loop's clock."""
+    clock = asyncio.get_running_loop().time
+    try:
+        async with asyncio.timeout_at(min(clock() + PATIENCE, until)):
+            chunk = await content.read(PIECE)
+    except TimeoutError:
+        if clock() < until:
+            raise SlowClient(f"no byte of the body came for {PATIENCE:g} s") from None
+    except web.RequestPayloadError as error:
+        raise BodyTruncated(f"the client's body broke off: {error}") from error
+    else:
+        if not chunk or clock() < until:  # a read that does not have to wait is never cut short
+            return chunk
+    raise SlowClient(f"the body was not whole after {deadline:g} s")
 
 
 def verified(chunks: AsyncIterator[bytes], claims: Sequence[Digest]) -> AsyncIterator[bytes]:

@@ -3,13 +3,19 @@
 import asyncio
 import base64
 import hashlib
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
+from aiohttp import web
 from proxy_under_test import S3, Proxy, StartProxy, pattern
 from relay import Seen, canned
 from wire import chunked, message
 
 from proxy.http import checksums
+from proxy.server.exchange import Exchange
+from proxy.server.failures import SlowClient
+from proxy.server.receiving import received
 
 MIB = 1 << 20
 ALGORITHMS = ("md5", "sha1", "sha256", "sha512", "crc32", "crc32c", "crc64nvme")
@@ -227,6 +233,24 @@ async def test_deadline(start: StartProxy, s3: S3) -> None:
         await asyncio.gather(sending, return_exceptions=True)
     assert (answer.status, "0.3 s" in answer.json()["error"]) == (408, True)
     assert s3.keys() == []
+
+
+async def test_deadline_of_a_body_that_is_always_there() -> None:
+    """Where bytes have come before they are asked for, nobody waits, and the deadline counts all the same (I20)."""
+
+    class Ready:
+        async def read(self, count: int) -> bytes:
+            return bytes(count)
+
+    request = cast("web.BaseRequest", SimpleNamespace(content=Ready()))
+    chunks = received(Exchange(request, asyncio.get_running_loop().time()), None, 1 << 40, deadline=0.1)
+
+    async def consume() -> None:
+        async for _ in chunks:
+            await asyncio.sleep(0)
+
+    with pytest.raises(SlowClient, match=r"after 0\.1 s"):
+        await asyncio.wait_for(consume(), 5)
 
 
 def test_the_algorithms_are_told_apart() -> None:
