@@ -32,11 +32,11 @@ from proxy.origin.client import S3Origin
 from proxy.origin.multipart import Multipart, PartSent
 from proxy.origin.write_params import complete_params, create_params
 from proxy.origin.writes import Written
-from proxy.resumable.folder import Found, UploadFolder
+from proxy.resumable.folder import Found, Kept, UploadFolder
 from proxy.resumable.record import BadRecord, Record, decode, encode, part_size
 from proxy.resumable.settled import settled
 from proxy.resumable.upload import Upload
-from proxy.resumable.waiting import PIECE, Space, Waiting, pages
+from proxy.resumable.waiting import PIECE, Space, Waiting, file_pages, pages
 
 MAX_UPLOADS = 4096  # known at once, finished ones among them
 MAX_CHECKED = 64 << 20  # bytes of one request with a checksum; all of them wait until it is known to hold
@@ -129,13 +129,17 @@ class ResumableUploads:
             return
         # After power loss a file may lack what was written to it, whatever its size says (I14).
         is_sound = record.boot == self._boot and record.etag is None and not record.is_dropped
-        waiting = item.waiting.pop(record.next_part, 0) if is_sound else 0
+        kept = item.waiting.get(record.next_part, Kept()) if is_sound else Kept()
+        if 0 < kept.size <= min(record.part_size, record.length - record.sent):
+            del item.waiting[record.next_part]
+        else:
+            kept = Kept()
         if item.waiting:
             await self._folder.remove(name, *item.waiting)
-        upload = Upload(name, replace(record, boot=self._boot), min(waiting, record.length - record.sent))
+        upload = Upload(name, replace(record, boot=self._boot), kept.size, kept.checksum)
         upload.charged = pages(len(item.record or b""))
         # What is there is counted, even where it is more than there may be: the cache makes room (I17).
-        self._space.budget.take(pages(upload.in_file) + upload.charged)
+        self._space.budget.take(file_pages(upload.in_file) + upload.charged)
         (self._dropped if record.is_dropped else self._uploads)[name] = upload
 
     async def stop(self) -> None:

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 
 from proxy.cache.budget import Budget
 from proxy.errors import StoreError, StoreFull
-from proxy.resumable.folder import UploadFolder
+from proxy.resumable.folder import HEAD_SIZE, Gone, UploadFolder
 from proxy.resumable.settled import settled
 from proxy.resumable.upload import Upload
 
 PIECE = 64 << 10  # bytes gathered before they are written, and read at once; what a client that stalls costs (I19)
 MAX_HELD = 64 << 20  # bytes of all uploads in memory, where the disk takes none
+_BAD = "what waited on the disk is not what was written"
 _ASIDE = 0  # S3 counts parts from 1
 PAGE = 4096  # bytes: the disk's own unit
 
@@ -38,7 +39,9 @@ class Waiting:
         self._held = 0  # bytes of all uploads in memory
 
     async def keep(self, upload: Upload, gathered: bytearray) -> None:
-        """Move what fits into the next part from `gathered` to where it waits. Raises StoreFull: it is nowhere."""
+        """Move what fits into the next part from `gathered` to where it waits. Raises StoreFull: it is nowhere; Gone:
+        nor is what waited before.
+        """
         data = bytes(gathered[: upload.room])
         if upload.held:
             self._hold(upload, data)
@@ -46,6 +49,9 @@ class Waiting:
             try:
                 await self._write(upload, data)
                 upload.came(data, in_file=True)
+            except Gone:
+                await self.clear(upload)
+                raise
             except StoreError as error:
                 log.warning("bytes of %r wait in memory: %s", upload, error)
                 self._hold(upload, data)
@@ -58,10 +64,11 @@ class Waiting:
         self._held += len(data)
 
     async def _write(self, upload: Upload, data: bytes) -> None:
-        grows = pages(upload.in_file + len(data)) - pages(upload.in_file)
+        size, checksum = upload.in_file + len(data), zlib.crc32(data, upload.checksum)
+        grows = file_pages(size) - file_pages(upload.in_file)
         await self.space.reserve(grows)
         try:
-            await self.folder.write(upload.id, upload.record.next_part, upload.in_file, data)
+            await self.folder.write(upload.id, upload.record.next_part, upload.in_file, data, checksum)
         except BaseException:
             self.space.budget.give_back(grows)
             raise
@@ -72,7 +79,7 @@ class Waiting:
         """
         held = bytes(upload.held)
         try:
-            async for piece in self.read_file(upload, upload.record.next_part, upload.in_file, upload.checksum):
+            async for piece in self._read_file(upload):
                 yield piece
         except StoreError:
             await settled(self.clear(upload))
@@ -80,15 +87,15 @@ class Waiting:
         if held:
             yield held
 
-    async def read_file(self, upload: Upload, part: int, size: int, checksum: int | None) -> AsyncIterator[bytes]:
-        """The first `size` bytes of a file; the last piece only if their CRC-32 is `checksum`. Raises StoreError."""
-        at, found = 0, 0
+    async def _read_file(self, upload: Upload) -> AsyncIterator[bytes]:
+        """The last piece only if the CRC-32 is right. Raises StoreError."""
+        at, found, size, checksum = 0, 0, upload.in_file, upload.checksum
         while at < size:
-            piece = await self.folder.read(upload.id, part, at, min(PIECE, size - at))
+            piece = await self.folder.read(upload.id, upload.record.next_part, at, min(PIECE, size - at))
             at += len(piece)
             found = zlib.crc32(piece, found)
-            if not piece or (at == size and checksum not in (None, found)):
-                raise StoreError("what waited on the disk is not what was written")
+            if not piece or (at == size and found != checksum):
+                raise StoreError(_BAD)
             yield piece
 
     async def clear(self, upload: Upload) -> None:
@@ -112,7 +119,7 @@ class Waiting:
         except StoreError as error:
             log.warning("a file of %r is left until the next start: %s", upload, error)
             return
-        self.space.budget.give_back(pages(size))
+        self.space.budget.give_back(file_pages(size))
 
     def aside(self, upload: Upload) -> "Aside":
         """For bytes that do not count yet. `clear` it."""
@@ -126,19 +133,26 @@ class Aside:
         self._waiting = waiting
         self._upload = upload
         self._size = 0
-        self._checksum = 0
+        self._sums: list[tuple[int, int]] = []  # of each piece: its size, its CRC-32
 
     async def write(self, data: bytes) -> None:
         """Raises StoreError."""
-        at, self._checksum = self._size, zlib.crc32(data, self._checksum)
+        at, checksum = self._size, zlib.crc32(data)
         # Counted before it is written, and given back as one.
-        await self._waiting.space.reserve(pages(at + len(data)) - pages(at))
+        await self._waiting.space.reserve(file_pages(at + len(data)) - file_pages(at))
         self._size += len(data)
-        await settled(self._waiting.folder.write(self._upload.id, _ASIDE, at, data))
+        self._sums.append((len(data), checksum))
+        await settled(self._waiting.folder.write(self._upload.id, _ASIDE, at, data, checksum))
 
-    def read(self) -> AsyncIterator[bytes]:
-        """All of them. Raises StoreError, before the last of them where they are not what was written (I15)."""
-        return self._waiting.read_file(self._upload, _ASIDE, self._size, self._checksum)
+    async def read(self) -> AsyncIterator[bytes]:
+        """All of them, each piece only if it is what was written (I15): it counts from then on. Raises StoreError."""
+        at = 0
+        for size, checksum in self._sums:
+            piece = await self._waiting.folder.read(self._upload.id, _ASIDE, at, size)
+            if len(piece) != size or zlib.crc32(piece) != checksum:
+                raise StoreError(_BAD)
+            yield piece
+            at += size
 
     async def clear(self) -> None:
         await self._waiting.remove(self._upload, _ASIDE, self._size)
@@ -147,3 +161,8 @@ class Aside:
 def pages(count: int) -> int:
     """Bytes that a file of `count` bytes takes on the disk."""
     return -(-count // PAGE) * PAGE
+
+
+def file_pages(waiting: int) -> int:
+    """The same of a file in which `waiting` bytes wait; 0 where none do: there is no file then."""
+    return pages(HEAD_SIZE + waiting) if waiting else 0

@@ -3,8 +3,11 @@
 import asyncio
 import base64
 import hashlib
+import os
+import shutil
 import zlib
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 from proxy_under_test import S3, Proxy, StartProxy, pattern, until
@@ -60,6 +63,15 @@ def unfinished(s3: S3) -> int:
 def names(proxy: Proxy) -> list[str]:
     """Of the files of uploads."""
     return sorted(path.name for path in (proxy.runtime.settings.cache.dir / "uploads").iterdir())
+
+
+def file_of(proxy: Proxy, url: str, part: int = 1) -> Path:
+    return proxy.runtime.settings.cache.dir / "uploads" / f"{url.rpartition('/')[2]}.{part}"
+
+
+def sha1(body: bytes) -> str:
+    """As Upload-Checksum says it."""
+    return f"sha1 {base64.b64encode(hashlib.sha1(body).digest()).decode()}"
 
 
 async def test_in_pieces(proxy: Proxy, s3: S3) -> None:
@@ -631,18 +643,85 @@ async def test_the_disk_fails(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPa
     assert 0 < await offset_of(proxy, url) <= MIB
 
 
-async def test_what_waits_goes_bad(proxy: Proxy, s3: S3) -> None:
+@pytest.mark.parametrize("restarts", [False, True])
+async def test_what_waits_goes_bad(start: StartProxy, s3: S3, restarts: bool) -> None:
     """What waited and is not what was written is never sent as a part; the client sends it again (I15)."""
+    proxy = await start()
     body = pattern(MIB)
     url = await created(proxy, len(body))
     assert (await patched(proxy, url, 0, body[: MIB // 2])).status == 204
-    file = proxy.runtime.settings.cache.dir / "uploads" / f"{url.rpartition('/')[2]}.1"
-    file.write_bytes(b"!" + file.read_bytes()[1:])
+    if restarts:
+        await proxy.stop()
+    file = file_of(proxy, url)
+    file.write_bytes(file.read_bytes()[:-1] + b"!")
+    if restarts:
+        proxy = await start()
     answer = await patched(proxy, url, MIB // 2, body[MIB // 2 :])
     assert answer.status == status_of(StoreError())
     assert s3.keys() == []
     assert await offset_of(proxy, url) == 0
     assert (await patched(proxy, url, 0, body)).status == 204
+    assert s3.get("x") == body
+
+
+@pytest.mark.parametrize("what", ["file", "end of the file", "folder"])
+@pytest.mark.parametrize("restarts", [False, True])
+async def test_what_waits_is_gone(start: StartProxy, s3: S3, what: str, restarts: bool) -> None:
+    """What waited and is not there any more leaves no hole: the offset falls back, and the client sends it again (I8,
+    I15).
+    """
+    proxy = await start()
+    body = pattern(MIB)
+    url = await created(proxy, len(body))
+    assert (await patched(proxy, url, 0, body[: MIB // 2])).status == 204
+    if restarts:
+        await proxy.stop()
+        proxy = await start()
+    file = file_of(proxy, url)
+    if what == "file":
+        file.unlink()
+    elif what == "folder":
+        shutil.rmtree(proxy.runtime.settings.cache.dir)
+        await proxy.step()
+    else:
+        os.truncate(file, MIB // 4)
+    answer = await patched(proxy, url, MIB // 2, body[MIB // 2 :])
+    assert answer.status == status_of(StoreError())
+    assert await offset_of(proxy, url) == 0
+    assert (await patched(proxy, url, 0, body)).status == 204
+    assert s3.get("x") == body
+
+
+async def test_a_file_that_a_restart_finds_cut_short(start: StartProxy, s3: S3) -> None:
+    """Of a file that lacks bytes that were counted none counts (I8)."""
+    proxy = await start()
+    body = pattern(MIB)
+    url = await created(proxy, len(body))
+    assert (await patched(proxy, url, 0, body[: MIB // 2])).status == 204
+    await proxy.stop()
+    os.truncate(file_of(proxy, url), MIB // 4)
+    proxy = await start()
+    assert await offset_of(proxy, url) == 0
+    assert (await patched(proxy, url, 0, body)).status == 204
+    assert s3.get("x") == body
+
+
+async def test_what_is_verified_goes_bad(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a body with a checksum no byte counts that went bad while it waited for that (I15)."""
+    folder, body = proxy.runtime.resumable._folder, pattern(MIB)
+    read = folder.read
+
+    async def rotten(name: str, part: int, offset: int, count: int) -> bytes:
+        data = await read(name, part, offset, count)
+        return bytes(len(data)) if part == 0 and offset else data
+
+    url = await created(proxy, len(body))
+    told = {**BODY, "Upload-Checksum": sha1(body)}
+    monkeypatch.setattr(folder, "read", rotten)
+    assert (await patched(proxy, url, 0, body, told)).status == status_of(StoreError())
+    monkeypatch.undo()
+    at = await offset_of(proxy, url)
+    assert (await patched(proxy, url, at, body[at:])).status == 204
     assert s3.get("x") == body
 
 
