@@ -230,14 +230,17 @@ class ResumableUploads:
         """
         assert upload.is_busy
         assert upload.etag is None
-        gathered = bytearray()
+        gathered, end = bytearray(), upload.offset
         try:
             async for chunk in upload.heard(chunks):
                 gathered += chunk
+                end += len(chunk)
                 if len(gathered) >= PIECE:
                     await self._take(upload, gathered)
             await self._take(upload, gathered)
         finally:
+            if upload.offset + len(gathered) != end:
+                gathered.clear()  # what waited before it was lost: it has no place any more (I8)
             await settled(self._put_by(upload, gathered))
 
     async def append_verified(self, upload: Upload, chunks: AsyncIterator[bytes], claim: Digest) -> None:

@@ -706,6 +706,19 @@ async def test_a_file_that_a_restart_finds_cut_short(start: StartProxy, s3: S3) 
     assert s3.get("x") == body
 
 
+async def test_what_comes_after_what_was_lost(proxy: Proxy, s3: S3) -> None:
+    """Bytes that follow what turns out to be lost do not take its place (I8)."""
+    body = pattern(2 * MIN_PART)
+    url = await created(proxy, len(body))
+    assert (await patched(proxy, url, 0, body[:MIN_PART])).status == 204
+    file = file_of(proxy, url)
+    file.write_bytes(file.read_bytes()[:-1] + b"!")
+    assert (await patched(proxy, url, MIN_PART, body[MIN_PART:-1])).status == status_of(StoreError())
+    assert await offset_of(proxy, url) == 0
+    assert (await patched(proxy, url, 0, body)).status == 204
+    assert s3.get("x") == body
+
+
 async def test_what_is_verified_goes_bad(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a body with a checksum no byte counts that went bad while it waited for that (I15)."""
     folder, body = proxy.runtime.resumable._folder, pattern(MIB)
