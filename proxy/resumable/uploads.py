@@ -229,7 +229,6 @@ class ResumableUploads:
         Raises OriginErrors, UploadLost, StoreError; what `chunks` raises.
         """
         assert upload.is_busy
-        assert upload.etag is None
         gathered, end = bytearray(), upload.offset
         try:
             async for chunk in upload.heard(chunks):
@@ -261,6 +260,7 @@ class ResumableUploads:
 
     async def _take(self, upload: Upload, gathered: bytearray) -> None:
         while gathered:
+            assert upload.etag is None, "more bytes than the upload has"
             if not upload.room:
                 await self._send_part(upload)
             await settled(self._waiting.keep(upload, gathered))

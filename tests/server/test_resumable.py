@@ -150,6 +150,21 @@ async def test_sizes(proxy: Proxy, s3: S3, size: int) -> None:
     assert all(name.endswith(".json") for name in names(proxy))
 
 
+@pytest.mark.parametrize("length", [0, 4])
+async def test_nothing_more(proxy: Proxy, s3: S3, length: int) -> None:
+    """A finished upload takes a body without a byte, and no other one; the object stays as it is (I8)."""
+    url = await created(proxy, length)
+    if length:
+        assert (await patched(proxy, url, 0, b"data")).status == 204
+    etag = s3.head("x")["ETag"]
+    for told in (BODY, {**BODY, "Upload-Checksum": sha1(b"")}):
+        answer = await patched(proxy, url, length, b"", told)
+        assert (answer.status, answer.headers["Upload-Offset"], answer.headers["ETag"]) == (204, str(length), etag)
+    assert (await patched(proxy, url, length, b"more")).status == 413
+    assert (await patched(proxy, url, length, b"", {**BODY, "Upload-Checksum": sha1(b"more")})).status == 460
+    assert s3.get("x") == b"data"[:length]
+
+
 # Of a new upload of 10 bytes: method, target ("": the upload), headers beside Tus-Resumable, body -> status
 REQUESTS: list[tuple[str, str, dict[str, str], bytes | None, int]] = [
     ("POST", "/upload", {}, None, 400),
