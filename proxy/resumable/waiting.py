@@ -6,6 +6,7 @@ Rule 2: where the disk refuses, bytes wait in memory (I16), MAX_HELD in all; wha
 
 import logging
 import zlib
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
@@ -58,10 +59,17 @@ class Waiting:
         del gathered[: len(data)]
 
     def _hold(self, upload: Upload, data: bytes) -> None:
-        if self._held + len(data) > MAX_HELD:
-            raise StoreFull("too many bytes of uploads wait in memory, for the disk takes none")
+        self.hold(len(data))
         upload.came(data, in_file=False)
-        self._held += len(data)
+
+    def hold(self, count: int) -> None:
+        """Take so many bytes of memory. Raises StoreFull."""
+        if self._held + count > MAX_HELD:
+            raise StoreFull("too many bytes of uploads wait in memory, for the disk takes none")
+        self._held += count
+
+    def release(self, count: int) -> None:
+        self._held -= count
 
     async def _write(self, upload: Upload, data: bytes) -> None:
         size, checksum = upload.in_file + len(data), zlib.crc32(data, upload.checksum)
@@ -106,7 +114,7 @@ class Waiting:
     def left(self, upload: Upload) -> int:
         """Nothing waits any more. Returns the size of the file that is to be removed."""
         size = upload.in_file
-        self._held -= len(upload.held)
+        self.release(len(upload.held))
         upload.left()
         return size
 
@@ -127,22 +135,35 @@ class Waiting:
 
 
 class Aside:
-    """Bytes of one request in a file of their own, that of part 0, until more is known of them."""
+    """Bytes of one request until more is known of them: in a file of their own, that of part 0, and in memory where
+    the disk takes no more.
+    """
 
     def __init__(self, waiting: Waiting, upload: Upload) -> None:
         self._waiting = waiting
         self._upload = upload
         self._size = 0
-        self._sums: list[tuple[int, int]] = []  # of each piece: its size, its CRC-32
+        self._sums: list[tuple[int, int]] = []  # of each piece in the file: its size, its CRC-32
+        self._held = deque[bytes]()
 
     async def write(self, data: bytes) -> None:
-        """Raises StoreError."""
+        """Raises StoreFull."""
+        if not self._held:
+            try:
+                await self._write(data)
+                return
+            except StoreError as error:
+                log.warning("a body for %r waits in memory: %s", self._upload, error)
+        self._waiting.hold(len(data))
+        self._held.append(data)
+
+    async def _write(self, data: bytes) -> None:
         at, checksum = self._size, zlib.crc32(data)
         # Counted before it is written, and given back as one.
         await self._waiting.space.reserve(file_pages(at + len(data)) - file_pages(at))
         self._size += len(data)
-        self._sums.append((len(data), checksum))
         await settled(self._waiting.folder.write(self._upload.id, _ASIDE, at, data, checksum))
+        self._sums.append((len(data), checksum))
 
     async def read(self) -> AsyncIterator[bytes]:
         """All of them, each piece only if it is what was written (I15): it counts from then on. Raises StoreError."""
@@ -153,8 +174,14 @@ class Aside:
                 raise StoreError(_BAD)
             yield piece
             at += size
+        while self._held:
+            piece = self._held.popleft()
+            self._waiting.release(len(piece))
+            yield piece
 
     async def clear(self) -> None:
+        self._waiting.release(sum(map(len, self._held)))
+        self._held.clear()
         await self._waiting.remove(self._upload, _ASIDE, self._size)
 
 

@@ -658,6 +658,33 @@ async def test_the_disk_fails(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPa
     assert 0 < await offset_of(proxy, url) <= MIB
 
 
+async def test_the_disk_fails_under_a_checksum(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A body with a checksum waits in memory where the disk takes no more, all of it or the rest (I16); what does not
+    hold leaves nothing there (I19).
+    """
+    folder, body, taken = proxy.runtime.resumable._folder, pattern(3 * MIB), 0
+    write, memory = folder.write, proxy.runtime.resumable._waiting
+
+    async def fills_up(name: str, part: int, offset: int, data: bytes, checksum: int) -> None:
+        nonlocal taken
+        if taken >= MIB // 2:
+            raise StoreError("no space")
+        taken += len(data)
+        await write(name, part, offset, data, checksum)
+
+    url = await created(proxy, len(body))
+    monkeypatch.setattr(folder, "write", fills_up)
+    for stop in (MIB, 2 * MIB, 3 * MIB):
+        at, piece = stop - MIB, body[stop - MIB : stop]
+        told = {**BODY, "Upload-Checksum": sha1(piece)}
+        held = memory._held
+        assert (await patched(proxy, url, at, bytes(MIB), told)).status == 460
+        assert memory._held == held
+        assert (await patched(proxy, url, at, piece, told)).status == 204
+    assert s3.get("x") == body
+    assert memory._held == 0
+
+
 @pytest.mark.parametrize("restarts", [False, True])
 async def test_what_waits_goes_bad(start: StartProxy, s3: S3, restarts: bool) -> None:
     """What waited and is not what was written is never sent as a part; the client sends it again (I15)."""
