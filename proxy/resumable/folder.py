@@ -11,10 +11,10 @@ import os
 import re
 import struct
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TypeVar, TypeVarTuple, Unpack
+from typing import Any, TypeVar, TypeVarTuple, Unpack
 
 from proxy.cache.folder import Folder
 from proxy.errors import StoreError
@@ -23,6 +23,7 @@ Ts = TypeVarTuple("Ts")
 T = TypeVar("T")
 
 THREADS = 2
+PATIENCE = 30.0  # seconds for a call (I20)
 ID = re.compile(r"[0-9a-f]{32}")
 _RECORD, _NEW = "json", "new"
 _HEAD = struct.Struct("<QQ")  # bytes that count, their CRC-32
@@ -55,6 +56,7 @@ class UploadFolder:
     def __init__(self, folder: Folder) -> None:
         self._folder = folder
         self._threads = ThreadPoolExecutor(THREADS, "uploads")
+        self._hanging: set[Future[Any]] = set()  # calls that nobody waits for any more
 
     def close(self) -> None:
         self._threads.shutdown(wait=True)
@@ -141,9 +143,18 @@ class UploadFolder:
                     os.unlink(f"{_checked(name)}.{suffix}", dir_fd=folder)
 
     async def _run(self, call: Callable[[Unpack[Ts]], T], *args: *Ts) -> T:
+        if self._hanging:
+            raise StoreError("the disk does not answer")  # and a thread is lost to each call that asks it
+        work = self._threads.submit(call, *args)
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, call, *args)
+            async with asyncio.timeout(PATIENCE) as deadline:
+                return await asyncio.wrap_future(work)
         except OSError as error:
+            if deadline.expired():
+                if not work.cancel():
+                    self._hanging.add(work)
+                    work.add_done_callback(self._hanging.discard)
+                raise StoreError(f"the disk did not answer within {PATIENCE:g} s ({call.__name__})") from error
             raise StoreError(f"the cache folder failed: {error.strerror} ({call.__name__})") from error
 
 

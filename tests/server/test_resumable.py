@@ -5,6 +5,7 @@ import base64
 import hashlib
 import os
 import shutil
+import threading
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from wire import Answer, message
 
 from proxy.errors import StoreError
 from proxy.http import dates
+from proxy.resumable import folder as resumable_folder
 from proxy.resumable import uploads as resumable_uploads
 from proxy.resumable import waiting
 from proxy.resumable.record import MIN_PART
@@ -683,6 +685,37 @@ async def test_the_disk_fails_under_a_checksum(proxy: Proxy, s3: S3, monkeypatch
         assert (await patched(proxy, url, at, piece, told)).status == 204
     assert s3.get("x") == body
     assert memory._held == 0
+
+
+async def test_the_disk_hangs(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that does not answer is waited for once (I20) and is as one that fails (I16): what it holds is sent again,
+    and what it does in the end changes no object (I8).
+    """
+    gate, hangs, write = threading.Event(), [0], resumable_folder._write_all
+
+    def hang(fd: int, data: bytes, offset: int) -> None:
+        hangs[0] += 1
+        gate.wait()
+        write(fd, data, offset)
+
+    body, other = pattern(MIN_PART + MIB), bytes(2 * MIB)
+    url, second = await created(proxy, len(body)), await created(proxy, len(other), "y")
+    assert (await patched(proxy, url, 0, body[:MIB])).status == 204
+    monkeypatch.setattr(resumable_folder, "PATIENCE", 0.2)
+    monkeypatch.setattr(resumable_folder, "_write_all", hang)
+    try:
+        assert (await patched(proxy, url, MIB, b"another" + body[: MIB - 7])).status == 204
+        assert await offset_of(proxy, url) == 2 * MIB
+        assert (await patched(proxy, second, 0, other)).status == 204
+        assert (await patched(proxy, url, 2 * MIB, body[2 * MIB :])).status == status_of(StoreError())
+        assert await offset_of(proxy, url) == 0
+        assert (await patched(proxy, url, 0, body[:MIN_PART])).status == 204
+        assert hangs == [1]
+    finally:
+        gate.set()
+    await until(lambda: not proxy.runtime.resumable._folder._hanging)
+    assert (await patched(proxy, url, MIN_PART, body[MIN_PART:])).status == 204
+    assert (s3.get("x"), s3.get("y")) == (body, other)
 
 
 @pytest.mark.parametrize("restarts", [False, True])
