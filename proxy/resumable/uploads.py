@@ -36,12 +36,13 @@ from proxy.resumable.folder import Found, Kept, UploadFolder
 from proxy.resumable.record import BadRecord, Record, decode, encode, part_size
 from proxy.resumable.settled import settled
 from proxy.resumable.upload import Upload
-from proxy.resumable.waiting import PIECE, Space, Waiting, file_pages, pages
+from proxy.resumable.waiting import PIECE, Space, Waiting, pages
 
 MAX_UPLOADS = 4096  # known at once, finished ones among them
 MAX_CHECKED = 64 << 20  # bytes of one request with a checksum; all of them wait until it is known to hold
 SILENCE = 2.0  # seconds without a byte after which a request makes way for the client's next one
 MAKES_WAY = 2.0  # seconds that this may take
+IDLE = 60.0  # seconds without a byte after which what waits makes way for others, where there is no room for both
 UPKEEP = 60.0  # seconds between two looks at what has expired
 TOUCH = 60.0  # seconds that the record may be behind with the time of the last byte
 
@@ -89,7 +90,7 @@ class ResumableUploads:
         idle_since: Callable[[], float],
     ) -> None:
         self._folder = folder
-        self._waiting = Waiting(folder, space)
+        self._waiting = Waiting(folder, space, self._make_way)
         self._origin = origin
         self._store = store
         self._forget_key = forget
@@ -138,8 +139,8 @@ class ResumableUploads:
             await self._folder.remove(name, *item.waiting)
         upload = Upload(name, replace(record, boot=self._boot), kept.size, kept.checksum)
         upload.charged = pages(len(item.record or b""))
-        # What is there is counted, even where it is more than there may be: the cache makes room (I17).
-        self._space.budget.take(file_pages(upload.in_file) + upload.charged)
+        self._space.budget.take(upload.charged)
+        self._waiting.restored(upload)
         (self._dropped if record.is_dropped else self._uploads)[name] = upload
 
     async def stop(self) -> None:
@@ -229,7 +230,8 @@ class ResumableUploads:
         Raises OriginErrors, UploadLost, StoreError; what `chunks` raises.
         """
         assert upload.is_busy
-        gathered, end = bytearray(), upload.offset
+        gathered, start = bytearray(), upload.offset
+        end = start
         try:
             async for chunk in upload.heard(chunks):
                 gathered += chunk
@@ -240,7 +242,7 @@ class ResumableUploads:
         finally:
             if upload.offset + len(gathered) != end:
                 gathered.clear()  # what waited before it was lost: it has no place any more (I8)
-            await settled(self._put_by(upload, gathered))
+            await settled(self._put_by(upload, gathered, start))
 
     async def append_verified(self, upload: Upload, chunks: AsyncIterator[bytes], claim: Digest) -> None:
         """The same for bytes of which none counts before all of them are known to be those that were sent.
@@ -265,18 +267,34 @@ class ResumableUploads:
                 await self._send_part(upload)
             await settled(self._waiting.keep(upload, gathered))
 
-    async def _put_by(self, upload: Upload, gathered: bytearray) -> None:
-        """The end of a request: what is in memory is kept, as far as it fits without S3, and the time is noted."""
+    async def _put_by(self, upload: Upload, gathered: bytearray, start: int) -> None:
+        """The end of a request: what is in memory is kept, as far as it fits without S3, and the time is noted if a
+        byte came.
+        """
         if self._uploads.get(upload.id) is not upload:
             return  # it was lost meanwhile
         with suppress(StoreError):
             if gathered and upload.room:
                 await self._waiting.keep(upload, gathered)
+        if upload.offset == start:
+            return
         now = self._clock()
         is_due = now - upload.record.touched_at >= TOUCH
         upload.record = replace(upload.record, touched_at=now)
         if is_due:
             await self._save(upload)
+
+    async def _make_way(self) -> bool:
+        """What waits of the upload that got no byte for longest is dropped: its client sends that again."""
+        before = self._clock() - IDLE
+        idle = [one for one in self._uploads.values() if one.in_file and not one.is_busy]
+        upload = min(idle, key=lambda one: one.record.touched_at, default=None)
+        if upload is None or upload.record.touched_at > before:
+            return False
+        log.info("what waits of %r makes way for others", upload)
+        async with self.busy(upload):
+            await self._waiting.clear(upload)
+        return True
 
     # --- to S3 ---------------------------------------------------------------------------------------------
 

@@ -1,7 +1,8 @@
 """The bytes of uploads that are here and not at S3: in a file for the next part, counted against the cache's space.
 
 Rule 1: space is taken from the budget before it is written, and given back after the file is gone (I17).
-Rule 2: where the disk refuses, bytes wait in memory (I16), MAX_HELD in all; what memory loses, the client sends again.
+Rule 2: files take a share of that space, beyond which what waits for a client that does not come is dropped (I17).
+Rule 3: where the disk refuses, bytes wait in memory (I16), MAX_HELD in all; what memory loses, the client sends again.
 """
 
 import logging
@@ -13,12 +14,14 @@ from dataclasses import dataclass
 from proxy.cache.budget import Budget
 from proxy.errors import StoreError, StoreFull
 from proxy.resumable.folder import HEAD_SIZE, Gone, UploadFolder
+from proxy.resumable.record import MIN_PART
 from proxy.resumable.settled import settled
 from proxy.resumable.upload import Upload
 
 PIECE = 64 << 10  # bytes gathered before they are written, and read at once; what a client that stalls costs (I19)
 MAX_HELD = 64 << 20  # bytes of all uploads in memory, where the disk takes none
 _BAD = "what waited on the disk is not what was written"
+SHARE = 0.5  # of the cache's space, for files: what is cached must not all give way to uploads that nobody ends
 _ASIDE = 0  # S3 counts parts from 1
 PAGE = 4096  # bytes: the disk's own unit
 
@@ -33,14 +36,22 @@ class Space:
     budget: Budget
 
 
+class ShareTaken(StoreFull):
+    """As many bytes of uploads wait in files as may."""
+
+
 class Waiting:
-    def __init__(self, folder: UploadFolder, space: Space) -> None:
+    """`make_way` drops what waits of an upload that nobody goes on with; False where there is none."""
+
+    def __init__(self, folder: UploadFolder, space: Space, make_way: Callable[[], Awaitable[bool]]) -> None:
         self.folder = folder
-        self.space = space
+        self._space = space
+        self._make_way = make_way
+        self._in_files = 0  # bytes taken from the budget
         self._held = 0  # bytes of all uploads in memory
 
     async def keep(self, upload: Upload, gathered: bytearray) -> None:
-        """Move what fits into the next part from `gathered` to where it waits. Raises StoreFull: it is nowhere; Gone:
+        """Move what fits into the next part from `gathered` to where it waits. Raises StoreFull: it is nowhere. Gone:
         nor is what waited before.
         """
         data = bytes(gathered[: upload.room])
@@ -52,6 +63,8 @@ class Waiting:
                 upload.came(data, in_file=True)
             except Gone:
                 await self.clear(upload)
+                raise
+            except ShareTaken:
                 raise
             except StoreError as error:
                 log.warning("bytes of %r wait in memory: %s", upload, error)
@@ -74,12 +87,34 @@ class Waiting:
     async def _write(self, upload: Upload, data: bytes) -> None:
         size, checksum = upload.in_file + len(data), zlib.crc32(data, upload.checksum)
         grows = file_pages(size) - file_pages(upload.in_file)
-        await self.space.reserve(grows)
+        await self.reserve(grows)
         try:
             await self.folder.write(upload.id, upload.record.next_part, upload.in_file, data, checksum)
         except BaseException:
-            self.space.budget.give_back(grows)
+            self._give_back(grows)
             raise
+
+    async def reserve(self, count: int) -> None:
+        """Take so many bytes for a file. Raises ShareTaken, StoreError."""
+        # One part has its place in a small cache, too.
+        while self._in_files + count > max(self._space.budget.limit * SHARE, MIN_PART):
+            if not await self._make_way():
+                raise ShareTaken("as many bytes of uploads wait on the disk as may")
+        self._in_files += count
+        try:
+            await self._space.reserve(count)
+        except BaseException:
+            self._in_files -= count
+            raise
+
+    def restored(self, upload: Upload) -> None:
+        """What is there is counted, even where it is more than there may be: the cache makes room (I17)."""
+        self._in_files += file_pages(upload.in_file)
+        self._space.budget.take(file_pages(upload.in_file))
+
+    def _give_back(self, count: int) -> None:
+        self._in_files -= count
+        self._space.budget.give_back(count)
 
     async def read(self, upload: Upload) -> AsyncIterator[bytes]:
         """All that waits. Bytes that are not what was written are never given as a whole (I15): the client sends them
@@ -127,7 +162,7 @@ class Waiting:
         except StoreError as error:
             log.warning("a file of %r is left until the next start: %s", upload, error)
             return
-        self.space.budget.give_back(file_pages(size))
+        self._give_back(file_pages(size))
 
     def aside(self, upload: Upload) -> "Aside":
         """For bytes that do not count yet. `clear` it."""
@@ -152,6 +187,8 @@ class Aside:
             try:
                 await self._write(data)
                 return
+            except ShareTaken:
+                raise
             except StoreError as error:
                 log.warning("a body for %r waits in memory: %s", self._upload, error)
         self._waiting.hold(len(data))
@@ -160,7 +197,7 @@ class Aside:
     async def _write(self, data: bytes) -> None:
         at, checksum = self._size, zlib.crc32(data)
         # Counted before it is written, and given back as one.
-        await self._waiting.space.reserve(file_pages(at + len(data)) - file_pages(at))
+        await self._waiting.reserve(file_pages(at + len(data)) - file_pages(at))
         self._size += len(data)
         await settled(self._waiting.folder.write(self._upload.id, _ASIDE, at, data, checksum))
         self._sums.append((len(data), checksum))

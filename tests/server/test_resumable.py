@@ -656,7 +656,8 @@ async def test_the_disk_fails(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPa
     assert proxy.runtime.resumable.unfinished == (0, 0)
     monkeypatch.setattr(waiting, "MAX_HELD", MIB)
     url = await created(proxy, len(body), "y")
-    assert (await patched(proxy, url, 0, body[: 2 * MIB])).status == status_of(StoreError())
+    answer = await patched(proxy, url, 0, body[: 2 * MIB])
+    assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
     assert 0 < await offset_of(proxy, url) <= MIB
 
 
@@ -685,6 +686,37 @@ async def test_the_disk_fails_under_a_checksum(proxy: Proxy, s3: S3, monkeypatch
         assert (await patched(proxy, url, at, piece, told)).status == 204
     assert s3.get("x") == body
     assert memory._held == 0
+
+
+async def test_uploads_that_nobody_ends(proxy: Proxy, s3: S3) -> None:
+    """What waits takes half of the cache's space at most, and 503 is the answer beyond (I17, I19); what its client
+    does not go on with makes way a minute later, and is sent again.
+    """
+    body, half = pattern(MIN_PART + MIB), proxy.figures["bytes_limit"] // 2
+    most = MIN_PART - MIB
+    urls = [await created(proxy, len(body), str(number)) for number in range(6)]
+    fitting = half // most
+    for number, url in enumerate(urls):
+        answer = await patched(proxy, url, 0, body[:most])
+        assert answer.status == (204 if number < fitting else 503)
+        proxy.clock.advance(1)
+    assert answer.headers["Retry-After"] == "1"
+    records = len(urls) * waiting.PAGE
+    assert half - MIB < proxy.figures["bytes_used"] <= half + records
+    assert proxy.runtime.resumable._waiting._held == 0
+    s3.put("cold", body)
+    assert [(await proxy.get("/cold")).body for _ in range(2)] == [body] * 2
+    assert "hit" in (await proxy.get("/cold")).headers["Cache-Status"]
+    proxy.clock.advance(resumable_uploads.IDLE)
+    at = await offset_of(proxy, urls[-1])
+    assert (await patched(proxy, urls[-1], at, body[at:])).status == 204
+    assert [await offset_of(proxy, url) for url in urls[:3]] == [0, 0, most]
+    for number, url in enumerate(urls):
+        at = await offset_of(proxy, url)
+        if at < len(body):
+            assert (await patched(proxy, url, at, body[at:])).status == 204
+        assert s3.get(str(number)) == body
+    assert proxy.runtime.resumable._waiting._in_files == 0
 
 
 async def test_the_disk_hangs(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
