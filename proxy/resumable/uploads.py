@@ -181,7 +181,11 @@ class ResumableUploads:
         await self._make_room()
         upload = Upload(secrets.token_hex(16), record)
         self._uploads[upload.id] = upload
-        await settled(self._save(upload))
+        try:
+            await settled(self._save(upload))
+        except asyncio.CancelledError:
+            await self._drop(upload)
+            raise
         return upload
 
     async def _make_room(self) -> None:
@@ -384,6 +388,9 @@ class ResumableUploads:
     async def terminate(self, upload: Upload) -> None:
         """The client wants nothing more of it. A finished one leaves its object where it is."""
         assert upload.is_busy
+        await self._drop(upload)
+
+    async def _drop(self, upload: Upload) -> None:
         self._forget(upload)
         await settled(self._clear(upload))
 

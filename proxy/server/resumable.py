@@ -12,6 +12,7 @@ from ulid import ULID
 from proxy.config import MountSettings, UploadSettings
 from proxy.http import dates, tus, write_head
 from proxy.http.cache_status import CacheStatus, Forward
+from proxy.http.checksums import Digest
 from proxy.http.key_template import KeyTemplate, has_dot_segment
 from proxy.http.write_head import OBJECT_FIELDS
 from proxy.keys import ObjectKey, percent_encode
@@ -83,6 +84,7 @@ class Resumable:
         begins = declared_length(request) != 0 or hdrs.CONTENT_TYPE in request.headers
         if begins:
             tus.check_body_type(request.headers)
+            _bounds(request, length)
         said = request.headers.get("Upload-Metadata", "")
         metadata = tus.metadata(said)
         key = route.key(self._name(route, metadata) if route.makes_key else "")
@@ -90,10 +92,14 @@ class Resumable:
         upload = await self._uploads.create(key, length, fields, said)
         async with self._uploads.busy(upload):
             headers = {"Location": f"{percent_encode(self._settings.path)}/{upload.id}"}
-            if begins:
-                await self._take(exchange, upload)
-            if upload.is_whole:
-                await self._finish(exchange, upload)
+            try:
+                if begins:
+                    await self._take(exchange, upload)
+                if upload.is_whole:
+                    await self._finish(exchange, upload)
+            except BaseException:
+                await self._uploads.terminate(upload)  # its client never hears where it is
+                raise
             if begins:
                 headers["Upload-Offset"] = str(upload.offset)
         return self._answered(exchange, 201, upload, headers)
@@ -149,13 +155,9 @@ class Resumable:
         return upload
 
     async def _take(self, exchange: Exchange, upload: Upload) -> None:
-        request, left = exchange.request, upload.length - upload.offset
-        length, claim = declared_length(request), tus.checksum(request.headers)
-        limit = left if claim is None else min(left, MAX_CHECKED)
-        if length is not None and length > limit:
-            raise TooLarge(f"the body has {length} bytes; {limit} are taken")
-        invite(request)
-        chunks = received(exchange, length, limit, self._settings.deadline)
+        limit, claim = _bounds(exchange.request, upload.length - upload.offset)
+        invite(exchange.request)
+        chunks = received(exchange, declared_length(exchange.request), limit, self._settings.deadline)
         if claim is None:
             await self._uploads.append(upload, chunks)
         else:
@@ -177,6 +179,15 @@ class Resumable:
         if upload.etag is None:
             told["Upload-Expires"] = dates.format(self._clock() + self._settings.expire_after)
         return web.Response(status=status, headers=told)
+
+
+def _bounds(request: web.BaseRequest, left: int) -> tuple[int, Digest | None]:
+    """The most bytes that the body may have, `left` of the upload, and its checksum. Raises TooLarge, BadUploadHead."""
+    length, claim = declared_length(request), tus.checksum(request.headers)
+    limit = left if claim is None else min(left, MAX_CHECKED)
+    if length is not None and length > limit:
+        raise TooLarge(f"the body has {length} bytes; {limit} are taken")
+    return limit, claim
 
 
 def _fitted(fields: Fields, key: ObjectKey, mount: MountSettings) -> Fields:

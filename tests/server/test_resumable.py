@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from proxy_under_test import S3, Proxy, StartProxy, pattern, until
 from relay import Cut, Seen, canned
-from wire import Answer, message
+from wire import Answer, chunked, message
 
 from proxy.errors import StoreError
 from proxy.http import dates
@@ -387,15 +387,41 @@ async def test_broken_off_at_many_bytes(proxy: Proxy, s3: S3, is_reset: bool) ->
 
 
 async def test_creation_broken_off(proxy: Proxy, s3: S3) -> None:
-    """A creation that breaks off in its body leaves an upload that nobody knows, until it expires."""
+    """A creation that breaks off in its body leaves no upload, for nobody knows of it (I12, I17)."""
     async with proxy.connection() as connection:
         told = {**BODY, "Upload-Length": "1000", "Content-Length": "1000", "Upload-Metadata": metadata(key="x")}
         await connection.send(message("POST", "/upload", told) + b"half")
     await until(lambda: any(line["method"] == "POST" for line in proxy.log))
     assert s3.keys() == []
-    proxy.clock.advance(DAY + 1)
-    await proxy.runtime.resumable.step()
-    assert names(proxy) == []
+    await until(lambda: not names(proxy) and not proxy.figures["bytes_used"])
+
+
+@pytest.mark.parametrize(
+    ("status", "size", "told"),
+    [
+        (413, 6, {}),
+        (413, 6, {"Transfer-Encoding": "chunked"}),
+        (400, 5, {"Upload-Checksum": "sha1 AA=="}),
+        (460, 5, {"Upload-Checksum": sha1(b"other")}),
+        (502, 5, {}),
+        (502, MIN_PART + 5, {}),
+    ],
+)
+async def test_creation_that_fails(proxy: Proxy, s3: S3, status: int, size: int, told: dict[str, str]) -> None:
+    """A creation whose body is refused, or S3 does not take, leaves nothing, here or at S3 (I17)."""
+
+    async def refuse(seen: Seen) -> bytes | None:
+        return canned(503, "SlowDown") if seen.method == "PUT" and "partNumber=1" not in seen.target else None
+
+    proxy.relay.on_request = refuse
+    length = 5 if size < MIN_PART else size
+    head = {**BODY, "Upload-Length": str(length), "Upload-Metadata": metadata(key="x"), **told}
+    async with proxy.connection() as connection:
+        body = pattern(size)
+        await connection.send(message("POST", "/upload", head, chunked(body) if "Transfer-Encoding" in told else body))
+        assert (await connection.answer("POST")).status == status
+    assert (names(proxy), unfinished(s3), proxy.figures["bytes_used"]) == ([], 0, 0)
+    assert proxy.runtime.resumable.unfinished == (0, 0)
 
 
 async def test_two_at_once(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
