@@ -39,6 +39,7 @@ from proxy.resumable.upload import Upload
 from proxy.resumable.waiting import PIECE, Space, Waiting, pages
 
 MAX_UPLOADS = 4096  # known at once, finished ones among them
+MAX_DROPPED = 4096  # known at once that S3 has not aborted yet
 MAX_CHECKED = 64 << 20  # bytes of one request with a checksum; all of them wait until it is known to hold
 SILENCE = 2.0  # seconds without a byte after which a request makes way for the client's next one
 MAKES_WAY = 2.0  # seconds that this may take
@@ -189,7 +190,9 @@ class ResumableUploads:
         return upload
 
     async def _make_room(self) -> None:
-        if len(self._uploads) + len(self._dropped) < MAX_UPLOADS:
+        while len(self._dropped) >= MAX_DROPPED:
+            await self._leave_at_s3(next(iter(self._dropped.values())))
+        if len(self._uploads) < MAX_UPLOADS:
             return
         finished = next((upload for upload in self._uploads.values() if upload.etag and not upload.is_busy), None)
         if finished is None:
@@ -404,7 +407,8 @@ class ResumableUploads:
         self._dropped[upload.id] = upload
 
     async def _clear(self, upload: Upload) -> None:
-        if not upload.record.is_dropped:
+        is_first_time = not upload.record.is_dropped
+        if is_first_time:
             upload.record = replace(upload.record, is_dropped=True)
             await self._save(upload)
             await self._waiting.clear(upload)
@@ -413,8 +417,18 @@ class ResumableUploads:
                 await self._multipart(upload).abort()
             await self._folder.remove(upload.id, record=True)
         except (OriginError, StoreError) as error:
-            log.info("%r is not aborted yet: %s", upload, error)
+            log.log(logging.WARNING if is_first_time else logging.DEBUG, "%r is not aborted yet: %s", upload, error)
             return
+        self._removed(upload)
+
+    async def _leave_at_s3(self, upload: Upload) -> None:
+        """More are to be aborted than are kept in mind."""
+        log.warning("the parts of %r stay at S3, which aborts none", upload)
+        with suppress(StoreError):
+            await self._folder.remove(upload.id, record=True)
+        self._removed(upload)
+
+    def _removed(self, upload: Upload) -> None:
         self._dropped.pop(upload.id, None)
         self._space.budget.give_back(upload.charged)
         upload.charged = 0

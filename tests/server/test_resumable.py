@@ -902,6 +902,32 @@ async def test_as_many_as_there_may_be(proxy: Proxy, monkeypatch: pytest.MonkeyP
     assert [(await proxy.ask("HEAD", url, TUS)).status for url in urls] == [404, 200, 200, 200]
 
 
+async def test_what_cannot_be_aborted(
+    proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Uploads that S3 does not abort keep no new one out; they are bounded apart, and each is logged once (I19)."""
+    monkeypatch.setattr(resumable_uploads, "MAX_UPLOADS", 2)
+    monkeypatch.setattr(resumable_uploads, "MAX_DROPPED", 3)
+
+    async def deny(seen: Seen) -> bytes | None:
+        return canned(403, "AccessDenied") if seen.method == "DELETE" else None
+
+    proxy.relay.on_request = deny
+    body = pattern(MIN_PART + 1)
+    for number in range(5):
+        url = await created(proxy, len(body) + 1, str(number))
+        assert (await patched(proxy, url, 0, body)).status == 204
+        assert (await proxy.ask("DELETE", url, TUS)).status == 204
+        await proxy.runtime.resumable.step()
+    logged = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert sum("is not aborted yet" in message for message in logged) == 5
+    assert sum("stay at S3" in message for message in logged) == 2
+    assert (unfinished(s3), len(names(proxy))) == (5, 3)
+    proxy.relay.on_request = None
+    await proxy.runtime.resumable.step()
+    assert (unfinished(s3), names(proxy), proxy.figures["bytes_used"]) == (2, [], 0)
+
+
 async def test_expectation(proxy: Proxy, s3: S3) -> None:
     """`100 Continue` comes once the offset is known to fit, and not before."""
     url = await created(proxy, 4)
