@@ -350,6 +350,22 @@ async def test_no_route(start: StartProxy, s3: S3) -> None:
     assert "Tus-Version" not in (await proxy.ask("OPTIONS", "/upload")).headers
 
 
+async def test_no_route_any_more(start: StartProxy, s3: S3) -> None:
+    """Without `uploads` what a former run left is dropped, here and at S3 (I17)."""
+    proxy = await start()
+    url = await created(proxy, 2 * MIN_PART)
+    assert (await patched(proxy, url, 0, pattern(MIN_PART + 1))).status == 204
+    done = await created(proxy, 4, "done")
+    assert (await patched(proxy, done, 0, b"data")).status == 204
+    assert unfinished(s3) == 1
+    await proxy.stop()
+    proxy = await start(uploads=None)
+    await until(lambda: not unfinished(s3) and not names(proxy))
+    assert s3.get("done") == b"data"
+    assert (await proxy.ask("DELETE", "/done")).status == 204
+    await until(lambda: not proxy.figures["bytes_used"])
+
+
 CUTS = [0, 1, 65536, waiting.PIECE - 1, waiting.PIECE, MIN_PART - 1, MIN_PART, MIN_PART + MIB]
 
 
