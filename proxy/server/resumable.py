@@ -25,6 +25,8 @@ from proxy.server.routing import MethodNotAllowed, Route
 
 Fields = tuple[tuple[str, str], ...]
 
+MAX_SAID = 8 << 10  # characters that one creation says of its object; S3 takes 2 KiB of user metadata
+
 # What the request that creates an upload may say of the object, beside `x-amz-meta-*`. Its Content-Type and its
 # checksums are those of a piece.
 _KEPT = frozenset({*OBJECT_FIELDS, "x-amz-tagging", "x-amz-storage-class", "if-match", "if-none-match"})
@@ -89,6 +91,9 @@ class Resumable:
         metadata = tus.metadata(said)
         key = route.key(self._name(route, metadata) if route.makes_key else "")
         fields = _fitted(_fields_of_object(request.headers, tus.word("filetype", metadata)), key, route.mount)
+        size = len(said) + sum(len(name) + len(value) for name, value in fields)
+        if size > MAX_SAID:
+            raise tus.BadUploadHead(f"{size} characters are said of the object, {MAX_SAID} are taken at most")
         upload = await self._uploads.create(key, length, fields, said)
         async with self._uploads.busy(upload):
             headers = {"Location": f"{percent_encode(self._settings.path)}/{upload.id}"}

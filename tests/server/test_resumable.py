@@ -235,6 +235,16 @@ async def test_garbage_in_the_metadata(proxy: Proxy, said: str) -> None:
     assert proxy.relay.seen == []
 
 
+@pytest.mark.parametrize(("size", "status"), [(4000, 201), (4400, 400)])
+async def test_much_said_of_an_object(proxy: Proxy, size: int, status: int) -> None:
+    """What is kept of an upload is bounded (I19): a creation that says more is 400, and is told how much it may."""
+    told = {**TUS, "Upload-Length": "1", "Upload-Metadata": metadata(key="x", more="y" * 2900)}
+    answer = await proxy.ask("POST", "/upload", {**told, "Content-Disposition": f"inline; filename={'z' * size}"})
+    assert answer.status == status
+    assert (b"8192" in answer.body) is (status == 400)
+    assert len(names(proxy)) == (1 if status == 201 else 0)
+
+
 async def test_where_the_object_goes(start: StartProxy, s3: S3) -> None:
     """The key is the path's, or the metadata's in that folder, or a ULID there; below the mount of uploads."""
     proxy = await start(
