@@ -178,6 +178,8 @@ REQUESTS: list[tuple[str, str, dict[str, str], bytes | None, int]] = [
     ("POST", "/upload", {"Upload-Length": "1001"}, None, 413),
     ("POST", "/upload", {"Upload-Length": "1000"}, None, 201),
     ("POST", "/upload", {"Upload-Defer-Length": "1"}, None, 400),
+    ("POST", "/upload", {"Upload-Length": "1", "Upload-Concat": "partial"}, None, 400),
+    ("POST", "/upload", {"Upload-Concat": "final;/upload/a /upload/b"}, None, 400),
     ("POST", "/upload", {"Upload-Length": "1"}, b"x", 415),
     ("POST", "/upload", {"Upload-Length": "1", "Content-Type": BODY["Content-Type"]}, b"xy", 413),
     ("POST", "/upload", {"Upload-Length": "1", "Tus-Resumable": "0.2.2"}, None, 412),
