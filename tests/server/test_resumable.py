@@ -919,6 +919,20 @@ async def test_files_of_no_use(start: StartProxy, s3: S3) -> None:
     assert (await proxy.ask("HEAD", url, TUS)).status == 404
 
 
+async def test_parts_of_another_size(start: StartProxy, s3: S3) -> None:
+    """A record whose parts do not have the size it names is none: the offset would be made up (I8)."""
+    proxy = await start()
+    body = pattern(2 * MIN_PART)
+    url = await created(proxy, len(body))
+    assert (await patched(proxy, url, 0, body[: MIN_PART + 1])).status == 204
+    await proxy.stop()
+    record = proxy.runtime.settings.cache.dir / "uploads" / f"{url.rpartition('/')[2]}.json"
+    record.write_bytes(record.read_bytes().replace(f", {MIN_PART}]]".encode(), b", 4711]]"))
+    proxy = await start()
+    assert (await proxy.ask("HEAD", url, TUS)).status == 404
+    assert names(proxy) == []
+
+
 async def test_as_many_as_there_may_be(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     """Unfinished uploads are bounded: 503 beyond, once no finished one can be forgotten for it (I19)."""
     monkeypatch.setattr(resumable_uploads, "MAX_UPLOADS", 3)
