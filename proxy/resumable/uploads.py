@@ -156,13 +156,16 @@ class ResumableUploads:
             await asyncio.sleep(UPKEEP)
 
     async def step(self) -> None:
-        """One round of the upkeep: what has expired is dropped, what was dropped is aborted at S3."""
+        """One round of the upkeep: what has expired is dropped, what was dropped is aborted at S3, files that are of no
+        use go.
+        """
         since = self._idle_since()
         for upload in [*self._uploads.values()]:
             if upload.record.touched_at < since and not upload.is_busy:
                 self._forget(upload)
         for upload in [*self._dropped.values()]:
             await self._clear(upload)
+        await self._waiting.sweep()
 
     @property
     def unfinished(self) -> tuple[int, int]:

@@ -49,6 +49,7 @@ class Waiting:
         self._make_way = make_way
         self._in_files = 0  # bytes taken from the budget
         self._held = 0  # bytes of all uploads in memory
+        self._left: list[tuple[Upload, int, int]] = []  # as `remove` was told
 
     async def keep(self, upload: Upload, gathered: bytearray) -> None:
         """Move what fits into the next part from `gathered` to where it waits. Raises StoreFull: it is nowhere. Gone:
@@ -160,9 +161,21 @@ class Waiting:
         try:
             await self.folder.remove(upload.id, part)
         except StoreError as error:
-            log.warning("a file of %r is left until the next start: %s", upload, error)
+            log.warning("a file of %r could not be removed: %s", upload, error)
+            self._left.append((upload, part, size))
             return
         self._give_back(file_pages(size))
+
+    async def sweep(self) -> None:
+        """What could not be removed, once more; later, where its upload is at work."""
+        left, self._left = self._left, []
+        for upload, part, size in left:
+            if upload.is_busy:
+                self._left.append((upload, part, size))
+            elif upload.in_file and part == upload.record.next_part:
+                self._give_back(file_pages(size))  # a new one took its place
+            else:
+                await self.remove(upload, part, size)
 
     def aside(self, upload: Upload) -> "Aside":
         """For bytes that do not count yet. `clear` it."""

@@ -742,6 +742,30 @@ async def test_the_disk_fails_under_a_checksum(proxy: Proxy, s3: S3, monkeypatch
     assert memory._held == 0
 
 
+async def test_files_that_cannot_be_removed(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The space of a file that cannot be removed counts until it is gone, a round of the upkeep later (I17)."""
+    folder, body = proxy.runtime.resumable._folder, pattern(MIN_PART + 2)
+
+    async def fails(*args: object, **more: object) -> None:
+        raise StoreError("no")
+
+    url, other = await created(proxy, len(body)), await created(proxy, MIB, "y")
+    used = proxy.figures["bytes_used"]
+    for target in (url, other):
+        assert (await patched(proxy, target, 0, body[: MIB // 2])).status == 204
+    file_of(proxy, other).write_bytes(b"")
+    monkeypatch.setattr(folder, "remove", fails)
+    assert (await patched(proxy, url, MIB // 2, body[MIB // 2 : -1])).status == 204
+    assert (await patched(proxy, other, MIB // 2, b"more")).status == status_of(StoreError())
+    assert (await patched(proxy, other, 0, body[:4])).status == 204
+    assert proxy.figures["bytes_used"] >= used + MIN_PART + MIB // 2
+    monkeypatch.undo()
+    await proxy.runtime.resumable.step()
+    assert proxy.figures["bytes_used"] == used + 2 * waiting.PAGE
+    assert not file_of(proxy, url).exists()
+    assert await offset_of(proxy, other) == 4
+
+
 async def test_uploads_that_nobody_ends(proxy: Proxy, s3: S3) -> None:
     """What waits takes half of the cache's space at most, and 503 is the answer beyond (I17, I19); what its client
     does not go on with makes way a minute later, and is sent again.
