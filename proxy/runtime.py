@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import logging
+import math
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
@@ -168,9 +169,8 @@ class Runtime:
         self._is_ready = True
 
     async def _start_resumable(self, uploads: Uploads) -> Resumable | None:
+        """Also without a route for them: what a former run left is dropped then."""
         settings = self.settings.uploads
-        if settings is None:
-            return None
         self.resumable = ResumableUploads(
             folder=UploadFolder(self._store.folder),
             origin=self.origin,
@@ -180,11 +180,11 @@ class Runtime:
             source=self._source,
             boot=boot_id(),
             clock=self._cache_clock,
-            idle_since=lambda: self._cache_clock.ago(settings.expire_after),
+            idle_since=lambda: math.inf if settings is None else self._cache_clock.ago(settings.expire_after),
         )
         await self.resumable.start()
         self._stack.push_async_callback(self.resumable.stop)
-        return Resumable(self.resumable, settings, self._clock)
+        return None if settings is None else Resumable(self.resumable, settings, self._clock)
 
     def _make_fast_path(self) -> FastPath | None:
         settings = self.settings
@@ -360,7 +360,7 @@ class Runtime:
         return OriginHealth(breaker.is_open, breaker.opened, breaker.refused, self.origin.drips)
 
     def _upload_figures(self) -> UploadFigures:
-        resumable, waiting = (0, 0) if self.settings.uploads is None else self.resumable.unfinished
+        resumable, waiting = self.resumable.unfinished
         origin = self.origin
         return UploadFigures(origin.parts, origin.parts_retried, len(self._begun.abandoned), resumable, waiting)
 

@@ -85,6 +85,8 @@ def length(fields: Mapping[str, str]) -> int:
     """How many bytes the whole upload has. Raises BadUploadHead."""
     if "Upload-Defer-Length" in fields:
         raise BadUploadHead("creation-defer-length is not spoken here: send Upload-Length")
+    if "Upload-Concat" in fields:
+        raise BadUploadHead("concatenation is not spoken here: send the upload as one")
     return number("Upload-Length", fields)
 
 

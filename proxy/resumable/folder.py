@@ -1,16 +1,20 @@
 """The files of unfinished uploads: `uploads/<id>.json`, and `uploads/<id>.<n>`, what waits for part n of it.
 
+The latter begin with how many bytes count and their CRC-32, which are written after the bytes themselves: what a kill
+leaves behind them does not count, and what went bad since is found.
+
 All I/O runs in threads of its own. Whatever the disk says becomes StoreError. Names are made of ids that were checked.
 """
 
 import asyncio
 import os
 import re
+import struct
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TypeVar, TypeVarTuple, Unpack
+from typing import Any, TypeVar, TypeVarTuple, Unpack
 
 from proxy.cache.folder import Folder
 from proxy.errors import StoreError
@@ -19,16 +23,31 @@ Ts = TypeVarTuple("Ts")
 T = TypeVar("T")
 
 THREADS = 2
+PATIENCE = 30.0  # seconds for a call (I20)
 ID = re.compile(r"[0-9a-f]{32}")
 _RECORD, _NEW = "json", "new"
+_HEAD = struct.Struct("<QQ")  # bytes that count, their CRC-32
+HEAD_SIZE = _HEAD.size
+
+
+class Gone(StoreError):
+    """What was written before is not there any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What waits in a file, in bytes, and its CRC-32."""
+
+    size: int = 0
+    checksum: int = 0
 
 
 @dataclass(slots=True)
 class Found:
-    """Of one upload. `waiting`: bytes that wait for a part, by its number."""
+    """Of one upload. `waiting`: what waits for a part, by its number."""
 
     record: bytes | None = None
-    waiting: dict[int, int] = field(default_factory=dict)
+    waiting: dict[int, Kept] = field(default_factory=dict)
 
 
 class UploadFolder:
@@ -37,6 +56,7 @@ class UploadFolder:
     def __init__(self, folder: Folder) -> None:
         self._folder = folder
         self._threads = ThreadPoolExecutor(THREADS, "uploads")
+        self._hanging: set[Future[Any]] = set()  # calls that nobody waits for any more
 
     def close(self) -> None:
         self._threads.shutdown(wait=True)
@@ -56,8 +76,7 @@ class UploadFolder:
                     with open(name, "rb", opener=_opener(folder)) as file:
                         found.setdefault(upload, Found()).record = file.read()
                 else:
-                    size = os.stat(name, dir_fd=folder, follow_symlinks=False).st_size
-                    found.setdefault(upload, Found()).waiting[int(suffix)] = size
+                    found.setdefault(upload, Found()).waiting[int(suffix)] = _kept(folder, name)
         return found
 
     async def save(self, name: str, text: bytes) -> None:
@@ -78,18 +97,28 @@ class UploadFolder:
             os.rename(new, final, src_dir_fd=folder, dst_dir_fd=folder)
             os.fsync(folder)
 
-    async def write(self, name: str, part: int, offset: int, data: bytes) -> None:
-        """`data` at `offset` of what waits for that part."""
-        await self._run(self._write, name, part, offset, data)
+    async def write(self, name: str, part: int, offset: int, data: bytes, checksum: int) -> None:
+        """`data` at `offset` of what waits for that part; `checksum` is the CRC-32 of all up to its end.
 
-    def _write(self, name: str, part: int, offset: int, data: bytes) -> None:
-        with self._folder.uploads() as folder:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-            fd = os.open(f"{_checked(name)}.{part}", flags, 0o600, dir_fd=folder)
-            try:
-                _write_all(fd, data, offset)
-            finally:
-                os.close(fd)
+        Raises Gone where what comes before `offset` is not there.
+        """
+        await self._run(self._write, name, part, offset, data, checksum)
+
+    def _write(self, name: str, part: int, offset: int, data: bytes, checksum: int) -> None:
+        try:
+            with self._folder.uploads() as folder:
+                fd = _open_to_write(folder, f"{_checked(name)}.{part}", is_new=not offset)
+        except FileNotFoundError as error:
+            if not offset:
+                raise
+            raise Gone("what waited on the disk is gone") from error
+        try:
+            if offset and os.fstat(fd).st_size < HEAD_SIZE + offset:
+                raise Gone("what waited on the disk is shorter than it was")
+            _write_all(fd, data, HEAD_SIZE + offset)
+            _write_all(fd, _HEAD.pack(offset + len(data), checksum), 0)
+        finally:
+            os.close(fd)
 
     async def read(self, name: str, part: int, offset: int, count: int) -> bytes:
         """Fewer than `count` bytes where the file ends."""
@@ -99,7 +128,7 @@ class UploadFolder:
         with self._folder.uploads() as folder:
             fd = os.open(f"{_checked(name)}.{part}", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
             try:
-                return os.pread(fd, count, offset)
+                return os.pread(fd, count, HEAD_SIZE + offset)
             finally:
                 os.close(fd)
 
@@ -114,9 +143,18 @@ class UploadFolder:
                     os.unlink(f"{_checked(name)}.{suffix}", dir_fd=folder)
 
     async def _run(self, call: Callable[[Unpack[Ts]], T], *args: *Ts) -> T:
+        if self._hanging:
+            raise StoreError("the disk does not answer")  # and a thread is lost to each call that asks it
+        work = self._threads.submit(call, *args)
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, call, *args)
+            async with asyncio.timeout(PATIENCE) as deadline:
+                return await asyncio.wrap_future(work)
         except OSError as error:
+            if deadline.expired():
+                if not work.cancel():
+                    self._hanging.add(work)
+                    work.add_done_callback(self._hanging.discard)
+                raise StoreError(f"the disk did not answer within {PATIENCE:g} s ({call.__name__})") from error
             raise StoreError(f"the cache folder failed: {error.strerror} ({call.__name__})") from error
 
 
@@ -124,6 +162,27 @@ def _checked(name: str) -> str:
     if ID.fullmatch(name) is None:
         raise StoreError(f"{name[:40]!r} is no upload's id")
     return name
+
+
+def _kept(folder: int, name: str) -> Kept:
+    """Nothing where the file lacks some of it."""
+    fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        head = os.pread(fd, HEAD_SIZE, 0)
+        kept = Kept(*_HEAD.unpack(head)) if len(head) == HEAD_SIZE else Kept()
+        return kept if os.fstat(fd).st_size >= HEAD_SIZE + kept.size else Kept()
+    finally:
+        os.close(fd)
+
+
+def _open_to_write(folder: int, name: str, *, is_new: bool) -> int:
+    flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+    if is_new:
+        # Never one that was there: a write that still hangs may come to its end in that.
+        flags |= os.O_CREAT | os.O_EXCL
+        with suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=folder)
+    return os.open(name, flags, 0o600, dir_fd=folder)
 
 
 def _write_all(fd: int, data: bytes, offset: int) -> None:

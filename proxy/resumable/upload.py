@@ -16,15 +16,15 @@ class TakenOver(ProxyError):
 class Upload:
     """`in_file` bytes of the next part are in its file, and `held` follow them in memory, where the disk took no more.
 
-    `checksum` is the CRC-32 of what is in the file, None where some of it came before this process did.
+    `checksum` is the CRC-32 of what is in the file.
     """
 
-    def __init__(self, name: str, record: Record, in_file: int = 0) -> None:
+    def __init__(self, name: str, record: Record, in_file: int = 0, checksum: int = 0) -> None:
         self.id = name
         self.record = record
         self.in_file = in_file
         self.held = bytearray()
-        self.checksum: int | None = 0 if not in_file else None
+        self.checksum = checksum
         self.charged = 0  # bytes taken from the budget, for the record
         self.is_busy = False
         self.is_free = asyncio.Event()  # as long as it is not busy, once it was
@@ -74,8 +74,7 @@ class Upload:
         if in_file:
             assert not self.held, "bytes would change places"
             self.in_file += len(data)
-            if self.checksum is not None:
-                self.checksum = zlib.crc32(data, self.checksum)
+            self.checksum = zlib.crc32(data, self.checksum)
         else:
             self.held += data
 

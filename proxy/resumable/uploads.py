@@ -32,16 +32,18 @@ from proxy.origin.client import S3Origin
 from proxy.origin.multipart import Multipart, PartSent
 from proxy.origin.write_params import complete_params, create_params
 from proxy.origin.writes import Written
-from proxy.resumable.folder import Found, UploadFolder
+from proxy.resumable.folder import Found, Kept, UploadFolder
 from proxy.resumable.record import BadRecord, Record, decode, encode, part_size
 from proxy.resumable.settled import settled
 from proxy.resumable.upload import Upload
 from proxy.resumable.waiting import PIECE, Space, Waiting, pages
 
 MAX_UPLOADS = 4096  # known at once, finished ones among them
+MAX_DROPPED = 4096  # known at once that S3 has not aborted yet
 MAX_CHECKED = 64 << 20  # bytes of one request with a checksum; all of them wait until it is known to hold
 SILENCE = 2.0  # seconds without a byte after which a request makes way for the client's next one
 MAKES_WAY = 2.0  # seconds that this may take
+IDLE = 60.0  # seconds without a byte after which what waits makes way for others, where there is no room for both
 UPKEEP = 60.0  # seconds between two looks at what has expired
 TOUCH = 60.0  # seconds that the record may be behind with the time of the last byte
 
@@ -89,7 +91,7 @@ class ResumableUploads:
         idle_since: Callable[[], float],
     ) -> None:
         self._folder = folder
-        self._waiting = Waiting(folder, space)
+        self._waiting = Waiting(folder, space, self._make_way)
         self._origin = origin
         self._store = store
         self._forget_key = forget
@@ -129,13 +131,17 @@ class ResumableUploads:
             return
         # After power loss a file may lack what was written to it, whatever its size says (I14).
         is_sound = record.boot == self._boot and record.etag is None and not record.is_dropped
-        waiting = item.waiting.pop(record.next_part, 0) if is_sound else 0
+        kept = item.waiting.get(record.next_part, Kept()) if is_sound else Kept()
+        if 0 < kept.size <= min(record.part_size, record.length - record.sent):
+            del item.waiting[record.next_part]
+        else:
+            kept = Kept()
         if item.waiting:
             await self._folder.remove(name, *item.waiting)
-        upload = Upload(name, replace(record, boot=self._boot), min(waiting, record.length - record.sent))
+        upload = Upload(name, replace(record, boot=self._boot), kept.size, kept.checksum)
         upload.charged = pages(len(item.record or b""))
-        # What is there is counted, even where it is more than there may be: the cache makes room (I17).
-        self._space.budget.take(pages(upload.in_file) + upload.charged)
+        self._space.budget.take(upload.charged)
+        self._waiting.restored(upload)
         (self._dropped if record.is_dropped else self._uploads)[name] = upload
 
     async def stop(self) -> None:
@@ -150,13 +156,16 @@ class ResumableUploads:
             await asyncio.sleep(UPKEEP)
 
     async def step(self) -> None:
-        """One round of the upkeep: what has expired is dropped, what was dropped is aborted at S3."""
+        """One round of the upkeep: what has expired is dropped, what was dropped is aborted at S3, files that are of no
+        use go.
+        """
         since = self._idle_since()
         for upload in [*self._uploads.values()]:
             if upload.record.touched_at < since and not upload.is_busy:
                 self._forget(upload)
         for upload in [*self._dropped.values()]:
             await self._clear(upload)
+        await self._waiting.sweep()
 
     @property
     def unfinished(self) -> tuple[int, int]:
@@ -176,11 +185,17 @@ class ResumableUploads:
         await self._make_room()
         upload = Upload(secrets.token_hex(16), record)
         self._uploads[upload.id] = upload
-        await settled(self._save(upload))
+        try:
+            await settled(self._save(upload))
+        except asyncio.CancelledError:
+            await self._drop(upload)
+            raise
         return upload
 
     async def _make_room(self) -> None:
-        if len(self._uploads) + len(self._dropped) < MAX_UPLOADS:
+        while len(self._dropped) >= MAX_DROPPED:
+            await self._leave_at_s3(next(iter(self._dropped.values())))
+        if len(self._uploads) < MAX_UPLOADS:
             return
         finished = next((upload for upload in self._uploads.values() if upload.etag and not upload.is_busy), None)
         if finished is None:
@@ -225,16 +240,19 @@ class ResumableUploads:
         Raises OriginErrors, UploadLost, StoreError; what `chunks` raises.
         """
         assert upload.is_busy
-        assert upload.etag is None
-        gathered = bytearray()
+        gathered, start = bytearray(), upload.offset
+        end = start
         try:
             async for chunk in upload.heard(chunks):
                 gathered += chunk
+                end += len(chunk)
                 if len(gathered) >= PIECE:
                     await self._take(upload, gathered)
             await self._take(upload, gathered)
         finally:
-            await settled(self._put_by(upload, gathered))
+            if upload.offset + len(gathered) != end:
+                gathered.clear()  # what waited before it was lost: it has no place any more (I8)
+            await settled(self._put_by(upload, gathered, start))
 
     async def append_verified(self, upload: Upload, chunks: AsyncIterator[bytes], claim: Digest) -> None:
         """The same for bytes of which none counts before all of them are known to be those that were sent.
@@ -254,22 +272,39 @@ class ResumableUploads:
 
     async def _take(self, upload: Upload, gathered: bytearray) -> None:
         while gathered:
+            assert upload.etag is None, "more bytes than the upload has"
             if not upload.room:
                 await self._send_part(upload)
             await settled(self._waiting.keep(upload, gathered))
 
-    async def _put_by(self, upload: Upload, gathered: bytearray) -> None:
-        """The end of a request: what is in memory is kept, as far as it fits without S3, and the time is noted."""
+    async def _put_by(self, upload: Upload, gathered: bytearray, start: int) -> None:
+        """The end of a request: what is in memory is kept, as far as it fits without S3, and the time is noted if a
+        byte came.
+        """
         if self._uploads.get(upload.id) is not upload:
             return  # it was lost meanwhile
         with suppress(StoreError):
             if gathered and upload.room:
                 await self._waiting.keep(upload, gathered)
+        if upload.offset == start:
+            return
         now = self._clock()
         is_due = now - upload.record.touched_at >= TOUCH
         upload.record = replace(upload.record, touched_at=now)
         if is_due:
             await self._save(upload)
+
+    async def _make_way(self) -> bool:
+        """What waits of the upload that got no byte for longest is dropped: its client sends that again."""
+        before = self._clock() - IDLE
+        idle = [one for one in self._uploads.values() if one.in_file and not one.is_busy]
+        upload = min(idle, key=lambda one: one.record.touched_at, default=None)
+        if upload is None or upload.record.touched_at > before:
+            return False
+        log.info("what waits of %r makes way for others", upload)
+        async with self.busy(upload):
+            await self._waiting.clear(upload)
+        return True
 
     # --- to S3 ---------------------------------------------------------------------------------------------
 
@@ -359,6 +394,9 @@ class ResumableUploads:
     async def terminate(self, upload: Upload) -> None:
         """The client wants nothing more of it. A finished one leaves its object where it is."""
         assert upload.is_busy
+        await self._drop(upload)
+
+    async def _drop(self, upload: Upload) -> None:
         self._forget(upload)
         await settled(self._clear(upload))
 
@@ -372,7 +410,8 @@ class ResumableUploads:
         self._dropped[upload.id] = upload
 
     async def _clear(self, upload: Upload) -> None:
-        if not upload.record.is_dropped:
+        is_first_time = not upload.record.is_dropped
+        if is_first_time:
             upload.record = replace(upload.record, is_dropped=True)
             await self._save(upload)
             await self._waiting.clear(upload)
@@ -381,8 +420,18 @@ class ResumableUploads:
                 await self._multipart(upload).abort()
             await self._folder.remove(upload.id, record=True)
         except (OriginError, StoreError) as error:
-            log.info("%r is not aborted yet: %s", upload, error)
+            log.log(logging.WARNING if is_first_time else logging.DEBUG, "%r is not aborted yet: %s", upload, error)
             return
+        self._removed(upload)
+
+    async def _leave_at_s3(self, upload: Upload) -> None:
+        """More are to be aborted than are kept in mind."""
+        log.warning("the parts of %r stay at S3, which aborts none", upload)
+        with suppress(StoreError):
+            await self._folder.remove(upload.id, record=True)
+        self._removed(upload)
+
+    def _removed(self, upload: Upload) -> None:
         self._dropped.pop(upload.id, None)
         self._space.budget.give_back(upload.charged)
         upload.charged = 0

@@ -26,6 +26,7 @@ from proxy.errors import (
     PreconditionFailed,
     ProxyError,
     StoreError,
+    StoreFull,
     WriteConflict,
     WriteRefused,
 )
@@ -119,6 +120,7 @@ _TABLE: tuple[tuple[type[ProxyError], int, str | None], ...] = (
     (PreconditionFailed, 412, "the condition of the write does not hold"),
     (WriteConflict, 409, "another write of the object came in between; try again"),
     (WriteRefused, 400, "the origin refused the write"),
+    (StoreFull, 503, "there is no room for more of an upload to wait in; try again"),
     (StoreError, 500, "the cache's disk failed"),
     (ProxyError, 502, "the origin failed"),
 )
@@ -158,7 +160,7 @@ def _answer(error: ProxyError, exchange: Exchange, details: Mapping[str, object]
     if isinstance(error, OriginError) and status in (502, 503, 504):
         wait = error.retry_after if isinstance(error, OriginResting) else _RETRY_AFTER
         headers["Retry-After"] = str(max(1, math.ceil(wait)))
-    if isinstance(error, TooManyUploads | Overloaded):
+    if isinstance(error, TooManyUploads | Overloaded | StoreFull):
         headers["Retry-After"] = str(_RETRY_AFTER)
     if isinstance(error, WrongVersion):
         headers["Tus-Version"] = VERSION

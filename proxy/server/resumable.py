@@ -12,6 +12,7 @@ from ulid import ULID
 from proxy.config import MountSettings, UploadSettings
 from proxy.http import dates, tus, write_head
 from proxy.http.cache_status import CacheStatus, Forward
+from proxy.http.checksums import Digest
 from proxy.http.key_template import KeyTemplate, has_dot_segment
 from proxy.http.write_head import OBJECT_FIELDS, NoSuchWrite
 from proxy.keys import ObjectKey, percent_encode
@@ -23,6 +24,8 @@ from proxy.server.receiving import declared_length, invite, received
 from proxy.server.routing import MethodNotAllowed, Route
 
 Fields = tuple[tuple[str, str], ...]
+
+MAX_SAID = 8 << 10  # characters that one creation says of its object; S3 takes 2 KiB of user metadata
 
 # What the request that creates an upload may say of the object, beside `x-amz-meta-*`. Its Content-Type and its
 # checksums are those of a piece.
@@ -83,17 +86,25 @@ class Resumable:
         begins = declared_length(request) != 0 or hdrs.CONTENT_TYPE in request.headers
         if begins:
             tus.check_body_type(request.headers)
+            _bounds(request, length)
         said = request.headers.get("Upload-Metadata", "")
         metadata = tus.metadata(said)
         key = route.key_to_write(self._name(route, metadata) if route.makes_key else "")
         fields = _fitted(_fields_of_object(request.headers, tus.word("filetype", metadata)), key, route.mount)
+        size = len(said) + sum(len(name) + len(value) for name, value in fields)
+        if size > MAX_SAID:
+            raise tus.BadUploadHead(f"{size} characters are said of the object, {MAX_SAID} are taken at most")
         upload = await self._uploads.create(key, length, fields, said)
         async with self._uploads.busy(upload):
             headers = {"Location": f"{percent_encode(self._settings.path)}/{upload.id}"}
-            if begins:
-                await self._take(exchange, upload)
-            if upload.is_whole:
-                await self._finish(exchange, upload)
+            try:
+                if begins:
+                    await self._take(exchange, upload)
+                if upload.is_whole:
+                    await self._finish(exchange, upload)
+            except BaseException:
+                await self._uploads.terminate(upload)  # its client never hears where it is
+                raise
             if begins:
                 headers["Upload-Offset"] = str(upload.offset)
         return self._answered(exchange, 201, upload, headers)
@@ -150,13 +161,9 @@ class Resumable:
         return upload
 
     async def _take(self, exchange: Exchange, upload: Upload) -> None:
-        request, left = exchange.request, upload.length - upload.offset
-        length, claim = declared_length(request), tus.checksum(request.headers)
-        limit = left if claim is None else min(left, MAX_CHECKED)
-        if length is not None and length > limit:
-            raise TooLarge(f"the body has {length} bytes; {limit} are taken")
-        invite(request)
-        chunks = received(exchange, length, limit, self._settings.deadline)
+        limit, claim = _bounds(exchange.request, upload.length - upload.offset)
+        invite(exchange.request)
+        chunks = received(exchange, declared_length(exchange.request), limit, self._settings.deadline)
         if claim is None:
             await self._uploads.append(upload, chunks)
         else:
@@ -184,6 +191,15 @@ def _refuse_claims(given: CIMultiDictProxy[str]) -> None:
     """Raises BadWriteHead, NoSuchWrite, PreconditionFailed: what no write may say, or nobody looks at here."""
     if write_head.parse(given.items()).checksums:
         raise NoSuchWrite("what comes of a resumable upload is verified by Upload-Checksum, and by nothing else")
+
+
+def _bounds(request: web.BaseRequest, left: int) -> tuple[int, Digest | None]:
+    """The most bytes that the body may have, `left` of the upload, and its checksum. Raises TooLarge, BadUploadHead."""
+    length, claim = declared_length(request), tus.checksum(request.headers)
+    limit = left if claim is None else min(left, MAX_CHECKED)
+    if length is not None and length > limit:
+        raise TooLarge(f"the body has {length} bytes; {limit} are taken")
+    return limit, claim
 
 
 def _fitted(fields: Fields, key: ObjectKey, mount: MountSettings) -> Fields:

@@ -3,16 +3,21 @@
 import asyncio
 import base64
 import hashlib
+import os
+import shutil
+import threading
 import zlib
+from pathlib import Path
 
 import pytest
 from proxy_under_test import S3, Proxy, StartProxy, pattern, until
 from relay import Cut, Seen, canned
 from tus_client import BODY, TUS, created, metadata, offset_of, patched
-from wire import message
+from wire import chunked, message
 
 from proxy.errors import StoreError
 from proxy.http import dates
+from proxy.resumable import folder as resumable_folder
 from proxy.resumable import uploads as resumable_uploads
 from proxy.resumable import waiting
 from proxy.resumable.record import MIN_PART
@@ -56,6 +61,15 @@ async def test_expires_that_is_no_date(proxy: Proxy) -> None:
     told = {**TUS, "Upload-Length": "3", "Upload-Metadata": metadata(key="x")}
     assert (await proxy.ask("POST", "/upload", {**told, "Expires": "9" * 20})).status == 400
     assert names(proxy) == []
+
+
+def file_of(proxy: Proxy, url: str, part: int = 1) -> Path:
+    return proxy.runtime.settings.cache.dir / "uploads" / f"{url.rpartition('/')[2]}.{part}"
+
+
+def sha1(body: bytes) -> str:
+    """As Upload-Checksum says it."""
+    return f"sha1 {base64.b64encode(hashlib.sha1(body).digest()).decode()}"
 
 
 async def test_in_pieces(proxy: Proxy, s3: S3) -> None:
@@ -134,6 +148,21 @@ async def test_sizes(proxy: Proxy, s3: S3, size: int) -> None:
     assert all(name.endswith(".json") for name in names(proxy))
 
 
+@pytest.mark.parametrize("length", [0, 4])
+async def test_nothing_more(proxy: Proxy, s3: S3, length: int) -> None:
+    """A finished upload takes a body without a byte, and no other one; the object stays as it is (I8)."""
+    url = await created(proxy, length)
+    if length:
+        assert (await patched(proxy, url, 0, b"data")).status == 204
+    etag = s3.head("x")["ETag"]
+    for told in (BODY, {**BODY, "Upload-Checksum": sha1(b"")}):
+        answer = await patched(proxy, url, length, b"", told)
+        assert (answer.status, answer.headers["Upload-Offset"], answer.headers["ETag"]) == (204, str(length), etag)
+    assert (await patched(proxy, url, length, b"more")).status == 413
+    assert (await patched(proxy, url, length, b"", {**BODY, "Upload-Checksum": sha1(b"more")})).status == 460
+    assert s3.get("x") == b"data"[:length]
+
+
 # Of a new upload of 10 bytes: method, target ("": the upload), headers beside Tus-Resumable, body -> status
 REQUESTS: list[tuple[str, str, dict[str, str], bytes | None, int]] = [
     ("POST", "/upload", {}, None, 400),
@@ -145,6 +174,8 @@ REQUESTS: list[tuple[str, str, dict[str, str], bytes | None, int]] = [
     ("POST", "/upload", {"Upload-Length": "1001"}, None, 413),
     ("POST", "/upload", {"Upload-Length": "1000"}, None, 201),
     ("POST", "/upload", {"Upload-Defer-Length": "1"}, None, 400),
+    ("POST", "/upload", {"Upload-Length": "1", "Upload-Concat": "partial"}, None, 400),
+    ("POST", "/upload", {"Upload-Concat": "final;/upload/a /upload/b"}, None, 400),
     ("POST", "/upload", {"Upload-Length": "1"}, b"x", 415),
     ("POST", "/upload", {"Upload-Length": "1", "Content-Type": BODY["Content-Type"]}, b"xy", 413),
     ("POST", "/upload", {"Upload-Length": "1", "Tus-Resumable": "0.2.2"}, None, 412),
@@ -200,6 +231,16 @@ async def test_garbage_in_the_metadata(proxy: Proxy, said: str) -> None:
     answer = await proxy.ask("POST", "/upload", {**TUS, "Upload-Length": "1", "Upload-Metadata": said})
     assert answer.status == (201 if said in ("key", "key ") else 400)
     assert proxy.relay.seen == []
+
+
+@pytest.mark.parametrize(("size", "status"), [(4000, 201), (4400, 400)])
+async def test_much_said_of_an_object(proxy: Proxy, size: int, status: int) -> None:
+    """What is kept of an upload is bounded (I19): a creation that says more is 400, and is told how much it may."""
+    told = {**TUS, "Upload-Length": "1", "Upload-Metadata": metadata(key="x", more="y" * 2900)}
+    answer = await proxy.ask("POST", "/upload", {**told, "Content-Disposition": f"inline; filename={'z' * size}"})
+    assert answer.status == status
+    assert (b"8192" in answer.body) is (status == 400)
+    assert len(names(proxy)) == (1 if status == 201 else 0)
 
 
 async def test_where_the_object_goes(start: StartProxy, s3: S3) -> None:
@@ -317,6 +358,22 @@ async def test_no_route(start: StartProxy, s3: S3) -> None:
     assert "Tus-Version" not in (await proxy.ask("OPTIONS", "/upload")).headers
 
 
+async def test_no_route_any_more(start: StartProxy, s3: S3) -> None:
+    """Without `uploads` what a former run left is dropped, here and at S3 (I17)."""
+    proxy = await start()
+    url = await created(proxy, 2 * MIN_PART)
+    assert (await patched(proxy, url, 0, pattern(MIN_PART + 1))).status == 204
+    done = await created(proxy, 4, "done")
+    assert (await patched(proxy, done, 0, b"data")).status == 204
+    assert s3.unfinished == 1
+    await proxy.stop()
+    proxy = await start(uploads=None)
+    await until(lambda: not s3.unfinished and not names(proxy))
+    assert s3.get("done") == b"data"
+    assert (await proxy.ask("DELETE", "/done")).status == 204
+    await until(lambda: not proxy.figures["bytes_used"])
+
+
 CUTS = [0, 1, 65536, waiting.PIECE - 1, waiting.PIECE, MIN_PART - 1, MIN_PART, MIN_PART + MIB]
 
 
@@ -354,15 +411,41 @@ async def test_broken_off_at_many_bytes(proxy: Proxy, s3: S3, is_reset: bool) ->
 
 
 async def test_creation_broken_off(proxy: Proxy, s3: S3) -> None:
-    """A creation that breaks off in its body leaves an upload that nobody knows, until it expires."""
+    """A creation that breaks off in its body leaves no upload, for nobody knows of it (I12, I17)."""
     async with proxy.connection() as connection:
         told = {**BODY, "Upload-Length": "1000", "Content-Length": "1000", "Upload-Metadata": metadata(key="x")}
         await connection.send(message("POST", "/upload", told) + b"half")
     await until(lambda: any(line["method"] == "POST" for line in proxy.log))
     assert s3.keys() == []
-    proxy.clock.advance(DAY + 1)
-    await proxy.runtime.resumable.step()
-    assert names(proxy) == []
+    await until(lambda: not names(proxy) and not proxy.figures["bytes_used"])
+
+
+@pytest.mark.parametrize(
+    ("status", "size", "told"),
+    [
+        (413, 6, {}),
+        (413, 6, {"Transfer-Encoding": "chunked"}),
+        (400, 5, {"Upload-Checksum": "sha1 AA=="}),
+        (460, 5, {"Upload-Checksum": sha1(b"other")}),
+        (502, 5, {}),
+        (502, MIN_PART + 5, {}),
+    ],
+)
+async def test_creation_that_fails(proxy: Proxy, s3: S3, status: int, size: int, told: dict[str, str]) -> None:
+    """A creation whose body is refused, or S3 does not take, leaves nothing, here or at S3 (I17)."""
+
+    async def refuse(seen: Seen) -> bytes | None:
+        return canned(503, "SlowDown") if seen.method == "PUT" and "partNumber=1" not in seen.target else None
+
+    proxy.relay.on_request = refuse
+    length = 5 if size < MIN_PART else size
+    head = {**BODY, "Upload-Length": str(length), "Upload-Metadata": metadata(key="x"), **told}
+    async with proxy.connection() as connection:
+        body = pattern(size)
+        await connection.send(message("POST", "/upload", head, chunked(body) if "Transfer-Encoding" in told else body))
+        assert (await connection.answer("POST")).status == status
+    assert (names(proxy), s3.unfinished, proxy.figures["bytes_used"]) == ([], 0, 0)
+    assert proxy.runtime.resumable.unfinished == (0, 0)
 
 
 async def test_two_at_once(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -623,22 +706,216 @@ async def test_the_disk_fails(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPa
     assert proxy.runtime.resumable.unfinished == (0, 0)
     monkeypatch.setattr(waiting, "MAX_HELD", MIB)
     url = await created(proxy, len(body), "y")
-    assert (await patched(proxy, url, 0, body[: 2 * MIB])).status == status_of(StoreError())
+    answer = await patched(proxy, url, 0, body[: 2 * MIB])
+    assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
     assert 0 < await offset_of(proxy, url) <= MIB
 
 
-async def test_what_waits_goes_bad(proxy: Proxy, s3: S3) -> None:
+async def test_the_disk_fails_under_a_checksum(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A body with a checksum waits in memory where the disk takes no more, all of it or the rest (I16); what does not
+    hold leaves nothing there (I19).
+    """
+    folder, body, taken = proxy.runtime.resumable._folder, pattern(3 * MIB), 0
+    write, memory = folder.write, proxy.runtime.resumable._waiting
+
+    async def fills_up(name: str, part: int, offset: int, data: bytes, checksum: int) -> None:
+        nonlocal taken
+        if taken >= MIB // 2:
+            raise StoreError("no space")
+        taken += len(data)
+        await write(name, part, offset, data, checksum)
+
+    url = await created(proxy, len(body))
+    monkeypatch.setattr(folder, "write", fills_up)
+    for stop in (MIB, 2 * MIB, 3 * MIB):
+        at, piece = stop - MIB, body[stop - MIB : stop]
+        told = {**BODY, "Upload-Checksum": sha1(piece)}
+        held = memory._held
+        assert (await patched(proxy, url, at, bytes(MIB), told)).status == 460
+        assert memory._held == held
+        assert (await patched(proxy, url, at, piece, told)).status == 204
+    assert s3.get("x") == body
+    assert memory._held == 0
+
+
+async def test_files_that_cannot_be_removed(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The space of a file that cannot be removed counts until it is gone, a round of the upkeep later (I17)."""
+    folder, body = proxy.runtime.resumable._folder, pattern(MIN_PART + 2)
+
+    async def fails(*args: object, **more: object) -> None:
+        raise StoreError("no")
+
+    url, other = await created(proxy, len(body)), await created(proxy, MIB, "y")
+    used = proxy.figures["bytes_used"]
+    for target in (url, other):
+        assert (await patched(proxy, target, 0, body[: MIB // 2])).status == 204
+    file_of(proxy, other).write_bytes(b"")
+    monkeypatch.setattr(folder, "remove", fails)
+    assert (await patched(proxy, url, MIB // 2, body[MIB // 2 : -1])).status == 204
+    assert (await patched(proxy, other, MIB // 2, b"more")).status == status_of(StoreError())
+    assert (await patched(proxy, other, 0, body[:4])).status == 204
+    assert proxy.figures["bytes_used"] >= used + MIN_PART + MIB // 2
+    monkeypatch.undo()
+    await proxy.runtime.resumable.step()
+    assert proxy.figures["bytes_used"] == used + 2 * waiting.PAGE
+    assert not file_of(proxy, url).exists()
+    assert await offset_of(proxy, other) == 4
+
+
+async def test_uploads_that_nobody_ends(proxy: Proxy, s3: S3) -> None:
+    """What waits takes half of the cache's space at most, and 503 is the answer beyond (I17, I19); what its client
+    does not go on with makes way a minute later, and is sent again.
+    """
+    body, half = pattern(MIN_PART + MIB), proxy.figures["bytes_limit"] // 2
+    most = MIN_PART - MIB
+    urls = [await created(proxy, len(body), str(number)) for number in range(6)]
+    fitting = half // most
+    for number, url in enumerate(urls):
+        answer = await patched(proxy, url, 0, body[:most])
+        assert answer.status == (204 if number < fitting else 503)
+        proxy.clock.advance(1)
+    assert answer.headers["Retry-After"] == "1"
+    records = len(urls) * waiting.PAGE
+    assert half - MIB < proxy.figures["bytes_used"] <= half + records
+    assert proxy.runtime.resumable._waiting._held == 0
+    s3.put("cold", body)
+    assert [(await proxy.get("/cold")).body for _ in range(2)] == [body] * 2
+    assert "hit" in (await proxy.get("/cold")).headers["Cache-Status"]
+    proxy.clock.advance(resumable_uploads.IDLE)
+    at = await offset_of(proxy, urls[-1])
+    assert (await patched(proxy, urls[-1], at, body[at:])).status == 204
+    assert [await offset_of(proxy, url) for url in urls[:3]] == [0, 0, most]
+    for number, url in enumerate(urls):
+        at = await offset_of(proxy, url)
+        if at < len(body):
+            assert (await patched(proxy, url, at, body[at:])).status == 204
+        assert s3.get(str(number)) == body
+    assert proxy.runtime.resumable._waiting._in_files == 0
+
+
+async def test_the_disk_hangs(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that does not answer is waited for once (I20) and is as one that fails (I16): what it holds is sent again,
+    and what it does in the end changes no object (I8).
+    """
+    gate, hangs, write = threading.Event(), [0], resumable_folder._write_all
+
+    def hang(fd: int, data: bytes, offset: int) -> None:
+        hangs[0] += 1
+        gate.wait()
+        write(fd, data, offset)
+
+    body, other = pattern(MIN_PART + MIB), bytes(2 * MIB)
+    url, second = await created(proxy, len(body)), await created(proxy, len(other), "y")
+    assert (await patched(proxy, url, 0, body[:MIB])).status == 204
+    monkeypatch.setattr(resumable_folder, "PATIENCE", 0.2)
+    monkeypatch.setattr(resumable_folder, "_write_all", hang)
+    try:
+        assert (await patched(proxy, url, MIB, b"another" + body[: MIB - 7])).status == 204
+        assert await offset_of(proxy, url) == 2 * MIB
+        assert (await patched(proxy, second, 0, other)).status == 204
+        assert (await patched(proxy, url, 2 * MIB, body[2 * MIB :])).status == status_of(StoreError())
+        assert await offset_of(proxy, url) == 0
+        assert (await patched(proxy, url, 0, body[:MIN_PART])).status == 204
+        assert hangs == [1]
+    finally:
+        gate.set()
+    await until(lambda: not proxy.runtime.resumable._folder._hanging)
+    assert (await patched(proxy, url, MIN_PART, body[MIN_PART:])).status == 204
+    assert (s3.get("x"), s3.get("y")) == (body, other)
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+async def test_what_waits_goes_bad(start: StartProxy, s3: S3, restarts: bool) -> None:
     """What waited and is not what was written is never sent as a part; the client sends it again (I15)."""
+    proxy = await start()
     body = pattern(MIB)
     url = await created(proxy, len(body))
     assert (await patched(proxy, url, 0, body[: MIB // 2])).status == 204
-    file = proxy.runtime.settings.cache.dir / "uploads" / f"{url.rpartition('/')[2]}.1"
-    file.write_bytes(b"!" + file.read_bytes()[1:])
+    if restarts:
+        await proxy.stop()
+    file = file_of(proxy, url)
+    file.write_bytes(file.read_bytes()[:-1] + b"!")
+    if restarts:
+        proxy = await start()
     answer = await patched(proxy, url, MIB // 2, body[MIB // 2 :])
     assert answer.status == status_of(StoreError())
     assert s3.keys() == []
     assert await offset_of(proxy, url) == 0
     assert (await patched(proxy, url, 0, body)).status == 204
+    assert s3.get("x") == body
+
+
+@pytest.mark.parametrize("what", ["file", "end of the file", "folder"])
+@pytest.mark.parametrize("restarts", [False, True])
+async def test_what_waits_is_gone(start: StartProxy, s3: S3, what: str, restarts: bool) -> None:
+    """What waited and is not there any more leaves no hole: the offset falls back, and the client sends it again (I8,
+    I15).
+    """
+    proxy = await start()
+    body = pattern(MIB)
+    url = await created(proxy, len(body))
+    assert (await patched(proxy, url, 0, body[: MIB // 2])).status == 204
+    if restarts:
+        await proxy.stop()
+        proxy = await start()
+    file = file_of(proxy, url)
+    if what == "file":
+        file.unlink()
+    elif what == "folder":
+        shutil.rmtree(proxy.runtime.settings.cache.dir)
+        await proxy.step()
+    else:
+        os.truncate(file, MIB // 4)
+    answer = await patched(proxy, url, MIB // 2, body[MIB // 2 :])
+    assert answer.status == status_of(StoreError())
+    assert await offset_of(proxy, url) == 0
+    assert (await patched(proxy, url, 0, body)).status == 204
+    assert s3.get("x") == body
+
+
+async def test_a_file_that_a_restart_finds_cut_short(start: StartProxy, s3: S3) -> None:
+    """Of a file that lacks bytes that were counted none counts (I8)."""
+    proxy = await start()
+    body = pattern(MIB)
+    url = await created(proxy, len(body))
+    assert (await patched(proxy, url, 0, body[: MIB // 2])).status == 204
+    await proxy.stop()
+    os.truncate(file_of(proxy, url), MIB // 4)
+    proxy = await start()
+    assert await offset_of(proxy, url) == 0
+    assert (await patched(proxy, url, 0, body)).status == 204
+    assert s3.get("x") == body
+
+
+async def test_what_comes_after_what_was_lost(proxy: Proxy, s3: S3) -> None:
+    """Bytes that follow what turns out to be lost do not take its place (I8)."""
+    body = pattern(2 * MIN_PART)
+    url = await created(proxy, len(body))
+    assert (await patched(proxy, url, 0, body[:MIN_PART])).status == 204
+    file = file_of(proxy, url)
+    file.write_bytes(file.read_bytes()[:-1] + b"!")
+    assert (await patched(proxy, url, MIN_PART, body[MIN_PART:-1])).status == status_of(StoreError())
+    assert await offset_of(proxy, url) == 0
+    assert (await patched(proxy, url, 0, body)).status == 204
+    assert s3.get("x") == body
+
+
+async def test_what_is_verified_goes_bad(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a body with a checksum no byte counts that went bad while it waited for that (I15)."""
+    folder, body = proxy.runtime.resumable._folder, pattern(MIB)
+    read = folder.read
+
+    async def rotten(name: str, part: int, offset: int, count: int) -> bytes:
+        data = await read(name, part, offset, count)
+        return bytes(len(data)) if part == 0 and offset else data
+
+    url = await created(proxy, len(body))
+    told = {**BODY, "Upload-Checksum": sha1(body)}
+    monkeypatch.setattr(folder, "read", rotten)
+    assert (await patched(proxy, url, 0, body, told)).status == status_of(StoreError())
+    monkeypatch.undo()
+    at = await offset_of(proxy, url)
+    assert (await patched(proxy, url, at, body[at:])).status == 204
     assert s3.get("x") == body
 
 
@@ -662,6 +939,20 @@ async def test_files_of_no_use(start: StartProxy, s3: S3) -> None:
     assert (await proxy.ask("HEAD", url, TUS)).status == 404
 
 
+async def test_parts_of_another_size(start: StartProxy, s3: S3) -> None:
+    """A record whose parts do not have the size it names is none: the offset would be made up (I8)."""
+    proxy = await start()
+    body = pattern(2 * MIN_PART)
+    url = await created(proxy, len(body))
+    assert (await patched(proxy, url, 0, body[: MIN_PART + 1])).status == 204
+    await proxy.stop()
+    record = proxy.runtime.settings.cache.dir / "uploads" / f"{url.rpartition('/')[2]}.json"
+    record.write_bytes(record.read_bytes().replace(f", {MIN_PART}]]".encode(), b", 4711]]"))
+    proxy = await start()
+    assert (await proxy.ask("HEAD", url, TUS)).status == 404
+    assert names(proxy) == []
+
+
 async def test_as_many_as_there_may_be(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     """Unfinished uploads are bounded: 503 beyond, once no finished one can be forgotten for it (I19)."""
     monkeypatch.setattr(resumable_uploads, "MAX_UPLOADS", 3)
@@ -671,6 +962,32 @@ async def test_as_many_as_there_may_be(proxy: Proxy, monkeypatch: pytest.MonkeyP
     answer = await proxy.ask("POST", "/upload", {**TUS, "Upload-Length": "4"})
     assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
     assert [(await proxy.ask("HEAD", url, TUS)).status for url in urls] == [404, 200, 200, 200]
+
+
+async def test_what_cannot_be_aborted(
+    proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Uploads that S3 does not abort keep no new one out; they are bounded apart, and each is logged once (I19)."""
+    monkeypatch.setattr(resumable_uploads, "MAX_UPLOADS", 2)
+    monkeypatch.setattr(resumable_uploads, "MAX_DROPPED", 3)
+
+    async def deny(seen: Seen) -> bytes | None:
+        return canned(403, "AccessDenied") if seen.method == "DELETE" else None
+
+    proxy.relay.on_request = deny
+    body = pattern(MIN_PART + 1)
+    for number in range(5):
+        url = await created(proxy, len(body) + 1, str(number))
+        assert (await patched(proxy, url, 0, body)).status == 204
+        assert (await proxy.ask("DELETE", url, TUS)).status == 204
+        await proxy.runtime.resumable.step()
+    logged = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert sum("is not aborted yet" in message for message in logged) == 5
+    assert sum("stay at S3" in message for message in logged) == 2
+    assert (s3.unfinished, len(names(proxy))) == (5, 3)
+    proxy.relay.on_request = None
+    await proxy.runtime.resumable.step()
+    assert (s3.unfinished, names(proxy), proxy.figures["bytes_used"]) == (2, [], 0)
 
 
 async def test_expectation(proxy: Proxy, s3: S3) -> None:
