@@ -470,6 +470,8 @@ class Cache:
         metadata = await questions.ask(self._origin, self._ramp, key, None, get=False)
         if isinstance(metadata, Answer) or (metadata.etag, metadata.size) != (etag, writing.size):
             return await self._adopt(key, metadata, lookup, asked_at)
+        if not writing.is_whole:
+            return await self._adopt(key, metadata, lookup, asked_at)
         entry = self._entries.create(key, metadata, asked_at)
         self._entries.pin(entry)
         writing.hand_over(self._entries, entry)

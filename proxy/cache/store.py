@@ -13,7 +13,6 @@ import threading
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, TypeVarTuple, Unpack
@@ -30,7 +29,7 @@ T = TypeVar("T")
 
 THREADS = 8
 WRITERS = 4
-PATIENCE = 30.0  # seconds for a call that reads (I20)
+PATIENCE = 30.0  # seconds for a call that somebody waits for (I20)
 RETRY_AFTER = 5.0  # seconds that a failed disk is left alone
 
 _KEEP_SIZE, _PUNCH_HOLE = 0x01, 0x02  # linux/falloc.h
@@ -65,6 +64,7 @@ class Store:
         self._scrubbing = ThreadPoolExecutor(1, "disk-scrub", initializer=_yield_to_others)
         self._failed_at: float | None = None
         self._hanging: set[asyncio.Future[Any]] = set()  # calls that nobody waits for any more
+        self._at_work: dict[int, set[asyncio.Future[Any]]] = {}  # calls that change a file, by its descriptor
         self.failures = 0  # calls to the disk that failed
 
     @property
@@ -154,15 +154,9 @@ class Store:
         `checksum` is that of the first of these blocks up to `offset`; the result goes on from there.
         """
         thread = self._writing[file.fd % len(self._writing)]
-        work = asyncio.ensure_future(self._run(_write, file.fd, offset, data, checksum, block_size, threads=thread))
-        try:
-            return await asyncio.shield(work)
-        except asyncio.CancelledError:
-            # The caller may close the descriptor next, and its number may then be another file's.
-            while not work.done():
-                with suppress(asyncio.CancelledError):
-                    await asyncio.wait([work])
-            raise
+        return await self._run(
+            _write, file.fd, offset, data, checksum, block_size, threads=thread, patience=PATIENCE, file=file
+        )
 
     async def read_in(self, file: StoredFile, span: Span) -> None:
         """Bring these bytes into memory, as far as the file has them."""
@@ -177,7 +171,7 @@ class Store:
 
     async def read_known(self, file: StoredFile, span: Span, sums: Sequence[int], block_size: int) -> bytes | None:
         """As `read`, from the start of a block on; `sums` are the blocks' CRC-32. None where one has another."""
-        data = await self._run(_read_known, file.fd, span, sums, block_size, threads=self._reading)
+        data = await self._run(_read_known, file.fd, span, sums, block_size, threads=self._reading, file=file)
         if data is not None and len(data) != span.length:
             raise EOFError(f"the cached file ended {span.length - len(data)} bytes early")
         return data
@@ -199,13 +193,13 @@ class Store:
 
     async def punch(self, file: StoredFile, span: Span) -> None:
         """Give the space of these bytes back to the disk."""
-        await self._run(punch, file.fd, span)
+        await self._run(punch, file.fd, span, file=file)
 
     async def sync(self, file: StoredFile) -> None:
         """What was written is on the disk. A file for which this fails must not be tried again: the kernel forgets what
         it could not write, and says yes the next time.
         """
-        await self._run(os.fdatasync, file.fd)
+        await self._run(os.fdatasync, file.fd, file=file)
 
     async def remove(self, name: str) -> None:
         """Unlink; a file that is gone already is fine. Open descriptors go on reading it (I18)."""
@@ -215,6 +209,9 @@ class Store:
         self.folder.unlink(name)
 
     async def close_file(self, file: StoredFile) -> None:
+        """After all that goes on with it, whoever waits for that."""
+        while calls := self._at_work.get(file.fd):
+            await asyncio.wait(calls)
         # The last close of an unlinked file frees its blocks, which takes a while for a large one.
         await self._run(os.close, file.fd)
 
@@ -247,9 +244,15 @@ class Store:
         *args: *Ts,
         threads: Executor | None = None,
         patience: float | None = None,
+        file: StoredFile | None = None,
     ) -> T:
-        """`patience` in seconds; None for what changes a file: its descriptor must not be closed under a late call."""
+        """`patience` in seconds. `file`: what the call may change, so that its descriptor is not closed meanwhile: the
+        number might be another file's then.
+        """
         work = asyncio.get_running_loop().run_in_executor(threads or self._threads, call, *args)
+        if file is not None:
+            self._at_work.setdefault(file.fd, set()).add(work)
+            work.add_done_callback(lambda ended: self._ended(file.fd, ended))
         try:
             async with asyncio.timeout(patience) as deadline:
                 # Shielded: the thread cannot be stopped, and a descriptor it opened must not get lost.
@@ -266,6 +269,12 @@ class Store:
         except asyncio.CancelledError:
             work.add_done_callback(_dispose)
             raise
+
+    def _ended(self, fd: int, work: asyncio.Future[Any]) -> None:
+        calls = self._at_work[fd]
+        calls.discard(work)
+        if not calls:
+            del self._at_work[fd]
 
     def failed(self, why: str) -> None:
         """The disk failed somebody: leave it alone for a while."""

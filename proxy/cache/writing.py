@@ -19,7 +19,7 @@ from proxy.cache.budget import Budget
 from proxy.cache.disposal import Disposal
 from proxy.cache.entries import Entries
 from proxy.cache.entry import ENTRY_BYTES, Entry
-from proxy.cache.store import Store, StoredFile
+from proxy.cache.store import PATIENCE, Store, StoredFile
 from proxy.errors import StoreError, StoreFull
 from proxy.http.ranges import Span
 from proxy.keys import ObjectKey
@@ -73,8 +73,8 @@ class Writing:
 
     @property
     def is_whole(self) -> bool:
-        """All that was to be written is in the file."""
-        return self._failure is None and not self._is_window
+        """All that was to be written is in the file, and nobody is at work on it."""
+        return self._failure is None and not self._is_window and not self._work
 
     async def write(self, data: bytes) -> None:
         """Append. Raises StoreFull: there is no room now, there may be some once more was `taken`; StoreError: it
@@ -182,7 +182,6 @@ class Writing:
     def hand_over(self, entries: Entries, entry: Entry) -> None:
         """The file becomes the entry's, with all of its blocks present."""
         assert self.is_whole
-        assert not self._work, "somebody reads or writes still"
         self._is_over = True
         if self._file is not None:
             entries.fill_from(entry, self._file, self._sums, self._charged)
@@ -214,11 +213,17 @@ class Writing:
             self._budget.give_back(self._charged)
 
     async def _finished(self, work: Coroutine[Any, Any, T]) -> T:
-        """What `work` gives; cancelled, it goes on all the same."""
+        """What `work` gives; cancelled, it goes on all the same, and so it does when the disk does not answer (I20)."""
         task = asyncio.create_task(work)
         self._work.add(task)
         task.add_done_callback(self._ended)
-        return await asyncio.shield(task)
+        try:
+            async with asyncio.timeout(PATIENCE):
+                return await asyncio.shield(task)
+        except TimeoutError as error:
+            self._store.failed("it does not answer")
+            self._failure = StoreError(f"the disk did not answer within {PATIENCE:g} s")
+            raise self._failure from error
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._work.discard(task)

@@ -27,6 +27,7 @@ HEAD_TIMEOUT = 10.0  # seconds from a request's first byte, or from the connecti
 MAX_HEAD = 64 << 10  # bytes; aiohttp bounds each field and their number, 1 MiB in all
 MAX_DRAIN = 64 << 10  # bytes of a body nobody reads that the connection may outlive
 DRAIN_TIMEOUT = 1.0  # seconds for them
+ENDING = 1.0  # seconds that a request has at a stop once it was cancelled
 LINGER = 1.0  # seconds for a client to read our last answer, while what it still sends is dropped
 
 _HEAD_END = b"\r\n\r\n"
@@ -43,10 +44,11 @@ _WORDS = {
 class Connection(RequestHandler):
     """aiohttp's keep-alive timer bounds the idle time and the head alike; a slow head deserves less patience."""
 
-    __slots__ = ("_body", "_head_size", "_head_timer", "_is_deaf", "_last", "_left", "_unread")
+    __slots__ = ("_body", "_head_size", "_head_timer", "_is_deaf", "_is_last", "_last", "_left", "_unread")
 
     _head_timer: asyncio.TimerHandle | None
     _is_deaf: bool  # what still comes is not parsed
+    _is_last: bool  # no request after the one under way is parsed
     _unread: bytes  # not parsed yet: the queue of requests, or the buffer of a body, is full
     _last: bytes  # the last bytes parsed, in which the end of a head may have begun
     _body: StreamReader  # of the request parsed last
@@ -54,7 +56,7 @@ class Connection(RequestHandler):
     _head_size: int  # bytes parsed since that request
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._is_deaf, self._unread, self._last = False, b"", b""
+        self._is_deaf, self._is_last, self._unread, self._last = False, False, b"", b""
         self._body, self._left, self._head_size = EMPTY_PAYLOAD, 0, 0
         self._head_timer = self._loop.call_later(HEAD_TIMEOUT, self.force_close)
         super().connection_made(transport)
@@ -70,6 +72,24 @@ class Connection(RequestHandler):
         self._stop_timer()
         self._is_deaf, self._unread = True, b""
         super().connection_lost(exc)
+
+    def close(self) -> None:
+        """After the request under way, whose body is still read. aiohttp would read none of it, and neither end."""
+        self._is_last = True
+        if not self._is_busy:
+            super().close()
+
+    async def shutdown(self, timeout: float | None = 15.0) -> None:  # noqa: ASYNC109 - aiohttp's signature
+        """From its own `shutdown` on aiohttp reads nothing any more: what is under way has `timeout` before."""
+        self.close()
+        if self._is_busy and self._task_handler is not None:
+            await asyncio.wait([self._task_handler], timeout=timeout)
+        await super().shutdown(ENDING)
+
+    @property
+    def _is_busy(self) -> bool:
+        """Whether a request is under way. aiohttp takes it from its queue a turn before it says which it is at."""
+        return bool(self._messages) or (self._waiter is None and self._request_count > 0)
 
     async def start(self) -> None:
         """All requests of the connection. What it still holds then is sent, or dropped in the end: asyncio would wait
@@ -98,11 +118,10 @@ class Connection(RequestHandler):
             end = min(at + self._left, len(data)) if self._left else self._head_end(data, at)
             self._feed(data[at:end])
             at = end
-        if not self._is_deaf:
-            self._unread = data[at:]
+        self._unread = b"" if self._is_over else data[at:]
         if self._request_count != before:
             self._stop_timer()
-        elif self._head_timer is None and self._current_request is None and not self._messages:
+        elif self._head_timer is None and not self._is_busy:
             self._head_timer = self._loop.call_later(HEAD_TIMEOUT, self.force_close)
 
     async def finish_response(
@@ -112,6 +131,8 @@ class Connection(RequestHandler):
         its deadline here; that of an object's bytes is where they are sent.
         """
         body = request.content
+        if self._is_last:
+            resp.force_close()
         if not body.is_eof() and hdrs.EXPECT in request.headers:
             resp.force_close()  # the body may come or not: RFC 9110 section 10.1.1
         try:
@@ -162,14 +183,13 @@ class Connection(RequestHandler):
         end = data.find(_HEAD_END, at + (_GAP if at else 0))
         return len(data) if end < 0 else end + len(_HEAD_END)
 
+    @property
+    def _is_over(self) -> bool:
+        """Nothing more will be parsed."""
+        return self._is_deaf or self._close or self._force_close or (self._is_last and not self._left)
+
     def _takes_more(self) -> bool:
-        return not (
-            self._is_deaf
-            or self._close
-            or self._force_close
-            or self._reading_paused
-            or len(self._messages) >= self._max_msg_queue_size
-        )
+        return not (self._is_over or self._reading_paused or len(self._messages) >= self._max_msg_queue_size)
 
     def _feed(self, piece: bytes) -> None:
         is_body = self._left > 0

@@ -167,7 +167,7 @@ class Rationed:
 @pytest.mark.parametrize("is_stored", [True, False])
 async def test_a_drip_is_no_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_stored: bool) -> None:
     """A body that was ended because it came too slowly counts as one without a byte, unless it brought ENOUGH (I20)."""
-    monkeypatch.setattr(source, "ENOUGH", BLOCK)
+    monkeypatch.setattr(source, "ENOUGH", BLOCK // 2)
     origin = Dripping(random.Random(0))
     async with Rig(tmp_path, origin=origin) as rig:
         data = origin.put(content(3 * PART))
@@ -175,12 +175,12 @@ async def test_a_drip_is_no_progress(tmp_path: Path, monkeypatch: pytest.MonkeyP
         if not is_stored:
             rig.store.failed("test")
         with await reader_of(rig) as reader:
-            origin.ration = BLOCK - 1
+            origin.ration = BLOCK // 2 - 1
             with pytest.raises(OriginTimeout):
                 await rig.read(reader, whole=True)
             assert origin.gets >= MAX_FAILURES
             await turns()
-            origin.ration = BLOCK
+            origin.ration = BLOCK // 2
             assert await rig.read(reader, whole=True) == data
         await rig.audit(begun=PART)
 

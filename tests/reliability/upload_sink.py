@@ -25,7 +25,7 @@ class Sink:
                 found = re.search(r"(?im)^content-length: *(\d+)", head)
                 size, digest, start = await self._body(reader, int(found[1]) if found else 0)
                 headers, body = self._answer(method, target, size, digest, start)
-                lines = [f"HTTP/1.1 {200 if headers else 404} Any", *headers, "", ""]
+                lines = [f"HTTP/1.1 {200 if headers else 404} Any", *(headers or ["Content-Length: 0"]), "", ""]
                 writer.write("\r\n".join(lines).encode() + body)
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):

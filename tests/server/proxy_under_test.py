@@ -68,6 +68,11 @@ class S3:
         found = self.client.list_objects_v2(Bucket=self.bucket)
         return [item["Key"] for item in found.get("Contents", ())]
 
+    @property
+    def unfinished(self) -> int:
+        """Multipart uploads that were begun, and neither completed nor aborted."""
+        return len(self.client.list_multipart_uploads(Bucket=self.bucket).get("Uploads", ()))
+
 
 class Proxy:
     def __init__(self, runtime: Runtime, relay: Relay, clock: WallClock) -> None:

@@ -122,7 +122,8 @@ class Relay:
         self, seen: Seen, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self.upstream)
-        up_writer.write(head)
+        # Of a connection that goes on, only the first request would be seen.
+        up_writer.write(head.removesuffix(b"\r\n") + b"Connection: close\r\n\r\n")
         upload = asyncio.create_task(_pump(reader, up_writer))
         try:
             answer = await up_reader.readuntil(b"\r\n\r\n")

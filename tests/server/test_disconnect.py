@@ -7,9 +7,10 @@ from urllib.parse import urlsplit
 import pytest
 from proxy_under_test import BLOCK, PART, S3, Proxy, StartProxy, descriptors_open, pattern, until
 from relay import Relay, Seen
-from wire import message
+from wire import chunked, message
 
 SIZE = 20 * BLOCK
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 def hold_at(relay: Relay, offset: int) -> asyncio.Event:
@@ -200,3 +201,33 @@ async def test_stop_drains(proxy: Proxy, s3: S3) -> None:
         gate.set()
         assert await connection.reader.readexactly(SIZE) == body
     await stopping
+
+
+@pytest.mark.parametrize("is_chunked", [False, True])
+async def test_stop_reads_the_body_under_way(proxy: Proxy, s3: S3, is_chunked: bool) -> None:
+    """An upload that is coming in at a stop comes to its end, and nothing behind it on its connection is answered."""
+    body = pattern(SIZE)
+    head = {"Transfer-Encoding": "chunked"} if is_chunked else {"Content-Length": str(len(body))}
+    sent = chunked(body[:100], body[100:]) if is_chunked else body
+    async with proxy.connection() as connection:
+        await connection.send(message("PUT", "/x", {**head, "Expect": "100-continue"}) + sent[:100])
+        assert await connection.reader.readuntil(b"\r\n\r\n") == CONTINUE
+        stopping = asyncio.create_task(proxy.stop())
+        await until(lambda: not accepts(proxy))
+        await connection.send(sent[100:] + message("GET", "/x"))
+        answer = await connection.answer()
+        assert (answer.status, answer.headers["Connection"]) == (201, "close")
+        assert await connection.rest() == b""
+    await stopping
+    assert s3.get("x") == body
+
+
+async def test_stop_gives_up_a_body_that_does_not_end(proxy: Proxy, s3: S3) -> None:
+    """An upload that is not whole when the time for a stop is over is cut off, and there is no object (I8, I20)."""
+    proxy.runtime._listener._runner._shutdown_timeout = 0.05
+    async with proxy.connection() as connection:
+        await connection.send(message("PUT", "/x", {"Content-Length": "10", "Expect": "100-continue"}) + b"12345")
+        assert await connection.reader.readuntil(b"\r\n\r\n") == CONTINUE
+        await proxy.stop()
+        assert await connection.rest() == b""
+    assert s3.keys() == []

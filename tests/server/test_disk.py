@@ -1,14 +1,17 @@
 """The disk may fail or be small; the proxy may not: right bytes, no 5xx (I16), never more space than allowed (I17)."""
 
 import errno
+import os
 import shutil
 import sqlite3
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from proxy_under_test import BLOCK, PART, S3, Proxy, StartProxy, pattern, until
 
-from proxy.cache import index, store
+from proxy.cache import index, store, writing
 from proxy.errors import StoreError
 
 MIB = 1 << 20
@@ -83,6 +86,32 @@ async def test_writes_fail(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch
     s3.put("x", b"data")
     await proxy.get("/x")
     await proxy.settled()
+    assert (await proxy.get("/x")).cache_status.startswith("hit")
+
+
+@pytest.mark.parametrize("call", ["pwrite", "pread"])
+async def test_an_upload_before_a_disk_that_hangs(
+    proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """A disk that does not answer costs an upload some time: what it did not take goes past it, and what it does not
+    give back is refused, not waited for (I16, I20).
+    """
+    monkeypatch.setattr(writing, "PATIENCE", 0.05)
+    may_go_on, real = threading.Event(), getattr(os, call)
+
+    def hang(*arguments: Any) -> Any:
+        may_go_on.wait(10)
+        return real(*arguments)
+
+    monkeypatch.setattr(os, call, hang)
+    answer = await proxy.ask("PUT", "/x", body=b"data")
+    assert answer.status == (201 if call == "pwrite" else 500)
+    assert s3.keys() == (["x"] if call == "pwrite" else [])
+    may_go_on.set()
+    monkeypatch.undo()
+    await until(lambda: not proxy.figures["bytes_used"])
+    proxy.runtime.cache._store._failed_at = None  # RETRY_AFTER has passed
+    assert (await proxy.ask("PUT", "/x", body=b"other")).status == 201
     assert (await proxy.get("/x")).cache_status.startswith("hit")
 
 

@@ -7,13 +7,13 @@ import os
 import shutil
 import threading
 import zlib
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 from proxy_under_test import S3, Proxy, StartProxy, pattern, until
 from relay import Cut, Seen, canned
-from wire import Answer, chunked, message
+from tus_client import BODY, TUS, created, metadata, offset_of, patched
+from wire import chunked, message
 
 from proxy.errors import StoreError
 from proxy.http import dates
@@ -23,43 +23,11 @@ from proxy.resumable import waiting
 from proxy.resumable.record import MIN_PART
 from proxy.server.failures import status_of
 
-pytestmark = pytest.mark.reliability  # not of `make test`: together these modules take a minute and a half
+pytestmark = pytest.mark.reliability  # not of `make test`: together these modules take minutes
 
 MIB = 1 << 20
 DAY = 86400.0
-TUS = {"Tus-Resumable": "1.0.0"}
-BODY = {**TUS, "Content-Type": "application/offset+octet-stream"}
-
-
 PIECE = {"Upload-Offset": "0", "Content-Type": BODY["Content-Type"]}
-
-
-def metadata(**pairs: str) -> str:
-    return ",".join(f"{name} {base64.b64encode(value.encode()).decode()}" for name, value in pairs.items())
-
-
-async def created(proxy: Proxy, length: int, key: str = "x", **headers: str) -> str:
-    """The upload's URL."""
-    told = {**TUS, "Upload-Length": str(length), "Upload-Metadata": metadata(key=key)}
-    told |= {name.replace("_", "-"): value for name, value in headers.items()}
-    answer = await proxy.ask("POST", "/upload", told)
-    assert answer.status == 201, answer.body
-    return answer.headers["Location"]
-
-
-async def patched(proxy: Proxy, url: str, offset: int, body: bytes, headers: Mapping[str, str] = BODY) -> Answer:
-    return await proxy.ask("PATCH", url, {**headers, "Upload-Offset": str(offset)}, body)
-
-
-async def offset_of(proxy: Proxy, url: str) -> int:
-    answer = await proxy.ask("HEAD", url, TUS)
-    assert answer.status == 200
-    assert answer.headers["Cache-Control"] == "no-store"
-    return int(answer.headers["Upload-Offset"])
-
-
-def unfinished(s3: S3) -> int:
-    return len(s3.client.list_multipart_uploads(Bucket=s3.bucket).get("Uploads", ()))
 
 
 def names(proxy: Proxy) -> list[str]:
@@ -148,7 +116,7 @@ async def test_sizes(proxy: Proxy, s3: S3, size: int) -> None:
     assert answer.headers["Upload-Offset"] == str(size)
     assert await offset_of(proxy, url) == await offset_of(proxy, answer.headers["Location"]) == size
     assert s3.get("one") == s3.get("two") == body
-    assert unfinished(s3) == 0
+    assert s3.unfinished == 0
     assert all(name.endswith(".json") for name in names(proxy))
 
 
@@ -369,10 +337,10 @@ async def test_no_route_any_more(start: StartProxy, s3: S3) -> None:
     assert (await patched(proxy, url, 0, pattern(MIN_PART + 1))).status == 204
     done = await created(proxy, 4, "done")
     assert (await patched(proxy, done, 0, b"data")).status == 204
-    assert unfinished(s3) == 1
+    assert s3.unfinished == 1
     await proxy.stop()
     proxy = await start(uploads=None)
-    await until(lambda: not unfinished(s3) and not names(proxy))
+    await until(lambda: not s3.unfinished and not names(proxy))
     assert s3.get("done") == b"data"
     assert (await proxy.ask("DELETE", "/done")).status == 204
     await until(lambda: not proxy.figures["bytes_used"])
@@ -411,7 +379,7 @@ async def test_broken_off_at_many_bytes(proxy: Proxy, s3: S3, is_reset: bool) ->
         assert s3.get("x") == b"old"
     assert (await patched(proxy, url, at, body[at:])).status == 204
     assert s3.get("x") == body == (await proxy.get("/x")).body
-    assert unfinished(s3) == 0
+    assert s3.unfinished == 0
 
 
 async def test_creation_broken_off(proxy: Proxy, s3: S3) -> None:
@@ -448,7 +416,7 @@ async def test_creation_that_fails(proxy: Proxy, s3: S3, status: int, size: int,
         body = pattern(size)
         await connection.send(message("POST", "/upload", head, chunked(body) if "Transfer-Encoding" in told else body))
         assert (await connection.answer("POST")).status == status
-    assert (names(proxy), unfinished(s3), proxy.figures["bytes_used"]) == ([], 0, 0)
+    assert (names(proxy), s3.unfinished, proxy.figures["bytes_used"]) == ([], 0, 0)
     assert proxy.runtime.resumable.unfinished == (0, 0)
 
 
@@ -519,7 +487,7 @@ async def test_restart(start: StartProxy, s3: S3, is_power_lost: bool, monkeypat
     assert await offset_of(proxy, done) == 4
     assert (await patched(proxy, url, at, body[at:])).status == 204
     assert s3.get("x") == body
-    assert unfinished(s3) == 0
+    assert s3.unfinished == 0
     assert all(name.endswith(".json") for name in names(proxy))
 
 
@@ -537,7 +505,7 @@ async def test_expiry(start: StartProxy, s3: S3, restarts: bool) -> None:
     proxy.clock.advance(DAY - 10)
     await proxy.runtime.resumable.step()
     assert await offset_of(proxy, url) == len(body) - MIB
-    assert unfinished(s3) == 1
+    assert s3.unfinished == 1
     if restarts:
         await proxy.stop()
         proxy = await start()
@@ -546,7 +514,7 @@ async def test_expiry(start: StartProxy, s3: S3, restarts: bool) -> None:
     proxy.clock.advance(20)
     assert (await proxy.ask("HEAD", url, TUS)).status == 404
     await proxy.runtime.resumable.step()
-    assert (unfinished(s3), names(proxy), proxy.figures["bytes_used"]) == (0, [], 0)
+    assert (s3.unfinished, names(proxy), proxy.figures["bytes_used"]) == (0, [], 0)
     assert (await patched(proxy, url, len(body) - MIB, body[-MIB:])).status == 404
 
 
@@ -556,7 +524,7 @@ async def test_termination(start: StartProxy, s3: S3) -> None:
     body = pattern(MIN_PART + 2 * MIB)
     url = await created(proxy, len(body))
     assert (await patched(proxy, url, 0, body[:-1])).status == 204
-    assert unfinished(s3) == 1
+    assert s3.unfinished == 1
 
     async def refuse(seen: Seen) -> bytes | None:
         return canned(503, "SlowDown") if seen.method == "DELETE" else None
@@ -564,13 +532,13 @@ async def test_termination(start: StartProxy, s3: S3) -> None:
     proxy.relay.on_request = refuse
     assert (await proxy.ask("DELETE", url, TUS)).status == 204
     assert (await proxy.ask("HEAD", url, TUS)).status == 404
-    assert (unfinished(s3), len(names(proxy))) == (1, 1)
+    assert (s3.unfinished, len(names(proxy))) == (1, 1)
     await proxy.stop()
     proxy.relay.on_request = None
     proxy = await start()
     assert (await proxy.ask("HEAD", url, TUS)).status == 404
     await until(lambda: not names(proxy) and not proxy.figures["bytes_used"])
-    assert (unfinished(s3), s3.keys()) == (0, [])
+    assert (s3.unfinished, s3.keys()) == (0, [])
 
 
 async def test_termination_of_a_finished_one(proxy: Proxy, s3: S3) -> None:
@@ -624,7 +592,7 @@ async def test_outcome_that_stays_unknown(proxy: Proxy, s3: S3, asked: str) -> N
     assert (await proxy.ask("HEAD", url, TUS)).status == 404
     proxy.relay.on_request = None
     await proxy.runtime.resumable.step()
-    assert (names(proxy), unfinished(s3), proxy.figures["bytes_used"]) == ([], 0, 0)
+    assert (names(proxy), s3.unfinished, proxy.figures["bytes_used"]) == ([], 0, 0)
 
 
 @pytest.mark.parametrize("is_ours", [True, False])
@@ -988,10 +956,10 @@ async def test_what_cannot_be_aborted(
     logged = [record.message for record in caplog.records if record.levelname == "WARNING"]
     assert sum("is not aborted yet" in message for message in logged) == 5
     assert sum("stay at S3" in message for message in logged) == 2
-    assert (unfinished(s3), len(names(proxy))) == (5, 3)
+    assert (s3.unfinished, len(names(proxy))) == (5, 3)
     proxy.relay.on_request = None
     await proxy.runtime.resumable.step()
-    assert (unfinished(s3), names(proxy), proxy.figures["bytes_used"]) == (2, [], 0)
+    assert (s3.unfinished, names(proxy), proxy.figures["bytes_used"]) == (2, [], 0)
 
 
 async def test_expectation(proxy: Proxy, s3: S3) -> None:

@@ -1,19 +1,22 @@
 """Clients that send or take a little now and then, so that no single wait is long: the whole has a bound (I20)."""
 
 import asyncio
+from typing import Any
 
 import pytest
 from proxy_under_test import S3, Proxy
-from wire import Connection, message
+from wire import Connection as Wire
+from wire import message
 
 from proxy.server import connection as server_connection
 from proxy.server import receiving
+from proxy.server.connection import Connection
 
 DRIPS = 100
 PAUSE = 0.02  # seconds
 
 
-async def drips(connection: Connection, drop: bytes) -> bool:
+async def drips(connection: Wire, drop: bytes) -> bool:
     """Send `drop` again and again; whether the other side ended that before DRIPS of them."""
     try:
         for _ in range(DRIPS):
@@ -45,3 +48,29 @@ async def test_upload_that_drips(
         assert await drips(connection, b"1\r\nx\r\n")
         assert (await connection.answer("PUT")).status == 408
     assert s3.keys() == []
+
+
+@pytest.mark.parametrize("is_stopping", [False, True])
+async def test_a_body_that_comes_before_its_handler(
+    proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch, is_stopping: bool
+) -> None:
+    """Bytes of a body between the end of its head and the first step of its handler begin no head's deadline, nor does
+    a stop in between cut it off (I8, I20).
+    """
+    handle, is_over = Connection._handle_request, asyncio.Event()
+
+    async def late(self: Connection, *arguments: Any) -> Any:
+        if is_stopping:
+            self.close()
+        self.data_received(b"da")
+        return await handle(self, *arguments)
+
+    monkeypatch.setattr(server_connection, "HEAD_TIMEOUT", 0.05)
+    monkeypatch.setattr(Connection, "_handle_request", late)
+    async with proxy.connection() as client:
+        await client.send(message("PUT", "/x", {"Content-Length": "4"}))
+        asyncio.get_running_loop().call_later(0.2, is_over.set)
+        await is_over.wait()
+        await client.send(b"ta")
+        assert (await client.answer("PUT")).status == 201
+    assert s3.get("x") == b"data"

@@ -4,89 +4,38 @@ import asyncio
 import errno
 import random
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 from aiohttp import web
 from behaviour import HONEST, Asked, Behaviour, Script, honest
-from chaos_origin import ChaosOrigin
 from interruption import Interruption
-from proxy_under_test import BLOCK, WallClock, descriptors_open, pattern, settings_of, until
-from wire import Answer, chunked, connected, fetch, message
+from proxy_under_test import BLOCK, pattern, until
+from uploads_under_test import BODY, OLD, PART, PERCENTS, Setup, framed, running
+from wire import connected, message
 
+from proxy import retry_budget
 from proxy.cache import store
 from proxy.origin import multipart, parts
-from proxy.runtime import Runtime
 from proxy.server.app import Application
 
-pytestmark = pytest.mark.reliability  # not of `make test`: together these modules take a minute and a half
+pytestmark = pytest.mark.reliability  # not of `make test`: together these modules take minutes
 
-PART = 2 * BLOCK
-BODY, OLD = pattern(5 * PART + 7, 2), pattern(3 * BLOCK, 1)
-
-
-@dataclass
-class Setup:
-    """A proxy before a chaos origin, with parts of two blocks. `before` are its descriptors at rest."""
-
-    runtime: Runtime
-    origin: ChaosOrigin
-    before: int = 0
-
-    async def ask(self, method: str, body: bytes | None = None, target: str = "/x") -> Answer:
-        return await fetch(self.runtime.address, target, method=method, body=body)
-
-    async def put(self, body: bytes = BODY, *, is_chunked: bool = False, target: str = "/x") -> Answer:
-        if not is_chunked:
-            return await self.ask("PUT", body, target)
-        pieces = [body[at : at + 50_000] for at in range(0, len(body), 50_000)]
-        headers = {"Transfer-Encoding": "chunked"}
-        return await fetch(self.runtime.address, target, method="PUT", headers=headers, body=chunked(*pieces))
-
-    @property
-    def files(self) -> list[Path]:
-        return list((self.runtime.settings.cache.dir / "objects").glob("*/*"))
-
-    async def at_rest(self) -> None:
-        """No upload at S3, no connection, no file beside the entries', no byte charged for anything else (I12, I17)."""
-        cache, origin = self.runtime.cache, self.runtime.origin
-        await until(lambda: not self.runtime.gate.open)
-        await until(lambda: origin.free_slots == self.runtime.settings.origin.max_connections)
-        await until(lambda: not origin._background and not cache._lookups._tasks and not cache._disposal._tasks)
-        await until(lambda: not cache.statistics().flights_running and not cache._comparing)
-        entries = cache._entries._hot
-        await until(lambda: len(self.files) == cache.statistics().entries)
-        await until(lambda: cache.statistics().bytes_used == sum(entry.bytes for entry in entries.values()))
-        await until(lambda: not self.origin.uploads.running and not self.runtime._begun._uploads)
-        assert [entry for entry in entries.values() if entry.pins] == []
-        assert sum(file.stat().st_blocks * 512 for file in self.files) <= cache.statistics().bytes_used
-        opened = sum(entry.file is not None for entry in entries.values())
-        await until(lambda: descriptors_open() - opened <= self.before + 10)  # the pool keeps some connections
-
-
-@asynccontextmanager
-async def running(folder: Path, monkeypatch: pytest.MonkeyPatch, max_size: int) -> AsyncIterator[Setup]:
-    monkeypatch.setattr(parts, "PART_SIZE", PART)
-    monkeypatch.setattr(parts, "BUFFER", PART)
-    monkeypatch.setattr(parts, "GATHERED", BLOCK - 1000)
-    monkeypatch.setattr(multipart, "BACKOFF", 0.0)
-    async with AsyncExitStack() as stack:
-        origin = await stack.enter_async_context(ChaosOrigin())
-        origin.store_bytes("x", OLD, {})
-        clock = WallClock()
-        settings = settings_of(
-            folder, origin.endpoint_url, origin.bucket, origin={"max_connections": 8}, cache={"max_size": max_size}
-        )
-        runtime = await stack.enter_async_context(Runtime(settings, clock=clock, elapsed=clock.passed))
-        yield Setup(runtime, origin, descriptors_open())
+MIB = 1 << 20
 
 
 @pytest.fixture
 async def setup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Setup]:
-    async with running(tmp_path, monkeypatch, 64 << 20) as made:
+    async with running(tmp_path, monkeypatch) as made:
+        yield made
+
+
+@pytest.fixture
+async def full_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Setup]:
+    """With parts as large as they are in earnest."""
+    async with running(tmp_path, monkeypatch, part_size=parts.PART_SIZE) as made:
         yield made
 
 
@@ -143,17 +92,40 @@ async def test_a_part_that_fails_twice(setup: Setup, name: str, is_chunked: bool
     await setup.at_rest()
 
 
-@pytest.mark.parametrize("percent", range(0, 101, 10))
-async def test_a_put_that_is_reset(setup: Setup, percent: int) -> None:
-    """Reset after any share of the body: 502, once, and the old version is what is read, from S3 (I8, I9)."""
-    body = BODY[:PART]
-    assert (await setup.ask("GET")).body == OLD
-    setup.origin.script = once("put", Behaviour(cut_at=len(body) * percent // 100, with_reset=True))
-    assert (await setup.put(body)).status == 502
-    is_stored = percent == 0  # `cut_at` 0 is the lost answer
-    assert setup.origin.counts["PUT"] == 1
-    assert (await setup.ask("GET")).body == setup.origin.stored("x") == (body if is_stored else OLD)
-    await setup.at_rest()
+@pytest.mark.parametrize("is_chunked", [False, True])
+async def test_a_put_that_is_reset(full_size: Setup, is_chunked: bool) -> None:
+    """Reset after any share of the body: 502, once, and the version before is what is read, from S3 (I8, I9)."""
+    setup = full_size
+    for percent in PERCENTS:
+        body, old = random.Random(percent).randbytes(MIB), setup.origin.stored("x")
+        setup.origin.script = once("put", Behaviour(cut_at=len(body) * percent // 100, with_reset=True))
+        assert (await setup.put(body, is_chunked=is_chunked)).status == 502
+        assert setup.origin.counts["PUT"] == percent + 1
+        await setup.is_whole(old if percent else body)  # `cut_at` 0 is the lost answer
+        await setup.at_rest()
+
+
+@pytest.mark.parametrize("times", [1, multipart.ATTEMPTS])
+@pytest.mark.parametrize("is_chunked", [False, True])
+async def test_a_part_that_is_reset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_chunked: bool, times: int
+) -> None:
+    """Reset after any share of the whole body: cured where the part goes through in the end, which is a hit then; else
+    502, and the version before stays (I5, I8, I12).
+    """
+    monkeypatch.setattr(retry_budget, "EARNED", retry_budget.PRICE)  # each of so many uploads has its own retries
+    is_cured = times < multipart.ATTEMPTS
+    async with running(tmp_path, monkeypatch, part_size=MIB) as setup:
+        for percent in PERCENTS:
+            body, old = random.Random(percent).randbytes(2 * MIB + BLOCK), setup.origin.stored("x")
+            number, at = divmod(len(body) * percent // 100, MIB)
+            reset = Behaviour(cut_at=at, with_reset=True)
+            setup.origin.script = once(f"part {number + 1}", reset, times=times)
+            gets = setup.origin.counts["GET"]
+            assert (await setup.put(body, is_chunked=is_chunked)).status == (201 if is_cured else 502)
+            await setup.is_whole(body if is_cured else old)
+            assert (setup.origin.counts["GET"] == gets) == is_cured
+            await setup.at_rest()
 
 
 FATAL = [
@@ -220,8 +192,7 @@ async def test_an_abort_that_fails_is_tried_again(setup: Setup) -> None:
 async def test_a_client_that_leaves(setup: Setup, is_chunked: bool) -> None:
     """At whatever byte it leaves: no part, file or slot is left, and the object is as it was (I8, I12)."""
     chance = random.Random(1)
-    whole = chunked(*(BODY[at : at + 50_000] for at in range(0, len(BODY), 50_000))) if is_chunked else BODY
-    framing = {"Transfer-Encoding": "chunked"} if is_chunked else {"Content-Length": str(len(BODY))}
+    framing, whole = framed(BODY, is_chunked=is_chunked)
     for at in [0, 1, PART, PART + 1, len(whole) - 1, *(chance.randrange(len(whole)) for _ in range(15))]:
         async with connected(setup.runtime.address) as client:
             await client.send(message("PUT", "/x", framing) + whole[:at])
@@ -229,6 +200,24 @@ async def test_a_client_that_leaves(setup: Setup, is_chunked: bool) -> None:
                 await asyncio.sleep(0.01)
         await setup.at_rest()
         assert setup.origin.stored("x") == OLD
+
+
+@pytest.mark.parametrize("size", [MIB, 2 * parts.PART_SIZE + MIB])
+@pytest.mark.parametrize("is_chunked", [False, True])
+async def test_a_client_that_is_reset(full_size: Setup, is_chunked: bool, size: int) -> None:
+    """After any share of the body the client is reset: the version before stays, unless all of the new one had come;
+    nothing is left of it, and reads give what S3 has (I5, I8, I9, I12).
+    """
+    setup = full_size
+    for percent in PERCENTS:
+        body, old = random.Random(percent).randbytes(size), setup.origin.stored("x")
+        framing, whole = framed(body, is_chunked=is_chunked)
+        async with connected(setup.runtime.address) as client:
+            await client.send(message("PUT", "/x", framing) + whole[: len(whole) * percent // 100])
+            await until(lambda: not client.unsent)
+            client.abort()
+        await setup.at_rest()
+        await setup.is_whole(old, *[body] * (percent == 100))
 
 
 @pytest.mark.parametrize("how", ["asleep", "woken"])
@@ -239,7 +228,7 @@ async def test_cancelled_at_every_await(
     """Cancelled at its k-th suspension, for each k: the object is the old or the new one, readers get it, and no part,
     slot, file, pin or task is left (I8, I12).
     """
-    body, tasks = BODY[:size], len(asyncio.all_tasks())
+    body = BODY[:size]
     answer = Application.__call__
     interruption, ended = Interruption(0, how), asyncio.Event()
 
@@ -261,10 +250,7 @@ async def test_cancelled_at_every_await(
             await client.send(message("PUT", "/x", body=body))
             await ended.wait()
         await setup.at_rest()
-        await until(lambda: len(asyncio.all_tasks()) <= tasks + 20)  # connections that the pools keep
-        stored = setup.origin.stored("x")
-        assert stored in (OLD, body)
-        assert (await setup.ask("GET")).body == stored
+        await setup.is_whole(OLD, body)
         if not interruption.is_done:
             assert at > 5
             return

@@ -1,19 +1,24 @@
 """Forms: each file becomes an object, byte for byte, and a form that breaks off makes none that is shorter (I8)."""
 
 import asyncio
+import random
 import re
 import shutil
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from proxy_under_test import S3, Proxy, StartProxy, pattern, until
+from behaviour import HONEST, Asked, Behaviour
+from proxy_under_test import BLOCK, S3, Proxy, StartProxy, pattern, until
 from relay import Seen, canned
-from wire import Answer, chunked, message
+from uploads_under_test import BODY, OLD, PERCENTS, Setup, running
+from wire import Answer, chunked, connected, message
 
 BOUNDARY = "----WebKitFormBoundary7MA4YWxkTrZu0gW"
 TYPE = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
 MIB = 1 << 20
 ULID = r"[0-9A-HJKMNP-TV-Z]{26}"
+FIRST = BODY[-BLOCK:]
 
 
 def part(name: str, content: bytes, filename: str | None = None, headers: str = "") -> bytes:
@@ -196,7 +201,7 @@ async def test_a_form_that_ends_within_a_file(proxy: Proxy, s3: S3, size: int, i
         answer = await proxy.ask("POST", "/upload", headers, chunked(sent) if is_chunked else sent)
         assert answer.status == 400
         assert s3.get("a") == b"old"
-    assert "Uploads" not in s3.client.list_multipart_uploads(Bucket=s3.bucket)
+    assert s3.unfinished == 0
 
 
 async def test_a_client_that_leaves_within_a_file(proxy: Proxy, s3: S3) -> None:
@@ -224,6 +229,87 @@ async def test_failure_in_the_middle(proxy: Proxy, s3: S3) -> None:
         "stored": [{"key": "1.txt", "location": "/1.txt", "etag": s3.head("1.txt")["ETag"]}],
     }
     assert s3.keys() == ["1.txt"]
+
+
+@pytest.fixture
+async def setup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Setup]:
+    """Before a chaos origin, which has an old version of each file that `three` names; the cache has it as well."""
+    async with running(tmp_path, monkeypatch) as made:
+        for name in "abc":
+            made.origin.store_bytes(name, OLD, {})
+            assert (await made.ask("GET", target=f"/{name}")).body == OLD
+        yield made
+
+
+def three(second: bytes) -> bytes:
+    """A form with the files a, b and c."""
+    contents = {"a": FIRST, "b": second, "c": b"the third"}
+    return form(part("key", b"${filename}"), *(part("file", content, name) for name, content in contents.items()))
+
+
+def told_as_stored(answer: Answer) -> list[str]:
+    return [one["key"] for one in answer.json()["stored"]]
+
+
+@pytest.mark.parametrize("second", [BODY[:BLOCK], BODY], ids=["put", "parts"])
+@pytest.mark.parametrize("early_at", [0, BLOCK // 2, None], ids=["before", "within", "after"])
+@pytest.mark.parametrize(("status", "told"), [(403, 403), (500, 502), (503, 502)])
+async def test_s3_refuses_the_second_file(
+    setup: Setup, second: bytes, early_at: int | None, status: int, told: int
+) -> None:
+    """Before its body, within it or after it: the first file is stored and told so, the second is the old one, S3 is
+    not asked to take the third, and nothing is left over (I8, I9, I12).
+    """
+    refusal = Behaviour(status=status, early_at=early_at)
+    setup.origin.script = lambda asked: refusal if (asked.method, asked.key) == ("PUT", "b") else HONEST
+    answer = await setup.ask("POST", three(second), "/upload", TYPE)
+    assert (answer.status, told_as_stored(answer)) == (told, ["a"])
+    assert not [asked for asked in setup.origin.asked if (asked.method, asked.key) == ("PUT", "c")]
+    for name, content in (("a", FIRST), ("b", OLD), ("c", OLD)):
+        await setup.is_whole(content, target=f"/{name}")
+    await setup.at_rest()
+
+
+@pytest.mark.parametrize("with_reset", [False, True])
+@pytest.mark.parametrize(("second", "step"), [(BODY[:BLOCK], "PUT"), (BODY, "POST")], ids=["put", "parts"])
+async def test_a_lost_answer_within_a_form(setup: Setup, second: bytes, step: str, with_reset: bool) -> None:
+    """S3 stores the second file and its answer is lost: 502, it is not told as stored, and reads ask S3 (I9)."""
+    lost = Behaviour(cut_at=0, with_reset=with_reset)
+
+    def script(asked: Asked) -> Behaviour:
+        is_begun = asked.line.endswith("?uploads")
+        return lost if (asked.method, asked.key) == (step, "b") and not is_begun else HONEST
+
+    setup.origin.script = script
+    answer = await setup.ask("POST", three(second), "/upload", TYPE)
+    assert (answer.status, told_as_stored(answer)) == (502, ["a"])
+    for name, content in (("a", FIRST), ("b", second), ("c", OLD)):
+        await setup.is_whole(content, target=f"/{name}")
+    await setup.at_rest()
+
+
+@pytest.mark.parametrize("size", [BLOCK, len(BODY)])
+async def test_a_client_that_is_reset_within_a_form(setup: Setup, size: int) -> None:
+    """After any share of the form: a file whose end had not come is the version before, each is whole, and nothing is
+    left over (I5, I8, I12).
+    """
+    field = part("key", b"${filename}")
+    for percent in PERCENTS:
+        made = random.Random(percent)
+        contents = {"a": made.randbytes(BLOCK), "b": made.randbytes(size), "c": made.randbytes(BLOCK)}
+        files = {name: part("file", content, name) for name, content in contents.items()}
+        before = {name: setup.origin.stored(name) for name in contents}
+        body = form(field, *files.values())
+        sent = body[: len(body) * percent // 100]
+        async with connected(setup.runtime.address) as client:
+            await client.send(message("POST", "/upload", {**TYPE, "Content-Length": str(len(body))}) + sent)
+            await until(lambda: not client.unsent)
+            client.abort()
+        await setup.at_rest()
+        end = len(field) + len(f"--{BOUNDARY}")
+        for name, content in contents.items():
+            end += len(files[name])
+            await setup.is_whole(before[name], *[content] * (len(sent) >= end), target=f"/{name}")
 
 
 async def test_two_files_of_one_name(proxy: Proxy, s3: S3) -> None:

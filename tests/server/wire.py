@@ -2,8 +2,12 @@
 
 import asyncio
 import contextlib
+import fcntl
 import json as jsonlib
+import socket
 import ssl
+import struct
+import termios
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -90,8 +94,20 @@ class Connection:
             await self.writer.wait_closed()
 
     def abort(self) -> None:
-        """Leave without a word: a reset."""
+        """Leave without a word: a reset, which drops what was not taken yet."""
+        # With no time to linger, a close is a reset.
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.writer.transport.abort()
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that the other side's kernel does not have yet."""
+        (queued,) = struct.unpack("i", fcntl.ioctl(self.socket, termios.TIOCOUTQ, bytes(4)))
+        return self.writer.transport.get_write_buffer_size() + int(queued)
+
+    @property
+    def socket(self) -> Any:
+        return self.writer.get_extra_info("socket")
 
 
 def message(method: str, target: str, headers: Mapping[str, str] | None = None, body: bytes | None = None) -> bytes:

@@ -1,0 +1,34 @@
+"""The tus protocol as its clients speak it: creation, a piece at an offset, how far it is."""
+
+import base64
+from collections.abc import Mapping
+
+from proxy_under_test import Proxy
+from wire import Answer
+
+TUS = {"Tus-Resumable": "1.0.0"}
+BODY = {**TUS, "Content-Type": "application/offset+octet-stream"}
+
+
+def metadata(**pairs: str) -> str:
+    return ",".join(f"{name} {base64.b64encode(value.encode()).decode()}" for name, value in pairs.items())
+
+
+async def created(proxy: Proxy, length: int, key: str = "x", **headers: str) -> str:
+    """The upload's URL."""
+    told = {**TUS, "Upload-Length": str(length), "Upload-Metadata": metadata(key=key)}
+    told |= {name.replace("_", "-"): value for name, value in headers.items()}
+    answer = await proxy.ask("POST", "/upload", told)
+    assert answer.status == 201, answer.body
+    return answer.headers["Location"]
+
+
+async def patched(proxy: Proxy, url: str, offset: int, body: bytes, headers: Mapping[str, str] = BODY) -> Answer:
+    return await proxy.ask("PATCH", url, {**headers, "Upload-Offset": str(offset)}, body)
+
+
+async def offset_of(proxy: Proxy, url: str) -> int:
+    answer = await proxy.ask("HEAD", url, TUS)
+    assert answer.status == 200
+    assert answer.headers["Cache-Control"] == "no-store"
+    return int(answer.headers["Upload-Offset"])

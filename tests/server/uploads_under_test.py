@@ -1,0 +1,96 @@
+"""A proxy before a chaos origin, for uploads; in small parts, so that much happens with few bytes."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from chaos_origin import ChaosOrigin
+from proxy_under_test import BLOCK, WallClock, descriptors_open, pattern, settings_of, until
+from wire import Answer, chunked, fetch
+
+from proxy.origin import multipart, parts
+from proxy.runtime import Runtime
+
+PART = 2 * BLOCK
+BODY, OLD = pattern(5 * PART + 7, 2), pattern(3 * BLOCK, 1)
+PERCENTS = range(101)
+
+
+@dataclass
+class Setup:
+    """A proxy before a chaos origin. `before` and `tasks` are the descriptors and tasks at rest."""
+
+    runtime: Runtime
+    origin: ChaosOrigin
+    before: int = 0
+    tasks: int = 0
+
+    async def ask(
+        self, method: str, body: bytes | None = None, target: str = "/x", headers: Mapping[str, str] | None = None
+    ) -> Answer:
+        return await fetch(self.runtime.address, target, method=method, headers=headers, body=body)
+
+    async def put(self, body: bytes = BODY, *, is_chunked: bool = False, target: str = "/x") -> Answer:
+        headers, sent = framed(body, is_chunked=is_chunked)
+        return await self.ask("PUT", sent, target, headers)
+
+    @property
+    def files(self) -> list[Path]:
+        return list((self.runtime.settings.cache.dir / "objects").glob("*/*"))
+
+    async def at_rest(self) -> None:
+        """No upload at S3, no connection, task or file beside the entries', no byte charged for anything else (I12,
+        I17).
+        """
+        cache, origin = self.runtime.cache, self.runtime.origin
+        await until(lambda: not self.runtime.gate.open)
+        await until(lambda: origin.free_slots == self.runtime.settings.origin.max_connections)
+        await until(lambda: not origin._background and not cache._lookups._tasks and not cache._disposal._tasks)
+        await until(lambda: not cache.statistics().flights_running and not cache._comparing)
+        entries = cache._entries._hot
+        await until(lambda: len(self.files) == cache.statistics().entries)
+        await until(lambda: cache.statistics().bytes_used == sum(entry.bytes for entry in entries.values()))
+        await until(lambda: not self.origin.uploads.running and not self.runtime._begun._uploads)
+        assert [entry for entry in entries.values() if entry.pins] == []
+        assert sum(file.stat().st_blocks * 512 for file in self.files) <= cache.statistics().bytes_used
+        opened = sum(entry.file is not None for entry in entries.values())
+        # The pool keeps some connections.
+        await until(lambda: descriptors_open() - opened <= self.before + 10)
+        await until(lambda: len(asyncio.all_tasks()) <= self.tasks + 20)
+
+    async def is_whole(self, *versions: bytes | None, target: str = "/x") -> None:
+        """The object is one of `versions`, and a read through the proxy gives what S3 has (I5, I8, I9)."""
+        stored = self.origin.stored(target[1:])
+        assert stored in versions
+        answer = await self.ask("GET", target=target)
+        assert (answer.status, answer.body) == (200, stored) if stored is not None else answer.status == 404
+
+
+@asynccontextmanager
+async def running(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, max_size: int = 64 << 20, part_size: int = PART
+) -> AsyncIterator[Setup]:
+    monkeypatch.setattr(parts, "PART_SIZE", part_size)
+    monkeypatch.setattr(parts, "BUFFER", part_size)
+    monkeypatch.setattr(parts, "GATHERED", BLOCK - 1000)
+    monkeypatch.setattr(multipart, "BACKOFF", 0.0)
+    async with AsyncExitStack() as stack:
+        origin = await stack.enter_async_context(ChaosOrigin())
+        origin.store_bytes("x", OLD, {})
+        clock = WallClock()
+        settings = settings_of(
+            folder, origin.endpoint_url, origin.bucket, origin={"max_connections": 8}, cache={"max_size": max_size}
+        )
+        runtime = await stack.enter_async_context(Runtime(settings, clock=clock, elapsed=clock.passed))
+        yield Setup(runtime, origin, descriptors_open(), len(asyncio.all_tasks()))
+
+
+def framed(body: bytes, *, is_chunked: bool) -> tuple[dict[str, str], bytes]:
+    """The header that frames it, and the bytes that follow the head."""
+    if not is_chunked:
+        return {"Content-Length": str(len(body))}, body
+    pieces = [body[at : at + 50_000] for at in range(0, len(body), 50_000)]
+    return {"Transfer-Encoding": "chunked"}, chunked(*pieces)
