@@ -14,6 +14,8 @@ MAX_KEY_BYTES = 1024  # S3 API, "Object key naming": UTF-8, at most 1,024 bytes
 
 _ESCAPE = re.compile(rb"%(?:([0-9A-Fa-f]{2})|.{0,2})", re.DOTALL)
 _ABSOLUTE_FORM = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
+# XML 1.0 section 2.2, `Char`: what is none of these cannot be written in a document, not even as a reference.
+_XML_TEXT = re.compile("[\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]*")
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~/")
 
 
@@ -90,3 +92,12 @@ def to_key(octets: bytes) -> str:
         return octets.decode("utf-8")
     except UnicodeDecodeError as error:
         raise BadPath(f"the key is not UTF-8 (byte {error.start})") from error
+
+
+def check_writable(key: str) -> None:
+    """S3 repeats the key in its answer to CreateMultipartUpload, so that nobody could read the id of the upload.
+
+    Raises BadPath, for a small body as well: whether a key can be written must not depend on the size.
+    """
+    if _XML_TEXT.fullmatch(key) is None:
+        raise BadPath("the key holds a character that XML does not have, so S3 cannot take it in parts")

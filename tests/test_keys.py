@@ -1,13 +1,23 @@
 """Wire path -> key: total, strict and one to one (I23)."""
 
 from urllib.parse import quote_from_bytes
+from xml.etree import ElementTree as ET
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.errors import BadPath
-from proxy.keys import MAX_KEY_BYTES, ObjectKey, Target, parse_target, percent_decode, percent_encode, to_key
+from proxy.keys import (
+    MAX_KEY_BYTES,
+    ObjectKey,
+    Target,
+    check_writable,
+    parse_target,
+    percent_decode,
+    percent_encode,
+    to_key,
+)
 
 keys = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\0"), min_size=1, max_size=300)
 
@@ -179,3 +189,23 @@ def test_an_object_key_reads_as_bucket_and_key() -> None:
     assert str(ObjectKey("bucket", "a/b")) == "bucket/a/b"
     assert ObjectKey("one", "a") != ObjectKey("two", "a")
     assert len({ObjectKey("one", "a"), ObjectKey("one", "a")}) == 1
+
+
+@given(keys)
+def test_keys_that_can_be_written(key: str) -> None:
+    """Those that an XML parser gives back, and no others: S3 answers with the key in XML."""
+    document = "<a>" + "".join(f"&#{ord(character)};" for character in key) + "</a>"
+    try:
+        check_writable(key)
+    except BadPath:
+        with pytest.raises(ET.ParseError):
+            ET.fromstring(document)
+    else:
+        assert ET.fromstring(document).text == key
+
+
+@pytest.mark.parametrize("character", ["\x01", "\x0b", "\x1f", "\ufffe", "\uffff"])
+def test_keys_that_cannot_be_written(character: str) -> None:
+    """The control characters but three, and two that Unicode keeps for itself."""
+    with pytest.raises(BadPath):
+        check_writable(f"a{character}b")

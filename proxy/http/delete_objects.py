@@ -1,6 +1,7 @@
 """S3's DeleteObjects, the XML of both directions (S3 API, "DeleteObjects").
 
-The document is a client's: no DTD, hence no entities, a bounded size, and only the elements that it may have.
+The document is a client's: no DTD, hence no entities, a bounded size, and only the elements that it may have. It is
+read as it comes, a piece at a time, because the whole of a large one at once would hold the loop (I22).
 """
 
 import html
@@ -12,6 +13,8 @@ from proxy.errors import ProxyError
 
 MAX_BODY = 2 << 20  # bytes; 1000 keys of 1024 bytes fit, and some escapes
 MAX_KEYS = 1000
+MAX_PIECE = 64 << 10  # bytes fed at once
+MAX_TOKEN = 64 << 10  # bytes of one tag: a parser reads it in one go, whatever it was fed in, with all its attributes
 NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
 
 _CONDITIONS = frozenset({"VersionId", "ETag", "LastModifiedTime", "Size"})
@@ -92,25 +95,41 @@ class _Reading:
         self.values.clear()
 
 
-def parse(body: bytes) -> DeleteRequest:
-    """Raises MalformedXml."""
-    if len(body) > MAX_BODY:
-        raise MalformedXml(f"the document has more than {MAX_BODY} bytes")
-    reading = _Reading()
-    parser = expat.ParserCreate(namespace_separator=" ")
-    parser.buffer_text = True
-    parser.StartDoctypeDeclHandler = _no_doctype
-    parser.StartElementHandler = reading.start
-    parser.EndElementHandler = reading.end
-    parser.CharacterDataHandler = reading.characters
-    try:
-        parser.Parse(body, True)
-    except expat.ExpatError as error:
-        raise MalformedXml(f"the document is not well-formed, in line {error.lineno}") from error
-    except (ValueError, LookupError) as error:
-        # An encoding that Python does not know, or that is none.
-        raise MalformedXml("the document's encoding is not known") from error
-    return DeleteRequest(tuple(reading.objects), reading.quiet or False)
+class Parser:
+    """To be fed with the document's pieces, each of MAX_PIECE bytes at most, and closed."""
+
+    def __init__(self) -> None:
+        self._reading = _Reading()
+        self._fed = 0
+        self._expat = expat.ParserCreate(namespace_separator=" ")
+        self._expat.buffer_text = True
+        self._expat.StartDoctypeDeclHandler = _no_doctype
+        self._expat.StartElementHandler = self._reading.start
+        self._expat.EndElementHandler = self._reading.end
+        self._expat.CharacterDataHandler = self._reading.characters
+
+    def feed(self, piece: bytes) -> None:
+        """Raises MalformedXml."""
+        self._fed += len(piece)
+        if self._fed > MAX_BODY:
+            raise MalformedXml(f"the document has more than {MAX_BODY} bytes")
+        self._parse(piece)
+        if self._fed - self._expat.CurrentByteIndex > MAX_TOKEN:
+            raise MalformedXml(f"a tag of the document has more than {MAX_TOKEN} bytes")
+
+    def close(self) -> DeleteRequest:
+        """Raises MalformedXml."""
+        self._parse(b"", is_last=True)
+        return DeleteRequest(tuple(self._reading.objects), self._reading.quiet or False)
+
+    def _parse(self, data: bytes, *, is_last: bool = False) -> None:
+        try:
+            self._expat.Parse(data, is_last)
+        except expat.ExpatError as error:
+            raise MalformedXml(f"the document is not well-formed, in line {error.lineno}") from error
+        except (ValueError, LookupError) as error:
+            # An encoding that Python does not know, or that is none.
+            raise MalformedXml("the document's encoding is not known") from error
 
 
 def result(outcomes: Iterable[tuple[str, Refusal | None]], *, quiet: bool) -> bytes:

@@ -100,7 +100,9 @@ def _replace(path: Path, folder: int | None, data: bytes) -> None:
     fresh = f"{place}.new"
     fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=folder)
     try:
-        os.write(fd, data)
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(fd, rest) :]  # a disk that is nearly full takes less than all, and fails the next time
         os.fdatasync(fd)
     finally:
         os.close(fd)

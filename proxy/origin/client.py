@@ -42,6 +42,7 @@ from proxy.origin.breaker import Breaker
 from proxy.origin.faults import VersionUnchanged, translated
 from proxy.origin.slots import Slots
 from proxy.origin.transport import StrictHTTPSession
+from proxy.origin.upload_slots import UploadSlots
 from proxy.retry_budget import RetryBudget
 
 T = TypeVar("T")
@@ -65,6 +66,7 @@ class S3Origin:
         self._endpoint_url = endpoint_url or settings.endpoint_url
         self._deadline = settings.connect_timeout + settings.read_timeout
         self._slots = Slots(settings.max_connections)
+        self.upload_slots = UploadSlots(self._slots, settings.max_connections)
         self.drips = 0  # bodies that were ended because they came too slowly
         self.parts = 0  # of uploads, that S3 took
         self.parts_retried = 0

@@ -144,7 +144,7 @@ class Multipart:
         self._origin.retries.earn()
         for attempt in range(1, attempts + 1):
             try:
-                async with self._origin.connection():
+                async with self._origin.upload_slots.one(self._patience):
                     body = chunks()
                     said = await send(self._origin, what, "upload_part", params, body, size, self._patience)
                 self._origin.parts += 1

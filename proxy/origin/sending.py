@@ -7,13 +7,17 @@ from typing import Any
 from proxy.errors import OriginError, OriginUnavailable
 from proxy.origin.client import S3Origin
 from proxy.origin.faults import translated
+from proxy.origin.upload_slots import UploadSlots
 
 
 class _Streamed:
     """What botocore takes for a file (it has `read`) and aiohttp for an async iterable, which it sends as it comes."""
 
-    def __init__(self, chunks: AsyncIterator[bytes], deadline: asyncio.Timeout, patience: float) -> None:
+    def __init__(
+        self, chunks: AsyncIterator[bytes], slots: UploadSlots, deadline: asyncio.Timeout, patience: float
+    ) -> None:
         self._chunks = chunks
+        self._slots = slots
         self._deadline = deadline
         self._patience = patience
 
@@ -25,6 +29,7 @@ class _Streamed:
             # Each chunk that S3 took moves the deadline: a stalled upload ends, a slow one does not (I20).
             self._deadline.reschedule(asyncio.get_running_loop().time() + self._patience)
             yield chunk
+            self._slots.moved += len(chunk)
 
 
 async def send(
@@ -57,7 +62,7 @@ async def send(
     try:
         with translated(what):
             async with asyncio.timeout(patience) as deadline:
-                body = _Streamed(watched(), deadline, patience) if size else b""
+                body = _Streamed(watched(), origin.upload_slots, deadline, patience) if size else b""
                 response: dict[str, Any] = await call(**params, Body=body, ContentLength=size)
     except OriginError as error:
         if failure is not None:

@@ -1,8 +1,11 @@
 """A `WriteHead` as parameters of S3's calls. Bucket, key and body are for the caller to add."""
 
 import base64
+import time
+from datetime import UTC, datetime
 from typing import Any
 
+from proxy.http import dates
 from proxy.http.checksums import MD5
 from proxy.http.write_head import WriteHead
 
@@ -53,6 +56,9 @@ def complete_params(head: WriteHead) -> dict[str, Any]:
 
 def _object_params(head: WriteHead) -> dict[str, Any]:
     params: dict[str, Any] = {_HEADERS[name]: value for name, value in head.headers}
+    if (expires := dict(head.headers).get("expires")) is not None:
+        # Of a text botocore would guess the meaning, and write that.
+        params["Expires"] = datetime.fromtimestamp(dates.parse(expires, time.time()) or 0.0, UTC)
     if head.metadata:
         params["Metadata"] = dict(head.metadata)
     if head.tagging is not None:

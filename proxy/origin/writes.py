@@ -85,7 +85,7 @@ class S3Writes:
     async def _put(self, key: ObjectKey, head: WriteHead, body: Part, about_to_write: Announce) -> Written:
         params = {**put_params(head), "Bucket": key.bucket, "Key": key.key}
         await about_to_write()
-        async with self._origin.connection():
+        async with self._origin.upload_slots.one(self._patience):
             what = f"PUT {key}"
             said = await send(self._origin, what, "put_object", params, body.chunks(), body.size, self._patience)
         return Written(str(said["ETag"]))
@@ -141,11 +141,11 @@ class _Sending:
             await sending
 
     async def one_ends(self) -> bool:
-        """False where none is on its way."""
-        if not self._running:
+        """Returns once one has ended since the last call; False where none has, and none is on its way."""
+        if not self._running and not self._ended.is_set():
             return False
-        self._ended.clear()
         await self._ended.wait()
+        self._ended.clear()
         return True
 
     async def _send(self, number: int, part: Part) -> None:

@@ -45,12 +45,12 @@ from proxy.server.framing import BadFraming
 from proxy.server.routing import MethodNotAllowed
 
 
+class LengthRequired(ProxyError):
+    """A write that does not say whether it has a body (RFC 9110 section 15.5.12)."""
+
+
 class TooLarge(ProxyError):
     """The body is larger than `uploads.max_size`."""
-
-
-class UnsupportedFraming(ProxyError):
-    """An S3 client's own body framing (`aws-chunked`), which is never stored."""
 
 
 class NotUnderstood(ProxyError):
@@ -59,6 +59,10 @@ class NotUnderstood(ProxyError):
 
 class SlowClient(ProxyError):
     """A client that sends or takes less than the minimum rate."""
+
+
+class Overloaded(ProxyError):
+    """More requests of one kind than are answered at once."""
 
 
 class PartlyStored(ProxyError):
@@ -86,8 +90,8 @@ _TABLE: tuple[tuple[type[ProxyError], int, str | None], ...] = (
     (ChecksumMismatch, 400, None),
     (NoSuchMount, 404, None),
     (MethodNotAllowed, 405, None),
+    (LengthRequired, 411, None),
     (TooLarge, 413, None),
-    (UnsupportedFraming, 501, None),
     (NotUnderstood, 501, None),
     (NoSuchWrite, 501, None),
     (SlowClient, 408, None),
@@ -101,6 +105,7 @@ _TABLE: tuple[tuple[type[ProxyError], int, str | None], ...] = (
     (TakenOver, 409, None),
     (UploadLost, 410, None),
     (TooManyUploads, 503, None),
+    (Overloaded, 503, None),
     (ObjectNotFound, 404, "no such object"),
     (NoSuchVersion, 400, "versionId is malformed"),
     (DeleteMarker, 405, "this version is a delete marker"),
@@ -131,7 +136,7 @@ _PAGE = """\
 """
 
 # After these the connection may hold the rest of a body, or has been misread already.
-_CLOSING = (BadFraming, TooLarge, UnsupportedFraming, NotUnderstood, SlowClient)
+_CLOSING = (BadFraming, LengthRequired, TooLarge, NotUnderstood, NoSuchWrite, SlowClient)
 
 
 def status_of(error: ProxyError) -> int:
@@ -155,7 +160,7 @@ def _answer(error: ProxyError, exchange: Exchange, details: Mapping[str, object]
     if isinstance(error, OriginError) and status in (502, 503, 504):
         wait = error.retry_after if isinstance(error, OriginResting) else _RETRY_AFTER
         headers["Retry-After"] = str(max(1, math.ceil(wait)))
-    if isinstance(error, TooManyUploads | StoreFull):
+    if isinstance(error, TooManyUploads | StoreFull | Overloaded):
         headers["Retry-After"] = str(_RETRY_AFTER)
     if isinstance(error, WrongVersion):
         headers["Tus-Version"] = VERSION

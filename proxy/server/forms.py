@@ -1,7 +1,8 @@
 """A form's files, one after the other, each stored as it comes (RFC 7578).
 
 Fields count for the files behind them, and have the names of S3's "POST Object": `key`, the object's headers,
-`x-amz-meta-*`, its tags, storage class and checksums. What else a form holds is passed over.
+`acl`, and all that begin with `x-amz-`. Which of them are refused is decided as for a PUT. What else a form holds is
+passed over.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
@@ -13,7 +14,6 @@ from ulid import ULID
 from proxy.errors import ProxyError
 from proxy.http import key_template, write_head
 from proxy.http.key_template import KeyTemplate
-from proxy.http.metadata import USER_METADATA_PREFIX
 from proxy.http.multipart_form import END, BadForm, Event, FormParser, Part
 from proxy.http.write_head import NoSuchWrite, WriteHead
 from proxy.keys import ObjectKey
@@ -26,8 +26,9 @@ MAX_FIELDS = 64 << 10  # bytes of all fields together
 OVERHEAD = 1 << 20  # bytes that a form may have beside its files
 
 _FILENAME = "${filename}"  # S3's: the name of the file
-_OF_ONE_FILE = ("x-amz-checksum-", "content-md5", "digest", "content-digest")
-_OF_OBJECTS = (USER_METADATA_PREFIX, "x-amz-tagging", "x-amz-storage-class", *write_head.OBJECT_FIELDS)
+_OF_ONE_FILE = ("x-amz-checksum-", "x-amz-content-sha256", "content-md5", "digest", "content-digest", "repr-digest")
+_OF_OBJECTS = ("x-amz-", "acl", *write_head.OBJECT_FIELDS)
+_HEADERS = {"acl": "x-amz-acl"}  # what a PUT calls it, where that is something else
 # Browsers write it where they know no better.
 _UNKNOWN_TYPE = "application/octet-stream"
 
@@ -81,6 +82,8 @@ class Form:
         if self._field_bytes > MAX_FIELDS:
             raise BadForm(f"the fields of the form have more than {MAX_FIELDS} bytes")
         name = part.name.lower()
+        if name == "tagging":
+            raise NoSuchWrite("of a form, tags are taken from a field x-amz-tagging, not from XML")
         if name == "key" or name.startswith((*_OF_ONE_FILE, *_OF_OBJECTS)):
             try:
                 self._fields[name] = value.decode()
@@ -107,20 +110,20 @@ class Form:
         if not self._route.makes_key:
             if wanted is not None or self.stored:
                 raise BadForm("the path names the key already, of one file")
-            return self._route.key()
+            return self._route.key_to_write()
         ulid = str(ULID())
         if wanted is None:
-            return self._route.key(KeyTemplate(self._route.mount.key_template).key(self._now, ulid, filename))
+            return self._route.key_to_write(KeyTemplate(self._route.mount.key_template).key(self._now, ulid, filename))
         wanted = wanted.replace(_FILENAME, key_template.clean(filename) or ulid)
         if not wanted or key_template.has_dot_segment(wanted):
             raise BadForm("the form's key is empty, or leads out of the folder")
-        return self._route.key(wanted)
+        return self._route.key_to_write(wanted)
 
     def _head_of(self, part: Part) -> WriteHead:
-        said = {name: value for name, value in part.headers if name.startswith((*_OF_ONE_FILE, "content-"))}
+        said = {name: value for name, value in part.headers if name.startswith((*_OF_ONE_FILE, "content-", "x-amz-"))}
         if said.get("content-type", "").lower() == _UNKNOWN_TYPE:
             del said["content-type"]
-        fields = {name: value for name, value in self._fields.items() if name != "key"}
+        fields = {_HEADERS.get(name, name): value for name, value in self._fields.items() if name != "key"}
         head = write_head.parse((said | fields).items())
         # Not its headers: they are about the form, or what a browser says to caches.
         return replace(

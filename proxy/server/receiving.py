@@ -5,15 +5,15 @@ Whoever stores a body reads it here: PUT, POST and PATCH.
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 
-from aiohttp import HttpVersion11, hdrs, web
+from aiohttp import HttpVersion11, StreamReader, hdrs, web
 
 from proxy.errors import BodyTruncated
 from proxy.http.body_checksums import BodyChecksums
 from proxy.http.checksums import Digest
 from proxy.server.exchange import Exchange
-from proxy.server.failures import SlowClient, TooLarge, UnsupportedFraming
+from proxy.server.failures import LengthRequired, SlowClient, TooLarge
 from proxy.server.pouring import MIN_RATE, PATIENCE
 
 PIECE = 64 << 10  # bytes of a body taken at once
@@ -26,14 +26,13 @@ def declared_length(request: web.BaseRequest) -> int | None:
     return request.content_length or 0
 
 
-def refuse_aws_chunked(headers: Mapping[str, str]) -> None:
-    """An S3 client's own framing inside the body (S3 API, "Signature calculations: chunked upload"), names in any case.
-
-    Raises UnsupportedFraming.
+def required_length(request: web.BaseRequest) -> int | None:
+    """The same, of a request that is nothing without its body. Raises LengthRequired: a client that forgot to frame its
+    body, or lost it, does not mean to empty the object. S3 takes no such request either.
     """
-    signed = headers.get("x-amz-content-sha256", "").lower()
-    if signed.startswith("streaming-") or "aws-chunked" in headers.get(hdrs.CONTENT_ENCODING, "").lower():
-        raise UnsupportedFraming("aws-chunked bodies are not taken; send the plain bytes")
+    if not {hdrs.TRANSFER_ENCODING, hdrs.CONTENT_LENGTH} & request.headers.keys():
+        raise LengthRequired("the request has neither Content-Length nor Transfer-Encoding; an empty body has length 0")
+    return declared_length(request)
 
 
 def invite(request: web.BaseRequest) -> None:
@@ -58,15 +57,7 @@ async def received(
     waited, got = 0.0, 0  # since the rate was last looked at; the time that S3 takes is not the client's
     while True:
         began = clock()
-        try:
-            async with asyncio.timeout_at(min(began + PATIENCE, until)):
-                chunk = await content.read(PIECE)
-        except TimeoutError:
-            if clock() >= until:
-                raise SlowClient(f"the body was not whole after {deadline:g} s") from None
-            raise SlowClient(f"no byte of the body came for {PATIENCE:g} s") from None
-        except web.RequestPayloadError as error:
-            raise BodyTruncated(f"the client's body broke off: {error}") from error
+        chunk = await _read(content, until, deadline)
         waited, got = waited + clock() - began, got + len(chunk)
         if waited > PATIENCE:
             if got < MIN_RATE * waited:
@@ -80,6 +71,23 @@ async def received(
         yield chunk
     if length is not None and exchange.received != length:
         raise BodyTruncated(f"the client sent {exchange.received} of {length} bytes")
+
+
+async def _read(content: StreamReader, until: float, deadline: float) -> bytes:
+    """The next piece, empty at the end. `until` is the `deadline` by the loop's clock."""
+    clock = asyncio.get_running_loop().time
+    try:
+        async with asyncio.timeout_at(min(clock() + PATIENCE, until)):
+            chunk = await content.read(PIECE)
+    except TimeoutError:
+        if clock() < until:
+            raise SlowClient(f"no byte of the body came for {PATIENCE:g} s") from None
+    except web.RequestPayloadError as error:
+        raise BodyTruncated(f"the client's body broke off: {error}") from error
+    else:
+        if not chunk or clock() < until:  # a read that does not have to wait is never cut short
+            return chunk
+    raise SlowClient(f"the body was not whole after {deadline:g} s")
 
 
 def verified(chunks: AsyncIterator[bytes], claims: Sequence[Digest]) -> AsyncIterator[bytes]:

@@ -14,13 +14,13 @@ from proxy.http import dates, tus, write_head
 from proxy.http.cache_status import CacheStatus, Forward
 from proxy.http.checksums import Digest
 from proxy.http.key_template import KeyTemplate, has_dot_segment
-from proxy.http.write_head import OBJECT_FIELDS
+from proxy.http.write_head import OBJECT_FIELDS, NoSuchWrite
 from proxy.keys import ObjectKey, percent_encode
 from proxy.resumable.upload import Upload
 from proxy.resumable.uploads import MAX_CHECKED, ResumableUploads, UnknownUpload
 from proxy.server.exchange import Exchange
 from proxy.server.failures import OffsetConflict, TooLarge
-from proxy.server.receiving import declared_length, invite, received, refuse_aws_chunked
+from proxy.server.receiving import declared_length, invite, received
 from proxy.server.routing import MethodNotAllowed, Route
 
 Fields = tuple[tuple[str, str], ...]
@@ -82,14 +82,14 @@ class Resumable:
         limit = min(self._settings.max_size, route.mount.max_size or self._settings.max_size)
         if length > limit:
             raise TooLarge(f"the upload has {length} bytes; {limit} are taken here")
-        refuse_aws_chunked(request.headers)
+        _refuse_claims(request.headers)
         begins = declared_length(request) != 0 or hdrs.CONTENT_TYPE in request.headers
         if begins:
             tus.check_body_type(request.headers)
             _bounds(request, length)
         said = request.headers.get("Upload-Metadata", "")
         metadata = tus.metadata(said)
-        key = route.key(self._name(route, metadata) if route.makes_key else "")
+        key = route.key_to_write(self._name(route, metadata) if route.makes_key else "")
         fields = _fitted(_fields_of_object(request.headers, tus.word("filetype", metadata)), key, route.mount)
         size = len(said) + sum(len(name) + len(value) for name, value in fields)
         if size > MAX_SAID:
@@ -125,6 +125,7 @@ class Resumable:
         request = exchange.request
         upload = self._found(route)
         tus.check_body_type(request.headers)
+        _refuse_claims(request.headers)
         offset = tus.number("Upload-Offset", request.headers)
         async with self._uploads.busy(upload):
             if offset != upload.offset:
@@ -193,6 +194,12 @@ def _bounds(request: web.BaseRequest, left: int) -> tuple[int, Digest | None]:
     if length is not None and length > limit:
         raise TooLarge(f"the body has {length} bytes; {limit} are taken")
     return limit, claim
+
+
+def _refuse_claims(given: CIMultiDictProxy[str]) -> None:
+    """Raises BadWriteHead, NoSuchWrite, PreconditionFailed: what no write may say, or nobody looks at here."""
+    if write_head.parse(given.items()).checksums:
+        raise NoSuchWrite("what comes of a resumable upload is verified by Upload-Checksum, and by nothing else")
 
 
 def _fitted(fields: Fields, key: ObjectKey, mount: MountSettings) -> Fields:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from proxy.config import MountSettings, UploadSettings
 from proxy.errors import BadPath, NoSuchMount, ProxyError
 from proxy.http import query
-from proxy.keys import ObjectKey, Target, parse_target, percent_encode, to_key
+from proxy.keys import ObjectKey, Target, check_writable, parse_target, percent_encode, to_key
 
 _KNOWN = ("GET", "HEAD", "PUT", "POST", "DELETE")
 
@@ -38,12 +38,21 @@ class Route:
             raise BadPath("the path names a mount, not an object")
         return ObjectKey(self.mount.bucket, to_key(octets))
 
+    def key_to_write(self, name: str = "") -> ObjectKey:
+        """The same, where an object is to be made. Raises BadPath."""
+        key = self.key(name)
+        check_writable(key.key)
+        return key
+
     def relative(self, key: ObjectKey) -> str:
         """The key as a client of this mount knows it."""
         return key.key[len(self.mount.prefix) :]
 
     def location(self, key: ObjectKey) -> str:
-        return percent_encode(self.mount.path + self.relative(key))
+        """The path of `key` as a URL of this server."""
+        path = percent_encode(self.mount.path + self.relative(key))
+        # RFC 3986 section 4.2: what begins with two slashes names a host (I29).
+        return f"/%2F{path[2:]}" if path.startswith("//") else path
 
 
 class Router:

@@ -5,6 +5,7 @@ spoke (I5, I6, I9).
 import asyncio
 import json
 import logging
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Protocol
 
@@ -17,20 +18,23 @@ from proxy.errors import BadPath, StoreError
 from proxy.http import delete_objects, multipart_form, write_head
 from proxy.http.body_checksums import BodyChecksums
 from proxy.http.cache_status import CacheStatus, Forward
-from proxy.http.delete_objects import Refusal
+from proxy.http.delete_objects import DeleteRequest, Refusal
 from proxy.http.key_template import KeyTemplate
 from proxy.http.write_head import NoSuchWrite, WriteHead
 from proxy.keys import ObjectKey
 from proxy.origin.writes import Written
 from proxy.server import forms
 from proxy.server.exchange import Exchange
-from proxy.server.failures import TooLarge
+from proxy.server.failures import Overloaded, TooLarge
 from proxy.server.forms import Form
-from proxy.server.receiving import declared_length, invite, received, refuse_aws_chunked, verified
+from proxy.server.receiving import invite, received, required_length, verified
 from proxy.server.routing import Route
 
 FORGET_TIMEOUT = 10.0  # seconds for the disk to unlink a file; it goes on after that
 FORGET_AT_ONCE = 32  # keys that leave the cache in one step, which may not hold the loop for long (I22)
+DELETES_AT_ONCE = 8  # DeleteObjects, of each of which a document and up to 1000 keys are in memory (I19)
+DELETE_PATIENCE = 10.0  # seconds until one of them is over
+DELETE_DEADLINE = 60.0  # seconds that a document may take to come in
 
 log = logging.getLogger("bucketfront.uploads")
 
@@ -63,20 +67,20 @@ class Uploads:
         self._writes = writes
         self._settings = settings or UploadSettings()
         self._clock = clock
+        self._deletes = asyncio.Semaphore(DELETES_AT_ONCE)
 
     async def put(self, exchange: Exchange, route: Route) -> web.StreamResponse:
         """201 with the key, or with those of a form's files. Raises ProxyErrors; whatever it raises, no shorter object
         was made (I8).
         """
         request = exchange.request
-        refuse_aws_chunked(request.headers)
         content_type = request.headers.get(hdrs.CONTENT_TYPE)
         if request.method == hdrs.METH_POST and multipart_form.is_form(content_type):
             return await self._put_form(exchange, route, multipart_form.boundary_of(content_type or ""))
         head = write_head.parse(request.headers.items())
-        key = route.key(self._new_name(route) if route.makes_key else "")
+        key = route.key_to_write(self._new_name(route) if route.makes_key else "")
         head = _fitted(head, key, route.mount)
-        length, limit = declared_length(request), self._limit(route.mount)
+        length, limit = required_length(request), self._limit(route.mount)
         _refuse_too_large(length, limit)
         if not length and length is not None:
             BodyChecksums(head.checksums).verify()  # nobody asks for the pieces of what has none
@@ -103,14 +107,21 @@ class Uploads:
     async def delete_many(self, exchange: Exchange, route: Route) -> web.StreamResponse:
         """S3's DeleteObjects, of keys below the mount: its own answer in XML, 200 whatever became of each key."""
         request = exchange.request
-        refuse_aws_chunked(request.headers)
         head = write_head.parse(request.headers.items())
-        length, limit = declared_length(request), delete_objects.MAX_BODY
+        length, limit = required_length(request), delete_objects.MAX_BODY
         _refuse_too_large(length, limit)
-        body = bytearray()
-        async for chunk in verified(self._body(exchange, length, limit), head.checksums):
-            body += chunk
-        wanted = delete_objects.parse(bytes(body))
+        try:
+            async with asyncio.timeout(DELETE_PATIENCE):
+                await self._deletes.acquire()
+        except TimeoutError:
+            raise Overloaded("too many DeleteObjects at once") from None
+        try:
+            chunks = verified(self._body(exchange, length, limit, DELETE_DEADLINE), head.checksums)
+            return await self._answer_deletes(exchange, route, await _delete_request(chunks))
+        finally:
+            self._deletes.release()
+
+    async def _answer_deletes(self, exchange: Exchange, route: Route, wanted: DeleteRequest) -> web.Response:
         outcomes: dict[str, Refusal | None] = {}
         keys: dict[ObjectKey, str] = {}
         for named in wanted.objects:
@@ -168,7 +179,7 @@ class Uploads:
     async def _put_form(self, exchange: Exchange, route: Route, boundary: str) -> web.StreamResponse:
         head = write_head.parse(exchange.request.headers.items())
         mount, limit = route.mount, self._limit(route.mount)
-        length = declared_length(exchange.request)
+        length = required_length(exchange.request)
         _refuse_too_large(length, limit + forms.OVERHEAD)
 
         async def store(key: ObjectKey, chunks: AsyncIterator[bytes], head: WriteHead) -> Written:
@@ -190,11 +201,13 @@ class Uploads:
         finally:
             await asyncio.shield(self.forget(*keys))
 
-    def _body(self, exchange: Exchange, length: int | None, limit: int) -> AsyncIterator[bytes]:
+    def _body(
+        self, exchange: Exchange, length: int | None, limit: int, deadline: float = math.inf
+    ) -> AsyncIterator[bytes]:
         """Asked for only now, when nothing but the body itself can still be refused."""
         invite(exchange.request)
         exchange.status = CacheStatus(Forward.METHOD)
-        return received(exchange, length, limit, self._settings.deadline)
+        return received(exchange, length, limit, min(deadline, self._settings.deadline))
 
     def _limit(self, mount: MountSettings) -> int:
         """Bytes of one upload."""
@@ -216,6 +229,15 @@ def _refuse_too_large(length: int | None, limit: int) -> None:
     """Raises TooLarge."""
     if length is not None and length > limit:
         raise TooLarge(f"the body has {length} bytes; {limit} are taken here")
+
+
+async def _delete_request(chunks: AsyncIterator[bytes]) -> DeleteRequest:
+    """Raises MalformedXml."""
+    parser = delete_objects.Parser()
+    async for chunk in chunks:
+        parser.feed(chunk)
+        await asyncio.sleep(0)  # what is there already comes without a pause (I22)
+    return parser.close()
 
 
 async def _bounded(chunks: AsyncIterator[bytes], limit: int) -> AsyncIterator[bytes]:

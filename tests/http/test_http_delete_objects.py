@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 from proxy.http import delete_objects
 from proxy.http.delete_objects import DeleteRequest, MalformedXml, Named, Refusal
 
+PIECE = delete_objects.MAX_PIECE
 XMLNS = f'xmlns="{delete_objects.NAMESPACE}"'
+
+
+def parsed(body: bytes, piece: int = PIECE) -> DeleteRequest:
+    parser = delete_objects.Parser()
+    for at in range(0, len(body), piece):
+        parser.feed(body[at : at + piece])
+    return parser.close()
 
 
 @pytest.mark.parametrize(
@@ -37,7 +45,7 @@ XMLNS = f'xmlns="{delete_objects.NAMESPACE}"'
 )
 def test_requests(body: str, expected: DeleteRequest) -> None:
     """With S3's namespace and without, prefixed, with CDATA and references, in any order."""
-    assert delete_objects.parse(body.encode()) == expected
+    assert parsed(body.encode()) == expected
 
 
 ONE = "<Object><Key>a</Key></Object>"
@@ -69,17 +77,36 @@ ONE = "<Object><Key>a</Key></Object>"
         f"<Delete>{ONE * 1001}</Delete>",
         f"<Delete>{ONE}</Delete>" + " " * delete_objects.MAX_BODY,
         "<a>" * 100_000,
+        "<Delete " + " ".join(f'a{number}=""' for number in range(150_000)) + f">{ONE}</Delete>",
+        "<Delete " + " ".join(f'xmlns:n{number}="u"' for number in range(100_000)) + f">{ONE}</Delete>",
+        f"<Delete><!--{' ' * 200_000}-->{ONE}</Delete>",
     ],
 )
 def test_malformed(body: str) -> None:
     """Anything else is one error: no document type, hence no entity, no foreign element, no unbounded list."""
     with pytest.raises(MalformedXml):
-        delete_objects.parse(body.encode())
+        parsed(body.encode())
+
+
+def test_a_large_tag_is_refused_while_it_comes() -> None:
+    """A parser holds the loop for as long as a tag has attributes: it gets no more than 64 KiB of it (I22)."""
+    parser = delete_objects.Parser()
+    parser.feed(b"<Delete ")
+    parser.feed(b'a="" ' * 13_000)
+    with pytest.raises(MalformedXml, match="tag"):
+        parser.feed(b'a="" ' * 200)
+
+
+@pytest.mark.parametrize("piece", [1, 7, 1000])
+def test_pieces(piece: int) -> None:
+    """Where the document is cut changes nothing."""
+    body = f"<Delete {XMLNS}><Object><Key>ü&amp;\r\n{'k' * 5000}</Key></Object>{ONE * 99}</Delete>".encode()
+    assert parsed(body, piece) == parsed(body)
 
 
 def test_a_thousand() -> None:
     """S3's own limit is inclusive."""
-    assert len(delete_objects.parse(f"<Delete>{ONE * 1000}</Delete>".encode()).objects) == 1000
+    assert len(parsed(f"<Delete>{ONE * 1000}</Delete>".encode()).objects) == 1000
 
 
 @given(st.binary(max_size=200))
@@ -87,7 +114,7 @@ def test_any_bytes(body: bytes) -> None:
     """Nonsense raises nothing else."""
     for document in (body, b"<Delete><Object><Key>" + body + b"</Key></Object></Delete>"):
         try:
-            delete_objects.parse(document)
+            parsed(document)
         except MalformedXml:
             continue
 

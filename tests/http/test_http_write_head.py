@@ -20,6 +20,12 @@ SHA512 = base64.b64encode(hashlib.sha512(BODY).digest()).decode()
 ETAG = '"5eb63bbbe01eeed093cb22bb8f5acdc3"'
 
 
+NO_DATES = [
+    "never", "1", "-2", "nan", "1e400", "9" * 20, "1" * 5000, "2065-10-21T07:28:00Z", "Wed, 21 Oct 2065 07:28:00 +0900",
+    "Wed, 31 Feb 2065 07:28:00 GMT", "Mon, 01 Jan 0000 00:00:00 GMT", "Fri, 31 Dec 9999 23:59:60 GMT",
+]  # fmt: skip
+
+
 def parsed(*fields: tuple[str, str]) -> WriteHead:
     return write_head.parse(fields)
 
@@ -42,7 +48,16 @@ def test_headers_by_allow_list() -> None:
         ("x-amz-meta-colour", "red"),
         ("x-amz-tagging", "a=1&b=%20"),
         ("x-amz-storage-class", "STANDARD_IA"),
-        ("x-amz-acl", "public-read"),
+        ("x-amz-acl", "private"),
+        ("x-amz-server-side-encryption", "AES256"),
+        ("x-amz-date", "20261125T120000Z"),
+        ("x-amz-security-token", "secret"),
+        ("x-amz-content-sha256", "UNSIGNED-PAYLOAD"),
+        ("x-amz-sdk-checksum-algorithm", "CRC32"),
+        ("x-amz-user-agent", "aws-sdk-js/3"),
+        ("x-amz-request-payer", "requester"),
+        ("amz-sdk-invocation-id", "1"),
+        ("x-amzn-trace-id", "Root=1"),
         ("Authorization", "Bearer secret"),
         ("Cookie", "a=b"),
     )
@@ -67,6 +82,10 @@ def test_headers_by_allow_list() -> None:
         ([("Digest", f"unixsum=30637, SHA={SHA1}")], ["sha1"]),
         ([("Content-Digest", f"sha-256=:{SHA256}:, sha-512=:{SHA512}:")], ["sha256", "sha512"]),
         ([("Content-Digest", "adler=:AAAA:")], []),
+        ([("Repr-Digest", f"sha-512=:{SHA512}:"), ("repr-digest", f"sha-256=:{SHA256}:")], ["sha512", "sha256"]),
+        ([("x-amz-content-sha256", hashlib.sha256(BODY).hexdigest())], ["sha256"]),
+        ([("X-Amz-Content-SHA256", hashlib.sha256(BODY).hexdigest().upper())], ["sha256"]),
+        ([("x-amz-content-sha256", "UNSIGNED-PAYLOAD")], []),
         ([("Content-Digest", "")], []),
         ([("x-amz-checksum-sha256", SHA256), ("Content-Digest", f"sha-256=:{SHA256}:")], ["sha256"]),
         ([("x-amz-checksum-crc32", "DUoRhQ=="), ("x-amz-checksum-algorithm", "CRC32")], ["crc32"]),
@@ -95,6 +114,12 @@ def test_checksums(fields: list[tuple[str, str]], expected: list[str]) -> None:
         [("Content-Digest", f"sha-256={SHA256}")],  # no byte sequence
         [("Content-Digest", f"sha-256=:{SHA256}")],
         [("Content-Digest", "sha-256=:????:")],
+        *([("Expires", value)] for value in NO_DATES),
+        [("Repr-Digest", "sha-256=nonsense")],
+        [("Repr-Digest", f"sha-256=:{SHA256}:"), ("Content-Digest", f"sha-256=:{SHA256[:-2]}A=:")],
+        [("x-amz-content-sha256", SHA256)],
+        [("x-amz-content-sha256", "")],
+        [("x-amz-content-sha256", "0" * 64), ("x-amz-checksum-sha256", SHA256)],
         [("Content-Range", "bytes 0-1/2")],
         [("Content-Type", "text/plain"), ("Content-Type", "text/html")],
         [("Content-Disposition", 'attachment; filename="ü"')],
@@ -129,12 +154,45 @@ def test_malformed(fields: list[tuple[str, str]]) -> None:
         [("If-Unmodified-Since", "Wed, 21 Oct 2065 07:28:00 GMT")],
         [("If-Modified-Since", "x")],
         [("x-amz-checksum-xxhash64", "AAAAAAAAAAA=")],
+        [("Content-Encoding", "gzip"), ("Content-Encoding", "aws-chunked")],
+        [("Content-Encoding", "AWS-Chunked,gzip")],
+        [("x-amz-content-sha256", "STREAMING-UNSIGNED-PAYLOAD-TRAILER")],
     ],
 )
 def test_terms_that_s3_does_not_offer(fields: list[tuple[str, str]]) -> None:
     """S3 answers 501 to these; a condition or checksum passed over would be a lost update or a corrupt object."""
     with pytest.raises(NoSuchWrite):
         parsed(*fields)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("x-amz-copy-source", "/bucket/other"),
+        ("x-amz-copy-source-range", "bytes=0-1"),
+        ("X-Amz-Server-Side-Encryption", "aws:kms"),
+        ("x-amz-server-side-encryption-customer-algorithm", "AES256"),
+        ("x-amz-server-side-encryption-customer-key", "secret"),
+        ("x-amz-server-side-encryption-aws-kms-key-id", "key"),
+        ("x-amz-object-lock-mode", "COMPLIANCE"),
+        ("x-amz-object-lock-legal-hold", "ON"),
+        ("x-amz-write-offset-bytes", "8"),
+        ("x-amz-acl", "public-read"),
+        ("x-amz-grant-read", "id=1"),
+        ("x-amz-expected-bucket-owner", "123"),
+        ("x-amz-website-redirect-location", "/other"),
+        ("x-amz-trailer", "x-amz-checksum-crc32"),
+        ("x-amz-decoded-content-length", "3"),
+        ("x-amz-if-match-size", "5"),
+        ("x-amz-mfa", "serial 123456"),
+        ("x-amz-what-is-made-up-next-year", "1"),
+    ],
+)
+def test_what_would_change_the_write(name: str, value: str) -> None:
+    """A field of S3's that is neither done nor known to mean nothing refuses the write, and is told by its name."""
+    with pytest.raises(NoSuchWrite, match=name.lower()) as raised:
+        parsed((name, value))
+    assert f" {value} " not in str(raised.value)
 
 
 def test_conditions() -> None:
@@ -167,7 +225,8 @@ def test_a_type_is_guessed_only_where_none_was_given() -> None:
 
 FIELDS = st.sampled_from(
     ["content-type", "expires", "x-amz-meta-a", "x-amz-tagging", "x-amz-storage-class", "digest", "content-digest",
-     "content-md5", "x-amz-checksum-crc32", "x-amz-checksum-", "if-match", "if-none-match", "x-other"]
+     "content-md5", "repr-digest", "x-amz-content-sha256",
+     "x-amz-checksum-crc32", "x-amz-checksum-", "if-match", "if-none-match", "x-other"]
 )  # fmt: skip
 
 

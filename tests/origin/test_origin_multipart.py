@@ -1,6 +1,7 @@
 """Parts of a body, and what is noted of uploads that were begun."""
 
 import asyncio
+import errno
 import json
 import os
 import random
@@ -247,6 +248,32 @@ async def test_notes_that_cannot_be_written(tmp_path: Path, chaos: ChaosOrigin, 
     upload = await Multipart.begin(s3, KEY, {}, notes=notes)
     await upload.complete([await upload.part(1, lambda: one(b"x"), 1)])
     assert chaos.stored("o") == b"x"
+
+
+@pytest.mark.parametrize("room", [20, 1 << 20])
+async def test_notes_that_are_written_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int) -> None:
+    """What the disk takes in pieces is written whole; where it takes no more, the notes from before stay (I14, I16)."""
+    notes = Begun(tmp_path / "uploads.json", "here")
+    notes.open()
+    ids = [f"id{number}" for number in range(3)]
+    for upload in ids:
+        await notes.add(KEY, upload)
+    write, left = os.write, room
+
+    def nearly_full(fd: int, data: bytes) -> int:
+        nonlocal left
+        if not left:
+            raise OSError(errno.ENOSPC, "no space left on the device")
+        written = write(fd, data[: min(left, 20)])
+        left -= written
+        return written
+
+    monkeypatch.setattr(os, "write", nearly_full)
+    await notes.add(KEY, "last")
+    monkeypatch.undo()
+    again = Begun(tmp_path / "uploads.json", "here")
+    again.open()
+    assert [upload for _, upload in again.abandoned] == (ids if room == 20 else [*ids, "last"])
 
 
 async def test_a_stop_waits_for_aborts(chaos: ChaosOrigin, s3: S3Origin) -> None:

@@ -5,9 +5,12 @@ import random
 
 import pytest
 
+from proxy.errors import OriginBusy
 from proxy.keys import ObjectKey
 from proxy.origin.slots import Slots
+from proxy.origin.upload_slots import UploadSlots
 
+PATIENCE = 10.0  # seconds: more than any test here takes
 A, B, C = (ObjectKey("bucket", name) for name in "abc")
 
 
@@ -97,3 +100,44 @@ async def test_cancelling_loses_no_slot(seed: int) -> None:
     assert [task for task in tasks if not task.cancelled() and task.exception()] == []
     assert (slots.free, slots._keys) == (count, {})
     assert all(task.done() for task in await holders(slots, None, count))
+
+
+async def test_uploads_have_half_of_them() -> None:
+    """However many bodies are to be sent, reads find the other half of the connections."""
+    slots = Slots(4)
+    uploads = UploadSlots(slots, 4)
+    async with uploads.one(PATIENCE), uploads.one(PATIENCE):
+        third = asyncio.create_task(held(uploads, PATIENCE))
+        reading = await holders(slots, A, 2)
+        assert all(task.done() for task in reading)
+        assert not third.done()
+    await third
+    assert slots.free == 2
+
+
+async def test_an_upload_waits_as_long_as_others_move() -> None:
+    """A body that waits for its turn gives up once no other moved for its patience, and not before (I20)."""
+    slots = Slots(2)
+    uploads = UploadSlots(slots, 2)
+    patience = 0.05
+    async with uploads.one(PATIENCE):
+        waiting = asyncio.create_task(held(uploads, patience))
+        for _ in range(5):
+            uploads.moved += 1
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(waiting), patience * 0.6)
+        with pytest.raises(OriginBusy):
+            await waiting
+        second = asyncio.create_task(held(uploads, PATIENCE))
+        third = asyncio.create_task(held(uploads, PATIENCE))
+        await turns()
+        second.cancel()
+        await asyncio.gather(second, return_exceptions=True)
+        assert not third.done()
+    await third
+    assert slots.free == 2
+
+
+async def held(uploads: UploadSlots, patience: float) -> None:
+    async with uploads.one(patience):
+        pass

@@ -300,10 +300,8 @@ async def test_headers_pass_by_allow_list() -> None:
     dropped = {
         "authorization": "Bearer of-the-client",
         "cookie": "a=b",
-        "x-amz-acl": "public-read",
-        "x-amz-copy-source": "/other/secret",
+        "x-amz-acl": "private",
         "x-amz-security-token": "of-the-client",
-        "x-amz-website-redirect-location": "http://elsewhere/",
         "x-forwarded-for": "192.0.2.1",
         "range": "bytes=0-1",
         "host": "elsewhere",
@@ -318,17 +316,24 @@ async def test_headers_pass_by_allow_list() -> None:
     assert not (dropped.keys() - {"authorization", "host"}) & head.headers.keys()
 
 
-@pytest.mark.parametrize("value", ["Wed, 21 Oct 2065 07:28:00 GMT", "0", "-1", "never"])
-async def test_expires(value: str) -> None:
-    """RFC 9111 section 5.3: a date is stored as sent; what is none means expired, or is the request's own fault."""
+@pytest.mark.parametrize(
+    ("value", "at"),
+    [
+        ("Wed, 21 Oct 2065 07:28:00 GMT", 3023335680.0),
+        ("Sun Nov  6 08:49:37 1994", 784111777.0),
+        ("Sunday, 06-Nov-94 08:49:37 GMT", 784111777.0),
+        ("Sunday, 06-Nov-44 08:49:37 GMT", 2362034977.0),
+        ("Mon, 01 Jan 0001 00:00:00 GMT", -62135596800.0),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", 253402300799.0),
+        ("0", 0.0),
+        ("-1", 0.0),
+    ],
+)
+async def test_expires(value: str, at: float) -> None:
+    """RFC 9111 section 5.3: a date arrives as that date, whatever its form; 0 and -1 mean expired."""
     async with writes_to(Sink()) as (put, server):
-        try:
-            await put.put(KEY, stream(b"x"), 1, write_head.parse([("expires", value)]))
-        except WriteRefused:
-            assert value == "never"
-            return
-    sent = server.heads[0].headers["expires"]
-    assert sent == value or (dates.parse(sent, 0.0) or 0) <= 0
+        await put.put(KEY, stream(b"x"), 1, write_head.parse([("expires", value)]))
+    assert dates.parse(server.heads[0].headers["expires"], 0.0) == at
 
 
 # --- what the origin may do to a write -----------------------------------------------------------------------
@@ -536,7 +541,7 @@ async def test_a_multipart_upload_that_fails(
 
 
 async def test_writes_wait_for_a_connection() -> None:
-    """I20: an upload holds one of `max_connections`; the next one gets OriginTimeout, or its turn."""
+    """I20: an upload holds one of `max_connections`; the next one has its turn, later than any head's deadline."""
     begun, go_on = asyncio.Event(), asyncio.Event()
 
     async def held() -> AsyncIterator[bytes]:
@@ -547,9 +552,10 @@ async def test_writes_wait_for_a_connection() -> None:
     async with writes_to(Sink(), read=SHORT, max_connections=1) as (put, server):
         first = asyncio.create_task(put.put(KEY, held(), 1, NOTHING))
         await begun.wait()
-        with pytest.raises(OriginTimeout, match="max_connections"):
-            await put.put(KEY, stream(b"y"), 1, NOTHING)
+        second = asyncio.create_task(put.put(KEY, stream(b"y"), 1, NOTHING))
+        await asyncio.wait([second], timeout=1 + 2 * SHORT)
+        assert not second.done()
+        assert len(server.heads) <= 1
         go_on.set()
-        assert (await first).etag == ETAG
-        assert (await put.put(KEY, stream(b"y"), 1, NOTHING)).etag == ETAG
+        assert (await first).etag == (await second).etag == ETAG
         assert len(server.heads) == 2

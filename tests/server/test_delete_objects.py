@@ -1,5 +1,6 @@
 """`POST {mount}?delete`, S3's DeleteObjects: what it deletes is not served any more (I5), and it stays in its mount."""
 
+import asyncio
 import base64
 import hashlib
 from xml.etree import ElementTree as ET
@@ -11,6 +12,7 @@ from relay import Cut, Seen, canned
 from wire import Answer, message
 
 from proxy.http.delete_objects import MAX_BODY, NAMESPACE
+from proxy.server import uploads
 
 
 def document(*keys: str, quiet: bool = False) -> bytes:
@@ -146,6 +148,43 @@ async def test_refused(
         await connection.send(message("POST", target, headers, body))
         assert (await connection.answer("POST")).status == status
     assert proxy.relay.seen == []
+    assert s3.get("a") == b"data"
+
+
+async def test_a_large_document(proxy: Proxy, s3: S3) -> None:
+    """It is read as it comes, with its checksum, whatever it has between its keys."""
+    s3.put("a", b"data")
+    body = document("a").replace(b"<Object>", b"\n" * 1_000_000 + b"<Object>")
+    md5 = base64.b64encode(hashlib.md5(body).digest()).decode()
+    assert result(await proxy.ask("POST", "/?delete", {"Content-MD5": md5}, body)) == (["a"], {})
+    assert s3.keys() == []
+
+
+async def test_only_so_many_at_once(start: StartProxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Documents are held in memory, so there are few at a time; others wait, and are 503 after a while (I19, I20)."""
+    monkeypatch.setattr(uploads, "DELETES_AT_ONCE", 1)
+    monkeypatch.setattr(uploads, "DELETE_PATIENCE", 0.2)
+    proxy = await start()
+    body = document("a")
+    async with proxy.connection() as first:
+        await first.send(message("POST", "/?delete", {"Content-Length": str(len(body)), "Expect": "100-continue"}))
+        assert (await first.head()).status == 100
+        refused = await proxy.ask("POST", "/?delete", body=body)
+        assert (refused.status, refused.headers["Retry-After"]) == (503, "1")
+        waiting = asyncio.create_task(proxy.ask("POST", "/?delete", body=body))
+        await first.send(body)
+        assert result(await first.answer("POST")) == (["a"], {})
+        assert result(await waiting) == (["a"], {})
+
+
+async def test_a_document_that_takes_too_long(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It makes room for others: 408, and nothing is deleted (I20)."""
+    monkeypatch.setattr(uploads, "DELETE_DEADLINE", 0.2)
+    s3.put("a", b"data")
+    body = document("a")
+    async with proxy.connection() as connection:
+        await connection.send(message("POST", "/?delete", {"Content-Length": str(len(body))}, body[:-1]))
+        assert (await connection.answer("POST")).status == 408
     assert s3.get("a") == b"data"
 
 

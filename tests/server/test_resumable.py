@@ -44,6 +44,34 @@ def sha1(body: bytes) -> str:
     return f"sha1 {base64.b64encode(hashlib.sha1(body).digest()).decode()}"
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("x-amz-server-side-encryption-customer-algorithm", "AES256"),
+        ("x-amz-object-lock-mode", "COMPLIANCE"),
+        ("Content-MD5", "jXd/OF09/siBXSD3SWAm3A=="),
+    ],
+)
+async def test_what_is_not_implemented_is_not_passed_over(proxy: Proxy, s3: S3, name: str, value: str) -> None:
+    """What a PUT may not say is 501 for the creation and for each piece, and so is a checksum nobody looks at (I8)."""
+    told = {**TUS, "Upload-Length": "4", "Upload-Metadata": metadata(key="x")}
+    assert (await proxy.ask("POST", "/upload", {**told, name: value})).status == 501
+    url = await created(proxy, 4, x_amz_acl="private", x_amz_security_token="secret")
+    assert "secret" not in "".join(
+        (proxy.runtime.settings.cache.dir / "uploads" / file).read_text() for file in names(proxy)
+    )
+    assert (await patched(proxy, url, 0, b"data", {**BODY, name: value})).status == 501
+    assert s3.keys() == []
+    assert (await patched(proxy, url, 0, b"data")).status == 204
+
+
+async def test_expires_that_is_no_date(proxy: Proxy) -> None:
+    """It is refused when the upload is created, not after all of its bytes are there."""
+    told = {**TUS, "Upload-Length": "3", "Upload-Metadata": metadata(key="x")}
+    assert (await proxy.ask("POST", "/upload", {**told, "Expires": "9" * 20})).status == 400
+    assert names(proxy) == []
+
+
 async def test_in_pieces(proxy: Proxy, s3: S3) -> None:
     """An upload in pieces becomes an object with what its creation said of it; the next read is a hit (I5)."""
     s3.put("a b/c.bin", b"old")

@@ -1,5 +1,7 @@
 """From the bytes of a request target to one S3 key, or a refusal (I23)."""
 
+from urllib.parse import unquote
+
 import pytest
 from proxy_under_test import S3, Proxy, StartProxy
 from ulid import ULID
@@ -48,6 +50,47 @@ async def test_keys_round_trip(proxy: Proxy, s3: S3) -> None:
         assert s3.get(key) == through, key
         assert (await proxy.get(path)).body == through, key
     assert sorted(s3.keys()) == sorted(KEYS)
+
+
+@pytest.mark.parametrize("key", ["/evil.example/x", "//evil.example/x", "/a//b"])
+async def test_location_names_no_host(proxy: Proxy, s3: S3, key: str) -> None:
+    """RFC 3986 section 4.2: a Location never begins with two slashes, and leads to the same key all the same (I23)."""
+    field = f'--b\r\nContent-Disposition: form-data; name="key"\r\n\r\n{key}\r\n'.encode()
+    file = b'--b\r\nContent-Disposition: form-data; name="f"; filename="f"\r\n\r\n%d\r\n--b--'
+    form = {"Content-Type": "multipart/form-data; boundary=b"}
+    made = [
+        await proxy.ask("PUT", f"/{key}", body=b"0"),
+        await proxy.ask("POST", f"/upload/{key}", body=b"1"),
+        await proxy.ask("POST", "/upload", form, field + file % 2),
+    ]
+    for answer in made:
+        assert (answer.status, answer.json()) == (201, {"key": key})
+        location = answer.headers["Location"]
+        assert location.startswith("/%2F")
+        assert (await proxy.get(location)).body == s3.get(key)
+    assert s3.keys() == [key]
+
+
+@pytest.mark.parametrize("character", ["%01", "%1F", "%EF%BF%BE", "%EF%BF%BF"])
+async def test_keys_that_xml_cannot_hold(proxy: Proxy, s3: S3, character: str) -> None:
+    """No object is made under them, of whatever size, for a large one S3's answer could not be read; one is served."""
+    target = f"/a{character}b"
+    key = unquote(target[1:])
+    form = f'--b\r\nContent-Disposition: form-data; name="key"\r\n\r\n{key}\r\n'
+    form += '--b\r\nContent-Disposition: form-data; name="f"; filename="f"\r\n\r\nnew\r\n--b--'
+    told = {"Tus-Resumable": "1.0.0", "Upload-Length": "0"}
+    for answer in (
+        await proxy.ask("PUT", target, {"Content-Length": str(9 << 20)}),
+        await proxy.ask("PUT", target, body=b"new"),
+        await proxy.ask("POST", f"/upload{target}", body=b"new"),
+        await proxy.ask("POST", f"/upload{target}", told),
+        await proxy.ask("POST", "/upload", {"Content-Type": "multipart/form-data; boundary=b"}, form.encode()),
+    ):
+        assert (answer.status, "XML" in answer.json()["error"]) == (400, True)
+    assert proxy.relay.seen == []
+    s3.put(key, b"old")
+    assert (await proxy.get(target)).body == b"old"
+    assert (await proxy.ask("DELETE", target)).status == 204
 
 
 async def test_plus_is_a_plus(proxy: Proxy, s3: S3) -> None:

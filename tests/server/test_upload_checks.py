@@ -3,13 +3,19 @@
 import asyncio
 import base64
 import hashlib
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
+from aiohttp import web
 from proxy_under_test import S3, Proxy, StartProxy, pattern
 from relay import Seen, canned
 from wire import chunked, message
 
 from proxy.http import checksums
+from proxy.server.exchange import Exchange
+from proxy.server.failures import SlowClient
+from proxy.server.receiving import received
 
 MIB = 1 << 20
 ALGORITHMS = ("md5", "sha1", "sha256", "sha512", "crc32", "crc32c", "crc64nvme")
@@ -29,10 +35,12 @@ def claims(body: bytes) -> list[dict[str, str]]:
         {"Digest": f"MD5={encoded('md5', body)}"},
         {"Digest": f"SHA={encoded('sha1', body)}, SHA-512={encoded('sha512', body)}"},
         {"Content-Digest": f"sha-256=:{encoded('sha256', body)}:"},
+        {"Repr-Digest": f"sha-256=:{encoded('sha256', body)}:"},
+        {"x-amz-content-sha256": hashlib.sha256(body).hexdigest()},
     ]
 
 
-NAMES = [f"{name} {value[:4]}" for claim in claims(b"") for name, value in claim.items()]
+NAMES = [f"{name} {value[:8]}" for claim in claims(b"") for name, value in claim.items()]
 
 
 @pytest.mark.parametrize("number", range(len(claims(b""))), ids=NAMES)
@@ -76,6 +84,10 @@ REFUSED = [
     ({"Content-MD5": "nonsense"}, 400),
     ({"Digest": "sha-256=nonsense"}, 400),
     ({"Content-Digest": "sha-256=nonsense"}, 400),
+    ({"Expires": "9" * 20}, 400),
+    ({"Expires": "1e400"}, 400),
+    ({"Repr-Digest": "sha-256=nonsense"}, 400),
+    ({"x-amz-content-sha256": "nonsense"}, 400),
     ({"x-amz-checksum-crc32": "nonsense"}, 400),
     ({"x-amz-checksum-xxhash3": "AAAA"}, 501),
     ({"Content-Range": "bytes 0-3/10"}, 400),
@@ -221,6 +233,24 @@ async def test_deadline(start: StartProxy, s3: S3) -> None:
         await asyncio.gather(sending, return_exceptions=True)
     assert (answer.status, "0.3 s" in answer.json()["error"]) == (408, True)
     assert s3.keys() == []
+
+
+async def test_deadline_of_a_body_that_is_always_there() -> None:
+    """Where bytes have come before they are asked for, nobody waits, and the deadline counts all the same (I20)."""
+
+    class Ready:
+        async def read(self, count: int) -> bytes:
+            return bytes(count)
+
+    request = cast("web.BaseRequest", SimpleNamespace(content=Ready()))
+    chunks = received(Exchange(request, asyncio.get_running_loop().time()), None, 1 << 40, deadline=0.1)
+
+    async def consume() -> None:
+        async for _ in chunks:
+            await asyncio.sleep(0)
+
+    with pytest.raises(SlowClient, match=r"after 0\.1 s"):
+        await asyncio.wait_for(consume(), 5)
 
 
 def test_the_algorithms_are_told_apart() -> None:

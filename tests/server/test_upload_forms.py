@@ -112,7 +112,8 @@ async def test_what_a_form_says_of_its_files(proxy: Proxy, s3: S3) -> None:
         part("Cache-Control", b"max-age=5"),
         part("x-amz-meta-who", b"me"),
         part("x-amz-tagging", b"a=1"),
-        part("acl", b"public-read"),
+        part("acl", b"private"),
+        part("x-amz-signature", b"0123"),
         part("file", b"data", "a.css", "Content-Type: application/octet-stream\r\n"),
         headers={"x-amz-meta-app": "web", "Cache-Control": "no-cache"},
     )
@@ -122,6 +123,23 @@ async def test_what_a_form_says_of_its_files(proxy: Proxy, s3: S3) -> None:
     assert stored["CacheControl"] == "max-age=5"
     assert stored["Metadata"] == {"who": "me", "app": "web"}
     assert s3.client.get_object_tagging(Bucket=s3.bucket, Key="a.css")["TagSet"] == [{"Key": "a", "Value": "1"}]
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        part("acl", b"public-read"),
+        part("content-encoding", b"aws-chunked"),
+        part("tagging", b"<Tagging/>"),
+        part("x-amz-server-side-encryption-customer-algorithm", b"AES256"),
+        part("X-Amz-Website-Redirect-Location", b"/b"),
+    ],
+)
+async def test_fields_that_are_not_implemented(proxy: Proxy, s3: S3, field: bytes) -> None:
+    """A field of S3's POST that would change what is stored, or for whom, refuses the file: 501 (I8)."""
+    s3.put("a", b"old")
+    assert (await post(proxy, "/upload", field, part("file", b"new", "a"))).status == 501
+    assert s3.get("a") == b"old"
 
 
 MD5 = {"data": "jXd/OF09/siBXSD3SWAm3A==", "other": "eV8yAuF6/ms99Mk33kXm0A=="}

@@ -77,9 +77,24 @@ async def test_chunked(proxy: Proxy, s3: S3, size: int) -> None:
 
 
 async def test_empty_body(proxy: Proxy, s3: S3) -> None:
-    """RFC 9112 section 6.3: no framing field means an empty body, and that is an object too."""
-    assert (await proxy.ask("PUT", "/x")).status == 201
-    assert s3.get("x") == b""
+    """An empty body is an object too, when the client says that it is empty."""
+    for headers, body in (({}, b""), ({"Transfer-Encoding": "chunked"}, chunked())):
+        s3.put("x", b"old")
+        assert (await proxy.ask("PUT", "/x", headers, body)).status == 201
+        assert s3.get("x") == b""
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+@pytest.mark.parametrize("line", ["PUT /x", "POST /upload/x", "POST /upload", "POST /?delete"])
+async def test_no_length(proxy: Proxy, s3: S3, line: str, version: str) -> None:
+    """RFC 9110 section 15.5.12: a write that does not say how long its body is empties no object: 411, then the end."""
+    s3.put("x", b"old")
+    async with proxy.connection() as connection:
+        await connection.send(f"{line} HTTP/{version}\r\nHost: a\r\n\r\n".encode() + b"data")
+        assert (await connection.answer("PUT")).status == 411
+        assert await connection.rest() == b""
+    assert s3.get("x") == b"old"
+    assert proxy.relay.seen == []
 
 
 async def test_expect_continue(proxy: Proxy, s3: S3) -> None:
@@ -123,6 +138,15 @@ async def test_refused_before_the_body(start: StartProxy, s3: S3) -> None:
     found = await asyncio.gather(*(answered(target, headers) for target, headers, _ in REFUSED))
     assert found == [(status, b"") for _, _, status in REFUSED]
     assert proxy.relay.seen == []
+
+
+async def test_aws_chunked_on_a_second_line(proxy: Proxy, s3: S3) -> None:
+    """RFC 9110 section 5.3: two Content-Encoding lines are one list; the framing is no part of the object (I24)."""
+    async with proxy.connection() as connection:
+        lines = {"Content-Encoding": "gzip\r\nContent-Encoding: aws-chunked"}
+        await connection.send(message("PUT", "/x", lines, b"data"))
+        assert (await connection.answer("PUT")).status == 501
+    assert s3.keys() == []
 
 
 async def test_body_of_a_refused_upload_is_no_request(start: StartProxy, s3: S3) -> None:
@@ -292,7 +316,8 @@ async def test_object_headers_are_stored(proxy: Proxy, s3: S3) -> None:
             "Cache-Control": "max-age=5",
             "Content-Disposition": "inline",
             "x-amz-meta-who": "me",
-            "x-amz-acl": "public-read",
+            "x-amz-acl": "private",
+            "x-amz-security-token": "secret",
             "x-amz-storage-class": "STANDARD_IA",
             "x-amz-tagging": "a=1&b=2",
             "Cookie": "secret",
@@ -306,9 +331,30 @@ async def test_object_headers_are_stored(proxy: Proxy, s3: S3) -> None:
     assert answer.headers["x-amz-meta-who"] == "me"
     put = next(seen for seen in proxy.relay.seen if seen.method == "PUT")
     assert put.headers["x-amz-storage-class"] == "STANDARD_IA"
-    assert not {"x-amz-acl", "cookie"} & put.headers.keys()
+    assert not {"x-amz-acl", "x-amz-security-token", "cookie"} & put.headers.keys()
     tags = s3.client.get_object_tagging(Bucket=s3.bucket, Key="x")["TagSet"]
     assert {tag["Key"]: tag["Value"] for tag in tags} == {"a": "1", "b": "2"}
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"x-amz-copy-source": "/bucket/other"},
+        {"x-amz-server-side-encryption-customer-algorithm": "AES256"},
+        {"x-amz-object-lock-mode": "COMPLIANCE"},
+        {"x-amz-write-offset-bytes": "3"},
+        {"x-amz-acl": "public-read"},
+        {"x-amz-expected-bucket-owner": "123"},
+    ],
+)
+async def test_what_is_not_implemented_is_not_passed_over(proxy: Proxy, s3: S3, headers: dict[str, str]) -> None:
+    """A copy is no empty object, an append no replacement, and a lock that is not there no lock: 501 (I8)."""
+    s3.put("x", b"old")
+    assert (await proxy.ask("PUT", "/x", headers, b"")).status == 501
+    assert (await proxy.ask("POST", "/upload/x", headers, b"")).status == 501
+    assert (await proxy.ask("DELETE", "/x", headers)).status == 501
+    assert s3.get("x") == b"old"
+    assert proxy.relay.seen == []
 
 
 @pytest.mark.parametrize(
