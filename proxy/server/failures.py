@@ -160,7 +160,7 @@ def _answer(error: ProxyError, exchange: Exchange, details: Mapping[str, object]
     if isinstance(error, OriginError) and status in (502, 503, 504):
         wait = error.retry_after if isinstance(error, OriginResting) else _RETRY_AFTER
         headers["Retry-After"] = str(max(1, math.ceil(wait)))
-    if isinstance(error, TooManyUploads | Overloaded | StoreFull):
+    if isinstance(error, TooManyUploads | StoreFull | Overloaded):
         headers["Retry-After"] = str(_RETRY_AFTER)
     if isinstance(error, WrongVersion):
         headers["Tus-Version"] = VERSION

@@ -187,12 +187,6 @@ class Resumable:
         return web.Response(status=status, headers=told)
 
 
-def _refuse_claims(given: CIMultiDictProxy[str]) -> None:
-    """Raises BadWriteHead, NoSuchWrite, PreconditionFailed: what no write may say, or nobody looks at here."""
-    if write_head.parse(given.items()).checksums:
-        raise NoSuchWrite("what comes of a resumable upload is verified by Upload-Checksum, and by nothing else")
-
-
 def _bounds(request: web.BaseRequest, left: int) -> tuple[int, Digest | None]:
     """The most bytes that the body may have, `left` of the upload, and its checksum. Raises TooLarge, BadUploadHead."""
     length, claim = declared_length(request), tus.checksum(request.headers)
@@ -200,6 +194,12 @@ def _bounds(request: web.BaseRequest, left: int) -> tuple[int, Digest | None]:
     if length is not None and length > limit:
         raise TooLarge(f"the body has {length} bytes; {limit} are taken")
     return limit, claim
+
+
+def _refuse_claims(given: CIMultiDictProxy[str]) -> None:
+    """Raises BadWriteHead, NoSuchWrite, PreconditionFailed: what no write may say, or nobody looks at here."""
+    if write_head.parse(given.items()).checksums:
+        raise NoSuchWrite("what comes of a resumable upload is verified by Upload-Checksum, and by nothing else")
 
 
 def _fitted(fields: Fields, key: ObjectKey, mount: MountSettings) -> Fields:

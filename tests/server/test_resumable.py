@@ -35,6 +35,15 @@ def names(proxy: Proxy) -> list[str]:
     return sorted(path.name for path in (proxy.runtime.settings.cache.dir / "uploads").iterdir())
 
 
+def file_of(proxy: Proxy, url: str, part: int = 1) -> Path:
+    return proxy.runtime.settings.cache.dir / "uploads" / f"{url.rpartition('/')[2]}.{part}"
+
+
+def sha1(body: bytes) -> str:
+    """As Upload-Checksum says it."""
+    return f"sha1 {base64.b64encode(hashlib.sha1(body).digest()).decode()}"
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -61,15 +70,6 @@ async def test_expires_that_is_no_date(proxy: Proxy) -> None:
     told = {**TUS, "Upload-Length": "3", "Upload-Metadata": metadata(key="x")}
     assert (await proxy.ask("POST", "/upload", {**told, "Expires": "9" * 20})).status == 400
     assert names(proxy) == []
-
-
-def file_of(proxy: Proxy, url: str, part: int = 1) -> Path:
-    return proxy.runtime.settings.cache.dir / "uploads" / f"{url.rpartition('/')[2]}.{part}"
-
-
-def sha1(body: bytes) -> str:
-    """As Upload-Checksum says it."""
-    return f"sha1 {base64.b64encode(hashlib.sha1(body).digest()).decode()}"
 
 
 async def test_in_pieces(proxy: Proxy, s3: S3) -> None:
