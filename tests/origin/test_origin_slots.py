@@ -108,6 +108,7 @@ async def test_uploads_have_half_of_them() -> None:
     uploads = UploadSlots(slots, 4)
     async with uploads.one(PATIENCE), uploads.one(PATIENCE):
         third = asyncio.create_task(held(uploads, PATIENCE))
+        await turns()
         reading = await holders(slots, A, 2)
         assert all(task.done() for task in reading)
         assert not third.done()

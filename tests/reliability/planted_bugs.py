@@ -285,6 +285,36 @@ BUGS = (
         (SERVER + "test_uploads.py::test_client_that_leaves_half_way",),
     ),
     Bug(
+        8,
+        "copy-is-a-write",
+        "A field of S3's that makes a write a copy is passed over: the object becomes an empty one.",
+        (Edit("proxy.http.write_head:parse", "_refuse_unknown(given)", "pass"),),
+        (SERVER + "test_uploads.py::test_what_is_not_implemented_is_not_passed_over",),
+    ),
+    Bug(
+        8,
+        "hole-in-what-waits",
+        "A file in which a resumable upload waits is begun anew in its middle: the object has zeros there.",
+        (
+            Edit("proxy.resumable.folder:_open_to_write", "if is_new:", "if True:"),
+            Edit("proxy.resumable.folder:UploadFolder._write", "os.fstat(fd).st_size < HEAD_SIZE + offset", "False"),
+        ),
+        (SERVER + "test_resumable.py::test_what_waits_is_gone",),
+    ),
+    Bug(
+        8,
+        "head-timer-in-a-body",
+        "Bytes of a body that come before its handler has begun start the deadline of a head.",
+        (
+            Edit(
+                "proxy.server.connection:Connection.data_received",
+                "not self._is_busy",
+                "self._current_request is None and not self._messages",
+            ),
+        ),
+        (SERVER + "test_slow_clients.py::test_a_body_that_comes_before_its_handler",),
+    ),
+    Bug(
         9,
         "unknown-outcome-is-success",
         "Only a write that succeeded invalidates its key again.",
@@ -296,6 +326,26 @@ BUGS = (
             ),
         ),
         (SERVER + "test_write_races.py::test_write_whose_outcome_is_unknown",),
+    ),
+    Bug(
+        9,
+        "forgotten-after-only",
+        "A write invalidates its key once S3 has spoken, and not before: a kill in between leaves the old version.",
+        (Edit("proxy.server.uploads:Uploads.store", "lambda: self.forget(key)", "lambda: self.forget()"),),
+        (SERVER + "test_tee.py::test_the_old_version_is_gone_before_s3_is_asked",),
+    ),
+    Bug(
+        9,
+        "resumable-forgotten-before-only",
+        "The end of a resumable upload invalidates its key before S3 is asked, and no more after it spoke.",
+        (
+            Edit(
+                "proxy.resumable.uploads:ResumableUploads._complete",
+                "await asyncio.shield(self._forget_key(upload.key))",
+                "pass",
+            ),
+        ),
+        (SERVER + "test_resumable.py::test_read_while_it_ends",),
     ),
     Bug(
         10,
@@ -496,6 +546,13 @@ BUGS = (
         (INTEGRITY + "test_a_lie_is_not_served",),
     ),
     Bug(
+        15,
+        "rot-in-what-waits",
+        "What waited on the disk is sent to S3 though it is not what was written.",
+        (Edit("proxy.resumable.waiting:Waiting._read_file", "found != checksum", "False"),),
+        (SERVER + "test_resumable.py::test_what_waits_goes_bad",),
+    ),
+    Bug(
         16,
         "disk-error-is-an-error",
         "A fill that the disk refuses fails its readers.",
@@ -621,6 +678,27 @@ BUGS = (
             ),
         ),
         (SERVER + "test_slow_clients.py::test_head_that_drips",),
+    ),
+    Bug(
+        20,
+        "stop-reads-no-body",
+        "A stop closes for bytes as well as for requests: a body under way never ends.",
+        (Edit("proxy.server.connection:Connection.close", "if not self._is_busy:", "if True:"),),
+        (SERVER + "test_disconnect.py::test_stop_reads_the_body_under_way",),
+    ),
+    Bug(
+        20,
+        "write-to-a-disk-that-hangs",
+        "An upload waits for the disk as long as the disk likes.",
+        (Edit("proxy.cache.writing:Writing._finished", "asyncio.timeout(PATIENCE)", "asyncio.timeout(None)"),),
+        (SERVER + "test_disk.py::test_an_upload_before_a_disk_that_hangs",),
+    ),
+    Bug(
+        20,
+        "uploads-take-all-connections",
+        "Uploads may have all connections to the origin: reads wait for the slowest body.",
+        (Edit("proxy.origin.upload_slots:UploadSlots.__init__", "count // 2", "count"),),
+        ("tests/origin/test_origin_slots.py::test_uploads_have_half_of_them",),
     ),
     Bug(
         20,

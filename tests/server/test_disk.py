@@ -100,7 +100,7 @@ async def test_an_upload_before_a_disk_that_hangs(
     may_go_on, real = threading.Event(), getattr(os, call)
 
     def hang(*arguments: Any) -> Any:
-        may_go_on.wait(10)
+        may_go_on.wait(5)
         return real(*arguments)
 
     monkeypatch.setattr(os, call, hang)

@@ -116,7 +116,9 @@ async def test_read_while_it_ends(proxy: Proxy, s3: S3, length: int) -> None:
     held, gate = asyncio.Event(), asyncio.Event()
 
     async def hold(seen: Seen) -> bytes | None:
-        if (seen.method == "PUT" and "partNumber" not in seen.target) or "?uploadId=" in seen.target:
+        if (seen.method == "PUT" and "partNumber" not in seen.target) or (
+            seen.method == "POST" and "uploadId=" in seen.target
+        ):
             held.set()
             await gate.wait()
         return None

@@ -71,6 +71,7 @@ async def test_a_body_that_comes_before_its_handler(
         await client.send(message("PUT", "/x", {"Content-Length": "4"}))
         asyncio.get_running_loop().call_later(0.2, is_over.set)
         await is_over.wait()
+        assert not client.reader.at_eof()
         await client.send(b"ta")
         assert (await client.answer("PUT")).status == 201
     assert s3.get("x") == b"data"

@@ -108,6 +108,23 @@ async def test_the_old_version_stays_a_hit_while_the_body_comes(proxy: Proxy, s3
     assert (await proxy.get("/x")).body == new
 
 
+@pytest.mark.parametrize("size", [BLOCK, 2 * PART_SIZE])
+async def test_the_old_version_is_gone_before_s3_is_asked(proxy: Proxy, s3: S3, size: int) -> None:
+    """Should a kill come between S3's yes and the next step, no old version is left in the cache (I5, I9)."""
+    s3.put("x", b"old")
+    assert (await proxy.get("/x")).body == b"old"
+    left: list[int] = []
+
+    async def look(seen: Seen) -> None:
+        is_put = seen.method == "PUT" and "partNumber" not in seen.target
+        if is_put or (seen.method == "POST" and "uploadId=" in seen.target):
+            left.append(proxy.figures["entries"])
+
+    proxy.relay.on_request = look
+    assert (await put(proxy, pattern(size))).status == 201
+    assert left == [0]
+
+
 async def test_reads_join_the_publication(proxy: Proxy, s3: S3) -> None:
     """Who asks between S3's yes and the entry waits for the one HEAD, and gets the new version (I5, I10)."""
     s3.put("x", b"old")
