@@ -31,7 +31,7 @@ from proxy.http.ranges import FromTo, Suffix
 from proxy.http.write_head import WriteHead
 from proxy.keys import ObjectKey
 from proxy.origin.spool import Spool
-from proxy.origin.writes import Written
+from proxy.origin.writes import Announce, Written, nobody_minds
 
 LAST_MODIFIED = "Wed, 21 Oct 2015 07:28:00 GMT"
 NO_HEADERS: Mapping[str, str] = {}
@@ -169,6 +169,7 @@ class FakeOrigin:
         length: int | None,
         head: WriteHead,
         spool: Spool | None = None,
+        about_to_write: Announce = nobody_minds,
     ) -> Written:
         """As `S3Writes.put`: all of the body or none of it (I8), spooled as far as the disk takes it."""
         content = b""
@@ -181,6 +182,7 @@ class FakeOrigin:
                     spool = None
         if length is not None and len(content) < length:
             raise WriteRefused(f"{key}: the body ended {length - len(content)} bytes early")
+        await about_to_write()
         user = {f"{USER_METADATA_PREFIX}{name}": value for name, value in head.metadata}
         return Written(self.store(key, content[:length], dict(head.headers) | user).etag)
 

@@ -33,7 +33,7 @@ Announce = Callable[[], Awaitable[None]]
 log = logging.getLogger("bucketfront.uploads")
 
 
-async def _nobody_minds() -> None:
+async def nobody_minds() -> None:
     pass
 
 
@@ -53,7 +53,7 @@ class S3Writes:
         length: int | None,
         head: WriteHead,
         spool: Spool | None = None,
-        about_to_write: Announce = _nobody_minds,
+        about_to_write: Announce = nobody_minds,
     ) -> Written:
         """Store `chunks` as `key`; `length` in bytes, None where the client did not say. `spool`: where they wait.
         `about_to_write` is awaited right before the one call by which the object may change.

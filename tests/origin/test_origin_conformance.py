@@ -25,7 +25,7 @@ from proxy.http.ranges import FromTo, Suffix
 from proxy.http.write_head import WriteHead
 from proxy.keys import ObjectKey
 from proxy.origin.client import S3Origin
-from proxy.origin.writes import S3Writes, Written
+from proxy.origin.writes import Announce, S3Writes, Written
 
 FAKES: dict[str, Callable[[int], FakeOrigin]] = {
     "fake": FakeOrigin,
@@ -72,7 +72,13 @@ NOT_SEAWEED = frozenset({"a//b", "/lead", "x/", "../x", "a/./b", "back\\slash", 
 
 class Writes(Protocol):
     async def put(
-        self, key: ObjectKey, chunks: AsyncIterator[bytes], length: int | None, head: WriteHead
+        self,
+        key: ObjectKey,
+        chunks: AsyncIterator[bytes],
+        length: int | None,
+        head: WriteHead,
+        spool: None = None,
+        about_to_write: Announce = ...,
     ) -> Written: ...
 
     async def delete(self, key: ObjectKey) -> None: ...
@@ -216,6 +222,10 @@ async def read(answer: Answer | NotModified) -> bytes:
     finally:
         answer.body.close()
         answer.body.close()
+
+
+class NotMeant(Exception):
+    pass
 
 
 async def stream(content: bytes, piece: int = CHUNK) -> AsyncIterator[bytes]:
@@ -425,6 +435,34 @@ async def test_what_is_put_is_what_is_read(subject: Subject, size: int, is_known
     assert (metadata.etag, metadata.size, metadata.header("content-type")) == (written.etag, size, "text/x")
     if size:
         assert await read(await subject.origin.get(key, FromTo(0), if_match=written.etag)) == content
+
+
+@pytest.mark.parametrize("size", [0, CHUNK, 9 << 20])
+async def test_it_says_when_it_is_about_to_write(subject: Subject, size: int) -> None:
+    """I9: once, after all of the body came and while the object is still the old one; whoever hears it may refuse."""
+    key, content = subject.store(b"old", "put"), object_bytes(size, seed=3)
+    heard: list[tuple[bytes | None, bool]] = []
+    has_come = False
+
+    async def body() -> AsyncIterator[bytes]:
+        nonlocal has_come
+        for at in range(0, size, 1 << 20):
+            yield content[at : at + (1 << 20)]
+        has_come = True
+
+    async def about_to_write() -> None:
+        heard.append((subject.stored("put"), has_come))
+
+    await subject.writes.put(key, body(), None, WriteHead(), None, about_to_write)
+    assert heard == [(b"old", True)]
+    assert subject.stored("put") == content
+
+    async def refuse() -> None:
+        raise NotMeant
+
+    with pytest.raises(NotMeant):
+        await subject.writes.put(key, stream(b"new"), None, WriteHead(), None, refuse)
+    assert subject.stored("put") == content
 
 
 async def test_delete(subject: Subject) -> None:
