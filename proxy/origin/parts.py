@@ -11,11 +11,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
 from proxy.errors import OriginBusy, StoreError, StoreFull, WriteRefused
+from proxy.origin.multipart import MAX_PARTS
 from proxy.origin.spool import Spool
 
 MiB = 1 << 20
 PART_SIZE = 8 * MiB  # of all parts, as far as S3's number of them allows
-MAX_PARTS = 10_000  # S3: parts of one multipart upload
 EQUAL_PARTS = 1_000  # of a body of unknown length; the later ones grow, so that MAX_PARTS hold 5 TiB
 GROWTH = 60  # parts after which they are PART_SIZE larger
 GATHERED = 512 << 10  # bytes handed to the spool at once, where few bodies are on their way

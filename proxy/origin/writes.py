@@ -16,8 +16,8 @@ from proxy.http.write_head import WriteHead
 from proxy.keys import ObjectKey
 from proxy.origin import deletes
 from proxy.origin.client import S3Origin
-from proxy.origin.multipart import ATTEMPTS, MAX_PART, Multipart, Notes, PartSent, Written
-from proxy.origin.parts import MAX_PARTS, Body, Buffers, Part, part_size
+from proxy.origin.multipart import ATTEMPTS, MAX_PART, MAX_PARTS, Multipart, Notes, PartSent, Written
+from proxy.origin.parts import Body, Buffers, Part, part_size
 from proxy.origin.sending import send
 from proxy.origin.spool import Spool
 from proxy.origin.write_params import complete_params, create_params, put_params

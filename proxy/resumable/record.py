@@ -7,9 +7,8 @@ from typing import Any
 from proxy.http import write_head
 from proxy.http.write_head import WriteHead
 from proxy.keys import ObjectKey
-from proxy.origin.multipart import MAX_PARTS, MiB, PartSent
+from proxy.origin.multipart import PartSent
 
-MIN_PART = 8 * MiB  # S3 takes 5 MiB; with these, MAX_PARTS have 78 GiB
 _FORM = 1  # of the text; one of another form is none
 
 
@@ -59,11 +58,6 @@ class Record:
 
     def finished(self, etag: str) -> "Record":
         return replace(self, etag=etag, upload_id=None, parts=())
-
-
-def part_size(length: int) -> int:
-    """Whole MiB, so that `length` bytes are MAX_PARTS parts at most."""
-    return max(MIN_PART, -(-length // (MAX_PARTS * MiB)) * MiB)
 
 
 def encode(record: Record) -> bytes:

@@ -30,10 +30,11 @@ from proxy.http.write_head import WriteHead
 from proxy.keys import ObjectKey
 from proxy.origin.client import S3Origin
 from proxy.origin.multipart import Multipart, PartSent
+from proxy.origin.parts import part_size
 from proxy.origin.write_params import complete_params, create_params
 from proxy.origin.writes import Written
 from proxy.resumable.folder import Found, Kept, UploadFolder
-from proxy.resumable.record import BadRecord, Record, decode, encode, part_size
+from proxy.resumable.record import BadRecord, Record, decode, encode
 from proxy.resumable.settled import settled
 from proxy.resumable.upload import Upload
 from proxy.resumable.waiting import PIECE, Space, Waiting, pages
@@ -180,7 +181,7 @@ class ResumableUploads:
 
         Raises TooManyUploads; BadWriteHead, NoSuchWrite and PreconditionFailed of `fields`.
         """
-        record = Record(key, self._source, self._boot, length, part_size(length), metadata, fields, self._clock())
+        record = Record(key, self._source, self._boot, length, part_size(1, length), metadata, fields, self._clock())
         _ = record.head  # says now what cannot be
         await self._make_room()
         upload = Upload(secrets.token_hex(16), record)

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from proxy.cache.budget import Budget
 from proxy.errors import StoreError, StoreFull
+from proxy.origin.parts import PART_SIZE
 from proxy.resumable.folder import HEAD_SIZE, Gone, UploadFolder
-from proxy.resumable.record import MIN_PART
 from proxy.resumable.settled import settled
 from proxy.resumable.upload import Upload
 
@@ -98,7 +98,7 @@ class Waiting:
     async def reserve(self, count: int) -> None:
         """Take so many bytes for a file. Raises ShareTaken, StoreError."""
         # One part has its place in a small cache, too.
-        while self._in_files + count > max(self._space.budget.limit * SHARE, MIN_PART):
+        while self._in_files + count > max(self._space.budget.limit * SHARE, PART_SIZE):
             if not await self._make_way():
                 raise ShareTaken("as many bytes of uploads wait on the disk as may")
         self._in_files += count

@@ -19,8 +19,8 @@ from proxy.keys import ObjectKey
 from proxy.origin import multipart
 from proxy.origin.begun import Begun
 from proxy.origin.client import S3Origin
-from proxy.origin.multipart import MAX_PART, Multipart
-from proxy.origin.parts import BUFFER, GATHERED, MAX_PARTS, PART_SIZE, Body, Buffers, part_size
+from proxy.origin.multipart import MAX_PART, MAX_PARTS, Multipart
+from proxy.origin.parts import BUFFER, GATHERED, PART_SIZE, Body, Buffers, part_size
 
 TiB = 1 << 40
 KEY = ObjectKey("bucket", "o")

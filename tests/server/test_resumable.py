@@ -17,10 +17,10 @@ from wire import chunked, message
 
 from proxy.errors import StoreError
 from proxy.http import dates
+from proxy.origin.parts import PART_SIZE
 from proxy.resumable import folder as resumable_folder
 from proxy.resumable import uploads as resumable_uploads
 from proxy.resumable import waiting
-from proxy.resumable.record import MIN_PART
 from proxy.server.failures import status_of
 
 pytestmark = pytest.mark.reliability  # not of `make test`: together these modules take minutes
@@ -109,7 +109,7 @@ async def test_in_pieces(proxy: Proxy, s3: S3) -> None:
     assert told_at_the_end.headers["Location"] == "/a%20b/c.bin"
 
 
-@pytest.mark.parametrize("length", [4, MIN_PART + 4])
+@pytest.mark.parametrize("length", [4, PART_SIZE + 4])
 async def test_read_while_it_ends(proxy: Proxy, s3: S3, length: int) -> None:
     """A read while S3 makes the object may cache the old version; after the answer nobody gets it any more (I5, I6)."""
     s3.put("x", b"old")
@@ -133,7 +133,7 @@ async def test_read_while_it_ends(proxy: Proxy, s3: S3, length: int) -> None:
     assert (await proxy.get("/x")).body == body
 
 
-@pytest.mark.parametrize("size", [0, 1, MIN_PART - 1, MIN_PART, MIN_PART + 1, 2 * MIN_PART + 17])
+@pytest.mark.parametrize("size", [0, 1, PART_SIZE - 1, PART_SIZE, PART_SIZE + 1, 2 * PART_SIZE + 17])
 async def test_sizes(proxy: Proxy, s3: S3, size: int) -> None:
     """In one request or with the creation, on any side of a part's end: one object, and nothing left over (I8)."""
     body = pattern(size)
@@ -363,8 +363,8 @@ async def test_no_route(start: StartProxy, s3: S3) -> None:
 async def test_no_route_any_more(start: StartProxy, s3: S3) -> None:
     """Without `uploads` what a former run left is dropped, here and at S3 (I17)."""
     proxy = await start()
-    url = await created(proxy, 2 * MIN_PART)
-    assert (await patched(proxy, url, 0, pattern(MIN_PART + 1))).status == 204
+    url = await created(proxy, 2 * PART_SIZE)
+    assert (await patched(proxy, url, 0, pattern(PART_SIZE + 1))).status == 204
     done = await created(proxy, 4, "done")
     assert (await patched(proxy, done, 0, b"data")).status == 204
     assert s3.unfinished == 1
@@ -376,7 +376,7 @@ async def test_no_route_any_more(start: StartProxy, s3: S3) -> None:
     await until(lambda: not proxy.figures["bytes_used"])
 
 
-CUTS = [0, 1, 65536, waiting.PIECE - 1, waiting.PIECE, MIN_PART - 1, MIN_PART, MIN_PART + MIB]
+CUTS = [0, 1, 65536, waiting.PIECE - 1, waiting.PIECE, PART_SIZE - 1, PART_SIZE, PART_SIZE + MIB]
 
 
 @pytest.mark.parametrize("is_reset", [False, True], ids=["close", "reset"])
@@ -384,7 +384,7 @@ async def test_broken_off_at_many_bytes(proxy: Proxy, s3: S3, is_reset: bool) ->
     """Wherever the connection breaks, the offset is at most what was sent, nearly all of it is kept, and the object
     that comes out in the end is the one that was meant (I1, I8).
     """
-    body = pattern(2 * MIN_PART + 12345)
+    body = pattern(2 * PART_SIZE + 12345)
     s3.put("x", b"old")
     url = await created(proxy, len(body))
     upload = proxy.runtime.resumable.find(url.rpartition("/")[2])
@@ -403,7 +403,7 @@ async def test_broken_off_at_many_bytes(proxy: Proxy, s3: S3, is_reset: bool) ->
         assert at <= known <= at + count
         if not is_reset:  # a reset may take with it what the kernel had for us
             # What came while S3 was given a part has no place yet.
-            crossed = (at + count) // MIN_PART > at // MIN_PART
+            crossed = (at + count) // PART_SIZE > at // PART_SIZE
             assert at + count - known <= (MIB if crossed else 256 << 10)
         at = known
         assert s3.get("x") == b"old"
@@ -430,7 +430,7 @@ async def test_creation_broken_off(proxy: Proxy, s3: S3) -> None:
         (400, 5, {"Upload-Checksum": "sha1 AA=="}),
         (460, 5, {"Upload-Checksum": sha1(b"other")}),
         (502, 5, {}),
-        (502, MIN_PART + 5, {}),
+        (502, PART_SIZE + 5, {}),
     ],
 )
 async def test_creation_that_fails(proxy: Proxy, s3: S3, status: int, size: int, told: dict[str, str]) -> None:
@@ -440,7 +440,7 @@ async def test_creation_that_fails(proxy: Proxy, s3: S3, status: int, size: int,
         return canned(503, "SlowDown") if seen.method == "PUT" and "partNumber=1" not in seen.target else None
 
     proxy.relay.on_request = refuse
-    length = 5 if size < MIN_PART else size
+    length = 5 if size < PART_SIZE else size
     head = {**BODY, "Upload-Length": str(length), "Upload-Metadata": metadata(key="x"), **told}
     async with proxy.connection() as connection:
         body = pattern(size)
@@ -500,9 +500,9 @@ async def test_restart(start: StartProxy, s3: S3, is_power_lost: bool, monkeypat
     was finished is known as finished.
     """
     proxy = await start()
-    body = pattern(2 * MIN_PART + 999)
+    body = pattern(2 * PART_SIZE + 999)
     url, done = await created(proxy, len(body)), await created(proxy, 4, "done")
-    first = MIN_PART + 5 * MIB + 3
+    first = PART_SIZE + 5 * MIB + 3
     assert (await patched(proxy, url, 0, body[:first])).status == 204
     assert (await patched(proxy, done, 0, b"data")).status == 204
     used = proxy.figures["bytes_used"]
@@ -512,7 +512,7 @@ async def test_restart(start: StartProxy, s3: S3, is_power_lost: bool, monkeypat
         monkeypatch.setattr("proxy.runtime.boot_id", lambda: 4711)
     proxy = await start()
     at = await offset_of(proxy, url)
-    assert at == (MIN_PART if is_power_lost else first)
+    assert at == (PART_SIZE if is_power_lost else first)
     assert (proxy.figures["bytes_used"] == used) is not is_power_lost
     assert await offset_of(proxy, done) == 4
     assert (await patched(proxy, url, at, body[at:])).status == 204
@@ -527,7 +527,7 @@ async def test_expiry(start: StartProxy, s3: S3, restarts: bool) -> None:
     byte puts that off, and the client is told until when.
     """
     proxy = await start()
-    body = pattern(MIN_PART + 2 * MIB)
+    body = pattern(PART_SIZE + 2 * MIB)
     url = await created(proxy, len(body))
     proxy.clock.advance(DAY - 10)
     answer = await patched(proxy, url, 0, body[:-MIB])
@@ -551,7 +551,7 @@ async def test_expiry(start: StartProxy, s3: S3, restarts: bool) -> None:
 async def test_termination(start: StartProxy, s3: S3) -> None:
     """DELETE ends an upload: 404 from then on, its space is free, and S3 is told, be it a restart later (I14)."""
     proxy = await start()
-    body = pattern(MIN_PART + 2 * MIB)
+    body = pattern(PART_SIZE + 2 * MIB)
     url = await created(proxy, len(body))
     assert (await patched(proxy, url, 0, body[:-1])).status == 204
     assert s3.unfinished == 1
@@ -588,7 +588,7 @@ async def test_lost_answer_of_complete(proxy: Proxy, s3: S3, asks_by: str) -> No
     """
     s3.put("x", b"old")
     assert (await proxy.get("/x")).body == b"old"
-    body = pattern(MIN_PART + MIB)
+    body = pattern(PART_SIZE + MIB)
     url = await created(proxy, len(body))
 
     async def cut(seen: Seen) -> None:
@@ -609,7 +609,7 @@ async def test_lost_answer_of_complete(proxy: Proxy, s3: S3, asks_by: str) -> No
 @pytest.mark.parametrize("asked", ["partNumber=2", "?uploadId="])
 async def test_outcome_that_stays_unknown(proxy: Proxy, s3: S3, asked: str) -> None:
     """S3 does not know the upload, and the object is another one: 410, and it is begun again; no success is made up."""
-    body = pattern(MIN_PART + MIB)
+    body = pattern(PART_SIZE + MIB)
     url = await created(proxy, len(body))
     assert (await patched(proxy, url, 0, body[:-1])).status == 204
     s3.put("x", body)  # of one part: whoever made it, it was not this upload
@@ -646,7 +646,7 @@ async def test_lost_answer_of_a_conditional_put(proxy: Proxy, s3: S3, is_ours: b
 
 async def test_s3_fails_at_a_part(proxy: Proxy, s3: S3) -> None:
     """While S3 takes no part the client is told so, and what came is kept: it goes on from there (I9, I13)."""
-    body = pattern(2 * MIN_PART + MIB)
+    body = pattern(2 * PART_SIZE + MIB)
     url = await created(proxy, len(body))
 
     async def refuse(seen: Seen) -> bytes | None:
@@ -655,7 +655,7 @@ async def test_s3_fails_at_a_part(proxy: Proxy, s3: S3) -> None:
     proxy.relay.on_request = refuse
     assert (await patched(proxy, url, 0, body)).status == 502
     at = await offset_of(proxy, url)
-    assert at == 2 * MIN_PART
+    assert at == 2 * PART_SIZE
     proxy.relay.on_request = None
     assert (await patched(proxy, url, at, body[at:])).status == 204
     assert s3.get("x") == body
@@ -696,7 +696,7 @@ async def test_the_disk_fails(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPa
     async def fails(*args: object) -> None:
         raise StoreError("no space")
 
-    body = pattern(MIN_PART + 2 * MIB)
+    body = pattern(PART_SIZE + 2 * MIB)
     url = await created(proxy, len(body))
     monkeypatch.setattr(folder, "write", fails)
     monkeypatch.setattr(folder, "save", fails)
@@ -742,7 +742,7 @@ async def test_the_disk_fails_under_a_checksum(proxy: Proxy, s3: S3, monkeypatch
 
 async def test_files_that_cannot_be_removed(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
     """The space of a file that cannot be removed counts until it is gone, a round of the upkeep later (I17)."""
-    folder, body = proxy.runtime.resumable._folder, pattern(MIN_PART + 2)
+    folder, body = proxy.runtime.resumable._folder, pattern(PART_SIZE + 2)
 
     async def fails(*args: object, **more: object) -> None:
         raise StoreError("no")
@@ -756,7 +756,7 @@ async def test_files_that_cannot_be_removed(proxy: Proxy, s3: S3, monkeypatch: p
     assert (await patched(proxy, url, MIB // 2, body[MIB // 2 : -1])).status == 204
     assert (await patched(proxy, other, MIB // 2, b"more")).status == status_of(StoreError())
     assert (await patched(proxy, other, 0, body[:4])).status == 204
-    assert proxy.figures["bytes_used"] >= used + MIN_PART + MIB // 2
+    assert proxy.figures["bytes_used"] >= used + PART_SIZE + MIB // 2
     monkeypatch.undo()
     await proxy.runtime.resumable.step()
     assert proxy.figures["bytes_used"] == used + 2 * waiting.PAGE
@@ -768,8 +768,8 @@ async def test_uploads_that_nobody_ends(proxy: Proxy, s3: S3) -> None:
     """What waits takes half of the cache's space at most, and 503 is the answer beyond (I17, I19); what its client
     does not go on with makes way a minute later, and is sent again.
     """
-    body, half = pattern(MIN_PART + MIB), proxy.figures["bytes_limit"] // 2
-    most = MIN_PART - MIB
+    body, half = pattern(PART_SIZE + MIB), proxy.figures["bytes_limit"] // 2
+    most = PART_SIZE - MIB
     urls = [await created(proxy, len(body), str(number)) for number in range(6)]
     fitting = half // most
     for number, url in enumerate(urls):
@@ -806,7 +806,7 @@ async def test_the_disk_hangs(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPa
         gate.wait()
         write(fd, data, offset)
 
-    body, other = pattern(MIN_PART + MIB), bytes(2 * MIB)
+    body, other = pattern(PART_SIZE + MIB), bytes(2 * MIB)
     url, second = await created(proxy, len(body)), await created(proxy, len(other), "y")
     assert (await patched(proxy, url, 0, body[:MIB])).status == 204
     monkeypatch.setattr(resumable_folder, "PATIENCE", 0.2)
@@ -817,12 +817,12 @@ async def test_the_disk_hangs(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPa
         assert (await patched(proxy, second, 0, other)).status == 204
         assert (await patched(proxy, url, 2 * MIB, body[2 * MIB :])).status == status_of(StoreError())
         assert await offset_of(proxy, url) == 0
-        assert (await patched(proxy, url, 0, body[:MIN_PART])).status == 204
+        assert (await patched(proxy, url, 0, body[:PART_SIZE])).status == 204
         assert hangs == [1]
     finally:
         gate.set()
     await until(lambda: not proxy.runtime.resumable._folder._hanging)
-    assert (await patched(proxy, url, MIN_PART, body[MIN_PART:])).status == 204
+    assert (await patched(proxy, url, PART_SIZE, body[PART_SIZE:])).status == 204
     assert (s3.get("x"), s3.get("y")) == (body, other)
 
 
@@ -891,12 +891,12 @@ async def test_a_file_that_a_restart_finds_cut_short(start: StartProxy, s3: S3) 
 
 async def test_what_comes_after_what_was_lost(proxy: Proxy, s3: S3) -> None:
     """Bytes that follow what turns out to be lost do not take its place (I8)."""
-    body = pattern(2 * MIN_PART)
+    body = pattern(2 * PART_SIZE)
     url = await created(proxy, len(body))
-    assert (await patched(proxy, url, 0, body[:MIN_PART])).status == 204
+    assert (await patched(proxy, url, 0, body[:PART_SIZE])).status == 204
     file = file_of(proxy, url)
     file.write_bytes(file.read_bytes()[:-1] + b"!")
-    assert (await patched(proxy, url, MIN_PART, body[MIN_PART:-1])).status == status_of(StoreError())
+    assert (await patched(proxy, url, PART_SIZE, body[PART_SIZE:-1])).status == status_of(StoreError())
     assert await offset_of(proxy, url) == 0
     assert (await patched(proxy, url, 0, body)).status == 204
     assert s3.get("x") == body
@@ -944,12 +944,12 @@ async def test_files_of_no_use(start: StartProxy, s3: S3) -> None:
 async def test_parts_of_another_size(start: StartProxy, s3: S3) -> None:
     """A record whose parts do not have the size it names is none: the offset would be made up (I8)."""
     proxy = await start()
-    body = pattern(2 * MIN_PART)
+    body = pattern(2 * PART_SIZE)
     url = await created(proxy, len(body))
-    assert (await patched(proxy, url, 0, body[: MIN_PART + 1])).status == 204
+    assert (await patched(proxy, url, 0, body[: PART_SIZE + 1])).status == 204
     await proxy.stop()
     record = proxy.runtime.settings.cache.dir / "uploads" / f"{url.rpartition('/')[2]}.json"
-    record.write_bytes(record.read_bytes().replace(f", {MIN_PART}]]".encode(), b", 4711]]"))
+    record.write_bytes(record.read_bytes().replace(f", {PART_SIZE}]]".encode(), b", 4711]]"))
     proxy = await start()
     assert (await proxy.ask("HEAD", url, TUS)).status == 404
     assert names(proxy) == []
@@ -977,7 +977,7 @@ async def test_what_cannot_be_aborted(
         return canned(403, "AccessDenied") if seen.method == "DELETE" else None
 
     proxy.relay.on_request = deny
-    body = pattern(MIN_PART + 1)
+    body = pattern(PART_SIZE + 1)
     for number in range(5):
         url = await created(proxy, len(body) + 1, str(number))
         assert (await patched(proxy, url, 0, body)).status == 204
@@ -1009,7 +1009,7 @@ async def test_expectation(proxy: Proxy, s3: S3) -> None:
 async def test_a_kill_at_each_part(start: StartProxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that ends between S3's yes to a part and the note of it sends the part again; no byte is lost (I14)."""
     proxy = await start()
-    body = pattern(MIN_PART + MIB)
+    body = pattern(PART_SIZE + MIB)
     url = await created(proxy, len(body))
     engine = proxy.runtime.resumable
 
@@ -1031,6 +1031,6 @@ async def test_a_kill_at_each_part(start: StartProxy, s3: S3, monkeypatch: pytes
         (proxy.runtime.settings.cache.dir / "uploads" / name).write_bytes(content)
     proxy = await start()
     at = await offset_of(proxy, url)
-    assert at == MIN_PART
+    assert at == PART_SIZE
     assert (await patched(proxy, url, at, body[at:])).status == 204
     assert s3.get("x") == body

@@ -13,7 +13,7 @@ from tus_client import created, offset_of, patched
 from uploads_under_test import framed
 
 from proxy.config import OriginSettings
-from proxy.resumable.record import MIN_PART
+from proxy.origin.parts import PART_SIZE
 
 pytestmark = pytest.mark.e2e
 
@@ -130,7 +130,7 @@ async def test_a_checksum_that_does_not_fit(proxy: Proxy, s3: S3, size: int) -> 
 
 async def test_a_resumable_upload(proxy: Proxy, s3: S3) -> None:
     """In two requests, neither of which ends where a part does: the old version until the end, then the new (I5)."""
-    body, cut = pattern(MIN_PART + 2 * MIB), 3 * MIB + 1
+    body, cut = pattern(PART_SIZE + 2 * MIB), 3 * MIB + 1
     s3.put("x", b"old")
     url = await created(proxy, len(body))
     assert (await patched(proxy, url, 0, body[:cut])).status == 204
