@@ -50,6 +50,7 @@ NULL_VERSION = "null"  # S3's id of an object stored while its bucket had no ver
 TOUCH_INTERVAL = 1.0  # seconds between two notes that a hit was used
 SWEEP_PATIENCE = 1.0  # seconds: enough for some hundred thousand files
 PUBLISHING = 5.0  # seconds that a write waits until it is in the cache; it goes on after that
+ASKS = 3  # HEADs of one write, where what others found meanwhile may be newer than their answers
 RESTARTS = 4  # lookups of one request before it is given up: each one lost its entry to somebody else
 
 log = logging.getLogger("bucketfront.cache")
@@ -289,14 +290,16 @@ class Cache:
             else:
                 answer, status = await questions.ask_again(self._origin, self._ramp, stale, part, get=get)
         except ObjectNotFound:
-            if not lookup.is_superseded:
+            self._ended(key, lookup, None)
+            if lookup.keeps(None):
                 self._absences.remember(key, self._clock())
                 if stale is not None:
                     self._disposal.drop(stale)
             raise
         if stale is None or isinstance(answer, Answer) or not stale.metadata.is_version(answer):
             return await self._adopt(key, answer, lookup, asked_at)
-        if not stale.removed and not lookup.is_superseded:
+        self._ended(key, lookup, answer)
+        if not stale.removed and lookup.keeps(answer):
             self._entries.validated(stale, answer, asked_at)
         self._entries.pin(stale)
         return Learned(stale, status, is_new=False)
@@ -327,14 +330,26 @@ class Cache:
 
     def _show(self, entry: Entry, lookup: Lookup) -> None:
         """A new version answers for its key, unless its lookup is out of date, or it is not to be kept."""
-        if not lookup.is_superseded:
+        self._ended(entry.key, lookup, entry.metadata)
+        if is_kept := lookup.keeps(entry.metadata):
             # Also a version that is not to be kept takes the place of the one before.
             self._absences.forget(entry.key)
             old = self._entries.publish(entry)
             if old is not None:
                 self._disposal.discard(old)
-        if lookup.is_superseded or not entry.freshness.storable:
+        if not is_kept or not entry.freshness.storable:
             self._disposal.drop(entry)
+
+    def _ended(self, key: ObjectKey, lookup: Lookup, found: Metadata | None) -> None:
+        """What a superseded lookup found may be newer than what was found since, and its waiters know it: they get
+        nothing older now (I7).
+        """
+        if not lookup.is_superseded:
+            return
+        self._lookups.doubt(key, found)
+        known = self._entries.get(key)
+        if known is not None and (found is None or not known.metadata.is_version(found)):
+            self._disposal.drop(known)
 
     async def _give_file(self, entry: Entry) -> None:
         """Have a file for the entry's bytes, unless the disk or the budget refuses: then they pass through."""
@@ -390,10 +405,10 @@ class Cache:
                 await self._give_file(entry)
                 return
             size = entry.metadata.size
-            known = blocks.present_spans(entry.present, size, self.supply.block_size)
-            file = await self._store.open_file(
-                entry.file_name, size, known if self._entries.wants_trimming(entry) else None
-            )
+            known = None  # of a large object with many gaps it takes a while to know
+            if self._entries.wants_trimming(entry):
+                known = blocks.present_spans(entry.present, size, self.supply.block_size)
+            file = await self._store.open_file(entry.file_name, size, known)
             if file is not None:
                 self._entries.attach(entry, file)
         except StoreError as error:
@@ -466,8 +481,13 @@ class Cache:
             self._disposal.unpin(learned.entry)
 
     async def _find_written(self, writing: Writing, etag: str, lookup: Lookup) -> Learned:
-        key, asked_at = writing.key, self._clock()
-        metadata = await questions.ask(self._origin, self._ramp, key, None, get=False)
+        key = writing.key
+        for _ in range(ASKS):
+            lookup.doubts.clear()
+            asked_at = self._clock()
+            metadata = await questions.ask(self._origin, self._ramp, key, None, get=False)
+            if not lookup.doubts:
+                break
         if isinstance(metadata, Answer) or (metadata.etag, metadata.size) != (etag, writing.size):
             return await self._adopt(key, metadata, lookup, asked_at)
         if not writing.is_whole:
@@ -550,10 +570,12 @@ class Cache:
 
     async def cool(self) -> None:
         """Close the files of entries that leave memory because there are too many."""
-        for entry in self._entries.cooled():
-            file, entry.file = entry.file, None
-            if file is not None:
-                await self._store.close_file(file)
+        cooled = self._entries.cooled()
+        files = [entry.file for entry in cooled if entry.file is not None]
+        for entry in cooled:
+            entry.file = None
+        # None of them stays open because another one fails: nobody knows them any more.
+        await asyncio.gather(*map(self._store.close_file, files))
 
     async def _spare_descriptors(self) -> None:
         if self._entries.is_crowded:

@@ -3,10 +3,11 @@
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from proxy.cache.entry import Entry
 from proxy.errors import OriginUnavailable, ProxyError
+from proxy.http.metadata import Metadata
 from proxy.keys import ObjectKey
 
 log = logging.getLogger("bucketfront.cache")
@@ -24,12 +25,23 @@ class Learned:
 @dataclass(eq=False, slots=True)
 class Lookup:
     """A running lookup. `is_superseded`: a write or a purge came after it began, so what it finds answers those who
-    wait already, and is not kept (I6).
+    wait already, and is not kept (I6). `doubts`: what superseded ones found that ended since it began, None where that
+    was nothing: it may be newer (I7). `is_alone`: it has one waiter, and was never to be kept.
     """
 
     waiters: "list[asyncio.Future[Learned]]"
     is_superseded: bool = False
+    doubts: list[Metadata | None] = field(default_factory=list)
+    is_alone: bool = False
     on_end: Callable[[], None] | None = None
+
+    def keeps(self, found: Metadata | None) -> bool:
+        """Whether others may get what it found."""
+        if self.is_superseded or self.is_alone:
+            return False
+        return all(
+            found is None if doubt is None else found is not None and found.is_version(doubt) for doubt in self.doubts
+        )
 
 
 Find = Callable[[Lookup], Coroutine[None, None, Learned]]
@@ -65,7 +77,7 @@ class Lookups:
 
     async def wait_alone(self, key: ObjectKey, find: Find, stale: Entry | None) -> Learned:
         """As `wait`, with a lookup that nobody else joins, and that is not kept."""
-        lookup = Lookup([], is_superseded=True)
+        lookup = Lookup([], is_alone=True)
         self._begin(key, lookup, find, stale)
         return await self.learned(lookup)
 
@@ -103,6 +115,11 @@ class Lookups:
         """Nobody joins these any more, and what they find is not kept."""
         for key in [key for key in self._running if is_hit(key)]:
             self._running.pop(key).is_superseded = True
+
+    def doubt(self, key: ObjectKey, found: Metadata | None) -> None:
+        """See `Lookup.doubts`."""
+        if (lookup := self._running.get(key)) is not None:
+            lookup.doubts.append(found)
 
     async def close(self) -> None:
         for task in list(self._tasks):

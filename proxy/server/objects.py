@@ -25,7 +25,7 @@ from proxy.server.routing import Route
 from proxy.server.selection import Candidate, candidates, error_document
 from proxy.server.sending import Response, Sender
 
-RESTARTS = 3  # versions that may go by before the head is sent
+RESTARTS = 8  # versions that may go by before the head is sent
 SLOW = 1.0  # seconds after which a path whose first object could not be had is answered from the cache or not at all
 REDIRECT_AGE = 60  # seconds that a browser may remember that a folder's path wants its "/"
 
