@@ -50,7 +50,7 @@ class Fill:
         self._verifying: dict[int, asyncio.Task[None]] = {}
         self._rate: float | None = None  # bytes a second of the latest flight that delivered
         self._changed: ObjectChanged | None = None
-        self._mismatch: ContentMismatch | None = None
+        self.mismatch: ContentMismatch | None = None
         self._refused_at: float | None = None  # when the disk or the budget last took no more
         self._index: Span | None = None  # of an MP4, behind its media data, and not asked for yet
         self._is_head_seen = False
@@ -167,8 +167,8 @@ class Fill:
         demand.read += offset - demand.offset
         demand.offset = offset
         demand.pace = self._ramp.pace(demand.read, is_eager=demand.is_eager)
-        if self._mismatch is not None:
-            raise self._mismatch
+        if self.mismatch is not None:
+            raise self.mismatch
         wait = Wait(offset, self._supply.clock())
         try:
             async with asyncio.timeout(self._supply.patience):
@@ -377,7 +377,7 @@ class Fill:
 
     def give_up(self, error: ContentMismatch) -> None:
         """None of the complete object's bytes may be served any more: its readers are told when they ask for more."""
-        self._changed = self._mismatch = error
+        self._changed = self.mismatch = error
         self._supply.changed(self._entry)
         for flight in self._flights:  # of a block that was lost meanwhile
             flight.cancel()

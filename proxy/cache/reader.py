@@ -79,6 +79,15 @@ class Reader:
             return span.start == span.stop
         return self._lender.fill_of(self._entry).readable(span.start, span.stop) == span.stop
 
+    def is_sound(self, span: Span) -> bool:
+        """Whether every byte is in the file still, and none of them known to be wrong (I15). Raises ContentMismatch
+        where the object is not what S3 says it is: what was sent of it may be wrong as well.
+        """
+        fill = self._lender.fill_of(self._entry)
+        if fill.mismatch is not None:
+            raise fill.mismatch
+        return fill.readable(span.start, span.stop) == span.stop
+
     async def readable(self, offset: int) -> int:
         """The end of the stretch from `offset` on that is in the file. Raises StoreError: `stream` the rest."""
         if self._demand is None or self._fill is None:

@@ -19,7 +19,7 @@ _SYS_CACHESTAT = 451  # the same on all architectures; Linux 6.5
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _libc = ctypes.CDLL(None, use_errno=True)
 _peeked = memoryview(bytearray(PEEK))
-_one = _peeked[:1]
+_one = memoryview(bytearray(1))  # of its own: threads write to it, while what was peeked is being sent
 
 
 class _Range(ctypes.Structure):

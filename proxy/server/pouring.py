@@ -10,7 +10,7 @@ import os
 from collections.abc import Awaitable, Callable
 
 from proxy.cache import residency
-from proxy.errors import StoreError
+from proxy.errors import ProxyError, StoreError
 from proxy.http.ranges import Span
 
 SPURT = 1.0  # seconds
@@ -24,17 +24,23 @@ _GONE = {errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.ETIMEDOUT, errno.E
 class Pouring:
     """Sends the bytes `span` of the file `fd` behind all that the transport was given; `at` is how far it is.
 
-    `bring_in` reads a stretch of the file from the disk into memory. Nobody else may write to the transport meanwhile;
-    it goes on reading, so that a client that leaves is noticed.
+    `bring_in` reads a stretch of the file from the disk into memory; `is_sound` says whether its bytes are still good.
+    Nobody else may write to the transport meanwhile; it goes on reading, so that a client that leaves is noticed.
     """
 
     def __init__(
-        self, transport: asyncio.Transport, fd: int, span: Span, bring_in: Callable[[Span], Awaitable[None]]
+        self,
+        transport: asyncio.Transport,
+        fd: int,
+        span: Span,
+        bring_in: Callable[[Span], Awaitable[None]],
+        is_sound: Callable[[Span], bool] = lambda _: True,
     ) -> None:
         self._transport = transport
         self._fd = fd
         self._stop = span.stop
         self._bring_in = bring_in
+        self._is_sound = is_sound
         self._known = span.start  # what lies below was in memory a moment ago
         self._loop = asyncio.get_running_loop()
         self._socket = -1
@@ -44,7 +50,7 @@ class Pouring:
 
     async def run(self) -> None:
         """Raises ConnectionResetError when the client left, TimeoutError when it takes too little, EOFError where the
-        file ends early, StoreError when it cannot be read.
+        file ends early, StoreError when it cannot be read, or its bytes are not good any more.
         """
         async with self._deadline:
             if self._transport.get_write_buffer_size():
@@ -57,7 +63,7 @@ class Pouring:
             except OSError as error:
                 raise StoreError(f"no descriptor to send the file with: {error.strerror}") from error
             try:
-                if self._is_next_known():
+                if self.at < self._stop and self._is_next_known():
                     self._send_some()
                     # Stretch after stretch that a client takes at once would all be one turn.
                     await asyncio.sleep(0)
@@ -77,6 +83,8 @@ class Pouring:
         """Whether there is something in memory to send next."""
         if self.at < self._known:
             return True
+        if not self._is_sound(self._next):
+            raise StoreError("the file has lost what comes next")
         if not residency.is_resident(self._fd, self._next):
             return False
         self._known = self._next.stop
@@ -119,7 +127,7 @@ class Pouring:
         try:
             self._send_some()
             is_over = self.at == self._stop or not self._is_next_known()
-        except (OSError, EOFError, StoreError) as error:
+        except (OSError, EOFError, ProxyError) as error:
             pause.set_exception(error)
         else:
             if is_over:

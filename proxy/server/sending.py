@@ -144,7 +144,7 @@ class Sender:
             turn = Span(stretch.start, min(stretch.stop, stretch.start + TLS_TURN))
             return await self._send_enciphered(turn, outlet, body)
         outlet.writer.send_headers()
-        pouring = Pouring(transport, file.fd, stretch, self._reader.bring_in)
+        pouring = Pouring(transport, file.fd, stretch, self._reader.bring_in, self._reader.is_sound)
         try:
             await pouring.run()
         finally:
@@ -155,6 +155,8 @@ class Sender:
         """TLS has no sendfile. A little at a time: what a client does not take is in memory, more than once (I19)."""
         file = self._reader.file
         assert file is not None
+        if not self._reader.is_sound(turn):
+            raise StoreError("the file has lost what comes next")
         async with asyncio.timeout(patience_for(turn.length)):
             for start in range(turn.start, turn.stop, residency.PEEK):
                 piece = Span(start, min(turn.stop, start + residency.PEEK))

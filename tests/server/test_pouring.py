@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from proxy_under_test import descriptors_open, pattern, until
 
+from proxy.cache import residency
+from proxy.errors import StoreError
 from proxy.http.ranges import Span
 from proxy.server.pouring import TURN, Pouring, Spurt
 
@@ -127,3 +129,35 @@ async def test_the_file_ends_early(file: int) -> None:
             await pouring.run()
         assert pouring.at == len(DATA)
     assert drain.received == DATA
+
+
+async def test_a_short_stretch_behind_what_is_buffered(file: int) -> None:
+    """A stretch that is over with what goes behind the transport's buffer is whole, and no file that ended early."""
+    async with drained() as (transport, drain):
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        before = bytes(4 << 20)
+        transport.write(before)
+        assert transport.get_write_buffer_size()
+        pouring = Pouring(transport, file, Span(0, STRETCH), never)
+        await pouring.run()
+        assert pouring.at == STRETCH
+    assert drain.received == before + DATA[:STRETCH]
+
+
+async def test_bytes_that_are_not_good_any_more(file: int) -> None:
+    """What is found to be bad while an answer runs is not sent: the next turn asks (I15)."""
+    async with drained() as (transport, drain):
+        pouring = Pouring(transport, file, Span(0, len(DATA)), never, lambda span: span.start == 0)
+        with pytest.raises(StoreError):
+            await Pouring(transport, file, Span(1, len(DATA)), never, lambda _: False).run()
+        await pouring.run()
+    assert drain.received == DATA  # of one turn
+
+
+async def test_what_was_peeked_stays(file: int) -> None:
+    """Whoever looks for bytes in memory meanwhile, as a thread may, leaves alone what is about to be sent (I1)."""
+    other = next(at for at in range(len(DATA)) if DATA[at] != DATA[0])
+    peeked = residency.peek(file, 0, 100)
+    assert peeked is not None
+    assert residency.is_resident(file, Span(other, other + 1))
+    assert bytes(peeked) == DATA[:100]
