@@ -152,6 +152,9 @@ class Connection(RequestHandler):
             resp.force_close()
         if not resp.keep_alive:
             await self._part()
+        elif self._head_timer is None and not self._messages and (self._head_size or self._unread):
+            # The next request has begun already.
+            self._head_timer = self._loop.call_later(HEAD_TIMEOUT, self.force_close)
         return resp, False
 
     def handle_error(
@@ -258,7 +261,10 @@ class Connection(RequestHandler):
         self._is_deaf, self._unread = True, b""
         if self.transport is None or self.transport.is_closing() or not self.transport.can_write_eof():
             return
-        self.transport.write_eof()
+        try:
+            self.transport.write_eof()
+        except OSError:
+            return  # it has reset the connection, and nobody has told us yet
         self.transport.resume_reading()
         await asyncio.sleep(LINGER)  # ends early: `connection_lost` cancels it
 
