@@ -1,5 +1,6 @@
 """Whether a file of the cache holds what the index claims of it. For threads: reads the disk, changes nothing."""
 
+import errno
 import os
 import zlib
 from collections.abc import Sequence
@@ -31,9 +32,14 @@ def damaged(folder: Folder, name: str, size: int, claims: Sequence[tuple[int, in
 
 
 def _checksum(fd: int, span: Span) -> int | None:
-    """None where the file ends early."""
+    """None where the file ends early, or cannot be read there."""
     was_resident = residency.is_resident(fd, span)
-    data = os.pread(fd, span.length, span.start)
+    try:
+        data = os.pread(fd, span.length, span.start)
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        return None  # a sector that cannot be read: the others can
     if not was_resident:
         # What nobody has asked for is not to push out of memory what somebody will.
         os.posix_fadvise(fd, span.start, span.length, os.POSIX_FADV_DONTNEED)

@@ -55,6 +55,7 @@ class Entries:
         self._dirty: dict[int, Entry] = {}
         self._being_flushed: set[int] = set()
         self._touched: dict[int, float] = {}
+        self._distrusted: set[ObjectKey] = set()
         self._tombstones: set[int] = set()  # removed, but the index has the row still
         self._count = 0
         self._cold_bytes = 0  # charged to entries that are in the index only
@@ -98,14 +99,18 @@ class Entries:
 
     def get(self, key: ObjectKey) -> Entry | None:
         """The entry that may answer for `key`, fresh or stale. An index that fails is a miss (I16)."""
-        entry = self._hot.get(key)
-        if entry is not None:
-            return entry
         try:
-            row = self._index.load(key)
+            return self.find(key)
         except StoreError as error:
             log.warning("lookup of %s: %s", key, error)
             return None
+
+    def find(self, key: ObjectKey) -> Entry | None:
+        """As `get`. Raises StoreError where the index fails."""
+        entry = self._hot.get(key)
+        if entry is not None:
+            return entry
+        row = self._index.load(key)
         if row is None or row.id in self._tombstones:
             return None
         is_known = row.validated_at != NEVER and row.validated_at >= self._trusted_since
@@ -113,7 +118,14 @@ class Entries:
         entry = self._hot[key] = Entry.from_row(row, freshness, self._index.epoch)
         self._cold_bytes -= entry.bytes
         self._recency.add(entry)
+        if key in self._distrusted:
+            self._distrusted.discard(key)
+            self.expire(entry)
         return entry
+
+    def distrust(self, key: ObjectKey) -> None:
+        """Whatever the index has of it is asked for again before it answers: it was to go, and could not be found."""
+        self._distrusted.add(key)
 
     def hot(self, key: ObjectKey) -> Entry | None:
         """`get` without the index: what is in memory."""
@@ -310,23 +322,29 @@ class Entries:
     def versions_of(self, keys: Sequence[ObjectKey]) -> Iterator[list[Entry]]:
         """The entries of some objects' pinned versions, as `with_prefix`."""
         names = {key[:2] for key in keys}
-        yield from _pages([e for hot, e in self._hot.items() if hot.version is not None and hot[:2] in names])
+        yield from self._pages([hot for hot in self._hot if hot.version is not None and hot[:2] in names])
         for key in keys:
             yield from self._below(key.bucket, f"{key.key}\0")
 
     def with_prefix(self, bucket: str, prefix: str) -> Iterator[list[Entry]]:
         """Every entry below a prefix, hot or not, in batches: the caller may wait between two of them."""
-        yield from _pages([e for key, e in self._hot.items() if key.bucket == bucket and key.key.startswith(prefix)])
+        yield from self._pages([key for key in self._hot if key.bucket == bucket and key.key.startswith(prefix)])
         yield from self._below(bucket, prefix)
+
+    def _pages(self, keys: list[ObjectKey]) -> Iterator[list[Entry]]:
+        """Of those that are in memory when their page comes; the others, the index knows."""
+        for at in range(0, len(keys), PAGE):
+            yield [entry for key in keys[at : at + PAGE] if (entry := self._hot.get(key)) is not None]
 
     def _below(self, bucket: str, prefix: str) -> Iterator[list[Entry]]:
         after = b""
         while rows := self._index.with_prefix(bucket, prefix, after, PAGE):
             after = key_octets(rows[-1].key)
+            # Somebody may have asked for it since the first page: then memory has the entry that is reachable.
             yield [
-                Entry.from_row(row, Freshness(0.0), self._index.epoch)
+                self._hot.get(row.key) or Entry.from_row(row, Freshness(0.0), self._index.epoch)
                 for row in rows
-                if row.id not in self._tombstones and row.key not in self._hot
+                if row.id not in self._tombstones
             ]
 
     @property
@@ -369,6 +387,8 @@ class Entries:
 
     def changes(self) -> Changes:
         """What the index does not know yet; given back with `not_flushed` where it could not be written."""
+        self._tombstones |= self._index.rotten
+        self._index.rotten.clear()
         entries = [entry for entry in self._dirty.values() if entry.published]
         changes = Changes(
             rows=tuple(entry.row() for entry in entries),
@@ -413,7 +433,3 @@ class Entries:
     def _mark_dirty(self, entry: Entry) -> None:
         if not entry.removed and entry.file_name is not None:
             self._dirty[entry.id] = entry
-
-
-def _pages(entries: list[Entry]) -> Iterator[list[Entry]]:
-    return (entries[at : at + PAGE] for at in range(0, len(entries), PAGE))

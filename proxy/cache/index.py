@@ -11,10 +11,10 @@ import json
 import logging
 import math
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -168,6 +168,7 @@ class Index:
         self.epoch = 0
         self.was_clean = True
         self.trusted_from = 0.0  # rows validated before this have to be again
+        self.rotten: set[int] = set()  # entries whose rows went bad: they are to be removed
         self.identity: tuple[int, int] | None = None  # of the file: device and inode
 
     def open(self) -> None:
@@ -344,7 +345,7 @@ class Index:
             f"SELECT {_COLUMNS} FROM entries {where}",  # noqa: S608 - constants
             (self._origin, key.bucket, key_octets(key)),
         )
-        return self._row(found[0], with_pages=True) if found else None
+        return next(self._rows(found, with_pages=True), None)
 
     def oldest(self, limit: int, after: Outline | None = None) -> list[Outline]:
         """Entries in the order of their last access, from the oldest, or from the one that follows `after`, on."""
@@ -354,9 +355,11 @@ class Index:
             " ORDER BY accessed_at, id LIMIT ?",
             (*start, limit),
         )
-        return [
-            Outline(number, _key(bucket, key), file, at, charged) for number, bucket, key, file, at, charged in found
-        ]
+        outlines = []
+        for number, bucket, key, file, at, charged in found:
+            with self._healing(number):
+                outlines.append(Outline(number, _key(bucket, key), file, at, charged))
+        return outlines
 
     def with_prefix(self, bucket: str, prefix: str, after: bytes, limit: int) -> list[Row]:
         """Entries whose key begins with `prefix` and comes after `after`, in the order of their bytes."""
@@ -367,7 +370,7 @@ class Index:
             " WHERE origin = ? AND bucket = ? AND key >= ? AND key > ? AND key < ? ORDER BY key LIMIT ?",
             (self._origin, bucket, start, after, beyond, limit),
         )
-        return [self._row(values) for values in found]
+        return list(self._rows(found))
 
     def checksum(self, entry: int, block: int) -> int:
         """The CRC-32 recorded for a present block."""
@@ -381,7 +384,7 @@ class Index:
             f"SELECT {_COLUMNS} FROM entries WHERE id > ? ORDER BY id LIMIT ?",  # noqa: S608 - constants
             (last, limit),
         )
-        return [self._row(values) for values in found]
+        return list(self._rows(found))
 
     def row(self, entry: int) -> Row | None:
         """Without its blocks."""
@@ -466,6 +469,24 @@ class Index:
 
     def _identity(self, row: Row) -> tuple[object, ...]:
         return self._origin, row.key.bucket, key_octets(row.key), row.id
+
+    @contextmanager
+    def _healing(self, entry: int) -> Iterator[None]:
+        """What a row holds that nobody can have written, a disk has made of it: the row is to go (I15)."""
+        try:
+            yield
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            if entry not in self.rotten:
+                log.warning("a row of the index went bad, and is dropped: %s", error)
+            self.rotten.add(entry)
+
+    def _rows(self, found: Iterable[tuple[Any, ...]], *, with_pages: bool = False) -> Iterator[Row]:
+        for values in found:
+            row = None
+            with self._healing(values[0]):
+                row = self._row(values, with_pages=with_pages)
+            if row is not None:
+                yield row
 
     def _row(self, values: tuple[Any, ...], *, with_pages: bool = False) -> Row:
         (entry, bucket, key, file, etag, size, told, stored, validated, accessed, charged, epoch) = values

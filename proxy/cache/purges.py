@@ -1,7 +1,7 @@
 """Entries to be forgotten, by key and by prefix: removed, or marked stale. What was found before does not come back."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from itertools import chain
 
 from proxy.cache.absences import Absences
@@ -9,6 +9,7 @@ from proxy.cache.disposal import Disposal
 from proxy.cache.entries import PAGE, Entries
 from proxy.cache.entry import Entry
 from proxy.cache.lookup import Lookups
+from proxy.errors import StoreError
 from proxy.keys import ObjectKey
 
 
@@ -53,17 +54,38 @@ class Purges:
 
         self._lookups.supersede(is_hit)
         self._absences.forget_all(is_hit)
-        forget = self._expire if soft else self._remove
+        failures: list[StoreError] = []
+
+        async def forget(found: list[Entry]) -> int:
+            try:
+                return await (self._expire(found) if soft else self._remove(found))
+            except StoreError as error:  # memory has forgotten them; so it shall those that follow
+                failures.append(error)
+                return len(found)
+
         purged, keys = 0, list(wanted)
         for page in (keys[at : at + PAGE] for at in range(0, len(keys), PAGE)):
-            purged += await forget([entry for key in page if (entry := self._entries.get(key)) is not None])
+            purged += await forget(list(self._found(page, failures)))
             if versions:
                 for batch in self._entries.versions_of(page):
                     purged += await forget(batch)
             await asyncio.sleep(0)
         for batch in chain.from_iterable(self._entries.with_prefix(head.bucket, head.key) for head in heads):
             purged += await forget(batch)
+        if failures:
+            raise failures[0]
         return purged
+
+    def _found(self, keys: list[ObjectKey], failures: list[StoreError]) -> Iterator[Entry]:
+        for key in keys:
+            try:
+                entry = self._entries.find(key)
+            except StoreError as error:
+                self._entries.distrust(key)
+                failures.append(error)
+            else:
+                if entry is not None:
+                    yield entry
 
     async def _expire(self, found: list[Entry]) -> int:
         for entry in found:

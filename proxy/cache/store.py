@@ -177,7 +177,7 @@ class Store:
         return data
 
     async def checksum(self, file: StoredFile, span: Span) -> int | None:
-        """CRC-32 of these bytes of the file, None if it is shorter."""
+        """CRC-32 of these bytes of the file, None if it is shorter, or cannot be read there."""
         return await self._run(_checksum, file.fd, span, patience=PATIENCE)
 
     async def digest(self, file: StoredFile, size: int, algorithm: str, *, is_urgent: bool = True) -> bytes | None:
@@ -320,7 +320,12 @@ def _read_known(fd: int, span: Span, sums: Sequence[int], block_size: int) -> by
 
 
 def _checksum(fd: int, span: Span) -> int | None:
-    data = os.pread(fd, span.length, span.start)
+    try:
+        data = os.pread(fd, span.length, span.start)
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        return None  # a sector that cannot be read: the others can
     return zlib.crc32(data) if len(data) == span.length else None
 
 
