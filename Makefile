@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install run test check format e2e reliability soak bench behaviours lock clean
+.PHONY: install run test long check format e2e reliability soak bench behaviours lock clean
 
 install: $(STAMP)
 
@@ -19,7 +19,7 @@ run: install
 	$(BIN)/bucketfront serve -c proxy.yaml
 
 test: install
-	$(BIN)/pytest -m 'not e2e and not reliability' tests
+	$(BIN)/pytest -m 'not e2e and not long and not reliability' tests
 
 check: install
 	$(BIN)/ruff check proxy tests bench
@@ -29,17 +29,21 @@ check: install
 	$(BIN)/mypy tests/reliability/conftest.py
 	$(BIN)/pytest tests/test_layering.py
 
+# What `make test` leaves out, for it is to take less than five minutes.
+long: install
+	$(BIN)/pytest -m long tests
+
 # Against SeaweedFS, an S3 server that checks signatures.
 e2e: install
 	$(BIN)/pytest -m e2e tests
 
 # Crashes, full and failing disks, lying and slow origins: ten minutes at most. Writes docs/reliability.md.
 reliability: install
-	$(BIN)/pytest -m reliability tests/reliability tests/server
+	$(BIN)/pytest -m reliability tests/reliability
 
 # The same for hours.
 soak: install
-	$(BIN)/pytest -m reliability tests/reliability tests/server --soak
+	$(BIN)/pytest -m reliability tests/reliability --soak
 
 bench: install
 	$(BIN)/python bench/run.py

@@ -17,6 +17,8 @@ from proxy.errors import AccessDenied, OriginError, OriginTimeout, OriginUnavail
 from proxy.http.ranges import FromTo, Suffix
 from proxy.keys import ObjectKey
 
+pytestmark = pytest.mark.long
+
 KEYS = [ObjectKey("bucket", name) for name in ("a/1", "a/2", "b/1", "ü")]
 POLICIES: tuple[Literal["finish", "stop", "auto"], ...] = ("finish", "stop", "auto")
 

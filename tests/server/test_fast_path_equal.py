@@ -19,6 +19,8 @@ from wire import Connection, connected, message
 
 from proxy.server.plain_request import recogniser
 
+pytestmark = pytest.mark.long
+
 ROUNDS = int(os.environ.get("BUCKETFRONT_FUZZ_ROUNDS", "400"))  # of heads sent to both; a hundred times as many parsed
 LAST = b"GET /last HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 QUIET = 0.05  # seconds after which a server that waits for more gets more

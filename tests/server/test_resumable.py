@@ -23,7 +23,7 @@ from proxy.resumable import uploads as resumable_uploads
 from proxy.resumable import waiting
 from proxy.server.failures import status_of
 
-pytestmark = pytest.mark.reliability  # not of `make test`: together these modules take minutes
+pytestmark = pytest.mark.long
 
 MIB = 1 << 20
 DAY = 86400.0

@@ -10,7 +10,7 @@ from wire import connected, message
 
 from proxy.server import pouring, sending
 
-pytestmark = pytest.mark.reliability  # not of `make test`: together these modules take minutes
+pytestmark = pytest.mark.long
 
 SIZE = 256 * BLOCK  # 16 MiB: more than the buffers of two kernels take
 PATIENCE = 0.3  # seconds, for 30

@@ -10,7 +10,7 @@ from wire import Answer, chunked, message
 
 from proxy.cache import cache
 
-pytestmark = pytest.mark.reliability  # not of `make test`: together these modules take minutes
+pytestmark = pytest.mark.long
 
 MIB = 1 << 20
 PART_SIZE = 8 * MIB

@@ -21,7 +21,7 @@ from proxy.cache import store
 from proxy.origin import multipart, parts
 from proxy.server.app import Application
 
-pytestmark = pytest.mark.reliability  # not of `make test`: together these modules take minutes
+pytestmark = pytest.mark.long
 
 MIB = 1 << 20
 

@@ -16,7 +16,7 @@ from proxy_under_test import BLOCK, settings_of
 
 from proxy.runtime import Runtime
 
-pytestmark = pytest.mark.reliability  # not of `make test`: together these modules take minutes
+pytestmark = pytest.mark.long
 
 SIZE = 6 * BLOCK + 100
 SIZES = (SIZE, SIZE - BLOCK - 7, SIZE + BLOCK + 7)  # of the new version
