@@ -268,18 +268,18 @@ async def test_a_large_purge_lets_others_in(proxy: Proxy, s3: S3) -> None:
     keys = [f"k/{number}" for number in range(app.MAX_PATHS)]
     s3.put(keys[-1], b"data")
     await proxy.get(f"/{keys[-1]}")
-    longest, last = 0.0, time.monotonic()
+    longest, last = 0.0, time.thread_time()
 
     async def watch() -> None:
         nonlocal longest, last
         while True:
             await asyncio.sleep(0)
-            longest, last = max(longest, time.monotonic() - last), time.monotonic()
+            longest, last = max(longest, time.thread_time() - last), time.thread_time()
 
     watching = asyncio.create_task(watch())
     assert await purge(proxy, paths=[f"/{key}" for key in keys]) == 1
     watching.cancel()
-    assert longest < 0.3  # 0.05 on a machine with nothing else to do
+    assert longest < 0.3  # of this thread, whatever else the machine does
     answer = await proxy.admin("POST", "/api/v1/purge", json.dumps({"paths": ["/x"] * (app.MAX_PATHS + 1)}).encode())
     assert answer.status == 400
     assert "at most 10000 items" in answer.json()["error"]
