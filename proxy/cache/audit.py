@@ -32,15 +32,20 @@ def damaged(folder: Folder, name: str, size: int, claims: Sequence[tuple[int, in
 
 
 def _checksum(fd: int, span: Span) -> int | None:
-    """None where the file ends early, or cannot be read there."""
     was_resident = residency.is_resident(fd, span)
+    found = checksum(fd, span)
+    if not was_resident:
+        # What nobody has asked for is not to push out of memory what somebody will.
+        os.posix_fadvise(fd, span.start, span.length, os.POSIX_FADV_DONTNEED)
+    return found
+
+
+def checksum(fd: int, span: Span) -> int | None:
+    """CRC-32 of these bytes; None where the file ends early, or has a sector there that cannot be read."""
     try:
         data = os.pread(fd, span.length, span.start)
     except OSError as error:
         if error.errno != errno.EIO:
             raise
-        return None  # a sector that cannot be read: the others can
-    if not was_resident:
-        # What nobody has asked for is not to push out of memory what somebody will.
-        os.posix_fadvise(fd, span.start, span.length, os.POSIX_FADV_DONTNEED)
+        return None
     return zlib.crc32(data) if len(data) == span.length else None

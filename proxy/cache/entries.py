@@ -80,6 +80,7 @@ class Entries:
         self._budget.give_back(self._cold_bytes)
         self._count = self._cold_bytes = 0
         self._tombstones.clear()
+        self._distrusted.clear()
         self._touched.clear()
         self._recency.refresh()
         return hot
@@ -112,6 +113,7 @@ class Entries:
             return entry
         row = self._index.load(key)
         if row is None or row.id in self._tombstones:
+            self._distrusted.discard(key)
             return None
         is_known = row.validated_at != NEVER and row.validated_at >= self._trusted_since
         freshness = self._policy(key, row.metadata, row.validated_at) if is_known else _STALE
@@ -142,6 +144,7 @@ class Entries:
         if old is not None:
             self.remove(old)
         self._hot[entry.key] = entry
+        self._distrusted.discard(entry.key)
         self._recency.add(entry)
         entry.published = True
         self._mark_dirty(entry)

@@ -178,7 +178,7 @@ class Store:
 
     async def checksum(self, file: StoredFile, span: Span) -> int | None:
         """CRC-32 of these bytes of the file, None if it is shorter, or cannot be read there."""
-        return await self._run(_checksum, file.fd, span, patience=PATIENCE)
+        return await self._run(audit.checksum, file.fd, span, patience=PATIENCE)
 
     async def digest(self, file: StoredFile, size: int, algorithm: str, *, is_urgent: bool = True) -> bytes | None:
         """Of the file's first `size` bytes, see `digests.of_file`. Not urgent: with what others leave of a core."""
@@ -317,16 +317,6 @@ def _read_known(fd: int, span: Span, sums: Sequence[int], block_size: int) -> by
     data = os.pread(fd, span.length, span.start)
     found = _checksums(memoryview(data), span.start, 0, block_size)
     return data if len(data) != span.length or list(found) == list(sums) else None
-
-
-def _checksum(fd: int, span: Span) -> int | None:
-    try:
-        data = os.pread(fd, span.length, span.start)
-    except OSError as error:
-        if error.errno != errno.EIO:
-            raise
-        return None  # a sector that cannot be read: the others can
-    return zlib.crc32(data) if len(data) == span.length else None
 
 
 def punch(fd: int, span: Span) -> None:
