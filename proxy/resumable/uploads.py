@@ -115,8 +115,10 @@ class ResumableUploads:
             log.warning("unfinished uploads of a former run are not known: %s", error)
             found = {}
         for name, item in found.items():
-            with suppress(StoreError):
+            try:
                 await self._restore(name, item)
+            except StoreError as error:
+                log.warning("an unfinished upload of a former run is left as it is: %s", error)
         self._upkeep = asyncio.create_task(self._run(), name="uploads")
 
     async def _restore(self, name: str, item: Found) -> None:
