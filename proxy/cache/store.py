@@ -64,6 +64,7 @@ class Store:
         self._scrubbing = ThreadPoolExecutor(1, "disk-scrub", initializer=_yield_to_others)
         self._failed_at: float | None = None
         self._hanging: set[asyncio.Future[Any]] = set()  # calls that nobody waits for any more
+        self._to_close: set[int] = set()  # descriptors, once nothing goes on with them any more
         self._at_work: dict[int, set[asyncio.Future[Any]]] = {}  # calls that change a file, by its descriptor
         self.failures = 0  # calls to the disk that failed
 
@@ -108,7 +109,7 @@ class Store:
         """A new sparse file of `size` bytes."""
         if not self.is_usable:
             raise StoreError("the disk failed a moment ago")
-        return await self._run(self._create, size, patience=PATIENCE)
+        return await self._run(self._create, size)
 
     def _create(self, size: int) -> StoredFile:
         name = str(ULID())
@@ -127,7 +128,7 @@ class Store:
 
         `present`, after an unclean stop: the bytes that the index knows of; all others are given back to the disk.
         """
-        return await self._run(self._open_file, name, size, present, patience=PATIENCE)
+        return await self._run(self._open_file, name, size, present)
 
     def _open_file(self, name: str, size: int, present: list[Span] | None) -> StoredFile | None:
         try:
@@ -154,17 +155,15 @@ class Store:
         `checksum` is that of the first of these blocks up to `offset`; the result goes on from there.
         """
         thread = self._writing[file.fd % len(self._writing)]
-        return await self._run(
-            _write, file.fd, offset, data, checksum, block_size, threads=thread, patience=PATIENCE, file=file
-        )
+        return await self._run(_write, file.fd, offset, data, checksum, block_size, threads=thread, file=file)
 
     async def read_in(self, file: StoredFile, span: Span) -> None:
         """Bring these bytes into memory, as far as the file has them."""
-        await self._run(residency.read_in, file.fd, span, threads=self._reading, patience=PATIENCE)
+        await self._run(residency.read_in, file.fd, span, threads=self._reading)
 
     async def read(self, file: StoredFile, span: Span) -> bytes:
         """These bytes. Raises EOFError where the file ends early."""
-        data = await self._run(os.pread, file.fd, span.length, span.start, threads=self._reading, patience=PATIENCE)
+        data = await self._run(os.pread, file.fd, span.length, span.start, threads=self._reading)
         if len(data) != span.length:
             raise EOFError(f"the cached file ended {span.length - len(data)} bytes early")
         return data
@@ -178,18 +177,20 @@ class Store:
 
     async def checksum(self, file: StoredFile, span: Span) -> int | None:
         """CRC-32 of these bytes of the file, None if it is shorter, or cannot be read there."""
-        return await self._run(audit.checksum, file.fd, span, patience=PATIENCE)
+        return await self._run(audit.checksum, file.fd, span)
 
     async def digest(self, file: StoredFile, size: int, algorithm: str, *, is_urgent: bool = True) -> bytes | None:
         """Of the file's first `size` bytes, see `digests.of_file`. Not urgent: with what others leave of a core."""
         threads = self._reading if is_urgent else self._scrubbing
-        return await self._run(digests.of_file, file.fd, size, algorithm, threads=threads)
+        return await self._run(digests.of_file, file.fd, size, algorithm, threads=threads, is_bounded=False)
 
     async def audit(self, name: str, size: int, claims: Sequence[tuple[int, int]], block_size: int) -> int | None:
         """Which of the blocks claimed to have a CRC-32 have another, as a set of blocks; None where the file is gone,
         or has another size.
         """
-        return await self._run(audit.damaged, self.folder, name, size, claims, block_size, threads=self._scrubbing)
+        return await self._run(
+            audit.damaged, self.folder, name, size, claims, block_size, threads=self._scrubbing, is_bounded=False
+        )
 
     async def punch(self, file: StoredFile, span: Span) -> None:
         """Give the space of these bytes back to the disk."""
@@ -209,9 +210,14 @@ class Store:
         self.folder.unlink(name)
 
     async def close_file(self, file: StoredFile) -> None:
-        """After all that goes on with it, whoever waits for that."""
-        while calls := self._at_work.get(file.fd):
-            await asyncio.wait(calls)
+        """After all that goes on with it, whoever waits for that. Where that does not end, it is closed later."""
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while calls := self._at_work.get(file.fd):
+                    await asyncio.wait(calls)
+        except TimeoutError as error:
+            self._to_close.add(file.fd)
+            raise StoreError(f"the disk did not answer within {PATIENCE:g} s (close)") from error
         # The last close of an unlinked file frees its blocks, which takes a while for a large one.
         await self._run(os.close, file.fd)
 
@@ -243,18 +249,18 @@ class Store:
         call: Callable[[Unpack[Ts]], T],
         *args: *Ts,
         threads: Executor | None = None,
-        patience: float | None = None,
+        is_bounded: bool = True,
         file: StoredFile | None = None,
     ) -> T:
-        """`patience` in seconds. `file`: what the call may change, so that its descriptor is not closed meanwhile: the
-        number might be another file's then.
+        """Raises StoreError after PATIENCE, unless the call may take long. `file`: what it may change, so that the
+        descriptor is not closed meanwhile: its number might be another file's then.
         """
         work = asyncio.get_running_loop().run_in_executor(threads or self._threads, call, *args)
         if file is not None:
             self._at_work.setdefault(file.fd, set()).add(work)
             work.add_done_callback(lambda ended: self._ended(file.fd, ended))
         try:
-            async with asyncio.timeout(patience) as deadline:
+            async with asyncio.timeout(PATIENCE if is_bounded else None) as deadline:
                 # Shielded: the thread cannot be stopped, and a descriptor it opened must not get lost.
                 return await asyncio.shield(work)
         except OSError as error:
@@ -263,7 +269,7 @@ class Store:
                 work.add_done_callback(self._hanging.discard)
                 work.add_done_callback(_dispose)
                 self.failed("it does not answer")
-                raise StoreError(f"the disk did not answer within {patience:g} s ({call.__name__})") from error
+                raise StoreError(f"the disk did not answer within {PATIENCE:g} s ({call.__name__})") from error
             self.failed(str(error))
             raise StoreError(f"the cache folder failed: {error.strerror} ({call.__name__})") from error
         except asyncio.CancelledError:
@@ -273,8 +279,12 @@ class Store:
     def _ended(self, fd: int, work: asyncio.Future[Any]) -> None:
         calls = self._at_work[fd]
         calls.discard(work)
-        if not calls:
-            del self._at_work[fd]
+        if calls:
+            return
+        del self._at_work[fd]
+        if fd in self._to_close:
+            self._to_close.discard(fd)
+            self._threads.submit(os.close, fd)
 
     def failed(self, why: str) -> None:
         """The disk failed somebody: leave it alone for a while."""

@@ -19,6 +19,7 @@ from cache_harness import turns
 from fakes import FakeClock
 
 from proxy.cache import store as store_module
+from proxy.cache.folder import Folder
 from proxy.cache.store import RETRY_AFTER, Store, StoredFile
 from proxy.errors import CacheInUse, StoreError
 from proxy.http.ranges import Span
@@ -357,11 +358,35 @@ async def test_a_descriptor_outlives_the_writes_to_it(
         closing = asyncio.create_task(store.close_file(file))
         await turns(5)
         assert not closing.done()
+        if not is_cancelled:
+            with pytest.raises(StoreError, match="did not answer"):
+                await closing
         os.fstat(file.fd)
         may_end.set()
-        await closing
-        assert ended.is_set()
-        assert open_files(tmp_path) == []
+        await asyncio.gather(closing, return_exceptions=True)
+        await asyncio.to_thread(ended.wait, 10)
+        await turns()
+    assert open_files(tmp_path) == []
+
+
+@pytest.mark.parametrize("call", ["_remove", "space"])
+async def test_no_call_waits_for_a_disk_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    """What nobody reads has its bound as well: a file to be removed must not hold up whoever needs its space (I20)."""
+    monkeypatch.setattr(store_module, "PATIENCE", 0.05)
+    hang = threading.Event()
+    async with opened(tmp_path) as store:
+        file = await store.create(1)
+
+        def slow(*_: Any) -> Any:
+            hang.wait(10)
+
+        monkeypatch.setattr(Store if call == "_remove" else Folder, call, slow)
+        with pytest.raises(StoreError, match="did not answer"):
+            await (store.remove(file.name) if call == "_remove" else store.disk_space())
+        assert not store.is_usable
+        hang.set()
+        await asyncio.wait(store._hanging)
+        await store.close_file(file)
 
 
 async def test_space_is_counted_as_the_disk_has_it(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The admin listener: probes, metrics, figures, purge (I27)."""
 
 import asyncio
+import gc
 import json
 import time
 
@@ -268,6 +269,8 @@ async def test_a_large_purge_lets_others_in(proxy: Proxy, s3: S3) -> None:
     keys = [f"k/{number}" for number in range(app.MAX_PATHS)]
     s3.put(keys[-1], b"data")
     await proxy.get(f"/{keys[-1]}")
+    gc.collect()
+    gc.freeze()  # as a start does: a collection of all that the tests before have left takes longer than the purge
     longest, last = 0.0, time.thread_time()
 
     async def watch() -> None:
@@ -279,6 +282,7 @@ async def test_a_large_purge_lets_others_in(proxy: Proxy, s3: S3) -> None:
     watching = asyncio.create_task(watch())
     assert await purge(proxy, paths=[f"/{key}" for key in keys]) == 1
     watching.cancel()
+    gc.unfreeze()
     assert longest < 0.3  # of this thread, whatever else the machine does
     answer = await proxy.admin("POST", "/api/v1/purge", json.dumps({"paths": ["/x"] * (app.MAX_PATHS + 1)}).encode())
     assert answer.status == 400

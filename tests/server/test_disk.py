@@ -12,6 +12,7 @@ import pytest
 from proxy_under_test import BLOCK, PART, S3, Proxy, StartProxy, pattern, until
 
 from proxy.cache import index, store, writing
+from proxy.cache.folder import Folder
 from proxy.errors import StoreError
 
 MIB = 1 << 20
@@ -113,6 +114,29 @@ async def test_an_upload_before_a_disk_that_hangs(
     proxy.runtime.cache._store._failed_at = None  # RETRY_AFTER has passed
     assert (await proxy.ask("PUT", "/x", body=b"other")).status == 201
     assert (await proxy.get("/x")).cache_status.startswith("hit")
+
+
+async def test_a_full_cache_on_a_disk_that_hangs(start: StartProxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing can be removed to make room, requests go on without the cache, and wait for nobody (I16, I20)."""
+    proxy = await start(cache={"max_size": "6MiB"})
+    for number in range(4):
+        s3.put(f"old-{number}", bytes(MIB))
+        await proxy.get(f"/old-{number}")
+    await proxy.settled()
+    may_go_on, unlink = threading.Event(), Folder.unlink
+
+    def hang(self: Folder, name: str) -> None:
+        may_go_on.wait(5)
+        unlink(self, name)
+
+    monkeypatch.setattr(store, "PATIENCE", 0.05)
+    monkeypatch.setattr(Folder, "unlink", hang)
+    for number in range(4):
+        s3.put(f"new-{number}", pattern(MIB, number))
+        answer = await proxy.get(f"/new-{number}")
+        assert (answer.status, answer.body) == (200, pattern(MIB, number))
+    assert proxy.figures["disk_failures"]
+    may_go_on.set()
 
 
 @pytest.mark.parametrize("after", [1, 3, 7])
