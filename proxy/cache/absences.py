@@ -41,6 +41,10 @@ class Absences:
         known = self._known.get(key)
         return None if known is None or known.until <= now else known
 
+    def was(self, key: ObjectKey) -> bool:
+        """There was a 404, and nothing is known since."""
+        return key in self._known
+
     def ttl(self, key: ObjectKey, now: float) -> float | None:
         """Seconds that the 404 still holds, None where there is none."""
         known = self.find(key, now)

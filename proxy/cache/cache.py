@@ -136,6 +136,10 @@ class Cache:
         """S3's 404 for `key`, where it was within `negative_ttl` and nothing is known since."""
         return None if self._entries.hot(key) is not None else self._absences.find(key, self._clock())
 
+    def was_absent(self, key: ObjectKey) -> bool:
+        """The last that S3 was heard to say of `key` is 404, however long ago."""
+        return self._absences.was(key)
+
     def _lend(self, entry: Entry) -> None:
         size = entry.metadata.size
         if entry.file is None or entry.unverified or not entry.is_complete(self.supply.block_size):

@@ -82,16 +82,21 @@ class Objects:
             only_if_cached="only-if-cached" in request.headers.get(hdrs.CACHE_CONTROL, "").lower(),
         )
         failure: ProxyError | None = None
+        is_unknown = False  # whether the path has an object
         is_itself = representation.says_coding(wanted.query)
         accept_encoding = None if is_itself else _joined(request, hdrs.ACCEPT_ENCODING)
         first_status = None
         for candidate in candidates(route, wanted.query.version, accept_encoding):
+            if candidate.is_fallback and is_unknown:
+                break
             try:
                 response = await self._from(exchange, route, candidate, wanted)
             except (AccessDenied, NotCached, OriginUnavailable) as error:
                 # S3 says 403 in place of 404 to whoever may not list the bucket; and what is not cached must not be
                 # in the way of what is.
                 failure = failure or error
+                is_denied = isinstance(error, AccessDenied)
+                is_unknown = is_unknown or not (is_denied or self._cache.was_absent(candidate.key))
                 if asyncio.get_running_loop().time() - exchange.started > SLOW:
                     # One deadline for all of them: the origin is not waited for again.
                     wanted = replace(wanted, only_if_cached=True)

@@ -17,6 +17,7 @@ _SUFFIXES = {"br": ".br", "zstd": ".zst", "gzip": ".gz"}
 class Candidate:
     """`name` is the key that type and rules go by: `a.js` for its sibling `a.js.br`, whose `coding` is br. `varies`:
     another Accept-Encoding may get another object. `is_folder`: if it is there, the path only lacks its last "/".
+    `is_fallback`: it is another resource's, for a path that has no object.
     """
 
     key: ObjectKey
@@ -24,6 +25,7 @@ class Candidate:
     coding: str | None = None
     varies: bool = False
     is_folder: bool = False
+    is_fallback: bool = False
 
 
 def candidates(route: Route, version: str | None, accept_encoding: str | None) -> Iterator[Candidate]:
@@ -47,7 +49,8 @@ def candidates(route: Route, version: str | None, accept_encoding: str | None) -
             for folder in _unless_too_long(route, route.octets + b"/" + index, None):
                 yield replace(folder, is_folder=True)
     if site.fallback is not None:
-        yield from _with_siblings(route, site.fallback.encode(), accept_encoding)
+        for document in _with_siblings(route, site.fallback.encode(), accept_encoding):
+            yield replace(document, is_fallback=True)
 
 
 def error_document(route: Route, status: int) -> ObjectKey | None:

@@ -218,7 +218,8 @@ async def test_a_dead_origin_is_waited_for_once(start: StartProxy, s3: S3, monke
     site = {"try_extensions": [".html", ".htm"], "fallback": "app.html"}
     proxy = await start(origin=timeouts, mounts=[_mount(s3, site=site, precompressed=["br"])])
     s3.put("app.html", b"app")
-    assert (await proxy.get("/")).status == 200
+    s3.put("about.css.html", b"about")
+    assert (await proxy.get("/about.css.html")).status == 200
 
     async def stall(_: Seen) -> bytes | None:
         await asyncio.Event().wait()
@@ -227,5 +228,28 @@ async def test_a_dead_origin_is_waited_for_once(start: StartProxy, s3: S3, monke
     proxy.relay.on_request = stall
     proxy.relay.reset()
     answer = await proxy.ask("GET", "/about.css", {"Accept-Encoding": "br"})
-    assert (answer.status, answer.body) == (200, b"app")
+    assert (answer.status, answer.body) == (200, b"about")
     assert {seen.target.rpartition("/")[2] for seen in proxy.relay.seen} == {"about.css.br"}
+
+
+async def test_a_fallback_is_for_what_is_absent(start: StartProxy, s3: S3) -> None:
+    """Whether a path has an object is not known in an outage: a script is not answered with a page of HTML, unless S3
+    was heard to say that it is not there, however long ago (I13).
+    """
+    s3.put("app.html", b"app")
+    mount = _mount(s3, site={"fallback": "app.html"}, precompressed=["br"])
+    proxy = await start(mounts=[mount], freshness={"negative_ttl": "1s"})
+    for target in ("/", "/users/7", "/old.css"):
+        assert (await proxy.ask("GET", target, {"Accept-Encoding": "br"})).body == b"app"
+
+    async def fail(_: Seen) -> bytes | None:
+        return canned(500, "InternalError")
+
+    proxy.relay.on_request = fail
+    proxy.clock.advance(2)
+    for target, is_absent in (("/users/7", True), ("/old.css", True), ("/users/8", False), ("/new.css", False)):
+        answer = await proxy.ask("GET", target, {"Accept-Encoding": "br"})
+        assert answer.status in ([200] if is_absent else [502, 503]), target
+        assert (answer.body == b"app") is is_absent, target
+    answer = await proxy.ask("GET", "/users/9", {"Cache-Control": "only-if-cached"})
+    assert answer.status == 504
