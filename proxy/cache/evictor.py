@@ -11,6 +11,7 @@ from collections.abc import Callable
 from proxy.cache.cache import Cache
 from proxy.cache.entries import Entries
 from proxy.cache.entry import Entry
+from proxy.cache.folder import FoundFile
 from proxy.cache.index import Index
 from proxy.cache.store import Store
 from proxy.errors import StoreError
@@ -43,6 +44,7 @@ class Evictor:
         self._idle_since = idle_since
         self._min_free = min_free
         self._tasks: list[asyncio.Task[None]] = []
+        self._left = 0  # bytes of files that the last sweep could not remove
         self.swept = asyncio.Event()  # every file that was there at the start is an entry's
 
     def start(self) -> None:
@@ -126,9 +128,9 @@ class Evictor:
 
     async def sweep(self) -> None:
         """Remove files that no row names: what a kill left between a file and its row. Raises StoreError, the first of
-        those that it met; the rest is swept all the same.
+        those that it met; the rest is swept all the same, and what has to stay is charged until the next sweep.
         """
-        removed = 0
+        removed = left = 0
         failed: StoreError | None = None
         for shard in await self._store.shards():
             try:
@@ -136,20 +138,24 @@ class Evictor:
             except StoreError as error:
                 failed = failed or error
                 continue
-            for name in unknown:
+            for file in unknown:
                 try:
-                    await self._store.remove(name)
+                    await self._store.remove(file.name)
                     removed += 1
                 except StoreError as error:
                     failed = failed or error
+                    left += file.allocated
+        self._entries.budget.take(left)
+        self._entries.budget.give_back(self._left)
+        self._left = left
         if removed:
             log.info("%d orphan files removed", removed)
         if failed is not None:
             raise failed
 
-    async def _unknown_in(self, shard: str) -> list[str]:
-        found = await self._store.names(shard)
+    async def _unknown_in(self, shard: str) -> list[FoundFile]:
+        found = await self._store.files(shard)
         known = self._index.files_of_shard(shard)
-        unknown = [name for name, changed_at in found if name not in known and changed_at < self._store.opened_at]
+        unknown = [file for file in found if file.name not in known and file.changed_at < self._store.opened_at]
         hot = self._entries.hot_files() if unknown else set()
-        return [name for name in unknown if name not in hot]
+        return [file for file in unknown if file.name not in hot]

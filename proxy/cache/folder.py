@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from proxy.errors import CacheInUse, StoreError
@@ -20,6 +21,15 @@ _CLOCK_OF_FILES = 5  # linux/time.h: CLOCK_REALTIME_COARSE
 _PROBE = ".probe"
 _NAME_CHARS = frozenset("0123456789ABCDEFGHJKMNPQRSTVWXYZ")
 _FOLDER = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+@dataclass(frozen=True, slots=True)
+class FoundFile:
+    """`changed_at`: in seconds since the epoch, by the clock of the file system. `allocated`: bytes on the disk."""
+
+    name: str
+    changed_at: float
+    allocated: int
 
 
 class Folder:
@@ -122,15 +132,19 @@ class Folder:
     def shards(self) -> list[str]:
         return sorted(set(os.listdir(self._objects)) - {_PROBE})  # noqa: PTH208 - pathlib knows no descriptors
 
-    def names(self, shard: str) -> list[tuple[str, float]]:
-        """The files of a shard, each with its time of last change, in seconds since the epoch."""
+    def files(self, shard: str) -> list[FoundFile]:
+        """Ours, and nothing else that may lie there."""
         try:
             fd = os.open(shard, _FOLDER, dir_fd=self._objects)
         except (FileNotFoundError, NotADirectoryError):
             return []
         try:
             with os.scandir(fd) as found:
-                return [(item.name, item.stat(follow_symlinks=False).st_mtime) for item in found]
+                return [
+                    _found(item.name, item.stat(follow_symlinks=False))
+                    for item in found
+                    if _is_name(item.name) and item.name.endswith(shard) and not item.is_dir(follow_symlinks=False)
+                ]
         finally:
             os.close(fd)
 
@@ -154,7 +168,7 @@ class Folder:
     @contextmanager
     def _shard_of(self, name: str, *, create: bool = False) -> Iterator[int]:
         # The name comes out of a database on a disk: it must not lead out of the folder.
-        if len(name) != ULID_LENGTH or not _NAME_CHARS.issuperset(name):
+        if not _is_name(name):
             raise StoreError(f"{name[:40]!r} is no file name of this cache")
         try:
             fd = os.open(name[-2:], _FOLDER, dir_fd=self._objects)
@@ -186,6 +200,14 @@ def _hold(root: Path) -> tuple[int, int, int]:
             os.close(fd)
         raise
     return opened[0], opened[1], opened[2]
+
+
+def _found(name: str, seen: os.stat_result) -> FoundFile:
+    return FoundFile(name, seen.st_mtime, seen.st_blocks * 512)
+
+
+def _is_name(name: str) -> bool:
+    return len(name) == ULID_LENGTH and _NAME_CHARS.issuperset(name)
 
 
 def _objects_of(root: int) -> int:

@@ -20,7 +20,7 @@ from typing import Any, TypeVar, TypeVarTuple, Unpack
 from ulid import ULID
 
 from proxy.cache import audit, digests, residency
-from proxy.cache.folder import Folder
+from proxy.cache.folder import Folder, FoundFile
 from proxy.errors import StoreError
 from proxy.http.ranges import Span
 
@@ -229,9 +229,9 @@ class Store:
         """Bytes that these files take on the disk, as far as they are there."""
         return await self._run(lambda: sum(file.stat().st_blocks * 512 for file in files if file.exists()))
 
-    async def names(self, shard: str) -> list[tuple[str, float]]:
-        """The files of one of `shards()`, each with its time of last change, in seconds since the epoch."""
-        return await self._run(self.folder.names, shard)
+    async def files(self, shard: str) -> list[FoundFile]:
+        """Those of one of `shards()`."""
+        return await self._run(self.folder.files, shard)
 
     async def has_lost(self, index: str, identity: tuple[int, int] | None) -> bool:
         """Whether the folder, or the file of this name in it, was deleted: by somebody else, it has to be."""

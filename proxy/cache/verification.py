@@ -112,9 +112,9 @@ class _Inspection:
             self.entries += 1
             progress(self.entries, total_entries)
         for shard in self._folder.shards():
-            for name, _ in self._folder.names(shard):
-                if name not in known:
-                    self.findings[name] = Finding(Damage.ORPHAN, f"objects/{shard}/{name}", name)
+            for file in self._folder.files(shard):
+                if file.name not in known:
+                    self.findings[file.name] = Finding(Damage.ORPHAN, f"objects/{shard}/{file.name}", file.name)
         if (charged, self.entries) != (total_bytes, total_entries):
             told = f"{total_entries} entries of {total_bytes} bytes, there are {self.entries} of {charged}"
             self.findings[None] = Finding(Damage.TOTALS, told)

@@ -209,3 +209,50 @@ async def test_a_sweep_that_takes_long_is_not_waited_for(tmp_path: Path, monkeyp
         assert list(await asyncio.gather(rig.get(), rig.get())) == [data, data]
         assert rig.cache._swept is None
         await rig.audit()
+
+
+async def test_what_a_sweep_cannot_remove_is_charged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An orphan that the disk refuses to give up takes space, which counts until a later sweep removes it (I17)."""
+    async with Rig(tmp_path) as rig:
+        rig.origin.put(content(2 * BLOCK))
+        await rig.get()
+        for file in rig.stored_files().values():
+            os.utime(file, (1.0, 1.0))
+        rig.abandon()
+    async with Rig(tmp_path) as again:
+        (orphan,) = again.stored_files().values()
+        used = again.entries.budget.used
+
+        async def refuse(_: str) -> None:
+            raise StoreError("the disk refuses")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(again.store, "remove", refuse)
+            for _ in range(2):
+                with pytest.raises(StoreError):
+                    await again.evictor.sweep()
+                assert again.entries.budget.used - used == orphan.stat().st_blocks * 512 > 0
+        await again.evictor.sweep()
+        assert not orphan.exists()
+        assert again.entries.budget.used == used
+
+
+async def test_a_sweep_leaves_alone_what_is_not_ours(tmp_path: Path) -> None:
+    """Whatever somebody put into the cache's folders stays there, and is no reason to sweep again (I16)."""
+    async with Rig(tmp_path) as rig:
+        rig.origin.put(content(BLOCK))
+        await rig.get()
+        (file,) = rig.stored_files().values()
+        shard = file.name[-2:]
+        misplaced = "0" * 24 + ("11" if shard != "11" else "22")
+        strays = [file.with_name(name) for name in ("notes.txt", misplaced, "0" * 24 + shard)]
+        strays[0].write_text("mine")
+        strays[1].write_text("mine")
+        strays[2].mkdir()
+        for stray in strays:
+            os.utime(stray, (1.0, 1.0))
+        await rig.evictor.sweep()
+        assert all(stray.exists() for stray in strays)
+        for stray in strays[:2]:
+            stray.unlink()
+        strays[2].rmdir()

@@ -74,9 +74,9 @@ async def test_names_are_random_and_sharded(tmp_path: Path) -> None:
             assert (tmp_path / "objects" / file.name[-2:] / file.name).is_file()
             await store.close_file(file)
         shards = await store.shards()
-        names = [name for shard in shards for name, _ in await store.names(shard)]
+        names = [file.name for shard in shards for file in await store.files(shard)]
         assert sorted(names) == sorted(file.name for file in files)
-        assert await store.names("ZZ") == []
+        assert await store.files("ZZ") == []
 
 
 async def test_punching_frees_the_disk(tmp_path: Path) -> None:
@@ -310,7 +310,7 @@ async def test_a_shard_that_is_a_symbolic_link_is_not_followed(tmp_path: Path) -
             await store.open_file(file.name, 1, None)
         with pytest.raises(StoreError):
             await store.remove(file.name)
-        assert await store.names(file.name[-2:]) == []
+        assert await store.files(file.name[-2:]) == []
         assert (other / file.name).exists()
         await store.close_file(file)
 
