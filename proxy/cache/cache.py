@@ -649,6 +649,18 @@ class Cache:
         self._scrubbed_blocks += len(claims)
         return blocks.allocated(page.present << page.number * PAGE_BLOCKS, row.metadata.size, block_size)
 
+    async def trim(self, row: int) -> None:
+        """Give back what an entry's file has beside its present blocks, after an unclean stop."""
+        named = self._index.row(row)
+        entry = None if named is None else self._entries.get(named.key)
+        if entry is None or entry.id != row or entry.file is not None or not self._entries.wants_trimming(entry):
+            return
+        self._entries.pin(entry)
+        try:
+            await self._open(entry, wants_body=True)
+        finally:
+            self._disposal.unpin(entry)
+
     async def _verify(self, entry: Entry, suspects: int) -> None:
         self._entries.pin(entry)
         try:

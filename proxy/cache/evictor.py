@@ -127,14 +127,15 @@ class Evictor:
                 return
 
     async def sweep(self) -> None:
-        """Remove files that no row names: what a kill left between a file and its row. Raises StoreError, the first of
-        those that it met; the rest is swept all the same, and what has to stay is charged until the next sweep.
+        """Remove files that no row names: what a kill left between a file and its row; and give back what a kill left
+        in files beyond what their rows are charged for. Raises StoreError, the first of those that it met; the rest is
+        swept all the same, and what has to stay is charged until the next sweep.
         """
         removed = left = 0
         failed: StoreError | None = None
         for shard in await self._store.shards():
             try:
-                unknown = await self._unknown_in(shard)
+                unknown = await self._swept(shard)
             except StoreError as error:
                 failed = failed or error
                 continue
@@ -153,9 +154,14 @@ class Evictor:
         if failed is not None:
             raise failed
 
-    async def _unknown_in(self, shard: str) -> list[FoundFile]:
-        found = await self._store.files(shard)
+    async def _swept(self, shard: str) -> list[FoundFile]:
+        """Trims the files of entries. Returns those of none."""
+        found = [file for file in await self._store.files(shard) if file.changed_at < self._store.opened_at]
         known = self._index.files_of_shard(shard)
-        unknown = [file for file in found if file.name not in known and file.changed_at < self._store.opened_at]
+        for file in found:
+            entry, charged = known.get(file.name, (0, file.allocated))
+            if file.allocated > charged:
+                await self._cache.trim(entry)
+        unknown = [file for file in found if file.name not in known]
         hot = self._entries.hot_files() if unknown else set()
         return [file for file in unknown if file.name not in hot]

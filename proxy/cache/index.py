@@ -397,8 +397,10 @@ class Index:
         found = self._read("SELECT page, present, sums FROM pages WHERE entry = ? ORDER BY page", (entry,))
         return [Page(number, int.from_bytes(present, "little"), sums) for number, present, sums in found]
 
-    def files_of_shard(self, shard: str) -> set[str]:
-        return {row[0] for row in self._read("SELECT file FROM entries WHERE substr(file, -2) = ?", (shard,))}
+    def files_of_shard(self, shard: str) -> dict[str, tuple[int, int]]:
+        """Whose files they are, and the bytes that are charged for each."""
+        found = self._read("SELECT file, id, bytes FROM entries WHERE substr(file, -2) = ?", (shard,))
+        return {file: (entry, charged) for file, entry, charged in found}
 
     async def flush(self, changes: Changes) -> None:
         """Write in one transaction, off the loop. Raises StoreError; nothing of it is written then."""

@@ -237,6 +237,27 @@ async def test_what_a_sweep_cannot_remove_is_charged(tmp_path: Path, monkeypatch
         assert again.entries.budget.used == used
 
 
+async def test_what_a_kill_left_in_a_file_is_given_back(tmp_path: Path) -> None:
+    """Blocks that were written after the last flush take space that no row is charged for: the sweep gives it back,
+    whether or not anybody asks for the object (I17).
+    """
+    async with Rig(tmp_path) as rig:
+        data = rig.origin.put(content(8 * BLOCK))
+        await rig.get(0, BLOCK)
+        await rig.audit()
+        await rig.get()
+        (file,) = rig.stored_files().values()
+        os.utime(file, (1.0, 1.0))
+        rig.abandon()
+    async with Rig(tmp_path, origin=rig.origin) as again:
+        assert file.stat().st_blocks * 512 > again.budget.used
+        await again.evictor.sweep()
+        assert again.entry().present == 1
+        await again.audit()
+        assert await again.get() == data
+        await again.audit()
+
+
 async def test_a_sweep_leaves_alone_what_is_not_ours(tmp_path: Path) -> None:
     """Whatever somebody put into the cache's folders stays there, and is no reason to sweep again (I16)."""
     async with Rig(tmp_path) as rig:
