@@ -136,7 +136,7 @@ class _Inspection:
 
     def _look_at(self, row: Row) -> None:
         corrupt = 0
-        where = f"{row.key.bucket}/{row.key.key}"
+        where = str(row.key)
         for page in self._index.pages_of(row.id) or ():
             claims = tuple(page.claims())
             found = audit.damaged(self._folder, row.file, row.metadata.size, claims, self._block_size)

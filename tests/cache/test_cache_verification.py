@@ -125,3 +125,16 @@ async def test_what_cannot_be_verified_says_so(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="cannot use the cache index"):
         verify(tmp_path, BLOCK, repair=False)
     assert (tmp_path / "index.db").read_bytes().startswith(b"garbage")
+
+
+async def test_a_key_is_told_in_printable_characters(tmp_path: Path) -> None:
+    """Keys are anybody's: none of them moves the cursor of the terminal that shows the report (I28)."""
+    key = ObjectKey("bucket", "\x1b[2J\nnone\u202e")
+    async with Rig(tmp_path) as rig:
+        rig.origin.put(content(SIZE), key=key)
+        await rig.get(key=key)
+        await rig.cache.flush()
+        (file,) = rig.stored_files().values()
+    flip(file)
+    (finding,) = (await verified(tmp_path)).findings
+    assert finding.where == "bucket/%1B%5B2J%0Anone%E2%80%AE"
