@@ -109,13 +109,20 @@ class Store:
         """A new sparse file of `size` bytes."""
         if not self.is_usable:
             raise StoreError("the disk failed a moment ago")
-        return await self._run(self._create, size)
+        is_given_up = threading.Event()
+        try:
+            return await self._run(self._create, size, is_given_up)
+        except BaseException:
+            is_given_up.set()
+            raise
 
-    def _create(self, size: int) -> StoredFile:
+    def _create(self, size: int, is_given_up: threading.Event) -> StoredFile:
         name = str(ULID())
         fd = self.folder.open_file(name, os.O_RDWR | os.O_CREAT | os.O_EXCL)
         try:
             os.ftruncate(fd, size)
+            if is_given_up.is_set():
+                raise InterruptedError(errno.EINTR, "nobody waits for the file any more")
         except OSError:
             os.close(fd)
             self.folder.unlink(name)

@@ -452,3 +452,30 @@ async def test_a_disk_that_does_not_answer_is_given_up(tmp_path: Path, monkeypat
         assert store.is_usable
         assert open_files(tmp_path) == [str(tmp_path / "objects" / file.name[-2:] / file.name)]
         await store.close_file(file)
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True])
+async def test_a_file_that_nobody_waits_for_is_not_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_cancelled: bool
+) -> None:
+    """A file that is made too late is closed and removed: no row will ever name it (I12, I17)."""
+    monkeypatch.setattr(store_module, "PATIENCE", 10 if is_cancelled else 0.05)
+    begun, hang = threading.Event(), threading.Event()
+    async with opened(tmp_path) as store:
+        ftruncate = os.ftruncate
+
+        def slow(fd: int, size: int) -> None:
+            begun.set()
+            hang.wait(10)
+            ftruncate(fd, size)
+
+        monkeypatch.setattr(os, "ftruncate", slow)
+        making = asyncio.create_task(store.create(1))
+        await asyncio.to_thread(begun.wait, 10)
+        if is_cancelled:
+            making.cancel()
+        await asyncio.wait([making])
+        assert isinstance(making.exception(), StoreError) if not is_cancelled else making.cancelled()
+        hang.set()
+    assert open_files(tmp_path) == []
+    assert [path for path in (tmp_path / "objects").rglob("*") if path.is_file()] == []
