@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from proxy.runtime import Runtime
 
 FAILED, WRONG_USE = 1, 2
+STOP_PATIENCE = 45.0  # seconds, of which running answers have 25
 DEFAULT_CONFIG = Path("proxy.yaml")
 
 _config = click.option(
@@ -65,13 +66,30 @@ def serve(config: Path, *, verbose: bool) -> None:
 async def _serve(settings: "Settings") -> None:
     import asyncio
     import signal
+    import threading
 
     from proxy.runtime import serve as run
 
     stop = asyncio.Event()
+    overdue = threading.Timer(STOP_PATIENCE, _end)
+    overdue.daemon = True
+
+    def begin_to_stop() -> None:
+        if not stop.is_set():
+            stop.set()
+            overdue.start()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        asyncio.get_running_loop().add_signal_handler(number, begin_to_stop)
     await run(settings, _announce, stop)
+
+
+def _end() -> None:
+    """A thread that waits for a disk can be ended by nothing else; the next start is made for that (I14, I20)."""
+    import os
+
+    click.echo(f"the stop took longer than {STOP_PATIENCE:g} s: ended as by kill -9", err=True)
+    os._exit(FAILED)
 
 
 def _announce(runtime: "Runtime") -> None:

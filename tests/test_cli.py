@@ -305,3 +305,31 @@ def test_verify_repairs(run: Run, served: Served, tmp_path: Path) -> None:
         assert word in result.stdout
         assert (f"objects/00/{'0' * 26}" in result.stdout) == (word != "nothing found")
     assert list(shard.iterdir()) == []
+
+
+HANGING = """
+import sys, time
+from proxy import cli
+from proxy.cache.store import Store
+
+cli.STOP_PATIENCE = 0.5
+Store.close = lambda _: time.sleep(60)
+sys.argv[1:] = ["serve", "-c", sys.argv[1]]
+cli.main()
+"""
+
+
+def test_a_stop_that_hangs(tmp_path: Path) -> None:
+    """A disk that does not answer keeps no process from its end: it is as after a kill, and says so (I14, I20)."""
+    config = tmp_path / "proxy.yaml"
+    config.write_text(CONFIG.replace("DIR", str(tmp_path / "cache")).replace("LOG", str(tmp_path / "access.log")))
+    with subprocess.Popen(
+        [sys.executable, "-c", HANGING, str(config)], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        while "browser" not in process.stderr.readline():
+            assert process.poll() is None
+        process.terminate()
+        _, told = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert told.strip() == "the stop took longer than 0.5 s: ended as by kill -9"
