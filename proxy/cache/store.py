@@ -161,6 +161,8 @@ class Store:
 
         `checksum` is that of the first of these blocks up to `offset`; the result goes on from there.
         """
+        if self._hanging:
+            raise StoreError("the disk does not answer")
         thread = self._writing[file.fd % len(self._writing)]
         return await self._run(_write, file.fd, offset, data, checksum, block_size, threads=thread, file=file)
 

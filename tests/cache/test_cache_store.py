@@ -371,7 +371,9 @@ async def test_a_descriptor_outlives_the_writes_to_it(
 
 @pytest.mark.parametrize("call", ["_remove", "space"])
 async def test_no_call_waits_for_a_disk_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
-    """What nobody reads has its bound as well: a file to be removed must not hold up whoever needs its space (I20)."""
+    """What nobody reads has its bound as well: a file to be removed must not hold up whoever needs its space (I20). And
+    while a call hangs, nobody waits to write: bytes pass through (I16).
+    """
     monkeypatch.setattr(store_module, "PATIENCE", 0.05)
     hang = threading.Event()
     async with opened(tmp_path) as store:
@@ -384,8 +386,13 @@ async def test_no_call_waits_for_a_disk_that_hangs(tmp_path: Path, monkeypatch: 
         with pytest.raises(StoreError, match="did not answer"):
             await (store.remove(file.name) if call == "_remove" else store.disk_space())
         assert not store.is_usable
+        monkeypatch.setattr(store_module, "PATIENCE", 30)
+        with pytest.raises(StoreError, match="does not answer"):
+            await store.write(file, 0, b"x", 0, BLOCK)
+        assert os.fstat(file.fd).st_blocks == 0
         hang.set()
         await asyncio.wait(store._hanging)
+        await store.write(file, 0, b"x", 0, BLOCK)
         await store.close_file(file)
 
 
