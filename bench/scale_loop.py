@@ -153,8 +153,8 @@ async def opened(
     )  # fmt: skip
     cache.supply_with(
         Supply(
-            origin=origin, store=store, entries=entries, traffic=Traffic(read_ahead_limit=8), reserve=cache.reserve,
-            release=disposal.release, changed=disposal.drop, completed=cache.compare,
+            origin=origin, store=store, entries=entries, traffic=Traffic(read_ahead_limit=8),
+            reserve=cache.room.reserve, release=disposal.release, changed=disposal.drop, completed=cache.compare,
             comparison=Comparison(origin, store, integrity),
             clock=time.monotonic, block_size=scale_folder.BLOCK,
             part_size=PART, parallel_parts=8, after_disconnect="auto", patience=60.0,
@@ -218,7 +218,7 @@ async def reserve_small(bench: Bench) -> int:
 
     async def misses() -> None:
         while bench.entries.evicted < bench.groups.batch:
-            await bench.cache.reserve(CHARGED)
+            await bench.cache.room.reserve(CHARGED)
 
     _fill_up(bench)
     await asyncio.gather(*(misses() for _ in range(RESERVERS)))
@@ -229,7 +229,7 @@ async def reserve_parts(bench: Bench) -> int:
     """A large object that comes in parts while the cache is full of small ones."""
     _fill_up(bench)
     while bench.entries.evicted < bench.groups.batch:
-        await bench.cache.reserve(PART)
+        await bench.cache.room.reserve(PART)
     return bench.entries.evicted
 
 

@@ -176,7 +176,7 @@ class Runtime:
             origin=self.origin,
             store=uploads.store,
             forget=uploads.forget,
-            space=Space(self.cache.reserve, self._budget),
+            space=Space(self.cache.room.reserve, self._budget),
             source=self._source,
             boot=boot_id(),
             clock=self._cache_clock,
@@ -283,7 +283,7 @@ class Runtime:
             store=store,
             entries=entries,
             traffic=Traffic(read_ahead_limit=max(1, origin.max_connections * 3 // 4)),
-            reserve=self.cache.reserve,
+            reserve=self.cache.room.reserve,
             release=disposal.release,
             changed=disposal.drop,
             completed=self.cache.compare,
@@ -312,7 +312,7 @@ class Runtime:
         with suppress(StoreError):  # counted; a disk that fails costs the cache, not the start
             await self.evictor.measure()
         if not index.was_clean:
-            self.cache.hold_until(self.evictor.swept)
+            self.cache.room.hold_until(self.evictor.swept)
         self.evictor.start()
         self._stack.push_async_callback(self.evictor.stop)
         self.scrubber = Scrubber(cache=self.cache, index=index, clock=time.monotonic)

@@ -6,18 +6,19 @@ The server never sees a flight, the index or a file's name, so that one day it m
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 
 from proxy.cache import blocks, passthrough, questions, residency
 from proxy.cache.absences import Absence, Absences
 from proxy.cache.disposal import Disposal
 from proxy.cache.entries import Entries
-from proxy.cache.entry import ENTRY_BYTES, Entry
+from proxy.cache.entry import Entry
+from proxy.cache.files import Files
 from proxy.cache.fill import Fill
 from proxy.cache.flights import Supply
+from proxy.cache.flushing import Flusher
 from proxy.cache.hit import Hit
-from proxy.cache.index import PAGE_BLOCKS, Changes, Index, Page, Row
+from proxy.cache.index import PAGE_BLOCKS, Index, Page, Row
 from proxy.cache.integrity import Integrity
 from proxy.cache.lookup import Learned, Lookup, Lookups
 from proxy.cache.memory import SMALL, Memory
@@ -25,6 +26,7 @@ from proxy.cache.origin import Answer, Origin
 from proxy.cache.purges import Purges
 from proxy.cache.ramp import Ramp
 from proxy.cache.reader import Lender, Reader
+from proxy.cache.room import Room
 from proxy.cache.statistics import Statistics
 from proxy.cache.store import Store
 from proxy.cache.writing import Writing
@@ -37,7 +39,6 @@ from proxy.errors import (
     OriginUnavailable,
     ProxyError,
     StoreError,
-    StoreFull,
 )
 from proxy.http.cache_status import CacheStatus, Forward
 from proxy.http.metadata import Metadata
@@ -48,7 +49,6 @@ __all__ = ["Absence", "Absent", "Cache", "Hit", "Reader", "Statistics", "Writing
 
 NULL_VERSION = "null"  # S3's id of an object stored while its bucket had no versions
 TOUCH_INTERVAL = 1.0  # seconds between two notes that a hit was used
-SWEEP_PATIENCE = 1.0  # seconds: enough for some hundred thousand files
 PUBLISHING = 5.0  # seconds that a write waits until it is in the cache; it goes on after that
 ASKS = 3  # HEADs of one write, where what others found meanwhile may be newer than their answers
 RESTARTS = 4  # lookups of one request before it is given up: each one lost its entry to somebody else
@@ -65,7 +65,7 @@ class Absent:
 
 class Cache:
     """`clock` gives seconds since the epoch, and is never set back: see `proxy.cache.clock`. `is_durable`: what the
-    index claims is to outlive power loss.
+    index claims is to outlive power loss. `room`, `files` and `flusher` are the upkeep's as well.
     """
 
     def __init__(
@@ -82,28 +82,28 @@ class Cache:
         clock: Callable[[], float],
         is_durable: bool = False,
     ) -> None:
-        self._is_durable = is_durable
         self._origin = origin
         self._index = index
-        self._flushing = asyncio.Lock()
         self._store = store
         self._entries = entries
         self._absences = absences
         self._memory = memory
         self._clock = clock
         self._supply: Supply | None = None
-        self._swept: asyncio.Event | None = None
         self._disposal = disposal
         self._lookups = Lookups(entries.pin, disposal.unpin)
         self._lender = Lender(self._fill_of, self._stream, self._give_back, store, clock)
         self._integrity = integrity
         self._comparing: set[asyncio.Task[None]] = set()
-        self._opening: dict[int, asyncio.Task[None]] = {}
+        self.flusher = Flusher(index, entries, disposal, store, is_durable=is_durable)
+        self.room = Room(
+            entries, disposal, store, flush=self.flusher.flush, promised=lambda: self.supply.traffic.reserved
+        )
+        self.files = Files(entries, disposal, store, self.room, self.flusher.flush)
         self._purges = Purges(
-            entries=entries, disposal=disposal, lookups=self._lookups, absences=absences, flush=self.flush,
+            entries=entries, disposal=disposal, lookups=self._lookups, absences=absences, flush=self.flusher.flush,
             is_durable=is_durable,
         )  # fmt: skip
-        self._flushes: set[asyncio.Task[None]] = set()
         self._hits = self._stale_hits = self._misses = self._revalidations = self._passthroughs = 0
         self._written = 0
         self._scrubbed_blocks = 0
@@ -204,7 +204,7 @@ class Cache:
                 entry, status = found
                 revalidate = False
             try:
-                if await self._open(entry, wants_body=wants_body):
+                if await self.files.open(entry, wants_body=wants_body):
                     self._entries.touch(entry, self._clock())
                     return Reader(entry, status, self._lender)
             except BaseException:
@@ -316,7 +316,7 @@ class Cache:
         try:
             if isinstance(answer, Answer):
                 # Before anybody else can see the entry: an entry gets one file in its life.
-                await self._give_file(entry)
+                await self.files.give(entry)
         except BaseException:
             assert isinstance(answer, Answer)
             answer.body.close()
@@ -355,70 +355,10 @@ class Cache:
         if known is not None and (found is None or not known.metadata.is_version(found)):
             self._disposal.drop(known)
 
-    async def _give_file(self, entry: Entry) -> None:
-        """Have a file for the entry's bytes, unless the disk or the budget refuses: then they pass through."""
-        try:
-            await self._create_file(entry)
-        except StoreError as error:
-            log.info("%s goes on uncached: %s", entry.key, error)
-
-    async def _create_file(self, entry: Entry) -> None:
-        """Raises StoreError, StoreFull: the entry stays metadata only."""
-        if entry.metadata.size + ENTRY_BYTES > self._entries.budget.limit:
-            raise StoreFull(f"{entry.key} has {entry.metadata.size} bytes, more than the whole cache")
-        if not self._store.is_usable:
-            raise StoreError("the disk failed a moment ago")
-        await self._spare_descriptors()
-        await self.reserve(ENTRY_BYTES)
-        try:
-            file = await self._store.create(entry.metadata.size)
-        except BaseException:
-            self._entries.budget.give_back(ENTRY_BYTES)
-            raise
-        self._entries.attach(entry, file)
-        if entry.removed:  # purged while its file was made
-            self._disposal.discard(entry)
-
     def _fill_of(self, entry: Entry) -> Fill:
         if entry.fill is None:
             entry.fill = Fill(entry, self.supply)
         return entry.fill
-
-    async def _open(self, entry: Entry, *, wants_body: bool) -> bool:
-        """Have the entry's file open, or know that it has none. False: the entry cannot be used.
-
-        A HEAD, too, needs the file of an entry that has one: what was purged has only its row left after a kill (I27).
-        """
-        if entry.file is not None or not self._store.is_usable:
-            return True
-        if entry.file_name is None and (entry.removed or not wants_body or not entry.metadata.size):
-            # Nothing to read, or not to be kept: then its bytes pass through.
-            return True
-        task = self._opening.get(entry.id)
-        if task is None:
-            task = self._opening[entry.id] = asyncio.create_task(self._open_file(entry))
-            task.add_done_callback(lambda _: self._opening.pop(entry.id))
-        await asyncio.shield(task)
-        return entry.file is not None or entry.file_name is None or not self._store.is_usable
-
-    async def _open_file(self, entry: Entry) -> None:
-        self._entries.pin(entry)
-        try:
-            await self._spare_descriptors()
-            if entry.file_name is None:
-                await self._give_file(entry)
-                return
-            size = entry.metadata.size
-            known = None  # of a large object with many gaps it takes a while to know
-            if self._entries.wants_trimming(entry):
-                known = blocks.present_spans(entry.present, size, self.supply.block_size)
-            file = await self._store.open_file(entry.file_name, size, known)
-            if file is not None:
-                self._entries.attach(entry, file)
-        except StoreError as error:
-            log.info("%s goes on uncached: %s", entry.key, error)
-        finally:
-            self._disposal.unpin(entry)
 
     def compare(self, entry: Entry) -> None:
         """Whether a complete object is what S3 says it is, in the background: what is not goes."""
@@ -455,8 +395,8 @@ class Cache:
             store=self._store,
             budget=self._entries.budget,
             disposal=self._disposal,
-            reserve=self.reserve,
-            spare_descriptors=self._spare_descriptors,
+            reserve=self.room.reserve,
+            spare_descriptors=self.files.spare_descriptors,
             block_size=self.supply.block_size,
         )
 
@@ -528,111 +468,6 @@ class Cache:
         """
         return await self._purges.purge(keys, prefixes, soft=soft, versions=versions)
 
-    # --- space ---------------------------------------------------------------------------------------------
-
-    async def reserve(self, count: int) -> None:
-        """Take `count` bytes from the budget, evicting for them. Raises StoreFull."""
-        if self._swept is not None:
-            await self._until_swept(self._swept)
-        budget = self._entries.budget
-        while budget.room < count:
-            victims = self._entries.victims(count - budget.room)
-            if not victims:
-                raise StoreFull(f"no room for {count} bytes: {budget.used} of {budget.limit} are in use")
-            await self.evict(victims)
-            if self._entries.wants_flush:
-                await self.flush()
-        budget.take(count)
-
-    def hold_until(self, swept: asyncio.Event) -> None:
-        """Nothing is reserved before this, for SWEEP_PATIENCE at most: after a kill, files that no row names take space
-        that is not counted (I17).
-        """
-        self._swept = swept
-
-    async def _until_swept(self, swept: asyncio.Event) -> None:
-        try:
-            async with asyncio.timeout(SWEEP_PATIENCE):
-                await swept.wait()
-        except TimeoutError:
-            log.info("the sweep takes longer than %g s: caching goes on beside it", SWEEP_PATIENCE)
-        self._swept = None
-
-    async def evict(self, victims: list[Entry]) -> None:
-        """Unlink entries that `Entries` has removed; returns when their space is free."""
-        await self._disposal.unlink(victims)
-        if self._entries.budget.is_bound_by_disk:
-            await self.sample_disk()
-
-    async def sample_disk(self) -> int:
-        """Look how much the disk has free. Returns the bytes it has in all. Raises StoreError."""
-        budget = self._entries.budget
-        promised = self.supply.traffic.reserved - budget.taken
-        free, total = await self._store.disk_space()
-        budget.sample(free, promised + budget.taken)
-        return total
-
-    async def cool(self) -> None:
-        """Close the files of entries that leave memory because there are too many."""
-        cooled = self._entries.cooled()
-        files = [entry.file for entry in cooled if entry.file is not None]
-        for entry in cooled:
-            entry.file = None
-        # None of them stays open because another one fails: nobody knows them any more.
-        await asyncio.gather(*map(self._store.close_file, files))
-
-    async def _spare_descriptors(self) -> None:
-        if self._entries.is_crowded:
-            await self.flush()  # what the index does not know yet stays in memory
-            await self.cool()
-
-    async def flush(self) -> None:
-        """Write to the index what has changed. A failure is the disk's: it is tried again at the next flush. It is not
-        broken off with its caller: what it took in hand would be forgotten.
-        """
-        task = asyncio.create_task(self._flush(), name="flush")
-        self._flushes.add(task)
-        task.add_done_callback(self._flushes.discard)
-        await asyncio.shield(task)
-
-    async def _flush(self) -> None:
-        async with self._flushing:
-            changes = self._entries.changes()
-            if not changes:
-                return
-            if self._is_durable:
-                changes = await self._synced(changes)
-            try:
-                await self._index.flush(changes)
-            except StoreError as error:
-                self._entries.not_flushed(changes)
-                self._store.failed(str(error))
-                return
-            self._entries.flushed(changes)
-            with suppress(StoreError):  # counted; what it was the last time will do
-                self._entries.budget.overhead = await self._store.space_of(self._index.files)
-
-    async def _synced(self, changes: Changes) -> Changes:
-        """Data first, then the claims (I2): what of `changes` may be written now that the files were synced. An entry
-        whose file could not be is removed (I14).
-        """
-        failed: set[int] = set()
-        written = {entry for entry, _, _ in changes.sums}
-        for row in changes.rows:
-            entry = self._entries.hot(row.key)
-            if row.id not in written or entry is None or entry.id != row.id or entry.file is None:
-                continue
-            self._entries.pin(entry)
-            try:
-                await self._store.sync(entry.file)
-            except StoreError as error:
-                log.warning("%s is discarded: %s", entry.key, error)
-                failed.add(entry.id)
-                self._disposal.drop(entry)
-            finally:
-                self._disposal.unpin(entry)
-        return changes.without(failed)
-
     async def scrub(self, row: Row, page: Page) -> int:
         """Read the blocks that a row of the index claims; those that went bad are given up, and so is an entry whose
         file is gone. Returns the bytes read. Raises StoreError.
@@ -649,47 +484,21 @@ class Cache:
         self._scrubbed_blocks += len(claims)
         return blocks.allocated(page.present << page.number * PAGE_BLOCKS, row.metadata.size, block_size)
 
-    async def trim(self, row: int) -> None:
-        """Give back what an entry's file has beside its present blocks, after an unclean stop."""
-        named = self._index.row(row)
-        entry = None if named is None else self._entries.get(named.key)
-        if entry is None or entry.id != row or entry.file is not None or not self._entries.wants_trimming(entry):
-            return
-        self._entries.pin(entry)
-        try:
-            await self._open(entry, wants_body=True)
-        finally:
-            self._disposal.unpin(entry)
-
     async def _verify(self, entry: Entry, suspects: int) -> None:
         self._entries.pin(entry)
         try:
             self._entries.doubt(entry, suspects)
-            await self._open(entry, wants_body=True)
+            await self.files.open(entry, wants_body=True)
             for block in blocks.members(suspects & entry.unverified):
                 if entry.file is not None:
                     await self._fill_of(entry).verify(block)
         finally:
             self._disposal.unpin(entry)
 
-    async def recover(self) -> bool:
-        """Begin anew where the folder, or the index in it, was deleted under this process. True: it had to; files that
-        nobody knows of may be left. Raises StoreError.
-        """
-        if not await self._store.has_lost(self._index.path.name, self._index.identity):
-            return False
-        async with self._flushing:
-            await self._store.renew()
-            await self._index.renew()
-            for entry in self._entries.forget():
-                self._disposal.discard(entry)
-        log.warning("the cache folder, or the index in it, was gone: begun anew")
-        return True
-
     async def close(self) -> None:
         """End lookups and flights, close files, write the last changes: the next start is a clean one."""
         await self._lookups.close()
-        await asyncio.gather(*self._opening.values(), return_exceptions=True)
+        await self.files.finish()
         while flights := list(self.supply.traffic.tasks):  # one that ends well just now may start the next
             for task in flights:
                 task.cancel()
@@ -698,7 +507,7 @@ class Cache:
             task.cancel()
         await asyncio.gather(*self._purges.running, *self._comparing, return_exceptions=True)
         await self._disposal.finish()
-        await self.flush()
+        await self.flusher.flush()
         for entry in self._entries.close():
             if entry.fill is not None:
                 await entry.fill.verified()

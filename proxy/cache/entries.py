@@ -18,6 +18,7 @@ from proxy.cache.store import StoredFile
 from proxy.errors import StoreError
 from proxy.http.freshness import Freshness
 from proxy.http.metadata import Metadata
+from proxy.http.ranges import Span
 from proxy.keys import ObjectKey
 
 PAGE = 64  # entries handled at a time: between two pages the event loop gets its turn (I18)
@@ -181,6 +182,9 @@ class Entries:
         a block begun. They are punched out when it is opened.
         """
         return entry.epoch < self._index.epoch or self._excess(entry) > 0
+
+    def present_spans(self, entry: Entry) -> list[Span]:
+        return blocks.present_spans(entry.present, entry.metadata.size, self._block_size)
 
     def _excess(self, entry: Entry) -> int:
         """Bytes charged for begun blocks that nobody knows of any more."""

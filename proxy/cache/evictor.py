@@ -10,7 +10,6 @@ from collections.abc import Callable
 
 from proxy.cache.cache import Cache
 from proxy.cache.entries import Entries
-from proxy.cache.entry import Entry
 from proxy.cache.folder import FoundFile
 from proxy.cache.index import Index
 from proxy.cache.store import Store
@@ -75,14 +74,14 @@ class Evictor:
         """One round. Raises StoreError when the disk fails; the next round tries again."""
         lost: StoreError | None = None
         try:
-            if await self._cache.recover():
+            if await self._cache.flusher.recover():
                 await self.sweep()
         except StoreError as error:
             lost = error  # the rest is due all the same
-        await self._cache.flush()
+        await self._cache.flusher.flush()
         await self._remove_idle()
         await self._keep_free()
-        await self._cache.cool()
+        await self._cache.files.cool()
         if lost is not None:
             raise lost
 
@@ -90,14 +89,14 @@ class Evictor:
         removed = 0
         while idle := self._entries.idle(self._idle_since()):
             removed += len(idle)
-            await self._evict(idle)
+            await self._cache.room.evict(idle)
         if removed:
             log.info("%d idle entries removed", removed)
-            await self._cache.flush()
+            await self._cache.flusher.flush()
 
     async def measure(self) -> None:
         """What the disk has free, and what of it is to stay so. Raises StoreError."""
-        self._entries.budget.floor = self._min_free(await self._cache.sample_disk())
+        self._entries.budget.floor = self._min_free(await self._cache.room.sample_disk())
 
     async def _keep_free(self) -> None:
         await self.measure()
@@ -105,14 +104,9 @@ class Evictor:
         over, removed = -budget.room, 0
         while budget.room < 0 and (victims := self._entries.victims(-budget.room)):
             removed += len(victims)
-            await self._evict(victims)
+            await self._cache.room.evict(victims)
         if removed:
             log.info("%d bytes over the limit: %d entries removed", over, removed)
-
-    async def _evict(self, found: list[Entry]) -> None:
-        await self._cache.evict(found)
-        if self._entries.wants_flush:
-            await self._cache.flush()
 
     async def _sweep_all(self) -> None:
         """Until all is swept: what nobody knows of takes space that nobody counts (I17)."""
@@ -161,7 +155,13 @@ class Evictor:
         for file in found:
             entry, charged = known.get(file.name, (0, file.allocated))
             if file.allocated > charged:
-                await self._cache.trim(entry)
+                await self._trim(entry)
         unknown = [file for file in found if file.name not in known]
         hot = self._entries.hot_files() if unknown else set()
         return [file for file in unknown if file.name not in hot]
+
+    async def _trim(self, entry_id: int) -> None:
+        row = self._index.row(entry_id)
+        entry = None if row is None else self._entries.get(row.key)
+        if entry is not None and entry.id == entry_id:
+            await self._cache.files.trim(entry)

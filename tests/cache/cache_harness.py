@@ -330,7 +330,7 @@ class Rig:
         self.cache.supply_with(
             Supply(
                 origin=self.origin, store=self.store, entries=self.entries, traffic=self.traffic,
-                reserve=self.cache.reserve, release=disposal.release, changed=disposal.drop,
+                reserve=self.cache.room.reserve, release=disposal.release, changed=disposal.drop,
                 completed=self.cache.compare, comparison=Comparison(self.origin, self.store, integrity),
                 clock=self.monotonic, block_size=BLOCK, part_size=PART, parallel_parts=parallel_parts,
                 after_disconnect=after_disconnect, patience=patience,
@@ -457,7 +457,7 @@ class Rig:
         hot = list(self.entries._hot.values())
         assert [entry for entry in hot if entry.pins] == []
         assert len(self.open_files()) == sum(entry.file is not None for entry in hot)
-        await self.cache.flush()
+        await self.cache.flusher.flush()
         rows = self.rows()
         assert len(rows) == len(self.entries)
         assert sum(row["bytes"] for row in rows) == self.budget.used, "bytes charged and bytes of the entries"

@@ -510,7 +510,7 @@ async def test_a_broken_index_is_a_miss(tmp_path: Path) -> None:
         reader.execute("PRAGMA query_only = OFF")
         reader.execute("ALTER TABLE entries RENAME TO elsewhere")
         assert await rig.get() == data
-        await rig.cache.flush()
+        await rig.cache.flusher.flush()
         assert await rig.get() == data
         reader.execute("ALTER TABLE elsewhere RENAME TO entries")
         rig.monotonic.now += 60.0
@@ -601,7 +601,7 @@ async def test_a_purge_survives_a_kill(tmp_path: Path, soft: bool, wants_body: b
     async with Rig(tmp_path) as rig:
         rig.origin.put(content(BLOCK))
         await rig.get()
-        await rig.cache.flush()
+        await rig.cache.flusher.flush()
         await rig.cache.purge([KEY], soft=soft)
         await turns()
         rig.abandon()
@@ -700,7 +700,7 @@ async def test_a_kill_during_a_fill_costs_its_unrecorded_blocks(tmp_path: Path) 
         gate = rig.origin.gate(2 * BLOCK + 9)
         reading = asyncio.create_task(rig.get())
         await turns()
-        await rig.cache.flush()
+        await rig.cache.flusher.flush()
         folder = tmp_path / "copy"
         folder.mkdir()
         shutil.copytree(tmp_path / "objects", folder / "objects")
@@ -768,7 +768,7 @@ async def test_entries_do_not_cool_while_they_are_being_written_down(tmp_path: P
         data = rig.origin.put(content(PART))
         await rig.get()
         await turns()
-        flushing = asyncio.create_task(rig.cache.flush())
+        flushing = asyncio.create_task(rig.cache.flusher.flush())
         await asyncio.sleep(0)
         assert rig.entries.cooled() == []
         assert rig.entry().present == 0b1111
@@ -861,7 +861,7 @@ async def test_an_eviction_outlives_who_wanted_it(tmp_path: Path, after: int) ->
             rig.origin.put(content(BLOCK, seed=number), key=key)
             await rig.get(key=key)
         await turns()
-        evicting = asyncio.create_task(rig.cache.evict(rig.entries.victims(2 * BLOCK)))
+        evicting = asyncio.create_task(rig.cache.room.evict(rig.entries.victims(2 * BLOCK)))
         await turns(after)
         evicting.cancel()
         await asyncio.gather(evicting, return_exceptions=True)

@@ -61,7 +61,7 @@ async def test_a_stop_while_a_file_is_opened(tmp_path: Path) -> None:
         await turns()
     async with Rig(tmp_path, origin=rig.origin) as again:
         asking = asyncio.create_task(again.reader())
-        while not again.cache._opening:
+        while not again.cache.files._opening:
             await turns(1)
         asking.cancel()
         await again.close()

@@ -258,7 +258,7 @@ async def test_blocks_in_doubt_are_not_compared(tmp_path: Path) -> None:
     async with Rig(tmp_path, origin=lying()) as rig:
         rig.origin.put(data, md5_etag(data))
         await rig.get()
-        await rig.cache.flush()
+        await rig.cache.flusher.flush()
         rig.abandon()
     (path,) = rig.stored_files().values()
     path.write_bytes(flipped(flipped(data, BLOCK + 1), 3 * BLOCK + 1))

@@ -193,7 +193,7 @@ async def test_a_kill_at_any_time_loses_no_truth(tmp_path: Path, seed: int) -> N
         clients = [asyncio.create_task(world.act(20, with_trouble=False)) for _ in range(4)]
         for _ in range(rig.chance.randrange(5, 40)):
             await turns(20)
-            await rig.cache.flush()
+            await rig.cache.flusher.flush()
         shutil.copytree(root, copy)
         await asyncio.gather(*clients)
         await turns()

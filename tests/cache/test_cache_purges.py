@@ -26,7 +26,7 @@ async def filled(rig: Rig, count: int) -> None:
         rig.origin.put(content(BLOCK, seed=number), '"1"', key(number))
         await rig.get(key=key(number))
     await turns()
-    await rig.cache.flush()
+    await rig.cache.flusher.flush()
 
 
 @pytest.mark.parametrize("after", range(12))
@@ -35,7 +35,7 @@ async def test_what_is_read_while_a_prefix_is_purged(tmp_path: Path, after: int,
     """An entry that comes into memory at any turn of a purge of its prefix is purged as the others are (I27)."""
     async with Rig(tmp_path, hot_limit=2) as rig:
         await filled(rig, 10)
-        await rig.cache.cool()
+        await rig.cache.files.cool()
         assert rig.entries.hot(key(0)) is None
         new = rig.origin.put(content(BLOCK, seed=77), '"2"', key(0))
         purging = asyncio.create_task(rig.cache.purge(prefixes=[PREFIX], soft=soft))
@@ -65,7 +65,7 @@ async def test_an_index_that_fails_when_a_key_is_to_go(tmp_path: Path, monkeypat
     """What an invalidation could not find is asked for again before it answers (I5)."""
     async with Rig(tmp_path, hot_limit=1) as rig:
         await filled(rig, 3)
-        await rig.cache.cool()
+        await rig.cache.files.cool()
         assert rig.entries.hot(key(0)) is None
 
         def fail(*_: object) -> None:
@@ -96,7 +96,7 @@ async def test_a_row_that_went_bad(tmp_path: Path, column: str) -> None:
         await Scrubber(
             cache=again.cache, index=again.index, clock=again.monotonic, sleep=lambda _: asyncio.sleep(0)
         ).round()
-        await again.cache.flush()
+        await again.cache.flusher.flush()
         assert again.index.oldest(10) == []
         assert not again.index.rotten
         again.complaints.clear()

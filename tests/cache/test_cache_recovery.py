@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from cache_harness import BLOCK, KEY, Rig, content, turns
 
-from proxy.cache import cache as cache_module
+from proxy.cache import room
 from proxy.cache.index import Changes, Index
 from proxy.cache.store import RETRY_AFTER, Store, StoredFile
 from proxy.errors import OriginUnavailable, StoreError
@@ -97,7 +97,7 @@ async def test_index_claims_only_what_was_synced(tmp_path: Path, monkeypatch: py
         rig.origin.put(content(BLOCK), key=OTHER)
         await rig.get()
         await rig.get(key=OTHER)
-        await rig.cache.flush()
+        await rig.cache.flusher.flush()
         assert sorted(done[:-1]) == sorted(rig.stored_files())
         assert done[-1] == "index"
         done.clear()
@@ -108,7 +108,7 @@ async def test_index_claims_only_what_was_synced(tmp_path: Path, monkeypatch: py
     async with Rig(tmp_path / "process") as rig:
         rig.origin.put(content(2 * BLOCK))
         await rig.get()
-        await rig.cache.flush()
+        await rig.cache.flusher.flush()
         assert set(done) == {"index"}
 
 
@@ -129,10 +129,10 @@ async def test_a_file_that_cannot_be_synced_is_discarded(tmp_path: Path, monkeyp
         await rig.get()
         await rig.get(key=OTHER)
         bad = rig.entry().file_name or ""
-        await rig.cache.flush()
+        await rig.cache.flusher.flush()
         await turns()
         assert len(tried) == 2
-        await rig.cache.flush()
+        await rig.cache.flusher.flush()
         assert tried.count(bad) == 1
         assert [row["key"] for row in rig.rows()] == [b"other"]
         assert list(rig.stored_files()) == [rig.entry(OTHER).file_name]
@@ -154,7 +154,7 @@ async def test_what_a_run_trusts_of_the_last_one(
     async with Rig(tmp_path, is_durable=is_durable, boot=1) as rig:
         data = rig.origin.put(content(2 * BLOCK))
         await rig.get()
-        await rig.cache.flush()
+        await rig.cache.flusher.flush()
         if not is_clean:
             rig.abandon()
     loses_changes = has_rebooted and not is_clean and not is_durable
@@ -189,7 +189,7 @@ async def test_no_room_is_taken_before_orphans_are_gone(tmp_path: Path) -> None:
         rig.abandon()
     async with Rig(tmp_path, origin=rig.origin) as again:
         (orphan,) = again.stored_files().values()
-        again.cache.hold_until(again.evictor.swept)
+        again.cache.room.hold_until(again.evictor.swept)
         reading = asyncio.create_task(again.get())
         await turns()
         assert again.store.writes == []
@@ -202,12 +202,12 @@ async def test_no_room_is_taken_before_orphans_are_gone(tmp_path: Path) -> None:
 
 async def test_a_sweep_that_takes_long_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Readers wait for the sweep for a moment only, together (I11, I20)."""
-    monkeypatch.setattr(cache_module, "SWEEP_PATIENCE", 0.05)
+    monkeypatch.setattr(room, "SWEEP_PATIENCE", 0.05)
     async with Rig(tmp_path) as rig:
         data = rig.origin.put(content(2 * BLOCK))
-        rig.cache.hold_until(rig.evictor.swept)
+        rig.cache.room.hold_until(rig.evictor.swept)
         assert list(await asyncio.gather(rig.get(), rig.get())) == [data, data]
-        assert rig.cache._swept is None
+        assert rig.cache.room._swept is None
         await rig.audit()
 
 

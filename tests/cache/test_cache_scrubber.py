@@ -57,7 +57,7 @@ async def test_damage_after_a_clean_start(
         other = rig.origin.put(content(SIZE, seed=1), key=OTHER)
         for key in (KEY, OTHER):
             await rig.get(key=key)
-        await rig.cache.flush()
+        await rig.cache.flusher.flush()
         names = [rig.entry(key).file_name for key in (KEY, OTHER)]
     async with Rig(tmp_path, origin=rig.origin) as again:
         if is_hot:
@@ -85,7 +85,7 @@ async def test_a_sound_cache_is_left_alone(tmp_path: Path) -> None:
         other = rig.origin.put(content(SIZE), key=OTHER)
         await rig.get()
         await rig.get(2 * BLOCK, 3 * BLOCK, key=OTHER)
-        await rig.cache.flush()
+        await rig.cache.flusher.flush()
         present = sum(rig.entry(key).present.bit_count() for key in (KEY, OTHER))
         slept: list[float] = []
         await scrubber(rig, slept).round()
@@ -105,7 +105,7 @@ async def test_a_hit_lent_out_is_taken_back(tmp_path: Path) -> None:
     async with Rig(tmp_path) as rig:
         data = rig.origin.put(content(BLOCK))
         await rig.get()
-        await rig.cache.flush()
+        await rig.cache.flusher.flush()
         hit = rig.cache.hit(KEY)
         assert hit is not None
         (path,) = rig.stored_files().values()

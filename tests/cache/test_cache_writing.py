@@ -66,7 +66,7 @@ async def test_an_unclean_stop(tmp_path: Path) -> None:
         rig.origin.store(KEY, Version(data, '"1"'))
         writing = await filled(rig, data)
         await rig.cache.publish(writing, '"1"')
-        await rig.cache.flush()
+        await rig.cache.flusher.flush()
         await turns()
         (path,) = rig.stored_files().values()
         rig.abandon()

@@ -155,7 +155,7 @@ class Child:
                     return
                 case "flush":
                     with contextlib.suppress(StoreError):  # the next one tries again
-                        await proxy.cache.flush()
+                        await proxy.cache.flusher.flush()
                 case "age":
                     self._ahead += 2 * proxy.settings.cache.idle_timeout
                 case "step":

@@ -123,7 +123,7 @@ BUGS = (
         "In durable mode the index does not wait until the data that it claims is synced.",
         (
             Edit(
-                "proxy.cache.cache:Cache._synced",
+                "proxy.cache.flushing:Flusher._synced",
                 "await self._store.sync(entry.file)",
                 "asyncio.create_task(self._store.sync(entry.file))",
             ),
@@ -481,7 +481,7 @@ BUGS = (
         14,
         "synced-again",
         "A file that could not be synced is kept, and synced again with the next flush.",
-        (Edit("proxy.cache.cache:Cache._synced", "self._disposal.drop(entry)", "pass"),),
+        (Edit("proxy.cache.flushing:Flusher._synced", "self._disposal.drop(entry)", "pass"),),
         (RECOVERY + "test_a_file_that_cannot_be_synced_is_discarded",),
     ),
     Bug(
@@ -600,7 +600,7 @@ BUGS = (
         17,
         "reserved-before-evicting",
         "Room is made when the limit is passed already.",
-        (Edit("proxy.cache.cache:Cache.reserve", "while budget.room < count", "while budget.room < 0"),),
+        (Edit("proxy.cache.room:Room.reserve", "while budget.room < count", "while budget.room < 0"),),
         ("tests/cache/test_cache_reserve.py::test_room_is_made_before_it_is_taken",),
     ),
     Bug(

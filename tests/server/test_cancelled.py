@@ -156,7 +156,7 @@ async def prepared(proxy: Proxy, s3: S3, case: Case, key: str) -> tuple[bytes, .
         assert (await proxy.get(f"/{key}")).body == BODY
         await proxy.settled()
     if case.state == "cool":
-        await proxy.runtime.cache.flush()
+        await proxy.runtime.cache.flusher.flush()
         entries = proxy.runtime.cache._entries
         entries._hot_limit, limit = 0, entries._hot_limit
         for entry in entries.cooled():
@@ -205,5 +205,5 @@ async def at_rest(proxy: Proxy, before: Baseline) -> None:
     assert [session.connector for session in sessions if session.connector._acquired] == []
     assert [entry for entry in cache._entries._hot.values() if entry.pins] == []
     assert cache._lookups._tasks == set()
-    await cache.flush()
+    await cache.flusher.flush()
     assert len(proxy.files) == proxy.figures["entries"]

@@ -114,7 +114,7 @@ async def test_every_moment_of_a_fill(start: StartProxy, s3: S3, tmp_path: Path)
             copies.append(tmp_path / f"copy{len(copies)}")
             shutil.copytree(proxy.runtime.settings.cache.dir, copies[-1])
             # The next copy finds something in the index too.
-            await proxy.runtime.cache.flush()
+            await proxy.runtime.cache.flusher.flush()
 
     proxy.relay.on_body = copy
     for key, body in bodies.items():
