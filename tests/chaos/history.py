@@ -78,6 +78,12 @@ class _Timeline:
     def at(self, place: int) -> float:
         return float("-inf") if place == _BEFORE else self.changes[place].at
 
+    def first(self, version: int | None, start: float, end: float) -> int | None:
+        """The first place of this version that it took between these times."""
+        places = self.places.get(version, [])
+        found = bisect.bisect_left(places, start, key=self.at)
+        return places[found] if found < len(places) and self.at(places[found]) <= end else None
+
     def left_at(self, place: int) -> float:
         """When the next version took its place."""
         return self.changes[place + 1].at if place + 1 < len(self.changes) else float("inf")
@@ -121,14 +127,15 @@ def _of_itself(record: Record) -> Iterator[tuple[str, str]]:
 def _of_write(record: Record, timeline: _Timeline) -> Iterator[tuple[str, str]]:
     if record.is_read:
         return
+    if record.outcome == "done" and timeline.first(record.version, record.start, record.end) is None:
+        yield "I8", "a write that was answered did not take place while it ran"
+    if record.operation != "PUT":
+        return
     places = timeline.places.get(record.version, [])
     written = [timeline.changes[place] for place in places if place != _BEFORE]
-    if record.outcome == "done":
-        if not any(record.start <= change.at <= record.end for change in written):
-            yield "I8", "a write that was answered did not take place while it ran"
-    elif record.operation == "PUT" and record.outcome in ("refused", "aborted") and written:
+    if record.outcome in ("refused", "aborted") and written:
         yield "I8", f"a write that was {record.outcome} changed the object"
-    if record.operation == "PUT" and any(change.size != record.received for change in written):
+    if any(change.size != record.received for change in written):
         yield "I8", f"{[change.size for change in written]} bytes of {record.received} were stored"
 
 
@@ -141,27 +148,36 @@ def _of_reads(ordered: Sequence[Record], timelines: Mapping[str, _Timeline], sta
         timeline = timelines[record.key]
         floor = floors[record.key].before(record.start)
         last = seen.get((record.connection, record.key), _BEFORE)
-        # Each rule leaves some of the places that the version may have had; the first that leaves none is broken.
+        # Each rule leaves a stretch of the places that the version may have had; the first that leaves none is broken.
         places = timeline.places.get(record.version, [])
-        for rule, what, left in (
-            ("I1", "a version that was never written", places),
-            ("I1", "a version that came later", [at for at in places if timeline.at(at) <= record.end]),
-            ("I5", "a version older than one written before", [at for at in places if at >= floor]),
+        until = bisect.bisect_right(places, record.end, key=timeline.at)
+        since = 0
+        for rule, what, begin, stop in (
+            ("I1", "a version that was never written", 0, len(places)),
+            ("I1", "a version that came later", 0, until),
+            ("I5", "a version older than one written before", bisect.bisect_left(places, floor), until),
             (
                 "I7",
                 f"a version that went more than {staleness:g} s before",
-                [at for at in places if record.start <= timeline.left_at(at) + staleness],
+                bisect.bisect_left(places, record.start, key=lambda at: timeline.left_at(at) + staleness),
+                until,
             ),
-            ("I7", "a version older than one read before on this connection", [at for at in places if at >= last]),
+            (
+                "I7",
+                "a version older than one read before on this connection",
+                bisect.bisect_left(places, last),
+                until,
+            ),
         ):
-            places = [at for at in places if at in left]
-            if not places:
+            since = max(since, begin)
+            if since >= stop:
                 yield Violation(rule, what, record)
                 break
         else:
-            seen[record.connection, record.key] = places[0]
+            place = places[since]
+            seen[record.connection, record.key] = place
             if record.version is not None:
-                yield from _of_size(record, timeline.changes[places[0]])
+                yield from _of_size(record, timeline.changes[place])
 
 
 def _of_size(record: Record, change: Change) -> Iterator[Violation]:
@@ -194,13 +210,10 @@ def _floors(ordered: Iterable[Record], timelines: Mapping[str, _Timeline]) -> Ma
     floors: defaultdict[str, _Floor] = defaultdict(_Floor)
     writes = [record for record in ordered if not record.is_read and record.outcome == "done"]
     for write in sorted(writes, key=lambda record: record.end):
-        timeline = timelines[write.key]
         # The first that fits: of two deletes at once it is not known which was whose.
-        fitting = [
-            place for place in timeline.places.get(write.version, []) if write.start <= timeline.at(place) <= write.end
-        ]
-        if fitting:
-            floors[write.key].add(write.end, fitting[0])
+        place = timelines[write.key].first(write.version, write.start, write.end)
+        if place is not None:
+            floors[write.key].add(write.end, place)
     return floors
 
 

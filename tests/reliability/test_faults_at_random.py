@@ -1,8 +1,10 @@
 """Many clients, and an origin that fails, lies, stalls and changes at random: nothing wrong is ever served."""
 
 import asyncio
+import bisect
 import random
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -104,22 +106,36 @@ class _Excuses:
     """What the origin's own misdeeds explain."""
 
     def __init__(self, misdeeds: Iterable[Misdeed]) -> None:
-        self._misdeeds: dict[str | None, list[Misdeed]] = {}
-        for misdeed in misdeeds:
-            self._misdeeds.setdefault(misdeed.key, []).append(misdeed)
+        self._all = _Times()
+        self._of_key: defaultdict[str | None, _Times] = defaultdict(_Times)
+        self._absences: defaultdict[str | None, _Times] = defaultdict(_Times)
+        for misdeed in sorted(misdeeds, key=lambda misdeed: misdeed.began):
+            self._all.add(misdeed)
+            self._of_key[misdeed.key].add(misdeed)
+            if misdeed.behaviour.status == 404:
+                self._absences[misdeed.key].add(misdeed)
 
     def absence(self, record: Record) -> bool:
         """The origin said 404 of an object that there was."""
-        return record.outcome == "absent" and any(
-            misdeed.behaviour.status == 404 for misdeed in self._around(record, record.key, TTL)
-        )
+        return record.outcome == "absent" and self._absences[record.key].are_around(record, TTL + SLACK)
 
     def failure(self, record: Record) -> bool:
         """The origin misbehaved with that key; or, for a 503, so many keys' did that the breaker opened."""
-        keys = self._misdeeds if record.status == 503 else (record.key,)
-        return any(True for key in keys for _ in self._around(record, key, 0))
+        return (self._all if record.status == 503 else self._of_key[record.key]).are_around(record, SLACK)
 
-    def _around(self, record: Record, key: str | None, lasting: float) -> Iterator[Misdeed]:
-        for misdeed in self._misdeeds.get(key, ()):
-            if misdeed.began <= record.end and misdeed.ended + lasting + SLACK >= record.start:
-                yield misdeed
+
+class _Times:
+    """When misdeeds began, in that order, and by when all of them so far had ended."""
+
+    def __init__(self) -> None:
+        self._began: list[float] = []
+        self._ended: list[float] = []
+
+    def add(self, misdeed: Misdeed) -> None:
+        self._began.append(misdeed.began)
+        self._ended.append(max(misdeed.ended, self._ended[-1] if self._ended else misdeed.ended))
+
+    def are_around(self, record: Record, lasting: float) -> bool:
+        """One of them, whose effect lasts so many seconds, has to do with a request of that time."""
+        begun = bisect.bisect_right(self._began, record.end)
+        return begun > 0 and self._ended[begun - 1] + lasting >= record.start
