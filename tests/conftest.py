@@ -9,6 +9,7 @@ from typing import Any
 import boto3
 import pytest
 from botocore.config import Config
+from botocore.loaders import JSONFileLoader
 from hypothesis import settings
 from pydantic import SecretStr
 from seaweed import Seaweed
@@ -30,6 +31,22 @@ def _settings(endpoint_url: str, access_key: str, secret_key: str) -> OriginSett
         endpoint_url=endpoint_url,
         credentials=StaticCredentials(access_key_id=SecretStr(access_key), secret_access_key=SecretStr(secret_key)),
     )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _models_are_parsed_once() -> Iterator[None]:
+    """S3's model is megabytes of JSON, which botocore parses for each client; tests make thousands of clients."""
+    load_file = JSONFileLoader.load_file
+    known: dict[str, Any] = {}
+
+    def load_once(loader: JSONFileLoader, path: str) -> Any:
+        if path not in known:
+            known[path] = load_file(loader, path)
+        return known[path]
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(JSONFileLoader, "load_file", load_once)
+        yield
 
 
 @pytest.fixture(scope="session")
