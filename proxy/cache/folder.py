@@ -149,17 +149,19 @@ class Folder:
             os.close(fd)
 
     def _probe(self) -> None:
-        """A file is made and removed again. That there is no room for it is no error: eviction may make some."""
+        """A file is made, removed and written. That there is no room for it is no error: eviction may make some. Of one
+        that cannot be removed nothing is left but its name.
+        """
         self.opened_at = time.clock_gettime(_CLOCK_OF_FILES)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             fd = os.open(_PROBE, flags, 0o600, dir_fd=self._objects)
             try:
                 self.opened_at = os.fstat(fd).st_mtime
+                os.unlink(_PROBE, dir_fd=self._objects)
                 self.is_full = os.write(fd, bytes(PROBE_BYTES)) < PROBE_BYTES
             finally:
                 os.close(fd)
-                os.unlink(_PROBE, dir_fd=self._objects)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise

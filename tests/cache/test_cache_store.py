@@ -486,3 +486,20 @@ async def test_a_file_that_nobody_waits_for_is_not_left(
         hang.set()
     assert open_files(tmp_path) == []
     assert [path for path in (tmp_path / "objects").rglob("*") if path.is_file()] == []
+
+
+async def test_a_probe_that_cannot_be_removed_takes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether the disk takes bytes is tried with a file that has no name any more: none are left uncounted (I17)."""
+    probe = tmp_path / "objects" / ".probe"
+    probe.parent.mkdir(parents=True)
+    probe.write_bytes(bytes(4096))  # as a kill may have left it
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "unlink", refuse)
+        async with opened(tmp_path):
+            assert probe.stat().st_blocks == 0
+    async with opened(tmp_path):
+        assert not probe.exists()
