@@ -438,6 +438,13 @@ BUGS = (
     ),
     Bug(
         13,
+        "fallback-in-an-outage",
+        "A site's fallback stands in for what cannot be had.",
+        (Edit("proxy.server.objects:Objects._selected", "candidate.is_fallback and is_unknown", "False"),),
+        (SERVER + "test_site.py::test_a_fallback_is_for_what_is_absent",),
+    ),
+    Bug(
+        13,
         "absence-for-good",
         "A 404 is believed beyond `negative_ttl`.",
         (Edit("proxy.cache.absences:Absences.find", "known is None or known.until <= now", "known is None"),),
@@ -602,6 +609,20 @@ BUGS = (
         "Room is made when the limit is passed already.",
         (Edit("proxy.cache.room:Room.reserve", "while budget.room < count", "while budget.room < 0"),),
         ("tests/cache/test_cache_reserve.py::test_room_is_made_before_it_is_taken",),
+    ),
+    Bug(
+        17,
+        "left-by-a-kill",
+        "What a kill left in files stays there, and counts for nothing.",
+        (Edit("proxy.cache.evictor:Evictor._swept", "file.allocated > charged", "False"),),
+        ("tests/cache/test_cache_recovery.py::test_what_a_kill_left_in_a_file_is_given_back",),
+    ),
+    Bug(
+        17,
+        "left-by-the-sweep",
+        "Orphans that cannot be removed count for nothing.",
+        (Edit("proxy.cache.evictor:Evictor.sweep", "left += file.allocated", "pass"),),
+        ("tests/cache/test_cache_recovery.py::test_what_a_sweep_cannot_remove_is_charged",),
     ),
     Bug(
         17,
