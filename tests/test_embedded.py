@@ -154,6 +154,16 @@ async def test_keys_are_taken_literally(s3: Any, key: str) -> None:
 
 
 @shared
+@pytest.mark.parametrize("media_type", ["application/x-www-form-urlencoded", "multipart/form-data; boundary=b"])
+async def test_a_body_is_no_form(s3: Any, media_type: str) -> None:
+    """An object is stored as it was sent, whatever its type says: curl calls all that it sends a form."""
+    await s3.put_object(Bucket="other", Key="form", Body=b"a=b&c", ContentType=media_type)
+    answer = await s3.get_object(Bucket="other", Key="form")
+    async with answer["Body"] as body:
+        assert (answer["ContentType"], await body.read()) == (media_type, b"a=b&c")
+
+
+@shared
 async def test_absence_has_a_code(s3: Any) -> None:
     """An absent key and an absent bucket answer 404, each with S3's own code."""
     for bucket, code in (("demo", "NoSuchKey"), ("absent", "NoSuchBucket")):

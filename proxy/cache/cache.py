@@ -433,6 +433,8 @@ class Cache:
             if not lookup.doubts:
                 break
         if isinstance(metadata, Answer) or (metadata.etag, metadata.size) != (etag, writing.size):
+            if isinstance(metadata, Metadata) and metadata.etag == etag:
+                log.error("%s: the origin has %d of %d bytes that it took", key, metadata.size, writing.size)
             return await self._adopt(key, metadata, lookup, asked_at)
         if not writing.is_whole:
             return await self._adopt(key, metadata, lookup, asked_at)

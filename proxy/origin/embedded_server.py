@@ -101,9 +101,17 @@ def _exit_at_end_of_stdin() -> None:
 
 
 def _application() -> WSGIApplication:
-    from moto.moto_server.werkzeug_app import create_backend_app  # noqa: PLC0415  # optional, and 0.5 s
+    from moto.moto_server.werkzeug_app import create_backend_app  # noqa: PLC0415, I001  # optional, and 0.5 s
+    from flask import request  # noqa: PLC0415  # moto is what is missed first
 
-    return cast("WSGIApplication", create_backend_app("s3"))
+    app = create_backend_app("s3")
+
+    @app.before_request
+    def read_body() -> None:
+        """Before anybody takes it for a form: of one sent by `curl --data-binary`, moto would store nothing."""
+        request.get_data(cache=True)
+
+    return cast("WSGIApplication", app)
 
 
 def _fill(app: WSGIApplication, buckets: Sequence[str], folder: Path | None) -> None:

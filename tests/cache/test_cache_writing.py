@@ -59,6 +59,18 @@ async def test_it_becomes_the_entry(tmp_path: Path, size: int, is_known: bool) -
             assert rig.origin.gets == 0
 
 
+async def test_an_origin_that_loses_bytes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What S3 has is what is served, and that it is not all that it took is told (I4, I5)."""
+    async with Rig(tmp_path) as rig:
+        writing = await filled(rig, content(2 * BLOCK))
+        rig.origin.store(KEY, Version(content(BLOCK), '"1"'))
+        await rig.cache.publish(writing, '"1"')
+        writing.close()
+        assert await rig.get() == content(BLOCK)
+        assert caplog.messages == [f"{KEY}: the origin has {BLOCK} of {2 * BLOCK} bytes that it took"]
+        await rig.audit()
+
+
 async def test_an_unclean_stop(tmp_path: Path) -> None:
     """What the index has of it is verified by the checksums it was written with (I14, I15)."""
     async with Rig(tmp_path) as rig:
