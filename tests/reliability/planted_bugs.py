@@ -406,6 +406,7 @@ BUGS = (
                 "except asyncio.CancelledError:\n        work.add_done_callback(_dispose)",
                 "except asyncio.CancelledError:\n        pass",
             ),
+            Edit("proxy.cache.store:Store._create", "is_given_up.is_set()", "False"),
         ),
         (STORE + "test_a_cancelled_create_leaves_no_descriptor",),
     ),
