@@ -129,7 +129,7 @@ class Evictor:
         failed: StoreError | None = None
         for shard in await self._store.shards():
             try:
-                unknown = await self._swept(shard)
+                unknown = await self._strays_in(shard)
             except StoreError as error:
                 failed = failed or error
                 continue
@@ -148,8 +148,8 @@ class Evictor:
         if failed is not None:
             raise failed
 
-    async def _swept(self, shard: str) -> list[FoundFile]:
-        """Trims the files of entries. Returns those of none."""
+    async def _strays_in(self, shard: str) -> list[FoundFile]:
+        """Files of no entry. Those of entries are trimmed on the way."""
         found = [file for file in await self._store.files(shard) if file.changed_at < self._store.opened_at]
         known = self._index.files_of_shard(shard)
         for file in found:

@@ -7,6 +7,7 @@ thread, and raises OSError.
 import errno
 import fcntl
 import os
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -139,12 +140,9 @@ class Folder:
         except (FileNotFoundError, NotADirectoryError):
             return []
         try:
-            with os.scandir(fd) as found:
-                return [
-                    _found(item.name, item.stat(follow_symlinks=False))
-                    for item in found
-                    if _is_name(item.name) and item.name.endswith(shard) and not item.is_dir(follow_symlinks=False)
-                ]
+            with os.scandir(fd) as names:
+                ours = (item for item in names if _is_name(item.name) and item.name.endswith(shard))
+                return [file for item in ours if (file := _found(item)) is not None]
         finally:
             os.close(fd)
 
@@ -204,8 +202,13 @@ def _hold(root: Path) -> tuple[int, int, int]:
     return opened[0], opened[1], opened[2]
 
 
-def _found(name: str, seen: os.stat_result) -> FoundFile:
-    return FoundFile(name, seen.st_mtime, seen.st_blocks * 512)
+def _found(item: os.DirEntry[str]) -> FoundFile | None:
+    """None for a folder, and for what is gone by now."""
+    try:
+        seen = item.stat(follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+    return None if stat.S_ISDIR(seen.st_mode) else FoundFile(item.name, seen.st_mtime, seen.st_blocks * 512)
 
 
 def _is_name(name: str) -> bool:

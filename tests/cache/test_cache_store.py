@@ -9,8 +9,8 @@ import subprocess
 import sys
 import threading
 import zlib
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -503,3 +503,22 @@ async def test_a_probe_that_cannot_be_removed_takes_nothing(tmp_path: Path, monk
             assert probe.stat().st_blocks == 0
     async with opened(tmp_path):
         assert not probe.exists()
+
+
+async def test_a_file_that_goes_while_its_folder_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An eviction beside the sweep is no failure of the disk (I16)."""
+    async with opened(tmp_path) as store:
+        file = await store.create(1)
+        scandir = os.scandir
+
+        @contextmanager
+        def late(fd: int) -> Iterator[list[os.DirEntry[str]]]:
+            with scandir(fd) as found:
+                items = list(found)
+            (tmp_path / "objects" / file.name[-2:] / file.name).unlink()
+            yield items
+
+        monkeypatch.setattr(os, "scandir", late)
+        assert await store.files(file.name[-2:]) == []
+        assert (store.failures, store.is_usable) == (0, True)
+        await store.close_file(file)

@@ -615,7 +615,7 @@ BUGS = (
         17,
         "left-by-a-kill",
         "What a kill left in files stays there, and counts for nothing.",
-        (Edit("proxy.cache.evictor:Evictor._swept", "file.allocated > charged", "False"),),
+        (Edit("proxy.cache.evictor:Evictor._strays_in", "file.allocated > charged", "False"),),
         ("tests/cache/test_cache_recovery.py::test_what_a_kill_left_in_a_file_is_given_back",),
     ),
     Bug(

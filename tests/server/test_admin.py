@@ -280,9 +280,11 @@ async def test_a_large_purge_lets_others_in(proxy: Proxy, s3: S3) -> None:
             longest, last = max(longest, time.thread_time() - last), time.thread_time()
 
     watching = asyncio.create_task(watch())
-    assert await purge(proxy, paths=[f"/{key}" for key in keys]) == 1
-    watching.cancel()
-    gc.unfreeze()
+    try:
+        assert await purge(proxy, paths=[f"/{key}" for key in keys]) == 1
+    finally:
+        watching.cancel()
+        gc.unfreeze()
     assert longest < 0.3  # of this thread, whatever else the machine does
     answer = await proxy.admin("POST", "/api/v1/purge", json.dumps({"paths": ["/x"] * (app.MAX_PATHS + 1)}).encode())
     assert answer.status == 400
