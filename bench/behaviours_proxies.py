@@ -45,7 +45,7 @@ async def bucketfront(folder: Path, origin: int) -> AsyncGenerator[int, None]:
     config, log = folder / "proxy.yaml", folder / "stderr.log"
     config.write_text(_BUCKETFRONT.format(origin=origin, folder=folder, bucket=BUCKET))
     # With -m the working directory comes first in the import path: the checkout wins over what is installed.
-    arguments = (sys.executable, "-m", "proxy.cli", "serve", "-c", config)
+    arguments = (sys.executable, "-m", "bucketfront.cli", "serve", "-c", config)
     async with program(*arguments, cwd=HERE.parent, log=log) as process:
         async with asyncio.timeout(READY):
             while (found := re.search(r"clients\s+http://[^:]+:(\d+)", log.read_text())) is None:

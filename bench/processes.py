@@ -200,7 +200,7 @@ async def bucketfront(
     config = folder / "proxy.yaml"
     config.write_text(BUCKETFRONT.format(origin=origin_port, folder=folder, bucket=BUCKET, keys=keys, methods=methods))
     log = folder / "stderr.log"
-    arguments = (sys.executable, "-m", "proxy.cli", "serve", "-c", config)
+    arguments = (sys.executable, "-m", "bucketfront.cli", "serve", "-c", config)
     async with program(*arguments, cwd=HERE.parent, log=log) as process:
         async with asyncio.timeout(READY):
             while (found := re.search(r"clients\s+http://[^:]+:(\d+)", log.read_text())) is None:

@@ -27,7 +27,7 @@ from load import idle_connections
 from processes import HERE, READY, free_port, program, resident
 from scale_folder import Groups
 
-from proxy.config import Settings
+from bucketfront.config.settings import Settings
 
 MIB = 1 << 20
 IDLE = 10_000  # connections
@@ -72,7 +72,9 @@ async def serving(folder: Path, origin: int) -> AsyncGenerator[tuple[int, int, f
     config, log = folder / "proxy.yaml", folder / "stderr.log"
     config.write_text(config_of(folder, origin))
     began = time.perf_counter()
-    async with program(sys.executable, "-m", "proxy.cli", "serve", "-c", config, cwd=HERE.parent, log=log) as process:
+    async with program(
+        sys.executable, "-m", "bucketfront.cli", "serve", "-c", config, cwd=HERE.parent, log=log
+    ) as process:
         async with asyncio.timeout(READY):
             # It prints its addresses once requests are answered.
             while (found := re.search(r"clients\s+http://[^:]+:(\d+)", log.read_text())) is None:

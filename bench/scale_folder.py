@@ -15,10 +15,10 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from proxy.cache import blocks
-from proxy.cache.boot import boot_id
-from proxy.cache.entry import ENTRY_BYTES
-from proxy.cache.index import Index
+from bucketfront.cache.entries.entry import ENTRY_BYTES
+from bucketfront.cache.storage import blocks
+from bucketfront.cache.storage.boot import boot_id
+from bucketfront.cache.storage.index import Index
 
 BUCKET = "bench"
 SIZE = 20_000  # bytes of each object

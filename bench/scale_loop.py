@@ -12,26 +12,26 @@ from pathlib import Path
 import scale_folder
 from scale_folder import BUCKET, CHARGED, Groups, key_of
 
-from proxy.cache.absences import Absences
-from proxy.cache.boot import boot_id
-from proxy.cache.budget import Budget
-from proxy.cache.cache import Cache
-from proxy.cache.disposal import Disposal
-from proxy.cache.entries import Entries
-from proxy.cache.evictor import Evictor
-from proxy.cache.flights import Supply, Traffic
-from proxy.cache.index import Index
-from proxy.cache.integrity import Comparison, Integrity
-from proxy.cache.memory import Memory
-from proxy.cache.origin import Answer, NotModified
-from proxy.cache.store import Store
-from proxy.config import Settings
-from proxy.errors import OriginUnavailable
-from proxy.http.metadata import Metadata
-from proxy.http.ranges import FromTo, Suffix
-from proxy.keys import ObjectKey
-from proxy.runtime import Runtime
-from proxy.server.descriptors import MAX_HOT
+from bucketfront.app import Runtime
+from bucketfront.cache.cache import Cache
+from bucketfront.cache.entries.budget import Budget
+from bucketfront.cache.entries.entry_table import Entries
+from bucketfront.cache.entries.hot_bodies import Memory
+from bucketfront.cache.entries.negative_cache import Absences
+from bucketfront.cache.fetch.integrity import Comparison, Integrity
+from bucketfront.cache.fetch.part import Supply, Traffic
+from bucketfront.cache.housekeeper import Evictor
+from bucketfront.cache.origin import Answer, NotModified
+from bucketfront.cache.storage.boot import boot_id
+from bucketfront.cache.storage.file_storage import Store
+from bucketfront.cache.storage.index import Index
+from bucketfront.cache.upkeep.disposal import Disposal
+from bucketfront.config.settings import Settings
+from bucketfront.errors import OriginUnavailable
+from bucketfront.http.metadata import Metadata
+from bucketfront.http.ranges import FromTo, Suffix
+from bucketfront.keys import ObjectKey
+from bucketfront.server.http1.descriptors import MAX_HOT
 
 TURN = 0.001  # seconds that the watcher sleeps
 PART = 8 << 20  # bytes, the default of `origin.part_size`
@@ -107,7 +107,7 @@ class NoOrigin:
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """A cache over a folder, as `proxy/runtime.py` puts it together, without listeners; its clock stands still."""
+    """A cache over a folder, as `app.py` puts it together, without listeners; its clock stands still."""
 
     index: Index
     entries: Entries

@@ -14,8 +14,8 @@ from hypothesis import settings
 from pydantic import SecretStr
 from seaweed import Seaweed
 
-from proxy.config import OriginSettings, StaticCredentials
-from proxy.origin import embedded_server
+from bucketfront.config.settings import OriginSettings, StaticCredentials
+from bucketfront.s3.embedded import moto_server
 
 ClientOf = Callable[[OriginSettings], Any]
 
@@ -52,7 +52,7 @@ def _models_are_parsed_once() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def moto_s3() -> Iterator[OriginSettings]:
     """An in-memory S3 in a process of its own; it ends when its stdin does. It checks no signatures."""
-    command = [sys.executable, "-P", embedded_server.__file__]
+    command = [sys.executable, "-P", moto_server.__file__]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as child:
         assert child.stdout is not None
         yield _settings(f"http://127.0.0.1:{int(child.stdout.readline())}", "any", "any-secret")

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from proxy.cache.origin import Answer, NotModified
-from proxy.errors import (
+from bucketfront.cache.origin import Answer, NotModified
+from bucketfront.errors import (
     BodyTruncated,
     DeleteMarker,
     ObjectChanged,
@@ -26,12 +26,12 @@ from proxy.errors import (
     StoreError,
     WriteRefused,
 )
-from proxy.http.metadata import OBJECT_HEADERS, USER_METADATA_PREFIX, Metadata
-from proxy.http.ranges import FromTo, Suffix
-from proxy.http.write_head import WriteHead
-from proxy.keys import ObjectKey
-from proxy.origin.spool import Spool
-from proxy.origin.writes import Announce, Written, nobody_minds
+from bucketfront.http.metadata import OBJECT_HEADERS, USER_METADATA_PREFIX, Metadata
+from bucketfront.http.ranges import FromTo, Suffix
+from bucketfront.http.write_head import WriteHead
+from bucketfront.keys import ObjectKey
+from bucketfront.s3.upload.spool import Spool
+from bucketfront.s3.upload.uploader import Announce, Written, nobody_minds
 
 LAST_MODIFIED = "Wed, 21 Oct 2015 07:28:00 GMT"
 NO_HEADERS: Mapping[str, str] = {}

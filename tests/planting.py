@@ -22,7 +22,7 @@ class NothingToPlant(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """In the function `target`, as in `proxy.cache.fill:Fill.readable`, the one occurrence of `old` becomes `new`."""
+    """In the function `target`, as in `bucketfront.keys:parse_target`, the one occurrence of `old` becomes `new`."""
 
     target: str
     old: str

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from proxy import __version__
-from proxy.cache.index import Index
-from proxy.cli import main
+from bucketfront import __version__
+from bucketfront.cache.storage.index import Index
+from bucketfront.cli import main
 
 ROOT = Path(__file__).parent.parent
 CONFIG = """\
@@ -51,7 +51,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("served")
     config = folder / "proxy.yaml"
     config.write_text(CONFIG.replace("DIR", str(folder / "cache")).replace("LOG", str(folder / "access.log")))
-    command = [sys.executable, "-m", "proxy.cli", "serve", "-c", str(config)]
+    command = [sys.executable, "-m", "bucketfront.cli", "serve", "-c", str(config)]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True) as process:
         try:
             assert process.stderr is not None
@@ -91,7 +91,7 @@ def fetch(url: str) -> bytes:
 
 def test_help_is_cheap() -> None:
     """The command line loads nothing heavy before a command needs it, so `--help` and completion are quick."""
-    program = "import sys, proxy.cli; print(*sys.modules)"
+    program = "import sys, bucketfront.cli; print(*sys.modules)"
     found = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.split()
@@ -213,7 +213,7 @@ def test_port_in_use(served: Served, tmp_path: Path) -> None:
         "BUCKETFRONT_SERVER__PORT": served.clients.rpartition(":")[2],
         "BUCKETFRONT_CACHE__DIR": str(tmp_path / "cache"),
     }
-    command = [sys.executable, "-m", "proxy.cli", "serve", "-c", str(served.config)]
+    command = [sys.executable, "-m", "bucketfront.cli", "serve", "-c", str(served.config)]
     result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=30, check=False)
     assert result.returncode == 1
     assert "cannot listen" in result.stderr
@@ -309,8 +309,8 @@ def test_verify_repairs(run: Run, served: Served, tmp_path: Path) -> None:
 
 HANGING = """
 import sys, time
-from proxy import cli
-from proxy.cache.store import Store
+from bucketfront import cli
+from bucketfront.cache.storage.file_storage import Store
 
 cli.STOP_PATIENCE = 0.5
 Store.close = lambda _: time.sleep(60)

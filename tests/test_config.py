@@ -11,11 +11,9 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr, ValidationError
 
-from proxy.config import ProfileCredentials, Settings, StaticCredentials
-from proxy.config_file import MAX_FILE_BYTES, load
-from proxy.config_problems import MAX_PROBLEMS
-from proxy.errors import ConfigError
-from proxy.quantities import (
+from bucketfront.config.loader import MAX_FILE_BYTES, load
+from bucketfront.config.problems import MAX_PROBLEMS
+from bucketfront.config.quantities import (
     GIB,
     KIB,
     MAX_DURATION,
@@ -33,6 +31,8 @@ from proxy.quantities import (
     parse_size,
     parse_whole_number,
 )
+from bucketfront.config.settings import ProfileCredentials, Settings, StaticCredentials
+from bucketfront.errors import ConfigError
 
 ROOT = Path(__file__).parent.parent
 MOUNTS = "mounts: [{path: /, bucket: media}]\n"
@@ -912,7 +912,7 @@ def test_no_damage_around_a_secret_shows_it(tmp_path: Path, before: str, after: 
 def test_the_settings_import_neither_server_nor_client() -> None:
     """`--help` stays quick: reading settings loads neither aiohttp nor the AWS libraries."""
     code = (
-        "import sys, proxy.config_file\n"
+        "import sys, bucketfront.config.loader\n"
         "print([name for name in ('aiohttp', 'aiobotocore', 'botocore', 'asyncio') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

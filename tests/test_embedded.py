@@ -20,9 +20,9 @@ from aiobotocore.session import get_session
 from botocore.exceptions import ClientError
 from yarl import URL
 
-from proxy.errors import OriginTimeout, OriginUnavailable
-from proxy.origin import embedded
-from proxy.origin.embedded import EmbeddedS3, content_type, seed
+from bucketfront.errors import OriginTimeout, OriginUnavailable
+from bucketfront.s3.embedded import launcher
+from bucketfront.s3.embedded.launcher import EmbeddedS3, content_type, seed
 
 # The tests that leave the child running share one.
 shared = pytest.mark.asyncio(loop_scope="module")
@@ -273,7 +273,7 @@ async def test_stop_gets_rid_of_a_deaf_child(tmp_path: Path, monkeypatch: pytest
     """A child that heeds neither the end of stdin nor SIGTERM is killed."""
     deaf = "import signal, time; signal.signal(15, 1); print(1, flush=True); time.sleep(60)"
     monkeypatch.setattr(sys, "executable", executable(tmp_path, f"exec {sys.executable} -c '{deaf}'"))
-    monkeypatch.setattr(embedded, "STOP_STEP", 0.2)
+    monkeypatch.setattr(launcher, "STOP_STEP", 0.2)
     origin = EmbeddedS3()
     await origin.start()
     pid = origin.pid
@@ -285,7 +285,7 @@ async def test_child_dies_with_a_killed_parent() -> None:
     """I14: `kill -9` of the parent ends the child too, with nobody left to tell it."""
     script = textwrap.dedent("""
         import asyncio
-        from proxy.origin.embedded import EmbeddedS3
+        from bucketfront.s3.embedded.launcher import EmbeddedS3
 
         async def main():
             async with EmbeddedS3(["demo"]) as origin:
@@ -299,7 +299,7 @@ async def test_child_dies_with_a_killed_parent() -> None:
         "-c",
         script,
         stdout=asyncio.subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT / "proxy")},
     )
     assert parent.stdout is not None
     async with asyncio.timeout(30):
@@ -356,7 +356,7 @@ async def test_no_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_start_has_a_deadline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """I20: a child that never listens fails the start within the deadline, and is ended."""
     monkeypatch.setattr(sys, "executable", executable(tmp_path, "exec cat"))
-    monkeypatch.setattr(embedded, "START_DEADLINE", 0.2)
+    monkeypatch.setattr(launcher, "START_DEADLINE", 0.2)
     with pytest.raises(OriginTimeout, match=re.escape("within 0.2 s")):
         await EmbeddedS3().start()
 

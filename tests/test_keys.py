@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.errors import BadPath
-from proxy.keys import (
+from bucketfront.errors import BadPath
+from bucketfront.keys import (
     MAX_KEY_BYTES,
     ObjectKey,
     Target,

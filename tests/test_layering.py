@@ -1,4 +1,4 @@
-"""The rooms of the house (DESIGN, section 2): imports point only upward, and what is pure stays pure."""
+"""The rooms of the house (docs/architecture.md): imports point only upward, and what is pure stays pure."""
 
 import ast
 import sys
@@ -7,38 +7,38 @@ from pathlib import Path
 
 import pytest
 
-PROXY = Path(__file__).parent.parent / "proxy"
+PACKAGE = Path(__file__).parent.parent / "proxy" / "bucketfront"
 
 # From the top down. A room may use itself and what stands above it.
 FLOORS: tuple[frozenset[str], ...] = (
-    frozenset({"proxy"}),  # the package itself: its version
+    frozenset({"bucketfront"}),  # the package itself: its version
     frozenset({"errors"}),
-    frozenset({"quantities", "keys", "http", "retry_budget"}),
-    frozenset({"config"}),  # with config_file and its like
+    frozenset({"keys", "http", "retry"}),
+    frozenset({"config"}),
     frozenset({"cache"}),
-    frozenset({"origin"}),
-    frozenset({"resumable"}),
+    frozenset({"s3"}),
+    frozenset({"tus"}),
     frozenset({"server"}),
     frozenset({"admin"}),
-    frozenset({"runtime", "checks"}),
+    frozenset({"app", "checks"}),
     frozenset({"cli"}),
 )
 # Narrower than the floors: of a room above, these modules only.
 DOORS = {
     ("cache", "config"): set[str](),  # the cache takes values, not settings
     ("http", "keys"): set[str](),
-    ("origin", "cache"): {"proxy.cache.origin"},  # the Protocol that it fulfils
+    ("s3", "cache"): {"bucketfront.cache.origin"},  # the Protocol that it fulfils
     # The one door, and what may be asked of a descriptor that came through it.
-    ("server", "cache"): {"proxy.cache.cache", "proxy.cache.residency"},
+    ("server", "cache"): {"bucketfront.cache.cache", "bucketfront.cache.storage.page_cache"},
     # Where its files lie, and whose space they take.
-    ("resumable", "cache"): {"proxy.cache.folder", "proxy.cache.budget"},
-    ("admin", "cache"): {"proxy.cache.cache"},
+    ("tus", "cache"): {"bucketfront.cache.storage.folder", "bucketfront.cache.entries.budget"},
+    ("admin", "cache"): {"bucketfront.cache.cache"},
 }
 PURE = (
-    "http/*.py", "keys.py", "errors.py", "retry_budget.py", "cache/blocks.py", "cache/budget.py", "cache/ramp.py",
-    "cache/mp4.py", "origin/minimum_rate.py",
+    "http/*.py", "keys.py", "errors.py", "retry.py", "cache/storage/blocks.py", "cache/entries/budget.py",
+    "cache/fetch/read_ahead.py", "cache/fetch/mp4.py", "s3/minimum_rate.py",
 )  # fmt: skip
-PURE_MAY_USE = ("proxy.http", "proxy.keys", "proxy.errors")
+PURE_MAY_USE = ("bucketfront.http", "bucketfront.keys", "bucketfront.errors")
 PURE_PACKAGES = {"anycrc"}  # arithmetic alone
 # Of the standard library: what does I/O or waits. Of `time` the arithmetic is fine, the clocks are not.
 IMPURE = {"asyncio", "io", "os", "pathlib", "shutil", "socket", "sqlite3", "ssl", "subprocess", "tempfile", "threading"}
@@ -48,25 +48,25 @@ SDK = {"aiobotocore", "botocore", "boto3", "moto", "werkzeug"}
 
 
 def modules() -> list[Path]:
-    return sorted(PROXY.rglob("*.py"))
+    return sorted(PACKAGE.rglob("*.py"))
 
 
 def name_of(path: Path) -> str:
-    parts = path.relative_to(PROXY.parent).with_suffix("").parts
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
 def room_of(module: str) -> str:
     first, *rest = module.split(".")
-    assert first == "proxy"
+    assert first == "bucketfront"
     if not rest:
-        return "proxy"
-    return "config" if rest[0].startswith("config") else rest[0]
+        return "bucketfront"
+    return rest[0]
 
 
 def floor_of(room: str) -> int:
     found = [number for number, rooms in enumerate(FLOORS) if room in rooms]
-    assert found, f"proxy.{room} stands on no floor: give it one, here and in DESIGN section 2"
+    assert found, f"bucketfront.{room} stands on no floor: give it one"
     return found[0]
 
 
@@ -79,8 +79,8 @@ def imports(source: str) -> Iterator[str]:
             assert not node.level, "relative imports hide where they point"
             for alias in node.names:
                 full = f"{node.module}.{alias.name}"
-                # `from proxy.http import freshness` names a module, `from proxy.keys import ObjectKey` does not.
-                is_module = (PROXY.parent / full.replace(".", "/")).with_suffix(".py").exists()
+                # `from bucketfront.http import freshness` names a module, `import ObjectKey` from `keys` does not.
+                is_module = (PACKAGE.parent / full.replace(".", "/")).with_suffix(".py").exists()
                 yield full if is_module or node.module == "aiohttp" else str(node.module)
 
 
@@ -88,7 +88,7 @@ def wrong_imports(module: str, source: str) -> list[str]:
     room = room_of(module)
     found = []
     for name in imports(source):
-        if not (name == "proxy" or name.startswith("proxy.")):
+        if not (name == "bucketfront" or name.startswith("bucketfront.")):
             continue
         other = room_of(name)
         doors = DOORS.get((room, other))
@@ -107,7 +107,9 @@ def impurities(source: str) -> list[str]:
     for name in imports(source):
         top = name.partition(".")[0]
         is_fine = (
-            name.startswith(PURE_MAY_USE) if top == "proxy" else top in sys.stdlib_module_names - IMPURE | PURE_PACKAGES
+            name.startswith(PURE_MAY_USE)
+            if top == "bucketfront"
+            else top in sys.stdlib_module_names - IMPURE | PURE_PACKAGES
         )
         if not is_fine:
             found.append(name)
@@ -120,16 +122,16 @@ def test_imports_point_upward(path: Path) -> None:
     assert wrong_imports(name_of(path), path.read_text()) == []
 
 
-@pytest.mark.parametrize("path", sorted(path for glob in PURE for path in PROXY.glob(glob)), ids=name_of)
+@pytest.mark.parametrize("path", sorted(path for glob in PURE for path in PACKAGE.glob(glob)), ids=name_of)
 def test_pure_modules(path: Path) -> None:
     """The rules of HTTP, keys, blocks, budget, read-ahead and MP4 boxes do no I/O, do not wait and read no clock."""
     assert impurities(path.read_text()) == []
 
 
-def test_only_origin_knows_the_sdk() -> None:
-    """aiobotocore, and with it aiohttp's client and its errors, are used in `proxy/origin/` alone."""
+def test_only_s3_knows_the_sdk() -> None:
+    """aiobotocore, and with it aiohttp's client and its errors, are used in `s3/` alone."""
     for path in modules():
-        if room_of(name_of(path)) == "origin":
+        if room_of(name_of(path)) == "s3":
             continue
         names = list(imports(path.read_text()))
         assert [name for name in names if name.partition(".")[0] in SDK] == [], path
@@ -148,14 +150,14 @@ def test_no_web_below_the_server() -> None:
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("proxy.cache.store", "from proxy.server.app import Listener"),
-        ("proxy.cache.store", "import proxy.origin.client"),
-        ("proxy.cache.store", "from proxy.config import CacheSettings"),
-        ("proxy.origin.client", "from proxy.cache.index import Index"),
-        ("proxy.server.app", "def f():\n    from proxy.cache.fill import Fill"),
-        ("proxy.server.app", "if TYPE_CHECKING:\n    from proxy.runtime import Runtime"),
-        ("proxy.http.plan", "from proxy.keys import ObjectKey"),
-        ("proxy.errors", "from proxy.keys import ObjectKey"),
+        ("bucketfront.cache.storage.file_storage", "from bucketfront.server.application import Listener"),
+        ("bucketfront.cache.storage.file_storage", "import bucketfront.s3.client"),
+        ("bucketfront.cache.storage.file_storage", "from bucketfront.config.settings import CacheSettings"),
+        ("bucketfront.s3.client", "from bucketfront.cache.storage.index import Index"),
+        ("bucketfront.server.application", "def f():\n    from bucketfront.cache.fetch.fill import Fill"),
+        ("bucketfront.server.application", "if TYPE_CHECKING:\n    from bucketfront.app import Runtime"),
+        ("bucketfront.http.plan", "from bucketfront.keys import ObjectKey"),
+        ("bucketfront.errors", "from bucketfront.keys import ObjectKey"),
     ],
 )
 def test_wrong_imports_are_found(module: str, source: str) -> None:

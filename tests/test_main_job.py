@@ -53,7 +53,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         "BUCKETFRONT_CACHE__DIR": str(folder / "cache"),
         "PYTHONWARNINGS": "error::ResourceWarning",
     }
-    command = [sys.executable, "-m", "proxy.cli", "serve", "-c", "proxy.yaml"]
+    command = [sys.executable, "-m", "bucketfront.cli", "serve", "-c", "proxy.yaml"]
     with (
         (folder / "stdout").open("w") as out,
         subprocess.Popen(

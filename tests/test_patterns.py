@@ -6,16 +6,16 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import proxy
-from proxy.server import plain_request
+import bucketfront
+from bucketfront.server.fast_path import recogniser
 
 
 def patterns() -> Iterator[tuple[str, str | bytes]]:
-    for found in pkgutil.walk_packages(proxy.__path__, "proxy."):
+    for found in pkgutil.walk_packages(bucketfront.__path__, "bucketfront."):
         for name, value in vars(importlib.import_module(found.name)).items():
             if isinstance(value, re.Pattern):
                 yield f"{found.name}.{name}", value.pattern
-    yield "plain_request", plain_request._pattern(("origin", "range"), ("expect",))
+    yield "plain_request", recogniser._pattern(("origin", "range"), ("expect",))
 
 
 def items(parsed: Iterable[Any]) -> Iterator[tuple[str, Any]]:

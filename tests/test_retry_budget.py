@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.retry_budget import MOST, RetryBudget
+from bucketfront.retry import MOST, RetryBudget
 
 Actions = st.lists(st.booleans(), max_size=400)  # True: a first attempt, False: the wish for a further one
 

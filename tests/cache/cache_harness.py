@@ -18,27 +18,34 @@ from typing import Any, Literal, ParamSpec, Self, TypeVar
 
 from fakes import FakeClock, object_bytes
 
-from proxy.cache import source
-from proxy.cache.absences import Absences
-from proxy.cache.budget import Budget
-from proxy.cache.cache import Absent, Cache
-from proxy.cache.disposal import Disposal
-from proxy.cache.entries import Entries, Policy
-from proxy.cache.entry import ENTRY_BYTES, Entry
-from proxy.cache.evictor import Evictor
-from proxy.cache.flights import Supply, Traffic
-from proxy.cache.index import Index
-from proxy.cache.integrity import Comparison, Integrity
-from proxy.cache.memory import Memory
-from proxy.cache.origin import Answer, NotModified
-from proxy.cache.reader import Reader
-from proxy.cache.store import Store, StoredFile
-from proxy.errors import BodyTruncated, ObjectChanged, ObjectNotFound, OriginTimeout, RangeUnsatisfiable, StoreError
-from proxy.http import freshness
-from proxy.http.metadata import Metadata
-from proxy.http.ranges import FromTo, Span, Suffix
-from proxy.keys import ObjectKey
-from proxy.retry_budget import RetryBudget
+from bucketfront.cache.cache import Absent, Cache
+from bucketfront.cache.entries.budget import Budget
+from bucketfront.cache.entries.entry import ENTRY_BYTES, Entry
+from bucketfront.cache.entries.entry_table import Entries, Policy
+from bucketfront.cache.entries.hot_bodies import Memory
+from bucketfront.cache.entries.negative_cache import Absences
+from bucketfront.cache.fetch import body_stream
+from bucketfront.cache.fetch.integrity import Comparison, Integrity
+from bucketfront.cache.fetch.part import Supply, Traffic
+from bucketfront.cache.housekeeper import Evictor
+from bucketfront.cache.origin import Answer, NotModified
+from bucketfront.cache.reader import Reader
+from bucketfront.cache.storage.file_storage import Store, StoredFile
+from bucketfront.cache.storage.index import Index
+from bucketfront.cache.upkeep.disposal import Disposal
+from bucketfront.errors import (
+    BodyTruncated,
+    ObjectChanged,
+    ObjectNotFound,
+    OriginTimeout,
+    RangeUnsatisfiable,
+    StoreError,
+)
+from bucketfront.http import freshness
+from bucketfront.http.metadata import Metadata
+from bucketfront.http.ranges import FromTo, Span, Suffix
+from bucketfront.keys import ObjectKey
+from bucketfront.retry import RetryBudget
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -274,7 +281,7 @@ def steady(ttl: float = 60.0, revalidate: float = 0.0, error: float = 0.0, outag
 
 
 class Rig:
-    """A `Cache` put together as `proxy/runtime.py` does it. A context manager: closed cleanly, audited, at its end."""
+    """A `Cache` put together as `app.py` does it. A context manager: closed cleanly, audited, at its end."""
 
     def __init__(
         self,
@@ -344,11 +351,11 @@ class Rig:
         self.complaints: list[dict[str, Any]] = []  # what asyncio would have logged: exceptions that nobody took
         self._is_closed = False
         self._hedge_after = hedge_after
-        self._constants = source.BACKOFF, source.HEDGE_AFTER
+        self._constants = body_stream.BACKOFF, body_stream.HEDGE_AFTER
 
     async def __aenter__(self) -> Self:
         # Retries at once; the number of them is the same. Hedges at once or never.
-        source.BACKOFF, source.HEDGE_AFTER = 0.0, self._hedge_after
+        body_stream.BACKOFF, body_stream.HEDGE_AFTER = 0.0, self._hedge_after
         asyncio.get_running_loop().set_exception_handler(lambda _, context: self.complaints.append(context))
         return self
 
@@ -360,7 +367,7 @@ class Rig:
                 await self.close()
             else:
                 self.abandon()
-        source.BACKOFF, source.HEDGE_AFTER = self._constants
+        body_stream.BACKOFF, body_stream.HEDGE_AFTER = self._constants
 
     async def close(self) -> None:
         """A clean stop, after which nothing is open."""
@@ -397,7 +404,7 @@ class Rig:
             return await self.read(reader, start, stop, whole=part is None)
 
     async def read(self, reader: Reader, start: int = 0, stop: int | None = None, *, whole: bool = False) -> bytes:
-        """As `proxy/server/sending.py` reads: from the file, the rest straight from the origin if the disk fails."""
+        """As `server/send/sender.py` reads: from the file, the rest straight from the origin if the disk fails."""
         span = Span(start, reader.metadata.size if stop is None else min(stop, reader.metadata.size))
         reader.ask_for(span, whole=whole)
         got = bytearray()

@@ -5,8 +5,8 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.cache import blocks
-from proxy.http.ranges import Span
+from bucketfront.cache.storage import blocks
+from bucketfront.http.ranges import Span
 
 BLOCK = 8192
 counts = st.integers(0, 300)

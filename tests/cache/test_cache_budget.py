@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.cache.budget import Budget
+from bucketfront.cache.entries.budget import Budget
 
 amounts = st.integers(0, 1 << 40)
 

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from cache_harness import BLOCK, KEY, PART, Rig, Turns, Version, content, others, runs, steady, turns
 
-from proxy.cache.cache import Absent
-from proxy.cache.entry import ENTRY_BYTES
-from proxy.cache.folder import Folder
-from proxy.errors import AccessDenied, OriginTimeout, OriginUnavailable, StoreError
-from proxy.http.cache_status import Forward
-from proxy.http.ranges import FromTo, Span, Suffix
-from proxy.keys import ObjectKey
+from bucketfront.cache.cache import Absent
+from bucketfront.cache.entries.entry import ENTRY_BYTES
+from bucketfront.cache.storage.folder import Folder
+from bucketfront.errors import AccessDenied, OriginTimeout, OriginUnavailable, StoreError
+from bucketfront.http.cache_status import Forward
+from bucketfront.http.ranges import FromTo, Span, Suffix
+from bucketfront.keys import ObjectKey
 
 SIZE = 5 * BLOCK + 77
 OTHER = KEY._replace(key="a/c.mp4")

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from cache_harness import BLOCK, Rig, content, turns
 
-from proxy.cache.store import StoredFile
-from proxy.errors import OriginUnavailable
-from proxy.http.ranges import Span
+from bucketfront.cache.storage.file_storage import StoredFile
+from bucketfront.errors import OriginUnavailable
+from bucketfront.http.ranges import Span
 
 
 async def test_a_stale_entry_is_held_for_its_lookup(tmp_path: Path) -> None:

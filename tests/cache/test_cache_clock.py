@@ -7,7 +7,7 @@ from fakes import FakeClock
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.cache.clock import JUMP, MAX_TIME, CacheClock
+from bucketfront.cache.clock import JUMP, MAX_TIME, CacheClock
 
 DAY = 86400.0
 NOON = 1_700_000_000.0

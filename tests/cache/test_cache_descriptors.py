@@ -5,7 +5,7 @@ from pathlib import Path
 
 from cache_harness import BLOCK, Rig, content, turns
 
-from proxy.keys import ObjectKey
+from bucketfront.keys import ObjectKey
 
 LIMIT = 8
 COUNT = 60

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from cache_harness import PART, Rig, content, turns
 
-from proxy.cache.source import MAX_FAILURES
-from proxy.errors import OriginUnavailable
+from bucketfront.cache.fetch.body_stream import MAX_FAILURES
+from bucketfront.errors import OriginUnavailable
 
 
 async def test_a_reader_that_came_to_a_dying_flight_gets_another(tmp_path: Path) -> None:

@@ -12,14 +12,14 @@ from cache_harness import BLOCK, KEY, steady
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.cache import blocks
-from proxy.cache.budget import Budget
-from proxy.cache.entries import PAGE, Entries
-from proxy.cache.entry import ENTRY_BYTES, Entry
-from proxy.cache.index import Index, Outline
-from proxy.cache.store import StoredFile
-from proxy.http.metadata import Metadata
-from proxy.keys import ObjectKey
+from bucketfront.cache.entries.budget import Budget
+from bucketfront.cache.entries.entry import ENTRY_BYTES, Entry
+from bucketfront.cache.entries.entry_table import PAGE, Entries
+from bucketfront.cache.storage import blocks
+from bucketfront.cache.storage.file_storage import StoredFile
+from bucketfront.cache.storage.index import Index, Outline
+from bucketfront.http.metadata import Metadata
+from bucketfront.keys import ObjectKey
 
 SIZE = 4 * BLOCK + 5
 

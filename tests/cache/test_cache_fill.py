@@ -11,11 +11,11 @@ from typing import Literal
 import pytest
 from cache_harness import BLOCK, KEY, PART, TURNS, FakeOrigin, Rig, content, runs, turns
 
-from proxy.cache.entry import ENTRY_BYTES
-from proxy.cache.flights import Ending
-from proxy.cache.origin import Answer
-from proxy.cache.source import MAX_FAILURES
-from proxy.errors import (
+from bucketfront.cache.entries.entry import ENTRY_BYTES
+from bucketfront.cache.fetch.body_stream import MAX_FAILURES
+from bucketfront.cache.fetch.part import Ending
+from bucketfront.cache.origin import Answer
+from bucketfront.errors import (
     BodyTruncated,
     ObjectChanged,
     OriginError,
@@ -24,8 +24,8 @@ from proxy.errors import (
     RangeUnsatisfiable,
     StoreError,
 )
-from proxy.http.ranges import FromTo, Span
-from proxy.keys import ObjectKey
+from bucketfront.http.ranges import FromTo, Span
+from bucketfront.keys import ObjectKey
 
 SIZE = 10 * BLOCK + 123
 

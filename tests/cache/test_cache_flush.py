@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from cache_harness import BLOCK, Rig, content, turns
 
-from proxy.cache.index import Changes, Index
-from proxy.errors import StoreError
+from bucketfront.cache.storage.index import Changes, Index
+from bucketfront.errors import StoreError
 
 
 @pytest.mark.parametrize("fails", [False, True])

@@ -7,13 +7,13 @@ from cache_harness import BLOCK, KEY, Rig, content, steady
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.cache.entries import Entries
-from proxy.cache.entry import Entry
-from proxy.cache.hit import Hit
-from proxy.cache.memory import OVERHEAD, SMALL, Memory
-from proxy.http.freshness import Freshness
-from proxy.http.metadata import Metadata
-from proxy.keys import ObjectKey
+from bucketfront.cache.entries.entry import Entry
+from bucketfront.cache.entries.entry_table import Entries
+from bucketfront.cache.entries.hot_bodies import OVERHEAD, SMALL, Memory
+from bucketfront.cache.entries.lease import Hit
+from bucketfront.http.freshness import Freshness
+from bucketfront.http.metadata import Metadata
+from bucketfront.keys import ObjectKey
 
 SIZE = 2 * BLOCK + 77
 KEPT = 10_000  # bytes: small enough to be kept in memory

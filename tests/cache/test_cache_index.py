@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.cache.index import PAGE_BLOCKS, SCHEMA_VERSION, Changes, Index, Row
-from proxy.errors import StoreError
-from proxy.http.metadata import Metadata
-from proxy.keys import ObjectKey
+from bucketfront.cache.storage.index import PAGE_BLOCKS, SCHEMA_VERSION, Changes, Index, Row
+from bucketfront.errors import StoreError
+from bucketfront.http.metadata import Metadata
+from bucketfront.keys import ObjectKey
 
 KEY = ObjectKey("bucket", "a/b.mp4")
 BLOCK = 65536

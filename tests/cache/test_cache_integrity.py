@@ -13,14 +13,15 @@ from cache_harness import BLOCK, KEY, PART, FakeOrigin, Rig, content, turns
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.cache import delivery, digests
-from proxy.cache.integrity import MAX_REMEMBERED, Integrity
-from proxy.cache.origin import Answer, NotModified
-from proxy.errors import ContentMismatch
-from proxy.http.checksums import Digest
-from proxy.http.metadata import Metadata
-from proxy.http.ranges import FromTo, Span, Suffix
-from proxy.keys import ObjectKey
+from bucketfront.cache.fetch import part_fetch
+from bucketfront.cache.fetch.integrity import MAX_REMEMBERED, Integrity
+from bucketfront.cache.origin import Answer, NotModified
+from bucketfront.cache.storage import digests
+from bucketfront.errors import ContentMismatch
+from bucketfront.http.checksums import Digest
+from bucketfront.http.metadata import Metadata
+from bucketfront.http.ranges import FromTo, Span, Suffix
+from bucketfront.keys import ObjectKey
 
 OTHER = ObjectKey("bucket", "other")
 
@@ -179,7 +180,7 @@ async def test_the_flight_that_completes_an_object_compares_it(tmp_path: Path) -
 @pytest.fixture
 def _nothing_held(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every object is a large one."""
-    monkeypatch.setattr(delivery, "HELD", 0)
+    monkeypatch.setattr(part_fetch, "HELD", 0)
 
 
 @pytest.mark.usefixtures("_nothing_held")

@@ -12,10 +12,10 @@ from typing import Literal
 import pytest
 from cache_harness import BLOCK, NEVER, PART, Rig, Version, content, steady, turns
 
-from proxy.cache.cache import Absent
-from proxy.errors import AccessDenied, OriginError, OriginTimeout, OriginUnavailable
-from proxy.http.ranges import FromTo, Suffix
-from proxy.keys import ObjectKey
+from bucketfront.cache.cache import Absent
+from bucketfront.errors import AccessDenied, OriginError, OriginTimeout, OriginUnavailable
+from bucketfront.http.ranges import FromTo, Suffix
+from bucketfront.keys import ObjectKey
 
 pytestmark = pytest.mark.long
 

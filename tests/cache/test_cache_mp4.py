@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.cache.mp4 import HEAD, MAX_INDEX, index_span
-from proxy.http.ranges import Span
+from bucketfront.cache.fetch.mp4 import HEAD, MAX_INDEX, index_span
+from bucketfront.http.ranges import Span
 
 GIB = 1 << 30
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from cache_harness import BLOCK, KEY, Rig, content, turns
 
-from proxy.cache.folder import Folder
-from proxy.cache.scrubber import Scrubber
-from proxy.errors import StoreError
-from proxy.keys import ObjectKey
+from bucketfront.cache.scrubber import Scrubber
+from bucketfront.cache.storage.folder import Folder
+from bucketfront.errors import StoreError
+from bucketfront.keys import ObjectKey
 
 PREFIX = ObjectKey("bucket", "p/")
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.cache.ramp import Ramp
-from proxy.http.ranges import Span
+from bucketfront.cache.fetch.read_ahead import Ramp
+from bucketfront.http.ranges import Span
 
 KIB, MIB = 1 << 10, 1 << 20
 USUAL = Ramp(256 * KIB, 8 * MIB, 8)

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from cache_harness import BLOCK, KEY, Rig, content, turns
 
-from proxy.cache import room
-from proxy.cache.index import Changes, Index
-from proxy.cache.store import RETRY_AFTER, Store, StoredFile
-from proxy.errors import OriginUnavailable, StoreError
-from proxy.http.cache_status import Forward
-from proxy.keys import ObjectKey
+from bucketfront.cache.storage.file_storage import RETRY_AFTER, Store, StoredFile
+from bucketfront.cache.storage.index import Changes, Index
+from bucketfront.cache.upkeep import space
+from bucketfront.errors import OriginUnavailable, StoreError
+from bucketfront.http.cache_status import Forward
+from bucketfront.keys import ObjectKey
 
 OTHER = ObjectKey("bucket", "other")
 
@@ -202,7 +202,7 @@ async def test_no_room_is_taken_before_orphans_are_gone(tmp_path: Path) -> None:
 
 async def test_a_sweep_that_takes_long_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Readers wait for the sweep for a moment only, together (I11, I20)."""
-    monkeypatch.setattr(room, "SWEEP_PATIENCE", 0.05)
+    monkeypatch.setattr(space, "SWEEP_PATIENCE", 0.05)
     async with Rig(tmp_path) as rig:
         data = rig.origin.put(content(2 * BLOCK))
         rig.cache.room.hold_until(rig.evictor.swept)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from cache_harness import BLOCK, KEY, Rig, content
 
-from proxy.cache.entry import ENTRY_BYTES
+from bucketfront.cache.entries.entry import ENTRY_BYTES
 
 
 async def test_room_is_made_before_it_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from cache_harness import BLOCK, KEY, Rig, content, turns
 
-from proxy.cache.scrubber import FILE_COST, RATE, Scrubber
-from proxy.keys import ObjectKey
+from bucketfront.cache.scrubber import FILE_COST, RATE, Scrubber
+from bucketfront.keys import ObjectKey
 
 OTHER = ObjectKey("bucket", "other")
 SIZE = 5 * BLOCK + 7

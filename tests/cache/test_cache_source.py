@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from cache_harness import BLOCK, KEY, NEVER, PART, FakeOrigin, Rig, content, runs, turns
 
-from proxy.cache import source
-from proxy.cache.flights import Ending
-from proxy.cache.origin import Answer, Body, NotModified
-from proxy.cache.reader import Reader
-from proxy.cache.source import MAX_FAILURES, MAX_HEDGES
-from proxy.errors import (
+from bucketfront.cache.fetch import body_stream
+from bucketfront.cache.fetch.body_stream import MAX_FAILURES, MAX_HEDGES
+from bucketfront.cache.fetch.part import Ending
+from bucketfront.cache.origin import Answer, Body, NotModified
+from bucketfront.cache.reader import Reader
+from bucketfront.errors import (
     AccessDenied,
     DeleteMarker,
     NoSuchVersion,
@@ -27,9 +27,9 @@ from proxy.errors import (
     OriginUnavailable,
     UnusableAnswer,
 )
-from proxy.http.ranges import FromTo, Span, Suffix
-from proxy.keys import ObjectKey
-from proxy.retry_budget import RetryBudget
+from bucketfront.http.ranges import FromTo, Span, Suffix
+from bucketfront.keys import ObjectKey
+from bucketfront.retry import RetryBudget
 
 SIZE = 10 * BLOCK + 123
 
@@ -130,7 +130,7 @@ async def test_an_origin_at_rest_is_not_asked_again(tmp_path: Path) -> None:
 
 
 class Dripping(FakeOrigin):
-    """Ends each body after `ration` bytes with OriginTimeout, as `proxy/origin/body.py` ends one that drips."""
+    """Ends each body after `ration` bytes with OriginTimeout, as `s3/body.py` ends one that drips."""
 
     ration = 1
 
@@ -167,7 +167,7 @@ class Rationed:
 @pytest.mark.parametrize("is_stored", [True, False])
 async def test_a_drip_is_no_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_stored: bool) -> None:
     """A body that was ended because it came too slowly counts as one without a byte, unless it brought ENOUGH (I20)."""
-    monkeypatch.setattr(source, "ENOUGH", BLOCK // 2)
+    monkeypatch.setattr(body_stream, "ENOUGH", BLOCK // 2)
     origin = Dripping(random.Random(0))
     async with Rig(tmp_path, origin=origin) as rig:
         data = origin.put(content(3 * PART))
@@ -419,10 +419,10 @@ async def test_a_hedge_finds_out_that_the_object_changed(tmp_path: Path) -> None
         old = rig.origin.put(content(PART))
         gate = rig.origin.gate(BLOCK)
         reading = asyncio.create_task(rig.get())
-        source.HEDGE_AFTER = NEVER
+        body_stream.HEDGE_AFTER = NEVER
         await turns()
         new = rig.origin.put(content(PART, seed=1), '"new"')
-        source.HEDGE_AFTER = 0.0
+        body_stream.HEDGE_AFTER = 0.0
         rig.origin.gates[2 * BLOCK] = second = asyncio.Event()
         gate.set()
         await turns()

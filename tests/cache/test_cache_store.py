@@ -18,11 +18,11 @@ import pytest
 from cache_harness import turns
 from fakes import FakeClock
 
-from proxy.cache import store as store_module
-from proxy.cache.folder import Folder
-from proxy.cache.store import RETRY_AFTER, Store, StoredFile
-from proxy.errors import CacheInUse, StoreError
-from proxy.http.ranges import Span
+from bucketfront.cache.storage import file_storage as store_module
+from bucketfront.cache.storage.file_storage import RETRY_AFTER, Store, StoredFile
+from bucketfront.cache.storage.folder import Folder
+from bucketfront.errors import CacheInUse, StoreError
+from bucketfront.http.ranges import Span
 
 BLOCK = 65536
 
@@ -168,8 +168,8 @@ async def test_a_symbolic_link_is_not_followed(tmp_path: Path) -> None:
 def test_one_process_has_the_folder(tmp_path: Path) -> None:
     """A second opener is refused while the first lives, in another process too, and let in afterwards."""
     code = (
-        "import sys, time; from pathlib import Path; from proxy.cache.store import Store;"
-        "from proxy.errors import CacheInUse;"
+        "import sys, time; from pathlib import Path; from bucketfront.cache.storage.file_storage import Store;"
+        "from bucketfront.errors import CacheInUse;"
         f"store = Store(Path({str(tmp_path)!r}), time.monotonic)\n"
         "try: store.open()\n"
         "except CacheInUse: sys.exit(3)\n"
@@ -179,7 +179,7 @@ def test_one_process_has_the_folder(tmp_path: Path) -> None:
     first.open()
     with pytest.raises(CacheInUse, match="in use"):
         Store(tmp_path, FakeClock()).open()
-    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "proxy")}
     assert subprocess.run([sys.executable, "-c", code], env=env, check=False).returncode == 3
     first.close()
     assert subprocess.run([sys.executable, "-c", code], env=env, check=False).returncode == 0

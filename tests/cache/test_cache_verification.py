@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from cache_harness import BLOCK, Rig, content, turns
 
-from proxy.cache import verification
-from proxy.cache.verification import Damage, Report, verify
-from proxy.errors import CacheInUse, StoreError
-from proxy.keys import ObjectKey
+from bucketfront.cache.storage import verification
+from bucketfront.cache.storage.verification import Damage, Report, verify
+from bucketfront.errors import CacheInUse, StoreError
+from bucketfront.keys import ObjectKey
 
 OTHER = ObjectKey("bucket", "other")
 SIZE = 5 * BLOCK + 7

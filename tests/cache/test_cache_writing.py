@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from cache_harness import BLOCK, KEY, FakeOrigin, Rig, Version, content, turns
 
-from proxy.cache.blocks import ALLOCATION_UNIT
-from proxy.cache.entry import ENTRY_BYTES
-from proxy.cache.folder import Folder
-from proxy.cache.origin import Answer, NotModified
-from proxy.cache.writing import Writing
-from proxy.errors import ObjectChanged, ObjectNotFound, OriginUnavailable, StoreError, StoreFull
-from proxy.keys import ObjectKey
+from bucketfront.cache.entries.entry import ENTRY_BYTES
+from bucketfront.cache.origin import Answer, NotModified
+from bucketfront.cache.storage.blocks import ALLOCATION_UNIT
+from bucketfront.cache.storage.folder import Folder
+from bucketfront.cache.upload import Writing
+from bucketfront.errors import ObjectChanged, ObjectNotFound, OriginUnavailable, StoreError, StoreFull
+from bucketfront.keys import ObjectKey
 
 OTHER = ObjectKey("bucket", "other")
 
@@ -339,7 +339,7 @@ class Race:
         self.order.append(etag)
 
     async def write(self) -> None:
-        """As `proxy/server/uploads.py`: S3 takes it, or not, or takes it and does not say so."""
+        """As `server/handlers/uploads.py`: S3 takes it, or not, or takes it and does not say so."""
         etag, outcome = self.made(), self.chance.choice(["answered", "answered", "refused", "unknown"])
         writing = await filled(self.rig, self.data[etag])
         try:

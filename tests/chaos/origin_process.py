@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 TESTS = Path(__file__).parents[1]
-PATHS = (TESTS.parent, TESTS, TESTS / "chaos")
+PATHS = (TESTS.parent / "proxy", TESTS, TESTS / "chaos")
 PATIENCE = 20.0  # seconds for one answer of the child
 
 

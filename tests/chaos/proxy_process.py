@@ -122,7 +122,7 @@ class ForkServer:
 
 
 class FreshStarts:
-    """Each start is `python -m proxy.cli serve`."""
+    """Each start is `python -m bucketfront.cli serve`."""
 
     def __init__(self) -> None:
         self._process: asyncio.subprocess.Process | None = None
@@ -130,7 +130,7 @@ class FreshStarts:
 
     async def begin(self, config: Path) -> int:
         self._began = time.monotonic()
-        command = [sys.executable, "-m", "proxy.cli", "serve", "-c", str(config)]
+        command = [sys.executable, "-m", "bucketfront.cli", "serve", "-c", str(config)]
         self._process = await asyncio.create_subprocess_exec(
             *command,
             cwd=ROOT,
@@ -163,7 +163,7 @@ async def fork_server() -> AsyncIterator[ForkServer]:
         "-P",
         __file__,
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT / "proxy")},
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -199,9 +199,9 @@ async def _warm_up() -> None:
     from botocore.loaders import JSONFileLoader  # noqa: PLC0415 - the parent of this process needs none of it
     from pydantic import SecretStr  # noqa: PLC0415
 
-    import proxy.runtime  # noqa: F401, PLC0415
-    from proxy.config import OriginSettings, StaticCredentials  # noqa: PLC0415
-    from proxy.origin.client import S3Origin  # noqa: PLC0415
+    import bucketfront.app  # noqa: F401, PLC0415
+    from bucketfront.config.settings import OriginSettings, StaticCredentials  # noqa: PLC0415
+    from bucketfront.s3.client import S3Origin  # noqa: PLC0415
 
     load = functools.cache(JSONFileLoader().load_file)
     JSONFileLoader.load_file = lambda _, path: load(path)
@@ -211,7 +211,7 @@ async def _warm_up() -> None:
 
 
 def _serve(config: str) -> NoReturn:
-    from proxy.cli import main  # noqa: PLC0415
+    from bucketfront.cli import main  # noqa: PLC0415
 
     # Linux, prctl(2): this process goes with the fork server.
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

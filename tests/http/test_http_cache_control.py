@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.http import cache_control, surrogate_control
-from proxy.http.cache_control import MAX_SECONDS, CacheControl
+from bucketfront.http import cache_control, surrogate_control
+from bucketfront.http.cache_control import MAX_SECONDS, CacheControl
 
 NOTHING = CacheControl()
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.http.cache_status import CacheStatus, Forward
+from bucketfront.http.cache_status import CacheStatus, Forward
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.http import checksums
-from proxy.http.body_checksums import BodyChecksums, ChecksumMismatch
-from proxy.http.checksums import Digest
+from bucketfront.http import checksums
+from bucketfront.http.body_checksums import BodyChecksums, ChecksumMismatch
+from bucketfront.http.checksums import Digest
 
 PIECES = st.lists(st.binary(max_size=50), max_size=8)
 

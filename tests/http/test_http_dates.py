@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.http import dates
+from bucketfront.http import dates
 
 SAMPLE = 784111777.0  # the RFC's own example, Sun, 06 Nov 1994 08:49:37 GMT
 IN_1994 = 785_000_000.0

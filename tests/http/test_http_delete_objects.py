@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.http import delete_objects
-from proxy.http.delete_objects import DeleteRequest, MalformedXml, Named, Refusal
+from bucketfront.http import delete_objects
+from bucketfront.http.delete_objects import DeleteRequest, MalformedXml, Named, Refusal
 
 PIECE = delete_objects.MAX_PIECE
 XMLNS = f'xmlns="{delete_objects.NAMESPACE}"'

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.http import etags
-from proxy.http.etags import ANY, ETag
+from bucketfront.http import etags
+from bucketfront.http.etags import ANY, ETag
 
 OPAQUE = st.text("!#[]\\,*/ab\x7e\x80\u00e9\udcff", max_size=6).map('"{}"'.format)
 TAG = st.builds(ETag, OPAQUE, weak=st.booleans())

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.http import dates
-from proxy.http.cache_control import MAX_SECONDS
-from proxy.http.freshness import Defaults, Freshness, policy
-from proxy.http.metadata import Metadata
+from bucketfront.http import dates
+from bucketfront.http.cache_control import MAX_SECONDS
+from bucketfront.http.freshness import Defaults, Freshness, policy
+from bucketfront.http.metadata import Metadata
 
 NOW = 1_700_000_000.0
 IN_AN_HOUR, AN_HOUR_AGO = dates.format(NOW + 3600), dates.format(NOW - 3600)

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.http import key_template
-from proxy.http.key_template import BadTemplate, KeyTemplate
+from bucketfront.http import key_template
+from bucketfront.http.key_template import BadTemplate, KeyTemplate
 
 NOW = 1_793_000_000.0  # 2026-10-26 in UTC
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.http import media_types
+from bucketfront.http import media_types
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.http import multipart_form
-from proxy.http.multipart_form import END, BadForm, Event, FormParser, Part
+from bucketfront.http import multipart_form
+from bucketfront.http.multipart_form import END, BadForm, Event, FormParser, Part
 
 BOUNDARY = "----WebKitFormBoundary7MA4YWxkTrZu0gW"
 LINE = f"--{BOUNDARY}".encode()

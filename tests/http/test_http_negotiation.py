@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.http import negotiation
+from bucketfront.http import negotiation
 
 ALL = ("br", "zstd", "gzip")
 

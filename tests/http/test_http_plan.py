@@ -10,10 +10,10 @@ import range_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.http import dates
-from proxy.http.metadata import Metadata
-from proxy.http.plan import Plan, RequestHead, plan
-from proxy.http.ranges import Span
+from bucketfront.http import dates
+from bucketfront.http.metadata import Metadata
+from bucketfront.http.plan import Plan, RequestHead, plan
+from bucketfront.http.ranges import Span
 
 MODIFIED = 1_700_000_000.0
 NOW = MODIFIED + 3600

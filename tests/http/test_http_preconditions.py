@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.http import dates, preconditions
-from proxy.http.metadata import Metadata
-from proxy.http.preconditions import STRONG_AFTER, Verdict
+from bucketfront.http import dates, preconditions
+from bucketfront.http.metadata import Metadata
+from bucketfront.http.preconditions import STRONG_AFTER, Verdict
 
 MODIFIED = 1_700_000_000.0
 NOW = MODIFIED + 3600

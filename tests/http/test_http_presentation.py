@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.http.metadata import Metadata
-from proxy.http.presentation import AS_STORED, Headers, Presentation, present
+from bucketfront.http.metadata import Metadata
+from bucketfront.http.presentation import AS_STORED, Headers, Presentation, present
 
 TEXT = "text/javascript; charset=utf-8"
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.http import query
-from proxy.http.query import NOTHING, BadQuery, Query
+from bucketfront.http import query
+from bucketfront.http.query import NOTHING, BadQuery, Query
 
 
 def test_no_query_costs_nothing() -> None:

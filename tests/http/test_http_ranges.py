@@ -7,8 +7,8 @@ import range_model
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.http import ranges
-from proxy.http.ranges import IGNORED, MAX_OFFSET, UNSATISFIABLE, FromTo, Ranges, Span, Suffix
+from bucketfront.http import ranges
+from bucketfront.http.ranges import IGNORED, MAX_OFFSET, UNSATISFIABLE, FromTo, Ranges, Span, Suffix
 
 HUGE = "9" * 400
 SIZES = st.integers(0, MAX_OFFSET)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from proxy.http.rules import MEDIA_RULES, REMEMBERED_PATHS, Glob, Rules, Ruling
+from bucketfront.http.path_rules import MEDIA_RULES, REMEMBERED_PATHS, Glob, Rules, Ruling
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.errors import PreconditionFailed, ProxyError
-from proxy.http import checksums, write_head
-from proxy.http.checksums import Digest
-from proxy.http.write_head import BadWriteHead, NoSuchWrite, WriteHead
+from bucketfront.errors import PreconditionFailed, ProxyError
+from bucketfront.http import checksums, write_head
+from bucketfront.http.checksums import Digest
+from bucketfront.http.write_head import BadWriteHead, NoSuchWrite, WriteHead
 
 BODY = b"hello world"
 MD5 = base64.b64encode(hashlib.md5(BODY).digest()).decode()

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.cache.origin import NotModified
-from proxy.errors import ObjectChanged, UnusableAnswer
-from proxy.http.metadata import Metadata
-from proxy.http.ranges import FromTo, Span, Suffix
-from proxy.origin import client
-from proxy.origin.answers import metadata, not_modified, same_version, span_sent
+from bucketfront.cache.origin import NotModified
+from bucketfront.errors import ObjectChanged, UnusableAnswer
+from bucketfront.http.metadata import Metadata
+from bucketfront.http.ranges import FromTo, Span, Suffix
+from bucketfront.s3 import client
+from bucketfront.s3.responses import metadata, not_modified, same_version, span_sent
 
 ETAG = '"d41d8cd98f00b204e9800998ecf8427e"'
 

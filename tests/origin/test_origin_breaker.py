@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from proxy.config import OriginSettings, StaticCredentials
-from proxy.errors import (
+from bucketfront.config.settings import OriginSettings, StaticCredentials
+from bucketfront.errors import (
     AccessDenied,
     DeleteMarker,
     NoSuchVersion,
@@ -30,12 +30,12 @@ from proxy.errors import (
     UnusableAnswer,
     WriteRefused,
 )
-from proxy.http.metadata import Metadata
-from proxy.http.ranges import FromTo
-from proxy.keys import ObjectKey
-from proxy.origin.breaker import FIRST_PAUSE, FULL_ROOM, LIMIT, LONGEST_PAUSE, Breaker
-from proxy.origin.client import ATTEMPTS, S3Origin
-from proxy.origin.faults import VersionUnchanged
+from bucketfront.http.metadata import Metadata
+from bucketfront.http.ranges import FromTo
+from bucketfront.keys import ObjectKey
+from bucketfront.s3.breaker import FIRST_PAUSE, FULL_ROOM, LIMIT, LONGEST_PAUSE, Breaker
+from bucketfront.s3.client import ATTEMPTS, S3Origin
+from bucketfront.s3.error_translation import VersionUnchanged
 
 A, B = ObjectKey("bucket", "a"), ObjectKey("bucket", "b")
 GONE = OriginUnavailable("connection refused")

@@ -10,9 +10,9 @@ from chaos_origin import ChaosOrigin
 from fakes import ChangingOrigin, FailingOrigin, FakeOrigin, SlowOrigin, TruncatingOrigin, object_bytes
 from pydantic import SecretStr
 
-from proxy.cache.origin import Answer, NotModified, Origin
-from proxy.config import OriginSettings, StaticCredentials
-from proxy.errors import (
+from bucketfront.cache.origin import Answer, NotModified, Origin
+from bucketfront.config.settings import OriginSettings, StaticCredentials
+from bucketfront.errors import (
     DeleteMarker,
     NoSuchVersion,
     ObjectChanged,
@@ -20,12 +20,12 @@ from proxy.errors import (
     RangeUnsatisfiable,
     UnusableAnswer,
 )
-from proxy.http.metadata import Metadata
-from proxy.http.ranges import FromTo, Suffix
-from proxy.http.write_head import WriteHead
-from proxy.keys import ObjectKey
-from proxy.origin.client import S3Origin
-from proxy.origin.writes import Announce, S3Writes, Written
+from bucketfront.http.metadata import Metadata
+from bucketfront.http.ranges import FromTo, Suffix
+from bucketfront.http.write_head import WriteHead
+from bucketfront.keys import ObjectKey
+from bucketfront.s3.client import S3Origin
+from bucketfront.s3.upload.uploader import Announce, S3Writes, Written
 
 FAKES: dict[str, Callable[[int], FakeOrigin]] = {
     "fake": FakeOrigin,

@@ -13,9 +13,9 @@ import pytest
 from fakes import Head, RawConnection, RawServer, Script, answering, object_bytes, response
 from pydantic import SecretStr
 
-from proxy.cache.origin import Answer, NotModified
-from proxy.config import OriginSettings, StaticCredentials
-from proxy.errors import (
+from bucketfront.cache.origin import Answer, NotModified
+from bucketfront.config.settings import OriginSettings, StaticCredentials
+from bucketfront.errors import (
     AccessDenied,
     BodyTruncated,
     DeleteMarker,
@@ -29,10 +29,10 @@ from proxy.errors import (
     RangeUnsatisfiable,
     UnusableAnswer,
 )
-from proxy.http.metadata import Metadata
-from proxy.http.ranges import FromTo, Requested, Suffix
-from proxy.keys import ObjectKey
-from proxy.origin.client import ATTEMPTS, S3Origin
+from bucketfront.http.metadata import Metadata
+from bucketfront.http.ranges import FromTo, Requested, Suffix
+from bucketfront.keys import ObjectKey
+from bucketfront.s3.client import ATTEMPTS, S3Origin
 
 KEY = ObjectKey("bucket", "folder/o")
 VERSION = "3sL4kqtJlcpXroDTDmJ+rmSpXd3dIbrHY+MTRCxf3vjVBH40Nr8X8gdRQBpUMLUo"

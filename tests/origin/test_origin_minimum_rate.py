@@ -8,15 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from proxy.cache.origin import Answer
-from proxy.config import OriginSettings, StaticCredentials
-from proxy.errors import OriginTimeout
-from proxy.http.ranges import FromTo
-from proxy.keys import ObjectKey
-from proxy.origin import minimum_rate
-from proxy.origin.breaker import LIMIT
-from proxy.origin.client import S3Origin
-from proxy.origin.minimum_rate import MIN_RATE, WINDOW, MinimumRate
+from bucketfront.cache.origin import Answer
+from bucketfront.config.settings import OriginSettings, StaticCredentials
+from bucketfront.errors import OriginTimeout
+from bucketfront.http.ranges import FromTo
+from bucketfront.keys import ObjectKey
+from bucketfront.s3 import minimum_rate
+from bucketfront.s3.breaker import LIMIT
+from bucketfront.s3.client import S3Origin
+from bucketfront.s3.minimum_rate import MIN_RATE, WINDOW, MinimumRate
 
 KEY = ObjectKey("bucket", "drips")
 CONTENT = object_bytes(1 << 16)

@@ -13,14 +13,14 @@ from behaviour import Behaviour, InTurn, honest
 from chaos_origin import ChaosOrigin
 from fakes import object_bytes
 
-from proxy.config import OriginSettings
-from proxy.errors import NoSuchUpload, OriginBusy, OriginUnavailable, StoreError, StoreFull, WriteRefused
-from proxy.keys import ObjectKey
-from proxy.origin import multipart
-from proxy.origin.begun import Begun
-from proxy.origin.client import S3Origin
-from proxy.origin.multipart import MAX_PART, MAX_PARTS, Multipart
-from proxy.origin.parts import BUFFER, GATHERED, PART_SIZE, Body, Buffers, part_size
+from bucketfront.config.settings import OriginSettings
+from bucketfront.errors import NoSuchUpload, OriginBusy, OriginUnavailable, StoreError, StoreFull, WriteRefused
+from bucketfront.keys import ObjectKey
+from bucketfront.s3.client import S3Origin
+from bucketfront.s3.upload import multipart
+from bucketfront.s3.upload.journal import Begun
+from bucketfront.s3.upload.multipart import MAX_PART, MAX_PARTS, Multipart
+from bucketfront.s3.upload.parts import BUFFER, GATHERED, PART_SIZE, Body, Buffers, part_size
 
 TiB = 1 << 40
 KEY = ObjectKey("bucket", "o")
@@ -91,7 +91,7 @@ async def test_a_body_is_cut(
     error: StoreError, room: int, length: int, is_known: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Wherever its bytes wait, the parts put together are the body, all but the last of the size that was asked."""
-    monkeypatch.setattr("proxy.origin.parts.GATHERED", 1024)
+    monkeypatch.setattr("bucketfront.s3.upload.parts.GATHERED", 1024)
     content = object_bytes(length)
     spool = None if room < 0 else Lines(room, error)
     found = await cut(content, length if is_known else None, spool, 10_000, seed=length)

@@ -5,10 +5,10 @@ import random
 
 import pytest
 
-from proxy.errors import OriginBusy
-from proxy.keys import ObjectKey
-from proxy.origin.slots import Slots
-from proxy.origin.upload_slots import UploadSlots
+from bucketfront.errors import OriginBusy
+from bucketfront.keys import ObjectKey
+from bucketfront.s3.connection_slots import Slots
+from bucketfront.s3.upload.upload_slots import UploadSlots
 
 PATIENCE = 10.0  # seconds: more than any test here takes
 A, B, C = (ObjectKey("bucket", name) for name in "abc")

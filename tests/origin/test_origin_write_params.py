@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 from fakes import Head, RawConnection, RawServer, answering, response
 
-from proxy.config import OriginSettings
-from proxy.errors import ObjectNotFound, OriginUnavailable, PreconditionFailed, WriteConflict, WriteRefused
-from proxy.http import write_head
-from proxy.http.checksums import Digest, hasher
-from proxy.http.delete_objects import Refusal
-from proxy.http.write_head import WriteHead
-from proxy.keys import ObjectKey
-from proxy.origin.client import S3Origin
-from proxy.origin.write_params import complete_params, create_params, put_params
-from proxy.origin.writes import S3Writes
+from bucketfront.config.settings import OriginSettings
+from bucketfront.errors import ObjectNotFound, OriginUnavailable, PreconditionFailed, WriteConflict, WriteRefused
+from bucketfront.http import write_head
+from bucketfront.http.checksums import Digest, hasher
+from bucketfront.http.delete_objects import Refusal
+from bucketfront.http.write_head import WriteHead
+from bucketfront.keys import ObjectKey
+from bucketfront.s3.client import S3Origin
+from bucketfront.s3.upload.params import complete_params, create_params, put_params
+from bucketfront.s3.upload.uploader import S3Writes
 
 MiB = 1 << 20
 ETAG = '"5eb63bbbe01eeed093cb22bb8f5acdc3"'

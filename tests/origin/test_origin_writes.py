@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 from fakes import Head, RawConnection, RawServer, Script, object_bytes, response
 
-from proxy.config import OriginSettings
-from proxy.errors import AccessDenied, ObjectNotFound, OriginError, OriginTimeout, OriginUnavailable, WriteRefused
-from proxy.http import dates, write_head
-from proxy.http.write_head import WriteHead
-from proxy.keys import ObjectKey
-from proxy.origin import parts, writes
-from proxy.origin.client import S3Origin
-from proxy.origin.writes import S3Writes
+from bucketfront.config.settings import OriginSettings
+from bucketfront.errors import AccessDenied, ObjectNotFound, OriginError, OriginTimeout, OriginUnavailable, WriteRefused
+from bucketfront.http import dates, write_head
+from bucketfront.http.write_head import WriteHead
+from bucketfront.keys import ObjectKey
+from bucketfront.s3.client import S3Origin
+from bucketfront.s3.upload import parts, uploader
+from bucketfront.s3.upload.uploader import S3Writes
 
 MiB = 1 << 20
 KEY = ObjectKey("bucket", "o")
@@ -113,7 +113,7 @@ async def test_chunks_of_any_size(bucket: Bucket, piece: int, length: int | None
 
 async def test_a_known_length_beyond_one_put(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     """S3 API: what is too large for one PutObject goes up in parts, exactly."""
-    monkeypatch.setattr(writes, "MAX_PUT", 16 * MiB)
+    monkeypatch.setattr(uploader, "MAX_PUT", 16 * MiB)
     content = object_bytes(17 * MiB, seed=7)
     etag = await bucket.put(stream(content, piece=MiB), len(content))
     assert etag.endswith('-3"')
@@ -155,7 +155,7 @@ async def test_a_body_that_ends_early(bucket: Bucket, old: bytes | None, sent: i
 
 async def test_a_body_that_ends_early_in_a_part(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     """I8: the same where the declared length needs a multipart upload, which is aborted."""
-    monkeypatch.setattr(writes, "MAX_PUT", 16 * MiB)
+    monkeypatch.setattr(uploader, "MAX_PUT", 16 * MiB)
     bucket.store(OLD)
     with pytest.raises(WriteRefused):
         await bucket.put(stream(object_bytes(17 * MiB)), 20 * MiB)
@@ -165,7 +165,7 @@ async def test_a_body_that_ends_early_in_a_part(bucket: Bucket, monkeypatch: pyt
 
 async def test_more_than_s3_can_hold(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     """S3 API: at most MAX_PARTS parts; a longer body of unknown length is refused with the cure, and aborted."""
-    monkeypatch.setattr(writes, "MAX_PARTS", 1)
+    monkeypatch.setattr(uploader, "MAX_PARTS", 1)
     with pytest.raises(WriteRefused, match="Content-Length"):
         await bucket.put(stream(object_bytes(12 * MiB)), None)
     assert bucket.stored() is None

@@ -25,14 +25,15 @@ from unittest import mock
 
 from fakes import FakeOrigin, Stored, object_bytes
 
-from proxy import runtime
-from proxy.cache import evictor, store
-from proxy.cache.clock import boottime
-from proxy.config import Settings
-from proxy.errors import StoreError
-from proxy.keys import ObjectKey
-from proxy.retry_budget import RetryBudget
-from proxy.server.event_loop import new_event_loop
+from bucketfront import app
+from bucketfront.cache import housekeeper
+from bucketfront.cache.clock import boottime
+from bucketfront.cache.storage import file_storage
+from bucketfront.config.settings import Settings
+from bucketfront.errors import StoreError
+from bucketfront.keys import ObjectKey
+from bucketfront.retry import RetryBudget
+from bucketfront.server.http1.event_loop import new_event_loop
 
 BUCKET = "bucket"
 CONTROL = 3  # descriptor on which the parent asks for proxies, one by each message
@@ -94,11 +95,11 @@ class Disk:
 
     def take_over(self) -> None:
         for name, module in list(sys.modules.items()):
-            if name.startswith("proxy.cache.") and hasattr(module, "ThreadPoolExecutor"):
+            if name.startswith("bucketfront.cache.") and hasattr(module, "ThreadPoolExecutor"):
                 setattr(module, "ThreadPoolExecutor", lambda *_, **__: self._thread)  # noqa: B010 - of any module
 
 
-class Runtime(runtime.Runtime):
+class Runtime(app.Runtime):
     """`halt` is awaited before the cache folder is touched, and after it was opened; the disk does nothing then."""
 
     halt: Any
@@ -131,11 +132,11 @@ class Child:
         began = time.monotonic()
         settings = Settings.model_validate(self._spec["settings"])
         with (
-            mock.patch.object(store, "RETRY_AFTER", self._spec["retry_after"]),
-            mock.patch.object(evictor, "INTERVAL", self._spec["upkeep"]),
-            mock.patch.object(evictor, "SWEEP_AGAIN", self._spec["retry_after"]),
-            mock.patch.object(runtime, "S3Origin", return_value=self._origin),
-            mock.patch.object(runtime, "S3Writes", return_value=self._origin),
+            mock.patch.object(file_storage, "RETRY_AFTER", self._spec["retry_after"]),
+            mock.patch.object(housekeeper, "INTERVAL", self._spec["upkeep"]),
+            mock.patch.object(housekeeper, "SWEEP_AGAIN", self._spec["retry_after"]),
+            mock.patch.object(app, "S3Origin", return_value=self._origin),
+            mock.patch.object(app, "S3Writes", return_value=self._origin),
         ):
             proxy = Runtime(settings, lambda: time.time() + self._ahead, lambda: boottime() + self._ahead)
             proxy.halt, proxy.disk = self._halt, self._disk
@@ -147,7 +148,7 @@ class Child:
                 await self._tell(refused=str(error))
         await self._tell(stopped=True)
 
-    async def _obey(self, proxy: runtime.Runtime) -> None:
+    async def _obey(self, proxy: app.Runtime) -> None:
         while True:
             word = (await self._hear())["do"]
             match word:
@@ -165,7 +166,7 @@ class Child:
                     await self._rest(proxy)
             await self._tell(done=word, asked=len(self._origin.reads) + len(self._origin.heads))
 
-    async def _rest(self, proxy: runtime.Runtime) -> None:
+    async def _rest(self, proxy: app.Runtime) -> None:
         """Until nothing is going on."""
         sweep = next((task for task in asyncio.all_tasks() if task.get_name() == "sweep"), None)
         if sweep is not None:

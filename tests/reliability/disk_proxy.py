@@ -152,7 +152,7 @@ class Forks:
         self._proxies: list[Proxy] = []
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._control = ours
-        paths = os.pathsep.join([str(ROOT), str(ROOT / "tests"), str(Path(__file__).parent)])
+        paths = os.pathsep.join([str(ROOT / "proxy"), str(ROOT / "tests"), str(Path(__file__).parent)])
         with theirs, log.open("ab") as errors:
             wanted = theirs.fileno()
             self._process = subprocess.Popen(

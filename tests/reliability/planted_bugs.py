@@ -40,28 +40,34 @@ BUGS = (
         1,
         "etag-of-a-part",
         "The ETag of a part is not compared with the entry's: blocks of two versions get into one file.",
-        (Edit("proxy.cache.version:Version._get", "not found.is_version(known)", "found.size != known.size"),),
+        (
+            Edit(
+                "bucketfront.cache.fetch.version:Version._get",
+                "not found.is_version(known)",
+                "found.size != known.size",
+            ),
+        ),
         (FILL + "test_an_answer_of_another_version_is_refused",),
     ),
     Bug(
         1,
         "content-range",
         "A 206 is believed to hold the range that was asked for, whatever its Content-Range says.",
-        (Edit("proxy.origin.answers:_as_asked", "return span == part.within(total)", "return True"),),
+        (Edit("bucketfront.s3.responses:_as_asked", "return span == part.within(total)", "return True"),),
         (ANSWERS + "test_heads_that_are_not_believed",),
     ),
     Bug(
         1,
         "version-id-ignored",
         "Where an object is asked for by a version id, whatever comes is taken for that version.",
-        (Edit("proxy.origin.answers:_version", "sent != asked", "not sent"),),
+        (Edit("bucketfront.s3.responses:_version", "sent != asked", "not sent"),),
         (ANSWERS + "test_another_version_than_asked_for",),
     ),
     Bug(
         1,
         "completed-by-key",
         "What is missing of a version that was replaced is asked for by its key alone, so that its answer is cut.",
-        (Edit("proxy.cache.version:Version._get_past", "key._replace(version=version)", "key"),),
+        (Edit("bucketfront.cache.fetch.version:Version._get_past", "key._replace(version=version)", "key"),),
         (SERVER + "test_version_change.py::test_in_a_bucket_that_keeps_versions",),
     ),
     Bug(
@@ -69,8 +75,8 @@ BUGS = (
         "beyond-the-mark",
         "A reader is let up to where a write is going to, in place of where the last one got to.",
         (
-            Edit("proxy.cache.fill:Fill.readable", "flight.mark <= at", "flight.writing_to <= at"),
-            Edit("proxy.cache.fill:Fill.readable", "at = flight.mark", "at = flight.writing_to"),
+            Edit("bucketfront.cache.fetch.fill:Fill.readable", "flight.mark <= at", "flight.writing_to <= at"),
+            Edit("bucketfront.cache.fetch.fill:Fill.readable", "at = flight.mark", "at = flight.writing_to"),
         ),
         (FILL + "test_nothing_is_readable_beyond_the_mark",),
     ),
@@ -80,7 +86,7 @@ BUGS = (
         "A block's bit is set when its write begins.",
         (
             Edit(
-                "proxy.cache.delivery:Delivery._write",
+                "bucketfront.cache.fetch.part_fetch:Delivery._write",
                 "flight.writing_to = end\n",
                 "flight.writing_to = end\n"
                 "    for block in touched:\n"
@@ -96,7 +102,7 @@ BUGS = (
         "A block counts as whole when its last byte is still missing.",
         (
             Edit(
-                "proxy.cache.delivery:Delivery._write",
+                "bucketfront.cache.fetch.part_fetch:Delivery._write",
                 "entry.metadata.size) <= end",
                 "entry.metadata.size) <= end + 1",
             ),
@@ -107,14 +113,14 @@ BUGS = (
         2,
         "short-write",
         "`pwrite` returning less than it was given is taken for all of it.",
-        (Edit("proxy.cache.store:_write", "view = view[written:]", "view = view[len(view):]"),),
+        (Edit("bucketfront.cache.storage.file_storage:_write", "view = view[written:]", "view = view[len(view):]"),),
         (STORE + "test_a_write_is_repeated_until_all_of_it_is_there",),
     ),
     Bug(
         2,
         "blocks-of-another-size",
         "An index whose blocks were smaller is believed when they are to be larger.",
-        (Edit("proxy.cache.index:Index._connect", "!= self._block_size:", "> self._block_size:"),),
+        (Edit("bucketfront.cache.storage.index:Index._connect", "!= self._block_size:", "> self._block_size:"),),
         (INDEX + "test_other_blocks_begin_anew",),
     ),
     Bug(
@@ -123,7 +129,7 @@ BUGS = (
         "In durable mode the index does not wait until the data that it claims is synced.",
         (
             Edit(
-                "proxy.cache.flushing:Flusher._synced",
+                "bucketfront.cache.upkeep.flusher:Flusher._synced",
                 "await self._store.sync(entry.file)",
                 "asyncio.create_task(self._store.sync(entry.file))",
             ),
@@ -136,7 +142,7 @@ BUGS = (
         "`sendfile` returning 0 is taken for the end of the answer.",
         (
             Edit(
-                "proxy.server.pouring:Pouring._send_some",
+                "bucketfront.server.send.sendfile:Pouring._send_some",
                 "if not sent:\n        raise EOFError(f'the cached file ended {self._stop - self.at} bytes early')",
                 "if not sent:\n        sent = self._stop - self.at",
             ),
@@ -149,11 +155,11 @@ BUGS = (
         "An origin's body that ends before its Content-Length counts as whole.",
         (
             Edit(
-                "proxy.origin.body:S3Body._receive",
+                "bucketfront.s3.body:S3Body._receive",
                 "raise BodyTruncated(f'{self._what}: the body broke off {self._left} bytes early') from error",
                 "return b''",
             ),
-            Edit("proxy.origin.body:S3Body.read", "if not data:", "if data is None:"),
+            Edit("bucketfront.s3.body:S3Body.read", "if not data:", "if data is None:"),
         ),
         (FAULTS + "test_a_body_cut_early",),
     ),
@@ -163,7 +169,7 @@ BUGS = (
         "An answer whose bytes cannot be had is filled up with zeros.",
         (
             Edit(
-                "proxy.server.sending:Sender.send",
+                "bucketfront.server.send.sender:Sender.send",
                 "abort(outlet)",
                 "await self._write(body, bytes(self._length - self.sent))\n        return",
             ),
@@ -176,7 +182,7 @@ BUGS = (
         "A 304 that names another Last-Modified renews the metadata of the version before.",
         (
             Edit(
-                "proxy.cache.questions:ask_again",
+                "bucketfront.cache.fetch.requests:ask_again",
                 "answer.last_modified in (None, known.last_modified)",
                 "answer.age is not None",
             ),
@@ -187,14 +193,14 @@ BUGS = (
         5,
         "remembered-404",
         "A write leaves the remembered 404 of its key.",
-        (Edit("proxy.cache.purges:Purges._purge", "self._absences.forget_all(is_hit)", "pass"),),
+        (Edit("bucketfront.cache.upkeep.purge:Purges._purge", "self._absences.forget_all(is_hit)", "pass"),),
         (CACHE + "test_a_purge_forgets_a_404",),
     ),
     Bug(
         5,
         "forgotten-before-only",
         "A write invalidates before S3 is asked, and no more after it spoke.",
-        (Edit("proxy.server.uploads:Uploads.store", "await asyncio.shield(self.forget(key))", "pass"),),
+        (Edit("bucketfront.server.handlers.uploads:Uploads.store", "await asyncio.shield(self.forget(key))", "pass"),),
         (SERVER + "test_tee.py::test_a_read_during_a_write_that_is_not_published",),
     ),
     Bug(
@@ -203,7 +209,7 @@ BUGS = (
         "What a lookup finds is kept although a write came after it began.",
         (
             Edit(
-                "proxy.cache.lookup:Lookups.supersede",
+                "bucketfront.cache.fetch.single_flight:Lookups.supersede",
                 "self._running.pop(key).is_superseded = True",
                 "self._running.pop(key)",
             ),
@@ -214,7 +220,7 @@ BUGS = (
         6,
         "row-outlives-its-entry",
         "An entry that is removed while its row is being written leaves the row behind.",
-        (Edit("proxy.cache.entries:Entries.remove", "self._tombstones.add(entry.id)", "pass"),),
+        (Edit("bucketfront.cache.entries.entry_table:Entries.remove", "self._tombstones.add(entry.id)", "pass"),),
         (ENTRIES + "test_an_entry_removed_during_a_flush_stays_removed",),
     ),
     Bug(
@@ -223,7 +229,7 @@ BUGS = (
         "Age counts from when the origin's answer came, not from when it was asked.",
         (
             Edit(
-                "proxy.cache.cache:Cache._find",
+                "bucketfront.cache.cache:Cache._find",
                 "self._adopt(key, answer, lookup, asked_at)",
                 "self._adopt(key, answer, lookup, self._clock())",
             ),
@@ -236,7 +242,7 @@ BUGS = (
         "A stale entry answers while it is revalidated, however stale it is.",
         (
             Edit(
-                "proxy.cache.cache:Cache._usable",
+                "bucketfront.cache.cache:Cache._usable",
                 "if -ttl < entry.freshness.stale_while_revalidate",
                 "if entry.freshness.stale_while_revalidate",
             ),
@@ -247,21 +253,21 @@ BUGS = (
         7,
         "backwards",
         "A version of which a part was found to be replaced answers on, after others have seen the new one.",
-        (Edit("proxy.cache.version:Version.ask", "self._changed(self._entry)", "pass"),),
+        (Edit("bucketfront.cache.fetch.version:Version.ask", "self._changed(self._entry)", "pass"),),
         (SOURCE + "test_a_version_is_completed_by_its_id",),
     ),
     Bug(
         7,
         "clock-set-back",
         "The cache's clock goes back with the wall clock.",
-        (Edit("proxy.cache.clock:CacheClock.__call__", "wall > now + JUMP", "abs(wall - now) > JUMP"),),
+        (Edit("bucketfront.cache.clock:CacheClock.__call__", "wall > now + JUMP", "abs(wall - now) > JUMP"),),
         (CLOCK + "test_wall_clock_set_back", CLOCK + "test_never_slower_than_time"),
     ),
     Bug(
         7,
         "clock-set-back-between-runs",
         "The cache's clock begins at the wall clock's time, though the last run was later.",
-        (Edit("proxy.cache.clock:CacheClock.__init__", "max(now, newest)", "now"),),
+        (Edit("bucketfront.cache.clock:CacheClock.__init__", "max(now, newest)", "now"),),
         (CLOCK + "test_set_back_between_two_runs",),
     ),
     Bug(
@@ -270,7 +276,7 @@ BUGS = (
         "A body that turns out too large is stored up to the limit.",
         (
             Edit(
-                "proxy.server.receiving:received",
+                "bucketfront.server.receive.request_body:received",
                 "raise TooLarge(f'the body has more than the {limit} bytes that are taken')",
                 "break",
             ),
@@ -281,14 +287,14 @@ BUGS = (
         8,
         "left-half-way",
         "A client that leaves in the middle of a multipart upload leaves the parts behind.",
-        (Edit("proxy.origin.writes:S3Writes._multipart", "except BaseException:", "except Exception:"),),
+        (Edit("bucketfront.s3.upload.uploader:S3Writes._multipart", "except BaseException:", "except Exception:"),),
         (SERVER + "test_uploads.py::test_client_that_leaves_half_way",),
     ),
     Bug(
         8,
         "copy-is-a-write",
         "A field of S3's that makes a write a copy is passed over: the object becomes an empty one.",
-        (Edit("proxy.http.write_head:parse", "_refuse_unknown(given)", "pass"),),
+        (Edit("bucketfront.http.write_head:parse", "_refuse_unknown(given)", "pass"),),
         (SERVER + "test_uploads.py::test_what_is_not_implemented_is_not_passed_over",),
     ),
     Bug(
@@ -296,8 +302,12 @@ BUGS = (
         "hole-in-what-waits",
         "A file in which a resumable upload waits is begun anew in its middle: the object has zeros there.",
         (
-            Edit("proxy.resumable.folder:_open_to_write", "if is_new:", "if True:"),
-            Edit("proxy.resumable.folder:UploadFolder._write", "os.fstat(fd).st_size < HEAD_SIZE + offset", "False"),
+            Edit("bucketfront.tus.upload_folder:_open_to_write", "if is_new:", "if True:"),
+            Edit(
+                "bucketfront.tus.upload_folder:UploadFolder._write",
+                "os.fstat(fd).st_size < HEAD_SIZE + offset",
+                "False",
+            ),
         ),
         (SERVER + "test_resumable.py::test_what_waits_is_gone",),
     ),
@@ -307,7 +317,7 @@ BUGS = (
         "Bytes of a body that come before its handler has begun start the deadline of a head.",
         (
             Edit(
-                "proxy.server.connection:Connection.data_received",
+                "bucketfront.server.http1.connection:Connection.data_received",
                 "not self._is_busy",
                 "self._current_request is None and not self._messages",
             ),
@@ -320,7 +330,7 @@ BUGS = (
         "Only a write that succeeded invalidates its key again.",
         (
             Edit(
-                "proxy.server.uploads:Uploads.store",
+                "bucketfront.server.handlers.uploads:Uploads.store",
                 "finally:\n            await asyncio.shield(self.forget(key))",
                 "finally:\n            pass\n        await self.forget(key)",
             ),
@@ -331,7 +341,11 @@ BUGS = (
         9,
         "forgotten-after-only",
         "A write invalidates its key once S3 has spoken, and not before: a kill in between leaves the old version.",
-        (Edit("proxy.server.uploads:Uploads.store", "lambda: self.forget(key)", "lambda: self.forget()"),),
+        (
+            Edit(
+                "bucketfront.server.handlers.uploads:Uploads.store", "lambda: self.forget(key)", "lambda: self.forget()"
+            ),
+        ),
         (SERVER + "test_tee.py::test_the_old_version_is_gone_before_s3_is_asked",),
     ),
     Bug(
@@ -340,7 +354,7 @@ BUGS = (
         "The end of a resumable upload invalidates its key before S3 is asked, and no more after it spoke.",
         (
             Edit(
-                "proxy.resumable.uploads:ResumableUploads._complete",
+                "bucketfront.tus.manager:ResumableUploads._complete",
                 "await asyncio.shield(self._forget_key(upload.key))",
                 "pass",
             ),
@@ -351,49 +365,53 @@ BUGS = (
         10,
         "claims-ignored",
         "A second flight is begun for blocks that one is fetching already.",
-        (Edit("proxy.cache.fill:Fill._missing", "claimed |= ", "claimed & "),),
+        (Edit("bucketfront.cache.fetch.fill:Fill._missing", "claimed |= ", "claimed & "),),
         (FILL + "test_many_readers_share_each_block",),
     ),
     Bug(
         10,
         "lookups-side-by-side",
         "Each request that misses asks the origin itself.",
-        (Edit("proxy.cache.lookup:Lookups.wait", "lookup = self._running.get(key)", "lookup = None"),),
+        (
+            Edit(
+                "bucketfront.cache.fetch.single_flight:Lookups.wait", "lookup = self._running.get(key)", "lookup = None"
+            ),
+        ),
         (CACHE + "test_a_cold_key_is_looked_up_once",),
     ),
     Bug(
         10,
         "loser-goes-on",
         "After a race the first request goes on, though the second one's bytes were taken: they come again.",
-        (Edit("proxy.cache.source:Source._raced", "self._leg = leg", "self._leg = first"),),
+        (Edit("bucketfront.cache.fetch.body_stream:Source._raced", "self._leg = leg", "self._leg = first"),),
         (SOURCE + "test_any_interleaving_of_two_requests_gives_the_bytes",),
     ),
     Bug(
         11,
         "dies-with-an-older-flight",
         "A reader that came to a flight which was dying already fails with it.",
-        (Edit("proxy.cache.fill:Fill._fail", "flight.began < wait.since", "False"),),
+        (Edit("bucketfront.cache.fetch.fill:Fill._fail", "flight.began < wait.since", "False"),),
         ("tests/cache/test_cache_dying_flight.py",),
     ),
     Bug(
         11,
         "cut-body-begins-again",
         "A body that was cut, or stalls, is asked for again from where its page of the file begins.",
-        (Edit("proxy.cache.source:_Leg.__init__", "FromTo(at, stop)", "FromTo(at & ~4095, stop)"),),
+        (Edit("bucketfront.cache.fetch.body_stream:_Leg.__init__", "FromTo(at, stop)", "FromTo(at & ~4095, stop)"),),
         (FILL + "test_a_cut_body_costs_its_missing_bytes_only",),
     ),
     Bug(
         12,
         "pin-of-a-cancelled-waiter",
         "A waiter cancelled in the turn of its result keeps the pin that it was given.",
-        (Edit("proxy.cache.lookup:Lookups.learned", "self._unpin(waiter.result().entry)", "pass"),),
+        (Edit("bucketfront.cache.fetch.single_flight:Lookups.learned", "self._unpin(waiter.result().entry)", "pass"),),
         (CACHE + "test_a_waiter_cancelled_in_the_turn_of_its_result",),
     ),
     Bug(
         12,
         "reads-on-for-nobody",
         "A reader that leaves is not told to its fill, which goes on reading ahead for it.",
-        (Edit("proxy.cache.reader:Reader.close", "self._fill.leave(self._demand)", "pass"),),
+        (Edit("bucketfront.cache.reader:Reader.close", "self._fill.leave(self._demand)", "pass"),),
         (FILL + "test_a_reader_that_leaves_takes_its_read_ahead_along",),
     ),
     Bug(
@@ -402,11 +420,11 @@ BUGS = (
         "A file made for a request that was cancelled meanwhile stays open.",
         (
             Edit(
-                "proxy.cache.store:Store._run",
+                "bucketfront.cache.storage.file_storage:Store._run",
                 "except asyncio.CancelledError:\n        work.add_done_callback(_dispose)",
                 "except asyncio.CancelledError:\n        pass",
             ),
-            Edit("proxy.cache.store:Store._create", "is_given_up.is_set()", "False"),
+            Edit("bucketfront.cache.storage.file_storage:Store._create", "is_given_up.is_set()", "False"),
         ),
         (STORE + "test_a_cancelled_create_leaves_no_descriptor",),
     ),
@@ -414,7 +432,11 @@ BUGS = (
         12,
         "loser-stays-open",
         "The connection of the request that lost a race is not given back.",
-        (Edit("proxy.cache.source:Source._raced", "if leg is not self._leg:", "if self._leg is None:"),),
+        (
+            Edit(
+                "bucketfront.cache.fetch.body_stream:Source._raced", "if leg is not self._leg:", "if self._leg is None:"
+            ),
+        ),
         (SOURCE + "test_a_late_head_is_raced", SOURCE + "test_a_stalled_body_is_raced_from_where_it_stands"),
     ),
     Bug(
@@ -423,7 +445,7 @@ BUGS = (
         "A 404 page of whatever stands before S3 is read as absence.",
         (
             Edit(
-                "proxy.origin.faults:_from_status",
+                "bucketfront.s3.error_translation:_from_status",
                 "code in _ABSENT or (code == '404' and _may_be_s3s(what, error))",
                 "True",
             ),
@@ -434,28 +456,44 @@ BUGS = (
         13,
         "403-is-remembered",
         "A 403 is remembered as an absence is.",
-        (Edit("proxy.cache.cache:Cache._find", "except ObjectNotFound:", "except (ObjectNotFound, AccessDenied):"),),
+        (
+            Edit(
+                "bucketfront.cache.cache:Cache._find",
+                "except ObjectNotFound:",
+                "except (ObjectNotFound, AccessDenied):",
+            ),
+        ),
         (SERVER + "test_failures.py::test_errors_are_not_kept",),
     ),
     Bug(
         13,
         "fallback-in-an-outage",
         "A site's fallback stands in for what cannot be had.",
-        (Edit("proxy.server.objects:Objects._selected", "candidate.is_fallback and is_unknown", "False"),),
+        (
+            Edit(
+                "bucketfront.server.handlers.objects:Objects._selected", "candidate.is_fallback and is_unknown", "False"
+            ),
+        ),
         (SERVER + "test_site.py::test_a_fallback_is_for_what_is_absent",),
     ),
     Bug(
         13,
         "absence-for-good",
         "A 404 is believed beyond `negative_ttl`.",
-        (Edit("proxy.cache.absences:Absences.find", "known is None or known.until <= now", "known is None"),),
+        (
+            Edit(
+                "bucketfront.cache.entries.negative_cache:Absences.find",
+                "known is None or known.until <= now",
+                "known is None",
+            ),
+        ),
         (CACHE + "test_a_404_is_remembered_for_a_while",),
     ),
     Bug(
         14,
         "unclean-stop-unseen",
         "The index is not marked as in use, so a kill looks like a clean stop.",
-        (Edit("proxy.cache.index:Index._begin_run", "'clean': 0", "'clean': 1"),),
+        (Edit("bucketfront.cache.storage.index:Index._begin_run", "'clean': 0", "'clean': 1"),),
         (INDEX + "test_the_epoch_grows_with_unclean_stops_only",),
     ),
     Bug(
@@ -464,7 +502,7 @@ BUGS = (
         "A row whose file is gone is an error of the disk, not a miss.",
         (
             Edit(
-                "proxy.cache.store:Store._open_file",
+                "bucketfront.cache.storage.file_storage:Store._open_file",
                 "except FileNotFoundError:\n        return None",
                 "except FileNotFoundError:\n        raise",
             ),
@@ -475,35 +513,35 @@ BUGS = (
         14,
         "power-loss-unseen",
         "After a power loss rows are trusted as after a kill, though a purge may be lost.",
-        (Edit("proxy.cache.index:Index._begin_run", "not was_stopped and (not is_same_boot)", "False"),),
+        (Edit("bucketfront.cache.storage.index:Index._begin_run", "not was_stopped and (not is_same_boot)", "False"),),
         (RECOVERY + "test_what_a_run_trusts_of_the_last_one",),
     ),
     Bug(
         14,
         "reboot-unseen",
         "Blocks are believed unchecked after a clean stop, though the machine went down after it.",
-        (Edit("proxy.cache.index:Index._begin_run", "was_stopped and is_same_boot", "was_stopped"),),
+        (Edit("bucketfront.cache.storage.index:Index._begin_run", "was_stopped and is_same_boot", "was_stopped"),),
         (RECOVERY + "test_what_a_run_trusts_of_the_last_one",),
     ),
     Bug(
         14,
         "synced-again",
         "A file that could not be synced is kept, and synced again with the next flush.",
-        (Edit("proxy.cache.flushing:Flusher._synced", "self._disposal.drop(entry)", "pass"),),
+        (Edit("bucketfront.cache.upkeep.flusher:Flusher._synced", "self._disposal.drop(entry)", "pass"),),
         (RECOVERY + "test_a_file_that_cannot_be_synced_is_discarded",),
     ),
     Bug(
         15,
         "checksum-not-compared",
         "A block from before an unclean stop is believed if it can be read.",
-        (Edit("proxy.cache.fill:Fill._check", "== supply.entries.checksum(entry, block)", "is not None"),),
+        (Edit("bucketfront.cache.fetch.fill:Fill._check", "== supply.entries.checksum(entry, block)", "is not None"),),
         (SERVER + "test_restart.py::test_damage_after_an_unclean_stop",),
     ),
     Bug(
         15,
         "scrubber-believes",
         "The scrubber passes over a block whose checksum does not fit, and only sees that a file is gone.",
-        (Edit("proxy.cache.cache:Cache.scrub", "if damage != 0", "if damage is None"),),
+        (Edit("bucketfront.cache.cache:Cache.scrub", "if damage != 0", "if damage is None"),),
         ("tests/cache/test_cache_scrubber.py::test_damage_after_a_clean_start",),
     ),
     Bug(
@@ -512,7 +550,7 @@ BUGS = (
         "`bucketfront verify` reads no more than the first block of each file.",
         (
             Edit(
-                "proxy.cache.verification:_Inspection._look_at",
+                "bucketfront.cache.storage.verification:_Inspection._look_at",
                 "row.metadata.size, claims",
                 "row.metadata.size, claims[:1]",
             ),
@@ -523,21 +561,27 @@ BUGS = (
         15,
         "repair-forgets",
         "A repair gives the space of corrupt blocks back, and the index goes on claiming them.",
-        (Edit("proxy.cache.verification:_repaired", "lost=tuple(lost), ", ""),),
+        (Edit("bucketfront.cache.storage.verification:_repaired", "lost=tuple(lost), ", ""),),
         (VERIFICATION + "test_damage_is_found_and_put_right",),
     ),
     Bug(
         15,
         "s3s-checksum-ignored",
         "Bytes that do not have S3's checksum are served and kept.",
-        (Edit("proxy.cache.integrity:Integrity.fits", "found == told.value", "found is not None"),),
+        (Edit("bucketfront.cache.fetch.integrity:Integrity.fits", "found == told.value", "found is not None"),),
         (INTEGRITY + "test_a_lie_is_not_served",),
     ),
     Bug(
         15,
         "compared-in-one-go-only",
         "S3's checksum is compared only where one flight brings all of an object.",
-        (Edit("proxy.cache.delivery:Delivery._completes", "| blocks.mask(whole)", "& 0 | blocks.mask(whole)"),),
+        (
+            Edit(
+                "bucketfront.cache.fetch.part_fetch:Delivery._completes",
+                "| blocks.mask(whole)",
+                "& 0 | blocks.mask(whole)",
+            ),
+        ),
         (INTEGRITY + "test_the_flight_that_completes_an_object_compares_it",),
     ),
     Bug(
@@ -546,7 +590,7 @@ BUGS = (
         "The last bytes of an object are readable before its checksum was compared.",
         (
             Edit(
-                "proxy.cache.delivery:Delivery._write",
+                "bucketfront.cache.fetch.part_fetch:Delivery._write",
                 "is_last = self",
                 "flight.mark = end\n    self._on_written(flight)\n    is_last = self",
             ),
@@ -557,21 +601,27 @@ BUGS = (
         15,
         "rot-in-what-waits",
         "What waited on the disk is sent to S3 though it is not what was written.",
-        (Edit("proxy.resumable.waiting:Waiting._read_file", "found != checksum", "False"),),
+        (Edit("bucketfront.tus.staging:Waiting._read_file", "found != checksum", "False"),),
         (SERVER + "test_resumable.py::test_what_waits_goes_bad",),
     ),
     Bug(
         16,
         "disk-error-is-an-error",
         "A fill that the disk refuses fails its readers.",
-        (Edit("proxy.server.sending:Sender.begin", "except StoreError:\n", "except EOFError:\n"),),
+        (Edit("bucketfront.server.send.sender:Sender.begin", "except StoreError:\n", "except EOFError:\n"),),
         (SERVER + "test_disk.py::test_writes_fail",),
     ),
     Bug(
         16,
         "sick-disk-is-asked-on",
         "A disk that failed is asked again by every request.",
-        (Edit("proxy.cache.store:Store.failed", "self._failed_at = self._clock()", "self._failed_at = None"),),
+        (
+            Edit(
+                "bucketfront.cache.storage.file_storage:Store.failed",
+                "self._failed_at = self._clock()",
+                "self._failed_at = None",
+            ),
+        ),
         (STORE + "test_a_failed_disk_is_left_alone_for_a_while",),
     ),
     Bug(
@@ -580,7 +630,7 @@ BUGS = (
         "Files are opened and removed through a symbolic link in the place of a folder of the cache.",
         (
             Edit(
-                "proxy.cache.folder:Folder._shard_of",
+                "bucketfront.cache.storage.folder:Folder._shard_of",
                 "try:\n        fd = os.open(name[-2:], _FOLDER, ",
                 "try:\n        fd = os.open(name[-2:], os.O_DIRECTORY, ",
             ),
@@ -592,8 +642,8 @@ BUGS = (
         "link-for-the-folder",
         "A cache folder that was deleted is made again where a link of its name leads.",
         (
-            Edit("proxy.cache.folder:Folder.renew", "self.root.resolve() != self.root", "False"),
-            Edit("proxy.cache.folder:Folder.renew", "_hold(self.root)", "_hold(self.root.resolve())"),
+            Edit("bucketfront.cache.storage.folder:Folder.renew", "self.root.resolve() != self.root", "False"),
+            Edit("bucketfront.cache.storage.folder:Folder.renew", "_hold(self.root)", "_hold(self.root.resolve())"),
         ),
         (STORE + "test_a_folder_put_in_the_place_of_ours_is_not_touched",),
     ),
@@ -601,35 +651,41 @@ BUGS = (
         17,
         "not-reserved",
         "Bytes are written for which nothing was taken from the budget.",
-        (Edit("proxy.cache.delivery:Delivery.run", "await self._supply.reserve(count)", "pass"),),
+        (Edit("bucketfront.cache.fetch.part_fetch:Delivery.run", "await self._supply.reserve(count)", "pass"),),
         (CACHE + "test_the_least_recently_used_makes_room",),
     ),
     Bug(
         17,
         "reserved-before-evicting",
         "Room is made when the limit is passed already.",
-        (Edit("proxy.cache.room:Room.reserve", "while budget.room < count", "while budget.room < 0"),),
+        (Edit("bucketfront.cache.upkeep.space:Room.reserve", "while budget.room < count", "while budget.room < 0"),),
         ("tests/cache/test_cache_reserve.py::test_room_is_made_before_it_is_taken",),
     ),
     Bug(
         17,
         "left-by-a-kill",
         "What a kill left in files stays there, and counts for nothing.",
-        (Edit("proxy.cache.evictor:Evictor._strays_in", "file.allocated > charged", "False"),),
+        (Edit("bucketfront.cache.housekeeper:Evictor._strays_in", "file.allocated > charged", "False"),),
         ("tests/cache/test_cache_recovery.py::test_what_a_kill_left_in_a_file_is_given_back",),
     ),
     Bug(
         17,
         "left-by-the-sweep",
         "Orphans that cannot be removed count for nothing.",
-        (Edit("proxy.cache.evictor:Evictor.sweep", "left += file.allocated", "pass"),),
+        (Edit("bucketfront.cache.housekeeper:Evictor.sweep", "left += file.allocated", "pass"),),
         ("tests/cache/test_cache_recovery.py::test_what_a_sweep_cannot_remove_is_charged",),
     ),
     Bug(
         17,
         "min-free-ignored",
         "`min_free` bounds nothing.",
-        (Edit("proxy.cache.budget:Budget.room", "self._free - self._taken - self.floor", "self._free - self._taken"),),
+        (
+            Edit(
+                "bucketfront.cache.entries.budget:Budget.room",
+                "self._free - self._taken - self.floor",
+                "self._free - self._taken",
+            ),
+        ),
         ("tests/cache/test_cache_budget.py",),
     ),
     Bug(
@@ -638,7 +694,7 @@ BUGS = (
         "Eviction empties a file before it unlinks it.",
         (
             Edit(
-                "proxy.cache.folder:Folder.unlink",
+                "bucketfront.cache.storage.folder:Folder.unlink",
                 "os.unlink(name, dir_fd=shard)",
                 "os.close(os.open(name, os.O_WRONLY | os.O_TRUNC, dir_fd=shard))\n"
                 "        os.unlink(name, dir_fd=shard)",
@@ -650,28 +706,34 @@ BUGS = (
         18,
         "evicts-what-is-read",
         "An entry in use may be evicted.",
-        (Edit("proxy.cache.recency:Recency._oldest_hot", "entry.pins or ", ""),),
+        (Edit("bucketfront.cache.entries.eviction:Recency._oldest_hot", "entry.pins or ", ""),),
         (CACHE + "test_pressure_never_touches_what_is_read",),
     ),
     Bug(
         18,
         "no-pages",
         "One turn of the loop removes as many idle entries as there are.",
-        (Edit("proxy.cache.entries:Entries.idle", "len(found) < PAGE and ", ""),),
+        (Edit("bucketfront.cache.entries.entry_table:Entries.idle", "len(found) < PAGE and ", ""),),
         (ENTRIES + "test_a_turn_is_bounded",),
     ),
     Bug(
         19,
         "nothing-cools",
         "Entries stay in memory, however many there are.",
-        (Edit("proxy.cache.entries:Entries.cooled", "- self._hot_limit", "- 4 * self._hot_limit"),),
+        (Edit("bucketfront.cache.entries.entry_table:Entries.cooled", "- self._hot_limit", "- 4 * self._hot_limit"),),
         (CACHE + "test_hot_entries_cool_and_come_back",),
     ),
     Bug(
         19,
         "bodies-without-bound",
         "Small bodies are kept in memory by their number, not by what they take.",
-        (Edit("proxy.cache.memory:Memory.keep", "while self._used > self._limit", "while len(self._kept) > 64"),),
+        (
+            Edit(
+                "bucketfront.cache.entries.hot_bodies:Memory.keep",
+                "while self._used > self._limit",
+                "while len(self._kept) > 64",
+            ),
+        ),
         ("tests/cache/test_cache_hits.py::test_pushed_out_of_memory",),
     ),
     Bug(
@@ -680,11 +742,13 @@ BUGS = (
         "The deadline of a question to the origin begins anew with each attempt.",
         (
             Edit(
-                "proxy.origin.client:S3Origin._retried",
+                "bucketfront.s3.client:S3Origin._retried",
                 "asyncio.timeout_at(until)",
                 "asyncio.timeout(self._deadline)",
             ),
-            Edit("proxy.origin.client:S3Origin._retried", " or asyncio.get_running_loop().time() + pause >= until", ""),
+            Edit(
+                "bucketfront.s3.client:S3Origin._retried", " or asyncio.get_running_loop().time() + pause >= until", ""
+            ),
         ),
         (FAULTS + "test_an_origin_that_never_answers",),
     ),
@@ -694,7 +758,7 @@ BUGS = (
         "Each byte of a request's head puts its deadline off.",
         (
             Edit(
-                "proxy.server.connection:Connection.data_received",
+                "bucketfront.server.http1.connection:Connection.data_received",
                 "before = self._request_count",
                 "before = self._request_count\n    self._stop_timer()",
             ),
@@ -705,63 +769,69 @@ BUGS = (
         20,
         "stop-reads-no-body",
         "A stop closes for bytes as well as for requests: a body under way never ends.",
-        (Edit("proxy.server.connection:Connection.close", "if not self._is_busy:", "if True:"),),
+        (Edit("bucketfront.server.http1.connection:Connection.close", "if not self._is_busy:", "if True:"),),
         (SERVER + "test_disconnect.py::test_stop_reads_the_body_under_way",),
     ),
     Bug(
         20,
         "write-to-a-disk-that-hangs",
         "An upload waits for the disk as long as the disk likes.",
-        (Edit("proxy.cache.writing:Writing._finished", "asyncio.timeout(PATIENCE)", "asyncio.timeout(None)"),),
+        (Edit("bucketfront.cache.upload:Writing._finished", "asyncio.timeout(PATIENCE)", "asyncio.timeout(None)"),),
         (SERVER + "test_disk.py::test_an_upload_before_a_disk_that_hangs",),
     ),
     Bug(
         20,
         "uploads-take-all-connections",
         "Uploads may have all connections to the origin: reads wait for the slowest body.",
-        (Edit("proxy.origin.upload_slots:UploadSlots.__init__", "count // 2", "count"),),
+        (Edit("bucketfront.s3.upload.upload_slots:UploadSlots.__init__", "count // 2", "count"),),
         ("tests/origin/test_origin_slots.py::test_uploads_have_half_of_them",),
     ),
     Bug(
         20,
         "upload-that-drips",
         "An upload is given up when nothing comes, and never for coming too slowly.",
-        (Edit("proxy.server.receiving:received", "if got < MIN_RATE * waited", "if got < 0"),),
+        (Edit("bucketfront.server.receive.request_body:received", "if got < MIN_RATE * waited", "if got < 0"),),
         (SERVER + "test_slow_clients.py::test_upload_that_drips",),
     ),
     Bug(
         21,
         "accepts-to-the-last-descriptor",
         "Connections are accepted until no descriptor is left.",
-        (Edit("proxy.server.accepting:BoundedSite._take", "gate.open < gate.limit", "gate.open < 1 << 20"),),
+        (Edit("bucketfront.server.http1.listener:BoundedSite._take", "gate.open < gate.limit", "gate.open < 1 << 20"),),
         (ACCEPTING + "test_beyond_the_bound",),
     ),
     Bug(
         21,
         "all-are-for-clients",
         "How many clients there may be is reckoned from all descriptors, and nothing is left for others.",
-        (Edit("proxy.server.descriptors:shares", "int(limit * USED)", "limit"),),
+        (Edit("bucketfront.server.http1.descriptors:shares", "int(limit * USED)", "limit"),),
         (ACCEPTING + "test_shares",),
     ),
     Bug(
         21,
         "refused-and-still-here",
         "Connections that are refused take as long to go as they like, however many they are.",
-        (Edit("proxy.server.accepting:BoundedSite._take", "gate.leaving < LEAVING", "gate.leaving < gate.refused"),),
+        (
+            Edit(
+                "bucketfront.server.http1.listener:BoundedSite._take",
+                "gate.leaving < LEAVING",
+                "gate.leaving < gate.refused",
+            ),
+        ),
         (ACCEPTING + "test_a_crowd_that_stays",),
     ),
     Bug(
         22,
         "ranges-without-end",
         "A Range header may name any number of ranges.",
-        (Edit("proxy.http.ranges:_range_set", " or len(asked) == MAX_RANGES", ""),),
+        (Edit("bucketfront.http.ranges:_range_set", " or len(asked) == MAX_RANGES", ""),),
         ("tests/http/test_http_ranges.py::test_a_hundred_ranges_are_honoured_and_one_more_is_not",),
     ),
     Bug(
         22,
         "all-in-one-turn",
         "A client that takes everything at once is sent one stretch after the other without a pause.",
-        (Edit("proxy.server.pouring:Pouring.run", "await asyncio.sleep(0)", "pass"),),
+        (Edit("bucketfront.server.send.sendfile:Pouring.run", "await asyncio.sleep(0)", "pass"),),
         (SERVER + "test_pouring.py::test_a_stretch_a_turn",),
     ),
     Bug(
@@ -770,7 +840,7 @@ BUGS = (
         "Dot segments of a path are resolved.",
         (
             Edit(
-                "proxy.keys:parse_target",
+                "bucketfront.keys:parse_target",
                 "percent_decode(path.encode(",
                 "percent_decode(__import__('posixpath').normpath(path).encode(",
             ),
@@ -783,7 +853,7 @@ BUGS = (
         "Keys are normalised to composed characters.",
         (
             Edit(
-                "proxy.keys:to_key",
+                "bucketfront.keys:to_key",
                 "return octets.decode('utf-8')",
                 "return __import__('unicodedata').normalize('NFC', octets.decode('utf-8'))",
             ),
@@ -796,7 +866,7 @@ BUGS = (
         "Of two Range fields the first one counts.",
         (
             Edit(
-                "proxy.server.framing:check",
+                "bucketfront.server.http1.framing:check",
                 "request.headers.getall(name, ())) > 1",
                 "request.headers.getall(name, ())) > 2",
             ),
@@ -808,8 +878,8 @@ BUGS = (
         "drained-without-end",
         "A body that nobody needs is read on, however much of it there is.",
         (
-            Edit("proxy.server.connection:Connection._is_drained", "> left", "> 1 << 60"),
-            Edit("proxy.server.connection:Connection._is_drained", "left >= 0 and ", ""),
+            Edit("bucketfront.server.http1.connection:Connection._is_drained", "> left", "> 1 << 60"),
+            Edit("bucketfront.server.http1.connection:Connection._is_drained", "left >= 0 and ", ""),
         ),
         (SERVER + "test_framing.py::test_bodies_nobody_needs",),
     ),
@@ -817,14 +887,14 @@ BUGS = (
         24,
         "decompressed",
         "An upload with Content-Encoding is stored decompressed.",
-        (Edit("proxy.server.app:Listener.__init__", "auto_decompress=False", "auto_decompress=True"),),
+        (Edit("bucketfront.server.application:Listener.__init__", "auto_decompress=False", "auto_decompress=True"),),
         (SERVER + "test_uploads.py::test_encoded_bodies_stay_as_sent",),
     ),
     Bug(
         25,
         "one-origin-for-all",
         "An entry of the index answers for its bucket and key at whatever endpoint.",
-        (Edit("proxy.cache.index:Index.load", "WHERE origin = ?", "WHERE (origin = ? OR 1)"),),
+        (Edit("bucketfront.cache.storage.index:Index.load", "WHERE origin = ?", "WHERE (origin = ? OR 1)"),),
         (INDEX + "test_two_origins_share_nothing",),
     ),
     Bug(
@@ -833,7 +903,7 @@ BUGS = (
         "Whatever header of S3's begins with x-amz- is stored and shown.",
         (
             Edit(
-                "proxy.origin.answers:_object_headers",
+                "bucketfront.s3.responses:_object_headers",
                 "name.startswith(USER_METADATA_PREFIX)",
                 "name.startswith('x-amz-')",
             ),
@@ -846,7 +916,7 @@ BUGS = (
         "Over TLS a stretch that takes more than one piece has the bytes of the first one in all of them.",
         (
             Edit(
-                "proxy.server.sending:Sender._send_enciphered",
+                "bucketfront.server.send.sender:Sender._send_enciphered",
                 "_peeked(file.fd, piece)",
                 "_peeked(file.fd, Span(turn.start, turn.start + piece.length))",
             ),
@@ -859,7 +929,7 @@ BUGS = (
         "With no memory for small bodies the end of an answer is read from where the object begins.",
         (
             Edit(
-                "proxy.server.fast_path:FastConnection._is_sent_from_file",
+                "bucketfront.server.fast_path.fast_connection:FastConnection._is_sent_from_file",
                 "residency.peek(fd, answer.start, length)",
                 "residency.peek(fd, 0, length)",
             ),
@@ -872,7 +942,7 @@ BUGS = (
         "A purge is answered while the files are still being unlinked.",
         (
             Edit(
-                "proxy.cache.purges:Purges._remove",
+                "bucketfront.cache.upkeep.purge:Purges._remove",
                 "await self._disposal.unlink(hit)",
                 "for entry in hit:\n        self._disposal.discard(entry)",
             ),
@@ -885,7 +955,7 @@ BUGS = (
         "The admin port may listen beyond loopback without a token.",
         (
             Edit(
-                "proxy.config:_is_loopback",
+                "bucketfront.config.settings:_is_loopback",
                 "return ipaddress.ip_address(host).is_loopback",
                 "return ipaddress.ip_address(host) is not None",
             ),
@@ -898,7 +968,7 @@ BUGS = (
         "The admin port takes a bearer token that only begins with the right one.",
         (
             Edit(
-                "proxy.admin.app:AdminApplication._authorise",
+                "bucketfront.admin.api:AdminApplication._authorise",
                 "hmac.compare_digest(given.encode(), ",
                 "bytes.startswith(given.encode(), ",
             ),
@@ -909,14 +979,20 @@ BUGS = (
         28,
         "query-in-the-log",
         "The access log has the query, and so the signature, of a request.",
-        (Edit("proxy.server.observer:Observer.finished", "request.raw_path.partition('?')[0]", "request.raw_path"),),
+        (
+            Edit(
+                "bucketfront.server.telemetry.observer:Observer.finished",
+                "request.raw_path.partition('?')[0]",
+                "request.raw_path",
+            ),
+        ),
         (SERVER + "test_failures.py::test_log_has_one_sound_line_a_request",),
     ),
     Bug(
         28,
         "escape-in-a-line",
         "A path is written to the text log as it came.",
-        (Edit("proxy.server.access_log:_plain", "return ascii(text)[1:-1]", "return text"),),
+        (Edit("bucketfront.server.telemetry.access_log:_plain", "return ascii(text)[1:-1]", "return text"),),
         (SERVER + "test_observer.py::test_text_lines",),
     ),
     Bug(
@@ -925,7 +1001,7 @@ BUGS = (
         "What stands below the name of a secret in the configuration is quoted in a message.",
         (
             Edit(
-                "proxy.config_redaction:_SecretScan._feed",
+                "bucketfront.config.redaction:_SecretScan._feed",
                 "self._name is not None and _may_name_a_secret(self._name)",
                 "self._name == ''",
             ),
@@ -936,7 +1012,7 @@ BUGS = (
         29,
         "redirects-followed",
         "A redirect of the origin's is followed, credentials and all.",
-        (Edit("proxy.origin.transport:_Strict.request", "allow_redirects=False", "allow_redirects=True"),),
+        (Edit("bucketfront.s3.transport:_Strict.request", "allow_redirects=False", "allow_redirects=True"),),
         (FAULTS + "test_a_redirect_is_not_followed",),
     ),
     Bug(
@@ -945,7 +1021,7 @@ BUGS = (
         "A key of the configuration that nobody knows is passed over.",
         (
             Edit(
-                "proxy.config_validation:validate",
+                "bucketfront.config.validation:validate",
                 "Settings.model_validate(tree.data)",
                 "Settings.model_validate(tree.data, extra='ignore')",
             ),
@@ -956,7 +1032,7 @@ BUGS = (
         30,
         "the-sdk-retries",
         "The SDK's own retries are on, below ours.",
-        (Edit("proxy.origin.client:S3Origin._create_client", "'total_max_attempts': 1", "'total_max_attempts': 3"),),
+        (Edit("bucketfront.s3.client:S3Origin._create_client", "'total_max_attempts': 1", "'total_max_attempts': 3"),),
         (FAULTS + "test_a_connection_closed_without_an_answer",),
     ),
     Bug(
@@ -965,7 +1041,7 @@ BUGS = (
         "While S3 is out of reach, stale objects are answered no longer than after any other error.",
         (
             Edit(
-                "proxy.cache.cache:_stale_window",
+                "bucketfront.cache.cache:_stale_window",
                 "entry.freshness.outage if is_outage else entry.freshness.stale_if_error",
                 "entry.freshness.stale_if_error",
             ),
@@ -976,7 +1052,7 @@ BUGS = (
         31,
         "outage-unknown",
         "A miss waits for an origin that is known to be out of reach.",
-        (Edit("proxy.origin.breaker:Breaker.check", "raise self._refusal(left)", "pass"),),
+        (Edit("bucketfront.s3.breaker:Breaker.check", "raise self._refusal(left)", "pass"),),
         (SERVER + "test_outage.py::test_misses_fail_at_once",),
     ),
 )

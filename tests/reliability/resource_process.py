@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 ROOT = Path(__file__).parent.parent.parent
 READY = 20.0  # seconds to start, other work on the machine included
 DEADLINE = 30.0  # seconds: a hang is a failure
-COMMAND = (sys.executable, "-m", "proxy.cli", "serve", "-c")
+COMMAND = (sys.executable, "-m", "bucketfront.cli", "serve", "-c")
 LIMITED = (
     "import os, resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[1]), int(sys.argv[2])));"
     " os.execv(sys.argv[3], sys.argv[3:])"

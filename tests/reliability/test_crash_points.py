@@ -13,7 +13,7 @@ from disk_proxy import BLOCK, Answer, Forks, Gone, Proxy, expected, space
 from evidence import Evidence
 from syscalls import ALL, FALLIBLE, Point, Strace, need_strace, points
 
-from proxy.cache.entry import ENTRY_BYTES
+from bucketfront.cache.entries.entry import ENTRY_BYTES
 
 READY = 2.0  # seconds (I14)
 PROBE = "/.probe"  # a file that the start makes and removes; see `test_killed_beside_the_probe`

@@ -22,8 +22,8 @@ from proxy_process import FreshStarts, Running
 from runs import configuration
 from wire import fetch
 
-from proxy.cache.boot import boot_id
-from proxy.cache.index import Index
+from bucketfront.cache.storage.boot import boot_id
+from bucketfront.cache.storage.index import Index
 
 sys.path.append(str(Path(__file__).parents[2] / "bench"))
 import scale_folder

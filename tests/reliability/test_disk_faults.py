@@ -21,7 +21,7 @@ from disk_proxy import BLOCK, PARALLEL, PART, Forks, Proxy, space
 from evidence import Evidence
 from syscalls import FALLIBLE, Strace, names_of, need_strace
 
-from proxy.cache import store
+from bucketfront.cache.storage import file_storage
 
 MIB = 1 << 20
 RECOVERY = 10.0  # seconds after which a disk that works again is used again
@@ -65,7 +65,7 @@ def mount(tmp_path: Path) -> Iterator[Mount]:
 @pytest.fixture
 def retry_after(is_soak: bool) -> float:
     """Seconds that a failed disk is left alone: as in production, in the long run."""
-    return store.RETRY_AFTER if is_soak else 1.0
+    return file_storage.RETRY_AFTER if is_soak else 1.0
 
 
 class Client:

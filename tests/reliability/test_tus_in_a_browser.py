@@ -24,7 +24,7 @@ import pytest
 from evidence import Evidence
 from proxy_process import FreshStarts
 
-from proxy.origin import embedded_server
+from bucketfront.s3.embedded import moto_server
 
 HERE, ROOT = Path(__file__).parent, Path(__file__).parent.parent.parent
 PACKAGES = ("tus-js-client@4.3.1", "playwright-core@1.65.1", "@sparticuz/chromium@153.0.0")
@@ -67,7 +67,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def origin() -> Iterator[str]:
-    command = [sys.executable, "-P", embedded_server.__file__]
+    command = [sys.executable, "-P", moto_server.__file__]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as child:
         assert child.stdout is not None
         yield f"http://127.0.0.1:{int(child.stdout.readline())}"

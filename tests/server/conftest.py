@@ -17,9 +17,9 @@ from proxy_under_test import S3, Proxy, StartProxy, WallClock, settings_of
 from relay import Relay
 from ulid import ULID
 
-from proxy.origin import embedded_server
-from proxy.runtime import Runtime
-from proxy.server.event_loop import new_event_loop
+from bucketfront.app import Runtime
+from bucketfront.s3.embedded import moto_server
+from bucketfront.server.http1.event_loop import new_event_loop
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
@@ -35,7 +35,7 @@ def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, LoopFactory]:
 @pytest.fixture(scope="session")
 def s3_port() -> Iterator[int]:
     """An in-memory S3 of its own process; it ends when its stdin does."""
-    command = [sys.executable, "-P", embedded_server.__file__]
+    command = [sys.executable, "-P", moto_server.__file__]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as child:
         assert child.stdout is not None
         yield int(child.stdout.readline())

@@ -11,8 +11,8 @@ from typing import Any
 from relay import Relay
 from wire import Answer, Connection, connected, fetch
 
-from proxy.config import Settings
-from proxy.runtime import Runtime
+from bucketfront.app import Runtime
+from bucketfront.config.settings import Settings
 
 KIB = 1 << 10
 BLOCK = 64 * KIB

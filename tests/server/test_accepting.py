@@ -13,8 +13,10 @@ from certificates import self_signed
 from proxy_under_test import S3, Proxy, StartProxy, descriptors_open, until
 from wire import Connection, connected, message
 
-from proxy.errors import ConfigError
-from proxy.server import accepting, app, connection, descriptors, sending
+from bucketfront.errors import ConfigError
+from bucketfront.server import application
+from bucketfront.server.http1 import connection, descriptors, listener
+from bucketfront.server.send import sender
 
 LIMIT = 3
 
@@ -71,13 +73,13 @@ async def test_head_beyond_the_bound(bounded: Proxy) -> None:
 
 async def test_a_crowd_that_stays(bounded: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those who are refused and neither ask nor go take few descriptors, and not for long."""
-    monkeypatch.setattr(accepting, "LINGER", 0.2)
+    monkeypatch.setattr(listener, "LINGER", 0.2)
     async with crowd(bounded, LIMIT) as inside:
         assert (await inside[-1].request("GET", "/x")).status == 200
         before = descriptors_open()
-        async with crowd(bounded, 2 * accepting.LEAVING) as silent:
+        async with crowd(bounded, 2 * listener.LEAVING) as silent:
             await until(lambda: bounded.runtime.gate.refused == len(silent))
-            assert descriptors_open() - before - len(silent) <= accepting.LEAVING
+            assert descriptors_open() - before - len(silent) <= listener.LEAVING
             for client in silent:
                 assert (await client.head()).status == 503
             await until(lambda: not bounded.runtime.gate.leaving)
@@ -101,7 +103,7 @@ async def test_refused_over_tls(start: StartProxy, tmp_path: Path) -> None:
 
 async def test_a_handshake_has_its_time(start: StartProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that connects and says nothing under TLS is given up (I20)."""
-    monkeypatch.setattr(accepting, "HANDSHAKE", 0.2)
+    monkeypatch.setattr(listener, "HANDSHAKE", 0.2)
     chain, key = self_signed(tmp_path)
     proxy = await start(server={"tls": {"certificate": str(chain), "key": str(key)}})
     async with crowd(proxy, 1) as (silent,):
@@ -130,7 +132,7 @@ async def test_no_descriptor_left(proxy: Proxy, s3: S3, monkeypatch: pytest.Monk
 
 async def test_a_client_that_never_takes_the_rest(start: StartProxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a connection still holds when it is to end is not waited for for ever (I20)."""
-    monkeypatch.setattr(accepting, "UNSENT", 0.5)
+    monkeypatch.setattr(listener, "UNSENT", 0.5)
     proxy = await start()
     s3.put("x", bytes(16000))
     await proxy.get("/x")
@@ -147,9 +149,9 @@ async def test_small_answers_that_nobody_takes(
     start: StartProxy, s3: S3, monkeypatch: pytest.MonkeyPatch, target: str
 ) -> None:
     """A client that asks on and on and reads none of the answers has few of them made, and is cut off (I19, I20)."""
-    for module in (connection, sending):
+    for module in (connection, sender):
         monkeypatch.setattr(module, "PATIENCE", 0.3)
-    monkeypatch.setattr(sending, "MIN_RATE", 1 << 20)
+    monkeypatch.setattr(sender, "MIN_RATE", 1 << 20)
     proxy = await start()
     s3.put("x", bytes(16000))
     await proxy.get("/x")
@@ -172,7 +174,7 @@ async def test_the_end_of_a_connection_that_holds_something(
 ) -> None:
     """A connection that is idle for too long ends, also with an answer that its client never took (I20)."""
     monkeypatch.setattr(connection, "PATIENCE", 0.3)
-    monkeypatch.setattr(app, "KEEP_ALIVE", 0.3)
+    monkeypatch.setattr(application, "KEEP_ALIVE", 0.3)
     proxy = await start()
     s3.put("x", bytes(16000))
     await proxy.get("/x")

@@ -11,7 +11,7 @@ from proxy_under_test import BLOCK, S3, Proxy, StartProxy, pattern
 from relay import Seen, canned
 from wire import connected, message
 
-from proxy.admin import app
+from bucketfront.admin import api
 
 BLOCKS = pattern(3 * BLOCK)
 
@@ -236,7 +236,7 @@ async def test_token(start: StartProxy, s3: S3) -> None:
 
 async def test_a_request_that_never_comes_in(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     """The body of a purge has its time, and then the connection is over (I20)."""
-    monkeypatch.setattr(app, "BODY_TIMEOUT", 0.2)
+    monkeypatch.setattr(api, "BODY_TIMEOUT", 0.2)
     async with connected(proxy.runtime.admin_address) as client:
         await client.send(message("POST", "/api/v1/purge", {"Content-Length": "100"}) + b'{"paths"')
         assert (await client.answer()).status == 408
@@ -245,7 +245,7 @@ async def test_a_request_that_never_comes_in(proxy: Proxy, monkeypatch: pytest.M
 
 async def test_a_purge_that_takes_too_long(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever asked is told after a while; the purge goes on (I20, I27)."""
-    monkeypatch.setattr(app, "PURGE_TIMEOUT", 0.2)
+    monkeypatch.setattr(api, "PURGE_TIMEOUT", 0.2)
     s3.put("x", BLOCKS)
     await proxy.get("/x")
     await proxy.settled()
@@ -266,7 +266,7 @@ async def test_a_purge_that_takes_too_long(proxy: Proxy, s3: S3, monkeypatch: py
 
 async def test_a_large_purge_lets_others_in(proxy: Proxy, s3: S3) -> None:
     """As many paths as one purge may name do not hold the loop (I22); more are refused."""
-    keys = [f"k/{number}" for number in range(app.MAX_PATHS)]
+    keys = [f"k/{number}" for number in range(api.MAX_PATHS)]
     s3.put(keys[-1], b"data")
     await proxy.get(f"/{keys[-1]}")
     gc.collect()
@@ -286,6 +286,6 @@ async def test_a_large_purge_lets_others_in(proxy: Proxy, s3: S3) -> None:
         watching.cancel()
         gc.unfreeze()
     assert longest < 0.3  # of this thread, whatever else the machine does
-    answer = await proxy.admin("POST", "/api/v1/purge", json.dumps({"paths": ["/x"] * (app.MAX_PATHS + 1)}).encode())
+    answer = await proxy.admin("POST", "/api/v1/purge", json.dumps({"paths": ["/x"] * (api.MAX_PATHS + 1)}).encode())
     assert answer.status == 400
     assert "at most 10000 items" in answer.json()["error"]

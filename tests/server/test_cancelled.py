@@ -11,8 +11,8 @@ from interruption import How, Interruption
 from proxy_under_test import BLOCK, S3, Proxy, StartProxy, descriptors_open, pattern, until
 from wire import Answer, connected, message
 
-from proxy.admin.app import AdminApplication
-from proxy.server.app import Application
+from bucketfront.admin.api import AdminApplication
+from bucketfront.server.application import Application
 
 MARK = "X-Interrupted"
 BODY, NEW, OTHER = pattern(5 * BLOCK + 7, 1), pattern(3 * BLOCK, 2), pattern(2 * BLOCK + 1, 3)

@@ -11,8 +11,8 @@ from proxy_under_test import S3, Proxy, StartProxy
 from relay import Cut, Seen, canned
 from wire import Answer, message
 
-from proxy.http.delete_objects import MAX_BODY, NAMESPACE
-from proxy.server import uploads
+from bucketfront.http.delete_objects import MAX_BODY, NAMESPACE
+from bucketfront.server.handlers import uploads
 
 
 def document(*keys: str, quiet: bool = False) -> bytes:

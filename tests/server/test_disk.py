@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from proxy_under_test import BLOCK, PART, S3, Proxy, StartProxy, pattern, until
 
-from proxy.cache import index, store, writing
-from proxy.cache.folder import Folder
-from proxy.errors import StoreError
+from bucketfront.cache import upload
+from bucketfront.cache.storage import file_storage, index
+from bucketfront.cache.storage.folder import Folder
+from bucketfront.errors import StoreError
 
 MIB = 1 << 20
 
@@ -80,7 +81,7 @@ async def test_writes_fail(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch
         raise OSError(code, "as the test says")
 
     with monkeypatch.context() as broken:
-        broken.setattr(store, "_write", fail)
+        broken.setattr(file_storage, "_write", fail)
         await works(proxy, s3)
         assert proxy.figures["disk_failures"]
     proxy.runtime.cache._store._failed_at = None  # RETRY_AFTER has passed
@@ -97,7 +98,7 @@ async def test_an_upload_before_a_disk_that_hangs(
     """A disk that does not answer costs an upload some time: what it did not take goes past it, and what it does not
     give back is refused, not waited for (I16, I20).
     """
-    monkeypatch.setattr(writing, "PATIENCE", 0.05)
+    monkeypatch.setattr(upload, "PATIENCE", 0.05)
     may_go_on, real = threading.Event(), getattr(os, call)
 
     def hang(*arguments: Any) -> Any:
@@ -129,7 +130,7 @@ async def test_a_full_cache_on_a_disk_that_hangs(start: StartProxy, s3: S3, monk
         may_go_on.wait(5)
         unlink(self, name)
 
-    monkeypatch.setattr(store, "PATIENCE", 0.05)
+    monkeypatch.setattr(file_storage, "PATIENCE", 0.05)
     monkeypatch.setattr(Folder, "unlink", hang)
     for number in range(4):
         s3.put(f"new-{number}", pattern(MIB, number))
@@ -144,7 +145,7 @@ async def test_disk_fills_up_in_the_middle(proxy: Proxy, s3: S3, monkeypatch: py
     """A disk that fills up in the middle of an answer changes nothing of the answer (I1, I16)."""
     body = pattern(9 * BLOCK + 1)
     s3.put("x", body)
-    write, count = store._write, 0
+    write, count = file_storage._write, 0
 
     def fail_after(fd: int, offset: int, data: bytes, checksum: int, block_size: int) -> list[int]:
         nonlocal count
@@ -153,7 +154,7 @@ async def test_disk_fills_up_in_the_middle(proxy: Proxy, s3: S3, monkeypatch: py
             raise OSError(errno.ENOSPC, "no space left on device")
         return write(fd, offset, data, checksum, block_size)
 
-    monkeypatch.setattr(store, "_write", fail_after)
+    monkeypatch.setattr(file_storage, "_write", fail_after)
     answer = await proxy.get("/x")
     assert (answer.status, answer.is_complete) == (200, True)
     assert answer.body == body
@@ -167,7 +168,7 @@ async def test_other_calls_fail(proxy: Proxy, s3: S3, monkeypatch: pytest.Monkey
     def fail(*_: object) -> None:
         raise OSError(errno.EACCES, "permission denied")
 
-    monkeypatch.setattr(store.Store, broken, fail)
+    monkeypatch.setattr(file_storage.Store, broken, fail)
     await works(proxy, s3)
 
 
@@ -232,7 +233,7 @@ async def test_min_free(start: StartProxy, s3: S3, monkeypatch: pytest.MonkeyPat
     async def disk_space(_: object) -> tuple[int, int]:
         return free, 1000 * MIB
 
-    monkeypatch.setattr(store.Store, "disk_space", disk_space)
+    monkeypatch.setattr(file_storage.Store, "disk_space", disk_space)
     proxy = await start(cache={"min_free": "5%"})
     s3.put("x", b"data")
     s3.put("y", b"data")

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from proxy.server.event_loop import AT_ONCE, FEW, OfferingEventLoop, new_event_loop
+from bucketfront.server.http1.event_loop import AT_ONCE, FEW, OfferingEventLoop, new_event_loop
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="epoll")
 

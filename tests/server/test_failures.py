@@ -9,10 +9,10 @@ from proxy_under_test import BLOCK, PART, S3, Proxy, StartProxy, pattern, until
 from relay import Cut, Seen, canned
 from wire import message
 
-from proxy.cache import source
-from proxy.origin import breaker
-from proxy.origin.breaker import Breaker
-from proxy.server import connection as server_connection
+from bucketfront.cache.fetch import body_stream
+from bucketfront.s3 import breaker
+from bucketfront.s3.breaker import Breaker
+from bucketfront.server.http1 import connection as server_connection
 
 OTHER = '"00000000000000000000000000000000"'
 
@@ -88,7 +88,9 @@ async def test_reader_outlives_a_flight_that_was_dying(
     start: StartProxy, s3: S3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who joins a flight that then dies of old troubles continues on a new one, within 2 s (I11)."""
-    monkeypatch.setattr(source, "BACKOFF", 0.0)  # else the first reader may lose its patience before the last attempt
+    monkeypatch.setattr(
+        body_stream, "BACKOFF", 0.0
+    )  # else the first reader may lose its patience before the last attempt
     proxy = await start(origin={"connect_timeout": "100ms", "read_timeout": "200ms"})
     body = pattern(BLOCK)
     s3.put("x", body)

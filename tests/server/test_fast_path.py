@@ -15,12 +15,12 @@ from proxy_under_test import BLOCK, S3, Proxy, StartProxy, WallClock, descriptor
 from relay import Seen
 from wire import Connection, fetch, message
 
-from proxy.cache import residency
-from proxy.http.ranges import Span
-from proxy.server import connection as ordinary
-from proxy.server import pouring
-from proxy.server.fast_path import MAX_HELD, RESIDENT, FastConnection
-from proxy.server.pouring import Spurt
+from bucketfront.cache.storage import page_cache
+from bucketfront.http.ranges import Span
+from bucketfront.server.fast_path.fast_connection import MAX_HELD, RESIDENT, FastConnection
+from bucketfront.server.http1 import connection as ordinary
+from bucketfront.server.send import sendfile
+from bucketfront.server.send.sendfile import Spurt
 
 SMALL = pattern(1000)
 LARGE = pattern(100 * BLOCK)  # more than the kernel takes for a client that does not read
@@ -234,7 +234,7 @@ async def test_unread_answers_are_bounded(warm: Proxy, s3: S3) -> None:
 
 async def test_slow_client(warm: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that takes its time is handed to a task, with the next byte; the answer is told once, as a whole."""
-    monkeypatch.setattr(pouring, "SPURT", 0.05)
+    monkeypatch.setattr(sendfile, "SPURT", 0.05)
     async with unread(warm) as client:
         (connection,) = [each for each in connections(warm) if each._rest is not None]
         assert isinstance(connection._rest, Spurt)
@@ -249,7 +249,7 @@ async def test_cold_in_the_middle(warm: Proxy, monkeypatch: pytest.MonkeyPatch) 
     """What is not in memory is brought in by a thread, wherever an answer that was begun here meets it."""
     cold = {3 << 19, 9 << 19}
     brought: list[int] = []
-    real = residency.read_in
+    real = page_cache.read_in
 
     def read_in(fd: int, span: Span) -> None:
         brought.append(span.start)
@@ -259,8 +259,8 @@ async def test_cold_in_the_middle(warm: Proxy, monkeypatch: pytest.MonkeyPatch) 
     def is_resident(_: int, span: Span) -> bool:
         return not any(at in cold for at in range(span.start, span.stop))
 
-    monkeypatch.setattr(residency, "read_in", read_in)
-    monkeypatch.setattr(residency, "is_resident", is_resident)
+    monkeypatch.setattr(page_cache, "read_in", read_in)
+    monkeypatch.setattr(page_cache, "is_resident", is_resident)
     before = answered(warm)
     assert (await warm.get("/large")).body == LARGE
     assert answered(warm) == before + 1
@@ -279,7 +279,7 @@ async def test_residency_is_asked_again(warm: Proxy, s3: S3, clock: WallClock, m
         asked.append(fd)
         return True
 
-    monkeypatch.setattr(residency, "is_resident", is_resident)
+    monkeypatch.setattr(page_cache, "is_resident", is_resident)
     size = 3 * BLOCK  # within one turn
     s3.put("medium", LARGE[:size])
     await warm.get("/medium")
@@ -393,7 +393,7 @@ async def test_purged_under_a_long_answer(warm: Proxy, s3: S3) -> None:
 async def test_cold_file_is_read_by_a_thread(warm: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is not in memory is brought in by a thread before it is sent: the loop waits for no disk."""
     brought: list[str] = []
-    real = residency.read_in
+    real = page_cache.read_in
 
     def read_in(fd: int, span: object) -> None:
         brought.append(threading.current_thread().name)
@@ -407,8 +407,8 @@ async def test_cold_file_is_read_by_a_thread(warm: Proxy, monkeypatch: pytest.Mo
             cold.add(span)
         return span not in cold
 
-    monkeypatch.setattr(residency, "read_in", read_in)
-    monkeypatch.setattr(residency, "is_resident", is_resident)
+    monkeypatch.setattr(page_cache, "read_in", read_in)
+    monkeypatch.setattr(page_cache, "is_resident", is_resident)
     before = answered(warm)
     assert (await warm.get("/large")).body == LARGE
     assert answered(warm) == before, "the fast path does not wait"

@@ -17,7 +17,7 @@ from proxy_under_test import S3, Proxy, StartProxy, pattern
 from test_http_table import headers_of
 from wire import Connection, connected, message
 
-from proxy.server.plain_request import recogniser
+from bucketfront.server.fast_path.recogniser import recogniser
 
 pytestmark = pytest.mark.long
 

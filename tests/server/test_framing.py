@@ -12,7 +12,7 @@ from proxy_under_test import S3, Proxy, StartProxy
 from relay import Seen
 from wire import Answer, chunked, message
 
-from proxy.server import connection as server_connection
+from bucketfront.server.http1 import connection as server_connection
 
 KIB = 1 << 10
 MIB = 1 << 20

@@ -10,8 +10,8 @@ from chaos_client import ChaosClient
 from chaos_origin import ChaosOrigin
 from proxy_under_test import BLOCK, PART, settings_of
 
-from proxy.cache import delivery
-from proxy.runtime import Runtime
+from bucketfront.app import Runtime
+from bucketfront.cache.fetch import part_fetch
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ async def test_an_answer_that_has_begun_is_cut(lied: Lied, size: int) -> None:
 
 async def test_a_large_object_is_not_kept(lied: Lied, monkeypatch: pytest.MonkeyPatch) -> None:
     """A lie in an object too large to be held back is found once it is whole, and then asked for again (I15)."""
-    monkeypatch.setattr(delivery, "HELD", PART)
+    monkeypatch.setattr(part_fetch, "HELD", PART)
     lied.origin.store("x", 3 * PART + 100)
     lied.origin.script = InTurn(Behaviour(flip_at=PART // 3), key="x")
     await lied.client.get("x")

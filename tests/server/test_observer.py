@@ -21,11 +21,11 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from proxy_under_test import S3, Proxy, StartProxy, until
 from relay import Seen
 
-from proxy.config import AccessLogSettings
-from proxy.server.access_log import AccessLog, Record, Told, json_lines, text_lines
-from proxy.server.line_writer import LineWriter
-from proxy.server.observer import BATCH, Observer
-from proxy.server.tally import Tally
+from bucketfront.config.settings import AccessLogSettings
+from bucketfront.server.telemetry.access_log import AccessLog, Record, Told, json_lines, text_lines
+from bucketfront.server.telemetry.line_writer import LineWriter
+from bucketfront.server.telemetry.observer import BATCH, Observer
+from bucketfront.server.telemetry.request_metrics import Tally
 
 PATIENCE = 10.0
 NOON = 1_790_000_000.0  # 2026-09-21T14:13:20Z
@@ -305,7 +305,7 @@ def test_warning_that_nobody_takes(pipe: tuple[int, int]) -> None:
             go_on.wait(PATIENCE)
 
     handler = Stuck()
-    log = logging.getLogger("bucketfront.server")
+    log = logging.getLogger("bucketfront.server.telemetry.line_writer")
     log.addHandler(handler)
     writer = LineWriter(pipe[1], limit=10)
     others = set(threading.enumerate())

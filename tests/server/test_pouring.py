@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from proxy_under_test import descriptors_open, pattern, until
 
-from proxy.cache import residency
-from proxy.errors import StoreError
-from proxy.http.ranges import Span
-from proxy.server.pouring import TURN, Pouring, Spurt
+from bucketfront.cache.storage import page_cache
+from bucketfront.errors import StoreError
+from bucketfront.http.ranges import Span
+from bucketfront.server.send.sendfile import TURN, Pouring, Spurt
 
 STRETCH = 64 << 10
 COUNT = 16
@@ -157,7 +157,7 @@ async def test_bytes_that_are_not_good_any_more(file: int) -> None:
 async def test_what_was_peeked_stays(file: int) -> None:
     """Whoever looks for bytes in memory meanwhile, as a thread may, leaves alone what is about to be sent (I1)."""
     other = next(at for at in range(len(DATA)) if DATA[at] != DATA[0])
-    peeked = residency.peek(file, 0, 100)
+    peeked = page_cache.peek(file, 0, 100)
     assert peeked is not None
-    assert residency.is_resident(file, Span(other, other + 1))
+    assert page_cache.is_resident(file, Span(other, other + 1))
     assert bytes(peeked) == DATA[:100]

@@ -17,8 +17,8 @@ from proxy_under_test import BLOCK, PART, S3, StartProxy, pattern, until
 from relay import Relay, Seen
 from wire import fetch
 
-from proxy.cache import index
-from proxy.errors import CacheInUse
+from bucketfront.cache.storage import index
+from bucketfront.errors import CacheInUse
 
 READY = 10.0  # seconds from the start of the interpreter on, two loaded cores included
 
@@ -240,7 +240,7 @@ async def test_other_block_size(start: StartProxy, s3: S3, block_size: int) -> N
 @asynccontextmanager
 async def serving(config: Path) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
     """A real `bucketfront serve` and its address."""
-    command = [sys.executable, "-m", "proxy.cli", "serve", "-c", str(config)]
+    command = [sys.executable, "-m", "bucketfront.cli", "serve", "-c", str(config)]
     root = Path(__file__).parents[2]
     process = await asyncio.create_subprocess_exec(
         *command, cwd=root, stderr=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL

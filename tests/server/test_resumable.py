@@ -15,13 +15,13 @@ from relay import Cut, Seen, canned
 from tus_client import BODY, TUS, created, metadata, offset_of, patched
 from wire import chunked, message
 
-from proxy.errors import StoreError
-from proxy.http import dates
-from proxy.origin.parts import PART_SIZE
-from proxy.resumable import folder as resumable_folder
-from proxy.resumable import uploads as resumable_uploads
-from proxy.resumable import waiting
-from proxy.server.failures import status_of
+from bucketfront.errors import StoreError
+from bucketfront.http import dates
+from bucketfront.s3.upload.parts import PART_SIZE
+from bucketfront.server.error_responses import status_of
+from bucketfront.tus import manager as resumable_uploads
+from bucketfront.tus import staging
+from bucketfront.tus import upload_folder as resumable_folder
 
 pytestmark = pytest.mark.long
 
@@ -376,7 +376,7 @@ async def test_no_route_any_more(start: StartProxy, s3: S3) -> None:
     await until(lambda: not proxy.figures["bytes_used"])
 
 
-CUTS = [0, 1, 65536, waiting.PIECE - 1, waiting.PIECE, PART_SIZE - 1, PART_SIZE, PART_SIZE + MIB]
+CUTS = [0, 1, 65536, staging.PIECE - 1, staging.PIECE, PART_SIZE - 1, PART_SIZE, PART_SIZE + MIB]
 
 
 @pytest.mark.parametrize("is_reset", [False, True], ids=["close", "reset"])
@@ -509,7 +509,7 @@ async def test_restart(start: StartProxy, s3: S3, is_power_lost: bool, monkeypat
     assert used >= 5 * MIB
     await proxy.stop()
     if is_power_lost:
-        monkeypatch.setattr("proxy.runtime.boot_id", lambda: 4711)
+        monkeypatch.setattr("bucketfront.app.boot_id", lambda: 4711)
     proxy = await start()
     at = await offset_of(proxy, url)
     assert at == (PART_SIZE if is_power_lost else first)
@@ -706,7 +706,7 @@ async def test_the_disk_fails(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPa
         at = stop
     assert s3.get("x") == body
     assert proxy.runtime.resumable.unfinished == (0, 0)
-    monkeypatch.setattr(waiting, "MAX_HELD", MIB)
+    monkeypatch.setattr(staging, "MAX_HELD", MIB)
     url = await created(proxy, len(body), "y")
     answer = await patched(proxy, url, 0, body[: 2 * MIB])
     assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
@@ -759,7 +759,7 @@ async def test_files_that_cannot_be_removed(proxy: Proxy, s3: S3, monkeypatch: p
     assert proxy.figures["bytes_used"] >= used + PART_SIZE + MIB // 2
     monkeypatch.undo()
     await proxy.runtime.resumable.step()
-    assert proxy.figures["bytes_used"] == used + 2 * waiting.PAGE
+    assert proxy.figures["bytes_used"] == used + 2 * staging.PAGE
     assert not file_of(proxy, url).exists()
     assert await offset_of(proxy, other) == 4
 
@@ -777,7 +777,7 @@ async def test_uploads_that_nobody_ends(proxy: Proxy, s3: S3) -> None:
         assert answer.status == (204 if number < fitting else 503)
         proxy.clock.advance(1)
     assert answer.headers["Retry-After"] == "1"
-    records = len(urls) * waiting.PAGE
+    records = len(urls) * staging.PAGE
     assert half - MIB < proxy.figures["bytes_used"] <= half + records
     assert proxy.runtime.resumable._waiting._held == 0
     s3.put("cold", body)

@@ -6,7 +6,7 @@ import pytest
 from proxy_under_test import S3, Proxy, StartProxy
 from ulid import ULID
 
-from proxy.keys import percent_encode
+from bucketfront.keys import percent_encode
 
 KEYS = [
     "plain.txt",

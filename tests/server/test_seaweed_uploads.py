@@ -12,8 +12,8 @@ from proxy_under_test import S3, Proxy, StartProxy, pattern, until
 from tus_client import created, offset_of, patched
 from uploads_under_test import framed
 
-from proxy.config import OriginSettings
-from proxy.origin.parts import PART_SIZE
+from bucketfront.config.settings import OriginSettings
+from bucketfront.s3.upload.parts import PART_SIZE
 
 pytestmark = pytest.mark.e2e
 

@@ -7,7 +7,7 @@ import pytest
 from proxy_under_test import BLOCK, S3, Proxy, StartProxy, pattern
 from relay import Seen, canned
 
-from proxy.server import objects
+from bucketfront.server.handlers import objects
 
 SITE = {"try_extensions": [".html"], "errors": {"404": "404.html", "503": "down.html"}}
 

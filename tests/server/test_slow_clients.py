@@ -8,9 +8,9 @@ from proxy_under_test import S3, Proxy
 from wire import Connection as Wire
 from wire import message
 
-from proxy.server import connection as server_connection
-from proxy.server import receiving
-from proxy.server.connection import Connection
+from bucketfront.server.http1 import connection as server_connection
+from bucketfront.server.http1.connection import Connection
+from bucketfront.server.receive import request_body
 
 DRIPS = 100
 PAUSE = 0.02  # seconds
@@ -42,7 +42,7 @@ async def test_upload_that_drips(
     proxy: Proxy, s3: S3, framing: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An upload below the minimum rate is 408, and makes no object (I8, I20)."""
-    monkeypatch.setattr(receiving, "PATIENCE", 10 * PAUSE)
+    monkeypatch.setattr(request_body, "PATIENCE", 10 * PAUSE)
     async with proxy.connection() as connection:
         await connection.send(message("PUT", "/x", framing))
         assert await drips(connection, b"1\r\nx\r\n")

@@ -8,7 +8,7 @@ from certificates import self_signed
 from proxy_under_test import BLOCK, S3, Proxy, StartProxy, pattern, until
 from wire import connected, message
 
-from proxy.server import pouring, sending
+from bucketfront.server.send import sender, sendfile
 
 pytestmark = pytest.mark.long
 
@@ -18,10 +18,10 @@ PATIENCE = 0.3  # seconds, for 30
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (pouring, sending):
+    for module in (sendfile, sender):
         monkeypatch.setattr(module, "PATIENCE", PATIENCE)
         monkeypatch.setattr(module, "MIN_RATE", 100 << 20)
-    monkeypatch.setattr(pouring, "SPURT", 0.05)
+    monkeypatch.setattr(sendfile, "SPURT", 0.05)
 
 
 async def stall(proxy: Proxy, tls: ssl.SSLContext | None = None) -> None:

@@ -8,7 +8,7 @@ from proxy_under_test import BLOCK, S3, Proxy, StartProxy, pattern, until
 from relay import Cut, Seen, canned
 from wire import Answer, chunked, message
 
-from proxy.cache import cache
+from bucketfront.cache import cache
 
 pytestmark = pytest.mark.long
 

@@ -12,10 +12,10 @@ from proxy_under_test import S3, Proxy, StartProxy, pattern
 from relay import Seen, canned
 from wire import chunked, message
 
-from proxy.http import checksums
-from proxy.server.exchange import Exchange
-from proxy.server.failures import SlowClient
-from proxy.server.receiving import received
+from bucketfront.http import checksums
+from bucketfront.server.error_responses import SlowClient
+from bucketfront.server.receive.request_body import received
+from bucketfront.server.telemetry.exchange import Exchange
 
 MIB = 1 << 20
 ALGORITHMS = ("md5", "sha1", "sha256", "sha512", "crc32", "crc32c", "crc64nvme")

@@ -16,10 +16,10 @@ from proxy_under_test import BLOCK, pattern, until
 from uploads_under_test import BODY, OLD, PART, PERCENTS, Setup, framed, running
 from wire import connected, message
 
-from proxy import retry_budget
-from proxy.cache import store
-from proxy.origin import multipart, parts
-from proxy.server.app import Application
+from bucketfront import retry
+from bucketfront.cache.storage import file_storage
+from bucketfront.s3.upload import multipart, parts
+from bucketfront.server.application import Application
 
 pytestmark = pytest.mark.long
 
@@ -113,7 +113,7 @@ async def test_a_part_that_is_reset(
     """Reset after any share of the whole body: cured where the part goes through in the end, which is a hit then; else
     502, and the version before stays (I5, I8, I12).
     """
-    monkeypatch.setattr(retry_budget, "EARNED", retry_budget.PRICE)  # each of so many uploads has its own retries
+    monkeypatch.setattr(retry, "EARNED", retry.PRICE)  # each of so many uploads has its own retries
     is_cured = times < multipart.ATTEMPTS
     async with running(tmp_path, monkeypatch, part_size=MIB) as setup:
         for percent in PERCENTS:
@@ -293,7 +293,7 @@ async def test_a_disk_that_fills_up(
     setup: Setup, monkeypatch: pytest.MonkeyPatch, after: int, is_chunked: bool, size: int
 ) -> None:
     """ENOSPC at whatever write: the upload goes on without the disk, and the cache has nothing of it (I16)."""
-    body, left, write = BODY[:size], after, store._write
+    body, left, write = BODY[:size], after, file_storage._write
 
     def failing(*arguments: Any) -> list[int]:
         nonlocal left
@@ -302,7 +302,7 @@ async def test_a_disk_that_fills_up(
             raise OSError(errno.ENOSPC, "made up")
         return write(*arguments)
 
-    monkeypatch.setattr(store, "_write", failing)
+    monkeypatch.setattr(file_storage, "_write", failing)
     assert (await setup.put(body, is_chunked=is_chunked)).status == 201
     assert setup.origin.stored("x") == body
     await setup.at_rest()

@@ -9,7 +9,7 @@ from proxy_under_test import BLOCK, S3, Proxy, StartProxy, pattern, until
 from relay import Seen, canned
 from wire import chunked, message
 
-from proxy.server import uploads
+from bucketfront.server.handlers import uploads
 
 ULID = r"[0-9A-HJKMNP-TV-Z]{26}"
 MIB = 1 << 20

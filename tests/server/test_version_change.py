@@ -14,7 +14,7 @@ from chaos_origin import ChaosOrigin
 from history import Outcome, Record, violations
 from proxy_under_test import BLOCK, settings_of
 
-from proxy.runtime import Runtime
+from bucketfront.app import Runtime
 
 pytestmark = pytest.mark.long
 

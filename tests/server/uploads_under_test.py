@@ -11,8 +11,8 @@ from chaos_origin import ChaosOrigin
 from proxy_under_test import BLOCK, WallClock, descriptors_open, pattern, settings_of, until
 from wire import Answer, chunked, fetch
 
-from proxy.origin import multipart, parts
-from proxy.runtime import Runtime
+from bucketfront.app import Runtime
+from bucketfront.s3.upload import multipart, parts
 
 PART = 2 * BLOCK
 BODY, OLD = pattern(5 * PART + 7, 2), pattern(3 * BLOCK, 1)

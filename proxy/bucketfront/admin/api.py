@@ -1,0 +1,179 @@
+"""The admin listener: health, readiness, metrics, statistics, purge."""
+
+import asyncio
+import hmac
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from bucketfront import __version__
+from bucketfront.cache.cache import Cache
+from bucketfront.config.settings import AdminSettings, MountSettings
+from bucketfront.errors import BadPath, NoSuchMount, StoreError
+from bucketfront.keys import ObjectKey
+from bucketfront.server.application import url_of
+from bucketfront.server.http1.listener import BoundedSite, Gate
+from bucketfront.server.router import Router
+
+MAX_BODY = 4 << 20  # bytes of a purge request
+MAX_PATHS = 10_000  # of one
+AT_ONCE = 256  # paths looked at in one turn of the loop (I22)
+BODY_TIMEOUT = 10.0  # seconds for such a request to come in
+PURGE_TIMEOUT = 300.0  # seconds; a million entries take a tenth of it
+MAX_CONNECTIONS = 32  # probes, a scraper, a few people
+
+_Path = Annotated[str, StringConstraints(min_length=1, max_length=8192)]
+_OPEN_PATHS = frozenset({"/healthz", "/readyz"})  # an orchestrator's probe carries no token
+
+
+class PurgeRequest(BaseModel):
+    """`paths` and `prefix` are request paths as clients of the proxy write them, percent-encoded."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    paths: Annotated[tuple[_Path, ...], Field(max_length=MAX_PATHS)] = ()
+    prefix: _Path | None = None
+    soft: bool = False
+
+
+class AdminApplication:
+    """`is_ready` says whether requests would be served now."""
+
+    def __init__(
+        self,
+        *,
+        cache: Cache,
+        registry: CollectorRegistry,
+        mounts: Sequence[MountSettings],
+        token: str | None,
+        is_ready: Callable[[], bool],
+    ) -> None:
+        self._cache = cache
+        self._registry = registry
+        self._router = Router(tuple(mounts), None)
+        self._token = token
+        self._is_ready = is_ready
+
+    def build(self) -> web.Application:
+        app = web.Application(client_max_size=MAX_BODY, middlewares=[self._authorise])
+        app.router.add_get("/healthz", self._healthz)
+        app.router.add_get("/readyz", self._readyz)
+        app.router.add_get("/metrics", self._metrics)
+        app.router.add_get("/api/v1/stats", self._stats)
+        app.router.add_post("/api/v1/purge", self._purge)
+        return app
+
+    @property
+    def _authorise(self) -> Any:
+        @web.middleware
+        async def authorise(
+            request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+        ) -> web.StreamResponse:
+            if self._token is not None and request.path not in _OPEN_PATHS:
+                given = request.headers.get("Authorization", "")
+                if not hmac.compare_digest(given.encode(), f"Bearer {self._token}".encode()):
+                    return _error(401, "a bearer token is needed", {"WWW-Authenticate": "Bearer"})
+            return await handler(request)
+
+        return authorise
+
+    async def _healthz(self, _: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def _readyz(self, _: web.Request) -> web.Response:
+        ready = self._is_ready()
+        return web.Response(status=200 if ready else 503, text="ready\n" if ready else "not ready\n")
+
+    async def _metrics(self, _: web.Request) -> web.Response:
+        return web.Response(body=generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def _stats(self, _: web.Request) -> web.Response:
+        figures = asdict(self._cache.statistics())
+        figures["endings"] = dict(figures["endings"])
+        return web.json_response({"version": __version__, **figures})
+
+    async def _purge(self, request: web.Request) -> web.Response:
+        try:
+            keys, prefixes, soft = await self._wanted(request)
+        except TimeoutError:
+            return _error(408, f"the request did not come in within {BODY_TIMEOUT:g} s", {"Connection": "close"})
+        except ValidationError as error:
+            places = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'body'}: {e['msg']}" for e in error.errors())
+            return _error(400, places)
+        except (BadPath, NoSuchMount) as error:
+            return _error(400, str(error))
+        try:
+            async with asyncio.timeout(PURGE_TIMEOUT):
+                purged = await self._cache.purge(keys, prefixes, soft=soft, versions=True)
+        except TimeoutError:
+            return _error(504, f"the purge goes on; it was not complete within {PURGE_TIMEOUT:g} s")
+        except StoreError as error:
+            return _error(500, f"memory has forgotten them, but the disk refused: {error}")
+        return web.json_response({"purged": purged})
+
+    async def _wanted(self, request: web.Request) -> tuple[list[ObjectKey], list[ObjectKey], bool]:
+        """Keys, prefixes, and whether to mark them stale only. Raises TimeoutError, ValidationError, BadPath,
+        NoSuchMount.
+        """
+        async with asyncio.timeout(BODY_TIMEOUT):
+            body = await request.read()
+        wanted = PurgeRequest.model_validate_json(body)
+        keys = [key async for key in self._keys(wanted.paths)]
+        prefixes = [] if wanted.prefix is None else self._prefixes(wanted.prefix)
+        if not keys and not prefixes:
+            raise BadPath("name paths or a prefix to purge")
+        return keys, prefixes, wanted.soft
+
+    async def _keys(self, paths: Sequence[str]) -> AsyncIterator[ObjectKey]:
+        for number, path in enumerate(paths, 1):
+            yield self._router.resolve("GET", path).key()
+            if not number % AT_ONCE:
+                await asyncio.sleep(0)
+
+    def _prefixes(self, path: str) -> list[ObjectKey]:
+        route = self._router.resolve("GET", path)
+        octets = route.mount.prefix.encode() + route.octets
+        try:
+            return [ObjectKey(route.mount.bucket, octets.decode())]
+        except UnicodeDecodeError as error:
+            raise BadPath("the prefix is not UTF-8") from error
+
+
+class AdminListener:
+    """The running admin server; `address` once it is started."""
+
+    def __init__(self, application: AdminApplication, settings: AdminSettings) -> None:
+        self._settings = settings
+        self._runner = web.AppRunner(
+            application.build(),
+            access_log=None,
+            handle_signals=False,
+            shutdown_timeout=2.0,
+            keepalive_timeout=15.0,
+            lingering_time=1.0,
+        )
+        self.address = ""
+
+    async def start(self) -> None:
+        """Raises OSError when the port is taken."""
+        await self._runner.setup()
+        gate = Gate(MAX_CONNECTIONS)
+        await BoundedSite(self._runner, self._settings.host, self._settings.port, gate).start()
+        self.address = url_of(self._runner, "http")
+
+    async def stop(self) -> None:
+        await self._runner.cleanup()
+
+
+def _error(status: int, message: str, headers: dict[str, str] | None = None) -> web.Response:
+    return web.Response(
+        status=status,
+        body=json.dumps({"error": message}).encode() + b"\n",
+        headers={**(headers or {}), "Content-Type": "application/json"},
+    )

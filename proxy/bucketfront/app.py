@@ -1,0 +1,408 @@
+"""The composition root: builds each object once, starts it in order, drains it in the reverse order."""
+
+import asyncio
+import gc
+import logging
+import math
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from prometheus_client import CollectorRegistry
+from pydantic import SecretStr
+
+from bucketfront.admin.api import AdminApplication, AdminListener
+from bucketfront.admin.metrics import (
+    CacheCollector,
+    ConnectionCollector,
+    FastPathCollector,
+    OriginCollector,
+    OriginHealth,
+    UploadCollector,
+    UploadFigures,
+)
+from bucketfront.cache.cache import Cache
+from bucketfront.cache.clock import CacheClock, boottime
+from bucketfront.cache.entries.budget import Budget
+from bucketfront.cache.entries.entry_table import NEVER, Entries
+from bucketfront.cache.entries.hot_bodies import Memory
+from bucketfront.cache.entries.negative_cache import Absences
+from bucketfront.cache.fetch.integrity import Comparison, Integrity
+from bucketfront.cache.fetch.part import Supply, Traffic
+from bucketfront.cache.housekeeper import Evictor
+from bucketfront.cache.scrubber import Scrubber
+from bucketfront.cache.storage.boot import boot_id
+from bucketfront.cache.storage.file_storage import Store
+from bucketfront.cache.storage.index import Index
+from bucketfront.cache.upkeep.disposal import Disposal
+from bucketfront.config.settings import FreshnessSettings, OriginSettings, Settings, StaticCredentials
+from bucketfront.errors import StoreError
+from bucketfront.http import freshness
+from bucketfront.http.freshness import Freshness
+from bucketfront.http.metadata import Metadata
+from bucketfront.http.path_rules import MEDIA_RULES, Rules, Ruling
+from bucketfront.keys import ObjectKey
+from bucketfront.s3.client import S3Origin
+from bucketfront.s3.embedded.launcher import EmbeddedS3
+from bucketfront.s3.upload.journal import Begun
+from bucketfront.s3.upload.uploader import S3Writes
+from bucketfront.server.application import Application, Listener
+from bucketfront.server.cors import Cors
+from bucketfront.server.fast_path.fast_connection import FastPath
+from bucketfront.server.fast_path.prepared import Hits
+from bucketfront.server.fast_path.recogniser import recogniser
+from bucketfront.server.handlers.objects import Objects
+from bucketfront.server.handlers.tus_uploads import Resumable
+from bucketfront.server.handlers.uploads import Uploads
+from bucketfront.server.http1 import descriptors
+from bucketfront.server.http1.listener import Gate
+from bucketfront.server.router import Router
+from bucketfront.server.telemetry.access_log import AccessLog
+from bucketfront.server.telemetry.observer import Observer
+from bucketfront.tus.manager import ResumableUploads
+from bucketfront.tus.staging import Space
+from bucketfront.tus.upload_folder import UploadFolder
+
+DRAIN = 25.0  # seconds that running answers have at a stop; inside the 30 s that orchestrators grant
+SPLIT_DISTANCE = 1 << 20  # bytes; for less, waiting is cheaper than another request
+UPLOAD_PATIENCE = 30.0  # seconds without progress, beside the read timeout, until an upload is given up
+EXAMPLES = Path(__file__).parents[2] / "examples" / "media"
+
+log = logging.getLogger(__name__)
+
+
+class Runtime:
+    """One bucketfront in this event loop. `clock` is wall time in seconds since the epoch, `elapsed` a clock that goes
+    on and is never set, in seconds: what the cache goes by is made of both.
+
+    As a context manager it is ready inside the block, and drained and closed after it. Raises ConfigError,
+    StoreError (cache folder), OriginUnavailable (embedded S3), OSError (a port is taken). The constructor raises
+    ConfigError where the process may have too few descriptors.
+    """
+
+    def __init__(
+        self, settings: Settings, clock: Callable[[], float] = time.time, elapsed: Callable[[], float] = boottime
+    ) -> None:
+        self.settings = settings
+        self._clock = clock
+        self._elapsed = elapsed
+        self._rules = _rules_of(settings.freshness)
+        self._stack = AsyncExitStack()
+        self._is_ready = False
+        self._shares = descriptors.shares(descriptors.limit(), settings.origin.max_connections)
+        self.gate = Gate(self._shares.connections)
+        self.embedded: EmbeddedS3 | None = None
+        self.cache: Cache
+        self._store: Store
+        self._budget: Budget
+        self.resumable: ResumableUploads
+        self._cache_clock: CacheClock
+        self.evictor: Evictor
+        self.scrubber: Scrubber
+        self.origin: S3Origin
+        self._begun: Begun
+        self.observer: Observer
+        self.fast_path: FastPath | None = None
+        self._listener: Listener
+        self._admin: AdminListener
+
+    @property
+    def _source(self) -> str:
+        """What names the endpoint in what is kept (I25)."""
+        origin = self.settings.origin
+        return origin.endpoint_url or f"aws:{origin.region}"
+
+    @property
+    def address(self) -> str:
+        """Where clients go."""
+        return self._listener.address
+
+    @property
+    def admin_address(self) -> str:
+        return self._admin.address
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._start()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._is_ready = False
+        await self._stack.aclose()
+
+    async def _start(self) -> None:
+        registry = CollectorRegistry()
+        self.observer = Observer(registry, AccessLog(self.settings.access_log), self._clock)
+        self._stack.callback(self.observer.close)  # the last of all: requests that a stop cancels have their lines too
+        await self._start_origin()
+        await self._start_cache()
+        CacheCollector(registry, self.cache.statistics)
+        ConnectionCollector(registry, self.gate)
+        OriginCollector(registry, self._origin_health)
+        await self._start_admin(registry)
+        writes = S3Writes(self.origin, patience=UPLOAD_PATIENCE + self.settings.origin.read_timeout, notes=self._begun)
+        self._start_aborting()
+        uploads = Uploads(self.cache, writes, self.settings.uploads, self._clock)
+        honor_no_cache = self.settings.freshness.honor_client_no_cache
+        application = Application(
+            self.settings,
+            Objects(self.cache, self._rules, self._clock, honor_no_cache=honor_no_cache),
+            uploads,
+            await self._start_resumable(uploads),
+            self.observer,
+        )
+        UploadCollector(registry, self._upload_figures)
+        self.fast_path = self._make_fast_path()
+        if (path := self.fast_path) is not None:
+            FastPathCollector(registry, lambda: path.answered)
+        self._listener = Listener(application, self.fast_path, self.settings, self.gate, DRAIN)
+        self._stack.push_async_callback(self._listener.stop)
+        await self._listener.start()
+        self._is_ready = True
+
+    async def _start_resumable(self, uploads: Uploads) -> Resumable | None:
+        """Also without a route for them: what a former run left is dropped then."""
+        settings = self.settings.uploads
+        self.resumable = ResumableUploads(
+            folder=UploadFolder(self._store.folder),
+            origin=self.origin,
+            store=uploads.store,
+            forget=uploads.forget,
+            space=Space(self.cache.room.reserve, self._budget),
+            source=self._source,
+            boot=boot_id(),
+            clock=self._cache_clock,
+            idle_since=lambda: math.inf if settings is None else self._cache_clock.ago(settings.expire_after),
+        )
+        await self.resumable.start()
+        self._stack.push_async_callback(self.resumable.stop)
+        return None if settings is None else Resumable(self.resumable, settings, self._clock)
+
+    def _make_fast_path(self) -> FastPath | None:
+        settings = self.settings
+        if not settings.server.fast_path or settings.server.timing:
+            return None  # how long an answer took, only the ordinary path tells
+        recognise = recogniser(
+            reads_accept_encoding=any(mount.precompressed for mount in settings.mounts),
+            unusual=(
+                *(("cache-control", "pragma") if settings.freshness.honor_client_no_cache else ()),
+                *(("tus-resumable",) if settings.uploads is not None else ()),
+            ),
+        )
+        hits = Hits(
+            self.cache,
+            Router(settings.mounts, settings.uploads),
+            Cors(settings.cors),
+            self._rules,
+        )
+        return FastPath(recognise, hits, self.cache, self.observer, self._cache_clock, self._clock)
+
+    async def _start_origin(self) -> None:
+        origin = self.settings.origin
+        endpoint = origin.endpoint_url
+        if endpoint == "embedded":
+            buckets = sorted({mount.bucket for mount in self.settings.mounts})
+            self.embedded = EmbeddedS3(buckets, seed=EXAMPLES if EXAMPLES.is_dir() else None)
+            await self._stack.enter_async_context(self.embedded)
+            endpoint = self.embedded.endpoint_url
+        settings = _with_demo_keys(origin) if self.embedded else origin
+        self.origin = await self._stack.enter_async_context(S3Origin(settings, endpoint))
+        if origin.create_bucket and not self.embedded:
+            for bucket in sorted({mount.bucket for mount in self.settings.mounts}):
+                await self.origin.create_bucket(bucket)
+
+    async def _start_cache(self) -> None:
+        config = self.settings.cache
+        store = self._store = Store(config.dir, time.monotonic)
+        store.open()
+        self._stack.callback(store.close)
+        is_durable = config.durability == "power"
+        self._begun = Begun(store.root / "uploads.json", self._source, store.folder.fd)
+        self._begun.open()
+        index = self._open_index(store, is_durable=is_durable)
+        clock = self._cache_clock = CacheClock(self._clock, self._elapsed, index.newest_access())
+        budget = self._budget = Budget(config.max_size, overhead=await store.space_of(index.files))
+        entries = Entries(
+            index,
+            budget,
+            self._policy,
+            block_size=config.block_size,
+            hot_limit=self._shares.hot,
+            trusted_since=clock.started if clock.went_back else NEVER,
+        )
+        entries.open()
+        disposal = Disposal(entries, store)
+        integrity = Integrity()
+        self.cache = Cache(
+            origin=self.origin,
+            store=store,
+            index=index,
+            entries=entries,
+            disposal=disposal,
+            absences=Absences(self._negative_ttl),
+            memory=Memory(config.memory),
+            integrity=integrity,
+            clock=clock,
+            is_durable=is_durable,
+        )
+        self.cache.supply_with(self._supply(store, entries, disposal, Comparison(self.origin, store, integrity)))
+        self._stack.push_async_callback(self.cache.close)
+        await self._start_upkeep(store, index, entries)
+
+    def _open_index(self, store: Store, *, is_durable: bool) -> Index:
+        index = Index(
+            store.root / "index.db",
+            origin=self._source,
+            block_size=self.settings.cache.block_size,
+            is_durable=is_durable,
+            boot=boot_id(),
+            started_at=self._clock(),
+        )
+        try:
+            index.open()
+        except StoreError as error:
+            if not store.is_full:
+                raise
+            log.warning("the cache's disk is full, what it holds is not used: %s", error)
+            index.open_in_memory()
+        self._stack.callback(index.abandon)
+        return index
+
+    def _supply(self, store: Store, entries: Entries, disposal: Disposal, comparison: Comparison) -> Supply:
+        config, origin = self.settings.cache, self.settings.origin
+        return Supply(
+            origin=self.origin,
+            store=store,
+            entries=entries,
+            traffic=Traffic(read_ahead_limit=max(1, origin.max_connections * 3 // 4)),
+            reserve=self.cache.room.reserve,
+            release=disposal.release,
+            changed=disposal.drop,
+            completed=self.cache.compare,
+            comparison=comparison,
+            clock=time.monotonic,
+            block_size=config.block_size,
+            part_size=origin.part_size,
+            # A key has half of the connections: more parts of it would wait for each other.
+            parallel_parts=min(origin.parallel_parts, max(1, origin.max_connections // 2)),
+            after_disconnect=config.after_disconnect,
+            split_distance=SPLIT_DISTANCE,
+            retries=self.origin.retries,
+            patience=3 * (origin.connect_timeout + origin.read_timeout),
+        )
+
+    async def _start_upkeep(self, store: Store, index: Index, entries: Entries) -> None:
+        config, clock = self.settings.cache, self._cache_clock
+        self.evictor = Evictor(
+            cache=self.cache,
+            entries=entries,
+            store=store,
+            index=index,
+            idle_since=lambda: clock.ago(config.idle_timeout),
+            min_free=config.free_floor,
+        )
+        with suppress(StoreError):  # counted; a disk that fails costs the cache, not the start
+            await self.evictor.measure()
+        if not index.was_clean:
+            self.cache.room.hold_until(self.evictor.swept)
+        self.evictor.start()
+        self._stack.push_async_callback(self.evictor.stop)
+        self.scrubber = Scrubber(cache=self.cache, index=index, clock=time.monotonic)
+        self.scrubber.start()
+        self._stack.push_async_callback(self.scrubber.stop)
+
+    def _start_aborting(self) -> None:
+        """Of uploads that a kill left behind; the start does not wait for it."""
+        task = asyncio.create_task(self._begun.abort_abandoned(self.origin), name="left-behind uploads")
+
+        async def stop() -> None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+        self._stack.push_async_callback(stop)
+
+    async def _start_admin(self, registry: CollectorRegistry) -> None:
+        settings = self.settings.admin
+        application = AdminApplication(
+            cache=self.cache,
+            registry=registry,
+            mounts=self.settings.mounts,
+            token=None if settings.token is None else settings.token.get_secret_value(),
+            is_ready=lambda: self._is_ready,
+        )
+        self._admin = AdminListener(application, settings)
+        self._stack.push_async_callback(self._admin.stop)
+        await self._admin.start()
+
+    def _policy(self, key: ObjectKey, metadata: Metadata, now: float) -> Freshness:
+        settings, ruling = self.settings.freshness, self._rules.ruling(key.key)
+        defaults = freshness.Defaults(
+            ttl=_first(ruling.ttl, settings.default_ttl),
+            stale_while_revalidate=_first(ruling.stale_while_revalidate, settings.stale_while_revalidate),
+            stale_if_error=_first(ruling.stale_if_error, settings.stale_if_error),
+            # 0: what the policy makes of it is never less than stale_if_error.
+            outage=_first(settings.outage, 0.0),
+        )
+        # The "null" version can be overwritten, and is no version by its metadata.
+        is_pinned = key.version is not None and metadata.version is not None
+        return freshness.policy(metadata, defaults, now, cache=ruling.cache is not False, immutable=is_pinned)
+
+    def _origin_health(self) -> OriginHealth:
+        breaker = self.origin.breaker
+        return OriginHealth(breaker.is_open, breaker.opened, breaker.refused, self.origin.drips)
+
+    def _upload_figures(self) -> UploadFigures:
+        resumable, waiting = self.resumable.unfinished
+        origin = self.origin
+        return UploadFigures(origin.parts, origin.parts_retried, len(self._begun.abandoned), resumable, waiting)
+
+    def _negative_ttl(self, key: ObjectKey) -> float:
+        return _first(self._rules.ruling(key.key).negative_ttl, self.settings.freshness.negative_ttl)
+
+
+def _first(ruled: float | None, configured: float) -> float:
+    return configured if ruled is None else ruled
+
+
+def _rules_of(settings: FreshnessSettings) -> Rules:
+    own = tuple(
+        (
+            rule.match,
+            Ruling(
+                ttl=rule.ttl,
+                negative_ttl=rule.negative_ttl,
+                stale_while_revalidate=rule.stale_while_revalidate,
+                stale_if_error=rule.stale_if_error,
+                cache=rule.cache,
+                headers=None if rule.headers is None else tuple(rule.headers.items()),
+                cache_control=rule.cache_control,
+            ),
+        )
+        for rule in settings.rules
+    )
+    return Rules((*own, *MEDIA_RULES) if settings.media_rules else own)
+
+
+def _with_demo_keys(origin: OriginSettings) -> OriginSettings:
+    # moto takes any key; without one the chain would look for an instance's role and wait for it.
+    demo = StaticCredentials(access_key_id=SecretStr("demo"), secret_access_key=SecretStr("demo"))
+    return origin.model_copy(update={"credentials": demo})
+
+
+async def serve(settings: Settings, announce: Callable[[Runtime], None], stop: asyncio.Event) -> None:
+    """Run until `stop` is set; `announce` is called once requests are served."""
+    descriptors.raise_limit()
+    async with Runtime(settings) as runtime:
+        # Modules and settings live as long as the process. Looked through, they held the loop for 40 ms a collection.
+        gc.collect()
+        gc.freeze()
+        announce(runtime)
+        await stop.wait()

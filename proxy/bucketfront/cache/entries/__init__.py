@@ -1,0 +1,1 @@
+"""What is known of the cached versions: in memory, every change synchronous."""

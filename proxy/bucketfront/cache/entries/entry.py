@@ -1,0 +1,94 @@
+"""One version of one object as the cache holds it, in memory."""
+
+from bucketfront.cache.entries.lease import Hit
+from bucketfront.cache.fetch.fill import Fill
+from bucketfront.cache.storage import blocks
+from bucketfront.cache.storage.file_storage import StoredFile
+from bucketfront.cache.storage.index import Row
+from bucketfront.http.freshness import Freshness
+from bucketfront.http.metadata import Metadata
+from bucketfront.keys import ObjectKey
+
+# Charged for every entry besides its blocks: its rows, their index entries, the inode's extents.
+ENTRY_BYTES = 4096
+
+
+class Entry:
+    """Changed only by `Entries` and by the fill; all else reads it.
+
+    Present blocks are claims about bytes in the file (I2). `unverified` are those of them that were written
+    before an unclean stop and not looked at since. An entry without a `file_name` is metadata only, in memory.
+    """
+
+    __slots__ = (
+        "accessed_at", "bytes", "charged", "epoch", "file", "file_name", "fill", "freshness", "hit", "id", "key",
+        "left_behind", "lost", "metadata", "new_sums", "pins", "present", "published", "removed", "stored_at",
+        "unlinked", "unverified", "validated_at",
+    )  # fmt: skip
+
+    def __init__(
+        self, entry_id: int, key: ObjectKey, metadata: Metadata, freshness: Freshness, now: float, epoch: int
+    ) -> None:
+        self.id = entry_id
+        self.key = key
+        self.metadata = metadata
+        self.freshness = freshness
+        self.stored_at = self.validated_at = self.accessed_at = now
+        self.epoch = epoch
+        self.file_name: str | None = None
+        self.file: StoredFile | None = None
+        self.fill: Fill | None = None
+        self.hit: Hit | None = None  # lent out; taken back by whatever changes what it says
+        self.present = 0
+        self.unverified = 0
+        self.new_sums: dict[int, int] = {}  # CRC-32 of blocks that the index does not have yet
+        self.lost: set[int] = set()  # blocks that the index still has
+        self.bytes = 0  # charged to the budget
+        self.charged = 0  # the blocks among that: the present ones, and those begun and not finished
+        self.pins = 0
+        self.published = False  # reachable by its key
+        self.removed = False  # no longer reachable; its file goes, or is gone
+        self.unlinked = False
+        self.left_behind = False  # the disk refused to unlink it: its bytes stay charged, the next start sweeps it
+
+    @classmethod
+    def from_row(cls, row: Row, freshness: Freshness, epoch: int) -> "Entry":
+        entry = cls(row.id, row.key, row.metadata, freshness, row.stored_at, row.epoch)
+        entry.validated_at, entry.accessed_at = row.validated_at, row.accessed_at
+        entry.file_name = row.file
+        entry.bytes = row.bytes
+        entry.present = entry.charged = row.present
+        entry.unverified = row.present if row.epoch < epoch else 0
+        entry.published = True
+        return entry
+
+    def row(self) -> Row:
+        assert self.file_name is not None
+        return Row(
+            self.id, self.key, self.file_name, self.metadata, self.stored_at, self.validated_at, self.accessed_at,
+            self.bytes, self.epoch,
+        )  # fmt: skip
+
+    def age(self, now: float) -> float:
+        """RFC 9111 section 4.2.3, in seconds: since the last validation, plus what the origin said."""
+        return max(0.0, now - self.validated_at) + self.metadata.age
+
+    def ttl(self, now: float) -> float:
+        """Seconds of freshness left; negative when stale."""
+        return self.validated_at + self.freshness.ttl - now
+
+    def revoke(self) -> None:
+        """Take the hit back that was lent out."""
+        if self.hit is not None:
+            self.hit.is_valid = False
+            self.hit.body = None
+            self.hit = None
+
+    def is_complete(self, block_size: int) -> bool:
+        return self.present == blocks.all_blocks(self.metadata.size, block_size)
+
+    def __repr__(self) -> str:
+        return (
+            f"<Entry {self.key} {self.metadata.etag} {self.present.bit_count()} blocks, {self.pins} pins"
+            f"{', removed' if self.removed else ''}>"
+        )

@@ -1,0 +1,1 @@
+"""Single flight: how bytes and metadata come from the origin, once for all who wait."""

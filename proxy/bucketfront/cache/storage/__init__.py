@@ -1,0 +1,1 @@
+"""Bytes and rows on disk. Nothing here knows an entry."""

@@ -1,0 +1,221 @@
+"""The cache folder, held by descriptors: what somebody puts in its place under its name is never touched (I16).
+
+Files are named by a ULID and lie in `objects/XX/`; XX are the name's last two characters. Every call is one for a
+thread, and raises OSError.
+"""
+
+import errno
+import fcntl
+import os
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from bucketfront.errors import CacheInUse, StoreError
+
+ULID_LENGTH = 26
+PROBE_BYTES = 64 << 10  # about what an index needs to be opened
+_CLOCK_OF_FILES = 5  # linux/time.h: CLOCK_REALTIME_COARSE
+_PROBE = ".probe"
+_NAME_CHARS = frozenset("0123456789ABCDEFGHJKMNPQRSTVWXYZ")
+_FOLDER = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+@dataclass(frozen=True, slots=True)
+class FoundFile:
+    """`changed_at`: in seconds since the epoch, by the clock of the file system. `allocated`: bytes on the disk."""
+
+    name: str
+    changed_at: float
+    allocated: int
+
+
+class Folder:
+    """`root` may be a symbolic link, or lie below one, when it is opened; what it names later is of no interest."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._root = self._objects = self._lock = -1
+        self.is_full = False  # when it was opened or renewed last
+        self.opened_at = 0.0  # or renewed, in seconds since the epoch, by the clock that files' times of change are of
+
+    @property
+    def is_open(self) -> bool:
+        return self._root >= 0
+
+    @property
+    def fd(self) -> int:
+        """For files of the folder itself; the number stays when it is renewed."""
+        return self._root
+
+    def open(self) -> None:
+        """Make the folder, lock it, and try whether it can be written. Raises CacheInUse."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        self.root = self.root.resolve()
+        self._root, self._objects, self._lock = _hold(self.root)
+        try:
+            self._probe()
+        except OSError:
+            self.close()
+            raise
+
+    def open_to_read(self) -> None:
+        """One that another process has locked."""
+        self.root = self.root.resolve()
+        self._root = os.open(self.root, _FOLDER)
+        self._objects = os.open("objects", _FOLDER, dir_fd=self._root)
+
+    def close(self) -> None:
+        for fd in (self._objects, self._lock, self._root):
+            if fd >= 0:
+                os.close(fd)
+        self._root = self._objects = self._lock = -1
+
+    @property
+    def is_deleted(self) -> bool:
+        """The folder, or the one of the objects, is gone for good: not merely moved to another name."""
+        return any(os.fstat(fd).st_nlink == 0 for fd in (self._root, self._objects))
+
+    def renew(self) -> None:
+        """Make again what was deleted. Raises CacheInUse, and StoreError where the name has come to lead elsewhere."""
+        if self.root.resolve() != self.root:
+            raise StoreError(f"the cache folder {self.root} was deleted, and its name leads elsewhere now")
+        if os.fstat(self._root).st_nlink == 0:
+            self.root.mkdir(parents=True, exist_ok=True)
+            held = _hold(self.root)
+        else:
+            held = (-1, _objects_of(self._root), -1)
+        for fd, old in zip(held, (self._root, self._objects, self._lock), strict=True):
+            if fd >= 0:
+                # In place: a thread that has just read the number must not meet somebody else's descriptor.
+                os.dup2(fd, old, inheritable=False)
+                os.close(fd)
+        self._probe()
+
+    def identity(self, name: str) -> tuple[int, int] | None:
+        """Device and inode of a file of the folder itself; None if there is none."""
+        try:
+            found = os.stat(name, dir_fd=self._root, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+        return found.st_dev, found.st_ino
+
+    def space(self) -> tuple[int, int]:
+        """Free and total bytes of the file system."""
+        found = os.fstatvfs(self._root)
+        return found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
+
+    def open_file(self, name: str, flags: int) -> int:
+        """Raises FileNotFoundError; with O_CREAT the folder is made for it."""
+        flags |= os.O_NOFOLLOW | os.O_CLOEXEC
+        with self._shard_of(name, create=bool(flags & os.O_CREAT)) as shard:
+            return os.open(name, flags, 0o600, dir_fd=shard)
+
+    def unlink(self, name: str) -> None:
+        """A file that is gone already is fine."""
+        with suppress(FileNotFoundError), self._shard_of(name) as shard:
+            os.unlink(name, dir_fd=shard)
+
+    @contextmanager
+    def uploads(self) -> Iterator[int]:
+        """A descriptor of the folder of unfinished uploads, which is made where it is missing."""
+        with suppress(FileExistsError):
+            os.mkdir("uploads", 0o700, dir_fd=self._root)
+        fd = os.open("uploads", _FOLDER, dir_fd=self._root)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+    def shards(self) -> list[str]:
+        return sorted(set(os.listdir(self._objects)) - {_PROBE})  # noqa: PTH208 - pathlib knows no descriptors
+
+    def files(self, shard: str) -> list[FoundFile]:
+        """Ours, and nothing else that may lie there."""
+        try:
+            fd = os.open(shard, _FOLDER, dir_fd=self._objects)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        try:
+            with os.scandir(fd) as names:
+                ours = (item for item in names if _is_name(item.name) and item.name.endswith(shard))
+                return [file for item in ours if (file := _found(item)) is not None]
+        finally:
+            os.close(fd)
+
+    def _probe(self) -> None:
+        """A file is made, removed and written. That there is no room for it is no error: eviction may make some. Of one
+        that cannot be removed nothing is left but its name.
+        """
+        self.opened_at = time.clock_gettime(_CLOCK_OF_FILES)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            fd = os.open(_PROBE, flags, 0o600, dir_fd=self._objects)
+            try:
+                self.opened_at = os.fstat(fd).st_mtime
+                os.unlink(_PROBE, dir_fd=self._objects)
+                self.is_full = os.write(fd, bytes(PROBE_BYTES)) < PROBE_BYTES
+            finally:
+                os.close(fd)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            self.is_full = True
+
+    @contextmanager
+    def _shard_of(self, name: str, *, create: bool = False) -> Iterator[int]:
+        # The name comes out of a database on a disk: it must not lead out of the folder.
+        if not _is_name(name):
+            raise StoreError(f"{name[:40]!r} is no file name of this cache")
+        try:
+            fd = os.open(name[-2:], _FOLDER, dir_fd=self._objects)
+        except FileNotFoundError:
+            if not create:
+                raise
+            with suppress(FileExistsError):
+                os.mkdir(name[-2:], 0o700, dir_fd=self._objects)
+            fd = os.open(name[-2:], _FOLDER, dir_fd=self._objects)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+
+def _hold(root: Path) -> tuple[int, int, int]:
+    """Descriptors of the folder, of its objects, and of the lock, which is taken."""
+    opened: list[int] = []
+    try:
+        opened.append(os.open(root, _FOLDER))
+        opened.append(_objects_of(opened[0]))
+        opened.append(os.open("lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=opened[0]))
+        try:
+            fcntl.flock(opened[2], fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise CacheInUse(f"the cache folder {root} is in use by another bucketfront") from error
+    except BaseException:
+        for fd in opened:
+            os.close(fd)
+        raise
+    return opened[0], opened[1], opened[2]
+
+
+def _found(item: os.DirEntry[str]) -> FoundFile | None:
+    """None for a folder, and for what is gone by now."""
+    try:
+        seen = item.stat(follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+    return None if stat.S_ISDIR(seen.st_mode) else FoundFile(item.name, seen.st_mtime, seen.st_blocks * 512)
+
+
+def _is_name(name: str) -> bool:
+    return len(name) == ULID_LENGTH and _NAME_CHARS.issuperset(name)
+
+
+def _objects_of(root: int) -> int:
+    with suppress(FileExistsError):
+        os.mkdir("objects", 0o700, dir_fd=root)
+    return os.open("objects", _FOLDER, dir_fd=root)

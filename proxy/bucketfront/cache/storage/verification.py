@@ -1,0 +1,194 @@
+"""`bucketfront verify`: the index held against the disk, every block read; and put right, if that is wanted.
+
+A folder in use is only looked at: what its process is changing just then is looked at again. To put things right
+takes the folder's lock. Nothing here is for the event loop.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+
+from bucketfront.cache.storage import audit, blocks
+from bucketfront.cache.storage.file_storage import punch
+from bucketfront.cache.storage.folder import Folder
+from bucketfront.cache.storage.index import Changes, Index, Row
+from bucketfront.errors import CacheInUse, StoreError
+from bucketfront.http.ranges import Span
+
+PAGE = 64  # rows read at a time
+SETTLING = 3.0  # seconds after which a running process has written what it had changed
+
+
+class Damage(StrEnum):
+    GONE = "gone"  # no file, or one of another size: the entry is a miss
+    CORRUPT = "corrupt"  # blocks whose bytes have another checksum
+    ORPHAN = "orphan"  # a file that no entry has
+    TOTALS = "totals"  # the index counts its entries, or their space, wrongly
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """`where` is the bucket and key, or the file that has none; `blocks` are the corrupt ones."""
+
+    damage: Damage
+    where: str
+    file: str = ""
+    blocks: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """`blocks`: how many were read. `is_repaired`: the next start finds none of it."""
+
+    entries: int
+    blocks: int
+    findings: tuple[Finding, ...]
+    is_repaired: bool = False
+
+
+def verify(
+    root: Path, block_size: int, *, repair: bool, progress: Callable[[int, int], None] = lambda _done, _all: None
+) -> Report:
+    """`progress` is told entries done and all of them. Raises StoreError, CacheInUse where `repair` wants the lock."""
+    if not (root / "index.db").exists():
+        raise StoreError(f"there is no cache in {root}")
+    folder = Folder(root)
+    index = Index(folder.root / "index.db", origin="", block_size=block_size)
+    try:
+        is_alone = _take(folder, must=repair)
+        index.open_to_read()
+        inspection = _Inspection(folder, index, block_size)
+        inspection.run(progress)
+        if not is_alone and inspection.findings:
+            time.sleep(SETTLING)
+            inspection.run_again()
+        report = Report(inspection.entries, inspection.blocks, tuple(inspection.findings.values()))
+        if not repair or not report.findings:
+            return report
+        index.abandon()
+        asyncio.run(_repaired(folder, root, block_size, inspection))
+        return Report(report.entries, report.blocks, report.findings, is_repaired=True)
+    except OSError as error:
+        raise StoreError(f"the cache folder failed: {error}") from error
+    finally:
+        index.abandon()
+        folder.close()
+
+
+def _take(folder: Folder, *, must: bool) -> bool:
+    """Open the folder, locked unless another process has it. Raises CacheInUse if it `must` be."""
+    try:
+        folder.open()
+    except CacheInUse:
+        if must:
+            raise
+        folder.open_to_read()
+        return False
+    return True
+
+
+class _Inspection:
+    """`findings` by what they are about: the row's id, the file's name, or None for the totals."""
+
+    def __init__(self, folder: Folder, index: Index, block_size: int) -> None:
+        self._folder = folder
+        self._index = index
+        self._block_size = block_size
+        self.entries = self.blocks = 0
+        self.findings: dict[int | str | None, Finding] = {}
+
+    def run(self, progress: Callable[[int, int], None]) -> None:
+        charged = 0
+        known: set[str] = set()
+        total_bytes, total_entries = self._index.totals()
+        for row in self._rows():
+            self._look_at(row)
+            known.add(row.file)
+            charged += row.bytes
+            self.entries += 1
+            progress(self.entries, total_entries)
+        for shard in self._folder.shards():
+            for file in self._folder.files(shard):
+                if file.name not in known:
+                    self.findings[file.name] = Finding(Damage.ORPHAN, f"objects/{shard}/{file.name}", file.name)
+        if (charged, self.entries) != (total_bytes, total_entries):
+            told = f"{total_entries} entries of {total_bytes} bytes, there are {self.entries} of {charged}"
+            self.findings[None] = Finding(Damage.TOTALS, told)
+
+    def run_again(self) -> None:
+        """What was found while somebody changed it, looked at once more."""
+        before, self.findings = self.findings, {}
+        for about in before:
+            if isinstance(about, int) and (row := self._index.row(about)) is not None:
+                self._look_at(row)
+            elif isinstance(about, str) and not self._index.has_file(about) and self._has_file(about):
+                self.findings[about] = before[about]
+
+    def _rows(self) -> Iterator[Row]:
+        last = 0
+        while rows := self._index.rows_after(last, PAGE):
+            yield from rows
+            last = rows[-1].id
+
+    def _look_at(self, row: Row) -> None:
+        corrupt = 0
+        where = str(row.key)
+        for page in self._index.pages_of(row.id) or ():
+            claims = tuple(page.claims())
+            found = audit.damaged(self._folder, row.file, row.metadata.size, claims, self._block_size)
+            if found is None:
+                self.findings[row.id] = Finding(Damage.GONE, where, row.file)
+                return
+            self.blocks += len(claims)
+            corrupt |= found
+        if corrupt:
+            self.findings[row.id] = Finding(Damage.CORRUPT, where, row.file, tuple(blocks.members(corrupt)))
+        elif not self._has_file(row.file):
+            self.findings[row.id] = Finding(Damage.GONE, where, row.file)
+
+    def _has_file(self, name: str) -> bool:
+        try:
+            os.close(self._folder.open_file(name, os.O_RDONLY))
+        except FileNotFoundError:
+            return False
+        return True
+
+
+async def _repaired(folder: Folder, root: Path, block_size: int, inspection: _Inspection) -> None:
+    index = Index(root / "index.db", origin="", block_size=block_size)
+    index.open()
+    try:
+        rows: list[Row] = []
+        lost: list[tuple[int, int]] = []
+        removed: list[int] = []
+        for about, finding in inspection.findings.items():
+            if finding.damage is Damage.ORPHAN:
+                folder.unlink(finding.file)
+            elif finding.damage is Damage.GONE and isinstance(about, int):
+                folder.unlink(finding.file)
+                removed.append(about)
+            elif finding.damage is Damage.CORRUPT and isinstance(about, int) and (row := index.row(about)):
+                rows.append(_without(folder, row, finding.blocks, block_size))
+                lost += [(about, block) for block in finding.blocks]
+        await index.flush(Changes(rows=tuple(rows), lost=tuple(lost), removed=tuple(removed)))
+        await index.count_again()
+        await index.close(Changes())
+    finally:
+        index.abandon()
+
+
+def _without(folder: Folder, row: Row, corrupt: tuple[int, ...], block_size: int) -> Row:
+    """The row of an entry whose corrupt blocks are given back to the disk."""
+    size = row.metadata.size
+    fd = folder.open_file(row.file, os.O_RDWR)
+    try:
+        for block in corrupt:
+            punch(fd, Span(block * block_size, min(size, (block + 1) * block_size)))
+    finally:
+        os.close(fd)
+    freed = blocks.allocated(sum(1 << block for block in corrupt), size, block_size)
+    return replace(row, bytes=row.bytes - freed)

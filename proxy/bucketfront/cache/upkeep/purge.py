@@ -1,0 +1,104 @@
+"""Entries to be forgotten, by key and by prefix: removed, or marked stale. What was found before does not come back."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from itertools import chain
+
+from bucketfront.cache.entries.entry import Entry
+from bucketfront.cache.entries.entry_table import PAGE, Entries
+from bucketfront.cache.entries.negative_cache import Absences
+from bucketfront.cache.fetch.single_flight import Lookups
+from bucketfront.cache.upkeep.disposal import Disposal
+from bucketfront.errors import StoreError
+from bucketfront.keys import ObjectKey
+
+
+class Purges:
+    """`flush` writes what has changed to the index. `is_durable`: a purge is to outlive power loss."""
+
+    def __init__(
+        self,
+        *,
+        entries: Entries,
+        disposal: Disposal,
+        lookups: Lookups,
+        absences: Absences,
+        flush: Callable[[], Awaitable[None]],
+        is_durable: bool,
+    ) -> None:
+        self._entries = entries
+        self._disposal = disposal
+        self._lookups = lookups
+        self._absences = absences
+        self._flush = flush
+        self._is_durable = is_durable
+        self.running: set[asyncio.Task[int]] = set()
+
+    async def purge(
+        self, keys: Iterable[ObjectKey], prefixes: Iterable[ObjectKey], *, soft: bool, versions: bool
+    ) -> int:
+        """See `Cache.purge`."""
+        task = asyncio.create_task(self._purge(set(keys), tuple(prefixes), soft=soft, versions=versions))
+        # A purge that was begun is finished, whether or not the one who asked for it waits.
+        self.running.add(task)
+        task.add_done_callback(self.running.discard)
+        return await asyncio.shield(task)
+
+    async def _purge(self, wanted: set[ObjectKey], heads: tuple[ObjectKey, ...], *, soft: bool, versions: bool) -> int:
+        def is_hit(key: ObjectKey) -> bool:
+            return (
+                key in wanted
+                or (versions and key._replace(version=None) in wanted)
+                or any(key.bucket == p.bucket and key.key.startswith(p.key) for p in heads)
+            )
+
+        self._lookups.supersede(is_hit)
+        self._absences.forget_all(is_hit)
+        failures: list[StoreError] = []
+
+        async def forget(found: list[Entry]) -> int:
+            try:
+                return await (self._expire(found) if soft else self._remove(found))
+            except StoreError as error:  # memory has forgotten them; so it shall those that follow
+                failures.append(error)
+                return len(found)
+
+        purged, keys = 0, list(wanted)
+        for page in (keys[at : at + PAGE] for at in range(0, len(keys), PAGE)):
+            purged += await forget(list(self._found(page, failures)))
+            if versions:
+                for batch in self._entries.versions_of(page):
+                    purged += await forget(batch)
+            await asyncio.sleep(0)
+        for batch in chain.from_iterable(self._entries.with_prefix(head.bucket, head.key) for head in heads):
+            purged += await forget(batch)
+        if failures:
+            raise failures[0]
+        return purged
+
+    def _found(self, keys: list[ObjectKey], failures: list[StoreError]) -> Iterator[Entry]:
+        for key in keys:
+            try:
+                entry = self._entries.find(key)
+            except StoreError as error:
+                self._entries.distrust(key)
+                failures.append(error)
+            else:
+                if entry is not None:
+                    yield entry
+
+    async def _expire(self, found: list[Entry]) -> int:
+        for entry in found:
+            if (hot := self._entries.get(entry.key)) is not None:
+                self._entries.expire(hot)
+        await self._flush()
+        return len(found)
+
+    async def _remove(self, found: list[Entry]) -> int:
+        hit = [entry for entry in found if not entry.removed]
+        for entry in hit:
+            self._entries.remove(entry)
+        await self._disposal.unlink(hit)
+        if self._is_durable:
+            await self._flush()  # a file that comes back with the power finds no row
+        return len(hit)

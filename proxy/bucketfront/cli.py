@@ -1,0 +1,242 @@
+"""The command line. Heavy imports stay inside the commands: `--help` answers in under 150 ms."""
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from bucketfront import __version__
+
+if TYPE_CHECKING:
+    from bucketfront.app import Runtime
+    from bucketfront.config.settings import Settings
+
+FAILED, WRONG_USE = 1, 2
+STOP_PATIENCE = 45.0  # seconds, of which running answers have 25
+DEFAULT_CONFIG = Path("proxy.yaml")
+
+_config = click.option(
+    "-c", "--config", type=click.Path(dir_okay=False, path_type=Path), default=DEFAULT_CONFIG, show_default=True,
+    help="The configuration file.",
+)  # fmt: skip
+_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="bucketfront")
+def main() -> None:
+    """bucketfront: a caching reverse proxy for S3.
+
+    Exit status: 0 fine, 1 failed, 2 wrong use or configuration.
+    """
+
+
+@main.command()
+@_config
+@click.option("-v", "--verbose", is_flag=True, help="Log what the cache does, to standard error.")
+def serve(config: Path, *, verbose: bool) -> None:
+    """Run the proxy until SIGINT or SIGTERM."""
+    import asyncio
+    import logging
+
+    settings = _load(config)
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    # aiobotocore announces the credentials' source, werkzeug each request.
+    for name in ("botocore", "aiobotocore", "werkzeug"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    from bucketfront.errors import ProxyError
+    from bucketfront.server.http1.event_loop import new_event_loop
+
+    try:
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+            runner.run(_serve(settings))
+    except ProxyError as error:
+        _fail(str(error))
+    except OSError as error:
+        _fail(f"cannot listen: {error.strerror or error}")
+
+
+async def _serve(settings: "Settings") -> None:
+    import asyncio
+    import signal
+    import threading
+
+    from bucketfront.app import serve as run
+
+    stop = asyncio.Event()
+    overdue = threading.Timer(STOP_PATIENCE, _end)
+    overdue.daemon = True
+
+    def begin_to_stop() -> None:
+        if not stop.is_set():
+            stop.set()
+            overdue.start()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, begin_to_stop)
+    await run(settings, _announce, stop)
+
+
+def _end() -> None:
+    """A thread that waits for a disk can be ended by nothing else; the next start is made for that (I14, I20)."""
+    import os
+
+    click.echo(f"the stop took longer than {STOP_PATIENCE:g} s: ended as by kill -9", err=True)
+    os._exit(FAILED)
+
+
+def _announce(runtime: "Runtime") -> None:
+    """The addresses, and what to try, on standard error: standard output is the access log's."""
+    mount = runtime.settings.mounts[0]
+    lines = [
+        f"bucketfront {__version__}",
+        f"  clients  {runtime.address}",
+        f"  admin    {runtime.admin_address}",
+    ]
+    if runtime.embedded is not None:
+        lines += [
+            f"  origin   embedded S3, in memory, at {runtime.embedded.endpoint_url}; seeded from examples/media",
+            "try",
+            f"  curl -I {runtime.address}{mount.path}sample.mp4",
+            f"  curl -r 0-99 -o /dev/null -D - {runtime.address}{mount.path}sample.mp4",
+            f"  curl -T README.md {runtime.address}{mount.path}hello.md",
+            f"and in a browser {runtime.address}{mount.path}index.html",
+        ]
+    click.echo("\n".join(lines), err=True)
+
+
+@main.command()
+@_config
+def check(config: Path) -> None:
+    """Validate the configuration, then ask the origin, the credentials and the disk. One line each."""
+    import asyncio
+    import logging
+
+    settings = _load(config)
+    logging.getLogger("botocore").setLevel(logging.ERROR)
+    from bucketfront.checks import run_checks
+
+    results = asyncio.run(run_checks(settings))
+    for result in results:
+        click.echo(f"{'ok  ' if result.is_fine else 'FAIL'} {result.what}: {result.finding}")
+    if not all(result.is_fine for result in results):
+        sys.exit(FAILED)
+
+
+@main.command()
+@click.argument("paths", nargs=-1)
+@click.option("--prefix", help="Purge all below this path.")
+@click.option("--soft", is_flag=True, help="Mark stale instead of removing: the next request revalidates.")
+@_config
+@_json
+def purge(paths: tuple[str, ...], prefix: str | None, config: Path, *, soft: bool, as_json: bool) -> None:
+    """Remove PATHS from the cache of the running proxy; prints how many objects there were."""
+    if not paths and prefix is None:
+        raise click.UsageError("name PATHS or --prefix")
+    body: dict[str, Any] = {"paths": paths, "soft": soft}
+    if prefix is not None:
+        body["prefix"] = prefix
+    answer = _ask_admin(_load(config), "POST", "/api/v1/purge", body)
+    click.echo(json.dumps(answer) if as_json else f"{answer['purged']} purged")
+
+
+@main.command()
+@_config
+@_json
+def stats(config: Path, *, as_json: bool) -> None:
+    """Figures of the running proxy, once."""
+    answer = _ask_admin(_load(config), "GET", "/api/v1/stats")
+    if as_json:
+        click.echo(json.dumps(answer))
+        return
+    endings = answer.pop("endings")
+    for name, value in {
+        **answer,
+        **{f"flights {ending}": count for ending, count in endings.items()},
+    }.items():
+        click.echo(f"{name.replace('_', ' '):<20} {value}")
+
+
+@main.command()
+@click.option("--repair", is_flag=True, help="Put right what is found; the proxy must not run meanwhile.")
+@_config
+@_json
+def verify(config: Path, *, repair: bool, as_json: bool) -> None:
+    """Hold the cache's index against its files, all blocks of them. Exit status 1: something is wrong, and still is."""
+    from bucketfront.cache.storage.verification import verify as run
+    from bucketfront.errors import StoreError
+
+    settings = _load(config).cache
+    try:
+        with click.progressbar(length=1, label="reading", file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
+
+            def progress(done: int, count: int) -> None:
+                bar.length = max(1, count, done)
+                bar.update(done - bar.pos)
+
+            report = run(settings.dir, settings.block_size, repair=repair, progress=progress)
+    except StoreError as error:
+        _fail(str(error))
+    if as_json:
+        click.echo(json.dumps(asdict(report)))
+    else:
+        for finding in report.findings:
+            blocks = f": blocks {', '.join(map(str, finding.blocks))}" if finding.blocks else ""
+            click.echo(f"{finding.damage:<8} {finding.where}{blocks}")
+        state = "repaired" if report.is_repaired else "found" if report.findings else "nothing found"
+        count = f"{len(report.findings)} " if report.findings else ""
+        click.echo(f"{report.entries} entries, {report.blocks} blocks read: {count}{state}")
+    if report.findings and not report.is_repaired:
+        sys.exit(FAILED)
+
+
+def _load(path: Path) -> "Settings":
+    import os
+
+    from bucketfront.config.loader import load
+    from bucketfront.errors import ConfigError
+
+    try:
+        return load(path, os.environ)
+    except ConfigError as error:
+        _fail(str(error), WRONG_USE)
+
+
+def _ask_admin(settings: "Settings", method: str, path: str, body: object = None) -> dict[str, Any]:
+    """One call to the admin port of the proxy that runs with these settings."""
+    import urllib.error
+    import urllib.request
+
+    host = settings.admin.host
+    # What listens everywhere is asked nearby.
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - a name, nothing is bound
+    url = f"http://{f'[{host}]' if ':' in host else host}:{settings.admin.port}{path}"
+    request = urllib.request.Request(url, method=method, data=None if body is None else json.dumps(body).encode())
+    if settings.admin.token is not None:
+        request.add_header("Authorization", f"Bearer {settings.admin.token.get_secret_value()}")
+    try:
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(request, timeout=30) as response:
+            answer: dict[str, Any] = json.load(response)
+            return answer
+    except urllib.error.HTTPError as error:
+        _fail(f"{url} answered {error.code}: {error.read(500).decode(errors='replace').strip()}")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        _fail(f"no answer from {url}: {reason}. Is the proxy running with this configuration?")
+
+
+def _fail(message: str, status: int = FAILED) -> NoReturn:
+    click.echo(message, err=True)
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Typed settings, and how `proxy.yaml` and the environment become them."""

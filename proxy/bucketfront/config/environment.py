@@ -1,0 +1,122 @@
+"""What the environment says: `BUCKETFRONT_A__B=…` over the file's `a: {b: …}`, and `${VAR}` inside its values."""
+
+import re
+from collections.abc import Mapping
+from types import NoneType
+from typing import Any
+
+from pydantic import SecretStr
+
+from bucketfront.config.fields import keys_below, nearest, takes_items, takes_keys, types_at
+from bucketfront.config.problems import PREFIX, Loc, Place, Source, Tree, variable_name
+from bucketfront.config.settings import Settings
+from bucketfront.config.yaml import YamlError, compose, is_sound
+
+_REFERENCE = re.compile(r"\$\$\{|\$\{(?:([A-Za-z_][A-Za-z0-9_]*)\})?")
+_ITEM = re.compile("[0-9]{1,4}")
+
+
+def substitute(text: str, environ: Mapping[str, str]) -> str:
+    """`text` with every `${VAR}` replaced, once; `$${` is `${`. Raises ValueError, without a value in it."""
+    names = [match[1] for match in _REFERENCE.finditer(text) if match[0] != "$${"]
+    unset = dict.fromkeys(name for name in names if name is not None and name not in environ)
+    if unset:
+        raise ValueError(f"not set in the environment: {', '.join(unset)}; write $${{ for a plain ${{")
+    if None in names:
+        raise ValueError("'${' needs a variable's name and a '}' behind it; write $${ for a plain ${")
+    return _REFERENCE.sub(lambda match: "${" if match[0] == "$${" else environ[match[1]], text)
+
+
+def override(tree: Tree, environ: Mapping[str, str]) -> None:
+    """Put the variables' values over those in `tree`. Shallow ones first, list items in order."""
+    seen: dict[Loc, str] = {}
+    named = [(loc, name) for name in environ if (loc := _location(name)) is not None]
+    for loc, name in sorted(named, key=lambda pair: (len(pair[0]), [(isinstance(p, str), p) for p in pair[0]])):
+        place = Place(Source(name, environ[name], is_variable=True))
+        if not types_at(loc):
+            tree.problem(loc, _unknown_variable(loc), place)
+        elif seen.setdefault(loc, name) != name:
+            tree.problem(loc, f"set twice, as {seen[loc]} too", place)
+        else:
+            try:
+                container = _make_room(tree, loc)
+            except ValueError as error:
+                tree.problem(loc, str(error), place)
+            else:
+                tree.values[loc] = place
+                _put(container, loc[-1], _value(tree, loc, place))
+
+
+def _location(name: str) -> Loc | None:
+    """The setting a variable is meant for, or None.
+
+    Others use the prefix as well: Kubernetes makes `BUCKETFRONT_SERVICE_HOST` for a service of that name.
+    """
+    if not name.upper().startswith(PREFIX):
+        return None
+    parts = name[len(PREFIX) :].lower().split("__")
+    if len(parts) == 1 and parts[0] not in Settings.model_fields:
+        return None
+    return tuple(int(part) if _ITEM.fullmatch(part) else part for part in parts)
+
+
+def _unknown_variable(loc: Loc) -> str:
+    known = next(end for end in range(len(loc) - 1, -1, -1) if types_at(loc[:end]))
+    names = keys_below(loc[:known])
+    if not names:
+        item = "takes items by number" if takes_items(loc[:known]) else "has no keys below it"
+        return f"unknown setting: {variable_name(loc[:known])} {item}"
+    near = nearest(str(loc[known]), names)
+    if near is not None:
+        return f"unknown setting. Did you mean {variable_name((*loc[:known], near, *loc[known + 1 :]))}?"
+    return f"unknown setting. Allowed: {', '.join(variable_name((*loc[:known], name)) for name in names)}"
+
+
+def _make_room(tree: Tree, loc: Loc) -> Any:
+    """Make the containers down to `loc` and forget what stands there. Returns the last; raises ValueError."""
+    container: Any = tree.data
+    for end, part in enumerate(loc, start=1):
+        if isinstance(part, int) and part > len(container):
+            raise ValueError(f"the list has {len(container)} items: number {len(container)} is the next one")
+        if end == len(loc):
+            break
+        child = _get(container, part)
+        wanted = list if isinstance(loc[end], int) else dict
+        if not isinstance(child, wanted):
+            place = tree.values.get(loc[:end])
+            if place is not None and place.source.is_variable:
+                raise ValueError(f"contradicts {place}")
+            tree.forget(loc[:end])
+            child = wanted()
+            _put(container, part, child)
+        container = child
+    tree.forget(loc)
+    return container
+
+
+def _get(container: Any, part: str | int) -> object:
+    if isinstance(part, int):
+        return container[part] if part < len(container) else None
+    return container.get(part)
+
+
+def _put(container: Any, part: str | int, value: object) -> None:
+    if isinstance(part, int) and part == len(container):
+        container.append(value)
+    else:
+        container[part] = value
+
+
+def _value(tree: Tree, loc: Loc, place: Place) -> object:
+    """Sections and lists are YAML; all else is text as it stands, for a token may hold '#', '{' or ': '."""
+    text = place.source.text
+    if not is_sound(text):
+        return tree.break_value(loc, "must be UTF-8", place)
+    if text.lstrip()[:1] in ("[", "{") and (takes_keys(loc) or takes_items(loc)):
+        try:
+            return compose(place.source, tree, loc)
+        except YamlError as error:
+            column = f" (line {error.place.line + 1}, column {error.place.column + 1})"
+            return tree.break_value(loc, error.message + column, place)
+    kinds = types_at(loc)
+    return None if text == "null" and NoneType in kinds and SecretStr not in kinds else text

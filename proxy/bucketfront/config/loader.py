@@ -1,0 +1,113 @@
+"""From `proxy.yaml` and the environment to `Settings`, with every problem named by its place.
+
+Rule 1: all problems are reported at once; a later stage does not report what an earlier one broke.
+Rule 2: environment over file over default.
+Rule 3: no secret reaches a message (I28).
+Rule 4: whatever the bytes, the outcome is `Settings` or `ConfigError`.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr
+
+from bucketfront.config.environment import override, substitute
+from bucketfront.config.fields import types_at
+from bucketfront.config.problems import Loc, Place, Problem, Source, Tree, report
+from bucketfront.config.settings import Settings
+from bucketfront.config.validation import validate
+from bucketfront.config.yaml import YamlError, compose
+from bucketfront.errors import ConfigError
+
+MAX_FILE_BYTES = 1 << 20
+MAX_SECRET_BYTES = 64 << 10
+
+_FILE = "file:"
+
+
+def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
+    """The settings of the file at `path` (None: no file), under the `BUCKETFRONT_` variables of `environ`.
+
+    Raises ConfigError, whose message holds all problems. The file's read `proxy.yaml:12:3 cache.max_szie:
+    unknown key. Did you mean max_size?`, with the source line and a caret; the others `BUCKETFRONT_X__Y: …`.
+    """
+    tree = Tree()
+    if path is not None:
+        _load_file(Source(str(path), _read(path)), tree, environ)
+    override(tree, environ)
+    _read_secrets(tree, tree.data, ())
+    settings = validate(tree)
+    if settings is None:
+        raise ConfigError(report(tree.all_problems()))
+    return settings
+
+
+def _load_file(source: Source, tree: Tree, environ: Mapping[str, str]) -> None:
+    tree.values[()] = Place(source)
+    try:
+        data = compose(source, tree, fill=lambda text: substitute(text, environ))
+    except YamlError as error:
+        raise ConfigError(str(Problem((), error.message, error.place))) from None
+    if isinstance(data, dict):
+        tree.data = data
+    elif data is not None and () not in tree.broken:
+        tree.problem((), "must be a mapping of sections, such as 'mounts:'")
+
+
+def _read(path: Path) -> str:
+    try:
+        octets = _head(path, MAX_FILE_BYTES + 1)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot be read: {_reason(error)}") from None
+    if len(octets) > MAX_FILE_BYTES:
+        raise ConfigError(f"{path}: more than {MAX_FILE_BYTES} bytes: this is no configuration file")
+    try:
+        return octets.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 at byte {error.start}") from None
+
+
+def _read_secrets(tree: Tree, container: Any, loc: Loc) -> None:
+    """Put the contents of the file in the place of every secret that reads `file:/path`."""
+    items = container.items() if isinstance(container, dict) else enumerate(container)
+    for part, value in list(items):
+        below = (*loc, part)
+        if isinstance(value, (dict, list)):
+            _read_secrets(tree, value, below)
+        elif isinstance(value, str) and value.startswith(_FILE) and SecretStr in types_at(below):
+            try:
+                container[part] = _secret_of(Path(value.removeprefix(_FILE)))
+            except ValueError as error:
+                container[part] = tree.break_value(below, str(error))
+
+
+def _secret_of(path: Path) -> str:
+    """The text of a secret file, without the line break at its end. Raises ValueError."""
+    if not path.is_absolute():
+        raise ValueError("a secret file needs its absolute path: file:/path")
+    shown = ascii(str(path))
+    try:
+        octets = _head(path, MAX_SECRET_BYTES + 1)
+    except OSError as error:
+        raise ValueError(f"the secret file {shown} cannot be read: {_reason(error)}") from None
+    if len(octets) > MAX_SECRET_BYTES:
+        raise ValueError(f"the secret file {shown} has more than {MAX_SECRET_BYTES} bytes")
+    try:
+        secret = octets.decode().rstrip("\r\n")
+    except UnicodeDecodeError:
+        raise ValueError(f"the secret file {shown} is not UTF-8") from None
+    if not secret:
+        raise ValueError(f"the secret file {shown} is empty")
+    return secret
+
+
+def _head(path: Path, size: int) -> bytes:
+    with path.open("rb") as file:
+        return file.read(size)
+
+
+def _reason(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or "not a usable path"

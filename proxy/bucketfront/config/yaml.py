@@ -1,0 +1,176 @@
+"""From YAML to plain data with the place of every key and value.
+
+YAML is read as events, not through PyYAML's constructors: those keep the last of two equal keys, read `010`
+as 8, `1:30` as 90 and `no` as false, and expand aliases without bound. Here equal keys, aliases and tags are
+problems, numbers are decimal, and depth and number of values are bounded.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Any, Never
+
+import yaml
+
+from bucketfront.config.problems import Loc, Place, Source, Tree
+from bucketfront.config.redaction import LINE_BREAK
+
+MAX_DEPTH = 16  # our own settings nest 4 deep
+MAX_VALUES = 10_000  # bounds the time a hostile file can take
+
+_INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,18})")
+_FLOAT = re.compile(r"[-+]?[0-9]{1,18}\.[0-9]{1,18}")
+_UNSOUND = re.compile("[\x00\ud800-\udfff]")
+
+
+class YamlError(Exception):
+    """The text is no YAML, or not the part of YAML that is understood here."""
+
+    def __init__(self, message: str, place: Place) -> None:
+        super().__init__(message)
+        self.message = message
+        self.place = place
+
+
+def compose(source: Source, tree: Tree, at: Loc = (), fill: Callable[[str], str] | None = None) -> object:
+    """The data of the one document in `source`, None if it is empty; places and problems go to `tree`, below `at`.
+
+    `fill` puts values in the place of the `${VAR}` of a scalar, and raises ValueError; without it they are text.
+    Raises YamlError.
+    """
+    return _Composer(source, tree, fill).compose(at)
+
+
+def is_sound(text: str) -> bool:
+    """Whether `text` can be a path, a header and UTF-8."""
+    return _UNSOUND.search(text) is None
+
+
+class _Composer:
+    def __init__(self, source: Source, tree: Tree, fill: Callable[[str], str] | None) -> None:
+        self._source = source
+        self._tree = tree
+        self._fill = fill
+        self._values = 0
+        self._loader: Any = None  # PyYAML's parser has no types
+
+    def compose(self, at: Loc) -> object:
+        try:
+            self._loader = yaml.SafeLoader(self._source.text)
+            self._loader.get_event()  # the start of the stream
+            if self._loader.check_event(yaml.StreamEndEvent):
+                return None
+            self._loader.get_event()  # the start of the document
+            data = self._node(at)
+            self._loader.get_event()  # the end of the document
+            if not self._loader.check_event(yaml.StreamEndEvent):
+                self._fail("one document is enough: remove what follows", self._loader.peek_event().start_mark)
+            return data
+        except yaml.reader.ReaderError as error:
+            before = LINE_BREAK.split(self._source.text[: error.position])
+            place = Place(self._source, len(before) - 1, len(before[-1]))
+            raise YamlError(f"not valid YAML: character #x{int(error.character):04x}", place) from None
+        except yaml.MarkedYAMLError as error:
+            raise self._syntax(error) from None
+        except (ValueError, OverflowError):  # PyYAML lets an escape like "\UFFFFFFFF" through to chr()
+            raise YamlError("not valid YAML", self._place(self._loader.get_mark())) from None
+
+    def _syntax(self, error: yaml.MarkedYAMLError) -> YamlError:
+        problem, mark = error.problem or "", error.problem_mark
+        if error.context_mark is not None and (mark is None or "end of stream" in problem):
+            mark = error.context_mark  # where the quote was opened says more than where the file ends
+            problem = f"{problem} {error.context}"
+        if mark is None:
+            return YamlError("not valid YAML", Place(self._source))
+        place = self._place(mark)
+        if "tag" in problem:
+            return YamlError("YAML tags are not understood", place)
+        if place.line in self._source.withheld:
+            return YamlError("not valid YAML", place)
+        hint = ""
+        if self._source.text[: mark.index + 1].endswith("${"):
+            hint = '; inside { } and [ ] write "${VAR}", in quotes'
+        return YamlError(f"not valid YAML: {problem}{hint}", place)
+
+    def _fail(self, message: str, mark: yaml.Mark) -> Never:
+        raise YamlError(message, self._place(mark))
+
+    def _place(self, mark: Any) -> Place:
+        return Place(self._source, mark.line, mark.column)
+
+    def _node(self, loc: Loc) -> object:
+        event = self._loader.get_event()
+        self._tree.values[loc] = self._place(event.start_mark)
+        self._values += 1
+        if self._values > MAX_VALUES:
+            self._fail(f"more than {MAX_VALUES} values: this is no configuration file", event.start_mark)
+        if len(loc) > MAX_DEPTH:
+            self._fail(f"nested more than {MAX_DEPTH} deep", event.start_mark)
+        if isinstance(event, yaml.AliasEvent):
+            return self._tree.break_value(loc, "YAML aliases are not understood: write the value out")
+        value: object
+        if isinstance(event, yaml.MappingStartEvent):
+            value = self._mapping(loc)
+        elif isinstance(event, yaml.SequenceStartEvent):
+            value = self._sequence(loc)
+        else:
+            value = self._scalar(event, loc)
+        if event.tag is not None:
+            message = "YAML tags are not understood: remove the one with '!', and quote what is text"
+            return self._tree.break_value(loc, message)
+        return value
+
+    def _sequence(self, loc: Loc) -> list[object]:
+        items: list[object] = []
+        while not self._loader.check_event(yaml.SequenceEndEvent):
+            items.append(self._node((*loc, len(items))))
+        self._loader.get_event()
+        return items
+
+    def _mapping(self, loc: Loc) -> dict[str, object]:
+        items: dict[str, object] = {}
+        while not self._loader.check_event(yaml.MappingEndEvent):
+            event = self._loader.get_event()
+            if not isinstance(event, yaml.ScalarEvent):
+                self._fail("a key must be plain text", event.start_mark)
+            name, place = event.value, self._place(event.start_mark)
+            below = (*loc, name)
+            if name in items:
+                first = self._tree.keys[below].line + 1
+                self._tree.problem(below, f"duplicate key, first on line {first}", place)
+            else:
+                self._tree.keys[below] = place
+            items[name] = self._node(below)
+        self._loader.get_event()
+        return items
+
+    def _scalar(self, event: yaml.ScalarEvent, loc: Loc) -> object:
+        text: str = event.value
+        is_plain = event.style is None
+        if self._fill is not None and "${" in text:
+            try:
+                text = self._fill(text)
+            except ValueError as error:
+                return self._tree.break_value(loc, str(error), self._reference(event))
+            is_plain = False  # the fields read numbers and flags from text, and text stays text
+        if not is_sound(text):
+            return self._tree.break_value(loc, "must not hold a NUL or a lone surrogate")
+        return _plain_value(text) if is_plain else text
+
+    def _reference(self, event: Any) -> Place:
+        """Where the first `${` of a scalar stands."""
+        start, end = event.start_mark, event.end_mark
+        offset = self._source.text.find("${", start.index, end.index)
+        lines = LINE_BREAK.split(self._source.text[start.index : max(offset, start.index)])
+        column = len(lines[-1]) + (start.column if len(lines) == 1 else 0)
+        return Place(self._source, start.line + len(lines) - 1, column)
+
+
+def _plain_value(text: str) -> object:
+    """What an unquoted scalar means: numbers are decimal, flags are true and false, all else is text."""
+    if text in ("", "~", "null"):
+        return None
+    if text in ("true", "false"):
+        return text == "true"
+    if _INTEGER.fullmatch(text):
+        return int(text)
+    return float(text) if _FLOAT.fullmatch(text) else text

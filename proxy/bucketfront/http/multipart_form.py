@@ -1,0 +1,189 @@
+"""`multipart/form-data` (RFC 7578, RFC 2046 section 5.1), piece by piece: nothing is held but what may be a boundary.
+
+A form is the only message here whose end is in its bytes: a part counts as whole when the boundary behind it was seen.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from bucketfront.errors import ProxyError
+
+MAX_HEAD = 8 << 10  # bytes of one part's headers
+MAX_PADDING = 64  # spaces behind a boundary
+MAX_PARTS = 1000
+
+# RFC 2046 section 5.1.1: 1 to 70 characters, no space at the end.
+_BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")
+_TCHARS = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"
+_PARAMETER = re.compile(rf'[ \t]*+({_TCHARS})[ \t]*+=[ \t]*+(?:"([^"\\]*+(?:\\.[^"\\]*+)*)"|([^\s;"]*+))[ \t]*+(?:;|$)')
+_NAME = re.compile(_TCHARS)
+_ESCAPED = re.compile(r'\\(["\\])')
+# WHATWG, "Multipart form data": how browsers, and curl since 7.81, write these three in a name.
+_PERCENT = {"%22": '"', "%0D": "\r", "%0A": "\n", "%0d": "\r", "%0a": "\n"}
+_QUOTED = re.compile("|".join(_PERCENT))
+
+
+class BadForm(ProxyError):
+    """A form that cannot be read, or ended in the middle."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The head of a part. `filename` is None where it is no file, and as sent where it is one. `headers` are the part's
+    others, with lower-case names.
+    """
+
+    name: str
+    filename: str | None
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+class PartEnd:
+    """The part is whole."""
+
+
+END = PartEnd()
+
+Event = Part | bytes | PartEnd
+"""A part comes as its `Part`, its bytes in pieces, and `END`."""
+
+
+class FormParser:
+    """`boundary` as `boundary_of` found it."""
+
+    def __init__(self, boundary: str) -> None:
+        self._delimiter = b"\r\n--" + boundary.encode()
+        self._buffer = bytearray(b"\r\n")  # the first boundary may be the first line of all
+        self._step = self._content  # each says whether there may be more in the buffer, and what came of it
+        self._in_part = False
+        self._skip = 0  # bytes of a line break before the content that belong to neither
+        self._parts = 0
+
+    def feed(self, data: bytes) -> Iterator[Event]:
+        """Raises BadForm."""
+        self._buffer += data
+        goes_on = True
+        while goes_on:
+            goes_on, event = self._step()
+            if event is not None:
+                yield event
+
+    def close(self) -> None:
+        """To be called when the body is over. Raises BadForm."""
+        if self._step != self._over:
+            raise BadForm("the form ends before its last boundary")
+
+    def _content(self) -> tuple[bool, Event | None]:
+        """Of a part, or what stands before the first one, which means nothing."""
+        buffer = self._buffer
+        end = buffer.find(self._delimiter)
+        # Where there is none, the last bytes may still be the beginning of one.
+        stop = end if end >= 0 else max(0, len(buffer) - len(self._delimiter) + 1)
+        content = bytes(buffer[self._skip : stop])
+        self._skip = max(0, self._skip - stop)
+        if end < 0:
+            del buffer[:stop]
+        else:
+            del buffer[: end + len(self._delimiter)]
+            self._step = self._end if self._in_part else self._boundary
+        return end >= 0, content if content and self._in_part else None
+
+    def _end(self) -> tuple[bool, Event | None]:
+        self._in_part = False
+        self._step = self._boundary
+        return True, END
+
+    def _boundary(self) -> tuple[bool, Event | None]:
+        """The rest of its line, which says whether it is the last one."""
+        buffer = self._buffer
+        if buffer[:2] == b"--":
+            self._step = self._over
+            return True, None
+        end = buffer.find(b"\r\n", 0, MAX_PADDING + 2)
+        if end < 0 and len(buffer) < 2:
+            return False, None
+        padding = buffer[:end] if end >= 0 else buffer.removesuffix(b"\r")
+        if padding.strip(b" \t") or len(padding) > MAX_PADDING:
+            raise BadForm("a boundary is followed by what is none")
+        if end < 0:
+            return False, None
+        del buffer[:end]  # the line break stays: headers begin behind it, and a part without any is seen
+        self._step = self._head
+        return True, None
+
+    def _head(self) -> tuple[bool, Event | None]:
+        buffer = self._buffer
+        end = buffer.find(b"\r\n\r\n", 0, MAX_HEAD)
+        if end < 0:
+            if len(buffer) >= MAX_HEAD:
+                raise BadForm(f"the headers of a part have more than {MAX_HEAD} bytes")
+            return False, None
+        self._parts += 1
+        if self._parts > MAX_PARTS:
+            raise BadForm(f"a form has {MAX_PARTS} parts at most")
+        lines = bytes(buffer[2:end]).split(b"\r\n")
+        # The second line break stays: without content, it is the boundary's own (RFC 2046, `body-part`).
+        del buffer[: end + 2]
+        self._skip = 2
+        self._in_part = True
+        self._step = self._content
+        return True, _part(lines)
+
+    def _over(self) -> tuple[bool, Event | None]:
+        self._buffer.clear()
+        return False, None
+
+
+def is_form(content_type: str | None) -> bool:
+    """Whether a request's Content-Type is that of a form with files."""
+    return content_type is not None and content_type.partition(";")[0].strip(" \t").lower() == "multipart/form-data"
+
+
+def boundary_of(content_type: str) -> str:
+    """Raises BadForm."""
+    boundary = (_parameters(content_type.partition(";")[2]) or {}).get("boundary")
+    if boundary is None or _BOUNDARY.fullmatch(boundary) is None:
+        raise BadForm("the form's Content-Type has no boundary that can be used")
+    return boundary
+
+
+def _part(lines: list[bytes]) -> Part:
+    headers: dict[str, str] = {}
+    for line in lines:
+        name, colon, value = line.decode(errors="replace").partition(":")
+        if not colon or _NAME.fullmatch(name) is None or name.lower() in headers:
+            raise BadForm("the headers of a part are malformed")
+        headers[name.lower()] = value.strip(" \t")
+    kind, _, rest = headers.pop("content-disposition", "").partition(";")
+    parameters = _parameters(rest)
+    if kind.strip(" \t").lower() != "form-data" or parameters is None or "name" not in parameters:
+        raise BadForm("a part has no Content-Disposition: form-data with a name")
+    # RFC 7578 section 4.7: not used by anybody today. Stored as sent, the bytes would be somebody's Base64.
+    if headers.pop("content-transfer-encoding", "binary").lower() not in ("binary", "7bit", "8bit"):
+        raise BadForm("a Content-Transfer-Encoding is not undone here")
+    if headers.get("content-type", "").lower().startswith("multipart/"):
+        raise BadForm("a form within a form is not taken apart")
+    filename = parameters.get("filename")
+    return Part(
+        _unescaped(parameters["name"]),
+        None if filename is None else _unescaped(filename),
+        tuple(headers.items()),
+    )
+
+
+def _parameters(text: str) -> dict[str, str] | None:
+    """RFC 9110 section 5.6.6, values as written. None where they are malformed, or one comes twice."""
+    found: dict[str, str] = {}
+    position, text = 0, text.rstrip(" \t;")
+    while position < len(text):
+        match = _PARAMETER.match(text, position)
+        if match is None or match[1].lower() in found:
+            return None
+        found[match[1].lower()] = match[3] if match[2] is None else match[2]
+        position = match.end()
+    return found
+
+
+def _unescaped(value: str) -> str:
+    return _QUOTED.sub(lambda match: _PERCENT[match[0]], _ESCAPED.sub(r"\1", value))

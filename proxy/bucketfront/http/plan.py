@@ -1,0 +1,177 @@
+"""What to answer to a GET or HEAD of a known version, decided in full before a byte is sent (RFC 9110)."""
+
+from dataclasses import dataclass
+
+from bucketfront.http import preconditions, ranges
+from bucketfront.http.metadata import Metadata
+from bucketfront.http.preconditions import Verdict
+from bucketfront.http.ranges import UNSATISFIABLE, Span
+
+Headers = tuple[tuple[str, str], ...]
+
+_DEFAULT_TYPE = ("Content-Type", "application/octet-stream")
+# RFC 9110 section 15.4.5: of the object's own headers, those that a 200 would have had and a cache needs.
+_NOT_MODIFIED_HEADERS = frozenset({"cache-control", "cdn-cache-control", "expires", "surrogate-control", "vary"})
+
+
+@dataclass(frozen=True, slots=True)
+class RequestHead:
+    """What of a request bears on the plan. Field values as received, None where the field is absent."""
+
+    method: str
+    range: str | None = None
+    if_range: str | None = None
+    if_match: str | None = None
+    if_none_match: str | None = None
+    if_modified_since: str | None = None
+    if_unmodified_since: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """An answer: its status, the headers that follow from the object, and what its body is made of.
+
+    `pieces`, in sending order: spans of the object, and between them the literal bytes of a multipart body's
+    framing. None means that nothing of the object is sent (HEAD, 304, 412, 416); an empty object's GET has the empty
+    Span(0, 0). Age, Date, Via and Cache-Status are not the object's: they are added where the answer is sent.
+    """
+
+    status: int
+    headers: Headers
+    pieces: tuple[bytes | Span, ...] | None = None
+
+    @property
+    def spans(self) -> tuple[Span, ...]:
+        """What of the object is sent, in sending order; no two of them overlap."""
+        return tuple(piece for piece in self.pieces or () if isinstance(piece, Span))
+
+    @property
+    def length(self) -> int:
+        """Of the body made of `pieces`, in bytes: 0 where there are none, whatever Content-Length tells of."""
+        return _length(self.pieces or ())
+
+
+def plan(request: RequestHead, metadata: Metadata, now: float, boundary: str = "") -> Plan:
+    """200, 206, 304, 412 or 416 (RFC 9110 section 13.2.2); `now` is in seconds since the epoch.
+
+    `boundary` parts a multipart answer and is used for nothing else: characters that need no quotes (RFC 2046 section
+    5.1.1), at most 70, which the object must not be able to foresee, so random hex. 412 and 416 carry
+    `Content-Length: 0`; a server that sends an explanation with them replaces it.
+
+    Raises ValueError if the method is neither GET nor HEAD (nothing else selects a representation), or if the answer
+    is multipart and `boundary` empty.
+    """
+    if request.method not in {"GET", "HEAD"}:
+        raise ValueError(f"no plan for {request.method}: ask preconditions.evaluate before a write")
+    verdict = preconditions.evaluate(
+        metadata,
+        now,
+        method=request.method,
+        if_match=request.if_match,
+        if_none_match=request.if_none_match,
+        if_modified_since=request.if_modified_since,
+        if_unmodified_since=request.if_unmodified_since,
+    )
+    if verdict is Verdict.FAILED:
+        return Plan(412, (("Content-Length", "0"),))
+    if verdict is Verdict.NOT_MODIFIED:
+        return Plan(304, _not_modified_headers(metadata))
+    if request.method == "HEAD":
+        return Plan(200, _headers(metadata, metadata.size))
+    chosen = _ranges(request, metadata, now)
+    if chosen is UNSATISFIABLE:
+        unsatisfied = (("Content-Range", f"bytes */{metadata.size}"), ("Content-Length", "0"))
+        return Plan(416, unsatisfied)
+    partial = None if chosen is None else _partial(chosen, metadata, boundary)
+    return partial or Plan(200, _headers(metadata, metadata.size), (Span(0, metadata.size),))
+
+
+def _ranges(request: RequestHead, metadata: Metadata, now: float) -> ranges.Ranges:
+    """Sections 13.1.5 and 14.2: the Range, unless an If-Range says that the client holds something else."""
+    if request.range is None:
+        return None
+    if request.if_range is not None and not preconditions.if_range_holds(request.if_range, metadata, now):
+        return None
+    return ranges.parse(request.range, metadata.size)
+
+
+def _partial(asked: tuple[Span, ...], metadata: Metadata, boundary: str) -> Plan | None:
+    """206 (section 15.3.7), or None where the whole representation serves better.
+
+    That is where the ranges as asked for add up to more than the representation, which only a broken client or an
+    attack does (section 17.15), and where a multipart body would save nothing.
+    """
+    if sum(span.length for span in asked) > metadata.size:
+        return None
+    parts = ranges.coalesce(asked)
+    if len(parts) == 1:
+        (part,) = parts
+        return Plan(206, _headers(metadata, part.length, part), parts)
+    pieces = _framed(parts, metadata, boundary)
+    length = _length(pieces)
+    if length >= metadata.size:
+        return None
+    if not boundary:
+        raise ValueError("a multipart answer needs a boundary")
+    return Plan(206, _multipart_headers(metadata, length, boundary), pieces)
+
+
+def _framed(parts: tuple[Span, ...], metadata: Metadata, boundary: str) -> tuple[bytes | Span, ...]:
+    """The body of a multipart/byteranges (section 14.6): each part with its range and the object's own type."""
+    _, object_type = _type(metadata)
+    pieces: list[bytes | Span] = []
+    line_end = ""  # of the part before; a part's own content does not end with one
+    for part in parts:
+        head = (
+            f"{line_end}--{boundary}\r\n"
+            f"Content-Type: {object_type}\r\n"
+            f"Content-Range: {_content_range(part, metadata)}\r\n\r\n"
+        )
+        # A type that was no UTF-8 when it was read goes out as the bytes it came as.
+        pieces += head.encode("utf-8", "surrogateescape"), part
+        line_end = "\r\n"
+    return (*pieces, f"\r\n--{boundary}--\r\n".encode())
+
+
+def _length(pieces: tuple[bytes | Span, ...]) -> int:
+    return sum(len(piece) if isinstance(piece, bytes) else piece.length for piece in pieces)
+
+
+def _headers(metadata: Metadata, length: int, part: Span | None = None) -> Headers:
+    content_range = () if part is None else (("Content-Range", _content_range(part, metadata)),)
+    missing = (_type(metadata),) if metadata.header("Content-Type") is None else ()
+    return (
+        ("Content-Length", str(length)),
+        *content_range,
+        ("Accept-Ranges", "bytes"),
+        *_validators(metadata),
+        *metadata.headers,
+        *missing,
+    )
+
+
+def _multipart_headers(metadata: Metadata, length: int, boundary: str) -> Headers:
+    """Section 15.3.7.2: the parts have type and range. No Content-Range here, lest it be taken for a single part."""
+    whole = _headers(metadata, length)
+    own = (header for header in whole if header[0].lower() != "content-type")
+    return (*own, ("Content-Type", f"multipart/byteranges; boundary={boundary}"))
+
+
+def _content_range(part: Span, metadata: Metadata) -> str:
+    return f"bytes {part.start}-{part.stop - 1}/{metadata.size}"
+
+
+def _type(metadata: Metadata) -> tuple[str, str]:
+    value = metadata.header("Content-Type")
+    return _DEFAULT_TYPE if value is None else ("Content-Type", value)
+
+
+def _not_modified_headers(metadata: Metadata) -> Headers:
+    kept = (header for header in metadata.headers if header[0].lower() in _NOT_MODIFIED_HEADERS)
+    return (*_validators(metadata), *kept)
+
+
+def _validators(metadata: Metadata) -> Headers:
+    tag = (("ETag", metadata.etag),) if metadata.etag else ()
+    modified = () if metadata.last_modified is None else (("Last-Modified", metadata.last_modified),)
+    return (*tag, *modified)

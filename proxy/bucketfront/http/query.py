@@ -1,0 +1,154 @@
+"""What a request's query string asks for: a version, changed headers (S3 GetObject), or something else entirely.
+
+Rule 1: every function here is total: a value or BadQuery, at a cost linear in a length that is bounded (I22).
+Rule 2: no value becomes a header unless it is printable ASCII (no CR, LF or NUL), and no message quotes one (I28).
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from string import hexdigits
+
+from bucketfront.errors import ProxyError
+
+MAX_QUERY_CHARS = 8192
+MAX_PARAMETERS = 100
+MAX_VERSION_CHARS = 1024
+MAX_OVERRIDE_CHARS = 2048
+
+VERSION = "versionId"
+
+# S3 API, GetObject: the header that each parameter replaces.
+_OVERRIDES = {
+    "response-content-type": "Content-Type",
+    "response-content-language": "Content-Language",
+    "response-content-disposition": "Content-Disposition",
+    "response-content-encoding": "Content-Encoding",
+    "response-cache-control": "Cache-Control",
+    "response-expires": "Expires",
+}
+
+SUBRESOURCES = frozenset(
+    {
+        # Of an object. `append` is no parameter of S3's own, but some S3-alikes write by it.
+        "acl", "annotation", "annotationName", "append", "attributes", "encryption", "legal-hold", "partNumber",
+        "renameObject", "restore", "retention", "select", "select-type", "tagging", "torrent", "uploadId", "uploads",
+        "versionId",
+        # Of a bucket
+        "abac", "accelerate", "analytics", "cors", "delete", "intelligent-tiering", "inventory", "lifecycle",
+        "list-type", "location", "logging", "metadataAnnotationTable", "metadataConfiguration",
+        "metadataInventoryTable", "metadataJournalTable", "metadataTable", "metrics", "notification", "object-lock",
+        "ownershipControls", "policy", "policyStatus", "publicAccessBlock", "replication", "requestPayment", "session",
+        "versioning", "versions", "website",
+    }
+)  # fmt: skip
+"""S3's sub-resources and multipart parameters, by which a write would mean something else. Case matters, as to S3."""
+
+# A table, because a call for each escape would make a long query cost milliseconds.
+_OCTETS = {f"{high}{low}".encode(): bytes.fromhex(high + low) for high in hexdigits for low in hexdigits}
+_VERSION_ID = re.compile(r"[\x21-\x7e]+")
+# RFC 9110 section 5.5, less obs-text.
+_FIELD_VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?")
+
+
+class BadQuery(ProxyError):
+    """A query string that cannot be read, or asks for what no header may hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What a read asks for.
+
+    `version` is S3's `versionId`, None for the current one. `overrides` are a header's name in its usual
+    spelling and its value, `others` the decoded names of parameters that mean nothing to a read; both in the order
+    of the query.
+    """
+
+    version: str | None = None
+    overrides: tuple[tuple[str, str], ...] = ()
+    others: tuple[str, ...] = ()
+
+
+NOTHING = Query()
+
+
+def parse(query: str) -> Query:
+    """The query of a GET or HEAD, as sent, without its '?' (S3 GetObject, HeadObject).
+
+    Raises BadQuery where it is too long, has too many parameters, a name is no percent-encoded UTF-8, or a
+    parameter that means something comes twice or with a value it cannot have. Values of others are not looked at.
+    """
+    if not query:
+        return NOTHING
+    version: str | None = None
+    overrides: dict[str, tuple[str, str]] = {}
+    others: list[str] = []
+    for name, value in _parameters(query):
+        header = _OVERRIDES.get(name)
+        if name == VERSION:
+            if version is not None:
+                raise BadQuery(f"{VERSION} is given twice")
+            version = _version(value)
+        elif header is not None:
+            if name in overrides:
+                raise BadQuery(f"{name} is given twice")
+            overrides[name] = header, _override(name, value)
+        else:
+            others.append(name)
+    return Query(version, tuple(overrides.values()), tuple(others))
+
+
+def subresource(query: str) -> str | None:
+    """The first parameter that makes a request to S3 mean something else than the object (SUBRESOURCES), or None.
+
+    Raises BadQuery where the query is too long, has too many parameters, or a name cannot be read: a write whose
+    meaning is in doubt is not done.
+    """
+    if not query:
+        return None
+    return next((name for name, _ in _parameters(query) if name in SUBRESOURCES), None)
+
+
+def is_delete_objects(query: str) -> bool:
+    """Whether a POST with this query is S3's DeleteObjects: `?delete`, and no other parameter with a meaning. Raises
+    BadQuery as `subresource`.
+    """
+    return {name for name, _ in _parameters(query) if name in SUBRESOURCES} == {"delete"}
+
+
+def _parameters(query: str) -> Iterator[tuple[str, str]]:
+    """Each decoded name with its value as sent. A parameter without '=' has the empty value."""
+    if len(query) > MAX_QUERY_CHARS:
+        raise BadQuery(f"the query has {len(query)} characters; {MAX_QUERY_CHARS} are allowed")
+    if query.count("&") >= MAX_PARAMETERS:
+        raise BadQuery(f"the query has more than {MAX_PARAMETERS} parameters")
+    for parameter in query.split("&"):
+        if parameter:
+            name, _, value = parameter.partition("=")
+            decoded = _decode(name)
+            if decoded is None:
+                raise BadQuery("the name of a query parameter is not percent-encoded UTF-8")
+            yield decoded, value
+
+
+def _version(value: str) -> str:
+    version = _decode(value) or ""
+    if len(version) > MAX_VERSION_CHARS or _VERSION_ID.fullmatch(version) is None:
+        raise BadQuery(f"{VERSION} must be 1 to {MAX_VERSION_CHARS} visible ASCII characters")
+    return version
+
+
+def _override(name: str, value: str) -> str:
+    decoded = _decode(value) or ""
+    if len(decoded) > MAX_OVERRIDE_CHARS or _FIELD_VALUE.fullmatch(decoded) is None:
+        raise BadQuery(f"{name} must be 1 to {MAX_OVERRIDE_CHARS} printable ASCII characters, no space at its ends")
+    return decoded
+
+
+def _decode(text: str) -> str | None:
+    """Form decoding ('+' is a space), strictly; None where an escape is broken or the octets are not UTF-8."""
+    try:
+        first, *escaped = text.replace("+", " ").encode("utf-8", "surrogateescape").split(b"%")
+        return b"".join([first, *[_OCTETS[octets[:2]] + octets[2:] for octets in escaped]]).decode("utf-8")
+    except (KeyError, UnicodeError):
+        return None

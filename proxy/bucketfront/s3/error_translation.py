@@ -1,0 +1,141 @@
+"""botocore's and aiohttp's errors -> bucketfront's, in the one place that knows both.
+
+The messages carry S3's error code and the key, never a signature, a credential or a URL with a query (I28).
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import aiohttp
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectTimeoutError,
+    CredentialRetrievalError,
+    HTTPClientError,
+    NoCredentialsError,
+    ParamValidationError,
+    PartialCredentialsError,
+    ProfileNotFound,
+    ReadTimeoutError,
+)
+from botocore.parsers import ResponseParserError
+
+from bucketfront.errors import (
+    AccessDenied,
+    DeleteMarker,
+    NoSuchUpload,
+    NoSuchVersion,
+    ObjectChanged,
+    ObjectNotFound,
+    OriginError,
+    OriginFailing,
+    OriginTimeout,
+    OriginUnavailable,
+    PreconditionFailed,
+    RangeUnsatisfiable,
+    UnusableAnswer,
+    WriteConflict,
+    WriteRefused,
+)
+
+# S3 API, "Error responses".
+_ABSENT = frozenset({"NoSuchKey", "NoSuchBucket", "NoSuchVersion"})
+_XML = ("application/xml", "text/xml")
+_READS = frozenset({"GetObject", "HeadObject", "HeadBucket"})
+_CREDENTIALS = (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError, ProfileNotFound)
+_RETRY_AFTER = range(1, 61)  # seconds that are believed
+_TIMEOUTS = (ConnectTimeoutError, ReadTimeoutError, aiohttp.ServerTimeoutError, TimeoutError)
+
+
+class VersionUnchanged(Exception):
+    """S3's 304; `headers` have lower-case names. It never leaves `proxy/origin/`: the client answers `NotModified`."""
+
+    def __init__(self, headers: Mapping[str, str]) -> None:
+        super().__init__()
+        self.headers = headers
+
+
+@contextmanager
+def translated(what: str, *, is_versioned: bool = False) -> Iterator[None]:
+    """Run one call to S3; `what` names it in messages, as in `GET bucket/key`; `is_versioned`: it names a versionId."""
+    try:
+        yield
+    except ClientError as error:
+        raise _from_status(what, error, is_versioned=is_versioned) from error
+    except _CREDENTIALS as error:
+        raise OriginUnavailable(
+            f"{what}: no usable credentials ({type(error).__name__}); see origin.credentials"
+        ) from error
+    except _TIMEOUTS as error:
+        raise OriginTimeout(f"{what}: the origin did not answer in time ({type(error).__name__})") from error
+    except ParamValidationError as error:
+        raise WriteRefused(f"{what}: a header or the key holds what S3 does not take") from error
+    except (ResponseParserError, ValueError) as error:
+        # ValueError: botocore reads every header that it has a name for, needed or not.
+        raise UnusableAnswer(f"{what}: {type(error).__name__}") from error
+    except (BotoCoreError, aiohttp.ClientError, OSError) as error:
+        kind = UnusableAnswer if _is_no_http(error) else OriginUnavailable
+        raise kind(f"{what}: {type(error).__name__}") from error
+
+
+def _is_no_http(error: Exception) -> bool:
+    """Whether something answered, and aiobotocore wrapped what aiohttp or itself found wrong with the head."""
+    return isinstance(error, HTTPClientError) and isinstance(
+        error.kwargs.get("error"), aiohttp.ClientResponseError | ValueError
+    )
+
+
+def _from_status(what: str, error: ClientError, *, is_versioned: bool) -> OriginError | VersionUnchanged:  # noqa: C901, PLR0911 - a table
+    answer = error.response.get("ResponseMetadata", {})
+    status, headers = answer.get("HTTPStatusCode", 0), answer.get("HTTPHeaders", {})
+    code = str(error.response.get("Error", {}).get("Code", ""))
+    said = f"{what}: the origin answered {status} {code}"
+    if is_versioned and (fault := _of_version(said, status, code, headers)) is not None:
+        return fault
+    match status:
+        case 304:
+            return VersionUnchanged(headers)
+        case 404 if code in _ABSENT or (code == "404" and _may_be_s3s(what, error)):
+            return ObjectNotFound(said)
+        case 404 if code == "NoSuchUpload" and error.operation_name not in _READS:
+            return NoSuchUpload(said)
+        case 401 | 403:
+            return AccessDenied(said)
+        case 412:
+            return ObjectChanged(said) if error.operation_name in _READS else PreconditionFailed(said)
+        case 409 if code == "ConditionalRequestConflict":
+            return WriteConflict(said)
+        case 416:
+            return RangeUnsatisfiable(said)
+        case 400 | 409 | 411 | 413 | 501 if error.operation_name not in _READS:
+            return WriteRefused(said)
+        case 301 | 302 | 307 | 308:
+            return UnusableAnswer(f"{said}; the bucket lives elsewhere: see origin.region and endpoint_url")
+        case _:
+            return OriginFailing(said, _retry_after(headers)) if status >= 500 else UnusableAnswer(said)
+
+
+def _of_version(said: str, status: int, code: str, headers: Mapping[str, str]) -> OriginError | None:
+    """S3 API, GetObject and HeadObject with a versionId; HEAD has no body to say more than its status."""
+    if status == 400 and code in ("InvalidArgument", "400"):
+        return NoSuchVersion(f"{said}; the version id is malformed")
+    if status == 405 and (code == "MethodNotAllowed" or headers.get("x-amz-delete-marker") == "true"):
+        return DeleteMarker(f"{said}; the version is a delete marker")
+    return None
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """RFC 9110 section 10.2.3, the form in seconds. S3 sends it with some of its 503s."""
+    text = headers.get("retry-after", "")
+    seconds = int(text) if text.isascii() and text.isdigit() and len(text) < 4 else 0
+    return float(seconds) if seconds in _RETRY_AFTER else None
+
+
+def _may_be_s3s(what: str, error: ClientError) -> bool:
+    """Whether an error that botocore could not read, and so named by its status, may be S3's all the same.
+
+    HEAD has no body to read. Elsewhere S3 repeats the key, and XML has no way to write its control characters.
+    """
+    media_type = error.response["ResponseMetadata"]["HTTPHeaders"].get("content-type", "")
+    return what.startswith("HEAD ") or media_type.partition(";")[0].strip().lower() in _XML

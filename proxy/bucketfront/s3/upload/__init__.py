@@ -1,0 +1,1 @@
+"""Uploads to S3: one PutObject, or the parts of a multipart upload."""

@@ -1,0 +1,170 @@
+"""The listener for clients: from aiohttp's request to a room, and from an exception to an answer."""
+
+import asyncio
+import logging
+import ssl
+
+from aiohttp import hdrs, web
+
+from bucketfront.config.settings import Settings
+from bucketfront.errors import ProxyError
+from bucketfront.http import query, tus_fields
+from bucketfront.http.cache_status import CacheStatus, Forward
+from bucketfront.server import error_responses
+from bucketfront.server.cors import Cors
+from bucketfront.server.error_responses import NotUnderstood
+from bucketfront.server.fast_path.fast_connection import FastConnectionServer, FastPath
+from bucketfront.server.handlers.objects import Objects
+from bucketfront.server.handlers.tus_uploads import Resumable
+from bucketfront.server.handlers.uploads import Uploads
+from bucketfront.server.http1 import framing
+from bucketfront.server.http1.connection import READ_AHEAD
+from bucketfront.server.http1.listener import BoundedSite, Gate
+from bucketfront.server.router import Router
+from bucketfront.server.send.sender import BrokenOff, abort
+from bucketfront.server.telemetry.exchange import Exchange
+from bucketfront.server.telemetry.observer import Observer
+
+KEEP_ALIVE = 75.0  # seconds between two requests of a connection
+CLIENT_CLOSED_REQUEST = 499  # nginx's word in logs for a client that left before its answer was whole
+
+log = logging.getLogger(__name__)
+
+
+class Application:
+    """One request at a time per connection, as `web.Server` calls it."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        objects: Objects,
+        uploads: Uploads,
+        resumable: Resumable | None,
+        observer: Observer,
+    ) -> None:
+        self._router = Router(settings.mounts, settings.uploads)
+        self._cors = Cors(settings.cors)
+        self._tells_timing = settings.server.timing
+        self._objects = objects
+        self._uploads = uploads
+        self._resumable = resumable
+        self._observer = observer
+
+    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
+        clock = asyncio.get_running_loop().time
+        common = self._cors.fields(request.headers.get(hdrs.ORIGIN))
+        exchange = Exchange(request, clock(), common, tells_timing=self._tells_timing)
+        status = CLIENT_CLOSED_REQUEST
+        try:
+            response = await self._answered(exchange)
+            status = response.status
+        except BrokenOff as error:
+            exchange.fault = str(error)
+            self._observer.cut()
+            raise
+        finally:
+            self._observer.finished(exchange, status, clock() - exchange.started)
+        return response
+
+    async def _answered(self, exchange: Exchange) -> web.StreamResponse:
+        try:
+            return await self._dispatched(exchange)
+        except ProxyError as error:
+            log.info("%s: %s", type(error).__name__, error)
+            exchange.fault = type(error).__name__
+            exchange.status = error_responses.cache_status(error)
+            response = error_responses.answer(error, exchange)
+        except (ConnectionError, asyncio.CancelledError):
+            raise
+        except Exception:
+            log.exception("a request failed in a way nobody foresaw")
+            if exchange.request.writer.output_size:
+                abort(exchange.request)
+                raise BrokenOff("internal error") from None
+            exchange.fault = "bug"
+            response = error_responses.error_response(exchange, 500, "internal error")
+        if exchange.request.method not in ("GET", "HEAD", "DELETE"):
+            response.force_close()  # the rest of the body is nobody's
+        return response
+
+    async def _dispatched(self, exchange: Exchange) -> web.StreamResponse:
+        request = exchange.request
+        framing.check(request)
+        if request.method == "OPTIONS":
+            return self._options(exchange)
+        if self._resumable is not None and tus_fields.is_spoken(request.method, request.headers):
+            upload = self._router.upload(request.raw_path)
+            if upload is not None:
+                exchange.common = self._cors.fields(request.headers.get(hdrs.ORIGIN), tus_fields.ANSWER_FIELDS)
+                return await self._resumable.answer(exchange, upload)
+        route = self._router.resolve(request.method, request.raw_path)
+        if request.method in ("GET", "HEAD"):
+            return await self._objects.answer(exchange, route)
+        if route.deletes_many:
+            return await self._uploads.delete_many(exchange, route)
+        if (name := query.subresource(route.query)) is not None:
+            raise NotUnderstood(f"a write with ?{name} means something else to S3, and is not taken here")
+        match request.method:
+            case "DELETE":
+                return await self._uploads.delete(exchange, route)
+            case _:
+                return await self._uploads.put(exchange, route)
+
+    def _options(self, exchange: Exchange) -> web.Response:
+        """RFC 9110 section 9.3.7, and a browser's question whether a page may send what it is about to send."""
+        methods = self._router.methods(exchange.request.raw_path)
+        exchange.status = CacheStatus(Forward.BYPASS, detail="options")
+        headers, sent = exchange.headers(), tuple[str, ...]()
+        if self._resumable is not None and self._router.upload(exchange.request.raw_path) is not None:
+            headers.extend(self._resumable.options())
+            sent = tus_fields.REQUEST_FIELDS
+        headers.extend(self._cors.preflight(exchange.request.headers, methods, sent))
+        headers[hdrs.ALLOW] = ", ".join(methods)
+        return web.Response(status=204, headers=headers)
+
+
+class Listener:
+    """The running server; `address` once it is started. `gate` bounds its connections; `patience`: seconds that running
+    answers have at a stop.
+    """
+
+    def __init__(
+        self, application: Application, fast_path: FastPath | None, settings: Settings, gate: Gate, patience: float
+    ) -> None:
+        self._settings = settings.server
+        self._gate = gate
+        self._runner = web.ServerRunner(
+            FastConnectionServer(
+                application,
+                fast_path,
+                handler_cancellation=True,  # a client that leaves frees what it waited for at once
+                access_log=None,
+                read_bufsize=READ_AHEAD,
+                auto_decompress=False,  # a body is stored as it was sent
+                keepalive_timeout=KEEP_ALIVE,
+                max_line_size=16 << 10,  # a key of 1024 bytes, each escaped, and a query
+            ),
+            handle_signals=False,
+            shutdown_timeout=patience,
+        )
+        self.address = ""
+
+    async def start(self) -> None:
+        """Raises OSError when the port is taken."""
+        await self._runner.setup()
+        tls = self._settings.tls
+        context: ssl.SSLContext | None = None
+        if tls is not None:
+            context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            context.load_cert_chain(tls.certificate, tls.key)
+        await BoundedSite(self._runner, self._settings.host, self._settings.port, self._gate, context).start()
+        self.address = url_of(self._runner, "http" if context is None else "https")
+
+    async def stop(self) -> None:
+        """Stop accepting, let running answers end, close."""
+        await self._runner.cleanup()
+
+
+def url_of(runner: web.BaseRunner, scheme: str) -> str:
+    host, port = runner.addresses[0][:2]
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"

@@ -1,0 +1,71 @@
+"""Which web pages may read an answer, and how closely they may look (Fetch standard, Resource Timing)."""
+
+import re
+from collections.abc import Mapping
+
+from aiohttp import hdrs
+
+from bucketfront.config.settings import CorsSettings
+
+Fields = tuple[tuple[str, str], ...]
+
+_TOKENS = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+(?:[ \t]*,[ \t]*[A-Za-z0-9!#$%&'*+.^_`|~-]+)*")
+MAX_ASKED = 2048  # characters of Access-Control-Request-Headers that are looked at
+
+
+class Cors:
+    def __init__(self, settings: CorsSettings) -> None:
+        self._origins = frozenset(settings.allow_origins)
+        self._timing = frozenset(settings.timing_allow_origins)
+        self._allow_headers = settings.allow_headers
+        self._max_age = str(int(settings.max_age))
+        shown: list[tuple[str, str]] = []
+        if settings.expose_headers:
+            shown.append((hdrs.ACCESS_CONTROL_EXPOSE_HEADERS, ", ".join(settings.expose_headers)))
+        if settings.allow_credentials:
+            shown.append((hdrs.ACCESS_CONTROL_ALLOW_CREDENTIALS, "true"))
+        self._shown = tuple(shown)
+        policy = settings.resource_policy
+        self._always: Fields = () if policy is None else (("Cross-Origin-Resource-Policy", policy),)
+        # The answer to a page that may not read it differs from the one to a page that may: a CDN has to know.
+        self._varies = any(named and "*" not in named for named in (self._origins, self._timing))
+
+    def fields(self, origin: str | None, also: tuple[str, ...] = ()) -> Fields:
+        """What every answer carries; `origin` is the request's Origin. `also`: further fields that a page may read."""
+        found = list(self._always)
+        if (allowed := _named(self._origins, origin)) is not None:
+            found += [(hdrs.ACCESS_CONTROL_ALLOW_ORIGIN, allowed), *self._shown]
+            if also:
+                found.append((hdrs.ACCESS_CONTROL_EXPOSE_HEADERS, ", ".join(also)))
+        if (allowed := _named(self._timing, origin)) is not None:
+            found.append(("Timing-Allow-Origin", allowed))
+        if self._varies:
+            found.append((hdrs.VARY, hdrs.ORIGIN))
+        return tuple(found)
+
+    def preflight(self, request: Mapping[str, str], methods: tuple[str, ...], also: tuple[str, ...] = ()) -> Fields:
+        """What the answer to a preflight carries besides `fields`; nothing if it is none, or the page is not allowed.
+
+        `methods` are those that the path takes; `also` are fields that a page may send there whatever the settings say.
+        """
+        if hdrs.ACCESS_CONTROL_REQUEST_METHOD not in request:
+            return ()
+        vary = (hdrs.VARY, f"{hdrs.ACCESS_CONTROL_REQUEST_METHOD}, {hdrs.ACCESS_CONTROL_REQUEST_HEADERS}")
+        if _named(self._origins, request.get(hdrs.ORIGIN)) is None:
+            return (vary,)
+        allowed = [(hdrs.ACCESS_CONTROL_ALLOW_METHODS, ", ".join(methods))]
+        if names := self._headers_for(request.get(hdrs.ACCESS_CONTROL_REQUEST_HEADERS, ""), also):
+            allowed.append((hdrs.ACCESS_CONTROL_ALLOW_HEADERS, names))
+        return (vary, *allowed, (hdrs.ACCESS_CONTROL_MAX_AGE, self._max_age))
+
+    def _headers_for(self, asked: str, also: tuple[str, ...]) -> str:
+        if "*" not in self._allow_headers:
+            return ", ".join((*self._allow_headers, *also))
+        # Named one by one: "*" does not stand for Authorization, nor for anything where credentials are sent.
+        return asked if len(asked) <= MAX_ASKED and _TOKENS.fullmatch(asked) else ""
+
+
+def _named(allowed: frozenset[str], origin: str | None) -> str | None:
+    if "*" in allowed:
+        return "*"
+    return origin if origin in allowed else None

@@ -1,0 +1,225 @@
+"""Exceptions -> answers, in one table. The client learns the kind of failure, the log its facts (I28)."""
+
+import html
+import json
+import math
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+
+from aiohttp import hdrs, web
+
+from bucketfront.errors import (
+    AccessDenied,
+    BadPath,
+    ContentMismatch,
+    DeleteMarker,
+    NoSuchMount,
+    NoSuchVersion,
+    NotCached,
+    ObjectChanged,
+    ObjectNotFound,
+    OriginBusy,
+    OriginError,
+    OriginResting,
+    OriginTimeout,
+    OriginUnavailable,
+    PreconditionFailed,
+    ProxyError,
+    StoreError,
+    StoreFull,
+    WriteConflict,
+    WriteRefused,
+)
+from bucketfront.http import negotiation
+from bucketfront.http.body_checksums import ChecksumMismatch
+from bucketfront.http.cache_status import CacheStatus, Forward
+from bucketfront.http.delete_objects import MalformedXml
+from bucketfront.http.multipart_form import BadForm
+from bucketfront.http.query import BadQuery
+from bucketfront.http.tus_fields import (
+    CHECKSUM_MISMATCH,
+    VERSION,
+    BadUploadHead,
+    WrongBodyType,
+    WrongChecksum,
+    WrongVersion,
+)
+from bucketfront.http.write_head import BadWriteHead, NoSuchWrite
+from bucketfront.server.http1.framing import BadFraming
+from bucketfront.server.router import MethodNotAllowed
+from bucketfront.server.telemetry.exchange import Exchange
+from bucketfront.tus.manager import TooManyUploads, UnknownUpload, UploadBusy, UploadLost
+from bucketfront.tus.tus_upload import TakenOver
+
+
+class LengthRequired(ProxyError):
+    """A write that does not say whether it has a body (RFC 9110 section 15.5.12)."""
+
+
+class TooLarge(ProxyError):
+    """The body is larger than `uploads.max_size`."""
+
+
+class NotUnderstood(ProxyError):
+    """A write that means something else to S3: `PUT /key?tagging` would replace the object with its tags."""
+
+
+class SlowClient(ProxyError):
+    """A client that sends or takes less than the minimum rate."""
+
+
+class Overloaded(ProxyError):
+    """More requests of one kind than are answered at once."""
+
+
+class PartlyStored(ProxyError):
+    """A form whose first files are stored, and that then failed. `cause` says why, `stored` what clients are told of
+    each file that is there.
+    """
+
+    def __init__(self, cause: ProxyError, stored: Sequence[Mapping[str, str]]) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+        self.stored = stored
+
+
+class OffsetConflict(ProxyError):
+    """Bytes for another place of a resumable upload than where it is."""
+
+
+# The first class that fits counts. `None` as message: the exception's own, which holds nothing but the client's input.
+_TABLE: tuple[tuple[type[ProxyError], int, str | None], ...] = (
+    (BadPath, 400, None),
+    (BadQuery, 400, None),
+    (BadWriteHead, 400, None),
+    (BadForm, 400, None),
+    (MalformedXml, 400, None),
+    (ChecksumMismatch, 400, None),
+    (NoSuchMount, 404, None),
+    (MethodNotAllowed, 405, None),
+    (LengthRequired, 411, None),
+    (TooLarge, 413, None),
+    (NotUnderstood, 501, None),
+    (NoSuchWrite, 501, None),
+    (SlowClient, 408, None),
+    (BadUploadHead, 400, None),
+    (WrongChecksum, CHECKSUM_MISMATCH, None),
+    (WrongVersion, 412, None),
+    (WrongBodyType, 415, None),
+    (OffsetConflict, 409, None),
+    (UnknownUpload, 404, None),
+    (UploadBusy, 423, None),
+    (TakenOver, 409, None),
+    (UploadLost, 410, None),
+    (TooManyUploads, 503, None),
+    (Overloaded, 503, None),
+    (ObjectNotFound, 404, "no such object"),
+    (NoSuchVersion, 400, "versionId is malformed"),
+    (DeleteMarker, 405, "this version is a delete marker"),
+    (AccessDenied, 403, "the origin denied access"),
+    (NotCached, 504, "not in the cache, and the request says only-if-cached"),
+    (OriginResting, 503, "the origin is out of reach"),
+    (OriginBusy, 503, "all connections to the origin are in use"),
+    (OriginTimeout, 504, "the origin did not answer in time"),
+    (OriginUnavailable, 502, "the origin is unavailable"),
+    (ContentMismatch, 502, "the origin's bytes are not what its own checksum says"),
+    (ObjectChanged, 502, "the object keeps changing at the origin"),
+    (PreconditionFailed, 412, "the condition of the write does not hold"),
+    (WriteConflict, 409, "another write of the object came in between; try again"),
+    (WriteRefused, 400, "the origin refused the write"),
+    (StoreFull, 503, "there is no room for more of an upload to wait in; try again"),
+    (StoreError, 500, "the cache's disk failed"),
+    (ProxyError, 502, "the origin failed"),
+)
+_RETRY_AFTER = 1  # seconds; the flights' own retries have been tried by then
+
+_PAGE = """\
+<!doctype html>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>{phrase}</title>
+<h1>{phrase}</h1>
+<p>{message}</p>
+</html>
+"""
+
+# After these the connection may hold the rest of a body, or has been misread already.
+_CLOSING = (BadFraming, LengthRequired, TooLarge, NotUnderstood, NoSuchWrite, SlowClient)
+
+
+def status_of(error: ProxyError) -> int:
+    return _row(error)[0]
+
+
+def answer(error: ProxyError, exchange: Exchange) -> web.Response:
+    """The answer to a request that failed with `error` before a byte of its answer was sent."""
+    if isinstance(error, PartlyStored):
+        return _answer(error.cause, exchange, {"stored": error.stored})
+    return _answer(error, exchange, {})
+
+
+def _answer(error: ProxyError, exchange: Exchange, details: Mapping[str, object]) -> web.Response:
+    status, message = _row(error)
+    headers = dict[str, str]()
+    if isinstance(error, MethodNotAllowed):
+        headers["Allow"] = ", ".join(error.allowed)
+    if isinstance(error, DeleteMarker):
+        headers["Allow"] = ""  # RFC 9110 section 10.2.1: no method is, for now
+    if isinstance(error, OriginError) and status in (502, 503, 504):
+        wait = error.retry_after if isinstance(error, OriginResting) else _RETRY_AFTER
+        headers["Retry-After"] = str(max(1, math.ceil(wait)))
+    if isinstance(error, TooManyUploads | StoreFull | Overloaded):
+        headers["Retry-After"] = str(_RETRY_AFTER)
+    if isinstance(error, WrongVersion):
+        headers["Tus-Version"] = VERSION
+    response = error_response(exchange, status, message or str(error), headers, details)
+    if isinstance(error, _CLOSING):
+        response.force_close()
+    return response
+
+
+def _row(error: ProxyError) -> tuple[int, str | None]:
+    if isinstance(error, BadFraming):
+        return error.status, None
+    return next((status, text) for kind, status, text in _TABLE if isinstance(error, kind))
+
+
+def cache_status(error: ProxyError) -> CacheStatus:
+    match error.cause if isinstance(error, PartlyStored) else error:
+        case AccessDenied():
+            return CacheStatus(Forward.MISS, fwd_status=403)
+        case NoSuchVersion():
+            return CacheStatus(Forward.MISS, fwd_status=400)
+        case DeleteMarker():
+            return CacheStatus(Forward.MISS, fwd_status=405)
+        case OriginResting():
+            return CacheStatus(Forward.MISS, detail="outage")
+        case OriginUnavailable() | ObjectChanged():
+            return CacheStatus(Forward.MISS, detail="origin-unavailable")
+        case _:
+            return CacheStatus(Forward.BYPASS, detail="refused")
+
+
+def error_response(
+    exchange: Exchange,
+    status: int,
+    message: str,
+    extra: Mapping[str, str] | None = None,
+    details: Mapping[str, object] | None = None,
+) -> web.Response:
+    """JSON for programs, a short page for people: by the request's Accept (RFC 9110 section 12.5.1). `extra` are
+    further fields of the head, `details` further members of the JSON.
+    """
+    headers = exchange.headers()
+    headers.update(extra or {})
+    # A page has no place for details: whoever needs them gets them anyway.
+    if not details and negotiation.prefers_html(exchange.request.headers.get(hdrs.ACCEPT)):
+        headers[hdrs.CONTENT_TYPE] = "text/html; charset=utf-8"
+        words = "Checksum Mismatch" if status == CHECKSUM_MISMATCH else HTTPStatus(status).phrase
+        phrase = html.escape(f"{status} {words}")
+        body = _PAGE.format(phrase=phrase, message=html.escape(message)).encode()
+    else:
+        headers[hdrs.CONTENT_TYPE] = "application/json"
+        body = json.dumps({"error": message, **(details or {})}, ensure_ascii=False).encode() + b"\n"
+    headers[hdrs.CACHE_CONTROL] = "no-store"
+    headers.add(hdrs.VARY, hdrs.ACCEPT)
+    return web.Response(status=status, body=body, headers=headers)

@@ -1,0 +1,1 @@
+"""Plain requests for whole, fresh objects, answered before aiohttp sees them."""

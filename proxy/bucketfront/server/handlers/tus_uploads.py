@@ -1,0 +1,222 @@
+"""Resumable uploads on `uploads.path`: the tus protocol, 1.0.0 (tus_fields.io/protocols/resumable-upload).
+
+The upload's URL is `{uploads.path}/{id}`. A request without Tus-Resumable is none of these.
+"""
+
+from collections.abc import Callable, Mapping
+
+from aiohttp import hdrs, web
+from multidict import CIMultiDict, CIMultiDictProxy
+from ulid import ULID
+
+from bucketfront.config.settings import MountSettings, UploadSettings
+from bucketfront.http import dates, tus_fields, write_head
+from bucketfront.http.cache_status import CacheStatus, Forward
+from bucketfront.http.checksums import Digest
+from bucketfront.http.key_template import KeyTemplate, has_dot_segment
+from bucketfront.http.write_head import OBJECT_FIELDS, NoSuchWrite
+from bucketfront.keys import ObjectKey, percent_encode
+from bucketfront.server.error_responses import OffsetConflict, TooLarge
+from bucketfront.server.receive.request_body import declared_length, invite, received
+from bucketfront.server.router import MethodNotAllowed, Route
+from bucketfront.server.telemetry.exchange import Exchange
+from bucketfront.tus.manager import MAX_CHECKED, ResumableUploads, UnknownUpload
+from bucketfront.tus.tus_upload import Upload
+
+Fields = tuple[tuple[str, str], ...]
+
+MAX_SAID = 8 << 10  # characters that one creation says of its object; S3 takes 2 KiB of user metadata
+
+# What the request that creates an upload may say of the object, beside `x-amz-meta-*`. Its Content-Type and its
+# checksums are those of a piece.
+_KEPT = frozenset({*OBJECT_FIELDS, "x-amz-tagging", "x-amz-storage-class", "if-match", "if-none-match"})
+_NOT_KEPT = frozenset({"content-type"})
+
+
+class Resumable:
+    """`clock` is wall time in seconds since the epoch."""
+
+    def __init__(
+        self,
+        uploads: ResumableUploads,
+        settings: UploadSettings,
+        clock: Callable[[], float],
+    ) -> None:
+        self._uploads = uploads
+        self._settings = settings
+        self._clock = clock
+
+    def options(self) -> dict[str, str]:
+        """What OPTIONS says of the protocol."""
+        return {
+            "Tus-Resumable": tus_fields.VERSION,
+            "Tus-Version": tus_fields.VERSION,
+            "Tus-Extension": ",".join(tus_fields.EXTENSIONS),
+            "Tus-Max-Size": str(self._settings.max_size),
+            "Tus-Checksum-Algorithm": ",".join(tus_fields.CHECKSUMS),
+        }
+
+    async def answer(self, exchange: Exchange, route: Route) -> web.StreamResponse:
+        """`route` is below the upload route. Raises ProxyErrors."""
+        fields = exchange.request.headers
+        # Failures carry it, too.
+        exchange.common = (*exchange.common, ("Tus-Resumable", tus_fields.VERSION))
+        exchange.status = CacheStatus(Forward.METHOD)
+        tus_fields.check_version(fields)
+        match tus_fields.method_of(exchange.request.method, fields):
+            case "POST":
+                return await self._create(exchange, route)
+            case "HEAD":
+                return await self._tell(exchange, route)
+            case "PATCH":
+                return await self._continue(exchange, route)
+            case "DELETE":
+                return await self._terminate(exchange, route)
+            case _:
+                raise MethodNotAllowed(("POST", "HEAD", "PATCH", "DELETE", "OPTIONS"), "tus has no such method")
+
+    async def _create(self, exchange: Exchange, route: Route) -> web.StreamResponse:
+        """201 with the upload's URL; the body, where there is one, is its first bytes."""
+        request = exchange.request
+        length = tus_fields.length(request.headers)
+        limit = min(self._settings.max_size, route.mount.max_size or self._settings.max_size)
+        if length > limit:
+            raise TooLarge(f"the upload has {length} bytes; {limit} are taken here")
+        _refuse_claims(request.headers)
+        begins = declared_length(request) != 0 or hdrs.CONTENT_TYPE in request.headers
+        if begins:
+            tus_fields.check_body_type(request.headers)
+            _bounds(request, length)
+        said = request.headers.get("Upload-Metadata", "")
+        metadata = tus_fields.metadata(said)
+        key = route.key_to_write(self._name(route, metadata) if route.makes_key else "")
+        fields = _fitted(_fields_of_object(request.headers, tus_fields.word("filetype", metadata)), key, route.mount)
+        size = len(said) + sum(len(name) + len(value) for name, value in fields)
+        if size > MAX_SAID:
+            raise tus_fields.BadUploadHead(f"{size} characters are said of the object, {MAX_SAID} are taken at most")
+        upload = await self._uploads.create(key, length, fields, said)
+        async with self._uploads.busy(upload):
+            headers = {"Location": f"{percent_encode(self._settings.path)}/{upload.id}"}
+            try:
+                if begins:
+                    await self._take(exchange, upload)
+                if upload.is_whole:
+                    await self._finish(exchange, upload)
+            except BaseException:
+                await self._uploads.terminate(upload)  # its client never hears where it is
+                raise
+            if begins:
+                headers["Upload-Offset"] = str(upload.offset)
+        return self._answered(exchange, 201, upload, headers)
+
+    async def _tell(self, exchange: Exchange, route: Route) -> web.StreamResponse:
+        """200 with the offset. That of the end is told only once the object is made: then the client is done."""
+        upload = self._found(route)
+        if upload.is_whole and upload.etag is None:
+            async with self._uploads.busy(upload):
+                await self._finish(exchange, upload)
+        headers = {"Upload-Offset": str(upload.offset), "Upload-Length": str(upload.length)}
+        if upload.record.metadata:
+            headers["Upload-Metadata"] = upload.record.metadata
+        return self._answered(exchange, 200, upload, {**headers, **self._object(route, upload)})
+
+    async def _continue(self, exchange: Exchange, route: Route) -> web.StreamResponse:
+        """204 with the new offset, and with the object's URL once it is made."""
+        request = exchange.request
+        upload = self._found(route)
+        tus_fields.check_body_type(request.headers)
+        _refuse_claims(request.headers)
+        offset = tus_fields.number("Upload-Offset", request.headers)
+        async with self._uploads.busy(upload):
+            if offset != upload.offset:
+                raise OffsetConflict(f"the upload is at {upload.offset}")
+            await self._take(exchange, upload)
+            if upload.is_whole:
+                await self._finish(exchange, upload)
+        headers = {"Upload-Offset": str(upload.offset), **self._object(route, upload)}
+        return self._answered(exchange, 204, upload, headers)
+
+    async def _terminate(self, exchange: Exchange, route: Route) -> web.StreamResponse:
+        """204. A finished upload is forgotten; its object stays."""
+        upload = self._found(route)
+        async with self._uploads.busy(upload):
+            await self._uploads.terminate(upload)
+        return web.Response(status=204, headers=exchange.headers())
+
+    def _name(self, route: Route, metadata: Mapping[str, bytes]) -> str:
+        """What stands behind the folder. Raises BadUploadHead."""
+        wanted = tus_fields.word("key", metadata)
+        if wanted is None:
+            filename = tus_fields.word("filename", metadata)
+            return KeyTemplate(route.mount.key_template).key(self._clock(), str(ULID()), filename)
+        if has_dot_segment(wanted):
+            raise tus_fields.BadUploadHead("the key in Upload-Metadata leads out of the folder")
+        return wanted
+
+    def _found(self, route: Route) -> Upload:
+        # Ids are ASCII; one that is no id is looked for nowhere but in a table.
+        upload = self._uploads.find(route.octets.decode("ascii", "replace"))
+        if upload.key.bucket != route.mount.bucket or not upload.key.key.startswith(route.mount.prefix):
+            raise UnknownUpload("the upload is of a mount that uploads do not go to any more")
+        return upload
+
+    async def _take(self, exchange: Exchange, upload: Upload) -> None:
+        limit, claim = _bounds(exchange.request, upload.length - upload.offset)
+        invite(exchange.request)
+        chunks = received(exchange, declared_length(exchange.request), limit, self._settings.deadline)
+        if claim is None:
+            await self._uploads.append(upload, chunks)
+        else:
+            await self._uploads.append_verified(upload, chunks, claim)
+
+    async def _finish(self, exchange: Exchange, upload: Upload) -> None:
+        if upload.etag is not None:
+            return
+        await self._uploads.finish(upload)
+        exchange.status = CacheStatus(Forward.METHOD, fwd_status=200)
+
+    def _object(self, route: Route, upload: Upload) -> dict[str, str]:
+        return {} if upload.etag is None else {"Location": route.location(upload.key), "ETag": upload.etag}
+
+    def _answered(self, exchange: Exchange, status: int, upload: Upload, headers: dict[str, str]) -> web.Response:
+        told: CIMultiDict[str] = exchange.headers()
+        told.update(headers)
+        told[hdrs.CACHE_CONTROL] = "no-store"
+        if upload.etag is None:
+            told["Upload-Expires"] = dates.format(self._clock() + self._settings.expire_after)
+        return web.Response(status=status, headers=told)
+
+
+def _bounds(request: web.BaseRequest, left: int) -> tuple[int, Digest | None]:
+    """The most bytes that the body may have, `left` of the upload, and its checksum. Raises TooLarge, BadUploadHead."""
+    length, claim = declared_length(request), tus_fields.checksum(request.headers)
+    limit = left if claim is None else min(left, MAX_CHECKED)
+    if length is not None and length > limit:
+        raise TooLarge(f"the body has {length} bytes; {limit} are taken")
+    return limit, claim
+
+
+def _refuse_claims(given: CIMultiDictProxy[str]) -> None:
+    """Raises BadWriteHead, NoSuchWrite, PreconditionFailed: what no write may say, or nobody looks at here."""
+    if write_head.parse(given.items()).checksums:
+        raise NoSuchWrite("what comes of a resumable upload is verified by Upload-Checksum, and by nothing else")
+
+
+def _fitted(fields: Fields, key: ObjectKey, mount: MountSettings) -> Fields:
+    """As the mount wants it. Raises BadWriteHead, NoSuchWrite, PreconditionFailed."""
+    head = write_head.parse(fields)
+    if mount.guess_types and (guessed := head.guessed(key.key)) is not head:
+        fields = (guessed.headers[0], *fields)
+    if mount.write_once and head.write_once() != head:
+        fields = (*fields, ("if-none-match", "*"))
+    return fields
+
+
+def _fields_of_object(given: CIMultiDictProxy[str], media_type: str | None) -> Fields:
+    fields = [(name.lower(), value) for name, value in given.items()]
+    kept = [
+        (name, value)
+        for name, value in fields
+        if name not in _NOT_KEPT and (name in _KEPT or name.startswith("x-amz-meta-"))
+    ]
+    return tuple(kept if media_type is None else [("content-type", media_type), *kept])

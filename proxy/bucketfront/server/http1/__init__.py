@@ -1,0 +1,1 @@
+"""Connections: accepting them, framing, deadlines, the event loop."""

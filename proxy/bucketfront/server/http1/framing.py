@@ -1,0 +1,90 @@
+"""What aiohttp's parser lets through and RFC 9112 does not: refused before anything else is looked at (I24).
+
+The parser itself refuses all that is no HTTP/1 syntax, a second Host, Content-Length or Transfer-Encoding, both of the
+last two together, and an HTTP/1.1 request without Host; `status_of` says what to answer then.
+"""
+
+import re
+
+from aiohttp import HttpVersion, HttpVersion10, HttpVersion11, hdrs, web
+from aiohttp.http_exceptions import BadStatusLine, HttpProcessingError, LineTooLong
+from multidict import CIMultiDictProxy
+
+from bucketfront.errors import ProxyError
+
+# Fields of which a second one makes the message ambiguous.
+_SINGLE = (hdrs.RANGE, hdrs.IF_RANGE, hdrs.EXPECT)
+_NO_METHODS = (hdrs.METH_CONNECT, hdrs.METH_TRACE)
+
+# RFC 9110 section 7.2 and RFC 3986 section 3.2: a name, perhaps an empty one, or an IP literal; perhaps a port.
+_HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*)(?::[0-9]*)?", re.ASCII)
+
+
+class BadFraming(ProxyError):
+    """The message could be read in two ways, or is none that this server speaks. The connection closes.
+
+    `status` is the answer's.
+    """
+
+    def __init__(self, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def check(request: web.BaseRequest) -> None:
+    """Raises BadFraming."""
+    if request.method in _NO_METHODS:
+        raise BadFraming("CONNECT and TRACE are not implemented", 501)
+    for name in _SINGLE:
+        if len(request.headers.getall(name, ())) > 1:
+            raise BadFraming(f"more than one {name} field")
+    if _HOST.fullmatch(request.headers.get(hdrs.HOST, "")) is None:
+        raise BadFraming("the Host field is malformed")
+    _check_body(request)
+    # An HTTP/1.0 client knows neither of the two: RFC 9110 sections 7.8 and 10.1.1.
+    if request.version == HttpVersion11:
+        _check_wishes(request.headers)
+
+
+def check_version(version: HttpVersion) -> None:
+    """RFC 9112 section 2.3. Raises BadFraming. Not part of `check`, because aiohttp's answer repeats the version."""
+    if version not in (HttpVersion10, HttpVersion11):
+        # aiohttp calls it 0.9 where the request line has no version at all.
+        raise BadFraming("neither HTTP/1.0 nor HTTP/1.1", 505 if version.major else 400)
+
+
+def status_of(error: HttpProcessingError, max_line_size: int) -> int:
+    """The answer to what the parser refused; its own is 400 for everything. `max_line_size` is a target's, in bytes."""
+    match error:
+        case LineTooLong(args=(_, limit, *_)):
+            return 414 if limit == max_line_size else 431
+        case BadStatusLine() if error.message.startswith("Bad status line:\n  Invalid HTTP version:"):
+            return 505
+    if error.message.startswith("Pause on PRI/Upgrade:"):  # RFC 9113 section 3.4: HTTP/2 with prior knowledge
+        return 505
+    return 431 if error.message == "Too many headers received" else 400
+
+
+def _check_body(request: web.BaseRequest) -> None:
+    """RFC 9112 sections 6.1 and 6.3."""
+    if isinstance(error := request.content.exception(), BadFraming):
+        raise error
+    value = request.headers.get(hdrs.TRANSFER_ENCODING)
+    if value is None:
+        return
+    if request.version == HttpVersion10:
+        raise BadFraming("Transfer-Encoding in HTTP/1.0")
+    *others, last = (coding.strip().lower() for coding in value.split(","))
+    if last != "chunked" or "chunked" in others:
+        raise BadFraming("the last transfer coding is not chunked, or not the only chunked")
+    if others:
+        raise BadFraming("the only transfer coding understood is chunked", 501)
+
+
+def _check_wishes(headers: CIMultiDictProxy[str]) -> None:
+    upgrades = headers.getall(hdrs.UPGRADE, ())
+    # Some clients send `h2c` along with any plain request; RFC 9110 section 7.8 lets a server ignore it.
+    if not {token.strip().lower() for value in upgrades for token in value.split(",")} <= {"h2c", ""}:
+        raise BadFraming("no protocol but HTTP/1.1 is spoken here")
+    if headers.get(hdrs.EXPECT, "100-continue").lower() != "100-continue":
+        raise BadFraming("the only expectation understood is 100-continue", 417)

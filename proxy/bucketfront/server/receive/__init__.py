@@ -1,0 +1,1 @@
+"""The body of an upload, from the client."""

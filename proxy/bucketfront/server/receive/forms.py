@@ -1,0 +1,158 @@
+"""A form's files, one after the other, each stored as it comes (RFC 7578).
+
+Fields count for the files behind them, and have the names of S3's "POST Object": `key`, the object's headers,
+`acl`, and all that begin with `x-amz-`. Which of them are refused is decided as for a PUT. What else a form holds is
+passed over.
+"""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+
+from ulid import ULID
+
+from bucketfront.errors import ProxyError
+from bucketfront.http import key_template, write_head
+from bucketfront.http.key_template import KeyTemplate
+from bucketfront.http.multipart_form import END, BadForm, Event, FormParser, Part
+from bucketfront.http.write_head import NoSuchWrite, WriteHead
+from bucketfront.keys import ObjectKey
+from bucketfront.s3.upload.uploader import Written
+from bucketfront.server.error_responses import PartlyStored
+from bucketfront.server.router import Route
+
+MAX_FIELD = 8 << 10  # bytes of one field
+MAX_FIELDS = 64 << 10  # bytes of all fields together
+OVERHEAD = 1 << 20  # bytes that a form may have beside its files
+
+_FILENAME = "${filename}"  # S3's: the name of the file
+_OF_ONE_FILE = ("x-amz-checksum-", "x-amz-content-sha256", "content-md5", "digest", "content-digest", "repr-digest")
+_OF_OBJECTS = ("x-amz-", "acl", *write_head.OBJECT_FIELDS)
+_HEADERS = {"acl": "x-amz-acl"}  # what a PUT calls it, where that is something else
+# Browsers write it where they know no better.
+_UNKNOWN_TYPE = "application/octet-stream"
+
+Store = Callable[[ObjectKey, AsyncIterator[bytes], WriteHead], Awaitable[Written]]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    key: ObjectKey
+    etag: str
+
+
+class Form:
+    """`head` is the request's own: its conditions count for each file, and so does what it says of objects, where the
+    form does not say it. `now` is in seconds since the epoch. Raises NoSuchWrite.
+    """
+
+    def __init__(self, route: Route, head: WriteHead, store: Store, now: float) -> None:
+        if head.if_match is not None or head.checksums:
+            raise NoSuchWrite("of a form, each file has its own checksum, and none has an If-Match")
+        self._route = route
+        self._head = head
+        self._store = store
+        self._now = now
+        self._fields: dict[str, str] = {}
+        self._field_bytes = 0
+        self.stored: list[StoredFile] = []
+
+    async def read(self, body: AsyncIterator[bytes], boundary: str) -> list[StoredFile]:
+        """All files, in their order. Raises ProxyErrors; PartlyStored where some files are stored by then."""
+        try:
+            async with aclosing(_events(body, boundary)) as events:
+                async for event in events:
+                    assert isinstance(event, Part), "a part is read to its end"
+                    await (self._read_field if event.filename is None else self._read_file)(event, events)
+        except ProxyError as error:
+            if not self.stored:
+                raise
+            raise PartlyStored(error, [told(self._route, one) for one in self.stored]) from error
+        if not self.stored:
+            raise BadForm("the form has no file")
+        return self.stored
+
+    async def _read_field(self, part: Part, events: AsyncIterator[Event]) -> None:
+        value = bytearray()
+        async for piece in _content(events):
+            value += piece
+            if len(value) > MAX_FIELD:
+                raise BadForm(f"a field of the form has more than {MAX_FIELD} bytes")
+        self._field_bytes += len(part.name.encode()) + len(value)
+        if self._field_bytes > MAX_FIELDS:
+            raise BadForm(f"the fields of the form have more than {MAX_FIELDS} bytes")
+        name = part.name.lower()
+        if name == "tagging":
+            raise NoSuchWrite("of a form, tags are taken from a field x-amz-tagging, not from XML")
+        if name == "key" or name.startswith((*_OF_ONE_FILE, *_OF_OBJECTS)):
+            try:
+                self._fields[name] = value.decode()
+            except UnicodeDecodeError as error:
+                raise BadForm("a field of the form is not UTF-8") from error
+
+    async def _read_file(self, part: Part, events: AsyncIterator[Event]) -> None:
+        first = await anext(events)
+        if first is END and not part.filename:
+            return  # what a browser sends for a choice that nobody made
+        key = self._key(part.filename or "")
+        if any(key == one.key for one in self.stored):
+            raise BadForm("two files of the form have the same key")
+        written = await self._store(key, _content(events, first), self._head_of(part))
+        self.stored.append(StoredFile(key, written.etag))
+        self._fields = {
+            name: value
+            for name, value in self._fields.items()
+            if not name.startswith(_OF_ONE_FILE) and (name != "key" or _FILENAME in value)
+        }
+
+    def _key(self, filename: str) -> ObjectKey:
+        wanted = self._fields.get("key")
+        if not self._route.makes_key:
+            if wanted is not None or self.stored:
+                raise BadForm("the path names the key already, of one file")
+            return self._route.key_to_write()
+        ulid = str(ULID())
+        if wanted is None:
+            return self._route.key_to_write(KeyTemplate(self._route.mount.key_template).key(self._now, ulid, filename))
+        wanted = wanted.replace(_FILENAME, key_template.clean(filename) or ulid)
+        if not wanted or key_template.has_dot_segment(wanted):
+            raise BadForm("the form's key is empty, or leads out of the folder")
+        return self._route.key_to_write(wanted)
+
+    def _head_of(self, part: Part) -> WriteHead:
+        said = {name: value for name, value in part.headers if name.startswith((*_OF_ONE_FILE, "content-", "x-amz-"))}
+        if said.get("content-type", "").lower() == _UNKNOWN_TYPE:
+            del said["content-type"]
+        fields = {_HEADERS.get(name, name): value for name, value in self._fields.items() if name != "key"}
+        head = write_head.parse((said | fields).items())
+        # Not its headers: they are about the form, or what a browser says to caches.
+        return replace(
+            head,
+            metadata=tuple((dict(self._head.metadata) | dict(head.metadata)).items()),
+            tagging=head.tagging or self._head.tagging,
+            storage_class=head.storage_class or self._head.storage_class,
+            only_if_absent=self._head.only_if_absent,
+        )
+
+
+def told(route: Route, file: StoredFile) -> dict[str, str]:
+    """What a client hears of one file among several."""
+    return {"key": route.relative(file.key), "location": route.location(file.key), "etag": file.etag}
+
+
+async def _events(body: AsyncIterator[bytes], boundary: str) -> AsyncGenerator[Event, None]:
+    parser = FormParser(boundary)
+    async for chunk in body:
+        for event in parser.feed(chunk):
+            yield event
+    parser.close()
+
+
+async def _content(events: AsyncIterator[Event], first: Event = b"") -> AsyncIterator[bytes]:
+    """Of the part that is being read, to its end."""
+    event = first
+    while event is not END:
+        assert isinstance(event, bytes), "a part ends before the next one begins"
+        if event:
+            yield event
+        event = await anext(events)
