@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import content
 from behaviours_client import PATIENCE, Answer, exchange
-from behaviours_origin import Asked, Origin, Thing
+from behaviours_origin import Origin, PlainRequest, Thing
 
 EXPIRED = 2.3  # seconds after which `max-age=1` is over for all of them: nginx counts whole seconds
 SLOW = 0.4  # seconds that the origin takes for an answer where it shall be told who waited for it
@@ -46,14 +46,14 @@ class Bench:
         lines = [f"{method} {path or f'/{self.name}'} HTTP/{version}", f"Host: 127.0.0.1:{self.port}", *fields, "", ""]
         return "\r\n".join(lines).encode("latin-1")
 
-    def counted(self) -> list[Asked]:
+    def counted(self) -> list[PlainRequest]:
         """What the origin was asked since the last call of this."""
         asked = self.asked
         self._mark += len(asked)
         return asked
 
     @property
-    def asked(self) -> list[Asked]:
+    def asked(self) -> list[PlainRequest]:
         """What the origin was asked since the last call of `counted`."""
         return [asked for asked in self.origin.asked if self.name in asked.target][self._mark :]
 
@@ -104,11 +104,11 @@ def _with_status(answer: Answer, thing: Thing, words: str) -> str:
     return words if shown(answer, thing) == "200" else f"{shown(answer, thing)}, {words}"
 
 
-def cost(asked: list[Asked]) -> str:
+def cost(asked: list[PlainRequest]) -> str:
     """`hit`; or what the origin was asked: `GET 200, 4 KiB`; requests of a kind are counted."""
     if not asked:
         return "hit"
-    kinds: dict[str, list[Asked]] = {}
+    kinds: dict[str, list[PlainRequest]] = {}
     for each in asked:
         kinds.setdefault(f"{each.method} {each.status or 'dropped'}", []).append(each)
     words = []

@@ -69,7 +69,7 @@ class Thing:
 
 
 @dataclass(slots=True)
-class Asked:
+class PlainRequest:
     """One request for an object. `sent` counts the bytes of the body that the socket took."""
 
     method: str
@@ -94,7 +94,7 @@ class Origin:
 
     def __init__(self) -> None:
         self.things: dict[str, Thing] = {}
-        self.asked: list[Asked] = []
+        self.asked: list[PlainRequest] = []
         self.port = 0
         self._server: asyncio.Server | None = None
         self._running: set[asyncio.Task[None]] = set()
@@ -139,7 +139,7 @@ class Origin:
         first, *lines = head.rstrip("\r\n").split("\r\n")
         method, target, _ = first.split(" ")
         fields = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-        asked = Asked(method, target, fields)
+        asked = PlainRequest(method, target, fields)
         self.asked.append(asked)
         body = await reader.readexactly(int(fields.get("content-length", "0")))
         thing = self._thing(asked)
@@ -158,11 +158,11 @@ class Origin:
         asked.sent += len(answer.body)
         return thing is None or await _send_object(thing, answer.span, writer, asked)
 
-    def _thing(self, asked: Asked) -> Thing | None:
+    def _thing(self, asked: PlainRequest) -> Thing | None:
         path = unquote(urlsplit(asked.target).path, "latin-1")
         return self.things.get(path.removeprefix(f"/{BUCKET}/"))
 
-    def _head(self, asked: Asked, thing: Thing | None, body: bytes) -> Head:
+    def _head(self, asked: PlainRequest, thing: Thing | None, body: bytes) -> Head:
         path = unquote(urlsplit(asked.target).path, "latin-1")
         if path.rstrip("/") == f"/{BUCKET}":
             return _ok({})
@@ -178,7 +178,7 @@ class Origin:
             return error(thing.status)
         return _read(asked, thing)
 
-    def _written(self, asked: Asked, name: str, body: bytes) -> Head:
+    def _written(self, asked: PlainRequest, name: str, body: bytes) -> Head:
         """S3 PutObject and DeleteObject. What is put has the bytes of a next version, whatever was sent."""
         if asked.method == "DELETE":
             self.things.pop(name, None)
@@ -189,7 +189,7 @@ class Origin:
         return _ok({"ETag": thing.etag()})
 
 
-async def _send_object(thing: Thing, span: tuple[int, int], writer: asyncio.StreamWriter, asked: Asked) -> bool:
+async def _send_object(thing: Thing, span: tuple[int, int], writer: asyncio.StreamWriter, asked: PlainRequest) -> bool:
     at, stop = span
     # A change of the object is seen by later requests only, as at S3.
     seed, cut = thing.seed(_version_asked(asked, thing)), thing.cut
@@ -230,13 +230,13 @@ def error(status: int) -> Head:
     return Head(f"{status} {reason}", fields, body=body)
 
 
-def _version_asked(asked: Asked, thing: Thing) -> int:
+def _version_asked(asked: PlainRequest, thing: Thing) -> int:
     """S3's versionId; here versions are called 1, 2 and so on."""
     named = parse_qs(urlsplit(asked.target).query).get("versionId", [""])[0]
     return int(named) if named.isdigit() and int(named) <= thing.version else thing.version
 
 
-def _read(asked: Asked, thing: Thing) -> Head:
+def _read(asked: PlainRequest, thing: Thing) -> Head:
     """S3 GetObject and HeadObject: RFC 9110 sections 13 and 14, as far as S3 goes."""
     field_of = asked.fields.get
     version = _version_asked(asked, thing)
@@ -267,7 +267,7 @@ def _read(asked: Asked, thing: Thing) -> Head:
     return _ranged(asked, thing.size, fields)
 
 
-def _ranged(asked: Asked, size: int, fields: dict[str, str]) -> Head:
+def _ranged(asked: PlainRequest, size: int, fields: dict[str, str]) -> Head:
     found = _RANGE.fullmatch(asked.fields.get("range", ""))
     if found is None or asked.fields.get("if-range", fields["ETag"]) != fields["ETag"]:
         return Head("200 OK", {**fields, "Content-Length": str(size)}, (0, size))

@@ -377,7 +377,7 @@ async def _listens(port: int) -> bool:
 
 
 @dataclass(slots=True)
-class Memory:
+class HotBodies:
     """Resident memory of a process and its children, in bytes. `anonymous` leaves out pages of files."""
 
     base: int = 0
@@ -395,9 +395,9 @@ class Memory:
 
 
 @contextlib.asynccontextmanager
-async def watched(subject: Subject) -> AsyncGenerator[Memory, None]:
+async def watched(subject: Subject) -> AsyncGenerator[HotBodies, None]:
     """Samples memory every SAMPLE seconds inside the block."""
-    memory = Memory()
+    memory = HotBodies()
     memory.base, memory.anonymous_base = _resident(subject.pid)
     memory.peak, memory.anonymous_peak = memory.base, memory.anonymous_base
 

@@ -35,7 +35,7 @@ SCENARIO = "scale: {:,} entries"
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class AccessRecord:
     """One figure of bucketfront. `goal`: what it may be at most."""
 
     scenario: str
@@ -47,9 +47,9 @@ class Told:
     detail: dict[str, Any] = field(default_factory=dict)
 
 
-def told(groups: Groups, what: str, unit: str, value: float, goal: float | None = None, **detail: Any) -> Told:
+def told(groups: Groups, what: str, unit: str, value: float, goal: float | None = None, **detail: Any) -> AccessRecord:
     scenario = SCENARIO.format(groups.entries)
-    return Told(scenario, what, unit, round(value, 3), goal, None if goal is None else value <= goal, detail)
+    return AccessRecord(scenario, what, unit, round(value, 3), goal, None if goal is None else value <= goal, detail)
 
 
 def config_of(folder: Path, origin: int) -> str:
@@ -84,7 +84,7 @@ async def serving(folder: Path, origin: int) -> AsyncGenerator[tuple[int, int, f
         yield int(found[1]), process.pid, time.perf_counter() - began
 
 
-async def outside(folder: Path, origin: int, groups: Groups) -> list[Told]:
+async def outside(folder: Path, origin: int, groups: Groups) -> list[AccessRecord]:
     """What can be seen of a running `bucketfront serve`."""
     scale_folder.forget(folder / "cache")
     async with serving(folder, origin) as (port, pid, ready):
@@ -114,7 +114,7 @@ async def outside(folder: Path, origin: int, groups: Groups) -> list[Told]:
     return figures
 
 
-async def inside(folder: Path, origin: int, groups: Groups, now: float) -> list[Told]:
+async def inside(folder: Path, origin: int, groups: Groups, now: float) -> list[AccessRecord]:
     """What the cache's classes do to a loop."""
     settings = Settings.model_validate(
         {
@@ -160,7 +160,7 @@ async def inside(folder: Path, origin: int, groups: Groups, now: float) -> list[
     return figures
 
 
-async def measure(entries: int) -> list[Told]:
+async def measure(entries: int) -> list[AccessRecord]:
     groups = Groups(entries, min(10_000, entries // 20))
     origin = free_port()
     folder = Path(tempfile.mkdtemp(prefix="bucketfront-scale-"))

@@ -12,18 +12,18 @@ from pathlib import Path
 import scale_folder
 from scale_folder import BUCKET, CHARGED, Groups, key_of
 
-from bucketfront.app import Runtime
+from bucketfront.app import App
 from bucketfront.cache.cache import Cache
 from bucketfront.cache.entries.budget import Budget
-from bucketfront.cache.entries.entry_table import Entries
-from bucketfront.cache.entries.hot_bodies import Memory
-from bucketfront.cache.entries.negative_cache import Absences
+from bucketfront.cache.entries.entry_table import EntryTable
+from bucketfront.cache.entries.hot_bodies import HotBodies
+from bucketfront.cache.entries.negative_cache import NegativeCache
 from bucketfront.cache.fetch.integrity import Comparison, Integrity
-from bucketfront.cache.fetch.part import Supply, Traffic
-from bucketfront.cache.housekeeper import Evictor
-from bucketfront.cache.origin import Answer, NotModified
+from bucketfront.cache.fetch.part import FetchContext, FetchStats
+from bucketfront.cache.housekeeper import Housekeeper
+from bucketfront.cache.origin import NotModified, OriginResponse
 from bucketfront.cache.storage.boot import boot_id
-from bucketfront.cache.storage.file_storage import Store
+from bucketfront.cache.storage.file_storage import FileStorage
 from bucketfront.cache.storage.index import Index
 from bucketfront.cache.upkeep.disposal import Disposal
 from bucketfront.config.settings import Settings
@@ -98,7 +98,7 @@ class NoOrigin:
 
     async def get(
         self, key: ObjectKey, part: FromTo | Suffix, *, if_match: str | None = None, if_none_match: str | None = None
-    ) -> Answer | NotModified:
+    ) -> OriginResponse | NotModified:
         raise OriginUnavailable(f"{key} {part} {if_match} {if_none_match}")
 
     async def head(self, key: ObjectKey, *, if_none_match: str | None = None) -> Metadata | NotModified:
@@ -110,9 +110,9 @@ class Bench:
     """A cache over a folder, as `app.py` puts it together, without listeners; its clock stands still."""
 
     index: Index
-    entries: Entries
+    entries: EntryTable
     cache: Cache
-    evictor: Evictor
+    evictor: Housekeeper
     groups: Groups
     folder: Path
     now: float
@@ -134,33 +134,33 @@ async def opened(
     folder: Path, settings: Settings, groups: Groups, now: float, idle_timeout: float = 1e12
 ) -> AsyncGenerator[Bench, None]:
     """Closed cleanly after the block."""
-    store = Store(folder, time.monotonic)
+    store = FileStorage(folder, time.monotonic)
     store.open()
     index = Index(
         folder / "index.db", settings.origin.endpoint_url or "", block_size=settings.cache.block_size, boot=boot_id()
     )
     index.open()
     budget = Budget(1 << 50, overhead=await store.space_of(index.files))
-    policy = Runtime(settings)._policy  # noqa: SLF001 - the one that serves, rules and all
-    entries = Entries(index, budget, policy, block_size=scale_folder.BLOCK, hot_limit=MAX_HOT)
+    policy = App(settings)._policy  # noqa: SLF001 - the one that serves, rules and all
+    entries = EntryTable(index, budget, policy, block_size=scale_folder.BLOCK, hot_limit=MAX_HOT)
     entries.open()
     disposal = Disposal(entries, store)
     origin = NoOrigin()
     integrity = Integrity()
     cache = Cache(
         origin=origin, store=store, index=index, entries=entries, disposal=disposal,
-        absences=Absences(lambda _: 10.0), memory=Memory(64 << 20), integrity=integrity, clock=lambda: now,
+        absences=NegativeCache(lambda _: 10.0), memory=HotBodies(64 << 20), integrity=integrity, clock=lambda: now,
     )  # fmt: skip
     cache.supply_with(
-        Supply(
-            origin=origin, store=store, entries=entries, traffic=Traffic(read_ahead_limit=8),
+        FetchContext(
+            origin=origin, store=store, entries=entries, traffic=FetchStats(read_ahead_limit=8),
             reserve=cache.room.reserve, release=disposal.release, changed=disposal.drop, completed=cache.compare,
             comparison=Comparison(origin, store, integrity),
             clock=time.monotonic, block_size=scale_folder.BLOCK,
             part_size=PART, parallel_parts=8, after_disconnect="auto", patience=60.0,
         )
     )  # fmt: skip
-    evictor = Evictor(
+    evictor = Housekeeper(
         cache=cache, entries=entries, store=store, index=index, min_free=lambda _: 0,
         idle_since=lambda: now - idle_timeout,
     )  # fmt: skip

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from bucketfront.cache.origin import Answer, NotModified
+from bucketfront.cache.origin import NotModified, OriginResponse
 from bucketfront.errors import (
     BodyTruncated,
     DeleteMarker,
@@ -139,7 +139,7 @@ class FakeOrigin:
         *,
         if_match: str | None = None,
         if_none_match: str | None = None,
-    ) -> Answer | NotModified:
+    ) -> OriginResponse | NotModified:
         self.calls += 1
         await self._before_call()
         stored = self._named(key)
@@ -153,7 +153,7 @@ class FakeOrigin:
         self.reads.append((key, span.start, span.stop))
         self.open_bodies += 1
         body = FakeBody(self, stored.content, span.start, span.stop, self._cut(span.start))
-        return Answer(stored.metadata, span.start, span.stop, body)
+        return OriginResponse(stored.metadata, span.start, span.stop, body)
 
     async def head(self, key: ObjectKey, *, if_none_match: str | None = None) -> Metadata | NotModified:
         self.calls += 1
@@ -171,7 +171,7 @@ class FakeOrigin:
         spool: Spool | None = None,
         about_to_write: Announce = nobody_minds,
     ) -> Written:
-        """As `S3Writes.put`: all of the body or none of it (I8), spooled as far as the disk takes it."""
+        """As `S3Uploader.put`: all of the body or none of it (I8), spooled as far as the disk takes it."""
         content = b""
         async for chunk in chunks:
             content += chunk
@@ -226,7 +226,7 @@ def _not_modified(metadata: Metadata) -> NotModified:
     )
 
 
-class Gate:
+class ConnectionLimit:
     """Lets one waiter through per release, in order of arrival. Nothing sleeps: the test is the clock."""
 
     def __init__(self) -> None:
@@ -266,8 +266,8 @@ class SlowOrigin(FakeOrigin):
 
     def __init__(self, chunk_size: int = 1 << 16, *, holds_calls: bool = False) -> None:
         super().__init__(chunk_size)
-        self.calls_gate = Gate()
-        self.reads_gate = Gate()
+        self.calls_gate = ConnectionLimit()
+        self.reads_gate = ConnectionLimit()
         if not holds_calls:
             self.calls_gate.open()
 

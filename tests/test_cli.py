@@ -310,10 +310,10 @@ def test_verify_repairs(run: Run, served: Served, tmp_path: Path) -> None:
 HANGING = """
 import sys, time
 from bucketfront import cli
-from bucketfront.cache.storage.file_storage import Store
+from bucketfront.cache.storage.file_storage import FileStorage
 
 cli.STOP_PATIENCE = 0.5
-Store.close = lambda _: time.sleep(60)
+FileStorage.close = lambda _: time.sleep(60)
 sys.argv[1:] = ["serve", "-c", sys.argv[1]]
 cli.main()
 """

@@ -27,15 +27,15 @@ from bucketfront.admin.metrics import (
 from bucketfront.cache.cache import Cache
 from bucketfront.cache.clock import CacheClock, boottime
 from bucketfront.cache.entries.budget import Budget
-from bucketfront.cache.entries.entry_table import NEVER, Entries
-from bucketfront.cache.entries.hot_bodies import Memory
-from bucketfront.cache.entries.negative_cache import Absences
+from bucketfront.cache.entries.entry_table import NEVER, EntryTable
+from bucketfront.cache.entries.hot_bodies import HotBodies
+from bucketfront.cache.entries.negative_cache import NegativeCache
 from bucketfront.cache.fetch.integrity import Comparison, Integrity
-from bucketfront.cache.fetch.part import Supply, Traffic
-from bucketfront.cache.housekeeper import Evictor
+from bucketfront.cache.fetch.part import FetchContext, FetchStats
+from bucketfront.cache.housekeeper import Housekeeper
 from bucketfront.cache.scrubber import Scrubber
 from bucketfront.cache.storage.boot import boot_id
-from bucketfront.cache.storage.file_storage import Store
+from bucketfront.cache.storage.file_storage import FileStorage
 from bucketfront.cache.storage.index import Index
 from bucketfront.cache.upkeep.disposal import Disposal
 from bucketfront.config.settings import FreshnessSettings, OriginSettings, Settings, StaticCredentials
@@ -47,23 +47,23 @@ from bucketfront.http.path_rules import MEDIA_RULES, Rules, Ruling
 from bucketfront.keys import ObjectKey
 from bucketfront.s3.client import S3Origin
 from bucketfront.s3.embedded.launcher import EmbeddedS3
-from bucketfront.s3.upload.journal import Begun
-from bucketfront.s3.upload.uploader import S3Writes
+from bucketfront.s3.upload.journal import UploadJournal
+from bucketfront.s3.upload.uploader import S3Uploader
 from bucketfront.server.application import Application, Listener
 from bucketfront.server.cors import Cors
 from bucketfront.server.fast_path.fast_connection import FastPath
-from bucketfront.server.fast_path.prepared import Hits
+from bucketfront.server.fast_path.prepared import PreparedResponses
 from bucketfront.server.fast_path.recogniser import recogniser
-from bucketfront.server.handlers.objects import Objects
-from bucketfront.server.handlers.tus_uploads import Resumable
-from bucketfront.server.handlers.uploads import Uploads
+from bucketfront.server.handlers.objects import ObjectHandler
+from bucketfront.server.handlers.tus_uploads import TusHandler
+from bucketfront.server.handlers.uploads import UploadHandler
 from bucketfront.server.http1 import descriptors
-from bucketfront.server.http1.listener import Gate
+from bucketfront.server.http1.listener import ConnectionLimit
 from bucketfront.server.router import Router
 from bucketfront.server.telemetry.access_log import AccessLog
-from bucketfront.server.telemetry.observer import Observer
-from bucketfront.tus.manager import ResumableUploads
-from bucketfront.tus.staging import Space
+from bucketfront.server.telemetry.observer import Telemetry
+from bucketfront.tus.manager import UploadManager
+from bucketfront.tus.staging import StagingSpace
 from bucketfront.tus.upload_folder import UploadFolder
 
 DRAIN = 25.0  # seconds that running answers have at a stop; inside the 30 s that orchestrators grant
@@ -74,7 +74,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples" / "media"
 log = logging.getLogger(__name__)
 
 
-class Runtime:
+class App:
     """One bucketfront in this event loop. `clock` is wall time in seconds since the epoch, `elapsed` a clock that goes
     on and is never set, in seconds: what the cache goes by is made of both.
 
@@ -93,18 +93,18 @@ class Runtime:
         self._stack = AsyncExitStack()
         self._is_ready = False
         self._shares = descriptors.shares(descriptors.limit(), settings.origin.max_connections)
-        self.gate = Gate(self._shares.connections)
+        self.gate = ConnectionLimit(self._shares.connections)
         self.embedded: EmbeddedS3 | None = None
         self.cache: Cache
-        self._store: Store
+        self._store: FileStorage
         self._budget: Budget
-        self.resumable: ResumableUploads
+        self.resumable: UploadManager
         self._cache_clock: CacheClock
-        self.evictor: Evictor
+        self.evictor: Housekeeper
         self.scrubber: Scrubber
         self.origin: S3Origin
-        self._begun: Begun
-        self.observer: Observer
+        self._begun: UploadJournal
+        self.observer: Telemetry
         self.fast_path: FastPath | None = None
         self._listener: Listener
         self._admin: AdminListener
@@ -140,7 +140,7 @@ class Runtime:
 
     async def _start(self) -> None:
         registry = CollectorRegistry()
-        self.observer = Observer(registry, AccessLog(self.settings.access_log), self._clock)
+        self.observer = Telemetry(registry, AccessLog(self.settings.access_log), self._clock)
         self._stack.callback(self.observer.close)  # the last of all: requests that a stop cancels have their lines too
         await self._start_origin()
         await self._start_cache()
@@ -148,13 +148,15 @@ class Runtime:
         ConnectionCollector(registry, self.gate)
         OriginCollector(registry, self._origin_health)
         await self._start_admin(registry)
-        writes = S3Writes(self.origin, patience=UPLOAD_PATIENCE + self.settings.origin.read_timeout, notes=self._begun)
+        writes = S3Uploader(
+            self.origin, patience=UPLOAD_PATIENCE + self.settings.origin.read_timeout, notes=self._begun
+        )
         self._start_aborting()
-        uploads = Uploads(self.cache, writes, self.settings.uploads, self._clock)
+        uploads = UploadHandler(self.cache, writes, self.settings.uploads, self._clock)
         honor_no_cache = self.settings.freshness.honor_client_no_cache
         application = Application(
             self.settings,
-            Objects(self.cache, self._rules, self._clock, honor_no_cache=honor_no_cache),
+            ObjectHandler(self.cache, self._rules, self._clock, honor_no_cache=honor_no_cache),
             uploads,
             await self._start_resumable(uploads),
             self.observer,
@@ -168,15 +170,15 @@ class Runtime:
         await self._listener.start()
         self._is_ready = True
 
-    async def _start_resumable(self, uploads: Uploads) -> Resumable | None:
+    async def _start_resumable(self, uploads: UploadHandler) -> TusHandler | None:
         """Also without a route for them: what a former run left is dropped then."""
         settings = self.settings.uploads
-        self.resumable = ResumableUploads(
+        self.resumable = UploadManager(
             folder=UploadFolder(self._store.folder),
             origin=self.origin,
             store=uploads.store,
             forget=uploads.forget,
-            space=Space(self.cache.room.reserve, self._budget),
+            space=StagingSpace(self.cache.room.reserve, self._budget),
             source=self._source,
             boot=boot_id(),
             clock=self._cache_clock,
@@ -184,7 +186,7 @@ class Runtime:
         )
         await self.resumable.start()
         self._stack.push_async_callback(self.resumable.stop)
-        return None if settings is None else Resumable(self.resumable, settings, self._clock)
+        return None if settings is None else TusHandler(self.resumable, settings, self._clock)
 
     def _make_fast_path(self) -> FastPath | None:
         settings = self.settings
@@ -197,7 +199,7 @@ class Runtime:
                 *(("tus-resumable",) if settings.uploads is not None else ()),
             ),
         )
-        hits = Hits(
+        hits = PreparedResponses(
             self.cache,
             Router(settings.mounts, settings.uploads),
             Cors(settings.cors),
@@ -221,16 +223,16 @@ class Runtime:
 
     async def _start_cache(self) -> None:
         config = self.settings.cache
-        store = self._store = Store(config.dir, time.monotonic)
+        store = self._store = FileStorage(config.dir, time.monotonic)
         store.open()
         self._stack.callback(store.close)
         is_durable = config.durability == "power"
-        self._begun = Begun(store.root / "uploads.json", self._source, store.folder.fd)
+        self._begun = UploadJournal(store.root / "uploads.json", self._source, store.folder.fd)
         self._begun.open()
         index = self._open_index(store, is_durable=is_durable)
         clock = self._cache_clock = CacheClock(self._clock, self._elapsed, index.newest_access())
         budget = self._budget = Budget(config.max_size, overhead=await store.space_of(index.files))
-        entries = Entries(
+        entries = EntryTable(
             index,
             budget,
             self._policy,
@@ -247,8 +249,8 @@ class Runtime:
             index=index,
             entries=entries,
             disposal=disposal,
-            absences=Absences(self._negative_ttl),
-            memory=Memory(config.memory),
+            absences=NegativeCache(self._negative_ttl),
+            memory=HotBodies(config.memory),
             integrity=integrity,
             clock=clock,
             is_durable=is_durable,
@@ -257,7 +259,7 @@ class Runtime:
         self._stack.push_async_callback(self.cache.close)
         await self._start_upkeep(store, index, entries)
 
-    def _open_index(self, store: Store, *, is_durable: bool) -> Index:
+    def _open_index(self, store: FileStorage, *, is_durable: bool) -> Index:
         index = Index(
             store.root / "index.db",
             origin=self._source,
@@ -276,13 +278,15 @@ class Runtime:
         self._stack.callback(index.abandon)
         return index
 
-    def _supply(self, store: Store, entries: Entries, disposal: Disposal, comparison: Comparison) -> Supply:
+    def _supply(
+        self, store: FileStorage, entries: EntryTable, disposal: Disposal, comparison: Comparison
+    ) -> FetchContext:
         config, origin = self.settings.cache, self.settings.origin
-        return Supply(
+        return FetchContext(
             origin=self.origin,
             store=store,
             entries=entries,
-            traffic=Traffic(read_ahead_limit=max(1, origin.max_connections * 3 // 4)),
+            traffic=FetchStats(read_ahead_limit=max(1, origin.max_connections * 3 // 4)),
             reserve=self.cache.room.reserve,
             release=disposal.release,
             changed=disposal.drop,
@@ -299,9 +303,9 @@ class Runtime:
             patience=3 * (origin.connect_timeout + origin.read_timeout),
         )
 
-    async def _start_upkeep(self, store: Store, index: Index, entries: Entries) -> None:
+    async def _start_upkeep(self, store: FileStorage, index: Index, entries: EntryTable) -> None:
         config, clock = self.settings.cache, self._cache_clock
-        self.evictor = Evictor(
+        self.evictor = Housekeeper(
             cache=self.cache,
             entries=entries,
             store=store,
@@ -397,10 +401,10 @@ def _with_demo_keys(origin: OriginSettings) -> OriginSettings:
     return origin.model_copy(update={"credentials": demo})
 
 
-async def serve(settings: Settings, announce: Callable[[Runtime], None], stop: asyncio.Event) -> None:
+async def serve(settings: Settings, announce: Callable[[App], None], stop: asyncio.Event) -> None:
     """Run until `stop` is set; `announce` is called once requests are served."""
     descriptors.raise_limit()
-    async with Runtime(settings) as runtime:
+    async with App(settings) as runtime:
         # Modules and settings live as long as the process. Looked through, they held the loop for 40 ms a collection.
         gc.collect()
         gc.freeze()

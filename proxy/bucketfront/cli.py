@@ -11,7 +11,7 @@ import click
 from bucketfront import __version__
 
 if TYPE_CHECKING:
-    from bucketfront.app import Runtime
+    from bucketfront.app import App
     from bucketfront.config.settings import Settings
 
 FAILED, WRONG_USE = 1, 2
@@ -92,7 +92,7 @@ def _end() -> None:
     os._exit(FAILED)
 
 
-def _announce(runtime: "Runtime") -> None:
+def _announce(runtime: "App") -> None:
     """The addresses, and what to try, on standard error: standard output is the access log's."""
     mount = runtime.settings.mounts[0]
     lines = [

@@ -73,7 +73,7 @@ class OriginUnavailable(OriginError):
     """The origin is out of reach, or (OriginFailing) in reach and of no use."""
 
 
-class OriginFailing(OriginUnavailable):
+class OriginServerError(OriginUnavailable):
     """The origin answered 5xx. `retry_after`: in how many seconds it wants to be asked again, None: it did not say."""
 
     def __init__(self, message: str, retry_after: float | None = None) -> None:
@@ -81,11 +81,11 @@ class OriginFailing(OriginUnavailable):
         self.retry_after = retry_after
 
 
-class UnusableAnswer(OriginFailing):
+class InvalidOriginResponse(OriginServerError):
     """The origin answered what is no answer to the question, or not S3. Says nothing about its load."""
 
 
-class OriginResting(OriginUnavailable):
+class OriginCircuitOpen(OriginUnavailable):
     """The origin has failed so often that it is not asked now. `retry_after`: in how many seconds it may be."""
 
     def __init__(self, message: str, retry_after: float) -> None:

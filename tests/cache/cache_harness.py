@@ -21,16 +21,16 @@ from fakes import FakeClock, object_bytes
 from bucketfront.cache.cache import Absent, Cache
 from bucketfront.cache.entries.budget import Budget
 from bucketfront.cache.entries.entry import ENTRY_BYTES, Entry
-from bucketfront.cache.entries.entry_table import Entries, Policy
-from bucketfront.cache.entries.hot_bodies import Memory
-from bucketfront.cache.entries.negative_cache import Absences
+from bucketfront.cache.entries.entry_table import EntryTable, Policy
+from bucketfront.cache.entries.hot_bodies import HotBodies
+from bucketfront.cache.entries.negative_cache import NegativeCache
 from bucketfront.cache.fetch import body_stream
 from bucketfront.cache.fetch.integrity import Comparison, Integrity
-from bucketfront.cache.fetch.part import Supply, Traffic
-from bucketfront.cache.housekeeper import Evictor
-from bucketfront.cache.origin import Answer, NotModified
+from bucketfront.cache.fetch.part import FetchContext, FetchStats
+from bucketfront.cache.housekeeper import Housekeeper
+from bucketfront.cache.origin import NotModified, OriginResponse
 from bucketfront.cache.reader import Reader
-from bucketfront.cache.storage.file_storage import Store, StoredFile
+from bucketfront.cache.storage.file_storage import FileStorage, StoredFile
 from bucketfront.cache.storage.index import Index
 from bucketfront.cache.upkeep.disposal import Disposal
 from bucketfront.errors import (
@@ -172,7 +172,7 @@ class FakeOrigin:
         *,
         if_match: str | None = None,
         if_none_match: str | None = None,
-    ) -> Answer | NotModified:
+    ) -> OriginResponse | NotModified:
         self.gets += 1
         number = self.gets
         self.keys.append(key)
@@ -187,7 +187,7 @@ class FakeOrigin:
         if span is None:
             raise RangeUnsatisfiable(f"{part} of {len(version.data)} bytes")
         self.asked.append((span.start, span.stop))
-        return Answer(
+        return OriginResponse(
             version.metadata, span.start, span.stop, FakeBody(self, version.data, span, self.stalls.get(number))
         )
 
@@ -244,7 +244,7 @@ class FakeBody:
         self._is_open = False
 
 
-class WatchedStore(Store):
+class WatchedStore(FileStorage):
     """A disk that keeps a list of what was written, and fails when told to."""
 
     def __init__(self, root: Path, clock: Callable[[], float]) -> None:
@@ -324,18 +324,19 @@ class Rig:
             self.store._writing = [Turns(self.chance, in_order=True)]  # type: ignore[list-item]
             self.index._thread = Turns(self.chance, in_order=True)  # type: ignore[assignment]
         self.budget = Budget(max_size)
-        self.entries = Entries(self.index, self.budget, policy or steady(), block_size=BLOCK, hot_limit=hot_limit)
+        self.entries = EntryTable(self.index, self.budget, policy or steady(), block_size=BLOCK, hot_limit=hot_limit)
         self.entries.open()
-        self.absences = Absences(lambda _: negative_ttl)
+        self.absences = NegativeCache(lambda _: negative_ttl)
         integrity = Integrity()
         disposal = Disposal(self.entries, self.store)
         self.cache = Cache(
             origin=self.origin, store=self.store, index=self.index, entries=self.entries, disposal=disposal,
-            absences=self.absences, memory=Memory(memory), integrity=integrity, clock=self.wall, is_durable=is_durable,
+            absences=self.absences, memory=HotBodies(memory), integrity=integrity, clock=self.wall,
+            is_durable=is_durable,
         )  # fmt: skip
-        self.traffic = Traffic(read_ahead_limit=read_ahead_limit)
+        self.traffic = FetchStats(read_ahead_limit=read_ahead_limit)
         self.cache.supply_with(
-            Supply(
+            FetchContext(
                 origin=self.origin, store=self.store, entries=self.entries, traffic=self.traffic,
                 reserve=self.cache.room.reserve, release=disposal.release, changed=disposal.drop,
                 completed=self.cache.compare, comparison=Comparison(self.origin, self.store, integrity),
@@ -344,7 +345,7 @@ class Rig:
                 retries=retries or RetryBudget(MANY), hedges=hedges or RetryBudget(MANY),
             )
         )  # fmt: skip
-        self.evictor = Evictor(
+        self.evictor = Housekeeper(
             cache=self.cache, entries=self.entries, store=self.store, index=self.index,
             idle_since=lambda: self.wall() - idle_timeout, min_free=lambda _: 0,
         )  # fmt: skip

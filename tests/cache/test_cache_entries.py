@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from bucketfront.cache.entries.budget import Budget
 from bucketfront.cache.entries.entry import ENTRY_BYTES, Entry
-from bucketfront.cache.entries.entry_table import PAGE, Entries
+from bucketfront.cache.entries.entry_table import PAGE, EntryTable
 from bucketfront.cache.storage import blocks
 from bucketfront.cache.storage.file_storage import StoredFile
 from bucketfront.cache.storage.index import Index, Outline
@@ -37,7 +37,7 @@ class World:
         self.index = Index(self.folder / "index.db", "one", block_size=BLOCK)
         self.index.open()
         self.budget = Budget(1 << 40)
-        self.entries = Entries(self.index, self.budget, steady(), block_size=BLOCK, hot_limit=self.hot_limit)
+        self.entries = EntryTable(self.index, self.budget, steady(), block_size=BLOCK, hot_limit=self.hot_limit)
         self.entries.open()
 
     def add(self, key: ObjectKey, now: float) -> tuple[Entry, Entry | None]:

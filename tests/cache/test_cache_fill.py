@@ -13,8 +13,8 @@ from cache_harness import BLOCK, KEY, PART, TURNS, FakeOrigin, Rig, content, run
 
 from bucketfront.cache.entries.entry import ENTRY_BYTES
 from bucketfront.cache.fetch.body_stream import MAX_FAILURES
-from bucketfront.cache.fetch.part import Ending
-from bucketfront.cache.origin import Answer
+from bucketfront.cache.fetch.part import PartOutcome
+from bucketfront.cache.origin import OriginResponse
 from bucketfront.errors import (
     BodyTruncated,
     ObjectChanged,
@@ -188,7 +188,7 @@ async def test_an_answer_is_adopted_for_what_is_missing_only(tmp_path: Path) -> 
         first = asyncio.create_task(rig.get(BLOCK, 2 * BLOCK))
         await turns()
         answer = await rig.origin.get(KEY, FromTo(0, PART))
-        assert isinstance(answer, Answer)
+        assert isinstance(answer, OriginResponse)
         fill = rig.entry().fill
         assert fill is not None
         fill.adopt(answer)
@@ -524,7 +524,7 @@ async def test_auto_cancels_a_flight_that_has_no_block_begun(tmp_path: Path, at:
         gate.set()
         await rig.audit()
         assert rig.entry().present.bit_count() == at // BLOCK
-        assert rig.traffic.endings[Ending.ABANDONED] == 1
+        assert rig.traffic.endings[PartOutcome.ABANDONED] == 1
 
 
 async def test_a_reader_that_leaves_takes_its_read_ahead_along(tmp_path: Path) -> None:
@@ -685,7 +685,7 @@ async def test_a_disk_that_fails_during_a_fill(tmp_path: Path, number: int) -> N
         rig.store.errors = deque([None, None, OSError(number, os.strerror(number))])
         assert list(await asyncio.gather(rig.get(), rig.get(2 * BLOCK))) == [data, data[2 * BLOCK :]]
         await rig.audit(begun=BLOCK)
-        assert rig.traffic.endings[Ending.UNSTORED] >= 1
+        assert rig.traffic.endings[PartOutcome.UNSTORED] >= 1
         rig.monotonic.now += 60.0
         assert await rig.get() == data
         await rig.audit()

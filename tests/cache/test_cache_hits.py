@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bucketfront.cache.entries.entry import Entry
-from bucketfront.cache.entries.entry_table import Entries
-from bucketfront.cache.entries.hot_bodies import OVERHEAD, SMALL, Memory
-from bucketfront.cache.entries.lease import Hit
+from bucketfront.cache.entries.entry_table import EntryTable
+from bucketfront.cache.entries.hot_bodies import OVERHEAD, SMALL, HotBodies
+from bucketfront.cache.entries.lease import Lease
 from bucketfront.http.freshness import Freshness
 from bucketfront.http.metadata import Metadata
 from bucketfront.keys import ObjectKey
@@ -19,7 +19,7 @@ SIZE = 2 * BLOCK + 77
 KEPT = 10_000  # bytes: small enough to be kept in memory
 
 
-async def filled(rig: Rig, size: int = SIZE) -> Hit:
+async def filled(rig: Rig, size: int = SIZE) -> Lease:
     data = rig.origin.put(content(size))
     assert await rig.get() == data
     await rig.audit()
@@ -74,19 +74,19 @@ async def test_not_given_to_what_is_cold(tmp_path: Path) -> None:
         assert rig.cache.hit(KEY) is None
 
 
-def _remove(entries: Entries, entry: Entry) -> None:
+def _remove(entries: EntryTable, entry: Entry) -> None:
     entries.remove(entry)
 
 
-def _expire(entries: Entries, entry: Entry) -> None:
+def _expire(entries: EntryTable, entry: Entry) -> None:
     entries.expire(entry)
 
 
-def _validate(entries: Entries, entry: Entry) -> None:
+def _validate(entries: EntryTable, entry: Entry) -> None:
     entries.validated(entry, entry.metadata, entry.validated_at + 1)
 
 
-def _lose(entries: Entries, entry: Entry) -> None:
+def _lose(entries: EntryTable, entry: Entry) -> None:
     entries.lose(entry, 0)
 
 
@@ -151,17 +151,17 @@ async def test_pushed_out_of_memory(tmp_path: Path) -> None:
         assert again.body == content(KEPT)
 
 
-def lent(size: int) -> Hit:
+def lent(size: int) -> Lease:
     metadata = Metadata('"1"', size)
     entry = Entry(1, ObjectKey("b", "k"), metadata, Freshness(1.0), 0.0, 0)
-    return Hit(entry, metadata, -1, 0.0, 1.0, bytes(size))
+    return Lease(entry, metadata, -1, 0.0, 1.0, bytes(size))
 
 
 @given(st.integers(0, 20_000), st.lists(st.tuples(st.integers(0, 5000), st.booleans()), max_size=40))
 def test_memory(limit: int, uses: list[tuple[int, bool]]) -> None:
     """The bound holds after every step, and it is the least recently used that goes."""
-    memory = Memory(limit)
-    model: list[Hit] = []  # least recently used first
+    memory = HotBodies(limit)
+    model: list[Lease] = []  # least recently used first
     for size, touches in uses:
         if touches and model:
             model.append(model.pop(size % len(model)))

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from bucketfront.cache.fetch import part_fetch
 from bucketfront.cache.fetch.integrity import MAX_REMEMBERED, Integrity
-from bucketfront.cache.origin import Answer, NotModified
+from bucketfront.cache.origin import NotModified, OriginResponse
 from bucketfront.cache.storage import digests
 from bucketfront.errors import ContentMismatch
 from bucketfront.http.checksums import Digest
@@ -47,10 +47,10 @@ class LyingOrigin(FakeOrigin):
         *,
         if_match: str | None = None,
         if_none_match: str | None = None,
-    ) -> Answer | NotModified:
+    ) -> OriginResponse | NotModified:
         answer = await super().get(key, part, if_match=if_match, if_none_match=if_none_match)
         lie = self.lies.popleft() if self.lies else None
-        if lie is not None and isinstance(answer, Answer):
+        if lie is not None and isinstance(answer, OriginResponse):
             answer.body._data = lie  # type: ignore[attr-defined]
         return answer
 

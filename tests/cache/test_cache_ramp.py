@@ -4,14 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bucketfront.cache.fetch.read_ahead import Ramp
+from bucketfront.cache.fetch.read_ahead import ReadAhead
 from bucketfront.http.ranges import Span
 
 KIB, MIB = 1 << 10, 1 << 20
-USUAL = Ramp(256 * KIB, 8 * MIB, 8)
+USUAL = ReadAhead(256 * KIB, 8 * MIB, 8)
 
 ramps = st.builds(
-    lambda block, blocks, parallel: Ramp(block, block * blocks, parallel),
+    lambda block, blocks, parallel: ReadAhead(block, block * blocks, parallel),
     st.sampled_from([64 * KIB, 256 * KIB, MIB, 16 * MIB]),
     st.integers(1, 64),
     st.integers(1, 16),
@@ -46,7 +46,7 @@ def test_an_eager_reader_with_the_usual_settings(read: int, window: int) -> None
 
 
 @given(ramps, st.integers(1, 1 << 44))
-def test_what_a_careful_reader_leaves_behind(ramp: Ramp, read: int) -> None:
+def test_what_a_careful_reader_leaves_behind(ramp: ReadAhead, read: int) -> None:
     """All that can be under way when it leaves is a sixth of what it read, or two blocks; never more than the limit."""
     pace = ramp.pace(read, is_eager=False)
     assert pace.window + pace.part <= max(read / 6, 2 * ramp.block_size, read / 8 + ramp.block_size)
@@ -56,7 +56,7 @@ def test_what_a_careful_reader_leaves_behind(ramp: Ramp, read: int) -> None:
 
 
 @given(ramps, st.integers(0, 1 << 44), st.integers(0, 1 << 40), st.booleans())
-def test_who_reads_on_gets_no_less(ramp: Ramp, read: int, more: int, is_eager: bool) -> None:
+def test_who_reads_on_gets_no_less(ramp: ReadAhead, read: int, more: int, is_eager: bool) -> None:
     """The window only grows with what was read, and an eager reader's is never smaller than a careful one's."""
     assert ramp.pace(read + more, is_eager=is_eager).window >= ramp.pace(read, is_eager=is_eager).window
     assert ramp.pace(read, is_eager=True).window >= ramp.pace(read, is_eager=False).window
@@ -69,7 +69,7 @@ def test_several_parts_are_under_way_after_32_mib() -> None:
 
 
 @given(ramps)
-def test_the_first_part_is_whole_blocks(ramp: Ramp) -> None:
+def test_the_first_part_is_whole_blocks(ramp: ReadAhead) -> None:
     """What is asked for first is a block at least, a part at most, and no more than half a MiB beside the block."""
     assert ramp.first % ramp.block_size == 0
     assert ramp.block_size <= ramp.first <= max(ramp.block_size, min(512 * KIB, ramp.part_size))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from cache_harness import BLOCK, KEY, Rig, content, turns
 
-from bucketfront.cache.storage.file_storage import RETRY_AFTER, Store, StoredFile
+from bucketfront.cache.storage.file_storage import RETRY_AFTER, FileStorage, StoredFile
 from bucketfront.cache.storage.index import Changes, Index
 from bucketfront.cache.upkeep import space
 from bucketfront.errors import OriginUnavailable, StoreError
@@ -80,9 +80,9 @@ async def test_a_folder_that_cannot_be_made_again(tmp_path: Path) -> None:
 async def test_index_claims_only_what_was_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In durable mode each file with new blocks is synced before the index claims them; by default none is (I2)."""
     done: list[str] = []
-    sync, flush = Store.sync, Index.flush
+    sync, flush = FileStorage.sync, Index.flush
 
-    async def noted_sync(self: Store, file: StoredFile) -> None:
+    async def noted_sync(self: FileStorage, file: StoredFile) -> None:
         await sync(self, file)
         done.append(file.name)
 
@@ -90,7 +90,7 @@ async def test_index_claims_only_what_was_synced(tmp_path: Path, monkeypatch: py
         done.append("index")
         await flush(self, changes)
 
-    monkeypatch.setattr(Store, "sync", noted_sync)
+    monkeypatch.setattr(FileStorage, "sync", noted_sync)
     monkeypatch.setattr(Index, "flush", noted_flush)
     async with Rig(tmp_path / "power", is_durable=True) as rig:
         rig.origin.put(content(2 * BLOCK))
@@ -117,12 +117,12 @@ async def test_a_file_that_cannot_be_synced_is_discarded(tmp_path: Path, monkeyp
     tried: list[str] = []
     bad = ""
 
-    async def failing(_: Store, file: StoredFile) -> None:
+    async def failing(_: FileStorage, file: StoredFile) -> None:
         tried.append(file.name)
         if file.name == bad:
             raise StoreError("the cache folder failed")
 
-    monkeypatch.setattr(Store, "sync", failing)
+    monkeypatch.setattr(FileStorage, "sync", failing)
     async with Rig(tmp_path, is_durable=True) as rig:
         data = rig.origin.put(content(2 * BLOCK))
         other = rig.origin.put(content(BLOCK), key=OTHER)

@@ -11,21 +11,21 @@ from cache_harness import BLOCK, KEY, NEVER, PART, FakeOrigin, Rig, content, run
 
 from bucketfront.cache.fetch import body_stream
 from bucketfront.cache.fetch.body_stream import MAX_FAILURES, MAX_HEDGES
-from bucketfront.cache.fetch.part import Ending
-from bucketfront.cache.origin import Answer, Body, NotModified
+from bucketfront.cache.fetch.part import PartOutcome
+from bucketfront.cache.origin import Body, NotModified, OriginResponse
 from bucketfront.cache.reader import Reader
 from bucketfront.errors import (
     AccessDenied,
     DeleteMarker,
+    InvalidOriginResponse,
     NoSuchVersion,
     ObjectChanged,
     ObjectNotFound,
     OriginBusy,
+    OriginCircuitOpen,
     OriginError,
-    OriginResting,
     OriginTimeout,
     OriginUnavailable,
-    UnusableAnswer,
 )
 from bucketfront.http.ranges import FromTo, Span, Suffix
 from bucketfront.keys import ObjectKey
@@ -122,8 +122,8 @@ async def test_an_origin_at_rest_is_not_asked_again(tmp_path: Path) -> None:
         with await reader_of(rig) as reader:
             for read in (rig.read(reader), anext(reader.stream(Span(0, SIZE)))):
                 asked = rig.origin.gets
-                rig.origin.errors = deque([OriginResting("resting", 1.0)])
-                with pytest.raises(OriginResting):
+                rig.origin.errors = deque([OriginCircuitOpen("resting", 1.0)])
+                with pytest.raises(OriginCircuitOpen):
                     await read
                 assert rig.origin.gets == asked + 1
         await rig.audit()
@@ -141,9 +141,9 @@ class Dripping(FakeOrigin):
         *,
         if_match: str | None = None,
         if_none_match: str | None = None,
-    ) -> Answer | NotModified:
+    ) -> OriginResponse | NotModified:
         answer = await super().get(key, part, if_match=if_match, if_none_match=if_none_match)
-        assert isinstance(answer, Answer)
+        assert isinstance(answer, OriginResponse)
         return replace(answer, body=Rationed(answer.body, self.ration))
 
 
@@ -276,7 +276,7 @@ async def test_the_new_version_is_there_before_the_old_one_is_complete(tmp_path:
         NoSuchVersion("400"),
         DeleteMarker("405"),
         ObjectChanged("412"),
-        UnusableAnswer("another version"),
+        InvalidOriginResponse("another version"),
     ],
 )
 @pytest.mark.parametrize("is_stored", [True, False])
@@ -519,5 +519,5 @@ async def test_a_stop_ends_a_race(tmp_path: Path) -> None:
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)
         await rig.close()
-        assert rig.traffic.endings[Ending.ABANDONED]
+        assert rig.traffic.endings[PartOutcome.ABANDONED]
         assert (rig.origin.bodies, rig.traffic.hedging) == (0, 0)

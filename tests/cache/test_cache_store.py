@@ -19,7 +19,7 @@ from cache_harness import turns
 from fakes import FakeClock
 
 from bucketfront.cache.storage import file_storage as store_module
-from bucketfront.cache.storage.file_storage import RETRY_AFTER, Store, StoredFile
+from bucketfront.cache.storage.file_storage import RETRY_AFTER, FileStorage, StoredFile
 from bucketfront.cache.storage.folder import Folder
 from bucketfront.errors import CacheInUse, StoreError
 from bucketfront.http.ranges import Span
@@ -28,8 +28,8 @@ BLOCK = 65536
 
 
 @asynccontextmanager
-async def opened(root: Path, clock: FakeClock | None = None) -> AsyncIterator[Store]:
-    store = Store(root, clock or FakeClock())
+async def opened(root: Path, clock: FakeClock | None = None) -> AsyncIterator[FileStorage]:
+    store = FileStorage(root, clock or FakeClock())
     store.open()
     try:
         yield store
@@ -168,17 +168,17 @@ async def test_a_symbolic_link_is_not_followed(tmp_path: Path) -> None:
 def test_one_process_has_the_folder(tmp_path: Path) -> None:
     """A second opener is refused while the first lives, in another process too, and let in afterwards."""
     code = (
-        "import sys, time; from pathlib import Path; from bucketfront.cache.storage.file_storage import Store;"
+        "import sys, time; from pathlib import Path; from bucketfront.cache.storage.file_storage import FileStorage;"
         "from bucketfront.errors import CacheInUse;"
-        f"store = Store(Path({str(tmp_path)!r}), time.monotonic)\n"
+        f"store = FileStorage(Path({str(tmp_path)!r}), time.monotonic)\n"
         "try: store.open()\n"
         "except CacheInUse: sys.exit(3)\n"
         "store.close()"
     )
-    first = Store(tmp_path, FakeClock())
+    first = FileStorage(tmp_path, FakeClock())
     first.open()
     with pytest.raises(CacheInUse, match="in use"):
-        Store(tmp_path, FakeClock()).open()
+        FileStorage(tmp_path, FakeClock()).open()
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "proxy")}
     assert subprocess.run([sys.executable, "-c", code], env=env, check=False).returncode == 3
     first.close()
@@ -189,7 +189,7 @@ def test_a_folder_that_cannot_be_made_says_so(tmp_path: Path) -> None:
     """A cache folder below a file is a StoreError that names the folder and the cure."""
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match=r"cache\.dir"):
-        Store(tmp_path / "file" / "cache", FakeClock()).open()
+        FileStorage(tmp_path / "file" / "cache", FakeClock()).open()
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EROFS, errno.EDQUOT, errno.EACCES])
@@ -270,7 +270,7 @@ async def test_a_folder_that_vanished_is_made_again(tmp_path: Path) -> None:
             assert (tmp_path / "cache" / "objects" / file.name[-2:] / file.name).is_file()
             await store.close_file(file)
             with pytest.raises(CacheInUse):
-                Store(tmp_path / "cache", FakeClock()).open()
+                FileStorage(tmp_path / "cache", FakeClock()).open()
         await store.close_file(first)
 
 
@@ -382,7 +382,7 @@ async def test_no_call_waits_for_a_disk_that_hangs(tmp_path: Path, monkeypatch: 
         def slow(*_: Any) -> Any:
             hang.wait(10)
 
-        monkeypatch.setattr(Store if call == "_remove" else Folder, call, slow)
+        monkeypatch.setattr(FileStorage if call == "_remove" else Folder, call, slow)
         with pytest.raises(StoreError, match="did not answer"):
             await (store.remove(file.name) if call == "_remove" else store.disk_space())
         assert not store.is_usable
@@ -440,13 +440,13 @@ async def test_a_disk_that_does_not_answer_is_given_up(tmp_path: Path, monkeypat
     clock, hang = FakeClock(), threading.Event()
     async with opened(tmp_path, clock) as store:
         file = await store.create(1)
-        open_file = Store._open_file
+        open_file = FileStorage._open_file
 
         def slow(*args: Any) -> Any:
             hang.wait(10)
             return open_file(*args)
 
-        monkeypatch.setattr(Store, "_open_file", slow)
+        monkeypatch.setattr(FileStorage, "_open_file", slow)
         with pytest.raises(StoreError, match="did not answer"):
             await store.open_file(file.name, 1, None)
         clock.advance(10 * RETRY_AFTER)

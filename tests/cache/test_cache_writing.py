@@ -11,24 +11,24 @@ import pytest
 from cache_harness import BLOCK, KEY, FakeOrigin, Rig, Version, content, turns
 
 from bucketfront.cache.entries.entry import ENTRY_BYTES
-from bucketfront.cache.origin import Answer, NotModified
+from bucketfront.cache.origin import NotModified, OriginResponse
 from bucketfront.cache.storage.blocks import ALLOCATION_UNIT
 from bucketfront.cache.storage.folder import Folder
-from bucketfront.cache.upload import Writing
+from bucketfront.cache.upload import Upload
 from bucketfront.errors import ObjectChanged, ObjectNotFound, OriginUnavailable, StoreError, StoreFull
 from bucketfront.keys import ObjectKey
 
 OTHER = ObjectKey("bucket", "other")
 
 
-async def filled(rig: Rig, data: bytes, *, length: int | None = None, step: int = BLOCK - 100) -> Writing:
+async def filled(rig: Rig, data: bytes, *, length: int | None = None, step: int = BLOCK - 100) -> Upload:
     writing = rig.cache.begin_write(KEY, length)
     for at in range(0, len(data), step):
         await writing.write(data[at : at + step])
     return writing
 
 
-async def bytes_of(writing: Writing, start: int, stop: int) -> bytes:
+async def bytes_of(writing: Upload, start: int, stop: int) -> bytes:
     return b"".join([piece async for piece in writing.read(start, stop)])
 
 
@@ -282,7 +282,7 @@ class LateOrigin(FakeOrigin):
 
     held: asyncio.Event | None = None
 
-    async def get(self, *arguments: Any, **named: Any) -> Answer | NotModified:
+    async def get(self, *arguments: Any, **named: Any) -> OriginResponse | NotModified:
         answer, held = await super().get(*arguments, **named), self.held
         if held is not None:
             await held.wait()

@@ -20,7 +20,7 @@ CODES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class PlainRequest:
     """One request, as it came. `line` and `headers` as sent, in order; `key` is None where it names no object."""
 
     method: str
@@ -65,10 +65,10 @@ class Behaviour:
 
 HONEST = Behaviour()
 
-Script = Callable[[Asked], Behaviour]
+Script = Callable[[PlainRequest], Behaviour]
 
 
-def honest(_: Asked) -> Behaviour:
+def honest(_: PlainRequest) -> Behaviour:
     return HONEST
 
 
@@ -80,7 +80,7 @@ class InTurn:
         self._methods = methods
         self._key = key
 
-    def __call__(self, asked: Asked) -> Behaviour:
+    def __call__(self, asked: PlainRequest) -> Behaviour:
         if asked.method not in self._methods or self._key not in (None, asked.key) or not self._left:
             return HONEST
         return self._left.popleft()
@@ -128,7 +128,7 @@ class AtRandom:
     def __post_init__(self) -> None:
         self._random = random.Random(self.seed)
 
-    def __call__(self, asked: Asked) -> Behaviour:
+    def __call__(self, asked: PlainRequest) -> Behaviour:
         if asked.method not in self.methods or (self.keys is not None and asked.key not in self.keys):
             return HONEST
         chosen = self._random.choice(self.behaviours) if self._random.random() < self.rate else HONEST

@@ -21,8 +21,8 @@ from typing import Self
 from urllib.parse import parse_qsl, unquote
 
 import chaos_content as content
-from behaviour import CODES, HONEST, Asked, Behaviour, Script, honest
-from chaos_uploads import NoSuchUpload, Uploads
+from behaviour import CODES, HONEST, Behaviour, PlainRequest, Script, honest
+from chaos_uploads import NoSuchUpload, UploadHandler
 from fakes import RawConnection
 
 FOREIGN = 0  # the version of bytes that are not `content`
@@ -96,9 +96,9 @@ class ChaosOrigin:
         self.is_versioned = is_versioned
         self.history: list[Change] = []
         self.misdeeds: list[Misdeed] = []
-        self.asked: deque[Asked] = deque(maxlen=LOGGED)
+        self.asked: deque[PlainRequest] = deque(maxlen=LOGGED)
         self.counts: Counter[str] = Counter()  # requests by method, and "body bytes" of objects sent
-        self.uploads = Uploads()
+        self.uploads = UploadHandler()
         self._current: dict[str, Version] = {}
         self._by_id: dict[tuple[str, str], Version | None] = {}  # None: a delete marker
         self._numbers = itertools.count(1)
@@ -198,7 +198,7 @@ class ChaosOrigin:
         try:
             while (head := await connection.head()) is not None:
                 query, key = _target(head.target, self.bucket)
-                asked = Asked(
+                asked = PlainRequest(
                     head.method, f"{head.method} {head.target}", tuple(head.headers.items()), key, time.monotonic()
                 )
                 self.asked.append(asked)
@@ -216,7 +216,7 @@ class ChaosOrigin:
             connection.writer.close()
 
     async def _exchange(
-        self, connection: RawConnection, asked: Asked, query: dict[str, str], behaviour: Behaviour
+        self, connection: RawConnection, asked: PlainRequest, query: dict[str, str], behaviour: Behaviour
     ) -> bool:
         """One request and its answer. Returns whether the connection goes on."""
         await asyncio.sleep(behaviour.pause)
@@ -234,7 +234,7 @@ class ChaosOrigin:
             return await self._read(connection, asked, query, behaviour)
         return await self._write(connection, asked, query, body, behaviour)
 
-    async def _body(self, connection: RawConnection, asked: Asked, behaviour: Behaviour) -> bytes | None:
+    async def _body(self, connection: RawConnection, asked: PlainRequest, behaviour: Behaviour) -> bytes | None:
         """The request's. None: the script cuts it off there."""
         length = int(asked.header("content-length") or 0)
         if (asked.header("expect") or "").lower() == "100-continue":
@@ -261,7 +261,7 @@ class ChaosOrigin:
         return b"".join(taken)
 
     async def _write(
-        self, connection: RawConnection, asked: Asked, query: dict[str, str], body: bytes, behaviour: Behaviour
+        self, connection: RawConnection, asked: PlainRequest, query: dict[str, str], body: bytes, behaviour: Behaviour
     ) -> bool:
         try:
             answer = self._changed(asked, query, body, behaviour)
@@ -280,7 +280,7 @@ class ChaosOrigin:
         await connection.send(answer)
         return True
 
-    def _changed(self, asked: Asked, query: dict[str, str], body: bytes, behaviour: Behaviour) -> bytes:
+    def _changed(self, asked: PlainRequest, query: dict[str, str], body: bytes, behaviour: Behaviour) -> bytes:
         if behaviour.status is not None and behaviour.status >= 300:
             raise _scripted(behaviour.status)
         if asked.key is not None and ("uploads" in query or "uploadId" in query):
@@ -296,7 +296,7 @@ class ChaosOrigin:
             return _head(204, {}, None)
         raise _Refused(501, "NotImplemented")
 
-    def _uploaded(self, asked: Asked, key: str, query: dict[str, str], body: bytes) -> bytes:
+    def _uploaded(self, asked: PlainRequest, key: str, query: dict[str, str], body: bytes) -> bytes:
         """One step of a multipart upload."""
         number = query.get("uploadId", "")
         if asked.method == "PUT":
@@ -314,7 +314,9 @@ class ChaosOrigin:
             said = f"<CompleteMultipartUploadResult><ETag>{etag}</ETag></CompleteMultipartUploadResult>"
         return _head(200, {"Content-Type": "application/xml"}, len(said)) + said.encode()
 
-    async def _read(self, connection: RawConnection, asked: Asked, query: dict[str, str], behaviour: Behaviour) -> bool:
+    async def _read(
+        self, connection: RawConnection, asked: PlainRequest, query: dict[str, str], behaviour: Behaviour
+    ) -> bool:
         self._swap(asked, behaviour, at="before head")
         try:
             if behaviour.status is not None and behaviour.status >= 300:
@@ -344,7 +346,7 @@ class ChaosOrigin:
     async def _send(
         self,
         connection: RawConnection,
-        asked: Asked,
+        asked: PlainRequest,
         found: Version,
         span: tuple[int, int],
         behaviour: Behaviour,
@@ -382,7 +384,7 @@ class ChaosOrigin:
                 await asyncio.sleep(interval)
         return behaviour.extra_length <= 0
 
-    def _swap(self, asked: Asked, behaviour: Behaviour, at: str | int) -> None:
+    def _swap(self, asked: PlainRequest, behaviour: Behaviour, at: str | int) -> None:
         if behaviour.swap == at and asked.key in self._current:
             old = self._current[asked.key]
             self.store(asked.key, old.size if behaviour.swap_size is None else behaviour.swap_size)
@@ -402,7 +404,7 @@ class ChaosOrigin:
             raise _Refused(405, "MethodNotAllowed", {"x-amz-delete-marker": "true", "Allow": "DELETE"})
         return named
 
-    def _span(self, asked: Asked, found: Version, behaviour: Behaviour) -> tuple[int, int] | None:
+    def _span(self, asked: PlainRequest, found: Version, behaviour: Behaviour) -> tuple[int, int] | None:
         """RFC 9110 sections 13.2.2 and 14.2: the bytes asked for; None for all of them."""
         if_match, if_none_match = asked.header("if-match"), asked.header("if-none-match")
         if if_match not in (None, "*", found.etag) and not behaviour.ignores_if_match:
@@ -448,7 +450,7 @@ def _head(status: int, headers: Mapping[str, str], length: int | None) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode("utf-8")
 
 
-def _error(refused: _Refused, asked: Asked) -> bytes:
+def _error(refused: _Refused, asked: PlainRequest) -> bytes:
     if refused.status == 304:
         return _head(304, refused.headers, None)
     body = f"<?xml version='1.0'?><Error><Code>{refused.code}</Code><Message>as told</Message></Error>".encode()

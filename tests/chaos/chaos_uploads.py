@@ -20,7 +20,7 @@ class NoSuchUpload(Exception):
     """It was completed or aborted, or never begun."""
 
 
-class Uploads:
+class UploadHandler:
     def __init__(self) -> None:
         self._running: dict[str, Upload] = {}
         self._numbers = itertools.count(1)

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import chaos_content as content
 import pytest
-from behaviour import FAULTS, HONEST, Asked, AtRandom, Behaviour, InTurn
+from behaviour import FAULTS, HONEST, AtRandom, Behaviour, InTurn, PlainRequest
 from chaos_origin import FOREIGN, VERSION_HEADER, ChaosOrigin
 from origin_process import OriginProcess
 from wire import Answer, connected, fetch
@@ -177,7 +177,7 @@ async def test_writes_of_unknown_outcome(origin: ChaosOrigin) -> None:
 def test_a_random_script_is_the_same_for_the_same_seed() -> None:
     """What a run did can be done again; keys and methods outside it are never touched."""
     first, second = AtRandom(3, 0.5), AtRandom(3, 0.5)
-    one = Asked("GET", "GET /bucket/o", (), "o", 0.0)
+    one = PlainRequest("GET", "GET /bucket/o", (), "o", 0.0)
     found = [first(one) for _ in range(500)]
     assert found == [second(one) for _ in range(500)]
     assert set(FAULTS) < {HONEST, *found}

@@ -14,7 +14,7 @@ FIRST_WRITTEN = 1 << 20  # versions from here on are written by clients, those b
 
 
 @dataclass(frozen=True, slots=True)
-class Objects:
+class ObjectHandler:
     """The keys, and who writes them. `large` ones are read by several at once; `written` ones by clients as well."""
 
     small: tuple[str, ...]
@@ -33,7 +33,7 @@ class Objects:
         return rng.randint(limit // 2, limit) if rng.random() < 0.9 else rng.randint(WORD, 64)
 
 
-OBJECTS = Objects(
+OBJECTS = ObjectHandler(
     small=tuple(f"small/{number}" for number in range(12)),
     large=tuple(f"large {number}" for number in range(4)),
     written=tuple(f"written/{number}.bin" for number in range(6)),
@@ -43,7 +43,7 @@ OBJECTS = Objects(
 class Workload:
     """`rng` decides everything that is done; what it leads to is the machine's matter."""
 
-    def __init__(self, rng: random.Random, objects: Objects = OBJECTS) -> None:
+    def __init__(self, rng: random.Random, objects: ObjectHandler = OBJECTS) -> None:
         self.objects = objects
         self._rng = rng
         self._versions = itertools.count(FIRST_WRITTEN)

@@ -17,17 +17,17 @@ from bucketfront.config.settings import OriginSettings, StaticCredentials
 from bucketfront.errors import (
     AccessDenied,
     DeleteMarker,
+    InvalidOriginResponse,
     NoSuchVersion,
     ObjectChanged,
     ObjectNotFound,
     OriginBusy,
+    OriginCircuitOpen,
     OriginError,
-    OriginFailing,
-    OriginResting,
+    OriginServerError,
     OriginTimeout,
     OriginUnavailable,
     RangeUnsatisfiable,
-    UnusableAnswer,
     WriteRefused,
 )
 from bucketfront.http.metadata import Metadata
@@ -40,7 +40,7 @@ from bucketfront.s3.error_translation import VersionUnchanged
 A, B = ObjectKey("bucket", "a"), ObjectKey("bucket", "b")
 GONE = OriginUnavailable("connection refused")
 LATE = OriginTimeout("no answer")
-SICK = OriginFailing("503 SlowDown")
+SICK = OriginServerError("503 SlowDown")
 GENEROUS = 20.0  # seconds: a test that waits that long has failed
 
 
@@ -68,7 +68,7 @@ class Subject:
 
     def refusal(self) -> float:
         """Seconds after which to come again."""
-        with pytest.raises(OriginResting) as raised:
+        with pytest.raises(OriginCircuitOpen) as raised:
             self.breaker.admit()
         return raised.value.retry_after
 
@@ -161,7 +161,7 @@ def test_what_counts_as_a_success(subject: Subject, answer: Exception | None) ->
 
 @pytest.mark.parametrize(
     "error",
-    [UnusableAnswer("no ETag"), OriginBusy("no slot"), WriteRefused("bad header"), asyncio.CancelledError()],
+    [InvalidOriginResponse("no ETag"), OriginBusy("no slot"), WriteRefused("bad header"), asyncio.CancelledError()],
     ids=lambda error: type(error).__name__,
 )
 def test_what_counts_as_neither(subject: Subject, error: BaseException) -> None:
@@ -189,7 +189,7 @@ def test_all_are_refused_while_it_rests(subject: Subject) -> None:
     subject.open()
     for left in (1.0, 0.75, 0.25):
         assert subject.refusal() == pytest.approx(left)
-        with pytest.raises(OriginResting) as raised:
+        with pytest.raises(OriginCircuitOpen) as raised:
             subject.breaker.check()
         assert raised.value.retry_after == pytest.approx(left)
         subject.clock.advance(0.5 if left == 0.75 else 0.25)
@@ -229,7 +229,7 @@ def test_rests_stay_bounded_through_a_long_outage(subject: Subject) -> None:
 def test_the_origins_own_retry_after_is_the_least_pause(subject: Subject, asked: float | None, rests: float) -> None:
     """RFC 9110 section 10.2.3: an origin that says when to come again is not asked before."""
     for key in (A, B, A, B, A):
-        subject.outcome(OriginFailing("503 SlowDown", asked), key)
+        subject.outcome(OriginServerError("503 SlowDown", asked), key)
     assert subject.refusal() == pytest.approx(rests)
 
 
@@ -262,7 +262,7 @@ def test_a_probe_that_succeeds_closes_it_and_forgets(subject: Subject) -> None:
     assert subject.breaker.opened == 2
 
 
-@pytest.mark.parametrize("error", [asyncio.CancelledError(), UnusableAnswer("not S3"), RuntimeError("ours")])
+@pytest.mark.parametrize("error", [asyncio.CancelledError(), InvalidOriginResponse("not S3"), RuntimeError("ours")])
 def test_a_probe_without_an_outcome_frees_its_place(subject: Subject, error: BaseException) -> None:
     """I12: a client that leaves in the middle of the probe does not leave the breaker waiting for it."""
     subject.open()
@@ -367,14 +367,14 @@ async def test_an_origin_that_is_gone_is_left_alone(subject: Subject) -> None:
         one.client.meta.events.register("before-send.s3", lambda **_: attempts.append(1))
         with pytest.raises(OriginUnavailable) as raised:
             await one.get(A, FromTo(0, 10))
-        assert not isinstance(raised.value, OriginResting | OriginFailing)
+        assert not isinstance(raised.value, OriginCircuitOpen | OriginServerError)
         for call in (one.head(B), one.get(B, FromTo(0)), one.head(A)):
-            with pytest.raises(OriginResting) as refused:
+            with pytest.raises(OriginCircuitOpen) as refused:
                 await call
             assert refused.value.retry_after == pytest.approx(FIRST_PAUSE)
         assert len(attempts) == LIMIT
         subject.rest()
-        with pytest.raises(OriginResting) as refused:
+        with pytest.raises(OriginCircuitOpen) as refused:
             await one.head(A)
         assert len(attempts) == LIMIT + 1
         assert refused.value.retry_after == pytest.approx(2 * FIRST_PAUSE)
@@ -391,9 +391,9 @@ async def test_a_recovery(subject: Subject) -> None:
         RawServer(answering(*[sick] * LIMIT, well)) as server,
         S3Origin(settings(server.endpoint_url), None, subject.breaker) as origin,
     ):
-        with pytest.raises(OriginFailing):
+        with pytest.raises(OriginServerError):
             await origin.head(A)
-        with pytest.raises(OriginResting):
+        with pytest.raises(OriginCircuitOpen):
             await origin.head(B)
         assert len(server.heads) == LIMIT
         subject.rest()
@@ -415,7 +415,7 @@ async def test_one_sick_object_shuts_out_no_other(subject: Subject) -> None:
         S3Origin(settings(server.endpoint_url), None, subject.breaker) as origin,
     ):
         for _ in range(LIMIT):
-            with pytest.raises(OriginFailing):
+            with pytest.raises(OriginServerError):
                 await origin.get(A, FromTo(0, 10))
         assert await origin.head(B) == Metadata('"e"', 10)
         assert len(server.heads) == LIMIT * ATTEMPTS + 1
@@ -472,9 +472,9 @@ async def test_nobody_waits_for_a_connection_to_an_origin_that_rests(subject: Su
     ):
         await origin.take_slot()
         subject.open()
-        with pytest.raises(OriginResting):
+        with pytest.raises(OriginCircuitOpen):
             await origin.get(A, FromTo(0, 10))
-        with pytest.raises(OriginResting):
+        with pytest.raises(OriginCircuitOpen):
             await origin.head(A)
         origin.return_slot()
 

@@ -10,22 +10,22 @@ from chaos_origin import ChaosOrigin
 from fakes import ChangingOrigin, FailingOrigin, FakeOrigin, SlowOrigin, TruncatingOrigin, object_bytes
 from pydantic import SecretStr
 
-from bucketfront.cache.origin import Answer, NotModified, Origin
+from bucketfront.cache.origin import NotModified, Origin, OriginResponse
 from bucketfront.config.settings import OriginSettings, StaticCredentials
 from bucketfront.errors import (
     DeleteMarker,
+    InvalidOriginResponse,
     NoSuchVersion,
     ObjectChanged,
     ObjectNotFound,
     RangeUnsatisfiable,
-    UnusableAnswer,
 )
 from bucketfront.http.metadata import Metadata
 from bucketfront.http.ranges import FromTo, Suffix
 from bucketfront.http.write_head import WriteHead
 from bucketfront.keys import ObjectKey
 from bucketfront.s3.client import S3Origin
-from bucketfront.s3.upload.uploader import Announce, S3Writes, Written
+from bucketfront.s3.upload.uploader import Announce, S3Uploader, Written
 
 FAKES: dict[str, Callable[[int], FakeOrigin]] = {
     "fake": FakeOrigin,
@@ -133,7 +133,7 @@ class ChaosSubject(Subject):
     """The real Origin against the chaos origin, whose owner needs no S3 client."""
 
     def __init__(self, real: S3Origin, server: ChaosOrigin) -> None:
-        super().__init__(real, S3Writes(real, patience=10), server.bucket, server)
+        super().__init__(real, S3Uploader(real, patience=10), server.bucket, server)
         self._server = server
 
     def store(self, content: bytes, name: str = "o", **headers: str) -> ObjectKey:
@@ -177,7 +177,7 @@ async def subject(
         return
     settings = request.getfixturevalue(request.param)
     async with S3Origin(settings) as real:
-        yield Subject(real, S3Writes(real, patience=10), bucket_of(settings), client_of(settings))
+        yield Subject(real, S3Uploader(real, patience=10), bucket_of(settings), client_of(settings))
 
 
 @pytest.fixture(params=(*FAKES, CHAOS, *SERVERS))
@@ -203,7 +203,7 @@ async def versioned(
     client.put_bucket_versioning(Bucket=VERSIONED, VersioningConfiguration={"Status": "Enabled"})
     try:
         async with S3Origin(settings) as real:
-            yield Subject(real, S3Writes(real, patience=10), VERSIONED, client)
+            yield Subject(real, S3Uploader(real, patience=10), VERSIONED, client)
     finally:
         listed = client.list_object_versions(Bucket=VERSIONED)
         for item in (*listed.get("Versions", ()), *listed.get("DeleteMarkers", ())):
@@ -211,8 +211,8 @@ async def versioned(
         client.delete_bucket(Bucket=VERSIONED)
 
 
-async def read(answer: Answer | NotModified) -> bytes:
-    assert isinstance(answer, Answer)
+async def read(answer: OriginResponse | NotModified) -> bytes:
+    assert isinstance(answer, OriginResponse)
     try:
         pieces = []
         while data := await answer.body.read():
@@ -233,9 +233,9 @@ async def stream(content: bytes, piece: int = CHUNK) -> AsyncIterator[bytes]:
         yield content[start : start + piece]
 
 
-def metadata_of(answer: Answer | Metadata | NotModified) -> Metadata:
+def metadata_of(answer: OriginResponse | Metadata | NotModified) -> Metadata:
     assert not isinstance(answer, NotModified)
-    return answer.metadata if isinstance(answer, Answer) else answer
+    return answer.metadata if isinstance(answer, OriginResponse) else answer
 
 
 @pytest.mark.parametrize(
@@ -259,7 +259,7 @@ async def test_a_range_gives_exactly_its_bytes(subject: Subject, part: FromTo | 
     """I3: an answer says which bytes it holds, and holds them, whichever way the range was put."""
     key = subject.store(CONTENT)
     answer = await subject.origin.get(key, part)
-    assert isinstance(answer, Answer)
+    assert isinstance(answer, OriginResponse)
     assert (answer.start, answer.stop) == (start, stop)
     assert answer.metadata.size == SIZE
     assert await read(answer) == CONTENT[start:stop]
@@ -270,7 +270,7 @@ async def test_a_cancelled_read_loses_no_byte(subject: Subject) -> None:
     key = subject.store(CONTENT)
     for patience in range(6):
         answer = await subject.origin.get(key, FromTo(0))
-        assert isinstance(answer, Answer)
+        assert isinstance(answer, OriginResponse)
         got = b""
         while len(got) < SIZE:
             reading = asyncio.create_task(answer.body.read())
@@ -559,7 +559,7 @@ async def test_an_unversioned_object_has_the_version_null_alone(subject: Subject
     assert metadata_of(null).version is None
     assert await read(null) == CONTENT
     unknown = key._replace(version="67152e0713b909e7d6c86891fd390cee")
-    with pytest.raises((ObjectNotFound, NoSuchVersion, UnusableAnswer)):
+    with pytest.raises((ObjectNotFound, NoSuchVersion, InvalidOriginResponse)):
         await subject.origin.get(unknown, FromTo(0))
-    with pytest.raises((ObjectNotFound, NoSuchVersion, UnusableAnswer)):
+    with pytest.raises((ObjectNotFound, NoSuchVersion, InvalidOriginResponse)):
         await subject.origin.head(unknown)

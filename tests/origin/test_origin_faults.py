@@ -13,21 +13,21 @@ import pytest
 from fakes import Head, RawConnection, RawServer, Script, answering, object_bytes, response
 from pydantic import SecretStr
 
-from bucketfront.cache.origin import Answer, NotModified
+from bucketfront.cache.origin import NotModified, OriginResponse
 from bucketfront.config.settings import OriginSettings, StaticCredentials
 from bucketfront.errors import (
     AccessDenied,
     BodyTruncated,
     DeleteMarker,
+    InvalidOriginResponse,
     NoSuchVersion,
     ObjectChanged,
     ObjectNotFound,
     OriginError,
-    OriginFailing,
+    OriginServerError,
     OriginTimeout,
     OriginUnavailable,
     RangeUnsatisfiable,
-    UnusableAnswer,
 )
 from bucketfront.http.metadata import Metadata
 from bucketfront.http.ranges import FromTo, Requested, Suffix
@@ -91,8 +91,8 @@ def refusal(status: str, code: str) -> bytes:
     return response(status, text.encode(), Content_Type="application/xml")
 
 
-async def whole(answer: Answer | NotModified) -> bytes:
-    assert isinstance(answer, Answer)
+async def whole(answer: OriginResponse | NotModified) -> bytes:
+    assert isinstance(answer, OriginResponse)
     data = b""
     while piece := await answer.body.read():
         data += piece
@@ -101,7 +101,7 @@ async def whole(answer: Answer | NotModified) -> bytes:
 
 async def fetch(origin: S3Origin, part: Requested = FromTo(0, 10), **conditions: str) -> bytes:  # noqa: B008 - frozen
     answer = await origin.get(KEY, part, **conditions)
-    assert isinstance(answer, Answer)
+    assert isinstance(answer, OriginResponse)
     try:
         return await whole(answer)
     finally:
@@ -120,7 +120,7 @@ async def test_a_refused_connection() -> None:
         origin.client.meta.events.register("before-send.s3", lambda **_: attempts.append(1))
         with pytest.raises(OriginUnavailable) as raised:
             await origin.get(KEY, FromTo(0, 10))
-    assert not isinstance(raised.value, OriginTimeout | OriginFailing)
+    assert not isinstance(raised.value, OriginTimeout | OriginServerError)
     assert len(attempts) == ATTEMPTS
 
 
@@ -133,7 +133,7 @@ async def test_a_connection_closed_without_an_answer() -> None:
     async with origin_of(script) as (origin, server):
         with pytest.raises(OriginUnavailable) as raised:
             await origin.get(KEY, FromTo(0, 10))
-        assert not isinstance(raised.value, OriginFailing)
+        assert not isinstance(raised.value, OriginServerError)
         assert len(server.heads) == ATTEMPTS
 
 
@@ -175,9 +175,9 @@ async def test_5xx_is_tried_again_and_then_given_up(status: str, code: str) -> N
     async with origin_of(answering(refusal(status, code))) as (origin, server):
         for call in (origin.get(KEY, FromTo(0, 10)), origin.head(KEY)):
             server.heads.clear()
-            with pytest.raises(OriginFailing) as raised:
+            with pytest.raises(OriginServerError) as raised:
                 await call
-            assert type(raised.value) is OriginFailing
+            assert type(raised.value) is OriginServerError
             assert len(server.heads) == ATTEMPTS
 
 
@@ -185,7 +185,7 @@ async def test_retries_end_with_their_budget() -> None:
     """I20: an origin that fails every request hears each of them once, and ten more besides a tenth."""
     async with origin_of(answering(refusal("500 Internal Server Error", "InternalError"))) as (origin, server):
         for _ in range(40):
-            with pytest.raises(OriginFailing):
+            with pytest.raises(OriginServerError):
                 await origin.get(KEY, FromTo(0, 10))
         assert 40 + 10 <= len(server.heads) <= 40 + 10 + 4
         assert origin.retries.refused
@@ -209,7 +209,7 @@ async def test_retry_after(value: str | None, seconds: float | None) -> None:
     """What S3 says with a SlowDown is believed from one second to a minute."""
     answer = response("503 Slow Down", b"<Error><Code>SlowDown</Code></Error>", Retry_After=value)
     async with origin_of(answering(answer)) as (origin, _):
-        with pytest.raises(OriginFailing) as raised:
+        with pytest.raises(OriginServerError) as raised:
             await origin.get(KEY, FromTo(0, 10))
         assert raised.value.retry_after == seconds
 
@@ -276,7 +276,7 @@ async def test_a_404_for_a_key_that_xml_cannot_hold() -> None:
 async def test_a_404_that_is_not_s3s(body: bytes, media_type: str) -> None:
     """I13: only an S3 404 is absence: what a load balancer in between says is UnusableAnswer."""
     async with origin_of(answering(response("404 Not Found", body, Content_Type=media_type))) as (origin, _):
-        with pytest.raises(UnusableAnswer):
+        with pytest.raises(InvalidOriginResponse):
             await origin.get(KEY, FromTo(0, 10))
 
 
@@ -325,7 +325,7 @@ async def test_a_redirect_is_not_followed(code: str, method: str) -> None:
 async def test_a_head_that_does_not_fit_is_refused(part: Requested, answer: bytes) -> None:
     """I1, I3: no byte is taken of an answer that is not what was asked for."""
     async with origin_of(answering(answer)) as (origin, _):
-        with pytest.raises(UnusableAnswer):
+        with pytest.raises(InvalidOriginResponse):
             await origin.get(KEY, part)
 
 
@@ -353,7 +353,7 @@ async def test_range_ignored_from_the_start(part: Requested) -> None:
     """RFC 9110 section 14.2: a server may answer 200 with the whole; where that begins at 0 it can be used."""
     async with origin_of(answering(response("200 OK", CONTENT, ETag=ETAG))) as (origin, _):
         answer = await origin.get(KEY, part)
-        assert isinstance(answer, Answer)
+        assert isinstance(answer, OriginResponse)
         assert (answer.start, answer.stop, answer.metadata.size) == (0, len(CONTENT), len(CONTENT))
         assert await whole(answer) == CONTENT
         answer.body.close()
@@ -383,7 +383,7 @@ NOT_HTTP = {
 async def test_what_is_no_http(answer: bytes) -> None:
     """I13: whatever listens there instead of S3, it answers: UnusableAnswer, and no error of the SDK's."""
     async with origin_of(answering(answer)) as (origin, _):
-        with pytest.raises(UnusableAnswer):
+        with pytest.raises(InvalidOriginResponse):
             await origin.get(KEY, FromTo(0, 10))
 
 
@@ -407,7 +407,7 @@ async def test_headers_that_the_sdk_cannot_parse(header: dict[str, Any]) -> None
         try:
             assert await fetch(origin) == CONTENT[:10]
         except OriginError as error:
-            assert isinstance(error, UnusableAnswer)  # noqa: PT017 - either will do
+            assert isinstance(error, InvalidOriginResponse)  # noqa: PT017 - either will do
 
 
 @pytest.mark.parametrize(
@@ -439,12 +439,12 @@ async def test_s3s_checksum_is_asked_for_and_kept() -> None:
     full = response("200 OK", CONTENT, ETag=ETAG, x_amz_checksum_crc32=WRONG)
     async with origin_of(answering(part, full, full)) as (origin, server):
         some = await origin.get(KEY, FromTo(0, 10))
-        assert isinstance(some, Answer)
+        assert isinstance(some, OriginResponse)
         assert some.metadata.checksum is None
         assert await whole(some) == CONTENT[:10]
         some.body.close()
         everything = await origin.get(KEY, FromTo(0))
-        assert isinstance(everything, Answer)
+        assert isinstance(everything, OriginResponse)
         assert everything.metadata.checksum == ("crc32", WRONG)
         assert await whole(everything) == CONTENT
         everything.body.close()
@@ -465,7 +465,7 @@ async def test_the_version_that_an_answer_names(sent: str | None, version: str |
     answers = (partial(x_amz_version_id=sent), response("200 OK", length=1000, ETag=ETAG, x_amz_version_id=sent))
     async with origin_of(answering(*answers)) as (origin, server):
         answer = await origin.get(KEY, FromTo(0, 10))
-        assert isinstance(answer, Answer)
+        assert isinstance(answer, OriginResponse)
         assert answer.metadata.version == version
         await whole(answer)
         answer.body.close()
@@ -497,9 +497,9 @@ async def test_an_origin_that_sends_another_version(asked: str, sent: str | None
     key = KEY._replace(version=asked)
     got = response("200 OK", CONTENT[:size], ETag=ETAG, x_amz_version_id=sent)
     async with origin_of(answering(got), max_connections=1) as (origin, _):
-        with pytest.raises(UnusableAnswer, match="version id"):
+        with pytest.raises(InvalidOriginResponse, match="version id"):
             await origin.get(key, FromTo(0, 10))
-        with pytest.raises(UnusableAnswer, match="version id"):
+        with pytest.raises(InvalidOriginResponse, match="version id"):
             await origin.head(key)
         assert not origin.breaker.is_open, "a client can bring this about"
 
@@ -509,7 +509,7 @@ async def test_the_version_null(sent: str | None) -> None:
     """S3 API, "Working with objects in a versioning-suspended bucket": what was never versioned is version "null"."""
     async with origin_of(answering(partial(x_amz_version_id=sent))) as (origin, _):
         answer = await origin.get(KEY._replace(version="null"), FromTo(0, 10))
-        assert isinstance(answer, Answer)
+        assert isinstance(answer, OriginResponse)
         assert answer.metadata.version is None
         assert await whole(answer) == CONTENT[:10]
         answer.body.close()
@@ -523,8 +523,8 @@ async def test_the_version_null(sent: str | None) -> None:
         (refusal("400 Bad Request", "InvalidArgument"), NoSuchVersion),
         (refusal("405 Method Not Allowed", "MethodNotAllowed"), DeleteMarker),
         (response("405 Method Not Allowed", x_amz_delete_marker="true", Allow="DELETE"), DeleteMarker),
-        (response("405 Method Not Allowed", b"<html>nginx</html>", Content_Type="text/html"), UnusableAnswer),
-        (refusal("400 Bad Request", "ExpiredToken"), UnusableAnswer),
+        (response("405 Method Not Allowed", b"<html>nginx</html>", Content_Type="text/html"), InvalidOriginResponse),
+        (refusal("400 Bad Request", "ExpiredToken"), InvalidOriginResponse),
     ],
 )
 async def test_what_s3_says_of_a_version(answer: bytes, error: type[OriginError]) -> None:
@@ -533,10 +533,10 @@ async def test_what_s3_says_of_a_version(answer: bytes, error: type[OriginError]
         with pytest.raises(error) as raised:
             await origin.get(PINNED, FromTo(0, 10))
         assert type(raised.value) is error
-        if error is not UnusableAnswer:
+        if error is not InvalidOriginResponse:
             assert len(server.heads) == 1
         if error in (NoSuchVersion, DeleteMarker):
-            with pytest.raises(UnusableAnswer):
+            with pytest.raises(InvalidOriginResponse):
                 await origin.get(KEY, FromTo(0, 10))
 
 
@@ -545,7 +545,7 @@ async def test_what_s3_says_of_a_version(answer: bytes, error: type[OriginError]
     [
         (response("400 Bad Request"), NoSuchVersion),
         (response("405 Method Not Allowed", x_amz_delete_marker="true"), DeleteMarker),
-        (response("405 Method Not Allowed"), UnusableAnswer),
+        (response("405 Method Not Allowed"), InvalidOriginResponse),
     ],
 )
 async def test_what_a_head_says_of_a_version(answer: bytes, error: type[OriginError]) -> None:
@@ -554,7 +554,7 @@ async def test_what_a_head_says_of_a_version(answer: bytes, error: type[OriginEr
         with pytest.raises(error) as raised:
             await origin.head(PINNED)
         assert type(raised.value) is error
-        with pytest.raises(UnusableAnswer):
+        with pytest.raises(InvalidOriginResponse):
             await origin.head(KEY)
 
 
@@ -562,7 +562,7 @@ async def test_a_304_of_another_version() -> None:
     """I1: one that names another version than was asked for is not believed; one that names none is (SeaweedFS)."""
     other, none = (response("304 Not Modified", length=-1, ETag=ETAG, x_amz_version_id=sent) for sent in ("x", None))
     async with origin_of(answering(other, none)) as (origin, _):
-        with pytest.raises(UnusableAnswer, match="version id"):
+        with pytest.raises(InvalidOriginResponse, match="version id"):
             await origin.head(PINNED, if_none_match=ETAG)
         assert await origin.head(PINNED, if_none_match=ETAG) == NotModified()
 
@@ -587,7 +587,7 @@ async def test_a_body_cut_early() -> None:
 
     async with origin_of(script) as (origin, server):
         answer = await origin.get(KEY, FromTo(0))
-        assert isinstance(answer, Answer)
+        assert isinstance(answer, OriginResponse)
         first = await answer.body.read()
         assert first
         assert CONTENT[:600].startswith(first)
@@ -608,7 +608,7 @@ async def test_a_body_that_stalls() -> None:
 
     async with origin_of(script, read=SHORT) as (origin, server):
         answer = await origin.get(KEY, FromTo(0))
-        assert isinstance(answer, Answer)
+        assert isinstance(answer, OriginResponse)
         with pytest.raises(OriginTimeout):
             await whole(answer)
         answer.body.close()
@@ -647,7 +647,7 @@ async def test_closing_an_unread_body_closes_the_connection(is_begun: bool) -> N
     answer = response("206 OK", body, ETag=ETAG, Content_Range=f"bytes 0-{len(body) - 1}/{len(body)}")
     async with origin_of(answering(answer, partial())) as (origin, server):
         held = await origin.get(KEY, FromTo(0))
-        assert isinstance(held, Answer)
+        assert isinstance(held, OriginResponse)
         if is_begun:
             assert body.startswith(await held.body.read())
         held.body.close()
@@ -677,7 +677,7 @@ async def test_a_cancelled_read_can_be_closed() -> None:
 
     async with origin_of(script, max_connections=1) as (origin, server):
         answer = await origin.get(KEY, FromTo(0))
-        assert isinstance(answer, Answer)
+        assert isinstance(answer, OriginResponse)
         reading = asyncio.create_task(answer.body.read())
         await asyncio.sleep(0)
         reading.cancel()
@@ -698,7 +698,7 @@ async def test_no_more_than_max_connections() -> None:
         server,
     ):
         held = await origin.get(KEY, FromTo(0, 10))
-        assert isinstance(held, Answer)
+        assert isinstance(held, OriginResponse)
         with pytest.raises(OriginTimeout, match="max_connections"):
             await origin.get(KEY, FromTo(0, 10))
         assert len(server.heads) == 1
@@ -707,7 +707,7 @@ async def test_no_more_than_max_connections() -> None:
         assert await fetch(origin) == CONTENT[:10]
 
         answer = await origin.get(KEY, FromTo(0, 10))
-        assert isinstance(answer, Answer)
+        assert isinstance(answer, OriginResponse)
         next_one = asyncio.create_task(fetch(origin))
         answer.body.close()
         assert await next_one == CONTENT[:10]

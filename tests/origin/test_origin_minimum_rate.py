@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from bucketfront.cache.origin import Answer
+from bucketfront.cache.origin import OriginResponse
 from bucketfront.config.settings import OriginSettings, StaticCredentials
 from bucketfront.errors import OriginTimeout
 from bucketfront.http.ranges import FromTo
@@ -81,7 +81,7 @@ async def drip(connection: RawConnection, head: Head) -> None:
 async def dripped(origin: S3Origin, key: ObjectKey) -> bytes:
     """Reads until it is ended; what came until then."""
     answer = await origin.get(key, FromTo(0))
-    assert isinstance(answer, Answer)
+    assert isinstance(answer, OriginResponse)
     got = b""
     try:
         while data := await answer.body.read():
@@ -124,7 +124,7 @@ async def test_a_slow_reader_is_not_a_slow_origin(monkeypatch: pytest.MonkeyPatc
 
     async with asyncio.timeout(20), RawServer(script) as server, S3Origin(settings(server.endpoint_url)) as origin:
         answer = await origin.get(KEY, FromTo(0))
-        assert isinstance(answer, Answer)
+        assert isinstance(answer, OriginResponse)
         for start in range(0, 30 * piece, piece):
             wanted.release()
             await asyncio.sleep(0.03)  # the slowness itself: a third of the rate

@@ -18,7 +18,7 @@ from bucketfront.errors import NoSuchUpload, OriginBusy, OriginUnavailable, Stor
 from bucketfront.keys import ObjectKey
 from bucketfront.s3.client import S3Origin
 from bucketfront.s3.upload import multipart
-from bucketfront.s3.upload.journal import Begun
+from bucketfront.s3.upload.journal import UploadJournal
 from bucketfront.s3.upload.multipart import MAX_PART, MAX_PARTS, Multipart
 from bucketfront.s3.upload.parts import BUFFER, GATHERED, PART_SIZE, Body, Buffers, part_size
 
@@ -189,7 +189,7 @@ def noted(path: Path) -> list[str]:
 async def test_notes_outlive_the_process(tmp_path: Path, chaos: ChaosOrigin, s3: S3Origin) -> None:
     """The next run aborts what this one left, of its own S3 only; what is over is noted no more (I8, I14)."""
     path = tmp_path / "uploads.json"
-    notes, elsewhere = Begun(path, "here"), Begun(path, "elsewhere")
+    notes, elsewhere = UploadJournal(path, "here"), UploadJournal(path, "elsewhere")
     left = await Multipart.begin(s3, KEY, {}, notes=notes)
     over = await Multipart.begin(s3, KEY, {}, notes=notes)
     await over.abort()
@@ -197,7 +197,7 @@ async def test_notes_outlive_the_process(tmp_path: Path, chaos: ChaosOrigin, s3:
     elsewhere.open()
     assert elsewhere.abandoned == []
     await elsewhere.add(KEY, "another")
-    again = Begun(path, "here")
+    again = UploadJournal(path, "here")
     again.open()
     assert again.abandoned == [(KEY, left.id)]
     aborting = asyncio.create_task(again.abort_abandoned(s3))
@@ -217,11 +217,11 @@ async def test_notes_stay_in_their_folder(tmp_path: Path) -> None:
     other.mkdir()
     folder = os.open(root, os.O_DIRECTORY)
     try:
-        notes = Begun(root / "uploads.json", "here", folder)
+        notes = UploadJournal(root / "uploads.json", "here", folder)
         root.rename(tmp_path / "moved")
         root.symlink_to(other)
         await notes.add(KEY, "one")
-        again = Begun(root / "uploads.json", "here", folder)
+        again = UploadJournal(root / "uploads.json", "here", folder)
         again.open()
         assert again.abandoned == [(KEY, "one")]
     finally:
@@ -234,7 +234,7 @@ async def test_damaged_notes(tmp_path: Path, content: bytes, chaos: ChaosOrigin,
     """What cannot be read is begun anew (I14, I16)."""
     path = tmp_path / "uploads.json"
     path.write_bytes(content)
-    notes = Begun(path, "here")
+    notes = UploadJournal(path, "here")
     notes.open()
     assert notes.abandoned == []
     upload = await Multipart.begin(s3, KEY, {}, notes=notes)
@@ -243,7 +243,7 @@ async def test_damaged_notes(tmp_path: Path, content: bytes, chaos: ChaosOrigin,
 
 async def test_notes_that_cannot_be_written(tmp_path: Path, chaos: ChaosOrigin, s3: S3Origin) -> None:
     """A disk that fails is no reason to refuse an upload (I16)."""
-    notes = Begun(tmp_path / "gone" / "uploads.json", "here")
+    notes = UploadJournal(tmp_path / "gone" / "uploads.json", "here")
     notes.open()
     upload = await Multipart.begin(s3, KEY, {}, notes=notes)
     await upload.complete([await upload.part(1, lambda: one(b"x"), 1)])
@@ -253,7 +253,7 @@ async def test_notes_that_cannot_be_written(tmp_path: Path, chaos: ChaosOrigin, 
 @pytest.mark.parametrize("room", [20, 1 << 20])
 async def test_notes_that_are_written_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int) -> None:
     """What the disk takes in pieces is written whole; where it takes no more, the notes from before stay (I14, I16)."""
-    notes = Begun(tmp_path / "uploads.json", "here")
+    notes = UploadJournal(tmp_path / "uploads.json", "here")
     notes.open()
     ids = [f"id{number}" for number in range(3)]
     for upload in ids:
@@ -271,7 +271,7 @@ async def test_notes_that_are_written_in_pieces(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(os, "write", nearly_full)
     await notes.add(KEY, "last")
     monkeypatch.undo()
-    again = Begun(tmp_path / "uploads.json", "here")
+    again = UploadJournal(tmp_path / "uploads.json", "here")
     again.open()
     assert [upload for _, upload in again.abandoned] == (ids if room == 20 else [*ids, "last"])
 

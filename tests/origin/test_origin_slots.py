@@ -7,7 +7,7 @@ import pytest
 
 from bucketfront.errors import OriginBusy
 from bucketfront.keys import ObjectKey
-from bucketfront.s3.connection_slots import Slots
+from bucketfront.s3.connection_slots import ConnectionSlots
 from bucketfront.s3.upload.upload_slots import UploadSlots
 
 PATIENCE = 10.0  # seconds: more than any test here takes
@@ -19,7 +19,7 @@ async def turns(count: int = 20) -> None:
         await asyncio.sleep(0)
 
 
-async def holders(slots: Slots, key: ObjectKey | None, count: int) -> "list[asyncio.Task[None]]":
+async def holders(slots: ConnectionSlots, key: ObjectKey | None, count: int) -> "list[asyncio.Task[None]]":
     """That many tasks that want a slot; those that have one are done."""
     tasks = [asyncio.create_task(slots.take(key)) for _ in range(count)]
     await turns()
@@ -29,7 +29,7 @@ async def holders(slots: Slots, key: ObjectKey | None, count: int) -> "list[asyn
 @pytest.mark.parametrize(("count", "share"), [(1, 1), (2, 1), (3, 1), (8, 4), (64, 32)])
 async def test_one_key_has_half_of_them(count: int, share: int) -> None:
     """However many ask for a key, half of the slots are its own, one at least; the others are there for the rest."""
-    slots = Slots(count)
+    slots = ConnectionSlots(count)
     waiting = await holders(slots, A, 3 * count)
     assert sum(task.done() for task in waiting) == share
     others = await holders(slots, None, count - share)
@@ -43,7 +43,7 @@ async def test_one_key_has_half_of_them(count: int, share: int) -> None:
 
 async def test_who_waits_for_its_own_key_keeps_nobody_waiting() -> None:
     """Those beyond a key's half do not stand in the queue of the pool: the next slot is another key's."""
-    slots = Slots(4)
+    slots = ConnectionSlots(4)
     of_a = await holders(slots, A, 10)
     of_b = await holders(slots, B, 2)
     assert slots.free == 0
@@ -60,7 +60,7 @@ async def test_who_waits_for_its_own_key_keeps_nobody_waiting() -> None:
 
 async def test_versions_of_a_key_share_its_half() -> None:
     """What a client asks for by version id is the same object at the origin, and gets no second half."""
-    slots = Slots(4)
+    slots = ConnectionSlots(4)
     first = await holders(slots, A._replace(version="1"), 2)
     second = await holders(slots, A, 1)
     assert [task.done() for task in (*first, *second)] == [True, True, False]
@@ -75,7 +75,7 @@ async def test_cancelling_loses_no_slot(seed: int) -> None:
     all can be taken, and nothing is remembered of any key (I12).
     """
     chance = random.Random(seed)
-    slots = Slots(chance.choice([1, 2, 5]))
+    slots = ConnectionSlots(chance.choice([1, 2, 5]))
     count = slots.free
     held = 0
 
@@ -104,7 +104,7 @@ async def test_cancelling_loses_no_slot(seed: int) -> None:
 
 async def test_uploads_have_half_of_them() -> None:
     """However many bodies are to be sent, reads find the other half of the connections."""
-    slots = Slots(4)
+    slots = ConnectionSlots(4)
     uploads = UploadSlots(slots, 4)
     async with uploads.one(PATIENCE), uploads.one(PATIENCE):
         third = asyncio.create_task(held(uploads, PATIENCE))
@@ -118,7 +118,7 @@ async def test_uploads_have_half_of_them() -> None:
 
 async def test_an_upload_waits_as_long_as_others_move() -> None:
     """A body that waits for its turn gives up once no other moved for its patience, and not before (I20)."""
-    slots = Slots(2)
+    slots = ConnectionSlots(2)
     uploads = UploadSlots(slots, 2)
     patience = 0.05
     async with uploads.one(PATIENCE):

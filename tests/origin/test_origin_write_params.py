@@ -18,7 +18,7 @@ from bucketfront.http.write_head import WriteHead
 from bucketfront.keys import ObjectKey
 from bucketfront.s3.client import S3Origin
 from bucketfront.s3.upload.params import complete_params, create_params, put_params
-from bucketfront.s3.upload.uploader import S3Writes
+from bucketfront.s3.upload.uploader import S3Uploader
 
 MiB = 1 << 20
 ETAG = '"5eb63bbbe01eeed093cb22bb8f5acdc3"'
@@ -82,7 +82,7 @@ async def test_refusals(answer: bytes, error: type[Exception]) -> None:
         )
         async with S3Origin(settings) as origin:
             with pytest.raises(error) as raised:
-                await S3Writes(origin, 10).put(ObjectKey("b", "o"), stream(b""), 0, WriteHead(if_match=ETAG))
+                await S3Uploader(origin, 10).put(ObjectKey("b", "o"), stream(b""), 0, WriteHead(if_match=ETAG))
     assert type(raised.value) is error
     assert server.heads[0].headers["if-match"] == ETAG
 
@@ -99,15 +99,15 @@ async def s3(
     request: pytest.FixtureRequest,
     client_of: Callable[[OriginSettings], Any],
     bucket_of: Callable[[OriginSettings], str],
-) -> AsyncIterator[tuple[S3Writes, str, Any]]:
+) -> AsyncIterator[tuple[S3Uploader, str, Any]]:
     """The code under test, a bucket, and its owner's client."""
     settings: OriginSettings = request.getfixturevalue(request.param)
     async with asyncio.timeout(60), S3Origin(settings) as origin:
-        yield S3Writes(origin, patience=10), bucket_of(settings), client_of(settings)
+        yield S3Uploader(origin, patience=10), bucket_of(settings), client_of(settings)
 
 
 @pytest.mark.parametrize("size", [11, 9 * MiB], ids=["one put", "multipart"])
-async def test_an_object_with_all_of_it(s3: tuple[S3Writes, str, Any], size: int) -> None:
+async def test_an_object_with_all_of_it(s3: tuple[S3Uploader, str, Any], size: int) -> None:
     """Headers, metadata and tags arrive in whichever way the body goes up; signatures hold."""
     writes, bucket, client = s3
     fields = [
@@ -132,7 +132,7 @@ async def test_an_object_with_all_of_it(s3: tuple[S3Writes, str, Any], size: int
 
 
 @pytest.mark.parametrize("algorithm", ["md5", "crc32", "crc32c", "crc64nvme", "sha1", "sha256", "sha512"])
-async def test_checksums_are_sent_on(s3: tuple[S3Writes, str, Any], algorithm: str) -> None:
+async def test_checksums_are_sent_on(s3: tuple[S3Uploader, str, Any], algorithm: str) -> None:
     """S3 takes a body whose checksum holds, of each algorithm."""
     writes, bucket, client = s3
     state = hasher(algorithm)
@@ -143,7 +143,7 @@ async def test_checksums_are_sent_on(s3: tuple[S3Writes, str, Any], algorithm: s
 
 
 @BY_SEAWEED_ALONE
-async def test_a_checksum_that_does_not_hold(s3: tuple[S3Writes, str, Any]) -> None:
+async def test_a_checksum_that_does_not_hold(s3: tuple[S3Uploader, str, Any]) -> None:
     """S3 itself refuses a body that is not what its MD5 says: what is sent on is looked at there as well."""
     writes, bucket, client = s3
     head = WriteHead(checksums=(Digest("md5", hashlib.md5(b"other").digest()),))
@@ -153,7 +153,7 @@ async def test_a_checksum_that_does_not_hold(s3: tuple[S3Writes, str, Any]) -> N
 
 
 @pytest.mark.parametrize("size", [11, 9 * MiB], ids=["one put", "multipart"])
-async def test_if_absent(s3: tuple[S3Writes, str, Any], size: int) -> None:
+async def test_if_absent(s3: tuple[S3Uploader, str, Any], size: int) -> None:
     """`If-None-Match: *`: the first write makes the object, the second is refused and changes nothing."""
     writes, bucket, client = s3
     key, head = ObjectKey(bucket, "o"), WriteHead(only_if_absent=True)
@@ -164,7 +164,7 @@ async def test_if_absent(s3: tuple[S3Writes, str, Any], size: int) -> None:
     assert not client.list_multipart_uploads(Bucket=bucket).get("Uploads")
 
 
-async def replaced_once(s3: tuple[S3Writes, str, Any], size: int) -> None:
+async def replaced_once(s3: tuple[S3Uploader, str, Any], size: int) -> None:
     writes, bucket, client = s3
     key = ObjectKey(bucket, "o")
     first = await writes.put(key, stream(b"1" * size), None, WriteHead())
@@ -174,18 +174,18 @@ async def replaced_once(s3: tuple[S3Writes, str, Any], size: int) -> None:
     assert client.head_object(Bucket=bucket, Key="o")["ETag"] == second.etag
 
 
-async def test_if_match(s3: tuple[S3Writes, str, Any]) -> None:
+async def test_if_match(s3: tuple[S3Uploader, str, Any]) -> None:
     """`If-Match`: the version named is replaced, another one is not (no lost update)."""
     await replaced_once(s3, 11)
 
 
 @BY_SEAWEED_ALONE
-async def test_if_match_of_a_multipart_upload(s3: tuple[S3Writes, str, Any]) -> None:
+async def test_if_match_of_a_multipart_upload(s3: tuple[S3Uploader, str, Any]) -> None:
     """The same where the condition goes with CompleteMultipartUpload."""
     await replaced_once(s3, 9 * MiB)
 
 
-async def test_delete_objects(s3: tuple[S3Writes, str, Any]) -> None:
+async def test_delete_objects(s3: tuple[S3Uploader, str, Any]) -> None:
     """All that are named are gone, one that never was included; others stay."""
     writes, bucket, client = s3
     names = ["a b", "ü/日本", "<&>", "x+y%20", "quo'te\""]
@@ -219,9 +219,9 @@ async def test_only_what_is_said_to_be_gone_is_gone() -> None:
             }
         )
         async with S3Origin(settings) as origin:
-            told = await S3Writes(origin, 10).delete_objects(keys)
+            told = await S3Uploader(origin, 10).delete_objects(keys)
             with pytest.raises(OriginUnavailable):
-                await S3Writes(origin, 10).delete_objects(keys)
+                await S3Uploader(origin, 10).delete_objects(keys)
             assert origin.free_slots == 1
     assert told[keys[0]] is None
     assert told[keys[1]] == Refusal("AccessDenied", "The origin refused it.")

@@ -17,7 +17,7 @@ from bucketfront.http.write_head import WriteHead
 from bucketfront.keys import ObjectKey
 from bucketfront.s3.client import S3Origin
 from bucketfront.s3.upload import parts, uploader
-from bucketfront.s3.upload.uploader import S3Writes
+from bucketfront.s3.upload.uploader import S3Uploader
 
 MiB = 1 << 20
 KEY = ObjectKey("bucket", "o")
@@ -76,7 +76,7 @@ async def bucket(
 ) -> AsyncIterator[Bucket]:
     settings: OriginSettings = request.getfixturevalue(request.param)
     async with asyncio.timeout(2 * GENEROUS), S3Origin(settings) as origin:
-        yield Bucket(client_of(settings), bucket_of(settings), S3Writes(origin, patience=10).put)
+        yield Bucket(client_of(settings), bucket_of(settings), S3Uploader(origin, patience=10).put)
     await no_connections()
 
 
@@ -219,7 +219,7 @@ class Sink:
 @asynccontextmanager
 async def writes_to(
     script: Script, *, patience: float = 10, read: float = 5, max_connections: int = 64
-) -> AsyncIterator[tuple[S3Writes, RawServer]]:
+) -> AsyncIterator[tuple[S3Uploader, RawServer]]:
     async with asyncio.timeout(GENEROUS), RawServer(script) as server:
         settings = OriginSettings.model_validate(
             {
@@ -231,7 +231,7 @@ async def writes_to(
             }
         )
         async with S3Origin(settings) as origin:
-            yield S3Writes(origin, patience), server
+            yield S3Uploader(origin, patience), server
 
 
 @pytest.fixture

@@ -46,7 +46,7 @@ def body_of(key: str, version: int = 0) -> bytes:
     return object_bytes(int(key.rpartition("-")[2]), seed=zlib.crc32(f"{key} {version}".encode()))
 
 
-class Objects(FakeOrigin):
+class ObjectHandler(FakeOrigin):
     """Every key that ends in `-SIZE` exists. What is written is kept in `folder`, and outlives this process."""
 
     breaker = SimpleNamespace(is_open=False, opened=0, refused=0)
@@ -99,7 +99,7 @@ class Disk:
                 setattr(module, "ThreadPoolExecutor", lambda *_, **__: self._thread)  # noqa: B010 - of any module
 
 
-class Runtime(app.Runtime):
+class App(app.App):
     """`halt` is awaited before the cache folder is touched, and after it was opened; the disk does nothing then."""
 
     halt: Any
@@ -123,7 +123,7 @@ class Child:
         self._channel = channel
         self._ahead = 0.0  # seconds that have passed besides
         self._disk = Disk()
-        self._origin = Objects(Path(spec["origin"]))
+        self._origin = ObjectHandler(Path(spec["origin"]))
 
     async def run(self) -> None:
         self._disk.take_over()
@@ -136,9 +136,9 @@ class Child:
             mock.patch.object(housekeeper, "INTERVAL", self._spec["upkeep"]),
             mock.patch.object(housekeeper, "SWEEP_AGAIN", self._spec["retry_after"]),
             mock.patch.object(app, "S3Origin", return_value=self._origin),
-            mock.patch.object(app, "S3Writes", return_value=self._origin),
+            mock.patch.object(app, "S3Uploader", return_value=self._origin),
         ):
-            proxy = Runtime(settings, lambda: time.time() + self._ahead, lambda: boottime() + self._ahead)
+            proxy = App(settings, lambda: time.time() + self._ahead, lambda: boottime() + self._ahead)
             proxy.halt, proxy.disk = self._halt, self._disk
             try:
                 async with proxy:
@@ -148,7 +148,7 @@ class Child:
                 await self._tell(refused=str(error))
         await self._tell(stopped=True)
 
-    async def _obey(self, proxy: app.Runtime) -> None:
+    async def _obey(self, proxy: app.App) -> None:
         while True:
             word = (await self._hear())["do"]
             match word:
@@ -166,7 +166,7 @@ class Child:
                     await self._rest(proxy)
             await self._tell(done=word, asked=len(self._origin.reads) + len(self._origin.heads))
 
-    async def _rest(self, proxy: app.Runtime) -> None:
+    async def _rest(self, proxy: app.App) -> None:
         """Until nothing is going on."""
         sweep = next((task for task in asyncio.all_tasks() if task.get_name() == "sweep"), None)
         if sweep is not None:

@@ -86,7 +86,7 @@ BUGS = (
         "A block's bit is set when its write begins.",
         (
             Edit(
-                "bucketfront.cache.fetch.part_fetch:Delivery._write",
+                "bucketfront.cache.fetch.part_fetch:PartTransfer._write",
                 "flight.writing_to = end\n",
                 "flight.writing_to = end\n"
                 "    for block in touched:\n"
@@ -102,7 +102,7 @@ BUGS = (
         "A block counts as whole when its last byte is still missing.",
         (
             Edit(
-                "bucketfront.cache.fetch.part_fetch:Delivery._write",
+                "bucketfront.cache.fetch.part_fetch:PartTransfer._write",
                 "entry.metadata.size) <= end",
                 "entry.metadata.size) <= end + 1",
             ),
@@ -142,7 +142,7 @@ BUGS = (
         "`sendfile` returning 0 is taken for the end of the answer.",
         (
             Edit(
-                "bucketfront.server.send.sendfile:Pouring._send_some",
+                "bucketfront.server.send.sendfile:FileSender._send_some",
                 "if not sent:\n        raise EOFError(f'the cached file ended {self._stop - self.at} bytes early')",
                 "if not sent:\n        sent = self._stop - self.at",
             ),
@@ -193,14 +193,20 @@ BUGS = (
         5,
         "remembered-404",
         "A write leaves the remembered 404 of its key.",
-        (Edit("bucketfront.cache.upkeep.purge:Purges._purge", "self._absences.forget_all(is_hit)", "pass"),),
+        (Edit("bucketfront.cache.upkeep.purge:Purge._purge", "self._absences.forget_all(is_hit)", "pass"),),
         (CACHE + "test_a_purge_forgets_a_404",),
     ),
     Bug(
         5,
         "forgotten-before-only",
         "A write invalidates before S3 is asked, and no more after it spoke.",
-        (Edit("bucketfront.server.handlers.uploads:Uploads.store", "await asyncio.shield(self.forget(key))", "pass"),),
+        (
+            Edit(
+                "bucketfront.server.handlers.uploads:UploadHandler.store",
+                "await asyncio.shield(self.forget(key))",
+                "pass",
+            ),
+        ),
         (SERVER + "test_tee.py::test_a_read_during_a_write_that_is_not_published",),
     ),
     Bug(
@@ -220,7 +226,7 @@ BUGS = (
         6,
         "row-outlives-its-entry",
         "An entry that is removed while its row is being written leaves the row behind.",
-        (Edit("bucketfront.cache.entries.entry_table:Entries.remove", "self._tombstones.add(entry.id)", "pass"),),
+        (Edit("bucketfront.cache.entries.entry_table:EntryTable.remove", "self._tombstones.add(entry.id)", "pass"),),
         (ENTRIES + "test_an_entry_removed_during_a_flush_stays_removed",),
     ),
     Bug(
@@ -287,7 +293,7 @@ BUGS = (
         8,
         "left-half-way",
         "A client that leaves in the middle of a multipart upload leaves the parts behind.",
-        (Edit("bucketfront.s3.upload.uploader:S3Writes._multipart", "except BaseException:", "except Exception:"),),
+        (Edit("bucketfront.s3.upload.uploader:S3Uploader._multipart", "except BaseException:", "except Exception:"),),
         (SERVER + "test_uploads.py::test_client_that_leaves_half_way",),
     ),
     Bug(
@@ -330,7 +336,7 @@ BUGS = (
         "Only a write that succeeded invalidates its key again.",
         (
             Edit(
-                "bucketfront.server.handlers.uploads:Uploads.store",
+                "bucketfront.server.handlers.uploads:UploadHandler.store",
                 "finally:\n            await asyncio.shield(self.forget(key))",
                 "finally:\n            pass\n        await self.forget(key)",
             ),
@@ -343,7 +349,9 @@ BUGS = (
         "A write invalidates its key once S3 has spoken, and not before: a kill in between leaves the old version.",
         (
             Edit(
-                "bucketfront.server.handlers.uploads:Uploads.store", "lambda: self.forget(key)", "lambda: self.forget()"
+                "bucketfront.server.handlers.uploads:UploadHandler.store",
+                "lambda: self.forget(key)",
+                "lambda: self.forget()",
             ),
         ),
         (SERVER + "test_tee.py::test_the_old_version_is_gone_before_s3_is_asked",),
@@ -354,7 +362,7 @@ BUGS = (
         "The end of a resumable upload invalidates its key before S3 is asked, and no more after it spoke.",
         (
             Edit(
-                "bucketfront.tus.manager:ResumableUploads._complete",
+                "bucketfront.tus.manager:UploadManager._complete",
                 "await asyncio.shield(self._forget_key(upload.key))",
                 "pass",
             ),
@@ -383,7 +391,7 @@ BUGS = (
         10,
         "loser-goes-on",
         "After a race the first request goes on, though the second one's bytes were taken: they come again.",
-        (Edit("bucketfront.cache.fetch.body_stream:Source._raced", "self._leg = leg", "self._leg = first"),),
+        (Edit("bucketfront.cache.fetch.body_stream:BodyStream._raced", "self._leg = leg", "self._leg = first"),),
         (SOURCE + "test_any_interleaving_of_two_requests_gives_the_bytes",),
     ),
     Bug(
@@ -420,11 +428,11 @@ BUGS = (
         "A file made for a request that was cancelled meanwhile stays open.",
         (
             Edit(
-                "bucketfront.cache.storage.file_storage:Store._run",
+                "bucketfront.cache.storage.file_storage:FileStorage._run",
                 "except asyncio.CancelledError:\n        work.add_done_callback(_dispose)",
                 "except asyncio.CancelledError:\n        pass",
             ),
-            Edit("bucketfront.cache.storage.file_storage:Store._create", "is_given_up.is_set()", "False"),
+            Edit("bucketfront.cache.storage.file_storage:FileStorage._create", "is_given_up.is_set()", "False"),
         ),
         (STORE + "test_a_cancelled_create_leaves_no_descriptor",),
     ),
@@ -434,7 +442,9 @@ BUGS = (
         "The connection of the request that lost a race is not given back.",
         (
             Edit(
-                "bucketfront.cache.fetch.body_stream:Source._raced", "if leg is not self._leg:", "if self._leg is None:"
+                "bucketfront.cache.fetch.body_stream:BodyStream._raced",
+                "if leg is not self._leg:",
+                "if self._leg is None:",
             ),
         ),
         (SOURCE + "test_a_late_head_is_raced", SOURCE + "test_a_stalled_body_is_raced_from_where_it_stands"),
@@ -471,7 +481,9 @@ BUGS = (
         "A site's fallback stands in for what cannot be had.",
         (
             Edit(
-                "bucketfront.server.handlers.objects:Objects._selected", "candidate.is_fallback and is_unknown", "False"
+                "bucketfront.server.handlers.objects:ObjectHandler._selected",
+                "candidate.is_fallback and is_unknown",
+                "False",
             ),
         ),
         (SERVER + "test_site.py::test_a_fallback_is_for_what_is_absent",),
@@ -482,7 +494,7 @@ BUGS = (
         "A 404 is believed beyond `negative_ttl`.",
         (
             Edit(
-                "bucketfront.cache.entries.negative_cache:Absences.find",
+                "bucketfront.cache.entries.negative_cache:NegativeCache.find",
                 "known is None or known.until <= now",
                 "known is None",
             ),
@@ -502,7 +514,7 @@ BUGS = (
         "A row whose file is gone is an error of the disk, not a miss.",
         (
             Edit(
-                "bucketfront.cache.storage.file_storage:Store._open_file",
+                "bucketfront.cache.storage.file_storage:FileStorage._open_file",
                 "except FileNotFoundError:\n        return None",
                 "except FileNotFoundError:\n        raise",
             ),
@@ -577,7 +589,7 @@ BUGS = (
         "S3's checksum is compared only where one flight brings all of an object.",
         (
             Edit(
-                "bucketfront.cache.fetch.part_fetch:Delivery._completes",
+                "bucketfront.cache.fetch.part_fetch:PartTransfer._completes",
                 "| blocks.mask(whole)",
                 "& 0 | blocks.mask(whole)",
             ),
@@ -590,7 +602,7 @@ BUGS = (
         "The last bytes of an object are readable before its checksum was compared.",
         (
             Edit(
-                "bucketfront.cache.fetch.part_fetch:Delivery._write",
+                "bucketfront.cache.fetch.part_fetch:PartTransfer._write",
                 "is_last = self",
                 "flight.mark = end\n    self._on_written(flight)\n    is_last = self",
             ),
@@ -601,7 +613,7 @@ BUGS = (
         15,
         "rot-in-what-waits",
         "What waited on the disk is sent to S3 though it is not what was written.",
-        (Edit("bucketfront.tus.staging:Waiting._read_file", "found != checksum", "False"),),
+        (Edit("bucketfront.tus.staging:PartStaging._read_file", "found != checksum", "False"),),
         (SERVER + "test_resumable.py::test_what_waits_goes_bad",),
     ),
     Bug(
@@ -617,7 +629,7 @@ BUGS = (
         "A disk that failed is asked again by every request.",
         (
             Edit(
-                "bucketfront.cache.storage.file_storage:Store.failed",
+                "bucketfront.cache.storage.file_storage:FileStorage.failed",
                 "self._failed_at = self._clock()",
                 "self._failed_at = None",
             ),
@@ -627,7 +639,7 @@ BUGS = (
     Bug(
         16,
         "link-for-a-shard",
-        "Files are opened and removed through a symbolic link in the place of a folder of the cache.",
+        "OpenFiles are opened and removed through a symbolic link in the place of a folder of the cache.",
         (
             Edit(
                 "bucketfront.cache.storage.folder:Folder._shard_of",
@@ -651,28 +663,28 @@ BUGS = (
         17,
         "not-reserved",
         "Bytes are written for which nothing was taken from the budget.",
-        (Edit("bucketfront.cache.fetch.part_fetch:Delivery.run", "await self._supply.reserve(count)", "pass"),),
+        (Edit("bucketfront.cache.fetch.part_fetch:PartTransfer.run", "await self._supply.reserve(count)", "pass"),),
         (CACHE + "test_the_least_recently_used_makes_room",),
     ),
     Bug(
         17,
         "reserved-before-evicting",
-        "Room is made when the limit is passed already.",
-        (Edit("bucketfront.cache.upkeep.space:Room.reserve", "while budget.room < count", "while budget.room < 0"),),
+        "Space is made when the limit is passed already.",
+        (Edit("bucketfront.cache.upkeep.space:Space.reserve", "while budget.room < count", "while budget.room < 0"),),
         ("tests/cache/test_cache_reserve.py::test_room_is_made_before_it_is_taken",),
     ),
     Bug(
         17,
         "left-by-a-kill",
         "What a kill left in files stays there, and counts for nothing.",
-        (Edit("bucketfront.cache.housekeeper:Evictor._strays_in", "file.allocated > charged", "False"),),
+        (Edit("bucketfront.cache.housekeeper:Housekeeper._strays_in", "file.allocated > charged", "False"),),
         ("tests/cache/test_cache_recovery.py::test_what_a_kill_left_in_a_file_is_given_back",),
     ),
     Bug(
         17,
         "left-by-the-sweep",
         "Orphans that cannot be removed count for nothing.",
-        (Edit("bucketfront.cache.housekeeper:Evictor.sweep", "left += file.allocated", "pass"),),
+        (Edit("bucketfront.cache.housekeeper:Housekeeper.sweep", "left += file.allocated", "pass"),),
         ("tests/cache/test_cache_recovery.py::test_what_a_sweep_cannot_remove_is_charged",),
     ),
     Bug(
@@ -706,21 +718,25 @@ BUGS = (
         18,
         "evicts-what-is-read",
         "An entry in use may be evicted.",
-        (Edit("bucketfront.cache.entries.eviction:Recency._oldest_hot", "entry.pins or ", ""),),
+        (Edit("bucketfront.cache.entries.eviction:LeastRecentlyUsed._oldest_hot", "entry.pins or ", ""),),
         (CACHE + "test_pressure_never_touches_what_is_read",),
     ),
     Bug(
         18,
         "no-pages",
         "One turn of the loop removes as many idle entries as there are.",
-        (Edit("bucketfront.cache.entries.entry_table:Entries.idle", "len(found) < PAGE and ", ""),),
+        (Edit("bucketfront.cache.entries.entry_table:EntryTable.idle", "len(found) < PAGE and ", ""),),
         (ENTRIES + "test_a_turn_is_bounded",),
     ),
     Bug(
         19,
         "nothing-cools",
-        "Entries stay in memory, however many there are.",
-        (Edit("bucketfront.cache.entries.entry_table:Entries.cooled", "- self._hot_limit", "- 4 * self._hot_limit"),),
+        "EntryTable stay in memory, however many there are.",
+        (
+            Edit(
+                "bucketfront.cache.entries.entry_table:EntryTable.cooled", "- self._hot_limit", "- 4 * self._hot_limit"
+            ),
+        ),
         (CACHE + "test_hot_entries_cool_and_come_back",),
     ),
     Bug(
@@ -729,7 +745,7 @@ BUGS = (
         "Small bodies are kept in memory by their number, not by what they take.",
         (
             Edit(
-                "bucketfront.cache.entries.hot_bodies:Memory.keep",
+                "bucketfront.cache.entries.hot_bodies:HotBodies.keep",
                 "while self._used > self._limit",
                 "while len(self._kept) > 64",
             ),
@@ -776,13 +792,13 @@ BUGS = (
         20,
         "write-to-a-disk-that-hangs",
         "An upload waits for the disk as long as the disk likes.",
-        (Edit("bucketfront.cache.upload:Writing._finished", "asyncio.timeout(PATIENCE)", "asyncio.timeout(None)"),),
+        (Edit("bucketfront.cache.upload:Upload._finished", "asyncio.timeout(PATIENCE)", "asyncio.timeout(None)"),),
         (SERVER + "test_disk.py::test_an_upload_before_a_disk_that_hangs",),
     ),
     Bug(
         20,
         "uploads-take-all-connections",
-        "Uploads may have all connections to the origin: reads wait for the slowest body.",
+        "UploadHandler may have all connections to the origin: reads wait for the slowest body.",
         (Edit("bucketfront.s3.upload.upload_slots:UploadSlots.__init__", "count // 2", "count"),),
         ("tests/origin/test_origin_slots.py::test_uploads_have_half_of_them",),
     ),
@@ -831,7 +847,7 @@ BUGS = (
         22,
         "all-in-one-turn",
         "A client that takes everything at once is sent one stretch after the other without a pause.",
-        (Edit("bucketfront.server.send.sendfile:Pouring.run", "await asyncio.sleep(0)", "pass"),),
+        (Edit("bucketfront.server.send.sendfile:FileSender.run", "await asyncio.sleep(0)", "pass"),),
         (SERVER + "test_pouring.py::test_a_stretch_a_turn",),
     ),
     Bug(
@@ -930,8 +946,8 @@ BUGS = (
         (
             Edit(
                 "bucketfront.server.fast_path.fast_connection:FastConnection._is_sent_from_file",
-                "residency.peek(fd, answer.start, length)",
-                "residency.peek(fd, 0, length)",
+                "page_cache.peek(fd, answer.start, length)",
+                "page_cache.peek(fd, 0, length)",
             ),
         ),
         (SERVER + "test_fast_path.py::test_without_memory",),
@@ -942,7 +958,7 @@ BUGS = (
         "A purge is answered while the files are still being unlinked.",
         (
             Edit(
-                "bucketfront.cache.upkeep.purge:Purges._remove",
+                "bucketfront.cache.upkeep.purge:Purge._remove",
                 "await self._disposal.unlink(hit)",
                 "for entry in hit:\n        self._disposal.discard(entry)",
             ),
@@ -981,7 +997,7 @@ BUGS = (
         "The access log has the query, and so the signature, of a request.",
         (
             Edit(
-                "bucketfront.server.telemetry.observer:Observer.finished",
+                "bucketfront.server.telemetry.observer:Telemetry.finished",
                 "request.raw_path.partition('?')[0]",
                 "request.raw_path",
             ),

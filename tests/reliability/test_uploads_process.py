@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from chaos_content import read
-from chaos_uploads import Upload, Uploads
+from chaos_uploads import Upload, UploadHandler
 from evidence import Evidence
 from origin_process import OriginProcess
 from proxy_process import fork_server
@@ -160,7 +160,7 @@ async def test_a_kill_leaves_no_parts(tmp_path: Path, is_soak: bool, evidence: E
 
 
 def uploads(origin: OriginProcess) -> list[Upload]:
-    found: Uploads = origin.get("uploads")
+    found: UploadHandler = origin.get("uploads")
     return list(found.running.values())
 
 

@@ -17,7 +17,7 @@ from proxy_under_test import S3, Proxy, StartProxy, WallClock, settings_of
 from relay import Relay
 from ulid import ULID
 
-from bucketfront.app import Runtime
+from bucketfront.app import App
 from bucketfront.s3.embedded import moto_server
 from bucketfront.server.http1.event_loop import new_event_loop
 
@@ -98,7 +98,7 @@ async def start(tmp_path: Path, s3: S3, relay: Relay, clock: WallClock) -> Async
 
         async def started(**sections: Any) -> Proxy:
             settings = settings_of(tmp_path, relay.url, s3.bucket, **sections)
-            runtime = Runtime(settings, clock=clock, elapsed=clock.passed)
+            runtime = App(settings, clock=clock, elapsed=clock.passed)
             return Proxy(await stack.enter_async_context(runtime), relay, clock)
 
         yield started

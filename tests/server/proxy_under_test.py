@@ -11,7 +11,7 @@ from typing import Any
 from relay import Relay
 from wire import Answer, Connection, connected, fetch
 
-from bucketfront.app import Runtime
+from bucketfront.app import App
 from bucketfront.config.settings import Settings
 
 KIB = 1 << 10
@@ -75,7 +75,7 @@ class S3:
 
 
 class Proxy:
-    def __init__(self, runtime: Runtime, relay: Relay, clock: WallClock) -> None:
+    def __init__(self, runtime: App, relay: Relay, clock: WallClock) -> None:
         self.runtime = runtime
         self.relay = relay
         self.clock = clock

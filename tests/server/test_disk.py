@@ -168,7 +168,7 @@ async def test_other_calls_fail(proxy: Proxy, s3: S3, monkeypatch: pytest.Monkey
     def fail(*_: object) -> None:
         raise OSError(errno.EACCES, "permission denied")
 
-    monkeypatch.setattr(file_storage.Store, broken, fail)
+    monkeypatch.setattr(file_storage.FileStorage, broken, fail)
     await works(proxy, s3)
 
 
@@ -233,7 +233,7 @@ async def test_min_free(start: StartProxy, s3: S3, monkeypatch: pytest.MonkeyPat
     async def disk_space(_: object) -> tuple[int, int]:
         return free, 1000 * MIB
 
-    monkeypatch.setattr(file_storage.Store, "disk_space", disk_space)
+    monkeypatch.setattr(file_storage.FileStorage, "disk_space", disk_space)
     proxy = await start(cache={"min_free": "5%"})
     s3.put("x", b"data")
     s3.put("y", b"data")

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from bucketfront.server.http1.event_loop import AT_ONCE, FEW, OfferingEventLoop, new_event_loop
+from bucketfront.server.http1.event_loop import AT_ONCE, FEW, InlineEventLoop, new_event_loop
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="epoll")
 
@@ -25,9 +25,9 @@ def pair() -> Iterator[Pair]:
         yield ours, theirs
 
 
-def offering() -> OfferingEventLoop:
+def offering() -> InlineEventLoop:
     loop = asyncio.get_running_loop()
-    assert isinstance(loop, OfferingEventLoop)
+    assert isinstance(loop, InlineEventLoop)
     return loop
 
 
@@ -252,7 +252,7 @@ async def test_descriptor_numbers_come_again(pair: Pair) -> None:
 def test_new_event_loop() -> None:
     """It is the one that offers, and runs tasks, threads and signals as any."""
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        assert isinstance(runner.get_loop(), OfferingEventLoop)
+        assert isinstance(runner.get_loop(), InlineEventLoop)
 
         async def main() -> int:
             return await asyncio.to_thread(sum, (1, 2))

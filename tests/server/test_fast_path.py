@@ -20,7 +20,7 @@ from bucketfront.http.ranges import Span
 from bucketfront.server.fast_path.fast_connection import MAX_HELD, RESIDENT, FastConnection
 from bucketfront.server.http1 import connection as ordinary
 from bucketfront.server.send import sendfile
-from bucketfront.server.send.sendfile import Spurt
+from bucketfront.server.send.sendfile import SendfileBurst
 
 SMALL = pattern(1000)
 LARGE = pattern(100 * BLOCK)  # more than the kernel takes for a client that does not read
@@ -237,7 +237,7 @@ async def test_slow_client(warm: Proxy, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(sendfile, "SPURT", 0.05)
     async with unread(warm) as client:
         (connection,) = [each for each in connections(warm) if each._rest is not None]
-        assert isinstance(connection._rest, Spurt)
+        assert isinstance(connection._rest, SendfileBurst)
         await until(lambda: isinstance(connection._rest, asyncio.Task))
         assert await client.reader.readexactly(len(LARGE)) == LARGE
         assert (await client.request("GET", "/small")).body == SMALL

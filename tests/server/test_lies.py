@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from behaviour import Asked, Behaviour, InTurn
+from behaviour import Behaviour, InTurn, PlainRequest
 from chaos_client import ChaosClient
 from chaos_origin import ChaosOrigin
 from proxy_under_test import BLOCK, PART, settings_of
 
-from bucketfront.app import Runtime
+from bucketfront.app import App
 from bucketfront.cache.fetch import part_fetch
 
 
@@ -19,7 +19,7 @@ class Lied:
     """A proxy before an origin that lies as `origin.script` says, and a client of it."""
 
     origin: ChaosOrigin
-    runtime: Runtime
+    runtime: App
     client: ChaosClient
 
     @property
@@ -29,7 +29,7 @@ class Lied:
 
 @pytest.fixture
 async def lied(tmp_path: Path) -> AsyncIterator[Lied]:
-    async with ChaosOrigin() as origin, Runtime(settings_of(tmp_path, origin.endpoint_url, origin.bucket)) as runtime:
+    async with ChaosOrigin() as origin, App(settings_of(tmp_path, origin.endpoint_url, origin.bucket)) as runtime:
         client = ChaosClient(runtime.address)
         origin.store("honest", 100)
         assert (await client.get("honest")).outcome == "done"  # its ETag is an MD5: this bucket's are
@@ -89,13 +89,13 @@ async def test_a_large_object_is_not_kept(lied: Lied, monkeypatch: pytest.Monkey
 async def test_etags_that_are_no_md5s(tmp_path: Path) -> None:
     """Where no ETag of a bucket is an MD5, though they look like it, objects are served and kept all the same."""
 
-    def encrypted(asked: Asked) -> Behaviour:
+    def encrypted(asked: PlainRequest) -> Behaviour:
         return Behaviour(etag=f'"{abs(hash(asked.key)):032x}"')
 
     async with ChaosOrigin(script=encrypted) as origin:
         for key in ("x", "y"):
             origin.store(key, BLOCK)
-        async with Runtime(settings_of(tmp_path, origin.endpoint_url, origin.bucket)) as runtime:
+        async with App(settings_of(tmp_path, origin.endpoint_url, origin.bucket)) as runtime:
             client = ChaosClient(runtime.address)
             for key in ("x", "y", "x", "y"):
                 assert (await client.get(key)).outcome == "done"

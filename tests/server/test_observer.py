@@ -22,23 +22,23 @@ from proxy_under_test import S3, Proxy, StartProxy, until
 from relay import Seen
 
 from bucketfront.config.settings import AccessLogSettings
-from bucketfront.server.telemetry.access_log import AccessLog, Record, Told, json_lines, text_lines
+from bucketfront.server.telemetry.access_log import AccessLog, AccessRecord, Record, json_lines, text_lines
 from bucketfront.server.telemetry.line_writer import LineWriter
-from bucketfront.server.telemetry.observer import BATCH, Observer
-from bucketfront.server.telemetry.request_metrics import Tally
+from bucketfront.server.telemetry.observer import BATCH, Telemetry
+from bucketfront.server.telemetry.request_metrics import RequestMetrics
 
 PATIENCE = 10.0
 NOON = 1_790_000_000.0  # 2026-09-21T14:13:20Z
 
 
-def told(path: str = "/x", **other: Any) -> Told:
+def told(path: str = "/x", **other: Any) -> AccessRecord:
     facts = {"method": "GET", "status": 200, "cache": "hit", "outcome": "hit", **other}
-    return Told(path=path, **facts)
+    return AccessRecord(path=path, **facts)
 
 
-def observing(path: Path, form: Literal["json", "text"] = "json") -> tuple[Observer, CollectorRegistry]:
+def observing(path: Path, form: Literal["json", "text"] = "json") -> tuple[Telemetry, CollectorRegistry]:
     registry = CollectorRegistry()
-    return Observer(registry, AccessLog(AccessLogSettings(format=form, path=str(path)))), registry
+    return Telemetry(registry, AccessLog(AccessLogSettings(format=form, path=str(path)))), registry
 
 
 def values(registry: CollectorRegistry) -> dict[str, float]:
@@ -50,7 +50,7 @@ texts = st.text(st.characters(exclude_categories=()), max_size=8) | st.sampled_f
     ["\r\n", "\x1b[31m", '"', "'", "\\"]
 )
 tolds = st.builds(
-    Told,
+    AccessRecord,
     method=texts,
     path=texts,
     status=st.integers(100, 599),
@@ -114,7 +114,7 @@ def test_no_controls_in_lines(batch: list[Record]) -> None:
         (told(received=7, fault="cut\r"), "127.0.0.1 GET /x 200 10 B 1.2 ms [hit] ('cut\\r')\n"),
     ],
 )
-def test_text_lines(what: Told, line: str) -> None:
+def test_text_lines(what: AccessRecord, line: str) -> None:
     """A line for people: client, method, path, status, size, time, decision, and what went wrong."""
     assert text_lines([(what, 10, "127.0.0.1", NOON, 0.00123)]) == line
 
@@ -204,7 +204,7 @@ answers = st.builds(
 def test_metrics(batches: list[list[Record]]) -> None:
     """Batches give the exposition that counting one by one gives: names, help, types, labels, buckets, values."""
     registry = CollectorRegistry()
-    tally = Tally(registry, settle=lambda: None, lost=lambda: 0)
+    tally = RequestMetrics(registry, settle=lambda: None, lost=lambda: 0)
     for batch in batches:
         tally.add(batch)
         for _ in batch:
@@ -217,7 +217,7 @@ def test_metrics(batches: list[list[Record]]) -> None:
 def test_bounds_of_buckets(bound: float) -> None:
     """A duration that equals a bound belongs to the bound's bucket (`le`)."""
     registry = CollectorRegistry()
-    Tally(registry, settle=lambda: None, lost=lambda: 0).add([(told(), 10, "-", NOON, bound)])
+    RequestMetrics(registry, settle=lambda: None, lost=lambda: 0).add([(told(), 10, "-", NOON, bound)])
     buckets = {
         sample.labels["le"]: sample.value
         for metric in registry.collect()

@@ -11,7 +11,7 @@ from proxy_under_test import BLOCK, PART, S3, Proxy, WallClock, pattern, setting
 from relay import Seen, canned
 from wire import fetch
 
-from bucketfront.app import Runtime
+from bucketfront.app import App
 from bucketfront.cache.fetch import body_stream
 
 READ_TIMEOUT = 5.0  # seconds, of the proxy under test
@@ -19,10 +19,10 @@ BODY = pattern(2 * PART + 123)
 
 
 @asynccontextmanager
-async def proxy_of(script: Script, folder: Path) -> AsyncIterator[tuple[Runtime, RawServer]]:
+async def proxy_of(script: Script, folder: Path) -> AsyncIterator[tuple[App, RawServer]]:
     async with (
         RawServer(script) as server,
-        Runtime(settings_of(folder, server.endpoint_url, "bucket"), clock=WallClock()) as runtime,
+        App(settings_of(folder, server.endpoint_url, "bucket"), clock=WallClock()) as runtime,
     ):
         yield runtime, server
 

@@ -14,7 +14,7 @@ from proxy_under_test import descriptors_open, pattern, until
 from bucketfront.cache.storage import page_cache
 from bucketfront.errors import StoreError
 from bucketfront.http.ranges import Span
-from bucketfront.server.send.sendfile import TURN, Pouring, Spurt
+from bucketfront.server.send.sendfile import TURN, FileSender, SendfileBurst
 
 STRETCH = 64 << 10
 COUNT = 16
@@ -80,7 +80,7 @@ async def test_a_stretch_a_turn(file: int) -> None:
         counting = asyncio.create_task(count())
         for number in range(COUNT):
             before = turns
-            await Pouring(transport, file, Span(number * STRETCH, (number + 1) * STRETCH), never).run()
+            await FileSender(transport, file, Span(number * STRETCH, (number + 1) * STRETCH), never).run()
             assert turns > before
         counting.cancel()
     assert drain.received == DATA
@@ -91,7 +91,7 @@ async def test_a_spurt_to_the_end(file: int) -> None:
     async with drained() as (transport, drain):
         before = descriptors_open()
         ends: list[int] = []
-        Spurt(transport.get_extra_info("socket").fileno(), file, Span(5, len(DATA)), ends.append)
+        SendfileBurst(transport.get_extra_info("socket").fileno(), file, Span(5, len(DATA)), ends.append)
         await until(lambda: ends)
         assert ends == [len(DATA)]
         assert descriptors_open() == before
@@ -102,7 +102,7 @@ async def test_a_spurt_that_is_ended(file: int) -> None:
     """Ended from outside it says where it is, and sends nothing more."""
     async with drained() as (transport, drain):
         ends: list[int] = []
-        spurt = Spurt(transport.get_extra_info("socket").fileno(), file, Span(0, len(DATA)), ends.append)
+        spurt = SendfileBurst(transport.get_extra_info("socket").fileno(), file, Span(0, len(DATA)), ends.append)
         spurt.end()
         for _ in range(5):
             await asyncio.sleep(0)
@@ -114,7 +114,7 @@ async def test_a_spurt_meets_the_end_of_the_file(file: int) -> None:
     """A file that ends early ends the spurt there: whoever goes on says so (I3)."""
     async with drained() as (transport, drain):
         ends: list[int] = []
-        Spurt(transport.get_extra_info("socket").fileno(), file, Span(0, len(DATA) + TURN), ends.append)
+        SendfileBurst(transport.get_extra_info("socket").fileno(), file, Span(0, len(DATA) + TURN), ends.append)
         await until(lambda: ends)
         assert ends == [len(DATA)]
     assert drain.received == DATA
@@ -123,7 +123,7 @@ async def test_a_spurt_meets_the_end_of_the_file(file: int) -> None:
 async def test_the_file_ends_early(file: int) -> None:
     """`sendfile` giving less than there has to be is an error, and not the answer's end (I3)."""
     async with drained() as (transport, drain):
-        pouring = Pouring(transport, file, Span(0, len(DATA) + 1), never)
+        pouring = FileSender(transport, file, Span(0, len(DATA) + 1), never)
         pouring._known = len(DATA) + 1  # it was in memory a moment ago
         with pytest.raises(EOFError):
             await pouring.run()
@@ -138,7 +138,7 @@ async def test_a_short_stretch_behind_what_is_buffered(file: int) -> None:
         before = bytes(4 << 20)
         transport.write(before)
         assert transport.get_write_buffer_size()
-        pouring = Pouring(transport, file, Span(0, STRETCH), never)
+        pouring = FileSender(transport, file, Span(0, STRETCH), never)
         await pouring.run()
         assert pouring.at == STRETCH
     assert drain.received == before + DATA[:STRETCH]
@@ -147,9 +147,9 @@ async def test_a_short_stretch_behind_what_is_buffered(file: int) -> None:
 async def test_bytes_that_are_not_good_any_more(file: int) -> None:
     """What is found to be bad while an answer runs is not sent: the next turn asks (I15)."""
     async with drained() as (transport, drain):
-        pouring = Pouring(transport, file, Span(0, len(DATA)), never, lambda span: span.start == 0)
+        pouring = FileSender(transport, file, Span(0, len(DATA)), never, lambda span: span.start == 0)
         with pytest.raises(StoreError):
-            await Pouring(transport, file, Span(1, len(DATA)), never, lambda _: False).run()
+            await FileSender(transport, file, Span(1, len(DATA)), never, lambda _: False).run()
         await pouring.run()
     assert drain.received == DATA  # of one turn
 

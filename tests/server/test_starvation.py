@@ -9,7 +9,7 @@ from fakes import Head, RawConnection, RawServer, response
 from proxy_under_test import BLOCK, WallClock, settings_of, until
 from wire import Connection, connected, fetch
 
-from bucketfront.app import Runtime
+from bucketfront.app import App
 from bucketfront.cache.fetch import body_stream
 
 CLIENTS = 200
@@ -42,7 +42,7 @@ async def test_a_dripping_object_starves_no_other(
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(RawServer(script))
         settings = settings_of(tmp_path, server.endpoint_url, "bucket", origin={"max_connections": CONNECTIONS})
-        runtime = await stack.enter_async_context(Runtime(settings, clock=WallClock()))
+        runtime = await stack.enter_async_context(App(settings, clock=WallClock()))
 
         async def client(number: int) -> Connection:
             connection = await stack.enter_async_context(connected(runtime.address))

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import pytest
 from aiohttp import web
-from behaviour import HONEST, Asked, Behaviour, Script, honest
+from behaviour import HONEST, Behaviour, PlainRequest, Script, honest
 from interruption import Interruption
 from proxy_under_test import BLOCK, pattern, until
 from uploads_under_test import BODY, OLD, PART, PERCENTS, Setup, framed, running
@@ -39,7 +39,7 @@ async def full_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
         yield made
 
 
-def is_step(asked: Asked, step: str) -> bool:
+def is_step(asked: PlainRequest, step: str) -> bool:
     """`create`, `part`, `part 15`, `complete`, `abort` or `put`."""
     method, _, target = asked.line.partition(" ")
     if step.startswith("part "):
@@ -55,7 +55,7 @@ def once(step: str, behaviour: Behaviour, *, times: int = 1) -> Script:
     """The first `times` requests of that step get it."""
     left = times
 
-    def script(asked: Asked) -> Behaviour:
+    def script(asked: PlainRequest) -> Behaviour:
         nonlocal left
         if not left or not is_step(asked, step):
             return HONEST
@@ -172,7 +172,7 @@ async def test_a_refusal_ends_the_body(setup: Setup) -> None:
 async def test_an_abort_that_fails_is_tried_again(setup: Setup) -> None:
     """What could not be aborted is noted, and its turn comes (I8)."""
 
-    def script(asked: Asked) -> Behaviour:
+    def script(asked: PlainRequest) -> Behaviour:
         return Behaviour(status=403 if is_step(asked, "part") else 503) if asked.method != "POST" else HONEST
 
     setup.origin.script = script
@@ -269,7 +269,7 @@ async def test_larger_than_the_cache(
     fail_late = once("part 15", Behaviour(status=503)) if room > PART else honest
     async with running(tmp_path, monkeypatch, limit) as setup:
 
-        def script(asked: Asked) -> Behaviour:
+        def script(asked: PlainRequest) -> Behaviour:
             nonlocal most
             figures = setup.runtime.cache.statistics()
             taken = sum(file.stat().st_blocks * 512 for file in setup.files)

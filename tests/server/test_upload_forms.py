@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from behaviour import HONEST, Asked, Behaviour
+from behaviour import HONEST, Behaviour, PlainRequest
 from proxy_under_test import BLOCK, S3, Proxy, StartProxy, pattern, until
 from relay import Seen, canned
 from uploads_under_test import BODY, OLD, PERCENTS, Setup, running
@@ -294,7 +294,7 @@ async def test_a_lost_answer_within_a_form(setup: Setup, second: bytes, step: st
     """S3 stores the second file and its answer is lost: 502, it is not told as stored, and reads ask S3 (I9)."""
     lost = Behaviour(cut_at=0, with_reset=with_reset)
 
-    def script(asked: Asked) -> Behaviour:
+    def script(asked: PlainRequest) -> Behaviour:
         is_begun = asked.line.endswith("?uploads")
         return lost if (asked.method, asked.key) == (step, "b") and not is_begun else HONEST
 

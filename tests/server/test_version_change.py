@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from behaviour import Asked, Behaviour
+from behaviour import Behaviour, PlainRequest
 from chaos_client import ChaosClient
 from chaos_origin import ChaosOrigin
 from history import Outcome, Record, violations
 from proxy_under_test import BLOCK, settings_of
 
-from bucketfront.app import Runtime
+from bucketfront.app import App
 
 pytestmark = pytest.mark.long
 
@@ -57,7 +57,7 @@ buckets = pytest.mark.parametrize("versioned", [False, True], ids=["plain", "ver
 class Matrix:
     """A proxy on an origin whose objects are overwritten as told. One part at a time: a cut is a moment, too."""
 
-    def __init__(self, origin: ChaosOrigin, runtime: Runtime, stack: AsyncExitStack) -> None:
+    def __init__(self, origin: ChaosOrigin, runtime: App, stack: AsyncExitStack) -> None:
         self.origin = origin
         self.records: list[Record] = []
         self._address = runtime.address
@@ -88,7 +88,7 @@ class _Overwriting:
     ignores_if_match: bool
     is_done: bool = False
 
-    def __call__(self, asked: Asked) -> Behaviour:
+    def __call__(self, asked: PlainRequest) -> Behaviour:
         otherwise = Behaviour(ignores_if_match=self.ignores_if_match)
         if asked.method != "GET" or asked.key != self.key or self.is_done:
             return otherwise
@@ -119,7 +119,7 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
                 origin={"part_size": way.part, "parallel_parts": 1},
                 cache={"max_size": way.max_size},
             )
-            return Matrix(origin, await stack.enter_async_context(Runtime(settings)), stack)
+            return Matrix(origin, await stack.enter_async_context(App(settings)), stack)
 
         yield started
 

@@ -11,7 +11,7 @@ from chaos_origin import ChaosOrigin
 from proxy_under_test import BLOCK, WallClock, descriptors_open, pattern, settings_of, until
 from wire import Answer, chunked, fetch
 
-from bucketfront.app import Runtime
+from bucketfront.app import App
 from bucketfront.s3.upload import multipart, parts
 
 PART = 2 * BLOCK
@@ -23,7 +23,7 @@ PERCENTS = range(101)
 class Setup:
     """A proxy before a chaos origin. `before` and `tasks` are the descriptors and tasks at rest."""
 
-    runtime: Runtime
+    runtime: App
     origin: ChaosOrigin
     before: int = 0
     tasks: int = 0
@@ -84,7 +84,7 @@ async def running(
         settings = settings_of(
             folder, origin.endpoint_url, origin.bucket, origin={"max_connections": 8}, cache={"max_size": max_size}
         )
-        runtime = await stack.enter_async_context(Runtime(settings, clock=clock, elapsed=clock.passed))
+        runtime = await stack.enter_async_context(App(settings, clock=clock, elapsed=clock.passed))
         yield Setup(runtime, origin, descriptors_open(), len(asyncio.all_tasks()))
 
 

@@ -18,7 +18,7 @@ from bucketfront.config.settings import AdminSettings, MountSettings
 from bucketfront.errors import BadPath, NoSuchMount, StoreError
 from bucketfront.keys import ObjectKey
 from bucketfront.server.application import url_of
-from bucketfront.server.http1.listener import BoundedSite, Gate
+from bucketfront.server.http1.listener import BoundedSite, ConnectionLimit
 from bucketfront.server.router import Router
 
 MAX_BODY = 4 << 20  # bytes of a purge request
@@ -163,7 +163,7 @@ class AdminListener:
     async def start(self) -> None:
         """Raises OSError when the port is taken."""
         await self._runner.setup()
-        gate = Gate(MAX_CONNECTIONS)
+        gate = ConnectionLimit(MAX_CONNECTIONS)
         await BoundedSite(self._runner, self._settings.host, self._settings.port, gate).start()
         self.address = url_of(self._runner, "http")
 

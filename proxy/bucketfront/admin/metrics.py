@@ -8,7 +8,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from bucketfront.cache.cache import Statistics
-from bucketfront.server.http1.listener import Gate
+from bucketfront.server.http1.listener import ConnectionLimit
 
 _GAUGES = {
     "entries": ("cache_entries", "Objects in the cache."),
@@ -114,7 +114,7 @@ class FastPathCollector(Collector):
 class ConnectionCollector(Collector):
     """Of the listener for clients."""
 
-    def __init__(self, registry: CollectorRegistry, gate: Gate) -> None:
+    def __init__(self, registry: CollectorRegistry, gate: ConnectionLimit) -> None:
         self._gate = gate
         registry.register(self)
 

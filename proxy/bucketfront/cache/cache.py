@@ -9,34 +9,34 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
 from dataclasses import dataclass
 
 from bucketfront.cache.entries.entry import Entry
-from bucketfront.cache.entries.entry_table import Entries
-from bucketfront.cache.entries.hot_bodies import SMALL, Memory
-from bucketfront.cache.entries.lease import Hit
-from bucketfront.cache.entries.negative_cache import Absence, Absences
+from bucketfront.cache.entries.entry_table import EntryTable
+from bucketfront.cache.entries.hot_bodies import SMALL, HotBodies
+from bucketfront.cache.entries.lease import Lease
+from bucketfront.cache.entries.negative_cache import Absence, NegativeCache
 from bucketfront.cache.fetch import passthrough, requests
 from bucketfront.cache.fetch.fill import Fill
 from bucketfront.cache.fetch.integrity import Integrity
-from bucketfront.cache.fetch.part import Supply
-from bucketfront.cache.fetch.read_ahead import Ramp
-from bucketfront.cache.fetch.single_flight import Learned, Lookup, Lookups
-from bucketfront.cache.origin import Answer, Origin
-from bucketfront.cache.reader import Lender, Reader
+from bucketfront.cache.fetch.part import FetchContext
+from bucketfront.cache.fetch.read_ahead import ReadAhead
+from bucketfront.cache.fetch.single_flight import Lookup, LookupResult, Lookups
+from bucketfront.cache.origin import Origin, OriginResponse
+from bucketfront.cache.reader import Reader, ReaderDoor
 from bucketfront.cache.statistics import Statistics
 from bucketfront.cache.storage import blocks, page_cache
-from bucketfront.cache.storage.file_storage import Store
+from bucketfront.cache.storage.file_storage import FileStorage
 from bucketfront.cache.storage.index import PAGE_BLOCKS, Index, Page, Row
 from bucketfront.cache.upkeep.disposal import Disposal
 from bucketfront.cache.upkeep.flusher import Flusher
-from bucketfront.cache.upkeep.open_files import Files
-from bucketfront.cache.upkeep.purge import Purges
-from bucketfront.cache.upkeep.space import Room
-from bucketfront.cache.upload import Writing
+from bucketfront.cache.upkeep.open_files import OpenFiles
+from bucketfront.cache.upkeep.purge import Purge
+from bucketfront.cache.upkeep.space import Space
+from bucketfront.cache.upload import Upload
 from bucketfront.errors import (
     AccessDenied,
     ContentMismatch,
     NotCached,
     ObjectNotFound,
-    OriginResting,
+    OriginCircuitOpen,
     OriginUnavailable,
     ProxyError,
     StoreError,
@@ -46,7 +46,7 @@ from bucketfront.http.metadata import Metadata
 from bucketfront.http.ranges import FromTo, Span, Suffix
 from bucketfront.keys import ObjectKey
 
-__all__ = ["Absence", "Absent", "Cache", "Hit", "Reader", "Statistics", "Writing"]  # all that crosses the door
+__all__ = ["Absence", "Absent", "Cache", "Lease", "Reader", "Statistics", "Upload"]  # all that crosses the door
 
 NULL_VERSION = "null"  # S3's id of an object stored while its bucket had no versions
 TOUCH_INTERVAL = 1.0  # seconds between two notes that a hit was used
@@ -73,12 +73,12 @@ class Cache:
         self,
         *,
         origin: Origin,
-        store: Store,
+        store: FileStorage,
         index: Index,
-        entries: Entries,
+        entries: EntryTable,
         disposal: Disposal,
-        absences: Absences,
-        memory: Memory,
+        absences: NegativeCache,
+        memory: HotBodies,
         integrity: Integrity,
         clock: Callable[[], float],
         is_durable: bool = False,
@@ -90,18 +90,18 @@ class Cache:
         self._absences = absences
         self._memory = memory
         self._clock = clock
-        self._supply: Supply | None = None
+        self._supply: FetchContext | None = None
         self._disposal = disposal
         self._lookups = Lookups(entries.pin, disposal.unpin)
-        self._lender = Lender(self._fill_of, self._stream, self._give_back, store, clock)
+        self._lender = ReaderDoor(self._fill_of, self._stream, self._give_back, store, clock)
         self._integrity = integrity
         self._comparing: set[asyncio.Task[None]] = set()
         self.flusher = Flusher(index, entries, disposal, store, is_durable=is_durable)
-        self.room = Room(
+        self.room = Space(
             entries, disposal, store, flush=self.flusher.flush, promised=lambda: self.supply.traffic.reserved
         )
-        self.files = Files(entries, disposal, store, self.room, self.flusher.flush)
-        self._purges = Purges(
+        self.files = OpenFiles(entries, disposal, store, self.room, self.flusher.flush)
+        self._purges = Purge(
             entries=entries, disposal=disposal, lookups=self._lookups, absences=absences, flush=self.flusher.flush,
             is_durable=is_durable,
         )  # fmt: skip
@@ -109,22 +109,22 @@ class Cache:
         self._written = 0
         self._scrubbed_blocks = 0
 
-    def supply_with(self, supply: Supply) -> None:
+    def supply_with(self, supply: FetchContext) -> None:
         """What fills work with; it refers back to this cache, so it comes second."""
         self._supply = supply
 
     @property
-    def supply(self) -> Supply:
+    def supply(self) -> FetchContext:
         assert self._supply is not None, "call supply_with first"
         return self._supply
 
     @property
-    def _ramp(self) -> Ramp:
-        return Ramp(self.supply.block_size, self.supply.part_size, self.supply.parallel_parts)
+    def _ramp(self) -> ReadAhead:
+        return ReadAhead(self.supply.block_size, self.supply.part_size, self.supply.parallel_parts)
 
     # --- hits ----------------------------------------------------------------------------------------------
 
-    def hit(self, key: ObjectKey) -> Hit | None:
+    def hit(self, key: ObjectKey) -> Lease | None:
         """Leave to answer for `key` at once; None where `lookup` has to be asked. Call `used` for each answer."""
         entry, now = self._entries.hot(key), self._clock()
         if entry is None or entry.removed or entry.ttl(now) <= 0:
@@ -152,12 +152,12 @@ class Cache:
                 return
             body = bytes(found)
         fresh_until = entry.validated_at + entry.freshness.ttl
-        entry.hit = Hit(entry, entry.metadata, entry.file.fd, entry.validated_at, fresh_until, body)
+        entry.hit = Lease(entry, entry.metadata, entry.file.fd, entry.validated_at, fresh_until, body)
         if body is not None:
             for other in self._memory.keep(entry.hit):
                 other.entry.revoke()
 
-    def used(self, hit: Hit, now: float) -> None:
+    def used(self, hit: Lease, now: float) -> None:
         """Counts, and resets the idle timer; to the second, which is the least that anybody can tell. `now` as the
         clock's.
         """
@@ -166,7 +166,7 @@ class Cache:
             self._entries.touch(hit.entry, now)
             self._memory.touch(hit)
 
-    def reader_of(self, hit: Hit) -> Reader:
+    def reader_of(self, hit: Lease) -> Reader:
         """For an answer that takes more than this turn of the loop. Pinned: close it."""
         assert hit.is_valid
         self._entries.pin(hit.entry)
@@ -232,7 +232,7 @@ class Cache:
         """In the background, with a HEAD."""
         self._revalidations += 1
 
-        async def find(lookup: Lookup) -> Learned:
+        async def find(lookup: Lookup) -> LookupResult:
             try:
                 return await self._find(stale.key, stale, None, lookup, get=False)
             except AccessDenied:
@@ -253,7 +253,7 @@ class Cache:
             self._revalidations += 1
             self._entries.pin(stale)  # it may be the answer in the end
 
-        def find(lookup: Lookup) -> Coroutine[None, None, Learned]:
+        def find(lookup: Lookup) -> Coroutine[None, None, LookupResult]:
             return self._find(key, stale, part, lookup, get=wants_body)
 
         try:
@@ -268,7 +268,7 @@ class Cache:
             return Absent(CacheStatus(forward, fwd_status=404, collapsed=joins, stored=remembered))
         except OriginUnavailable as error:
             now = self._clock()
-            is_outage = isinstance(error, OriginResting)
+            is_outage = isinstance(error, OriginCircuitOpen)
             if stale is None or stale.removed or -stale.ttl(now) >= _stale_window(stale, is_outage=is_outage):
                 raise
             self._stale_hits += 1
@@ -284,7 +284,7 @@ class Cache:
 
     async def _find(
         self, key: ObjectKey, stale: Entry | None, part: FromTo | Suffix | None, lookup: Lookup, *, get: bool
-    ) -> Learned:
+    ) -> LookupResult:
         """The one flight that asks the origin about `key`; gives an entry pinned once."""
         # What the answer says held at some time after this moment, so age counts from here (I7).
         asked_at = self._clock()
@@ -301,37 +301,39 @@ class Cache:
                 if stale is not None:
                     self._disposal.drop(stale)
             raise
-        if stale is None or isinstance(answer, Answer) or not stale.metadata.is_version(answer):
+        if stale is None or isinstance(answer, OriginResponse) or not stale.metadata.is_version(answer):
             return await self._adopt(key, answer, lookup, asked_at)
         self._ended(key, lookup, answer)
         if not stale.removed and lookup.keeps(answer):
             self._entries.validated(stale, answer, asked_at)
         self._entries.pin(stale)
-        return Learned(stale, status, is_new=False)
+        return LookupResult(stale, status, is_new=False)
 
-    async def _adopt(self, key: ObjectKey, answer: Answer | Metadata, lookup: Lookup, asked_at: float) -> Learned:
+    async def _adopt(
+        self, key: ObjectKey, answer: OriginResponse | Metadata, lookup: Lookup, asked_at: float
+    ) -> LookupResult:
         """A new version becomes an entry; where bytes came with it, its first flight begins."""
-        metadata = answer.metadata if isinstance(answer, Answer) else answer
+        metadata = answer.metadata if isinstance(answer, OriginResponse) else answer
         entry = self._entries.create(key, metadata, asked_at)
         self._entries.pin(entry)
         try:
-            if isinstance(answer, Answer):
+            if isinstance(answer, OriginResponse):
                 # Before anybody else can see the entry: an entry gets one file in its life.
                 await self.files.give(entry)
         except BaseException:
-            assert isinstance(answer, Answer)
+            assert isinstance(answer, OriginResponse)
             answer.body.close()
             self._disposal.drop(entry)
             self._disposal.unpin(entry)
             raise
         self._show(entry, lookup)
-        if not isinstance(answer, Answer):
-            return Learned(entry, 200)
+        if not isinstance(answer, OriginResponse):
+            return LookupResult(entry, 200)
         if entry.file is None:
             answer.body.close()
         else:
             self._fill_of(entry).adopt(answer)
-        return Learned(entry, 206)
+        return LookupResult(entry, 206)
 
     def _show(self, entry: Entry, lookup: Lookup) -> None:
         """A new version answers for its key, unless its lookup is out of date, or it is not to be kept."""
@@ -388,9 +390,9 @@ class Cache:
 
     # --- writing -------------------------------------------------------------------------------------------
 
-    def begin_write(self, key: ObjectKey, length: int | None) -> Writing:
+    def begin_write(self, key: ObjectKey, length: int | None) -> Upload:
         """A file for a body of `length` bytes on its way to S3; None where that is not known. Close it."""
-        return Writing(
+        return Upload(
             key,
             length,
             store=self._store,
@@ -401,7 +403,7 @@ class Cache:
             block_size=self.supply.block_size,
         )
 
-    async def publish(self, writing: Writing, etag: str) -> None:
+    async def publish(self, writing: Upload, etag: str) -> None:
         """S3 has all of `writing`, calls it `etag`, and `invalidate` came after that: it becomes the entry of its key.
 
         Those who ask for the key meanwhile join. Whether S3 still has it, and what it says of it, one HEAD tells (I4);
@@ -411,7 +413,7 @@ class Cache:
             return
         key = writing.key
 
-        async def find(lookup: Lookup) -> Learned:
+        async def find(lookup: Lookup) -> LookupResult:
             return await self._find_written(writing, etag, lookup)
 
         writing.keep()
@@ -425,7 +427,7 @@ class Cache:
         else:
             self._disposal.unpin(learned.entry)
 
-    async def _find_written(self, writing: Writing, etag: str, lookup: Lookup) -> Learned:
+    async def _find_written(self, writing: Upload, etag: str, lookup: Lookup) -> LookupResult:
         key = writing.key
         for _ in range(ASKS):
             lookup.doubts.clear()
@@ -433,7 +435,7 @@ class Cache:
             metadata = await requests.ask(self._origin, self._ramp, key, None, get=False)
             if not lookup.doubts:
                 break
-        if isinstance(metadata, Answer) or (metadata.etag, metadata.size) != (etag, writing.size):
+        if isinstance(metadata, OriginResponse) or (metadata.etag, metadata.size) != (etag, writing.size):
             if isinstance(metadata, Metadata) and metadata.etag == etag:
                 log.error("%s: the origin has %d of %d bytes that it took", key, metadata.size, writing.size)
             return await self._adopt(key, metadata, lookup, asked_at)
@@ -444,7 +446,7 @@ class Cache:
         writing.hand_over(self._entries, entry)
         self._written += 1
         self._show(entry, lookup)
-        return Learned(entry, 200)
+        return LookupResult(entry, 200)
 
     # --- removing ------------------------------------------------------------------------------------------
 

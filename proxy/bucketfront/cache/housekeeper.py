@@ -9,8 +9,8 @@ import logging
 from collections.abc import Callable
 
 from bucketfront.cache.cache import Cache
-from bucketfront.cache.entries.entry_table import Entries
-from bucketfront.cache.storage.file_storage import Store
+from bucketfront.cache.entries.entry_table import EntryTable
+from bucketfront.cache.storage.file_storage import FileStorage
 from bucketfront.cache.storage.folder import FoundFile
 from bucketfront.cache.storage.index import Index
 from bucketfront.errors import StoreError
@@ -21,7 +21,7 @@ INTERVAL = 1.0  # seconds; the most that a kill can make the index forget
 log = logging.getLogger(__name__)
 
 
-class Evictor:
+class Housekeeper:
     """`idle_since` gives the time, as the cache's clock, since which an entry has to have been used to stay. `min_free`
     gives bytes from a disk's total.
     """
@@ -30,8 +30,8 @@ class Evictor:
         self,
         *,
         cache: Cache,
-        entries: Entries,
-        store: Store,
+        entries: EntryTable,
+        store: FileStorage,
         index: Index,
         idle_since: Callable[[], float],
         min_free: Callable[[int], int],

@@ -26,7 +26,7 @@ class Body(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class OriginResponse:
     """A 200 or 206: bytes [start, stop) of the version that `metadata` describes."""
 
     metadata: Metadata
@@ -57,7 +57,7 @@ class Origin(Protocol):
         *,
         if_match: str | None = None,
         if_none_match: str | None = None,
-    ) -> Answer | NotModified:
+    ) -> OriginResponse | NotModified:
         """S3 GetObject with a Range, of `key.version` if there is one, else of the current version.
 
         Raises ObjectNotFound, ObjectChanged (`if_match` failed), RangeUnsatisfiable (also for every range of an

@@ -6,8 +6,8 @@ from typing import Self
 
 from bucketfront.cache.entries.entry import Entry
 from bucketfront.cache.fetch.fill import Fill
-from bucketfront.cache.fetch.part import Demand
-from bucketfront.cache.storage.file_storage import Store, StoredFile
+from bucketfront.cache.fetch.part import ReaderCursor
+from bucketfront.cache.storage.file_storage import FileStorage, StoredFile
 from bucketfront.errors import StoreError
 from bucketfront.http.cache_status import CacheStatus, Forward
 from bucketfront.http.metadata import Metadata
@@ -15,24 +15,24 @@ from bucketfront.http.ranges import Span
 
 
 @dataclass(frozen=True, slots=True)
-class Lender:
+class ReaderDoor:
     """What a reader asks of the cache that lent it an entry."""
 
     fill_of: Callable[[Entry], Fill]
     stream: Callable[[Entry, Span], AsyncGenerator[bytes, None]]
     give_back: Callable[[Entry], None]
-    store: Store
+    store: FileStorage
     clock: Callable[[], float]
 
 
 class Reader:
     """One request's grip on a pinned entry. Use as a context manager, or call `close`."""
 
-    def __init__(self, entry: Entry, status: CacheStatus, lender: Lender) -> None:
+    def __init__(self, entry: Entry, status: CacheStatus, lender: ReaderDoor) -> None:
         self._entry = entry
         self._lender = lender
         self._fill: Fill | None = None
-        self._demand: Demand | None = None
+        self._demand: ReaderCursor | None = None
         self._is_closed = False
         self.status = status
 

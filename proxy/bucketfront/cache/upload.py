@@ -16,9 +16,9 @@ from typing import Any, TypeVar
 
 from bucketfront.cache.entries.budget import Budget
 from bucketfront.cache.entries.entry import ENTRY_BYTES, Entry
-from bucketfront.cache.entries.entry_table import Entries
+from bucketfront.cache.entries.entry_table import EntryTable
 from bucketfront.cache.storage import blocks
-from bucketfront.cache.storage.file_storage import PATIENCE, Store, StoredFile
+from bucketfront.cache.storage.file_storage import PATIENCE, FileStorage, StoredFile
 from bucketfront.cache.upkeep.disposal import Disposal
 from bucketfront.errors import StoreError, StoreFull
 from bucketfront.http.ranges import Span
@@ -31,7 +31,7 @@ PIECE = 256 << 10  # bytes read at once, in whole blocks
 log = logging.getLogger(__name__)
 
 
-class Writing:
+class Upload:
     """`length` in bytes, None where the client did not say. `reserve` takes bytes from `budget` or raises StoreError;
     `spare_descriptors` makes room for one more. Close it; once it was published, that does nothing.
     """
@@ -41,7 +41,7 @@ class Writing:
         key: ObjectKey,
         length: int | None,
         *,
-        store: Store,
+        store: FileStorage,
         budget: Budget,
         disposal: Disposal,
         reserve: Callable[[int], Awaitable[None]],
@@ -179,7 +179,7 @@ class Writing:
         """It is in the cache's hands now: `close` does nothing, `discard` does."""
         self._is_kept = True
 
-    def hand_over(self, entries: Entries, entry: Entry) -> None:
+    def hand_over(self, entries: EntryTable, entry: Entry) -> None:
         """The file becomes the entry's, with all of its blocks present."""
         assert self.is_whole
         self._is_over = True

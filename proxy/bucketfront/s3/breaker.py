@@ -15,15 +15,15 @@ from contextlib import contextmanager
 from bucketfront.errors import (
     AccessDenied,
     DeleteMarker,
+    InvalidOriginResponse,
     NoSuchVersion,
     ObjectChanged,
     ObjectNotFound,
     OriginBusy,
-    OriginFailing,
-    OriginResting,
+    OriginCircuitOpen,
+    OriginServerError,
     OriginUnavailable,
     RangeUnsatisfiable,
-    UnusableAnswer,
 )
 from bucketfront.keys import ObjectKey
 from bucketfront.s3.error_translation import VersionUnchanged
@@ -45,7 +45,7 @@ _ANSWERS = (
     DeleteMarker,
 )
 # What a client can bring about by what it asks for, or is our own congestion, tells nothing about the origin's health.
-_NEITHER = (UnusableAnswer, OriginBusy)
+_NEITHER = (InvalidOriginResponse, OriginBusy)
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +110,7 @@ class Breaker:
         """The origin did not answer, or with 5xx (OriginFailing)."""
         if not self._end(term):
             return
-        culprit = key if isinstance(error, OriginFailing) else None
+        culprit = key if isinstance(error, OriginServerError) else None
         self._suspect = culprit if self._failures == 0 or culprit == self._suspect else None
         self._failures += 1
         if self.is_open:
@@ -154,7 +154,7 @@ class Breaker:
     def _rest(self, error: OriginUnavailable) -> float:
         """Returns for how many seconds."""
         pause = self._longest * (1 + self._chance()) / 2
-        if isinstance(error, OriginFailing) and error.retry_after is not None:
+        if isinstance(error, OriginServerError) and error.retry_after is not None:
             pause = max(pause, error.retry_after)
         self._rests_until = self._clock() + pause
         self._longest = min(LONGEST_PAUSE, 2 * self._longest)
@@ -163,6 +163,6 @@ class Breaker:
         self._room = 1
         return pause
 
-    def _refusal(self, wait: float) -> OriginResting:
+    def _refusal(self, wait: float) -> OriginCircuitOpen:
         self.refused += 1
-        return OriginResting(f"the origin kept failing; it is not asked for {wait:.1f} s", wait)
+        return OriginCircuitOpen(f"the origin kept failing; it is not asked for {wait:.1f} s", wait)

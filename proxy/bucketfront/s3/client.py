@@ -22,13 +22,13 @@ from botocore import UNSIGNED
 from botocore.utils import parse_timestamp
 
 from bucketfront import __version__
-from bucketfront.cache.origin import Answer, NotModified
+from bucketfront.cache.origin import NotModified, OriginResponse
 from bucketfront.config.settings import OriginSettings, ProfileCredentials, StaticCredentials
 from bucketfront.errors import (
     OriginBusy,
+    OriginCircuitOpen,
     OriginError,
-    OriginFailing,
-    OriginResting,
+    OriginServerError,
     OriginTimeout,
     OriginUnavailable,
     RangeUnsatisfiable,
@@ -40,7 +40,7 @@ from bucketfront.retry import RetryBudget
 from bucketfront.s3 import responses
 from bucketfront.s3.body import S3Body
 from bucketfront.s3.breaker import Breaker
-from bucketfront.s3.connection_slots import Slots
+from bucketfront.s3.connection_slots import ConnectionSlots
 from bucketfront.s3.error_translation import VersionUnchanged, translated
 from bucketfront.s3.transport import StrictHTTPSession
 from bucketfront.s3.upload.upload_slots import UploadSlots
@@ -65,7 +65,7 @@ class S3Origin:
         self._settings = settings
         self._endpoint_url = endpoint_url or settings.endpoint_url
         self._deadline = settings.connect_timeout + settings.read_timeout
-        self._slots = Slots(settings.max_connections)
+        self._slots = ConnectionSlots(settings.max_connections)
         self.upload_slots = UploadSlots(self._slots, settings.max_connections)
         self.drips = 0  # bodies that were ended because they came too slowly
         self.parts = 0  # of uploads, that S3 took
@@ -136,12 +136,12 @@ class S3Origin:
         *,
         if_match: str | None = None,
         if_none_match: str | None = None,
-    ) -> Answer | NotModified:
+    ) -> OriginResponse | NotModified:
         """S3 GetObject, see `bucketfront.cache.origin.Origin.get`."""
         what = f"GET {key}"
         asked = _params(key, Range=_range_header(part), IfMatch=if_match, IfNoneMatch=if_none_match)
 
-        async def attempt() -> Answer:
+        async def attempt() -> OriginResponse:
             response = await self.call(what, self._client.get_object, asked)
             body = S3Body(response["Body"], what, self._settings.read_timeout)
             try:
@@ -155,7 +155,7 @@ class S3Origin:
                 body.close()
                 raise
             body.expect(span.length)
-            return Answer(metadata, span.start, span.stop, body)
+            return OriginResponse(metadata, span.start, span.stop, body)
 
         self.breaker.check()
         async with _Held(self, key) as slot:
@@ -245,7 +245,7 @@ class S3Origin:
                     # Within the attempt: a deadline around it would look like a client that leaves.
                     async with asyncio.timeout_at(until):
                         return await attempt()
-            except OriginResting:
+            except OriginCircuitOpen:
                 raise
             except OriginUnavailable:
                 pause = random.uniform(0, BACKOFF * 2 ** (number - 1))  # noqa: S311 - jitter, no secret
@@ -260,8 +260,8 @@ class S3Origin:
         """
         self.drips += 1
         if not self.breaker.is_open:
-            with suppress(OriginResting):  # as many attempts run as it may be given: they will tell
-                self.breaker.failed(self.breaker.admit(), key, OriginFailing(str(error)))
+            with suppress(OriginCircuitOpen):  # as many attempts run as it may be given: they will tell
+                self.breaker.failed(self.breaker.admit(), key, OriginServerError(str(error)))
 
     @property
     def free_slots(self) -> int:

@@ -18,7 +18,7 @@ class _Share:
     users: int = 0
 
 
-class Slots:
+class ConnectionSlots:
     def __init__(self, count: int) -> None:
         self._pool = asyncio.Semaphore(count)
         self._share = max(1, count // 2)

@@ -24,17 +24,17 @@ from botocore.parsers import ResponseParserError
 from bucketfront.errors import (
     AccessDenied,
     DeleteMarker,
+    InvalidOriginResponse,
     NoSuchUpload,
     NoSuchVersion,
     ObjectChanged,
     ObjectNotFound,
     OriginError,
-    OriginFailing,
+    OriginServerError,
     OriginTimeout,
     OriginUnavailable,
     PreconditionFailed,
     RangeUnsatisfiable,
-    UnusableAnswer,
     WriteConflict,
     WriteRefused,
 )
@@ -73,9 +73,9 @@ def translated(what: str, *, is_versioned: bool = False) -> Iterator[None]:
         raise WriteRefused(f"{what}: a header or the key holds what S3 does not take") from error
     except (ResponseParserError, ValueError) as error:
         # ValueError: botocore reads every header that it has a name for, needed or not.
-        raise UnusableAnswer(f"{what}: {type(error).__name__}") from error
+        raise InvalidOriginResponse(f"{what}: {type(error).__name__}") from error
     except (BotoCoreError, aiohttp.ClientError, OSError) as error:
-        kind = UnusableAnswer if _is_no_http(error) else OriginUnavailable
+        kind = InvalidOriginResponse if _is_no_http(error) else OriginUnavailable
         raise kind(f"{what}: {type(error).__name__}") from error
 
 
@@ -111,9 +111,9 @@ def _from_status(what: str, error: ClientError, *, is_versioned: bool) -> Origin
         case 400 | 409 | 411 | 413 | 501 if error.operation_name not in _READS:
             return WriteRefused(said)
         case 301 | 302 | 307 | 308:
-            return UnusableAnswer(f"{said}; the bucket lives elsewhere: see origin.region and endpoint_url")
+            return InvalidOriginResponse(f"{said}; the bucket lives elsewhere: see origin.region and endpoint_url")
         case _:
-            return OriginFailing(said, _retry_after(headers)) if status >= 500 else UnusableAnswer(said)
+            return OriginServerError(said, _retry_after(headers)) if status >= 500 else InvalidOriginResponse(said)
 
 
 def _of_version(said: str, status: int, code: str, headers: Mapping[str, str]) -> OriginError | None:

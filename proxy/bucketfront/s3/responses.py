@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 
 from bucketfront.cache.origin import NotModified
-from bucketfront.errors import ObjectChanged, UnusableAnswer
+from bucketfront.errors import InvalidOriginResponse, ObjectChanged
 from bucketfront.http import etags
 from bucketfront.http.metadata import OBJECT_HEADERS, USER_METADATA_PREFIX, Metadata
 from bucketfront.http.ranges import FromTo, Span, Suffix
@@ -28,7 +28,7 @@ def metadata(
     """
     etag = headers.get("etag", "")
     if etags.parse(etag) is None:
-        raise UnusableAnswer(f"the origin sent no usable ETag ({etag[:80]!r})")
+        raise InvalidOriginResponse(f"the origin sent no usable ETag ({etag[:80]!r})")
     return Metadata(
         etag=etag,
         size=size,
@@ -63,7 +63,7 @@ def _version(headers: Mapping[str, str], asked: str | None) -> str | None:
     # then is the current object, and kept as a version it would be wrong for good.
     sent = headers.get("x-amz-version-id", _NO_VERSION)
     if asked is not None and sent != asked:
-        raise UnusableAnswer(f"asked for version id {asked[:80]!r}, the origin sent {sent[:80]!r}")
+        raise InvalidOriginResponse(f"asked for version id {asked[:80]!r}, the origin sent {sent[:80]!r}")
     return None if sent == _NO_VERSION else sent
 
 
@@ -101,14 +101,16 @@ def span_sent(status: int, headers: Mapping[str, str], part: FromTo | Suffix) ->
     length = content_length(headers)
     if status == 200:
         if isinstance(part, FromTo) and part.start > 0:
-            raise UnusableAnswer(f"the origin ignored a Range that begins at {part.start}")
+            raise InvalidOriginResponse(f"the origin ignored a Range that begins at {part.start}")
         return Span(0, length), length
     found = _CONTENT_RANGE.fullmatch(headers.get("content-range", ""))
     if status != 206 or found is None:
-        raise UnusableAnswer(f"the origin answered {status} with Content-Range {headers.get('content-range')!r}")
+        raise InvalidOriginResponse(f"the origin answered {status} with Content-Range {headers.get('content-range')!r}")
     span, total = Span(int(found[1]), int(found[2]) + 1), int(found[3])
     if not span.start < span.stop <= total or span.length != length or not _as_asked(span, total, part):
-        raise UnusableAnswer(f"the origin sent Content-Range {found[0]!r} and Content-Length {length} for {part}")
+        raise InvalidOriginResponse(
+            f"the origin sent Content-Range {found[0]!r} and Content-Length {length} for {part}"
+        )
     return span, total
 
 
@@ -116,7 +118,7 @@ def content_length(headers: Mapping[str, str]) -> int:
     """In bytes. Raises UnusableAnswer where there is none."""
     length = _count(headers.get("content-length", ""))
     if length is None:
-        raise UnusableAnswer("the origin sent no Content-Length")
+        raise InvalidOriginResponse("the origin sent no Content-Length")
     return length
 
 

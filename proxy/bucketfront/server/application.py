@@ -12,18 +12,18 @@ from bucketfront.http import query, tus_fields
 from bucketfront.http.cache_status import CacheStatus, Forward
 from bucketfront.server import error_responses
 from bucketfront.server.cors import Cors
-from bucketfront.server.error_responses import NotUnderstood
+from bucketfront.server.error_responses import NotSupported
 from bucketfront.server.fast_path.fast_connection import FastConnectionServer, FastPath
-from bucketfront.server.handlers.objects import Objects
-from bucketfront.server.handlers.tus_uploads import Resumable
-from bucketfront.server.handlers.uploads import Uploads
+from bucketfront.server.handlers.objects import ObjectHandler
+from bucketfront.server.handlers.tus_uploads import TusHandler
+from bucketfront.server.handlers.uploads import UploadHandler
 from bucketfront.server.http1 import framing
 from bucketfront.server.http1.connection import READ_AHEAD
-from bucketfront.server.http1.listener import BoundedSite, Gate
+from bucketfront.server.http1.listener import BoundedSite, ConnectionLimit
 from bucketfront.server.router import Router
 from bucketfront.server.send.sender import BrokenOff, abort
 from bucketfront.server.telemetry.exchange import Exchange
-from bucketfront.server.telemetry.observer import Observer
+from bucketfront.server.telemetry.observer import Telemetry
 
 KEEP_ALIVE = 75.0  # seconds between two requests of a connection
 CLIENT_CLOSED_REQUEST = 499  # nginx's word in logs for a client that left before its answer was whole
@@ -37,10 +37,10 @@ class Application:
     def __init__(
         self,
         settings: Settings,
-        objects: Objects,
-        uploads: Uploads,
-        resumable: Resumable | None,
-        observer: Observer,
+        objects: ObjectHandler,
+        uploads: UploadHandler,
+        resumable: TusHandler | None,
+        observer: Telemetry,
     ) -> None:
         self._router = Router(settings.mounts, settings.uploads)
         self._cors = Cors(settings.cors)
@@ -103,7 +103,7 @@ class Application:
         if route.deletes_many:
             return await self._uploads.delete_many(exchange, route)
         if (name := query.subresource(route.query)) is not None:
-            raise NotUnderstood(f"a write with ?{name} means something else to S3, and is not taken here")
+            raise NotSupported(f"a write with ?{name} means something else to S3, and is not taken here")
         match request.method:
             case "DELETE":
                 return await self._uploads.delete(exchange, route)
@@ -129,7 +129,12 @@ class Listener:
     """
 
     def __init__(
-        self, application: Application, fast_path: FastPath | None, settings: Settings, gate: Gate, patience: float
+        self,
+        application: Application,
+        fast_path: FastPath | None,
+        settings: Settings,
+        gate: ConnectionLimit,
+        patience: float,
     ) -> None:
         self._settings = settings.server
         self._gate = gate

@@ -19,8 +19,8 @@ from bucketfront.errors import (
     ObjectChanged,
     ObjectNotFound,
     OriginBusy,
+    OriginCircuitOpen,
     OriginError,
-    OriginResting,
     OriginTimeout,
     OriginUnavailable,
     PreconditionFailed,
@@ -60,7 +60,7 @@ class TooLarge(ProxyError):
     """The body is larger than `uploads.max_size`."""
 
 
-class NotUnderstood(ProxyError):
+class NotSupported(ProxyError):
     """A write that means something else to S3: `PUT /key?tagging` would replace the object with its tags."""
 
 
@@ -99,7 +99,7 @@ _TABLE: tuple[tuple[type[ProxyError], int, str | None], ...] = (
     (MethodNotAllowed, 405, None),
     (LengthRequired, 411, None),
     (TooLarge, 413, None),
-    (NotUnderstood, 501, None),
+    (NotSupported, 501, None),
     (NoSuchWrite, 501, None),
     (SlowClient, 408, None),
     (BadUploadHead, 400, None),
@@ -118,7 +118,7 @@ _TABLE: tuple[tuple[type[ProxyError], int, str | None], ...] = (
     (DeleteMarker, 405, "this version is a delete marker"),
     (AccessDenied, 403, "the origin denied access"),
     (NotCached, 504, "not in the cache, and the request says only-if-cached"),
-    (OriginResting, 503, "the origin is out of reach"),
+    (OriginCircuitOpen, 503, "the origin is out of reach"),
     (OriginBusy, 503, "all connections to the origin are in use"),
     (OriginTimeout, 504, "the origin did not answer in time"),
     (OriginUnavailable, 502, "the origin is unavailable"),
@@ -143,7 +143,7 @@ _PAGE = """\
 """
 
 # After these the connection may hold the rest of a body, or has been misread already.
-_CLOSING = (BadFraming, LengthRequired, TooLarge, NotUnderstood, NoSuchWrite, SlowClient)
+_CLOSING = (BadFraming, LengthRequired, TooLarge, NotSupported, NoSuchWrite, SlowClient)
 
 
 def status_of(error: ProxyError) -> int:
@@ -165,7 +165,7 @@ def _answer(error: ProxyError, exchange: Exchange, details: Mapping[str, object]
     if isinstance(error, DeleteMarker):
         headers["Allow"] = ""  # RFC 9110 section 10.2.1: no method is, for now
     if isinstance(error, OriginError) and status in (502, 503, 504):
-        wait = error.retry_after if isinstance(error, OriginResting) else _RETRY_AFTER
+        wait = error.retry_after if isinstance(error, OriginCircuitOpen) else _RETRY_AFTER
         headers["Retry-After"] = str(max(1, math.ceil(wait)))
     if isinstance(error, TooManyUploads | StoreFull | Overloaded):
         headers["Retry-After"] = str(_RETRY_AFTER)
@@ -191,7 +191,7 @@ def cache_status(error: ProxyError) -> CacheStatus:
             return CacheStatus(Forward.MISS, fwd_status=400)
         case DeleteMarker():
             return CacheStatus(Forward.MISS, fwd_status=405)
-        case OriginResting():
+        case OriginCircuitOpen():
             return CacheStatus(Forward.MISS, detail="outage")
         case OriginUnavailable() | ObjectChanged():
             return CacheStatus(Forward.MISS, detail="origin-unavailable")

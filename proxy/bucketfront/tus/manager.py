@@ -1,6 +1,6 @@
 """All resumable uploads: begun, continued, finished, given up; the same after a restart.
 
-Rule 1: what `Upload.offset` counts is at S3 and noted here, or it waits here.
+Rule 1: what `TusUpload.offset` counts is at S3 and noted here, or it waits here.
 Rule 2: a part is noted when S3 has it, and its file goes after that: a kill in between sends the part again.
 Rule 3: what S3 was told to begin is noted before its first part, and forgotten after S3 said that it is gone.
 """
@@ -27,8 +27,8 @@ from bucketfront.s3.upload.params import complete_params, create_params
 from bucketfront.s3.upload.parts import part_size
 from bucketfront.s3.upload.uploader import Written
 from bucketfront.tus.record import BadRecord, Record, decode, encode
-from bucketfront.tus.staging import PIECE, Space, Waiting, pages
-from bucketfront.tus.tus_upload import Upload
+from bucketfront.tus.staging import PIECE, PartStaging, StagingSpace, pages
+from bucketfront.tus.tus_upload import TusUpload
 from bucketfront.tus.uninterrupted import settled
 from bucketfront.tus.upload_folder import Found, Kept, UploadFolder
 
@@ -62,10 +62,10 @@ class TooManyUploads(ProxyError):
     """As many uploads are unfinished as there may be."""
 
 
-Store = Callable[[ObjectKey, AsyncIterator[bytes], int, WriteHead], Awaitable[Written]]
+StoreBody = Callable[[ObjectKey, AsyncIterator[bytes], int, WriteHead], Awaitable[Written]]
 
 
-class ResumableUploads:
+class UploadManager:
     """`store` makes an object of a body in one piece, and its cached entry; `forget` takes a key out of the cache.
     `source` names the endpoint, `boot` this boot of the machine. `clock` is the cache's; `idle_since` gives the time,
     by it, since which an upload has to have got a byte to stay.
@@ -76,16 +76,16 @@ class ResumableUploads:
         *,
         folder: UploadFolder,
         origin: S3Origin,
-        store: Store,
+        store: StoreBody,
         forget: Callable[[ObjectKey], Awaitable[None]],
-        space: Space,
+        space: StagingSpace,
         source: str,
         boot: int,
         clock: Callable[[], float],
         idle_since: Callable[[], float],
     ) -> None:
         self._folder = folder
-        self._waiting = Waiting(folder, space, self._make_way)
+        self._waiting = PartStaging(folder, space, self._make_way)
         self._origin = origin
         self._store = store
         self._forget_key = forget
@@ -94,8 +94,8 @@ class ResumableUploads:
         self._boot = boot
         self._clock = clock
         self._idle_since = idle_since
-        self._uploads: dict[str, Upload] = {}
-        self._dropped: dict[str, Upload] = {}  # to be aborted at S3
+        self._uploads: dict[str, TusUpload] = {}
+        self._dropped: dict[str, TusUpload] = {}  # to be aborted at S3
         self._upkeep: asyncio.Task[None] | None = None
 
     # --- from start to stop --------------------------------------------------------------------------------
@@ -134,7 +134,7 @@ class ResumableUploads:
             kept = Kept()
         if item.waiting:
             await self._folder.remove(name, *item.waiting)
-        upload = Upload(name, replace(record, boot=self._boot), kept.size, kept.checksum)
+        upload = TusUpload(name, replace(record, boot=self._boot), kept.size, kept.checksum)
         upload.charged = pages(len(item.record or b""))
         self._space.budget.take(upload.charged)
         self._waiting.restored(upload)
@@ -171,7 +171,9 @@ class ResumableUploads:
 
     # --- one upload ----------------------------------------------------------------------------------------
 
-    async def create(self, key: ObjectKey, length: int, fields: tuple[tuple[str, str], ...], metadata: str) -> Upload:
+    async def create(
+        self, key: ObjectKey, length: int, fields: tuple[tuple[str, str], ...], metadata: str
+    ) -> TusUpload:
         """`fields` are what the client says of the object, `metadata` is Upload-Metadata as sent.
 
         Raises TooManyUploads; BadWriteHead, NoSuchWrite and PreconditionFailed of `fields`.
@@ -179,7 +181,7 @@ class ResumableUploads:
         record = Record(key, self._source, self._boot, length, part_size(1, length), metadata, fields, self._clock())
         _ = record.head  # says now what cannot be
         await self._make_room()
-        upload = Upload(secrets.token_hex(16), record)
+        upload = TusUpload(secrets.token_hex(16), record)
         self._uploads[upload.id] = upload
         try:
             await settled(self._save(upload))
@@ -199,7 +201,7 @@ class ResumableUploads:
         self._forget(finished)
         await self._clear(finished)
 
-    def find(self, name: str) -> Upload:
+    def find(self, name: str) -> TusUpload:
         """Raises UnknownUpload."""
         upload = self._uploads.get(name)
         if upload is None or (upload.record.touched_at < self._idle_since() and not upload.is_busy):
@@ -207,7 +209,7 @@ class ResumableUploads:
         return upload
 
     @asynccontextmanager
-    async def busy(self, upload: Upload) -> AsyncIterator[None]:
+    async def busy(self, upload: TusUpload) -> AsyncIterator[None]:
         """One request at a time. Raises UploadBusy; UnknownUpload where it ended meanwhile.
 
         One whose client says nothing any more makes way: its connection is dead, and nobody has told us yet.
@@ -229,7 +231,7 @@ class ResumableUploads:
             upload.is_busy = False
             upload.is_free.set()
 
-    async def append(self, upload: Upload, chunks: AsyncIterator[bytes]) -> None:
+    async def append(self, upload: TusUpload, chunks: AsyncIterator[bytes]) -> None:
         """Take these bytes, `upload.length` at most in all. Where it raises, or is cancelled, the bytes that
         `upload.offset` counts are ours all the same.
 
@@ -250,7 +252,7 @@ class ResumableUploads:
                 gathered.clear()  # what waited before it was lost: it has no place any more (I8)
             await settled(self._put_by(upload, gathered, start))
 
-    async def append_verified(self, upload: Upload, chunks: AsyncIterator[bytes], claim: Digest) -> None:
+    async def append_verified(self, upload: TusUpload, chunks: AsyncIterator[bytes], claim: Digest) -> None:
         """The same for bytes of which none counts before all of them are known to be those that were sent.
 
         Raises WrongChecksum, and what `append` raises.
@@ -266,14 +268,14 @@ class ResumableUploads:
         finally:
             await settled(aside.clear())
 
-    async def _take(self, upload: Upload, gathered: bytearray) -> None:
+    async def _take(self, upload: TusUpload, gathered: bytearray) -> None:
         while gathered:
             assert upload.etag is None, "more bytes than the upload has"
             if not upload.room:
                 await self._send_part(upload)
             await settled(self._waiting.keep(upload, gathered))
 
-    async def _put_by(self, upload: Upload, gathered: bytearray, start: int) -> None:
+    async def _put_by(self, upload: TusUpload, gathered: bytearray, start: int) -> None:
         """The end of a request: what is in memory is kept, as far as it fits without S3, and the time is noted if a
         byte came.
         """
@@ -304,7 +306,7 @@ class ResumableUploads:
 
     # --- to S3 ---------------------------------------------------------------------------------------------
 
-    async def finish(self, upload: Upload) -> str:
+    async def finish(self, upload: TusUpload) -> str:
         """Make the object, of whose bytes none is missing. Returns its ETag. Done again, it finds what came of it.
 
         Raises OriginErrors: the outcome is unknown where they are OriginUnavailable. UploadLost, StoreError.
@@ -331,7 +333,7 @@ class ResumableUploads:
         await settled(self._note_finished(upload, etag))
         return etag
 
-    async def _complete(self, upload: Upload) -> Written:
+    async def _complete(self, upload: TusUpload) -> Written:
         await self._forget_key(upload.key)
         try:
             return await self._multipart(upload).complete(upload.record.parts, **complete_params(upload.record.head))
@@ -339,13 +341,13 @@ class ResumableUploads:
             # Also when the outcome is unknown, and when the client left in the middle (I5, I9).
             await asyncio.shield(self._forget_key(upload.key))
 
-    async def _note_finished(self, upload: Upload, etag: str) -> None:
+    async def _note_finished(self, upload: TusUpload, etag: str) -> None:
         part, in_file = upload.record.next_part, self._waiting.left(upload)
         upload.record = upload.record.finished(etag)
         await self._save(upload)
         await self._waiting.remove(upload, part, in_file)
 
-    async def _etag_of_waiting(self, upload: Upload) -> str:
+    async def _etag_of_waiting(self, upload: TusUpload) -> str:
         """That of a single PutObject (S3 User Guide, "Checking object integrity")."""
         state = checksums.hasher(checksums.MD5)
         async for piece in self._waiting.read(upload):
@@ -359,7 +361,7 @@ class ResumableUploads:
             return None
         return metadata.etag if isinstance(metadata, Metadata) else None
 
-    async def _send_part(self, upload: Upload) -> None:
+    async def _send_part(self, upload: TusUpload) -> None:
         """What waits becomes a part at S3."""
         if upload.record.upload_id is None:
             await self._begin(upload)
@@ -370,42 +372,42 @@ class ResumableUploads:
             raise self._lost(upload) from error
         await settled(self._note_part(upload, sent))
 
-    async def _begin(self, upload: Upload) -> None:
+    async def _begin(self, upload: TusUpload) -> None:
         multipart = await Multipart.begin(self._origin, upload.key, create_params(upload.record.head))
         upload.record = replace(upload.record, upload_id=multipart.id)
         await settled(self._save(upload))
 
-    async def _note_part(self, upload: Upload, sent: PartSent) -> None:
+    async def _note_part(self, upload: TusUpload, sent: PartSent) -> None:
         upload.record = upload.record.with_part(sent)
         in_file = self._waiting.left(upload)
         await self._save(upload)
         await self._waiting.remove(upload, sent.number, in_file)
 
-    def _multipart(self, upload: Upload) -> Multipart:
+    def _multipart(self, upload: TusUpload) -> Multipart:
         assert upload.record.upload_id is not None
         return Multipart.resumed(self._origin, upload.key, upload.record.upload_id)
 
     # --- the end -------------------------------------------------------------------------------------------
 
-    async def terminate(self, upload: Upload) -> None:
+    async def terminate(self, upload: TusUpload) -> None:
         """The client wants nothing more of it. A finished one leaves its object where it is."""
         assert upload.is_busy
         await self._drop(upload)
 
-    async def _drop(self, upload: Upload) -> None:
+    async def _drop(self, upload: TusUpload) -> None:
         self._forget(upload)
         await settled(self._clear(upload))
 
-    def _lost(self, upload: Upload) -> UploadLost:
+    def _lost(self, upload: TusUpload) -> UploadLost:
         self._forget(upload)
         return UploadLost("the origin does not know this upload any more")
 
-    def _forget(self, upload: Upload) -> None:
+    def _forget(self, upload: TusUpload) -> None:
         """From now on nobody finds it; `_clear` does the rest, now or in a later round."""
         self._uploads.pop(upload.id, None)
         self._dropped[upload.id] = upload
 
-    async def _clear(self, upload: Upload) -> None:
+    async def _clear(self, upload: TusUpload) -> None:
         is_first_time = not upload.record.is_dropped
         if is_first_time:
             upload.record = replace(upload.record, is_dropped=True)
@@ -420,19 +422,19 @@ class ResumableUploads:
             return
         self._removed(upload)
 
-    async def _leave_at_s3(self, upload: Upload) -> None:
+    async def _leave_at_s3(self, upload: TusUpload) -> None:
         """More are to be aborted than are kept in mind."""
         log.warning("the parts of %r stay at S3, which aborts none", upload)
         with suppress(StoreError):
             await self._folder.remove(upload.id, record=True)
         self._removed(upload)
 
-    def _removed(self, upload: Upload) -> None:
+    def _removed(self, upload: TusUpload) -> None:
         self._dropped.pop(upload.id, None)
         self._space.budget.give_back(upload.charged)
         upload.charged = 0
 
-    async def _save(self, upload: Upload) -> None:
+    async def _save(self, upload: TusUpload) -> None:
         """Where the disk refuses, memory knows it still (I16): it does not outlive the process then."""
         text = encode(upload.record)
         try:

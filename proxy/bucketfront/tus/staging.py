@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from bucketfront.cache.entries.budget import Budget
 from bucketfront.errors import StoreError, StoreFull
 from bucketfront.s3.upload.parts import PART_SIZE
-from bucketfront.tus.tus_upload import Upload
+from bucketfront.tus.tus_upload import TusUpload
 from bucketfront.tus.uninterrupted import settled
 from bucketfront.tus.upload_folder import HEAD_SIZE, Gone, UploadFolder
 
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Space:
+class StagingSpace:
     """The cache's: `reserve` takes bytes from `budget`, or raises StoreError."""
 
     reserve: Callable[[int], Awaitable[None]]
@@ -40,18 +40,18 @@ class ShareTaken(StoreFull):
     """As many bytes of uploads wait in files as may."""
 
 
-class Waiting:
+class PartStaging:
     """`make_way` drops what waits of an upload that nobody goes on with; False where there is none."""
 
-    def __init__(self, folder: UploadFolder, space: Space, make_way: Callable[[], Awaitable[bool]]) -> None:
+    def __init__(self, folder: UploadFolder, space: StagingSpace, make_way: Callable[[], Awaitable[bool]]) -> None:
         self.folder = folder
         self._space = space
         self._make_way = make_way
         self._in_files = 0  # bytes taken from the budget
         self._held = 0  # bytes of all uploads in memory
-        self._left: list[tuple[Upload, int, int]] = []  # as `remove` was told
+        self._left: list[tuple[TusUpload, int, int]] = []  # as `remove` was told
 
-    async def keep(self, upload: Upload, gathered: bytearray) -> None:
+    async def keep(self, upload: TusUpload, gathered: bytearray) -> None:
         """Move what fits into the next part from `gathered` to where it waits. Raises StoreFull: it is nowhere. Gone:
         nor is what waited before.
         """
@@ -72,7 +72,7 @@ class Waiting:
                 self._hold(upload, data)
         del gathered[: len(data)]
 
-    def _hold(self, upload: Upload, data: bytes) -> None:
+    def _hold(self, upload: TusUpload, data: bytes) -> None:
         self.hold(len(data))
         upload.came(data, in_file=False)
 
@@ -85,7 +85,7 @@ class Waiting:
     def release(self, count: int) -> None:
         self._held -= count
 
-    async def _write(self, upload: Upload, data: bytes) -> None:
+    async def _write(self, upload: TusUpload, data: bytes) -> None:
         size, checksum = upload.in_file + len(data), zlib.crc32(data, upload.checksum)
         grows = file_pages(size) - file_pages(upload.in_file)
         await self.reserve(grows)
@@ -108,7 +108,7 @@ class Waiting:
             self._in_files -= count
             raise
 
-    def restored(self, upload: Upload) -> None:
+    def restored(self, upload: TusUpload) -> None:
         """What is there is counted, even where it is more than there may be: the cache makes room (I17)."""
         self._in_files += file_pages(upload.in_file)
         self._space.budget.take(file_pages(upload.in_file))
@@ -117,7 +117,7 @@ class Waiting:
         self._in_files -= count
         self._space.budget.give_back(count)
 
-    async def read(self, upload: Upload) -> AsyncIterator[bytes]:
+    async def read(self, upload: TusUpload) -> AsyncIterator[bytes]:
         """All that waits. Bytes that are not what was written are never given as a whole (I15): the client sends them
         again. Raises StoreError.
         """
@@ -131,7 +131,7 @@ class Waiting:
         if held:
             yield held
 
-    async def _read_file(self, upload: Upload) -> AsyncIterator[bytes]:
+    async def _read_file(self, upload: TusUpload) -> AsyncIterator[bytes]:
         """The last piece only if the CRC-32 is right. Raises StoreError."""
         at, found, size, checksum = 0, 0, upload.in_file, upload.checksum
         while at < size:
@@ -142,19 +142,19 @@ class Waiting:
                 raise StoreError(_BAD)
             yield piece
 
-    async def clear(self, upload: Upload) -> None:
+    async def clear(self, upload: TusUpload) -> None:
         """What waited is lost."""
         part = upload.record.next_part
         await self.remove(upload, part, self.left(upload))
 
-    def left(self, upload: Upload) -> int:
+    def left(self, upload: TusUpload) -> int:
         """Nothing waits any more. Returns the size of the file that is to be removed."""
         size = upload.in_file
         self.release(len(upload.held))
         upload.left()
         return size
 
-    async def remove(self, upload: Upload, part: int, size: int) -> None:
+    async def remove(self, upload: TusUpload, part: int, size: int) -> None:
         """The file of `size` bytes that waited for a part."""
         if not size:
             return
@@ -177,7 +177,7 @@ class Waiting:
             else:
                 await self.remove(upload, part, size)
 
-    def aside(self, upload: Upload) -> "Aside":
+    def aside(self, upload: TusUpload) -> "Aside":
         """For bytes that do not count yet. `clear` it."""
         return Aside(self, upload)
 
@@ -187,7 +187,7 @@ class Aside:
     the disk takes no more.
     """
 
-    def __init__(self, waiting: Waiting, upload: Upload) -> None:
+    def __init__(self, waiting: PartStaging, upload: TusUpload) -> None:
         self._waiting = waiting
         self._upload = upload
         self._size = 0

@@ -13,7 +13,7 @@ class TakenOver(ProxyError):
     """The client's next request came while this one still waited for bytes."""
 
 
-class Upload:
+class TusUpload:
     """`in_file` bytes of the next part are in its file, and `held` follow them in memory, where the disk took no more.
 
     `checksum` is the CRC-32 of what is in the file.
@@ -33,7 +33,7 @@ class Upload:
 
     def __repr__(self) -> str:
         # Without its id: whoever knows that may write to it (I28).
-        return f"<Upload of {self.key}: {self.offset} of {self.length} bytes>"
+        return f"<TusUpload of {self.key}: {self.offset} of {self.length} bytes>"
 
     @property
     def key(self) -> ObjectKey:

@@ -1,6 +1,6 @@
 """One version of one object as the cache holds it, in memory."""
 
-from bucketfront.cache.entries.lease import Hit
+from bucketfront.cache.entries.lease import Lease
 from bucketfront.cache.fetch.fill import Fill
 from bucketfront.cache.storage import blocks
 from bucketfront.cache.storage.file_storage import StoredFile
@@ -14,7 +14,7 @@ ENTRY_BYTES = 4096
 
 
 class Entry:
-    """Changed only by `Entries` and by the fill; all else reads it.
+    """Changed only by `EntryTable` and by the fill; all else reads it.
 
     Present blocks are claims about bytes in the file (I2). `unverified` are those of them that were written
     before an unclean stop and not looked at since. An entry without a `file_name` is metadata only, in memory.
@@ -38,7 +38,7 @@ class Entry:
         self.file_name: str | None = None
         self.file: StoredFile | None = None
         self.fill: Fill | None = None
-        self.hit: Hit | None = None  # lent out; taken back by whatever changes what it says
+        self.hit: Lease | None = None  # lent out; taken back by whatever changes what it says
         self.present = 0
         self.unverified = 0
         self.new_sums: dict[int, int] = {}  # CRC-32 of blocks that the index does not have yet

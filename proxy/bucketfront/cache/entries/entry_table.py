@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from bucketfront.cache.entries.budget import Budget
 from bucketfront.cache.entries.entry import ENTRY_BYTES, Entry
-from bucketfront.cache.entries.eviction import Recency
+from bucketfront.cache.entries.eviction import LeastRecentlyUsed
 from bucketfront.cache.storage import blocks
 from bucketfront.cache.storage.file_storage import StoredFile
 from bucketfront.cache.storage.index import Changes, Index, Outline, key_octets
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 Policy = Callable[[ObjectKey, Metadata, float], Freshness]
 
 
-class Entries:
+class EntryTable:
     """Hot entries in memory, the others in the index. `hot_limit` bounds the former, and so open descriptors. What was
     validated before `trusted_since` (seconds since the epoch) is stale: nobody knows how long ago that was.
     """
@@ -60,7 +60,7 @@ class Entries:
         self._tombstones: set[int] = set()  # removed, but the index has the row still
         self._count = 0
         self._cold_bytes = 0  # charged to entries that are in the index only
-        self._recency = Recency(index, self._hot, self._is_cold)
+        self._recency = LeastRecentlyUsed(index, self._hot, self._is_cold)
         self.evicted = 0  # entries removed for space or idleness
         self.corrupt_blocks = 0  # blocks whose checksum did not fit
 

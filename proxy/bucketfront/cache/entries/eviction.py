@@ -1,7 +1,7 @@
 """All entries by their last access, oldest first: those in memory, and those in the index, read a page at a time.
 
 What it costs to name the next victim depends neither on how many entries there are nor on how many were removed and
-are in the index still. Changes no entry; synchronous, as `Entries` is.
+are in the index still. Changes no entry; synchronous, as `EntryTable` is.
 """
 
 from collections import deque
@@ -20,7 +20,7 @@ SLACK = 256  # records that may be out of date before they are all made anew
 _UNREAD = Metadata("", 0)  # of an entry that is only named to be removed
 
 
-class Recency:
+class LeastRecentlyUsed:
     """`hot` are the entries in memory; `is_cold` tells whether a row of the index stands for one that is not.
 
     Accesses are not told: a record may be older than its entry's last access, and is put right when its turn comes.

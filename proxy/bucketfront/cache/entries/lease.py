@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(eq=False, slots=True)
-class Hit:
+class Lease:
     """A version that is whole, verified, and in an open file `fd`, until `fresh_until` (seconds since the epoch).
 
     It may be used in any turn of the loop in which `is_valid` is still True, up to the next `await`: the cache takes it

@@ -17,7 +17,7 @@ class Absence:
     is_valid: bool = True
 
 
-class Absences:
+class NegativeCache:
     """`ttl`: seconds to believe the 404 of a key."""
 
     def __init__(self, ttl: Callable[[ObjectKey], float]) -> None:

@@ -10,10 +10,10 @@ import asyncio
 import random
 from collections.abc import Callable
 
-from bucketfront.cache.fetch.part import Supply
+from bucketfront.cache.fetch.part import FetchContext
 from bucketfront.cache.fetch.version import Version
-from bucketfront.cache.origin import Answer
-from bucketfront.errors import OriginBusy, OriginError, OriginResting, OriginTimeout, OriginUnavailable
+from bucketfront.cache.origin import OriginResponse
+from bucketfront.errors import OriginBusy, OriginCircuitOpen, OriginError, OriginTimeout, OriginUnavailable
 from bucketfront.http.ranges import FromTo
 
 MAX_FAILURES = 3  # in a row without progress: it is given up
@@ -23,13 +23,18 @@ HEDGE_AFTER = 1.0  # seconds: S3 takes 0.1 to 0.2 for a head, and a body's gaps 
 MAX_HEDGES = 4  # at once, of all sources together
 
 
-class Source:
+class BodyStream:
     """`stop` says up to where bytes are wanted; that may come nearer at any time. `answer`: one that is open already,
     and begins at `at` or before it. Close it when done: it holds a connection.
     """
 
     def __init__(
-        self, version: Version, supply: Supply, at: int, stop: Callable[[], int], answer: Answer | None = None
+        self,
+        version: Version,
+        supply: FetchContext,
+        at: int,
+        stop: Callable[[], int],
+        answer: OriginResponse | None = None,
     ) -> None:
         self._version = version
         self._supply = supply
@@ -49,7 +54,7 @@ class Source:
                 self._leg = self._new_leg()
             try:
                 data = await self._next(self._leg)
-            except OriginResting:
+            except OriginCircuitOpen:
                 raise
             except OriginUnavailable as error:
                 await self._failed(error, self._leg)
@@ -131,7 +136,7 @@ class Source:
 class _Leg:
     """One request for the bytes from `at` on, and the answer to it."""
 
-    def __init__(self, version: Version, at: int, stop: int, answer: Answer | None = None) -> None:
+    def __init__(self, version: Version, at: int, stop: int, answer: OriginResponse | None = None) -> None:
         self._version = version
         self._part = FromTo(at, stop)
         self._at = at

@@ -1,7 +1,7 @@
 """Single flight: the bytes of one entry are fetched once, in parts, as its readers need them (I10).
 
 A part is one ranged GET; a flight is a part being fetched, a task that belongs to the fill and to no client (I12). A
-flight claims whole blocks, and no block is claimed twice. Readers say where they are with a `Demand` and wait
+flight claims whole blocks, and no block is claimed twice. Readers say where they are with a `ReaderCursor` and wait
 until bytes at their offset are in the file: a block's bit is set, or a live flight has written beyond it (I2).
 """
 
@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from bucketfront.cache.fetch.mp4 import index_span
-from bucketfront.cache.fetch.part import Demand, Ending, Flight, Supply, Wait
-from bucketfront.cache.fetch.part_fetch import Delivery
-from bucketfront.cache.fetch.read_ahead import Pace, Ramp
+from bucketfront.cache.fetch.part import FetchContext, PartFetch, PartOutcome, ReaderCursor, Waiter
+from bucketfront.cache.fetch.part_fetch import PartTransfer
+from bucketfront.cache.fetch.read_ahead import ReadAhead, Window
 from bucketfront.cache.fetch.version import Version
-from bucketfront.cache.origin import Answer
+from bucketfront.cache.origin import OriginResponse
 from bucketfront.cache.storage import blocks
 from bucketfront.errors import (
     ContentMismatch,
@@ -39,14 +39,14 @@ BACKGROUND_PARTS = 2  # flights of a fill that nobody waits for
 
 
 class Fill:
-    def __init__(self, entry: "Entry", supply: Supply) -> None:
+    def __init__(self, entry: "Entry", supply: FetchContext) -> None:
         self._entry = entry
         self._supply = supply
         self._version = Version(entry, supply.origin, supply.changed)
-        self._ramp = Ramp(supply.block_size, supply.part_size, supply.parallel_parts)
-        self._flights: list[Flight] = []
-        self._demands: list[Demand] = []
-        self._waiters: dict[asyncio.Future[None], Wait] = {}
+        self._ramp = ReadAhead(supply.block_size, supply.part_size, supply.parallel_parts)
+        self._flights: list[PartFetch] = []
+        self._demands: list[ReaderCursor] = []
+        self._waiters: dict[asyncio.Future[None], Waiter] = {}
         self._verifying: dict[int, asyncio.Task[None]] = {}
         self._rate: float | None = None  # bytes a second of the latest flight that delivered
         self._changed: ObjectChanged | None = None
@@ -65,15 +65,15 @@ class Fill:
 
     # --- readers -------------------------------------------------------------------------------------------
 
-    def join(self, span: Span, *, whole: bool) -> Demand:
+    def join(self, span: Span, *, whole: bool) -> ReaderCursor:
         """`whole`: the client takes the object as a whole, and not a range of it."""
         is_eager = whole or self._ramp.is_short(span, self._entry.metadata.size)
         pace = self._ramp.pace(0, is_eager=is_eager)
-        demand = Demand(span.start, span.stop, pace, span.start, is_eager, parts=self._supply.parallel_parts)
+        demand = ReaderCursor(span.start, span.stop, pace, span.start, is_eager, parts=self._supply.parallel_parts)
         self._demands.append(demand)
         return demand
 
-    def leave(self, demand: Demand) -> None:
+    def leave(self, demand: ReaderCursor) -> None:
         """The reader is gone, content or not. What becomes of bytes that nobody waits for is a setting.
 
         `stop`: flights end at once. `finish`: what the last reader had asked for is fetched. `auto`: flights that
@@ -98,8 +98,8 @@ class Fill:
     def _go_on(self, span: Span) -> None:
         if self.covers(span):
             return
-        pace = Pace(span.length, self._supply.part_size)
-        demand = Demand(span.start, span.stop, pace, span.start, parts=BACKGROUND_PARTS, is_background=True)
+        pace = Window(span.length, self._supply.part_size)
+        demand = ReaderCursor(span.start, span.stop, pace, span.start, parts=BACKGROUND_PARTS, is_background=True)
         self._demands.append(demand)
         self._launch_for(demand)
         self._drop_background()
@@ -126,7 +126,7 @@ class Fill:
             elif stop < flight.stop:
                 self._supply.entries.budget.give_back(self._cut(flight, stop))
 
-    def _cut(self, flight: Flight, stop: int) -> int:
+    def _cut(self, flight: PartFetch, stop: int) -> int:
         """End a flight at this end of a block. Returns the reserved bytes that it needs no more."""
         size = self._supply.block_size
         tail = range(stop // size, blocks.block_count(flight.stop, size))
@@ -158,7 +158,7 @@ class Fill:
             at = flight.mark
         return min(at, stop)
 
-    async def wait_readable(self, demand: Demand, offset: int) -> int:
+    async def wait_readable(self, demand: ReaderCursor, offset: int) -> int:
         """The first byte after `offset` that is not in the file yet; more than `offset`, unless that is the end.
 
         Raises ObjectChanged, OriginTimeout, OriginUnavailable and the other OriginErrors of a ranged GET;
@@ -169,7 +169,7 @@ class Fill:
         demand.pace = self._ramp.pace(demand.read, is_eager=demand.is_eager)
         if self.mismatch is not None:
             raise self.mismatch
-        wait = Wait(offset, self._supply.clock())
+        wait = Waiter(offset, self._supply.clock())
         try:
             async with asyncio.timeout(self._supply.patience):
                 while (upto := self.readable(offset, demand.stop)) == offset < demand.stop:
@@ -179,7 +179,7 @@ class Fill:
         self._launch_for(demand)
         return upto
 
-    async def _wait(self, demand: Demand, wait: Wait) -> None:
+    async def _wait(self, demand: ReaderCursor, wait: Waiter) -> None:
         block = demand.offset // self._supply.block_size
         if self._entry.unverified >> block & 1:
             await self.verify(block)
@@ -199,7 +199,7 @@ class Fill:
 
     # --- starting flights: all synchronous -----------------------------------------------------------------
 
-    def adopt(self, answer: Answer) -> None:
+    def adopt(self, answer: OriginResponse) -> None:
         """Make a flight of an answer that a lookup got: the first GET of an object brings its first part."""
         size, total = self._supply.block_size, self._entry.metadata.size
         first = -(-answer.start // size)
@@ -219,7 +219,7 @@ class Fill:
             claimed |= blocks.mask(blocks.covering(flight.span, self._supply.block_size))
         return blocks.missing(claimed, blocks.covering(span, self._supply.block_size))
 
-    def _launch_for(self, demand: Demand) -> None:
+    def _launch_for(self, demand: ReaderCursor) -> None:
         """Start what this reader needs: the part it waits for at once, its window as far as there is room."""
         if self._changed is not None or (self._entry.removed and not self._entry.pins):
             return
@@ -234,7 +234,7 @@ class Fill:
                 return
             self._launch(run, None, demand=demand)
 
-    def _launch_index_for(self, demand: Demand) -> None:
+    def _launch_index_for(self, demand: ReaderCursor) -> None:
         """A player that begins an MP4 wants the index next, before all that lies between: see `mp4`."""
         size = self._entry.metadata.size
         if self._index is None or demand.start or demand.stop < size:
@@ -261,7 +261,7 @@ class Fill:
             for start in range(run.start, run.stop, count)
         ]
 
-    def _may_read_ahead(self, demand: Demand, run: range) -> bool:
+    def _may_read_ahead(self, demand: ReaderCursor, run: range) -> bool:
         """The first flight of an entry needs no free connection: it is what starts the next ones."""
         if not self._has_room_for(run):
             return False
@@ -273,11 +273,13 @@ class Fill:
             return False
         return self._supply.allows_ahead(self._supply.allocated(self._entry, run))
 
-    def _launch(self, run: range, answer: Answer | None, *, reserved: int = 0, demand: Demand | None = None) -> None:
+    def _launch(
+        self, run: range, answer: OriginResponse | None, *, reserved: int = 0, demand: ReaderCursor | None = None
+    ) -> None:
         entry = self._entry
         span = blocks.span_of(run, entry.metadata.size, self._supply.block_size)
         began = self._supply.clock()
-        flight = Flight(
+        flight = PartFetch(
             span.start, span.stop, span.start, span.start, reserved, began=began, answer=answer, demand=demand
         )
         self._flights.append(flight)
@@ -285,7 +287,9 @@ class Fill:
         traffic = self._supply.traffic
         traffic.flights.add(flight)
         traffic.started += 1
-        delivery = Delivery(flight, entry, self._version, self._supply, on_head=self._head_came, on_written=self._wake)
+        delivery = PartTransfer(
+            flight, entry, self._version, self._supply, on_head=self._head_came, on_written=self._wake
+        )
         flight.task = asyncio.create_task(delivery.run(), name=f"flight {entry.key} {span.start}")
         traffic.tasks.add(flight.task)
         # A callback, because a task that is cancelled before its first step never runs any of its own code.
@@ -308,18 +312,18 @@ class Fill:
         self._supply.traffic.split += 1
         self._launch(tail, None, reserved=moved, demand=flight.demand)
 
-    def _rate_of(self, flight: Flight) -> float | None:
+    def _rate_of(self, flight: PartFetch) -> float | None:
         if flight.first_byte_at is None:
             return self._rate
         elapsed = self._supply.clock() - flight.first_byte_at
         return (flight.mark - flight.start) / elapsed if elapsed > SPLIT_AFTER else self._rate
 
-    def _flight_at(self, offset: int) -> Flight | None:
+    def _flight_at(self, offset: int) -> PartFetch | None:
         return next((flight for flight in self._flights if flight.start <= offset < flight.stop), None)
 
     # --- the end of a flight -------------------------------------------------------------------------------
 
-    def _land(self, flight: Flight, task: "asyncio.Task[None]") -> None:
+    def _land(self, flight: PartFetch, task: "asyncio.Task[None]") -> None:
         supply, entry = self._supply, self._entry
         ending, error = _outcome(task)
         if flight.answer is not None:  # cancelled before it began
@@ -328,7 +332,7 @@ class Fill:
         supply.traffic.tasks.discard(task)
         supply.traffic.flights.discard(flight)
         supply.traffic.endings[ending] += 1
-        if ending is Ending.UNSTORED:
+        if ending is PartOutcome.UNSTORED:
             self._refused_at = supply.clock()
         supply.entries.budget.give_back(flight.reserved)
         if flight.first_byte_at is not None and (elapsed := supply.clock() - flight.first_byte_at) > 0:
@@ -336,7 +340,7 @@ class Fill:
         if isinstance(error, ObjectChanged):
             self._changed = error
             supply.changed(entry)
-        if ending is Ending.FILLED:
+        if ending is PartOutcome.FILLED:
             self._launch_next()
         elif error is None:
             self._release(flight)
@@ -350,7 +354,7 @@ class Fill:
             self._launch_for(demand)
         self._drop_background()
 
-    def _wake(self, flight: Flight) -> None:
+    def _wake(self, flight: PartFetch) -> None:
         for waiter, wait in list(self._waiters.items()):
             if flight.start <= wait.offset < flight.mark:
                 if not waiter.done():
@@ -358,13 +362,13 @@ class Fill:
             elif flight.mark <= wait.offset < flight.stop:
                 self._split_for(wait.offset)
 
-    def _release(self, flight: Flight) -> None:
+    def _release(self, flight: PartFetch) -> None:
         """Readers that came while the flight was being given up start another one."""
         for waiter, wait in self._waiters.items():
             if flight.start <= wait.offset < flight.stop and not waiter.done():
                 waiter.set_result(None)
 
-    def _fail(self, flight: Flight, error: ProxyError) -> None:
+    def _fail(self, flight: PartFetch, error: ProxyError) -> None:
         self._demands = [demand for demand in self._demands if not demand.is_background]
         for waiter, wait in list(self._waiters.items()):
             if waiter.done() or not (flight.start <= wait.offset < flight.stop or self._changed is not None):
@@ -412,22 +416,22 @@ class Fill:
                 supply.release(entry)
 
 
-def _overlap(span: Span, flight: Flight) -> bool:
+def _overlap(span: Span, flight: PartFetch) -> bool:
     return span.start < flight.stop and flight.mark < span.stop
 
 
-def _outcome(task: "asyncio.Task[None]") -> tuple[Ending, ProxyError | None]:
+def _outcome(task: "asyncio.Task[None]") -> tuple[PartOutcome, ProxyError | None]:
     if task.cancelled():
-        return Ending.ABANDONED, None
+        return PartOutcome.ABANDONED, None
     match task.exception():
         case None:
-            return Ending.FILLED, None
+            return PartOutcome.FILLED, None
         case ObjectChanged() as error:
-            return Ending.CHANGED, error
+            return PartOutcome.CHANGED, error
         case OriginError() as error:
-            return Ending.FAILED, error
+            return PartOutcome.FAILED, error
         case StoreError() as error:
-            return Ending.UNSTORED, error
+            return PartOutcome.UNSTORED, error
         case bug:
             log.error("a flight broke down", exc_info=bug)
-            return Ending.FAILED, OriginUnavailable("a flight broke down")
+            return PartOutcome.FAILED, OriginUnavailable("a flight broke down")

@@ -7,21 +7,21 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING, Literal
 
 from bucketfront.cache.fetch.integrity import Comparison
-from bucketfront.cache.fetch.read_ahead import Pace
-from bucketfront.cache.origin import Answer, Origin
+from bucketfront.cache.fetch.read_ahead import Window
+from bucketfront.cache.origin import Origin, OriginResponse
 from bucketfront.cache.storage import blocks
-from bucketfront.cache.storage.file_storage import Store
+from bucketfront.cache.storage.file_storage import FileStorage
 from bucketfront.http.ranges import Span
 from bucketfront.retry import RetryBudget
 
 if TYPE_CHECKING:
     from bucketfront.cache.entries.entry import Entry
-    from bucketfront.cache.entries.entry_table import Entries
+    from bucketfront.cache.entries.entry_table import EntryTable
 
 READ_AHEAD_SHARE = 4  # read-ahead of all fills takes at most this part of the cache's limit
 
 
-class Ending(Enum):
+class PartOutcome(Enum):
     """How a flight can end."""
 
     FILLED = auto()
@@ -32,14 +32,14 @@ class Ending(Enum):
 
 
 @dataclass(eq=False, slots=True)
-class Demand:
+class ReaderCursor:
     """One reader: is at `offset`, wants all up to `stop`, and soon what `pace` says. Moves as it reads."""
 
     offset: int
     stop: int
-    pace: Pace
+    pace: Window
     start: int  # where it began
-    is_eager: bool = True  # see `Ramp.pace`
+    is_eager: bool = True  # see `ReadAhead.pace`
     read: int = 0
     is_waiting: bool = False
     parts: int = 1  # flights of the entry up to which this reader's read-ahead may start more
@@ -54,7 +54,7 @@ class Demand:
 
 
 @dataclass(eq=False, slots=True)
-class Flight:
+class PartFetch:
     """The part [start, stop), whole blocks; bytes below `mark` are in the file, those up to `writing_to` are being
     written. `stop` comes nearer when a reader splits the flight, or nobody wants the rest.
     """
@@ -67,8 +67,8 @@ class Flight:
     checksum: int = 0  # CRC-32 so far of the block that `mark` lies in
     began: float = 0.0  # of the monotonic clock, as `first_byte_at`
     first_byte_at: float | None = None
-    answer: Answer | None = None  # open, and not yet taken over by its task
-    demand: Demand | None = None  # the reader that it was started for
+    answer: OriginResponse | None = None  # open, and not yet taken over by its task
+    demand: ReaderCursor | None = None  # the reader that it was started for
     task: "asyncio.Task[None] | None" = None
 
     @property
@@ -91,7 +91,7 @@ class Flight:
 
 
 @dataclass(frozen=True, slots=True)
-class Wait:
+class Waiter:
     """A reader waits for the byte at `offset`, since a time of the monotonic clock."""
 
     offset: int
@@ -99,7 +99,7 @@ class Wait:
 
 
 @dataclass(slots=True)
-class Traffic:
+class FetchStats:
     """Flights of all fills together. Read-ahead stops short of the origin's connections: a waiting reader's part
     must not queue behind it.
     """
@@ -110,9 +110,9 @@ class Traffic:
     hedges: int = 0  # second requests for what is late
     hedges_won: int = 0
     hedging: int = 0  # of them now
-    flights: set[Flight] = field(default_factory=set)
+    flights: set[PartFetch] = field(default_factory=set)
     tasks: "set[asyncio.Task[None]]" = field(default_factory=set)
-    endings: dict[Ending, int] = field(default_factory=lambda: dict.fromkeys(Ending, 0))
+    endings: dict[PartOutcome, int] = field(default_factory=lambda: dict.fromkeys(PartOutcome, 0))
 
     @property
     def running(self) -> int:
@@ -134,16 +134,16 @@ class Traffic:
 
 
 @dataclass(frozen=True, slots=True)
-class Supply:
+class FetchContext:
     """What every fill works with. `reserve` takes bytes for an entry or raises StoreError; `release` is told when
     a removed entry lost its last user; `changed` that the origin has another version; `completed` that all of a large
     object is in its file. `clock` is monotonic. `retries` pays for what is asked again, `hedges` for second requests.
     """
 
     origin: Origin
-    store: Store
-    entries: "Entries"
-    traffic: Traffic
+    store: FileStorage
+    entries: "EntryTable"
+    traffic: FetchStats
     reserve: Callable[[int], Awaitable[None]]
     release: Callable[["Entry"], None]
     changed: Callable[["Entry"], None]

@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from bucketfront.cache.fetch.body_stream import Source
+from bucketfront.cache.fetch.body_stream import BodyStream
 from bucketfront.cache.fetch.integrity import HELD
 from bucketfront.cache.fetch.mp4 import HEAD
-from bucketfront.cache.fetch.part import Flight, Supply
+from bucketfront.cache.fetch.part import FetchContext, PartFetch
 from bucketfront.cache.fetch.version import Version
 from bucketfront.cache.storage import blocks
 from bucketfront.http.ranges import Span
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 MAX_WRITE = 1 << 20  # bytes handed to the disk at once: readers see none of them before all are written
 
 
-class Delivery:
+class PartTransfer:
     """`on_head` is told the object's first bytes when they come, `on_written` that the flight's mark moved."""
 
     def __init__(
         self,
-        flight: Flight,
+        flight: PartFetch,
         entry: "Entry",
         version: Version,
-        supply: Supply,
+        supply: FetchContext,
         *,
         on_head: Callable[[bytes], None],
-        on_written: Callable[[Flight], None],
+        on_written: Callable[[PartFetch], None],
     ) -> None:
         self._flight = flight
         self._entry = entry
@@ -40,14 +40,14 @@ class Delivery:
     async def run(self) -> None:
         """Until the part is whole: a body that was cut costs only its missing bytes (I11).
 
-        Raises ObjectChanged and the other OriginErrors of `Source.read`, StoreError.
+        Raises ObjectChanged and the other OriginErrors of `BodyStream.read`, StoreError.
         """
         flight = self._flight
         if not flight.reserved:
             count = self._supply.allocated(self._entry, blocks.covering(flight.span, self._supply.block_size))
             await self._supply.reserve(count)
             flight.reserved = count
-        source = Source(self._version, self._supply, flight.mark, lambda: flight.stop, flight.answer)
+        source = BodyStream(self._version, self._supply, flight.mark, lambda: flight.stop, flight.answer)
         flight.answer = None
         try:
             while data := await source.read():

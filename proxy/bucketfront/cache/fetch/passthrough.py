@@ -3,8 +3,8 @@
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING
 
-from bucketfront.cache.fetch.body_stream import Source
-from bucketfront.cache.fetch.part import Supply
+from bucketfront.cache.fetch.body_stream import BodyStream
+from bucketfront.cache.fetch.part import FetchContext
 from bucketfront.cache.fetch.version import Version
 from bucketfront.http.ranges import Span
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from bucketfront.cache.entries.entry import Entry
 
 
-async def stream(entry: "Entry", span: Span, supply: Supply) -> AsyncGenerator[bytes, None]:
+async def stream(entry: "Entry", span: Span, supply: FetchContext) -> AsyncGenerator[bytes, None]:
     """`span` of the entry's version, in order. Close it when done: it holds a connection.
 
     Raises ObjectChanged and the other OriginErrors; bytes already given are right all the same.
     """
-    source = Source(Version(entry, supply.origin, supply.changed), supply, span.start, lambda: span.stop)
+    source = BodyStream(Version(entry, supply.origin, supply.changed), supply, span.start, lambda: span.stop)
     try:
         while data := await source.read():
             yield data[: span.stop - (source.at - len(data))]

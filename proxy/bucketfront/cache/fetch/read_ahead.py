@@ -15,7 +15,7 @@ AHEAD = 3  # parts in a careful reader's window, beside the one it is in
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class Window:
     """Parts of `part` bytes, whole blocks, which begin less than `window` bytes ahead of the reader are fetched."""
 
     window: int
@@ -23,7 +23,7 @@ class Pace:
 
 
 @dataclass(frozen=True, slots=True)
-class Ramp:
+class ReadAhead:
     """`part_size` is a multiple of `block_size`."""
 
     block_size: int
@@ -42,7 +42,7 @@ class Ramp:
         """
         return span.length <= (self.part_size if span.stop < size else self.part_size // 4)
 
-    def pace(self, read: int, *, is_eager: bool) -> Pace:
+    def pace(self, read: int, *, is_eager: bool) -> Window:
         """Of a reader that has read so many bytes in sequence.
 
         Eager: a part at once, and twice what was read. Careful: beyond the first blocks, a reader that leaves has
@@ -50,11 +50,11 @@ class Ramp:
         """
         limit = self.part_size * self.parallel_parts
         if is_eager:
-            return Pace(max(self.part_size, min(2 * read, limit)), self.part_size)
+            return Window(max(self.part_size, min(2 * read, limit)), self.part_size)
         window = max(self.block_size, min(read // SHARE, limit))
         if not read:
-            return Pace(window, self.first)
-        return Pace(window, max(self.block_size, min(self._whole_blocks(window // AHEAD), self.part_size)))
+            return Window(window, self.first)
+        return Window(window, max(self.block_size, min(self._whole_blocks(window // AHEAD), self.part_size)))
 
     def _whole_blocks(self, count: int) -> int:
         return count // self.block_size * self.block_size

@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 from bucketfront.cache.entries.entry import Entry
-from bucketfront.cache.fetch.read_ahead import Ramp
-from bucketfront.cache.origin import Answer, NotModified, Origin
+from bucketfront.cache.fetch.read_ahead import ReadAhead
+from bucketfront.cache.origin import NotModified, Origin, OriginResponse
 from bucketfront.errors import OriginUnavailable, RangeUnsatisfiable
 from bucketfront.http.metadata import Metadata
 from bucketfront.http.ranges import FromTo, Suffix
@@ -14,15 +14,15 @@ MAX_OBJECT = 1 << 50  # beyond any object of S3: nothing there to ask for by ran
 
 
 async def ask(
-    origin: Origin, ramp: Ramp, key: ObjectKey, part: FromTo | Suffix | None, *, get: bool
-) -> Answer | Metadata:
+    origin: Origin, ramp: ReadAhead, key: ObjectKey, part: FromTo | Suffix | None, *, get: bool
+) -> OriginResponse | Metadata:
     """What there is, with its first bytes if they are to be had. Raises the OriginErrors of `Origin.get`."""
     return _unconditional(key, await _ask(origin, ramp, key, part, None, get=get))
 
 
 async def ask_again(
-    origin: Origin, ramp: Ramp, stale: Entry, part: FromTo | Suffix | None, *, get: bool
-) -> tuple[Answer | Metadata, int]:
+    origin: Origin, ramp: ReadAhead, stale: Entry, part: FromTo | Suffix | None, *, get: bool
+) -> tuple[OriginResponse | Metadata, int]:
     """A new version, with its first bytes; or what holds of the one that is stale. And the origin's status.
 
     An object that was copied onto itself keeps its ETag and gets new metadata: its Last-Modified tells. All that
@@ -37,7 +37,7 @@ async def ask_again(
         if answer.last_modified in (None, known.last_modified):
             return replace(known, age=answer.age), 304
         return _unconditional(stale.key, await origin.head(stale.key)), 304
-    if isinstance(answer, Answer) and known.is_version(answer.metadata) and stale.file is not None:
+    if isinstance(answer, OriginResponse) and known.is_version(answer.metadata) and stale.file is not None:
         # The origin does not know If-None-Match.
         answer.body.close()
         return answer.metadata, 206
@@ -45,8 +45,8 @@ async def ask_again(
 
 
 async def _ask(
-    origin: Origin, ramp: Ramp, key: ObjectKey, part: FromTo | Suffix | None, etag: str | None, *, get: bool
-) -> Answer | Metadata | NotModified:
+    origin: Origin, ramp: ReadAhead, key: ObjectKey, part: FromTo | Suffix | None, etag: str | None, *, get: bool
+) -> OriginResponse | Metadata | NotModified:
     if get and not (isinstance(part, FromTo) and part.start >= MAX_OBJECT):
         try:
             return await origin.get(key, _first_part(ramp, part), if_none_match=etag)
@@ -55,10 +55,10 @@ async def _ask(
     return await origin.head(key, if_none_match=etag)
 
 
-def _first_part(ramp: Ramp, part: FromTo | Suffix | None) -> FromTo | Suffix:
+def _first_part(ramp: ReadAhead, part: FromTo | Suffix | None) -> FromTo | Suffix:
     """What to ask for before the size is known: whole blocks around the client's range, one part at most.
 
-    Of a range that may be dropped at any time only what `Ramp` gives such a reader first.
+    Of a range that may be dropped at any time only what `ReadAhead` gives such a reader first.
     """
     size, limit = ramp.block_size, ramp.part_size
     if part is None:
@@ -72,7 +72,7 @@ def _first_part(ramp: Ramp, part: FromTo | Suffix | None) -> FromTo | Suffix:
     return FromTo(start, min(start + limit, -(-part.stop // size) * size))
 
 
-def _unconditional(key: ObjectKey, answer: Answer | Metadata | NotModified) -> Answer | Metadata:
+def _unconditional(key: ObjectKey, answer: OriginResponse | Metadata | NotModified) -> OriginResponse | Metadata:
     """Raises OriginUnavailable."""
     if isinstance(answer, NotModified):
         raise OriginUnavailable(f"{key}: the origin answered 304 to an unconditional request")

@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Learned:
+class LookupResult:
     """What a lookup found: an entry, and the origin's status (200, 206 or 304). `is_new`: it was not known before."""
 
     entry: Entry
@@ -29,7 +29,7 @@ class Lookup:
     was nothing: it may be newer (I7). `is_alone`: it has one waiter, and was never to be kept.
     """
 
-    waiters: "list[asyncio.Future[Learned]]"
+    waiters: "list[asyncio.Future[LookupResult]]"
     is_superseded: bool = False
     doubts: list[Metadata | None] = field(default_factory=list)
     is_alone: bool = False
@@ -44,7 +44,7 @@ class Lookup:
         )
 
 
-Find = Callable[[Lookup], Coroutine[None, None, Learned]]
+Find = Callable[[Lookup], Coroutine[None, None, LookupResult]]
 
 
 class Lookups:
@@ -56,14 +56,14 @@ class Lookups:
         self._pin = pin
         self._unpin = unpin
         self._running: dict[ObjectKey, Lookup] = {}
-        self._tasks: set[asyncio.Task[Learned]] = set()
+        self._tasks: set[asyncio.Task[LookupResult]] = set()
         self.started = 0  # lookups that went to the origin
         self.joined = 0  # requests that waited on another's lookup
 
     def is_running(self, key: ObjectKey) -> bool:
         return key in self._running
 
-    async def wait(self, key: ObjectKey, find: Find, stale: Entry | None) -> Learned:
+    async def wait(self, key: ObjectKey, find: Find, stale: Entry | None) -> LookupResult:
         """Join the running lookup of `key` or start one with `find`. The entry comes pinned: unpin it.
 
         Raises what `find` raised.
@@ -75,15 +75,15 @@ class Lookups:
             self.joined += 1
         return await self.learned(lookup)
 
-    async def wait_alone(self, key: ObjectKey, find: Find, stale: Entry | None) -> Learned:
+    async def wait_alone(self, key: ObjectKey, find: Find, stale: Entry | None) -> LookupResult:
         """As `wait`, with a lookup that nobody else joins, and that is not kept."""
         lookup = Lookup([], is_alone=True)
         self._begin(key, lookup, find, stale)
         return await self.learned(lookup)
 
-    async def learned(self, lookup: Lookup) -> Learned:
+    async def learned(self, lookup: Lookup) -> LookupResult:
         """Wait for a running lookup, as `wait`."""
-        waiter: asyncio.Future[Learned] = asyncio.get_running_loop().create_future()
+        waiter: asyncio.Future[LookupResult] = asyncio.get_running_loop().create_future()
         lookup.waiters.append(waiter)
         try:
             return await waiter
@@ -126,7 +126,7 @@ class Lookups:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _end(self, key: ObjectKey, lookup: Lookup, stale: Entry | None, task: "asyncio.Task[Learned]") -> None:
+    def _end(self, key: ObjectKey, lookup: Lookup, stale: Entry | None, task: "asyncio.Task[LookupResult]") -> None:
         self._tasks.discard(task)
         if self._running.get(key) is lookup:
             del self._running[key]

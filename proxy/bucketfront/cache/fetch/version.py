@@ -3,15 +3,15 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from bucketfront.cache.origin import Answer, NotModified, Origin
+from bucketfront.cache.origin import NotModified, Origin, OriginResponse
 from bucketfront.errors import (
     AccessDenied,
     DeleteMarker,
+    InvalidOriginResponse,
     NoSuchVersion,
     ObjectChanged,
     ObjectNotFound,
     RangeUnsatisfiable,
-    UnusableAnswer,
 )
 from bucketfront.http.ranges import FromTo
 from bucketfront.keys import ObjectKey
@@ -32,7 +32,7 @@ class Version:
         self._changed = changed
         self._replaced: str | None = None  # how it was found out
 
-    async def ask(self, part: FromTo) -> Answer:
+    async def ask(self, part: FromTo) -> OriginResponse:
         """`part` of this version and of no other.
 
         Raises ObjectChanged where it is to be had no more: it has no version id, or the origin does not give it by that
@@ -47,17 +47,17 @@ class Version:
                 self._changed(self._entry)
         return await self._get_past(part, self._replaced)
 
-    async def _get_past(self, part: FromTo, replaced: str) -> Answer:
+    async def _get_past(self, part: FromTo, replaced: str) -> OriginResponse:
         key, version = self._entry.key, self._entry.metadata.version
         if key.version is not None or version is None:
             raise ObjectChanged(replaced)
         try:
             return await self._get(key._replace(version=version), part)
-        except (ObjectChanged, AccessDenied, NoSuchVersion, DeleteMarker, UnusableAnswer) as error:
+        except (ObjectChanged, AccessDenied, NoSuchVersion, DeleteMarker, InvalidOriginResponse) as error:
             # UnusableAnswer: S3-alikes ignore a version id that they do not know, and send what is current.
             raise ObjectChanged(replaced) from error
 
-    async def _get(self, key: ObjectKey, part: FromTo) -> Answer:
+    async def _get(self, key: ObjectKey, part: FromTo) -> OriginResponse:
         known = self._entry.metadata
         try:
             answer = await self._origin.get(key, part, if_match=known.etag)

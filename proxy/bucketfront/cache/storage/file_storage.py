@@ -46,7 +46,7 @@ class StoredFile:
     fd: int
 
 
-class Store:
+class FileStorage:
     """The folder `root`: `objects/XX/<ULID>`, the lock, and beside them the index.
 
     `clock` is monotonic, in seconds.

@@ -4,8 +4,8 @@ import asyncio
 import logging
 from contextlib import suppress
 
-from bucketfront.cache.entries.entry_table import Entries
-from bucketfront.cache.storage.file_storage import Store
+from bucketfront.cache.entries.entry_table import EntryTable
+from bucketfront.cache.storage.file_storage import FileStorage
 from bucketfront.cache.storage.index import Changes, Index
 from bucketfront.cache.upkeep.disposal import Disposal
 from bucketfront.errors import StoreError
@@ -16,7 +16,9 @@ log = logging.getLogger(__name__)
 class Flusher:
     """`is_durable`: what the index claims is to outlive power loss."""
 
-    def __init__(self, index: Index, entries: Entries, disposal: Disposal, store: Store, *, is_durable: bool) -> None:
+    def __init__(
+        self, index: Index, entries: EntryTable, disposal: Disposal, store: FileStorage, *, is_durable: bool
+    ) -> None:
         self._index = index
         self._entries = entries
         self._disposal = disposal

@@ -5,20 +5,25 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from bucketfront.cache.entries.entry import ENTRY_BYTES, Entry
-from bucketfront.cache.entries.entry_table import Entries
-from bucketfront.cache.storage.file_storage import Store
+from bucketfront.cache.entries.entry_table import EntryTable
+from bucketfront.cache.storage.file_storage import FileStorage
 from bucketfront.cache.upkeep.disposal import Disposal
-from bucketfront.cache.upkeep.space import Room
+from bucketfront.cache.upkeep.space import Space
 from bucketfront.errors import StoreError, StoreFull
 
 log = logging.getLogger(__name__)
 
 
-class Files:
+class OpenFiles:
     """`flush` writes to the index what has changed."""
 
     def __init__(
-        self, entries: Entries, disposal: Disposal, store: Store, room: Room, flush: Callable[[], Awaitable[None]]
+        self,
+        entries: EntryTable,
+        disposal: Disposal,
+        store: FileStorage,
+        room: Space,
+        flush: Callable[[], Awaitable[None]],
     ) -> None:
         self._entries = entries
         self._disposal = disposal

@@ -5,24 +5,24 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from itertools import chain
 
 from bucketfront.cache.entries.entry import Entry
-from bucketfront.cache.entries.entry_table import PAGE, Entries
-from bucketfront.cache.entries.negative_cache import Absences
+from bucketfront.cache.entries.entry_table import PAGE, EntryTable
+from bucketfront.cache.entries.negative_cache import NegativeCache
 from bucketfront.cache.fetch.single_flight import Lookups
 from bucketfront.cache.upkeep.disposal import Disposal
 from bucketfront.errors import StoreError
 from bucketfront.keys import ObjectKey
 
 
-class Purges:
+class Purge:
     """`flush` writes what has changed to the index. `is_durable`: a purge is to outlive power loss."""
 
     def __init__(
         self,
         *,
-        entries: Entries,
+        entries: EntryTable,
         disposal: Disposal,
         lookups: Lookups,
-        absences: Absences,
+        absences: NegativeCache,
         flush: Callable[[], Awaitable[None]],
         is_durable: bool,
     ) -> None:

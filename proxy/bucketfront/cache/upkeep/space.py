@@ -5,8 +5,8 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from bucketfront.cache.entries.entry import Entry
-from bucketfront.cache.entries.entry_table import Entries
-from bucketfront.cache.storage.file_storage import Store
+from bucketfront.cache.entries.entry_table import EntryTable
+from bucketfront.cache.storage.file_storage import FileStorage
 from bucketfront.cache.upkeep.disposal import Disposal
 from bucketfront.errors import StoreFull
 
@@ -15,16 +15,16 @@ SWEEP_PATIENCE = 1.0  # seconds: enough for some hundred thousand files
 log = logging.getLogger(__name__)
 
 
-class Room:
+class Space:
     """`flush` writes to the index what has changed; `promised` gives the bytes that flights have taken for blocks to
     come.
     """
 
     def __init__(
         self,
-        entries: Entries,
+        entries: EntryTable,
         disposal: Disposal,
-        store: Store,
+        store: FileStorage,
         *,
         flush: Callable[[], Awaitable[None]],
         promised: Callable[[], int],
@@ -63,7 +63,7 @@ class Room:
         self._swept = None
 
     async def evict(self, victims: list[Entry]) -> None:
-        """Unlink entries that `Entries` has removed; returns when their space is free."""
+        """Unlink entries that `EntryTable` has removed; returns when their space is free."""
         await self._disposal.unlink(victims)
         if self._entries.budget.is_bound_by_disk:
             await self.sample_disk()

@@ -22,7 +22,7 @@ LONGEST_PAUSE = 3600.0
 log = logging.getLogger(__name__)
 
 
-class Begun:
+class UploadJournal:
     """The file at `path`, looked for in the folder of the descriptor `folder` where there is one. `endpoint` names the
     S3 that this process talks to: uploads of another one stay noted.
 

@@ -44,7 +44,7 @@ class PartSent:
     size: int
 
 
-class Notes(Protocol):
+class Journal(Protocol):
     """Who keeps in mind which uploads were begun, beyond this process. `journal.Begun` is the real one."""
 
     async def add(self, key: ObjectKey, upload_id: str) -> None:
@@ -61,7 +61,7 @@ class Multipart:
     """`patience`: seconds without progress until a call is given up. `notes` None: its owner cares for it himself."""
 
     def __init__(
-        self, origin: S3Origin, key: ObjectKey, upload_id: str, patience: float = PATIENCE, notes: Notes | None = None
+        self, origin: S3Origin, key: ObjectKey, upload_id: str, patience: float = PATIENCE, notes: Journal | None = None
     ) -> None:
         self._origin = origin
         self._patience = patience
@@ -80,7 +80,7 @@ class Multipart:
         params: dict[str, Any],
         *,
         patience: float = PATIENCE,
-        notes: Notes | None = None,
+        notes: Journal | None = None,
     ) -> Self:
         """S3 CreateMultipartUpload. `params` are its own beside the key: see `write_params.create_params`.
 
@@ -97,7 +97,7 @@ class Multipart:
 
     @classmethod
     async def _begun(
-        cls, origin: S3Origin, key: ObjectKey, params: dict[str, Any], patience: float, notes: Notes | None
+        cls, origin: S3Origin, key: ObjectKey, params: dict[str, Any], patience: float, notes: Journal | None
     ) -> Self:
         what = f"CREATE UPLOAD {key}"
         async with origin.connection():
@@ -119,7 +119,7 @@ class Multipart:
         upload_id: str,
         *,
         patience: float = PATIENCE,
-        notes: Notes | None = None,
+        notes: Journal | None = None,
     ) -> Self:
         """One that was begun before, by another process perhaps. Nothing is asked."""
         return cls(origin, key, upload_id, patience, notes)

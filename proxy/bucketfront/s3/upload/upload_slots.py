@@ -9,13 +9,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from bucketfront.errors import OriginBusy
-from bucketfront.s3.connection_slots import Slots
+from bucketfront.s3.connection_slots import ConnectionSlots
 
 
 class UploadSlots:
     """Of `slots`, which are `count` in all."""
 
-    def __init__(self, slots: Slots, count: int) -> None:
+    def __init__(self, slots: ConnectionSlots, count: int) -> None:
         self._slots = slots
         self._share = asyncio.Semaphore(max(1, count // 2))
         self.moved = 0  # bytes of all bodies that the origin has taken

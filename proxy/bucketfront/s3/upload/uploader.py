@@ -16,13 +16,13 @@ from bucketfront.http.write_head import WriteHead
 from bucketfront.keys import ObjectKey
 from bucketfront.s3 import delete
 from bucketfront.s3.client import S3Origin
-from bucketfront.s3.upload.multipart import ATTEMPTS, MAX_PART, MAX_PARTS, Multipart, Notes, PartSent, Written
+from bucketfront.s3.upload.multipart import ATTEMPTS, MAX_PART, MAX_PARTS, Journal, Multipart, PartSent, Written
 from bucketfront.s3.upload.params import complete_params, create_params, put_params
 from bucketfront.s3.upload.parts import Body, Buffers, Part, part_size
 from bucketfront.s3.upload.single_call import send
 from bucketfront.s3.upload.spool import Spool
 
-__all__ = ["S3Writes", "Written"]
+__all__ = ["S3Uploader", "Written"]
 
 MAX_PUT = MAX_PART  # bytes of a single PutObject that passes through
 PARALLEL = 4  # parts of one upload at once
@@ -37,10 +37,10 @@ async def nobody_minds() -> None:
     pass
 
 
-class S3Writes:
+class S3Uploader:
     """`patience`: seconds without progress after which a write is given up. `notes`: of the uploads that were begun."""
 
-    def __init__(self, origin: S3Origin, patience: float, notes: Notes | None = None) -> None:
+    def __init__(self, origin: S3Origin, patience: float, notes: Journal | None = None) -> None:
         self._origin = origin
         self._patience = patience
         self._notes = notes

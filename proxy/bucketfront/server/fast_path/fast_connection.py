@@ -4,7 +4,7 @@ What it does not answer goes to aiohttp untouched, at any time; the two may take
 only while aiohttp waits for a request and nothing waits to be sent: so answers keep the order of their requests, and
 a client that does not read is waited for by the ordinary path.
 
-In an `OfferingEventLoop` a connection at rest reads its requests itself, as soon as epoll tells of them. In any other
+In an `InlineEventLoop` a connection at rest reads its requests itself, as soon as epoll tells of them. In any other
 loop, and under TLS, requests come through asyncio's transport, and all else is the same.
 """
 
@@ -23,14 +23,14 @@ from bucketfront.cache.cache import Cache, Reader
 from bucketfront.cache.storage import page_cache
 from bucketfront.errors import ProxyError
 from bucketfront.http.ranges import Span
-from bucketfront.server.fast_path.prepared import Answer, Hits
-from bucketfront.server.fast_path.recogniser import Asked
+from bucketfront.server.fast_path.prepared import PreparedResponse, PreparedResponses
+from bucketfront.server.fast_path.recogniser import PlainRequest
 from bucketfront.server.http1.connection import Connection, ConnectionServer
-from bucketfront.server.http1.event_loop import OfferingEventLoop
+from bucketfront.server.http1.event_loop import InlineEventLoop
 from bucketfront.server.send.sender import BrokenOff, Sender, abort
-from bucketfront.server.send.sendfile import TURN, Spurt
-from bucketfront.server.telemetry.access_log import Told
-from bucketfront.server.telemetry.observer import Observer
+from bucketfront.server.send.sendfile import TURN, SendfileBurst
+from bucketfront.server.telemetry.access_log import AccessRecord
+from bucketfront.server.telemetry.observer import Telemetry
 
 READ = 8 << 10  # bytes that are read at once: more than a request has that is answered here
 RESIDENT = 0.1  # seconds that an object sent from memory is taken to stay there
@@ -48,10 +48,10 @@ class FastPath:
 
     def __init__(
         self,
-        recognise: Callable[[bytes], Asked | None],
-        hits: Hits,
+        recognise: Callable[[bytes], PlainRequest | None],
+        hits: PreparedResponses,
         cache: Cache,
-        observer: Observer,
+        observer: Telemetry,
         clock: Callable[[], float],
         wall: Callable[[], float],
     ) -> None:
@@ -75,7 +75,7 @@ class FastConnection(Connection):
         self._client = "-"
         self._socket = -1  # the transport's descriptor; none where bytes have to be enciphered
         self._held = b""
-        self._rest: asyncio.Task[None] | Spurt | None = None
+        self._rest: asyncio.Task[None] | SendfileBurst | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         peer = transport.get_extra_info("peername")
@@ -83,13 +83,13 @@ class FastConnection(Connection):
         super().connection_made(transport)
         if transport.get_extra_info("sslcontext") is None:
             self._socket = transport.get_extra_info("socket").fileno()
-            if isinstance(self._loop, OfferingEventLoop):
+            if isinstance(self._loop, InlineEventLoop):
                 self._loop.selector.takers[self._socket] = self._is_taken
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        if isinstance(self._loop, OfferingEventLoop):
+        if isinstance(self._loop, InlineEventLoop):
             self._loop.selector.takers.pop(self._socket, None)
-        if isinstance(self._rest, Spurt):
+        if isinstance(self._rest, SendfileBurst):
             self._rest.end()
         if isinstance(self._rest, asyncio.Task):
             self._rest.cancel()
@@ -98,7 +98,7 @@ class FastConnection(Connection):
         super().connection_lost(exc)
 
     async def shutdown(self, timeout: float | None = 15.0) -> None:  # noqa: ASYNC109 - aiohttp's signature
-        if isinstance(self._rest, Spurt):
+        if isinstance(self._rest, SendfileBurst):
             self._rest.end()
         if isinstance(self._rest, asyncio.Task):
             self._close = True  # no further request of this connection is answered
@@ -190,7 +190,7 @@ class FastConnection(Connection):
             assert self.transport is not None
             self.transport.write((head + body)[sent:])
 
-    def _is_sent_from_file(self, answer: Answer, length: int, began: float) -> bool:
+    def _is_sent_from_file(self, answer: PreparedResponse, length: int, began: float) -> bool:
         """Whether the answer was begun; `_rest` is its end, unless the socket took all of it."""
         fd = answer.hit.fd
         if length <= page_cache.PEEK:
@@ -218,22 +218,22 @@ class FastConnection(Connection):
 
     # --- an answer that takes longer -----------------------------------------------------------------------
 
-    def _spurt(self, answer: Answer, at: int, began: float) -> None:
+    def _spurt(self, answer: PreparedResponse, at: int, began: float) -> None:
         reader = self._path.cache.reader_of(answer.hit)
         then = partial(self._spurted, answer, reader, began)
         try:
-            self._rest = Spurt(self._socket, answer.hit.fd, Span(at, answer.stop), then)
+            self._rest = SendfileBurst(self._socket, answer.hit.fd, Span(at, answer.stop), then)
         except OSError:
             then(at)  # no descriptor is left
 
-    def _spurted(self, answer: Answer, reader: Reader, began: float, at: int) -> None:
+    def _spurted(self, answer: PreparedResponse, reader: Reader, began: float, at: int) -> None:
         if at < answer.stop:
             self._send_rest(answer, reader, at, began)
             return
         reader.close()
         self._told(answer.told, at - answer.start, began)
 
-    def _send_rest(self, answer: Answer, reader: Reader, at: int, began: float) -> None:
+    def _send_rest(self, answer: PreparedResponse, reader: Reader, at: int, began: float) -> None:
         sender = Sender(reader, (Span(at, answer.stop),), whole=False)
         task = self._rest = self._loop.create_task(self._sent(sender))
         # A callback, because a task that is cancelled before its first step never runs any of its own code.
@@ -251,7 +251,9 @@ class FastConnection(Connection):
         finally:
             await sender.close()
 
-    def _end(self, task: "asyncio.Task[None]", answer: Answer, sent: int, reader: Reader, began: float) -> None:
+    def _end(
+        self, task: "asyncio.Task[None]", answer: PreparedResponse, sent: int, reader: Reader, began: float
+    ) -> None:
         reader.close()
         told, fault = answer.told, None
         error = None if task.cancelled() else task.exception()
@@ -267,7 +269,7 @@ class FastConnection(Connection):
             told = replace(told, status=CLIENT_CLOSED_REQUEST, fault=fault)
         self._told(told, sent, began)
 
-    def _told(self, told: Told, sent: int, began: float) -> None:
+    def _told(self, told: AccessRecord, sent: int, began: float) -> None:
         now = self._loop.time()
         self._path.observer.hit(told, sent, self._client, self._path.wall(), now - began)
         self._rest = None
@@ -292,7 +294,7 @@ class FastConnection(Connection):
         super()._process_keepalive()
 
 
-def _is_resident(answer: Answer, turn: Span, now: float) -> bool:
+def _is_resident(answer: PreparedResponse, turn: Span, now: float) -> bool:
     """Of a whole object that is sent again and again, asked once in a while. `now` as the loop's clock."""
     hit = answer.hit
     if now < hit.resident_until and turn.stop == hit.metadata.size:

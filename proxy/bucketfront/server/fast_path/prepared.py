@@ -14,7 +14,7 @@ from aiohttp import hdrs
 from aiohttp.helpers import rfc822_formatted_time
 from aiohttp.http_writer import _serialize_headers
 
-from bucketfront.cache.cache import Absence, Cache, Hit
+from bucketfront.cache.cache import Absence, Cache, Lease
 from bucketfront.errors import ProxyError
 from bucketfront.http.cache_status import CacheStatus
 from bucketfront.http.path_rules import Rules
@@ -23,24 +23,24 @@ from bucketfront.http.presentation import present
 from bucketfront.http.ranges import Span
 from bucketfront.server import representation
 from bucketfront.server.cors import Cors, Fields
-from bucketfront.server.fast_path.recogniser import ANSWERED_BY, FIRST, LAST, Asked
+from bucketfront.server.fast_path.recogniser import ANSWERED_BY, FIRST, LAST, PlainRequest
 from bucketfront.server.router import Router
 from bucketfront.server.selection import Candidate, candidates
-from bucketfront.server.telemetry.access_log import Told
+from bucketfront.server.telemetry.access_log import AccessRecord
 from bucketfront.server.telemetry.exchange import fields_of_all
 
 MAX_READY = 4096  # requests for which an answer is kept; the oldest goes first
 
 
 @dataclass(eq=False, slots=True)
-class Answer:
+class PreparedResponse:
     """`head`, and behind it the bytes [start, stop) of the object. Usable as long as `hit` is."""
 
-    hit: Hit
+    hit: Lease
     head: bytes
     start: int
     stop: int
-    told: Told
+    told: AccessRecord
 
 
 @dataclass(eq=False, slots=True)
@@ -49,7 +49,7 @@ class _Ready:
     `since`, and good until `until` (seconds since the epoch): then a second of Date, Age or ttl has passed.
     """
 
-    hit: Hit
+    hit: Lease
     absent: tuple[Absence, ...]  # of what would have been answered before it
     method: str
     path: str
@@ -59,10 +59,10 @@ class _Ready:
     has_own_age: bool  # it is not the object's lifetime that clients are told
     since: float = math.inf
     until: float = 0.0
-    whole: Answer | None = None
+    whole: PreparedResponse | None = None
     before_range: bytes = b""
     behind_range: bytes = b""
-    told_of_part: Told | None = None
+    told_of_part: AccessRecord | None = None
 
     def is_valid(self, now: float) -> bool:
         if not self.hit.is_valid:
@@ -79,7 +79,7 @@ class _Ready:
         status = CacheStatus(ttl=ttl)
         head = _head(self.made, status, self.common, age)
         (span,) = self.made.spans or (Span(0, 0),)
-        self.whole = Answer(hit, head, span.start, span.stop, self._told(self.made, status))
+        self.whole = PreparedResponse(hit, head, span.start, span.stop, self._told(self.made, status))
         if self.ranged is not None:
             fields = _range_fields(0, hit.metadata.size, hit.metadata.size)
             self.before_range, _, self.behind_range = _head(self.ranged, status, self.common, age).partition(fields)
@@ -88,27 +88,27 @@ class _Ready:
         self.since, self.until = now, min(math.floor(now) + 1, hit.fresh_until - math.floor(ttl), next_age)
         return True
 
-    def _told(self, made: Plan, status: CacheStatus) -> Told:
+    def _told(self, made: Plan, status: CacheStatus) -> AccessRecord:
         cache = str(status).removeprefix("bucketfront; ")
-        return Told(method=self.method, path=self.path, status=made.status, cache=cache, outcome="hit")
+        return AccessRecord(method=self.method, path=self.path, status=made.status, cache=cache, outcome="hit")
 
-    def part(self, start: int, stop: int) -> Answer | None:
+    def part(self, start: int, stop: int) -> PreparedResponse | None:
         """The 206 for one part of the object."""
         if self.told_of_part is None:
             return None
         head = self.before_range + _range_fields(start, stop, self.hit.metadata.size) + self.behind_range
-        return Answer(self.hit, head, start, stop, self.told_of_part)
+        return PreparedResponse(self.hit, head, start, stop, self.told_of_part)
 
 
-class Hits:
+class PreparedResponses:
     def __init__(self, cache: Cache, router: Router, cors: Cors, rules: Rules) -> None:
         self._cache = cache
         self._router = router
         self._cors = cors
         self._rules = rules
-        self._ready: dict[Asked, _Ready] = {}
+        self._ready: dict[PlainRequest, _Ready] = {}
 
-    def answer(self, asked: Asked, now: float) -> Answer | None:
+    def answer(self, asked: PlainRequest, now: float) -> PreparedResponse | None:
         """None where the ordinary path has to answer. Good in this turn of the loop only. `now`: as its clock."""
         key = asked[ANSWERED_BY]
         ready = self._ready.get(key)
@@ -119,7 +119,7 @@ class Hits:
         first = asked[FIRST]
         return ready.whole if first is None else _part(ready, first, asked[LAST])
 
-    def _renewed(self, key: Asked, known: _Ready | None, now: float) -> _Ready | None:
+    def _renewed(self, key: PlainRequest, known: _Ready | None, now: float) -> _Ready | None:
         self._ready.pop(key, None)
         ready = known if known is not None and known.is_valid(now) else self._made(key, now)
         if ready is None or not ready.refresh(now):
@@ -129,7 +129,7 @@ class Hits:
         self._ready[key] = ready
         return ready
 
-    def _made(self, key: Asked, now: float) -> _Ready | None:
+    def _made(self, key: PlainRequest, now: float) -> _Ready | None:
         method, target, if_none_match, if_modified_since, origin, accept_encoding = (
             None if value is None else value.decode("ascii") for value in key
         )
@@ -163,7 +163,7 @@ class Hits:
             has_own_age=presentation.sets_lifetime,
         )
 
-    def _found(self, tried: Iterator[Candidate]) -> tuple[Candidate, Hit, tuple[Absence, ...]] | None:
+    def _found(self, tried: Iterator[Candidate]) -> tuple[Candidate, Lease, tuple[Absence, ...]] | None:
         """The first candidate that is not absent, if it is here, and the absences of those before it."""
         absent: list[Absence] = []
         for candidate in tried:
@@ -175,7 +175,7 @@ class Hits:
         return None
 
 
-def _part(ready: _Ready, first: bytes, last: bytes | None) -> Answer | None:
+def _part(ready: _Ready, first: bytes, last: bytes | None) -> PreparedResponse | None:
     """RFC 9110 section 14.1.2. A Range that is not simply a part of the object is for the ordinary path."""
     size = ready.hit.metadata.size
     if first:

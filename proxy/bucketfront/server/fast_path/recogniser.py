@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 MAX_SIZE = 7 << 10  # bytes: below every bound that the parser has for one line, one field, and a head
 
-Asked = tuple[bytes | None, ...]
+PlainRequest = tuple[bytes | None, ...]
 """method, target, If-None-Match, If-Modified-Since, Origin, Accept-Encoding; then the Range's first and last position,
 Host, and one that says nothing more. None where the field is absent."""
 
@@ -39,15 +39,15 @@ _VALUE = rb"[\x20-\x7e\t]*+"
 _HOST = rb"[A-Za-z0-9.-]++(?::[0-9]{1,5})?"
 
 
-def recogniser(*, reads_accept_encoding: bool, unusual: tuple[str, ...] = ()) -> Callable[[bytes], Asked | None]:
+def recogniser(*, reads_accept_encoding: bool, unusual: tuple[str, ...] = ()) -> Callable[[bytes], PlainRequest | None]:
     """What reads a request, or gives None. `reads_accept_encoding`: that field can change an answer; else it is not
     looked at. `unusual` are further fields, in lower case, that make a request unrecognised.
     """
-    # A field that is not read keeps its place in `Asked`.
+    # A field that is not read keeps its place in `PlainRequest`.
     read = (*_READ, "accept-encoding" if reads_accept_encoding else "", "range")
     match = re.compile(_pattern(read, (*_UNUSUAL, *unusual))).match
 
-    def recognise(data: bytes) -> Asked | None:
+    def recognise(data: bytes) -> PlainRequest | None:
         if len(data) > MAX_SIZE:
             return None
         found = match(data)

@@ -44,7 +44,7 @@ class _Wanted:
     only_if_cached: bool
 
 
-class Objects:
+class ObjectHandler:
     """`clock` is wall time in seconds since the epoch, as S3's dates are. `honor_no_cache`: a client may force a
     revalidation.
     """

@@ -20,8 +20,8 @@ from bucketfront.server.error_responses import OffsetConflict, TooLarge
 from bucketfront.server.receive.request_body import declared_length, invite, received
 from bucketfront.server.router import MethodNotAllowed, Route
 from bucketfront.server.telemetry.exchange import Exchange
-from bucketfront.tus.manager import MAX_CHECKED, ResumableUploads, UnknownUpload
-from bucketfront.tus.tus_upload import Upload
+from bucketfront.tus.manager import MAX_CHECKED, UnknownUpload, UploadManager
+from bucketfront.tus.tus_upload import TusUpload
 
 Fields = tuple[tuple[str, str], ...]
 
@@ -33,12 +33,12 @@ _KEPT = frozenset({*OBJECT_FIELDS, "x-amz-tagging", "x-amz-storage-class", "if-m
 _NOT_KEPT = frozenset({"content-type"})
 
 
-class Resumable:
+class TusHandler:
     """`clock` is wall time in seconds since the epoch."""
 
     def __init__(
         self,
-        uploads: ResumableUploads,
+        uploads: UploadManager,
         settings: UploadSettings,
         clock: Callable[[], float],
     ) -> None:
@@ -153,14 +153,14 @@ class Resumable:
             raise tus_fields.BadUploadHead("the key in Upload-Metadata leads out of the folder")
         return wanted
 
-    def _found(self, route: Route) -> Upload:
+    def _found(self, route: Route) -> TusUpload:
         # Ids are ASCII; one that is no id is looked for nowhere but in a table.
         upload = self._uploads.find(route.octets.decode("ascii", "replace"))
         if upload.key.bucket != route.mount.bucket or not upload.key.key.startswith(route.mount.prefix):
             raise UnknownUpload("the upload is of a mount that uploads do not go to any more")
         return upload
 
-    async def _take(self, exchange: Exchange, upload: Upload) -> None:
+    async def _take(self, exchange: Exchange, upload: TusUpload) -> None:
         limit, claim = _bounds(exchange.request, upload.length - upload.offset)
         invite(exchange.request)
         chunks = received(exchange, declared_length(exchange.request), limit, self._settings.deadline)
@@ -169,16 +169,16 @@ class Resumable:
         else:
             await self._uploads.append_verified(upload, chunks, claim)
 
-    async def _finish(self, exchange: Exchange, upload: Upload) -> None:
+    async def _finish(self, exchange: Exchange, upload: TusUpload) -> None:
         if upload.etag is not None:
             return
         await self._uploads.finish(upload)
         exchange.status = CacheStatus(Forward.METHOD, fwd_status=200)
 
-    def _object(self, route: Route, upload: Upload) -> dict[str, str]:
+    def _object(self, route: Route, upload: TusUpload) -> dict[str, str]:
         return {} if upload.etag is None else {"Location": route.location(upload.key), "ETag": upload.etag}
 
-    def _answered(self, exchange: Exchange, status: int, upload: Upload, headers: dict[str, str]) -> web.Response:
+    def _answered(self, exchange: Exchange, status: int, upload: TusUpload, headers: dict[str, str]) -> web.Response:
         told: CIMultiDict[str] = exchange.headers()
         told.update(headers)
         told[hdrs.CACHE_CONTROL] = "no-store"

@@ -12,7 +12,7 @@ from typing import Protocol
 from aiohttp import hdrs, web
 from ulid import ULID
 
-from bucketfront.cache.cache import Cache, Writing
+from bucketfront.cache.cache import Cache, Upload
 from bucketfront.config.settings import MountSettings, UploadSettings
 from bucketfront.errors import BadPath, StoreError
 from bucketfront.http import delete_objects, multipart_form, write_head
@@ -48,7 +48,7 @@ class Writes(Protocol):
         chunks: AsyncIterator[bytes],
         length: int | None,
         head: WriteHead,
-        spool: Writing | None,
+        spool: Upload | None,
         about_to_write: Callable[[], Awaitable[None]],
     ) -> Written: ...
 
@@ -57,7 +57,7 @@ class Writes(Protocol):
     async def delete_objects(self, keys: Sequence[ObjectKey]) -> dict[ObjectKey, Refusal | None]: ...
 
 
-class Uploads:
+class UploadHandler:
     """`settings` None: no upload route, and the bounds are the defaults. `clock` is in seconds since the epoch."""
 
     def __init__(

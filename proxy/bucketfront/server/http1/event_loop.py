@@ -26,7 +26,7 @@ Taker = Callable[[], bool]
 """Called when a descriptor can be read; whether that is dealt with. Never waits, never raises."""
 
 
-class OfferingSelector(selectors.EpollSelector):
+class InlineSelector(selectors.EpollSelector):
     """`takers` by descriptor. Whoever adds one takes it away before the descriptor is closed."""
 
     _selector: select.epoll  # of the base class, which has no public names for these two
@@ -72,12 +72,12 @@ class OfferingSelector(selectors.EpollSelector):
         return ready
 
 
-class OfferingEventLoop(asyncio.SelectorEventLoop):
+class InlineEventLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
-        self.selector = OfferingSelector()
+        self.selector = InlineSelector()
         super().__init__(self.selector)
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
     """Where there is no epoll, asyncio's own."""
-    return OfferingEventLoop() if sys.platform == "linux" else asyncio.new_event_loop()
+    return InlineEventLoop() if sys.platform == "linux" else asyncio.new_event_loop()

@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(eq=False, slots=True)
-class Gate:
+class ConnectionLimit:
     """Who may come in: `limit` connections at a time; `refused` counts those turned away, `leaving` are still here."""
 
     limit: int
@@ -62,7 +62,12 @@ class BoundedSite(web.TCPSite):
     """aiohttp's site, with an accept loop of our own. `gate` counts its connections, from accept to close."""
 
     def __init__(
-        self, runner: web.BaseRunner, host: str, port: int, gate: Gate, ssl_context: ssl.SSLContext | None = None
+        self,
+        runner: web.BaseRunner,
+        host: str,
+        port: int,
+        gate: ConnectionLimit,
+        ssl_context: ssl.SSLContext | None = None,
     ) -> None:
         super().__init__(runner, host, port, ssl_context=ssl_context, backlog=BACKLOG)
         self._gate = gate

@@ -32,7 +32,7 @@ _HEADERS = {"acl": "x-amz-acl"}  # what a PUT calls it, where that is something 
 # Browsers write it where they know no better.
 _UNKNOWN_TYPE = "application/octet-stream"
 
-Store = Callable[[ObjectKey, AsyncIterator[bytes], WriteHead], Awaitable[Written]]
+StoreBody = Callable[[ObjectKey, AsyncIterator[bytes], WriteHead], Awaitable[Written]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Form:
     form does not say it. `now` is in seconds since the epoch. Raises NoSuchWrite.
     """
 
-    def __init__(self, route: Route, head: WriteHead, store: Store, now: float) -> None:
+    def __init__(self, route: Route, head: WriteHead, store: StoreBody, now: float) -> None:
         if head.if_match is not None or head.checksums:
             raise NoSuchWrite("of a form, each file has its own checksum, and none has an If-Match")
         self._route = route

@@ -13,7 +13,7 @@ from bucketfront.cache.cache import Reader
 from bucketfront.cache.storage import page_cache
 from bucketfront.errors import BodyTruncated, OriginError, StoreError
 from bucketfront.http.ranges import Span
-from bucketfront.server.send.sendfile import MIN_RATE, PATIENCE, Pouring, patience_for
+from bucketfront.server.send.sendfile import MIN_RATE, PATIENCE, FileSender, patience_for
 
 STRETCH = 1 << 20  # bytes after which a reader that follows a fill asks how far it is
 TLS_TURN = 256 << 10  # bytes sent over TLS in one turn of the loop
@@ -144,7 +144,7 @@ class Sender:
             turn = Span(stretch.start, min(stretch.stop, stretch.start + TLS_TURN))
             return await self._send_enciphered(turn, outlet, body)
         outlet.writer.send_headers()
-        pouring = Pouring(transport, file.fd, stretch, self._reader.bring_in, self._reader.is_sound)
+        pouring = FileSender(transport, file.fd, stretch, self._reader.bring_in, self._reader.is_sound)
         try:
             await pouring.run()
         finally:

@@ -21,7 +21,7 @@ MIN_RATE = 8 << 10  # bytes a second
 _GONE = {errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.ETIMEDOUT, errno.ESHUTDOWN, errno.EBADF}
 
 
-class Pouring:
+class FileSender:
     """Sends the bytes `span` of the file `fd` behind all that the transport was given; `at` is how far it is.
 
     `bring_in` reads a stretch of the file from the disk into memory; `is_sound` says whether its bytes are still good.
@@ -157,7 +157,7 @@ class Pouring:
         return ConnectionResetError("the client left")
 
 
-class Spurt:
+class SendfileBurst:
     """The first bytes of an answer, sent by callbacks alone: a task costs more than a megabyte does.
 
     It ends, and calls `then` once with the offset it came to, at the end of `span`, after SPURT seconds, and at

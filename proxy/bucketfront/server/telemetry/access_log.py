@@ -20,7 +20,7 @@ _quoted = encode_basestring_ascii  # as json.dumps writes a string: CR, LF and E
 
 
 @dataclass(eq=False, slots=True)  # not frozen: that would make each of them cost a microsecond
-class Told:
+class AccessRecord:
     """What is told of an answer, and is the same for each of its hits. Never changed; two are equal if they are one.
 
     The path comes without its query, which may hold a signature. `cache` is the Cache-Status without our name,
@@ -63,7 +63,7 @@ class Told:
         return self._text
 
 
-Record = tuple[Told, int, str, float, float]
+Record = tuple[AccessRecord, int, str, float, float]
 """What was told, the bytes of an object that were sent, to which client, when it ended (seconds since the epoch), and
 how many seconds it took."""
 

@@ -12,9 +12,9 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from bucketfront.http.cache_status import CacheStatus
-from bucketfront.server.telemetry.access_log import AccessLog, Record, Told
+from bucketfront.server.telemetry.access_log import AccessLog, AccessRecord, Record
 from bucketfront.server.telemetry.exchange import Exchange
-from bucketfront.server.telemetry.request_metrics import Tally
+from bucketfront.server.telemetry.request_metrics import RequestMetrics
 
 FLUSH_INTERVAL = 0.1  # seconds that a line may wait for others
 BATCH = 64  # records; to format more of them in one go would be felt by the requests behind
@@ -27,7 +27,7 @@ def outcome(status: CacheStatus) -> str:
     return str(status.fwd)
 
 
-class Observer:
+class Telemetry:
     """Counts and logs each exchange once, when it is over; lines come in the order of the ends. It belongs to the
     event loop in which requests end. `clock` is wall time in seconds since the epoch.
     """
@@ -37,11 +37,11 @@ class Observer:
     ) -> None:
         self._clock = clock
         self._log = access_log
-        self._tally = Tally(registry, self._settle, lambda: access_log.lost)
+        self._tally = RequestMetrics(registry, self._settle, lambda: access_log.lost)
         self._pending: list[Record] = []
         self._timer: asyncio.TimerHandle | None = None
 
-    def hit(self, told: Told, sent: int, client: str, at: float, seconds: float) -> None:
+    def hit(self, told: AccessRecord, sent: int, client: str, at: float, seconds: float) -> None:
         """One more answer of which `told` is true: `sent` bytes, ended `at` (seconds since the epoch), in `seconds`."""
         self._pending.append((told, sent, client, at, seconds))
         if self._timer is None:
@@ -51,7 +51,7 @@ class Observer:
 
     def finished(self, exchange: Exchange, status: int, seconds: float) -> None:
         request = exchange.request
-        told = Told(
+        told = AccessRecord(
             method=request.method,
             path=request.raw_path.partition("?")[0],
             status=status,

@@ -10,7 +10,7 @@ from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, M
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-from bucketfront.server.telemetry.access_log import Record, Told
+from bucketfront.server.telemetry.access_log import AccessRecord, Record
 
 _METHODS = frozenset({"GET", "HEAD", "PUT", "POST", "DELETE"})
 _BUCKETS = (0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0)  # upper bounds, in seconds
@@ -38,7 +38,7 @@ class _Durations:
         self.created = created
 
 
-class Tally(Collector):
+class RequestMetrics(Collector):
     """Exact at each scrape: `settle` is called first, so that it can add what is still pending. `lost` counts the
     lines that the access log dropped. `clock` gives seconds since the epoch.
     """
@@ -62,7 +62,7 @@ class Tally(Collector):
         registry.register(self)
 
     def add(self, records: Sequence[Record]) -> None:
-        alike: dict[Told, list[float]] = {}
+        alike: dict[AccessRecord, list[float]] = {}
         for told, sent, _, _, seconds in records:
             try:
                 alike[told].append(seconds)
