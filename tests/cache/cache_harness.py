@@ -25,6 +25,7 @@ from bucketfront.cache.entries.entry_table import EntryTable, Policy
 from bucketfront.cache.entries.hot_bodies import HotBodies
 from bucketfront.cache.entries.negative_cache import NegativeCache
 from bucketfront.cache.fetch import body_stream
+from bucketfront.cache.fetch.fill import Fill
 from bucketfront.cache.fetch.integrity import Comparison, Integrity
 from bucketfront.cache.fetch.part import FetchContext, FetchStats
 from bucketfront.cache.housekeeper import Housekeeper
@@ -280,6 +281,13 @@ def steady(ttl: float = 60.0, revalidate: float = 0.0, error: float = 0.0, outag
     return policy
 
 
+def fill_of(entry: Entry) -> Fill | None:
+    """Return the entry's fill, None if nothing of it was fetched yet."""
+    fill = entry.fill
+    assert fill is None or isinstance(fill, Fill)
+    return fill
+
+
 class Rig:
     """A `Cache` put together as `app.py` does it. A context manager: closed cleanly, audited, at its end."""
 
@@ -490,10 +498,11 @@ class Rig:
 
     def check_readable(self, entry: Entry, data: bytes) -> None:
         """Nothing is readable that is not the object's (I2)."""
-        if entry.file is None or entry.fill is None:
+        fill = fill_of(entry)
+        if entry.file is None or fill is None:
             return
         for offset in range(0, len(data), BLOCK // 2):
-            upto = entry.fill.readable(offset, len(data))
+            upto = fill.readable(offset, len(data))
             assert os.pread(entry.file.fd, upto - offset, offset) == data[offset:upto]
 
 

@@ -4,7 +4,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from cache_harness import BLOCK, Rig, content, turns
+from cache_harness import BLOCK, Rig, content, fill_of, turns
 
 from bucketfront.cache.storage.file_storage import StoredFile
 from bucketfront.errors import OriginUnavailable
@@ -86,7 +86,7 @@ async def test_a_stop_while_a_block_is_verified(tmp_path: Path) -> None:
 
         again.store.checksum = slow  # type: ignore[method-assign]
         reading = asyncio.create_task(again.get())
-        while (fill := again.entry().fill) is None or not fill._verifying:
+        while (fill := fill_of(again.entry())) is None or not fill._verifying:
             await turns(1)
         reading.cancel()
         asyncio.get_running_loop().call_later(0.05, gate.set)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from cache_harness import BLOCK, KEY, PART, TURNS, FakeOrigin, Rig, content, runs, turns
+from cache_harness import BLOCK, KEY, PART, TURNS, FakeOrigin, Rig, content, fill_of, runs, turns
 
 from bucketfront.cache.entries.entry import ENTRY_BYTES
 from bucketfront.cache.fetch.body_stream import MAX_FAILURES
@@ -189,7 +189,7 @@ async def test_an_answer_is_adopted_for_what_is_missing_only(tmp_path: Path) -> 
         await turns()
         answer = await rig.origin.get(KEY, FromTo(0, PART))
         assert isinstance(answer, OriginResponse)
-        fill = rig.entry().fill
+        fill = fill_of(rig.entry())
         assert fill is not None
         fill.adopt(answer)
         assert sorted((flight.start, flight.stop) for flight in rig.traffic.flights) == [
@@ -277,10 +277,11 @@ async def test_read_ahead_takes_a_quarter_of_the_budget_at_most(tmp_path: Path) 
 
 def reserved_ahead(rig: Rig, key: ObjectKey) -> int:
     entry = rig.entries.get(key)
-    if entry is None or entry.fill is None:
+    fill = None if entry is None else fill_of(entry)
+    if fill is None:
         return 0
-    waits = [wait.offset for wait in entry.fill._waiters.values()]
-    idle = (each for each in entry.fill._flights if not any(each.start <= at < each.stop for at in waits))
+    waits = [wait.offset for wait in fill._waiters.values()]
+    idle = (each for each in fill._flights if not any(each.start <= at < each.stop for at in waits))
     return sum((flight.reserved for flight in idle), 0)
 
 

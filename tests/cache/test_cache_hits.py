@@ -11,7 +11,6 @@ from bucketfront.cache.entries.entry import Entry
 from bucketfront.cache.entries.entry_table import EntryTable
 from bucketfront.cache.entries.hot_bodies import OVERHEAD, SMALL, HotBodies
 from bucketfront.cache.entries.lease import Lease
-from bucketfront.http.freshness import Freshness
 from bucketfront.http.metadata import Metadata
 from bucketfront.keys import ObjectKey
 
@@ -23,7 +22,7 @@ async def filled(rig: Rig, size: int = SIZE) -> Lease:
     data = rig.origin.put(content(size))
     assert await rig.get() == data
     await rig.audit()
-    hit = rig.cache.hit(KEY)
+    hit = rig.cache.lease(KEY)
     assert hit is not None
     assert hit.is_valid
     assert (hit.body or data) == data
@@ -33,16 +32,16 @@ async def filled(rig: Rig, size: int = SIZE) -> Lease:
 async def test_given_for_whole_fresh_objects_only(tmp_path: Path) -> None:
     """Nothing unknown, half there, stale or known by its metadata only."""
     async with Rig(tmp_path, policy=steady(ttl=60, revalidate=30)) as rig:
-        assert rig.cache.hit(KEY) is None
+        assert rig.cache.lease(KEY) is None
         rig.origin.put(content(SIZE))
         (await rig.reader(wants_body=False)).close()
-        assert rig.cache.hit(KEY) is None
+        assert rig.cache.lease(KEY) is None
         await rig.get(0, BLOCK)
-        assert rig.cache.hit(KEY) is None
+        assert rig.cache.lease(KEY) is None
         await rig.get()
-        assert rig.cache.hit(KEY) is not None
+        assert rig.cache.lease(KEY) is not None
         rig.wall.advance(60)
-        assert rig.cache.hit(KEY) is None
+        assert rig.cache.lease(KEY) is None
 
 
 async def test_not_given_for_what_is_unverified(tmp_path: Path) -> None:
@@ -55,9 +54,9 @@ async def test_not_given_for_what_is_unverified(tmp_path: Path) -> None:
         rig.origin.put(content(SIZE))
         (await rig.reader()).close()
         assert rig.entry().unverified
-        assert rig.cache.hit(KEY) is None
+        assert rig.cache.lease(KEY) is None
         await rig.get()
-        assert rig.cache.hit(KEY) is not None
+        assert rig.cache.lease(KEY) is not None
 
 
 async def test_not_given_to_what_is_cold(tmp_path: Path) -> None:
@@ -71,7 +70,7 @@ async def test_not_given_to_what_is_cold(tmp_path: Path) -> None:
         await rig.evictor.step()
         assert not hit.is_valid
         assert hit.body is None
-        assert rig.cache.hit(KEY) is None
+        assert rig.cache.lease(KEY) is None
 
 
 def _remove(entries: EntryTable, entry: Entry) -> None:
@@ -99,7 +98,7 @@ async def test_taken_back(tmp_path: Path, change: object) -> None:
         change(rig.entries, rig.entry())  # type: ignore[operator] # one of the four above
         assert not hit.is_valid
         assert hit.body is None
-        again = rig.cache.hit(KEY)
+        again = rig.cache.lease(KEY)
         assert again is not hit
         assert (again is not None) == (change is _validate)
         rig.abandon()
@@ -112,7 +111,7 @@ async def test_taken_back_by_a_purge(tmp_path: Path, soft: bool) -> None:
         hit = await filled(rig)
         assert await rig.cache.purge([KEY], soft=soft) == 1
         assert not hit.is_valid
-        assert rig.cache.hit(KEY) is None
+        assert rig.cache.lease(KEY) is None
 
 
 async def test_taken_back_at_the_end(tmp_path: Path) -> None:
@@ -131,7 +130,7 @@ async def test_use_counts_and_touches(tmp_path: Path) -> None:
         at = rig.entry().accessed_at
         for advance, touched in ((0.4, 0.0), (0.4, 0.0), (0.4, 1.2), (-50.0, -48.8)):
             rig.wall.advance(advance)
-            rig.cache.used(hit, rig.wall())
+            rig.cache.record_use(hit, rig.wall())
             assert rig.entry().accessed_at == pytest.approx(at + touched)
         assert rig.cache.statistics().hits == before + 4
 
@@ -144,17 +143,15 @@ async def test_pushed_out_of_memory(tmp_path: Path) -> None:
             key = KEY._replace(key=f"{number}")
             rig.origin.put(content(KEPT), key=key)
             await rig.get(key=key)
-            hits.append(rig.cache.hit(key))
+            hits.append(rig.cache.lease(key))
         assert [hit is not None and hit.is_valid for hit in hits] == [False, True, True, True]
-        again = rig.cache.hit(KEY._replace(key="0"))
+        again = rig.cache.lease(KEY._replace(key="0"))
         assert again is not None
         assert again.body == content(KEPT)
 
 
 def lent(size: int) -> Lease:
-    metadata = Metadata('"1"', size)
-    entry = Entry(1, ObjectKey("b", "k"), metadata, Freshness(1.0), 0.0, 0)
-    return Lease(entry, metadata, -1, 0.0, 1.0, bytes(size))
+    return Lease(ObjectKey("b", "k"), 1, Metadata('"1"', size), -1, 0.0, 1.0, bytes(size))
 
 
 @given(st.integers(0, 20_000), st.lists(st.tuples(st.integers(0, 5000), st.booleans()), max_size=40))

@@ -193,12 +193,12 @@ async def test_a_lie_of_a_large_object_goes_soon(tmp_path: Path, is_hit_out: boo
         with await rig.reader() as reader:
             assert await rig.read(reader, whole=True) == flipped(data, 9)
             if is_hit_out:
-                rig.cache.hit(KEY)
+                rig.cache.lease(KEY)
             await turns()
             reader.ask_for(Span(0, len(data)))
             with pytest.raises(ContentMismatch):
                 await reader.readable(0)
-        assert rig.cache.hit(KEY) is None
+        assert rig.cache.lease(KEY) is None
         assert await rig.get() == data
         await turns()
         assert rig.cache.statistics().corrupt_objects == 1

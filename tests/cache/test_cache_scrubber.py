@@ -106,13 +106,13 @@ async def test_a_hit_lent_out_is_taken_back(tmp_path: Path) -> None:
         data = rig.origin.put(content(BLOCK))
         await rig.get()
         await rig.cache.flusher.flush()
-        hit = rig.cache.hit(KEY)
+        hit = rig.cache.lease(KEY)
         assert hit is not None
         (path,) = rig.stored_files().values()
         flip(path, 5)
         await scrubber(rig).round()
         assert not hit.is_valid
-        assert rig.cache.hit(KEY) is None
+        assert rig.cache.lease(KEY) is None
         assert await rig.get() == data
-        assert rig.cache.hit(KEY) is not None
+        assert rig.cache.lease(KEY) is not None
         await rig.audit()

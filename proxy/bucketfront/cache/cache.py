@@ -122,16 +122,19 @@ class Cache:
     def _ramp(self) -> ReadAhead:
         return ReadAhead(self.supply.block_size, self.supply.part_size, self.supply.parallel_parts)
 
-    # --- hits ----------------------------------------------------------------------------------------------
+    # --- leases ----------------------------------------------------------------------------------------------
 
-    def hit(self, key: ObjectKey) -> Lease | None:
-        """Leave to answer for `key` at once; None where `lookup` has to be asked. Call `used` for each answer."""
+    def lease(self, key: ObjectKey) -> Lease | None:
+        """Return a lease on the fresh, complete entry of `key`. The caller reports each use with `record_use`.
+
+        Returns None if the request needs `lookup`.
+        """
         entry, now = self._entries.hot(key), self._clock()
         if entry is None or entry.removed or entry.ttl(now) <= 0:
             return None
-        if entry.hit is None:
-            self._lend(entry)
-        return entry.hit
+        if entry.lease is None or not entry.lease.is_valid:
+            entry.lease = self._grant(entry)
+        return entry.lease
 
     def absence(self, key: ObjectKey) -> Absence | None:
         """S3's 404 for `key`, where it was within `negative_ttl` and nothing is known since."""
@@ -141,36 +144,46 @@ class Cache:
         """The last that S3 was heard to say of `key` is 404, however long ago."""
         return self._absences.was(key)
 
-    def _lend(self, entry: Entry) -> None:
+    def _grant(self, entry: Entry) -> Lease | None:
         size = entry.metadata.size
         if entry.file is None or entry.unverified or not entry.is_complete(self.supply.block_size):
-            return
+            return None
         body = None
         if size <= SMALL and self._memory.has_room_for(size):
             found = page_cache.peek(entry.file.fd, 0, size)
             if found is None:
-                return
+                return None
             body = bytes(found)
         fresh_until = entry.validated_at + entry.freshness.ttl
-        entry.hit = Lease(entry, entry.metadata, entry.file.fd, entry.validated_at, fresh_until, body)
+        lease = Lease(
+            entry.key, entry.id, entry.metadata, entry.file.fd, entry.validated_at, fresh_until, body, entry.accessed_at
+        )
         if body is not None:
-            for other in self._memory.keep(entry.hit):
-                other.entry.revoke()
+            for pushed_out in self._memory.keep(lease):
+                pushed_out.revoke()
+        return lease
 
-    def used(self, hit: Lease, now: float) -> None:
-        """Counts, and resets the idle timer; to the second, which is the least that anybody can tell. `now` as the
-        clock's.
-        """
+    def record_use(self, lease: Lease, now: float) -> None:
+        """Count a hit, and reset the idle timer once a second at most. `now` is by the cache's clock."""
         self._hits += 1
-        if not 0 <= now - hit.entry.accessed_at < TOUCH_INTERVAL:
-            self._entries.touch(hit.entry, now)
-            self._memory.touch(hit)
+        if 0 <= now - lease.used_at < TOUCH_INTERVAL:
+            return
+        lease.used_at = now
+        if (entry := self._leased(lease)) is not None:
+            self._entries.touch(entry, now)
+            self._memory.touch(lease)
 
-    def reader_of(self, hit: Lease) -> Reader:
-        """For an answer that takes more than this turn of the loop. Pinned: close it."""
-        assert hit.is_valid
-        self._entries.pin(hit.entry)
-        return Reader(hit.entry, CacheStatus(ttl=hit.entry.ttl(self._clock())), self._lender)
+    def reader_of(self, lease: Lease) -> Reader:
+        """Return a reader for a response that takes more than this turn of the event loop. Pinned: close it."""
+        entry = self._leased(lease)
+        assert lease.is_valid
+        assert entry is not None
+        self._entries.pin(entry)
+        return Reader(entry, CacheStatus(ttl=entry.ttl(self._clock())), self._lender)
+
+    def _leased(self, lease: Lease) -> Entry | None:
+        entry = self._entries.hot(lease.key)
+        return entry if entry is not None and entry.id == lease.entry_id else None
 
     # --- reading -------------------------------------------------------------------------------------------
 
@@ -359,9 +372,11 @@ class Cache:
             self._disposal.drop(known)
 
     def _fill_of(self, entry: Entry) -> Fill:
-        if entry.fill is None:
-            entry.fill = Fill(entry, self.supply)
-        return entry.fill
+        fill = entry.fill
+        if fill is None:
+            fill = entry.fill = Fill(entry, self.supply)
+        assert isinstance(fill, Fill)
+        return fill
 
     def compare(self, entry: Entry) -> None:
         """Whether a complete object is what S3 says it is, in the background: what is not goes."""

@@ -1,7 +1,8 @@
 """One version of one object as the cache holds it, in memory."""
 
+from typing import Protocol
+
 from bucketfront.cache.entries.lease import Lease
-from bucketfront.cache.fetch.fill import Fill
 from bucketfront.cache.storage import blocks
 from bucketfront.cache.storage.file_storage import StoredFile
 from bucketfront.cache.storage.index import Row
@@ -13,6 +14,13 @@ from bucketfront.keys import ObjectKey
 ENTRY_BYTES = 4096
 
 
+class EntryFill(Protocol):
+    """What an entry needs of its fill. `cache.fetch.fill.Fill` is the implementation."""
+
+    async def verified(self) -> None:
+        """Wait until no block of the entry is being verified."""
+
+
 class Entry:
     """Changed only by `EntryTable` and by the fill; all else reads it.
 
@@ -21,8 +29,8 @@ class Entry:
     """
 
     __slots__ = (
-        "accessed_at", "bytes", "charged", "epoch", "file", "file_name", "fill", "freshness", "hit", "id", "key",
-        "left_behind", "lost", "metadata", "new_sums", "pins", "present", "published", "removed", "stored_at",
+        "accessed_at", "bytes", "charged", "epoch", "file", "file_name", "fill", "freshness", "id", "key",
+        "lease", "left_behind", "lost", "metadata", "new_sums", "pins", "present", "published", "removed", "stored_at",
         "unlinked", "unverified", "validated_at",
     )  # fmt: skip
 
@@ -37,8 +45,8 @@ class Entry:
         self.epoch = epoch
         self.file_name: str | None = None
         self.file: StoredFile | None = None
-        self.fill: Fill | None = None
-        self.hit: Lease | None = None  # lent out; taken back by whatever changes what it says
+        self.fill: EntryFill | None = None
+        self.lease: Lease | None = None  # granted; whatever changes the entry revokes it
         self.present = 0
         self.unverified = 0
         self.new_sums: dict[int, int] = {}  # CRC-32 of blocks that the index does not have yet
@@ -78,11 +86,10 @@ class Entry:
         return self.validated_at + self.freshness.ttl - now
 
     def revoke(self) -> None:
-        """Take the hit back that was lent out."""
-        if self.hit is not None:
-            self.hit.is_valid = False
-            self.hit.body = None
-            self.hit = None
+        """Revoke the lease on this entry, if there is one."""
+        if self.lease is not None:
+            self.lease.revoke()
+            self.lease = None
 
     def is_complete(self, block_size: int) -> bool:
         return self.present == blocks.all_blocks(self.metadata.size, block_size)

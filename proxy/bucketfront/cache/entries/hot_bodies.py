@@ -10,7 +10,7 @@ OVERHEAD = 2048  # bytes counted for each object besides its own: the entry, its
 
 
 class HotBodies:
-    """Hits with a body, least recently used first. What is taken back by the cache counts until it is pushed out."""
+    """Leases with a body, least recently used first. A revoked lease counts until it is pushed out."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -21,10 +21,10 @@ class HotBodies:
         """An object of `count` bytes may be kept, if others go for it."""
         return count + OVERHEAD <= self._limit
 
-    def keep(self, hit: Lease) -> list[Lease]:
-        """Returns those pushed out for it: their bodies are to go."""
-        self._kept[hit] = None
-        self._used += _cost(hit)
+    def keep(self, lease: Lease) -> list[Lease]:
+        """Keep the body of `lease`. Returns the leases pushed out for it, which the caller revokes."""
+        self._kept[lease] = None
+        self._used += _cost(lease)
         pushed_out = []
         while self._used > self._limit:
             oldest, _ = self._kept.popitem(last=False)
@@ -32,9 +32,9 @@ class HotBodies:
             pushed_out.append(oldest)
         return pushed_out
 
-    def touch(self, hit: Lease) -> None:
-        if hit in self._kept:
-            self._kept.move_to_end(hit)
+    def touch(self, lease: Lease) -> None:
+        if lease in self._kept:
+            self._kept.move_to_end(lease)
 
     @property
     def used(self) -> int:
@@ -42,5 +42,5 @@ class HotBodies:
         return self._used
 
 
-def _cost(hit: Lease) -> int:
-    return OVERHEAD + hit.metadata.size
+def _cost(lease: Lease) -> int:
+    return OVERHEAD + lease.metadata.size

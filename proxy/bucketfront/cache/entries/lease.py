@@ -1,31 +1,40 @@
-"""Leave to answer for an object from what is at hand, without asking the cache anew each time."""
+"""Permission to respond with one version of an object without a lookup.
+
+A lease is plain data, a descriptor, and a validity that the cache revokes. It refers to its entry by number, so that
+its holder needs nothing else of the cache.
+"""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from bucketfront.http.metadata import Metadata
-
-if TYPE_CHECKING:
-    from bucketfront.cache.entries.entry import Entry
+from bucketfront.keys import ObjectKey
 
 
 @dataclass(eq=False, slots=True)
 class Lease:
-    """A version that is whole, verified, and in an open file `fd`, until `fresh_until` (seconds since the epoch).
+    """A version that is complete, verified, and in an open file `fd`, until `fresh_until` (seconds since the epoch).
 
-    It may be used in any turn of the loop in which `is_valid` is still True, up to the next `await`: the cache takes it
-    back as soon as anything about the entry changes (I5, I6). `body` is the whole object where it is small.
+    The holder may use it in any turn of the event loop in which `is_valid` is still True, up to the next `await`. The
+    cache revokes it as soon as anything about the entry changes (docs/invariants.md#no-stale-fill). `body` holds the
+    whole object if the object is small.
     """
 
-    entry: "Entry"  # the cache's own, nothing to look at from outside
+    key: ObjectKey
+    entry_id: int
     metadata: Metadata
     fd: int
     validated_at: float  # seconds since the epoch
     fresh_until: float
     body: bytes | None
+    used_at: float = 0.0  # by the cache's clock: the last use that reset the idle timer
     is_valid: bool = True
     resident_until: float = 0.0
     """By the event loop's clock; until then its file may be taken to be in memory, as it was a moment ago."""
+
+    def revoke(self) -> None:
+        """End the lease. The cache alone does this."""
+        self.is_valid = False
+        self.body = None
 
     def age(self, now: float) -> float:
         """RFC 9111 section 4.2.3, in seconds."""

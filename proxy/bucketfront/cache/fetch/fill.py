@@ -8,8 +8,8 @@ until bytes at their offset are in the file: a block's bit is set, or a live fli
 import asyncio
 import logging
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
+from bucketfront.cache.entries.entry import Entry
 from bucketfront.cache.fetch.mp4 import index_span
 from bucketfront.cache.fetch.part import FetchContext, PartFetch, PartOutcome, ReaderCursor, Waiter
 from bucketfront.cache.fetch.part_fetch import PartTransfer
@@ -28,9 +28,6 @@ from bucketfront.errors import (
 )
 from bucketfront.http.ranges import Span
 
-if TYPE_CHECKING:
-    from bucketfront.cache.entries.entry import Entry
-
 log = logging.getLogger(__name__)
 
 SPLIT_AFTER = 0.05  # seconds that a reader waits inside somebody else's part before it gets one of its own
@@ -39,7 +36,7 @@ BACKGROUND_PARTS = 2  # flights of a fill that nobody waits for
 
 
 class Fill:
-    def __init__(self, entry: "Entry", supply: FetchContext) -> None:
+    def __init__(self, entry: Entry, supply: FetchContext) -> None:
         self._entry = entry
         self._supply = supply
         self._version = Version(entry, supply.origin, supply.changed)

@@ -13,8 +13,8 @@ import logging
 import re
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from bucketfront.cache.entries.entry import Entry
 from bucketfront.cache.origin import Origin
 from bucketfront.cache.storage import digests
 from bucketfront.cache.storage.file_storage import FileStorage
@@ -22,9 +22,6 @@ from bucketfront.errors import ContentMismatch, OriginError
 from bucketfront.http.checksums import MD5, Digest
 from bucketfront.http.metadata import Metadata
 from bucketfront.keys import ObjectKey
-
-if TYPE_CHECKING:
-    from bucketfront.cache.entries.entry import Entry
 
 HELD = 256 << 20  # bytes: a third of a second of MD5, at the end of a download of seconds
 AT_ONCE = 16 << 10  # bytes: less is compared in the event loop, in 20 us at most
@@ -98,7 +95,7 @@ class Comparison:
         self._store = store
         self._integrity = integrity
 
-    async def check(self, entry: "Entry", part_size: int, *, data: bytes = b"", is_urgent: bool) -> None:
+    async def check(self, entry: Entry, part_size: int, *, data: bytes = b"", is_urgent: bool) -> None:
         """Of a file that has all of its object's bytes; `data` are those bytes where they are at hand.
 
         Raises ContentMismatch; StoreError.

@@ -4,8 +4,10 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
+from bucketfront.cache.entries.entry import Entry
+from bucketfront.cache.entries.entry_table import EntryTable
 from bucketfront.cache.fetch.integrity import Comparison
 from bucketfront.cache.fetch.read_ahead import Window
 from bucketfront.cache.origin import Origin, OriginResponse
@@ -13,10 +15,6 @@ from bucketfront.cache.storage import blocks
 from bucketfront.cache.storage.file_storage import FileStorage
 from bucketfront.http.ranges import Span
 from bucketfront.retry import RetryBudget
-
-if TYPE_CHECKING:
-    from bucketfront.cache.entries.entry import Entry
-    from bucketfront.cache.entries.entry_table import EntryTable
 
 READ_AHEAD_SHARE = 4  # read-ahead of all fills takes at most this part of the cache's limit
 
@@ -142,12 +140,12 @@ class FetchContext:
 
     origin: Origin
     store: FileStorage
-    entries: "EntryTable"
+    entries: EntryTable
     traffic: FetchStats
     reserve: Callable[[int], Awaitable[None]]
-    release: Callable[["Entry"], None]
-    changed: Callable[["Entry"], None]
-    completed: Callable[["Entry"], None]
+    release: Callable[[Entry], None]
+    changed: Callable[[Entry], None]
+    completed: Callable[[Entry], None]
     comparison: Comparison
     clock: Callable[[], float]
     block_size: int
@@ -159,7 +157,7 @@ class FetchContext:
     hedges: RetryBudget = field(default_factory=RetryBudget)
     split_distance: int = 0  # bytes that a reader has to be ahead of a flight to get one of its own
 
-    def allocated(self, entry: "Entry", run: range) -> int:
+    def allocated(self, entry: Entry, run: range) -> int:
         """Bytes that these blocks will take beyond what the entry is charged for already."""
         wanted = blocks.mask(run) & ~entry.charged
         return blocks.allocated(wanted, entry.metadata.size, self.block_size)

@@ -1,8 +1,8 @@
 """One flight's way from the origin into the file: reserve, read, write, commit."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
+from bucketfront.cache.entries.entry import Entry
 from bucketfront.cache.fetch.body_stream import BodyStream
 from bucketfront.cache.fetch.integrity import HELD
 from bucketfront.cache.fetch.mp4 import HEAD
@@ -10,9 +10,6 @@ from bucketfront.cache.fetch.part import FetchContext, PartFetch
 from bucketfront.cache.fetch.version import Version
 from bucketfront.cache.storage import blocks
 from bucketfront.http.ranges import Span
-
-if TYPE_CHECKING:
-    from bucketfront.cache.entries.entry import Entry
 
 MAX_WRITE = 1 << 20  # bytes handed to the disk at once: readers see none of them before all are written
 
@@ -23,7 +20,7 @@ class PartTransfer:
     def __init__(
         self,
         flight: PartFetch,
-        entry: "Entry",
+        entry: Entry,
         version: Version,
         supply: FetchContext,
         *,

@@ -1,8 +1,8 @@
 """How the origin is asked for bytes of one version, and what of its answers is believed (I1)."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
+from bucketfront.cache.entries.entry import Entry
 from bucketfront.cache.origin import NotModified, Origin, OriginResponse
 from bucketfront.errors import (
     AccessDenied,
@@ -16,9 +16,6 @@ from bucketfront.errors import (
 from bucketfront.http.ranges import FromTo
 from bucketfront.keys import ObjectKey
 
-if TYPE_CHECKING:
-    from bucketfront.cache.entries.entry import Entry
-
 
 class Version:
     """An entry's version at the origin: asked for by key while it is the current one, by its version id after that.
@@ -26,7 +23,7 @@ class Version:
     `changed` is told that it is not current any more, when that is found out.
     """
 
-    def __init__(self, entry: "Entry", origin: Origin, changed: Callable[["Entry"], None]) -> None:
+    def __init__(self, entry: Entry, origin: Origin, changed: Callable[[Entry], None]) -> None:
         self._entry = entry
         self._origin = origin
         self._changed = changed

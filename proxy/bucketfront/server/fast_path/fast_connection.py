@@ -162,15 +162,15 @@ class FastConnection(Connection):
         answer = path.hits.answer(asked, now)
         if answer is None:
             return False
-        hit = answer.hit
+        lease = answer.lease
         length = answer.stop - answer.start
         if not length:
             self._write(answer.head)
-        elif hit.body is not None:
-            self._write(answer.head, hit.body if length == len(hit.body) else hit.body[answer.start : answer.stop])
+        elif (body := lease.body) is not None:
+            self._write(answer.head, body if length == len(body) else body[answer.start : answer.stop])
         elif not self._is_sent_from_file(answer, length, began):
             return False
-        path.cache.used(hit, now)
+        path.cache.record_use(lease, now)
         path.answered += 1
         self._count_as_use(began)
         if self._rest is None:
@@ -192,7 +192,7 @@ class FastConnection(Connection):
 
     def _is_sent_from_file(self, answer: PreparedResponse, length: int, began: float) -> bool:
         """Whether the answer was begun; `_rest` is its end, unless the socket took all of it."""
-        fd = answer.hit.fd
+        fd = answer.lease.fd
         if length <= page_cache.PEEK:
             data = page_cache.peek(fd, answer.start, length)
             if data is None:
@@ -206,7 +206,7 @@ class FastConnection(Connection):
         self._write(answer.head)
         assert self.transport is not None
         if self.transport.get_write_buffer_size():
-            self._send_rest(answer, self._path.cache.reader_of(answer.hit), at, began)
+            self._send_rest(answer, self._path.cache.reader_of(answer.lease), at, began)
             return True
         try:  # noqa: SIM105 - as in `_write`
             at += os.sendfile(self._socket, fd, at, turn.stop - at)
@@ -219,10 +219,10 @@ class FastConnection(Connection):
     # --- an answer that takes longer -----------------------------------------------------------------------
 
     def _spurt(self, answer: PreparedResponse, at: int, began: float) -> None:
-        reader = self._path.cache.reader_of(answer.hit)
+        reader = self._path.cache.reader_of(answer.lease)
         then = partial(self._spurted, answer, reader, began)
         try:
-            self._rest = SendfileBurst(self._socket, answer.hit.fd, Span(at, answer.stop), then)
+            self._rest = SendfileBurst(self._socket, answer.lease.fd, Span(at, answer.stop), then)
         except OSError:
             then(at)  # no descriptor is left
 
@@ -296,13 +296,13 @@ class FastConnection(Connection):
 
 def _is_resident(answer: PreparedResponse, turn: Span, now: float) -> bool:
     """Of a whole object that is sent again and again, asked once in a while. `now` as the loop's clock."""
-    hit = answer.hit
-    if now < hit.resident_until and turn.stop == hit.metadata.size:
+    lease = answer.lease
+    if now < lease.resident_until and turn.stop == lease.metadata.size:
         return True
-    if not page_cache.is_resident(hit.fd, turn):
+    if not page_cache.is_resident(lease.fd, turn):
         return False
-    if turn.length == hit.metadata.size:
-        hit.resident_until = now + RESIDENT
+    if turn.length == lease.metadata.size:
+        lease.resident_until = now + RESIDENT
     return True
 
 

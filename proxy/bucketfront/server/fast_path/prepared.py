@@ -34,9 +34,9 @@ MAX_READY = 4096  # requests for which an answer is kept; the oldest goes first
 
 @dataclass(eq=False, slots=True)
 class PreparedResponse:
-    """`head`, and behind it the bytes [start, stop) of the object. Usable as long as `hit` is."""
+    """`head`, and behind it the bytes [start, stop) of the object. Usable as long as `lease` is."""
 
-    hit: Lease
+    lease: Lease
     head: bytes
     start: int
     stop: int
@@ -49,7 +49,7 @@ class _Ready:
     `since`, and good until `until` (seconds since the epoch): then a second of Date, Age or ttl has passed.
     """
 
-    hit: Lease
+    lease: Lease
     absent: tuple[Absence, ...]  # of what would have been answered before it
     method: str
     path: str
@@ -65,27 +65,27 @@ class _Ready:
     told_of_part: AccessRecord | None = None
 
     def is_valid(self, now: float) -> bool:
-        if not self.hit.is_valid:
+        if not self.lease.is_valid:
             return False
         return not self.absent or all(each.is_valid and now < each.until for each in self.absent)
 
     def refresh(self, now: float) -> bool:
         """Tell the time as of now; False where the object is no longer fresh."""
-        hit = self.hit
-        ttl = hit.fresh_until - now
+        lease = self.lease
+        ttl = lease.fresh_until - now
         if ttl <= 0:
             return False
-        age = 0.0 if self.has_own_age else hit.age(now)
+        age = 0.0 if self.has_own_age else lease.age(now)
         status = CacheStatus(ttl=ttl)
         head = _head(self.made, status, self.common, age)
         (span,) = self.made.spans or (Span(0, 0),)
-        self.whole = PreparedResponse(hit, head, span.start, span.stop, self._told(self.made, status))
+        self.whole = PreparedResponse(lease, head, span.start, span.stop, self._told(self.made, status))
         if self.ranged is not None:
-            fields = _range_fields(0, hit.metadata.size, hit.metadata.size)
+            fields = _range_fields(0, lease.metadata.size, lease.metadata.size)
             self.before_range, _, self.behind_range = _head(self.ranged, status, self.common, age).partition(fields)
             self.told_of_part = self._told(self.ranged, status)
         next_age = math.inf if self.has_own_age else now + 1 - age % 1
-        self.since, self.until = now, min(math.floor(now) + 1, hit.fresh_until - math.floor(ttl), next_age)
+        self.since, self.until = now, min(math.floor(now) + 1, lease.fresh_until - math.floor(ttl), next_age)
         return True
 
     def _told(self, made: Plan, status: CacheStatus) -> AccessRecord:
@@ -96,8 +96,8 @@ class _Ready:
         """The 206 for one part of the object."""
         if self.told_of_part is None:
             return None
-        head = self.before_range + _range_fields(start, stop, self.hit.metadata.size) + self.behind_range
-        return PreparedResponse(self.hit, head, start, stop, self.told_of_part)
+        head = self.before_range + _range_fields(start, stop, self.lease.metadata.size) + self.behind_range
+        return PreparedResponse(self.lease, head, start, stop, self.told_of_part)
 
 
 class PreparedResponses:
@@ -144,16 +144,16 @@ class PreparedResponses:
             return None  # the ordinary path finds it as well, and says so
         if found is None:
             return None
-        candidate, hit, absent = found
+        candidate, lease, absent = found
         presentation = representation.presentation(self._rules, route, candidate, asked)
-        shown = present(hit.metadata, presentation)
+        shown = present(lease.metadata, presentation)
         is_conditional = if_none_match is not None or if_modified_since is not None
         head = RequestHead(method, if_none_match=if_none_match, if_modified_since=if_modified_since)
         ranged = None
         if method == "GET" and not is_conditional:
             ranged = plan(RequestHead(method, range="bytes=0-"), shown, now)
         return _Ready(
-            hit=hit,
+            lease=lease,
             method=method,
             path=target.partition("?")[0],
             made=plan(head, shown, now),
@@ -167,8 +167,8 @@ class PreparedResponses:
         """The first candidate that is not absent, if it is here, and the absences of those before it."""
         absent: list[Absence] = []
         for candidate in tried:
-            if (hit := self._cache.hit(candidate.key)) is not None:
-                return None if candidate.is_folder else (candidate, hit, tuple(absent))
+            if (lease := self._cache.lease(candidate.key)) is not None:
+                return None if candidate.is_folder else (candidate, lease, tuple(absent))
             if (absence := self._cache.absence(candidate.key)) is None:
                 return None
             absent.append(absence)
@@ -177,7 +177,7 @@ class PreparedResponses:
 
 def _part(ready: _Ready, first: bytes, last: bytes | None) -> PreparedResponse | None:
     """RFC 9110 section 14.1.2. A Range that is not simply a part of the object is for the ordinary path."""
-    size = ready.hit.metadata.size
+    size = ready.lease.metadata.size
     if first:
         start, stop = int(first), min(int(last) + 1, size) if last else size
     else:
