@@ -3,6 +3,7 @@
 import ast
 import sys
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -27,13 +28,12 @@ FLOORS: tuple[frozenset[str], ...] = (
 DOORS = {
     ("cache", "config"): set[str](),  # the cache takes values, not settings
     ("http", "keys"): set[str](),
-    ("s3", "cache"): {"bucketfront.cache.origin"},  # the Protocol that it fulfils
-    # The one door, and what may be asked of a descriptor that came through it.
-    ("server", "cache"): {"bucketfront.cache.cache", "bucketfront.cache.storage.page_cache"},
-    # Where its files lie, and whose space they take.
-    ("tus", "cache"): {"bucketfront.cache.storage.folder", "bucketfront.cache.entries.budget"},
-    ("admin", "cache"): {"bucketfront.cache.cache"},
+    **{(room, "cache"): {"bucketfront.cache"} for room in ("s3", "tus", "server", "admin")},
 }
+# Inside the cache, likewise; what lies in no folder of it stands below all of these.
+CACHE_FLOORS = ("storage", "entries", "fetch", "upkeep")
+# Values and Protocols without imports of the floors below: the cache fetches through the one, reports with the other.
+CACHE_GROUND = {"bucketfront.cache.origin"}
 PURE = (
     "http/*.py", "keys.py", "errors.py", "retry.py", "cache/storage/blocks.py", "cache/entries/budget.py",
     "cache/fetch/read_ahead.py", "cache/fetch/mp4.py", "s3/minimum_rate.py",
@@ -97,6 +97,29 @@ def wrong_imports(module: str, source: str) -> list[str]:
     return found
 
 
+def cache_floor(module: str) -> int:
+    """Return how far down in the cache a module stands; the modules directly in `cache/` stand lowest."""
+    if module in CACHE_GROUND:
+        return -1
+    folder = module.removeprefix("bucketfront.cache.").partition(".")[0]
+    return CACHE_FLOORS.index(folder) if folder in CACHE_FLOORS else len(CACHE_FLOORS)
+
+
+def wrong_cache_imports(module: str, source: str) -> list[str]:
+    inside = [name for name in imports(source) if name.startswith("bucketfront.cache")]
+    return [f"{module} uses {name}" for name in inside if cache_floor(name) > cache_floor(module)]
+
+
+def import_circle(sources: dict[str, str]) -> list[str]:
+    """Return the modules of one import circle, none if there is no circle. `sources` by module name."""
+    graph = {module: {name for name in imports(source) if name in sources} for module, source in sources.items()}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
 def impurities(source: str) -> list[str]:
     found = []
     for node in ast.walk(ast.parse(source)):
@@ -120,6 +143,42 @@ def impurities(source: str) -> list[str]:
 def test_imports_point_upward(path: Path) -> None:
     """No module uses a room below its own, and rooms above are entered by their doors."""
     assert wrong_imports(name_of(path), path.read_text()) == []
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "cache").rglob("*.py")), ids=name_of)
+def test_floors_of_the_cache(path: Path) -> None:
+    """Storage knows no entry, entries know no fetch, and none of them knows the cache that they are part of."""
+    if path != PACKAGE / "cache" / "__init__.py":
+        assert wrong_cache_imports(name_of(path), path.read_text()) == []
+
+
+def test_no_import_circle() -> None:
+    """No file imports itself by way of others, not even for annotations or inside a function."""
+    assert import_circle({name_of(path): path.read_text() for path in modules()}) == []
+
+
+def test_import_circles_are_found() -> None:
+    """The search sees a circle that goes through TYPE_CHECKING and a function."""
+    sources = {
+        "bucketfront.errors": "if TYPE_CHECKING:\n    from bucketfront.keys import ObjectKey",
+        "bucketfront.keys": "def f():\n    from bucketfront.errors import BadPath",
+    }
+    assert import_circle(sources)
+    assert not import_circle({**sources, "bucketfront.keys": ""})
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("bucketfront.cache.storage.index", "from bucketfront.cache.entries.entry import Entry"),
+        ("bucketfront.cache.entries.entry", "from bucketfront.cache.fetch.fill import Fill"),
+        ("bucketfront.cache.fetch.fill", "from bucketfront.cache.upkeep.space import Space"),
+        ("bucketfront.cache.upkeep.space", "from bucketfront.cache.cache import Cache"),
+    ],
+)
+def test_wrong_imports_in_the_cache_are_found(module: str, source: str) -> None:
+    """Likewise for the floors inside the cache."""
+    assert wrong_cache_imports(module, source)
 
 
 @pytest.mark.parametrize("path", sorted(path for glob in PURE for path in PACKAGE.glob(glob)), ids=name_of)

@@ -13,7 +13,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from bucketfront import __version__
-from bucketfront.cache.cache import Cache
+from bucketfront.cache import Cache
 from bucketfront.config.settings import AdminSettings, MountSettings
 from bucketfront.errors import BadPath, NoSuchMount, StoreError
 from bucketfront.keys import ObjectKey

@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from bucketfront.cache.cache import Statistics
+from bucketfront.cache import Statistics
 from bucketfront.server.http1.listener import ConnectionLimit
 
 _GAUGES = {

@@ -1,1 +1,32 @@
-"""The cache: blocks, index, store, fills, evictor, and `Cache`, the one door to all of it."""
+"""The disk cache. Other packages use what this module exports, and nothing else of it.
+
+`Cache.lookup` takes a key and returns a `Reader`: metadata, an open descriptor, and how far its bytes are readable.
+`Cache.lease` permits a response without a lookup. The cache itself fetches through an `Origin`.
+"""
+
+from bucketfront.cache.cache import Absent, Cache
+from bucketfront.cache.entries.budget import Budget
+from bucketfront.cache.entries.lease import Lease
+from bucketfront.cache.entries.negative_cache import Absence
+from bucketfront.cache.origin import NotModified, Origin, OriginResponse
+from bucketfront.cache.reader import Reader
+from bucketfront.cache.statistics import Statistics
+from bucketfront.cache.storage import page_cache
+from bucketfront.cache.storage.folder import Folder
+from bucketfront.cache.upload import Upload
+
+__all__ = [
+    "Absence",
+    "Absent",
+    "Budget",
+    "Cache",
+    "Folder",
+    "Lease",
+    "NotModified",
+    "Origin",
+    "OriginResponse",
+    "Reader",
+    "Statistics",
+    "Upload",
+    "page_cache",
+]

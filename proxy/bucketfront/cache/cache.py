@@ -46,8 +46,6 @@ from bucketfront.http.metadata import Metadata
 from bucketfront.http.ranges import FromTo, Span, Suffix
 from bucketfront.keys import ObjectKey
 
-__all__ = ["Absence", "Absent", "Cache", "Lease", "Reader", "Statistics", "Upload"]  # all that crosses the door
-
 NULL_VERSION = "null"  # S3's id of an object stored while its bucket had no versions
 TOUCH_INTERVAL = 1.0  # seconds between two notes that a hit was used
 PUBLISHING = 5.0  # seconds that a write waits until it is in the cache; it goes on after that

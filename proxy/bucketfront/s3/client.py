@@ -22,7 +22,7 @@ from botocore import UNSIGNED
 from botocore.utils import parse_timestamp
 
 from bucketfront import __version__
-from bucketfront.cache.origin import NotModified, OriginResponse
+from bucketfront.cache import NotModified, OriginResponse
 from bucketfront.config.settings import OriginSettings, ProfileCredentials, StaticCredentials
 from bucketfront.errors import (
     OriginBusy,
@@ -137,7 +137,7 @@ class S3Origin:
         if_match: str | None = None,
         if_none_match: str | None = None,
     ) -> OriginResponse | NotModified:
-        """S3 GetObject, see `bucketfront.cache.origin.Origin.get`."""
+        """S3 GetObject, see `bucketfront.cache.Origin.get`."""
         what = f"GET {key}"
         asked = _params(key, Range=_range_header(part), IfMatch=if_match, IfNoneMatch=if_none_match)
 
@@ -169,7 +169,7 @@ class S3Origin:
             return answer
 
     async def head(self, key: ObjectKey, *, if_none_match: str | None = None) -> Metadata | NotModified:
-        """S3 HeadObject, see `bucketfront.cache.origin.Origin.head`."""
+        """S3 HeadObject, see `bucketfront.cache.Origin.head`."""
 
         async def attempt() -> Metadata:
             response = await self.call(f"HEAD {key}", self._client.head_object, _params(key, IfNoneMatch=if_none_match))

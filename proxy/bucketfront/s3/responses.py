@@ -4,7 +4,7 @@ import binascii
 import re
 from collections.abc import Mapping
 
-from bucketfront.cache.origin import NotModified
+from bucketfront.cache import NotModified
 from bucketfront.errors import InvalidOriginResponse, ObjectChanged
 from bucketfront.http import etags
 from bucketfront.http.metadata import OBJECT_HEADERS, USER_METADATA_PREFIX, Metadata

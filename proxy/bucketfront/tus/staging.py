@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
-from bucketfront.cache.entries.budget import Budget
+from bucketfront.cache import Budget
 from bucketfront.errors import StoreError, StoreFull
 from bucketfront.s3.upload.parts import PART_SIZE
 from bucketfront.tus.tus_upload import TusUpload

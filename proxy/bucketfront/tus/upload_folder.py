@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, TypeVarTuple, Unpack
 
-from bucketfront.cache.storage.folder import Folder
+from bucketfront.cache import Folder
 from bucketfront.errors import StoreError
 
 Ts = TypeVarTuple("Ts")

@@ -5,7 +5,7 @@ from typing import Protocol
 
 
 class Spool(Protocol):
-    """The bytes of one body, in a file. `bucketfront.cache.upload.Writing` is the real one."""
+    """The bytes of one body, in a file. `bucketfront.cache.Upload` is the real one."""
 
     async def write(self, data: bytes) -> None:
         """Append. Raises StoreFull: there is no room now, there may be some once more was `taken`; StoreError: the

@@ -19,8 +19,7 @@ from typing import Any, Self
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
-from bucketfront.cache.cache import Cache, Reader
-from bucketfront.cache.storage import page_cache
+from bucketfront.cache import Cache, Reader, page_cache
 from bucketfront.errors import ProxyError
 from bucketfront.http.ranges import Span
 from bucketfront.server.fast_path.prepared import PreparedResponse, PreparedResponses

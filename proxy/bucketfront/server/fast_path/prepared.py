@@ -14,7 +14,7 @@ from aiohttp import hdrs
 from aiohttp.helpers import rfc822_formatted_time
 from aiohttp.http_writer import _serialize_headers
 
-from bucketfront.cache.cache import Absence, Cache, Lease
+from bucketfront.cache import Absence, Cache, Lease
 from bucketfront.errors import ProxyError
 from bucketfront.http.cache_status import CacheStatus
 from bucketfront.http.path_rules import Rules

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from aiohttp import hdrs, web
 
-from bucketfront.cache.cache import Absent, Cache, Reader
+from bucketfront.cache import Absent, Cache, Reader
 from bucketfront.errors import AccessDenied, NotCached, ObjectChanged, OriginUnavailable, ProxyError
 from bucketfront.http import cache_control, media_types
 from bucketfront.http.path_rules import Rules

@@ -12,7 +12,7 @@ from typing import Protocol
 from aiohttp import hdrs, web
 from ulid import ULID
 
-from bucketfront.cache.cache import Cache, Upload
+from bucketfront.cache import Cache, Upload
 from bucketfront.config.settings import MountSettings, UploadSettings
 from bucketfront.errors import BadPath, StoreError
 from bucketfront.http import delete_objects, multipart_form, write_head

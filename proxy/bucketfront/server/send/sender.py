@@ -9,8 +9,7 @@ from typing import Protocol
 
 from aiohttp import web
 
-from bucketfront.cache.cache import Reader
-from bucketfront.cache.storage import page_cache
+from bucketfront.cache import Reader, page_cache
 from bucketfront.errors import BodyTruncated, OriginError, StoreError
 from bucketfront.http.ranges import Span
 from bucketfront.server.send.sendfile import MIN_RATE, PATIENCE, FileSender, patience_for

@@ -9,7 +9,7 @@ import errno
 import os
 from collections.abc import Awaitable, Callable
 
-from bucketfront.cache.storage import page_cache
+from bucketfront.cache import page_cache
 from bucketfront.errors import ProxyError, StoreError
 from bucketfront.http.ranges import Span
 
