@@ -18,8 +18,9 @@ $(STAMP): pyproject.toml requirements.lock
 run: install
 	$(BIN)/bucketfront serve -c proxy.yaml
 
+# In as many processes as there are cores.
 test: install
-	$(BIN)/pytest -m 'not e2e and not long and not reliability' tests
+	$(BIN)/pytest -n auto -m 'not e2e and not long and not reliability' tests
 
 check: install
 	$(BIN)/ruff check proxy tests bench
@@ -29,7 +30,7 @@ check: install
 	$(BIN)/mypy tests/reliability/conftest.py
 	$(BIN)/pytest tests/test_layering.py
 
-# What `make test` leaves out, for it is to take less than five minutes.
+# What `make test` leaves out, because it takes 150 s at most.
 long: install
 	$(BIN)/pytest -m long tests
 

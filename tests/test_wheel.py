@@ -1,0 +1,101 @@
+"""The built wheel in an empty environment: what a user gets from the package index."""
+
+import itertools
+import os
+import re
+import shutil
+import subprocess
+import sys
+import urllib.request
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+INSTALL_TIMEOUT_S = 300.0  # seconds for pip, which downloads what the wheel depends on
+READY_LINES = 50  # lines of standard error until the proxy has printed its addresses
+CONFIG = """\
+server: {port: 0}
+admin: {port: 0}
+origin: {endpoint_url: embedded}
+mounts: [{path: /, bucket: films, methods: [GET, HEAD, PUT]}]
+cache: {dir: CACHE, max_size: 64MiB, min_free: 1MiB}
+"""
+
+pytestmark = pytest.mark.long
+
+
+def run(*command: str | Path, cwd: Path) -> str:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    done = subprocess.run(
+        list(map(str, command)), cwd=cwd, env=environment, capture_output=True, text=True, timeout=INSTALL_TIMEOUT_S,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built from a copy, so that no build directory is left in the source tree."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
+    source.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    shutil.copytree(ROOT / "proxy", source / "proxy", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, source, cwd=folder)
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def programs(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the programs of an environment that holds the wheel and its dependencies."""
+    folder = tmp_path_factory.mktemp("environment")
+    venv.create(folder / "venv", with_pip=True)
+    programs = folder / "venv" / "bin"
+    lock = ROOT / "requirements.lock"
+    run(programs / "pip", "install", "--quiet", "--constraint", lock, f"{wheel}[demo]", cwd=folder)
+    return programs
+
+
+def test_the_wheel_holds_one_package(wheel: Path) -> None:
+    """The wheel installs `bucketfront` and nothing beside it, typed: a package `proxy` would break proxy.py."""
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    tops = {name.partition("/")[0] for name in names}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"bucketfront"}
+    assert "bucketfront/py.typed" in names
+
+
+def test_the_wheel_tells_its_version(programs: Path, tmp_path: Path) -> None:
+    """`bucketfront --version` works outside the source tree."""
+    assert re.search(r"\d+\.\d+\.\d+", run(programs / "bucketfront", "--version", cwd=tmp_path))
+
+
+def test_the_wheel_checks_and_serves(programs: Path, tmp_path: Path) -> None:
+    """`check` finds nothing wrong, and `serve` stores an object and returns it."""
+    config = tmp_path / "proxy.yaml"
+    config.write_text(CONFIG.replace("CACHE", str(tmp_path / "cache")))
+    run(programs / "bucketfront", "check", "-c", config, cwd=tmp_path)
+    command = [str(programs / "bucketfront"), "serve", "-c", str(config)]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr is not None
+            lines = iter(process.stderr.readline, "")
+            found = (
+                re.search(r"clients\s+(http\S+)", line) for _, line in zip(range(READY_LINES), lines, strict=False)
+            )
+            address = next(match[1] for match in found if match)
+            opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+            put = urllib.request.Request(f"{address}/a.txt", data=b"data", method="PUT")
+            with opener.open(put, timeout=30) as response:
+                assert response.status == 201
+            with opener.open(f"{address}/a.txt", timeout=30) as response:
+                assert response.read() == b"data"
+        finally:
+            process.terminate()
+            process.communicate(timeout=60)
