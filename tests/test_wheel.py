@@ -86,9 +86,7 @@ def test_the_wheel_checks_and_serves(programs: Path, tmp_path: Path) -> None:
         try:
             assert process.stderr is not None
             lines = iter(process.stderr.readline, "")
-            found = (
-                re.search(r"clients\s+(http\S+)", line) for _, line in zip(range(READY_LINES), lines, strict=False)
-            )
+            found = (re.search(r"clients\s+(http\S+)", line) for line in itertools.islice(lines, READY_LINES))
             address = next(match[1] for match in found if match)
             opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
             put = urllib.request.Request(f"{address}/a.txt", data=b"data", method="PUT")
