@@ -53,12 +53,13 @@ from bucketfront.server.application import Application, Listener
 from bucketfront.server.cors import Cors
 from bucketfront.server.fast_path.fast_connection import FastPath
 from bucketfront.server.fast_path.prepared import PreparedResponses
-from bucketfront.server.fast_path.recogniser import recogniser
+from bucketfront.server.fast_path.recogniser import UNKEYED_FIELDS, recogniser
 from bucketfront.server.handlers.objects import ObjectHandler
 from bucketfront.server.handlers.tus_uploads import TusHandler
 from bucketfront.server.handlers.uploads import UploadHandler
 from bucketfront.server.http1 import descriptors
 from bucketfront.server.http1.listener import ConnectionLimit
+from bucketfront.server.pipeline import build_pipeline
 from bucketfront.server.router import Router
 from bucketfront.server.telemetry.access_log import AccessLog
 from bucketfront.server.telemetry.observer import Telemetry
@@ -90,6 +91,7 @@ class App:
         self._clock = clock
         self._elapsed = elapsed
         self._rules = _rules_of(settings.freshness)
+        self._pipeline = build_pipeline(settings)
         self._stack = AsyncExitStack()
         self._is_ready = False
         self._shares = descriptors.shares(descriptors.limit(), settings.origin.max_connections)
@@ -160,6 +162,7 @@ class App:
             uploads,
             await self._start_resumable(uploads),
             self.observer,
+            self._pipeline,
         )
         UploadCollector(registry, self._upload_figures)
         self.fast_path = self._make_fast_path()
@@ -192,18 +195,15 @@ class App:
         settings = self.settings
         if not settings.server.fast_path or settings.server.timing:
             return None  # how long an answer took, only the ordinary path tells
-        recognise = recogniser(
-            reads_accept_encoding=any(mount.precompressed for mount in settings.mounts),
-            unusual=(
-                *(("cache-control", "pragma") if settings.freshness.honor_client_no_cache else ()),
-                *(("tus-resumable",) if settings.uploads is not None else ()),
-            ),
-        )
+        if self._pipeline.reads & UNKEYED_FIELDS:
+            return None  # its responses could not be kept apart by these fields
+        recognise = recogniser(self._pipeline.reads)
         hits = PreparedResponses(
             self.cache,
             Router(settings.mounts, settings.uploads),
             Cors(settings.cors),
             self._rules,
+            self._pipeline,
         )
         return FastPath(recognise, hits, self.cache, self.observer, self._cache_clock, self._clock)
 

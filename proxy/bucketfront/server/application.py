@@ -20,7 +20,8 @@ from bucketfront.server.handlers.uploads import UploadHandler
 from bucketfront.server.http1 import framing
 from bucketfront.server.http1.connection import READ_AHEAD
 from bucketfront.server.http1.listener import BoundedSite, ConnectionLimit
-from bucketfront.server.router import Router
+from bucketfront.server.pipeline import Pipeline
+from bucketfront.server.router import Route, Router
 from bucketfront.server.send.sender import BrokenOff, abort
 from bucketfront.server.telemetry.exchange import Exchange
 from bucketfront.server.telemetry.observer import Telemetry
@@ -41,6 +42,7 @@ class Application:
         uploads: UploadHandler,
         resumable: TusHandler | None,
         observer: Telemetry,
+        pipeline: Pipeline,
     ) -> None:
         self._router = Router(settings.mounts, settings.uploads)
         self._cors = Cors(settings.cors)
@@ -49,6 +51,7 @@ class Application:
         self._uploads = uploads
         self._resumable = resumable
         self._observer = observer
+        self._pipeline = pipeline
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         clock = asyncio.get_running_loop().time
@@ -96,8 +99,10 @@ class Application:
             upload = self._router.upload(request.raw_path)
             if upload is not None:
                 exchange.common = self._cors.fields(request.headers.get(hdrs.ORIGIN), tus_fields.ANSWER_FIELDS)
+                self._check(request, upload)
                 return await self._resumable.answer(exchange, upload)
         route = self._router.resolve(request.method, request.raw_path)
+        self._check(request, route)
         if request.method in ("GET", "HEAD"):
             return await self._objects.answer(exchange, route)
         if route.deletes_many:
@@ -110,9 +115,20 @@ class Application:
             case _:
                 return await self._uploads.put(exchange, route)
 
+    def _check(self, request: web.BaseRequest, route: Route) -> None:
+        """Run the stages. A field that comes more than once has its values joined (RFC 9110 section 5.3)."""
+
+        def field(name: str) -> str | None:
+            values = request.headers.getall(name, None)
+            return None if values is None else ", ".join(values)
+
+        self._pipeline.check(request.method, route, field)
+
     def _options(self, exchange: Exchange) -> web.Response:
         """RFC 9110 section 9.3.7, and a browser's question whether a page may send what it is about to send."""
         methods = self._router.methods(exchange.request.raw_path)
+        if (route := self._router.locate(exchange.request.raw_path)) is not None:
+            self._check(exchange.request, route)
         exchange.status = CacheStatus(Forward.BYPASS, detail="options")
         headers, sent = exchange.headers(), tuple[str, ...]()
         if self._resumable is not None and self._router.upload(exchange.request.raw_path) is not None:

@@ -76,6 +76,13 @@ class Router:
         """The path below the upload route, whatever the method; None where it is not below it. Raises BadPath."""
         return None if raw_target == "*" else self._upload("POST", parse_target(raw_target))
 
+    def locate(self, raw_target: str) -> Route | None:
+        """Return the route of a path for any method; None for "*". Raises BadPath, NoSuchMount."""
+        if raw_target == "*":
+            return None
+        target = parse_target(raw_target)
+        return self._upload("POST", target) or self._route(target)
+
     def methods(self, raw_target: str) -> tuple[str, ...]:
         """What a path takes, for OPTIONS (RFC 9110 section 9.3.7). Raises BadPath, BadQuery, NoSuchMount."""
         if raw_target == "*":

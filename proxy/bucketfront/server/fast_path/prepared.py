@@ -23,7 +23,8 @@ from bucketfront.http.presentation import present
 from bucketfront.http.ranges import Span
 from bucketfront.server import representation
 from bucketfront.server.cors import Cors, Fields
-from bucketfront.server.fast_path.recogniser import ANSWERED_BY, FIRST, LAST, PlainRequest
+from bucketfront.server.fast_path.recogniser import ANSWERED_BY, FIRST, KEYED_FIELDS, LAST, PlainRequest
+from bucketfront.server.pipeline import Pipeline
 from bucketfront.server.router import Router
 from bucketfront.server.selection import Candidate, candidates
 from bucketfront.server.telemetry.access_log import AccessRecord
@@ -101,11 +102,12 @@ class _Ready:
 
 
 class PreparedResponses:
-    def __init__(self, cache: Cache, router: Router, cors: Cors, rules: Rules) -> None:
+    def __init__(self, cache: Cache, router: Router, cors: Cors, rules: Rules, pipeline: Pipeline) -> None:
         self._cache = cache
         self._router = router
         self._cors = cors
         self._rules = rules
+        self._pipeline = pipeline
         self._ready: dict[PlainRequest, _Ready] = {}
 
     def answer(self, asked: PlainRequest, now: float) -> PreparedResponse | None:
@@ -137,6 +139,9 @@ class PreparedResponses:
         assert target is not None
         try:
             route = self._router.resolve(method, target)
+            # Other declared fields are absent here: the recogniser leaves requests with them to the ordinary path.
+            fields = dict(zip(KEYED_FIELDS, (if_none_match, if_modified_since, origin, accept_encoding), strict=True))
+            self._pipeline.check(method, route, fields.get)
             asked = representation.query_of(route)
             coding = None if representation.says_coding(asked) else accept_encoding
             found = self._found(candidates(route, asked.version, coding))

@@ -21,6 +21,11 @@ ANSWERED_BY = slice(6)
 """What of it two requests have in common that have the same answer, but for the Range."""
 FIRST, LAST, _HOST_AT = 6, 7, 8
 
+KEYED_FIELDS = ("if-none-match", "if-modified-since", "origin", "accept-encoding")
+"""Fields whose values keep prepared responses apart, in their order in `PlainRequest`."""
+UNKEYED_FIELDS = frozenset({"host", "user-agent", "connection", "range"})
+"""Fields that plain requests carry and that do not keep prepared responses apart: a stage cannot read them here."""
+
 _READ = ("if-none-match", "if-modified-since", "origin")
 _UNUSUAL = (
     "if-match", "if-unmodified-since", "if-range", "expect", "content-length", "transfer-encoding", "upgrade",
@@ -39,10 +44,15 @@ _VALUE = rb"[\x20-\x7e\t]*+"
 _HOST = rb"[A-Za-z0-9.-]++(?::[0-9]{1,5})?"
 
 
-def recogniser(*, reads_accept_encoding: bool, unusual: tuple[str, ...] = ()) -> Callable[[bytes], PlainRequest | None]:
-    """What reads a request, or gives None. `reads_accept_encoding`: that field can change an answer; else it is not
-    looked at. `unusual` are further fields, in lower case, that make a request unrecognised.
+def recogniser(reads: frozenset[str]) -> Callable[[bytes], PlainRequest | None]:
+    """Return the function that recognises plain requests. `reads` are the fields that the pipeline's stages declare,
+    in lower case. Accept-Encoding is read only if it is declared. A declared field that does not keep prepared
+    responses apart makes a request unrecognised. Raises ValueError if that is impossible for a field.
     """
+    if reads & UNKEYED_FIELDS:
+        raise ValueError(f"the fast path cannot keep responses apart by {sorted(reads & UNKEYED_FIELDS)}")
+    reads_accept_encoding = "accept-encoding" in reads
+    unusual = tuple(sorted(reads.difference(KEYED_FIELDS, _UNUSUAL)))
     # A field that is not read keeps its place in `PlainRequest`.
     read = (*_READ, "accept-encoding" if reads_accept_encoding else "", "range")
     match = re.compile(_pattern(read, (*_UNUSUAL, *unusual))).match
@@ -73,13 +83,14 @@ def _pattern(read: tuple[str, ...], unusual: tuple[str, ...]) -> bytes:
     lines.append(_once("user-agent", rb"()" + _VALUE, group + 1))
     lines.append(_any_case("connection") + rb":[ \t]*+" + _any_case("keep-alive") + rb"[ \t]*+")
     known = ("host", "user-agent", "connection", *(name for name in read if name), *unusual)
+    ignored = tuple(start for start in _HARMLESS if not any(name.startswith(start) for name in known))
     # What browsers send and nothing depends on, past the question whether it is one of the known ones.
-    harmless = (_any_case(name) + _TOKEN + rb"*+:" + _VALUE for name in _HARMLESS)
+    harmless = (_any_case(name) + _TOKEN + rb"*+:" + _VALUE for name in ignored)
     initials = {char for name in known for char in (name[0], name[0].upper())}
     # A name that begins with another letter is none of these: most lines are over after one look.
     other_initials = "".join(re.escape(char) for char in _TOKEN_CHARS if char not in initials).encode()
     other = rb"[" + other_initials + rb"]" + _TOKEN + rb"*+:" + _VALUE
-    read_elsewhere = (*(_any_case(name) + rb":" for name in known), *map(_any_case, _HARMLESS))
+    read_elsewhere = (*(_any_case(name) + rb":" for name in known), *map(_any_case, ignored))
     unknown = rb"(?!" + rb"|".join(read_elsewhere) + rb")" + _TOKEN + rb"++:" + _VALUE
     line = rb"(?:" + rb"|".join((other, *harmless, *lines, unknown)) + rb")\r\n"
     head = rb"(GET|HEAD) (" + _TARGET + rb") HTTP/1\.1\r\n"
