@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bucketfront.http.grammar import Headers
 from bucketfront.http.metadata import Metadata
-from bucketfront.http.presentation import AS_STORED, Headers, Presentation, present
+from bucketfront.http.presentation import AS_STORED, Presentation, present
 
 TEXT = "text/javascript; charset=utf-8"
 

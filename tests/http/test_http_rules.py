@@ -7,7 +7,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from bucketfront.http.path_rules import MEDIA_RULES, REMEMBERED_PATHS, Glob, Rules, Ruling
+from bucketfront.http.glob import Glob
+from bucketfront.http.path_rules import MEDIA_RULES, REMEMBERED_PATHS, Rules, Ruling
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,13 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from bucketfront.http.grammar import QUOTED_STRING
+
 MAX_SECONDS = 2**31
 """RFC 9111 section 1.2.2: what a delta-seconds too large to represent is taken for."""
 
 # One list element, commas in its quoted strings included. Stops short at a quote that is never closed.
-_ELEMENT = re.compile(r'[^,"]*+(?:"[^"\\]*+(?:\\.[^"\\]*+)*"[^,"]*+)*', re.DOTALL)
+_ELEMENT = re.compile(rf'[^,"]*+(?:{QUOTED_STRING}[^,"]*+)*', re.DOTALL)
 _QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
 
 # RFC 8941 section 3. No text can be read in two ways, so parsing is linear. Only single characters are repeated

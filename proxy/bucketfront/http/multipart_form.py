@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from bucketfront.errors import ProxyError
+from bucketfront.http.grammar import QUOTED_TEXT, TOKEN
 
 MAX_HEAD = 8 << 10  # bytes of one part's headers
 MAX_PADDING = 64  # spaces behind a boundary
@@ -15,9 +16,8 @@ MAX_PARTS = 1000
 
 # RFC 2046 section 5.1.1: 1 to 70 characters, no space at the end.
 _BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")
-_TCHARS = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"
-_PARAMETER = re.compile(rf'[ \t]*+({_TCHARS})[ \t]*+=[ \t]*+(?:"([^"\\]*+(?:\\.[^"\\]*+)*)"|([^\s;"]*+))[ \t]*+(?:;|$)')
-_NAME = re.compile(_TCHARS)
+_PARAMETER = re.compile(rf'[ \t]*+({TOKEN})[ \t]*+=[ \t]*+(?:"({QUOTED_TEXT})"|([^\s;"]*+))[ \t]*+(?:;|$)')
+_NAME = re.compile(TOKEN)
 _ESCAPED = re.compile(r'\\(["\\])')
 # WHATWG, "Multipart form data": how browsers, and curl since 7.81, write these three in a name.
 _PERCENT = {"%22": '"', "%0D": "\r", "%0A": "\n", "%0d": "\r", "%0a": "\n"}

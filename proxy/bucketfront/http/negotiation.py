@@ -8,16 +8,17 @@ quoted strings are not looked for: they split an element into pieces that are ig
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
+from bucketfront.http.grammar import QUOTED_STRING, TOKEN
+
 MAX_HEADER_CHARS = 1000
 
 _OWS = " \t"
-_WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]++"  # token, section 5.6.2
 # Section 12.4.2. The parameter's name is of any case.
 _WEIGHT = r"[ \t]*+;[ \t]*+[qQ]=(?P<weight>0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)"
-_CODING = re.compile(rf"(?P<name>{_WORD})(?:{_WEIGHT})?")
+_CODING = re.compile(rf"(?P<name>{TOKEN})(?:{_WEIGHT})?")
 # Section 5.6.6, without the weight, which section 12.5.1 asks to find wherever it stands.
-_PARAMETER = rf'[ \t]*+;[ \t]*+(?![qQ]=)(?:{_WORD}=(?:{_WORD}|"[^"\\]*+(?:\\.[^"\\]*+)*"))?'
-_MEDIA_RANGE = re.compile(rf"(?P<name>{_WORD}/{_WORD})(?:{_PARAMETER})*(?:{_WEIGHT})?(?:{_PARAMETER})*", re.DOTALL)
+_PARAMETER = rf"[ \t]*+;[ \t]*+(?![qQ]=)(?:{TOKEN}=(?:{TOKEN}|{QUOTED_STRING}))?"
+_MEDIA_RANGE = re.compile(rf"(?P<name>{TOKEN}/{TOKEN})(?:{_PARAMETER})*(?:{_WEIGHT})?(?:{_PARAMETER})*", re.DOTALL)
 
 _ALIASES = {"x-gzip": "gzip"}  # section 8.4.1.3
 _ANY = "*"

@@ -1,6 +1,6 @@
 """The operator's rules per path: what each says of freshness, storage and headers, the first that says it counts.
 
-Also the rules that HLS and DASH need, and the globs that rules are matched with.
+Also the rules that HLS and DASH need.
 """
 
 from collections.abc import Sequence
@@ -8,107 +8,10 @@ from dataclasses import dataclass, fields
 from functools import lru_cache, partial
 from typing import Final
 
+from bucketfront.http.glob import Glob
+
 REMEMBERED_PATHS: Final = 4096
 """Paths whose ruling is kept: with keys of 1024 bytes at most these are a few MiB (I19)."""
-
-
-class Glob:
-    """A pattern for paths: `*` and `?` stop at a "/", `**` does not; `**/` may also stand for no folder.
-
-    A leading "/" of pattern and path means nothing. A pattern without any other "/" matches the last segment
-    in every folder, as in .gitignore (`*.m3u8` is `**/*.m3u8`); one with a "/" is anchored at the root
-    (`live/*.ts`). Everything else stands for itself; case counts.
-
-    Clients choose the paths, so this is no backtracking regex: all states of the pattern advance together, as
-    the bits of one integer, in time linear in the path's length (I22).
-    """
-
-    __slots__ = ("_accept", "_any", "_ending", "_folders", "_literal", "_not_slash", "_one", "_stars", "pattern")
-
-    def __init__(self, pattern: str) -> None:
-        self.pattern = pattern
-        rooted = pattern.removeprefix("/")
-        if "/" not in rooted and rooted == pattern:
-            rooted = f"**/{rooted}"
-        self._literal: dict[str, int] = {}  # per character, the states that it moves on
-        self._one = 0  # `?`
-        self._not_slash = 0  # `*`: stays on all but "/"
-        self._any = 0  # `**` and `**/`: stay on everything
-        self._folders = 0  # `**/`: moves on at a "/"
-        self._ending = ""  # what every path of this pattern ends in
-        state = 1
-        for token in _tokens(rooted):
-            match token:
-                case "?":
-                    self._one |= state
-                case "*":
-                    self._not_slash |= state
-                case "**":
-                    self._any |= state
-                case "**/":
-                    self._any |= state
-                    self._folders |= state
-                case _:
-                    self._literal[token] = self._literal.get(token, 0) | state
-            self._ending = self._ending + token if token not in _WILD else ""
-            state <<= 1
-        self._stars = (self._not_slash | self._any) & ~self._folders
-        self._accept = state
-
-    def __repr__(self) -> str:
-        return f"Glob({self.pattern!r})"
-
-    def matches(self, path: str) -> bool:
-        """Whether the whole of `path` is of this pattern."""
-        # Most rules name an extension, and most paths have another one: no need to walk these.
-        if not path.endswith(self._ending):
-            return False
-        active = self._enter(1)
-        for char in path.removeprefix("/"):
-            moved = active & self._literal.get(char, 0)
-            stayed = active & self._any
-            if char == "/":
-                moved |= active & self._folders
-            else:
-                moved |= active & self._one
-                stayed |= active & self._not_slash
-            active = self._enter(moved << 1) | stayed | ((stayed & self._stars) << 1)
-            if not active:
-                return False
-        return bool(active & self._accept)
-
-    def _enter(self, states: int) -> int:
-        """`states`, and those reached from them without a character: what a star stands for may be empty.
-
-        `**/` is skipped only on entry, not once it has taken part of a segment.
-        """
-        states |= (states & self._folders) << 1
-        return states | ((states & self._stars) << 1)
-
-
-def _tokens(pattern: str) -> list[str]:
-    """Characters, `?`, `*`, `**` and `**/`. No two stars are adjacent, except that `**/` may precede one."""
-    tokens: list[str] = []
-    position = 0
-    while position < len(pattern):
-        char = pattern[position]
-        if char != "*":
-            tokens.append(char)
-            position += 1
-            continue
-        end = position
-        while end < len(pattern) and pattern[end] == "*":
-            end += 1
-        if end - position == 1:
-            tokens.append("*")
-        elif pattern[end : end + 1] == "/" and (not tokens or tokens[-1] in {"/", "**/"}):
-            end += 1
-            if tokens[-1:] != ["**/"]:
-                tokens.append("**/")
-        else:
-            tokens.append("**")
-        position = end
-    return tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +32,6 @@ class Ruling:
     cache_control: str | None = None
 
 
-_WILD = frozenset({"?", "*", "**", "**/"})
 _NOTHING: Final = Ruling()
 _SETTINGS: Final = tuple(field.name for field in fields(Ruling))
 

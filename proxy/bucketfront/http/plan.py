@@ -3,11 +3,10 @@
 from dataclasses import dataclass
 
 from bucketfront.http import preconditions, ranges
+from bucketfront.http.grammar import Headers
 from bucketfront.http.metadata import Metadata
 from bucketfront.http.preconditions import Verdict
 from bucketfront.http.ranges import UNSATISFIABLE, Span
-
-Headers = tuple[tuple[str, str], ...]
 
 _DEFAULT_TYPE = ("Content-Type", "application/octet-stream")
 # RFC 9110 section 15.4.5: of the object's own headers, those that a 200 would have had and a cache needs.

@@ -7,9 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from bucketfront.http import media_types
+from bucketfront.http.grammar import Headers
 from bucketfront.http.metadata import Metadata
-
-Headers = tuple[tuple[str, str], ...]
 
 _ACCEPT_ENCODING = "Accept-Encoding"
 _LIFETIMES = frozenset({"Cache-Control", "Expires"})

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from string import hexdigits
 
 from bucketfront.errors import ProxyError
+from bucketfront.http.grammar import is_field_value
 
 MAX_QUERY_CHARS = 8192
 MAX_PARAMETERS = 100
@@ -47,8 +48,6 @@ SUBRESOURCES = frozenset(
 # A table, because a call for each escape would make a long query cost milliseconds.
 _OCTETS = {f"{high}{low}".encode(): bytes.fromhex(high + low) for high in hexdigits for low in hexdigits}
 _VERSION_ID = re.compile(r"[\x21-\x7e]+")
-# RFC 9110 section 5.5, less obs-text.
-_FIELD_VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?")
 
 
 class BadQuery(ProxyError):
@@ -140,7 +139,7 @@ def _version(value: str) -> str:
 
 def _override(name: str, value: str) -> str:
     decoded = _decode(value) or ""
-    if len(decoded) > MAX_OVERRIDE_CHARS or _FIELD_VALUE.fullmatch(decoded) is None:
+    if len(decoded) > MAX_OVERRIDE_CHARS or not decoded or not is_field_value(decoded):
         raise BadQuery(f"{name} must be 1 to {MAX_OVERRIDE_CHARS} printable ASCII characters, no space at its ends")
     return decoded
 

@@ -8,9 +8,10 @@ import re
 
 from bucketfront.http import cache_control
 from bucketfront.http.cache_control import CacheControl
+from bucketfront.http.grammar import QUOTED_TEXT
 
 # Or what an open quote leaves: a pattern that failed there would be tried again at every quote after it.
-_QUOTED = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*(?:"|\\?\Z)', re.DOTALL)
+_QUOTED = re.compile(rf'"{QUOTED_TEXT}(?:"|\\?\Z)', re.DOTALL)
 _EXTENDED_AGE = re.compile(r"([0-9]++)\+([0-9]++)")
 
 _NOTHING = CacheControl()

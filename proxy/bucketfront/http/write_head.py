@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from bucketfront.errors import PreconditionFailed, ProxyError
 from bucketfront.http import checksums, dates, etags, media_types
 from bucketfront.http.checksums import MD5, Digest
+from bucketfront.http.grammar import is_field_value, is_token
 from bucketfront.http.metadata import USER_METADATA_PREFIX
 
 OBJECT_FIELDS = (
@@ -56,8 +57,6 @@ _YEAR_10000 = 253402300800  # which a leap second at the end of 9999 would reach
 _EXPIRED = ("0", "-1")  # RFC 9111 section 5.3: no dates, and widely sent to say that something is stale already
 _UNCHECKED = ("if-modified-since", "if-unmodified-since", "if-range")
 
-_FIELD_VALUE = re.compile(r"(?:[\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?)?")
-_METADATA_NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
 _TAG = re.compile(r"[^=&]{1,}=[^=&]*")
 _INSTANCE_DIGEST = re.compile(r"([A-Za-z0-9-]+)=([^\s,]+)")
 _HEX_SHA256 = re.compile(r"[0-9A-Fa-f]{64}")
@@ -162,7 +161,7 @@ def _refuse_unknown(given: dict[str, str]) -> None:
 
 def _value(name: str, value: str) -> str:
     # S3 signs and stores ASCII; what it makes of other octets, no two servers agree on.
-    if _FIELD_VALUE.fullmatch(value) is None:
+    if not is_field_value(value):
         raise BadWriteHead(f"{name} must be printable ASCII; a file name goes into filename*=UTF-8''")
     return value
 
@@ -185,7 +184,7 @@ def _metadata(given: dict[str, str]) -> Iterable[tuple[str, str]]:
     for field, value in given.items():
         if field.startswith(USER_METADATA_PREFIX):
             name = field[len(USER_METADATA_PREFIX) :]
-            if _METADATA_NAME.fullmatch(name) is None or _FIELD_VALUE.fullmatch(value) is None:
+            if not is_token(name) or name != name.lower() or not is_field_value(value):
                 raise BadWriteHead("user metadata must have a name, and be printable ASCII")
             yield name, value
 

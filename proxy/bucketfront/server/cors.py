@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from aiohttp import hdrs
 
 from bucketfront.config.settings import CorsSettings
+from bucketfront.http.grammar import TOKEN, Headers
 
-Fields = tuple[tuple[str, str], ...]
-
-_TOKENS = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+(?:[ \t]*,[ \t]*[A-Za-z0-9!#$%&'*+.^_`|~-]+)*")
+_TOKENS = re.compile(rf"{TOKEN}(?:[ \t]*,[ \t]*{TOKEN})*")
 MAX_ASKED = 2048  # characters of Access-Control-Request-Headers that are looked at
 
 
@@ -26,11 +25,11 @@ class Cors:
             shown.append((hdrs.ACCESS_CONTROL_ALLOW_CREDENTIALS, "true"))
         self._shown = tuple(shown)
         policy = settings.resource_policy
-        self._always: Fields = () if policy is None else (("Cross-Origin-Resource-Policy", policy),)
+        self._always: Headers = () if policy is None else (("Cross-Origin-Resource-Policy", policy),)
         # The answer to a page that may not read it differs from the one to a page that may: a CDN has to know.
         self._varies = any(named and "*" not in named for named in (self._origins, self._timing))
 
-    def fields(self, origin: str | None, also: tuple[str, ...] = ()) -> Fields:
+    def fields(self, origin: str | None, also: tuple[str, ...] = ()) -> Headers:
         """What every answer carries; `origin` is the request's Origin. `also`: further fields that a page may read."""
         found = list(self._always)
         if (allowed := _named(self._origins, origin)) is not None:
@@ -43,7 +42,7 @@ class Cors:
             found.append((hdrs.VARY, hdrs.ORIGIN))
         return tuple(found)
 
-    def preflight(self, request: Mapping[str, str], methods: tuple[str, ...], also: tuple[str, ...] = ()) -> Fields:
+    def preflight(self, request: Mapping[str, str], methods: tuple[str, ...], also: tuple[str, ...] = ()) -> Headers:
         """What the answer to a preflight carries besides `fields`; nothing if it is none, or the page is not allowed.
 
         `methods` are those that the path takes; `also` are fields that a page may send there whatever the settings say.

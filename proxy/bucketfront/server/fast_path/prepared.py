@@ -17,12 +17,13 @@ from aiohttp.http_writer import _serialize_headers
 from bucketfront.cache import Absence, Cache, Lease
 from bucketfront.errors import ProxyError
 from bucketfront.http.cache_status import CacheStatus
+from bucketfront.http.grammar import Headers
 from bucketfront.http.path_rules import Rules
 from bucketfront.http.plan import Plan, RequestHead, plan
 from bucketfront.http.presentation import present
 from bucketfront.http.ranges import Span
 from bucketfront.server import representation
-from bucketfront.server.cors import Cors, Fields
+from bucketfront.server.cors import Cors
 from bucketfront.server.fast_path.recogniser import ANSWERED_BY, FIRST, KEYED_FIELDS, LAST, PlainRequest
 from bucketfront.server.pipeline import Pipeline
 from bucketfront.server.router import Router
@@ -56,7 +57,7 @@ class _Ready:
     path: str
     made: Plan
     ranged: Plan | None  # a 206 of all of it
-    common: Fields
+    common: Headers
     has_own_age: bool  # it is not the object's lifetime that clients are told
     since: float = math.inf
     until: float = 0.0
@@ -194,7 +195,7 @@ def _range_fields(start: int, stop: int, size: int) -> bytes:
     return b"Content-Length: %d\r\nContent-Range: bytes %d-%d/%d\r\n" % (stop - start, start, stop - 1, size)
 
 
-def _head(made: Plan, status: CacheStatus, common: Fields, age: float) -> bytes:
+def _head(made: Plan, status: CacheStatus, common: Headers, age: float) -> bytes:
     headers = representation.with_object_fields(fields_of_all(status, common), made, age)
     headers[hdrs.DATE] = rfc822_formatted_time()
     return _serialize_headers(f"HTTP/1.1 {made.status} {HTTPStatus(made.status).phrase}", headers)

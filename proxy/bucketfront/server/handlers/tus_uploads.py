@@ -13,6 +13,7 @@ from bucketfront.config.settings import MountSettings, UploadSettings
 from bucketfront.http import dates, tus_fields, write_head
 from bucketfront.http.cache_status import CacheStatus, Forward
 from bucketfront.http.checksums import Digest
+from bucketfront.http.grammar import Headers
 from bucketfront.http.key_template import KeyTemplate, has_dot_segment
 from bucketfront.http.write_head import OBJECT_FIELDS, NoSuchWrite
 from bucketfront.keys import ObjectKey, percent_encode
@@ -22,8 +23,6 @@ from bucketfront.server.router import MethodNotAllowed, Route
 from bucketfront.server.telemetry.exchange import Exchange
 from bucketfront.tus.manager import MAX_CHECKED, UnknownUpload, UploadManager
 from bucketfront.tus.tus_upload import TusUpload
-
-Fields = tuple[tuple[str, str], ...]
 
 MAX_SAID = 8 << 10  # characters that one creation says of its object; S3 takes 2 KiB of user metadata
 
@@ -202,7 +201,7 @@ def _refuse_claims(given: CIMultiDictProxy[str]) -> None:
         raise NoSuchWrite("what comes of a resumable upload is verified by Upload-Checksum, and by nothing else")
 
 
-def _fitted(fields: Fields, key: ObjectKey, mount: MountSettings) -> Fields:
+def _fitted(fields: Headers, key: ObjectKey, mount: MountSettings) -> Headers:
     """As the mount wants it. Raises BadWriteHead, NoSuchWrite, PreconditionFailed."""
     head = write_head.parse(fields)
     if mount.guess_types and (guessed := head.guessed(key.key)) is not head:
@@ -212,7 +211,7 @@ def _fitted(fields: Fields, key: ObjectKey, mount: MountSettings) -> Fields:
     return fields
 
 
-def _fields_of_object(given: CIMultiDictProxy[str], media_type: str | None) -> Fields:
+def _fields_of_object(given: CIMultiDictProxy[str], media_type: str | None) -> Headers:
     fields = [(name.lower(), value) for name, value in given.items()]
     kept = [
         (name, value)

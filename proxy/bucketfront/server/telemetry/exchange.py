@@ -6,12 +6,12 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from bucketfront.http.cache_status import CacheStatus, Forward
-from bucketfront.server.cors import Fields
+from bucketfront.http.grammar import Headers
 
 VIA = "1.1 bucketfront"
 
 
-def fields_of_all(status: CacheStatus, common: Fields) -> CIMultiDict[str]:
+def fields_of_all(status: CacheStatus, common: Headers) -> CIMultiDict[str]:
     """What every answer carries; `common` is this listener's."""
     headers = CIMultiDict({"Server": "bucketfront", "Via": VIA, "Cache-Status": str(status)})
     headers.extend(common)
@@ -27,7 +27,7 @@ class Exchange:
 
     request: web.BaseRequest
     started: float
-    common: Fields = ()
+    common: Headers = ()
     tells_timing: bool = False
     status: CacheStatus = CacheStatus(Forward.BYPASS)  # noqa: RUF009 - frozen
     sent: int = 0
