@@ -182,7 +182,7 @@ BUGS = (
         "A 304 that names another Last-Modified renews the metadata of the version before.",
         (
             Edit(
-                "bucketfront.cache.fetch.requests:ask_again",
+                "bucketfront.cache.fetch.requests:revalidate",
                 "answer.last_modified in (None, known.last_modified)",
                 "answer.age is not None",
             ),
@@ -216,7 +216,7 @@ BUGS = (
         (
             Edit(
                 "bucketfront.cache.fetch.single_flight:Lookups.supersede",
-                "self._running.pop(key).is_superseded = True",
+                "self._running.pop(key).is_invalidated = True",
                 "self._running.pop(key)",
             ),
         ),
@@ -236,8 +236,8 @@ BUGS = (
         (
             Edit(
                 "bucketfront.cache.cache:Cache._find",
-                "self._adopt(key, answer, lookup, asked_at)",
-                "self._adopt(key, answer, lookup, self._clock())",
+                "self._create(key, answer, lookup, asked_at)",
+                "self._create(key, answer, lookup, self._clock())",
             ),
         ),
         (CACHE + "test_age_counts_from_the_question",),

@@ -302,25 +302,25 @@ class Cache:
         try:
             status = 200
             if stale is None:
-                answer = await requests.ask(self._origin, self._ramp, key, part, get=get)
+                answer = await requests.fetch_initial(self._origin, self._ramp, key, part, get=get)
             else:
-                answer, status = await requests.ask_again(self._origin, self._ramp, stale, part, get=get)
+                answer, status = await requests.revalidate(self._origin, self._ramp, stale, part, get=get)
         except ObjectNotFound:
             self._ended(key, lookup, None)
-            if lookup.keeps(None):
+            if lookup.may_publish(None):
                 self._absences.remember(key, self._clock())
                 if stale is not None:
                     self._disposal.drop(stale)
             raise
         if stale is None or isinstance(answer, OriginResponse) or not stale.metadata.is_version(answer):
-            return await self._adopt(key, answer, lookup, asked_at)
+            return await self._create(key, answer, lookup, asked_at)
         self._ended(key, lookup, answer)
-        if not stale.removed and lookup.keeps(answer):
+        if not stale.removed and lookup.may_publish(answer):
             self._entries.validated(stale, answer, asked_at)
         self._entries.pin(stale)
         return LookupResult(stale, status, is_new=False)
 
-    async def _adopt(
+    async def _create(
         self, key: ObjectKey, answer: OriginResponse | Metadata, lookup: Lookup, asked_at: float
     ) -> LookupResult:
         """A new version becomes an entry; where bytes came with it, its first flight begins."""
@@ -337,7 +337,7 @@ class Cache:
             self._disposal.drop(entry)
             self._disposal.unpin(entry)
             raise
-        self._show(entry, lookup)
+        self._publish(entry, lookup)
         if not isinstance(answer, OriginResponse):
             return LookupResult(entry, 200)
         if entry.file is None:
@@ -346,10 +346,10 @@ class Cache:
             self._fill_of(entry).adopt(answer)
         return LookupResult(entry, 206)
 
-    def _show(self, entry: Entry, lookup: Lookup) -> None:
+    def _publish(self, entry: Entry, lookup: Lookup) -> None:
         """A new version answers for its key, unless its lookup is out of date, or it is not to be kept."""
         self._ended(entry.key, lookup, entry.metadata)
-        if is_kept := lookup.keeps(entry.metadata):
+        if is_kept := lookup.may_publish(entry.metadata):
             # Also a version that is not to be kept takes the place of the one before.
             self._absences.forget(entry.key)
             old = self._entries.publish(entry)
@@ -362,7 +362,7 @@ class Cache:
         """What a superseded lookup found may be newer than what was found since, and its waiters know it: they get
         nothing older now (I7).
         """
-        if not lookup.is_superseded:
+        if not lookup.is_invalidated:
             return
         self._lookups.doubt(key, found)
         known = self._entries.get(key)
@@ -443,22 +443,22 @@ class Cache:
     async def _find_written(self, writing: Upload, etag: str, lookup: Lookup) -> LookupResult:
         key = writing.key
         for _ in range(ASKS):
-            lookup.doubts.clear()
+            lookup.conflicting_results.clear()
             asked_at = self._clock()
-            metadata = await requests.ask(self._origin, self._ramp, key, None, get=False)
-            if not lookup.doubts:
+            metadata = await requests.fetch_initial(self._origin, self._ramp, key, None, get=False)
+            if not lookup.conflicting_results:
                 break
         if isinstance(metadata, OriginResponse) or (metadata.etag, metadata.size) != (etag, writing.size):
             if isinstance(metadata, Metadata) and metadata.etag == etag:
                 log.error("%s: the origin has %d of %d bytes that it took", key, metadata.size, writing.size)
-            return await self._adopt(key, metadata, lookup, asked_at)
+            return await self._create(key, metadata, lookup, asked_at)
         if not writing.is_whole:
-            return await self._adopt(key, metadata, lookup, asked_at)
+            return await self._create(key, metadata, lookup, asked_at)
         entry = self._entries.create(key, metadata, asked_at)
         self._entries.pin(entry)
         writing.hand_over(self._entries, entry)
         self._written += 1
-        self._show(entry, lookup)
+        self._publish(entry, lookup)
         return LookupResult(entry, 200)
 
     # --- removing ------------------------------------------------------------------------------------------

@@ -13,14 +13,14 @@ from bucketfront.keys import ObjectKey
 MAX_OBJECT = 1 << 50  # beyond any object of S3: nothing there to ask for by range
 
 
-async def ask(
+async def fetch_initial(
     origin: Origin, ramp: ReadAhead, key: ObjectKey, part: FromTo | Suffix | None, *, get: bool
 ) -> OriginResponse | Metadata:
     """What there is, with its first bytes if they are to be had. Raises the OriginErrors of `Origin.get`."""
     return _unconditional(key, await _ask(origin, ramp, key, part, None, get=get))
 
 
-async def ask_again(
+async def revalidate(
     origin: Origin, ramp: ReadAhead, stale: Entry, part: FromTo | Suffix | None, *, get: bool
 ) -> tuple[OriginResponse | Metadata, int]:
     """A new version, with its first bytes; or what holds of the one that is stale. And the origin's status.

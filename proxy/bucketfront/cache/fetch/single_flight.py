@@ -24,23 +24,27 @@ class LookupResult:
 
 @dataclass(eq=False, slots=True)
 class Lookup:
-    """A running lookup. `is_superseded`: a write or a purge came after it began, so what it finds answers those who
-    wait already, and is not kept (I6). `doubts`: what superseded ones found that ended since it began, None where that
-    was nothing: it may be newer (I7). `is_alone`: it has one waiter, and was never to be kept.
+    """A running lookup.
+
+    `is_invalidated`: a write or a purge came after it began. Its waiters get the result, and the cache does not keep
+    it: no stale fill (docs/invariants.md#no-stale-fill).
+    `conflicting_results`: results of invalidated lookups that ended since it began; None stands for a 404. They may
+    be newer. `is_alone`: it has one waiter, and its result is not kept.
     """
 
     waiters: "list[asyncio.Future[LookupResult]]"
-    is_superseded: bool = False
-    doubts: list[Metadata | None] = field(default_factory=list)
+    is_invalidated: bool = False
+    conflicting_results: list[Metadata | None] = field(default_factory=list)
     is_alone: bool = False
     on_end: Callable[[], None] | None = None
 
-    def keeps(self, found: Metadata | None) -> bool:
+    def may_publish(self, found: Metadata | None) -> bool:
         """Whether others may get what it found."""
-        if self.is_superseded or self.is_alone:
+        if self.is_invalidated or self.is_alone:
             return False
         return all(
-            found is None if doubt is None else found is not None and found.is_version(doubt) for doubt in self.doubts
+            found is None if doubt is None else found is not None and found.is_version(doubt)
+            for doubt in self.conflicting_results
         )
 
 
@@ -114,12 +118,12 @@ class Lookups:
     def supersede(self, is_hit: Callable[[ObjectKey], bool]) -> None:
         """Nobody joins these any more, and what they find is not kept."""
         for key in [key for key in self._running if is_hit(key)]:
-            self._running.pop(key).is_superseded = True
+            self._running.pop(key).is_invalidated = True
 
     def doubt(self, key: ObjectKey, found: Metadata | None) -> None:
-        """See `Lookup.doubts`."""
+        """See `Lookup.conflicting_results`."""
         if (lookup := self._running.get(key)) is not None:
-            lookup.doubts.append(found)
+            lookup.conflicting_results.append(found)
 
     async def close(self) -> None:
         for task in list(self._tasks):
