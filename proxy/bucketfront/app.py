@@ -39,7 +39,7 @@ from bucketfront.cache.storage.file_storage import FileStorage
 from bucketfront.cache.storage.index import Index
 from bucketfront.cache.upkeep.disposal import Disposal
 from bucketfront.config.settings import FreshnessSettings, OriginSettings, Settings, StaticCredentials
-from bucketfront.errors import StoreError
+from bucketfront.errors import IndexTooNew, StoreError
 from bucketfront.http import freshness
 from bucketfront.http.freshness import Freshness
 from bucketfront.http.metadata import Metadata
@@ -271,7 +271,7 @@ class App:
         try:
             index.open()
         except StoreError as error:
-            if not store.is_full:
+            if isinstance(error, IndexTooNew) or not store.is_full:
                 raise
             log.warning("the cache's disk is full, what it holds is not used: %s", error)
             index.open_in_memory()

@@ -113,5 +113,9 @@ class StoreFull(StoreError):
     """No room within `max_size` and `min_free`, and nothing left that may be evicted."""
 
 
+class IndexTooNew(StoreError):
+    """A newer bucketfront wrote the cache's index. It is left untouched, and the start fails."""
+
+
 class CacheInUse(StoreError):
     """Another process has this cache folder open."""

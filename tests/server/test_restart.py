@@ -17,8 +17,8 @@ from proxy_under_test import BLOCK, PART, S3, StartProxy, pattern, until
 from relay import Relay, Seen
 from wire import fetch
 
-from bucketfront.cache.storage import index
-from bucketfront.errors import CacheInUse
+from bucketfront.cache.storage import schema
+from bucketfront.errors import CacheInUse, IndexTooNew
 
 READY = 10.0  # seconds from the start of the interpreter on, two loaded cores included
 
@@ -207,16 +207,24 @@ async def test_damaged_index(start: StartProxy, s3: S3, tmp_path: Path, harm: st
 
 
 async def test_schema_of_another_version(start: StartProxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An index of another version is begun anew: an upgrade needs nobody (I14)."""
+    """An upgrade migrates the index, and what was cached stays a hit (docs/invariants.md#crash-only)."""
     proxy = await start()
     s3.put("x", b"data")
     await proxy.get("/x")
     await proxy.settled()
     await proxy.stop()
-    monkeypatch.setattr(index, "SCHEMA_VERSION", index.SCHEMA_VERSION + 1)
+    version = schema.SCHEMA_VERSION
+    monkeypatch.setattr(schema, "SCHEMA_VERSION", version + 1)
+    monkeypatch.setattr(schema, "MIGRATIONS", {version: "ALTER TABLE entries ADD COLUMN note TEXT"})
     proxy = await start()
-    assert proxy.figures["entries"] == 0
-    assert (await proxy.get("/x")).body == b"data"
+    proxy.relay.reset()
+    answer = await proxy.get("/x")
+    assert (answer.body, answer.cache_status) == (b"data", "hit; ttl=300")
+    assert proxy.relay.seen == []
+    await proxy.stop()
+    monkeypatch.setattr(schema, "SCHEMA_VERSION", version)
+    with pytest.raises(IndexTooNew, match="upgrade bucketfront"):
+        await start()
 
 
 @pytest.mark.parametrize("block_size", [2 * BLOCK, 4 * BLOCK])

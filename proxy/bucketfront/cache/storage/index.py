@@ -20,49 +20,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
+from bucketfront.cache.storage import schema
 from bucketfront.errors import StoreError
 from bucketfront.http.metadata import Metadata
 from bucketfront.keys import ObjectKey
 
 T = TypeVar("T")
 
-SCHEMA_VERSION = 2
 READER_CACHE = 8192  # KiB: with a million entries the inner nodes of the trees that a lookup walks take 7 MiB
 PAGE_BLOCKS = 256  # blocks in one row of `pages`: a fill rewrites only the rows it touches
-
-_SCHEMA = """
-CREATE TABLE state (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE entries (
-    id INTEGER PRIMARY KEY,
-    origin TEXT NOT NULL, bucket TEXT NOT NULL, key BLOB NOT NULL,
-    file TEXT NOT NULL, etag TEXT NOT NULL, size INTEGER NOT NULL, metadata TEXT NOT NULL,
-    stored_at REAL NOT NULL, validated_at REAL NOT NULL, accessed_at REAL NOT NULL,
-    bytes INTEGER NOT NULL,   -- charged against max_size
-    epoch INTEGER NOT NULL,   -- the last unclean stop before every present block was written or verified
-    UNIQUE (origin, bucket, key)
-);
-CREATE INDEX entries_by_access ON entries (accessed_at);
-CREATE INDEX entries_by_shard ON entries (substr(file, -2), file);
-CREATE TABLE pages (
-    entry INTEGER NOT NULL, page INTEGER NOT NULL,
-    present BLOB NOT NULL,    -- bitmap, little endian
-    sums BLOB NOT NULL,       -- CRC-32 of each block of the page, 4 bytes little endian, 0 where absent
-    PRIMARY KEY (entry, page)
-) WITHOUT ROWID;
-CREATE TRIGGER entry_added AFTER INSERT ON entries BEGIN
-    UPDATE state SET value = value + NEW.bytes WHERE name = 'bytes';
-    UPDATE state SET value = value + 1 WHERE name = 'entries';
-END;
-CREATE TRIGGER entry_changed AFTER UPDATE OF bytes ON entries BEGIN
-    UPDATE state SET value = value + NEW.bytes - OLD.bytes WHERE name = 'bytes';
-END;
-CREATE TRIGGER entry_removed AFTER DELETE ON entries BEGIN
-    UPDATE state SET value = value - OLD.bytes WHERE name = 'bytes';
-    UPDATE state SET value = value - 1 WHERE name = 'entries';
-    DELETE FROM pages WHERE entry = OLD.id;
-END;
-INSERT INTO state VALUES ('bytes', 0), ('entries', 0), ('clean', 1), ('epoch', 0), ('durable', 0), ('trusted_from', 0);
-"""
 
 _COLUMNS = "id, bucket, key, file, etag, size, metadata, stored_at, validated_at, accessed_at, bytes, epoch"
 
@@ -172,11 +138,13 @@ class Index:
         self.identity: tuple[int, int] | None = None  # of the file: device and inode
 
     def open(self) -> None:
-        """Open or make the database. One that is damaged, or has another form or block size, gives way to a new one.
+        """Open or make the database, and migrate one of an older schema. A damaged one, or one with another block size,
+        gives way to a new one.
 
-        Raises StoreError.
+        Raises StoreError; IndexTooNew for the schema of a newer bucketfront, whose files stay untouched.
         """
         try:
+            schema.refuse_newer(self._path)
             if self._damage_note.exists():
                 self._set_aside("a read of the old one failed in the last run")
             try:
@@ -201,8 +169,9 @@ class Index:
         try:
             self._reader = sqlite3.connect(f"{self._database}?mode=ro", isolation_level=None, uri=True)
             found = self._reader.execute("PRAGMA user_version").fetchone()[0]
-            if found != SCHEMA_VERSION:
-                raise sqlite3.DatabaseError(f"schema {found}, this version knows {SCHEMA_VERSION}")
+            schema.check_version(self._path, found)
+            if found != schema.SCHEMA_VERSION:
+                raise sqlite3.DatabaseError(f"it has the older schema {found}; the next start of the proxy migrates it")
             ((size,),) = self._reader.execute("SELECT value FROM state WHERE name = 'block_size'")
             if size != self._block_size:
                 raise sqlite3.DatabaseError(f"its blocks have {size} bytes, cache.block_size is {self._block_size}")
@@ -217,14 +186,11 @@ class Index:
         writer.execute("PRAGMA journal_size_limit = 4194304")
         writer.execute("PRAGMA busy_timeout = 2000")
         found = writer.execute("PRAGMA user_version").fetchone()[0]
-        if found not in (0, SCHEMA_VERSION):
-            raise sqlite3.DatabaseError(f"schema {found}, this version knows {SCHEMA_VERSION}")
+        schema.check_version(self._path, found)
         if found == 0:
-            facts = f"('boot', {self._boot}), ('block_size', {self._block_size})"
-            writer.executescript(
-                f"BEGIN; {_SCHEMA} INSERT INTO state VALUES {facts};"  # noqa: S608 - two numbers
-                f" PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
-            )
+            schema.create(writer, boot=self._boot, block_size=self._block_size)
+        else:
+            schema.migrate(writer, found)
         if (size := self._state("block_size")) != self._block_size:
             # Which bytes a bit speaks of depends on it.
             raise sqlite3.DatabaseError(f"its blocks have {size} bytes, now they are to have {self._block_size}")

@@ -1,0 +1,106 @@
+"""The tables of the index, and the numbered steps from each released schema to the next.
+
+SQLite keeps the schema's number in the database's header (PRAGMA user_version). A step is one transaction: either all
+of it and the new number are there, or nothing of it. A schema with a higher number than ours was written by a newer
+bucketfront: it is refused, and its files stay as they are.
+"""
+
+import sqlite3
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+from bucketfront.errors import IndexTooNew
+
+SCHEMA_VERSION = 2
+MAX_PLAUSIBLE_VERSION = 999  # a header that says more is damaged, not new
+
+SCHEMA = """
+CREATE TABLE state (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE entries (
+    id INTEGER PRIMARY KEY,
+    origin TEXT NOT NULL, bucket TEXT NOT NULL, key BLOB NOT NULL,
+    file TEXT NOT NULL, etag TEXT NOT NULL, size INTEGER NOT NULL, metadata TEXT NOT NULL,
+    stored_at REAL NOT NULL, validated_at REAL NOT NULL, accessed_at REAL NOT NULL,
+    bytes INTEGER NOT NULL,   -- charged against max_size
+    epoch INTEGER NOT NULL,   -- the last unclean stop before every present block was written or verified
+    UNIQUE (origin, bucket, key)
+);
+CREATE INDEX entries_by_access ON entries (accessed_at);
+CREATE INDEX entries_by_shard ON entries (substr(file, -2), file);
+CREATE TABLE pages (
+    entry INTEGER NOT NULL, page INTEGER NOT NULL,
+    present BLOB NOT NULL,    -- bitmap, little endian
+    sums BLOB NOT NULL,       -- CRC-32 of each block of the page, 4 bytes little endian, 0 where absent
+    PRIMARY KEY (entry, page)
+) WITHOUT ROWID;
+CREATE TRIGGER entry_added AFTER INSERT ON entries BEGIN
+    UPDATE state SET value = value + NEW.bytes WHERE name = 'bytes';
+    UPDATE state SET value = value + 1 WHERE name = 'entries';
+END;
+CREATE TRIGGER entry_changed AFTER UPDATE OF bytes ON entries BEGIN
+    UPDATE state SET value = value + NEW.bytes - OLD.bytes WHERE name = 'bytes';
+END;
+CREATE TRIGGER entry_removed AFTER DELETE ON entries BEGIN
+    UPDATE state SET value = value - OLD.bytes WHERE name = 'bytes';
+    UPDATE state SET value = value - 1 WHERE name = 'entries';
+    DELETE FROM pages WHERE entry = OLD.id;
+END;
+INSERT INTO state VALUES ('bytes', 0), ('entries', 0), ('clean', 1), ('epoch', 0), ('durable', 0), ('trusted_from', 0);
+"""
+
+MIGRATIONS: Mapping[int, str] = MappingProxyType({})
+"""SQL that makes schema n + 1 of schema n, by n. A released step never changes."""
+
+_MAGIC: Final = b"SQLite format 3\0"
+_VERSION_AT: Final = slice(60, 64)  # SQLite, "Database File Format", section 1.3: big-endian
+
+
+def refuse_newer(path: Path) -> None:
+    """Read the header of the database at `path` without opening it. Raises IndexTooNew, OSError."""
+    try:
+        with path.open("rb") as file:
+            header = file.read(_VERSION_AT.stop)
+    except FileNotFoundError:
+        return
+    if header.startswith(_MAGIC):
+        check_version(path, int.from_bytes(header[_VERSION_AT], "big", signed=True))
+
+
+def check_version(path: Path, version: int) -> None:
+    """Raises IndexTooNew if a newer bucketfront wrote the database."""
+    if SCHEMA_VERSION < version <= MAX_PLAUSIBLE_VERSION:
+        raise IndexTooNew(
+            f"the cache index {path} has schema {version}, and this bucketfront knows schema {SCHEMA_VERSION}; "
+            "upgrade bucketfront, or set cache.dir to another folder"
+        )
+
+
+def create(writer: sqlite3.Connection, *, boot: int, block_size: int) -> None:
+    """Make the tables of an empty database. Raises sqlite3.Error."""
+    facts = f"('boot', {boot}), ('block_size', {block_size})"
+    _run(writer, f"{SCHEMA} INSERT INTO state VALUES {facts};", SCHEMA_VERSION)  # noqa: S608 - two numbers
+
+
+def migrate(writer: sqlite3.Connection, found: int) -> None:
+    """Take the steps from schema `found` to ours, each in a transaction of its own.
+
+    Raises sqlite3.DatabaseError if there is no way from `found`, else the sqlite3.Error of the step that failed.
+    """
+    if found < SCHEMA_VERSION and found not in MIGRATIONS:
+        raise sqlite3.DatabaseError(f"no migration from schema {found}")
+    for version in range(found, SCHEMA_VERSION):
+        _run(writer, MIGRATIONS[version], version + 1)
+    if found < SCHEMA_VERSION:
+        # The header shows the new number now, also to a bucketfront that reads the header alone.
+        writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def _run(writer: sqlite3.Connection, script: str, version: int) -> None:
+    try:
+        writer.executescript(f"BEGIN IMMEDIATE; {script}; PRAGMA user_version = {version}; COMMIT;")
+    except sqlite3.Error:
+        if writer.in_transaction:
+            writer.execute("ROLLBACK")
+        raise
