@@ -485,9 +485,9 @@ def test_mounts_that_do_not_fit_are_refused_at_their_place(
 
 
 def test_an_unknown_key_names_its_place_and_the_nearest_known_one(refuses: Refuses) -> None:
-    """I30: the message is the one promised, with the source line and a caret below the key."""
+    """I30: the message holds file, line, column, key, problem and hint, and no source line."""
     assert refuses(f"{MOUNTS}cache:\n  max_szie: 10GiB\n") == (
-        "proxy.yaml:3:3 cache.max_szie: unknown key. Did you mean max_size?\n      max_szie: 10GiB\n      ^"
+        "proxy.yaml:3:3 cache.max_szie: unknown key. Did you mean max_size?"
     )
 
 
@@ -862,7 +862,7 @@ LEAKS = [
 
 @pytest.mark.parametrize("text", LEAKS)
 def test_no_message_holds_a_secret(refuses: Refuses, text: str) -> None:
-    """I28: whatever is wrong around a secret, neither message nor source line shows it."""
+    """I28: whatever is wrong around a secret, no message shows it."""
     for broken in (text, f"{text}\n{MOUNTS}", f"{MOUNTS}{text}\n"):
         refusal = refuses(broken.replace("SECRET_VARIABLE", "V").replace("SECRET", SECRET), {"V": SECRET})
         assert SECRET not in refusal
@@ -870,7 +870,9 @@ def test_no_message_holds_a_secret(refuses: Refuses, text: str) -> None:
 
 def test_a_syntax_error_inside_a_secret_quotes_no_character_of_it(refuses: Refuses) -> None:
     """I28: what YAML says about a single character is left out as well; the place is enough."""
-    assert refuses("admin:\n  token: @x") == "proxy.yaml:2:10 not valid YAML\n      token: ***\n            ^"
+    assert refuses("admin:\n  token: @x") == (
+        "proxy.yaml:2:10 not valid YAML: found character that cannot start any token"
+    )
 
 
 @pytest.mark.parametrize(

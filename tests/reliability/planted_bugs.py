@@ -1014,12 +1014,12 @@ BUGS = (
     Bug(
         28,
         "secret-in-a-message",
-        "What stands below the name of a secret in the configuration is quoted in a message.",
+        "A key that may be a secret is quoted in a message about the configuration.",
         (
             Edit(
-                "bucketfront.config.redaction:_SecretScan._feed",
-                "self._name is not None and _may_name_a_secret(self._name)",
-                "self._name == ''",
+                "bucketfront.config.problems:Problem.__str__",
+                "_is_guarded(self.loc) and (not _is_plain_key(str(self.loc[-1])))",
+                "not self.loc",
             ),
         ),
         ("tests/test_config.py::test_no_message_holds_a_secret",),

@@ -30,7 +30,7 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
     """The settings of the file at `path` (None: no file), under the `BUCKETFRONT_` variables of `environ`.
 
     Raises ConfigError, whose message holds all problems. The file's read `proxy.yaml:12:3 cache.max_szie:
-    unknown key. Did you mean max_size?`, with the source line and a caret; the others `BUCKETFRONT_X__Y: …`.
+    unknown key. Did you mean max_size?`; those of variables read `BUCKETFRONT_X__Y: …`.
     """
     tree = Tree()
     if path is not None:

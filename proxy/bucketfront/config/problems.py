@@ -1,18 +1,19 @@
-"""What is wrong with a configuration, where it was written, and the text that says so.
+"""Collect the problems of a configuration with their places, and write the report about them.
 
-Rule: values of variables are never quoted, lines of a file only as far as `bucketfront.config.redaction` allows (I28).
+A report names the file, line, column and key of each problem. It quotes neither a value nor a source line,
+so that secrets stay in (docs/invariants.md#secrets-stay-in). A key that may be a secret is not quoted either.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
-
-from bucketfront.config.redaction import LINE_BREAK, is_plain_key, quotable_end, secret_spans, shown_name
 
 PREFIX = "BUCKETFRONT_"
 MAX_PROBLEMS = 100
-MAX_COLUMNS = 160  # of a source line in a message
+
+_PLAIN_KEY = re.compile(r"[\s-]*[a-z_]+")
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 Loc = tuple[str | int, ...]
 """A setting, by its keys and list positions from the root."""
@@ -21,40 +22,13 @@ UNUSABLE = object()
 """Stands where a value would, once its problem is known: fits no type."""
 
 
-@dataclass(frozen=True)  # no slots: cached_property needs a __dict__
+@dataclass(frozen=True, slots=True)
 class Source:
-    """A text and what to call it in messages. Lines of a file are quoted, values of variables are not."""
+    """A text to read settings from, and its name in messages: the path of a file or the name of a variable."""
 
     name: str
     text: str
     is_variable: bool = False
-
-    @cached_property
-    def lines(self) -> list[str]:
-        return LINE_BREAK.split(self.text)
-
-    @cached_property
-    def withheld(self) -> dict[int, int]:
-        """Line -> column from which it may hold a secret, both from 0."""
-        return secret_spans(self.text)
-
-    def excerpt(self, line: int, column: int, *, guarded: bool) -> str:
-        """The line, and a caret below `column` (both from 0), without secrets; empty if nothing may be shown.
-
-        `guarded`: the line belongs to a section of secrets; nothing but its key is shown.
-        """
-        if self.is_variable or line >= len(self.lines):
-            return ""
-        shown = self.lines[line].rstrip()
-        end = min(self.withheld.get(line, len(shown)), quotable_end(shown, guarded=guarded))
-        if not shown[:end].strip():
-            return ""
-        column = min(column, end)
-        shown = shown if end >= len(shown) else shown[:end].rstrip() + " ***"
-        begin = max(0, column - MAX_COLUMNS // 2)
-        window = shown[begin : begin + MAX_COLUMNS]
-        printable = "".join(char if char.isprintable() else " " for char in window)
-        return f"\n    {printable}\n    {' ' * (column - begin)}^"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,17 +54,15 @@ class Problem:
     place: Place | None
 
     def __str__(self) -> str:
-        guarded = _is_guarded(self.loc)
         name = _dotted(self.loc)
-        if guarded and not is_plain_key(str(self.loc[-1])):
+        if _is_guarded(self.loc) and not _is_plain_key(str(self.loc[-1])):
             name = f"{_dotted(self.loc[:-1])}.…"
         if self.place is None:
             return f"{name}: {self.message}"
         if self.place.source.is_variable:
             names_itself = variable_name(self.loc) == self.place.source.name.upper()
             return f"{self.place}: {'' if names_itself else f'{name}: '}{self.message}"
-        excerpt = self.place.source.excerpt(self.place.line, self.place.column, guarded=guarded)
-        return f"{self.place} {f'{name}: ' if name else ''}{self.message}{excerpt}"
+        return f"{self.place} {f'{name}: ' if name else ''}{self.message}"
 
     @property
     def rank(self) -> tuple[int, int, int, str]:
@@ -152,11 +124,26 @@ def variable_name(loc: Loc) -> str:
 def _dotted(loc: Loc) -> str:
     text = ""
     for part in loc:
-        text += f"[{part}]" if isinstance(part, int) else f".{shown_name(part)}"
+        text += f"[{part}]" if isinstance(part, int) else f".{_shown_name(part)}"
     return text.removeprefix(".")
 
 
+def _is_plain_key(text: str) -> bool:
+    """Return whether `text` looks like a key of ours, rather than like a secret in the place of a key."""
+    return _PLAIN_KEY.fullmatch(text) is not None
+
+
+def _shown_name(name: str) -> str:
+    """Return a key as a message may show it, cut at the first unusual character.
+
+    A key with such a character may be a value whose colon was forgotten.
+    """
+    plain = _PLAIN_NAME.match(name)
+    head = plain[0] if plain else ""
+    return name if head == name else f"{head}…"
+
+
 def _is_guarded(loc: Loc) -> bool:
-    """Whether a secret may stand there, under whatever name."""
+    """Return whether a secret may be at `loc`, under any key."""
     in_admin = loc[:1] == ("admin",) and loc[1:] not in ((), ("host",), ("port",))
     return in_admin or loc[:2] == ("origin", "credentials")

@@ -12,13 +12,15 @@ from typing import Any, Never
 import yaml
 
 from bucketfront.config.problems import Loc, Place, Source, Tree
-from bucketfront.config.redaction import LINE_BREAK
 
 MAX_DEPTH = 16  # our own settings nest 4 deep
 MAX_VALUES = 10_000  # bounds the time a hostile file can take
 
+_LINE_BREAK = re.compile("\r\n|[\r\n\x85\u2028\u2029]")  # YAML 1.1 section 4.2, as PyYAML counts lines
 _INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,18})")
 _FLOAT = re.compile(r"[-+]?[0-9]{1,18}\.[0-9]{1,18}")
+# A character of the text in a message of PyYAML. Its token names, such as '<scalar>', are no part of the text.
+_QUOTED_CHARACTER = re.compile(r"""(character|found) (?!'<|'\\t')(?:'[^']*'|"'")""")
 _UNSOUND = re.compile("[\x00\ud800-\udfff]")
 
 
@@ -66,7 +68,7 @@ class _Composer:
                 self._fail("one document is enough: remove what follows", self._loader.peek_event().start_mark)
             return data
         except yaml.reader.ReaderError as error:
-            before = LINE_BREAK.split(self._source.text[: error.position])
+            before = _LINE_BREAK.split(self._source.text[: error.position])
             place = Place(self._source, len(before) - 1, len(before[-1]))
             raise YamlError(f"not valid YAML: character #x{int(error.character):04x}", place) from None
         except yaml.MarkedYAMLError as error:
@@ -84,8 +86,7 @@ class _Composer:
         place = self._place(mark)
         if "tag" in problem:
             return YamlError("YAML tags are not understood", place)
-        if place.line in self._source.withheld:
-            return YamlError("not valid YAML", place)
+        problem = _QUOTED_CHARACTER.sub(_without_character, problem)
         hint = ""
         if self._source.text[: mark.index + 1].endswith("${"):
             hint = '; inside { } and [ ] write "${VAR}", in quotes'
@@ -160,9 +161,14 @@ class _Composer:
         """Where the first `${` of a scalar stands."""
         start, end = event.start_mark, event.end_mark
         offset = self._source.text.find("${", start.index, end.index)
-        lines = LINE_BREAK.split(self._source.text[start.index : max(offset, start.index)])
+        lines = _LINE_BREAK.split(self._source.text[start.index : max(offset, start.index)])
         column = len(lines[-1]) + (start.column if len(lines) == 1 else 0)
         return Place(self._source, start.line + len(lines) - 1, column)
+
+
+def _without_character(match: re.Match[str]) -> str:
+    """Drop a character that may be part of a secret (docs/invariants.md#secrets-stay-in)."""
+    return "character" if match[1] == "character" else "found another character"
 
 
 def _plain_value(text: str) -> object:
