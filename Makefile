@@ -65,4 +65,4 @@ lock:
 	rm -rf $(VENV)/lock
 
 clean:
-	rm -rf $(VENV) cache build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) cache build proxy/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
