@@ -30,7 +30,7 @@ check: install
 	$(BIN)/mypy tests/reliability/conftest.py
 	$(BIN)/pytest tests/test_layering.py
 
-# What `make test` leaves out, because it takes 150 s at most.
+# What `make test` leaves out, because the suite of every commit has to stay quick.
 long: install
 	$(BIN)/pytest -m long tests
 
