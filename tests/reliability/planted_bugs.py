@@ -324,7 +324,7 @@ BUGS = (
         (
             Edit(
                 "bucketfront.server.http1.connection:Connection.data_received",
-                "not self._is_busy",
+                "not self.is_responding",
                 "self._current_request is None and not self._messages",
             ),
         ),
@@ -775,8 +775,8 @@ BUGS = (
         (
             Edit(
                 "bucketfront.server.http1.connection:Connection.data_received",
-                "before = self._request_count",
-                "before = self._request_count\n    self._stop_timer()",
+                "before = self.requests_parsed",
+                "before = self.requests_parsed\n    self._stop_timer()",
             ),
         ),
         (SERVER + "test_slow_clients.py::test_head_that_drips",),
@@ -785,7 +785,7 @@ BUGS = (
         20,
         "stop-reads-no-body",
         "A stop closes for bytes as well as for requests: a body under way never ends.",
-        (Edit("bucketfront.server.http1.connection:Connection.close", "if not self._is_busy:", "if True:"),),
+        (Edit("bucketfront.server.http1.connection:Connection.close", "if not self.is_responding:", "if True:"),),
         (SERVER + "test_disconnect.py::test_stop_reads_the_body_under_way",),
     ),
     Bug(

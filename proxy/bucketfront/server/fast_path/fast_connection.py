@@ -17,7 +17,6 @@ from functools import partial
 from typing import Any, Self
 
 from aiohttp import web
-from aiohttp.web_protocol import RequestHandler
 
 from bucketfront.cache import Cache, Reader, page_cache
 from bucketfront.errors import ProxyError
@@ -82,12 +81,12 @@ class FastConnection(Connection):
         super().connection_made(transport)
         if transport.get_extra_info("sslcontext") is None:
             self._socket = transport.get_extra_info("socket").fileno()
-            if isinstance(self._loop, InlineEventLoop):
-                self._loop.selector.takers[self._socket] = self._is_taken
+            if isinstance(self.loop, InlineEventLoop):
+                self.loop.selector.takers[self._socket] = self._is_taken
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        if isinstance(self._loop, InlineEventLoop):
-            self._loop.selector.takers.pop(self._socket, None)
+        if isinstance(self.loop, InlineEventLoop):
+            self.loop.selector.takers.pop(self._socket, None)
         if isinstance(self._rest, SendfileBurst):
             self._rest.end()
         if isinstance(self._rest, asyncio.Task):
@@ -100,7 +99,7 @@ class FastConnection(Connection):
         if isinstance(self._rest, SendfileBurst):
             self._rest.end()
         if isinstance(self._rest, asyncio.Task):
-            self._close = True  # no further request of this connection is answered
+            self.refuse_further_requests()
             await asyncio.wait([self._rest], timeout=timeout)
         await super().shutdown(timeout)
 
@@ -133,13 +132,11 @@ class FastConnection(Connection):
     def _is_at_rest(self) -> bool:
         """Whether aiohttp waits for the first byte of a request, and the client's kernel has taken all there was."""
         return (
-            self._waiter is not None
-            and not self._messages
+            self.awaits_request
             and not self._head_size
             and not self._left
             and not self._unread
             and not self._is_deaf
-            and not self._close
             and self.transport is not None
             and not self.transport.get_write_buffer_size()
         )
@@ -148,7 +145,7 @@ class FastConnection(Connection):
         """For the two timers of the ordinary path. `now` as the loop's clock."""
         if self._head_timer is not None:
             self._stop_timer()
-        self._next_keepalive_close_time = now + self._keepalive_timeout
+        self.postpone_keepalive(now)
 
     # --- answers -------------------------------------------------------------------------------------------
 
@@ -157,7 +154,7 @@ class FastConnection(Connection):
         asked = path.recognise(data)
         if asked is None:
             return False
-        began, now = self._loop.time(), path.clock()
+        began, now = self.loop.time(), path.clock()
         answer = path.hits.answer(asked, now)
         if answer is None:
             return False
@@ -173,7 +170,7 @@ class FastConnection(Connection):
         path.answered += 1
         self._count_as_use(began)
         if self._rest is None:
-            path.observer.hit(answer.told, length, self._client, path.wall(), self._loop.time() - began)
+            path.observer.hit(answer.told, length, self._client, path.wall(), self.loop.time() - began)
         return True
 
     def _write(self, head: bytes, body: bytes | memoryview = b"") -> None:
@@ -234,7 +231,7 @@ class FastConnection(Connection):
 
     def _send_rest(self, answer: PreparedResponse, reader: Reader, at: int, began: float) -> None:
         sender = Sender(reader, (Span(at, answer.stop),), whole=False)
-        task = self._rest = self._loop.create_task(self._sent(sender))
+        task = self._rest = self.loop.create_task(self._sent(sender))
         # A callback, because a task that is cancelled before its first step never runs any of its own code.
         task.add_done_callback(lambda task: self._end(task, answer, at - answer.start + sender.sent, reader, began))
 
@@ -269,7 +266,7 @@ class FastConnection(Connection):
         self._told(told, sent, began)
 
     def _told(self, told: AccessRecord, sent: int, began: float) -> None:
-        now = self._loop.time()
+        now = self.loop.time()
         self._path.observer.hit(told, sent, self._client, self._path.wall(), now - began)
         self._rest = None
         held, self._held = self._held, b""
@@ -278,19 +275,15 @@ class FastConnection(Connection):
         self._count_as_use(now)
         if held:
             self.data_received(held)
-        if not self._buffer_paused and not self._reading_paused:
-            self._resume_transport_reading()
+        self.resume_transport_reading()
 
     def _hold(self, data: bytes) -> None:
         self._held += data
         if len(self._held) > MAX_HELD:
-            self._pause_transport_reading()
+            self.pause_transport_reading()
 
-    def _process_keepalive(self) -> None:
-        if self._rest is not None:
-            # aiohttp knows nothing of an answer that it does not send.
-            self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
-        super()._process_keepalive()
+    def sends_outside_aiohttp(self) -> bool:
+        return self._rest is not None
 
 
 def _is_resident(answer: PreparedResponse, turn: Span, now: float) -> bool:
@@ -329,7 +322,7 @@ class _Outlet:
         await self.drain()
 
     async def drain(self) -> None:
-        await self._connection._drain_helper()  # noqa: SLF001 - aiohttp's protocols have no public name for it
+        await self._connection.drain()
 
 
 class FastConnectionServer(ConnectionServer):
@@ -339,7 +332,7 @@ class FastConnectionServer(ConnectionServer):
         super().__init__(handler, **options)
         self._path = path
 
-    def __call__(self) -> RequestHandler:
+    def __call__(self) -> web.RequestHandler:
         if self._path is None:
             return super().__call__()
-        return FastConnection(self, self._path, loop=self._loop, **{**self._kwargs, "lingering_time": 0.0})
+        return FastConnection(self, self._path, **self.connection_options)

@@ -6,13 +6,12 @@ Rule 2: nothing here waits, does I/O or raises on a client's account.
 """
 
 import math
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from http import HTTPStatus
+from email.utils import formatdate
 
 from aiohttp import hdrs
-from aiohttp.helpers import rfc822_formatted_time
-from aiohttp.http_writer import _serialize_headers
 
 from bucketfront.cache import Absence, Cache, Lease
 from bucketfront.errors import ProxyError
@@ -25,6 +24,7 @@ from bucketfront.http.ranges import Span
 from bucketfront.server import representation
 from bucketfront.server.cors import Cors
 from bucketfront.server.fast_path.recogniser import ANSWERED_BY, FIRST, KEYED_FIELDS, LAST, PlainRequest
+from bucketfront.server.http1.aiohttp_private import serialize_head
 from bucketfront.server.pipeline import Pipeline
 from bucketfront.server.router import Router
 from bucketfront.server.selection import Candidate, candidates
@@ -197,5 +197,5 @@ def _range_fields(start: int, stop: int, size: int) -> bytes:
 
 def _head(made: Plan, status: CacheStatus, common: Headers, age: float) -> bytes:
     headers = representation.with_object_fields(fields_of_all(status, common), made, age)
-    headers[hdrs.DATE] = rfc822_formatted_time()
-    return _serialize_headers(f"HTTP/1.1 {made.status} {HTTPStatus(made.status).phrase}", headers)
+    headers[hdrs.DATE] = formatdate(int(time.time()), usegmt=True)
+    return serialize_head(made.status, headers)

@@ -19,10 +19,11 @@ from bucketfront.http.ranges import requested
 from bucketfront.keys import percent_encode
 from bucketfront.server import error_responses, representation
 from bucketfront.server.error_responses import error_response
+from bucketfront.server.http1.aiohttp_private import DeferredHeadResponse
 from bucketfront.server.representation import with_object_fields
 from bucketfront.server.router import Route
 from bucketfront.server.selection import Candidate, candidates, error_document
-from bucketfront.server.send.sender import Response, Sender
+from bucketfront.server.send.sender import Sender
 from bucketfront.server.telemetry.exchange import Exchange
 
 RESTARTS = 8  # versions that may go by before the head is sent
@@ -164,7 +165,7 @@ class ObjectHandler:
             exchange.spent("wait", asyncio.get_running_loop().time() - began)
             exchange.status = reader.status
             headers = with_object_fields(exchange.headers(), made, age)
-            response = Response(status=made.status, headers=headers)
+            response = DeferredHeadResponse(status=made.status, headers=headers)
             try:
                 await response.prepare(exchange.request)
                 await sender.send(exchange.request, response)

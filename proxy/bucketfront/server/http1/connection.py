@@ -7,15 +7,16 @@ a body whose framing is broken, an orderly close, and answers of our own to what
 import asyncio
 import logging
 from http import HTTPStatus
+from typing import Any
 
 from aiohttp import hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
-from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
 from bucketfront.http.cache_status import CacheStatus, Forward
 from bucketfront.server.error_responses import error_response
 from bucketfront.server.http1 import framing
+from bucketfront.server.http1.aiohttp_private import AiohttpConnection, AiohttpServer, limit_read_size
 from bucketfront.server.send.sendfile import PATIENCE
 from bucketfront.server.telemetry.exchange import Exchange
 
@@ -41,7 +42,7 @@ _WORDS = {
 }
 
 
-class Connection(RequestHandler):
+class Connection(AiohttpConnection):
     """aiohttp's keep-alive timer bounds the idle time and the head alike; a slow head deserves less patience."""
 
     __slots__ = ("_body", "_head_size", "_head_timer", "_is_deaf", "_is_last", "_last", "_left", "_unread")
@@ -58,7 +59,7 @@ class Connection(RequestHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._is_deaf, self._is_last, self._unread, self._last = False, False, b"", b""
         self._body, self._left, self._head_size = EMPTY_PAYLOAD, 0, 0
-        self._head_timer = self._loop.call_later(HEAD_TIMEOUT, self.force_close)
+        self._head_timer = self.loop.call_later(HEAD_TIMEOUT, self.force_close)
         super().connection_made(transport)
         if transport.get_extra_info("sslcontext") is not None:
             assert isinstance(transport, asyncio.Transport)
@@ -66,7 +67,7 @@ class Connection(RequestHandler):
             transport.set_write_buffer_limits(1)
         else:
             # asyncio would read 256 KiB at once, and of each upload as many bytes would wait here (I19).
-            transport.max_size = READ  # type: ignore[attr-defined]
+            limit_read_size(transport, READ)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._stop_timer()
@@ -76,20 +77,15 @@ class Connection(RequestHandler):
     def close(self) -> None:
         """After the request under way, whose body is still read. aiohttp would read none of it, and neither end."""
         self._is_last = True
-        if not self._is_busy:
+        if not self.is_responding:
             super().close()
 
     async def shutdown(self, timeout: float | None = 15.0) -> None:  # noqa: ASYNC109 - aiohttp's signature
         """From its own `shutdown` on aiohttp reads nothing any more: what is under way has `timeout` before."""
         self.close()
-        if self._is_busy and self._task_handler is not None:
-            await asyncio.wait([self._task_handler], timeout=timeout)
+        if self.is_responding and self.handler_task is not None:
+            await asyncio.wait([self.handler_task], timeout=timeout)
         await super().shutdown(ENDING)
-
-    @property
-    def _is_busy(self) -> bool:
-        """Whether a request is under way. aiohttp takes it from its queue a turn before it says which it is at."""
-        return bool(self._messages) or (self._waiter is None and self._request_count > 0)
 
     async def start(self) -> None:
         """All requests of the connection. What it still holds then is sent, or dropped in the end: asyncio would wait
@@ -100,7 +96,7 @@ class Connection(RequestHandler):
             await super().start()
         finally:
             if transport is not None and transport.get_write_buffer_size():
-                self._loop.call_later(PATIENCE, transport.abort)
+                self.loop.call_later(PATIENCE, transport.abort)
 
     def data_received(self, data: bytes) -> None:
         """Feeds the parser so that no call of it sees more than the end of one head.
@@ -109,7 +105,7 @@ class Connection(RequestHandler):
         """
         if self._is_deaf:
             return
-        before = self._request_count
+        before = self.requests_parsed
         if not data:
             self._feed(b"")  # aiohttp asks for what the parser had put by
         data, self._unread = self._unread + data, b""
@@ -119,10 +115,10 @@ class Connection(RequestHandler):
             self._feed(data[at:end])
             at = end
         self._unread = b"" if self._is_over else data[at:]
-        if self._request_count != before:
+        if self.requests_parsed != before:
             self._stop_timer()
-        elif self._head_timer is None and not self._is_busy:
-            self._head_timer = self._loop.call_later(HEAD_TIMEOUT, self.force_close)
+        elif self._head_timer is None and not self.is_responding:
+            self._head_timer = self.loop.call_later(HEAD_TIMEOUT, self.force_close)
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
@@ -141,7 +137,7 @@ class Connection(RequestHandler):
                 if not is_lost:
                     # aiohttp waits within an answer, not between two: a client that asks on and on and reads nothing
                     # would have all of them in our memory (I19).
-                    await self._drain_helper()
+                    await self.drain()
         except TimeoutError:
             if self.transport is not None:
                 self.transport.abort()
@@ -152,9 +148,9 @@ class Connection(RequestHandler):
             resp.force_close()
         if not resp.keep_alive:
             await self._part()
-        elif self._head_timer is None and not self._messages and (self._head_size or self._unread):
+        elif self._head_timer is None and not self.has_queued_request and (self._head_size or self._unread):
             # The next request has begun already.
-            self._head_timer = self._loop.call_later(HEAD_TIMEOUT, self.force_close)
+            self._head_timer = self.loop.call_later(HEAD_TIMEOUT, self.force_close)
         return resp, False
 
     def handle_error(
@@ -167,7 +163,7 @@ class Connection(RequestHandler):
         """What aiohttp's parser refused, in our words; its own page would be HTML and quote the client's bytes."""
         if request.writer.output_size:
             raise ConnectionResetError("an answer had begun")
-        exchange = Exchange(request, self._loop.time())
+        exchange = Exchange(request, self.loop.time())
         exchange.status = CacheStatus(Forward.BYPASS, detail="refused")
         if isinstance(exc, HttpProcessingError):
             status = framing.status_of(exc, self.max_line_size)
@@ -189,57 +185,55 @@ class Connection(RequestHandler):
     @property
     def _is_over(self) -> bool:
         """Nothing more will be parsed."""
-        return self._is_deaf or self._close or self._force_close or (self._is_last and not self._left)
+        return self._is_deaf or self.is_closing or (self._is_last and not self._left)
 
     def _takes_more(self) -> bool:
-        return not (self._is_over or self._reading_paused or len(self._messages) >= self._max_msg_queue_size)
+        return self.has_room_for_request and not (self._is_over or self.is_body_paused)
 
     def _feed(self, piece: bytes) -> None:
         is_body = self._left > 0
         is_too_long = not is_body and self._head_size + len(piece) > MAX_HEAD
         if is_too_long:
             piece = piece[: MAX_HEAD - self._head_size]
-        before = self._request_count
+        before = self.requests_parsed
         self._left = max(self._left - len(piece), 0)
         super().data_received(piece)
         self._last = (self._last + piece[-len(_HEAD_END) + 1 :])[-len(_HEAD_END) + 1 :]
-        if self._request_count != before:
+        if self.requests_parsed != before:
             self._look_at_newest()
         elif is_too_long:
             self._refuse(framing.BadFraming("the head is too long", HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE))
         elif self._left > _CHUNKED // 2 and self._body.is_eof():
             self._is_deaf = True
-        self._head_size = 0 if is_body or self._request_count != before else self._head_size + len(piece)
+        self._head_size = 0 if is_body or self.requests_parsed != before else self._head_size + len(piece)
 
     def _look_at_newest(self) -> None:
-        message, body = self._messages[-1]
-        if isinstance(message, _ErrInfo):
+        newest = self.newest_request
+        if newest is None:
             self._is_deaf = True
             if not self._body.is_eof():
                 # The parser leaves whoever reads this body waiting for ever.
                 self._body.set_exception(framing.BadFraming("the body's framing is malformed"))
             return
+        message, body = newest
         try:
             framing.check_version(message.version)
         except framing.BadFraming as error:
-            del self._messages[-1]
+            self.drop_newest_request()
             self._refuse(error)
             return
         self._body = body
         self._left = _CHUNKED if message.chunked else int(message.headers.get(hdrs.CONTENT_LENGTH, 0))
-        if message.chunked or (message.upgrade and (self._upgraded or body is not EMPTY_PAYLOAD)):
+        if message.chunked or (message.upgrade and (self.is_upgraded or body is not EMPTY_PAYLOAD)):
             # The parser takes the last trailer of a chunked body for a field of the next request, stops parsing at an
             # upgrade, and drops what the segment holds behind the body of one.
-            self._messages[-1] = message._replace(should_close=True), body
-        if self._upgraded:
+            self.replace_newest_request(message._replace(should_close=True), body)
+        if self.is_upgraded:
             self._is_deaf = True
 
     def _refuse(self, error: framing.BadFraming) -> None:
         self._is_deaf = True
-        self._request_count += 1
-        self._messages.append((_ErrInfo(status=error.status, exc=error, message=""), EMPTY_PAYLOAD))
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        self.queue_error(error.status, error)
 
     async def _is_drained(self, request: web.BaseRequest) -> bool:
         """Whether the request's body is over, now or soon and after few bytes."""
@@ -274,7 +268,10 @@ class Connection(RequestHandler):
             self._head_timer = None
 
 
-class ConnectionServer(web.Server):
-    def __call__(self) -> RequestHandler:
+class ConnectionServer(AiohttpServer):
+    def __init__(self, handler: Any, **options: Any) -> None:
         # aiohttp's own lingering reads without a bound; `finish_response` does it here.
-        return Connection(self, loop=self._loop, **{**self._kwargs, "lingering_time": 0.0})
+        super().__init__(handler, **{**options, "lingering_time": 0.0})
+
+    def __call__(self) -> web.RequestHandler:
+        return Connection(self, **self.connection_options)

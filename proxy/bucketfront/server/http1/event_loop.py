@@ -16,6 +16,8 @@ from collections.abc import Callable
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from bucketfront.server.http1.aiohttp_private import PolledSelector
+
 if TYPE_CHECKING:
     from _typeshed import FileDescriptorLike
 
@@ -26,11 +28,8 @@ Taker = Callable[[], bool]
 """Called when a descriptor can be read; whether that is dealt with. Never waits, never raises."""
 
 
-class InlineSelector(selectors.EpollSelector):
+class InlineSelector(PolledSelector):
     """`takers` by descriptor. Whoever adds one takes it away before the descriptor is closed."""
-
-    _selector: select.epoll  # of the base class, which has no public names for these two
-    _fd_to_key: dict[int, selectors.SelectorKey]
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,7 +46,7 @@ class InlineSelector(selectors.EpollSelector):
         # epoll counts in milliseconds: never return before the time.
         seconds = 0.0 if waiting else None if timeout is None else max(0.0, math.ceil(timeout * 1e3) * 1e-3)
         try:
-            found = self._selector.poll(seconds, AT_ONCE)
+            found = self.poll(seconds, AT_ONCE)
         except InterruptedError:
             return []
         has_taken = False
@@ -59,7 +58,7 @@ class InlineSelector(selectors.EpollSelector):
                 waiting[descriptor] = event
         if not waiting:
             return []
-        keys = self._fd_to_key
+        keys = self.key_by_descriptor
         ready = []
         for descriptor in list(islice(waiting, FEW)) if has_taken else list(waiting):
             event = waiting.pop(descriptor)

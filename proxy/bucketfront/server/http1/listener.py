@@ -10,17 +10,17 @@ import json
 import logging
 import socket
 import ssl
-from asyncio.sslproto import SSLProtocol
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from email.utils import formatdate
 from http import HTTPStatus
 
 from aiohttp import hdrs, web
-from aiohttp.helpers import rfc822_formatted_time
-from aiohttp.http_writer import _serialize_headers
 
 from bucketfront.http.cache_status import CacheStatus, Forward
+from bucketfront.server.http1.aiohttp_private import AiohttpSite, serialize_head, tls_protocol
 from bucketfront.server.telemetry.exchange import fields_of_all
 
 AT_ONCE = 64  # connections accepted in one turn of the loop
@@ -31,7 +31,6 @@ LINGER = 1.0  # seconds for a refused client to send its request, and again to r
 HANDSHAKE = 10  # seconds for that of TLS (I20)
 RETRY_AFTER = 1  # seconds
 UNSENT = 60.0  # seconds that a client's kernel may take nothing of what is sent to it: longer than any other patience
-TLS_BUFFER = 16 << 10  # bytes: one record of TLS, RFC 8446 section 5.1
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +57,7 @@ class ConnectionLimit:
         self.leaving -= 1
 
 
-class BoundedSite(web.TCPSite):
+class BoundedSite(AiohttpSite):
     """aiohttp's site, with an accept loop of our own. `gate` counts its connections, from accept to close."""
 
     def __init__(
@@ -70,6 +69,7 @@ class BoundedSite(web.TCPSite):
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
         super().__init__(runner, host, port, ssl_context=ssl_context, backlog=BACKLOG)
+        self._tls = ssl_context
         self._gate = gate
         self._listeners: list[socket.socket] = []
         self._timers: dict[socket.socket, asyncio.TimerHandle] = {}
@@ -78,17 +78,12 @@ class BoundedSite(web.TCPSite):
 
     async def start(self) -> None:
         """Raises OSError when the port is taken."""
-        await web.BaseSite.start(self)
         loop = asyncio.get_running_loop()
-        # asyncio finds the addresses and binds to them; it does not listen.
-        self._server = server = await loop.create_server(
-            asyncio.Protocol, self._host, self._port, start_serving=False, reuse_address=True
-        )
-        for bound in server.sockets:
+        for bound in await self.bind():
             listener = bound.dup()
             self._listeners.append(listener)
             listener.setblocking(False)
-            listener.listen(self._backlog)
+            listener.listen(BACKLOG)
             loop.add_reader(listener, self._accept, listener)
 
     async def stop(self) -> None:
@@ -124,18 +119,17 @@ class BoundedSite(web.TCPSite):
         self._timers[listener] = loop.call_later(PAUSE, loop.add_reader, listener, self._accept, listener)
 
     def _take(self, accepted: socket.socket) -> None:
-        gate, server = self._gate, self._runner.server
-        assert server is not None
+        gate = self._gate
         if gate.open < gate.limit:
             gate.came()
-            self._begin(server, _Counted(accepted, gate.left))
+            self._begin(self.connection_factory, _Counted(accepted, gate.left))
             return
         gate.refused += 1
         if gate.leaving < LEAVING:
             gate.turned_away()
             self._begin(_Refusal, _Counted(accepted, gate.gone))
         else:
-            _refuse_at_once(accepted, is_plain=self._ssl_context is None)
+            _refuse_at_once(accepted, is_plain=self._tls is None)
 
     def _begin(self, protocol: Callable[[], asyncio.BaseProtocol], accepted: socket.socket) -> None:
         loop = asyncio.get_running_loop()
@@ -148,8 +142,8 @@ class BoundedSite(web.TCPSite):
         task.add_done_callback(self._beginning.discard)
 
     async def _connect(self, protocol: Callable[[], asyncio.BaseProtocol], accepted: socket.socket) -> None:
-        loop, context = asyncio.get_running_loop(), self._ssl_context
-        made = protocol if context is None else lambda: _tls(loop, protocol(), context)
+        loop, context = asyncio.get_running_loop(), self._tls
+        made = protocol if context is None else lambda: tls_protocol(loop, protocol(), context, HANDSHAKE)
         try:
             await loop.connect_accepted_socket(made, accepted)
         except OSError:
@@ -168,24 +162,6 @@ class _Counted(socket.socket):
         told, self._on_close = self._on_close, None
         if told is not None:
             told()
-
-
-class _ThriftyTls(SSLProtocol):
-    """asyncio keeps 256 KiB for what it reads of each connection, and lets 576 KiB wait to be sent."""
-
-    max_size = TLS_BUFFER
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        transport.set_write_buffer_limits(TLS_BUFFER)
-        super().connection_made(transport)
-
-
-def _tls(loop: asyncio.AbstractEventLoop, protocol: asyncio.BaseProtocol, context: ssl.SSLContext) -> SSLProtocol:
-    """As asyncio puts the two together; it gives up a handshake that takes too long."""
-    begun = loop.create_future()  # asyncio's own way to hear of a handshake's end; `connection_made` tells us
-    begun.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
-    return _ThriftyTls(loop, protocol, context, begun, server_side=True, ssl_handshake_timeout=HANDSHAKE)
 
 
 class _Refusal(asyncio.Protocol):
@@ -237,7 +213,6 @@ def refusal(*, has_body: bool = True) -> bytes:
     headers[hdrs.CONTENT_TYPE] = "application/json"
     headers[hdrs.CONTENT_LENGTH] = str(len(body))
     headers[hdrs.CACHE_CONTROL] = "no-store"
-    headers[hdrs.DATE] = rfc822_formatted_time()
+    headers[hdrs.DATE] = formatdate(int(time.time()), usegmt=True)
     headers[hdrs.CONNECTION] = "close"
-    status = HTTPStatus.SERVICE_UNAVAILABLE
-    return _serialize_headers(f"HTTP/1.1 {status.value} {status.phrase}", headers) + (body if has_body else b"")
+    return serialize_head(HTTPStatus.SERVICE_UNAVAILABLE, headers) + (body if has_body else b"")

@@ -7,8 +7,6 @@ import asyncio
 from collections.abc import AsyncGenerator
 from typing import Protocol
 
-from aiohttp import web
-
 from bucketfront.cache import Reader, page_cache
 from bucketfront.errors import BodyTruncated, OriginError, StoreError
 from bucketfront.http.ranges import Span
@@ -20,12 +18,6 @@ TLS_TURN = 256 << 10  # bytes sent over TLS in one turn of the loop
 
 class BrokenOff(ConnectionResetError):
     """The answer was cut off on purpose; the connection is aborted. The log's `cause` says why."""
-
-
-class Response(web.StreamResponse):
-    """An answer whose head waits for the first bytes of its body, and leaves with them."""
-
-    _send_headers_immediately = False
 
 
 class Writer(Protocol):

@@ -1,0 +1,258 @@
+"""Every private member of aiohttp, `asyncio` and `selectors` that the proxy depends on, and nothing else.
+
+aiohttp exposes its connection for subclassing, but no public name reaches its queue of requests, its keep-alive timer
+or its transport's flow control. The classes and functions below give each of those a public name. All other modules
+use only these. `PRIVATE_MEMBERS` lists each member with the reason for its use. A test fails if an upgrade removes one,
+or if another module touches one. docs/decisions/0001-aiohttp-request-handler.md compares this with an own protocol.
+"""
+
+import asyncio
+import selectors
+import socket
+import ssl
+from asyncio import sslproto
+from asyncio.selector_events import _SelectorTransport  # type: ignore[attr-defined]
+from collections.abc import Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import http_writer, web, web_protocol
+from aiohttp.base_protocol import BaseProtocol
+from aiohttp.http import RawRequestMessage
+from aiohttp.http_writer import _serialize_headers
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
+from aiohttp.web_protocol import _ErrInfo
+from multidict import CIMultiDict
+
+if TYPE_CHECKING:
+    import select
+
+
+TLS_BUFFER_BYTES = 16 << 10  # one record of TLS: RFC 8446 section 5.1
+
+
+@dataclass(frozen=True, slots=True)
+class PrivateMember:
+    owner: type | ModuleType
+    name: str
+    reason: str
+
+
+PRIVATE_MEMBERS = (
+    PrivateMember(web.RequestHandler, "_request_count", "tells whether a call of the parser completed a head"),
+    PrivateMember(web.RequestHandler, "_messages", "the queue of parsed requests; a refusal takes its place there"),
+    PrivateMember(web.RequestHandler, "_max_msg_queue_size", "feeding stops before the parser would hold requests"),
+    PrivateMember(web.RequestHandler, "_waiter", "is set while the connection waits for a request, and wakes it"),
+    PrivateMember(web.RequestHandler, "_task_handler", "a stop waits for the request under way"),
+    PrivateMember(web.RequestHandler, "_close", "a connection that closes takes no further request"),
+    PrivateMember(web.RequestHandler, "_force_close", "as `_close`, at once"),
+    PrivateMember(web.RequestHandler, "_keepalive_timeout", "a hit of the fast path postpones the idle timeout"),
+    PrivateMember(web.RequestHandler, "_next_keepalive_close_time", "as `_keepalive_timeout`"),
+    PrivateMember(web.RequestHandler, "_process_keepalive", "no idle timeout while the fast path sends a response"),
+    PrivateMember(web_protocol, "_ErrInfo", "a message that the parser refused"),
+    PrivateMember(BaseProtocol, "_upgraded", "the parser stops at an upgrade, which the proxy never grants"),
+    PrivateMember(BaseProtocol, "_reading_paused", "no body bytes are parsed while the body's buffer is full"),
+    PrivateMember(BaseProtocol, "_buffer_paused", "reading resumes only if the queue of requests has room"),
+    PrivateMember(BaseProtocol, "_pause_transport_reading", "holds a client that pipelines behind a large hit"),
+    PrivateMember(BaseProtocol, "_resume_transport_reading", "as `_pause_transport_reading`"),
+    PrivateMember(BaseProtocol, "_drain_helper", "waits until the client has taken what was written"),
+    PrivateMember(web.Server, "_loop", "the factory of connections needs what the server was given"),
+    PrivateMember(web.Server, "_kwargs", "as `_loop`"),
+    PrivateMember(web.StreamResponse, "_send_headers_immediately", "one segment holds the head and the first bytes"),
+    PrivateMember(web.BaseSite, "_runner", "has the server that makes the connections"),
+    PrivateMember(web.BaseSite, "_server", "`runner.addresses` and `stop` use it"),
+    PrivateMember(web.TCPSite, "_host", "the address to bind to"),
+    PrivateMember(web.TCPSite, "_port", "as `_host`"),
+    PrivateMember(http_writer, "_serialize_headers", "refuses line ends in fields, in C; both paths write equal heads"),
+    PrivateMember(_SelectorTransport, "max_size", "what one read of a socket may return"),
+    PrivateMember(sslproto, "SSLProtocol", "undocumented; asyncio's buffers of TLS are too large for each connection"),
+    PrivateMember(sslproto.SSLProtocol, "max_size", "the read buffer's size"),
+    PrivateMember(selectors.EpollSelector, "_selector", "polls for a bounded number of events"),
+    PrivateMember(selectors.EpollSelector, "_fd_to_key", "an event's key; `get_map` costs a call for each event"),
+)
+
+
+class AiohttpConnection(web.RequestHandler):
+    """aiohttp's connection with a public name for each private member that the subclasses need."""
+
+    __slots__ = ("loop",)
+
+    def __init__(self, manager: web.Server, *, loop: asyncio.AbstractEventLoop, **options: Any) -> None:
+        super().__init__(manager, loop=loop, **options)
+        self.loop = loop
+
+    # --- the queue of requests -----------------------------------------------------------------------------
+
+    @property
+    def requests_parsed(self) -> int:
+        """Requests of this connection that were queued so far, refused ones included."""
+        return self._request_count
+
+    @property
+    def has_queued_request(self) -> bool:
+        return bool(self._messages)
+
+    @property
+    def has_room_for_request(self) -> bool:
+        return len(self._messages) < self._max_msg_queue_size
+
+    @property
+    def newest_request(self) -> tuple[RawRequestMessage, StreamReader] | None:
+        """The request queued last and its body. Returns None if it is an error of the parser."""
+        message, body = self._messages[-1]
+        return None if isinstance(message, _ErrInfo) else (message, body)
+
+    def replace_newest_request(self, message: RawRequestMessage, body: StreamReader) -> None:
+        self._messages[-1] = message, body
+
+    def drop_newest_request(self) -> None:
+        del self._messages[-1]
+
+    def queue_error(self, status: int, error: Exception) -> None:
+        """Queue an error in place of a request: its turn comes after those of the requests before it."""
+        self._request_count += 1
+        self._messages.append((_ErrInfo(status=status, exc=error, message=""), EMPTY_PAYLOAD))
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    # --- the request under way -----------------------------------------------------------------------------
+
+    @property
+    def awaits_request(self) -> bool:
+        """Whether no request is queued or under way, and another one is welcome."""
+        return self._waiter is not None and not self._messages and not self._close
+
+    @property
+    def is_responding(self) -> bool:
+        """Whether a request is queued or under way. aiohttp dequeues a request one turn before its handler begins."""
+        return bool(self._messages) or (self._waiter is None and self._request_count > 0)
+
+    @property
+    def handler_task(self) -> "asyncio.Task[None] | None":
+        return self._task_handler
+
+    @property
+    def is_closing(self) -> bool:
+        return self._close or self._force_close
+
+    def refuse_further_requests(self) -> None:
+        """Let the request under way be the last. Unlike `close`, this does not wake the waiting handler."""
+        self._close = True
+
+    @property
+    def is_upgraded(self) -> bool:
+        """Whether the parser stopped at a request for another protocol."""
+        return self._upgraded
+
+    # --- timers and flow control ---------------------------------------------------------------------------
+
+    def postpone_keepalive(self, now: float) -> None:
+        """Start the idle timeout anew. `now` is the loop's time."""
+        self._next_keepalive_close_time = now + self._keepalive_timeout
+
+    def sends_outside_aiohttp(self) -> bool:
+        """Whether a response is being sent that aiohttp does not see, so that the connection is not idle."""
+        return False
+
+    def _process_keepalive(self) -> None:
+        if self.sends_outside_aiohttp():
+            self.postpone_keepalive(self.loop.time())
+        super()._process_keepalive()
+
+    @property
+    def is_body_paused(self) -> bool:
+        """Whether the buffer of the request's body is full."""
+        return self._reading_paused
+
+    async def drain(self) -> None:
+        """Wait until the transport's buffer is below its limit. Raises ConnectionResetError if the client left."""
+        await self._drain_helper()
+
+    def pause_transport_reading(self) -> None:
+        self._pause_transport_reading()
+
+    def resume_transport_reading(self) -> None:
+        """Resume reading unless a full body buffer or a full queue of requests still forbids it."""
+        if not self._buffer_paused and not self._reading_paused:
+            self._resume_transport_reading()
+
+
+class AiohttpServer(web.Server):
+    @property
+    def connection_options(self) -> dict[str, Any]:
+        """The arguments with which aiohttp would make a connection."""
+        return {"loop": self._loop, **self._kwargs}
+
+
+class DeferredHeadResponse(web.StreamResponse):
+    """A response whose head waits for the first bytes of its body, and leaves with them."""
+
+    _send_headers_immediately = False
+
+
+class AiohttpSite(web.TCPSite):
+    """aiohttp's site, for a subclass that accepts connections itself."""
+
+    @property
+    def connection_factory(self) -> Callable[[], asyncio.BaseProtocol]:
+        server = self._runner.server
+        assert server is not None
+        return server
+
+    async def bind(self) -> list[socket.socket]:
+        """Register the site, and bind to all addresses of its host without listening. Raises OSError."""
+        await web.BaseSite.start(self)
+        self._server = server = await asyncio.get_running_loop().create_server(
+            asyncio.Protocol, self._host, self._port, start_serving=False, reuse_address=True
+        )
+        return list(server.sockets)
+
+
+class PolledSelector(selectors.EpollSelector):
+    """asyncio's selector on Linux, with public names for its epoll object and its keys."""
+
+    _selector: "select.epoll"  # the stubs have neither of the two
+    _fd_to_key: dict[int, selectors.SelectorKey]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.poll = self._selector.poll
+        self.key_by_descriptor = self._fd_to_key
+
+
+def limit_read_size(transport: asyncio.BaseTransport, max_bytes: int) -> None:
+    """Bound what one read of the socket returns; asyncio's own bound is 256 KiB."""
+    transport.max_size = max_bytes  # type: ignore[attr-defined]
+
+
+class SmallBufferTls(sslproto.SSLProtocol):
+    """asyncio keeps 256 KiB for what it reads of each connection, and lets 576 KiB wait to be sent."""
+
+    max_size = TLS_BUFFER_BYTES
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        transport.set_write_buffer_limits(TLS_BUFFER_BYTES)
+        super().connection_made(transport)
+
+
+def tls_protocol(
+    loop: asyncio.AbstractEventLoop,
+    protocol: asyncio.BaseProtocol,
+    context: ssl.SSLContext,
+    handshake_timeout_s: int,
+) -> asyncio.BaseProtocol:
+    """Return `protocol` behind the server side of TLS, wired as asyncio does it."""
+    # asyncio sets this future after the handshake. The proxy needs only the protocol's `connection_made`.
+    handshake = loop.create_future()
+    handshake.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+    return SmallBufferTls(
+        loop, protocol, context, handshake, server_side=True, ssl_handshake_timeout=handshake_timeout_s
+    )
+
+
+def serialize_head(status: int, headers: CIMultiDict[str]) -> bytes:
+    """Return the bytes of a response's head. Raises ValueError if a field contains a line end."""
+    return _serialize_headers(f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", headers)

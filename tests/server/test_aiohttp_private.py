@@ -1,0 +1,148 @@
+"""The private members of aiohttp, asyncio and selectors: each exists, and one module alone touches them."""
+
+import ast
+import importlib
+import inspect
+import pkgutil
+import re
+import sys
+import textwrap
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+import bucketfront
+from bucketfront.server.http1 import aiohttp_private
+from bucketfront.server.http1.aiohttp_private import PRIVATE_MEMBERS, PrivateMember
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="epoll")
+
+ONE = aiohttp_private.__name__
+# Undocumented modules.
+INTERNAL = {
+    "aiohttp.helpers",
+    "aiohttp.http_writer",
+    "aiohttp.web_protocol",
+    "aiohttp.base_protocol",
+    "asyncio.sslproto",
+}
+
+
+def is_private(name: str) -> bool:
+    return name.startswith("_") and not name.endswith("__")
+
+
+def own_names(owner: "type[Any]") -> frozenset[str]:
+    """The private names that the source of one class reads, sets or defines on itself."""
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(owner)))
+    except (TypeError, OSError):  # compiled
+        return frozenset(filter(is_private, vars(owner)))
+    names = {name for name in vars(owner) if is_private(name)}  # with the names of `__slots__`
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and _is_itself(node.value):
+            names.add(node.attr)
+    return frozenset(filter(is_private, names))
+
+
+def _is_itself(node: ast.expr) -> bool:
+    if isinstance(node, ast.Call):
+        return isinstance(node.func, ast.Name) and node.func.id == "super"
+    return isinstance(node, ast.Name) and node.id in {"self", "cls"}
+
+
+def foreign_names(owner: "type[Any]") -> set[str]:
+    """The private names of the bases of `owner` that belong to aiohttp, asyncio or selectors."""
+    bases = [base for base in owner.__mro__ if base.__module__.partition(".")[0] in {"aiohttp", "asyncio", "selectors"}]
+    return {name for base in bases for name in own_names(base)} - {"_abc_impl"}
+
+
+def has(member: PrivateMember) -> bool:
+    if hasattr(member.owner, member.name):
+        return True
+    return inspect.isclass(member.owner) and member.name in foreign_names(member.owner)
+
+
+def modules() -> Iterator[ModuleType]:
+    for found in pkgutil.walk_packages(bucketfront.__path__, "bucketfront."):
+        if found.name != ONE and not found.name.endswith("__main__"):
+            yield importlib.import_module(found.name)
+
+
+@pytest.mark.parametrize("member", PRIVATE_MEMBERS, ids=lambda member: member.name)
+def test_each_exists(member: PrivateMember) -> None:
+    assert has(member)
+    assert member.reason
+
+
+def test_a_missing_member_is_found() -> None:
+    assert not has(PrivateMember(web.RequestHandler, "_no_such_member", ""))
+    assert not has(PrivateMember(aiohttp_private, "_no_such_member", ""))
+
+
+def test_each_is_listed() -> None:
+    """The module uses no private member that its table leaves out."""
+    listed = {member.name for member in PRIVATE_MEMBERS}
+    tree = ast.parse(inspect.getsource(aiohttp_private))
+    used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    used |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert set(filter(is_private, used)) <= listed | {"_SelectorTransport"}
+    source = inspect.getsource(aiohttp_private)
+    assert [name for name in listed if source.count(name) < 2] == []
+
+
+def test_no_other_module_imports_one() -> None:
+    found = []
+    for module in modules():
+        for node in ast.walk(ast.parse(inspect.getsource(module))):
+            if isinstance(node, ast.Import):
+                origins = {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module is not None and not node.level:
+                origins = {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+            else:
+                continue
+            private = [name for name in origins if is_private(name.rpartition(".")[2])]
+            foreign = [name for name in private if name.partition(".")[0] in {"aiohttp", "asyncio", "selectors"}]
+            found += [(module.__name__, name) for name in [*foreign, *(origins & INTERNAL)]]
+    assert found == []
+
+
+def test_no_other_class_touches_one() -> None:
+    """No class that derives from one of theirs reads, sets, overrides or shadows a private member of its bases."""
+    found = {}
+    for module in modules():
+        for _, owner in inspect.getmembers(module, inspect.isclass):
+            if owner.__module__ != module.__name__:
+                continue
+            if touched := own_names(owner) & foreign_names(owner):
+                found[f"{module.__name__}.{owner.__name__}"] = sorted(touched)
+    assert found == {}
+
+
+def test_no_other_module_reaches_into_one() -> None:
+    """Nor does any code reach into an object that it was given."""
+    listed = {member.name for member in PRIVATE_MEMBERS if is_private(member.name)}
+    found = [
+        (module.__name__, node.attr)
+        for module in modules()
+        for node in ast.walk(ast.parse(inspect.getsource(module)))
+        if isinstance(node, ast.Attribute)
+        and is_private(node.attr)
+        and node.attr in listed
+        and not _is_itself(node.value)
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize("name", ["aiohttp", "aiobotocore"])
+def test_versions_are_bounded(name: str) -> None:
+    """An upgrade beyond the bound is a decision, because it may change what the proxy relies on."""
+    project = Path(__file__).parents[2] / "pyproject.toml"
+    dependencies = tomllib.loads(project.read_text())["project"]["dependencies"]
+    (found,) = [line for line in dependencies if re.match(rf"{name}\b", line)]
+    assert "<" in found
