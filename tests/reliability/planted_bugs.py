@@ -142,12 +142,12 @@ BUGS = (
         "`sendfile` returning 0 is taken for the end of the answer.",
         (
             Edit(
-                "bucketfront.server.send.sendfile:FileSender._send_some",
-                "if not sent:\n        raise EOFError(f'the cached file ended {self._stop - self.at} bytes early')",
-                "if not sent:\n        sent = self._stop - self.at",
+                "bucketfront.server.send.sendfile:_SendfileStep.send",
+                "if not sent:\n        raise EOFError(f'the cached file ended {self.stop - self.at} bytes early')",
+                "if not sent:\n        sent = self.stop - self.at",
             ),
         ),
-        (SERVER + "test_pouring.py::test_the_file_ends_early",),
+        (SERVER + "test_sendfile.py::test_the_file_ends_early",),
     ),
     Bug(
         3,
@@ -806,7 +806,13 @@ BUGS = (
         20,
         "upload-that-drips",
         "An upload is given up when nothing comes, and never for coming too slowly.",
-        (Edit("bucketfront.server.receive.request_body:received", "if got < MIN_RATE * waited", "if got < 0"),),
+        (
+            Edit(
+                "bucketfront.server.receive.request_body:received",
+                "if got < MIN_RATE_BYTES_PER_S * waited",
+                "if got < 0",
+            ),
+        ),
         (SERVER + "test_slow_clients.py::test_upload_that_drips",),
     ),
     Bug(
@@ -847,8 +853,8 @@ BUGS = (
         22,
         "all-in-one-turn",
         "A client that takes everything at once is sent one stretch after the other without a pause.",
-        (Edit("bucketfront.server.send.sendfile:FileSender.run", "await asyncio.sleep(0)", "pass"),),
-        (SERVER + "test_pouring.py::test_a_stretch_a_turn",),
+        (Edit("bucketfront.server.send.sendfile:FileSender._send_from_memory", "await asyncio.sleep(0)", "pass"),),
+        (SERVER + "test_sendfile.py::test_a_stretch_a_turn",),
     ),
     Bug(
         23,

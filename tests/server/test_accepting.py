@@ -150,8 +150,8 @@ async def test_small_answers_that_nobody_takes(
 ) -> None:
     """A client that asks on and on and reads none of the answers has few of them made, and is cut off (I19, I20)."""
     for module in (connection, sender):
-        monkeypatch.setattr(module, "PATIENCE", 0.3)
-    monkeypatch.setattr(sender, "MIN_RATE", 1 << 20)
+        monkeypatch.setattr(module, "CLIENT_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(sender, "MIN_RATE_BYTES_PER_S", 1 << 20)
     proxy = await start()
     s3.put("x", bytes(16000))
     await proxy.get("/x")
@@ -173,7 +173,7 @@ async def test_the_end_of_a_connection_that_holds_something(
     start: StartProxy, s3: S3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A connection that is idle for too long ends, also with an answer that its client never took (I20)."""
-    monkeypatch.setattr(connection, "PATIENCE", 0.3)
+    monkeypatch.setattr(connection, "CLIENT_TIMEOUT_S", 0.3)
     monkeypatch.setattr(application, "KEEP_ALIVE", 0.3)
     proxy = await start()
     s3.put("x", bytes(16000))

@@ -234,7 +234,7 @@ async def test_unread_answers_are_bounded(warm: Proxy, s3: S3) -> None:
 
 async def test_slow_client(warm: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that takes its time is handed to a task, with the next byte; the answer is told once, as a whole."""
-    monkeypatch.setattr(sendfile, "SPURT", 0.05)
+    monkeypatch.setattr(sendfile, "MAX_BURST_S", 0.05)
     async with unread(warm) as client:
         (connection,) = [each for each in connections(warm) if each._rest is not None]
         assert isinstance(connection._rest, SendfileBurst)

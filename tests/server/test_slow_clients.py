@@ -42,7 +42,7 @@ async def test_upload_that_drips(
     proxy: Proxy, s3: S3, framing: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An upload below the minimum rate is 408, and makes no object (I8, I20)."""
-    monkeypatch.setattr(request_body, "PATIENCE", 10 * PAUSE)
+    monkeypatch.setattr(request_body, "CLIENT_TIMEOUT_S", 10 * PAUSE)
     async with proxy.connection() as connection:
         await connection.send(message("PUT", "/x", framing))
         assert await drips(connection, b"1\r\nx\r\n")

@@ -13,15 +13,15 @@ from bucketfront.server.send import sender, sendfile
 pytestmark = pytest.mark.long
 
 SIZE = 256 * BLOCK  # 16 MiB: more than the buffers of two kernels take
-PATIENCE = 0.3  # seconds, for 30
+TIMEOUT_S = 0.3  # in place of 30
 
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (sendfile, sender):
-        monkeypatch.setattr(module, "PATIENCE", PATIENCE)
-        monkeypatch.setattr(module, "MIN_RATE", 100 << 20)
-    monkeypatch.setattr(sendfile, "SPURT", 0.05)
+        monkeypatch.setattr(module, "CLIENT_TIMEOUT_S", TIMEOUT_S)
+        monkeypatch.setattr(module, "MIN_RATE_BYTES_PER_S", 100 << 20)
+    monkeypatch.setattr(sendfile, "MAX_BURST_S", 0.05)
 
 
 async def stall(proxy: Proxy, tls: ssl.SSLContext | None = None) -> None:

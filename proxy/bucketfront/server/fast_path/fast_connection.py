@@ -26,7 +26,7 @@ from bucketfront.server.fast_path.recogniser import PlainRequest
 from bucketfront.server.http1.connection import Connection, ConnectionServer
 from bucketfront.server.http1.event_loop import InlineEventLoop
 from bucketfront.server.send.sender import BrokenOff, Sender, abort
-from bucketfront.server.send.sendfile import TURN, SendfileBurst
+from bucketfront.server.send.sendfile import MAX_PER_TURN_BYTES, SendfileBurst
 from bucketfront.server.telemetry.access_log import AccessRecord
 from bucketfront.server.telemetry.observer import Telemetry
 
@@ -196,7 +196,7 @@ class FastConnection(Connection):
             self._write(answer.head, data)
             return True
         at, stop = answer.start, answer.stop
-        turn = Span(at, min(stop, at + TURN))
+        turn = Span(at, min(stop, at + MAX_PER_TURN_BYTES))
         if self._socket < 0 or not _is_resident(answer, turn, began):
             return False
         self._write(answer.head)

@@ -17,7 +17,7 @@ from bucketfront.http.cache_status import CacheStatus, Forward
 from bucketfront.server.error_responses import error_response
 from bucketfront.server.http1 import framing
 from bucketfront.server.http1.aiohttp_private import AiohttpConnection, AiohttpServer, limit_read_size
-from bucketfront.server.send.sendfile import PATIENCE
+from bucketfront.server.send.sendfile import CLIENT_TIMEOUT_S
 from bucketfront.server.telemetry.exchange import Exchange
 
 log = logging.getLogger(__name__)
@@ -96,7 +96,7 @@ class Connection(AiohttpConnection):
             await super().start()
         finally:
             if transport is not None and transport.get_write_buffer_size():
-                self.loop.call_later(PATIENCE, transport.abort)
+                self.loop.call_later(CLIENT_TIMEOUT_S, transport.abort)
 
     def data_received(self, data: bytes) -> None:
         """Feeds the parser so that no call of it sees more than the end of one head.
@@ -132,7 +132,7 @@ class Connection(AiohttpConnection):
         if not body.is_eof() and hdrs.EXPECT in request.headers:
             resp.force_close()  # the body may come or not: RFC 9110 section 10.1.1
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(CLIENT_TIMEOUT_S):
                 resp, is_lost = await super().finish_response(request, resp, start_time)
                 if not is_lost:
                     # aiohttp waits within an answer, not between two: a client that asks on and on and reads nothing

@@ -1,6 +1,6 @@
-"""The body of an upload as it comes: never decompressed, never below the minimum rate, never longer than allowed.
+"""The body of an upload as it arrives: never decompressed, never below the minimum rate, never longer than allowed.
 
-Whoever stores a body reads it here: PUT, POST and PATCH.
+PUT, POST and PATCH read their bodies by these functions.
 """
 
 import asyncio
@@ -13,22 +13,27 @@ from bucketfront.errors import BodyTruncated
 from bucketfront.http.body_checksums import BodyChecksums
 from bucketfront.http.checksums import Digest
 from bucketfront.server.error_responses import LengthRequired, SlowClient, TooLarge
-from bucketfront.server.send.sendfile import MIN_RATE, PATIENCE
+from bucketfront.server.send.sendfile import CLIENT_TIMEOUT_S, MIN_RATE_BYTES_PER_S
 from bucketfront.server.telemetry.exchange import Exchange
 
-PIECE = 64 << 10  # bytes of a body taken at once
+MAX_READ_BYTES = 64 << 10
 
 
 def declared_length(request: web.BaseRequest) -> int | None:
-    """The body's length in bytes; None for a chunked one. No framing field at all means no body (RFC 9112, 6.3)."""
+    """Return the body's length in bytes, or None if it is chunked.
+
+    A request without a framing field has no body (RFC 9112 section 6.3).
+    """
     if hdrs.TRANSFER_ENCODING in request.headers:
         return None
     return request.content_length or 0
 
 
 def required_length(request: web.BaseRequest) -> int | None:
-    """The same, of a request that is nothing without its body. Raises LengthRequired: a client that forgot to frame its
-    body, or lost it, does not mean to empty the object. S3 takes no such request either.
+    """Return the same for a request that needs a body, such as a PUT.
+
+    Raises LengthRequired if there is no framing field. Such a client forgot its body, and does not mean to empty the
+    object. S3 refuses such a request as well.
     """
     if not {hdrs.TRANSFER_ENCODING, hdrs.CONTENT_LENGTH} & request.headers.keys():
         raise LengthRequired("the request has neither Content-Length nor Transfer-Encoding; an empty body has length 0")
@@ -36,31 +41,33 @@ def required_length(request: web.BaseRequest) -> int | None:
 
 
 def invite(request: web.BaseRequest) -> None:
-    """Answer `Expect: 100-continue`: only now, when nothing but the body itself can still be refused."""
+    """Send `100 Continue` if the client expects it. Call this once only the body itself can still be refused."""
     # RFC 9110 section 10.1.1: never to an HTTP/1.0 client.
-    wants_word = hdrs.EXPECT in request.headers and request.version >= HttpVersion11
-    if wants_word and request.transport is not None:
+    expects_continue = hdrs.EXPECT in request.headers and request.version >= HttpVersion11
+    if expects_continue and request.transport is not None:
         request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
 
 async def received(
     exchange: Exchange, length: int | None, limit: int, deadline: float = math.inf
 ) -> AsyncIterator[bytes]:
-    """The request's body, as sent. `length` is the declared one, `limit` the most that is taken, both in bytes;
-    `deadline` is in seconds after the request's head.
+    """Yield the request's body as sent.
 
-    Raises SlowClient, TooLarge; BodyTruncated when the client left before the end.
+    `length` is the declared length and `limit` the longest that is accepted, both in bytes. `deadline` is in seconds
+    after the request's head.
+
+    Raises SlowClient, TooLarge, and BodyTruncated if the client left before the end.
     """
     content = exchange.request.content
     clock = asyncio.get_running_loop().time
     until = exchange.started + deadline
-    waited, got = 0.0, 0  # since the rate was last looked at; the time that S3 takes is not the client's
+    waited, got = 0.0, 0  # since the last check of the rate; time that S3 takes does not count
     while True:
         began = clock()
         chunk = await _read(content, until, deadline)
         waited, got = waited + clock() - began, got + len(chunk)
-        if waited > PATIENCE:
-            if got < MIN_RATE * waited:
+        if waited > CLIENT_TIMEOUT_S:
+            if got < MIN_RATE_BYTES_PER_S * waited:
                 raise SlowClient(f"the body came at {got / waited:.0f} bytes a second")
             waited, got = 0.0, 0
         if not chunk:
@@ -74,14 +81,14 @@ async def received(
 
 
 async def _read(content: StreamReader, until: float, deadline: float) -> bytes:
-    """The next piece, empty at the end. `until` is the `deadline` by the loop's clock."""
+    """Return the next bytes, or none at the end. `until` is the `deadline` in the loop's time."""
     clock = asyncio.get_running_loop().time
     try:
-        async with asyncio.timeout_at(min(clock() + PATIENCE, until)):
-            chunk = await content.read(PIECE)
+        async with asyncio.timeout_at(min(clock() + CLIENT_TIMEOUT_S, until)):
+            chunk = await content.read(MAX_READ_BYTES)
     except TimeoutError:
         if clock() < until:
-            raise SlowClient(f"no byte of the body came for {PATIENCE:g} s") from None
+            raise SlowClient(f"no byte of the body came for {CLIENT_TIMEOUT_S:g} s") from None
     except web.RequestPayloadError as error:
         raise BodyTruncated(f"the client's body broke off: {error}") from error
     else:
@@ -91,8 +98,10 @@ async def _read(content: StreamReader, until: float, deadline: float) -> bytes:
 
 
 def verified(chunks: AsyncIterator[bytes], claims: Sequence[Digest]) -> AsyncIterator[bytes]:
-    """The same bytes, held against what was said of them: the last ones are given away only after all `claims` held,
-    so that whoever stores them never has a whole object before. The iterator raises ChecksumMismatch.
+    """Yield the same bytes, and compare them with the checksums that the client claimed.
+
+    The last bytes follow only after all `claims` held, so that no consumer has a whole object before. The iterator
+    raises ChecksumMismatch.
     """
     return _verified(chunks, BodyChecksums(claims)) if claims else chunks
 

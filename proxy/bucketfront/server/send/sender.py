@@ -1,6 +1,7 @@
-"""The bytes of an answer: from the cached file by `sendfile`, stretch by stretch, or straight from the origin.
+"""The bytes of a response: from the cached file by `sendfile`, stretch by stretch, or straight from the origin.
 
-An error after the head aborts the connection: it never pads and never ends cleanly short (I1, I3).
+An error after the head aborts the connection. The sender never pads a response, and never ends a short one cleanly
+(docs/invariants.md#version-purity, docs/invariants.md#exact-length).
 """
 
 import asyncio
@@ -10,17 +11,19 @@ from typing import Protocol
 from bucketfront.cache import Reader, page_cache
 from bucketfront.errors import BodyTruncated, OriginError, StoreError
 from bucketfront.http.ranges import Span
-from bucketfront.server.send.sendfile import MIN_RATE, PATIENCE, FileSender, patience_for
+from bucketfront.server.send.sendfile import CLIENT_TIMEOUT_S, MIN_RATE_BYTES_PER_S, FileSender, timeout_for
 
-STRETCH = 1 << 20  # bytes after which a reader that follows a fill asks how far it is
-TLS_TURN = 256 << 10  # bytes sent over TLS in one turn of the loop
+MAX_STRETCH_BYTES = 1 << 20  # after which a reader that follows a fill looks how far the fill is
+MAX_PER_TURN_TLS_BYTES = 256 << 10
 
 
 class BrokenOff(ConnectionResetError):
-    """The answer was cut off on purpose; the connection is aborted. The log's `cause` says why."""
+    """The proxy cut the response off and aborted the connection. The log's field `fault` has the reason."""
 
 
-class Writer(Protocol):
+class ResponseWriter(Protocol):
+    """The part of aiohttp's writer of a response that a sender uses."""
+
     def send_headers(self) -> None: ...
 
     async def drain(self) -> None: ...
@@ -32,22 +35,23 @@ class Connected(Protocol):
 
 
 class Outlet(Connected, Protocol):
-    """Where an answer goes, as aiohttp's request knows it."""
+    """The part of aiohttp's request that a sender uses."""
 
     @property
-    def writer(self) -> Writer: ...
+    def writer(self) -> ResponseWriter: ...
 
 
-class Body(Protocol):
-    """What an answer's bytes are written to, as aiohttp's response takes them."""
+class BodyWriter(Protocol):
+    """The part of aiohttp's response that a sender uses."""
 
     async def write(self, data: bytes) -> None: ...
 
 
 class Sender:
-    """Sends the pieces of one answer: spans of the reader's object, and framing between them as it stands. `begin`
-    before the head, then `send`; `close` in any case. `whole`: the client takes the object from its first byte to its
-    last.
+    """Sends the pieces of one response: spans of the reader's object, and the framing between them.
+
+    Call `begin` before the head leaves, then `send`, and `close` in any case. `whole` is true if the client takes the
+    object from its first byte to its last.
     """
 
     def __init__(self, reader: Reader, pieces: tuple[bytes | Span, ...], *, whole: bool) -> None:
@@ -55,14 +59,17 @@ class Sender:
         self._pieces = pieces
         self._whole = whole
         self._length = sum(len(piece) if isinstance(piece, bytes) else piece.length for piece in pieces)
-        self._asked: Span | None = None  # the span that the reader was told of last
-        self._ready = 0  # bytes of the object below are in the file, from where the sender is on
+        self._asked: Span | None = None  # the span that the reader was asked for last
+        self._ready = 0  # the file has the bytes of the object from the sender's offset to here
         self._chunks: AsyncGenerator[bytes, None] | None = None
         self._first = b""
         self.sent = 0
 
     async def begin(self) -> None:
-        """Wait for the object's first byte: until then an error is an answer. Raises OriginErrors, ObjectChanged."""
+        """Wait for the object's first byte, because an error can still become a status until then.
+
+        Raises OriginError, ObjectChanged.
+        """
         span = next(piece for piece in self._pieces if isinstance(piece, Span))
         self._ask_for(span)
         if span.start == span.stop:
@@ -73,8 +80,11 @@ class Sender:
             self._chunks = self._reader.stream(span)
             self._first = await anext(self._chunks)
 
-    async def send(self, outlet: Outlet, body: Body) -> None:
-        """All of the body. Raises BrokenOff after aborting the connection, ConnectionError when the client left."""
+    async def send(self, outlet: Outlet, body: BodyWriter) -> None:
+        """Send all of the body.
+
+        Raises BrokenOff after aborting the connection, ConnectionError if the client left.
+        """
         try:
             for piece in self._pieces:
                 if isinstance(piece, bytes):
@@ -97,7 +107,7 @@ class Sender:
             self._ready = span.start
             self._reader.ask_for(span, whole=self._whole)
 
-    async def _send_span(self, span: Span, outlet: Outlet, body: Body) -> None:
+    async def _send_span(self, span: Span, outlet: Outlet, body: BodyWriter) -> None:
         self._ask_for(span)
         before = self.sent
         if self._chunks is None:
@@ -110,20 +120,20 @@ class Sender:
         await self._chunks.aclose()
         self._chunks = None
 
-    async def _send_file(self, span: Span, outlet: Outlet, body: Body) -> None:
+    async def _send_file(self, span: Span, outlet: Outlet, body: BodyWriter) -> None:
         offset = span.start
         while offset < span.stop:
             if offset == self._ready:
                 self._ready = await self._reader.readable(offset)
             is_all_here = self._ready == span.stop
-            stretch = Span(offset, self._ready if is_all_here else min(self._ready, offset + STRETCH))
+            stretch = Span(offset, self._ready if is_all_here else min(self._ready, offset + MAX_STRETCH_BYTES))
             offset = await self._send_stretch(stretch, outlet, body)
-            # A reader that is ahead of the fill learns of new bytes here; one behind it moves its window.
+            # A reader ahead of the fill sees new bytes here. A reader behind it moves its read-ahead window.
             if not is_all_here and offset < self._ready:
                 self._ready = await self._reader.readable(offset)
 
-    async def _send_stretch(self, stretch: Span, outlet: Outlet, body: Body) -> int:
-        """Returns the offset that was reached, the stretch's end or short of it."""
+    async def _send_stretch(self, stretch: Span, outlet: Outlet, body: BodyWriter) -> int:
+        """Send a stretch or its beginning. Returns the offset reached."""
         transport, file = outlet.transport, self._reader.file
         if transport is None:
             raise ConnectionResetError("the client left")
@@ -132,23 +142,26 @@ class Sender:
             await self._write(body, data)
             return stretch.stop
         if transport.get_extra_info("sslcontext") is not None:
-            turn = Span(stretch.start, min(stretch.stop, stretch.start + TLS_TURN))
+            turn = Span(stretch.start, min(stretch.stop, stretch.start + MAX_PER_TURN_TLS_BYTES))
             return await self._send_enciphered(turn, outlet, body)
         outlet.writer.send_headers()
-        pouring = FileSender(transport, file.fd, stretch, self._reader.bring_in, self._reader.is_sound)
+        file_sender = FileSender(transport, file.fd, stretch, self._reader.bring_in, self._reader.is_sound)
         try:
-            await pouring.run()
+            await file_sender.run()
         finally:
-            self.sent += pouring.at - stretch.start
+            self.sent += file_sender.at - stretch.start
         return stretch.stop
 
-    async def _send_enciphered(self, turn: Span, outlet: Outlet, body: Body) -> int:
-        """TLS has no sendfile. A little at a time: what a client does not take is in memory, more than once (I19)."""
+    async def _send_enciphered(self, turn: Span, outlet: Outlet, body: BodyWriter) -> int:
+        """Send by copies, because TLS has no `sendfile`. Returns the offset reached.
+
+        It sends small pieces: memory holds unsent bytes more than once (docs/invariants.md#memory).
+        """
         file = self._reader.file
         assert file is not None
         if not self._reader.is_sound(turn):
             raise StoreError("the file has lost what comes next")
-        async with asyncio.timeout(patience_for(turn.length)):
+        async with asyncio.timeout(timeout_for(turn.length)):
             for start in range(turn.start, turn.stop, page_cache.PEEK):
                 piece = Span(start, min(turn.stop, start + page_cache.PEEK))
                 if (data := _peeked(file.fd, piece)) is None:
@@ -156,20 +169,20 @@ class Sender:
                     data = await self._reader.read(piece)
                 await body.write(data)
                 del data
-                await outlet.writer.drain()  # aiohttp does it after 64 KiB
+                await outlet.writer.drain()  # aiohttp drains only after 64 KiB
                 self.sent += piece.length
-            await asyncio.sleep(0)  # a client that takes everything at once would have all turns
+            await asyncio.sleep(0)  # without this a client that takes everything at once would get every turn
         return turn.stop
 
-    async def _send_chunks(self, body: Body, chunks: AsyncGenerator[bytes, None]) -> None:
+    async def _send_chunks(self, body: BodyWriter, chunks: AsyncGenerator[bytes, None]) -> None:
         chunk = self._first or await anext(chunks, b"")
         self._first = b""
         while chunk:
             await self._write(body, chunk)
             chunk = await anext(chunks, b"")
 
-    async def _write(self, body: Body, data: bytes) -> None:
-        async with asyncio.timeout(max(PATIENCE, len(data) / MIN_RATE)):
+    async def _write(self, body: BodyWriter, data: bytes) -> None:
+        async with asyncio.timeout(max(CLIENT_TIMEOUT_S, len(data) / MIN_RATE_BYTES_PER_S)):
             await body.write(data)
         self.sent += len(data)
 
@@ -180,6 +193,6 @@ def _peeked(fd: int, span: Span) -> bytes | None:
 
 
 def abort(outlet: Connected) -> None:
-    """End the connection with a reset, so that no client takes the answer for whole."""
+    """End the connection with a reset, so that no client takes the response for complete."""
     if outlet.transport is not None:
         outlet.transport.abort()

@@ -1,7 +1,11 @@
-"""The bytes of a file into a client's socket, as fast as it takes them, and without a task's turn for each piece.
+"""The bytes of a file into a client's socket by `sendfile(2)`, as fast as the client takes them.
 
-Rule 1: nothing is sent that the disk would have to be waited for: what is not in memory is brought in first.
-Rule 2: one turn of the loop sends a bounded number of bytes of each file (I22), however fast the client takes them.
+Both senders below repeat one step: `FileSender` in a task, with timeouts and the disk behind it, and `SendfileBurst`
+by callbacks alone. The step keeps two rules:
+
+1. It never sends a byte that the kernel would read from disk; such bytes are brought into memory first.
+2. One turn of the loop sends a bounded number of bytes of a file, however fast the client takes them
+   (docs/invariants.md#cost-of-a-request).
 """
 
 import asyncio
@@ -13,19 +17,62 @@ from bucketfront.cache import page_cache
 from bucketfront.errors import ProxyError, StoreError
 from bucketfront.http.ranges import Span
 
-SPURT = 1.0  # seconds
-TURN = 1 << 20  # bytes sent in one turn of the loop, and looked for in memory at once
-PATIENCE = 30.0  # seconds within which something has to move (I20)
-MIN_RATE = 8 << 10  # bytes a second
+MAX_BURST_S = 1.0  # a client that is slower than this costs little as a task
+MAX_PER_TURN_BYTES = 1 << 20  # sent in one turn of the loop, and looked up in the page cache at once
+CLIENT_TIMEOUT_S = 30.0  # without any progress (docs/invariants.md#deadlines-everywhere)
+MIN_RATE_BYTES_PER_S = 8 << 10
 
-_GONE = {errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.ETIMEDOUT, errno.ESHUTDOWN, errno.EBADF}
+_CLIENT_LEFT = {errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.ETIMEDOUT, errno.ESHUTDOWN, errno.EBADF}
+
+
+class _SendfileStep:
+    """The step that both senders share. `socket` is the descriptor to write to, and the caller closes it.
+
+    `at` is the offset reached. Bytes below `known` were in memory a moment ago.
+    """
+
+    def __init__(self, fd: int, span: Span, socket: int = -1) -> None:
+        self.socket = socket
+        self.at = self.known = span.start
+        self.stop = span.stop
+        self._fd = fd
+
+    @property
+    def is_done(self) -> bool:
+        return self.at == self.stop
+
+    @property
+    def next(self) -> Span:
+        """The bytes of the next turn."""
+        return Span(self.at, min(self.stop, self.at + MAX_PER_TURN_BYTES))
+
+    def is_next_in_memory(self) -> bool:
+        if self.at < self.known:
+            return True
+        if not page_cache.is_resident(self._fd, self.next):
+            return False
+        self.known = self.next.stop
+        return True
+
+    def send(self) -> None:
+        """Send what the socket takes at once of the bytes known to be in memory.
+
+        Raises OSError on an error of either end, EOFError if the file ends early.
+        """
+        try:
+            sent = os.sendfile(self.socket, self._fd, self.at, self.known - self.at)
+        except (BlockingIOError, InterruptedError):
+            return
+        if not sent:
+            raise EOFError(f"the cached file ended {self.stop - self.at} bytes early")
+        self.at += sent
 
 
 class FileSender:
-    """Sends the bytes `span` of the file `fd` behind all that the transport was given; `at` is how far it is.
+    """Sends the bytes `span` of the file `fd` behind everything that the transport holds. `at` is the offset reached.
 
-    `bring_in` reads a stretch of the file from the disk into memory; `is_sound` says whether its bytes are still good.
-    Nobody else may write to the transport meanwhile; it goes on reading, so that a client that leaves is noticed.
+    `bring_in` reads a span from disk into memory. `is_sound` returns whether a span is still free of corruption.
+    The transport must get no other bytes meanwhile. It keeps reading, so that the loop notices a client that leaves.
     """
 
     def __init__(
@@ -38,173 +85,157 @@ class FileSender:
     ) -> None:
         self._transport = transport
         self._fd = fd
-        self._stop = span.stop
+        self._step = _SendfileStep(fd, span)
         self._bring_in = bring_in
         self._is_sound = is_sound
-        self._known = span.start  # what lies below was in memory a moment ago
         self._loop = asyncio.get_running_loop()
-        self._socket = -1
-        self._deadline = asyncio.timeout(patience_for(span.length))
-        self._pause: asyncio.Future[None] | None = None
-        self.at = span.start
+        self._deadline = asyncio.timeout(timeout_for(span.length))
+
+    @property
+    def at(self) -> int:
+        return self._step.at
 
     async def run(self) -> None:
-        """Raises ConnectionResetError when the client left, TimeoutError when it takes too little, EOFError where the
-        file ends early, StoreError when it cannot be read, or its bytes are not good any more.
+        """Send the whole span.
+
+        Raises ConnectionResetError if the client left, TimeoutError if it takes too little, EOFError if the file ends
+        early, StoreError if the file is unreadable or was found corrupt meanwhile.
         """
         async with self._deadline:
             if self._transport.get_write_buffer_size():
                 await self._send_behind_buffer()
             if self._transport.is_closing():
                 raise ConnectionResetError("the client left")
-            # A descriptor of its own: that of the transport is asyncio's to watch.
+            # A descriptor of its own, because asyncio watches that of the transport.
             try:
-                self._socket = os.dup(self._transport.get_extra_info("socket").fileno())
+                self._step.socket = os.dup(self._transport.get_extra_info("socket").fileno())
             except OSError as error:
                 raise StoreError(f"no descriptor to send the file with: {error.strerror}") from error
             try:
-                if self.at < self._stop and self._is_next_known():
-                    self._send_some()
-                    # Stretch after stretch that a client takes at once would all be one turn.
-                    await asyncio.sleep(0)
-                while self.at < self._stop:
-                    if not self._is_next_known():
-                        await self._bring_in(self._next)
-                        self._known = self._next.stop
-                    await self._sent_what_is_known()
+                await self._send_from_memory()
             finally:
-                os.close(self._socket)
+                os.close(self._step.socket)
 
-    @property
-    def _next(self) -> Span:
-        return Span(self.at, min(self._stop, self.at + TURN))
+    async def _send_from_memory(self) -> None:
+        step = self._step
+        if not step.is_done and self._may_send_next():
+            self._send_some()
+            # Without this a client that takes every stretch at once would get all of them in one turn.
+            await asyncio.sleep(0)
+        while not step.is_done:
+            if not self._may_send_next():
+                span = step.next
+                await self._bring_in(span)
+                step.known = span.stop
+            await self._send_while_in_memory()
 
-    def _is_next_known(self) -> bool:
-        """Whether there is something in memory to send next."""
-        if self.at < self._known:
-            return True
-        if not self._is_sound(self._next):
+    def _may_send_next(self) -> bool:
+        """Return whether the next bytes are in memory. Raises StoreError if they are corrupt."""
+        if self._step.at >= self._step.known and not self._is_sound(self._step.next):
             raise StoreError("the file has lost what comes next")
-        if not page_cache.is_resident(self._fd, self._next):
-            return False
-        self._known = self._next.stop
-        return True
+        return self._step.is_next_in_memory()
 
     async def _send_behind_buffer(self) -> None:
-        """The first stretch: asyncio knows when the transport's buffer is gone."""
-        stretch = self._next
-        if not self._is_next_known():
-            await self._bring_in(stretch)
+        """Send the first bytes once the transport's buffer is empty, which asyncio's own `sendfile` waits for."""
+        span = self._step.next
+        if not self._may_send_next():
+            await self._bring_in(span)
         try:
             sent = await self._loop.sendfile(
                 self._transport,
-                _Descriptor(self._fd),  # type: ignore[arg-type] # all that it uses of a file
-                stretch.start,
-                stretch.length,
+                _Descriptor(self._fd),  # type: ignore[arg-type] # asyncio uses no more of a file
+                span.start,
+                span.length,
                 fallback=False,
             )
         except (RuntimeError, asyncio.SendfileNotAvailableError) as error:
-            # asyncio says the first of a transport that closed meanwhile, the second of any OSError before a byte.
+            # asyncio raises the first for a transport that closed meanwhile, the second for an OSError before a byte.
             raise self._translated(error.__context__) from error
         except OSError as error:
             raise self._translated(error) from error
-        self._moved_to(stretch.start + sent)
-        if sent != stretch.length:
-            raise EOFError(f"the cached file ended {stretch.length - sent} bytes early")
+        self._step.at = span.start + sent
+        self._postpone_deadline(span.start)
+        if sent != span.length:
+            raise EOFError(f"the cached file ended {span.length - sent} bytes early")
 
-    async def _sent_what_is_known(self) -> None:
-        """Returns when all is sent, or when what comes next is not in memory."""
-        self._pause = self._loop.create_future()
-        self._loop.add_writer(self._socket, self._on_writable, self._pause)
+    async def _send_while_in_memory(self) -> None:
+        """Send until the span ends, or until the next bytes are on disk."""
+        ended = self._loop.create_future()
+        self._loop.add_writer(self._step.socket, self._on_writable, ended)
         try:
-            await self._pause
+            await ended
         finally:
-            self._loop.remove_writer(self._socket)
+            self._loop.remove_writer(self._step.socket)
 
-    def _on_writable(self, pause: "asyncio.Future[None]") -> None:
-        if pause.done():
+    def _on_writable(self, ended: "asyncio.Future[None]") -> None:
+        if ended.done():
             return
         try:
             self._send_some()
-            is_over = self.at == self._stop or not self._is_next_known()
+            is_over = self._step.is_done or not self._may_send_next()
         except (OSError, EOFError, ProxyError) as error:
-            pause.set_exception(error)
+            ended.set_exception(error)
         else:
             if is_over:
-                pause.set_result(None)
+                ended.set_result(None)
 
     def _send_some(self) -> None:
-        """What the socket takes at once of what is known to be in memory."""
+        before = self._step.at
         try:
-            sent = os.sendfile(self._socket, self._fd, self.at, self._known - self.at)
-        except (BlockingIOError, InterruptedError):
-            return
+            self._step.send()
         except OSError as error:
             raise self._translated(error) from error
-        if not sent:
-            raise EOFError(f"the cached file ended {self._stop - self.at} bytes early")
-        self._moved_to(self.at + sent)
+        self._postpone_deadline(before)
 
-    def _moved_to(self, offset: int) -> None:
-        before, self.at = self.at, offset
-        if before // TURN != offset // TURN:
-            self._deadline.reschedule(self._loop.time() + patience_for(self._stop - offset))
+    def _postpone_deadline(self, before: int) -> None:
+        """Give the client more time after each `MAX_PER_TURN_BYTES`. `before` is the offset before the last step."""
+        step = self._step
+        if before // MAX_PER_TURN_BYTES != step.at // MAX_PER_TURN_BYTES:
+            self._deadline.reschedule(self._loop.time() + timeout_for(step.stop - step.at))
 
     def _translated(self, error: BaseException | None) -> Exception:
-        """What an error of sendfile says, of the one or the other of its two ends."""
-        if isinstance(error, OSError) and error.errno not in _GONE and not self._transport.is_closing():
+        """Return the error of the end that failed: the file's or the client's."""
+        if isinstance(error, OSError) and error.errno not in _CLIENT_LEFT and not self._transport.is_closing():
             return StoreError(f"sendfile from the cache failed: {error.strerror}")
         return ConnectionResetError("the client left")
 
 
 class SendfileBurst:
-    """The first bytes of an answer, sent by callbacks alone: a task costs more than a megabyte does.
+    """Sends the first bytes of a response by callbacks alone, because a task costs more than sending a megabyte.
 
-    It ends, and calls `then` once with the offset it came to, at the end of `span`, after SPURT seconds, and at
-    whatever has to be waited for or is in the way: who goes on from there meets it again.
+    It ends at the end of `span`, after MAX_BURST_S seconds, and at any error or byte that is not in memory. Then it
+    calls `then` once with the offset reached. A sender that goes on from there meets the same error, and reports it.
     """
 
     def __init__(self, socket: int, fd: int, span: Span, then: Callable[[int], None]) -> None:
         self._loop = asyncio.get_running_loop()
-        self._socket = os.dup(socket)  # a descriptor of its own: that of the transport is asyncio's to watch
-        self._fd = fd
-        self._at = span.start
-        self._known = span.start  # what lies below was in memory a moment ago
-        self._stop = span.stop
+        # A descriptor of its own, because asyncio watches that of the transport.
+        self._step = _SendfileStep(fd, span, os.dup(socket))
         self._then = then
-        self._timer = self._loop.call_later(SPURT, self.end)
-        self._loop.add_writer(self._socket, self._on_writable)
+        self._timer = self._loop.call_later(MAX_BURST_S, self.end)
+        self._loop.add_writer(self._step.socket, self._on_writable)
 
     def _on_writable(self) -> None:
-        sent = 0
         try:
-            if self._at < self._known or self._is_next_resident():
-                sent = os.sendfile(self._socket, self._fd, self._at, self._known - self._at)
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError:
-            pass
-        self._at += sent
-        if not sent or self._at == self._stop:
+            is_over = not self._step.is_next_in_memory()
+            if not is_over:
+                self._step.send()
+                is_over = self._step.is_done
+        except (OSError, EOFError):
+            is_over = True
+        if is_over:
             self.end()
 
-    def _is_next_resident(self) -> bool:
-        turn = Span(self._at, min(self._stop, self._at + TURN))
-        if not page_cache.is_resident(self._fd, turn):
-            return False
-        self._known = turn.stop
-        return True
-
     def end(self) -> None:
-        """At once, wherever it is."""
+        """End the burst now, wherever it is."""
         self._timer.cancel()
-        self._loop.remove_writer(self._socket)
-        os.close(self._socket)
-        self._then(self._at)
+        self._loop.remove_writer(self._step.socket)
+        os.close(self._step.socket)
+        self._then(self._step.at)
 
 
 class _Descriptor:
-    """What `loop.sendfile` needs of a file."""
+    """The part of a file that `loop.sendfile` uses."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
@@ -213,6 +244,6 @@ class _Descriptor:
         return self._fd
 
 
-def patience_for(length: int) -> float:
-    """Seconds that a client has for the next TURN of bytes, or for as many as are left."""
-    return max(PATIENCE, min(TURN, length) / MIN_RATE)
+def timeout_for(length: int) -> float:
+    """Return the seconds that a client has for its next MAX_PER_TURN_BYTES, or for `length` bytes if fewer are left."""
+    return max(CLIENT_TIMEOUT_S, min(MAX_PER_TURN_BYTES, length) / MIN_RATE_BYTES_PER_S)

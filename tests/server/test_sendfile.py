@@ -14,7 +14,7 @@ from proxy_under_test import descriptors_open, pattern, until
 from bucketfront.cache.storage import page_cache
 from bucketfront.errors import StoreError
 from bucketfront.http.ranges import Span
-from bucketfront.server.send.sendfile import TURN, FileSender, SendfileBurst
+from bucketfront.server.send.sendfile import MAX_PER_TURN_BYTES, FileSender, SendfileBurst
 
 STRETCH = 64 << 10
 COUNT = 16
@@ -86,8 +86,8 @@ async def test_a_stretch_a_turn(file: int) -> None:
     assert drain.received == DATA
 
 
-async def test_a_spurt_to_the_end(file: int) -> None:
-    """A spurt sends all of its span, says once where it came to, and gives its descriptor back."""
+async def test_a_burst_to_the_end(file: int) -> None:
+    """A burst sends all of its span, reports the offset once, and closes its descriptor."""
     async with drained() as (transport, drain):
         before = descriptors_open()
         ends: list[int] = []
@@ -98,64 +98,66 @@ async def test_a_spurt_to_the_end(file: int) -> None:
     assert drain.received == DATA[5:]
 
 
-async def test_a_spurt_that_is_ended(file: int) -> None:
-    """Ended from outside it says where it is, and sends nothing more."""
+async def test_a_burst_that_is_ended(file: int) -> None:
+    """A burst that is ended early reports its offset, and sends nothing more."""
     async with drained() as (transport, drain):
         ends: list[int] = []
-        spurt = SendfileBurst(transport.get_extra_info("socket").fileno(), file, Span(0, len(DATA)), ends.append)
-        spurt.end()
+        burst = SendfileBurst(transport.get_extra_info("socket").fileno(), file, Span(0, len(DATA)), ends.append)
+        burst.end()
         for _ in range(5):
             await asyncio.sleep(0)
         assert ends == [0]
     assert not drain.received
 
 
-async def test_a_spurt_meets_the_end_of_the_file(file: int) -> None:
-    """A file that ends early ends the spurt there: whoever goes on says so (I3)."""
+async def test_a_burst_meets_the_end_of_the_file(file: int) -> None:
+    """A file that ends early ends the burst there, and the sender that goes on reports it (I3)."""
     async with drained() as (transport, drain):
         ends: list[int] = []
-        SendfileBurst(transport.get_extra_info("socket").fileno(), file, Span(0, len(DATA) + TURN), ends.append)
+        SendfileBurst(
+            transport.get_extra_info("socket").fileno(), file, Span(0, len(DATA) + MAX_PER_TURN_BYTES), ends.append
+        )
         await until(lambda: ends)
         assert ends == [len(DATA)]
     assert drain.received == DATA
 
 
 async def test_the_file_ends_early(file: int) -> None:
-    """`sendfile` giving less than there has to be is an error, and not the answer's end (I3)."""
+    """A `sendfile` call that returns less than requested is an error, not the response's end (I3)."""
     async with drained() as (transport, drain):
-        pouring = FileSender(transport, file, Span(0, len(DATA) + 1), never)
-        pouring._known = len(DATA) + 1  # it was in memory a moment ago
+        file_sender = FileSender(transport, file, Span(0, len(DATA) + 1), never)
+        file_sender._step.known = len(DATA) + 1  # it was in memory a moment ago
         with pytest.raises(EOFError):
-            await pouring.run()
-        assert pouring.at == len(DATA)
+            await file_sender.run()
+        assert file_sender.at == len(DATA)
     assert drain.received == DATA
 
 
 async def test_a_short_stretch_behind_what_is_buffered(file: int) -> None:
-    """A stretch that is over with what goes behind the transport's buffer is whole, and no file that ended early."""
+    """A stretch that ends with the bytes behind the transport's buffer is complete, and no file that ended early."""
     async with drained() as (transport, drain):
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         before = bytes(4 << 20)
         transport.write(before)
         assert transport.get_write_buffer_size()
-        pouring = FileSender(transport, file, Span(0, STRETCH), never)
-        await pouring.run()
-        assert pouring.at == STRETCH
+        file_sender = FileSender(transport, file, Span(0, STRETCH), never)
+        await file_sender.run()
+        assert file_sender.at == STRETCH
     assert drain.received == before + DATA[:STRETCH]
 
 
 async def test_bytes_that_are_not_good_any_more(file: int) -> None:
-    """What is found to be bad while an answer runs is not sent: the next turn asks (I15)."""
+    """Bytes found corrupt during a response are not sent, because each turn checks (I15)."""
     async with drained() as (transport, drain):
-        pouring = FileSender(transport, file, Span(0, len(DATA)), never, lambda span: span.start == 0)
+        file_sender = FileSender(transport, file, Span(0, len(DATA)), never, lambda span: span.start == 0)
         with pytest.raises(StoreError):
             await FileSender(transport, file, Span(1, len(DATA)), never, lambda _: False).run()
-        await pouring.run()
+        await file_sender.run()
     assert drain.received == DATA  # of one turn
 
 
 async def test_what_was_peeked_stays(file: int) -> None:
-    """Whoever looks for bytes in memory meanwhile, as a thread may, leaves alone what is about to be sent (I1)."""
+    """A look for bytes in memory leaves those alone that another one found before (I1)."""
     other = next(at for at in range(len(DATA)) if DATA[at] != DATA[0])
     peeked = page_cache.peek(file, 0, 100)
     assert peeked is not None
