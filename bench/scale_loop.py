@@ -31,7 +31,7 @@ from bucketfront.errors import OriginUnavailable
 from bucketfront.http.metadata import Metadata
 from bucketfront.http.ranges import FromTo, Suffix
 from bucketfront.keys import ObjectKey
-from bucketfront.server.http1.descriptors import MAX_HOT
+from bucketfront.server.http1.descriptors import MAX_HOT_FILES
 
 TURN = 0.001  # seconds that the watcher sleeps
 PART = 8 << 20  # bytes, the default of `origin.part_size`
@@ -120,7 +120,7 @@ class Bench:
     def key(self, rank: int) -> ObjectKey:
         return ObjectKey(BUCKET, key_of(self.groups, rank))
 
-    def warm_up(self, count: int = MAX_HOT) -> None:
+    def warm_up(self, count: int = MAX_HOT_FILES) -> None:
         """As many entries in memory as there may be, none of them among the oldest."""
         chance = random.Random(2)
         for _ in range(count):
@@ -142,7 +142,7 @@ async def opened(
     index.open()
     budget = Budget(1 << 50, overhead=await store.space_of(index.files))
     policy = App(settings)._policy  # noqa: SLF001 - the one that serves, rules and all
-    entries = EntryTable(index, budget, policy, block_size=scale_folder.BLOCK, hot_limit=MAX_HOT)
+    entries = EntryTable(index, budget, policy, block_size=scale_folder.BLOCK, hot_limit=MAX_HOT_FILES)
     entries.open()
     disposal = Disposal(entries, store)
     origin = NoOrigin()

@@ -819,14 +819,20 @@ BUGS = (
         21,
         "accepts-to-the-last-descriptor",
         "Connections are accepted until no descriptor is left.",
-        (Edit("bucketfront.server.http1.listener:BoundedSite._take", "gate.open < gate.limit", "gate.open < 1 << 20"),),
+        (
+            Edit(
+                "bucketfront.server.http1.listener:BoundedSite._admit",
+                "connections.open < connections.limit",
+                "connections.open < 1 << 20",
+            ),
+        ),
         (ACCEPTING + "test_beyond_the_bound",),
     ),
     Bug(
         21,
         "all-are-for-clients",
         "How many clients there may be is reckoned from all descriptors, and nothing is left for others.",
-        (Edit("bucketfront.server.http1.descriptors:shares", "int(limit * USED)", "limit"),),
+        (Edit("bucketfront.server.http1.descriptors:shares", "int(limit * MAX_USED_SHARE)", "limit"),),
         (ACCEPTING + "test_shares",),
     ),
     Bug(
@@ -835,9 +841,9 @@ BUGS = (
         "Connections that are refused take as long to go as they like, however many they are.",
         (
             Edit(
-                "bucketfront.server.http1.listener:BoundedSite._take",
-                "gate.leaving < LEAVING",
-                "gate.leaving < gate.refused",
+                "bucketfront.server.http1.listener:BoundedSite._admit",
+                "connections.leaving < MAX_REJECTED_OPEN",
+                "connections.leaving < connections.refused",
             ),
         ),
         (ACCEPTING + "test_a_crowd_that_stays",),

@@ -73,13 +73,13 @@ async def test_head_beyond_the_bound(bounded: Proxy) -> None:
 
 async def test_a_crowd_that_stays(bounded: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those who are refused and neither ask nor go take few descriptors, and not for long."""
-    monkeypatch.setattr(listener, "LINGER", 0.2)
+    monkeypatch.setattr(listener, "LINGER_TIMEOUT_S", 0.2)
     async with crowd(bounded, LIMIT) as inside:
         assert (await inside[-1].request("GET", "/x")).status == 200
         before = descriptors_open()
-        async with crowd(bounded, 2 * listener.LEAVING) as silent:
+        async with crowd(bounded, 2 * listener.MAX_REJECTED_OPEN) as silent:
             await until(lambda: bounded.runtime.gate.refused == len(silent))
-            assert descriptors_open() - before - len(silent) <= listener.LEAVING
+            assert descriptors_open() - before - len(silent) <= listener.MAX_REJECTED_OPEN
             for client in silent:
                 assert (await client.head()).status == 503
             await until(lambda: not bounded.runtime.gate.leaving)
@@ -103,7 +103,7 @@ async def test_refused_over_tls(start: StartProxy, tmp_path: Path) -> None:
 
 async def test_a_handshake_has_its_time(start: StartProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that connects and says nothing under TLS is given up (I20)."""
-    monkeypatch.setattr(listener, "HANDSHAKE", 0.2)
+    monkeypatch.setattr(listener, "HANDSHAKE_TIMEOUT_S", 0.2)
     chain, key = self_signed(tmp_path)
     proxy = await start(server={"tls": {"certificate": str(chain), "key": str(key)}})
     async with crowd(proxy, 1) as (silent,):
@@ -132,7 +132,7 @@ async def test_no_descriptor_left(proxy: Proxy, s3: S3, monkeypatch: pytest.Monk
 
 async def test_a_client_that_never_takes_the_rest(start: StartProxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a connection still holds when it is to end is not waited for for ever (I20)."""
-    monkeypatch.setattr(listener, "UNSENT", 0.5)
+    monkeypatch.setattr(listener, "UNACKNOWLEDGED_TIMEOUT_S", 0.5)
     proxy = await start()
     s3.put("x", bytes(16000))
     await proxy.get("/x")
@@ -203,7 +203,7 @@ def test_shares(limit: int, origin_connections: int) -> None:
     """Whoever takes all that it may have, four fifths of the descriptors are enough (I21)."""
     found = descriptors.shares(limit, origin_connections)
     files = max(found.hot * 5 // 4, found.connections)
-    assert 2 * found.connections + files + origin_connections + descriptors.OTHERS <= 0.8 * limit
+    assert 2 * found.connections + files + origin_connections + descriptors.RESERVED_DESCRIPTORS <= 0.8 * limit
     assert found.connections >= limit // 16
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from bucketfront.server.http1.event_loop import AT_ONCE, FEW, InlineEventLoop, new_event_loop
+from bucketfront.server.http1.event_loop import MAX_EVENTS_PER_TURN, MAX_OTHER_EVENTS, InlineEventLoop, new_event_loop
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="epoll")
 
@@ -46,11 +46,11 @@ async def test_taken(pair: Pair) -> None:
         return True
 
     loop.add_reader(ours, lambda: seen.append(ours.recv(100)))
-    loop.selector.takers[ours.fileno()] = take
+    loop.selector.inline_readers[ours.fileno()] = take
     for word in (b"one", b"two"):
         theirs.send(word)
         await turns()
-    del loop.selector.takers[ours.fileno()]
+    del loop.selector.inline_readers[ours.fileno()]
     theirs.send(b"three")
     await turns()
     loop.remove_reader(ours)
@@ -67,7 +67,7 @@ async def test_declined(pair: Pair) -> None:
         return False
 
     loop.add_reader(ours, lambda: seen.append(ours.recv(100)))
-    loop.selector.takers[ours.fileno()] = decline
+    loop.selector.inline_readers[ours.fileno()] = decline
     theirs.send(b"one")
     await turns()
     assert (offered, seen) == ([True], [b"one"])
@@ -83,7 +83,7 @@ async def test_declined(pair: Pair) -> None:
     assert seen == [b"one", b"two", b"writable"]
     theirs.close()
     await turns()
-    del loop.selector.takers[ours.fileno()]
+    del loop.selector.inline_readers[ours.fileno()]
     loop.remove_reader(ours)
     assert offered == [True], "hung up"
     assert seen[-1] == b""
@@ -98,14 +98,14 @@ async def test_taker_that_closes_others() -> None:
     def close_all() -> bool:
         called.append(True)
         for ours, _ in pairs:
-            loop.selector.takers.pop(ours.fileno(), None)
+            loop.selector.inline_readers.pop(ours.fileno(), None)
             loop.remove_reader(ours)
             ours.close()
         return True
 
     for ours, theirs in pairs:
         loop.add_reader(ours, called.append, False)
-        loop.selector.takers[ours.fileno()] = close_all
+        loop.selector.inline_readers[ours.fileno()] = close_all
         theirs.send(b"x")
     await turns()
     for _, theirs in pairs:
@@ -116,7 +116,7 @@ async def test_taker_that_closes_others() -> None:
 async def test_many_at_once() -> None:
     """More events than one turn takes are all dealt with, in the turns after it, and a timer comes between them."""
     loop = offering()
-    pairs = [socket.socketpair() for _ in range(3 * AT_ONCE)]
+    pairs = [socket.socketpair() for _ in range(3 * MAX_EVENTS_PER_TURN)]
     taken: list[int] = []
 
     def taker_of(ours: socket.socket) -> None:
@@ -125,21 +125,21 @@ async def test_many_at_once() -> None:
             return True
 
         loop.add_reader(ours, lambda: None)
-        loop.selector.takers[ours.fileno()] = take
+        loop.selector.inline_readers[ours.fileno()] = take
 
     for ours, _ in pairs:
         taker_of(ours)
     for _, theirs in pairs:
         theirs.send(b"x")
     await asyncio.sleep(0)
-    assert len(taken) <= AT_ONCE
+    assert len(taken) <= MAX_EVENTS_PER_TURN
     await turns(8)
     for ours, theirs in pairs:
-        del loop.selector.takers[ours.fileno()]
+        del loop.selector.inline_readers[ours.fileno()]
         loop.remove_reader(ours)
         ours.close()
         theirs.close()
-    assert len(taken) == 3 * AT_ONCE
+    assert len(taken) == 3 * MAX_EVENTS_PER_TURN
 
 
 async def test_what_is_taken_comes_first(pair: Pair) -> None:
@@ -148,7 +148,7 @@ async def test_what_is_taken_comes_first(pair: Pair) -> None:
     """
     loop = offering()
     ours, theirs = pair
-    others = [socket.socketpair() for _ in range(4 * FEW)]
+    others = [socket.socketpair() for _ in range(4 * MAX_OTHER_EVENTS)]
     turn, seen = 0, []
 
     def take() -> bool:
@@ -160,7 +160,7 @@ async def test_what_is_taken_comes_first(pair: Pair) -> None:
         seen.append((turn, number))  # without reading: it will be readable again
 
     loop.add_reader(ours, lambda: None)
-    loop.selector.takers[ours.fileno()] = take
+    loop.selector.inline_readers[ours.fileno()] = take
     theirs.send(b"x")
     for number, (one, other) in enumerate(others):
         loop.add_reader(one, on_readable, number)
@@ -168,7 +168,7 @@ async def test_what_is_taken_comes_first(pair: Pair) -> None:
     await turns(3)
     loop.remove_reader(others[-1][0])
     await turns(12)
-    del loop.selector.takers[ours.fileno()]
+    del loop.selector.inline_readers[ours.fileno()]
     loop.remove_reader(ours)
     for one, other in others:
         loop.remove_reader(one)
@@ -177,16 +177,16 @@ async def test_what_is_taken_comes_first(pair: Pair) -> None:
     order = [number for _, number in seen[: len(others) - 1]]
     assert sorted(order) == list(range(len(others) - 1))
     assert all(number != len(others) - 1 for _, number in seen)
-    assert max(Counter(turn for turn, _ in seen).values()) == FEW
+    assert max(Counter(turn for turn, _ in seen).values()) == MAX_OTHER_EVENTS
 
 
 async def test_an_event_of_a_closed_descriptor(pair: Pair) -> None:
     """An event that still waits for its turn is gone with its descriptor: the next one of that number has none."""
     loop = offering()
     ours, theirs = pair
-    others = [socket.socketpair() for _ in range(4 * FEW)]
+    others = [socket.socketpair() for _ in range(4 * MAX_OTHER_EVENTS)]
     loop.add_reader(ours, lambda: None)
-    loop.selector.takers[ours.fileno()] = lambda: True  # without reading: there is always something to take
+    loop.selector.inline_readers[ours.fileno()] = lambda: True  # without reading: there is always something to take
     theirs.send(b"x")
     for one, other in others:
         loop.add_reader(one, lambda: None)
@@ -200,8 +200,8 @@ async def test_an_event_of_a_closed_descriptor(pair: Pair) -> None:
     assert again == number
     called: list[bool] = []
     loop.add_reader(again, called.append, True)
-    await turns(4 * FEW)
-    del loop.selector.takers[ours.fileno()]
+    await turns(4 * MAX_OTHER_EVENTS)
+    del loop.selector.inline_readers[ours.fileno()]
     loop.remove_reader(ours)
     loop.remove_reader(again)
     os.close(again)
@@ -233,8 +233,8 @@ async def test_descriptor_numbers_come_again(pair: Pair) -> None:
         offered.append(True)
         return True
 
-    loop.selector.takers[number] = take
-    loop.selector.takers.pop(number)
+    loop.selector.inline_readers[number] = take
+    loop.selector.inline_readers.pop(number)
     loop.remove_reader(gone)
     gone.close()
     other.close()

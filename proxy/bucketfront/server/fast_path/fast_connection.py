@@ -82,11 +82,11 @@ class FastConnection(Connection):
         if transport.get_extra_info("sslcontext") is None:
             self._socket = transport.get_extra_info("socket").fileno()
             if isinstance(self.loop, InlineEventLoop):
-                self.loop.selector.takers[self._socket] = self._is_taken
+                self.loop.selector.inline_readers[self._socket] = self._is_taken
 
     def connection_lost(self, exc: BaseException | None) -> None:
         if isinstance(self.loop, InlineEventLoop):
-            self.loop.selector.takers.pop(self._socket, None)
+            self.loop.selector.inline_readers.pop(self._socket, None)
         if isinstance(self._rest, SendfileBurst):
             self._rest.end()
         if isinstance(self._rest, asyncio.Task):

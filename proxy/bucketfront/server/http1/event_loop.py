@@ -1,10 +1,11 @@
-"""asyncio's own event loop, with a selector that lets the owner of a descriptor act on an event there and then.
+"""asyncio's event loop with a selector that lets the owner of a descriptor read it inside the selector.
 
-What asyncio does for each event - a selector's key, a handle, a context, a transport - takes longer than to answer a
-hit. An owner that takes an event leaves nothing of it to the loop; one that does not take it has changed nothing.
+For each event asyncio uses a selector key, a handle, a context and a transport. Together they take longer than the
+response to a hit. An inline reader that handles an event leaves none of that to the loop. One that declines it changes
+nothing, and the loop gets the event as usual.
 
-What is taken comes first: while there is something to take, the loop gets few of the other events in each of its
-turns, oldest first. So hits wait for two pieces of a running fill at most, not for a piece of each of its parts.
+Handled events come first. While there are any, the loop gets few of the other events in each turn, the oldest first.
+So a hit waits for at most two pieces of a running fill, not for a piece of each of its parts.
 """
 
 import asyncio
@@ -21,20 +22,21 @@ from bucketfront.server.http1.aiohttp_private import PolledSelector
 if TYPE_CHECKING:
     from _typeshed import FileDescriptorLike
 
-AT_ONCE = 64  # events of a turn: what takers do for them holds the loop (I22). epoll names the others first next time.
-FEW = 2  # of the other events, in a turn in which something was taken
+# Inline readers hold the loop (docs/invariants.md#cost-of-a-request). epoll returns the other events first next time.
+MAX_EVENTS_PER_TURN = 64
+MAX_OTHER_EVENTS = 2  # in a turn in which an inline reader handled an event
 
-Taker = Callable[[], bool]
-"""Called when a descriptor can be read; whether that is dealt with. Never waits, never raises."""
+InlineReader = Callable[[], bool]
+"""Called when its descriptor is readable. Returns whether it handled the event. Never waits and never raises."""
 
 
 class InlineSelector(PolledSelector):
-    """`takers` by descriptor. Whoever adds one takes it away before the descriptor is closed."""
+    """`inline_readers` has one for each descriptor. Its owner removes it before it closes the descriptor."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.takers: dict[int, Taker] = {}
-        self._waiting: dict[int, int] = {}  # events by descriptor that the loop has not got yet
+        self.inline_readers: dict[int, InlineReader] = {}
+        self._waiting: dict[int, int] = {}  # events by descriptor that the loop has not received yet
 
     def unregister(self, fileobj: "FileDescriptorLike") -> selectors.SelectorKey:
         key = super().unregister(fileobj)
@@ -43,27 +45,27 @@ class InlineSelector(PolledSelector):
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         waiting = self._waiting
-        # epoll counts in milliseconds: never return before the time.
+        # epoll counts in milliseconds. Rounding up keeps a timer from being early.
         seconds = 0.0 if waiting else None if timeout is None else max(0.0, math.ceil(timeout * 1e3) * 1e-3)
         try:
-            found = self.poll(seconds, AT_ONCE)
+            found = self.poll(seconds, MAX_EVENTS_PER_TURN)
         except InterruptedError:
             return []
-        has_taken = False
-        takers = self.takers
+        has_handled = False
+        inline_readers = self.inline_readers
         for descriptor, event in found:
-            if event == select.EPOLLIN and (taker := takers.get(descriptor)) is not None and taker():
-                has_taken = True
+            if event == select.EPOLLIN and (reader := inline_readers.get(descriptor)) is not None and reader():
+                has_handled = True
             else:
                 waiting[descriptor] = event
         if not waiting:
             return []
         keys = self.key_by_descriptor
         ready = []
-        for descriptor in list(islice(waiting, FEW)) if has_taken else list(waiting):
+        for descriptor in list(islice(waiting, MAX_OTHER_EVENTS)) if has_handled else list(waiting):
             event = waiting.pop(descriptor)
             if (key := keys.get(descriptor)) is None:
-                continue  # a taker closed it
+                continue  # an inline reader closed it
             events = selectors.EVENT_READ if event & ~select.EPOLLOUT else 0
             if event & ~select.EPOLLIN:
                 events |= selectors.EVENT_WRITE
@@ -78,5 +80,5 @@ class InlineEventLoop(asyncio.SelectorEventLoop):
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
-    """Where there is no epoll, asyncio's own."""
+    """Return asyncio's own loop on systems without epoll."""
     return InlineEventLoop() if sys.platform == "linux" else asyncio.new_event_loop()

@@ -1,7 +1,7 @@
-"""What aiohttp's parser lets through and RFC 9112 does not: refused before anything else is looked at (I24).
+"""Refuses requests that aiohttp's parser accepts and RFC 9112 does not (docs/invariants.md#one-framing).
 
-The parser itself refuses all that is no HTTP/1 syntax, a second Host, Content-Length or Transfer-Encoding, both of the
-last two together, and an HTTP/1.1 request without Host; `status_of` says what to answer then.
+The parser itself refuses bad HTTP/1 syntax, a second Host, Content-Length or Transfer-Encoding, both of the last two
+together, and an HTTP/1.1 request without Host. `status_of` returns the status for those.
 """
 
 import re
@@ -21,10 +21,7 @@ _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-
 
 
 class BadFraming(ProxyError):
-    """The message could be read in two ways, or is none that this server speaks. The connection closes.
-
-    `status` is the answer's.
-    """
+    """The message is ambiguous or not supported. The response has `status`, and the connection closes."""
 
     def __init__(self, message: str, status: int = 400) -> None:
         super().__init__(message)
@@ -32,7 +29,7 @@ class BadFraming(ProxyError):
 
 
 def check(request: web.BaseRequest) -> None:
-    """Raises BadFraming."""
+    """Check a request before any other code sees it. Raises BadFraming."""
     if request.method in _NO_METHODS:
         raise BadFraming("CONNECT and TRACE are not implemented", 501)
     for name in _SINGLE:
@@ -41,20 +38,26 @@ def check(request: web.BaseRequest) -> None:
     if _HOST.fullmatch(request.headers.get(hdrs.HOST, "")) is None:
         raise BadFraming("the Host field is malformed")
     _check_body(request)
-    # An HTTP/1.0 client knows neither of the two: RFC 9110 sections 7.8 and 10.1.1.
+    # HTTP/1.0 has neither Upgrade nor Expect: RFC 9110 sections 7.8 and 10.1.1.
     if request.version == HttpVersion11:
-        _check_wishes(request.headers)
+        _check_upgrade_and_expect(request.headers)
 
 
 def check_version(version: HttpVersion) -> None:
-    """RFC 9112 section 2.3. Raises BadFraming. Not part of `check`, because aiohttp's answer repeats the version."""
+    """Check the version: RFC 9112 section 2.3. Raises BadFraming.
+
+    This is not part of `check`, because aiohttp's response repeats the version of the request.
+    """
     if version not in (HttpVersion10, HttpVersion11):
-        # aiohttp calls it 0.9 where the request line has no version at all.
+        # aiohttp sets 0.9 if the request line has no version at all.
         raise BadFraming("neither HTTP/1.0 nor HTTP/1.1", 505 if version.major else 400)
 
 
 def status_of(error: HttpProcessingError, max_line_size: int) -> int:
-    """The answer to what the parser refused; its own is 400 for everything. `max_line_size` is a target's, in bytes."""
+    """Return the status for an error of the parser, which itself has 400 for everything.
+
+    `max_line_size` is the longest target that the parser accepts, in bytes.
+    """
     match error:
         case LineTooLong(args=(_, limit, *_)):
             return 414 if limit == max_line_size else 431
@@ -66,7 +69,7 @@ def status_of(error: HttpProcessingError, max_line_size: int) -> int:
 
 
 def _check_body(request: web.BaseRequest) -> None:
-    """RFC 9112 sections 6.1 and 6.3."""
+    """Check the framing of the body: RFC 9112 sections 6.1 and 6.3. Raises BadFraming."""
     if isinstance(error := request.content.exception(), BadFraming):
         raise error
     value = request.headers.get(hdrs.TRANSFER_ENCODING)
@@ -81,7 +84,8 @@ def _check_body(request: web.BaseRequest) -> None:
         raise BadFraming("the only transfer coding understood is chunked", 501)
 
 
-def _check_wishes(headers: CIMultiDictProxy[str]) -> None:
+def _check_upgrade_and_expect(headers: CIMultiDictProxy[str]) -> None:
+    """Raises BadFraming."""
     upgrades = headers.getall(hdrs.UPGRADE, ())
     # Some clients send `h2c` along with any plain request; RFC 9110 section 7.8 lets a server ignore it.
     if not {token.strip().lower() for value in upgrades for token in value.split(",")} <= {"h2c", ""}:

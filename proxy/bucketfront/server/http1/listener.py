@@ -1,8 +1,8 @@
-"""Accepting connections up to a bound: those beyond it get a 503, and the process keeps descriptors to go on (I21).
+"""Accepts connections up to a limit. Those beyond it get a 503 (docs/invariants.md#descriptors).
 
-asyncio's server accepts all that there are before it looks at one of them, and rests for a second, each listener of the
-process, when descriptors have run out. TLS is set up here as well: with asyncio's buffers for it a client that does not
-read costs a megabyte (I19).
+asyncio's own server accepts every pending connection before it serves one, and stops accepting for a second once
+descriptors have run out. TLS is set up here as well, because with asyncio's buffers for it a client that does not read
+costs a megabyte (docs/invariants.md#memory).
 """
 
 import asyncio
@@ -23,135 +23,138 @@ from bucketfront.http.cache_status import CacheStatus, Forward
 from bucketfront.server.http1.aiohttp_private import AiohttpSite, serialize_head, tls_protocol
 from bucketfront.server.telemetry.exchange import fields_of_all
 
-AT_ONCE = 64  # connections accepted in one turn of the loop
-BACKLOG = 1024  # connections that the kernel holds until they are accepted
-PAUSE = 0.1  # seconds until the next try after accepting failed
-LEAVING = 16  # refused connections that may take their time to go; what comes then is closed at once
-LINGER = 1.0  # seconds for a refused client to send its request, and again to read the answer
-HANDSHAKE = 10  # seconds for that of TLS (I20)
-RETRY_AFTER = 1  # seconds
-UNSENT = 60.0  # seconds that a client's kernel may take nothing of what is sent to it: longer than any other patience
+MAX_ACCEPTS_PER_TURN = 64  # connections in one turn of the loop
+MAX_BACKLOG = 1024  # connections that the kernel holds until they are accepted
+ACCEPT_RETRY_S = 0.1  # after accepting failed
+MAX_REJECTED_OPEN = 16  # rejected connections that may read their 503; further ones are closed at once
+LINGER_TIMEOUT_S = 1.0  # for a rejected client to send its request, and again to read the response
+HANDSHAKE_TIMEOUT_S = 10  # of TLS
+RETRY_AFTER_S = 1
+UNACKNOWLEDGED_TIMEOUT_S = 60.0  # for a client's kernel to take sent bytes; longer than any other timeout
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(eq=False, slots=True)
 class ConnectionLimit:
-    """Who may come in: `limit` connections at a time; `refused` counts those turned away, `leaving` are still here."""
+    """At most `limit` connections are `open` at a time. `refused` counts those rejected; `leaving` of them are open."""
 
     limit: int
     open: int = 0
     leaving: int = 0
     refused: int = 0
 
-    def came(self) -> None:
+    def acquire(self) -> None:
         self.open += 1
 
-    def left(self) -> None:
+    def release(self) -> None:
         self.open -= 1
 
-    def turned_away(self) -> None:
+    def rejected(self) -> None:
         self.leaving += 1
 
-    def gone(self) -> None:
+    def rejected_closed(self) -> None:
         self.leaving -= 1
 
 
 class BoundedSite(AiohttpSite):
-    """aiohttp's site, with an accept loop of our own. `gate` counts its connections, from accept to close."""
+    """aiohttp's site with its own accept loop. `connections` counts a connection from accept to close."""
 
     def __init__(
         self,
         runner: web.BaseRunner,
         host: str,
         port: int,
-        gate: ConnectionLimit,
+        connections: ConnectionLimit,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
-        super().__init__(runner, host, port, ssl_context=ssl_context, backlog=BACKLOG)
+        super().__init__(runner, host, port, ssl_context=ssl_context, backlog=MAX_BACKLOG)
         self._tls = ssl_context
-        self._gate = gate
+        self._connections = connections
         self._listeners: list[socket.socket] = []
         self._timers: dict[socket.socket, asyncio.TimerHandle] = {}
-        self._beginning: set[asyncio.Task[None]] = set()
+        self._connecting: set[asyncio.Task[None]] = set()
         self._is_failing = False
 
     async def start(self) -> None:
-        """Raises OSError when the port is taken."""
+        """Bind and listen. Raises OSError if the port is taken."""
         loop = asyncio.get_running_loop()
         for bound in await self.bind():
             listener = bound.dup()
             self._listeners.append(listener)
             listener.setblocking(False)
-            listener.listen(BACKLOG)
+            listener.listen(MAX_BACKLOG)
             loop.add_reader(listener, self._accept, listener)
 
     async def stop(self) -> None:
-        """Accept nothing more. What is accepted is brought to where aiohttp knows of it."""
+        """Stop accepting. Wait until aiohttp knows every connection that was accepted."""
         for timer in self._timers.values():
             timer.cancel()
         for listener in self._listeners:
             asyncio.get_running_loop().remove_reader(listener)
             listener.close()
         self._listeners.clear()
-        await asyncio.gather(*self._beginning)
+        await asyncio.gather(*self._connecting)
         await super().stop()
 
     def _accept(self, listener: socket.socket) -> None:
-        for _ in range(AT_ONCE):
+        for _ in range(MAX_ACCEPTS_PER_TURN):
             try:
                 accepted, _ = listener.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
-                self._rest(listener, error)
+                self._pause(listener, error)
                 return
             self._is_failing = False
-            self._take(accepted)
+            self._admit(accepted)
 
-    def _rest(self, listener: socket.socket, error: OSError) -> None:
-        """No descriptor is left, or no memory: the connection stays in the backlog, and the loop must not spin."""
+    def _pause(self, listener: socket.socket, error: OSError) -> None:
+        """Pause the listener after an error such as EMFILE.
+
+        The connection stays in the backlog, so the loop would spin.
+        """
         if not self._is_failing:
             log.error("accepting connections failed, going on soon: %s", error.strerror)
         self._is_failing = True
         loop = asyncio.get_running_loop()
         loop.remove_reader(listener)
-        self._timers[listener] = loop.call_later(PAUSE, loop.add_reader, listener, self._accept, listener)
+        self._timers[listener] = loop.call_later(ACCEPT_RETRY_S, loop.add_reader, listener, self._accept, listener)
 
-    def _take(self, accepted: socket.socket) -> None:
-        gate = self._gate
-        if gate.open < gate.limit:
-            gate.came()
-            self._begin(self.connection_factory, _Counted(accepted, gate.left))
+    def _admit(self, accepted: socket.socket) -> None:
+        connections = self._connections
+        if connections.open < connections.limit:
+            connections.acquire()
+            self._connect_later(self.connection_factory, _Counted(accepted, connections.release))
             return
-        gate.refused += 1
-        if gate.leaving < LEAVING:
-            gate.turned_away()
-            self._begin(_Refusal, _Counted(accepted, gate.gone))
+        connections.refused += 1
+        if connections.leaving < MAX_REJECTED_OPEN:
+            connections.rejected()
+            self._connect_later(_Refusal, _Counted(accepted, connections.rejected_closed))
         else:
             _refuse_at_once(accepted, is_plain=self._tls is None)
 
-    def _begin(self, protocol: Callable[[], asyncio.BaseProtocol], accepted: socket.socket) -> None:
+    def _connect_later(self, protocol: Callable[[], asyncio.BaseProtocol], accepted: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         accepted.setblocking(False)
-        # asyncio waits for ever until what a closed transport holds is taken (I20).
-        with suppress(OSError):  # it left already
-            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * UNSENT))
+        # asyncio waits without a timeout until the client takes what a closed transport holds.
+        with suppress(OSError):  # the client left already
+            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * UNACKNOWLEDGED_TIMEOUT_S))
         task = loop.create_task(self._connect(protocol, accepted))
-        self._beginning.add(task)
-        task.add_done_callback(self._beginning.discard)
+        self._connecting.add(task)
+        task.add_done_callback(self._connecting.discard)
 
     async def _connect(self, protocol: Callable[[], asyncio.BaseProtocol], accepted: socket.socket) -> None:
         loop, context = asyncio.get_running_loop(), self._tls
-        made = protocol if context is None else lambda: tls_protocol(loop, protocol(), context, HANDSHAKE)
+        made = protocol if context is None else lambda: tls_protocol(loop, protocol(), context, HANDSHAKE_TIMEOUT_S)
         try:
             await loop.connect_accepted_socket(made, accepted)
         except OSError:
-            accepted.close()  # it left already
+            accepted.close()  # the client left already
 
 
 class _Counted(socket.socket):
-    """A socket that tells when its descriptor is given back, whoever closes it, and whatever became of it before."""
+    """A socket that calls `on_close` once its descriptor is closed, by asyncio or by this module."""
 
     def __init__(self, accepted: socket.socket, on_close: Callable[[], None]) -> None:
         super().__init__(accepted.family, accepted.type, accepted.proto, accepted.detach())
@@ -159,57 +162,57 @@ class _Counted(socket.socket):
 
     def close(self) -> None:
         super().close()
-        told, self._on_close = self._on_close, None
-        if told is not None:
-            told()
+        on_close, self._on_close = self._on_close, None
+        if on_close is not None:
+            on_close()
 
 
 class _Refusal(asyncio.Protocol):
-    """Answers the first request with 503 and parts: a client that has sent nothing yet might not expect an answer."""
+    """Responds to the first request with 503 and closes. Without a request a client may not expect a response yet."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        self._has_answered = False
-        self._timer = asyncio.get_running_loop().call_later(LINGER, self._answer)
+        self._has_responded = False
+        self._timer = asyncio.get_running_loop().call_later(LINGER_TIMEOUT_S, self._respond)
 
     def data_received(self, data: bytes) -> None:
-        if not self._has_answered:
-            self._answer(has_body=not data.startswith(b"HEAD "))
+        if not self._has_responded:
+            self._respond(has_body=not data.startswith(b"HEAD "))
 
     def connection_lost(self, exc: BaseException | None) -> None:
         del exc
         self._timer.cancel()
 
-    def _answer(self, *, has_body: bool = True) -> None:
-        self._has_answered = True
+    def _respond(self, *, has_body: bool = True) -> None:
+        self._has_responded = True
         self._timer.cancel()
         self._transport.write(refusal(has_body=has_body))
         if self._transport.can_write_eof():
-            # RFC 9112 section 9.6: closing at once would reset the connection, and the client might lose our answer.
+            # RFC 9112 section 9.6: closing at once would reset the connection, and the client might lose the response.
             self._transport.write_eof()
-            self._timer = asyncio.get_running_loop().call_later(LINGER, self._transport.abort)
+            self._timer = asyncio.get_running_loop().call_later(LINGER_TIMEOUT_S, self._transport.abort)
         else:
             self._transport.close()
 
 
 def _refuse_at_once(accepted: socket.socket, *, is_plain: bool) -> None:
-    """Nothing is waited for, so that a crowd that is refused takes no descriptors."""
+    """Send the 503 without waiting, so that many rejected clients take no descriptors."""
     with accepted:
         accepted.setblocking(False)
         try:
             if is_plain:
                 accepted.send(refusal())
-                accepted.recv(1 << 16)  # a request left unread would make a reset of the close
+                accepted.recv(1 << 16)  # an unread request would turn the close into a reset
         except OSError:
-            return  # it has left, or has sent nothing yet
+            return  # the client left, or has sent no byte yet
 
 
 def refusal(*, has_body: bool = True) -> bytes:
-    """The answer to a client for whom there is no room: RFC 9110 section 15.6.4."""
+    """Return the 503 to a client beyond the limit: RFC 9110 section 15.6.4."""
     body = json.dumps({"error": "too many connections"}).encode() + b"\n"
     headers = fields_of_all(CacheStatus(Forward.BYPASS, detail="refused"), ())
-    headers[hdrs.RETRY_AFTER] = str(RETRY_AFTER)
+    headers[hdrs.RETRY_AFTER] = str(RETRY_AFTER_S)
     headers[hdrs.CONTENT_TYPE] = "application/json"
     headers[hdrs.CONTENT_LENGTH] = str(len(body))
     headers[hdrs.CACHE_CONTROL] = "no-store"
