@@ -776,7 +776,7 @@ BUGS = (
             Edit(
                 "bucketfront.server.http1.connection:Connection.data_received",
                 "before = self.requests_parsed",
-                "before = self.requests_parsed\n    self._stop_timer()",
+                "before = self.requests_parsed\n    self._stop_head_timer()",
             ),
         ),
         (SERVER + "test_slow_clients.py::test_head_that_drips",),

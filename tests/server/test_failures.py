@@ -284,7 +284,7 @@ async def test_head_that_is_too_large(proxy: Proxy) -> None:
 
 async def test_slow_head(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that does not finish its head is let go (I20)."""
-    monkeypatch.setattr(server_connection, "HEAD_TIMEOUT", 0.05)
+    monkeypatch.setattr(server_connection, "HEAD_TIMEOUT_S", 0.05)
     async with proxy.connection() as connection:
         await connection.send(b"GET /x HT")
         assert await connection.rest() == b""

@@ -481,7 +481,7 @@ async def test_keep_alive(warm: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_head_deadline(warm: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     """A hit ends the deadline of its own head; the next head has one again (I20)."""
-    monkeypatch.setattr(ordinary, "HEAD_TIMEOUT", 0.3)
+    monkeypatch.setattr(ordinary, "HEAD_TIMEOUT_S", 0.3)
     async with warm.connection() as client:
         assert (await client.request("GET", "/small")).body == SMALL
         (connection,) = connections(warm)

@@ -451,7 +451,7 @@ async def test_bodies_nobody_needs(framed: Proxy) -> None:
 
     found = await asyncio.gather(*(answered(*row) for row in UNNEEDED))
     assert found == [200, 200, 200, 200, 405, 405, 405, 413]
-    assert time.monotonic() - began < server_connection.DRAIN_TIMEOUT
+    assert time.monotonic() - began < server_connection.DRAIN_TIMEOUT_S
 
 
 async def test_small_body_that_comes_late(framed: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -463,7 +463,7 @@ async def test_small_body_that_comes_late(framed: Proxy, monkeypatch: pytest.Mon
         await connection.send(HIDDEN + LAST)
         assert (await connection.answer()).body == b"last"
         assert await connection.rest() == b""
-    monkeypatch.setattr(server_connection, "DRAIN_TIMEOUT", 0.05)
+    monkeypatch.setattr(server_connection, "DRAIN_TIMEOUT_S", 0.05)
     async with framed.connection() as connection:
         await connection.send(small)
         assert (await connection.answer()).body == b"x"
@@ -472,7 +472,7 @@ async def test_small_body_that_comes_late(framed: Proxy, monkeypatch: pytest.Mon
 
 async def test_client_that_stays(framed: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     """RFC 9112 section 9.6: after the last answer a client that neither closes nor stops sending is cut off (I20)."""
-    monkeypatch.setattr(server_connection, "LINGER", 0.05)
+    monkeypatch.setattr(server_connection, "LINGER_TIMEOUT_S", 0.05)
     async with framed.connection() as connection:
         await connection.send(get("Connection: close"))
         assert (await connection.answer()).body == b"x"

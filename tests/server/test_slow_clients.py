@@ -31,7 +31,7 @@ async def drips(connection: Wire, drop: bytes) -> bool:
 
 async def test_head_that_drips(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     """The deadline of a head is its whole's: a field every now and then does not put it off (I20)."""
-    monkeypatch.setattr(server_connection, "HEAD_TIMEOUT", 10 * PAUSE)
+    monkeypatch.setattr(server_connection, "HEAD_TIMEOUT_S", 10 * PAUSE)
     async with proxy.connection() as connection:
         await connection.send(b"GET /x HTTP/1.1\r\nHost: a\r\n")
         assert await drips(connection, b"X: y\r\n")
@@ -65,7 +65,7 @@ async def test_a_body_that_comes_before_its_handler(
         self.data_received(b"da")
         return await handle(self, *arguments)
 
-    monkeypatch.setattr(server_connection, "HEAD_TIMEOUT", 0.05)
+    monkeypatch.setattr(server_connection, "HEAD_TIMEOUT_S", 0.05)
     monkeypatch.setattr(Connection, "_handle_request", late)
     async with proxy.connection() as client:
         await client.send(message("PUT", "/x", {"Content-Length": "4"}))

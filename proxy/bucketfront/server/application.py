@@ -18,7 +18,7 @@ from bucketfront.server.handlers.objects import ObjectHandler
 from bucketfront.server.handlers.tus_uploads import TusHandler
 from bucketfront.server.handlers.uploads import UploadHandler
 from bucketfront.server.http1 import framing
-from bucketfront.server.http1.connection import READ_AHEAD
+from bucketfront.server.http1.connection import BODY_BUFFER_BYTES
 from bucketfront.server.http1.listener import BoundedSite, ConnectionLimit
 from bucketfront.server.pipeline import Pipeline
 from bucketfront.server.router import Route, Router
@@ -160,7 +160,7 @@ class Listener:
                 fast_path,
                 handler_cancellation=True,  # a client that leaves frees what it waited for at once
                 access_log=None,
-                read_bufsize=READ_AHEAD,
+                read_bufsize=BODY_BUFFER_BYTES,
                 auto_decompress=False,  # a body is stored as it was sent
                 keepalive_timeout=KEEP_ALIVE,
                 max_line_size=16 << 10,  # a key of 1024 bytes, each escaped, and a query

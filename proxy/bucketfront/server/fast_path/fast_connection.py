@@ -108,12 +108,12 @@ class FastConnection(Connection):
     def data_received(self, data: bytes) -> None:
         if self._rest is not None:
             self._hold(data)
-        elif not (self._is_at_rest() and self._is_answered(data)):
+        elif not (self.is_at_rest() and self._is_answered(data)):
             super().data_received(data)
 
     def _is_taken(self) -> bool:
         """Called in the selector, where an exception would end the loop: it ends the connection, as asyncio does."""
-        if self._rest is not None or not self._is_at_rest():
+        if self._rest is not None or not self.is_at_rest():
             return False
         try:
             data = os.read(self._socket, READ)
@@ -128,24 +128,6 @@ class FastConnection(Connection):
             log.exception("a request failed in a way nobody foresaw")
             abort(self)
         return True
-
-    def _is_at_rest(self) -> bool:
-        """Whether aiohttp waits for the first byte of a request, and the client's kernel has taken all there was."""
-        return (
-            self.awaits_request
-            and not self._head_size
-            and not self._left
-            and not self._unread
-            and not self._is_deaf
-            and self.transport is not None
-            and not self.transport.get_write_buffer_size()
-        )
-
-    def _count_as_use(self, now: float) -> None:
-        """For the two timers of the ordinary path. `now` as the loop's clock."""
-        if self._head_timer is not None:
-            self._stop_timer()
-        self.postpone_keepalive(now)
 
     # --- answers -------------------------------------------------------------------------------------------
 
@@ -168,7 +150,7 @@ class FastConnection(Connection):
             return False
         path.cache.record_use(lease, now)
         path.answered += 1
-        self._count_as_use(began)
+        self.count_request(began)
         if self._rest is None:
             path.observer.hit(answer.told, length, self._client, path.wall(), self.loop.time() - began)
         return True
@@ -272,7 +254,7 @@ class FastConnection(Connection):
         held, self._held = self._held, b""
         if self.transport is None or self.transport.is_closing():
             return
-        self._count_as_use(now)
+        self.count_request(now)
         if held:
             self.data_received(held)
         self.resume_transport_reading()

@@ -1,11 +1,36 @@
-"""aiohttp's connection, with what its parser and its end of a connection lack (I19, I20, I24).
+"""aiohttp's connection with deadlines, bounds and an orderly close, and with a response to each request.
 
-A deadline and a bound for the head of a request, one answer for each request whatever else the segment holds, an end to
-a body whose framing is broken, an orderly close, and answers of our own to what the parser refuses.
+Theory of operation
+-------------------
+`data_received` cuts the client's bytes into pieces, and feeds them to aiohttp's parser one at a time. A piece ends
+where a head or a body may end, because a parser that refuses a head forgets the requests it read in the same call.
+aiohttp queues each request, its handler task takes them in order, and `finish_response` decides whether the
+connection outlives the response.
+
+`ReceiveState` is the state of the receiving side. It changes only in `_advance`, by this table:
+
+              BODY_BEGINS   BODY_ENDS   CLOSE       STOP
+    HEADS     BODY          HEADS       ENDING      STOPPED
+    BODY      BODY          HEADS       LAST_BODY   STOPPED
+    LAST_BODY LAST_BODY     ENDING      LAST_BODY   ENDED
+    ENDING    LAST_BODY     ENDING      ENDING      ENDED
+    STOPPED   STOPPED       STOPPED     ENDED       STOPPED
+    ENDED     ENDED         ENDED       ENDED       ENDED
+
+BODY_BEGINS and BODY_ENDS are events of the framing: a head without a body is a BODY_ENDS. CLOSE is a call of `close`,
+when the proxy stops. STOP means that the next bytes have no meaning here: the framing is broken, a chunked body is
+over, the client wants another protocol, or the connection closes. In STOPPED all queued requests still get their
+responses, and so does a refused one, which `_refuse` queues behind them.
+
+Three deadlines surround this. A head has HEAD_TIMEOUT_S, and `_head_timer` runs while one is due. A small response and
+the rest of a body that no handler read have theirs in `finish_response`. aiohttp's keep-alive timer bounds idle time.
+
+See docs/invariants.md#memory, docs/invariants.md#deadlines-everywhere and docs/invariants.md#one-framing.
 """
 
 import asyncio
 import logging
+from enum import Enum, auto
 from http import HTTPStatus
 from typing import Any
 
@@ -22,19 +47,19 @@ from bucketfront.server.telemetry.exchange import Exchange
 
 log = logging.getLogger(__name__)
 
-READ = 32 << 10  # bytes read from a connection at once
-READ_AHEAD = 16 << 10  # bytes of a body that are read before somebody asks for them; aiohttp stops at twice as many
-HEAD_TIMEOUT = 10.0  # seconds from a request's first byte, or from the connection's start, to the end of its head
-MAX_HEAD = 64 << 10  # bytes; aiohttp bounds each field and their number, 1 MiB in all
-MAX_DRAIN = 64 << 10  # bytes of a body nobody reads that the connection may outlive
-DRAIN_TIMEOUT = 1.0  # seconds for them
-ENDING = 1.0  # seconds that a request has at a stop once it was cancelled
-LINGER = 1.0  # seconds for a client to read our last answer, while what it still sends is dropped
+MAX_READ_BYTES = 32 << 10  # from a connection at once
+BODY_BUFFER_BYTES = 16 << 10  # of a body, before a handler reads it; aiohttp stops at twice as many
+HEAD_TIMEOUT_S = 10.0  # from a request's first byte, or from the connection's start, to the end of its head
+MAX_HEAD_BYTES = 64 << 10  # aiohttp bounds only each field and their number, which allows 1 MiB
+MAX_DRAIN_BYTES = 64 << 10  # of a body that no handler reads; after a longer one the connection closes
+DRAIN_TIMEOUT_S = 1.0  # for those bytes
+CANCEL_TIMEOUT_S = 1.0  # for a cancelled request to end at a stop
+LINGER_TIMEOUT_S = 1.0  # for a client to read the last response, while the proxy drops what it still sends
 
 _HEAD_END = b"\r\n\r\n"
-_GAP = len(b"GET / HTTP/1.0")  # bytes between the ends of two heads, at the least
-_CHUNKED = 1 << 70  # bytes: more than a Content-Length that the parser takes; nothing behind such a body is answered
-_WORDS = {
+_MIN_HEAD_BYTES = len(b"GET / HTTP/1.0")  # between the ends of two heads
+_CHUNKED_BYTES = 1 << 70  # stands for the unknown length of a chunked body; the parser refuses so long a Content-Length
+_REFUSALS = {
     400: "the request is malformed",
     414: "the request target is too long",
     431: "the head of the request is too long",
@@ -42,54 +67,93 @@ _WORDS = {
 }
 
 
+class ReceiveState(Enum):
+    HEADS = auto()  # the next byte belongs to a head
+    BODY = auto()  # the next byte belongs to the body of the newest request
+    LAST_BODY = auto()  # as BODY, and the parser sees no byte behind it
+    ENDING = auto()  # the newest request is the last; the parser may still hold a part of its body
+    STOPPED = auto()  # further bytes are dropped
+    ENDED = auto()  # further bytes are dropped, and the response under way is the last
+
+
+class ReceiveEvent(Enum):
+    BODY_BEGINS = auto()
+    BODY_ENDS = auto()
+    CLOSE = auto()
+    STOP = auto()
+
+
+_TRANSITIONS = {
+    state: dict(zip(ReceiveEvent, targets, strict=True))
+    for state, targets in {
+        ReceiveState.HEADS: (ReceiveState.BODY, ReceiveState.HEADS, ReceiveState.ENDING, ReceiveState.STOPPED),
+        ReceiveState.BODY: (ReceiveState.BODY, ReceiveState.HEADS, ReceiveState.LAST_BODY, ReceiveState.STOPPED),
+        ReceiveState.LAST_BODY: (
+            ReceiveState.LAST_BODY,
+            ReceiveState.ENDING,
+            ReceiveState.LAST_BODY,
+            ReceiveState.ENDED,
+        ),
+        ReceiveState.ENDING: (ReceiveState.LAST_BODY, ReceiveState.ENDING, ReceiveState.ENDING, ReceiveState.ENDED),
+        ReceiveState.STOPPED: (ReceiveState.STOPPED, ReceiveState.STOPPED, ReceiveState.ENDED, ReceiveState.STOPPED),
+        ReceiveState.ENDED: (ReceiveState.ENDED,) * 4,
+    }.items()
+}
+_DROPPING = (ReceiveState.STOPPED, ReceiveState.ENDED)  # tuples, because an Enum's hash is slow
+_LAST = (ReceiveState.LAST_BODY, ReceiveState.ENDING, ReceiveState.ENDED)
+_OVER = (ReceiveState.ENDING, ReceiveState.STOPPED, ReceiveState.ENDED)
+
+
 class Connection(AiohttpConnection):
-    """aiohttp's keep-alive timer bounds the idle time and the head alike; a slow head deserves less patience."""
+    __slots__ = ("_body", "_body_left", "_head_size", "_head_timer", "_parsed_tail", "_state", "_unparsed")
 
-    __slots__ = ("_body", "_head_size", "_head_timer", "_is_deaf", "_is_last", "_last", "_left", "_unread")
-
+    _state: ReceiveState
     _head_timer: asyncio.TimerHandle | None
-    _is_deaf: bool  # what still comes is not parsed
-    _is_last: bool  # no request after the one under way is parsed
-    _unread: bytes  # not parsed yet: the queue of requests, or the buffer of a body, is full
-    _last: bytes  # the last bytes parsed, in which the end of a head may have begun
-    _body: StreamReader  # of the request parsed last
-    _left: int  # bytes of that body still to be parsed
-    _head_size: int  # bytes parsed since that request
+    _unparsed: bytes  # while the queue of requests or the buffer of a body is full
+    _parsed_tail: bytes  # the last bytes parsed, in which the end of a head may have begun
+    _body: StreamReader  # of the newest request
+    _body_left: int  # bytes of that body that are still to be parsed; above 0 in BODY and LAST_BODY
+    _head_size: int  # bytes of the next head that were parsed
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._is_deaf, self._is_last, self._unread, self._last = False, False, b"", b""
-        self._body, self._left, self._head_size = EMPTY_PAYLOAD, 0, 0
-        self._head_timer = self.loop.call_later(HEAD_TIMEOUT, self.force_close)
+        self._state, self._unparsed, self._parsed_tail = ReceiveState.HEADS, b"", b""
+        self._body, self._body_left, self._head_size = EMPTY_PAYLOAD, 0, 0
+        self._head_timer = None
+        self._start_head_timer()
         super().connection_made(transport)
         if transport.get_extra_info("sslcontext") is not None:
             assert isinstance(transport, asyncio.Transport)
-            # The transport below has a buffer as well (I19). Not 0: asyncio's TLS would pause for good.
+            # The transport below TLS has a buffer as well. With a limit of 0 asyncio's TLS would pause for good.
             transport.set_write_buffer_limits(1)
         else:
-            # asyncio would read 256 KiB at once, and of each upload as many bytes would wait here (I19).
-            limit_read_size(transport, READ)
+            # asyncio would read 256 KiB at once, and each upload would hold as many bytes here.
+            limit_read_size(transport, MAX_READ_BYTES)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        self._stop_timer()
-        self._is_deaf, self._unread = True, b""
+        self._stop_head_timer()
+        self._stop_receiving()
         super().connection_lost(exc)
 
     def close(self) -> None:
-        """After the request under way, whose body is still read. aiohttp would read none of it, and neither end."""
-        self._is_last = True
+        """Close after the request under way, and receive its body until then.
+
+        aiohttp would read no byte of that body, so that the request could not end.
+        """
+        self._advance(ReceiveEvent.CLOSE)
         if not self.is_responding:
             super().close()
 
     async def shutdown(self, timeout: float | None = 15.0) -> None:  # noqa: ASYNC109 - aiohttp's signature
-        """From its own `shutdown` on aiohttp reads nothing any more: what is under way has `timeout` before."""
+        """Wait `timeout` seconds for the request under way. aiohttp's own `shutdown` reads no further byte of it."""
         self.close()
         if self.is_responding and self.handler_task is not None:
             await asyncio.wait([self.handler_task], timeout=timeout)
-        await super().shutdown(ENDING)
+        await super().shutdown(CANCEL_TIMEOUT_S)
 
     async def start(self) -> None:
-        """All requests of the connection. What it still holds then is sent, or dropped in the end: asyncio would wait
-        for a client that takes nothing for as long as it likes (I20).
+        """Handle all requests of the connection.
+
+        A client has CLIENT_TIMEOUT_S to take the rest of the last response. asyncio would wait without a timeout.
         """
         transport = self.transport
         try:
@@ -99,44 +163,65 @@ class Connection(AiohttpConnection):
                 self.loop.call_later(CLIENT_TIMEOUT_S, transport.abort)
 
     def data_received(self, data: bytes) -> None:
-        """Feeds the parser so that no call of it sees more than the end of one head.
-
-        When it refuses something, it forgets the requests that it read in the same call: they would never be answered.
-        """
-        if self._is_deaf:
+        """Feed the parser so that no call of it sees more than the end of one head."""
+        if self._state in _DROPPING:
             return
         before = self.requests_parsed
         if not data:
-            self._feed(b"")  # aiohttp asks for what the parser had put by
-        data, self._unread = self._unread + data, b""
+            self._feed(b"")  # aiohttp resumes a body whose buffer was full
+        data, self._unparsed = self._unparsed + data, b""
         at = 0
-        while at < len(data) and self._takes_more():
-            end = min(at + self._left, len(data)) if self._left else self._head_end(data, at)
+        while at < len(data) and self._may_parse():
+            end = min(at + self._body_left, len(data)) if self._body_left else self._head_end(data, at)
             self._feed(data[at:end])
             at = end
-        self._unread = b"" if self._is_over else data[at:]
+        self._unparsed = b"" if self._is_over else data[at:]
         if self.requests_parsed != before:
-            self._stop_timer()
-        elif self._head_timer is None and not self.is_responding:
-            self._head_timer = self.loop.call_later(HEAD_TIMEOUT, self.force_close)
+            self._stop_head_timer()
+        elif not self.is_responding:
+            self._start_head_timer()
+
+    def is_at_rest(self) -> bool:
+        """Return whether the next byte begins a request, and the client's kernel has taken every response.
+
+        Then a request may be handled here without aiohttp: it changes no order of responses.
+        """
+        return (
+            self.awaits_request
+            and self._state is ReceiveState.HEADS
+            and not self._head_size
+            and not self._unparsed
+            and self.transport is not None
+            and not self.transport.get_write_buffer_size()
+        )
+
+    def count_request(self, now: float) -> None:
+        """Treat the connection as after a request of aiohttp's: the head is over, and idle time starts anew.
+
+        `now` is the loop's time.
+        """
+        if self._head_timer is not None:
+            self._stop_head_timer()
+        self.postpone_keepalive(now)
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
-        """Also decides about the rest of the body: it is drained, or the connection closes (I24). A small answer has
-        its deadline here; that of an object's bytes is where they are sent.
+        """Send the response, then drain the rest of the request's body or close the connection.
+
+        A small response has its deadline here. `Sender` has that of an object's bytes.
         """
         body = request.content
-        if self._is_last:
+        if self._state in _LAST:
             resp.force_close()
         if not body.is_eof() and hdrs.EXPECT in request.headers:
-            resp.force_close()  # the body may come or not: RFC 9110 section 10.1.1
+            resp.force_close()  # the body may follow or not: RFC 9110 section 10.1.1
         try:
             async with asyncio.timeout(CLIENT_TIMEOUT_S):
                 resp, is_lost = await super().finish_response(request, resp, start_time)
                 if not is_lost:
-                    # aiohttp waits within an answer, not between two: a client that asks on and on and reads nothing
-                    # would have all of them in our memory (I19).
+                    # aiohttp drains within a response, not between two. Without this a client that only sends requests
+                    # would fill memory with its responses.
                     await self.drain()
         except TimeoutError:
             if self.transport is not None:
@@ -147,10 +232,9 @@ class Connection(AiohttpConnection):
         if resp.keep_alive and not await self._is_drained(request):
             resp.force_close()
         if not resp.keep_alive:
-            await self._part()
-        elif self._head_timer is None and not self.has_queued_request and (self._head_size or self._unread):
-            # The next request has begun already.
-            self._head_timer = self.loop.call_later(HEAD_TIMEOUT, self.force_close)
+            await self._linger()
+        elif not self.has_queued_request and (self._head_size or self._unparsed):
+            self._start_head_timer()  # the next request has begun already
         return resp, False
 
     def handle_error(
@@ -160,59 +244,72 @@ class Connection(AiohttpConnection):
         exc: BaseException | None = None,
         message: str | None = None,  # noqa: ARG002 - aiohttp's signature
     ) -> web.StreamResponse:
-        """What aiohttp's parser refused, in our words; its own page would be HTML and quote the client's bytes."""
+        """Return the response to a request that aiohttp's parser refused, or whose handler failed.
+
+        aiohttp's own page would be HTML and would quote the client's bytes.
+        """
         if request.writer.output_size:
-            raise ConnectionResetError("an answer had begun")
+            raise ConnectionResetError("a response had begun")
         exchange = Exchange(request, self.loop.time())
         exchange.status = CacheStatus(Forward.BYPASS, detail="refused")
         if isinstance(exc, HttpProcessingError):
             status = framing.status_of(exc, self.max_line_size)
-        if status not in _WORDS:
+        if status not in _REFUSALS:
             log.error("a request failed in a way nobody foresaw", exc_info=exc)
-        response = error_response(exchange, status, _WORDS.get(status, "internal error"))
+        response = error_response(exchange, status, _REFUSALS.get(status, "internal error"))
         response.force_close()
         return response
 
     def _head_end(self, data: bytes, at: int) -> int:
-        """The first offset behind `at` at which a head may end; that of the end of `data` where there is none."""
+        """Return the first offset after `at` at which a head may end, or the end of `data` if there is none."""
         if at == 0:
-            begun = (self._last + data[: len(_HEAD_END) - 1]).find(_HEAD_END)
+            begun = (self._parsed_tail + data[: len(_HEAD_END) - 1]).find(_HEAD_END)
             if begun >= 0:
-                return begun + len(_HEAD_END) - len(self._last)
-        end = data.find(_HEAD_END, at + (_GAP if at else 0))
+                return begun + len(_HEAD_END) - len(self._parsed_tail)
+        end = data.find(_HEAD_END, at + (_MIN_HEAD_BYTES if at else 0))
         return len(data) if end < 0 else end + len(_HEAD_END)
 
     @property
     def _is_over(self) -> bool:
-        """Nothing more will be parsed."""
-        return self._is_deaf or self.is_closing or (self._is_last and not self._left)
+        """Whether no further byte of the client will be parsed."""
+        return self._state in _OVER or self.is_closing
 
-    def _takes_more(self) -> bool:
+    def _advance(self, event: ReceiveEvent) -> None:
+        self._state = _TRANSITIONS[self._state][event]
+
+    def _stop_receiving(self) -> None:
+        self._advance(ReceiveEvent.STOP)
+        self._unparsed = b""
+
+    def _may_parse(self) -> bool:
         return self.has_room_for_request and not (self._is_over or self.is_body_paused)
 
     def _feed(self, piece: bytes) -> None:
-        is_body = self._left > 0
-        is_too_long = not is_body and self._head_size + len(piece) > MAX_HEAD
+        is_body = self._body_left > 0
+        is_too_long = not is_body and self._head_size + len(piece) > MAX_HEAD_BYTES
         if is_too_long:
-            piece = piece[: MAX_HEAD - self._head_size]
+            piece = piece[: MAX_HEAD_BYTES - self._head_size]
         before = self.requests_parsed
-        self._left = max(self._left - len(piece), 0)
+        if is_body:
+            self._body_left = max(self._body_left - len(piece), 0)
+            if not self._body_left:
+                self._advance(ReceiveEvent.BODY_ENDS)
         super().data_received(piece)
-        self._last = (self._last + piece[-len(_HEAD_END) + 1 :])[-len(_HEAD_END) + 1 :]
+        self._parsed_tail = (self._parsed_tail + piece[-len(_HEAD_END) + 1 :])[-len(_HEAD_END) + 1 :]
         if self.requests_parsed != before:
-            self._look_at_newest()
+            self._check_newest()
         elif is_too_long:
             self._refuse(framing.BadFraming("the head is too long", HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE))
-        elif self._left > _CHUNKED // 2 and self._body.is_eof():
-            self._is_deaf = True
+        elif self._body_left > _CHUNKED_BYTES // 2 and self._body.is_eof():
+            self._advance(ReceiveEvent.STOP)
         self._head_size = 0 if is_body or self.requests_parsed != before else self._head_size + len(piece)
 
-    def _look_at_newest(self) -> None:
+    def _check_newest(self) -> None:
         newest = self.newest_request
         if newest is None:
-            self._is_deaf = True
+            self._advance(ReceiveEvent.STOP)
             if not self._body.is_eof():
-                # The parser leaves whoever reads this body waiting for ever.
+                # Without this a handler that reads the body would wait for ever.
                 self._body.set_exception(framing.BadFraming("the body's framing is malformed"))
             return
         message, body = newest
@@ -223,46 +320,54 @@ class Connection(AiohttpConnection):
             self._refuse(error)
             return
         self._body = body
-        self._left = _CHUNKED if message.chunked else int(message.headers.get(hdrs.CONTENT_LENGTH, 0))
+        self._body_left = _CHUNKED_BYTES if message.chunked else int(message.headers.get(hdrs.CONTENT_LENGTH, 0))
+        self._advance(ReceiveEvent.BODY_BEGINS if self._body_left else ReceiveEvent.BODY_ENDS)
         if message.chunked or (message.upgrade and (self.is_upgraded or body is not EMPTY_PAYLOAD)):
-            # The parser takes the last trailer of a chunked body for a field of the next request, stops parsing at an
-            # upgrade, and drops what the segment holds behind the body of one.
+            # The parser takes the last trailer of a chunked body for a field of the next request. It stops at an
+            # upgrade, and drops the bytes behind the body of one.
             self.replace_newest_request(message._replace(should_close=True), body)
         if self.is_upgraded:
-            self._is_deaf = True
+            self._advance(ReceiveEvent.STOP)
 
     def _refuse(self, error: framing.BadFraming) -> None:
-        self._is_deaf = True
+        self._advance(ReceiveEvent.STOP)
         self.queue_error(error.status, error)
 
     async def _is_drained(self, request: web.BaseRequest) -> bool:
-        """Whether the request's body is over, now or soon and after few bytes."""
-        body, left = request.content, MAX_DRAIN
+        """Read the rest of the request's body. Returns whether it ended soon and after few bytes."""
+        body, left = request.content, MAX_DRAIN_BYTES
         if body.is_eof():
             return True
         if (request.content_length or 0) - body.total_bytes > left:
             return False
         try:
-            async with asyncio.timeout(DRAIN_TIMEOUT):
+            async with asyncio.timeout(DRAIN_TIMEOUT_S):
                 while not body.is_eof() and left >= 0 and self.transport is not None:
                     left -= len(await body.readany())
         except (TimeoutError, framing.BadFraming, web.RequestPayloadError):
             return False
         return body.is_eof()
 
-    async def _part(self) -> None:
-        """RFC 9112 section 9.6: closing at once would reset the connection, and the client might lose our answer."""
-        self._is_deaf, self._unread = True, b""
+    async def _linger(self) -> None:
+        """End the sending side and wait until the client closes.
+
+        RFC 9112 section 9.6: closing at once would reset the connection, and the client might lose the response.
+        """
+        self._stop_receiving()
         if self.transport is None or self.transport.is_closing() or not self.transport.can_write_eof():
             return
         try:
             self.transport.write_eof()
         except OSError:
-            return  # it has reset the connection, and nobody has told us yet
+            return  # the client reset the connection, and the loop has not noticed yet
         self.transport.resume_reading()
-        await asyncio.sleep(LINGER)  # ends early: `connection_lost` cancels it
+        await asyncio.sleep(LINGER_TIMEOUT_S)  # `connection_lost` cancels it
 
-    def _stop_timer(self) -> None:
+    def _start_head_timer(self) -> None:
+        if self._head_timer is None:
+            self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self.force_close)
+
+    def _stop_head_timer(self) -> None:
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
@@ -270,7 +375,7 @@ class Connection(AiohttpConnection):
 
 class ConnectionServer(AiohttpServer):
     def __init__(self, handler: Any, **options: Any) -> None:
-        # aiohttp's own lingering reads without a bound; `finish_response` does it here.
+        # `finish_response` drains bodies with a bound. aiohttp's own lingering has none.
         super().__init__(handler, **{**options, "lingering_time": 0.0})
 
     def __call__(self) -> web.RequestHandler:
