@@ -483,6 +483,22 @@ async def test_client_that_stays(framed: Proxy, monkeypatch: pytest.MonkeyPatch)
                     await asyncio.sleep(0)
 
 
+async def test_stop_while_a_response_leaves(framed: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that is closed when its response has begun already ends after it, and waits for no other request."""
+    genuine = server_connection.Connection.drain
+
+    async def drain(self: server_connection.Connection) -> None:
+        await genuine(self)
+        self.close()
+
+    monkeypatch.setattr(server_connection.Connection, "drain", drain)
+    async with framed.connection() as connection:
+        await connection.send(get("X: no plain request", "Cache-Control: no-cache"))
+        assert (await connection.answer()).body == b"x"
+        async with asyncio.timeout(5):
+            assert await connection.rest() == b""
+
+
 async def test_continue_in_its_turn(framed: Proxy) -> None:
     """RFC 9110 section 10.1.1: the 100 comes after the answers to earlier requests, and only when it is decided."""
     turn = asyncio.Event()

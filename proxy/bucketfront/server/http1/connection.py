@@ -229,7 +229,8 @@ class Connection(AiohttpConnection):
             return resp, True
         if is_lost:
             return resp, True
-        if resp.keep_alive and not await self._is_drained(request):
+        # `close` may have been called while the response was on its way.
+        if resp.keep_alive and (self._state in _LAST or not await self._is_drained(request)):
             resp.force_close()
         if not resp.keep_alive:
             await self._linger()
