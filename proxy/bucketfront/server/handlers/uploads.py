@@ -180,7 +180,7 @@ class UploadHandler:
         head = write_head.parse(exchange.request.headers.items())
         mount, limit = route.mount, self._limit(route.mount)
         length = required_length(exchange.request)
-        _refuse_too_large(length, limit + forms.OVERHEAD)
+        _refuse_too_large(length, limit + forms.MAX_OVERHEAD_BYTES)
 
         async def store(key: ObjectKey, chunks: AsyncIterator[bytes], head: WriteHead) -> Written:
             return await self.store(
@@ -188,11 +188,11 @@ class UploadHandler:
             )
 
         form = Form(route, head, store, self._clock())
-        stored = await form.read(self._body(exchange, length, limit + forms.OVERHEAD), boundary)
+        stored = await form.read(self._body(exchange, length, limit + forms.MAX_OVERHEAD_BYTES), boundary)
         exchange.status = CacheStatus(Forward.METHOD, fwd_status=200)
         if len(stored) == 1:
             return _created(exchange, route, stored[0].key, stored[0].etag)
-        return _json(exchange, [forms.told(route, one) for one in stored])
+        return _json(exchange, [forms.description(route, one) for one in stored])
 
     async def _delete_objects(self, keys: Sequence[ObjectKey]) -> dict[ObjectKey, Refusal | None]:
         await self.forget(*keys)

@@ -263,7 +263,7 @@ class Connection(AiohttpConnection):
         return response
 
     def _head_end(self, data: bytes, at: int) -> int:
-        """Return the first offset after `at` at which a head may end, or the end of `data` if there is none."""
+        """Return the first offset after `at` at which a head may end, or the end of `data` without one."""
         if at == 0:
             begun = (self._parsed_tail + data[: len(_HEAD_END) - 1]).find(_HEAD_END)
             if begun >= 0:

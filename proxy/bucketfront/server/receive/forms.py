@@ -1,8 +1,7 @@
-"""A form's files, one after the other, each stored as it comes (RFC 7578).
+"""Stores the files of a form one after the other, each as it arrives (RFC 7578).
 
-Fields count for the files behind them, and have the names of S3's "POST Object": `key`, the object's headers,
-`acl`, and all that begin with `x-amz-`. Which of them are refused is decided as for a PUT. What else a form holds is
-passed over.
+A field applies to the files behind it. Fields have the names of S3's "POST Object": `key`, the object's headers, `acl`,
+and those that begin with `x-amz-`. They are refused by the rules of a PUT. Other fields are ignored.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
@@ -21,29 +20,31 @@ from bucketfront.s3.upload.uploader import Written
 from bucketfront.server.error_responses import PartlyStored
 from bucketfront.server.router import Route
 
-MAX_FIELD = 8 << 10  # bytes of one field
-MAX_FIELDS = 64 << 10  # bytes of all fields together
-OVERHEAD = 1 << 20  # bytes that a form may have beside its files
+MAX_FIELD_BYTES = 8 << 10
+MAX_ALL_FIELDS_BYTES = 64 << 10
+MAX_OVERHEAD_BYTES = 1 << 20  # of a form beside its files
 
 _FILENAME = "${filename}"  # S3's: the name of the file
 _OF_ONE_FILE = ("x-amz-checksum-", "x-amz-content-sha256", "content-md5", "digest", "content-digest", "repr-digest")
 _OF_OBJECTS = ("x-amz-", "acl", *write_head.OBJECT_FIELDS)
-_HEADERS = {"acl": "x-amz-acl"}  # what a PUT calls it, where that is something else
-# Browsers write it where they know no better.
+_HEADERS = {"acl": "x-amz-acl"}  # the headers of a PUT for fields of another name
+# Browsers send it for files whose type they do not know.
 _UNKNOWN_TYPE = "application/octet-stream"
 
 StoreBody = Callable[[ObjectKey, AsyncIterator[bytes], WriteHead], Awaitable[Written]]
 
 
 @dataclass(frozen=True, slots=True)
-class StoredFile:
+class FormFile:
     key: ObjectKey
     etag: str
 
 
 class Form:
-    """`head` is the request's own: its conditions count for each file, and so does what it says of objects, where the
-    form does not say it. `now` is in seconds since the epoch. Raises NoSuchWrite.
+    """A form of one request.
+
+    `head` is the request's own. Its conditions apply to each file, and its object headers to those for which the form
+    has none. `now` is in seconds since the epoch. Raises NoSuchWrite.
     """
 
     def __init__(self, route: Route, head: WriteHead, store: StoreBody, now: float) -> None:
@@ -55,10 +56,13 @@ class Form:
         self._now = now
         self._fields: dict[str, str] = {}
         self._field_bytes = 0
-        self.stored: list[StoredFile] = []
+        self.stored: list[FormFile] = []
 
-    async def read(self, body: AsyncIterator[bytes], boundary: str) -> list[StoredFile]:
-        """All files, in their order. Raises ProxyErrors; PartlyStored where some files are stored by then."""
+    async def read(self, body: AsyncIterator[bytes], boundary: str) -> list[FormFile]:
+        """Store all files, and return them in their order.
+
+        Raises PartlyStored if some files were stored before the error, else the ProxyError itself.
+        """
         try:
             async with aclosing(_events(body, boundary)) as events:
                 async for event in events:
@@ -67,7 +71,7 @@ class Form:
         except ProxyError as error:
             if not self.stored:
                 raise
-            raise PartlyStored(error, [told(self._route, one) for one in self.stored]) from error
+            raise PartlyStored(error, [description(self._route, one) for one in self.stored]) from error
         if not self.stored:
             raise BadForm("the form has no file")
         return self.stored
@@ -76,11 +80,11 @@ class Form:
         value = bytearray()
         async for piece in _content(events):
             value += piece
-            if len(value) > MAX_FIELD:
-                raise BadForm(f"a field of the form has more than {MAX_FIELD} bytes")
+            if len(value) > MAX_FIELD_BYTES:
+                raise BadForm(f"a field of the form has more than {MAX_FIELD_BYTES} bytes")
         self._field_bytes += len(part.name.encode()) + len(value)
-        if self._field_bytes > MAX_FIELDS:
-            raise BadForm(f"the fields of the form have more than {MAX_FIELDS} bytes")
+        if self._field_bytes > MAX_ALL_FIELDS_BYTES:
+            raise BadForm(f"the fields of the form have more than {MAX_ALL_FIELDS_BYTES} bytes")
         name = part.name.lower()
         if name == "tagging":
             raise NoSuchWrite("of a form, tags are taken from a field x-amz-tagging, not from XML")
@@ -93,12 +97,12 @@ class Form:
     async def _read_file(self, part: Part, events: AsyncIterator[Event]) -> None:
         first = await anext(events)
         if first is END and not part.filename:
-            return  # what a browser sends for a choice that nobody made
+            return  # a browser sends this for a file input without a file
         key = self._key(part.filename or "")
         if any(key == one.key for one in self.stored):
             raise BadForm("two files of the form have the same key")
         written = await self._store(key, _content(events, first), self._head_of(part))
-        self.stored.append(StoredFile(key, written.etag))
+        self.stored.append(FormFile(key, written.etag))
         self._fields = {
             name: value
             for name, value in self._fields.items()
@@ -120,12 +124,12 @@ class Form:
         return self._route.key_to_write(wanted)
 
     def _head_of(self, part: Part) -> WriteHead:
-        said = {name: value for name, value in part.headers if name.startswith((*_OF_ONE_FILE, "content-", "x-amz-"))}
-        if said.get("content-type", "").lower() == _UNKNOWN_TYPE:
-            del said["content-type"]
+        given = {name: value for name, value in part.headers if name.startswith((*_OF_ONE_FILE, "content-", "x-amz-"))}
+        if given.get("content-type", "").lower() == _UNKNOWN_TYPE:
+            del given["content-type"]
         fields = {_HEADERS.get(name, name): value for name, value in self._fields.items() if name != "key"}
-        head = write_head.parse((said | fields).items())
-        # Not its headers: they are about the form, or what a browser says to caches.
+        head = write_head.parse((given | fields).items())
+        # The head's other headers describe the form, or are a browser's directives to caches.
         return replace(
             head,
             metadata=tuple((dict(self._head.metadata) | dict(head.metadata)).items()),
@@ -135,8 +139,8 @@ class Form:
         )
 
 
-def told(route: Route, file: StoredFile) -> dict[str, str]:
-    """What a client hears of one file among several."""
+def description(route: Route, file: FormFile) -> dict[str, str]:
+    """Return the response's entry for one file among several."""
     return {"key": route.relative(file.key), "location": route.location(file.key), "etag": file.etag}
 
 
@@ -149,7 +153,7 @@ async def _events(body: AsyncIterator[bytes], boundary: str) -> AsyncGenerator[E
 
 
 async def _content(events: AsyncIterator[Event], first: Event = b"") -> AsyncIterator[bytes]:
-    """Of the part that is being read, to its end."""
+    """Yield the content of the current part."""
     event = first
     while event is not END:
         assert isinstance(event, bytes), "a part ends before the next one begins"
