@@ -1,4 +1,4 @@
-"""The command line: what it says, and its exit status: 0 fine, 1 failed, 2 wrong use (DESIGN, section 6)."""
+"""The command line: what it says, and its exit status: 0 fine, 1 failed, 2 wrong use."""
 
 import json
 import os

@@ -38,9 +38,9 @@ ROOT = Path(__file__).parent.parent
 MOUNTS = "mounts: [{path: /, bucket: media}]\n"
 SECRET = "wJalrXUtnFEMIbPxRfiCYEXAMPLEKEY"
 
-# DESIGN section 4, without the keys that have no default and those whose default is "none"; but for block_size, see
-# docs/architecture.md.
-DESIGNED = """
+# The documented defaults, without the keys that have no default and those whose default is "none". Why block_size
+# is 256KiB: docs/decisions/0003-blocks-and-block-sets.md.
+DOCUMENTED = """
 server: {host: 127.0.0.1, port: 8080, timing: false}
 admin: {host: 127.0.0.1, port: 8081}
 origin:
@@ -296,7 +296,7 @@ def test_flags_are_true_and_false(text: object) -> None:
 
 def test_the_defaults_are_the_designed_ones(loads: Loads) -> None:
     """Leaving a key out and writing its designed value are the same."""
-    assert loads(DESIGNED) == loads(MOUNTS)
+    assert loads(DOCUMENTED) == loads(MOUNTS)
 
 
 def test_the_repos_own_file_loads() -> None:
@@ -326,7 +326,7 @@ def test_settings_are_frozen() -> None:
 
 def test_settings_survive_json(loads: Loads) -> None:
     """Settings without secrets written as JSON read back equal: one grammar in both directions."""
-    own = loads(DESIGNED)
+    own = loads(DOCUMENTED)
     assert Settings.model_validate_json(own.model_dump_json()) == own
 
 
@@ -582,7 +582,7 @@ def test_yaml_1_1_traps_stay_text(loads: Loads, text: str, value: str) -> None:
 @given(
     st.binary(max_size=200)
     | st.text(alphabet="a:-[]{}&*!|>'\"%@`#?,\n \t\\x0$", max_size=80).map(str.encode)
-    | st.lists(st.sampled_from(DESIGNED.split()), max_size=30).map(lambda words: " ".join(words).encode())
+    | st.lists(st.sampled_from(DOCUMENTED.split()), max_size=30).map(lambda words: " ".join(words).encode())
 )
 @example(b"%YAML " + b"9" * 5000 + b".1\n---\na: 1")
 def test_any_bytes_are_settings_or_a_config_error(tmp_path: Path, octets: bytes) -> None:

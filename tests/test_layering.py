@@ -214,7 +214,7 @@ def test_no_web_below_the_server() -> None:
         ("bucketfront.cache.storage.file_storage", "from bucketfront.config.settings import CacheSettings"),
         ("bucketfront.s3.client", "from bucketfront.cache.storage.index import Index"),
         ("bucketfront.server.application", "def f():\n    from bucketfront.cache.fetch.fill import Fill"),
-        ("bucketfront.server.application", "if TYPE_CHECKING:\n    from bucketfront.app import Runtime"),
+        ("bucketfront.server.application", "if TYPE_CHECKING:\n    from bucketfront.app import App"),
         ("bucketfront.http.plan", "from bucketfront.keys import ObjectKey"),
         ("bucketfront.errors", "from bucketfront.keys import ObjectKey"),
     ],

@@ -87,7 +87,8 @@ def test_the_wheel_checks_and_serves(programs: Path, tmp_path: Path) -> None:
             assert process.stderr is not None
             lines = iter(process.stderr.readline, "")
             found = (re.search(r"clients\s+(http\S+)", line) for line in itertools.islice(lines, READY_LINES))
-            address = next(match[1] for match in found if match)
+            address = next((match[1] for match in found if match), None)
+            assert address is not None, "no address was printed"
             opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
             put = urllib.request.Request(f"{address}/a.txt", data=b"data", method="PUT")
             with opener.open(put, timeout=30) as response:

@@ -1,4 +1,4 @@
-"""The exception tree. No HTTP in it: `proxy/server/failures.py` maps classes to statuses."""
+"""The exception tree. No HTTP in it: `server/error_responses.py` maps classes to statuses."""
 
 
 class ProxyError(Exception):
@@ -70,7 +70,7 @@ class NoSuchUpload(WriteRefused):
 
 
 class OriginUnavailable(OriginError):
-    """The origin is out of reach, or (OriginFailing) in reach and of no use."""
+    """The origin is out of reach, or (OriginServerError) in reach and of no use."""
 
 
 class OriginServerError(OriginUnavailable):

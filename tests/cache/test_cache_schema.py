@@ -85,12 +85,18 @@ async def test_a_step_is_taken_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert version(tmp_path) == current + 1
 
 
-async def test_a_step_that_fails_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("fails", "message"),
+    [("INSERT INTO no_such_table VALUES (1)", "no_such_table"), ("INSERT INTO state VALUES ('bytes', 1)", "UNIQUE")],
+)
+async def test_a_step_that_fails_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str, message: str
+) -> None:
     """The transaction of a step that fails is undone as a whole; the earlier bucketfront goes on with the index."""
     await stored(tmp_path)
     with monkeypatch.context() as patched:
-        current = next_schema(patched, f"{STEP}; INSERT INTO no_such_table VALUES (1)")
-        with pytest.raises(StoreError, match="no_such_table"):
+        current = next_schema(patched, f"{STEP}; {fails}")
+        with pytest.raises(StoreError, match=message):
             opened(tmp_path)
     assert version(tmp_path) == current
     index = opened(tmp_path)

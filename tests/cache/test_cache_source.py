@@ -116,7 +116,7 @@ async def test_our_own_congestion_needs_no_token(tmp_path: Path) -> None:
 
 
 async def test_an_origin_at_rest_is_not_asked_again(tmp_path: Path) -> None:
-    """OriginResting is final at once, with and without a disk (the breaker knows when to ask)."""
+    """OriginCircuitOpen is final at once, with and without a disk (the breaker knows when to ask)."""
     async with Rig(tmp_path) as rig:
         rig.origin.put(content(SIZE))
         with await reader_of(rig) as reader:

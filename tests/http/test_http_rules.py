@@ -107,7 +107,7 @@ RULES = Rules(
     ],
 )
 def test_the_first_rule_that_has_a_setting_counts(path: str, expected: Ruling) -> None:
-    """DESIGN 3.11: each setting is the first matching rule's that has it; without one it is None."""
+    """Each setting is the first matching rule's that has it; without one it is None."""
     assert RULES.ruling(path) == expected
 
 

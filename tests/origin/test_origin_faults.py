@@ -171,7 +171,7 @@ async def test_a_head_that_drips() -> None:
     [("500 Internal Server Error", "InternalError"), ("503 Slow Down", "SlowDown"), ("502 Bad Gateway", "")],
 )
 async def test_5xx_is_tried_again_and_then_given_up(status: str, code: str) -> None:
-    """I13: a 5xx is OriginFailing, after ATTEMPTS requests."""
+    """I13: a 5xx is OriginServerError, after ATTEMPTS requests."""
     async with origin_of(answering(refusal(status, code))) as (origin, server):
         for call in (origin.get(KEY, FromTo(0, 10)), origin.head(KEY)):
             server.heads.clear()
@@ -274,7 +274,7 @@ async def test_a_404_for_a_key_that_xml_cannot_hold() -> None:
     ],
 )
 async def test_a_404_that_is_not_s3s(body: bytes, media_type: str) -> None:
-    """I13: only an S3 404 is absence: what a load balancer in between says is UnusableAnswer."""
+    """I13: only an S3 404 is absence: what a load balancer in between says is InvalidOriginResponse."""
     async with origin_of(answering(response("404 Not Found", body, Content_Type=media_type))) as (origin, _):
         with pytest.raises(InvalidOriginResponse):
             await origin.get(KEY, FromTo(0, 10))
@@ -381,7 +381,7 @@ NOT_HTTP = {
 
 @pytest.mark.parametrize("answer", NOT_HTTP.values(), ids=NOT_HTTP)
 async def test_what_is_no_http(answer: bytes) -> None:
-    """I13: whatever listens there instead of S3, it answers: UnusableAnswer, and no error of the SDK's."""
+    """I13: whatever listens there instead of S3, it answers: InvalidOriginResponse, and no error of the SDK's."""
     async with origin_of(answering(answer)) as (origin, _):
         with pytest.raises(InvalidOriginResponse):
             await origin.get(KEY, FromTo(0, 10))
@@ -402,7 +402,7 @@ async def test_what_is_no_http(answer: bytes) -> None:
     ],
 )
 async def test_headers_that_the_sdk_cannot_parse(header: dict[str, Any]) -> None:
-    """I13: a header that nobody needs costs nothing or UnusableAnswer, never an exception of the SDK's."""
+    """I13: a header that nobody needs costs nothing or InvalidOriginResponse, never an exception of the SDK's."""
     async with origin_of(answering(partial(**header))) as (origin, _):
         try:
             assert await fetch(origin) == CONTENT[:10]

@@ -241,7 +241,7 @@ async def test_fresh_hits_need_no_origin(proxy: Proxy, s3: S3) -> None:
 
 
 async def test_clients_cannot_force_a_refetch(proxy: Proxy, s3: S3) -> None:
-    """A client's `no-cache` is not honoured unless the configuration says so (DESIGN, decision 11)."""
+    """A client's `no-cache` is not honoured unless the configuration says so."""
     s3.put("x", b"data")
     await proxy.get("/x")
     answer = await proxy.get("/x", Cache_Control="no-cache, max-age=0", Pragma="no-cache")

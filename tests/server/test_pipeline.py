@@ -34,6 +34,7 @@ def _refusing(settings: Settings) -> Pipeline:
 async def test_refused(
     start: StartProxy, s3: S3, monkeypatch: pytest.MonkeyPatch, refused_by: dict[str, str], *, is_fast: bool
 ) -> None:
+    """A stage refuses every method and kind of request on either path, and what it lets pass is served."""
     monkeypatch.setattr(app, "build_pipeline", _refusing)
     proxy = await start(server={"fast_path": is_fast})
     etag = s3.put("x", pattern(1000))
@@ -62,7 +63,17 @@ async def test_refused(
     assert s3.get("x") == pattern(1000)
 
 
+def test_undeclared_fields_are_refused() -> None:
+    """A stage reads what it declares and nothing else: another field would decide on one of the two paths only."""
+    fields = {"cookie": "a", "origin": "b"}
+    read = Stage("careless", frozenset({"cookie"})).declared(fields.get)
+    assert read("cookie") == "a"
+    with pytest.raises(LookupError, match="origin"):
+        read("origin")
+
+
 def test_declared_fields_reach_the_recogniser() -> None:
+    """A declared field is read or sends the request to the ordinary path; one that can do neither is refused."""
     head = b"GET /x HTTP/1.1\r\nHost: a\r\nCookie: b\r\n\r\n"
     assert recogniser(frozenset())(head) is not None
     assert recogniser(frozenset({"cookie"}))(head) is None

@@ -1,6 +1,6 @@
 """What the cache asks of an origin: a small Protocol, so that it never sees aiobotocore.
 
-`proxy/origin/client.py` is the real one; `tests/fakes.py` has others. All pass one conformance suite.
+`s3/client.py` is the real one; `tests/fakes.py` has others. All pass one conformance suite.
 """
 
 from dataclasses import dataclass
@@ -61,9 +61,9 @@ class Origin(Protocol):
         """S3 GetObject with a Range, of `key.version` if there is one, else of the current version.
 
         Raises ObjectNotFound, ObjectChanged (`if_match` failed), RangeUnsatisfiable (also for every range of an
-        empty object), AccessDenied, OriginTimeout, OriginResting (with no question asked), OriginFailing,
-        OriginUnavailable; of a version also NoSuchVersion and DeleteMarker, and UnusableAnswer where the origin sends
-        another one or does not say which.
+        empty object), AccessDenied, OriginTimeout, OriginCircuitOpen (no request was sent), OriginServerError,
+        OriginUnavailable; of a version also NoSuchVersion and DeleteMarker, and InvalidOriginResponse if the origin
+        sends another version or does not name it.
         """
 
     async def head(self, key: ObjectKey, *, if_none_match: str | None = None) -> Metadata | NotModified:

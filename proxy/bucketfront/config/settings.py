@@ -1,4 +1,4 @@
-"""The settings of bucketfront, typed and checked: DESIGN section 4 as frozen values.
+"""The settings of bucketfront, typed and checked, as frozen values.
 
 Rule 1: a key has one meaning and one spelling; an unknown one is an error (I30).
 Rule 2: no validator touches the disk, the network or the environment; `bucketfront.config.loader` does that.

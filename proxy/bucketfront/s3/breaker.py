@@ -64,7 +64,7 @@ class Breaker:
         self._room: int | None = None  # attempts that may run at once; None: any number
         self._running = 0  # of this term
         self.opened = 0  # changes from closed to open; a probe that fails is none
-        self.refused = 0  # gets and heads that ended with OriginResting
+        self.refused = 0  # gets and heads that ended with OriginCircuitOpen
 
     def __repr__(self) -> str:
         if self._rests_until is not None:
@@ -79,14 +79,14 @@ class Breaker:
         return self._rests_until is not None
 
     def check(self) -> None:
-        """For those who would wait for a connection first. Raises OriginResting while the origin rests."""
+        """For those who would wait for a connection first. Raises OriginCircuitOpen while the origin rests."""
         if self._rests_until is not None and (left := self._rests_until - self._clock()) > 0:
             raise self._refusal(left)
 
     def admit(self) -> int:
         """Begin an attempt. Returns the term it belongs to, which its one outcome is told with.
 
-        Raises OriginResting: while the origin rests, and while as many attempts run as it may be given.
+        Raises OriginCircuitOpen: while the origin rests, and while as many attempts run as it may be given.
         """
         self.check()
         if self._room is not None and self._running >= self._room:
@@ -107,7 +107,7 @@ class Breaker:
             self._room = self._room * 2 if self._room < FULL_ROOM else None
 
     def failed(self, term: int, key: ObjectKey, error: OriginUnavailable) -> None:
-        """The origin did not answer, or with 5xx (OriginFailing)."""
+        """The origin did not answer, or with 5xx (OriginServerError)."""
         if not self._end(term):
             return
         culprit = key if isinstance(error, OriginServerError) else None
@@ -126,7 +126,7 @@ class Breaker:
 
     @contextmanager
     def attempt(self, key: ObjectKey) -> Iterator[None]:
-        """One attempt, whose outcome is told by what it raises. Raises OriginResting itself."""
+        """One attempt, whose outcome is told by what it raises. Raises OriginCircuitOpen itself."""
         term = self.admit()
         try:
             yield

@@ -1,4 +1,4 @@
-"""S3 over aiobotocore: ranged read, head and delete. Uploads are in `proxy/origin/writes.py`.
+"""S3 over aiobotocore: ranged read, head and delete. Uploads are in `s3/upload/`.
 
 Everything that has a default in the SDK and matters is set here (I30). There is one layer of retries, here, for
 the head of an answer; a body that was cut is continued by the cache, which knows what is missing. Reads ask the
@@ -232,7 +232,7 @@ class S3Origin:
 
     @property
     def client(self) -> Any:
-        """Aiobotocore's client, for `proxy/origin/` alone."""
+        """Aiobotocore's client, for `s3/` alone."""
         return self._client
 
     async def _retried(self, what: str, key: ObjectKey, attempt: Callable[[], Awaitable[T]]) -> T:

@@ -49,7 +49,7 @@ _TIMEOUTS = (ConnectTimeoutError, ReadTimeoutError, aiohttp.ServerTimeoutError, 
 
 
 class VersionUnchanged(Exception):
-    """S3's 304; `headers` have lower-case names. It never leaves `proxy/origin/`: the client answers `NotModified`."""
+    """S3's 304; `headers` have lower-case names. It never leaves `s3/`: the client answers `NotModified`."""
 
     def __init__(self, headers: Mapping[str, str]) -> None:
         super().__init__()

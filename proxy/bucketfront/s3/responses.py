@@ -24,7 +24,7 @@ def metadata(
 ) -> Metadata:
     """`headers` has lower-case names. `is_whole`: the answer is about the whole object, and so is its checksum.
 
-    Raises UnusableAnswer where there is no ETag to name the version, or the version id is not the one asked for.
+    Raises InvalidOriginResponse where there is no ETag to name the version, or the version id is not the one asked for.
     """
     etag = headers.get("etag", "")
     if etags.parse(etag) is None:
@@ -68,7 +68,7 @@ def _version(headers: Mapping[str, str], asked: str | None) -> str | None:
 
 
 def not_modified(headers: Mapping[str, str], asked_version: str | None = None) -> NotModified:
-    """What a 304 says. Raises UnusableAnswer where it speaks of another version than was asked for."""
+    """What a 304 says. Raises InvalidOriginResponse where it speaks of another version than was asked for."""
     # The ETag has been compared already, so a 304 that names no version will do: SeaweedFS's does not.
     if "x-amz-version-id" in headers:
         _version(headers, asked_version)
@@ -96,7 +96,7 @@ def span_sent(status: int, headers: Mapping[str, str], part: FromTo | Suffix) ->
     """Which bytes an answer to `part` holds, and the whole object's size.
 
     A 200 is the whole object: an origin that ignores Range is bearable where the part begins at 0. Raises
-    UnusableAnswer where status, Content-Range and Content-Length do not fit together or with what was asked.
+    InvalidOriginResponse where status, Content-Range and Content-Length do not fit together or with what was asked.
     """
     length = content_length(headers)
     if status == 200:
@@ -115,7 +115,7 @@ def span_sent(status: int, headers: Mapping[str, str], part: FromTo | Suffix) ->
 
 
 def content_length(headers: Mapping[str, str]) -> int:
-    """In bytes. Raises UnusableAnswer where there is none."""
+    """In bytes. Raises InvalidOriginResponse where there is none."""
     length = _count(headers.get("content-length", ""))
     if length is None:
         raise InvalidOriginResponse("the origin sent no Content-Length")

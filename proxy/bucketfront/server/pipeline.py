@@ -34,6 +34,16 @@ class Stage:
     reads: frozenset[str] = frozenset()
     check: Callable[[Admission], None] = _admit
 
+    def declared(self, field: Callable[[str], str | None]) -> Callable[[str], str | None]:
+        """Return `field` for the declared fields alone. The two request paths would disagree about any other."""
+
+        def read(name: str) -> str | None:
+            if name not in self.reads:
+                raise LookupError(f"the stage {self.name} reads {name} and does not declare it")
+            return field(name)
+
+        return read
+
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
@@ -46,9 +56,9 @@ class Pipeline:
 
     def check(self, method: str, route: Route, field: Callable[[str], str | None]) -> None:
         """Raises the ProxyError of the first stage that refuses the request."""
-        admission = Admission(method, route.mount, route.mount.prefix.encode() + route.octets, field)
+        key = route.mount.prefix.encode() + route.octets
         for stage in self.stages:
-            stage.check(admission)
+            stage.check(Admission(method, route.mount, key, stage.declared(field)))
 
 
 def build_pipeline(settings: Settings) -> Pipeline:

@@ -51,7 +51,7 @@ class Version:
         try:
             return await self._get(key._replace(version=version), part)
         except (ObjectChanged, AccessDenied, NoSuchVersion, DeleteMarker, InvalidOriginResponse) as error:
-            # UnusableAnswer: S3-alikes ignore a version id that they do not know, and send what is current.
+            # InvalidOriginResponse: S3-alikes ignore a version id that they do not know, and send what is current.
             raise ObjectChanged(replaced) from error
 
     async def _get(self, key: ObjectKey, part: FromTo) -> OriginResponse:

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 from bucketfront.cache.storage import schema
-from bucketfront.errors import StoreError
+from bucketfront.errors import IndexTooNew, StoreError
 from bucketfront.http.metadata import Metadata
 from bucketfront.keys import ObjectKey
 
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One entry as it is on disk. Times in seconds since the epoch; `present` as in `proxy/cache/blocks.py`."""
+    """One entry as it is on disk. Times in seconds since the epoch; `present` as in `blocks.py`."""
 
     id: int
     key: ObjectKey
@@ -150,12 +150,17 @@ class Index:
             try:
                 self._connect()
             except sqlite3.DatabaseError as error:
-                if isinstance(error, sqlite3.OperationalError) and not _is_damage(error):
+                # A disk or a migration that fails leaves a sound database behind.
+                if isinstance(error, sqlite3.OperationalError | sqlite3.IntegrityError) and not _is_damage(error):
                     raise
                 self._set_aside(f"the old one is of no use: {error}")
                 self._connect()
         except (sqlite3.Error, OSError) as error:
+            self._close_connections()
             raise StoreError(f"cannot open the cache index {self._path}: {error}") from error
+        except StoreError:
+            self._close_connections()
+            raise
 
     def open_in_memory(self) -> None:
         """In place of `open`, on a disk that has no room for it: what it holds goes with the process or `renew`."""
@@ -175,7 +180,11 @@ class Index:
             ((size,),) = self._reader.execute("SELECT value FROM state WHERE name = 'block_size'")
             if size != self._block_size:
                 raise sqlite3.DatabaseError(f"its blocks have {size} bytes, cache.block_size is {self._block_size}")
+        except IndexTooNew:
+            self._close_connections()
+            raise
         except sqlite3.Error as error:
+            self._close_connections()
             raise StoreError(f"cannot use the cache index {self._path}: {error}") from error
 
     def _connect(self) -> None:

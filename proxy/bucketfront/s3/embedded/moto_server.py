@@ -1,6 +1,6 @@
 """The child process of the embedded origin: the S3 part of moto's server on a free loopback port.
 
-Protocol with the parent (`embedded.py`): one line on stdout, the port, as soon as the server listens and is
+Protocol with the parent (`launcher.py`): one line on stdout, the port, as soon as the server listens and is
 seeded; end of file on stdin ends the process, so that it cannot outlive a parent that was killed.
 
 The file is run by its path and imports nothing of bucketfront: it needs neither the parent's `sys.path` nor

@@ -82,7 +82,7 @@ class Multipart:
         patience: float = PATIENCE,
         notes: Journal | None = None,
     ) -> Self:
-        """S3 CreateMultipartUpload. `params` are its own beside the key: see `write_params.create_params`.
+        """S3 CreateMultipartUpload. `params` are its own beside the key: see `params.create_params`.
 
         Raises AccessDenied, WriteRefused, OriginTimeout, OriginUnavailable. Cancelled, it is aborted once S3 said
         which upload it is.

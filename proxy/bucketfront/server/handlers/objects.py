@@ -1,4 +1,4 @@
-"""GET and HEAD of an object: hops 3 to 10 of a request (DESIGN, section 2)."""
+"""GET and HEAD of an object: hops 3 to 10 of a request (docs/architecture.md)."""
 
 import asyncio
 import logging
