@@ -1,6 +1,6 @@
 """Stand-ins for what tests must control: origins in memory, a clock, and an HTTP server that misbehaves on purpose.
 
-All origins pass `tests/origin/test_origin_conformance.py`, as the real one does. They share `FakeOrigin`, which
+All origins pass `tests/s3/test_s3_conformance.py`, as the real one does. They share `FakeOrigin`, which
 calls two hooks: `_before_call` ahead of every get and head, `_before_read` ahead of every piece of a body.
 """
 

@@ -31,8 +31,8 @@ RECOVERY = "tests/cache/test_cache_recovery.py::"
 SOURCE = "tests/cache/test_cache_source.py::"
 STORE = "tests/cache/test_cache_store.py::"
 VERIFICATION = "tests/cache/test_cache_verification.py::"
-ANSWERS = "tests/origin/test_origin_answers.py::"
-FAULTS = "tests/origin/test_origin_faults.py::"
+ANSWERS = "tests/s3/test_s3_responses.py::"
+FAULTS = "tests/s3/test_s3_faults.py::"
 SERVER = "tests/server/"
 
 BUGS = (
@@ -800,7 +800,7 @@ BUGS = (
         "uploads-take-all-connections",
         "UploadHandler may have all connections to the origin: reads wait for the slowest body.",
         (Edit("bucketfront.s3.upload.upload_slots:UploadSlots.__init__", "count // 2", "count"),),
-        ("tests/origin/test_origin_slots.py::test_uploads_have_half_of_them",),
+        ("tests/s3/test_s3_slots.py::test_uploads_have_half_of_them",),
     ),
     Bug(
         20,
