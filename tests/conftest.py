@@ -9,10 +9,10 @@ from typing import Any
 import boto3
 import pytest
 from botocore.config import Config
-from botocore.loaders import JSONFileLoader
 from hypothesis import settings
 from pydantic import SecretStr
 from seaweed import Seaweed
+from shared_loader import share_loader
 
 from bucketfront.config.settings import OriginSettings, StaticCredentials
 from bucketfront.s3.embedded import moto_server
@@ -25,28 +25,14 @@ BUCKET = "bucket"
 settings.register_profile("bucketfront", deadline=None)
 settings.load_profile("bucketfront")
 
+share_loader()
+
 
 def _settings(endpoint_url: str, access_key: str, secret_key: str) -> OriginSettings:
     return OriginSettings(
         endpoint_url=endpoint_url,
         credentials=StaticCredentials(access_key_id=SecretStr(access_key), secret_access_key=SecretStr(secret_key)),
     )
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _models_are_parsed_once() -> Iterator[None]:
-    """S3's model is megabytes of JSON, which botocore parses for each client; tests make thousands of clients."""
-    load_file = JSONFileLoader.load_file
-    known: dict[str, Any] = {}
-
-    def load_once(loader: JSONFileLoader, path: str) -> Any:
-        if path not in known:
-            known[path] = load_file(loader, path)
-        return known[path]
-
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(JSONFileLoader, "load_file", load_once)
-        yield
 
 
 @pytest.fixture(scope="session")

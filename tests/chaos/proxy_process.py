@@ -9,7 +9,6 @@ line on stdout tell. The server ends with its stdin, and its child with it.
 
 import asyncio
 import ctypes
-import functools
 import os
 import random
 import re
@@ -163,7 +162,7 @@ async def fork_server() -> AsyncIterator[ForkServer]:
         "-P",
         __file__,
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "proxy")},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "proxy"), str(ROOT / "tests")])},
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -196,15 +195,14 @@ def _fork_for_each_line() -> None:
 
 async def _warm_up() -> None:
     """Import all that a proxy imports, and let botocore read the megabyte of JSON that each client needs."""
-    from botocore.loaders import JSONFileLoader  # noqa: PLC0415 - the parent of this process needs none of it
-    from pydantic import SecretStr  # noqa: PLC0415
+    from pydantic import SecretStr  # noqa: PLC0415 - the parent of this process needs none of it
+    from shared_loader import share_loader  # noqa: PLC0415
 
     import bucketfront.app  # noqa: F401, PLC0415
     from bucketfront.config.settings import OriginSettings, StaticCredentials  # noqa: PLC0415
     from bucketfront.s3.client import S3Origin  # noqa: PLC0415
 
-    load = functools.cache(JSONFileLoader().load_file)
-    JSONFileLoader.load_file = lambda _, path: load(path)
+    share_loader()
     keys = StaticCredentials(access_key_id=SecretStr("any"), secret_access_key=SecretStr("any"))
     async with S3Origin(OriginSettings(endpoint_url="http://127.0.0.1:9", credentials=keys)):
         pass

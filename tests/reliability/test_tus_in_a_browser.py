@@ -11,7 +11,6 @@ import random
 import shutil
 import socket
 import subprocess
-import sys
 import threading
 import urllib.request
 from collections.abc import Iterator
@@ -24,7 +23,7 @@ import pytest
 from evidence import Evidence
 from proxy_process import FreshStarts
 
-from bucketfront.s3.embedded import moto_server
+from bucketfront.config.settings import OriginSettings
 
 HERE, ROOT = Path(__file__).parent, Path(__file__).parent.parent.parent
 PACKAGES = ("tus-js-client@4.3.1", "playwright-core@1.65.1", "@sparticuz/chromium@153.0.0")
@@ -63,15 +62,6 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip(f"not run: npm could not install what is needed: {done.stderr.strip().splitlines()[-1:]}")
     shutil.copy(HERE / "browser_upload.mjs", folder)
     return folder
-
-
-@pytest.fixture
-def origin() -> Iterator[str]:
-    command = [sys.executable, "-P", moto_server.__file__]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as child:
-        assert child.stdout is not None
-        yield f"http://127.0.0.1:{int(child.stdout.readline())}"
-        child.kill()
 
 
 @pytest.fixture
@@ -155,13 +145,13 @@ def ask(url: str, data: bytes | None = None, method: str = "GET") -> tuple[bytes
 
 @pytest.mark.parametrize("client", ["tus-js-client", "page"])
 async def test_upload_from_a_browser(
-    client: str, browser: Path, origin: str, elsewhere: str, tmp_path: Path, evidence: Evidence
+    client: str, browser: Path, moto_s3: OriginSettings, elsewhere: str, tmp_path: Path, evidence: Evidence
 ) -> None:
     """The official client, on a page of another origin, and the example page bring a file whole to S3, though the
     proxy is killed three times on the way (I1, I8, I14).
     """
     config, file = tmp_path / "proxy.yaml", tmp_path / "film ü.bin"
-    config.write_text(CONFIG % {"origin": origin, "port": free_port(), "folder": tmp_path})
+    config.write_text(CONFIG % {"origin": moto_s3.endpoint_url, "port": free_port(), "folder": tmp_path})
     content = random.Random(4).randbytes(SIZE)
     file.write_bytes(content)
     upload = Upload(browser, config, file)
@@ -177,10 +167,10 @@ async def test_upload_from_a_browser(
         assert upload.kills == len(KILL_AT)
         got, kind = await asyncio.to_thread(ask, f"{address}/{key}")
         assert hashlib.sha256(got).digest() == hashlib.sha256(content).digest()
-        stored, _ = await asyncio.to_thread(ask, f"{origin}/uploads-test/{key}")
+        stored, _ = await asyncio.to_thread(ask, f"{moto_s3.endpoint_url}/uploads-test/{key}")
         assert stored == content
         assert client == "page" or kind == "text/x-test"
-        assert b"<UploadId>" not in (await asyncio.to_thread(ask, f"{origin}/uploads-test?uploads"))[0]
+        assert b"<UploadId>" not in (await asyncio.to_thread(ask, f"{moto_s3.endpoint_url}/uploads-test?uploads"))[0]
     finally:
         await upload.starter.kill()
     evidence.add("uploads from a browser")

@@ -5,6 +5,7 @@ import contextlib
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 CHUNK = 16 << 10
 
@@ -42,7 +43,7 @@ class Relay:
     an answer's body that goes on to the proxy, and may wait or raise `Cut`.
     """
 
-    upstream: int  # port
+    upstream: str  # URL of the origin
     port: int = 0
     seen: list[Seen] = field(default_factory=list)
     on_request: Callable[[Seen], Awaitable[bytes | None]] | None = None
@@ -121,7 +122,7 @@ class Relay:
     async def _pass_on(
         self, seen: Seen, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self.upstream)
+        up_reader, up_writer = await asyncio.open_connection("127.0.0.1", urlsplit(self.upstream).port)
         # Of a connection that goes on, only the first request would be seen.
         up_writer.write(head.removesuffix(b"\r\n") + b"Connection: close\r\n\r\n")
         upload = asyncio.create_task(_pump(reader, up_writer))

@@ -81,14 +81,14 @@ async def test_one_process_per_folder(start: StartProxy, s3: S3) -> None:
     assert (await proxy.get("/x")).body == b"data"
 
 
-async def test_another_endpoint_shares_nothing(start: StartProxy, s3: S3, s3_port: int) -> None:
+async def test_another_endpoint_shares_nothing(start: StartProxy, s3: S3, relay: Relay) -> None:
     """Entries belong to an endpoint: another one with the same bucket and key is another object (I25)."""
     proxy = await start()
     s3.put("x", b"data")
     await proxy.get("/x")
     await proxy.settled()
     await proxy.stop()
-    other = Relay(s3_port)
+    other = Relay(relay.upstream)
     await other.start()
     proxy = await start(origin={"endpoint_url": other.url})
     assert (await proxy.get("/x")).cache_status.startswith("fwd=miss")

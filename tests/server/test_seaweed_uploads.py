@@ -5,7 +5,6 @@ and checks the signature of each request.
 import gzip
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 from proxy_under_test import S3, Proxy, StartProxy, pattern, until
@@ -23,8 +22,8 @@ MD5_OF_OTHERS = {"Content-MD5": "eV8yAuF6/ms99Mk33kXm0A=="}
 
 
 @pytest.fixture(scope="session")
-def s3_port(seaweed: OriginSettings) -> int | None:
-    return urlsplit(seaweed.endpoint_url).port
+def origin_server(seaweed: OriginSettings) -> OriginSettings:
+    return seaweed
 
 
 @pytest.fixture
