@@ -1,9 +1,9 @@
-"""The algebra of the retry budget."""
+"""The algebra of the retry budget, and the bounds of a backoff."""
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bucketfront.retry import MOST, RetryBudget
+from bucketfront.retry import MAX_TOKENS, RetryBudget, backoff
 
 Actions = st.lists(st.booleans(), max_size=400)  # True: a first attempt, False: the wish for a further one
 
@@ -24,7 +24,7 @@ def test_retries_are_a_tenth_of_the_first_attempts_and_ten(
 ) -> None:
     """In every stretch, whatever went before, further attempts are at most ten and a tenth of the first ones (I20)."""
     stretch = granted(RetryBudget(), before + actions + after)[len(before) : len(before) + len(actions)]
-    assert stretch.count(True) <= MOST + stretch.count(None) / 10
+    assert stretch.count(True) <= MAX_TOKENS + stretch.count(None) / 10
 
 
 @given(Actions)
@@ -42,13 +42,20 @@ def test_a_hundred_first_attempts_fill_it(actions: list[bool]) -> None:
     """However empty it was: then ten further attempts may follow each other, and not eleven."""
     budget = RetryBudget()
     granted(budget, actions)
-    granted(budget, [True] * (10 * MOST))
-    assert granted(budget, [False] * (MOST + 1)) == [True] * MOST + [False]
+    granted(budget, [True] * (10 * MAX_TOKENS))
+    assert granted(budget, [False] * (MAX_TOKENS + 1)) == [True] * MAX_TOKENS + [False]
 
 
 def test_ten_first_attempts_earn_one() -> None:
     """Exactly ten, without what rounding makes of a tenth."""
-    budget = RetryBudget(most=1)
+    budget = RetryBudget(limit=1)
     assert granted(budget, [False, False]) == [True, False]
     for _ in range(50):
         assert granted(budget, [True] * 9 + [False, True, False]) == [None] * 9 + [False, None, True]
+
+
+@given(st.integers(1, 10), st.floats(0, 1, exclude_max=True))
+def test_a_backoff_lies_between_zero_and_a_bound_that_doubles(failures: int, chance: float) -> None:
+    """Full jitter: any pause from zero up to the bound, so that clients that failed together come back apart."""
+    assert (backoff(0.1, 1, 0.5), backoff(0.1, 3, 0.5)) == (0.05, 0.2)
+    assert 0 <= backoff(0.1, failures, chance) < 0.1 * 2 ** (failures - 1)

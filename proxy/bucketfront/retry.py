@@ -1,32 +1,40 @@
-"""How many requests may be asked twice: a share of those asked once, however badly things go.
+"""Limits for requests that are repeated after a failure: how many there may be, and how long each waits before."""
 
-A token bucket: each first attempt earns a tenth of a token, each further one costs a whole token. An origin that fails
-everything so hears a tenth more requests than one that works, not three times as many.
-"""
-
-EARNED = 1  # tenths of a token
-PRICE = 10
-MOST = 10  # tokens held at most, and at first: that many may follow each other whatever was earned
+EARNED_TENTHS = 1  # for a first attempt: an origin that fails all of them gets a tenth more requests, not three times
+PRICE_TENTHS = 10  # of a further attempt: one token
+MAX_TOKENS = 10  # also at the start: so many repetitions may follow each other, whatever was earned
 
 
 class RetryBudget:
-    """`most` in tokens."""
+    """A token bucket that bounds the share of repeated requests, however many requests fail.
 
-    def __init__(self, most: int = MOST) -> None:
-        self._most = self._held = most * PRICE  # tenths: sums of them are exact
-        self.refused = 0  # times that there was no token
+    Each first attempt earns a tenth of a token, and each further attempt costs a whole one. `limit` is in tokens.
+    """
+
+    def __init__(self, limit: int = MAX_TOKENS) -> None:
+        self._limit = self._available = limit * PRICE_TENTHS  # in tenths, because sums of integers are exact
+        self.refused = 0  # calls of `spend` without a token
 
     def __repr__(self) -> str:
-        return f"<RetryBudget {self._held / PRICE:.1f} of {self._most // PRICE}>"
+        return f"<RetryBudget {self._available / PRICE_TENTHS:.1f} of {self._limit // PRICE_TENTHS}>"
 
     def earn(self) -> None:
-        """A first attempt is made."""
-        self._held = min(self._most, self._held + EARNED)
+        """Count a first attempt."""
+        self._available = min(self._limit, self._available + EARNED_TENTHS)
 
     def spend(self) -> bool:
-        """Take a token for a further attempt; False: there is none, so it may not be made."""
-        if self._held < PRICE:
+        """Take a token for a further attempt. Returns False if there is no token, and then the attempt may not run."""
+        if self._available < PRICE_TENTHS:
             self.refused += 1
             return False
-        self._held -= PRICE
+        self._available -= PRICE_TENTHS
         return True
+
+
+def backoff(first: float, failures: int, chance: float) -> float:
+    """Return the seconds to wait before the next attempt: exponential backoff with full jitter.
+
+    `first` is the upper bound in seconds after one failure, and doubles with each further one. `failures` counts from
+    1. `chance` is uniform in [0, 1), so that clients that failed together do not return together.
+    """
+    return first * 2.0 ** (failures - 1) * chance

@@ -360,11 +360,11 @@ class Rig:
         self.complaints: list[dict[str, Any]] = []  # what asyncio would have logged: exceptions that nobody took
         self._is_closed = False
         self._hedge_after = hedge_after
-        self._constants = body_stream.BACKOFF, body_stream.HEDGE_AFTER
+        self._constants = body_stream.RETRY_PAUSE_S, body_stream.HEDGE_AFTER
 
     async def __aenter__(self) -> Self:
         # Retries at once; the number of them is the same. Hedges at once or never.
-        body_stream.BACKOFF, body_stream.HEDGE_AFTER = 0.0, self._hedge_after
+        body_stream.RETRY_PAUSE_S, body_stream.HEDGE_AFTER = 0.0, self._hedge_after
         asyncio.get_running_loop().set_exception_handler(lambda _, context: self.complaints.append(context))
         return self
 
@@ -376,7 +376,7 @@ class Rig:
                 await self.close()
             else:
                 self.abandon()
-        body_stream.BACKOFF, body_stream.HEDGE_AFTER = self._constants
+        body_stream.RETRY_PAUSE_S, body_stream.HEDGE_AFTER = self._constants
 
     async def close(self) -> None:
         """A clean stop, after which nothing is open."""

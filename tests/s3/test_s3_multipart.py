@@ -132,7 +132,7 @@ async def test_memory_is_bounded() -> None:
 
 @pytest.fixture
 async def chaos(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ChaosOrigin]:
-    monkeypatch.setattr(multipart, "BACKOFF", 0.0)
+    monkeypatch.setattr(multipart, "RETRY_PAUSE_S", 0.0)
     async with ChaosOrigin() as origin:
         yield origin
 

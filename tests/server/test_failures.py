@@ -89,7 +89,7 @@ async def test_reader_outlives_a_flight_that_was_dying(
 ) -> None:
     """Who joins a flight that then dies of old troubles continues on a new one, within 2 s (I11)."""
     monkeypatch.setattr(
-        body_stream, "BACKOFF", 0.0
+        body_stream, "RETRY_PAUSE_S", 0.0
     )  # else the first reader may lose its patience before the last attempt
     proxy = await start(origin={"connect_timeout": "100ms", "read_timeout": "200ms"})
     body = pattern(BLOCK)

@@ -113,7 +113,7 @@ async def test_a_part_that_is_reset(
     """Reset after any share of the whole body: cured where the part goes through in the end, which is a hit then; else
     502, and the version before stays (I5, I8, I12).
     """
-    monkeypatch.setattr(retry, "EARNED", retry.PRICE)  # each of so many uploads has its own retries
+    monkeypatch.setattr(retry, "EARNED_TENTHS", retry.PRICE_TENTHS)  # each of so many uploads has its own retries
     is_cured = times < multipart.ATTEMPTS
     async with running(tmp_path, monkeypatch, part_size=MIB) as setup:
         for percent in PERCENTS:

@@ -76,7 +76,7 @@ async def running(
     monkeypatch.setattr(parts, "PART_SIZE", part_size)
     monkeypatch.setattr(parts, "BUFFER", part_size)
     monkeypatch.setattr(parts, "GATHERED", BLOCK - 1000)
-    monkeypatch.setattr(multipart, "BACKOFF", 0.0)
+    monkeypatch.setattr(multipart, "RETRY_PAUSE_S", 0.0)
     async with AsyncExitStack() as stack:
         origin = await stack.enter_async_context(ChaosOrigin())
         origin.store_bytes("x", OLD, {})

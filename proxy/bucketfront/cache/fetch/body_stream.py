@@ -15,9 +15,10 @@ from bucketfront.cache.fetch.version import Version
 from bucketfront.cache.origin import OriginResponse
 from bucketfront.errors import OriginBusy, OriginCircuitOpen, OriginError, OriginTimeout, OriginUnavailable
 from bucketfront.http.ranges import FromTo
+from bucketfront.retry import backoff
 
 MAX_FAILURES = 3  # in a row without progress: it is given up
-BACKOFF = 0.1  # seconds, doubled for each failure, with full jitter; well inside the 2 s of I11
+RETRY_PAUSE_S = 0.2  # at most after a first failure, doubled for the next; well inside the 2 s of I11
 ENOUGH = 64 << 10  # bytes: what has come too slowly is progress from here on
 HEDGE_AFTER = 1.0  # seconds: S3 takes 0.1 to 0.2 for a head, and a body's gaps are shorter
 MAX_HEDGES = 4  # at once, of all sources together
@@ -84,7 +85,7 @@ class BodyStream:
         # Nobody was asked where none of our connections came free.
         if not is_progress and not isinstance(error, OriginBusy) and not self._supply.retries.spend():
             raise error
-        await asyncio.sleep(random.uniform(0, BACKOFF * 2**self._failures))  # noqa: S311 - jitter, no secret
+        await asyncio.sleep(backoff(RETRY_PAUSE_S, self._failures, random.random()))  # noqa: S311 - jitter, no secret
 
     async def _next(self, leg: "_Leg") -> bytes:
         if not leg.is_open:

@@ -14,6 +14,7 @@ from typing import Any, Protocol, Self
 
 from bucketfront.errors import NoSuchUpload, OriginBusy, OriginError, OriginUnavailable
 from bucketfront.keys import ObjectKey
+from bucketfront.retry import backoff
 from bucketfront.s3.client import S3Origin
 from bucketfront.s3.upload.single_call import send
 
@@ -23,7 +24,7 @@ MAX_PARTS = 10_000  # S3: parts of one multipart upload
 PATIENCE = 60.0  # seconds without progress until a part is given up
 COMPLETION = 300.0  # seconds: S3 takes minutes to put 10,000 parts together, and sends spaces meanwhile
 ATTEMPTS = 3
-BACKOFF = 0.2  # seconds before a part's second attempt, doubled for the third, with full jitter
+RETRY_PAUSE_S = 0.2  # at most before a part's second attempt, doubled for the third: short beside the transfer of 8 MiB
 
 log = logging.getLogger(__name__)
 
@@ -156,7 +157,7 @@ class Multipart:
                     raise
                 self._origin.parts_retried += 1
                 log.info("%s is sent again: %s", what, error)
-                await asyncio.sleep(random.uniform(0, BACKOFF * 2 ** (attempt - 1)))  # noqa: S311 - jitter, no secret
+                await asyncio.sleep(backoff(RETRY_PAUSE_S, attempt, random.random()))  # noqa: S311 - jitter, no secret
         raise AssertionError("unreachable")
 
     async def complete(self, parts: Iterable[PartSent], **conditions: Any) -> Written:
