@@ -147,7 +147,7 @@ async def test_larger_than_the_cache(tmp_path: Path, length: int | None) -> None
             except StoreFull:
                 assert at - taken > 4 * BLOCK
                 assert await bytes_of(writing, taken, taken + 3 * BLOCK // 2) == data[taken : taken + 3 * BLOCK // 2]
-                await writing.taken(taken, taken + 3 * BLOCK // 2)
+                await writing.acknowledge(taken, taken + 3 * BLOCK // 2)
                 taken += 3 * BLOCK // 2
                 await writing.write(data[at : at + BLOCK // 2])
             assert rig.budget.used <= limit

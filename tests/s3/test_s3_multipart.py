@@ -56,7 +56,7 @@ class Lines:
         for at in range(start, stop, 1000):
             yield bytes(self.data[at : min(at + 1000, stop)])
 
-    async def taken(self, start: int, stop: int) -> None:
+    async def acknowledge(self, start: int, stop: int) -> None:
         """There is no more room for it."""
 
 

@@ -61,7 +61,7 @@ class Upload:
         self._sums: dict[int, int] = {}  # CRC-32 of what the file has of each block
         self._checksum = 0  # of the block that is not whole yet, so far
         self._is_window = length is not None and length + ENTRY_BYTES > budget.limit
-        self._taken: dict[int, int] = {}  # bytes of each block that S3 has, of those that are still in the file
+        self._acknowledged: dict[int, int] = {}  # bytes of each block that S3 has, of those that are still in the file
         self._failure: StoreError | None = None
         self._work: set[asyncio.Task[Any]] = set()
         self._is_kept = False  # in the cache's hands
@@ -77,7 +77,7 @@ class Upload:
         return self._failure is None and not self._is_window and not self._work
 
     async def write(self, data: bytes) -> None:
-        """Append. Raises StoreFull: there is no room now, there may be some once more was `taken`; StoreError: it
+        """Append. Raises StoreFull: there is no room now, there may be some once more was acknowledged; StoreError: it
         takes no more. Either way nothing of `data` is in it, and what was written before can still be read.
         """
         if self._failure is not None:
@@ -122,20 +122,20 @@ class Upload:
             await self._reserve(needed)
         self._charged += needed
 
-    async def taken(self, start: int, stop: int) -> None:
+    async def acknowledge(self, start: int, stop: int) -> None:
         """S3 has these bytes: nobody will read them again on the way to it."""
         for block in blocks.covering(Span(start, stop), self._block_size):
             begin = block * self._block_size
             count = min(stop, begin + self._block_size) - max(start, begin)
-            self._taken[block] = self._taken.get(block, 0) + count
+            self._acknowledged[block] = self._acknowledged.get(block, 0) + count
         if self._is_window:
             await self._finished(self._give_back())
 
     async def _give_back(self) -> None:
         """Whole blocks that S3 has."""
-        spare = sorted(block for block, count in self._taken.items() if count == self._block_size)
+        spare = sorted(block for block, count in self._acknowledged.items() if count == self._block_size)
         for block in spare:
-            del self._taken[block]
+            del self._acknowledged[block]
             del self._sums[block]
         for _, members in groupby(enumerate(spare), lambda numbered: numbered[1] - numbered[0]):
             run = [block for _, block in members]

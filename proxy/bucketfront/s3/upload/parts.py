@@ -93,13 +93,13 @@ class Pieces:
 @dataclass(frozen=True, slots=True)
 class Part:
     """The bytes [start, stop) of a body. `chunks` gives them: once, or where `is_spooled` as often as is asked.
-    `taken` is to be told that S3 has them. `is_last`: what was sent ends with it.
+    `acknowledge` is called once S3 has them. `is_last`: what was sent ends with it.
     """
 
     start: int
     stop: int
     chunks: Callable[[], AsyncIterator[bytes]]
-    taken: Callable[[], Awaitable[None]]
+    acknowledge: Callable[[], Awaitable[None]]
     is_spooled: bool = False
     is_last: bool = False
 
@@ -171,14 +171,14 @@ class Body:
             size = min(size, self.length - start)
         held = await self._fill(start, size) if self._is_spooling else start
 
-        async def taken() -> None:
+        async def acknowledge() -> None:
             if self._spool is not None and start < held:
-                await self._spool.taken(start, held)
+                await self._spool.acknowledge(start, held)
 
         if self._is_spooling:
             self._at = held
             is_last = held - start < size or await self._pieces.is_over()
-            return Part(start, held, lambda: self._spooled(start, held), taken, is_spooled=True, is_last=is_last)
+            return Part(start, held, lambda: self._spooled(start, held), acknowledge, is_spooled=True, is_last=is_last)
         if self.length is not None:
             self._at = start + size
             rest = self._pieces.exactly(self._at - held)
@@ -188,7 +188,7 @@ class Body:
             self._at = held + len(data)
             rest = _pieces_of(data)
             is_last = await self._pieces.is_over()
-        return Part(start, self._at, lambda: self._through(start, held, rest), taken, is_last=is_last)
+        return Part(start, self._at, lambda: self._through(start, held, rest), acknowledge, is_last=is_last)
 
     def close(self) -> None:
         self._forget()

@@ -8,7 +8,7 @@ class Spool(Protocol):
     """The bytes of one body, in a file. `bucketfront.cache.Upload` is the real one."""
 
     async def write(self, data: bytes) -> None:
-        """Append. Raises StoreFull: there is no room now, there may be some once more was `taken`; StoreError: the
+        """Append. Raises StoreFull: there is no room now, there may be some once more was acknowledged; StoreError: the
         spool takes no more. Either way nothing of `data` is in it, and what was written before can still be read.
         """
 
@@ -18,5 +18,5 @@ class Spool(Protocol):
         Raises StoreError: the disk failed, or has other bytes than it was given.
         """
 
-    async def taken(self, start: int, stop: int) -> None:
+    async def acknowledge(self, start: int, stop: int) -> None:
         """S3 has these bytes: nobody will read them again on the way to it."""

@@ -151,7 +151,7 @@ class _Sending:
     async def _send(self, number: int, part: Part) -> None:
         attempts = ATTEMPTS if part.is_spooled else 1
         self.sent.append(await self._upload.part(number, part.chunks, part.size, attempts=attempts))
-        await part.taken()
+        await part.acknowledge()
         self._running -= 1
         self._ended.set()
 
