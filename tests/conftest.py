@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from seaweed import Seaweed
 from shared_loader import share_loader
 
-from bucketfront.config.settings import OriginSettings, StaticCredentials
+from bucketfront.config.origin_settings import OriginSettings, StaticCredentials
 from bucketfront.s3.embedded import moto_server
 
 ClientOf = Callable[[OriginSettings], Any]

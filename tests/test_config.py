@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr, ValidationError
 
 from bucketfront.config.loader import MAX_FILE_BYTES, load
+from bucketfront.config.origin_settings import ProfileCredentials, StaticCredentials
 from bucketfront.config.problems import MAX_PROBLEMS
 from bucketfront.config.quantities import (
     GIB,
@@ -31,7 +32,7 @@ from bucketfront.config.quantities import (
     parse_size,
     parse_whole_number,
 )
-from bucketfront.config.settings import ProfileCredentials, Settings, StaticCredentials
+from bucketfront.config.settings import Settings
 from bucketfront.errors import ConfigError
 
 ROOT = Path(__file__).parent.parent

@@ -38,7 +38,9 @@ from bucketfront.cache.storage.boot import boot_id
 from bucketfront.cache.storage.file_storage import FileStorage
 from bucketfront.cache.storage.index import Index
 from bucketfront.cache.upkeep.disposal import Disposal
-from bucketfront.config.settings import FreshnessSettings, OriginSettings, Settings, StaticCredentials
+from bucketfront.config.freshness_settings import FreshnessSettings
+from bucketfront.config.origin_settings import OriginSettings, StaticCredentials
+from bucketfront.config.settings import Settings
 from bucketfront.errors import IndexTooNew, StoreError
 from bucketfront.http import freshness
 from bucketfront.http.freshness import Freshness

@@ -199,7 +199,7 @@ async def _warm_up() -> None:
     from shared_loader import share_loader  # noqa: PLC0415
 
     import bucketfront.app  # noqa: F401, PLC0415
-    from bucketfront.config.settings import OriginSettings, StaticCredentials  # noqa: PLC0415
+    from bucketfront.config.origin_settings import OriginSettings, StaticCredentials  # noqa: PLC0415
     from bucketfront.s3.client import S3Origin  # noqa: PLC0415
 
     share_loader()

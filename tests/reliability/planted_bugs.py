@@ -983,7 +983,7 @@ BUGS = (
         "The admin port may listen beyond loopback without a token.",
         (
             Edit(
-                "bucketfront.config.settings:_is_loopback",
+                "bucketfront.config.listener_settings:_is_loopback",
                 "return ipaddress.ip_address(host).is_loopback",
                 "return ipaddress.ip_address(host) is not None",
             ),

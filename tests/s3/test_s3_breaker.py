@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from bucketfront.config.settings import OriginSettings, StaticCredentials
+from bucketfront.config.origin_settings import OriginSettings, StaticCredentials
 from bucketfront.errors import (
     AccessDenied,
     DeleteMarker,

@@ -11,7 +11,7 @@ from fakes import ChangingOrigin, FailingOrigin, FakeOrigin, SlowOrigin, Truncat
 from pydantic import SecretStr
 
 from bucketfront.cache.origin import NotModified, Origin, OriginResponse
-from bucketfront.config.settings import OriginSettings, StaticCredentials
+from bucketfront.config.origin_settings import OriginSettings, StaticCredentials
 from bucketfront.errors import (
     DeleteMarker,
     InvalidOriginResponse,

@@ -14,7 +14,7 @@ from fakes import Head, RawConnection, RawServer, Script, answering, object_byte
 from pydantic import SecretStr
 
 from bucketfront.cache.origin import NotModified, OriginResponse
-from bucketfront.config.settings import OriginSettings, StaticCredentials
+from bucketfront.config.origin_settings import OriginSettings, StaticCredentials
 from bucketfront.errors import (
     AccessDenied,
     BodyTruncated,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from bucketfront.cache.origin import OriginResponse
-from bucketfront.config.settings import OriginSettings, StaticCredentials
+from bucketfront.config.origin_settings import OriginSettings, StaticCredentials
 from bucketfront.errors import OriginTimeout
 from bucketfront.http.ranges import FromTo
 from bucketfront.keys import ObjectKey

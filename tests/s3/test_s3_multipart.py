@@ -13,7 +13,7 @@ from behaviour import Behaviour, InTurn, honest
 from chaos_origin import ChaosOrigin
 from fakes import object_bytes
 
-from bucketfront.config.settings import OriginSettings
+from bucketfront.config.origin_settings import OriginSettings
 from bucketfront.errors import NoSuchUpload, OriginBusy, OriginUnavailable, StoreError, StoreFull, WriteRefused
 from bucketfront.keys import ObjectKey
 from bucketfront.s3.client import S3Origin

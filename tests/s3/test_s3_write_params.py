@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from fakes import Head, RawConnection, RawServer, answering, response
 
-from bucketfront.config.settings import OriginSettings
+from bucketfront.config.origin_settings import OriginSettings
 from bucketfront.errors import ObjectNotFound, OriginUnavailable, PreconditionFailed, WriteConflict, WriteRefused
 from bucketfront.http import write_head
 from bucketfront.http.checksums import Digest, hasher

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from fakes import Head, RawConnection, RawServer, Script, object_bytes, response
 
-from bucketfront.config.settings import OriginSettings
+from bucketfront.config.origin_settings import OriginSettings
 from bucketfront.errors import AccessDenied, ObjectNotFound, OriginError, OriginTimeout, OriginUnavailable, WriteRefused
 from bucketfront.http import dates, write_head
 from bucketfront.http.write_head import WriteHead

@@ -21,7 +21,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from proxy_under_test import S3, Proxy, StartProxy, until
 from relay import Seen
 
-from bucketfront.config.settings import AccessLogSettings
+from bucketfront.config.listener_settings import AccessLogSettings
 from bucketfront.server.telemetry.access_log import AccessLog, AccessRecord, Record, json_lines, text_lines
 from bucketfront.server.telemetry.line_writer import LineWriter
 from bucketfront.server.telemetry.observer import BATCH, Telemetry

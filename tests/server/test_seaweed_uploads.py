@@ -11,7 +11,7 @@ from proxy_under_test import S3, Proxy, StartProxy, pattern, until
 from tus_client import created, offset_of, patched
 from uploads_under_test import framed
 
-from bucketfront.config.settings import OriginSettings
+from bucketfront.config.origin_settings import OriginSettings
 from bucketfront.s3.upload.parts import PART_SIZE
 
 pytestmark = pytest.mark.e2e

@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from bucketfront import __version__
 from bucketfront.cache import Cache
-from bucketfront.config.settings import AdminSettings, MountSettings
+from bucketfront.config.listener_settings import AdminSettings
+from bucketfront.config.mount_settings import MountSettings
 from bucketfront.errors import BadPath, NoSuchMount, StoreError
 from bucketfront.keys import ObjectKey
 from bucketfront.server.application import url_of

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
-from pydantic import BeforeValidator, PlainSerializer, PlainValidator
+from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator
 
 KIB, MIB, GIB, TIB = 1 << 10, 1 << 20, 1 << 30, 1 << 40
 MAX_SIZE = (1 << 63) - 1  # what file offsets and SQLite integers hold
@@ -176,8 +176,17 @@ def _measure(text: str, units: Mapping[str, int], cures: Mapping[str, str], usag
     return amount
 
 
-Size = Annotated[int, BeforeValidator(parse_size), PlainSerializer(format_size, when_used="json")]
-Duration = Annotated[float, BeforeValidator(parse_duration), PlainSerializer(format_duration, when_used="json")]
-Share = Annotated[Percent | int, PlainValidator(parse_share), PlainSerializer(format_share, when_used="json")]
-WholeNumber = Annotated[int, BeforeValidator(parse_whole_number)]
-Flag = Annotated[bool, BeforeValidator(parse_flag)]
+# The string in each `Annotated` names the type in docs/configuration.md.
+Size = Annotated[int, "size", BeforeValidator(parse_size), PlainSerializer(format_size, when_used="json")]
+Duration = Annotated[
+    float, "duration", BeforeValidator(parse_duration), PlainSerializer(format_duration, when_used="json")
+]
+Share = Annotated[
+    Percent | int,
+    "size or percentage",
+    PlainValidator(parse_share),
+    PlainSerializer(format_share, when_used="json"),
+]
+WholeNumber = Annotated[int, "whole number", BeforeValidator(parse_whole_number)]
+Port = Annotated[WholeNumber, Field(ge=0, le=65535)]
+Flag = Annotated[bool, "`true` or `false`", BeforeValidator(parse_flag)]

@@ -6,8 +6,10 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from bucketfront.config.fields import keys_below, nearest
+from bucketfront.config.origin_settings import UNION_TAGS
 from bucketfront.config.problems import Loc, Tree
-from bucketfront.config.settings import UNION_TAGS, SettingError, Settings
+from bucketfront.config.section import SettingError
+from bucketfront.config.settings import Settings
 
 _MESSAGES = {
     "missing": "missing, and there is no default",

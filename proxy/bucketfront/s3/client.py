@@ -23,7 +23,7 @@ from botocore.utils import parse_timestamp
 
 from bucketfront import __version__
 from bucketfront.cache import NotModified, OriginResponse
-from bucketfront.config.settings import OriginSettings, ProfileCredentials, StaticCredentials
+from bucketfront.config.origin_settings import OriginSettings, ProfileCredentials, StaticCredentials
 from bucketfront.errors import (
     OriginBusy,
     OriginCircuitOpen,

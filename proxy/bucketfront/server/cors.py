@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from aiohttp import hdrs
 
-from bucketfront.config.settings import CorsSettings
+from bucketfront.config.listener_settings import CorsSettings
 from bucketfront.http.grammar import TOKEN, Headers
 
 _TOKENS = re.compile(rf"{TOKEN}(?:[ \t]*,[ \t]*{TOKEN})*")

@@ -8,7 +8,8 @@ A verdict depends only on the method, the mount, the key and the declared fields
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bucketfront.config.settings import MountSettings, Settings
+from bucketfront.config.mount_settings import MountSettings
+from bucketfront.config.settings import Settings
 from bucketfront.server.router import Route
 
 

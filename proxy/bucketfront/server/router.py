@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from bucketfront.config.settings import MountSettings, UploadSettings
+from bucketfront.config.mount_settings import MountSettings, UploadSettings
 from bucketfront.errors import BadPath, NoSuchMount, ProxyError
 from bucketfront.http import query
 from bucketfront.keys import ObjectKey, Target, check_writable, parse_target, percent_encode, to_key

@@ -9,7 +9,7 @@ from aiohttp import hdrs, web
 from multidict import CIMultiDict, CIMultiDictProxy
 from ulid import ULID
 
-from bucketfront.config.settings import MountSettings, UploadSettings
+from bucketfront.config.mount_settings import MountSettings, UploadSettings
 from bucketfront.http import dates, tus_fields, write_head
 from bucketfront.http.cache_status import CacheStatus, Forward
 from bucketfront.http.checksums import Digest

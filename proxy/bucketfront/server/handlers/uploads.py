@@ -13,7 +13,7 @@ from aiohttp import hdrs, web
 from ulid import ULID
 
 from bucketfront.cache import Cache, Upload
-from bucketfront.config.settings import MountSettings, UploadSettings
+from bucketfront.config.mount_settings import MountSettings, UploadSettings
 from bucketfront.errors import BadPath, StoreError
 from bucketfront.http import delete_objects, multipart_form, write_head
 from bucketfront.http.body_checksums import BodyChecksums

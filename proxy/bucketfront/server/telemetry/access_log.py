@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from json.encoder import encode_basestring_ascii
 
-from bucketfront.config.settings import AccessLogSettings
+from bucketfront.config.listener_settings import AccessLogSettings
 from bucketfront.server.telemetry.line_writer import LineWriter
 
 CLOSING = 2.0  # seconds that a slow reader has for the last lines

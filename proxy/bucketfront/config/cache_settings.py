@@ -1,0 +1,63 @@
+"""The settings of the files on the local disk."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from bucketfront.config.quantities import GIB, KIB, MIB, Duration, Percent, Share, Size, format_size
+from bucketfront.config.section import Section
+
+_MIN_BLOCK_BYTES, _MAX_BLOCK_BYTES = 64 * KIB, 16 * MIB
+_MIN_BLOCKS = 4  # a smaller cache evicts what it is filling
+
+
+class CacheSettings(Section):
+    """The files on the local disk, and the memory beside them.
+
+    A cache folder belongs to one process. It survives restarts and `kill -9`. After an unclean stop, bucketfront checks
+    every block against its checksum before it sends a byte of it. If the disk fails or fills up, requests continue
+    uncached.
+    """
+
+    dir: Path = Path("cache")
+    """The cache folder, relative to the working directory."""
+    block_size: Size = 256 * KIB
+    """The unit in which bytes are present or missing: a power of two, 64KiB to 16MiB."""
+    max_size: Size = Field(default=10 * GIB, examples=["100GiB"])
+    """Bytes on disk at most, all files of the folder included. It must be at least 4 blocks."""
+    min_free: Share = Percent(5)
+    """How much of the disk stays free, in bytes or percent."""
+    idle_timeout: Annotated[Duration, Field(gt=0)] = 3600.0
+    """How long an object stays in the cache after its last use. Time in which the proxy is stopped does not count."""
+    memory: Size = 64 * MIB
+    """Bytes of objects of up to 16 KiB that are kept in memory as well, the most recently used ones. 0 keeps none."""
+    after_disconnect: Literal["finish", "stop", "auto"] = "auto"
+    """What happens to a download when its last client leaves. `finish` completes it, `stop` ends it at once. `auto`
+    ends the running parts with the block that they are in. If half of the object is present, `auto` fetches the
+    rest."""
+    durability: Literal["process", "power"] = "process"
+    """What the cache outlives: the end of the process, `kill -9` included, or a loss of power as well. `power` syncs
+    data before the index claims it, and purges before their response. After a loss of power in `process` mode,
+    bucketfront checks blocks and revalidates versions before it uses them."""
+
+    @field_validator("block_size")
+    @classmethod
+    def _power_of_two(cls, size: int) -> int:
+        if not _MIN_BLOCK_BYTES <= size <= _MAX_BLOCK_BYTES or size & (size - 1):
+            bounds = f"{format_size(_MIN_BLOCK_BYTES)} to {format_size(_MAX_BLOCK_BYTES)}"
+            raise ValueError(f"must be a power of two from {bounds}")
+        return size
+
+    @field_validator("max_size")
+    @classmethod
+    def _has_enough_blocks(cls, size: int, info: ValidationInfo) -> int:
+        block = info.data.get("block_size")
+        if block is not None and size < _MIN_BLOCKS * block:
+            least = format_size(_MIN_BLOCKS * block)
+            raise ValueError(f"must be at least {_MIN_BLOCKS} times cache.block_size, that is {least}")
+        return size
+
+    def free_floor(self, disk: int) -> int:
+        """Return the bytes that stay free on a disk of `disk` bytes."""
+        return self.min_free.of(disk) if isinstance(self.min_free, Percent) else self.min_free

@@ -1,0 +1,177 @@
+"""The types of text in the configuration, each with the check that gives it its meaning.
+
+The string in each `Annotated` names the type in docs/configuration.md.
+A check returns the text, normalised where a setting has more than one spelling. It raises ValueError with the
+fix, and quotes no value, because a value may be a secret (docs/invariants.md#secrets-stay-in).
+"""
+
+import re
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, SecretStr
+
+from bucketfront.http.grammar import is_field_value, is_token
+from bucketfront.http.key_template import KeyTemplate
+
+EMBEDDED = "embedded"  # the `endpoint_url` that starts an in-memory S3
+MAX_PREFIX_BYTES = 1024  # S3 has no longer key
+MAX_FIELD_NAME_CHARS = 128  # longer than any registered name, and short enough for every proxy on the way
+
+# Headers that describe the message, its bytes or the cache itself. A rule that sets one makes responses wrong.
+_RESERVED = frozenset(
+    {"accept-ranges", "age", "cache-status", "connection", "content-encoding", "content-length", "content-range",
+     "date", "etag", "keep-alive", "last-modified", "server-timing", "te", "trailer", "transfer-encoding", "upgrade",
+     "via"}
+)  # fmt: skip
+_BUCKET = re.compile(r"[A-Za-z0-9._-]{1,255}|arn:[A-Za-z0-9:/._-]{1,2000}")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_ORIGIN = re.compile(r"\*|null|[A-Za-z][A-Za-z0-9+.-]*://[^\s/?#@]+")  # RFC 6454 section 6.2
+_VISIBLE = re.compile(r"[\x21-\x7e]+")
+
+
+def _host(host: str) -> str:
+    if not host or re.search(r"[\s/@]", host):
+        raise ValueError("must be an address or a host name")
+    return host
+
+
+def _not_empty(text: str) -> str:
+    if not text or _CONTROL.search(text):
+        raise ValueError("must be text without control characters, and not empty")
+    return text
+
+
+def _secret(secret: SecretStr) -> SecretStr:
+    if not secret.get_secret_value():
+        raise ValueError("must not be empty")
+    return secret
+
+
+def _token(token: SecretStr) -> SecretStr:
+    if not _VISIBLE.fullmatch(token.get_secret_value()):
+        raise ValueError("must be visible ASCII without spaces, and not empty: it travels in a header")
+    return token
+
+
+def _url_path(path: str) -> str:
+    if not path.startswith("/"):
+        raise ValueError("must start with '/'")
+    if re.search(r"[?#]|%[0-9A-Fa-f]{2}", path) or _CONTROL.search(path):
+        raise ValueError("must be a decoded path: no '?', '#', percent-escape or control character")
+    return path
+
+
+def _mount_path(path: str) -> str:
+    path = _url_path(path)
+    return path if path.endswith("/") else path + "/"
+
+
+def _upload_path(path: str) -> str:
+    path = _url_path(path).rstrip("/")
+    if not path:
+        raise ValueError("must name a route of its own, for example /upload")
+    return path
+
+
+def _bucket(bucket: str) -> str:
+    if not _BUCKET.fullmatch(bucket):
+        raise ValueError("must be the name of a bucket, without 's3://' and without a path (that is prefix)")
+    return bucket
+
+
+def _prefix(prefix: str) -> str:
+    if prefix.startswith("/"):
+        raise ValueError("must not start with '/': S3 keys do not; leave the slash out")
+    if len(prefix.encode("utf-8", "surrogatepass")) >= MAX_PREFIX_BYTES:
+        raise ValueError(f"must be shorter than {MAX_PREFIX_BYTES} bytes")
+    if "\0" in prefix:
+        raise ValueError("must not hold a NUL")
+    return prefix
+
+
+def _endpoint(url: str) -> str:
+    if url == EMBEDDED:
+        return url
+    wanted = "must be null, embedded, or an http:// or https:// URL"
+    if re.search(r"[\s\\]", url) or _CONTROL.search(url):
+        raise ValueError(wanted)
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise ValueError(wanted) from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+        raise ValueError(wanted)
+    if "@" in parts.netloc:
+        raise ValueError("must not hold credentials: they belong into origin.credentials")
+    if parts.path not in ("", "/") or "?" in url or "#" in url:
+        raise ValueError("must not have a path, a query or a fragment: scheme, host and port only")
+    return url.removesuffix("/")
+
+
+def _web_origin(origin: str) -> str:
+    if not _ORIGIN.fullmatch(origin):
+        raise ValueError("must be '*' or an origin like https://app.example.com, without a path")
+    return origin
+
+
+def _field_name(name: str) -> str:
+    if not is_token(name) or len(name) > MAX_FIELD_NAME_CHARS:
+        raise ValueError("must be the name of an HTTP field")
+    return name
+
+
+def _rule_field(name: str) -> str:
+    if _field_name(name).lower() in _RESERVED:
+        raise ValueError("is not for a rule to set: it follows from the bytes, the cache or the connection")
+    if name.lower() == "cache-control":
+        raise ValueError("has a key of its own: cache_control, beside headers")
+    return name
+
+
+def _field_value(value: str) -> str:
+    if not is_field_value(value):
+        raise ValueError("must be printable ASCII, without spaces at its ends")
+    return value
+
+
+def _document(name: str) -> str:
+    if name.startswith("/") or _CONTROL.search(name) or not name:
+        raise ValueError("must be a name below the mount, without '/' before it: index.html")
+    return name
+
+
+def _extension(extension: str) -> str:
+    if not re.fullmatch(r"\.[A-Za-z0-9_.-]{1,32}", extension):
+        raise ValueError("must begin with '.', for example .html")
+    return extension
+
+
+def _error_status(status: str) -> str:
+    if not re.fullmatch(r"4(?:0[034]|16)|50[0-4]", status):
+        raise ValueError("must be 400, 403, 404, 416, or 500 to 504")
+    return status
+
+
+def _key_template(text: str) -> str:
+    return KeyTemplate(text).text  # its BadTemplate is a ValueError with the fix
+
+
+Host = Annotated[str, "address or host name", AfterValidator(_host)]
+Text = Annotated[str, "text", AfterValidator(_not_empty)]
+Secret = Annotated[SecretStr, "secret", AfterValidator(_secret)]
+BearerToken = Annotated[SecretStr, "secret", AfterValidator(_token)]
+MountPath = Annotated[str, "URL path", AfterValidator(_mount_path)]
+UploadPath = Annotated[str, "URL path", AfterValidator(_upload_path)]
+Bucket = Annotated[str, "bucket name or ARN", AfterValidator(_bucket)]
+KeyPrefix = Annotated[str, "text", AfterValidator(_prefix)]
+Endpoint = Annotated[str, "URL or `embedded`", AfterValidator(_endpoint)]
+WebOrigin = Annotated[str, "web origin or `*`", AfterValidator(_web_origin)]
+FieldName = Annotated[str, "header name or `*`", AfterValidator(_field_name)]
+RuleField = Annotated[str, "header name", AfterValidator(_rule_field)]
+FieldValue = Annotated[str, "header value", AfterValidator(_field_value)]
+Document = Annotated[str, "object name", AfterValidator(_document)]
+Extension = Annotated[str, "extension", AfterValidator(_extension)]
+ErrorStatus = Annotated[str, "status", AfterValidator(_error_status)]
+KeyTemplateText = Annotated[str, "template", AfterValidator(_key_template)]

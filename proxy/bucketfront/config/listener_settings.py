@@ -1,0 +1,118 @@
+"""The settings of the listeners for clients and operators: addresses, TLS, CORS, the access log."""
+
+import ipaddress
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from bucketfront.config.checked_text import BearerToken, FieldName, Host, Text, WebOrigin
+from bucketfront.config.quantities import Duration, Flag, Port
+from bucketfront.config.section import Section, SettingError
+
+# The headers that players and their tools read from another origin, beyond CORS-safelisted ones (Fetch standard).
+_EXPOSED = (
+    "*", "Accept-Ranges", "Age", "Cache-Status", "Content-Encoding", "Content-Length", "Content-Range", "Date", "ETag",
+    "Location", "Server-Timing",
+)  # fmt: skip
+
+
+class TlsSettings(Section):
+    """The certificate of the listener for clients."""
+
+    certificate: Path
+    """PEM file with the certificate, followed by its chain."""
+    key: Path
+    """PEM file with the private key."""
+
+
+class ServerSettings(Section):
+    """The listener for clients."""
+
+    host: Host = "127.0.0.1"
+    """Address to listen on."""
+    port: Port = 8080
+    """TCP port. 0 takes a free one."""
+    tls: TlsSettings | None = None
+    """Certificate and key for HTTPS. With `null` the listener speaks plain HTTP. TLS rules out `sendfile`, so plain
+    HTTP behind a TLS terminator is faster."""
+    timing: Flag = False
+    """Whether responses carry `Server-Timing`, which shows clients the time spent on cache and origin. It turns the
+    fast path off."""
+    fast_path: Flag = True
+    """Whether bucketfront serves plain hits before the HTTP parser sees them. The responses are the same either way.
+    Without the fast path a hit costs many times as much."""
+
+
+class AdminSettings(Section):
+    """The listener for operators: health, metrics, statistics, purge."""
+
+    host: Host = "127.0.0.1"
+    """Address to listen on."""
+    port: Port = 8081
+    """TCP port. 0 takes a free one."""
+    token: BearerToken | None = Field(default=None, validate_default=True)
+    """What operators send as `Authorization: Bearer …`. It is required if `admin.host` is not a loopback address."""
+
+    @field_validator("token")
+    @classmethod
+    def _token_beyond_loopback(cls, token: BearerToken | None, info: ValidationInfo) -> BearerToken | None:
+        host = info.data.get("host")
+        if token is None and host is not None and not _is_loopback(host):
+            raise SettingError(
+                "needed, because admin.host is not loopback: set it, or let admin.host be 127.0.0.1",
+                ("admin", "token"),
+                ("admin", "host"),
+            )
+        return token
+
+
+def _is_loopback(host: str) -> bool:
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class CorsSettings(Section):
+    """Which web pages may read responses (CORS). bucketfront answers preflights itself."""
+
+    allow_origins: tuple[WebOrigin, ...] = ("*",)
+    """Origins whose pages may read responses. `*` allows all, an empty list none."""
+    allow_headers: tuple[FieldName, ...] = ("*",)
+    """Request headers that a page may send beyond the safelisted ones. `*` allows any."""
+    expose_headers: tuple[FieldName, ...] = _EXPOSED
+    """Response headers that a page may read. `*` allows all for requests without credentials. The default names what
+    players read."""
+    allow_credentials: Flag = False
+    """Whether a page may send cookies. It needs `cors.allow_origins` to name its origins."""
+    max_age: Duration = 7200.0
+    """How long a browser may remember the response to a preflight. Chromium caps it at 2 hours."""
+    timing_allow_origins: tuple[WebOrigin, ...] = ()
+    """Origins whose pages see detailed timings (`Timing-Allow-Origin`)."""
+    resource_policy: Literal["same-origin", "same-site", "cross-origin"] | None = None
+    """The value of `Cross-Origin-Resource-Policy`. With `null` the header is not sent."""
+
+    @field_validator("allow_credentials")
+    @classmethod
+    def _not_for_all_origins(cls, allowed: bool, info: ValidationInfo) -> bool:  # noqa: FBT001 - pydantic's signature
+        if allowed and "*" in info.data.get("allow_origins", ()):
+            raise ValueError("needs allow_origins to name its origins: '*' would let every page read as the visitor")
+        return allowed
+
+
+class AccessLogSettings(Section):
+    """The access log: one line for each request, with the decision of the cache.
+
+    No request waits for the log. Lines are written in batches, up to 0.1 s late. Up to 8 MiB of lines wait for a slow
+    reader. Beyond that, or if the disk refuses them, lines are dropped and counted in
+    `bucketfront_access_log_lines_dropped_total`. A clean stop writes the waiting lines, for at most 2 s. A `kill -9`
+    loses the last 0.1 s.
+    """
+
+    format: Literal["json", "text"] = "json"
+    """Format of a line: a JSON object, or fields for people."""
+    path: Text = "-"
+    """File to append to. `-` is standard output."""

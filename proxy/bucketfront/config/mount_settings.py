@@ -1,0 +1,101 @@
+"""The settings of mounts, of the web site that a mount may be, and of the upload route."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from bucketfront.config.checked_text import (
+    Bucket,
+    Document,
+    ErrorStatus,
+    Extension,
+    KeyPrefix,
+    KeyTemplateText,
+    MountPath,
+    UploadPath,
+)
+from bucketfront.config.quantities import TIB, Duration, Flag, Size
+from bucketfront.config.section import Section
+
+Method = Literal["GET", "HEAD", "PUT", "POST", "DELETE"]
+_METHODS: tuple[Method, ...] = ("GET", "HEAD", "PUT", "POST", "DELETE")  # in the order of the `Allow` header
+Coding = Literal["br", "zstd", "gzip"]
+
+
+class SiteSettings(Section):
+    """A bucket as a web site. Object names are below the mount."""
+
+    index: Document = "index.html"
+    """The object that a path ending in `/` shows."""
+    redirect_folders: Flag = True
+    """Whether `/docs` redirects to `/docs/` if no such object exists but the folder has an index."""
+    try_extensions: tuple[Extension, ...] = Field(default=(), examples=["[.html]"])
+    """Extensions to append, in this order, to a path that names no object."""
+    fallback: Document | None = Field(default=None, examples=["app.html"])
+    """The object that any other path shows, with status 200. It suits an application that routes in the browser."""
+    errors: dict[ErrorStatus, Document] = Field(default_factory=dict, examples=["{404: 404.html}"])
+    """The object to send as the body of an error, by status: 400, 403, 404, 416, and 500 to 504."""
+
+
+class MountSettings(Section):
+    """A list of mounts, at least one. A mount maps a URL prefix to a bucket and a key prefix.
+
+    If several mounts fit a request, the one with the longest path serves it.
+    """
+
+    path: MountPath = Field(examples=["/videos/"])
+    """URL path of the mount, percent-decoded. A missing `/` at its end is added."""
+    bucket: Bucket = Field(examples=["my-bucket"])
+    """The bucket to serve."""
+    prefix: KeyPrefix = Field(default="", examples=["public/"])
+    """Text before the rest of the path in the object's key. Nothing is added to it, so a folder ends in `/`."""
+    methods: Annotated[tuple[Method, ...], Field(min_length=1)] = ("GET", "HEAD")
+    """Methods that clients may use. `GET` includes `HEAD`. Writes are not authenticated, so allow them only to clients
+    that you trust."""
+    versions: Flag = True
+    """Whether `?versionId=` reads that version of an object. If not, it counts as any other parameter."""
+    response_overrides: Flag = False
+    """Whether `?response-content-type=` and its like change the headers of a response, as in S3's GetObject."""
+    query: Literal["ignore", "refuse"] = "ignore"
+    """What a read with any other query parameter gets: the object, or 400."""
+    guess_types: Flag = True
+    """Whether an object of type `binary/octet-stream`, S3's default, gets a type by its extension. The same applies to
+    an upload that names no type."""
+    precompressed: tuple[Coding, ...] = Field(default=(), examples=["[br, gzip]"])
+    """Codings of precompressed siblings (`a.js.br`, `a.js.zst`, `a.js.gz`) that replace text for clients which accept
+    them. The first that fits is served."""
+    site: SiteSettings | None = None
+    """Settings of a web site. With `null`, paths are keys and nothing else."""
+    max_size: Annotated[Size, Field(gt=0)] | None = None
+    """Bytes of one upload at most. With `null`, only `uploads.max_size` limits it; that limit holds in any case."""
+    key_template: KeyTemplateText = Field(default="{ulid}", examples=["{date}/{ulid}{ext}"])
+    """The key of an upload that names none, below the folder that it goes to. It may use `{ulid}`, `{date}`
+    (`YYYY/MM/DD` in UTC), and of a form's file `{filename}` and `{ext}` (with its dot)."""
+    write_once: Flag = False
+    """Whether uploads create new objects only, as if each sent `If-None-Match: *`. An upload to an existing object gets
+    412. `DELETE` is not affected; `methods` allows it or not."""
+
+    @field_validator("methods")
+    @classmethod
+    def _head_with_get(cls, methods: tuple[Method, ...]) -> tuple[Method, ...]:
+        allowed = {*methods, "HEAD"} if "GET" in methods else set(methods)
+        return tuple(method for method in _METHODS if method in allowed)
+
+
+class UploadSettings(Section):
+    """The upload route, and limits of all uploads.
+
+    `POST {path}` and `POST {path}/{key}` write into one mount, at once or as resumable uploads (tus 1.0.0). Without
+    this section there is no upload route; the limits hold for uploads to all mounts.
+    """
+
+    path: UploadPath = "/upload"
+    """URL path of the route, percent-decoded. A `/` at its end is removed."""
+    mount: MountPath = "/"
+    """The path of the mount that uploads are written into."""
+    max_size: Annotated[Size, Field(gt=0)] = 5 * TIB
+    """Bytes of one upload at most. All files of a form count together."""
+    deadline: Annotated[Duration, Field(gt=0)] = 86400.0
+    """How long the body of one upload may take, however steadily it arrives."""
+    expire_after: Annotated[Duration, Field(gt=0)] = 86400.0
+    """How long an unfinished resumable upload is kept after its last byte. Then it is removed, at S3 as well."""

@@ -1,0 +1,71 @@
+"""The settings of the S3 service behind the cache, and of the credentials for it."""
+
+from typing import Annotated, Literal
+
+from pydantic import Discriminator, Field, Tag
+
+from bucketfront.config.checked_text import Endpoint, Secret, Text
+from bucketfront.config.quantities import MIB, Duration, Flag, Size, WholeNumber
+from bucketfront.config.section import Section
+
+# pydantic puts the tag of a union's branch into the place of an error; `validation` takes it out again.
+NAMED, STATIC, PROFILE = UNION_TAGS = ("<named>", "<static>", "<profile>")
+
+
+class StaticCredentials(Section):
+    """Access keys. `file:/absolute/path` keeps them out of the file."""
+
+    access_key_id: Secret
+    """The id of the access key."""
+    secret_access_key: Secret
+    """The secret of the access key."""
+    session_token: Secret | None = None
+    """The session token of temporary credentials."""
+
+
+class ProfileCredentials(Section):
+    """A profile of the AWS configuration files."""
+
+    profile: Text
+    """The name of the profile."""
+
+
+def _credentials_tag(value: object) -> str:
+    if isinstance(value, ProfileCredentials) or (isinstance(value, dict) and "profile" in value):
+        return PROFILE
+    return STATIC if isinstance(value, (dict, StaticCredentials)) else NAMED
+
+
+Credentials = Annotated[
+    Annotated[Literal["default", "anonymous"], Tag(NAMED)]
+    | Annotated[StaticCredentials, Tag(STATIC)]
+    | Annotated[ProfileCredentials, Tag(PROFILE)],
+    Discriminator(_credentials_tag),
+]
+
+
+class OriginSettings(Section):
+    """The S3 service behind the cache, and how much bucketfront asks of it at once."""
+
+    endpoint_url: Endpoint | None = None
+    """Scheme, host and port of any S3-compatible service. `null` is AWS. `embedded` starts an S3 in memory, to try
+    things out."""
+    region: Text = "us-east-1"
+    """The region that requests are signed for."""
+    addressing_style: Literal["auto", "path", "virtual"] = "auto"
+    """Whether the bucket stands in the path or in the host name, as in the AWS SDKs."""
+    credentials: Credentials = "default"
+    """`default` is the AWS chain: environment, profile, web identity, container, instance role. `anonymous` signs
+    nothing. A mapping gives access keys or a profile."""
+    create_bucket: Flag = False
+    """Whether to create missing buckets at the start."""
+    connect_timeout: Annotated[Duration, Field(gt=0)] = 3.0
+    """Timeout of a connection to S3. Together with `origin.read_timeout` it is the deadline of one S3 call."""
+    read_timeout: Annotated[Duration, Field(gt=0)] = 20.0
+    """Timeout for the next byte from S3."""
+    max_connections: Annotated[WholeNumber, Field(ge=1, le=65535)] = 64
+    """Connections to S3 at once. One object uses at most half of them, and so do uploads."""
+    part_size: Annotated[Size, Field(gt=0)] = 8 * MIB
+    """Bytes that one ranged GET requests at most. It must be a multiple of `cache.block_size`."""
+    parallel_parts: Annotated[WholeNumber, Field(ge=1, le=1024)] = 8
+    """Ranged GETs at once for one object."""
