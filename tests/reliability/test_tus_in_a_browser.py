@@ -23,7 +23,7 @@ import pytest
 from evidence import Evidence
 from proxy_process import FreshStarts
 
-from bucketfront.config.settings import OriginSettings
+from bucketfront.config.origin_settings import OriginSettings
 
 HERE, ROOT = Path(__file__).parent, Path(__file__).parent.parent.parent
 PACKAGES = ("tus-js-client@4.3.1", "playwright-core@1.65.1", "@sparticuz/chromium@153.0.0")

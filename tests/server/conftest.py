@@ -12,7 +12,7 @@ from relay import Relay
 from ulid import ULID
 
 from bucketfront.app import App
-from bucketfront.config.settings import OriginSettings
+from bucketfront.config.origin_settings import OriginSettings
 from bucketfront.server.http1.event_loop import new_event_loop
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]

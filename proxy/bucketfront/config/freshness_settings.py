@@ -11,7 +11,8 @@ class FreshnessRule(Section):
     """Settings for the keys that match. For each setting, the first rule counts that matches and has it."""
 
     match: Text = Field(examples=["live/**/*.json"])
-    """Pattern for keys. `*` and `?` match within a folder, `**` crosses folders."""
+    """Pattern for keys. `*` and `?` match within a folder, `**` crosses folders. A pattern without `/` matches in every
+    folder."""
     ttl: Duration | None = None
     """How long an object is fresh that carries no lifetime of its own."""
     negative_ttl: Duration | None = None
