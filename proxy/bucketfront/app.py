@@ -64,14 +64,14 @@ from bucketfront.server.http1.listener import ConnectionLimit
 from bucketfront.server.pipeline import build_pipeline
 from bucketfront.server.router import Router
 from bucketfront.server.telemetry.access_log import AccessLog
-from bucketfront.server.telemetry.observer import Telemetry
+from bucketfront.server.telemetry.telemetry import Telemetry
 from bucketfront.tus.manager import UploadManager
 from bucketfront.tus.staging import StagingSpace
 from bucketfront.tus.upload_folder import UploadFolder
 
-DRAIN = 25.0  # seconds that running answers have at a stop; inside the 30 s that orchestrators grant
+DRAIN_TIMEOUT_S = 25.0  # seconds that running answers have at a stop; inside the 30 s that orchestrators grant
 SPLIT_DISTANCE = 1 << 20  # bytes; for less, waiting is cheaper than another request
-UPLOAD_PATIENCE = 30.0  # seconds without progress, beside the read timeout, until an upload is given up
+UPLOAD_STALL_TIMEOUT_S = 30.0  # seconds without progress, beside the read timeout, until an upload is given up
 EXAMPLES = Path(__file__).parents[2] / "examples" / "media"
 
 log = logging.getLogger(__name__)
@@ -97,24 +97,24 @@ class App:
         self._stack = AsyncExitStack()
         self._is_ready = False
         self._shares = descriptors.shares(descriptors.limit(), settings.origin.max_connections)
-        self.gate = ConnectionLimit(self._shares.connections)
+        self.connection_limit = ConnectionLimit(self._shares.connections)
         self.embedded: EmbeddedS3 | None = None
         self.cache: Cache
         self._store: FileStorage
         self._budget: Budget
-        self.resumable: UploadManager
+        self.upload_manager: UploadManager
         self._cache_clock: CacheClock
-        self.evictor: Housekeeper
+        self.housekeeper: Housekeeper
         self.scrubber: Scrubber
         self.origin: S3Origin
-        self._begun: UploadJournal
-        self.observer: Telemetry
+        self.upload_journal: UploadJournal
+        self.telemetry: Telemetry
         self.fast_path: FastPath | None = None
         self._listener: Listener
         self._admin: AdminListener
 
     @property
-    def _source(self) -> str:
+    def _endpoint_name(self) -> str:
         """What names the endpoint in what is kept (I25)."""
         origin = self.settings.origin
         return origin.endpoint_url or f"aws:{origin.region}"
@@ -144,16 +144,16 @@ class App:
 
     async def _start(self) -> None:
         registry = CollectorRegistry()
-        self.observer = Telemetry(registry, AccessLog(self.settings.access_log), self._clock)
-        self._stack.callback(self.observer.close)  # the last of all: requests that a stop cancels have their lines too
+        self.telemetry = Telemetry(registry, AccessLog(self.settings.access_log), self._clock)
+        self._stack.callback(self.telemetry.close)  # the last of all: requests that a stop cancels have their lines too
         await self._start_origin()
         await self._start_cache()
         CacheCollector(registry, self.cache.statistics)
-        ConnectionCollector(registry, self.gate)
+        ConnectionCollector(registry, self.connection_limit)
         OriginCollector(registry, self._origin_health)
         await self._start_admin(registry)
         writes = S3Uploader(
-            self.origin, patience=UPLOAD_PATIENCE + self.settings.origin.read_timeout, notes=self._begun
+            self.origin, patience=UPLOAD_STALL_TIMEOUT_S + self.settings.origin.read_timeout, notes=self.upload_journal
         )
         self._start_aborting()
         uploads = UploadHandler(self.cache, writes, self.settings.uploads, self._clock)
@@ -162,36 +162,36 @@ class App:
             self.settings,
             ObjectHandler(self.cache, self._rules, self._clock, honor_no_cache=honor_no_cache),
             uploads,
-            await self._start_resumable(uploads),
-            self.observer,
+            await self._start_tus(uploads),
+            self.telemetry,
             self._pipeline,
         )
         UploadCollector(registry, self._upload_figures)
         self.fast_path = self._make_fast_path()
         if (path := self.fast_path) is not None:
             FastPathCollector(registry, lambda: path.answered)
-        self._listener = Listener(application, self.fast_path, self.settings, self.gate, DRAIN)
+        self._listener = Listener(application, self.fast_path, self.settings, self.connection_limit, DRAIN_TIMEOUT_S)
         self._stack.push_async_callback(self._listener.stop)
         await self._listener.start()
         self._is_ready = True
 
-    async def _start_resumable(self, uploads: UploadHandler) -> TusHandler | None:
+    async def _start_tus(self, uploads: UploadHandler) -> TusHandler | None:
         """Also without a route for them: what a former run left is dropped then."""
         settings = self.settings.uploads
-        self.resumable = UploadManager(
+        self.upload_manager = UploadManager(
             folder=UploadFolder(self._store.folder),
             origin=self.origin,
             store=uploads.store,
             forget=uploads.forget,
             space=StagingSpace(self.cache.room.reserve, self._budget),
-            source=self._source,
+            source=self._endpoint_name,
             boot=boot_id(),
             clock=self._cache_clock,
             idle_since=lambda: math.inf if settings is None else self._cache_clock.ago(settings.expire_after),
         )
-        await self.resumable.start()
-        self._stack.push_async_callback(self.resumable.stop)
-        return None if settings is None else TusHandler(self.resumable, settings, self._clock)
+        await self.upload_manager.start()
+        self._stack.push_async_callback(self.upload_manager.stop)
+        return None if settings is None else TusHandler(self.upload_manager, settings, self._clock)
 
     def _make_fast_path(self) -> FastPath | None:
         settings = self.settings
@@ -207,7 +207,7 @@ class App:
             self._rules,
             self._pipeline,
         )
-        return FastPath(recognise, hits, self.cache, self.observer, self._cache_clock, self._clock)
+        return FastPath(recognise, hits, self.cache, self.telemetry, self._cache_clock, self._clock)
 
     async def _start_origin(self) -> None:
         origin = self.settings.origin
@@ -229,8 +229,8 @@ class App:
         store.open()
         self._stack.callback(store.close)
         is_durable = config.durability == "power"
-        self._begun = UploadJournal(store.root / "uploads.json", self._source, store.folder.fd)
-        self._begun.open()
+        self.upload_journal = UploadJournal(store.root / "uploads.json", self._endpoint_name, store.folder.fd)
+        self.upload_journal.open()
         index = self._open_index(store, is_durable=is_durable)
         clock = self._cache_clock = CacheClock(self._clock, self._elapsed, index.newest_access())
         budget = self._budget = Budget(config.max_size, overhead=await store.space_of(index.files))
@@ -264,7 +264,7 @@ class App:
     def _open_index(self, store: FileStorage, *, is_durable: bool) -> Index:
         index = Index(
             store.root / "index.db",
-            origin=self._source,
+            origin=self._endpoint_name,
             block_size=self.settings.cache.block_size,
             is_durable=is_durable,
             boot=boot_id(),
@@ -307,7 +307,7 @@ class App:
 
     async def _start_upkeep(self, store: FileStorage, index: Index, entries: EntryTable) -> None:
         config, clock = self.settings.cache, self._cache_clock
-        self.evictor = Housekeeper(
+        self.housekeeper = Housekeeper(
             cache=self.cache,
             entries=entries,
             store=store,
@@ -316,18 +316,18 @@ class App:
             min_free=config.free_floor,
         )
         with suppress(StoreError):  # counted; a disk that fails costs the cache, not the start
-            await self.evictor.measure()
+            await self.housekeeper.measure()
         if not index.was_clean:
-            self.cache.room.hold_until(self.evictor.swept)
-        self.evictor.start()
-        self._stack.push_async_callback(self.evictor.stop)
+            self.cache.room.hold_until(self.housekeeper.swept)
+        self.housekeeper.start()
+        self._stack.push_async_callback(self.housekeeper.stop)
         self.scrubber = Scrubber(cache=self.cache, index=index, clock=time.monotonic)
         self.scrubber.start()
         self._stack.push_async_callback(self.scrubber.stop)
 
     def _start_aborting(self) -> None:
         """Of uploads that a kill left behind; the start does not wait for it."""
-        task = asyncio.create_task(self._begun.abort_abandoned(self.origin), name="left-behind uploads")
+        task = asyncio.create_task(self.upload_journal.abort_abandoned(self.origin), name="left-behind uploads")
 
         async def stop() -> None:
             task.cancel()
@@ -366,9 +366,9 @@ class App:
         return OriginHealth(breaker.is_open, breaker.opened, breaker.refused, self.origin.drips)
 
     def _upload_figures(self) -> UploadFigures:
-        resumable, waiting = self.resumable.unfinished
+        resumable, waiting = self.upload_manager.unfinished
         origin = self.origin
-        return UploadFigures(origin.parts, origin.parts_retried, len(self._begun.abandoned), resumable, waiting)
+        return UploadFigures(origin.parts, origin.parts_retried, len(self.upload_journal.abandoned), resumable, waiting)
 
     def _negative_ttl(self, key: ObjectKey) -> float:
         return _first(self._rules.ruling(key.key).negative_ttl, self.settings.freshness.negative_ttl)
@@ -406,9 +406,9 @@ def _with_demo_keys(origin: OriginSettings) -> OriginSettings:
 async def serve(settings: Settings, announce: Callable[[App], None], stop: asyncio.Event) -> None:
     """Run until `stop` is set; `announce` is called once requests are served."""
     descriptors.raise_limit()
-    async with App(settings) as runtime:
+    async with App(settings) as app:
         # Modules and settings live as long as the process. Looked through, they held the loop for 40 ms a collection.
         gc.collect()
         gc.freeze()
-        announce(runtime)
+        announce(app)
         await stop.wait()

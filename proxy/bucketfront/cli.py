@@ -92,22 +92,22 @@ def _end() -> None:
     os._exit(FAILED)
 
 
-def _announce(runtime: "App") -> None:
+def _announce(app: "App") -> None:
     """The addresses, and what to try, on standard error: standard output is the access log's."""
-    mount = runtime.settings.mounts[0]
+    mount = app.settings.mounts[0]
     lines = [
         f"bucketfront {__version__}",
-        f"  clients  {runtime.address}",
-        f"  admin    {runtime.admin_address}",
+        f"  clients  {app.address}",
+        f"  admin    {app.admin_address}",
     ]
-    if runtime.embedded is not None:
+    if app.embedded is not None:
         lines += [
-            f"  origin   embedded S3, in memory, at {runtime.embedded.endpoint_url}; seeded from examples/media",
+            f"  origin   embedded S3, in memory, at {app.embedded.endpoint_url}; seeded from examples/media",
             "try",
-            f"  curl -I {runtime.address}{mount.path}sample.mp4",
-            f"  curl -r 0-99 -o /dev/null -D - {runtime.address}{mount.path}sample.mp4",
-            f"  curl -T README.md {runtime.address}{mount.path}hello.md",
-            f"and in a browser {runtime.address}{mount.path}index.html",
+            f"  curl -I {app.address}{mount.path}sample.mp4",
+            f"  curl -r 0-99 -o /dev/null -D - {app.address}{mount.path}sample.mp4",
+            f"  curl -T README.md {app.address}{mount.path}hello.md",
+            f"and in a browser {app.address}{mount.path}index.html",
         ]
     click.echo("\n".join(lines), err=True)
 

@@ -161,7 +161,7 @@ class Child:
                     self._ahead += 2 * proxy.settings.cache.idle_timeout
                 case "step":
                     with contextlib.suppress(StoreError):  # the evictor's own loop logs it and tries again
-                        await proxy.evictor.step()
+                        await proxy.housekeeper.step()
                 case "rest":
                     await self._rest(proxy)
             await self._tell(done=word, asked=len(self._origin.reads) + len(self._origin.heads))

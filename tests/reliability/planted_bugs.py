@@ -1009,7 +1009,7 @@ BUGS = (
         "The access log has the query, and so the signature, of a request.",
         (
             Edit(
-                "bucketfront.server.telemetry.observer:Telemetry.finished",
+                "bucketfront.server.telemetry.telemetry:Telemetry.finished",
                 "request.raw_path.partition('?')[0]",
                 "request.raw_path",
             ),
@@ -1021,7 +1021,7 @@ BUGS = (
         "escape-in-a-line",
         "A path is written to the text log as it came.",
         (Edit("bucketfront.server.telemetry.access_log:_plain", "return ascii(text)[1:-1]", "return text"),),
-        (SERVER + "test_observer.py::test_text_lines",),
+        (SERVER + "test_telemetry.py::test_text_lines",),
     ),
     Bug(
         28,

@@ -60,8 +60,8 @@ async def start(tmp_path: Path, s3: S3, relay: Relay, clock: WallClock) -> Async
 
         async def started(**sections: Any) -> Proxy:
             settings = settings_of(tmp_path, relay.url, s3.bucket, **sections)
-            runtime = App(settings, clock=clock, elapsed=clock.passed)
-            return Proxy(await stack.enter_async_context(runtime), relay, clock)
+            app = App(settings, clock=clock, elapsed=clock.passed)
+            return Proxy(await stack.enter_async_context(app), relay, clock)
 
         yield started
 

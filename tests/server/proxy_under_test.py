@@ -75,19 +75,19 @@ class S3:
 
 
 class Proxy:
-    def __init__(self, runtime: App, relay: Relay, clock: WallClock) -> None:
-        self.runtime = runtime
+    def __init__(self, app: App, relay: Relay, clock: WallClock) -> None:
+        self.app = app
         self.relay = relay
         self.clock = clock
 
     @property
     def address(self) -> str:
-        return self.runtime.address
+        return self.app.address
 
     @property
     def figures(self) -> dict[str, Any]:
         """`Cache.statistics()` by name."""
-        found = self.runtime.cache.statistics()
+        found = self.app.cache.statistics()
         return {name: getattr(found, name) for name in found.__slots__}
 
     async def get(self, target: str, **headers: str) -> Answer:
@@ -102,7 +102,7 @@ class Proxy:
     async def admin(
         self, method: str, target: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
     ) -> Answer:
-        return await fetch(self.runtime.admin_address, target, method=method, headers=headers, body=body)
+        return await fetch(self.app.admin_address, target, method=method, headers=headers, body=body)
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
@@ -112,26 +112,26 @@ class Proxy:
     @property
     def log(self) -> list[dict[str, Any]]:
         """The access log; a line is written when all of its request is over."""
-        assert self.runtime.observer.drain(patience=10)
-        lines = Path(self.runtime.settings.access_log.path).read_text().splitlines()
+        assert self.app.telemetry.drain(patience=10)
+        lines = Path(self.app.settings.access_log.path).read_text().splitlines()
         return [json.loads(line) for line in lines]
 
     @property
     def files(self) -> list[Path]:
         """Of objects, in the cache folder."""
-        return sorted((self.runtime.settings.cache.dir / "objects").glob("*/*"))
+        return sorted((self.app.settings.cache.dir / "objects").glob("*/*"))
 
     async def step(self) -> None:
         """One round of the upkeep."""
-        await self.runtime.evictor.step()
+        await self.app.housekeeper.step()
 
     async def stop(self) -> None:
         """A clean stop. The fixture's own, later, finds nothing left to do."""
-        await self.runtime.__aexit__(None, None, None)
+        await self.app.__aexit__(None, None, None)
 
     async def settled(self) -> None:
         """Returns once no flight runs, and what came has been compared with what S3 says of it."""
-        await until(lambda: not self.figures["flights_running"] and not self.runtime.cache._comparing)
+        await until(lambda: not self.figures["flights_running"] and not self.app.cache._comparing)
 
 
 StartProxy = Callable[..., Awaitable[Proxy]]

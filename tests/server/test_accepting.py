@@ -33,8 +33,8 @@ async def bounded(start: StartProxy, s3: S3, request: pytest.FixtureRequest) -> 
     proxy = await start(server={"fast_path": request.param})
     s3.put("x", b"data")
     await proxy.get("/x")
-    await until(lambda: not proxy.runtime.gate.open)
-    proxy.runtime.gate.limit = LIMIT
+    await until(lambda: not proxy.app.connection_limit.open)
+    proxy.app.connection_limit.limit = LIMIT
     return proxy
 
 
@@ -58,9 +58,9 @@ async def test_beyond_the_bound(bounded: Proxy) -> None:
         assert f"bucketfront_connections {LIMIT}.0" in metrics
         assert "bucketfront_connections_refused_total 2.0" in metrics
         await clients[0].close()
-        await until(lambda: bounded.runtime.gate.open == LIMIT - 1)
+        await until(lambda: bounded.app.connection_limit.open == LIMIT - 1)
         assert (await bounded.get("/x")).body == b"data"
-    await until(lambda: not bounded.runtime.gate.open and not bounded.runtime.gate.leaving)
+    await until(lambda: not bounded.app.connection_limit.open and not bounded.app.connection_limit.leaving)
 
 
 async def test_head_beyond_the_bound(bounded: Proxy) -> None:
@@ -78,11 +78,11 @@ async def test_a_crowd_that_stays(bounded: Proxy, monkeypatch: pytest.MonkeyPatc
         assert (await inside[-1].request("GET", "/x")).status == 200
         before = descriptors_open()
         async with crowd(bounded, 2 * listener.MAX_REJECTED_OPEN) as silent:
-            await until(lambda: bounded.runtime.gate.refused == len(silent))
+            await until(lambda: bounded.app.connection_limit.refused == len(silent))
             assert descriptors_open() - before - len(silent) <= listener.MAX_REJECTED_OPEN
             for client in silent:
                 assert (await client.head()).status == 503
-            await until(lambda: not bounded.runtime.gate.leaving)
+            await until(lambda: not bounded.app.connection_limit.leaving)
             assert descriptors_open() == before + len(silent)
 
 
@@ -90,7 +90,7 @@ async def test_refused_over_tls(start: StartProxy, tmp_path: Path) -> None:
     """Under TLS the refusal is enciphered; a client that never shakes hands is given up and makes room (I20)."""
     chain, key = self_signed(tmp_path)
     proxy = await start(server={"tls": {"certificate": str(chain), "key": str(key)}})
-    proxy.runtime.gate.limit = 1
+    proxy.app.connection_limit.limit = 1
     tls = ssl.create_default_context(cafile=str(chain))
     tls.check_hostname = False  # the address is 127.0.0.1
     async with connected(proxy.address, tls) as first:
@@ -98,7 +98,7 @@ async def test_refused_over_tls(start: StartProxy, tmp_path: Path) -> None:
         async with connected(proxy.address, tls) as second:
             assert (await second.request("GET", "/none")).status == 503
             assert await second.rest() == b""
-    await until(lambda: not proxy.runtime.gate.open and not proxy.runtime.gate.leaving)
+    await until(lambda: not proxy.app.connection_limit.open and not proxy.app.connection_limit.leaving)
 
 
 async def test_a_handshake_has_its_time(start: StartProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,9 +107,9 @@ async def test_a_handshake_has_its_time(start: StartProxy, tmp_path: Path, monke
     chain, key = self_signed(tmp_path)
     proxy = await start(server={"tls": {"certificate": str(chain), "key": str(key)}})
     async with crowd(proxy, 1) as (silent,):
-        await until(lambda: proxy.runtime.gate.open)
+        await until(lambda: proxy.app.connection_limit.open)
         assert await silent.rest() == b""
-    await until(lambda: not proxy.runtime.gate.open)
+    await until(lambda: not proxy.app.connection_limit.open)
 
 
 async def test_no_descriptor_left(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,7 +140,7 @@ async def test_a_client_that_never_takes_the_rest(start: StartProxy, s3: S3, mon
         client.writer.transport.pause_reading()  # type: ignore[attr-defined]
         client.writer.write(message("GET", "/x") * 2000)
         await until(lambda: any(_unsent(connection) for connection in _connections(proxy)))
-        await until(lambda: not proxy.runtime.gate.open)
+        await until(lambda: not proxy.app.connection_limit.open)
         client.abort()
 
 
@@ -158,11 +158,11 @@ async def test_small_answers_that_nobody_takes(
     async with proxy.connection() as client:
         client.writer.transport.pause_reading()  # type: ignore[attr-defined]
         client.writer.write(message("GET", target) * 20_000)
-        await until(lambda: proxy.runtime.gate.open)
+        await until(lambda: proxy.app.connection_limit.open)
         (transport,) = _connections(proxy)
         most = 0
         async with asyncio.timeout(10):
-            while proxy.runtime.gate.open:
+            while proxy.app.connection_limit.open:
                 most = max(most, _unsent(transport))
                 await asyncio.sleep(0)
         client.abort()
@@ -183,12 +183,12 @@ async def test_the_end_of_a_connection_that_holds_something(
         while not any(_unsent(each) for each in _connections(proxy)):
             client.writer.write(message("GET", "/x"))
             await asyncio.sleep(0.001)
-        await until(lambda: not proxy.runtime.gate.open)
+        await until(lambda: not proxy.app.connection_limit.open)
         client.abort()
 
 
 def _connections(proxy: Proxy) -> "list[asyncio.Transport]":
-    server = proxy.runtime._listener._runner.server
+    server = proxy.app._listener._runner.server
     assert server is not None
     return list(server._connections.values())
 

@@ -32,7 +32,7 @@ async def test_probes(proxy: Proxy) -> None:
 
 async def test_apart_from_the_clients(proxy: Proxy) -> None:
     """The admin paths are not on the clients' listener, and no objects on the admin's (I27)."""
-    assert proxy.runtime.admin_address != proxy.address
+    assert proxy.app.admin_address != proxy.address
     assert (await proxy.ask("GET", "/healthz")).status == 404
     assert (await proxy.admin("GET", "/x")).status == 404
 
@@ -237,7 +237,7 @@ async def test_token(start: StartProxy, s3: S3) -> None:
 async def test_a_request_that_never_comes_in(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     """The body of a purge has its time, and then the connection is over (I20)."""
     monkeypatch.setattr(api, "BODY_TIMEOUT", 0.2)
-    async with connected(proxy.runtime.admin_address) as client:
+    async with connected(proxy.app.admin_address) as client:
         await client.send(message("POST", "/api/v1/purge", {"Content-Length": "100"}) + b'{"paths"')
         assert (await client.answer()).status == 408
         assert await client.rest() == b""
@@ -249,7 +249,7 @@ async def test_a_purge_that_takes_too_long(proxy: Proxy, s3: S3, monkeypatch: py
     s3.put("x", BLOCKS)
     await proxy.get("/x")
     await proxy.settled()
-    store = proxy.runtime.cache._store
+    store = proxy.app.cache._store
     remove, gate = store.remove, asyncio.Event()
 
     async def slow(name: str) -> None:
@@ -260,7 +260,7 @@ async def test_a_purge_that_takes_too_long(proxy: Proxy, s3: S3, monkeypatch: py
     answer = await proxy.admin("POST", "/api/v1/purge", b'{"paths": ["/x"]}')
     assert answer.status == 504
     gate.set()
-    await asyncio.gather(*proxy.runtime.cache._purges.running)
+    await asyncio.gather(*proxy.app.cache._purges.running)
     assert proxy.files == []
 
 

@@ -124,7 +124,7 @@ async def attempt(proxy: Proxy, s3: S3, case: Case, key: str, interrupter: Inter
         head = message(case.method, f"/{key}", {MARK: "yes", "Transfer-Encoding": "chunked"})
         request = head + b"%x\r\n%s\r\n0\r\n\r\n" % (len(case.body or b""), case.body)
     if case.method == "PURGE":
-        address = proxy.runtime.admin_address
+        address = proxy.app.admin_address
         request = message("POST", "/api/v1/purge", {MARK: "yes"}, b'{"paths": ["/%s"]}' % key.encode())
     async with connected(address) as client:
         await client.send(request)
@@ -156,12 +156,12 @@ async def prepared(proxy: Proxy, s3: S3, case: Case, key: str) -> tuple[bytes, .
         assert (await proxy.get(f"/{key}")).body == BODY
         await proxy.settled()
     if case.state == "cool":
-        await proxy.runtime.cache.flusher.flush()
-        entries = proxy.runtime.cache._entries
+        await proxy.app.cache.flusher.flush()
+        entries = proxy.app.cache._entries
         entries._hot_limit, limit = 0, entries._hot_limit
         for entry in entries.cooled():
             assert entry.file is not None
-            await proxy.runtime.cache._store.close_file(entry.file)
+            await proxy.app.cache._store.close_file(entry.file)
             entry.file = None
         entries._hot_limit = limit
     if case.state in ("stale", "changed"):
@@ -185,22 +185,22 @@ class Baseline:
 
 async def baseline(proxy: Proxy) -> Baseline:
     await proxy.settled()
-    await until(lambda: not proxy.relay.running and not proxy.runtime.gate.open)
+    await until(lambda: not proxy.relay.running and not proxy.app.connection_limit.open)
     return Baseline(len(asyncio.all_tasks()), descriptors_open() - hot_files(proxy))
 
 
 def hot_files(proxy: Proxy) -> int:
-    return sum(entry.file is not None for entry in proxy.runtime.cache._entries._hot.values())
+    return sum(entry.file is not None for entry in proxy.app.cache._entries._hot.values())
 
 
 async def at_rest(proxy: Proxy, before: Baseline) -> None:
-    cache, origin = proxy.runtime.cache, proxy.runtime.origin
+    cache, origin = proxy.app.cache, proxy.app.origin
     await proxy.settled()
     await until(lambda: not proxy.relay.running)  # closed, where they were not read to the end
-    await until(lambda: not proxy.runtime.gate.open)
+    await until(lambda: not proxy.app.connection_limit.open)
     await until(lambda: len(asyncio.all_tasks()) <= before.tasks)
     await until(lambda: descriptors_open() - hot_files(proxy) <= before.descriptors)
-    assert origin.free_slots == proxy.runtime.settings.origin.max_connections
+    assert origin.free_slots == proxy.app.settings.origin.max_connections
     sessions = origin.client._endpoint.http_session._sessions.values()
     assert [session.connector for session in sessions if session.connector._acquired] == []
     assert [entry for entry in cache._entries._hot.values() if entry.pins] == []

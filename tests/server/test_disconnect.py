@@ -162,8 +162,8 @@ async def test_nothing_leaks(proxy: Proxy, s3: S3) -> None:
     assert answer.json() == {"purged": 10}
     await until(lambda: baseline() <= before)
     assert len(proxy.files) == 1
-    assert proxy.runtime.origin.free_slots == proxy.runtime.settings.origin.max_connections
-    entries = proxy.runtime.cache._entries
+    assert proxy.app.origin.free_slots == proxy.app.settings.origin.max_connections
+    entries = proxy.app.cache._entries
     assert [entry for entry in entries._hot.values() if entry.pins] == []
 
 
@@ -207,7 +207,7 @@ async def test_stop_drains(proxy: Proxy, s3: S3) -> None:
 async def test_stop_reads_the_body_under_way(proxy: Proxy, s3: S3, is_chunked: bool) -> None:
     """An upload that is coming in at a stop comes to its end, and nothing behind it on its connection is answered."""
     body = pattern(SIZE)
-    proxy.runtime._listener._runner._shutdown_timeout = 10  # seconds; no more than a failure would take
+    proxy.app._listener._runner._shutdown_timeout = 10  # seconds; no more than a failure would take
     head = {"Transfer-Encoding": "chunked"} if is_chunked else {"Content-Length": str(len(body))}
     sent = chunked(body[:100], body[100:]) if is_chunked else body
     async with proxy.connection() as connection:
@@ -226,7 +226,7 @@ async def test_stop_reads_the_body_under_way(proxy: Proxy, s3: S3, is_chunked: b
 
 async def test_stop_gives_up_a_body_that_does_not_end(proxy: Proxy, s3: S3) -> None:
     """An upload that is not whole when the time for a stop is over is cut off, and there is no object (I8, I20)."""
-    proxy.runtime._listener._runner._shutdown_timeout = 0.05
+    proxy.app._listener._runner._shutdown_timeout = 0.05
     async with proxy.connection() as connection:
         await connection.send(message("PUT", "/x", {"Content-Length": "10", "Expect": "100-continue"}) + b"12345")
         assert await connection.reader.readuntil(b"\r\n\r\n") == CONTINUE

@@ -62,7 +62,7 @@ async def test_folder_breaks_while_running(proxy: Proxy, s3: S3, harm: str) -> N
     s3.put("warm", warm)
     await proxy.get("/warm")
     await proxy.settled()
-    folder = proxy.runtime.settings.cache.dir
+    folder = proxy.app.settings.cache.dir
     shutil.rmtree(folder if harm == "removed" else folder / "objects")
     if harm == "replaced":
         (folder / "objects").write_text("in the way")
@@ -84,7 +84,7 @@ async def test_writes_fail(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch
         broken.setattr(file_storage, "_write", fail)
         await works(proxy, s3)
         assert proxy.figures["disk_failures"]
-    proxy.runtime.cache._store._failed_at = None  # RETRY_AFTER has passed
+    proxy.app.cache._store._failed_at = None  # RETRY_AFTER has passed
     s3.put("x", b"data")
     await proxy.get("/x")
     await proxy.settled()
@@ -112,7 +112,7 @@ async def test_an_upload_before_a_disk_that_hangs(
     may_go_on.set()
     monkeypatch.undo()
     await until(lambda: not proxy.figures["bytes_used"])
-    proxy.runtime.cache._store._failed_at = None  # RETRY_AFTER has passed
+    proxy.app.cache._store._failed_at = None  # RETRY_AFTER has passed
     assert (await proxy.ask("PUT", "/x", body=b"other")).status == 201
     assert (await proxy.get("/x")).cache_status.startswith("hit")
 
@@ -185,7 +185,7 @@ async def test_index_fails(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch
         broken.setattr(index.Index, "_write", fail)
         broken.setattr(index.Index, "_read", fail_to_read)
         await works(proxy, s3)
-    proxy.runtime.cache._store._failed_at = None
+    proxy.app.cache._store._failed_at = None
     await proxy.step()
 
 
@@ -200,7 +200,7 @@ async def test_larger_than_the_cache(start: StartProxy, s3: S3) -> None:
     assert (part.status, part.body) == (206, body[MIB : MIB + 100])
     await proxy.settled()
     assert proxy.figures["passthroughs"]
-    assert space(proxy.runtime.settings.cache.dir / "objects") <= 128 << 10
+    assert space(proxy.app.settings.cache.dir / "objects") <= 128 << 10
 
 
 async def test_space_bound(start: StartProxy, s3: S3) -> None:
@@ -213,7 +213,7 @@ async def test_space_bound(start: StartProxy, s3: S3) -> None:
         s3.put(key, body)
         assert (await proxy.get(f"/{key}")).body == body
         assert (await proxy.get("/k0")).body == bodies["k0"]  # always in use, so never a victim
-        assert space(proxy.runtime.settings.cache.dir) <= limit + running
+        assert space(proxy.app.settings.cache.dir) <= limit + running
         if key.endswith("7"):
             await proxy.step()
     await proxy.settled()

@@ -30,7 +30,7 @@ async def test_origin_down(proxy: Proxy, s3: S3) -> None:
     assert answer.cache_status == 'fwd=miss; detail="origin-unavailable"'
     assert (await proxy.ask("HEAD", "/x")).status in (502, 503)  # by then the breaker may have opened
     await proxy.relay.start()
-    proxy.runtime.origin.breaker = Breaker(time.monotonic, random.random)  # what it does is test_outage.py's matter
+    proxy.app.origin.breaker = Breaker(time.monotonic, random.random)  # what it does is test_outage.py's matter
     assert (await proxy.get("/x")).body == b"data"
 
 

@@ -28,8 +28,8 @@ GET = message("GET", "/small")
 
 
 def answered(proxy: Proxy) -> int:
-    assert proxy.runtime.fast_path is not None
-    return proxy.runtime.fast_path.answered
+    assert proxy.app.fast_path is not None
+    return proxy.app.fast_path.answered
 
 
 def has_answered(proxy: Proxy, count: int) -> bool:
@@ -37,7 +37,7 @@ def has_answered(proxy: Proxy, count: int) -> bool:
 
 
 def connections(proxy: Proxy) -> list[FastConnection]:
-    server = proxy.runtime._listener._runner.server
+    server = proxy.app._listener._runner.server
     assert server is not None
     return [each for each in server.connections if isinstance(each, FastConnection)]
 
@@ -119,7 +119,7 @@ async def test_what_is_not_whole_and_fresh(start: StartProxy, s3: S3, clock: Wal
 async def test_off(start: StartProxy, s3: S3, server: dict[str, bool]) -> None:
     """It can be switched off, and is where answers tell how long they took."""
     proxy = await warmed(await start(server=server), s3)
-    assert proxy.runtime.fast_path is None
+    assert proxy.app.fast_path is None
     assert (await proxy.get("/small")).body == SMALL
 
 
@@ -311,7 +311,7 @@ async def test_no_descriptor_is_left(
             assert await client.reader.readexactly(len(LARGE)) == LARGE
             assert (await client.request("GET", "/small")).body == SMALL
     assert (await proxy.get("/large")).body == LARGE
-    await until(lambda: repr(proxy.runtime.cache._entries).endswith("0 pinned>"))
+    await until(lambda: repr(proxy.app.cache._entries).endswith("0 pinned>"))
 
 
 # --- clients that leave ----------------------------------------------------------------------------------------
@@ -328,7 +328,7 @@ async def test_client_leaves(warm: Proxy) -> None:
     line = warm.log[-1]
     assert (line["status"], line["path"]) == (499, "/large")
     assert 0 < line["sent"] < len(LARGE)
-    assert repr(warm.runtime.cache._entries).endswith("0 pinned>")
+    assert repr(warm.app.cache._entries).endswith("0 pinned>")
 
 
 async def test_truncated_file(warm: Proxy) -> None:

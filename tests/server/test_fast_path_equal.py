@@ -33,9 +33,9 @@ class Pair:
 
     @property
     def answered(self) -> int:
-        assert self.slow.runtime.fast_path is None
-        assert self.fast.runtime.fast_path is not None
-        return self.fast.runtime.fast_path.answered
+        assert self.slow.app.fast_path is None
+        assert self.fast.app.fast_path is not None
+        return self.fast.app.fast_path.answered
 
     async def warm(self, *targets: str, **headers: str) -> None:
         for proxy in (self.fast, self.slow):
@@ -91,7 +91,7 @@ StartPair = Callable[..., Awaitable[Pair]]
 def start_pair(start: StartProxy) -> StartPair:
     async def started(**sections: object) -> Pair:
         fast = await start(**sections)
-        folder = fast.runtime.settings.cache.dir
+        folder = fast.app.settings.cache.dir
         server = {**sections.get("server", {}), "fast_path": False}  # type: ignore[dict-item]
         apart = {"cache": {"dir": str(folder.with_name("slow"))}, "access_log": {"path": str(folder) + "-slow.log"}}
         return Pair(fast, await start(**{**sections, **apart, "server": server}))

@@ -99,7 +99,7 @@ async def test_changed_object_is_replaced(proxy: Proxy, s3: S3) -> None:
     assert (answer.body, answer.headers["ETag"], answer.headers["Content-Type"]) == (new, etag, "text/new")
     await proxy.settled()
     assert (await proxy.get("/x", Range="bytes=0-9")).headers["Content-Range"] == f"bytes 0-9/{len(new)}"
-    files = proxy.runtime.settings.cache.dir / "objects"
+    files = proxy.app.settings.cache.dir / "objects"
     await until(lambda: len(list(files.glob("*/*"))) == 1)
 
 
@@ -172,7 +172,7 @@ async def test_stale_while_revalidate(proxy: Proxy, s3: S3) -> None:
     assert len(proxy.relay.seen) == 1
     gate.set()
     await until(lambda: not proxy.relay.running)
-    await until(lambda: proxy.runtime.cache._lookups._running == {})
+    await until(lambda: proxy.app.cache._lookups._running == {})
     assert (await proxy.get("/x")).body == b"new"
 
 

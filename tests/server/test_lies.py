@@ -19,21 +19,21 @@ class Lied:
     """A proxy before an origin that lies as `origin.script` says, and a client of it."""
 
     origin: ChaosOrigin
-    runtime: App
+    app: App
     client: ChaosClient
 
     @property
     def corrupt(self) -> int:
-        return self.runtime.cache.statistics().corrupt_objects
+        return self.app.cache.statistics().corrupt_objects
 
 
 @pytest.fixture
 async def lied(tmp_path: Path) -> AsyncIterator[Lied]:
-    async with ChaosOrigin() as origin, App(settings_of(tmp_path, origin.endpoint_url, origin.bucket)) as runtime:
-        client = ChaosClient(runtime.address)
+    async with ChaosOrigin() as origin, App(settings_of(tmp_path, origin.endpoint_url, origin.bucket)) as app:
+        client = ChaosClient(app.address)
         origin.store("honest", 100)
         assert (await client.get("honest")).outcome == "done"  # its ETag is an MD5: this bucket's are
-        yield Lied(origin, runtime, client)
+        yield Lied(origin, app, client)
         await client.close()
 
 
@@ -56,7 +56,7 @@ async def test_lies_without_end(lied: Lied) -> None:
     for _ in range(2):
         record = await lied.client.get("x")
         assert (record.outcome, record.status) == ("failed", 502)
-    assert lied.runtime.cache.statistics().entries == 1
+    assert lied.app.cache.statistics().entries == 1
     lied.origin.script = lambda _: Behaviour()
     assert (await lied.client.get("x")).outcome == "done"
 
@@ -79,8 +79,8 @@ async def test_a_large_object_is_not_kept(lied: Lied, monkeypatch: pytest.Monkey
     lied.origin.store("x", 3 * PART + 100)
     lied.origin.script = InTurn(Behaviour(flip_at=PART // 3), key="x")
     await lied.client.get("x")
-    while lied.runtime.cache._comparing:
-        await next(iter(lied.runtime.cache._comparing))
+    while lied.app.cache._comparing:
+        await next(iter(lied.app.cache._comparing))
     assert lied.corrupt == 1
     record = await lied.client.get("x")
     assert (record.outcome, record.finding.is_all(record.version or 0)) == ("done", True)
@@ -95,8 +95,8 @@ async def test_etags_that_are_no_md5s(tmp_path: Path) -> None:
     async with ChaosOrigin(script=encrypted) as origin:
         for key in ("x", "y"):
             origin.store(key, BLOCK)
-        async with App(settings_of(tmp_path, origin.endpoint_url, origin.bucket)) as runtime:
-            client = ChaosClient(runtime.address)
+        async with App(settings_of(tmp_path, origin.endpoint_url, origin.bucket)) as app:
+            client = ChaosClient(app.address)
             for key in ("x", "y", "x", "y"):
                 assert (await client.get(key)).outcome == "done"
             assert [asked.key for asked in origin.asked] == ["x", "x", "y"]

@@ -22,9 +22,9 @@ BODY = pattern(2 * PART + 123)
 async def proxy_of(script: Script, folder: Path) -> AsyncIterator[tuple[App, RawServer]]:
     async with (
         RawServer(script) as server,
-        App(settings_of(folder, server.endpoint_url, "bucket"), clock=WallClock()) as runtime,
+        App(settings_of(folder, server.endpoint_url, "bucket"), clock=WallClock()) as app,
     ):
-        yield runtime, server
+        yield app, server
 
 
 def part_of(head: Head, *, sent: int | None = None) -> bytes:
@@ -51,16 +51,16 @@ async def test_a_stalled_body_does_not_stall_its_reader(
         else:
             await connection.send(part_of(head))
 
-    async with proxy_of(script, tmp_path) as (runtime, server):
+    async with proxy_of(script, tmp_path) as (app, server):
         began = asyncio.get_running_loop().time()
-        answer = await fetch(runtime.address, "/x")
+        answer = await fetch(app.address, "/x")
         assert (answer.status, answer.body) == (200, BODY)
         assert asyncio.get_running_loop().time() - began < READ_TIMEOUT - 1
         assert f"bytes={sent}-{PART - 1}" in [head.headers["range"] for head in server.heads]
         await server.connections[0].ended.wait()
-        assert runtime.cache.statistics().hedges_won
-        assert runtime.origin.free_slots == runtime.settings.origin.max_connections
-        assert "0 failures" in repr(runtime.origin.breaker)
+        assert app.cache.statistics().hedges_won
+        assert app.origin.free_slots == app.settings.origin.max_connections
+        assert "0 failures" in repr(app.origin.breaker)
 
 
 async def test_a_stalled_head_does_not_stall_its_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,15 +75,15 @@ async def test_a_stalled_head_does_not_stall_its_reader(tmp_path: Path, monkeypa
         else:
             await connection.send(part_of(head))
 
-    async with proxy_of(script, tmp_path) as (runtime, _):
+    async with proxy_of(script, tmp_path) as (app, _):
         began = asyncio.get_running_loop().time()
-        answer = await fetch(runtime.address, "/x")
+        answer = await fetch(app.address, "/x")
         assert (answer.status, answer.body) == (200, BODY)
         assert asyncio.get_running_loop().time() - began < READ_TIMEOUT - 1
         await stalled[0].ended.wait()
-        assert runtime.cache.statistics().hedges_won
-        assert runtime.origin.free_slots == runtime.settings.origin.max_connections
-        assert "0 failures" in repr(runtime.origin.breaker)
+        assert app.cache.statistics().hedges_won
+        assert app.origin.free_slots == app.settings.origin.max_connections
+        assert "0 failures" in repr(app.origin.breaker)
 
 
 async def overwritten(proxy: Proxy, s3: S3) -> tuple[bytes, bytes]:

@@ -18,7 +18,7 @@ async def _break(proxy: Proxy) -> None:
 async def until_open(proxy: Proxy) -> None:
     for number in range(5):
         await proxy.get(f"/missing{number}")
-    assert proxy.runtime.origin.breaker.is_open
+    assert proxy.app.origin.breaker.is_open
 
 
 async def test_what_is_cached_is_served(start: StartProxy, s3: S3) -> None:
@@ -69,7 +69,7 @@ async def test_what_forbids_stale(proxy: Proxy, s3: S3, control: str) -> None:
 async def test_misses_fail_at_once(proxy: Proxy) -> None:
     """Once it is known, a miss is 503 with Retry-After within milliseconds, and S3 sees none of them (I20)."""
     await _break(proxy)
-    refused = proxy.runtime.origin.breaker.refused
+    refused = proxy.app.origin.breaker.refused
     began = asyncio.get_running_loop().time()
     answers = await asyncio.gather(*(proxy.get(f"/other{number}") for number in range(20)))
     assert asyncio.get_running_loop().time() - began < 0.9
@@ -77,7 +77,7 @@ async def test_misses_fail_at_once(proxy: Proxy) -> None:
         assert answer.status == 503
         assert 1 <= int(answer.headers["Retry-After"]) <= 30
         assert answer.cache_status == 'fwd=miss; detail="outage"'
-    assert proxy.runtime.origin.breaker.refused > refused
+    assert proxy.app.origin.breaker.refused > refused
 
 
 async def test_recovery(proxy: Proxy, s3: S3) -> None:
@@ -96,7 +96,7 @@ async def test_recovery(proxy: Proxy, s3: S3) -> None:
     async with asyncio.timeout(10):
         while not await recovered():  # noqa: ASYNC110 - the breaker's rest is real time
             await asyncio.sleep(0.05)
-    assert not proxy.runtime.origin.breaker.is_open
+    assert not proxy.app.origin.breaker.is_open
     assert (await proxy.get("/missing0")).status == 404
 
 

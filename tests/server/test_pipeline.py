@@ -39,13 +39,13 @@ async def test_refused(
     proxy = await start(server={"fast_path": is_fast})
     etag = s3.put("x", pattern(1000))
     s3.put("secret", pattern(10))
-    upload = proxy.runtime.settings.uploads
+    upload = proxy.app.settings.uploads
     assert upload is not None
     assert (await proxy.ask("GET", "/x", refused_by)).status == 403  # cold
     for _ in range(3):
         assert (await proxy.get("/x")).status == 200
         await proxy.settled()
-    if (path := proxy.runtime.fast_path) is not None:
+    if (path := proxy.app.fast_path) is not None:
         assert path.answered
     for method in ("GET", "HEAD"):
         for more in ({}, {"Range": "bytes=1-9"}, {"If-None-Match": etag}):

@@ -112,9 +112,9 @@ async def test_every_moment_of_a_fill(start: StartProxy, s3: S3, tmp_path: Path)
         chunks += 1
         if chunks % 9 == 0:
             copies.append(tmp_path / f"copy{len(copies)}")
-            shutil.copytree(proxy.runtime.settings.cache.dir, copies[-1])
+            shutil.copytree(proxy.app.settings.cache.dir, copies[-1])
             # The next copy finds something in the index too.
-            await proxy.runtime.cache.flusher.flush()
+            await proxy.app.cache.flusher.flush()
 
     proxy.relay.on_body = copy
     for key, body in bodies.items():
@@ -130,7 +130,7 @@ async def test_every_moment_of_a_fill(start: StartProxy, s3: S3, tmp_path: Path)
             assert (await revived.get(f"/{key}")).body == body, folder
         await revived.settled()
         assert revived.figures["corrupt_blocks"] == 0
-        await revived.runtime.evictor.sweep()
+        await revived.app.housekeeper.sweep()
         assert len(revived.files) == 3
         await revived.stop()
 
@@ -145,7 +145,7 @@ async def test_damage_after_an_unclean_stop(start: StartProxy, s3: S3, tmp_path:
     await proxy.settled()
     await proxy.step()
     folder = tmp_path / "copy"
-    shutil.copytree(proxy.runtime.settings.cache.dir, folder)
+    shutil.copytree(proxy.app.settings.cache.dir, folder)
     (path,) = (folder / "objects").glob("*/*")
     with path.open("r+b") as file:
         file.seek(2 * BLOCK + 77)
@@ -185,7 +185,7 @@ async def test_damaged_index(start: StartProxy, s3: S3, tmp_path: Path, harm: st
     await proxy.settled()
     await proxy.step()
     folder = tmp_path / "copy"
-    shutil.copytree(proxy.runtime.settings.cache.dir, folder)
+    shutil.copytree(proxy.app.settings.cache.dir, folder)
     database = folder / "index.db"
     match harm:
         case "garbage":

@@ -32,11 +32,11 @@ PIECE = {"Upload-Offset": "0", "Content-Type": BODY["Content-Type"]}
 
 def names(proxy: Proxy) -> list[str]:
     """Of the files of uploads."""
-    return sorted(path.name for path in (proxy.runtime.settings.cache.dir / "uploads").iterdir())
+    return sorted(path.name for path in (proxy.app.settings.cache.dir / "uploads").iterdir())
 
 
 def file_of(proxy: Proxy, url: str, part: int = 1) -> Path:
-    return proxy.runtime.settings.cache.dir / "uploads" / f"{url.rpartition('/')[2]}.{part}"
+    return proxy.app.settings.cache.dir / "uploads" / f"{url.rpartition('/')[2]}.{part}"
 
 
 def sha1(body: bytes) -> str:
@@ -58,7 +58,7 @@ async def test_what_is_not_implemented_is_not_passed_over(proxy: Proxy, s3: S3, 
     assert (await proxy.ask("POST", "/upload", {**told, name: value})).status == 501
     url = await created(proxy, 4, x_amz_acl="private", x_amz_security_token="secret")
     assert "secret" not in "".join(
-        (proxy.runtime.settings.cache.dir / "uploads" / file).read_text() for file in names(proxy)
+        (proxy.app.settings.cache.dir / "uploads" / file).read_text() for file in names(proxy)
     )
     assert (await patched(proxy, url, 0, b"data", {**BODY, name: value})).status == 501
     assert s3.keys() == []
@@ -387,7 +387,7 @@ async def test_broken_off_at_many_bytes(proxy: Proxy, s3: S3, is_reset: bool) ->
     body = pattern(2 * PART_SIZE + 12345)
     s3.put("x", b"old")
     url = await created(proxy, len(body))
-    upload = proxy.runtime.resumable.find(url.rpartition("/")[2])
+    upload = proxy.app.upload_manager.find(url.rpartition("/")[2])
     at = 0
     for cut in CUTS:
         if (count := min(cut, len(body) - at - 1)) < 0:
@@ -447,7 +447,7 @@ async def test_creation_that_fails(proxy: Proxy, s3: S3, status: int, size: int,
         await connection.send(message("POST", "/upload", head, chunked(body) if "Transfer-Encoding" in told else body))
         assert (await connection.answer("POST")).status == status
     assert (names(proxy), s3.unfinished, proxy.figures["bytes_used"]) == ([], 0, 0)
-    assert proxy.runtime.resumable.unfinished == (0, 0)
+    assert proxy.app.upload_manager.unfinished == (0, 0)
 
 
 async def test_two_at_once(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -459,7 +459,7 @@ async def test_two_at_once(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch
         await connection.send(
             message("PATCH", url, {**BODY, "Upload-Offset": "0", "Content-Length": "1000"}, body[:500])
         )
-        upload = proxy.runtime.resumable.find(url.rpartition("/")[2])
+        upload = proxy.app.upload_manager.find(url.rpartition("/")[2])
         await until(lambda: upload.is_busy)
         assert (await patched(proxy, url, 0, body)).status == 423
         assert (await proxy.ask("DELETE", url, TUS)).status == 423
@@ -475,7 +475,7 @@ async def test_a_connection_that_is_dead(proxy: Proxy, s3: S3, asks_for: str, mo
     monkeypatch.setattr(resumable_uploads, "SILENCE", 0.0)
     body = pattern(1000)
     url = await created(proxy, len(body))
-    upload = proxy.runtime.resumable.find(url.rpartition("/")[2])
+    upload = proxy.app.upload_manager.find(url.rpartition("/")[2])
     async with proxy.connection() as connection:
         await connection.send(
             message("PATCH", url, {**BODY, "Upload-Offset": "0", "Content-Length": "1000"}, body[:500])
@@ -533,7 +533,7 @@ async def test_expiry(start: StartProxy, s3: S3, restarts: bool) -> None:
     answer = await patched(proxy, url, 0, body[:-MIB])
     assert answer.headers["Upload-Expires"] == dates.format(proxy.clock() + DAY)
     proxy.clock.advance(DAY - 10)
-    await proxy.runtime.resumable.step()
+    await proxy.app.upload_manager.step()
     assert await offset_of(proxy, url) == len(body) - MIB
     assert s3.unfinished == 1
     if restarts:
@@ -543,7 +543,7 @@ async def test_expiry(start: StartProxy, s3: S3, restarts: bool) -> None:
         proxy.clock.advance(DAY)
     proxy.clock.advance(20)
     assert (await proxy.ask("HEAD", url, TUS)).status == 404
-    await proxy.runtime.resumable.step()
+    await proxy.app.upload_manager.step()
     assert (s3.unfinished, names(proxy), proxy.figures["bytes_used"]) == (0, [], 0)
     assert (await patched(proxy, url, len(body) - MIB, body[-MIB:])).status == 404
 
@@ -621,7 +621,7 @@ async def test_outcome_that_stays_unknown(proxy: Proxy, s3: S3, asked: str) -> N
     assert (await patched(proxy, url, len(body) - 1, body[-1:])).status == 410
     assert (await proxy.ask("HEAD", url, TUS)).status == 404
     proxy.relay.on_request = None
-    await proxy.runtime.resumable.step()
+    await proxy.app.upload_manager.step()
     assert (names(proxy), s3.unfinished, proxy.figures["bytes_used"]) == ([], 0, 0)
 
 
@@ -671,7 +671,7 @@ async def test_checksum(proxy: Proxy, s3: S3, algorithm: str) -> None:
         return f"{algorithm} {base64.b64encode(value).decode()}"
 
     url = await created(proxy, len(body))
-    upload = proxy.runtime.resumable.find(url.rpartition("/")[2])
+    upload = proxy.app.upload_manager.find(url.rpartition("/")[2])
     assert (await patched(proxy, url, 0, body[:MIB], {**BODY, "Upload-Checksum": claim(body[:MIB])})).status == 204
     used = proxy.figures["bytes_used"]
     for accept in ("application/json", "text/html"):
@@ -691,7 +691,7 @@ async def test_checksum(proxy: Proxy, s3: S3, algorithm: str) -> None:
 
 async def test_the_disk_fails(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the disk takes nothing, what waits is in memory, bounded; the upload succeeds all the same (I16, I19)."""
-    folder = proxy.runtime.resumable._folder
+    folder = proxy.app.upload_manager._folder
 
     async def fails(*args: object) -> None:
         raise StoreError("no space")
@@ -705,7 +705,7 @@ async def test_the_disk_fails(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPa
         assert (await patched(proxy, url, at, body[at:stop])).status == 204
         at = stop
     assert s3.get("x") == body
-    assert proxy.runtime.resumable.unfinished == (0, 0)
+    assert proxy.app.upload_manager.unfinished == (0, 0)
     monkeypatch.setattr(staging, "MAX_HELD", MIB)
     url = await created(proxy, len(body), "y")
     answer = await patched(proxy, url, 0, body[: 2 * MIB])
@@ -717,8 +717,8 @@ async def test_the_disk_fails_under_a_checksum(proxy: Proxy, s3: S3, monkeypatch
     """A body with a checksum waits in memory where the disk takes no more, all of it or the rest (I16); what does not
     hold leaves nothing there (I19).
     """
-    folder, body, taken = proxy.runtime.resumable._folder, pattern(3 * MIB), 0
-    write, memory = folder.write, proxy.runtime.resumable._waiting
+    folder, body, taken = proxy.app.upload_manager._folder, pattern(3 * MIB), 0
+    write, memory = folder.write, proxy.app.upload_manager._waiting
 
     async def fills_up(name: str, part: int, offset: int, data: bytes, checksum: int) -> None:
         nonlocal taken
@@ -742,7 +742,7 @@ async def test_the_disk_fails_under_a_checksum(proxy: Proxy, s3: S3, monkeypatch
 
 async def test_files_that_cannot_be_removed(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
     """The space of a file that cannot be removed counts until it is gone, a round of the upkeep later (I17)."""
-    folder, body = proxy.runtime.resumable._folder, pattern(PART_SIZE + 2)
+    folder, body = proxy.app.upload_manager._folder, pattern(PART_SIZE + 2)
 
     async def fails(*args: object, **more: object) -> None:
         raise StoreError("no")
@@ -758,7 +758,7 @@ async def test_files_that_cannot_be_removed(proxy: Proxy, s3: S3, monkeypatch: p
     assert (await patched(proxy, other, 0, body[:4])).status == 204
     assert proxy.figures["bytes_used"] >= used + PART_SIZE + MIB // 2
     monkeypatch.undo()
-    await proxy.runtime.resumable.step()
+    await proxy.app.upload_manager.step()
     assert proxy.figures["bytes_used"] == used + 2 * staging.PAGE
     assert not file_of(proxy, url).exists()
     assert await offset_of(proxy, other) == 4
@@ -779,7 +779,7 @@ async def test_uploads_that_nobody_ends(proxy: Proxy, s3: S3) -> None:
     assert answer.headers["Retry-After"] == "1"
     records = len(urls) * staging.PAGE
     assert half - MIB < proxy.figures["bytes_used"] <= half + records
-    assert proxy.runtime.resumable._waiting._held == 0
+    assert proxy.app.upload_manager._waiting._held == 0
     s3.put("cold", body)
     assert [(await proxy.get("/cold")).body for _ in range(2)] == [body] * 2
     assert "hit" in (await proxy.get("/cold")).headers["Cache-Status"]
@@ -792,7 +792,7 @@ async def test_uploads_that_nobody_ends(proxy: Proxy, s3: S3) -> None:
         if at < len(body):
             assert (await patched(proxy, url, at, body[at:])).status == 204
         assert s3.get(str(number)) == body
-    assert proxy.runtime.resumable._waiting._in_files == 0
+    assert proxy.app.upload_manager._waiting._in_files == 0
 
 
 async def test_the_disk_hangs(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -821,7 +821,7 @@ async def test_the_disk_hangs(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPa
         assert hangs == [1]
     finally:
         gate.set()
-    await until(lambda: not proxy.runtime.resumable._folder._hanging)
+    await until(lambda: not proxy.app.upload_manager._folder._hanging)
     assert (await patched(proxy, url, PART_SIZE, body[PART_SIZE:])).status == 204
     assert (s3.get("x"), s3.get("y")) == (body, other)
 
@@ -864,7 +864,7 @@ async def test_what_waits_is_gone(start: StartProxy, s3: S3, what: str, restarts
     if what == "file":
         file.unlink()
     elif what == "folder":
-        shutil.rmtree(proxy.runtime.settings.cache.dir)
+        shutil.rmtree(proxy.app.settings.cache.dir)
         await proxy.step()
     else:
         os.truncate(file, MIB // 4)
@@ -904,7 +904,7 @@ async def test_what_comes_after_what_was_lost(proxy: Proxy, s3: S3) -> None:
 
 async def test_what_is_verified_goes_bad(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a body with a checksum no byte counts that went bad while it waited for that (I15)."""
-    folder, body = proxy.runtime.resumable._folder, pattern(MIB)
+    folder, body = proxy.app.upload_manager._folder, pattern(MIB)
     read = folder.read
 
     async def rotten(name: str, part: int, offset: int, count: int) -> bytes:
@@ -927,7 +927,7 @@ async def test_files_of_no_use(start: StartProxy, s3: S3) -> None:
     url = await created(proxy, 10)
     assert (await patched(proxy, url, 0, b"half")).status == 204
     await proxy.stop()
-    folder, name = proxy.runtime.settings.cache.dir / "uploads", url.rpartition("/")[2]
+    folder, name = proxy.app.settings.cache.dir / "uploads", url.rpartition("/")[2]
     for stranger in ("x", f"{'a' * 32}.json", f"{'b' * 32}.1", f"{name}.7", f"{name}.new", f"{'c' * 32}.json.new"):
         (folder / stranger).write_bytes(b"{}")
     proxy = await start()
@@ -948,7 +948,7 @@ async def test_parts_of_another_size(start: StartProxy, s3: S3) -> None:
     url = await created(proxy, len(body))
     assert (await patched(proxy, url, 0, body[: PART_SIZE + 1])).status == 204
     await proxy.stop()
-    record = proxy.runtime.settings.cache.dir / "uploads" / f"{url.rpartition('/')[2]}.json"
+    record = proxy.app.settings.cache.dir / "uploads" / f"{url.rpartition('/')[2]}.json"
     record.write_bytes(record.read_bytes().replace(f", {PART_SIZE}]]".encode(), b", 4711]]"))
     proxy = await start()
     assert (await proxy.ask("HEAD", url, TUS)).status == 404
@@ -982,13 +982,13 @@ async def test_what_cannot_be_aborted(
         url = await created(proxy, len(body) + 1, str(number))
         assert (await patched(proxy, url, 0, body)).status == 204
         assert (await proxy.ask("DELETE", url, TUS)).status == 204
-        await proxy.runtime.resumable.step()
+        await proxy.app.upload_manager.step()
     logged = [record.message for record in caplog.records if record.levelname == "WARNING"]
     assert sum("is not aborted yet" in message for message in logged) == 5
     assert sum("stay at S3" in message for message in logged) == 2
     assert (s3.unfinished, len(names(proxy))) == (5, 3)
     proxy.relay.on_request = None
-    await proxy.runtime.resumable.step()
+    await proxy.app.upload_manager.step()
     assert (s3.unfinished, names(proxy), proxy.figures["bytes_used"]) == (2, [], 0)
 
 
@@ -1011,7 +1011,7 @@ async def test_a_kill_at_each_part(start: StartProxy, s3: S3, monkeypatch: pytes
     proxy = await start()
     body = pattern(PART_SIZE + MIB)
     url = await created(proxy, len(body))
-    engine = proxy.runtime.resumable
+    engine = proxy.app.upload_manager
 
     async def never(*args: object) -> None:
         await asyncio.Event().wait()
@@ -1019,7 +1019,7 @@ async def test_a_kill_at_each_part(start: StartProxy, s3: S3, monkeypatch: pytes
     monkeypatch.setattr(engine, "_note_part", never)
     sending = asyncio.create_task(patched(proxy, url, 0, body))
     await until(lambda: any("partNumber=1" in seen.target and seen.is_over for seen in proxy.relay.seen))
-    state = {path.name: path.read_bytes() for path in (proxy.runtime.settings.cache.dir / "uploads").iterdir()}
+    state = {path.name: path.read_bytes() for path in (proxy.app.settings.cache.dir / "uploads").iterdir()}
     monkeypatch.undo()
     sending.cancel()
     await asyncio.gather(sending, return_exceptions=True)
@@ -1028,7 +1028,7 @@ async def test_a_kill_at_each_part(start: StartProxy, s3: S3, monkeypatch: pytes
             task.cancel()
     await proxy.stop()
     for name, content in state.items():
-        (proxy.runtime.settings.cache.dir / "uploads" / name).write_bytes(content)
+        (proxy.app.settings.cache.dir / "uploads" / name).write_bytes(content)
     proxy = await start()
     at = await offset_of(proxy, url)
     assert at == PART_SIZE

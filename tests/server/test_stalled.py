@@ -31,13 +31,13 @@ async def stall(proxy: Proxy, tls: ssl.SSLContext | None = None) -> None:
         connection.writer.transport.pause_reading()  # type: ignore[attr-defined]
         await connection.send(message("GET", "/x"))
         await until(lambda: len(proxy.log) > before)
-        await until(lambda: not proxy.runtime.gate.open)  # though the client is still there
+        await until(lambda: not proxy.app.connection_limit.open)  # though the client is still there
         connection.abort()
     line = proxy.log[before]
     assert (line["status"], line["fault"]) == (499, "the client was too slow")
     assert line["sent"] < SIZE
-    assert [entry for entry in proxy.runtime.cache._entries._hot.values() if entry.pins] == []
-    await until(lambda: proxy.runtime.origin.free_slots == proxy.runtime.settings.origin.max_connections)
+    assert [entry for entry in proxy.app.cache._entries._hot.values() if entry.pins] == []
+    await until(lambda: proxy.app.origin.free_slots == proxy.app.settings.origin.max_connections)
 
 
 @pytest.mark.parametrize("fast_path", [True, False])

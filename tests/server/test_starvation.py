@@ -42,26 +42,26 @@ async def test_a_dripping_object_starves_no_other(
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(RawServer(script))
         settings = settings_of(tmp_path, server.endpoint_url, "bucket", origin={"max_connections": CONNECTIONS})
-        runtime = await stack.enter_async_context(App(settings, clock=WallClock()))
+        app = await stack.enter_async_context(App(settings, clock=WallClock()))
 
         async def client(number: int) -> Connection:
-            connection = await stack.enter_async_context(connected(runtime.address))
+            connection = await stack.enter_async_context(connected(app.address))
             place = 2 * number * BLOCK
             await connection.send(f"GET /drips HTTP/1.1\r\nHost: x\r\nRange: bytes={place}-\r\n\r\n".encode())
             return connection
 
         clients = [await client(number) for number in range(CLIENTS)]
-        await until(lambda: runtime.cache.statistics().flights_running >= CLIENTS, within=20)
-        await until(lambda: runtime.origin.free_slots == CONNECTIONS // 2)
+        await until(lambda: app.cache.statistics().flights_running >= CLIENTS, within=20)
+        await until(lambda: app.origin.free_slots == CONNECTIONS // 2)
         took = []
         for number in range(5):
             began = asyncio.get_running_loop().time()
-            answer = await fetch(runtime.address, f"/healthy{number}")
+            answer = await fetch(app.address, f"/healthy{number}")
             took.append(asyncio.get_running_loop().time() - began)
             assert (answer.status, answer.body) == (200, b"healthy")
         # The machine may be busy with other things for one of them.
         assert sorted(took)[2] < 1, took
-        assert runtime.origin.free_slots == CONNECTIONS // 2
-        assert runtime.cache.statistics().flights_running >= CLIENTS
+        assert app.origin.free_slots == CONNECTIONS // 2
+        assert app.cache.statistics().flights_running >= CLIENTS
         for connection in clients:
             connection.abort()

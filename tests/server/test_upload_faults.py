@@ -162,7 +162,7 @@ async def test_an_upload_that_fails(
 async def test_a_refusal_ends_the_body(setup: Setup) -> None:
     """S3 refuses a part: the client hears it at once, with most of its body unsent (I20)."""
     setup.origin.script = once("part", Behaviour(status=403))
-    async with connected(setup.runtime.address) as client:
+    async with connected(setup.app.address) as client:
         await client.send(message("PUT", "/x", {"Content-Length": str(1 << 30)}) + pattern(PART + 1))
         assert (await client.answer("PUT")).status == 403
     await setup.at_rest()
@@ -177,12 +177,12 @@ async def test_an_abort_that_fails_is_tried_again(setup: Setup) -> None:
 
     setup.origin.script = script
     assert (await setup.put()).status == 403
-    ((key, upload),) = setup.runtime._begun.abandoned
+    ((key, upload),) = setup.app.upload_journal.abandoned
     assert [*setup.origin.uploads.running] == [upload]
     assert key.key == "x"
     setup.origin.script = honest
-    aborting = asyncio.create_task(setup.runtime._begun.abort_abandoned(setup.runtime.origin))
-    await until(lambda: not setup.runtime._begun.abandoned)
+    aborting = asyncio.create_task(setup.app.upload_journal.abort_abandoned(setup.app.origin))
+    await until(lambda: not setup.app.upload_journal.abandoned)
     aborting.cancel()
     await asyncio.gather(aborting, return_exceptions=True)
     await setup.at_rest()
@@ -194,7 +194,7 @@ async def test_a_client_that_leaves(setup: Setup, is_chunked: bool) -> None:
     chance = random.Random(1)
     framing, whole = framed(BODY, is_chunked=is_chunked)
     for at in [0, 1, PART, PART + 1, len(whole) - 1, *(chance.randrange(len(whole)) for _ in range(15))]:
-        async with connected(setup.runtime.address) as client:
+        async with connected(setup.app.address) as client:
             await client.send(message("PUT", "/x", framing) + whole[:at])
             if chance.random() < 0.5:
                 await asyncio.sleep(0.01)
@@ -212,7 +212,7 @@ async def test_a_client_that_is_reset(full_size: Setup, is_chunked: bool, size: 
     for percent in PERCENTS:
         body, old = random.Random(percent).randbytes(size), setup.origin.stored("x")
         framing, whole = framed(body, is_chunked=is_chunked)
-        async with connected(setup.runtime.address) as client:
+        async with connected(setup.app.address) as client:
             await client.send(message("PUT", "/x", framing) + whole[: len(whole) * percent // 100])
             await until(lambda: not client.unsent)
             client.abort()
@@ -246,7 +246,7 @@ async def test_cancelled_at_every_await(
         interruption = Interruption(at, how)
         ended.clear()
         setup.origin.store_bytes("x", OLD, {})
-        async with connected(setup.runtime.address) as client:
+        async with connected(setup.app.address) as client:
             await client.send(message("PUT", "/x", body=body))
             await ended.wait()
         await setup.at_rest()
@@ -271,7 +271,7 @@ async def test_larger_than_the_cache(
 
         def script(asked: PlainRequest) -> Behaviour:
             nonlocal most
-            figures = setup.runtime.cache.statistics()
+            figures = setup.app.cache.statistics()
             taken = sum(file.stat().st_blocks * 512 for file in setup.files)
             assert taken <= figures.bytes_used
             most = max(most, figures.bytes_used + figures.index_bytes)

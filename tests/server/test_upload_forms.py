@@ -319,7 +319,7 @@ async def test_a_client_that_is_reset_within_a_form(setup: Setup, size: int) -> 
         before = {name: setup.origin.stored(name) for name in contents}
         body = form(field, *files.values())
         sent = body[: len(body) * percent // 100]
-        async with connected(setup.runtime.address) as client:
+        async with connected(setup.app.address) as client:
             await client.send(message("POST", "/upload", {**TYPE, "Content-Length": str(len(body))}) + sent)
             await until(lambda: not client.unsent)
             client.abort()

@@ -57,10 +57,10 @@ buckets = pytest.mark.parametrize("versioned", [False, True], ids=["plain", "ver
 class Matrix:
     """A proxy on an origin whose objects are overwritten as told. One part at a time: a cut is a moment, too."""
 
-    def __init__(self, origin: ChaosOrigin, runtime: App, stack: AsyncExitStack) -> None:
+    def __init__(self, origin: ChaosOrigin, app: App, stack: AsyncExitStack) -> None:
         self.origin = origin
         self.records: list[Record] = []
-        self._address = runtime.address
+        self._address = app.address
         self._stack = stack
 
     def client(self) -> ChaosClient:

@@ -23,7 +23,7 @@ PERCENTS = range(101)
 class Setup:
     """A proxy before a chaos origin. `before` and `tasks` are the descriptors and tasks at rest."""
 
-    runtime: App
+    app: App
     origin: ChaosOrigin
     before: int = 0
     tasks: int = 0
@@ -31,7 +31,7 @@ class Setup:
     async def ask(
         self, method: str, body: bytes | None = None, target: str = "/x", headers: Mapping[str, str] | None = None
     ) -> Answer:
-        return await fetch(self.runtime.address, target, method=method, headers=headers, body=body)
+        return await fetch(self.app.address, target, method=method, headers=headers, body=body)
 
     async def put(self, body: bytes = BODY, *, is_chunked: bool = False, target: str = "/x") -> Answer:
         headers, sent = framed(body, is_chunked=is_chunked)
@@ -39,21 +39,21 @@ class Setup:
 
     @property
     def files(self) -> list[Path]:
-        return list((self.runtime.settings.cache.dir / "objects").glob("*/*"))
+        return list((self.app.settings.cache.dir / "objects").glob("*/*"))
 
     async def at_rest(self) -> None:
         """No upload at S3, no connection, task or file beside the entries', no byte charged for anything else (I12,
         I17).
         """
-        cache, origin = self.runtime.cache, self.runtime.origin
-        await until(lambda: not self.runtime.gate.open)
-        await until(lambda: origin.free_slots == self.runtime.settings.origin.max_connections)
+        cache, origin = self.app.cache, self.app.origin
+        await until(lambda: not self.app.connection_limit.open)
+        await until(lambda: origin.free_slots == self.app.settings.origin.max_connections)
         await until(lambda: not origin._background and not cache._lookups._tasks and not cache._disposal._tasks)
         await until(lambda: not cache.statistics().flights_running and not cache._comparing)
         entries = cache._entries._hot
         await until(lambda: len(self.files) == cache.statistics().entries)
         await until(lambda: cache.statistics().bytes_used == sum(entry.bytes for entry in entries.values()))
-        await until(lambda: not self.origin.uploads.running and not self.runtime._begun._uploads)
+        await until(lambda: not self.origin.uploads.running and not self.app.upload_journal._uploads)
         assert [entry for entry in entries.values() if entry.pins] == []
         assert sum(file.stat().st_blocks * 512 for file in self.files) <= cache.statistics().bytes_used
         opened = sum(entry.file is not None for entry in entries.values())
@@ -84,8 +84,8 @@ async def running(
         settings = settings_of(
             folder, origin.endpoint_url, origin.bucket, origin={"max_connections": 8}, cache={"max_size": max_size}
         )
-        runtime = await stack.enter_async_context(App(settings, clock=clock, elapsed=clock.passed))
-        yield Setup(runtime, origin, descriptors_open(), len(asyncio.all_tasks()))
+        app = await stack.enter_async_context(App(settings, clock=clock, elapsed=clock.passed))
+        yield Setup(app, origin, descriptors_open(), len(asyncio.all_tasks()))
 
 
 def framed(body: bytes, *, is_chunked: bool) -> tuple[dict[str, str], bytes]:

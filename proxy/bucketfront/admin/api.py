@@ -164,8 +164,8 @@ class AdminListener:
     async def start(self) -> None:
         """Raises OSError when the port is taken."""
         await self._runner.setup()
-        gate = ConnectionLimit(MAX_CONNECTIONS)
-        await BoundedSite(self._runner, self._settings.host, self._settings.port, gate).start()
+        connection_limit = ConnectionLimit(MAX_CONNECTIONS)
+        await BoundedSite(self._runner, self._settings.host, self._settings.port, connection_limit).start()
         self.address = url_of(self._runner, "http")
 
     async def stop(self) -> None:

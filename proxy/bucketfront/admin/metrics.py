@@ -114,16 +114,16 @@ class FastPathCollector(Collector):
 class ConnectionCollector(Collector):
     """Of the listener for clients."""
 
-    def __init__(self, registry: CollectorRegistry, gate: ConnectionLimit) -> None:
-        self._gate = gate
+    def __init__(self, registry: CollectorRegistry, connections: ConnectionLimit) -> None:
+        self._connections = connections
         registry.register(self)
 
     def collect(self) -> Iterable[Metric]:
-        gate = self._gate
-        yield GaugeMetricFamily("bucketfront_connections", "Connections of clients.", float(gate.open))
-        yield GaugeMetricFamily("bucketfront_connections_limit", "Connections that there may be.", float(gate.limit))
+        counts = self._connections
+        yield GaugeMetricFamily("bucketfront_connections", "Connections of clients.", float(counts.open))
+        yield GaugeMetricFamily("bucketfront_connections_limit", "Connections that there may be.", float(counts.limit))
         yield CounterMetricFamily(
-            "bucketfront_connections_refused", "Connections beyond the limit, answered 503.", float(gate.refused)
+            "bucketfront_connections_refused", "Connections beyond the limit, answered 503.", float(counts.refused)
         )
 
 

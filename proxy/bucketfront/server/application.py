@@ -24,7 +24,7 @@ from bucketfront.server.pipeline import Pipeline
 from bucketfront.server.router import Route, Router
 from bucketfront.server.send.sender import BrokenOff, abort
 from bucketfront.server.telemetry.exchange import Exchange
-from bucketfront.server.telemetry.observer import Telemetry
+from bucketfront.server.telemetry.telemetry import Telemetry
 
 KEEP_ALIVE = 75.0  # seconds between two requests of a connection
 CLIENT_CLOSED_REQUEST = 499  # nginx's word in logs for a client that left before its answer was whole
@@ -41,7 +41,7 @@ class Application:
         objects: ObjectHandler,
         uploads: UploadHandler,
         resumable: TusHandler | None,
-        observer: Telemetry,
+        telemetry: Telemetry,
         pipeline: Pipeline,
     ) -> None:
         self._router = Router(settings.mounts, settings.uploads)
@@ -50,7 +50,7 @@ class Application:
         self._objects = objects
         self._uploads = uploads
         self._resumable = resumable
-        self._observer = observer
+        self._telemetry = telemetry
         self._pipeline = pipeline
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -63,10 +63,10 @@ class Application:
             status = response.status
         except BrokenOff as error:
             exchange.fault = str(error)
-            self._observer.cut()
+            self._telemetry.cut()
             raise
         finally:
-            self._observer.finished(exchange, status, clock() - exchange.started)
+            self._telemetry.finished(exchange, status, clock() - exchange.started)
         return response
 
     async def _answered(self, exchange: Exchange) -> web.StreamResponse:
@@ -140,20 +140,18 @@ class Application:
 
 
 class Listener:
-    """The running server; `address` once it is started. `gate` bounds its connections; `patience`: seconds that running
-    answers have at a stop.
-    """
+    """The listener for clients. It has an `address` once it is started."""
 
     def __init__(
         self,
         application: Application,
         fast_path: FastPath | None,
         settings: Settings,
-        gate: ConnectionLimit,
+        connection_limit: ConnectionLimit,
         patience: float,
     ) -> None:
         self._settings = settings.server
-        self._gate = gate
+        self._connections = connection_limit
         self._runner = web.ServerRunner(
             FastConnectionServer(
                 application,
@@ -178,7 +176,7 @@ class Listener:
         if tls is not None:
             context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
             context.load_cert_chain(tls.certificate, tls.key)
-        await BoundedSite(self._runner, self._settings.host, self._settings.port, self._gate, context).start()
+        await BoundedSite(self._runner, self._settings.host, self._settings.port, self._connections, context).start()
         self.address = url_of(self._runner, "http" if context is None else "https")
 
     async def stop(self) -> None:

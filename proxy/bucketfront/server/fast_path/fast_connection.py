@@ -28,7 +28,7 @@ from bucketfront.server.http1.event_loop import InlineEventLoop
 from bucketfront.server.send.sender import BrokenOff, Sender, abort
 from bucketfront.server.send.sendfile import MAX_PER_TURN_BYTES, SendfileBurst
 from bucketfront.server.telemetry.access_log import AccessRecord
-from bucketfront.server.telemetry.observer import Telemetry
+from bucketfront.server.telemetry.telemetry import Telemetry
 
 READ = 8 << 10  # bytes that are read at once: more than a request has that is answered here
 RESIDENT = 0.1  # seconds that an object sent from memory is taken to stay there
@@ -49,14 +49,14 @@ class FastPath:
         recognise: Callable[[bytes], PlainRequest | None],
         hits: PreparedResponses,
         cache: Cache,
-        observer: Telemetry,
+        telemetry: Telemetry,
         clock: Callable[[], float],
         wall: Callable[[], float],
     ) -> None:
         self.recognise = recognise
         self.hits = hits
         self.cache = cache
-        self.observer = observer
+        self.telemetry = telemetry
         self.clock = clock
         self.wall = wall
         self.answered = 0
@@ -152,7 +152,7 @@ class FastConnection(Connection):
         path.answered += 1
         self.count_request(began)
         if self._rest is None:
-            path.observer.hit(answer.told, length, self._client, path.wall(), self.loop.time() - began)
+            path.telemetry.hit(answer.told, length, self._client, path.wall(), self.loop.time() - began)
         return True
 
     def _write(self, head: bytes, body: bytes | memoryview = b"") -> None:
@@ -237,11 +237,11 @@ class FastConnection(Connection):
         error = None if task.cancelled() else task.exception()
         if isinstance(error, BrokenOff):
             fault = str(error)
-            self._path.observer.cut()
+            self._path.telemetry.cut()
         elif error is not None and not isinstance(error, ConnectionError):
             log.error("an answer failed in a way nobody foresaw", exc_info=error)
             fault = "internal error"
-            self._path.observer.cut()
+            self._path.telemetry.cut()
             abort(self)
         if task.cancelled() or error is not None:
             told = replace(told, status=CLIENT_CLOSED_REQUEST, fault=fault)
@@ -249,7 +249,7 @@ class FastConnection(Connection):
 
     def _told(self, told: AccessRecord, sent: int, began: float) -> None:
         now = self.loop.time()
-        self._path.observer.hit(told, sent, self._client, self._path.wall(), now - began)
+        self._path.telemetry.hit(told, sent, self._client, self._path.wall(), now - began)
         self._rest = None
         held, self._held = self._held, b""
         if self.transport is None or self.transport.is_closing():

@@ -24,8 +24,8 @@ from relay import Seen
 from bucketfront.config.listener_settings import AccessLogSettings
 from bucketfront.server.telemetry.access_log import AccessLog, AccessRecord, Record, json_lines, text_lines
 from bucketfront.server.telemetry.line_writer import LineWriter
-from bucketfront.server.telemetry.observer import BATCH, Telemetry
 from bucketfront.server.telemetry.request_metrics import RequestMetrics
+from bucketfront.server.telemetry.telemetry import BATCH, Telemetry
 
 PATIENCE = 10.0
 NOON = 1_790_000_000.0  # 2026-09-21T14:13:20Z
@@ -36,7 +36,7 @@ def told(path: str = "/x", **other: Any) -> AccessRecord:
     return AccessRecord(path=path, **facts)
 
 
-def observing(path: Path, form: Literal["json", "text"] = "json") -> tuple[Telemetry, CollectorRegistry]:
+def telemetry_into(path: Path, form: Literal["json", "text"] = "json") -> tuple[Telemetry, CollectorRegistry]:
     registry = CollectorRegistry()
     return Telemetry(registry, AccessLog(AccessLogSettings(format=form, path=str(path)))), registry
 
@@ -121,34 +121,34 @@ def test_text_lines(what: AccessRecord, line: str) -> None:
 
 async def test_order_of_ends(tmp_path: Path) -> None:
     """Lines come in the order in which requests ended, over many batches; none is lost at the close."""
-    observer, _ = observing(tmp_path / "log")
+    telemetry, _ = telemetry_into(tmp_path / "log")
     for number in range(5 * BATCH + 7):
-        observer.hit(told(f"/{number}"), 10, "-", NOON, 0.0)
-    observer.close()
+        telemetry.hit(told(f"/{number}"), 10, "-", NOON, 0.0)
+    telemetry.close()
     paths = [json.loads(line)["path"] for line in (tmp_path / "log").read_text().splitlines()]
     assert paths == [f"/{number}" for number in range(5 * BATCH + 7)]
 
 
 async def test_a_single_line_is_soon_written(tmp_path: Path) -> None:
     """A line does not wait for others for ever, nor does the one after it."""
-    observer, _ = observing(tmp_path / "log", "text")
+    telemetry, _ = telemetry_into(tmp_path / "log", "text")
     for count in (1, 2):
-        observer.hit(told(), 10, "-", NOON, 0.0)
+        telemetry.hit(told(), 10, "-", NOON, 0.0)
         await until(lambda count=count: (tmp_path / "log").read_text().count("\n") == count)  # type: ignore[misc]
-    observer.close()
+    telemetry.close()
 
 
 async def test_nothing_of_a_request_stays(tmp_path: Path) -> None:
     """What is pending is bounded, and after a flush nothing refers to what was told (I19)."""
-    observer, _ = observing(tmp_path / "log")
+    telemetry, _ = telemetry_into(tmp_path / "log")
     what = told()
     before = sys.getrefcount(what)
     for _ in range(3 * BATCH + 1):
-        observer.hit(what, 10, "-", NOON, 0.0)
+        telemetry.hit(what, 10, "-", NOON, 0.0)
         assert sys.getrefcount(what) - before <= BATCH
-    observer.flush()
+    telemetry.flush()
     assert sys.getrefcount(what) == before
-    observer.close()
+    telemetry.close()
 
 
 def reference(batch: list[Record]) -> str:
@@ -229,14 +229,14 @@ def test_bounds_of_buckets(bound: float) -> None:
 
 async def test_exact_at_a_scrape(tmp_path: Path) -> None:
     """A request that has ended is in the very next scrape, whether or not its line is written."""
-    observer, registry = observing(tmp_path / "log")
+    telemetry, registry = telemetry_into(tmp_path / "log")
     for count in (1, 2, 3):
-        observer.hit(told(), 100, "-", NOON, 0.25)
+        telemetry.hit(told(), 100, "-", NOON, 0.25)
         found = values(registry)
         assert found["bucketfront_requests_total"] == count
         assert found["bucketfront_sent_bytes_total"] == 100 * count
         assert found["bucketfront_request_seconds_sum"] == 0.25 * count
-    observer.close()
+    telemetry.close()
 
 
 @pytest.fixture
@@ -325,15 +325,15 @@ def test_warning_that_nobody_takes(pipe: tuple[int, int]) -> None:
 
 async def test_full_disk(caplog: pytest.LogCaptureFixture) -> None:
     """A disk that takes no lines costs lines, counted and told once, and no request (I16)."""
-    observer, registry = observing(Path("/dev/full"))
+    telemetry, registry = telemetry_into(Path("/dev/full"))
     for _ in range(3):
-        observer.hit(told(), 10, "-", NOON, 0.0)
-        assert observer.drain(PATIENCE)
+        telemetry.hit(told(), 10, "-", NOON, 0.0)
+        assert telemetry.drain(PATIENCE)
     assert values(registry)["bucketfront_access_log_lines_dropped_total"] == 3
     assert values(registry)["bucketfront_requests_total"] == 3
     await until(lambda: complaints(caplog))
     assert complaints(caplog) == ["the access log lost lines, 1 since the start: No space left on device"]
-    observer.close()
+    telemetry.close()
 
 
 def failing(after: int, times: int) -> Callable[[int, memoryview], int]:
@@ -427,7 +427,7 @@ async def test_requests_do_not_wait_for_the_log(start: StartProxy, s3: S3, tmp_p
         assert (await proxy.get(target)).status in (200, 400)
     os.set_blocking(reader, True)
     taking = asyncio.create_task(asyncio.to_thread(read_to_end, reader))
-    await asyncio.to_thread(proxy.runtime.observer.close)
+    await asyncio.to_thread(proxy.app.telemetry.close)
     lines = [json.loads(line)["path"] for line in (await taking).splitlines()]
     os.close(reader)
     assert lines == [target.partition("?")[0] for target in targets]
@@ -442,7 +442,7 @@ async def test_cancelled_by_a_stop(proxy: Proxy, s3: S3, tmp_path: Path) -> None
         return None
 
     proxy.relay.on_request = hold
-    proxy.runtime._listener._runner._shutdown_timeout = 0.05
+    proxy.app._listener._runner._shutdown_timeout = 0.05
     asking = asyncio.create_task(proxy.get("/x"))
     await until(lambda: proxy.relay.seen)
     await proxy.stop()
