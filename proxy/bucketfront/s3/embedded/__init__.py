@@ -1,1 +1,1 @@
-"""The embedded S3, for trying things out."""
+"""The embedded S3, for trying bucketfront out."""
