@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install run test long check format e2e reliability soak bench behaviours lock clean
+.PHONY: install run test long check format e2e reliability soak bench behaviours reference lock clean
 
 install: $(STAMP)
 
@@ -52,6 +52,10 @@ bench: install
 # docs/http.md: the same requests to bucketfront, nginx and Varnish, as far as these are installed.
 behaviours: install
 	$(BIN)/python bench/behaviours.py
+
+# Writes docs/configuration.md from the models of the settings.
+reference: install
+	$(BIN)/python -m bucketfront.config.reference > docs/configuration.md
 
 format: install
 	$(BIN)/ruff check --fix proxy tests bench

@@ -33,9 +33,9 @@ class CacheSettings(Section):
     memory: Size = 64 * MIB
     """Bytes of objects of up to 16 KiB that are kept in memory as well, the most recently used ones. 0 keeps none."""
     after_disconnect: Literal["finish", "stop", "auto"] = "auto"
-    """What happens to a download when its last client leaves. `finish` completes it, `stop` ends it at once. `auto`
-    ends the running parts with the block that they are in. If half of the object is present, `auto` fetches the
-    rest."""
+    """What happens to a download when its last client leaves. `finish` fetches what that client requested, `stop` ends
+    the download at once. `auto` ends the running parts with the block that they are in. If half of the object is
+    present, `auto` fetches the rest."""
     durability: Literal["process", "power"] = "process"
     """What the cache outlives: the end of the process, `kill -9` included, or a loss of power as well. `power` syncs
     data before the index claims it, and purges before their response. After a loss of power in `process` mode,

@@ -158,6 +158,7 @@ def _key_template(text: str) -> str:
     return KeyTemplate(text).text  # its BadTemplate is a ValueError with the fix
 
 
+# Types that occur only in lists have their name in the plural.
 Host = Annotated[str, "address or host name", AfterValidator(_host)]
 Text = Annotated[str, "text", AfterValidator(_not_empty)]
 Secret = Annotated[SecretStr, "secret", AfterValidator(_secret)]
@@ -167,11 +168,11 @@ UploadPath = Annotated[str, "URL path", AfterValidator(_upload_path)]
 Bucket = Annotated[str, "bucket name or ARN", AfterValidator(_bucket)]
 KeyPrefix = Annotated[str, "text", AfterValidator(_prefix)]
 Endpoint = Annotated[str, "URL or `embedded`", AfterValidator(_endpoint)]
-WebOrigin = Annotated[str, "web origin or `*`", AfterValidator(_web_origin)]
-FieldName = Annotated[str, "header name or `*`", AfterValidator(_field_name)]
+WebOrigin = Annotated[str, "web origins or `*`", AfterValidator(_web_origin)]
+FieldName = Annotated[str, "header names or `*`", AfterValidator(_field_name)]
 RuleField = Annotated[str, "header name", AfterValidator(_rule_field)]
 FieldValue = Annotated[str, "header value", AfterValidator(_field_value)]
 Document = Annotated[str, "object name", AfterValidator(_document)]
-Extension = Annotated[str, "extension", AfterValidator(_extension)]
+Extension = Annotated[str, "extensions", AfterValidator(_extension)]
 ErrorStatus = Annotated[str, "status", AfterValidator(_error_status)]
 KeyTemplateText = Annotated[str, "template", AfterValidator(_key_template)]

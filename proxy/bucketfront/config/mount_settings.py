@@ -68,7 +68,7 @@ class MountSettings(Section):
     """Settings of a web site. With `null`, paths are keys and nothing else."""
     max_size: Annotated[Size, Field(gt=0)] | None = None
     """Bytes of one upload at most. With `null`, only `uploads.max_size` limits it; that limit holds in any case."""
-    key_template: KeyTemplateText = Field(default="{ulid}", examples=["{date}/{ulid}{ext}"])
+    key_template: KeyTemplateText = Field(default="{ulid}", examples=['"{date}/{ulid}{ext}"'])
     """The key of an upload that names none, below the folder that it goes to. It may use `{ulid}`, `{date}`
     (`YYYY/MM/DD` in UTC), and of a form's file `{filename}` and `{ext}` (with its dot)."""
     write_once: Flag = False
