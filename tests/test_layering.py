@@ -209,7 +209,7 @@ def test_no_web_below_the_server() -> None:
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("bucketfront.cache.storage.file_storage", "from bucketfront.server.application import Listener"),
+        ("bucketfront.cache.storage.file_storage", "from bucketfront.server.application import Application"),
         ("bucketfront.cache.storage.file_storage", "import bucketfront.s3.client"),
         ("bucketfront.cache.storage.file_storage", "from bucketfront.config.settings import CacheSettings"),
         ("bucketfront.s3.client", "from bucketfront.cache.storage.index import Index"),

@@ -14,7 +14,7 @@ from typing import Self
 from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
-from bucketfront.admin.api import AdminApplication, AdminListener
+from bucketfront.admin.api import AdminApplication, admin_listener
 from bucketfront.admin.metrics import (
     CacheCollector,
     ConnectionCollector,
@@ -51,7 +51,7 @@ from bucketfront.s3.client import S3Origin
 from bucketfront.s3.embedded.launcher import EmbeddedS3
 from bucketfront.s3.upload.journal import UploadJournal
 from bucketfront.s3.upload.uploader import S3Uploader
-from bucketfront.server.application import Application, Listener
+from bucketfront.server.application import Application, client_listener
 from bucketfront.server.cors import Cors
 from bucketfront.server.fast_path.fast_connection import FastPath
 from bucketfront.server.fast_path.prepared import PreparedResponses
@@ -60,7 +60,7 @@ from bucketfront.server.handlers.objects import ObjectHandler
 from bucketfront.server.handlers.tus_uploads import TusHandler
 from bucketfront.server.handlers.uploads import UploadHandler
 from bucketfront.server.http1 import descriptors
-from bucketfront.server.http1.listener import ConnectionLimit
+from bucketfront.server.http1.listener import ConnectionLimit, Listener
 from bucketfront.server.pipeline import build_pipeline
 from bucketfront.server.router import Router
 from bucketfront.server.telemetry.access_log import AccessLog
@@ -111,7 +111,7 @@ class App:
         self.telemetry: Telemetry
         self.fast_path: FastPath | None = None
         self._listener: Listener
-        self._admin: AdminListener
+        self._admin: Listener
 
     @property
     def _endpoint_name(self) -> str:
@@ -170,7 +170,9 @@ class App:
         self.fast_path = self._make_fast_path()
         if (path := self.fast_path) is not None:
             FastPathCollector(registry, lambda: path.answered)
-        self._listener = Listener(application, self.fast_path, self.settings, self.connection_limit, DRAIN_TIMEOUT_S)
+        self._listener = client_listener(
+            application, self.fast_path, self.settings.server, self.connection_limit, DRAIN_TIMEOUT_S
+        )
         self._stack.push_async_callback(self._listener.stop)
         await self._listener.start()
         self._is_ready = True
@@ -344,7 +346,7 @@ class App:
             token=None if settings.token is None else settings.token.get_secret_value(),
             is_ready=lambda: self._is_ready,
         )
-        self._admin = AdminListener(application, settings)
+        self._admin = admin_listener(application, settings)
         self._stack.push_async_callback(self._admin.stop)
         await self._admin.start()
 

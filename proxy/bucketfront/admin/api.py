@@ -18,8 +18,7 @@ from bucketfront.config.listener_settings import AdminSettings
 from bucketfront.config.mount_settings import MountSettings
 from bucketfront.errors import BadPath, NoSuchMount, StoreError
 from bucketfront.keys import ObjectKey
-from bucketfront.server.application import url_of
-from bucketfront.server.http1.listener import BoundedSite, ConnectionLimit
+from bucketfront.server.http1.listener import ConnectionLimit, Listener
 from bucketfront.server.router import Router
 
 MAX_BODY = 4 << 20  # bytes of a purge request
@@ -28,6 +27,9 @@ AT_ONCE = 256  # paths looked at in one turn of the loop (I22)
 BODY_TIMEOUT = 10.0  # seconds for such a request to come in
 PURGE_TIMEOUT = 300.0  # seconds; a million entries take a tenth of it
 MAX_CONNECTIONS = 32  # probes, a scraper, a few people
+KEEP_ALIVE_TIMEOUT_S = 15.0  # between two requests; a scraper comes as often
+STOP_TIMEOUT_S = 2.0  # for running requests to end at a stop; each can be repeated
+LINGER_TIMEOUT_S = 1.0  # for the rest of a body that no handler read
 
 _Path = Annotated[str, StringConstraints(min_length=1, max_length=8192)]
 _OPEN_PATHS = frozenset({"/healthz", "/readyz"})  # an orchestrator's probe carries no token
@@ -146,30 +148,17 @@ class AdminApplication:
             raise BadPath("the prefix is not UTF-8") from error
 
 
-class AdminListener:
-    """The running admin server; `address` once it is started."""
-
-    def __init__(self, application: AdminApplication, settings: AdminSettings) -> None:
-        self._settings = settings
-        self._runner = web.AppRunner(
-            application.build(),
-            access_log=None,
-            handle_signals=False,
-            shutdown_timeout=2.0,
-            keepalive_timeout=15.0,
-            lingering_time=1.0,
-        )
-        self.address = ""
-
-    async def start(self) -> None:
-        """Raises OSError when the port is taken."""
-        await self._runner.setup()
-        connection_limit = ConnectionLimit(MAX_CONNECTIONS)
-        await BoundedSite(self._runner, self._settings.host, self._settings.port, connection_limit).start()
-        self.address = url_of(self._runner, "http")
-
-    async def stop(self) -> None:
-        await self._runner.cleanup()
+def admin_listener(application: AdminApplication, settings: AdminSettings) -> Listener:
+    """Return the listener for operators."""
+    runner = web.AppRunner(
+        application.build(),
+        access_log=None,
+        handle_signals=False,
+        shutdown_timeout=STOP_TIMEOUT_S,
+        keepalive_timeout=KEEP_ALIVE_TIMEOUT_S,
+        lingering_time=LINGER_TIMEOUT_S,
+    )
+    return Listener(runner, settings.host, settings.port, ConnectionLimit(MAX_CONNECTIONS))
 
 
 def _error(status: int, message: str, headers: dict[str, str] | None = None) -> web.Response:

@@ -6,6 +6,7 @@ import ssl
 
 from aiohttp import hdrs, web
 
+from bucketfront.config.listener_settings import ServerSettings
 from bucketfront.config.settings import Settings
 from bucketfront.errors import ProxyError
 from bucketfront.http import query, tus_fields
@@ -19,15 +20,16 @@ from bucketfront.server.handlers.tus_uploads import TusHandler
 from bucketfront.server.handlers.uploads import UploadHandler
 from bucketfront.server.http1 import framing
 from bucketfront.server.http1.connection import BODY_BUFFER_BYTES
-from bucketfront.server.http1.listener import BoundedSite, ConnectionLimit
+from bucketfront.server.http1.listener import ConnectionLimit, Listener
 from bucketfront.server.pipeline import Pipeline
 from bucketfront.server.router import Route, Router
 from bucketfront.server.send.sender import BrokenOff, abort
+from bucketfront.server.telemetry.access_log import CLIENT_CLOSED_REQUEST
 from bucketfront.server.telemetry.exchange import Exchange
 from bucketfront.server.telemetry.telemetry import Telemetry
 
-KEEP_ALIVE = 75.0  # seconds between two requests of a connection
-CLIENT_CLOSED_REQUEST = 499  # nginx's word in logs for a client that left before its answer was whole
+KEEP_ALIVE_TIMEOUT_S = 75.0  # between two requests of a connection; longer than the 60 s of common load balancers
+MAX_LINE_BYTES = 16 << 10  # of a request's head: a key of 1024 bytes, each percent-encoded, and a query
 
 log = logging.getLogger(__name__)
 
@@ -139,51 +141,27 @@ class Application:
         return web.Response(status=204, headers=headers)
 
 
-class Listener:
-    """The listener for clients. It has an `address` once it is started."""
-
-    def __init__(
-        self,
-        application: Application,
-        fast_path: FastPath | None,
-        settings: Settings,
-        connection_limit: ConnectionLimit,
-        patience: float,
-    ) -> None:
-        self._settings = settings.server
-        self._connections = connection_limit
-        self._runner = web.ServerRunner(
-            FastConnectionServer(
-                application,
-                fast_path,
-                handler_cancellation=True,  # a client that leaves frees what it waited for at once
-                access_log=None,
-                read_bufsize=BODY_BUFFER_BYTES,
-                auto_decompress=False,  # a body is stored as it was sent
-                keepalive_timeout=KEEP_ALIVE,
-                max_line_size=16 << 10,  # a key of 1024 bytes, each escaped, and a query
-            ),
-            handle_signals=False,
-            shutdown_timeout=patience,
-        )
-        self.address = ""
-
-    async def start(self) -> None:
-        """Raises OSError when the port is taken."""
-        await self._runner.setup()
-        tls = self._settings.tls
-        context: ssl.SSLContext | None = None
-        if tls is not None:
-            context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-            context.load_cert_chain(tls.certificate, tls.key)
-        await BoundedSite(self._runner, self._settings.host, self._settings.port, self._connections, context).start()
-        self.address = url_of(self._runner, "http" if context is None else "https")
-
-    async def stop(self) -> None:
-        """Stop accepting, let running answers end, close."""
-        await self._runner.cleanup()
-
-
-def url_of(runner: web.BaseRunner, scheme: str) -> str:
-    host, port = runner.addresses[0][:2]
-    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+def client_listener(
+    application: Application,
+    fast_path: FastPath | None,
+    settings: ServerSettings,
+    connections: ConnectionLimit,
+    drain_timeout: float,
+) -> Listener:
+    """Return the listener for clients. `drain_timeout` is how many seconds running requests have to end at a stop."""
+    ssl_context: ssl.SSLContext | None = None
+    if settings.tls is not None:
+        ssl_context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        ssl_context.load_cert_chain(settings.tls.certificate, settings.tls.key)
+    connection_server = FastConnectionServer(
+        application,
+        fast_path,
+        handler_cancellation=True,  # a client that leaves frees at once what it waited for
+        access_log=None,
+        read_bufsize=BODY_BUFFER_BYTES,
+        auto_decompress=False,  # a body is stored as it was sent
+        keepalive_timeout=KEEP_ALIVE_TIMEOUT_S,
+        max_line_size=MAX_LINE_BYTES,
+    )
+    runner = web.ServerRunner(connection_server, handle_signals=False, shutdown_timeout=drain_timeout)
+    return Listener(runner, settings.host, settings.port, connections, ssl_context)

@@ -27,14 +27,13 @@ from bucketfront.server.http1.connection import Connection, ConnectionServer
 from bucketfront.server.http1.event_loop import InlineEventLoop
 from bucketfront.server.send.sender import BrokenOff, Sender, abort
 from bucketfront.server.send.sendfile import MAX_PER_TURN_BYTES, SendfileBurst
-from bucketfront.server.telemetry.access_log import AccessRecord
+from bucketfront.server.telemetry.access_log import CLIENT_CLOSED_REQUEST, AccessRecord
 from bucketfront.server.telemetry.telemetry import Telemetry
 
 READ = 8 << 10  # bytes that are read at once: more than a request has that is answered here
 RESIDENT = 0.1  # seconds that an object sent from memory is taken to stay there
 JOIN = 4 << 10  # bytes: what is shorter is copied together, which costs less than a list of pieces
 MAX_HELD = 64 << 10  # bytes of requests behind an answer that is still being sent
-CLIENT_CLOSED_REQUEST = 499  # nginx's word in logs for a client that left before its answer was whole
 
 log = logging.getLogger(__name__)
 

@@ -39,10 +39,10 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 
 from bucketfront.http.cache_status import CacheStatus, Forward
+from bucketfront.server.client_limits import CLIENT_TIMEOUT_S
 from bucketfront.server.error_responses import error_response
 from bucketfront.server.http1 import framing
 from bucketfront.server.http1.aiohttp_private import AiohttpConnection, AiohttpServer, limit_read_size
-from bucketfront.server.send.sendfile import CLIENT_TIMEOUT_S
 from bucketfront.server.telemetry.exchange import Exchange
 
 log = logging.getLogger(__name__)

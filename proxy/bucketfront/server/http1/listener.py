@@ -57,6 +57,37 @@ class ConnectionLimit:
         self.leaving -= 1
 
 
+class Listener:
+    """Serves the requests of `runner` at one address. `address` is its URL once it is started."""
+
+    def __init__(
+        self,
+        runner: web.BaseRunner,
+        host: str,
+        port: int,
+        connections: ConnectionLimit,
+        ssl_context: ssl.SSLContext | None = None,
+    ) -> None:
+        self._runner = runner
+        self._host = host
+        self._port = port
+        self._connections = connections
+        self._ssl_context = ssl_context
+        self.address = ""
+
+    async def start(self) -> None:
+        """Bind and listen. Raises OSError if the port is taken."""
+        await self._runner.setup()
+        await BoundedSite(self._runner, self._host, self._port, self._connections, self._ssl_context).start()
+        host, port = self._runner.addresses[0][:2]
+        scheme = "http" if self._ssl_context is None else "https"
+        self.address = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+
+    async def stop(self) -> None:
+        """Stop accepting, give the running requests the runner's time to end, and close all connections."""
+        await self._runner.cleanup()
+
+
 class BoundedSite(AiohttpSite):
     """aiohttp's site with its own accept loop. `connections` counts a connection from accept to close."""
 

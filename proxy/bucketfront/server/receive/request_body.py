@@ -12,8 +12,8 @@ from aiohttp import HttpVersion11, StreamReader, hdrs, web
 from bucketfront.errors import BodyTruncated
 from bucketfront.http.body_checksums import BodyChecksums
 from bucketfront.http.checksums import Digest
+from bucketfront.server.client_limits import CLIENT_TIMEOUT_S, MIN_RATE_BYTES_PER_S
 from bucketfront.server.error_responses import LengthRequired, SlowClient, TooLarge
-from bucketfront.server.send.sendfile import CLIENT_TIMEOUT_S, MIN_RATE_BYTES_PER_S
 from bucketfront.server.telemetry.exchange import Exchange
 
 MAX_READ_BYTES = 64 << 10

@@ -11,7 +11,8 @@ from typing import Protocol
 from bucketfront.cache import Reader, page_cache
 from bucketfront.errors import BodyTruncated, OriginError, StoreError
 from bucketfront.http.ranges import Span
-from bucketfront.server.send.sendfile import CLIENT_TIMEOUT_S, MIN_RATE_BYTES_PER_S, FileSender, timeout_for
+from bucketfront.server.client_limits import CLIENT_TIMEOUT_S, MIN_RATE_BYTES_PER_S
+from bucketfront.server.send.sendfile import FileSender, timeout_for
 
 MAX_STRETCH_BYTES = 1 << 20  # after which a reader that follows a fill looks how far the fill is
 MAX_PER_TURN_TLS_BYTES = 256 << 10

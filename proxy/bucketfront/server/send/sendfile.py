@@ -16,11 +16,10 @@ from collections.abc import Awaitable, Callable
 from bucketfront.cache import page_cache
 from bucketfront.errors import ProxyError, StoreError
 from bucketfront.http.ranges import Span
+from bucketfront.server.client_limits import CLIENT_TIMEOUT_S, MIN_RATE_BYTES_PER_S
 
 MAX_BURST_S = 1.0  # a client that is slower than this costs little as a task
 MAX_PER_TURN_BYTES = 1 << 20  # sent in one turn of the loop, and looked up in the page cache at once
-CLIENT_TIMEOUT_S = 30.0  # without any progress (docs/invariants.md#deadlines-everywhere)
-MIN_RATE_BYTES_PER_S = 8 << 10
 
 _CLIENT_LEFT = {errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.ETIMEDOUT, errno.ESHUTDOWN, errno.EBADF}
 

@@ -11,7 +11,8 @@ from json.encoder import encode_basestring_ascii
 from bucketfront.config.listener_settings import AccessLogSettings
 from bucketfront.server.telemetry.line_writer import LineWriter
 
-CLOSING = 2.0  # seconds that a slow reader has for the last lines
+CLOSE_TIMEOUT_S = 2.0  # for a slow reader to take the last lines; a stop has 45 s in all
+CLIENT_CLOSED_REQUEST = 499  # nginx's status in its log for a client that left before its response was whole
 
 Around = tuple[str, str]
 """A line's constant text before the bytes sent, and behind the milliseconds."""
@@ -125,8 +126,8 @@ class AccessLog:
         return self._writer.drain(patience)
 
     def close(self) -> None:
-        """Write what was added, within `CLOSING` seconds (I20)."""
-        self._writer.close(CLOSING)
+        """Write what was added, within `CLOSE_TIMEOUT_S` seconds (I20)."""
+        self._writer.close(CLOSE_TIMEOUT_S)
 
 
 def _opened(path: str) -> int:
