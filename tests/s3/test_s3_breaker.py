@@ -1,4 +1,4 @@
-"""The breaker: when it opens, how long it rests, how it finds out that the origin is back. No clock runs."""
+"""The breaker: when it opens, how long it pauses, how it finds that the origin is back. Tests control its clock."""
 
 import asyncio
 import logging
@@ -33,7 +33,16 @@ from bucketfront.errors import (
 from bucketfront.http.metadata import Metadata
 from bucketfront.http.ranges import FromTo
 from bucketfront.keys import ObjectKey
-from bucketfront.s3.breaker import FIRST_PAUSE, FULL_ROOM, LIMIT, LONGEST_PAUSE, Breaker
+from bucketfront.s3 import breaker
+from bucketfront.s3.breaker import (
+    FIRST_PAUSE_S,
+    MAX_BOUND,
+    MAX_FAILURES,
+    MAX_PAUSE_S,
+    Breaker,
+    BreakerEvent,
+    BreakerState,
+)
 from bucketfront.s3.client import ATTEMPTS, S3Origin
 from bucketfront.s3.error_translation import VersionUnchanged
 
@@ -41,11 +50,11 @@ A, B = ObjectKey("bucket", "a"), ObjectKey("bucket", "b")
 GONE = OriginUnavailable("connection refused")
 LATE = OriginTimeout("no answer")
 SICK = OriginServerError("503 SlowDown")
-GENEROUS = 20.0  # seconds: a test that waits that long has failed
+GENEROUS = 20.0  # seconds; a test that waits that long has failed
 
 
 class Subject:
-    """A breaker whose time and chance the test decides; `chance` 1 gives the longest rests, which tests count on."""
+    """A breaker whose time and chance the test controls. `chance` 1 gives the longest pauses, which tests rely on."""
 
     def __init__(self) -> None:
         self.clock = FakeClock()
@@ -53,7 +62,7 @@ class Subject:
         self.breaker = Breaker(self.clock, lambda: self.chance)
 
     def outcome(self, error: Exception | None = None, key: ObjectKey = A) -> None:
-        """One attempt, and what it raises."""
+        """Run one attempt that raises `error`."""
         if error is None:
             with self.breaker.attempt(key):
                 return
@@ -62,18 +71,18 @@ class Subject:
         assert raised.value is error, "it was let through"
 
     def open(self) -> None:
-        for _ in range(LIMIT):
+        for _ in range(MAX_FAILURES):
             self.outcome(GONE)
         assert self.breaker.is_open
 
     def refusal(self) -> float:
-        """Seconds after which to come again."""
+        """Return the seconds after which a refused attempt may be repeated."""
         with pytest.raises(OriginCircuitOpen) as raised:
             self.breaker.admit()
         return raised.value.retry_after
 
     def rest(self) -> None:
-        """Until the next probe is due."""
+        """Advance the clock until the next probe is due."""
         self.clock.advance(self.refusal() + 1e-6)
 
 
@@ -88,19 +97,19 @@ def subject() -> Subject:
 @pytest.mark.parametrize(
     ("failures", "opens"),
     [
-        ([(A, GONE)] * LIMIT, True),
-        ([(A, LATE)] * LIMIT, True),
-        ([(A, GONE)] * (LIMIT - 1), False),
+        ([(A, GONE)] * MAX_FAILURES, True),
+        ([(A, LATE)] * MAX_FAILURES, True),
+        ([(A, GONE)] * (MAX_FAILURES - 1), False),
         ([(A, SICK)] * 100, False),
-        ([(A, SICK)] * (LIMIT - 1) + [(B, SICK)], True),
-        ([(A, SICK)] * (LIMIT - 1) + [(A, GONE)], True),
+        ([(A, SICK)] * (MAX_FAILURES - 1) + [(B, SICK)], True),
+        ([(A, SICK)] * (MAX_FAILURES - 1) + [(A, GONE)], True),
         ([(A, SICK), (B, SICK), (A, SICK), (A, SICK)], False),
         ([(A, SICK), (B, SICK), (A, SICK), (A, SICK), (A, SICK)], True),
         ([(A, GONE), (A, SICK), (A, SICK), (A, SICK), (A, SICK)], True),
     ],
 )
 def test_when_it_opens(subject: Subject, failures: Iterable[tuple[ObjectKey, OriginError]], opens: bool) -> None:
-    """LIMIT failures in a row open it, unless all of them are 5xx answers for one key."""
+    """MAX_FAILURES failures in a row open it, unless all of them are 5xx responses for one key."""
     for key, error in failures:
         subject.outcome(error, key)
     assert subject.breaker.is_open is opens
@@ -120,7 +129,7 @@ events = st.builds(
 
 @given(st.lists(events, max_size=40))
 def test_opening_is_a_matter_of_the_failures_since_the_last_success(happened: list[Event]) -> None:
-    """The rule, told over whole histories: of the failures at their end there are LIMIT, and more than one sick key."""
+    """In any history it opens as soon as MAX_FAILURES failures end it that are not all 5xx for one key."""
     subject = Subject()
     tail: list[Event] = []
     for event in happened:
@@ -130,7 +139,7 @@ def test_opening_is_a_matter_of_the_failures_since_the_last_success(happened: li
         elif not isinstance(event.error, OriginBusy):
             tail.append(event)
         one_sick_key = all(one.error is SICK for one in tail) and len({one.key for one in tail}) == 1
-        due = len(tail) >= LIMIT and not one_sick_key
+        due = len(tail) >= MAX_FAILURES and not one_sick_key
         assert subject.breaker.is_open is due
         if due:
             return
@@ -151,9 +160,9 @@ def test_opening_is_a_matter_of_the_failures_since_the_last_success(happened: li
     ids=lambda answer: type(answer).__name__,
 )
 def test_what_counts_as_a_success(subject: Subject, answer: Exception | None) -> None:
-    """I13: whatever fact S3 states, it works: the row of failures ends there."""
+    """I13: a response that states a fact is a success, whatever the fact, and ends a row of failures."""
     for _ in range(3):
-        for _ in range(LIMIT - 1):
+        for _ in range(MAX_FAILURES - 1):
             subject.outcome(GONE)
         subject.outcome(answer)
     assert not subject.breaker.is_open
@@ -165,27 +174,27 @@ def test_what_counts_as_a_success(subject: Subject, answer: Exception | None) ->
     ids=lambda error: type(error).__name__,
 )
 def test_what_counts_as_neither(subject: Subject, error: BaseException) -> None:
-    """What a client can bring about, our own congestion and cancellation neither open it nor end a row of failures."""
+    """What a client can cause, our own congestion and cancellation neither open it nor end a row of failures."""
 
     def neither() -> None:
         with pytest.raises(type(error)), subject.breaker.attempt(A):
             raise error
 
-    for _ in range(2 * LIMIT):
+    for _ in range(2 * MAX_FAILURES):
         neither()
     assert not subject.breaker.is_open
-    for _ in range(LIMIT - 1):
+    for _ in range(MAX_FAILURES - 1):
         subject.outcome(GONE)
         neither()
     subject.outcome(GONE)
     assert subject.breaker.is_open
 
 
-# --- resting -------------------------------------------------------------------------------------------------
+# --- pausing -------------------------------------------------------------------------------------------------
 
 
 def test_all_are_refused_while_it_rests(subject: Subject) -> None:
-    """Nothing reaches the origin, whatever the key; each is told the time left, and each refusal is counted."""
+    """During a pause no request reaches the origin. Each refusal has the time left, and is counted."""
     subject.open()
     for left in (1.0, 0.75, 0.25):
         assert subject.refusal() == pytest.approx(left)
@@ -200,12 +209,12 @@ def test_all_are_refused_while_it_rests(subject: Subject) -> None:
 
 @given(st.lists(st.floats(0, 1, exclude_max=True), min_size=1, max_size=80))
 def test_rests_are_jittered_and_grow(chances: list[float]) -> None:
-    """The n-th rest is between half and the whole of min(30 s, 2^n s), wherever chance puts it."""
+    """The n-th pause lies between half and the whole of min(30 s, 2^n s), for any chance."""
     subject = Subject()
     subject.chance = chances[0]
     subject.open()
     for number, chance in enumerate([*chances[1:], 0.5]):
-        whole = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0**number)
+        whole = min(MAX_PAUSE_S, FIRST_PAUSE_S * 2.0**number)
         left = subject.refusal()
         assert whole / 2 <= left + 1e-6
         assert left <= whole + 1e-6
@@ -217,17 +226,17 @@ def test_rests_are_jittered_and_grow(chances: list[float]) -> None:
 
 
 def test_rests_stay_bounded_through_a_long_outage(subject: Subject) -> None:
-    """A day of failed probes: the rest is still LONGEST_PAUSE."""
+    """After a day of failed probes the pause is still MAX_PAUSE_S."""
     subject.open()
     for _ in range(3000):
         subject.rest()
         subject.outcome(GONE)
-    assert subject.refusal() == pytest.approx(LONGEST_PAUSE)
+    assert subject.refusal() == pytest.approx(MAX_PAUSE_S)
 
 
 @pytest.mark.parametrize(("asked", "rests"), [(None, 1.0), (0.25, 1.0), (40.0, 40.0)])
 def test_the_origins_own_retry_after_is_the_least_pause(subject: Subject, asked: float | None, rests: float) -> None:
-    """RFC 9110 section 10.2.3: an origin that says when to come again is not asked before."""
+    """RFC 9110 section 10.2.3: the pause is at least as long as the origin's Retry-After."""
     for key in (A, B, A, B, A):
         subject.outcome(OriginServerError("503 SlowDown", asked), key)
     assert subject.refusal() == pytest.approx(rests)
@@ -237,7 +246,7 @@ def test_the_origins_own_retry_after_is_the_least_pause(subject: Subject, asked:
 
 
 def test_one_probe_at_a_time(subject: Subject) -> None:
-    """After the rest one attempt is let through; whoever comes meanwhile is to come again soon."""
+    """After the pause one attempt passes. Attempts that come meanwhile are refused for a second."""
     subject.open()
     subject.rest()
     subject.breaker.admit()
@@ -246,7 +255,7 @@ def test_one_probe_at_a_time(subject: Subject) -> None:
 
 
 def test_a_probe_that_succeeds_closes_it_and_forgets(subject: Subject) -> None:
-    """The next outage begins with the shortest rest and needs LIMIT failures again."""
+    """The next outage needs MAX_FAILURES failures again, and begins with the shortest pause."""
     subject.open()
     for _ in range(4):
         subject.rest()
@@ -254,17 +263,17 @@ def test_a_probe_that_succeeds_closes_it_and_forgets(subject: Subject) -> None:
     subject.rest()
     subject.outcome(ObjectNotFound("404"))
     assert not subject.breaker.is_open
-    for _ in range(LIMIT - 1):
+    for _ in range(MAX_FAILURES - 1):
         subject.outcome(GONE)
     assert not subject.breaker.is_open
     subject.outcome(GONE)
-    assert subject.refusal() == pytest.approx(FIRST_PAUSE)
+    assert subject.refusal() == pytest.approx(FIRST_PAUSE_S)
     assert subject.breaker.opened == 2
 
 
 @pytest.mark.parametrize("error", [asyncio.CancelledError(), InvalidOriginResponse("not S3"), RuntimeError("ours")])
 def test_a_probe_without_an_outcome_frees_its_place(subject: Subject, error: BaseException) -> None:
-    """I12: a client that leaves in the middle of the probe does not leave the breaker waiting for it."""
+    """I12: a client that leaves during the probe does not make the breaker wait for its outcome."""
     subject.open()
     subject.rest()
     with pytest.raises(type(error)), subject.breaker.attempt(A):
@@ -275,24 +284,24 @@ def test_a_probe_without_an_outcome_frees_its_place(subject: Subject, error: Bas
 
 
 def test_load_comes_back_in_steps(subject: Subject) -> None:
-    """After the probe two attempts may run, then four, doubled by each success, until there is no bound."""
+    """After the probe two attempts may run at once, then four. Each success doubles the bound, up to its end."""
     subject.open()
     subject.rest()
     subject.outcome(None)
-    room = 2
-    while room <= FULL_ROOM:
-        terms = [subject.breaker.admit() for _ in range(room)]
+    bound = 2
+    while bound <= MAX_BOUND:
+        terms = [subject.breaker.admit() for _ in range(bound)]
         assert subject.refusal() == pytest.approx(1.0)
         for term in terms[1:]:
             subject.breaker.withdrawn(term)
         subject.breaker.succeeded(terms[0])
-        room *= 2
-    for _ in range(10 * FULL_ROOM):
+        bound *= 2
+    for _ in range(10 * MAX_BOUND):
         subject.breaker.admit()
 
 
 def test_attempts_from_before_have_no_say(subject: Subject) -> None:
-    """A late success of an attempt begun before does not end the rest, and a late failure does not prolong it."""
+    """A late success of an attempt from an earlier term does not end the pause; a late failure does not prolong it."""
     early = [subject.breaker.admit() for _ in range(30)]
     subject.open()
     subject.breaker.succeeded(early.pop())
@@ -311,7 +320,7 @@ def test_attempts_from_before_have_no_say(subject: Subject) -> None:
 
 
 def test_opening_and_closing_are_logged_once(subject: Subject, caplog: pytest.LogCaptureFixture) -> None:
-    """An outage is two lines, however many probes and refusals it has."""
+    """An outage logs two lines, however many probes and refusals it has."""
     caplog.set_level(logging.INFO)
     subject.open()
     for _ in range(3):
@@ -325,13 +334,21 @@ def test_opening_and_closing_are_logged_once(subject: Subject, caplog: pytest.Lo
 
 
 def test_repr(subject: Subject) -> None:
-    """The operator's view: its state, and what it counts in it."""
+    """The text names the state and its counters."""
     assert repr(subject.breaker) == "<Breaker closed, 0 failures>"
     subject.open()
-    assert repr(subject.breaker) == "<Breaker open, rests for 1.0 s>"
+    assert repr(subject.breaker) == "<Breaker open for 1.0 s>"
     subject.rest()
     subject.breaker.succeeded(subject.breaker.admit())
-    assert repr(subject.breaker) == "<Breaker closed, 0 failures, 0/2 attempts>"
+    assert repr(subject.breaker) == "<Breaker recovering, 0 failures, 0/2 attempts>"
+
+
+def test_the_table_is_the_documented_one() -> None:
+    """The transitions in the module's docstring are those of the code, and all states are reached."""
+    rows = [line.split() for line in (breaker.__doc__ or "").splitlines() if "->" in line]
+    documented = {(BreakerState[state], BreakerEvent[event]): BreakerState[to] for state, event, _, to in rows}
+    assert documented == breaker._TRANSITIONS
+    assert set(documented.values()) == set(BreakerState)
 
 
 # --- in the client -------------------------------------------------------------------------------------------
@@ -352,13 +369,13 @@ def settings(endpoint_url: str, timeout: str = "5s") -> OriginSettings:
 
 @pytest.fixture
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Retries follow at once: the jitter is drawn as 0."""
-    monkeypatch.setattr(random, "uniform", lambda *_: 0.0)
+    """Make retries follow at once: the jitter is 0."""
+    monkeypatch.setattr(random, "random", lambda: 0.0)
 
 
 @pytest.mark.usefixtures("_no_pauses")
 async def test_an_origin_that_is_gone_is_left_alone(subject: Subject) -> None:
-    """LIMIT attempts reach it, whatever became of the calls that they belong to; further calls fail with no attempt."""
+    """MAX_FAILURES attempts reach it, over any number of calls. Further calls fail without an attempt."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     attempts = []
@@ -371,31 +388,31 @@ async def test_an_origin_that_is_gone_is_left_alone(subject: Subject) -> None:
         for call in (one.head(B), one.get(B, FromTo(0)), one.head(A)):
             with pytest.raises(OriginCircuitOpen) as refused:
                 await call
-            assert refused.value.retry_after == pytest.approx(FIRST_PAUSE)
-        assert len(attempts) == LIMIT
+            assert refused.value.retry_after == pytest.approx(FIRST_PAUSE_S)
+        assert len(attempts) == MAX_FAILURES
         subject.rest()
         with pytest.raises(OriginCircuitOpen) as refused:
             await one.head(A)
-        assert len(attempts) == LIMIT + 1
-        assert refused.value.retry_after == pytest.approx(2 * FIRST_PAUSE)
+        assert len(attempts) == MAX_FAILURES + 1
+        assert refused.value.retry_after == pytest.approx(2 * FIRST_PAUSE_S)
         assert subject.breaker.refused == 5, "a refusal is not tried again"
 
 
 @pytest.mark.usefixtures("_no_pauses")
 async def test_a_recovery(subject: Subject) -> None:
-    """I31: the probe is a client's own request: it gets its answer, and the origin is in use again."""
+    """I31: the probe is a client's own request. It gets its response, and the origin is in use again."""
     sick = response("503 Slow Down", b"<Error><Code>SlowDown</Code></Error>")
     well = response("200 OK", ETag='"e"', length=10)
     async with (
         asyncio.timeout(GENEROUS),
-        RawServer(answering(*[sick] * LIMIT, well)) as server,
+        RawServer(answering(*[sick] * MAX_FAILURES, well)) as server,
         S3Origin(settings(server.endpoint_url), None, subject.breaker) as origin,
     ):
         with pytest.raises(OriginServerError):
             await origin.head(A)
         with pytest.raises(OriginCircuitOpen):
             await origin.head(B)
-        assert len(server.heads) == LIMIT
+        assert len(server.heads) == MAX_FAILURES
         subject.rest()
         assert await origin.head(B) == Metadata('"e"', 10)
         assert not subject.breaker.is_open
@@ -403,7 +420,7 @@ async def test_a_recovery(subject: Subject) -> None:
 
 @pytest.mark.usefixtures("_no_pauses")
 async def test_one_sick_object_shuts_out_no_other(subject: Subject) -> None:
-    """I13: as often as its 5xx is asked for, the other keys are answered."""
+    """I13: however often a client requests the object with the 5xx, the other keys get their responses."""
     sick = response("503 Slow Down", b"<Error><Code>SlowDown</Code></Error>")
 
     async def script(connection: RawConnection, head: Head) -> None:
@@ -414,16 +431,16 @@ async def test_one_sick_object_shuts_out_no_other(subject: Subject) -> None:
         RawServer(script) as server,
         S3Origin(settings(server.endpoint_url), None, subject.breaker) as origin,
     ):
-        for _ in range(LIMIT):
+        for _ in range(MAX_FAILURES):
             with pytest.raises(OriginServerError):
                 await origin.get(A, FromTo(0, 10))
         assert await origin.head(B) == Metadata('"e"', 10)
-        assert len(server.heads) == LIMIT * ATTEMPTS + 1
+        assert len(server.heads) == MAX_FAILURES * ATTEMPTS + 1
 
 
 @pytest.mark.usefixtures("_no_pauses")
 async def test_a_deadline_is_a_failure_and_a_client_that_leaves_is_none(subject: Subject) -> None:
-    """I12, I20: both cancel the same wait; only the deadline says something about the origin."""
+    """I12, I20: both cancel the same wait, but only the deadline shows the origin's health."""
     async with (
         asyncio.timeout(GENEROUS),
         RawServer(answering(None)) as server,
@@ -445,7 +462,7 @@ async def test_a_deadline_is_a_failure_and_a_client_that_leaves_is_none(subject:
 
 @pytest.mark.usefixtures("_no_pauses")
 async def test_a_probe_that_is_cancelled_lets_the_next_one_try(subject: Subject) -> None:
-    """I12: the client whose request is the probe leaves; the next one is the probe."""
+    """I12: if the client whose request is the probe leaves, the next request is the probe."""
     subject.open()
     subject.rest()
     well = response("200 OK", ETag='"e"', length=10)
@@ -464,7 +481,7 @@ async def test_a_probe_that_is_cancelled_lets_the_next_one_try(subject: Subject)
 
 @pytest.mark.usefixtures("_no_pauses")
 async def test_nobody_waits_for_a_connection_to_an_origin_that_rests(subject: Subject) -> None:
-    """I31: all connections are held and the breaker is open: the miss fails at once, not after the wait for a slot."""
+    """I31: with all connections in use and the breaker open, a miss fails at once, not after the wait for a slot."""
     async with (
         asyncio.timeout(GENEROUS),
         RawServer(answering(None)) as server,
@@ -481,14 +498,14 @@ async def test_nobody_waits_for_a_connection_to_an_origin_that_rests(subject: Su
 
 @pytest.mark.usefixtures("_no_pauses")
 async def test_waiting_in_vain_for_a_connection_is_our_own_congestion(subject: Subject) -> None:
-    """I20: OriginBusy, as often as it happens, does not open the breaker."""
+    """I20: any number of OriginBusy does not open the breaker."""
     async with (
         asyncio.timeout(GENEROUS),
         RawServer(answering(response("200 OK", ETag='"e"', length=10))) as server,
         S3Origin(settings(server.endpoint_url, "10ms"), None, subject.breaker) as origin,
     ):
         await origin.take_slot()
-        for _ in range(LIMIT):
+        for _ in range(MAX_FAILURES):
             with pytest.raises(OriginBusy):
                 await origin.head(A)
         origin.return_slot()
@@ -497,7 +514,7 @@ async def test_waiting_in_vain_for_a_connection_is_our_own_congestion(subject: S
 
 @pytest.mark.usefixtures("_no_pauses")
 async def test_writes_are_tried_all_the_same(subject: Subject) -> None:
-    """I9: a delete is not refused by the breaker, and its outcome says nothing to it."""
+    """I9: the breaker refuses no delete, and its outcome does not count there."""
     subject.open()
     async with (
         asyncio.timeout(GENEROUS),
@@ -510,7 +527,7 @@ async def test_writes_are_tried_all_the_same(subject: Subject) -> None:
 
 
 async def test_an_origin_has_a_breaker_of_its_own() -> None:
-    """Without one given it has a closed one, with the real clock and chance."""
+    """Without an argument each origin creates a closed breaker, with the real clock and chance."""
     first, second = S3Origin(settings("http://127.0.0.1:9")), S3Origin(settings("http://127.0.0.1:9"))
     assert not first.breaker.is_open
     assert first.breaker is not second.breaker

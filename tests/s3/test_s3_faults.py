@@ -41,7 +41,7 @@ ETAG = '"d41d8cd98f00b204e9800998ecf8427e"'
 CONTENT = object_bytes(1000, seed=3)
 SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
 TOKEN = "session-token-4711"
-GENEROUS = 20.0  # seconds: a test that waits that long has failed
+GENEROUS = 20.0  # seconds; a test that waits that long has failed
 SHORT = 0.3  # seconds: a deadline that a test waits out
 
 
@@ -75,7 +75,7 @@ async def origin_of(script: Script, **limits: Any) -> AsyncIterator[tuple[S3Orig
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Retries follow at once: the jitter is drawn as 0."""
-    monkeypatch.setattr(random, "uniform", lambda *_: 0.0)
+    monkeypatch.setattr(random, "random", lambda: 0.0)
 
 
 def partial(start: int = 0, stop: int = 10, *, sent: bytes | None = None, **headers: str | None) -> bytes:

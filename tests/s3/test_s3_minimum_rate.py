@@ -14,7 +14,7 @@ from bucketfront.errors import OriginTimeout
 from bucketfront.http.ranges import FromTo
 from bucketfront.keys import ObjectKey
 from bucketfront.s3 import minimum_rate
-from bucketfront.s3.breaker import LIMIT
+from bucketfront.s3.breaker import MAX_FAILURES
 from bucketfront.s3.client import S3Origin
 from bucketfront.s3.minimum_rate import MIN_RATE, WINDOW, MinimumRate
 
@@ -137,8 +137,8 @@ async def test_drips_of_one_key_are_not_an_outage(monkeypatch: pytest.MonkeyPatc
     """The breaker hears of an ended drip as of a 5xx: of one key alone they never open it, of several they do."""
     monkeypatch.setattr(minimum_rate, "WINDOW", SHORT)
     async with asyncio.timeout(30), RawServer(drip) as server, S3Origin(settings(server.endpoint_url)) as origin:
-        await asyncio.gather(*(dripped(origin, KEY) for _ in range(2 * LIMIT)))
+        await asyncio.gather(*(dripped(origin, KEY) for _ in range(2 * MAX_FAILURES)))
         assert not origin.breaker.is_open
-        assert origin.drips == 2 * LIMIT
-        await asyncio.gather(*(dripped(origin, KEY._replace(key=str(number))) for number in range(2 * LIMIT)))
+        assert origin.drips == 2 * MAX_FAILURES
+        await asyncio.gather(*(dripped(origin, KEY._replace(key=str(number))) for number in range(2 * MAX_FAILURES)))
         assert origin.breaker.is_open

@@ -126,7 +126,7 @@ ERRORS = [
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 async def test_errors_are_not_kept(proxy: Proxy, s3: S3, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever S3 answers that is neither the object nor a 404 is never cached: the next request asks again (I13)."""
-    monkeypatch.setattr(breaker, "LIMIT", 1000)
+    monkeypatch.setattr(breaker, "MAX_FAILURES", 1000)
     for row in range(len(ERRORS)):
         s3.put(f"x{row}", b"data")
 

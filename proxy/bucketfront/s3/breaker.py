@@ -1,16 +1,32 @@
-"""Keeps load off an origin that fails, and brings it back in steps (the circuit breaker pattern).
+"""The circuit breaker: it takes load off an origin that fails, and gives it back in steps.
 
-Rule 1: it opens after LIMIT failures without a success between them. A failure is an origin out of reach or a 5xx.
-Rule 2: 5xx answers for one and the same key alone never open it: one sick object must not shut out all others.
-Rule 3: while it rests nothing is asked. Then one attempt is, and if that fails it rests again, for longer.
-Rule 4: attempts begun before it opened have no say any more: neither their late failures nor late successes count.
+Theory of operation
+-------------------
+Every read is an attempt: `admit` begins it, and `succeeded`, `failed` or `withdrawn` ends it. `BreakerState` changes
+only in `_advance`, by this table. A pair that is not in it changes nothing.
 
-All of it is synchronous; clock and chance are given, so that tests decide both.
+    CLOSED      TRIP        -> OPEN
+    OPEN        PAUSE_OVER  -> PROBING
+    PROBING     SUCCESS     -> RECOVERING
+    PROBING     FAILURE     -> OPEN
+    RECOVERING  FULL_LOAD   -> CLOSED
+    RECOVERING  TRIP        -> OPEN
+
+TRIP is the MAX_FAILURES-th failure without a success between them. A failure is an origin out of reach, or a 5xx. If
+all of them are 5xx for one key, there is no TRIP, because one sick object must not make all others unavailable.
+PAUSE_OVER is found by the first attempt after the pause. Each OPEN without a success before it pauses for twice as
+long, up to MAX_PAUSE_S. FULL_LOAD is the success that would raise the bound on attempts beyond MAX_BOUND.
+
+Each OPEN begins a new term. An attempt knows the term in which it began, and an outcome from an earlier term changes
+nothing: neither its late failure nor its late success says how the origin is now.
+
+All of it is synchronous. Clock and chance are parameters, so that tests control both.
 """
 
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from enum import Enum, auto
 
 from bucketfront.errors import (
     AccessDenied,
@@ -28,14 +44,14 @@ from bucketfront.errors import (
 from bucketfront.keys import ObjectKey
 from bucketfront.s3.error_translation import VersionUnchanged
 
-LIMIT = 5  # failures without a success between them
-FIRST_PAUSE = 1.0  # seconds, the longest first rest; doubled each time it opens again without a success
-LONGEST_PAUSE = 30.0
-SHORT_WAIT = 1.0  # seconds: what those hear who come while others try whether the origin is back
-FULL_ROOM = 64  # attempts at once: beyond, the number of connections is bound enough
+MAX_FAILURES = 5  # without a success between them; more than the ATTEMPTS of one request
+FIRST_PAUSE_S = 1.0  # at most; doubled each time that the breaker opens again without a success
+MAX_PAUSE_S = 30.0  # an origin that is back is in use half a minute later
+PROBE_WAIT_S = 1.0  # the Retry-After of requests that come while others test the origin
+MAX_BOUND = 64  # attempts at once while recovering; above it `origin.max_connections` is the bound
 
-# The origin works: it answers, and what it says is a fact about the object or about our rights.
-_ANSWERS = (
+# The origin works: it responds, and its response is a fact about the object or about our permissions.
+_SUCCESSES = (
     VersionUnchanged,
     ObjectNotFound,
     ObjectChanged,
@@ -44,97 +60,131 @@ _ANSWERS = (
     NoSuchVersion,
     DeleteMarker,
 )
-# What a client can bring about by what it asks for, or is our own congestion, tells nothing about the origin's health.
-_NEITHER = (InvalidOriginResponse, OriginBusy)
+# A client can cause the first, and the second is our own congestion. Neither shows the origin's health.
+_NEUTRAL = (InvalidOriginResponse, OriginBusy)
 
 log = logging.getLogger(__name__)
 
 
+class BreakerState(Enum):
+    CLOSED = auto()  # any number of attempts
+    OPEN = auto()  # no attempt until the pause is over
+    PROBING = auto()  # one attempt at a time
+    RECOVERING = auto()  # a bounded number of attempts; each success doubles the bound
+
+
+class BreakerEvent(Enum):
+    SUCCESS = auto()
+    FULL_LOAD = auto()
+    FAILURE = auto()
+    TRIP = auto()
+    PAUSE_OVER = auto()
+
+
+_TRANSITIONS = {
+    (BreakerState.CLOSED, BreakerEvent.TRIP): BreakerState.OPEN,
+    (BreakerState.OPEN, BreakerEvent.PAUSE_OVER): BreakerState.PROBING,
+    (BreakerState.PROBING, BreakerEvent.SUCCESS): BreakerState.RECOVERING,
+    (BreakerState.PROBING, BreakerEvent.FAILURE): BreakerState.OPEN,
+    (BreakerState.RECOVERING, BreakerEvent.FULL_LOAD): BreakerState.CLOSED,
+    (BreakerState.RECOVERING, BreakerEvent.TRIP): BreakerState.OPEN,
+}
+
+
 class Breaker:
-    """`clock`: seconds, monotonic. `chance`: uniform in [0, 1)."""
+    """The state of one origin. `clock` is monotonic, in seconds. `chance` is uniform in [0, 1)."""
 
     def __init__(self, clock: Callable[[], float], chance: Callable[[], float]) -> None:
         self._clock = clock
         self._chance = chance
+        self._state = BreakerState.CLOSED
+        self._term = 0  # counts the changes to OPEN
         self._failures = 0  # since the last success
-        self._suspect: ObjectKey | None = None  # whose 5xx all of these failures are
-        self._rests_until: float | None = None  # None: closed
-        self._longest = FIRST_PAUSE  # seconds, of the next rest
-        self._term = 0  # one more each time it opens
-        self._room: int | None = None  # attempts that may run at once; None: any number
-        self._running = 0  # of this term
-        self.opened = 0  # changes from closed to open; a probe that fails is none
-        self.refused = 0  # gets and heads that ended with OriginCircuitOpen
+        self._suspect: ObjectKey | None = None  # the key, if all these failures are 5xx for it
+        self._open_until = 0.0  # by the clock; in OPEN
+        self._next_pause = FIRST_PAUSE_S  # at most
+        self._bound = 1  # attempts at once; in PROBING and RECOVERING
+        self._running = 0  # attempts of this term
+        self.opened = 0  # changes to OPEN, except after a failed probe
+        self.refused = 0  # attempts and checks that ended with OriginCircuitOpen
 
     def __repr__(self) -> str:
-        if self._rests_until is not None:
-            left = self._rests_until - self._clock()
-            return f"<Breaker open, rests for {left:.1f} s>" if left > 0 else f"<Breaker open, {self._running} probes>"
-        room = "" if self._room is None else f", {self._running}/{self._room} attempts"
-        return f"<Breaker closed, {self._failures} failures{room}>"
+        match self._state:
+            case BreakerState.OPEN if (left := self._open_until - self._clock()) > 0:
+                return f"<Breaker open for {left:.1f} s>"
+            case BreakerState.OPEN | BreakerState.PROBING:
+                return f"<Breaker open, {self._running} probes>"
+            case BreakerState.RECOVERING:
+                return f"<Breaker recovering, {self._failures} failures, {self._running}/{self._bound} attempts>"
+            case _:
+                return f"<Breaker closed, {self._failures} failures>"
 
     @property
     def is_open(self) -> bool:
-        """From opening until a probe has succeeded."""
-        return self._rests_until is not None
+        """Whether no probe has succeeded since the breaker opened."""
+        return self._state in (BreakerState.OPEN, BreakerState.PROBING)
 
     def check(self) -> None:
-        """For those who would wait for a connection first. Raises OriginCircuitOpen while the origin rests."""
-        if self._rests_until is not None and (left := self._rests_until - self._clock()) > 0:
-            raise self._refusal(left)
+        """Raise OriginCircuitOpen during a pause, so that a caller fails before it waits for a connection."""
+        if self._state is BreakerState.OPEN:
+            left = self._open_until - self._clock()
+            if left > 0:
+                raise self._refusal(left)
+            self._advance(BreakerEvent.PAUSE_OVER)
 
     def admit(self) -> int:
-        """Begin an attempt. Returns the term it belongs to, which its one outcome is told with.
+        """Begin an attempt. Return its term, to be passed with its one outcome.
 
-        Raises OriginCircuitOpen: while the origin rests, and while as many attempts run as it may be given.
+        Raises OriginCircuitOpen during a pause, and while as many attempts run as the bound allows.
         """
         self.check()
-        if self._room is not None and self._running >= self._room:
-            raise self._refusal(SHORT_WAIT)
+        if self._state is not BreakerState.CLOSED and self._running >= self._bound:
+            raise self._refusal(PROBE_WAIT_S)
         self._running += 1
         return self._term
 
     def succeeded(self, term: int) -> None:
-        """The origin gave an answer that stands."""
+        """End an attempt to which the origin gave a valid response."""
         if not self._end(term):
             return
         if self.is_open:
             log.info("the origin answers again")
-        self._rests_until = None
+        self._advance(BreakerEvent.FULL_LOAD if self._bound >= MAX_BOUND else BreakerEvent.SUCCESS)
+        self._bound = min(2 * self._bound, MAX_BOUND)
         self._failures = 0
-        self._longest = FIRST_PAUSE
-        if self._room is not None:
-            self._room = self._room * 2 if self._room < FULL_ROOM else None
+        self._next_pause = FIRST_PAUSE_S
 
     def failed(self, term: int, key: ObjectKey, error: OriginUnavailable) -> None:
-        """The origin did not answer, or with 5xx (OriginServerError)."""
+        """End an attempt for `key` to which the origin gave no response, or a 5xx (OriginServerError)."""
         if not self._end(term):
             return
         culprit = key if isinstance(error, OriginServerError) else None
         self._suspect = culprit if self._failures == 0 or culprit == self._suspect else None
         self._failures += 1
         if self.is_open:
-            self._rest(error)
-        elif self._failures >= LIMIT and self._suspect is None:
+            self._advance(BreakerEvent.FAILURE)
+            self._pause(error)
+        elif self._failures >= MAX_FAILURES and self._suspect is None:
             self.opened += 1
-            pause = self._rest(error)
+            self._advance(BreakerEvent.TRIP)
+            pause = self._pause(error)
             log.warning("the origin failed %d times in a row and rests for %.1f s: %s", self._failures, pause, error)
 
     def withdrawn(self, term: int) -> None:
-        """It ended as neither: cancelled, or in a way that tells nothing about the origin."""
+        """End an attempt that was cancelled, or whose end does not show the origin's health."""
         self._end(term)
 
     @contextmanager
     def attempt(self, key: ObjectKey) -> Iterator[None]:
-        """One attempt, whose outcome is told by what it raises. Raises OriginCircuitOpen itself."""
+        """Run one attempt for `key`, and take its outcome from what the block raises. Raises OriginCircuitOpen."""
         term = self.admit()
         try:
             yield
-        except _ANSWERS:
+        except _SUCCESSES:
             self.succeeded(term)
             raise
         except OriginUnavailable as error:
-            if isinstance(error, _NEITHER):
+            if isinstance(error, _NEUTRAL):
                 self.withdrawn(term)
             else:
                 self.failed(term, key, error)
@@ -144,23 +194,26 @@ class Breaker:
             raise
         self.succeeded(term)
 
+    def _advance(self, event: BreakerEvent) -> None:
+        self._state = _TRANSITIONS.get((self._state, event), self._state)
+
     def _end(self, term: int) -> bool:
-        """False for an attempt of an earlier term (rule 4)."""
+        """Count an attempt as ended. Returns False if it began in an earlier term."""
         if term != self._term:
             return False
         self._running -= 1
         return True
 
-    def _rest(self, error: OriginUnavailable) -> float:
-        """Returns for how many seconds."""
-        pause = self._longest * (1 + self._chance()) / 2
+    def _pause(self, error: OriginUnavailable) -> float:
+        """Begin a term with a pause. Return its length in seconds."""
+        pause = self._next_pause * (1 + self._chance()) / 2
         if isinstance(error, OriginServerError) and error.retry_after is not None:
             pause = max(pause, error.retry_after)
-        self._rests_until = self._clock() + pause
-        self._longest = min(LONGEST_PAUSE, 2 * self._longest)
+        self._open_until = self._clock() + pause
+        self._next_pause = min(MAX_PAUSE_S, 2 * self._next_pause)
         self._term += 1
         self._running = 0
-        self._room = 1
+        self._bound = 1
         return pause
 
     def _refusal(self, wait: float) -> OriginCircuitOpen:
