@@ -11,6 +11,21 @@ from bucketfront.config import loader, reference
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 PACKAGE = ROOT / "proxy" / "bucketfront"
+SOURCES = [path.read_text() for folder in ("proxy", "tests") for path in (ROOT / folder).rglob("*.py")]
+WORDS = {word for path in PACKAGE.rglob("*.py") for word in re.findall(r"\w+", path.read_text())}
+CLASSES = {name for source in SOURCES for name in re.findall(r"^ *class (\w+)", source, re.MULTILINE)}
+CLASSES_OF_OTHERS = {"RequestHandler"}  # aiohttp's
+# Each folder with sources, by each end of its path: "/a/b/" and "/b/".
+FOLDERS = {
+    f"/{'/'.join(parts[start:])}/"
+    for path in [*PACKAGE.rglob("*.py"), *(ROOT / "tests").rglob("*.py"), *(ROOT / "docs").rglob("*.md")]
+    for parts in [path.parent.relative_to(ROOT).parts]
+    for start in range(len(parts))
+}
+
+_PYTHON_FILE = re.compile(r"`([\w/]+\.py)`")
+_FOLDER = re.compile(r"`(\w[\w/]*/)`")
+_CLASS = re.compile(r"`([A-Z][a-z]+[A-Z]\w*|[A-Z][a-z]+(?=\.\w))(?:\.(\w+))?`")
 _FENCE = re.compile(r"^(```|~~~).*?^\1", re.MULTILINE | re.DOTALL)
 _YAML = re.compile(r"^```yaml\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\(([^()\s]+)\)")
@@ -48,6 +63,17 @@ def broken_links(page: Path, text: str) -> list[str]:
     return broken
 
 
+def unknown_names(text: str) -> list[str]:
+    """Return the Python files, folders, classes and members in backticks that the repository does not have."""
+    places = (ROOT, PACKAGE, ROOT / "tests")
+    unknown = [path for path in _PYTHON_FILE.findall(text) if not any((at / path).exists() for at in places)]
+    unknown += [path for path in _FOLDER.findall(text) if f"/{path}" not in FOLDERS]
+    for name, member in _CLASS.findall(text):
+        if (name not in CLASSES and name not in CLASSES_OF_OTHERS) or (member and member not in WORDS):
+            unknown.append(f"{name}.{member}" if member else name)
+    return unknown
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_resolve(page: Path) -> None:
     """Each relative link leads to a file, and each anchor to a heading of it."""
@@ -62,12 +88,19 @@ def test_invariants_of_the_code_exist() -> None:
     assert {anchor: path for anchor, path in named.items() if anchor not in known} == {}
 
 
-def test_paths_of_invariants_exist() -> None:
-    """Each module and test file that docs/invariants.md names exists."""
-    text = (ROOT / "docs" / "invariants.md").read_text()
-    places = (ROOT, PACKAGE, ROOT / "tests")
-    missing = [path for path in re.findall(r"`([\w/]+\.py)`", text) if not any((at / path).exists() for at in places)]
-    assert missing == []
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_names_of_the_code_exist(page: Path) -> None:
+    """Each Python file, folder, class and member that a page names exists. Only the changelog may name former ones."""
+    if page.name != "CHANGELOG.md":
+        assert unknown_names(page.read_text()) == []
+
+
+def test_unknown_names_are_found() -> None:
+    """A name is looked up as a file, as a folder at the end of a path, as a class, and as a member of some class."""
+    known = "`http/plan.py` `test_docs.py` `s3/upload/` `upload/` `Plan` `FileSender` `Cache.lookup` `/upload/`"
+    assert unknown_names(known) == []
+    unknown = ["`http/none.py`", "`s3/none/`", "`NoSuchClass`", "`Cache.no_such_member`"]
+    assert unknown_names(f"{known} {' '.join(unknown)}") == [name.strip("`") for name in unknown]
 
 
 def test_configuration_page_is_current() -> None:
