@@ -140,7 +140,7 @@ async def opened(
         folder / "index.db", settings.origin.endpoint_url or "", block_size=settings.cache.block_size, boot=boot_id()
     )
     index.open()
-    budget = Budget(1 << 50, overhead=await store.space_of(index.files))
+    budget = Budget(1 << 50, overhead=await index.space())
     policy = App(settings)._policy  # noqa: SLF001 - the one that serves, rules and all
     entries = EntryTable(index, budget, policy, block_size=scale_folder.BLOCK, hot_limit=MAX_HOT_FILES)
     entries.open()

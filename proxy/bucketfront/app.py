@@ -235,7 +235,7 @@ class App:
         self.upload_journal.open()
         index = self._open_index(store, is_durable=is_durable)
         clock = self._cache_clock = CacheClock(self._clock, self._elapsed, index.newest_access())
-        budget = self._budget = Budget(config.max_size, overhead=await store.space_of(index.files))
+        budget = self._budget = Budget(config.max_size, overhead=await index.space())
         entries = EntryTable(
             index,
             budget,

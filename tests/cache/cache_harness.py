@@ -31,8 +31,9 @@ from bucketfront.cache.fetch.part import FetchContext, FetchStats
 from bucketfront.cache.housekeeper import Housekeeper
 from bucketfront.cache.origin import NotModified, OriginResponse
 from bucketfront.cache.reader import Reader
-from bucketfront.cache.storage.file_storage import FileStorage, StoredFile
+from bucketfront.cache.storage.file_storage import FileStorage
 from bucketfront.cache.storage.index import Index
+from bucketfront.cache.storage.storage import Storage, StoredFile
 from bucketfront.cache.upkeep.disposal import Disposal
 from bucketfront.errors import (
     BodyTruncated,
@@ -267,8 +268,11 @@ class WatchedStore(FileStorage):
         self.writes.append((offset, offset + len(data)))
         return await super().write(file, offset, data, checksum, block_size)
 
-    async def space_of(self, files: Iterable[Path]) -> int:
-        del files  # the index is larger than the caches of these tests
+
+class WeightlessIndex(Index):
+    """An index that takes no space, because it would be larger than the caches of these tests."""
+
+    async def space(self) -> int:
         return 0
 
 
@@ -312,6 +316,7 @@ class Rig:
         is_durable: bool = False,
         boot: int = 1,
         hedge_after: float = NEVER,
+        storage: Storage | None = None,
         retries: RetryBudget | None = None,
         hedges: RetryBudget | None = None,
     ) -> None:
@@ -322,7 +327,7 @@ class Rig:
         self.monotonic = FakeClock(50.0)
         self.store = WatchedStore(root, self.monotonic)
         self.store.open()
-        self.index = Index(
+        self.index = WeightlessIndex(
             root / "index.db", origin="fake", block_size=BLOCK, is_durable=is_durable, boot=boot,
             started_at=self.wall(),
         )  # fmt: skip
@@ -336,18 +341,19 @@ class Rig:
         self.entries.open()
         self.absences = NegativeCache(lambda _: negative_ttl)
         integrity = Integrity()
-        disposal = Disposal(self.entries, self.store)
+        storage = storage or self.store
+        disposal = Disposal(self.entries, storage)
         self.cache = Cache(
-            origin=self.origin, store=self.store, index=self.index, entries=self.entries, disposal=disposal,
+            origin=self.origin, store=storage, index=self.index, entries=self.entries, disposal=disposal,
             absences=self.absences, memory=HotBodies(memory), integrity=integrity, clock=self.wall,
             is_durable=is_durable,
         )  # fmt: skip
         self.traffic = FetchStats(read_ahead_limit=read_ahead_limit)
         self.cache.supply_with(
             FetchContext(
-                origin=self.origin, store=self.store, entries=self.entries, traffic=self.traffic,
+                origin=self.origin, store=storage, entries=self.entries, traffic=self.traffic,
                 reserve=self.cache.room.reserve, release=disposal.release, changed=disposal.drop,
-                completed=self.cache.compare, comparison=Comparison(self.origin, self.store, integrity),
+                completed=self.cache.compare, comparison=Comparison(self.origin, storage, integrity),
                 clock=self.monotonic, block_size=BLOCK, part_size=PART, parallel_parts=parallel_parts,
                 after_disconnect=after_disconnect, patience=patience,
                 retries=retries or RetryBudget(MANY), hedges=hedges or RetryBudget(MANY),
@@ -393,7 +399,7 @@ class Rig:
         self._is_closed = True
         for entry in self.entries.close():
             if entry.file is not None:
-                os.close(entry.file.fd)
+                os.close(entry.file.region.fd)
         self.index.abandon()
         self.store.close()
 
@@ -427,8 +433,8 @@ class Rig:
                     got += chunk
                 break
             await self.origin.pause()
-            assert reader.file is not None
-            got += os.pread(reader.file.fd, upto - offset, offset)
+            assert reader.region is not None
+            got += os.pread(reader.region.fd, upto - offset, reader.region.offset + offset)
             offset = upto
         return bytes(got)
 
@@ -503,7 +509,7 @@ class Rig:
             return
         for offset in range(0, len(data), BLOCK // 2):
             upto = fill.readable(offset, len(data))
-            assert os.pread(entry.file.fd, upto - offset, offset) == data[offset:upto]
+            assert os.pread(entry.file.region.fd, upto - offset, offset) == data[offset:upto]
 
 
 def others() -> "set[asyncio.Task[Any]]":

@@ -526,7 +526,7 @@ async def test_an_object_larger_than_the_cache_streams(tmp_path: Path) -> None:
         data = rig.origin.put(content(SIZE))
         assert await rig.get() == data
         with await rig.reader() as reader:
-            assert reader.file is None
+            assert reader.region is None
         await rig.audit()
         assert rig.entries.get(OTHER) is not None
         assert rig.entries.evicted == 0
@@ -792,7 +792,7 @@ async def test_an_entry_that_cools_before_its_revalidation_is_not_used_twice(tmp
         await asyncio.sleep(0)
         for entry in rig.entries.cooled():
             if entry.file is not None:
-                os.close(entry.file.fd)
+                os.close(entry.file.region.fd)
                 entry.file = None
         assert await waiting == data
         assert (rig.origin.conditional, len(rig.open_files())) == (1, 1)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from cache_harness import BLOCK, Rig, content, fill_of, turns
 
-from bucketfront.cache.storage.file_storage import StoredFile
+from bucketfront.cache.storage.storage import StoredFile
 from bucketfront.errors import OriginUnavailable
 from bucketfront.http.ranges import Span
 

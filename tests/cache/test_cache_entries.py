@@ -16,8 +16,8 @@ from bucketfront.cache.entries.budget import Budget
 from bucketfront.cache.entries.entry import ENTRY_BYTES, Entry
 from bucketfront.cache.entries.entry_table import PAGE, EntryTable
 from bucketfront.cache.storage import blocks
-from bucketfront.cache.storage.file_storage import StoredFile
 from bucketfront.cache.storage.index import Index, Outline
+from bucketfront.cache.storage.storage import Region, StoredFile
 from bucketfront.http.metadata import Metadata
 from bucketfront.keys import ObjectKey
 
@@ -45,7 +45,7 @@ class World:
         old = self.entries.publish(entry)
         self.budget.take(ENTRY_BYTES)
         self.names += 1
-        self.entries.attach(entry, StoredFile(f"{self.names:026d}", -1))
+        self.entries.attach(entry, StoredFile(f"{self.names:026d}", Region(-1, 0, 0)))
         return entry, old
 
     def commit(self, entry: Entry, block: int) -> None:
@@ -297,7 +297,7 @@ def test_a_soft_purge_outlasts_a_reload(tmp_path: Path, header: tuple[str, str])
         entry = made.entries.create(KEY, Metadata('"1"', SIZE, None, (header,)), now)
         made.entries.publish(entry)
         made.budget.take(ENTRY_BYTES)
-        made.entries.attach(entry, StoredFile("0" * 26, -1))
+        made.entries.attach(entry, StoredFile("0" * 26, Region(-1, 0, 0)))
         assert entry.ttl(now) > 0
         made.entries.expire(entry)
         assert entry.ttl(now) <= 0

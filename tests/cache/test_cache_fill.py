@@ -81,8 +81,8 @@ async def test_a_late_joiner_reads_what_is_there(tmp_path: Path) -> None:
             late.ask_for(Span(10, PART))
             upto = await late.readable(10)
             assert upto == cut
-            assert late.file is not None
-            assert os.pread(late.file.fd, upto - 10, 10) == data[10:cut]
+            assert late.region is not None
+            assert os.pread(late.region.fd, upto - 10, 10) == data[10:cut]
             assert not first.done()
         gate.set()
         assert await first == data[:PART]
@@ -434,11 +434,11 @@ async def test_bytes_granted_stay_right_when_their_flight_dies(tmp_path: Path) -
             rig.origin.cuts = [cut]
             gate.set()
             await turns()
-            assert reader.file is not None
-            assert os.pread(reader.file.fd, cut, 0) == data[:cut]
+            assert reader.region is not None
+            assert os.pread(reader.region.fd, cut, 0) == data[:cut]
             with pytest.raises(OriginUnavailable):
                 await reader.readable(cut)
-            assert os.pread(reader.file.fd, cut, 0) == data[:cut]
+            assert os.pread(reader.region.fd, cut, 0) == data[:cut]
             rig.origin.errors.clear()
             assert await rig.get() == data
         await rig.audit()
@@ -722,8 +722,8 @@ async def test_no_room_streams(tmp_path: Path) -> None:
         with await rig.reader(one) as reader:
             assert await rig.read(reader) == data
             assert await rig.get(key=other) == more
-            assert reader.file is not None
-            assert os.pread(reader.file.fd, len(data), 0) == data
+            assert reader.region is not None
+            assert os.pread(reader.region.fd, len(data), 0) == data
             assert rig.budget.used <= rig.budget.limit
         await rig.audit()
         assert await rig.get(key=other) == more

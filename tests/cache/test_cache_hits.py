@@ -11,6 +11,7 @@ from bucketfront.cache.entries.entry import Entry
 from bucketfront.cache.entries.entry_table import EntryTable
 from bucketfront.cache.entries.hot_bodies import OVERHEAD, SMALL, HotBodies
 from bucketfront.cache.entries.lease import Lease
+from bucketfront.cache.storage.storage import Region
 from bucketfront.http.metadata import Metadata
 from bucketfront.keys import ObjectKey
 
@@ -151,7 +152,7 @@ async def test_pushed_out_of_memory(tmp_path: Path) -> None:
 
 
 def lent(size: int) -> Lease:
-    return Lease(ObjectKey("b", "k"), 1, Metadata('"1"', size), -1, 0.0, 1.0, bytes(size))
+    return Lease(ObjectKey("b", "k"), 1, Metadata('"1"', size), Region(-1, 0, size), 0.0, 1.0, bytes(size))
 
 
 @given(st.integers(0, 20_000), st.lists(st.tuples(st.integers(0, 5000), st.booleans()), max_size=40))

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from cache_harness import BLOCK, KEY, Rig, content, turns
 
-from bucketfront.cache.storage.file_storage import RETRY_AFTER, FileStorage, StoredFile
+from bucketfront.cache.storage.file_storage import RETRY_AFTER, FileStorage
 from bucketfront.cache.storage.index import Changes, Index
+from bucketfront.cache.storage.storage import StoredFile
 from bucketfront.cache.upkeep import space
 from bucketfront.errors import OriginUnavailable, StoreError
 from bucketfront.http.cache_status import Forward

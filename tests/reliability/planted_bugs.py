@@ -945,8 +945,8 @@ BUGS = (
         (
             Edit(
                 "bucketfront.server.send.sender:Sender._send_enciphered",
-                "_peeked(file.fd, piece)",
-                "_peeked(file.fd, Span(turn.start, turn.start + piece.length))",
+                "_peeked(region, piece)",
+                "_peeked(region, Span(turn.start, turn.start + piece.length))",
             ),
         ),
         (SERVER + "test_tls.py::test_get_over_tls",),
@@ -958,8 +958,8 @@ BUGS = (
         (
             Edit(
                 "bucketfront.server.fast_path.fast_connection:FastConnection._is_sent_from_file",
-                "page_cache.peek(fd, answer.start, length)",
-                "page_cache.peek(fd, 0, length)",
+                "page_cache.peek(fd, offset + answer.start, length)",
+                "page_cache.peek(fd, offset, length)",
             ),
         ),
         (SERVER + "test_fast_path.py::test_without_memory",),

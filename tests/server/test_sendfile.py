@@ -12,6 +12,7 @@ import pytest
 from proxy_under_test import descriptors_open, pattern, until
 
 from bucketfront.cache.storage import page_cache
+from bucketfront.cache.storage.storage import Region
 from bucketfront.errors import StoreError
 from bucketfront.http.ranges import Span
 from bucketfront.server.send.sendfile import MAX_PER_TURN_BYTES, FileSender, SendfileBurst
@@ -19,13 +20,14 @@ from bucketfront.server.send.sendfile import MAX_PER_TURN_BYTES, FileSender, Sen
 STRETCH = 64 << 10
 COUNT = 16
 DATA = pattern(COUNT * STRETCH)
+OFFSET = 5000  # of the object in its file, and no multiple of a page
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> Iterator[int]:
-    (tmp_path / "file").write_bytes(DATA)
+def file(tmp_path: Path) -> Iterator[Region]:
+    (tmp_path / "file").write_bytes(bytes(OFFSET) + DATA)
     fd = os.open(tmp_path / "file", os.O_RDONLY)
-    yield fd
+    yield Region(fd, OFFSET, len(DATA))
     os.close(fd)
 
 
@@ -66,7 +68,7 @@ async def never(_: Span) -> None:
     raise AssertionError("all of it is in memory")
 
 
-async def test_a_stretch_a_turn(file: int) -> None:
+async def test_a_stretch_a_turn(file: Region) -> None:
     """Stretches that the client takes at once are a turn of the loop each: others come between them (I22)."""
     turns = 0
 
@@ -86,7 +88,7 @@ async def test_a_stretch_a_turn(file: int) -> None:
     assert drain.received == DATA
 
 
-async def test_a_burst_to_the_end(file: int) -> None:
+async def test_a_burst_to_the_end(file: Region) -> None:
     """A burst sends all of its span, reports the offset once, and closes its descriptor."""
     async with drained() as (transport, drain):
         before = descriptors_open()
@@ -98,7 +100,7 @@ async def test_a_burst_to_the_end(file: int) -> None:
     assert drain.received == DATA[5:]
 
 
-async def test_a_burst_that_is_ended(file: int) -> None:
+async def test_a_burst_that_is_ended(file: Region) -> None:
     """A burst that is ended early reports its offset, and sends nothing more."""
     async with drained() as (transport, drain):
         ends: list[int] = []
@@ -110,7 +112,7 @@ async def test_a_burst_that_is_ended(file: int) -> None:
     assert not drain.received
 
 
-async def test_a_burst_meets_the_end_of_the_file(file: int) -> None:
+async def test_a_burst_meets_the_end_of_the_file(file: Region) -> None:
     """A file that ends early ends the burst there, and the sender that goes on reports it (I3)."""
     async with drained() as (transport, drain):
         ends: list[int] = []
@@ -122,7 +124,7 @@ async def test_a_burst_meets_the_end_of_the_file(file: int) -> None:
     assert drain.received == DATA
 
 
-async def test_the_file_ends_early(file: int) -> None:
+async def test_the_file_ends_early(file: Region) -> None:
     """A `sendfile` call that returns less than requested is an error, not the response's end (I3)."""
     async with drained() as (transport, drain):
         file_sender = FileSender(transport, file, Span(0, len(DATA) + 1), never)
@@ -133,7 +135,7 @@ async def test_the_file_ends_early(file: int) -> None:
     assert drain.received == DATA
 
 
-async def test_a_short_stretch_behind_what_is_buffered(file: int) -> None:
+async def test_a_short_stretch_behind_what_is_buffered(file: Region) -> None:
     """A stretch that ends with the bytes behind the transport's buffer is complete, and no file that ended early."""
     async with drained() as (transport, drain):
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
@@ -146,7 +148,7 @@ async def test_a_short_stretch_behind_what_is_buffered(file: int) -> None:
     assert drain.received == before + DATA[:STRETCH]
 
 
-async def test_bytes_that_are_not_good_any_more(file: int) -> None:
+async def test_bytes_that_are_not_good_any_more(file: Region) -> None:
     """Bytes found corrupt during a response are not sent, because each turn checks (I15)."""
     async with drained() as (transport, drain):
         file_sender = FileSender(transport, file, Span(0, len(DATA)), never, lambda span: span.start == 0)
@@ -156,10 +158,10 @@ async def test_bytes_that_are_not_good_any_more(file: int) -> None:
     assert drain.received == DATA  # of one turn
 
 
-async def test_what_was_peeked_stays(file: int) -> None:
+async def test_what_was_peeked_stays(file: Region) -> None:
     """A look for bytes in memory leaves those alone that another one found before (I1)."""
     other = next(at for at in range(len(DATA)) if DATA[at] != DATA[0])
-    peeked = page_cache.peek(file, 0, 100)
+    peeked = page_cache.peek(file.fd, file.offset, 100)
     assert peeked is not None
-    assert page_cache.is_resident(file, Span(other, other + 1))
+    assert page_cache.is_resident(file.fd, file.locate(Span(other, other + 1)))
     assert bytes(peeked) == DATA[:100]

@@ -13,6 +13,7 @@ from bucketfront.cache.reader import Reader
 from bucketfront.cache.statistics import Statistics
 from bucketfront.cache.storage import page_cache
 from bucketfront.cache.storage.folder import Folder
+from bucketfront.cache.storage.storage import Region
 from bucketfront.cache.upload import Upload
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "Origin",
     "OriginResponse",
     "Reader",
+    "Region",
     "Statistics",
     "Upload",
     "page_cache",

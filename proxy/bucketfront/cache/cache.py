@@ -23,8 +23,8 @@ from bucketfront.cache.origin import Origin, OriginResponse
 from bucketfront.cache.reader import Reader, ReaderDoor
 from bucketfront.cache.statistics import Statistics
 from bucketfront.cache.storage import blocks, page_cache
-from bucketfront.cache.storage.file_storage import FileStorage
 from bucketfront.cache.storage.index import PAGE_BLOCKS, Index, Page, Row
+from bucketfront.cache.storage.storage import Storage
 from bucketfront.cache.upkeep.disposal import Disposal
 from bucketfront.cache.upkeep.flusher import Flusher
 from bucketfront.cache.upkeep.open_files import OpenFiles
@@ -71,7 +71,7 @@ class Cache:
         self,
         *,
         origin: Origin,
-        store: FileStorage,
+        store: Storage,
         index: Index,
         entries: EntryTable,
         disposal: Disposal,
@@ -146,15 +146,15 @@ class Cache:
         size = entry.metadata.size
         if entry.file is None or entry.unverified or not entry.is_complete(self.supply.block_size):
             return None
-        body = None
+        body, region = None, entry.file.region
         if size <= SMALL and self._memory.has_room_for(size):
-            found = page_cache.peek(entry.file.fd, 0, size)
+            found = page_cache.peek(region.fd, region.offset, size)
             if found is None:
                 return None
             body = bytes(found)
         fresh_until = entry.validated_at + entry.freshness.ttl
         lease = Lease(
-            entry.key, entry.id, entry.metadata, entry.file.fd, entry.validated_at, fresh_until, body, entry.accessed_at
+            entry.key, entry.id, entry.metadata, region, entry.validated_at, fresh_until, body, entry.accessed_at
         )
         if body is not None:
             for pushed_out in self._memory.keep(lease):

@@ -7,7 +7,7 @@ from typing import Self
 from bucketfront.cache.entries.entry import Entry
 from bucketfront.cache.fetch.fill import Fill
 from bucketfront.cache.fetch.part import ReaderCursor
-from bucketfront.cache.storage.file_storage import FileStorage, StoredFile
+from bucketfront.cache.storage.storage import Region, Storage
 from bucketfront.errors import StoreError
 from bucketfront.http.cache_status import CacheStatus, Forward
 from bucketfront.http.metadata import Metadata
@@ -21,7 +21,7 @@ class ReaderDoor:
     fill_of: Callable[[Entry], Fill]
     stream: Callable[[Entry, Span], AsyncGenerator[bytes, None]]
     give_back: Callable[[Entry], None]
-    store: FileStorage
+    store: Storage
     clock: Callable[[], float]
 
 
@@ -46,9 +46,10 @@ class Reader:
         return self._entry.age(self._lender.clock())
 
     @property
-    def file(self) -> StoredFile | None:
-        """The open file, as long as this reader is open; None where bytes pass through."""
-        return self._entry.file
+    def region(self) -> Region | None:
+        """Where the object's bytes are, as long as this reader is open. None if bytes pass through."""
+        file = self._entry.file
+        return None if file is None else file.region
 
     def ask_for(self, span: Span, *, whole: bool = False) -> None:
         """What will be read next, in place of what was asked for before; `whole`: the object as a whole, not a range of

@@ -18,7 +18,8 @@ from bucketfront.cache.entries.budget import Budget
 from bucketfront.cache.entries.entry import ENTRY_BYTES, Entry
 from bucketfront.cache.entries.entry_table import EntryTable
 from bucketfront.cache.storage import blocks
-from bucketfront.cache.storage.file_storage import PATIENCE, FileStorage, StoredFile
+from bucketfront.cache.storage.file_storage import PATIENCE
+from bucketfront.cache.storage.storage import Storage, StoredFile
 from bucketfront.cache.upkeep.disposal import Disposal
 from bucketfront.errors import StoreError, StoreFull
 from bucketfront.http.ranges import Span
@@ -41,7 +42,7 @@ class Upload:
         key: ObjectKey,
         length: int | None,
         *,
-        store: FileStorage,
+        store: Storage,
         budget: Budget,
         disposal: Disposal,
         reserve: Callable[[int], Awaitable[None]],

@@ -4,8 +4,8 @@ from typing import Protocol
 
 from bucketfront.cache.entries.lease import Lease
 from bucketfront.cache.storage import blocks
-from bucketfront.cache.storage.file_storage import StoredFile
 from bucketfront.cache.storage.index import Row
+from bucketfront.cache.storage.storage import StoredFile
 from bucketfront.http.freshness import Freshness
 from bucketfront.http.metadata import Metadata
 from bucketfront.keys import ObjectKey

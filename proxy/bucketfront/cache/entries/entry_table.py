@@ -13,8 +13,8 @@ from bucketfront.cache.entries.budget import Budget
 from bucketfront.cache.entries.entry import ENTRY_BYTES, Entry
 from bucketfront.cache.entries.eviction import LeastRecentlyUsed
 from bucketfront.cache.storage import blocks
-from bucketfront.cache.storage.file_storage import StoredFile
 from bucketfront.cache.storage.index import Changes, Index, Outline, key_octets
+from bucketfront.cache.storage.storage import StoredFile
 from bucketfront.errors import StoreError
 from bucketfront.http.freshness import Freshness
 from bucketfront.http.metadata import Metadata
@@ -170,7 +170,7 @@ class EntryTable:
         """A file that holds all of a new entry's bytes becomes its file. `sums` are its blocks' checksums; `charged`
         what was taken from the budget for it, the entry's own overhead among that.
         """
-        self.attach(entry, file)
+        self.attach(entry, file.with_length(entry.metadata.size))
         entry.present = entry.charged = blocks.all_blocks(entry.metadata.size, self._block_size)
         entry.new_sums = sums
         entry.bytes = charged

@@ -1,18 +1,19 @@
 """Permission to respond with one version of an object without a lookup.
 
-A lease is plain data, a descriptor, and a validity that the cache revokes. It refers to its entry by number, so that
-its holder needs nothing else of the cache.
+A lease is plain data, a region of a file, and a validity that the cache revokes. It refers to its entry by number,
+so that its holder needs nothing else of the cache.
 """
 
 from dataclasses import dataclass
 
+from bucketfront.cache.storage.storage import Region
 from bucketfront.http.metadata import Metadata
 from bucketfront.keys import ObjectKey
 
 
 @dataclass(eq=False, slots=True)
 class Lease:
-    """A version that is complete, verified, and in an open file `fd`, until `fresh_until` (seconds since the epoch).
+    """A version that is complete and verified, until `fresh_until` (seconds since the epoch). `region` has its bytes.
 
     The holder may use it in any turn of the event loop in which `is_valid` is still True, up to the next `await`. The
     cache revokes it as soon as anything about the entry changes (docs/invariants.md#no-stale-fill). `body` holds the
@@ -22,7 +23,7 @@ class Lease:
     key: ObjectKey
     entry_id: int
     metadata: Metadata
-    fd: int
+    region: Region
     validated_at: float  # seconds since the epoch
     fresh_until: float
     body: bytes | None

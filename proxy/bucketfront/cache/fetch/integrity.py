@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from bucketfront.cache.entries.entry import Entry
 from bucketfront.cache.origin import Origin
 from bucketfront.cache.storage import digests
-from bucketfront.cache.storage.file_storage import FileStorage
+from bucketfront.cache.storage.storage import Storage
 from bucketfront.errors import ContentMismatch, OriginError
 from bucketfront.http.checksums import MD5, Digest
 from bucketfront.http.metadata import Metadata
@@ -90,7 +90,7 @@ class Integrity:
 class Comparison:
     """Reads what was written, asks what S3 tells of it, and has `Integrity` decide."""
 
-    def __init__(self, origin: Origin, store: FileStorage, integrity: Integrity) -> None:
+    def __init__(self, origin: Origin, store: Storage, integrity: Integrity) -> None:
         self._origin = origin
         self._store = store
         self._integrity = integrity

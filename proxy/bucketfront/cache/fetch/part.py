@@ -12,7 +12,7 @@ from bucketfront.cache.fetch.integrity import Comparison
 from bucketfront.cache.fetch.read_ahead import Window
 from bucketfront.cache.origin import Origin, OriginResponse
 from bucketfront.cache.storage import blocks
-from bucketfront.cache.storage.file_storage import FileStorage
+from bucketfront.cache.storage.storage import Storage
 from bucketfront.http.ranges import Span
 from bucketfront.retry import RetryBudget
 
@@ -139,7 +139,7 @@ class FetchContext:
     """
 
     origin: Origin
-    store: FileStorage
+    store: Storage
     entries: EntryTable
     traffic: FetchStats
     reserve: Callable[[int], Awaitable[None]]

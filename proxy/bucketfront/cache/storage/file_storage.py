@@ -11,9 +11,8 @@ import logging
 import os
 import threading
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, TypeVarTuple, Unpack
 
@@ -21,6 +20,7 @@ from ulid import ULID
 
 from bucketfront.cache.storage import audit, digests, page_cache
 from bucketfront.cache.storage.folder import Folder, FoundFile
+from bucketfront.cache.storage.storage import Region, StoredFile
 from bucketfront.errors import StoreError
 from bucketfront.http.ranges import Span
 
@@ -36,14 +36,6 @@ _KEEP_SIZE, _PUNCH_HOLE = 0x01, 0x02  # linux/falloc.h
 _libc = ctypes.CDLL(None, use_errno=True)
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class StoredFile:
-    """An open file of the cache. The one who owns the entry closes it."""
-
-    name: str
-    fd: int
 
 
 class FileStorage:
@@ -128,7 +120,7 @@ class FileStorage:
             self.folder.unlink(name)
             raise
         self._failed_at = None
-        return StoredFile(name, fd)
+        return StoredFile(name, Region(fd, 0, size))
 
     async def open_file(self, name: str, size: int, present: list[Span] | None) -> StoredFile | None:
         """An existing file; None if it is not there or has not `size` bytes.
@@ -154,7 +146,7 @@ class FileStorage:
         except OSError:
             os.close(fd)
             raise
-        return StoredFile(name, fd)
+        return StoredFile(name, Region(fd, 0, size))
 
     async def write(self, file: StoredFile, offset: int, data: bytes, checksum: int, block_size: int) -> list[int]:
         """Write `data` at `offset`. Returns the CRC-32 of what it holds of each block it touches, in order.
@@ -163,35 +155,35 @@ class FileStorage:
         """
         if self._hanging:
             raise StoreError("the disk does not answer")
-        thread = self._writing[file.fd % len(self._writing)]
-        return await self._run(_write, file.fd, offset, data, checksum, block_size, threads=thread, file=file)
+        thread = self._writing[file.region.fd % len(self._writing)]
+        return await self._run(_write, file.region.fd, offset, data, checksum, block_size, threads=thread, file=file)
 
     async def read_in(self, file: StoredFile, span: Span) -> None:
         """Bring these bytes into memory, as far as the file has them."""
-        await self._run(page_cache.read_in, file.fd, span, threads=self._reading)
+        await self._run(page_cache.read_in, file.region.fd, span, threads=self._reading)
 
     async def read(self, file: StoredFile, span: Span) -> bytes:
         """These bytes. Raises EOFError where the file ends early."""
-        data = await self._run(os.pread, file.fd, span.length, span.start, threads=self._reading)
+        data = await self._run(os.pread, file.region.fd, span.length, span.start, threads=self._reading)
         if len(data) != span.length:
             raise EOFError(f"the cached file ended {span.length - len(data)} bytes early")
         return data
 
     async def read_known(self, file: StoredFile, span: Span, sums: Sequence[int], block_size: int) -> bytes | None:
         """As `read`, from the start of a block on; `sums` are the blocks' CRC-32. None where one has another."""
-        data = await self._run(_read_known, file.fd, span, sums, block_size, threads=self._reading, file=file)
+        data = await self._run(_read_known, file.region.fd, span, sums, block_size, threads=self._reading, file=file)
         if data is not None and len(data) != span.length:
             raise EOFError(f"the cached file ended {span.length - len(data)} bytes early")
         return data
 
     async def checksum(self, file: StoredFile, span: Span) -> int | None:
         """CRC-32 of these bytes of the file, None if it is shorter, or cannot be read there."""
-        return await self._run(audit.checksum, file.fd, span)
+        return await self._run(audit.checksum, file.region.fd, span)
 
     async def digest(self, file: StoredFile, size: int, algorithm: str, *, is_urgent: bool = True) -> bytes | None:
         """Of the file's first `size` bytes, see `digests.of_file`. Not urgent: with what others leave of a core."""
         threads = self._reading if is_urgent else self._scrubbing
-        return await self._run(digests.of_file, file.fd, size, algorithm, threads=threads, is_bounded=False)
+        return await self._run(digests.of_file, file.region.fd, size, algorithm, threads=threads, is_bounded=False)
 
     async def audit(self, name: str, size: int, claims: Sequence[tuple[int, int]], block_size: int) -> int | None:
         """Which of the blocks claimed to have a CRC-32 have another, as a set of blocks; None where the file is gone,
@@ -203,13 +195,13 @@ class FileStorage:
 
     async def punch(self, file: StoredFile, span: Span) -> None:
         """Give the space of these bytes back to the disk."""
-        await self._run(punch, file.fd, span, file=file)
+        await self._run(punch, file.region.fd, span, file=file)
 
     async def sync(self, file: StoredFile) -> None:
         """What was written is on the disk. A file for which this fails must not be tried again: the kernel forgets what
         it could not write, and says yes the next time.
         """
-        await self._run(os.fdatasync, file.fd, file=file)
+        await self._run(os.fdatasync, file.region.fd, file=file)
 
     async def remove(self, name: str) -> None:
         """Unlink; a file that is gone already is fine. Open descriptors go on reading it (I18)."""
@@ -222,21 +214,17 @@ class FileStorage:
         """After all that goes on with it, whoever waits for that. Where that does not end, it is closed later."""
         try:
             async with asyncio.timeout(PATIENCE):
-                while calls := self._at_work.get(file.fd):
+                while calls := self._at_work.get(file.region.fd):
                     await asyncio.wait(calls)
         except TimeoutError as error:
-            self._to_close.add(file.fd)
+            self._to_close.add(file.region.fd)
             raise StoreError(f"the disk did not answer within {PATIENCE:g} s (close)") from error
         # The last close of an unlinked file frees its blocks, which takes a while for a large one.
-        await self._run(os.close, file.fd)
+        await self._run(os.close, file.region.fd)
 
     async def disk_space(self) -> tuple[int, int]:
         """Free and total bytes of the file system."""
         return await self._run(self.folder.space)
-
-    async def space_of(self, files: Iterable[Path]) -> int:
-        """Bytes that these files take on the disk, as far as they are there."""
-        return await self._run(lambda: sum(file.stat().st_blocks * 512 for file in files if file.exists()))
 
     async def files(self, shard: str) -> list[FoundFile]:
         """Those of one of `shards()`."""
@@ -266,8 +254,8 @@ class FileStorage:
         """
         work = asyncio.get_running_loop().run_in_executor(threads or self._threads, call, *args)
         if file is not None:
-            self._at_work.setdefault(file.fd, set()).add(work)
-            work.add_done_callback(lambda ended: self._ended(file.fd, ended))
+            self._at_work.setdefault(file.region.fd, set()).add(work)
+            work.add_done_callback(lambda ended: self._ended(file.region.fd, ended))
         try:
             async with asyncio.timeout(PATIENCE if is_bounded else None) as deadline:
                 # Shielded: the thread cannot be stopped, and a descriptor it opened must not get lost.
@@ -309,7 +297,7 @@ def _yield_to_others() -> None:
 
 def _dispose(work: "asyncio.Future[T]") -> None:
     if not work.cancelled() and work.exception() is None and isinstance(result := work.result(), StoredFile):
-        os.close(result.fd)
+        os.close(result.region.fd)
 
 
 def _write(fd: int, offset: int, data: bytes, checksum: int, block_size: int) -> list[int]:

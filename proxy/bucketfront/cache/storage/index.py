@@ -381,6 +381,10 @@ class Index:
         """Write in one transaction, off the loop. Raises StoreError; nothing of it is written then."""
         await self._in_thread(lambda: self._write(changes, clean=False))
 
+    async def space(self) -> int:
+        """Return the bytes that the database's files take on the disk. Raises StoreError."""
+        return await self._in_thread(lambda: sum(file.stat().st_blocks * 512 for file in self.files if file.exists()))
+
     async def count_again(self) -> None:
         """Set right what the triggers keep. Raises StoreError."""
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from bucketfront.cache.entries.entry import Entry
 from bucketfront.cache.entries.entry_table import EntryTable
-from bucketfront.cache.storage.file_storage import FileStorage
+from bucketfront.cache.storage.storage import Storage
 from bucketfront.errors import StoreError
 
 AT_ONCE = 64  # files: to hand so many to threads takes the event loop a few milliseconds (I18)
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 class Disposal:
-    def __init__(self, entries: EntryTable, store: FileStorage) -> None:
+    def __init__(self, entries: EntryTable, store: Storage) -> None:
         self._entries = entries
         self._store = store
         self._tasks: set[asyncio.Task[None]] = set()

@@ -2,11 +2,10 @@
 
 import asyncio
 import logging
-from contextlib import suppress
 
 from bucketfront.cache.entries.entry_table import EntryTable
-from bucketfront.cache.storage.file_storage import FileStorage
 from bucketfront.cache.storage.index import Changes, Index
+from bucketfront.cache.storage.storage import Storage
 from bucketfront.cache.upkeep.disposal import Disposal
 from bucketfront.errors import StoreError
 
@@ -17,7 +16,7 @@ class Flusher:
     """`is_durable`: what the index claims is to outlive power loss."""
 
     def __init__(
-        self, index: Index, entries: EntryTable, disposal: Disposal, store: FileStorage, *, is_durable: bool
+        self, index: Index, entries: EntryTable, disposal: Disposal, store: Storage, *, is_durable: bool
     ) -> None:
         self._index = index
         self._entries = entries
@@ -50,8 +49,10 @@ class Flusher:
                 self._store.failed(str(error))
                 return
             self._entries.flushed(changes)
-            with suppress(StoreError):  # counted; what it was the last time will do
-                self._entries.budget.overhead = await self._store.space_of(self._index.files)
+            try:
+                self._entries.budget.overhead = await self._index.space()
+            except StoreError as error:  # the number of the last flush is good enough
+                self._store.failed(str(error))
 
     async def _synced(self, changes: Changes) -> Changes:
         """Data first, then the claims (I2): what of `changes` may be written now that the files were synced. An entry

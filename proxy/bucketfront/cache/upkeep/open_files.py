@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from bucketfront.cache.entries.entry import ENTRY_BYTES, Entry
 from bucketfront.cache.entries.entry_table import EntryTable
-from bucketfront.cache.storage.file_storage import FileStorage
+from bucketfront.cache.storage.storage import Storage
 from bucketfront.cache.upkeep.disposal import Disposal
 from bucketfront.cache.upkeep.space import Space
 from bucketfront.errors import StoreError, StoreFull
@@ -21,7 +21,7 @@ class OpenFiles:
         self,
         entries: EntryTable,
         disposal: Disposal,
-        store: FileStorage,
+        store: Storage,
         room: Space,
         flush: Callable[[], Awaitable[None]],
     ) -> None:

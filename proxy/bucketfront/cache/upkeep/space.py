@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from bucketfront.cache.entries.entry import Entry
 from bucketfront.cache.entries.entry_table import EntryTable
-from bucketfront.cache.storage.file_storage import FileStorage
+from bucketfront.cache.storage.storage import Storage
 from bucketfront.cache.upkeep.disposal import Disposal
 from bucketfront.errors import StoreFull
 
@@ -24,7 +24,7 @@ class Space:
         self,
         entries: EntryTable,
         disposal: Disposal,
-        store: FileStorage,
+        store: Storage,
         *,
         flush: Callable[[], Awaitable[None]],
         promised: Callable[[], int],

@@ -169,9 +169,9 @@ class FastConnection(Connection):
 
     def _is_sent_from_file(self, answer: PreparedResponse, length: int, began: float) -> bool:
         """Whether the answer was begun; `_rest` is its end, unless the socket took all of it."""
-        fd = answer.lease.fd
+        fd, offset, _ = answer.lease.region
         if length <= page_cache.PEEK:
-            data = page_cache.peek(fd, answer.start, length)
+            data = page_cache.peek(fd, offset + answer.start, length)
             if data is None:
                 return False
             self._write(answer.head, data)
@@ -186,7 +186,7 @@ class FastConnection(Connection):
             self._send_rest(answer, self._path.cache.reader_of(answer.lease), at, began)
             return True
         try:  # noqa: SIM105 - as in `_write`
-            at += os.sendfile(self._socket, fd, at, turn.stop - at)
+            at += os.sendfile(self._socket, fd, offset + at, turn.stop - at)
         except OSError:
             pass  # who sends the rest meets it again
         if at < stop:
@@ -199,7 +199,7 @@ class FastConnection(Connection):
         reader = self._path.cache.reader_of(answer.lease)
         then = partial(self._spurted, answer, reader, began)
         try:
-            self._rest = SendfileBurst(self._socket, answer.lease.fd, Span(at, answer.stop), then)
+            self._rest = SendfileBurst(self._socket, answer.lease.region, Span(at, answer.stop), then)
         except OSError:
             then(at)  # no descriptor is left
 
@@ -272,7 +272,7 @@ def _is_resident(answer: PreparedResponse, turn: Span, now: float) -> bool:
     lease = answer.lease
     if now < lease.resident_until and turn.stop == lease.metadata.size:
         return True
-    if not page_cache.is_resident(lease.fd, turn):
+    if not page_cache.is_resident(lease.region.fd, lease.region.locate(turn)):
         return False
     if turn.length == lease.metadata.size:
         lease.resident_until = now + RESIDENT

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from typing import Protocol
 
-from bucketfront.cache import Reader, page_cache
+from bucketfront.cache import Reader, Region, page_cache
 from bucketfront.errors import BodyTruncated, OriginError, StoreError
 from bucketfront.http.ranges import Span
 from bucketfront.server.client_limits import CLIENT_TIMEOUT_S, MIN_RATE_BYTES_PER_S
@@ -135,18 +135,18 @@ class Sender:
 
     async def _send_stretch(self, stretch: Span, outlet: Outlet, body: BodyWriter) -> int:
         """Send a stretch or its beginning. Returns the offset reached."""
-        transport, file = outlet.transport, self._reader.file
+        transport, region = outlet.transport, self._reader.region
         if transport is None:
             raise ConnectionResetError("the client left")
-        assert file is not None
-        if stretch.length <= page_cache.PEEK and (data := _peeked(file.fd, stretch)) is not None:
+        assert region is not None
+        if stretch.length <= page_cache.PEEK and (data := _peeked(region, stretch)) is not None:
             await self._write(body, data)
             return stretch.stop
         if transport.get_extra_info("sslcontext") is not None:
             turn = Span(stretch.start, min(stretch.stop, stretch.start + MAX_PER_TURN_TLS_BYTES))
             return await self._send_enciphered(turn, outlet, body)
         outlet.writer.send_headers()
-        file_sender = FileSender(transport, file.fd, stretch, self._reader.bring_in, self._reader.is_sound)
+        file_sender = FileSender(transport, region, stretch, self._reader.bring_in, self._reader.is_sound)
         try:
             await file_sender.run()
         finally:
@@ -158,14 +158,14 @@ class Sender:
 
         It sends small pieces: memory holds unsent bytes more than once (docs/invariants.md#memory).
         """
-        file = self._reader.file
-        assert file is not None
+        region = self._reader.region
+        assert region is not None
         if not self._reader.is_sound(turn):
             raise StoreError("the file has lost what comes next")
         async with asyncio.timeout(timeout_for(turn.length)):
             for start in range(turn.start, turn.stop, page_cache.PEEK):
                 piece = Span(start, min(turn.stop, start + page_cache.PEEK))
-                if (data := _peeked(file.fd, piece)) is None:
+                if (data := _peeked(region, piece)) is None:
                     await self._reader.bring_in(Span(start, turn.stop))
                     data = await self._reader.read(piece)
                 await body.write(data)
@@ -188,8 +188,8 @@ class Sender:
         self.sent += len(data)
 
 
-def _peeked(fd: int, span: Span) -> bytes | None:
-    data = page_cache.peek(fd, span.start, span.length)
+def _peeked(region: Region, span: Span) -> bytes | None:
+    data = page_cache.peek(region.fd, region.offset + span.start, span.length)
     return None if data is None else bytes(data)
 
 

@@ -13,7 +13,7 @@ import errno
 import os
 from collections.abc import Awaitable, Callable
 
-from bucketfront.cache import page_cache
+from bucketfront.cache import Region, page_cache
 from bucketfront.errors import ProxyError, StoreError
 from bucketfront.http.ranges import Span
 from bucketfront.server.client_limits import CLIENT_TIMEOUT_S, MIN_RATE_BYTES_PER_S
@@ -27,14 +27,15 @@ _CLIENT_LEFT = {errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.ETIMEDOUT, 
 class _SendfileStep:
     """The step that both senders share. `socket` is the descriptor to write to, and the caller closes it.
 
-    `at` is the offset reached. Bytes below `known` were in memory a moment ago.
+    Offsets count from the first byte of the object, whose place in a file is `region`. `at` is the offset reached.
+    Bytes below `known` were in memory a moment ago.
     """
 
-    def __init__(self, fd: int, span: Span, socket: int = -1) -> None:
+    def __init__(self, region: Region, span: Span, socket: int = -1) -> None:
         self.socket = socket
         self.at = self.known = span.start
         self.stop = span.stop
-        self._fd = fd
+        self.region = region
 
     @property
     def is_done(self) -> bool:
@@ -48,9 +49,10 @@ class _SendfileStep:
     def is_next_in_memory(self) -> bool:
         if self.at < self.known:
             return True
-        if not page_cache.is_resident(self._fd, self.next):
+        turn = self.next
+        if not page_cache.is_resident(self.region.fd, self.region.locate(turn)):
             return False
-        self.known = self.next.stop
+        self.known = turn.stop
         return True
 
     def send(self) -> None:
@@ -59,7 +61,7 @@ class _SendfileStep:
         Raises OSError on an error of either end, EOFError if the file ends early.
         """
         try:
-            sent = os.sendfile(self.socket, self._fd, self.at, self.known - self.at)
+            sent = os.sendfile(self.socket, self.region.fd, self.region.offset + self.at, self.known - self.at)
         except (BlockingIOError, InterruptedError):
             return
         if not sent:
@@ -68,23 +70,24 @@ class _SendfileStep:
 
 
 class FileSender:
-    """Sends the bytes `span` of the file `fd` behind everything that the transport holds. `at` is the offset reached.
+    """Sends the bytes `span` of the object at `region` behind everything that the transport holds.
 
-    `bring_in` reads a span from disk into memory. `is_sound` returns whether a span is still free of corruption.
+    `at` is the offset reached. `bring_in` reads a span from disk into memory. `is_sound` returns whether a span is
+    still free of corruption.
+
     The transport must get no other bytes meanwhile. It keeps reading, so that the loop notices a client that leaves.
     """
 
     def __init__(
         self,
         transport: asyncio.Transport,
-        fd: int,
+        region: Region,
         span: Span,
         bring_in: Callable[[Span], Awaitable[None]],
         is_sound: Callable[[Span], bool] = lambda _: True,
     ) -> None:
         self._transport = transport
-        self._fd = fd
-        self._step = _SendfileStep(fd, span)
+        self._step = _SendfileStep(region, span)
         self._bring_in = bring_in
         self._is_sound = is_sound
         self._loop = asyncio.get_running_loop()
@@ -136,14 +139,14 @@ class FileSender:
 
     async def _send_behind_buffer(self) -> None:
         """Send the first bytes once the transport's buffer is empty, which asyncio's own `sendfile` waits for."""
-        span = self._step.next
+        span, region = self._step.next, self._step.region
         if not self._may_send_next():
             await self._bring_in(span)
         try:
             sent = await self._loop.sendfile(
                 self._transport,
-                _Descriptor(self._fd),  # type: ignore[arg-type] # asyncio uses no more of a file
-                span.start,
+                _Descriptor(region.fd),  # type: ignore[arg-type] # asyncio uses no more of a file
+                region.offset + span.start,
                 span.length,
                 fallback=False,
             )
@@ -206,10 +209,10 @@ class SendfileBurst:
     calls `then` once with the offset reached. A sender that goes on from there meets the same error, and reports it.
     """
 
-    def __init__(self, socket: int, fd: int, span: Span, then: Callable[[int], None]) -> None:
+    def __init__(self, socket: int, region: Region, span: Span, then: Callable[[int], None]) -> None:
         self._loop = asyncio.get_running_loop()
         # A descriptor of its own, because asyncio watches that of the transport.
-        self._step = _SendfileStep(fd, span, os.dup(socket))
+        self._step = _SendfileStep(region, span, os.dup(socket))
         self._then = then
         self._timer = self._loop.call_later(MAX_BURST_S, self.end)
         self._loop.add_writer(self._step.socket, self._on_writable)
