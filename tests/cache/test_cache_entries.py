@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from bucketfront.cache.entries.budget import Budget
 from bucketfront.cache.entries.entry import ENTRY_BYTES, Entry
 from bucketfront.cache.entries.entry_table import PAGE, EntryTable
+from bucketfront.cache.entries.eviction import PolicyFactory
 from bucketfront.cache.storage import blocks
 from bucketfront.cache.storage.index import Index, Outline
 from bucketfront.cache.storage.storage import Region, StoredFile
@@ -27,8 +28,10 @@ SIZE = 4 * BLOCK + 5
 class World:
     """Entries over an index in a folder; what the cache around them would do is done here in one step."""
 
-    def __init__(self, folder: Path, hot_limit: int = 3) -> None:
+    def __init__(self, folder: Path, hot_limit: int = 3, policy: PolicyFactory | None = None) -> None:
+        folder.mkdir(exist_ok=True)
         self.folder = folder
+        self.policy = policy
         self.hot_limit = hot_limit
         self.names = 0
         self.open()
@@ -37,7 +40,9 @@ class World:
         self.index = Index(self.folder / "index.db", "one", block_size=BLOCK)
         self.index.open()
         self.budget = Budget(1 << 40)
-        self.entries = EntryTable(self.index, self.budget, steady(), block_size=BLOCK, hot_limit=self.hot_limit)
+        self.entries = EntryTable(
+            self.index, self.budget, steady(), block_size=BLOCK, hot_limit=self.hot_limit, eviction=self.policy
+        )
         self.entries.open()
 
     def add(self, key: ObjectKey, now: float) -> tuple[Entry, Entry | None]:
@@ -66,8 +71,8 @@ class World:
 
 
 @contextmanager
-def world(folder: Path, hot_limit: int = 3) -> Iterator[World]:
-    made = World(folder, hot_limit)
+def world(folder: Path, hot_limit: int = 3, policy: PolicyFactory | None = None) -> Iterator[World]:
+    made = World(folder, hot_limit, policy)
     try:
         yield made
     finally:

@@ -4,7 +4,7 @@ from typing import Protocol
 
 from bucketfront.cache.entries.lease import Lease
 from bucketfront.cache.storage import blocks
-from bucketfront.cache.storage.index import Row
+from bucketfront.cache.storage.index import Outline, Row
 from bucketfront.cache.storage.storage import StoredFile
 from bucketfront.http.freshness import Freshness
 from bucketfront.http.metadata import Metadata
@@ -12,6 +12,8 @@ from bucketfront.keys import ObjectKey
 
 # Charged for every entry besides its blocks: its rows, their index entries, the inode's extents.
 ENTRY_BYTES = 4096
+
+_UNREAD = Metadata("", 0)
 
 
 class EntryFill(Protocol):
@@ -67,6 +69,15 @@ class Entry:
         entry.bytes = row.bytes
         entry.present = entry.charged = row.present
         entry.unverified = row.present if row.epoch < epoch else 0
+        entry.published = True
+        return entry
+
+    @classmethod
+    def from_outline(cls, row: Outline, epoch: int) -> "Entry":
+        """Return an entry that is only good to be removed: it has no metadata and no blocks."""
+        entry = cls(row.id, row.key, _UNREAD, Freshness(0.0), row.accessed_at, epoch)
+        entry.file_name = row.file
+        entry.bytes = row.bytes
         entry.published = True
         return entry
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from bucketfront.cache.entries.budget import Budget
 from bucketfront.cache.entries.entry import ENTRY_BYTES, Entry
-from bucketfront.cache.entries.eviction import LeastRecentlyUsed
+from bucketfront.cache.entries.eviction import EvictionPolicy, LeastRecentlyUsed, PolicyFactory
 from bucketfront.cache.storage import blocks
 from bucketfront.cache.storage.index import Changes, Index, Outline, key_octets
 from bucketfront.cache.storage.storage import StoredFile
@@ -45,6 +45,7 @@ class EntryTable:
         block_size: int,
         hot_limit: int,
         trusted_since: float = NEVER,
+        eviction: PolicyFactory | None = None,
     ) -> None:
         self._index = index
         self._budget = budget
@@ -61,6 +62,8 @@ class EntryTable:
         self._count = 0
         self._cold_bytes = 0  # charged to entries that are in the index only
         self._recency = LeastRecentlyUsed(index, self._hot, self._is_cold)
+        self._eviction: EvictionPolicy = eviction(index, self._hot, self._is_cold) if eviction else self._recency
+        self._orders = {self._recency, self._eviction}
         self.evicted = 0  # entries removed for space or idleness
         self.corrupt_blocks = 0  # blocks whose checksum did not fit
 
@@ -83,7 +86,7 @@ class EntryTable:
         self._tombstones.clear()
         self._distrusted.clear()
         self._touched.clear()
-        self._recency.refresh()
+        self._refresh_orders()
         return hot
 
     def __len__(self) -> int:
@@ -120,7 +123,7 @@ class EntryTable:
         freshness = self._policy(key, row.metadata, row.validated_at) if is_known else _STALE
         entry = self._hot[key] = Entry.from_row(row, freshness, self._index.epoch)
         self._cold_bytes -= entry.bytes
-        self._recency.add(entry)
+        self._add_to_orders(entry)
         if key in self._distrusted:
             self._distrusted.discard(key)
             self.expire(entry)
@@ -146,7 +149,7 @@ class EntryTable:
             self.remove(old)
         self._hot[entry.key] = entry
         self._distrusted.discard(entry.key)
-        self._recency.add(entry)
+        self._add_to_orders(entry)
         entry.published = True
         self._mark_dirty(entry)
         return old
@@ -300,10 +303,11 @@ class EntryTable:
         removed: ask again for more.
         """
         found: list[Entry] = []
-        while count > 0 and len(found) < PAGE and (entry := self._recency.take()) is not None:
+        while count > 0 and len(found) < PAGE and (entry := self._eviction.take()) is not None:
             found.append(entry)
             count -= entry.bytes
-        return self._evict(found)
+            self.remove(entry)
+        return self._evicted(found)
 
     def idle(self, before: float) -> list[Entry]:
         """Remove entries that nobody uses and nobody asked for since `before` (seconds since the epoch), the oldest
@@ -312,14 +316,22 @@ class EntryTable:
         found: list[Entry] = []
         while len(found) < PAGE and (entry := self._recency.take(before)) is not None:
             found.append(entry)
-        return self._evict(found)
-
-    def _evict(self, found: list[Entry]) -> list[Entry]:
-        for entry in found:
             self.remove(entry)
-        self._recency.rewind()
+        return self._evicted(found)
+
+    def _evicted(self, found: list[Entry]) -> list[Entry]:
+        for order in self._orders:
+            order.rewind()
         self.evicted += len(found)
         return found
+
+    def _add_to_orders(self, entry: Entry) -> None:
+        for order in self._orders:
+            order.add(entry)
+
+    def _refresh_orders(self) -> None:
+        for order in self._orders:
+            order.refresh()
 
     def _is_cold(self, row: Outline) -> bool:
         hot = self._hot.get(row.key)
@@ -379,7 +391,7 @@ class EntryTable:
             entry.revoke()
             del self._hot[entry.key]
             self._cold_bytes += entry.bytes
-        self._recency.refresh()
+        self._refresh_orders()
         return dropped
 
     def close(self) -> list[Entry]:
@@ -413,7 +425,7 @@ class EntryTable:
     def flushed(self, changes: Changes) -> None:
         self._being_flushed.clear()
         self._tombstones.difference_update(changes.removed)
-        self._recency.refresh()
+        self._refresh_orders()
         by_id = self._written(changes)
         for entry_id, block, crc in changes.sums:
             entry = by_id.get(entry_id)

@@ -1,29 +1,54 @@
-"""All entries by their last access, oldest first: those in memory, and those in the index, read a page at a time.
+"""Which entry is removed next: a Protocol, and the policy that removes the least recently used entry.
 
-What it costs to name the next victim depends neither on how many entries there are nor on how many were removed and
-are in the index still. Changes no entry; synchronous, as `EntryTable` is.
+A policy is synchronous and changes no entry, as `EntryTable` alone does that.
 """
 
 from collections import deque
 from collections.abc import Callable, Mapping
 from heapq import heapify, heappop, heappush, heapreplace
+from typing import Protocol
 
 from bucketfront.cache.entries.entry import Entry
 from bucketfront.cache.storage.index import Index, Outline
-from bucketfront.http.freshness import Freshness
-from bucketfront.http.metadata import Metadata
 from bucketfront.keys import ObjectKey
 
-PAGE = 64  # rows of the index read at a time
-SLACK = 256  # records that may be out of date before they are all made anew
+PAGE_ROWS = 64  # read from the index at a time: a fraction of a millisecond in the event loop
+MAX_OUTDATED_RECORDS = 256  # beyond one record per entry in memory; then all records are made anew
 
-_UNREAD = Metadata("", 0)  # of an entry that is only named to be removed
+
+class EvictionPolicy(Protocol):
+    """Decides which entry is removed next if the cache needs space.
+
+    It offers every entry with a file in the end, except those that are pinned. How long an entry was not used is no
+    matter of a policy: `EntryTable.idle` goes by the last access, whatever the policy is.
+    """
+
+    def add(self, entry: Entry) -> None:
+        """Note that the entry came into memory."""
+
+    def refresh(self) -> None:
+        """Read the index again, because it has changed or entries have left memory."""
+
+    def take(self) -> Entry | None:
+        """Return the entry to remove next. The caller removes it before it takes another one.
+
+        An entry from the index has no metadata and no blocks. Returns None if every entry left is pinned. Raises
+        StoreError.
+        """
+
+    def rewind(self) -> None:
+        """Consider those entries again that were pinned when their turn came."""
+
+
+PolicyFactory = Callable[[Index, Mapping[ObjectKey, Entry], Callable[[Outline], bool]], EvictionPolicy]
+"""Makes a policy of the index, the entries in memory, and whether a row of the index stands for one that is not."""
 
 
 class LeastRecentlyUsed:
-    """`hot` are the entries in memory; `is_cold` tells whether a row of the index stands for one that is not.
+    """Offers all entries by their last access, oldest first: those in memory, and rows of the index, page by page.
 
-    Accesses are not told: a record may be older than its entry's last access, and is put right when its turn comes.
+    Its cost depends neither on how many entries exist nor on how many removed ones the index still has. It gets no
+    notice of accesses: a record may be older than the last access of its entry, and is corrected when its turn comes.
     """
 
     def __init__(self, index: Index, hot: Mapping[ObjectKey, Entry], is_cold: Callable[[Outline], bool]) -> None:
@@ -31,28 +56,28 @@ class LeastRecentlyUsed:
         self._hot = hot
         self._is_cold = is_cold
         self._records: list[tuple[float, int, ObjectKey]] = []  # a heap
-        self._busy: list[tuple[float, int, ObjectKey]] = []
+        self._pinned: list[tuple[float, int, ObjectKey]] = []
         self._rows: deque[Outline] = deque()
         self._last: Outline | None = None  # the last row read
         self._has_more = True
 
     def add(self, entry: Entry) -> None:
-        """The entry came into memory."""
+        """Note that the entry came into memory."""
         heappush(self._records, (entry.accessed_at, entry.id, entry.key))
-        if len(self._records) > 2 * len(self._hot) + SLACK:
+        if len(self._records) > 2 * len(self._hot) + MAX_OUTDATED_RECORDS:
             self._records = [(entry.accessed_at, entry.id, entry.key) for entry in self._hot.values()]
             heapify(self._records)
 
     def refresh(self) -> None:
-        """The index has changed, or entries have left memory: rows are read anew from the oldest on."""
+        """Read the rows again from the oldest on, because the index has changed or entries have left memory."""
         self._rows.clear()
         self._last = None
         self._has_more = True
 
     def take(self, before: float = float("inf")) -> Entry | None:
-        """The entry nobody uses that was used longest ago, if that was before `before` (seconds since the epoch).
+        """Return the least recently used entry that is not pinned. The caller removes it before it takes another one.
 
-        It is not named again: remove it. What comes from the index has no metadata and no blocks. Raises StoreError.
+        Returns None if its last access was not before `before`, in seconds since the epoch. Raises StoreError.
         """
         hot, row = self._oldest_hot(), self._oldest_row()
         if hot is not None and (row is None or hot.accessed_at <= row.accessed_at):
@@ -63,13 +88,13 @@ class LeastRecentlyUsed:
         if row is None or row.accessed_at >= before:
             return None
         self._rows.popleft()
-        return self._entry(row)
+        return Entry.from_outline(row, self._index.epoch)
 
     def rewind(self) -> None:
-        """Entries that were in use when their turn came are considered again."""
-        for record in self._busy:
+        """Consider those entries again that were pinned when their turn came."""
+        for record in self._pinned:
             heappush(self._records, record)
-        self._busy.clear()
+        self._pinned.clear()
 
     def _oldest_hot(self) -> Entry | None:
         while self._records:
@@ -81,7 +106,7 @@ class LeastRecentlyUsed:
             elif entry.accessed_at != at:
                 heapreplace(self._records, (entry.accessed_at, number, key))
             elif entry.pins or entry.file_name is None:
-                self._busy.append(heappop(self._records))
+                self._pinned.append(heappop(self._records))
             else:
                 return entry
         return None
@@ -94,14 +119,7 @@ class LeastRecentlyUsed:
                 self._rows.popleft()
             if not self._has_more:
                 return None
-            self._rows.extend(self._index.oldest(PAGE, self._last))
-            self._has_more = len(self._rows) == PAGE
+            self._rows.extend(self._index.oldest(PAGE_ROWS, self._last))
+            self._has_more = len(self._rows) == PAGE_ROWS
             if self._rows:
                 self._last = self._rows[-1]
-
-    def _entry(self, row: Outline) -> Entry:
-        entry = Entry(row.id, row.key, _UNREAD, Freshness(0.0), row.accessed_at, self._index.epoch)
-        entry.file_name = row.file
-        entry.bytes = row.bytes
-        entry.published = True
-        return entry
