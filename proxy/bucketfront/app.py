@@ -365,7 +365,7 @@ class App:
 
     def _origin_health(self) -> OriginHealth:
         breaker = self.origin.breaker
-        return OriginHealth(breaker.is_open, breaker.opened, breaker.refused, self.origin.drips)
+        return OriginHealth(breaker.is_open, breaker.opened, breaker.refused, self.origin.slow_bodies)
 
     def _upload_figures(self) -> UploadFigures:
         resumable, waiting = self.upload_manager.unfinished

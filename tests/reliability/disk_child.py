@@ -50,7 +50,7 @@ class ObjectHandler(FakeOrigin):
     """Every key that ends in `-SIZE` exists. What is written is kept in `folder`, and outlives this process."""
 
     breaker = SimpleNamespace(is_open=False, opened=0, refused=0)
-    drips = 0
+    slow_bodies = 0
 
     def __init__(self, folder: Path) -> None:
         super().__init__()

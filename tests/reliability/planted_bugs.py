@@ -758,12 +758,14 @@ BUGS = (
         "The deadline of a question to the origin begins anew with each attempt.",
         (
             Edit(
-                "bucketfront.s3.client:S3Origin._retried",
+                "bucketfront.s3.client:S3Origin._with_retries",
                 "asyncio.timeout_at(until)",
                 "asyncio.timeout(self._deadline)",
             ),
             Edit(
-                "bucketfront.s3.client:S3Origin._retried", " or asyncio.get_running_loop().time() + pause >= until", ""
+                "bucketfront.s3.client:S3Origin._with_retries",
+                " or asyncio.get_running_loop().time() + pause >= until",
+                "",
             ),
         ),
         (FAULTS + "test_an_origin_that_never_answers",),
@@ -1040,7 +1042,7 @@ BUGS = (
         29,
         "redirects-followed",
         "A redirect of the origin's is followed, credentials and all.",
-        (Edit("bucketfront.s3.transport:_Strict.request", "allow_redirects=False", "allow_redirects=True"),),
+        (Edit("bucketfront.s3.transport:_StrictSession.request", "allow_redirects=False", "allow_redirects=True"),),
         (FAULTS + "test_a_redirect_is_not_followed",),
     ),
     Bug(

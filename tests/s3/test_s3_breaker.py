@@ -43,7 +43,7 @@ from bucketfront.s3.breaker import (
     BreakerEvent,
     BreakerState,
 )
-from bucketfront.s3.client import ATTEMPTS, S3Origin
+from bucketfront.s3.client import MAX_ATTEMPTS, S3Origin
 from bucketfront.s3.error_translation import VersionUnchanged
 
 A, B = ObjectKey("bucket", "a"), ObjectKey("bucket", "b")
@@ -435,7 +435,7 @@ async def test_one_sick_object_shuts_out_no_other(subject: Subject) -> None:
             with pytest.raises(OriginServerError):
                 await origin.get(A, FromTo(0, 10))
         assert await origin.head(B) == Metadata('"e"', 10)
-        assert len(server.heads) == MAX_FAILURES * ATTEMPTS + 1
+        assert len(server.heads) == MAX_FAILURES * MAX_ATTEMPTS + 1
 
 
 @pytest.mark.usefixtures("_no_pauses")
@@ -487,13 +487,13 @@ async def test_nobody_waits_for_a_connection_to_an_origin_that_rests(subject: Su
         RawServer(answering(None)) as server,
         S3Origin(settings(server.endpoint_url, "60s"), None, subject.breaker) as origin,
     ):
-        await origin.take_slot()
+        await origin.acquire_slot()
         subject.open()
         with pytest.raises(OriginCircuitOpen):
             await origin.get(A, FromTo(0, 10))
         with pytest.raises(OriginCircuitOpen):
             await origin.head(A)
-        origin.return_slot()
+        origin.release_slot()
 
 
 @pytest.mark.usefixtures("_no_pauses")
@@ -504,11 +504,11 @@ async def test_waiting_in_vain_for_a_connection_is_our_own_congestion(subject: S
         RawServer(answering(response("200 OK", ETag='"e"', length=10))) as server,
         S3Origin(settings(server.endpoint_url, "10ms"), None, subject.breaker) as origin,
     ):
-        await origin.take_slot()
+        await origin.acquire_slot()
         for _ in range(MAX_FAILURES):
             with pytest.raises(OriginBusy):
                 await origin.head(A)
-        origin.return_slot()
+        origin.release_slot()
         assert not subject.breaker.is_open
 
 

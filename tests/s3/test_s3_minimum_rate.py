@@ -16,13 +16,13 @@ from bucketfront.keys import ObjectKey
 from bucketfront.s3 import minimum_rate
 from bucketfront.s3.breaker import MAX_FAILURES
 from bucketfront.s3.client import S3Origin
-from bucketfront.s3.minimum_rate import MIN_RATE, WINDOW, MinimumRate
+from bucketfront.s3.minimum_rate import MIN_BYTES_PER_S, WINDOW_S, MinimumRate
 
 KEY = ObjectKey("bucket", "drips")
 CONTENT = object_bytes(1 << 16)
 SHORT = 0.2  # seconds: a window that a test waits out
 
-Waits = st.lists(st.tuples(st.floats(0, WINDOW / 2), st.integers(0, 100_000)), max_size=50)
+Waits = st.lists(st.tuples(st.floats(0, WINDOW_S / 2), st.integers(0, 100_000)), max_size=50)
 
 
 def outcomes(waits: list[tuple[float, int]]) -> list[bool]:
@@ -36,8 +36,8 @@ def outcomes(waits: list[tuple[float, int]]) -> list[bool]:
 
 @given(Waits)
 def test_what_comes_at_the_rate_is_never_ended(waits: list[tuple[float, int]]) -> None:
-    """A link of MIN_RATE, however it bundles its bytes within a wait, is slow and legitimate."""
-    assert all(outcomes([(seconds, int(seconds * MIN_RATE) + 1) for seconds, _ in waits]))
+    """A link of MIN_BYTES_PER_S, however it bundles its bytes within a wait, is slow and legitimate."""
+    assert all(outcomes([(seconds, int(seconds * MIN_BYTES_PER_S) + 1) for seconds, _ in waits]))
 
 
 @given(Waits)
@@ -55,7 +55,7 @@ def test_a_drip_is_ended_within_two_windows(waits: list[tuple[float, int]]) -> N
         rate.is_kept()
     dripping = []
     for _ in range(40):
-        rate.waited(WINDOW / 20, 1)
+        rate.waited(WINDOW_S / 20, 1)
         dripping.append(rate.is_kept())
     assert not all(dripping)
 
@@ -99,20 +99,20 @@ async def test_a_body_that_drips_is_ended(monkeypatch: pytest.MonkeyPatch) -> No
     """A byte now and then keeps off `read_timeout`, and is OriginTimeout all the same; its bytes are right, and its
     connection is closed (I12, I20).
     """
-    monkeypatch.setattr(minimum_rate, "WINDOW", SHORT)
+    monkeypatch.setattr(minimum_rate, "WINDOW_S", SHORT)
     async with asyncio.timeout(20), RawServer(drip) as server, S3Origin(settings(server.endpoint_url)) as origin:
         got = await dripped(origin, KEY)
         assert got
         assert CONTENT.startswith(got)
-        assert len(got) < MIN_RATE * SHORT
+        assert len(got) < MIN_BYTES_PER_S * SHORT
         await server.connections[0].ended.wait()
-        assert origin.drips == 1
+        assert origin.slow_bodies == 1
 
 
 async def test_a_slow_reader_is_not_a_slow_origin(monkeypatch: pytest.MonkeyPatch) -> None:
     """What has come by the time that it is read was not waited for, however little it is and however late."""
-    monkeypatch.setattr(minimum_rate, "WINDOW", 0.3)
-    monkeypatch.setattr(minimum_rate, "MIN_RATE", 100 << 10)
+    monkeypatch.setattr(minimum_rate, "WINDOW_S", 0.3)
+    monkeypatch.setattr(minimum_rate, "MIN_BYTES_PER_S", 100 << 10)
     piece, wanted = 1 << 10, asyncio.Semaphore(0)
 
     async def script(connection: RawConnection, head: Head) -> None:
@@ -130,15 +130,15 @@ async def test_a_slow_reader_is_not_a_slow_origin(monkeypatch: pytest.MonkeyPatc
             await asyncio.sleep(0.03)  # the slowness itself: a third of the rate
             assert await answer.body.read() == CONTENT[start : start + piece]
         answer.body.close()
-        assert origin.drips == 0
+        assert origin.slow_bodies == 0
 
 
 async def test_drips_of_one_key_are_not_an_outage(monkeypatch: pytest.MonkeyPatch) -> None:
     """The breaker hears of an ended drip as of a 5xx: of one key alone they never open it, of several they do."""
-    monkeypatch.setattr(minimum_rate, "WINDOW", SHORT)
+    monkeypatch.setattr(minimum_rate, "WINDOW_S", SHORT)
     async with asyncio.timeout(30), RawServer(drip) as server, S3Origin(settings(server.endpoint_url)) as origin:
         await asyncio.gather(*(dripped(origin, KEY) for _ in range(2 * MAX_FAILURES)))
         assert not origin.breaker.is_open
-        assert origin.drips == 2 * MAX_FAILURES
+        assert origin.slow_bodies == 2 * MAX_FAILURES
         await asyncio.gather(*(dripped(origin, KEY._replace(key=str(number))) for number in range(2 * MAX_FAILURES)))
         assert origin.breaker.is_open

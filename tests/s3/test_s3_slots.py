@@ -21,7 +21,7 @@ async def turns(count: int = 20) -> None:
 
 async def holders(slots: ConnectionSlots, key: ObjectKey | None, count: int) -> "list[asyncio.Task[None]]":
     """That many tasks that want a slot; those that have one are done."""
-    tasks = [asyncio.create_task(slots.take(key)) for _ in range(count)]
+    tasks = [asyncio.create_task(slots.acquire(key)) for _ in range(count)]
     await turns()
     return tasks
 
@@ -36,7 +36,7 @@ async def test_one_key_has_half_of_them(count: int, share: int) -> None:
     assert all(task.done() for task in others)
     assert slots.free == 0
     for _ in range(3 * count):
-        slots.give_back(A)
+        slots.release(A)
         await turns()
     assert all(task.done() for task in waiting)
 
@@ -49,7 +49,7 @@ async def test_who_waits_for_its_own_key_keeps_nobody_waiting() -> None:
     assert slots.free == 0
     of_c = await holders(slots, C, 1)
     assert not of_c[0].done()
-    slots.give_back(B)
+    slots.release(B)
     await turns()
     assert of_c[0].done()
     assert sum(task.done() for task in of_a) == 2
@@ -64,7 +64,7 @@ async def test_versions_of_a_key_share_its_half() -> None:
     first = await holders(slots, A._replace(version="1"), 2)
     second = await holders(slots, A, 1)
     assert [task.done() for task in (*first, *second)] == [True, True, False]
-    slots.give_back(A._replace(version="1"))
+    slots.release(A._replace(version="1"))
     await turns()
     assert second[0].done()
 
@@ -81,14 +81,14 @@ async def test_cancelling_loses_no_slot(seed: int) -> None:
 
     async def use(key: ObjectKey | None) -> None:
         nonlocal held
-        await slots.take(key)
+        await slots.acquire(key)
         try:
             held += 1
             assert held <= count
             await turns(chance.randrange(4))
         finally:
             held -= 1
-            slots.give_back(key)
+            slots.release(key)
 
     tasks: list[asyncio.Task[None]] = []
     for _ in range(150):

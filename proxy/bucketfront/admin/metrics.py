@@ -129,14 +129,15 @@ class ConnectionCollector(Collector):
 
 @dataclass(frozen=True, slots=True)
 class OriginHealth:
-    """`outages`: times that the origin was found out of reach. `refused`: reads that ended there meanwhile. `drips`:
-    bodies ended because they came too slowly.
+    """The circuit breaker's state and counters, and the bodies that were ended because they came too slowly.
+
+    `outages` counts how often the breaker opened, `refused` the reads that it refused.
     """
 
     is_resting: bool
     outages: int
     refused: int
-    drips: int
+    slow_bodies: int
 
 
 class OriginCollector(Collector):
@@ -154,7 +155,7 @@ class OriginCollector(Collector):
         )
         yield CounterMetricFamily("bucketfront_origin_refused", "Reads not sent to it meanwhile.", float(now.refused))
         yield CounterMetricFamily(
-            "bucketfront_origin_drips", "Bodies ended because they came too slowly.", float(now.drips)
+            "bucketfront_origin_drips", "Bodies ended because they came too slowly.", float(now.slow_bodies)
         )
 
     def describe(self) -> Iterable[Metric]:

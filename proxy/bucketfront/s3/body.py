@@ -1,4 +1,7 @@
-"""The body of one GetObject, counted against what its head declared (I3) and against the clock (I20)."""
+"""The body of one GetObject, compared with the length and the rate that it must have.
+
+See docs/invariants.md#exact-length and docs/invariants.md#deadlines-everywhere.
+"""
 
 import asyncio
 from collections.abc import Callable
@@ -12,32 +15,38 @@ from bucketfront.s3.minimum_rate import MinimumRate
 
 
 class S3Body:
-    """`on_close` is called once, when the connection is given back; `on_drip` with the error that ends a body which
-    comes too slowly.
+    """A body that holds a connection until it is closed. `what` names the request in messages.
+
+    `on_close` is called once, when the connection is free. `on_slow` is called with the error of a body that comes
+    too slowly.
     """
 
     def __init__(self, stream: Any, what: str, read_timeout: float) -> None:
-        # aiobotocore's wrapper hands out pieces of a size asked for; the stream below it gives whatever has
-        # arrived, which is both the soonest and the cheapest.
+        # aiobotocore's wrapper returns pieces of a requested size. The stream below it returns what has arrived, which
+        # is both sooner and cheaper.
         self._response = stream._raw_stream  # noqa: SLF001 - the wrapper has no public name for it
         self._what = what
         self._read_timeout = read_timeout
-        self._left: int | None = None
-        self._closed = False
+        self._left: int | None = None  # bytes
+        self._is_closed = False
         self._rate = MinimumRate()
         self.on_close: Callable[[], None] | None = None
-        self.on_drip: Callable[[OriginTimeout], None] | None = None
+        self.on_slow: Callable[[OriginTimeout], None] | None = None
 
     def expect(self, length: int) -> None:
-        """Bytes that the head declared."""
+        """Set the length in bytes that the head declared."""
         self._left = length
 
     async def read(self) -> bytes:
+        """Return the next bytes, or `b""` at the declared length. A read that is cancelled loses no byte.
+
+        Raises BodyTruncated, OriginTimeout, OriginUnavailable.
+        """
         assert self._left is not None
         if not self._left:
             return b""
         if not self._rate.is_kept():
-            self._drips()
+            self._fail_slow()
         clock = asyncio.get_running_loop().time
         began = clock()
         data = b""
@@ -59,18 +68,21 @@ class S3Body:
                     raise BodyTruncated(f"{self._what}: the body broke off {self._left} bytes early") from error
         return data
 
-    def _drips(self) -> None:
-        """Raises OriginTimeout."""
+    def _fail_slow(self) -> None:
+        """Raise OriginTimeout."""
         error = OriginTimeout(f"{self._what}: the body comes too slowly, {self._left} bytes are missing")
-        if self.on_drip is not None:
-            self.on_drip(error)
+        if self.on_slow is not None:
+            self.on_slow(error)
         raise error
 
     def close(self) -> None:
-        if self._closed:
+        """Return the connection to the pool if the body was read to its end, else close it.
+
+        A connection with a rest of a body would give that rest to another request (docs/invariants.md#cancellation).
+        """
+        if self._is_closed:
             return
-        self._closed = True
-        # Only a connection whose body was read to its end may serve another request (I12).
+        self._is_closed = True
         if self._left == 0 and self._response.content.is_eof():
             self._response.release()
         else:

@@ -1,9 +1,10 @@
-"""S3 over aiobotocore: ranged read, head and delete. Uploads are in `s3/upload/`.
+"""S3 over aiobotocore: ranged reads, HEAD and DELETE. Uploads are in `s3/upload/`.
 
-Everything that has a default in the SDK and matters is set here (I30). There is one layer of retries, here, for
-the head of an answer; a body that was cut is continued by the cache, which knows what is missing. Reads ask the
-breaker first and tell it what became of them; writes are tried whatever it says. What is asked twice, here or there,
-is paid from one budget.
+Every default of the SDK that matters is set here (docs/invariants.md#fail-closed). Retries exist in one layer, here,
+and cover a request up to the head of its response. The cache continues a body that broke off, because it knows which
+bytes are missing. Both pay for repeated requests from one budget.
+
+Reads pass the circuit breaker and report their outcome to it. Writes are tried in any state of the breaker.
 """
 
 import asyncio
@@ -47,42 +48,41 @@ from bucketfront.s3.upload.upload_slots import UploadSlots
 
 T = TypeVar("T")
 
-ATTEMPTS = 3
-RETRY_PAUSE_S = (
-    0.1  # at most before the second attempt, doubled for the third: short beside S3's 0.1 to 0.2 s for a head
-)
+MAX_ATTEMPTS = 3  # of one request: a failure of one in a hundred requests becomes one in a million
+RETRY_PAUSE_S = 0.1  # at most before the second attempt, doubled for the third: S3 takes as long for a head
 
 
 class S3Origin:
-    """One endpoint, one set of credentials, a bounded number of connections.
+    """A client of one endpoint, with one set of credentials and a bounded number of connections.
 
-    `endpoint_url` overrides the settings' own: the embedded S3 knows its port only once it runs.
+    `endpoint_url` overrides that of the settings, because the embedded S3 knows its port only once it runs. An async
+    context manager: it closes once all work in the background has ended.
     """
 
     def __init__(
         self, settings: OriginSettings, endpoint_url: str | None = None, breaker: Breaker | None = None
     ) -> None:
         self.breaker = breaker or Breaker(time.monotonic, random.random)
-        self.retries = RetryBudget()  # of all who ask again: the heads here, the bytes in the cache
+        self.retries = RetryBudget()  # for heads here, and for bytes in the cache
         self._settings = settings
         self._endpoint_url = endpoint_url or settings.endpoint_url
         self._deadline = settings.connect_timeout + settings.read_timeout
         self._slots = ConnectionSlots(settings.max_connections)
         self.upload_slots = UploadSlots(self._slots, settings.max_connections)
-        self.drips = 0  # bodies that were ended because they came too slowly
-        self.parts = 0  # of uploads, that S3 took
+        self.slow_bodies = 0  # bodies that were ended because they came too slowly
+        self.parts = 0  # parts of uploads that S3 accepted
         self.parts_retried = 0
         self._stack = AsyncExitStack()
         self._client: Any = None
         self._background: set[asyncio.Task[Any]] = set()
 
     async def __aenter__(self) -> Self:
-        # Resolving the credential chain may read files; it has to work before the first request does.
+        # The credential chain may read files. It has to work before the first request is accepted.
         with translated("start"):
             self._client = await self._stack.enter_async_context(self._create_client())
         self._client.meta.events.register("before-call.s3", _before_call)
         for operation in ("GetObject", "HeadObject"):
-            self._client.meta.events.register(f"before-call.s3.{operation}", _ask_for_checksum)
+            self._client.meta.events.register(f"before-call.s3.{operation}", _request_checksum)
         return self
 
     async def __aexit__(
@@ -109,7 +109,7 @@ class S3Origin:
                 signature = UNSIGNED
             case "default":
                 pass
-        # A fifth of what botocore does for a GET is to read Last-Modified and to build its own User-Agent again.
+        # Of botocore's time for a GET, a fifth goes into parsing Last-Modified and building its own User-Agent.
         session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_timestamp)
         return session.create_client(
             "s3",
@@ -139,18 +139,18 @@ class S3Origin:
         if_match: str | None = None,
         if_none_match: str | None = None,
     ) -> OriginResponse | NotModified:
-        """S3 GetObject, see `bucketfront.cache.Origin.get`."""
+        """Call S3 GetObject, see `bucketfront.cache.Origin.get`."""
         what = f"GET {key}"
-        asked = _params(key, Range=_range_header(part), IfMatch=if_match, IfNoneMatch=if_none_match)
+        params = _params(key, Range=_range_header(part), IfMatch=if_match, IfNoneMatch=if_none_match)
 
         async def attempt() -> OriginResponse:
-            response = await self.call(what, self._client.get_object, asked)
+            response = await self.call(what, self._client.get_object, params)
             body = S3Body(response["Body"], what, self._settings.read_timeout)
             try:
                 head = response["ResponseMetadata"]
                 span, size = responses.span_sent(head["HTTPStatusCode"], head["HTTPHeaders"], part)
                 metadata = responses.metadata(head["HTTPHeaders"], size, key.version, is_whole=span.length == size)
-                if not size:  # moto and others answer 200 or 206 to some ranges of an empty object
+                if not size:  # moto and others send 200 or 206 for some ranges of an empty object
                     raise RangeUnsatisfiable(f"{what}: the object is empty")
                 responses.same_version(metadata, if_match)
             except OriginError:
@@ -160,18 +160,18 @@ class S3Origin:
             return OriginResponse(metadata, span.start, span.stop, body)
 
         self.breaker.check()
-        async with _Held(self, key) as slot:
+        async with _HeldConnection(self, key) as connection:
             try:
-                answer = await self._retried(what, key, attempt)
+                response = await self._with_retries(what, key, attempt)
             except VersionUnchanged as unchanged:
                 return responses.not_modified(unchanged.headers, key.version)
-            assert isinstance(answer.body, S3Body)
-            answer.body.on_close = slot.keep()
-            answer.body.on_drip = lambda error: self._dripped(key, error)
-            return answer
+            assert isinstance(response.body, S3Body)
+            response.body.on_close = connection.keep()
+            response.body.on_slow = lambda error: self._body_was_slow(key, error)
+            return response
 
     async def head(self, key: ObjectKey, *, if_none_match: str | None = None) -> Metadata | NotModified:
-        """S3 HeadObject, see `bucketfront.cache.Origin.head`."""
+        """Call S3 HeadObject, see `bucketfront.cache.Origin.head`."""
 
         async def attempt() -> Metadata:
             response = await self.call(f"HEAD {key}", self._client.head_object, _params(key, IfNoneMatch=if_none_match))
@@ -179,20 +179,20 @@ class S3Origin:
             return responses.metadata(headers, responses.content_length(headers), key.version, is_whole=True)
 
         self.breaker.check()
-        async with _Held(self, key):
+        async with _HeldConnection(self, key):
             try:
-                return await self._retried(f"HEAD {key}", key, attempt)
+                return await self._with_retries(f"HEAD {key}", key, attempt)
             except VersionUnchanged as unchanged:
                 return responses.not_modified(unchanged.headers, key.version)
 
     async def delete(self, key: ObjectKey) -> None:
-        """S3 DeleteObject; the absence of the object is no error there. Raises AccessDenied, OriginUnavailable."""
-        assert key.version is None, "a version of the past is never deleted"
+        """Call S3 DeleteObject. It succeeds also if the object is absent. Raises AccessDenied, OriginUnavailable."""
+        assert key.version is None, "a past version is never deleted"
         async with self.connection():
             await self.call(f"DELETE {key}", self._client.delete_object, _params(key))
 
     async def create_bucket(self, bucket: str) -> None:
-        """S3 CreateBucket, unless HeadBucket says that it is there."""
+        """Call S3 CreateBucket, unless HeadBucket finds the bucket."""
         try:
             await self.probe(bucket)
         except OriginError:
@@ -203,7 +203,7 @@ class S3Origin:
             await self.call(f"CREATE {bucket}", self._client.create_bucket, params)
 
     async def probe(self, bucket: str) -> None:
-        """S3 HeadBucket. Raises ObjectNotFound, AccessDenied, OriginUnavailable."""
+        """Call S3 HeadBucket. Raises ObjectNotFound, AccessDenied, OriginUnavailable."""
         await self.call(f"HEAD {bucket}", self._client.head_bucket, {"Bucket": bucket})
 
     async def call(
@@ -214,106 +214,115 @@ class S3Origin:
         *,
         deadline: float | None = None,
     ) -> Any:
-        """One S3 call up to the head of its answer, within `deadline` seconds, or connect_timeout + read_timeout."""
+        """Run one S3 call up to the head of its response. `what` names it in messages.
+
+        `deadline` is in seconds. Its default is connect_timeout + read_timeout.
+        """
         with translated(what, is_versioned="VersionId" in params):
             async with asyncio.timeout(deadline or self._deadline):
                 return await operation(**params)
 
     def in_background(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """What has to be told to S3 though nobody waits for it. It ends before the client is closed."""
+        """Start work that S3 must see although no request waits for it. It ends before the client closes."""
         task = asyncio.create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
         return task
 
-    def connection(self) -> "_Held":
-        """A context in which one of `max_connections` is held, on behalf of no object that is read. Entered, raises
-        OriginBusy.
+    def connection(self) -> "_HeldConnection":
+        """Return a context that holds one of `max_connections` for a call that reads no object.
+
+        To enter it raises OriginBusy if no connection comes free within the deadline.
         """
-        return _Held(self, None)
+        return _HeldConnection(self, None)
 
     @property
     def client(self) -> Any:
-        """Aiobotocore's client, for `s3/` alone."""
+        """Return aiobotocore's client, for modules of `s3/` only."""
         return self._client
 
-    async def _retried(self, what: str, key: ObjectKey, attempt: Callable[[], Awaitable[T]]) -> T:
-        """All attempts together have one deadline. Those after the first are paid for, by all requests together."""
+    async def _with_retries(self, what: str, key: ObjectKey, attempt: Callable[[], Awaitable[T]]) -> T:
+        """Run `attempt` up to MAX_ATTEMPTS times within one deadline. The retry budget pays for all but the first."""
         self.retries.earn()
         until = asyncio.get_running_loop().time() + self._deadline
-        for number in range(1, ATTEMPTS + 1):
+        for number in range(1, MAX_ATTEMPTS + 1):
             try:
                 with self.breaker.attempt(key), translated(what):
-                    # Within the attempt: a deadline around it would look like a client that leaves.
+                    # The timeout is inside the attempt. Around it, the breaker would see a cancelled request.
                     async with asyncio.timeout_at(until):
                         return await attempt()
             except OriginCircuitOpen:
                 raise
             except OriginUnavailable:
                 pause = backoff(RETRY_PAUSE_S, number, random.random())  # noqa: S311 - jitter, no secret
-                if number == ATTEMPTS or asyncio.get_running_loop().time() + pause >= until or not self.retries.spend():
+                is_last = number == MAX_ATTEMPTS
+                if is_last or asyncio.get_running_loop().time() + pause >= until or not self.retries.spend():
                     raise
                 await asyncio.sleep(pause)
         raise AssertionError("unreachable")
 
-    def _dripped(self, key: ObjectKey, error: OriginTimeout) -> None:
-        """The head was good, so the breaker heard of a success. What it hears of now is this key's fault alone, as a
-        5xx would be: one sick object must not shut out all others.
+    def _body_was_slow(self, key: ObjectKey, error: OriginTimeout) -> None:
+        """Count a body that came too slowly, and report it to the breaker like a 5xx for `key`.
+
+        The head was valid, so the breaker has counted a success. A 5xx for one key alone does not open it, because one
+        sick object must not make all others unavailable.
         """
-        self.drips += 1
+        self.slow_bodies += 1
         if not self.breaker.is_open:
-            with suppress(OriginCircuitOpen):  # as many attempts run as it may be given: they will tell
+            with suppress(OriginCircuitOpen):  # the attempts that use up the bound will report for themselves
                 self.breaker.failed(self.breaker.admit(), key, OriginServerError(str(error)))
 
     @property
     def free_slots(self) -> int:
+        """Return how many of `max_connections` are not in use."""
         return self._slots.free
 
-    async def take_slot(self, key: ObjectKey | None = None) -> None:
-        """Wait for one of `max_connections`, to read `key`. Return it with the same key.
+    async def acquire_slot(self, key: ObjectKey | None = None) -> None:
+        """Wait for one of `max_connections`, to read `key`. Release it with the same key.
 
-        Raises OriginBusy when none came free within the deadline.
+        Raises OriginBusy if none comes free within the deadline.
         """
         try:
             async with asyncio.timeout(self._deadline):
-                await self._slots.take(key)
+                await self._slots.acquire(key)
         except TimeoutError:
             raise OriginBusy(
                 f"no origin connection came free within {self._deadline:g} s; see origin.max_connections"
             ) from None
 
-    def return_slot(self, key: ObjectKey | None = None) -> None:
-        self._slots.give_back(key)
+    def release_slot(self, key: ObjectKey | None = None) -> None:
+        self._slots.release(key)
 
 
-class _Held:
-    """A connection's slot: returned at the end of the block, unless a body keeps it."""
+class _HeldConnection:
+    """A connection's slot. It is released at the end of the block, unless a body keeps it until the body is closed."""
 
     def __init__(self, origin: S3Origin, key: ObjectKey | None) -> None:
         self._origin = origin
         self._key = key
-        self._kept = False
+        self._is_kept = False
 
     async def __aenter__(self) -> Self:
-        await self._origin.take_slot(self._key)
+        await self._origin.acquire_slot(self._key)
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if not self._kept:
-            self._give_back()
+        if not self._is_kept:
+            self._release()
 
     def keep(self) -> Callable[[], None]:
-        self._kept = True
-        return self._give_back
+        """Keep the slot beyond the block. Return the function that releases it."""
+        self._is_kept = True
+        return self._release
 
-    def _give_back(self) -> None:
-        self._origin.return_slot(self._key)
+    def _release(self) -> None:
+        self._origin.release_slot(self._key)
 
 
 def _timestamp(value: Any) -> datetime:
-    """Botocore's own takes any form of a date, and 0.1 ms; S3's headers have one of RFC 9110 section 5.6.7.
+    """Parse a date for botocore, whose own parser takes 0.1 ms because it accepts every form of a date.
 
-    The credentials that the session asks for have other forms, numbers among them.
+    S3's headers have the form of RFC 9110 section 5.6.7. Times in credentials have other forms, numbers among them.
     """
     if isinstance(value, str) and value.endswith(" GMT"):
         with suppress(ValueError):
@@ -323,14 +332,15 @@ def _timestamp(value: Any) -> datetime:
 
 
 def _before_call(params: dict[str, Any], context: dict[str, Any], **_: Any) -> None:
-    # botocore adds it to every streamed body, and aiohttp waits for the 100 without limit.
+    # botocore adds Expect to every streamed body, and aiohttp waits for the 100 without a timeout.
     params["headers"].pop("Expect", None)
-    # Makes botocore's region redirector stand aside: connections go to the configured endpoint only (I29).
+    # This switches botocore's region redirector off, so that connections go to the configured endpoint only
+    # (docs/invariants.md#fixed-egress).
     context.setdefault("s3_redirect", {})["redirected"] = True
 
 
-def _ask_for_checksum(params: dict[str, Any], **_: Any) -> None:
-    # Not by the parameter: with that botocore would compare it itself, and puts a slower stream around each body.
+def _request_checksum(params: dict[str, Any], **_: Any) -> None:
+    # The parameter ChecksumMode would make botocore compare the checksum itself, in a slower stream around each body.
     params["headers"]["x-amz-checksum-mode"] = "ENABLED"
 
 

@@ -1,7 +1,7 @@
-"""Who may have a connection to the origin: `count` of them in all, half of them for one key.
+"""Connections to the origin: a bounded number in all, and at most half of them for one key.
 
-Whoever asks for a key that has its half waits for one of that key's own before it queues for the others: an object
-that drips to many readers holds up its own readers and nobody else's.
+A read of a key that has its half first waits for one of that key's own slots, and only then for one of all. So an
+object that comes slowly to many readers delays its own readers, and no other reads.
 """
 
 import asyncio
@@ -11,30 +11,32 @@ from bucketfront.keys import ObjectKey
 
 
 @dataclass(eq=False, slots=True)
-class _Share:
-    """One key's half. `users` have a slot of it or wait for one."""
+class _KeyShare:
+    """One key's half. `users` counts the reads that have one of its slots or wait for one."""
 
     slots: asyncio.Semaphore
     users: int = 0
 
 
 class ConnectionSlots:
+    """`count` slots. `free` counts those that are not in use."""
+
     def __init__(self, count: int) -> None:
         self._pool = asyncio.Semaphore(count)
         self._share = max(1, count // 2)
-        self._keys: dict[ObjectKey, _Share] = {}
+        self._keys: dict[ObjectKey, _KeyShare] = {}
         self.free = count
 
-    async def take(self, key: ObjectKey | None) -> None:
-        """Wait for a slot. None: on behalf of no object that is read. Give it back with the same key."""
+    async def acquire(self, key: ObjectKey | None) -> None:
+        """Wait for a slot to read `key`, or with None for a call that reads no object. `release` it with the same."""
         if key is None:
             await self._pool.acquire()
         else:
-            await self._take_of(key._replace(version=None))
+            await self._acquire_for(key._replace(version=None))
         self.free -= 1
 
-    async def _take_of(self, name: ObjectKey) -> None:
-        share = self._keys.setdefault(name, _Share(asyncio.Semaphore(self._share)))
+    async def _acquire_for(self, name: ObjectKey) -> None:
+        share = self._keys.setdefault(name, _KeyShare(asyncio.Semaphore(self._share)))
         share.users += 1
         try:
             await share.slots.acquire()
@@ -47,7 +49,8 @@ class ConnectionSlots:
             self._leave(name)
             raise
 
-    def give_back(self, key: ObjectKey | None) -> None:
+    def release(self, key: ObjectKey | None) -> None:
+        """Return a slot that was acquired for `key`."""
         self.free += 1
         self._pool.release()
         if key is not None:

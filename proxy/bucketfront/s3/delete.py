@@ -1,4 +1,4 @@
-"""Many objects deleted with one call (S3 API, "DeleteObjects")."""
+"""Deletion of many objects by one call (S3 API, "DeleteObjects")."""
 
 import re
 from collections.abc import Sequence
@@ -8,29 +8,26 @@ from bucketfront.keys import ObjectKey
 from bucketfront.s3.client import S3Origin
 
 _CODE = re.compile(r"[A-Za-z0-9.]{1,64}")
-_UNTOLD = Refusal("InternalError", "The origin did not say what became of it.")
+_UNKNOWN = Refusal("InternalError", "The origin did not say what became of it.")
 
 
 async def delete_objects(origin: S3Origin, keys: Sequence[ObjectKey]) -> dict[ObjectKey, Refusal | None]:
-    """What became of each; None where it is gone. `keys` are distinct, of one bucket, 1000 at most.
+    """Delete `keys`. Return for each one why it was refused, or None if it is deleted.
 
-    Raises AccessDenied, WriteRefused, OriginTimeout, OriginUnavailable; after the last two nothing is known of any
-    (I9).
+    `keys` are distinct, of one bucket, 1000 at most. Raises AccessDenied, WriteRefused, OriginTimeout,
+    OriginUnavailable. After the last two the outcome of every key is unknown (docs/invariants.md#unknown-outcome).
     """
     bucket = keys[0].bucket
-    assert all(key.bucket == bucket and key.version is None for key in keys), "one bucket, no version of the past"
+    assert all(key.bucket == bucket and key.version is None for key in keys), "one bucket, and no past version"
     params = {"Bucket": bucket, "Delete": {"Objects": [{"Key": key.key} for key in keys]}}
-    await origin.take_slot()
-    try:
-        answer = await origin.call(f"DELETE {len(keys)} keys of {bucket}", origin.client.delete_objects, params)
-    finally:
-        origin.return_slot()
-    gone = {told.get("Key") for told in answer.get("Deleted", ())}
-    refused = {told.get("Key"): _refusal(str(told.get("Code", ""))) for told in answer.get("Errors", ())}
-    # Only what is said to be gone is gone.
-    return {key: refused.get(key.key, None if key.key in gone else _UNTOLD) for key in keys}
+    async with origin.connection():
+        result = await origin.call(f"DELETE {len(keys)} keys of {bucket}", origin.client.delete_objects, params)
+    deleted = {item.get("Key") for item in result.get("Deleted", ())}
+    refused = {item.get("Key"): _refusal(str(item.get("Code", ""))) for item in result.get("Errors", ())}
+    # A key that the response does not name at all has an unknown outcome.
+    return {key: refused.get(key.key, None if key.key in deleted else _UNKNOWN) for key in keys}
 
 
 def _refusal(code: str) -> Refusal:
-    # Its message is the origin's own text, which may name what is none of the client's business (I28).
-    return Refusal(code, "The origin refused it.") if _CODE.fullmatch(code) else _UNTOLD
+    # The origin's message is free text, and may name what the client must not see (docs/invariants.md#secrets-stay-in).
+    return Refusal(code, "The origin refused it.") if _CODE.fullmatch(code) else _UNKNOWN

@@ -1,32 +1,33 @@
-"""The slowest that a body may come, and with that how long a part may take: its length at this rate, and a window.
+"""The lowest rate at which a body from the origin may arrive. It bounds how long a part takes.
 
-Without it a byte now and then would hold a connection for as long as it likes: `read_timeout` sees each one.
+Without it an origin that sends a byte now and then would hold a connection for ever, because each of its bytes comes
+within `read_timeout` (docs/invariants.md#deadlines-everywhere).
 """
 
-WINDOW = 10.0  # seconds of waiting after which the rate is looked at
-# Bytes a second. Slow links are legitimate: with all 64 connections of the default at once, this is half a Mbit/s.
-# S3 gives 1 MB/s at least to each.
-MIN_RATE = 1 << 10
+WINDOW_S = 10.0  # of waiting, after which the rate is compared: long enough for a TCP retransmission or a pause at S3
+# Slow links are legitimate: with all 64 connections of the default this is half a Mbit/s. S3 gives each 1 MB/s or more.
+MIN_BYTES_PER_S = 1 << 10
 
 
 class MinimumRate:
-    """Of one body. Only the time spent waiting for the origin counts: while our disk or our reader is slow, nobody
-    waits for it, and what it has sent meanwhile is there at once.
+    """The rate of one body. Only time spent in waiting for the origin counts.
+
+    While the disk or the reader is slow, no read waits, and what the origin sent meanwhile is available at once.
     """
 
     def __init__(self) -> None:
         self._waited = 0.0  # seconds of this window
-        self._came = 0  # bytes in it
+        self._received = 0  # bytes in it
 
     def waited(self, seconds: float, count: int) -> None:
-        """`count` bytes came after so long a wait; 0 where the wait was cut short."""
+        """Count `count` bytes after a wait of `seconds`. A wait that was cancelled has 0 bytes."""
         self._waited += seconds
-        self._came += count
+        self._received += count
 
     def is_kept(self) -> bool:
-        """Whether the window that has passed, if one has, brought enough. The next one begins then."""
-        if self._waited < WINDOW:
+        """Return False if a window is over and brought too few bytes. Begin the next one once a window is over."""
+        if self._waited < WINDOW_S:
             return True
-        is_enough = self._came >= MIN_RATE * self._waited
-        self._waited, self._came = 0.0, 0
+        is_enough = self._received >= MIN_BYTES_PER_S * self._waited
+        self._waited, self._received = 0.0, 0
         return is_enough

@@ -23,7 +23,7 @@ MAX_PART = 5 << 30  # bytes, S3: the largest part, and the largest object of a s
 MAX_PARTS = 10_000  # S3: parts of one multipart upload
 PATIENCE = 60.0  # seconds without progress until a part is given up
 COMPLETION = 300.0  # seconds: S3 takes minutes to put 10,000 parts together, and sends spaces meanwhile
-ATTEMPTS = 3
+MAX_ATTEMPTS = 3
 RETRY_PAUSE_S = 0.2  # at most before a part's second attempt, doubled for the third: short beside the transfer of 8 MiB
 
 log = logging.getLogger(__name__)
@@ -131,7 +131,7 @@ class Multipart:
         chunks: Callable[[], AsyncIterator[bytes]],
         size: int,
         *,
-        attempts: int = ATTEMPTS,
+        attempts: int = MAX_ATTEMPTS,
         **checksums: str,
     ) -> PartSent:
         """S3 UploadPart: `size` bytes, which `chunks` gives anew for each attempt; 1 attempt where it cannot.

@@ -54,11 +54,11 @@ class UploadSlots:
     async def _take(self) -> None:
         await self._share.acquire()
         try:
-            await self._slots.take(None)
+            await self._slots.acquire(None)
         except BaseException:
             self._share.release()
             raise
 
     def _give_back(self) -> None:
-        self._slots.give_back(None)
+        self._slots.release(None)
         self._share.release()

@@ -16,7 +16,7 @@ from bucketfront.http.write_head import WriteHead
 from bucketfront.keys import ObjectKey
 from bucketfront.s3 import delete
 from bucketfront.s3.client import S3Origin
-from bucketfront.s3.upload.multipart import ATTEMPTS, MAX_PART, MAX_PARTS, Journal, Multipart, PartSent, Written
+from bucketfront.s3.upload.multipart import MAX_ATTEMPTS, MAX_PART, MAX_PARTS, Journal, Multipart, PartSent, Written
 from bucketfront.s3.upload.params import complete_params, create_params, put_params
 from bucketfront.s3.upload.parts import Body, Buffers, Part, part_size
 from bucketfront.s3.upload.single_call import send
@@ -149,7 +149,7 @@ class _Sending:
         return True
 
     async def _send(self, number: int, part: Part) -> None:
-        attempts = ATTEMPTS if part.is_spooled else 1
+        attempts = MAX_ATTEMPTS if part.is_spooled else 1
         self.sent.append(await self._upload.part(number, part.chunks, part.size, attempts=attempts))
         await part.acknowledge()
         self._running -= 1
