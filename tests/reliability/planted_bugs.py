@@ -53,14 +53,14 @@ BUGS = (
         1,
         "content-range",
         "A 206 is believed to hold the range that was asked for, whatever its Content-Range says.",
-        (Edit("bucketfront.s3.responses:_as_asked", "return span == part.within(total)", "return True"),),
+        (Edit("bucketfront.s3.responses:_is_requested", "return span == part.within(total)", "return True"),),
         (ANSWERS + "test_heads_that_are_not_believed",),
     ),
     Bug(
         1,
         "version-id-ignored",
         "Where an object is asked for by a version id, whatever comes is taken for that version.",
-        (Edit("bucketfront.s3.responses:_version", "sent != asked", "not sent"),),
+        (Edit("bucketfront.s3.responses:_version", "sent != requested", "not sent"),),
         (ANSWERS + "test_another_version_than_asked_for",),
     ),
     Bug(
@@ -456,7 +456,7 @@ BUGS = (
         (
             Edit(
                 "bucketfront.s3.error_translation:_from_status",
-                "code in _ABSENT or (code == '404' and _may_be_s3s(what, error))",
+                "code in _ABSENT or (code == '404' and _may_be_from_s3(what, error))",
                 "True",
             ),
         ),

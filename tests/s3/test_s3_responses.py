@@ -12,7 +12,7 @@ from bucketfront.errors import InvalidOriginResponse, ObjectChanged
 from bucketfront.http.metadata import Metadata
 from bucketfront.http.ranges import FromTo, Span, Suffix
 from bucketfront.s3 import client
-from bucketfront.s3.responses import metadata, not_modified, same_version, span_sent
+from bucketfront.s3.responses import check_version, metadata, not_modified, span_sent
 
 ETAG = '"d41d8cd98f00b204e9800998ecf8427e"'
 
@@ -259,11 +259,11 @@ def test_an_etag_that_is_an_md5(etag: str, said: dict[str, str], md5: str | None
 
 def test_same_version() -> None:
     """I1: an ETag other than the one asked for is ObjectChanged, even where the origin ignored If-Match."""
-    same_version(Metadata(ETAG, 5), None)
-    same_version(Metadata(ETAG, 5), ETAG)
+    check_version(Metadata(ETAG, 5), None)
+    check_version(Metadata(ETAG, 5), ETAG)
     for other in ('"other"', f"W/{ETAG}", ETAG.strip('"')):
         with pytest.raises(ObjectChanged):
-            same_version(Metadata(ETAG, 5), other)
+            check_version(Metadata(ETAG, 5), other)
 
 
 @pytest.mark.parametrize(

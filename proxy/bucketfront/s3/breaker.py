@@ -18,7 +18,7 @@ PAUSE_OVER is found by the first attempt after the pause. Each OPEN without a su
 long, up to MAX_PAUSE_S. FULL_LOAD is the success that would raise the bound on attempts beyond MAX_BOUND.
 
 Each OPEN begins a new term. An attempt knows the term in which it began, and an outcome from an earlier term changes
-nothing: neither its late failure nor its late success says how the origin is now.
+nothing. Neither a late failure nor a late success shows how the origin is now.
 
 All of it is synchronous. Clock and chance are parameters, so that tests control both.
 """
@@ -121,7 +121,7 @@ class Breaker:
 
     @property
     def is_open(self) -> bool:
-        """Whether no probe has succeeded since the breaker opened."""
+        """Return whether no probe has succeeded since the breaker opened."""
         return self._state in (BreakerState.OPEN, BreakerState.PROBING)
 
     def check(self) -> None:

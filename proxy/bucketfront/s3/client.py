@@ -152,7 +152,7 @@ class S3Origin:
                 metadata = responses.metadata(head["HTTPHeaders"], size, key.version, is_whole=span.length == size)
                 if not size:  # moto and others send 200 or 206 for some ranges of an empty object
                     raise RangeUnsatisfiable(f"{what}: the object is empty")
-                responses.same_version(metadata, if_match)
+                responses.check_version(metadata, if_match)
             except OriginError:
                 body.close()
                 raise

@@ -1,6 +1,7 @@
-"""botocore's and aiohttp's errors -> bucketfront's, in the one place that knows both.
+"""The errors of botocore and aiohttp as bucketfront's, in the one module that knows both.
 
-The messages carry S3's error code and the key, never a signature, a credential or a URL with a query (I28).
+The messages have S3's error code and the key. They never have a signature, a credential or a URL with a query
+(docs/invariants.md#secrets-stay-in).
 """
 
 from collections.abc import Iterator, Mapping
@@ -44,12 +45,12 @@ _ABSENT = frozenset({"NoSuchKey", "NoSuchBucket", "NoSuchVersion"})
 _XML = ("application/xml", "text/xml")
 _READS = frozenset({"GetObject", "HeadObject", "HeadBucket"})
 _CREDENTIALS = (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError, ProfileNotFound)
-_RETRY_AFTER = range(1, 61)  # seconds that are believed
+_RETRY_AFTER_S = range(1, 61)  # a longer one would keep an origin out of use for too long if it is an error
 _TIMEOUTS = (ConnectTimeoutError, ReadTimeoutError, aiohttp.ServerTimeoutError, TimeoutError)
 
 
 class VersionUnchanged(Exception):
-    """S3's 304; `headers` have lower-case names. It never leaves `s3/`: the client answers `NotModified`."""
+    """S3's 304. `headers` have names in lower case. It never leaves `s3/`, because the client returns NotModified."""
 
     def __init__(self, headers: Mapping[str, str]) -> None:
         super().__init__()
@@ -58,7 +59,10 @@ class VersionUnchanged(Exception):
 
 @contextmanager
 def translated(what: str, *, is_versioned: bool = False) -> Iterator[None]:
-    """Run one call to S3; `what` names it in messages, as in `GET bucket/key`; `is_versioned`: it names a versionId."""
+    """Run one call to S3, and raise its errors as bucketfront's.
+
+    `what` names the call in messages, as in `GET bucket/key`. `is_versioned` means that it has a versionId.
+    """
     try:
         yield
     except ClientError as error:
@@ -72,31 +76,31 @@ def translated(what: str, *, is_versioned: bool = False) -> Iterator[None]:
     except ParamValidationError as error:
         raise WriteRefused(f"{what}: a header or the key holds what S3 does not take") from error
     except (ResponseParserError, ValueError) as error:
-        # ValueError: botocore reads every header that it has a name for, needed or not.
+        # The ValueError is botocore's, which parses every header that it knows, needed or not.
         raise InvalidOriginResponse(f"{what}: {type(error).__name__}") from error
     except (BotoCoreError, aiohttp.ClientError, OSError) as error:
-        kind = InvalidOriginResponse if _is_no_http(error) else OriginUnavailable
+        kind = InvalidOriginResponse if _is_invalid_head(error) else OriginUnavailable
         raise kind(f"{what}: {type(error).__name__}") from error
 
 
-def _is_no_http(error: Exception) -> bool:
-    """Whether something answered, and aiobotocore wrapped what aiohttp or itself found wrong with the head."""
+def _is_invalid_head(error: Exception) -> bool:
+    """Return whether a response came, and aiohttp or aiobotocore could not parse its head."""
     return isinstance(error, HTTPClientError) and isinstance(
         error.kwargs.get("error"), aiohttp.ClientResponseError | ValueError
     )
 
 
 def _from_status(what: str, error: ClientError, *, is_versioned: bool) -> OriginError | VersionUnchanged:  # noqa: C901, PLR0911 - a table
-    answer = error.response.get("ResponseMetadata", {})
-    status, headers = answer.get("HTTPStatusCode", 0), answer.get("HTTPHeaders", {})
+    response = error.response.get("ResponseMetadata", {})
+    status, headers = response.get("HTTPStatusCode", 0), response.get("HTTPHeaders", {})
     code = str(error.response.get("Error", {}).get("Code", ""))
     said = f"{what}: the origin answered {status} {code}"
-    if is_versioned and (fault := _of_version(said, status, code, headers)) is not None:
+    if is_versioned and (fault := _version_error(said, status, code, headers)) is not None:
         return fault
     match status:
         case 304:
             return VersionUnchanged(headers)
-        case 404 if code in _ABSENT or (code == "404" and _may_be_s3s(what, error)):
+        case 404 if code in _ABSENT or (code == "404" and _may_be_from_s3(what, error)):
             return ObjectNotFound(said)
         case 404 if code == "NoSuchUpload" and error.operation_name not in _READS:
             return NoSuchUpload(said)
@@ -116,8 +120,11 @@ def _from_status(what: str, error: ClientError, *, is_versioned: bool) -> Origin
             return OriginServerError(said, _retry_after(headers)) if status >= 500 else InvalidOriginResponse(said)
 
 
-def _of_version(said: str, status: int, code: str, headers: Mapping[str, str]) -> OriginError | None:
-    """S3 API, GetObject and HeadObject with a versionId; HEAD has no body to say more than its status."""
+def _version_error(said: str, status: int, code: str, headers: Mapping[str, str]) -> OriginError | None:
+    """Return the error of a GetObject or HeadObject whose versionId is the reason, or None.
+
+    A response to HEAD has no body, so its status is all that botocore has for a code.
+    """
     if status == 400 and code in ("InvalidArgument", "400"):
         return NoSuchVersion(f"{said}; the version id is malformed")
     if status == 405 and (code == "MethodNotAllowed" or headers.get("x-amz-delete-marker") == "true"):
@@ -126,16 +133,16 @@ def _of_version(said: str, status: int, code: str, headers: Mapping[str, str]) -
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """RFC 9110 section 10.2.3, the form in seconds. S3 sends it with some of its 503s."""
+    """Return Retry-After in seconds (RFC 9110 section 10.2.3), or None. S3 sends it with some 503 responses."""
     text = headers.get("retry-after", "")
     seconds = int(text) if text.isascii() and text.isdigit() and len(text) < 4 else 0
-    return float(seconds) if seconds in _RETRY_AFTER else None
+    return float(seconds) if seconds in _RETRY_AFTER_S else None
 
 
-def _may_be_s3s(what: str, error: ClientError) -> bool:
-    """Whether an error that botocore could not read, and so named by its status, may be S3's all the same.
+def _may_be_from_s3(what: str, error: ClientError) -> bool:
+    """Return whether S3 may have sent an error that botocore could not parse and so named by its status.
 
-    HEAD has no body to read. Elsewhere S3 repeats the key, and XML has no way to write its control characters.
+    A response to HEAD has no body. The others repeat the key, and XML cannot represent all control characters.
     """
     media_type = error.response["ResponseMetadata"]["HTTPHeaders"].get("content-type", "")
     return what.startswith("HEAD ") or media_type.partition(";")[0].strip().lower() in _XML

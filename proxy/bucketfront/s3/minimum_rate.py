@@ -1,7 +1,7 @@
 """The lowest rate at which a body from the origin may arrive. It bounds how long a part takes.
 
-Without it an origin that sends a byte now and then would hold a connection for ever, because each of its bytes comes
-within `read_timeout` (docs/invariants.md#deadlines-everywhere).
+An origin that sends a byte now and then keeps `read_timeout`, and could hold a connection for ever
+(docs/invariants.md#deadlines-everywhere).
 """
 
 WINDOW_S = 10.0  # of waiting, after which the rate is compared: long enough for a TCP retransmission or a pause at S3

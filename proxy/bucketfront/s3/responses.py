@@ -1,4 +1,7 @@
-"""S3's response headers -> our values, each checked before it is believed (I1, I4)."""
+"""S3's response headers as our values. Each is checked before it is used.
+
+See docs/invariants.md#version-purity and docs/invariants.md#one-source-of-metadata.
+"""
 
 import binascii
 import re
@@ -10,21 +13,22 @@ from bucketfront.http import etags
 from bucketfront.http.metadata import OBJECT_HEADERS, USER_METADATA_PREFIX, Metadata
 from bucketfront.http.ranges import FromTo, Span, Suffix
 
-# Algorithm -> bytes of its value (S3 API, GetObject: `x-amz-checksum-…`).
+# The length in bytes of each algorithm's value (S3 API, GetObject: `x-amz-checksum-…`).
 _CHECKSUMS = {"crc32": 4, "crc32c": 4, "crc64nvme": 8, "sha1": 20, "sha256": 32}
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19})")
 
 
-# GetObject: the version of an object of a bucket that was never versioned, which has no header either.
+# S3 API, GetObject: the version id of an object that was written while its bucket had no versioning. S3 may omit it.
 _NO_VERSION = "null"
 
 
 def metadata(
-    headers: Mapping[str, str], size: int, asked_version: str | None = None, *, is_whole: bool = False
+    headers: Mapping[str, str], size: int, requested_version: str | None = None, *, is_whole: bool = False
 ) -> Metadata:
-    """`headers` has lower-case names. `is_whole`: the answer is about the whole object, and so is its checksum.
+    """Return the metadata that `headers`, with names in lower case, have of an object of `size` bytes.
 
-    Raises InvalidOriginResponse where there is no ETag to name the version, or the version id is not the one asked for.
+    `is_whole` means that the response has the whole object, so that its checksum is the object's. Raises
+    InvalidOriginResponse if there is no ETag to name the version, or if the version is not the requested one.
     """
     etag = headers.get("etag", "")
     if etags.parse(etag) is None:
@@ -35,7 +39,7 @@ def metadata(
         last_modified=headers.get("last-modified"),
         headers=tuple(_object_headers(headers)),
         age=_count(headers.get("age", "0")) or 0,
-        version=_version(headers, asked_version),
+        version=_version(headers, requested_version),
         checksum=_checksum(headers) if is_whole else None,
         has_opaque_etag=(
             headers.get("x-amz-server-side-encryption", "AES256") != "AES256"
@@ -45,7 +49,10 @@ def metadata(
 
 
 def _checksum(headers: Mapping[str, str]) -> tuple[str, str] | None:
-    """The object's own. One made of its parts' checksums (COMPOSITE, `value-N`) cannot be compared with its bytes."""
+    """Return the algorithm and the checksum of the object's bytes, or None.
+
+    A COMPOSITE checksum (`value-N`) is computed from those of the parts, and cannot be compared with the bytes.
+    """
     if headers.get("x-amz-checksum-type", "FULL_OBJECT") != "FULL_OBJECT":
         return None
     for algorithm, length in _CHECKSUMS.items():
@@ -58,20 +65,20 @@ def _checksum(headers: Mapping[str, str]) -> tuple[str, str] | None:
     return None
 
 
-def _version(headers: Mapping[str, str], asked: str | None) -> str | None:
-    # S3-alikes ignore parameters that they do not know, SeaweedFS this one in an unversioned bucket: what they send
-    # then is the current object, and kept as a version it would be wrong for good.
+def _version(headers: Mapping[str, str], requested: str | None) -> str | None:
+    # Some compatible servers ignore parameters that they do not know, and SeaweedFS ignores `versionId` in an
+    # unversioned bucket. They send the current object, and the cache would serve it as that version for ever.
     sent = headers.get("x-amz-version-id", _NO_VERSION)
-    if asked is not None and sent != asked:
-        raise InvalidOriginResponse(f"asked for version id {asked[:80]!r}, the origin sent {sent[:80]!r}")
+    if requested is not None and sent != requested:
+        raise InvalidOriginResponse(f"asked for version id {requested[:80]!r}, the origin sent {sent[:80]!r}")
     return None if sent == _NO_VERSION else sent
 
 
-def not_modified(headers: Mapping[str, str], asked_version: str | None = None) -> NotModified:
-    """What a 304 says. Raises InvalidOriginResponse where it speaks of another version than was asked for."""
-    # The ETag has been compared already, so a 304 that names no version will do: SeaweedFS's does not.
+def not_modified(headers: Mapping[str, str], requested_version: str | None = None) -> NotModified:
+    """Return the content of a 304. Raises InvalidOriginResponse if it names another version than the requested one."""
+    # The origin compared the ETag, so a 304 without a version id is valid. SeaweedFS sends none.
     if "x-amz-version-id" in headers:
-        _version(headers, asked_version)
+        _version(headers, requested_version)
     return NotModified(
         last_modified=headers.get("last-modified") or None,
         age=_count(headers.get("age", "0")) or 0,
@@ -87,16 +94,16 @@ def _object_headers(headers: Mapping[str, str]) -> list[tuple[str, str]]:
 
 
 def _without_framing(encoding: str) -> str:
-    # `aws-chunked` is the framing of somebody's upload, which some S3-alikes keep in the object's metadata.
+    # `aws-chunked` is the framing of an upload, which some compatible servers keep in the object's metadata.
     codings = [coding.strip() for coding in encoding.split(",")]
     return ", ".join(coding for coding in codings if coding.lower() != "aws-chunked") or "identity"
 
 
 def span_sent(status: int, headers: Mapping[str, str], part: FromTo | Suffix) -> tuple[Span, int]:
-    """Which bytes an answer to `part` holds, and the whole object's size.
+    """Return the span of bytes in a response to a request for `part`, and the size of the whole object.
 
-    A 200 is the whole object: an origin that ignores Range is bearable where the part begins at 0. Raises
-    InvalidOriginResponse where status, Content-Range and Content-Length do not fit together or with what was asked.
+    A 200 has the whole object, so an origin that ignores Range can serve a part that begins at 0. Raises
+    InvalidOriginResponse if status, Content-Range and Content-Length contradict each other or the request.
     """
     length = content_length(headers)
     if status == 200:
@@ -107,7 +114,7 @@ def span_sent(status: int, headers: Mapping[str, str], part: FromTo | Suffix) ->
     if status != 206 or found is None:
         raise InvalidOriginResponse(f"the origin answered {status} with Content-Range {headers.get('content-range')!r}")
     span, total = Span(int(found[1]), int(found[2]) + 1), int(found[3])
-    if not span.start < span.stop <= total or span.length != length or not _as_asked(span, total, part):
+    if not span.start < span.stop <= total or span.length != length or not _is_requested(span, total, part):
         raise InvalidOriginResponse(
             f"the origin sent Content-Range {found[0]!r} and Content-Length {length} for {part}"
         )
@@ -115,21 +122,21 @@ def span_sent(status: int, headers: Mapping[str, str], part: FromTo | Suffix) ->
 
 
 def content_length(headers: Mapping[str, str]) -> int:
-    """In bytes. Raises InvalidOriginResponse where there is none."""
+    """Return the Content-Length in bytes. Raises InvalidOriginResponse if it is absent or malformed."""
     length = _count(headers.get("content-length", ""))
     if length is None:
         raise InvalidOriginResponse("the origin sent no Content-Length")
     return length
 
 
-def _as_asked(span: Span, total: int, part: FromTo | Suffix) -> bool:
+def _is_requested(span: Span, total: int, part: FromTo | Suffix) -> bool:
     if isinstance(part, Suffix):
         return span == Span(max(0, total - part.length), total)
     return span == part.within(total)
 
 
-def same_version(sent: Metadata, if_match: str | None) -> None:
-    """Raises ObjectChanged: S3-alikes have ignored `If-Match` on a ranged GET."""
+def check_version(sent: Metadata, if_match: str | None) -> None:
+    """Raise ObjectChanged if `sent` is another version. Some compatible servers ignore `If-Match` on a ranged GET."""
     if if_match is not None and sent.etag != if_match:
         raise ObjectChanged(f"asked for version {if_match}, the origin sent {sent.etag}")
 
