@@ -270,6 +270,7 @@ async def serving(config: Path) -> AsyncIterator[tuple[asyncio.subprocess.Proces
         await process.communicate()
 
 
+@pytest.mark.long
 async def test_kill_in_the_middle(s3: S3, relay: Relay, tmp_path: Path) -> None:
     """`kill -9` again and again during fills: each start needs nobody and is soon ready; all bytes are right (I14)."""
     bodies = {f"k{number}": pattern(16 * BLOCK + number, number) for number in range(6)}
