@@ -14,6 +14,7 @@ from scale_folder import BUCKET, CHARGED, Groups, key_of
 
 from bucketfront.app import App
 from bucketfront.cache.cache import Cache
+from bucketfront.cache.clock import CacheClock
 from bucketfront.cache.entries.budget import Budget
 from bucketfront.cache.entries.entry_table import EntryTable
 from bucketfront.cache.entries.hot_bodies import HotBodies
@@ -145,11 +146,11 @@ async def opened(
     entries = EntryTable(index, budget, policy, block_size=scale_folder.BLOCK, hot_limit=MAX_HOT_FILES)
     entries.open()
     disposal = Disposal(entries, store)
-    origin = NoOrigin()
+    origin, clock = NoOrigin(), CacheClock(lambda: now, lambda: now)
     integrity = Integrity()
     cache = Cache(
         origin=origin, store=store, index=index, entries=entries, disposal=disposal,
-        absences=NegativeCache(lambda _: 10.0), memory=HotBodies(64 << 20), integrity=integrity, clock=lambda: now,
+        absences=NegativeCache(lambda _: 10.0), memory=HotBodies(64 << 20), integrity=integrity, clock=clock,
     )  # fmt: skip
     cache.supply_with(
         FetchContext(
@@ -162,7 +163,7 @@ async def opened(
     )  # fmt: skip
     evictor = Housekeeper(
         cache=cache, entries=entries, store=store, index=index, min_free=lambda _: 0,
-        idle_since=lambda: now - idle_timeout,
+        clock=clock, idle_timeout=idle_timeout,
     )  # fmt: skip
     try:
         yield Bench(index, entries, cache, evictor, groups, folder, now)

@@ -51,6 +51,9 @@ class FakeClock:
     def __call__(self) -> float:
         return self.now
 
+    def ago(self, seconds: float) -> float:
+        return self.now - seconds
+
     def advance(self, seconds: float) -> None:
         self.now += seconds
 

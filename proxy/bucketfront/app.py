@@ -308,13 +308,14 @@ class App:
         )
 
     async def _start_upkeep(self, store: FileStorage, index: Index, entries: EntryTable) -> None:
-        config, clock = self.settings.cache, self._cache_clock
+        config = self.settings.cache
         self.housekeeper = Housekeeper(
             cache=self.cache,
             entries=entries,
             store=store,
             index=index,
-            idle_since=lambda: clock.ago(config.idle_timeout),
+            clock=self._cache_clock,
+            idle_timeout=config.idle_timeout,
             min_free=config.free_floor,
         )
         with suppress(StoreError):  # counted; a disk that fails costs the cache, not the start

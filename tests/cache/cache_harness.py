@@ -361,7 +361,7 @@ class Rig:
         )  # fmt: skip
         self.evictor = Housekeeper(
             cache=self.cache, entries=self.entries, store=self.store, index=self.index,
-            idle_since=lambda: self.wall() - idle_timeout, min_free=lambda _: 0,
+            clock=self.wall, idle_timeout=idle_timeout, min_free=lambda _: 0,
         )  # fmt: skip
         self.complaints: list[dict[str, Any]] = []  # what asyncio would have logged: exceptions that nobody took
         self._is_closed = False

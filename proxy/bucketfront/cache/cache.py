@@ -5,9 +5,10 @@ The server never sees a flight, the index or a file's name, so that one day it m
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
+from collections.abc import AsyncGenerator, Coroutine, Iterable
 from dataclasses import dataclass
 
+from bucketfront.cache.clock import Clock
 from bucketfront.cache.entries.entry import Entry
 from bucketfront.cache.entries.entry_table import EntryTable
 from bucketfront.cache.entries.hot_bodies import SMALL, HotBodies
@@ -78,7 +79,7 @@ class Cache:
         absences: NegativeCache,
         memory: HotBodies,
         integrity: Integrity,
-        clock: Callable[[], float],
+        clock: Clock,
         is_durable: bool = False,
     ) -> None:
         self._origin = origin

@@ -9,6 +9,7 @@ process ran - makes nothing idle: nobody could ask for it meanwhile.
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import Protocol
 
 JUMP = 1.0  # seconds that the wall clock may be ahead, or a former run's, before it is no mere inaccuracy
 MAX_JUMPS = 64  # remembered; of more than these in one idle timeout, the oldest count as time that passed
@@ -18,6 +19,16 @@ MAX_TIME = 1e11  # seconds since the epoch: what says more was no clock
 def boottime() -> float:
     """Seconds since the machine started, those of a suspend among them."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class Clock(Protocol):
+    """A time in seconds that never goes back. `CacheClock` is the implementation."""
+
+    def __call__(self) -> float:
+        """Return the time now."""
+
+    def ago(self, seconds: float) -> float:
+        """Return the time of this clock when the process had run `seconds` less."""
 
 
 class CacheClock:

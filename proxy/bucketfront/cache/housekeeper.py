@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable
 
 from bucketfront.cache.cache import Cache
+from bucketfront.cache.clock import Clock
 from bucketfront.cache.entries.entry_table import EntryTable
 from bucketfront.cache.storage.file_storage import FileStorage
 from bucketfront.cache.storage.folder import FoundFile
@@ -22,8 +23,8 @@ log = logging.getLogger(__name__)
 
 
 class Housekeeper:
-    """`idle_since` gives the time, as the cache's clock, since which an entry has to have been used to stay. `min_free`
-    gives bytes from a disk's total.
+    """It removes entries that were not used for `idle_timeout` seconds of `clock`. `min_free` gives bytes from a disk's
+    total.
     """
 
     def __init__(
@@ -33,14 +34,16 @@ class Housekeeper:
         entries: EntryTable,
         store: FileStorage,
         index: Index,
-        idle_since: Callable[[], float],
+        clock: Clock,
+        idle_timeout: float,
         min_free: Callable[[int], int],
     ) -> None:
         self._cache = cache
         self._entries = entries
         self._store = store
         self._index = index
-        self._idle_since = idle_since
+        self._clock = clock
+        self._idle_timeout = idle_timeout
         self._min_free = min_free
         self._tasks: list[asyncio.Task[None]] = []
         self._left = 0  # bytes of files that the last sweep could not remove
@@ -87,7 +90,7 @@ class Housekeeper:
 
     async def _remove_idle(self) -> None:
         removed = 0
-        while idle := self._entries.idle(self._idle_since()):
+        while idle := self._entries.idle(self._clock.ago(self._idle_timeout)):
             removed += len(idle)
             await self._cache.room.evict(idle)
         if removed:
