@@ -17,8 +17,8 @@ from bucketfront.config.problems import MAX_PROBLEMS
 from bucketfront.config.quantities import (
     GIB,
     KIB,
-    MAX_DURATION,
-    MAX_SIZE,
+    MAX_DURATION_S,
+    MAX_SIZE_BYTES,
     MIB,
     TIB,
     Percent,
@@ -141,7 +141,7 @@ def refuses(loads: Loads) -> Refuses:
         (0, 0),
         ("0", 0),
         ("1.5MiB", 3 * MIB // 2),
-        ("9223372036854775807", MAX_SIZE),
+        ("9223372036854775807", MAX_SIZE_BYTES),
     ],
 )
 def test_a_size_is_bytes(text: object, size: int) -> None:
@@ -226,13 +226,13 @@ def test_what_is_no_duration_is_refused_with_the_cure(text: object, cure: str) -
         parse_duration(text)
 
 
-@given(st.integers(0, MAX_SIZE))
+@given(st.integers(0, MAX_SIZE_BYTES))
 def test_sizes_round_trip(size: int) -> None:
     """Every size reads back from the text it is written as."""
     assert parse_size(format_size(size)) == size
 
 
-@given(st.integers(0, MAX_DURATION * 1000))
+@given(st.integers(0, MAX_DURATION_S * 1000))
 def test_durations_round_trip(milliseconds: int) -> None:
     """Every duration of whole milliseconds reads back from the text it is written as."""
     seconds = milliseconds / 1000
@@ -257,7 +257,7 @@ def test_quantities_are_total(text: str) -> None:
         assert parse(write(value)) == value
 
 
-@given(st.integers(0, 99), st.integers(0, MAX_SIZE))
+@given(st.integers(0, 99), st.integers(0, MAX_SIZE_BYTES))
 def test_a_share_never_exceeds_its_whole(percent: int, total: int) -> None:
     """A percentage of a disk is between nothing and the disk (I17)."""
     assert 0 <= Percent(percent).of(total) <= total

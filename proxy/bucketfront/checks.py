@@ -1,4 +1,4 @@
-"""`bucketfront check`: what has to be right before the proxy can work, each with its cure."""
+"""Check what the proxy needs before it can serve: configuration, cache folder, buckets. For `bucketfront check`."""
 
 import tempfile
 from dataclasses import dataclass
@@ -10,61 +10,64 @@ from bucketfront.s3.client import S3Origin
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    what: str
+class CheckResult:
+    """The result of one check. `message` has the fix if the check failed."""
+
+    subject: str
     is_fine: bool
-    finding: str
+    message: str
 
 
-async def run_checks(settings: Settings) -> list[Finding]:
-    findings = [
-        Finding("configuration", is_fine=True, finding=f"{len(settings.mounts)} mounts"),
+async def run_checks(settings: Settings) -> list[CheckResult]:
+    """Return the results of all checks. An embedded S3 is not checked, because it starts with the proxy."""
+    results = [
+        CheckResult("configuration", is_fine=True, message=f"{len(settings.mounts)} mounts"),
         _disk(settings),
     ]
     if settings.origin.endpoint_url == "embedded":
-        findings.append(Finding("origin", is_fine=True, finding="embedded: starts and ends with the proxy"))
-        return findings
+        results.append(CheckResult("origin", is_fine=True, message="embedded: starts and ends with the proxy"))
+        return results
     try:
         async with S3Origin(settings.origin) as origin:
-            findings += [await _bucket(origin, bucket) for bucket in sorted({m.bucket for m in settings.mounts})]
+            results += [await _bucket(origin, bucket) for bucket in sorted({m.bucket for m in settings.mounts})]
     except OriginError as error:
-        findings.append(Finding("origin", is_fine=False, finding=str(error)))
-    return findings
+        results.append(CheckResult("origin", is_fine=False, message=str(error)))
+    return results
 
 
-async def _bucket(origin: S3Origin, bucket: str) -> Finding:
-    what = f"bucket {bucket}"
+async def _bucket(origin: S3Origin, bucket: str) -> CheckResult:
+    subject = f"bucket {bucket}"
     try:
         await origin.probe(bucket)
     except ObjectNotFound:
-        return Finding(what, is_fine=False, finding="does not exist; make it, or set origin.create_bucket: true")
+        return CheckResult(subject, is_fine=False, message="does not exist; make it, or set origin.create_bucket: true")
     except AccessDenied:
-        return Finding(
-            what,
+        return CheckResult(
+            subject,
             is_fine=False,
-            finding="access denied; check origin.credentials and the bucket's policy (s3:GetObject)",
+            message="access denied; check origin.credentials and the bucket's policy (s3:GetObject)",
         )
     except OriginTimeout as error:
-        return Finding(what, is_fine=False, finding=f"{error}; check origin.endpoint_url and the network")
+        return CheckResult(subject, is_fine=False, message=f"{error}; check origin.endpoint_url and the network")
     except OriginError as error:
-        return Finding(what, is_fine=False, finding=f"{error}; check origin.endpoint_url and origin.region")
-    return Finding(what, is_fine=True, finding="reachable, credentials accepted")
+        return CheckResult(subject, is_fine=False, message=f"{error}; check origin.endpoint_url and origin.region")
+    return CheckResult(subject, is_fine=True, message="reachable, credentials accepted")
 
 
-def _disk(settings: Settings) -> Finding:
+def _disk(settings: Settings) -> CheckResult:
     folder = settings.cache.dir
-    what = f"cache folder {folder}"
+    subject = f"cache folder {folder}"
     place = _existing(folder)
     try:
         with tempfile.TemporaryFile(dir=place) as file:
             file.write(b"x")
     except OSError as error:
-        cure = "make it writable for this user, or set cache.dir to a folder that is"
-        return Finding(what, is_fine=False, finding=f"{error.strerror}; {cure}")
-    return Finding(what, is_fine=True, finding="writable" if place == folder else "will be made")
+        fix = "make it writable for this user, or set cache.dir to a folder that is"
+        return CheckResult(subject, is_fine=False, message=f"{error.strerror}; {fix}")
+    return CheckResult(subject, is_fine=True, message="writable" if place == folder else "will be made")
 
 
 def _existing(folder: Path) -> Path:
-    """The nearest place above that is there."""
+    """Return the folder, or the nearest one above it that exists."""
     folder = folder.absolute()
     return folder if folder.exists() else _existing(folder.parent)

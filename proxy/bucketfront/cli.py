@@ -125,7 +125,7 @@ def check(config: Path) -> None:
 
     results = asyncio.run(run_checks(settings))
     for result in results:
-        click.echo(f"{'ok  ' if result.is_fine else 'FAIL'} {result.what}: {result.finding}")
+        click.echo(f"{'ok  ' if result.is_fine else 'FAIL'} {result.subject}: {result.message}")
     if not all(result.is_fine for result in results):
         sys.exit(FAILED)
 

@@ -7,14 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bucketfront.http import delete_objects
-from bucketfront.http.delete_objects import DeleteRequest, MalformedXml, Named, Refusal
+from bucketfront.http.delete_objects import DeleteFailure, DeleteRequest, MalformedXml, NamedObject
 
-PIECE = delete_objects.MAX_PIECE
+PIECE = delete_objects.MAX_PIECE_BYTES
 XMLNS = f'xmlns="{delete_objects.NAMESPACE}"'
 
 
 def parsed(body: bytes, piece: int = PIECE) -> DeleteRequest:
-    parser = delete_objects.Parser()
+    parser = delete_objects.DeleteRequestParser()
     for at in range(0, len(body), piece):
         parser.feed(body[at : at + piece])
     return parser.close()
@@ -23,23 +23,23 @@ def parsed(body: bytes, piece: int = PIECE) -> DeleteRequest:
 @pytest.mark.parametrize(
     ("body", "expected"),
     [
-        ("<Delete><Object><Key>a</Key></Object></Delete>", DeleteRequest((Named("a"),), quiet=False)),
+        ("<Delete><Object><Key>a</Key></Object></Delete>", DeleteRequest((NamedObject("a"),), quiet=False)),
         (
             f"""<?xml version="1.0" encoding="UTF-8"?>
             <Delete {XMLNS}> <Quiet>true</Quiet>
              <Object> <Key> a&amp;b&#13;ü </Key> </Object> <Object><Key>c</Key></Object>
             </Delete>
             """.strip(),
-            DeleteRequest((Named(" a&b\rü "), Named("c")), quiet=True),
+            DeleteRequest((NamedObject(" a&b\rü "), NamedObject("c")), quiet=True),
         ),
         (
             f"""<s:Delete xmlns:s="{delete_objects.NAMESPACE}">
             <s:Object><s:Key><![CDATA[<a>]]></s:Key></s:Object><s:Quiet>false</s:Quiet></s:Delete>""",
-            DeleteRequest((Named("<a>"),), quiet=False),
+            DeleteRequest((NamedObject("<a>"),), quiet=False),
         ),
         (
             "<Delete><Object><Key>a</Key><VersionId>1</VersionId></Object><Object><ETag>x</ETag><Key>b</Key></Object></Delete>",
-            DeleteRequest((Named("a", is_plain=False), Named("b", is_plain=False)), quiet=False),
+            DeleteRequest((NamedObject("a", is_plain=False), NamedObject("b", is_plain=False)), quiet=False),
         ),
     ],
 )
@@ -75,7 +75,7 @@ ONE = "<Object><Key>a</Key></Object>"
         '<!DOCTYPE d SYSTEM "file:///etc/passwd"><Delete/>',
         f'<?xml version="1.0" encoding="nonsense"?><Delete>{ONE}</Delete>',
         f"<Delete>{ONE * 1001}</Delete>",
-        f"<Delete>{ONE}</Delete>" + " " * delete_objects.MAX_BODY,
+        f"<Delete>{ONE}</Delete>" + " " * delete_objects.MAX_BODY_BYTES,
         "<a>" * 100_000,
         "<Delete " + " ".join(f'a{number}=""' for number in range(150_000)) + f">{ONE}</Delete>",
         "<Delete " + " ".join(f'xmlns:n{number}="u"' for number in range(100_000)) + f">{ONE}</Delete>",
@@ -90,7 +90,7 @@ def test_malformed(body: str) -> None:
 
 def test_a_large_tag_is_refused_while_it_comes() -> None:
     """A parser holds the loop for as long as a tag has attributes: it gets no more than 64 KiB of it (I22)."""
-    parser = delete_objects.Parser()
+    parser = delete_objects.DeleteRequestParser()
     parser.feed(b"<Delete ")
     parser.feed(b'a="" ' * 13_000)
     with pytest.raises(MalformedXml, match="tag"):
@@ -126,7 +126,7 @@ KEYS = st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]) | st.samp
 def test_results(keys: list[str], quiet: bool) -> None:
     """Keys come out of the answer as they went in; with Quiet, only the failures."""
     keys = [key.replace("\ufffe", "").replace("\uffff", "") or "x" for key in keys]
-    refusal = Refusal("AccessDenied", "No & no.")
+    refusal = DeleteFailure("AccessDenied", "No & no.")
     document = ET.fromstring(delete_objects.result([*((key, None) for key in keys), ("bad", refusal)], quiet=quiet))
     name = f"{{{delete_objects.NAMESPACE}}}"
     assert document.tag == f"{name}DeleteResult"

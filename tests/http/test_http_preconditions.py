@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from bucketfront.http import dates, preconditions
 from bucketfront.http.metadata import Metadata
-from bucketfront.http.preconditions import STRONG_AFTER, Verdict
+from bucketfront.http.preconditions import STRONG_AFTER_S, Verdict
 
 MODIFIED = 1_700_000_000.0
 NOW = MODIFIED + 3600
@@ -123,8 +123,8 @@ def test_verdict(fields: dict[str, str], metadata: Metadata, reading: Verdict, w
         pytest.param('W/"v1"', WEAK, NOW, False, id="weak on both sides"),
         pytest.param('"v1"', UNTAGGED, NOW, False, id="an object without a tag"),
         pytest.param(AT, OBJECT, NOW, True, id="the date"),
-        pytest.param(AT, OBJECT, MODIFIED + STRONG_AFTER, True, id="8.8.2.2: the date, just strong"),
-        pytest.param(AT, OBJECT, MODIFIED + STRONG_AFTER - 1, False, id="8.8.2.2: the date, still weak"),
+        pytest.param(AT, OBJECT, MODIFIED + STRONG_AFTER_S, True, id="8.8.2.2: the date, just strong"),
+        pytest.param(AT, OBJECT, MODIFIED + STRONG_AFTER_S - 1, False, id="8.8.2.2: the date, still weak"),
         pytest.param(AFTER, OBJECT, NOW, False, id="a later date proves nothing"),
         pytest.param(BEFORE, OBJECT, NOW, False, id="an earlier date"),
         pytest.param(AT, UNDATED, NOW, False, id="an undated object"),

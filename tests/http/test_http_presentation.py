@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from bucketfront.http.grammar import Headers
 from bucketfront.http.metadata import Metadata
-from bucketfront.http.presentation import AS_STORED, Presentation, present
+from bucketfront.http.presentation import Presentation, present
 
 TEXT = "text/javascript; charset=utf-8"
 
@@ -136,7 +136,7 @@ def test_table(stored: Headers, presentation: Presentation, expected: Headers) -
 @pytest.mark.parametrize(
     "presentation",
     [
-        AS_STORED,
+        Presentation(),
         GUESSED,
         Presentation(coding="br", varies=True),
         Presentation(changes=(("X-Absent", None), typed("a/b"))),

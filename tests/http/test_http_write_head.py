@@ -213,14 +213,16 @@ def test_write_once() -> None:
 
 def test_a_type_is_guessed_only_where_none_was_given() -> None:
     """By the extension of the key; a type that was sent stays, and a name that says nothing adds none."""
-    assert parsed().guessed("a/b.MP4").headers == (("content-type", "video/mp4"),)
-    assert parsed(("Content-Type", "")).guessed("b.html").headers == (("content-type", "text/html; charset=utf-8"),)
-    assert parsed(("Content-Type", "x/y")).guessed("b.html").headers == (("content-type", "x/y"),)
-    assert parsed().guessed("b").headers == ()
-    assert parsed().guessed("a.css.gz").headers == (("content-type", "application/gzip"),)
+    assert parsed().with_guessed_type("a/b.MP4").headers == (("content-type", "video/mp4"),)
+    assert parsed(("Content-Type", "")).with_guessed_type("b.html").headers == (
+        ("content-type", "text/html; charset=utf-8"),
+    )
+    assert parsed(("Content-Type", "x/y")).with_guessed_type("b.html").headers == (("content-type", "x/y"),)
+    assert parsed().with_guessed_type("b").headers == ()
+    assert parsed().with_guessed_type("a.css.gz").headers == (("content-type", "application/gzip"),)
     encoded = parsed(("Content-Encoding", "gzip"))
-    assert dict(encoded.guessed("a.css.gz").headers)["content-type"] == "text/css; charset=utf-8"
-    assert encoded.guessed("a.gz") == encoded
+    assert dict(encoded.with_guessed_type("a.css.gz").headers)["content-type"] == "text/css; charset=utf-8"
+    assert encoded.with_guessed_type("a.gz") == encoded
 
 
 FIELDS = st.sampled_from(

@@ -13,7 +13,7 @@ from bucketfront.config.origin_settings import OriginSettings
 from bucketfront.errors import ObjectNotFound, OriginUnavailable, PreconditionFailed, WriteConflict, WriteRefused
 from bucketfront.http import write_head
 from bucketfront.http.checksums import Digest, hasher
-from bucketfront.http.delete_objects import Refusal
+from bucketfront.http.delete_objects import DeleteFailure
 from bucketfront.http.write_head import WriteHead
 from bucketfront.keys import ObjectKey
 from bucketfront.s3.client import S3Origin
@@ -224,5 +224,5 @@ async def test_only_what_is_said_to_be_gone_is_gone() -> None:
                 await S3Uploader(origin, 10).delete_objects(keys)
             assert origin.free_slots == 1
     assert told[keys[0]] is None
-    assert told[keys[1]] == Refusal("AccessDenied", "The origin refused it.")
-    assert (told[keys[2]] or Refusal("", "")).code == "InternalError"
+    assert told[keys[1]] == DeleteFailure("AccessDenied", "The origin refused it.")
+    assert (told[keys[2]] or DeleteFailure("", "")).code == "InternalError"

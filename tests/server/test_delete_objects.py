@@ -11,7 +11,7 @@ from proxy_under_test import S3, Proxy, StartProxy
 from relay import Cut, Seen, canned
 from wire import Answer, message
 
-from bucketfront.http.delete_objects import MAX_BODY, NAMESPACE
+from bucketfront.http.delete_objects import MAX_BODY_BYTES, NAMESPACE
 from bucketfront.server.handlers import uploads
 
 
@@ -125,7 +125,7 @@ async def test_unknown_outcome(proxy: Proxy, s3: S3, fault: str) -> None:
         ("/?delete", {}, b'<!DOCTYPE d [<!ENTITY k "a">]><Delete><Object><Key>&k;</Key></Object></Delete>', 400),
         ("/?delete", {"Content-MD5": "AAAAAAAAAAAAAAAAAAAAAA=="}, document("a"), 400),
         ("/?delete", {"x-amz-content-sha256": "STREAMING-AWS4-HMAC-SHA256-PAYLOAD"}, document("a"), 501),
-        ("/?delete", {"Content-Length": str(MAX_BODY + 1)}, b"", 413),
+        ("/?delete", {"Content-Length": str(MAX_BODY_BYTES + 1)}, b"", 413),
         ("/?delete&versionId=1", {}, document("a"), 501),
         ("/folder/?delete", {}, document("a"), 501),
         ("/upload?delete", {}, document("a"), 501),

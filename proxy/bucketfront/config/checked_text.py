@@ -14,9 +14,8 @@ from pydantic import AfterValidator, SecretStr
 from bucketfront.http.grammar import is_field_value, is_token
 from bucketfront.http.key_template import KeyTemplate
 
-EMBEDDED = "embedded"  # the `endpoint_url` that starts an in-memory S3
-MAX_PREFIX_BYTES = 1024  # S3 has no longer key
-MAX_FIELD_NAME_CHARS = 128  # longer than any registered name, and short enough for every proxy on the way
+MAX_PREFIX_BYTES = 1024  # the length of S3's longest key
+MAX_FIELD_NAME_CHARS = 128  # every registered name is shorter
 
 # Headers that describe the message, its bytes or the cache itself. A rule that sets one makes responses wrong.
 _RESERVED = frozenset(
@@ -91,7 +90,7 @@ def _prefix(prefix: str) -> str:
 
 
 def _endpoint(url: str) -> str:
-    if url == EMBEDDED:
+    if url == "embedded":
         return url
     wanted = "must be null, embedded, or an http:// or https:// URL"
     if re.search(r"[\s\\]", url) or _CONTROL.search(url):

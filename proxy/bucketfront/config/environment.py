@@ -1,4 +1,4 @@
-"""What the environment says: `BUCKETFRONT_A__B=…` over the file's `a: {b: …}`, and `${VAR}` inside its values."""
+"""Apply the environment to the file's settings: `BUCKETFRONT_A__B=…` over `a: {b: …}`, and `${VAR}` inside values."""
 
 import re
 from collections.abc import Mapping
@@ -17,7 +17,10 @@ _ITEM = re.compile("[0-9]{1,4}")
 
 
 def substitute(text: str, environ: Mapping[str, str]) -> str:
-    """`text` with every `${VAR}` replaced, once; `$${` is `${`. Raises ValueError, without a value in it."""
+    """Return `text` with every `${VAR}` replaced once and `$${` turned into `${`.
+
+    Raises ValueError, with no value in its message.
+    """
     names = [match[1] for match in _REFERENCE.finditer(text) if match[0] != "$${"]
     unset = dict.fromkeys(name for name in names if name is not None and name not in environ)
     if unset:
@@ -28,7 +31,7 @@ def substitute(text: str, environ: Mapping[str, str]) -> str:
 
 
 def override(tree: Tree, environ: Mapping[str, str]) -> None:
-    """Put the variables' values over those in `tree`. Shallow ones first, list items in order."""
+    """Replace values in `tree` by those of variables: shallow ones first, list items in order."""
     seen: dict[Loc, str] = {}
     named = [(loc, name) for name in environ if (loc := _location(name)) is not None]
     for loc, name in sorted(named, key=lambda pair: (len(pair[0]), [(isinstance(p, str), p) for p in pair[0]])):
@@ -39,7 +42,7 @@ def override(tree: Tree, environ: Mapping[str, str]) -> None:
             tree.problem(loc, f"set twice, as {seen[loc]} too", place)
         else:
             try:
-                container = _make_room(tree, loc)
+                container = _open_container(tree, loc)
             except ValueError as error:
                 tree.problem(loc, str(error), place)
             else:
@@ -48,9 +51,9 @@ def override(tree: Tree, environ: Mapping[str, str]) -> None:
 
 
 def _location(name: str) -> Loc | None:
-    """The setting a variable is meant for, or None.
+    """Return the setting that a variable is meant for, or None if it is not meant for bucketfront.
 
-    Others use the prefix as well: Kubernetes makes `BUCKETFRONT_SERVICE_HOST` for a service of that name.
+    Other programs use the prefix as well: Kubernetes sets `BUCKETFRONT_SERVICE_HOST` for a service of that name.
     """
     if not name.upper().startswith(PREFIX):
         return None
@@ -72,8 +75,8 @@ def _unknown_variable(loc: Loc) -> str:
     return f"unknown setting. Allowed: {', '.join(variable_name((*loc[:known], name)) for name in names)}"
 
 
-def _make_room(tree: Tree, loc: Loc) -> Any:
-    """Make the containers down to `loc` and forget what stands there. Returns the last; raises ValueError."""
+def _open_container(tree: Tree, loc: Loc) -> Any:
+    """Return the container of `loc`, and remove its old value. Missing containers are added. Raises ValueError."""
     container: Any = tree.data
     for end, part in enumerate(loc, start=1):
         if isinstance(part, int) and part > len(container):
@@ -108,7 +111,10 @@ def _put(container: Any, part: str | int, value: object) -> None:
 
 
 def _value(tree: Tree, loc: Loc, place: Place) -> object:
-    """Sections and lists are YAML; all else is text as it stands, for a token may hold '#', '{' or ': '."""
+    """Return the value of a variable: YAML for sections and lists, else plain text.
+
+    Plain text is not parsed, because a token may hold '#', '{' or ': '.
+    """
     text = place.source.text
     if not is_sound(text):
         return tree.break_value(loc, "must be UTF-8", place)

@@ -1,4 +1,4 @@
-"""What the models of `bucketfront.config.settings` say about a location: the types it takes, the keys below it."""
+"""Look up in the models of the settings which types a location takes, and which keys exist below it."""
 
 import difflib
 from collections.abc import Iterable, Iterator
@@ -12,7 +12,7 @@ from bucketfront.config.settings import Settings
 
 
 def types_at(loc: Loc) -> list[Any]:
-    """What the setting at `loc` may be; empty if there is no such setting."""
+    """Return the types that the setting at `loc` may have. The list is empty if there is no such setting."""
     found: list[Any] = [Settings]
     for part in loc:
         below: list[Any] = []
@@ -28,22 +28,22 @@ def types_at(loc: Loc) -> list[Any]:
 
 
 def keys_below(loc: Loc) -> list[str]:
-    """The keys there are below `loc`."""
+    """Return the keys that exist below `loc`."""
     return list(dict.fromkeys(name for kind in types_at(loc) if _is_section(kind) for name in kind.model_fields))
 
 
 def takes_items(loc: Loc) -> bool:
-    """Whether `loc` may be a list."""
+    """Return whether `loc` may be a list."""
     return any(_is_list(kind) for kind in types_at(loc))
 
 
 def takes_keys(loc: Loc) -> bool:
-    """Whether `loc` may be a mapping of keys."""
+    """Return whether `loc` may be a mapping of keys."""
     return any(_is_section(kind) or get_origin(kind) is dict for kind in types_at(loc))
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:
-    """Which of `names` was probably meant."""
+    """Return the one of `names` that was probably meant, or None if no name is close."""
     return next(iter(difflib.get_close_matches(name, list(names), 1)), None)
 
 

@@ -77,7 +77,7 @@ def _is_loopback(host: str) -> bool:
 
 
 class CorsSettings(Section):
-    """Which web pages may read responses (CORS). bucketfront answers preflights itself."""
+    """Which web pages may read responses (CORS). bucketfront responds to preflights itself."""
 
     allow_origins: tuple[WebOrigin, ...] = ("*",)
     """Origins whose pages may read responses. `*` allows all, an empty list none."""

@@ -1,9 +1,9 @@
-"""From `proxy.yaml` and the environment to `Settings`, with every problem named by its place.
+"""Load `Settings` from `proxy.yaml` and the environment, and name every problem by its place.
 
-Rule 1: all problems are reported at once; a later stage does not report what an earlier one broke.
-Rule 2: environment over file over default.
-Rule 3: no secret reaches a message (I28).
-Rule 4: whatever the bytes, the outcome is `Settings` or `ConfigError`.
+- All problems are reported at once. A later stage does not report a value that an earlier one refused.
+- The environment takes precedence over the file, and the file over the defaults.
+- No message holds a secret (docs/invariants.md#secrets-stay-in).
+- Any bytes at all yield `Settings` or a `ConfigError`.
 """
 
 from collections.abc import Mapping
@@ -20,17 +20,17 @@ from bucketfront.config.validation import validate
 from bucketfront.config.yaml import YamlError, compose
 from bucketfront.errors import ConfigError
 
-MAX_FILE_BYTES = 1 << 20
-MAX_SECRET_BYTES = 64 << 10
+MAX_FILE_BYTES = 1 << 20  # far more than all keys need: a larger file was named by mistake
+MAX_SECRET_BYTES = 64 << 10  # far more than a token or key has
 
 _FILE = "file:"
 
 
 def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
-    """The settings of the file at `path` (None: no file), under the `BUCKETFRONT_` variables of `environ`.
+    """Return the settings of the file at `path` (None: no file), with the variables of `environ` over them.
 
-    Raises ConfigError, whose message holds all problems. The file's read `proxy.yaml:12:3 cache.max_szie:
-    unknown key. Did you mean max_size?`; those of variables read `BUCKETFRONT_X__Y: …`.
+    Raises ConfigError with all problems, one a line: `proxy.yaml:12:3 cache.max_szie: unknown key. Did you mean
+    max_size?` for the file, `BUCKETFRONT_X__Y: …` for variables.
     """
     tree = Tree()
     if path is not None:
@@ -71,7 +71,7 @@ def _read(path: Path) -> str:
 
 
 def _read_secrets(tree: Tree, container: Any, loc: Loc) -> None:
-    """Put the contents of the file in the place of every secret that reads `file:/path`."""
+    """Replace every secret that reads `file:/path` by the content of that file."""
     items = container.items() if isinstance(container, dict) else enumerate(container)
     for part, value in list(items):
         below = (*loc, part)
@@ -85,7 +85,7 @@ def _read_secrets(tree: Tree, container: Any, loc: Loc) -> None:
 
 
 def _secret_of(path: Path) -> str:
-    """The text of a secret file, without the line break at its end. Raises ValueError."""
+    """Return the text of a secret file, without the line break at its end. Raises ValueError."""
     if not path.is_absolute():
         raise ValueError("a secret file needs its absolute path: file:/path")
     shown = ascii(str(path))

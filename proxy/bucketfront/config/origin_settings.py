@@ -8,7 +8,7 @@ from bucketfront.config.checked_text import Endpoint, Secret, Text
 from bucketfront.config.quantities import MIB, Duration, Flag, Size, WholeNumber
 from bucketfront.config.section import Section
 
-# pydantic puts the tag of a union's branch into the place of an error; `validation` takes it out again.
+# pydantic puts the tag of a union's branch into the place of an error. `validation` removes it again.
 NAMED, STATIC, PROFILE = UNION_TAGS = ("<named>", "<static>", "<profile>")
 
 
@@ -45,7 +45,7 @@ Credentials = Annotated[
 
 
 class OriginSettings(Section):
-    """The S3 service behind the cache, and how much bucketfront asks of it at once."""
+    """The S3 service behind the cache, and the limits for requests to it."""
 
     endpoint_url: Endpoint | None = None
     """Scheme, host and port of any S3-compatible service. `null` is AWS. `embedded` starts an S3 in memory, to try

@@ -10,21 +10,21 @@ from dataclasses import dataclass, field
 from typing import Any
 
 PREFIX = "BUCKETFRONT_"
-MAX_PROBLEMS = 100
+MAX_PROBLEMS = 100  # a file with more is no configuration
 
 _PLAIN_KEY = re.compile(r"[\s-]*[a-z_]+")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 Loc = tuple[str | int, ...]
-"""A setting, by its keys and list positions from the root."""
+"""The place of a setting in the configuration: its keys and list positions from the root."""
 
 UNUSABLE = object()
-"""Stands where a value would, once its problem is known: fits no type."""
+"""Replaces a value whose problem is already reported. It fits no type."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A text to read settings from, and its name in messages: the path of a file or the name of a variable."""
+    """A text with settings, and its name in messages: the path of a file or the name of a variable."""
 
     name: str
     text: str
@@ -33,7 +33,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a value or key was written: `line` and `column` from 0."""
+    """The place where a value or key was written. `line` and `column` count from 0."""
 
     source: Source
     line: int = 0
@@ -47,7 +47,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing to mend. `place` is None where neither the file nor a variable is at fault."""
+    """One thing to fix. `place` is missing if neither the file nor a variable caused it."""
 
     loc: Loc
     message: str
@@ -66,7 +66,7 @@ class Problem:
 
     @property
     def rank(self) -> tuple[int, int, int, str]:
-        """The file's problems first, from its top to its bottom, then the variables'."""
+        """Return the sort key: problems of the file from top to bottom, then those of variables."""
         if self.place is None:
             return (2, 0, 0, "")
         return (self.place.source.is_variable, self.place.line, self.place.column, self.place.source.name)
@@ -74,23 +74,23 @@ class Problem:
 
 @dataclass(slots=True)
 class Tree:
-    """Plain data, the place of each value and key in it, and what is wrong so far."""
+    """Plain data, the place of each value and key in it, and the problems found so far."""
 
     data: dict[str, Any] = field(default_factory=dict)
     values: dict[Loc, Place] = field(default_factory=dict)
     keys: dict[Loc, Place] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
-    broken: dict[Loc, Problem] = field(default_factory=dict)  # problems of values; gone once overridden
+    broken: dict[Loc, Problem] = field(default_factory=dict)  # problems of values; an override removes them
 
     def place(self, loc: Loc) -> Place | None:
-        """Where the value at `loc` was written, or the nearest value around it."""
+        """Return where the value at `loc`, or the nearest value around it, was written."""
         return next((self.values[loc[:end]] for end in range(len(loc), -1, -1) if loc[:end] in self.values), None)
 
     def problem(self, loc: Loc, message: str, place: Place | None = None) -> None:
         self.problems.append(Problem(loc, message, place or self.place(loc)))
 
     def break_value(self, loc: Loc, message: str, place: Place | None = None) -> object:
-        """Note what is wrong with the value at `loc`; returns what to put in its stead."""
+        """Note a problem of the value at `loc`. Return the value that replaces it."""
         self.broken[loc] = Problem(loc, message, place or self.place(loc))
         return UNUSABLE
 
@@ -98,7 +98,7 @@ class Tree:
         return any(loc[:end] in self.broken for end in range(len(loc) + 1))
 
     def forget(self, loc: Loc) -> None:
-        """The value at `loc` is about to be replaced: so are its places and its problems."""
+        """Remove the places and problems of the value at `loc`, which is about to be replaced."""
         for known in (self.values, self.keys, self.broken):
             for below in [key for key in known if key[: len(loc)] == loc]:
                 del known[below]
@@ -108,7 +108,7 @@ class Tree:
 
 
 def report(problems: Iterable[Problem]) -> str:
-    """The text of all problems, in the order of the file, cut off after MAX_PROBLEMS."""
+    """Return the text of all problems, in the order of the file, cut off after MAX_PROBLEMS."""
     ranked = sorted(problems, key=lambda problem: problem.rank)
     texts = [str(problem) for problem in ranked[:MAX_PROBLEMS]]
     if len(ranked) > MAX_PROBLEMS:
@@ -117,7 +117,7 @@ def report(problems: Iterable[Problem]) -> str:
 
 
 def variable_name(loc: Loc) -> str:
-    """The environment variable that sets `loc`."""
+    """Return the environment variable that sets `loc`."""
     return PREFIX + "__".join(str(part) for part in loc).upper()
 
 

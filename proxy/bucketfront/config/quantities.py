@@ -1,7 +1,7 @@
-"""One grammar for every quantity of the configuration: sizes, durations, percentages, numbers, flags.
+"""Parse and format the quantities of the configuration: sizes, durations, percentages, numbers, flags.
 
-Each `parse_*` takes what YAML or the environment gave and raises ValueError with the cure. No message quotes
-its input beyond a number, for the input may be a secret in the wrong place (I28).
+Each `parse_*` takes a value from YAML or the environment, and raises ValueError with the fix. No message quotes more
+of its input than a number, because the input may be a misplaced secret (docs/invariants.md#secrets-stay-in).
 """
 
 import re
@@ -12,8 +12,8 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator
 
 KIB, MIB, GIB, TIB = 1 << 10, 1 << 20, 1 << 30, 1 << 40
-MAX_SIZE = (1 << 63) - 1  # what file offsets and SQLite integers hold
-MAX_DURATION = 36_500 * 86_400  # seconds; timers of the C library overflow a few orders above
+MAX_SIZE_BYTES = (1 << 63) - 1  # the largest file offset and SQLite integer
+MAX_DURATION_S = 36_500 * 86_400  # a century; timers of the C library overflow a few orders of magnitude above it
 
 _SIZES = {
     "TiB": TIB,
@@ -28,7 +28,7 @@ _SIZES = {
     "B": 1,
     "": 1,
 }
-_SIZE_CURES = {
+_SIZE_FIXES = {
     **{f"{letter.lower()}{rest}": f"{letter}iB" for letter in "KMGT" for rest in ("", "i", "ib")},
     **{f"{letter.lower()}b": f"{letter}B" for letter in "KMGT"},
     **dict.fromkeys(("b", "byte", "bytes"), ""),
@@ -36,7 +36,7 @@ _SIZE_CURES = {
 _SIZE_HELP = "must be a size: a number of bytes, or a number with KiB, MiB, GiB, TiB, KB, MB, GB or TB"
 
 _MILLISECONDS = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1_000, "ms": 1}
-_DURATION_CURES = {
+_DURATION_FIXES = {
     **dict.fromkeys(("", "s", "sec", "secs", "second", "seconds"), "s"),
     **dict.fromkeys(("m", "min", "mins", "minute", "minutes"), "m"),
     **dict.fromkeys(("h", "hr", "hrs", "hour", "hours"), "h"),
@@ -51,12 +51,12 @@ _WHOLE = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,18})")
 
 @dataclass(frozen=True, slots=True)
 class Percent:
-    """A share of something, `value` in percent: 0 <= value < 100."""
+    """A share in percent: 0 <= value < 100."""
 
     value: float
 
     def of(self, total: int) -> int:
-        """So much of `total`, rounded down, in the unit of `total`."""
+        """Return this share of `total`, rounded down, in the unit of `total`."""
         return int(total * self.value / 100)
 
     def __str__(self) -> str:
@@ -64,21 +64,21 @@ class Percent:
 
 
 def parse_size(value: object) -> int:
-    """Bytes. `10GiB`, `1GB`, `1.5MiB`, `512`, or a whole number. Raises ValueError."""
+    """Return the bytes of `10GiB`, `1GB`, `1.5MiB`, `512`, or of a whole number. Raises ValueError."""
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     if not isinstance(value, str):
         raise ValueError(_SIZE_HELP)  # noqa: TRY004 - pydantic turns ValueError alone into a validation error
-    size = _measure(value, _SIZES, _SIZE_CURES, _SIZE_HELP, finest="a whole byte")
-    if size > MAX_SIZE:
+    size = _measure(value, _SIZES, _SIZE_FIXES, _SIZE_HELP, finest="a whole byte")
+    if size > MAX_SIZE_BYTES:
         raise ValueError("must be at most 2^63-1 bytes")
     return size
 
 
 def parse_duration(value: object) -> float:
-    """Seconds, in whole milliseconds. `90s`, `1h`, `250ms`, `1.5d`, or 0. Raises ValueError.
+    """Return the seconds of `90s`, `1h`, `250ms`, `1.5d` or 0, in whole milliseconds. Raises ValueError.
 
-    A bare number other than 0 is refused: it does not say its unit.
+    Another number without a unit is refused, because it may mean seconds or milliseconds.
     """
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         value = str(value)
@@ -86,14 +86,14 @@ def parse_duration(value: object) -> float:
         raise ValueError(_DURATION_HELP)  # noqa: TRY004 - as in parse_size
     if value == "0":
         return 0.0
-    milliseconds = _measure(value, _MILLISECONDS, _DURATION_CURES, _DURATION_HELP, finest="a millisecond")
-    if milliseconds > MAX_DURATION * 1000:
-        raise ValueError(f"must be at most {format_duration(MAX_DURATION)}")
+    milliseconds = _measure(value, _MILLISECONDS, _DURATION_FIXES, _DURATION_HELP, finest="a millisecond")
+    if milliseconds > MAX_DURATION_S * 1000:
+        raise ValueError(f"must be at most {format_duration(MAX_DURATION_S)}")
     return milliseconds / 1000
 
 
 def parse_percent(value: object) -> Percent:
-    """`5%`, at least 0 and below 100. Raises ValueError."""
+    """Return a percentage such as `5%`, at least 0 and below 100. Raises ValueError."""
     match = _NUMBER.fullmatch(value) if isinstance(value, str) else None
     if match is None or match[3] != "%":
         raise ValueError("must be a percentage, for example 5%")
@@ -104,7 +104,7 @@ def parse_percent(value: object) -> Percent:
 
 
 def parse_share(value: object) -> Percent | int:
-    """A size in bytes, or a percentage. Raises ValueError."""
+    """Return a size in bytes, or a percentage. Raises ValueError."""
     if isinstance(value, Percent):
         return value
     if isinstance(value, str) and value.endswith("%"):
@@ -116,9 +116,10 @@ def parse_share(value: object) -> Percent | int:
 
 
 def parse_whole_number(value: object) -> int:
-    """A decimal whole number, as a number or as text. Raises ValueError.
+    """Return a decimal whole number, given as a number or as text. Raises ValueError.
 
-    Text, because the environment holds nothing else; no leading zero, because YAML 1.1 reads `010` as 8.
+    Text is accepted because the environment holds only text. A leading zero is refused because YAML 1.1 reads `010`
+    as 8.
     """
     if isinstance(value, int) and not isinstance(value, bool):
         return value
@@ -128,7 +129,7 @@ def parse_whole_number(value: object) -> int:
 
 
 def parse_flag(value: object) -> bool:
-    """`true` or `false`, as a boolean or as text. Raises ValueError."""
+    """Return `true` or `false`, given as a boolean or as text. Raises ValueError."""
     if isinstance(value, bool):
         return value
     if value in ("true", "false"):
@@ -137,7 +138,7 @@ def parse_flag(value: object) -> bool:
 
 
 def format_size(size: int) -> str:
-    """The shortest exact text that `parse_size` reads back as `size` bytes, binary units only."""
+    """Return the shortest exact text, in binary units, that `parse_size` reads back as `size` bytes."""
     for unit in ("TiB", "GiB", "MiB", "KiB"):
         if size and size % _SIZES[unit] == 0:
             return f"{size // _SIZES[unit]}{unit}"
@@ -145,7 +146,7 @@ def format_size(size: int) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """The text in the largest whole unit that `parse_duration` reads back as `seconds`."""
+    """Return the text, in the largest whole unit, that `parse_duration` reads back as `seconds`."""
     milliseconds = round(seconds * 1000)
     for unit, factor in _MILLISECONDS.items():
         if milliseconds and milliseconds % factor == 0:
@@ -154,21 +155,21 @@ def format_duration(seconds: float) -> str:
 
 
 def format_share(share: Percent | int) -> str:
-    """The text that `parse_share` reads back as `share`."""
+    """Return the text that `parse_share` reads back as `share`."""
     return str(share) if isinstance(share, Percent) else format_size(share)
 
 
-def _measure(text: str, units: Mapping[str, int], cures: Mapping[str, str], usage: str, *, finest: str) -> int:
+def _measure(text: str, units: Mapping[str, int], fixes: Mapping[str, str], usage: str, *, finest: str) -> int:
     match = _NUMBER.fullmatch(text)
     if match is None:
         raise ValueError(usage)
     whole, fraction, unit = match[1], match[2] or "", match[3]
     if unit not in units:
-        cure = cures.get(unit.strip().lower())
-        if cure is None:
+        fix = fixes.get(unit.strip().lower())
+        if fix is None:
             raise ValueError(usage)
         number = whole + (f".{fraction}" if fraction else "")
-        raise ValueError(f"must have a known unit: write {number}{cure}")
+        raise ValueError(f"must have a known unit: write {number}{fix}")
     scale: int = 10 ** len(fraction)
     amount, rest = divmod(int(whole + fraction) * units[unit], scale)
     if rest:

@@ -146,7 +146,7 @@ access_log:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One key of the configuration, as the page shows it. `default` is None if the key is required."""
+    """One key of the configuration, as the page shows it. `default` is missing if the key is required."""
 
     loc: Loc
     kind: str

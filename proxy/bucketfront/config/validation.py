@@ -1,4 +1,4 @@
-"""From plain data to `Settings`, with pydantic's errors put into our words and at their places."""
+"""Turn plain data into `Settings`, and pydantic's errors into problems with a place and a fix."""
 
 import re
 
@@ -30,7 +30,7 @@ _NAMES_IN_MESSAGE = re.compile(r"'([^']*)'")
 
 
 def validate(tree: Tree) -> Settings | None:
-    """The settings; None if there is any problem, and then `tree` knows it."""
+    """Return the settings, or None if `tree` has problems. Problems found here are added to it."""
     settings = None
     try:
         settings = Settings.model_validate(tree.data)
@@ -41,14 +41,14 @@ def validate(tree: Tree) -> Settings | None:
 
 
 def _note(tree: Tree, details: ErrorDetails) -> None:
-    # "[key]" is pydantic's word for a mapping's key rather than its value.
+    # pydantic marks an error of a mapping's key, rather than of its value, by "[key]".
     loc: Loc = tuple(part for part in details["loc"] if part not in (*UNION_TAGS, "[key]"))
     cause = details.get("ctx", {}).get("error")
     if isinstance(cause, SettingError):
         written = next((at for at in cause.at if at in tree.values), cause.at[0])
         tree.problem(cause.at[0], str(cause), tree.place(written))
     elif details["type"] == "too_short" and details["input"]:
-        pass  # pydantic counts the items that are right; the others are reported themselves
+        pass  # pydantic counts only valid items, and the invalid ones are reported themselves
     elif not tree.is_broken(loc):
         is_about_key = details["type"] == "extra_forbidden" or details["loc"][-1] == "[key]"
         key = tree.keys.get(loc) if is_about_key else None

@@ -1,8 +1,8 @@
-"""From YAML to plain data with the place of every key and value.
+"""Read YAML as plain data, with the place of every key and value.
 
-YAML is read as events, not through PyYAML's constructors: those keep the last of two equal keys, read `010`
-as 8, `1:30` as 90 and `no` as false, and expand aliases without bound. Here equal keys, aliases and tags are
-problems, numbers are decimal, and depth and number of values are bounded.
+YAML is read as events, because PyYAML's constructors surprise operators and can be attacked. They keep the last of two
+equal keys, read `010` as 8, `1:30` as 90 and `no` as false, and expand aliases without bound. Here equal keys, aliases
+and tags are problems, numbers are decimal, and the depth and number of values are bounded.
 """
 
 import re
@@ -13,7 +13,7 @@ import yaml
 
 from bucketfront.config.problems import Loc, Place, Source, Tree
 
-MAX_DEPTH = 16  # our own settings nest 4 deep
+MAX_DEPTH = 16  # the settings nest 4 deep
 MAX_VALUES = 10_000  # bounds the time a hostile file can take
 
 _LINE_BREAK = re.compile("\r\n|[\r\n\x85\u2028\u2029]")  # YAML 1.1 section 4.2, as PyYAML counts lines
@@ -25,7 +25,7 @@ _UNSOUND = re.compile("[\x00\ud800-\udfff]")
 
 
 class YamlError(Exception):
-    """The text is no YAML, or not the part of YAML that is understood here."""
+    """The text is not YAML, or uses a part of YAML that is not supported here."""
 
     def __init__(self, message: str, place: Place) -> None:
         super().__init__(message)
@@ -34,16 +34,16 @@ class YamlError(Exception):
 
 
 def compose(source: Source, tree: Tree, at: Loc = (), fill: Callable[[str], str] | None = None) -> object:
-    """The data of the one document in `source`, None if it is empty; places and problems go to `tree`, below `at`.
+    """Return the data of the one document in `source`, or None if it is empty.
 
-    `fill` puts values in the place of the `${VAR}` of a scalar, and raises ValueError; without it they are text.
-    Raises YamlError.
+    Places and problems are added to `tree`, below `at`. `fill` replaces the `${VAR}` of a scalar and may raise
+    ValueError; without it `${VAR}` is plain text. Raises YamlError.
     """
     return _Composer(source, tree, fill).compose(at)
 
 
 def is_sound(text: str) -> bool:
-    """Whether `text` can be a path, a header and UTF-8."""
+    """Return whether `text` can be a path, a header and UTF-8."""
     return _UNSOUND.search(text) is None
 
 
@@ -73,13 +73,13 @@ class _Composer:
             raise YamlError(f"not valid YAML: character #x{int(error.character):04x}", place) from None
         except yaml.MarkedYAMLError as error:
             raise self._syntax(error) from None
-        except (ValueError, OverflowError):  # PyYAML lets an escape like "\UFFFFFFFF" through to chr()
+        except (ValueError, OverflowError):  # PyYAML passes an escape like "\UFFFFFFFF" on to chr()
             raise YamlError("not valid YAML", self._place(self._loader.get_mark())) from None
 
     def _syntax(self, error: yaml.MarkedYAMLError) -> YamlError:
         problem, mark = error.problem or "", error.problem_mark
         if error.context_mark is not None and (mark is None or "end of stream" in problem):
-            mark = error.context_mark  # where the quote was opened says more than where the file ends
+            mark = error.context_mark  # the opening quote helps more than the end of the file
             problem = f"{problem} {error.context}"
         if mark is None:
             return YamlError("not valid YAML", Place(self._source))
@@ -152,13 +152,13 @@ class _Composer:
                 text = self._fill(text)
             except ValueError as error:
                 return self._tree.break_value(loc, str(error), self._reference(event))
-            is_plain = False  # the fields read numbers and flags from text, and text stays text
+            is_plain = False  # fields parse numbers and flags from text themselves
         if not is_sound(text):
             return self._tree.break_value(loc, "must not hold a NUL or a lone surrogate")
         return _plain_value(text) if is_plain else text
 
     def _reference(self, event: Any) -> Place:
-        """Where the first `${` of a scalar stands."""
+        """Return the place of the first `${` of a scalar."""
         start, end = event.start_mark, event.end_mark
         offset = self._source.text.find("${", start.index, end.index)
         lines = _LINE_BREAK.split(self._source.text[start.index : max(offset, start.index)])
@@ -172,7 +172,7 @@ def _without_character(match: re.Match[str]) -> str:
 
 
 def _plain_value(text: str) -> object:
-    """What an unquoted scalar means: numbers are decimal, flags are true and false, all else is text."""
+    """Return the value of an unquoted scalar: a decimal number, true, false or null. Anything else is text."""
     if text in ("", "~", "null"):
         return None
     if text in ("true", "false"):

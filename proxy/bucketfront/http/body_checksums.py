@@ -1,4 +1,4 @@
-"""Whether a body is what its sender said it would be: fed with its pieces, asked at its end."""
+"""Compare a body, piece by piece, with the checksums that its sender declared."""
 
 from collections.abc import Iterable
 
@@ -8,11 +8,11 @@ from bucketfront.http.checksums import Digest
 
 
 class ChecksumMismatch(ProxyError):
-    """The body is not the one that its checksum was made of."""
+    """The body does not have the checksum that was sent with it."""
 
 
 class BodyChecksums:
-    """`claims` are what the sender said. All of them have to hold."""
+    """The running checksums of one body. `claims` are what its sender declared, and all of them must match."""
 
     def __init__(self, claims: Iterable[Digest]) -> None:
         self._states = [(claim, checksums.hasher(claim.algorithm)) for claim in claims]
@@ -22,7 +22,7 @@ class BodyChecksums:
             state.update(data)
 
     def verify(self) -> None:
-        """To be called when the body is whole. Raises ChecksumMismatch."""
+        """Compare the checksums once the body is complete. Raises ChecksumMismatch."""
         for claim, state in self._states:
             if state.digest() != claim.value:
                 raise ChecksumMismatch(f"the body's {claim.algorithm} is not the one that was sent with it")

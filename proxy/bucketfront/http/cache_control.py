@@ -1,8 +1,8 @@
 """The cache directives of a response (RFC 9111 section 5.2.2, RFC 5861, RFC 8246) as a frozen value.
 
-They come in two syntaxes, each with its own handling of errors. In Cache-Control whatever is in doubt is read as the
-more restrictive: an age that is no number is 0. CDN-Cache-Control (RFC 9213) is a structured field: what is
-malformed does not count. In both, a `no-cache` or `private` that names fields covers the whole response.
+The two syntaxes differ in how errors are handled. In Cache-Control an unclear directive gets its more restrictive
+meaning, for example an age that is not a number is 0. CDN-Cache-Control (RFC 9213) is a structured field, in which a
+malformed directive does not count. In both, a `no-cache` or `private` that names fields covers the whole response.
 """
 
 import re
@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from bucketfront.http.grammar import QUOTED_STRING
 
 MAX_SECONDS = 2**31
-"""RFC 9111 section 1.2.2: what a delta-seconds too large to represent is taken for."""
+"""The value of a delta-seconds that is too large to represent (RFC 9111 section 1.2.2)."""
 
-# One list element, commas in its quoted strings included. Stops short at a quote that is never closed.
+# One list element, with the commas in its quoted strings. The match ends before a quote that is never closed.
 _ELEMENT = re.compile(rf'[^,"]*+(?:{QUOTED_STRING}[^,"]*+)*', re.DOTALL)
 _QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
 
-# RFC 8941 section 3. No text can be read in two ways, so parsing is linear. Only single characters are repeated
-# possessively: before 3.11.5 Python matched wrongly where a group was.
+# RFC 8941 section 3. Each text matches in one way only, so parsing is linear. Only single characters are repeated
+# possessively, because Python before 3.11.5 matches possessive groups wrongly.
 _KEY = r"[a-z*][a-z0-9_.*-]*+"
 _DECIMAL, _INTEGER = r"-?[0-9]{1,12}\.[0-9]{1,3}", r"-?[0-9]{1,15}"
 _STRING = r'"[ !#-\[\]-~]*+(?:\\["\\][ !#-\[\]-~]*+)*"'
@@ -39,7 +39,7 @@ _Item = int | bool | str | None
 
 @dataclass(frozen=True, slots=True)
 class CacheControl:
-    """The directives that matter to a shared cache. Ages in seconds, None where the directive is absent."""
+    """The directives that matter to a shared cache. Ages are in seconds, and None if the directive is absent."""
 
     max_age: int | None = None
     s_maxage: int | None = None
@@ -57,9 +57,9 @@ _NOTHING = CacheControl()
 
 
 def parse(value: str | None) -> CacheControl:
-    """A field value, None for an absent field. Never raises.
+    """Return the directives of a field value; None is an absent field. Never raises.
 
-    Of a directive that occurs twice the first counts (RFC 9111 section 4.2.1).
+    If a directive occurs twice, the first one counts (RFC 9111 section 4.2.1).
     """
     if not value:
         return _NOTHING
@@ -67,10 +67,12 @@ def parse(value: str | None) -> CacheControl:
 
 
 def parse_targeted(value: str | None) -> CacheControl | None:
-    """The value of a targeted field (RFC 9213), or None where it is to be ignored: absent, empty or malformed.
+    """Return the directives of a targeted field (RFC 9213). Never raises.
 
-    Never raises. Of a directive that occurs twice the last counts (RFC 8941 section 3.2). A directive with a value
-    of the wrong type is none; a negative age, an integer still, is 0 as in Cache-Control.
+    If a directive occurs twice, the last one counts (RFC 8941 section 3.2). A directive with a value of the wrong type
+    is ignored. A negative age is still an integer, and is 0 as in Cache-Control.
+
+    Returns None if the field is absent, empty or malformed, and so must be ignored.
     """
     members = _dictionary(value or "")
     if not members:
@@ -79,14 +81,17 @@ def parse_targeted(value: str | None) -> CacheControl | None:
 
 
 def _is_of_its_type(directive: str, item: _Item) -> bool:
-    """RFC 9213 section 2.1: ages are integers, other directives true, or a string where they may name fields."""
+    """Return whether a directive has a value of its type (RFC 9213 section 2.1).
+
+    Ages are integers. Other directives are true, or a string if they may name fields.
+    """
     if directive in _AGES:
         return isinstance(item, int) and not isinstance(item, bool)
     return item is True or (directive in _MAY_NAME_FIELDS and isinstance(item, str))
 
 
 def from_arguments(arguments: Mapping[str, str | None]) -> CacheControl:
-    """Directives as `by_name` gives them. Never raises."""
+    """Return the directives that `by_name` found. Never raises."""
 
     def age(directive: str) -> int | None:
         return _seconds(arguments[directive]) if directive in arguments else None
@@ -106,7 +111,10 @@ def from_arguments(arguments: Mapping[str, str | None]) -> CacheControl:
 
 
 def by_name(elements: Iterable[str]) -> dict[str, str | None]:
-    """The arguments of these list elements by lower-case name, None for none; of two of one name the first."""
+    """Return the arguments of list elements by lower-case name, None for an element without one.
+
+    If two elements have one name, the first counts.
+    """
     found: dict[str, str | None] = {}
     for element in elements:
         name, equals, argument = element.partition("=")
@@ -115,14 +123,14 @@ def by_name(elements: Iterable[str]) -> dict[str, str | None]:
 
 
 def split(value: str) -> Iterator[str]:
-    """The elements of a comma-separated list, those in quoted strings not split, without the spaces around them."""
+    """Yield the elements of a comma-separated list without the spaces around them. Quoted commas do not split."""
     position = 0
     while position < len(value):
         match = _ELEMENT.match(value, position)
         assert match is not None, "the pattern matches the empty string"
         end = match.end()
         if value[end : end + 1] == '"':
-            # The quote is never closed. A `no-store` after it must not be swallowed by it.
+            # The quote is never closed. It must not hide a `no-store` after it.
             yield from (element.strip(" \t") for element in value[position:].split(","))
             return
         yield match[0].strip(" \t")
@@ -130,7 +138,10 @@ def split(value: str) -> Iterator[str]:
 
 
 def _seconds(argument: str | None) -> int:
-    """RFC 9111 sections 1.2.2, 4.2.1 and 5.2: a token or a quoted string; 0 (stale) if no delta-seconds."""
+    """Return the seconds of a token or quoted string (RFC 9111 sections 1.2.2, 4.2.1 and 5.2).
+
+    Anything but a delta-seconds is 0, which means stale.
+    """
     if argument is None:
         return 0
     argument = unquoted(argument)
@@ -141,17 +152,19 @@ def _seconds(argument: str | None) -> int:
 
 
 def unquoted(argument: str) -> str:
-    """A token as it is, a quoted string's content (RFC 9110 section 5.6.4)."""
+    """Return a token as it is, and of a quoted string the content (RFC 9110 section 5.6.4)."""
     if len(argument) > 1 and argument[0] == argument[-1] == '"':
         return _QUOTED_PAIR.sub(r"\1", argument[1:-1])
     return argument
 
 
 def _dictionary(value: str) -> dict[str, _Item] | None:
-    """RFC 8941 section 4.2.2, parameters left out; None where parsing fails.
+    """Return the members of a dictionary without their parameters (RFC 8941 section 4.2.2).
 
-    Tokens and strings are given as sent. Types that no directive has (decimals, byte sequences, inner lists) are
-    None: they are well-formed, so the other members count.
+    Tokens and strings stay as sent. A value of a type that no directive has (decimal, byte sequence, inner list) is
+    None. It is well-formed, so the other members count.
+
+    Returns None if parsing fails.
     """
     text = value.lstrip(" ").rstrip(" \t")
     members: dict[str, _Item] = {}

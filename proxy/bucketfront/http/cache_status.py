@@ -1,4 +1,4 @@
-"""The Cache-Status field (RFC 9211): what the cache did with a request, as a structured field (RFC 8941)."""
+"""The Cache-Status header (RFC 9211), which reports what the cache did with a request (syntax: RFC 8941)."""
 
 import math
 from dataclasses import dataclass
@@ -10,25 +10,22 @@ _MAX_INTEGER = 999_999_999_999_999  # RFC 8941 section 3.3.1
 
 
 class Forward(StrEnum):
-    """RFC 9211 section 2.2: why a request went on to the origin."""
+    """The reason why a request was forwarded to the origin (RFC 9211 section 2.2), as far as it occurs here."""
 
     BYPASS = "bypass"
     METHOD = "method"
-    URI_MISS = "uri-miss"
-    VARY_MISS = "vary-miss"
     MISS = "miss"
-    REQUEST = "request"
     STALE = "stale"
     PARTIAL = "partial"
 
 
 @dataclass(frozen=True, slots=True)
 class CacheStatus:
-    """One cache's say on one request; `str` gives the field value.
+    """The report on one request. `str` returns the header value.
 
-    `fwd` None is a hit: RFC 9211 makes `hit` and `fwd` exclude each other. `fwd_status` is the origin's
-    status, `ttl` the remaining freshness in seconds (negative for a stale answer), `stored` and `collapsed`
-    as in sections 2.5 and 2.6, `detail` free text.
+    Without `fwd` it is a hit, because RFC 9211 makes `hit` and `fwd` exclude each other. `fwd_status` is the origin's
+    status. `ttl` is the remaining freshness in seconds, negative for a stale response. `stored` and `collapsed` are as
+    in sections 2.5 and 2.6, and `detail` is free text.
     """
 
     fwd: Forward | None = None
@@ -40,7 +37,7 @@ class CacheStatus:
 
     @property
     def hit(self) -> bool:
-        """Answered without going to the origin."""
+        """Return whether the request was served without the origin."""
         return self.fwd is None
 
     def __str__(self) -> str:
@@ -59,12 +56,18 @@ class CacheStatus:
 
 
 def _integer(value: float) -> int:
-    """RFC 8941 section 3.3.1: fifteen digits at most. Rounded down, so that what is stale never reads 0."""
+    """Return an integer of at most fifteen digits (RFC 8941 section 3.3.1).
+
+    It is rounded down, so that a stale response never has 0.
+    """
     return math.floor(max(-_MAX_INTEGER, min(value, _MAX_INTEGER)))
 
 
 def _string(text: str) -> str:
-    """RFC 8941 section 3.3.3: printable ASCII, quote and backslash escaped; all else becomes "?"."""
+    """Return a string of printable ASCII with escaped quotes and backslashes (RFC 8941 section 3.3.3).
+
+    Any other character becomes "?".
+    """
     printable = "".join(char if " " <= char <= "~" else "?" for char in text)
     escaped = printable.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'

@@ -1,4 +1,4 @@
-"""Checksums, piece by piece: those of S3 (User Guide, "Checking object integrity") and of RFC 3230 and RFC 9530."""
+"""Compute checksums piece by piece: those of S3 ("Checking object integrity"), of RFC 3230 and of RFC 9530."""
 
 import hashlib
 import zlib
@@ -13,14 +13,14 @@ MD5 = "md5"
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """`algorithm` is a key of ALGORITHMS; `value` its bytes."""
+    """A checksum. `algorithm` is one of ALGORITHMS, `value` its bytes."""
 
     algorithm: str
     value: bytes
 
 
 class Hasher(Protocol):
-    """As in `hashlib`."""
+    """A running checksum, as in `hashlib`."""
 
     def update(self, data: bytes, /) -> None: ...
 
@@ -28,6 +28,8 @@ class Hasher(Protocol):
 
 
 class _Cyclic:
+    """A CRC of `length` bytes. `step` continues it from its last value."""
+
     def __init__(self, step: Callable[[bytes, int], int], length: int) -> None:
         self._step = step
         self._length = length
@@ -53,13 +55,14 @@ _MAKERS: dict[str, tuple[int, Callable[[], Hasher]]] = {
 }
 
 ALGORITHMS = frozenset(_MAKERS)
-"""By S3's names, in lower case, and `md5`."""
+"""The algorithms by S3's names in lower case, and `md5`."""
 
 
 def hasher(algorithm: str) -> Hasher:
+    """Return a new running checksum."""
     return _MAKERS[algorithm][1]()
 
 
 def size_of(algorithm: str) -> int:
-    """Bytes of its value."""
+    """Return the number of bytes of the algorithm's value."""
     return _MAKERS[algorithm][0]

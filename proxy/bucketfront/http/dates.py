@@ -1,8 +1,8 @@
-"""HTTP dates (RFC 9110 section 5.6.7) to and from seconds since the epoch.
+"""Convert HTTP dates (RFC 9110 section 5.6.7) to and from seconds since the epoch.
 
-The grammar is taken literally: a date is one of three fixed forms, case-sensitive, in GMT. What is merely
-like a date is None, because the sections that use dates say what to do with an invalid one. Like Go's
-`http.ParseTime`, this does not hold the day's name against the date.
+The grammar is strict: a date has one of three fixed forms, case-sensitive, in GMT. Any other text yields None, because
+the sections that use dates define what to do with an invalid one. Like Go's `http.ParseTime`, `parse` does not compare
+the day's name with the date.
 """
 
 import math
@@ -29,7 +29,7 @@ _ASCTIME = re.compile(rf"{_DAY} {_MONTH} (?P<day>[0-9]{{2}}| [0-9]) {_CLOCK} (?P
 @lru_cache(maxsize=64)
 def _imf_fixdate(second: int) -> str:
     at = datetime.fromtimestamp(second, UTC)
-    # strftime would write the names in the locale's language.
+    # strftime writes the names in the language of the locale.
     return (
         f"{_DAYS[at.weekday()]}, {at.day:02} {_MONTHS[at.month - 1]} {at.year:04}"
         f" {at.hour:02}:{at.minute:02}:{at.second:02} GMT"
@@ -37,7 +37,7 @@ def _imf_fixdate(second: int) -> str:
 
 
 def format(epoch: float) -> str:  # noqa: A001 - callers read `dates.format(now)`
-    """The IMF-fixdate of `epoch` (seconds), its fraction cut off. Cached by the second.
+    """Return the IMF-fixdate of `epoch` (seconds), its fraction cut off. Cached by the second.
 
     Raises ValueError or OverflowError outside the years 1 to 9999.
     """
@@ -45,9 +45,9 @@ def format(epoch: float) -> str:  # noqa: A001 - callers read `dates.format(now)
 
 
 def parse(text: str, now: float) -> float | None:
-    """Seconds since the epoch, or None if `text` is no HTTP date.
+    """Return seconds since the epoch, or None if `text` is not an HTTP date.
 
-    `now` (seconds since the epoch) matters to the two-digit years of RFC 850 dates only.
+    `now` (seconds since the epoch) matters only for the two-digit years of RFC 850 dates.
     """
     match = _IMF_FIXDATE.fullmatch(text) or _ASCTIME.fullmatch(text)
     if match is not None:
@@ -69,12 +69,13 @@ def _epoch(year: int, match: re.Match[str]) -> float | None:
 
 
 def _epoch_of_short_year(match: re.Match[str], now: float) -> float | None:
-    """RFC 9110 section 5.6.7: a timestamp that appears to be more than 50 years in the future is the most
-    recent year in the past that had the same last two digits.
+    """Return the time of a date with a two-digit year (RFC 9110 section 5.6.7).
+
+    A year that seems more than 50 years ahead is the most recent past year with the same two digits.
     """
     today = datetime.fromtimestamp(now, UTC)
     limit = timegm((today.year + 50, today.month, today.day, today.hour, today.minute, today.second))
-    # The latest year of these two digits that can lie within the limit; one century less where it does not.
+    # The latest year with these two digits that can lie within the limit, or one century earlier if it does not.
     year = today.year + 50 - (today.year + 50 - int(match["year"])) % 100
     epoch = _epoch(year, match)
     if epoch is not None and epoch > limit:

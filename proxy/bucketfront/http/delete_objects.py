@@ -1,7 +1,8 @@
-"""S3's DeleteObjects, the XML of both directions (S3 API, "DeleteObjects").
+"""Read and write the XML of S3's DeleteObjects (S3 API, "DeleteObjects").
 
-The document is a client's: no DTD, hence no entities, a bounded size, and only the elements that it may have. It is
-read as it comes, a piece at a time, because the whole of a large one at once would hold the loop (I22).
+Clients write the document, so it may have no DTD and thus no entities, a bounded size, and only known elements. It is
+parsed in pieces, because a large document at once would block the event loop
+(docs/invariants.md#cost-of-a-request).
 """
 
 import html
@@ -11,10 +12,10 @@ from xml.parsers import expat
 
 from bucketfront.errors import ProxyError
 
-MAX_BODY = 2 << 20  # bytes; 1000 keys of 1024 bytes fit, and some escapes
-MAX_KEYS = 1000
-MAX_PIECE = 64 << 10  # bytes fed at once
-MAX_TOKEN = 64 << 10  # bytes of one tag: a parser reads it in one go, whatever it was fed in, with all its attributes
+MAX_BODY_BYTES = 2 << 20  # 1000 keys of 1024 bytes fit, and some escapes
+MAX_KEYS = 1000  # S3's own limit
+MAX_PIECE_BYTES = 64 << 10  # bounds how long one piece occupies the event loop
+MAX_TAG_BYTES = 64 << 10  # the parser processes a tag with all its attributes at once, however small the pieces
 NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
 
 _CONDITIONS = frozenset({"VersionId", "ETag", "LastModifiedTime", "Size"})
@@ -22,12 +23,12 @@ _ROOT, _QUIET, _OBJECT = ("Delete",), ("Delete", "Quiet"), ("Delete", "Object")
 
 
 class MalformedXml(ProxyError):
-    """S3's own name for a document that is not the one it has a schema for."""
+    """A document that does not fit the schema. S3 has an error of the same name."""
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
-    """`is_plain`: named by its key alone, without a version or a condition."""
+class NamedObject:
+    """An object to delete. `is_plain`: the client gave its key alone, without a version or a condition."""
 
     key: str
     is_plain: bool = True
@@ -35,26 +36,28 @@ class Named:
 
 @dataclass(frozen=True, slots=True)
 class DeleteRequest:
-    """`quiet`: only failures are told."""
+    """The content of the document. With `quiet` the response lists only failures."""
 
-    objects: tuple[Named, ...]
+    objects: tuple[NamedObject, ...]
     quiet: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why a key is still there: S3's error code, and a sentence."""
+class DeleteFailure:
+    """The reason why a key was not deleted: S3's error code, and a sentence."""
 
     code: str
     message: str
 
 
 @dataclass(slots=True)
-class _Reading:
+class _Document:
+    """The handlers of the parser, and what they have read so far."""
+
     path: tuple[str, ...] = ()
     text: list[str] = field(default_factory=list)
     values: dict[str, str] = field(default_factory=dict)  # of the object that is being read
-    objects: list[Named] = field(default_factory=list)
+    objects: list[NamedObject] = field(default_factory=list)
     quiet: bool | None = None
 
     def start(self, name: str, _: Mapping[str, str]) -> None:
@@ -91,36 +94,36 @@ class _Reading:
             raise MalformedXml("an Object has no Key")
         if len(self.objects) == MAX_KEYS:
             raise MalformedXml(f"more than {MAX_KEYS} objects are named")
-        self.objects.append(Named(self.values["Key"], is_plain=_CONDITIONS.isdisjoint(self.values)))
+        self.objects.append(NamedObject(self.values["Key"], is_plain=_CONDITIONS.isdisjoint(self.values)))
         self.values.clear()
 
 
-class Parser:
-    """To be fed with the document's pieces, each of MAX_PIECE bytes at most, and closed."""
+class DeleteRequestParser:
+    """A parser for one document: feed it pieces of at most MAX_PIECE_BYTES, then close it."""
 
     def __init__(self) -> None:
-        self._reading = _Reading()
+        self._document = _Document()
         self._fed = 0
         self._expat = expat.ParserCreate(namespace_separator=" ")
         self._expat.buffer_text = True
         self._expat.StartDoctypeDeclHandler = _no_doctype
-        self._expat.StartElementHandler = self._reading.start
-        self._expat.EndElementHandler = self._reading.end
-        self._expat.CharacterDataHandler = self._reading.characters
+        self._expat.StartElementHandler = self._document.start
+        self._expat.EndElementHandler = self._document.end
+        self._expat.CharacterDataHandler = self._document.characters
 
     def feed(self, piece: bytes) -> None:
-        """Raises MalformedXml."""
+        """Parse the next piece. Raises MalformedXml."""
         self._fed += len(piece)
-        if self._fed > MAX_BODY:
-            raise MalformedXml(f"the document has more than {MAX_BODY} bytes")
+        if self._fed > MAX_BODY_BYTES:
+            raise MalformedXml(f"the document has more than {MAX_BODY_BYTES} bytes")
         self._parse(piece)
-        if self._fed - self._expat.CurrentByteIndex > MAX_TOKEN:
-            raise MalformedXml(f"a tag of the document has more than {MAX_TOKEN} bytes")
+        if self._fed - self._expat.CurrentByteIndex > MAX_TAG_BYTES:
+            raise MalformedXml(f"a tag of the document has more than {MAX_TAG_BYTES} bytes")
 
     def close(self) -> DeleteRequest:
-        """Raises MalformedXml."""
+        """Return the content of the complete document. Raises MalformedXml."""
         self._parse(b"", is_last=True)
-        return DeleteRequest(tuple(self._reading.objects), self._reading.quiet or False)
+        return DeleteRequest(tuple(self._document.objects), self._document.quiet or False)
 
     def _parse(self, data: bytes, *, is_last: bool = False) -> None:
         try:
@@ -128,17 +131,17 @@ class Parser:
         except expat.ExpatError as error:
             raise MalformedXml(f"the document is not well-formed, in line {error.lineno}") from error
         except (ValueError, LookupError) as error:
-            # An encoding that Python does not know, or that is none.
+            # Python does not know the encoding, or it is not a text encoding.
             raise MalformedXml("the document's encoding is not known") from error
 
 
-def result(outcomes: Iterable[tuple[str, Refusal | None]], *, quiet: bool) -> bytes:
-    """S3's answer: each key with why it is still there, None where it is gone."""
+def result(outcomes: Iterable[tuple[str, DeleteFailure | None]], *, quiet: bool) -> bytes:
+    """Return the body of S3's response: each key with its failure, or None if it was deleted."""
     parts = ['<?xml version="1.0" encoding="UTF-8"?>\n', f'<DeleteResult xmlns="{NAMESPACE}">']
-    for key, refusal in outcomes:
-        if refusal is not None:
-            told = f"<Code>{_text(refusal.code)}</Code><Message>{_text(refusal.message)}</Message>"
-            parts.append(f"<Error><Key>{_text(key)}</Key>{told}</Error>")
+    for key, failure in outcomes:
+        if failure is not None:
+            reason = f"<Code>{_text(failure.code)}</Code><Message>{_text(failure.message)}</Message>"
+            parts.append(f"<Error><Key>{_text(key)}</Key>{reason}</Error>")
         elif not quiet:
             parts.append(f"<Deleted><Key>{_text(key)}</Key></Deleted>")
     parts.append("</DeleteResult>")
@@ -150,5 +153,5 @@ def _no_doctype(*_: object) -> None:
 
 
 def _text(text: str) -> str:
-    # A line break of another kind would be read as \n (XML 1.0 section 2.11).
+    # XML parsers read other kinds of line breaks as \n (XML 1.0 section 2.11).
     return html.escape(text, quote=False).replace("\r", "&#13;")

@@ -5,15 +5,15 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Literal
 
-# etagc is %x21 / %x23-7E / obs-text: a comma is legal inside the quotes, a backslash escapes nothing.
-# Octets above 0x7F reach us decoded or as surrogate escapes, in either case as characters above 0x7F.
+# etagc is %x21 / %x23-7E / obs-text, so a comma is legal inside the quotes and a backslash escapes nothing.
+# Octets above 0x7F arrive decoded or as surrogate escapes, in either case as characters above 0x7F.
 _ENTITY_TAG = re.compile('(W/)?("[\x21\x23-\x7e\x80-\U0010ffff]*+")')
 # RFC 9110 section 5.6.1.2: a recipient skips empty list elements.
 _SEPARATOR = re.compile(r"[ \t]*+(?:,[ \t]*+)*")
 
 
 class Wildcard(Enum):
-    """The field value `*`: whatever the current representation is."""
+    """The field value `*`, which stands for any current representation."""
 
     ANY = "*"
 
@@ -23,7 +23,7 @@ ANY: Final[Literal[Wildcard.ANY]] = Wildcard.ANY
 
 @dataclass(frozen=True, slots=True)
 class ETag:
-    """`opaque` is the opaque-tag with its quotes, `weak` the `W/` before it."""
+    """An entity tag. `opaque` is the opaque-tag with its quotes, `weak` the `W/` before it."""
 
     opaque: str
     weak: bool = False
@@ -33,17 +33,16 @@ class ETag:
 
 
 def parse(text: str) -> ETag | None:
-    """One entity tag in wire form, or None if `text` is none."""
+    """Return the entity tag that `text` has in wire form, or None if it is malformed."""
     match = _ENTITY_TAG.fullmatch(text)
     return None if match is None else _etag(match)
 
 
 def parse_list(header: str) -> tuple[ETag, ...] | Literal[Wildcard.ANY] | None:
-    """The value of If-Match or If-None-Match (RFC 9110 sections 13.1.1 and 13.1.2); None if it is malformed.
+    """Return the tags of If-Match or If-None-Match (RFC 9110 sections 13.1.1 and 13.1.2), which may be none.
 
-    What a malformed list means is for the field to say: an If-Match then matches nothing, so that no lost
-    update slips through; an If-None-Match is ignored, so that the whole answer is sent. An empty list
-    is a list.
+    Returns None if the list is malformed. A malformed If-Match must match nothing, which prevents a lost update. A
+    malformed If-None-Match must be ignored, so that the client gets the whole response.
     """
     if header.strip(" \t") == "*":
         return ANY
@@ -59,12 +58,12 @@ def parse_list(header: str) -> tuple[ETag, ...] | Literal[Wildcard.ANY] | None:
 
 
 def strong_match(one: ETag, other: ETag) -> bool:
-    """RFC 9110 section 8.8.3.2: equal, and neither of them weak."""
+    """Return whether two tags are equal and neither is weak (RFC 9110 section 8.8.3.2)."""
     return one.opaque == other.opaque and not one.weak and not other.weak
 
 
 def weak_match(one: ETag, other: ETag) -> bool:
-    """RFC 9110 section 8.8.3.2: equal opaque tags, weak or not."""
+    """Return whether two opaque tags are equal, weak or not (RFC 9110 section 8.8.3.2)."""
     return one.opaque == other.opaque
 
 
@@ -73,7 +72,7 @@ def _etag(match: re.Match[str]) -> ETag:
 
 
 def _skip_separator(header: str, position: int) -> tuple[int, bool]:
-    """Where the next element begins, and whether a comma came before it."""
+    """Return where the next element begins, and whether a comma came before it."""
     match = _SEPARATOR.match(header, position)
     assert match is not None, "the pattern matches the empty string"
     return match.end(), "," in match[0]

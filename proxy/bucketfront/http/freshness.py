@@ -1,7 +1,7 @@
-"""How long a stored answer may be used: RFC 9111 section 4.2, RFC 5861, RFC 9213.
+"""Decide how long a stored response may be used: RFC 9111 section 4.2, RFC 5861, RFC 9213.
 
-The object's own word comes first: CDN-Cache-Control, else Surrogate-Control, else Cache-Control and Expires. Then
-the configured values. Never a heuristic (RFC 9111 section 4.2.2): a rule says what is meant.
+The object's own headers come first: CDN-Cache-Control, else Surrogate-Control, else Cache-Control and Expires. The
+configured values follow. There is no heuristic (RFC 9111 section 4.2.2), because operators can configure rules.
 """
 
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ from bucketfront.http.metadata import USER_METADATA_PREFIX, Metadata
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """The configured values, those of the rules where one matches: seconds, none negative.
+    """The configured values, or those of a matching rule. They are in seconds, and not negative.
 
-    `outage`: past the ttl, while the origin is out of reach altogether.
+    `outage` is the time past the TTL in which a stale response may be used while the origin is out of reach.
     """
 
     ttl: float
@@ -26,11 +26,11 @@ class Defaults:
 
 @dataclass(frozen=True, slots=True)
 class Freshness:
-    """All times in seconds. `ttl` counts from the validation: the age that the answer had then is taken off.
+    """The lifetime of a response, in seconds.
 
-    The stale windows count from the end of `ttl`. `must_revalidate`: once stale, never used without a
-    validation, whatever the reason. `outage` is the window while the origin is out of reach altogether
-    (RFC 9111 section 4.2.4, "disconnected"), never shorter than `stale_if_error`.
+    `ttl` counts from the validation, less the age of the response at that time. The stale windows count from the end of
+    `ttl`. With `must_revalidate` a stale response is never used without a validation. `outage` is the window while the
+    origin is out of reach (RFC 9111 section 4.2.4, "disconnected"). It is at least as long as `stale_if_error`.
     """
 
     ttl: float
@@ -43,8 +43,8 @@ class Freshness:
 
 _NOT_STORABLE = Freshness(ttl=0.0, storable=False, must_revalidate=True)
 
-# RFC 9213 section 2.2: the target list, first the most applicable. S3 keeps no such field of an object, only user
-# metadata, so that counts as well, after the field itself.
+# The target list of RFC 9213 section 2.2, the most applicable field first. S3 stores no such header with an object.
+# It stores user metadata, so user metadata of that name counts after the field itself.
 _TARGETED = tuple(
     (name, parse)
     for field, parse in (
@@ -58,14 +58,13 @@ _TARGETED = tuple(
 def policy(
     metadata: Metadata, defaults: Defaults, now: float, *, cache: bool = True, immutable: bool = False
 ) -> Freshness:
-    """The freshness of an answer that the origin gave, or confirmed with a 304, at `now` (seconds since the epoch).
+    """Return the freshness of a response that the origin sent, or confirmed with a 304, at `now`.
 
-    `cache`: False where a rule forbids to store. `immutable`: the key names one S3 version (`versionId`), whose
-    bytes and metadata never change, so that it is fresh for good, whatever it says short of no-store and private.
+    `now` is in seconds since the epoch. `cache` is False if a rule forbids storing. With `immutable` the key names one
+    S3 version (`versionId`), whose bytes and metadata never change. It stays fresh unless it has no-store or private.
 
-    The origin's Date is not kept. S3 is asked now, so `now` is its Date: what RFC 9110 section 6.6.1 has a
-    recipient put in place of a missing one. The lifetime of RFC 9111 section 4.2.1, Expires less Date, is then
-    Expires less `now`, by our own clock.
+    The origin's Date is not stored. RFC 9110 section 6.6.1 lets a recipient replace a missing Date by the time of
+    receipt, which is `now`. So the lifetime of RFC 9111 section 4.2.1, Expires minus Date, is Expires minus `now`.
     """
     targeted = _targeted(metadata)
     control = cache_control.parse(metadata.header("Cache-Control")) if targeted is None else targeted
@@ -78,10 +77,10 @@ def policy(
             return 0.0
         if own is not None:
             return float(own)
-        # RFC 9111 section 5.2.2.10: s-maxage forbids stale answers, unless RFC 5861's directives allow them.
+        # RFC 9111 section 5.2.2.10: s-maxage forbids stale responses, unless RFC 5861's directives allow them.
         return configured if control.s_maxage is None else 0.0
 
-    # RFC 9213 section 2.2: a targeted field takes Expires out of play too.
+    # RFC 9213 section 2.2: a targeted field overrides Expires too.
     expires = metadata.header("Expires") if targeted is None else None
     if immutable:
         ttl = float(MAX_SECONDS)
@@ -89,9 +88,9 @@ def policy(
         ttl = 0.0
     else:
         ttl = _ttl(control, expires, metadata.age, defaults.ttl, now)
-    # An object that says it is stale at once wants the origin asked each time, not a minute later.
-    is_stale_by_word = not ttl and any(said is not None for said in (control.s_maxage, control.max_age, expires))
-    revalidating = 0.0 if is_stale_by_word else defaults.stale_while_revalidate
+    # An object that declares a lifetime of 0 wants a revalidation for each request, not a minute later.
+    has_zero_lifetime = not ttl and any(own is not None for own in (control.s_maxage, control.max_age, expires))
+    revalidating = 0.0 if has_zero_lifetime else defaults.stale_while_revalidate
     return Freshness(
         ttl=ttl,
         must_revalidate=strict,
@@ -102,7 +101,7 @@ def policy(
 
 
 def _targeted(metadata: Metadata) -> CacheControl | None:
-    """RFC 9213 section 2.2: the first field of the target list with a valid, non-empty value, or None."""
+    """Return the first field of the target list with a valid, non-empty value, or None (RFC 9213 section 2.2)."""
     for name, parse in _TARGETED:
         control = parse(metadata.header(name))
         if control is not None:
@@ -111,15 +110,15 @@ def _targeted(metadata: Metadata) -> CacheControl | None:
 
 
 def _ttl(control: CacheControl, expires: str | None, age: int, default: float, now: float) -> float:
-    """RFC 9111 sections 4.2.1 and 4.2.3."""
+    """Return the lifetime less the age (RFC 9111 sections 4.2.1 and 4.2.3)."""
     lifetime: float
     if control.s_maxage is not None:
         lifetime = control.s_maxage
     elif control.max_age is not None:
         lifetime = control.max_age
     elif expires is not None:
-        # A point in time: unlike the lifetimes it needs no correction for Age. Section 5.3: no date, "0"
-        # above all, is a time in the past.
+        # A point in time, unlike a lifetime, needs no correction for Age. An invalid date, "0" above all, is in the
+        # past (section 5.3).
         end = dates.parse(expires, now)
         return 0.0 if end is None else min(max(0.0, end - now), float(MAX_SECONDS))
     else:

@@ -4,14 +4,15 @@ _WILD = frozenset({"?", "*", "**", "**/"})
 
 
 class Glob:
-    """A pattern for paths: `*` and `?` stop at a "/", `**` does not; `**/` may also stand for no folder.
+    """A pattern for paths: `*` and `?` stop at a "/", `**` does not, and `**/` may also stand for no folder.
 
-    A leading "/" of pattern and path means nothing. A pattern without any other "/" matches the last segment
-    in every folder, as in .gitignore (`*.m3u8` is `**/*.m3u8`); one with a "/" is anchored at the root
-    (`live/*.ts`). Everything else stands for itself; case counts.
+    A leading "/" of pattern and path is ignored. A pattern without any other "/" matches the last segment in every
+    folder, as in .gitignore: `*.m3u8` is `**/*.m3u8`. A pattern with a "/" is anchored at the root (`live/*.ts`). Every
+    other character stands for itself, and case counts.
 
-    Clients choose the paths, so this is no backtracking regex: all states of the pattern advance together, as
-    the bits of one integer, in time linear in the path's length (I22).
+    Clients choose the paths, so a backtracking regex would let them cause long matches. Here all states of the pattern
+    advance together as the bits of one integer, in time linear in the path's length
+    (docs/invariants.md#cost-of-a-request).
     """
 
     __slots__ = ("_accept", "_any", "_ending", "_folders", "_literal", "_not_slash", "_one", "_stars", "pattern")
@@ -21,12 +22,12 @@ class Glob:
         rooted = pattern.removeprefix("/")
         if "/" not in rooted and rooted == pattern:
             rooted = f"**/{rooted}"
-        self._literal: dict[str, int] = {}  # per character, the states that it moves on
+        self._literal: dict[str, int] = {}  # for each character, the states that it advances
         self._one = 0  # `?`
-        self._not_slash = 0  # `*`: stays on all but "/"
-        self._any = 0  # `**` and `**/`: stay on everything
-        self._folders = 0  # `**/`: moves on at a "/"
-        self._ending = ""  # what every path of this pattern ends in
+        self._not_slash = 0  # `*`: stays on every character but "/"
+        self._any = 0  # `**` and `**/`: stay on every character
+        self._folders = 0  # `**/`: advances at a "/"
+        self._ending = ""  # literal text at the end of every matching path
         state = 1
         for token in _tokens(rooted):
             match token:
@@ -50,8 +51,8 @@ class Glob:
         return f"Glob({self.pattern!r})"
 
     def matches(self, path: str) -> bool:
-        """Whether the whole of `path` is of this pattern."""
-        # Most rules name an extension, and most paths have another one: no need to walk these.
+        """Return whether the whole of `path` fits the pattern."""
+        # Most rules name an extension and most paths have another one, so this test spares the walk.
         if not path.endswith(self._ending):
             return False
         active = self._enter(1)
@@ -69,16 +70,16 @@ class Glob:
         return bool(active & self._accept)
 
     def _enter(self, states: int) -> int:
-        """`states`, and those reached from them without a character: what a star stands for may be empty.
+        """Return `states` and those that need no further character, because a star may match the empty text.
 
-        `**/` is skipped only on entry, not once it has taken part of a segment.
+        `**/` is skipped only on entry, not after it has matched a part of a segment.
         """
         states |= (states & self._folders) << 1
         return states | ((states & self._stars) << 1)
 
 
 def _tokens(pattern: str) -> list[str]:
-    """Characters, `?`, `*`, `**` and `**/`. No two stars are adjacent, except that `**/` may precede one."""
+    """Return the pattern as characters, `?`, `*`, `**` and `**/`. Only `**/` may stand directly before a star."""
     tokens: list[str] = []
     position = 0
     while position < len(pattern):

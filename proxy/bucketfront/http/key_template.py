@@ -1,6 +1,7 @@
-"""The key that an upload gets where its sender names none, made of a template: `{date}/{ulid}{ext}`.
+"""Make the key of an upload that names none from a template: `{date}/{ulid}{ext}`.
 
-A file's name is somebody else's text: what becomes of it is one segment of a key, whatever it holds (I23).
+Clients choose file names, so a name always becomes one segment of a key, whatever it contains
+(docs/invariants.md#one-name).
 """
 
 import re
@@ -9,8 +10,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 PLACEHOLDERS = ("ulid", "date", "filename", "ext")
-MAX_NAME_BYTES = 255  # of a file's name, in UTF-8; what most file systems take
-MAX_EXTENSION_CHARS = 16
+MAX_NAME_BYTES = 255  # in UTF-8; the limit of most file systems, so that the object can be saved
+MAX_EXTENSION_CHARS = 16  # a longer text after the last dot is part of the name
 
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 _SEPARATORS = re.compile(r"[/\\]")
@@ -19,17 +20,17 @@ _UNWANTED = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 
 class BadTemplate(ValueError):
-    """A template that makes no key, or one key for all uploads."""
+    """A template that yields no valid key, or the same key for all uploads."""
 
 
 @dataclass(frozen=True, slots=True)
 class KeyTemplate:
-    """`text` is the template as written."""
+    """A checked template. `text` is the template as written."""
 
     text: str
 
     def __post_init__(self) -> None:
-        """Raises BadTemplate."""
+        """Check the template. Raises BadTemplate."""
         names = _PLACEHOLDER.findall(self.text)
         if not set(names) <= set(PLACEHOLDERS):
             raise BadTemplate(f"must have no placeholders but {', '.join(f'{{{name}}}' for name in PLACEHOLDERS)}")
@@ -40,13 +41,14 @@ class KeyTemplate:
             raise BadTemplate("must hold {ulid} or {filename}: all uploads would have one key")
         if any(unicodedata.category(character) in _UNWANTED for character in literal):
             raise BadTemplate("must not hold control characters")
-        # Without an extension, where `{ext}.` would be one as well.
+        # Tried without an extension, because then `{ext}.` would be a dot segment as well.
         if self.text.startswith("/") or has_dot_segment(self.key(0.0, "ulid")):
             raise BadTemplate("must not begin with '/' nor have a segment '.' or '..'")
 
     def key(self, now: float, ulid: str, filename: str | None = None) -> str:
-        """`now` is in seconds since the epoch; `filename` as sent. Without a usable name, `{filename}` is the ULID and
-        `{ext}` is empty.
+        """Return the key. `now` is in seconds since the epoch, and `filename` is as sent.
+
+        Without a usable name, `{filename}` is the ULID and `{ext}` is empty.
         """
         name = None if filename is None else clean(filename)
         values = {
@@ -59,9 +61,9 @@ class KeyTemplate:
 
 
 def clean(filename: str) -> str | None:
-    """A file's name as one segment of a key; None where nothing is left of it.
+    """Return a file's name as one segment of a key, or None if no usable character is left.
 
-    Old browsers send the whole path: what stands behind its last separator counts.
+    Old browsers send the whole path, of which the last segment counts.
     """
     name = _SEPARATORS.split(filename)[-1]
     name = "".join(c for c in name if unicodedata.category(c) not in _UNWANTED)
@@ -76,11 +78,11 @@ def clean(filename: str) -> str | None:
 
 
 def extension(name: str) -> str:
-    """`.jpg` of `a.jpg`, as written; empty where there is none, or nothing before it."""
+    """Return `.jpg` of `a.jpg`, as written. It is empty if there is no extension, or no text before it."""
     stem, dot, last = name.rpartition(".")
     return dot + last if stem.strip(".") and last.isalnum() and len(last) <= MAX_EXTENSION_CHARS else ""
 
 
 def has_dot_segment(key: str) -> bool:
-    """Whether a client that takes the key for a path would go to another place (RFC 3986 section 5.2.4)."""
+    """Return whether a client that resolves the key as a path would get another one (RFC 3986 section 5.2.4)."""
     return not {".", ".."}.isdisjoint(key.split("/"))

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from bucketfront.errors import ProxyError
 from bucketfront.http.grammar import QUOTED_TEXT, TOKEN
 
-MAX_HEAD = 8 << 10  # bytes of one part's headers
-MAX_PADDING = 64  # spaces behind a boundary
+MAX_HEAD_BYTES = 8 << 10  # bytes of one part's headers
+MAX_PADDING_BYTES = 64  # spaces behind a boundary
 MAX_PARTS = 1000
 
 # RFC 2046 section 5.1.1: 1 to 70 characters, no space at the end.
@@ -100,11 +100,11 @@ class FormParser:
         if buffer[:2] == b"--":
             self._step = self._over
             return True, None
-        end = buffer.find(b"\r\n", 0, MAX_PADDING + 2)
+        end = buffer.find(b"\r\n", 0, MAX_PADDING_BYTES + 2)
         if end < 0 and len(buffer) < 2:
             return False, None
         padding = buffer[:end] if end >= 0 else buffer.removesuffix(b"\r")
-        if padding.strip(b" \t") or len(padding) > MAX_PADDING:
+        if padding.strip(b" \t") or len(padding) > MAX_PADDING_BYTES:
             raise BadForm("a boundary is followed by what is none")
         if end < 0:
             return False, None
@@ -114,10 +114,10 @@ class FormParser:
 
     def _head(self) -> tuple[bool, Event | None]:
         buffer = self._buffer
-        end = buffer.find(b"\r\n\r\n", 0, MAX_HEAD)
+        end = buffer.find(b"\r\n\r\n", 0, MAX_HEAD_BYTES)
         if end < 0:
-            if len(buffer) >= MAX_HEAD:
-                raise BadForm(f"the headers of a part have more than {MAX_HEAD} bytes")
+            if len(buffer) >= MAX_HEAD_BYTES:
+                raise BadForm(f"the headers of a part have more than {MAX_HEAD_BYTES} bytes")
             return False, None
         self._parts += 1
         if self._parts > MAX_PARTS:

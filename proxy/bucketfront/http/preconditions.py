@@ -9,7 +9,7 @@ from enum import Enum, auto
 from bucketfront.http import dates, etags
 from bucketfront.http.metadata import Metadata
 
-STRONG_AFTER = 60.0
+STRONG_AFTER_S = 60.0
 """Seconds after which a Last-Modified is a strong validator."""
 
 
@@ -57,7 +57,7 @@ def if_range_holds(header: str, metadata: Metadata, now: float) -> bool:
     An entity tag must match by strong comparison. A date must be the Last-Modified's own instant (an earlier
     or later one proves nothing), and that must be a strong validator (section 8.8.2.2): old enough that no
     second change can hide in the same second. S3 gives whole seconds and its Date is not kept, so the measure
-    is STRONG_AFTER between Last-Modified and `now` (seconds since the epoch); anything younger is sent whole.
+    is STRONG_AFTER_S between Last-Modified and `now` (seconds since the epoch); anything younger is sent whole.
     """
     wanted = etags.parse(header)
     if wanted is not None:
@@ -65,7 +65,7 @@ def if_range_holds(header: str, metadata: Metadata, now: float) -> bool:
         return current is not None and etags.strong_match(wanted, current)
     date = dates.parse(header, now)
     modified = _last_modified(metadata, now)
-    return date is not None and date == modified and now - modified >= STRONG_AFTER
+    return date is not None and date == modified and now - modified >= STRONG_AFTER_S
 
 
 def _if_match(header: str | None, metadata: Metadata) -> bool | None:

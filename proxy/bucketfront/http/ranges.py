@@ -12,7 +12,7 @@ from typing import Final, Literal
 MAX_HEADER_CHARS = 1000
 MAX_RANGES = 100
 MAX_OFFSET = 2**63 - 1
-PART_OVERHEAD = 80
+PART_OVERHEAD_BYTES = 80
 """Bytes that a part of a multipart answer costs beyond its content, as RFC 9110 section 15.3.7.2 puts it.
 
 A constant and not the framing's true length, which is more with a long type or boundary: which bytes are read then
@@ -100,12 +100,12 @@ def parse(header: str, size: int) -> Ranges:
 def coalesce(spans: tuple[Span, ...]) -> tuple[Span, ...]:
     """The same bytes in as few spans as are worth sending (RFC 9110 section 15.3.7.2): no byte is in two of them.
 
-    Spans that overlap, touch, or leave a gap of less than PART_OVERHEAD bytes become one, gap included. It takes
+    Spans that overlap, touch, or leave a gap of less than PART_OVERHEAD_BYTES bytes become one, gap included. It takes
     the place of the first of them in `spans`, so the order asked for is kept.
     """
     merged: list[tuple[int, Span]] = []
     for place, span in sorted(enumerate(spans), key=lambda asked: asked[1].start):
-        if merged and span.start - merged[-1][1].stop < PART_OVERHEAD:
+        if merged and span.start - merged[-1][1].stop < PART_OVERHEAD_BYTES:
             first, before = merged[-1]
             joined = before if span.stop <= before.stop else Span(before.start, span.stop)
             merged[-1] = min(first, place), joined

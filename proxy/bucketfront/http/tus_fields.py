@@ -18,14 +18,14 @@ EXTENSIONS = ("creation", "creation-with-upload", "checksum", "expiration", "ter
 CHECKSUMS = ("sha1", "sha256", "md5", "crc32")
 BODY_TYPE = "application/offset+octet-stream"
 CHECKSUM_MISMATCH = 460  # a status that no other protocol knows
-MAX_METADATA = 4096  # characters of Upload-Metadata; they are kept as long as the upload is
+MAX_METADATA_CHARS = 4096  # characters of Upload-Metadata; they are kept as long as the upload is
 
 # What a page of another origin must be able to send and to read (Fetch standard).
-REQUEST_FIELDS = (
+REQUEST_HEADERS = (
     "Content-Type", "Tus-Resumable", "Upload-Checksum", "Upload-Length", "Upload-Metadata", "Upload-Offset",
     "X-HTTP-Method-Override", "X-Requested-With",
 )  # fmt: skip
-ANSWER_FIELDS = (
+RESPONSE_HEADERS = (
     "ETag", "Location", "Tus-Checksum-Algorithm", "Tus-Extension", "Tus-Max-Size", "Tus-Resumable", "Tus-Version",
     "Upload-Expires", "Upload-Length", "Upload-Metadata", "Upload-Offset",
 )  # fmt: skip
@@ -51,7 +51,7 @@ class WrongChecksum(ProxyError):
     """A body that is not the one that its Upload-Checksum was made of."""
 
 
-def is_spoken(method: str, fields: Mapping[str, str]) -> bool:
+def is_tus_request(method: str, fields: Mapping[str, str]) -> bool:
     """Whether a request on the upload route is one of this protocol. PATCH means nothing else there."""
     return method == "PATCH" or (method in _METHODS and "Tus-Resumable" in fields)
 
@@ -73,7 +73,7 @@ def check_body_type(fields: Mapping[str, str]) -> None:
         raise WrongBodyType(f"the body's type must be {BODY_TYPE}")
 
 
-def number(name: str, fields: Mapping[str, str]) -> int:
+def byte_count(name: str, fields: Mapping[str, str]) -> int:
     """The field as a number of bytes. Raises BadUploadHead."""
     text = fields.get(name, "")
     if _NUMBER.fullmatch(text) is None or int(text) >> 63:
@@ -81,19 +81,19 @@ def number(name: str, fields: Mapping[str, str]) -> int:
     return int(text)
 
 
-def length(fields: Mapping[str, str]) -> int:
+def upload_length(fields: Mapping[str, str]) -> int:
     """How many bytes the whole upload has. Raises BadUploadHead."""
     if "Upload-Defer-Length" in fields:
         raise BadUploadHead("creation-defer-length is not spoken here: send Upload-Length")
     if "Upload-Concat" in fields:
         raise BadUploadHead("concatenation is not spoken here: send the upload as one")
-    return number("Upload-Length", fields)
+    return byte_count("Upload-Length", fields)
 
 
 def metadata(text: str) -> dict[str, bytes]:
     """Upload-Metadata: pairs of a key and a value in Base64, which may be missing. Raises BadUploadHead."""
-    if len(text) > MAX_METADATA:
-        raise BadUploadHead(f"Upload-Metadata has {len(text)} characters; {MAX_METADATA} are taken")
+    if len(text) > MAX_METADATA_CHARS:
+        raise BadUploadHead(f"Upload-Metadata has {len(text)} characters; {MAX_METADATA_CHARS} are taken")
     found: dict[str, bytes] = {}
     for pair in text.split(",") if text.strip() else ():
         key, _, value = pair.strip(" ").partition(" ")
@@ -105,7 +105,7 @@ def metadata(text: str) -> dict[str, bytes]:
     return found
 
 
-def word(name: str, found: Mapping[str, bytes]) -> str | None:
+def text_of(name: str, found: Mapping[str, bytes]) -> str | None:
     """A value of the metadata as text; None where it is missing or empty. Raises BadUploadHead."""
     try:
         return found.get(name, b"").decode() or None

@@ -97,7 +97,7 @@ class WriteHead:
             raise PreconditionFailed("nothing is overwritten here")
         return replace(self, only_if_absent=True)
 
-    def guessed(self, name: str) -> "WriteHead":
+    def with_guessed_type(self, name: str) -> "WriteHead":
         """The same, with a Content-Type by the extension of `name` where none was given and the extension says one."""
         given = dict(self.headers)
         kind = media_types.of(name)

@@ -3,15 +3,15 @@
 import re
 from collections.abc import Sequence
 
-from bucketfront.http.delete_objects import Refusal
+from bucketfront.http.delete_objects import DeleteFailure
 from bucketfront.keys import ObjectKey
 from bucketfront.s3.client import S3Origin
 
 _CODE = re.compile(r"[A-Za-z0-9.]{1,64}")
-_UNKNOWN = Refusal("InternalError", "The origin did not say what became of it.")
+_UNKNOWN = DeleteFailure("InternalError", "The origin did not say what became of it.")
 
 
-async def delete_objects(origin: S3Origin, keys: Sequence[ObjectKey]) -> dict[ObjectKey, Refusal | None]:
+async def delete_objects(origin: S3Origin, keys: Sequence[ObjectKey]) -> dict[ObjectKey, DeleteFailure | None]:
     """Delete `keys`. Return for each one why it was refused, or None if it is deleted.
 
     `keys` are distinct, of one bucket, 1000 at most. Raises AccessDenied, WriteRefused, OriginTimeout,
@@ -28,6 +28,6 @@ async def delete_objects(origin: S3Origin, keys: Sequence[ObjectKey]) -> dict[Ob
     return {key: refused.get(key.key, None if key.key in deleted else _UNKNOWN) for key in keys}
 
 
-def _refusal(code: str) -> Refusal:
+def _refusal(code: str) -> DeleteFailure:
     # The origin's message is free text, and may name what the client must not see (docs/invariants.md#secrets-stay-in).
-    return Refusal(code, "The origin refused it.") if _CODE.fullmatch(code) else _UNKNOWN
+    return DeleteFailure(code, "The origin refused it.") if _CODE.fullmatch(code) else _UNKNOWN

@@ -97,10 +97,10 @@ class Application:
         framing.check(request)
         if request.method == "OPTIONS":
             return self._options(exchange)
-        if self._resumable is not None and tus_fields.is_spoken(request.method, request.headers):
+        if self._resumable is not None and tus_fields.is_tus_request(request.method, request.headers):
             upload = self._router.upload(request.raw_path)
             if upload is not None:
-                exchange.common = self._cors.fields(request.headers.get(hdrs.ORIGIN), tus_fields.ANSWER_FIELDS)
+                exchange.common = self._cors.fields(request.headers.get(hdrs.ORIGIN), tus_fields.RESPONSE_HEADERS)
                 self._check(request, upload)
                 return await self._resumable.answer(exchange, upload)
         route = self._router.resolve(request.method, request.raw_path)
@@ -135,7 +135,7 @@ class Application:
         headers, sent = exchange.headers(), tuple[str, ...]()
         if self._resumable is not None and self._router.upload(exchange.request.raw_path) is not None:
             headers.extend(self._resumable.options())
-            sent = tus_fields.REQUEST_FIELDS
+            sent = tus_fields.REQUEST_HEADERS
         headers.extend(self._cors.preflight(exchange.request.headers, methods, sent))
         headers[hdrs.ALLOW] = ", ".join(methods)
         return web.Response(status=204, headers=headers)

@@ -11,7 +11,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 from bucketfront.errors import OriginError, WriteRefused
-from bucketfront.http.delete_objects import Refusal
+from bucketfront.http.delete_objects import DeleteFailure
 from bucketfront.http.write_head import WriteHead
 from bucketfront.keys import ObjectKey
 from bucketfront.s3 import delete
@@ -78,7 +78,7 @@ class S3Uploader:
         """S3 DeleteObject, see `S3Origin.delete`."""
         await self._origin.delete(key)
 
-    async def delete_objects(self, keys: Sequence[ObjectKey]) -> dict[ObjectKey, Refusal | None]:
+    async def delete_objects(self, keys: Sequence[ObjectKey]) -> dict[ObjectKey, DeleteFailure | None]:
         """S3 DeleteObjects, see `bucketfront.s3.delete`."""
         return await delete.delete_objects(self._origin, keys)
 

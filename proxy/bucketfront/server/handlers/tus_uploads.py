@@ -1,4 +1,4 @@
-"""Resumable uploads on `uploads.path`: the tus protocol, 1.0.0 (tus_fields.io/protocols/resumable-upload).
+"""Resumable uploads on `uploads.path`: the tus protocol, 1.0.0 (tus.io/protocols/resumable-upload).
 
 The upload's URL is `{uploads.path}/{id}`. A request without Tus-Resumable is none of these.
 """
@@ -77,7 +77,7 @@ class TusHandler:
     async def _create(self, exchange: Exchange, route: Route) -> web.StreamResponse:
         """201 with the upload's URL; the body, where there is one, is its first bytes."""
         request = exchange.request
-        length = tus_fields.length(request.headers)
+        length = tus_fields.upload_length(request.headers)
         limit = min(self._settings.max_size, route.mount.max_size or self._settings.max_size)
         if length > limit:
             raise TooLarge(f"the upload has {length} bytes; {limit} are taken here")
@@ -89,7 +89,7 @@ class TusHandler:
         said = request.headers.get("Upload-Metadata", "")
         metadata = tus_fields.metadata(said)
         key = route.key_to_write(self._name(route, metadata) if route.makes_key else "")
-        fields = _fitted(_fields_of_object(request.headers, tus_fields.word("filetype", metadata)), key, route.mount)
+        fields = _fitted(_fields_of_object(request.headers, tus_fields.text_of("filetype", metadata)), key, route.mount)
         size = len(said) + sum(len(name) + len(value) for name, value in fields)
         if size > MAX_SAID:
             raise tus_fields.BadUploadHead(f"{size} characters are said of the object, {MAX_SAID} are taken at most")
@@ -125,7 +125,7 @@ class TusHandler:
         upload = self._found(route)
         tus_fields.check_body_type(request.headers)
         _refuse_claims(request.headers)
-        offset = tus_fields.number("Upload-Offset", request.headers)
+        offset = tus_fields.byte_count("Upload-Offset", request.headers)
         async with self._uploads.busy(upload):
             if offset != upload.offset:
                 raise OffsetConflict(f"the upload is at {upload.offset}")
@@ -144,9 +144,9 @@ class TusHandler:
 
     def _name(self, route: Route, metadata: Mapping[str, bytes]) -> str:
         """What stands behind the folder. Raises BadUploadHead."""
-        wanted = tus_fields.word("key", metadata)
+        wanted = tus_fields.text_of("key", metadata)
         if wanted is None:
-            filename = tus_fields.word("filename", metadata)
+            filename = tus_fields.text_of("filename", metadata)
             return KeyTemplate(route.mount.key_template).key(self._clock(), str(ULID()), filename)
         if has_dot_segment(wanted):
             raise tus_fields.BadUploadHead("the key in Upload-Metadata leads out of the folder")
@@ -204,7 +204,7 @@ def _refuse_claims(given: CIMultiDictProxy[str]) -> None:
 def _fitted(fields: Headers, key: ObjectKey, mount: MountSettings) -> Headers:
     """As the mount wants it. Raises BadWriteHead, NoSuchWrite, PreconditionFailed."""
     head = write_head.parse(fields)
-    if mount.guess_types and (guessed := head.guessed(key.key)) is not head:
+    if mount.guess_types and (guessed := head.with_guessed_type(key.key)) is not head:
         fields = (guessed.headers[0], *fields)
     if mount.write_once and head.write_once() != head:
         fields = (*fields, ("if-none-match", "*"))

@@ -18,7 +18,7 @@ from bucketfront.errors import BadPath, StoreError
 from bucketfront.http import delete_objects, multipart_form, write_head
 from bucketfront.http.body_checksums import BodyChecksums
 from bucketfront.http.cache_status import CacheStatus, Forward
-from bucketfront.http.delete_objects import DeleteRequest, Refusal
+from bucketfront.http.delete_objects import DeleteFailure, DeleteRequest
 from bucketfront.http.key_template import KeyTemplate
 from bucketfront.http.write_head import NoSuchWrite, WriteHead
 from bucketfront.keys import ObjectKey
@@ -54,7 +54,7 @@ class Writes(Protocol):
 
     async def delete(self, key: ObjectKey) -> None: ...
 
-    async def delete_objects(self, keys: Sequence[ObjectKey]) -> dict[ObjectKey, Refusal | None]: ...
+    async def delete_objects(self, keys: Sequence[ObjectKey]) -> dict[ObjectKey, DeleteFailure | None]: ...
 
 
 class UploadHandler:
@@ -108,7 +108,7 @@ class UploadHandler:
         """S3's DeleteObjects, of keys below the mount: its own answer in XML, 200 whatever became of each key."""
         request = exchange.request
         head = write_head.parse(request.headers.items())
-        length, limit = required_length(request), delete_objects.MAX_BODY
+        length, limit = required_length(request), delete_objects.MAX_BODY_BYTES
         _refuse_too_large(length, limit)
         try:
             async with asyncio.timeout(DELETE_PATIENCE):
@@ -122,19 +122,19 @@ class UploadHandler:
             self._deletes.release()
 
     async def _answer_deletes(self, exchange: Exchange, route: Route, wanted: DeleteRequest) -> web.Response:
-        outcomes: dict[str, Refusal | None] = {}
+        outcomes: dict[str, DeleteFailure | None] = {}
         keys: dict[ObjectKey, str] = {}
         for named in wanted.objects:
             outcomes[named.key] = None
             try:
                 key = route.key(named.key)
             except BadPath:
-                outcomes[named.key] = Refusal("KeyTooLongError", "Your key is too long.")
+                outcomes[named.key] = DeleteFailure("KeyTooLongError", "Your key is too long.")
                 continue
             if named.is_plain:
                 keys[key] = named.key
             else:
-                outcomes[named.key] = Refusal("NotImplemented", "Versions and conditions are not taken here.")
+                outcomes[named.key] = DeleteFailure("NotImplemented", "Versions and conditions are not taken here.")
         if keys:
             told = await self._delete_objects(list(keys))
             outcomes |= {keys[key]: refusal for key, refusal in told.items()}
@@ -194,7 +194,7 @@ class UploadHandler:
             return _created(exchange, route, stored[0].key, stored[0].etag)
         return _json(exchange, [forms.description(route, one) for one in stored])
 
-    async def _delete_objects(self, keys: Sequence[ObjectKey]) -> dict[ObjectKey, Refusal | None]:
+    async def _delete_objects(self, keys: Sequence[ObjectKey]) -> dict[ObjectKey, DeleteFailure | None]:
         await self.forget(*keys)
         try:
             return await self._writes.delete_objects(keys)
@@ -221,7 +221,7 @@ class UploadHandler:
 def _fitted(head: WriteHead, key: ObjectKey, mount: MountSettings) -> WriteHead:
     """As the mount wants it. Raises PreconditionFailed."""
     if mount.guess_types:
-        head = head.guessed(key.key)
+        head = head.with_guessed_type(key.key)
     return head.write_once() if mount.write_once else head
 
 
@@ -233,7 +233,7 @@ def _refuse_too_large(length: int | None, limit: int) -> None:
 
 async def _delete_request(chunks: AsyncIterator[bytes]) -> DeleteRequest:
     """Raises MalformedXml."""
-    parser = delete_objects.Parser()
+    parser = delete_objects.DeleteRequestParser()
     async for chunk in chunks:
         parser.feed(chunk)
         await asyncio.sleep(0)  # what is there already comes without a pause (I22)
