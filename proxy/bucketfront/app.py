@@ -63,7 +63,7 @@ from bucketfront.server.http1 import descriptors
 from bucketfront.server.http1.listener import ConnectionLimit, Listener
 from bucketfront.server.pipeline import build_pipeline
 from bucketfront.server.router import Router
-from bucketfront.server.telemetry.access_log import AccessLog
+from bucketfront.server.telemetry.access_log import open_access_log
 from bucketfront.server.telemetry.telemetry import Telemetry
 from bucketfront.tus.manager import UploadManager
 from bucketfront.tus.staging import StagingSpace
@@ -144,7 +144,7 @@ class App:
 
     async def _start(self) -> None:
         registry = CollectorRegistry()
-        self.telemetry = Telemetry(registry, AccessLog(self.settings.access_log), self._clock)
+        self.telemetry = Telemetry(registry, open_access_log(self.settings.access_log), self._clock)
         self._stack.callback(self.telemetry.close)  # the last of all: requests that a stop cancels have their lines too
         await self._start_origin()
         await self._start_cache()
@@ -169,7 +169,7 @@ class App:
         UploadCollector(registry, self._upload_figures)
         self.fast_path = self._make_fast_path()
         if (path := self.fast_path) is not None:
-            FastPathCollector(registry, lambda: path.answered)
+            FastPathCollector(registry, lambda: path.served)
         self._listener = client_listener(
             application, self.fast_path, self.settings.server, self.connection_limit, DRAIN_TIMEOUT_S
         )

@@ -959,8 +959,8 @@ BUGS = (
         "With no memory for small bodies the end of an answer is read from where the object begins.",
         (
             Edit(
-                "bucketfront.server.fast_path.fast_connection:FastConnection._is_sent_from_file",
-                "page_cache.peek(fd, offset + answer.start, length)",
+                "bucketfront.server.fast_path.fast_connection:FastConnection._send_from_file",
+                "page_cache.peek(fd, offset + response.start, length)",
                 "page_cache.peek(fd, offset, length)",
             ),
         ),

@@ -112,7 +112,7 @@ class Proxy:
     @property
     def log(self) -> list[dict[str, Any]]:
         """The access log; a line is written when all of its request is over."""
-        assert self.app.telemetry.drain(patience=10)
+        assert self.app.telemetry.drain(timeout_s=10)
         lines = Path(self.app.settings.access_log.path).read_text().splitlines()
         return [json.loads(line) for line in lines]
 

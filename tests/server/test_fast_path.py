@@ -17,7 +17,7 @@ from wire import Connection, fetch, message
 
 from bucketfront.cache.storage import page_cache
 from bucketfront.http.ranges import Span
-from bucketfront.server.fast_path.fast_connection import MAX_HELD, RESIDENT, FastConnection
+from bucketfront.server.fast_path.fast_connection import MAX_HELD_BYTES, RESIDENT_S, FastConnection
 from bucketfront.server.http1 import connection as ordinary
 from bucketfront.server.send import sendfile
 from bucketfront.server.send.sendfile import SendfileBurst
@@ -29,7 +29,7 @@ GET = message("GET", "/small")
 
 def answered(proxy: Proxy) -> int:
     assert proxy.app.fast_path is not None
-    return proxy.app.fast_path.answered
+    return proxy.app.fast_path.served
 
 
 def has_answered(proxy: Proxy, count: int) -> bool:
@@ -81,7 +81,7 @@ async def unread(proxy: Proxy, target: str = "/large") -> AsyncIterator[Connecti
         await client.send(message("GET", target))
         await client.head()
         assert answered(proxy) == before + 1
-        await until(lambda: any(each._rest is not None for each in connections(proxy)))
+        await until(lambda: any(each._sending is not None for each in connections(proxy)))
         yield client
 
 
@@ -199,11 +199,11 @@ async def test_held_behind_a_long_answer(warm: Proxy) -> None:
 async def test_held_requests_are_bounded(warm: Proxy) -> None:
     """A client that sends on without reading is not listened to for long (I19), and gets all its answers later."""
     async with unread(warm) as client:
-        (connection,) = [each for each in connections(warm) if each._rest is not None]
-        count = 20 * MAX_HELD // len(GET)
+        (connection,) = [each for each in connections(warm) if each._sending is not None]
+        count = 20 * MAX_HELD_BYTES // len(GET)
         client.writer.write(GET * count)  # more than the kernel holds as well
         await until(lambda: connection.transport is not None and not connection.transport.is_reading())
-        assert len(connection._held) < 2 * MAX_HELD + (1 << 18)
+        assert len(connection._held) < 2 * MAX_HELD_BYTES + (1 << 18)
         assert await client.reader.readexactly(len(LARGE)) == LARGE
         for _ in range(count):
             assert (await client.answer()).body == SMALL
@@ -236,9 +236,9 @@ async def test_slow_client(warm: Proxy, monkeypatch: pytest.MonkeyPatch) -> None
     """A client that takes its time is handed to a task, with the next byte; the answer is told once, as a whole."""
     monkeypatch.setattr(sendfile, "MAX_BURST_S", 0.05)
     async with unread(warm) as client:
-        (connection,) = [each for each in connections(warm) if each._rest is not None]
-        assert isinstance(connection._rest, SendfileBurst)
-        await until(lambda: isinstance(connection._rest, asyncio.Task))
+        (connection,) = [each for each in connections(warm) if each._sending is not None]
+        assert isinstance(connection._sending, SendfileBurst)
+        await until(lambda: isinstance(connection._sending, asyncio.Task))
         assert await client.reader.readexactly(len(LARGE)) == LARGE
         assert (await client.request("GET", "/small")).body == SMALL
     lines = [line for line in warm.log if line["path"] == "/large"]
@@ -286,7 +286,7 @@ async def test_residency_is_asked_again(warm: Proxy, s3: S3, clock: WallClock, m
     await warm.settled()
     asked.clear()
     async with warm.connection() as client:
-        for advance, wall, found in ((0.0, 0.0, 1), (0.0, 0.0, 1), (RESIDENT, -3600.0, 2), (0.0, 0.0, 2)):
+        for advance, wall, found in ((0.0, 0.0, 1), (0.0, 0.0, 1), (RESIDENT_S, -3600.0, 2), (0.0, 0.0, 2)):
             shift += advance
             clock.jump(wall)
             assert (await client.request("GET", "/medium")).body == LARGE[:size]
@@ -467,7 +467,7 @@ async def test_keep_alive(warm: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     real, shift = loop.time, 0.0
     monkeypatch.setattr(loop, "time", lambda: real() + shift)
     async with unread(warm) as client:
-        (connection,) = [each for each in connections(warm) if each._rest is not None]
+        (connection,) = [each for each in connections(warm) if each._sending is not None]
         shift = 100.0
         connection._process_keepalive()
         assert await client.reader.readexactly(len(LARGE)) == LARGE

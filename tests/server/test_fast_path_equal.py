@@ -35,7 +35,7 @@ class Pair:
     def answered(self) -> int:
         assert self.slow.app.fast_path is None
         assert self.fast.app.fast_path is not None
-        return self.fast.app.fast_path.answered
+        return self.fast.app.fast_path.served
 
     async def warm(self, *targets: str, **headers: str) -> None:
         for proxy in (self.fast, self.slow):

@@ -46,7 +46,7 @@ async def test_refused(
         assert (await proxy.get("/x")).status == 200
         await proxy.settled()
     if (path := proxy.app.fast_path) is not None:
-        assert path.answered
+        assert path.served
     for method in ("GET", "HEAD"):
         for more in ({}, {"Range": "bytes=1-9"}, {"If-None-Match": etag}):
             assert (await proxy.ask(method, "/x", {**more, **refused_by})).status == 403

@@ -22,23 +22,29 @@ from proxy_under_test import S3, Proxy, StartProxy, until
 from relay import Seen
 
 from bucketfront.config.listener_settings import AccessLogSettings
-from bucketfront.server.telemetry.access_log import AccessLog, AccessRecord, Record, json_lines, text_lines
+from bucketfront.server.telemetry.access_log import (
+    AccessRecord,
+    FinishedRequest,
+    json_lines,
+    open_access_log,
+    text_lines,
+)
 from bucketfront.server.telemetry.line_writer import LineWriter
 from bucketfront.server.telemetry.request_metrics import RequestMetrics
-from bucketfront.server.telemetry.telemetry import BATCH, Telemetry
+from bucketfront.server.telemetry.telemetry import MAX_BATCH, Telemetry
 
 PATIENCE = 10.0
 NOON = 1_790_000_000.0  # 2026-09-21T14:13:20Z
 
 
-def told(path: str = "/x", **other: Any) -> AccessRecord:
+def record_of(path: str = "/x", **other: Any) -> AccessRecord:
     facts = {"method": "GET", "status": 200, "cache": "hit", "outcome": "hit", **other}
     return AccessRecord(path=path, **facts)
 
 
 def telemetry_into(path: Path, form: Literal["json", "text"] = "json") -> tuple[Telemetry, CollectorRegistry]:
     registry = CollectorRegistry()
-    return Telemetry(registry, AccessLog(AccessLogSettings(format=form, path=str(path)))), registry
+    return Telemetry(registry, open_access_log(AccessLogSettings(format=form, path=str(path)))), registry
 
 
 def values(registry: CollectorRegistry) -> dict[str, float]:
@@ -49,7 +55,7 @@ def values(registry: CollectorRegistry) -> dict[str, float]:
 texts = st.text(st.characters(exclude_categories=()), max_size=8) | st.sampled_from(
     ["\r\n", "\x1b[31m", '"', "'", "\\"]
 )
-tolds = st.builds(
+recorded = st.builds(
     AccessRecord,
     method=texts,
     path=texts,
@@ -65,12 +71,16 @@ moments = st.builds(lambda whole, part, off: NOON + whole + part / 1000 + off * 
                     st.sampled_from([0, 1, 999]), ends)  # fmt: skip
 records = st.lists(
     st.tuples(
-        tolds, st.integers(0, 1 << 50), texts, moments, st.floats(0, 1e6) | st.integers(0, 400).map(lambda n: n / 1e5)
+        recorded,
+        st.integers(0, 1 << 50),
+        texts,
+        moments,
+        st.floats(0, 1e6) | st.integers(0, 400).map(lambda n: n / 1e5),
     )
 )
 
 
-def modelled(record: Record) -> dict[str, object]:
+def modelled(record: FinishedRequest) -> dict[str, object]:
     """A line as README and tests have always shown it: these keys, in this order."""
     what, sent, client, at, seconds = record
     moment = datetime.fromtimestamp(int(at), UTC)
@@ -92,13 +102,13 @@ def modelled(record: Record) -> dict[str, object]:
 
 
 @given(records)
-def test_json_lines(batch: list[Record]) -> None:
+def test_json_lines(batch: list[FinishedRequest]) -> None:
     """Each line is what `json.dumps` makes of its record, whatever is in the batch before it."""
     assert json_lines(batch) == "".join(json.dumps(modelled(record)) + "\n" for record in batch)
 
 
 @given(records)
-def test_no_controls_in_lines(batch: list[Record]) -> None:
+def test_no_controls_in_lines(batch: list[FinishedRequest]) -> None:
     """A line is printable ASCII and its LF, whatever a client sends (I28)."""
     for lines in (json_lines(batch), text_lines(batch)):
         assert lines.count("\n") == len(batch)
@@ -108,10 +118,10 @@ def test_no_controls_in_lines(batch: list[Record]) -> None:
 @pytest.mark.parametrize(
     ("what", "line"),
     [
-        (told(), "127.0.0.1 GET /x 200 10 B 1.2 ms [hit]\n"),
-        (told(cache="hit; ttl=240"), "127.0.0.1 GET /x 200 10 B 1.2 ms [hit; ttl=240]\n"),
-        (told("/\x1b\n'", status=404), "127.0.0.1 GET /\\x1b\\n' 404 10 B 1.2 ms [hit]\n"),
-        (told(received=7, fault="cut\r"), "127.0.0.1 GET /x 200 10 B 1.2 ms [hit] ('cut\\r')\n"),
+        (record_of(), "127.0.0.1 GET /x 200 10 B 1.2 ms [hit]\n"),
+        (record_of(cache="hit; ttl=240"), "127.0.0.1 GET /x 200 10 B 1.2 ms [hit; ttl=240]\n"),
+        (record_of("/\x1b\n'", status=404), "127.0.0.1 GET /\\x1b\\n' 404 10 B 1.2 ms [hit]\n"),
+        (record_of(received=7, fault="cut\r"), "127.0.0.1 GET /x 200 10 B 1.2 ms [hit] ('cut\\r')\n"),
     ],
 )
 def test_text_lines(what: AccessRecord, line: str) -> None:
@@ -122,18 +132,18 @@ def test_text_lines(what: AccessRecord, line: str) -> None:
 async def test_order_of_ends(tmp_path: Path) -> None:
     """Lines come in the order in which requests ended, over many batches; none is lost at the close."""
     telemetry, _ = telemetry_into(tmp_path / "log")
-    for number in range(5 * BATCH + 7):
-        telemetry.hit(told(f"/{number}"), 10, "-", NOON, 0.0)
+    for number in range(5 * MAX_BATCH + 7):
+        telemetry.add(record_of(f"/{number}"), 10, "-", NOON, 0.0)
     telemetry.close()
     paths = [json.loads(line)["path"] for line in (tmp_path / "log").read_text().splitlines()]
-    assert paths == [f"/{number}" for number in range(5 * BATCH + 7)]
+    assert paths == [f"/{number}" for number in range(5 * MAX_BATCH + 7)]
 
 
 async def test_a_single_line_is_soon_written(tmp_path: Path) -> None:
     """A line does not wait for others for ever, nor does the one after it."""
     telemetry, _ = telemetry_into(tmp_path / "log", "text")
     for count in (1, 2):
-        telemetry.hit(told(), 10, "-", NOON, 0.0)
+        telemetry.add(record_of(), 10, "-", NOON, 0.0)
         await until(lambda count=count: (tmp_path / "log").read_text().count("\n") == count)  # type: ignore[misc]
     telemetry.close()
 
@@ -141,17 +151,17 @@ async def test_a_single_line_is_soon_written(tmp_path: Path) -> None:
 async def test_nothing_of_a_request_stays(tmp_path: Path) -> None:
     """What is pending is bounded, and after a flush nothing refers to what was told (I19)."""
     telemetry, _ = telemetry_into(tmp_path / "log")
-    what = told()
+    what = record_of()
     before = sys.getrefcount(what)
-    for _ in range(3 * BATCH + 1):
-        telemetry.hit(what, 10, "-", NOON, 0.0)
-        assert sys.getrefcount(what) - before <= BATCH
+    for _ in range(3 * MAX_BATCH + 1):
+        telemetry.add(what, 10, "-", NOON, 0.0)
+        assert sys.getrefcount(what) - before <= MAX_BATCH
     telemetry.flush()
     assert sys.getrefcount(what) == before
     telemetry.close()
 
 
-def reference(batch: list[Record]) -> str:
+def reference(batch: list[FinishedRequest]) -> str:
     """The exposition of prometheus_client's own Counter and Histogram, fed one request at a time."""
     registry = CollectorRegistry()
     requests = Counter(
@@ -186,8 +196,8 @@ def comparable(exposition: str) -> list[str]:
 
 # Bounds of buckets, what lies beside them, and binary fractions: their sums are exact in any order.
 durations = st.integers(0, 1 << 17).map(lambda n: n / 1024) | st.sampled_from([0.5, 2.0, 10.0, 60.0, 60.5, 0.0])
-answers = st.builds(
-    told,
+counted = st.builds(
+    record_of,
     method=st.sampled_from(["GET", "HEAD", "PUT", "PATCH", "BREW"]),
     status=st.sampled_from([200, 206, 304, 404, 499, 503]),
     outcome=st.sampled_from(["hit", "stale", "miss"]),
@@ -197,18 +207,18 @@ answers = st.builds(
 
 @given(
     st.lists(
-        st.lists(st.tuples(answers, st.integers(0, 1 << 40), st.just("-"), st.just(NOON), durations), max_size=6),
+        st.lists(st.tuples(counted, st.integers(0, 1 << 40), st.just("-"), st.just(NOON), durations), max_size=6),
         max_size=4,
     )
 )
-def test_metrics(batches: list[list[Record]]) -> None:
+def test_metrics(batches: list[list[FinishedRequest]]) -> None:
     """Batches give the exposition that counting one by one gives: names, help, types, labels, buckets, values."""
     registry = CollectorRegistry()
-    tally = RequestMetrics(registry, settle=lambda: None, lost=lambda: 0)
+    metrics = RequestMetrics(registry, process_batch=lambda: None, lost=lambda: 0)
     for batch in batches:
-        tally.add(batch)
+        metrics.add(batch)
         for _ in batch:
-            tally.cut()
+            metrics.cut()
     flat = [record for batch in batches for record in batch]
     assert comparable(generate_latest(registry).decode()) == comparable(reference(flat))
 
@@ -217,7 +227,7 @@ def test_metrics(batches: list[list[Record]]) -> None:
 def test_bounds_of_buckets(bound: float) -> None:
     """A duration that equals a bound belongs to the bound's bucket (`le`)."""
     registry = CollectorRegistry()
-    RequestMetrics(registry, settle=lambda: None, lost=lambda: 0).add([(told(), 10, "-", NOON, bound)])
+    RequestMetrics(registry, process_batch=lambda: None, lost=lambda: 0).add([(record_of(), 10, "-", NOON, bound)])
     buckets = {
         sample.labels["le"]: sample.value
         for metric in registry.collect()
@@ -231,7 +241,7 @@ async def test_exact_at_a_scrape(tmp_path: Path) -> None:
     """A request that has ended is in the very next scrape, whether or not its line is written."""
     telemetry, registry = telemetry_into(tmp_path / "log")
     for count in (1, 2, 3):
-        telemetry.hit(told(), 100, "-", NOON, 0.25)
+        telemetry.add(record_of(), 100, "-", NOON, 0.25)
         found = values(registry)
         assert found["bucketfront_requests_total"] == count
         assert found["bucketfront_sent_bytes_total"] == 100 * count
@@ -264,7 +274,7 @@ async def test_stuck_reader(pipe: tuple[int, int], caplog: pytest.LogCaptureFixt
     lines = [b"%06d " % number + b"x" * (number % 9000) + b"\n" for number in range(2000)]
     for line in lines:
         writer.add(line)
-        writer.wake()
+        writer.flush()
         assert writer._waiting <= 1 << 20
     assert writer.lost
     await until(lambda: complaints(caplog))
@@ -284,7 +294,7 @@ async def test_reader_stuck_at_the_end(pipe: tuple[int, int]) -> None:
     writer = LineWriter(end)
     for _ in range(5):
         writer.add(b"x" * (1 << 20) + b"\n")
-    writer.wake()
+    writer.flush()
     began = time.monotonic()
     writer.close(0.05)
     assert time.monotonic() - began < PATIENCE / 2
@@ -327,7 +337,7 @@ async def test_full_disk(caplog: pytest.LogCaptureFixture) -> None:
     """A disk that takes no lines costs lines, counted and told once, and no request (I16)."""
     telemetry, registry = telemetry_into(Path("/dev/full"))
     for _ in range(3):
-        telemetry.hit(told(), 10, "-", NOON, 0.0)
+        telemetry.add(record_of(), 10, "-", NOON, 0.0)
         assert telemetry.drain(PATIENCE)
     assert values(registry)["bucketfront_access_log_lines_dropped_total"] == 3
     assert values(registry)["bucketfront_requests_total"] == 3
@@ -397,7 +407,7 @@ def test_reader_without_patience(pipe: tuple[int, int]) -> None:
     line = b"x" * 99 + b"\n"
     for _ in range(100):
         writer.add(line * 100)
-    writer.wake()
+    writer.flush()
     taken: list[bytes] = []
     thread = threading.Thread(target=lambda: taken.append(read_to_end(reader)))
     thread.start()
@@ -409,8 +419,8 @@ def test_reader_without_patience(pipe: tuple[int, int]) -> None:
 
 def test_standard_output(capfd: pytest.CaptureFixture[str]) -> None:
     """`-` is standard output, which stays open after the log."""
-    log = AccessLog(AccessLogSettings(format="text"))
-    log.add([(told(), 10, "127.0.0.1", NOON, 0.0)])
+    log = open_access_log(AccessLogSettings(format="text"))
+    log.add([(record_of(), 10, "127.0.0.1", NOON, 0.0)])
     log.close()
     print("still open", flush=True)  # noqa: T201 - what is tested
     assert capfd.readouterr().out == "127.0.0.1 GET /x 200 10 B 0.0 ms [hit]\nstill open\n"

@@ -48,7 +48,7 @@ class Application:
     ) -> None:
         self._router = Router(settings.mounts, settings.uploads)
         self._cors = Cors(settings.cors)
-        self._tells_timing = settings.server.timing
+        self._shows_timing = settings.server.timing
         self._objects = objects
         self._uploads = uploads
         self._resumable = resumable
@@ -58,7 +58,7 @@ class Application:
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         clock = asyncio.get_running_loop().time
         common = self._cors.fields(request.headers.get(hdrs.ORIGIN))
-        exchange = Exchange(request, clock(), common, tells_timing=self._tells_timing)
+        exchange = Exchange(request, clock(), common, shows_timing=self._shows_timing)
         status = CLIENT_CLOSED_REQUEST
         try:
             response = await self._answered(exchange)

@@ -41,7 +41,7 @@ def presentation(rules: Rules, route: Route, candidate: Candidate, asked: Query)
     )
 
 
-def says_coding(asked: Query) -> bool:
+def sets_coding(asked: Query) -> bool:
     """Who says what the coding is, by query, means the object itself and none of its siblings."""
     return any(name == hdrs.CONTENT_ENCODING for name, _ in asked.overrides)
 

@@ -1,11 +1,16 @@
-"""The fast path: a connection that answers plain requests for whole, fresh objects before aiohttp sees them.
+"""A connection that serves plain requests for whole, fresh objects before aiohttp's parser sees them.
 
-What it does not answer goes to aiohttp untouched, at any time; the two may take turns on one connection. It answers
-only while aiohttp waits for a request and nothing waits to be sent: so answers keep the order of their requests, and
-a client that does not read is waited for by the ordinary path.
+Theory of operation
+-------------------
+A request that the fast path does not serve goes to aiohttp unchanged. The two take turns on one connection. The fast
+path serves a request only while aiohttp waits for one and no byte waits to be sent. So responses keep the order of
+their requests, and only the ordinary path waits for a client that does not read.
 
-In an `InlineEventLoop` a connection at rest reads its requests itself, as soon as epoll tells of them. In any other
-loop, and under TLS, requests come through asyncio's transport, and all else is the same.
+In an `InlineEventLoop` an idle connection reads its requests itself, as soon as epoll reports them. In any other loop,
+and under TLS, requests come through asyncio's transport, and everything else is the same.
+
+A response that the socket does not take at once continues by callbacks (`SendfileBurst`), and after a while in a task
+(`Sender`). Requests that arrive meanwhile are held.
 """
 
 import asyncio
@@ -30,49 +35,50 @@ from bucketfront.server.send.sendfile import MAX_PER_TURN_BYTES, SendfileBurst
 from bucketfront.server.telemetry.access_log import CLIENT_CLOSED_REQUEST, AccessRecord
 from bucketfront.server.telemetry.telemetry import Telemetry
 
-READ = 8 << 10  # bytes that are read at once: more than a request has that is answered here
-RESIDENT = 0.1  # seconds that an object sent from memory is taken to stay there
-JOIN = 4 << 10  # bytes: what is shorter is copied together, which costs less than a list of pieces
-MAX_HELD = 64 << 10  # bytes of requests behind an answer that is still being sent
+READ_BYTES = 8 << 10  # at once; more than the largest plain request
+RESIDENT_S = 0.1  # that an object sent from memory is expected to stay there; the kernel is asked after that
+MAX_JOIN_BYTES = 4 << 10  # of a response that is copied together, which costs less than a list of pieces
+MAX_HELD_BYTES = 64 << 10  # of requests behind a response that is still being sent (docs/invariants.md#memory)
 
 log = logging.getLogger(__name__)
 
 
 class FastPath:
-    """What all connections of the listener share. `answered` counts the answers that were begun here. `clock` is the
-    cache's, `wall` wall time in seconds since the epoch.
+    """What all connections of the listener share. `served` counts the responses that began here.
+
+    `clock` is the cache's time, and `wall` is wall time in seconds since the epoch.
     """
 
     def __init__(
         self,
         recognise: Callable[[bytes], PlainRequest | None],
-        hits: PreparedResponses,
+        prepared: PreparedResponses,
         cache: Cache,
         telemetry: Telemetry,
         clock: Callable[[], float],
         wall: Callable[[], float],
     ) -> None:
         self.recognise = recognise
-        self.hits = hits
+        self.prepared = prepared
         self.cache = cache
         self.telemetry = telemetry
         self.clock = clock
         self.wall = wall
-        self.answered = 0
+        self.served = 0
 
 
 class FastConnection(Connection):
-    """`_rest` sends what the socket did not take at once; meanwhile, what comes in is held."""
+    """`_sending` is what continues a response, and `_held` are the bytes that arrive meanwhile."""
 
-    __slots__ = ("_client", "_held", "_path", "_rest", "_socket")
+    __slots__ = ("_client", "_held", "_path", "_sending", "_socket")
 
     def __init__(self, manager: web.Server, path: FastPath, **options: Any) -> None:
         super().__init__(manager, **options)
         self._path = path
         self._client = "-"
-        self._socket = -1  # the transport's descriptor; none where bytes have to be enciphered
+        self._socket = -1  # the transport's descriptor, or -1 under TLS
         self._held = b""
-        self._rest: asyncio.Task[None] | SendfileBurst | None = None
+        self._sending: asyncio.Task[None] | SendfileBurst | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         peer = transport.get_extra_info("peername")
@@ -81,158 +87,170 @@ class FastConnection(Connection):
         if transport.get_extra_info("sslcontext") is None:
             self._socket = transport.get_extra_info("socket").fileno()
             if isinstance(self.loop, InlineEventLoop):
-                self.loop.selector.inline_readers[self._socket] = self._is_taken
+                self.loop.selector.inline_readers[self._socket] = self._read_inline
 
     def connection_lost(self, exc: BaseException | None) -> None:
         if isinstance(self.loop, InlineEventLoop):
             self.loop.selector.inline_readers.pop(self._socket, None)
-        if isinstance(self._rest, SendfileBurst):
-            self._rest.end()
-        if isinstance(self._rest, asyncio.Task):
-            self._rest.cancel()
+        if isinstance(self._sending, SendfileBurst):
+            self._sending.end()
+        if isinstance(self._sending, asyncio.Task):
+            self._sending.cancel()
         self._socket = -1
         self._held = b""
         super().connection_lost(exc)
 
     async def shutdown(self, timeout: float | None = 15.0) -> None:  # noqa: ASYNC109 - aiohttp's signature
-        if isinstance(self._rest, SendfileBurst):
-            self._rest.end()
-        if isinstance(self._rest, asyncio.Task):
+        if isinstance(self._sending, SendfileBurst):
+            self._sending.end()
+        if isinstance(self._sending, asyncio.Task):
             self.refuse_further_requests()
-            await asyncio.wait([self._rest], timeout=timeout)
+            await asyncio.wait([self._sending], timeout=timeout)
         await super().shutdown(timeout)
 
     # --- requests ------------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        if self._rest is not None:
+        if self._sending is not None:
             self._hold(data)
-        elif not (self.is_at_rest() and self._is_answered(data)):
+        elif not (self.is_at_rest() and self._serve(data)):
             super().data_received(data)
 
-    def _is_taken(self) -> bool:
-        """Called in the selector, where an exception would end the loop: it ends the connection, as asyncio does."""
-        if self._rest is not None or not self.is_at_rest():
+    def _read_inline(self) -> bool:
+        """Read and handle what has arrived. Returns False if asyncio's transport must read it.
+
+        The selector calls this, where an exception would end the loop. It ends the connection instead, as in asyncio.
+        """
+        if self._sending is not None or not self.is_at_rest():
             return False
         try:
-            data = os.read(self._socket, READ)
+            data = os.read(self._socket, READ_BYTES)
         except OSError:
-            return False  # as the end of the stream: the transport finds it as well
+            return False  # the transport meets the same error
         if not data:
-            return False
+            return False  # the transport sees the end of the stream as well
         try:
-            if not self._is_answered(data):
+            if not self._serve(data):
                 super().data_received(data)
         except Exception:
             log.exception("a request failed in a way nobody foresaw")
             abort(self)
         return True
 
-    # --- answers -------------------------------------------------------------------------------------------
+    # --- responses -----------------------------------------------------------------------------------------
 
-    def _is_answered(self, data: bytes) -> bool:
+    def _serve(self, data: bytes) -> bool:
+        """Begin the response to a plain request. Returns False, without any effect, if aiohttp must serve it."""
         path = self._path
-        asked = path.recognise(data)
-        if asked is None:
+        request = path.recognise(data)
+        if request is None:
             return False
         began, now = self.loop.time(), path.clock()
-        answer = path.hits.answer(asked, now)
-        if answer is None:
+        response = path.prepared.find(request, now)
+        if response is None:
             return False
-        lease = answer.lease
-        length = answer.stop - answer.start
+        lease = response.lease
+        length = response.stop - response.start
         if not length:
-            self._write(answer.head)
+            self._write(response.head)
         elif (body := lease.body) is not None:
-            self._write(answer.head, body if length == len(body) else body[answer.start : answer.stop])
-        elif not self._is_sent_from_file(answer, length, began):
+            self._write(response.head, body if length == len(body) else body[response.start : response.stop])
+        elif not self._send_from_file(response, length, began):
             return False
         path.cache.record_use(lease, now)
-        path.answered += 1
+        path.served += 1
         self.count_request(began)
-        if self._rest is None:
-            path.telemetry.hit(answer.told, length, self._client, path.wall(), self.loop.time() - began)
+        if self._sending is None:
+            path.telemetry.add(response.record, length, self._client, path.wall(), self.loop.time() - began)
         return True
 
     def _write(self, head: bytes, body: bytes | memoryview = b"") -> None:
-        """As one. The transport would have to be given a copy of both; it gets what the socket does not take."""
+        """Send both in one system call. The transport gets only the rest, because it would copy everything."""
         length = len(head) + len(body)
         sent = 0
         if self._socket >= 0:
-            try:  # noqa: SIM105 - half a microsecond cheaper than `suppress`
-                sent = os.writev(self._socket, (head, body)) if length > JOIN else os.write(self._socket, head + body)
+            try:
+                if length > MAX_JOIN_BYTES:
+                    sent = os.writev(self._socket, (head, body))
+                else:
+                    sent = os.write(self._socket, head + body)
             except OSError:
-                pass  # the transport meets it again, and knows what to do with it
+                pass  # the transport meets the same error, and handles it
         if sent < length:
             assert self.transport is not None
             self.transport.write((head + body)[sent:])
 
-    def _is_sent_from_file(self, answer: PreparedResponse, length: int, began: float) -> bool:
-        """Whether the answer was begun; `_rest` is its end, unless the socket took all of it."""
-        fd, offset, _ = answer.lease.region
+    def _send_from_file(self, response: PreparedResponse, length: int, began: float) -> bool:
+        """Begin to send a response from its file. `_sending` is set unless the socket took everything.
+
+        Returns False, without any effect, if the bytes are not in the page cache.
+        """
+        fd, offset, _ = response.lease.region
         if length <= page_cache.PEEK:
-            data = page_cache.peek(fd, offset + answer.start, length)
+            data = page_cache.peek(fd, offset + response.start, length)
             if data is None:
                 return False
-            self._write(answer.head, data)
+            self._write(response.head, data)
             return True
-        at, stop = answer.start, answer.stop
+        at, stop = response.start, response.stop
         turn = Span(at, min(stop, at + MAX_PER_TURN_BYTES))
-        if self._socket < 0 or not _is_resident(answer, turn, began):
+        if self._socket < 0 or not _is_resident(response, turn, began):
             return False
-        self._write(answer.head)
+        self._write(response.head)
         assert self.transport is not None
         if self.transport.get_write_buffer_size():
-            self._send_rest(answer, self._path.cache.reader_of(answer.lease), at, began)
+            self._send_in_task(response, self._path.cache.reader_of(response.lease), at, began)
             return True
         try:  # noqa: SIM105 - as in `_write`
             at += os.sendfile(self._socket, fd, offset + at, turn.stop - at)
         except OSError:
-            pass  # who sends the rest meets it again
+            pass  # the burst meets the same error
         if at < stop:
-            self._spurt(answer, at, began)
+            self._send_in_burst(response, at, began)
         return True
 
-    # --- an answer that takes longer -----------------------------------------------------------------------
+    # --- a response that takes longer ----------------------------------------------------------------------
 
-    def _spurt(self, answer: PreparedResponse, at: int, began: float) -> None:
-        reader = self._path.cache.reader_of(answer.lease)
-        then = partial(self._spurted, answer, reader, began)
+    def _send_in_burst(self, response: PreparedResponse, at: int, began: float) -> None:
+        reader = self._path.cache.reader_of(response.lease)
+        on_end = partial(self._end_burst, response, reader, began)
         try:
-            self._rest = SendfileBurst(self._socket, answer.lease.region, Span(at, answer.stop), then)
+            self._sending = SendfileBurst(self._socket, response.lease.region, Span(at, response.stop), on_end)
         except OSError:
-            then(at)  # no descriptor is left
+            on_end(at)  # the process has no descriptor left
 
-    def _spurted(self, answer: PreparedResponse, reader: Reader, began: float, at: int) -> None:
-        if at < answer.stop:
-            self._send_rest(answer, reader, at, began)
+    def _end_burst(self, response: PreparedResponse, reader: Reader, began: float, at: int) -> None:
+        if at < response.stop:
+            self._send_in_task(response, reader, at, began)
             return
         reader.close()
-        self._told(answer.told, at - answer.start, began)
+        self._finish(response.record, at - response.start, began)
 
-    def _send_rest(self, answer: PreparedResponse, reader: Reader, at: int, began: float) -> None:
-        sender = Sender(reader, (Span(at, answer.stop),), whole=False)
-        task = self._rest = self.loop.create_task(self._sent(sender))
-        # A callback, because a task that is cancelled before its first step never runs any of its own code.
-        task.add_done_callback(lambda task: self._end(task, answer, at - answer.start + sender.sent, reader, began))
+    def _send_in_task(self, response: PreparedResponse, reader: Reader, at: int, began: float) -> None:
+        sender = Sender(reader, (Span(at, response.stop),), whole=False)
+        task = self._sending = self.loop.create_task(self._run_sender(sender))
+        # A callback, because a task that is cancelled before its first step runs none of its own code.
+        task.add_done_callback(
+            lambda task: self._end_task(task, response, at - response.start + sender.sent, reader, began)
+        )
 
-    async def _sent(self, sender: Sender) -> None:
+    async def _run_sender(self, sender: Sender) -> None:
         outlet = _Outlet(self)
         try:
             await sender.begin()
             await sender.send(outlet, outlet)
         except ProxyError as error:
-            # Of the first bytes: a Sender aborts by itself only after those.
+            # `begin` raised it. An error of `send` has aborted the connection already.
             abort(outlet)
             raise BrokenOff(str(error)) from error
         finally:
             await sender.close()
 
-    def _end(
-        self, task: "asyncio.Task[None]", answer: PreparedResponse, sent: int, reader: Reader, began: float
+    def _end_task(
+        self, task: "asyncio.Task[None]", response: PreparedResponse, sent: int, reader: Reader, began: float
     ) -> None:
         reader.close()
-        told, fault = answer.told, None
+        record, fault = response.record, None
         error = None if task.cancelled() else task.exception()
         if isinstance(error, BrokenOff):
             fault = str(error)
@@ -243,13 +261,14 @@ class FastConnection(Connection):
             self._path.telemetry.cut()
             abort(self)
         if task.cancelled() or error is not None:
-            told = replace(told, status=CLIENT_CLOSED_REQUEST, fault=fault)
-        self._told(told, sent, began)
+            record = replace(record, status=CLIENT_CLOSED_REQUEST, fault=fault)
+        self._finish(record, sent, began)
 
-    def _told(self, told: AccessRecord, sent: int, began: float) -> None:
+    def _finish(self, record: AccessRecord, sent: int, began: float) -> None:
+        """Record the response, and continue with the requests that arrived meanwhile."""
         now = self.loop.time()
-        self._path.telemetry.hit(told, sent, self._client, self._path.wall(), now - began)
-        self._rest = None
+        self._path.telemetry.add(record, sent, self._client, self._path.wall(), now - began)
+        self._sending = None
         held, self._held = self._held, b""
         if self.transport is None or self.transport.is_closing():
             return
@@ -260,27 +279,30 @@ class FastConnection(Connection):
 
     def _hold(self, data: bytes) -> None:
         self._held += data
-        if len(self._held) > MAX_HELD:
+        if len(self._held) > MAX_HELD_BYTES:
             self.pause_transport_reading()
 
     def sends_outside_aiohttp(self) -> bool:
-        return self._rest is not None
+        return self._sending is not None
 
 
-def _is_resident(answer: PreparedResponse, turn: Span, now: float) -> bool:
-    """Of a whole object that is sent again and again, asked once in a while. `now` as the loop's clock."""
-    lease = answer.lease
+def _is_resident(response: PreparedResponse, turn: Span, now: float) -> bool:
+    """Return whether the bytes of the turn are in the page cache. `now` is the loop's time.
+
+    For a whole object that is sent often, the kernel's reply holds for RESIDENT_S.
+    """
+    lease = response.lease
     if now < lease.resident_until and turn.stop == lease.metadata.size:
         return True
     if not page_cache.is_resident(lease.region.fd, lease.region.locate(turn)):
         return False
     if turn.length == lease.metadata.size:
-        lease.resident_until = now + RESIDENT
+        lease.resident_until = now + RESIDENT_S
     return True
 
 
 class _Outlet:
-    """What a Sender needs of an aiohttp request and its response, of which there are none here."""
+    """Stands for the aiohttp request and response that a Sender needs."""
 
     def __init__(self, connection: FastConnection) -> None:
         self._connection = connection
@@ -294,7 +316,7 @@ class _Outlet:
         return self
 
     def send_headers(self) -> None:
-        """They are sent."""
+        """Do nothing, because the head has left already."""
 
     async def write(self, data: bytes) -> None:
         if self.transport is None:
@@ -307,7 +329,7 @@ class _Outlet:
 
 
 class FastConnectionServer(ConnectionServer):
-    """With `path` None all goes the ordinary way."""
+    """Makes the connections of the listener, which lack the fast path if `path` is None."""
 
     def __init__(self, handler: Any, path: FastPath | None, **options: Any) -> None:
         super().__init__(handler, **options)

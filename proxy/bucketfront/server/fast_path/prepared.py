@@ -1,8 +1,8 @@
-"""Answers to plain requests for objects that are here: made ready once, used for each hit until something changes.
+"""Prepared responses to plain requests for objects that are in the cache. Each serves all hits until a change.
 
-Rule 1: an answer is made by the functions that the ordinary path uses - routing, selection, presentation, plan - and so
-says the same. Where they say anything but the bytes of a whole, fresh object, or 304, there is no answer here.
-Rule 2: nothing here waits, does I/O or raises on a client's account.
+1. The functions of the ordinary path make a prepared response: routing, pipeline, selection, presentation, plan. So
+   both paths send the same. There is no prepared response to a request that needs more than a fresh lease.
+2. No function here waits, does I/O, or raises because of a client's request.
 """
 
 import math
@@ -23,7 +23,7 @@ from bucketfront.http.presentation import present
 from bucketfront.http.ranges import Span
 from bucketfront.server import representation
 from bucketfront.server.cors import Cors
-from bucketfront.server.fast_path.recogniser import ANSWERED_BY, FIRST, KEYED_FIELDS, LAST, PlainRequest
+from bucketfront.server.fast_path.recogniser import FIRST, KEYED_FIELDS, LAST, RESPONSE_KEY, PlainRequest
 from bucketfront.server.http1.aiohttp_private import serialize_head
 from bucketfront.server.pipeline import Pipeline
 from bucketfront.server.router import Router
@@ -31,108 +31,115 @@ from bucketfront.server.selection import Candidate, candidates
 from bucketfront.server.telemetry.access_log import AccessRecord
 from bucketfront.server.telemetry.exchange import fields_of_all
 
-MAX_READY = 4096  # requests for which an answer is kept; the oldest goes first
+MAX_PREPARED = 4096  # kinds of requests, at about 4 KiB each; beyond it the oldest goes first
 
 
 @dataclass(eq=False, slots=True)
 class PreparedResponse:
-    """`head`, and behind it the bytes [start, stop) of the object. Usable as long as `lease` is."""
+    """`head`, followed by the bytes [start, stop) of the object. It may be sent while `lease` is valid."""
 
     lease: Lease
     head: bytes
     start: int
     stop: int
-    told: AccessRecord
+    record: AccessRecord
 
 
 @dataclass(eq=False, slots=True)
-class _Ready:
-    """What all answers to one kind of request have in common. `whole` and the two halves of a 206's head are as of
-    `since`, and good until `until` (seconds since the epoch): then a second of Date, Age or ttl has passed.
+class _ResponseTemplate:
+    """What the responses to all requests of one kind have in common.
+
+    `whole` and the two halves of a 206's head are of the time `since`. They hold until `until`, when Date, Age or the
+    ttl of Cache-Status changes. Both are in seconds since the epoch.
     """
 
     lease: Lease
-    absent: tuple[Absence, ...]  # of what would have been answered before it
+    absences: tuple[Absence, ...]  # of the candidates that come first
     method: str
     path: str
-    made: Plan
-    ranged: Plan | None  # a 206 of all of it
+    whole_plan: Plan
+    range_plan: Plan | None  # a 206 of all bytes
     common: Headers
-    has_own_age: bool  # it is not the object's lifetime that clients are told
+    sets_lifetime: bool  # clients get a lifetime that begins with the response, not the object's
     since: float = math.inf
     until: float = 0.0
     whole: PreparedResponse | None = None
     before_range: bytes = b""
     behind_range: bytes = b""
-    told_of_part: AccessRecord | None = None
+    range_record: AccessRecord | None = None
 
     def is_valid(self, now: float) -> bool:
         if not self.lease.is_valid:
             return False
-        return not self.absent or all(each.is_valid and now < each.until for each in self.absent)
+        return not self.absences or all(each.is_valid and now < each.until for each in self.absences)
 
     def refresh(self, now: float) -> bool:
-        """Tell the time as of now; False where the object is no longer fresh."""
+        """Make the heads of this second. Returns False if the object is no longer fresh."""
         lease = self.lease
         ttl = lease.fresh_until - now
         if ttl <= 0:
             return False
-        age = 0.0 if self.has_own_age else lease.age(now)
+        age = 0.0 if self.sets_lifetime else lease.age(now)
         status = CacheStatus(ttl=ttl)
-        head = _head(self.made, status, self.common, age)
-        (span,) = self.made.spans or (Span(0, 0),)
-        self.whole = PreparedResponse(lease, head, span.start, span.stop, self._told(self.made, status))
-        if self.ranged is not None:
+        head = _head(self.whole_plan, status, self.common, age)
+        (span,) = self.whole_plan.spans or (Span(0, 0),)
+        self.whole = PreparedResponse(lease, head, span.start, span.stop, self._record(self.whole_plan, status))
+        if self.range_plan is not None:
             fields = _range_fields(0, lease.metadata.size, lease.metadata.size)
-            self.before_range, _, self.behind_range = _head(self.ranged, status, self.common, age).partition(fields)
-            self.told_of_part = self._told(self.ranged, status)
-        next_age = math.inf if self.has_own_age else now + 1 - age % 1
+            self.before_range, _, self.behind_range = _head(self.range_plan, status, self.common, age).partition(fields)
+            self.range_record = self._record(self.range_plan, status)
+        next_age = math.inf if self.sets_lifetime else now + 1 - age % 1
         self.since, self.until = now, min(math.floor(now) + 1, lease.fresh_until - math.floor(ttl), next_age)
         return True
 
-    def _told(self, made: Plan, status: CacheStatus) -> AccessRecord:
+    def _record(self, response_plan: Plan, status: CacheStatus) -> AccessRecord:
         cache = str(status).removeprefix("bucketfront; ")
-        return AccessRecord(method=self.method, path=self.path, status=made.status, cache=cache, outcome="hit")
+        return AccessRecord(method=self.method, path=self.path, status=response_plan.status, cache=cache, outcome="hit")
 
     def part(self, start: int, stop: int) -> PreparedResponse | None:
-        """The 206 for one part of the object."""
-        if self.told_of_part is None:
+        """Return the 206 for one part of the object."""
+        if self.range_record is None:
             return None
         head = self.before_range + _range_fields(start, stop, self.lease.metadata.size) + self.behind_range
-        return PreparedResponse(self.lease, head, start, stop, self.told_of_part)
+        return PreparedResponse(self.lease, head, start, stop, self.range_record)
 
 
 class PreparedResponses:
+    """All prepared responses of the listener. It belongs to the event loop of its requests."""
+
     def __init__(self, cache: Cache, router: Router, cors: Cors, rules: Rules, pipeline: Pipeline) -> None:
         self._cache = cache
         self._router = router
         self._cors = cors
         self._rules = rules
         self._pipeline = pipeline
-        self._ready: dict[PlainRequest, _Ready] = {}
+        self._templates: dict[PlainRequest, _ResponseTemplate] = {}
 
-    def answer(self, asked: PlainRequest, now: float) -> PreparedResponse | None:
-        """None where the ordinary path has to answer. Good in this turn of the loop only. `now`: as its clock."""
-        key = asked[ANSWERED_BY]
-        ready = self._ready.get(key)
-        if ready is None or not ready.since <= now < ready.until or not ready.is_valid(now):
-            ready = self._renewed(key, ready, now)
-            if ready is None:
+    def find(self, request: PlainRequest, now: float) -> PreparedResponse | None:
+        """Return the response, which holds in this turn of the loop only. `now` is the cache's time.
+
+        Returns None if the request needs the ordinary path.
+        """
+        key = request[RESPONSE_KEY]
+        template = self._templates.get(key)
+        if template is None or not template.since <= now < template.until or not template.is_valid(now):
+            template = self._renewed(key, template, now)
+            if template is None:
                 return None
-        first = asked[FIRST]
-        return ready.whole if first is None else _part(ready, first, asked[LAST])
+        first = request[FIRST]
+        return template.whole if first is None else _part(template, first, request[LAST])
 
-    def _renewed(self, key: PlainRequest, known: _Ready | None, now: float) -> _Ready | None:
-        self._ready.pop(key, None)
-        ready = known if known is not None and known.is_valid(now) else self._made(key, now)
-        if ready is None or not ready.refresh(now):
+    def _renewed(self, key: PlainRequest, known: _ResponseTemplate | None, now: float) -> _ResponseTemplate | None:
+        self._templates.pop(key, None)
+        template = known if known is not None and known.is_valid(now) else self._prepared(key, now)
+        if template is None or not template.refresh(now):
             return None
-        if len(self._ready) >= MAX_READY:
-            del self._ready[next(iter(self._ready))]
-        self._ready[key] = ready
-        return ready
+        if len(self._templates) >= MAX_PREPARED:
+            del self._templates[next(iter(self._templates))]
+        self._templates[key] = template
+        return template
 
-    def _made(self, key: PlainRequest, now: float) -> _Ready | None:
+    def _prepared(self, key: PlainRequest, now: float) -> _ResponseTemplate | None:
         method, target, if_none_match, if_modified_since, origin, accept_encoding = (
             None if value is None else value.decode("ascii") for value in key
         )
@@ -143,59 +150,65 @@ class PreparedResponses:
             # Other declared fields are absent here: the recogniser leaves requests with them to the ordinary path.
             fields = dict(zip(KEYED_FIELDS, (if_none_match, if_modified_since, origin, accept_encoding), strict=True))
             self._pipeline.check(method, route, fields.get)
-            asked = representation.query_of(route)
-            coding = None if representation.says_coding(asked) else accept_encoding
-            found = self._found(candidates(route, asked.version, coding))
+            query = representation.query_of(route)
+            coding = None if representation.sets_coding(query) else accept_encoding
+            found = self._first_present(candidates(route, query.version, coding))
         except ProxyError:
-            return None  # the ordinary path finds it as well, and says so
+            return None  # the ordinary path meets the same error, and responds with it
         if found is None:
             return None
-        candidate, lease, absent = found
-        presentation = representation.presentation(self._rules, route, candidate, asked)
-        shown = present(lease.metadata, presentation)
+        candidate, lease, absences = found
+        presentation = representation.presentation(self._rules, route, candidate, query)
+        presented = present(lease.metadata, presentation)
         is_conditional = if_none_match is not None or if_modified_since is not None
         head = RequestHead(method, if_none_match=if_none_match, if_modified_since=if_modified_since)
-        ranged = None
+        range_plan = None
         if method == "GET" and not is_conditional:
-            ranged = plan(RequestHead(method, range="bytes=0-"), shown, now)
-        return _Ready(
+            range_plan = plan(RequestHead(method, range="bytes=0-"), presented, now)
+        return _ResponseTemplate(
             lease=lease,
             method=method,
             path=target.partition("?")[0],
-            made=plan(head, shown, now),
-            ranged=ranged,
-            absent=absent,
+            whole_plan=plan(head, presented, now),
+            range_plan=range_plan,
+            absences=absences,
             common=self._cors.fields(origin),
-            has_own_age=presentation.sets_lifetime,
+            sets_lifetime=presentation.sets_lifetime,
         )
 
-    def _found(self, tried: Iterator[Candidate]) -> tuple[Candidate, Lease, tuple[Absence, ...]] | None:
-        """The first candidate that is not absent, if it is here, and the absences of those before it."""
-        absent: list[Absence] = []
+    def _first_present(self, tried: Iterator[Candidate]) -> tuple[Candidate, Lease, tuple[Absence, ...]] | None:
+        """Return the first candidate that is not absent, with the absences of those before it.
+
+        Returns None if it is not in the cache.
+        """
+        absences: list[Absence] = []
         for candidate in tried:
             if (lease := self._cache.lease(candidate.key)) is not None:
-                return None if candidate.is_folder else (candidate, lease, tuple(absent))
+                return None if candidate.is_folder else (candidate, lease, tuple(absences))
             if (absence := self._cache.absence(candidate.key)) is None:
                 return None
-            absent.append(absence)
+            absences.append(absence)
         return None
 
 
-def _part(ready: _Ready, first: bytes, last: bytes | None) -> PreparedResponse | None:
-    """RFC 9110 section 14.1.2. A Range that is not simply a part of the object is for the ordinary path."""
-    size = ready.lease.metadata.size
+def _part(template: _ResponseTemplate, first: bytes, last: bytes | None) -> PreparedResponse | None:
+    """Return the 206 for a Range with these positions (RFC 9110 section 14.1.2).
+
+    Returns None if the Range is not simply a part of the object.
+    """
+    size = template.lease.metadata.size
     if first:
         start, stop = int(first), min(int(last) + 1, size) if last else size
     else:
         start, stop = size - min(int(last or 0), size), size
-    return ready.part(start, stop) if start < stop else None
+    return template.part(start, stop) if start < stop else None
 
 
 def _range_fields(start: int, stop: int, size: int) -> bytes:
     return b"Content-Length: %d\r\nContent-Range: bytes %d-%d/%d\r\n" % (stop - start, start, stop - 1, size)
 
 
-def _head(made: Plan, status: CacheStatus, common: Headers, age: float) -> bytes:
-    headers = representation.with_object_fields(fields_of_all(status, common), made, age)
+def _head(response_plan: Plan, status: CacheStatus, common: Headers, age: float) -> bytes:
+    headers = representation.with_object_fields(fields_of_all(status, common), response_plan, age)
     headers[hdrs.DATE] = formatdate(int(time.time()), usegmt=True)
-    return serialize_head(made.status, headers)
+    return serialize_head(response_plan.status, headers)

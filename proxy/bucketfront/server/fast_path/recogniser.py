@@ -1,30 +1,31 @@
-"""Recognises the commonest requests at a glance: a complete, plainly well-formed GET or HEAD.
+"""Recognises plain requests with one regular expression: a complete and well-formed GET or HEAD.
 
-Rule 1: it is strict. A message that it takes is one that aiohttp's parser and `framing` take as well, and reads the
-same to both. Whatever is unusual - a body, an odd byte, a folded line, HTTP/1.0, a second request behind it, a
-second field of a name that matters - makes it unrecognised, never refused.
-Rule 2: the fields that change an answer are either read here or make the request unrecognised; any other may come,
-whatever it says: cookies, request ids, forwarding chains.
+1. It is strict. Each request that it recognises is also accepted by aiohttp's parser and by `framing`, with the same
+   meaning. An unusual request stays unrecognised and is never refused. Examples are a body, a folded line, HTTP/1.0,
+   a second request behind it, or a second field of a name that matters.
+2. A field that changes a response is either read here or makes the request unrecognised. Any other field may occur
+   with any value: cookies, request ids, forwarding chains.
 """
 
 import re
 import string
 from collections.abc import Callable
 
-MAX_SIZE = 7 << 10  # bytes: below every bound that the parser has for one line, one field, and a head
+MAX_REQUEST_BYTES = 7 << 10  # below each bound that the parser has for a line, a field or a head
 
 PlainRequest = tuple[bytes | None, ...]
-"""method, target, If-None-Match, If-Modified-Since, Origin, Accept-Encoding; then the Range's first and last position,
-Host, and one that says nothing more. None where the field is absent."""
+"""The groups of the expression: method, target, If-None-Match, If-Modified-Since, Origin, Accept-Encoding, the first
+and the last position of Range, Host, and an unused one. A group is None if its field is absent. It is a plain tuple,
+because a NamedTuple would cost each hit another allocation."""
 
-ANSWERED_BY = slice(6)
-"""What of it two requests have in common that have the same answer, but for the Range."""
+RESPONSE_KEY = slice(6)
+"""The groups that decide on the response, except for its Range."""
 FIRST, LAST, _HOST_AT = 6, 7, 8
 
 KEYED_FIELDS = ("if-none-match", "if-modified-since", "origin", "accept-encoding")
-"""Fields whose values keep prepared responses apart, in their order in `PlainRequest`."""
+"""Fields whose values keep prepared responses apart, in the order of `PlainRequest`."""
 UNKEYED_FIELDS = frozenset({"host", "user-agent", "connection", "range"})
-"""Fields that plain requests carry and that do not keep prepared responses apart: a stage cannot read them here."""
+"""Fields of plain requests that do not keep prepared responses apart. A stage that reads one turns it off."""
 
 _READ = ("if-none-match", "if-modified-since", "origin")
 _UNUSUAL = (
@@ -33,10 +34,10 @@ _UNUSUAL = (
     # aiohttp refuses a second one of these.
     "content-location", "content-range", "content-type", "etag", "max-forwards", "server",
 )  # fmt: skip
-_HARMLESS = ("cookie", "referer", "sec-fetch-", "sec-ch-")  # the beginnings of names, none of a known one
-_MAX_FIELDS = 64
+_HARMLESS = ("cookie", "referer", "sec-fetch-", "sec-ch-")  # prefixes of names; no known name has one of them
+_MAX_FIELDS = 64  # of a request; browsers send about 20, and aiohttp accepts more
 
-# RFC 3986 section 3.3 and 3.4, the first segment not empty: "//" would be an authority to some.
+# RFC 3986 sections 3.3 and 3.4. The first segment is not empty, because some parsers read "//" as an authority.
 _TARGET = rb"/(?:[A-Za-z0-9\-._~!$&'()*+,;=:@%][A-Za-z0-9\-._~!$&'()*+,;=:@%/?]*+)?"
 _TOKEN_CHARS = "!#$%&'*+-.^_`|~" + string.digits + string.ascii_letters  # RFC 9110 section 5.6.2
 _TOKEN = b"[" + "".join(re.escape(char) for char in _TOKEN_CHARS).encode() + b"]"
@@ -45,9 +46,12 @@ _HOST = rb"[A-Za-z0-9.-]++(?::[0-9]{1,5})?"
 
 
 def recogniser(reads: frozenset[str]) -> Callable[[bytes], PlainRequest | None]:
-    """Return the function that recognises plain requests. `reads` are the fields that the pipeline's stages declare,
-    in lower case. Accept-Encoding is read only if it is declared. A declared field that does not keep prepared
-    responses apart makes a request unrecognised. Raises ValueError if that is impossible for a field.
+    """Return the function that recognises plain requests.
+
+    `reads` are the fields that the pipeline's stages declare, in lower case. Accept-Encoding is read only if it is
+    declared. A declared field that does not keep prepared responses apart makes a request unrecognised.
+
+    Raises ValueError if that is impossible for a field.
     """
     if reads & UNKEYED_FIELDS:
         raise ValueError(f"the fast path cannot keep responses apart by {sorted(reads & UNKEYED_FIELDS)}")
@@ -58,48 +62,52 @@ def recogniser(reads: frozenset[str]) -> Callable[[bytes], PlainRequest | None]:
     match = re.compile(_pattern(read, (*_UNUSUAL, *unusual))).match
 
     def recognise(data: bytes) -> PlainRequest | None:
-        if len(data) > MAX_SIZE:
+        if len(data) > MAX_REQUEST_BYTES:
             return None
         found = match(data)
-        # Not a part of the pattern: where they do not fit, nothing before them is tried in another way.
+        # The end is compared here, because as a part of the pattern it would make a failed match backtrack.
         if found is None or data[found.end() :] != b"\r\n":
             return None
-        asked = found.groups()
-        return None if asked[_HOST_AT] is None else asked
+        request = found.groups()
+        return None if request[_HOST_AT] is None else request
 
     return recognise
 
 
 def _pattern(read: tuple[str, ...], unusual: tuple[str, ...]) -> bytes:
-    """Of a head without its empty line. No line is one of two kinds, and no group is repeated possessively: Python
-    before 3.11.5 matches that wrongly.
+    """Return the expression for a head without its empty line.
+
+    A line fits at most one alternative. No group is repeated possessively, because Python before 3.11.5 matches that
+    wrongly.
     """
-    lines, group = [], 3  # behind method and target
+    lines, group = [], 3  # groups 1 and 2 are the method and the target
     for name in read:
         lines.append(_once(name, _value_of(name), group))
         group += 2 if name == "range" else 1
     lines.append(_once("host", rb"(" + _HOST + rb")[ \t]*+", group))
-    # aiohttp refuses a second one.
+    # aiohttp refuses a second User-Agent.
     lines.append(_once("user-agent", rb"()" + _VALUE, group + 1))
     lines.append(_any_case("connection") + rb":[ \t]*+" + _any_case("keep-alive") + rb"[ \t]*+")
     known = ("host", "user-agent", "connection", *(name for name in read if name), *unusual)
     ignored = tuple(start for start in _HARMLESS if not any(name.startswith(start) for name in known))
-    # What browsers send and nothing depends on, past the question whether it is one of the known ones.
+    # Long fields of browsers that no response depends on. Their alternatives save the comparison with the known names.
     harmless = (_any_case(name) + _TOKEN + rb"*+:" + _VALUE for name in ignored)
     initials = {char for name in known for char in (name[0], name[0].upper())}
-    # A name that begins with another letter is none of these: most lines are over after one look.
+    # A name with another initial is unknown, so most lines need the comparison of one character.
     other_initials = "".join(re.escape(char) for char in _TOKEN_CHARS if char not in initials).encode()
     other = rb"[" + other_initials + rb"]" + _TOKEN + rb"*+:" + _VALUE
-    read_elsewhere = (*(_any_case(name) + rb":" for name in known), *map(_any_case, ignored))
-    unknown = rb"(?!" + rb"|".join(read_elsewhere) + rb")" + _TOKEN + rb"++:" + _VALUE
+    other_alternatives = (*(_any_case(name) + rb":" for name in known), *map(_any_case, ignored))
+    unknown = rb"(?!" + rb"|".join(other_alternatives) + rb")" + _TOKEN + rb"++:" + _VALUE
     line = rb"(?:" + rb"|".join((other, *harmless, *lines, unknown)) + rb")\r\n"
     head = rb"(GET|HEAD) (" + _TARGET + rb") HTTP/1\.1\r\n"
     return head + rb"(?:" + line + rb"){0,%d}" % _MAX_FIELDS
 
 
 def _once(name: str, value: bytes, group: int) -> bytes:
-    """A field that may come once: not where its value's `group` has taken part. The initial stands before that
-    question, so that a line with another one is passed over at a look. Without a name, a group that never takes part.
+    """Return the expression for a field that may occur once: it fails if its value's `group` has matched before.
+
+    The initial stands before that condition, so that most lines fail at one character. Without a name, the expression
+    never matches, and only keeps the group's number.
     """
     if not name:
         return rb"(?!)()"

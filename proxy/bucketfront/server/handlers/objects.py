@@ -84,7 +84,7 @@ class ObjectHandler:
         )
         failure: ProxyError | None = None
         is_unknown = False  # whether the path has an object
-        is_itself = representation.says_coding(wanted.query)
+        is_itself = representation.sets_coding(wanted.query)
         accept_encoding = None if is_itself else _joined(request, hdrs.ACCEPT_ENCODING)
         first_status = None
         for candidate in candidates(route, wanted.query.version, accept_encoding):

@@ -1,12 +1,16 @@
-"""The access log: one line a request, as JSON for machines or as text for people (I28)."""
+"""The access log: one line for each request, as JSON for machines or as text for people.
+
+Lines hold no secret and no control character (docs/invariants.md#secrets-stay-in).
+"""
 
 import math
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from json.encoder import encode_basestring_ascii
+from typing import Protocol
 
 from bucketfront.config.listener_settings import AccessLogSettings
 from bucketfront.server.telemetry.line_writer import LineWriter
@@ -14,18 +18,19 @@ from bucketfront.server.telemetry.line_writer import LineWriter
 CLOSE_TIMEOUT_S = 2.0  # for a slow reader to take the last lines; a stop has 45 s in all
 CLIENT_CLOSED_REQUEST = 499  # nginx's status in its log for a client that left before its response was whole
 
-Around = tuple[str, str]
-"""A line's constant text before the bytes sent, and behind the milliseconds."""
+Affixes = tuple[str, str]
+"""The constant text of a line: before the bytes sent, and behind the milliseconds."""
 
 _quoted = encode_basestring_ascii  # as json.dumps writes a string: CR, LF and ESC are escaped as well
 
 
-@dataclass(eq=False, slots=True)  # not frozen: that would make each of them cost a microsecond
+@dataclass(eq=False, slots=True)  # a frozen dataclass would cost a microsecond more for each record
 class AccessRecord:
-    """What is told of an answer, and is the same for each of its hits. Never changed; two are equal if they are one.
+    """The facts that all responses of one kind share in log and metrics, for example all hits of one prepared response.
 
-    The path comes without its query, which may hold a signature. `cache` is the Cache-Status without our name,
-    `outcome` the same in one word of a closed set. `received` are bytes of an upload. `fault` is why it failed.
+    Two records are equal if they are the same object, and no record ever changes. `path` lacks the query, which may
+    hold a signature. `cache` is the Cache-Status without the proxy's name, and `outcome` is the same as a metric's
+    label. `received` counts the bytes of an upload's body. `fault` is the reason of a failure.
     """
 
     method: str
@@ -35,110 +40,136 @@ class AccessRecord:
     outcome: str
     received: int = 0
     fault: str | None = None
-    _json: Around | None = field(default=None, init=False, repr=False)
-    _text: Around | None = field(default=None, init=False, repr=False)
+    _json: Affixes | None = field(default=None, init=False, repr=False)
+    _text: Affixes | None = field(default=None, init=False, repr=False)
 
-    def around_json(self) -> Around:
-        """Made for the first of its lines, and kept."""
+    def json_affixes(self) -> Affixes:
+        """Return the constant text of a JSON line, which is kept for further lines."""
         if self._json is None:
             received = f', "received": {self.received}' if self.received else ""
             fault = "" if self.fault is None else f', "fault": {_quoted(self.fault)}'
             before = (
                 f', "method": {_quoted(self.method)}, "path": {_quoted(self.path)}, "status": {self.status}, "sent": '
             )
-            around = before, f', "cache": {_quoted(self.cache)}{received}{fault}}}\n'
-            self._json = around
-            return around
+            affixes = before, f', "cache": {_quoted(self.cache)}{received}{fault}}}\n'
+            self._json = affixes
+            return affixes
         return self._json
 
-    def around_text(self) -> Around:
-        """Made for the first of its lines, and kept."""
+    def text_affixes(self) -> Affixes:
+        """Return the constant text of a plain line, which is kept for further lines."""
         if self._text is None:
             fault = "" if self.fault is None else f" ({self.fault!a})"
-            around = (
+            affixes = (
                 f" {_plain(self.method)} {_plain(self.path)} {self.status} ",
                 f" ms [{self.cache}]{fault}\n",
             )
-            self._text = around
-            return around
+            self._text = affixes
+            return affixes
         return self._text
 
 
-Record = tuple[AccessRecord, int, str, float, float]
-"""What was told, the bytes of an object that were sent, to which client, when it ended (seconds since the epoch), and
-how many seconds it took."""
+FinishedRequest = tuple[AccessRecord, int, str, float, float]
+"""The record, the object's bytes that were sent, the client, the end in seconds since the epoch, and the duration in
+seconds."""
 
 
-def json_lines(records: Sequence[Record]) -> str:
+class AccessLogSink(Protocol):
+    """Where the lines of the access log go. No method raises for the disk or the reader behind it."""
+
+    @property
+    def lost(self) -> int:
+        """Return the number of lines that were not written, for whatever reason."""
+
+    def add(self, text: bytes) -> None:
+        """Take whole lines, and write them after the next `flush`. Never blocks."""
+
+    def flush(self) -> None:
+        """Begin to write what was added. Never blocks."""
+
+    def drain(self, timeout_s: float) -> bool:
+        """Wait until all lines that were added are written or lost. Returns False if that takes longer."""
+
+    def close(self, timeout_s: float) -> None:
+        """Write the waiting lines within `timeout_s`, and count the rest as lost. Lines added later are lost."""
+
+
+def json_lines(requests: Sequence[FinishedRequest]) -> str:
     lines = []
     stamp, since, until = "", 0.0, 0.0
-    for told, sent, client, at, seconds in records:
+    for record, sent, client, at, seconds in requests:
         if not since <= at < until:
             stamp, since, until = _stamped(at)
         took = f"{seconds * 1000:.2f}"
-        if took[-1] == "0":  # as JSON writes a number: 0.5, but 0.0
+        if took[-1] == "0":  # JSON writes 0.5 and 0.0
             took = took[:-1]
-        before, behind = told.around_json()
+        before, behind = record.json_affixes()
         lines.append(f'{stamp}{_quoted(client)}{before}{sent}, "ms": {took}{behind}')
     return "".join(lines)
 
 
 def _stamped(at: float) -> tuple[str, float, float]:
-    """A line's start, and from when until when (exclusive) it is surely the same."""
+    """Return the start of a line, and the times from which and until which it is certainly the same."""
     thousandth = int(at % 1 * 1000)
     stamp = f'{{"time": "{time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at))}.{thousandth:03d}Z", "client": '
-    # A microsecond is more than a float's error at this size, and less than it takes to matter.
+    # A microsecond is more than a float's error at this size.
     return stamp, at, math.floor(at) + (thousandth + 1) / 1000 - 1e-6
 
 
-def text_lines(records: Sequence[Record]) -> str:
+def text_lines(requests: Sequence[FinishedRequest]) -> str:
     lines = []
-    for told, sent, client, _, seconds in records:
-        before, behind = told.around_text()
+    for record, sent, client, _, seconds in requests:
+        before, behind = record.text_affixes()
         lines.append(f"{_plain(client)}{before}{sent} B {seconds * 1000:.1f}{behind}")
     return "".join(lines)
 
 
 class AccessLog:
-    """Lines to a file or, as `-`, to standard output. Raises OSError if the file cannot be opened.
-
-    Lines are handed to a thread, which writes them; a reader that does not keep up loses lines, which `lost` counts.
+    """Formats finished requests by `lines`, and hands the lines to a sink. It never blocks except in `drain` and
+    `close`.
     """
 
-    def __init__(self, settings: AccessLogSettings) -> None:
-        self._lines = json_lines if settings.format == "json" else text_lines
-        self._writer = LineWriter(_opened(settings.path))
+    def __init__(self, lines: Callable[[Sequence[FinishedRequest]], str], sink: AccessLogSink) -> None:
+        self._lines = lines
+        self._sink = sink
 
     @property
     def lost(self) -> int:
-        return self._writer.lost
+        return self._sink.lost
 
-    def add(self, records: Sequence[Record]) -> None:
-        """For the next `wake`."""
-        self._writer.add(self._lines(records).encode("ascii"))
+    def add(self, requests: Sequence[FinishedRequest]) -> None:
+        self._sink.add(self._lines(requests).encode("ascii"))
 
-    def wake(self) -> None:
-        """Have all written that was added."""
-        self._writer.wake()
+    def flush(self) -> None:
+        self._sink.flush()
 
-    def drain(self, patience: float) -> bool:
-        """Wait, at most `patience` seconds, until all that was added is written or lost; whether it is."""
-        return self._writer.drain(patience)
+    def drain(self, timeout_s: float) -> bool:
+        """Wait until all lines are written or lost. Returns False if that takes longer."""
+        return self._sink.drain(timeout_s)
 
     def close(self) -> None:
-        """Write what was added, within `CLOSE_TIMEOUT_S` seconds (I20)."""
-        self._writer.close(CLOSE_TIMEOUT_S)
+        """Write the lines that wait, within CLOSE_TIMEOUT_S (docs/invariants.md#deadlines-everywhere)."""
+        self._sink.close(CLOSE_TIMEOUT_S)
+
+
+def open_access_log(settings: AccessLogSettings) -> AccessLog:
+    """Return the log that writes to a file, or to standard output for the path `-`.
+
+    Raises OSError if the file cannot be opened.
+    """
+    lines = json_lines if settings.format == "json" else text_lines
+    return AccessLog(lines, LineWriter(_opened(settings.path)))
 
 
 def _opened(path: str) -> int:
     if path != "-":
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
-    if sys.stdout is None:  # closed by whoever started us, and the number may by now be any file's
+    if sys.stdout is None:  # the parent process closed it, so any file may have its number by now
         return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
-    # Past Python's buffer: its lock, held by a thread that is stuck, would abort the interpreter at its end.
+    # A copy of the descriptor avoids Python's buffer. A stuck thread that holds its lock would abort the interpreter.
     return os.dup(sys.stdout.fileno())
 
 
 def _plain(text: str) -> str:
-    """Keeps CR, LF and ESC out of the terminal."""
+    """Return `text` without control characters, which could act on a terminal."""
     return ascii(text)[1:-1]

@@ -1,4 +1,4 @@
-"""One request and what becomes of it, as the log and the metrics see it."""
+"""One request with its outcome, as the access log and the metrics see it."""
 
 from dataclasses import dataclass, field
 
@@ -12,7 +12,7 @@ VIA = "1.1 bucketfront"
 
 
 def fields_of_all(status: CacheStatus, common: Headers) -> CIMultiDict[str]:
-    """What every answer carries; `common` is this listener's."""
+    """Return the headers of every response. `common` are those of this request's responses."""
     headers = CIMultiDict({"Server": "bucketfront", "Via": VIA, "Cache-Status": str(status)})
     headers.extend(common)
     return headers
@@ -20,15 +20,17 @@ def fields_of_all(status: CacheStatus, common: Headers) -> CIMultiDict[str]:
 
 @dataclass(eq=False, slots=True)
 class Exchange:
-    """`started` is in seconds of a monotonic clock; `sent` counts body bytes of an object, `received` those of an
-    upload. `common` are the fields that this listener's every answer carries. `marks` are phases and how many seconds
-    they took, told to the client if `tells_timing`. `fault` is why an answer was cut off or failed.
+    """One request and the facts of its response so far.
+
+    `started` is in seconds of the loop's clock. `sent` counts body bytes of an object, `received` those of an upload.
+    `common` are headers that each response to this request has. `marks` are phases and their durations in seconds,
+    which the client gets if `shows_timing` is true. `fault` is the reason of a failure or a cut response.
     """
 
     request: web.BaseRequest
     started: float
     common: Headers = ()
-    tells_timing: bool = False
+    shows_timing: bool = False
     status: CacheStatus = CacheStatus(Forward.BYPASS)  # noqa: RUF009 - frozen
     sent: int = 0
     received: int = 0
@@ -36,16 +38,18 @@ class Exchange:
     marks: dict[str, float] = field(default_factory=dict)
 
     def spent(self, phase: str, seconds: float) -> None:
+        """Add to the duration of a phase."""
         self.marks[phase] = self.marks.get(phase, 0.0) + seconds
 
     def headers(self) -> CIMultiDict[str]:
-        """What every answer carries, whatever it says."""
+        """Return the headers that every response to this request has."""
         headers = fields_of_all(self.status, self.common)
-        if self.tells_timing:
+        if self.shows_timing:
             headers["Server-Timing"] = self._timing()
         return headers
 
     def _timing(self) -> str:
-        """Server Timing, W3C: what the cache decided, and milliseconds of each phase so far."""
-        word = "hit" if self.status.fwd is None else str(self.status.fwd)
-        return ", ".join((f"cache;desc={word}", *(f"{name};dur={1000 * s:.1f}" for name, s in self.marks.items())))
+        """Return the value of Server-Timing: the cache's decision, and milliseconds of each phase so far."""
+        decision = "hit" if self.status.fwd is None else str(self.status.fwd)
+        phases = (f"{name};dur={1000 * seconds:.1f}" for name, seconds in self.marks.items())
+        return ", ".join((f"cache;desc={decision}", *phases))

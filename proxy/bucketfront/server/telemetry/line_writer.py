@@ -1,7 +1,7 @@
-"""Text from the event loop into a descriptor whose other end may be slow, or fail: the loop waits for neither.
+"""Writes lines from the event loop into a descriptor whose other end may be slow or fail.
 
-Rule 1: `add` never blocks; what is not yet written is bounded in bytes, and what goes beyond the bound is lost.
-Rule 2: a line that is lost is counted, whatever lost it.
+1. `add` never blocks. The bytes that wait have a bound, and lines beyond it are lost.
+2. Each lost line is counted, whatever the reason.
 """
 
 import contextlib
@@ -14,29 +14,34 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-LIMIT = 8 << 20  # bytes of text that may wait
-SHARE = 1 << 20  # bytes per turn of the thread
-WARNING_INTERVAL = 60.0  # seconds between two complaints about lost lines
+MAX_WAITING_BYTES = 8 << 20  # of text: some seconds of lines at full load (docs/invariants.md#memory)
+MAX_WRITE_BYTES = 1 << 20  # in one turn of the thread; a larger write gains no speed
+WARNING_INTERVAL_S = 60.0  # between two warnings about lost lines; the metric has the exact count
 
 log = logging.getLogger(__name__)
 
 
 class LineWriter:
-    """Writes ASCII lines to `descriptor`, and closes it at the end. `limit`, in bytes, bounds what waits.
+    """Writes ASCII lines to `descriptor`, and closes it at the end. At most `limit` bytes wait.
 
-    A thread of its own does the writing: neither a pipe that nobody reads nor a failing disk can be waited for in
-    the event loop. It is a daemon, so that a reader that is stuck for good cannot keep the process from ending.
+    A thread does the writing, so that the event loop waits neither for a stuck pipe nor for a failing disk. It is a
+    daemon, so that a reader that is stuck for good does not keep the process from ending.
     """
 
-    def __init__(self, descriptor: int, limit: int = LIMIT, write: Callable[[int, memoryview], int] = os.write) -> None:
+    def __init__(
+        self,
+        descriptor: int,
+        limit: int = MAX_WAITING_BYTES,
+        write: Callable[[int, memoryview], int] = os.write,
+    ) -> None:
         self._descriptor = descriptor
         self._limit = limit
         self._write_some = write
-        # Of a pipe, only what fits into PIPE_BUF is taken in one piece: larger writes would mix with other writers'.
-        self._step = select.PIPE_BUF if stat.S_ISFIFO(os.fstat(descriptor).st_mode) else SHARE
+        # A write of at most PIPE_BUF bytes to a pipe is atomic. A larger one could mix with those of other writers.
+        self._step = select.PIPE_BUF if stat.S_ISFIFO(os.fstat(descriptor).st_mode) else MAX_WRITE_BYTES
         self._changed = threading.Condition()
         self._queue: deque[bytes] = deque()
-        self._waiting = 0  # bytes, those being written included
+        self._waiting = 0  # bytes, with those that are being written
         self._lost = 0
         self._is_awake = False
         self._is_closing = False
@@ -47,11 +52,9 @@ class LineWriter:
 
     @property
     def lost(self) -> int:
-        """Lines that were not written: no room, an error of the disk or the reader, or the end."""
         return self._lost
 
     def add(self, text: bytes) -> None:
-        """Whole lines, for the next `wake`."""
         with self._changed:
             if self._is_closing or self._waiting + len(text) > self._limit:
                 self._lose(text.count(b"\n"), "it is closed" if self._is_closing else "its reader is too slow")
@@ -59,25 +62,24 @@ class LineWriter:
             self._queue.append(text)
             self._waiting += len(text)
 
-    def wake(self) -> None:
-        """Have all written that was added."""
+    def flush(self) -> None:
         with self._changed:
             if self._queue:
                 self._is_awake = True
                 self._changed.notify_all()
 
-    def drain(self, patience: float) -> bool:
-        """Wait, at most `patience` seconds, until all that was added is written or lost; whether it is."""
-        self.wake()
+    def drain(self, timeout_s: float) -> bool:
+        """Wait until all lines that were added are written or lost. Returns False if that takes longer."""
+        self.flush()
         with self._changed:
-            return self._changed.wait_for(lambda: not self._waiting, patience)
+            return self._changed.wait_for(lambda: not self._waiting, timeout_s)
 
-    def close(self, patience: float) -> None:
-        """Write what waits, for at most `patience` seconds (I20); the rest is lost."""
+    def close(self, timeout_s: float) -> None:
+        """Write the waiting lines within `timeout_s` (docs/invariants.md#deadlines-everywhere). The rest is lost."""
         with self._changed:
             self._is_closing = True
             self._changed.notify_all()
-        self._thread.join(patience)
+        self._thread.join(timeout_s)
         with self._changed:
             left = b"".join(self._queue)
             self._queue.clear()
@@ -87,37 +89,37 @@ class LineWriter:
 
     def _run(self) -> None:
         try:
-            while (share := self._next_share()) is not None:
-                self._write(share)
+            while (text := self._next_text()) is not None:
+                self._write(text)
                 with self._changed:
-                    self._waiting -= len(share)
+                    self._waiting -= len(text)
                     self._changed.notify_all()
         finally:
             os.close(self._descriptor)
 
-    def _next_share(self) -> bytes | None:
-        """Waits for it. None at the end."""
+    def _next_text(self) -> bytes | None:
+        """Wait for text that may be written, and return it. Returns None at the end."""
         with self._changed:
             self._changed.wait_for(lambda: self._is_awake or self._is_closing)
             if not self._queue:
                 return None
-            share, size = [], 0
-            while self._queue and size < SHARE:
-                share.append(self._queue.popleft())
-                size += len(share[-1])
+            texts, size = [], 0
+            while self._queue and size < MAX_WRITE_BYTES:
+                texts.append(self._queue.popleft())
+                size += len(texts[-1])
             self._is_awake = bool(self._queue)
-            return b"".join(share)
+            return b"".join(texts)
 
     def _write(self, text: bytes) -> None:
         first = 0
-        if self._is_torn:  # the next line must not be joined to what an error cut in two
+        if self._is_torn:  # an error cut the last line in two, and the next one needs a line of its own
             text, first = b"\n" + text, 1
         done = 0
         view = memoryview(text)
         while done < len(text):
             try:
                 done += self._write_some(self._descriptor, view[done : self._cut(text, done)])
-            except BlockingIOError:  # whoever shares our standard output has made it so
+            except BlockingIOError:  # another process that shares standard output made it non-blocking
                 self._wait_writable()
             except OSError as error:
                 if done:
@@ -128,6 +130,7 @@ class LineWriter:
         self._is_torn = False
 
     def _cut(self, text: bytes, start: int) -> int:
+        """Return the end of what one write takes: whole lines, if a line is not too long for it."""
         end = start + self._step
         if end >= len(text):
             return len(text)
@@ -143,12 +146,12 @@ class LineWriter:
         now = time.monotonic()
         if now < self._quiet_until:
             return
-        self._quiet_until = now + WARNING_INTERVAL
-        # Standard error often ends at the same reader: the loop must not wait for it there either.
-        complaint = threading.Thread(
+        self._quiet_until = now + WARNING_INTERVAL_S
+        # Standard error often has the same reader, and the loop must not wait for it there either.
+        warning = threading.Thread(
             target=log.warning,
             args=("the access log lost lines, %d since the start: %s", self._lost, reason),
             daemon=True,
         )
-        with contextlib.suppress(RuntimeError):  # no thread to be had: no reason to fail a request, and the count tells
-            complaint.start()
+        with contextlib.suppress(RuntimeError):  # without a free thread there is no warning, but the count is right
+            warning.start()

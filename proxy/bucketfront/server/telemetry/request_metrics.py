@@ -1,4 +1,4 @@
-"""The metrics of requests: plain numbers, counted in batches, put into Prometheus' words when it asks."""
+"""The metrics of requests: plain numbers, counted in batches, and formatted for Prometheus at a scrape."""
 
 import time
 from bisect import bisect_left
@@ -10,15 +10,15 @@ from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, M
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-from bucketfront.server.telemetry.access_log import AccessRecord, Record
+from bucketfront.server.telemetry.access_log import AccessRecord, FinishedRequest
 
 _METHODS = frozenset({"GET", "HEAD", "PUT", "POST", "DELETE"})
-_BUCKETS = (0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0)  # upper bounds, in seconds
-_BOUNDS = tuple(map(floatToGoString, (*_BUCKETS, float("inf"))))
+_BUCKETS_S = (0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0)  # upper bounds, from a hit to a large download
+_BOUNDS = tuple(map(floatToGoString, (*_BUCKETS_S, float("inf"))))
 
 
-class _Requests:
-    """One series of the counter."""
+class _RequestSeries:
+    """One series of the counter of requests."""
 
     __slots__ = ("count", "created")
 
@@ -27,8 +27,8 @@ class _Requests:
         self.created = created
 
 
-class _Durations:
-    """One series of the histogram: requests per bucket, not accumulated, and their seconds."""
+class _DurationSeries:
+    """One series of the histogram: the requests of each bucket alone, and the sum of their seconds."""
 
     __slots__ = ("counts", "created", "seconds")
 
@@ -39,54 +39,55 @@ class _Durations:
 
 
 class RequestMetrics(Collector):
-    """Exact at each scrape: `settle` is called first, so that it can add what is still pending. `lost` counts the
-    lines that the access log dropped. `clock` gives seconds since the epoch.
+    """The metrics of all requests, exact at each scrape, because it calls `process_batch` first.
+
+    `lost` returns how many lines the access log lost. `clock` is wall time in seconds since the epoch.
     """
 
     def __init__(
         self,
         registry: CollectorRegistry,
-        settle: Callable[[], None],
+        process_batch: Callable[[], None],
         lost: Callable[[], int],
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._settle = settle
+        self._process_batch = process_batch
         self._lost = lost
         self._clock = clock
         self._created = clock()
-        self._requests: dict[tuple[str, str, str], _Requests] = {}
-        self._durations: dict[str, _Durations] = {}
+        self._requests: dict[tuple[str, str, str], _RequestSeries] = {}
+        self._durations: dict[str, _DurationSeries] = {}
         self._sent = 0
         self._received = 0
         self._cut = 0
         registry.register(self)
 
-    def add(self, records: Sequence[Record]) -> None:
+    def add(self, requests: Sequence[FinishedRequest]) -> None:
         alike: dict[AccessRecord, list[float]] = {}
-        for told, sent, _, _, seconds in records:
+        for record, sent, _, _, seconds in requests:
             try:
-                alike[told].append(seconds)
+                alike[record].append(seconds)
             except KeyError:
-                alike[told] = [seconds]
+                alike[record] = [seconds]
             self._sent += sent
-        for told, durations in alike.items():
-            self._received += told.received * len(durations)
-            self._count(told.method, told.status, told.outcome, len(durations))
-            self._observe(told.outcome, durations)
+        for record, durations in alike.items():
+            self._received += record.received * len(durations)
+            self._count(record.method, record.status, record.outcome, len(durations))
+            self._observe(record.outcome, durations)
 
     def cut(self) -> None:
         self._cut += 1
 
     def collect(self) -> Iterable[Metric]:
-        self._settle()
-        yield self._told_requests()
+        self._process_batch()
+        yield self._request_family()
         yield self._counter("sent_bytes", "Body bytes of objects sent to clients.", self._sent)
         yield self._counter("received_bytes", "Body bytes of uploads.", self._received)
         yield self._counter("responses_cut", "Responses cut off after their head, by us.", self._cut)
-        yield self._told_durations()
+        yield self._duration_family()
         yield self._counter("access_log_lines_dropped", "Lines that the access log could not write.", self._lost())
 
-    def _told_requests(self) -> Metric:
+    def _request_family(self) -> Metric:
         family = CounterMetricFamily(
             "bucketfront_requests",
             "Requests by method, status class and cache decision.",
@@ -96,7 +97,7 @@ class RequestMetrics(Collector):
             family.add_metric(labels, series.count, created=series.created)
         return family
 
-    def _told_durations(self) -> Metric:
+    def _duration_family(self) -> Metric:
         family = HistogramMetricFamily("bucketfront_request_seconds", "Time to the last byte.", labels=("cache",))
         for outcome, series in self._durations.items():
             buckets = list(zip(_BOUNDS, accumulate(series.counts), strict=True))
@@ -108,15 +109,19 @@ class RequestMetrics(Collector):
         return CounterMetricFamily(f"bucketfront_{name}", text, value=value, created=self._created)
 
     def _count(self, method: str, status: int, outcome: str, times: int) -> None:
-        labels = (method if method in _METHODS else "other", f"{status // 100}xx", outcome)  # closed sets (I28)
+        labels = (
+            method if method in _METHODS else "other",
+            f"{status // 100}xx",
+            outcome,
+        )  # closed sets, as docs/invariants.md#secrets-stay-in requires
         if labels not in self._requests:
-            self._requests[labels] = _Requests(self._clock())
+            self._requests[labels] = _RequestSeries(self._clock())
         self._requests[labels].count += times
 
     def _observe(self, outcome: str, durations: Sequence[float]) -> None:
         if outcome not in self._durations:
-            self._durations[outcome] = _Durations(self._clock())
+            self._durations[outcome] = _DurationSeries(self._clock())
         series = self._durations[outcome]
         for seconds in durations:
-            series.counts[bisect_left(_BUCKETS, seconds)] += 1
+            series.counts[bisect_left(_BUCKETS_S, seconds)] += 1
         series.seconds += sum(durations)

@@ -1,35 +1,35 @@
-"""What is told of a finished request: one line in the access log, and the metrics (I28).
+"""Records each finished request: a line in the access log, and its share of the metrics.
 
-Both are made in batches: a request only leaves a record, and a batch is settled when it is full or a moment old.
-A `kill -9` loses the lines of the last `FLUSH_INTERVAL` seconds, and those that the log's reader has not taken yet.
+Both happen in batches. A request leaves a record, and a batch is processed once it is full or FLUSH_INTERVAL_S old.
+A `kill -9` loses the lines of that time, and those that the log's reader has not taken yet.
 """
 
 import asyncio
 import time
 from collections.abc import Callable
 
-from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from bucketfront.http.cache_status import CacheStatus
-from bucketfront.server.telemetry.access_log import AccessLog, AccessRecord, Record
+from bucketfront.server.telemetry.access_log import AccessLog, AccessRecord, FinishedRequest
 from bucketfront.server.telemetry.exchange import Exchange
 from bucketfront.server.telemetry.request_metrics import RequestMetrics
 
-FLUSH_INTERVAL = 0.1  # seconds that a line may wait for others
-BATCH = 64  # records; to format more of them in one go would be felt by the requests behind
+FLUSH_INTERVAL_S = 0.1  # that a line may wait for others; a person who watches the log does not notice it
+MAX_BATCH = 64  # records; the requests behind would notice the time that a larger batch takes to format
 
 
 def outcome(status: CacheStatus) -> str:
-    """The cache decision in one word, from a closed set."""
+    """Return the cache's decision as a label of the metrics, from a closed set."""
     if status.fwd is None:
         return "hit" if status.detail is None else "stale"
     return str(status.fwd)
 
 
 class Telemetry:
-    """Counts and logs each exchange once, when it is over; lines come in the order of the ends. It belongs to the
-    event loop in which requests end. `clock` is wall time in seconds since the epoch.
+    """Counts and logs each request once, when it has ended. The log has the order of the ends.
+
+    It belongs to the event loop of the requests. `clock` is wall time in seconds since the epoch.
     """
 
     def __init__(
@@ -37,21 +37,22 @@ class Telemetry:
     ) -> None:
         self._clock = clock
         self._log = access_log
-        self._tally = RequestMetrics(registry, self._settle, lambda: access_log.lost)
-        self._pending: list[Record] = []
+        self._metrics = RequestMetrics(registry, self._process_batch, lambda: access_log.lost)
+        self._pending: list[FinishedRequest] = []
         self._timer: asyncio.TimerHandle | None = None
 
-    def hit(self, told: AccessRecord, sent: int, client: str, at: float, seconds: float) -> None:
-        """One more answer of which `told` is true: `sent` bytes, ended `at` (seconds since the epoch), in `seconds`."""
-        self._pending.append((told, sent, client, at, seconds))
+    def add(self, record: AccessRecord, sent: int, client: str, at: float, seconds: float) -> None:
+        """Add one request with the facts of `record`: `sent` bytes, ended `at` (seconds since the epoch)."""
+        self._pending.append((record, sent, client, at, seconds))
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(FLUSH_INTERVAL, self._on_timer)
-        elif len(self._pending) >= BATCH:
-            self._settle()
+            self._timer = asyncio.get_running_loop().call_later(FLUSH_INTERVAL_S, self._on_timer)
+        elif len(self._pending) >= MAX_BATCH:
+            self._process_batch()
 
     def finished(self, exchange: Exchange, status: int, seconds: float) -> None:
+        """Add the request of an exchange that has ended."""
         request = exchange.request
-        told = AccessRecord(
+        record = AccessRecord(
             method=request.method,
             path=request.raw_path.partition("?")[0],
             status=status,
@@ -60,40 +61,37 @@ class Telemetry:
             received=exchange.received,
             fault=exchange.fault,
         )
-        self.hit(told, exchange.sent, _peer(request), self._clock(), seconds)
+        self.add(record, exchange.sent, request.remote or "-", self._clock(), seconds)
 
     def cut(self) -> None:
-        self._tally.cut()
+        """Count a response that the proxy cut off after its head."""
+        self._metrics.cut()
 
     def flush(self) -> None:
-        """Count all that ended, and hand its lines to the log's thread."""
-        self._settle()
-        self._log.wake()
+        """Count all requests that have ended, and have their lines written. Does not wait for that."""
+        self._process_batch()
+        self._log.flush()
 
-    def drain(self, patience: float) -> bool:
-        """As `flush`, and wait at most `patience` seconds until the lines are written; whether they are. Blocks."""
+    def drain(self, timeout_s: float) -> bool:
+        """Flush, and wait until the lines are written or lost. Blocks. Returns False if that takes longer."""
         self.flush()
-        return self._log.drain(patience)
+        return self._log.drain(timeout_s)
 
     def close(self) -> None:
-        """Flush, and close the access log. Blocks, as long as the log takes at most (I20)."""
+        """Flush, and close the access log. Blocks for at most the log's CLOSE_TIMEOUT_S."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._settle()
+        self._process_batch()
         self._log.close()
 
     def _on_timer(self) -> None:
         self._timer = None
         self.flush()
 
-    def _settle(self) -> None:
-        """Nothing of a request is kept after this but numbers, and its line on its way out."""
+    def _process_batch(self) -> None:
+        """Count the pending requests and format their lines. No reference to their records remains."""
         if self._pending:
-            records, self._pending = self._pending, []
-            self._tally.add(records)
-            self._log.add(records)
-
-
-def _peer(request: web.BaseRequest) -> str:
-    return request.remote or "-"
+            requests, self._pending = self._pending, []
+            self._metrics.add(requests)
+            self._log.add(requests)
