@@ -109,11 +109,8 @@ class RequestMetrics(Collector):
         return CounterMetricFamily(f"bucketfront_{name}", text, value=value, created=self._created)
 
     def _count(self, method: str, status: int, outcome: str, times: int) -> None:
-        labels = (
-            method if method in _METHODS else "other",
-            f"{status // 100}xx",
-            outcome,
-        )  # closed sets, as docs/invariants.md#secrets-stay-in requires
+        # Labels come from closed sets (docs/invariants.md#secrets-stay-in).
+        labels = (method if method in _METHODS else "other", f"{status // 100}xx", outcome)
         if labels not in self._requests:
             self._requests[labels] = _RequestSeries(self._clock())
         self._requests[labels].count += times
