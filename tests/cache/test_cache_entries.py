@@ -17,7 +17,8 @@ from bucketfront.cache.entries.entry import ENTRY_BYTES, Entry
 from bucketfront.cache.entries.entry_table import PAGE, EntryTable
 from bucketfront.cache.entries.eviction import PolicyFactory
 from bucketfront.cache.storage import blocks
-from bucketfront.cache.storage.index import Index, Outline
+from bucketfront.cache.storage.index import Index
+from bucketfront.cache.storage.records import Outline
 from bucketfront.cache.storage.storage import Region, StoredFile
 from bucketfront.http.metadata import Metadata
 from bucketfront.keys import ObjectKey

@@ -9,7 +9,8 @@ from test_cache_entries import World, world
 
 from bucketfront.cache.entries.entry import Entry
 from bucketfront.cache.entries.eviction import LeastRecentlyUsed, PolicyFactory
-from bucketfront.cache.storage.index import Index, Outline
+from bucketfront.cache.storage.index import Index
+from bucketfront.cache.storage.records import Outline
 from bucketfront.keys import ObjectKey
 
 ALL = 1 << 60  # bytes: more than all entries have

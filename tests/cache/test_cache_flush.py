@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from cache_harness import BLOCK, Rig, content, turns
 
-from bucketfront.cache.storage.index import Changes, Index
+from bucketfront.cache.storage.index import Index
+from bucketfront.cache.storage.records import Changes
 from bucketfront.errors import StoreError
 
 

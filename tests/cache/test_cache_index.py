@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bucketfront.cache.storage.index import PAGE_BLOCKS, Changes, Index, Row
+from bucketfront.cache.storage.index import Index
+from bucketfront.cache.storage.records import PAGE_BLOCKS, Changes, Row
 from bucketfront.errors import StoreError
 from bucketfront.http.metadata import Metadata
 from bucketfront.keys import ObjectKey

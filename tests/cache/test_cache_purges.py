@@ -98,7 +98,7 @@ async def test_a_row_that_went_bad(tmp_path: Path, column: str) -> None:
         ).round()
         await again.cache.flusher.flush()
         assert again.index.oldest(10) == []
-        assert not again.index.rotten
+        assert not again.index.corrupt
         again.complaints.clear()
 
 

@@ -9,7 +9,8 @@ import pytest
 from cache_harness import BLOCK, KEY, Rig, content, turns
 
 from bucketfront.cache.storage.file_storage import RETRY_AFTER, FileStorage
-from bucketfront.cache.storage.index import Changes, Index
+from bucketfront.cache.storage.index import Index
+from bucketfront.cache.storage.records import Changes
 from bucketfront.cache.storage.storage import StoredFile
 from bucketfront.cache.upkeep import space
 from bucketfront.errors import OriginUnavailable, StoreError

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from bucketfront.cache.storage import schema
-from bucketfront.cache.storage.index import Changes, Index, Row
+from bucketfront.cache.storage.index import Index
+from bucketfront.cache.storage.records import Changes, Row
 from bucketfront.errors import IndexTooNew, StoreError
 from bucketfront.http.metadata import Metadata
 from bucketfront.keys import ObjectKey

@@ -24,7 +24,8 @@ from bucketfront.cache.origin import Origin, OriginResponse
 from bucketfront.cache.reader import Reader, ReaderDoor
 from bucketfront.cache.statistics import Statistics
 from bucketfront.cache.storage import blocks, page_cache
-from bucketfront.cache.storage.index import PAGE_BLOCKS, Index, Page, Row
+from bucketfront.cache.storage.index import Index
+from bucketfront.cache.storage.records import PAGE_BLOCKS, Page, Row
 from bucketfront.cache.storage.storage import Storage
 from bucketfront.cache.upkeep.disposal import Disposal
 from bucketfront.cache.upkeep.flusher import Flusher

@@ -61,7 +61,7 @@ class Scrubber:
         last = 0
         while rows := self._index.rows_after(last, PAGE):
             for row in rows:
-                for page in self._index.pages_of(row.id):
+                for page in self._index.pages(row.id):
                     count = await self._cache.scrub(row, page)
                     await self._sleep((count + FILE_COST) / RATE)
             last = rows[-1].id

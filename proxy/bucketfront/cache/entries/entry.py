@@ -4,7 +4,7 @@ from typing import Protocol
 
 from bucketfront.cache.entries.lease import Lease
 from bucketfront.cache.storage import blocks
-from bucketfront.cache.storage.index import Outline, Row
+from bucketfront.cache.storage.records import Outline, Row
 from bucketfront.cache.storage.storage import StoredFile
 from bucketfront.http.freshness import Freshness
 from bucketfront.http.metadata import Metadata

@@ -13,7 +13,8 @@ from bucketfront.cache.entries.budget import Budget
 from bucketfront.cache.entries.entry import ENTRY_BYTES, Entry
 from bucketfront.cache.entries.eviction import EvictionPolicy, LeastRecentlyUsed, PolicyFactory
 from bucketfront.cache.storage import blocks
-from bucketfront.cache.storage.index import Changes, Index, Outline, key_octets
+from bucketfront.cache.storage.index import Index
+from bucketfront.cache.storage.records import Changes, Outline, encode_key
 from bucketfront.cache.storage.storage import StoredFile
 from bucketfront.errors import StoreError
 from bucketfront.http.freshness import Freshness
@@ -358,7 +359,7 @@ class EntryTable:
     def _below(self, bucket: str, prefix: str) -> Iterator[list[Entry]]:
         after = b""
         while rows := self._index.with_prefix(bucket, prefix, after, PAGE):
-            after = key_octets(rows[-1].key)
+            after = encode_key(rows[-1].key)
             # Somebody may have asked for it since the first page: then memory has the entry that is reachable.
             yield [
                 self._hot.get(row.key) or Entry.from_row(row, Freshness(0.0), self._index.epoch)
@@ -406,8 +407,8 @@ class EntryTable:
 
     def changes(self) -> Changes:
         """What the index does not know yet; given back with `not_flushed` where it could not be written."""
-        self._tombstones |= self._index.rotten
-        self._index.rotten.clear()
+        self._tombstones |= self._index.corrupt
+        self._index.corrupt.clear()
         entries = [entry for entry in self._dirty.values() if entry.published]
         changes = Changes(
             rows=tuple(entry.row() for entry in entries),

@@ -9,7 +9,8 @@ from heapq import heapify, heappop, heappush, heapreplace
 from typing import Protocol
 
 from bucketfront.cache.entries.entry import Entry
-from bucketfront.cache.storage.index import Index, Outline
+from bucketfront.cache.storage.index import Index
+from bucketfront.cache.storage.records import Outline
 from bucketfront.keys import ObjectKey
 
 PAGE_ROWS = 64  # read from the index at a time: a fraction of a millisecond in the event loop

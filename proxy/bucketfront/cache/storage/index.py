@@ -1,113 +1,44 @@
-"""The index on disk: which entries there are, what is known of them, which of their blocks are present.
+"""The index on disk: which entries exist, their metadata, and which of their blocks are present.
 
-SQLite in WAL mode. It is opened, not scanned: totals are kept by triggers, an entry is read when it is asked for.
-Reads happen on the event loop, by primary key or index, in microseconds; every write goes through one thread.
-Losing the last second of writes is harmless: an entry without a row is swept as an orphan file, a row without a
-file is a miss, a bit that was not recorded is a refetch. Nothing here touches an object's file or reads the clock.
+It is a SQLite database in WAL mode. A start opens it and does not scan it: triggers keep the totals, and a lookup reads
+one entry. Reads run in the event loop, by primary key or index, and take microseconds. One thread does all writes.
+
+The loss of the last second of writes is harmless. A sweep removes a file without a row, a row without a file is a miss,
+and a block without its bit is fetched again. The index touches no object's file and reads no clock.
 """
 
 import asyncio
-import json
 import logging
 import math
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
-from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from bucketfront.cache.storage import schema
+from bucketfront.cache.storage import records, schema
+from bucketfront.cache.storage.records import Changes, Outline, Page, Row
 from bucketfront.errors import IndexTooNew, StoreError
-from bucketfront.http.metadata import Metadata
 from bucketfront.keys import ObjectKey
 
 T = TypeVar("T")
 
-READER_CACHE = 8192  # KiB: with a million entries the inner nodes of the trees that a lookup walks take 7 MiB
-PAGE_BLOCKS = 256  # blocks in one row of `pages`: a fill rewrites only the rows it touches
-
-_COLUMNS = "id, bucket, key, file, etag, size, metadata, stored_at, validated_at, accessed_at, bytes, epoch"
+READER_CACHE_KIB = 8192  # with a million entries the inner nodes of the trees that a lookup walks take 7 MiB
+WAL_LIMIT_BYTES = 4 << 20  # to which the WAL is cut after a checkpoint: a flush takes less
+BUSY_TIMEOUT_MS = 2000  # for another process that reads the database, such as `bucketfront verify`
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One entry as it is on disk. Times in seconds since the epoch; `present` as in `blocks.py`."""
-
-    id: int
-    key: ObjectKey
-    file: str
-    metadata: Metadata
-    stored_at: float
-    validated_at: float
-    accessed_at: float
-    bytes: int
-    epoch: int
-    present: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Outline:
-    """What it takes to remove an entry: of a row that costs little to read, its metadata untouched."""
-
-    id: int
-    key: ObjectKey
-    file: str
-    accessed_at: float  # seconds since the epoch
-    bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """What is claimed of an entry's blocks from number * PAGE_BLOCKS on, PAGE_BLOCKS of them: bits and CRC-32s."""
-
-    number: int
-    present: int
-    sums: bytes
-
-    def claims(self) -> Iterator[tuple[int, int]]:
-        """Each present block of the entry and its CRC-32."""
-        for place in range(PAGE_BLOCKS):
-            if self.present >> place & 1:
-                yield self.number * PAGE_BLOCKS + place, _checksum_at(self.sums, place)
-
-
-@dataclass(frozen=True, slots=True)
-class Changes:
-    """What one flush writes, in one transaction. `sums` are (entry, block) -> CRC-32 of newly present blocks."""
-
-    rows: tuple[Row, ...] = ()
-    sums: tuple[tuple[int, int, int], ...] = ()
-    lost: tuple[tuple[int, int], ...] = ()  # (entry, block) no longer present
-    touched: tuple[tuple[float, int], ...] = ()  # (accessed_at, id)
-    removed: tuple[int, ...] = ()
-
-    def __bool__(self) -> bool:
-        return bool(self.rows or self.sums or self.lost or self.touched or self.removed)
-
-    def without(self, entries: AbstractSet[int]) -> "Changes":
-        """All but what is said of these."""
-        if not entries:
-            return self
-        return replace(
-            self,
-            rows=tuple(row for row in self.rows if row.id not in entries),
-            sums=tuple(claim for claim in self.sums if claim[0] not in entries),
-            lost=tuple(block for block in self.lost if block[0] not in entries),
-        )
-
-
 class Index:
-    """`path` is the database; `origin` names the endpoint, so that two of them never share an entry (I25).
+    """The database at `path`. Use it in the event loop; only `open` and its like may run before there is one.
 
-    `is_durable`: what was flushed is there after power loss. `boot` numbers the boots of the machine, and `started_at`
-    is when this run began, in seconds since the epoch: rows from before a power loss that may lack the latest changes
-    are `trusted_from` then on only.
+    `origin` names the endpoint, so that two endpoints never share an entry
+    (docs/invariants.md#complete-cache-key). If `is_durable` is true, flushed rows outlive a loss of power. `boot`
+    identifies the boot of the machine, and `started_at` is the start of this run, in seconds since the epoch. After a
+    loss of power that may have cost the latest changes, rows are only trusted if they were validated since.
     """
 
     def __init__(
@@ -133,15 +64,15 @@ class Index:
         self._next_id = 1
         self.epoch = 0
         self.was_clean = True
-        self.trusted_from = 0.0  # rows validated before this have to be again
-        self.rotten: set[int] = set()  # entries whose rows went bad: they are to be removed
+        self.trusted_from = 0.0  # rows that were validated before this need it again
+        self.corrupt: set[int] = set()  # entries to remove, because their rows do not decode
         self.identity: tuple[int, int] | None = None  # of the file: device and inode
 
     def open(self) -> None:
-        """Open or make the database, and migrate one of an older schema. A damaged one, or one with another block size,
-        gives way to a new one.
+        """Open or create the database, and migrate an older schema.
 
-        Raises StoreError; IndexTooNew for the schema of a newer bucketfront, whose files stay untouched.
+        A new database replaces a damaged one, and one with another block size. Raises StoreError; raises IndexTooNew
+        for the schema of a newer bucketfront, and leaves its files untouched.
         """
         try:
             schema.refuse_newer(self._path)
@@ -163,13 +94,14 @@ class Index:
             raise
 
     def open_in_memory(self) -> None:
-        """In place of `open`, on a disk that has no room for it: what it holds goes with the process or `renew`."""
+        """Open a database in memory if the disk has no space for one. It ends with the process or with `renew`."""
         self._database = f"file:bucketfront-{id(self)}?mode=memory&cache=shared"
         self._connect()
 
     def open_to_read(self) -> None:
-        """Look at the database of a process that may be running. Raises StoreError, also for one that `open` would set
-        aside.
+        """Open the database of a process that may be running, only to read it.
+
+        Raises StoreError, also for a database that `open` would replace.
         """
         try:
             self._reader = sqlite3.connect(f"{self._database}?mode=ro", isolation_level=None, uri=True)
@@ -192,8 +124,8 @@ class Index:
         writer = self._writer = self._connection()
         writer.execute("PRAGMA journal_mode = WAL")
         writer.execute(f"PRAGMA synchronous = {'FULL' if self._is_durable else 'NORMAL'}")
-        writer.execute("PRAGMA journal_size_limit = 4194304")
-        writer.execute("PRAGMA busy_timeout = 2000")
+        writer.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT_BYTES}")
+        writer.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
         found = writer.execute("PRAGMA user_version").fetchone()[0]
         schema.check_version(self._path, found)
         if found == 0:
@@ -201,7 +133,7 @@ class Index:
         else:
             schema.migrate(writer, found)
         if (size := self._state("block_size")) != self._block_size:
-            # Which bytes a bit speaks of depends on it.
+            # The block size decides which bytes a bit stands for.
             raise sqlite3.DatabaseError(f"its blocks have {size} bytes, now they are to have {self._block_size}")
         self._begin_run()
         highest = writer.execute("SELECT max(id) FROM entries").fetchone()[0] or 0
@@ -211,15 +143,15 @@ class Index:
             self.identity = file.st_dev, file.st_ino
         self._reader = self._connection()
         self._reader.execute("PRAGMA query_only = ON")
-        self._reader.execute("PRAGMA read_uncommitted = ON")  # in memory a reader would be refused beside a writer
-        self._reader.execute(f"PRAGMA cache_size = -{READER_CACHE}")
+        self._reader.execute("PRAGMA read_uncommitted = ON")  # without it a database in memory locks readers out
+        self._reader.execute(f"PRAGMA cache_size = -{READER_CACHE_KIB}")
         self._reader.execute("SELECT count(*) FROM state").fetchone()
 
     def _connection(self) -> sqlite3.Connection:
         return sqlite3.connect(self._database, uri=True, isolation_level=None, check_same_thread=False)
 
     def _begin_run(self) -> None:
-        """Sets what the last run has left to know, and notes this one, which has not ended well yet."""
+        """Read how the last run ended, and note that this one has not ended cleanly yet."""
         writer = self._writer
         assert writer is not None
         was_stopped = bool(self._state("clean"))
@@ -228,7 +160,7 @@ class Index:
         if not self.was_clean:
             writer.execute("UPDATE state SET value = value + 1 WHERE name = 'epoch'")
         if not was_stopped and not is_same_boot and not self._state("durable"):
-            # The last flushes may have gone with the power, and purges with them.
+            # The loss of power may have undone the last flushes, and purges among them.
             writer.execute("UPDATE state SET value = ? WHERE name = 'trusted_from'", (math.ceil(self._started_at),))
         now = {"clean": 0, "boot": self._boot, "durable": self._is_durable}
         writer.executemany("UPDATE state SET value = ? WHERE name = ?", ((value, name) for name, value in now.items()))
@@ -245,9 +177,12 @@ class Index:
         return self._path.with_name(self._path.name + "-damaged")
 
     def _failed(self, error: sqlite3.Error) -> StoreError:
-        """Damage in the middle of the file does not show when it is opened: the next start has to know (I14)."""
+        """Return the StoreError for `error`, and note damage for the next start.
+
+        Opening a database does not reveal damage in the middle of its file (docs/invariants.md#crash-only).
+        """
         if _is_damage(error):
-            with suppress(OSError):  # a disk that cannot take the note fails the next start's opening as well
+            with suppress(OSError):  # a disk that refuses the note also fails when the next start opens it
                 self._damage_note.touch()
         return StoreError(f"the cache index failed: {error}")
 
@@ -267,13 +202,13 @@ class Index:
         self._reader = self._writer = None
 
     async def close(self, last: Changes) -> None:
-        """Write `last`, note that the stop was clean, fold the WAL back."""
+        """Write `last`, note a clean stop, and move the WAL into the database."""
         await self._in_thread(lambda: self._write(last, clean=True))
         self._thread.shutdown(wait=True)
         self._close_connections()
 
     async def renew(self) -> None:
-        """Begin anew and empty. Raises StoreError, and until it returns so does all else."""
+        """Replace the database by an empty one. Raises StoreError, as all other calls do until it returns."""
         reader, self._reader = self._reader, None
         if reader is not None:
             reader.close()
@@ -287,7 +222,7 @@ class Index:
         await self._in_thread(start_over)
 
     def abandon(self) -> None:
-        """Close without the note of a clean stop, as after a kill."""
+        """Close without a note of a clean stop, as a kill does."""
         self._thread.shutdown(wait=True)
         self._close_connections()
 
@@ -296,12 +231,12 @@ class Index:
         return self._next_id - 1
 
     def totals(self) -> tuple[int, int]:
-        """Bytes charged and entries, as of the last flush."""
+        """Return the bytes charged and the number of entries, as of the last flush."""
         rows = dict(self._read("SELECT name, value FROM state WHERE name IN ('bytes', 'entries')", ()))
         return rows["bytes"], rows["entries"]
 
     def newest_access(self) -> float | None:
-        """When an entry was last used, in seconds since the epoch as of then; None where there is none."""
+        """Return the last access to any entry, in seconds since the epoch. Returns None if there are no entries."""
         newest: float | None = self._read("SELECT max(accessed_at) FROM entries", ())[0][0]
         return newest
 
@@ -311,19 +246,20 @@ class Index:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The database's own files, whether they are there or not."""
+        """Return the paths of the database's files, whether they exist or not."""
         return tuple(self._path.with_name(self._path.name + suffix) for suffix in ("", "-wal", "-shm"))
 
     def load(self, key: ObjectKey) -> Row | None:
+        """Return the row of `key` with its blocks, or None. Raises StoreError."""
         where = "WHERE origin = ? AND bucket = ? AND key = ?"
         found = self._read(
-            f"SELECT {_COLUMNS} FROM entries {where}",  # noqa: S608 - constants
-            (self._origin, key.bucket, key_octets(key)),
+            f"SELECT {records.ROW_COLUMNS} FROM entries {where}",  # noqa: S608 - constants
+            (self._origin, key.bucket, records.encode_key(key)),
         )
         return next(self._rows(found, with_pages=True), None)
 
     def oldest(self, limit: int, after: Outline | None = None) -> list[Outline]:
-        """Entries in the order of their last access, from the oldest, or from the one that follows `after`, on."""
+        """Return entries in the order of their last access, oldest first, and only those behind `after`."""
         start = (float("-inf"), 0) if after is None else (after.accessed_at, after.id)
         found = self._read(
             "SELECT id, bucket, key, file, accessed_at, bytes FROM entries WHERE (accessed_at, id) > (?, ?)"
@@ -331,62 +267,62 @@ class Index:
             (*start, limit),
         )
         outlines = []
-        for number, bucket, key, file, at, charged in found:
-            with self._healing(number):
-                outlines.append(Outline(number, _key(bucket, key), file, at, charged))
+        for values in found:
+            with self._noting_corruption(values[0]):
+                outlines.append(records.decode_outline(values))
         return outlines
 
     def with_prefix(self, bucket: str, prefix: str, after: bytes, limit: int) -> list[Row]:
-        """Entries whose key begins with `prefix` and comes after `after`, in the order of their bytes."""
+        """Return entries whose key begins with `prefix` and comes after `after`, in the order of the keys' bytes."""
         start = prefix.encode()
-        beyond = start[:-1] + bytes((start[-1] + 1,)) if start else b"\xff"  # neither byte is 0xFF in UTF-8
+        beyond = start[:-1] + bytes((start[-1] + 1,)) if start else b"\xff"  # UTF-8 has no byte 0xFF
         found = self._read(
-            f"SELECT {_COLUMNS} FROM entries"  # noqa: S608 - constants
+            f"SELECT {records.ROW_COLUMNS} FROM entries"  # noqa: S608 - constants
             " WHERE origin = ? AND bucket = ? AND key >= ? AND key > ? AND key < ? ORDER BY key LIMIT ?",
             (self._origin, bucket, start, after, beyond, limit),
         )
         return list(self._rows(found))
 
     def checksum(self, entry: int, block: int) -> int:
-        """The CRC-32 recorded for a present block."""
-        page, place = divmod(block, PAGE_BLOCKS)
+        """Return the CRC-32 recorded for a present block."""
+        page, place = divmod(block, records.PAGE_BLOCKS)
         found = self._read("SELECT sums FROM pages WHERE entry = ? AND page = ?", (entry, page))
-        return _checksum_at(found[0][0] if found else b"", place)
+        return Page(page, sums=found[0][0] if found else b"").checksum(place)
 
     def rows_after(self, last: int, limit: int) -> list[Row]:
-        """Entries of all origins by their ids, from the one that follows `last` on; without their blocks."""
+        """Return entries of all origins by their ids, only those behind `last`, without their blocks."""
         found = self._read(
-            f"SELECT {_COLUMNS} FROM entries WHERE id > ? ORDER BY id LIMIT ?",  # noqa: S608 - constants
+            f"SELECT {records.ROW_COLUMNS} FROM entries WHERE id > ? ORDER BY id LIMIT ?",  # noqa: S608 - constants
             (last, limit),
         )
         return list(self._rows(found))
 
     def row(self, entry: int) -> Row | None:
-        """Without its blocks."""
+        """Return the row of an entry, without its blocks."""
         return next((row for row in self.rows_after(entry - 1, 1) if row.id == entry), None)
 
     def has_file(self, name: str) -> bool:
         return bool(self._read("SELECT 1 FROM entries WHERE substr(file, -2) = ? AND file = ?", (name[-2:], name)))
 
-    def pages_of(self, entry: int) -> list[Page]:
+    def pages(self, entry: int) -> list[Page]:
         found = self._read("SELECT page, present, sums FROM pages WHERE entry = ? ORDER BY page", (entry,))
-        return [Page(number, int.from_bytes(present, "little"), sums) for number, present, sums in found]
+        return [records.decode_page(*values) for values in found]
 
     def files_of_shard(self, shard: str) -> dict[str, tuple[int, int]]:
-        """Whose files they are, and the bytes that are charged for each."""
+        """Return the entry of each file and the bytes charged for it, by file name."""
         found = self._read("SELECT file, id, bytes FROM entries WHERE substr(file, -2) = ?", (shard,))
         return {file: (entry, charged) for file, entry, charged in found}
 
     async def flush(self, changes: Changes) -> None:
-        """Write in one transaction, off the loop. Raises StoreError; nothing of it is written then."""
+        """Write the changes in one transaction, in the thread. Raises StoreError, and writes none of them then."""
         await self._in_thread(lambda: self._write(changes, clean=False))
 
     async def space(self) -> int:
         """Return the bytes that the database's files take on the disk. Raises StoreError."""
         return await self._in_thread(lambda: sum(file.stat().st_blocks * 512 for file in self.files if file.exists()))
 
-    async def count_again(self) -> None:
-        """Set right what the triggers keep. Raises StoreError."""
+    async def recount(self) -> None:
+        """Correct the totals that the triggers keep. Raises StoreError."""
 
         def count() -> None:
             assert self._writer is not None
@@ -410,10 +346,9 @@ class Index:
         try:
             with closing(writer.cursor()) as cursor:
                 cursor.executemany("DELETE FROM entries WHERE id = ?", ((entry,) for entry in changes.removed))
-                cursor.executemany(_SUPERSEDE, (self._identity(row) for row in changes.rows))
-                cursor.executemany(_UPSERT, (self._values(row) for row in changes.rows))
-                for entry, page, present, sums in _pages(cursor, changes):
-                    cursor.execute("INSERT OR REPLACE INTO pages VALUES (?, ?, ?, ?)", (entry, page, present, sums))
+                cursor.executemany(_SUPERSEDE, (self._replaced_by(row) for row in changes.rows))
+                cursor.executemany(_UPSERT, (records.encode_row(row, self._origin) for row in changes.rows))
+                _write_pages(cursor, changes)
                 cursor.executemany("UPDATE entries SET accessed_at = max(accessed_at, ?) WHERE id = ?", changes.touched)
                 if clean:
                     cursor.execute("UPDATE state SET value = 1 WHERE name = 'clean'")
@@ -433,75 +368,32 @@ class Index:
         except sqlite3.Error as error:
             raise self._failed(error) from error
 
-    def _values(self, row: Row) -> tuple[object, ...]:
-        told = {
-            "last_modified": row.metadata.last_modified,
-            "headers": row.metadata.headers,
-            "age": row.metadata.age,
-            "version": row.metadata.version,
-            "checksum": row.metadata.checksum,
-            "opaque_etag": row.metadata.has_opaque_etag,
-        }
-        return (
-            row.id, self._origin, row.key.bucket, key_octets(row.key), row.file, row.metadata.etag,
-            row.metadata.size, json.dumps(told), row.stored_at, row.validated_at, row.accessed_at, row.bytes,
-            row.epoch,
-        )  # fmt: skip
-
-    def _identity(self, row: Row) -> tuple[object, ...]:
-        return self._origin, row.key.bucket, key_octets(row.key), row.id
+    def _replaced_by(self, row: Row) -> tuple[object, ...]:
+        return self._origin, row.key.bucket, records.encode_key(row.key), row.id
 
     @contextmanager
-    def _healing(self, entry: int) -> Iterator[None]:
-        """What a row holds that nobody can have written, a disk has made of it: the row is to go (I15)."""
+    def _noting_corruption(self, entry: int) -> Iterator[None]:
+        """Schedule the removal of a row that does not decode (docs/invariants.md#self-healing)."""
         try:
             yield
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            if entry not in self.rotten:
+        except records.DECODE_ERRORS as error:
+            if entry not in self.corrupt:
                 log.warning("a row of the index went bad, and is dropped: %s", error)
-            self.rotten.add(entry)
+            self.corrupt.add(entry)
 
     def _rows(self, found: Iterable[tuple[Any, ...]], *, with_pages: bool = False) -> Iterator[Row]:
         for values in found:
             row = None
-            with self._healing(values[0]):
-                row = self._row(values, with_pages=with_pages)
+            with self._noting_corruption(values[0]):
+                row = records.decode_row(values, self._present(values[0]) if with_pages else 0)
             if row is not None:
                 yield row
 
-    def _row(self, values: tuple[Any, ...], *, with_pages: bool = False) -> Row:
-        (entry, bucket, key, file, etag, size, told, stored, validated, accessed, charged, epoch) = values
-        details = json.loads(told)
-        headers = tuple((name, value) for name, value in details["headers"])
-        checksum = details.get("checksum")
+    def _present(self, entry: int) -> int:
         present = 0
-        if with_pages:
-            for page, bits in self._read("SELECT page, present FROM pages WHERE entry = ?", (entry,)):
-                present |= int.from_bytes(bits, "little") << (page * PAGE_BLOCKS)
-        return Row(
-            entry, _key(bucket, key), file,
-            Metadata(
-                etag, size, details["last_modified"], headers, details["age"], details.get("version"),
-                None if checksum is None else tuple(checksum),
-                # A row that does not say was written before this was asked: its ETag may be anything.
-                details.get("opaque_etag", True),
-            ),
-            stored, validated, accessed, charged, epoch, present,
-        )  # fmt: skip
-
-
-def _checksum_at(sums: bytes, place: int) -> int:
-    return int.from_bytes(sums[4 * place : 4 * place + 4], "little")
-
-
-def key_octets(key: ObjectKey) -> bytes:
-    """What the `key` column holds: no key has a NUL in it, so what follows one is the version."""
-    return key.key.encode() if key.version is None else b"%s\0%s" % (key.key.encode(), key.version.encode())
-
-
-def _key(bucket: str, octets: bytes) -> ObjectKey:
-    name, nul, version = octets.partition(b"\0")
-    return ObjectKey(bucket, name.decode(), version.decode() if nul else None)
+        for page, bits in self._read("SELECT page, present FROM pages WHERE entry = ?", (entry,)):
+            present |= int.from_bytes(bits, "little") << (page * records.PAGE_BLOCKS)
+        return present
 
 
 _RECOUNT = """
@@ -519,24 +411,15 @@ ON CONFLICT (id) DO UPDATE SET metadata = excluded.metadata, validated_at = excl
 """
 
 
-def _pages(cursor: sqlite3.Cursor, changes: Changes) -> Iterator[tuple[int, int, bytes, bytes]]:
-    """The rows of `pages` that `changes` touches, as they are to be."""
-    wanted: dict[tuple[int, int], dict[int, int | None]] = {}
-    for entry, block, crc in changes.sums:
-        wanted.setdefault((entry, block // PAGE_BLOCKS), {})[block % PAGE_BLOCKS] = crc
-    for entry, block in changes.lost:
-        wanted.setdefault((entry, block // PAGE_BLOCKS), {})[block % PAGE_BLOCKS] = None
-    for (entry, page), blocks in wanted.items():
+def _write_pages(cursor: sqlite3.Cursor, changes: Changes) -> None:
+    for (entry, number), checksums in changes.by_page().items():
         if cursor.execute("SELECT 1 FROM entries WHERE id = ?", (entry,)).fetchone() is None:
-            continue  # removed in the meantime
-        found = cursor.execute("SELECT present, sums FROM pages WHERE entry = ? AND page = ?", (entry, page)).fetchone()
-        present = int.from_bytes(found[0], "little") if found else 0
-        sums = bytearray(found[1] if found else b"")
-        for place, checksum in blocks.items():
-            sums.extend(bytes(max(0, 4 * place + 4 - len(sums))))
-            sums[4 * place : 4 * place + 4] = (checksum or 0).to_bytes(4, "little")
-            present = present & ~(1 << place) if checksum is None else present | 1 << place
-        yield entry, page, present.to_bytes(PAGE_BLOCKS // 8, "little"), bytes(sums)
+            continue  # it was removed meanwhile
+        found = cursor.execute(
+            "SELECT page, present, sums FROM pages WHERE entry = ? AND page = ?", (entry, number)
+        ).fetchone()
+        page = (records.decode_page(*found) if found else Page(number)).changed(checksums)
+        cursor.execute("INSERT OR REPLACE INTO pages VALUES (?, ?, ?, ?)", records.encode_page(entry, page))
 
 
 def _is_damage(error: sqlite3.Error) -> bool:

@@ -1,6 +1,6 @@
 """What the cache requires of the place that holds the bytes of versions: a Protocol, and the values it hands out.
 
-`FileStorage` is the implementation, with one sparse file per version. No other module may rely on that: all of them
+`FileStorage` is the implementation, with one sparse file per version. No other module may rely on that. All of them
 read and send by `Region`, so that another storage may pack many versions into one file.
 """
 
@@ -50,7 +50,7 @@ class Storage(Protocol):
 
     @property
     def is_usable(self) -> bool:
-        """Whether the disk is expected to work. False for a while after a failure."""
+        """Return whether calls may work. Returns False for a while after a failure."""
 
     def failed(self, why: str) -> None:
         """Note a failure that a caller found."""

@@ -15,7 +15,8 @@ from pathlib import Path
 from bucketfront.cache.storage import audit, blocks
 from bucketfront.cache.storage.file_storage import punch
 from bucketfront.cache.storage.folder import Folder
-from bucketfront.cache.storage.index import Changes, Index, Row
+from bucketfront.cache.storage.index import Index
+from bucketfront.cache.storage.records import Changes, Row
 from bucketfront.errors import CacheInUse, StoreError
 from bucketfront.http.ranges import Span
 
@@ -137,7 +138,7 @@ class _Inspection:
     def _look_at(self, row: Row) -> None:
         corrupt = 0
         where = str(row.key)
-        for page in self._index.pages_of(row.id) or ():
+        for page in self._index.pages(row.id) or ():
             claims = tuple(page.claims())
             found = audit.damaged(self._folder, row.file, row.metadata.size, claims, self._block_size)
             if found is None:
@@ -175,7 +176,7 @@ async def _repaired(folder: Folder, root: Path, block_size: int, inspection: _In
                 rows.append(_without(folder, row, finding.blocks, block_size))
                 lost += [(about, block) for block in finding.blocks]
         await index.flush(Changes(rows=tuple(rows), lost=tuple(lost), removed=tuple(removed)))
-        await index.count_again()
+        await index.recount()
         await index.close(Changes())
     finally:
         index.abandon()

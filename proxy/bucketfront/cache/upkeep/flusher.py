@@ -4,7 +4,8 @@ import asyncio
 import logging
 
 from bucketfront.cache.entries.entry_table import EntryTable
-from bucketfront.cache.storage.index import Changes, Index
+from bucketfront.cache.storage.index import Index
+from bucketfront.cache.storage.records import Changes
 from bucketfront.cache.storage.storage import Storage
 from bucketfront.cache.upkeep.disposal import Disposal
 from bucketfront.errors import StoreError
