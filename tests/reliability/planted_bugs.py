@@ -854,7 +854,7 @@ BUGS = (
         22,
         "ranges-without-end",
         "A Range header may name any number of ranges.",
-        (Edit("bucketfront.http.ranges:_range_set", " or len(asked) == MAX_RANGES", ""),),
+        (Edit("bucketfront.http.ranges:_range_set", " or len(found) == MAX_RANGES", ""),),
         ("tests/http/test_http_ranges.py::test_a_hundred_ranges_are_honoured_and_one_more_is_not",),
     ),
     Bug(

@@ -1,18 +1,18 @@
-"""Media types by file extension. The standard library's table depends on the machine's files; this one does not.
+"""Look up media types by file extension. Unlike the standard library's table, this one is the same on all machines.
 
-Types are those registered with IANA, of the HTML standard, or, where there is neither, what players and browsers
-know (marked). Types below `text/` carry `charset=utf-8`: a browser's default is the reader's locale.
+The types are registered with IANA or come from the HTML standard. The others, which are marked, are those that players
+and browsers know. Types below `text/` carry `charset=utf-8`, because a browser's default depends on its locale.
 """
 
 GENERIC = frozenset({"binary/octet-stream"})
-"""Types that say nothing. S3 gives this one to an upload without a type; `application/octet-stream` is often meant."""
+"""Types without a meaning: S3 gives this one to an upload without a type. `application/octet-stream` may be meant."""
 
 COMPRESSED = frozenset(
     {"application/brotli", "application/gzip", "application/gzip-compressed", "application/gzipped",
      "application/x-br", "application/x-brotli", "application/x-gunzip", "application/x-gzip", "application/x-zstd",
      "application/zstd", "gzip/document"}
 )  # fmt: skip
-"""Types that name a compression, not what is compressed. RFC 6713 section 3, RFC 8878 section 7.1, and their like."""
+"""Types that name a compression, not the compressed content (RFC 6713 section 3, RFC 8878 section 7.1 and others)."""
 
 _BY_EXTENSION = {
     # Streaming
@@ -148,16 +148,16 @@ _COMPRESSIBLE = frozenset(
 
 
 def of(name: str) -> str | None:
-    """The Content-Type for a key or path by its last extension, of any case; None where it says nothing.
+    """Return the Content-Type for a key or path by its last extension in any case, or None if it is unknown.
 
-    A name that is all extension (`.ts`) has none.
+    A name that is all extension (`.ts`) has no extension.
     """
     stem, _, extension = name.rpartition("/")[2].rpartition(".")
     return _BY_EXTENSION.get(extension.lower()) if stem.strip(".") else None
 
 
 def is_compressible(name: str) -> bool:
-    """Whether a compressed sibling of this key is worth looking for; by its extension."""
+    """Return whether a lookup of a compressed sibling of this key is worth it, judged by the extension."""
     content_type = of(name)
     if content_type is None:
         return False
@@ -166,5 +166,5 @@ def is_compressible(name: str) -> bool:
 
 
 def essence(content_type: str) -> str:
-    """`text/html` of `Text/HTML; charset=utf-8`: what two types are compared by."""
+    """Return `text/html` of `Text/HTML; charset=utf-8`, the part by which types are compared."""
     return content_type.partition(";")[0].strip(" \t").lower()

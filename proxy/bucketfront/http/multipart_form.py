@@ -1,6 +1,7 @@
-"""`multipart/form-data` (RFC 7578, RFC 2046 section 5.1), piece by piece: nothing is held but what may be a boundary.
+"""Parse `multipart/form-data` (RFC 7578, RFC 2046 section 5.1) piece by piece.
 
-A form is the only message here whose end is in its bytes: a part counts as whole when the boundary behind it was seen.
+The parser buffers only bytes that may belong to a boundary. Unlike other messages, a form marks its end in its bytes.
+So a part is complete once the boundary after it was read.
 """
 
 import re
@@ -8,60 +9,64 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from bucketfront.errors import ProxyError
-from bucketfront.http.grammar import QUOTED_TEXT, TOKEN
+from bucketfront.http.grammar import QUOTED_TEXT, TOKEN, Headers
 
-MAX_HEAD_BYTES = 8 << 10  # bytes of one part's headers
-MAX_PADDING_BYTES = 64  # spaces behind a boundary
-MAX_PARTS = 1000
+MAX_HEAD_BYTES = 8 << 10  # of one part's headers; browsers send a few hundred bytes
+MAX_PADDING_BYTES = 64  # of spaces after a boundary, which RFC 2046 allows; browsers send none
+MAX_PARTS = 1000  # as many as DeleteObjects takes keys
 
 # RFC 2046 section 5.1.1: 1 to 70 characters, no space at the end.
 _BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")
 _PARAMETER = re.compile(rf'[ \t]*+({TOKEN})[ \t]*+=[ \t]*+(?:"({QUOTED_TEXT})"|([^\s;"]*+))[ \t]*+(?:;|$)')
 _NAME = re.compile(TOKEN)
 _ESCAPED = re.compile(r'\\(["\\])')
-# WHATWG, "Multipart form data": how browsers, and curl since 7.81, write these three in a name.
+# WHATWG, "Multipart form data": browsers, and curl since 7.81, escape these three characters in a name.
 _PERCENT = {"%22": '"', "%0D": "\r", "%0A": "\n", "%0d": "\r", "%0a": "\n"}
 _QUOTED = re.compile("|".join(_PERCENT))
 
 
 class BadForm(ProxyError):
-    """A form that cannot be read, or ended in the middle."""
+    """A form that is malformed, or ended before its last boundary."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The head of a part. `filename` is None where it is no file, and as sent where it is one. `headers` are the part's
-    others, with lower-case names.
+    """The head of a part. `filename` is as sent, or None if the part is not a file.
+
+    `headers` are the other headers of the part, with lower-case names.
     """
 
     name: str
     filename: str | None
-    headers: tuple[tuple[str, str], ...] = ()
+    headers: Headers = ()
 
 
 class PartEnd:
-    """The part is whole."""
+    """The event that a part is complete."""
 
 
 END = PartEnd()
 
 Event = Part | bytes | PartEnd
-"""A part comes as its `Part`, its bytes in pieces, and `END`."""
+"""The parser yields a part as its `Part`, its bytes in pieces, and `END`."""
 
 
 class FormParser:
-    """`boundary` as `boundary_of` found it."""
+    """A parser for one form. `boundary` comes from `boundary_of`.
+
+    Each step consumes what it can of the buffer. It returns whether another step may follow at once, and its event.
+    """
 
     def __init__(self, boundary: str) -> None:
         self._delimiter = b"\r\n--" + boundary.encode()
-        self._buffer = bytearray(b"\r\n")  # the first boundary may be the first line of all
-        self._step = self._content  # each says whether there may be more in the buffer, and what came of it
+        self._buffer = bytearray(b"\r\n")  # the first boundary may be the first line of the body
+        self._step = self._content
         self._in_part = False
-        self._skip = 0  # bytes of a line break before the content that belong to neither
+        self._skip = 0  # bytes of a line break that belong neither to the head nor to the content
         self._parts = 0
 
     def feed(self, data: bytes) -> Iterator[Event]:
-        """Raises BadForm."""
+        """Yield the events of the next piece. Raises BadForm."""
         self._buffer += data
         goes_on = True
         while goes_on:
@@ -70,15 +75,15 @@ class FormParser:
                 yield event
 
     def close(self) -> None:
-        """To be called when the body is over. Raises BadForm."""
+        """Check, at the end of the body, that the form is complete. Raises BadForm."""
         if self._step != self._over:
             raise BadForm("the form ends before its last boundary")
 
     def _content(self) -> tuple[bool, Event | None]:
-        """Of a part, or what stands before the first one, which means nothing."""
+        """Read the content of a part, or skip the text before the first boundary."""
         buffer = self._buffer
         end = buffer.find(self._delimiter)
-        # Where there is none, the last bytes may still be the beginning of one.
+        # Without a delimiter, the last bytes may still be the beginning of one.
         stop = end if end >= 0 else max(0, len(buffer) - len(self._delimiter) + 1)
         content = bytes(buffer[self._skip : stop])
         self._skip = max(0, self._skip - stop)
@@ -95,7 +100,7 @@ class FormParser:
         return True, END
 
     def _boundary(self) -> tuple[bool, Event | None]:
-        """The rest of its line, which says whether it is the last one."""
+        """Read the rest of the boundary's line, which marks the last boundary by `--`."""
         buffer = self._buffer
         if buffer[:2] == b"--":
             self._step = self._over
@@ -105,10 +110,10 @@ class FormParser:
             return False, None
         padding = buffer[:end] if end >= 0 else buffer.removesuffix(b"\r")
         if padding.strip(b" \t") or len(padding) > MAX_PADDING_BYTES:
-            raise BadForm("a boundary is followed by what is none")
+            raise BadForm("a boundary has more than spaces behind it")
         if end < 0:
             return False, None
-        del buffer[:end]  # the line break stays: headers begin behind it, and a part without any is seen
+        del buffer[:end]  # the line break stays, so that a part without headers is found as well
         self._step = self._head
         return True, None
 
@@ -123,7 +128,7 @@ class FormParser:
         if self._parts > MAX_PARTS:
             raise BadForm(f"a form has {MAX_PARTS} parts at most")
         lines = bytes(buffer[2:end]).split(b"\r\n")
-        # The second line break stays: without content, it is the boundary's own (RFC 2046, `body-part`).
+        # The second line break stays. Without content it belongs to the boundary (RFC 2046, `body-part`).
         del buffer[: end + 2]
         self._skip = 2
         self._in_part = True
@@ -136,12 +141,12 @@ class FormParser:
 
 
 def is_form(content_type: str | None) -> bool:
-    """Whether a request's Content-Type is that of a form with files."""
+    """Return whether a request's Content-Type is that of a form with files."""
     return content_type is not None and content_type.partition(";")[0].strip(" \t").lower() == "multipart/form-data"
 
 
 def boundary_of(content_type: str) -> str:
-    """Raises BadForm."""
+    """Return the boundary of a form's Content-Type. Raises BadForm."""
     boundary = (_parameters(content_type.partition(";")[2]) or {}).get("boundary")
     if boundary is None or _BOUNDARY.fullmatch(boundary) is None:
         raise BadForm("the form's Content-Type has no boundary that can be used")
@@ -159,7 +164,7 @@ def _part(lines: list[bytes]) -> Part:
     parameters = _parameters(rest)
     if kind.strip(" \t").lower() != "form-data" or parameters is None or "name" not in parameters:
         raise BadForm("a part has no Content-Disposition: form-data with a name")
-    # RFC 7578 section 4.7: not used by anybody today. Stored as sent, the bytes would be somebody's Base64.
+    # RFC 7578 section 4.7 deprecates it. Without decoding, the object would be stored as Base64.
     if headers.pop("content-transfer-encoding", "binary").lower() not in ("binary", "7bit", "8bit"):
         raise BadForm("a Content-Transfer-Encoding is not undone here")
     if headers.get("content-type", "").lower().startswith("multipart/"):
@@ -173,7 +178,7 @@ def _part(lines: list[bytes]) -> Part:
 
 
 def _parameters(text: str) -> dict[str, str] | None:
-    """RFC 9110 section 5.6.6, values as written. None where they are malformed, or one comes twice."""
+    """Return parameters (RFC 9110 section 5.6.6), values as written, or None if malformed or repeated."""
     found: dict[str, str] = {}
     position, text = 0, text.rstrip(" \t;")
     while position < len(text):

@@ -1,8 +1,8 @@
-"""Proactive negotiation (RFC 9110 section 12): what a client takes, read from weighted lists.
+"""Choose what a client prefers by its weighted lists (proactive negotiation, RFC 9110 section 12).
 
-Every function here is total and linear in the header's length (I22). A list element outside the grammar is
-ignored, a weight outside it included; a header longer than MAX_HEADER_CHARS counts as absent. Commas inside
-quoted strings are not looked for: they split an element into pieces that are ignored like any other.
+Every function is total and linear in the header's length (docs/invariants.md#cost-of-a-request). A list element or
+weight outside the grammar is ignored, and a header longer than MAX_HEADER_CHARS counts as absent. A comma inside a
+quoted string splits its element into malformed pieces, which are ignored as well.
 """
 
 import re
@@ -10,13 +10,13 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from bucketfront.http.grammar import QUOTED_STRING, TOKEN
 
-MAX_HEADER_CHARS = 1000
+MAX_HEADER_CHARS = 1000  # browsers send less than 200
 
 _OWS = " \t"
 # Section 12.4.2. The parameter's name is of any case.
 _WEIGHT = r"[ \t]*+;[ \t]*+[qQ]=(?P<weight>0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)"
 _CODING = re.compile(rf"(?P<name>{TOKEN})(?:{_WEIGHT})?")
-# Section 5.6.6, without the weight, which section 12.5.1 asks to find wherever it stands.
+# Section 5.6.6 without the weight, which may stand anywhere (section 12.5.1).
 _PARAMETER = rf"[ \t]*+;[ \t]*+(?![qQ]=)(?:{TOKEN}=(?:{TOKEN}|{QUOTED_STRING}))?"
 _MEDIA_RANGE = re.compile(rf"(?P<name>{TOKEN}/{TOKEN})(?:{_PARAMETER})*(?:{_WEIGHT})?(?:{_PARAMETER})*", re.DOTALL)
 
@@ -24,18 +24,18 @@ _ALIASES = {"x-gzip": "gzip"}  # section 8.4.1.3
 _ANY = "*"
 _IDENTITY = "identity"
 
-# The ranges that cover a type, the most specific first (section 12.5.1). XHTML stands for HTML only where nothing
-# speaks of HTML: pages are sent as text/html.
+# The ranges that cover a type, the most specific first (section 12.5.1). XHTML counts as HTML only if no range covers
+# HTML itself, because pages are sent as text/html.
 _HTML_BY = ("text/html", "text/*", "application/xhtml+xml")
 _JSON_BY = ("application/json", "application/*", "*/*")
 
 
 def coding(accept_encoding: str | None, offered: Sequence[str]) -> str | None:
-    """The content coding of `offered` (lower case, `br`, `gzip`) that the client likes best; None: identity.
+    """Return the coding of `offered` (lower case, `br`, `gzip`) that the client prefers, or None for identity.
 
-    RFC 9110 section 12.5.3. Of equal weights the order of `offered` decides. An absent or empty field is taken
-    for identity, though the first of them allows anything: whoever can decode says so. Identity wins only where
-    it is named with a higher weight; of a coding named twice the lower weight counts.
+    For equal weights the order of `offered` decides (RFC 9110 section 12.5.3). An absent or empty field yields
+    identity. The RFC allows any coding for an absent one, but clients that can decode send the field. Identity wins
+    only if the field gives it a higher weight. If a coding occurs twice, its lower weight counts.
     """
     if not accept_encoding or len(accept_encoding) > MAX_HEADER_CHARS:
         return None
@@ -52,10 +52,10 @@ def coding(accept_encoding: str | None, offered: Sequence[str]) -> str | None:
 
 
 def prefers_html(accept: str | None) -> bool:
-    """Whether an error is shown as a page, and not as JSON (RFC 9110 section 12.5.1).
+    """Return whether an error is sent as a page, and not as JSON (RFC 9110 section 12.5.1).
 
-    Only to a client that names HTML itself and likes it no less than JSON: `*/*` (curl, `fetch`, media elements)
-    asks for nothing in particular. Parameters besides the weight tell nothing apart here.
+    A page goes only to a client that names HTML and gives it at least the weight of JSON. `*/*` (curl, `fetch`, media
+    elements) prefers no type. Parameters other than the weight are ignored.
     """
     if not accept or len(accept) > MAX_HEADER_CHARS:
         return False
@@ -67,7 +67,7 @@ def prefers_html(accept: str | None) -> bool:
 
 
 def _weighted(header: str, grammar: re.Pattern[str]) -> Iterator[tuple[str, float]]:
-    """Each well-formed element's name, in lower case, and its weight, from 0 to 1."""
+    """Yield the name, in lower case, and the weight, from 0 to 1, of each well-formed element."""
     for element in header.split(","):
         match = grammar.fullmatch(element.strip(_OWS))
         if match is not None:

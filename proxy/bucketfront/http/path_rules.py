@@ -1,6 +1,6 @@
-"""The operator's rules per path: what each says of freshness, storage and headers, the first that says it counts.
+"""Apply the operator's rules for freshness, storage and headers to a path, and define those for HLS and DASH.
 
-Also the rules that HLS and DASH need.
+For each setting, the first rule counts that matches the path and has the setting.
 """
 
 from collections.abc import Sequence
@@ -11,16 +11,16 @@ from typing import Final
 from bucketfront.http.glob import Glob
 
 REMEMBERED_PATHS: Final = 4096
-"""Paths whose ruling is kept: with keys of 1024 bytes at most these are a few MiB (I19)."""
+"""The number of paths whose ruling is cached. With keys of at most 1024 bytes the cache takes a few MiB."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ruling:
-    """What rules say of one path; None where they say nothing, so that the configured default counts.
+    """The settings that rules give one path. If a setting is None, the configured default counts.
 
-    Times in seconds. `cache`: False for an object that passes through and is not kept. `headers`: fields of the
-    answer to set, or to drop where the value is None; they count as one setting and are never merged.
-    `cache_control`: what clients are sent in place of the object's own Cache-Control.
+    Times are in seconds. `cache` is False for an object that passes through and is not stored. `headers` are response
+    headers to set, or to remove if the value is None. They count as one setting, and are not merged with those of
+    another rule. `cache_control` is sent to clients in place of the object's own Cache-Control.
     """
 
     ttl: float | None = None
@@ -37,20 +37,20 @@ _SETTINGS: Final = tuple(field.name for field in fields(Ruling))
 
 
 class Rules:
-    """Rules in their order, each a glob and what it says, compiled once."""
+    """Rules in their order, each a glob and its settings, compiled once."""
 
     __slots__ = ("_rules", "_ruling")
 
     def __init__(self, rules: Sequence[tuple[str, Ruling]]) -> None:
         self._rules = tuple((Glob(pattern), ruling) for pattern, ruling in rules)
-        # Asked on every request. Held by the instance: a cache on the method would keep replaced rules alive.
+        # Every request needs it. The instance owns this cache; one on the method would keep replaced rules alive.
         self._ruling = lru_cache(REMEMBERED_PATHS)(partial(_fold, self._rules))
 
     def __repr__(self) -> str:
         return f"<Rules {[glob.pattern for glob, _ in self._rules]}>"
 
     def ruling(self, path: str) -> Ruling:
-        """Of each setting, what the first rule says that matches `path` and has it."""
+        """Return the settings of a path."""
         return self._ruling(path) if self._rules else _NOTHING
 
 
@@ -58,24 +58,23 @@ def _fold(rules: tuple[tuple[Glob, Ruling], ...], path: str) -> Ruling:
     matching = [ruling for glob, ruling in rules if glob.matches(path)]
     if len(matching) < 2:
         return matching[0] if matching else _NOTHING
-    # 0, False and () are something said; only None is nothing.
-    said = {name: [value for ruling in matching if (value := getattr(ruling, name)) is not None] for name in _SETTINGS}
-    return Ruling(**{name: values[0] for name, values in said.items() if values})
+    # 0, False and () are settings; only None is a missing one.
+    given = {name: [value for ruling in matching if (value := getattr(ruling, name)) is not None] for name in _SETTINGS}
+    return Ruling(**{name: values[0] for name, values in given.items() if values})
 
 
-# A player asks for a live playlist again after half a segment (RFC 8216 section 6.3.4), and what it gets then must
-# be new: no stale answer while the origin is asked. A 404 at the live edge is a segment that is not there *yet*.
+# A player requests a live playlist again after half a segment (RFC 8216 section 6.3.4). It needs a new one then, so a
+# stale playlist must not be served during a revalidation. A 404 at the live edge is a segment that does not exist *yet*.
 #
-# stale_if_error is left to the configuration. The name does not tell a live playlist from one on demand, and an
-# on-demand one is right however old it is. A live one that stands still makes players wait, and they go on by
-# themselves once it moves again; an error ends playback after a few retries, and the origin that fails to give the
-# playlist does not give the new segments either. Who has players fail over to another origin wants the error soon,
-# and says so in a rule, which comes before these.
+# stale_if_error is left to the configuration, because the name does not show whether a playlist is live or on demand.
+# An on-demand playlist is right at any age. If a live playlist stops changing, players wait, and continue once it
+# changes. An error ends playback after a few retries, and a failing origin has no new segments either.
+# An operator whose players fail over to another origin needs the error soon, and can add a rule, which precedes these.
 _PLAYLIST: Final = Ruling(ttl=2.0, negative_ttl=1.0, stale_while_revalidate=0.0)
-# Written once under their name, initialization segments too. A day and not longer, for who encodes again in place.
+# Segments are written once under their name, initialization segments too. A day limits the harm of a re-encoding.
 _SEGMENT: Final = Ruling(ttl=86400.0, negative_ttl=1.0)
 
-# `.mp4`, `.m4v`, `.m4a`, `.aac` and `.vtt` are files of every kind as well: of those the defaults are the safer guess.
+# `.mp4`, `.m4v`, `.m4a`, `.aac` and `.vtt` are not only segments, so the defaults are safer for them.
 MEDIA_RULES: Final[tuple[tuple[str, Ruling], ...]] = (
     ("*.m3u8", _PLAYLIST),
     ("*.mpd", _PLAYLIST),
@@ -86,4 +85,4 @@ MEDIA_RULES: Final[tuple[tuple[str, Ruling], ...]] = (
     ("*.cmfa", _SEGMENT),
     ("*.cmft", _SEGMENT),
 )
-"""For HLS (RFC 8216) and DASH (ISO/IEC 23009-1, with CMAF's names); they follow the operator's own rules."""
+"""The rules for HLS (RFC 8216) and DASH (ISO/IEC 23009-1, CMAF). They follow the operator's own rules."""

@@ -1,4 +1,4 @@
-"""What to answer to a GET or HEAD of a known version, decided in full before a byte is sent (RFC 9110)."""
+"""Decide the response to a GET or HEAD of a known version in full, before a byte is sent (RFC 9110)."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ _NOT_MODIFIED_HEADERS = frozenset({"cache-control", "cdn-cache-control", "expire
 
 @dataclass(frozen=True, slots=True)
 class RequestHead:
-    """What of a request bears on the plan. Field values as received, None where the field is absent."""
+    """The parts of a request that the plan depends on. Field values are as received, None for an absent field."""
 
     method: str
     range: str | None = None
@@ -28,11 +28,11 @@ class RequestHead:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """An answer: its status, the headers that follow from the object, and what its body is made of.
+    """A response: its status, the headers that follow from the object, and the pieces of its body.
 
-    `pieces`, in sending order: spans of the object, and between them the literal bytes of a multipart body's
-    framing. None means that nothing of the object is sent (HEAD, 304, 412, 416); an empty object's GET has the empty
-    Span(0, 0). Age, Date, Via and Cache-Status are not the object's: they are added where the answer is sent.
+    `pieces` are, in sending order, spans of the object, and between them the bytes of a multipart body's framing. They
+    are None if nothing of the object is sent (HEAD, 304, 412, 416). The GET of an empty object has the empty
+    Span(0, 0). The sender adds Age, Date, Via and Cache-Status, which do not follow from the object.
     """
 
     status: int
@@ -41,27 +41,26 @@ class Plan:
 
     @property
     def spans(self) -> tuple[Span, ...]:
-        """What of the object is sent, in sending order; no two of them overlap."""
+        """Return the spans of the object to send, in sending order. They do not overlap."""
         return tuple(piece for piece in self.pieces or () if isinstance(piece, Span))
 
     @property
     def length(self) -> int:
-        """Of the body made of `pieces`, in bytes: 0 where there are none, whatever Content-Length tells of."""
+        """Return the length of the body in bytes. It is 0 without pieces, even if Content-Length is not."""
         return _length(self.pieces or ())
 
 
 def plan(request: RequestHead, metadata: Metadata, now: float, boundary: str = "") -> Plan:
-    """200, 206, 304, 412 or 416 (RFC 9110 section 13.2.2); `now` is in seconds since the epoch.
+    """Return a plan with status 200, 206, 304, 412 or 416 (RFC 9110 section 13.2.2).
 
-    `boundary` parts a multipart answer and is used for nothing else: characters that need no quotes (RFC 2046 section
-    5.1.1), at most 70, which the object must not be able to foresee, so random hex. 412 and 416 carry
-    `Content-Length: 0`; a server that sends an explanation with them replaces it.
+    `now` is in seconds since the epoch. `boundary` separates the parts of a multipart response. It has at most 70
+    characters that need no quotes (RFC 2046 section 5.1.1), and is random, so that no object can contain it. 412 and
+    416 carry `Content-Length: 0`, which a server replaces if it sends an explanation.
 
-    Raises ValueError if the method is neither GET nor HEAD (nothing else selects a representation), or if the answer
-    is multipart and `boundary` empty.
+    Raises ValueError if the method is neither GET nor HEAD, or if the response is multipart and `boundary` empty.
     """
     if request.method not in {"GET", "HEAD"}:
-        raise ValueError(f"no plan for {request.method}: ask preconditions.evaluate before a write")
+        raise ValueError(f"no plan for {request.method}: call preconditions.evaluate before a write")
     verdict = preconditions.evaluate(
         metadata,
         now,
@@ -86,7 +85,7 @@ def plan(request: RequestHead, metadata: Metadata, now: float, boundary: str = "
 
 
 def _ranges(request: RequestHead, metadata: Metadata, now: float) -> ranges.Ranges:
-    """Sections 13.1.5 and 14.2: the Range, unless an If-Range says that the client holds something else."""
+    """Return the ranges, or None if an If-Range shows that the client has another version (sections 13.1.5, 14.2)."""
     if request.range is None:
         return None
     if request.if_range is not None and not preconditions.if_range_holds(request.if_range, metadata, now):
@@ -94,15 +93,15 @@ def _ranges(request: RequestHead, metadata: Metadata, now: float) -> ranges.Rang
     return ranges.parse(request.range, metadata.size)
 
 
-def _partial(asked: tuple[Span, ...], metadata: Metadata, boundary: str) -> Plan | None:
-    """206 (section 15.3.7), or None where the whole representation serves better.
+def _partial(requested: tuple[Span, ...], metadata: Metadata, boundary: str) -> Plan | None:
+    """Return a plan with status 206 (section 15.3.7), or None if the whole representation serves better.
 
-    That is where the ranges as asked for add up to more than the representation, which only a broken client or an
-    attack does (section 17.15), and where a multipart body would save nothing.
+    It serves better if the ranges add up to more than the representation, which only a broken client or an attacker
+    requests (section 17.15). It also does if a multipart body would not be shorter.
     """
-    if sum(span.length for span in asked) > metadata.size:
+    if sum(span.length for span in requested) > metadata.size:
         return None
-    parts = ranges.coalesce(asked)
+    parts = ranges.coalesce(requested)
     if len(parts) == 1:
         (part,) = parts
         return Plan(206, _headers(metadata, part.length, part), parts)
@@ -111,22 +110,22 @@ def _partial(asked: tuple[Span, ...], metadata: Metadata, boundary: str) -> Plan
     if length >= metadata.size:
         return None
     if not boundary:
-        raise ValueError("a multipart answer needs a boundary")
+        raise ValueError("a multipart response needs a boundary")
     return Plan(206, _multipart_headers(metadata, length, boundary), pieces)
 
 
 def _framed(parts: tuple[Span, ...], metadata: Metadata, boundary: str) -> tuple[bytes | Span, ...]:
-    """The body of a multipart/byteranges (section 14.6): each part with its range and the object's own type."""
+    """Return the body of a multipart/byteranges: each part with its range and the object's type (section 14.6)."""
     _, object_type = _type(metadata)
     pieces: list[bytes | Span] = []
-    line_end = ""  # of the part before; a part's own content does not end with one
+    line_end = ""  # ends the part before, because the content of a part has no line end
     for part in parts:
         head = (
             f"{line_end}--{boundary}\r\n"
             f"Content-Type: {object_type}\r\n"
             f"Content-Range: {_content_range(part, metadata)}\r\n\r\n"
         )
-        # A type that was no UTF-8 when it was read goes out as the bytes it came as.
+        # A type that is not UTF-8 is sent as the bytes that the origin sent.
         pieces += head.encode("utf-8", "surrogateescape"), part
         line_end = "\r\n"
     return (*pieces, f"\r\n--{boundary}--\r\n".encode())
@@ -150,7 +149,10 @@ def _headers(metadata: Metadata, length: int, part: Span | None = None) -> Heade
 
 
 def _multipart_headers(metadata: Metadata, length: int, boundary: str) -> Headers:
-    """Section 15.3.7.2: the parts have type and range. No Content-Range here, lest it be taken for a single part."""
+    """Return the headers of a multipart response (section 15.3.7.2).
+
+    They have no Content-Range, so that a client does not read the body as a single part.
+    """
     whole = _headers(metadata, length)
     own = (header for header in whole if header[0].lower() != "content-type")
     return (*own, ("Content-Type", f"multipart/byteranges; boundary={boundary}"))

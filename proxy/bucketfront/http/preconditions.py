@@ -1,7 +1,7 @@
-"""Conditional requests (RFC 9110 section 13).
+"""Evaluate the preconditions of a conditional request (RFC 9110 section 13).
 
-As in Go's net/http, each precondition is a function that says True, False, or None where it does not apply,
-and one function puts them in the order of section 13.2.2.
+As in Go's net/http, each precondition is a function. It returns whether the condition holds, or None if it does not
+apply. `evaluate` calls them in the order of section 13.2.2.
 """
 
 from enum import Enum, auto
@@ -10,11 +10,14 @@ from bucketfront.http import dates, etags
 from bucketfront.http.metadata import Metadata
 
 STRONG_AFTER_S = 60.0
-"""Seconds after which a Last-Modified is a strong validator."""
+"""The age from which a Last-Modified counts as a strong validator, in seconds.
+
+It is the minute of RFC 7232 section 2.2.2. The one second of RFC 9110 section 8.8.2.2 needs the origin's Date.
+"""
 
 
 class Verdict(Enum):
-    """What the preconditions make of a request."""
+    """The effect of the preconditions on a request."""
 
     PROCEED = auto()
     NOT_MODIFIED = auto()  # 304
@@ -31,9 +34,10 @@ def evaluate(
     if_modified_since: str | None = None,
     if_unmodified_since: str | None = None,
 ) -> Verdict:
-    """RFC 9110 section 13.2.2, steps 1 to 4, for a representation that exists. Step 5 is `if_range_holds`.
+    """Return the verdict for a representation that exists (RFC 9110 section 13.2.2, steps 1 to 4).
 
-    Field values are as received, None where the field is absent. `now` is in seconds since the epoch.
+    Step 5 is `if_range_holds`. Field values are as received, None for an absent field. `now` is in seconds since the
+    epoch.
     """
     reading = method in {"GET", "HEAD"}
     held = _if_match(if_match, metadata)
@@ -44,7 +48,7 @@ def evaluate(
     held = _if_none_match(if_none_match, metadata)
     if held is False:
         return Verdict.NOT_MODIFIED if reading else Verdict.FAILED
-    # Section 13.1.3: an If-None-Match disables If-Modified-Since, and so does a malformed one: its sender
+    # Section 13.1.3: an If-None-Match disables If-Modified-Since. A malformed one does so as well, because its sender
     # knows that dates are too coarse.
     if if_none_match is None and reading and _if_modified_since(if_modified_since, metadata, now) is False:
         return Verdict.NOT_MODIFIED
@@ -52,12 +56,12 @@ def evaluate(
 
 
 def if_range_holds(header: str, metadata: Metadata, now: float) -> bool:
-    """RFC 9110 section 13.1.5: may the Range be honoured? If not, the whole representation is sent.
+    """Return whether the Range may be honoured (RFC 9110 section 13.1.5). If not, the client gets the whole.
 
-    An entity tag must match by strong comparison. A date must be the Last-Modified's own instant (an earlier
-    or later one proves nothing), and that must be a strong validator (section 8.8.2.2): old enough that no
-    second change can hide in the same second. S3 gives whole seconds and its Date is not kept, so the measure
-    is STRONG_AFTER_S between Last-Modified and `now` (seconds since the epoch); anything younger is sent whole.
+    An entity tag must match by strong comparison. A date must equal the Last-Modified, because an earlier or later one
+    proves nothing. The Last-Modified must be a strong validator (section 8.8.2.2), which means that no second change
+    can be in the same second. S3 sends whole seconds and its Date is not stored. So the Last-Modified counts as strong
+    STRONG_AFTER_S before `now` (seconds since the epoch).
     """
     wanted = etags.parse(header)
     if wanted is not None:
@@ -69,7 +73,7 @@ def if_range_holds(header: str, metadata: Metadata, now: float) -> bool:
 
 
 def _if_match(header: str | None, metadata: Metadata) -> bool | None:
-    """Section 13.1.1. A malformed list matches nothing: no write goes ahead on a tag nobody could read."""
+    """Evaluate If-Match (section 13.1.1). A malformed list matches nothing, so that no write follows from it."""
     if header is None:
         return None
     wanted = etags.parse_list(header)
@@ -80,7 +84,7 @@ def _if_match(header: str | None, metadata: Metadata) -> bool | None:
 
 
 def _if_unmodified_since(header: str | None, metadata: Metadata, now: float) -> bool | None:
-    """Section 13.1.4. Ignored if it is no date, or where no modification date is known."""
+    """Evaluate If-Unmodified-Since (section 13.1.4). Returns None if it, or the Last-Modified, is no date."""
     date = None if header is None else dates.parse(header, now)
     modified = _last_modified(metadata, now)
     if date is None or modified is None:
@@ -89,7 +93,7 @@ def _if_unmodified_since(header: str | None, metadata: Metadata, now: float) -> 
 
 
 def _if_none_match(header: str | None, metadata: Metadata) -> bool | None:
-    """Section 13.1.2. A malformed list is ignored: at worst the client gets what it already has."""
+    """Evaluate If-None-Match (section 13.1.2). A malformed list is ignored: the client may get what it has."""
     wanted = None if header is None else etags.parse_list(header)
     if wanted is None:
         return None
@@ -100,7 +104,7 @@ def _if_none_match(header: str | None, metadata: Metadata) -> bool | None:
 
 
 def _if_modified_since(header: str | None, metadata: Metadata, now: float) -> bool | None:
-    """Section 13.1.3. Ignored if it is no date, or where no modification date is known."""
+    """Evaluate If-Modified-Since (section 13.1.3). Returns None if it, or the Last-Modified, is no date."""
     date = None if header is None else dates.parse(header, now)
     modified = _last_modified(metadata, now)
     if date is None or modified is None:

@@ -1,6 +1,6 @@
-"""How a stored version is shown to a client, without changing what is stored (I25).
+"""Present a stored version to a client, without a change of what is stored (docs/invariants.md#complete-cache-key).
 
-What is closer to the request wins: stored < guessed type < content coding < rule < query.
+Later sources override earlier ones: stored headers, guessed type, content coding, rule, query.
 """
 
 from collections.abc import Iterable
@@ -17,41 +17,38 @@ _UNTYPED = "application/octet-stream"
 
 @dataclass(frozen=True, slots=True)
 class Presentation:
-    """What becomes of the stored headers. Names compare case-insensitively."""
+    """The changes to the stored headers. Names compare case-insensitively."""
 
     guessed_type: str | None = None
-    """For an object without a type, or with a GENERIC one."""
+    """The type for an object without one, or with a GENERIC one."""
     coding: str | None = None
-    """The content coding of the version, which is then the precompressed sibling of what was asked for."""
+    """The content coding of the version, if it is the precompressed sibling of the requested object."""
     varies: bool = False
-    """Whether another Accept-Encoding could have had another answer. True also with `coding`."""
+    """Whether another Accept-Encoding could get another response. True also with `coding`."""
     cache_control: str | None = None
-    """A rule's, in place of the object's Cache-Control and its Expires."""
+    """A rule's Cache-Control, in place of the object's Cache-Control and Expires."""
     changes: tuple[tuple[str, str | None], ...] = ()
-    """A rule's headers to set, or with None to drop."""
+    """A rule's headers to set, or with None to remove."""
     overrides: tuple[tuple[str, str], ...] = ()
-    """The query's headers to set."""
+    """The headers that the query sets."""
 
     @property
     def sets_lifetime(self) -> bool:
-        """Whether it is not the object that says how long clients may keep the answer."""
+        """Return whether a rule or the query, and not the object, sets how long clients may keep the response."""
         return self.cache_control is not None or any(name in _LIFETIMES for name, _ in self.overrides)
 
 
-AS_STORED = Presentation()
-
-
 def present(metadata: Metadata, presentation: Presentation) -> Metadata:
-    """The metadata to answer with: other headers, never another version, size or age.
+    """Return the metadata for the response: other headers, but the same version, size and age.
 
-    The very same object where nothing changes. A header that is set takes the place of the first of its name,
-    and of all of them; the others keep their order.
+    If no header changes, it is the same object. A header that is set replaces all headers of its name, at the place of
+    the first. The others keep their order.
     """
     headers = metadata.headers
     for name, value in _changes(metadata, presentation):
         headers = _with(headers, name, value)
     if presentation.varies or presentation.coding is not None:
-        # After the rule: a CDN that is not told of the coding mixes the answers up, whatever a rule drops.
+        # After the rule, because a CDN that does not know of the coding mixes responses up, whatever a rule removes.
         headers = _varying(headers)
     for name, value in presentation.overrides:
         headers = _with(headers, name, value)
@@ -72,7 +69,7 @@ def _changes(metadata: Metadata, presentation: Presentation) -> Iterable[tuple[s
 
 
 def _content_type(stored: str | None, presentation: Presentation) -> str | None:
-    """RFC 9110 section 8.3: the type is that of the decoded bytes, so a sibling's `application/gzip` must go."""
+    """Return the type of the decoded bytes (RFC 9110 section 8.3), so not a sibling's `application/gzip`."""
     kind = None if stored is None else media_types.essence(stored)
     if presentation.coding is not None and kind in media_types.COMPRESSED:
         return presentation.guessed_type
@@ -81,7 +78,7 @@ def _content_type(stored: str | None, presentation: Presentation) -> str | None:
 
 
 def _with(headers: Headers, name: str, value: str | None) -> Headers:
-    """`headers` with `name` set to `value`, or without it where that is None."""
+    """Return `headers` with `name` set to `value`, or without `name` if the value is None."""
     wanted = name.lower()
     changed: list[tuple[str, str]] = []
     left = value
@@ -97,7 +94,7 @@ def _with(headers: Headers, name: str, value: str | None) -> Headers:
 
 
 def _varying(headers: Headers) -> Headers:
-    """RFC 9110 section 12.5.5: `Vary` names Accept-Encoding too, unless it says `*`, which covers all."""
+    """Add Accept-Encoding to `Vary`, unless it is `*`, which covers all (RFC 9110 section 12.5.5)."""
     stored = [value for name, value in headers if name.lower() == "vary"]
     named = {field.strip(" \t").lower() for value in stored for field in value.split(",")}
     if "*" in named or _ACCEPT_ENCODING.lower() in named:

@@ -1,7 +1,9 @@
-"""What a request's query string asks for: a version, changed headers (S3 GetObject), or something else entirely.
+"""Read a request's query string: a version, changed headers (S3 GetObject), or an S3 sub-resource.
 
-Rule 1: every function here is total: a value or BadQuery, at a cost linear in a length that is bounded (I22).
-Rule 2: no value becomes a header unless it is printable ASCII (no CR, LF or NUL), and no message quotes one (I28).
+- Every function is total: it returns a value or raises BadQuery. Its cost is linear in the length, which is bounded
+  (docs/invariants.md#cost-of-a-request).
+- A value becomes a header only if it is printable ASCII (no CR, LF or NUL). No message quotes a value
+  (docs/invariants.md#secrets-stay-in).
 """
 
 import re
@@ -10,12 +12,12 @@ from dataclasses import dataclass
 from string import hexdigits
 
 from bucketfront.errors import ProxyError
-from bucketfront.http.grammar import is_field_value
+from bucketfront.http.grammar import Headers, is_field_value
 
-MAX_QUERY_CHARS = 8192
-MAX_PARAMETERS = 100
-MAX_VERSION_CHARS = 1024
-MAX_OVERRIDE_CHARS = 2048
+MAX_QUERY_CHARS = 8192  # a common bound of servers for a request line
+MAX_PARAMETERS = 100  # far more than S3 defines for one request
+MAX_VERSION_CHARS = 1024  # S3's longest version id
+MAX_OVERRIDE_CHARS = 2048  # longer than any useful Content-Disposition
 
 VERSION = "versionId"
 
@@ -31,7 +33,7 @@ _OVERRIDES = {
 
 SUBRESOURCES = frozenset(
     {
-        # Of an object. `append` is no parameter of S3's own, but some S3-alikes write by it.
+        # Of an object. `append` is not S3's own parameter, but some S3-compatible servers write by it.
         "acl", "annotation", "annotationName", "append", "attributes", "encryption", "legal-hold", "partNumber",
         "renameObject", "restore", "retention", "select", "select-type", "tagging", "torrent", "uploadId", "uploads",
         "versionId",
@@ -43,7 +45,7 @@ SUBRESOURCES = frozenset(
         "versioning", "versions", "website",
     }
 )  # fmt: skip
-"""S3's sub-resources and multipart parameters, by which a write would mean something else. Case matters, as to S3."""
+"""S3's sub-resources and multipart parameters, which change the meaning of a write. Case matters, as in S3."""
 
 # A table, because a call for each escape would make a long query cost milliseconds.
 _OCTETS = {f"{high}{low}".encode(): bytes.fromhex(high + low) for high in hexdigits for low in hexdigits}
@@ -51,20 +53,20 @@ _VERSION_ID = re.compile(r"[\x21-\x7e]+")
 
 
 class BadQuery(ProxyError):
-    """A query string that cannot be read, or asks for what no header may hold."""
+    """A query string that is malformed, or has a value that no header may hold."""
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What a read asks for.
+    """The query of a read.
 
-    `version` is S3's `versionId`, None for the current one. `overrides` are a header's name in its usual
-    spelling and its value, `others` the decoded names of parameters that mean nothing to a read; both in the order
-    of the query.
+    `version` is S3's `versionId`, None for the current one. `overrides` are header names in their usual spelling with
+    their values. `others` are the decoded names of parameters without a meaning for a read. Both keep the order of the
+    query.
     """
 
     version: str | None = None
-    overrides: tuple[tuple[str, str], ...] = ()
+    overrides: Headers = ()
     others: tuple[str, ...] = ()
 
 
@@ -72,10 +74,11 @@ NOTHING = Query()
 
 
 def parse(query: str) -> Query:
-    """The query of a GET or HEAD, as sent, without its '?' (S3 GetObject, HeadObject).
+    """Return the query of a GET or HEAD, given as sent without its '?' (S3 GetObject, HeadObject).
 
-    Raises BadQuery where it is too long, has too many parameters, a name is no percent-encoded UTF-8, or a
-    parameter that means something comes twice or with a value it cannot have. Values of others are not looked at.
+    Values of parameters without a meaning are not checked. Raises BadQuery if the query is too long, has too many
+    parameters, or a name that is not percent-encoded UTF-8. Also raises it if a parameter with a meaning occurs twice,
+    or has an invalid value.
     """
     if not query:
         return NOTHING
@@ -98,10 +101,10 @@ def parse(query: str) -> Query:
 
 
 def subresource(query: str) -> str | None:
-    """The first parameter that makes a request to S3 mean something else than the object (SUBRESOURCES), or None.
+    """Return the first parameter by which a request does not mean the object itself (SUBRESOURCES), or None.
 
-    Raises BadQuery where the query is too long, has too many parameters, or a name cannot be read: a write whose
-    meaning is in doubt is not done.
+    Raises BadQuery if the query is too long, has too many parameters, or a malformed name, because then the meaning of
+    a write is unclear.
     """
     if not query:
         return None
@@ -109,14 +112,15 @@ def subresource(query: str) -> str | None:
 
 
 def is_delete_objects(query: str) -> bool:
-    """Whether a POST with this query is S3's DeleteObjects: `?delete`, and no other parameter with a meaning. Raises
-    BadQuery as `subresource`.
+    """Return whether a POST with this query is S3's DeleteObjects: `?delete` without another sub-resource.
+
+    Raises BadQuery as `subresource` does.
     """
     return {name for name, _ in _parameters(query) if name in SUBRESOURCES} == {"delete"}
 
 
 def _parameters(query: str) -> Iterator[tuple[str, str]]:
-    """Each decoded name with its value as sent. A parameter without '=' has the empty value."""
+    """Yield each decoded name with its value as sent. A parameter without '=' has the empty value."""
     if len(query) > MAX_QUERY_CHARS:
         raise BadQuery(f"the query has {len(query)} characters; {MAX_QUERY_CHARS} are allowed")
     if query.count("&") >= MAX_PARAMETERS:
@@ -145,7 +149,10 @@ def _override(name: str, value: str) -> str:
 
 
 def _decode(text: str) -> str | None:
-    """Form decoding ('+' is a space), strictly; None where an escape is broken or the octets are not UTF-8."""
+    """Decode form encoding ('+' is a space) strictly.
+
+    Returns None if an escape is broken or the octets are not UTF-8.
+    """
     try:
         first, *escaped = text.replace("+", " ").encode("utf-8", "surrogateescape").split(b"%")
         return b"".join([first, *[_OCTETS[octets[:2]] + octets[2:] for octets in escaped]]).decode("utf-8")

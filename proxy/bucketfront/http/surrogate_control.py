@@ -1,7 +1,7 @@
-"""Surrogate-Control: what an origin says to the reverse proxies in front of it.
+"""Parse Surrogate-Control, by which an origin addresses the reverse proxies in front of it.
 
-Defined by the W3C's note "Edge Architecture Specification" of 2001 (section 2): `max-age=3600+600` is fresh for
-3600 s and may be used for 600 s more. CDNs also read the directives of Cache-Control here, and so do we.
+The W3C's note "Edge Architecture Specification" of 2001 (section 2) defines it. `max-age=3600+600` is fresh for 3600 s
+and may be used for 600 s more. Like CDNs, bucketfront also accepts the directives of Cache-Control here.
 """
 
 import re
@@ -10,7 +10,7 @@ from bucketfront.http import cache_control
 from bucketfront.http.cache_control import CacheControl
 from bucketfront.http.grammar import QUOTED_TEXT
 
-# Or what an open quote leaves: a pattern that failed there would be tried again at every quote after it.
+# The pattern also matches an open quote to the end, because otherwise it would be tried again at every later quote.
 _QUOTED = re.compile(rf'"{QUOTED_TEXT}(?:"|\\?\Z)', re.DOTALL)
 _EXTENDED_AGE = re.compile(r"([0-9]++)\+([0-9]++)")
 
@@ -18,11 +18,11 @@ _NOTHING = CacheControl()
 
 
 def parse(value: str | None) -> CacheControl | None:
-    """A field value as cache directives, or None where it says nothing about storing. Never raises.
+    """Return the cache directives of a field value, or None if it has none about storing. Never raises.
 
-    The extension after the "+" is a stale window for every reason, except where the field names that window
-    itself. `content` and `no-store-remote` (for surrogates far from the origin) are not for us, nor is a
-    directive with a parameter: that names another surrogate. Other errors are read as in Cache-Control.
+    The extension after the "+" is the length of each stale window that the field does not name itself. `content`,
+    `no-store-remote` (for surrogates far from the origin), and a directive with a parameter (which names another
+    surrogate) are ignored. Other errors are handled as in Cache-Control.
     """
     if not value:
         return None

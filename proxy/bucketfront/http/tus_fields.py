@@ -1,7 +1,7 @@
-"""The tus protocol, version 1.0.0 (tus.io/protocols/resumable-upload): what its header fields say. Pure.
+"""Parse the headers of the tus protocol, version 1.0.0 (tus.io/protocols/resumable-upload).
 
-Rule 1: a number has decimal digits and nothing else, and fits into 63 bits.
-Rule 2: what the protocol forbids is refused, not repaired: a client that sends it means something else.
+- A number consists of decimal digits and fits into 63 bits.
+- A header that the protocol forbids is refused and not repaired, because the client may mean something else by it.
 """
 
 import base64
@@ -17,10 +17,10 @@ VERSION = "1.0.0"
 EXTENSIONS = ("creation", "creation-with-upload", "checksum", "expiration", "termination")
 CHECKSUMS = ("sha1", "sha256", "md5", "crc32")
 BODY_TYPE = "application/offset+octet-stream"
-CHECKSUM_MISMATCH = 460  # a status that no other protocol knows
-MAX_METADATA_CHARS = 4096  # characters of Upload-Metadata; they are kept as long as the upload is
+CHECKSUM_MISMATCH = 460  # a status of tus alone
+MAX_METADATA_CHARS = 4096  # of Upload-Metadata, which is stored as long as the upload exists
 
-# What a page of another origin must be able to send and to read (Fetch standard).
+# The headers that a page of another origin must be able to send and to read (Fetch standard).
 REQUEST_HEADERS = (
     "Content-Type", "Tus-Resumable", "Upload-Checksum", "Upload-Length", "Upload-Metadata", "Upload-Offset",
     "X-HTTP-Method-Override", "X-Requested-With",
@@ -36,11 +36,11 @@ _METADATA_KEY = re.compile(r"[\x21-\x2b\x2d-\x7e]+")  # visible ASCII without th
 
 
 class BadUploadHead(ProxyError):
-    """A field of the protocol that cannot be read, is missing, or says what cannot be."""
+    """A header of the protocol that is malformed or missing, or has an impossible value."""
 
 
 class WrongVersion(ProxyError):
-    """Another version of the protocol, or none, where this one is spoken."""
+    """A request of another version of the protocol, or without a version."""
 
 
 class WrongBodyType(ProxyError):
@@ -48,33 +48,33 @@ class WrongBodyType(ProxyError):
 
 
 class WrongChecksum(ProxyError):
-    """A body that is not the one that its Upload-Checksum was made of."""
+    """A body that does not have its Upload-Checksum."""
 
 
 def is_tus_request(method: str, fields: Mapping[str, str]) -> bool:
-    """Whether a request on the upload route is one of this protocol. PATCH means nothing else there."""
+    """Return whether a request on the upload route is one of this protocol. PATCH has no other meaning there."""
     return method == "PATCH" or (method in _METHODS and "Tus-Resumable" in fields)
 
 
 def method_of(method: str, fields: Mapping[str, str]) -> str:
-    """The request's method; a client that can send nothing but GET and POST names it in X-HTTP-Method-Override."""
+    """Return the request's method. A client limited to GET and POST sends it in X-HTTP-Method-Override."""
     return fields.get("X-HTTP-Method-Override", method).upper() if method == "POST" else method
 
 
 def check_version(fields: Mapping[str, str]) -> None:
-    """Raises WrongVersion."""
+    """Check the protocol version of a request. Raises WrongVersion."""
     if fields.get("Tus-Resumable") != VERSION:
         raise WrongVersion(f"tus {VERSION} is spoken here, see Tus-Version")
 
 
 def check_body_type(fields: Mapping[str, str]) -> None:
-    """Raises WrongBodyType."""
+    """Check the type of a body with bytes of an upload. Raises WrongBodyType."""
     if fields.get("Content-Type", "").strip().lower() != BODY_TYPE:
         raise WrongBodyType(f"the body's type must be {BODY_TYPE}")
 
 
 def byte_count(name: str, fields: Mapping[str, str]) -> int:
-    """The field as a number of bytes. Raises BadUploadHead."""
+    """Return the value of a header as a number of bytes. Raises BadUploadHead."""
     text = fields.get(name, "")
     if _NUMBER.fullmatch(text) is None or int(text) >> 63:
         raise BadUploadHead(f"{name} must be a number of bytes")
@@ -82,7 +82,7 @@ def byte_count(name: str, fields: Mapping[str, str]) -> int:
 
 
 def upload_length(fields: Mapping[str, str]) -> int:
-    """How many bytes the whole upload has. Raises BadUploadHead."""
+    """Return the number of bytes of the whole upload. Raises BadUploadHead."""
     if "Upload-Defer-Length" in fields:
         raise BadUploadHead("creation-defer-length is not spoken here: send Upload-Length")
     if "Upload-Concat" in fields:
@@ -91,7 +91,7 @@ def upload_length(fields: Mapping[str, str]) -> int:
 
 
 def metadata(text: str) -> dict[str, bytes]:
-    """Upload-Metadata: pairs of a key and a value in Base64, which may be missing. Raises BadUploadHead."""
+    """Return Upload-Metadata: keys and their decoded values, which may be empty. Raises BadUploadHead."""
     if len(text) > MAX_METADATA_CHARS:
         raise BadUploadHead(f"Upload-Metadata has {len(text)} characters; {MAX_METADATA_CHARS} are taken")
     found: dict[str, bytes] = {}
@@ -106,7 +106,7 @@ def metadata(text: str) -> dict[str, bytes]:
 
 
 def text_of(name: str, found: Mapping[str, bytes]) -> str | None:
-    """A value of the metadata as text; None where it is missing or empty. Raises BadUploadHead."""
+    """Return a value of the metadata as text, or None if it is missing or empty. Raises BadUploadHead."""
     try:
         return found.get(name, b"").decode() or None
     except UnicodeDecodeError:
@@ -114,7 +114,7 @@ def text_of(name: str, found: Mapping[str, bytes]) -> str | None:
 
 
 def checksum(fields: Mapping[str, str]) -> Digest | None:
-    """What Upload-Checksum says of the body of this request. Raises BadUploadHead."""
+    """Return the Upload-Checksum of this request's body, or None if it has none. Raises BadUploadHead."""
     text = fields.get("Upload-Checksum")
     if text is None:
         return None

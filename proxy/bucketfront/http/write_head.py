@@ -1,8 +1,8 @@
-"""What a client says of the object that it writes: its headers by allow-list (I25), conditions and checksums.
+"""Parse the head of a write: headers by allow-list (docs/invariants.md#complete-cache-key), conditions, checksums.
 
-Rule 1: everything here is decided by the head alone, so that a refusal comes before the body.
-Rule 2: nothing that a client relies on is passed over in silence: a condition or a checksum that can be neither held
-nor handed to S3 refuses the write, and so does any field of S3's (`x-amz-`) that is not known to change nothing.
+- The head alone decides everything here, so that a refusal is sent before the body.
+- A header that a client relies on is never ignored. A condition or checksum that can neither be verified here nor
+  passed to S3 refuses the write. So does each S3 header (`x-amz-`) that is not known to have no effect here.
 """
 
 import base64
@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from bucketfront.errors import PreconditionFailed, ProxyError
 from bucketfront.http import checksums, dates, etags, media_types
 from bucketfront.http.checksums import MD5, Digest
-from bucketfront.http.grammar import is_field_value, is_token
+from bucketfront.http.grammar import Headers, is_field_value, is_token
 from bucketfront.http.metadata import USER_METADATA_PREFIX
 
 OBJECT_FIELDS = (
@@ -27,34 +27,34 @@ OBJECT_FIELDS = (
 )
 MAX_TAGS = 10  # S3 API, PutObjectTagging
 
-# S3 API, PutObject, `StorageClass`: those whose objects can be read at once. One that was archived would have to be
-# restored before anybody could get it here.
+# S3 API, PutObject, `StorageClass`: the classes whose objects can be read at once. An archived object must be restored
+# before a GET.
 STORAGE_CLASSES = frozenset(
     {"STANDARD", "REDUCED_REDUNDANCY", "STANDARD_IA", "ONEZONE_IA", "INTELLIGENT_TIERING", "GLACIER_IR",
      "EXPRESS_ONEZONE"}
 )  # fmt: skip
 
-# RFC 9110 section 5.3: of these, several fields are one list. Any other that counts here may come once.
+# Several fields of these names form one list (RFC 9110 section 5.3). Other relevant names may occur once.
 _LISTS = frozenset(
     {"cache-control", "content-encoding", "content-language", "digest", "content-digest", "repr-digest", "if-match"}
 )
 _CHECKSUM_PREFIX = "x-amz-checksum-"
 _NO_CHECKSUMS = frozenset({"x-amz-checksum-algorithm", "x-amz-checksum-mode", "x-amz-checksum-type"})
-# RFC 3230 section 4.1.1 and RFC 5843; RFC 9530 section 5. Any other algorithm may be passed over.
+# RFC 3230 section 4.1.1, RFC 5843 and RFC 9530 section 5. They allow a recipient to ignore other algorithms.
 _DIGEST_ALGORITHMS = {"md5": MD5, "sha": "sha1", "sha-256": "sha256", "sha-512": "sha512"}
-# Fields of S3's that say who asks, with which program, or how the message came: nothing of the object. CloudFront adds
-# its `x-amz-cf-id` to whatever it passes on.
+# S3 headers about the sender, its program or the message, and not about the object. CloudFront adds `x-amz-cf-id` to
+# each request that it forwards.
 _OF_THE_REQUEST = frozenset(
     {"x-amz-algorithm", "x-amz-cf-id", "x-amz-content-sha256", "x-amz-credential", "x-amz-date", "x-amz-expires",
      "x-amz-request-payer", "x-amz-s3session-token", "x-amz-sdk-checksum-algorithm", "x-amz-security-token",
      "x-amz-signature", "x-amz-signedheaders", "x-amz-user-agent"}
 )  # fmt: skip
 _OF_THE_OBJECT = frozenset({"x-amz-storage-class", "x-amz-tagging"})
-# Wishes that S3 fulfils without being told of them.
+# Values that S3 applies by default.
 _DEFAULTS = {"x-amz-acl": "private", "x-amz-server-side-encryption": "AES256"}
 _SIGNED, _UNSIGNED = "x-amz-content-sha256", "UNSIGNED-PAYLOAD"  # S3 API, "Authenticating requests"
-_YEAR_10000 = 253402300800  # which a leap second at the end of 9999 would reach
-_EXPIRED = ("0", "-1")  # RFC 9111 section 5.3: no dates, and widely sent to say that something is stale already
+_YEAR_10000 = 253402300800  # in seconds since the epoch; a leap second at the end of 9999 reaches it
+_EXPIRED = ("0", "-1")  # RFC 9111 section 5.3: not dates, but common values for an object that is stale at once
 _UNCHECKED = ("if-modified-since", "if-unmodified-since", "if-range")
 
 _TAG = re.compile(r"[^=&]{1,}=[^=&]*")
@@ -64,24 +64,25 @@ _MEMBER = re.compile(r"([a-z*][a-z0-9_.*-]*)=:([A-Za-z0-9+/=]*):")
 
 
 class BadWriteHead(ProxyError):
-    """A header of a write that cannot be read, or that no object can have."""
+    """A header of a write that is malformed, or that no object can have."""
 
 
 class NoSuchWrite(ProxyError):
-    """A write on terms that S3 does not offer. S3 itself answers 501 to such."""
+    """A write with a feature that is not implemented here. S3 responds with 501 in such cases."""
 
 
 @dataclass(frozen=True, slots=True)
 class WriteHead:
-    """What S3 is to be told of an object.
+    """The properties and conditions of a write.
 
-    `headers` are OBJECT_FIELDS, lower-case name and value, `expires` an HTTP date. `metadata` is the user's, names in
-    lower case without `x-amz-meta-`. `tagging` is form-encoded, `storage_class` one of STORAGE_CLASSES.
-    `only_if_absent` is `If-None-Match: *`; `if_match` one strong entity tag in wire form. `checksums` are of the body
-    as sent, at most one of each algorithm.
+    - `headers` are OBJECT_FIELDS with lower-case names. The value of `expires` is an HTTP date.
+    - `metadata` is the user's, with lower-case names without `x-amz-meta-`.
+    - `tagging` is form-encoded, and `storage_class` one of STORAGE_CLASSES.
+    - `only_if_absent` is `If-None-Match: *`, and `if_match` one strong entity tag in wire form.
+    - `checksums` are those of the body as sent, at most one of each algorithm.
     """
 
-    headers: tuple[tuple[str, str], ...] = ()
+    headers: Headers = ()
     metadata: tuple[tuple[str, str], ...] = ()
     tagging: str | None = None
     storage_class: str | None = None
@@ -90,19 +91,20 @@ class WriteHead:
     checksums: tuple[Digest, ...] = ()
 
     def write_once(self) -> "WriteHead":
-        """The same, for a place where nothing is overwritten. Raises PreconditionFailed: to replace a version there
-        is the one condition that never holds.
+        """Return the head for a mount where uploads only create objects.
+
+        Raises PreconditionFailed if the head requires an existing version, because that condition never holds there.
         """
         if self.if_match is not None:
             raise PreconditionFailed("nothing is overwritten here")
         return replace(self, only_if_absent=True)
 
     def with_guessed_type(self, name: str) -> "WriteHead":
-        """The same, with a Content-Type by the extension of `name` where none was given and the extension says one."""
+        """Return the head with a Content-Type by the extension of `name`, if it has none and the extension is known."""
         given = dict(self.headers)
         kind = media_types.of(name)
         if "content-encoding" in given and kind in media_types.COMPRESSED:
-            # RFC 9110 section 8.3: the type is that of the decoded bytes. `a.css.gz` is text then.
+            # RFC 9110 section 8.3: the type is that of the decoded bytes, so `a.css.gz` is text.
             kind = media_types.of(name.rpartition(".")[0])
         if kind is None or "content-type" in given:
             return self
@@ -110,13 +112,13 @@ class WriteHead:
 
 
 def parse(fields: Iterable[tuple[str, str]]) -> WriteHead:
-    """The request's fields, names in any case, in the order they came.
+    """Return the head of a request with these fields, given in their order with names in any case.
 
-    Raises BadWriteHead, NoSuchWrite, PreconditionFailed (a condition that nothing can meet).
+    Raises BadWriteHead, NoSuchWrite, or PreconditionFailed for a condition that cannot hold.
     """
     given = _joined(fields)
     if "content-range" in given:
-        # RFC 9110 section 14.5: a partial PUT that is taken for a whole one destroys the object.
+        # RFC 9110 section 14.5: a partial PUT that is stored as a whole object destroys the object.
         raise BadWriteHead("a write has the whole object, not a Content-Range of it")
     _refuse_aws_chunked(given)
     _refuse_unknown(given)
@@ -144,14 +146,14 @@ def _joined(fields: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 
 def _refuse_aws_chunked(given: dict[str, str]) -> None:
-    """S3 clients' own framing inside the body (S3 API, "Signature calculations: chunked upload"): nobody undoes it."""
+    """Refuse S3's framing inside the body, which is not decoded here (S3 API, "chunked upload")."""
     is_streamed = given.get(_SIGNED, "").lower().startswith("streaming-")
     if is_streamed or "aws-chunked" in given.get("content-encoding", "").lower():
         raise NoSuchWrite("aws-chunked bodies are not taken; send the plain bytes")
 
 
 def _refuse_unknown(given: dict[str, str]) -> None:
-    """S3 has fields that make a write a copy, an append, an encryption with the client's key, a lock, a grant."""
+    """Refuse unknown S3 headers, because some make a write a copy, an append, a lock, a grant or an encryption."""
     for name, value in given.items():
         if not name.startswith("x-amz-") or name.startswith((USER_METADATA_PREFIX, _CHECKSUM_PREFIX)):
             continue
@@ -160,7 +162,7 @@ def _refuse_unknown(given: dict[str, str]) -> None:
 
 
 def _value(name: str, value: str) -> str:
-    # S3 signs and stores ASCII; what it makes of other octets, no two servers agree on.
+    # S3 signs and stores ASCII. S3-compatible servers differ in how they treat other octets.
     if not is_field_value(value):
         raise BadWriteHead(f"{name} must be printable ASCII; a file name goes into filename*=UTF-8''")
     return value
@@ -171,10 +173,10 @@ def _header(name: str, value: str) -> str:
 
 
 def _expires(value: str) -> str:
-    """S3 keeps a time, not a text: what is no HTTP date would become some other one."""
+    """Return a value that is an HTTP date, because S3 stores a time and would turn any other text into a wrong one."""
     if value in _EXPIRED:
         return dates.format(0)
-    at = dates.parse(value, 0.0)  # of a short year the century comes later; whether it is a date does not hang on it
+    at = dates.parse(value, 0.0)  # `now` affects only the century of a two-digit year, not whether the text is a date
     if at is not None and at < _YEAR_10000:
         return value
     raise BadWriteHead("Expires must be an HTTP date; 0 and -1 are taken for the year 1970")
@@ -228,7 +230,7 @@ def _if_match(text: str | None) -> str | None:
         raise NoSuchWrite("S3 takes one entity tag as If-Match of a write, neither * nor a list")
     strong = next((tag for tag in wanted if not tag.weak), None)
     if strong is None:
-        # RFC 9110 section 13.1.1: the comparison is the strong one, which no weak tag passes.
+        # RFC 9110 section 13.1.1: the comparison is strong, so a weak tag never matches.
         raise PreconditionFailed("a weak entity tag matches no version")
     return _value("If-Match", str(strong))
 
@@ -245,7 +247,7 @@ def _checksums(given: dict[str, str]) -> tuple[Digest, ...]:
 
 
 def _claims(given: dict[str, str]) -> Iterable[tuple[str, str, str]]:
-    """Field, algorithm, base64."""
+    """Yield the field name, algorithm and base64 value of each checksum."""
     for name, text in given.items():
         if name.startswith(_CHECKSUM_PREFIX) and name not in _NO_CHECKSUMS:
             algorithm = name[len(_CHECKSUM_PREFIX) :]
@@ -260,7 +262,7 @@ def _claims(given: dict[str, str]) -> Iterable[tuple[str, str, str]]:
 
 
 def _digests(given: dict[str, str]) -> Iterable[tuple[str, str, str]]:
-    # The body of a write is the whole representation, in its content coding: the two digests of RFC 9530 are one.
+    # The body of a write is the whole representation in its content coding, so both digests of RFC 9530 are equal.
     for name, member in (("digest", _INSTANCE_DIGEST), ("content-digest", _MEMBER), ("repr-digest", _MEMBER)):
         for part in given.get(name, "").split(","):
             if not part.strip(" \t"):
