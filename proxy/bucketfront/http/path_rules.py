@@ -64,7 +64,7 @@ def _fold(rules: tuple[tuple[Glob, Ruling], ...], path: str) -> Ruling:
 
 
 # A player requests a live playlist again after half a segment (RFC 8216 section 6.3.4). It needs a new one then, so a
-# stale playlist must not be served during a revalidation. A 404 at the live edge is a segment that does not exist *yet*.
+# stale playlist must not be served during a revalidation. A 404 at the live edge is a segment that is not written yet.
 #
 # stale_if_error is left to the configuration, because the name does not show whether a playlist is live or on demand.
 # An on-demand playlist is right at any age. If a live playlist stops changing, players wait, and continue once it
