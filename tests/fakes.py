@@ -31,7 +31,7 @@ from bucketfront.http.ranges import FromTo, Suffix
 from bucketfront.http.write_head import WriteHead
 from bucketfront.keys import ObjectKey
 from bucketfront.s3.upload.spool import Spool
-from bucketfront.s3.upload.uploader import Announce, Written, nobody_minds
+from bucketfront.s3.upload.uploader import Announce, Written, no_announcement
 
 LAST_MODIFIED = "Wed, 21 Oct 2015 07:28:00 GMT"
 NO_HEADERS: Mapping[str, str] = {}
@@ -172,7 +172,7 @@ class FakeOrigin:
         length: int | None,
         head: WriteHead,
         spool: Spool | None = None,
-        about_to_write: Announce = nobody_minds,
+        about_to_write: Announce = no_announcement,
     ) -> Written:
         """As `S3Uploader.put`: all of the body or none of it (I8), spooled as far as the disk takes it."""
         content = b""

@@ -153,7 +153,7 @@ class App:
         OriginCollector(registry, self._origin_health)
         await self._start_admin(registry)
         writes = S3Uploader(
-            self.origin, patience=UPLOAD_STALL_TIMEOUT_S + self.settings.origin.read_timeout, notes=self.upload_journal
+            self.origin, UPLOAD_STALL_TIMEOUT_S + self.settings.origin.read_timeout, self.upload_journal
         )
         self._start_aborting()
         uploads = UploadHandler(self.cache, writes, self.settings.uploads, self._clock)

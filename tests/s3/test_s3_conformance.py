@@ -133,7 +133,7 @@ class ChaosSubject(Subject):
     """The real Origin against the chaos origin, whose owner needs no S3 client."""
 
     def __init__(self, real: S3Origin, server: ChaosOrigin) -> None:
-        super().__init__(real, S3Uploader(real, patience=10), server.bucket, server)
+        super().__init__(real, S3Uploader(real, progress_timeout=10), server.bucket, server)
         self._server = server
 
     def store(self, content: bytes, name: str = "o", **headers: str) -> ObjectKey:
@@ -177,7 +177,7 @@ async def subject(
         return
     settings = request.getfixturevalue(request.param)
     async with S3Origin(settings) as real:
-        yield Subject(real, S3Uploader(real, patience=10), bucket_of(settings), client_of(settings))
+        yield Subject(real, S3Uploader(real, progress_timeout=10), bucket_of(settings), client_of(settings))
 
 
 @pytest.fixture(params=(*FAKES, CHAOS, *SERVERS))
@@ -203,7 +203,7 @@ async def versioned(
     client.put_bucket_versioning(Bucket=VERSIONED, VersioningConfiguration={"Status": "Enabled"})
     try:
         async with S3Origin(settings) as real:
-            yield Subject(real, S3Uploader(real, patience=10), VERSIONED, client)
+            yield Subject(real, S3Uploader(real, progress_timeout=10), VERSIONED, client)
     finally:
         listed = client.list_object_versions(Bucket=VERSIONED)
         for item in (*listed.get("Versions", ()), *listed.get("DeleteMarkers", ())):

@@ -19,8 +19,17 @@ from bucketfront.keys import ObjectKey
 from bucketfront.s3.client import S3Origin
 from bucketfront.s3.upload import multipart
 from bucketfront.s3.upload.journal import UploadJournal
-from bucketfront.s3.upload.multipart import MAX_PART, MAX_PARTS, Multipart
-from bucketfront.s3.upload.parts import BUFFER, GATHERED, PART_SIZE, Body, Buffers, part_size
+from bucketfront.s3.upload.multipart import MAX_PART_BYTES, MAX_PARTS, Multipart
+from bucketfront.s3.upload.parts import (
+    MAX_BUFFER_BYTES as BUFFER,
+)
+from bucketfront.s3.upload.parts import (
+    MAX_GATHER_BYTES,
+    PART_SIZE,
+    BufferLimiter,
+    UploadBody,
+    part_size,
+)
 
 TiB = 1 << 40
 KEY = ObjectKey("bucket", "o")
@@ -31,7 +40,7 @@ SMALLEST = 5 << 20  # bytes, S3: of all parts but the last
 def test_parts_hold_the_largest_object(length: int | None) -> None:
     """S3 API, "Multipart upload limits": 10,000 parts of 5 MiB to 5 GiB hold 5 TiB; with a length they are equal."""
     sizes = [part_size(number, length) for number in range(1, MAX_PARTS + 1)]
-    assert all(SMALLEST <= size <= MAX_PART for size in sizes)
+    assert all(SMALLEST <= size <= MAX_PART_BYTES for size in sizes)
     assert sum(sizes) >= (5 * TiB if length is None else length)
     assert sizes == sorted(sizes)
     assert sizes[0] == PART_SIZE or length == 5 * TiB or length == PART_SIZE * MAX_PARTS + 1
@@ -70,7 +79,7 @@ async def cut(content: bytes, length: int | None, spool: Lines | None, size: int
             yield content[at : at + step]
             at += step
 
-    body = Body(chunks(), length, spool, Buffers(1, 1.0))
+    body = UploadBody(chunks(), length, spool, BufferLimiter(1, 1.0))
     found = []
     while True:
         part = await body.part(size)
@@ -91,7 +100,7 @@ async def test_a_body_is_cut(
     error: StoreError, room: int, length: int, is_known: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Wherever its bytes wait, the parts put together are the body, all but the last of the size that was asked."""
-    monkeypatch.setattr("bucketfront.s3.upload.parts.GATHERED", 1024)
+    monkeypatch.setattr("bucketfront.s3.upload.parts.MAX_GATHER_BYTES", 1024)
     content = object_bytes(length)
     spool = None if room < 0 else Lines(room, error)
     found = await cut(content, length if is_known else None, spool, 10_000, seed=length)
@@ -110,21 +119,21 @@ async def test_a_body_that_ends_early(room: int) -> None:
 
 async def test_memory_is_bounded() -> None:
     """Of bodies of unknown length so many are held at once as there is leave for; small ones need none (I19)."""
-    buffers = Buffers(2, 0.05)
+    limiter = BufferLimiter(2, 0.05)
 
     async def chunks(size: int) -> AsyncIterator[bytes]:
         yield bytes(size)
 
-    held = [Body(chunks(BUFFER), None, None, buffers) for _ in range(2)]
+    held = [UploadBody(chunks(BUFFER), None, None, limiter) for _ in range(2)]
     for body in held:
         await body.part(PART_SIZE)
     with pytest.raises(OriginBusy):
-        await Body(chunks(BUFFER), None, None, buffers).part(PART_SIZE)
-    assert (await Body(chunks(1000), None, None, buffers).part(PART_SIZE)).size == 1000
-    assert (await Body(chunks(BUFFER), BUFFER, None, buffers).part(PART_SIZE)).size == BUFFER
+        await UploadBody(chunks(BUFFER), None, None, limiter).part(PART_SIZE)
+    assert (await UploadBody(chunks(1000), None, None, limiter).part(PART_SIZE)).size == 1000
+    assert (await UploadBody(chunks(BUFFER), BUFFER, None, limiter).part(PART_SIZE)).size == BUFFER
     held[0].close()
-    assert (await Body(chunks(BUFFER), None, None, buffers).part(PART_SIZE)).size == BUFFER
-    assert GATHERED < BUFFER
+    assert (await UploadBody(chunks(BUFFER), None, None, limiter).part(PART_SIZE)).size == BUFFER
+    assert MAX_GATHER_BYTES < BUFFER
 
 
 # --- at S3 -----------------------------------------------------------------------------------------------------
@@ -189,9 +198,9 @@ def noted(path: Path) -> list[str]:
 async def test_notes_outlive_the_process(tmp_path: Path, chaos: ChaosOrigin, s3: S3Origin) -> None:
     """The next run aborts what this one left, of its own S3 only; what is over is noted no more (I8, I14)."""
     path = tmp_path / "uploads.json"
-    notes, elsewhere = UploadJournal(path, "here"), UploadJournal(path, "elsewhere")
-    left = await Multipart.begin(s3, KEY, {}, notes=notes)
-    over = await Multipart.begin(s3, KEY, {}, notes=notes)
+    journal, elsewhere = UploadJournal(path, "here"), UploadJournal(path, "elsewhere")
+    left = await Multipart.begin(s3, KEY, {}, journal=journal)
+    over = await Multipart.begin(s3, KEY, {}, journal=journal)
     await over.abort()
     assert [*chaos.uploads.running] == [left.id]
     elsewhere.open()
@@ -217,10 +226,10 @@ async def test_notes_stay_in_their_folder(tmp_path: Path) -> None:
     other.mkdir()
     folder = os.open(root, os.O_DIRECTORY)
     try:
-        notes = UploadJournal(root / "uploads.json", "here", folder)
+        journal = UploadJournal(root / "uploads.json", "here", folder)
         root.rename(tmp_path / "moved")
         root.symlink_to(other)
-        await notes.add(KEY, "one")
+        await journal.add(KEY, "one")
         again = UploadJournal(root / "uploads.json", "here", folder)
         again.open()
         assert again.abandoned == [(KEY, "one")]
@@ -234,18 +243,18 @@ async def test_damaged_notes(tmp_path: Path, content: bytes, chaos: ChaosOrigin,
     """What cannot be read is begun anew (I14, I16)."""
     path = tmp_path / "uploads.json"
     path.write_bytes(content)
-    notes = UploadJournal(path, "here")
-    notes.open()
-    assert notes.abandoned == []
-    upload = await Multipart.begin(s3, KEY, {}, notes=notes)
+    journal = UploadJournal(path, "here")
+    journal.open()
+    assert journal.abandoned == []
+    upload = await Multipart.begin(s3, KEY, {}, journal=journal)
     assert upload.id in path.read_text()
 
 
 async def test_notes_that_cannot_be_written(tmp_path: Path, chaos: ChaosOrigin, s3: S3Origin) -> None:
     """A disk that fails is no reason to refuse an upload (I16)."""
-    notes = UploadJournal(tmp_path / "gone" / "uploads.json", "here")
-    notes.open()
-    upload = await Multipart.begin(s3, KEY, {}, notes=notes)
+    journal = UploadJournal(tmp_path / "gone" / "uploads.json", "here")
+    journal.open()
+    upload = await Multipart.begin(s3, KEY, {}, journal=journal)
     await upload.complete([await upload.part(1, lambda: one(b"x"), 1)])
     assert chaos.stored("o") == b"x"
 
@@ -253,11 +262,11 @@ async def test_notes_that_cannot_be_written(tmp_path: Path, chaos: ChaosOrigin, 
 @pytest.mark.parametrize("room", [20, 1 << 20])
 async def test_notes_that_are_written_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int) -> None:
     """What the disk takes in pieces is written whole; where it takes no more, the notes from before stay (I14, I16)."""
-    notes = UploadJournal(tmp_path / "uploads.json", "here")
-    notes.open()
+    journal = UploadJournal(tmp_path / "uploads.json", "here")
+    journal.open()
     ids = [f"id{number}" for number in range(3)]
     for upload in ids:
-        await notes.add(KEY, upload)
+        await journal.add(KEY, upload)
     write, left = os.write, room
 
     def nearly_full(fd: int, data: bytes) -> int:
@@ -269,7 +278,7 @@ async def test_notes_that_are_written_in_pieces(tmp_path: Path, monkeypatch: pyt
         return written
 
     monkeypatch.setattr(os, "write", nearly_full)
-    await notes.add(KEY, "last")
+    await journal.add(KEY, "last")
     monkeypatch.undo()
     again = UploadJournal(tmp_path / "uploads.json", "here")
     again.open()

@@ -10,7 +10,7 @@ from bucketfront.keys import ObjectKey
 from bucketfront.s3.connection_slots import ConnectionSlots
 from bucketfront.s3.upload.upload_slots import UploadSlots
 
-PATIENCE = 10.0  # seconds: more than any test here takes
+TIMEOUT_S = 10.0  # seconds: more than any test here takes
 A, B, C = (ObjectKey("bucket", name) for name in "abc")
 
 
@@ -106,8 +106,8 @@ async def test_uploads_have_half_of_them() -> None:
     """However many bodies are to be sent, reads find the other half of the connections."""
     slots = ConnectionSlots(4)
     uploads = UploadSlots(slots, 4)
-    async with uploads.one(PATIENCE), uploads.one(PATIENCE):
-        third = asyncio.create_task(held(uploads, PATIENCE))
+    async with uploads.slot(TIMEOUT_S), uploads.slot(TIMEOUT_S):
+        third = asyncio.create_task(held(uploads, TIMEOUT_S))
         await turns()
         reading = await holders(slots, A, 2)
         assert all(task.done() for task in reading)
@@ -117,20 +117,20 @@ async def test_uploads_have_half_of_them() -> None:
 
 
 async def test_an_upload_waits_as_long_as_others_move() -> None:
-    """A body that waits for its turn gives up once no other moved for its patience, and not before (I20)."""
+    """A body that waits for its turn gives up once no other moved for its progress_timeout, and not before (I20)."""
     slots = ConnectionSlots(2)
     uploads = UploadSlots(slots, 2)
-    patience = 0.05
-    async with uploads.one(PATIENCE):
-        waiting = asyncio.create_task(held(uploads, patience))
+    progress_timeout = 0.05
+    async with uploads.slot(TIMEOUT_S):
+        waiting = asyncio.create_task(held(uploads, progress_timeout))
         for _ in range(5):
-            uploads.moved += 1
+            uploads.moved_bytes += 1
             with pytest.raises(TimeoutError):
-                await asyncio.wait_for(asyncio.shield(waiting), patience * 0.6)
+                await asyncio.wait_for(asyncio.shield(waiting), progress_timeout * 0.6)
         with pytest.raises(OriginBusy):
             await waiting
-        second = asyncio.create_task(held(uploads, PATIENCE))
-        third = asyncio.create_task(held(uploads, PATIENCE))
+        second = asyncio.create_task(held(uploads, TIMEOUT_S))
+        third = asyncio.create_task(held(uploads, TIMEOUT_S))
         await turns()
         second.cancel()
         await asyncio.gather(second, return_exceptions=True)
@@ -139,6 +139,6 @@ async def test_an_upload_waits_as_long_as_others_move() -> None:
     assert slots.free == 2
 
 
-async def held(uploads: UploadSlots, patience: float) -> None:
-    async with uploads.one(patience):
+async def held(uploads: UploadSlots, progress_timeout: float) -> None:
+    async with uploads.slot(progress_timeout):
         pass

@@ -103,7 +103,7 @@ async def s3(
     """The code under test, a bucket, and its owner's client."""
     settings: OriginSettings = request.getfixturevalue(request.param)
     async with asyncio.timeout(60), S3Origin(settings) as origin:
-        yield S3Uploader(origin, patience=10), bucket_of(settings), client_of(settings)
+        yield S3Uploader(origin, progress_timeout=10), bucket_of(settings), client_of(settings)
 
 
 @pytest.mark.parametrize("size", [11, 9 * MiB], ids=["one put", "multipart"])

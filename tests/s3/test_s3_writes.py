@@ -77,7 +77,7 @@ async def bucket(
 ) -> AsyncIterator[Bucket]:
     settings: OriginSettings = request.getfixturevalue(request.param)
     async with asyncio.timeout(2 * GENEROUS), S3Origin(settings) as origin:
-        yield Bucket(client_of(settings), bucket_of(settings), S3Uploader(origin, patience=10).put)
+        yield Bucket(client_of(settings), bucket_of(settings), S3Uploader(origin, progress_timeout=10).put)
     await no_connections()
 
 
@@ -114,7 +114,7 @@ async def test_chunks_of_any_size(bucket: Bucket, piece: int, length: int | None
 
 async def test_a_known_length_beyond_one_put(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     """S3 API: what is too large for one PutObject goes up in parts, exactly."""
-    monkeypatch.setattr(uploader, "MAX_PUT", 16 * MiB)
+    monkeypatch.setattr(uploader, "MAX_PUT_BYTES", 16 * MiB)
     content = object_bytes(17 * MiB, seed=7)
     etag = await bucket.put(stream(content, piece=MiB), len(content))
     assert etag.endswith('-3"')
@@ -156,7 +156,7 @@ async def test_a_body_that_ends_early(bucket: Bucket, old: bytes | None, sent: i
 
 async def test_a_body_that_ends_early_in_a_part(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     """I8: the same where the declared length needs a multipart upload, which is aborted."""
-    monkeypatch.setattr(uploader, "MAX_PUT", 16 * MiB)
+    monkeypatch.setattr(uploader, "MAX_PUT_BYTES", 16 * MiB)
     bucket.store(OLD)
     with pytest.raises(WriteRefused):
         await bucket.put(stream(object_bytes(17 * MiB)), 20 * MiB)
@@ -219,7 +219,7 @@ class Sink:
 
 @asynccontextmanager
 async def writes_to(
-    script: Script, *, patience: float = 10, read: float = 5, max_connections: int = 64
+    script: Script, *, progress_timeout: float = 10, read: float = 5, max_connections: int = 64
 ) -> AsyncIterator[tuple[S3Uploader, RawServer]]:
     async with asyncio.timeout(GENEROUS), RawServer(script) as server:
         settings = OriginSettings.model_validate(
@@ -232,7 +232,7 @@ async def writes_to(
             }
         )
         async with S3Origin(settings) as origin:
-            yield S3Uploader(origin, patience), server
+            yield S3Uploader(origin, progress_timeout), server
 
 
 @pytest.fixture
@@ -401,7 +401,7 @@ async def test_an_origin_that_stops_reading(length: int | None) -> None:
             await asyncio.Event().wait()
         await uploads(connection, head)
 
-    async with writes_to(script, patience=SHORT) as (put, server):
+    async with writes_to(script, progress_timeout=SHORT) as (put, server):
 
         async def time_out() -> None:
             server.heads.clear()
@@ -418,7 +418,7 @@ async def test_an_origin_that_never_answers_a_write() -> None:
     async def script(connection: RawConnection, head: Head) -> None:
         await connection.hang()
 
-    async with writes_to(script, patience=SHORT) as (put, server):
+    async with writes_to(script, progress_timeout=SHORT) as (put, server):
         for length in (0, 10):
             server.heads.clear()
             with pytest.raises(OriginTimeout):
@@ -434,7 +434,7 @@ async def test_a_slow_client_is_not_the_origins_fault() -> None:
             await asyncio.sleep(SHORT / 2)  # in sum twice the read timeout: time is what this test is about
             yield b"x"
 
-    async with writes_to(Sink(), patience=10, read=SHORT) as (put, _):
+    async with writes_to(Sink(), progress_timeout=10, read=SHORT) as (put, _):
         assert (await put.put(KEY, slow(), 4, NOTHING)).etag == ETAG
 
 

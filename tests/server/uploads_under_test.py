@@ -74,8 +74,8 @@ async def running(
     folder: Path, monkeypatch: pytest.MonkeyPatch, max_size: int = 64 << 20, part_size: int = PART
 ) -> AsyncIterator[Setup]:
     monkeypatch.setattr(parts, "PART_SIZE", part_size)
-    monkeypatch.setattr(parts, "BUFFER", part_size)
-    monkeypatch.setattr(parts, "GATHERED", BLOCK - 1000)
+    monkeypatch.setattr(parts, "MAX_BUFFER_BYTES", part_size)
+    monkeypatch.setattr(parts, "MAX_GATHER_BYTES", BLOCK - 1000)
     monkeypatch.setattr(multipart, "RETRY_PAUSE_S", 0.0)
     async with AsyncExitStack() as stack:
         origin = await stack.enter_async_context(ChaosOrigin())

@@ -55,14 +55,14 @@ class EmbeddedS3:
 
     @property
     def endpoint_url(self) -> str:
-        """The URL at which the child listens. Known between `start` and `stop`."""
+        """Return the URL at which the child listens. It exists between `start` and `stop`."""
         if self._port is None:
             raise RuntimeError("the embedded S3 is not running: await start() first")
         return f"http://127.0.0.1:{self._port}"
 
     @property
     def pid(self) -> int:
-        """The child's process id. Known between `start` and `stop`."""
+        """Return the child's process id. It exists between `start` and `stop`."""
         if self._process is None:
             raise RuntimeError("the embedded S3 is not running: await start() first")
         return self._process.pid

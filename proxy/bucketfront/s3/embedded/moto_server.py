@@ -3,8 +3,8 @@
 Protocol with the parent (`launcher.py`): the child prints its port on one line as soon as it listens. End of file on
 stdin ends it, so that it cannot outlive a parent that was killed.
 
-The file is run by its path and imports nothing of bucketfront: it needs neither the parent's `sys.path` nor
-the import of aiobotocore. moto and Flask are imported where they are used, because they are optional.
+The file is run by its path and imports nothing of bucketfront, so that it does not depend on the parent's `sys.path`
+and starts without aiobotocore. moto and Flask are imported where they are used, because they are optional.
 """
 
 from __future__ import annotations

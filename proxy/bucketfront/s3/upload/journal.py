@@ -1,8 +1,8 @@
-"""Multipart uploads that were begun and are neither completed nor aborted, in a file that outlives a kill.
+"""The multipart uploads that were created and are neither completed nor aborted, in a file that outlives a kill.
 
-The next start aborts what it finds there: nobody else would, and parts cost money. So does this process with what it
-could not abort itself. A file that cannot be read or written is no reason to refuse an upload: the bucket's lifecycle
-rule for incomplete uploads is the second net.
+The next start aborts the uploads of the file, because parts that stay at S3 cost money. This process aborts them as
+well, if it could not abort them at their end. A file that cannot be read or written is no reason to refuse an upload,
+because the bucket's lifecycle rule for incomplete uploads removes the parts.
 """
 
 import asyncio
@@ -16,17 +16,17 @@ from bucketfront.keys import ObjectKey
 from bucketfront.s3.client import S3Origin
 from bucketfront.s3.upload.multipart import Multipart
 
-FIRST_PAUSE = 60.0  # seconds until what could not be aborted is tried again, doubled each time
-LONGEST_PAUSE = 3600.0
+FIRST_PAUSE_S = 60.0  # until an abort that failed is repeated, doubled each time: an outage of S3 takes minutes
+MAX_PAUSE_S = 3600.0  # parts cost by the hour at least
 
 log = logging.getLogger(__name__)
 
 
 class UploadJournal:
-    """The file at `path`, looked for in the folder of the descriptor `folder` where there is one. `endpoint` names the
-    S3 that this process talks to: uploads of another one stay noted.
+    """The file at `path`, which implements `multipart.Journal`.
 
-    Fulfils `multipart.Notes`.
+    `folder` is the descriptor of its folder, if the file is opened relative to one. `endpoint` names the S3 of this
+    process. Uploads of other endpoints stay in the file.
     """
 
     def __init__(self, path: Path, endpoint: str, folder: int | None = None) -> None:
@@ -35,10 +35,10 @@ class UploadJournal:
         self._endpoint = endpoint
         self._uploads: dict[str, tuple[str, ObjectKey]] = {}  # endpoint and key, by id
         self._abandoned: dict[str, None] = {}
-        self._writing = asyncio.Lock()
+        self._write_lock = asyncio.Lock()
 
     def open(self) -> None:
-        """Read what was left by the run before. What cannot be read is nothing."""
+        """Read the uploads of earlier runs. A file that cannot be read counts as empty."""
         try:
             found = json.loads(_read(self._path, self._folder))
             self._uploads = {str(upload): (str(at), ObjectKey(str(b), str(k))) for upload, at, b, k in found}
@@ -50,7 +50,7 @@ class UploadJournal:
 
     @property
     def abandoned(self) -> list[tuple[ObjectKey, str]]:
-        """Those that nobody in this process goes on with."""
+        """Return the uploads that no request of this process continues."""
         return [(self._uploads[upload][1], upload) for upload in self._abandoned]
 
     async def add(self, key: ObjectKey, upload_id: str) -> None:
@@ -67,20 +67,20 @@ class UploadJournal:
             self._abandoned[upload_id] = None
 
     async def abort_abandoned(self, origin: S3Origin) -> None:
-        """Never returns. What S3 refuses is tried again, less and less often."""
-        pause = FIRST_PAUSE
+        """Abort the abandoned uploads, now and later ones, for ever. Failures are repeated after growing pauses."""
+        pause = FIRST_PAUSE_S
         while True:
             for key, upload in self.abandoned:
                 try:
-                    await Multipart.resumed(origin, key, upload, notes=self).abort()
+                    await Multipart.resumed(origin, key, upload, journal=self).abort()
                     log.info("an upload to %s that was left behind is aborted", key)
                 except OriginError as error:
                     log.warning("an upload to %s that was left behind is not aborted yet: %s", key, error)
             await asyncio.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE) if self._abandoned else FIRST_PAUSE
+            pause = min(2 * pause, MAX_PAUSE_S) if self._abandoned else FIRST_PAUSE_S
 
     async def _write(self) -> None:
-        async with self._writing:
+        async with self._write_lock:
             rows = [[upload, at, key.bucket, key.key] for upload, (at, key) in self._uploads.items()]
             try:
                 await asyncio.to_thread(_replace, self._path, self._folder, json.dumps(rows).encode())
@@ -95,14 +95,14 @@ def _read(path: Path, folder: int | None) -> bytes:
 
 
 def _replace(path: Path, folder: int | None, data: bytes) -> None:
-    """All of it or none, even where the power fails (I14)."""
+    """Replace the file as a whole, also across a loss of power (docs/invariants.md#crash-only)."""
     place = _place(path, folder)
     fresh = f"{place}.new"
     fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=folder)
     try:
         rest = memoryview(data)
         while rest:
-            rest = rest[os.write(fd, rest) :]  # a disk that is nearly full takes less than all, and fails the next time
+            rest = rest[os.write(fd, rest) :]  # a disk that is nearly full writes less, and fails the next time
         os.fdatasync(fd)
     finally:
         os.close(fd)

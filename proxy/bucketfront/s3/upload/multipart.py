@@ -1,8 +1,11 @@
-"""One multipart upload at S3: begun, its parts, completed or aborted (S3 User Guide, "Multipart upload").
+"""One multipart upload at S3: it is created, gets its parts, and is completed or aborted.
 
-Rule 1: an upload that was begun is completed or aborted, whatever becomes of the one who began it (I8, I12).
-Rule 2: a part may be sent twice, for nobody sees it before the end. Completing may not: whether it took place is
-unknown then, and somebody may have written the object since (I9).
+See S3 User Guide, "Uploading and copying objects using multipart upload". Two rules hold:
+
+- An upload that was created is completed or aborted, also if its creator is cancelled
+  (docs/invariants.md#write-atomicity, docs/invariants.md#cancellation).
+- A part may be sent twice, because no reader sees it before the end. The completion is sent once. If it fails, its
+  outcome is unknown, and another client may have written the object since (docs/invariants.md#unknown-outcome).
 """
 
 import asyncio
@@ -18,27 +21,26 @@ from bucketfront.retry import backoff
 from bucketfront.s3.client import S3Origin
 from bucketfront.s3.upload.single_call import send
 
-MiB = 1 << 20
-MAX_PART = 5 << 30  # bytes, S3: the largest part, and the largest object of a single PutObject
-MAX_PARTS = 10_000  # S3: parts of one multipart upload
-PATIENCE = 60.0  # seconds without progress until a part is given up
-COMPLETION = 300.0  # seconds: S3 takes minutes to put 10,000 parts together, and sends spaces meanwhile
-MAX_ATTEMPTS = 3
-RETRY_PAUSE_S = 0.2  # at most before a part's second attempt, doubled for the third: short beside the transfer of 8 MiB
+MAX_PART_BYTES = 5 << 30  # S3's limit for a part, and for the object of a single PutObject
+MAX_PARTS = 10_000  # S3's limit for one multipart upload
+PROGRESS_TIMEOUT_S = 60.0  # without progress, until a call is given up: three times the default of `read_timeout`
+COMPLETION_TIMEOUT_S = 300.0  # S3 takes minutes to put 10,000 parts together, and sends spaces meanwhile
+MAX_ATTEMPTS = 3  # to send a part
+RETRY_PAUSE_S = 0.2  # at most before a part's second attempt, doubled for the third: short beside a part's transfer
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What S3 said to a write that it accepted."""
+    """The response to a write that S3 accepted."""
 
     etag: str
 
 
 @dataclass(frozen=True, slots=True)
 class PartSent:
-    """A part that S3 has. `number` counts from 1; `size` in bytes."""
+    """A part that S3 has. `number` counts from 1, `size` is in bytes."""
 
     number: int
     etag: str
@@ -46,27 +48,36 @@ class PartSent:
 
 
 class Journal(Protocol):
-    """Who keeps in mind which uploads were begun, beyond this process. `journal.Begun` is the real one."""
+    """A record of the uploads that were created, which outlives this process. `journal.UploadJournal` implements it."""
 
     async def add(self, key: ObjectKey, upload_id: str) -> None:
-        """Returns once a kill does not make it forgotten."""
+        """Note an upload. It outlives a kill once this returns."""
 
     async def remove(self, upload_id: str) -> None:
-        """It was completed or aborted, so that nothing of it is left."""
+        """Forget an upload that was completed or aborted."""
 
     def abandon(self, upload_id: str) -> None:
-        """It could not be aborted, and its owner does not try again."""
+        """Note that an upload could not be aborted, and that its owner does not try again."""
 
 
 class Multipart:
-    """`patience`: seconds without progress until a call is given up. `notes` None: its owner cares for it himself."""
+    """One upload, by its id at S3.
+
+    `progress_timeout` is how many seconds without progress end the transfer of a part. Without a `journal` the owner
+    keeps a record of the upload himself.
+    """
 
     def __init__(
-        self, origin: S3Origin, key: ObjectKey, upload_id: str, patience: float = PATIENCE, notes: Journal | None = None
+        self,
+        origin: S3Origin,
+        key: ObjectKey,
+        upload_id: str,
+        progress_timeout: float = PROGRESS_TIMEOUT_S,
+        journal: Journal | None = None,
     ) -> None:
         self._origin = origin
-        self._patience = patience
-        self._notes = notes
+        self._progress_timeout = progress_timeout
+        self._journal = journal
         self.key = key
         self.id = upload_id
 
@@ -80,36 +91,36 @@ class Multipart:
         key: ObjectKey,
         params: dict[str, Any],
         *,
-        patience: float = PATIENCE,
-        notes: Journal | None = None,
+        progress_timeout: float = PROGRESS_TIMEOUT_S,
+        journal: Journal | None = None,
     ) -> Self:
-        """S3 CreateMultipartUpload. `params` are its own beside the key: see `params.create_params`.
+        """Call S3 CreateMultipartUpload. `params` are its parameters beside the key: see `params.create_params`.
 
-        Raises AccessDenied, WriteRefused, OriginTimeout, OriginUnavailable. Cancelled, it is aborted once S3 said
-        which upload it is.
+        If it is cancelled, the upload is aborted as soon as S3 has sent its id. Raises AccessDenied, WriteRefused,
+        OriginTimeout, OriginUnavailable.
         """
-        assert key.version is None, "a version of the past is never written"
-        task = asyncio.create_task(cls._begun(origin, key, params, patience, notes))
+        assert key.version is None, "a past version is never written"
+        task = asyncio.create_task(cls._create(origin, key, params, progress_timeout, journal))
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
-            origin.in_background(_aborted(task))
+            origin.in_background(_abort_created(task))
             raise
 
     @classmethod
-    async def _begun(
-        cls, origin: S3Origin, key: ObjectKey, params: dict[str, Any], patience: float, notes: Journal | None
+    async def _create(
+        cls, origin: S3Origin, key: ObjectKey, params: dict[str, Any], progress_timeout: float, journal: Journal | None
     ) -> Self:
         what = f"CREATE UPLOAD {key}"
         async with origin.connection():
-            asked = {**params, "Bucket": key.bucket, "Key": key.key}
-            created = await origin.call(what, origin.client.create_multipart_upload, asked)
+            named = {**params, "Bucket": key.bucket, "Key": key.key}
+            created = await origin.call(what, origin.client.create_multipart_upload, named)
         if not created.get("UploadId"):
             raise OriginUnavailable(f"{what}: the origin named no upload")
-        upload = cls(origin, key, str(created["UploadId"]), patience, notes)
-        if notes is not None:
-            # Before its first part: one without parts costs nothing, should a kill come before.
-            await notes.add(key, upload.id)
+        upload = cls(origin, key, str(created["UploadId"]), progress_timeout, journal)
+        if journal is not None:
+            # A kill before this leaves an upload without parts, which costs nothing.
+            await journal.add(key, upload.id)
         return upload
 
     @classmethod
@@ -119,11 +130,11 @@ class Multipart:
         key: ObjectKey,
         upload_id: str,
         *,
-        patience: float = PATIENCE,
-        notes: Journal | None = None,
+        progress_timeout: float = PROGRESS_TIMEOUT_S,
+        journal: Journal | None = None,
     ) -> Self:
-        """One that was begun before, by another process perhaps. Nothing is asked."""
-        return cls(origin, key, upload_id, patience, notes)
+        """Return an upload that was created before, perhaps by another process. It makes no request."""
+        return cls(origin, key, upload_id, progress_timeout, journal)
 
     async def part(
         self,
@@ -134,10 +145,10 @@ class Multipart:
         attempts: int = MAX_ATTEMPTS,
         **checksums: str,
     ) -> PartSent:
-        """S3 UploadPart: `size` bytes, which `chunks` gives anew for each attempt; 1 attempt where it cannot.
+        """Call S3 UploadPart with `size` bytes, which `chunks` yields anew for each of `attempts`.
 
         `checksums` are UploadPart's own parameters. Raises NoSuchUpload, AccessDenied, WriteRefused, OriginTimeout,
-        OriginUnavailable, OriginBusy; whatever `chunks` raises passes through.
+        OriginUnavailable, OriginBusy; what `chunks` raises passes through.
         """
         assert 1 <= number <= MAX_PARTS
         what = f"PUT part {number} of {self.key}"
@@ -145,13 +156,13 @@ class Multipart:
         self._origin.retries.earn()
         for attempt in range(1, attempts + 1):
             try:
-                async with self._origin.upload_slots.one(self._patience):
+                async with self._origin.upload_slots.slot(self._progress_timeout):
                     body = chunks()
-                    said = await send(self._origin, what, "upload_part", params, body, size, self._patience)
+                    response = await send(self._origin, what, "upload_part", params, body, size, self._progress_timeout)
                 self._origin.parts += 1
-                return PartSent(number, str(said["ETag"]), size)
+                return PartSent(number, str(response["ETag"]), size)
             except OriginUnavailable as error:
-                # Nobody was asked where none of our connections came free.
+                # OriginBusy sent no request, because none of our connections came free.
                 is_free = isinstance(error, OriginBusy)
                 if attempt == attempts or not (is_free or self._origin.retries.spend()):
                     raise
@@ -161,27 +172,28 @@ class Multipart:
         raise AssertionError("unreachable")
 
     async def complete(self, parts: Iterable[PartSent], **conditions: Any) -> Written:
-        """S3 CompleteMultipartUpload, of parts in any order. `conditions` are its own parameters, as IfNoneMatch.
+        """Call S3 CompleteMultipartUpload with parts in any order. `conditions` are its parameters, as IfNoneMatch.
 
-        Raises NoSuchUpload, AccessDenied, WriteRefused; OriginTimeout and OriginUnavailable mean that the outcome is
-        unknown. It is not aborted here.
+        A failure does not abort the upload. Raises NoSuchUpload, AccessDenied, WriteRefused. After OriginTimeout or
+        OriginUnavailable the outcome is unknown.
         """
         what = f"COMPLETE UPLOAD {self.key}"
         named = [{"PartNumber": part.number, "ETag": part.etag} for part in sorted(parts, key=lambda p: p.number)]
         params = {**self._params, "MultipartUpload": {"Parts": named}, **conditions}
         async with self._origin.connection():
             call = self._origin.client.complete_multipart_upload
-            done = await self._origin.call(what, call, params, deadline=COMPLETION)
-        if not done.get("ETag"):  # S3 may say 200 first and fail afterwards
+            done = await self._origin.call(what, call, params, deadline=COMPLETION_TIMEOUT_S)
+        if not done.get("ETag"):  # S3 may send status 200 first and fail afterwards
             raise OriginUnavailable(f"{what}: the origin named no ETag")
-        await self._over()
-        etag = str(done["ETag"]).strip('"')  # some S3-alikes leave the quotes out of their XML
+        await self._forget()
+        etag = str(done["ETag"]).strip('"')  # some compatible servers leave the quotes out of their XML
         return Written(f'"{etag}"')
 
     async def abort(self) -> None:
-        """S3 AbortMultipartUpload, so that its parts cost nothing any more. One that S3 does not know is fine.
+        """Call S3 AbortMultipartUpload, so that the parts cost nothing. An upload that S3 does not know is fine.
 
-        Finished in the background where the caller is cancelled (I12). Raises OriginErrors: it is noted still.
+        It finishes in the background if the caller is cancelled. Raises OriginErrors, and then the journal keeps the
+        upload.
         """
         await asyncio.shield(self._origin.in_background(self._abort()))
 
@@ -191,25 +203,25 @@ class Multipart:
                 what, call = f"ABORT UPLOAD {self.key}", self._origin.client.abort_multipart_upload
                 await self._origin.call(what, call, self._params)
         except NoSuchUpload:
-            pass  # completed, or aborted before
+            pass  # it was completed or aborted before
         except OriginError:
-            if self._notes is not None:
-                self._notes.abandon(self.id)
+            if self._journal is not None:
+                self._journal.abandon(self.id)
             raise
-        await self._over()
+        await self._forget()
 
-    async def _over(self) -> None:
-        if self._notes is not None:
-            await self._notes.remove(self.id)
+    async def _forget(self) -> None:
+        if self._journal is not None:
+            await self._journal.remove(self.id)
 
     @property
     def _params(self) -> dict[str, Any]:
         return {"Bucket": self.key.bucket, "Key": self.key.key, "UploadId": self.id}
 
 
-async def _aborted(beginning: "asyncio.Task[Multipart]") -> None:
-    """Nobody wants the upload that is being begun."""
+async def _abort_created(creation: "asyncio.Task[Multipart]") -> None:
+    """Abort an upload whose creator was cancelled, as soon as it is created."""
     try:
-        await (await beginning).abort()
+        await (await creation).abort()
     except OriginError as error:
         log.info("an upload that nobody wants any more was not aborted: %s", error)

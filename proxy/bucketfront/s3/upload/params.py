@@ -1,4 +1,4 @@
-"""A `WriteHead` as parameters of S3's calls. Bucket, key and body are for the caller to add."""
+"""A `WriteHead` as parameters of S3's calls. The caller adds bucket, key and body."""
 
 import base64
 import time
@@ -17,7 +17,7 @@ _HEADERS = {
     "cache-control": "CacheControl",
     "expires": "Expires",
 }
-# S3 takes one of these with a PutObject; the first that the client gave counts. All of them are verified here as well.
+# S3 accepts one of these with a PutObject, so the first one of the client's is sent. bucketfront verifies all of them.
 _CHECKSUMS = {
     "crc64nvme": "ChecksumCRC64NVME",
     "crc32c": "ChecksumCRC32C",
@@ -28,7 +28,7 @@ _CHECKSUMS = {
 
 
 def put_params(head: WriteHead) -> dict[str, Any]:
-    """Of PutObject."""
+    """Return the parameters of PutObject."""
     given = {digest.algorithm: base64.b64encode(digest.value).decode() for digest in head.checksums}
     params = _object_params(head) | complete_params(head)
     if MD5 in given:
@@ -40,12 +40,15 @@ def put_params(head: WriteHead) -> dict[str, Any]:
 
 
 def create_params(head: WriteHead) -> dict[str, Any]:
-    """Of CreateMultipartUpload. Without checksums: S3's are of the parts, the client's of the whole."""
+    """Return the parameters of CreateMultipartUpload.
+
+    They have no checksums, because S3's would be those of the parts, and the client's are those of the whole body.
+    """
     return _object_params(head)
 
 
 def complete_params(head: WriteHead) -> dict[str, Any]:
-    """Of CompleteMultipartUpload: the conditions, which S3 looks at when the object is made."""
+    """Return the parameters of CompleteMultipartUpload: the conditions, which S3 evaluates when it makes the object."""
     params: dict[str, Any] = {}
     if head.only_if_absent:
         params["IfNoneMatch"] = "*"
@@ -57,7 +60,7 @@ def complete_params(head: WriteHead) -> dict[str, Any]:
 def _object_params(head: WriteHead) -> dict[str, Any]:
     params: dict[str, Any] = {_HEADERS[name]: value for name, value in head.headers}
     if (expires := dict(head.headers).get("expires")) is not None:
-        # Of a text botocore would guess the meaning, and write that.
+        # botocore would parse a text in its own way, and send what it understood.
         params["Expires"] = datetime.fromtimestamp(dates.parse(expires, time.time()) or 0.0, UTC)
     if head.metadata:
         params["Metadata"] = dict(head.metadata)

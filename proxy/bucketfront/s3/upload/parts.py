@@ -1,99 +1,113 @@
-"""How a body is cut into parts, and where its bytes are until S3 has them.
+"""A body in parts, and the place where the bytes of each part wait until S3 has them.
 
-In the spool, as long as there is one and it takes them: such parts can be sent side by side, and again. What it does
-not take passes straight through where the body's length is known, for then S3 can be told how much comes; else it is
-held in memory, BUFFER bytes at a time.
+Theory of operation
+-------------------
+`UploadBody.part` cuts the next part off a body. `Route` is the way that its bytes take:
+
+    route    length   bytes wait                             a part may be sent
+    SPOOL    any      in the spool                           again, and beside others
+    STREAM   known    at the client                          once, before the next part is cut
+    MEMORY   unknown  in memory, at most MAX_BUFFER_BYTES    once, before the next part is cut
+
+A body with a spool begins in SPOOL, others in STREAM or MEMORY. A spool that refuses bytes ends SPOOL for good, because
+it holds the bytes of one body in order. STREAM needs the length, because S3 wants to know it before the first byte.
+The part in which the route changes begins with the bytes that the spool has, and goes on with the others.
+
+A spool that is only full refuses no bytes while parts from it are on their way: their end makes room (`make_room`).
 """
 
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from enum import Enum, auto
 
 from bucketfront.errors import OriginBusy, StoreError, StoreFull, WriteRefused
 from bucketfront.s3.upload.multipart import MAX_PARTS
 from bucketfront.s3.upload.spool import Spool
 
 MiB = 1 << 20
-PART_SIZE = 8 * MiB  # of all parts, as far as S3's number of them allows
-EQUAL_PARTS = 1_000  # of a body of unknown length; the later ones grow, so that MAX_PARTS hold 5 TiB
-GROWTH = 60  # parts after which they are PART_SIZE larger
-GATHERED = 512 << 10  # bytes handed to the spool at once, where few bodies are on their way
-GATHERED_AT_LEAST = 64 << 10
-GATHERED_IN_ALL = 16 << 20  # bytes of all bodies, as long as each may have GATHERED_AT_LEAST (I19)
-BUFFER = 8 * MiB
-SMALL_BUFFER = 64 << 10  # bytes that need no leave
+PART_SIZE = 8 * MiB  # bytes of each part, as far as MAX_PARTS allows: a retry repeats no more than this
+EQUAL_PARTS = 1_000  # of a body of unknown length; later ones grow, so that MAX_PARTS hold S3's largest object, 5 TiB
+GROWTH_PARTS = 60  # parts after which they are PART_SIZE larger
+MAX_GATHER_BYTES = 512 << 10  # written to the spool at once, while few bodies are on their way
+MIN_GATHER_BYTES = 64 << 10  # the same while many are: below this the calls cost more than the copying
+ALL_GATHER_BYTES = 16 << 20  # of all bodies, as long as each may have its minimum (docs/invariants.md#memory)
+MAX_BUFFER_BYTES = 8 * MiB  # of a part in memory: above S3's smallest part of 5 MiB
+SMALL_BUFFER_BYTES = 64 << 10  # a body up to this size needs no permit of the limiter
 
 log = logging.getLogger(__name__)
 
 
 def part_size(number: int, length: int | None) -> int:
-    """Bytes of part `number`, from 1, of a body of `length` bytes. Where that is known, all but the last are equal:
-    some S3-alikes want it.
+    """Return the bytes of part `number`, from 1, of a body of `length` bytes, or of unknown length.
+
+    With a known length all parts but the last are equal, because some compatible servers require it.
     """
     if length is not None:
         return PART_SIZE if length <= MAX_PARTS * PART_SIZE else -(-length // MAX_PARTS // MiB) * MiB
-    return PART_SIZE * (1 + max(0, number - EQUAL_PARTS) // GROWTH)
+    return PART_SIZE * (1 + max(0, number - EQUAL_PARTS) // GROWTH_PARTS)
 
 
-class Pieces:
-    """A stream of chunks of any size, cut where S3 wants it cut. `length` in bytes, where it is known."""
+class ChunkReader:
+    """Reads exact numbers of bytes from chunks of any size. `length` is that of the stream in bytes, if it is known."""
 
     def __init__(self, chunks: AsyncIterator[bytes], length: int | None) -> None:
         self._chunks = chunks
-        self._rest = b""
+        self._unread = b""
         self._left = length
 
     async def exactly(self, count: int) -> AsyncIterator[bytes]:
-        """The next `count` bytes. Raises WriteRefused when the stream has fewer."""
+        """Yield the next `count` bytes as they come. Raises WriteRefused if the stream has fewer."""
         while count:
-            piece = await self._next()
-            if not piece:
+            chunk = await self._next()
+            if not chunk:
                 raise WriteRefused(f"the body ended {count} bytes early")
-            self._rest = piece[count:]
-            piece = piece[:count]
-            count -= len(piece)
-            yield piece
+            self._unread = chunk[count:]
+            chunk = chunk[:count]
+            count -= len(chunk)
+            yield chunk
 
     async def up_to(self, count: int) -> bytes:
-        """The next `count` bytes, fewer at the end of a stream of unknown length. Raises WriteRefused as `exactly`."""
+        """Return the next `count` bytes, or fewer at the end. Raises WriteRefused if a known length is not reached."""
         gathered: list[bytes] = []
         missing = count
-        while missing and (piece := await self._next()):
-            self._rest = piece[missing:]
-            gathered.append(piece[:missing])
+        while missing and (chunk := await self._next()):
+            self._unread = chunk[missing:]
+            gathered.append(chunk[:missing])
             missing -= len(gathered[-1])
         if self._left is not None and missing:
             raise WriteRefused(f"the body ended {self._left} bytes early")
         return b"".join(gathered)
 
     async def is_over(self) -> bool:
-        """Whether all has been read. Waits for the next bytes where that is not known."""
+        """Return whether all bytes were read. Waits for the next bytes if the length is unknown."""
         if self._left is not None:
-            return not self._left and not self._rest
-        self._rest = await self._next()
-        return not self._rest
+            return not self._left and not self._unread
+        self._unread = await self._next()
+        return not self._unread
 
     def unread(self, data: bytes) -> None:
-        """Put bytes back in front."""
-        self._rest = data + self._rest
+        """Put `data` back in front of the stream."""
+        self._unread = data + self._unread
 
     async def _next(self) -> bytes:
-        if self._rest:
-            return self._rest
+        if self._unread:
+            return self._unread
         if self._left == 0:
             return b""
-        piece = await anext(self._chunks, b"")
+        chunk = await anext(self._chunks, b"")
         if self._left is not None:
-            piece = piece[: self._left]
-            self._left -= len(piece)
-        return piece
+            chunk = chunk[: self._left]
+            self._left -= len(chunk)
+        return chunk
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """The bytes [start, stop) of a body. `chunks` gives them: once, or where `is_spooled` as often as is asked.
-    `acknowledge` is called once S3 has them. `is_last`: what was sent ends with it.
+class BodyPart:
+    """The bytes [start, stop) of a body.
+
+    `chunks` yields them, again with each call if `is_spooled`, else once. `acknowledge` is called once S3 has them.
     """
 
     start: int
@@ -108,110 +122,132 @@ class Part:
         return self.stop - self.start
 
 
-class Buffers:
-    """What bodies on their way may hold in memory: each of them a piece, and `count` at once BUFFER bytes."""
+class BufferLimiter:
+    """Bounds the memory of all bodies: each gathers some bytes, and `count` at once hold MAX_BUFFER_BYTES.
 
-    def __init__(self, count: int, patience: float) -> None:
+    `permit_timeout` is how many seconds a body waits for a permit to hold so many.
+    """
+
+    def __init__(self, count: int, permit_timeout: float) -> None:
         self._permits = asyncio.Semaphore(count)
-        self._patience = patience
+        self._permit_timeout = permit_timeout
         self._bodies = 0
 
     @property
-    def piece(self) -> int:
-        """Bytes that a body may gather before it hands them on: few where there are many."""
-        return max(GATHERED_AT_LEAST, min(GATHERED, GATHERED_IN_ALL // max(1, self._bodies)))
+    def gather_bytes(self) -> int:
+        """Return how many bytes a body may gather before it hands them on: the fewer, the more bodies there are."""
+        return max(MIN_GATHER_BYTES, min(MAX_GATHER_BYTES, ALL_GATHER_BYTES // max(1, self._bodies)))
 
     def enter(self) -> None:
-        """One body more is on its way."""
+        """Count a body that is on its way, until `leave`."""
         self._bodies += 1
 
     def leave(self) -> None:
         self._bodies -= 1
 
-    async def take(self) -> None:
-        """Raises OriginBusy."""
+    async def acquire(self) -> None:
+        """Wait for a permit. Raises OriginBusy if none comes free in time."""
         try:
-            async with asyncio.timeout(self._patience):
+            async with asyncio.timeout(self._permit_timeout):
                 await self._permits.acquire()
         except TimeoutError:
             raise OriginBusy("too many bodies of unknown length at once, and no disk to hold them") from None
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         self._permits.release()
 
 
-async def _nothing_runs() -> bool:
+class Route(Enum):
+    """The way of a part's bytes to S3, see the head of this module."""
+
+    SPOOL = auto()
+    STREAM = auto()
+    MEMORY = auto()
+
+
+async def _no_part_runs() -> bool:
     return False
 
 
-class Body:
-    """A body in parts. A part that is not spooled has to be sent before the next one is asked for; `close` it."""
+class UploadBody:
+    """A body in parts. A part that is not spooled has to be sent before the next one is cut. `close` it at the end."""
 
-    def __init__(self, chunks: AsyncIterator[bytes], length: int | None, spool: Spool | None, buffers: Buffers) -> None:
+    def __init__(
+        self, chunks: AsyncIterator[bytes], length: int | None, spool: Spool | None, limiter: BufferLimiter
+    ) -> None:
         self.length = length
-        self._pieces = Pieces(chunks, length)
+        self._reader = ChunkReader(chunks, length)
         self._spool = spool
-        self._is_spooling = spool is not None
-        self._buffers = buffers
-        self._has_leave = False
-        buffers.enter()
-        self._at = 0  # bytes cut off
-        self.make_room: Callable[[], Awaitable[bool]] = _nothing_runs
-        """Returns once S3 has taken more of what is in the spool; False: none of it is under way."""
+        self._route = Route.SPOOL if spool is not None else self._route_without_spool()
+        self._limiter = limiter
+        self._has_permit = False
+        limiter.enter()
+        self._at = 0  # bytes that were cut off
+        self.make_room: Callable[[], Awaitable[bool]] = _no_part_runs
+        """Wait until S3 has more of what is in the spool. Returns False if no part of it is on its way."""
 
-    async def part(self, size: int) -> Part:
-        """The next one: `size` bytes, fewer at the end, and where memory is what holds them. With an unknown length
-        the last one may be empty.
+    async def part(self, size: int) -> BodyPart:
+        """Cut off the next part: `size` bytes, or fewer at the end and in memory.
 
-        Raises WriteRefused for a body shorter than its length; whatever the chunks raise; OriginBusy.
+        The last part of a body of unknown length may be empty. Raises WriteRefused for a body shorter than its length,
+        OriginBusy; what the chunks raise passes through.
         """
-        self._forget()
+        self._release_permit()
         start = self._at
         if self.length is not None:
             size = min(size, self.length - start)
-        held = await self._fill(start, size) if self._is_spooling else start
+        spooled = await self._fill_spool(start, size) if self._route is Route.SPOOL else start
 
         async def acknowledge() -> None:
-            if self._spool is not None and start < held:
-                await self._spool.acknowledge(start, held)
+            if self._spool is not None and start < spooled:
+                await self._spool.acknowledge(start, spooled)
 
-        if self._is_spooling:
-            self._at = held
-            is_last = held - start < size or await self._pieces.is_over()
-            return Part(start, held, lambda: self._spooled(start, held), acknowledge, is_spooled=True, is_last=is_last)
-        if self.length is not None:
+        if self._route is Route.SPOOL:
+            self._at = spooled
+            is_last = spooled - start < size or await self._reader.is_over()
+            return BodyPart(
+                start, spooled, lambda: self._from_spool(start, spooled), acknowledge, is_spooled=True, is_last=is_last
+            )
+        if self._route is Route.STREAM:
             self._at = start + size
-            rest = self._pieces.exactly(self._at - held)
+            rest = self._reader.exactly(self._at - spooled)
             is_last = self._at == self.length
         else:
-            data = await self._buffered(min(size - (held - start), BUFFER))
-            self._at = held + len(data)
-            rest = _pieces_of(data)
-            is_last = await self._pieces.is_over()
-        return Part(start, self._at, lambda: self._through(start, held, rest), acknowledge, is_last=is_last)
+            data = await self._fill_memory(min(size - (spooled - start), MAX_BUFFER_BYTES))
+            self._at = spooled + len(data)
+            rest = _chunks_of(data)
+            is_last = await self._reader.is_over()
+        return BodyPart(
+            start, self._at, lambda: self._spool_and_rest(start, spooled, rest), acknowledge, is_last=is_last
+        )
 
     def close(self) -> None:
-        self._forget()
-        self._buffers.leave()
+        """Return what the body holds of the limiter."""
+        self._release_permit()
+        self._limiter.leave()
 
-    def _forget(self) -> None:
-        if self._has_leave:
-            self._has_leave = False
-            self._buffers.give_back()
+    def _release_permit(self) -> None:
+        if self._has_permit:
+            self._has_permit = False
+            self._limiter.release()
 
-    async def _fill(self, start: int, size: int) -> int:
-        """Into the spool, as far as it takes it. Returns where that ended."""
+    def _route_without_spool(self) -> Route:
+        return Route.MEMORY if self.length is None else Route.STREAM
+
+    async def _fill_spool(self, start: int, size: int) -> int:
+        """Write up to `size` bytes into the spool, or leave its route. Return the offset at which the spool ends."""
         assert self._spool is not None
         at, stop = start, start + size
-        while at < stop and (data := await self._pieces.up_to(min(self._buffers.piece, stop - at))):
-            if not await self._is_taken(self._spool, data):
-                self._is_spooling = False
-                self._pieces.unread(data)
+        while at < stop and (data := await self._reader.up_to(min(self._limiter.gather_bytes, stop - at))):
+            if not await self._write_to(self._spool, data):
+                self._route = self._route_without_spool()
+                self._reader.unread(data)
                 break
             at += len(data)
         return at
 
-    async def _is_taken(self, spool: Spool, data: bytes) -> bool:
+    async def _write_to(self, spool: Spool, data: bytes) -> bool:
+        """Write `data` as soon as there is room. Returns False if the spool refuses it."""
         while True:
             try:
                 await spool.write(data)
@@ -225,27 +261,27 @@ class Body:
             else:
                 return True
 
-    async def _spooled(self, start: int, stop: int) -> AsyncIterator[bytes]:
-        if self._spool is not None and start < stop:
-            async for piece in self._spool.read(start, stop):
-                yield piece
-
-    async def _through(self, start: int, held: int, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        """What the spool took of a part, then the rest of it."""
-        async for piece in self._spooled(start, held):
-            yield piece
-        async for piece in rest:
-            yield piece
-
-    async def _buffered(self, size: int) -> bytes:
-        data = await self._pieces.up_to(min(size, SMALL_BUFFER))
-        if len(data) < min(size, SMALL_BUFFER) or size <= SMALL_BUFFER:
+    async def _fill_memory(self, size: int) -> bytes:
+        data = await self._reader.up_to(min(size, SMALL_BUFFER_BYTES))
+        if len(data) < min(size, SMALL_BUFFER_BYTES) or size <= SMALL_BUFFER_BYTES:
             return data
-        await self._buffers.take()
-        self._has_leave = True
-        return data + await self._pieces.up_to(size - len(data))
+        await self._limiter.acquire()
+        self._has_permit = True
+        return data + await self._reader.up_to(size - len(data))
+
+    async def _from_spool(self, start: int, stop: int) -> AsyncIterator[bytes]:
+        if self._spool is not None and start < stop:
+            async for chunk in self._spool.read(start, stop):
+                yield chunk
+
+    async def _spool_and_rest(self, start: int, spooled: int, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """Yield what the spool has of a part, then the rest of it."""
+        async for chunk in self._from_spool(start, spooled):
+            yield chunk
+        async for chunk in rest:
+            yield chunk
 
 
-async def _pieces_of(data: bytes) -> AsyncIterator[bytes]:
-    for at in range(0, len(data), GATHERED):
-        yield data[at : at + GATHERED]
+async def _chunks_of(data: bytes) -> AsyncIterator[bytes]:
+    for at in range(0, len(data), MAX_GATHER_BYTES):
+        yield data[at : at + MAX_GATHER_BYTES]

@@ -1,4 +1,4 @@
-"""One body to S3, in one call, as it comes: PutObject and UploadPart."""
+"""One body to S3 in one call, while it comes: PutObject and UploadPart."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -10,26 +10,27 @@ from bucketfront.s3.error_translation import translated
 from bucketfront.s3.upload.upload_slots import UploadSlots
 
 
-class _Streamed:
-    """What botocore takes for a file (it has `read`) and aiohttp for an async iterable, which it sends as it comes."""
+class _StreamedBody:
+    """A body that botocore treats as a file, because it has `read`, and aiohttp as an async iterable."""
 
     def __init__(
-        self, chunks: AsyncIterator[bytes], slots: UploadSlots, deadline: asyncio.Timeout, patience: float
+        self, chunks: AsyncIterator[bytes], slots: UploadSlots, deadline: asyncio.Timeout, progress_timeout: float
     ) -> None:
         self._chunks = chunks
         self._slots = slots
         self._deadline = deadline
-        self._patience = patience
+        self._progress_timeout = progress_timeout
 
     def read(self) -> bytes:
         raise AssertionError("botocore read a streamed body: is payload signing on?")
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         async for chunk in self._chunks:
-            # Each chunk that S3 took moves the deadline: a stalled upload ends, a slow one does not (I20).
-            self._deadline.reschedule(asyncio.get_running_loop().time() + self._patience)
+            # Each chunk that S3 accepts moves the deadline: a stalled upload ends, and a slow one does not
+            # (docs/invariants.md#deadlines-everywhere).
+            self._deadline.reschedule(asyncio.get_running_loop().time() + self._progress_timeout)
             yield chunk
-            self._slots.moved += len(chunk)
+            self._slots.moved_bytes += len(chunk)
 
 
 async def send(
@@ -39,18 +40,18 @@ async def send(
     params: dict[str, Any],
     chunks: AsyncIterator[bytes],
     size: int,
-    patience: float,
+    progress_timeout: float,
 ) -> dict[str, Any]:
-    """Call `operation` with a body of `size` bytes; `patience`: seconds without progress after which it is given up.
-    Returns what S3 said, an ETag among it.
+    """Call `operation` with a body of `size` bytes. Return the response, which has an ETag.
 
-    Raises AccessDenied, WriteRefused, OriginTimeout, OriginUnavailable; whatever `chunks` raises passes through.
+    `progress_timeout` is how many seconds may pass without progress. Raises AccessDenied, WriteRefused, OriginTimeout,
+    OriginUnavailable; what `chunks` raises passes through.
     """
     call = getattr(origin.client, operation)
     failure: BaseException | None = None
 
     async def watched() -> AsyncIterator[bytes]:
-        # aiohttp wraps what a body raises; the caller wants the thing itself.
+        # aiohttp wraps what a body raises, but callers need the original exception.
         nonlocal failure
         try:
             async for chunk in chunks:
@@ -61,8 +62,8 @@ async def send(
 
     try:
         with translated(what):
-            async with asyncio.timeout(patience) as deadline:
-                body = _Streamed(watched(), origin.upload_slots, deadline, patience) if size else b""
+            async with asyncio.timeout(progress_timeout) as deadline:
+                body = _StreamedBody(watched(), origin.upload_slots, deadline, progress_timeout) if size else b""
                 response: dict[str, Any] = await call(**params, Body=body, ContentLength=size)
     except OriginError as error:
         if failure is not None:

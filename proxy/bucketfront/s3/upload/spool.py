@@ -1,22 +1,23 @@
-"""What an upload needs of the place where a body waits for S3: a small Protocol, so that it never sees the cache."""
+"""What an upload requires of the file in which a body waits for S3: a small Protocol, so that `s3/` knows no cache."""
 
 from collections.abc import AsyncIterator
 from typing import Protocol
 
 
 class Spool(Protocol):
-    """The bytes of one body, in a file. `bucketfront.cache.Upload` is the real one."""
+    """The bytes of one body, in a file. `bucketfront.cache.Upload` implements it."""
 
     async def write(self, data: bytes) -> None:
-        """Append. Raises StoreFull: there is no room now, there may be some once more was acknowledged; StoreError: the
-        spool takes no more. Either way nothing of `data` is in it, and what was written before can still be read.
+        """Append `data`, or raise without appending any of it. What was written before stays readable.
+
+        Raises StoreFull if there is no room until more was acknowledged, StoreError if the spool accepts no more.
         """
 
     def read(self, start: int, stop: int) -> AsyncIterator[bytes]:
-        """The bytes [start, stop) of the body, in pieces, as they were written. May be asked for again.
+        """Yield the bytes [start, stop) of the body, as they were written. They can be read again.
 
-        Raises StoreError: the disk failed, or has other bytes than it was given.
+        Raises StoreError if the disk fails, or returns other bytes than were written.
         """
 
     async def acknowledge(self, start: int, stop: int) -> None:
-        """S3 has these bytes: nobody will read them again on the way to it."""
+        """Note that S3 has the bytes [start, stop), so that they are not read again on their way to it."""

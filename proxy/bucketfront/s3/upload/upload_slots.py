@@ -1,7 +1,7 @@
-"""Who may send a body to the origin: half of `max_connections` at once, so that uploads leave the other half to reads.
+"""Connections for uploads: half of `max_connections`, so that the other half stays for reads.
 
-Many large uploads queue here for longer than any deadline that is right for one of them: they wait as long as bodies
-move, whoever's they are.
+Many large uploads queue here for longer than any deadline that is right for one of them. So an upload waits as long as
+S3 accepts bytes of any upload.
 """
 
 import asyncio
@@ -13,45 +13,46 @@ from bucketfront.s3.connection_slots import ConnectionSlots
 
 
 class UploadSlots:
-    """Of `slots`, which are `count` in all."""
+    """The share of uploads in `slots`, which are `count` in all."""
 
     def __init__(self, slots: ConnectionSlots, count: int) -> None:
         self._slots = slots
         self._share = asyncio.Semaphore(max(1, count // 2))
-        self.moved = 0  # bytes of all bodies that the origin has taken
+        self.moved_bytes = 0  # of all bodies, that S3 has accepted
 
     @asynccontextmanager
-    async def one(self, patience: float) -> AsyncIterator[None]:
-        """A connection inside the block. Raises OriginBusy when none came free while nothing moved for `patience`
-        seconds.
+    async def slot(self, progress_timeout: float) -> AsyncIterator[None]:
+        """Hold a connection inside the block.
+
+        Raises OriginBusy if no connection comes free and no body moves for `progress_timeout` seconds.
         """
-        await self._wait(patience)
+        await self._wait(progress_timeout)
         try:
             yield
         finally:
-            self._give_back()
+            self._release()
 
-    async def _wait(self, patience: float) -> None:
-        # Waited for in pieces, without losing its place in the queue.
-        taking = asyncio.create_task(self._take())
+    async def _wait(self, progress_timeout: float) -> None:
+        # A task keeps the place in the queue while the wait looks at the progress again and again.
+        acquiring = asyncio.create_task(self._acquire())
         try:
-            await self._while_bodies_move(taking, patience)
+            await self._while_bodies_move(acquiring, progress_timeout)
         except BaseException:
-            if not taking.cancel() and not taking.cancelled():
-                self._give_back()
+            if not acquiring.cancel() and not acquiring.cancelled():
+                self._release()
             raise
 
-    async def _while_bodies_move(self, taking: asyncio.Task[None], patience: float) -> None:
-        while not taking.done():
-            before = self.moved
-            await asyncio.wait([taking], timeout=patience)
-            if not taking.done() and self.moved == before:
+    async def _while_bodies_move(self, acquiring: asyncio.Task[None], progress_timeout: float) -> None:
+        while not acquiring.done():
+            before = self.moved_bytes
+            await asyncio.wait([acquiring], timeout=progress_timeout)
+            if not acquiring.done() and self.moved_bytes == before:
                 raise OriginBusy(
-                    f"no origin connection came free for an upload within {patience:g} s, and none took a byte; see"
-                    " origin.max_connections"
+                    f"no origin connection came free for an upload within {progress_timeout:g} s, and none took a byte;"
+                    " see origin.max_connections"
                 )
 
-    async def _take(self) -> None:
+    async def _acquire(self) -> None:
         await self._share.acquire()
         try:
             await self._slots.acquire(None)
@@ -59,6 +60,6 @@ class UploadSlots:
             self._share.release()
             raise
 
-    def _give_back(self) -> None:
+    def _release(self) -> None:
         self._slots.release(None)
         self._share.release()

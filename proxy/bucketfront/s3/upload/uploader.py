@@ -1,9 +1,9 @@
-"""Uploads to S3: one PutObject for a small body, a multipart upload for others (I8).
+"""Uploads to S3: one PutObject for a small body, a multipart upload for others.
 
-A body waits for S3 in a spool, so that S3 is asked for nothing before a small one is whole, and parts of a large one
-go up side by side, each of them a second time where it has to. Without a spool bytes pass through: no upload is ever
-held whole. A PutObject is not retried, nor the end of a multipart upload: whether a write that failed took place is
-for the client to find out (I9).
+A body waits for S3 in a spool. So S3 gets no request before a small body is complete. The parts of a large one are sent
+side by side, and again if they fail. Without a spool bytes pass through, because no upload is held in memory as a
+whole. A PutObject and the completion of a multipart upload are not repeated: if one fails, its outcome is unknown
+(docs/invariants.md#write-atomicity, docs/invariants.md#unknown-outcome).
 """
 
 import asyncio
@@ -16,35 +16,46 @@ from bucketfront.http.write_head import WriteHead
 from bucketfront.keys import ObjectKey
 from bucketfront.s3 import delete
 from bucketfront.s3.client import S3Origin
-from bucketfront.s3.upload.multipart import MAX_ATTEMPTS, MAX_PART, MAX_PARTS, Journal, Multipart, PartSent, Written
+from bucketfront.s3.upload.multipart import (
+    MAX_ATTEMPTS,
+    MAX_PART_BYTES,
+    MAX_PARTS,
+    Journal,
+    Multipart,
+    PartSent,
+    Written,
+)
 from bucketfront.s3.upload.params import complete_params, create_params, put_params
-from bucketfront.s3.upload.parts import Body, Buffers, Part, part_size
+from bucketfront.s3.upload.parts import BodyPart, BufferLimiter, UploadBody, part_size
 from bucketfront.s3.upload.single_call import send
 from bucketfront.s3.upload.spool import Spool
 
 __all__ = ["S3Uploader", "Written"]
 
-MAX_PUT = MAX_PART  # bytes of a single PutObject that passes through
-PARALLEL = 4  # parts of one upload at once
-BUFFERS = 8  # bodies of unknown length that are held in memory at once, where the disk does not take them
+MAX_PUT_BYTES = MAX_PART_BYTES  # of a single PutObject that passes through
+PARALLEL_PARTS = 4  # of one upload: enough to use a link that is faster than one connection, and few of all connections
+BUFFERED_BODIES = 8  # of unknown length, in memory at once while the disk fails: 64 MiB in all
 
 Announce = Callable[[], Awaitable[None]]
 
 log = logging.getLogger(__name__)
 
 
-async def nobody_minds() -> None:
-    pass
+async def no_announcement() -> None:
+    """Do nothing before a write."""
 
 
 class S3Uploader:
-    """`patience`: seconds without progress after which a write is given up. `notes`: of the uploads that were begun."""
+    """Writes objects. Many uploads may run at once.
 
-    def __init__(self, origin: S3Origin, patience: float, notes: Journal | None = None) -> None:
+    `progress_timeout` is how many seconds without progress end a write. `journal` records the multipart uploads.
+    """
+
+    def __init__(self, origin: S3Origin, progress_timeout: float, journal: Journal | None = None) -> None:
         self._origin = origin
-        self._patience = patience
-        self._notes = notes
-        self._buffers = Buffers(BUFFERS, patience)
+        self._progress_timeout = progress_timeout
+        self._journal = journal
+        self._limiter = BufferLimiter(BUFFERED_BODIES, progress_timeout)
 
     async def put(
         self,
@@ -53,19 +64,20 @@ class S3Uploader:
         length: int | None,
         head: WriteHead,
         spool: Spool | None = None,
-        about_to_write: Announce = nobody_minds,
+        about_to_write: Announce = no_announcement,
     ) -> Written:
-        """Store `chunks` as `key`; `length` in bytes, None where the client did not say. `spool`: where they wait.
-        `about_to_write` is awaited right before the one call by which the object may change.
+        """Store `chunks` as `key`. `length` is in bytes, None if it is unknown. The body waits in `spool`.
 
-        Raises AccessDenied, WriteRefused, OriginTimeout, OriginUnavailable; the last two mean that the outcome is
-        unknown. StoreError: the spool lost what it had taken. Whatever `chunks` raises passes through, and the object
-        keeps its old version.
+        `about_to_write` is awaited right before the one call by which the object may change. What `chunks` raises
+        passes through, and the object keeps its old version.
+
+        Raises AccessDenied, WriteRefused, StoreError if the spool lost bytes, OriginTimeout, OriginUnavailable. After
+        the last two the outcome is unknown.
         """
-        assert key.version is None, "a version of the past is never written"
-        body = Body(chunks, length, spool, self._buffers)
+        assert key.version is None, "a past version is never written"
+        body = UploadBody(chunks, length, spool, self._limiter)
         try:
-            if spool is None and length is not None and length <= MAX_PUT:
+            if spool is None and length is not None and length <= MAX_PUT_BYTES:
                 return await self._put(key, head, await body.part(length), about_to_write)
             first = await body.part(part_size(1, length))
             if first.is_last:
@@ -75,42 +87,47 @@ class S3Uploader:
             body.close()
 
     async def delete(self, key: ObjectKey) -> None:
-        """S3 DeleteObject, see `S3Origin.delete`."""
+        """Call S3 DeleteObject, see `S3Origin.delete`."""
         await self._origin.delete(key)
 
     async def delete_objects(self, keys: Sequence[ObjectKey]) -> dict[ObjectKey, DeleteFailure | None]:
-        """S3 DeleteObjects, see `bucketfront.s3.delete`."""
+        """Call S3 DeleteObjects, see `bucketfront.s3.delete`."""
         return await delete.delete_objects(self._origin, keys)
 
-    async def _put(self, key: ObjectKey, head: WriteHead, body: Part, about_to_write: Announce) -> Written:
+    async def _put(self, key: ObjectKey, head: WriteHead, part: BodyPart, about_to_write: Announce) -> Written:
         params = {**put_params(head), "Bucket": key.bucket, "Key": key.key}
         await about_to_write()
-        async with self._origin.upload_slots.one(self._patience):
-            what = f"PUT {key}"
-            said = await send(self._origin, what, "put_object", params, body.chunks(), body.size, self._patience)
-        return Written(str(said["ETag"]))
+        timeout = self._progress_timeout
+        async with self._origin.upload_slots.slot(timeout):
+            response = await send(self._origin, f"PUT {key}", "put_object", params, part.chunks(), part.size, timeout)
+        return Written(str(response["ETag"]))
 
     async def _multipart(
-        self, key: ObjectKey, head: WriteHead, body: Body, first: Part, about_to_write: Announce
+        self, key: ObjectKey, head: WriteHead, body: UploadBody, first: BodyPart, about_to_write: Announce
     ) -> Written:
-        params = create_params(head)
-        upload = await Multipart.begin(self._origin, key, params, patience=self._patience, notes=self._notes)
+        upload = await Multipart.begin(
+            self._origin,
+            key,
+            create_params(head),
+            progress_timeout=self._progress_timeout,
+            journal=self._journal,
+        )
         try:
-            parts = await self._parts(upload, body, first)
+            parts = await self._send_parts(upload, body, first)
             await about_to_write()
             return await upload.complete(parts, **complete_params(head))
         except BaseException:
-            # Cancellation too: parts left behind cost money every month.
-            await _give_up(upload)
+            # This includes cancellation, because parts that stay at S3 cost money.
+            await _abort(upload)
             raise
 
-    async def _parts(self, upload: Multipart, body: Body, part: Part) -> list[PartSent]:
+    async def _send_parts(self, upload: Multipart, body: UploadBody, part: BodyPart) -> list[PartSent]:
         try:
             async with asyncio.TaskGroup() as group:
-                sending = _Sending(upload, group)
-                body.make_room = sending.one_ends
+                sender = _PartSender(upload, group)
+                body.make_room = sender.wait_for_one
                 for number in range(1, MAX_PARTS + 1):
-                    await sending.start(number, part)
+                    await sender.start(number, part)
                     if part.is_last:
                         break
                     part = await body.part(part_size(number + 1, body.length))
@@ -118,47 +135,47 @@ class S3Uploader:
                     raise WriteRefused(f"the body has more than {MAX_PARTS} parts; send Content-Length")
         except BaseExceptionGroup as failures:
             raise failures.exceptions[0] from failures
-        return sending.sent
+        return sender.sent
 
 
-class _Sending:
-    """Parts of one upload on their way: PARALLEL of those that are spooled, and then one that is not."""
+class _PartSender:
+    """Sends the parts of one upload: up to PARALLEL_PARTS that are spooled at once, and others one by one."""
 
     def __init__(self, upload: Multipart, group: asyncio.TaskGroup) -> None:
         self._upload = upload
         self._group = group
         self._running = 0
-        self._ended = asyncio.Event()
+        self._has_ended = asyncio.Event()  # a part ended since the last `wait_for_one`
         self.sent: list[PartSent] = []
 
-    async def start(self, number: int, part: Part) -> None:
-        """Returns when the next part may be made."""
-        while self._running == PARALLEL:
-            await self.one_ends()
+    async def start(self, number: int, part: BodyPart) -> None:
+        """Start to send a part. Returns when the next one may be cut."""
+        while self._running == PARALLEL_PARTS:
+            await self.wait_for_one()
         self._running += 1
-        sending = self._group.create_task(self._send(number, part), name=f"part {number} of {self._upload.key}")
+        task = self._group.create_task(self._send(number, part), name=f"part {number} of {self._upload.key}")
         if not part.is_spooled:
-            await sending
+            await task
 
-    async def one_ends(self) -> bool:
-        """Returns once one has ended since the last call; False where none has, and none is on its way."""
-        if not self._running and not self._ended.is_set():
+    async def wait_for_one(self) -> bool:
+        """Wait until a part has ended since the last call. Returns False if none has, and none is on its way."""
+        if not self._running and not self._has_ended.is_set():
             return False
-        await self._ended.wait()
-        self._ended.clear()
+        await self._has_ended.wait()
+        self._has_ended.clear()
         return True
 
-    async def _send(self, number: int, part: Part) -> None:
+    async def _send(self, number: int, part: BodyPart) -> None:
         attempts = MAX_ATTEMPTS if part.is_spooled else 1
         self.sent.append(await self._upload.part(number, part.chunks, part.size, attempts=attempts))
         await part.acknowledge()
         self._running -= 1
-        self._ended.set()
+        self._has_ended.set()
 
 
-async def _give_up(upload: Multipart) -> None:
+async def _abort(upload: Multipart) -> None:
     try:
         await upload.abort()
     except OriginError as error:
-        # The upload has failed already, and that is what the client hears. It is noted, and tried again.
+        # The client gets the error of the upload itself. The journal has the upload, and it is aborted later.
         log.info("%s was not aborted: %s", upload, error)
