@@ -847,7 +847,7 @@ async def test_pressure_never_touches_what_is_read(tmp_path: Path) -> None:
                 data = rig.origin.put(content(3 * BLOCK, seed=number), key=key)
                 assert await rig.get(key=key) == data
             assert await rig.read(reader) == pinned
-            assert not rig.entry().removed
+            assert not rig.entry().is_removed
         await rig.audit()
 
 

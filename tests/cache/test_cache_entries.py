@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bucketfront.cache.entries.budget import Budget
-from bucketfront.cache.entries.entry import ENTRY_BYTES, Entry
+from bucketfront.cache.entries.entry import ENTRY_BYTES, Entry, EntryState
 from bucketfront.cache.entries.entry_table import PAGE, EntryTable
 from bucketfront.cache.entries.eviction import PolicyFactory
 from bucketfront.cache.storage import blocks
@@ -122,7 +122,7 @@ class Model:
         self.check()
 
     def _gone(self, entry: Entry) -> None:
-        entry.unlinked = True
+        entry.become(EntryState.UNLINKED)
         self.live.pop(entry.key, None)
         self.unsettled.append(entry)
 
@@ -160,7 +160,7 @@ class Model:
         if self.pinned:
             entry = self.pinned.pop(0)
             last = self.world.entries.unpin(entry)
-            assert last == (entry.removed and entry not in self.pinned)
+            assert last == (entry.is_removed and entry not in self.pinned)
 
     def remove(self, key: ObjectKey, _: int) -> None:
         entry = self.world.entries.get(key)
@@ -174,7 +174,7 @@ class Model:
             self.unsettled.remove(entry)
 
     def victims(self, _: ObjectKey, block: int) -> None:
-        busy = {entry.key for entry in self.pinned if not entry.removed}
+        busy = {entry.key for entry in self.pinned if not entry.is_removed}
         order = sorted((k for k in self.live if k not in busy), key=lambda key: self.live[key].accessed_at)
         wanted = block * BLOCK + 1
         expected = []
@@ -191,7 +191,7 @@ class Model:
 
     def idle(self, _: ObjectKey, block: int) -> None:
         before = self.now - 10 * block
-        busy = {entry.key for entry in self.pinned if not entry.removed}
+        busy = {entry.key for entry in self.pinned if not entry.is_removed}
         expected = {k for k, known in self.live.items() if known.accessed_at < before and k not in busy}
         found = self.world.entries.idle(before)
         assert {entry.key for entry in found} == expected

@@ -453,7 +453,7 @@ async def test_a_new_version_during_a_fill_ends_it(tmp_path: Path) -> None:
         new = rig.origin.put(content(4 * PART, seed=1), '"2"')
         got = await asyncio.gather(rig.get(PART), rig.get(2 * PART + 5), return_exceptions=True)
         assert [type(result) for result in got] == [ObjectChanged, ObjectChanged]
-        assert entry.removed
+        assert entry.is_removed
         assert await rig.get() == new
         await rig.audit()
         assert rig.entry().metadata.etag == '"2"'

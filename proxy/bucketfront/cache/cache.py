@@ -130,7 +130,7 @@ class Cache:
         Returns None if the request needs `lookup`.
         """
         entry, now = self._entries.hot(key), self._clock()
-        if entry is None or entry.removed or entry.ttl(now) <= 0:
+        if entry is None or entry.ttl(now) <= 0:
             return None
         if entry.lease is None or not entry.lease.is_valid:
             entry.lease = self._grant(entry)
@@ -282,7 +282,7 @@ class Cache:
         except OriginUnavailable as error:
             now = self._clock()
             is_outage = isinstance(error, OriginCircuitOpen)
-            if stale is None or stale.removed or -stale.ttl(now) >= _stale_window(stale, is_outage=is_outage):
+            if stale is None or stale.is_removed or -stale.ttl(now) >= _stale_window(stale, is_outage=is_outage):
                 raise
             self._stale_hits += 1
             self._entries.pin(stale)
@@ -292,7 +292,7 @@ class Cache:
             if stale is not None:
                 self._disposal.unpin(stale)
         entry = learned.entry
-        stored = entry.file_name is not None and not entry.removed and learned.is_new
+        stored = entry.file_name is not None and not entry.is_removed and learned.is_new
         return entry, CacheStatus(forward, fwd_status=learned.status, stored=stored, collapsed=joins)
 
     async def _find(
@@ -317,7 +317,7 @@ class Cache:
         if stale is None or isinstance(answer, OriginResponse) or not stale.metadata.is_version(answer):
             return await self._create(key, answer, lookup, asked_at)
         self._ended(key, lookup, answer)
-        if not stale.removed and lookup.may_publish(answer):
+        if not stale.is_removed and lookup.may_publish(answer):
             self._entries.validated(stale, answer, asked_at)
         self._entries.pin(stale)
         return LookupResult(stale, status, is_new=False)

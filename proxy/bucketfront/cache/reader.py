@@ -66,7 +66,7 @@ class Reader:
             self.status = CacheStatus(
                 Forward.PARTIAL if self._entry.present else Forward.MISS,
                 ttl=self.status.ttl,
-                stored=not self._entry.removed,
+                stored=not self._entry.is_removed,
                 collapsed=fill.covers(span),
             )
         before, self._demand = self._demand, fill.join(span, whole=whole)

@@ -1,6 +1,14 @@
-"""One version of one object as the cache holds it, in memory."""
+"""One version of one object as the cache holds it, in memory.
 
-from typing import Protocol
+An entry begins NEW and is PUBLISHED when lookups of its key shall find it. From its removal on, no lookup finds it, and
+its file is unlinked. Those that pinned the entry finish with the open file; then the file is closed and its space is
+free.
+"""
+
+from collections.abc import Mapping
+from enum import Enum, auto
+from types import MappingProxyType
+from typing import Final, Protocol
 
 from bucketfront.cache.entries.lease import Lease
 from bucketfront.cache.storage import blocks
@@ -10,30 +18,48 @@ from bucketfront.http.freshness import Freshness
 from bucketfront.http.metadata import Metadata
 from bucketfront.keys import ObjectKey
 
-# Charged for every entry besides its blocks: its rows, their index entries, the inode's extents.
-ENTRY_BYTES = 4096
+ENTRY_BYTES = 4096  # charged for every entry besides its blocks: its rows, their index entries, the inode's extents
 
 _UNREAD = Metadata("", 0)
 
 
+class EntryState(Enum):
+    NEW = auto()  # no lookup finds it yet
+    PUBLISHED = auto()  # lookups of its key find it
+    REMOVED = auto()  # no lookup finds it any more; its file, if it has one, still has its name
+    UNLINKED = auto()  # its file has lost its name
+    LEFT_BEHIND = auto()  # the disk refused to unlink its file: its bytes stay charged, and the next start sweeps it
+
+
+TRANSITIONS: Final[Mapping[EntryState, frozenset[EntryState]]] = MappingProxyType(
+    {
+        EntryState.NEW: frozenset({EntryState.PUBLISHED, EntryState.REMOVED}),
+        EntryState.PUBLISHED: frozenset({EntryState.REMOVED}),
+        EntryState.REMOVED: frozenset({EntryState.UNLINKED, EntryState.LEFT_BEHIND}),
+        EntryState.UNLINKED: frozenset(),
+        EntryState.LEFT_BEHIND: frozenset(),
+    }
+)
+
+
 class EntryFill(Protocol):
-    """What an entry needs of its fill. `cache.fetch.fill.Fill` is the implementation."""
+    """The part of a fill that an entry's owner uses. `cache.fetch.fill.Fill` is the implementation."""
 
     async def verified(self) -> None:
         """Wait until no block of the entry is being verified."""
 
 
 class Entry:
-    """Changed only by `EntryTable` and by the fill; all else reads it.
+    """A version with its metadata, its file and its block set. Only `EntryTable`, the fill and the disposal change it.
 
-    Present blocks are claims about bytes in the file (I2). `unverified` are those of them that were written
-    before an unclean stop and not looked at since. An entry without a `file_name` is metadata only, in memory.
+    Times are in seconds since the epoch. `present` claims that the file has these blocks (docs/invariants.md#no-holes).
+    `unverified` are those of them that were written before an unclean stop and not verified since. An entry without a
+    `file_name` exists in memory only.
     """
 
     __slots__ = (
         "accessed_at", "bytes", "charged", "epoch", "file", "file_name", "fill", "freshness", "id", "key",
-        "lease", "left_behind", "lost", "metadata", "new_sums", "pins", "present", "published", "removed", "stored_at",
-        "unlinked", "unverified", "validated_at",
+        "lease", "lost", "metadata", "new_sums", "pins", "present", "state", "stored_at", "unverified", "validated_at",
     )  # fmt: skip
 
     def __init__(
@@ -48,28 +74,26 @@ class Entry:
         self.file_name: str | None = None
         self.file: StoredFile | None = None
         self.fill: EntryFill | None = None
-        self.lease: Lease | None = None  # granted; whatever changes the entry revokes it
+        self.lease: Lease | None = None  # the one that was granted; a change of the entry revokes it
         self.present = 0
         self.unverified = 0
         self.new_sums: dict[int, int] = {}  # CRC-32 of blocks that the index does not have yet
-        self.lost: set[int] = set()  # blocks that the index still has
+        self.lost: set[int] = set()  # blocks that are gone, but not yet from the index
         self.bytes = 0  # charged to the budget
-        self.charged = 0  # the blocks among that: the present ones, and those begun and not finished
+        self.charged = 0  # the blocks that `bytes` includes: the present ones and those that a fetch has begun
         self.pins = 0
-        self.published = False  # reachable by its key
-        self.removed = False  # no longer reachable; its file goes, or is gone
-        self.unlinked = False
-        self.left_behind = False  # the disk refused to unlink it: its bytes stay charged, the next start sweeps it
+        self.state = EntryState.NEW
 
     @classmethod
     def from_row(cls, row: Row, freshness: Freshness, epoch: int) -> "Entry":
+        """Return the entry of a row. `epoch` is the current one: blocks of an older one are unverified."""
         entry = cls(row.id, row.key, row.metadata, freshness, row.stored_at, row.epoch)
         entry.validated_at, entry.accessed_at = row.validated_at, row.accessed_at
         entry.file_name = row.file
         entry.bytes = row.bytes
         entry.present = entry.charged = row.present
         entry.unverified = row.present if row.epoch < epoch else 0
-        entry.published = True
+        entry.become(EntryState.PUBLISHED)
         return entry
 
     @classmethod
@@ -78,8 +102,17 @@ class Entry:
         entry = cls(row.id, row.key, _UNREAD, Freshness(0.0), row.accessed_at, epoch)
         entry.file_name = row.file
         entry.bytes = row.bytes
-        entry.published = True
+        entry.become(EntryState.PUBLISHED)
         return entry
+
+    @property
+    def is_removed(self) -> bool:
+        """Whether the entry was removed, so that lookups do not find it any more."""
+        return self.state is not EntryState.PUBLISHED and self.state is not EntryState.NEW
+
+    def become(self, state: EntryState) -> None:
+        assert state in TRANSITIONS[self.state], f"{self} cannot become {state.name}"
+        self.state = state
 
     def row(self) -> Row:
         assert self.file_name is not None
@@ -89,11 +122,11 @@ class Entry:
         )  # fmt: skip
 
     def age(self, now: float) -> float:
-        """RFC 9111 section 4.2.3, in seconds: since the last validation, plus what the origin said."""
+        """Return the age in seconds, as of RFC 9111 section 4.2.3."""
         return max(0.0, now - self.validated_at) + self.metadata.age
 
     def ttl(self, now: float) -> float:
-        """Seconds of freshness left; negative when stale."""
+        """Return the seconds of freshness left; negative if the entry is stale."""
         return self.validated_at + self.freshness.ttl - now
 
     def revoke(self) -> None:
@@ -108,5 +141,5 @@ class Entry:
     def __repr__(self) -> str:
         return (
             f"<Entry {self.key} {self.metadata.etag} {self.present.bit_count()} blocks, {self.pins} pins"
-            f"{', removed' if self.removed else ''}>"
+            f", {self.state.name.lower()}>"
         )

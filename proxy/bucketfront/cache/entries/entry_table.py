@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 
 from bucketfront.cache.entries.budget import Budget
-from bucketfront.cache.entries.entry import ENTRY_BYTES, Entry
+from bucketfront.cache.entries.entry import ENTRY_BYTES, Entry, EntryState
 from bucketfront.cache.entries.eviction import EvictionPolicy, LeastRecentlyUsed, PolicyFactory
 from bucketfront.cache.storage import blocks
 from bucketfront.cache.storage.index import Index
@@ -151,7 +151,7 @@ class EntryTable:
         self._hot[entry.key] = entry
         self._distrusted.discard(entry.key)
         self._add_to_orders(entry)
-        entry.published = True
+        entry.become(EntryState.PUBLISHED)
         self._mark_dirty(entry)
         return old
 
@@ -167,7 +167,7 @@ class EntryTable:
         if entry.file_name is None:
             entry.file_name = file.name
             entry.bytes = ENTRY_BYTES
-            self._count += not entry.removed
+            self._count += not entry.is_removed
         self._mark_dirty(entry)
 
     def fill_from(self, entry: Entry, file: StoredFile, sums: dict[int, int], charged: int) -> None:
@@ -203,14 +203,14 @@ class EntryTable:
         """True when it was removed meanwhile and this was its last user: the caller closes and `settle`s it."""
         entry.pins -= 1
         assert entry.pins >= 0
-        return entry.removed and entry.unlinked and not entry.pins
+        return entry.is_removed and entry.state is not EntryState.REMOVED and not entry.pins
 
     def touch(self, entry: Entry, now: float) -> None:
         """Each access resets the idle timer."""
         entry.accessed_at = now
         if self._hot.get(entry.key) is entry:
             self._hot.move_to_end(entry.key)
-        if entry.file_name is not None and not entry.removed:
+        if entry.file_name is not None and not entry.is_removed:
             self._touched[entry.id] = now
 
     def validated(self, entry: Entry, metadata: Metadata, now: float) -> None:
@@ -279,13 +279,14 @@ class EntryTable:
 
     def remove(self, entry: Entry) -> None:
         """Unreachable from now on. The caller unlinks its file, then calls `unlinked` or `settle`."""
-        if entry.removed:
+        if entry.is_removed:
             return
-        entry.removed = True
+        was_published = entry.state is EntryState.PUBLISHED
+        entry.become(EntryState.REMOVED)
         entry.revoke()
         if self._hot.get(entry.key) is entry:
             del self._hot[entry.key]
-        elif entry.published:
+        elif was_published:
             self._cold_bytes -= entry.bytes
         self._dirty.pop(entry.id, None)
         self._touched.pop(entry.id, None)
@@ -409,7 +410,7 @@ class EntryTable:
         """What the index does not know yet; given back with `not_flushed` where it could not be written."""
         self._tombstones |= self._index.corrupt
         self._index.corrupt.clear()
-        entries = [entry for entry in self._dirty.values() if entry.published]
+        entries = [entry for entry in self._dirty.values() if entry.state is EntryState.PUBLISHED]
         changes = Changes(
             rows=tuple(entry.row() for entry in entries),
             sums=tuple((entry.id, block, crc) for entry in entries for block, crc in entry.new_sums.items()),
@@ -451,5 +452,5 @@ class EntryTable:
         return {entry.id: entry for entry in there if entry is not None and entry.id in ids}
 
     def _mark_dirty(self, entry: Entry) -> None:
-        if not entry.removed and entry.file_name is not None:
+        if not entry.is_removed and entry.file_name is not None:
             self._dirty[entry.id] = entry

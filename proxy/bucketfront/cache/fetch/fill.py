@@ -80,9 +80,9 @@ class Fill:
         self._demands.remove(demand)
         entry, policy = self._entry, self._supply.after_disconnect
         size = entry.metadata.size
-        if policy == "auto" and (entry.removed or entry.present.bit_count() * self._supply.block_size * 2 < size):
+        if policy == "auto" and (entry.is_removed or entry.present.bit_count() * self._supply.block_size * 2 < size):
             self._trim()
-        elif self._demands or entry.removed:
+        elif self._demands or entry.is_removed:
             pass
         elif policy == "stop":
             for flight in self._flights:
@@ -218,7 +218,7 @@ class Fill:
 
     def _launch_for(self, demand: ReaderCursor) -> None:
         """Start what this reader needs: the part it waits for at once, its window as far as there is room."""
-        if self._changed is not None or (self._entry.removed and not self._entry.pins):
+        if self._changed is not None or (self._entry.is_removed and not self._entry.pins):
             return
         self._launch_index_for(demand)
         size, pace = self._supply.block_size, demand.pace

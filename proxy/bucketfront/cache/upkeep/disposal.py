@@ -5,7 +5,7 @@ import logging
 from collections.abc import Coroutine, Iterable
 from typing import Any
 
-from bucketfront.cache.entries.entry import Entry
+from bucketfront.cache.entries.entry import Entry, EntryState
 from bucketfront.cache.entries.entry_table import EntryTable
 from bucketfront.cache.storage.storage import Storage
 from bucketfront.errors import StoreError
@@ -23,7 +23,7 @@ class Disposal:
 
     def drop(self, entry: Entry) -> None:
         """Remove the entry; its file goes in the background."""
-        if not entry.removed:
+        if not entry.is_removed:
             self._entries.remove(entry)
             self.discard(entry)
 
@@ -74,15 +74,17 @@ class Disposal:
             log.warning("%s: %s", entry.key, error)
 
     async def _unlink(self, entry: Entry) -> None:
-        if entry.file_name is None or entry.unlinked:
+        if entry.file_name is None or entry.state is not EntryState.REMOVED:
             return
+        state = EntryState.UNLINKED
         try:
             await self._store.remove(entry.file_name)
         except StoreError:
-            entry.left_behind = True
+            state = EntryState.LEFT_BEHIND
             raise
         finally:
-            entry.unlinked = True
+            if entry.state is EntryState.REMOVED:  # a second call may have come first
+                entry.become(state)
             if not entry.pins:
                 await self._close_file(entry)
 
@@ -92,5 +94,5 @@ class Disposal:
             if file is not None:
                 await self._store.close_file(file)
         finally:
-            if not entry.left_behind:
+            if entry.state is not EntryState.LEFT_BEHIND:
                 self._entries.settle(entry)

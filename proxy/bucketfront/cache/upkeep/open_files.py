@@ -53,7 +53,7 @@ class OpenFiles:
             self._entries.budget.give_back(ENTRY_BYTES)
             raise
         self._entries.attach(entry, file)
-        if entry.removed:  # purged while its file was made
+        if entry.is_removed:  # purged while its file was made
             self._disposal.discard(entry)
 
     async def open(self, entry: Entry, *, wants_body: bool) -> bool:
@@ -63,7 +63,7 @@ class OpenFiles:
         """
         if entry.file is not None or not self._store.is_usable:
             return True
-        if entry.file_name is None and (entry.removed or not wants_body or not entry.metadata.size):
+        if entry.file_name is None and (entry.is_removed or not wants_body or not entry.metadata.size):
             # Nothing to read, or not to be kept: then its bytes pass through.
             return True
         task = self._opening.get(entry.id)

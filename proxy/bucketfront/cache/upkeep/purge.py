@@ -95,7 +95,7 @@ class Purge:
         return len(found)
 
     async def _remove(self, found: list[Entry]) -> int:
-        hit = [entry for entry in found if not entry.removed]
+        hit = [entry for entry in found if not entry.is_removed]
         for entry in hit:
             self._entries.remove(entry)
         await self._disposal.unlink(hit)
