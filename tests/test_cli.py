@@ -1,4 +1,4 @@
-"""The command line: what it says, and its exit status: 0 fine, 1 failed, 2 wrong use."""
+"""The command line: its output, and its exit status (0 success, 1 failure, 2 wrong use)."""
 
 import json
 import os
@@ -41,7 +41,7 @@ class Served:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What lets the other commands find this one's admin port."""
+        """Return the variables by which the other commands find this one's admin port."""
         return {"BUCKETFRONT_ADMIN__PORT": self.admin.rpartition(":")[2]}
 
 
@@ -131,7 +131,7 @@ def test_wrong_configuration(run: Run, tmp_path: Path, command: tuple[str, ...])
 
 
 def test_no_configuration(run: Run, tmp_path: Path) -> None:
-    """A configuration that is not there is wrong use, and is named."""
+    """A configuration file that does not exist is wrong use, and is named."""
     result = run("serve", "-c", tmp_path / "none.yaml")
     assert result.exit_code == 2
     assert "none.yaml" in result.stderr
@@ -180,7 +180,7 @@ def test_purge_and_stats(run: Run, served: Served) -> None:
 
 
 def test_refused_purge(run: Run, served: Served) -> None:
-    """What the proxy refuses ends the command with status 1 and the reason."""
+    """A request that the proxy refuses ends the command with status 1 and the reason."""
     result = run("purge", "/%zz", "-c", served.config, env=served.environment)
     assert result.exit_code == 1
     assert "percent-escape" in result.stderr
@@ -189,7 +189,7 @@ def test_refused_purge(run: Run, served: Served) -> None:
 def test_unreachable_admin(run: Run, served: Served) -> None:
     """Without a running proxy `purge` and `stats` end with status 1, the address and the cure."""
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))  # bound and not listening: nobody answers there
+        taken.bind(("127.0.0.1", 0))  # bound but not listening, so connections are refused
         port = str(taken.getsockname()[1])
         for command in (("purge", "/x"), ("stats",)):
             result = run(*command, "-c", served.config, env={"BUCKETFRONT_ADMIN__PORT": port})
@@ -199,7 +199,7 @@ def test_unreachable_admin(run: Run, served: Served) -> None:
 
 
 def test_cache_in_use(run: Run, served: Served) -> None:
-    """A second `serve` on the same folder ends with status 1 and says why; the first goes on."""
+    """A second `serve` on the same folder ends with status 1 and the reason; the first continues."""
     result = run("serve", "-c", served.config)
     assert result.exit_code == 1
     assert "in use by another bucketfront" in result.stderr
@@ -238,7 +238,7 @@ cache: {{dir: {changes.get("dir", tmp_path / "cache")}}}
 
 
 def test_check_finds_all_fine(run: Run, served: Served, tmp_path: Path) -> None:
-    """`check` tells one line each of the configuration, the disk and every bucket; status 0."""
+    """`check` prints one line each for the configuration, the disk and every bucket; status 0."""
     result = run("check", "-c", check_config(served, tmp_path))
     lines = result.output.splitlines()
     assert result.exit_code == 0, result.output
@@ -250,7 +250,7 @@ def test_check_finds_all_fine(run: Run, served: Served, tmp_path: Path) -> None:
 
 
 def test_check_of_the_embedded_origin(run: Run, served: Served) -> None:
-    """The embedded origin needs no asking."""
+    """An embedded origin needs no check."""
     result = run("check", "-c", served.config)
     assert result.exit_code == 0
     assert "embedded" in result.output
@@ -267,7 +267,7 @@ def test_check_of_the_embedded_origin(run: Run, served: Served) -> None:
 def test_check_finds_faults(
     run: Run, served: Served, tmp_path: Path, changes: dict[str, str], what: str, cure: str
 ) -> None:
-    """What is wrong is one FAIL line with its cure, and status 1; the rest is still asked."""
+    """A failed check is one FAIL line with the fix, and status 1; the other checks still run."""
     result = run("check", "-c", check_config(served, tmp_path, **changes))
     assert result.exit_code == 1
     (failed,) = [line for line in result.output.splitlines() if line.startswith("FAIL")]
@@ -291,7 +291,7 @@ def test_verify(run: Run, served: Served, tmp_path: Path) -> None:
 
 
 def test_verify_repairs(run: Run, served: Served, tmp_path: Path) -> None:
-    """What is wrong is told with its place, status 1, until it was put right, status 0."""
+    """Damage is reported with its place and status 1 until it is repaired, then status 0."""
     config = check_config(served, tmp_path)
     index = Index(tmp_path / "cache" / "index.db", "any", block_size=256 << 10)
     shard = tmp_path / "cache" / "objects" / "00"
@@ -320,7 +320,7 @@ cli.main()
 
 
 def test_a_stop_that_hangs(tmp_path: Path) -> None:
-    """A disk that does not answer keeps no process from its end: it is as after a kill, and says so (I14, I20)."""
+    """A hanging disk does not keep the process from its end, which is as after a kill and is reported (I14, I20)."""
     config = tmp_path / "proxy.yaml"
     config.write_text(CONFIG.replace("DIR", str(tmp_path / "cache")).replace("LOG", str(tmp_path / "access.log")))
     with subprocess.Popen(

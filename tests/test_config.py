@@ -1,4 +1,4 @@
-"""The configuration: its grammar, its checks, its loading and what its messages say."""
+"""The configuration: its grammar, its checks, its loading and its messages."""
 
 import subprocess
 import sys
@@ -176,7 +176,7 @@ def test_a_size_is_bytes(text: object, size: int) -> None:
     ],
 )
 def test_what_is_no_size_is_refused_with_the_cure(text: object, cure: str) -> None:
-    """A size in another grammar is refused, and the message says what to write."""
+    """A size in another grammar is refused, and the message has the right spelling."""
     with pytest.raises(ValueError, match=cure):
         parse_size(text)
 
@@ -221,7 +221,7 @@ def test_a_duration_is_seconds(text: object, seconds: float) -> None:
     ],
 )
 def test_what_is_no_duration_is_refused_with_the_cure(text: object, cure: str) -> None:
-    """A bare number says no unit, so it is no duration; the message says what to write."""
+    """A bare number has no unit, so it is no duration. The message has the right spelling."""
     with pytest.raises(ValueError, match=cure):
         parse_duration(text)
 
@@ -319,7 +319,7 @@ def test_the_repos_own_file_loads() -> None:
 
 
 def test_settings_are_frozen() -> None:
-    """Nobody changes a setting of a running proxy."""
+    """A setting of a running proxy cannot change."""
     own = Settings.model_validate({"mounts": [{"path": "/", "bucket": "media"}]})
     with pytest.raises(ValidationError, match="frozen"):
         own.cache.max_size = 1  # type: ignore[misc]  # the point of the test
@@ -517,7 +517,7 @@ def test_all_problems_come_at_once(refuses: Refuses) -> None:
 
 
 def test_endless_problems_are_cut_off(refuses: Refuses) -> None:
-    """A file of nothing but mistakes gives a message one can still read."""
+    """A file full of mistakes yields a message that people can still read."""
     refusal = refuses("".join(f"k{number}: 1\n" for number in range(MAX_PROBLEMS + 20)))
     assert refusal.endswith("and 21 more problems")
 
@@ -552,7 +552,7 @@ def test_endless_problems_are_cut_off(refuses: Refuses) -> None:
     ],
 )
 def test_bad_yaml_is_refused_with_its_place(refuses: Refuses, text: str | bytes, head: str) -> None:
-    """I30: whatever the bytes, the answer is one message with a place, never a traceback."""
+    """I30: any bytes yield one message with a place, never a traceback."""
     assert any(line.startswith(head) for line in refuses(text).splitlines())
 
 
@@ -575,7 +575,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, make: Callable[[Pat
     [("010", "010"), ("1:30", "1:30"), ("yes", "yes"), ("off", "off"), ("0x1f", "0x1f"), ("2026-01-02", "2026-01-02")],
 )
 def test_yaml_1_1_traps_stay_text(loads: Loads, text: str, value: str) -> None:
-    """What YAML 1.1 would turn into a number, a flag or a date is the text that was written."""
+    """Text that YAML 1.1 reads as a number, a flag or a date is the text that was written."""
     assert loads(f"{MOUNTS}origin: {{region: {text}}}").origin.region == value
 
 
@@ -657,7 +657,7 @@ def test_nothing_at_all_is_refused() -> None:
 
 @pytest.mark.parametrize("name", ["BUCKETFRONT_SERVICE_HOST", "BUCKETFRONT_PORT", "BUCKETFRONT_CONFIG", "HOME"])
 def test_variables_of_others_are_left_alone(loads: Loads, name: str) -> None:
-    """A variable with neither a section nor the name of one is somebody else's."""
+    """A variable that names no section belongs to another program."""
     assert loads(MOUNTS, {name: "x"}) == loads(MOUNTS)
 
 
@@ -715,7 +715,7 @@ def test_a_bad_variable_is_named(refuses: Refuses, environ: dict[str, str], mess
 
 
 def test_a_variable_replaces_a_broken_value_of_the_file(loads: Loads) -> None:
-    """What the environment overrides is not complained about."""
+    """A broken value that the environment overrides is no problem."""
     text = f"{MOUNTS}origin: {{region: '${{NOT_SET}}'}}\ncache: {{max_size: nonsense}}"
     environ = {"BUCKETFRONT_ORIGIN__REGION": "r", "BUCKETFRONT_CACHE__MAX_SIZE": "1GiB"}
     assert loads(text, environ).origin.region == "r"
@@ -796,7 +796,7 @@ def test_only_secrets_are_read_from_files(loads: Loads) -> None:
 def test_bad_secret_files_are_refused(
     refuses: Refuses, tmp_path: Path, name: str, content: bytes | None, message: str
 ) -> None:
-    """I30: a secret that cannot be had stops the start, at the line that asks for it."""
+    """I30: a secret that cannot be read ends the start, with the line that names it."""
     if content is not None:
         (tmp_path / "key").write_bytes(content)
     refusal = refuses(f"{MOUNTS}admin:\n  token: {name.format(tmp_path)}\n")
@@ -870,7 +870,7 @@ def test_no_message_holds_a_secret(refuses: Refuses, text: str) -> None:
 
 
 def test_a_syntax_error_inside_a_secret_quotes_no_character_of_it(refuses: Refuses) -> None:
-    """I28: what YAML says about a single character is left out as well; the place is enough."""
+    """I28: PyYAML's message about a single character is left out as well; the place is enough."""
     assert refuses("admin:\n  token: @x") == (
         "proxy.yaml:2:10 not valid YAML: found character that cannot start any token"
     )

@@ -1,4 +1,4 @@
-"""RFC 9110 sections 14.1 and 15.3.7.2 in other words, and a client that reads multipart answers.
+"""A second implementation of RFC 9110 sections 14.1 and 15.3.7.2, and a client that reads multipart responses.
 
 Positions of bytes are listed one by one instead of computed with, so it is slow, and good for small objects only.
 Nothing here calls the code under test.
@@ -33,8 +33,9 @@ def _positions(spec: str, size: int) -> set[int] | None:
 
 
 def parts(sets: list[set[int]]) -> list[list[int]]:
-    """What a server sends of the ranges asked for, if it coalesces across gaps of less than 80 bytes and keeps the
-    order asked for (section 15.3.7.2): the positions of each part.
+    """Return the positions of each part that a server sends (section 15.3.7.2).
+
+    It coalesces ranges across gaps of less than 80 bytes, and keeps the requested order.
     """
     islands: list[list[int]] = []
     for at in sorted(set().union(*sets)):
@@ -59,9 +60,9 @@ def multipart_length(sent: list[list[int]], size: int, boundary: str, object_typ
 
 
 def read_multipart(content_type: str, body: bytes) -> list[tuple[dict[str, str], bytes]]:
-    """The parts of a body, header fields and content, as the strictest of clients reads them.
+    """Return the parts of a body, header fields and content, as the strictest client reads them.
 
-    AssertionError if the body is not exactly what RFC 2046 section 5.1.1 says, with no preamble and no epilogue.
+    Raises AssertionError if the body is not exactly that of RFC 2046 section 5.1.1, without preamble and epilogue.
     """
     media_type, _, boundary = content_type.partition("; boundary=")
     assert media_type == "multipart/byteranges"

@@ -62,7 +62,7 @@ NOTHING = CacheControl()
     ],
 )
 def test_table(value: str | None, expected: CacheControl) -> None:
-    """A field value means what RFC 9111 says, in doubt the more restrictive."""
+    """A field value has the meaning of RFC 9111. An unclear one has the more restrictive meaning."""
     assert cache_control.parse(value) == expected
 
 
@@ -137,7 +137,7 @@ def test_nothing_before_it_hides_a_restriction(noise: str, quote: str, more: str
         pytest.param("max-age=-1", CacheControl(max_age=0), id="RFC 8941 3.3.1: negative, so stale"),
         pytest.param("max-age=0060", CacheControl(max_age=60), id="RFC 8941 3.3.1: leading zeros"),
         pytest.param("max-age=999999999999999", CacheControl(max_age=MAX_SECONDS), id="RFC 8941 3.3.1: the largest"),
-        # Of a wrong type: the directive is none.
+        # Of a wrong type: the directive is ignored.
         pytest.param("max-age", NOTHING, id="a boolean for an age"),
         pytest.param("max-age=?1", NOTHING, id="a boolean for an age, spelt out"),
         pytest.param('max-age="60"', NOTHING, id="a string for an age"),
@@ -149,7 +149,7 @@ def test_nothing_before_it_hides_a_restriction(noise: str, quote: str, more: str
         pytest.param("no-store=1", NOTHING, id="an integer for a boolean"),
         pytest.param("must-revalidate=x", NOTHING, id="a token for a boolean"),
         pytest.param("no-cache=1", NOTHING, id="an integer for a boolean or string"),
-        # Malformed: the field is none.
+        # Malformed: the field is ignored.
         pytest.param("max-age=60,", None, id="RFC 8941 4.2.2: a comma at the end"),
         pytest.param("max-age=60, ", None, id="RFC 8941 4.2.2: and a space"),
         pytest.param(",max-age=60", None, id="RFC 8941 4.2.2: an empty member"),
@@ -267,7 +267,7 @@ def test_targeted_is_total(value: str) -> None:
     ],
 )
 def test_surrogate_table(value: str | None, expected: CacheControl | None) -> None:
-    """Surrogate-Control means what the W3C's note says; errors are read as in Cache-Control."""
+    """Surrogate-Control has the meaning of the W3C's note, and errors are handled as in Cache-Control."""
     assert surrogate_control.parse(value) == expected
 
 

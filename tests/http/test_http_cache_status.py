@@ -38,7 +38,7 @@ def test_field_value(status: CacheStatus, text: str) -> None:
 
 
 def test_hit_is_the_absence_of_a_forward() -> None:
-    """RFC 9211 section 2.1: what was answered from the cache was not forwarded."""
+    """RFC 9211 section 2.1: a request that the cache served was not forwarded."""
     assert CacheStatus().hit
     assert not CacheStatus(Forward.STALE).hit
 

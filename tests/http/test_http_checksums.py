@@ -21,7 +21,7 @@ def digest(algorithm: str, data: bytes) -> Digest:
 
 @pytest.mark.parametrize("algorithm", sorted(checksums.ALGORITHMS))
 def test_length(algorithm: str) -> None:
-    """Each value has the length that is asked of it."""
+    """Each value has the length of its algorithm."""
     assert len(checksums.hasher(algorithm).digest()) == checksums.size_of(algorithm)
 
 

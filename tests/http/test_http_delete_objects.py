@@ -1,4 +1,4 @@
-"""DeleteObjects in XML: what S3's clients send, and what nobody should."""
+"""DeleteObjects in XML: documents of S3's clients, and malformed ones."""
 
 from xml.etree import ElementTree as ET
 
@@ -124,7 +124,7 @@ KEYS = st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]) | st.samp
 
 @given(st.lists(KEYS, max_size=5), st.booleans())
 def test_results(keys: list[str], quiet: bool) -> None:
-    """Keys come out of the answer as they went in; with Quiet, only the failures."""
+    """The response names the keys unchanged; with Quiet, only the failures."""
     keys = [key.replace("\ufffe", "").replace("\uffff", "") or "x" for key in keys]
     refusal = DeleteFailure("AccessDenied", "No & no.")
     document = ET.fromstring(delete_objects.result([*((key, None) for key in keys), ("bad", refusal)], quiet=quiet))

@@ -73,7 +73,7 @@ def test_ttl(cache_control: str | None, expires: str | None, age: int, ttl: floa
 def test_stale_windows(
     cache_control: str | None, while_revalidate: float, if_error: float, outage: float, *, must_revalidate: bool
 ) -> None:
-    """I7: how long a stale answer may be used, by the object's word first."""
+    """I7: the object's own headers come first in how long a stale response may be used."""
     found = fresh(cache_control)
     assert found.stale_while_revalidate == while_revalidate
     assert found.stale_if_error == if_error
@@ -96,14 +96,14 @@ NOT_STORABLE = Freshness(
 @pytest.mark.parametrize("immutable", [False, True])
 @pytest.mark.parametrize("cache_control", ["no-store", "private", "max-age=60, private", 'private="x", no-store'])
 def test_what_must_not_be_stored(cache_control: str, *, immutable: bool) -> None:
-    """RFC 9111 section 3: no-store and private keep an answer out, whatever else is said, a pinned version too."""
+    """RFC 9111 section 3: no-store and private keep a response out of the cache, also one of a named version."""
     metadata = of({"Cache-Control": cache_control, "Expires": IN_AN_HOUR})
     assert policy(metadata, DEFAULTS, NOW, immutable=immutable) == NOT_STORABLE
 
 
 @pytest.mark.parametrize("immutable", [False, True])
 def test_a_rule_forbids_to_store(*, immutable: bool) -> None:
-    """`cache: false` keeps an answer out, whatever the object says."""
+    """`cache: false` keeps a response out of the cache, whatever headers the object has."""
     metadata = of({"Cache-Control": "public, max-age=60", CDN: "max-age=60"})
     assert policy(metadata, DEFAULTS, NOW, cache=False, immutable=immutable) == NOT_STORABLE
 
@@ -145,7 +145,7 @@ def test_a_pinned_version_stays_fresh(headers: dict[str, str]) -> None:
     ],
 )
 def test_targeted_fields(headers: dict[str, str], ttl: float) -> None:
-    """I7: what is said to CDNs and surrogates alone decides, in that order, if it can be read."""
+    """I7: headers for CDNs and then for surrogates take precedence over all others, if they are well-formed."""
     assert policy(of(headers), DEFAULTS, NOW) == policy(of(dict(reversed(headers.items()))), DEFAULTS, NOW)
     found = policy(of(headers), DEFAULTS, NOW)
     assert (found.ttl, found.storable) == (ttl, True)
@@ -168,7 +168,7 @@ def test_age_is_taken_off_targeted_lifetimes() -> None:
     ],
 )
 def test_targeted_fields_keep_an_answer_out(headers: dict[str, str]) -> None:
-    """What surrogates and CDNs must not store is not stored, though everybody else may."""
+    """An object that surrogates and CDNs must not store is not stored, even if other caches may store it."""
     assert policy(of(headers | {"Cache-Control": "max-age=60"}), DEFAULTS, NOW) == NOT_STORABLE
 
 
@@ -192,7 +192,7 @@ WINDOWS = st.floats(0, 1e9)
 def test_policy_is_total(
     sent: dict[str, str | None], age: int, defaults: Defaults, *, cache: bool, immutable: bool
 ) -> None:
-    """Any field values give times that are not negative, an outage is an error too, and what is not stored has none."""
+    """Any field values yield times of at least 0. An outage is an error, and an unstored response has no window."""
     metadata = of({name: value for name, value in sent.items() if value is not None}, age)
     found = policy(metadata, defaults, NOW, cache=cache, immutable=immutable)
     assert min(found.ttl, found.stale_while_revalidate, found.stale_if_error) >= 0

@@ -1,4 +1,4 @@
-"""Keys made for uploads, and what becomes of somebody else's file names (I23)."""
+"""Keys made for uploads, and from the file names that clients send (I23)."""
 
 import pytest
 from hypothesis import given
@@ -62,7 +62,7 @@ def test_templates_that_make_no_key(template: str) -> None:
     ],
 )
 def test_names(filename: str, cleaned: str | None) -> None:
-    """The last segment, without what is not to be seen, as long as file systems take it."""
+    """A name becomes its last segment, without invisible characters, and no longer than file systems take."""
     assert key_template.clean(filename) == cleaned
 
 

@@ -128,7 +128,7 @@ def test_every_type_can_be_sent() -> None:
 
 
 def test_a_type_set_on_purpose_is_not_generic() -> None:
-    """S3's word for unknown says nothing; `application/octet-stream` is left to whoever set it."""
+    """S3's default type is generic. `application/octet-stream` is not, because a client may have set it."""
     assert frozenset({"binary/octet-stream"}) == media_types.GENERIC
 
 

@@ -1,4 +1,4 @@
-"""Forms, as browsers and curl write them, and as nobody should (RFC 7578, RFC 2046 section 5.1)."""
+"""Forms of browsers and curl, and malformed ones (RFC 7578, RFC 2046 section 5.1)."""
 
 from itertools import groupby
 
@@ -90,7 +90,7 @@ HEAD = b'\r\nContent-Disposition: form-data; name="a"'
         b"no form at all",
         LINE + b"\r\n",
         form(part("a", b"x"))[: -len(LINE) - 4],  # no last boundary
-        form(part("a", b"x"))[:-4],  # a last one that is none
+        form(part("a", b"x"))[:-4],  # an incomplete last boundary
         LINE + b"x" + HEAD + b"\r\n\r\nx\r\n" + LINE + b"--",
         LINE + b" " * 70 + HEAD + b"\r\n\r\nx\r\n" + LINE + b"--",
         form(LINE + b"\r\n\r\nx\r\n"),

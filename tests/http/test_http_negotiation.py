@@ -71,7 +71,7 @@ ALL = ("br", "zstd", "gzip")
     ],
 )
 def test_codings(header: str | None, offered: tuple[str, ...], expected: str | None) -> None:
-    """An Accept-Encoding chooses what RFC 9110 says, in doubt identity."""
+    """An Accept-Encoding chooses as RFC 9110 requires, and identity if it is unclear."""
     assert negotiation.coding(header, offered) == expected
 
 
@@ -200,7 +200,7 @@ def test_errors_are_pages_for_those_who_ask_for_html(header: str | None, expecte
 
 @given(NOISE, st.integers(0, 1000), st.integers(0, 1000))
 def test_the_heavier_of_html_and_json_wins(noise: str, html: int, json: int) -> None:
-    """Any text gives an answer; beside the two weights nothing counts but the types themselves."""
+    """Any text yields a result, and only the types and their two weights count."""
     negotiation.prefers_html(noise)
     header = f"image/*, application/json;q={qvalue(json)}, */*;q=0.3, text/html;q={qvalue(html)}"
     assert negotiation.prefers_html(header) is (html > 0 and html >= json)

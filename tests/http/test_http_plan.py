@@ -1,4 +1,4 @@
-"""The plan of an answer: RFC 9110."""
+"""The plan of a response (RFC 9110)."""
 
 import email.parser
 import email.policy
@@ -158,7 +158,7 @@ def test_table(
 @pytest.mark.parametrize(
     ("request_head", "expected"),
     [
-        # The parts of a multipart answer, by their Content-Range; or the status and Content-Range of another
+        # The parts of a multipart response, by their Content-Range; or the status and Content-Range of another
         pytest.param(get(range="bytes=0-0,-1"), [(0, 0), (9999, 9999)], id="14.1.2: first and last byte"),
         pytest.param(get(range="bytes=0-99,5000-"), [(0, 99), (5000, 9999)], id="14.1.2: a-b and a-"),
         pytest.param(get(range="bytes=9000-9099,0-99"), [(9000, 9099), (0, 99)], id="15.3.7.2: the order asked for"),
@@ -192,7 +192,7 @@ def test_table(
     ],
 )
 def test_several_ranges(request_head: RequestHead, expected: list[tuple[int, int]] | tuple[int, str | None]) -> None:
-    """I1, I3: several ranges are answered as multipart, as one part, or by the whole, as RFC 9110 says."""
+    """I1, I3: several ranges yield a multipart body, one part, or the whole, as RFC 9110 requires."""
     answer = plan(request_head, LARGE, NOW, BOUNDARY)
     told = header(answer, "Content-Range")
     if isinstance(expected, tuple):
@@ -281,7 +281,7 @@ def test_multipart_is_sent_as_the_rfc_shows_it() -> None:
 
 @pytest.mark.parametrize("ending", [b"", b"\r", b"\n", b"\r\n", b"--", b"\r\n--", b"\r\n--" + BOUNDARY[:-1].encode()])
 def test_multipart_is_read_by_a_mime_parser(ending: bytes) -> None:
-    """RFC 2046 section 5.1.1: somebody else's parser finds the bytes, whatever they look like."""
+    """RFC 2046 section 5.1.1: an independent parser finds the bytes, whatever they are."""
     content = (b"a" * 90 + ending)[-90:] + b"b" * 5000 + ending
     metadata = Metadata(etag='"v1"', size=len(content))
     answer = plan(get(range="bytes=0-89,-80"), metadata, NOW, BOUNDARY)
@@ -317,7 +317,7 @@ def test_multipart_is_sent_only_where_it_is_shorter_than_the_whole() -> None:
 
 
 def test_only_multipart_needs_a_boundary() -> None:
-    """A caller that forgot the boundary is told so, by exactly those answers that would have it."""
+    """A missing boundary is an error for multipart responses, and only for them."""
     with pytest.raises(ValueError, match="boundary"):
         plan(get(range="bytes=0-0,-1"), LARGE, NOW)
     for several in ("bytes=0-0,1-1", "bytes=0-4900,5000-", "bytes=0-,0-", "bytes=10000-,-0"):
@@ -325,7 +325,7 @@ def test_only_multipart_needs_a_boundary() -> None:
 
 
 def test_head_has_the_headers_of_get() -> None:
-    """RFC 9110 section 9.3.2: HEAD answers as GET does, less the body."""
+    """RFC 9110 section 9.3.2: the response to HEAD is that to GET without the body."""
     assert plan(head(), DESCRIBED, NOW) == Plan(200, plan(get(), DESCRIBED, NOW).headers)
 
 
@@ -389,7 +389,7 @@ METADATA = st.builds(
 
 @given(REQUEST, METADATA)
 def test_pieces_and_length_agree(request: RequestHead, metadata: Metadata) -> None:
-    """I3: whatever is asked, the spans lie within the object and Content-Length is the length of the body."""
+    """I3: for any request the spans lie within the object, and Content-Length is the length of the body."""
     answer = plan(request, metadata, NOW, BOUNDARY)
     assert answer.status in {200, 206, 304, 412, 416}
     if answer.pieces is None:
@@ -444,7 +444,7 @@ ASKED = SIZE.flatmap(lambda size: st.tuples(range_sets(size), st.just(size)))
 TYPE = st.sampled_from([None, "a/b", "text/html; charset=utf-8", "x/" + "y" * 200])
 
 
-@settings(max_examples=300)  # one answer in eight is multipart
+@settings(max_examples=300)  # one response in eight is multipart
 @given(ASKED, TYPE)
 def test_agrees_with_a_model_of_the_rfc(asked: tuple[str, int], object_type: str | None) -> None:
     """I1, I3: for any Range and size, status and body are what RFC 9110's prose gives, byte by byte."""

@@ -151,7 +151,7 @@ FIELD = st.none() | st.text() | st.sampled_from([AT, BEFORE, AFTER, "*", '"v1"',
     ),
 )
 def test_is_total(metadata: Metadata, method: str, fields: dict[str, str | None]) -> None:
-    """Any field values give a verdict, and only a read can be answered 304."""
+    """Any field values yield a verdict, and only a read can get a 304."""
     verdict = preconditions.evaluate(metadata, NOW, method=method, **fields)
     assert verdict is not NOT_MODIFIED or method in {"GET", "HEAD"}
     if all(value is None for value in fields.values()):

@@ -31,7 +31,7 @@ GUESSED = Presentation(guessed_type=TEXT)
 @pytest.mark.parametrize(
     ("stored", "presentation", "expected"),
     [
-        # A guess fills in for a type that says nothing
+        # A guess replaces a generic type
         pytest.param((), GUESSED, (typed(TEXT),), id="no type"),
         pytest.param((typed("binary/octet-stream"),), GUESSED, (typed(TEXT),), id="S3's unknown"),
         pytest.param((typed("Binary/Octet-Stream; a=b"),), GUESSED, (typed(TEXT),), id="in any case"),
@@ -129,7 +129,7 @@ GUESSED = Presentation(guessed_type=TEXT)
     ],
 )
 def test_table(stored: Headers, presentation: Presentation, expected: Headers) -> None:
-    """Headers change as the guess, the coding, the rule and the query say, in this order; nothing else does."""
+    """The guess, the coding, the rule and the query change headers in this order, and nothing else."""
     assert present(version(*stored), presentation) == replace(version(), headers=expected)
 
 
@@ -204,7 +204,7 @@ def test_the_version_is_never_touched(fields: Headers, presentation: Presentatio
 
 @given(FIELDS, PRESENTATIONS)
 def test_what_comes_last_is_shown(fields: Headers, presentation: Presentation) -> None:
-    """The query's values are shown once each; a rule's where the query says nothing; coded answers vary."""
+    """The query's values appear once each, a rule's if the query has none, and coded responses have `Vary`."""
     shown = present(version(*fields), presentation)
     asked = {name.lower(): value for name, value in presentation.overrides}
     ruled = {name.lower(): value for name, value in presentation.changes if name.lower() not in {*asked, "vary"}}

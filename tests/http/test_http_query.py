@@ -116,7 +116,7 @@ def test_what_a_read_asks_for(text: str, expected: Query) -> None:
     ],
 )
 def test_what_cannot_be_meant(text: str, named: str) -> None:
-    """A value that is none, comes twice or would break a header is refused by name; its text is not quoted (I28)."""
+    """A value that is malformed, repeated or would break a header is refused by name and not quoted (I28)."""
     with pytest.raises(BadQuery, match=named) as raised:
         query.parse(text)
     assert "SECRET" not in str(raised.value)

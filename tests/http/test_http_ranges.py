@@ -86,7 +86,7 @@ SIZES = st.integers(0, MAX_OFFSET)
     ],
 )
 def test_table(header: str, size: int, expected: Ranges) -> None:
-    """A Range header means what RFC 9110 section 14 says."""
+    """A Range header has the meaning of RFC 9110 section 14."""
     assert ranges.parse(header, size) == expected
 
 
@@ -183,7 +183,7 @@ def test_arithmetic_is_exact_up_to_the_largest_offset(first: int, last: int, siz
 
 @given(HEADER, st.integers(0, 20))
 def test_what_was_requested_resolves_to_what_is_parsed(header: str, size: int) -> None:
-    """A description taken before the size was known agrees with the answer given after."""
+    """The range that is found before the size is known agrees with the spans that are found after."""
     asked = ranges.requested(header)
     found = ranges.parse(header, size)
     assert (asked is None) == (found is IGNORED)
@@ -220,7 +220,7 @@ def test_what_was_requested_resolves_to_what_is_parsed(header: str, size: int) -
     ],
 )
 def test_spans_worth_one_part_are_one(spans: list[tuple[int, int]], expected: list[tuple[int, int]]) -> None:
-    """Spans that overlap, touch or nearly do are coalesced, at the place of the first asked for."""
+    """Spans that overlap, touch or nearly touch are coalesced, at the place of the first one."""
     assert ranges.coalesce(tuple(Span(*span) for span in spans)) == tuple(Span(*span) for span in expected)
 
 

@@ -133,7 +133,7 @@ PATHS = st.sampled_from(["a.ts", "/a.ts", "live/a.ts", "/x/live/y/a.m3u8", "", "
 
 @given(st.lists(st.tuples(PATTERNS, RULINGS), max_size=6), st.lists(PATHS, min_size=1, max_size=6))
 def test_a_ruling_is_the_fold_of_the_rules_that_match(rules: list[tuple[str, Ruling]], paths: list[str]) -> None:
-    """For any rules, each setting is the first that is not None, read from the front; asked again it is the same."""
+    """For any rules, each setting is the first that is not None, also when it is read a second time."""
     compiled = Rules(rules)
     for path in paths:
         expected: dict[str, object] = {}

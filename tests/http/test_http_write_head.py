@@ -1,4 +1,4 @@
-"""What a client says of the object that it writes: S3 API, PutObject; RFC 9110, RFC 3230, RFC 9530."""
+"""The head of a write: S3 API, PutObject; RFC 9110, RFC 3230, RFC 9530."""
 
 import base64
 import hashlib
@@ -94,7 +94,7 @@ def test_headers_by_allow_list() -> None:
     ],
 )
 def test_checksums(fields: list[tuple[str, str]], expected: list[str]) -> None:
-    """Each field says the same bytes in its own way; algorithms that a recipient may ignore are ignored."""
+    """Each header encodes the same bytes in its own way. Algorithms that a recipient may ignore are ignored."""
     assert parsed(*fields).checksums == tuple(digest(algorithm) for algorithm in expected)
 
 
@@ -160,7 +160,7 @@ def test_malformed(fields: list[tuple[str, str]]) -> None:
     ],
 )
 def test_terms_that_s3_does_not_offer(fields: list[tuple[str, str]]) -> None:
-    """S3 answers 501 to these; a condition or checksum passed over would be a lost update or a corrupt object."""
+    """S3 responds with 501. An ignored condition or checksum would be a lost update or a corrupt object."""
     with pytest.raises(NoSuchWrite):
         parsed(*fields)
 
@@ -189,7 +189,7 @@ def test_terms_that_s3_does_not_offer(fields: list[tuple[str, str]]) -> None:
     ],
 )
 def test_what_would_change_the_write(name: str, value: str) -> None:
-    """A field of S3's that is neither done nor known to mean nothing refuses the write, and is told by its name."""
+    """An S3 header that is neither implemented nor known to have no effect refuses the write by its name."""
     with pytest.raises(NoSuchWrite, match=name.lower()) as raised:
         parsed((name, value))
     assert f" {value} " not in str(raised.value)
@@ -212,7 +212,7 @@ def test_write_once() -> None:
 
 
 def test_a_type_is_guessed_only_where_none_was_given() -> None:
-    """By the extension of the key; a type that was sent stays, and a name that says nothing adds none."""
+    """The extension of the key gives the type. A type that was sent stays, and an unknown extension adds none."""
     assert parsed().with_guessed_type("a/b.MP4").headers == (("content-type", "video/mp4"),)
     assert parsed(("Content-Type", "")).with_guessed_type("b.html").headers == (
         ("content-type", "text/html; charset=utf-8"),
