@@ -200,8 +200,9 @@ async def test_held_requests_are_bounded(warm: Proxy) -> None:
     """A client that sends on without reading is not listened to for long (I19), and gets all its answers later."""
     async with unread(warm) as client:
         (connection,) = [each for each in connections(warm) if each._sending is not None]
-        count = 20 * MAX_HELD_BYTES // len(GET)
-        client.writer.write(GET * count)  # more than the kernel holds as well
+        request = message("GET", "/small", {"X-Padding": "x" * 2000})
+        count = 20 * MAX_HELD_BYTES // len(request)
+        client.writer.write(request * count)  # more than the kernel holds as well
         await until(lambda: connection.transport is not None and not connection.transport.is_reading())
         assert len(connection._held) < 2 * MAX_HELD_BYTES + (1 << 18)
         assert await client.reader.readexactly(len(LARGE)) == LARGE
