@@ -1,4 +1,4 @@
-# Two commands are all the set-up there is: `make run` and `make test`.
+# `make run` and `make test` install all that they need.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 
 install: $(STAMP)
 
-# The stamp is made last, so an install that broke off is begun again.
+# The stamp is made last, so that an interrupted install runs again.
 $(STAMP): pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit("bucketfront needs Python 3.11 or newer; set PYTHON=" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
@@ -18,7 +18,7 @@ $(STAMP): pyproject.toml requirements.lock
 run: install
 	$(BIN)/bucketfront serve -c proxy.yaml
 
-# In as many processes as there are cores.
+# One process for each core.
 test: install
 	$(BIN)/pytest -n auto -m 'not e2e and not long and not reliability' tests
 
@@ -30,26 +30,29 @@ check: install
 	$(BIN)/mypy tests/reliability/conftest.py
 	$(BIN)/pytest tests/test_layering.py
 
-# What `make test` leaves out, because the suite of every commit has to stay quick.
+# The tests that `make test` leaves out because they take minutes.
 long: install
 	$(BIN)/pytest -m long tests
 
-# Against SeaweedFS, an S3 server that checks signatures.
+# The tests against SeaweedFS, an S3 server that checks signatures.
 e2e: install
 	$(BIN)/pytest -m e2e tests
 
-# Crashes, full and failing disks, lying and slow origins: ten minutes at most. Writes docs/reliability.md.
+# Whole proxies under crashes, disk faults, and lying or slow origins, for at most ten minutes.
+# Writes docs/reliability.md.
 reliability: install
 	$(BIN)/pytest -m reliability tests/reliability
 
-# The same for hours.
+# The same tests with as many cycles as take hours.
 soak: install
 	$(BIN)/pytest -m reliability tests/reliability --soak
 
+# Compares bucketfront with nginx and Varnish. Writes docs/performance.md.
 bench: install
 	$(BIN)/python bench/run.py
 
-# docs/http.md: the same requests to bucketfront, nginx and Varnish, as far as these are installed.
+# Sends the same requests to bucketfront, nginx and Varnish, as far as these are installed.
+# Writes the tables of docs/http.md.
 behaviours: install
 	$(BIN)/python bench/behaviours.py
 
@@ -61,7 +64,7 @@ format: install
 	$(BIN)/ruff check --fix proxy tests bench
 	$(BIN)/ruff format proxy tests bench
 
-# Versions that were tried together, without addresses; used as a constraints file.
+# Writes requirements.lock, the versions that were tested together, which pip uses as a constraints file.
 lock:
 	rm -rf $(VENV)/lock && $(PYTHON) -m venv $(VENV)/lock
 	$(VENV)/lock/bin/pip install --quiet --disable-pip-version-check '.[dev]'

@@ -1,5 +1,6 @@
 """The configuration: its grammar, its checks, its loading and its messages."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr, ValidationError
 
 from bucketfront.config.loader import MAX_FILE_BYTES, load
+from bucketfront.config.mount_settings import SiteSettings
 from bucketfront.config.origin_settings import ProfileCredentials, StaticCredentials
 from bucketfront.config.problems import MAX_PROBLEMS
 from bucketfront.config.quantities import (
@@ -316,6 +318,20 @@ def test_the_repos_own_file_loads() -> None:
         assert f"\n{section}:" in text
         for key in getattr(field.annotation, "model_fields", {}):
             assert f"  {key}:" in text or f"# {key}:" in text, f"{section}.{key}"
+
+
+def test_the_repos_own_file_marks_what_differs_from_the_defaults() -> None:
+    """In proxy.yaml exactly the comments of keys that do not have their default contain "Here"."""
+    path = ROOT / "proxy.yaml"
+    own, defaults = (
+        load(path, {}),
+        Settings.model_validate({"mounts": [{"path": "/", "bucket": "demo"}], "uploads": {}}),
+    )
+    assert own.mounts[0].site is not None
+    pairs = [(getattr(own, name), getattr(defaults, name)) for name in Settings.model_fields if name != "mounts"]
+    pairs += [(own.mounts[0], defaults.mounts[0]), (own.mounts[0].site, SiteSettings())]
+    changed = {key for one, other in pairs for key, value in one if value != getattr(other, key)}
+    assert set(re.findall(r"^[ -]+(\w+):.*\bHere\b", path.read_text(), re.MULTILINE)) == changed
 
 
 def test_settings_are_frozen() -> None:
