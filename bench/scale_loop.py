@@ -13,20 +13,13 @@ import scale_folder
 from scale_folder import BUCKET, CHARGED, Groups, key_of
 
 from bucketfront.app import App
-from bucketfront.cache.cache import Cache
+from bucketfront.cache.assembly import CacheAssembly, CacheOptions, assemble
 from bucketfront.cache.clock import CacheClock
-from bucketfront.cache.entries.budget import Budget
 from bucketfront.cache.entries.entry_table import EntryTable
-from bucketfront.cache.entries.hot_bodies import HotBodies
-from bucketfront.cache.entries.negative_cache import NegativeCache
-from bucketfront.cache.fetch.integrity import Comparison, Integrity
-from bucketfront.cache.fetch.part import FetchContext, FetchStats
-from bucketfront.cache.housekeeper import Housekeeper
 from bucketfront.cache.origin import NotModified, OriginResponse
 from bucketfront.cache.storage.boot import boot_id
 from bucketfront.cache.storage.file_storage import FileStorage
 from bucketfront.cache.storage.index import Index
-from bucketfront.cache.upkeep.disposal import Disposal
 from bucketfront.config.settings import Settings
 from bucketfront.errors import OriginUnavailable
 from bucketfront.http.metadata import Metadata
@@ -110,13 +103,14 @@ class NoOrigin:
 class Bench:
     """A cache over a folder, as `app.py` puts it together, without listeners; its clock stands still."""
 
-    index: Index
-    entries: EntryTable
-    cache: Cache
-    evictor: Housekeeper
+    assembly: CacheAssembly
     groups: Groups
     folder: Path
     now: float
+
+    @property
+    def entries(self) -> EntryTable:
+        return self.assembly.entries
 
     def key(self, rank: int) -> ObjectKey:
         return ObjectKey(BUCKET, key_of(self.groups, rank))
@@ -141,32 +135,16 @@ async def opened(
         folder / "index.db", settings.origin.endpoint_url or "", block_size=settings.cache.block_size, boot=boot_id()
     )
     index.open()
-    budget = Budget(1 << 50, overhead=await index.space())
-    policy = App(settings)._policy  # noqa: SLF001 - the one that serves, rules and all
-    entries = EntryTable(index, budget, policy, block_size=scale_folder.BLOCK, hot_limit=MAX_HOT_FILES)
-    entries.open()
-    disposal = Disposal(entries, store)
-    origin, clock = NoOrigin(), CacheClock(lambda: now, lambda: now)
-    integrity = Integrity()
-    cache = Cache(
-        origin=origin, store=store, index=index, entries=entries, disposal=disposal,
-        absences=NegativeCache(lambda _: 10.0), memory=HotBodies(64 << 20), integrity=integrity, clock=clock,
+    options = CacheOptions(
+        max_size=1 << 50, block_size=scale_folder.BLOCK, part_size=PART, parallel_parts=8, read_ahead_limit=8,
+        hot_limit=MAX_HOT_FILES, memory=64 << 20, negative_ttl=lambda _: 10.0, idle_timeout=idle_timeout,
+        policy=App(settings)._policy,  # noqa: SLF001 - the one that serves, rules and all
+        reader_timeout=60.0, min_free=lambda _: 0, after_disconnect="auto",
     )  # fmt: skip
-    cache.supply_with(
-        FetchContext(
-            origin=origin, store=store, entries=entries, traffic=FetchStats(read_ahead_limit=8),
-            reserve=cache.room.reserve, release=disposal.release, changed=disposal.drop, completed=cache.compare,
-            comparison=Comparison(origin, store, integrity),
-            clock=time.monotonic, block_size=scale_folder.BLOCK,
-            part_size=PART, parallel_parts=8, after_disconnect="auto", patience=60.0,
-        )
-    )  # fmt: skip
-    evictor = Housekeeper(
-        cache=cache, entries=entries, store=store, index=index, min_free=lambda _: 0,
-        clock=clock, idle_timeout=idle_timeout,
-    )  # fmt: skip
+    clock = CacheClock(lambda: now, lambda: now)
+    cache = assemble(NoOrigin(), store, index, clock, options, overhead=await index.space())
     try:
-        yield Bench(index, entries, cache, evictor, groups, folder, now)
+        yield Bench(cache, groups, folder, now)
     finally:
         await cache.close()
         store.close()
@@ -210,7 +188,7 @@ def lookups(bench: Bench, count: int, *, forgotten: bool) -> Times:
 
 async def idle(bench: Bench) -> int:
     """The evictor's round that finds a batch of entries idle."""
-    await bench.evictor.step()
+    await bench.assembly.housekeeper.step()
     return bench.entries.evicted
 
 
@@ -219,7 +197,7 @@ async def reserve_small(bench: Bench) -> int:
 
     async def misses() -> None:
         while bench.entries.evicted < bench.groups.batch:
-            await bench.cache.room.reserve(CHARGED)
+            await bench.assembly.space.reserve(CHARGED)
 
     _fill_up(bench)
     await asyncio.gather(*(misses() for _ in range(RESERVERS)))
@@ -230,7 +208,7 @@ async def reserve_parts(bench: Bench) -> int:
     """A large object that comes in parts while the cache is full of small ones."""
     _fill_up(bench)
     while bench.entries.evicted < bench.groups.batch:
-        await bench.cache.room.reserve(PART)
+        await bench.assembly.space.reserve(PART)
     return bench.entries.evicted
 
 
@@ -238,19 +216,19 @@ async def over(bench: Bench) -> int:
     """The evictor's round that finds the cache too full by a batch, as after a start with a smaller `max_size`."""
     _fill_up(bench)
     bench.entries.budget.limit -= bench.groups.batch * CHARGED
-    await bench.evictor.step()
+    await bench.assembly.housekeeper.step()
     return bench.entries.evicted
 
 
 async def sweep(bench: Bench) -> int:
     """The search for orphans that follows a start."""
-    await bench.evictor.sweep()
+    await bench.assembly.housekeeper.sweep()
     return ORPHANS
 
 
 async def purge(bench: Bench) -> int:
     """By a prefix with a batch below it."""
-    return await bench.cache.purge(prefixes=[ObjectKey(BUCKET, scale_folder.prefix(1))])
+    return await bench.assembly.cache.purge(prefixes=[ObjectKey(BUCKET, scale_folder.prefix(1))])
 
 
 def _fill_up(bench: Bench) -> None:

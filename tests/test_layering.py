@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "proxy" / "bucketfront"
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"bucketfront"}),  # the package itself: its version
     frozenset({"errors"}),
-    frozenset({"keys", "http", "retry"}),
+    frozenset({"keys", "http", "retry", "task_set"}),
     frozenset({"config"}),
     frozenset({"cache"}),
     frozenset({"s3"}),
@@ -28,7 +28,9 @@ FLOORS: tuple[frozenset[str], ...] = (
 DOORS = {
     ("cache", "config"): set[str](),  # the cache takes values, not settings
     ("http", "keys"): set[str](),
-    **{(room, "cache"): {"bucketfront.cache"} for room in ("s3", "tus", "server", "admin")},
+    **{(room, "cache"): {"bucketfront.cache"} for room in ("s3", "tus", "server", "admin", "app")},
+    ("checks", "cache"): set[str](),
+    ("cli", "cache"): {"bucketfront.cache.storage.verification"},  # it works on a folder without a cache
 }
 # Inside the cache, likewise; what lies in no folder of it stands below all of these.
 CACHE_FLOORS = ("storage", "entries", "fetch", "upkeep")

@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -24,24 +24,10 @@ from bucketfront.admin.metrics import (
     UploadCollector,
     UploadFigures,
 )
-from bucketfront.cache.cache import Cache
-from bucketfront.cache.clock import CacheClock, boottime
-from bucketfront.cache.entries.budget import Budget
-from bucketfront.cache.entries.entry_table import NEVER, EntryTable
-from bucketfront.cache.entries.hot_bodies import HotBodies
-from bucketfront.cache.entries.negative_cache import NegativeCache
-from bucketfront.cache.fetch.integrity import Comparison, Integrity
-from bucketfront.cache.fetch.part import FetchContext, FetchStats
-from bucketfront.cache.housekeeper import Housekeeper
-from bucketfront.cache.scrubber import Scrubber
-from bucketfront.cache.storage.boot import boot_id
-from bucketfront.cache.storage.file_storage import FileStorage
-from bucketfront.cache.storage.index import Index
-from bucketfront.cache.upkeep.disposal import Disposal
+from bucketfront.cache import Cache, CacheAssembly, CacheOptions, boot_id, boottime, open_cache
 from bucketfront.config.freshness_settings import FreshnessSettings
 from bucketfront.config.origin_settings import OriginSettings, StaticCredentials
 from bucketfront.config.settings import Settings
-from bucketfront.errors import IndexTooNew, StoreError
 from bucketfront.http import freshness
 from bucketfront.http.freshness import Freshness
 from bucketfront.http.metadata import Metadata
@@ -100,12 +86,8 @@ class App:
         self.connection_limit = ConnectionLimit(self._shares.connections)
         self.embedded: EmbeddedS3 | None = None
         self.cache: Cache
-        self._store: FileStorage
-        self._budget: Budget
+        self.cache_assembly: CacheAssembly
         self.upload_manager: UploadManager
-        self._cache_clock: CacheClock
-        self.housekeeper: Housekeeper
-        self.scrubber: Scrubber
         self.origin: S3Origin
         self.upload_journal: UploadJournal
         self.telemetry: Telemetry
@@ -179,17 +161,18 @@ class App:
 
     async def _start_tus(self, uploads: UploadHandler) -> TusHandler | None:
         """Also without a route for them: what a former run left is dropped then."""
-        settings = self.settings.uploads
+        settings, assembly = self.settings.uploads, self.cache_assembly
+        clock = assembly.clock
         self.upload_manager = UploadManager(
-            folder=UploadFolder(self._store.folder),
+            folder=UploadFolder(assembly.store.folder),
             origin=self.origin,
             store=uploads.store,
             forget=uploads.forget,
-            space=StagingSpace(self.cache.room.reserve, self._budget),
+            space=StagingSpace(assembly.space.reserve, assembly.entries.budget),
             source=self._endpoint_name,
             boot=boot_id(),
-            clock=self._cache_clock,
-            idle_since=lambda: math.inf if settings is None else self._cache_clock.ago(settings.expire_after),
+            clock=clock,
+            idle_since=lambda: math.inf if settings is None else clock.ago(settings.expire_after),
         )
         await self.upload_manager.start()
         self._stack.push_async_callback(self.upload_manager.stop)
@@ -209,7 +192,7 @@ class App:
             self._rules,
             self._pipeline,
         )
-        return FastPath(recognise, hits, self.cache, self.telemetry, self._cache_clock, self._clock)
+        return FastPath(recognise, hits, self.cache, self.telemetry, self.cache_assembly.clock, self._clock)
 
     async def _start_origin(self) -> None:
         origin = self.settings.origin
@@ -226,107 +209,40 @@ class App:
                 await self.origin.create_bucket(bucket)
 
     async def _start_cache(self) -> None:
-        config = self.settings.cache
-        store = self._store = FileStorage(config.dir, time.monotonic)
-        store.open()
-        self._stack.callback(store.close)
-        is_durable = config.durability == "power"
-        self.upload_journal = UploadJournal(store.root / "uploads.json", self._endpoint_name, store.folder.fd)
-        self.upload_journal.open()
-        index = self._open_index(store, is_durable=is_durable)
-        clock = self._cache_clock = CacheClock(self._clock, self._elapsed, index.newest_access())
-        budget = self._budget = Budget(config.max_size, overhead=await index.space())
-        entries = EntryTable(
-            index,
-            budget,
-            self._policy,
-            block_size=config.block_size,
-            hot_limit=self._shares.hot,
-            trusted_since=clock.started if clock.went_back else NEVER,
-        )
-        entries.open()
-        disposal = Disposal(entries, store)
-        integrity = Integrity()
-        self.cache = Cache(
-            origin=self.origin,
-            store=store,
-            index=index,
-            entries=entries,
-            disposal=disposal,
-            absences=NegativeCache(self._negative_ttl),
-            memory=HotBodies(config.memory),
-            integrity=integrity,
-            clock=clock,
-            is_durable=is_durable,
-        )
-        self.cache.supply_with(self._supply(store, entries, disposal, Comparison(self.origin, store, integrity)))
-        self._stack.push_async_callback(self.cache.close)
-        await self._start_upkeep(store, index, entries)
-
-    def _open_index(self, store: FileStorage, *, is_durable: bool) -> Index:
-        index = Index(
-            store.root / "index.db",
-            origin=self._endpoint_name,
-            block_size=self.settings.cache.block_size,
-            is_durable=is_durable,
-            boot=boot_id(),
-            started_at=self._clock(),
-        )
-        try:
-            index.open()
-        except StoreError as error:
-            if isinstance(error, IndexTooNew) or not store.is_full:
-                raise
-            log.warning("the cache's disk is full, what it holds is not used: %s", error)
-            index.open_in_memory()
-        self._stack.callback(index.abandon)
-        return index
-
-    def _supply(
-        self, store: FileStorage, entries: EntryTable, disposal: Disposal, comparison: Comparison
-    ) -> FetchContext:
         config, origin = self.settings.cache, self.settings.origin
-        return FetchContext(
-            origin=self.origin,
-            store=store,
-            entries=entries,
-            traffic=FetchStats(read_ahead_limit=max(1, origin.max_connections * 3 // 4)),
-            reserve=self.cache.room.reserve,
-            release=disposal.release,
-            changed=disposal.drop,
-            completed=self.cache.compare,
-            comparison=comparison,
-            clock=time.monotonic,
+        options = CacheOptions(
+            max_size=config.max_size,
             block_size=config.block_size,
             part_size=origin.part_size,
-            # A key has half of the connections: more parts of it would wait for each other.
+            # A key has half of the connections, because more parts of it would wait for each other.
             parallel_parts=min(origin.parallel_parts, max(1, origin.max_connections // 2)),
+            read_ahead_limit=max(1, origin.max_connections * 3 // 4),
+            hot_limit=self._shares.hot,
+            memory=config.memory,
+            policy=self._policy,
+            negative_ttl=self._negative_ttl,
+            idle_timeout=config.idle_timeout,
+            reader_timeout=3 * (origin.connect_timeout + origin.read_timeout),
+            min_free=config.free_floor,
             after_disconnect=config.after_disconnect,
             split_distance=SPLIT_DISTANCE,
-            retries=self.origin.retries,
-            patience=3 * (origin.connect_timeout + origin.read_timeout),
+            is_durable=config.durability == "power",
         )
-
-    async def _start_upkeep(self, store: FileStorage, index: Index, entries: EntryTable) -> None:
-        config = self.settings.cache
-        self.housekeeper = Housekeeper(
-            cache=self.cache,
-            entries=entries,
-            store=store,
-            index=index,
-            clock=self._cache_clock,
-            idle_timeout=config.idle_timeout,
-            min_free=config.free_floor,
+        self.cache_assembly = await self._stack.enter_async_context(
+            open_cache(
+                config.dir,
+                self.origin,
+                options,
+                origin_name=self._endpoint_name,
+                retries=self.origin.retries,
+                wall=self._clock,
+                elapsed=self._elapsed,
+            )
         )
-        with suppress(StoreError):  # counted; a disk that fails costs the cache, not the start
-            await self.housekeeper.measure()
-        if not index.was_clean:
-            self.cache.room.hold_until(self.housekeeper.swept)
-        self.housekeeper.start()
-        self._stack.push_async_callback(self.housekeeper.stop)
-        self.scrubber = Scrubber(cache=self.cache, index=index, clock=time.monotonic)
-        self.scrubber.start()
-        self._stack.push_async_callback(self.scrubber.stop)
+        self.cache = self.cache_assembly.cache
+        folder = self.cache_assembly.store.folder
+        self.upload_journal = UploadJournal(folder.root / "uploads.json", self._endpoint_name, folder.fd)
+        self.upload_journal.open()
 
     def _start_aborting(self) -> None:
         """Of uploads that a kill left behind; the start does not wait for it."""

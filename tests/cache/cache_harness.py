@@ -18,23 +18,18 @@ from typing import Any, Literal, ParamSpec, Self, TypeVar
 
 from fakes import FakeClock, object_bytes
 
-from bucketfront.cache.cache import Absent, Cache
-from bucketfront.cache.entries.budget import Budget
+from bucketfront.cache.assembly import CacheOptions, assemble
 from bucketfront.cache.entries.entry import ENTRY_BYTES, Entry
-from bucketfront.cache.entries.entry_table import EntryTable, Policy
-from bucketfront.cache.entries.hot_bodies import HotBodies
-from bucketfront.cache.entries.negative_cache import NegativeCache
+from bucketfront.cache.entries.entry_table import Policy
 from bucketfront.cache.fetch import body_stream
 from bucketfront.cache.fetch.fill import Fill
-from bucketfront.cache.fetch.integrity import Comparison, Integrity
-from bucketfront.cache.fetch.part import FetchContext, FetchStats
-from bucketfront.cache.housekeeper import Housekeeper
+from bucketfront.cache.lookup_flow import Absent
 from bucketfront.cache.origin import NotModified, OriginResponse
 from bucketfront.cache.reader import Reader
+from bucketfront.cache.scrubber import Scrubber
 from bucketfront.cache.storage.file_storage import FileStorage
 from bucketfront.cache.storage.index import Index
 from bucketfront.cache.storage.storage import Storage, StoredFile
-from bucketfront.cache.upkeep.disposal import Disposal
 from bucketfront.errors import (
     BodyTruncated,
     ObjectChanged,
@@ -293,7 +288,7 @@ def fill_of(entry: Entry) -> Fill | None:
 
 
 class Rig:
-    """A `Cache` put together as `app.py` does it. A context manager: closed cleanly, audited, at its end."""
+    """A cache over a fake origin, without its upkeep tasks. As a context manager it is closed cleanly at the end."""
 
     def __init__(
         self,
@@ -310,7 +305,7 @@ class Rig:
         idle_timeout: float = 3600.0,
         memory: int = 1 << 20,
         hot_limit: int = 64,
-        patience: float = 20.0,
+        reader_timeout: float = 20.0,
         clock: FakeClock | None = None,
         has_threads: bool = False,
         is_durable: bool = False,
@@ -336,41 +331,32 @@ class Rig:
             self.store._threads = self.store._scrubbing = self.store._reading = Turns(self.chance)  # type: ignore[assignment]
             self.store._writing = [Turns(self.chance, in_order=True)]  # type: ignore[list-item]
             self.index._thread = Turns(self.chance, in_order=True)  # type: ignore[assignment]
-        self.budget = Budget(max_size)
-        self.entries = EntryTable(self.index, self.budget, policy or steady(), block_size=BLOCK, hot_limit=hot_limit)
-        self.entries.open()
-        self.absences = NegativeCache(lambda _: negative_ttl)
-        integrity = Integrity()
-        storage = storage or self.store
-        disposal = Disposal(self.entries, storage)
-        self.cache = Cache(
-            origin=self.origin, store=storage, index=self.index, entries=self.entries, disposal=disposal,
-            absences=self.absences, memory=HotBodies(memory), integrity=integrity, clock=self.wall,
-            is_durable=is_durable,
+        options = CacheOptions(
+            max_size=max_size, block_size=BLOCK, part_size=PART, parallel_parts=parallel_parts,
+            read_ahead_limit=read_ahead_limit, hot_limit=hot_limit, memory=memory, policy=policy or steady(),
+            negative_ttl=lambda _: negative_ttl, idle_timeout=idle_timeout, reader_timeout=reader_timeout,
+            min_free=lambda _: 0, after_disconnect=after_disconnect, is_durable=is_durable,
         )  # fmt: skip
-        self.traffic = FetchStats(read_ahead_limit=read_ahead_limit)
-        self.cache.supply_with(
-            FetchContext(
-                origin=self.origin, store=storage, entries=self.entries, traffic=self.traffic,
-                reserve=self.cache.room.reserve, release=disposal.release, changed=disposal.drop,
-                completed=self.cache.compare, comparison=Comparison(self.origin, storage, integrity),
-                clock=self.monotonic, block_size=BLOCK, part_size=PART, parallel_parts=parallel_parts,
-                after_disconnect=after_disconnect, patience=patience,
-                retries=retries or RetryBudget(MANY), hedges=hedges or RetryBudget(MANY),
-            )
+        self.assembly = assemble(
+            self.origin, self.store, self.index, self.wall, options, storage=storage,
+            retries=retries or RetryBudget(MANY), hedges=hedges or RetryBudget(MANY), monotonic=self.monotonic,
         )  # fmt: skip
-        self.evictor = Housekeeper(
-            cache=self.cache, entries=self.entries, store=self.store, index=self.index,
-            clock=self.wall, idle_timeout=idle_timeout, min_free=lambda _: 0,
-        )  # fmt: skip
+        self.cache = self.assembly.cache
+        self.entries = self.assembly.entries
+        self.budget = self.entries.budget
+        self.stats = self.assembly.fetch.stats
+        self.lookups = self.assembly.lookups
+        self.flusher = self.assembly.flusher
+        self.space = self.assembly.space
+        self.housekeeper = self.assembly.housekeeper
         self.complaints: list[dict[str, Any]] = []  # what asyncio would have logged: exceptions that nobody took
         self._is_closed = False
         self._hedge_after = hedge_after
-        self._constants = body_stream.RETRY_PAUSE_S, body_stream.HEDGE_AFTER
+        self._constants = body_stream.RETRY_PAUSE_S, body_stream.HEDGE_AFTER_S
 
     async def __aenter__(self) -> Self:
         # Retries at once; the number of them is the same. Hedges at once or never.
-        body_stream.RETRY_PAUSE_S, body_stream.HEDGE_AFTER = 0.0, self._hedge_after
+        body_stream.RETRY_PAUSE_S, body_stream.HEDGE_AFTER_S = 0.0, self._hedge_after
         asyncio.get_running_loop().set_exception_handler(lambda _, context: self.complaints.append(context))
         return self
 
@@ -382,12 +368,12 @@ class Rig:
                 await self.close()
             else:
                 self.abandon()
-        body_stream.RETRY_PAUSE_S, body_stream.HEDGE_AFTER = self._constants
+        body_stream.RETRY_PAUSE_S, body_stream.HEDGE_AFTER_S = self._constants
 
     async def close(self) -> None:
         """A clean stop, after which nothing is open."""
         self._is_closed = True
-        await self.cache.close()
+        await self.assembly.close()
         await turns()
         self.store.close()
         assert self.open_files() == []
@@ -421,7 +407,7 @@ class Rig:
     async def read(self, reader: Reader, start: int = 0, stop: int | None = None, *, whole: bool = False) -> bytes:
         """As `server/send/sender.py` reads: from the file, the rest straight from the origin if the disk fails."""
         span = Span(start, reader.metadata.size if stop is None else min(stop, reader.metadata.size))
-        reader.ask_for(span, whole=whole)
+        reader.expect(span, whole=whole)
         got = bytearray()
         offset = span.start
         while offset < span.stop:
@@ -437,6 +423,17 @@ class Rig:
             got += os.pread(reader.region.fd, upto - offset, reader.region.offset + offset)
             offset = upto
         return bytes(got)
+
+    def scrubber(self, slept: list[float] | None = None) -> Scrubber:
+        """Return the cache's scrubber. It appends its pauses to `slept` and does not sleep."""
+
+        async def sleep(seconds: float) -> None:
+            await asyncio.sleep(0)
+            if slept is not None:
+                slept.append(seconds)
+
+        self.assembly.scrubber._sleep = sleep
+        return self.assembly.scrubber
 
     async def is_absent(self, key: ObjectKey = KEY) -> bool:
         found = await self.cache.lookup(key, wants_body=True)
@@ -474,12 +471,12 @@ class Rig:
         await turns()
         assert others() == set(), "tasks at rest"
         assert self.origin.bodies == 0, "bodies not closed"
-        assert self.traffic.running == 0
+        assert self.stats.running == 0
         assert self.complaints == []
         hot = list(self.entries._hot.values())
         assert [entry for entry in hot if entry.pins] == []
         assert len(self.open_files()) == sum(entry.file is not None for entry in hot)
-        await self.cache.flusher.flush()
+        await self.flusher.flush()
         rows = self.rows()
         assert len(rows) == len(self.entries)
         assert sum(row["bytes"] for row in rows) == self.budget.used, "bytes charged and bytes of the entries"

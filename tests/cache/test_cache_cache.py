@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from cache_harness import BLOCK, KEY, PART, Rig, Turns, Version, content, others, runs, steady, turns
 
-from bucketfront.cache.cache import Absent
 from bucketfront.cache.entries.entry import ENTRY_BYTES
+from bucketfront.cache.lookup_flow import Absent
 from bucketfront.cache.storage.folder import Folder
 from bucketfront.errors import AccessDenied, OriginTimeout, OriginUnavailable, StoreError
 from bucketfront.http.cache_status import Forward
@@ -96,7 +96,7 @@ async def test_a_waiter_cancelled_in_the_turn_of_its_result(tmp_path: Path) -> N
         rig.origin.door = asyncio.Event()
         doomed = asyncio.create_task(rig.reader())
         await turns()
-        (lookup,) = rig.cache._lookups._running.values()
+        (lookup,) = rig.lookups._shared.values()
         (waiter,) = lookup.waiters
         rig.origin.door.set()
         while not waiter.done():  # noqa: ASYNC110 - turn by turn: the turn of its end is what is tested
@@ -510,7 +510,7 @@ async def test_a_broken_index_is_a_miss(tmp_path: Path) -> None:
         reader.execute("PRAGMA query_only = OFF")
         reader.execute("ALTER TABLE entries RENAME TO elsewhere")
         assert await rig.get() == data
-        await rig.cache.flusher.flush()
+        await rig.flusher.flush()
         assert await rig.get() == data
         reader.execute("ALTER TABLE elsewhere RENAME TO entries")
         rig.monotonic.now += 60.0
@@ -551,7 +551,7 @@ async def test_a_purge_is_complete_when_it_returns(tmp_path: Path) -> None:
         for name in names:
             rig.origin.put(content(BLOCK), key=ObjectKey("bucket", name))
             await rig.get(key=ObjectKey("bucket", name))
-        await rig.evictor.step()
+        await rig.housekeeper.step()
         await rig.get(key=ObjectKey("bucket", "a/1"))
         assert await rig.cache.purge([ObjectKey("bucket", "b/1"), ObjectKey("bucket", "none")]) == 1
         assert len(rig.stored_files()) == 4
@@ -569,7 +569,7 @@ async def test_a_purge_leaves_readers_alone(tmp_path: Path) -> None:
     async with Rig(tmp_path) as rig:
         old = rig.origin.put(content(2 * PART))
         with await rig.reader() as reader:
-            reader.ask_for(Span(0, 2 * PART))
+            reader.expect(Span(0, 2 * PART))
             assert await reader.readable(0) > 0
             await rig.cache.purge([KEY])
             assert rig.stored_files() == {}
@@ -585,7 +585,7 @@ async def test_a_soft_purge_revalidates(tmp_path: Path) -> None:
         data = rig.origin.put(content(BLOCK))
         await rig.get()
         assert await rig.cache.purge([KEY], soft=True) == 1
-        await rig.evictor.step()
+        await rig.housekeeper.step()
         assert await rig.get() == data
         assert rig.origin.conditional == 1
         assert await rig.get() == data
@@ -601,7 +601,7 @@ async def test_a_purge_survives_a_kill(tmp_path: Path, soft: bool, wants_body: b
     async with Rig(tmp_path) as rig:
         rig.origin.put(content(BLOCK))
         await rig.get()
-        await rig.cache.flusher.flush()
+        await rig.flusher.flush()
         await rig.cache.purge([KEY], soft=soft)
         await turns()
         rig.abandon()
@@ -700,7 +700,7 @@ async def test_a_kill_during_a_fill_costs_its_unrecorded_blocks(tmp_path: Path) 
         gate = rig.origin.gate(2 * BLOCK + 9)
         reading = asyncio.create_task(rig.get())
         await turns()
-        await rig.cache.flusher.flush()
+        await rig.flusher.flush()
         folder = tmp_path / "copy"
         folder.mkdir()
         shutil.copytree(tmp_path / "objects", folder / "objects")
@@ -732,11 +732,11 @@ async def test_a_row_without_its_file_and_a_file_without_its_row(tmp_path: Path)
     (lost,) = rig.stored_files().values()
     os.utime(lost, (1.0, 1.0))
     async with Rig(tmp_path, origin=rig.origin) as again:
-        await again.evictor.sweep()
+        await again.housekeeper.sweep()
         assert again.stored_files() == {}
         assert await again.get(key=OTHER) == orphan
         assert len(await again.get()) == BLOCK
-        await again.evictor.sweep()
+        await again.housekeeper.sweep()
         await again.audit()
         assert len(again.stored_files()) == 2
 
@@ -768,7 +768,7 @@ async def test_entries_do_not_cool_while_they_are_being_written_down(tmp_path: P
         data = rig.origin.put(content(PART))
         await rig.get()
         await turns()
-        flushing = asyncio.create_task(rig.cache.flusher.flush())
+        flushing = asyncio.create_task(rig.flusher.flush())
         await asyncio.sleep(0)
         assert rig.entries.cooled() == []
         assert rig.entry().present == 0b1111
@@ -806,14 +806,14 @@ async def test_hot_entries_cool_and_come_back(tmp_path: Path) -> None:
         for key, body in bodies.items():
             assert await rig.get(key=key) == body
         await rig.audit()
-        await rig.evictor.step()
+        await rig.housekeeper.step()
         assert len(rig.open_files()) == 3
         assert set(rig.entries._hot) == set(_keys(10)[-3:])
         gets = rig.origin.gets
         for key, body in bodies.items():
             assert await rig.get(key=key) == body
         assert rig.origin.gets == gets
-        await rig.evictor.step()
+        await rig.housekeeper.step()
         await rig.audit()
         assert len(rig.open_files()) == 3
 
@@ -830,7 +830,7 @@ async def test_the_least_recently_used_makes_room(tmp_path: Path, hot_limit: int
             assert await rig.get(key=key) == data
             assert rig.budget.used <= rig.budget.limit
             await rig.get(key=keys[0])
-            await rig.evictor.step()
+            await rig.housekeeper.step()
         await rig.audit()
         assert {row["key"].decode() for row in rig.rows()} >= {"000", "007", "006"}
         assert "001" not in {row["key"].decode() for row in rig.rows()}
@@ -861,7 +861,7 @@ async def test_an_eviction_outlives_who_wanted_it(tmp_path: Path, after: int) ->
             rig.origin.put(content(BLOCK, seed=number), key=key)
             await rig.get(key=key)
         await turns()
-        evicting = asyncio.create_task(rig.cache.room.evict(rig.entries.victims(2 * BLOCK)))
+        evicting = asyncio.create_task(rig.space.evict(rig.entries.victims(2 * BLOCK)))
         await turns(after)
         evicting.cancel()
         await asyncio.gather(evicting, return_exceptions=True)
@@ -894,11 +894,11 @@ async def test_idle_entries_go(tmp_path: Path) -> None:
         await rig.get(key=used)
         with await rig.reader(read):
             rig.wall.now += 50.0
-            await rig.evictor.step()
+            await rig.housekeeper.step()
             assert rig.entries.get(never) is None
             assert rig.entries.get(used) is not None
             assert rig.entries.get(read) is not None
-        await rig.evictor.step()
+        await rig.housekeeper.step()
         assert rig.entries.get(read) is not None
         await rig.audit()
 
@@ -909,8 +909,8 @@ async def test_a_floor_of_free_disk_is_kept(tmp_path: Path) -> None:
         rig.origin.put(content(BLOCK))
         await rig.get()
         await rig.audit()
-        rig.evictor._min_free = lambda total: total
-        await rig.evictor.step()
+        rig.housekeeper._min_free = lambda total: total
+        await rig.housekeeper.step()
         assert len(rig.entries) == 0
         await rig.audit()
 
@@ -927,7 +927,7 @@ async def test_threads_are_no_different(tmp_path: Path) -> None:
         for _ in range(5):
             keys = rig.chance.choices(_keys(6), k=20)
             await asyncio.gather(*(ask(key, rig.chance.randrange(SIZE)) for key in keys))
-            await rig.evictor.step()
+            await rig.housekeeper.step()
         while others():
             await asyncio.wait(others())
         await rig.audit()

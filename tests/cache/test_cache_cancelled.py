@@ -18,7 +18,7 @@ async def test_a_stale_entry_is_held_for_its_lookup(tmp_path: Path) -> None:
         await rig.get()
         await turns()
         rig.wall.advance(1000)
-        entry, lookups = rig.entry(), rig.cache._lookups
+        entry, lookups = rig.entry(), rig.lookups
         rig.origin.door = asyncio.Event()
         asking = asyncio.create_task(rig.reader())
         while not lookups.is_running(entry.key):
@@ -44,7 +44,7 @@ async def test_a_stop_before_a_lookup_has_its_turn(tmp_path: Path, is_stale: boo
             await turns()
             rig.wall.advance(1000)
         asking = asyncio.create_task(rig.reader())
-        while not rig.cache._lookups._tasks:
+        while not rig.lookups._tasks:
             await turns(1)
         async with asyncio.timeout(10):
             await rig.close()
@@ -61,7 +61,7 @@ async def test_a_stop_while_a_file_is_opened(tmp_path: Path) -> None:
         await turns()
     async with Rig(tmp_path, origin=rig.origin) as again:
         asking = asyncio.create_task(again.reader())
-        while not again.cache.files._opening:
+        while not again.assembly.open_files._opening:
             await turns(1)
         asking.cancel()
         await again.close()

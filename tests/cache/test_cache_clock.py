@@ -7,7 +7,7 @@ from fakes import FakeClock
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bucketfront.cache.clock import JUMP, MAX_TIME, CacheClock
+from bucketfront.cache.clock import JUMP_S, MAX_TIME, CacheClock
 
 DAY = 86400.0
 NOON = 1_700_000_000.0
@@ -60,7 +60,7 @@ def test_wall_clock_set_ahead() -> None:
 def test_small_differences() -> None:
     """Two clocks are never quite the same."""
     time = Time()
-    time.wall.advance(JUMP / 2)
+    time.wall.advance(JUMP_S / 2)
     assert time.cache() == NOON
 
 
@@ -104,7 +104,7 @@ def test_never_slower_than_time(steps: list[tuple[float, float]], newest: float 
         time.wall.advance(jump)
         readings.append((time.cache(), time.cache.ago(100)))
         assert readings[-1][0] >= readings[-2][0] + passed - 1e-3
-        assert time.wall() <= readings[-1][0] + JUMP
+        assert time.wall() <= readings[-1][0] + JUMP_S
     for (_, before), (now, after) in itertools.pairwise(readings):
         assert before <= after + 1e-3
         assert after <= now

@@ -78,7 +78,7 @@ async def test_a_late_joiner_reads_what_is_there(tmp_path: Path) -> None:
         first = asyncio.create_task(rig.get(0, PART))
         await turns()
         with await rig.reader() as late:
-            late.ask_for(Span(10, PART))
+            late.expect(Span(10, PART))
             upto = await late.readable(10)
             assert upto == cut
             assert late.region is not None
@@ -113,7 +113,7 @@ async def test_read_ahead_leaves_connections_for_waiting_readers(tmp_path: Path)
         gate = rig.origin.gate(BLOCK)
         slow = asyncio.create_task(rig.get())
         await turns()
-        assert rig.traffic.running == 1
+        assert rig.stats.running == 1
         assert await rig.get(5 * PART, 6 * PART) == data[5 * PART : 6 * PART]
         gate.set()
         assert await slow == data
@@ -133,7 +133,7 @@ async def test_a_slow_part_is_split_for_a_reader_inside_it(tmp_path: Path) -> No
         rig.origin.gates[2 * BLOCK + 5] = stuck
         late = 3 * BLOCK + 7
         assert await rig.get(late) == data[late:]
-        assert rig.traffic.split == 1
+        assert rig.stats.split == 1
         assert not first.done()
         stuck.set()
         assert await first == data
@@ -153,7 +153,7 @@ async def test_a_fast_part_is_not_split(tmp_path: Path) -> None:
         gate.set()
         assert await late == data[3 * BLOCK :]
         assert await first == data
-        assert (rig.traffic.split, rig.origin.gets) == (0, 1)
+        assert (rig.stats.split, rig.origin.gets) == (0, 1)
         await rig.audit()
 
 
@@ -170,10 +170,10 @@ async def test_a_part_is_never_split_within_a_write(tmp_path: Path) -> None:
         rig.monotonic.now += 10.0  # slow enough for a split anywhere else
         inside = asyncio.create_task(rig.get(2 * BLOCK + 5))
         await turns()
-        assert (rig.traffic.split, rig.traffic.running) == (0, 1)
+        assert (rig.stats.split, rig.stats.running) == (0, 1)
         behind = asyncio.create_task(rig.get(3 * BLOCK + 5))
         await turns()
-        assert (rig.traffic.split, rig.traffic.running) == (1, 2)
+        assert (rig.stats.split, rig.stats.running) == (1, 2)
         rig.store.hold.set()
         assert [await task for task in (first, inside, behind)] == [data, data[2 * BLOCK + 5 :], data[3 * BLOCK + 5 :]]
         await rig.audit()
@@ -192,7 +192,7 @@ async def test_an_answer_is_adopted_for_what_is_missing_only(tmp_path: Path) -> 
         fill = fill_of(rig.entry())
         assert fill is not None
         fill.adopt(answer)
-        assert sorted((flight.start, flight.stop) for flight in rig.traffic.flights) == [
+        assert sorted((flight.start, flight.stop) for flight in rig.stats.fetches) == [
             (0, BLOCK), (BLOCK, 2 * BLOCK), (2 * BLOCK, PART)
         ]  # fmt: skip
         gate.set()
@@ -225,7 +225,7 @@ async def test_a_dropped_open_range_costs_little_more_than_was_read(tmp_path: Pa
         rig.origin.put(content(200 * PART))
         start = 50 * PART + 5
         with await rig.reader(part=FromTo(start, None)) as reader:
-            reader.ask_for(Span(start, 200 * PART))
+            reader.expect(Span(start, 200 * PART))
             offset = start
             while offset < start + count:
                 offset = min(await reader.readable(offset), offset + BLOCK // 2)
@@ -240,14 +240,14 @@ async def test_an_open_range_that_is_read_on_gets_several_parts_at_once(tmp_path
     async with Rig(tmp_path, after_disconnect="stop", parallel_parts=8) as rig:
         rig.origin.put(content(100 * PART))
         with await rig.reader(part=FromTo(0, None)) as reader:
-            reader.ask_for(Span(0, 100 * PART))
+            reader.expect(Span(0, 100 * PART))
             offset = 0
             while offset < 32 * PART:
                 offset = await reader.readable(offset)
             rig.origin.door = asyncio.Event()
-            waiting = asyncio.create_task(reader.readable(max(flight.stop for flight in rig.traffic.flights)))
+            waiting = asyncio.create_task(reader.readable(max(flight.stop for flight in rig.stats.fetches)))
             await turns()
-            assert rig.traffic.running >= 3
+            assert rig.stats.running >= 3
             rig.origin.door.set()
             await waiting
         await rig.audit()
@@ -281,7 +281,7 @@ def reserved_ahead(rig: Rig, key: ObjectKey) -> int:
     if fill is None:
         return 0
     waits = [wait.offset for wait in fill._waiters.values()]
-    idle = (each for each in fill._flights if not any(each.start <= at < each.stop for at in waits))
+    idle = (each for each in fill._fetches if not any(each.start <= at < each.stop for at in waits))
     return sum((flight.reserved for flight in idle), 0)
 
 
@@ -329,11 +329,11 @@ async def test_the_index_is_not_given_up_for_another_reader(tmp_path: Path) -> N
         gates = [rig.origin.gate(at) for at in (BLOCK, 20 * PART)]
         playing = asyncio.create_task(rig.get())
         await turns()
-        running = sorted((flight.start, flight.stop) for flight in rig.traffic.flights)
+        running = sorted((flight.start, flight.stop) for flight in rig.stats.fetches)
         assert running[-1] == (20 * PART, len(data))
         assert await rig.get(BLOCK - 5, BLOCK) == data[BLOCK - 5 : BLOCK]
         await turns()
-        assert sorted((flight.start, flight.stop) for flight in rig.traffic.flights) == running
+        assert sorted((flight.start, flight.stop) for flight in rig.stats.fetches) == running
         for gate in gates:
             gate.set()
         assert await playing == data
@@ -349,7 +349,7 @@ async def test_the_index_is_left_alone(tmp_path: Path, what: str) -> None:
         data = rig.origin.put(content(20 * PART) if what == "no index" else mp4(20 * PART, BLOCK))
         gate = rig.origin.gate(2 * BLOCK)
         with await rig.reader(part=FromTo(0, None)) as reader:
-            reader.ask_for(Span(0, BLOCK if what == "closed" else len(data)))
+            reader.expect(Span(0, BLOCK if what == "closed" else len(data)))
             await reader.readable(0)
             await turns()
         gate.set()
@@ -426,7 +426,7 @@ async def test_bytes_granted_stay_right_when_their_flight_dies(tmp_path: Path) -
         cut = BLOCK + BLOCK // 2
         gate = rig.origin.gate(cut)
         with await rig.reader() as reader:
-            reader.ask_for(Span(0, PART), whole=True)
+            reader.expect(Span(0, PART), whole=True)
             upto = 0
             while upto < cut:
                 upto = await reader.readable(upto)
@@ -521,11 +521,11 @@ async def test_auto_cancels_a_flight_that_has_no_block_begun(tmp_path: Path, at:
         await turns()
         reading.cancel()
         await turns()
-        assert (rig.traffic.running, rig.origin.bodies) == (0, 0)
+        assert (rig.stats.running, rig.origin.bodies) == (0, 0)
         gate.set()
         await rig.audit()
         assert rig.entry().present.bit_count() == at // BLOCK
-        assert rig.traffic.endings[PartOutcome.ABANDONED] == 1
+        assert rig.stats.outcomes[PartOutcome.ABANDONED] == 1
 
 
 async def test_a_reader_that_leaves_takes_its_read_ahead_along(tmp_path: Path) -> None:
@@ -539,11 +539,11 @@ async def test_a_reader_that_leaves_takes_its_read_ahead_along(tmp_path: Path) -
         leaving = asyncio.create_task(rig.get())
         staying = asyncio.create_task(rig.get(far, far + PART))
         await turns()
-        assert {flight.start for flight in rig.traffic.flights} == {0, PART, far}
+        assert {flight.start for flight in rig.stats.fetches} == {0, PART, far}
         leaving.cancel()
         await turns()
         left = [(0, BLOCK), (PART, PART + BLOCK), (far, far + PART)]
-        assert sorted((flight.start, flight.stop) for flight in rig.traffic.flights) == left
+        assert sorted((flight.start, flight.stop) for flight in rig.stats.fetches) == left
         for gate in gates:
             gate.set()
         assert await staying == data[far : far + PART]
@@ -610,7 +610,7 @@ async def test_finish_goes_on_although_the_origin_was_busy(tmp_path: Path) -> No
         busy = asyncio.create_task(rig.get(key=other))
         await turns()
         with await rig.reader() as reader:
-            reader.ask_for(Span(PART, 2 * PART))
+            reader.expect(Span(PART, 2 * PART))
         gate.set()
         await busy
         await rig.audit()
@@ -628,7 +628,7 @@ async def test_stop_twice_in_a_row(tmp_path: Path) -> None:
             reading.cancel()
             await turns(when)
             with await rig.reader() as reader:
-                reader.ask_for(Span(0, PART))
+                reader.expect(Span(0, PART))
             await turns()
             gate.set()
             rig.origin.gates.clear()
@@ -643,9 +643,9 @@ async def test_a_flight_cancelled_before_it_began_ends_all_the_same(tmp_path: Pa
         assert await rig.get(0, PART) == data[:PART]
         await turns()
         with await rig.reader() as reader:
-            reader.ask_for(Span(0, 3 * PART), whole=True)
+            reader.expect(Span(0, 3 * PART), whole=True)
             assert await reader.readable(BLOCK) == PART
-            assert rig.traffic.running == 1, "read-ahead has begun"
+            assert rig.stats.running == 1, "read-ahead has begun"
         await rig.audit()
         assert await rig.get() == data
         await rig.audit()
@@ -686,7 +686,7 @@ async def test_a_disk_that_fails_during_a_fill(tmp_path: Path, number: int) -> N
         rig.store.errors = deque([None, None, OSError(number, os.strerror(number))])
         assert list(await asyncio.gather(rig.get(), rig.get(2 * BLOCK))) == [data, data[2 * BLOCK :]]
         await rig.audit(begun=BLOCK)
-        assert rig.traffic.endings[PartOutcome.UNSTORED] >= 1
+        assert rig.stats.outcomes[PartOutcome.STORE_FAILED] >= 1
         rig.monotonic.now += 60.0
         assert await rig.get() == data
         await rig.audit()
@@ -778,11 +778,11 @@ async def test_nothing_is_readable_beyond_the_mark(tmp_path: Path) -> None:
 
 async def test_nothing_comes_for_too_long(tmp_path: Path) -> None:
     """A reader gives up after its patience and says so; the flight goes on for whoever comes next (I20)."""
-    async with Rig(tmp_path, patience=0.0) as rig:
+    async with Rig(tmp_path, reader_timeout=0.0) as rig:
         data = rig.origin.put(content(PART))
         gate = rig.origin.gate(BLOCK)
         with await rig.reader(part=FromTo(0, None)) as reader:
-            reader.ask_for(Span(BLOCK, PART))
+            reader.expect(Span(BLOCK, PART))
             with pytest.raises(OriginTimeout):
                 await reader.readable(BLOCK)
         gate.set()
@@ -797,7 +797,7 @@ async def test_store_error_is_an_order_to_stream(tmp_path: Path) -> None:
         data = rig.origin.put(content(PART))
         rig.store.failed("test")
         with await rig.reader() as reader:
-            reader.ask_for(Span(0, PART))
+            reader.expect(Span(0, PART))
             with pytest.raises(StoreError):
                 await reader.readable(0)
             assert await rig.read(reader) == data

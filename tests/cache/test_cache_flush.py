@@ -26,7 +26,7 @@ async def test_a_flush_outlives_its_caller(tmp_path: Path, monkeypatch: pytest.M
     async with Rig(tmp_path) as rig:
         rig.origin.put(content(2 * BLOCK))
         await rig.get()
-        caller = asyncio.create_task(rig.cache.flusher.flush())
+        caller = asyncio.create_task(rig.flusher.flush())
         await turns(2)
         caller.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -34,6 +34,6 @@ async def test_a_flush_outlives_its_caller(tmp_path: Path, monkeypatch: pytest.M
         await turns()
         assert len(rig.rows()) == (0 if fails else 1)
         is_well = True
-        await rig.cache.flusher.flush()
+        await rig.flusher.flush()
         assert len(rig.rows()) == 1
         await rig.audit()

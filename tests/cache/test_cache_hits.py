@@ -49,7 +49,7 @@ async def test_not_given_for_what_is_unverified(tmp_path: Path) -> None:
     """After an unclean stop each block is verified before its object is lent (I15)."""
     async with Rig(tmp_path) as rig:
         await filled(rig)
-        await rig.cache.flusher.flush()
+        await rig.flusher.flush()
         rig.abandon()
     async with Rig(tmp_path) as rig:
         rig.origin.put(content(SIZE))
@@ -64,11 +64,11 @@ async def test_not_given_to_what_is_cold(tmp_path: Path) -> None:
     """What only the index knows is not looked up: that would be a read of the disk."""
     async with Rig(tmp_path, hot_limit=1) as rig:
         hit = await filled(rig)
-        await rig.cache.flusher.flush()
+        await rig.flusher.flush()
         other = KEY._replace(key="other")
         rig.origin.put(content(10), key=other)
         await rig.get(key=other)
-        await rig.evictor.step()
+        await rig.housekeeper.step()
         assert not hit.is_valid
         assert hit.body is None
         assert rig.cache.lease(KEY) is None

@@ -110,15 +110,15 @@ def test_when_an_etag_is_believed_to_be_no_md5() -> None:
     """The same bytes twice, in a bucket of which no ETag ever fitted: then its ETags tell nothing, others' do."""
     metadata, elsewhere = Metadata(f'"{"0" * 32}"', 1), ObjectKey("elsewhere", "x")
     integrity = Integrity()
-    told = integrity.told(KEY, metadata)
+    told = integrity.expected(KEY, metadata)
     assert told is not None
     assert not integrity.fits(KEY, metadata, told, b"a" * 16)
     assert not integrity.fits(KEY, metadata, told, b"b" * 16)
     assert not integrity.fits(KEY, metadata, told, None)
     assert not integrity.fits(OTHER, metadata, told, b"b" * 16), "another object"
     assert integrity.fits(KEY, metadata, told, b"b" * 16)
-    assert integrity.told(KEY, metadata) is None
-    assert integrity.told(elsewhere, metadata) == told
+    assert integrity.expected(KEY, metadata) is None
+    assert integrity.expected(elsewhere, metadata) == told
     assert integrity.corrupt_objects == 4
 
 
@@ -180,7 +180,7 @@ async def test_the_flight_that_completes_an_object_compares_it(tmp_path: Path) -
 @pytest.fixture
 def _nothing_held(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every object is a large one."""
-    monkeypatch.setattr(part_fetch, "HELD", 0)
+    monkeypatch.setattr(part_fetch, "MAX_HELD_BYTES", 0)
 
 
 @pytest.mark.usefixtures("_nothing_held")
@@ -195,7 +195,7 @@ async def test_a_lie_of_a_large_object_goes_soon(tmp_path: Path, is_hit_out: boo
             if is_hit_out:
                 rig.cache.lease(KEY)
             await turns()
-            reader.ask_for(Span(0, len(data)))
+            reader.expect(Span(0, len(data)))
             with pytest.raises(ContentMismatch):
                 await reader.readable(0)
         assert rig.cache.lease(KEY) is None
@@ -259,7 +259,7 @@ async def test_blocks_in_doubt_are_not_compared(tmp_path: Path) -> None:
     async with Rig(tmp_path, origin=lying()) as rig:
         rig.origin.put(data, md5_etag(data))
         await rig.get()
-        await rig.cache.flusher.flush()
+        await rig.flusher.flush()
         rig.abandon()
     (path,) = rig.stored_files().values()
     path.write_bytes(flipped(flipped(data, BLOCK + 1), 3 * BLOCK + 1))

@@ -12,7 +12,7 @@ from typing import Literal
 import pytest
 from cache_harness import BLOCK, NEVER, PART, Rig, Version, content, steady, turns
 
-from bucketfront.cache.cache import Absent
+from bucketfront.cache.lookup_flow import Absent
 from bucketfront.errors import AccessDenied, OriginError, OriginTimeout, OriginUnavailable
 from bucketfront.http.ranges import FromTo, Suffix
 from bucketfront.keys import ObjectKey
@@ -107,7 +107,7 @@ class World:
         await self.rig.cache.purge(prefixes=[prefix], soft=self.chance.random() < 0.5)
 
     async def upkeep(self) -> None:
-        await self.rig.evictor.step()
+        await self.rig.housekeeper.step()
 
     async def time_passes(self) -> None:
         self.rig.wall.now += self.chance.choice([1.0, 20.0, 100.0])
@@ -169,13 +169,13 @@ async def test_nothing_goes_wrong_together(
             assert rig.entries.corrupt_blocks == 0
             assert rig.store.failures == 0
             assert world.failures == 0 or not is_versioned
-            assert rig.traffic.hedges_won or not has_hedges
+            assert rig.stats.hedges_won or not has_hedges
         rig.origin.errors.clear()
         rig.store.errors.clear()
         rig.origin.cuts.clear()
         rig.monotonic.now += 60.0
         await rig.audit(begun=PART)
-        await rig.evictor.step()
+        await rig.housekeeper.step()
         await rig.audit(begun=PART)
         await rig.cache.purge(prefixes=[ObjectKey("bucket", "")])
         await rig.audit()
@@ -193,7 +193,7 @@ async def test_a_kill_at_any_time_loses_no_truth(tmp_path: Path, seed: int) -> N
         clients = [asyncio.create_task(world.act(20, with_trouble=False)) for _ in range(4)]
         for _ in range(rig.chance.randrange(5, 40)):
             await turns(20)
-            await rig.cache.flusher.flush()
+            await rig.flusher.flush()
         shutil.copytree(root, copy)
         await asyncio.gather(*clients)
         await turns()
@@ -204,5 +204,5 @@ async def test_a_kill_at_any_time_loses_no_truth(tmp_path: Path, seed: int) -> N
         await asyncio.gather(*(later.act(20, with_trouble=False) for _ in range(4)))
         await turns()
         again.store.folder.opened_at = float("inf")
-        await again.evictor.sweep()
+        await again.housekeeper.sweep()
         await again.audit(begun=3 * PART)

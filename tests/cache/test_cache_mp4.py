@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bucketfront.cache.fetch.mp4 import HEAD, MAX_INDEX, index_span
+from bucketfront.cache.fetch.mp4 import HEAD_BYTES, MAX_INDEX_BYTES, index_span
 from bucketfront.http.ranges import Span
 
 GIB = 1 << 30
@@ -35,7 +35,7 @@ FREE = box(b"free", 8)
         # QuickTime: wide before mdat
         (box(b"ftyp", 20) + box(b"wide", 8) + box(b"mdat", 100), 200, Span(128, 200)),
         # an index larger than anybody's: the beginning of it
-        (FTYP + box(b"mdat", 1000), GIB, Span(1032, 1032 + MAX_INDEX)),
+        (FTYP + box(b"mdat", 1000), GIB, Span(1032, 1032 + MAX_INDEX_BYTES)),
         # a box before mdat that is longer than the head, but for its end: not to be known
         (FTYP + box(b"uuid", 4000), GIB, None),
         # faststart
@@ -64,7 +64,7 @@ FREE = box(b"free", 8)
 )
 def test_layouts(head: bytes, size: int, span: Span | None) -> None:
     """The span behind `mdat` where the index can only be there, and nothing where it is not, or nobody can know."""
-    assert index_span(head[:HEAD], size) == span
+    assert index_span(head[:HEAD_BYTES], size) == span
 
 
 pieces = st.one_of(
@@ -84,7 +84,7 @@ def test_total(head: bytes, size: int, has_type: bool) -> None:
     span = index_span(FTYP + head if has_type else head, size)
     if span is not None:
         assert 0 < span.start < span.stop <= size
-        assert span.length <= MAX_INDEX
+        assert span.length <= MAX_INDEX_BYTES
 
 
 @given(st.integers(8, 1 << 31), st.integers(1, 1 << 30))
@@ -92,4 +92,4 @@ def test_what_is_behind_the_media_data(media: int, index: int) -> None:
     """For every sound file the span begins where `mdat` ends, and reaches to the end as far as it may."""
     head = FTYP + box(b"mdat", media)
     end = len(FTYP) + media
-    assert index_span(head, end + index) == Span(end, min(end + index, end + MAX_INDEX))
+    assert index_span(head, end + index) == Span(end, min(end + index, end + MAX_INDEX_BYTES))

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from cache_harness import BLOCK, KEY, Rig, content, turns
 
-from bucketfront.cache.scrubber import Scrubber
 from bucketfront.cache.storage.folder import Folder
 from bucketfront.errors import StoreError
 from bucketfront.keys import ObjectKey
@@ -26,7 +25,7 @@ async def filled(rig: Rig, count: int) -> None:
         rig.origin.put(content(BLOCK, seed=number), '"1"', key(number))
         await rig.get(key=key(number))
     await turns()
-    await rig.cache.flusher.flush()
+    await rig.flusher.flush()
 
 
 @pytest.mark.parametrize("after", range(12))
@@ -35,7 +34,7 @@ async def test_what_is_read_while_a_prefix_is_purged(tmp_path: Path, after: int,
     """An entry that comes into memory at any turn of a purge of its prefix is purged as the others are (I27)."""
     async with Rig(tmp_path, hot_limit=2) as rig:
         await filled(rig, 10)
-        await rig.cache.files.cool()
+        await rig.assembly.open_files.cool()
         assert rig.entries.hot(key(0)) is None
         new = rig.origin.put(content(BLOCK, seed=77), '"2"', key(0))
         purging = asyncio.create_task(rig.cache.purge(prefixes=[PREFIX], soft=soft))
@@ -65,7 +64,7 @@ async def test_an_index_that_fails_when_a_key_is_to_go(tmp_path: Path, monkeypat
     """What an invalidation could not find is asked for again before it answers (I5)."""
     async with Rig(tmp_path, hot_limit=1) as rig:
         await filled(rig, 3)
-        await rig.cache.files.cool()
+        await rig.assembly.open_files.cool()
         assert rig.entries.hot(key(0)) is None
 
         def fail(*_: object) -> None:
@@ -93,10 +92,8 @@ async def test_a_row_that_went_bad(tmp_path: Path, column: str) -> None:
         assert await again.get() == data
         assert await again.cache.purge([KEY]) == 1
         assert await again.cache.purge(prefixes=[ObjectKey("bucket", "")]) == 2
-        await Scrubber(
-            cache=again.cache, index=again.index, clock=again.monotonic, sleep=lambda _: asyncio.sleep(0)
-        ).round()
-        await again.cache.flusher.flush()
+        await again.scrubber().round()
+        await again.flusher.flush()
         assert again.index.oldest(10) == []
         assert not again.index.corrupt
         again.complaints.clear()
@@ -117,7 +114,5 @@ async def test_a_sector_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.
 
         with monkeypatch.context() as broken:
             broken.setattr(os, "pread", fails)
-            await Scrubber(
-                cache=rig.cache, index=rig.index, clock=rig.monotonic, sleep=lambda _: asyncio.sleep(0)
-            ).round()
+            await rig.scrubber().round()
         assert rig.entries.corrupt_blocks == 2

@@ -19,7 +19,7 @@ ramps = st.builds(
 
 
 @pytest.mark.parametrize(
-    ("read", "window", "part"),
+    ("read", "size", "part"),
     [
         (0, 256 * KIB, 512 * KIB),
         (1, 256 * KIB, 256 * KIB),
@@ -30,42 +30,42 @@ ramps = st.builds(
         (1 << 40, 64 * MIB, 8 * MIB),
     ],
 )
-def test_a_careful_reader_with_the_usual_settings(read: int, window: int, part: int) -> None:
+def test_a_careful_reader_with_the_usual_settings(read: int, size: int, part: int) -> None:
     """A reader of an open-ended range begins with little and gets to the same limit as every other."""
-    pace = USUAL.pace(read, is_eager=False)
-    assert (pace.window, pace.part) == (window, part)
+    window = USUAL.window(read, is_eager=False)
+    assert (window.size, window.part) == (size, part)
 
 
 @pytest.mark.parametrize(
-    ("read", "window"), [(0, 8 * MIB), (4 * MIB, 8 * MIB), (16 * MIB, 32 * MIB), (1 << 40, 64 * MIB)]
+    ("read", "size"), [(0, 8 * MIB), (4 * MIB, 8 * MIB), (16 * MIB, 32 * MIB), (1 << 40, 64 * MIB)]
 )
-def test_an_eager_reader_with_the_usual_settings(read: int, window: int) -> None:
+def test_an_eager_reader_with_the_usual_settings(read: int, size: int) -> None:
     """A reader of a whole object gets whole parts, and twice what it read ahead, as far as parts may run at once."""
-    pace = USUAL.pace(read, is_eager=True)
-    assert (pace.window, pace.part) == (window, 8 * MIB)
+    window = USUAL.window(read, is_eager=True)
+    assert (window.size, window.part) == (size, 8 * MIB)
 
 
 @given(ramps, st.integers(1, 1 << 44))
 def test_what_a_careful_reader_leaves_behind(ramp: ReadAhead, read: int) -> None:
     """All that can be under way when it leaves is a sixth of what it read, or two blocks; never more than the limit."""
-    pace = ramp.pace(read, is_eager=False)
-    assert pace.window + pace.part <= max(read / 6, 2 * ramp.block_size, read / 8 + ramp.block_size)
-    assert pace.part % ramp.block_size == 0
-    assert ramp.block_size <= pace.part <= ramp.part_size
-    assert ramp.block_size <= pace.window <= ramp.part_size * ramp.parallel_parts
+    window = ramp.window(read, is_eager=False)
+    assert window.size + window.part <= max(read / 6, 2 * ramp.block_size, read / 8 + ramp.block_size)
+    assert window.part % ramp.block_size == 0
+    assert ramp.block_size <= window.part <= ramp.part_size
+    assert ramp.block_size <= window.size <= ramp.part_size * ramp.parallel_parts
 
 
 @given(ramps, st.integers(0, 1 << 44), st.integers(0, 1 << 40), st.booleans())
 def test_who_reads_on_gets_no_less(ramp: ReadAhead, read: int, more: int, is_eager: bool) -> None:
     """The window only grows with what was read, and an eager reader's is never smaller than a careful one's."""
-    assert ramp.pace(read + more, is_eager=is_eager).window >= ramp.pace(read, is_eager=is_eager).window
-    assert ramp.pace(read, is_eager=True).window >= ramp.pace(read, is_eager=False).window
+    assert ramp.window(read + more, is_eager=is_eager).size >= ramp.window(read, is_eager=is_eager).size
+    assert ramp.window(read, is_eager=True).size >= ramp.window(read, is_eager=False).size
 
 
 def test_several_parts_are_under_way_after_32_mib() -> None:
     """Who has read 32 MiB of an open-ended range has three parts ahead of it at least, and so does not stall."""
-    pace = USUAL.pace(32 * MIB, is_eager=False)
-    assert pace.window // pace.part >= 3
+    window = USUAL.window(32 * MIB, is_eager=False)
+    assert window.size // window.part >= 3
 
 
 @given(ramps)

@@ -32,14 +32,14 @@ async def test_a_folder_deleted_under_the_cache(tmp_path: Path, lost: str, hot_l
         other = rig.origin.put(content(BLOCK, seed=1), key=OTHER)
         await rig.get()
         await rig.get(key=OTHER)
-        await rig.evictor.step()
+        await rig.housekeeper.step()
         reader = await rig.reader()
         for file in rig.stored_files().values():
             os.utime(file, (1.0, 1.0))  # made before the harness's clock began
         gone = root / lost
         gone.unlink() if lost == "index.db" else shutil.rmtree(gone)
         rig.monotonic.advance(RETRY_AFTER)
-        await rig.evictor.step()
+        await rig.housekeeper.step()
         await turns()
         assert len(rig.entries) == 0
         assert await rig.read(reader) == first
@@ -67,11 +67,11 @@ async def test_a_folder_that_cannot_be_made_again(tmp_path: Path) -> None:
         root.write_text("in the way")
         for _ in range(2):
             with pytest.raises(StoreError):
-                await rig.evictor.step()
+                await rig.housekeeper.step()
             assert await rig.get() == data
         root.unlink()
         rig.monotonic.advance(RETRY_AFTER)
-        await rig.evictor.step()
+        await rig.housekeeper.step()
         assert await rig.get() == data
         calls = rig.origin.gets
         assert await rig.get() == data
@@ -99,7 +99,7 @@ async def test_index_claims_only_what_was_synced(tmp_path: Path, monkeypatch: py
         rig.origin.put(content(BLOCK), key=OTHER)
         await rig.get()
         await rig.get(key=OTHER)
-        await rig.cache.flusher.flush()
+        await rig.flusher.flush()
         assert sorted(done[:-1]) == sorted(rig.stored_files())
         assert done[-1] == "index"
         done.clear()
@@ -110,7 +110,7 @@ async def test_index_claims_only_what_was_synced(tmp_path: Path, monkeypatch: py
     async with Rig(tmp_path / "process") as rig:
         rig.origin.put(content(2 * BLOCK))
         await rig.get()
-        await rig.cache.flusher.flush()
+        await rig.flusher.flush()
         assert set(done) == {"index"}
 
 
@@ -131,10 +131,10 @@ async def test_a_file_that_cannot_be_synced_is_discarded(tmp_path: Path, monkeyp
         await rig.get()
         await rig.get(key=OTHER)
         bad = rig.entry().file_name or ""
-        await rig.cache.flusher.flush()
+        await rig.flusher.flush()
         await turns()
         assert len(tried) == 2
-        await rig.cache.flusher.flush()
+        await rig.flusher.flush()
         assert tried.count(bad) == 1
         assert [row["key"] for row in rig.rows()] == [b"other"]
         assert list(rig.stored_files()) == [rig.entry(OTHER).file_name]
@@ -156,7 +156,7 @@ async def test_what_a_run_trusts_of_the_last_one(
     async with Rig(tmp_path, is_durable=is_durable, boot=1) as rig:
         data = rig.origin.put(content(2 * BLOCK))
         await rig.get()
-        await rig.cache.flusher.flush()
+        await rig.flusher.flush()
         if not is_clean:
             rig.abandon()
     loses_changes = has_rebooted and not is_clean and not is_durable
@@ -191,11 +191,11 @@ async def test_no_room_is_taken_before_orphans_are_gone(tmp_path: Path) -> None:
         rig.abandon()
     async with Rig(tmp_path, origin=rig.origin) as again:
         (orphan,) = again.stored_files().values()
-        again.cache.room.hold_until(again.evictor.swept)
+        again.space.hold_until(again.housekeeper.swept)
         reading = asyncio.create_task(again.get())
         await turns()
         assert again.store.writes == []
-        await again.evictor._sweep_all()
+        await again.housekeeper._sweep_all()
         assert not orphan.exists()
         assert await reading == data
         assert again.store.writes
@@ -207,9 +207,9 @@ async def test_a_sweep_that_takes_long_is_not_waited_for(tmp_path: Path, monkeyp
     monkeypatch.setattr(space, "SWEEP_PATIENCE", 0.05)
     async with Rig(tmp_path) as rig:
         data = rig.origin.put(content(2 * BLOCK))
-        rig.cache.room.hold_until(rig.evictor.swept)
+        rig.space.hold_until(rig.housekeeper.swept)
         assert list(await asyncio.gather(rig.get(), rig.get())) == [data, data]
-        assert rig.cache.room._swept is None
+        assert rig.space._swept is None
         await rig.audit()
 
 
@@ -232,9 +232,9 @@ async def test_what_a_sweep_cannot_remove_is_charged(tmp_path: Path, monkeypatch
             patched.setattr(again.store, "remove", refuse)
             for _ in range(2):
                 with pytest.raises(StoreError):
-                    await again.evictor.sweep()
+                    await again.housekeeper.sweep()
                 assert again.entries.budget.used - used == orphan.stat().st_blocks * 512 > 0
-        await again.evictor.sweep()
+        await again.housekeeper.sweep()
         assert not orphan.exists()
         assert again.entries.budget.used == used
 
@@ -253,7 +253,7 @@ async def test_what_a_kill_left_in_a_file_is_given_back(tmp_path: Path) -> None:
         rig.abandon()
     async with Rig(tmp_path, origin=rig.origin) as again:
         assert file.stat().st_blocks * 512 > again.budget.used
-        await again.evictor.sweep()
+        await again.housekeeper.sweep()
         assert again.entry().present == 1
         await again.audit()
         assert await again.get() == data
@@ -274,7 +274,7 @@ async def test_a_sweep_leaves_alone_what_is_not_ours(tmp_path: Path) -> None:
         strays[2].mkdir()
         for stray in strays:
             os.utime(stray, (1.0, 1.0))
-        await rig.evictor.sweep()
+        await rig.housekeeper.sweep()
         assert all(stray.exists() for stray in strays)
         for stray in strays[:2]:
             stray.unlink()

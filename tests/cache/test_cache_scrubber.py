@@ -7,19 +7,11 @@ from pathlib import Path
 import pytest
 from cache_harness import BLOCK, KEY, Rig, content, turns
 
-from bucketfront.cache.scrubber import FILE_COST, RATE, Scrubber
+from bucketfront.cache.scrubber import FILE_COST_BYTES, READ_RATE
 from bucketfront.keys import ObjectKey
 
 OTHER = ObjectKey("bucket", "other")
 SIZE = 5 * BLOCK + 7
-
-
-def scrubber(rig: Rig, slept: list[float] | None = None) -> Scrubber:
-    async def sleep(seconds: float) -> None:
-        if slept is not None:
-            slept.append(seconds)
-
-    return Scrubber(cache=rig.cache, index=rig.index, clock=rig.monotonic, sleep=sleep)
 
 
 def flip(path: Path, at: int) -> None:
@@ -57,7 +49,7 @@ async def test_damage_after_a_clean_start(
         other = rig.origin.put(content(SIZE, seed=1), key=OTHER)
         for key in (KEY, OTHER):
             await rig.get(key=key)
-        await rig.cache.flusher.flush()
+        await rig.flusher.flush()
         names = [rig.entry(key).file_name for key in (KEY, OTHER)]
     async with Rig(tmp_path, origin=rig.origin) as again:
         if is_hot:
@@ -65,7 +57,7 @@ async def test_damage_after_a_clean_start(
                 await again.get(key=key)
         files = again.stored_files()
         harm(files[names[0] or ""], files[names[1] or ""])
-        await scrubber(again).round()
+        await again.scrubber().round()
         await turns()
         assert again.entries.corrupt_blocks == corrupt
         calls = len(again.origin.reads)
@@ -73,25 +65,25 @@ async def test_damage_after_a_clean_start(
         assert await again.get(key=OTHER) == other
         fetched = sum(stop - start for start, stop in again.origin.reads[calls:])
         assert fetched == {0: SIZE, 1: BLOCK, 5: SIZE - BLOCK, 12: 2 * SIZE}[corrupt]
-        await scrubber(again).round()
+        await again.scrubber().round()
         assert again.entries.corrupt_blocks == corrupt
         await again.audit()
 
 
 async def test_a_sound_cache_is_left_alone(tmp_path: Path) -> None:
-    """A round over sound files reads each present block once, at no more than RATE, and changes nothing (I15)."""
+    """A round over sound files reads each present block once, at no more than READ_RATE, and changes nothing (I15)."""
     async with Rig(tmp_path) as rig:
         data = rig.origin.put(content(300 * BLOCK))
         other = rig.origin.put(content(SIZE), key=OTHER)
         await rig.get()
         await rig.get(2 * BLOCK, 3 * BLOCK, key=OTHER)
-        await rig.cache.flusher.flush()
+        await rig.flusher.flush()
         present = sum(rig.entry(key).present.bit_count() for key in (KEY, OTHER))
         slept: list[float] = []
-        await scrubber(rig, slept).round()
+        await rig.scrubber(slept).round()
         assert rig.cache.statistics().scrubbed_blocks == present
         assert len(slept) == 3, "two pages of the one, one of the other"
-        assert sum(slept) == pytest.approx((present * BLOCK + 3 * FILE_COST) / RATE)
+        assert sum(slept) == pytest.approx((present * BLOCK + 3 * FILE_COST_BYTES) / READ_RATE)
         assert rig.entries.corrupt_blocks == 0
         calls = rig.origin.gets
         assert await rig.get() == data
@@ -105,12 +97,12 @@ async def test_a_hit_lent_out_is_taken_back(tmp_path: Path) -> None:
     async with Rig(tmp_path) as rig:
         data = rig.origin.put(content(BLOCK))
         await rig.get()
-        await rig.cache.flusher.flush()
+        await rig.flusher.flush()
         hit = rig.cache.lease(KEY)
         assert hit is not None
         (path,) = rig.stored_files().values()
         flip(path, 5)
-        await scrubber(rig).round()
+        await rig.scrubber().round()
         assert not hit.is_valid
         assert rig.cache.lease(KEY) is None
         assert await rig.get() == data

@@ -12,7 +12,7 @@ from cache_harness import BLOCK, KEY, NEVER, PART, FakeOrigin, Rig, content, run
 from bucketfront.cache.fetch import body_stream
 from bucketfront.cache.fetch.body_stream import MAX_FAILURES, MAX_HEDGES
 from bucketfront.cache.fetch.part import PartOutcome
-from bucketfront.cache.origin import Body, NotModified, OriginResponse
+from bucketfront.cache.origin import NotModified, OriginResponse, ResponseBody
 from bucketfront.cache.reader import Reader
 from bucketfront.errors import (
     AccessDenied,
@@ -148,7 +148,7 @@ class Dripping(FakeOrigin):
 
 
 class Rationed:
-    def __init__(self, body: Body, left: int) -> None:
+    def __init__(self, body: ResponseBody, left: int) -> None:
         self._body = body
         self._left = left
 
@@ -167,7 +167,7 @@ class Rationed:
 @pytest.mark.parametrize("is_stored", [True, False])
 async def test_a_drip_is_no_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_stored: bool) -> None:
     """A body that was ended because it came too slowly counts as one without a byte, unless it brought ENOUGH (I20)."""
-    monkeypatch.setattr(body_stream, "ENOUGH", BLOCK // 2)
+    monkeypatch.setattr(body_stream, "PROGRESS_BYTES", BLOCK // 2)
     origin = Dripping(random.Random(0))
     async with Rig(tmp_path, origin=origin) as rig:
         data = origin.put(content(3 * PART))
@@ -331,7 +331,7 @@ async def test_a_late_head_is_raced(tmp_path: Path) -> None:
         rig.origin.deaf = {1}
         with await reader_of(rig) as reader:
             assert await rig.read(reader, 0, PART) == data[:PART]
-        assert (rig.traffic.hedges_won, rig.traffic.hedging) == (1, 0)
+        assert (rig.stats.hedges_won, rig.stats.hedging) == (1, 0)
         assert rig.origin.asked == [(0, PART)]
         await rig.audit()
 
@@ -348,7 +348,7 @@ async def test_a_stalled_body_is_raced_from_where_it_stands(tmp_path: Path, at: 
             rig.store.failed("test")
         with await reader_of(rig) as reader:
             assert await rig.read(reader, whole=True) == data
-        assert rig.traffic.hedges_won == 1
+        assert rig.stats.hedges_won == 1
         assert rig.origin.asked == [(0, PART), (at, PART)]
         assert runs(rig.origin.reads) == [(0, PART)]
         await rig.audit()
@@ -364,11 +364,11 @@ async def test_a_hedge_that_fails_leaves_the_first_alone(tmp_path: Path) -> None
             rig.origin.door = asyncio.Event()
             reading = asyncio.create_task(rig.read(reader))
             await turns()
-            assert rig.traffic.hedges == 1
+            assert rig.stats.hedges == 1
             rig.origin.door.set()
             gate.set()
             assert await reading == data
-        assert rig.traffic.hedges_won == 0
+        assert rig.stats.hedges_won == 0
         await rig.audit()
 
 
@@ -383,7 +383,7 @@ async def test_the_first_may_fail_while_the_hedge_is_under_way(tmp_path: Path) -
             await turns()
             rig.origin.door.set()
             assert await reading == data
-        assert (rig.origin.gets, rig.traffic.hedges_won) == (2, 1)
+        assert (rig.origin.gets, rig.stats.hedges_won) == (2, 1)
         await rig.audit()
 
 
@@ -419,10 +419,10 @@ async def test_a_hedge_finds_out_that_the_object_changed(tmp_path: Path) -> None
         old = rig.origin.put(content(PART))
         gate = rig.origin.gate(BLOCK)
         reading = asyncio.create_task(rig.get())
-        body_stream.HEDGE_AFTER = NEVER
+        body_stream.HEDGE_AFTER_S = NEVER
         await turns()
         new = rig.origin.put(content(PART, seed=1), '"new"')
-        body_stream.HEDGE_AFTER = 0.0
+        body_stream.HEDGE_AFTER_S = 0.0
         rig.origin.gates[2 * BLOCK] = second = asyncio.Event()
         gate.set()
         await turns()
@@ -441,11 +441,11 @@ async def test_no_more_than_a_few_hedges_at_once(tmp_path: Path) -> None:
         with await reader_of(rig) as reader:
             assert await rig.read(reader, 0, 1) == data[:1]
         rig.origin.door = asyncio.Event()
-        already = rig.traffic.hedges
+        already = rig.stats.hedges
         reading = [asyncio.create_task(rig.get(start, start + PART)) for start in range(PART, 8 * PART, PART)]
         await turns()
-        assert rig.traffic.running > MAX_HEDGES
-        assert rig.traffic.hedging == rig.traffic.hedges - already == MAX_HEDGES
+        assert rig.stats.running > MAX_HEDGES
+        assert rig.stats.hedging == rig.stats.hedges - already == MAX_HEDGES
         rig.origin.door.set()
         assert b"".join(await asyncio.gather(*reading)) == data[PART:]
         await rig.audit()
@@ -453,7 +453,7 @@ async def test_no_more_than_a_few_hedges_at_once(tmp_path: Path) -> None:
         rig.origin.put(data)
         rig.origin.jitter = 20
         assert await rig.get() == data
-        assert 2 <= rig.traffic.hedges <= 2 + (rig.traffic.started + 9) / 10
+        assert 2 <= rig.stats.hedges <= 2 + (rig.stats.started + 9) / 10
         await rig.audit()
 
 
@@ -498,12 +498,12 @@ async def test_cancelling_a_race_at_any_turn_leaves_nothing(tmp_path: Path, is_s
                 reading.cancel()
                 await asyncio.gather(reading, return_exceptions=True)
             await turns(40)
-            assert (rig.origin.bodies, rig.traffic.running, rig.traffic.hedging) == (0, 0, 0), number
+            assert (rig.origin.bodies, rig.stats.running, rig.stats.hedging) == (0, 0, 0), number
             await rig.cache.purge([KEY])
             number += 1
         assert number > 10
         assert reading.result() == data
-        assert rig.traffic.hedges > 5
+        assert rig.stats.hedges > 5
         await rig.audit()
 
 
@@ -515,9 +515,9 @@ async def test_a_stop_ends_a_race(tmp_path: Path) -> None:
             rig.origin.door = asyncio.Event()
             reading = asyncio.create_task(rig.read(reader))
             await turns()
-            assert rig.traffic.hedging == 1
+            assert rig.stats.hedging == 1
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)
         await rig.close()
-        assert rig.traffic.endings[PartOutcome.ABANDONED]
-        assert (rig.origin.bodies, rig.traffic.hedging) == (0, 0)
+        assert rig.stats.outcomes[PartOutcome.ABANDONED]
+        assert (rig.origin.bodies, rig.stats.hedging) == (0, 0)

@@ -27,7 +27,7 @@ async def filled(root: Path) -> Rig:
         rig.origin.put(content(SIZE, seed=1), key=OTHER)
         await rig.get()
         await rig.get(BLOCK, 2 * BLOCK, key=OTHER)
-        await rig.cache.flusher.flush()
+        await rig.flusher.flush()
     return rig
 
 
@@ -96,7 +96,7 @@ async def test_a_folder_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         rig.origin.put(content(SIZE))
         rig.origin.put(content(SIZE, seed=1), key=OTHER)
         await rig.get()
-        await rig.cache.flusher.flush()
+        await rig.flusher.flush()
         await rig.get(key=OTHER)  # a file without a row
         with pytest.raises(CacheInUse):
             verify(tmp_path, BLOCK, repair=True)
@@ -133,7 +133,7 @@ async def test_a_key_is_told_in_printable_characters(tmp_path: Path) -> None:
     async with Rig(tmp_path) as rig:
         rig.origin.put(content(SIZE), key=key)
         await rig.get(key=key)
-        await rig.cache.flusher.flush()
+        await rig.flusher.flush()
         (file,) = rig.stored_files().values()
     flip(file)
     (finding,) = (await verified(tmp_path)).findings

@@ -78,7 +78,7 @@ async def test_an_unclean_stop(tmp_path: Path) -> None:
         rig.origin.store(KEY, Version(data, '"1"'))
         writing = await filled(rig, data)
         await rig.cache.publish(writing, '"1"')
-        await rig.cache.flusher.flush()
+        await rig.flusher.flush()
         await turns()
         (path,) = rig.stored_files().values()
         rig.abandon()

@@ -133,8 +133,8 @@ class Child:
         settings = Settings.model_validate(self._spec["settings"])
         with (
             mock.patch.object(file_storage, "RETRY_AFTER", self._spec["retry_after"]),
-            mock.patch.object(housekeeper, "INTERVAL", self._spec["upkeep"]),
-            mock.patch.object(housekeeper, "SWEEP_AGAIN", self._spec["retry_after"]),
+            mock.patch.object(housekeeper, "INTERVAL_S", self._spec["upkeep"]),
+            mock.patch.object(housekeeper, "SWEEP_RETRY_S", self._spec["retry_after"]),
             mock.patch.object(app, "S3Origin", return_value=self._origin),
             mock.patch.object(app, "S3Uploader", return_value=self._origin),
         ):
@@ -156,12 +156,12 @@ class Child:
                     return
                 case "flush":
                     with contextlib.suppress(StoreError):  # the next one tries again
-                        await proxy.cache.flusher.flush()
+                        await proxy.cache_assembly.flusher.flush()
                 case "age":
                     self._ahead += 2 * proxy.settings.cache.idle_timeout
                 case "step":
                     with contextlib.suppress(StoreError):  # the evictor's own loop logs it and tries again
-                        await proxy.housekeeper.step()
+                        await proxy.cache_assembly.housekeeper.step()
                 case "rest":
                     await self._rest(proxy)
             await self._tell(done=word, asked=len(self._origin.reads) + len(self._origin.heads))
@@ -173,7 +173,7 @@ class Child:
             await asyncio.wait([sweep])
         while proxy.cache.statistics().flights_running:  # noqa: ASYNC110 - nothing tells
             await asyncio.sleep(0.002)
-        await proxy.cache._disposal.finish()
+        await proxy.cache_assembly.disposal.finish()
 
     async def _halt(self, where: str) -> None:
         if self._spec["halts"]:

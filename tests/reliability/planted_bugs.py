@@ -75,8 +75,8 @@ BUGS = (
         "beyond-the-mark",
         "A reader is let up to where a write is going to, in place of where the last one got to.",
         (
-            Edit("bucketfront.cache.fetch.fill:Fill.readable", "flight.mark <= at", "flight.writing_to <= at"),
-            Edit("bucketfront.cache.fetch.fill:Fill.readable", "at = flight.mark", "at = flight.writing_to"),
+            Edit("bucketfront.cache.fetch.fill:Fill.readable", "fetch.mark <= at", "fetch.writing_to <= at"),
+            Edit("bucketfront.cache.fetch.fill:Fill.readable", "at = fetch.mark", "at = fetch.writing_to"),
         ),
         (FILL + "test_nothing_is_readable_beyond_the_mark",),
     ),
@@ -87,11 +87,11 @@ BUGS = (
         (
             Edit(
                 "bucketfront.cache.fetch.part_fetch:PartTransfer._write",
-                "flight.writing_to = end\n",
-                "flight.writing_to = end\n"
+                "fetch.writing_to = end\n",
+                "fetch.writing_to = end\n"
                 "    for block in touched:\n"
                 "        if min((block + 1) * size, entry.metadata.size) <= end:\n"
-                "            supply.entries.commit(entry, block, flight.checksum)\n",
+                "            context.entries.commit(entry, block, fetch.checksum)\n",
             ),
         ),
         (FILL + "test_nothing_is_readable_beyond_the_mark", FILL + "test_a_disk_that_fails_during_a_fill"),
@@ -183,8 +183,8 @@ BUGS = (
         (
             Edit(
                 "bucketfront.cache.fetch.requests:revalidate",
-                "answer.last_modified in (None, known.last_modified)",
-                "answer.age is not None",
+                "response.last_modified in (None, known.last_modified)",
+                "response.age is not None",
             ),
         ),
         (SERVER + "test_representation.py::test_metadata_that_changed_under_the_same_etag",),
@@ -215,9 +215,9 @@ BUGS = (
         "What a lookup finds is kept although a write came after it began.",
         (
             Edit(
-                "bucketfront.cache.fetch.single_flight:Lookups.supersede",
-                "self._running.pop(key).is_invalidated = True",
-                "self._running.pop(key)",
+                "bucketfront.cache.fetch.single_flight:Lookups.invalidate",
+                "_advance(self._shared.pop(key), _Event.INVALIDATE)",
+                "self._shared.pop(key)",
             ),
         ),
         (CACHE + "test_an_invalidated_lookup_is_not_kept",),
@@ -235,9 +235,9 @@ BUGS = (
         "Age counts from when the origin's answer came, not from when it was asked.",
         (
             Edit(
-                "bucketfront.cache.cache:Cache._find",
-                "self._create(key, answer, lookup, asked_at)",
-                "self._create(key, answer, lookup, self._clock())",
+                "bucketfront.cache.lookup_flow:LookupFlow._run",
+                "self._create(key, response, lookup, sent_at)",
+                "self._create(key, response, lookup, self._clock())",
             ),
         ),
         (CACHE + "test_age_counts_from_the_question",),
@@ -248,7 +248,7 @@ BUGS = (
         "A stale entry answers while it is revalidated, however stale it is.",
         (
             Edit(
-                "bucketfront.cache.cache:Cache._usable",
+                "bucketfront.cache.lookup_flow:LookupFlow._serve",
                 "if -ttl < entry.freshness.stale_while_revalidate",
                 "if entry.freshness.stale_while_revalidate",
             ),
@@ -259,7 +259,7 @@ BUGS = (
         7,
         "backwards",
         "A version of which a part was found to be replaced answers on, after others have seen the new one.",
-        (Edit("bucketfront.cache.fetch.version:Version.ask", "self._changed(self._entry)", "pass"),),
+        (Edit("bucketfront.cache.fetch.version:Version.fetch", "self._on_replaced(self._entry)", "pass"),),
         (SOURCE + "test_a_version_is_completed_by_its_id",),
     ),
     Bug(
@@ -382,7 +382,9 @@ BUGS = (
         "Each request that misses asks the origin itself.",
         (
             Edit(
-                "bucketfront.cache.fetch.single_flight:Lookups.wait", "lookup = self._running.get(key)", "lookup = None"
+                "bucketfront.cache.fetch.single_flight:Lookups.join_or_start",
+                "lookup = self._shared.get(key)",
+                "lookup = None",
             ),
         ),
         (CACHE + "test_a_cold_key_is_looked_up_once",),
@@ -391,35 +393,47 @@ BUGS = (
         10,
         "loser-goes-on",
         "After a race the first request goes on, though the second one's bytes were taken: they come again.",
-        (Edit("bucketfront.cache.fetch.body_stream:BodyStream._raced", "self._leg = leg", "self._leg = first"),),
+        (
+            Edit(
+                "bucketfront.cache.fetch.body_stream:BodyStream._race",
+                "self._request = request",
+                "self._request = first",
+            ),
+        ),
         (SOURCE + "test_any_interleaving_of_two_requests_gives_the_bytes",),
     ),
     Bug(
         11,
         "dies-with-an-older-flight",
         "A reader that came to a flight which was dying already fails with it.",
-        (Edit("bucketfront.cache.fetch.fill:Fill._fail", "flight.began < wait.since", "False"),),
+        (Edit("bucketfront.cache.fetch.fill:Fill._fail", "fetch.began < waiter.since", "False"),),
         ("tests/cache/test_cache_dying_flight.py",),
     ),
     Bug(
         11,
         "cut-body-begins-again",
         "A body that was cut, or stalls, is asked for again from where its page of the file begins.",
-        (Edit("bucketfront.cache.fetch.body_stream:_Leg.__init__", "FromTo(at, stop)", "FromTo(at & ~4095, stop)"),),
+        (
+            Edit(
+                "bucketfront.cache.fetch.body_stream:_RangeRequest.__init__",
+                "FromTo(at, stop)",
+                "FromTo(at & ~4095, stop)",
+            ),
+        ),
         (FILL + "test_a_cut_body_costs_its_missing_bytes_only",),
     ),
     Bug(
         12,
         "pin-of-a-cancelled-waiter",
         "A waiter cancelled in the turn of its result keeps the pin that it was given.",
-        (Edit("bucketfront.cache.fetch.single_flight:Lookups.learned", "self._unpin(waiter.result().entry)", "pass"),),
+        (Edit("bucketfront.cache.fetch.single_flight:Lookups.result", "self._unpin(waiter.result().entry)", "pass"),),
         (CACHE + "test_a_waiter_cancelled_in_the_turn_of_its_result",),
     ),
     Bug(
         12,
         "reads-on-for-nobody",
         "A reader that leaves is not told to its fill, which goes on reading ahead for it.",
-        (Edit("bucketfront.cache.reader:Reader.close", "self._fill.leave(self._demand)", "pass"),),
+        (Edit("bucketfront.cache.reader:Reader.close", "self._fill.leave(self._cursor)", "pass"),),
         (FILL + "test_a_reader_that_leaves_takes_its_read_ahead_along",),
     ),
     Bug(
@@ -442,9 +456,9 @@ BUGS = (
         "The connection of the request that lost a race is not given back.",
         (
             Edit(
-                "bucketfront.cache.fetch.body_stream:BodyStream._raced",
-                "if leg is not self._leg:",
-                "if self._leg is None:",
+                "bucketfront.cache.fetch.body_stream:BodyStream._race",
+                "if request is not self._request:",
+                "if self._request is None:",
             ),
         ),
         (SOURCE + "test_a_late_head_is_raced", SOURCE + "test_a_stalled_body_is_raced_from_where_it_stands"),
@@ -468,7 +482,7 @@ BUGS = (
         "A 403 is remembered as an absence is.",
         (
             Edit(
-                "bucketfront.cache.cache:Cache._find",
+                "bucketfront.cache.lookup_flow:LookupFlow._run",
                 "except ObjectNotFound:",
                 "except (ObjectNotFound, AccessDenied):",
             ),
@@ -546,14 +560,14 @@ BUGS = (
         15,
         "checksum-not-compared",
         "A block from before an unclean stop is believed if it can be read.",
-        (Edit("bucketfront.cache.fetch.fill:Fill._check", "== supply.entries.checksum(entry, block)", "is not None"),),
+        (Edit("bucketfront.cache.fetch.fill:Fill._check", "== context.entries.checksum(entry, block)", "is not None"),),
         (SERVER + "test_restart.py::test_damage_after_an_unclean_stop",),
     ),
     Bug(
         15,
         "scrubber-believes",
         "The scrubber passes over a block whose checksum does not fit, and only sees that a file is gone.",
-        (Edit("bucketfront.cache.cache:Cache.scrub", "if damage != 0", "if damage is None"),),
+        (Edit("bucketfront.cache.scrubber:Scrubber._scrub", "if damage != 0", "if damage is None"),),
         ("tests/cache/test_cache_scrubber.py::test_damage_after_a_clean_start",),
     ),
     Bug(
@@ -580,7 +594,7 @@ BUGS = (
         15,
         "s3s-checksum-ignored",
         "Bytes that do not have S3's checksum are served and kept.",
-        (Edit("bucketfront.cache.fetch.integrity:Integrity.fits", "found == told.value", "found is not None"),),
+        (Edit("bucketfront.cache.fetch.integrity:Integrity.fits", "found == expected.value", "found is not None"),),
         (INTEGRITY + "test_a_lie_is_not_served",),
     ),
     Bug(
@@ -604,7 +618,7 @@ BUGS = (
             Edit(
                 "bucketfront.cache.fetch.part_fetch:PartTransfer._write",
                 "is_last = self",
-                "flight.mark = end\n    self._on_written(flight)\n    is_last = self",
+                "fetch.mark = end\n    self._on_written(fetch)\n    is_last = self",
             ),
         ),
         (INTEGRITY + "test_a_lie_is_not_served",),
@@ -663,7 +677,7 @@ BUGS = (
         17,
         "not-reserved",
         "Bytes are written for which nothing was taken from the budget.",
-        (Edit("bucketfront.cache.fetch.part_fetch:PartTransfer.run", "await self._supply.reserve(count)", "pass"),),
+        (Edit("bucketfront.cache.fetch.part_fetch:PartTransfer.run", "await self._context.reserve(count)", "pass"),),
         (CACHE + "test_the_least_recently_used_makes_room",),
     ),
     Bug(
@@ -794,7 +808,7 @@ BUGS = (
         20,
         "write-to-a-disk-that-hangs",
         "An upload waits for the disk as long as the disk likes.",
-        (Edit("bucketfront.cache.upload:Upload._finished", "asyncio.timeout(PATIENCE)", "asyncio.timeout(None)"),),
+        (Edit("bucketfront.cache.upload:Upload._shielded", "asyncio.timeout(PATIENCE)", "asyncio.timeout(None)"),),
         (SERVER + "test_disk.py::test_an_upload_before_a_disk_that_hangs",),
     ),
     Bug(
@@ -1071,7 +1085,7 @@ BUGS = (
         "While S3 is out of reach, stale objects are answered no longer than after any other error.",
         (
             Edit(
-                "bucketfront.cache.cache:_stale_window",
+                "bucketfront.cache.lookup_flow:_stale_window",
                 "entry.freshness.outage if is_outage else entry.freshness.stale_if_error",
                 "entry.freshness.stale_if_error",
             ),

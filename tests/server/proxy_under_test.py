@@ -123,7 +123,7 @@ class Proxy:
 
     async def step(self) -> None:
         """One round of the upkeep."""
-        await self.app.housekeeper.step()
+        await self.app.cache_assembly.housekeeper.step()
 
     async def stop(self) -> None:
         """A clean stop. The fixture's own, later, finds nothing left to do."""
@@ -131,7 +131,7 @@ class Proxy:
 
     async def settled(self) -> None:
         """Returns once no flight runs, and what came has been compared with what S3 says of it."""
-        await until(lambda: not self.figures["flights_running"] and not self.app.cache._comparing)
+        await until(lambda: not self.app.cache_assembly.fetch.tasks)
 
 
 StartProxy = Callable[..., Awaitable[Proxy]]

@@ -249,7 +249,7 @@ async def test_a_purge_that_takes_too_long(proxy: Proxy, s3: S3, monkeypatch: py
     s3.put("x", BLOCKS)
     await proxy.get("/x")
     await proxy.settled()
-    store = proxy.app.cache._store
+    store = proxy.app.cache_assembly.store
     remove, gate = store.remove, asyncio.Event()
 
     async def slow(name: str) -> None:
@@ -260,7 +260,7 @@ async def test_a_purge_that_takes_too_long(proxy: Proxy, s3: S3, monkeypatch: py
     answer = await proxy.admin("POST", "/api/v1/purge", b'{"paths": ["/x"]}')
     assert answer.status == 504
     gate.set()
-    await asyncio.gather(*proxy.app.cache._purges.running)
+    await asyncio.gather(*proxy.app.cache_assembly.purges.running)
     assert proxy.files == []
 
 

@@ -156,12 +156,12 @@ async def prepared(proxy: Proxy, s3: S3, case: Case, key: str) -> tuple[bytes, .
         assert (await proxy.get(f"/{key}")).body == BODY
         await proxy.settled()
     if case.state == "cool":
-        await proxy.app.cache.flusher.flush()
-        entries = proxy.app.cache._entries
+        await proxy.app.cache_assembly.flusher.flush()
+        entries = proxy.app.cache_assembly.entries
         entries._hot_limit, limit = 0, entries._hot_limit
         for entry in entries.cooled():
             assert entry.file is not None
-            await proxy.app.cache._store.close_file(entry.file)
+            await proxy.app.cache_assembly.store.close_file(entry.file)
             entry.file = None
         entries._hot_limit = limit
     if case.state in ("stale", "changed"):
@@ -190,11 +190,11 @@ async def baseline(proxy: Proxy) -> Baseline:
 
 
 def hot_files(proxy: Proxy) -> int:
-    return sum(entry.file is not None for entry in proxy.app.cache._entries._hot.values())
+    return sum(entry.file is not None for entry in proxy.app.cache_assembly.entries._hot.values())
 
 
 async def at_rest(proxy: Proxy, before: Baseline) -> None:
-    cache, origin = proxy.app.cache, proxy.app.origin
+    assembly, origin = proxy.app.cache_assembly, proxy.app.origin
     await proxy.settled()
     await until(lambda: not proxy.relay.running)  # closed, where they were not read to the end
     await until(lambda: not proxy.app.connection_limit.open)
@@ -203,7 +203,7 @@ async def at_rest(proxy: Proxy, before: Baseline) -> None:
     assert origin.free_slots == proxy.app.settings.origin.max_connections
     sessions = origin.client._endpoint.http_session._sessions.values()
     assert [session.connector for session in sessions if session.connector._acquired] == []
-    assert [entry for entry in cache._entries._hot.values() if entry.pins] == []
-    assert cache._lookups._tasks == set()
-    await cache.flusher.flush()
+    assert [entry for entry in assembly.entries._hot.values() if entry.pins] == []
+    assert not assembly.lookups._tasks
+    await assembly.flusher.flush()
     assert len(proxy.files) == proxy.figures["entries"]

@@ -163,7 +163,7 @@ async def test_nothing_leaks(proxy: Proxy, s3: S3) -> None:
     await until(lambda: baseline() <= before)
     assert len(proxy.files) == 1
     assert proxy.app.origin.free_slots == proxy.app.settings.origin.max_connections
-    entries = proxy.app.cache._entries
+    entries = proxy.app.cache_assembly.entries
     assert [entry for entry in entries._hot.values() if entry.pins] == []
 
 

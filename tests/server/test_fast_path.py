@@ -312,7 +312,7 @@ async def test_no_descriptor_is_left(
             assert await client.reader.readexactly(len(LARGE)) == LARGE
             assert (await client.request("GET", "/small")).body == SMALL
     assert (await proxy.get("/large")).body == LARGE
-    await until(lambda: repr(proxy.app.cache._entries).endswith("0 pinned>"))
+    await until(lambda: repr(proxy.app.cache_assembly.entries).endswith("0 pinned>"))
 
 
 # --- clients that leave ----------------------------------------------------------------------------------------
@@ -329,7 +329,7 @@ async def test_client_leaves(warm: Proxy) -> None:
     line = warm.log[-1]
     assert (line["status"], line["path"]) == (499, "/large")
     assert 0 < line["sent"] < len(LARGE)
-    assert repr(warm.app.cache._entries).endswith("0 pinned>")
+    assert repr(warm.app.cache_assembly.entries).endswith("0 pinned>")
 
 
 async def test_truncated_file(warm: Proxy) -> None:

@@ -172,7 +172,7 @@ async def test_stale_while_revalidate(proxy: Proxy, s3: S3) -> None:
     assert len(proxy.relay.seen) == 1
     gate.set()
     await until(lambda: not proxy.relay.running)
-    await until(lambda: proxy.app.cache._lookups._running == {})
+    await until(lambda: not proxy.app.cache_assembly.lookups._shared)
     assert (await proxy.get("/x")).body == b"new"
 
 

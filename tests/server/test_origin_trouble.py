@@ -42,7 +42,7 @@ async def test_a_stalled_body_does_not_stall_its_reader(
     """A second request takes over where the first one stands, long before `read_timeout`; the first one's connection is
     closed, and the breaker hears of no failure (I10, I12, I20).
     """
-    monkeypatch.setattr(body_stream, "HEDGE_AFTER", 0.1)
+    monkeypatch.setattr(body_stream, "HEDGE_AFTER_S", 0.1)
 
     async def script(connection: RawConnection, head: Head) -> None:
         if connection is server.connections[0]:
@@ -65,7 +65,7 @@ async def test_a_stalled_body_does_not_stall_its_reader(
 
 async def test_a_stalled_head_does_not_stall_its_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A part whose first request gets no head has its bytes from a second one; the first is withdrawn (I12, I20)."""
-    monkeypatch.setattr(body_stream, "HEDGE_AFTER", 0.1)
+    monkeypatch.setattr(body_stream, "HEDGE_AFTER_S", 0.1)
     stalled: list[RawConnection] = []
 
     async def script(connection: RawConnection, head: Head) -> None:

@@ -10,7 +10,7 @@ from packed_storage import PackedStorage
 from proxy_under_test import BLOCK, S3, StartProxy, pattern
 from wire import fetch
 
-from bucketfront import app
+from bucketfront.cache import assembly
 from bucketfront.cache.storage.file_storage import FileStorage
 
 MIB = 1 << 20
@@ -36,7 +36,7 @@ async def test_objects_and_ranges(
     start: StartProxy, s3: S3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, is_tls: bool
 ) -> None:
     """Objects of every size and ranges of them, cold and warm, from memory, by `sendfile` and over TLS (I1)."""
-    monkeypatch.setattr(app, "FileStorage", PackedFolder)
+    monkeypatch.setattr(assembly, "FileStorage", PackedFolder)
     settings, tls = {}, None
     if is_tls:
         chain, key = self_signed(tmp_path)

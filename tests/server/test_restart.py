@@ -114,7 +114,7 @@ async def test_every_moment_of_a_fill(start: StartProxy, s3: S3, tmp_path: Path)
             copies.append(tmp_path / f"copy{len(copies)}")
             shutil.copytree(proxy.app.settings.cache.dir, copies[-1])
             # The next copy finds something in the index too.
-            await proxy.app.cache.flusher.flush()
+            await proxy.app.cache_assembly.flusher.flush()
 
     proxy.relay.on_body = copy
     for key, body in bodies.items():
@@ -130,7 +130,7 @@ async def test_every_moment_of_a_fill(start: StartProxy, s3: S3, tmp_path: Path)
             assert (await revived.get(f"/{key}")).body == body, folder
         await revived.settled()
         assert revived.figures["corrupt_blocks"] == 0
-        await revived.app.housekeeper.sweep()
+        await revived.app.cache_assembly.housekeeper.sweep()
         assert len(revived.files) == 3
         await revived.stop()
 

@@ -38,7 +38,7 @@ async def test_a_dripping_object_starves_no_other(
     """With 200 clients at 200 places of an object that drips, an object that does not is answered in under a second,
     and half of the connections is what the dripping one has (I20).
     """
-    monkeypatch.setattr(body_stream, "HEDGE_AFTER", 0.1 if has_hedges else 100.0)
+    monkeypatch.setattr(body_stream, "HEDGE_AFTER_S", 0.1 if has_hedges else 100.0)
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(RawServer(script))
         settings = settings_of(tmp_path, server.endpoint_url, "bucket", origin={"max_connections": CONNECTIONS})

@@ -8,7 +8,7 @@ from proxy_under_test import BLOCK, S3, Proxy, StartProxy, pattern, until
 from relay import Cut, Seen, canned
 from wire import Answer, chunked, message
 
-from bucketfront.cache import cache
+from bucketfront.cache import lookup_flow
 
 pytestmark = pytest.mark.long
 
@@ -256,7 +256,7 @@ async def test_an_unknown_outcome_is_not_cached(proxy: Proxy, s3: S3, is_large: 
 
 async def test_a_head_that_is_late(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
     """The write is answered all the same, and the entry comes about when S3 says what it has (I20)."""
-    monkeypatch.setattr(cache, "PUBLISHING", 0.05)
+    monkeypatch.setattr(lookup_flow, "PUBLISH_TIMEOUT_S", 0.05)
     gate = asyncio.Event()
 
     async def hold(seen: Seen) -> bytes | None:

@@ -391,7 +391,7 @@ async def test_a_disk_that_does_not_answer(proxy: Proxy, s3: S3, monkeypatch: py
     s3.put("x", b"old")
     assert (await proxy.get("/x")).body == b"old"
     await proxy.settled()
-    store = proxy.app.cache._store
+    store = proxy.app.cache_assembly.store
     remove, gate = store.remove, asyncio.Event()
 
     async def slow(name: str) -> None:

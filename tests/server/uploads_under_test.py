@@ -45,12 +45,12 @@ class Setup:
         """No upload at S3, no connection, task or file beside the entries', no byte charged for anything else (I12,
         I17).
         """
-        cache, origin = self.app.cache, self.app.origin
+        cache, assembly, origin = self.app.cache, self.app.cache_assembly, self.app.origin
         await until(lambda: not self.app.connection_limit.open)
         await until(lambda: origin.free_slots == self.app.settings.origin.max_connections)
-        await until(lambda: not origin._background and not cache._lookups._tasks and not cache._disposal._tasks)
-        await until(lambda: not cache.statistics().flights_running and not cache._comparing)
-        entries = cache._entries._hot
+        await until(lambda: not origin._background and not assembly.lookups._tasks)
+        await until(lambda: not assembly.disposal._tasks and not assembly.fetch.tasks)
+        entries = assembly.entries._hot
         await until(lambda: len(self.files) == cache.statistics().entries)
         await until(lambda: cache.statistics().bytes_used == sum(entry.bytes for entry in entries.values()))
         await until(lambda: not self.origin.uploads.running and not self.app.upload_journal._uploads)

@@ -1,17 +1,22 @@
 """The disk cache. Other packages use what this module exports, and nothing else of it.
 
-`Cache.lookup` takes a key and returns a `Reader`: metadata, an open descriptor, and how far its bytes are readable.
-`Cache.lease` permits a response without a lookup. The cache itself fetches through an `Origin`.
+`open_cache` runs a cache in a folder. `Cache.lookup` takes a key and returns a `Reader`: metadata, an open descriptor,
+and how far its bytes are readable. `Cache.lease` permits a response without a lookup. The cache itself fetches through
+an `Origin`.
 """
 
-from bucketfront.cache.cache import Absent, Cache
+from bucketfront.cache.assembly import CacheAssembly, CacheOptions, open_cache
+from bucketfront.cache.cache import Cache
+from bucketfront.cache.clock import boottime
 from bucketfront.cache.entries.budget import Budget
 from bucketfront.cache.entries.lease import Lease
 from bucketfront.cache.entries.negative_cache import Absence
+from bucketfront.cache.lookup_flow import Absent
 from bucketfront.cache.origin import NotModified, Origin, OriginResponse
 from bucketfront.cache.reader import Reader
 from bucketfront.cache.statistics import Statistics
 from bucketfront.cache.storage import page_cache
+from bucketfront.cache.storage.boot import boot_id
 from bucketfront.cache.storage.folder import Folder
 from bucketfront.cache.storage.storage import Region
 from bucketfront.cache.upload import Upload
@@ -21,6 +26,8 @@ __all__ = [
     "Absent",
     "Budget",
     "Cache",
+    "CacheAssembly",
+    "CacheOptions",
     "Folder",
     "Lease",
     "NotModified",
@@ -30,5 +37,8 @@ __all__ = [
     "Region",
     "Statistics",
     "Upload",
+    "boot_id",
+    "boottime",
+    "open_cache",
     "page_cache",
 ]

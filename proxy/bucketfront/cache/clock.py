@@ -1,9 +1,12 @@
-"""The cache's time: what freshness, ages and the idle timer go by, whatever becomes of the wall clock.
+"""The cache's clock, for freshness, ages and the idle timer.
 
-A wall clock is set right (NTP), stands still with its machine (suspend, a snapshot), or is wrong at the start. Rule 1:
-this clock never goes back, not over a restart either. Rule 2: it goes on at least as fast as time passes, and is never
-behind the wall clock: what looks fresh is fresh (I7). Rule 3: time that went by at once - the wall clock jumped, or no
-process ran - makes nothing idle: nobody could ask for it meanwhile.
+A wall clock is set right (NTP), stands still with its machine (suspend, a snapshot), or is wrong at the start.
+
+Rule 1: this clock never goes back, also across a restart.
+Rule 2: it runs at least as fast as time passes, and is never behind the wall clock. So what looks fresh is fresh
+(docs/invariants.md#bounded-staleness).
+Rule 3: time that passed at once makes nothing idle, because no request could arrive in it. Time passes at once if the
+wall clock jumps, or while no process runs.
 """
 
 import time
@@ -11,13 +14,13 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-JUMP = 1.0  # seconds that the wall clock may be ahead, or a former run's, before it is no mere inaccuracy
-MAX_JUMPS = 64  # remembered; of more than these in one idle timeout, the oldest count as time that passed
-MAX_TIME = 1e11  # seconds since the epoch: what says more was no clock
+JUMP_S = 1.0  # the wall clock or a former run may be ahead by so much before that counts as a jump
+MAX_JUMPS = 64  # remembered; if one idle timeout has more, the oldest count as time that passed
+MAX_TIME = 1e11  # seconds since the epoch, beyond any real clock
 
 
 def boottime() -> float:
-    """Seconds since the machine started, those of a suspend among them."""
+    """Return the seconds since the machine started, suspended time included."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
@@ -32,8 +35,10 @@ class Clock(Protocol):
 
 
 class CacheClock:
-    """Seconds since the epoch. `wall` is the wall clock, `elapsed` one that nobody sets; `newest` is the last time that
-    a former run noted, None where there was none.
+    """A callable that returns seconds since the epoch.
+
+    `wall` is the wall clock, and `elapsed` a clock that is never set. `newest` is the last time that a former run
+    noted, None without a former run.
     """
 
     def __init__(self, wall: Callable[[], float], elapsed: Callable[[], float], newest: float | None = None) -> None:
@@ -43,23 +48,23 @@ class CacheClock:
         if newest is None or newest > MAX_TIME:
             newest = now
         self.started = max(now, newest)
-        self.went_back = newest > now + JUMP
-        """Since the former run, so that nobody knows how long ago that was."""
+        self.went_back = newest > now + JUMP_S
+        """Whether the wall clock is behind the former run, so that the time since then is unknown."""
         self._offset = self.started - began
-        # (elapsed, offset): what was to be added to `elapsed` until it was this.
+        # (elapsed, offset): the offset that held until `elapsed` had this value.
         self._jumps: deque[tuple[float, float]] = deque([(began, newest - began)], maxlen=MAX_JUMPS)
 
     def __call__(self) -> float:
         elapsed = self._elapsed()
         now, wall = elapsed + self._offset, self._wall()
-        if wall > now + JUMP:
+        if wall > now + JUMP_S:
             self._jumps.append((elapsed, self._offset))
             self._offset = wall - elapsed
             return wall
         return now
 
     def ago(self, seconds: float) -> float:
-        """What this clock said when the process had run `seconds` less, jumps apart."""
+        """Return what this clock showed when the process had run `seconds` less, without the jumps since then."""
         self()
         then = self._elapsed() - seconds
         return then + next((offset for until, offset in self._jumps if then < until), self._offset)

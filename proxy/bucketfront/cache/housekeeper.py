@@ -1,90 +1,95 @@
-"""The cache's upkeep, once a second: flush the index, remove idle entries, keep `min_free`, close cold files, and see
-whether the folder is still there.
+"""The cache's upkeep, once a second: flush the index, remove idle entries, keep `min_free`, close cold files.
 
-One step handles a bounded number of entries and never holds the loop for long (I18).
+It also notices if the cache folder was deleted. One step handles a bounded number of entries and never holds the event
+loop for long (docs/invariants.md#eviction-is-safe-and-bounded).
 """
 
 import asyncio
 import logging
 from collections.abc import Callable
 
-from bucketfront.cache.cache import Cache
 from bucketfront.cache.clock import Clock
 from bucketfront.cache.entries.entry_table import EntryTable
 from bucketfront.cache.storage.file_storage import FileStorage
 from bucketfront.cache.storage.folder import FoundFile
 from bucketfront.cache.storage.index import Index
+from bucketfront.cache.upkeep.flusher import Flusher
+from bucketfront.cache.upkeep.open_files import OpenFiles
+from bucketfront.cache.upkeep.space import Space
 from bucketfront.errors import StoreError
+from bucketfront.task_set import TaskSet
 
-SWEEP_AGAIN = 5.0  # seconds after a sweep that met a failing disk
-INTERVAL = 1.0  # seconds; the most that a kill can make the index forget
+SWEEP_RETRY_S = 5.0  # after a sweep that met a failing disk
+INTERVAL_S = 1.0  # between steps, and so the most that a kill can make the index forget
 
 log = logging.getLogger(__name__)
 
 
 class Housekeeper:
-    """It removes entries that were not used for `idle_timeout` seconds of `clock`. `min_free` gives bytes from a disk's
-    total.
+    """Two tasks: one runs a step each second, the other removes stray files after the start.
+
+    Entries that were not used for `idle_timeout` seconds of `clock`, the cache's clock, are removed. `min_free` returns
+    the bytes to keep free on a disk of a given size.
     """
 
     def __init__(
         self,
         *,
-        cache: Cache,
         entries: EntryTable,
         store: FileStorage,
         index: Index,
+        flusher: Flusher,
+        space: Space,
+        open_files: OpenFiles,
         clock: Clock,
         idle_timeout: float,
         min_free: Callable[[int], int],
     ) -> None:
-        self._cache = cache
         self._entries = entries
         self._store = store
         self._index = index
+        self._flusher = flusher
+        self._space = space
+        self._open_files = open_files
         self._clock = clock
         self._idle_timeout = idle_timeout
         self._min_free = min_free
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks = TaskSet()
         self._left = 0  # bytes of files that the last sweep could not remove
-        self.swept = asyncio.Event()  # every file that was there at the start is an entry's
+        self.swept = asyncio.Event()  # every file that was there at the start belongs to an entry
 
     def start(self) -> None:
-        self._tasks = [
-            asyncio.create_task(self._run(), name="evictor"),
-            asyncio.create_task(self._sweep_all(), name="sweep"),
-        ]
+        self._tasks.start(self._run(), name="housekeeper")
+        self._tasks.start(self._sweep_all(), name="sweep")
 
     async def stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.close()
 
     async def _run(self) -> None:
-        told = ""
+        logged = ""
         while True:
-            await asyncio.sleep(INTERVAL)
+            await asyncio.sleep(INTERVAL_S)
             try:
                 await self.step()
             except StoreError as error:
-                if str(error) != told:  # a disk may be full for days
-                    told = str(error)
+                if str(error) != logged:  # a disk may be full for days
+                    logged = str(error)
                     log.warning("upkeep: %s", error)
             else:
-                told = ""
+                logged = ""
 
     async def step(self) -> None:
-        """One round. Raises StoreError when the disk fails; the next round tries again."""
+        """Run one round. Raises StoreError if the disk fails; the next round tries again."""
         lost: StoreError | None = None
         try:
-            if await self._cache.flusher.recover():
+            if await self._flusher.recover():
                 await self.sweep()
         except StoreError as error:
-            lost = error  # the rest is due all the same
-        await self._cache.flusher.flush()
+            lost = error  # the rest of the round runs all the same
+        await self._flusher.flush()
         await self._remove_idle()
         await self._keep_free()
-        await self._cache.files.cool()
+        await self._open_files.cool()
         if lost is not None:
             raise lost
 
@@ -92,14 +97,14 @@ class Housekeeper:
         removed = 0
         while idle := self._entries.idle(self._clock.ago(self._idle_timeout)):
             removed += len(idle)
-            await self._cache.room.evict(idle)
+            await self._space.evict(idle)
         if removed:
             log.info("%d idle entries removed", removed)
-            await self._cache.flusher.flush()
+            await self._flusher.flush()
 
     async def measure(self) -> None:
-        """What the disk has free, and what of it is to stay so. Raises StoreError."""
-        self._entries.budget.floor = self._min_free(await self._cache.room.sample_disk())
+        """Measure the disk's free space, and set how much of it must stay free. Raises StoreError."""
+        self._entries.budget.floor = self._min_free(await self._space.sample_disk())
 
     async def _keep_free(self) -> None:
         await self.measure()
@@ -107,26 +112,30 @@ class Housekeeper:
         over, removed = -budget.room, 0
         while budget.room < 0 and (victims := self._entries.victims(-budget.room)):
             removed += len(victims)
-            await self._cache.room.evict(victims)
+            await self._space.evict(victims)
         if removed:
             log.info("%d bytes over the limit: %d entries removed", over, removed)
 
     async def _sweep_all(self) -> None:
-        """Until all is swept: what nobody knows of takes space that nobody counts (I17)."""
+        """Sweep until it succeeds, because stray files take space that is not counted.
+
+        See docs/invariants.md#space-bound.
+        """
         while True:
             try:
                 await self.sweep()
             except StoreError as error:
                 log.info("the sweep is begun again in a while: %s", error)
-                await asyncio.sleep(SWEEP_AGAIN)
+                await asyncio.sleep(SWEEP_RETRY_S)
             else:
                 self.swept.set()
                 return
 
     async def sweep(self) -> None:
-        """Remove files that no row names: what a kill left between a file and its row; and give back what a kill left
-        in files beyond what their rows are charged for. Raises StoreError, the first of those that it met; the rest is
-        swept all the same, and what has to stay is charged until the next sweep.
+        """Remove the files that no row of the index names, which a kill left between a file and its row.
+
+        Bytes of the other files that their rows are not charged for are given back. Raises the first StoreError after
+        the whole sweep. A file that cannot be removed is charged until the next sweep.
         """
         removed = left = 0
         failed: StoreError | None = None
@@ -152,7 +161,7 @@ class Housekeeper:
             raise failed
 
     async def _strays_in(self, shard: str) -> list[FoundFile]:
-        """Files of no entry. Those of entries are trimmed on the way."""
+        """Return the files without an entry, and trim those of entries."""
         found = [file for file in await self._store.files(shard) if file.changed_at < self._store.opened_at]
         known = self._index.files_of_shard(shard)
         for file in found:
@@ -167,4 +176,4 @@ class Housekeeper:
         row = self._index.row(entry_id)
         entry = None if row is None else self._entries.get(row.key)
         if entry is not None and entry.id == entry_id:
-            await self._cache.files.trim(entry)
+            await self._open_files.trim(entry)

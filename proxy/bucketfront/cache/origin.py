@@ -1,6 +1,6 @@
-"""What the cache asks of an origin: a small Protocol, so that it never sees aiobotocore.
+"""The Protocol of an origin that the cache fetches from, so that the cache never sees aiobotocore.
 
-`s3/client.py` is the real one; `tests/fakes.py` has others. All pass one conformance suite.
+`s3/client.py` implements it for S3. The tests have other implementations, and one conformance suite checks all.
 """
 
 from dataclasses import dataclass
@@ -11,36 +11,36 @@ from bucketfront.http.ranges import FromTo, Suffix
 from bucketfront.keys import ObjectKey
 
 
-class Body(Protocol):
-    """The bytes of one answer, in order."""
+class ResponseBody(Protocol):
+    """The bytes of one response, in order."""
 
     async def read(self) -> bytes:
-        """The next bytes, `b""` once all declared ones came.
+        """Return the next bytes, or `b""` after all declared bytes came.
 
-        Raises BodyTruncated when the origin stopped early, OriginTimeout when it stalled. A read that is cancelled
-        loses no byte: the next one goes on.
+        A cancelled read loses no byte: the next read continues. Raises BodyTruncated if the origin stopped early,
+        OriginTimeout if it stalled.
         """
 
     def close(self) -> None:
-        """Give the connection back: to the pool after a complete read, else closed. May be called twice."""
+        """Return the connection to the pool after a complete read, else close it. A second call does nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class OriginResponse:
-    """A 200 or 206: bytes [start, stop) of the version that `metadata` describes."""
+    """A 200 or 206 with the bytes [start, stop) of the version that `metadata` describes."""
 
     metadata: Metadata
     start: int
     stop: int
-    body: Body
+    body: ResponseBody
 
 
 @dataclass(frozen=True, slots=True)
 class NotModified:
-    """A 304: the object's bytes are still those named in `if_none_match`; its metadata may have changed.
+    """A 304: the object still has the bytes named in `if_none_match`. Its metadata may have changed.
 
-    S3 keeps the ETag of an object that is copied onto itself with other metadata. Here is what the 304 said of it, as
-    sent, None where it said nothing; `age` in seconds.
+    S3 keeps the ETag of an object that is copied onto itself with other metadata. The fields hold the headers of the
+    304 as sent, and None for an absent one. `age` is in seconds.
     """
 
     last_modified: str | None = None
@@ -58,13 +58,13 @@ class Origin(Protocol):
         if_match: str | None = None,
         if_none_match: str | None = None,
     ) -> OriginResponse | NotModified:
-        """S3 GetObject with a Range, of `key.version` if there is one, else of the current version.
+        """Send S3 GetObject with a Range, for `key.version` if it is set, else for the current version.
 
         Raises ObjectNotFound, ObjectChanged (`if_match` failed), RangeUnsatisfiable (also for every range of an
         empty object), AccessDenied, OriginTimeout, OriginCircuitOpen (no request was sent), OriginServerError,
-        OriginUnavailable; of a version also NoSuchVersion and DeleteMarker, and InvalidOriginResponse if the origin
-        sends another version or does not name it.
+        OriginUnavailable. A request for a version also raises NoSuchVersion and DeleteMarker, and
+        InvalidOriginResponse if the response is of another version or does not name its version.
         """
 
     async def head(self, key: ObjectKey, *, if_none_match: str | None = None) -> Metadata | NotModified:
-        """S3 HeadObject. Raises as `get` does."""
+        """Send S3 HeadObject. Raises what `get` raises."""

@@ -1,13 +1,16 @@
-"""What a request holds of the cache: metadata, an open descriptor, and "readable up to"."""
+"""A request's access to one entry: metadata, an open descriptor, and how far its bytes are readable."""
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Self
 
+from bucketfront.cache.clock import Clock
 from bucketfront.cache.entries.entry import Entry
+from bucketfront.cache.fetch import passthrough
 from bucketfront.cache.fetch.fill import Fill
-from bucketfront.cache.fetch.part import ReaderCursor
-from bucketfront.cache.storage.storage import Region, Storage
+from bucketfront.cache.fetch.part import FetchContext, ReaderCursor
+from bucketfront.cache.statistics import Counters
+from bucketfront.cache.storage.storage import Region
 from bucketfront.errors import StoreError
 from bucketfront.http.cache_status import CacheStatus, Forward
 from bucketfront.http.metadata import Metadata
@@ -15,24 +18,22 @@ from bucketfront.http.ranges import Span
 
 
 @dataclass(frozen=True, slots=True)
-class ReaderDoor:
-    """What a reader asks of the cache that lent it an entry."""
+class ReaderContext:
+    """What all readers share. `clock` is the cache's clock."""
 
-    fill_of: Callable[[Entry], Fill]
-    stream: Callable[[Entry, Span], AsyncGenerator[bytes, None]]
-    give_back: Callable[[Entry], None]
-    store: Storage
-    clock: Callable[[], float]
+    fetch: FetchContext
+    clock: Clock
+    counters: Counters
 
 
 class Reader:
-    """One request's grip on a pinned entry. Use as a context manager, or call `close`."""
+    """One request's hold on a pinned entry. Use it as a context manager, or call `close`."""
 
-    def __init__(self, entry: Entry, status: CacheStatus, lender: ReaderDoor) -> None:
+    def __init__(self, entry: Entry, status: CacheStatus, context: ReaderContext) -> None:
         self._entry = entry
-        self._lender = lender
+        self._context = context
         self._fill: Fill | None = None
-        self._demand: ReaderCursor | None = None
+        self._cursor: ReaderCursor | None = None
         self._is_closed = False
         self.status = status
 
@@ -42,18 +43,19 @@ class Reader:
 
     @property
     def age(self) -> float:
-        """RFC 9111 section 4.2.3, in seconds."""
-        return self._entry.age(self._lender.clock())
+        """The response's age in seconds, by RFC 9111 section 4.2.3."""
+        return self._entry.age(self._context.clock())
 
     @property
     def region(self) -> Region | None:
-        """Where the object's bytes are, as long as this reader is open. None if bytes pass through."""
+        """Where the object's bytes are, until this reader closes. None if the bytes pass through uncached."""
         file = self._entry.file
         return None if file is None else file.region
 
-    def ask_for(self, span: Span, *, whole: bool = False) -> None:
-        """What will be read next, in place of what was asked for before; `whole`: the object as a whole, not a range of
-        it, which may be dropped at any time.
+    def expect(self, span: Span, *, whole: bool = False) -> None:
+        """Announce the bytes to be read next, in place of those announced before.
+
+        `whole`: the client wants the whole object. A range may be dropped at any time, so it gets less read-ahead.
 
         The first call refines `status`: a fresh entry that lacks some of the bytes is a partial hit.
         """
@@ -61,7 +63,7 @@ class Reader:
             if span.start < span.stop and self.status.hit:
                 self.status = CacheStatus(Forward.MISS, ttl=self.status.ttl)
             return
-        fill = self._fill = self._lender.fill_of(self._entry)
+        fill = self._fill = Fill.of(self._entry, self._context.fetch)
         if self.status.hit and fill.readable(span.start, span.stop) < span.stop:
             self.status = CacheStatus(
                 Forward.PARTIAL if self._entry.present else Forward.MISS,
@@ -69,53 +71,62 @@ class Reader:
                 stored=not self._entry.is_removed,
                 collapsed=fill.covers(span),
             )
-        before, self._demand = self._demand, fill.join(span, whole=whole)
+        before, self._cursor = self._cursor, fill.join(span, whole=whole)
         if before is not None:
-            # Only now: what the next span needs is not given up with the one before.
+            # Leave only now, so that part fetches which the new span needs are not ended with the old one.
             fill.leave(before)
 
     def holds(self, span: Span) -> bool:
-        """Whether every byte is in the file already."""
+        """Return whether every byte of the span is in the file."""
         if self._entry.file is None:
             return span.start == span.stop
-        return self._lender.fill_of(self._entry).readable(span.start, span.stop) == span.stop
+        return Fill.of(self._entry, self._context.fetch).readable(span.start, span.stop) == span.stop
 
     def is_sound(self, span: Span) -> bool:
-        """Whether every byte is in the file still, and none of them known to be wrong (I15). Raises ContentMismatch
-        where the object is not what S3 says it is: what was sent of it may be wrong as well.
+        """Return whether every byte of the span is still in the file, and no block of it was found corrupt.
+
+        See docs/invariants.md#self-healing. Raises ContentMismatch if the object does not fit S3's checksum, because
+        bytes that were sent before may be wrong as well.
         """
-        fill = self._lender.fill_of(self._entry)
+        fill = Fill.of(self._entry, self._context.fetch)
         if fill.mismatch is not None:
             raise fill.mismatch
         return fill.readable(span.start, span.stop) == span.stop
 
     async def readable(self, offset: int) -> int:
-        """The end of the stretch from `offset` on that is in the file. Raises StoreError: `stream` the rest."""
-        if self._demand is None or self._fill is None:
-            raise StoreError("no file to read from")
-        return await self._fill.wait_readable(self._demand, offset)
+        """Wait for the byte at `offset` and return the end of the stretch there that is in the file.
 
-    async def bring_in(self, span: Span) -> None:
-        """Have these bytes of the file in memory. Raises StoreError."""
+        Raises StoreError if the rest has to come from `stream`.
+        """
+        if self._cursor is None or self._fill is None:
+            raise StoreError("no file to read from")
+        return await self._fill.wait_readable(self._cursor, offset)
+
+    async def load(self, span: Span) -> None:
+        """Read these bytes of the file into the page cache. Raises StoreError."""
         assert self._entry.file is not None
-        await self._lender.store.read_in(self._entry.file, span)
+        await self._context.fetch.store.read_in(self._entry.file, span)
 
     async def read(self, span: Span) -> bytes:
-        """These bytes of the file. Raises StoreError, EOFError."""
+        """Return these bytes of the file. Raises StoreError, and EOFError if the file is shorter."""
         assert self._entry.file is not None
-        return await self._lender.store.read(self._entry.file, span)
+        return await self._context.fetch.store.read(self._entry.file, span)
 
     def stream(self, span: Span) -> AsyncGenerator[bytes, None]:
-        """The same bytes without the cache."""
-        return self._lender.stream(self._entry, span)
+        """Return these bytes straight from the origin. Close the generator when done."""
+        self._context.counters.passthroughs += 1
+        return passthrough.stream(self._entry, span, self._context.fetch)
 
     def close(self) -> None:
+        """Leave the fill and unpin the entry. A second call does nothing."""
         if self._is_closed:
             return
         self._is_closed = True
-        if self._demand is not None and self._fill is not None:
-            self._fill.leave(self._demand)
-        self._lender.give_back(self._entry)
+        if self._cursor is not None and self._fill is not None:
+            self._fill.leave(self._cursor)
+        fetch = self._context.fetch
+        fetch.entries.touch(self._entry, self._context.clock())
+        fetch.unpin(self._entry)
 
     def __enter__(self) -> Self:
         return self

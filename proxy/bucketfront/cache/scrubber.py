@@ -1,38 +1,52 @@
-"""Reads what the cache has stored, round after round, and has what went bad on the disk fetched again (I15)."""
+"""Reads the stored blocks, round after round, and removes the corrupt ones, so that they are fetched again.
+
+See docs/invariants.md#self-healing.
+"""
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from bucketfront.cache.cache import Cache
+from bucketfront.cache.entries.entry import Entry
+from bucketfront.cache.fetch.fill import Fill
+from bucketfront.cache.fetch.part import FetchContext
+from bucketfront.cache.statistics import Counters
+from bucketfront.cache.storage import blocks
 from bucketfront.cache.storage.index import Index
+from bucketfront.cache.storage.records import PAGE_BLOCKS, Page, Row
+from bucketfront.cache.upkeep.open_files import OpenFiles
 from bucketfront.errors import StoreError
 
-RATE = 8 << 20  # bytes a second: 10 GiB in 22 minutes, 1 TiB in a day and a half
-FILE_COST = 128 << 10  # bytes that a file counts as besides its own: 64 files a second, a million in four hours
-PERIOD = 3600.0  # seconds from one round's begin to the next one's, at the least
-PAUSE = 60.0  # seconds before a round, at the least: a start has other things to do
-PAGE = 64  # rows of the index read at a time
+READ_RATE = 8 << 20  # bytes a second: 10 GiB in 22 minutes, 1 TiB in a day and a half
+FILE_COST_BYTES = 128 << 10  # counted for each file besides its own bytes: 64 files a second, a million in four hours
+ROUND_INTERVAL_S = 3600.0  # from the start of one round to the next, at least
+PAUSE_S = 60.0  # before each round, at least, because a start has more urgent work
+PAGE_ROWS = 64  # of the index, read at a time
 
 log = logging.getLogger(__name__)
 
 
 class Scrubber:
-    """A block is read once in PERIOD, or in the time that all of them take at RATE, whichever is longer.
+    """A task that reads each block once in ROUND_INTERVAL_S, or as often as READ_RATE allows.
 
-    `clock` is monotonic, in seconds, and so is what `sleep` takes.
+    `clock` is monotonic, in seconds, and `sleep` takes seconds.
     """
 
     def __init__(
         self,
         *,
-        cache: Cache,
         index: Index,
+        fetch: FetchContext,
+        open_files: OpenFiles,
+        counters: Counters,
         clock: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self._cache = cache
         self._index = index
+        self._fetch = fetch
+        self._entries = fetch.entries
+        self._open_files = open_files
+        self._counters = counters
         self._clock = clock
         self._sleep = sleep
         self._task: asyncio.Task[None] | None = None
@@ -46,7 +60,7 @@ class Scrubber:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run(self) -> None:
-        pause = PAUSE
+        pause = PAUSE_S
         while True:
             await self._sleep(pause)
             began = self._clock()
@@ -54,14 +68,43 @@ class Scrubber:
                 await self.round()
             except StoreError as error:
                 log.warning("the round is given up: %s", error)
-            pause = max(PAUSE, PERIOD - (self._clock() - began))
+            pause = max(PAUSE_S, ROUND_INTERVAL_S - (self._clock() - began))
 
     async def round(self) -> None:
-        """All entries that the index has. Raises StoreError where the disk or the index fails."""
+        """Read the blocks of all entries in the index. Raises StoreError if the disk or the index fails."""
         last = 0
-        while rows := self._index.rows_after(last, PAGE):
+        while rows := self._index.rows_after(last, PAGE_ROWS):
             for row in rows:
                 for page in self._index.pages(row.id):
-                    count = await self._cache.scrub(row, page)
-                    await self._sleep((count + FILE_COST) / RATE)
+                    count = await self._scrub(row, page)
+                    await self._sleep((count + FILE_COST_BYTES) / READ_RATE)
             last = rows[-1].id
+
+    async def _scrub(self, row: Row, page: Page) -> int:
+        """Read the blocks of one page of a row, and return their bytes.
+
+        Corrupt blocks are removed, and so is an entry whose file is gone. Raises StoreError.
+        """
+        block_size, claims = self._fetch.block_size, tuple(page.claims())
+        damage = await self._fetch.store.audit(row.file, row.metadata.size, claims, block_size)
+        entry = self._entries.get(row.key) if damage != 0 else None
+        if entry is not None and entry.id == row.id:
+            log.warning("%s: %s", row.key, "its file is gone" if damage is None else "blocks went bad on the disk")
+            if damage is None:
+                self._fetch.remove(entry)
+            else:
+                await self._verify(entry, damage)
+        self._counters.scrubbed_blocks += len(claims)
+        return blocks.allocated(page.present << page.number * PAGE_BLOCKS, row.metadata.size, block_size)
+
+    async def _verify(self, entry: Entry, suspects: int) -> None:
+        """Read the suspect blocks once more, as the fill does before it serves unverified ones."""
+        self._entries.pin(entry)
+        try:
+            self._entries.doubt(entry, suspects)
+            await self._open_files.open(entry, wants_body=True)
+            for block in blocks.members(suspects & entry.unverified):
+                if entry.file is not None:
+                    await Fill.of(entry, self._fetch).verify(block)
+        finally:
+            self._fetch.unpin(entry)

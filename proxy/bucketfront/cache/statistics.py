@@ -1,36 +1,49 @@
-"""The cache in figures; `/metrics` and `stats` only format them."""
+"""The cache in figures. `/metrics` and `stats` only format them."""
 
 from dataclasses import dataclass
 
 
+@dataclass(slots=True)
+class Counters:
+    """What the cache's own modules count since the start. Each field means the same in `Statistics`."""
+
+    hits: int = 0
+    stale_hits: int = 0
+    misses: int = 0
+    revalidations: int = 0
+    passthroughs: int = 0
+    written: int = 0
+    scrubbed_blocks: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """Counters since the start, and what is there now. Sizes in bytes."""
+    """Counters since the start, and the present state. Sizes are in bytes."""
 
     entries: int
     bytes_used: int
     bytes_limit: int
     index_bytes: int
-    hits: int  # lookups answered by a fresh entry, or by a remembered 404
-    stale_hits: int  # answered by a stale entry: revalidated in the background, or the origin was down
-    misses: int  # lookups that found nothing
-    revalidations: int  # lookups that found a stale entry and asked
-    lookups: int  # metadata flights that went to the origin
-    lookups_joined: int  # requests that waited on another's metadata flight
-    flights: int  # parts asked of the origin
+    hits: int  # lookups that a fresh entry or a remembered 404 served
+    stale_hits: int  # lookups that a stale entry served: it is revalidated in the background, or the origin fails
+    misses: int  # lookups that found no entry
+    revalidations: int  # lookups that found a stale entry and sent a request
+    lookups: int  # metadata requests to the origin
+    lookups_joined: int  # requests that waited for the lookup of another one
+    flights: int  # part fetches
     flights_running: int
-    flights_split: int  # parts cut in two for a reader further on
-    hedges: int  # second requests for what was late
-    hedges_won: int  # those that brought bytes sooner
-    retries_refused: int  # failures that were final because too many had been asked again already
-    endings: tuple[tuple[str, int], ...]  # flights by how they ended
-    passthroughs: int  # stretches that went on uncached
+    flights_split: int  # part fetches cut in two for a reader further on
+    hedges: int  # second requests for late bytes
+    hedges_won: int  # hedges that brought bytes first
+    retries_refused: int  # failures that were final because the retry budget was spent
+    endings: tuple[tuple[str, int], ...]  # part fetches by outcome
+    passthroughs: int  # stretches that were served without the cache
     written: int  # bodies of uploads that became entries
     evicted: int  # entries removed for space or idleness
-    corrupt_blocks: int  # whose bytes on the disk had another checksum: given up and fetched again
-    corrupt_objects: int  # whose bytes were not those that S3's own checksum told: given up
-    compared_objects: int  # with S3's own checksum
-    scrubbed_blocks: int  # read by the scrubber
+    corrupt_blocks: int  # blocks whose bytes on disk had another checksum; they are fetched again
+    corrupt_objects: int  # objects whose bytes did not fit S3's own checksum; they are removed
+    compared_objects: int  # objects compared with S3's own checksum
+    scrubbed_blocks: int  # blocks read by the scrubber
     disk_failures: int
     disk_is_usable: bool
-    absences: int
+    absences: int  # 404s in the negative cache

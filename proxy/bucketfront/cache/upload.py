@@ -1,11 +1,12 @@
-"""A body on its way to S3, in a file of the cache: when S3 has it, the file becomes the entry of its key.
+"""A body on its way to S3, in a file of the cache. After S3 has the body, the file becomes the entry of its key.
 
-Rule 1: space is taken from the budget before it is written (I17).
-Rule 2: a file that does not have room for all of it is a window: what S3 has taken is given back to the disk.
-Rule 3: what the disk refuses ends the file, not the upload: whoever writes goes on without (I16).
-Rule 4: what is read is compared with what was written, or S3 would be given what went bad on our disk (I15).
+Rule 1: space is taken from the budget before bytes are written: space bound (docs/invariants.md#space-bound).
+Rule 2: if the whole body does not fit, the file is a window: blocks that S3 has acknowledged are punched out.
+Rule 3: if the disk refuses bytes, only the file ends. The upload continues without it
+(docs/invariants.md#disk-faults-degrade).
+Rule 4: bytes are compared with their checksums when they are read, so that S3 never gets bytes that the disk damaged.
 
-Work on the file that has begun is finished, whoever is cancelled: its descriptor is closed after that (I12).
+A call on the file that has begun runs to its end even if its caller is cancelled. The file is closed after that.
 """
 
 import asyncio
@@ -24,17 +25,20 @@ from bucketfront.cache.upkeep.disposal import Disposal
 from bucketfront.errors import StoreError, StoreFull
 from bucketfront.http.ranges import Span
 from bucketfront.keys import ObjectKey
+from bucketfront.task_set import TaskSet
 
 T = TypeVar("T")
 
-PIECE = 256 << 10  # bytes read at once, in whole blocks
+READ_BYTES = 256 << 10  # in one read, rounded down to whole blocks
 
 log = logging.getLogger(__name__)
 
 
 class Upload:
-    """`length` in bytes, None where the client did not say. `reserve` takes bytes from `budget` or raises StoreError;
-    `spare_descriptors` makes room for one more. Close it; once it was published, that does nothing.
+    """One body in a file. Close it; after it was published, `close` does nothing. Lives in the event loop.
+
+    `length` is in bytes, None if the client did not declare it. `reserve` takes bytes from `budget` or raises
+    StoreError. `spare_descriptors` makes room for one more descriptor.
     """
 
     def __init__(
@@ -50,7 +54,7 @@ class Upload:
         block_size: int,
     ) -> None:
         self.key = key
-        self.size = 0  # bytes of the body that came into the file, those given back among them
+        self.size = 0  # bytes of the body that were written to the file, also those punched out since
         self._store = store
         self._budget = budget
         self._disposal = disposal
@@ -59,41 +63,42 @@ class Upload:
         self._block_size = block_size
         self._file: StoredFile | None = None
         self._charged = 0  # bytes taken from the budget
-        self._sums: dict[int, int] = {}  # CRC-32 of what the file has of each block
-        self._checksum = 0  # of the block that is not whole yet, so far
+        self._sums: dict[int, int] = {}  # CRC-32 of each block as far as it is in the file
+        self._checksum = 0  # of the last block so far, if that is not whole yet
         self._is_window = length is not None and length + ENTRY_BYTES > budget.limit
-        self._acknowledged: dict[int, int] = {}  # bytes of each block that S3 has, of those that are still in the file
+        self._acknowledged: dict[int, int] = {}  # bytes that S3 has of each block that is still in the file
         self._failure: StoreError | None = None
-        self._work: set[asyncio.Task[Any]] = set()
-        self._is_kept = False  # in the cache's hands
+        self._calls = TaskSet()
+        self._is_kept = False  # `publish` decides about the file, and `close` does nothing
         self._is_over = False  # handed over, or discarded
 
     def __repr__(self) -> str:
         kind = "window" if self._is_window else "failed" if self._failure else "whole"
-        return f"<Writing {self.key} {self.size} bytes, {kind}>"
+        return f"<Upload {self.key} {self.size} bytes, {kind}>"
 
     @property
     def is_whole(self) -> bool:
-        """All that was to be written is in the file, and nobody is at work on it."""
-        return self._failure is None and not self._is_window and not self._work
+        """Whether the file has all bytes that were written, and no call on it runs."""
+        return self._failure is None and not self._is_window and not self._calls
 
     async def write(self, data: bytes) -> None:
-        """Append. Raises StoreFull: there is no room now, there may be some once more was acknowledged; StoreError: it
-        takes no more. Either way nothing of `data` is in it, and what was written before can still be read.
+        """Append `data`, or none of it. What was written before stays readable in any case.
+
+        Raises StoreFull if there is no space until S3 acknowledges more. Raises StoreError if the file takes no more.
         """
         if self._failure is not None:
             raise self._failure
-        await self._finished(self._write(data))
+        await self._shielded(self._write(data))
 
     async def _write(self, data: bytes) -> None:
         try:
             if self._file is None:
                 await self._create()
             assert self._file is not None
-            await self._make_room(len(data))
+            await self._reserve_for(len(data))
             sums = await self._store.write(self._file, self.size, data, self._checksum, self._block_size)
         except StoreFull:
-            # It does not fit as a whole: from here on it is what S3 does not have yet.
+            # The whole body does not fit. From now on the file has only the bytes that S3 does not have.
             self._is_window = True
             raise
         except StoreError as error:
@@ -113,27 +118,27 @@ class Upload:
         self._charged += ENTRY_BYTES
         self._file = await self._store.create(0)
 
-    async def _make_room(self, count: int) -> None:
+    async def _reserve_for(self, count: int) -> None:
         needed = _on_disk(self.size + count) - _on_disk(self.size)
         try:
             await self._reserve(needed)
         except StoreFull:
             self._is_window = True
-            await self._give_back()
+            await self._punch_acknowledged()
             await self._reserve(needed)
         self._charged += needed
 
     async def acknowledge(self, start: int, stop: int) -> None:
-        """S3 has these bytes: nobody will read them again on the way to it."""
+        """Note that S3 has these bytes, so that they are not read again for S3."""
         for block in blocks.covering(Span(start, stop), self._block_size):
             begin = block * self._block_size
             count = min(stop, begin + self._block_size) - max(start, begin)
             self._acknowledged[block] = self._acknowledged.get(block, 0) + count
         if self._is_window:
-            await self._finished(self._give_back())
+            await self._shielded(self._punch_acknowledged())
 
-    async def _give_back(self) -> None:
-        """Whole blocks that S3 has."""
+    async def _punch_acknowledged(self) -> None:
+        """Punch out the whole blocks that S3 has."""
         spare = sorted(block for block, count in self._acknowledged.items() if count == self._block_size)
         for block in spare:
             del self._acknowledged[block]
@@ -147,24 +152,24 @@ class Upload:
         try:
             await self._store.punch(self._file, span)
         except StoreError as error:
-            self._failure = error  # charged until the file is gone
+            self._failure = error  # the bytes stay charged until the file is removed
         else:
             self._charged -= span.length
             self._budget.give_back(span.length)
 
     async def read(self, start: int, stop: int) -> AsyncIterator[bytes]:
-        """The bytes [start, stop) of the body, in pieces, as they were written. May be asked for again.
+        """Yield the bytes [start, stop) of the body, in pieces. The same bytes can be read several times.
 
-        Raises StoreError: the disk failed, or has other bytes than it was given.
+        Raises StoreError if the disk failed, or returned other bytes than were written.
         """
         size = self._block_size
-        step = max(1, PIECE // size) * size
+        step = max(1, READ_BYTES // size) * size
         for begin in range(start // size * size, stop, step):
-            # Whole blocks, the last of them as far as it has come: of these the checksums are known.
+            # Read whole blocks, the last one as far as it was written, because these have checksums.
             span = Span(begin, min(begin + step, -(-stop // size) * size, self.size))
             sums = [self._sums[block] for block in blocks.covering(span, size)]
             assert self._file is not None
-            data = await self._finished(self._read(self._file, span, sums))
+            data = await self._shielded(self._read(self._file, span, sums))
             yield data[max(0, start - begin) : stop - begin]
 
     async def _read(self, file: StoredFile, span: Span, sums: list[int]) -> bytes:
@@ -177,30 +182,29 @@ class Upload:
         return data
 
     def keep(self) -> None:
-        """It is in the cache's hands now: `close` does nothing, `discard` does."""
+        """Make `close` do nothing, so that the file stays until `hand_over` or `discard`."""
         self._is_kept = True
 
     def hand_over(self, entries: EntryTable, entry: Entry) -> None:
-        """The file becomes the entry's, with all of its blocks present."""
+        """Give the file to the entry, with all blocks present."""
         assert self.is_whole
         self._is_over = True
         if self._file is not None:
             entries.fill_from(entry, self._file, self._sums, self._charged)
 
     def close(self) -> None:
-        """Its writer is done with it. The file goes in the background, unless it was published."""
+        """Remove the file in the background, unless the upload is being published."""
         if not self._is_kept:
             self.discard()
 
     def discard(self) -> None:
-        """The file goes in the background, unless it is an entry's."""
+        """Remove the file in the background, unless an entry has it."""
         if not self._is_over:
             self._is_over = True
             self._disposal.in_background(self._remove())
 
     async def _remove(self) -> None:
-        while self._work:
-            await asyncio.wait(self._work)
+        await self._calls.wait()
         try:
             if self._file is not None:
                 try:
@@ -208,28 +212,23 @@ class Upload:
                 finally:
                     await self._store.close_file(self._file)
         except StoreError as error:
-            # Its bytes stay charged, the next start sweeps it.
+            # Its bytes stay charged, and the next start removes it.
             log.warning("the file of an upload to %s is left behind: %s", self.key, error)
         else:
             self._budget.give_back(self._charged)
 
-    async def _finished(self, work: Coroutine[Any, Any, T]) -> T:
-        """What `work` gives; cancelled, it goes on all the same, and so it does when the disk does not answer (I20)."""
-        task = asyncio.create_task(work)
-        self._work.add(task)
-        task.add_done_callback(self._ended)
+    async def _shielded(self, call: Coroutine[Any, Any, T]) -> T:
+        """Return the result of `call`, which runs to its end even if the caller is cancelled, or the disk hangs.
+
+        Raises StoreError after the disk's timeout: deadlines everywhere (docs/invariants.md#deadlines-everywhere).
+        """
         try:
             async with asyncio.timeout(PATIENCE):
-                return await asyncio.shield(task)
+                return await asyncio.shield(self._calls.start(call))
         except TimeoutError as error:
             self._store.failed("it does not answer")
             self._failure = StoreError(f"the disk did not answer within {PATIENCE:g} s")
             raise self._failure from error
-
-    def _ended(self, task: asyncio.Task[Any]) -> None:
-        self._work.discard(task)
-        if not task.cancelled():
-            task.exception()  # told to the one who waits, or of interest to nobody
 
 
 def _on_disk(size: int) -> int:

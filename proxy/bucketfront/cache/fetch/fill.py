@@ -1,8 +1,15 @@
-"""Single flight: the bytes of one entry are fetched once, in parts, as its readers need them (I10).
+"""The bytes of one entry are fetched once, in parts, as its readers need them.
 
-A part is one ranged GET; a flight is a part being fetched, a task that belongs to the fill and to no client (I12). A
-flight claims whole blocks, and no block is claimed twice. Readers say where they are with a `ReaderCursor` and wait
-until bytes at their offset are in the file: a block's bit is set, or a live flight has written beyond it (I2).
+Theory of operation
+-------------------
+A fill has the cursors of its readers, and the running part fetches (see `cache.fetch.part`). A part fetch claims whole
+blocks, and no block is claimed twice: single flight (docs/invariants.md#single-flight). A reader waits until the bytes
+at its offset are in the file. They are if their block's bit is set, or if a running part fetch has written beyond
+them: no holes (docs/invariants.md#no-holes).
+
+A part fetch outlives the reader that started it: cancellation (docs/invariants.md#cancellation). Part fetches start
+when a reader joins, waits or moves on, and when another one ends. A reader that waits far inside a slow part splits
+it. If a part fetch fails, readers that came before it began get its error. Later ones start another part fetch.
 """
 
 import asyncio
@@ -11,7 +18,7 @@ from collections.abc import Iterator
 
 from bucketfront.cache.entries.entry import Entry
 from bucketfront.cache.fetch.mp4 import index_span
-from bucketfront.cache.fetch.part import FetchContext, PartFetch, PartOutcome, ReaderCursor, Waiter
+from bucketfront.cache.fetch.part import FetchContext, PartFetch, PartOutcome, PartState, ReaderCursor, Waiter
 from bucketfront.cache.fetch.part_fetch import PartTransfer
 from bucketfront.cache.fetch.read_ahead import ReadAhead, Window
 from bucketfront.cache.fetch.version import Version
@@ -30,117 +37,128 @@ from bucketfront.http.ranges import Span
 
 log = logging.getLogger(__name__)
 
-SPLIT_AFTER = 0.05  # seconds that a reader waits inside somebody else's part before it gets one of its own
-REFUSED_PAUSE = 1.0  # seconds without read-ahead after there was no room
-BACKGROUND_PARTS = 2  # flights of a fill that nobody waits for
+SPLIT_AFTER_S = 0.05  # a reader waits so long inside another reader's part before it gets a part of its own
+REFUSED_PAUSE_S = 1.0  # without read-ahead after the disk or the budget refused bytes
+MAX_BACKGROUND_PARTS = 2  # part fetches of a fill without readers
 
 
 class Fill:
-    def __init__(self, entry: Entry, supply: FetchContext) -> None:
+    """All part fetches of one entry. Lives in the event loop, and all its decisions are synchronous."""
+
+    def __init__(self, entry: Entry, context: FetchContext) -> None:
         self._entry = entry
-        self._supply = supply
-        self._version = Version(entry, supply.origin, supply.changed)
-        self._ramp = ReadAhead(supply.block_size, supply.part_size, supply.parallel_parts)
-        self._flights: list[PartFetch] = []
-        self._demands: list[ReaderCursor] = []
+        self._context = context
+        self._version = Version(entry, context.origin, context.remove)
+        self._read_ahead = ReadAhead(context.block_size, context.part_size, context.parallel_parts)
+        self._fetches: list[PartFetch] = []
+        self._cursors: list[ReaderCursor] = []
         self._waiters: dict[asyncio.Future[None], Waiter] = {}
         self._verifying: dict[int, asyncio.Task[None]] = {}
-        self._rate: float | None = None  # bytes a second of the latest flight that delivered
+        self._rate: float | None = None  # bytes a second of the latest part fetch that received any
         self._changed: ObjectChanged | None = None
         self.mismatch: ContentMismatch | None = None
-        self._refused_at: float | None = None  # when the disk or the budget last took no more
-        self._index: Span | None = None  # of an MP4, behind its media data, and not asked for yet
+        self._refused_at: float | None = None  # when the disk or the budget last refused bytes
+        self._index: Span | None = None  # of an MP4, behind its media data, and not fetched yet
         self._is_head_seen = False
 
-    def __repr__(self) -> str:
-        flights = ", ".join(f"{f.start}-{f.mark}-{f.stop}" for f in self._flights)
-        return f"<Fill {self._entry.key} flights [{flights}] {len(self._demands)} readers>"
+    @classmethod
+    def of(cls, entry: Entry, context: FetchContext) -> "Fill":
+        """Return the fill of the entry. The first use creates it."""
+        fill = entry.fill
+        if fill is None:
+            fill = entry.fill = cls(entry, context)
+        assert isinstance(fill, cls)
+        return fill
 
-    @property
-    def is_idle(self) -> bool:
-        return not self._flights and not self._demands
+    def __repr__(self) -> str:
+        parts = ", ".join(f"{fetch.start}-{fetch.mark}-{fetch.stop}" for fetch in self._fetches)
+        return f"<Fill {self._entry.key} parts [{parts}] {len(self._cursors)} readers>"
 
     # --- readers -------------------------------------------------------------------------------------------
 
     def join(self, span: Span, *, whole: bool) -> ReaderCursor:
-        """`whole`: the client takes the object as a whole, and not a range of it."""
-        is_eager = whole or self._ramp.is_short(span, self._entry.metadata.size)
-        pace = self._ramp.pace(0, is_eager=is_eager)
-        demand = ReaderCursor(span.start, span.stop, pace, span.start, is_eager, parts=self._supply.parallel_parts)
-        self._demands.append(demand)
-        return demand
+        """Add a reader of `span`. `whole`: its client wants the whole object, not a range of it."""
+        is_eager = whole or self._read_ahead.is_short(span, self._entry.metadata.size)
+        window = self._read_ahead.window(0, is_eager=is_eager)
+        cursor = ReaderCursor(
+            span.start, span.stop, window, span.start, is_eager, max_parts=self._context.parallel_parts
+        )
+        self._cursors.append(cursor)
+        return cursor
 
-    def leave(self, demand: ReaderCursor) -> None:
-        """The reader is gone, content or not. What becomes of bytes that nobody waits for is a setting.
+    def leave(self, cursor: ReaderCursor) -> None:
+        """Remove a reader, whether or not it read all. `after_disconnect` decides about part fetches without a reader.
 
-        `stop`: flights end at once. `finish`: what the last reader had asked for is fetched. `auto`: flights that
-        none of the other readers needs soon end with the block they are in, but an object of which half is present
-        is fetched whole.
+        `stop`: they end at once. `finish`: the rest of what the last reader wanted is fetched. `auto`: those that no
+        other reader needs soon end with their current block, but an object of which half is present is fetched whole.
         """
-        self._demands.remove(demand)
-        entry, policy = self._entry, self._supply.after_disconnect
+        self._cursors.remove(cursor)
+        entry, policy = self._entry, self._context.after_disconnect
         size = entry.metadata.size
-        if policy == "auto" and (entry.is_removed or entry.present.bit_count() * self._supply.block_size * 2 < size):
+        if policy == "auto" and (entry.is_removed or entry.present.bit_count() * self._context.block_size * 2 < size):
             self._trim()
-        elif self._demands or entry.is_removed:
+        elif self._cursors or entry.is_removed:
             pass
         elif policy == "stop":
-            for flight in self._flights:
-                flight.cancel()
+            for fetch in self._fetches:
+                fetch.cancel()
         elif policy == "auto":
-            self._go_on(Span(0, size))
-        elif demand.offset < demand.stop:
-            self._go_on(Span(demand.offset, demand.stop))
+            self._continue_alone(Span(0, size))
+        elif cursor.offset < cursor.stop:
+            self._continue_alone(Span(cursor.offset, cursor.stop))
 
-    def _go_on(self, span: Span) -> None:
+    def _continue_alone(self, span: Span) -> None:
         if self.covers(span):
             return
-        pace = Window(span.length, self._supply.part_size)
-        demand = ReaderCursor(span.start, span.stop, pace, span.start, parts=BACKGROUND_PARTS, is_background=True)
-        self._demands.append(demand)
-        self._launch_for(demand)
+        window = Window(span.length, self._context.part_size)
+        cursor = ReaderCursor(
+            span.start, span.stop, window, span.start, max_parts=MAX_BACKGROUND_PARTS, is_background=True
+        )
+        self._cursors.append(cursor)
+        self._launch_for(cursor)
         self._drop_background()
 
     def _drop_background(self) -> None:
-        """A fill that goes on alone has done its work once its last flight is under way. One that may not even have
-        one flight is given up: nothing would ever start the next.
+        """Remove background cursors once their last part fetch runs, or if they may not start a single one.
+
+        Such a cursor would stay for ever, because only the end of a part fetch starts the next one.
         """
-        self._demands = [
-            demand
-            for demand in self._demands
-            if not demand.is_background or (self._flights and not self.covers(Span(demand.offset, demand.stop)))
+        self._cursors = [
+            cursor
+            for cursor in self._cursors
+            if not cursor.is_background or (self._fetches and not self.covers(Span(cursor.offset, cursor.stop)))
         ]
 
     def _trim(self) -> None:
-        """End flights that no reader needs soon, each with the block it is in; at once where it has none begun."""
-        size = self._supply.block_size
-        for flight in self._flights:
-            if flight.demand in self._demands or any(_overlap(demand.soon, flight) for demand in self._demands):
+        """End part fetches that no reader needs soon, each with its current block, or at once between two blocks."""
+        size = self._context.block_size
+        for fetch in self._fetches:
+            if fetch.cursor in self._cursors or any(_overlap(cursor.soon, fetch) for cursor in self._cursors):
                 continue
-            stop = min(flight.stop, -(-flight.writing_to // size) * size)
-            if flight.first_byte_at is None or stop == flight.mark:
-                flight.cancel()
-            elif stop < flight.stop:
-                self._supply.entries.budget.give_back(self._cut(flight, stop))
+            stop = min(fetch.stop, -(-fetch.writing_to // size) * size)
+            if fetch.state is not PartState.RECEIVING or stop == fetch.mark:
+                fetch.cancel()
+            elif stop < fetch.stop:
+                self._context.entries.budget.give_back(self._cut(fetch, stop))
 
-    def _cut(self, flight: PartFetch, stop: int) -> int:
-        """End a flight at this end of a block. Returns the reserved bytes that it needs no more."""
-        size = self._supply.block_size
-        tail = range(stop // size, blocks.block_count(flight.stop, size))
-        # Nothing of it is reserved while the flight still waits for room.
-        spare = min(flight.reserved, self._supply.allocated(self._entry, tail))
-        flight.cut(stop)
-        flight.reserved -= spare
+    def _cut(self, fetch: PartFetch, stop: int) -> int:
+        """End a part at this end of a block. Return the reserved bytes that it no longer needs."""
+        size = self._context.block_size
+        tail = range(stop // size, blocks.block_count(fetch.stop, size))
+        # A part fetch that is still RESERVING has nothing reserved.
+        spare = min(fetch.reserved, self._context.allocated(self._entry, tail))
+        fetch.cut(stop)
+        fetch.reserved -= spare
         return spare
 
     def covers(self, span: Span) -> bool:
-        """Every byte is present or on its way."""
+        """Return whether every byte is present or being fetched."""
         return next(self._missing(span), None) is None
 
     def readable(self, offset: int, stop: int) -> int:
-        """How far, up to `stop`, the bytes from `offset` on are in the file."""
+        """Return how far, up to `stop`, the bytes from `offset` on are in the file."""
         usable = self._entry.present & ~self._entry.unverified
-        size = self._supply.block_size
+        size = self._context.block_size
         last = blocks.block_count(stop, size)
         at = offset
         while at < stop:
@@ -149,248 +167,274 @@ class Fill:
             if absent > block:
                 at = absent * size
                 continue
-            flight = self._flight_at(at)
-            if flight is None or flight.mark <= at:
+            fetch = self._fetch_at(at)
+            if fetch is None or fetch.mark <= at:
                 break
-            at = flight.mark
+            at = fetch.mark
         return min(at, stop)
 
-    async def wait_readable(self, demand: ReaderCursor, offset: int) -> int:
-        """The first byte after `offset` that is not in the file yet; more than `offset`, unless that is the end.
+    async def wait_readable(self, cursor: ReaderCursor, offset: int) -> int:
+        """Wait for the byte at `offset` and return the first offset after it that is not in the file yet.
 
-        Raises ObjectChanged, OriginTimeout, OriginUnavailable and the other OriginErrors of a ranged GET;
-        StoreError where the bytes can be had from the origin only.
+        Returns `offset` itself at the end of what the reader wants. Raises ObjectChanged, OriginTimeout,
+        OriginUnavailable and the other OriginErrors of a ranged GET. Raises StoreError if only the origin can deliver
+        the bytes.
         """
-        demand.read += offset - demand.offset
-        demand.offset = offset
-        demand.pace = self._ramp.pace(demand.read, is_eager=demand.is_eager)
+        cursor.read += offset - cursor.offset
+        cursor.offset = offset
+        cursor.window = self._read_ahead.window(cursor.read, is_eager=cursor.is_eager)
         if self.mismatch is not None:
             raise self.mismatch
-        wait = Waiter(offset, self._supply.clock())
+        waiter = Waiter(offset, self._context.clock())
         try:
-            async with asyncio.timeout(self._supply.patience):
-                while (upto := self.readable(offset, demand.stop)) == offset < demand.stop:
-                    await self._wait(demand, wait)
+            async with asyncio.timeout(self._context.reader_timeout):
+                while (upto := self.readable(offset, cursor.stop)) == offset < cursor.stop:
+                    await self._wait(cursor, waiter)
         except TimeoutError:
-            raise OriginTimeout(f"no byte {offset} of {self._entry.key} in {self._supply.patience:g} s") from None
-        self._launch_for(demand)
+            timeout = self._context.reader_timeout
+            raise OriginTimeout(f"no byte {offset} of {self._entry.key} in {timeout:g} s") from None
+        self._launch_for(cursor)
         return upto
 
-    async def _wait(self, demand: ReaderCursor, wait: Waiter) -> None:
-        block = demand.offset // self._supply.block_size
+    async def _wait(self, cursor: ReaderCursor, waiter: Waiter) -> None:
+        block = cursor.offset // self._context.block_size
         if self._entry.unverified >> block & 1:
             await self.verify(block)
             return
         if self._changed is not None:
             raise self._changed
-        waiter = asyncio.get_running_loop().create_future()
-        self._waiters[waiter] = wait
-        demand.is_waiting = True
+        progress = asyncio.get_running_loop().create_future()
+        self._waiters[progress] = waiter
+        cursor.is_waiting = True
         try:
-            self._launch_for(demand)
-            self._split_for(demand.offset)
-            await waiter
+            self._launch_for(cursor)
+            self._split_for(cursor.offset)
+            await progress
         finally:
-            demand.is_waiting = False
-            self._waiters.pop(waiter, None)
+            cursor.is_waiting = False
+            self._waiters.pop(progress, None)
 
-    # --- starting flights: all synchronous -----------------------------------------------------------------
+    # --- the start of a part fetch: all synchronous --------------------------------------------------------
 
-    def adopt(self, answer: OriginResponse) -> None:
-        """Make a flight of an answer that a lookup got: the first GET of an object brings its first part."""
-        size, total = self._supply.block_size, self._entry.metadata.size
-        first = -(-answer.start // size)
-        last = blocks.block_count(total, size) if answer.stop == total else answer.stop // size
-        # Another flight may have claimed some of it meanwhile: the answer serves the first run that is left.
+    def adopt(self, response: OriginResponse) -> None:
+        """Make a part fetch of a response that a lookup got, because the first GET of an object brings bytes."""
+        size, total = self._context.block_size, self._entry.metadata.size
+        first = -(-response.start // size)
+        last = blocks.block_count(total, size) if response.stop == total else response.stop // size
+        # Other part fetches may have claimed some blocks meanwhile: the response serves the first run that is left.
         left = list(self._missing(blocks.span_of(range(first, last), total, size))) if first < last else []
         if not left:
-            answer.body.close()
+            response.body.close()
             return
         for number, run in enumerate(left):
-            self._launch(run, answer if number == 0 else None)
+            self._launch(run, response if number == 0 else None)
 
     def _missing(self, span: Span) -> Iterator[range]:
-        """Runs of blocks that are neither present nor on their way."""
+        """Yield the runs of blocks that are neither present nor being fetched."""
         claimed = self._entry.present
-        for flight in self._flights:
-            claimed |= blocks.mask(blocks.covering(flight.span, self._supply.block_size))
-        return blocks.missing(claimed, blocks.covering(span, self._supply.block_size))
+        for fetch in self._fetches:
+            claimed |= blocks.mask(blocks.covering(fetch.span, self._context.block_size))
+        return blocks.missing(claimed, blocks.covering(span, self._context.block_size))
 
-    def _launch_for(self, demand: ReaderCursor) -> None:
-        """Start what this reader needs: the part it waits for at once, its window as far as there is room."""
+    def _launch_for(self, cursor: ReaderCursor) -> None:
+        """Start the part fetches that this reader needs: the awaited part at once, read-ahead within its limits."""
         if self._changed is not None or (self._entry.is_removed and not self._entry.pins):
             return
-        self._launch_index_for(demand)
-        size, pace = self._supply.block_size, demand.pace
-        edge = demand.offset + pace.window
-        for run in self._parts(demand.soon, pace.part):
+        self._launch_index_for(cursor)
+        size, window = self._context.block_size, cursor.window
+        edge = cursor.offset + window.size
+        for run in self._missing_parts(cursor.soon, window.part):
             if run.start * size >= edge:
                 return
-            is_urgent = demand.is_waiting and run.start == demand.offset // size
-            if not is_urgent and not self._may_read_ahead(demand, run):
+            is_urgent = cursor.is_waiting and run.start == cursor.offset // size
+            if not is_urgent and not self._may_read_ahead(cursor, run):
                 return
-            self._launch(run, None, demand=demand)
+            self._launch(run, None, cursor=cursor)
 
-    def _launch_index_for(self, demand: ReaderCursor) -> None:
-        """A player that begins an MP4 wants the index next, before all that lies between: see `mp4`."""
+    def _launch_index_for(self, cursor: ReaderCursor) -> None:
+        """Fetch the index of an MP4 early, because a player that begins one reads the index next: see `mp4`."""
         size = self._entry.metadata.size
-        if self._index is None or demand.start or demand.stop < size:
+        if self._index is None or cursor.start or cursor.stop < size:
             return
         span, self._index = self._index, None
-        for run in self._parts(span, self._supply.part_size):
-            if self._has_room_for(run) and self._supply.traffic.has_room:
-                self._launch(run, None, demand=demand)
+        for run in self._missing_parts(span, self._context.part_size):
+            if self._has_room_for(run) and self._context.stats.has_room:
+                self._launch(run, None, cursor=cursor)
 
-    def _head_came(self, head: bytes) -> None:
+    def _find_index(self, head: bytes) -> None:
         if self._is_head_seen:
             return
         self._is_head_seen = True
         self._index = index_span(head, self._entry.metadata.size)
-        for demand in self._demands:
-            self._launch_index_for(demand)
+        for cursor in self._cursors:
+            self._launch_index_for(cursor)
 
-    def _parts(self, span: Span, length: int) -> list[range]:
-        """What is missing of `span`, as runs of blocks of at most `length` bytes."""
-        count = max(1, length // self._supply.block_size)
+    def _missing_parts(self, span: Span, length: int) -> list[range]:
+        """Return the missing blocks of `span`, as runs of at most `length` bytes."""
+        count = max(1, length // self._context.block_size)
         return [
             range(start, min(start + count, run.stop))
             for run in self._missing(span)
             for start in range(run.start, run.stop, count)
         ]
 
-    def _may_read_ahead(self, demand: ReaderCursor, run: range) -> bool:
-        """The first flight of an entry needs no free connection: it is what starts the next ones."""
+    def _may_read_ahead(self, cursor: ReaderCursor, run: range) -> bool:
+        """Return whether read-ahead may fetch these blocks.
+
+        An entry's first part fetch needs no free connection, because its end starts the next ones.
+        """
         if not self._has_room_for(run):
             return False
-        return not self._flights or (len(self._flights) < demand.parts and self._supply.traffic.has_room)
+        return not self._fetches or (len(self._fetches) < cursor.max_parts and self._context.stats.has_room)
 
     def _has_room_for(self, run: range) -> bool:
-        """The budget may be asked for these blocks, although no reader waits for them."""
-        if self._refused_at is not None and self._supply.clock() - self._refused_at < REFUSED_PAUSE:
+        """Return whether these blocks may take space although no reader waits for them."""
+        if self._refused_at is not None and self._context.clock() - self._refused_at < REFUSED_PAUSE_S:
             return False
-        return self._supply.allows_ahead(self._supply.allocated(self._entry, run))
+        return self._context.allows_ahead(self._context.allocated(self._entry, run))
 
     def _launch(
-        self, run: range, answer: OriginResponse | None, *, reserved: int = 0, demand: ReaderCursor | None = None
+        self, run: range, response: OriginResponse | None, *, reserved: int = 0, cursor: ReaderCursor | None = None
     ) -> None:
-        entry = self._entry
-        span = blocks.span_of(run, entry.metadata.size, self._supply.block_size)
-        began = self._supply.clock()
-        flight = PartFetch(
-            span.start, span.stop, span.start, span.start, reserved, began=began, answer=answer, demand=demand
-        )
-        self._flights.append(flight)
-        self._supply.entries.pin(entry)
-        traffic = self._supply.traffic
-        traffic.flights.add(flight)
-        traffic.started += 1
-        delivery = PartTransfer(
-            flight, entry, self._version, self._supply, on_head=self._head_came, on_written=self._wake
-        )
-        flight.task = asyncio.create_task(delivery.run(), name=f"flight {entry.key} {span.start}")
-        traffic.tasks.add(flight.task)
+        entry, context = self._entry, self._context
+        span = blocks.span_of(run, entry.metadata.size, context.block_size)
+        fetch = PartFetch(
+            span.start, span.stop, span.start, span.start, reserved, began=context.clock(), response=response,
+            cursor=cursor, state=PartState.REQUESTING if reserved else PartState.RESERVING,
+        )  # fmt: skip
+        self._fetches.append(fetch)
+        context.entries.pin(entry)
+        context.stats.fetches.add(fetch)
+        context.stats.started += 1
+        transfer = PartTransfer(
+            fetch, entry, self._version, context,
+            on_head=self._find_index, on_written=self._wake, on_complete=self._compare_later,
+        )  # fmt: skip
+        fetch.task = context.tasks.start(transfer.run(), name=f"part {entry.key} {span.start}")
         # A callback, because a task that is cancelled before its first step never runs any of its own code.
-        flight.task.add_done_callback(lambda task: self._land(flight, task))
+        fetch.task.add_done_callback(lambda task: self._end(fetch, task))
 
     def _split_for(self, offset: int) -> None:
-        """Give a reader a part of its own where the flight that will get there is too far behind (I10 holds: the
-        older flight's claim ends where the new one's begins).
+        """Give a reader a part of its own if the part fetch that will reach its offset is too far behind.
+
+        The older claim ends where the new one begins, so that no block is claimed twice.
         """
-        flight = self._flight_at(offset)
-        size = self._supply.block_size
+        fetch = self._fetch_at(offset)
+        size = self._context.block_size
         cut = offset // size * size
-        if flight is None or cut < max(flight.mark + max(size, self._supply.split_distance), flight.writing_to):
+        if fetch is None or cut < max(fetch.mark + max(size, self._context.split_distance), fetch.writing_to):
             return
-        rate = self._rate_of(flight)
-        if rate is None or offset - flight.mark < rate * SPLIT_AFTER:
+        rate = self._rate_of(fetch)
+        if rate is None or offset - fetch.mark < rate * SPLIT_AFTER_S:
             return
-        tail = range(cut // size, blocks.block_count(flight.stop, size))
-        moved = self._cut(flight, cut)
-        self._supply.traffic.split += 1
-        self._launch(tail, None, reserved=moved, demand=flight.demand)
+        tail = range(cut // size, blocks.block_count(fetch.stop, size))
+        moved = self._cut(fetch, cut)
+        self._context.stats.split += 1
+        self._launch(tail, None, reserved=moved, cursor=fetch.cursor)
 
-    def _rate_of(self, flight: PartFetch) -> float | None:
-        if flight.first_byte_at is None:
+    def _rate_of(self, fetch: PartFetch) -> float | None:
+        """Return bytes a second: of this part fetch, or of the latest one if this one is too young."""
+        if fetch.state is not PartState.RECEIVING:
             return self._rate
-        elapsed = self._supply.clock() - flight.first_byte_at
-        return (flight.mark - flight.start) / elapsed if elapsed > SPLIT_AFTER else self._rate
+        elapsed = self._context.clock() - fetch.first_byte_at
+        return (fetch.mark - fetch.start) / elapsed if elapsed > SPLIT_AFTER_S else self._rate
 
-    def _flight_at(self, offset: int) -> PartFetch | None:
-        return next((flight for flight in self._flights if flight.start <= offset < flight.stop), None)
+    def _fetch_at(self, offset: int) -> PartFetch | None:
+        return next((fetch for fetch in self._fetches if fetch.start <= offset < fetch.stop), None)
 
-    # --- the end of a flight -------------------------------------------------------------------------------
+    # --- the end of a part fetch ---------------------------------------------------------------------------
 
-    def _land(self, flight: PartFetch, task: "asyncio.Task[None]") -> None:
-        supply, entry = self._supply, self._entry
-        ending, error = _outcome(task)
-        if flight.answer is not None:  # cancelled before it began
-            flight.answer.body.close()
-        self._flights.remove(flight)
-        supply.traffic.tasks.discard(task)
-        supply.traffic.flights.discard(flight)
-        supply.traffic.endings[ending] += 1
-        if ending is PartOutcome.UNSTORED:
-            self._refused_at = supply.clock()
-        supply.entries.budget.give_back(flight.reserved)
-        if flight.first_byte_at is not None and (elapsed := supply.clock() - flight.first_byte_at) > 0:
-            self._rate = (flight.mark - flight.start) / elapsed
+    def _end(self, fetch: PartFetch, task: "asyncio.Task[None]") -> None:
+        context, entry = self._context, self._entry
+        outcome, error = _outcome(task)
+        if fetch.response is not None:  # the task was cancelled before its first step
+            fetch.response.body.close()
+        if fetch.state is PartState.RECEIVING and (elapsed := context.clock() - fetch.first_byte_at) > 0:
+            self._rate = (fetch.mark - fetch.start) / elapsed
+        fetch.enter(PartState.ENDED)
+        self._fetches.remove(fetch)
+        context.stats.fetches.discard(fetch)
+        context.stats.outcomes[outcome] += 1
+        if outcome is PartOutcome.STORE_FAILED:
+            self._refused_at = context.clock()
+        context.entries.budget.give_back(fetch.reserved)
         if isinstance(error, ObjectChanged):
             self._changed = error
-            supply.changed(entry)
-        if ending is PartOutcome.FILLED:
+            context.remove(entry)
+        if outcome is PartOutcome.FILLED:
             self._launch_next()
         elif error is None:
-            self._release(flight)
+            self._release(fetch)
         else:
-            self._fail(flight, error)
-        if supply.entries.unpin(entry):
-            supply.release(entry)
+            self._fail(fetch, error)
+        context.unpin(entry)
 
     def _launch_next(self) -> None:
-        for demand in sorted(self._demands, key=lambda demand: not demand.is_waiting):
-            self._launch_for(demand)
+        for cursor in sorted(self._cursors, key=lambda cursor: not cursor.is_waiting):
+            self._launch_for(cursor)
         self._drop_background()
 
-    def _wake(self, flight: PartFetch) -> None:
-        for waiter, wait in list(self._waiters.items()):
-            if flight.start <= wait.offset < flight.mark:
-                if not waiter.done():
-                    waiter.set_result(None)
-            elif flight.mark <= wait.offset < flight.stop:
-                self._split_for(wait.offset)
+    def _wake(self, fetch: PartFetch) -> None:
+        for progress, waiter in list(self._waiters.items()):
+            if fetch.start <= waiter.offset < fetch.mark:
+                if not progress.done():
+                    progress.set_result(None)
+            elif fetch.mark <= waiter.offset < fetch.stop:
+                self._split_for(waiter.offset)
 
-    def _release(self, flight: PartFetch) -> None:
-        """Readers that came while the flight was being given up start another one."""
-        for waiter, wait in self._waiters.items():
-            if flight.start <= wait.offset < flight.stop and not waiter.done():
-                waiter.set_result(None)
+    def _release(self, fetch: PartFetch) -> None:
+        """Wake the readers that came while the part fetch was being ended, so that they start another one."""
+        for progress, waiter in self._waiters.items():
+            if fetch.start <= waiter.offset < fetch.stop and not progress.done():
+                progress.set_result(None)
 
-    def _fail(self, flight: PartFetch, error: ProxyError) -> None:
-        self._demands = [demand for demand in self._demands if not demand.is_background]
-        for waiter, wait in list(self._waiters.items()):
-            if waiter.done() or not (flight.start <= wait.offset < flight.stop or self._changed is not None):
+    def _fail(self, fetch: PartFetch, error: ProxyError) -> None:
+        self._cursors = [cursor for cursor in self._cursors if not cursor.is_background]
+        for progress, waiter in list(self._waiters.items()):
+            if progress.done() or not (fetch.start <= waiter.offset < fetch.stop or self._changed is not None):
                 continue
-            if isinstance(error, OriginUnavailable) and flight.began < wait.since:
-                # It came to a flight that was dying already: it gets one of its own time (I11).
-                waiter.set_result(None)
+            if isinstance(error, OriginUnavailable) and fetch.began < waiter.since:
+                # This reader came to a part fetch that was failing already, and gets one of its own: a dead flight
+                # (docs/invariants.md#a-dead-flight).
+                progress.set_result(None)
             else:
-                waiter.set_exception(error)
+                progress.set_exception(error)
 
-    def give_up(self, error: ContentMismatch) -> None:
-        """None of the complete object's bytes may be served any more: its readers are told when they ask for more."""
+    # --- comparing -----------------------------------------------------------------------------------------
+
+    def _compare_later(self) -> None:
+        """Compare the complete object with S3's checksum in the background, and give it up if it does not fit."""
+        self._context.entries.pin(self._entry)
+        self._context.tasks.start(self._compare(), name=f"comparing {self._entry.key}")
+
+    async def _compare(self) -> None:
+        try:
+            await self._context.comparison.check(self._entry, self._context.part_size, is_urgent=False)
+        except ContentMismatch as error:
+            self._give_up(error)
+        except StoreError as error:
+            log.info("%s could not be compared: %s", self._entry.key, error)
+        finally:
+            self._context.unpin(self._entry)
+
+    def _give_up(self, error: ContentMismatch) -> None:
+        """Serve no more bytes of the object. Its readers get `error` when they want more."""
         self._changed = self.mismatch = error
-        self._supply.changed(self._entry)
-        for flight in self._flights:  # of a block that was lost meanwhile
-            flight.cancel()
+        self._context.remove(self._entry)
+        for fetch in self._fetches:  # of a block that was lost meanwhile
+            fetch.cancel()
 
     # --- verifying -----------------------------------------------------------------------------------------
 
     async def verified(self) -> None:
-        """Returns once no block of the file is being looked at."""
+        """Wait until no block of the file is being verified."""
         await asyncio.gather(*self._verifying.values(), return_exceptions=True)
 
     async def verify(self, block: int) -> None:
-        """Compare a block from before an unclean stop with its checksum, before a byte of it is sent (I15)."""
+        """Compare a block from before an unclean stop with its checksum, before a byte of it is sent.
+
+        See docs/invariants.md#self-healing.
+        """
         task = self._verifying.get(block)
         if task is None:
             task = self._verifying[block] = asyncio.create_task(self._check(block))
@@ -398,23 +442,22 @@ class Fill:
         await asyncio.shield(task)
 
     async def _check(self, block: int) -> None:
-        supply, entry = self._supply, self._entry
-        supply.entries.pin(entry)
+        context, entry = self._context, self._entry
+        context.entries.pin(entry)
         try:
             assert entry.file is not None
-            span = blocks.span_of(range(block, block + 1), entry.metadata.size, supply.block_size)
-            if await supply.store.checksum(entry.file, span) == supply.entries.checksum(entry, block):
-                supply.entries.verified(entry, block)
+            span = blocks.span_of(range(block, block + 1), entry.metadata.size, context.block_size)
+            if await context.store.checksum(entry.file, span) == context.entries.checksum(entry, block):
+                context.entries.verified(entry, block)
             else:
-                await supply.store.punch(entry.file, span)
-                supply.entries.lose(entry, block)
+                await context.store.punch(entry.file, span)
+                context.entries.lose(entry, block)
         finally:
-            if supply.entries.unpin(entry):
-                supply.release(entry)
+            context.unpin(entry)
 
 
-def _overlap(span: Span, flight: PartFetch) -> bool:
-    return span.start < flight.stop and flight.mark < span.stop
+def _overlap(span: Span, fetch: PartFetch) -> bool:
+    return span.start < fetch.stop and fetch.mark < span.stop
 
 
 def _outcome(task: "asyncio.Task[None]") -> tuple[PartOutcome, ProxyError | None]:
@@ -428,7 +471,7 @@ def _outcome(task: "asyncio.Task[None]") -> tuple[PartOutcome, ProxyError | None
         case OriginError() as error:
             return PartOutcome.FAILED, error
         case StoreError() as error:
-            return PartOutcome.UNSTORED, error
+            return PartOutcome.STORE_FAILED, error
         case bug:
-            log.error("a flight broke down", exc_info=bug)
-            return PartOutcome.FAILED, OriginUnavailable("a flight broke down")
+            log.error("a part fetch broke down", exc_info=bug)
+            return PartOutcome.FAILED, OriginUnavailable("a part fetch broke down")

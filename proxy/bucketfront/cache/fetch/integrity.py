@@ -1,12 +1,12 @@
-"""Whether the bytes that came are those that S3 says the version has: compared once, when a fill has all of them.
+"""Comparison of the fetched bytes with S3's own checksum of the version, once for each fill that has all of them.
 
-An object of up to HELD bytes is compared before the last of them is served, a larger one right after, by a thread of
-low priority: MD5 takes more than a second a GiB. What does not fit is given up and counted; the request begins again,
-or is cut where its head has left.
+An object of up to MAX_HELD_BYTES is compared before the last of its bytes is served. A larger one is compared right
+after, by a thread of low priority, because MD5 takes more than a second for each GiB. An object that does not fit is
+removed and counted. Its request starts again, or is cut if its head was sent already.
 
-Rule 1: a checksum that S3 calls one always has the last word.
-Rule 2: an ETag that looks like an MD5 may be none: some S3-alikes encrypt. That is believed of a bucket of which no
-ETag has ever fitted, when the same bytes come a second time; from then on its ETags are not looked at.
+Rule 1: a declared checksum is final.
+Rule 2: an ETag that looks like an MD5 may be something else, because some S3-alikes encrypt. This is assumed of a
+bucket in which no ETag ever fitted, if the same bytes come a second time. Its ETags are ignored from then on.
 """
 
 import logging
@@ -23,8 +23,8 @@ from bucketfront.http.checksums import MD5, Digest
 from bucketfront.http.metadata import Metadata
 from bucketfront.keys import ObjectKey
 
-HELD = 256 << 20  # bytes: a third of a second of MD5, at the end of a download of seconds
-AT_ONCE = 16 << 10  # bytes: less is compared in the event loop, in 20 us at most
+MAX_HELD_BYTES = 256 << 20  # a third of a second of MD5, at the end of a download that takes seconds
+MAX_INLINE_BYTES = 16 << 10  # compared in the event loop, which takes 20 us at most
 MAX_REMEMBERED = 256  # versions whose bytes did not fit
 
 _MULTIPART = re.compile(r'"[0-9a-f]{32}-[0-9]+"')
@@ -41,27 +41,27 @@ class _Bucket:
 
 
 class Integrity:
-    """Decides; all of it is synchronous, and none of it reads bytes."""
+    """Decides whether bytes fit. It is synchronous, and reads no bytes itself."""
 
     def __init__(self) -> None:
         self._buckets: dict[str, _Bucket] = {}
         self._misfits: OrderedDict[tuple[ObjectKey, str], bytes] = OrderedDict()
         self.compared = 0  # objects
-        self.corrupt_objects = 0  # whose bytes were not those that S3 told
+        self.corrupt_objects = 0  # objects whose bytes did not fit
 
-    def told(self, key: ObjectKey, metadata: Metadata) -> Digest | None:
-        """What the bytes have to give, as far as anything is known."""
+    def expected(self, key: ObjectKey, metadata: Metadata) -> Digest | None:
+        """Return the digest that the bytes must have, or None if S3 declares none that can be used."""
         digest = digests.told(metadata)
         if digest is not None and digest.algorithm == MD5 and self._bucket(key).is_opaque:
             return None
         return digest
 
-    def fits(self, key: ObjectKey, metadata: Metadata, told: Digest, found: bytes | None) -> bool:
-        """Whether these bytes may be served; `found` is what they give, None where the file ended early."""
+    def fits(self, key: ObjectKey, metadata: Metadata, expected: Digest, found: bytes | None) -> bool:
+        """Return whether the bytes may be served. `found` is their digest, None if the file ended early."""
         self.compared += 1
         bucket = self._bucket(key)
-        is_md5 = told.algorithm == MD5
-        if found == told.value:
+        is_md5 = expected.algorithm == MD5
+        if found == expected.value:
             bucket.has_fitted |= is_md5
             return True
         version = key, metadata.etag
@@ -77,9 +77,9 @@ class Integrity:
         log.warning(
             "%s: what came has %s %s, S3 says %s",
             key,
-            told.algorithm,
+            expected.algorithm,
             None if found is None else found.hex(),
-            told.value.hex(),
+            expected.value.hex(),
         )
         return False
 
@@ -88,7 +88,7 @@ class Integrity:
 
 
 class Comparison:
-    """Reads what was written, asks what S3 tells of it, and has `Integrity` decide."""
+    """Reads the bytes of complete objects, and has `Integrity` decide about them."""
 
     def __init__(self, origin: Origin, store: Storage, integrity: Integrity) -> None:
         self._origin = origin
@@ -96,25 +96,25 @@ class Comparison:
         self._integrity = integrity
 
     async def check(self, entry: Entry, part_size: int, *, data: bytes = b"", is_urgent: bool) -> None:
-        """Of a file that has all of its object's bytes; `data` are those bytes where they are at hand.
+        """Compare the bytes of a complete entry. `data` has those bytes, if they are at hand.
 
-        Raises ContentMismatch; StoreError.
+        Raises ContentMismatch, StoreError.
         """
         key, metadata = entry.key, entry.metadata
         if metadata.size > part_size and metadata.checksum is None and _MULTIPART.fullmatch(metadata.etag):
-            metadata = await self._asked(key, metadata)
-        told = self._integrity.told(key, metadata)
-        if told is None or entry.file is None:
+            metadata = await self._with_checksum(key, metadata)
+        expected = self._integrity.expected(key, metadata)
+        if expected is None or entry.file is None:
             return
-        if len(data) == metadata.size <= AT_ONCE:
-            found: bytes | None = digests.of_bytes(data, told.algorithm)
+        if len(data) == metadata.size <= MAX_INLINE_BYTES:
+            found: bytes | None = digests.of_bytes(data, expected.algorithm)
         else:
-            found = await self._store.digest(entry.file, metadata.size, told.algorithm, is_urgent=is_urgent)
-        if not self._integrity.fits(key, metadata, told, found):
+            found = await self._store.digest(entry.file, metadata.size, expected.algorithm, is_urgent=is_urgent)
+        if not self._integrity.fits(key, metadata, expected, found):
             raise ContentMismatch(f"{key} is not what S3 says it is")
 
-    async def _asked(self, key: ObjectKey, metadata: Metadata) -> Metadata:
-        """With the checksum of an object that was put in parts: no GET of a range tells it."""
+    async def _with_checksum(self, key: ObjectKey, metadata: Metadata) -> Metadata:
+        """Return the metadata with the checksum of an object that was uploaded in parts, which only a HEAD has."""
         try:
             found = await self._origin.head(key)
         except OriginError as error:

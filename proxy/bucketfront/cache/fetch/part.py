@@ -1,4 +1,18 @@
-"""What a fill is made of: readers' demands, flights, and what all fills share."""
+"""Part fetches, the cursors of the readers that they serve, and what all fills share.
+
+Theory of operation
+-------------------
+A part is one ranged GET of at most `part_size` bytes. `PartFetch` is a part that is being fetched: a claim on whole
+blocks, and a task that belongs to the fill and to no client. `PartFetch.state` changes only in `enter`, by this table:
+
+    RESERVING    REQUESTING, ENDED
+    REQUESTING   RECEIVING, ENDED
+    RECEIVING    ENDED
+    ENDED        -
+
+RESERVING is skipped if the bytes are reserved already, because the part was split from another one. The fill enters
+ENDED when the task ends. `PartOutcome` then says how it ended.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -15,59 +29,79 @@ from bucketfront.cache.storage import blocks
 from bucketfront.cache.storage.storage import Storage
 from bucketfront.http.ranges import Span
 from bucketfront.retry import RetryBudget
+from bucketfront.task_set import TaskSet
 
-READ_AHEAD_SHARE = 4  # read-ahead of all fills takes at most this part of the cache's limit
+READ_AHEAD_SHARE = 4  # read-ahead of all fills takes at most one part in so many of the cache's limit
+
+
+class PartState(Enum):
+    RESERVING = auto()  # no space was taken from the budget yet
+    REQUESTING = auto()  # space is reserved, and no byte has come
+    RECEIVING = auto()
+    ENDED = auto()
 
 
 class PartOutcome(Enum):
-    """How a flight can end."""
+    """How a part fetch ended. The value is its label in metrics."""
 
-    FILLED = auto()
-    CHANGED = auto()  # the origin has another version now
-    FAILED = auto()  # the origin did not deliver, after retries
-    UNSTORED = auto()  # the disk, or the budget, did not take the bytes
-    ABANDONED = auto()  # nobody wanted it any more, or the process stops
+    FILLED = "filled"
+    CHANGED = "changed"  # the origin has another version now
+    FAILED = "failed"  # the origin did not deliver, after retries
+    STORE_FAILED = "unstored"  # the disk or the budget refused the bytes
+    ABANDONED = "abandoned"  # no reader needs it any more, or the process stops
+
+
+_NEXT_STATES = {
+    PartState.RESERVING: (PartState.REQUESTING, PartState.ENDED),
+    PartState.REQUESTING: (PartState.RECEIVING, PartState.ENDED),
+    PartState.RECEIVING: (PartState.ENDED,),
+    PartState.ENDED: (),
+}
 
 
 @dataclass(eq=False, slots=True)
 class ReaderCursor:
-    """One reader: is at `offset`, wants all up to `stop`, and soon what `pace` says. Moves as it reads."""
+    """The position of one reader: at `offset`, on its way to `stop`. `window` is its read-ahead."""
 
     offset: int
     stop: int
-    pace: Window
+    window: Window
     start: int  # where it began
-    is_eager: bool = True  # see `ReadAhead.pace`
-    read: int = 0
+    is_eager: bool = True  # see `ReadAhead.window`
+    read: int = 0  # bytes
     is_waiting: bool = False
-    parts: int = 1  # flights of the entry up to which this reader's read-ahead may start more
-    is_background: bool = False  # no reader: a fill that goes on alone
+    max_parts: int = 1  # part fetches of the entry up to which this reader's read-ahead may start another
+    is_background: bool = False  # stands for a fill that continues without a reader
 
     @property
     def soon(self) -> Span:
-        """What may be fetched for it now. A part begins within the window and may end beyond it: else the window's
-        edge would cut small ones.
+        """The span that may be fetched for this reader now.
+
+        A part begins within the window and may end beyond it. Otherwise the window's edge would make parts small.
         """
-        return Span(self.offset, min(self.stop, self.offset + self.pace.window + self.pace.part))
+        return Span(self.offset, min(self.stop, self.offset + self.window.size + self.window.part))
 
 
 @dataclass(eq=False, slots=True)
 class PartFetch:
-    """The part [start, stop), whole blocks; bytes below `mark` are in the file, those up to `writing_to` are being
-    written. `stop` comes nearer when a reader splits the flight, or nobody wants the rest.
+    """The fetch of the part [start, stop), whole blocks.
+
+    Bytes below `mark` are in the file, and those up to `writing_to` are being written. `stop` comes nearer if a reader
+    splits the part, or if no reader needs the rest.
     """
 
     start: int
     stop: int
     mark: int
     writing_to: int
-    reserved: int = 0  # bytes taken from the budget and not yet an entry's
+    reserved: int = 0  # bytes taken from the budget and not yet charged to the entry
     checksum: int = 0  # CRC-32 so far of the block that `mark` lies in
-    began: float = 0.0  # of the monotonic clock, as `first_byte_at`
-    first_byte_at: float | None = None
-    answer: OriginResponse | None = None  # open, and not yet taken over by its task
-    demand: ReaderCursor | None = None  # the reader that it was started for
+    began: float = 0.0  # by the monotonic clock, as `first_byte_at`
+    first_byte_at: float = 0.0  # set in RECEIVING
+    response: OriginResponse | None = None  # open, and not yet taken over by the task
+    cursor: ReaderCursor | None = None  # the reader that the part was started for
     task: "asyncio.Task[None] | None" = None
+    state: PartState = PartState.RESERVING
 
     @property
     def span(self) -> Span:
@@ -78,8 +112,13 @@ class PartFetch:
         """Bytes still to come, as the file system counts them."""
         return -(-(self.stop - self.mark) // blocks.ALLOCATION_UNIT) * blocks.ALLOCATION_UNIT
 
+    def enter(self, state: PartState) -> None:
+        """Change the state, by the table at the head of this module."""
+        assert state in _NEXT_STATES[self.state], f"{self.state} to {state}"
+        self.state = state
+
     def cut(self, stop: int) -> None:
-        """End at `stop`, a block's end; never within a running write, nor below it (I10)."""
+        """End the part at `stop`, the end of a block. A write that runs is never cut."""
         assert self.writing_to <= stop <= self.stop
         self.stop = stop
 
@@ -90,7 +129,7 @@ class PartFetch:
 
 @dataclass(frozen=True, slots=True)
 class Waiter:
-    """A reader waits for the byte at `offset`, since a time of the monotonic clock."""
+    """A reader that waits for the byte at `offset`, since a time of the monotonic clock."""
 
     offset: int
     since: float
@@ -98,23 +137,23 @@ class Waiter:
 
 @dataclass(slots=True)
 class FetchStats:
-    """Flights of all fills together. Read-ahead stops short of the origin's connections: a waiting reader's part
-    must not queue behind it.
+    """Counters of all part fetches, and the limit of read-ahead.
+
+    Read-ahead leaves some of the origin's connections free, so that the part of a waiting reader does not queue.
     """
 
-    read_ahead_limit: int
+    read_ahead_limit: int  # part fetches
     started: int = 0
     split: int = 0
-    hedges: int = 0  # second requests for what is late
+    hedges: int = 0  # second requests for late bytes
     hedges_won: int = 0
-    hedging: int = 0  # of them now
-    flights: set[PartFetch] = field(default_factory=set)
-    tasks: "set[asyncio.Task[None]]" = field(default_factory=set)
-    endings: dict[PartOutcome, int] = field(default_factory=lambda: dict.fromkeys(PartOutcome, 0))
+    hedging: int = 0  # hedges that run now
+    fetches: set[PartFetch] = field(default_factory=set)
+    outcomes: dict[PartOutcome, int] = field(default_factory=lambda: dict.fromkeys(PartOutcome, 0))
 
     @property
     def running(self) -> int:
-        return len(self.flights)
+        return len(self.fetches)
 
     @property
     def has_room(self) -> bool:
@@ -122,48 +161,51 @@ class FetchStats:
 
     @property
     def reserved(self) -> int:
-        """Bytes taken from the budget and not yet an entry's."""
-        return sum(flight.reserved for flight in self.flights)
+        """Bytes taken from the budget and not yet charged to an entry."""
+        return sum(fetch.reserved for fetch in self.fetches)
 
     @property
     def outstanding(self) -> int:
-        """Bytes still to come of all flights."""
-        return sum(flight.outstanding for flight in self.flights)
+        """Bytes still to come of all part fetches."""
+        return sum(fetch.outstanding for fetch in self.fetches)
 
 
 @dataclass(frozen=True, slots=True)
 class FetchContext:
-    """What every fill works with. `reserve` takes bytes for an entry or raises StoreError; `release` is told when
-    a removed entry lost its last user; `changed` that the origin has another version; `completed` that all of a large
-    object is in its file. `clock` is monotonic. `retries` pays for what is asked again, `hedges` for second requests.
+    """What every fill works with. Sizes are in bytes, times in seconds, and `clock` is monotonic.
+
+    `reserve` takes bytes from the budget or raises StoreError. `unpin` ends a pin. `remove` removes an entry whose
+    version the origin has replaced. `retries` pays for repeated requests, `hedges` for second ones. `tasks` has the
+    part fetches and the comparisons that run.
     """
 
     origin: Origin
     store: Storage
     entries: EntryTable
-    traffic: FetchStats
+    stats: FetchStats
     reserve: Callable[[int], Awaitable[None]]
-    release: Callable[[Entry], None]
-    changed: Callable[[Entry], None]
-    completed: Callable[[Entry], None]
+    unpin: Callable[[Entry], None]
+    remove: Callable[[Entry], None]
     comparison: Comparison
     clock: Callable[[], float]
     block_size: int
     part_size: int
     parallel_parts: int
     after_disconnect: Literal["finish", "stop", "auto"]
-    patience: float  # seconds that a reader waits for a byte before it gives up
+    reader_timeout: float  # how long a reader waits for one byte
     retries: RetryBudget = field(default_factory=RetryBudget)
     hedges: RetryBudget = field(default_factory=RetryBudget)
-    split_distance: int = 0  # bytes that a reader has to be ahead of a flight to get one of its own
+    split_distance: int = 0  # how far ahead of a part's mark a reader must be to get a part of its own
+    tasks: TaskSet = field(default_factory=TaskSet)
 
     def allocated(self, entry: Entry, run: range) -> int:
-        """Bytes that these blocks will take beyond what the entry is charged for already."""
+        """Return the bytes that these blocks will take beyond those charged to the entry."""
         wanted = blocks.mask(run) & ~entry.charged
         return blocks.allocated(wanted, entry.metadata.size, self.block_size)
 
     def allows_ahead(self, count: int) -> bool:
-        """`count` more bytes of read-ahead leave it within its share. What readers wait for counts as well: they will
-        have moved on before it has come in whole.
+        """Return whether `count` more bytes keep read-ahead within its share of the cache.
+
+        Bytes that readers wait for count as well, because the readers will have moved on before all of them come.
         """
-        return self.traffic.outstanding + count <= self.entries.budget.limit // READ_AHEAD_SHARE
+        return self.stats.outstanding + count <= self.entries.budget.limit // READ_AHEAD_SHARE

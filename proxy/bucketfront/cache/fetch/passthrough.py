@@ -1,4 +1,7 @@
-"""Bytes straight from the origin, for when the disk or the budget does not take them (I16)."""
+"""Bytes straight from the origin, for when the disk or the budget refuses them.
+
+See docs/invariants.md#disk-faults-degrade.
+"""
 
 from collections.abc import AsyncGenerator
 
@@ -9,14 +12,14 @@ from bucketfront.cache.fetch.version import Version
 from bucketfront.http.ranges import Span
 
 
-async def stream(entry: Entry, span: Span, supply: FetchContext) -> AsyncGenerator[bytes, None]:
-    """`span` of the entry's version, in order. Close it when done: it holds a connection.
+async def stream(entry: Entry, span: Span, context: FetchContext) -> AsyncGenerator[bytes, None]:
+    """Yield `span` of the entry's version, in order. Close the generator when done, because it holds a connection.
 
-    Raises ObjectChanged and the other OriginErrors; bytes already given are right all the same.
+    Raises ObjectChanged and the other OriginErrors. Bytes that were yielded before stay right.
     """
-    source = BodyStream(Version(entry, supply.origin, supply.changed), supply, span.start, lambda: span.stop)
+    body = BodyStream(Version(entry, context.origin, context.remove), context, span.start, lambda: span.stop)
     try:
-        while data := await source.read():
-            yield data[: span.stop - (source.at - len(data))]
+        while data := await body.read():
+            yield data[: span.stop - (body.at - len(data))]
     finally:
-        source.close()
+        body.close()

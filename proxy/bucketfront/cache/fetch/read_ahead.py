@@ -1,30 +1,31 @@
-"""How far ahead of a reader to fetch, in parts of which size. Pure arithmetic; everything is in bytes.
+"""How far ahead of a reader to fetch, and in parts of which size. Pure arithmetic, all in bytes.
 
-Whoever takes an object whole, or a short range with a known end, wants all of it: large parts, few requests. An
-open-ended range says nothing: players ask for `bytes=N-` at every seek and drop it after a few MiB. What they leave
-behind is to stay small beside what they read, yet whoever reads on is to have several parts under way.
+A reader is eager if it wants a whole object or a short range with a known end. It will read all of that, so it gets
+large parts, which need few requests. An open-ended range is careful: players send `bytes=N-` at every seek and drop it
+after a few MiB. What they leave unread must stay small beside what they read. A careful reader that reads on must
+still have several parts under way.
 """
 
 from dataclasses import dataclass
 
 from bucketfront.http.ranges import Span
 
-FIRST = 512 << 10  # bytes of a careful reader's first part: one round trip, and most heads and indexes fit in
-SHARE = 8  # a careful reader's window is this part of what it has read
-AHEAD = 3  # parts in a careful reader's window, beside the one it is in
+FIRST_PART_BYTES = 512 << 10  # of a careful reader: one round trip, and most heads and indexes fit in
+WINDOW_SHARE = 8  # a careful reader's window is one part in so many of what it has read
+PARTS_AHEAD = 3  # in a careful reader's window, beside the part it is in
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Parts of `part` bytes, whole blocks, which begin less than `window` bytes ahead of the reader are fetched."""
+    """What to fetch for a reader: parts of `part` bytes that begin less than `size` bytes ahead of it."""
 
-    window: int
+    size: int
     part: int
 
 
 @dataclass(frozen=True, slots=True)
 class ReadAhead:
-    """`part_size` is a multiple of `block_size`."""
+    """The rules for one configuration. `part_size` is a multiple of `block_size`."""
 
     block_size: int
     part_size: int
@@ -32,29 +33,29 @@ class ReadAhead:
 
     @property
     def first(self) -> int:
-        """Bytes to ask for first where a range may be dropped at any time."""
-        return max(self.block_size, self._whole_blocks(min(FIRST, self.part_size // 4)))
+        """Bytes of the first part of a range that may be dropped at any time."""
+        return max(self.block_size, self._whole_blocks(min(FIRST_PART_BYTES, self.part_size // 4)))
 
     def is_short(self, span: Span, size: int) -> bool:
-        """All of it will be read, in one part or two: its end is what the client wants.
+        """Return whether the span is so short that its client will read all of it, in at most two parts.
 
-        Whether a range up to the object's end was open-ended cannot be told, so it has to be shorter.
+        A span up to the object's end may come from an open-ended range, so it has to be shorter.
         """
         return span.length <= (self.part_size if span.stop < size else self.part_size // 4)
 
-    def pace(self, read: int, *, is_eager: bool) -> Window:
-        """Of a reader that has read so many bytes in sequence.
+    def window(self, read: int, *, is_eager: bool) -> Window:
+        """Return the window of a reader that has read so many bytes in sequence.
 
-        Eager: a part at once, and twice what was read. Careful: beyond the first blocks, a reader that leaves has
-        left behind at most 1/SHARE + 1/(SHARE * AHEAD), a sixth, of what it read.
+        Eager: one part at first, then twice what was read. Careful: beyond the first blocks, a reader that leaves has
+        left unread at most 1/WINDOW_SHARE + 1/(WINDOW_SHARE * PARTS_AHEAD), a sixth, of what it read.
         """
         limit = self.part_size * self.parallel_parts
         if is_eager:
             return Window(max(self.part_size, min(2 * read, limit)), self.part_size)
-        window = max(self.block_size, min(read // SHARE, limit))
+        size = max(self.block_size, min(read // WINDOW_SHARE, limit))
         if not read:
-            return Window(window, self.first)
-        return Window(window, max(self.block_size, min(self._whole_blocks(window // AHEAD), self.part_size)))
+            return Window(size, self.first)
+        return Window(size, max(self.block_size, min(self._whole_blocks(size // PARTS_AHEAD), self.part_size)))
 
     def _whole_blocks(self, count: int) -> int:
         return count // self.block_size * self.block_size

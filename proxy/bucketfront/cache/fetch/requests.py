@@ -1,4 +1,4 @@
-"""What the origin is asked about an object whose size, or version, is not known yet."""
+"""The requests of a lookup, about an object whose size or current version is not known yet."""
 
 from dataclasses import replace
 
@@ -10,70 +10,76 @@ from bucketfront.http.metadata import Metadata
 from bucketfront.http.ranges import FromTo, Suffix
 from bucketfront.keys import ObjectKey
 
-MAX_OBJECT = 1 << 50  # beyond any object of S3: nothing there to ask for by range
+MAX_OBJECT_BYTES = 1 << 50  # larger than any object of S3, so a range that begins there needs no GET
 
 
 async def fetch_initial(
-    origin: Origin, ramp: ReadAhead, key: ObjectKey, part: FromTo | Suffix | None, *, get: bool
+    origin: Origin, read_ahead: ReadAhead, key: ObjectKey, part: FromTo | Suffix | None, *, get: bool
 ) -> OriginResponse | Metadata:
-    """What there is, with its first bytes if they are to be had. Raises the OriginErrors of `Origin.get`."""
-    return _unconditional(key, await _ask(origin, ramp, key, part, None, get=get))
+    """Return the object's metadata, with its first bytes if `get` and the range allow. Raises as `Origin.get`."""
+    return _unconditional(key, await _get_or_head(origin, read_ahead, key, part, None, get=get))
 
 
 async def revalidate(
-    origin: Origin, ramp: ReadAhead, stale: Entry, part: FromTo | Suffix | None, *, get: bool
+    origin: Origin, read_ahead: ReadAhead, stale: Entry, part: FromTo | Suffix | None, *, get: bool
 ) -> tuple[OriginResponse | Metadata, int]:
-    """A new version, with its first bytes; or what holds of the one that is stale. And the origin's status.
+    """Return a new version with its first bytes, or the present metadata of the stale one; and the origin's status.
 
-    An object that was copied onto itself keeps its ETag and gets new metadata: its Last-Modified tells. All that
-    is kept comes from one answer (I4), so that one is asked for. A HEAD costs no bytes: it is not conditional, and
-    tells all there is.
+    An object that is copied onto itself keeps its ETag and gets new metadata. Its Last-Modified shows that. All stored
+    metadata comes from one response (docs/invariants.md#one-source-of-metadata), so a HEAD fetches it then. Without
+    `get` an unconditional HEAD is enough, because it has no body to save.
     """
     known = stale.metadata
     if not get:
         return _unconditional(stale.key, await origin.head(stale.key)), 200
-    answer = await _ask(origin, ramp, stale.key, part, known.etag, get=True)
-    if isinstance(answer, NotModified):
-        if answer.last_modified in (None, known.last_modified):
-            return replace(known, age=answer.age), 304
+    response = await _get_or_head(origin, read_ahead, stale.key, part, known.etag, get=True)
+    if isinstance(response, NotModified):
+        if response.last_modified in (None, known.last_modified):
+            return replace(known, age=response.age), 304
         return _unconditional(stale.key, await origin.head(stale.key)), 304
-    if isinstance(answer, OriginResponse) and known.is_version(answer.metadata) and stale.file is not None:
-        # The origin does not know If-None-Match.
-        answer.body.close()
-        return answer.metadata, 206
-    return answer, 200
+    if isinstance(response, OriginResponse) and known.is_version(response.metadata) and stale.file is not None:
+        # This origin ignores If-None-Match.
+        response.body.close()
+        return response.metadata, 206
+    return response, 200
 
 
-async def _ask(
-    origin: Origin, ramp: ReadAhead, key: ObjectKey, part: FromTo | Suffix | None, etag: str | None, *, get: bool
+async def _get_or_head(
+    origin: Origin,
+    read_ahead: ReadAhead,
+    key: ObjectKey,
+    part: FromTo | Suffix | None,
+    etag: str | None,
+    *,
+    get: bool,
 ) -> OriginResponse | Metadata | NotModified:
-    if get and not (isinstance(part, FromTo) and part.start >= MAX_OBJECT):
+    if get and not (isinstance(part, FromTo) and part.start >= MAX_OBJECT_BYTES):
         try:
-            return await origin.get(key, _first_part(ramp, part), if_none_match=etag)
+            return await origin.get(key, _first_part(read_ahead, part), if_none_match=etag)
         except RangeUnsatisfiable:
-            pass  # beyond the end, or the object is empty: its size is needed
+            pass  # the range is beyond the end, or the object is empty: a HEAD has the size
     return await origin.head(key, if_none_match=etag)
 
 
-def _first_part(ramp: ReadAhead, part: FromTo | Suffix | None) -> FromTo | Suffix:
-    """What to ask for before the size is known: whole blocks around the client's range, one part at most.
+def _first_part(read_ahead: ReadAhead, part: FromTo | Suffix | None) -> FromTo | Suffix:
+    """Return the range to request before the size is known: whole blocks around `part`, at most one part.
 
-    Of a range that may be dropped at any time only what `ReadAhead` gives such a reader first.
+    A range that may be dropped at any time gets only what `ReadAhead` allows such a reader first.
     """
-    size, limit = ramp.block_size, ramp.part_size
+    size, limit = read_ahead.block_size, read_ahead.part_size
     if part is None:
         return FromTo(0, limit)
     if isinstance(part, Suffix):
-        # The object's end need not be a block's end: one block more makes the first of them whole.
+        # The object's end need not be a block's end. One block more makes the first of them whole.
         return Suffix(min(max(part.length, 1), limit) + size)
     start = part.start // size * size
     if part.stop is None or part.stop - part.start > limit:
-        return FromTo(start, start + ramp.first)
+        return FromTo(start, start + read_ahead.first)
     return FromTo(start, min(start + limit, -(-part.stop // size) * size))
 
 
-def _unconditional(key: ObjectKey, answer: OriginResponse | Metadata | NotModified) -> OriginResponse | Metadata:
-    """Raises OriginUnavailable."""
-    if isinstance(answer, NotModified):
+def _unconditional(key: ObjectKey, response: OriginResponse | Metadata | NotModified) -> OriginResponse | Metadata:
+    """Return the response unless it is a 304. Raises OriginUnavailable."""
+    if isinstance(response, NotModified):
         raise OriginUnavailable(f"{key}: the origin answered 304 to an unconditional request")
-    return answer
+    return response

@@ -1,21 +1,60 @@
-"""One lookup of an object's metadata at a time, however many ask for it; its waiters each get a pin of their own."""
+"""Single flight of lookups: one request about an object's metadata at a time, shared by all that wait for it.
+
+Theory of operation
+-------------------
+A lookup is a task that sends a request to the origin and returns an entry. It belongs to no waiter, and each waiter
+gets a pin of its own. `Lookup.state` changes only in `_advance`, by this table:
+
+                  INVALIDATE    END
+    SHARED        INVALIDATED   ENDED
+    PRIVATE       PRIVATE       ENDED
+    INVALIDATED   INVALIDATED   ENDED
+    ENDED         ENDED         ENDED
+
+At most one lookup of a key is SHARED, and others join that one. INVALIDATE is a write or a purge that comes after the
+lookup began. Its waiters still get the result, and the cache does not keep it: no stale fill
+(docs/invariants.md#no-stale-fill). The result then becomes a conflicting result of the SHARED lookup of that time,
+which is not published either if it differs: it may be the older of the two.
+"""
 
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from enum import Enum, auto
 
 from bucketfront.cache.entries.entry import Entry
 from bucketfront.errors import OriginUnavailable, ProxyError
 from bucketfront.http.metadata import Metadata
 from bucketfront.keys import ObjectKey
+from bucketfront.task_set import TaskSet
 
 log = logging.getLogger(__name__)
 
 
+class LookupState(Enum):
+    SHARED = auto()  # others may join, and the result may be published
+    PRIVATE = auto()  # it has one waiter, and its result is not published
+    INVALIDATED = auto()  # no request joins it, and its result is not published
+    ENDED = auto()
+
+
+class _Event(Enum):
+    INVALIDATE = auto()
+    END = auto()
+
+
+_TRANSITIONS = {
+    LookupState.SHARED: {_Event.INVALIDATE: LookupState.INVALIDATED, _Event.END: LookupState.ENDED},
+    LookupState.PRIVATE: {_Event.INVALIDATE: LookupState.PRIVATE, _Event.END: LookupState.ENDED},
+    LookupState.INVALIDATED: {_Event.INVALIDATE: LookupState.INVALIDATED, _Event.END: LookupState.ENDED},
+    LookupState.ENDED: dict.fromkeys(_Event, LookupState.ENDED),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class LookupResult:
-    """What a lookup found: an entry, and the origin's status (200, 206 or 304). `is_new`: it was not known before."""
+    """An entry, and the status of the origin's response (200, 206 or 304). `is_new`: the entry was just created."""
 
     entry: Entry
     status: int
@@ -26,114 +65,114 @@ class LookupResult:
 class Lookup:
     """A running lookup.
 
-    `is_invalidated`: a write or a purge came after it began. Its waiters get the result, and the cache does not keep
-    it: no stale fill (docs/invariants.md#no-stale-fill).
-    `conflicting_results`: results of invalidated lookups that ended since it began; None stands for a 404. They may
-    be newer. `is_alone`: it has one waiter, and its result is not kept.
+    `conflicting_results` are those of invalidated lookups that ended since it began, None for a 404. `on_end` is
+    called at its end in any case.
     """
 
-    waiters: "list[asyncio.Future[LookupResult]]"
-    is_invalidated: bool = False
+    state: LookupState = LookupState.SHARED
+    waiters: "list[asyncio.Future[LookupResult]]" = field(default_factory=list)
     conflicting_results: list[Metadata | None] = field(default_factory=list)
-    is_alone: bool = False
     on_end: Callable[[], None] | None = None
 
+    @property
+    def is_invalidated(self) -> bool:
+        return self.state is LookupState.INVALIDATED
+
     def may_publish(self, found: Metadata | None) -> bool:
-        """Whether others may get what it found."""
-        if self.is_invalidated or self.is_alone:
+        """Return whether later requests may get this result. None stands for a 404."""
+        if self.state is not LookupState.SHARED:
             return False
         return all(
-            found is None if doubt is None else found is not None and found.is_version(doubt)
-            for doubt in self.conflicting_results
+            found is None if other is None else found is not None and found.is_version(other)
+            for other in self.conflicting_results
         )
 
 
-Find = Callable[[Lookup], Coroutine[None, None, LookupResult]]
+Run = Callable[[Lookup], Coroutine[None, None, LookupResult]]
 
 
 class Lookups:
-    """`pin` and `unpin` are called for each waiter that got an entry, and once more for the lookup itself; and for the
-    stale entry that a lookup is about, as long as it runs.
+    """The running lookups. `pin` and `unpin` hold entries: once for each waiter, and once for the lookup itself.
+
+    The stale entry that a lookup revalidates is pinned as long as the lookup runs.
     """
 
     def __init__(self, pin: Callable[[Entry], None], unpin: Callable[[Entry], None]) -> None:
         self._pin = pin
         self._unpin = unpin
-        self._running: dict[ObjectKey, Lookup] = {}
-        self._tasks: set[asyncio.Task[LookupResult]] = set()
-        self.started = 0  # lookups that went to the origin
-        self.joined = 0  # requests that waited on another's lookup
+        self._shared: dict[ObjectKey, Lookup] = {}
+        self._tasks = TaskSet()
+        self.started = 0  # lookups that sent a request to the origin
+        self.joined = 0  # requests that waited for the lookup of another one
 
     def is_running(self, key: ObjectKey) -> bool:
-        return key in self._running
+        """Return whether a request for `key` would join a lookup."""
+        return key in self._shared
 
-    async def wait(self, key: ObjectKey, find: Find, stale: Entry | None) -> LookupResult:
-        """Join the running lookup of `key` or start one with `find`. The entry comes pinned: unpin it.
+    async def join_or_start(self, key: ObjectKey, run: Run, stale: Entry | None) -> LookupResult:
+        """Join the shared lookup of `key`, or start one with `run`. Unpin the entry that it returns.
 
-        Raises what `find` raised.
+        Raises what `run` raises.
         """
-        lookup = self._running.get(key)
+        lookup = self._shared.get(key)
         if lookup is None:
-            lookup = self.start(key, find, stale)
+            lookup = self.start(key, run, stale)
         else:
             self.joined += 1
-        return await self.learned(lookup)
+        return await self.result(lookup)
 
-    async def wait_alone(self, key: ObjectKey, find: Find, stale: Entry | None) -> LookupResult:
-        """As `wait`, with a lookup that nobody else joins, and that is not kept."""
-        lookup = Lookup([], is_alone=True)
-        self._begin(key, lookup, find, stale)
-        return await self.learned(lookup)
+    async def run_private(self, key: ObjectKey, run: Run, stale: Entry | None) -> LookupResult:
+        """Run a private lookup with `run`, otherwise as `join_or_start`."""
+        lookup = Lookup(LookupState.PRIVATE)
+        self._begin(key, lookup, run, stale)
+        return await self.result(lookup)
 
-    async def learned(self, lookup: Lookup) -> LookupResult:
-        """Wait for a running lookup, as `wait`."""
+    async def result(self, lookup: Lookup) -> LookupResult:
+        """Wait for a running lookup, and return its result as `join_or_start` does."""
         waiter: asyncio.Future[LookupResult] = asyncio.get_running_loop().create_future()
         lookup.waiters.append(waiter)
         try:
             return await waiter
         except asyncio.CancelledError:
-            # Cancelled between the lookup's end and our turn: the pin is ours to drop (I12).
+            # The waiter may be cancelled after the lookup ended: then it has a pin that nothing else would end.
             if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
                 self._unpin(waiter.result().entry)
             raise
 
-    def start(
-        self, key: ObjectKey, find: Find, stale: Entry | None, on_end: Callable[[], None] | None = None
-    ) -> Lookup:
-        """Begin a lookup that nobody has to wait for. `on_end` is called whatever becomes of it."""
-        lookup = self._running[key] = Lookup([], on_end=on_end)
-        self._begin(key, lookup, find, stale)
+    def start(self, key: ObjectKey, run: Run, stale: Entry | None, on_end: Callable[[], None] | None = None) -> Lookup:
+        """Start a shared lookup of `key`, which has none. It needs no waiter."""
+        assert key not in self._shared
+        lookup = self._shared[key] = Lookup(on_end=on_end)
+        self._begin(key, lookup, run, stale)
         return lookup
 
-    def _begin(self, key: ObjectKey, lookup: Lookup, find: Find, stale: Entry | None) -> None:
-        self.started += 1
-        if stale is not None:
-            # Before the lookup gets its turn, the entry might cool and come back as another object.
-            self._pin(stale)
-        task = asyncio.create_task(find(lookup), name=f"lookup {key}")
-        self._tasks.add(task)
-        # A callback, because a task that is cancelled before its first step never runs any of its own code.
-        task.add_done_callback(lambda task: self._end(key, lookup, stale, task))
+    def invalidate(self, matches: Callable[[ObjectKey], bool]) -> None:
+        """Invalidate the shared lookups of the keys that match."""
+        for key in [key for key in self._shared if matches(key)]:
+            _advance(self._shared.pop(key), _Event.INVALIDATE)
 
-    def supersede(self, is_hit: Callable[[ObjectKey], bool]) -> None:
-        """Nobody joins these any more, and what they find is not kept."""
-        for key in [key for key in self._running if is_hit(key)]:
-            self._running.pop(key).is_invalidated = True
-
-    def doubt(self, key: ObjectKey, found: Metadata | None) -> None:
-        """See `Lookup.conflicting_results`."""
-        if (lookup := self._running.get(key)) is not None:
+    def add_conflict(self, key: ObjectKey, found: Metadata | None) -> None:
+        """Note the result of an invalidated lookup of `key` with the shared one, if there is one."""
+        if (lookup := self._shared.get(key)) is not None:
             lookup.conflicting_results.append(found)
 
     async def close(self) -> None:
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        """Cancel all lookups and wait for their end."""
+        await self._tasks.close()
+
+    def _begin(self, key: ObjectKey, lookup: Lookup, run: Run, stale: Entry | None) -> None:
+        self.started += 1
+        if stale is not None:
+            # Before the lookup gets its turn, the entry might leave memory and return as another object.
+            self._pin(stale)
+        task = self._tasks.start(run(lookup), name=f"lookup {key}")
+        # A callback, because a task that is cancelled before its first step never runs any of its own code.
+        task.add_done_callback(lambda task: self._end(key, lookup, stale, task))
 
     def _end(self, key: ObjectKey, lookup: Lookup, stale: Entry | None, task: "asyncio.Task[LookupResult]") -> None:
-        self._tasks.discard(task)
-        if self._running.get(key) is lookup:
-            del self._running[key]
+        if lookup.state is LookupState.SHARED:
+            del self._shared[key]
+        _advance(lookup, _Event.END)
         waiters = [waiter for waiter in lookup.waiters if not waiter.done()]
         error = OriginUnavailable("shutting down") if task.cancelled() else task.exception()
         if error is not None:
@@ -144,12 +183,16 @@ class Lookups:
             elif not lookup.waiters:
                 log.info("background lookup of %s: %s", key, error)
         else:
-            learned = task.result()
+            result = task.result()
             for waiter in waiters:
-                self._pin(learned.entry)
-                waiter.set_result(learned)
-            self._unpin(learned.entry)
+                self._pin(result.entry)
+                waiter.set_result(result)
+            self._unpin(result.entry)
         if stale is not None:
             self._unpin(stale)
         if lookup.on_end is not None:
             lookup.on_end()
+
+
+def _advance(lookup: Lookup, event: _Event) -> None:
+    lookup.state = _TRANSITIONS[lookup.state][event]

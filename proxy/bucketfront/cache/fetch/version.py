@@ -1,4 +1,4 @@
-"""How the origin is asked for bytes of one version, and what of its answers is believed (I1)."""
+"""Ranged GETs of one version: version purity (docs/invariants.md#version-purity)."""
 
 from collections.abc import Callable
 
@@ -18,30 +18,30 @@ from bucketfront.keys import ObjectKey
 
 
 class Version:
-    """An entry's version at the origin: asked for by key while it is the current one, by its version id after that.
+    """An entry's version at the origin. It is fetched by key while it is current, and by version id after that.
 
-    `changed` is told that it is not current any more, when that is found out.
+    `on_replaced` is called once, when a response shows that the version is no longer current.
     """
 
-    def __init__(self, entry: Entry, origin: Origin, changed: Callable[[Entry], None]) -> None:
+    def __init__(self, entry: Entry, origin: Origin, on_replaced: Callable[[Entry], None]) -> None:
         self._entry = entry
         self._origin = origin
-        self._changed = changed
-        self._replaced: str | None = None  # how it was found out
+        self._on_replaced = on_replaced
+        self._replaced: str | None = None  # what showed that the version is no longer current
 
-    async def ask(self, part: FromTo) -> OriginResponse:
-        """`part` of this version and of no other.
+    async def fetch(self, part: FromTo) -> OriginResponse:
+        """Return `part` of this version and of no other.
 
-        Raises ObjectChanged where it is to be had no more: it has no version id, or the origin does not give it by that
-        one. Else as `Origin.get`, but for ObjectNotFound and RangeUnsatisfiable.
+        Raises ObjectChanged if the origin no longer has the version: it has no version id, or the GET with it fails.
+        Otherwise raises what `Origin.get` raises, except ObjectNotFound and RangeUnsatisfiable.
         """
         if self._replaced is None:
             try:
                 return await self._get(self._entry.key, part)
             except ObjectChanged as error:
                 self._replaced = str(error)
-                # At once: whoever comes from now on gets the new version, though this one may still be completed.
-                self._changed(self._entry)
+                # At once: later requests must get the new version, although this one may still be completed.
+                self._on_replaced(self._entry)
         return await self._get_past(part, self._replaced)
 
     async def _get_past(self, part: FromTo, replaced: str) -> OriginResponse:
@@ -51,19 +51,19 @@ class Version:
         try:
             return await self._get(key._replace(version=version), part)
         except (ObjectChanged, AccessDenied, NoSuchVersion, DeleteMarker, InvalidOriginResponse) as error:
-            # InvalidOriginResponse: S3-alikes ignore a version id that they do not know, and send what is current.
+            # InvalidOriginResponse: some S3-alikes ignore a version id that they do not know, and send the current one.
             raise ObjectChanged(replaced) from error
 
     async def _get(self, key: ObjectKey, part: FromTo) -> OriginResponse:
         known = self._entry.metadata
         try:
-            answer = await self._origin.get(key, part, if_match=known.etag)
+            response = await self._origin.get(key, part, if_match=known.etag)
         except (ObjectNotFound, RangeUnsatisfiable) as error:
-            # A part of this version exists: who has no such object or range now has another version, or none.
+            # The part exists in this version, so a 404 or 416 means that the version was replaced or deleted.
             raise ObjectChanged(str(error)) from error
-        assert not isinstance(answer, NotModified)
-        found = answer.metadata
+        assert not isinstance(response, NotModified)
+        found = response.metadata
         if not found.is_version(known):
-            answer.body.close()
+            response.body.close()
             raise ObjectChanged(f"{key} was {known.etag} of {known.size} bytes, is {found.etag} of {found.size}")
-        return answer
+        return response

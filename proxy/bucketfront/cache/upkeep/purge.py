@@ -52,7 +52,7 @@ class Purge:
                 or any(key.bucket == p.bucket and key.key.startswith(p.key) for p in heads)
             )
 
-        self._lookups.supersede(is_hit)
+        self._lookups.invalidate(is_hit)
         self._absences.forget_all(is_hit)
         failures: list[StoreError] = []
 

@@ -106,7 +106,7 @@ class Sender:
         if self._asked != span:
             self._asked = span
             self._ready = span.start
-            self._reader.ask_for(span, whole=self._whole)
+            self._reader.expect(span, whole=self._whole)
 
     async def _send_span(self, span: Span, outlet: Outlet, body: BodyWriter) -> None:
         self._ask_for(span)
@@ -146,7 +146,7 @@ class Sender:
             turn = Span(stretch.start, min(stretch.stop, stretch.start + MAX_PER_TURN_TLS_BYTES))
             return await self._send_enciphered(turn, outlet, body)
         outlet.writer.send_headers()
-        file_sender = FileSender(transport, region, stretch, self._reader.bring_in, self._reader.is_sound)
+        file_sender = FileSender(transport, region, stretch, self._reader.load, self._reader.is_sound)
         try:
             await file_sender.run()
         finally:
@@ -166,7 +166,7 @@ class Sender:
             for start in range(turn.start, turn.stop, page_cache.PEEK):
                 piece = Span(start, min(turn.stop, start + page_cache.PEEK))
                 if (data := _peeked(region, piece)) is None:
-                    await self._reader.bring_in(Span(start, turn.stop))
+                    await self._reader.load(Span(start, turn.stop))
                     data = await self._reader.read(piece)
                 await body.write(data)
                 del data

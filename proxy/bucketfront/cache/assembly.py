@@ -1,0 +1,231 @@
+"""Puts the cache together: storage, index, entries, part fetches, the `Cache` itself and its upkeep.
+
+`open_cache` opens the folder of a cache and runs all of it. `assemble` only builds the objects, over a storage and an
+index that are open. This module alone knows all parts of the cache.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from bucketfront.cache.cache import Cache
+from bucketfront.cache.clock import CacheClock, Clock, boottime
+from bucketfront.cache.entries.budget import Budget
+from bucketfront.cache.entries.entry_table import NEVER, EntryTable, Policy
+from bucketfront.cache.entries.hot_bodies import HotBodies
+from bucketfront.cache.entries.negative_cache import NegativeCache
+from bucketfront.cache.fetch.integrity import Comparison, Integrity
+from bucketfront.cache.fetch.part import FetchContext, FetchStats
+from bucketfront.cache.fetch.single_flight import Lookups
+from bucketfront.cache.housekeeper import Housekeeper
+from bucketfront.cache.lookup_flow import LookupFlow
+from bucketfront.cache.origin import Origin
+from bucketfront.cache.reader import ReaderContext
+from bucketfront.cache.scrubber import Scrubber
+from bucketfront.cache.statistics import Counters
+from bucketfront.cache.storage.boot import boot_id
+from bucketfront.cache.storage.file_storage import FileStorage
+from bucketfront.cache.storage.index import Index
+from bucketfront.cache.storage.storage import Storage
+from bucketfront.cache.upkeep.disposal import Disposal
+from bucketfront.cache.upkeep.flusher import Flusher
+from bucketfront.cache.upkeep.open_files import OpenFiles
+from bucketfront.cache.upkeep.purge import Purge
+from bucketfront.cache.upkeep.space import Space
+from bucketfront.errors import IndexTooNew, StoreError
+from bucketfront.keys import ObjectKey
+from bucketfront.retry import RetryBudget
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheOptions:
+    """The values that configure a cache. Sizes are in bytes, times in seconds.
+
+    `policy` returns how long a version is fresh, and `negative_ttl` how long a 404 holds. `min_free` returns the space
+    to keep free on a disk of a given size. `hot_limit` bounds the entries in memory, and so the open files.
+    `is_durable`: what the index claims must outlive a loss of power.
+    """
+
+    max_size: int
+    block_size: int
+    part_size: int
+    parallel_parts: int
+    read_ahead_limit: int  # part fetches
+    hot_limit: int
+    memory: int
+    policy: Policy
+    negative_ttl: Callable[[ObjectKey], float]
+    idle_timeout: float
+    reader_timeout: float
+    min_free: Callable[[int], int]
+    after_disconnect: Literal["finish", "stop", "auto"]
+    split_distance: int = 0
+    is_durable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CacheAssembly:
+    """A cache and its parts. The other rooms use `cache`; the composition root and the tests see all of it."""
+
+    cache: Cache
+    clock: Clock
+    store: FileStorage
+    index: Index
+    entries: EntryTable
+    lookups: Lookups
+    fetch: FetchContext
+    disposal: Disposal
+    flusher: Flusher
+    space: Space
+    open_files: OpenFiles
+    purges: Purge
+    housekeeper: Housekeeper
+    scrubber: Scrubber
+
+    async def close(self) -> None:
+        """End lookups and part fetches, close files and write the last changes, so that the next start is clean."""
+        await self.lookups.close()
+        await self.open_files.finish()
+        await self.fetch.tasks.close()
+        await asyncio.gather(*self.purges.running, return_exceptions=True)
+        await self.disposal.finish()
+        await self.flusher.flush()
+        for entry in self.entries.close():
+            if entry.fill is not None:
+                await entry.fill.verified()
+            if entry.file is not None:
+                await self.fetch.store.close_file(entry.file)
+        await self.index.close(self.entries.changes())
+
+
+def assemble(
+    origin: Origin,
+    store: FileStorage,
+    index: Index,
+    clock: Clock,
+    options: CacheOptions,
+    *,
+    storage: Storage | None = None,
+    overhead: int = 0,
+    trusted_since: float = NEVER,
+    retries: RetryBudget | None = None,
+    hedges: RetryBudget | None = None,
+    monotonic: Callable[[], float] = time.monotonic,
+) -> CacheAssembly:
+    """Build a cache over the open folder `store` and its index. `storage` holds the versions in place of `store`.
+
+    `overhead` is the bytes that the index itself takes. Entries that were validated before `trusted_since` (seconds
+    since the epoch) are stale.
+    """
+    storage = storage or store
+    entries = EntryTable(
+        index,
+        Budget(options.max_size, overhead=overhead),
+        options.policy,
+        block_size=options.block_size,
+        hot_limit=options.hot_limit,
+        trusted_since=trusted_since,
+    )
+    entries.open()
+    stats, counters, integrity = FetchStats(options.read_ahead_limit), Counters(), Integrity()
+    disposal = Disposal(entries, storage)
+    flusher = Flusher(index, entries, disposal, storage, is_durable=options.is_durable)
+    space = Space(entries, disposal, storage, flush=flusher.flush, promised=lambda: stats.reserved)
+    open_files = OpenFiles(entries, disposal, storage, space, flusher.flush)
+    fetch = FetchContext(
+        origin=origin, store=storage, entries=entries, stats=stats, reserve=space.reserve,
+        unpin=disposal.unpin, remove=disposal.drop, comparison=Comparison(origin, storage, integrity), clock=monotonic,
+        block_size=options.block_size, part_size=options.part_size, parallel_parts=options.parallel_parts,
+        after_disconnect=options.after_disconnect, reader_timeout=options.reader_timeout,
+        retries=retries or RetryBudget(), hedges=hedges or RetryBudget(), split_distance=options.split_distance,
+    )  # fmt: skip
+    lookups, negative_cache = Lookups(entries.pin, disposal.unpin), NegativeCache(options.negative_ttl)
+    readers = ReaderContext(fetch, clock, counters)
+    purges = Purge(
+        entries=entries, disposal=disposal, lookups=lookups, absences=negative_cache, flush=flusher.flush,
+        is_durable=options.is_durable,
+    )  # fmt: skip
+    flow = LookupFlow(
+        fetch=fetch, lookups=lookups, negative_cache=negative_cache, disposal=disposal, open_files=open_files,
+        readers=readers, clock=clock, counters=counters,
+    )  # fmt: skip
+    cache = Cache(
+        readers=readers, lookups=lookups, lookup_flow=flow, negative_cache=negative_cache,
+        hot_bodies=HotBodies(options.memory), disposal=disposal, open_files=open_files, purges=purges,
+        integrity=integrity,
+    )  # fmt: skip
+    housekeeper = Housekeeper(
+        entries=entries, store=store, index=index, flusher=flusher, space=space, open_files=open_files,
+        clock=clock, idle_timeout=options.idle_timeout, min_free=options.min_free,
+    )  # fmt: skip
+    scrubber = Scrubber(index=index, fetch=fetch, open_files=open_files, counters=counters, clock=monotonic)
+    return CacheAssembly(
+        cache, clock, store, index, entries, lookups, fetch, disposal, flusher, space, open_files, purges, housekeeper,
+        scrubber,
+    )  # fmt: skip
+
+
+@asynccontextmanager
+async def open_cache(
+    folder: Path,
+    origin: Origin,
+    options: CacheOptions,
+    *,
+    origin_name: str,
+    retries: RetryBudget,
+    wall: Callable[[], float] = time.time,
+    elapsed: Callable[[], float] = boottime,
+) -> AsyncIterator[CacheAssembly]:
+    """Run a cache in `folder` inside the block, and close it cleanly after it.
+
+    `origin_name` names the endpoint in the index, because it is a part of the cache key. `wall` and `elapsed` are the
+    clocks of `CacheClock`. Raises StoreError.
+    """
+    async with AsyncExitStack() as stack:
+        store = FileStorage(folder, time.monotonic)
+        store.open()
+        stack.callback(store.close)
+        index = _open_index(store, origin_name, options, wall())
+        stack.callback(index.abandon)
+        clock = CacheClock(wall, elapsed, index.newest_access())
+        assembly = assemble(
+            origin, store, index, clock, options, retries=retries, overhead=await index.space(),
+            trusted_since=clock.started if clock.went_back else NEVER,
+        )  # fmt: skip
+        stack.push_async_callback(assembly.close)
+        housekeeper = assembly.housekeeper
+        with suppress(StoreError):  # it is counted, and a failing disk must not prevent the start
+            await housekeeper.measure()
+        if not index.was_clean:
+            assembly.space.hold_until(housekeeper.swept)
+        housekeeper.start()
+        stack.push_async_callback(housekeeper.stop)
+        assembly.scrubber.start()
+        stack.push_async_callback(assembly.scrubber.stop)
+        yield assembly
+
+
+def _open_index(store: FileStorage, origin_name: str, options: CacheOptions, started_at: float) -> Index:
+    index = Index(
+        store.root / "index.db",
+        origin=origin_name,
+        block_size=options.block_size,
+        is_durable=options.is_durable,
+        boot=boot_id(),
+        started_at=started_at,
+    )
+    try:
+        index.open()
+    except StoreError as error:
+        if isinstance(error, IndexTooNew) or not store.is_full:
+            raise
+        log.warning("the cache's disk is full, what it holds is not used: %s", error)
+        index.open_in_memory()
+    return index

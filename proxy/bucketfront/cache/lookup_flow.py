@@ -1,0 +1,324 @@
+"""How a lookup finds the entry that serves a key.
+
+Theory of operation
+-------------------
+`LookupFlow.lookup` takes an entry from memory or from the index. A fresh entry serves at once. So does a stale one
+within `stale-while-revalidate`, and a lookup in the background revalidates it. In all other cases the request joins
+the running lookup of the key, or starts one (see `cache.fetch.single_flight`):
+
+- without an entry, an initial fetch gets the metadata and the first bytes with one ranged GET, or with a HEAD;
+- with a stale entry, a conditional GET or a HEAD revalidates it;
+- a new version becomes an entry (`_create`), its bytes become its first part fetch, and `_publish` makes it reachable;
+- if the origin fails, the stale entry serves within `stale-if-error`, or within `outage` if the breaker is open.
+
+An entry whose file turns out to be missing is removed, and the lookup starts again.
+"""
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from dataclasses import dataclass
+
+from bucketfront.cache.clock import Clock
+from bucketfront.cache.entries.entry import Entry
+from bucketfront.cache.entries.negative_cache import NegativeCache
+from bucketfront.cache.fetch import requests
+from bucketfront.cache.fetch.fill import Fill
+from bucketfront.cache.fetch.part import FetchContext
+from bucketfront.cache.fetch.read_ahead import ReadAhead
+from bucketfront.cache.fetch.single_flight import Lookup, LookupResult, Lookups
+from bucketfront.cache.origin import OriginResponse
+from bucketfront.cache.reader import Reader, ReaderContext
+from bucketfront.cache.statistics import Counters
+from bucketfront.cache.upkeep.disposal import Disposal
+from bucketfront.cache.upkeep.open_files import OpenFiles
+from bucketfront.cache.upload import Upload
+from bucketfront.errors import (
+    AccessDenied,
+    NotCached,
+    ObjectNotFound,
+    OriginCircuitOpen,
+    OriginUnavailable,
+    ProxyError,
+)
+from bucketfront.http.cache_status import CacheStatus, Forward
+from bucketfront.http.metadata import Metadata
+from bucketfront.http.ranges import FromTo, Suffix
+from bucketfront.keys import ObjectKey
+
+PUBLISH_TIMEOUT_S = 5.0  # a client waits so long until its upload is in the cache; publishing continues after that
+MAX_PUBLISH_HEADS = 3  # for one upload, each because an invalidated lookup ended meanwhile with a newer result
+MAX_RESTARTS = 4  # of one request's lookup, each because its entry was lost before its file was open
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """S3 has no such object: it responded with 404, now or within `negative_ttl`."""
+
+    status: CacheStatus
+
+
+class LookupFlow:
+    """Finds entries, and fetches and publishes them. Lives in the event loop. `clock` is the cache's clock."""
+
+    def __init__(
+        self,
+        *,
+        fetch: FetchContext,
+        lookups: Lookups,
+        negative_cache: NegativeCache,
+        disposal: Disposal,
+        open_files: OpenFiles,
+        readers: ReaderContext,
+        clock: Clock,
+        counters: Counters,
+    ) -> None:
+        self._fetch = fetch
+        self._origin = fetch.origin
+        self._entries = fetch.entries
+        self._lookups = lookups
+        self._negative_cache = negative_cache
+        self._disposal = disposal
+        self._open_files = open_files
+        self._readers = readers
+        self._clock = clock
+        self._counters = counters
+        self._read_ahead = ReadAhead(fetch.block_size, fetch.part_size, fetch.parallel_parts)
+
+    async def lookup(
+        self,
+        key: ObjectKey,
+        *,
+        wants_body: bool,
+        part: FromTo | Suffix | None = None,
+        revalidate: bool = False,
+        only_if_cached: bool = False,
+    ) -> Reader | Absent:
+        """See `Cache.lookup`."""
+        for _ in range(MAX_RESTARTS):
+            now = self._clock()
+            entry = self._entries.get(key)
+            if entry is None and not revalidate and (ttl := self._negative_cache.ttl(key, now)) is not None:
+                self._counters.hits += 1
+                return Absent(CacheStatus(ttl=ttl))
+            if entry is not None and not revalidate and (status := self._serve(entry, now)) is not None:
+                self._entries.pin(entry)
+            elif only_if_cached:
+                raise NotCached(f"{key} is not in the cache")
+            else:
+                found = await self._join_or_start(key, entry, part if wants_body else None, wants_body=wants_body)
+                if isinstance(found, Absent):
+                    return found
+                entry, status = found
+                revalidate = False
+            try:
+                if await self._open_files.open(entry, wants_body=wants_body):
+                    self._entries.touch(entry, self._clock())
+                    return Reader(entry, status, self._readers)
+            except BaseException:
+                self._disposal.unpin(entry)
+                raise
+            # The file is gone, or has not what the index claims. Without the entry, the next round is a miss.
+            self._disposal.drop(entry)
+            self._disposal.unpin(entry)
+        raise OriginUnavailable(f"{key} changed {MAX_RESTARTS} times while it was looked up")
+
+    def _serve(self, entry: Entry, now: float) -> CacheStatus | None:
+        """Return the cache status with which the entry serves without a wait, or None if it may not serve so."""
+        ttl = entry.ttl(now)
+        if ttl > 0:
+            self._counters.hits += 1
+            return CacheStatus(ttl=ttl)
+        if -ttl < entry.freshness.stale_while_revalidate:
+            self._counters.stale_hits += 1
+            if not self._lookups.is_running(entry.key):
+                self._revalidate_later(entry)
+            return CacheStatus(ttl=ttl, detail="stale-while-revalidate")
+        return None
+
+    def _revalidate_later(self, stale: Entry) -> None:
+        """Start a lookup in the background, with a HEAD."""
+        self._counters.revalidations += 1
+
+        async def run(lookup: Lookup) -> LookupResult:
+            try:
+                return await self._run(stale.key, stale, None, lookup, get=False)
+            except AccessDenied:
+                # The next request must send one to the origin, and get the 403 itself.
+                self._entries.expire(stale)
+                raise
+
+        self._lookups.start(stale.key, run, stale)
+
+    async def _join_or_start(
+        self, key: ObjectKey, stale: Entry | None, part: FromTo | Suffix | None, *, wants_body: bool
+    ) -> tuple[Entry, CacheStatus] | Absent:
+        """Wait for the lookup of `key`, joined or started. The entry that it returns is pinned."""
+        forward = Forward.MISS if stale is None else Forward.STALE
+        joins = self._lookups.is_running(key)
+        if stale is None:
+            self._counters.misses += 1
+        else:
+            self._counters.revalidations += 1
+            self._entries.pin(stale)  # it may serve in the end
+
+        def run(lookup: Lookup) -> Coroutine[None, None, LookupResult]:
+            return self._run(key, stale, part, lookup, get=wants_body)
+
+        try:
+            result = await self._lookups.join_or_start(key, run, stale)
+            if joins and not result.entry.freshness.storable:
+                # RFC 9111 section 5.2.2.5: a response that must not be stored must not serve another request either.
+                self._disposal.unpin(result.entry)
+                result = await self._lookups.run_private(key, run, stale)
+                joins = False
+        except ObjectNotFound:
+            remembered = self._negative_cache.ttl(key, self._clock()) is not None
+            return Absent(CacheStatus(forward, fwd_status=404, collapsed=joins, stored=remembered))
+        except OriginUnavailable as error:
+            now = self._clock()
+            is_outage = isinstance(error, OriginCircuitOpen)
+            if stale is None or stale.is_removed or -stale.ttl(now) >= _stale_window(stale, is_outage=is_outage):
+                raise
+            self._counters.stale_hits += 1
+            self._entries.pin(stale)
+            log.info("%s is served stale: %s", key, error)
+            return stale, CacheStatus(ttl=stale.ttl(now), detail="outage" if is_outage else "stale-if-error")
+        finally:
+            if stale is not None:
+                self._disposal.unpin(stale)
+        entry = result.entry
+        stored = entry.file_name is not None and not entry.is_removed and result.is_new
+        return entry, CacheStatus(forward, fwd_status=result.status, stored=stored, collapsed=joins)
+
+    # --- inside a lookup's task ------------------------------------------------------------------------------
+
+    async def _run(
+        self, key: ObjectKey, stale: Entry | None, part: FromTo | Suffix | None, lookup: Lookup, *, get: bool
+    ) -> LookupResult:
+        """Send the request of a lookup, and return an entry that is pinned once."""
+        # The response holds for some time after this moment, so the age counts from here: bounded staleness
+        # (docs/invariants.md#bounded-staleness).
+        sent_at = self._clock()
+        try:
+            status = 200
+            if stale is None:
+                response = await requests.fetch_initial(self._origin, self._read_ahead, key, part, get=get)
+            else:
+                response, status = await requests.revalidate(self._origin, self._read_ahead, stale, part, get=get)
+        except ObjectNotFound:
+            self._report_conflict(key, lookup, None)
+            if lookup.may_publish(None):
+                self._negative_cache.remember(key, self._clock())
+                if stale is not None:
+                    self._disposal.drop(stale)
+            raise
+        if stale is None or isinstance(response, OriginResponse) or not stale.metadata.is_version(response):
+            return await self._create(key, response, lookup, sent_at)
+        self._report_conflict(key, lookup, response)
+        if not stale.is_removed and lookup.may_publish(response):
+            self._entries.validated(stale, response, sent_at)
+        self._entries.pin(stale)
+        return LookupResult(stale, status, is_new=False)
+
+    async def _create(
+        self, key: ObjectKey, response: OriginResponse | Metadata, lookup: Lookup, sent_at: float
+    ) -> LookupResult:
+        """Make an entry of a new version. The bytes of a response become its first part fetch."""
+        metadata = response.metadata if isinstance(response, OriginResponse) else response
+        entry = self._entries.create(key, metadata, sent_at)
+        self._entries.pin(entry)
+        try:
+            if isinstance(response, OriginResponse):
+                # Before the entry is reachable, because it gets one file in its life.
+                await self._open_files.give(entry)
+        except BaseException:
+            assert isinstance(response, OriginResponse)
+            response.body.close()
+            self._disposal.drop(entry)
+            self._disposal.unpin(entry)
+            raise
+        self._publish(entry, lookup)
+        if not isinstance(response, OriginResponse):
+            return LookupResult(entry, 200)
+        if entry.file is None:
+            response.body.close()
+        else:
+            Fill.of(entry, self._fetch).adopt(response)
+        return LookupResult(entry, 206)
+
+    def _publish(self, entry: Entry, lookup: Lookup) -> None:
+        """Make a new version the entry of its key, unless its lookup may not publish, or it must not be stored."""
+        self._report_conflict(entry.key, lookup, entry.metadata)
+        if may_publish := lookup.may_publish(entry.metadata):
+            # A version that must not be stored still replaces the one before.
+            self._negative_cache.forget(entry.key)
+            old = self._entries.publish(entry)
+            if old is not None:
+                self._disposal.discard(old)
+        if not may_publish or not entry.freshness.storable:
+            self._disposal.drop(entry)
+
+    def _report_conflict(self, key: ObjectKey, lookup: Lookup, found: Metadata | None) -> None:
+        """Handle the result of an invalidated lookup, None for a 404, which may be newer than what is known.
+
+        Its waiters get it, and must not get an older version later. So another version that is known is removed, and
+        the running lookup gets a conflicting result.
+        """
+        if not lookup.is_invalidated:
+            return
+        self._lookups.add_conflict(key, found)
+        known = self._entries.get(key)
+        if known is not None and (found is None or not known.metadata.is_version(found)):
+            self._disposal.drop(known)
+
+    # --- publishing uploads ----------------------------------------------------------------------------------
+
+    async def publish_upload(self, upload: Upload, etag: str) -> None:
+        """See `Cache.publish`."""
+        if not upload.is_whole:
+            return
+        key = upload.key
+
+        async def run(lookup: Lookup) -> LookupResult:
+            return await self._run_upload(upload, etag, lookup)
+
+        upload.keep()
+        self._lookups.invalidate(lambda known: known == key)
+        lookup = self._lookups.start(key, run, None, on_end=upload.discard)
+        try:
+            async with asyncio.timeout(PUBLISH_TIMEOUT_S):
+                result = await self._lookups.result(lookup)
+        except (ProxyError, TimeoutError) as error:
+            log.info("%s was written, and is not in the cache: %s", key, str(error) or "S3 does not answer")
+        else:
+            self._disposal.unpin(result.entry)
+
+    async def _run_upload(self, upload: Upload, etag: str, lookup: Lookup) -> LookupResult:
+        """Make the upload's file the entry, if a HEAD confirms that S3 has this body. Otherwise create the entry."""
+        key = upload.key
+        for _ in range(MAX_PUBLISH_HEADS):
+            lookup.conflicting_results.clear()
+            sent_at = self._clock()
+            metadata = await requests.fetch_initial(self._origin, self._read_ahead, key, None, get=False)
+            if not lookup.conflicting_results:
+                break
+        if isinstance(metadata, OriginResponse) or (metadata.etag, metadata.size) != (etag, upload.size):
+            if isinstance(metadata, Metadata) and metadata.etag == etag:
+                log.error("%s: the origin has %d of %d bytes that it took", key, metadata.size, upload.size)
+            return await self._create(key, metadata, lookup, sent_at)
+        if not upload.is_whole:
+            return await self._create(key, metadata, lookup, sent_at)
+        entry = self._entries.create(key, metadata, sent_at)
+        self._entries.pin(entry)
+        upload.hand_over(self._entries, entry)
+        self._counters.written += 1
+        self._publish(entry, lookup)
+        return LookupResult(entry, 200)
+
+
+def _stale_window(entry: Entry, *, is_outage: bool) -> float:
+    """Return the seconds past its TTL in which an entry may serve because the origin fails or cannot be reached."""
+    return entry.freshness.outage if is_outage else entry.freshness.stale_if_error
