@@ -11,12 +11,12 @@ import sqlite3
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, Future
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, ParamSpec, Self, TypeVar
 
-from fakes import FakeClock, object_bytes
+from fake_origin import BLOCK, KEY, FakeOrigin
+from fakes import FakeClock
 
 from bucketfront.cache.assembly import CacheOptions, assemble
 from bucketfront.cache.entries.entry import ENTRY_BYTES, Entry
@@ -24,18 +24,12 @@ from bucketfront.cache.entries.entry_table import Policy
 from bucketfront.cache.fetch import body_stream
 from bucketfront.cache.fetch.fill import Fill
 from bucketfront.cache.lookup_flow import Absent
-from bucketfront.cache.origin import NotModified, OriginResponse
 from bucketfront.cache.reader import Reader
 from bucketfront.cache.scrubber import Scrubber
 from bucketfront.cache.storage.file_storage import FileStorage
 from bucketfront.cache.storage.index import Index
 from bucketfront.cache.storage.storage import Storage, StoredFile
 from bucketfront.errors import (
-    BodyTruncated,
-    ObjectChanged,
-    ObjectNotFound,
-    OriginTimeout,
-    RangeUnsatisfiable,
     StoreError,
 )
 from bucketfront.http import freshness
@@ -47,15 +41,10 @@ from bucketfront.retry import RetryBudget
 P = ParamSpec("P")
 T = TypeVar("T")
 
-BLOCK = 16384  # more than the overhead of an entry, so that an audit sees one block too many
 PART = 4 * BLOCK
-KEY = ObjectKey("bucket", "a/b.mp4")
 NEVER = 1e6  # seconds
 MANY = 1_000_000  # tokens: what a test does not want bounded
 TURNS = 300  # more turns of the loop than any chain of work in these tests takes
-
-
-content = object_bytes
 
 
 async def turns(count: int = TURNS) -> None:
@@ -98,147 +87,6 @@ def _settle(done: "Future[Any]", call: Callable[[], Any]) -> None:
         done.set_exception(error)
     else:
         done.set_result(result)
-
-
-@dataclass
-class Version:
-    """One version of one object at the origin."""
-
-    data: bytes
-    etag: str
-    headers: tuple[tuple[str, str], ...] = ()
-    id: str | None = None  # in a bucket that keeps versions
-
-    @property
-    def metadata(self) -> Metadata:
-        return Metadata(self.etag, len(self.data), "Tue, 15 Nov 1994 08:12:31 GMT", self.headers, version=self.id)
-
-
-@dataclass
-class FakeOrigin:
-    """Objects, and what is to go wrong. `asked` are the parts of GETs, `reads` the bytes that were delivered."""
-
-    chance: random.Random
-    chunk: int = BLOCK
-    objects: dict[ObjectKey, Version] = field(default_factory=dict)
-    is_versioned: bool = False
-    past: dict[ObjectKey, Version] = field(default_factory=dict)  # by keys with a version id: all there ever were
-    asked: list[tuple[int, int]] = field(default_factory=list)
-    keys: list[ObjectKey] = field(default_factory=list)  # that GETs named, answered or not
-    reads: list[tuple[int, int]] = field(default_factory=list)
-    heads: int = 0
-    gets: int = 0
-    conditional: int = 0  # lookups that named the version they had
-    gates: dict[int, asyncio.Event] = field(default_factory=dict)  # offsets that no body passes until they are set
-    door: asyncio.Event | None = None  # what every new answer waits for
-    errors: "deque[Exception | None]" = field(default_factory=deque)  # raised by the next calls, one each
-    stalls: dict[int, int] = field(default_factory=dict)  # number of a GET from 1 on -> where its body ends to move
-    deaf: set[int] = field(default_factory=set)  # numbers of GETs that never get a head
-    read_timeout: int | None = None  # turns of the loop after which such a GET or body fails; None: never
-    cuts: list[int] = field(default_factory=list)  # offsets at which a body ends early, once each
-    bodies: int = 0  # bodies not closed yet
-    jitter: int = 1  # turns of the loop before each answer and each chunk, at most
-
-    def put(self, data: bytes, etag: str = '"1"', key: ObjectKey = KEY, **headers: str) -> bytes:
-        named = tuple((name.replace("_", "-"), value) for name, value in headers.items())
-        self.store(key, Version(data, etag, named))
-        return data
-
-    def store(self, key: ObjectKey, version: Version) -> None:
-        if self.is_versioned:
-            version.id = f"v{len(self.past) + 1}"
-            self.past[key._replace(version=version.id)] = version
-        self.objects[key] = version
-
-    def gate(self, offset: int) -> asyncio.Event:
-        return self.gates.setdefault(offset, asyncio.Event())
-
-    async def pause(self) -> None:
-        await turns(self.chance.randrange(self.jitter + 1))
-
-    async def silence(self) -> None:
-        if self.read_timeout is None:
-            await asyncio.Event().wait()
-        await turns(self.read_timeout or 0)
-        raise OriginTimeout("silence")
-
-    async def get(
-        self,
-        key: ObjectKey,
-        part: FromTo | Suffix,
-        *,
-        if_match: str | None = None,
-        if_none_match: str | None = None,
-    ) -> OriginResponse | NotModified:
-        self.gets += 1
-        number = self.gets
-        self.keys.append(key)
-        if number in self.deaf:
-            await self.silence()
-        version = await self._find(key, if_none_match)
-        if if_match is not None and version.etag != if_match:
-            raise ObjectChanged(f"{key} is {version.etag}")
-        if if_none_match == version.etag:
-            return NotModified()
-        span = part.within(len(version.data))
-        if span is None:
-            raise RangeUnsatisfiable(f"{part} of {len(version.data)} bytes")
-        self.asked.append((span.start, span.stop))
-        return OriginResponse(
-            version.metadata, span.start, span.stop, FakeBody(self, version.data, span, self.stalls.get(number))
-        )
-
-    async def head(self, key: ObjectKey, *, if_none_match: str | None = None) -> Metadata | NotModified:
-        self.heads += 1
-        version = await self._find(key, if_none_match)
-        return NotModified() if if_none_match == version.etag else version.metadata
-
-    async def _find(self, key: ObjectKey, if_none_match: str | None) -> Version:
-        self.conditional += if_none_match is not None
-        error = self.errors.popleft() if self.errors else None
-        await self.pause()
-        if self.door is not None:
-            await self.door.wait()
-        if error is not None:
-            raise error
-        found = self.objects.get(key) if key.version is None else self.past.get(key)
-        if found is None:
-            raise ObjectNotFound(str(key))
-        return found
-
-
-class FakeBody:
-    def __init__(self, origin: FakeOrigin, data: bytes, span: Span, stall: int | None = None) -> None:
-        self._origin = origin
-        self._data = data
-        self._span = span
-        self._at = span.start
-        self._stall = stall
-        self._is_open = True
-        origin.bodies += 1
-
-    async def read(self) -> bytes:
-        assert self._is_open, "read after close"
-        origin = self._origin
-        await origin.pause()
-        if self._at == self._stall:
-            await origin.silence()
-        if (gate := origin.gates.get(self._at)) is not None:
-            await gate.wait()
-        if self._at in origin.cuts and self._at < self._span.stop:
-            origin.cuts.remove(self._at)
-            raise BodyTruncated(f"cut at {self._at}")
-        stalls = [] if self._stall is None else [self._stall]
-        fences = [at for at in [*origin.gates, *origin.cuts, *stalls] if self._at < at]
-        stop = min([self._span.stop, self._at + origin.chunk, *fences])
-        start, self._at = self._at, stop
-        if start < stop:
-            origin.reads.append((start, stop))
-        return self._data[start:stop]
-
-    def close(self) -> None:
-        self._origin.bodies -= self._is_open
-        self._is_open = False
 
 
 class WatchedStore(FileStorage):

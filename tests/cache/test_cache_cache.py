@@ -9,7 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cache_harness import BLOCK, KEY, PART, Rig, Turns, Version, content, others, runs, steady, turns
+from cache_harness import PART, Rig, Turns, others, runs, steady, turns
+from fake_origin import BLOCK, KEY, content
 
 from bucketfront.cache.entries.entry import ENTRY_BYTES
 from bucketfront.cache.lookup_flow import Absent
@@ -931,8 +932,3 @@ async def test_threads_are_no_different(tmp_path: Path) -> None:
         while others():
             await asyncio.wait(others())
         await rig.audit()
-
-
-def test_a_version_names_its_bytes() -> None:
-    """The fake's own: metadata and bytes of a version go together (I4)."""
-    assert Version(b"abc", '"x"').metadata.size == 3

@@ -4,7 +4,8 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from cache_harness import BLOCK, Rig, content, fill_of, turns
+from cache_harness import Rig, fill_of, turns
+from fake_origin import BLOCK, content
 
 from bucketfront.cache.storage.storage import StoredFile
 from bucketfront.errors import OriginUnavailable

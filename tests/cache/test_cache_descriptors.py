@@ -3,7 +3,8 @@
 import asyncio
 from pathlib import Path
 
-from cache_harness import BLOCK, Rig, content, turns
+from cache_harness import Rig, turns
+from fake_origin import BLOCK, content
 
 from bucketfront.keys import ObjectKey
 

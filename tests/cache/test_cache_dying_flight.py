@@ -4,7 +4,8 @@ import asyncio
 from collections import deque
 from pathlib import Path
 
-from cache_harness import PART, Rig, content, turns
+from cache_harness import PART, Rig, turns
+from fake_origin import content
 
 from bucketfront.cache.fetch.body_stream import MAX_FAILURES
 from bucketfront.errors import OriginUnavailable

@@ -8,7 +8,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from cache_harness import BLOCK, KEY, steady
+from cache_harness import steady
+from fake_origin import BLOCK, KEY
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

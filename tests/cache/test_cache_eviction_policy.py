@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from cache_harness import BLOCK
+from fake_origin import BLOCK
 from test_cache_entries import World, world
 
 from bucketfront.cache.entries.entry import Entry

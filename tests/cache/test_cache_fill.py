@@ -3,13 +3,13 @@
 import asyncio
 import errno
 import os
-import random
 from collections import deque
 from pathlib import Path
 from typing import Literal
 
 import pytest
-from cache_harness import BLOCK, KEY, PART, TURNS, FakeOrigin, Rig, content, fill_of, runs, turns
+from cache_harness import PART, TURNS, Rig, fill_of, runs, turns
+from fake_origin import BLOCK, KEY, FakeOrigin, content
 
 from bucketfront.cache.entries.entry import ENTRY_BYTES
 from bucketfront.cache.fetch.body_stream import MAX_FAILURES
@@ -744,13 +744,7 @@ async def test_a_416_for_a_version_that_shrank_is_a_new_version(tmp_path: Path) 
 
 async def test_an_answer_of_another_version_is_refused(tmp_path: Path) -> None:
     """An origin that ignores If-Match is found out: none of its bytes is stored (I1)."""
-
-    class Careless(FakeOrigin):
-        async def get(self, key, part, *, if_match=None, if_none_match=None):  # type: ignore[no-untyped-def]  # noqa: ANN202
-            del if_match
-            return await super().get(key, part, if_none_match=if_none_match)
-
-    async with Rig(tmp_path, origin=Careless(random.Random(0))) as rig:
+    async with Rig(tmp_path, origin=FakeOrigin(ignores_if_match=True)) as rig:
         old = rig.origin.put(content(4 * PART))
         assert await rig.get(0, PART) == old[:PART]
         new = rig.origin.put(content(4 * PART, seed=1), '"2"')

@@ -4,7 +4,8 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from cache_harness import BLOCK, Rig, content, turns
+from cache_harness import Rig, turns
+from fake_origin import BLOCK, content
 
 from bucketfront.cache.storage.index import Index
 from bucketfront.cache.storage.records import Changes

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from cache_harness import BLOCK, KEY, Rig, content, steady
+from cache_harness import Rig, steady
+from fake_origin import BLOCK, KEY, content
 from hypothesis import given
 from hypothesis import strategies as st
 

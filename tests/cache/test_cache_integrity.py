@@ -3,24 +3,23 @@
 import asyncio
 import base64
 import hashlib
-import random
 from collections import deque
 from pathlib import Path
 from tempfile import TemporaryFile
 
 import pytest
-from cache_harness import BLOCK, KEY, PART, FakeOrigin, Rig, content, turns
+from cache_harness import PART, Rig, turns
+from fake_origin import BLOCK, KEY, FakeOrigin, content
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bucketfront.cache.fetch import part_fetch
 from bucketfront.cache.fetch.integrity import MAX_REMEMBERED, Integrity
-from bucketfront.cache.origin import NotModified, OriginResponse
 from bucketfront.cache.storage import digests
 from bucketfront.errors import ContentMismatch
 from bucketfront.http.checksums import Digest
 from bucketfront.http.metadata import Metadata
-from bucketfront.http.ranges import FromTo, Span, Suffix
+from bucketfront.http.ranges import FromTo, Span
 from bucketfront.keys import ObjectKey
 
 OTHER = ObjectKey("bucket", "other")
@@ -34,36 +33,8 @@ def flipped(data: bytes, at: int) -> bytes:
     return data[:at] + bytes((data[at] ^ 1,)) + data[at + 1 :]
 
 
-class LyingOrigin(FakeOrigin):
-    """Its next answers carry the bytes of `lies`, one each, under the true ETag. `checksum` is what heads tell."""
-
-    lies: "deque[bytes | None]"
-    checksum: tuple[str, str] | None = None
-
-    async def get(
-        self,
-        key: ObjectKey,
-        part: FromTo | Suffix,
-        *,
-        if_match: str | None = None,
-        if_none_match: str | None = None,
-    ) -> OriginResponse | NotModified:
-        answer = await super().get(key, part, if_match=if_match, if_none_match=if_none_match)
-        lie = self.lies.popleft() if self.lies else None
-        if lie is not None and isinstance(answer, OriginResponse):
-            answer.body._data = lie  # type: ignore[attr-defined]
-        return answer
-
-    async def head(self, key: ObjectKey, *, if_none_match: str | None = None) -> Metadata | NotModified:
-        found = await super().head(key, if_none_match=if_none_match)
-        assert isinstance(found, Metadata)
-        return Metadata(found.etag, found.size, found.last_modified, found.headers, checksum=self.checksum)
-
-
-def lying(*lies: bytes | None) -> LyingOrigin:
-    origin = LyingOrigin(random.Random(0))
-    origin.lies = deque(lies)
-    return origin
+def lying(*lies: bytes | None) -> FakeOrigin:
+    return FakeOrigin(lies=deque(lies))
 
 
 @pytest.mark.parametrize(

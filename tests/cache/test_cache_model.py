@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from cache_harness import BLOCK, NEVER, PART, Rig, Version, content, steady, turns
+from cache_harness import NEVER, PART, Rig, steady, turns
+from fake_origin import BLOCK, content
 
 from bucketfront.cache.lookup_flow import Absent
 from bucketfront.errors import AccessDenied, OriginError, OriginTimeout, OriginUnavailable
@@ -42,8 +43,8 @@ class World:
         data = content(size, seed=number)
         etag = f'"{number}"'
         self.versions[etag] = number, data
-        headers = (("Cache-Control", "no-store"),) if self.chance.random() < 0.1 else ()
-        self.rig.origin.store(key, Version(data, etag, headers))
+        headers = {"Cache-Control": "no-store"} if self.chance.random() < 0.1 else {}
+        self.rig.origin.store(key, data, headers, etag=etag)
         return number
 
     async def read(self) -> None:

@@ -7,7 +7,8 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from cache_harness import BLOCK, KEY, Rig, content, turns
+from cache_harness import Rig, turns
+from fake_origin import BLOCK, KEY, content
 
 from bucketfront.cache.storage.folder import Folder
 from bucketfront.errors import StoreError

@@ -6,7 +6,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from cache_harness import BLOCK, KEY, Rig, content, turns
+from cache_harness import Rig, turns
+from fake_origin import BLOCK, KEY, content
 
 from bucketfront.cache.storage.file_storage import RETRY_AFTER, FileStorage
 from bucketfront.cache.storage.index import Index

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from cache_harness import BLOCK, KEY, Rig, content
+from cache_harness import Rig
+from fake_origin import BLOCK, KEY, content
 
 from bucketfront.cache.entries.entry import ENTRY_BYTES
 

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cache_harness import BLOCK, KEY, Rig, content, turns
+from cache_harness import Rig, turns
+from fake_origin import BLOCK, KEY, content
 
 from bucketfront.cache.scrubber import FILE_COST_BYTES, READ_RATE
 from bucketfront.keys import ObjectKey

@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from cache_harness import BLOCK, KEY, Rig
+from cache_harness import Rig
+from fake_origin import BLOCK, KEY
 from fakes import FakeClock, object_bytes
 from packed_storage import PackedStorage
 

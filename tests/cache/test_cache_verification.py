@@ -8,7 +8,8 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from cache_harness import BLOCK, Rig, content, turns
+from cache_harness import Rig, turns
+from fake_origin import BLOCK, content
 
 from bucketfront.cache.storage import verification
 from bucketfront.cache.storage.verification import Damage, Report, verify

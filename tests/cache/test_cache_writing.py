@@ -5,13 +5,12 @@ import errno
 import os
 import random
 from pathlib import Path
-from typing import Any
 
 import pytest
-from cache_harness import BLOCK, KEY, FakeOrigin, Rig, Version, content, turns
+from cache_harness import Rig, turns
+from fake_origin import BLOCK, KEY, FakeOrigin, content
 
 from bucketfront.cache.entries.entry import ENTRY_BYTES
-from bucketfront.cache.origin import NotModified, OriginResponse
 from bucketfront.cache.storage.blocks import ALLOCATION_UNIT
 from bucketfront.cache.storage.folder import Folder
 from bucketfront.cache.upload import Upload
@@ -44,7 +43,7 @@ async def test_it_becomes_the_entry(tmp_path: Path, size: int, is_known: bool) -
         data = content(size)
         writing = await filled(rig, data, length=size if is_known else None)
         assert rig.budget.used == (ENTRY_BYTES + -(-size // ALLOCATION_UNIT) * ALLOCATION_UNIT if size else 0)
-        rig.origin.store(KEY, Version(data, '"1"'))
+        rig.origin.store(KEY, data, etag='"1"')
         await rig.cache.publish(writing, '"1"')
         writing.close()
         assert (rig.origin.heads, rig.origin.gets) == (1, 0)
@@ -63,7 +62,7 @@ async def test_an_origin_that_loses_bytes(tmp_path: Path, caplog: pytest.LogCapt
     """What S3 has is what is served, and that it is not all that it took is told (I4, I5)."""
     async with Rig(tmp_path) as rig:
         writing = await filled(rig, content(2 * BLOCK))
-        rig.origin.store(KEY, Version(content(BLOCK), '"1"'))
+        rig.origin.store(KEY, content(BLOCK), etag='"1"')
         await rig.cache.publish(writing, '"1"')
         writing.close()
         assert await rig.get() == content(BLOCK)
@@ -75,7 +74,7 @@ async def test_an_unclean_stop(tmp_path: Path) -> None:
     """What the index has of it is verified by the checksums it was written with (I14, I15)."""
     async with Rig(tmp_path) as rig:
         data = content(3 * BLOCK + 5)
-        rig.origin.store(KEY, Version(data, '"1"'))
+        rig.origin.store(KEY, data, etag='"1"')
         writing = await filled(rig, data)
         await rig.cache.publish(writing, '"1"')
         await rig.flusher.flush()
@@ -154,7 +153,7 @@ async def test_larger_than_the_cache(tmp_path: Path, length: int | None) -> None
             assert on_disk(rig) <= limit
         assert await bytes_of(writing, taken, len(data)) == data[taken:]
         assert not writing.is_whole
-        rig.origin.store(KEY, Version(data, '"1"'))
+        rig.origin.store(KEY, data, etag='"1"')
         await rig.cache.publish(writing, '"1"')
         assert rig.origin.heads == 0
         writing.close()
@@ -167,14 +166,14 @@ async def test_room_is_made_by_eviction(tmp_path: Path) -> None:
     """What was used least goes first, as for a fill; what is taken already is given back only where nothing else is."""
     async with Rig(tmp_path, max_size=8 * BLOCK + 2 * ENTRY_BYTES) as rig:
         other = content(4 * BLOCK)
-        rig.origin.store(OTHER, Version(other, '"o"'))
+        rig.origin.store(OTHER, other, etag='"o"')
         assert await rig.get(key=OTHER) == other
         await turns()
         data = content(6 * BLOCK, 2)
         writing = await filled(rig, data)
         assert writing.is_whole
         assert rig.entries.hot(OTHER) is None
-        rig.origin.store(KEY, Version(data, '"1"'))
+        rig.origin.store(KEY, data, etag='"1"')
         await rig.cache.publish(writing, '"1"')
         assert await rig.get() == data
         assert rig.origin.keys.count(KEY) == 0
@@ -232,7 +231,7 @@ async def test_a_head_that_fails(tmp_path: Path, error: OriginUnavailable) -> No
     """Nothing of it stays, and the next one asks for itself (I13)."""
     async with Rig(tmp_path) as rig:
         data = content(2 * BLOCK)
-        rig.origin.store(KEY, Version(data, '"1"'))
+        rig.origin.store(KEY, data, etag='"1"')
         writing = await filled(rig, data)
         rig.origin.errors.append(error)
         await rig.cache.publish(writing, '"1"')
@@ -247,7 +246,7 @@ async def test_a_writer_that_leaves_while_it_is_published(tmp_path: Path) -> Non
     """The entry comes about all the same, once (I12)."""
     async with Rig(tmp_path) as rig:
         data = content(2 * BLOCK)
-        rig.origin.store(KEY, Version(data, '"1"'))
+        rig.origin.store(KEY, data, etag='"1"')
         writing = await filled(rig, data)
         rig.origin.door = asyncio.Event()
         publishing = asyncio.create_task(rig.cache.publish(writing, '"1"'))
@@ -266,7 +265,7 @@ async def test_a_stop_while_it_is_published(tmp_path: Path) -> None:
     """The cache closes: the file goes (I14)."""
     async with Rig(tmp_path) as rig:
         data = content(2 * BLOCK)
-        rig.origin.store(KEY, Version(data, '"1"'))
+        rig.origin.store(KEY, data, etag='"1"')
         writing = await filled(rig, data)
         rig.origin.door = asyncio.Event()
         publishing = asyncio.create_task(rig.cache.publish(writing, '"1"'))
@@ -277,38 +276,26 @@ async def test_a_stop_while_it_is_published(tmp_path: Path) -> None:
     assert [*(tmp_path / "objects").glob("*/*")] == []
 
 
-class LateOrigin(FakeOrigin):
-    """Holds the answer of a GET back, once it is made."""
-
-    held: asyncio.Event | None = None
-
-    async def get(self, *arguments: Any, **named: Any) -> OriginResponse | NotModified:
-        answer, held = await super().get(*arguments, **named), self.held
-        if held is not None:
-            await held.wait()
-        return answer
-
-
 async def test_a_lookup_that_a_publication_displaces(tmp_path: Path) -> None:
     """A GET that asked between a write and its publication is late until after the next write: it brings nothing back
     (I6).
     """
-    origin = LateOrigin(random.Random(1))
+    origin = FakeOrigin(random.Random(1))
     async with Rig(tmp_path, origin=origin) as rig:
         first, second = content(2 * BLOCK, 1), content(3 * BLOCK, 2)
         writing = await filled(rig, first)
-        origin.store(KEY, Version(first, '"1"'))
+        origin.store(KEY, first, etag='"1"')
         await rig.cache.invalidate(KEY)
-        origin.held = held = asyncio.Event()
+        origin.late = late = asyncio.Event()
         reading = asyncio.create_task(rig.get())
         await turns()
         await rig.cache.publish(writing, '"1"')
-        origin.held = None
+        origin.late = None
         writing = await filled(rig, second)
-        origin.store(KEY, Version(second, '"2"'))
+        origin.store(KEY, second, etag='"2"')
         await rig.cache.invalidate(KEY)
         writing.close()
-        held.set()
+        late.set()
         assert await reading == first
         await turns()
         assert await rig.get() == second
@@ -335,7 +322,7 @@ class Race:
         return etag
 
     def put(self, etag: str) -> None:
-        self.rig.origin.store(KEY, Version(self.data[etag], etag))
+        self.rig.origin.store(KEY, self.data[etag], etag=etag)
         self.order.append(etag)
 
     async def write(self) -> None:

@@ -23,7 +23,8 @@ from types import SimpleNamespace
 from typing import Any, Self
 from unittest import mock
 
-from fakes import FakeOrigin, Stored, object_bytes
+from fake_origin import FakeOrigin, FakeUploader, Stored
+from fakes import object_bytes
 
 from bucketfront import app
 from bucketfront.cache import housekeeper
@@ -46,14 +47,14 @@ def body_of(key: str, version: int = 0) -> bytes:
     return object_bytes(int(key.rpartition("-")[2]), seed=zlib.crc32(f"{key} {version}".encode()))
 
 
-class ObjectHandler(FakeOrigin):
+class OriginInFolder(FakeOrigin):
     """Every key that ends in `-SIZE` exists. What is written is kept in `folder`, and outlives this process."""
 
     breaker = SimpleNamespace(is_open=False, opened=0, refused=0)
     slow_bodies = 0
 
     def __init__(self, folder: Path) -> None:
-        super().__init__()
+        super().__init__(chunk=1 << 16, jitter=0)
         self.retries = RetryBudget()
         self._folder = folder
 
@@ -62,18 +63,28 @@ class ObjectHandler(FakeOrigin):
 
     async def __aexit__(self, *_: object) -> None: ...
 
-    async def put(self, key: ObjectKey, *args: Any) -> Any:
-        written = await super().put(key, *args)
+    def keep(self, key: ObjectKey) -> None:
+        """Write the current version of `key` to the folder."""
         new = self._folder / f".{key.key}"
         new.write_bytes(self.objects[key].content)
         new.rename(self._folder / key.key)
-        return written
 
-    def _named(self, key: ObjectKey) -> Stored:
+    def find(self, key: ObjectKey) -> Stored:
         if key not in self.objects:
             kept = self._folder / key.key
             self.store(key, kept.read_bytes() if kept.exists() else body_of(key.key))
-        return super()._named(key)
+        return super().find(key)
+
+
+class UploaderToFolder(FakeUploader):
+    def __init__(self, origin: OriginInFolder) -> None:
+        super().__init__(origin)
+        self._folder = origin
+
+    async def put(self, key: ObjectKey, *args: Any, **named: Any) -> Any:
+        written = await super().put(key, *args, **named)
+        self._folder.keep(key)
+        return written
 
 
 class Disk:
@@ -123,7 +134,7 @@ class Child:
         self._channel = channel
         self._ahead = 0.0  # seconds that have passed besides
         self._disk = Disk()
-        self._origin = ObjectHandler(Path(spec["origin"]))
+        self._origin = OriginInFolder(Path(spec["origin"]))
 
     async def run(self) -> None:
         self._disk.take_over()
@@ -136,7 +147,7 @@ class Child:
             mock.patch.object(housekeeper, "INTERVAL_S", self._spec["upkeep"]),
             mock.patch.object(housekeeper, "SWEEP_RETRY_S", self._spec["retry_after"]),
             mock.patch.object(app, "S3Origin", return_value=self._origin),
-            mock.patch.object(app, "S3Uploader", return_value=self._origin),
+            mock.patch.object(app, "S3Uploader", return_value=UploaderToFolder(self._origin)),
         ):
             proxy = App(settings, lambda: time.time() + self._ahead, lambda: boottime() + self._ahead)
             proxy.halt, proxy.disk = self._halt, self._disk
@@ -164,7 +175,7 @@ class Child:
                         await proxy.cache_assembly.housekeeper.step()
                 case "rest":
                     await self._rest(proxy)
-            await self._tell(done=word, asked=len(self._origin.reads) + len(self._origin.heads))
+            await self._tell(done=word, asked=len(self._origin.asked) + self._origin.heads)
 
     async def _rest(self, proxy: app.App) -> None:
         """Until nothing is going on."""

@@ -1,4 +1,4 @@
-"""One suite for every Origin: the fakes, in their harmless state, and the real one against two S3 servers."""
+"""One suite for every Origin: the fake in its harmless state, and the real one against three S3 servers."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -7,7 +7,8 @@ from typing import Any, Protocol
 
 import pytest
 from chaos_origin import ChaosOrigin
-from fakes import ChangingOrigin, FailingOrigin, FakeOrigin, SlowOrigin, TruncatingOrigin, object_bytes
+from fake_origin import FakeOrigin, FakeUploader
+from fakes import object_bytes
 from pydantic import SecretStr
 
 from bucketfront.cache.origin import NotModified, Origin, OriginResponse
@@ -27,13 +28,7 @@ from bucketfront.keys import ObjectKey
 from bucketfront.s3.client import S3Origin
 from bucketfront.s3.upload.uploader import Announce, S3Uploader, Written
 
-FAKES: dict[str, Callable[[int], FakeOrigin]] = {
-    "fake": FakeOrigin,
-    "slow": SlowOrigin,
-    "truncating": TruncatingOrigin,
-    "changing": ChangingOrigin,
-    "failing": FailingOrigin,
-}
+FAKE = "fake"
 CHAOS = "chaos"
 SERVERS = ("moto_s3", pytest.param("seaweed", marks=pytest.mark.e2e))
 VERSIONED = "versioned-bucket"
@@ -158,18 +153,16 @@ async def chaos_subject(*, is_versioned: bool) -> AsyncIterator[Subject]:
             yield ChaosSubject(real, server)
 
 
-@pytest.fixture(params=(*FAKES, CHAOS, *SERVERS))
+@pytest.fixture(params=(FAKE, CHAOS, *SERVERS))
 async def subject(
     request: pytest.FixtureRequest,
     client_of: Callable[[OriginSettings], Any],
     bucket_of: Callable[[OriginSettings], str],
 ) -> AsyncIterator[Subject]:
-    if request.param in FAKES:
-        origin = FAKES[request.param](CHUNK)
-        if isinstance(origin, SlowOrigin):
-            origin.open()
-        yield Subject(origin, origin, "bucket", None)
-        assert origin.open_bodies == 0
+    if request.param == FAKE:
+        origin = FakeOrigin(chunk=CHUNK)
+        yield Subject(origin, FakeUploader(origin), "bucket", None)
+        assert origin.bodies == 0
         return
     if request.param == CHAOS:
         async with chaos_subject(is_versioned=False) as chaotic:
@@ -180,18 +173,15 @@ async def subject(
         yield Subject(real, S3Uploader(real, progress_timeout=10), bucket_of(settings), client_of(settings))
 
 
-@pytest.fixture(params=(*FAKES, CHAOS, *SERVERS))
+@pytest.fixture(params=(FAKE, CHAOS, *SERVERS))
 async def versioned(
     request: pytest.FixtureRequest, client_of: Callable[[OriginSettings], Any]
 ) -> AsyncIterator[Subject]:
     """As `subject`, with a bucket that keeps versions."""
-    if request.param in FAKES:
-        origin = FAKES[request.param](CHUNK)
-        origin.is_versioned = True
-        if isinstance(origin, SlowOrigin):
-            origin.open()
-        yield Subject(origin, origin, VERSIONED, None)
-        assert origin.open_bodies == 0
+    if request.param == FAKE:
+        origin = FakeOrigin(chunk=CHUNK, is_versioned=True)
+        yield Subject(origin, FakeUploader(origin), VERSIONED, None)
+        assert origin.bodies == 0
         return
     if request.param == CHAOS:
         async with chaos_subject(is_versioned=True) as chaotic:
