@@ -16,6 +16,7 @@ from bucketfront.cache.storage.index import Index
 from bucketfront.cache.storage.records import PAGE_BLOCKS, Page, Row
 from bucketfront.cache.upkeep.open_files import OpenFiles
 from bucketfront.errors import StoreError
+from bucketfront.task_set import TaskSet
 
 READ_RATE = 8 << 20  # bytes a second: 10 GiB in 22 minutes, 1 TiB in a day and a half
 FILE_COST_BYTES = 128 << 10  # counted for each file besides its own bytes: 64 files a second, a million in four hours
@@ -49,15 +50,13 @@ class Scrubber:
         self._counters = counters
         self._clock = clock
         self._sleep = sleep
-        self._task: asyncio.Task[None] | None = None
+        self._tasks = TaskSet()
 
     def start(self) -> None:
-        self._task = asyncio.create_task(self._run(), name="scrubber")
+        self._tasks.start(self._run(), name="scrubber")
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self._tasks.close()
 
     async def _run(self) -> None:
         pause = PAUSE_S

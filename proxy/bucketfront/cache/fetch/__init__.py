@@ -1,1 +1,1 @@
-"""Single flight: how bytes and metadata come from the origin, once for all who wait."""
+"""Single flight: bytes and metadata come from the origin once, for all requests that wait for them."""

@@ -11,7 +11,7 @@ blocks, and a task that belongs to the fill and to no client. `PartFetch.state` 
     ENDED        -
 
 RESERVING is skipped if the bytes are reserved already, because the part was split from another one. The fill enters
-ENDED when the task ends. `PartOutcome` then says how it ended.
+ENDED when the task ends, with a `PartOutcome`.
 """
 
 import asyncio

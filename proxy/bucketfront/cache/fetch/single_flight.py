@@ -13,8 +13,8 @@ gets a pin of its own. `Lookup.state` changes only in `_advance`, by this table:
 
 At most one lookup of a key is SHARED, and others join that one. INVALIDATE is a write or a purge that comes after the
 lookup began. Its waiters still get the result, and the cache does not keep it: no stale fill
-(docs/invariants.md#no-stale-fill). The result then becomes a conflicting result of the SHARED lookup of that time,
-which is not published either if it differs: it may be the older of the two.
+(docs/invariants.md#no-stale-fill). The SHARED lookup of that time then gets it as a conflicting result.
+If the two differ, the second one is not published either, because it may be the older one.
 """
 
 import asyncio
