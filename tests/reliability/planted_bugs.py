@@ -28,7 +28,7 @@ FILL = "tests/cache/test_cache_fill.py::"
 INDEX = "tests/cache/test_cache_index.py::"
 INTEGRITY = "tests/cache/test_cache_integrity.py::"
 RECOVERY = "tests/cache/test_cache_recovery.py::"
-SOURCE = "tests/cache/test_cache_source.py::"
+SOURCE = "tests/cache/test_cache_body_stream.py::"
 STORE = "tests/cache/test_cache_store.py::"
 VERIFICATION = "tests/cache/test_cache_verification.py::"
 ANSWERS = "tests/s3/test_s3_responses.py::"
@@ -407,7 +407,7 @@ BUGS = (
         "dies-with-an-older-flight",
         "A reader that came to a flight which was dying already fails with it.",
         (Edit("bucketfront.cache.fetch.fill:Fill._fail", "fetch.began < waiter.since", "False"),),
-        ("tests/cache/test_cache_dying_flight.py",),
+        ("tests/cache/test_cache_failing_part.py",),
     ),
     Bug(
         11,
@@ -764,7 +764,7 @@ BUGS = (
                 "while len(self._kept) > 64",
             ),
         ),
-        ("tests/cache/test_cache_hits.py::test_pushed_out_of_memory",),
+        ("tests/cache/test_cache_leases.py::test_pushed_out_of_memory",),
     ),
     Bug(
         20,
