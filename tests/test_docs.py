@@ -11,10 +11,16 @@ from bucketfront.config import loader, reference
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 PACKAGE = ROOT / "proxy" / "bucketfront"
-SOURCES = [path.read_text() for folder in ("proxy", "tests") for path in (ROOT / folder).rglob("*.py")]
-WORDS = {word for path in PACKAGE.rglob("*.py") for word in re.findall(r"\w+", path.read_text())}
+SOURCES = [
+    path.read_text()
+    for folder in ("proxy", "tests")
+    for path in (ROOT / folder).rglob("*.py")
+    if path != Path(__file__)
+]
+WORDS = {word for source in SOURCES for word in re.findall(r"\w+", source)}
 CLASSES = {name for source in SOURCES for name in re.findall(r"^ *class (\w+)", source, re.MULTILINE)}
 CLASSES_OF_OTHERS = {"RequestHandler"}  # aiohttp's
+PREFIXES_OF_OTHERS = ("proxy_", "open_file_cache")  # nginx's
 # Each folder with sources, by each end of its path: "/a/b/" and "/b/".
 FOLDERS = {
     f"/{'/'.join(parts[start:])}/"
@@ -26,6 +32,7 @@ FOLDERS = {
 _PYTHON_FILE = re.compile(r"`([\w/]+\.py)`")
 _FOLDER = re.compile(r"`(\w[\w/]*/)`")
 _CLASS = re.compile(r"`([A-Z][a-z]+[A-Z]\w*|[A-Z][a-z]+(?=\.\w))(?:\.(\w+))?`")
+_SNAKE_CASE = re.compile(r"`([a-z]+_[a-z_]+)`")
 _FENCE = re.compile(r"^(```|~~~).*?^\1", re.MULTILINE | re.DOTALL)
 _YAML = re.compile(r"^```yaml\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\(([^()\s]+)\)")
@@ -64,13 +71,16 @@ def broken_links(page: Path, text: str) -> list[str]:
 
 
 def unknown_names(text: str) -> list[str]:
-    """Return the Python files, folders, classes and members in backticks that the repository does not have."""
+    """Return the Python files, folders and identifiers in backticks that the repository does not have."""
     places = (ROOT, PACKAGE, ROOT / "tests")
     unknown = [path for path in _PYTHON_FILE.findall(text) if not any((at / path).exists() for at in places)]
     unknown += [path for path in _FOLDER.findall(text) if f"/{path}" not in FOLDERS]
     for name, member in _CLASS.findall(text):
         if (name not in CLASSES and name not in CLASSES_OF_OTHERS) or (member and member not in WORDS):
             unknown.append(f"{name}.{member}" if member else name)
+    unknown += [
+        name for name in _SNAKE_CASE.findall(text) if name not in WORDS and not name.startswith(PREFIXES_OF_OTHERS)
+    ]
     return unknown
 
 
@@ -90,16 +100,16 @@ def test_invariants_of_the_code_exist() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_names_of_the_code_exist(page: Path) -> None:
-    """Each Python file, folder, class and member that a page names exists. Only the changelog may name former ones."""
+    """Each Python file, folder and identifier that a page names exists. Only the changelog may name former ones."""
     if page.name != "CHANGELOG.md":
         assert unknown_names(page.read_text()) == []
 
 
 def test_unknown_names_are_found() -> None:
-    """A name is looked up as a file, as a folder at the end of a path, as a class, and as a member of some class."""
-    known = "`http/plan.py` `test_docs.py` `s3/upload/` `upload/` `Plan` `FileSender` `Cache.lookup` `/upload/`"
+    """Unknown files, folders, classes, members and functions are reported, and known ones are not."""
+    known = "`http/plan.py` `test_docs.py` `s3/upload/` `upload/` `Plan` `FileSender` `Cache.lookup` `parse_target` `/upload/`"
     assert unknown_names(known) == []
-    unknown = ["`http/none.py`", "`s3/none/`", "`NoSuchClass`", "`Cache.no_such_member`"]
+    unknown = ["`http/none.py`", "`s3/none/`", "`NoSuchClass`", "`Cache.no_such_member`", "`no_such_function`"]
     assert unknown_names(f"{known} {' '.join(unknown)}") == [name.strip("`") for name in unknown]
 
 
@@ -110,7 +120,7 @@ def test_configuration_page_is_current() -> None:
 
 
 def test_every_key_has_a_text() -> None:
-    """No key of the configuration page has an empty text, and no type there is a name of Python's."""
+    """Each key of the configuration page has a text, and no type there is one of Python's names."""
     keys = reference.all_keys()
     assert len(keys) > 70
     assert [key.path for key in keys if not key.text.endswith(".")] == []
