@@ -107,7 +107,7 @@ def test_names_of_the_code_exist(page: Path) -> None:
 
 def test_unknown_names_are_found() -> None:
     """Unknown files, folders, classes, members and functions are reported, and known ones are not."""
-    known = "`http/plan.py` `test_docs.py` `s3/upload/` `upload/` `Plan` `FileSender` `Cache.lookup` `parse_target` `/upload/`"
+    known = "`http/plan.py` `test_docs.py` `s3/upload/` `upload/` `Plan` `Cache.lookup` `parse_target` `/upload/`"
     assert unknown_names(known) == []
     unknown = ["`http/none.py`", "`s3/none/`", "`NoSuchClass`", "`Cache.no_such_member`", "`no_such_function`"]
     assert unknown_names(f"{known} {' '.join(unknown)}") == [name.strip("`") for name in unknown]
