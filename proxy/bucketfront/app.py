@@ -47,6 +47,7 @@ from bucketfront.server.handlers.tus_uploads import TusHandler
 from bucketfront.server.handlers.uploads import UploadHandler
 from bucketfront.server.http1 import descriptors
 from bucketfront.server.http1.listener import ConnectionLimit, Listener
+from bucketfront.server.object_writer import ObjectWriter
 from bucketfront.server.pipeline import build_pipeline
 from bucketfront.server.router import Router
 from bucketfront.server.telemetry.access_log import open_access_log
@@ -134,17 +135,18 @@ class App:
         ConnectionCollector(registry, self.connection_limit)
         OriginCollector(registry, self._origin_health)
         await self._start_admin(registry)
-        writes = S3Uploader(
+        uploader = S3Uploader(
             self.origin, UPLOAD_STALL_TIMEOUT_S + self.settings.origin.read_timeout, self.upload_journal
         )
+        writer = ObjectWriter(self.cache, uploader)
         self._start_aborting()
-        uploads = UploadHandler(self.cache, writes, self.settings.uploads, self._clock)
+        uploads = UploadHandler(writer, self.settings.uploads, self._clock)
         honor_no_cache = self.settings.freshness.honor_client_no_cache
         application = Application(
             self.settings,
             ObjectHandler(self.cache, self._rules, self._clock, honor_no_cache=honor_no_cache),
             uploads,
-            await self._start_tus(uploads),
+            await self._start_tus(writer),
             self.telemetry,
             self._pipeline,
         )
@@ -159,15 +161,15 @@ class App:
         await self._listener.start()
         self._is_ready = True
 
-    async def _start_tus(self, uploads: UploadHandler) -> TusHandler | None:
+    async def _start_tus(self, writer: ObjectWriter) -> TusHandler | None:
         """Also without a route for them: what a former run left is dropped then."""
         settings, assembly = self.settings.uploads, self.cache_assembly
         clock = assembly.clock
         self.upload_manager = UploadManager(
             folder=UploadFolder(assembly.store.folder),
             origin=self.origin,
-            store=uploads.store,
-            forget=uploads.forget,
+            store=writer.store,
+            forget=writer.invalidate,
             space=StagingSpace(assembly.space.reserve, assembly.entries.budget),
             source=self._endpoint_name,
             boot=boot_id(),
@@ -183,7 +185,8 @@ class App:
         if not settings.server.fast_path or settings.server.timing:
             return None  # how long an answer took, only the ordinary path tells
         if self._pipeline.reads & UNKEYED_FIELDS:
-            return None  # its responses could not be kept apart by these fields
+            log.info("the fast path is off: a stage reads %s", ", ".join(sorted(self._pipeline.reads & UNKEYED_FIELDS)))
+            return None
         recognise = recogniser(self._pipeline.reads)
         hits = PreparedResponses(
             self.cache,

@@ -202,8 +202,8 @@ BUGS = (
         "A write invalidates before S3 is asked, and no more after it spoke.",
         (
             Edit(
-                "bucketfront.server.handlers.uploads:UploadHandler.store",
-                "await asyncio.shield(self.forget(key))",
+                "bucketfront.server.object_writer:ObjectWriter.store",
+                "await asyncio.shield(self.invalidate(key))",
                 "pass",
             ),
         ),
@@ -336,9 +336,9 @@ BUGS = (
         "Only a write that succeeded invalidates its key again.",
         (
             Edit(
-                "bucketfront.server.handlers.uploads:UploadHandler.store",
-                "finally:\n            await asyncio.shield(self.forget(key))",
-                "finally:\n            pass\n        await self.forget(key)",
+                "bucketfront.server.object_writer:ObjectWriter.store",
+                "finally:\n            await asyncio.shield(self.invalidate(key))",
+                "finally:\n            pass\n        await self.invalidate(key)",
             ),
         ),
         (SERVER + "test_write_races.py::test_write_whose_outcome_is_unknown",),
@@ -349,9 +349,9 @@ BUGS = (
         "A write invalidates its key once S3 has spoken, and not before: a kill in between leaves the old version.",
         (
             Edit(
-                "bucketfront.server.handlers.uploads:UploadHandler.store",
-                "lambda: self.forget(key)",
-                "lambda: self.forget()",
+                "bucketfront.server.object_writer:ObjectWriter.store",
+                "lambda: self.invalidate(key)",
+                "lambda: self.invalidate()",
             ),
         ),
         (SERVER + "test_tee.py::test_the_old_version_is_gone_before_s3_is_asked",),
@@ -495,7 +495,7 @@ BUGS = (
         "A site's fallback stands in for what cannot be had.",
         (
             Edit(
-                "bucketfront.server.handlers.objects:ObjectHandler._selected",
+                "bucketfront.server.handlers.objects:ObjectHandler._send_first_present",
                 "candidate.is_fallback and is_unknown",
                 "False",
             ),

@@ -162,8 +162,8 @@ async def test_a_large_document(proxy: Proxy, s3: S3) -> None:
 
 async def test_only_so_many_at_once(start: StartProxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
     """Documents are held in memory, so there are few at a time; others wait, and are 503 after a while (I19, I20)."""
-    monkeypatch.setattr(uploads, "DELETES_AT_ONCE", 1)
-    monkeypatch.setattr(uploads, "DELETE_PATIENCE", 0.2)
+    monkeypatch.setattr(uploads, "MAX_DELETES_AT_ONCE", 1)
+    monkeypatch.setattr(uploads, "DELETE_SLOT_TIMEOUT_S", 0.2)
     proxy = await start()
     body = document("a")
     async with proxy.connection() as first:
@@ -179,7 +179,7 @@ async def test_only_so_many_at_once(start: StartProxy, s3: S3, monkeypatch: pyte
 
 async def test_a_document_that_takes_too_long(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
     """It makes room for others: 408, and nothing is deleted (I20)."""
-    monkeypatch.setattr(uploads, "DELETE_DEADLINE", 0.2)
+    monkeypatch.setattr(uploads, "DELETE_DEADLINE_S", 0.2)
     s3.put("a", b"data")
     body = document("a")
     async with proxy.connection() as connection:

@@ -213,7 +213,7 @@ async def test_sibling_of_what_is_down(packed: Proxy) -> None:
 
 async def test_a_dead_origin_is_waited_for_once(start: StartProxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many documents a path may show, an origin that does not answer costs one deadline (I20)."""
-    monkeypatch.setattr(objects, "SLOW", 0.2)
+    monkeypatch.setattr(objects, "SLOW_S", 0.2)
     timeouts = {"connect_timeout": "100ms", "read_timeout": "300ms"}
     site = {"try_extensions": [".html", ".htm"], "fallback": "app.html"}
     proxy = await start(origin=timeouts, mounts=[_mount(s3, site=site, precompressed=["br"])])

@@ -9,7 +9,7 @@ from proxy_under_test import BLOCK, S3, Proxy, StartProxy, pattern, until
 from relay import Seen, canned
 from wire import chunked, message
 
-from bucketfront.server.handlers import uploads
+from bucketfront.server import object_writer
 
 ULID = r"[0-9A-HJKMNP-TV-Z]{26}"
 MIB = 1 << 20
@@ -387,7 +387,7 @@ async def test_refused_by_s3(proxy: Proxy, s3: S3, status: int, code: str, told:
 
 async def test_a_disk_that_does_not_answer(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
     """A write waits for the old file's end for a while only; nobody is given it any more (I5, I16, I20)."""
-    monkeypatch.setattr(uploads, "FORGET_TIMEOUT", 0.1)
+    monkeypatch.setattr(object_writer, "INVALIDATE_TIMEOUT_S", 0.1)
     s3.put("x", b"old")
     assert (await proxy.get("/x")).body == b"old"
     await proxy.settled()

@@ -135,7 +135,7 @@ class AdminApplication:
 
     async def _keys(self, paths: Sequence[str]) -> AsyncIterator[ObjectKey]:
         for number, path in enumerate(paths, 1):
-            yield self._router.resolve("GET", path).key()
+            yield self._router.resolve("GET", path).unadmitted_key()
             if not number % AT_ONCE:
                 await asyncio.sleep(0)
 

@@ -1,4 +1,4 @@
-"""The listener for clients: from aiohttp's request to a room, and from an exception to an answer."""
+"""The application for clients: dispatches each request to its handler, and turns exceptions into responses."""
 
 import asyncio
 import logging
@@ -11,7 +11,7 @@ from bucketfront.config.settings import Settings
 from bucketfront.errors import ProxyError
 from bucketfront.http import query, tus_fields
 from bucketfront.http.cache_status import CacheStatus, Forward
-from bucketfront.server import error_responses
+from bucketfront.server import cors, error_responses
 from bucketfront.server.cors import Cors
 from bucketfront.server.error_responses import NotSupported
 from bucketfront.server.fast_path.fast_connection import FastConnectionServer, FastPath
@@ -21,8 +21,8 @@ from bucketfront.server.handlers.uploads import UploadHandler
 from bucketfront.server.http1 import framing
 from bucketfront.server.http1.connection import BODY_BUFFER_BYTES
 from bucketfront.server.http1.listener import ConnectionLimit, Listener
-from bucketfront.server.pipeline import Pipeline
-from bucketfront.server.router import Route, Router
+from bucketfront.server.pipeline import Pipeline, ReadField
+from bucketfront.server.router import Router
 from bucketfront.server.send.sender import BrokenOff, abort
 from bucketfront.server.telemetry.access_log import CLIENT_CLOSED_REQUEST
 from bucketfront.server.telemetry.exchange import Exchange
@@ -35,14 +35,14 @@ log = logging.getLogger(__name__)
 
 
 class Application:
-    """One request at a time per connection, as `web.Server` calls it."""
+    """Handles the requests of all connections, one at a time for each connection, as `web.Server` calls it."""
 
     def __init__(
         self,
         settings: Settings,
         objects: ObjectHandler,
         uploads: UploadHandler,
-        resumable: TusHandler | None,
+        tus: TusHandler | None,
         telemetry: Telemetry,
         pipeline: Pipeline,
     ) -> None:
@@ -51,7 +51,7 @@ class Application:
         self._shows_timing = settings.server.timing
         self._objects = objects
         self._uploads = uploads
-        self._resumable = resumable
+        self._tus = tus
         self._telemetry = telemetry
         self._pipeline = pipeline
 
@@ -61,7 +61,7 @@ class Application:
         exchange = Exchange(request, clock(), common, shows_timing=self._shows_timing)
         status = CLIENT_CLOSED_REQUEST
         try:
-            response = await self._answered(exchange)
+            response = await self._respond(exchange)
             status = response.status
         except BrokenOff as error:
             exchange.fault = str(error)
@@ -71,14 +71,15 @@ class Application:
             self._telemetry.finished(exchange, status, clock() - exchange.started)
         return response
 
-    async def _answered(self, exchange: Exchange) -> web.StreamResponse:
+    async def _respond(self, exchange: Exchange) -> web.StreamResponse:
+        """Dispatch the request, and turn its exceptions into responses."""
         try:
-            return await self._dispatched(exchange)
+            return await self._dispatch(exchange)
         except ProxyError as error:
             log.info("%s: %s", type(error).__name__, error)
             exchange.fault = type(error).__name__
             exchange.status = error_responses.cache_status(error)
-            response = error_responses.answer(error, exchange)
+            response = error_responses.response_to(error, exchange)
         except (ConnectionError, asyncio.CancelledError):
             raise
         except Exception:
@@ -89,24 +90,25 @@ class Application:
             exchange.fault = "bug"
             response = error_responses.error_response(exchange, 500, "internal error")
         if exchange.request.method not in ("GET", "HEAD", "DELETE"):
-            response.force_close()  # the rest of the body is nobody's
+            response.force_close()  # no handler reads the rest of the body
         return response
 
-    async def _dispatched(self, exchange: Exchange) -> web.StreamResponse:
+    async def _dispatch(self, exchange: Exchange) -> web.StreamResponse:
         request = exchange.request
         framing.check(request)
         if request.method == "OPTIONS":
             return self._options(exchange)
-        if self._resumable is not None and tus_fields.is_tus_request(request.method, request.headers):
-            upload = self._router.upload(request.raw_path)
+        if self._tus is not None and tus_fields.is_tus_request(request.method, request.headers):
+            method = tus_fields.method_of(request.method, request.headers)
+            upload = self._router.tus(method, request.raw_path)
             if upload is not None:
                 exchange.common = self._cors.fields(request.headers.get(hdrs.ORIGIN), tus_fields.RESPONSE_HEADERS)
-                self._check(request, upload)
-                return await self._resumable.answer(exchange, upload)
+                return await self._tus.respond(exchange, self._pipeline.admit(method, upload, _field_of(request)))
         route = self._router.resolve(request.method, request.raw_path)
-        self._check(request, route)
+        method = "DELETE" if route.deletes_many else request.method
+        route = self._pipeline.admit(method, route, _field_of(request))
         if request.method in ("GET", "HEAD"):
-            return await self._objects.answer(exchange, route)
+            return await self._objects.respond(exchange, route)
         if route.deletes_many:
             return await self._uploads.delete_many(exchange, route)
         if (name := query.subresource(route.query)) is not None:
@@ -117,28 +119,33 @@ class Application:
             case _:
                 return await self._uploads.put(exchange, route)
 
-    def _check(self, request: web.BaseRequest, route: Route) -> None:
-        """Run the stages. A field that comes more than once has its values joined (RFC 9110 section 5.3)."""
-
-        def field(name: str) -> str | None:
-            values = request.headers.getall(name, None)
-            return None if values is None else ", ".join(values)
-
-        self._pipeline.check(request.method, route, field)
-
     def _options(self, exchange: Exchange) -> web.Response:
-        """RFC 9110 section 9.3.7, and a browser's question whether a page may send what it is about to send."""
-        methods = self._router.methods(exchange.request.raw_path)
-        if (route := self._router.locate(exchange.request.raw_path)) is not None:
-            self._check(exchange.request, route)
+        """Respond to OPTIONS (RFC 9110 section 9.3.7), which is a CORS preflight if it has the fields of one."""
+        request = exchange.request
+        methods = self._router.methods(request.raw_path)
+        route = self._router.locate(request.raw_path)
+        mount, key = (None, None) if route is None else (route.mount, route.named_key)
+        is_preflight = cors.is_preflight(request.headers)
+        self._pipeline.check(request.method, mount, key, _field_of(request), is_preflight=is_preflight)
         exchange.status = CacheStatus(Forward.BYPASS, detail="options")
-        headers, sent = exchange.headers(), tuple[str, ...]()
-        if self._resumable is not None and self._router.upload(exchange.request.raw_path) is not None:
-            headers.extend(self._resumable.options())
-            sent = tus_fields.REQUEST_HEADERS
-        headers.extend(self._cors.preflight(exchange.request.headers, methods, sent))
+        headers, further_fields = exchange.headers(), tuple[str, ...]()
+        if self._tus is not None and self._router.tus(request.method, request.raw_path) is not None:
+            headers.extend(self._tus.options())
+            further_fields = tus_fields.REQUEST_HEADERS
+        headers.extend(self._cors.preflight(request.headers, methods, further_fields))
         headers[hdrs.ALLOW] = ", ".join(methods)
         return web.Response(status=204, headers=headers)
+
+
+def _field_of(request: web.BaseRequest) -> ReadField:
+    """Return the function that reads the request's fields for the stages."""
+
+    def field(name: str) -> str | None:
+        # RFC 9110 section 5.3: the values of a field that occurs more than once are one list.
+        values = request.headers.getall(name, None)
+        return None if values is None else ", ".join(values)
+
+    return field
 
 
 def client_listener(

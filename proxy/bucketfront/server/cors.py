@@ -1,4 +1,4 @@
-"""Which web pages may read an answer, and how closely they may look (Fetch standard, Resource Timing)."""
+"""Which web pages may read a response and its timing (Fetch standard, Resource Timing)."""
 
 import re
 from collections.abc import Mapping
@@ -9,10 +9,12 @@ from bucketfront.config.listener_settings import CorsSettings
 from bucketfront.http.grammar import TOKEN, Headers
 
 _TOKENS = re.compile(rf"{TOKEN}(?:[ \t]*,[ \t]*{TOKEN})*")
-MAX_ASKED = 2048  # characters of Access-Control-Request-Headers that are looked at
+MAX_REQUEST_HEADERS = 2048  # characters of Access-Control-Request-Headers; pages send a few hundred
 
 
 class Cors:
+    """The CORS headers of all responses, by the settings and the request's Origin."""
+
     def __init__(self, settings: CorsSettings) -> None:
         self._origins = frozenset(settings.allow_origins)
         self._timing = frozenset(settings.timing_allow_origins)
@@ -26,45 +28,54 @@ class Cors:
         self._shown = tuple(shown)
         policy = settings.resource_policy
         self._always: Headers = () if policy is None else (("Cross-Origin-Resource-Policy", policy),)
-        # The answer to a page that may not read it differs from the one to a page that may: a CDN has to know.
+        # A CDN must keep the response to a page that may read it apart from the one to a page that may not.
         self._varies = any(named and "*" not in named for named in (self._origins, self._timing))
 
     def fields(self, origin: str | None, also: tuple[str, ...] = ()) -> Headers:
-        """What every answer carries; `origin` is the request's Origin. `also`: further fields that a page may read."""
+        """Return the headers of every response. `origin` is the request's Origin.
+
+        `also` are further fields that a page may read.
+        """
         found = list(self._always)
-        if (allowed := _named(self._origins, origin)) is not None:
+        if (allowed := _allowed_origin(self._origins, origin)) is not None:
             found += [(hdrs.ACCESS_CONTROL_ALLOW_ORIGIN, allowed), *self._shown]
             if also:
                 found.append((hdrs.ACCESS_CONTROL_EXPOSE_HEADERS, ", ".join(also)))
-        if (allowed := _named(self._timing, origin)) is not None:
+        if (allowed := _allowed_origin(self._timing, origin)) is not None:
             found.append(("Timing-Allow-Origin", allowed))
         if self._varies:
             found.append((hdrs.VARY, hdrs.ORIGIN))
         return tuple(found)
 
     def preflight(self, request: Mapping[str, str], methods: tuple[str, ...], also: tuple[str, ...] = ()) -> Headers:
-        """What the answer to a preflight carries besides `fields`; nothing if it is none, or the page is not allowed.
+        """Return the headers of the response to a preflight besides `fields`. Returns none for another request.
 
-        `methods` are those that the path takes; `also` are fields that a page may send there whatever the settings say.
+        `methods` are those of the path. `also` are fields that a page may send there, whatever the settings are.
         """
         if hdrs.ACCESS_CONTROL_REQUEST_METHOD not in request:
             return ()
         vary = (hdrs.VARY, f"{hdrs.ACCESS_CONTROL_REQUEST_METHOD}, {hdrs.ACCESS_CONTROL_REQUEST_HEADERS}")
-        if _named(self._origins, request.get(hdrs.ORIGIN)) is None:
+        if _allowed_origin(self._origins, request.get(hdrs.ORIGIN)) is None:
             return (vary,)
         allowed = [(hdrs.ACCESS_CONTROL_ALLOW_METHODS, ", ".join(methods))]
         if names := self._headers_for(request.get(hdrs.ACCESS_CONTROL_REQUEST_HEADERS, ""), also):
             allowed.append((hdrs.ACCESS_CONTROL_ALLOW_HEADERS, names))
         return (vary, *allowed, (hdrs.ACCESS_CONTROL_MAX_AGE, self._max_age))
 
-    def _headers_for(self, asked: str, also: tuple[str, ...]) -> str:
+    def _headers_for(self, requested: str, also: tuple[str, ...]) -> str:
         if "*" not in self._allow_headers:
             return ", ".join((*self._allow_headers, *also))
-        # Named one by one: "*" does not stand for Authorization, nor for anything where credentials are sent.
-        return asked if len(asked) <= MAX_ASKED and _TOKENS.fullmatch(asked) else ""
+        # The response repeats the names, because "*" does not include Authorization, and counts as a name if
+        # credentials are allowed.
+        return requested if len(requested) <= MAX_REQUEST_HEADERS and _TOKENS.fullmatch(requested) else ""
 
 
-def _named(allowed: frozenset[str], origin: str | None) -> str | None:
+def is_preflight(request: Mapping[str, str]) -> bool:
+    """Return whether an OPTIONS request with these headers is a CORS preflight (Fetch standard, section 4.8)."""
+    return hdrs.ORIGIN in request and hdrs.ACCESS_CONTROL_REQUEST_METHOD in request
+
+
+def _allowed_origin(allowed: frozenset[str], origin: str | None) -> str | None:
     if "*" in allowed:
         return "*"
     return origin if origin in allowed else None

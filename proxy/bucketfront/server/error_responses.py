@@ -1,4 +1,7 @@
-"""Exceptions -> answers, in one table. The client learns the kind of failure, the log its facts (I28)."""
+"""Maps exceptions to error responses, in one table.
+
+The client gets the kind of the failure, and the log its details (docs/invariants.md#secrets-stay-in).
+"""
 
 import html
 import json
@@ -53,7 +56,7 @@ from bucketfront.tus.tus_upload import TakenOver
 
 
 class LengthRequired(ProxyError):
-    """A write that does not say whether it has a body (RFC 9110 section 15.5.12)."""
+    """A write has neither Content-Length nor Transfer-Encoding (RFC 9110 section 15.5.12)."""
 
 
 class TooLarge(ProxyError):
@@ -61,21 +64,19 @@ class TooLarge(ProxyError):
 
 
 class NotSupported(ProxyError):
-    """A write that means something else to S3: `PUT /key?tagging` would replace the object with its tags."""
+    """A write means something else to S3: `PUT /key?tagging` would replace the object with its tags."""
 
 
 class SlowClient(ProxyError):
-    """A client that sends or takes less than the minimum rate."""
+    """A client sends less than the minimum rate."""
 
 
 class Overloaded(ProxyError):
-    """More requests of one kind than are answered at once."""
+    """Too many requests of one kind run at once."""
 
 
 class PartlyStored(ProxyError):
-    """A form whose first files are stored, and that then failed. `cause` says why, `stored` what clients are told of
-    each file that is there.
-    """
+    """A form failed after its first files were stored. `cause` is the reason, and `stored` describes those files."""
 
     def __init__(self, cause: ProxyError, stored: Sequence[Mapping[str, str]]) -> None:
         super().__init__(str(cause))
@@ -84,10 +85,11 @@ class PartlyStored(ProxyError):
 
 
 class OffsetConflict(ProxyError):
-    """Bytes for another place of a resumable upload than where it is."""
+    """Bytes came for another offset of a resumable upload than its current one."""
 
 
-# The first class that fits counts. `None` as message: the exception's own, which holds nothing but the client's input.
+# The first row that fits counts. Without a message, the client gets the exception's own text, which holds only what
+# the client sent.
 _TABLE: tuple[tuple[type[ProxyError], int, str | None], ...] = (
     (BadPath, 400, None),
     (BadQuery, 400, None),
@@ -131,7 +133,7 @@ _TABLE: tuple[tuple[type[ProxyError], int, str | None], ...] = (
     (StoreError, 500, "the cache's disk failed"),
     (ProxyError, 502, "the origin failed"),
 )
-_RETRY_AFTER = 1  # seconds; the flights' own retries have been tried by then
+_RETRY_AFTER_S = 1  # the proxy's own retries have been tried by then
 
 _PAGE = """\
 <!doctype html>
@@ -142,7 +144,7 @@ _PAGE = """\
 </html>
 """
 
-# After these the connection may hold the rest of a body, or has been misread already.
+# After these errors the rest of a body may follow on the connection, or the framing is unknown.
 _CLOSING = (BadFraming, LengthRequired, TooLarge, NotSupported, NoSuchWrite, SlowClient)
 
 
@@ -150,25 +152,25 @@ def status_of(error: ProxyError) -> int:
     return _row(error)[0]
 
 
-def answer(error: ProxyError, exchange: Exchange) -> web.Response:
-    """The answer to a request that failed with `error` before a byte of its answer was sent."""
+def response_to(error: ProxyError, exchange: Exchange) -> web.Response:
+    """Return the response to a request that failed with `error` before a byte of a response was sent."""
     if isinstance(error, PartlyStored):
-        return _answer(error.cause, exchange, {"stored": error.stored})
-    return _answer(error, exchange, {})
+        return _response_to(error.cause, exchange, {"stored": error.stored})
+    return _response_to(error, exchange, {})
 
 
-def _answer(error: ProxyError, exchange: Exchange, details: Mapping[str, object]) -> web.Response:
+def _response_to(error: ProxyError, exchange: Exchange, details: Mapping[str, object]) -> web.Response:
     status, message = _row(error)
     headers = dict[str, str]()
     if isinstance(error, MethodNotAllowed):
         headers["Allow"] = ", ".join(error.allowed)
     if isinstance(error, DeleteMarker):
-        headers["Allow"] = ""  # RFC 9110 section 10.2.1: no method is, for now
+        headers["Allow"] = ""  # RFC 9110 section 10.2.1: no method is allowed at present
     if isinstance(error, OriginError) and status in (502, 503, 504):
-        wait = error.retry_after if isinstance(error, OriginCircuitOpen) else _RETRY_AFTER
+        wait = error.retry_after if isinstance(error, OriginCircuitOpen) else _RETRY_AFTER_S
         headers["Retry-After"] = str(max(1, math.ceil(wait)))
     if isinstance(error, TooManyUploads | StoreFull | Overloaded):
-        headers["Retry-After"] = str(_RETRY_AFTER)
+        headers["Retry-After"] = str(_RETRY_AFTER_S)
     if isinstance(error, WrongVersion):
         headers["Tus-Version"] = VERSION
     response = error_response(exchange, status, message or str(error), headers, details)
@@ -206,12 +208,13 @@ def error_response(
     extra: Mapping[str, str] | None = None,
     details: Mapping[str, object] | None = None,
 ) -> web.Response:
-    """JSON for programs, a short page for people: by the request's Accept (RFC 9110 section 12.5.1). `extra` are
-    further fields of the head, `details` further members of the JSON.
+    """Return JSON for programs or a short page for people, by the request's Accept (RFC 9110 section 12.5.1).
+
+    `extra` are further headers, and `details` are further members of the JSON.
     """
     headers = exchange.headers()
     headers.update(extra or {})
-    # A page has no place for details: whoever needs them gets them anyway.
+    # A page has no place for details, so a response with details is always JSON.
     if not details and negotiation.prefers_html(exchange.request.headers.get(hdrs.ACCEPT)):
         headers[hdrs.CONTENT_TYPE] = "text/html; charset=utf-8"
         words = "Checksum Mismatch" if status == CHECKSUM_MISMATCH else HTTPStatus(status).phrase

@@ -3,39 +3,51 @@
 A stage declares the request fields that it reads. The fast path's recogniser is built from the union of these fields:
 it either keeps prepared responses apart by a field's value, or leaves a request with that field to the ordinary path.
 A verdict depends only on the method, the mount, the key and the declared fields, so that it can be prepared.
+
+The stages see the request once with the key that its path names. After that they see each other key that a handler
+takes from its route: of a form, a tus upload or DeleteObjects, an index page, a precompressed sibling. A route that the
+pipeline has not admitted gives no key, so a handler cannot bypass a stage.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 
 from bucketfront.config.mount_settings import MountSettings
 from bucketfront.config.settings import Settings
+from bucketfront.keys import ObjectKey
 from bucketfront.server.router import Route
+
+ReadField = Callable[[str], str | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """The request as a stage sees it. `key` is the S3 key; `field` returns a declared field's value, or None."""
+    """The request as a stage sees it.
+
+    `method` is what the request does: DELETE for S3's DeleteObjects, and for tus the method that overrides POST.
+    `mount` is None for `OPTIONS *`. `key` is the S3 key in bytes. It is None if the path names no object; the stages
+    see the keys of such a request later, one by one. `field` returns a declared field's value, or None.
+    """
 
     method: str
-    mount: MountSettings
-    key: bytes
-    field: Callable[[str], str | None]
-
-
-def _admit(_: Admission) -> None:
-    """Let every request pass."""
+    mount: MountSettings | None
+    key: bytes | None
+    field: ReadField
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """`reads` are names of request fields in lower case. `check` raises a ProxyError to refuse the request."""
+    """`reads` are names of request fields in lower case. `check` raises a ProxyError to refuse the request.
+
+    A CORS preflight carries no credentials, so a stage sees it only if `checks_preflights` is true.
+    """
 
     name: str
     reads: frozenset[str] = frozenset()
-    check: Callable[[Admission], None] = _admit
+    check: Callable[[Admission], None] | None = None
+    checks_preflights: bool = False
 
-    def declared(self, field: Callable[[str], str | None]) -> Callable[[str], str | None]:
+    def declared(self, field: ReadField) -> ReadField:
         """Return `field` for the declared fields alone. The two request paths would disagree about any other."""
 
         def read(name: str) -> str | None:
@@ -46,20 +58,41 @@ class Stage:
         return read
 
 
-@dataclass(frozen=True, slots=True)
 class Pipeline:
-    stages: tuple[Stage, ...]
+    """All stages, in their order. `reads` are the request fields that any stage declares."""
 
-    @property
-    def reads(self) -> frozenset[str]:
-        """Return the request fields that any stage reads."""
-        return frozenset().union(*(stage.reads for stage in self.stages))
+    def __init__(self, stages: Iterable[Stage]) -> None:
+        self.stages = tuple(stages)
+        self.reads = frozenset[str]().union(*(stage.reads for stage in self.stages))
+        self._checks = tuple((stage, stage.check) for stage in self.stages if stage.check is not None)
 
-    def check(self, method: str, route: Route, field: Callable[[str], str | None]) -> None:
-        """Raises the ProxyError of the first stage that refuses the request."""
-        key = route.mount.prefix.encode() + route.octets
-        for stage in self.stages:
-            stage.check(Admission(method, route.mount, key, stage.declared(field)))
+    def admit(self, method: str, route: Route, field: ReadField) -> Route:
+        """Return the route, from which a handler can now take keys.
+
+        Raises the ProxyError of the first stage that refuses the request, and later that of a refused key.
+        """
+        admitted = route.named_key
+        self.check(method, route.mount, admitted, field)
+
+        def admit(key: ObjectKey) -> None:
+            if (octets := key.key.encode()) != admitted:
+                self.check(method, route.mount, octets, field)
+
+        return replace(route, admit=admit)
+
+    def check(
+        self,
+        method: str,
+        mount: MountSettings | None,
+        key: bytes | None,
+        field: ReadField,
+        *,
+        is_preflight: bool = False,
+    ) -> None:
+        """Run the stages on one key. Raises the ProxyError of the first stage that refuses it."""
+        for stage, check in self._checks:
+            if stage.checks_preflights or not is_preflight:
+                check(Admission(method, mount, key, stage.declared(field)))
 
 
 def build_pipeline(settings: Settings) -> Pipeline:

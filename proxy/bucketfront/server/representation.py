@@ -1,4 +1,4 @@
-"""How an object is shown to one request: what its query asks for, what mount and rules make of the stored headers."""
+"""How an object appears in the response to one request, by its query, the mount and the rules."""
 
 from aiohttp import hdrs
 from multidict import CIMultiDict
@@ -13,11 +13,11 @@ from bucketfront.server.selection import Candidate
 
 
 def query_of(route: Route) -> Query:
-    """Raises BadQuery."""
+    """Return the query parameters that the mount allows. Raises BadQuery if it refuses others."""
     mount = route.mount
-    asked = query.parse(route.query)
-    others = list(asked.others)
-    version, overrides = asked.version, asked.overrides
+    parsed = query.parse(route.query)
+    others = list(parsed.others)
+    version, overrides = parsed.version, parsed.overrides
     if version is not None and not mount.versions:
         others.append("versionId")
         version = None
@@ -29,7 +29,7 @@ def query_of(route: Route) -> Query:
     return Query(version, overrides)
 
 
-def presentation(rules: Rules, route: Route, candidate: Candidate, asked: Query) -> Presentation:
+def presentation(rules: Rules, route: Route, candidate: Candidate, parameters: Query) -> Presentation:
     ruling = rules.ruling(candidate.name)
     return Presentation(
         guessed_type=media_types.of(candidate.name) if route.mount.guess_types or candidate.coding else None,
@@ -37,20 +37,21 @@ def presentation(rules: Rules, route: Route, candidate: Candidate, asked: Query)
         varies=candidate.varies,
         cache_control=ruling.cache_control,
         changes=ruling.headers or (),
-        overrides=asked.overrides,
+        overrides=parameters.overrides,
     )
 
 
-def sets_coding(asked: Query) -> bool:
-    """Who says what the coding is, by query, means the object itself and none of its siblings."""
-    return any(name == hdrs.CONTENT_ENCODING for name, _ in asked.overrides)
+def sets_coding(parameters: Query) -> bool:
+    """Return whether the query overrides Content-Encoding. Such a request means the object itself, not a sibling."""
+    return any(name == hdrs.CONTENT_ENCODING for name, _ in parameters.overrides)
 
 
-def with_object_fields(headers: CIMultiDict[str], made: Plan, age: float | None) -> CIMultiDict[str]:
-    """`headers`, what every answer carries, and the object's added to them. `age` in seconds; None for an answer that
-    is not the stored one.
+def with_object_fields(headers: CIMultiDict[str], response_plan: Plan, age: float | None) -> CIMultiDict[str]:
+    """Add the object's headers to those of every response. `age` is in seconds.
+
+    `age` is None for a response that is not the stored one.
     """
-    for name, value in made.headers:
+    for name, value in response_plan.headers:
         if name == hdrs.VARY:
             headers.add(name, value)
         else:

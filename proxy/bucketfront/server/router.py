@@ -1,5 +1,6 @@
-"""Which object, if any, a request is about, and whether its method is allowed there: decided before any lookup."""
+"""Maps a request's path to a mount and a key, and checks its method, before any lookup."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from bucketfront.config.mount_settings import MountSettings, UploadSettings
@@ -11,17 +12,24 @@ _KNOWN = ("GET", "HEAD", "PUT", "POST", "DELETE")
 
 
 class MethodNotAllowed(ProxyError):
-    """`allowed` are the methods that the path does take."""
+    """The path does not accept the request's method. `allowed` are the methods that it accepts."""
 
     def __init__(self, allowed: tuple[str, ...], message: str) -> None:
         super().__init__(message)
         self.allowed = allowed
 
 
+def _refuse_keys(_: ObjectKey) -> None:
+    raise LookupError("a route gives no key before the pipeline has admitted its request")
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
-    """`octets` are the rest of the decoded `path` below the mount; `query` is raw. `makes_key`: a key is to be made in
-    that folder. `deletes_many`: S3's DeleteObjects.
+    """Where a request's path leads.
+
+    `octets` are the rest of the decoded `path` below the mount, and `query` is raw. `makes_key` is true if the path
+    names a folder in which the proxy makes a key. `deletes_many` is true for S3's DeleteObjects, `names_upload` for the
+    URL of a tus upload. `admit` raises a ProxyError for a key that the pipeline refuses.
     """
 
     mount: MountSettings
@@ -30,32 +38,58 @@ class Route:
     query: str = ""
     makes_key: bool = False
     deletes_many: bool = False
+    names_upload: bool = False
+    admit: Callable[[ObjectKey], None] = _refuse_keys
+
+    @property
+    def named_key(self) -> bytes | None:
+        """Return the bytes of the key that the path names, which may be invalid as a key. None if it names none."""
+        if not self.octets or self.makes_key or self.deletes_many or self.names_upload:
+            return None
+        return self.mount.prefix.encode() + self.octets
+
+    def admitted(self, key: ObjectKey) -> ObjectKey:
+        """Return `key` if all stages of the pipeline admit it. Raises the ProxyError of a stage that refuses."""
+        self.admit(key)
+        return key
 
     def key(self, name: str = "") -> ObjectKey:
-        """The object's key, `name` put behind the folder. Raises BadPath."""
-        octets = self.mount.prefix.encode() + self.octets + name.encode()
-        if not self.octets and not name:
-            raise BadPath("the path names a mount, not an object")
-        return ObjectKey(self.mount.bucket, to_key(octets))
+        """Return the object's key, with `name` appended to the folder.
+
+        Raises BadPath, and the ProxyError of a stage that refuses the key.
+        """
+        return self.admitted(self.unadmitted_key(name))
 
     def key_to_write(self, name: str = "") -> ObjectKey:
-        """The same, where an object is to be made. Raises BadPath."""
+        """Return the key of an object to create. Raises the same."""
         key = self.key(name)
         check_writable(key.key)
         return key
 
+    def key_in_mount(self, name: str) -> ObjectKey:
+        """Return the key of a document that the mount's settings name. Raises the ProxyError of a stage."""
+        return self.admitted(ObjectKey(self.mount.bucket, self.mount.prefix + name))
+
+    def unadmitted_key(self, name: str = "") -> ObjectKey:
+        """Return the key without the pipeline, for operators. Raises BadPath."""
+        if not self.octets and not name:
+            raise BadPath("the path names a mount, not an object")
+        return ObjectKey(self.mount.bucket, to_key(self.mount.prefix.encode() + self.octets + name.encode()))
+
     def relative(self, key: ObjectKey) -> str:
-        """The key as a client of this mount knows it."""
+        """Return the key as clients of this mount see it."""
         return key.key[len(self.mount.prefix) :]
 
     def location(self, key: ObjectKey) -> str:
-        """The path of `key` as a URL of this server."""
+        """Return the path of `key` as a URL of this server."""
         path = percent_encode(self.mount.path + self.relative(key))
-        # RFC 3986 section 4.2: what begins with two slashes names a host (I29).
+        # RFC 3986 section 4.2: a reference that begins with "//" names a host (docs/invariants.md#fixed-egress).
         return f"/%2F{path[2:]}" if path.startswith("//") else path
 
 
 class Router:
+    """All mounts and the upload route, as pure functions of a request's method and target."""
+
     def __init__(self, mounts: tuple[MountSettings, ...], uploads: UploadSettings | None) -> None:
         self._mounts = sorted(((mount.path.encode(), mount) for mount in mounts), key=lambda pair: -len(pair[0]))
         self._uploads = None
@@ -64,7 +98,7 @@ class Router:
             self._uploads = (uploads.path.encode(), into)
 
     def resolve(self, method: str, raw_target: str) -> Route:
-        """Raises BadPath, BadQuery, NoSuchMount, MethodNotAllowed."""
+        """Return the route of a request. Raises BadPath, BadQuery, NoSuchMount, MethodNotAllowed."""
         target = parse_target(raw_target)
         if method == "POST" and self._is_delete_objects(target):
             return replace(_allowed("DELETE", self._route(target)), deletes_many=True)
@@ -72,9 +106,13 @@ class Router:
             return upload
         return _allowed(method, self._route(target))
 
-    def upload(self, raw_target: str) -> Route | None:
-        """The path below the upload route, whatever the method; None where it is not below it. Raises BadPath."""
-        return None if raw_target == "*" else self._upload("POST", parse_target(raw_target))
+    def tus(self, method: str, raw_target: str) -> Route | None:
+        """Return the route of a request of the tus protocol. Raises BadPath.
+
+        Returns None if the path is not below the upload route.
+        """
+        route = None if raw_target == "*" else self._upload("POST", parse_target(raw_target))
+        return route if route is None or method == "POST" else replace(route, names_upload=True)
 
     def locate(self, raw_target: str) -> Route | None:
         """Return the route of a path for any method; None for "*". Raises BadPath, NoSuchMount."""
@@ -84,21 +122,23 @@ class Router:
         return self._upload("POST", target) or self._route(target)
 
     def methods(self, raw_target: str) -> tuple[str, ...]:
-        """What a path takes, for OPTIONS (RFC 9110 section 9.3.7). Raises BadPath, BadQuery, NoSuchMount."""
+        """Return the methods of a path, for OPTIONS (RFC 9110 section 9.3.7).
+
+        Raises BadPath, BadQuery, NoSuchMount.
+        """
         if raw_target == "*":
             return (*_KNOWN, "OPTIONS")
         target = parse_target(raw_target)
-        uploading = self._upload("POST", target)
-        resumed = ["HEAD", "PATCH", "DELETE"] if uploading is not None and uploading.octets else []
-        if uploading is not None and not any(target.path.startswith(path) for path, _ in self._mounts):
-            return ("POST", *resumed, "OPTIONS")
+        upload = self._upload("POST", target)
+        of_upload = ["HEAD", "PATCH", "DELETE"] if upload is not None and upload.octets else []
+        if upload is not None and not any(target.path.startswith(path) for path, _ in self._mounts):
+            return ("POST", *of_upload, "OPTIONS")
         of_mount = _methods_of(self._route(target).mount)
-        posts = uploading is not None or ("DELETE" in of_mount and self._is_delete_objects(target))
-        taken = [*of_mount, *(["POST"] if posts else []), *resumed]
-        return (*dict.fromkeys(taken), "OPTIONS")
+        posts = upload is not None or ("DELETE" in of_mount and self._is_delete_objects(target))
+        return (*dict.fromkeys([*of_mount, *(["POST"] if posts else []), *of_upload]), "OPTIONS")
 
     def _is_delete_objects(self, target: Target) -> bool:
-        """`POST {mount}?delete`, which is a DELETE. Raises BadQuery."""
+        """Return whether the target is `{mount}?delete`, to which S3 clients send DeleteObjects. Raises BadQuery."""
         return any(target.path == path for path, _ in self._mounts) and query.is_delete_objects(target.query)
 
     def _route(self, target: Target) -> Route:
@@ -108,7 +148,10 @@ class Router:
         raise NoSuchMount("no mount serves this path")
 
     def _upload(self, method: str, target: Target) -> Route | None:
-        """`POST {uploads.path}` and `POST {uploads.path}/{key}`, allowed whatever the mount's methods are."""
+        """Return the route of `POST {uploads.path}` or `POST {uploads.path}/{key}`.
+
+        The mount's own methods do not matter here.
+        """
         if self._uploads is None or method != "POST":
             return None
         path, mount = self._uploads
@@ -126,6 +169,7 @@ def _methods_of(mount: MountSettings) -> tuple[str, ...]:
 
 
 def _allowed(method: str, route: Route) -> Route:
+    """Return the route of a request with that method. Raises MethodNotAllowed."""
     methods = _methods_of(route.mount)
     if method not in methods:
         raise MethodNotAllowed(

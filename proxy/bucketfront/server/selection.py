@@ -1,5 +1,6 @@
-"""Which objects may answer a path, in the order in which they are tried: the key itself; on a mount with a site or with
-precompressed siblings, others as well.
+"""The objects that may serve a path, in the order in which the proxy tries them.
+
+The first is the key itself. A mount with a site or with precompressed siblings has further ones.
 """
 
 from collections.abc import Iterator
@@ -15,9 +16,11 @@ _SUFFIXES = {"br": ".br", "zstd": ".zst", "gzip": ".gz"}
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """`name` is the key that type and rules go by: `a.js` for its sibling `a.js.br`, whose `coding` is br. `varies`:
-    another Accept-Encoding may get another object. `is_folder`: if it is there, the path only lacks its last "/".
-    `is_fallback`: it is another resource's, for a path that has no object.
+    """One object that may serve a path.
+
+    `name` is the key that decides on type and rules: `a.js` for its sibling `a.js.br`, whose `coding` is br. `varies`
+    is true if another Accept-Encoding may select another object. `is_folder` is true if the object's presence means
+    that the path lacks a "/" at its end. `is_fallback` is true for the document that a site has for missing paths.
     """
 
     key: ObjectKey
@@ -29,7 +32,10 @@ class Candidate:
 
 
 def candidates(route: Route, version: str | None, accept_encoding: str | None) -> Iterator[Candidate]:
-    """At least one; each is made when its turn comes, and most paths need the first only. Raises BadPath."""
+    """Yield at least one candidate. Each is made when it is needed, because most paths need only the first.
+
+    Raises BadPath, and the ProxyError of a stage that refuses a candidate's key.
+    """
     if version is not None:
         key = route.key()._replace(version=version)
         yield Candidate(key, key.key)
@@ -54,14 +60,14 @@ def candidates(route: Route, version: str | None, accept_encoding: str | None) -
 
 
 def error_document(route: Route, status: int) -> ObjectKey | None:
-    """The document that a site shows with that status."""
+    """Return the document that a site has for that status. Raises the ProxyError of a stage that refuses its key."""
     site = route.mount.site
     name = None if site is None else site.errors.get(str(status))
-    return None if name is None else ObjectKey(route.mount.bucket, route.mount.prefix + name)
+    return None if name is None else route.key_in_mount(name)
 
 
 def _unless_too_long(route: Route, octets: bytes, accept_encoding: str | None) -> list[Candidate]:
-    """For names that are longer than the path was."""
+    """Return the candidates for a name that is longer than the path. Returns none if it is too long for a key."""
     try:
         return _with_siblings(route, octets, accept_encoding)
     except BadPath:
@@ -69,7 +75,7 @@ def _unless_too_long(route: Route, octets: bytes, accept_encoding: str | None) -
 
 
 def _with_siblings(route: Route, octets: bytes, accept_encoding: str | None) -> list[Candidate]:
-    """The object, behind those of its precompressed siblings that the client takes."""
+    """Return the precompressed siblings that the client accepts, and then the object itself."""
     key = replace(route, octets=octets).key()
     offered: list[str] = list(route.mount.precompressed) if media_types.is_compressible(key.key) else []
     varies = bool(offered)
@@ -78,5 +84,5 @@ def _with_siblings(route: Route, octets: bytes, accept_encoding: str | None) -> 
         offered.remove(coding)
         sibling = key.key + _SUFFIXES[coding]
         if len(sibling.encode()) <= MAX_KEY_BYTES:
-            found.append(Candidate(key._replace(key=sibling), key.key, coding, varies=True))
+            found.append(Candidate(route.admitted(key._replace(key=sibling)), key.key, coding, varies=True))
     return [*found, Candidate(key, key.key, varies=varies)]

@@ -146,10 +146,9 @@ class PreparedResponses:
         assert method is not None
         assert target is not None
         try:
-            route = self._router.resolve(method, target)
             # Other declared fields are absent here: the recogniser leaves requests with them to the ordinary path.
             fields = dict(zip(KEYED_FIELDS, (if_none_match, if_modified_since, origin, accept_encoding), strict=True))
-            self._pipeline.check(method, route, fields.get)
+            route = self._pipeline.admit(method, self._router.resolve(method, target), fields.get)
             query = representation.query_of(route)
             coding = None if representation.sets_coding(query) else accept_encoding
             found = self._first_present(candidates(route, query.version, coding))

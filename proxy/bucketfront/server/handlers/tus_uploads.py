@@ -1,6 +1,6 @@
 """Resumable uploads on `uploads.path`: the tus protocol, 1.0.0 (tus.io/protocols/resumable-upload).
 
-The upload's URL is `{uploads.path}/{id}`. A request without Tus-Resumable is none of these.
+The upload's URL is `{uploads.path}/{id}`. Only requests with Tus-Resumable belong to the protocol.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,16 +24,16 @@ from bucketfront.server.telemetry.exchange import Exchange
 from bucketfront.tus.manager import MAX_CHECKED, UnknownUpload, UploadManager
 from bucketfront.tus.tus_upload import TusUpload
 
-MAX_SAID = 8 << 10  # characters that one creation says of its object; S3 takes 2 KiB of user metadata
+MAX_DESCRIPTION_CHARS = 8 << 10  # of an object's headers and Upload-Metadata; S3 accepts 2 KiB of user metadata
 
-# What the request that creates an upload may say of the object, beside `x-amz-meta-*`. Its Content-Type and its
-# checksums are those of a piece.
+# Headers of the creating request that become the object's, beside `x-amz-meta-*`. Its Content-Type and its checksums
+# belong to the piece in its body.
 _KEPT = frozenset({*OBJECT_FIELDS, "x-amz-tagging", "x-amz-storage-class", "if-match", "if-none-match"})
 _NOT_KEPT = frozenset({"content-type"})
 
 
 class TusHandler:
-    """`clock` is wall time in seconds since the epoch."""
+    """Handles the requests of the tus protocol. `clock` is wall time in seconds since the epoch."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class TusHandler:
         self._clock = clock
 
     def options(self) -> dict[str, str]:
-        """What OPTIONS says of the protocol."""
+        """Return the headers of a response to OPTIONS."""
         return {
             "Tus-Resumable": tus_fields.VERSION,
             "Tus-Version": tus_fields.VERSION,
@@ -55,10 +55,10 @@ class TusHandler:
             "Tus-Checksum-Algorithm": ",".join(tus_fields.CHECKSUMS),
         }
 
-    async def answer(self, exchange: Exchange, route: Route) -> web.StreamResponse:
-        """`route` is below the upload route. Raises ProxyErrors."""
+    async def respond(self, exchange: Exchange, route: Route) -> web.StreamResponse:
+        """Respond to a request below the upload route. Raises ProxyErrors."""
         fields = exchange.request.headers
-        # Failures carry it, too.
+        # Error responses have it as well.
         exchange.common = (*exchange.common, ("Tus-Resumable", tus_fields.VERSION))
         exchange.status = CacheStatus(Forward.METHOD)
         tus_fields.check_version(fields)
@@ -66,50 +66,55 @@ class TusHandler:
             case "POST":
                 return await self._create(exchange, route)
             case "HEAD":
-                return await self._tell(exchange, route)
+                return await self._head(exchange, route)
             case "PATCH":
-                return await self._continue(exchange, route)
+                return await self._patch(exchange, route)
             case "DELETE":
                 return await self._terminate(exchange, route)
             case _:
                 raise MethodNotAllowed(("POST", "HEAD", "PATCH", "DELETE", "OPTIONS"), "tus has no such method")
 
     async def _create(self, exchange: Exchange, route: Route) -> web.StreamResponse:
-        """201 with the upload's URL; the body, where there is one, is its first bytes."""
+        """Respond with 201 and the upload's URL. A body has the first bytes of the upload."""
         request = exchange.request
         length = tus_fields.upload_length(request.headers)
         limit = min(self._settings.max_size, route.mount.max_size or self._settings.max_size)
         if length > limit:
             raise TooLarge(f"the upload has {length} bytes; {limit} are taken here")
-        _refuse_claims(request.headers)
-        begins = declared_length(request) != 0 or hdrs.CONTENT_TYPE in request.headers
-        if begins:
+        _refuse_object_checksums(request.headers)
+        has_bytes = declared_length(request) != 0 or hdrs.CONTENT_TYPE in request.headers
+        if has_bytes:
             tus_fields.check_body_type(request.headers)
             _bounds(request, length)
-        said = request.headers.get("Upload-Metadata", "")
-        metadata = tus_fields.metadata(said)
+        encoded = request.headers.get("Upload-Metadata", "")
+        metadata = tus_fields.metadata(encoded)
         key = route.key_to_write(self._name(route, metadata) if route.makes_key else "")
         fields = _fitted(_fields_of_object(request.headers, tus_fields.text_of("filetype", metadata)), key, route.mount)
-        size = len(said) + sum(len(name) + len(value) for name, value in fields)
-        if size > MAX_SAID:
-            raise tus_fields.BadUploadHead(f"{size} characters are said of the object, {MAX_SAID} are taken at most")
-        upload = await self._uploads.create(key, length, fields, said)
+        size = len(encoded) + sum(len(name) + len(value) for name, value in fields)
+        if size > MAX_DESCRIPTION_CHARS:
+            raise tus_fields.BadUploadHead(
+                f"{size} characters are said of the object, {MAX_DESCRIPTION_CHARS} are taken at most"
+            )
+        upload = await self._uploads.create(key, length, fields, encoded)
         async with self._uploads.busy(upload):
             headers = {"Location": f"{percent_encode(self._settings.path)}/{upload.id}"}
             try:
-                if begins:
+                if has_bytes:
                     await self._take(exchange, upload)
                 if upload.is_whole:
                     await self._finish(exchange, upload)
             except BaseException:
-                await self._uploads.terminate(upload)  # its client never hears where it is
+                await self._uploads.terminate(upload)  # its client never gets its URL
                 raise
-            if begins:
+            if has_bytes:
                 headers["Upload-Offset"] = str(upload.offset)
-        return self._answered(exchange, 201, upload, headers)
+        return self._response(exchange, 201, upload, headers)
 
-    async def _tell(self, exchange: Exchange, route: Route) -> web.StreamResponse:
-        """200 with the offset. That of the end is told only once the object is made: then the client is done."""
+    async def _head(self, exchange: Exchange, route: Route) -> web.StreamResponse:
+        """Respond with 200 and the offset.
+
+        The client gets the offset of the end only once the object exists, because it then considers the upload done.
+        """
         upload = self._found(route)
         if upload.is_whole and upload.etag is None:
             async with self._uploads.busy(upload):
@@ -117,14 +122,14 @@ class TusHandler:
         headers = {"Upload-Offset": str(upload.offset), "Upload-Length": str(upload.length)}
         if upload.record.metadata:
             headers["Upload-Metadata"] = upload.record.metadata
-        return self._answered(exchange, 200, upload, {**headers, **self._object(route, upload)})
+        return self._response(exchange, 200, upload, {**headers, **self._object(route, upload)})
 
-    async def _continue(self, exchange: Exchange, route: Route) -> web.StreamResponse:
-        """204 with the new offset, and with the object's URL once it is made."""
+    async def _patch(self, exchange: Exchange, route: Route) -> web.StreamResponse:
+        """Respond with 204 and the new offset, and with the object's URL once the object exists."""
         request = exchange.request
         upload = self._found(route)
         tus_fields.check_body_type(request.headers)
-        _refuse_claims(request.headers)
+        _refuse_object_checksums(request.headers)
         offset = tus_fields.byte_count("Upload-Offset", request.headers)
         async with self._uploads.busy(upload):
             if offset != upload.offset:
@@ -133,17 +138,17 @@ class TusHandler:
             if upload.is_whole:
                 await self._finish(exchange, upload)
         headers = {"Upload-Offset": str(upload.offset), **self._object(route, upload)}
-        return self._answered(exchange, 204, upload, headers)
+        return self._response(exchange, 204, upload, headers)
 
     async def _terminate(self, exchange: Exchange, route: Route) -> web.StreamResponse:
-        """204. A finished upload is forgotten; its object stays."""
+        """Respond with 204. If the upload is finished, its object stays."""
         upload = self._found(route)
         async with self._uploads.busy(upload):
             await self._uploads.terminate(upload)
         return web.Response(status=204, headers=exchange.headers())
 
     def _name(self, route: Route, metadata: Mapping[str, bytes]) -> str:
-        """What stands behind the folder. Raises BadUploadHead."""
+        """Return the name of the object within the folder. Raises BadUploadHead."""
         wanted = tus_fields.text_of("key", metadata)
         if wanted is None:
             filename = tus_fields.text_of("filename", metadata)
@@ -153,10 +158,15 @@ class TusHandler:
         return wanted
 
     def _found(self, route: Route) -> TusUpload:
-        # Ids are ASCII; one that is no id is looked for nowhere but in a table.
+        """Return the upload of the path, if the stages admit its key.
+
+        Raises UnknownUpload, and the ProxyError of a stage that refuses the key.
+        """
+        # Ids are ASCII. Any other text is merely not found in a table.
         upload = self._uploads.find(route.octets.decode("ascii", "replace"))
         if upload.key.bucket != route.mount.bucket or not upload.key.key.startswith(route.mount.prefix):
             raise UnknownUpload("the upload is of a mount that uploads do not go to any more")
+        route.admitted(upload.key)
         return upload
 
     async def _take(self, exchange: Exchange, upload: TusUpload) -> None:
@@ -177,17 +187,20 @@ class TusHandler:
     def _object(self, route: Route, upload: TusUpload) -> dict[str, str]:
         return {} if upload.etag is None else {"Location": route.location(upload.key), "ETag": upload.etag}
 
-    def _answered(self, exchange: Exchange, status: int, upload: TusUpload, headers: dict[str, str]) -> web.Response:
-        told: CIMultiDict[str] = exchange.headers()
-        told.update(headers)
-        told[hdrs.CACHE_CONTROL] = "no-store"
+    def _response(self, exchange: Exchange, status: int, upload: TusUpload, headers: dict[str, str]) -> web.Response:
+        fields: CIMultiDict[str] = exchange.headers()
+        fields.update(headers)
+        fields[hdrs.CACHE_CONTROL] = "no-store"
         if upload.etag is None:
-            told["Upload-Expires"] = dates.format(self._clock() + self._settings.expire_after)
-        return web.Response(status=status, headers=told)
+            fields["Upload-Expires"] = dates.format(self._clock() + self._settings.expire_after)
+        return web.Response(status=status, headers=fields)
 
 
 def _bounds(request: web.BaseRequest, left: int) -> tuple[int, Digest | None]:
-    """The most bytes that the body may have, `left` of the upload, and its checksum. Raises TooLarge, BadUploadHead."""
+    """Return how many bytes the body may have, and its checksum. `left` bytes of the upload are missing.
+
+    Raises TooLarge, BadUploadHead.
+    """
     length, claim = declared_length(request), tus_fields.checksum(request.headers)
     limit = left if claim is None else min(left, MAX_CHECKED)
     if length is not None and length > limit:
@@ -195,14 +208,17 @@ def _bounds(request: web.BaseRequest, left: int) -> tuple[int, Digest | None]:
     return limit, claim
 
 
-def _refuse_claims(given: CIMultiDictProxy[str]) -> None:
-    """Raises BadWriteHead, NoSuchWrite, PreconditionFailed: what no write may say, or nobody looks at here."""
+def _refuse_object_checksums(given: CIMultiDictProxy[str]) -> None:
+    """Refuse headers that no write may have, and checksums of the whole object.
+
+    Raises BadWriteHead, NoSuchWrite, PreconditionFailed.
+    """
     if write_head.parse(given.items()).checksums:
         raise NoSuchWrite("what comes of a resumable upload is verified by Upload-Checksum, and by nothing else")
 
 
 def _fitted(fields: Headers, key: ObjectKey, mount: MountSettings) -> Headers:
-    """As the mount wants it. Raises BadWriteHead, NoSuchWrite, PreconditionFailed."""
+    """Return the headers with the mount's settings applied. Raises BadWriteHead, NoSuchWrite, PreconditionFailed."""
     head = write_head.parse(fields)
     if mount.guess_types and (guessed := head.with_guessed_type(key.key)) is not head:
         fields = (guessed.headers[0], *fields)

@@ -1,0 +1,97 @@
+"""Writes and deletes at the origin, with the cache in step.
+
+The old version leaves the cache right before the call that replaces it, and again once S3 has responded or the outcome
+is unknown. See read your writes (docs/invariants.md#read-your-writes), no stale fill
+(docs/invariants.md#no-stale-fill) and unknown outcome (docs/invariants.md#unknown-outcome).
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Protocol
+
+from bucketfront.cache import Cache, Upload
+from bucketfront.errors import StoreError
+from bucketfront.http.delete_objects import DeleteFailure
+from bucketfront.http.write_head import WriteHead
+from bucketfront.keys import ObjectKey
+from bucketfront.s3.upload.uploader import Written
+
+INVALIDATE_TIMEOUT_S = 10.0  # for the disk to unlink a file; memory has dropped the entry long before
+MAX_INVALIDATED_AT_ONCE = 32  # keys in one turn of the loop (docs/invariants.md#cost-of-a-request)
+
+log = logging.getLogger(__name__)
+
+
+class OriginWriter(Protocol):
+    """The writes of the origin."""
+
+    async def put(
+        self,
+        key: ObjectKey,
+        chunks: AsyncIterator[bytes],
+        length: int | None,
+        head: WriteHead,
+        spool: Upload | None,
+        about_to_write: Callable[[], Awaitable[None]],
+    ) -> Written: ...
+
+    async def delete(self, key: ObjectKey) -> None: ...
+
+    async def delete_objects(self, keys: Sequence[ObjectKey]) -> dict[ObjectKey, DeleteFailure | None]: ...
+
+
+class ObjectWriter:
+    """Stores and deletes objects, and invalidates their keys in the cache."""
+
+    def __init__(self, cache: Cache, origin: OriginWriter) -> None:
+        self._cache = cache
+        self._origin = origin
+
+    async def store(self, key: ObjectKey, chunks: AsyncIterator[bytes], length: int | None, head: WriteHead) -> Written:
+        """Store `chunks` as the object and as the cached entry of its key.
+
+        Raises what the origin and `chunks` raise. The object then has its old version, or the outcome is unknown.
+        """
+        upload = self._cache.begin_write(key, length)
+        try:
+            try:
+                written = await self._origin.put(key, chunks, length, head, upload, lambda: self.invalidate(key))
+            finally:
+                # Also if the outcome is unknown, and if the client left in the middle.
+                await asyncio.shield(self.invalidate(key))
+            await self._cache.publish(upload, written.etag)
+        finally:
+            upload.close()
+        return written
+
+    async def delete(self, key: ObjectKey) -> None:
+        await self.invalidate(key)
+        try:
+            await self._origin.delete(key)
+        finally:
+            await asyncio.shield(self.invalidate(key))
+
+    async def delete_many(self, keys: Sequence[ObjectKey]) -> dict[ObjectKey, DeleteFailure | None]:
+        await self.invalidate(*keys)
+        try:
+            return await self._origin.delete_objects(keys)
+        finally:
+            await asyncio.shield(self.invalidate(*keys))
+
+    async def invalidate(self, *keys: ObjectKey) -> None:
+        """Remove the entries of `keys` from the cache. Never raises for an error of the disk."""
+        async with asyncio.TaskGroup() as group:
+            for at in range(0, len(keys), MAX_INVALIDATED_AT_ONCE):
+                group.create_task(self._invalidate(keys[at : at + MAX_INVALIDATED_AT_ONCE]))
+                await asyncio.sleep(0)
+
+    async def _invalidate(self, keys: Sequence[ObjectKey]) -> None:
+        try:
+            async with asyncio.timeout(INVALIDATE_TIMEOUT_S):
+                await self._cache.invalidate(*keys)
+        except (StoreError, TimeoutError) as error:
+            # Memory no longer has the entry, so this process never serves it again. The write goes on, because disk
+            # faults degrade (docs/invariants.md#disk-faults-degrade).
+            why = str(error) or "the disk does not answer"
+            log.warning("a file of %s could not be removed: %s", ", ".join(map(str, keys)), why)
