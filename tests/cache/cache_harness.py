@@ -1,7 +1,7 @@
-"""A cache in one process, over an origin whose answers wait, break and change as a test says. No threads, no time.
+"""A cache in one process, over an origin whose responses wait, break and change as a test decides.
 
-The disk's and the index's threads are replaced by `Turns`, which runs their work in the event loop, a given number
-of turns later: the same seed gives the same interleaving, and nothing ever sleeps.
+There are no threads, and no time passes. `Turns` replaces the threads of the disk and the index. It runs their work in
+the event loop, some turns later, so that the same seed gives the same interleaving.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ T = TypeVar("T")
 
 PART = 4 * BLOCK
 NEVER = 1e6  # seconds
-MANY = 1_000_000  # tokens: what a test does not want bounded
+MANY = 1_000_000  # tokens of a retry budget that does not matter to a test
 TURNS = 300  # more turns of the loop than any chain of work in these tests takes
 
 
@@ -83,20 +83,20 @@ class Turns(Executor):
 def _settle(done: "Future[Any]", call: Callable[[], Any]) -> None:
     try:
         result = call()
-    except Exception as error:  # noqa: BLE001 - handed on to whoever waits
+    except Exception as error:  # noqa: BLE001 - the waiter gets it
         done.set_exception(error)
     else:
         done.set_result(result)
 
 
 class WatchedStore(FileStorage):
-    """A disk that keeps a list of what was written, and fails when told to."""
+    """A disk that keeps a list of its writes, and fails if a test wants it."""
 
     def __init__(self, root: Path, clock: Callable[[], float]) -> None:
         super().__init__(root, clock)
         self.writes: list[tuple[int, int]] = []
         self.errors: deque[OSError | None] = deque()  # raised by the next writes, one each
-        self.hold: asyncio.Event | None = None  # what writes wait for
+        self.hold: asyncio.Event | None = None  # writes wait for it
 
     async def write(self, file: StoredFile, offset: int, data: bytes, checksum: int, block_size: int) -> list[int]:
         error = self.errors.popleft() if self.errors else None
@@ -120,7 +120,7 @@ class WeightlessIndex(Index):
 
 
 def steady(ttl: float = 60.0, revalidate: float = 0.0, error: float = 0.0, outage: float = 0.0) -> Policy:
-    """The freshness policy that production has, with these defaults, in seconds."""
+    """Return the freshness policy that production has, with these defaults, in seconds."""
 
     def policy(_: ObjectKey, metadata: Metadata, now: float) -> freshness.Freshness:
         return freshness.policy(metadata, freshness.Defaults(ttl, revalidate, error, outage), now)
@@ -197,7 +197,7 @@ class Rig:
         self.flusher = self.assembly.flusher
         self.space = self.assembly.space
         self.housekeeper = self.assembly.housekeeper
-        self.complaints: list[dict[str, Any]] = []  # what asyncio would have logged: exceptions that nobody took
+        self.complaints: list[dict[str, Any]] = []  # what asyncio logs: exceptions that were never retrieved
         self._is_closed = False
         self._hedge_after = hedge_after
         self._constants = body_stream.RETRY_PAUSE_S, body_stream.HEDGE_AFTER_S
@@ -219,7 +219,7 @@ class Rig:
         body_stream.RETRY_PAUSE_S, body_stream.HEDGE_AFTER_S = self._constants
 
     async def close(self) -> None:
-        """A clean stop, after which nothing is open."""
+        """Stop cleanly. Nothing is open afterwards."""
         self._is_closed = True
         await self.assembly.close()
         await turns()
@@ -229,7 +229,7 @@ class Rig:
         assert self.complaints == []
 
     def abandon(self) -> None:
-        """A stop as by `kill -9`: what is not in the index is lost. Call it at rest."""
+        """Stop as `kill -9` does, with no further write to the index. Call it at rest."""
         self._is_closed = True
         for entry in self.entries.close():
             if entry.file is not None:
@@ -237,7 +237,7 @@ class Rig:
         self.index.abandon()
         self.store.close()
 
-    # --- asking --------------------------------------------------------------------------------------------
+    # --- requests ------------------------------------------------------------------------------------------
 
     async def reader(
         self, key: ObjectKey = KEY, part: FromTo | Suffix | None = None, *, wants_body: bool = True
@@ -247,13 +247,13 @@ class Rig:
         return found
 
     async def get(self, start: int = 0, stop: int | None = None, key: ObjectKey = KEY) -> bytes:
-        """What a client gets for `bytes=start-`, or of the whole object."""
+        """Return what a client gets for `bytes=start-`, or for the whole object."""
         part = FromTo(start, stop) if start or stop else None
         with await self.reader(key, part) as reader:
             return await self.read(reader, start, stop, whole=part is None)
 
     async def read(self, reader: Reader, start: int = 0, stop: int | None = None, *, whole: bool = False) -> bytes:
-        """As `server/send/sender.py` reads: from the file, the rest straight from the origin if the disk fails."""
+        """Read as `server/send/sender.py` does: from the file, and straight from the origin if the disk fails."""
         span = Span(start, reader.metadata.size if stop is None else min(stop, reader.metadata.size))
         reader.expect(span, whole=whole)
         got = bytearray()
@@ -297,7 +297,7 @@ class Rig:
     # --- checking ------------------------------------------------------------------------------------------
 
     def open_files(self) -> list[str]:
-        """The names of this cache's objects of which descriptors are open, once per descriptor."""
+        """Return the names of this cache's objects that are open, once for each descriptor."""
         found = []
         for descriptor in Path("/proc/self/fd").iterdir():
             try:
@@ -312,7 +312,7 @@ class Rig:
         return {path.name: path for path in (self.root / "objects").glob("*/*")}
 
     async def audit(self, *, begun: int = 0) -> None:
-        """The invariants of a cache at rest: I12, I17, and memory, index and disk agreeing.
+        """Check the invariants of a cache at rest: I12, I17, and that memory, index and disk agree.
 
         `begun` bytes of an entry may be charged for blocks that a failure left unfinished, or empty.
         """
@@ -348,7 +348,7 @@ class Rig:
         return found
 
     def check_readable(self, entry: Entry, data: bytes) -> None:
-        """Nothing is readable that is not the object's (I2)."""
+        """Check that every readable byte is the object's (I2)."""
         fill = fill_of(entry)
         if entry.file is None or fill is None:
             return
@@ -362,7 +362,7 @@ def others() -> "set[asyncio.Task[Any]]":
 
 
 def runs(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Spans put together where they touch; fails where they overlap: nothing was read or written twice (I10)."""
+    """Join spans where they touch. Fails if two overlap, because then a byte was read or written twice (I10)."""
     joined: list[tuple[int, int]] = []
     for start, stop in sorted(spans):
         if joined and start < joined[-1][1]:

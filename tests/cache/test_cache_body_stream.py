@@ -42,7 +42,7 @@ async def reader_of(rig: Rig) -> Reader:
 
 
 async def test_what_passes_through_is_asked_for_again(tmp_path: Path) -> None:
-    """Without a disk, too, a failed GET and a cut body are asked again, the missing bytes only (I11, I16)."""
+    """Without a disk as well, a failed GET and a cut body are retried, for the missing bytes only (I11, I16)."""
     async with Rig(tmp_path) as rig:
         data = rig.origin.put(content(SIZE))
         rig.store.failed("test")
@@ -57,7 +57,7 @@ async def test_what_passes_through_is_asked_for_again(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("is_stored", [True, False])
 async def test_three_failures_in_a_row_are_final(tmp_path: Path, is_stored: bool) -> None:
-    """With and without a disk alike: MAX_FAILURES GETs without a byte, and the last failure is told (I20)."""
+    """With and without a disk, MAX_FAILURES GETs without a byte are final with the last error (I20)."""
     async with Rig(tmp_path) as rig:
         rig.origin.put(content(SIZE))
         if not is_stored:
@@ -73,7 +73,7 @@ async def test_three_failures_in_a_row_are_final(tmp_path: Path, is_stored: bool
 
 @pytest.mark.parametrize("is_stored", [True, False])
 async def test_without_a_token_a_failure_is_final(tmp_path: Path, is_stored: bool) -> None:
-    """What brought no byte is asked again from the budget only, with and without a disk alike (I20)."""
+    """A GET that brought no byte is retried only if the retry budget pays, with and without a disk (I20)."""
     async with Rig(tmp_path, retries=RetryBudget(1)) as rig:
         data = rig.origin.put(content(SIZE))
         if not is_stored:
@@ -101,7 +101,7 @@ async def test_a_cut_body_needs_no_token(tmp_path: Path) -> None:
 
 
 async def test_our_own_congestion_needs_no_token(tmp_path: Path) -> None:
-    """Nobody was asked, so nobody is spared: OriginBusy takes no token, and is final in a row all the same (I20)."""
+    """OriginBusy takes no token, because no request was sent. As many in a row as of any failure are final (I20)."""
     async with Rig(tmp_path, retries=RetryBudget(0)) as rig:
         data = rig.origin.put(content(SIZE))
         with await reader_of(rig) as reader:
@@ -114,7 +114,7 @@ async def test_our_own_congestion_needs_no_token(tmp_path: Path) -> None:
 
 
 async def test_an_origin_at_rest_is_not_asked_again(tmp_path: Path) -> None:
-    """OriginCircuitOpen is final at once, with and without a disk (the breaker knows when to ask)."""
+    """OriginCircuitOpen is final at once, with and without a disk, because the breaker decides when to try again."""
     async with Rig(tmp_path) as rig:
         rig.origin.put(content(SIZE))
         with await reader_of(rig) as reader:
@@ -162,8 +162,9 @@ def versioned(seed: int = 0) -> FakeOrigin:
 @pytest.mark.parametrize("new_size", SIZES)
 @pytest.mark.parametrize("block", range(8))
 async def test_a_version_is_completed_by_its_id(tmp_path: Path, block: int, new_size: int) -> None:
-    """An object overwritten when `block` blocks of it have come: who reads the old version gets all of it, who comes
-    then gets the new one, and what follows is asked for by id straight away (I1, I5).
+    """An object is overwritten when `block` blocks of it have come.
+
+    Its reader gets all of the old version, by its id from then on, and later readers get the new one (I1, I5).
     """
     async with Rig(tmp_path, origin=versioned(), parallel_parts=1) as rig:
         old = rig.origin.put(content(SIZE), '"old"')
@@ -200,7 +201,7 @@ async def test_without_an_id_a_version_ends_with_its_key(tmp_path: Path, block: 
 
 
 async def test_a_deleted_version_is_completed_by_its_id(tmp_path: Path) -> None:
-    """A delete leaves a marker, and the version behind it: who reads it gets all of it, who comes then a 404 (I5)."""
+    """A delete leaves a marker and the version behind it. Its reader gets all of it, and later ones get a 404 (I5)."""
     async with Rig(tmp_path, origin=versioned(), parallel_parts=1) as rig:
         old = rig.origin.put(content(SIZE))
         gate = rig.origin.gate(BLOCK)
@@ -244,7 +245,7 @@ async def test_the_new_version_is_there_before_the_old_one_is_complete(tmp_path:
 )
 @pytest.mark.parametrize("is_stored", [True, False])
 async def test_a_version_that_is_not_given_by_id(tmp_path: Path, is_stored: bool, error: OriginError) -> None:
-    """Then it has changed, as without an id: no other error is told, and who comes then gets the new version (I1)."""
+    """A version that its id does not give has changed, like one without id. Later readers get the new version (I1)."""
     async with Rig(tmp_path, origin=versioned(), parallel_parts=1) as rig:
         old = rig.origin.put(content(SIZE))
         if not is_stored:
@@ -272,7 +273,7 @@ async def test_a_failure_does_not_end_a_version_of_the_past(tmp_path: Path) -> N
 
 
 async def test_what_passes_through_tells_of_the_change(tmp_path: Path) -> None:
-    """Without a disk, too, a version that was found to be replaced answers nobody from then on (I5, I6)."""
+    """Without a disk as well, a version that was found to be replaced is not served again (I5, I6)."""
     async with Rig(tmp_path) as rig:
         rig.origin.put(content(SIZE))
         rig.store.failed("test")
@@ -318,7 +319,7 @@ async def test_a_stalled_body_is_raced_from_where_it_stands(tmp_path: Path, at: 
 
 
 async def test_a_hedge_that_fails_leaves_the_first_alone(tmp_path: Path) -> None:
-    """The second request's failure is nobody's: the first goes on, and no retry is paid for it."""
+    """If the hedge fails, the first request continues, and no retry is paid."""
     async with Rig(tmp_path, hedge_after=0.0, retries=RetryBudget(0), hedges=RetryBudget(1)) as rig:
         data = rig.origin.put(content(PART))
         gate = rig.origin.gate(BLOCK)
@@ -359,7 +360,7 @@ async def test_the_first_may_fail_while_the_hedge_is_under_way(tmp_path: Path) -
     ],
 )
 async def test_both_may_fail(tmp_path: Path, errors: tuple[OriginError, ...], told: type[OriginError]) -> None:
-    """Two requests that fail are one failure; what cannot be cured by asking again is what is told (I13)."""
+    """Two requests that fail count as one failure. An error that no retry can cure comes first (I13)."""
     async with Rig(tmp_path, hedge_after=0.0, retries=RetryBudget(0)) as rig:
         rig.origin.put(content(BLOCK))
         with await reader_of(rig) as reader:
@@ -375,8 +376,9 @@ async def test_both_may_fail(tmp_path: Path, errors: tuple[OriginError, ...], to
 
 
 async def test_a_hedge_finds_out_that_the_object_changed(tmp_path: Path) -> None:
-    """What the second request learns holds, though the first one's bytes win: who comes then gets the new version, and
-    the first one's reader gets the old (I1, I5).
+    """A hedge may show that the version was replaced, though the first request's bytes win.
+
+    Its reader gets the old version, and later ones get the new one (I1, I5).
     """
     async with Rig(tmp_path, hedge_after=0.0) as rig:
         old = rig.origin.put(content(PART))

@@ -28,7 +28,7 @@ OTHER = KEY._replace(key="a/c.mp4")
 
 @pytest.mark.parametrize("wants_body", [True, False])
 async def test_a_cold_key_is_looked_up_once(tmp_path: Path, wants_body: bool) -> None:
-    """Fifty requests at once for an unknown object ask the origin once, and each holds a pin of its own (I10)."""
+    """Fifty requests at once for an unknown object send one to the origin, and each holds a pin of its own (I10)."""
     async with Rig(tmp_path) as rig:
         data = rig.origin.put(content(SIZE))
         readers = await asyncio.gather(*(rig.reader(wants_body=wants_body) for _ in range(50)))
@@ -47,7 +47,7 @@ async def test_a_cold_key_is_looked_up_once(tmp_path: Path, wants_body: bool) ->
 
 
 async def test_a_request_that_comes_while_the_file_is_made_shares_it(tmp_path: Path) -> None:
-    """Whoever finds an entry before its file is there waits for that file: there is never a second one (I10, I12)."""
+    """A request that finds an entry before its file exists waits for that file, and none makes a second (I10, I12)."""
     for after, seed in itertools.product(range(12), range(4)):
         async with Rig(tmp_path / f"{after}-{seed}", seed=seed) as rig:
             rig.origin.jitter = 0
@@ -76,7 +76,10 @@ async def test_a_get_that_joins_a_head(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("after", range(40))
 async def test_a_cancelled_lookup_drops_its_pin(tmp_path: Path, after: int) -> None:
-    """A waiter cancelled at any turn, also between the answer and its own turn, leaves no pin; others go on (I12)."""
+    """A waiter that is cancelled at any turn leaves no pin, also between the result and its own turn.
+
+    Others continue (I12).
+    """
     async with Rig(tmp_path, seed=after) as rig:
         rig.origin.put(content(BLOCK))
         doomed = asyncio.create_task(rig.reader())
@@ -91,7 +94,7 @@ async def test_a_cancelled_lookup_drops_its_pin(tmp_path: Path, after: int) -> N
 
 
 async def test_a_waiter_cancelled_in_the_turn_of_its_result(tmp_path: Path) -> None:
-    """The pin of a waiter whose result is set, and who is cancelled before it sees it, is dropped (I12)."""
+    """A waiter that is cancelled after its result was set gives its pin back (I12)."""
     async with Rig(tmp_path) as rig:
         rig.origin.put(content(BLOCK))
         rig.origin.door = asyncio.Event()
@@ -143,7 +146,7 @@ async def test_the_lookup_brings_the_first_part(
 
 
 async def test_a_range_beyond_the_end_learns_the_size(tmp_path: Path) -> None:
-    """A first range that the object does not reach, or of an empty object, is answered by its metadata."""
+    """A first range beyond the object's end, or of an empty object, gets a response with its metadata."""
     async with Rig(tmp_path) as rig:
         rig.origin.put(content(10))
         rig.origin.put(b"", key=OTHER)
@@ -163,8 +166,8 @@ async def test_a_range_beyond_the_end_learns_the_size(tmp_path: Path) -> None:
 @pytest.mark.parametrize("before", range(30))
 @pytest.mark.parametrize("kind", ["purge", "prefix"])
 async def test_an_invalidated_lookup_is_not_kept(tmp_path: Path, before: int, kind: str) -> None:
-    """A purge at any turn of a lookup and its fill: those who waited get one version whole, requests begun after the
-    purge get the new one, and the old one is nowhere (I1, I5, I6).
+    """After a purge at any turn of a lookup, its waiters get one whole version, later requests get the new one, and the
+    old one is not kept (I1, I5, I6).
     """
     async with Rig(tmp_path, seed=before) as rig:
         old = rig.origin.put(content(PART))
@@ -179,7 +182,7 @@ async def test_an_invalidated_lookup_is_not_kept(tmp_path: Path, before: int, ki
         (result,) = await asyncio.gather(early, return_exceptions=True)
         if not isinstance(result, BaseException):
             assert result in (old, new)
-        # Where the early lookup ended during the later one, nobody knows which found what is newer.
+        # If the early lookup ended during the later one, either of them may have the newer result.
         assert await rig.get() == new
         await rig.audit()
         assert rig.entry().metadata.etag == '"2"'
@@ -188,7 +191,7 @@ async def test_an_invalidated_lookup_is_not_kept(tmp_path: Path, before: int, ki
 
 @pytest.mark.parametrize("answer", ["body", "304", "404"])
 async def test_a_superseded_answer_is_not_published(tmp_path: Path, answer: str) -> None:
-    """What a lookup finds that began before an invalidation answers its waiters and nobody else (I6)."""
+    """The waiters of an invalidated lookup get its result, and no other request does (I6)."""
     async with Rig(tmp_path) as rig:
         if answer == "304":
             rig.origin.put(content(BLOCK))
@@ -210,7 +213,7 @@ async def test_a_superseded_answer_is_not_published(tmp_path: Path, answer: str)
         await turns()
         new = rig.origin.put(content(BLOCK, seed=2), '"2"')
         if answer == "304":
-            # The version that a 304 confirms was removed: its waiter asked once more, and that is kept.
+            # The version that a 304 confirms was removed: its waiter started another lookup, and that is published.
             await rig.cache.invalidate(KEY)
         assert await rig.get() == new
         await rig.audit()
@@ -218,9 +221,7 @@ async def test_a_superseded_answer_is_not_published(tmp_path: Path, answer: str)
 
 @pytest.mark.parametrize("is_gone", [False, True])
 async def test_what_was_superseded_may_be_newer(tmp_path: Path, is_gone: bool) -> None:
-    """A lookup that a write overtook may find what came after all that others found since: who got that gets nothing
-    older afterwards (I7).
-    """
+    """An invalidated lookup may have the newest result. Clients that got it get no older version afterwards (I7)."""
     async with Rig(tmp_path) as rig:
         old = rig.origin.put(content(BLOCK))
         door = rig.origin.door = asyncio.Event()
@@ -246,7 +247,7 @@ async def test_what_was_superseded_may_be_newer(tmp_path: Path, is_gone: bool) -
 
 
 async def test_a_soft_purge_during_a_revalidation_counts(tmp_path: Path) -> None:
-    """A 304 to a question asked before a soft purge does not make the entry fresh again (I6, I27)."""
+    """A 304 to a request that was sent before a soft purge does not make the entry fresh again (I6, I27)."""
     async with Rig(tmp_path) as rig:
         data = rig.origin.put(content(BLOCK))
         await rig.get()
@@ -287,7 +288,7 @@ async def test_a_304_keeps_the_bytes(tmp_path: Path) -> None:
 
 
 async def test_a_new_version_replaces_the_stale_one(tmp_path: Path) -> None:
-    """A revalidation that finds another version answers from that; the old file goes at rest (I1, I7)."""
+    """A revalidation that finds another version serves that one, and the old file is removed (I1, I7)."""
     async with Rig(tmp_path) as rig:
         old = rig.origin.put(content(SIZE))
         with await rig.reader() as reader:
@@ -340,7 +341,7 @@ async def test_a_purge_forgets_a_404(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("error", [AccessDenied("403"), OriginUnavailable("503"), OriginTimeout("slow")])
 async def test_other_errors_are_not_remembered(tmp_path: Path, error: Exception) -> None:
-    """403, 5xx and timeouts reach those who wait, all of them, and nobody later (I13)."""
+    """All present waiters get a 403, 5xx or timeout, and no later request does (I13)."""
     async with Rig(tmp_path) as rig:
         data = rig.origin.put(content(BLOCK))
         rig.origin.errors = deque([error])
@@ -352,7 +353,7 @@ async def test_other_errors_are_not_remembered(tmp_path: Path, error: Exception)
 
 @pytest.mark.parametrize("control", ["no-store", "private"])
 async def test_what_may_not_be_stored_is_gone_at_rest(tmp_path: Path, control: str) -> None:
-    """A no-store object is given to those who wait together and leaves no file and no entry (RFC 9111 section 5.2)."""
+    """Requests that wait together share a no-store object, which leaves no file and no entry (RFC 9111 section 5.2)."""
     async with Rig(tmp_path) as rig:
         data = rig.origin.put(content(SIZE), Cache_Control=control)
         assert list(await asyncio.gather(rig.get(), rig.get(BLOCK))) == [data, data[BLOCK:]]
@@ -366,7 +367,7 @@ async def test_what_may_not_be_stored_is_gone_at_rest(tmp_path: Path, control: s
 
 
 async def test_an_object_that_becomes_no_store_replaces_its_old_version(tmp_path: Path) -> None:
-    """Once a newer version was seen, the old one never answers again, though the new one may not be kept (I7)."""
+    """The old version is never served after a newer one was seen, even if the new one must not be stored (I7)."""
     async with Rig(tmp_path, policy=steady(60.0, revalidate=600.0, error=6000.0)) as rig:
         rig.origin.put(content(BLOCK))
         await rig.get()
@@ -379,7 +380,7 @@ async def test_an_object_that_becomes_no_store_replaces_its_old_version(tmp_path
 
 
 async def test_stale_while_revalidate_asks_once_in_the_background(tmp_path: Path) -> None:
-    """In the window every request is answered at once from the stale entry, and one of them asks (RFC 5861)."""
+    """Within the window the stale entry serves every request at once, and one of them starts a lookup (RFC 5861)."""
     async with Rig(tmp_path, policy=steady(60.0, revalidate=30.0)) as rig:
         old = rig.origin.put(content(BLOCK))
         await rig.get()
@@ -397,7 +398,7 @@ async def test_stale_while_revalidate_asks_once_in_the_background(tmp_path: Path
 
 
 async def test_beyond_the_window_a_request_waits(tmp_path: Path) -> None:
-    """After stale-while-revalidate the old version does not answer without a validation (I7)."""
+    """After stale-while-revalidate the old version is not served without a validation (I7)."""
     async with Rig(tmp_path, policy=steady(60.0, revalidate=30.0)) as rig:
         rig.origin.put(content(BLOCK))
         await rig.get()
@@ -408,7 +409,10 @@ async def test_beyond_the_window_a_request_waits(tmp_path: Path) -> None:
 
 
 async def test_stale_if_error_covers_an_outage(tmp_path: Path) -> None:
-    """With the origin down a stale entry answers, and says so, within its window; a 403 is no outage (RFC 5861)."""
+    """While the origin fails, a stale entry is served within its window and marked as stale.
+
+    A 403 is no outage (RFC 5861).
+    """
     async with Rig(tmp_path, policy=steady(60.0, error=100.0)) as rig:
         data = rig.origin.put(content(BLOCK))
         await rig.get()
@@ -429,7 +433,7 @@ async def test_stale_if_error_covers_an_outage(tmp_path: Path) -> None:
 
 
 async def test_a_failed_background_revalidation_is_quiet(tmp_path: Path) -> None:
-    """Nobody waits for it, so nobody hears of it; the next request asks again (I13)."""
+    """A failed background lookup reaches no client, and the next request sends another one (I13)."""
     async with Rig(tmp_path, policy=steady(60.0, revalidate=30.0)) as rig:
         data = rig.origin.put(content(BLOCK))
         await rig.get()
@@ -443,7 +447,7 @@ async def test_a_failed_background_revalidation_is_quiet(tmp_path: Path) -> None
 
 
 async def test_age_counts_from_the_question(tmp_path: Path) -> None:
-    """What an answer says held when it was asked for: a slow answer is no fresher (I7)."""
+    """Age counts from when the request was sent, so that a slow response is no fresher (I7)."""
     async with Rig(tmp_path) as rig:
         rig.origin.put(content(BLOCK))
         door = rig.origin.door = asyncio.Event()
@@ -503,7 +507,7 @@ async def test_a_sick_disk_passes_bytes_through(tmp_path: Path) -> None:
 
 
 async def test_a_broken_index_is_a_miss(tmp_path: Path) -> None:
-    """An index that cannot be read or written costs the cache, never an answer (I16)."""
+    """An index that cannot be read or written costs the cache, and never a response (I16)."""
     async with Rig(tmp_path) as rig:
         data = rig.origin.put(content(SIZE))
         reader = rig.index._reader
@@ -520,7 +524,7 @@ async def test_a_broken_index_is_a_miss(tmp_path: Path) -> None:
 
 
 async def test_an_object_larger_than_the_cache_streams(tmp_path: Path) -> None:
-    """What can never fit passes through whole, and evicts nobody for it (I17)."""
+    """An object that can never fit passes through whole, and evicts no entry (I17)."""
     async with Rig(tmp_path, max_size=4 * BLOCK) as rig:
         small = rig.origin.put(content(BLOCK), key=OTHER)
         assert await rig.get(key=OTHER) == small
@@ -566,7 +570,7 @@ async def test_a_purge_is_complete_when_it_returns(tmp_path: Path) -> None:
 
 
 async def test_a_purge_leaves_readers_alone(tmp_path: Path) -> None:
-    """Who is reading reads on, from the version that was purged (I1, I18)."""
+    """A running reader continues with the version that was purged (I1, I18)."""
     async with Rig(tmp_path) as rig:
         old = rig.origin.put(content(2 * PART))
         with await rig.reader() as reader:
@@ -581,7 +585,7 @@ async def test_a_purge_leaves_readers_alone(tmp_path: Path) -> None:
 
 
 async def test_a_soft_purge_revalidates(tmp_path: Path) -> None:
-    """Marked stale, an entry is asked for once more before it answers, whatever its windows (I27)."""
+    """An entry that was marked stale is revalidated before it serves, whatever its windows (I27)."""
     async with Rig(tmp_path, policy=steady(60.0, revalidate=900.0, error=900.0), hot_limit=0) as rig:
         data = rig.origin.put(content(BLOCK))
         await rig.get()
@@ -598,7 +602,7 @@ async def test_a_soft_purge_revalidates(tmp_path: Path) -> None:
 @pytest.mark.parametrize("soft", [False, True])
 @pytest.mark.parametrize("wants_body", [False, True])
 async def test_a_purge_survives_a_kill(tmp_path: Path, soft: bool, wants_body: bool) -> None:
-    """After `kill -9` right after a purge, neither GET nor HEAD is answered from what was purged (I5, I27)."""
+    """After `kill -9` right after a purge, neither GET nor HEAD gets the purged version (I5, I27)."""
     async with Rig(tmp_path) as rig:
         rig.origin.put(content(BLOCK))
         await rig.get()
@@ -645,7 +649,7 @@ async def test_a_purge_that_the_disk_refuses_says_so(
 
 
 async def test_a_clean_restart_is_warm(tmp_path: Path) -> None:
-    """After a clean stop everything is there, complete or in part, and nothing is verified or asked (I14)."""
+    """After a clean stop every entry is there, complete or in part, and none is verified or revalidated (I14)."""
     async with Rig(tmp_path) as rig:
         data = rig.origin.put(content(SIZE))
         part = rig.origin.put(content(4 * PART), key=OTHER)
@@ -780,8 +784,9 @@ async def test_entries_do_not_cool_while_they_are_being_written_down(tmp_path: P
 
 
 async def test_an_entry_that_cools_before_its_revalidation_is_not_used_twice(tmp_path: Path) -> None:
-    """An entry dropped from memory between a request and the lookup it starts is read anew: there are never two of
-    one file, and none that nobody closes (I2, I12).
+    """An entry that leaves memory between a request and its lookup is read again.
+
+    Two entries never share a file, and each is closed (I2, I12).
     """
     async with Rig(tmp_path, hot_limit=0) as rig:
         data = rig.origin.put(content(PART))
@@ -839,7 +844,7 @@ async def test_the_least_recently_used_makes_room(tmp_path: Path, hot_limit: int
 
 
 async def test_pressure_never_touches_what_is_read(tmp_path: Path) -> None:
-    """Pinned entries stay, whatever wants room; who does not fit is streamed (I16, I18)."""
+    """Pinned entries are never evicted, and an object without room is streamed (I16, I18)."""
     async with Rig(tmp_path, max_size=7 * BLOCK) as rig:
         pinned = rig.origin.put(content(3 * BLOCK))
         with await rig.reader() as reader:
@@ -854,8 +859,9 @@ async def test_pressure_never_touches_what_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("after", range(1, 12))
 async def test_an_eviction_outlives_who_wanted_it(tmp_path: Path, after: int) -> None:
-    """A flight cancelled while others make room for it leaves no victim half removed: file, descriptor and bytes of
-    each are given back (I12, I17).
+    """A part fetch that is cancelled while others are evicted for it leaves no entry half removed.
+
+    The file, descriptor and bytes of each are given back (I12, I17).
     """
     async with Rig(tmp_path, seed=after) as rig:
         for number, key in enumerate(_keys(3)):
@@ -885,7 +891,7 @@ async def test_a_purge_outlives_who_asked_for_it(tmp_path: Path, after: int) -> 
 
 
 async def test_idle_entries_go(tmp_path: Path) -> None:
-    """An object that nobody asked for for `idle_timeout` is removed; each access resets the timer."""
+    """An object without a request for `idle_timeout` is removed, and each access resets the timer."""
     async with Rig(tmp_path, idle_timeout=100.0) as rig:
         for number, key in enumerate(_keys(3)):
             rig.origin.put(content(BLOCK, seed=number), key=key)

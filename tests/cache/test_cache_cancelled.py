@@ -13,7 +13,7 @@ from bucketfront.http.ranges import Span
 
 
 async def test_a_stale_entry_is_held_for_its_lookup(tmp_path: Path) -> None:
-    """From the moment that a lookup is begun its stale entry is pinned, whatever becomes of the one who began it."""
+    """A lookup pins its stale entry from its start, even if the request that started it is cancelled."""
     async with Rig(tmp_path) as rig:
         rig.origin.put(content(BLOCK))
         await rig.get()
@@ -37,7 +37,7 @@ async def test_a_stale_entry_is_held_for_its_lookup(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("is_stale", [True, False])
 async def test_a_stop_before_a_lookup_has_its_turn(tmp_path: Path, is_stale: bool) -> None:
-    """Who waits for the lookup hears of the stop."""
+    """The waiters of a lookup that a stop cancels get an error."""
     async with Rig(tmp_path) as rig:
         rig.origin.put(content(BLOCK))
         if is_stale:
@@ -70,7 +70,7 @@ async def test_a_stop_while_a_file_is_opened(tmp_path: Path) -> None:
 
 
 async def test_a_stop_while_a_block_is_verified(tmp_path: Path) -> None:
-    """A stop waits until nobody looks at a file any more: its descriptor's number may be another file's next (I15)."""
+    """A stop closes a file only after its blocks are verified, because the descriptor's number may be reused (I15)."""
     async with Rig(tmp_path) as rig:
         rig.origin.put(content(BLOCK))
         await rig.get()

@@ -1,4 +1,4 @@
-"""The cache's time, made of a wall clock that anybody may set and one that nobody does."""
+"""The cache's clock, made of a wall clock that is set and of one that never is."""
 
 import itertools
 
@@ -73,7 +73,7 @@ def test_after_another_run() -> None:
 
 
 def test_set_back_between_two_runs() -> None:
-    """It goes on from the other run's end, and tells that nobody knows how long ago that was."""
+    """The clock continues from the end of the former run, and notes that the time since then is unknown."""
     time = Time(newest=NOON + DAY)
     assert (time.cache(), time.cache.went_back) == (NOON + DAY, True)
     time.advance(10)

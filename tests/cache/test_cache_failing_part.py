@@ -1,4 +1,4 @@
-"""What a reader sees of a flight that was in trouble before the reader came."""
+"""A reader that comes to a part fetch which is failing already."""
 
 import asyncio
 from collections import deque
@@ -12,7 +12,10 @@ from bucketfront.errors import OriginUnavailable
 
 
 async def test_a_reader_that_came_to_a_dying_flight_gets_another(tmp_path: Path) -> None:
-    """The reader that a flight was begun for fails with it; one that came later gets a flight of its own time (I11)."""
+    """The reader that a part fetch was started for fails with it.
+
+    A later reader gets another part fetch and its own time (I11).
+    """
     async with Rig(tmp_path) as rig:
         data = rig.origin.put(content(2 * PART))
         assert await rig.get(0, PART) == data[:PART]

@@ -1,4 +1,4 @@
-"""The fill: single flight, late joiners, seekers, splits, and all the ways in which a flight can end."""
+"""The fill: single flight, late joiners, seekers, splits, and every way in which a part fetch can end."""
 
 import asyncio
 import errno
@@ -70,7 +70,7 @@ async def test_many_readers_share_each_block(tmp_path: Path, count: int) -> None
 
 
 async def test_a_late_joiner_reads_what_is_there(tmp_path: Path) -> None:
-    """Blocks present, and bytes below the mark of a live flight, can be read without a byte more (I2)."""
+    """A reader gets present blocks, and bytes below the mark of a running part fetch, without further requests (I2)."""
     async with Rig(tmp_path) as rig:
         data = rig.origin.put(content(SIZE))
         cut = BLOCK + BLOCK // 2
@@ -90,7 +90,7 @@ async def test_a_late_joiner_reads_what_is_there(tmp_path: Path) -> None:
 
 
 async def test_a_seeker_does_not_wait_for_the_parts_before_it(tmp_path: Path) -> None:
-    """A reader ahead of all running flights gets its own at once, however many are running (I10)."""
+    """A reader ahead of all running part fetches gets its own at once, however many run (I10)."""
     async with Rig(tmp_path, parallel_parts=2) as rig:
         data = rig.origin.put(content(8 * PART))
         gates = [rig.origin.gate(part * PART) for part in range(3)]
@@ -107,7 +107,7 @@ async def test_a_seeker_does_not_wait_for_the_parts_before_it(tmp_path: Path) ->
 
 
 async def test_read_ahead_leaves_connections_for_waiting_readers(tmp_path: Path) -> None:
-    """With the origin's connections taken by read-ahead, a reader that waits still gets a flight."""
+    """A reader that waits gets a part fetch even if read-ahead uses its whole share of the origin's connections."""
     async with Rig(tmp_path, parallel_parts=8, read_ahead_limit=1) as rig:
         data = rig.origin.put(content(8 * PART))
         gate = rig.origin.gate(BLOCK)
@@ -121,8 +121,9 @@ async def test_read_ahead_leaves_connections_for_waiting_readers(tmp_path: Path)
 
 
 async def test_a_slow_part_is_split_for_a_reader_inside_it(tmp_path: Path) -> None:
-    """A reader far beyond the mark of a slow flight gets its own; the old one stops there, and nothing is written,
-    committed or charged twice (I10, I17).
+    """A reader far beyond the mark of a slow part fetch gets its own.
+
+    The old one ends there, and no byte is written, committed or charged twice (I10, I17).
     """
     async with Rig(tmp_path) as rig:
         data = rig.origin.put(content(PART))
@@ -142,7 +143,7 @@ async def test_a_slow_part_is_split_for_a_reader_inside_it(tmp_path: Path) -> No
 
 
 async def test_a_fast_part_is_not_split(tmp_path: Path) -> None:
-    """A reader that the running flight will reach soon waits for it."""
+    """A reader waits if the running part fetch will reach it soon."""
     async with Rig(tmp_path) as rig:
         data = rig.origin.put(content(PART))
         gate = rig.origin.gate(BLOCK)
@@ -158,8 +159,9 @@ async def test_a_fast_part_is_not_split(tmp_path: Path) -> None:
 
 
 async def test_a_part_is_never_split_within_a_write(tmp_path: Path) -> None:
-    """Pieces are written as they come, many blocks at once; a reader inside such a write waits for it, one behind it
-    gets a flight of its own, and nothing is written twice (I10).
+    """A reader inside a running write waits for it.
+
+    A reader behind it gets a part fetch of its own, and no byte is written twice (I10).
     """
     async with Rig(tmp_path) as rig:
         data = rig.origin.put(content(PART))
@@ -181,7 +183,7 @@ async def test_a_part_is_never_split_within_a_write(tmp_path: Path) -> None:
 
 
 async def test_an_answer_is_adopted_for_what_is_missing_only(tmp_path: Path) -> None:
-    """Blocks that a flight has claimed already are not claimed again by an adopted answer (I10)."""
+    """An adopted response claims no block that another part fetch has claimed (I10)."""
     async with Rig(tmp_path) as rig:
         data = rig.origin.put(content(3 * PART))
         gate = rig.origin.gate(BLOCK + 5)
@@ -218,8 +220,9 @@ async def test_a_short_closed_range_takes_two_requests_at_most(tmp_path: Path, s
 
 @pytest.mark.parametrize("count", [BLOCK // 2, 3 * BLOCK, 4 * PART, 30 * PART])
 async def test_a_dropped_open_range_costs_little_more_than_was_read(tmp_path: Path, count: int) -> None:
-    """Who asks for `bytes=N-` and leaves makes the origin send a sixth more than it read, and two blocks: even if
-    the origin is fast and the reader slow.
+    """A client that sends `bytes=N-` and leaves costs at most a sixth more than it read, and two blocks.
+
+    This holds for a fast origin and a slow reader too.
     """
     async with Rig(tmp_path, after_disconnect="auto", parallel_parts=8) as rig:
         rig.origin.put(content(200 * PART))
@@ -254,8 +257,9 @@ async def test_an_open_range_that_is_read_on_gets_several_parts_at_once(tmp_path
 
 
 async def test_read_ahead_takes_a_quarter_of_the_budget_at_most(tmp_path: Path) -> None:
-    """What flights have reserved that no reader waits for, of all fills together, is a quarter of the cache at most;
-    a reader that waits gets its part all the same (I17).
+    """Read-ahead of all fills reserves at most a quarter of the cache.
+
+    A reader that waits gets its part in any case (I17).
     """
     other = KEY._replace(key="other")
     async with Rig(tmp_path, max_size=128 * BLOCK, parallel_parts=8, read_ahead_limit=64) as rig:
@@ -295,7 +299,7 @@ def mp4(media: int, index: int) -> bytes:
 
 @pytest.mark.parametrize("whole", [True, False])
 async def test_the_index_of_an_mp4_is_fetched_with_its_head(tmp_path: Path, whole: bool) -> None:
-    """With the index behind the media data, head and tail are asked for before the middle, once each (I10)."""
+    """If the index is behind the media data, head and tail are fetched before the middle, once each (I10)."""
     async with Rig(tmp_path) as rig:
         data = rig.origin.put(mp4(20 * PART + 99, PART))
         with await rig.reader(part=None if whole else FromTo(0, None)) as reader:
@@ -323,7 +327,7 @@ async def test_the_index_comes_with_the_head_however_long_the_rest_takes(tmp_pat
 
 
 async def test_the_index_is_not_given_up_for_another_reader(tmp_path: Path) -> None:
-    """With `auto`, the flight that brings the index goes on as long as the reader it was started for is there."""
+    """With `auto`, the part fetch of the index continues as long as the reader that it was started for is there."""
     async with Rig(tmp_path, after_disconnect="auto") as rig:
         data = rig.origin.put(mp4(20 * PART, BLOCK))
         gates = [rig.origin.gate(at) for at in (BLOCK, 20 * PART)]
@@ -342,8 +346,9 @@ async def test_the_index_is_not_given_up_for_another_reader(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("what", ["closed", "no room", "no index"])
 async def test_the_index_is_left_alone(tmp_path: Path, what: str) -> None:
-    """A reader of some bytes of the head causes no read-ahead at the tail; nor is it asked for where read-ahead has no
-    room, or where the object is no MP4.
+    """A reader of some bytes of the head causes no read-ahead at the tail.
+
+    The index is not fetched either if read-ahead has no room, or if the object is no MP4.
     """
     async with Rig(tmp_path, after_disconnect="stop", read_ahead_limit=0 if what == "no room" else 8) as rig:
         data = rig.origin.put(content(20 * PART) if what == "no index" else mp4(20 * PART, BLOCK))
@@ -373,7 +378,7 @@ async def test_a_cut_body_costs_its_missing_bytes_only(tmp_path: Path, cuts: lis
 
 @pytest.mark.parametrize("error", [OriginUnavailable("503"), OriginTimeout("slow"), BodyTruncated("cut")])
 async def test_two_failures_in_a_row_are_not_noticed(tmp_path: Path, error: Exception) -> None:
-    """A flight is tried again while the origin fails less than MAX_FAILURES times in a row (I11)."""
+    """A part fetch is retried while the origin fails fewer than MAX_FAILURES times in a row (I11)."""
     async with Rig(tmp_path) as rig:
         data = rig.origin.put(content(3 * PART))
         assert await rig.get(0, PART) == data[:PART]
@@ -384,7 +389,7 @@ async def test_two_failures_in_a_row_are_not_noticed(tmp_path: Path, error: Exce
 
 @pytest.mark.parametrize("error", [OriginUnavailable("503"), OriginError("odd")])
 async def test_a_failure_for_good_reaches_all_who_wait(tmp_path: Path, error: Exception) -> None:
-    """All waiters of a dead flight get its error; no bit is set, and what was reserved is given back (I2, I13)."""
+    """All waiters of a failed part fetch get its error. No bit is set, and its reservation is given back (I2, I13)."""
     async with Rig(tmp_path) as rig:
         data = rig.origin.put(content(3 * PART))
         assert await rig.get(0, PART) == data[:PART]
@@ -400,7 +405,7 @@ async def test_a_failure_for_good_reaches_all_who_wait(tmp_path: Path, error: Ex
 
 
 async def test_half_a_block_is_given_back_to_the_disk(tmp_path: Path) -> None:
-    """A flight that dies in the middle of a block leaves no bit and no bytes of it behind (I2, I17)."""
+    """A part fetch that fails in the middle of a block leaves no bit and no bytes of that block (I2, I17)."""
     async with Rig(tmp_path) as rig:
         data = rig.origin.put(content(PART))
         gate = rig.origin.gate(2 * BLOCK + 5)
@@ -418,8 +423,8 @@ async def test_half_a_block_is_given_back_to_the_disk(tmp_path: Path) -> None:
 
 
 async def test_bytes_granted_stay_right_when_their_flight_dies(tmp_path: Path) -> None:
-    """What a reader was told it may read stays in the file while it reads, though the flight that wrote it dies in
-    the middle of the block (I1, I2).
+    """Bytes that a reader may read stay in the file while it reads, even if their part fetch fails in the middle of the
+    block (I1, I2).
     """
     async with Rig(tmp_path) as rig:
         data = rig.origin.put(content(PART))
@@ -445,7 +450,7 @@ async def test_bytes_granted_stay_right_when_their_flight_dies(tmp_path: Path) -
 
 
 async def test_a_new_version_during_a_fill_ends_it(tmp_path: Path) -> None:
-    """All who wait for bytes of a version that is gone get ObjectChanged, and its entry goes (I1, I6)."""
+    """All waiters for bytes of a replaced version get ObjectChanged, and its entry is removed (I1, I6)."""
     async with Rig(tmp_path) as rig:
         old = rig.origin.put(content(4 * PART))
         assert await rig.get(0, PART) == old[:PART]
@@ -492,8 +497,10 @@ async def test_a_reader_may_be_cancelled_anywhere(tmp_path: Path, after: int) ->
 async def test_what_happens_to_a_fill_that_nobody_waits_for(
     tmp_path: Path, policy: Literal["finish", "stop", "auto"], blocks: int
 ) -> None:
-    """`finish` fetches what the reader had asked for; `auto`, below half of the object, the rest of the block under
-    way; `stop` nothing more. Bytes that came are kept (I12), and what is not to come is given back at once (I17).
+    """`finish` fetches what the reader wanted, `auto` the rest of the current block, `stop` no more.
+
+    That of `auto` is for less than half of an object. Bytes that came are kept (I12), and the reservation for the
+    others is given back at once (I17).
     """
     async with Rig(tmp_path, after_disconnect=policy, parallel_parts=1) as rig:
         rig.origin.put(content(3 * PART))
@@ -513,7 +520,7 @@ async def test_what_happens_to_a_fill_that_nobody_waits_for(
 
 @pytest.mark.parametrize("at", [0, BLOCK])
 async def test_auto_cancels_a_flight_that_has_no_block_begun(tmp_path: Path, at: int) -> None:
-    """Nothing more is fetched for a reader that left, where its flight has no byte yet, or stands at a block's end."""
+    """After its reader left, a part fetch ends at once if it has no byte yet, or stands at a block's end."""
     async with Rig(tmp_path, after_disconnect="auto", parallel_parts=1) as rig:
         rig.origin.put(content(9 * PART))
         gate = rig.origin.gate(at)
@@ -529,8 +536,9 @@ async def test_auto_cancels_a_flight_that_has_no_block_begun(tmp_path: Path, at:
 
 
 async def test_a_reader_that_leaves_takes_its_read_ahead_along(tmp_path: Path) -> None:
-    """With `auto`, flights that only served one reader end when it leaves, although another reads elsewhere; that
-    one's flights go on (I12).
+    """With `auto`, the part fetches that served one reader only end when it leaves.
+
+    Those of another reader continue (I12).
     """
     async with Rig(tmp_path, after_disconnect="auto", parallel_parts=4) as rig:
         data = rig.origin.put(content(40 * PART))
@@ -572,7 +580,7 @@ async def test_a_flight_that_another_reader_needs_goes_on(tmp_path: Path) -> Non
 
 
 async def test_a_reader_that_comes_while_a_flight_is_cut_short_gets_all(tmp_path: Path) -> None:
-    """What was cut off a flight is fetched for whoever comes next, by a flight of its own, and nothing twice (I10)."""
+    """Blocks that were cut off a part fetch are fetched for the next reader, and no block twice (I10)."""
     async with Rig(tmp_path, after_disconnect="auto") as rig:
         data = rig.origin.put(content(3 * PART))
         gate = rig.origin.gate(BLOCK + 5)
@@ -618,7 +626,7 @@ async def test_finish_goes_on_although_the_origin_was_busy(tmp_path: Path) -> No
 
 
 async def test_stop_twice_in_a_row(tmp_path: Path) -> None:
-    """A second reader that comes and goes while a flight is being given up does not break its end (I12)."""
+    """A second reader that comes and leaves while a part fetch is being ended does not disturb its end (I12)."""
     async with Rig(tmp_path, after_disconnect="stop") as rig:
         data = rig.origin.put(content(PART))
         for when in range(8):
@@ -637,7 +645,7 @@ async def test_stop_twice_in_a_row(tmp_path: Path) -> None:
 
 
 async def test_a_flight_cancelled_before_it_began_ends_all_the_same(tmp_path: Path) -> None:
-    """A reader that leaves in the turn in which its flight was made leaves no claim behind (I12)."""
+    """A reader that leaves in the turn in which its part fetch was started leaves no claim behind (I12)."""
     async with Rig(tmp_path, after_disconnect="stop") as rig:
         data = rig.origin.put(content(3 * PART))
         assert await rig.get(0, PART) == data[:PART]
@@ -652,7 +660,7 @@ async def test_a_flight_cancelled_before_it_began_ends_all_the_same(tmp_path: Pa
 
 
 async def test_a_rate_of_zero_is_a_rate(tmp_path: Path) -> None:
-    """After a flight that stored nothing, a reader inside somebody's part waits or splits it; it does not break."""
+    """After a part fetch that stored nothing, a reader inside another reader's part waits or splits it."""
     async with Rig(tmp_path, after_disconnect="auto") as rig:
         data = rig.origin.put(content(4 * PART))
         await rig.get(0, PART)
@@ -696,7 +704,7 @@ async def test_a_disk_that_fails_during_a_fill(tmp_path: Path, number: int) -> N
 async def test_a_write_that_was_cut_short_by_a_full_disk_is_given_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Bytes of a write that failed half way, or was cancelled, are in nobody's account, and not on the disk (I17)."""
+    """Bytes of a write that failed half way, or was cancelled, are not charged and not on the disk (I17)."""
     real = os.pwrite
     failures = iter([False, True])
 
@@ -731,7 +739,7 @@ async def test_no_room_streams(tmp_path: Path) -> None:
 
 
 async def test_a_416_for_a_version_that_shrank_is_a_new_version(tmp_path: Path) -> None:
-    """An origin that answers 416 where If-Match failed has another version: the request starts again (I1, I6)."""
+    """A 416 in place of a failed If-Match means another version: the request starts again (I1, I6)."""
     async with Rig(tmp_path) as rig:
         data = rig.origin.put(content(4 * PART))
         await rig.get(0, PART)
@@ -771,7 +779,7 @@ async def test_nothing_is_readable_beyond_the_mark(tmp_path: Path) -> None:
 
 
 async def test_nothing_comes_for_too_long(tmp_path: Path) -> None:
-    """A reader gives up after its patience and says so; the flight goes on for whoever comes next (I20)."""
+    """A reader fails with OriginTimeout after its timeout, and the part fetch continues for the next one (I20)."""
     async with Rig(tmp_path, reader_timeout=0.0) as rig:
         data = rig.origin.put(content(PART))
         gate = rig.origin.gate(BLOCK)
@@ -786,7 +794,7 @@ async def test_nothing_comes_for_too_long(tmp_path: Path) -> None:
 
 
 async def test_store_error_is_an_order_to_stream(tmp_path: Path) -> None:
-    """An entry without a file says so by StoreError, not by a wrong or missing byte (I16)."""
+    """A reader of an entry without a file gets StoreError, and no wrong or missing byte (I16)."""
     async with Rig(tmp_path) as rig:
         data = rig.origin.put(content(PART))
         rig.store.failed("test")

@@ -1,4 +1,4 @@
-"""What came is compared with what S3 says of it, and what is not that is never kept."""
+"""The comparison of fetched bytes with S3's checksum: bytes that do not fit are never kept."""
 
 import asyncio
 import base64
@@ -68,7 +68,7 @@ def test_a_file_gives_what_its_bytes_give(size: int, algorithm: str) -> None:
 
 
 def test_what_is_told() -> None:
-    """S3's checksum of the whole object comes before the ETag; an ETag that is no MD5 tells nothing."""
+    """S3's checksum of the whole object comes before the ETag. An ETag that is no MD5 is no checksum."""
     md5 = "0" * 32
     assert digests.told(Metadata(f'"{md5}"', 1)) == Digest("md5", bytes(16))
     assert digests.told(Metadata(f'"{md5}"', 1, checksum=("crc32", "AAAAAQ=="))) == Digest("crc32", bytes((0, 0, 0, 1)))
@@ -78,7 +78,7 @@ def test_what_is_told() -> None:
 
 
 def test_when_an_etag_is_believed_to_be_no_md5() -> None:
-    """The same bytes twice, in a bucket of which no ETag ever fitted: then its ETags tell nothing, others' do."""
+    """If the same bytes come twice in a bucket where no ETag ever fitted, its ETags are ignored from then on."""
     metadata, elsewhere = Metadata(f'"{"0" * 32}"', 1), ObjectKey("elsewhere", "x")
     integrity = Integrity()
     told = integrity.expected(KEY, metadata)
@@ -111,8 +111,9 @@ def test_when_it_is_not() -> None:
 
 @pytest.mark.parametrize("size", [1, 16 << 10, BLOCK + 1, PART - 1, PART, 3 * PART + 5])
 async def test_a_lie_is_not_served(tmp_path: Path, size: int) -> None:
-    """Bytes that are not what the ETag says end as ContentMismatch before the last of them is readable, and are given
-    up; the next request has the right ones (I1, I15).
+    """Bytes that do not fit the ETag end as ContentMismatch before the last of them is readable, and are removed.
+
+    The next request gets the right ones (I1, I15).
     """
     data = content(size)
     async with Rig(tmp_path, origin=lying(flipped(data, size // 4))) as rig:
@@ -157,7 +158,7 @@ def _nothing_held(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("_nothing_held")
 @pytest.mark.parametrize("is_hit_out", [False, True])
 async def test_a_lie_of_a_large_object_goes_soon(tmp_path: Path, is_hit_out: bool) -> None:
-    """A larger object is compared once it is whole: one that does not fit is removed, and asked for again (I15)."""
+    """A larger object is compared once it is whole. If it does not fit, it is removed and fetched again (I15)."""
     data = content(3 * PART + 5)
     async with Rig(tmp_path, origin=lying(flipped(data, 9))) as rig:
         rig.origin.put(data, md5_etag(data))
@@ -183,7 +184,7 @@ async def test_a_lie_of_a_large_object_goes_soon(tmp_path: Path, is_hit_out: boo
 @pytest.mark.usefixtures("_nothing_held")
 @pytest.mark.parametrize("fits", [False, True])
 async def test_an_object_put_in_parts(tmp_path: Path, fits: bool) -> None:
-    """Of an object whose ETag is that of its parts a HEAD is asked once for S3's checksum, and that has to fit."""
+    """One HEAD gets S3's checksum of an object that was uploaded in parts, and the bytes have to fit it."""
     data = content(3 * PART)
     origin = lying()
     digest = digests.of_bytes(data if fits else b"other", "crc64nvme")
@@ -200,7 +201,7 @@ async def test_an_object_put_in_parts(tmp_path: Path, fits: bool) -> None:
 
 @pytest.mark.usefixtures("_nothing_held")
 async def test_a_lie_found_while_a_lost_block_comes_again(tmp_path: Path) -> None:
-    """A reader that waits for a block lost since hears of the lie, and the block's flight ends."""
+    """A reader that waits for a lost block gets the mismatch of its object, and the block's part fetch ends."""
     data = content(3 * PART)
     async with Rig(tmp_path, origin=lying(flipped(data, 9))) as rig:
         rig.origin.put(data, md5_etag(data))

@@ -1,4 +1,4 @@
-"""Leave to answer without asking: when the cache gives it, and when it takes it back; and what is kept in memory."""
+"""Leases: when the cache grants and revokes them, and which bodies stay in memory."""
 
 from pathlib import Path
 
@@ -138,7 +138,7 @@ async def test_use_counts_and_touches(tmp_path: Path) -> None:
 
 
 async def test_pushed_out_of_memory(tmp_path: Path) -> None:
-    """An object that others push out of memory is lent again, with its body, when it is asked for."""
+    """An object that others push out of memory gets a lease with its body again at its next request."""
     async with Rig(tmp_path, memory=3 * (KEPT + OVERHEAD)) as rig:
         hits = []
         for number in range(4):

@@ -48,7 +48,7 @@ class World:
         return number
 
     async def read(self) -> None:
-        """A GET: whatever comes is of one version, and of none older than the last write that was answered."""
+        """Send a GET. All its bytes are of one version, which is no older than the last write that had its response."""
         key = self.chance.choice(KEYS)
         floor = self.floor[key]
         start = self.chance.randrange(2 * PART)
@@ -146,10 +146,11 @@ class World:
 async def test_nothing_goes_wrong_together(
     tmp_path: Path, seed: int, is_versioned: bool, has_hedges: bool, with_trouble: bool
 ) -> None:
-    """Eight clients at once, with writes, purges, evictions and failures: every byte is of its reader's version, no
-    write is forgotten, the budget holds at every step, and at rest nothing is left over (I1, I5, I6, I12, I17).
+    """Eight clients read while objects are written, purged and evicted, and calls fail.
 
-    With hedges, whatever is not there at once is asked for twice. With versions, no read is lost to a write.
+    Every byte is of its reader's version, no write is lost, the budget holds at every step, and no task, pin or file is
+    left at rest (I1, I5, I6, I12, I17). With hedges, a second request is sent for every late byte. With versions, no
+    write ends a read.
     """
     async with Rig(
         tmp_path,
@@ -185,8 +186,8 @@ async def test_nothing_goes_wrong_together(
 
 @pytest.mark.parametrize("seed", range(10))
 async def test_a_kill_at_any_time_loses_no_truth(tmp_path: Path, seed: int) -> None:
-    """A copy of the folder taken in the middle of everything, as a kill leaves it, opens by itself, and gives only
-    right bytes (I1, I2, I14, I15).
+    """A copy of the folder, taken at any time as a kill leaves it, opens by itself and gives only right bytes (I1, I2,
+    I14, I15).
     """
     root, copy = tmp_path / "root", tmp_path / "copy"
     async with Rig(root, seed=seed, max_size=1 << 30, hot_limit=2, idle_timeout=1e6) as rig:

@@ -1,4 +1,4 @@
-"""Where an MP4's index is, told by its first bytes. Layouts as writers make them, ISO/IEC 14496-12 section 4.2."""
+"""Where the index of an MP4 is, by its first bytes, for layouts that writers make (ISO/IEC 14496-12 section 4.2)."""
 
 import pytest
 from hypothesis import given
@@ -63,7 +63,7 @@ FREE = box(b"free", 8)
     ],
 )
 def test_layouts(head: bytes, size: int, span: Span | None) -> None:
-    """The span behind `mdat` where the index can only be there, and nothing where it is not, or nobody can know."""
+    """The span behind `mdat` is returned if the index can only be there. Otherwise the result is None."""
     assert index_span(head[:HEAD_BYTES], size) == span
 
 
@@ -80,7 +80,7 @@ pieces = st.one_of(
 
 @given(st.lists(pieces, max_size=12).map(b"".join), st.integers(0, 1 << 62), st.booleans())
 def test_total(head: bytes, size: int, has_type: bool) -> None:
-    """Whatever the bytes say, the answer is nothing or a span of some bytes within the object, of bounded length."""
+    """Any bytes give None, or a non-empty span of bounded length within the object."""
     span = index_span(FTYP + head if has_type else head, size)
     if span is not None:
         assert 0 < span.start < span.stop <= size

@@ -62,7 +62,7 @@ async def test_a_failure_ends_no_purge(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 async def test_an_index_that_fails_when_a_key_is_to_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What an invalidation could not find is asked for again before it answers (I5)."""
+    """An entry that an invalidation could not find is revalidated before it serves (I5)."""
     async with Rig(tmp_path, hot_limit=1) as rig:
         await filled(rig, 3)
         await rig.assembly.open_files.cool()
@@ -81,7 +81,7 @@ async def test_an_index_that_fails_when_a_key_is_to_go(tmp_path: Path, monkeypat
 
 @pytest.mark.parametrize("column", ["metadata", "key"])
 async def test_a_row_that_went_bad(tmp_path: Path, column: str) -> None:
-    """It is a miss, stands in nobody's way, and is gone with the next flush (I15, I16)."""
+    """A row that does not decode is a miss, blocks no other entry, and is removed by the next flush (I15, I16)."""
     async with Rig(tmp_path) as rig:
         data = rig.origin.put(content(BLOCK))
         await rig.get()

@@ -63,14 +63,14 @@ def test_who_reads_on_gets_no_less(ramp: ReadAhead, read: int, more: int, is_eag
 
 
 def test_several_parts_are_under_way_after_32_mib() -> None:
-    """Who has read 32 MiB of an open-ended range has three parts ahead of it at least, and so does not stall."""
+    """A reader that has read 32 MiB of an open-ended range has three parts ahead of it, and so does not stall."""
     window = USUAL.window(32 * MIB, is_eager=False)
     assert window.size // window.part >= 3
 
 
 @given(ramps)
 def test_the_first_part_is_whole_blocks(ramp: ReadAhead) -> None:
-    """What is asked for first is a block at least, a part at most, and no more than half a MiB beside the block."""
+    """The first part is at least a block, at most a part, and at most half a MiB unless the block is larger."""
     assert ramp.first % ramp.block_size == 0
     assert ramp.block_size <= ramp.first <= max(ramp.block_size, min(512 * KIB, ramp.part_size))
 

@@ -1,4 +1,4 @@
-"""What went bad on the disk while nobody looked is found by the scrubber, and fetched again."""
+"""The scrubber finds blocks that the disk damaged while they were not read, and they are fetched again."""
 
 import os
 from collections.abc import Callable
@@ -94,7 +94,7 @@ async def test_a_sound_cache_is_left_alone(tmp_path: Path) -> None:
 
 
 async def test_a_hit_lent_out_is_taken_back(tmp_path: Path) -> None:
-    """An object that answers without being asked for does so no more once one of its blocks is found bad (I15)."""
+    """The lease of an object is revoked once one of its blocks is found corrupt (I15)."""
     async with Rig(tmp_path) as rig:
         data = rig.origin.put(content(BLOCK))
         await rig.get()

@@ -59,7 +59,7 @@ async def test_it_becomes_the_entry(tmp_path: Path, size: int, is_known: bool) -
 
 
 async def test_an_origin_that_loses_bytes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """What S3 has is what is served, and that it is not all that it took is told (I4, I5)."""
+    """The bytes that S3 has are served, and a log line reports that it lost some (I4, I5)."""
     async with Rig(tmp_path) as rig:
         writing = await filled(rig, content(2 * BLOCK))
         rig.origin.store(KEY, content(BLOCK), etag='"1"')
@@ -91,7 +91,7 @@ async def test_an_unclean_stop(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("start", [0, 1, BLOCK, BLOCK + 5])
 async def test_reading_back(tmp_path: Path, start: int) -> None:
-    """Any stretch, as often as is asked, while it is written still."""
+    """Any stretch can be read any number of times, also while the body is still written."""
     async with Rig(tmp_path) as rig:
         data = content(4 * BLOCK + 5)
         writing = await filled(rig, data)
@@ -182,7 +182,10 @@ async def test_room_is_made_by_eviction(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EROFS])
 async def test_a_disk_that_fails(tmp_path: Path, number: int) -> None:
-    """The write that failed says so, and all after it; what came before can be read; all space comes back (I16)."""
+    """The write that fails raises StoreError, and so do all later ones.
+
+    Earlier bytes stay readable, and all space is given back (I16).
+    """
     async with Rig(tmp_path) as rig:
         data = content(3 * BLOCK)
         writing = await filled(rig, data)
@@ -228,7 +231,7 @@ async def test_a_disk_that_takes_no_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("error", [ObjectNotFound("gone"), OriginUnavailable("away")])
 async def test_a_head_that_fails(tmp_path: Path, error: OriginUnavailable) -> None:
-    """Nothing of it stays, and the next one asks for itself (I13)."""
+    """If the HEAD fails, no entry is made, and the next request sends its own (I13)."""
     async with Rig(tmp_path) as rig:
         data = content(2 * BLOCK)
         rig.origin.store(KEY, data, etag='"1"')
@@ -277,9 +280,7 @@ async def test_a_stop_while_it_is_published(tmp_path: Path) -> None:
 
 
 async def test_a_lookup_that_a_publication_displaces(tmp_path: Path) -> None:
-    """A GET that asked between a write and its publication is late until after the next write: it brings nothing back
-    (I6).
-    """
+    """A GET that is sent between a write and its publication, and ends after the next write, publishes nothing (I6)."""
     origin = FakeOrigin(random.Random(1))
     async with Rig(tmp_path, origin=origin) as rig:
         first, second = content(2 * BLOCK, 1), content(3 * BLOCK, 2)
@@ -303,8 +304,9 @@ async def test_a_lookup_that_a_publication_displaces(tmp_path: Path) -> None:
 
 
 class Race:
-    """Writes, reads, purges and somebody else's writes of one object. `order` are the versions as S3 got them; who asks
-    now may be given none before `order[floor]`.
+    """Writes, reads, purges and another client's writes of one object. `order` has the versions as S3 got them.
+
+    A read that begins now may get none before `order[floor]`.
     """
 
     def __init__(self, rig: Rig) -> None:
@@ -326,7 +328,10 @@ class Race:
         self.order.append(etag)
 
     async def write(self) -> None:
-        """As `server/handlers/uploads.py`: S3 takes it, or not, or takes it and does not say so."""
+        """Write as `server/handlers/uploads.py` does.
+
+        S3 accepts it, or refuses it, or accepts it and sends no response.
+        """
         etag, outcome = self.made(), self.chance.choice(["answered", "answered", "refused", "unknown"])
         writing = await filled(self.rig, self.data[etag])
         try:
@@ -349,7 +354,7 @@ class Race:
         try:
             with await self.rig.reader(wants_body=self.chance.random() < 0.8) as reader:
                 etag = reader.metadata.etag
-                assert self.order.index(etag) >= least, "an older version than one whose write was answered"
+                assert self.order.index(etag) >= least, "an older version than one whose write had its response"
                 assert await self.rig.read(reader, whole=True) == self.data[etag]
         except ObjectChanged:
             pass  # before the last byte came
@@ -363,8 +368,8 @@ class Race:
 
 @pytest.mark.parametrize("seed", range(100))
 async def test_writes_and_fills_race(tmp_path: Path, seed: int) -> None:
-    """In any order of events: who asks after a write was answered gets it or what came after it, of one version, and
-    that is what the cache keeps (I1, I5, I6, I9).
+    """In any order of events, a read after a write gets that version or a later one, whole, and so does the cache (I1,
+    I5, I6, I9).
     """
     async with Rig(tmp_path, seed=seed) as rig:
         rig.origin.jitter = 6
