@@ -51,7 +51,9 @@ class Planted:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """The last run of a test. `reason`: why it was not run. `seconds` are whole ones, `date` is as in 2026-11-25."""
+    """The last run of a test. `reason`: why it was not run. `seconds` are whole ones, `date` is as in 2026-11-25.
+    `caught_by`: the node of the test that caught a planted bug.
+    """
 
     outcome: str
     date: str
@@ -59,6 +61,7 @@ class Record:
     machine: str
     reason: str = ""
     figures: dict[str, int] = field(default_factory=dict)
+    caught_by: str = ""
 
 
 Records = dict[str, dict[str, Record]]
@@ -141,7 +144,8 @@ def page(
     for invariant in invariants:
         holders = [test for test, numbers in tests.items() if invariant.number in numbers]
         bugs = [bug for bug in planted if bug.invariant == invariant.number]
-        caught = sum(_last_outcome(bug, records) == PASSED for bug in bugs)
+        runs = [_last_run(bug, records) for bug in bugs]
+        caught = sum(run is not None and run.outcome == PASSED for run in runs)
         overview.append((_linked(invariant), f"{len(holders)}", f"{caught} of {len(bugs)}"))
         details.append(_section(invariant, holders, bugs, records))
     head = [_HEAD, *_runs(records), *_figures(tests, records), *_not_run(records)]
@@ -224,16 +228,19 @@ def _section(invariant: Invariant, holders: Sequence[str], bugs: Sequence[Plante
 
 
 def _caught(bug: Planted, records: Records) -> str:
-    outcome = _last_outcome(bug, records)
-    if outcome is None:
+    last = _last_run(bug, records)
+    if last is None:
         return "Not tried."
-    return "Caught." if outcome == PASSED else "**Not caught.**"
+    if last.outcome != PASSED:
+        return "**Not caught.**"
+    path, _, name = function_of(last.caught_by).partition("::")
+    return f"Caught by {_module(path)} {name}." if name else "Caught."
 
 
-def _last_outcome(bug: Planted, records: Records) -> str | None:
-    """Of its last run, of whatever size; None where there was none."""
+def _last_run(bug: Planted, records: Records) -> Record | None:
+    """Return the last run of a bug's test, of whatever size. Returns None if there was no run."""
     found = [tests[bug.node] for tests in records.values() if bug.node in tests]
-    return max(found, key=lambda record: record.date).outcome if found else None
+    return max(found, key=lambda record: record.date, default=None)
 
 
 def _linked(invariant: Invariant) -> str:

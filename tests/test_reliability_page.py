@@ -1,6 +1,7 @@
 """What docs/reliability.md says is what runs saw: what was not run is not passed, and nothing is lost."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -109,14 +110,17 @@ def test_invariants_with_tests_and_bugs() -> None:
     bugs = tuple(Planted(1, f"Bug {each}.", f"{BUG}[{each}]") for each in "abc")
     records = {
         "smoke": {f"{BUG}[a]": record(FAILED), f"{BUG}[b]": record(FAILED)},
-        "soak": {f"{BUG}[a]": record(date="2026-11-26")},
+        "soak": {f"{BUG}[a]": replace(record(date="2026-11-26"), caught_by=f"{KILLS}[1]")},
     }
     text = shown(records, bugs)
     assert "| [I1 Purity](#i1-purity) | 2 | 1 of 3 |\n| [I2 No holes](#i2-no-holes) | 0 | 0 of 0 |\n" in text
     section = text[text.index("### I1 Purity") : text.index("### I2 No holes")]
     assert "All bytes are right." in section
     assert "- [test_x.py](../tests/cache/test_x.py): test_y\n- [test_kills.py]" in section
-    assert "- Bug a. Caught.\n- Bug b. **Not caught.**\n- Bug c. Not tried.\n" in section
+    assert (
+        "- Bug a. Caught by [test_kills.py](../tests/reliability/test_kills.py) test_kills.\n- Bug b. **Not caught.**\n- Bug c. Not tried.\n"
+        in section
+    )
     assert "- no test" in text[text.index("### I2 No holes") :]
 
 

@@ -50,8 +50,9 @@ class Recording:
             outcome, reason = known.outcome, known.reason
         evidence = item.stash.get(EVIDENCE, Evidence())
         figures = dict(evidence.figures)
+        caught_by = next(iter(evidence.caught_by), "")
         today = datetime.now(UTC).date().isoformat()
-        self._ran[node] = Record(outcome, today, round(self._seconds[node]), self._machine, reason, figures)
+        self._ran[node] = Record(outcome, today, round(self._seconds[node]), self._machine, reason, figures, caught_by)
 
     def write(self, folder: Path, collected: Iterable[str], *, is_selection: bool) -> None:
         """`reliability.json` and `reliability.md`, if any test ran. `collected` are the nodes of the session;

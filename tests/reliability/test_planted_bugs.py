@@ -69,6 +69,7 @@ def test_planted_bug_is_caught(bug: Bug, outcomes: Outcomes, evidence: Evidence)
     found = outcomes.get(bug.name)
     assert found is not None, "its process ended before its tests did"
     assert CAUGHT in found.values(), found
+    evidence.caught_by.extend(node for node, outcome in found.items() if outcome == CAUGHT)
     evidence.add("bugs caught")
 
 
