@@ -113,6 +113,23 @@ def test_unknown_names_are_found() -> None:
     assert unknown_names(f"{known} {' '.join(unknown)}") == [name.strip("`") for name in unknown]
 
 
+def test_tests_of_invariants_name_them() -> None:
+    """Each test file that docs/invariants.md lists for an invariant has the invariant's number or anchor."""
+    sections = re.split(r"^### ", (ROOT / "docs" / "invariants.md").read_text(), flags=re.MULTILINE)[1:]
+    assert len(sections) == 31
+    for section in sections:
+        number, tested = (
+            re.search(r"\((I\d+)\)", section),
+            re.search(r"Tested\s+in(.*?)\.$", section, re.DOTALL | re.MULTILINE),
+        )
+        assert number is not None, section
+        assert tested is not None, section
+        anchor = anchors_of(f"### {section.partition(chr(10))[0]}").pop()
+        for path in _PYTHON_FILE.findall(tested[1]):
+            named = re.search(rf"\b{number[1]}\b|invariants\.md#{anchor}\b", (ROOT / "tests" / path).read_text())
+            assert named, f"{path} does not name {number[1]}"
+
+
 def test_configuration_page_is_current() -> None:
     """docs/configuration.md is what the models of the settings yield."""
     is_current = (ROOT / "docs" / "configuration.md").read_text() == reference.page()
