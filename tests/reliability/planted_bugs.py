@@ -311,7 +311,7 @@ BUGS = (
             Edit("bucketfront.tus.upload_folder:_open_to_write", "if is_new:", "if True:"),
             Edit(
                 "bucketfront.tus.upload_folder:UploadFolder._write",
-                "os.fstat(fd).st_size < HEAD_SIZE + offset",
+                "os.fstat(fd).st_size < HEAD_BYTES + offset",
                 "False",
             ),
         ),
@@ -362,8 +362,8 @@ BUGS = (
         "The end of a resumable upload invalidates its key before S3 is asked, and no more after it spoke.",
         (
             Edit(
-                "bucketfront.tus.manager:UploadManager._complete",
-                "await asyncio.shield(self._forget_key(upload.key))",
+                "bucketfront.tus.s3_transfer:S3Transfer._complete",
+                "await asyncio.shield(self._invalidate(upload.key))",
                 "pass",
             ),
         ),

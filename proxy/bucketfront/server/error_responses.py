@@ -51,7 +51,8 @@ from bucketfront.http.write_head import BadWriteHead, NoSuchWrite
 from bucketfront.server.http1.framing import BadFraming
 from bucketfront.server.router import MethodNotAllowed
 from bucketfront.server.telemetry.exchange import Exchange
-from bucketfront.tus.manager import TooManyUploads, UnknownUpload, UploadBusy, UploadLost
+from bucketfront.tus.manager import TooManyUploads, UnknownUpload, UploadBusy
+from bucketfront.tus.s3_transfer import UploadLost
 from bucketfront.tus.tus_upload import TakenOver
 
 

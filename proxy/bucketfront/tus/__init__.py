@@ -1,1 +1,1 @@
-"""Uploads that go on where they broke off: their state in the cache folder, their bytes on the way to S3."""
+"""Resumable uploads: their state in the cache folder, and their bytes on the way to S3."""

@@ -1,74 +1,63 @@
-"""All resumable uploads: begun, continued, finished, given up; the same after a restart.
+"""All resumable uploads: they are created, continued, finished and dropped, also after a restart.
 
-Rule 1: what `TusUpload.offset` counts is at S3 and noted here, or it waits here.
-Rule 2: a part is noted when S3 has it, and its file goes after that: a kill in between sends the part again.
-Rule 3: what S3 was told to begin is noted before its first part, and forgotten after S3 said that it is gone.
+Three rules hold:
+
+- The bytes that `TusUpload.offset` counts are at S3 and in the record, or they are staged here.
+- A part is noted in the record once S3 has it, and its file is removed after that. A kill in between sends it again.
+- A multipart upload is noted in the record before its first part, and forgotten once S3 has removed it.
 """
 
 import asyncio
-import hashlib
 import logging
-import re
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 
-from bucketfront.errors import NoSuchUpload, ObjectNotFound, OriginError, PreconditionFailed, ProxyError, StoreError
+from bucketfront.errors import OriginError, ProxyError, StoreError
 from bucketfront.http import checksums
 from bucketfront.http.checksums import Digest
-from bucketfront.http.metadata import Metadata
 from bucketfront.http.tus_fields import WrongChecksum
-from bucketfront.http.write_head import WriteHead
 from bucketfront.keys import ObjectKey
 from bucketfront.s3.client import S3Origin
-from bucketfront.s3.upload.multipart import Multipart, PartSent
-from bucketfront.s3.upload.params import complete_params, create_params
 from bucketfront.s3.upload.parts import part_size
-from bucketfront.s3.upload.uploader import Written
 from bucketfront.tus.record import BadRecord, Record, decode, encode
-from bucketfront.tus.staging import PIECE, PartStaging, StagingSpace, pages
+from bucketfront.tus.s3_transfer import S3Transfer, StoreBody, UploadLost
+from bucketfront.tus.staging import GATHER_BYTES, PartStaging, StagingSpace, pages
 from bucketfront.tus.tus_upload import TusUpload
-from bucketfront.tus.uninterrupted import settled
-from bucketfront.tus.upload_folder import Found, Kept, UploadFolder
+from bucketfront.tus.uninterrupted import run_uninterrupted
+from bucketfront.tus.upload_folder import StagedFile, UploadFiles, UploadFolder
 
-MAX_UPLOADS = 4096  # known at once, finished ones among them
-MAX_DROPPED = 4096  # known at once that S3 has not aborted yet
-MAX_CHECKED = 64 << 20  # bytes of one request with a checksum; all of them wait until it is known to hold
-SILENCE = 2.0  # seconds without a byte after which a request makes way for the client's next one
-MAKES_WAY = 2.0  # seconds that this may take
-IDLE = 60.0  # seconds without a byte after which what waits makes way for others, where there is no room for both
-UPKEEP = 60.0  # seconds between two looks at what has expired
-TOUCH = 60.0  # seconds that the record may be behind with the time of the last byte
-
-_MD5_ETAG = re.compile(r'"[0-9a-f]{32}"')
+MAX_UPLOADS = 4096  # in memory at once, finished ones among them: some KiB each
+MAX_DROPPED = 4096  # in memory at once that S3 has not aborted yet
+MAX_CHECKED_BYTES = 64 << 20  # of one request with a checksum: all of them are staged before the checksum is known
+STALL_TIMEOUT_S = 2.0  # without a byte, after which a request makes way for the client's next one
+TAKEOVER_TIMEOUT_S = 2.0  # for the request that makes way to end
+IDLE_S = 60.0  # without a byte, after which staged bytes make way for other uploads, if there is no room for both
+UPKEEP_INTERVAL_S = 60.0  # expiry is a matter of hours
+TOUCH_INTERVAL_S = 60.0  # by which the record on the disk may be behind with `touched_at`: a write for each minute
 
 log = logging.getLogger(__name__)
 
 
 class UnknownUpload(ProxyError):
-    """No upload has this id (any more)."""
+    """There is no upload with this id, or no longer."""
 
 
 class UploadBusy(ProxyError):
-    """Another request is at work on the upload."""
-
-
-class UploadLost(ProxyError):
-    """S3 does not know the upload any more, or not what became of it. It has to begin again."""
+    """Another request holds the upload."""
 
 
 class TooManyUploads(ProxyError):
-    """As many uploads are unfinished as there may be."""
-
-
-StoreBody = Callable[[ObjectKey, AsyncIterator[bytes], int, WriteHead], Awaitable[Written]]
+    """MAX_UPLOADS are unfinished."""
 
 
 class UploadManager:
-    """`store` makes an object of a body in one piece, and its cached entry; `forget` takes a key out of the cache.
-    `source` names the endpoint, `boot` this boot of the machine. `clock` is the cache's; `idle_since` gives the time,
-    by it, since which an upload has to have got a byte to stay.
+    """The uploads of one cache folder, by id.
+
+    `store` makes an object of a body in one call, and its cached entry. `forget` removes a key from the cache. `source`
+    names the endpoint, `boot` this boot of the machine. `clock` is the cache's. `idle_since` returns the time, by that
+    clock, since which an upload must have received a byte to be kept.
     """
 
     def __init__(
@@ -85,10 +74,8 @@ class UploadManager:
         idle_since: Callable[[], float],
     ) -> None:
         self._folder = folder
-        self._waiting = PartStaging(folder, space, self._make_way)
-        self._origin = origin
-        self._store = store
-        self._forget_key = forget
+        self._staging = PartStaging(folder, space, self._drop_idle)
+        self._transfer = S3Transfer(origin, self._staging, store=store, invalidate=forget, save=self._save)
         self._space = space
         self._source = source
         self._boot = boot
@@ -101,46 +88,50 @@ class UploadManager:
     # --- from start to stop --------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Go on with what a former process left. The disk's failures are no reason not to start (I16)."""
+        """Restore the uploads of earlier runs. A disk that fails does not prevent the start.
+
+        See docs/invariants.md#disk-faults-degrade.
+        """
         try:
             found = await self._folder.load()
         except StoreError as error:
             log.warning("unfinished uploads of a former run are not known: %s", error)
             found = {}
-        for name, item in found.items():
+        for name, files in found.items():
             try:
-                await self._restore(name, item)
+                await self._restore(name, files)
             except StoreError as error:
                 log.warning("an unfinished upload of a former run is left as it is: %s", error)
         self._upkeep = asyncio.create_task(self._run(), name="uploads")
 
-    async def _restore(self, name: str, item: Found) -> None:
+    async def _restore(self, name: str, files: UploadFiles) -> None:
         try:
-            record = decode(item.record or b"")
+            record = decode(files.record or b"")
         except BadRecord as error:
             log.warning("an unfinished upload of a former run cannot be read: %s", error)
-            await self._folder.remove(name, *item.waiting, record=True)
+            await self._folder.remove(name, *files.staged, record=True)
             return
         if record.origin != self._source:
             log.warning("an unfinished upload of %s is another endpoint's: its parts are left to that one", record.key)
-            await self._folder.remove(name, *item.waiting, record=True)
+            await self._folder.remove(name, *files.staged, record=True)
             return
-        # After power loss a file may lack what was written to it, whatever its size says (I14).
+        # After a loss of power a file may lack what was written to it, whatever its size is.
         is_sound = record.boot == self._boot and record.etag is None and not record.is_dropped
-        kept = item.waiting.get(record.next_part, Kept()) if is_sound else Kept()
-        if 0 < kept.size <= min(record.part_size, record.length - record.sent):
-            del item.waiting[record.next_part]
+        staged = files.staged.get(record.next_part, StagedFile()) if is_sound else StagedFile()
+        if 0 < staged.size <= min(record.part_size, record.length - record.sent):
+            del files.staged[record.next_part]
         else:
-            kept = Kept()
-        if item.waiting:
-            await self._folder.remove(name, *item.waiting)
-        upload = TusUpload(name, replace(record, boot=self._boot), kept.size, kept.checksum)
-        upload.charged = pages(len(item.record or b""))
+            staged = StagedFile()
+        if files.staged:
+            await self._folder.remove(name, *files.staged)
+        upload = TusUpload(name, replace(record, boot=self._boot), staged.size, staged.checksum)
+        upload.charged = pages(len(files.record or b""))
         self._space.budget.take(upload.charged)
-        self._waiting.restored(upload)
+        self._staging.count_restored(upload)
         (self._dropped if record.is_dropped else self._uploads)[name] = upload
 
     async def stop(self) -> None:
+        """Stop the upkeep and wait for the disk. The next start restores the uploads."""
         if self._upkeep is not None:
             self._upkeep.cancel()
             await asyncio.gather(self._upkeep, return_exceptions=True)
@@ -149,42 +140,40 @@ class UploadManager:
     async def _run(self) -> None:
         while True:
             await self.step()
-            await asyncio.sleep(UPKEEP)
+            await asyncio.sleep(UPKEEP_INTERVAL_S)
 
     async def step(self) -> None:
-        """One round of the upkeep: what has expired is dropped, what was dropped is aborted at S3, files that are of no
-        use go.
-        """
+        """Run one round of the upkeep: drop expired uploads, abort dropped ones at S3, remove files."""
         since = self._idle_since()
         for upload in [*self._uploads.values()]:
             if upload.record.touched_at < since and not upload.is_busy:
                 self._forget(upload)
         for upload in [*self._dropped.values()]:
             await self._clear(upload)
-        await self._waiting.sweep()
+        await self._staging.sweep()
 
     @property
     def unfinished(self) -> tuple[int, int]:
-        """How many there are, and the bytes of them that S3 does not have yet."""
-        waiting = [upload.waiting for upload in self._uploads.values() if upload.etag is None]
-        return len(waiting), sum(waiting)
+        """Return the number of unfinished uploads, and their bytes that S3 does not have."""
+        staged = [upload.staged for upload in self._uploads.values() if upload.etag is None]
+        return len(staged), sum(staged)
 
     # --- one upload ----------------------------------------------------------------------------------------
 
     async def create(
         self, key: ObjectKey, length: int, fields: tuple[tuple[str, str], ...], metadata: str
     ) -> TusUpload:
-        """`fields` are what the client says of the object, `metadata` is Upload-Metadata as sent.
+        """Create an upload. `fields` are the client's headers for the object, `metadata` is Upload-Metadata as sent.
 
-        Raises TooManyUploads; BadWriteHead, NoSuchWrite and PreconditionFailed of `fields`.
+        Raises TooManyUploads; BadWriteHead, NoSuchWrite and PreconditionFailed for `fields`.
         """
         record = Record(key, self._source, self._boot, length, part_size(1, length), metadata, fields, self._clock())
-        _ = record.head  # says now what cannot be
+        _ = record.head  # raises now, and not at the end of the upload
         await self._make_room()
         upload = TusUpload(secrets.token_hex(16), record)
         self._uploads[upload.id] = upload
         try:
-            await settled(self._save(upload))
+            await run_uninterrupted(self._save(upload))
         except asyncio.CancelledError:
             await self._drop(upload)
             raise
@@ -202,7 +191,7 @@ class UploadManager:
         await self._clear(finished)
 
     def find(self, name: str) -> TusUpload:
-        """Raises UnknownUpload."""
+        """Return the upload with the id `name`. Raises UnknownUpload."""
         upload = self._uploads.get(name)
         if upload is None or (upload.record.touched_at < self._idle_since() and not upload.is_busy):
             raise UnknownUpload("there is no such upload (any more)")
@@ -210,14 +199,15 @@ class UploadManager:
 
     @asynccontextmanager
     async def busy(self, upload: TusUpload) -> AsyncIterator[None]:
-        """One request at a time. Raises UploadBusy; UnknownUpload where it ended meanwhile.
+        """Hold the upload for one request.
 
-        One whose client says nothing any more makes way: its connection is dead, and nobody has told us yet.
+        A request that has received no byte for STALL_TIMEOUT_S makes way, because its connection is probably dead.
+        Raises UploadBusy, or UnknownUpload if the upload ended meanwhile.
         """
-        if upload.is_busy and upload.silence >= SILENCE:
+        if upload.is_busy and upload.stalled_s >= STALL_TIMEOUT_S:
             upload.interrupt()
             with suppress(TimeoutError):
-                async with asyncio.timeout(MAKES_WAY):
+                async with asyncio.timeout(TAKEOVER_TIMEOUT_S):
                     await upload.is_free.wait()
         if upload.is_busy:
             raise UploadBusy("another request is at work on this upload")
@@ -232,178 +222,108 @@ class UploadManager:
             upload.is_free.set()
 
     async def append(self, upload: TusUpload, chunks: AsyncIterator[bytes]) -> None:
-        """Take these bytes, `upload.length` at most in all. Where it raises, or is cancelled, the bytes that
-        `upload.offset` counts are ours all the same.
+        """Append `chunks`, which have no more bytes than the upload lacks.
 
-        Raises OriginErrors, UploadLost, StoreError; what `chunks` raises.
+        Bytes that `upload.offset` counts are kept, also if this raises or is cancelled. Raises OriginErrors,
+        UploadLost, StoreError; what `chunks` raises passes through.
         """
         assert upload.is_busy
         gathered, start = bytearray(), upload.offset
         end = start
         try:
-            async for chunk in upload.heard(chunks):
+            async for chunk in upload.receive(chunks):
                 gathered += chunk
                 end += len(chunk)
-                if len(gathered) >= PIECE:
-                    await self._take(upload, gathered)
-            await self._take(upload, gathered)
+                if len(gathered) >= GATHER_BYTES:
+                    await self._stage(upload, gathered)
+            await self._stage(upload, gathered)
         finally:
             if upload.offset + len(gathered) != end:
-                gathered.clear()  # what waited before it was lost: it has no place any more (I8)
-            await settled(self._put_by(upload, gathered, start))
+                gathered.clear()  # the staged bytes before it were lost, so that it has no place
+            await run_uninterrupted(self._end_request(upload, gathered, start))
 
     async def append_verified(self, upload: TusUpload, chunks: AsyncIterator[bytes], claim: Digest) -> None:
-        """The same for bytes of which none counts before all of them are known to be those that were sent.
+        """Append `chunks` if their checksum is `claim`. Before that none of them counts.
 
         Raises WrongChecksum, and what `append` raises.
         """
-        state, aside = checksums.hasher(claim.algorithm), self._waiting.aside(upload)
+        state, unverified = checksums.hasher(claim.algorithm), self._staging.unverified(upload)
         try:
-            async for piece in _pieces(upload.heard(chunks)):
+            async for piece in _gathered(upload.receive(chunks)):
                 state.update(piece)
-                await aside.write(piece)
+                await unverified.write(piece)
             if state.digest() != claim.value:
                 raise WrongChecksum(f"the body's {claim.algorithm} is not the one that was sent with it")
-            await self.append(upload, aside.read())
+            await self.append(upload, unverified.read())
         finally:
-            await settled(aside.clear())
+            await run_uninterrupted(unverified.clear())
 
-    async def _take(self, upload: TusUpload, gathered: bytearray) -> None:
+    async def finish(self, upload: TusUpload) -> str:
+        """Make the object of a whole upload. Return its ETag. A repeated call finds the object that it made before.
+
+        Raises OriginErrors, UploadLost, StoreError. After an OriginUnavailable the outcome is unknown.
+        """
+        assert upload.is_busy
+        assert upload.is_whole
+        with self._forget_if_lost(upload):
+            return await self._transfer.finish(upload)
+
+    async def _stage(self, upload: TusUpload, gathered: bytearray) -> None:
         while gathered:
             assert upload.etag is None, "more bytes than the upload has"
             if not upload.room:
-                await self._send_part(upload)
-            await settled(self._waiting.keep(upload, gathered))
+                with self._forget_if_lost(upload):
+                    await self._transfer.send_part(upload)
+            await run_uninterrupted(self._staging.add(upload, gathered))
 
-    async def _put_by(self, upload: TusUpload, gathered: bytearray, start: int) -> None:
-        """The end of a request: what is in memory is kept, as far as it fits without S3, and the time is noted if a
-        byte came.
-        """
+    @contextmanager
+    def _forget_if_lost(self, upload: TusUpload) -> Iterator[None]:
+        try:
+            yield
+        except UploadLost:
+            self._forget(upload)
+            raise
+
+    async def _end_request(self, upload: TusUpload, gathered: bytearray, start: int) -> None:
+        """Stage the rest in memory if it fits without a request to S3, and note the time if a byte came."""
         if self._uploads.get(upload.id) is not upload:
             return  # it was lost meanwhile
         with suppress(StoreError):
             if gathered and upload.room:
-                await self._waiting.keep(upload, gathered)
+                await self._staging.add(upload, gathered)
         if upload.offset == start:
             return
         now = self._clock()
-        is_due = now - upload.record.touched_at >= TOUCH
+        is_due = now - upload.record.touched_at >= TOUCH_INTERVAL_S
         upload.record = replace(upload.record, touched_at=now)
         if is_due:
             await self._save(upload)
 
-    async def _make_way(self) -> bool:
-        """What waits of the upload that got no byte for longest is dropped: its client sends that again."""
-        before = self._clock() - IDLE
+    async def _drop_idle(self) -> bool:
+        """Drop the staged bytes of the upload that received no byte for longest. Returns False if none is idle."""
+        before = self._clock() - IDLE_S
         idle = [one for one in self._uploads.values() if one.in_file and not one.is_busy]
         upload = min(idle, key=lambda one: one.record.touched_at, default=None)
         if upload is None or upload.record.touched_at > before:
             return False
         log.info("what waits of %r makes way for others", upload)
         async with self.busy(upload):
-            await self._waiting.clear(upload)
+            await self._staging.clear(upload)
         return True
-
-    # --- to S3 ---------------------------------------------------------------------------------------------
-
-    async def finish(self, upload: TusUpload) -> str:
-        """Make the object, of whose bytes none is missing. Returns its ETag. Done again, it finds what came of it.
-
-        Raises OriginErrors: the outcome is unknown where they are OriginUnavailable. UploadLost, StoreError.
-        """
-        assert upload.is_busy
-        assert upload.is_whole
-        if upload.etag is not None:
-            return upload.etag
-        try:
-            if upload.record.upload_id is None:
-                written = await self._store(upload.key, self._waiting.read(upload), upload.length, upload.record.head)
-            else:
-                if upload.waiting:
-                    await self._send_part(upload)
-                written = await self._complete(upload)
-            etag = written.etag
-        except (NoSuchUpload, PreconditionFailed) as error:
-            # An earlier call may have been carried out, and its answer lost. Then the object is there.
-            parts = upload.record.parts
-            made = _etag_of(parts) if parts else await self._etag_of_waiting(upload)
-            if made is None or made != await self._current_etag(upload.key):
-                raise (self._lost(upload) if isinstance(error, NoSuchUpload) else error) from error
-            etag = made
-        await settled(self._note_finished(upload, etag))
-        return etag
-
-    async def _complete(self, upload: TusUpload) -> Written:
-        await self._forget_key(upload.key)
-        try:
-            return await self._multipart(upload).complete(upload.record.parts, **complete_params(upload.record.head))
-        finally:
-            # Also when the outcome is unknown, and when the client left in the middle (I5, I9).
-            await asyncio.shield(self._forget_key(upload.key))
-
-    async def _note_finished(self, upload: TusUpload, etag: str) -> None:
-        part, in_file = upload.record.next_part, self._waiting.left(upload)
-        upload.record = upload.record.finished(etag)
-        await self._save(upload)
-        await self._waiting.remove(upload, part, in_file)
-
-    async def _etag_of_waiting(self, upload: TusUpload) -> str:
-        """That of a single PutObject (S3 User Guide, "Checking object integrity")."""
-        state = checksums.hasher(checksums.MD5)
-        async for piece in self._waiting.read(upload):
-            state.update(piece)
-        return f'"{state.digest().hex()}"'
-
-    async def _current_etag(self, key: ObjectKey) -> str | None:
-        try:
-            metadata = await self._origin.head(key)
-        except ObjectNotFound:
-            return None
-        return metadata.etag if isinstance(metadata, Metadata) else None
-
-    async def _send_part(self, upload: TusUpload) -> None:
-        """What waits becomes a part at S3."""
-        if upload.record.upload_id is None:
-            await self._begin(upload)
-        number, size = upload.record.next_part, upload.waiting
-        try:
-            sent = await self._multipart(upload).part(number, lambda: self._waiting.read(upload), size)
-        except NoSuchUpload as error:
-            raise self._lost(upload) from error
-        await settled(self._note_part(upload, sent))
-
-    async def _begin(self, upload: TusUpload) -> None:
-        multipart = await Multipart.begin(self._origin, upload.key, create_params(upload.record.head))
-        upload.record = replace(upload.record, upload_id=multipart.id)
-        await settled(self._save(upload))
-
-    async def _note_part(self, upload: TusUpload, sent: PartSent) -> None:
-        upload.record = upload.record.with_part(sent)
-        in_file = self._waiting.left(upload)
-        await self._save(upload)
-        await self._waiting.remove(upload, sent.number, in_file)
-
-    def _multipart(self, upload: TusUpload) -> Multipart:
-        assert upload.record.upload_id is not None
-        return Multipart.resumed(self._origin, upload.key, upload.record.upload_id)
 
     # --- the end -------------------------------------------------------------------------------------------
 
     async def terminate(self, upload: TusUpload) -> None:
-        """The client wants nothing more of it. A finished one leaves its object where it is."""
+        """End an upload for its client. The object of a finished one stays."""
         assert upload.is_busy
         await self._drop(upload)
 
     async def _drop(self, upload: TusUpload) -> None:
         self._forget(upload)
-        await settled(self._clear(upload))
-
-    def _lost(self, upload: TusUpload) -> UploadLost:
-        self._forget(upload)
-        return UploadLost("the origin does not know this upload any more")
+        await run_uninterrupted(self._clear(upload))
 
     def _forget(self, upload: TusUpload) -> None:
-        """From now on nobody finds it; `_clear` does the rest, now or in a later round."""
+        """Make the upload unknown to requests. `_clear` does the rest, now or in a later round."""
         self._uploads.pop(upload.id, None)
         self._dropped[upload.id] = upload
 
@@ -412,55 +332,46 @@ class UploadManager:
         if is_first_time:
             upload.record = replace(upload.record, is_dropped=True)
             await self._save(upload)
-            await self._waiting.clear(upload)
+            await self._staging.clear(upload)
         try:
-            if upload.record.upload_id is not None:
-                await self._multipart(upload).abort()
+            await self._transfer.abort(upload)
             await self._folder.remove(upload.id, record=True)
         except (OriginError, StoreError) as error:
             log.log(logging.WARNING if is_first_time else logging.DEBUG, "%r is not aborted yet: %s", upload, error)
             return
-        self._removed(upload)
+        self._count_removed(upload)
 
     async def _leave_at_s3(self, upload: TusUpload) -> None:
-        """More are to be aborted than are kept in mind."""
+        """Forget an upload that S3 does not abort, because there are too many of them."""
         log.warning("the parts of %r stay at S3, which aborts none", upload)
         with suppress(StoreError):
             await self._folder.remove(upload.id, record=True)
-        self._removed(upload)
+        self._count_removed(upload)
 
-    def _removed(self, upload: TusUpload) -> None:
+    def _count_removed(self, upload: TusUpload) -> None:
         self._dropped.pop(upload.id, None)
         self._space.budget.give_back(upload.charged)
         upload.charged = 0
 
     async def _save(self, upload: TusUpload) -> None:
-        """Where the disk refuses, memory knows it still (I16): it does not outlive the process then."""
+        """Write the record to the disk. If the disk refuses it, the upload does not outlive this process."""
         text = encode(upload.record)
         try:
-            grows = pages(len(text)) - upload.charged
-            if grows > 0:
-                await self._space.reserve(grows)
-                upload.charged += grows
+            growth = pages(len(text)) - upload.charged
+            if growth > 0:
+                await self._space.reserve(growth)
+                upload.charged += growth
             await self._folder.save(upload.id, text)
         except StoreError as error:
             log.warning("%r would not outlive this process: %s", upload, error)
 
 
-def _etag_of(parts: tuple[PartSent, ...]) -> str | None:
-    """The ETag of an object of these parts, where theirs are MD5s (S3 User Guide, "Checking object integrity")."""
-    if not all(_MD5_ETAG.fullmatch(part.etag) for part in parts):
-        return None
-    joined = b"".join(bytes.fromhex(part.etag.strip('"')) for part in parts)
-    return f'"{hashlib.md5(joined, usedforsecurity=False).hexdigest()}-{len(parts)}"'
-
-
-async def _pieces(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The same bytes, fewer and larger."""
+async def _gathered(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Yield the same bytes in fewer pieces, of GATHER_BYTES or more."""
     gathered = bytearray()
     async for chunk in chunks:
         gathered += chunk
-        if len(gathered) >= PIECE:
+        if len(gathered) >= GATHER_BYTES:
             yield bytes(gathered)
             gathered.clear()
     if gathered:

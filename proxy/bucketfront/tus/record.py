@@ -1,4 +1,4 @@
-"""What is kept of an upload while it is unfinished, and for a while after that, as a small JSON text."""
+"""The record of a resumable upload, as a small JSON text on the disk. It outlives the upload for a while."""
 
 import json
 from dataclasses import dataclass, replace
@@ -9,21 +9,24 @@ from bucketfront.http.write_head import WriteHead
 from bucketfront.keys import ObjectKey
 from bucketfront.s3.upload.multipart import PartSent
 
-_FORM = 1  # of the text; one of another form is none
+_FORM = 1  # of the text; a record of another form cannot be read
 
 
 class BadRecord(ValueError):
-    """A text that is no record of ours."""
+    """A text that this version of bucketfront cannot read as a record."""
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """`length` is the whole upload's, `part_size` that of its parts but the last, in bytes. `metadata` is
-    Upload-Metadata as sent, `fields` what the client said of the object. `origin` names the endpoint that `key` is of.
-    `boot`: which boot of the machine it is from. `touched_at`: when its last byte came, by the cache's clock.
+    """The persistent state of one upload. Its fields are the keys of the JSON object.
 
-    `upload_id` is S3's, None while nothing is there; `parts` are those that S3 has, without gaps. `etag`: of the
-    object, once it is finished. `is_dropped`: nobody may go on with it, and what S3 has of it is to be aborted.
+    `length` is that of the whole upload, `part_size` that of all parts but the last, in bytes. `metadata` is
+    Upload-Metadata as sent, `fields` are the client's headers for the object. `origin` names the endpoint of `key`.
+    `boot` names the boot of the machine. `touched_at` is when the last byte came, by the cache's clock.
+
+    `upload_id` is that of S3's multipart upload, or None before there is one. `parts` are those that S3 has, without
+    gaps. `etag` is that of the finished object. `is_dropped` means that no request may continue the upload, and that it
+    is to be aborted at S3.
     """
 
     key: ObjectKey
@@ -41,7 +44,7 @@ class Record:
 
     @property
     def sent(self) -> int:
-        """Bytes that S3 has. Asked for with each piece: the parts, 10,000 at most, are not gone through."""
+        """Return how many bytes S3 has. It is read for each piece, so it does not add up to 10,000 parts."""
         return self.length if self.etag is not None else min(self.length, len(self.parts) * self.part_size)
 
     @property
@@ -72,7 +75,7 @@ def encode(record: Record) -> bytes:
 
 
 def decode(text: bytes) -> Record:
-    """Raises BadRecord."""
+    """Return the record that `text` encodes. Raises BadRecord."""
     try:
         tree = json.loads(text.decode("utf-8", "surrogateescape"))
         if tree.pop("form") != _FORM:

@@ -1,8 +1,10 @@
-"""The bytes of uploads that are here and not at S3: in a file for the next part, counted against the cache's space.
+"""The bytes of resumable uploads that are here and not at S3. They count against the cache's space.
 
-Rule 1: space is taken from the budget before it is written, and given back after the file is gone (I17).
-Rule 2: files take a share of that space, beyond which what waits for a client that does not come is dropped (I17).
-Rule 3: where the disk refuses, bytes wait in memory (I16), MAX_HELD in all; what memory loses, the client sends again.
+Three rules hold (docs/invariants.md#space-bound, docs/invariants.md#disk-faults-degrade):
+
+- Space is taken from the budget before it is written, and given back after its file is gone.
+- The files have a share of that space. Beyond it the bytes of an idle upload are dropped. Its client sends them again.
+- If the disk refuses bytes they wait in memory, MAX_MEMORY_BYTES in all. A client sends again what memory loses.
 """
 
 import logging
@@ -15,92 +17,97 @@ from bucketfront.cache import Budget
 from bucketfront.errors import StoreError, StoreFull
 from bucketfront.s3.upload.parts import PART_SIZE
 from bucketfront.tus.tus_upload import TusUpload
-from bucketfront.tus.uninterrupted import settled
-from bucketfront.tus.upload_folder import HEAD_SIZE, Gone, UploadFolder
+from bucketfront.tus.uninterrupted import run_uninterrupted
+from bucketfront.tus.upload_folder import HEAD_BYTES, StagedBytesLost, UploadFolder
 
-PIECE = 64 << 10  # bytes gathered before they are written, and read at once; what a client that stalls costs (I19)
-MAX_HELD = 64 << 20  # bytes of all uploads in memory, where the disk takes none
-_BAD = "what waited on the disk is not what was written"
-SHARE = 0.5  # of the cache's space, for files: what is cached must not all give way to uploads that nobody ends
-_ASIDE = 0  # S3 counts parts from 1
-PAGE = 4096  # bytes: the disk's own unit
+GATHER_BYTES = 64 << 10  # gathered before they are written, and read at once: memory of each client that stalls
+MAX_MEMORY_BYTES = 64 << 20  # of all uploads, while the disk refuses bytes: eight parts
+FILE_SHARE = 0.5  # of the cache's space, for files: the cached objects must not all give way to abandoned uploads
+PAGE_BYTES = 4096  # the unit in which the file system allocates
+
+_UNVERIFIED_PART = 0  # the number of its file; S3 counts parts from 1
+_CORRUPT = "what waited on the disk is not what was written"
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class StagingSpace:
-    """The cache's: `reserve` takes bytes from `budget`, or raises StoreError."""
+    """The cache's space. `reserve` takes bytes from `budget`, or raises StoreError."""
 
     reserve: Callable[[int], Awaitable[None]]
     budget: Budget
 
 
-class ShareTaken(StoreFull):
-    """As many bytes of uploads wait in files as may."""
+class ShareUsed(StoreFull):
+    """The files of uploads have used their share of the cache's space."""
 
 
 class PartStaging:
-    """`make_way` drops what waits of an upload that nobody goes on with; False where there is none."""
+    """The bytes for the next part of each upload.
 
-    def __init__(self, folder: UploadFolder, space: StagingSpace, make_way: Callable[[], Awaitable[bool]]) -> None:
+    `drop_idle` drops the staged bytes of an upload that is idle. It returns False if no upload is.
+    """
+
+    def __init__(self, folder: UploadFolder, space: StagingSpace, drop_idle: Callable[[], Awaitable[bool]]) -> None:
         self.folder = folder
         self._space = space
-        self._make_way = make_way
+        self._drop_idle = drop_idle
         self._in_files = 0  # bytes taken from the budget
-        self._held = 0  # bytes of all uploads in memory
-        self._left: list[tuple[TusUpload, int, int]] = []  # as `remove` was told
+        self._in_memory = 0  # bytes of all uploads
+        self._unremoved: list[tuple[TusUpload, int, int]] = []  # arguments of `remove`
 
-    async def keep(self, upload: TusUpload, gathered: bytearray) -> None:
-        """Move what fits into the next part from `gathered` to where it waits. Raises StoreFull: it is nowhere. Gone:
-        nor is what waited before.
+    async def add(self, upload: TusUpload, gathered: bytearray) -> None:
+        """Move as many bytes from `gathered` to the next part as it takes.
+
+        Raises StoreFull if no place takes them, StagedBytesLost if the bytes before them are gone as well.
         """
         data = bytes(gathered[: upload.room])
-        if upload.held:
-            self._hold(upload, data)
+        if upload.in_memory:
+            self._add_to_memory(upload, data)
         else:
             try:
                 await self._write(upload, data)
-                upload.came(data, in_file=True)
-            except Gone:
+                upload.add(data, in_file=True)
+            except StagedBytesLost:
                 await self.clear(upload)
                 raise
-            except ShareTaken:
+            except ShareUsed:
                 raise
             except StoreError as error:
                 log.warning("bytes of %r wait in memory: %s", upload, error)
-                self._hold(upload, data)
+                self._add_to_memory(upload, data)
         del gathered[: len(data)]
 
-    def _hold(self, upload: TusUpload, data: bytes) -> None:
-        self.hold(len(data))
-        upload.came(data, in_file=False)
+    def _add_to_memory(self, upload: TusUpload, data: bytes) -> None:
+        self.reserve_memory(len(data))
+        upload.add(data, in_file=False)
 
-    def hold(self, count: int) -> None:
-        """Take so many bytes of memory. Raises StoreFull."""
-        if self._held + count > MAX_HELD:
+    def reserve_memory(self, count: int) -> None:
+        """Count `count` bytes in memory, until `release_memory`. Raises StoreFull."""
+        if self._in_memory + count > MAX_MEMORY_BYTES:
             raise StoreFull("too many bytes of uploads wait in memory, for the disk takes none")
-        self._held += count
+        self._in_memory += count
 
-    def release(self, count: int) -> None:
-        self._held -= count
+    def release_memory(self, count: int) -> None:
+        self._in_memory -= count
 
     async def _write(self, upload: TusUpload, data: bytes) -> None:
         size, checksum = upload.in_file + len(data), zlib.crc32(data, upload.checksum)
-        grows = file_pages(size) - file_pages(upload.in_file)
-        await self.reserve(grows)
+        growth = file_pages(size) - file_pages(upload.in_file)
+        await self.reserve(growth)
         try:
             await self.folder.write(upload.id, upload.record.next_part, upload.in_file, data, checksum)
         except BaseException:
-            self._give_back(grows)
+            self._give_back(growth)
             raise
 
     async def reserve(self, count: int) -> None:
-        """Take so many bytes for a file. Raises ShareTaken, StoreError."""
-        # One part has its place in a small cache, too.
-        while self._in_files + count > max(self._space.budget.limit * SHARE, PART_SIZE):
-            if not await self._make_way():
-                raise ShareTaken("as many bytes of uploads wait on the disk as may")
+        """Take `count` bytes for a file from the budget. Raises ShareUsed, StoreError."""
+        # A small cache has space for one part as well.
+        while self._in_files + count > max(self._space.budget.limit * FILE_SHARE, PART_SIZE):
+            if not await self._drop_idle():
+                raise ShareUsed("as many bytes of uploads wait on the disk as may")
         self._in_files += count
         try:
             await self._space.reserve(count)
@@ -108,8 +115,8 @@ class PartStaging:
             self._in_files -= count
             raise
 
-    def restored(self, upload: TusUpload) -> None:
-        """What is there is counted, even where it is more than there may be: the cache makes room (I17)."""
+    def count_restored(self, upload: TusUpload) -> None:
+        """Count the file of an upload from an earlier run, also beyond the limits. The cache makes room for it."""
         self._in_files += file_pages(upload.in_file)
         self._space.budget.take(file_pages(upload.in_file))
 
@@ -118,128 +125,135 @@ class PartStaging:
         self._space.budget.give_back(count)
 
     async def read(self, upload: TusUpload) -> AsyncIterator[bytes]:
-        """All that waits. Bytes that are not what was written are never given as a whole (I15): the client sends them
-        again. Raises StoreError.
+        """Yield all staged bytes of `upload`.
+
+        Raises StoreError, and drops the bytes, so that the client sends them again. The last piece comes only if the
+        disk returns what was written (docs/invariants.md#self-healing).
         """
-        held = bytes(upload.held)
+        in_memory = bytes(upload.in_memory)
         try:
             async for piece in self._read_file(upload):
                 yield piece
         except StoreError:
-            await settled(self.clear(upload))
+            await run_uninterrupted(self.clear(upload))
             raise
-        if held:
-            yield held
+        if in_memory:
+            yield in_memory
 
     async def _read_file(self, upload: TusUpload) -> AsyncIterator[bytes]:
-        """The last piece only if the CRC-32 is right. Raises StoreError."""
+        """Yield the bytes of the file, the last piece only if the CRC-32 is right. Raises StoreError."""
         at, found, size, checksum = 0, 0, upload.in_file, upload.checksum
         while at < size:
-            piece = await self.folder.read(upload.id, upload.record.next_part, at, min(PIECE, size - at))
+            piece = await self.folder.read(upload.id, upload.record.next_part, at, min(GATHER_BYTES, size - at))
             at += len(piece)
             found = zlib.crc32(piece, found)
             if not piece or (at == size and found != checksum):
-                raise StoreError(_BAD)
+                raise StoreError(_CORRUPT)
             yield piece
 
     async def clear(self, upload: TusUpload) -> None:
-        """What waited is lost."""
+        """Drop the staged bytes of `upload`."""
         part = upload.record.next_part
-        await self.remove(upload, part, self.left(upload))
+        await self.remove(upload, part, self.detach(upload))
 
-    def left(self, upload: TusUpload) -> int:
-        """Nothing waits any more. Returns the size of the file that is to be removed."""
+    def detach(self, upload: TusUpload) -> int:
+        """Count the staged bytes of `upload` as gone. Return the size of the file, which the caller has to remove."""
         size = upload.in_file
-        self.release(len(upload.held))
-        upload.left()
+        self.release_memory(len(upload.in_memory))
+        upload.clear()
         return size
 
     async def remove(self, upload: TusUpload, part: int, size: int) -> None:
-        """The file of `size` bytes that waited for a part."""
+        """Remove the file of `size` bytes for a part, now or in a later `sweep`."""
         if not size:
             return
         try:
             await self.folder.remove(upload.id, part)
         except StoreError as error:
             log.warning("a file of %r could not be removed: %s", upload, error)
-            self._left.append((upload, part, size))
+            self._unremoved.append((upload, part, size))
             return
         self._give_back(file_pages(size))
 
     async def sweep(self) -> None:
-        """What could not be removed, once more; later, where its upload is at work."""
-        left, self._left = self._left, []
-        for upload, part, size in left:
+        """Try again to remove files, except those of uploads that a request holds."""
+        unremoved, self._unremoved = self._unremoved, []
+        for upload, part, size in unremoved:
             if upload.is_busy:
-                self._left.append((upload, part, size))
+                self._unremoved.append((upload, part, size))
             elif upload.in_file and part == upload.record.next_part:
-                self._give_back(file_pages(size))  # a new one took its place
+                self._give_back(file_pages(size))  # a new file has replaced it
             else:
                 await self.remove(upload, part, size)
 
-    def aside(self, upload: TusUpload) -> "Aside":
-        """For bytes that do not count yet. `clear` it."""
-        return Aside(self, upload)
+    def unverified(self, upload: TusUpload) -> "UnverifiedBytes":
+        """Return a place for bytes that do not count yet. The caller has to `clear` it."""
+        return UnverifiedBytes(self, upload)
 
 
-class Aside:
-    """Bytes of one request until more is known of them: in a file of their own, that of part 0, and in memory where
-    the disk takes no more.
+class UnverifiedBytes:
+    """The bytes of one request until their checksum is known to be right.
+
+    They are in a file of their own, and in memory if the disk refuses them.
     """
 
-    def __init__(self, waiting: PartStaging, upload: TusUpload) -> None:
-        self._waiting = waiting
+    def __init__(self, staging: PartStaging, upload: TusUpload) -> None:
+        self._staging = staging
         self._upload = upload
         self._size = 0
-        self._sums: list[tuple[int, int]] = []  # of each piece in the file: its size, its CRC-32
-        self._held = deque[bytes]()
+        self._pieces: list[tuple[int, int]] = []  # size and CRC-32 of each piece in the file
+        self._in_memory = deque[bytes]()
 
     async def write(self, data: bytes) -> None:
-        """Raises StoreFull."""
-        if not self._held:
+        """Append `data`. Raises StoreFull if no place takes it."""
+        if not self._in_memory:
             try:
                 await self._write(data)
                 return
-            except ShareTaken:
+            except ShareUsed:
                 raise
             except StoreError as error:
                 log.warning("a body for %r waits in memory: %s", self._upload, error)
-        self._waiting.hold(len(data))
-        self._held.append(data)
+        self._staging.reserve_memory(len(data))
+        self._in_memory.append(data)
 
     async def _write(self, data: bytes) -> None:
         at, checksum = self._size, zlib.crc32(data)
-        # Counted before it is written, and given back as one.
-        await self._waiting.reserve(file_pages(at + len(data)) - file_pages(at))
+        # `clear` gives back the space of the whole file, so it is counted before the write, which may fail.
+        await self._staging.reserve(file_pages(at + len(data)) - file_pages(at))
         self._size += len(data)
-        await settled(self._waiting.folder.write(self._upload.id, _ASIDE, at, data, checksum))
-        self._sums.append((len(data), checksum))
+        await run_uninterrupted(self._staging.folder.write(self._upload.id, _UNVERIFIED_PART, at, data, checksum))
+        self._pieces.append((len(data), checksum))
 
     async def read(self) -> AsyncIterator[bytes]:
-        """All of them, each piece only if it is what was written (I15): it counts from then on. Raises StoreError."""
+        """Yield all bytes. Each piece is compared with what was written, because it counts from then on.
+
+        Raises StoreError.
+        """
         at = 0
-        for size, checksum in self._sums:
-            piece = await self._waiting.folder.read(self._upload.id, _ASIDE, at, size)
+        for size, checksum in self._pieces:
+            piece = await self._staging.folder.read(self._upload.id, _UNVERIFIED_PART, at, size)
             if len(piece) != size or zlib.crc32(piece) != checksum:
-                raise StoreError(_BAD)
+                raise StoreError(_CORRUPT)
             yield piece
             at += size
-        while self._held:
-            piece = self._held.popleft()
-            self._waiting.release(len(piece))
+        while self._in_memory:
+            piece = self._in_memory.popleft()
+            self._staging.release_memory(len(piece))
             yield piece
 
     async def clear(self) -> None:
-        self._waiting.release(sum(map(len, self._held)))
-        self._held.clear()
-        await self._waiting.remove(self._upload, _ASIDE, self._size)
+        """Drop all bytes."""
+        self._staging.release_memory(sum(map(len, self._in_memory)))
+        self._in_memory.clear()
+        await self._staging.remove(self._upload, _UNVERIFIED_PART, self._size)
 
 
 def pages(count: int) -> int:
-    """Bytes that a file of `count` bytes takes on the disk."""
-    return -(-count // PAGE) * PAGE
+    """Return how many bytes a file of `count` bytes has on the disk."""
+    return -(-count // PAGE_BYTES) * PAGE_BYTES
 
 
-def file_pages(waiting: int) -> int:
-    """The same of a file in which `waiting` bytes wait; 0 where none do: there is no file then."""
-    return pages(HEAD_SIZE + waiting) if waiting else 0
+def file_pages(staged: int) -> int:
+    """Return how many bytes a file with `staged` bytes has on the disk. Without bytes there is no file."""
+    return pages(HEAD_BYTES + staged) if staged else 0

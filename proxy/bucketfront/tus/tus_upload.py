@@ -1,4 +1,4 @@
-"""One upload in memory: what S3 has of it, what waits for the next part, and who is busy with it."""
+"""A resumable upload in memory: what S3 has of it, what is staged for the next part, and which request holds it."""
 
 import asyncio
 import zlib
@@ -10,29 +10,30 @@ from bucketfront.tus.record import Record
 
 
 class TakenOver(ProxyError):
-    """The client's next request came while this one still waited for bytes."""
+    """The client's next request came while this one waited for bytes."""
 
 
 class TusUpload:
-    """`in_file` bytes of the next part are in its file, and `held` follow them in memory, where the disk took no more.
+    """An upload, of which one request at a time may change anything.
 
-    `checksum` is the CRC-32 of what is in the file.
+    Of the next part, the first `in_file` bytes are in its file, and their CRC-32 is `checksum`. The bytes in
+    `in_memory` follow them: the disk refused those.
     """
 
     def __init__(self, name: str, record: Record, in_file: int = 0, checksum: int = 0) -> None:
         self.id = name
         self.record = record
         self.in_file = in_file
-        self.held = bytearray()
+        self.in_memory = bytearray()
         self.checksum = checksum
         self.charged = 0  # bytes taken from the budget, for the record
         self.is_busy = False
-        self.is_free = asyncio.Event()  # as long as it is not busy, once it was
-        self._wait: asyncio.Timeout | None = None
-        self._waits_since = 0.0
+        self.is_free = asyncio.Event()  # set when a request has released the upload
+        self._receive_timeout: asyncio.Timeout | None = None  # while a request waits for bytes
+        self._receives_since = 0.0
 
     def __repr__(self) -> str:
-        # Without its id: whoever knows that may write to it (I28).
+        # The id is left out, because everyone that has it may write to the upload (docs/invariants.md#secrets-stay-in).
         return f"<TusUpload of {self.key}: {self.offset} of {self.length} bytes>"
 
     @property
@@ -44,67 +45,69 @@ class TusUpload:
         return self.record.length
 
     @property
-    def waiting(self) -> int:
-        """Bytes that are here and not at S3."""
-        return self.in_file + len(self.held)
+    def staged(self) -> int:
+        """Return how many bytes are here and not at S3."""
+        return self.in_file + len(self.in_memory)
 
     @property
     def room(self) -> int:
-        """Bytes that the next part still takes."""
-        return min(self.record.part_size, self.length - self.record.sent) - self.waiting
+        """Return how many bytes the next part still takes."""
+        return min(self.record.part_size, self.length - self.record.sent) - self.staged
 
     @property
     def offset(self) -> int:
-        """Bytes of the upload that are ours."""
-        return self.record.sent + self.waiting
+        """Return how many bytes of the upload are at S3 or here."""
+        return self.record.sent + self.staged
 
     @property
     def is_whole(self) -> bool:
-        """All bytes are ours; whether S3 has made an object of them is another matter."""
+        """Return whether all bytes are at S3 or here. `etag` shows whether S3 has made an object of them."""
         return self.offset == self.length
 
     @property
     def etag(self) -> str | None:
-        """The object's, once it is made."""
+        """Return the ETag of the object, or None until it is made."""
         return self.record.etag
 
-    def came(self, data: bytes, *, in_file: bool) -> None:
-        """More bytes of the next part are here."""
+    def add(self, data: bytes, *, in_file: bool) -> None:
+        """Count `data` as the next bytes of the next part."""
         assert len(data) <= self.room
         if in_file:
-            assert not self.held, "bytes would change places"
+            assert not self.in_memory, "bytes would change places"
             self.in_file += len(data)
             self.checksum = zlib.crc32(data, self.checksum)
         else:
-            self.held += data
+            self.in_memory += data
 
-    async def heard(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        """The same, until somebody calls `interrupt`. Raises TakenOver then."""
+    def clear(self) -> None:
+        """Count the staged bytes as gone: to S3, or lost."""
+        self.in_file, self.checksum = 0, 0
+        self.in_memory = bytearray()
+
+    async def receive(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """Yield `chunks`, until `interrupt` is called. Raises TakenOver then."""
         clock = asyncio.get_running_loop().time
         while True:
-            self._waits_since = clock()
+            self._receives_since = clock()
             try:
-                async with asyncio.timeout(None) as self._wait:
+                async with asyncio.timeout(None) as self._receive_timeout:
                     chunk = await anext(chunks, None)
             except TimeoutError:
                 raise TakenOver("another request went on with this upload") from None
             finally:
-                self._wait = None
+                self._receive_timeout = None
             if chunk is None:
                 return
             yield chunk
 
     @property
-    def silence(self) -> float:
-        """Seconds that the request at work has waited for a byte of its body; 0 where it does not wait for one."""
-        return 0.0 if self._wait is None else asyncio.get_running_loop().time() - self._waits_since
+    def stalled_s(self) -> float:
+        """Return for how many seconds the request that holds the upload has waited for a byte, 0 if it does not."""
+        if self._receive_timeout is None:
+            return 0.0
+        return asyncio.get_running_loop().time() - self._receives_since
 
     def interrupt(self) -> None:
-        """The request at work waits no longer."""
-        if self._wait is not None:
-            self._wait.reschedule(0)
-
-    def left(self) -> None:
-        """What waited has gone to S3, or is lost."""
-        self.in_file, self.checksum = 0, 0
-        self.held = bytearray()
+        """End the wait for bytes of the request that holds the upload."""
+        if self._receive_timeout is not None:
+            self._receive_timeout.reschedule(0)

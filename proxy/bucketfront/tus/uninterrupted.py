@@ -1,4 +1,4 @@
-"""Work that is done to its end, whoever is cancelled."""
+"""Work that runs to its end although its caller is cancelled."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -8,8 +8,11 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-async def settled(work: Coroutine[Any, Any, T]) -> T:
-    """Returns, or is cancelled, only after `work` has ended: state and files do not part."""
+async def run_uninterrupted(work: Coroutine[Any, Any, T]) -> T:
+    """Run `work`. Return its result, or raise CancelledError, only after it has ended.
+
+    So memory and files change together, and the caller releases nothing that `work` still uses.
+    """
     task = asyncio.ensure_future(work)
     try:
         return await asyncio.shield(task)

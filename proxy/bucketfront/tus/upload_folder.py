@@ -1,9 +1,10 @@
-"""The files of unfinished uploads: `uploads/<id>.json`, and `uploads/<id>.<n>`, what waits for part n of it.
+"""The files of resumable uploads: the record `uploads/<id>.json`, and `uploads/<id>.<n>` with bytes for part n.
 
-The latter begin with how many bytes count and their CRC-32, which are written after the bytes themselves: what a kill
-leaves behind them does not count, and what went bad since is found.
+A file of bytes begins with their number and their CRC-32, which are written after the bytes. So bytes that a kill left
+behind that number do not count, and bytes that the disk changed are found.
 
-All I/O runs in threads of its own. Whatever the disk says becomes StoreError. Names are made of ids that were checked.
+All I/O runs in threads of this module. Every failure of the disk becomes StoreError. File names are made only of ids
+that were checked.
 """
 
 import asyncio
@@ -22,51 +23,51 @@ from bucketfront.errors import StoreError
 Ts = TypeVarTuple("Ts")
 T = TypeVar("T")
 
-THREADS = 2
-PATIENCE = 30.0  # seconds for a call (I20)
+THREADS = 2  # one call that hangs leaves a thread to find out that the disk works again
+DISK_TIMEOUT_S = 30.0  # for a call; a disk that spins up or whose controller resets takes 10 to 20 s
 ID = re.compile(r"[0-9a-f]{32}")
 _RECORD, _NEW = "json", "new"
-_HEAD = struct.Struct("<QQ")  # bytes that count, their CRC-32
-HEAD_SIZE = _HEAD.size
+_HEAD = struct.Struct("<QQ")  # number of bytes, their CRC-32
+HEAD_BYTES = _HEAD.size
 
 
-class Gone(StoreError):
-    """What was written before is not there any more."""
+class StagedBytesLost(StoreError):
+    """The bytes that were written before are gone from the disk."""
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """What waits in a file, in bytes, and its CRC-32."""
+class StagedFile:
+    """How many bytes a file has for its part, and their CRC-32."""
 
     size: int = 0
     checksum: int = 0
 
 
 @dataclass(slots=True)
-class Found:
-    """Of one upload. `waiting`: what waits for a part, by its number."""
+class UploadFiles:
+    """The files of one upload. `staged` has those with bytes, by the number of their part."""
 
     record: bytes | None = None
-    waiting: dict[int, Kept] = field(default_factory=dict)
+    staged: dict[int, StagedFile] = field(default_factory=dict)
 
 
 class UploadFolder:
-    """Below `folder`, which has to be open."""
+    """The folder `uploads` in `folder`, which has to be open."""
 
     def __init__(self, folder: Folder) -> None:
         self._folder = folder
         self._threads = ThreadPoolExecutor(THREADS, "uploads")
-        self._hanging: set[Future[Any]] = set()  # calls that nobody waits for any more
+        self._hanging: set[Future[Any]] = set()  # calls that outlived their timeout
 
     def close(self) -> None:
         self._threads.shutdown(wait=True)
 
-    async def load(self) -> dict[str, Found]:
-        """All there is, by id. What has no such name, or was not finished, is removed."""
+    async def load(self) -> dict[str, UploadFiles]:
+        """Return all files, by upload id. Files with other names, and unfinished ones, are removed."""
         return await self._run(self._load)
 
-    def _load(self) -> dict[str, Found]:
-        found: dict[str, Found] = {}
+    def _load(self) -> dict[str, UploadFiles]:
+        found: dict[str, UploadFiles] = {}
         with self._folder.uploads() as folder:
             for name in os.listdir(folder):  # noqa: PTH208 - pathlib knows no descriptors
                 upload, _, suffix = name.partition(".")
@@ -74,13 +75,13 @@ class UploadFolder:
                     os.unlink(name, dir_fd=folder)
                 elif suffix == _RECORD:
                     with open(name, "rb", opener=_opener(folder)) as file:
-                        found.setdefault(upload, Found()).record = file.read()
+                        found.setdefault(upload, UploadFiles()).record = file.read()
                 else:
-                    found.setdefault(upload, Found()).waiting[int(suffix)] = _kept(folder, name)
+                    found.setdefault(upload, UploadFiles()).staged[int(suffix)] = _staged_file(folder, name)
         return found
 
     async def save(self, name: str, text: bytes) -> None:
-        """A record, whole or not at all, and on the disk when this returns."""
+        """Replace a record as a whole. It is synced to the disk when this returns."""
         await self._run(self._save, name, text)
 
     def _save(self, name: str, text: bytes) -> None:
@@ -98,9 +99,9 @@ class UploadFolder:
             os.fsync(folder)
 
     async def write(self, name: str, part: int, offset: int, data: bytes, checksum: int) -> None:
-        """`data` at `offset` of what waits for that part; `checksum` is the CRC-32 of all up to its end.
+        """Write `data` at `offset` of the bytes for a part. `checksum` is the CRC-32 of all bytes up to its end.
 
-        Raises Gone where what comes before `offset` is not there.
+        Raises StagedBytesLost if the bytes before `offset` are gone.
         """
         await self._run(self._write, name, part, offset, data, checksum)
 
@@ -111,29 +112,29 @@ class UploadFolder:
         except FileNotFoundError as error:
             if not offset:
                 raise
-            raise Gone("what waited on the disk is gone") from error
+            raise StagedBytesLost("what waited on the disk is gone") from error
         try:
-            if offset and os.fstat(fd).st_size < HEAD_SIZE + offset:
-                raise Gone("what waited on the disk is shorter than it was")
-            _write_all(fd, data, HEAD_SIZE + offset)
+            if offset and os.fstat(fd).st_size < HEAD_BYTES + offset:
+                raise StagedBytesLost("what waited on the disk is shorter than it was")
+            _write_all(fd, data, HEAD_BYTES + offset)
             _write_all(fd, _HEAD.pack(offset + len(data), checksum), 0)
         finally:
             os.close(fd)
 
     async def read(self, name: str, part: int, offset: int, count: int) -> bytes:
-        """Fewer than `count` bytes where the file ends."""
+        """Return `count` bytes from `offset` on, or fewer at the end of the file."""
         return await self._run(self._read, name, part, offset, count)
 
     def _read(self, name: str, part: int, offset: int, count: int) -> bytes:
         with self._folder.uploads() as folder:
             fd = os.open(f"{_checked(name)}.{part}", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
             try:
-                return os.pread(fd, count, HEAD_SIZE + offset)
+                return os.pread(fd, count, HEAD_BYTES + offset)
             finally:
                 os.close(fd)
 
     async def remove(self, name: str, *parts: int, record: bool = False) -> None:
-        """What waits for these parts, and then the record. What is gone already is fine."""
+        """Remove the bytes for `parts`, then the record. Files that are gone already are fine."""
         await self._run(self._remove, name, [*map(str, parts), *([_RECORD] if record else [])])
 
     def _remove(self, name: str, suffixes: list[str]) -> None:
@@ -144,17 +145,17 @@ class UploadFolder:
 
     async def _run(self, call: Callable[[Unpack[Ts]], T], *args: *Ts) -> T:
         if self._hanging:
-            raise StoreError("the disk does not answer")  # and a thread is lost to each call that asks it
+            raise StoreError("the disk does not answer")  # each further call would lose a thread
         work = self._threads.submit(call, *args)
         try:
-            async with asyncio.timeout(PATIENCE) as deadline:
+            async with asyncio.timeout(DISK_TIMEOUT_S) as deadline:
                 return await asyncio.wrap_future(work)
         except OSError as error:
             if deadline.expired():
                 if not work.cancel():
                     self._hanging.add(work)
                     work.add_done_callback(self._hanging.discard)
-                raise StoreError(f"the disk did not answer within {PATIENCE:g} s ({call.__name__})") from error
+                raise StoreError(f"the disk did not answer within {DISK_TIMEOUT_S:g} s ({call.__name__})") from error
             raise StoreError(f"the cache folder failed: {error.strerror} ({call.__name__})") from error
 
 
@@ -164,13 +165,13 @@ def _checked(name: str) -> str:
     return name
 
 
-def _kept(folder: int, name: str) -> Kept:
-    """Nothing where the file lacks some of it."""
+def _staged_file(folder: int, name: str) -> StagedFile:
+    """Return what the file has, or an empty value if the file is shorter than its head declares."""
     fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
     try:
-        head = os.pread(fd, HEAD_SIZE, 0)
-        kept = Kept(*_HEAD.unpack(head)) if len(head) == HEAD_SIZE else Kept()
-        return kept if os.fstat(fd).st_size >= HEAD_SIZE + kept.size else Kept()
+        head = os.pread(fd, HEAD_BYTES, 0)
+        staged = StagedFile(*_HEAD.unpack(head)) if len(head) == HEAD_BYTES else StagedFile()
+        return staged if os.fstat(fd).st_size >= HEAD_BYTES + staged.size else StagedFile()
     finally:
         os.close(fd)
 
@@ -178,7 +179,7 @@ def _kept(folder: int, name: str) -> Kept:
 def _open_to_write(folder: int, name: str, *, is_new: bool) -> int:
     flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
     if is_new:
-        # Never one that was there: a write that still hangs may come to its end in that.
+        # Never reuse a file, because a write that hangs may still end in it.
         flags |= os.O_CREAT | os.O_EXCL
         with suppress(FileNotFoundError):
             os.unlink(name, dir_fd=folder)

@@ -21,7 +21,7 @@ from bucketfront.server.error_responses import OffsetConflict, TooLarge
 from bucketfront.server.receive.request_body import declared_length, invite, received
 from bucketfront.server.router import MethodNotAllowed, Route
 from bucketfront.server.telemetry.exchange import Exchange
-from bucketfront.tus.manager import MAX_CHECKED, UnknownUpload, UploadManager
+from bucketfront.tus.manager import MAX_CHECKED_BYTES, UnknownUpload, UploadManager
 from bucketfront.tus.tus_upload import TusUpload
 
 MAX_DESCRIPTION_CHARS = 8 << 10  # of an object's headers and Upload-Metadata; S3 accepts 2 KiB of user metadata
@@ -202,7 +202,7 @@ def _bounds(request: web.BaseRequest, left: int) -> tuple[int, Digest | None]:
     Raises TooLarge, BadUploadHead.
     """
     length, claim = declared_length(request), tus_fields.checksum(request.headers)
-    limit = left if claim is None else min(left, MAX_CHECKED)
+    limit = left if claim is None else min(left, MAX_CHECKED_BYTES)
     if length is not None and length > limit:
         raise TooLarge(f"the body has {length} bytes; {limit} are taken")
     return limit, claim

@@ -1,0 +1,154 @@
+"""The way of a resumable upload to S3: its parts, and the object that S3 makes of them.
+
+A part is noted in the record once S3 has it, and its file is removed after that. A kill in between sends it again.
+"""
+
+import asyncio
+import hashlib
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from dataclasses import replace
+from typing import Any
+
+from bucketfront.errors import NoSuchUpload, ObjectNotFound, PreconditionFailed, ProxyError
+from bucketfront.http import checksums
+from bucketfront.http.metadata import Metadata
+from bucketfront.http.write_head import WriteHead
+from bucketfront.keys import ObjectKey
+from bucketfront.s3.client import S3Origin
+from bucketfront.s3.upload.multipart import Multipart, PartSent
+from bucketfront.s3.upload.params import complete_params, create_params
+from bucketfront.s3.upload.uploader import Written
+from bucketfront.tus.staging import PartStaging
+from bucketfront.tus.tus_upload import TusUpload
+from bucketfront.tus.uninterrupted import run_uninterrupted
+
+_MD5_ETAG = re.compile(r'"[0-9a-f]{32}"')
+
+StoreBody = Callable[[ObjectKey, AsyncIterator[bytes], int, WriteHead], Awaitable[Written]]
+
+
+class UploadLost(ProxyError):
+    """S3 does not know the upload, or its outcome is unknown. The client has to begin again."""
+
+
+class S3Transfer:
+    """Sends staged bytes to S3. The caller holds the upload.
+
+    `store` makes an object of a body in one call, and its cached entry. `invalidate` removes a key from the cache.
+    `save` writes the record of an upload to the disk.
+    """
+
+    def __init__(
+        self,
+        origin: S3Origin,
+        staging: PartStaging,
+        *,
+        store: StoreBody,
+        invalidate: Callable[[ObjectKey], Awaitable[None]],
+        save: Callable[[TusUpload], Coroutine[Any, Any, None]],
+    ) -> None:
+        self._origin = origin
+        self._staging = staging
+        self._store = store
+        self._invalidate = invalidate
+        self._save = save
+
+    async def send_part(self, upload: TusUpload) -> None:
+        """Send the staged bytes as the next part. Raises OriginErrors, UploadLost, StoreError."""
+        if upload.record.upload_id is None:
+            await self._begin(upload)
+        number, size = upload.record.next_part, upload.staged
+        try:
+            sent = await self._multipart(upload).part(number, lambda: self._staging.read(upload), size)
+        except NoSuchUpload as error:
+            raise _lost() from error
+        await run_uninterrupted(self._note_part(upload, sent))
+
+    async def finish(self, upload: TusUpload) -> str:
+        """Make the object of a whole upload. Return its ETag. A repeated call finds the object that it made before.
+
+        Raises OriginErrors, UploadLost, StoreError. After an OriginUnavailable the outcome is unknown.
+        """
+        if upload.etag is not None:
+            return upload.etag
+        try:
+            if upload.record.upload_id is None:
+                written = await self._store(upload.key, self._staging.read(upload), upload.length, upload.record.head)
+            else:
+                if upload.staged:
+                    await self.send_part(upload)
+                written = await self._complete(upload)
+            etag = written.etag
+        except (NoSuchUpload, PreconditionFailed) as error:
+            # An earlier call may have made the object, while its response was lost.
+            parts = upload.record.parts
+            expected = _multipart_etag(parts) if parts else await self._staged_etag(upload)
+            if expected is None or expected != await self._current_etag(upload.key):
+                raise (_lost() if isinstance(error, NoSuchUpload) else error) from error
+            etag = expected
+        await run_uninterrupted(self._note_finished(upload, etag))
+        return etag
+
+    async def abort(self, upload: TusUpload) -> None:
+        """Abort the multipart upload, if there is one. Raises OriginErrors."""
+        if upload.record.upload_id is not None:
+            await self._multipart(upload).abort()
+
+    async def _begin(self, upload: TusUpload) -> None:
+        multipart = await Multipart.begin(self._origin, upload.key, create_params(upload.record.head))
+        upload.record = replace(upload.record, upload_id=multipart.id)
+        await run_uninterrupted(self._save(upload))
+
+    def _multipart(self, upload: TusUpload) -> Multipart:
+        assert upload.record.upload_id is not None
+        return Multipart.resumed(self._origin, upload.key, upload.record.upload_id)
+
+    async def _complete(self, upload: TusUpload) -> Written:
+        await self._invalidate(upload.key)
+        try:
+            return await self._multipart(upload).complete(upload.record.parts, **complete_params(upload.record.head))
+        finally:
+            # Also if the outcome is unknown or the client has left (docs/invariants.md#read-your-writes).
+            await asyncio.shield(self._invalidate(upload.key))
+
+    async def _note_part(self, upload: TusUpload, sent: PartSent) -> None:
+        upload.record = upload.record.with_part(sent)
+        in_file = self._staging.detach(upload)
+        await self._save(upload)
+        await self._staging.remove(upload, sent.number, in_file)
+
+    async def _note_finished(self, upload: TusUpload, etag: str) -> None:
+        part, in_file = upload.record.next_part, self._staging.detach(upload)
+        upload.record = upload.record.finished(etag)
+        await self._save(upload)
+        await self._staging.remove(upload, part, in_file)
+
+    async def _staged_etag(self, upload: TusUpload) -> str:
+        """Return the ETag that a PutObject of the staged bytes gets (S3 User Guide, "Checking object integrity")."""
+        state = checksums.hasher(checksums.MD5)
+        async for piece in self._staging.read(upload):
+            state.update(piece)
+        return f'"{state.digest().hex()}"'
+
+    async def _current_etag(self, key: ObjectKey) -> str | None:
+        try:
+            metadata = await self._origin.head(key)
+        except ObjectNotFound:
+            return None
+        return metadata.etag if isinstance(metadata, Metadata) else None
+
+
+def _lost() -> UploadLost:
+    return UploadLost("the origin does not know this upload any more")
+
+
+def _multipart_etag(parts: tuple[PartSent, ...]) -> str | None:
+    """Return the ETag of an object of `parts`, or None if theirs are no MD5s.
+
+    See S3 User Guide, "Checking object integrity".
+    """
+    if not all(_MD5_ETAG.fullmatch(part.etag) for part in parts):
+        return None
+    joined = b"".join(bytes.fromhex(part.etag.strip('"')) for part in parts)
+    return f'"{hashlib.md5(joined, usedforsecurity=False).hexdigest()}-{len(parts)}"'
