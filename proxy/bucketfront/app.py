@@ -57,7 +57,7 @@ from bucketfront.tus.staging import StagingSpace
 from bucketfront.tus.upload_folder import UploadFolder
 
 DRAIN_TIMEOUT_S = 25.0  # seconds that running answers have at a stop; inside the 30 s that orchestrators grant
-SPLIT_DISTANCE = 1 << 20  # bytes; for less, waiting is cheaper than another request
+SPLIT_DISTANCE_BYTES = 1 << 20  # for less, waiting costs less than another request
 UPLOAD_STALL_TIMEOUT_S = 30.0  # seconds without progress, beside the read timeout, until an upload is given up
 EXAMPLES = Path(__file__).parents[2] / "examples" / "media"
 
@@ -228,7 +228,7 @@ class App:
             reader_timeout=3 * (origin.connect_timeout + origin.read_timeout),
             min_free=config.free_floor,
             after_disconnect=config.after_disconnect,
-            split_distance=SPLIT_DISTANCE,
+            split_distance=SPLIT_DISTANCE_BYTES,
             is_durable=config.durability == "power",
         )
         self.cache_assembly = await self._stack.enter_async_context(

@@ -351,7 +351,7 @@ class Fill:
             fetch.response.body.close()
         if fetch.state is PartState.RECEIVING and (elapsed := context.clock() - fetch.first_byte_at) > 0:
             self._rate = (fetch.mark - fetch.start) / elapsed
-        fetch.enter(PartState.ENDED)
+        fetch.become(PartState.ENDED)
         self._fetches.remove(fetch)
         context.stats.fetches.discard(fetch)
         context.stats.outcomes[outcome] += 1

@@ -3,7 +3,7 @@
 Theory of operation
 -------------------
 A part is one ranged GET of at most `part_size` bytes. `PartFetch` is a part that is being fetched: a claim on whole
-blocks, and a task that belongs to the fill and to no client. `PartFetch.state` changes only in `enter`, by this table:
+blocks, and a task that belongs to the fill and to no client. `PartFetch.state` changes only in `become`, by this table:
 
     RESERVING    REQUESTING, ENDED
     REQUESTING   RECEIVING, ENDED
@@ -51,7 +51,7 @@ class PartOutcome(Enum):
     ABANDONED = "abandoned"  # no reader needs it any more, or the process stops
 
 
-_NEXT_STATES = {
+_TRANSITIONS = {
     PartState.RESERVING: (PartState.REQUESTING, PartState.ENDED),
     PartState.REQUESTING: (PartState.RECEIVING, PartState.ENDED),
     PartState.RECEIVING: (PartState.ENDED,),
@@ -112,9 +112,9 @@ class PartFetch:
         """Bytes still to come, as the file system counts them."""
         return -(-(self.stop - self.mark) // blocks.ALLOCATION_UNIT) * blocks.ALLOCATION_UNIT
 
-    def enter(self, state: PartState) -> None:
+    def become(self, state: PartState) -> None:
         """Change the state, by the table at the head of this module."""
-        assert state in _NEXT_STATES[self.state], f"{self.state} to {state}"
+        assert state in _TRANSITIONS[self.state], f"{self.state} to {state}"
         self.state = state
 
     def cut(self, stop: int) -> None:

@@ -49,7 +49,7 @@ class PartTransfer:
             count = self._context.allocated(self._entry, blocks.covering(fetch.span, self._context.block_size))
             await self._context.reserve(count)
             fetch.reserved = count
-            fetch.enter(PartState.REQUESTING)
+            fetch.become(PartState.REQUESTING)
         body = BodyStream(self._version, self._context, fetch.mark, lambda: fetch.stop, fetch.response)
         fetch.response = None
         try:
@@ -62,7 +62,7 @@ class PartTransfer:
         """Write the bytes at the mark, up to the part's end. Those beyond belong to another part."""
         fetch = self._fetch
         if fetch.state is PartState.REQUESTING:
-            fetch.enter(PartState.RECEIVING)
+            fetch.become(PartState.RECEIVING)
             fetch.first_byte_at = self._context.clock()
         offset = fetch.mark
         if not offset:
