@@ -85,8 +85,8 @@ class MountSettings(Section):
 class UploadSettings(Section):
     """The upload route, and limits of all uploads.
 
-    `POST {path}` and `POST {path}/{key}` write into one mount, at once or as resumable uploads (tus 1.0.0). Without
-    this section there is no upload route; the limits hold for uploads to all mounts.
+    `POST {path}` and `POST {path}/{key}` write into one mount, at once or as resumable uploads (tus 1.0.0). The limits
+    hold for uploads to all mounts. Without this section there is no upload route, and the limits have their defaults.
     """
 
     path: UploadPath = "/upload"

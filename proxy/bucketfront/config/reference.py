@@ -54,7 +54,8 @@ because a value may be a secret.
 **Environment variables** take precedence over the file. The name of a variable is `BUCKETFRONT_` and the path of the
 key in capitals, with two underscores for each dot: `BUCKETFRONT_CACHE__MAX_SIZE=20GiB`. Items of lists have numbers:
 `BUCKETFRONT_MOUNTS__0__BUCKET=media`. A whole list or section is written as in YAML:
-`BUCKETFRONT_MOUNTS__0__METHODS='[GET, PUT]'`. `null` takes a value away.
+`BUCKETFRONT_MOUNTS__0__METHODS='[GET, PUT]'`. The value `null` has its meaning for keys whose type
+lists it. For a secret it is text.
 
 **References.** `${VAR}` inside a value of the file is replaced by that variable. `$${` is a plain `${`. Write
 `"${VAR}"`, in quotes, inside `{ }` and `[ ]`.
