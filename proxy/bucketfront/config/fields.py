@@ -27,9 +27,14 @@ def types_at(loc: Loc) -> list[Any]:
     return found
 
 
+def sections_at(loc: Loc) -> list[type[BaseModel]]:
+    """Return the models of the sections that may be at `loc`."""
+    return [kind for kind in types_at(loc) if _is_section(kind)]
+
+
 def keys_below(loc: Loc) -> list[str]:
     """Return the keys that exist below `loc`."""
-    return list(dict.fromkeys(name for kind in types_at(loc) if _is_section(kind) for name in kind.model_fields))
+    return list(dict.fromkeys(name for model in sections_at(loc) for name in model.model_fields))
 
 
 def takes_items(loc: Loc) -> bool:

@@ -18,6 +18,7 @@ import annotated_types
 import yaml
 from pydantic import BaseModel
 
+from bucketfront.config.fields import sections_at
 from bucketfront.config.problems import Loc, variable_name
 from bucketfront.config.settings import Settings
 
@@ -172,30 +173,30 @@ class Key:
 
 def all_keys() -> list[Key]:
     """Return all keys below the sections, in the order of the models."""
-    return [key for name, field in Settings.model_fields.items() for key in _keys_in(field.annotation, (name,))]
+    return [key for name in Settings.model_fields for key in _keys_below((name,))]
 
 
-def _keys_in(annotation: Any, loc: Loc) -> Iterator[Key]:
-    """Yield the keys below `loc`, whose value has this type, each before the keys below it."""
-    is_list = any(get_origin(part) is tuple for part in (annotation, *get_args(annotation)))
-    for model in _models(annotation):
-        texts = _texts(model)
-        defaults = model.model_construct().model_dump(mode="json")
-        for name, field in model.model_fields.items():
-            below = (*loc, 0, name) if is_list else (*loc, name)
-            default = None if field.is_required() else _as_yaml(defaults[name])
-            examples = [str(example) for example in field.examples or ()]
-            yield Key(below, _kind(field.annotation, field.metadata), default, texts[name], examples)
-            yield from _keys_in(field.annotation, below)
+def _keys_below(loc: Loc) -> Iterator[Key]:
+    """Yield the keys below `loc`, or below the items of a list there. Each key precedes the keys below it."""
+    for at in (loc, (*loc, 0)):
+        for model in sections_at(at):
+            texts = _texts(model)
+            defaults = model.model_construct().model_dump(mode="json")
+            for name, field in model.model_fields.items():
+                default = None if field.is_required() else _as_yaml(defaults[name])
+                examples = [str(example) for example in field.examples or ()]
+                yield Key((*at, name), _kind(field.annotation, field.metadata), default, texts[name], examples)
+                yield from _keys_below((*at, name))
 
 
 def page() -> str:
     """Return the whole of docs/configuration.md."""
     rows, sections = [], []
-    for name, field in Settings.model_fields.items():
-        below = [key for key in all_keys() if key.loc[0] == name]
+    for name in Settings.model_fields:
+        below = list(_keys_below((name,)))
         rows.append(f"| [{name}](#{name}) | {', '.join(_link(key) for key in below)} |")
-        summary = inspect.cleandoc(next(_models(field.annotation)).__doc__ or "")
+        (model,) = sections_at((name,)) or sections_at((name, 0))
+        summary = inspect.cleandoc(model.__doc__ or "")
         parts = [f"## {name}", _paragraphs(summary), f"```yaml\n{_EXAMPLES[name]}```", *map(_entry, below)]
         sections.append("\n\n".join(parts) + "\n")
     return "\n".join([_INTRODUCTION, *rows, "", *sections])
@@ -226,15 +227,6 @@ def _texts(model: type[BaseModel]) -> dict[str, str]:
         if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
             texts[ast.unparse(field.target)] = " ".join(str(below.value.value).split())
     return texts
-
-
-def _models(annotation: Any) -> Iterator[type[BaseModel]]:
-    """Yield the sections that a value of this type may hold."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    else:
-        for part in get_args(annotation):
-            yield from _models(part)
 
 
 def _kind(annotation: Any, metadata: Any = ()) -> str:
