@@ -12,7 +12,6 @@ from pathlib import Path
 import scale_folder
 from scale_folder import BUCKET, CHARGED, Groups, key_of
 
-from bucketfront.app import App
 from bucketfront.cache.assembly import CacheAssembly, CacheOptions, assemble
 from bucketfront.cache.clock import CacheClock
 from bucketfront.cache.entries.entry_table import EntryTable
@@ -20,6 +19,7 @@ from bucketfront.cache.origin import NotModified, OriginResponse
 from bucketfront.cache.storage.boot import boot_id
 from bucketfront.cache.storage.file_storage import FileStorage
 from bucketfront.cache.storage.index import Index
+from bucketfront.config.freshness_policy import FreshnessPolicy
 from bucketfront.config.settings import Settings
 from bucketfront.errors import OriginUnavailable
 from bucketfront.http.metadata import Metadata
@@ -138,7 +138,7 @@ async def opened(
     options = CacheOptions(
         max_size=1 << 50, block_size=scale_folder.BLOCK, part_size=PART, parallel_parts=8, read_ahead_limit=8,
         hot_limit=MAX_HOT_FILES, memory=64 << 20, negative_ttl=lambda _: 10.0, idle_timeout=idle_timeout,
-        policy=App(settings)._policy,  # noqa: SLF001 - the one that serves, rules and all
+        policy=FreshnessPolicy(settings.freshness).lifetime,
         reader_timeout=60.0, min_free=lambda _: 0, after_disconnect="auto",
     )  # fmt: skip
     clock = CacheClock(lambda: now, lambda: now)

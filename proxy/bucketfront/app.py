@@ -1,8 +1,7 @@
-"""The composition root: builds each object once, starts it in order, drains it in the reverse order."""
+"""The composition root: builds each object once, starts all of them in order, and stops them in reverse order."""
 
 import asyncio
 import gc
-import logging
 import math
 import time
 from collections.abc import Callable
@@ -14,63 +13,41 @@ from typing import Self
 from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
-from bucketfront.admin.api import AdminApplication, admin_listener
-from bucketfront.admin.metrics import (
-    CacheCollector,
-    ConnectionCollector,
-    FastPathCollector,
-    OriginCollector,
-    OriginHealth,
-    UploadCollector,
-    UploadFigures,
-)
+from bucketfront.admin.api import build_admin
+from bucketfront.admin.metrics import CacheCollector, OriginCollector, ServerCollector, UploadCollector
 from bucketfront.cache import Cache, CacheAssembly, CacheOptions, boot_id, boottime, open_cache
-from bucketfront.config.freshness_settings import FreshnessSettings
+from bucketfront.config.freshness_policy import FreshnessPolicy
 from bucketfront.config.origin_settings import OriginSettings, StaticCredentials
 from bucketfront.config.settings import Settings
-from bucketfront.http import freshness
-from bucketfront.http.freshness import Freshness
-from bucketfront.http.metadata import Metadata
-from bucketfront.http.path_rules import MEDIA_RULES, Rules, Ruling
-from bucketfront.keys import ObjectKey
 from bucketfront.s3.client import S3Origin
 from bucketfront.s3.embedded.launcher import EmbeddedS3
 from bucketfront.s3.upload.journal import UploadJournal
 from bucketfront.s3.upload.uploader import S3Uploader
-from bucketfront.server.application import Application, client_listener
-from bucketfront.server.cors import Cors
 from bucketfront.server.fast_path.fast_connection import FastPath
-from bucketfront.server.fast_path.prepared import PreparedResponses
-from bucketfront.server.fast_path.recogniser import UNKEYED_FIELDS, recogniser
-from bucketfront.server.handlers.objects import ObjectHandler
-from bucketfront.server.handlers.tus_uploads import TusHandler
-from bucketfront.server.handlers.uploads import UploadHandler
 from bucketfront.server.http1 import descriptors
 from bucketfront.server.http1.listener import ConnectionLimit, Listener
 from bucketfront.server.object_writer import ObjectWriter
 from bucketfront.server.pipeline import build_pipeline
-from bucketfront.server.router import Router
+from bucketfront.server.server import ServerParts, build_server
 from bucketfront.server.telemetry.access_log import open_access_log
 from bucketfront.server.telemetry.telemetry import Telemetry
 from bucketfront.tus.manager import UploadManager
 from bucketfront.tus.staging import StagingSpace
 from bucketfront.tus.upload_folder import UploadFolder
 
-DRAIN_TIMEOUT_S = 25.0  # seconds that running answers have at a stop; inside the 30 s that orchestrators grant
 SPLIT_DISTANCE_BYTES = 1 << 20  # for less, waiting costs less than another request
-UPLOAD_STALL_TIMEOUT_S = 30.0  # seconds without progress, beside the read timeout, until an upload is given up
+UPLOAD_STALL_TIMEOUT_S = 30.0  # without progress, beside the read timeout, until an upload ends
 EXAMPLES = Path(__file__).parents[2] / "examples" / "media"
-
-log = logging.getLogger(__name__)
 
 
 class App:
-    """One bucketfront in this event loop. `clock` is wall time in seconds since the epoch, `elapsed` a clock that goes
-    on and is never set, in seconds: what the cache goes by is made of both.
+    """One bucketfront in this event loop. `clock` is wall time in seconds since the epoch.
 
-    As a context manager it is ready inside the block, and drained and closed after it. Raises ConfigError,
-    StoreError (cache folder), OriginUnavailable (embedded S3), OSError (a port is taken). The constructor raises
-    ConfigError where the process may have too few descriptors.
+    `elapsed` is a clock in seconds that no operator can set. The cache derives its own time from both.
+
+    As a context manager it serves requests inside the block, and is stopped after it. Raises ConfigError, StoreError
+    (cache folder), OriginUnavailable (embedded S3), OSError (a port is taken). The constructor raises ConfigError if
+    the process may open too few descriptors.
     """
 
     def __init__(
@@ -79,36 +56,38 @@ class App:
         self.settings = settings
         self._clock = clock
         self._elapsed = elapsed
-        self._rules = _rules_of(settings.freshness)
+        self._freshness = FreshnessPolicy(settings.freshness)
         self._pipeline = build_pipeline(settings)
+        self._registry = CollectorRegistry()
         self._stack = AsyncExitStack()
         self._is_ready = False
         self._shares = descriptors.shares(descriptors.limit(), settings.origin.max_connections)
         self.connection_limit = ConnectionLimit(self._shares.connections)
         self.embedded: EmbeddedS3 | None = None
+        self.fast_path: FastPath | None = None
         self.cache: Cache
         self.cache_assembly: CacheAssembly
         self.upload_manager: UploadManager
         self.origin: S3Origin
         self.upload_journal: UploadJournal
         self.telemetry: Telemetry
-        self.fast_path: FastPath | None = None
         self._listener: Listener
         self._admin: Listener
 
     @property
     def _endpoint_name(self) -> str:
-        """What names the endpoint in what is kept (I25)."""
+        """Return the name of the endpoint in all that is stored (docs/invariants.md#complete-cache-key)."""
         origin = self.settings.origin
         return origin.endpoint_url or f"aws:{origin.region}"
 
     @property
     def address(self) -> str:
-        """Where clients go."""
+        """Return the URL for clients."""
         return self._listener.address
 
     @property
     def admin_address(self) -> str:
+        """Return the URL for operators."""
         return self._admin.address
 
     async def __aenter__(self) -> Self:
@@ -126,76 +105,43 @@ class App:
         await self._stack.aclose()
 
     async def _start(self) -> None:
-        registry = CollectorRegistry()
-        self.telemetry = Telemetry(registry, open_access_log(self.settings.access_log), self._clock)
-        self._stack.callback(self.telemetry.close)  # the last of all: requests that a stop cancels have their lines too
+        settings, registry = self.settings, self._registry
+        self.telemetry = Telemetry(registry, open_access_log(settings.access_log), self._clock)
+        # It closes last, so that requests which a stop cancels have their lines as well.
+        self._stack.callback(self.telemetry.close)
         await self._start_origin()
         await self._start_cache()
-        CacheCollector(registry, self.cache.statistics)
-        ConnectionCollector(registry, self.connection_limit)
-        OriginCollector(registry, self._origin_health)
-        await self._start_admin(registry)
-        uploader = S3Uploader(
-            self.origin, UPLOAD_STALL_TIMEOUT_S + self.settings.origin.read_timeout, self.upload_journal
-        )
-        writer = ObjectWriter(self.cache, uploader)
+        CacheCollector(registry, self.cache)
+        OriginCollector(registry, self.origin)
+        self._admin = build_admin(settings, self.cache, registry, lambda: self._is_ready)
+        await self._start_listener(self._admin)
         self._start_aborting()
-        uploads = UploadHandler(writer, self.settings.uploads, self._clock)
-        honor_no_cache = self.settings.freshness.honor_client_no_cache
-        application = Application(
-            self.settings,
-            ObjectHandler(self.cache, self._rules, self._clock, honor_no_cache=honor_no_cache),
-            uploads,
-            await self._start_tus(writer),
-            self.telemetry,
+        stall_timeout = UPLOAD_STALL_TIMEOUT_S + settings.origin.read_timeout
+        writer = ObjectWriter(self.cache, S3Uploader(self.origin, stall_timeout, self.upload_journal))
+        await self._start_tus(writer)
+        UploadCollector(registry, self.origin, self.upload_journal, self.upload_manager)
+        server = build_server(
+            settings,
             self._pipeline,
+            ServerParts(
+                cache=self.cache,
+                writer=writer,
+                upload_manager=self.upload_manager,
+                rules=self._freshness.rules,
+                telemetry=self.telemetry,
+                connections=self.connection_limit,
+                clock=self._clock,
+                cache_clock=self.cache_assembly.clock,
+            ),
         )
-        UploadCollector(registry, self._upload_figures)
-        self.fast_path = self._make_fast_path()
-        if (path := self.fast_path) is not None:
-            FastPathCollector(registry, lambda: path.served)
-        self._listener = client_listener(
-            application, self.fast_path, self.settings.server, self.connection_limit, DRAIN_TIMEOUT_S
-        )
-        self._stack.push_async_callback(self._listener.stop)
-        await self._listener.start()
+        self.fast_path, self._listener = server.fast_path, server.listener
+        ServerCollector(registry, self.connection_limit, self.fast_path)
+        await self._start_listener(self._listener)
         self._is_ready = True
 
-    async def _start_tus(self, writer: ObjectWriter) -> TusHandler | None:
-        """Also without a route for them: what a former run left is dropped then."""
-        settings, assembly = self.settings.uploads, self.cache_assembly
-        clock = assembly.clock
-        self.upload_manager = UploadManager(
-            folder=UploadFolder(assembly.store.folder),
-            origin=self.origin,
-            store=writer.store,
-            forget=writer.invalidate,
-            space=StagingSpace(assembly.space.reserve, assembly.entries.budget),
-            source=self._endpoint_name,
-            boot=boot_id(),
-            clock=clock,
-            idle_since=lambda: math.inf if settings is None else clock.ago(settings.expire_after),
-        )
-        await self.upload_manager.start()
-        self._stack.push_async_callback(self.upload_manager.stop)
-        return None if settings is None else TusHandler(self.upload_manager, settings, self._clock)
-
-    def _make_fast_path(self) -> FastPath | None:
-        settings = self.settings
-        if not settings.server.fast_path or settings.server.timing:
-            return None  # how long an answer took, only the ordinary path tells
-        if self._pipeline.reads & UNKEYED_FIELDS:
-            log.info("the fast path is off: a stage reads %s", ", ".join(sorted(self._pipeline.reads & UNKEYED_FIELDS)))
-            return None
-        recognise = recogniser(self._pipeline.reads)
-        hits = PreparedResponses(
-            self.cache,
-            Router(settings.mounts, settings.uploads),
-            Cors(settings.cors),
-            self._rules,
-            self._pipeline,
-        )
-        return FastPath(recognise, hits, self.cache, self.telemetry, self.cache_assembly.clock, self._clock)
+    async def _start_listener(self, listener: Listener) -> None:
+        self._stack.push_async_callback(listener.stop)
+        await listener.start()
 
     async def _start_origin(self) -> None:
         origin = self.settings.origin
@@ -222,8 +168,8 @@ class App:
             read_ahead_limit=max(1, origin.max_connections * 3 // 4),
             hot_limit=self._shares.hot,
             memory=config.memory,
-            policy=self._policy,
-            negative_ttl=self._negative_ttl,
+            policy=self._freshness.lifetime,
+            negative_ttl=self._freshness.negative_ttl,
             idle_timeout=config.idle_timeout,
             reader_timeout=3 * (origin.connect_timeout + origin.read_timeout),
             min_free=config.free_floor,
@@ -247,8 +193,26 @@ class App:
         self.upload_journal = UploadJournal(folder.root / "uploads.json", self._endpoint_name, folder.fd)
         self.upload_journal.open()
 
+    async def _start_tus(self, writer: ObjectWriter) -> None:
+        """Start the manager of resumable uploads. Without an upload route, it only removes those of earlier runs."""
+        settings, assembly = self.settings.uploads, self.cache_assembly
+        clock = assembly.clock
+        self.upload_manager = UploadManager(
+            folder=UploadFolder(assembly.store.folder),
+            origin=self.origin,
+            store=writer.store,
+            forget=writer.invalidate,
+            space=StagingSpace(assembly.space.reserve, assembly.entries.budget),
+            source=self._endpoint_name,
+            boot=boot_id(),
+            clock=clock,
+            idle_since=lambda: math.inf if settings is None else clock.ago(settings.expire_after),
+        )
+        await self.upload_manager.start()
+        self._stack.push_async_callback(self.upload_manager.stop)
+
     def _start_aborting(self) -> None:
-        """Of uploads that a kill left behind; the start does not wait for it."""
+        """Start to abort the multipart uploads that a kill left at S3. The start does not wait for that."""
         task = asyncio.create_task(self.upload_journal.abort_abandoned(self.origin), name="left-behind uploads")
 
         async def stop() -> None:
@@ -257,79 +221,18 @@ class App:
 
         self._stack.push_async_callback(stop)
 
-    async def _start_admin(self, registry: CollectorRegistry) -> None:
-        settings = self.settings.admin
-        application = AdminApplication(
-            cache=self.cache,
-            registry=registry,
-            mounts=self.settings.mounts,
-            token=None if settings.token is None else settings.token.get_secret_value(),
-            is_ready=lambda: self._is_ready,
-        )
-        self._admin = admin_listener(application, settings)
-        self._stack.push_async_callback(self._admin.stop)
-        await self._admin.start()
-
-    def _policy(self, key: ObjectKey, metadata: Metadata, now: float) -> Freshness:
-        settings, ruling = self.settings.freshness, self._rules.ruling(key.key)
-        defaults = freshness.Defaults(
-            ttl=_first(ruling.ttl, settings.default_ttl),
-            stale_while_revalidate=_first(ruling.stale_while_revalidate, settings.stale_while_revalidate),
-            stale_if_error=_first(ruling.stale_if_error, settings.stale_if_error),
-            # 0: what the policy makes of it is never less than stale_if_error.
-            outage=_first(settings.outage, 0.0),
-        )
-        # The "null" version can be overwritten, and is no version by its metadata.
-        is_pinned = key.version is not None and metadata.version is not None
-        return freshness.policy(metadata, defaults, now, cache=ruling.cache is not False, immutable=is_pinned)
-
-    def _origin_health(self) -> OriginHealth:
-        breaker = self.origin.breaker
-        return OriginHealth(breaker.is_open, breaker.opened, breaker.refused, self.origin.slow_bodies)
-
-    def _upload_figures(self) -> UploadFigures:
-        resumable, waiting = self.upload_manager.unfinished
-        origin = self.origin
-        return UploadFigures(origin.parts, origin.parts_retried, len(self.upload_journal.abandoned), resumable, waiting)
-
-    def _negative_ttl(self, key: ObjectKey) -> float:
-        return _first(self._rules.ruling(key.key).negative_ttl, self.settings.freshness.negative_ttl)
-
-
-def _first(ruled: float | None, configured: float) -> float:
-    return configured if ruled is None else ruled
-
-
-def _rules_of(settings: FreshnessSettings) -> Rules:
-    own = tuple(
-        (
-            rule.match,
-            Ruling(
-                ttl=rule.ttl,
-                negative_ttl=rule.negative_ttl,
-                stale_while_revalidate=rule.stale_while_revalidate,
-                stale_if_error=rule.stale_if_error,
-                cache=rule.cache,
-                headers=None if rule.headers is None else tuple(rule.headers.items()),
-                cache_control=rule.cache_control,
-            ),
-        )
-        for rule in settings.rules
-    )
-    return Rules((*own, *MEDIA_RULES) if settings.media_rules else own)
-
 
 def _with_demo_keys(origin: OriginSettings) -> OriginSettings:
-    # moto takes any key; without one the chain would look for an instance's role and wait for it.
+    # moto accepts any key. Without one, the SDK would look for an instance's role and wait for it.
     demo = StaticCredentials(access_key_id=SecretStr("demo"), secret_access_key=SecretStr("demo"))
     return origin.model_copy(update={"credentials": demo})
 
 
 async def serve(settings: Settings, announce: Callable[[App], None], stop: asyncio.Event) -> None:
-    """Run until `stop` is set; `announce` is called once requests are served."""
+    """Run until `stop` is set. Calls `announce` once the proxy serves requests."""
     descriptors.raise_limit()
     async with App(settings) as app:
-        # Modules and settings live as long as the process. Looked through, they held the loop for 40 ms a collection.
+        # Modules and settings live as long as the process. Without this, each collection holds the loop for 40 ms.
         gc.collect()
         gc.freeze()
         announce(app)

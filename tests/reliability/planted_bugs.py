@@ -931,7 +931,7 @@ BUGS = (
         24,
         "decompressed",
         "An upload with Content-Encoding is stored decompressed.",
-        (Edit("bucketfront.server.application:client_listener", "auto_decompress=False", "auto_decompress=True"),),
+        (Edit("bucketfront.server.server:client_listener", "auto_decompress=False", "auto_decompress=True"),),
         (SERVER + "test_uploads.py::test_encoded_bodies_stay_as_sent",),
     ),
     Bug(

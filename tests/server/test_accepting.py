@@ -14,7 +14,7 @@ from proxy_under_test import S3, Proxy, StartProxy, descriptors_open, until
 from wire import Connection, connected, message
 
 from bucketfront.errors import ConfigError
-from bucketfront.server import application
+from bucketfront.server import server
 from bucketfront.server.http1 import connection, descriptors, listener
 from bucketfront.server.send import sender
 
@@ -174,7 +174,7 @@ async def test_the_end_of_a_connection_that_holds_something(
 ) -> None:
     """A connection that is idle for too long ends, also with an answer that its client never took (I20)."""
     monkeypatch.setattr(connection, "CLIENT_TIMEOUT_S", 0.3)
-    monkeypatch.setattr(application, "KEEP_ALIVE_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(server, "KEEP_ALIVE_TIMEOUT_S", 0.3)
     proxy = await start()
     s3.put("x", bytes(16000))
     await proxy.get("/x")

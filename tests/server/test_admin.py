@@ -236,7 +236,7 @@ async def test_token(start: StartProxy, s3: S3) -> None:
 
 async def test_a_request_that_never_comes_in(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     """The body of a purge has its time, and then the connection is over (I20)."""
-    monkeypatch.setattr(api, "BODY_TIMEOUT", 0.2)
+    monkeypatch.setattr(api, "BODY_TIMEOUT_S", 0.2)
     async with connected(proxy.app.admin_address) as client:
         await client.send(message("POST", "/api/v1/purge", {"Content-Length": "100"}) + b'{"paths"')
         assert (await client.answer()).status == 408
@@ -245,7 +245,7 @@ async def test_a_request_that_never_comes_in(proxy: Proxy, monkeypatch: pytest.M
 
 async def test_a_purge_that_takes_too_long(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever asked is told after a while; the purge goes on (I20, I27)."""
-    monkeypatch.setattr(api, "PURGE_TIMEOUT", 0.2)
+    monkeypatch.setattr(api, "PURGE_TIMEOUT_S", 0.2)
     s3.put("x", BLOCKS)
     await proxy.get("/x")
     await proxy.settled()

@@ -14,18 +14,17 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from bucketfront import __version__
 from bucketfront.cache import Cache
-from bucketfront.config.listener_settings import AdminSettings
-from bucketfront.config.mount_settings import MountSettings
+from bucketfront.config.settings import Settings
 from bucketfront.errors import BadPath, NoSuchMount, StoreError
 from bucketfront.keys import ObjectKey
 from bucketfront.server.http1.listener import ConnectionLimit, Listener
 from bucketfront.server.router import Router
 
-MAX_BODY = 4 << 20  # bytes of a purge request
-MAX_PATHS = 10_000  # of one
-AT_ONCE = 256  # paths looked at in one turn of the loop (I22)
-BODY_TIMEOUT = 10.0  # seconds for such a request to come in
-PURGE_TIMEOUT = 300.0  # seconds; a million entries take a tenth of it
+MAX_BODY_BYTES = 4 << 20  # of a purge request: 10,000 paths of common length
+MAX_PATHS = 10_000  # of one purge request; a prefix purges more
+MAX_PATHS_PER_TURN = 256  # parsed in one turn of the loop (docs/invariants.md#cost-of-a-request)
+BODY_TIMEOUT_S = 10.0  # for such a request to arrive
+PURGE_TIMEOUT_S = 300.0  # a million entries take a tenth of it
 MAX_CONNECTIONS = 32  # probes, a scraper, a few people
 KEEP_ALIVE_TIMEOUT_S = 15.0  # between two requests; a scraper comes as often
 STOP_TIMEOUT_S = 2.0  # for running requests to end at a stop; each can be repeated
@@ -36,7 +35,7 @@ _OPEN_PATHS = frozenset({"/healthz", "/readyz"})  # an orchestrator's probe carr
 
 
 class PurgeRequest(BaseModel):
-    """`paths` and `prefix` are request paths as clients of the proxy write them, percent-encoded."""
+    """The body of a purge. `paths` and `prefix` are percent-encoded request paths, as clients send them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -46,25 +45,20 @@ class PurgeRequest(BaseModel):
 
 
 class AdminApplication:
-    """`is_ready` says whether requests would be served now."""
+    """The API for operators. `is_ready` returns whether the proxy serves requests now."""
 
     def __init__(
-        self,
-        *,
-        cache: Cache,
-        registry: CollectorRegistry,
-        mounts: Sequence[MountSettings],
-        token: str | None,
-        is_ready: Callable[[], bool],
+        self, settings: Settings, cache: Cache, registry: CollectorRegistry, is_ready: Callable[[], bool]
     ) -> None:
         self._cache = cache
         self._registry = registry
-        self._router = Router(tuple(mounts), None)
-        self._token = token
+        self._router = Router(settings.mounts, None)
+        token = settings.admin.token
+        self._token = None if token is None else token.get_secret_value()
         self._is_ready = is_ready
 
     def build(self) -> web.Application:
-        app = web.Application(client_max_size=MAX_BODY, middlewares=[self._authorise])
+        app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[self._authorise])
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/metrics", self._metrics)
@@ -105,26 +99,27 @@ class AdminApplication:
         try:
             keys, prefixes, soft = await self._wanted(request)
         except TimeoutError:
-            return _error(408, f"the request did not come in within {BODY_TIMEOUT:g} s", {"Connection": "close"})
+            return _error(408, f"the request did not come in within {BODY_TIMEOUT_S:g} s", {"Connection": "close"})
         except ValidationError as error:
             places = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'body'}: {e['msg']}" for e in error.errors())
             return _error(400, places)
         except (BadPath, NoSuchMount) as error:
             return _error(400, str(error))
         try:
-            async with asyncio.timeout(PURGE_TIMEOUT):
+            async with asyncio.timeout(PURGE_TIMEOUT_S):
                 purged = await self._cache.purge(keys, prefixes, soft=soft, versions=True)
         except TimeoutError:
-            return _error(504, f"the purge goes on; it was not complete within {PURGE_TIMEOUT:g} s")
+            return _error(504, f"the purge goes on; it was not complete within {PURGE_TIMEOUT_S:g} s")
         except StoreError as error:
             return _error(500, f"memory has forgotten them, but the disk refused: {error}")
         return web.json_response({"purged": purged})
 
     async def _wanted(self, request: web.Request) -> tuple[list[ObjectKey], list[ObjectKey], bool]:
-        """Keys, prefixes, and whether to mark them stale only. Raises TimeoutError, ValidationError, BadPath,
-        NoSuchMount.
+        """Return the keys and prefixes of the body, and whether to mark them stale only.
+
+        Raises TimeoutError, ValidationError, BadPath, NoSuchMount.
         """
-        async with asyncio.timeout(BODY_TIMEOUT):
+        async with asyncio.timeout(BODY_TIMEOUT_S):
             body = await request.read()
         wanted = PurgeRequest.model_validate_json(body)
         keys = [key async for key in self._keys(wanted.paths)]
@@ -136,7 +131,7 @@ class AdminApplication:
     async def _keys(self, paths: Sequence[str]) -> AsyncIterator[ObjectKey]:
         for number, path in enumerate(paths, 1):
             yield self._router.resolve("GET", path).unadmitted_key()
-            if not number % AT_ONCE:
+            if not number % MAX_PATHS_PER_TURN:
                 await asyncio.sleep(0)
 
     def _prefixes(self, path: str) -> list[ObjectKey]:
@@ -148,17 +143,19 @@ class AdminApplication:
             raise BadPath("the prefix is not UTF-8") from error
 
 
-def admin_listener(application: AdminApplication, settings: AdminSettings) -> Listener:
-    """Return the listener for operators."""
+def build_admin(
+    settings: Settings, cache: Cache, registry: CollectorRegistry, is_ready: Callable[[], bool]
+) -> Listener:
+    """Return the listener for operators, which begins to accept with `start`."""
     runner = web.AppRunner(
-        application.build(),
+        AdminApplication(settings, cache, registry, is_ready).build(),
         access_log=None,
         handle_signals=False,
         shutdown_timeout=STOP_TIMEOUT_S,
         keepalive_timeout=KEEP_ALIVE_TIMEOUT_S,
         lingering_time=LINGER_TIMEOUT_S,
     )
-    return Listener(runner, settings.host, settings.port, ConnectionLimit(MAX_CONNECTIONS))
+    return Listener(runner, settings.admin.host, settings.admin.port, ConnectionLimit(MAX_CONNECTIONS))
 
 
 def _error(status: int, message: str, headers: dict[str, str] | None = None) -> web.Response:

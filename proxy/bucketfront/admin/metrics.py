@@ -1,14 +1,17 @@
-"""`Cache.statistics()` as Prometheus metrics. It only formats: the numbers are counted where they happen."""
+"""Formats the counters of all rooms as Prometheus metrics. Each room counts its own events."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from bucketfront.cache import Statistics
+from bucketfront.cache import Cache
+from bucketfront.s3.client import S3Origin
+from bucketfront.s3.upload.journal import UploadJournal
+from bucketfront.server.fast_path.fast_connection import FastPath
 from bucketfront.server.http1.listener import ConnectionLimit
+from bucketfront.tus.manager import UploadManager
 
 _GAUGES = {
     "entries": ("cache_entries", "Objects in the cache."),
@@ -43,12 +46,12 @@ _COUNTERS = {
 
 
 class CacheCollector(Collector):
-    def __init__(self, registry: CollectorRegistry, statistics: Callable[[], Statistics]) -> None:
-        self._statistics = statistics
+    def __init__(self, registry: CollectorRegistry, cache: Cache) -> None:
+        self._cache = cache
         registry.register(self)
 
     def collect(self) -> Iterable[Metric]:
-        now = self._statistics()
+        now = self._cache.statistics()
         for field, (name, text) in _GAUGES.items():
             yield GaugeMetricFamily(f"bucketfront_{name}", text, value=float(getattr(now, field)))
         for field, (name, text) in _COUNTERS.items():
@@ -58,106 +61,74 @@ class CacheCollector(Collector):
             endings.add_metric((ending,), count)
         yield endings
 
-    def describe(self) -> Iterable[Metric]:
-        """Empty: registering must not ask a cache that is not open yet."""
-        return ()
-
-
-@dataclass(frozen=True, slots=True)
-class UploadFigures:
-    """`parts`: that S3 took. `to_abort`: multipart uploads that are nobody's any more, and still at S3. `resumable`:
-    unfinished ones, with `waiting` bytes that S3 does not have yet.
-    """
-
-    parts: int
-    parts_retried: int
-    to_abort: int
-    resumable: int
-    waiting: int
-
 
 class UploadCollector(Collector):
-    def __init__(self, registry: CollectorRegistry, figures: Callable[[], UploadFigures]) -> None:
-        self._figures = figures
+    """The metrics of uploads: parts at S3, multipart uploads to abort, and resumable uploads."""
+
+    def __init__(
+        self, registry: CollectorRegistry, origin: S3Origin, journal: UploadJournal, manager: UploadManager
+    ) -> None:
+        self._origin = origin
+        self._journal = journal
+        self._manager = manager
         registry.register(self)
 
     def collect(self) -> Iterable[Metric]:
-        now = self._figures()
-        yield CounterMetricFamily("bucketfront_upload_parts", "Parts of uploads that S3 took.", float(now.parts))
+        origin = self._origin
+        to_abort = len(self._journal.abandoned)
+        unfinished, waiting = self._manager.unfinished
+        yield CounterMetricFamily("bucketfront_upload_parts", "Parts of uploads that S3 took.", float(origin.parts))
         yield CounterMetricFamily(
-            "bucketfront_upload_parts_retried", "Parts of uploads that were sent again.", float(now.parts_retried)
+            "bucketfront_upload_parts_retried", "Parts of uploads that were sent again.", float(origin.parts_retried)
         )
         yield GaugeMetricFamily(
-            "bucketfront_uploads_to_abort", "Multipart uploads left at S3, to be aborted.", float(now.to_abort)
+            "bucketfront_uploads_to_abort", "Multipart uploads left at S3, to be aborted.", float(to_abort)
         )
-        yield GaugeMetricFamily("bucketfront_resumable_uploads", "Unfinished ones.", float(now.resumable))
+        yield GaugeMetricFamily("bucketfront_resumable_uploads", "Unfinished ones.", float(unfinished))
         yield GaugeMetricFamily(
-            "bucketfront_resumable_waiting_bytes", "Bytes of them that S3 does not have yet.", float(now.waiting)
-        )
-
-    def describe(self) -> Iterable[Metric]:
-        """Empty: there are no uploads yet when this is registered."""
-        return ()
-
-
-class FastPathCollector(Collector):
-    def __init__(self, registry: CollectorRegistry, answered: Callable[[], int]) -> None:
-        self._answered = answered
-        registry.register(self)
-
-    def collect(self) -> Iterable[Metric]:
-        yield CounterMetricFamily(
-            "bucketfront_fast_path_answers", "Hits answered before aiohttp saw them.", float(self._answered())
+            "bucketfront_resumable_waiting_bytes", "Bytes of them that S3 does not have yet.", float(waiting)
         )
 
 
-class ConnectionCollector(Collector):
-    """Of the listener for clients."""
+class ServerCollector(Collector):
+    """The metrics of the listener for clients. Without a fast path there is no metric for it."""
 
-    def __init__(self, registry: CollectorRegistry, connections: ConnectionLimit) -> None:
+    def __init__(self, registry: CollectorRegistry, connections: ConnectionLimit, fast_path: FastPath | None) -> None:
         self._connections = connections
+        self._fast_path = fast_path
         registry.register(self)
 
     def collect(self) -> Iterable[Metric]:
-        counts = self._connections
-        yield GaugeMetricFamily("bucketfront_connections", "Connections of clients.", float(counts.open))
-        yield GaugeMetricFamily("bucketfront_connections_limit", "Connections that there may be.", float(counts.limit))
-        yield CounterMetricFamily(
-            "bucketfront_connections_refused", "Connections beyond the limit, answered 503.", float(counts.refused)
+        connections, fast_path = self._connections, self._fast_path
+        yield GaugeMetricFamily("bucketfront_connections", "Connections of clients.", float(connections.open))
+        yield GaugeMetricFamily(
+            "bucketfront_connections_limit", "Connections that there may be.", float(connections.limit)
         )
-
-
-@dataclass(frozen=True, slots=True)
-class OriginHealth:
-    """The circuit breaker's state and counters, and the bodies that were ended because they came too slowly.
-
-    `outages` counts how often the breaker opened, `refused` the reads that it refused.
-    """
-
-    is_resting: bool
-    outages: int
-    refused: int
-    slow_bodies: int
+        yield CounterMetricFamily(
+            "bucketfront_connections_refused", "Connections beyond the limit, answered 503.", float(connections.refused)
+        )
+        if fast_path is not None:
+            yield CounterMetricFamily(
+                "bucketfront_fast_path_answers", "Hits answered before aiohttp saw them.", float(fast_path.served)
+            )
 
 
 class OriginCollector(Collector):
-    def __init__(self, registry: CollectorRegistry, health: Callable[[], OriginHealth]) -> None:
-        self._health = health
+    def __init__(self, registry: CollectorRegistry, origin: S3Origin) -> None:
+        self._origin = origin
         registry.register(self)
 
     def collect(self) -> Iterable[Metric]:
-        now = self._health()
+        breaker = self._origin.breaker
         yield GaugeMetricFamily(
-            "bucketfront_origin_resting", "1 while the origin is left alone.", float(now.is_resting)
+            "bucketfront_origin_resting", "1 while the origin is left alone.", float(breaker.is_open)
         )
         yield CounterMetricFamily(
-            "bucketfront_origin_outages", "Times the origin was out of reach.", float(now.outages)
+            "bucketfront_origin_outages", "Times the origin was out of reach.", float(breaker.opened)
         )
-        yield CounterMetricFamily("bucketfront_origin_refused", "Reads not sent to it meanwhile.", float(now.refused))
         yield CounterMetricFamily(
-            "bucketfront_origin_drips", "Bodies ended because they came too slowly.", float(now.slow_bodies)
+            "bucketfront_origin_refused", "Reads not sent to it meanwhile.", float(breaker.refused)
         )
-
-    def describe(self) -> Iterable[Metric]:
-        """Empty: there is no origin yet when this is registered."""
-        return ()
+        yield CounterMetricFamily(
+            "bucketfront_origin_drips", "Bodies ended because they came too slowly.", float(self._origin.slow_bodies)
+        )

@@ -2,11 +2,9 @@
 
 import asyncio
 import logging
-import ssl
 
 from aiohttp import hdrs, web
 
-from bucketfront.config.listener_settings import ServerSettings
 from bucketfront.config.settings import Settings
 from bucketfront.errors import ProxyError
 from bucketfront.http import query, tus_fields
@@ -14,22 +12,16 @@ from bucketfront.http.cache_status import CacheStatus, Forward
 from bucketfront.server import cors, error_responses
 from bucketfront.server.cors import Cors
 from bucketfront.server.error_responses import NotSupported
-from bucketfront.server.fast_path.fast_connection import FastConnectionServer, FastPath
 from bucketfront.server.handlers.objects import ObjectHandler
 from bucketfront.server.handlers.tus_uploads import TusHandler
 from bucketfront.server.handlers.uploads import UploadHandler
 from bucketfront.server.http1 import framing
-from bucketfront.server.http1.connection import BODY_BUFFER_BYTES
-from bucketfront.server.http1.listener import ConnectionLimit, Listener
 from bucketfront.server.pipeline import Pipeline, ReadField
 from bucketfront.server.router import Router
 from bucketfront.server.send.sender import BrokenOff, abort
 from bucketfront.server.telemetry.access_log import CLIENT_CLOSED_REQUEST
 from bucketfront.server.telemetry.exchange import Exchange
 from bucketfront.server.telemetry.telemetry import Telemetry
-
-KEEP_ALIVE_TIMEOUT_S = 75.0  # between two requests of a connection; longer than the 60 s of common load balancers
-MAX_LINE_BYTES = 16 << 10  # of a request's head: a key of 1024 bytes, each percent-encoded, and a query
 
 log = logging.getLogger(__name__)
 
@@ -146,29 +138,3 @@ def _field_of(request: web.BaseRequest) -> ReadField:
         return None if values is None else ", ".join(values)
 
     return field
-
-
-def client_listener(
-    application: Application,
-    fast_path: FastPath | None,
-    settings: ServerSettings,
-    connections: ConnectionLimit,
-    drain_timeout: float,
-) -> Listener:
-    """Return the listener for clients. `drain_timeout` is how many seconds running requests have to end at a stop."""
-    ssl_context: ssl.SSLContext | None = None
-    if settings.tls is not None:
-        ssl_context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        ssl_context.load_cert_chain(settings.tls.certificate, settings.tls.key)
-    connection_server = FastConnectionServer(
-        application,
-        fast_path,
-        handler_cancellation=True,  # a client that leaves frees at once what it waited for
-        access_log=None,
-        read_bufsize=BODY_BUFFER_BYTES,
-        auto_decompress=False,  # a body is stored as it was sent
-        keepalive_timeout=KEEP_ALIVE_TIMEOUT_S,
-        max_line_size=MAX_LINE_BYTES,
-    )
-    runner = web.ServerRunner(connection_server, handle_signals=False, shutdown_timeout=drain_timeout)
-    return Listener(runner, settings.host, settings.port, connections, ssl_context)

@@ -1,0 +1,109 @@
+"""Puts the server for clients together: handlers, application, fast path and listener."""
+
+import logging
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from bucketfront.cache import Cache
+from bucketfront.config.listener_settings import ServerSettings
+from bucketfront.config.settings import Settings
+from bucketfront.http.path_rules import Rules
+from bucketfront.server.application import Application
+from bucketfront.server.cors import Cors
+from bucketfront.server.fast_path.fast_connection import FastConnectionServer, FastPath
+from bucketfront.server.fast_path.prepared import PreparedResponses
+from bucketfront.server.fast_path.recogniser import UNKEYED_FIELDS, recogniser
+from bucketfront.server.handlers.objects import ObjectHandler
+from bucketfront.server.handlers.tus_uploads import TusHandler
+from bucketfront.server.handlers.uploads import UploadHandler
+from bucketfront.server.http1.connection import BODY_BUFFER_BYTES
+from bucketfront.server.http1.listener import ConnectionLimit, Listener
+from bucketfront.server.object_writer import ObjectWriter
+from bucketfront.server.pipeline import Pipeline
+from bucketfront.server.router import Router
+from bucketfront.server.telemetry.telemetry import Telemetry
+from bucketfront.tus.manager import UploadManager
+
+DRAIN_TIMEOUT_S = 25.0  # for running requests to end at a stop; orchestrators kill a process after 30 s
+KEEP_ALIVE_TIMEOUT_S = 75.0  # between two requests of a connection; longer than the 60 s of common load balancers
+MAX_LINE_BYTES = 16 << 10  # of a request's head: a key of 1024 bytes, each percent-encoded, and a query
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerParts:
+    """What the server uses of the other rooms.
+
+    `clock` is wall time in seconds since the epoch, and `cache_clock` is the cache's time.
+    """
+
+    cache: Cache
+    writer: ObjectWriter
+    upload_manager: UploadManager
+    rules: Rules
+    telemetry: Telemetry
+    connections: ConnectionLimit
+    clock: Callable[[], float]
+    cache_clock: Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """The server for clients, which begins to accept with `listener.start`. `fast_path` is None if it is off."""
+
+    listener: Listener
+    fast_path: FastPath | None
+
+
+def build_server(settings: Settings, pipeline: Pipeline, parts: ServerParts) -> Server:
+    """Return the server. Raises OSError if the certificate or the key of TLS cannot be read."""
+    tus = None if settings.uploads is None else TusHandler(parts.upload_manager, settings.uploads, parts.clock)
+    application = Application(
+        settings,
+        ObjectHandler(parts.cache, parts.rules, parts.clock, honor_no_cache=settings.freshness.honor_client_no_cache),
+        UploadHandler(parts.writer, settings.uploads, parts.clock),
+        tus,
+        parts.telemetry,
+        pipeline,
+    )
+    fast_path = _fast_path(settings, pipeline, parts)
+    return Server(client_listener(application, fast_path, settings.server, parts.connections), fast_path)
+
+
+def _fast_path(settings: Settings, pipeline: Pipeline, parts: ServerParts) -> FastPath | None:
+    """Return the fast path, or None if it is off."""
+    if not settings.server.fast_path or settings.server.timing:
+        return None  # only the ordinary path measures the phases for Server-Timing
+    if unkeyed := pipeline.reads & UNKEYED_FIELDS:
+        log.info("the fast path is off: a stage reads %s", ", ".join(sorted(unkeyed)))
+        return None
+    router, cors = Router(settings.mounts, settings.uploads), Cors(settings.cors)
+    prepared = PreparedResponses(parts.cache, router, cors, parts.rules, pipeline)
+    recognise = recogniser(pipeline.reads)
+    return FastPath(recognise, prepared, parts.cache, parts.telemetry, parts.cache_clock, parts.clock)
+
+
+def client_listener(
+    application: Application, fast_path: FastPath | None, settings: ServerSettings, connections: ConnectionLimit
+) -> Listener:
+    """Return the listener for clients."""
+    ssl_context: ssl.SSLContext | None = None
+    if settings.tls is not None:
+        ssl_context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        ssl_context.load_cert_chain(settings.tls.certificate, settings.tls.key)
+    connection_server = FastConnectionServer(
+        application,
+        fast_path,
+        handler_cancellation=True,  # a client that leaves frees at once what it waited for
+        access_log=None,
+        read_bufsize=BODY_BUFFER_BYTES,
+        auto_decompress=False,  # a body is stored as it was sent
+        keepalive_timeout=KEEP_ALIVE_TIMEOUT_S,
+        max_line_size=MAX_LINE_BYTES,
+    )
+    runner = web.ServerRunner(connection_server, handle_signals=False, shutdown_timeout=DRAIN_TIMEOUT_S)
+    return Listener(runner, settings.host, settings.port, connections, ssl_context)
