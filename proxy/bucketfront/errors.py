@@ -1,8 +1,8 @@
-"""The exception tree. No HTTP in it: `server/error_responses.py` maps classes to statuses."""
+"""The exception tree. It has no HTTP in it: `server/error_responses.py` maps classes to statuses."""
 
 
 class ProxyError(Exception):
-    """Whatever bucketfront raises on purpose."""
+    """The base of all exceptions that bucketfront raises on purpose."""
 
 
 class ConfigError(ProxyError):
@@ -10,71 +10,71 @@ class ConfigError(ProxyError):
 
 
 class BadPath(ProxyError):
-    """A request path that names no S3 key."""
+    """A request path does not map to an S3 key."""
 
 
 class NoSuchMount(ProxyError):
-    """A well-formed path below no mount."""
+    """A well-formed path lies below no mount."""
 
 
 class NotCached(ProxyError):
-    """A client that wanted nothing but what is cached wants what is not."""
+    """A client accepts only cached bytes (`only-if-cached`), and they are not in the cache."""
 
 
 class OriginError(ProxyError):
-    """The origin did not give what was asked for."""
+    """The origin did not carry out a request."""
 
 
 class ObjectNotFound(OriginError):
-    """S3 answered 404: the object, or its bucket, does not exist."""
+    """S3's 404: the object or its bucket does not exist."""
 
 
 class ObjectChanged(OriginError):
-    """The version asked for is no longer the current one (S3's 412, or an answer with another ETag)."""
+    """The requested version is no longer the current one: S3's 412, or a response with another ETag."""
 
 
 class ContentMismatch(ObjectChanged):
-    """The origin's bytes are not those that its own checksum of the version speaks of."""
+    """The origin's bytes do not have the checksum that the origin declared for the version."""
 
 
 class RangeUnsatisfiable(OriginError):
-    """S3 answered 416: no byte of the object lies in the range asked for."""
+    """S3's 416: no byte of the object lies in the requested range."""
 
 
 class AccessDenied(OriginError):
-    """S3 answered 401 or 403. Says nothing about whether the object exists."""
+    """S3's 401 or 403. It does not show whether the object exists."""
 
 
 class NoSuchVersion(OriginError):
-    """S3 answered 400: what was asked for as a version id is none. An id of the right form is ObjectNotFound."""
+    """S3's 400: the requested version id is malformed. For a well-formed id, S3 sends ObjectNotFound."""
 
 
 class DeleteMarker(OriginError):
-    """S3 answered 405: the version asked for exists, and says that the object was deleted then."""
+    """S3's 405: the requested version exists, and is the mark of a deletion."""
 
 
 class WriteRefused(OriginError):
-    """S3 refused a write for a reason of the request's own (400, 409, 411, 412, 413)."""
+    """S3 refused a write because of the request itself (400, 409, 411, 412, 413)."""
 
 
 class PreconditionFailed(WriteRefused):
-    """The condition of a write does not hold (S3's 412, or one that can never hold). Nothing was written."""
+    """The condition of a write is false (S3's 412), or can never be true. Nothing was written."""
 
 
 class WriteConflict(WriteRefused):
-    """Another write of the same object got in between (S3's 409, ConditionalRequestConflict). It may be tried again."""
+    """Another write of the object ran at the same time (S3's 409, ConditionalRequestConflict). A retry may work."""
 
 
 class NoSuchUpload(WriteRefused):
-    """S3 knows no such multipart upload: it was completed or aborted, or never begun."""
+    """S3 has no such multipart upload. It was completed or aborted, or never created."""
 
 
 class OriginUnavailable(OriginError):
-    """The origin is out of reach, or (OriginServerError) in reach and of no use."""
+    """The origin is out of reach, or it responds and cannot serve (OriginServerError)."""
 
 
 class OriginServerError(OriginUnavailable):
-    """The origin answered 5xx. `retry_after`: in how many seconds it wants to be asked again, None: it did not say."""
+    """The origin sent a 5xx. `retry_after` is its Retry-After in seconds, or None without one."""
 
     def __init__(self, message: str, retry_after: float | None = None) -> None:
         super().__init__(message)
@@ -82,11 +82,11 @@ class OriginServerError(OriginUnavailable):
 
 
 class InvalidOriginResponse(OriginServerError):
-    """The origin answered what is no answer to the question, or not S3. Says nothing about its load."""
+    """The response does not fit the request, or is not from S3. It does not show the origin's load."""
 
 
 class OriginCircuitOpen(OriginUnavailable):
-    """The origin has failed so often that it is not asked now. `retry_after`: in how many seconds it may be."""
+    """The circuit breaker refused the request. A retry may pass after `retry_after` seconds."""
 
     def __init__(self, message: str, retry_after: float) -> None:
         super().__init__(message)
@@ -94,11 +94,11 @@ class OriginCircuitOpen(OriginUnavailable):
 
 
 class OriginTimeout(OriginUnavailable):
-    """The origin did not answer within its deadline."""
+    """The origin did not respond within its deadline."""
 
 
 class OriginBusy(OriginTimeout):
-    """None of our own connections to the origin came free within the deadline. Says nothing about the origin."""
+    """None of our connections to the origin came free within the deadline. It does not show the origin's health."""
 
 
 class BodyTruncated(OriginUnavailable):
@@ -106,11 +106,11 @@ class BodyTruncated(OriginUnavailable):
 
 
 class StoreError(ProxyError):
-    """The cache folder or its disk failed. Requests go on uncached."""
+    """The cache folder or its disk failed. Requests continue uncached."""
 
 
 class StoreFull(StoreError):
-    """No room within `max_size` and `min_free`, and nothing left that may be evicted."""
+    """There is no space within `max_size` and `min_free`, and no entry that may be evicted."""
 
 
 class IndexTooNew(StoreError):

@@ -1,7 +1,7 @@
-"""Wire path -> S3 key: a total function to a key of at most 1024 bytes, or `BadPath` (I23).
+"""The mapping from wire path to S3 key: a total function to a key of at most 1024 bytes, or to `BadPath`.
 
-The decoding is strict and does nothing else: no Unicode normalisation, no merging of slashes, no removal of
-dot segments. `aiohttp`'s `request.path` is lossy and is never used for this.
+The decoding is strict: it does not normalise Unicode, merge slashes or remove dot segments
+(docs/invariants.md#one-name). `aiohttp`'s `request.path` loses information, so it is not used.
 """
 
 import re
@@ -14,15 +14,15 @@ MAX_KEY_BYTES = 1024  # S3 API, "Object key naming": UTF-8, at most 1,024 bytes
 
 _ESCAPE = re.compile(rb"%(?:([0-9A-Fa-f]{2})|.{0,2})", re.DOTALL)
 _ABSOLUTE_FORM = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
-# XML 1.0 section 2.2, `Char`: what is none of these cannot be written in a document, not even as a reference.
+# XML 1.0 section 2.2, `Char`. A document cannot contain other characters, not even as a reference.
 _XML_TEXT = re.compile("[\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]*")
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~/")
 
 
 class ObjectKey(NamedTuple):
-    """What names an object at the origin. A tuple, because it is hashed on every request.
+    """The name of an object at the origin. It is a tuple, because it is hashed on every request.
 
-    `version` is S3's `versionId` where a client asked for one, None for whatever is current.
+    `version` is the `versionId` that a client requested, None for the current version.
     """
 
     bucket: str
@@ -30,14 +30,17 @@ class ObjectKey(NamedTuple):
     version: str | None = None
 
     def __str__(self) -> str:
-        """For messages: percent-encoded, so that no log line gets a raw CR, LF or ESC (I28)."""
+        """Return the name for messages, percent-encoded, so that no log line gets a raw CR, LF or ESC.
+
+        See docs/invariants.md#secrets-stay-in.
+        """
         pinned = "" if self.version is None else f"?versionId={percent_encode(self.version)}"
         return f"{self.bucket}/{percent_encode(self.key)}{pinned}"
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A request target, split but not yet mapped to a mount. `path` is percent-decoded bytes."""
+    """A request target, split, before it is mapped to a mount. `path` has the percent-decoded bytes."""
 
     path: bytes
     query: str
@@ -46,7 +49,7 @@ class Target:
 def parse_target(raw: str) -> Target:
     """Decode a request target in origin form or absolute form (RFC 9112 sections 3.2.1 and 3.2.2).
 
-    `raw` is the target as it came over the wire, bytes above 0x7F as surrogate escapes. Raises BadPath.
+    `raw` is the target as sent, with bytes above 0x7F as surrogate escapes. Raises BadPath.
     """
     if not raw.startswith("/"):
         absolute = _ABSOLUTE_FORM.match(raw)
@@ -62,7 +65,7 @@ def parse_target(raw: str) -> Target:
 
 
 def percent_decode(path: bytes) -> bytes:
-    """RFC 3986 section 2.1, strictly: a '%' without two hex digits raises BadPath."""
+    """Decode all percent-escapes (RFC 3986 section 2.1). Raises BadPath for a '%' without two hex digits."""
     if b"%" not in path:
         return path
 
@@ -76,12 +79,12 @@ def percent_decode(path: bytes) -> bytes:
 
 
 def percent_encode(key: str) -> str:
-    """A key as the path of a URL; the inverse of `percent_decode`."""
+    """Return a key as the path of a URL: the inverse of `percent_decode`."""
     return "".join(chr(b) if b in _UNRESERVED else f"%{b:02X}" for b in key.encode())
 
 
 def to_key(octets: bytes) -> str:
-    """The S3 key these octets spell. Raises BadPath: S3 keys are UTF-8, 1 to 1024 bytes."""
+    """Return the S3 key that `octets` encode. Raises BadPath if they are no UTF-8, or not 1 to 1024 bytes."""
     if not octets:
         raise BadPath("the path names a mount, not an object")
     if len(octets) > MAX_KEY_BYTES:
@@ -95,9 +98,10 @@ def to_key(octets: bytes) -> str:
 
 
 def check_writable(key: str) -> None:
-    """S3 repeats the key in its answer to CreateMultipartUpload, so that nobody could read the id of the upload.
+    """Raise BadPath if S3 cannot take an upload to `key` in parts, because XML cannot represent the key.
 
-    Raises BadPath, for a small body as well: whether a key can be written must not depend on the size.
+    S3 repeats the key in its response to CreateMultipartUpload, and that response could not be parsed. This applies to
+    small bodies as well, so that the size does not decide whether a key can be written.
     """
     if _XML_TEXT.fullmatch(key) is None:
         raise BadPath("the key holds a character that XML does not have, so S3 cannot take it in parts")

@@ -10,7 +10,7 @@ Reads pass the circuit breaker and report their outcome to it. Writes are tried 
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -45,6 +45,7 @@ from bucketfront.s3.connection_slots import ConnectionSlots
 from bucketfront.s3.error_translation import VersionUnchanged, translated
 from bucketfront.s3.transport import StrictHTTPSession
 from bucketfront.s3.upload.upload_slots import UploadSlots
+from bucketfront.task_set import TaskSet
 
 T = TypeVar("T")
 
@@ -74,7 +75,7 @@ class S3Origin:
         self.parts_retried = 0
         self._stack = AsyncExitStack()
         self._client: Any = None
-        self._background: set[asyncio.Task[Any]] = set()
+        self.background = TaskSet()  # for requests that S3 must get although no client waits; they end before it closes
 
     async def __aenter__(self) -> Self:
         # The credential chain may read files. It has to work before the first request is accepted.
@@ -88,8 +89,7 @@ class S3Origin:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        while self._background:
-            await asyncio.gather(*self._background, return_exceptions=True)
+        await self.background.wait()
         await self._stack.aclose()
 
     def _create_client(self) -> Any:
@@ -221,13 +221,6 @@ class S3Origin:
         with translated(what, is_versioned="VersionId" in params):
             async with asyncio.timeout(deadline or self._deadline):
                 return await operation(**params)
-
-    def in_background(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Start work that S3 must see although no request waits for it. It ends before the client closes."""
-        task = asyncio.create_task(work)
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
-        return task
 
     def connection(self) -> "_HeldConnection":
         """Return a context that holds one of `max_connections` for a call that reads no object.

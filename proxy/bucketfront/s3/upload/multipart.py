@@ -104,7 +104,7 @@ class Multipart:
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
-            origin.in_background(_abort_created(task))
+            origin.background.start(_abort_created(task))
             raise
 
     @classmethod
@@ -195,7 +195,7 @@ class Multipart:
         It finishes in the background if the caller is cancelled. Raises OriginErrors, and then the journal keeps the
         upload.
         """
-        await asyncio.shield(self._origin.in_background(self._abort()))
+        await asyncio.shield(self._origin.background.start(self._abort()))
 
     async def _abort(self) -> None:
         try:
