@@ -179,7 +179,7 @@ def lookups(bench: Bench, count: int, *, forgotten: bool) -> Times:
         entry = bench.entries.get(key)
         took.append(time.perf_counter() - began)
         assert entry is not None
-        bench.entries.cooled()
+        bench.entries.cool()
     return Times.of(took)
 
 

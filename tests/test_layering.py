@@ -174,8 +174,8 @@ def test_import_circles_are_found() -> None:
     [
         ("bucketfront.cache.storage.index", "from bucketfront.cache.entries.entry import Entry"),
         ("bucketfront.cache.entries.entry", "from bucketfront.cache.fetch.fill import Fill"),
-        ("bucketfront.cache.fetch.fill", "from bucketfront.cache.upkeep.space import Space"),
-        ("bucketfront.cache.upkeep.space", "from bucketfront.cache.cache import Cache"),
+        ("bucketfront.cache.fetch.fill", "from bucketfront.cache.upkeep.space_reservation import SpaceReservation"),
+        ("bucketfront.cache.upkeep.space_reservation", "from bucketfront.cache.cache import Cache"),
     ],
 )
 def test_wrong_imports_in_the_cache_are_found(module: str, source: str) -> None:

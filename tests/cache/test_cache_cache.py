@@ -775,7 +775,7 @@ async def test_entries_do_not_cool_while_they_are_being_written_down(tmp_path: P
         await turns()
         flushing = asyncio.create_task(rig.flusher.flush())
         await asyncio.sleep(0)
-        assert rig.entries.cooled() == []
+        assert rig.entries.cool() == []
         assert rig.entry().present == 0b1111
         await flushing
         assert await rig.get() == data
@@ -796,7 +796,7 @@ async def test_an_entry_that_cools_before_its_revalidation_is_not_used_twice(tmp
         waiting = asyncio.create_task(rig.get())
         # The request has found its entry and made the lookup, which has not begun yet.
         await asyncio.sleep(0)
-        for entry in rig.entries.cooled():
+        for entry in rig.entries.cool():
             if entry.file is not None:
                 os.close(entry.file.region.fd)
                 entry.file = None
@@ -868,7 +868,7 @@ async def test_an_eviction_outlives_who_wanted_it(tmp_path: Path, after: int) ->
             rig.origin.put(content(BLOCK, seed=number), key=key)
             await rig.get(key=key)
         await turns()
-        evicting = asyncio.create_task(rig.space.evict(rig.entries.victims(2 * BLOCK)))
+        evicting = asyncio.create_task(rig.space.unlink_evicted(rig.entries.evict(2 * BLOCK)))
         await turns(after)
         evicting.cancel()
         await asyncio.gather(evicting, return_exceptions=True)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from bucketfront.cache.entries.budget import Budget
 from bucketfront.cache.entries.entry import ENTRY_BYTES, Entry, EntryState
-from bucketfront.cache.entries.entry_table import PAGE, EntryTable
+from bucketfront.cache.entries.entry_table import PAGE_ENTRIES, EntryTable
 from bucketfront.cache.entries.eviction import PolicyFactory
 from bucketfront.cache.storage import blocks
 from bucketfront.cache.storage.index import Index
@@ -171,7 +171,7 @@ class Model:
 
     def settle(self, *_: object) -> None:
         for entry in [entry for entry in self.unsettled if not entry.pins]:
-            self.world.entries.settle(entry)
+            self.world.entries.free_space(entry)
             self.unsettled.remove(entry)
 
     def victims(self, _: ObjectKey, block: int) -> None:
@@ -184,7 +184,7 @@ class Model:
                 break
             expected.append(key)
             wanted -= self.live[key].bytes
-        found = self.world.entries.victims(block * BLOCK + 1)
+        found = self.world.entries.evict(block * BLOCK + 1)
         assert [entry.key for entry in found] == expected
         for entry in found:
             assert not entry.pins
@@ -194,7 +194,7 @@ class Model:
         before = self.now - 10 * block
         busy = {entry.key for entry in self.pinned if not entry.is_removed}
         expected = {k for k, known in self.live.items() if known.accessed_at < before and k not in busy}
-        found = self.world.entries.idle(before)
+        found = self.world.entries.evict_idle(before)
         assert {entry.key for entry in found} == expected
         assert len(found) == len(expected)
         for entry in found:
@@ -210,7 +210,7 @@ class Model:
     def cool(self, *_: object) -> None:
         # As the evictor does it: right after a flush.
         self.world.flush()
-        for entry in self.world.entries.cooled():
+        for entry in self.world.entries.cool():
             assert not entry.pins
 
     def kill(self, *_: object) -> None:
@@ -275,7 +275,7 @@ def test_a_long_download_is_a_recent_use(tmp_path: Path) -> None:
         assert entry is not None
         made.entries.get(short)
         made.entries.touch(entry, 100.0)  # a reader of it closes
-        assert [victim.key for victim in made.entries.victims(1)] == [short]
+        assert [victim.key for victim in made.entries.evict(1)] == [short]
 
 
 def test_a_begun_block_stays_charged(tmp_path: Path) -> None:
@@ -287,7 +287,7 @@ def test_a_begun_block_stays_charged(tmp_path: Path) -> None:
         assert made.entries.charge(entry, 1) == BLOCK
         assert made.entries.charge(entry, 1) == 0
         made.flush()
-        assert made.entries.cooled() in ([], [entry])
+        assert made.entries.cool() in ([], [entry])
         assert made.budget.used == made.index.totals()[0] == ENTRY_BYTES + BLOCK
         again = made.entries.get(KEY)
         assert again is not None
@@ -309,7 +309,7 @@ def test_a_soft_purge_outlasts_a_reload(tmp_path: Path, header: tuple[str, str])
         made.entries.expire(entry)
         assert entry.ttl(now) <= 0
         made.flush()
-        assert made.entries.cooled() == [entry]
+        assert made.entries.cool() == [entry]
         again = made.entries.get(KEY)
         assert again is not None
         assert again is not entry
@@ -358,7 +358,7 @@ def test_prefixes_find_hot_and_cold_once(tmp_path: Path) -> None:
         made.add(ObjectKey("b", "y"), 300.0)
         made.add(ObjectKey("c", "x/1"), 301.0)
         made.flush()
-        made.entries.cooled()
+        made.entries.cool()
         gone = made.entries.get(ObjectKey("b", "x/7"))
         assert gone is not None
         made.entries.remove(gone)
@@ -370,10 +370,10 @@ def test_prefixes_find_hot_and_cold_once(tmp_path: Path) -> None:
 def test_a_turn_is_bounded(tmp_path: Path) -> None:
     """However much has to go, one turn of the loop names a page of entries, oldest first, and reads few rows (I18)."""
     with world(tmp_path, hot_limit=10) as made:
-        for number in range(5 * PAGE):
+        for number in range(5 * PAGE_ENTRIES):
             made.add(ObjectKey("b", str(number)), 1000.0 + number)
         made.flush()
-        made.entries.cooled()
+        made.entries.cool()
         reads: list[int] = []
         oldest = made.index.oldest
 
@@ -384,7 +384,9 @@ def test_a_turn_is_bounded(tmp_path: Path) -> None:
         made.index.oldest = counted  # type: ignore[method-assign]
         for turn in range(5):
             reads.clear()
-            found = made.entries.victims(1 << 60) if turn % 2 else made.entries.idle(1e9)
-            assert [int(entry.key.key) for entry in found] == list(range(turn * PAGE, (turn + 1) * PAGE))
-            assert sum(reads) <= 3 * PAGE
-        assert made.entries.victims(1) == made.entries.idle(1e9) == []
+            found = made.entries.evict(1 << 60) if turn % 2 else made.entries.evict_idle(1e9)
+            assert [int(entry.key.key) for entry in found] == list(
+                range(turn * PAGE_ENTRIES, (turn + 1) * PAGE_ENTRIES)
+            )
+            assert sum(reads) <= 3 * PAGE_ENTRIES
+        assert made.entries.evict(1) == made.entries.evict_idle(1e9) == []

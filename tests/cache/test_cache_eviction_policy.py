@@ -59,14 +59,14 @@ def filled(made: World, count: int) -> list[ObjectKey]:
         for block in range(number % 4):
             made.commit(entry, block)
     made.flush()
-    made.entries.cooled()
+    made.entries.cool()
     return keys
 
 
 def evicted(made: World) -> list[ObjectKey]:
     """Evict until the policy offers nothing more. Returns the keys in the order of the offers."""
     keys: list[ObjectKey] = []
-    while victims := made.entries.victims(ALL):
+    while victims := made.entries.evict(ALL):
         keys += [victim.key for victim in victims]
     return keys
 
@@ -84,8 +84,8 @@ def test_no_more_than_needed(tmp_path: Path, policy: PolicyFactory) -> None:
     """An eviction stops once the victims have the bytes that are needed."""
     with world(tmp_path, policy=policy) as made:
         filled(made, 20)
-        assert len(made.entries.victims(1)) == 1
-        assert sum(victim.bytes for victim in made.entries.victims(3 * BLOCK)) >= 3 * BLOCK
+        assert len(made.entries.evict(1)) == 1
+        assert sum(victim.bytes for victim in made.entries.evict(3 * BLOCK)) >= 3 * BLOCK
         assert len(made.entries) > 10
 
 
@@ -112,7 +112,7 @@ def test_removed_entries_are_not_offered(tmp_path: Path, policy: PolicyFactory) 
             made.entries.remove(entry)
         replacement, old = made.add(keys[4], 100.0)
         assert old is not None
-        victims = made.entries.victims(ALL)
+        victims = made.entries.evict(ALL)
         assert sorted(victim.key for victim in victims) == keys[4:]
         assert replacement.id in {victim.id for victim in victims}
         assert old.id not in {victim.id for victim in victims}
@@ -127,7 +127,7 @@ def test_touched_entries_are_offered_once(tmp_path: Path, policy: PolicyFactory)
             assert entry is not None
             made.entries.touch(entry, 1000.0 + number)
         made.flush()
-        made.entries.cooled()
+        made.entries.cool()
         assert sorted(evicted(made)) == keys
 
 
@@ -136,15 +136,15 @@ def test_an_entry_without_a_file_is_not_offered(tmp_path: Path, policy: PolicyFa
     with world(tmp_path, policy=policy) as made:
         entry, _ = made.add(ObjectKey("b", "x"), 1.0)
         entry.file = entry.file_name = None
-        assert made.entries.victims(1) == []
+        assert made.entries.evict(1) == []
 
 
 def test_idleness_goes_by_the_last_access(tmp_path: Path, policy: PolicyFactory) -> None:
     """Idle entries are those that were not used for a while, whatever the policy offers first."""
     with world(tmp_path, policy=policy) as made:
         keys = filled(made, 12)
-        assert [entry.key for entry in made.entries.idle(5.0)] == keys[:5]
-        assert made.entries.idle(5.0) == []
+        assert [entry.key for entry in made.entries.evict_idle(5.0)] == keys[:5]
+        assert made.entries.evict_idle(5.0) == []
         assert sorted(evicted(made)) == keys[5:]
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from bucketfront.cache.entries.entry import Entry
 from bucketfront.cache.entries.entry_table import EntryTable
-from bucketfront.cache.entries.hot_bodies import OVERHEAD, SMALL, HotBodies
+from bucketfront.cache.entries.hot_bodies import MAX_BODY_BYTES, OVERHEAD_BYTES, HotBodies
 from bucketfront.cache.entries.lease import Lease
 from bucketfront.cache.storage.storage import Region
 from bucketfront.http.metadata import Metadata
@@ -139,7 +139,7 @@ async def test_use_counts_and_touches(tmp_path: Path) -> None:
 
 async def test_pushed_out_of_memory(tmp_path: Path) -> None:
     """An object that others push out of memory gets a lease with its body again at its next request."""
-    async with Rig(tmp_path, memory=3 * (KEPT + OVERHEAD)) as rig:
+    async with Rig(tmp_path, memory=3 * (KEPT + OVERHEAD_BYTES)) as rig:
         hits = []
         for number in range(4):
             key = KEY._replace(key=f"{number}")
@@ -171,9 +171,9 @@ def test_memory(limit: int, uses: list[tuple[int, bool]]) -> None:
             model.append(hit)
             assert gone == model[: len(gone)]
             model = model[len(gone) :]
-        assert memory.used == sum(each.metadata.size + OVERHEAD for each in model) <= limit
+        assert memory.used == sum(each.metadata.size + OVERHEAD_BYTES for each in model) <= limit
 
 
 def test_small() -> None:
     """What is kept whole fits into a connection's share of memory (I19)."""
-    assert SMALL <= 128 << 10
+    assert MAX_BODY_BYTES <= 128 << 10

@@ -9,11 +9,11 @@ import pytest
 from cache_harness import Rig, turns
 from fake_origin import BLOCK, KEY, content
 
-from bucketfront.cache.storage.file_storage import RETRY_AFTER, FileStorage
+from bucketfront.cache.storage.file_storage import FAILURE_PAUSE_S, FileStorage
 from bucketfront.cache.storage.index import Index
 from bucketfront.cache.storage.records import Changes
 from bucketfront.cache.storage.storage import StoredFile
-from bucketfront.cache.upkeep import space
+from bucketfront.cache.upkeep import space_reservation
 from bucketfront.errors import OriginUnavailable, StoreError
 from bucketfront.http.cache_status import Forward
 from bucketfront.keys import ObjectKey
@@ -39,7 +39,7 @@ async def test_a_folder_deleted_under_the_cache(tmp_path: Path, lost: str, hot_l
             os.utime(file, (1.0, 1.0))  # made before the harness's clock began
         gone = root / lost
         gone.unlink() if lost == "index.db" else shutil.rmtree(gone)
-        rig.monotonic.advance(RETRY_AFTER)
+        rig.monotonic.advance(FAILURE_PAUSE_S)
         await rig.housekeeper.step()
         await turns()
         assert len(rig.entries) == 0
@@ -71,7 +71,7 @@ async def test_a_folder_that_cannot_be_made_again(tmp_path: Path) -> None:
                 await rig.housekeeper.step()
             assert await rig.get() == data
         root.unlink()
-        rig.monotonic.advance(RETRY_AFTER)
+        rig.monotonic.advance(FAILURE_PAUSE_S)
         await rig.housekeeper.step()
         assert await rig.get() == data
         calls = rig.origin.gets
@@ -205,7 +205,7 @@ async def test_no_room_is_taken_before_orphans_are_gone(tmp_path: Path) -> None:
 
 async def test_a_sweep_that_takes_long_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Readers wait for the sweep for a moment only, together (I11, I20)."""
-    monkeypatch.setattr(space, "SWEEP_PATIENCE", 0.05)
+    monkeypatch.setattr(space_reservation, "SWEEP_TIMEOUT_S", 0.05)
     async with Rig(tmp_path) as rig:
         data = rig.origin.put(content(2 * BLOCK))
         rig.space.hold_until(rig.housekeeper.swept)

@@ -16,7 +16,7 @@ async def test_room_is_made_before_it_is_taken(tmp_path: Path, monkeypatch: pyte
 
         def watched(count: int) -> None:
             take(count)
-            rooms.append(rig.budget.room)
+            rooms.append(rig.budget.available)
 
         monkeypatch.setattr(rig.budget, "take", watched)
         for number in range(6):

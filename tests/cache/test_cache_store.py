@@ -19,7 +19,7 @@ from cache_harness import turns
 from fakes import FakeClock
 
 from bucketfront.cache.storage import file_storage as store_module
-from bucketfront.cache.storage.file_storage import RETRY_AFTER, FileStorage
+from bucketfront.cache.storage.file_storage import FAILURE_PAUSE_S, FileStorage
 from bucketfront.cache.storage.folder import Folder
 from bucketfront.cache.storage.storage import StoredFile
 from bucketfront.errors import CacheInUse, StoreError
@@ -197,7 +197,7 @@ def test_a_folder_that_cannot_be_made_says_so(tmp_path: Path) -> None:
 async def test_a_failed_disk_is_left_alone_for_a_while(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    """A write that fails is a StoreError; for RETRY_AFTER seconds no file is made, then all is well (I16)."""
+    """A write that fails is a StoreError; for FAILURE_PAUSE_S seconds no file is made, then all is well (I16)."""
 
     def pwrite(*_: object) -> int:
         raise OSError(number, os.strerror(number))
@@ -213,7 +213,7 @@ async def test_a_failed_disk_is_left_alone_for_a_while(
         assert store.failures == 1
         with pytest.raises(StoreError):
             await store.create(1)
-        clock.now += RETRY_AFTER - 0.01
+        clock.now += FAILURE_PAUSE_S - 0.01
         assert not store.is_usable
         clock.now += 0.01
         assert store.is_usable
@@ -337,7 +337,7 @@ async def test_a_descriptor_outlives_the_writes_to_it(
     """Of a write that was cancelled, or takes too long, the descriptor is closed only after the thread has left it: its
     number would be another file's (I1, I20).
     """
-    monkeypatch.setattr(store_module, "PATIENCE", 10 if is_cancelled else 0.05)
+    monkeypatch.setattr(store_module, "DISK_TIMEOUT_S", 10 if is_cancelled else 0.05)
     begun, may_end, ended = threading.Event(), threading.Event(), threading.Event()
     real = os.pwrite
 
@@ -375,7 +375,7 @@ async def test_no_call_waits_for_a_disk_that_hangs(tmp_path: Path, monkeypatch: 
     """What nobody reads has its bound as well: a file to be removed must not hold up whoever needs its space (I20). And
     while a call hangs, nobody waits to write: bytes pass through (I16).
     """
-    monkeypatch.setattr(store_module, "PATIENCE", 0.05)
+    monkeypatch.setattr(store_module, "DISK_TIMEOUT_S", 0.05)
     hang = threading.Event()
     async with opened(tmp_path) as store:
         file = await store.create(1)
@@ -387,7 +387,7 @@ async def test_no_call_waits_for_a_disk_that_hangs(tmp_path: Path, monkeypatch: 
         with pytest.raises(StoreError, match="did not answer"):
             await (store.remove(file.name) if call == "_remove" else store.disk_space())
         assert not store.is_usable
-        monkeypatch.setattr(store_module, "PATIENCE", 30)
+        monkeypatch.setattr(store_module, "DISK_TIMEOUT_S", 30)
         with pytest.raises(StoreError, match="does not answer"):
             await store.write(file, 0, b"x", 0, BLOCK)
         assert os.fstat(file.region.fd).st_blocks == 0
@@ -432,10 +432,10 @@ async def test_one_thread_writes_a_file(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 async def test_a_disk_that_does_not_answer_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A call that hangs is a StoreError after PATIENCE; the disk rests until it has ended, and what it opened in
+    """A call that hangs is a StoreError after DISK_TIMEOUT_S; the disk rests until it has ended, and what it opened in
     the end is closed (I16, I20).
     """
-    monkeypatch.setattr(store_module, "PATIENCE", 0.05)
+    monkeypatch.setattr(store_module, "DISK_TIMEOUT_S", 0.05)
     clock, hang = FakeClock(), threading.Event()
     async with opened(tmp_path, clock) as store:
         file = await store.create(1)
@@ -448,7 +448,7 @@ async def test_a_disk_that_does_not_answer_is_given_up(tmp_path: Path, monkeypat
         monkeypatch.setattr(FileStorage, "_open_file", slow)
         with pytest.raises(StoreError, match="did not answer"):
             await store.open_file(file.name, 1, None)
-        clock.advance(10 * RETRY_AFTER)
+        clock.advance(10 * FAILURE_PAUSE_S)
         assert not store.is_usable
         with pytest.raises(StoreError):
             await store.create(1)
@@ -465,7 +465,7 @@ async def test_a_file_that_nobody_waits_for_is_not_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_cancelled: bool
 ) -> None:
     """A file that is made too late is closed and removed: no row will ever name it (I12, I17)."""
-    monkeypatch.setattr(store_module, "PATIENCE", 10 if is_cancelled else 0.05)
+    monkeypatch.setattr(store_module, "DISK_TIMEOUT_S", 10 if is_cancelled else 0.05)
     begun, hang = threading.Event(), threading.Event()
     async with opened(tmp_path) as store:
         ftruncate = os.ftruncate

@@ -92,7 +92,7 @@ async def test_damage_is_found_and_put_right(
 
 async def test_a_folder_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A running cache is only looked at; what it was about to write is not called damage, real damage is (I15)."""
-    monkeypatch.setattr(verification, "SETTLING", 0.0)
+    monkeypatch.setattr(verification, "SETTLING_S", 0.0)
     async with Rig(tmp_path) as rig:
         rig.origin.put(content(SIZE))
         rig.origin.put(content(SIZE, seed=1), key=OTHER)

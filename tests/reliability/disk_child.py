@@ -143,7 +143,7 @@ class Child:
         began = time.monotonic()
         settings = Settings.model_validate(self._spec["settings"])
         with (
-            mock.patch.object(file_storage, "RETRY_AFTER", self._spec["retry_after"]),
+            mock.patch.object(file_storage, "FAILURE_PAUSE_S", self._spec["retry_after"]),
             mock.patch.object(housekeeper, "INTERVAL_S", self._spec["upkeep"]),
             mock.patch.object(housekeeper, "SWEEP_RETRY_S", self._spec["retry_after"]),
             mock.patch.object(app, "S3Origin", return_value=self._origin),

@@ -446,7 +446,7 @@ BUGS = (
                 "except asyncio.CancelledError:\n        work.add_done_callback(_dispose)",
                 "except asyncio.CancelledError:\n        pass",
             ),
-            Edit("bucketfront.cache.storage.file_storage:FileStorage._create", "is_given_up.is_set()", "False"),
+            Edit("bucketfront.cache.storage.file_storage:FileStorage._create", "has_left.is_set()", "False"),
         ),
         (STORE + "test_a_cancelled_create_leaves_no_descriptor",),
     ),
@@ -553,7 +553,7 @@ BUGS = (
         14,
         "synced-again",
         "A file that could not be synced is kept, and synced again with the next flush.",
-        (Edit("bucketfront.cache.upkeep.flusher:Flusher._synced", "self._disposal.drop(entry)", "pass"),),
+        (Edit("bucketfront.cache.upkeep.flusher:Flusher._synced", "self._disposal.remove(entry)", "pass"),),
         (RECOVERY + "test_a_file_that_cannot_be_synced_is_discarded",),
     ),
     Bug(
@@ -684,7 +684,13 @@ BUGS = (
         17,
         "reserved-before-evicting",
         "Space is made when the limit is passed already.",
-        (Edit("bucketfront.cache.upkeep.space:Space.reserve", "while budget.room < count", "while budget.room < 0"),),
+        (
+            Edit(
+                "bucketfront.cache.upkeep.space_reservation:SpaceReservation.reserve",
+                "while budget.available < count",
+                "while budget.available < 0",
+            ),
+        ),
         ("tests/cache/test_cache_reserve.py::test_room_is_made_before_it_is_taken",),
     ),
     Bug(
@@ -707,9 +713,9 @@ BUGS = (
         "`min_free` bounds nothing.",
         (
             Edit(
-                "bucketfront.cache.entries.budget:Budget.room",
-                "self._free - self._taken - self.floor",
-                "self._free - self._taken",
+                "bucketfront.cache.entries.budget:Budget.available",
+                "self._free - self._unsampled - self.floor",
+                "self._free - self._unsampled",
             ),
         ),
         ("tests/cache/test_cache_budget.py",),
@@ -739,18 +745,14 @@ BUGS = (
         18,
         "no-pages",
         "One turn of the loop removes as many idle entries as there are.",
-        (Edit("bucketfront.cache.entries.entry_table:EntryTable.idle", "len(found) < PAGE and ", ""),),
+        (Edit("bucketfront.cache.entries.entry_table:EntryTable.evict_idle", "len(found) < PAGE_ENTRIES and ", ""),),
         (ENTRIES + "test_a_turn_is_bounded",),
     ),
     Bug(
         19,
         "nothing-cools",
         "EntryTable stay in memory, however many there are.",
-        (
-            Edit(
-                "bucketfront.cache.entries.entry_table:EntryTable.cooled", "- self._hot_limit", "- 4 * self._hot_limit"
-            ),
-        ),
+        (Edit("bucketfront.cache.entries.entry_table:EntryTable.cool", "- self._hot_limit", "- 4 * self._hot_limit"),),
         (CACHE + "test_hot_entries_cool_and_come_back",),
     ),
     Bug(
@@ -808,7 +810,11 @@ BUGS = (
         20,
         "write-to-a-disk-that-hangs",
         "An upload waits for the disk as long as the disk likes.",
-        (Edit("bucketfront.cache.upload:Upload._shielded", "asyncio.timeout(PATIENCE)", "asyncio.timeout(None)"),),
+        (
+            Edit(
+                "bucketfront.cache.upload:Upload._shielded", "asyncio.timeout(DISK_TIMEOUT_S)", "asyncio.timeout(None)"
+            ),
+        ),
         (SERVER + "test_disk.py::test_an_upload_before_a_disk_that_hangs",),
     ),
     Bug(
@@ -988,7 +994,7 @@ BUGS = (
             Edit(
                 "bucketfront.cache.upkeep.purge:Purge._remove",
                 "await self._disposal.unlink(hit)",
-                "for entry in hit:\n        self._disposal.discard(entry)",
+                "for entry in hit:\n        self._disposal.unlink_later(entry)",
             ),
         ),
         (CACHE + "test_a_purge_is_complete_when_it_returns",),

@@ -65,7 +65,7 @@ def mount(tmp_path: Path) -> Iterator[Mount]:
 @pytest.fixture
 def retry_after(is_soak: bool) -> float:
     """Seconds that a failed disk is left alone: as in production, in the long run."""
-    return file_storage.RETRY_AFTER if is_soak else 1.0
+    return file_storage.FAILURE_PAUSE_S if is_soak else 1.0
 
 
 class Client:

@@ -159,7 +159,7 @@ async def prepared(proxy: Proxy, s3: S3, case: Case, key: str) -> tuple[bytes, .
         await proxy.app.cache_assembly.flusher.flush()
         entries = proxy.app.cache_assembly.entries
         entries._hot_limit, limit = 0, entries._hot_limit
-        for entry in entries.cooled():
+        for entry in entries.cool():
             assert entry.file is not None
             await proxy.app.cache_assembly.store.close_file(entry.file)
             entry.file = None

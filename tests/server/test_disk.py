@@ -84,7 +84,7 @@ async def test_writes_fail(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch
         broken.setattr(file_storage, "_write", fail)
         await works(proxy, s3)
         assert proxy.figures["disk_failures"]
-    proxy.app.cache_assembly.store._failed_at = None  # RETRY_AFTER has passed
+    proxy.app.cache_assembly.store._failed_at = None  # FAILURE_PAUSE_S has passed
     s3.put("x", b"data")
     await proxy.get("/x")
     await proxy.settled()
@@ -98,7 +98,7 @@ async def test_an_upload_before_a_disk_that_hangs(
     """A disk that does not answer costs an upload some time: what it did not take goes past it, and what it does not
     give back is refused, not waited for (I16, I20).
     """
-    monkeypatch.setattr(upload, "PATIENCE", 0.05)
+    monkeypatch.setattr(upload, "DISK_TIMEOUT_S", 0.05)
     may_go_on, real = threading.Event(), getattr(os, call)
 
     def hang(*arguments: Any) -> Any:
@@ -112,7 +112,7 @@ async def test_an_upload_before_a_disk_that_hangs(
     may_go_on.set()
     monkeypatch.undo()
     await until(lambda: not proxy.figures["bytes_used"])
-    proxy.app.cache_assembly.store._failed_at = None  # RETRY_AFTER has passed
+    proxy.app.cache_assembly.store._failed_at = None  # FAILURE_PAUSE_S has passed
     assert (await proxy.ask("PUT", "/x", body=b"other")).status == 201
     assert (await proxy.get("/x")).cache_status.startswith("hit")
 
@@ -130,7 +130,7 @@ async def test_a_full_cache_on_a_disk_that_hangs(start: StartProxy, s3: S3, monk
         may_go_on.wait(5)
         unlink(self, name)
 
-    monkeypatch.setattr(file_storage, "PATIENCE", 0.05)
+    monkeypatch.setattr(file_storage, "DISK_TIMEOUT_S", 0.05)
     monkeypatch.setattr(Folder, "unlink", hang)
     for number in range(4):
         s3.put(f"new-{number}", pattern(MIB, number))

@@ -16,7 +16,7 @@ from typing import Literal
 from bucketfront.cache.cache import Cache
 from bucketfront.cache.clock import CacheClock, Clock, boottime
 from bucketfront.cache.entries.budget import Budget
-from bucketfront.cache.entries.entry_table import NEVER, EntryTable, Policy
+from bucketfront.cache.entries.entry_table import NEVER_VALIDATED, EntryTable, Policy
 from bucketfront.cache.entries.hot_bodies import HotBodies
 from bucketfront.cache.entries.negative_cache import NegativeCache
 from bucketfront.cache.fetch.integrity import Comparison, Integrity
@@ -36,7 +36,7 @@ from bucketfront.cache.upkeep.disposal import Disposal
 from bucketfront.cache.upkeep.flusher import Flusher
 from bucketfront.cache.upkeep.open_files import OpenFiles
 from bucketfront.cache.upkeep.purge import Purge
-from bucketfront.cache.upkeep.space import Space
+from bucketfront.cache.upkeep.space_reservation import SpaceReservation
 from bucketfront.errors import IndexTooNew, StoreError
 from bucketfront.keys import ObjectKey
 from bucketfront.retry import RetryBudget
@@ -83,7 +83,7 @@ class CacheAssembly:
     fetch: FetchContext
     disposal: Disposal
     flusher: Flusher
-    space: Space
+    space: SpaceReservation
     open_files: OpenFiles
     purges: Purge
     housekeeper: Housekeeper
@@ -114,7 +114,7 @@ def assemble(
     *,
     storage: Storage | None = None,
     overhead: int = 0,
-    trusted_since: float = NEVER,
+    trusted_since: float = NEVER_VALIDATED,
     retries: RetryBudget | None = None,
     hedges: RetryBudget | None = None,
     monotonic: Callable[[], float] = time.monotonic,
@@ -137,13 +137,14 @@ def assemble(
     stats, counters, integrity = FetchStats(options.read_ahead_limit), Counters(), Integrity()
     disposal = Disposal(entries, storage)
     flusher = Flusher(index, entries, disposal, storage, is_durable=options.is_durable)
-    space = Space(entries, disposal, storage, flush=flusher.flush, promised=lambda: stats.reserved)
+    space = SpaceReservation(entries, disposal, storage, flush=flusher.flush, promised=lambda: stats.reserved)
     open_files = OpenFiles(entries, disposal, storage, space, flusher.flush)
     fetch = FetchContext(
         origin=origin, store=storage, entries=entries, stats=stats, reserve=space.reserve,
-        unpin=disposal.unpin, remove=disposal.drop, comparison=Comparison(origin, storage, integrity), clock=monotonic,
-        block_size=options.block_size, part_size=options.part_size, parallel_parts=options.parallel_parts,
-        after_disconnect=options.after_disconnect, reader_timeout=options.reader_timeout,
+        unpin=disposal.unpin, remove=disposal.remove, comparison=Comparison(origin, storage, integrity),
+        clock=monotonic, block_size=options.block_size, part_size=options.part_size,
+        parallel_parts=options.parallel_parts, after_disconnect=options.after_disconnect,
+        reader_timeout=options.reader_timeout,
         retries=retries or RetryBudget(), hedges=hedges or RetryBudget(), split_distance=options.split_distance,
     )  # fmt: skip
     lookups, negative_cache = Lookups(entries.pin, disposal.unpin), NegativeCache(options.negative_ttl)
@@ -197,7 +198,7 @@ async def open_cache(
         clock = CacheClock(wall, elapsed, index.newest_access())
         assembly = assemble(
             origin, store, index, clock, options, retries=retries, overhead=await index.space(),
-            trusted_since=clock.started if clock.went_back else NEVER,
+            trusted_since=clock.started if clock.went_back else NEVER_VALIDATED,
         )  # fmt: skip
         stack.push_async_callback(assembly.close)
         housekeeper = assembly.housekeeper

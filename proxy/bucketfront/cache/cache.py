@@ -7,7 +7,7 @@ from collections.abc import Coroutine, Iterable
 from typing import Any
 
 from bucketfront.cache.entries.entry import Entry
-from bucketfront.cache.entries.hot_bodies import SMALL, HotBodies
+from bucketfront.cache.entries.hot_bodies import MAX_BODY_BYTES, HotBodies
 from bucketfront.cache.entries.lease import Lease
 from bucketfront.cache.entries.negative_cache import Absence, NegativeCache
 from bucketfront.cache.fetch.integrity import Integrity
@@ -78,14 +78,14 @@ class Cache:
 
     def was_absent(self, key: ObjectKey) -> bool:
         """Return whether S3's last known response for `key` is a 404, however old."""
-        return self._negative_cache.was(key)
+        return self._negative_cache.contains(key)
 
     def _grant(self, entry: Entry) -> Lease | None:
         size = entry.metadata.size
         if entry.file is None or entry.unverified or not entry.is_complete(self._fetch.block_size):
             return None
         body, region = None, entry.file.region
-        if size <= SMALL and self._hot_bodies.has_room_for(size):
+        if size <= MAX_BODY_BYTES and self._hot_bodies.has_room_for(size):
             found = page_cache.peek(region.fd, region.offset, size)
             if found is None:
                 return None

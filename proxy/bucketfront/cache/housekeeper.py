@@ -15,7 +15,7 @@ from bucketfront.cache.storage.folder import FoundFile
 from bucketfront.cache.storage.index import Index
 from bucketfront.cache.upkeep.flusher import Flusher
 from bucketfront.cache.upkeep.open_files import OpenFiles
-from bucketfront.cache.upkeep.space import Space
+from bucketfront.cache.upkeep.space_reservation import SpaceReservation
 from bucketfront.errors import StoreError
 from bucketfront.task_set import TaskSet
 
@@ -39,7 +39,7 @@ class Housekeeper:
         store: FileStorage,
         index: Index,
         flusher: Flusher,
-        space: Space,
+        space: SpaceReservation,
         open_files: OpenFiles,
         clock: Clock,
         idle_timeout: float,
@@ -95,9 +95,9 @@ class Housekeeper:
 
     async def _remove_idle(self) -> None:
         removed = 0
-        while idle := self._entries.idle(self._clock.ago(self._idle_timeout)):
+        while idle := self._entries.evict_idle(self._clock.ago(self._idle_timeout)):
             removed += len(idle)
-            await self._space.evict(idle)
+            await self._space.unlink_evicted(idle)
         if removed:
             log.info("%d idle entries removed", removed)
             await self._flusher.flush()
@@ -109,10 +109,10 @@ class Housekeeper:
     async def _keep_free(self) -> None:
         await self.measure()
         budget = self._entries.budget
-        over, removed = -budget.room, 0
-        while budget.room < 0 and (victims := self._entries.victims(-budget.room)):
+        over, removed = -budget.available, 0
+        while budget.available < 0 and (victims := self._entries.evict(-budget.available)):
             removed += len(victims)
-            await self._space.evict(victims)
+            await self._space.unlink_evicted(victims)
         if removed:
             log.info("%d bytes over the limit: %d entries removed", over, removed)
 

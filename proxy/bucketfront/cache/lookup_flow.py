@@ -121,7 +121,7 @@ class LookupFlow:
                 self._disposal.unpin(entry)
                 raise
             # The file is gone, or has not what the index claims. Without the entry, the next round is a miss.
-            self._disposal.drop(entry)
+            self._disposal.remove(entry)
             self._disposal.unpin(entry)
         raise OriginUnavailable(f"{key} changed {MAX_RESTARTS} times while it was looked up")
 
@@ -213,7 +213,7 @@ class LookupFlow:
             if lookup.may_publish(None):
                 self._negative_cache.remember(key, self._clock())
                 if stale is not None:
-                    self._disposal.drop(stale)
+                    self._disposal.remove(stale)
             raise
         if stale is None or isinstance(response, OriginResponse) or not stale.metadata.is_version(response):
             return await self._create(key, response, lookup, sent_at)
@@ -237,7 +237,7 @@ class LookupFlow:
         except BaseException:
             assert isinstance(response, OriginResponse)
             response.body.close()
-            self._disposal.drop(entry)
+            self._disposal.remove(entry)
             self._disposal.unpin(entry)
             raise
         self._publish(entry, lookup)
@@ -257,9 +257,9 @@ class LookupFlow:
             self._negative_cache.forget(entry.key)
             old = self._entries.publish(entry)
             if old is not None:
-                self._disposal.discard(old)
+                self._disposal.unlink_later(old)
         if not may_publish or not entry.freshness.storable:
-            self._disposal.drop(entry)
+            self._disposal.remove(entry)
 
     def _report_conflict(self, key: ObjectKey, lookup: Lookup, found: Metadata | None) -> None:
         """Handle the result of an invalidated lookup, None for a 404, which may be newer than what is known.
@@ -272,7 +272,7 @@ class LookupFlow:
         self._lookups.add_conflict(key, found)
         known = self._entries.get(key)
         if known is not None and (found is None or not known.metadata.is_version(found)):
-            self._disposal.drop(known)
+            self._disposal.remove(known)
 
     # --- publishing uploads ----------------------------------------------------------------------------------
 

@@ -100,7 +100,7 @@ class Scrubber:
         """Read the suspect blocks once more, as the fill does before it serves unverified ones."""
         self._entries.pin(entry)
         try:
-            self._entries.doubt(entry, suspects)
+            self._entries.mark_unverified(entry, suspects)
             await self._open_files.open(entry, wants_body=True)
             for block in blocks.members(suspects & entry.unverified):
                 if entry.file is not None:

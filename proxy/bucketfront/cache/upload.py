@@ -19,7 +19,7 @@ from bucketfront.cache.entries.budget import Budget
 from bucketfront.cache.entries.entry import ENTRY_BYTES, Entry
 from bucketfront.cache.entries.entry_table import EntryTable
 from bucketfront.cache.storage import blocks
-from bucketfront.cache.storage.file_storage import PATIENCE
+from bucketfront.cache.storage.file_storage import DISK_TIMEOUT_S
 from bucketfront.cache.storage.storage import Storage, StoredFile
 from bucketfront.cache.upkeep.disposal import Disposal
 from bucketfront.errors import StoreError, StoreFull
@@ -223,11 +223,11 @@ class Upload:
         Raises StoreError after the disk's timeout: deadlines everywhere (docs/invariants.md#deadlines-everywhere).
         """
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(DISK_TIMEOUT_S):
                 return await asyncio.shield(self._calls.start(call))
         except TimeoutError as error:
             self._store.failed("it does not answer")
-            self._failure = StoreError(f"the disk did not answer within {PATIENCE:g} s")
+            self._failure = StoreError(f"the disk did not answer within {DISK_TIMEOUT_S:g} s")
             raise self._failure from error
 
 

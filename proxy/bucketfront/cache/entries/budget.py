@@ -1,6 +1,6 @@
-"""The space the cache may take. Every byte counted against the limit is counted here, and nowhere else (I17).
+"""The space that the cache may take. All of it is counted here and nowhere else (docs/invariants.md#space-bound).
 
-Bytes are taken before they are written and given back after the file system has them again.
+Bytes are taken before they are written, and given back after the file system has freed them.
 """
 
 from dataclasses import dataclass
@@ -8,41 +8,45 @@ from dataclasses import dataclass
 
 @dataclass
 class Budget:
-    """All in bytes. `limit` is `max_size`; `floor` is `min_free`; `overhead` is what the index itself takes."""
+    """The account, in bytes. `limit` is `max_size`, `floor` is `min_free`, and `overhead` is the space of the index."""
 
     limit: int
     used: int = 0
     floor: int = 0
     overhead: int = 0
-    taken: int = 0  # ever
-    _free: int | None = None  # on the disk, as last sampled
-    _taken: int = 0  # and not in the sample
+    taken: int = 0  # since the start, given back or not
+    _free: int | None = None  # on the disk, as of the last sample
+    _unsampled: int = 0  # taken, but maybe not yet written when the sample was taken
 
     def sample(self, free: int, promised: int = 0) -> None:
-        """What the disk said it has free. Against it count `promised` bytes, which were taken and may not have been
-        written when it was asked, and until the next sample what is taken afterwards.
+        """Note the free bytes of the disk.
+
+        `promised` bytes were taken, but may not have been written when the disk was sampled. They count against `free`,
+        as do the bytes that are taken until the next sample.
         """
         self._free = free
-        self._taken = promised
+        self._unsampled = promised
 
     @property
-    def room(self) -> int:
-        """Bytes that may be taken now; negative when over."""
+    def available(self) -> int:
+        """Return the bytes that may be taken now. The number is negative if too many are in use."""
         within = self.limit - self.used - self.overhead
         if self._free is None:
             return within
-        return min(within, self._free - self._taken - self.floor)
+        return min(within, self._free - self._unsampled - self.floor)
 
     @property
     def is_bound_by_disk(self) -> bool:
-        """True where `min_free`, not `max_size`, is what leaves no room."""
-        return self.room < self.limit - self.used - self.overhead
+        """Return whether `min_free` is the tighter bound, and not `max_size`."""
+        return self.available < self.limit - self.used - self.overhead
 
     def take(self, count: int) -> None:
+        """Count bytes that will be written. The caller has checked that they are available."""
         self.used += count
         self.taken += count
-        self._taken += count
+        self._unsampled += count
 
     def give_back(self, count: int) -> None:
+        """Count bytes that the file system has freed, or that will not be written."""
         assert count <= self.used, f"gave back {count} of {self.used} bytes"
         self.used -= count

@@ -107,7 +107,7 @@ class Entry:
 
     @property
     def is_removed(self) -> bool:
-        """Whether the entry was removed, so that lookups do not find it any more."""
+        """Return whether the entry was removed, so that lookups do not find it any more."""
         return self.state is not EntryState.PUBLISHED and self.state is not EntryState.NEW
 
     def become(self, state: EntryState) -> None:

@@ -1,8 +1,8 @@
-"""Which entries there are and how much they take. All state of the cache but the bytes themselves changes here.
+"""The entries and the space that they take. All state of the cache except the bytes changes here.
 
-Rule 1: every change is synchronous, so between two `await`s the whole is consistent; the event loop is the lock.
-Rule 2: nothing here does I/O on files or reads the clock; what has to be unlinked or written is handed back.
-Rule 3: an entry's bytes are given back to the budget once, when its file is unlinked and its last reader has left.
+1. Every change is synchronous, so that the state is consistent between two `await`s. The event loop is the lock.
+2. The table does no I/O on files and reads no clock. Callers unlink and close the files of the entries that it returns.
+3. The budget gets the bytes of an entry back once: when its file is unlinked and its last reader has left.
 """
 
 import logging
@@ -22,9 +22,9 @@ from bucketfront.http.metadata import Metadata
 from bucketfront.http.ranges import Span
 from bucketfront.keys import ObjectKey
 
-PAGE = 64  # entries handled at a time: between two pages the event loop gets its turn (I18)
-MAX_TOMBSTONES = 256
-NEVER = -float(1 << 40)  # validated: of an entry that a soft purge made stale, whatever its own Expires says
+PAGE_ENTRIES = 64  # in one turn of the event loop (docs/invariants.md#eviction-is-safe-and-bounded)
+MAX_TOMBSTONES = 256  # removed rows in the index before a flush is due: more at once would make its WAL large
+NEVER_VALIDATED = -float(1 << 40)  # seconds since the epoch: an entry stale by a soft purge, whatever its Expires is
 _STALE = Freshness(0.0, must_revalidate=True)
 
 log = logging.getLogger(__name__)
@@ -33,8 +33,11 @@ Policy = Callable[[ObjectKey, Metadata, float], Freshness]
 
 
 class EntryTable:
-    """Hot entries in memory, the others in the index. `hot_limit` bounds the former, and so open descriptors. What was
-    validated before `trusted_since` (seconds since the epoch) is stale: nobody knows how long ago that was.
+    """Hot entries in memory, and the others in the index. Use it in the event loop.
+
+    `policy` decides how long an entry is fresh. `hot_limit` bounds the entries in memory and so the open descriptors.
+    Entries that were validated before `trusted_since` (seconds since the epoch) are stale, because the clock went back
+    and their age is unknown. `eviction` makes the policy that names victims; the default is the least recently used.
     """
 
     def __init__(
@@ -45,7 +48,7 @@ class EntryTable:
         *,
         block_size: int,
         hot_limit: int,
-        trusted_since: float = NEVER,
+        trusted_since: float = NEVER_VALIDATED,
         eviction: PolicyFactory | None = None,
     ) -> None:
         self._index = index
@@ -58,26 +61,27 @@ class EntryTable:
         self._dirty: dict[int, Entry] = {}
         self._being_flushed: set[int] = set()
         self._touched: dict[int, float] = {}
-        self._distrusted: set[ObjectKey] = set()
-        self._tombstones: set[int] = set()  # removed, but the index has the row still
+        self._expired_on_load: set[ObjectKey] = set()  # stale once they are found in the index
+        self._tombstones: set[int] = set()  # removed, but the index still has the row
         self._count = 0
-        self._cold_bytes = 0  # charged to entries that are in the index only
+        self._cold_bytes = 0  # charged to entries that only the index has
         self._recency = LeastRecentlyUsed(index, self._hot, self._is_cold)
         self._eviction: EvictionPolicy = eviction(index, self._hot, self._is_cold) if eviction else self._recency
         self._orders = {self._recency, self._eviction}
         self.evicted = 0  # entries removed for space or idleness
-        self.corrupt_blocks = 0  # blocks whose checksum did not fit
+        self.corrupt_blocks = 0  # found since the start
 
     def open(self) -> None:
-        """Take over what the index holds."""
+        """Count the entries of the index."""
         used, self._count = self._index.totals()
         self._budget.take(used)
         self._cold_bytes = used
         self._trusted_since = max(self._trusted_since, self._index.trusted_from)
 
     def forget(self) -> list[Entry]:
-        """The index and the files were deleted: no entry is left. Those that were in memory are for the caller to
-        dispose of, as others that are removed.
+        """Remove all entries, because index and files were deleted.
+
+        Returns those that were in memory; the caller unlinks their files as after `remove`.
         """
         hot = list(self._hot.values())
         for entry in hot:
@@ -85,7 +89,7 @@ class EntryTable:
         self._budget.give_back(self._cold_bytes)
         self._count = self._cold_bytes = 0
         self._tombstones.clear()
-        self._distrusted.clear()
+        self._expired_on_load.clear()
         self._touched.clear()
         self._refresh_orders()
         return hot
@@ -104,7 +108,7 @@ class EntryTable:
     # --- finding -------------------------------------------------------------------------------------------
 
     def get(self, key: ObjectKey) -> Entry | None:
-        """The entry that may answer for `key`, fresh or stale. An index that fails is a miss (I16)."""
+        """Return the published entry of `key`, fresh or stale. A failure of the index is a miss."""
         try:
             return self.find(key)
         except StoreError as error:
@@ -112,51 +116,51 @@ class EntryTable:
             return None
 
     def find(self, key: ObjectKey) -> Entry | None:
-        """As `get`. Raises StoreError where the index fails."""
+        """Return the published entry of `key`, fresh or stale. Raises StoreError if the index fails."""
         entry = self._hot.get(key)
         if entry is not None:
             return entry
         row = self._index.load(key)
         if row is None or row.id in self._tombstones:
-            self._distrusted.discard(key)
+            self._expired_on_load.discard(key)
             return None
-        is_known = row.validated_at != NEVER and row.validated_at >= self._trusted_since
+        is_known = row.validated_at != NEVER_VALIDATED and row.validated_at >= self._trusted_since
         freshness = self._policy(key, row.metadata, row.validated_at) if is_known else _STALE
         entry = self._hot[key] = Entry.from_row(row, freshness, self._index.epoch)
         self._cold_bytes -= entry.bytes
         self._add_to_orders(entry)
-        if key in self._distrusted:
-            self._distrusted.discard(key)
+        if key in self._expired_on_load:
+            self._expired_on_load.discard(key)
             self.expire(entry)
         return entry
 
-    def distrust(self, key: ObjectKey) -> None:
-        """Whatever the index has of it is asked for again before it answers: it was to go, and could not be found."""
-        self._distrusted.add(key)
+    def expire_on_load(self, key: ObjectKey) -> None:
+        """Make an entry stale once the index is readable again, because a purge of `key` could not find it."""
+        self._expired_on_load.add(key)
 
     def hot(self, key: ObjectKey) -> Entry | None:
-        """`get` without the index: what is in memory."""
+        """Return the entry of `key` if it is in memory."""
         return self._hot.get(key)
 
     def create(self, key: ObjectKey, metadata: Metadata, now: float) -> Entry:
-        """A new entry, not yet reachable."""
+        """Return a new entry, which no lookup finds yet."""
         freshness = self._policy(key, metadata, now)
         return Entry(self._index.new_id(), key, metadata, freshness, now, self._index.epoch)
 
     def publish(self, entry: Entry) -> Entry | None:
-        """Make it the one that answers for its key. Returns the one it replaces, removed: its file is to go."""
+        """Let lookups find the entry. Returns the removed entry that it replaces; the caller unlinks its file."""
         old = self.get(entry.key)
         if old is not None:
             self.remove(old)
         self._hot[entry.key] = entry
-        self._distrusted.discard(entry.key)
+        self._expired_on_load.discard(entry.key)
         self._add_to_orders(entry)
         entry.become(EntryState.PUBLISHED)
         self._mark_dirty(entry)
         return old
 
     def attach(self, entry: Entry, file: StoredFile) -> None:
-        """The entry has a file now, made or opened. Its own overhead was taken from the budget before."""
+        """Give the entry the file that was created or opened for it. ENTRY_BYTES were taken from the budget before."""
         assert entry.file is None
         entry.file = file
         if entry.file_name is not None and (excess := self._excess(entry)):
@@ -171,8 +175,9 @@ class EntryTable:
         self._mark_dirty(entry)
 
     def fill_from(self, entry: Entry, file: StoredFile, sums: dict[int, int], charged: int) -> None:
-        """A file that holds all of a new entry's bytes becomes its file. `sums` are its blocks' checksums; `charged`
-        what was taken from the budget for it, the entry's own overhead among that.
+        """Give a new entry a file that has all of its bytes.
+
+        `sums` are the CRC-32s of its blocks. `charged` bytes were taken from the budget for it, ENTRY_BYTES included.
         """
         self.attach(entry, file.with_length(entry.metadata.size))
         entry.present = entry.charged = blocks.all_blocks(entry.metadata.size, self._block_size)
@@ -182,8 +187,9 @@ class EntryTable:
         assert len(sums) == entry.present.bit_count()
 
     def wants_trimming(self, entry: Entry) -> bool:
-        """Its file may hold bytes beside its present blocks: it was being written at an unclean stop, or a flight left
-        a block begun. They are punched out when it is opened.
+        """Return whether the file may have bytes outside the present blocks, which are freed when it is opened.
+
+        An unclean stop during a write or the end of a part fetch within a block leaves such bytes.
         """
         return entry.epoch < self._index.epoch or self._excess(entry) > 0
 
@@ -191,7 +197,7 @@ class EntryTable:
         return blocks.present_spans(entry.present, entry.metadata.size, self._block_size)
 
     def _excess(self, entry: Entry) -> int:
-        """Bytes charged for begun blocks that nobody knows of any more."""
+        """Return the bytes charged for blocks that were begun in an earlier life of the entry."""
         return entry.bytes - ENTRY_BYTES - blocks.allocated(entry.charged, entry.metadata.size, self._block_size)
 
     # --- using ---------------------------------------------------------------------------------------------
@@ -200,13 +206,13 @@ class EntryTable:
         entry.pins += 1
 
     def unpin(self, entry: Entry) -> bool:
-        """True when it was removed meanwhile and this was its last user: the caller closes and `settle`s it."""
+        """End a pin. Returns True if it was the last one of a removed entry, which the caller closes then."""
         entry.pins -= 1
         assert entry.pins >= 0
         return entry.is_removed and entry.state is not EntryState.REMOVED and not entry.pins
 
     def touch(self, entry: Entry, now: float) -> None:
-        """Each access resets the idle timer."""
+        """Note an access, which resets the idle timer."""
         entry.accessed_at = now
         if self._hot.get(entry.key) is entry:
             self._hot.move_to_end(entry.key)
@@ -214,7 +220,7 @@ class EntryTable:
             self._touched[entry.id] = now
 
     def validated(self, entry: Entry, metadata: Metadata, now: float) -> None:
-        """The origin confirmed the version; `metadata` is what it says of it now (RFC 9111 section 4.3.4)."""
+        """Note that the origin confirmed the version, with its `metadata` of now (RFC 9111 section 4.3.4)."""
         assert metadata.is_version(entry.metadata)
         entry.revoke()
         entry.metadata = metadata
@@ -223,21 +229,21 @@ class EntryTable:
         self._mark_dirty(entry)
 
     def expire(self, entry: Entry) -> None:
-        """A soft purge: the next use revalidates."""
+        """Make the entry stale, so that the next use revalidates it."""
         entry.revoke()
-        entry.validated_at = NEVER
+        entry.validated_at = NEVER_VALIDATED
         entry.freshness = _STALE
         self._mark_dirty(entry)
 
     def commit(self, entry: Entry, block: int, checksum: int) -> None:
-        """A whole block is in the file (I2). It was charged when it was begun."""
+        """Note that a whole block is in the file (docs/invariants.md#no-holes). It was charged when it was begun."""
         entry.present |= 1 << block
         entry.new_sums[block] = checksum
         entry.lost.discard(block)
         self._mark_dirty(entry)
 
     def charge(self, entry: Entry, block: int) -> int:
-        """Count a block's space, finished or not. Returns the bytes that pass from reservation to entry."""
+        """Charge a block that is about to be written. Returns the bytes that pass from the reservation to the entry."""
         if entry.charged >> block & 1:
             return 0
         entry.charged |= 1 << block
@@ -247,7 +253,7 @@ class EntryTable:
         return count
 
     def lose(self, entry: Entry, block: int) -> None:
-        """A block that is not what it was (I15); its space was punched out of the file."""
+        """Note that a block was corrupt and its space was freed (docs/invariants.md#self-healing)."""
         self.corrupt_blocks += 1
         entry.revoke()
         entry.present &= ~(1 << block)
@@ -260,25 +266,27 @@ class EntryTable:
         self._budget.give_back(count)
         self._mark_dirty(entry)
 
-    def doubt(self, entry: Entry, suspects: int) -> None:
-        """These blocks, of those that are present, are to be verified before a byte of them is sent."""
+    def mark_unverified(self, entry: Entry, suspects: int) -> None:
+        """Have these blocks verified before a byte of them is sent, as far as they are present."""
         entry.revoke()
         entry.unverified |= suspects & entry.present
 
     def verified(self, entry: Entry, block: int) -> None:
+        """Note that the block has its recorded checksum."""
         entry.unverified &= ~(1 << block)
         if not entry.unverified:
             entry.epoch = self._index.epoch
             self._mark_dirty(entry)
 
     def checksum(self, entry: Entry, block: int) -> int:
+        """Return the recorded CRC-32 of a present block. Raises StoreError."""
         known = entry.new_sums.get(block)
         return self._index.checksum(entry.id, block) if known is None else known
 
     # --- removing ------------------------------------------------------------------------------------------
 
     def remove(self, entry: Entry) -> None:
-        """Unreachable from now on. The caller unlinks its file, then calls `unlinked` or `settle`."""
+        """Let no lookup find the entry any more. The caller unlinks its file, and calls `free_space` at its end."""
         if entry.is_removed:
             return
         was_published = entry.state is EntryState.PUBLISHED
@@ -294,29 +302,31 @@ class EntryTable:
             self._tombstones.add(entry.id)
             self._count -= 1
 
-    def settle(self, entry: Entry) -> None:
-        """Its file is unlinked and closed: the space is free again."""
+    def free_space(self, entry: Entry) -> None:
+        """Give the bytes of an entry back, because its file is unlinked and closed."""
         self._budget.give_back(entry.bytes)
         entry.bytes = 0
         entry.file = None
 
-    def victims(self, count: int) -> list[Entry]:
-        """Remove the least recently used entries that nobody uses, until `count` bytes will come free or PAGE are
-        removed: ask again for more.
+    def evict(self, count: int) -> list[Entry]:
+        """Remove unpinned entries in the order of the eviction policy until `count` bytes will become free.
+
+        Returns them, at most PAGE_ENTRIES; call again for more. The caller unlinks their files. Raises StoreError.
         """
         found: list[Entry] = []
-        while count > 0 and len(found) < PAGE and (entry := self._eviction.take()) is not None:
+        while count > 0 and len(found) < PAGE_ENTRIES and (entry := self._eviction.take()) is not None:
             found.append(entry)
             count -= entry.bytes
             self.remove(entry)
         return self._evicted(found)
 
-    def idle(self, before: float) -> list[Entry]:
-        """Remove entries that nobody uses and nobody asked for since `before` (seconds since the epoch), the oldest
-        first, PAGE at most: ask again for more.
+    def evict_idle(self, before: float) -> list[Entry]:
+        """Remove unpinned entries without an access since `before` (seconds since the epoch), the oldest first.
+
+        Returns them, at most PAGE_ENTRIES; call again for more. The caller unlinks their files. Raises StoreError.
         """
         found: list[Entry] = []
-        while len(found) < PAGE and (entry := self._recency.take(before)) is not None:
+        while len(found) < PAGE_ENTRIES and (entry := self._recency.take(before)) is not None:
             found.append(entry)
             self.remove(entry)
         return self._evicted(found)
@@ -337,31 +347,31 @@ class EntryTable:
 
     def _is_cold(self, row: Outline) -> bool:
         hot = self._hot.get(row.key)
-        # A touch that the index does not have yet: the row says less than is known.
+        # A row whose last access is not flushed yet is out of date.
         return row.id not in self._tombstones and row.id not in self._touched and (hot is None or hot.id != row.id)
 
     def versions_of(self, keys: Sequence[ObjectKey]) -> Iterator[list[Entry]]:
-        """The entries of some objects' pinned versions, as `with_prefix`."""
+        """Yield the entries of all versions with an id of these objects, in batches as `with_prefix`."""
         names = {key[:2] for key in keys}
         yield from self._pages([hot for hot in self._hot if hot.version is not None and hot[:2] in names])
         for key in keys:
             yield from self._below(key.bucket, f"{key.key}\0")
 
     def with_prefix(self, bucket: str, prefix: str) -> Iterator[list[Entry]]:
-        """Every entry below a prefix, hot or not, in batches: the caller may wait between two of them."""
+        """Yield the entries below a prefix, hot or not, in batches. The caller may `await` between two batches."""
         yield from self._pages([key for key in self._hot if key.bucket == bucket and key.key.startswith(prefix)])
         yield from self._below(bucket, prefix)
 
     def _pages(self, keys: list[ObjectKey]) -> Iterator[list[Entry]]:
-        """Of those that are in memory when their page comes; the others, the index knows."""
-        for at in range(0, len(keys), PAGE):
-            yield [entry for key in keys[at : at + PAGE] if (entry := self._hot.get(key)) is not None]
+        """Yield those that are still in memory when their batch comes. The index has the others."""
+        for at in range(0, len(keys), PAGE_ENTRIES):
+            yield [entry for key in keys[at : at + PAGE_ENTRIES] if (entry := self._hot.get(key)) is not None]
 
     def _below(self, bucket: str, prefix: str) -> Iterator[list[Entry]]:
         after = b""
-        while rows := self._index.with_prefix(bucket, prefix, after, PAGE):
+        while rows := self._index.with_prefix(bucket, prefix, after, PAGE_ENTRIES):
             after = encode_key(rows[-1].key)
-            # Somebody may have asked for it since the first page: then memory has the entry that is reachable.
+            # A lookup may have loaded an entry meanwhile; then it is the one in memory.
             yield [
                 self._hot.get(row.key) or Entry.from_row(row, Freshness(0.0), self._index.epoch)
                 for row in rows
@@ -370,19 +380,20 @@ class EntryTable:
 
     @property
     def wants_flush(self) -> bool:
-        """So many removed rows are in the index still that writing them at once would make its log a large one."""
+        """Return whether a flush is due because the index still has MAX_TOMBSTONES removed rows."""
         return len(self._tombstones) > MAX_TOMBSTONES
 
     def hot_files(self) -> set[str]:
+        """Return the names of the files of all entries in memory."""
         return {entry.file_name for entry in self._hot.values() if entry.file_name is not None}
 
     @property
     def is_crowded(self) -> bool:
-        """So many entries came into memory at once that the upkeep's next round is too late to close files (I21)."""
+        """Return whether too many files may be open to wait for the housekeeper (docs/invariants.md#descriptors)."""
         return len(self._hot) > self._hot_limit * 5 // 4
 
-    def cooled(self) -> list[Entry]:
-        """Entries dropped from memory because there are too many; the caller closes their files."""
+    def cool(self) -> list[Entry]:
+        """Drop entries from memory if there are too many. Returns them, and the caller closes their files."""
         excess = len(self._hot) - self._hot_limit
         if excess <= 0:
             return []
@@ -397,7 +408,7 @@ class EntryTable:
         return dropped
 
     def close(self) -> list[Entry]:
-        """Forget all that is in memory; the caller closes the files."""
+        """Drop all entries from memory. Returns them, and the caller closes their files."""
         hot = list(self._hot.values())
         for entry in hot:
             entry.revoke()
@@ -407,7 +418,7 @@ class EntryTable:
     # --- persisting ----------------------------------------------------------------------------------------
 
     def changes(self) -> Changes:
-        """What the index does not know yet; given back with `not_flushed` where it could not be written."""
+        """Return the changes to flush. The caller reports their end with `flushed` or `not_flushed`."""
         self._tombstones |= self._index.corrupt
         self._index.corrupt.clear()
         entries = [entry for entry in self._dirty.values() if entry.state is EntryState.PUBLISHED]
@@ -425,6 +436,7 @@ class EntryTable:
         return changes
 
     def flushed(self, changes: Changes) -> None:
+        """Note that the index has the changes."""
         self._being_flushed.clear()
         self._tombstones.difference_update(changes.removed)
         self._refresh_orders()
@@ -439,6 +451,7 @@ class EntryTable:
                 entry.lost.discard(block)
 
     def not_flushed(self, changes: Changes) -> None:
+        """Take the changes back, because they could not be written."""
         self._being_flushed.clear()
         for entry_id, entry in self._written(changes).items():
             self._dirty.setdefault(entry_id, entry)
@@ -446,7 +459,7 @@ class EntryTable:
             self._touched.setdefault(entry_id, at)
 
     def _written(self, changes: Changes) -> dict[int, Entry]:
-        """Those of the entries written that are there still, by id."""
+        """Return the entries of the changes' rows that are still in memory, by id."""
         there = (self._hot.get(row.key) for row in changes.rows)
         ids = {row.id for row in changes.rows}
         return {entry.id: entry for entry in there if entry is not None and entry.id in ids}

@@ -13,7 +13,7 @@ from bucketfront.cache.storage.index import Index
 from bucketfront.cache.storage.records import Outline
 from bucketfront.keys import ObjectKey
 
-PAGE_ROWS = 64  # read from the index at a time: a fraction of a millisecond in the event loop
+PAGE_ROWS = 64  # read from the index at a time, because reads run in the event loop
 MAX_OUTDATED_RECORDS = 256  # beyond one record per entry in memory; then all records are made anew
 
 

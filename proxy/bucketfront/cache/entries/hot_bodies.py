@@ -1,16 +1,19 @@
-"""Which small objects are kept in memory: the most recently used ones, up to a number of bytes (`cache.memory`)."""
+"""The small bodies in memory: those of the most recently used objects, up to `cache.memory` bytes."""
 
 from collections import OrderedDict
 
 from bucketfront.cache.entries.lease import Lease
 from bucketfront.cache.storage import page_cache
 
-SMALL = page_cache.PEEK  # bytes: an object up to this size is sent with one write, from memory
-OVERHEAD = 2048  # bytes counted for each object besides its own: the entry, its heads
+MAX_BODY_BYTES = page_cache.MAX_PEEK_BYTES  # an object up to this size is sent with one write, from memory
+OVERHEAD_BYTES = 2048  # counted for each object besides its body: the entry and its prepared heads
 
 
 class HotBodies:
-    """Leases with a body, least recently used first. A revoked lease counts until it is pushed out."""
+    """Leases with a body, least recently used first, up to `limit` bytes.
+
+    A revoked lease counts until it is pushed out.
+    """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -18,11 +21,11 @@ class HotBodies:
         self._kept: OrderedDict[Lease, None] = OrderedDict()
 
     def has_room_for(self, count: int) -> bool:
-        """An object of `count` bytes may be kept, if others go for it."""
-        return count + OVERHEAD <= self._limit
+        """Return whether an object of `count` bytes fits if others are pushed out."""
+        return count + OVERHEAD_BYTES <= self._limit
 
     def keep(self, lease: Lease) -> list[Lease]:
-        """Keep the body of `lease`. Returns the leases pushed out for it, which the caller revokes."""
+        """Keep the body of `lease`. Returns the leases that were pushed out, which the caller revokes."""
         self._kept[lease] = None
         self._used += _cost(lease)
         pushed_out = []
@@ -38,9 +41,9 @@ class HotBodies:
 
     @property
     def used(self) -> int:
-        """Bytes counted."""
+        """Return the bytes counted."""
         return self._used
 
 
 def _cost(lease: Lease) -> int:
-    return OVERHEAD + lease.metadata.size
+    return OVERHEAD_BYTES + lease.metadata.size

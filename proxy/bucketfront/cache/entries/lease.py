@@ -30,7 +30,7 @@ class Lease:
     used_at: float = 0.0  # by the cache's clock: the last use that reset the idle timer
     is_valid: bool = True
     resident_until: float = 0.0
-    """By the event loop's clock; until then its file may be taken to be in memory, as it was a moment ago."""
+    """Until then, by the event loop's clock, the file counts as being in memory, because it was a moment ago."""
 
     def revoke(self) -> None:
         """End the lease. The cache alone does this."""
@@ -38,5 +38,5 @@ class Lease:
         self.body = None
 
     def age(self, now: float) -> float:
-        """RFC 9111 section 4.2.3, in seconds."""
+        """Return the age in seconds, as of RFC 9111 section 4.2.3."""
         return max(0.0, now - self.validated_at) + self.metadata.age

@@ -1,4 +1,4 @@
-"""S3's 404s, remembered for a short time, in memory, and only so many (I13)."""
+"""S3's 404s, remembered in memory for a short time (docs/invariants.md#errors-are-not-data)."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -6,19 +6,19 @@ from dataclasses import dataclass
 
 from bucketfront.keys import ObjectKey
 
-CAPACITY = 10_000
+MAX_ABSENCES = 10_000  # so that requests for random keys take a few MiB of memory at most
 
 
 @dataclass(eq=False, slots=True)
 class Absence:
-    """One 404, to be believed before `until` (seconds since the epoch), and only as long as `is_valid`."""
+    """One 404. It holds until `until` (seconds since the epoch), and only while `is_valid` is true."""
 
     until: float
     is_valid: bool = True
 
 
 class NegativeCache:
-    """`ttl`: seconds to believe the 404 of a key."""
+    """The 404s by key. `ttl` returns for how many seconds the 404 of a key holds; 0 means not at all."""
 
     def __init__(self, ttl: Callable[[ObjectKey], float]) -> None:
         self._ttl = ttl
@@ -32,21 +32,21 @@ class NegativeCache:
             return
         self.forget(key)
         self._known[key] = Absence(now + ttl)
-        if len(self._known) > CAPACITY:
+        if len(self._known) > MAX_ABSENCES:
             _, oldest = self._known.popitem(last=False)
             oldest.is_valid = False
 
     def find(self, key: ObjectKey, now: float) -> Absence | None:
-        """The 404 that still holds."""
+        """Return the 404 of `key` if it still holds."""
         known = self._known.get(key)
         return None if known is None or known.until <= now else known
 
-    def was(self, key: ObjectKey) -> bool:
-        """There was a 404, and nothing is known since."""
+    def contains(self, key: ObjectKey) -> bool:
+        """Return whether the latest that S3 returned for `key` is a 404, even if it does not hold any more."""
         return key in self._known
 
     def ttl(self, key: ObjectKey, now: float) -> float | None:
-        """Seconds that the 404 still holds, None where there is none."""
+        """Return for how many seconds the 404 of `key` still holds. Returns None if it does not."""
         known = self.find(key, now)
         return None if known is None else known.until - now
 

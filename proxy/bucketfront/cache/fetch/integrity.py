@@ -51,7 +51,7 @@ class Integrity:
 
     def expected(self, key: ObjectKey, metadata: Metadata) -> Digest | None:
         """Return the digest that the bytes must have, or None if S3 declares none that can be used."""
-        digest = digests.told(metadata)
+        digest = digests.expected(metadata)
         if digest is not None and digest.algorithm == MD5 and self._bucket(key).is_opaque:
             return None
         return digest

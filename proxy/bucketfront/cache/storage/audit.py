@@ -1,4 +1,4 @@
-"""Whether a file of the cache holds what the index claims of it. For threads: reads the disk, changes nothing."""
+"""Whether a file of the cache has the bytes that the index claims. Call it in threads: it only reads the disk."""
 
 import errno
 import os
@@ -11,8 +11,9 @@ from bucketfront.http.ranges import Span
 
 
 def damaged(folder: Folder, name: str, size: int, claims: Sequence[tuple[int, int]], block_size: int) -> int | None:
-    """The blocks among the claimed ones whose bytes have another CRC-32, as a set (see `blocks`); None if there is no
-    such file of `size` bytes. Raises OSError where it cannot be read.
+    """Return the set of claimed blocks (see `blocks.py`) whose bytes have another CRC-32.
+
+    `claims` are pairs of a block and its CRC-32. Returns None if there is no such file of `size` bytes. Raises OSError.
     """
     try:
         fd = folder.open_file(name, os.O_RDONLY)
@@ -35,13 +36,13 @@ def _checksum(fd: int, span: Span) -> int | None:
     was_resident = page_cache.is_resident(fd, span)
     found = checksum(fd, span)
     if not was_resident:
-        # What nobody has asked for is not to push out of memory what somebody will.
+        # Bytes that no request wanted must not push others out of memory.
         os.posix_fadvise(fd, span.start, span.length, os.POSIX_FADV_DONTNEED)
     return found
 
 
 def checksum(fd: int, span: Span) -> int | None:
-    """CRC-32 of these bytes; None where the file ends early, or has a sector there that cannot be read."""
+    """Return the CRC-32 of these bytes. Returns None if the file ends early or a sector is unreadable."""
     try:
         data = os.pread(fd, span.length, span.start)
     except OSError as error:

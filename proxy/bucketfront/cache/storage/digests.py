@@ -1,4 +1,4 @@
-"""S3's checksums of objects (User Guide, "Checking object integrity"), of bytes and of files; long ones for threads."""
+"""S3's checksums of objects (User Guide, "Checking object integrity"), computed from bytes and from files."""
 
 import base64
 import os
@@ -7,11 +7,14 @@ from bucketfront.http import checksums
 from bucketfront.http.checksums import MD5, Digest
 from bucketfront.http.metadata import Metadata
 
-PIECE = 1 << 20  # bytes read at once
+READ_BYTES = 1 << 20  # at once: the calls cost little beside the digest
 
 
-def told(metadata: Metadata) -> Digest | None:
-    """What S3 says of a version's bytes: its checksum of the whole object, or else the MD5 that the ETag is."""
+def expected(metadata: Metadata) -> Digest | None:
+    """Return the digest that the bytes of a version must have.
+
+    It is S3's checksum of the whole object, else the MD5 in its ETag. Returns None if S3 gave neither.
+    """
     if metadata.checksum is not None:
         algorithm, value = metadata.checksum
         return Digest(algorithm, base64.b64decode(value))
@@ -21,16 +24,20 @@ def told(metadata: Metadata) -> Digest | None:
 
 
 def of_bytes(data: bytes, algorithm: str) -> bytes:
+    """Return the digest of `data`. Call it in a thread if the data is long."""
     state = checksums.hasher(algorithm)
     state.update(data)
     return state.digest()
 
 
 def of_file(fd: int, size: int, algorithm: str) -> bytes | None:
-    """Of its first `size` bytes; None where it is shorter. Raises OSError."""
+    """Return the digest of the first `size` bytes of a file. Call it in a thread.
+
+    Returns None if the file is shorter. Raises OSError.
+    """
     state = checksums.hasher(algorithm)
     missing = size
-    while missing and (piece := os.pread(fd, min(PIECE, missing), size - missing)):
+    while missing and (piece := os.pread(fd, min(READ_BYTES, missing), size - missing)):
         missing -= len(piece)
         state.update(piece)
     return None if missing else state.digest()

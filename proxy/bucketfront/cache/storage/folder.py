@@ -1,7 +1,7 @@
-"""The cache folder, held by descriptors: what somebody puts in its place under its name is never touched (I16).
+"""The cache folder, held by descriptors, so that another folder which takes its name is never touched.
 
-Files are named by a ULID and lie in `objects/XX/`; XX are the name's last two characters. Every call is one for a
-thread, and raises OSError.
+Files are named by a ULID and lie in `objects/XX/`, where XX are the last two characters of the name. Call everything in
+a thread. Each call raises OSError.
 """
 
 import errno
@@ -17,7 +17,7 @@ from pathlib import Path
 from bucketfront.errors import CacheInUse, StoreError
 
 ULID_LENGTH = 26
-PROBE_BYTES = 64 << 10  # about what an index needs to be opened
+PROBE_BYTES = 64 << 10  # about the space that a new index needs
 _CLOCK_OF_FILES = 5  # linux/time.h: CLOCK_REALTIME_COARSE
 _PROBE = ".probe"
 _NAME_CHARS = frozenset("0123456789ABCDEFGHJKMNPQRSTVWXYZ")
@@ -26,7 +26,10 @@ _FOLDER = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 @dataclass(frozen=True, slots=True)
 class FoundFile:
-    """`changed_at`: in seconds since the epoch, by the clock of the file system. `allocated`: bytes on the disk."""
+    """A file of the folder. `changed_at` is in seconds since the epoch, by the clock of the file system.
+
+    `allocated` are its bytes on the disk.
+    """
 
     name: str
     changed_at: float
@@ -34,13 +37,13 @@ class FoundFile:
 
 
 class Folder:
-    """`root` may be a symbolic link, or lie below one, when it is opened; what it names later is of no interest."""
+    """The folder `root`. A symbolic link to it, or above it, is followed only when the folder is opened."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self._root = self._objects = self._lock = -1
-        self.is_full = False  # when it was opened or renewed last
-        self.opened_at = 0.0  # or renewed, in seconds since the epoch, by the clock that files' times of change are of
+        self.is_full = False  # as of the last `open` or `renew`
+        self.opened_at = 0.0  # or renewed, in seconds since the epoch, by the clock of the file system
 
     @property
     def is_open(self) -> bool:
@@ -48,11 +51,11 @@ class Folder:
 
     @property
     def fd(self) -> int:
-        """For files of the folder itself; the number stays when it is renewed."""
+        """Return the descriptor of the folder. The number stays the same over `renew`."""
         return self._root
 
     def open(self) -> None:
-        """Make the folder, lock it, and try whether it can be written. Raises CacheInUse."""
+        """Create the folder if it is missing, lock it, and write a probe. Raises CacheInUse."""
         self.root.mkdir(parents=True, exist_ok=True)
         self.root = self.root.resolve()
         self._root, self._objects, self._lock = _hold(self.root)
@@ -63,7 +66,7 @@ class Folder:
             raise
 
     def open_to_read(self) -> None:
-        """One that another process has locked."""
+        """Open a folder that another process may have locked, to read it."""
         self.root = self.root.resolve()
         self._root = os.open(self.root, _FOLDER)
         self._objects = os.open("objects", _FOLDER, dir_fd=self._root)
@@ -76,11 +79,11 @@ class Folder:
 
     @property
     def is_deleted(self) -> bool:
-        """The folder, or the one of the objects, is gone for good: not merely moved to another name."""
+        """Return whether the folder, or that of the objects, was deleted and not just renamed."""
         return any(os.fstat(fd).st_nlink == 0 for fd in (self._root, self._objects))
 
     def renew(self) -> None:
-        """Make again what was deleted. Raises CacheInUse, and StoreError where the name has come to lead elsewhere."""
+        """Create deleted folders again. Raises CacheInUse; raises StoreError if the path leads to another place now."""
         if self.root.resolve() != self.root:
             raise StoreError(f"the cache folder {self.root} was deleted, and its name leads elsewhere now")
         if os.fstat(self._root).st_nlink == 0:
@@ -90,13 +93,13 @@ class Folder:
             held = (-1, _objects_of(self._root), -1)
         for fd, old in zip(held, (self._root, self._objects, self._lock), strict=True):
             if fd >= 0:
-                # In place: a thread that has just read the number must not meet somebody else's descriptor.
+                # `dup2` keeps the number, so that a thread which has just read it uses no descriptor of another file.
                 os.dup2(fd, old, inheritable=False)
                 os.close(fd)
         self._probe()
 
     def identity(self, name: str) -> tuple[int, int] | None:
-        """Device and inode of a file of the folder itself; None if there is none."""
+        """Return the device and inode of a file directly in the folder, or None if there is no such file."""
         try:
             found = os.stat(name, dir_fd=self._root, follow_symlinks=False)
         except FileNotFoundError:
@@ -104,24 +107,24 @@ class Folder:
         return found.st_dev, found.st_ino
 
     def space(self) -> tuple[int, int]:
-        """Free and total bytes of the file system."""
+        """Return the free and the total bytes of the file system."""
         found = os.fstatvfs(self._root)
         return found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
 
     def open_file(self, name: str, flags: int) -> int:
-        """Raises FileNotFoundError; with O_CREAT the folder is made for it."""
+        """Open a file, and create its folder if `flags` has O_CREAT. Raises FileNotFoundError."""
         flags |= os.O_NOFOLLOW | os.O_CLOEXEC
         with self._shard_of(name, create=bool(flags & os.O_CREAT)) as shard:
             return os.open(name, flags, 0o600, dir_fd=shard)
 
     def unlink(self, name: str) -> None:
-        """A file that is gone already is fine."""
+        """Remove the name of a file if it is still there."""
         with suppress(FileNotFoundError), self._shard_of(name) as shard:
             os.unlink(name, dir_fd=shard)
 
     @contextmanager
     def uploads(self) -> Iterator[int]:
-        """A descriptor of the folder of unfinished uploads, which is made where it is missing."""
+        """Open the folder of unfinished uploads for the block, and create it if it is missing."""
         with suppress(FileExistsError):
             os.mkdir("uploads", 0o700, dir_fd=self._root)
         fd = os.open("uploads", _FOLDER, dir_fd=self._root)
@@ -131,10 +134,11 @@ class Folder:
             os.close(fd)
 
     def shards(self) -> list[str]:
+        """Return the names of the folders below `objects`."""
         return sorted(set(os.listdir(self._objects)) - {_PROBE})  # noqa: PTH208 - pathlib knows no descriptors
 
     def files(self, shard: str) -> list[FoundFile]:
-        """Ours, and nothing else that may lie there."""
+        """Return the cache's own files of one of the `shards`, and no others that may lie there."""
         try:
             fd = os.open(shard, _FOLDER, dir_fd=self._objects)
         except (FileNotFoundError, NotADirectoryError):
@@ -147,8 +151,10 @@ class Folder:
             os.close(fd)
 
     def _probe(self) -> None:
-        """A file is made, removed and written. That there is no room for it is no error: eviction may make some. Of one
-        that cannot be removed nothing is left but its name.
+        """Create a file, remove it, and write to it.
+
+        A full disk is no error, because eviction may free space. It is removed before it is written, so that a file
+        which cannot be removed takes no space.
         """
         self.opened_at = time.clock_gettime(_CLOCK_OF_FILES)
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -167,7 +173,7 @@ class Folder:
 
     @contextmanager
     def _shard_of(self, name: str, *, create: bool = False) -> Iterator[int]:
-        # The name comes out of a database on a disk: it must not lead out of the folder.
+        # The name comes from a database that may be corrupt: it must not lead out of the folder.
         if not _is_name(name):
             raise StoreError(f"{name[:40]!r} is no file name of this cache")
         try:
@@ -185,7 +191,7 @@ class Folder:
 
 
 def _hold(root: Path) -> tuple[int, int, int]:
-    """Descriptors of the folder, of its objects, and of the lock, which is taken."""
+    """Open the folder, its objects and the lock, and take the lock. Raises CacheInUse."""
     opened: list[int] = []
     try:
         opened.append(os.open(root, _FOLDER))
@@ -203,7 +209,7 @@ def _hold(root: Path) -> tuple[int, int, int]:
 
 
 def _found(item: os.DirEntry[str]) -> FoundFile | None:
-    """None for a folder, and for what is gone by now."""
+    """Return what `item` is. Returns None for a folder, and for a file that is gone meanwhile."""
     try:
         seen = item.stat(follow_symlinks=False)
     except FileNotFoundError:

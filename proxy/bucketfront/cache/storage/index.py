@@ -26,8 +26,8 @@ from bucketfront.keys import ObjectKey
 T = TypeVar("T")
 
 READER_CACHE_KIB = 8192  # with a million entries the inner nodes of the trees that a lookup walks take 7 MiB
-WAL_LIMIT_BYTES = 4 << 20  # to which the WAL is cut after a checkpoint: a flush takes less
-BUSY_TIMEOUT_MS = 2000  # for another process that reads the database, such as `bucketfront verify`
+WAL_LIMIT_BYTES = 4 << 20  # to which SQLite cuts the WAL after a checkpoint
+BUSY_TIMEOUT_MS = 2000  # for a lock of another process that has the database open, such as `bucketfront verify`
 
 log = logging.getLogger(__name__)
 

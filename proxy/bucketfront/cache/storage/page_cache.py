@@ -1,8 +1,9 @@
-"""Whether bytes of a file are in memory, so that nobody has to wait for a disk in the event loop.
+"""Whether bytes of a file are in the kernel's page cache, so that the event loop never waits for the disk.
 
-`preadv2` with RWF_NOWAIT reads what is in memory and says of the rest that it would have to wait. A stretch is sampled:
-one byte of each SAMPLE costs 7 us a MiB, 3 % of sending it, where reading all of it would cost 40. What the kernel
-drops, it drops in larger runs. Where a file system does not know the flag (tmpfs does not), `cachestat` counts pages.
+`preadv2` with RWF_NOWAIT reads bytes that are in memory, and fails if it would have to wait for others. A span is
+sampled: one byte of each SAMPLE_BYTES costs 7 us a MiB, which is 3 % of sending it. Reading all of it costs 40 us. The
+kernel drops pages in larger runs than that. If a file system does not support the flag, as tmpfs, `cachestat` counts
+the pages.
 """
 
 import ctypes
@@ -11,15 +12,15 @@ import os
 
 from bucketfront.http.ranges import Span
 
-PEEK = 16 << 10  # bytes: above, sendfile is cheaper than a copy
-SAMPLE = 128 << 10  # bytes: what the kernel reads ahead by default
-_PIECE = 256 << 10  # bytes that are read at once
+MAX_PEEK_BYTES = 16 << 10  # above it, sendfile is cheaper than a copy
+SAMPLE_BYTES = 128 << 10  # what the kernel reads ahead by default
+READ_BYTES = 256 << 10  # at once: few calls, and little memory for each thread
 
 _SYS_CACHESTAT = 451  # the same on all architectures; Linux 6.5
-_PAGE = os.sysconf("SC_PAGE_SIZE")
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _libc = ctypes.CDLL(None, use_errno=True)
-_peeked = memoryview(bytearray(PEEK))
-_one = memoryview(bytearray(1))  # of its own: threads write to it, while what was peeked is being sent
+_peeked = memoryview(bytearray(MAX_PEEK_BYTES))
+_one = memoryview(bytearray(1))  # a buffer of its own, because threads write to it while peeked bytes are sent
 
 
 class _Range(ctypes.Structure):
@@ -33,9 +34,12 @@ class _Counts(ctypes.Structure):
 
 
 def is_resident(fd: int, span: Span) -> bool:
-    """Never blocks. A sample; True where nobody can tell. False where the disk fails: who reads it hears how."""
+    """Return whether a sample of the span is in the page cache. Never blocks.
+
+    Returns True if the kernel does not support the call, and False on a disk error, which the later read reports.
+    """
     try:
-        for at in range(span.start, span.stop, SAMPLE):
+        for at in range(span.start, span.stop, SAMPLE_BYTES):
             os.preadv(fd, (_one,), at, os.RWF_NOWAIT)
         os.preadv(fd, (_one,), max(span.start, span.stop - 1), os.RWF_NOWAIT)
     except OSError as error:
@@ -44,8 +48,9 @@ def is_resident(fd: int, span: Span) -> bool:
 
 
 def peek(fd: int, offset: int, length: int) -> memoryview | None:
-    """So many bytes of a file, PEEK at most, if all of them are in memory; None rather than waiting for the disk, and
-    where it fails. Good until the next call.
+    """Return `length` bytes of a file, at most MAX_PEEK_BYTES, if all of them are in memory. Never blocks.
+
+    The result is valid until the next call. Returns None if a byte is on disk, and on a disk error.
     """
     view = _peeked[:length]
     try:
@@ -61,17 +66,17 @@ def peek(fd: int, offset: int, length: int) -> memoryview | None:
 
 
 def read_in(fd: int, span: Span) -> None:
-    """Bring these bytes into memory; for a thread. Where the file ends early, as far as it goes. Raises OSError."""
-    piece = bytearray(_PIECE)
+    """Bring these bytes into memory, as far as the file has them. Call it in a thread. Raises OSError."""
+    piece = bytearray(READ_BYTES)
     at = span.start
     while at < span.stop and (got := os.preadv(fd, (memoryview(piece)[: span.stop - at],), at)):
         at += got
 
 
 def _counted(fd: int, span: Span) -> bool:
-    """Whether each page of it is in memory. True where the kernel cannot tell."""
-    first, last = span.start // _PAGE, -(-span.stop // _PAGE)
-    asked, counts = _Range(first * _PAGE, (last - first) * _PAGE), _Counts()
+    """Return whether each page of the span is in memory. Returns True if the kernel does not support the call."""
+    first, last = span.start // _PAGE_BYTES, -(-span.stop // _PAGE_BYTES)
+    asked, counts = _Range(first * _PAGE_BYTES, (last - first) * _PAGE_BYTES), _Counts()
     if _libc.syscall(_SYS_CACHESTAT, fd, ctypes.byref(asked), ctypes.byref(counts), 0):
         return True
     return bool(counts.cached >= last - first)

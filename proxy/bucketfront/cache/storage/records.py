@@ -13,7 +13,7 @@ from typing import Any
 from bucketfront.http.metadata import Metadata
 from bucketfront.keys import ObjectKey
 
-PAGE_BLOCKS = 256  # in one row of `pages`: 1.3 KiB, and a fill rewrites only the rows that it touches
+PAGE_BLOCKS = 256  # in one row of `pages`, which takes 1 KiB: a fill rewrites only the rows that it touches
 CHECKSUM_BYTES = 4
 DECODE_ERRORS = (ValueError, KeyError, TypeError, AttributeError)
 ROW_COLUMNS = "id, bucket, key, file, etag, size, metadata, stored_at, validated_at, accessed_at, bytes, epoch"

@@ -14,7 +14,7 @@ from typing import Final
 from bucketfront.errors import IndexTooNew
 
 SCHEMA_VERSION = 2
-MAX_PLAUSIBLE_VERSION = 999  # a header that says more is damaged, not new
+MAX_PLAUSIBLE_VERSION = 999  # a header with a higher number is damaged, not new
 
 SCHEMA = """
 CREATE TABLE state (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
@@ -51,7 +51,7 @@ INSERT INTO state VALUES ('bytes', 0), ('entries', 0), ('clean', 1), ('epoch', 0
 """
 
 MIGRATIONS: Mapping[int, str] = MappingProxyType({})
-"""SQL that makes schema n + 1 of schema n, by n. A released step never changes."""
+"""The SQL that turns schema n into schema n + 1, by n. A released step never changes."""
 
 _MAGIC: Final = b"SQLite format 3\0"
 _VERSION_AT: Final = slice(60, 64)  # SQLite, "Database File Format", section 1.3: big-endian
@@ -69,7 +69,7 @@ def refuse_newer(path: Path) -> None:
 
 
 def check_version(path: Path, version: int) -> None:
-    """Raises IndexTooNew if a newer bucketfront wrote the database."""
+    """Check that no newer bucketfront wrote the database. Raises IndexTooNew."""
     if SCHEMA_VERSION < version <= MAX_PLAUSIBLE_VERSION:
         raise IndexTooNew(
             f"the cache index {path} has schema {version}, and this bucketfront knows schema {SCHEMA_VERSION}; "
@@ -78,7 +78,7 @@ def check_version(path: Path, version: int) -> None:
 
 
 def create(writer: sqlite3.Connection, *, boot: int, block_size: int) -> None:
-    """Make the tables of an empty database. Raises sqlite3.Error."""
+    """Create the tables in an empty database. Raises sqlite3.Error."""
     facts = f"('boot', {boot}), ('block_size', {block_size})"
     _run(writer, f"{SCHEMA} INSERT INTO state VALUES {facts};", SCHEMA_VERSION)  # noqa: S608 - two numbers
 

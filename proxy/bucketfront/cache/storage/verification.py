@@ -1,7 +1,7 @@
-"""`bucketfront verify`: the index held against the disk, every block read; and put right, if that is wanted.
+"""`bucketfront verify`: compares the index with the disk, reads every block, and repairs the folder on request.
 
-A folder in use is only looked at: what its process is changing just then is looked at again. To put things right
-takes the folder's lock. Nothing here is for the event loop.
+A folder in use is only read, and findings are checked again, because its process may just have been changing them. A
+repair takes the folder's lock. Nothing here may run in the event loop.
 """
 
 import asyncio
@@ -20,20 +20,20 @@ from bucketfront.cache.storage.records import Changes, Row
 from bucketfront.errors import CacheInUse, StoreError
 from bucketfront.http.ranges import Span
 
-PAGE = 64  # rows read at a time
-SETTLING = 3.0  # seconds after which a running process has written what it had changed
+PAGE_ROWS = 64  # read from the index at a time, so that memory stays small
+SETTLING_S = 3.0  # after which a running process, which flushes once a second, has written its changes
 
 
 class Damage(StrEnum):
-    GONE = "gone"  # no file, or one of another size: the entry is a miss
-    CORRUPT = "corrupt"  # blocks whose bytes have another checksum
-    ORPHAN = "orphan"  # a file that no entry has
-    TOTALS = "totals"  # the index counts its entries, or their space, wrongly
+    GONE = "gone"  # the entry has no file, or one of another size, so that it is a miss
+    CORRUPT = "corrupt"  # blocks have other checksums than recorded
+    ORPHAN = "orphan"  # a file belongs to no entry
+    TOTALS = "totals"  # the index has wrong totals of its entries or their space
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """`where` is the bucket and key, or the file that has none; `blocks` are the corrupt ones."""
+    """One fault. `where` is the bucket and key, or the path of an orphan; `blocks` are the corrupt ones."""
 
     damage: Damage
     where: str
@@ -43,7 +43,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """`blocks`: how many were read. `is_repaired`: the next start finds none of it."""
+    """The result: how many entries and blocks were read, and the faults. `is_repaired` is true if all were repaired."""
 
     entries: int
     blocks: int
@@ -54,7 +54,11 @@ class Report:
 def verify(
     root: Path, block_size: int, *, repair: bool, progress: Callable[[int, int], None] = lambda _done, _all: None
 ) -> Report:
-    """`progress` is told entries done and all of them. Raises StoreError, CacheInUse where `repair` wants the lock."""
+    """Compare the index in `root` with the disk, and repair the faults if `repair` is true.
+
+    `progress` is called with the number of entries that are done and of all. Raises StoreError; raises CacheInUse if a
+    repair cannot have the lock.
+    """
     if not (root / "index.db").exists():
         raise StoreError(f"there is no cache in {root}")
     folder = Folder(root)
@@ -65,7 +69,7 @@ def verify(
         inspection = _Inspection(folder, index, block_size)
         inspection.run(progress)
         if not is_alone and inspection.findings:
-            time.sleep(SETTLING)
+            time.sleep(SETTLING_S)
             inspection.run_again()
         report = Report(inspection.entries, inspection.blocks, tuple(inspection.findings.values()))
         if not repair or not report.findings:
@@ -81,7 +85,10 @@ def verify(
 
 
 def _take(folder: Folder, *, must: bool) -> bool:
-    """Open the folder, locked unless another process has it. Raises CacheInUse if it `must` be."""
+    """Open the folder, and lock it unless another process has it. Returns whether it is locked.
+
+    Raises CacheInUse if it `must` be locked and cannot be.
+    """
     try:
         folder.open()
     except CacheInUse:
@@ -93,7 +100,7 @@ def _take(folder: Folder, *, must: bool) -> bool:
 
 
 class _Inspection:
-    """`findings` by what they are about: the row's id, the file's name, or None for the totals."""
+    """A pass over rows and files. `findings` are by entry id or the name of an orphan; totals have the key None."""
 
     def __init__(self, folder: Folder, index: Index, block_size: int) -> None:
         self._folder = folder
@@ -121,7 +128,7 @@ class _Inspection:
             self.findings[None] = Finding(Damage.TOTALS, told)
 
     def run_again(self) -> None:
-        """What was found while somebody changed it, looked at once more."""
+        """Check the findings again, and keep those that are still true."""
         before, self.findings = self.findings, {}
         for about in before:
             if isinstance(about, int) and (row := self._index.row(about)) is not None:
@@ -131,7 +138,7 @@ class _Inspection:
 
     def _rows(self) -> Iterator[Row]:
         last = 0
-        while rows := self._index.rows_after(last, PAGE):
+        while rows := self._index.rows_after(last, PAGE_ROWS):
             yield from rows
             last = rows[-1].id
 
@@ -183,7 +190,7 @@ async def _repaired(folder: Folder, root: Path, block_size: int, inspection: _In
 
 
 def _without(folder: Folder, row: Row, corrupt: tuple[int, ...], block_size: int) -> Row:
-    """The row of an entry whose corrupt blocks are given back to the disk."""
+    """Free the space of corrupt blocks, and return the row that is charged for the others."""
     size = row.metadata.size
     fd = folder.open_file(row.file, os.O_RDWR)
     try:

@@ -1,1 +1,1 @@
-"""What changes the disk and the entries together: space, open files, removal, the index written."""
+"""Changes of the disk and the entries together: space, open files, removal, flushes of the index, purges."""

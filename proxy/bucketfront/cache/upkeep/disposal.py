@@ -1,4 +1,4 @@
-"""Removed entries: their files are unlinked at once and closed with their last user; then their space is free."""
+"""The end of removed entries: their files are unlinked at once, and closed and freed after the last reader."""
 
 import asyncio
 import logging
@@ -10,49 +10,53 @@ from bucketfront.cache.entries.entry_table import EntryTable
 from bucketfront.cache.storage.storage import Storage
 from bucketfront.errors import StoreError
 
-AT_ONCE = 64  # files: to hand so many to threads takes the event loop a few milliseconds (I18)
+MAX_CONCURRENT_UNLINKS = 64  # handing so many to threads takes the event loop a few milliseconds
 
 log = logging.getLogger(__name__)
 
 
 class Disposal:
+    """Disposes of removed entries, in the event loop. Each step that fails leaves the space of its entry charged."""
+
     def __init__(self, entries: EntryTable, store: Storage) -> None:
         self._entries = entries
         self._store = store
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def drop(self, entry: Entry) -> None:
-        """Remove the entry; its file goes in the background."""
+    def remove(self, entry: Entry) -> None:
+        """Remove the entry, and unlink its file in the background."""
         if not entry.is_removed:
             self._entries.remove(entry)
-            self.discard(entry)
+            self.unlink_later(entry)
 
-    def discard(self, entry: Entry) -> None:
+    def unlink_later(self, entry: Entry) -> None:
         """Unlink a removed entry's file in the background."""
         self.in_background(self._unlink_quietly(entry))
 
     def unpin(self, entry: Entry) -> None:
+        """End a pin, and close the file if this was the last one of a removed entry."""
         if self._entries.unpin(entry):
-            self.release(entry)
+            self.close_later(entry)
 
-    def release(self, entry: Entry) -> None:
-        """A removed entry lost its last user."""
+    def close_later(self, entry: Entry) -> None:
+        """Close the file of a removed entry in the background. The caller held the last pin."""
         self.in_background(self._close_file(entry))
 
     async def unlink(self, removed: Iterable[Entry]) -> None:
-        """Every one of them, though some fail; then raises the first failure, a StoreError.
+        """Unlink the files of removed entries, also those behind a failure. Raises the first StoreError.
 
-        They are out of memory's reach already, so they are finished even if the caller is cancelled (I12, I17).
+        It goes on if the caller is cancelled, because no other task knows these entries any more
+        (docs/invariants.md#cancellation).
         """
         await asyncio.shield(self.in_background(self._unlink_all(list(removed))))
 
     async def finish(self) -> None:
-        """Wait for all that goes on in the background."""
+        """Wait until all work in the background has ended."""
         while self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def in_background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """What gives space back; `finish` waits for it."""
+        """Start a task that `finish` waits for. It frees space, so it must end before the process does."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -60,8 +64,8 @@ class Disposal:
 
     async def _unlink_all(self, removed: list[Entry]) -> None:
         failures: list[BaseException] = []
-        for at in range(0, len(removed), AT_ONCE):
-            work = (self._unlink(entry) for entry in removed[at : at + AT_ONCE])
+        for at in range(0, len(removed), MAX_CONCURRENT_UNLINKS):
+            work = (self._unlink(entry) for entry in removed[at : at + MAX_CONCURRENT_UNLINKS])
             results = await asyncio.gather(*work, return_exceptions=True)
             failures += [result for result in results if isinstance(result, BaseException)]
         if failures:
@@ -95,4 +99,4 @@ class Disposal:
                 await self._store.close_file(file)
         finally:
             if entry.state is not EntryState.LEFT_BEHIND:
-                self._entries.settle(entry)
+                self._entries.free_space(entry)

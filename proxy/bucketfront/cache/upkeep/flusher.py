@@ -1,4 +1,4 @@
-"""What memory knows and the index does not is written there; where that is wanted, after the data it is about (I2)."""
+"""Writes changed entries to the index; in durable mode after the data that they claim (docs/invariants.md#no-holes)."""
 
 import asyncio
 import logging
@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 class Flusher:
-    """`is_durable`: what the index claims is to outlive power loss."""
+    """Flushes in the event loop, one flush at a time. If `is_durable` is true, a flush outlives a loss of power."""
 
     def __init__(
         self, index: Index, entries: EntryTable, disposal: Disposal, store: Storage, *, is_durable: bool
@@ -28,8 +28,9 @@ class Flusher:
         self._running: set[asyncio.Task[None]] = set()
 
     async def flush(self) -> None:
-        """Write to the index what has changed. A failure is the disk's: it is tried again at the next flush. It is not
-        broken off with its caller: what it took in hand would be forgotten.
+        """Write the changes to the index. A failure counts as one of the disk, and the next flush tries again.
+
+        It goes on if the caller is cancelled, because its changes would be lost otherwise.
         """
         task = asyncio.create_task(self._flush(), name="flush")
         self._running.add(task)
@@ -56,8 +57,9 @@ class Flusher:
                 self._store.failed(str(error))
 
     async def _synced(self, changes: Changes) -> Changes:
-        """Data first, then the claims (I2): what of `changes` may be written now that the files were synced. An entry
-        whose file could not be is removed (I14).
+        """Sync the files, and return the changes that may be written then.
+
+        An entry is removed if its sync fails, because the kernel has dropped the pages (docs/invariants.md#crash-only).
         """
         failed: set[int] = set()
         written = {entry for entry, _, _ in changes.sums}
@@ -71,14 +73,15 @@ class Flusher:
             except StoreError as error:
                 log.warning("%s is discarded: %s", entry.key, error)
                 failed.add(entry.id)
-                self._disposal.drop(entry)
+                self._disposal.remove(entry)
             finally:
                 self._disposal.unpin(entry)
         return changes.without(failed)
 
     async def recover(self) -> bool:
-        """Begin anew where the folder, or the index in it, was deleted under this process. True: it had to; files that
-        nobody knows of may be left. Raises StoreError.
+        """Begin again with an empty cache if another process deleted the folder or the index.
+
+        Returns whether that was the case. Then the folder may have files without a row. Raises StoreError.
         """
         if not await self._store.has_lost(self._index.path.name, self._index.identity):
             return False
@@ -86,6 +89,6 @@ class Flusher:
             await self._store.renew()
             await self._index.renew()
             for entry in self._entries.forget():
-                self._disposal.discard(entry)
+                self._disposal.unlink_later(entry)
         log.warning("the cache folder, or the index in it, was gone: begun anew")
         return True

@@ -1,11 +1,11 @@
-"""Entries to be forgotten, by key and by prefix: removed, or marked stale. What was found before does not come back."""
+"""Purges by key and by prefix: they remove entries or mark them stale (docs/invariants.md#no-stale-fill)."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from itertools import chain
 
 from bucketfront.cache.entries.entry import Entry
-from bucketfront.cache.entries.entry_table import PAGE, EntryTable
+from bucketfront.cache.entries.entry_table import PAGE_ENTRIES, EntryTable
 from bucketfront.cache.entries.negative_cache import NegativeCache
 from bucketfront.cache.fetch.single_flight import Lookups
 from bucketfront.cache.upkeep.disposal import Disposal
@@ -14,7 +14,10 @@ from bucketfront.keys import ObjectKey
 
 
 class Purge:
-    """`flush` writes what has changed to the index. `is_durable`: a purge is to outlive power loss."""
+    """Runs purges in the event loop. `flush` writes changes to the index.
+
+    If `is_durable` is true, a purge outlives a loss of power.
+    """
 
     def __init__(
         self,
@@ -39,7 +42,7 @@ class Purge:
     ) -> int:
         """See `Cache.purge`."""
         task = asyncio.create_task(self._purge(set(keys), tuple(prefixes), soft=soft, versions=versions))
-        # A purge that was begun is finished, whether or not the one who asked for it waits.
+        # A purge that has begun ends, even if its caller is cancelled.
         self.running.add(task)
         task.add_done_callback(self.running.discard)
         return await asyncio.shield(task)
@@ -59,12 +62,12 @@ class Purge:
         async def forget(found: list[Entry]) -> int:
             try:
                 return await (self._expire(found) if soft else self._remove(found))
-            except StoreError as error:  # memory has forgotten them; so it shall those that follow
+            except StoreError as error:  # these are removed from memory, and the others are to be as well
                 failures.append(error)
                 return len(found)
 
         purged, keys = 0, list(wanted)
-        for page in (keys[at : at + PAGE] for at in range(0, len(keys), PAGE)):
+        for page in (keys[at : at + PAGE_ENTRIES] for at in range(0, len(keys), PAGE_ENTRIES)):
             purged += await forget(list(self._found(page, failures)))
             if versions:
                 for batch in self._entries.versions_of(page):
@@ -81,7 +84,7 @@ class Purge:
             try:
                 entry = self._entries.find(key)
             except StoreError as error:
-                self._entries.distrust(key)
+                self._entries.expire_on_load(key)
                 failures.append(error)
             else:
                 if entry is not None:
@@ -100,5 +103,5 @@ class Purge:
             self._entries.remove(entry)
         await self._disposal.unlink(hit)
         if self._is_durable:
-            await self._flush()  # a file that comes back with the power finds no row
+            await self._flush()  # a file that reappears after a loss of power has no row then
         return len(hit)

@@ -186,7 +186,7 @@ class FastConnection(Connection):
         Returns False, without any effect, if the bytes are not in the page cache.
         """
         fd, offset, _ = response.lease.region
-        if length <= page_cache.PEEK:
+        if length <= page_cache.MAX_PEEK_BYTES:
             data = page_cache.peek(fd, offset + response.start, length)
             if data is None:
                 return False

@@ -139,7 +139,7 @@ class Sender:
         if transport is None:
             raise ConnectionResetError("the client left")
         assert region is not None
-        if stretch.length <= page_cache.PEEK and (data := _peeked(region, stretch)) is not None:
+        if stretch.length <= page_cache.MAX_PEEK_BYTES and (data := _peeked(region, stretch)) is not None:
             await self._write(body, data)
             return stretch.stop
         if transport.get_extra_info("sslcontext") is not None:
@@ -163,8 +163,8 @@ class Sender:
         if not self._reader.is_sound(turn):
             raise StoreError("the file has lost what comes next")
         async with asyncio.timeout(timeout_for(turn.length)):
-            for start in range(turn.start, turn.stop, page_cache.PEEK):
-                piece = Span(start, min(turn.stop, start + page_cache.PEEK))
+            for start in range(turn.start, turn.stop, page_cache.MAX_PEEK_BYTES):
+                piece = Span(start, min(turn.stop, start + page_cache.MAX_PEEK_BYTES))
                 if (data := _peeked(region, piece)) is None:
                     await self._reader.load(Span(start, turn.stop))
                     data = await self._reader.read(piece)
