@@ -38,7 +38,7 @@ class PackedStorage:
 
     @property
     def opened(self) -> list[str]:
-        """The versions that are open, once for each `create` or `open_file`."""
+        """Return the versions that are open, once for each `create` or `open_file`."""
         return [name for name, slot in self._slots.items() for _ in range(slot.opened)]
 
     def failed(self, why: str) -> None:

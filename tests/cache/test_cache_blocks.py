@@ -26,7 +26,7 @@ def ranges(draw: st.DrawFn) -> range:
 
 @given(sets, ranges())
 def test_first_absent_and_first_present(numbers: set[int], run: range) -> None:
-    """The first number of a run that is not, or is, in the set; the run's end where there is none."""
+    """The functions find the first number of a run that is not, or is, in the set, else the run's end."""
     assert blocks.first_absent(bits(numbers), run.start, run.stop) == next(
         (number for number in run if number not in numbers), run.stop
     )
@@ -37,7 +37,7 @@ def test_first_absent_and_first_present(numbers: set[int], run: range) -> None:
 
 @given(sets, ranges())
 def test_missing_is_the_complement_in_maximal_runs(numbers: set[int], run: range) -> None:
-    """The missing runs hold exactly the absent numbers, in order, and no two of them touch."""
+    """The missing runs have exactly the absent numbers, in order, and no two of them touch."""
     found = list(blocks.missing(bits(numbers), run))
     assert [number for part in found for number in part] == [number for number in run if number not in numbers]
     assert all(part for part in found)
@@ -69,7 +69,7 @@ def test_covering_of_a_reversed_span_is_empty() -> None:
 
 @given(sizes)
 def test_the_blocks_of_an_object_hold_its_bytes(size: int) -> None:
-    """The spans of all blocks, one after the other, are the object; counts and sets agree on how many there are."""
+    """The spans of all blocks, one after the other, are the object. Counts and sets agree on their number."""
     count = blocks.block_count(size, BLOCK)
     spans = [blocks.span_of(range(block, block + 1), size, BLOCK) for block in range(count)]
     assert (spans[0].start, spans[-1].stop) == (0, size)
@@ -100,7 +100,7 @@ def test_present_spans_are_the_bytes_of_the_blocks(numbers: set[int], size: int)
 
 @given(sets, sizes)
 def test_allocated_is_the_sum_over_blocks(numbers: set[int], size: int) -> None:
-    """Space is counted per block, the last one by the file system's units: parts add up to the whole (I17)."""
+    """Space is counted by block, and the last one in the file system's units. The parts add up to the whole (I17)."""
     count = blocks.block_count(size, BLOCK)
     present = {number for number in numbers if number < count}
     single = [blocks.allocated(1 << block, size, BLOCK) for block in present]

@@ -1,4 +1,4 @@
-"""The budget: what may be taken, by `max_size` and by the free space of the disk."""
+"""The budget: what may be taken, as bounded by `max_size` and by the free space of the disk."""
 
 import pytest
 from hypothesis import given
@@ -10,7 +10,7 @@ amounts = st.integers(0, 1 << 40)
 
 
 def test_room_is_what_the_limit_leaves() -> None:
-    """Bytes in use and the index's own count against `max_size` (I17)."""
+    """Bytes in use and the space of the index count against `max_size` (I17)."""
     budget = Budget(100, used=30, overhead=20)
     assert budget.available == 50
     budget.take(60)
@@ -21,13 +21,13 @@ def test_room_is_what_the_limit_leaves() -> None:
 
 
 def test_more_than_was_taken_cannot_be_given_back() -> None:
-    """Giving back what was never taken is a mistake that shows at once."""
+    """Giving back more bytes than were taken is a bug, which fails at once."""
     with pytest.raises(AssertionError):
         Budget(100, used=3).give_back(4)
 
 
 def test_a_small_disk_binds() -> None:
-    """Where the disk has less free than `max_size` leaves, room is what is free above the floor."""
+    """If the disk has less free space than `max_size` leaves, the free space above the floor is available."""
     budget = Budget(1000, used=100, floor=50)
     budget.sample(80)
     assert budget.available == 30
@@ -40,7 +40,7 @@ def test_a_small_disk_binds() -> None:
 
 
 def test_what_is_not_written_yet_counts() -> None:
-    """Bytes that were taken before the disk was asked, and will be written after it, are not free (I17)."""
+    """Bytes that were taken before the disk was sampled, and are written after it, are not available (I17)."""
     budget = Budget(1000, floor=50)
     budget.take(30)
     budget.sample(100, promised=20)
@@ -51,7 +51,7 @@ def test_what_is_not_written_yet_counts() -> None:
 
 
 def test_a_disk_below_its_floor_has_negative_room() -> None:
-    """With less free than `min_free`, something has to go."""
+    """With less free space than `min_free`, the available bytes are negative, so that entries are evicted."""
     budget = Budget(1000, used=100, floor=50)
     budget.sample(20)
     assert budget.available == -30
@@ -59,7 +59,7 @@ def test_a_disk_below_its_floor_has_negative_room() -> None:
 
 @given(amounts, st.lists(amounts, max_size=5), amounts, amounts, amounts)
 def test_room_never_exceeds_either_bound(limit: int, taken: list[int], free: int, floor: int, overhead: int) -> None:
-    """Room is within `max_size` and within the free space less what was taken since it was sampled (I17)."""
+    """Available bytes are within `max_size`, and within the free space less what was taken since the sample (I17)."""
     budget = Budget(limit, floor=floor, overhead=overhead)
     budget.sample(free)
     for count in taken:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from bucketfront.cache.clock import CacheClock, Clock
 
 NOON = 1_700_000_000.0
-PRECISION = 1e-6  # seconds: what a float of so many seconds cannot tell apart
+PRECISION = 1e-6  # seconds: a float of so many seconds has no more digits
 
 
 @dataclass(frozen=True)

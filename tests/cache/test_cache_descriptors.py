@@ -1,4 +1,4 @@
-"""How many files the cache keeps open (I21)."""
+"""The number of files that the cache keeps open (I21)."""
 
 import asyncio
 from pathlib import Path
@@ -13,8 +13,8 @@ COUNT = 60
 
 
 async def test_a_rush_of_new_objects(tmp_path: Path) -> None:
-    """Objects that come faster than the upkeep's rounds, new or from the disk, have no more files open than allowed and
-    a few that are on their way.
+    """Objects that come faster than the housekeeper's rounds open few more files than the limit. They may be new or
+    come from the disk.
     """
     keys = [ObjectKey("bucket", f"k{number}") for number in range(COUNT)]
     async with Rig(tmp_path, hot_limit=LIMIT) as rig:

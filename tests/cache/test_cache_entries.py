@@ -28,7 +28,7 @@ SIZE = 4 * BLOCK + 5
 
 
 class World:
-    """Entries over an index in a folder; what the cache around them would do is done here in one step."""
+    """Entries over an index in a folder. It does in one step what the cache around them would do."""
 
     def __init__(self, folder: Path, hot_limit: int = 3, policy: PolicyFactory | None = None) -> None:
         folder.mkdir(exist_ok=True)
@@ -67,7 +67,7 @@ class World:
         self.entries.flushed(changes)
 
     def reopen(self) -> None:
-        """As by a kill: what was not flushed is lost."""
+        """Start again as after a kill, which loses what was not flushed."""
         self.index.abandon()
         self.open()
 
@@ -83,7 +83,7 @@ def world(folder: Path, hot_limit: int = 3, policy: PolicyFactory | None = None)
 
 @dataclass
 class Known:
-    """What the model knows of a live entry."""
+    """What the model knows of a published entry."""
 
     etag: str
     present: set[int] = field(default_factory=set)
@@ -108,7 +108,7 @@ actions = st.lists(
 
 
 class Model:
-    """Does an action to the world and to plain dicts, and compares."""
+    """Applies an action to the world and to plain dicts, and compares them."""
 
     def __init__(self, made: World) -> None:
         self.world = made
@@ -208,7 +208,7 @@ class Model:
         self.world.entries.not_flushed(changes)
 
     def cool(self, *_: object) -> None:
-        # As the evictor does it: right after a flush.
+        # The housekeeper does it right after a flush, too.
         self.world.flush()
         for entry in self.world.entries.cool():
             assert not entry.pins
@@ -228,7 +228,7 @@ class Model:
         assert len(entries) == len(self.live)
 
     def compare(self) -> None:
-        """What is found by key is what the model has: nothing removed comes back, nothing present is lost."""
+        """Check that lookups find what the model has: no removed entry comes back, and no block is lost."""
         for number in range(6):
             key = ObjectKey("b", str(number))
             entry = self.world.entries.get(key)
@@ -247,8 +247,8 @@ class Model:
 @settings(max_examples=150, deadline=None)
 @given(actions)
 def test_entries_do_what_a_dict_would(work: list[tuple[str, int, int]]) -> None:
-    """Whatever is done in whatever order: the budget is the sum of the entries, victims are the least recently used
-    and never pinned, nothing removed comes back, nothing flushed is lost (I6, I17, I18).
+    """After any actions in any order the budget is the sum of the entries. Victims are the least recently used ones and
+    never pinned. No removed entry comes back, and no flushed one is lost (I6, I17, I18).
     """
     with TemporaryDirectory() as folder, world(Path(folder)) as made:
         model = Model(made)
@@ -266,7 +266,7 @@ def test_entries_do_what_a_dict_would(work: list[tuple[str, int, int]]) -> None:
 
 
 def test_a_long_download_is_a_recent_use(tmp_path: Path) -> None:
-    """The least recently used entry goes first, also where an older one was only now let go of."""
+    """The least recently used entry is evicted first, also if an older one was unpinned just now."""
     with world(tmp_path) as made:
         long, short = KEY, KEY._replace(key="short")
         made.add(long, 1.0)
@@ -274,12 +274,12 @@ def test_a_long_download_is_a_recent_use(tmp_path: Path) -> None:
         entry = made.entries.get(long)
         assert entry is not None
         made.entries.get(short)
-        made.entries.touch(entry, 100.0)  # a reader of it closes
+        made.entries.touch(entry, 100.0)  # its reader closes
         assert [victim.key for victim in made.entries.evict(1)] == [short]
 
 
 def test_a_begun_block_stays_charged(tmp_path: Path) -> None:
-    """The start of a block that was not finished counts once: in memory, in the index, and when it is finished."""
+    """The beginning of an unfinished block is charged once: in memory, in the index, and when the block is finished."""
     with world(tmp_path, hot_limit=0) as made:
         entry, _ = made.add(KEY, 1.0)
         made.flush()
@@ -298,7 +298,7 @@ def test_a_begun_block_stays_charged(tmp_path: Path) -> None:
     "header", [("Expires", "Thu, 01 Jan 2037 00:00:00 GMT"), ("Cache-Control", "max-age=9999999999")]
 )
 def test_a_soft_purge_outlasts_a_reload(tmp_path: Path, header: tuple[str, str]) -> None:
-    """An entry marked stale is stale after it was read from the index again, whatever its headers say (I27)."""
+    """A stale entry is still stale when it is read from the index again, whatever its headers are (I27)."""
     with world(tmp_path, hot_limit=0) as made:
         now = 1_700_000_000.0
         entry = made.entries.create(KEY, Metadata('"1"', SIZE, None, (header,)), now)
@@ -317,7 +317,7 @@ def test_a_soft_purge_outlasts_a_reload(tmp_path: Path, header: tuple[str, str])
 
 
 def test_changes_during_a_flush_are_not_lost(tmp_path: Path) -> None:
-    """What happens between the taking of changes and their being written goes into the next flush."""
+    """Changes that are made while a flush runs go into the next flush."""
     with world(tmp_path) as made:
         entry, _ = made.add(KEY, 1.0)
         made.commit(entry, 0)
@@ -351,7 +351,7 @@ def test_an_entry_removed_during_a_flush_stays_removed(tmp_path: Path) -> None:
 
 
 def test_prefixes_find_hot_and_cold_once(tmp_path: Path) -> None:
-    """Every live entry below a prefix is found once, in memory or not, and none that was removed."""
+    """A prefix finds every published entry once, in memory or not, and no removed one."""
     with world(tmp_path, hot_limit=2) as made:
         for number in range(200):
             made.add(ObjectKey("b", f"x/{number}"), float(number))
@@ -368,7 +368,7 @@ def test_prefixes_find_hot_and_cold_once(tmp_path: Path) -> None:
 
 
 def test_a_turn_is_bounded(tmp_path: Path) -> None:
-    """However much has to go, one turn of the loop names a page of entries, oldest first, and reads few rows (I18)."""
+    """One turn of the event loop evicts one page of entries at most, oldest first, and reads few rows (I18)."""
     with world(tmp_path, hot_limit=10) as made:
         for number in range(5 * PAGE_ENTRIES):
             made.add(ObjectKey("b", str(number)), 1000.0 + number)

@@ -72,7 +72,7 @@ def evicted(made: World) -> list[ObjectKey]:
 
 
 def test_every_entry_is_offered_once(tmp_path: Path, policy: PolicyFactory) -> None:
-    """All entries go in the end, in memory or not, and none is offered twice (I17)."""
+    """All entries are evicted in the end, in memory or not, and none twice (I17)."""
     with world(tmp_path, policy=policy) as made:
         keys = filled(made, 200)
         assert sorted(evicted(made)) == keys
@@ -90,7 +90,7 @@ def test_no_more_than_needed(tmp_path: Path, policy: PolicyFactory) -> None:
 
 
 def test_pinned_entries_stay(tmp_path: Path, policy: PolicyFactory) -> None:
-    """A pinned entry is never offered, and it is once it is unpinned (I18)."""
+    """A pinned entry is not evicted. Once it is unpinned, it is (I18)."""
     with world(tmp_path, policy=policy) as made:
         keys = filled(made, 10)
         pinned = [entry for key in keys[::3] if (entry := made.entries.get(key)) is not None]
@@ -119,7 +119,7 @@ def test_removed_entries_are_not_offered(tmp_path: Path, policy: PolicyFactory) 
 
 
 def test_touched_entries_are_offered_once(tmp_path: Path, policy: PolicyFactory) -> None:
-    """An access changes an entry's place at most: it is still offered, and once."""
+    """An access may change an entry's place: it is still evicted, and once."""
     with world(tmp_path, policy=policy) as made:
         keys = filled(made, 30)
         for number, key in enumerate(keys[::2]):

@@ -1,4 +1,4 @@
-"""What is not in the index yet gets there, whoever asked for it."""
+"""Changes reach the index even if the caller of a flush leaves."""
 
 import asyncio
 from pathlib import Path
@@ -14,7 +14,7 @@ from bucketfront.errors import StoreError
 
 @pytest.mark.parametrize("fails", [False, True])
 async def test_a_flush_outlives_its_caller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: bool) -> None:
-    """A caller cancelled in the middle of a flush loses nothing, whether the disk takes it then or later (I12)."""
+    """A caller that is cancelled during a flush loses no change, whether the disk takes it then or later (I12)."""
     flush, is_well = Index.flush, not fails
 
     async def flushed(self: Index, changes: Changes) -> None:

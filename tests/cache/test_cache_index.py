@@ -1,4 +1,4 @@
-"""The index on disk: what goes in comes out, totals add up, and no damage keeps it from opening."""
+"""The index on disk: rows come back as they were, totals add up, and no damage keeps it from opening."""
 
 import asyncio
 import dataclasses
@@ -68,7 +68,7 @@ def test_what_is_known_of_the_bytes_comes_back(
 
 
 def test_a_row_that_does_not_say_what_its_etag_is(tmp_path: Path) -> None:
-    """Of a folder from before that was asked: no ETag is taken for an MD5 (I15)."""
+    """A row of an old release does not have the field, and then no ETag counts as an MD5 (I15)."""
     with running(tmp_path) as index:
         flush(index, Changes((row(index.new_id(), etag='"d41d8cd98f00b204e9800998ecf8427e"'),)))
     with closing(sqlite3.connect(tmp_path / "index.db")) as database:
@@ -82,7 +82,7 @@ def test_a_row_that_does_not_say_what_its_etag_is(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("count", [0, 1, 255, 256, 257, 600])
 def test_an_entry_comes_back_as_it_was(tmp_path: Path, count: int) -> None:
-    """Metadata, times, charge, blocks and checksums survive, over however many pages the blocks reach."""
+    """Metadata, times, charge, blocks and checksums survive a restart, over however many pages the blocks reach."""
     blocks = [block for block in range(count) if block % 7 != 3]
     with running(tmp_path) as index:
         entry = row(index.new_id())
@@ -97,7 +97,7 @@ def test_an_entry_comes_back_as_it_was(tmp_path: Path, count: int) -> None:
 
 
 def test_blocks_are_added_and_lost_one_by_one(tmp_path: Path) -> None:
-    """A later flush changes the blocks it names and no others."""
+    """A later flush changes the blocks that it names, and no others."""
     with running(tmp_path) as index:
         entry = row(index.new_id())
         flush(index, Changes((entry,), tuple((entry.id, block, block + 1) for block in range(300))))
@@ -109,7 +109,7 @@ def test_blocks_are_added_and_lost_one_by_one(tmp_path: Path) -> None:
 
 
 def test_blocks_of_an_entry_that_is_gone_are_not_kept(tmp_path: Path) -> None:
-    """Checksums that arrive after the removal of their entry leave nothing behind for the next one of that id."""
+    """Checksums that arrive after the removal of their entry leave no block to the next entry of that id."""
     with running(tmp_path) as index:
         entry = row(index.new_id())
         flush(index, Changes((entry,), ((entry.id, 0, 1),)))
@@ -122,7 +122,7 @@ def test_blocks_of_an_entry_that_is_gone_are_not_kept(tmp_path: Path) -> None:
 
 
 def test_a_new_entry_supersedes_the_old_one_of_its_key(tmp_path: Path) -> None:
-    """One key has one entry: a second one with a new id replaces the first, blocks, bytes and all."""
+    """One key has one entry: a second one with a new id replaces the first, with its blocks and bytes."""
     with running(tmp_path) as index:
         old, new = row(1, charged=100), row(2, charged=30, etag='"2"')
         flush(index, Changes((old,), ((1, 0, 5),)))
@@ -176,7 +176,7 @@ def test_the_oldest_come_first(tmp_path: Path) -> None:
 
 
 def test_files_are_known_by_shard(tmp_path: Path) -> None:
-    """The sweep asks per folder which files belong to entries, those of all origins."""
+    """The sweep finds the files that belong to entries by folder, those of all origins."""
     with running(tmp_path, "two") as index:
         flush(index, Changes((row(107, ObjectKey("b", "x")),)))
     with running(tmp_path) as index:
@@ -198,7 +198,7 @@ operations = st.lists(
 @settings(max_examples=40, deadline=None)
 @given(operations)
 def test_totals_are_the_sums(work: list[tuple[str, int, int]]) -> None:
-    """Bytes and entries as kept by triggers are what the rows add up to, whatever was done, and after a reopening."""
+    """The bytes and entries that triggers count are the sums over the rows, after any changes and a restart."""
     with TemporaryDirectory() as folder:
         with running(Path(folder)) as index:
             model: dict[int, Row] = {}
@@ -263,7 +263,7 @@ def damage_text(path: Path) -> None:
 
 @pytest.mark.parametrize("damage", [damage_garbage, damage_short, damage_head, damage_schema, damage_text])
 async def test_a_damaged_index_is_begun_anew(tmp_path: Path, damage: object, caplog: pytest.LogCaptureFixture) -> None:
-    """An index that cannot be read, or of a schema never released, is replaced by an empty one that works (I14)."""
+    """An empty index replaces one that is unreadable or of a schema that was never released (I14)."""
     index = opened(tmp_path)
     await index.close(Changes((row(1),)))
     assert callable(damage)
@@ -279,7 +279,7 @@ async def test_a_damaged_index_is_begun_anew(tmp_path: Path, damage: object, cap
 
 
 async def test_damage_that_shows_later_does_not_outlast_the_next_start(tmp_path: Path) -> None:
-    """Pages that turn out to be garbage only when they are read are found at the latest by the next start (I14)."""
+    """Damaged pages that only a read reveals are gone after the next start (I14)."""
     index = opened(tmp_path)
     rows = tuple(row(number + 1, ObjectKey("b", f"{number:0500d}")) for number in range(200))
     await index.close(Changes(rows))
@@ -304,14 +304,14 @@ async def test_damage_that_shows_later_does_not_outlast_the_next_start(tmp_path:
 
 
 def test_an_unusable_path_is_a_store_error(tmp_path: Path) -> None:
-    """A folder where the database should be is told as StoreError, with the path."""
+    """A folder in the place of the database is a StoreError that names the path."""
     (tmp_path / "index.db").mkdir()
     with pytest.raises(StoreError, match=r"index\.db"):
         Index(tmp_path / "index.db", "one", block_size=BLOCK).open()
 
 
 async def test_a_failed_flush_writes_nothing(tmp_path: Path) -> None:
-    """A flush is one transaction: with one bad row nothing of it is in, and the index goes on."""
+    """A flush is one transaction: a bad row keeps all of it out, and the index goes on."""
     index = opened(tmp_path)
     with pytest.raises(StoreError):
         await index.flush(Changes((row(1), row(2, ObjectKey(None, "x")))))  # type: ignore[arg-type]
@@ -322,7 +322,7 @@ async def test_a_failed_flush_writes_nothing(tmp_path: Path) -> None:
 
 
 async def test_other_blocks_begin_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A bit speaks of other bytes once `cache.block_size` is another: the old index is not believed then (I2)."""
+    """With another `cache.block_size` a bit stands for other bytes, so a new index replaces the old one (I2)."""
     index = opened(tmp_path)
     await index.close(Changes((row(1),), sums=((1, 0, 5),)))
     index = opened(tmp_path, block_size=2 * BLOCK)

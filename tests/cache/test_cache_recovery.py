@@ -1,4 +1,4 @@
-"""What is left of a cache whose folder was deleted under it, or whose machine lost its power."""
+"""What remains of a cache after another process deleted its folder, or after a loss of power."""
 
 import asyncio
 import os
@@ -24,8 +24,8 @@ OTHER = ObjectKey("bucket", "other")
 @pytest.mark.parametrize("lost", ["", "objects", "index.db"])
 @pytest.mark.parametrize("hot_limit", [64, 0])
 async def test_a_folder_deleted_under_the_cache(tmp_path: Path, lost: str, hot_limit: int) -> None:
-    """A folder, or its objects or index, deleted by somebody is begun anew by the next upkeep: what was cached is asked
-    for again and kept, readers go on, and no byte stays charged (I16, I17).
+    """The housekeeper begins again if the folder, its objects or its index was deleted. Objects are fetched and kept
+    again, readers go on, and no byte stays charged (I16, I17).
     """
     root = tmp_path / "cache"
     async with Rig(root, hot_limit=hot_limit) as rig:
@@ -59,7 +59,7 @@ async def test_a_folder_deleted_under_the_cache(tmp_path: Path, lost: str, hot_l
 
 
 async def test_a_folder_that_cannot_be_made_again(tmp_path: Path) -> None:
-    """As long as the folder cannot be made again the cache goes on without it; then it keeps objects again (I16)."""
+    """While the folder cannot be created, the cache goes on without it. Then it keeps objects again (I16)."""
     root = tmp_path / "cache"
     async with Rig(root) as rig:
         data = rig.origin.put(content(2 * BLOCK))
@@ -81,7 +81,7 @@ async def test_a_folder_that_cannot_be_made_again(tmp_path: Path) -> None:
 
 
 async def test_index_claims_only_what_was_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In durable mode each file with new blocks is synced before the index claims them; by default none is (I2)."""
+    """In durable mode each file with new blocks is synced before the index claims them. By default none is (I2)."""
     done: list[str] = []
     sync, flush = FileStorage.sync, Index.flush
 
@@ -116,7 +116,7 @@ async def test_index_claims_only_what_was_synced(tmp_path: Path, monkeypatch: py
 
 
 async def test_a_file_that_cannot_be_synced_is_discarded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a failed sync an entry is given up, never synced again; what else there is is kept (I14)."""
+    """After a failed sync the entry is removed and never synced again. All others are kept (I14)."""
     tried: list[str] = []
     bad = ""
 
@@ -150,9 +150,9 @@ async def test_a_file_that_cannot_be_synced_is_discarded(tmp_path: Path, monkeyp
 async def test_what_a_run_trusts_of_the_last_one(
     tmp_path: Path, *, is_durable: bool, is_clean: bool, has_rebooted: bool
 ) -> None:
-    """Blocks are checked first after an unclean stop and after a reboot. After a reboot that may have lost the last
-    changes to the index, a purge among them, an entry is asked for again before it answers, and fails with the origin
-    (I5, I14, I15).
+    """Blocks are verified after an unclean stop and after a reboot. A reboot may have lost the last changes to the
+    index, a purge among them. Then an entry is revalidated before its first use, and fails with the origin (I5, I14,
+    I15).
     """
     async with Rig(tmp_path, is_durable=is_durable, boot=1) as rig:
         data = rig.origin.put(content(2 * BLOCK))
@@ -183,7 +183,7 @@ async def test_what_a_run_trusts_of_the_last_one(
 
 
 async def test_no_room_is_taken_before_orphans_are_gone(tmp_path: Path) -> None:
-    """After a kill nothing is written until the files that no row names are removed: both would not fit (I17)."""
+    """After a kill no byte is written until the files without a row are removed: both would not fit (I17)."""
     async with Rig(tmp_path) as rig:
         data = rig.origin.put(content(2 * BLOCK))
         await rig.get()
@@ -204,7 +204,7 @@ async def test_no_room_is_taken_before_orphans_are_gone(tmp_path: Path) -> None:
 
 
 async def test_a_sweep_that_takes_long_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Readers wait for the sweep for a moment only, together (I11, I20)."""
+    """Readers wait for the sweep for a short time only, and together (I11, I20)."""
     monkeypatch.setattr(space_reservation, "SWEEP_TIMEOUT_S", 0.05)
     async with Rig(tmp_path) as rig:
         data = rig.origin.put(content(2 * BLOCK))
@@ -215,7 +215,7 @@ async def test_a_sweep_that_takes_long_is_not_waited_for(tmp_path: Path, monkeyp
 
 
 async def test_what_a_sweep_cannot_remove_is_charged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An orphan that the disk refuses to give up takes space, which counts until a later sweep removes it (I17)."""
+    """An orphan that the disk refuses to unlink takes space. It counts until a later sweep removes it (I17)."""
     async with Rig(tmp_path) as rig:
         rig.origin.put(content(2 * BLOCK))
         await rig.get()
@@ -241,8 +241,8 @@ async def test_what_a_sweep_cannot_remove_is_charged(tmp_path: Path, monkeypatch
 
 
 async def test_what_a_kill_left_in_a_file_is_given_back(tmp_path: Path) -> None:
-    """Blocks that were written after the last flush take space that no row is charged for: the sweep gives it back,
-    whether or not anybody asks for the object (I17).
+    """Blocks that were written after the last flush take space for which no row is charged. The sweep frees it, also
+    without a request for the object (I17).
     """
     async with Rig(tmp_path) as rig:
         data = rig.origin.put(content(8 * BLOCK))
@@ -262,7 +262,7 @@ async def test_what_a_kill_left_in_a_file_is_given_back(tmp_path: Path) -> None:
 
 
 async def test_a_sweep_leaves_alone_what_is_not_ours(tmp_path: Path) -> None:
-    """Whatever somebody put into the cache's folders stays there, and is no reason to sweep again (I16)."""
+    """Other files in the cache's folders stay there, and do not cause another sweep (I16)."""
     async with Rig(tmp_path) as rig:
         rig.origin.put(content(BLOCK))
         await rig.get()

@@ -1,4 +1,4 @@
-"""What is taken from the budget, and when."""
+"""When bytes are taken from the budget."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from bucketfront.cache.entries.entry import ENTRY_BYTES
 
 
 async def test_room_is_made_before_it_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At no moment is more taken than there is: others go first, and then the bytes are taken (I17)."""
+    """The budget never exceeds its limit: entries are evicted first, and the bytes are taken then (I17)."""
     async with Rig(tmp_path, max_size=3 * (BLOCK + ENTRY_BYTES)) as rig:
         take, rooms = rig.budget.take, list[int]()
 

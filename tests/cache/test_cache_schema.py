@@ -27,7 +27,7 @@ def opened(folder: Path) -> Index:
 
 
 async def stored(folder: Path) -> None:
-    """An index of today's schema, with one row."""
+    """Write an index of today's schema with one row."""
     index = opened(folder)
     await index.close(Changes((Row(1, KEY, f"{1:026d}", Metadata('"1"', 5), 1.0, 2.0, 3.0, 4096, 0),)))
 
@@ -52,7 +52,7 @@ def next_schema(monkeypatch: pytest.MonkeyPatch, step: str) -> int:
 
 @pytest.mark.parametrize("released", sorted(RELEASED))
 async def test_each_released_schema_is_migrated(tmp_path: Path, released: int) -> None:
-    """A folder that any release has left is opened, and its entries are found."""
+    """The folder of each release opens, and its entries are found."""
     with closing(sqlite3.connect(tmp_path / "index.db")) as database:
         database.executescript(RELEASED[released])
         database.executemany("INSERT INTO state VALUES (?, ?)", [("boot", 0), ("block_size", BLOCK)])
@@ -70,7 +70,7 @@ async def test_each_released_schema_is_migrated(tmp_path: Path, released: int) -
 
 
 def test_todays_schema_is_among_the_released_ones() -> None:
-    """Whoever changes the tables adds a step and a file, and does not edit what was released."""
+    """A change of the tables adds a step and a file, and does not edit those that were released."""
     assert RELEASED[schema.SCHEMA_VERSION].split() == schema.SCHEMA.split()
     assert sorted(schema.MIGRATIONS) == sorted(RELEASED)[:-1]
 
@@ -93,7 +93,7 @@ async def test_a_step_is_taken_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 async def test_a_step_that_fails_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str, message: str
 ) -> None:
-    """The transaction of a step that fails is undone as a whole; the earlier bucketfront goes on with the index."""
+    """The transaction of a failing step is undone as a whole, and the earlier bucketfront can use the index."""
     await stored(tmp_path)
     with monkeypatch.context() as patched:
         current = next_schema(patched, f"{STEP}; {fails}")
@@ -107,7 +107,7 @@ async def test_a_step_that_fails_changes_nothing(
 
 @pytest.mark.parametrize("has_damage_note", [False, True])
 async def test_a_newer_schema_is_left_untouched(tmp_path: Path, *, has_damage_note: bool) -> None:
-    """The start fails with the cure in its message, and not a byte in the folder differs."""
+    """The start fails with the remedy in its message, and no byte in the folder changes."""
     await stored(tmp_path)
     with closing(sqlite3.connect(tmp_path / "index.db")) as database:
         database.execute(f"PRAGMA user_version = {schema.SCHEMA_VERSION + 1}")

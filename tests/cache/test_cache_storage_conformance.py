@@ -1,4 +1,4 @@
-"""What every storage does: the one of files on disk, and one that packs its versions into one file in memory."""
+"""What every storage does: the one of files on disk, and one in memory that packs its versions into one file."""
 
 import hashlib
 import os
@@ -55,7 +55,7 @@ async def opened(kind: str, root: Path) -> AsyncIterator[Storage]:
 
 
 async def test_what_is_written_is_in_the_region(storage: Storage) -> None:
-    """The bytes of a version are found by its region, and beside those of another one (I1)."""
+    """The region of a version has its bytes, and not those of another version (I1)."""
     first, second = await storage.create(SIZE), await storage.create(SIZE)
     assert await storage.write(first, 0, DATA, 0, BLOCK) == SUMS
     await storage.write(second, 0, DATA[::-1], 0, BLOCK)
@@ -117,7 +117,7 @@ async def test_known_bytes(storage: Storage) -> None:
 
 
 async def test_an_audit_finds_corrupt_blocks(storage: Storage) -> None:
-    """An audit names the blocks with other bytes than claimed; one of a version that is gone returns None (I15)."""
+    """An audit returns the blocks with other bytes than claimed, and None for a version that is gone (I15)."""
     file = await storage.create(SIZE)
     await storage.write(file, 0, DATA, 0, BLOCK)
     claims = tuple(enumerate(SUMS))
@@ -155,7 +155,7 @@ async def test_reopening_frees_what_is_not_present(storage: Storage) -> None:
 
 
 async def test_a_removed_version_stays_readable(storage: Storage) -> None:
-    """Readers of a removed version finish; nobody opens it any more, and a second removal is fine (I18)."""
+    """Readers of a removed version finish. It does not open again, and a second removal does no harm (I18)."""
     file = await storage.create(SIZE)
     await storage.write(file, 0, DATA, 0, BLOCK)
     await storage.remove(file.name)
@@ -166,7 +166,7 @@ async def test_a_removed_version_stays_readable(storage: Storage) -> None:
 
 
 async def test_space_and_state(storage: Storage) -> None:
-    """A sound storage is usable, has failed in nothing, and knows its free space."""
+    """A sound storage is usable, has no failures, and knows its free space."""
     free, total = await storage.disk_space()
     assert 0 < free <= total
     assert storage.is_usable

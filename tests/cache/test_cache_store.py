@@ -1,4 +1,4 @@
-"""The files of the cache folder, on a real disk with real threads."""
+"""The files of the cache folder, on a real disk and with real threads."""
 
 import asyncio
 import errno
@@ -39,7 +39,7 @@ async def opened(root: Path, clock: FakeClock | None = None) -> AsyncIterator[Fi
 
 
 def open_files(root: Path) -> list[str]:
-    """The objects below `root` of which this process has a descriptor."""
+    """Return the objects below `root` that this process has open."""
     links = [os.path.realpath(link) for link in Path("/proc/self/fd").iterdir()]
     return [path for path in links if path.startswith(f"{root}/objects/")]
 
@@ -49,8 +49,8 @@ def on_disk(file: StoredFile) -> int:
 
 
 async def test_what_is_written_is_read_back(tmp_path: Path) -> None:
-    """Bytes go to their offsets; each block has a checksum, which goes on from piece to piece and equals that of the
-    file's bytes (I2).
+    """Bytes go to their offsets. Each block has a checksum, which continues over writes and equals that of the file's
+    bytes (I2).
     """
     data = random.Random(1).randbytes(2 * BLOCK)
     async with opened(tmp_path) as store:
@@ -67,7 +67,7 @@ async def test_what_is_written_is_read_back(tmp_path: Path) -> None:
 
 
 async def test_names_are_random_and_sharded(tmp_path: Path) -> None:
-    """A file lies in a folder named by the end of its name, and no two are alike."""
+    """A file lies in a folder named by the end of its name, and no two names are alike."""
     async with opened(tmp_path) as store:
         files = [await store.create(1) for _ in range(20)]
         assert len({file.name for file in files}) == 20
@@ -81,7 +81,7 @@ async def test_names_are_random_and_sharded(tmp_path: Path) -> None:
 
 
 async def test_punching_frees_the_disk(tmp_path: Path) -> None:
-    """Punched bytes read as zeros, their neighbours stay, and the file system has the space again (I17)."""
+    """Punched bytes are zero, their neighbours stay, and the file system has the space again (I17)."""
     async with opened(tmp_path) as store:
         file = await store.create(4 * BLOCK)
         await store.write(file, 0, b"x" * 4 * BLOCK, 0, BLOCK)
@@ -95,7 +95,7 @@ async def test_punching_frees_the_disk(tmp_path: Path) -> None:
 
 
 async def test_a_file_is_opened_again(tmp_path: Path) -> None:
-    """A file of the size that the index says opens with its bytes; of any other size, or gone, it does not."""
+    """A file of the size in the index opens with its bytes. One of another size, or one that is gone, does not open."""
     async with opened(tmp_path) as store:
         file = await store.create(3 * BLOCK)
         await store.write(file, 0, b"y" * 3 * BLOCK, 0, BLOCK)
@@ -115,7 +115,7 @@ async def test_a_file_is_opened_again(tmp_path: Path) -> None:
 
 
 async def test_opening_after_a_kill_frees_what_is_not_known(tmp_path: Path) -> None:
-    """After an unclean stop the bytes beside the known ones are given back to the disk, the known ones stay (I17)."""
+    """After an unclean stop the bytes outside the known spans are freed, and the known ones stay (I17)."""
     async with opened(tmp_path) as store:
         file = await store.create(5 * BLOCK + 7)
         await store.write(file, 0, b"z" * (5 * BLOCK + 7), 0, BLOCK)
@@ -130,7 +130,7 @@ async def test_opening_after_a_kill_frees_what_is_not_known(tmp_path: Path) -> N
 
 
 async def test_removing_leaves_open_readers_alone(tmp_path: Path) -> None:
-    """An unlinked file can be read from its descriptor until that is closed (I18)."""
+    """An unlinked file stays readable from its descriptor until that is closed (I18)."""
     async with opened(tmp_path) as store:
         file = await store.create(10)
         await store.write(file, 0, b"0123456789", 0, BLOCK)
@@ -143,7 +143,7 @@ async def test_removing_leaves_open_readers_alone(tmp_path: Path) -> None:
     "name", ["", "..", "../../../etc/passwd", "x" * 26, "0" * 25, "0" * 27, "0" * 24 + "/0", "0" * 24 + "..", "\0" * 26]
 )
 async def test_a_name_cannot_lead_out_of_the_folder(tmp_path: Path, name: str) -> None:
-    """File names come from a database on a disk: only those that this cache makes are used."""
+    """File names come from a database on disk, so only names of the form that the cache makes are used."""
     async with opened(tmp_path) as store:
         with pytest.raises(StoreError, match="no file name"):
             await store.open_file(name, 1, None)
@@ -153,7 +153,7 @@ async def test_a_name_cannot_lead_out_of_the_folder(tmp_path: Path, name: str) -
 
 
 async def test_a_symbolic_link_is_not_followed(tmp_path: Path) -> None:
-    """A link in the place of an object's file is refused: what it leads to is not served."""
+    """A link in the place of an object's file is refused, and its target is not served."""
     secret = tmp_path / "secret"
     secret.write_bytes(b"12345")
     async with opened(tmp_path / "cache") as store:
@@ -167,7 +167,7 @@ async def test_a_symbolic_link_is_not_followed(tmp_path: Path) -> None:
 
 
 def test_one_process_has_the_folder(tmp_path: Path) -> None:
-    """A second opener is refused while the first lives, in another process too, and let in afterwards."""
+    """A second process is refused while the first one lives, and let in afterwards."""
     code = (
         "import sys, time; from pathlib import Path; from bucketfront.cache.storage.file_storage import FileStorage;"
         "from bucketfront.errors import CacheInUse;"
@@ -187,7 +187,7 @@ def test_one_process_has_the_folder(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_cannot_be_made_says_so(tmp_path: Path) -> None:
-    """A cache folder below a file is a StoreError that names the folder and the cure."""
+    """A cache folder below a file is a StoreError that names the folder and the remedy."""
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match=r"cache\.dir"):
         FileStorage(tmp_path / "file" / "cache", FakeClock()).open()
@@ -197,7 +197,7 @@ def test_a_folder_that_cannot_be_made_says_so(tmp_path: Path) -> None:
 async def test_a_failed_disk_is_left_alone_for_a_while(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    """A write that fails is a StoreError; for FAILURE_PAUSE_S seconds no file is made, then all is well (I16)."""
+    """A write that fails is a StoreError. No file is created for FAILURE_PAUSE_S, and all works again then (I16)."""
 
     def pwrite(*_: object) -> int:
         raise OSError(number, os.strerror(number))
@@ -223,7 +223,7 @@ async def test_a_failed_disk_is_left_alone_for_a_while(
 
 
 async def test_a_write_is_repeated_until_all_of_it_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`pwrite` may take less than it is given; one that takes nothing is an error, not an endless loop (I2)."""
+    """`pwrite` may take less than it is given. If it takes nothing, that is an error and no endless loop (I2)."""
     real = os.pwrite
     async with opened(tmp_path) as store:
         file = await store.create(BLOCK)
@@ -239,7 +239,7 @@ async def test_a_write_is_repeated_until_all_of_it_is_there(tmp_path: Path, monk
 
 
 async def test_a_failed_create_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the size cannot be set, the file is gone and its descriptor closed."""
+    """If the size cannot be set, the file is removed and its descriptor is closed."""
 
     def ftruncate(*_: object) -> None:
         raise OSError(errno.ENOSPC, "full")
@@ -254,8 +254,8 @@ async def test_a_failed_create_leaves_nothing(tmp_path: Path, monkeypatch: pytes
 
 
 async def test_a_folder_that_vanished_is_made_again(tmp_path: Path) -> None:
-    """A shard, the objects' folder or all of it may be removed from outside: what is lost is noticed and made anew, and
-    the lock is held again (I16).
+    """Another process may remove a shard, the objects' folder or all of it. The storage notices the loss, creates it
+    again, and holds the lock (I16).
     """
     async with opened(tmp_path / "cache") as store:
         first = await store.create(1)
@@ -276,7 +276,7 @@ async def test_a_folder_that_vanished_is_made_again(tmp_path: Path) -> None:
 
 
 async def test_a_folder_put_in_the_place_of_ours_is_not_touched(tmp_path: Path) -> None:
-    """Moved away, the folder is used on under its new name; deleted, its name is not followed elsewhere (I16)."""
+    """A folder that is moved away stays in use under its new name. If it is deleted, its name is not followed (I16)."""
     root, other = tmp_path / "cache", tmp_path / "other"
     (other / "objects").mkdir(parents=True)
     async with opened(root) as store:
@@ -298,7 +298,7 @@ async def test_a_folder_put_in_the_place_of_ours_is_not_touched(tmp_path: Path) 
 
 
 async def test_a_shard_that_is_a_symbolic_link_is_not_followed(tmp_path: Path) -> None:
-    """Files are neither made nor removed nor listed through a link in the place of a shard (I16)."""
+    """Through a link in the place of a shard, files are neither created nor removed nor listed (I16)."""
     other = tmp_path / "other"
     other.mkdir()
     async with opened(tmp_path / "cache") as store:
@@ -317,7 +317,7 @@ async def test_a_shard_that_is_a_symbolic_link_is_not_followed(tmp_path: Path) -
 
 
 async def test_a_cancelled_create_leaves_no_descriptor(tmp_path: Path) -> None:
-    """Cancelling whoever waits for a new file closes it once it is there (I12)."""
+    """If the caller of `create` is cancelled, the new file is closed once it exists (I12)."""
     async with opened(tmp_path) as store:
         work = asyncio.create_task(store.create(1))
         await asyncio.sleep(0)
@@ -334,8 +334,8 @@ async def test_a_cancelled_create_leaves_no_descriptor(tmp_path: Path) -> None:
 async def test_a_descriptor_outlives_the_writes_to_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_cancelled: bool
 ) -> None:
-    """Of a write that was cancelled, or takes too long, the descriptor is closed only after the thread has left it: its
-    number would be another file's (I1, I20).
+    """After a write that was cancelled or takes too long, the descriptor is closed only when its thread has ended. Its
+    number would be another file's otherwise (I1, I20).
     """
     monkeypatch.setattr(store_module, "DISK_TIMEOUT_S", 10 if is_cancelled else 0.05)
     begun, may_end, ended = threading.Event(), threading.Event(), threading.Event()
@@ -372,8 +372,8 @@ async def test_a_descriptor_outlives_the_writes_to_it(
 
 @pytest.mark.parametrize("call", ["_remove", "space"])
 async def test_no_call_waits_for_a_disk_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
-    """What nobody reads has its bound as well: a file to be removed must not hold up whoever needs its space (I20). And
-    while a call hangs, nobody waits to write: bytes pass through (I16).
+    """Calls without a reader have a timeout as well, because a reservation may wait for a removal (I20). While a call
+    hangs, writes fail at once, so that bytes pass through (I16).
     """
     monkeypatch.setattr(store_module, "DISK_TIMEOUT_S", 0.05)
     hang = threading.Event()
@@ -398,14 +398,14 @@ async def test_no_call_waits_for_a_disk_that_hangs(tmp_path: Path, monkeypatch: 
 
 
 async def test_space_is_counted_as_the_disk_has_it(tmp_path: Path) -> None:
-    """Free and total come from the file system; files that are not there take nothing."""
+    """The free and the total bytes are those of the file system."""
     async with opened(tmp_path) as store:
         free, total = await store.disk_space()
         assert 0 < free < total
 
 
 async def test_one_thread_writes_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Writes to one file come one after the other, in their order; another file does not wait for them."""
+    """Writes to one file run one after the other, in their order. Another file does not wait for them."""
     real, running, order = os.pwrite, set[int](), list[int]()
     at_once = threading.Barrier(2)
 
@@ -432,8 +432,8 @@ async def test_one_thread_writes_a_file(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 async def test_a_disk_that_does_not_answer_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A call that hangs is a StoreError after DISK_TIMEOUT_S; the disk rests until it has ended, and what it opened in
-    the end is closed (I16, I20).
+    """A call that hangs is a StoreError after DISK_TIMEOUT_S. The disk is not usable until it has ended, and a file
+    that it opened is closed then (I16, I20).
     """
     monkeypatch.setattr(store_module, "DISK_TIMEOUT_S", 0.05)
     clock, hang = FakeClock(), threading.Event()
@@ -464,7 +464,7 @@ async def test_a_disk_that_does_not_answer_is_given_up(tmp_path: Path, monkeypat
 async def test_a_file_that_nobody_waits_for_is_not_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_cancelled: bool
 ) -> None:
-    """A file that is made too late is closed and removed: no row will ever name it (I12, I17)."""
+    """A file that is created too late is closed and removed, because no row will ever name it (I12, I17)."""
     monkeypatch.setattr(store_module, "DISK_TIMEOUT_S", 10 if is_cancelled else 0.05)
     begun, hang = threading.Event(), threading.Event()
     async with opened(tmp_path) as store:
@@ -488,7 +488,7 @@ async def test_a_file_that_nobody_waits_for_is_not_left(
 
 
 async def test_a_probe_that_cannot_be_removed_takes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether the disk takes bytes is tried with a file that has no name any more: none are left uncounted (I17)."""
+    """The probe of the disk has lost its name before it is written, so that no uncounted file takes space (I17)."""
     probe = tmp_path / "objects" / ".probe"
     probe.parent.mkdir(parents=True)
     probe.write_bytes(bytes(4096))  # as a kill may have left it
@@ -505,7 +505,7 @@ async def test_a_probe_that_cannot_be_removed_takes_nothing(tmp_path: Path, monk
 
 
 async def test_a_file_that_goes_while_its_folder_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An eviction beside the sweep is no failure of the disk (I16)."""
+    """An eviction during the sweep is no failure of the disk (I16)."""
     async with opened(tmp_path) as store:
         file = await store.create(1)
         scandir = os.scandir

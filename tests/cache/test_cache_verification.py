@@ -1,4 +1,4 @@
-"""`verify`: damage of each kind is found, told with its place, and put right on request."""
+"""`verify` finds damage of each kind, names its place, and repairs it on request."""
 
 import asyncio
 import os
@@ -22,7 +22,7 @@ ORPHAN = "0" * 26
 
 
 async def filled(root: Path) -> Rig:
-    """A clean cache of two objects, one of them with holes; its origin has them still."""
+    """Fill a cache with two objects, one of them with holes, and close it cleanly. The origin still has them."""
     async with Rig(root) as rig:
         rig.origin.put(content(SIZE))
         rig.origin.put(content(SIZE, seed=1), key=OTHER)
@@ -33,7 +33,7 @@ async def filled(root: Path) -> Rig:
 
 
 async def verified(root: Path, *, repair: bool = False) -> Report:
-    """In a thread: a repair has an event loop of its own."""
+    """Verify in a thread, because a repair has an event loop of its own."""
     return await asyncio.to_thread(verify, root, BLOCK, repair=repair)
 
 
@@ -71,8 +71,8 @@ CASES: list[tuple[Callable[[Path], None], list[tuple[Damage, str, tuple[int, ...
 async def test_damage_is_found_and_put_right(
     tmp_path: Path, harm: Callable[[Path], None], expected: list[tuple[Damage, str, tuple[int, ...]]]
 ) -> None:
-    """Looking finds it and changes nothing; a repair tells the same, after it nothing is found, every byte is right and
-    the space adds up (I15, I17).
+    """Verification finds the damage and changes no byte. A repair reports the same. After it no damage is found, every
+    byte is right, and the space adds up (I15, I17).
     """
     rig = await filled(tmp_path)
     harm(next(rig.stored_files()[row["file"]] for row in rig.rows() if row["key"] == b"a/b.mp4"))
@@ -91,7 +91,9 @@ async def test_damage_is_found_and_put_right(
 
 
 async def test_a_folder_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A running cache is only looked at; what it was about to write is not called damage, real damage is (I15)."""
+    """The folder of a running cache is only read. Its unflushed changes do not count as damage, and real damage does
+    (I15).
+    """
     monkeypatch.setattr(verification, "SETTLING_S", 0.0)
     async with Rig(tmp_path) as rig:
         rig.origin.put(content(SIZE))
@@ -116,7 +118,7 @@ async def test_a_folder_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 async def test_what_cannot_be_verified_says_so(tmp_path: Path) -> None:
-    """No cache, an index of another block size, and one that is damaged are errors with their reason, not findings."""
+    """A missing cache, an index of another block size and a damaged one are errors with a reason, not findings."""
     with pytest.raises(StoreError, match="no cache in"):
         verify(tmp_path / "none", BLOCK, repair=False)
     await filled(tmp_path)
@@ -129,7 +131,7 @@ async def test_what_cannot_be_verified_says_so(tmp_path: Path) -> None:
 
 
 async def test_a_key_is_told_in_printable_characters(tmp_path: Path) -> None:
-    """Keys are anybody's: none of them moves the cursor of the terminal that shows the report (I28)."""
+    """Clients choose keys, so the report shows them in printable characters that move no terminal's cursor (I28)."""
     key = ObjectKey("bucket", "\x1b[2J\nnone\u202e")
     async with Rig(tmp_path) as rig:
         rig.origin.put(content(SIZE), key=key)
