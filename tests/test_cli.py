@@ -312,7 +312,7 @@ import sys, time
 from bucketfront import cli
 from bucketfront.cache.storage.file_storage import FileStorage
 
-cli.STOP_PATIENCE = 0.5
+cli.STOP_TIMEOUT_S = 0.5
 FileStorage.close = lambda _: time.sleep(60)
 sys.argv[1:] = ["serve", "-c", sys.argv[1]]
 cli.main()

@@ -1,4 +1,4 @@
-"""The command line. Heavy imports stay inside the commands: `--help` answers in under 150 ms."""
+"""The command line. Heavy imports stay inside the commands, so that `--help` takes less than 150 ms."""
 
 import json
 import sys
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from bucketfront.config.settings import Settings
 
 FAILED, WRONG_USE = 1, 2
-STOP_PATIENCE = 45.0  # seconds, of which running answers have 25
+STOP_TIMEOUT_S = 45.0  # for a stop, of which running requests have 25; then the process ends like after kill -9
 DEFAULT_CONFIG = Path("proxy.yaml")
 
 _config = click.option(
@@ -71,7 +71,7 @@ async def _serve(settings: "Settings") -> None:
     from bucketfront.app import serve as run
 
     stop = asyncio.Event()
-    overdue = threading.Timer(STOP_PATIENCE, _end)
+    overdue = threading.Timer(STOP_TIMEOUT_S, _end)
     overdue.daemon = True
 
     def begin_to_stop() -> None:
@@ -85,15 +85,18 @@ async def _serve(settings: "Settings") -> None:
 
 
 def _end() -> None:
-    """A thread that waits for a disk can be ended by nothing else; the next start is made for that (I14, I20)."""
+    """End the process at once, because nothing else ends a thread that waits for a disk.
+
+    The next start copes with that (docs/invariants.md#crash-only).
+    """
     import os
 
-    click.echo(f"the stop took longer than {STOP_PATIENCE:g} s: ended as by kill -9", err=True)
+    click.echo(f"the stop took longer than {STOP_TIMEOUT_S:g} s: ended as by kill -9", err=True)
     os._exit(FAILED)
 
 
 def _announce(app: "App") -> None:
-    """The addresses, and what to try, on standard error: standard output is the access log's."""
+    """Print the addresses and examples to standard error, because standard output may be the access log."""
     mount = app.settings.mounts[0]
     lines = [
         f"bucketfront {__version__}",
@@ -115,7 +118,7 @@ def _announce(app: "App") -> None:
 @main.command()
 @_config
 def check(config: Path) -> None:
-    """Validate the configuration, then ask the origin, the credentials and the disk. One line each."""
+    """Validate the configuration, then test the origin, the credentials and the disk. Prints one line for each."""
     import asyncio
     import logging
 
@@ -137,39 +140,39 @@ def check(config: Path) -> None:
 @_config
 @_json
 def purge(paths: tuple[str, ...], prefix: str | None, config: Path, *, soft: bool, as_json: bool) -> None:
-    """Remove PATHS from the cache of the running proxy; prints how many objects there were."""
+    """Remove PATHS from the cache of the running proxy. Prints how many objects it removed."""
     if not paths and prefix is None:
         raise click.UsageError("name PATHS or --prefix")
     body: dict[str, Any] = {"paths": paths, "soft": soft}
     if prefix is not None:
         body["prefix"] = prefix
-    answer = _ask_admin(_load(config), "POST", "/api/v1/purge", body)
-    click.echo(json.dumps(answer) if as_json else f"{answer['purged']} purged")
+    response = _call_admin(_load(config), "POST", "/api/v1/purge", body)
+    click.echo(json.dumps(response) if as_json else f"{response['purged']} purged")
 
 
 @main.command()
 @_config
 @_json
 def stats(config: Path, *, as_json: bool) -> None:
-    """Figures of the running proxy, once."""
-    answer = _ask_admin(_load(config), "GET", "/api/v1/stats")
+    """Print the counters of the running proxy."""
+    response = _call_admin(_load(config), "GET", "/api/v1/stats")
     if as_json:
-        click.echo(json.dumps(answer))
+        click.echo(json.dumps(response))
         return
-    endings = answer.pop("endings")
+    endings = response.pop("endings")
     for name, value in {
-        **answer,
+        **response,
         **{f"flights {ending}": count for ending, count in endings.items()},
     }.items():
         click.echo(f"{name.replace('_', ' '):<20} {value}")
 
 
 @main.command()
-@click.option("--repair", is_flag=True, help="Put right what is found; the proxy must not run meanwhile.")
+@click.option("--repair", is_flag=True, help="Repair the damage. The proxy must not run meanwhile.")
 @_config
 @_json
 def verify(config: Path, *, repair: bool, as_json: bool) -> None:
-    """Hold the cache's index against its files, all blocks of them. Exit status 1: something is wrong, and still is."""
+    """Compare the cache's index with its files, block by block. Exit status 1 if damage remains."""
     from bucketfront.cache.storage.verification import verify as run
     from bucketfront.errors import StoreError
 
@@ -209,13 +212,13 @@ def _load(path: Path) -> "Settings":
         _fail(str(error), WRONG_USE)
 
 
-def _ask_admin(settings: "Settings", method: str, path: str, body: object = None) -> dict[str, Any]:
-    """One call to the admin port of the proxy that runs with these settings."""
+def _call_admin(settings: "Settings", method: str, path: str, body: object = None) -> dict[str, Any]:
+    """Send one request to the admin port of the proxy that runs with these settings."""
     import urllib.error
     import urllib.request
 
     host = settings.admin.host
-    # What listens everywhere is asked nearby.
+    # A listener on all interfaces is reached on loopback.
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - a name, nothing is bound
     url = f"http://{f'[{host}]' if ':' in host else host}:{settings.admin.port}{path}"
     request = urllib.request.Request(url, method=method, data=None if body is None else json.dumps(body).encode())
@@ -224,8 +227,8 @@ def _ask_admin(settings: "Settings", method: str, path: str, body: object = None
     try:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with opener.open(request, timeout=30) as response:
-            answer: dict[str, Any] = json.load(response)
-            return answer
+            content: dict[str, Any] = json.load(response)
+            return content
     except urllib.error.HTTPError as error:
         _fail(f"{url} answered {error.code}: {error.read(500).decode(errors='replace').strip()}")
     except (OSError, ValueError) as error:

@@ -1,1 +1,1 @@
-"""The control plane, on a listener of its own (I27)."""
+"""The control plane, on a listener of its own (docs/invariants.md#admin-is-apart)."""

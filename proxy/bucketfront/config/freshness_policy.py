@@ -1,4 +1,4 @@
-"""What the settings say about freshness: rules by path, and the lifetime of each version.
+"""The freshness that the settings define: rules by path, and the lifetime of each version.
 
 The functions are pure. The cache gets them as callables, because it takes values and no settings.
 """

@@ -1,1 +1,1 @@
-"""The data plane: from a parsed request to the last byte of its answer."""
+"""The data plane: from a connection's bytes to the last byte of a response."""

@@ -1,1 +1,1 @@
-"""Plain requests for whole, fresh objects, answered before aiohttp sees them."""
+"""Responses to plain requests for whole, fresh objects, before aiohttp sees them."""

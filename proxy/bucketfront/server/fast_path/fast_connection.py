@@ -36,7 +36,7 @@ from bucketfront.server.telemetry.access_log import CLIENT_CLOSED_REQUEST, Acces
 from bucketfront.server.telemetry.telemetry import Telemetry
 
 READ_BYTES = 8 << 10  # at once; more than the largest plain request
-RESIDENT_S = 0.1  # that an object sent from memory is expected to stay there; the kernel is asked after that
+RESIDENT_S = 0.1  # that an object sent from memory is expected to stay there; after that the proxy looks again
 MAX_JOIN_BYTES = 4 << 10  # of a response that is copied together, which costs less than a list of pieces
 MAX_HELD_BYTES = 64 << 10  # of requests behind a response that is still being sent (docs/invariants.md#memory)
 

@@ -1,1 +1,1 @@
-"""What each kind of request does."""
+"""The handlers: one for each kind of request."""

@@ -183,7 +183,7 @@ class ObjectHandler:
     # --- a site's own error pages --------------------------------------------------------------------------
 
     async def _error_page(self, exchange: Exchange, route: Route, status: int) -> tuple[Plan, Reader] | None:
-        """Return the site's document for `status`, with an open reader. Returns None if there is none to send."""
+        """Return the site's document for `status`, with an open reader. Returns None if it cannot be sent."""
         key: ObjectKey | None = None
         try:
             key = error_document(route, status)

@@ -100,7 +100,7 @@ class AiohttpConnection(web.RequestHandler):
 
     @property
     def newest_request(self) -> tuple[RawRequestMessage, StreamReader] | None:
-        """The request queued last and its body. Returns None if it is an error of the parser."""
+        """Return the request queued last, with its body. Returns None if it is an error of the parser."""
         message, body = self._messages[-1]
         return None if isinstance(message, _ErrInfo) else (message, body)
 
@@ -121,12 +121,15 @@ class AiohttpConnection(web.RequestHandler):
 
     @property
     def awaits_request(self) -> bool:
-        """Whether no request is queued or under way, and another one is welcome."""
+        """Return whether no request is queued or under way, and another one is welcome."""
         return self._waiter is not None and not self._messages and not self._close
 
     @property
     def is_responding(self) -> bool:
-        """Whether a request is queued or under way. aiohttp dequeues a request one turn before its handler begins."""
+        """Return whether a request is queued or under way.
+
+        aiohttp dequeues a request one turn before its handler begins.
+        """
         return bool(self._messages) or (self._waiter is None and self._request_count > 0)
 
     @property
@@ -143,7 +146,7 @@ class AiohttpConnection(web.RequestHandler):
 
     @property
     def is_upgraded(self) -> bool:
-        """Whether the parser stopped at a request for another protocol."""
+        """Return whether the parser stopped at a request for another protocol."""
         return self._upgraded
 
     # --- timers and flow control ---------------------------------------------------------------------------
@@ -153,7 +156,7 @@ class AiohttpConnection(web.RequestHandler):
         self._next_keepalive_close_time = now + self._keepalive_timeout
 
     def sends_outside_aiohttp(self) -> bool:
-        """Whether a response is being sent that aiohttp does not see, so that the connection is not idle."""
+        """Return whether a response is being sent that aiohttp does not see. The connection is then not idle."""
         return False
 
     def _process_keepalive(self) -> None:
@@ -163,7 +166,7 @@ class AiohttpConnection(web.RequestHandler):
 
     @property
     def is_body_paused(self) -> bool:
-        """Whether the buffer of the request's body is full."""
+        """Return whether the buffer of the request's body is full."""
         return self._reading_paused
 
     async def drain(self) -> None:
@@ -182,7 +185,7 @@ class AiohttpConnection(web.RequestHandler):
 class AiohttpServer(web.Server):
     @property
     def connection_options(self) -> dict[str, Any]:
-        """The arguments with which aiohttp would make a connection."""
+        """Return the arguments with which aiohttp would make a connection."""
         return {"loop": self._loop, **self._kwargs}
 
 

@@ -273,7 +273,7 @@ class Connection(AiohttpConnection):
 
     @property
     def _is_over(self) -> bool:
-        """Whether no further byte of the client will be parsed."""
+        """Return whether no further byte of the client will be parsed."""
         return self._state in _OVER or self.is_closing
 
     def _advance(self, event: ReceiveEvent) -> None:

@@ -60,7 +60,7 @@ class Sender:
         self._pieces = pieces
         self._whole = whole
         self._length = sum(len(piece) if isinstance(piece, bytes) else piece.length for piece in pieces)
-        self._asked: Span | None = None  # the span that the reader was asked for last
+        self._asked: Span | None = None  # the last argument of the reader's `ask_for`
         self._ready = 0  # the file has the bytes of the object from the sender's offset to here
         self._chunks: AsyncGenerator[bytes, None] | None = None
         self._first = b""

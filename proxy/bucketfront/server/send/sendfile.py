@@ -43,7 +43,7 @@ class _SendfileStep:
 
     @property
     def next(self) -> Span:
-        """The bytes of the next turn."""
+        """Return the span of the next turn."""
         return Span(self.at, min(self.stop, self.at + MAX_PER_TURN_BYTES))
 
     def is_next_in_memory(self) -> bool:
