@@ -32,7 +32,7 @@ class FreshnessRule(Section):
 
 
 class FreshnessSettings(Section):
-    """How long a cached object is used without asking S3 (RFC 9111, RFC 5861).
+    """How long a cached object is used without a request to S3 (RFC 9111, RFC 5861).
 
     The object's own `Cache-Control` and `Expires` come first, then the rules, then these defaults.
     """
@@ -42,7 +42,7 @@ class FreshnessSettings(Section):
     negative_ttl: Duration = 10.0
     """How long a 404 of S3 is remembered."""
     stale_while_revalidate: Duration = 60.0
-    """How long past its lifetime a stale object may be served while S3 is asked (RFC 5861 section 3)."""
+    """How long past its lifetime a stale object may be served while it is revalidated (RFC 5861 section 3)."""
     stale_if_error: Duration = 86400.0
     """How long past its lifetime a stale object may be served while S3 fails (RFC 5861 section 4)."""
     outage: Duration | None = None
