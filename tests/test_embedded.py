@@ -1,4 +1,4 @@
-"""The embedded origin: a real child process, spoken to over its socket."""
+"""The embedded origin: a real child process, tested over its socket."""
 
 import asyncio
 import logging
@@ -62,7 +62,7 @@ async def s3(origin: EmbeddedS3) -> AsyncIterator[Any]:
 
 
 def executable(folder: Path, script: str) -> str:
-    """A stand-in for the Python interpreter."""
+    """Write a stand-in for the Python interpreter. Return its path."""
     path = folder / "python"
     path.write_text(f"#!/bin/sh\n{script}\n")
     path.chmod(0o755)
@@ -78,7 +78,7 @@ def reaped(pid: int) -> bool:
 
 
 def gone(pid: int) -> bool:
-    """True as soon as the process has ended, whether or not its new parent has reaped it."""
+    """Return whether the process has ended, also if its new parent has not reaped it yet."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except FileNotFoundError:
@@ -107,7 +107,7 @@ async def test_seeded_media_is_served_byte_for_byte(s3: Any) -> None:
 )
 @shared
 async def test_ranges(s3: Any, asked: str, status: int, span: tuple[int, int] | None) -> None:
-    """A ranged GET gets the bytes asked for and the total, or 416."""
+    """A ranged GET gets the requested bytes and the total, or 416."""
     if span is None:
         with pytest.raises(ClientError) as refused:
             await s3.get_object(Bucket="demo", Key="sample.mp4", Range=asked)
@@ -139,7 +139,7 @@ async def test_preconditions(s3: Any, condition: dict[str, str], status: int) ->
 @pytest.mark.parametrize("key", KEYS)
 @shared
 async def test_keys_are_taken_literally(s3: Any, key: str) -> None:
-    """I23: a key that goes in comes out under that name and no other; slashes are not merged."""
+    """I23: an object is stored under exactly its key, and slashes are not merged."""
 
     async def listed() -> set[str]:
         return {item["Key"] for item in (await s3.list_objects_v2(Bucket="demo"))["Contents"]}
@@ -156,7 +156,7 @@ async def test_keys_are_taken_literally(s3: Any, key: str) -> None:
 @shared
 @pytest.mark.parametrize("media_type", ["application/x-www-form-urlencoded", "multipart/form-data; boundary=b"])
 async def test_a_body_is_no_form(s3: Any, media_type: str) -> None:
-    """An object is stored as it was sent, whatever its type says: curl calls all that it sends a form."""
+    """An object is stored as it was sent, for any type: curl sends every body as a form."""
     await s3.put_object(Bucket="other", Key="form", Body=b"a=b&c", ContentType=media_type)
     answer = await s3.get_object(Bucket="other", Key="form")
     async with answer["Body"] as body:
@@ -165,7 +165,7 @@ async def test_a_body_is_no_form(s3: Any, media_type: str) -> None:
 
 @shared
 async def test_absence_has_a_code(s3: Any) -> None:
-    """An absent key and an absent bucket answer 404, each with S3's own code."""
+    """An absent key and an absent bucket get a 404, each with S3's own code."""
     for bucket, code in (("demo", "NoSuchKey"), ("absent", "NoSuchBucket")):
         with pytest.raises(ClientError) as refused:
             await s3.get_object(Bucket=bucket, Key="nothing")
@@ -195,7 +195,7 @@ async def test_chunked_and_expecting_uploads(origin: EmbeddedS3) -> None:
 
 @shared
 async def test_no_header_is_sent_twice(origin: EmbeddedS3) -> None:
-    """Strict clients refuse two `Server` or `Date` headers: an answer has none twice."""
+    """No response has a header twice, because strict clients refuse two `Server` or `Date` headers."""
     for path in ("/demo", "/demo/sample.mp4", "/demo/absent"):
         reader, writer = await asyncio.open_connection("127.0.0.1", URL(origin.endpoint_url).port)
         writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: any\r\n\r\n".encode())
@@ -209,7 +209,7 @@ async def test_no_header_is_sent_twice(origin: EmbeddedS3) -> None:
 
 @shared
 async def test_one_continue(origin: EmbeddedS3) -> None:
-    """`Expect: 100-continue` gets one interim answer before the final one (RFC 9110 section 10.1.1)."""
+    """`Expect: 100-continue` gets one interim response before the final one (RFC 9110 section 10.1.1)."""
     reader, writer = await asyncio.open_connection("127.0.0.1", URL(origin.endpoint_url).port)
     head = "Host: x\r\nAuthorization: any\r\nContent-Length: 3\r\nExpect: 100-continue"
     writer.write(f"PUT /demo/expected HTTP/1.1\r\n{head}\r\n\r\n".encode())
@@ -221,7 +221,7 @@ async def test_one_continue(origin: EmbeddedS3) -> None:
 
 
 async def test_seeded_names_are_taken_literally(tmp_path: Path) -> None:
-    """I23: a seeded file's name is its key, whatever it means in a URL."""
+    """I23: the name of a seeded file is its key, whatever it means in a URL."""
     names = ("a b+c.ts", "a%2Fb", "q?x=1#y", "ü")
     for name in names:
         (tmp_path / name).write_text(name)
@@ -236,15 +236,15 @@ async def test_seeded_names_are_taken_literally(tmp_path: Path) -> None:
 
 
 async def test_absent_seed_folder(tmp_path: Path) -> None:
-    """A seed folder that is not there fails the start; it does not make an empty origin."""
+    """An absent seed folder fails the start, and does not make an empty origin."""
     with pytest.raises(OriginUnavailable, match="absent is no folder to seed from"):
         await EmbeddedS3(["demo"], tmp_path / "absent").start()
 
 
 async def test_requests_are_not_logged() -> None:
-    """The child writes nothing for a request, whatever its answer, nor for a Ctrl-C.
+    """The child prints nothing for a request with any response, nor for a Ctrl-C.
 
-    A terminal sends SIGINT to the whole process group; the origin is for the parent to end.
+    A terminal sends SIGINT to the whole process group, and only the parent ends the origin.
     """
     async with EmbeddedS3(["demo"], MEDIA) as quiet:
         os.kill(quiet.pid, signal.SIGINT)
@@ -271,7 +271,7 @@ async def test_stop_leaves_nothing() -> None:
 
 
 async def test_stop_gets_rid_of_a_deaf_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A child that heeds neither the end of stdin nor SIGTERM is killed."""
+    """A child that ignores the end of stdin and SIGTERM is killed."""
     deaf = "import signal, time; signal.signal(15, 1); print(1, flush=True); time.sleep(60)"
     monkeypatch.setattr(sys, "executable", executable(tmp_path, f"exec {sys.executable} -c '{deaf}'"))
     monkeypatch.setattr(launcher, "STOP_STEP_S", 0.2)
@@ -283,7 +283,7 @@ async def test_stop_gets_rid_of_a_deaf_child(tmp_path: Path, monkeypatch: pytest
 
 
 async def test_child_dies_with_a_killed_parent() -> None:
-    """I14: `kill -9` of the parent ends the child too, with nobody left to tell it."""
+    """I14: `kill -9` of the parent ends the child as well."""
     script = textwrap.dedent("""
         import asyncio
         from bucketfront.s3.embedded.launcher import EmbeddedS3
@@ -320,7 +320,7 @@ async def test_child_dies_with_a_killed_parent() -> None:
 
 
 async def test_missing_moto_names_the_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without site-packages there is no moto: the error says what to install."""
+    """Without site-packages there is no moto, and the error names the package to install."""
     bare = executable(tmp_path, f'exec {sys.executable} -S -E "$@"')
     monkeypatch.setattr(sys, "executable", bare)
     origin = EmbeddedS3(["demo"])
@@ -341,14 +341,14 @@ async def test_missing_moto_names_the_cure(tmp_path: Path, monkeypatch: pytest.M
 async def test_last_words_of_a_child_that_died(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, said: str
 ) -> None:
-    """A child that ends before it listens: the error has its status and its last lines."""
+    """If a child ends before it listens, the error has its status and its last lines."""
     monkeypatch.setattr(sys, "executable", executable(tmp_path, script))
     with pytest.raises(OriginUnavailable, match=re.escape(said)):
         await EmbeddedS3().start()
 
 
 async def test_no_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An interpreter that is not there is an origin that is not there."""
+    """An absent interpreter is an unavailable origin."""
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     with pytest.raises(OriginUnavailable, match="could not be started"):
         await EmbeddedS3().start()
@@ -376,7 +376,7 @@ async def test_a_chatty_child_never_blocks(
 
 
 def test_seed_lists_visible_files_in_key_order(tmp_path: Path) -> None:
-    """Keys are relative paths with '/', sorted; hidden files and folders are left out."""
+    """Keys are relative paths with '/', sorted. Hidden files and folders are left out."""
     for name in ("b.txt", "a/z.mp4", "a/b/c.ts", ".hidden", ".git/config", "a/.DS_Store"):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Wire path -> key: total, strict and one to one (I23)."""
+"""The mapping from wire path to key: total, strict and one to one (I23)."""
 
 from urllib.parse import quote_from_bytes
 from xml.etree import ElementTree as ET
@@ -56,7 +56,7 @@ keys = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="
     ],
 )
 def test_targets(raw: str, path: bytes, query: str) -> None:
-    """I23: the path is percent-decoded once and otherwise left alone; the query is not part of it."""
+    """I23: the path is percent-decoded once and otherwise unchanged. The query is not part of it."""
     assert parse_target(raw) == Target(path, query)
 
 
@@ -91,13 +91,13 @@ def test_targets(raw: str, path: bytes, query: str) -> None:
     ],
 )
 def test_targets_that_name_nothing(raw: str) -> None:
-    """I23: not in origin or absolute form, or not strictly percent-encoded: BadPath, never a guess."""
+    """I23: a target in another form, or with an invalid percent-escape, is BadPath."""
     with pytest.raises(BadPath):
         parse_target(raw)
 
 
 def test_an_escape_in_the_query_is_not_ours() -> None:
-    """A query is not decoded, so a bad escape in it harms nothing."""
+    """A query is not decoded, so an invalid escape in it has no effect."""
     assert parse_target("/a?%zz").query == "%zz"
 
 
@@ -124,18 +124,18 @@ def test_octets_that_are_no_key(octets: bytes) -> None:
 
 @pytest.mark.parametrize("octets", [b"k", b"k" * MAX_KEY_BYTES, "é".encode() * 512, b"/", b"..", b"\r\n\x1b\x7f", b"%"])
 def test_octets_that_are_a_key(octets: bytes) -> None:
-    """I23: any other octets are the key that they spell, up to and with 1024 of them."""
+    """I23: any other octets are the key that they encode, up to and with 1024 of them."""
     assert to_key(octets).encode() == octets
 
 
 def test_normalisation_forms_are_different_keys() -> None:
-    """I23: no Unicode normalisation: NFC and NFD of one word are two keys."""
+    """I23: there is no Unicode normalisation, so NFC and NFD of one word are two keys."""
     assert to_key("ü".encode()) != to_key("u\u0308".encode())
 
 
 @given(st.text() | st.text().map("/".__add__) | st.text(alphabet="/%0123456789abcdefAF.?#:x").map("/".__add__))
 def test_parsing_is_total(raw: str) -> None:
-    """I23: every string is a key's octets or BadPath, and nothing else is ever raised."""
+    """I23: every string is a key's octets or BadPath, and no other exception is raised."""
     try:
         octets = parse_target(raw).path
         key = to_key(octets)
@@ -151,7 +151,7 @@ def test_parsing_is_total(raw: str) -> None:
 
 @given(st.binary(max_size=200))
 def test_every_wire_target_is_a_path_or_bad(octets: bytes) -> None:
-    """I23: bytes from the wire, surrogate escapes and all, never raise anything but BadPath."""
+    """I23: bytes from the wire, with surrogate escapes, never raise another exception than BadPath."""
     try:
         parse_target("/" + octets.decode("utf-8", "surrogateescape"))
     except BadPath:
@@ -160,7 +160,7 @@ def test_every_wire_target_is_a_path_or_bad(octets: bytes) -> None:
 
 @given(keys)
 def test_encoding_round_trips(key: str) -> None:
-    """I23: the path of a key leads to that key and no other."""
+    """I23: the encoded path of a key leads to that key and no other."""
     encoded = percent_encode(key)
     assert encoded.isascii()
     assert to_key(parse_target("/" + encoded).path.removeprefix(b"/")) == key
@@ -168,7 +168,7 @@ def test_encoding_round_trips(key: str) -> None:
 
 @given(st.binary(max_size=100), st.binary(max_size=100))
 def test_equal_keys_mean_equal_octets(one: bytes, other: bytes) -> None:
-    """I23: two paths decode to one value only if their octets are equal, whatever is escaped in them."""
+    """I23: two paths decode to one value only if their octets are equal, in any mix of escapes."""
 
     def escaped(octets: bytes) -> bytes:
         return "".join(f"%{octet:02x}" for octet in octets).encode()
@@ -180,12 +180,12 @@ def test_equal_keys_mean_equal_octets(one: bytes, other: bytes) -> None:
 
 @given(st.binary(max_size=100).filter(lambda octets: b"%" not in octets))
 def test_without_escapes_nothing_changes(octets: bytes) -> None:
-    """I23: decoding touches escapes only."""
+    """I23: decoding changes escapes only."""
     assert percent_decode(octets) == octets
 
 
 def test_an_object_key_reads_as_bucket_and_key() -> None:
-    """Messages name objects as S3's own tools do, and equal keys of two buckets stay apart."""
+    """Messages name objects like S3's own tools, and equal keys of two buckets stay apart."""
     assert str(ObjectKey("bucket", "a/b")) == "bucket/a/b"
     assert ObjectKey("one", "a") != ObjectKey("two", "a")
     assert len({ObjectKey("one", "a"), ObjectKey("one", "a")}) == 1
@@ -193,7 +193,7 @@ def test_an_object_key_reads_as_bucket_and_key() -> None:
 
 @given(keys)
 def test_keys_that_can_be_written(key: str) -> None:
-    """Those that an XML parser gives back, and no others: S3 answers with the key in XML."""
+    """Keys that an XML parser gives back can be written, because S3 repeats the key in XML."""
     document = "<a>" + "".join(f"&#{ord(character)};" for character in key) + "</a>"
     try:
         check_writable(key)
@@ -206,6 +206,6 @@ def test_keys_that_can_be_written(key: str) -> None:
 
 @pytest.mark.parametrize("character", ["\x01", "\x0b", "\x1f", "\ufffe", "\uffff"])
 def test_keys_that_cannot_be_written(character: str) -> None:
-    """The control characters but three, and two that Unicode keeps for itself."""
+    """All control characters but three, and two noncharacters of Unicode, cannot be written."""
     with pytest.raises(BadPath):
         check_writable(f"a{character}b")

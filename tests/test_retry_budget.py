@@ -9,7 +9,7 @@ Actions = st.lists(st.booleans(), max_size=400)  # True: a first attempt, False:
 
 
 def granted(budget: RetryBudget, actions: list[bool]) -> list[bool | None]:
-    """For each action whether a token was given; None for a first attempt."""
+    """Return for each action whether a token was granted, None for a first attempt."""
     outcomes: list[bool | None] = []
     for earns in actions:
         if earns:
@@ -22,14 +22,14 @@ def granted(budget: RetryBudget, actions: list[bool]) -> list[bool | None]:
 def test_retries_are_a_tenth_of_the_first_attempts_and_ten(
     before: list[bool], actions: list[bool], after: list[bool]
 ) -> None:
-    """In every stretch, whatever went before, further attempts are at most ten and a tenth of the first ones (I20)."""
+    """I20: in every stretch, further attempts are at most ten and a tenth of the first ones."""
     stretch = granted(RetryBudget(), before + actions + after)[len(before) : len(before) + len(actions)]
     assert stretch.count(True) <= MAX_TOKENS + stretch.count(None) / 10
 
 
 @given(Actions)
 def test_what_is_refused_is_counted_and_costs_nothing(actions: list[bool]) -> None:
-    """A refusal leaves the budget as it was: asking for what there is none of changes no later outcome."""
+    """A refusal leaves the budget as it was, and changes no later outcome."""
     budget = RetryBudget()
     outcomes = granted(budget, actions)
     assert budget.refused == outcomes.count(False)
@@ -39,7 +39,7 @@ def test_what_is_refused_is_counted_and_costs_nothing(actions: list[bool]) -> No
 
 @given(Actions)
 def test_a_hundred_first_attempts_fill_it(actions: list[bool]) -> None:
-    """However empty it was: then ten further attempts may follow each other, and not eleven."""
+    """After a hundred first attempts ten further ones may follow each other, and not eleven."""
     budget = RetryBudget()
     granted(budget, actions)
     granted(budget, [True] * (10 * MAX_TOKENS))
@@ -47,7 +47,7 @@ def test_a_hundred_first_attempts_fill_it(actions: list[bool]) -> None:
 
 
 def test_ten_first_attempts_earn_one() -> None:
-    """Exactly ten, without what rounding makes of a tenth."""
+    """Exactly ten first attempts earn one, without rounding errors."""
     budget = RetryBudget(limit=1)
     assert granted(budget, [False, False]) == [True, False]
     for _ in range(50):
@@ -56,6 +56,6 @@ def test_ten_first_attempts_earn_one() -> None:
 
 @given(st.integers(1, 10), st.floats(0, 1, exclude_max=True))
 def test_a_backoff_lies_between_zero_and_a_bound_that_doubles(failures: int, chance: float) -> None:
-    """Full jitter: any pause from zero up to the bound, so that clients that failed together come back apart."""
+    """The pause has full jitter, from zero up to a bound that doubles."""
     assert (backoff(0.1, 1, 0.5), backoff(0.1, 3, 0.5)) == (0.05, 0.2)
     assert 0 <= backoff(0.1, failures, chance) < 0.1 * 2 ** (failures - 1)

@@ -174,7 +174,7 @@ def test_what_counts_as_a_success(subject: Subject, answer: Exception | None) ->
     ids=lambda error: type(error).__name__,
 )
 def test_what_counts_as_neither(subject: Subject, error: BaseException) -> None:
-    """What a client can cause, our own congestion and cancellation neither open it nor end a row of failures."""
+    """Errors that a client can cause, our own congestion and cancellation neither open it nor end a row of failures."""
 
     def neither() -> None:
         with pytest.raises(type(error)), subject.breaker.attempt(A):

@@ -1,4 +1,4 @@
-"""One suite for every Origin: the fake in its harmless state, and the real one against three S3 servers."""
+"""One suite for every Origin: the fake one without faults, and the real one against three S3 servers."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -80,7 +80,7 @@ class Writes(Protocol):
 
 
 class Subject:
-    """One Origin under test, with a bucket of its own, and what its owner does past it."""
+    """One Origin under test with a bucket of its own, and the actions of its owner, which do not pass the Origin."""
 
     def __init__(self, origin: Origin, writes: Writes, bucket: str, client: Any) -> None:
         self.origin = origin
@@ -107,12 +107,12 @@ class Subject:
         return key
 
     def delete(self, key: ObjectKey) -> str:
-        """As its owner. Returns the version id of the delete marker."""
+        """Delete as the owner. Return the version id of the delete marker."""
         assert self.client is not None
         return str(self.client.delete_object(Bucket=self.bucket, Key=key.key)["VersionId"])
 
     def stored(self, name: str) -> bytes | None:
-        """What the owner reads under exactly this name."""
+        """Return the bytes that the owner reads under exactly this name."""
         if isinstance(self.origin, FakeOrigin):
             found = self.origin.objects.get(self.key(name))
             return None if found is None else found.content
@@ -125,7 +125,7 @@ class Subject:
 
 
 class ChaosSubject(Subject):
-    """The real Origin against the chaos origin, whose owner needs no S3 client."""
+    """The real Origin against the chaos origin, whose owner uses no S3 client."""
 
     def __init__(self, real: S3Origin, server: ChaosOrigin) -> None:
         super().__init__(real, S3Uploader(real, progress_timeout=10), server.bucket, server)
@@ -177,7 +177,7 @@ async def subject(
 async def versioned(
     request: pytest.FixtureRequest, client_of: Callable[[OriginSettings], Any]
 ) -> AsyncIterator[Subject]:
-    """As `subject`, with a bucket that keeps versions."""
+    """Return a subject whose bucket keeps versions."""
     if request.param == FAKE:
         origin = FakeOrigin(chunk=CHUNK, is_versioned=True)
         yield Subject(origin, FakeUploader(origin), VERSIONED, None)
@@ -246,7 +246,7 @@ def metadata_of(answer: OriginResponse | Metadata | NotModified) -> Metadata:
     ],
 )
 async def test_a_range_gives_exactly_its_bytes(subject: Subject, part: FromTo | Suffix, start: int, stop: int) -> None:
-    """I3: an answer says which bytes it holds, and holds them, whichever way the range was put."""
+    """I3: a response declares which bytes it has, and has them, for every form of a range."""
     key = subject.store(CONTENT)
     answer = await subject.origin.get(key, part)
     assert isinstance(answer, OriginResponse)
@@ -256,7 +256,7 @@ async def test_a_range_gives_exactly_its_bytes(subject: Subject, part: FromTo | 
 
 
 async def test_a_cancelled_read_loses_no_byte(subject: Subject) -> None:
-    """Whenever a read is cancelled, the next one goes on where it was: a race relies on it (I1, I3)."""
+    """I1, I3: after a read is cancelled at any time, the next one continues at the same byte. Hedges rely on it."""
     key = subject.store(CONTENT)
     for patience in range(6):
         answer = await subject.origin.get(key, FromTo(0))
@@ -275,7 +275,7 @@ async def test_a_cancelled_read_loses_no_byte(subject: Subject) -> None:
 
 @pytest.mark.parametrize("part", [FromTo(SIZE), FromTo(SIZE, SIZE + 1), FromTo(1 << 40)])
 async def test_a_range_beyond_the_end_is_unsatisfiable(subject: Subject, part: FromTo) -> None:
-    """RFC 9110 section 15.5.17: no byte of the object lies there."""
+    """RFC 9110 section 15.5.17: no byte of the object lies in the range."""
     key = subject.store(CONTENT)
     with pytest.raises(RangeUnsatisfiable):
         await subject.origin.get(key, part)
@@ -283,7 +283,7 @@ async def test_a_range_beyond_the_end_is_unsatisfiable(subject: Subject, part: F
 
 @pytest.mark.parametrize("part", [FromTo(0), FromTo(0, 10), FromTo(3), Suffix(1), Suffix(1 << 40)])
 async def test_an_empty_object_has_no_range(subject: Subject, part: FromTo | Suffix) -> None:
-    """Every range of an empty object is unsatisfiable, and HEAD says that its size is 0."""
+    """Every range of an empty object is unsatisfiable, and HEAD returns size 0."""
     key = subject.store(b"")
     with pytest.raises(RangeUnsatisfiable):
         await subject.origin.get(key, part)
@@ -291,7 +291,7 @@ async def test_an_empty_object_has_no_range(subject: Subject, part: FromTo | Suf
 
 
 async def test_metadata_of_get_and_head(subject: Subject) -> None:
-    """I4: both give the object's own headers and size, whole, whatever range was asked for."""
+    """I4: GET and HEAD return the object's own headers and its whole size, for any range."""
     key = subject.store(
         CONTENT,
         content_type="video/mp4; codecs=avc1",
@@ -326,7 +326,7 @@ async def test_metadata_of_get_and_head(subject: Subject) -> None:
 
 
 async def test_the_etag_names_the_version(subject: Subject) -> None:
-    """Equal for the same version on every call, another one after a change."""
+    """The ETag is equal for the same version on every call, and another one after a change."""
     key = subject.store(CONTENT)
     first = metadata_of(await subject.origin.head(key))
     assert metadata_of(await subject.origin.head(key)) == first
@@ -336,7 +336,9 @@ async def test_the_etag_names_the_version(subject: Subject) -> None:
 
 @pytest.mark.parametrize("part", [FromTo(0, 10), FromTo(7), Suffix(3)])
 async def test_if_match_holds_a_range_to_a_version(subject: Subject, part: FromTo | Suffix) -> None:
-    """I1, RFC 9110 section 13.1.1: the version named is sent, or ObjectChanged and no byte of another one."""
+    """I1, RFC 9110 section 13.1.1: If-Match returns the named version, or raises ObjectChanged without a byte of
+    another.
+    """
     key = subject.store(CONTENT)
     etag = metadata_of(await subject.origin.head(key)).etag
     span = part.within(SIZE)
@@ -347,7 +349,7 @@ async def test_if_match_holds_a_range_to_a_version(subject: Subject, part: FromT
 
 
 async def test_if_match_after_a_change(subject: Subject) -> None:
-    """I1: an overwritten version can no longer be had by its name."""
+    """I1: an overwritten version is no longer available by its ETag."""
     key = subject.store(CONTENT)
     etag = metadata_of(await subject.origin.head(key)).etag
     subject.store(CONTENT[::-1])
@@ -356,7 +358,7 @@ async def test_if_match_after_a_change(subject: Subject) -> None:
 
 
 async def test_if_none_match(subject: Subject) -> None:
-    """RFC 9110 section 13.1.2: the same version is not sent again, another one is, with GET and with HEAD."""
+    """RFC 9110 section 13.1.2: the same version is not sent again, and another one is, with GET and with HEAD."""
     key = subject.store(CONTENT, cache_control="max-age=60", expires="Wed, 21 Oct 2065 07:28:00 GMT")
     metadata = metadata_of(await subject.origin.head(key))
     etag = metadata.etag
@@ -371,7 +373,7 @@ async def test_if_none_match(subject: Subject) -> None:
 
 
 def said_less(answer: NotModified, metadata: Metadata) -> None:
-    """RFC 9110 section 15.4.5: what a 304 repeats is what the 200 says; S3 servers repeat more or less of it."""
+    """Assert that a 304 repeats only headers of the 200 (RFC 9110 section 15.4.5). S3 servers repeat more or fewer."""
     assert answer.last_modified in (None, metadata.last_modified)
     assert answer.cache_control in (None, metadata.header("cache-control"))
     assert answer.expires in (None, metadata.header("expires"))
@@ -379,7 +381,7 @@ def said_less(answer: NotModified, metadata: Metadata) -> None:
 
 
 async def test_an_absent_object(subject: Subject) -> None:
-    """I13: S3's 404 is ObjectNotFound with GET and HEAD, whatever the condition."""
+    """I13: S3's 404 is ObjectNotFound with GET and HEAD, with every condition."""
     key = subject.key("absent")
     for part in (FromTo(0, 10), Suffix(5)):
         with pytest.raises(ObjectNotFound):
@@ -396,7 +398,7 @@ async def test_an_absent_object(subject: Subject) -> None:
 
 @pytest.mark.parametrize("name", KEYS)
 async def test_a_key_names_what_its_owner_stored(subject: Subject, name: str, request: pytest.FixtureRequest) -> None:
-    """I23: reading, writing and deleting a key touch the object of exactly that name, as boto3 sees it."""
+    """I23: reads, writes and deletes of a key touch the object of exactly that name, as boto3 sees it."""
     if "seaweed" in request.node.callspec.id and name in NOT_SEAWEED:
         pytest.skip("SeaweedFS has no such name")
     content = name.encode() + b"!"
@@ -416,7 +418,7 @@ async def test_a_key_names_what_its_owner_stored(subject: Subject, name: str, re
 @pytest.mark.parametrize("size", [0, 1, CHUNK, 5 * CHUNK + 1])
 @pytest.mark.parametrize("is_known", [True, False])
 async def test_what_is_put_is_what_is_read(subject: Subject, size: int, is_known: bool) -> None:
-    """I5: a body comes back byte for byte and under the ETag that the write gave, its length known or not."""
+    """I5: a body comes back byte for byte and under the ETag of the write, with known and unknown length."""
     content = object_bytes(size, seed=2)
     key, head = subject.key("put"), WriteHead((("content-type", "text/x"),))
     written = await subject.writes.put(key, stream(content), size if is_known else None, head)
@@ -429,7 +431,7 @@ async def test_what_is_put_is_what_is_read(subject: Subject, size: int, is_known
 
 @pytest.mark.parametrize("size", [0, CHUNK, 9 << 20])
 async def test_it_says_when_it_is_about_to_write(subject: Subject, size: int) -> None:
-    """I9: once, after all of the body came and while the object is still the old one; whoever hears it may refuse."""
+    """I9: `about_to_write` is called once, after the whole body came and before the object changes. It may refuse."""
     key, content = subject.store(b"old", "put"), object_bytes(size, seed=3)
     heard: list[tuple[bytes | None, bool]] = []
     has_come = False
@@ -456,7 +458,7 @@ async def test_it_says_when_it_is_about_to_write(subject: Subject, size: int) ->
 
 
 async def test_delete(subject: Subject) -> None:
-    """A deleted object is absent, and to delete it again is no error."""
+    """A deleted object is absent, and a second delete is no error."""
     key = subject.store(CONTENT)
     await subject.writes.delete(key)
     await subject.writes.delete(key)
@@ -468,7 +470,7 @@ async def test_delete(subject: Subject) -> None:
 
 
 async def stored_as(subject: Subject, content: bytes) -> ObjectKey:
-    """Store a version, and name it by what the origin says of the current object. Returns its key."""
+    """Store a version. Return its key with the version id that the origin names for the current object."""
     key = subject.store(content)
     version = metadata_of(await subject.origin.head(key)).version
     assert version is not None
@@ -476,7 +478,7 @@ async def stored_as(subject: Subject, content: bytes) -> ObjectKey:
 
 
 async def test_each_version_stays_what_it_was(versioned: Subject) -> None:
-    """I1, I25: bytes, ETag and version id of a version are the same after others, and by GET, range and HEAD."""
+    """I1, I25: later versions do not change the bytes, ETag and id of a version, by GET, range and HEAD."""
     contents = (CONTENT, CONTENT[::-1], CONTENT[:5])
     keys = [await stored_as(versioned, content) for content in contents]
     assert len({key.version for key in keys}) == 3
@@ -497,7 +499,9 @@ async def test_each_version_stays_what_it_was(versioned: Subject) -> None:
 
 
 async def test_a_version_is_revalidated(versioned: Subject) -> None:
-    """RFC 9110 section 13.1.2, of a version: its own ETag gives 304, that of the current object does not."""
+    """RFC 9110 section 13.1.2: the ETag of a version gives a 304 for that version, and that of the current object does
+    not.
+    """
     old = await stored_as(versioned, CONTENT)
     new = await stored_as(versioned, CONTENT[::-1])
     etags = [metadata_of(await versioned.origin.head(key)).etag for key in (old, new)]
@@ -512,7 +516,7 @@ async def test_a_version_is_revalidated(versioned: Subject) -> None:
 
 
 async def test_versions_that_do_not_exist(versioned: Subject) -> None:
-    """I13: an id that never was is ObjectNotFound, also of an object that is not there."""
+    """I13: an id that never existed is ObjectNotFound, also for an object that does not exist."""
     key = await stored_as(versioned, CONTENT)
     assert key.version is not None
     unknown = key._replace(version=key.version[:-1] + ("0" if key.version[-1] != "0" else "1"))
@@ -524,7 +528,7 @@ async def test_versions_that_do_not_exist(versioned: Subject) -> None:
 
 
 async def test_a_deleted_object_has_its_versions_still(versioned: Subject) -> None:
-    """The current object is absent, what was before can be read, and the delete marker itself has nothing to read."""
+    """The current object is absent, earlier versions can be read, and the delete marker itself has no bytes."""
     key = await stored_as(versioned, CONTENT)
     if isinstance(versioned.origin, FakeOrigin):
         await versioned.origin.delete(versioned.key())
@@ -542,7 +546,7 @@ async def test_a_deleted_object_has_its_versions_still(versioned: Subject) -> No
 
 
 async def test_an_unversioned_object_has_the_version_null_alone(subject: Subject) -> None:
-    """I1: "null" is the current object; of any other id not one byte comes, even where versionId is ignored."""
+    """I1: "null" is the current object. For any other id no byte comes, also if the server ignores versionId."""
     key = subject.store(CONTENT)
     assert metadata_of(await subject.origin.head(key)).version is None
     null = await subject.origin.get(key._replace(version="null"), FromTo(0))

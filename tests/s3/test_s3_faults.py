@@ -75,19 +75,19 @@ async def origin_of(script: Script, **limits: Any) -> AsyncIterator[tuple[S3Orig
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Retries follow at once: the jitter is drawn as 0."""
+    """Make retries follow at once: the jitter is 0."""
     monkeypatch.setattr(random, "random", lambda: 0.0)
 
 
 def partial(start: int = 0, stop: int = 10, *, sent: bytes | None = None, **headers: str | None) -> bytes:
-    """A 206 of CONTENT as S3 would give it, but for what is overridden."""
+    """Return a 206 of CONTENT as S3 sends it, with some headers overridden."""
     body = CONTENT[start:stop]
     given = {"ETag": ETAG, "Content_Range": f"bytes {start}-{stop - 1}/{len(CONTENT)}"} | headers
     return response("206 Partial Content", body if sent is None else sent, length=len(body), **given)
 
 
 def refusal(status: str, code: str) -> bytes:
-    """An error as S3 words it."""
+    """Return an error response in S3's form."""
     text = f'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{code}</Code><Message>…</Message></Error>'
     return response(status, text.encode(), Content_Type="application/xml")
 
@@ -113,7 +113,7 @@ async def fetch(origin: S3Origin, part: Requested = FromTo(0, 10), **conditions:
 
 
 async def test_a_refused_connection() -> None:
-    """I20: nobody listens: OriginUnavailable at once, after no more than MAX_ATTEMPTS attempts."""
+    """I20: a refused connection is OriginUnavailable at once, after at most MAX_ATTEMPTS attempts."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     attempts = []
@@ -126,7 +126,7 @@ async def test_a_refused_connection() -> None:
 
 
 async def test_a_connection_closed_without_an_answer() -> None:
-    """I20: there is one layer of retries: MAX_ATTEMPTS requests reach the origin, not a multiple of them."""
+    """I20: retries exist in one layer, so that MAX_ATTEMPTS requests reach the origin, and not a multiple of them."""
 
     async def script(connection: RawConnection, head: Head) -> None:
         connection.reset()
@@ -141,7 +141,7 @@ async def test_a_connection_closed_without_an_answer() -> None:
 @pytest.mark.parametrize(("connect", "read"), [(SHORT, SHORT), (0.1, 0.6)])
 @pytest.mark.parametrize("method", ["get", "head"])
 async def test_an_origin_that_never_answers(connect: float, read: float, method: str) -> None:
-    """I20: OriginTimeout within connect_timeout + read_timeout, retries and all."""
+    """I20: an origin without a response is OriginTimeout within connect_timeout + read_timeout, retries included."""
     async with origin_of(answering(None), connect=connect, read=read) as (origin, _):
 
         async def time_out() -> None:
@@ -153,7 +153,7 @@ async def test_an_origin_that_never_answers(connect: float, read: float, method:
 
 
 async def test_a_head_that_drips() -> None:
-    """I20: bytes that come too slowly to ever make a head do not put the deadline off."""
+    """I20: bytes of a head that come too slowly do not move its deadline."""
 
     async def script(connection: RawConnection, head: Head) -> None:
         await connection.send(b"HTTP/1.1 206 Partial Content\r\n")
@@ -185,7 +185,7 @@ async def test_5xx_is_tried_again_and_then_given_up(status: str, code: str) -> N
 
 
 async def test_retries_end_with_their_budget() -> None:
-    """I20: an origin that fails every request hears each of them once, and ten more besides a tenth."""
+    """I20: an origin that fails every request gets each of them once, and at most ten and a tenth more."""
     async with origin_of(answering(refusal("500 Internal Server Error", "InternalError"))) as (origin, server):
         for _ in range(40):
             with pytest.raises(OriginServerError):
@@ -209,7 +209,7 @@ async def test_retries_end_with_their_budget() -> None:
     ],
 )
 async def test_retry_after(value: str | None, seconds: float | None) -> None:
-    """What S3 says with a SlowDown is believed from one second to a minute."""
+    """A Retry-After from one second to a minute counts, and no other."""
     answer = response("503 Slow Down", b"<Error><Code>SlowDown</Code></Error>", Retry_After=value)
     async with origin_of(answering(answer)) as (origin, _):
         with pytest.raises(OriginServerError) as raised:
@@ -218,7 +218,7 @@ async def test_retry_after(value: str | None, seconds: float | None) -> None:
 
 
 async def test_a_503_that_passes() -> None:
-    """A retry that is answered is the answer, and the client sees nothing of the first one."""
+    """If a retry succeeds, its response is the result, and the client does not see the first one."""
     async with origin_of(answering(refusal("503 Slow Down", "SlowDown"), partial())) as (origin, server):
         assert await fetch(origin) == CONTENT[:10]
         assert len(server.heads) == 2
@@ -229,7 +229,7 @@ async def test_a_503_that_passes() -> None:
 )
 @pytest.mark.parametrize("status", ["403 Forbidden", "401 Unauthorized"])
 async def test_a_refusal_is_not_tried_again(status: str, code: str) -> None:
-    """I13: 401 and 403 are AccessDenied, which says nothing about existence; asking again would change nothing."""
+    """I13: 401 and 403 are AccessDenied, which does not show whether the object exists. They are not retried."""
     async with origin_of(answering(refusal(status, code))) as (origin, server):
         with pytest.raises(AccessDenied):
             await origin.get(KEY, FromTo(0, 10))
@@ -249,7 +249,7 @@ async def test_a_refusal_is_not_tried_again(status: str, code: str) -> None:
     ],
 )
 async def test_what_s3_says_once_is_so(answer: bytes, error: type[OriginError]) -> None:
-    """The answers that are facts about the object are believed at the first time."""
+    """Responses that state a fact about the object are final at once."""
     async with origin_of(answering(answer)) as (origin, server):
         with pytest.raises(error):
             await origin.get(KEY, FromTo(0, 10))
@@ -257,7 +257,7 @@ async def test_what_s3_says_once_is_so(answer: bytes, error: type[OriginError]) 
 
 
 async def test_a_404_for_a_key_that_xml_cannot_hold() -> None:
-    """I13: S3 repeats the key in its 404; where XML cannot hold it, the answer is unreadable, and absence still."""
+    """I13: a 404 is absence also if its XML cannot be parsed, because it repeats a key that XML cannot represent."""
     body = b"<Error><Code>NoSuchKey</Code><Key>\x1b[31m</Key></Error>"
     async with origin_of(answering(response("404 Not Found", body, Content_Type="application/xml"))) as (origin, _):
         with pytest.raises(ObjectNotFound):
@@ -277,7 +277,7 @@ async def test_a_404_for_a_key_that_xml_cannot_hold() -> None:
     ],
 )
 async def test_a_404_that_is_not_s3s(body: bytes, media_type: str) -> None:
-    """I13: only an S3 404 is absence: what a load balancer in between says is InvalidOriginResponse."""
+    """I13: only S3's 404 is absence. That of a load balancer is InvalidOriginResponse."""
     async with origin_of(answering(response("404 Not Found", body, Content_Type=media_type))) as (origin, _):
         with pytest.raises(InvalidOriginResponse):
             await origin.get(KEY, FromTo(0, 10))
@@ -288,7 +288,7 @@ async def test_a_404_that_is_not_s3s(body: bytes, media_type: str) -> None:
 )
 @pytest.mark.parametrize("method", ["get", "head"])
 async def test_a_redirect_is_not_followed(code: str, method: str) -> None:
-    """I29: connections go to the configured endpoint only; the message says where to look."""
+    """I29: connections go to the configured endpoint only. The message names the settings to check."""
     body = b"<Error><Code>PermanentRedirect</Code><Endpoint>127.0.0.2</Endpoint></Error>"
     async with RawServer(answering(partial())) as elsewhere:
         answer = response(
@@ -326,14 +326,14 @@ async def test_a_redirect_is_not_followed(code: str, method: str) -> None:
     ],
 )
 async def test_a_head_that_does_not_fit_is_refused(part: Requested, answer: bytes) -> None:
-    """I1, I3: no byte is taken of an answer that is not what was asked for."""
+    """I1, I3: a response that does not fit the request is refused before its first byte is read."""
     async with origin_of(answering(answer)) as (origin, _):
         with pytest.raises(InvalidOriginResponse):
             await origin.get(KEY, part)
 
 
 async def test_the_body_of_a_refused_head_is_not_waited_for() -> None:
-    """I12: its connection is closed at once, and the slot is free."""
+    """I12: the connection of a refused response is closed at once, and its slot is free."""
     async with origin_of(answering(partial(10, 20, sent=CONTENT[10:14])), max_connections=1) as (origin, server):
         for _ in range(2):
             with pytest.raises(OriginUnavailable, match="Content-Range"):
@@ -343,7 +343,7 @@ async def test_the_body_of_a_refused_head_is_not_waited_for() -> None:
 
 
 async def test_if_match_ignored() -> None:
-    """I1: an S3-alike that sends another version in spite of If-Match is found out by the ETag; none of it is read."""
+    """I1: if an origin ignores If-Match and sends another version, its ETag shows it, and no byte of it is read."""
     async with origin_of(answering(partial(sent=CONTENT[:4], ETag='"new"'))) as (origin, server):
         with pytest.raises(ObjectChanged):
             await origin.get(KEY, FromTo(0, 10), if_match=ETAG)
@@ -353,7 +353,7 @@ async def test_if_match_ignored() -> None:
 
 @pytest.mark.parametrize("part", [FromTo(0, 10), FromTo(0), Suffix(10)])
 async def test_range_ignored_from_the_start(part: Requested) -> None:
-    """RFC 9110 section 14.2: a server may answer 200 with the whole; where that begins at 0 it can be used."""
+    """RFC 9110 section 14.2: a server may send the whole object with 200. It is used if the range begins at 0."""
     async with origin_of(answering(response("200 OK", CONTENT, ETag=ETAG))) as (origin, _):
         answer = await origin.get(KEY, part)
         assert isinstance(answer, OriginResponse)
@@ -364,7 +364,7 @@ async def test_range_ignored_from_the_start(part: Requested) -> None:
 
 @pytest.mark.parametrize("part", [FromTo(0, 10), FromTo(0), Suffix(10)])
 async def test_an_empty_object_from_an_origin_that_ignores_ranges(part: Requested) -> None:
-    """Where S3 would say 416, an empty 200 is RangeUnsatisfiable as well."""
+    """An empty 200 is RangeUnsatisfiable, like S3's 416."""
     async with origin_of(answering(response("200 OK", ETag=ETAG))) as (origin, _):
         with pytest.raises(RangeUnsatisfiable):
             await origin.get(KEY, part)
@@ -384,7 +384,7 @@ NOT_HTTP = {
 
 @pytest.mark.parametrize("answer", NOT_HTTP.values(), ids=NOT_HTTP)
 async def test_what_is_no_http(answer: bytes) -> None:
-    """I13: whatever listens there instead of S3, it answers: InvalidOriginResponse, and no error of the SDK's."""
+    """I13: any response that is no HTTP is InvalidOriginResponse, and no error of the SDK."""
     async with origin_of(answering(answer)) as (origin, _):
         with pytest.raises(InvalidOriginResponse):
             await origin.get(KEY, FromTo(0, 10))
@@ -405,7 +405,7 @@ async def test_what_is_no_http(answer: bytes) -> None:
     ],
 )
 async def test_headers_that_the_sdk_cannot_parse(header: dict[str, Any]) -> None:
-    """I13: a header that nobody needs costs nothing or InvalidOriginResponse, never an exception of the SDK's."""
+    """I13: an unneeded header that the SDK cannot parse is ignored or InvalidOriginResponse, and no other error."""
     async with origin_of(answering(partial(**header))) as (origin, _):
         try:
             assert await fetch(origin) == CONTENT[:10]
@@ -435,8 +435,9 @@ WRONG = "AAECAw=="  # the CRC-32 of other bytes
 
 
 async def test_s3s_checksum_is_asked_for_and_kept() -> None:
-    """I15: the question is signed, the answer is kept where it is about the whole object, and nobody but us compares
-    it: the bytes come as they were sent.
+    """I15: the request for a checksum is signed, and a checksum of the whole object is kept.
+
+    The SDK does not compare it, and the bytes come as sent.
     """
     part = partial(x_amz_checksum_crc32=WRONG, x_amz_checksum_type="FULL_OBJECT")
     full = response("200 OK", CONTENT, ETag=ETAG, x_amz_checksum_crc32=WRONG)
@@ -464,7 +465,7 @@ async def test_s3s_checksum_is_asked_for_and_kept() -> None:
 
 @pytest.mark.parametrize(("sent", "version"), [(VERSION, VERSION), (None, None), ("null", None)])
 async def test_the_version_that_an_answer_names(sent: str | None, version: str | None) -> None:
-    """S3 API, GetObject: x-amz-version-id names what was sent; "null" can be overwritten, so it names nothing."""
+    """S3 API, GetObject: x-amz-version-id names the version. "null" can be overwritten, so it is no name."""
     answers = (partial(x_amz_version_id=sent), response("200 OK", length=1000, ETag=ETAG, x_amz_version_id=sent))
     async with origin_of(answering(*answers)) as (origin, server):
         answer = await origin.get(KEY, FromTo(0, 10))
@@ -478,7 +479,7 @@ async def test_the_version_that_an_answer_names(sent: str | None, version: str |
 
 @pytest.mark.parametrize("asked", [VERSION, "a/b?c=d&e#f%20+ \"'ü"])
 async def test_a_version_asked_for_is_named_on_the_wire(asked: str) -> None:
-    """I23, I25: the version id goes to S3 as one parameter, whatever is in it, with GET and HEAD."""
+    """I23, I25: any version id goes to S3 as one parameter, with GET and with HEAD."""
     key = KEY._replace(version=asked)
     async with origin_of(answering(refusal("404 Not Found", "NoSuchVersion"))) as (origin, server):
         with pytest.raises(ObjectNotFound):
@@ -496,7 +497,7 @@ async def test_a_version_asked_for_is_named_on_the_wire(asked: str) -> None:
 )
 @pytest.mark.parametrize("size", [1000, 0])
 async def test_an_origin_that_sends_another_version(asked: str, sent: str | None, size: int) -> None:
-    """I1: S3-alikes ignore versionId; what they send then is the current object, and none of it is taken."""
+    """I1: an origin that ignores versionId sends the current object, and no byte of it is accepted."""
     key = KEY._replace(version=asked)
     got = response("200 OK", CONTENT[:size], ETag=ETAG, x_amz_version_id=sent)
     async with origin_of(answering(got), max_connections=1) as (origin, _):
@@ -509,7 +510,7 @@ async def test_an_origin_that_sends_another_version(asked: str, sent: str | None
 
 @pytest.mark.parametrize("sent", [None, "null"])
 async def test_the_version_null(sent: str | None) -> None:
-    """S3 API, "Working with objects in a versioning-suspended bucket": what was never versioned is version "null"."""
+    """S3 API, "Working with objects in a versioning-suspended bucket": such an object has the id "null"."""
     async with origin_of(answering(partial(x_amz_version_id=sent))) as (origin, _):
         answer = await origin.get(KEY._replace(version="null"), FromTo(0, 10))
         assert isinstance(answer, OriginResponse)
@@ -531,7 +532,10 @@ async def test_the_version_null(sent: str | None) -> None:
     ],
 )
 async def test_what_s3_says_of_a_version(answer: bytes, error: type[OriginError]) -> None:
-    """I13: the id is malformed, unknown or a delete marker; without a version in question the same is no such fact."""
+    """I13: a version id is malformed, unknown or a delete marker.
+
+    Without a version id the same response is no such fact.
+    """
     async with origin_of(answering(answer)) as (origin, server):
         with pytest.raises(error) as raised:
             await origin.get(PINNED, FromTo(0, 10))
@@ -552,7 +556,7 @@ async def test_what_s3_says_of_a_version(answer: bytes, error: type[OriginError]
     ],
 )
 async def test_what_a_head_says_of_a_version(answer: bytes, error: type[OriginError]) -> None:
-    """RFC 9110 section 9.3.2: HEAD has no body to hold a code; status and headers have to do."""
+    """RFC 9110 section 9.3.2: a response to HEAD has no body with a code, so status and headers decide."""
     async with origin_of(answering(answer)) as (origin, _):
         with pytest.raises(error) as raised:
             await origin.head(PINNED)
@@ -562,7 +566,10 @@ async def test_what_a_head_says_of_a_version(answer: bytes, error: type[OriginEr
 
 
 async def test_a_304_of_another_version() -> None:
-    """I1: one that names another version than was asked for is not believed; one that names none is (SeaweedFS)."""
+    """I1: a 304 that names another version than the requested one is refused.
+
+    One without a version id is valid (SeaweedFS).
+    """
     other, none = (response("304 Not Modified", length=-1, ETag=ETAG, x_amz_version_id=sent) for sent in ("x", None))
     async with origin_of(answering(other, none)) as (origin, _):
         with pytest.raises(InvalidOriginResponse, match="version id"):
@@ -571,7 +578,7 @@ async def test_a_304_of_another_version() -> None:
 
 
 async def test_a_version_is_not_deleted() -> None:
-    """A delete of a key with a version would destroy history for good: it is a mistake of ours, and no request."""
+    """A delete of a version would destroy history for good. It is a programming error, and no request is sent."""
     async with origin_of(answering(response("204 No Content"))) as (origin, server):
         with pytest.raises(AssertionError):
             await origin.delete(PINNED)
@@ -582,7 +589,7 @@ async def test_a_version_is_not_deleted() -> None:
 
 
 async def test_a_body_cut_early() -> None:
-    """I3, I12: bytes that came are given, then BodyTruncated; the connection serves nobody else."""
+    """I3, I12: the bytes that came are returned, then BodyTruncated. The connection serves no other request."""
 
     async def script(connection: RawConnection, head: Head) -> None:
         await connection.send(partial(0, 1000, sent=CONTENT[:600]))
@@ -603,7 +610,7 @@ async def test_a_body_cut_early() -> None:
 
 
 async def test_a_body_that_stalls() -> None:
-    """I20: no byte for read_timeout is OriginTimeout; closing the body then closes the connection (I12)."""
+    """I20: read_timeout without a byte is OriginTimeout. Closing the body then closes the connection (I12)."""
 
     async def script(connection: RawConnection, head: Head) -> None:
         await connection.send(partial(0, 1000, sent=CONTENT[:600]))
@@ -619,7 +626,7 @@ async def test_a_body_that_stalls() -> None:
 
 
 async def test_a_body_longer_than_declared() -> None:
-    """I3: what comes after the declared length is no part of the object and reaches no later answer."""
+    """I3: bytes behind the declared length are no part of the object, and reach no later response."""
     surplus = partial(10, 20, sent=b"surplus!!!")
 
     async def script(connection: RawConnection, head: Head) -> None:
@@ -645,7 +652,7 @@ async def test_a_body_read_to_its_end_leaves_the_connection() -> None:
 
 @pytest.mark.parametrize("is_begun", [True, False])
 async def test_closing_an_unread_body_closes_the_connection(is_begun: bool) -> None:
-    """I12: what was not read to its end is closed, not pooled; closing twice is harmless."""
+    """I12: a connection whose body was not read to its end is closed, not pooled. A second close is harmless."""
     body = object_bytes(1 << 23)
     answer = response("206 OK", body, ETag=ETAG, Content_Range=f"bytes 0-{len(body) - 1}/{len(body)}")
     async with origin_of(answering(answer, partial())) as (origin, server):
@@ -661,7 +668,7 @@ async def test_closing_an_unread_body_closes_the_connection(is_begun: bool) -> N
 
 
 async def test_a_cancelled_get_closes_its_connection_and_returns_its_slot() -> None:
-    """I12: cancelling a get that waits for its head leaves nothing held."""
+    """I12: the cancellation of a get that waits for its head releases everything."""
     async with origin_of(answering(None, partial()), max_connections=1) as (origin, server):
         waiting = asyncio.create_task(origin.get(KEY, FromTo(0, 10)))
         await server.asked.wait()
@@ -673,7 +680,7 @@ async def test_a_cancelled_get_closes_its_connection_and_returns_its_slot() -> N
 
 
 async def test_a_cancelled_read_can_be_closed() -> None:
-    """I12: cancelling a read that waits for bytes, then close: the connection is gone and the slot is back."""
+    """I12: after a read that waits for bytes is cancelled, `close` closes the connection and frees the slot."""
 
     async def script(connection: RawConnection, head: Head) -> None:
         await connection.send(partial(0, 10) if head.headers["range"] == "bytes=0-9" else partial(0, 1000, sent=b""))
@@ -695,7 +702,7 @@ async def test_a_cancelled_read_can_be_closed() -> None:
 
 
 async def test_no_more_than_max_connections() -> None:
-    """I20: a get that finds every connection held waits for one within its deadline, and gets one when it is free."""
+    """I20: a get that finds every connection in use waits for one within its deadline."""
     async with origin_of(answering(partial()), max_connections=1, connect=SHORT, read=SHORT) as (
         origin,
         server,
@@ -730,7 +737,7 @@ async def test_no_more_than_max_connections() -> None:
     ],
 )
 async def test_every_failure_returns_its_slot(answer: bytes) -> None:
-    """I12: at rest nothing is held, however a call ended."""
+    """I12: after any end of a call, all slots are free."""
     async with origin_of(answering(answer), max_connections=1) as (origin, _):
         for _ in range(3):
             try:
@@ -748,7 +755,7 @@ async def test_not_modified() -> None:
 
 
 async def test_what_a_304_says_is_passed_on() -> None:
-    """RFC 9110 section 15.4.5: a 304 repeats what the 200 would say; the cache compares it with what it has."""
+    """RFC 9110 section 15.4.5: a 304 repeats headers of the 200. The cache compares them with what it has."""
     facts = {
         "Last_Modified": "Wed, 21 Oct 2015 07:28:00 GMT",
         "Age": "7",
@@ -765,7 +772,7 @@ async def test_what_a_304_says_is_passed_on() -> None:
 
 
 async def test_head_takes_its_metadata_from_the_answer() -> None:
-    """I4: HEAD gives the size and headers that the origin declared."""
+    """I4: HEAD returns the size and headers that the origin declared."""
     answer = response("200 OK", length=1000, ETag=ETAG, Content_Type="video/mp4")
     async with origin_of(answering(answer)) as (origin, _):
         assert await origin.head(KEY) == Metadata(ETAG, 1000, headers=(("Content-Type", "video/mp4"),))
@@ -784,7 +791,7 @@ async def test_head_takes_its_metadata_from_the_answer() -> None:
     ],
 )
 async def test_errors_keep_secrets(answer: bytes | None) -> None:
-    """I28: neither the message nor the whole traceback of a failure holds a key, a token or a signature."""
+    """I28: neither the message nor the traceback of a failure has a key, a token or a signature."""
     async with origin_of(answering(answer), connect=SHORT, read=SHORT) as (origin, server):
         with pytest.raises(OriginError) as raised:
             await origin.get(KEY, FromTo(0, 10))

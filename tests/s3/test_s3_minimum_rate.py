@@ -1,4 +1,4 @@
-"""Bodies that come too slowly: the rule, and what becomes of one over a real socket."""
+"""Bodies that come too slowly: the rule, and its effect on a real socket."""
 
 import asyncio
 
@@ -36,19 +36,19 @@ def outcomes(waits: list[tuple[float, int]]) -> list[bool]:
 
 @given(Waits)
 def test_what_comes_at_the_rate_is_never_ended(waits: list[tuple[float, int]]) -> None:
-    """A link of MIN_BYTES_PER_S, however it bundles its bytes within a wait, is slow and legitimate."""
+    """A link of MIN_BYTES_PER_S is slow and legitimate, in any distribution of its bytes."""
     assert all(outcomes([(seconds, int(seconds * MIN_BYTES_PER_S) + 1) for seconds, _ in waits]))
 
 
 @given(Waits)
 def test_without_waiting_nothing_is_ended(waits: list[tuple[float, int]]) -> None:
-    """While our disk is slow nobody waits for the origin: however little comes then, it is not the origin's fault."""
+    """While our disk is slow no read waits for the origin, so that few bytes are not the origin's fault."""
     assert all(outcomes([(0.0, count) for _, count in waits]))
 
 
 @given(Waits)
 def test_a_drip_is_ended_within_two_windows(waits: list[tuple[float, int]]) -> None:
-    """Whatever came before, a body that brings next to nothing is found out (I20)."""
+    """I20: a body that brings next to no bytes is ended, whatever it brought before."""
     rate = MinimumRate()
     for seconds, count in waits:
         rate.waited(seconds, count)
@@ -66,7 +66,7 @@ def settings(endpoint: str) -> OriginSettings:
 
 
 async def drip(connection: RawConnection, head: Head) -> None:
-    """A good head, and then a byte now and then."""
+    """Send a valid head, then a byte now and then."""
     start = int(head.headers["range"].removeprefix("bytes=").partition("-")[0])
     body = CONTENT[start:]
     there = f"bytes {start}-{len(CONTENT) - 1}/{len(CONTENT)}"
@@ -79,7 +79,7 @@ async def drip(connection: RawConnection, head: Head) -> None:
 
 
 async def dripped(origin: S3Origin, key: ObjectKey) -> bytes:
-    """Reads until it is ended; what came until then."""
+    """Read until the body is ended. Return the bytes that came."""
     answer = await origin.get(key, FromTo(0))
     assert isinstance(answer, OriginResponse)
     got = b""
@@ -96,8 +96,9 @@ async def dripped(origin: S3Origin, key: ObjectKey) -> bytes:
 
 
 async def test_a_body_that_drips_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A byte now and then keeps off `read_timeout`, and is OriginTimeout all the same; its bytes are right, and its
-    connection is closed (I12, I20).
+    """I12, I20: a byte now and then keeps `read_timeout`, and is OriginTimeout all the same.
+
+    The bytes that came are right, and the connection is closed.
     """
     monkeypatch.setattr(minimum_rate, "WINDOW_S", SHORT)
     async with asyncio.timeout(20), RawServer(drip) as server, S3Origin(settings(server.endpoint_url)) as origin:
@@ -110,7 +111,7 @@ async def test_a_body_that_drips_is_ended(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 async def test_a_slow_reader_is_not_a_slow_origin(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What has come by the time that it is read was not waited for, however little it is and however late."""
+    """Bytes that wait for a slow reader count as no wait for the origin, however few they are."""
     monkeypatch.setattr(minimum_rate, "WINDOW_S", 0.3)
     monkeypatch.setattr(minimum_rate, "MIN_BYTES_PER_S", 100 << 10)
     piece, wanted = 1 << 10, asyncio.Semaphore(0)
@@ -134,7 +135,7 @@ async def test_a_slow_reader_is_not_a_slow_origin(monkeypatch: pytest.MonkeyPatc
 
 
 async def test_drips_of_one_key_are_not_an_outage(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The breaker hears of an ended drip as of a 5xx: of one key alone they never open it, of several they do."""
+    """The breaker counts a slow body like a 5xx: those of one key never open it, those of several do."""
     monkeypatch.setattr(minimum_rate, "WINDOW_S", SHORT)
     async with asyncio.timeout(30), RawServer(drip) as server, S3Origin(settings(server.endpoint_url)) as origin:
         await asyncio.gather(*(dripped(origin, KEY) for _ in range(2 * MAX_FAILURES)))

@@ -1,4 +1,4 @@
-"""Parts of a body, and what is noted of uploads that were begun."""
+"""The parts of a body, and the journal of multipart uploads."""
 
 import asyncio
 import errno
@@ -38,7 +38,7 @@ SMALLEST = 5 << 20  # bytes, S3: of all parts but the last
 
 @pytest.mark.parametrize("length", [1, PART_SIZE, PART_SIZE * MAX_PARTS, PART_SIZE * MAX_PARTS + 1, 5 * TiB, None])
 def test_parts_hold_the_largest_object(length: int | None) -> None:
-    """S3 API, "Multipart upload limits": 10,000 parts of 5 MiB to 5 GiB hold 5 TiB; with a length they are equal."""
+    """S3 API, "Multipart upload limits": 10,000 parts of 5 MiB to 5 GiB have 5 TiB. With a length they are equal."""
     sizes = [part_size(number, length) for number in range(1, MAX_PARTS + 1)]
     assert all(SMALLEST <= size <= MAX_PART_BYTES for size in sizes)
     assert sum(sizes) >= (5 * TiB if length is None else length)
@@ -49,7 +49,7 @@ def test_parts_hold_the_largest_object(length: int | None) -> None:
 
 
 class Lines:
-    """A spool with room for `room` bytes, or one that fails after so many."""
+    """A spool with room for `room` bytes, which then raises `error`."""
 
     def __init__(self, room: int, error: StoreError) -> None:
         self.data = bytearray()
@@ -66,7 +66,7 @@ class Lines:
             yield bytes(self.data[at : min(at + 1000, stop)])
 
     async def acknowledge(self, start: int, stop: int) -> None:
-        """There is no more room for it."""
+        """Accept it. This spool gives no room back."""
 
 
 async def cut(content: bytes, length: int | None, spool: Lines | None, size: int, seed: int) -> list[bytes]:
@@ -99,7 +99,7 @@ async def cut(content: bytes, length: int | None, spool: Lines | None, size: int
 async def test_a_body_is_cut(
     error: StoreError, room: int, length: int, is_known: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Wherever its bytes wait, the parts put together are the body, all but the last of the size that was asked."""
+    """On every route the parts together are the body. All but the last have the requested size."""
     monkeypatch.setattr("bucketfront.s3.upload.parts.MAX_GATHER_BYTES", 1024)
     content = object_bytes(length)
     spool = None if room < 0 else Lines(room, error)
@@ -111,14 +111,14 @@ async def test_a_body_is_cut(
 
 @pytest.mark.parametrize("room", [-1, 5000, 1 << 20])
 async def test_a_body_that_ends_early(room: int) -> None:
-    """Shorter than it was said to be is no body (I8)."""
+    """A body shorter than its length is refused (I8)."""
     spool = None if room < 0 else Lines(room, StoreError("broken"))
     with pytest.raises(WriteRefused):
         await cut(object_bytes(15_000), 15_001, spool, 10_000, seed=1)
 
 
 async def test_memory_is_bounded() -> None:
-    """Of bodies of unknown length so many are held at once as there is leave for; small ones need none (I19)."""
+    """As many bodies of unknown length are in memory at once as there are permits; small ones need none (I19)."""
     limiter = BufferLimiter(2, 0.05)
 
     async def chunks(size: int) -> AsyncIterator[bytes]:
@@ -162,7 +162,7 @@ async def one(data: bytes) -> AsyncIterator[bytes]:
 
 
 async def test_the_steps(chaos: ChaosOrigin, s3: S3Origin) -> None:
-    """Parts in any order, from an upload that another process began; what was completed is known no more."""
+    """Parts go in any order, also to an upload of another process. A completed upload is unknown afterwards."""
     begun = await Multipart.begin(s3, KEY, {"ContentType": "text/x"})
     second = await begun.part(2, lambda: one(b"two"), 3)
     upload = Multipart.resumed(s3, KEY, begun.id)
@@ -175,7 +175,7 @@ async def test_the_steps(chaos: ChaosOrigin, s3: S3Origin) -> None:
 
 
 async def test_retries_are_paid_for(chaos: ChaosOrigin, s3: S3Origin) -> None:
-    """A part is tried three times, as long as the retry budget lasts; completing is tried once (I9, I20)."""
+    """A part has three attempts, as long as the retry budget lasts. The completion has one (I9, I20)."""
     upload = await Multipart.begin(s3, KEY, {})
     chaos.script = InTurn(*[Behaviour(status=503)] * 100, methods=("PUT", "POST"))
     with pytest.raises(OriginUnavailable):
@@ -196,7 +196,7 @@ def noted(path: Path) -> list[str]:
 
 
 async def test_notes_outlive_the_process(tmp_path: Path, chaos: ChaosOrigin, s3: S3Origin) -> None:
-    """The next run aborts what this one left, of its own S3 only; what is over is noted no more (I8, I14)."""
+    """The next run aborts the uploads of this one at the same S3. Uploads that ended are forgotten (I8, I14)."""
     path = tmp_path / "uploads.json"
     journal, elsewhere = UploadJournal(path, "here"), UploadJournal(path, "elsewhere")
     left = await Multipart.begin(s3, KEY, {}, journal=journal)
@@ -220,7 +220,7 @@ async def test_notes_outlive_the_process(tmp_path: Path, chaos: ChaosOrigin, s3:
 
 
 async def test_notes_stay_in_their_folder(tmp_path: Path) -> None:
-    """What is put in the place of the cache folder is not written to (I16)."""
+    """A folder that took the place of the cache folder is not written to (I16)."""
     root, other = tmp_path / "cache", tmp_path / "other"
     root.mkdir()
     other.mkdir()
@@ -240,7 +240,7 @@ async def test_notes_stay_in_their_folder(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b'[["a"]]', b"\xff\xfe", b"null"])
 async def test_damaged_notes(tmp_path: Path, content: bytes, chaos: ChaosOrigin, s3: S3Origin) -> None:
-    """What cannot be read is begun anew (I14, I16)."""
+    """A journal that cannot be read starts empty (I14, I16)."""
     path = tmp_path / "uploads.json"
     path.write_bytes(content)
     journal = UploadJournal(path, "here")
@@ -261,7 +261,7 @@ async def test_notes_that_cannot_be_written(tmp_path: Path, chaos: ChaosOrigin, 
 
 @pytest.mark.parametrize("room", [20, 1 << 20])
 async def test_notes_that_are_written_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int) -> None:
-    """What the disk takes in pieces is written whole; where it takes no more, the notes from before stay (I14, I16)."""
+    """Short writes are continued. If the disk is full, the journal from before stays (I14, I16)."""
     journal = UploadJournal(tmp_path / "uploads.json", "here")
     journal.open()
     ids = [f"id{number}" for number in range(3)]
@@ -286,7 +286,7 @@ async def test_notes_that_are_written_in_pieces(tmp_path: Path, monkeypatch: pyt
 
 
 async def test_a_stop_waits_for_aborts(chaos: ChaosOrigin, s3: S3Origin) -> None:
-    """Cancelled while S3 makes the upload, it is aborted before the client to S3 is closed (I8, I12)."""
+    """An upload whose creation is cancelled is aborted before the S3 client closes (I8, I12)."""
     chaos.script = InTurn(Behaviour(pause=0.2), methods=("POST",))
     beginning = asyncio.create_task(Multipart.begin(s3, KEY, {}))
     async with asyncio.timeout(10):

@@ -1,4 +1,4 @@
-"""S3's response headers -> values, and what is refused on the way."""
+"""S3's response headers as values, and the responses that are refused."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -42,7 +42,7 @@ def sent(content_range: str | None, length: int | str | None) -> dict[str, str]:
 def test_what_an_answer_holds(
     part: FromTo | Suffix, status: int, content_range: str | None, length: int, expected: tuple[Span, int]
 ) -> None:
-    """I3: the span and the whole size, from a head whose parts agree with each other and with the question."""
+    """I3: the span and the whole size come from a head whose parts agree with each other and with the request."""
     assert span_sent(status, sent(content_range, length), part) == expected
 
 
@@ -79,7 +79,7 @@ def test_what_an_answer_holds(
     ],
 )
 def test_heads_that_are_not_believed(status: int, content_range: str | None, length: int | str | None) -> None:
-    """I1, I3: where status, Content-Range and Content-Length do not fit the question, no byte is taken."""
+    """I1, I3: if status, Content-Range and Content-Length do not fit the request, no byte is read."""
     with pytest.raises(InvalidOriginResponse):
         span_sent(status, sent(content_range, length), FromTo(10, 20))
 
@@ -99,7 +99,7 @@ def test_another_suffix_than_asked_for(content_range: str) -> None:
     is_suffix=st.booleans(),
 )
 def test_an_honest_answer_is_believed(size: int, start: int, length: int | None, is_suffix: bool) -> None:
-    """I22: total on 0..2^63-1: what a correct origin says to a satisfiable range is what comes out."""
+    """I22: for all sizes in 0..2^63-1, a correct response to a satisfiable range is accepted."""
     stop = None if length is None else start + length
     part = Suffix(max(1, start)) if is_suffix else FromTo(start, stop)
     span = part.within(size)
@@ -115,7 +115,7 @@ def test_an_honest_answer_is_believed(size: int, start: int, length: int | None,
     length=st.integers(1, 30),
 )
 def test_nothing_else_is(numbers: tuple[int, int, int, int], start: int, length: int) -> None:
-    """I1: whatever a 206 claims, it is refused or is exactly the asked range of the size that it names."""
+    """I1: any other 206 is refused, or has exactly the requested range of the size that it names."""
     first, last, total, declared = numbers
     part = FromTo(start, start + length)
     try:
@@ -130,19 +130,19 @@ def test_nothing_else_is(numbers: tuple[int, int, int, int], start: int, length:
 
 @pytest.mark.parametrize("etag", [ETAG, '"x-2"', 'W/"weak"', '""'])
 def test_etags_pass_as_sent(etag: str) -> None:
-    """RFC 9110 section 8.8.3: an entity-tag is opaque; its quotes and its weakness belong to it."""
+    """RFC 9110 section 8.8.3: an entity-tag is opaque, and its quotes and its weakness are part of it."""
     assert metadata({"etag": etag}, 5) == Metadata(etag, 5)
 
 
 @pytest.mark.parametrize("etag", [None, "", '"', "d41d8cd9", '"open', 'close"', 'w/"weak"'])
 def test_without_an_etag_there_is_no_version(etag: str | None) -> None:
-    """I1: a response whose ETag is missing or no entity-tag (RFC 9110 section 8.8.3) cannot be cached or resumed."""
+    """I1: a response without a valid entity-tag (RFC 9110 section 8.8.3) can neither be cached nor resumed."""
     with pytest.raises(InvalidOriginResponse):
         metadata({} if etag is None else {"etag": etag}, 5)
 
 
 def test_headers_pass_by_allow_list() -> None:
-    """I25: the object's own headers and its user metadata pass, and nothing that S3 says for itself."""
+    """I25: the object's own headers and its user metadata pass, and S3's other headers do not."""
     headers = {
         "etag": ETAG,
         "last-modified": "Wed, 21 Oct 2015 07:28:00 GMT",
@@ -191,14 +191,14 @@ def test_headers_pass_by_allow_list() -> None:
     ],
 )
 def test_upload_framing_is_no_content_coding(encoding: str, passed: str | None) -> None:
-    """I24: a browser is never told a coding that the stored bytes do not have."""
+    """I24: a browser never gets a Content-Encoding that the stored bytes do not have."""
     found = metadata({"etag": ETAG, "content-encoding": encoding}, 5).header("Content-Encoding")
     assert found in ((None, "identity") if passed is None else (passed,))
 
 
 @pytest.mark.parametrize("age", ["", "-1", "1.5", "soon", "1" * 20, "²"])
 def test_an_age_that_is_none(age: str) -> None:
-    """RFC 9111 section 5.1: delta-seconds; what is none counts as absent."""
+    """RFC 9111 section 5.1: an Age that is no delta-seconds counts as absent."""
     assert metadata({"etag": ETAG, "age": age}, 5).age == 0
 
 
@@ -230,7 +230,7 @@ SHA256 = "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="
     ],
 )
 def test_a_checksum_of_the_whole_object(said: dict[str, str], checksum: tuple[str, str] | None) -> None:
-    """I15: what S3 says of the object's bytes is kept where it is about all of them, and from no partial answer."""
+    """I15: a checksum is kept if it is that of all bytes, and never from a partial response."""
     headers = {"etag": ETAG} | {f"x-amz-checksum-{name}": value for name, value in said.items()}
     assert metadata(headers, 5, is_whole=True).checksum == checksum
     assert metadata(headers, 5).checksum is None
@@ -258,7 +258,7 @@ def test_an_etag_that_is_an_md5(etag: str, said: dict[str, str], md5: str | None
 
 
 def test_same_version() -> None:
-    """I1: an ETag other than the one asked for is ObjectChanged, even where the origin ignored If-Match."""
+    """I1: another ETag than the requested one is ObjectChanged, also if the origin ignored If-Match."""
     check_version(Metadata(ETAG, 5), None)
     check_version(Metadata(ETAG, 5), ETAG)
     for other in ('"other"', f"W/{ETAG}", ETAG.strip('"')):
@@ -278,21 +278,21 @@ def test_same_version() -> None:
     ],
 )
 def test_the_version_of_an_answer(sent: str | None, asked: str | None, version: str | None) -> None:
-    """I25: the version id is the one that S3 names, and only one that stays what it is."""
+    """I25: the version id is the one that S3 names, if that version cannot change."""
     headers = {"etag": ETAG} | ({} if sent is None else {"x-amz-version-id": sent})
     assert metadata(headers, 5, asked).version == version
 
 
 @pytest.mark.parametrize(("sent", "asked"), [(None, "v1"), ("null", "v1"), ("v2", "v1"), ("V1", "v1"), ("v1", "null")])
 def test_another_version_than_asked_for(sent: str | None, asked: str) -> None:
-    """I1: what is not said to be the version asked for is not taken for it."""
+    """I1: a response that does not name the requested version is refused."""
     headers = {"etag": ETAG} | ({} if sent is None else {"x-amz-version-id": sent})
     with pytest.raises(InvalidOriginResponse, match="version id"):
         metadata(headers, 5, asked)
 
 
 def test_what_a_304_says() -> None:
-    """RFC 9110 section 15.4.5: what it repeats of the 200, and None or 0 for what it does not."""
+    """RFC 9110 section 15.4.5: the headers that a 304 repeats, and None or 0 for the others."""
     said = {"last-modified": "Wed, 21 Oct 2015 07:28:00 GMT", "cache-control": "no-cache", "expires": "0", "age": "5"}
     assert not_modified(said) == NotModified("Wed, 21 Oct 2015 07:28:00 GMT", 5, "no-cache", "0")
     assert not_modified({"etag": ETAG, "last-modified": "", "age": "-5"}) == NotModified()
@@ -302,12 +302,12 @@ def test_what_a_304_says() -> None:
     "said", ["Wed, 25 Nov 2026 08:30:00 GMT", "2026-11-25T08:30:00Z", "Wednesday, 25-Nov-26 08:30:00 GMT", 1795595400]
 )
 def test_dates_that_botocore_reads(said: Any) -> None:
-    """S3's headers, and what services that hand out credentials send."""
+    """S3's headers, and the dates that credential services send."""
     assert client._timestamp(said) == datetime(2026, 11, 25, 8, 30, tzinfo=UTC)
 
 
 def test_what_is_no_date() -> None:
-    """ValueError, which the edge knows; also where it looks like a header's date."""
+    """An invalid date is a ValueError, which the client handles, also if it looks like that of a header."""
     for said in ("yesterday", "some day GMT"):
         with pytest.raises(ValueError, match="timestamp"):
             client._timestamp(said)

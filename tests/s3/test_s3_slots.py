@@ -1,4 +1,4 @@
-"""Connections to the origin: how many there are, and how many of them one key may have."""
+"""Connections to the origin: their number, and the share of one key."""
 
 import asyncio
 import random
@@ -20,7 +20,7 @@ async def turns(count: int = 20) -> None:
 
 
 async def holders(slots: ConnectionSlots, key: ObjectKey | None, count: int) -> "list[asyncio.Task[None]]":
-    """That many tasks that want a slot; those that have one are done."""
+    """Return `count` tasks that want a slot. Those that have one are done."""
     tasks = [asyncio.create_task(slots.acquire(key)) for _ in range(count)]
     await turns()
     return tasks
@@ -28,7 +28,7 @@ async def holders(slots: ConnectionSlots, key: ObjectKey | None, count: int) -> 
 
 @pytest.mark.parametrize(("count", "share"), [(1, 1), (2, 1), (3, 1), (8, 4), (64, 32)])
 async def test_one_key_has_half_of_them(count: int, share: int) -> None:
-    """However many ask for a key, half of the slots are its own, one at least; the others are there for the rest."""
+    """One key has half of the slots, at least one, for any number of reads. Other keys have the others."""
     slots = ConnectionSlots(count)
     waiting = await holders(slots, A, 3 * count)
     assert sum(task.done() for task in waiting) == share
@@ -42,7 +42,7 @@ async def test_one_key_has_half_of_them(count: int, share: int) -> None:
 
 
 async def test_who_waits_for_its_own_key_keeps_nobody_waiting() -> None:
-    """Those beyond a key's half do not stand in the queue of the pool: the next slot is another key's."""
+    """Reads beyond a key's half do not queue for the pool, so that the next slot goes to another key."""
     slots = ConnectionSlots(4)
     of_a = await holders(slots, A, 10)
     of_b = await holders(slots, B, 2)
@@ -59,7 +59,7 @@ async def test_who_waits_for_its_own_key_keeps_nobody_waiting() -> None:
 
 
 async def test_versions_of_a_key_share_its_half() -> None:
-    """What a client asks for by version id is the same object at the origin, and gets no second half."""
+    """A request by version id is for the same object, and gets no second half."""
     slots = ConnectionSlots(4)
     first = await holders(slots, A._replace(version="1"), 2)
     second = await holders(slots, A, 1)
@@ -71,8 +71,9 @@ async def test_versions_of_a_key_share_its_half() -> None:
 
 @pytest.mark.parametrize("seed", range(30))
 async def test_cancelling_loses_no_slot(seed: int) -> None:
-    """Whoever is cancelled, waiting for its key or for the pool or with a slot just given to it: at rest all are free,
-    all can be taken, and nothing is remembered of any key (I12).
+    """I12: after cancellations at any point all slots are free, all can be acquired, and no key is remembered.
+
+    The points are the wait for the key, the wait for the pool, and a slot that was just granted.
     """
     chance = random.Random(seed)
     slots = ConnectionSlots(chance.choice([1, 2, 5]))
@@ -103,7 +104,7 @@ async def test_cancelling_loses_no_slot(seed: int) -> None:
 
 
 async def test_uploads_have_half_of_them() -> None:
-    """However many bodies are to be sent, reads find the other half of the connections."""
+    """Reads have the other half of the connections, for any number of uploads."""
     slots = ConnectionSlots(4)
     uploads = UploadSlots(slots, 4)
     async with uploads.slot(TIMEOUT_S), uploads.slot(TIMEOUT_S):
@@ -117,7 +118,7 @@ async def test_uploads_have_half_of_them() -> None:
 
 
 async def test_an_upload_waits_as_long_as_others_move() -> None:
-    """A body that waits for its turn gives up once no other moved for its progress_timeout, and not before (I20)."""
+    """An upload waits while others move, and gives up after its `progress_timeout` without that (I20)."""
     slots = ConnectionSlots(2)
     uploads = UploadSlots(slots, 2)
     progress_timeout = 0.05

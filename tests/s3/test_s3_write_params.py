@@ -1,4 +1,4 @@
-"""What S3 is told of an object, and that it does what it was told."""
+"""The parameters of S3's calls for an object, and their effect there."""
 
 import asyncio
 import base64
@@ -50,8 +50,9 @@ async def stream(content: bytes) -> AsyncIterator[bytes]:
 
 
 def test_each_call_gets_its_own() -> None:
-    """Object headers go with the call that begins the object, conditions with the one that makes it; with the bytes
-    goes one of the checksums that S3 knows, for it takes no more.
+    """The call that creates the object has its headers, and the call that makes it the conditions.
+
+    The call with the bytes has one of the checksums that S3 knows, because S3 accepts no more.
     """
     encoded = {"ContentMD5": base64.b64encode(b"m" * 16).decode(), "ChecksumCRC32": base64.b64encode(b"cccc").decode()}
     assert put_params(HEAD) == OBJECT | CONDITIONS | encoded
@@ -72,7 +73,7 @@ def test_each_call_gets_its_own() -> None:
     ],
 )
 async def test_refusals(answer: bytes, error: type[Exception]) -> None:
-    """S3's answers to a write on a condition: 412, 409, and 404 where If-Match names a version of what is not there."""
+    """S3's responses to a conditional write: 412, 409, and 404 if If-Match names a version of an absent object."""
     async with asyncio.timeout(30), RawServer(answering(answer)) as server:
         settings = OriginSettings.model_validate(
             {
@@ -100,7 +101,7 @@ async def s3(
     client_of: Callable[[OriginSettings], Any],
     bucket_of: Callable[[OriginSettings], str],
 ) -> AsyncIterator[tuple[S3Uploader, str, Any]]:
-    """The code under test, a bucket, and its owner's client."""
+    """Return the code under test, a bucket, and its owner's client."""
     settings: OriginSettings = request.getfixturevalue(request.param)
     async with asyncio.timeout(60), S3Origin(settings) as origin:
         yield S3Uploader(origin, progress_timeout=10), bucket_of(settings), client_of(settings)
@@ -108,7 +109,7 @@ async def s3(
 
 @pytest.mark.parametrize("size", [11, 9 * MiB], ids=["one put", "multipart"])
 async def test_an_object_with_all_of_it(s3: tuple[S3Uploader, str, Any], size: int) -> None:
-    """Headers, metadata and tags arrive in whichever way the body goes up; signatures hold."""
+    """Headers, metadata and tags arrive with a PutObject and with parts, and the signatures are valid."""
     writes, bucket, client = s3
     fields = [
         ("Content-Type", "text/css; charset=utf-8"),
@@ -133,7 +134,7 @@ async def test_an_object_with_all_of_it(s3: tuple[S3Uploader, str, Any], size: i
 
 @pytest.mark.parametrize("algorithm", ["md5", "crc32", "crc32c", "crc64nvme", "sha1", "sha256", "sha512"])
 async def test_checksums_are_sent_on(s3: tuple[S3Uploader, str, Any], algorithm: str) -> None:
-    """S3 takes a body whose checksum holds, of each algorithm."""
+    """S3 accepts a body with a right checksum, for each algorithm."""
     writes, bucket, client = s3
     state = hasher(algorithm)
     state.update(b"hello world")
@@ -144,7 +145,7 @@ async def test_checksums_are_sent_on(s3: tuple[S3Uploader, str, Any], algorithm:
 
 @BY_SEAWEED_ALONE
 async def test_a_checksum_that_does_not_hold(s3: tuple[S3Uploader, str, Any]) -> None:
-    """S3 itself refuses a body that is not what its MD5 says: what is sent on is looked at there as well."""
+    """S3 refuses a body with a wrong MD5, so that the checksum is verified there as well."""
     writes, bucket, client = s3
     head = WriteHead(checksums=(Digest("md5", hashlib.md5(b"other").digest()),))
     with pytest.raises(WriteRefused):
@@ -175,18 +176,18 @@ async def replaced_once(s3: tuple[S3Uploader, str, Any], size: int) -> None:
 
 
 async def test_if_match(s3: tuple[S3Uploader, str, Any]) -> None:
-    """`If-Match`: the version named is replaced, another one is not (no lost update)."""
+    """`If-Match`: the named version is replaced, and another one is not (no lost update)."""
     await replaced_once(s3, 11)
 
 
 @BY_SEAWEED_ALONE
 async def test_if_match_of_a_multipart_upload(s3: tuple[S3Uploader, str, Any]) -> None:
-    """The same where the condition goes with CompleteMultipartUpload."""
+    """The same with the condition of CompleteMultipartUpload."""
     await replaced_once(s3, 9 * MiB)
 
 
 async def test_delete_objects(s3: tuple[S3Uploader, str, Any]) -> None:
-    """All that are named are gone, one that never was included; others stay."""
+    """All named objects are deleted, an absent one among them. Others stay."""
     writes, bucket, client = s3
     names = ["a b", "ü/日本", "<&>", "x+y%20", "quo'te\""]
     for name in (*names, "stays"):
@@ -197,7 +198,10 @@ async def test_delete_objects(s3: tuple[S3Uploader, str, Any]) -> None:
 
 
 async def test_only_what_is_said_to_be_gone_is_gone() -> None:
-    """A key that the answer forgets, and one with an error, are told as not deleted; S3's own text is not (I28)."""
+    """A key that the response does not name, or names with an error, counts as not deleted.
+
+    S3's own text is not passed on (I28).
+    """
     answer = response(
         "200 OK",
         b"<DeleteResult><Deleted><Key>a</Key></Deleted><Error><Key>b</Key><Code>AccessDenied</Code>"

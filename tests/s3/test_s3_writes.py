@@ -1,4 +1,4 @@
-"""Uploads: streamed, all or nothing (I8), and honest about what is not known (I9)."""
+"""Uploads: streamed, all or nothing (I8), and with an unknown outcome reported as such (I9)."""
 
 import asyncio
 import hashlib
@@ -30,7 +30,7 @@ NOTHING = WriteHead()
 
 
 class Broken(Exception):
-    """What the client's side of an upload raises."""
+    """The error of the client's side of an upload."""
 
 
 async def stream(content: bytes, piece: int = 1 << 16, error: Exception | None = None) -> AsyncIterator[bytes]:
@@ -44,7 +44,7 @@ async def stream(content: bytes, piece: int = 1 << 16, error: Exception | None =
 
 
 class Bucket:
-    """A bucket of its own for each test, and its owner's view of it."""
+    """A bucket for one test, and its owner's view of it."""
 
     def __init__(self, client: Any, name: str, put: Callable[..., Any]) -> None:
         self.client = client
@@ -52,7 +52,7 @@ class Bucket:
         self._put = put
 
     async def put(self, chunks: AsyncIterator[bytes], length: int | None, head: WriteHead = NOTHING) -> str:
-        """Through the code under test. Returns the ETag."""
+        """Store a body through the code under test. Return the ETag."""
         written = await self._put(ObjectKey(self.name, "o"), chunks, length, head)
         return str(written.etag)
 
@@ -65,7 +65,7 @@ class Bucket:
         return bytes(self.client.get_object(Bucket=self.name, Key="o")["Body"].read())
 
     def uploads(self) -> list[Any]:
-        """Multipart uploads begun and neither completed nor aborted."""
+        """Return the multipart uploads that are neither completed nor aborted."""
         return list(self.client.list_multipart_uploads(Bucket=self.name).get("Uploads", ()))
 
 
@@ -82,9 +82,9 @@ async def bucket(
 
 
 async def no_connections() -> None:
-    """A connection that broke off within a body is gone once the server has taken what was under way already.
+    """Wait until the server has received what was under way when a connection broke off within a body.
 
-    The loop must not close before: all that it still watches then is its own wake-up pipe.
+    The loop must not close before. All that it watches then is its own wake-up pipe.
     """
     watched = asyncio.get_running_loop()._selector.get_map()  # type: ignore[attr-defined]
     async with asyncio.timeout(GENEROUS):
@@ -95,7 +95,7 @@ async def no_connections() -> None:
 @pytest.mark.parametrize("size", [8 * MiB - 1, 8 * MiB, 8 * MiB + 1, 20 * MiB])
 @pytest.mark.parametrize("is_known", [True, False])
 async def test_bodies_around_the_part_size(bucket: Bucket, size: int, is_known: bool) -> None:
-    """A body comes out byte for byte, and one of unknown length costs a multipart upload only beyond PART_SIZE."""
+    """A body comes out byte for byte. One of unknown length needs a multipart upload only beyond PART_SIZE."""
     content = object_bytes(size, seed=5)
     etag = await bucket.put(stream(content, piece=99_991), size if is_known else None)
     assert bucket.stored() == content
@@ -106,14 +106,14 @@ async def test_bodies_around_the_part_size(bucket: Bucket, size: int, is_known: 
 @pytest.mark.parametrize("piece", [1, 4095, 4096, 4097, 10_000])
 @pytest.mark.parametrize("length", [None, 10_000])
 async def test_chunks_of_any_size(bucket: Bucket, piece: int, length: int | None) -> None:
-    """How the client's bytes happen to arrive makes no difference to the object."""
+    """The sizes of the client's chunks make no difference to the object."""
     content = object_bytes(10_000, seed=6)
     await bucket.put(stream(content, piece), length)
     assert bucket.stored() == content
 
 
 async def test_a_known_length_beyond_one_put(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
-    """S3 API: what is too large for one PutObject goes up in parts, exactly."""
+    """S3 API: a body too large for one PutObject is sent in parts, byte for byte."""
     monkeypatch.setattr(uploader, "MAX_PUT_BYTES", 16 * MiB)
     content = object_bytes(17 * MiB, seed=7)
     etag = await bucket.put(stream(content, piece=MiB), len(content))
@@ -134,7 +134,7 @@ async def test_a_known_length_beyond_one_put(bucket: Bucket, monkeypatch: pytest
     ],
 )
 async def test_a_body_that_fails(bucket: Bucket, old: bytes | None, sent: int, length: int | None) -> None:
-    """I8: whatever the client's side raises passes through; the old version stays, and no upload is left behind."""
+    """I8: the error of the client's side passes through, the old version stays, and no upload is left behind."""
     if old is not None:
         bucket.store(old)
     with pytest.raises(Broken):
@@ -155,7 +155,7 @@ async def test_a_body_that_ends_early(bucket: Bucket, old: bytes | None, sent: i
 
 
 async def test_a_body_that_ends_early_in_a_part(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
-    """I8: the same where the declared length needs a multipart upload, which is aborted."""
+    """I8: the same for a length that needs a multipart upload, which is aborted."""
     monkeypatch.setattr(uploader, "MAX_PUT_BYTES", 16 * MiB)
     bucket.store(OLD)
     with pytest.raises(WriteRefused):
@@ -165,7 +165,7 @@ async def test_a_body_that_ends_early_in_a_part(bucket: Bucket, monkeypatch: pyt
 
 
 async def test_more_than_s3_can_hold(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
-    """S3 API: at most MAX_PARTS parts; a longer body of unknown length is refused with the cure, and aborted."""
+    """S3 API: at most MAX_PARTS parts. A longer body of unknown length is refused with the cure, and aborted."""
     monkeypatch.setattr(uploader, "MAX_PARTS", 1)
     with pytest.raises(WriteRefused, match="Content-Length"):
         await bucket.put(stream(object_bytes(12 * MiB)), None)
@@ -175,7 +175,7 @@ async def test_more_than_s3_can_hold(bucket: Bucket, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("length", [None, 20 * MiB])
 async def test_a_cancelled_upload(bucket: Bucket, length: int | None) -> None:
-    """I8, I12: cancelling in the middle keeps the old version and leaves no upload behind."""
+    """I8, I12: a cancellation in the middle keeps the old version and leaves no upload behind."""
     bucket.store(OLD)
     sent = asyncio.Event()
 
@@ -198,7 +198,7 @@ async def test_a_cancelled_upload(bucket: Bucket, length: int | None) -> None:
 
 
 class Sink:
-    """Takes uploads as S3 does and keeps only their digest. It never sends a 100 Continue."""
+    """Accepts uploads like S3 and keeps only their digest. It never sends a 100 Continue."""
 
     def __init__(self, answer: bytes = response("200 OK", ETag=ETAG)) -> None:
         self._answer = answer
@@ -244,7 +244,7 @@ def _traced() -> Iterator[None]:
 
 @pytest.mark.usefixtures("_traced")
 async def test_a_body_is_never_held_whole() -> None:
-    """I19: 64 MiB pass through in a few chunks' worth of memory, exactly."""
+    """I19: 64 MiB pass through in the memory of a few chunks, byte for byte."""
     piece = object_bytes(1 << 16)
     pieces = 1024
     expected = hashlib.sha256()
@@ -268,7 +268,7 @@ async def test_a_body_is_never_held_whole() -> None:
 
 @pytest.mark.parametrize("content", [b"", b"x", object_bytes(300_000)], ids=len)
 async def test_the_request_on_the_wire(content: bytes) -> None:
-    """I30: no Expect to hang on, no chunked framing, no checksum of the SDK's own, and no second pass to sign."""
+    """I30: the request has no Expect, no chunked framing and no checksum of the SDK, and the body is read once."""
     sink = Sink()
     async with writes_to(sink) as (put, server):
         assert (await put.put(KEY, stream(content), len(content), NOTHING)).etag == ETAG
@@ -284,7 +284,7 @@ async def test_the_request_on_the_wire(content: bytes) -> None:
 
 
 async def test_headers_pass_by_allow_list() -> None:
-    """I25: the object's own headers and its user metadata go to S3, and nothing else that the client sent."""
+    """I25: the object's own headers and its user metadata go to S3, and no other header of the client."""
     passed = {
         "content-type": "video/mp4; codecs=avc1",
         "content-encoding": "gzip",
@@ -331,7 +331,7 @@ async def test_headers_pass_by_allow_list() -> None:
     ],
 )
 async def test_expires(value: str, at: float) -> None:
-    """RFC 9111 section 5.3: a date arrives as that date, whatever its form; 0 and -1 mean expired."""
+    """RFC 9111 section 5.3: a date of any form arrives as that date, and 0 and -1 mean expired."""
     async with writes_to(Sink()) as (put, server):
         await put.put(KEY, stream(b"x"), 1, write_head.parse([("expires", value)]))
     assert dates.parse(server.heads[0].headers["expires"], 0.0) == at
@@ -354,7 +354,7 @@ async def test_expires(value: str, at: float) -> None:
     ],
 )
 async def test_a_write_is_never_tried_again(answer: bytes, error: type[OriginError]) -> None:
-    """I9: S3 took the body and then said no: the error says so after one request, and the slot is free again."""
+    """I9: if S3 refuses a body that it received, one request was sent, the error says so, and the slot is free."""
     sink = Sink(answer)
     async with writes_to(sink, max_connections=1) as (put, server):
         for number in (1, 2):
@@ -366,7 +366,7 @@ async def test_a_write_is_never_tried_again(answer: bytes, error: type[OriginErr
 
 @pytest.mark.parametrize("taken", [0, 100_000])
 async def test_a_connection_that_breaks(taken: int) -> None:
-    """I9: OriginUnavailable after one request: half a stream cannot be sent again."""
+    """I9: OriginUnavailable after one request, because half a stream cannot be repeated."""
 
     async def script(connection: RawConnection, head: Head) -> None:
         await connection.reader.readexactly(taken)
@@ -380,7 +380,7 @@ async def test_a_connection_that_breaks(taken: int) -> None:
 
 
 async def test_an_answer_before_the_body() -> None:
-    """S3 refuses large uploads by their head alone: that answer counts, and nobody waits for the body to be taken."""
+    """S3 refuses large uploads by their head alone. That response counts, and the rest of the body is not sent."""
 
     async def script(connection: RawConnection, head: Head) -> None:
         await connection.send(response("403 Forbidden", b"<Error><Code>AccessDenied</Code></Error>"))
@@ -393,7 +393,7 @@ async def test_an_answer_before_the_body() -> None:
 
 @pytest.mark.parametrize("length", [64 * MiB, None])
 async def test_an_origin_that_stops_reading(length: int | None) -> None:
-    """I20: OriginTimeout after `patience` without progress."""
+    """I20: OriginTimeout after `progress_timeout` without progress."""
     uploads, body = MultipartServer(), object_bytes(64 * MiB)
 
     async def script(connection: RawConnection, head: Head) -> None:
@@ -413,7 +413,7 @@ async def test_an_origin_that_stops_reading(length: int | None) -> None:
 
 
 async def test_an_origin_that_never_answers_a_write() -> None:
-    """I9, I20: the body is taken, but no answer comes: OriginTimeout after `patience`, once."""
+    """I9, I20: the body was received, but no response comes: OriginTimeout after `progress_timeout`, once."""
 
     async def script(connection: RawConnection, head: Head) -> None:
         await connection.hang()
@@ -427,7 +427,7 @@ async def test_an_origin_that_never_answers_a_write() -> None:
 
 
 async def test_a_slow_client_is_not_the_origins_fault() -> None:
-    """I20: `read_timeout` is for the origin's answer; a body may take longer than that as long as it moves."""
+    """I20: `read_timeout` applies to the origin's response. A body may take longer as long as it moves."""
 
     async def slow() -> AsyncIterator[bytes]:
         for _ in range(4):
@@ -440,7 +440,7 @@ async def test_a_slow_client_is_not_the_origins_fault() -> None:
 
 @pytest.mark.parametrize("length", [10, None])
 async def test_a_redirected_write_is_not_followed(length: int | None) -> None:
-    """I29: the body goes to the configured endpoint and nowhere else."""
+    """I29: the body goes to the configured endpoint only."""
     async with RawServer(Sink()) as elsewhere:
         answer = response("307 Temporary Redirect", Location=f"{elsewhere.endpoint_url}/bucket/o")
         async with writes_to(Sink(answer)) as (put, server):
@@ -461,7 +461,7 @@ async def test_a_redirected_write_is_not_followed(length: int | None) -> None:
     ],
 )
 async def test_a_delete_that_fails(answer: bytes, error: type[OriginError]) -> None:
-    """I9: a delete is tried once and says what became of it."""
+    """I9: a delete has one attempt, and its error is reported."""
     async with writes_to(Sink(answer), max_connections=1) as (put, server):
         for number in (1, 2):
             with pytest.raises(error):
@@ -470,7 +470,7 @@ async def test_a_delete_that_fails(answer: bytes, error: type[OriginError]) -> N
 
 
 class MultipartServer:
-    """Just enough of S3's multipart upload; each step's answer can be another one."""
+    """The minimum of S3's multipart upload. Tests replace the response to each step."""
 
     def __init__(self, **answers: bytes) -> None:
         self._answers = {
@@ -494,7 +494,7 @@ class MultipartServer:
 
 
 async def test_the_steps_of_a_multipart_upload() -> None:
-    """S3 API: create, parts in order, complete, and the ETag is that of the whole."""
+    """S3 API: create, parts in order, complete. The ETag is that of the whole."""
     server = MultipartServer()
     async with writes_to(server) as (put, raw):
         assert (await put.put(KEY, stream(object_bytes(9 * MiB)), None, NOTHING)).etag == '"m-2"'
@@ -534,7 +534,7 @@ FAILED = response("200 OK", b"<Error><Code>InternalError</Code><Message>late</Me
 async def test_a_multipart_upload_that_fails(
     answers: dict[str, bytes], error: type[OriginError], steps: list[str]
 ) -> None:
-    """I8: each step is tried once; a begun upload is aborted; the error is that of the step and none of the SDK's."""
+    """I8: each step has one attempt, and a created upload is aborted. The error is that of the step, not the SDK's."""
     server = MultipartServer(**answers)
     async with writes_to(server, max_connections=1) as (put, _):
         for _ in range(2):  # twice: the slot came back
@@ -545,7 +545,7 @@ async def test_a_multipart_upload_that_fails(
 
 
 async def test_writes_wait_for_a_connection() -> None:
-    """I20: an upload holds one of `max_connections`; the next one has its turn, later than any head's deadline."""
+    """I20: an upload holds one of `max_connections`. The next one waits for it, longer than a head's deadline."""
     begun, go_on = asyncio.Event(), asyncio.Event()
 
     async def held() -> AsyncIterator[bytes]:
