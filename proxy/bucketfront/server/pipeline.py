@@ -10,7 +10,7 @@ pipeline has not admitted gives no key, so a handler cannot bypass a stage.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from bucketfront.config.mount_settings import MountSettings
 from bucketfront.config.settings import Settings
@@ -71,6 +71,8 @@ class Pipeline:
 
         Raises the ProxyError of the first stage that refuses the request, and later that of a refused key.
         """
+        if not self._checks:
+            return route.with_admission(_admit_any)
         admitted = route.named_key
         self.check(method, route.mount, admitted, field)
 
@@ -78,7 +80,7 @@ class Pipeline:
             if (octets := key.key.encode()) != admitted:
                 self.check(method, route.mount, octets, field)
 
-        return replace(route, admit=admit)
+        return route.with_admission(admit)
 
     def check(
         self,
@@ -93,6 +95,10 @@ class Pipeline:
         for stage, check in self._checks:
             if stage.checks_preflights or not is_preflight:
                 check(Admission(method, mount, key, stage.declared(field)))
+
+
+def _admit_any(_: ObjectKey) -> None:
+    """Admit a key, because no stage checks keys."""
 
 
 def build_pipeline(settings: Settings) -> Pipeline:

@@ -48,6 +48,19 @@ class Route:
             return None
         return self.mount.prefix.encode() + self.octets
 
+    def with_admission(self, admit: Callable[[ObjectKey], None]) -> "Route":
+        """Return the same route with the pipeline's verdict. `dataclasses.replace` would take a microsecond longer."""
+        return Route(
+            self.mount,
+            self.octets,
+            self.path,
+            self.query,
+            self.makes_key,
+            self.deletes_many,
+            self.names_upload,
+            admit,
+        )
+
     def admitted(self, key: ObjectKey) -> ObjectKey:
         """Return `key` if all stages of the pipeline admit it. Raises the ProxyError of a stage that refuses."""
         self.admit(key)
