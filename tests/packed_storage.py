@@ -41,8 +41,8 @@ class PackedStorage:
         """Return the versions that are open, once for each `create` or `open_file`."""
         return [name for name, slot in self._slots.items() for _ in range(slot.opened)]
 
-    def failed(self, why: str) -> None:
-        raise AssertionError(why)
+    def note_failure(self, reason: str) -> None:
+        raise AssertionError(reason)
 
     async def create(self, size: int) -> StoredFile:
         name = f"{len(self._slots):026d}"

@@ -45,7 +45,7 @@ async def test_what_passes_through_is_asked_for_again(tmp_path: Path) -> None:
     """Without a disk as well, a failed GET and a cut body are retried, for the missing bytes only (I11, I16)."""
     async with Rig(tmp_path) as rig:
         data = rig.origin.put(content(SIZE))
-        rig.store.failed("test")
+        rig.store.note_failure("test")
         with await reader_of(rig) as reader:
             rig.origin.errors = deque([OriginUnavailable("503")] * (MAX_FAILURES - 1))
             rig.origin.cuts = [5, BLOCK + 1, 7 * BLOCK]
@@ -61,7 +61,7 @@ async def test_three_failures_in_a_row_are_final(tmp_path: Path, is_stored: bool
     async with Rig(tmp_path) as rig:
         rig.origin.put(content(SIZE))
         if not is_stored:
-            rig.store.failed("test")
+            rig.store.note_failure("test")
         with await reader_of(rig) as reader:
             rig.origin.errors = deque([OriginUnavailable(str(number)) for number in range(2 * MAX_FAILURES)])
             with pytest.raises(OriginUnavailable, match=str(MAX_FAILURES - 1)):
@@ -77,7 +77,7 @@ async def test_without_a_token_a_failure_is_final(tmp_path: Path, is_stored: boo
     async with Rig(tmp_path, retries=RetryBudget(1)) as rig:
         data = rig.origin.put(content(SIZE))
         if not is_stored:
-            rig.store.failed("test")
+            rig.store.note_failure("test")
         with await reader_of(rig) as reader:
             rig.origin.errors = deque([OriginUnavailable("503")])
             assert await rig.read(reader, 0, BLOCK) == data[:BLOCK]
@@ -136,7 +136,7 @@ async def test_a_drip_is_no_progress(tmp_path: Path, monkeypatch: pytest.MonkeyP
         data = origin.put(content(3 * PART))
         origin.chunk = 99
         if not is_stored:
-            rig.store.failed("test")
+            rig.store.note_failure("test")
         with await reader_of(rig) as reader:
             origin.ration = BLOCK // 2 - 1
             with pytest.raises(OriginTimeout):
@@ -249,7 +249,7 @@ async def test_a_version_that_is_not_given_by_id(tmp_path: Path, is_stored: bool
     async with Rig(tmp_path, origin=versioned(), parallel_parts=1) as rig:
         old = rig.origin.put(content(SIZE))
         if not is_stored:
-            rig.store.failed("test")
+            rig.store.note_failure("test")
         with await reader_of(rig) as reader:
             new = rig.origin.put(content(SIZE, seed=1), '"new"')
             rig.origin.errors = deque([None, error])
@@ -276,7 +276,7 @@ async def test_what_passes_through_tells_of_the_change(tmp_path: Path) -> None:
     """Without a disk as well, a version that was found to be replaced is not served again (I5, I6)."""
     async with Rig(tmp_path) as rig:
         rig.origin.put(content(SIZE))
-        rig.store.failed("test")
+        rig.store.note_failure("test")
         with await reader_of(rig) as reader:
             new = rig.origin.put(content(SIZE, seed=1), '"new"')
             with pytest.raises(ObjectChanged):
@@ -309,7 +309,7 @@ async def test_a_stalled_body_is_raced_from_where_it_stands(tmp_path: Path, at: 
         rig.origin.jitter = 0  # nothing but the stall is late
         rig.origin.stalls = {1: at}
         if not is_stored:
-            rig.store.failed("test")
+            rig.store.note_failure("test")
         with await reader_of(rig) as reader:
             assert await rig.read(reader, whole=True) == data
         assert rig.stats.hedges_won == 1
@@ -452,7 +452,7 @@ async def test_cancelling_a_race_at_any_turn_leaves_nothing(tmp_path: Path, is_s
         data = rig.origin.put(content(PART))
         rig.origin.jitter = 2
         if not is_stored:
-            rig.store.failed("test")
+            rig.store.note_failure("test")
         is_done = False
         number = 0
         while not is_done:

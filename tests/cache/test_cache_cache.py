@@ -495,7 +495,7 @@ async def test_a_sick_disk_passes_bytes_through(tmp_path: Path) -> None:
     """While the disk is left alone, requests go on uncached, hits and misses; afterwards the cache is used (I16)."""
     async with Rig(tmp_path) as rig:
         data = rig.origin.put(content(SIZE))
-        rig.store.failed("test")
+        rig.store.note_failure("test")
         assert list(await asyncio.gather(rig.get(), rig.get(BLOCK, 2 * BLOCK))) == [data, data[BLOCK : 2 * BLOCK]]
         await rig.audit()
         assert rig.stored_files() == {}

@@ -797,7 +797,7 @@ async def test_store_error_is_an_order_to_stream(tmp_path: Path) -> None:
     """A reader of an entry without a file gets StoreError, and no wrong or missing byte (I16)."""
     async with Rig(tmp_path) as rig:
         data = rig.origin.put(content(PART))
-        rig.store.failed("test")
+        rig.store.note_failure("test")
         with await rig.reader() as reader:
             reader.expect(Span(0, PART))
             with pytest.raises(StoreError):

@@ -84,7 +84,7 @@ def _expire(entries: EntryTable, entry: Entry) -> None:
 
 
 def _validate(entries: EntryTable, entry: Entry) -> None:
-    entries.validated(entry, entry.metadata, entry.validated_at + 1)
+    entries.confirm(entry, entry.metadata, entry.validated_at + 1)
 
 
 def _lose(entries: EntryTable, entry: Entry) -> None:

@@ -220,7 +220,7 @@ async def test_a_file_that_cannot_be_removed(tmp_path: Path, monkeypatch: pytest
 async def test_a_disk_that_takes_no_file(tmp_path: Path) -> None:
     """A disk that failed a moment ago is left alone (I16)."""
     async with Rig(tmp_path) as rig:
-        rig.store.failed("made up")
+        rig.store.note_failure("made up")
         writing = rig.cache.begin_write(KEY, 10)
         with pytest.raises(StoreError):
             await writing.write(b"0123456789")

@@ -443,7 +443,7 @@ BUGS = (
         (
             Edit(
                 "bucketfront.cache.storage.file_storage:FileStorage._run",
-                "except asyncio.CancelledError:\n        work.add_done_callback(_dispose)",
+                "except asyncio.CancelledError:\n        work.add_done_callback(_close_late)",
                 "except asyncio.CancelledError:\n        pass",
             ),
             Edit("bucketfront.cache.storage.file_storage:FileStorage._create", "has_left.is_set()", "False"),
@@ -643,7 +643,7 @@ BUGS = (
         "A disk that failed is asked again by every request.",
         (
             Edit(
-                "bucketfront.cache.storage.file_storage:FileStorage.failed",
+                "bucketfront.cache.storage.file_storage:FileStorage.note_failure",
                 "self._failed_at = self._clock()",
                 "self._failed_at = None",
             ),

@@ -16,7 +16,7 @@ from typing import Literal
 from bucketfront.cache.cache import Cache
 from bucketfront.cache.clock import CacheClock, Clock, boottime
 from bucketfront.cache.entries.budget import Budget
-from bucketfront.cache.entries.entry_table import NEVER_VALIDATED, EntryTable, Policy
+from bucketfront.cache.entries.entry_table import NEVER_VALIDATED, EntryTable, FreshnessPolicy
 from bucketfront.cache.entries.hot_bodies import HotBodies
 from bucketfront.cache.entries.negative_cache import NegativeCache
 from bucketfront.cache.fetch.integrity import Comparison, Integrity
@@ -60,7 +60,7 @@ class CacheOptions:
     read_ahead_limit: int  # part fetches
     hot_limit: int
     memory: int
-    policy: Policy
+    policy: FreshnessPolicy
     negative_ttl: Callable[[ObjectKey], float]
     idle_timeout: float
     reader_timeout: float

@@ -219,7 +219,7 @@ class LookupFlow:
             return await self._create(key, response, lookup, sent_at)
         self._report_conflict(key, lookup, response)
         if not stale.is_removed and lookup.may_publish(response):
-            self._entries.validated(stale, response, sent_at)
+            self._entries.confirm(stale, response, sent_at)
         self._entries.pin(stale)
         return LookupResult(stale, status, is_new=False)
 

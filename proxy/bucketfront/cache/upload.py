@@ -190,7 +190,7 @@ class Upload:
         assert self.is_whole
         self._is_over = True
         if self._file is not None:
-            entries.fill_from(entry, self._file, self._sums, self._charged)
+            entries.attach_complete(entry, self._file, self._sums, self._charged)
 
     def close(self) -> None:
         """Remove the file in the background, unless the upload is being published."""
@@ -226,7 +226,7 @@ class Upload:
             async with asyncio.timeout(DISK_TIMEOUT_S):
                 return await asyncio.shield(self._calls.start(call))
         except TimeoutError as error:
-            self._store.failed("it does not answer")
+            self._store.note_failure("it does not answer")
             self._failure = StoreError(f"the disk did not answer within {DISK_TIMEOUT_S:g} s")
             raise self._failure from error
 

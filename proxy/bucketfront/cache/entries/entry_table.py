@@ -29,7 +29,7 @@ _STALE = Freshness(0.0, must_revalidate=True)
 
 log = logging.getLogger(__name__)
 
-Policy = Callable[[ObjectKey, Metadata, float], Freshness]
+FreshnessPolicy = Callable[[ObjectKey, Metadata, float], Freshness]
 
 
 class EntryTable:
@@ -44,7 +44,7 @@ class EntryTable:
         self,
         index: Index,
         budget: Budget,
-        policy: Policy,
+        policy: FreshnessPolicy,
         *,
         block_size: int,
         hot_limit: int,
@@ -78,7 +78,7 @@ class EntryTable:
         self._cold_bytes = used
         self._trusted_since = max(self._trusted_since, self._index.trusted_from)
 
-    def forget(self) -> list[Entry]:
+    def remove_all(self) -> list[Entry]:
         """Remove all entries, because index and files were deleted.
 
         Returns those that were in memory; the caller unlinks their files as after `remove`.
@@ -174,7 +174,7 @@ class EntryTable:
             self._count += not entry.is_removed
         self._mark_dirty(entry)
 
-    def fill_from(self, entry: Entry, file: StoredFile, sums: dict[int, int], charged: int) -> None:
+    def attach_complete(self, entry: Entry, file: StoredFile, sums: dict[int, int], charged: int) -> None:
         """Give a new entry a file that has all of its bytes.
 
         `sums` are the CRC-32s of its blocks. `charged` bytes were taken from the budget for it, ENTRY_BYTES included.
@@ -219,7 +219,7 @@ class EntryTable:
         if entry.file_name is not None and not entry.is_removed:
             self._touched[entry.id] = now
 
-    def validated(self, entry: Entry, metadata: Metadata, now: float) -> None:
+    def confirm(self, entry: Entry, metadata: Metadata, now: float) -> None:
         """Note that the origin confirmed the version, with its `metadata` of now (RFC 9111 section 4.3.4)."""
         assert metadata.is_version(entry.metadata)
         entry.revoke()

@@ -63,14 +63,12 @@ class LeastRecentlyUsed:
         self._has_more = True
 
     def add(self, entry: Entry) -> None:
-        """Note that the entry came into memory."""
         heappush(self._records, (entry.accessed_at, entry.id, entry.key))
         if len(self._records) > 2 * len(self._hot) + MAX_OUTDATED_RECORDS:
             self._records = [(entry.accessed_at, entry.id, entry.key) for entry in self._hot.values()]
             heapify(self._records)
 
     def refresh(self) -> None:
-        """Read the rows again from the oldest on, because the index has changed or entries have left memory."""
         self._rows.clear()
         self._last = None
         self._has_more = True
@@ -92,7 +90,6 @@ class LeastRecentlyUsed:
         return Entry.from_outline(row, self._index.epoch)
 
     def rewind(self) -> None:
-        """Consider those entries again that were pinned when their turn came."""
         for record in self._pinned:
             heappush(self._records, record)
         self._pinned.clear()

@@ -41,7 +41,8 @@ log = logging.getLogger(__name__)
 class FileStorage:
     """The `Storage` in the folder `root`: `objects/XX/<ULID>` and the lock; the index lies beside them.
 
-    Use it in the event loop; only `open` and `close` may block. `clock` is monotonic, in seconds.
+    `Storage` has the contracts of its methods. The others serve the start and the sweep of files without a row. `open`
+    and `close` may block. `clock` is monotonic, in seconds.
     """
 
     def __init__(self, root: Path, clock: Callable[[], float]) -> None:
@@ -97,7 +98,6 @@ class FileStorage:
         return is_rested and not self._hanging
 
     async def create(self, size: int) -> StoredFile:
-        """Create a sparse file of `size` bytes."""
         if not self.is_usable:
             raise StoreError("the disk failed a moment ago")
         has_left = threading.Event()
@@ -122,10 +122,6 @@ class FileStorage:
         return StoredFile(name, Region(fd, 0, size))
 
     async def open_file(self, name: str, size: int, present: list[Span] | None) -> StoredFile | None:
-        """Open a file. Frees the bytes outside of `present` if it is given.
-
-        Returns None if there is no such file of `size` bytes.
-        """
         return await self._run(self._open_file, name, size, present)
 
     def _open_file(self, name: str, size: int, present: list[Span] | None) -> StoredFile | None:
@@ -148,67 +144,45 @@ class FileStorage:
         return StoredFile(name, Region(fd, 0, size))
 
     async def write(self, file: StoredFile, offset: int, data: bytes, checksum: int, block_size: int) -> list[int]:
-        """Write `data` at `offset`. Returns the checksum of each block that it touches, in order.
-
-        `checksum` is the one of the first block up to `offset`, and the first result continues it.
-        """
         if self._hanging:
             raise StoreError("the disk does not answer")
         thread = self._writing[file.region.fd % len(self._writing)]
         return await self._run(_write, file.region.fd, offset, data, checksum, block_size, threads=thread, file=file)
 
     async def read_in(self, file: StoredFile, span: Span) -> None:
-        """Bring these bytes into the page cache, as far as the file has them."""
         await self._run(page_cache.read_in, file.region.fd, span, threads=self._reading)
 
     async def read(self, file: StoredFile, span: Span) -> bytes:
-        """Return these bytes. Raises EOFError if the file ends early."""
         data = await self._run(os.pread, file.region.fd, span.length, span.start, threads=self._reading)
         if len(data) != span.length:
             raise EOFError(f"the cached file ended {span.length - len(data)} bytes early")
         return data
 
     async def read_known(self, file: StoredFile, span: Span, sums: Sequence[int], block_size: int) -> bytes | None:
-        """Return these bytes, or None if a block of them has another checksum than `sums`.
-
-        `span` begins at the start of a block. Raises EOFError if the file ends early.
-        """
         data = await self._run(_read_known, file.region.fd, span, sums, block_size, threads=self._reading, file=file)
         if data is not None and len(data) != span.length:
             raise EOFError(f"the cached file ended {span.length - len(data)} bytes early")
         return data
 
     async def checksum(self, file: StoredFile, span: Span) -> int | None:
-        """Return the CRC-32 of these bytes, or None if the file is shorter or they are unreadable."""
         return await self._run(audit.checksum, file.region.fd, span)
 
     async def digest(self, file: StoredFile, size: int, algorithm: str, *, is_urgent: bool = True) -> bytes | None:
-        """Return the digest of the first `size` bytes, or None if the file is shorter.
-
-        A digest that is not urgent takes only the processor time that other work leaves.
-        """
         threads = self._reading if is_urgent else self._scrubbing
         return await self._run(digests.of_file, file.region.fd, size, algorithm, threads=threads, is_bounded=False)
 
     async def audit(self, name: str, size: int, claims: Sequence[tuple[int, int]], block_size: int) -> int | None:
-        """Return the set of blocks that do not have the checksum which `claims` names for them.
-
-        Returns None if there is no such file of `size` bytes.
-        """
         return await self._run(
             audit.damaged, self.folder, name, size, claims, block_size, threads=self._scrubbing, is_bounded=False
         )
 
     async def punch(self, file: StoredFile, span: Span) -> None:
-        """Free the space of these bytes."""
         await self._run(punch, file.region.fd, span, file=file)
 
     async def sync(self, file: StoredFile) -> None:
-        """Wait until all writes have reached the disk. Do not try again after a failure (see `Storage.sync`)."""
         await self._run(os.fdatasync, file.region.fd, file=file)
 
     async def remove(self, name: str) -> None:
-        """Unlink the file if it is still there. Open descriptors stay readable."""
         await self._run(self._remove, name)
 
     def _remove(self, name: str) -> None:
@@ -230,7 +204,6 @@ class FileStorage:
         await self._run(os.close, file.region.fd)
 
     async def disk_space(self) -> tuple[int, int]:
-        """Return the free and the total bytes of the file system."""
         return await self._run(self.folder.space)
 
     async def files(self, shard: str) -> list[FoundFile]:
@@ -238,7 +211,6 @@ class FileStorage:
         return await self._run(self.folder.files, shard)
 
     async def has_lost(self, index: str, identity: tuple[int, int] | None) -> bool:
-        """Return whether another process deleted the folder, or replaced the index file in it."""
         return await self._run(lambda: self.folder.is_deleted or self.folder.identity(index) != identity)
 
     async def renew(self) -> None:
@@ -273,13 +245,13 @@ class FileStorage:
             if deadline.expired():
                 self._hanging.add(work)
                 work.add_done_callback(self._hanging.discard)
-                work.add_done_callback(_dispose)
-                self.failed("it does not answer")
+                work.add_done_callback(_close_late)
+                self.note_failure("it does not answer")
                 raise StoreError(f"the disk did not answer within {DISK_TIMEOUT_S:g} s ({call.__name__})") from error
-            self.failed(str(error))
+            self.note_failure(str(error))
             raise StoreError(f"the cache folder failed: {error.strerror} ({call.__name__})") from error
         except asyncio.CancelledError:
-            work.add_done_callback(_dispose)
+            work.add_done_callback(_close_late)
             raise
 
     def _ended(self, fd: int, work: asyncio.Future[Any]) -> None:
@@ -292,11 +264,10 @@ class FileStorage:
             self._to_close.discard(fd)
             self._threads.submit(os.close, fd)
 
-    def failed(self, why: str) -> None:
-        """Note a failure, and make no files for FAILURE_PAUSE_S."""
+    def note_failure(self, reason: str) -> None:
         self.failures += 1
         if self.is_usable:
-            log.warning("the cache folder failed, going on uncached: %s", why)
+            log.warning("the cache folder failed, going on uncached: %s", reason)
         self._failed_at = self._clock()
 
 
@@ -304,7 +275,7 @@ def _yield_to_others() -> None:
     os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
 
 
-def _dispose(work: "asyncio.Future[T]") -> None:
+def _close_late(work: "asyncio.Future[T]") -> None:
     if not work.cancelled() and work.exception() is None and isinstance(result := work.result(), StoredFile):
         os.close(result.region.fd)
 

@@ -52,8 +52,8 @@ class Storage(Protocol):
     def is_usable(self) -> bool:
         """Return whether calls may work. Returns False for a while after a failure."""
 
-    def failed(self, why: str) -> None:
-        """Note a failure that a caller found."""
+    def note_failure(self, reason: str) -> None:
+        """Note a failure, after which `is_usable` is False for a while."""
 
     # --- one version ---------------------------------------------------------------------------------------
 

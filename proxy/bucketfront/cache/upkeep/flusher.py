@@ -48,13 +48,13 @@ class Flusher:
                 await self._index.flush(changes)
             except StoreError as error:
                 self._entries.not_flushed(changes)
-                self._store.failed(str(error))
+                self._store.note_failure(str(error))
                 return
             self._entries.flushed(changes)
             try:
                 self._entries.budget.overhead = await self._index.space()
             except StoreError as error:  # the number of the last flush is good enough
-                self._store.failed(str(error))
+                self._store.note_failure(str(error))
 
     async def _synced(self, changes: Changes) -> Changes:
         """Sync the files, and return the changes that may be written then.
@@ -88,7 +88,7 @@ class Flusher:
         async with self._lock:
             await self._store.renew()
             await self._index.renew()
-            for entry in self._entries.forget():
+            for entry in self._entries.remove_all():
                 self._disposal.unlink_later(entry)
         log.warning("the cache folder, or the index in it, was gone: begun anew")
         return True
