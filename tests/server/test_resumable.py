@@ -1,4 +1,4 @@
-"""Resumable uploads (tus 1.0.0): what is asked, what breaks off, what a restart leaves, what expires."""
+"""Resumable uploads (tus 1.0.0): requests, broken connections, restarts and expiry."""
 
 import asyncio
 import base64
@@ -29,7 +29,7 @@ PIECE = {"Upload-Offset": "0", "Content-Type": BODY["Content-Type"]}
 
 
 def names(proxy: Proxy) -> list[str]:
-    """Of the files of uploads."""
+    """Return the names of the files of uploads."""
     return sorted(path.name for path in (proxy.app.settings.cache.dir / "uploads").iterdir())
 
 
@@ -38,7 +38,7 @@ def file_of(proxy: Proxy, url: str, part: int = 1) -> Path:
 
 
 def sha1(body: bytes) -> str:
-    """As Upload-Checksum says it."""
+    """Return the value of Upload-Checksum for `data`."""
     return f"sha1 {base64.b64encode(hashlib.sha1(body).digest()).decode()}"
 
 
@@ -51,7 +51,9 @@ def sha1(body: bytes) -> str:
     ],
 )
 async def test_what_is_not_implemented_is_not_passed_over(proxy: Proxy, s3: S3, name: str, value: str) -> None:
-    """What a PUT may not say is 501 for the creation and for each piece, and so is a checksum nobody looks at (I8)."""
+    """A field that a PUT may not have is 501 for the creation and for each piece, and so is a checksum that is not
+    verified (I8).
+    """
     told = {**TUS, "Upload-Length": "4", "Upload-Metadata": metadata(key="x")}
     assert (await proxy.ask("POST", "/upload", {**told, name: value})).status == 501
     url = await created(proxy, 4, x_amz_acl="private", x_amz_security_token="secret")
@@ -64,14 +66,14 @@ async def test_what_is_not_implemented_is_not_passed_over(proxy: Proxy, s3: S3, 
 
 
 async def test_expires_that_is_no_date(proxy: Proxy) -> None:
-    """It is refused when the upload is created, not after all of its bytes are there."""
+    """An invalid Expires is refused when the upload is created, not after all of its bytes have come."""
     told = {**TUS, "Upload-Length": "3", "Upload-Metadata": metadata(key="x")}
     assert (await proxy.ask("POST", "/upload", {**told, "Expires": "9" * 20})).status == 400
     assert names(proxy) == []
 
 
 async def test_in_pieces(proxy: Proxy, s3: S3) -> None:
-    """An upload in pieces becomes an object with what its creation said of it; the next read is a hit (I5)."""
+    """An upload in pieces becomes an object with the headers of its creation, and the next read is a hit (I5)."""
     s3.put("a b/c.bin", b"old")
     assert (await proxy.get("/a%20b/c.bin")).body == b"old"
     body = pattern(300_000)
@@ -109,7 +111,10 @@ async def test_in_pieces(proxy: Proxy, s3: S3) -> None:
 
 @pytest.mark.parametrize("length", [4, PART_SIZE + 4])
 async def test_read_while_it_ends(proxy: Proxy, s3: S3, length: int) -> None:
-    """A read while S3 makes the object may cache the old version; after the answer nobody gets it any more (I5, I6)."""
+    """A read while S3 makes the object may cache the old version.
+
+    After the response no client gets that version (I5, I6).
+    """
     s3.put("x", b"old")
     held, gate = asyncio.Event(), asyncio.Event()
 
@@ -133,7 +138,7 @@ async def test_read_while_it_ends(proxy: Proxy, s3: S3, length: int) -> None:
 
 @pytest.mark.parametrize("size", [0, 1, PART_SIZE - 1, PART_SIZE, PART_SIZE + 1, 2 * PART_SIZE + 17])
 async def test_sizes(proxy: Proxy, s3: S3, size: int) -> None:
-    """In one request or with the creation, on any side of a part's end: one object, and nothing left over (I8)."""
+    """In one request or with the creation, of any size around a part's end: one object, and no file is left (I8)."""
     body = pattern(size)
     url = await created(proxy, size, "one")
     if size:
@@ -150,7 +155,7 @@ async def test_sizes(proxy: Proxy, s3: S3, size: int) -> None:
 
 @pytest.mark.parametrize("length", [0, 4])
 async def test_nothing_more(proxy: Proxy, s3: S3, length: int) -> None:
-    """A finished upload takes a body without a byte, and no other one; the object stays as it is (I8)."""
+    """A finished upload accepts a body without bytes, and no other one. The object stays as it is (I8)."""
     url = await created(proxy, length)
     if length:
         assert (await patched(proxy, url, 0, b"data")).status == 204
@@ -203,7 +208,7 @@ REQUESTS: list[tuple[str, str, dict[str, str], bytes | None, int]] = [
 
 
 async def test_refusals(start: StartProxy, s3: S3) -> None:
-    """What the protocol forbids is refused with its status, and leaves the upload where it was."""
+    """Requests that the protocol forbids are refused with its status, and do not move the offset."""
     proxy = await start(uploads={"max_size": 1000})
     url = await created(proxy, 10)
     found = []
@@ -227,7 +232,7 @@ async def test_refusals(start: StartProxy, s3: S3) -> None:
     ],
 )  # fmt: skip
 async def test_garbage_in_the_metadata(proxy: Proxy, said: str) -> None:
-    """Upload-Metadata that cannot be read, or that names no key or type, is 400; an empty key is none (I23)."""
+    """Invalid Upload-Metadata, or one with an invalid key or type, is 400. An empty key counts as none (I23)."""
     answer = await proxy.ask("POST", "/upload", {**TUS, "Upload-Length": "1", "Upload-Metadata": said})
     assert answer.status == (201 if said in ("key", "key ") else 400)
     assert proxy.relay.seen == []
@@ -235,7 +240,7 @@ async def test_garbage_in_the_metadata(proxy: Proxy, said: str) -> None:
 
 @pytest.mark.parametrize(("size", "status"), [(4000, 201), (4400, 400)])
 async def test_much_said_of_an_object(proxy: Proxy, size: int, status: int) -> None:
-    """What is kept of an upload is bounded (I19): a creation that says more is 400, and is told how much it may."""
+    """The record of an upload is bounded (I19): a creation with more text is 400, and the message has the limit."""
     told = {**TUS, "Upload-Length": "1", "Upload-Metadata": metadata(key="x", more="y" * 2900)}
     answer = await proxy.ask("POST", "/upload", {**told, "Content-Disposition": f"inline; filename={'z' * size}"})
     assert answer.status == status
@@ -244,7 +249,7 @@ async def test_much_said_of_an_object(proxy: Proxy, size: int, status: int) -> N
 
 
 async def test_where_the_object_goes(start: StartProxy, s3: S3) -> None:
-    """The key is the path's, or the metadata's in that folder, or a ULID there; below the mount of uploads."""
+    """The key is that of the path, or the metadata's in this folder, or a ULID there, below the mount of uploads."""
     proxy = await start(
         mounts=[{"path": "/", "bucket": s3.bucket}, {"path": "/in/", "bucket": s3.bucket, "prefix": "p/"}],
         uploads={"mount": "/in/"},
@@ -266,7 +271,7 @@ async def test_where_the_object_goes(start: StartProxy, s3: S3) -> None:
 
 
 async def test_as_the_mount_wants_it(start: StartProxy, s3: S3) -> None:
-    """The mount's key template, size and write-once hold here as they do for PUT; what is there is not overwritten."""
+    """The mount's key template, size and write-once apply as for PUT. An existing object is not overwritten."""
     mount = {
         "bucket": s3.bucket,
         "max_size": 9,
@@ -286,7 +291,7 @@ async def test_as_the_mount_wants_it(start: StartProxy, s3: S3) -> None:
 
 
 async def test_without_the_header(proxy: Proxy, s3: S3) -> None:
-    """A request without Tus-Resumable is an ordinary one; PATCH means nothing else, and is told the version."""
+    """A request without Tus-Resumable is an ordinary one. Of PATCH, the refusal names the version of the protocol."""
     s3.put("upload/x", b"an object below the route's name")
     assert (await proxy.ask("POST", "/upload/y", body=b"data")).status == 201
     assert s3.get("y") == b"data"
@@ -301,7 +306,7 @@ async def test_without_the_header(proxy: Proxy, s3: S3) -> None:
 
 
 async def test_override(proxy: Proxy, s3: S3) -> None:
-    """A client that knows POST alone says what it means in X-HTTP-Method-Override."""
+    """A client that can only POST names its method in X-HTTP-Method-Override."""
     url = await created(proxy, 4)
     told = {**BODY, "Upload-Offset": "0", "X-HTTP-Method-Override": "PATCH"}
     assert (await proxy.ask("POST", url, told, b"da")).status == 204
@@ -313,7 +318,7 @@ async def test_override(proxy: Proxy, s3: S3) -> None:
 
 @pytest.mark.parametrize("allowed", ["*", "https://app.example.com"])
 async def test_a_page_of_another_origin(start: StartProxy, allowed: str) -> None:
-    """OPTIONS tells what is spoken; a page may send and read the protocol's fields, however cors is set."""
+    """OPTIONS lists the extensions. A page may send and read the protocol's fields, with any setting of cors."""
     proxy = await start(
         cors={"allow_origins": [allowed], "allow_headers": ["Range"], "expose_headers": ["Age"]},
         uploads={"max_size": 99},
@@ -351,7 +356,7 @@ async def test_a_page_of_another_origin(start: StartProxy, allowed: str) -> None
 
 
 async def test_no_route(start: StartProxy, s3: S3) -> None:
-    """Without `uploads` nothing of the protocol is there."""
+    """Without `uploads` there is no part of the protocol."""
     proxy = await start(uploads=None)
     assert (await proxy.ask("PATCH", "/upload/x", BODY, b"x")).status == 405
     assert (await proxy.ask("HEAD", "/upload/x", TUS)).status == 404
@@ -359,7 +364,7 @@ async def test_no_route(start: StartProxy, s3: S3) -> None:
 
 
 async def test_no_route_any_more(start: StartProxy, s3: S3) -> None:
-    """Without `uploads` what a former run left is dropped, here and at S3 (I17)."""
+    """Without `uploads` the uploads of an earlier run are dropped, here and at S3 (I17)."""
     proxy = await start()
     url = await created(proxy, 2 * PART_SIZE)
     assert (await patched(proxy, url, 0, pattern(PART_SIZE + 1))).status == 204
@@ -379,8 +384,9 @@ CUTS = [0, 1, 65536, staging.GATHER_BYTES - 1, staging.GATHER_BYTES, PART_SIZE -
 
 @pytest.mark.parametrize("is_reset", [False, True], ids=["close", "reset"])
 async def test_broken_off_at_many_bytes(proxy: Proxy, s3: S3, is_reset: bool) -> None:
-    """Wherever the connection breaks, the offset is at most what was sent, nearly all of it is kept, and the object
-    that comes out in the end is the one that was meant (I1, I8).
+    """Wherever the connection breaks, the offset is at most what was sent, and nearly all of it is kept.
+
+    The object at the end is the intended one (I1, I8).
     """
     body = pattern(2 * PART_SIZE + 12345)
     s3.put("x", b"old")
@@ -411,7 +417,7 @@ async def test_broken_off_at_many_bytes(proxy: Proxy, s3: S3, is_reset: bool) ->
 
 
 async def test_creation_broken_off(proxy: Proxy, s3: S3) -> None:
-    """A creation that breaks off in its body leaves no upload, for nobody knows of it (I12, I17)."""
+    """A creation that breaks off in its body leaves no upload, because its client does not know the URL (I12, I17)."""
     async with proxy.connection() as connection:
         told = {**BODY, "Upload-Length": "1000", "Content-Length": "1000", "Upload-Metadata": metadata(key="x")}
         await connection.send(message("POST", "/upload", told) + b"half")
@@ -432,7 +438,7 @@ async def test_creation_broken_off(proxy: Proxy, s3: S3) -> None:
     ],
 )
 async def test_creation_that_fails(proxy: Proxy, s3: S3, status: int, size: int, told: dict[str, str]) -> None:
-    """A creation whose body is refused, or S3 does not take, leaves nothing, here or at S3 (I17)."""
+    """A creation leaves nothing, here or at S3, if its body is refused or S3 does not take it (I17)."""
 
     async def refuse(seen: Seen) -> bytes | None:
         return canned(503, "SlowDown") if seen.method == "PUT" and "partNumber=1" not in seen.target else None
@@ -450,7 +456,7 @@ async def test_creation_that_fails(proxy: Proxy, s3: S3, status: int, size: int,
 
 
 async def test_two_at_once(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While a request is at work on an upload others are 423, and it goes on; HEAD tells what is ours by then."""
+    """While a request holds an upload others get 423, and it continues. HEAD returns the offset at that time."""
     monkeypatch.setattr(manager, "STALL_TIMEOUT_S", 60.0)
     body = pattern(1000)
     url = await created(proxy, len(body))
@@ -470,7 +476,7 @@ async def test_two_at_once(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("asks_for", ["PATCH", "DELETE"])
 async def test_a_connection_that_is_dead(proxy: Proxy, s3: S3, asks_for: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A request that still waits for bytes makes way for the client's next one, and what it got is kept."""
+    """A request that still waits for bytes makes way for the client's next one, and the bytes that it got are kept."""
     monkeypatch.setattr(manager, "STALL_TIMEOUT_S", 0.0)
     body = pattern(1000)
     url = await created(proxy, len(body))
@@ -495,8 +501,9 @@ async def test_a_connection_that_is_dead(proxy: Proxy, s3: S3, asks_for: str, mo
 
 @pytest.mark.parametrize("is_power_lost", [False, True])
 async def test_restart(start: StartProxy, s3: S3, is_power_lost: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a restart an upload goes on where it was: at the same byte, or after power loss where S3 is (I14). What
-    was finished is known as finished.
+    """After a restart an upload continues at the same byte, or after a loss of power where S3 is (I14).
+
+    A finished one is known as finished.
     """
     proxy = await start()
     body = pattern(2 * PART_SIZE + 999)
@@ -522,8 +529,9 @@ async def test_restart(start: StartProxy, s3: S3, is_power_lost: bool, monkeypat
 
 @pytest.mark.parametrize("restarts", [False, True])
 async def test_expiry(start: StartProxy, s3: S3, restarts: bool) -> None:
-    """An upload without a byte for `expire_after` is gone, at S3 as well, and its space is free again (I17). Every
-    byte puts that off, and the client is told until when.
+    """An upload without a byte for `expire_after` is gone, at S3 as well, and its space is free again (I17).
+
+    Every byte postpones that, and the client gets the time of expiry.
     """
     proxy = await start()
     body = pattern(PART_SIZE + 2 * MIB)
@@ -548,7 +556,7 @@ async def test_expiry(start: StartProxy, s3: S3, restarts: bool) -> None:
 
 
 async def test_termination(start: StartProxy, s3: S3) -> None:
-    """DELETE ends an upload: 404 from then on, its space is free, and S3 is told, be it a restart later (I14)."""
+    """DELETE ends an upload: 404 from then on, its space is free, and S3 aborts it, also after a restart (I14)."""
     proxy = await start()
     body = pattern(PART_SIZE + 2 * MIB)
     url = await created(proxy, len(body))
@@ -582,8 +590,9 @@ async def test_termination_of_a_finished_one(proxy: Proxy, s3: S3) -> None:
 
 @pytest.mark.parametrize("asks_by", ["HEAD", "PATCH"])
 async def test_lost_answer_of_complete(proxy: Proxy, s3: S3, asks_by: str) -> None:
-    """The answer of CompleteMultipartUpload is lost: 502 or 504, and until it is known that the object is there the end
-    is not told; asked again, the upload is found finished (I9). The key is invalidated each time (I5).
+    """If the response to CompleteMultipartUpload is lost, the client gets 502 or 504, and the end is not reported until
+    the object is known to exist. A repeated request finds the upload finished (I9). The key is invalidated each time
+    (I5).
     """
     s3.put("x", b"old")
     assert (await proxy.get("/x")).body == b"old"
@@ -607,7 +616,7 @@ async def test_lost_answer_of_complete(proxy: Proxy, s3: S3, asks_by: str) -> No
 
 @pytest.mark.parametrize("asked", ["partNumber=2", "?uploadId="])
 async def test_outcome_that_stays_unknown(proxy: Proxy, s3: S3, asked: str) -> None:
-    """S3 does not know the upload, and the object is another one: 410, and it is begun again; no success is made up."""
+    """If S3 does not know the upload and the object is another one, the client gets 410 and begins again."""
     body = pattern(PART_SIZE + MIB)
     url = await created(proxy, len(body))
     assert (await patched(proxy, url, 0, body[:-1])).status == 204
@@ -626,7 +635,9 @@ async def test_outcome_that_stays_unknown(proxy: Proxy, s3: S3, asked: str) -> N
 
 @pytest.mark.parametrize("is_ours", [True, False])
 async def test_lost_answer_of_a_conditional_put(proxy: Proxy, s3: S3, is_ours: bool) -> None:
-    """With If-None-Match a PutObject whose answer was lost meets its own object: success, where another one is 412."""
+    """With If-None-Match a repeated PutObject finds the object of the first, whose response was lost: that is a
+    success. Any other object is 412.
+    """
     url = await created(proxy, 4, If_None_Match="*")
 
     async def cut(seen: Seen) -> bytes | None:
@@ -644,7 +655,10 @@ async def test_lost_answer_of_a_conditional_put(proxy: Proxy, s3: S3, is_ours: b
 
 
 async def test_s3_fails_at_a_part(proxy: Proxy, s3: S3) -> None:
-    """While S3 takes no part the client is told so, and what came is kept: it goes on from there (I9, I13)."""
+    """While S3 accepts no part the client gets an error, and the bytes that came are kept.
+
+    It continues from there (I9, I13).
+    """
     body = pattern(2 * PART_SIZE + MIB)
     url = await created(proxy, len(body))
 
@@ -662,7 +676,7 @@ async def test_s3_fails_at_a_part(proxy: Proxy, s3: S3) -> None:
 
 @pytest.mark.parametrize("algorithm", ["sha1", "sha256", "md5", "crc32"])
 async def test_checksum(proxy: Proxy, s3: S3, algorithm: str) -> None:
-    """Of a body with a checksum all counts or nothing: on a mismatch it is 460, and the offset stays."""
+    """A body with a checksum counts as a whole or not at all. A mismatch is 460, and the offset stays."""
     body, digest = pattern(2 * MIB), hashlib.new
 
     def claim(data: bytes) -> str:
@@ -689,7 +703,7 @@ async def test_checksum(proxy: Proxy, s3: S3, algorithm: str) -> None:
 
 
 async def test_the_disk_fails(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the disk takes nothing, what waits is in memory, bounded; the upload succeeds all the same (I16, I19)."""
+    """If the disk refuses bytes they wait in memory, up to a bound, and the upload succeeds (I16, I19)."""
     folder = proxy.app.upload_manager._folder
 
     async def fails(*args: object) -> None:
@@ -713,8 +727,9 @@ async def test_the_disk_fails(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPa
 
 
 async def test_the_disk_fails_under_a_checksum(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A body with a checksum waits in memory where the disk takes no more, all of it or the rest (I16); what does not
-    hold leaves nothing there (I19).
+    """A body with a checksum waits in memory as far as the disk refuses it (I16).
+
+    One with a wrong checksum leaves nothing there (I19).
     """
     folder, body, taken = proxy.app.upload_manager._folder, pattern(3 * MIB), 0
     write, memory = folder.write, proxy.app.upload_manager._staging
@@ -740,7 +755,7 @@ async def test_the_disk_fails_under_a_checksum(proxy: Proxy, s3: S3, monkeypatch
 
 
 async def test_files_that_cannot_be_removed(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The space of a file that cannot be removed counts until it is gone, a round of the upkeep later (I17)."""
+    """The space of a file that cannot be removed counts until a later round of the upkeep removes it (I17)."""
     folder, body = proxy.app.upload_manager._folder, pattern(PART_SIZE + 2)
 
     async def fails(*args: object, **more: object) -> None:
@@ -764,8 +779,9 @@ async def test_files_that_cannot_be_removed(proxy: Proxy, s3: S3, monkeypatch: p
 
 
 async def test_uploads_that_nobody_ends(proxy: Proxy, s3: S3) -> None:
-    """What waits takes half of the cache's space at most, and 503 is the answer beyond (I17, I19); what its client
-    does not go on with makes way a minute later, and is sent again.
+    """Staged bytes have at most half of the cache's space, and beyond it the response is 503 (I17, I19).
+
+    Those of an idle upload are dropped after a minute, and sent again.
     """
     body, half = pattern(PART_SIZE + MIB), proxy.figures["bytes_limit"] // 2
     most = PART_SIZE - MIB
@@ -795,8 +811,9 @@ async def test_uploads_that_nobody_ends(proxy: Proxy, s3: S3) -> None:
 
 
 async def test_the_disk_hangs(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A disk that does not answer is waited for once (I20) and is as one that fails (I16): what it holds is sent again,
-    and what it does in the end changes no object (I8).
+    """One call waits for a disk that hangs (I20), and then it counts as failing (I16).
+
+    Bytes on it are sent again, and the late end of the call changes no object (I8).
     """
     gate, hangs, write = threading.Event(), [0], upload_folder._write_all
 
@@ -827,7 +844,7 @@ async def test_the_disk_hangs(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("restarts", [False, True])
 async def test_what_waits_goes_bad(start: StartProxy, s3: S3, restarts: bool) -> None:
-    """What waited and is not what was written is never sent as a part; the client sends it again (I15)."""
+    """Staged bytes that the disk changed are never sent as a part, and the client sends them again (I15)."""
     proxy = await start()
     body = pattern(MIB)
     url = await created(proxy, len(body))
@@ -849,9 +866,7 @@ async def test_what_waits_goes_bad(start: StartProxy, s3: S3, restarts: bool) ->
 @pytest.mark.parametrize("what", ["file", "end of the file", "folder"])
 @pytest.mark.parametrize("restarts", [False, True])
 async def test_what_waits_is_gone(start: StartProxy, s3: S3, what: str, restarts: bool) -> None:
-    """What waited and is not there any more leaves no hole: the offset falls back, and the client sends it again (I8,
-    I15).
-    """
+    """Staged bytes that are gone leave no hole: the offset falls back, and the client sends them again (I8, I15)."""
     proxy = await start()
     body = pattern(MIB)
     url = await created(proxy, len(body))
@@ -875,7 +890,7 @@ async def test_what_waits_is_gone(start: StartProxy, s3: S3, what: str, restarts
 
 
 async def test_a_file_that_a_restart_finds_cut_short(start: StartProxy, s3: S3) -> None:
-    """Of a file that lacks bytes that were counted none counts (I8)."""
+    """If a file lacks some of its bytes after a restart, none of them counts (I8)."""
     proxy = await start()
     body = pattern(MIB)
     url = await created(proxy, len(body))
@@ -889,7 +904,7 @@ async def test_a_file_that_a_restart_finds_cut_short(start: StartProxy, s3: S3) 
 
 
 async def test_what_comes_after_what_was_lost(proxy: Proxy, s3: S3) -> None:
-    """Bytes that follow what turns out to be lost do not take its place (I8)."""
+    """Bytes behind lost ones do not take their place (I8)."""
     body = pattern(2 * PART_SIZE)
     url = await created(proxy, len(body))
     assert (await patched(proxy, url, 0, body[:PART_SIZE])).status == 204
@@ -902,7 +917,7 @@ async def test_what_comes_after_what_was_lost(proxy: Proxy, s3: S3) -> None:
 
 
 async def test_what_is_verified_goes_bad(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a body with a checksum no byte counts that went bad while it waited for that (I15)."""
+    """Bytes of a body with a checksum that the disk changed before their verification do not count (I15)."""
     folder, body = proxy.app.upload_manager._folder, pattern(MIB)
     read = folder.read
 
@@ -921,7 +936,7 @@ async def test_what_is_verified_goes_bad(proxy: Proxy, s3: S3, monkeypatch: pyte
 
 
 async def test_files_of_no_use(start: StartProxy, s3: S3) -> None:
-    """What in the folder belongs to nothing is removed at the start; so is an upload of another endpoint (I25)."""
+    """Files that belong to no upload are removed at the start, and so is an upload of another endpoint (I25)."""
     proxy = await start()
     url = await created(proxy, 10)
     assert (await patched(proxy, url, 0, b"half")).status == 204
@@ -941,7 +956,7 @@ async def test_files_of_no_use(start: StartProxy, s3: S3) -> None:
 
 
 async def test_parts_of_another_size(start: StartProxy, s3: S3) -> None:
-    """A record whose parts do not have the size it names is none: the offset would be made up (I8)."""
+    """A record whose parts do not have the size that it names is invalid, because its offset would be wrong (I8)."""
     proxy = await start()
     body = pattern(2 * PART_SIZE)
     url = await created(proxy, len(body))
@@ -955,7 +970,7 @@ async def test_parts_of_another_size(start: StartProxy, s3: S3) -> None:
 
 
 async def test_as_many_as_there_may_be(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Unfinished uploads are bounded: 503 beyond, once no finished one can be forgotten for it (I19)."""
+    """Unfinished uploads are bounded: 503 beyond, once no finished one can be forgotten instead (I19)."""
     monkeypatch.setattr(manager, "MAX_UPLOADS", 3)
     urls = [await created(proxy, 4, str(number)) for number in range(3)]
     assert (await patched(proxy, urls[0], 0, b"data")).status == 204
@@ -968,7 +983,7 @@ async def test_as_many_as_there_may_be(proxy: Proxy, monkeypatch: pytest.MonkeyP
 async def test_what_cannot_be_aborted(
     proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Uploads that S3 does not abort keep no new one out; they are bounded apart, and each is logged once (I19)."""
+    """Uploads that S3 does not abort prevent no new one. They have their own bound and one log line each (I19)."""
     monkeypatch.setattr(manager, "MAX_UPLOADS", 2)
     monkeypatch.setattr(manager, "MAX_DROPPED", 3)
 
@@ -992,7 +1007,7 @@ async def test_what_cannot_be_aborted(
 
 
 async def test_expectation(proxy: Proxy, s3: S3) -> None:
-    """`100 Continue` comes once the offset is known to fit, and not before."""
+    """`100 Continue` comes once the offset is known to be right, and not before."""
     url = await created(proxy, 4)
     for offset, status in ((1, 409), (0, 100)):
         async with proxy.connection() as connection:
@@ -1006,7 +1021,9 @@ async def test_expectation(proxy: Proxy, s3: S3) -> None:
 
 
 async def test_a_kill_at_each_part(start: StartProxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process that ends between S3's yes to a part and the note of it sends the part again; no byte is lost (I14)."""
+    """A process that ends after S3 accepted a part and before it is noted sends the part again, and no byte is lost
+    (I14).
+    """
     proxy = await start()
     body = pattern(PART_SIZE + MIB)
     url = await created(proxy, len(body))

@@ -1,5 +1,5 @@
-"""Uploads to an S3 that is nobody's imitation in Python: SeaweedFS takes parts, conditions and metadata in its own way,
-and checks the signature of each request.
+"""Uploads to SeaweedFS, an S3 server of its own making: it handles parts, conditions and metadata in its own way, and
+checks the signature of each request.
 """
 
 import gzip
@@ -41,7 +41,7 @@ async def proxy(start: StartProxy, seaweed: OriginSettings) -> Proxy:
 
 
 async def assert_a_hit(proxy: Proxy, s3: S3, body: bytes, target: str = "/x") -> None:
-    """S3 has the object, and the proxy gives it under S3's ETag without asking."""
+    """Assert that S3 has the object, and that the proxy serves it under S3's ETag without a request."""
     assert s3.get(target[1:]) == body
     before = len(proxy.relay.seen)
     got = await proxy.get(target)
@@ -54,7 +54,7 @@ async def assert_a_hit(proxy: Proxy, s3: S3, body: bytes, target: str = "/x") ->
 @pytest.mark.parametrize("size", [0, 1, SMALL, LARGE])
 @pytest.mark.parametrize("is_chunked", [False, True])
 async def test_the_next_get_is_a_hit(proxy: Proxy, s3: S3, size: int, is_chunked: bool) -> None:
-    """In one piece or in parts, with a length or without: the answer has S3's ETag, and so has the entry (I4, I5)."""
+    """In one piece or in parts, with a length or without, the response and the entry have S3's ETag (I4, I5)."""
     body = pattern(size)
     answer = await proxy.ask("PUT", "/x", *framed(body, is_chunked=is_chunked))
     assert answer.status == 201
@@ -66,7 +66,7 @@ async def test_the_next_get_is_a_hit(proxy: Proxy, s3: S3, size: int, is_chunked
 
 
 async def test_overwritten_and_deleted(proxy: Proxy, s3: S3) -> None:
-    """After each write reads give what it left, small or large, and after a DELETE nothing (I5)."""
+    """After each write reads return its object, small or large, and after a DELETE none (I5)."""
     assert (await proxy.get("/x")).status == 404
     for seed, size in enumerate((SMALL, LARGE, LARGE, 1)):
         body = pattern(size, seed)
@@ -79,7 +79,7 @@ async def test_overwritten_and_deleted(proxy: Proxy, s3: S3) -> None:
 
 @pytest.mark.parametrize("size", [SMALL, LARGE])
 async def test_conditions(proxy: Proxy, s3: S3, size: int) -> None:
-    """A condition that does not hold is 412, from PutObject or from the end of the parts, and the object stays (I8)."""
+    """A false condition is 412, from PutObject or from the completion, and the object stays (I8)."""
     body, other = pattern(size), pattern(size, 2)
     assert (await proxy.ask("PUT", "/x", {"If-None-Match": "*"}, body)).status == 201
     etag = s3.head("x")["ETag"]
@@ -92,7 +92,7 @@ async def test_conditions(proxy: Proxy, s3: S3, size: int) -> None:
 
 
 async def test_as_it_was_sent(proxy: Proxy, s3: S3) -> None:
-    """A gzip body stays gzip, and what was said of it survives: in the entry, and fetched anew (I4, I24, I25)."""
+    """A gzip body stays gzip, and its headers survive in the entry and in a new fetch (I4, I24, I25)."""
     said = {
         "Content-Type": "text/x-test; charset=utf-8",
         "Content-Encoding": "gzip",
@@ -116,7 +116,7 @@ async def test_as_it_was_sent(proxy: Proxy, s3: S3) -> None:
 
 @pytest.mark.parametrize("size", [SMALL, LARGE])
 async def test_a_checksum_that_does_not_fit(proxy: Proxy, s3: S3, size: int) -> None:
-    """400, and nothing is stored: no object, no part, no entry; one that is there stays (I8)."""
+    """A wrong checksum is 400, and nothing is stored: no object, no part, no entry. An existing object stays (I8)."""
     body = pattern(size)
     assert (await proxy.ask("PUT", "/x", MD5_OF_OTHERS, body)).status == 400
     assert s3.keys() == []
@@ -128,7 +128,7 @@ async def test_a_checksum_that_does_not_fit(proxy: Proxy, s3: S3, size: int) -> 
 
 
 async def test_a_resumable_upload(proxy: Proxy, s3: S3) -> None:
-    """In two requests, neither of which ends where a part does: the old version until the end, then the new (I5)."""
+    """In two requests that end within a part: reads get the old version until the end, then the new one (I5)."""
     body, cut = pattern(PART_SIZE + 2 * MIB), 3 * MIB + 1
     s3.put("x", b"old")
     url = await created(proxy, len(body))

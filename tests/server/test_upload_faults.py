@@ -1,4 +1,4 @@
-"""Uploads in small parts to an S3 that fails: all of the body or nothing of it, and nothing is left behind."""
+"""Uploads in small parts to an S3 that fails: all of the body or nothing of it is stored, and nothing is left."""
 
 import asyncio
 import errno
@@ -34,13 +34,13 @@ async def setup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
 
 @pytest.fixture
 async def full_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Setup]:
-    """With parts as large as they are in earnest."""
+    """Use parts of their real size."""
     async with running(tmp_path, monkeypatch, part_size=parts.PART_SIZE) as made:
         yield made
 
 
 def is_step(asked: PlainRequest, step: str) -> bool:
-    """`create`, `part`, `part 15`, `complete`, `abort` or `put`."""
+    """Return whether a request is the step `create`, `part`, `part 15`, `complete`, `abort` or `put`."""
     method, _, target = asked.line.partition(" ")
     if step.startswith("part "):
         return target.endswith(f"partNumber={step.removeprefix('part ')}")
@@ -52,7 +52,7 @@ def is_step(asked: PlainRequest, step: str) -> bool:
 
 
 def once(step: str, behaviour: Behaviour, *, times: int = 1) -> Script:
-    """The first `times` requests of that step get it."""
+    """Return a script in which the first `times` requests of a step get a fault."""
     left = times
 
     def script(asked: PlainRequest) -> Behaviour:
@@ -82,7 +82,7 @@ CURED = {
 @pytest.mark.parametrize("name", sorted(CURED.keys() - {"no answer"}))
 @pytest.mark.parametrize("is_chunked", [False, True])
 async def test_a_part_that_fails_twice(setup: Setup, name: str, is_chunked: bool) -> None:
-    """Whatever befalls a part, it is sent again from the spool, and the object is the body (I8)."""
+    """A part with any fault is sent again from the spool, and the object is the body (I8)."""
     setup.origin.script = once("part", CURED[name], times=2)
     assert (await setup.put(is_chunked=is_chunked)).status == 201
     assert setup.origin.stored("x") == BODY
@@ -94,7 +94,7 @@ async def test_a_part_that_fails_twice(setup: Setup, name: str, is_chunked: bool
 
 @pytest.mark.parametrize("is_chunked", [False, True])
 async def test_a_put_that_is_reset(full_size: Setup, is_chunked: bool) -> None:
-    """Reset after any share of the body: 502, once, and the version before is what is read, from S3 (I8, I9)."""
+    """A reset after any share of the body is a 502 after one attempt. Reads get the old version from S3 (I8, I9)."""
     setup = full_size
     for percent in PERCENTS:
         body, old = random.Random(percent).randbytes(MIB), setup.origin.stored("x")
@@ -110,8 +110,9 @@ async def test_a_put_that_is_reset(full_size: Setup, is_chunked: bool) -> None:
 async def test_a_part_that_is_reset(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_chunked: bool, times: int
 ) -> None:
-    """Reset after any share of the whole body: cured where the part goes through in the end, which is a hit then; else
-    502, and the version before stays (I5, I8, I12).
+    """A reset after any share of the whole body is cured if the part succeeds in the end, and the next read is a hit.
+
+    Otherwise the client gets 502, and the version before stays (I5, I8, I12).
     """
     monkeypatch.setattr(retry, "EARNED_TENTHS", retry.PRICE_TENTHS)  # each of so many uploads has its own retries
     is_cured = times < multipart.MAX_ATTEMPTS
@@ -148,8 +149,9 @@ FATAL = [
 async def test_an_upload_that_fails(
     setup: Setup, step: str, behaviour: Behaviour, told: int, stored: bytes, is_chunked: bool
 ) -> None:
-    """What cannot be cured is told; the parts are gone, and reads say what S3 has, the write whose answer was lost
-    among that (I8, I9).
+    """The client gets the errors that retries do not cure, and the parts are gone.
+
+    Reads return what S3 has, also a write whose response was lost (I8, I9).
     """
     assert (await setup.ask("GET")).body == OLD
     setup.origin.script = once(step, behaviour, times=100)
@@ -160,7 +162,7 @@ async def test_an_upload_that_fails(
 
 
 async def test_a_refusal_ends_the_body(setup: Setup) -> None:
-    """S3 refuses a part: the client hears it at once, with most of its body unsent (I20)."""
+    """If S3 refuses a part the client gets the error at once, with most of its body unsent (I20)."""
     setup.origin.script = once("part", Behaviour(status=403))
     async with connected(setup.app.address) as client:
         await client.send(message("PUT", "/x", {"Content-Length": str(1 << 30)}) + pattern(PART + 1))
@@ -170,7 +172,7 @@ async def test_a_refusal_ends_the_body(setup: Setup) -> None:
 
 
 async def test_an_abort_that_fails_is_tried_again(setup: Setup) -> None:
-    """What could not be aborted is noted, and its turn comes (I8)."""
+    """An upload that could not be aborted is in the journal, and is aborted later (I8)."""
 
     def script(asked: PlainRequest) -> Behaviour:
         return Behaviour(status=403 if is_step(asked, "part") else 503) if asked.method != "POST" else HONEST
@@ -190,7 +192,7 @@ async def test_an_abort_that_fails_is_tried_again(setup: Setup) -> None:
 
 @pytest.mark.parametrize("is_chunked", [False, True])
 async def test_a_client_that_leaves(setup: Setup, is_chunked: bool) -> None:
-    """At whatever byte it leaves: no part, file or slot is left, and the object is as it was (I8, I12)."""
+    """If the client leaves at any byte, no part, file or slot is left, and the object is as it was (I8, I12)."""
     chance = random.Random(1)
     framing, whole = framed(BODY, is_chunked=is_chunked)
     for at in [0, 1, PART, PART + 1, len(whole) - 1, *(chance.randrange(len(whole)) for _ in range(15))]:
@@ -205,8 +207,8 @@ async def test_a_client_that_leaves(setup: Setup, is_chunked: bool) -> None:
 @pytest.mark.parametrize("size", [MIB, 2 * parts.PART_SIZE + MIB])
 @pytest.mark.parametrize("is_chunked", [False, True])
 async def test_a_client_that_is_reset(full_size: Setup, is_chunked: bool, size: int) -> None:
-    """After any share of the body the client is reset: the version before stays, unless all of the new one had come;
-    nothing is left of it, and reads give what S3 has (I5, I8, I9, I12).
+    """After a reset of the client at any share of the body the version before stays, unless all of the new one had
+    come. Nothing is left of it, and reads return what S3 has (I5, I8, I9, I12).
     """
     setup = full_size
     for percent in PERCENTS:
@@ -225,8 +227,8 @@ async def test_a_client_that_is_reset(full_size: Setup, is_chunked: bool, size: 
 async def test_cancelled_at_every_await(
     setup: Setup, monkeypatch: pytest.MonkeyPatch, how: Literal["asleep", "woken"], size: int
 ) -> None:
-    """Cancelled at its k-th suspension, for each k: the object is the old or the new one, readers get it, and no part,
-    slot, file, pin or task is left (I8, I12).
+    """After a cancellation at the k-th suspension, for each k, the object is the old or the new one, and readers get
+    it. No part, slot, file, pin or task is left (I8, I12).
     """
     body = BODY[:size]
     answer = Application.__call__
@@ -262,7 +264,8 @@ async def test_cancelled_at_every_await(
 async def test_larger_than_the_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int, is_chunked: bool
 ) -> None:
-    """However little room there is: S3 gets all of it, `max_size` holds at every part, and nothing stays (I16, I17).
+    """In any small space S3 gets the whole body, `max_size` holds at every part, and nothing stays (I16, I17).
+
     With room for some parts, one that fails late is sent again from there.
     """
     body, limit, most = pattern(20 * PART + 99, 4), room + (200 << 10), 0  # beside the index
@@ -292,7 +295,7 @@ async def test_larger_than_the_cache(
 async def test_a_disk_that_fills_up(
     setup: Setup, monkeypatch: pytest.MonkeyPatch, after: int, is_chunked: bool, size: int
 ) -> None:
-    """ENOSPC at whatever write: the upload goes on without the disk, and the cache has nothing of it (I16)."""
+    """After ENOSPC at any write the upload continues without the disk, and the cache has no part of it (I16)."""
     body, left, write = BODY[:size], after, file_storage._write
 
     def failing(*arguments: Any) -> list[int]:

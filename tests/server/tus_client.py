@@ -1,4 +1,4 @@
-"""The tus protocol as its clients speak it: creation, a piece at an offset, how far it is."""
+"""The requests of a tus client: creation, a piece at an offset, and the offset."""
 
 import base64
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ def metadata(**pairs: str) -> str:
 
 
 async def created(proxy: Proxy, length: int, key: str = "x", **headers: str) -> str:
-    """The upload's URL."""
+    """Create an upload. Return its URL."""
     told = {**TUS, "Upload-Length": str(length), "Upload-Metadata": metadata(key=key)}
     told |= {name.replace("_", "-"): value for name, value in headers.items()}
     answer = await proxy.ask("POST", "/upload", told)
