@@ -9,7 +9,7 @@ them: no holes (docs/invariants.md#no-holes).
 
 A part fetch outlives the reader that started it: cancellation (docs/invariants.md#cancellation). Part fetches start
 when a reader joins, waits or moves on, and when another one ends. A reader that waits far inside a slow part splits
-it. If a part fetch fails, readers that came before it began get its error. Later ones start another part fetch.
+it. If a part fetch fails, readers that waited before it began get its error. Later ones start another part fetch.
 """
 
 import asyncio
