@@ -15,6 +15,22 @@ async def test_a_task_gives_its_result() -> None:
     assert not tasks
 
 
+async def test_run_outlives_its_caller() -> None:
+    """A cancelled caller of `run` does not cancel the task, which `wait` still waits for."""
+    tasks, ended = TaskSet(), []
+
+    async def work() -> None:
+        await asyncio.sleep(0)
+        ended.append(True)
+
+    caller = asyncio.create_task(tasks.run(work()))
+    await asyncio.sleep(0)
+    caller.cancel()
+    await tasks.wait()
+    assert caller.cancelled()
+    assert ended
+
+
 async def test_wait_includes_later_tasks() -> None:
     """`wait` returns after the tasks that other tasks start, and a failure of one does not matter."""
     tasks, ended = TaskSet(), []

@@ -23,6 +23,10 @@ class TaskSet:
         task.add_done_callback(self._running.discard)
         return task
 
+    async def run(self, work: Coroutine[Any, Any, T], name: str | None = None) -> T:
+        """Run `work` as a task and return its result. The task runs to its end even if the caller is cancelled."""
+        return await asyncio.shield(self.start(work, name))
+
     async def wait(self) -> None:
         """Wait until all tasks have ended, also those that start meanwhile."""
         while self._running:

@@ -260,7 +260,7 @@ async def test_a_purge_that_takes_too_long(proxy: Proxy, s3: S3, monkeypatch: py
     answer = await proxy.admin("POST", "/api/v1/purge", b'{"paths": ["/x"]}')
     assert answer.status == 504
     gate.set()
-    await asyncio.gather(*proxy.app.cache_assembly.purges.running)
+    await proxy.app.cache_assembly.purges.running.wait()
     assert proxy.files == []
 
 

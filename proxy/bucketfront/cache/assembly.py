@@ -4,7 +4,6 @@
 index that are open. This module alone knows all parts of the cache.
 """
 
-import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
@@ -94,7 +93,7 @@ class CacheAssembly:
         await self.lookups.close()
         await self.open_files.finish()
         await self.fetch.tasks.close()
-        await asyncio.gather(*self.purges.running, return_exceptions=True)
+        await self.purges.running.wait()
         await self.disposal.finish()
         await self.flusher.flush()
         for entry in self.entries.close():

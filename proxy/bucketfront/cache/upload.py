@@ -224,7 +224,7 @@ class Upload:
         """
         try:
             async with asyncio.timeout(DISK_TIMEOUT_S):
-                return await asyncio.shield(self._calls.start(call))
+                return await self._calls.run(call)
         except TimeoutError as error:
             self._store.note_failure("it does not answer")
             self._failure = StoreError(f"the disk did not answer within {DISK_TIMEOUT_S:g} s")

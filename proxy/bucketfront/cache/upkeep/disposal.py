@@ -9,6 +9,7 @@ from bucketfront.cache.entries.entry import Entry, EntryState
 from bucketfront.cache.entries.entry_table import EntryTable
 from bucketfront.cache.storage.storage import Storage
 from bucketfront.errors import StoreError
+from bucketfront.task_set import TaskSet
 
 MAX_CONCURRENT_UNLINKS = 64  # handing so many to threads takes the event loop a few milliseconds
 
@@ -21,7 +22,7 @@ class Disposal:
     def __init__(self, entries: EntryTable, store: Storage) -> None:
         self._entries = entries
         self._store = store
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = TaskSet()
 
     def remove(self, entry: Entry) -> None:
         """Remove the entry, and unlink its file in the background."""
@@ -48,19 +49,15 @@ class Disposal:
         It goes on if the caller is cancelled, because no other task knows these entries any more
         (docs/invariants.md#cancellation).
         """
-        await asyncio.shield(self.in_background(self._unlink_all(list(removed))))
+        await self._tasks.run(self._unlink_all(list(removed)))
 
     async def finish(self) -> None:
         """Wait until all work in the background has ended."""
-        while self._tasks:
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.wait()
 
-    def in_background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def in_background(self, work: Coroutine[Any, Any, None]) -> None:
         """Start a task that `finish` waits for. It frees space, so it must end before the process does."""
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
+        self._tasks.start(work)
 
     async def _unlink_all(self, removed: list[Entry]) -> None:
         failures: list[BaseException] = []

@@ -9,6 +9,7 @@ from bucketfront.cache.storage.records import Changes
 from bucketfront.cache.storage.storage import Storage
 from bucketfront.cache.upkeep.disposal import Disposal
 from bucketfront.errors import StoreError
+from bucketfront.task_set import TaskSet
 
 log = logging.getLogger(__name__)
 
@@ -25,17 +26,14 @@ class Flusher:
         self._store = store
         self._is_durable = is_durable
         self._lock = asyncio.Lock()
-        self._running: set[asyncio.Task[None]] = set()
+        self._tasks = TaskSet()
 
     async def flush(self) -> None:
         """Write the changes to the index. A failure counts as one of the disk, and the next flush tries again.
 
         It goes on if the caller is cancelled, because its changes would be lost otherwise.
         """
-        task = asyncio.create_task(self._flush(), name="flush")
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
-        await asyncio.shield(task)
+        await self._tasks.run(self._flush(), name="flush")
 
     async def _flush(self) -> None:
         async with self._lock:

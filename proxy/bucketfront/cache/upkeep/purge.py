@@ -11,6 +11,7 @@ from bucketfront.cache.fetch.single_flight import Lookups
 from bucketfront.cache.upkeep.disposal import Disposal
 from bucketfront.errors import StoreError
 from bucketfront.keys import ObjectKey
+from bucketfront.task_set import TaskSet
 
 
 class Purge:
@@ -35,17 +36,14 @@ class Purge:
         self._absences = absences
         self._flush = flush
         self._is_durable = is_durable
-        self.running: set[asyncio.Task[int]] = set()
+        self.running = TaskSet()
 
     async def purge(
         self, keys: Iterable[ObjectKey], prefixes: Iterable[ObjectKey], *, soft: bool, versions: bool
     ) -> int:
         """See `Cache.purge`."""
-        task = asyncio.create_task(self._purge(set(keys), tuple(prefixes), soft=soft, versions=versions))
         # A purge that has begun ends, even if its caller is cancelled.
-        self.running.add(task)
-        task.add_done_callback(self.running.discard)
-        return await asyncio.shield(task)
+        return await self.running.run(self._purge(set(keys), tuple(prefixes), soft=soft, versions=versions))
 
     async def _purge(self, wanted: set[ObjectKey], heads: tuple[ObjectKey, ...], *, soft: bool, versions: bool) -> int:
         def is_hit(key: ObjectKey) -> bool:

@@ -195,7 +195,7 @@ class Multipart:
         It finishes in the background if the caller is cancelled. Raises OriginErrors, and then the journal keeps the
         upload.
         """
-        await asyncio.shield(self._origin.background.start(self._abort()))
+        await self._origin.background.run(self._abort())
 
     async def _abort(self) -> None:
         try:
