@@ -34,7 +34,7 @@ access_log: {path: LOG}
 @dataclass(frozen=True, slots=True)
 class Served:
     config: Path
-    told: str  # on standard error, up to the last line of the announcement
+    announcement: str  # on standard error, up to its last line
     clients: str
     admin: str
     origin: str
@@ -60,10 +60,10 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
                 line = process.stderr.readline()
                 assert line, "".join(lines)
                 lines.append(line)
-            told = "".join(lines)
-            urls = [re.search(rf"{name} .*?(http://\S+?)[;\s]", told) for name in ("clients", "admin", "origin")]
+            text = "".join(lines)
+            urls = [re.search(rf"{name} .*?(http://\S+?)[;\s]", text) for name in ("clients", "admin", "origin")]
             clients, admin, origin = (found[1] for found in urls if found is not None)
-            yield Served(config, told, clients, admin, origin)
+            yield Served(config, text, clients, admin, origin)
         finally:
             process.terminate()
             process.communicate(timeout=30)
@@ -85,8 +85,8 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Run:
 
 
 def fetch(url: str) -> bytes:
-    with urllib.request.urlopen(url, timeout=10) as answer:
-        return bytes(answer.read())
+    with urllib.request.urlopen(url, timeout=10) as response:
+        return bytes(response.read())
 
 
 def test_help_is_cheap() -> None:
@@ -145,8 +145,8 @@ def test_wrong_use(run: Run, arguments: tuple[str, ...]) -> None:
 
 def test_serve_says_where_it_is(served: Served) -> None:
     """`serve` prints both addresses, the origin's, and commands to try that work as printed."""
-    assert f"bucketfront {__version__}" in served.told
-    tries = re.findall(r"^  curl .*$", served.told, re.MULTILINE)
+    assert f"bucketfront {__version__}" in served.announcement
+    tries = re.findall(r"^  curl .*$", served.announcement, re.MULTILINE)
     assert len(tries) == 3
     for line in tries:
         assert f"{served.clients}/" in line
@@ -167,8 +167,8 @@ def test_purge_and_stats(run: Run, served: Served) -> None:
         return int(json.loads(result.output)["entries"])
 
     assert entries() == 3
-    told = run("stats", "-c", served.config, env=served.environment)
-    assert re.search(r"^entries +3$", told.output, re.MULTILINE)
+    result = run("stats", "-c", served.config, env=served.environment)
+    assert re.search(r"^entries +3$", result.output, re.MULTILINE)
     result = run("purge", "/index.html", "/never", "-c", served.config, env=served.environment)
     assert (result.exit_code, result.output) == (0, "1 purged\n")
     result = run("purge", "--soft", "/sample.mp4", "-c", served.config, env=served.environment)
@@ -187,7 +187,7 @@ def test_refused_purge(run: Run, served: Served) -> None:
 
 
 def test_unreachable_admin(run: Run, served: Served) -> None:
-    """Without a running proxy `purge` and `stats` end with status 1, the address and the cure."""
+    """Without a running proxy `purge` and `stats` end with status 1, the address and the fix."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound but not listening, so connections are refused
         port = str(taken.getsockname()[1])
@@ -257,7 +257,7 @@ def test_check_of_the_embedded_origin(run: Run, served: Served) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "what", "cure"),
+    ("changes", "what", "fix"),
     [
         ({"bucket": "no-such-bucket"}, "bucket no-such-bucket", "create_bucket"),
         ({"endpoint": "http://127.0.0.1:1"}, "bucket demo", "origin.endpoint_url"),
@@ -265,14 +265,14 @@ def test_check_of_the_embedded_origin(run: Run, served: Served) -> None:
     ],
 )
 def test_check_finds_faults(
-    run: Run, served: Served, tmp_path: Path, changes: dict[str, str], what: str, cure: str
+    run: Run, served: Served, tmp_path: Path, changes: dict[str, str], what: str, fix: str
 ) -> None:
     """A failed check is one FAIL line with the fix, and status 1; the other checks still run."""
     result = run("check", "-c", check_config(served, tmp_path, **changes))
     assert result.exit_code == 1
     (failed,) = [line for line in result.output.splitlines() if line.startswith("FAIL")]
     assert what in failed
-    assert cure in failed
+    assert fix in failed
     assert sum(line.startswith("ok") for line in result.output.splitlines()) == 2
 
 
@@ -330,6 +330,6 @@ def test_a_stop_that_hangs(tmp_path: Path) -> None:
         while "browser" not in process.stderr.readline():
             assert process.poll() is None
         process.terminate()
-        _, told = process.communicate(timeout=20)
+        _, stderr = process.communicate(timeout=20)
     assert process.returncode == 1
-    assert told.strip() == "the stop took longer than 0.5 s: ended as by kill -9"
+    assert stderr.strip() == "the stop took longer than 0.5 s: ended as by kill -9"

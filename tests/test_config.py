@@ -152,7 +152,7 @@ def test_a_size_is_bytes(text: object, size: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "cure"),
+    ("text", "fix"),
     [
         ("10Gi", "write 10GiB"),
         ("10G", "write 10GiB"),
@@ -177,9 +177,9 @@ def test_a_size_is_bytes(text: object, size: int) -> None:
         ([], "must be a size"),
     ],
 )
-def test_what_is_no_size_is_refused_with_the_cure(text: object, cure: str) -> None:
+def test_what_is_no_size_is_refused_with_the_fix(text: object, fix: str) -> None:
     """A size in another grammar is refused, and the message has the right spelling."""
-    with pytest.raises(ValueError, match=cure):
+    with pytest.raises(ValueError, match=fix):
         parse_size(text)
 
 
@@ -203,7 +203,7 @@ def test_a_duration_is_seconds(text: object, seconds: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "cure"),
+    ("text", "fix"),
     [
         (90, "write 90s"),
         ("90", "write 90s"),
@@ -222,9 +222,9 @@ def test_a_duration_is_seconds(text: object, seconds: float) -> None:
         (None, "must be a duration"),
     ],
 )
-def test_what_is_no_duration_is_refused_with_the_cure(text: object, cure: str) -> None:
+def test_what_is_no_duration_is_refused_with_the_fix(text: object, fix: str) -> None:
     """A bare number has no unit, so it is no duration. The message has the right spelling."""
-    with pytest.raises(ValueError, match=cure):
+    with pytest.raises(ValueError, match=fix):
         parse_duration(text)
 
 
@@ -458,7 +458,7 @@ def test_endpoints(loads: Loads, url: str) -> None:
     ],
 )
 def test_what_does_not_fit_is_refused_at_its_place(refuses: Refuses, text: str, where: str, message: str) -> None:
-    """I30: each bad value is the only problem, reported at its own line and column, with the cure."""
+    """I30: each bad value is the only problem, reported at its own line and column, with the fix."""
     refusal = refuses(f"{text}\n{MOUNTS}")
     head = refusal.splitlines()[0]
     assert head.startswith(f"proxy.yaml:{where}: ")

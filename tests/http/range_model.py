@@ -11,7 +11,7 @@ RANGE_SET = re.compile(rf"(?i:bytes)={SPEC}?(?:[ \t]*,[ \t]*{SPEC}?)*", re.ASCII
 FIELD_LINE = re.compile(rb"([A-Za-z-]+): ([^\r\n]*)")
 
 
-def asked(header: str, size: int) -> list[set[int]] | None:
+def requested(header: str, size: int) -> list[set[int]] | None:
     """The positions that each range of a Range header covers, none where it cannot be satisfied (section 14.1.2).
 
     None: the header counts as absent (section 14.2), for its grammar or for our limits.

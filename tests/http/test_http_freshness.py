@@ -29,8 +29,8 @@ def fresh(cache_control: str | None = None, expires: str | None = None, age: int
 @pytest.mark.parametrize(
     ("cache_control", "expires", "age", "ttl"),
     [
-        pytest.param(None, None, 0, DEFAULT, id="nothing said: the default"),
-        pytest.param("public", None, 0, DEFAULT, id="nothing said of time: the default"),
+        pytest.param(None, None, 0, DEFAULT, id="no lifetime: the default"),
+        pytest.param("public", None, 0, DEFAULT, id="no lifetime in it: the default"),
         pytest.param("max-age=60", None, 0, 60, id="4.2.1: max-age"),
         pytest.param("max-age=60", IN_AN_HOUR, 0, 60, id="5.3: max-age before Expires"),
         pytest.param("max-age=60, s-maxage=10", IN_AN_HOUR, 0, 10, id="4.2.1: s-maxage first"),
@@ -167,7 +167,7 @@ def test_age_is_taken_off_targeted_lifetimes() -> None:
         pytest.param({META_SURROGATE: "no-store"}, id="edge-arch: in S3's user metadata"),
     ],
 )
-def test_targeted_fields_keep_an_answer_out(headers: dict[str, str]) -> None:
+def test_targeted_fields_keep_a_response_out(headers: dict[str, str]) -> None:
     """An object that surrogates and CDNs must not store is not stored, even if other caches may store it."""
     assert policy(of(headers | {"Cache-Control": "max-age=60"}), DEFAULTS, NOW) == NOT_STORABLE
 

@@ -96,12 +96,12 @@ RULES = Rules(
         pytest.param(
             "/live/x.m3u8",
             Ruling(ttl=1.0, negative_ttl=0.0, cache=True, headers=(("X-C", "2"),)),
-            id="0 is something said",
+            id="0 is a setting",
         ),
         pytest.param(
             "/vod/x.m3u8",
             Ruling(ttl=2.0, negative_ttl=0.0, cache=False, headers=(("X-A", "1"), ("X-B", None))),
-            id="False is something said, and headers are not merged",
+            id="False is a setting, and headers are not merged",
         ),
         pytest.param("/x.mp4", Ruling(), id="no rule"),
     ],
@@ -111,7 +111,7 @@ def test_the_first_rule_that_has_a_setting_counts(path: str, expected: Ruling) -
     assert RULES.ruling(path) == expected
 
 
-def test_without_rules_nothing_is_said() -> None:
+def test_without_rules_nothing_is_set() -> None:
     """No rules leave every setting to the configured default."""
     assert Rules([]).ruling("/x") == Ruling()
 
@@ -143,8 +143,8 @@ def test_a_ruling_is_the_fold_of_the_rules_that_match(rules: list[tuple[str, Rul
             for name, value in asdict(ruling).items():
                 if expected.get(name) is None:
                     expected[name] = value
-        nothing_said = dict.fromkeys(asdict(Ruling()))
-        assert asdict(compiled.ruling(path)) == nothing_said | expected
+        nothing_set = dict.fromkeys(asdict(Ruling()))
+        assert asdict(compiled.ruling(path)) == nothing_set | expected
         assert compiled.ruling(path) == compiled.ruling(path)
 
 

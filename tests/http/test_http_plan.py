@@ -53,9 +53,9 @@ FAILED = (412, "0", None, None)
 HEAD_OF_ALL = (200, "11", None, None)
 
 
-def header(answer: Plan, name: str) -> str | None:
+def header(planned: Plan, name: str) -> str | None:
     """The one value of a header; two of them are a defect."""
-    values = [value for sent, value in answer.headers if sent.lower() == name.lower()]
+    values = [value for sent, value in planned.headers if sent.lower() == name.lower()]
     assert len(values) <= 1, f"{name} twice"
     return values[0] if values else None
 
@@ -150,9 +150,9 @@ def test_table(
     expected: tuple[int, str | None, str | None, Pieces | None],
 ) -> None:
     """I1, I3: status, Content-Length, Content-Range and body are those of RFC 9110, with no boundary needed."""
-    answer = plan(request_head, metadata, NOW)
-    length, content_range = header(answer, "Content-Length"), header(answer, "Content-Range")
-    assert (answer.status, length, content_range, answer.pieces) == expected
+    planned = plan(request_head, metadata, NOW)
+    length, content_range = header(planned, "Content-Length"), header(planned, "Content-Range")
+    assert (planned.status, length, content_range, planned.pieces) == expected
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_table(
         # The parts of a multipart response, by their Content-Range; or the status and Content-Range of another
         pytest.param(get(range="bytes=0-0,-1"), [(0, 0), (9999, 9999)], id="14.1.2: first and last byte"),
         pytest.param(get(range="bytes=0-99,5000-"), [(0, 99), (5000, 9999)], id="14.1.2: a-b and a-"),
-        pytest.param(get(range="bytes=9000-9099,0-99"), [(9000, 9099), (0, 99)], id="15.3.7.2: the order asked for"),
+        pytest.param(get(range="bytes=9000-9099,0-99"), [(9000, 9099), (0, 99)], id="15.3.7.2: the requested order"),
         pytest.param(get(range="bytes=-9,200-209,0-9"), [(9991, 9999), (200, 209), (0, 9)], id="15.3.7.2: backwards"),
         pytest.param(get(range="bytes=500-600,601-999"), (206, "500-999"), id="15.3.7.2: touching"),
         pytest.param(get(range="bytes=500-700,601-999"), (206, "500-999"), id="15.3.7.2: overlapping"),
@@ -193,25 +193,25 @@ def test_table(
 )
 def test_several_ranges(request_head: RequestHead, expected: list[tuple[int, int]] | tuple[int, str | None]) -> None:
     """I1, I3: several ranges yield a multipart body, one part, or the whole, as RFC 9110 requires."""
-    answer = plan(request_head, LARGE, NOW, BOUNDARY)
-    told = header(answer, "Content-Range")
+    planned = plan(request_head, LARGE, NOW, BOUNDARY)
+    content_range = header(planned, "Content-Range")
     if isinstance(expected, tuple):
-        assert (answer.status, told) == (expected[0], expected[1] and f"bytes {expected[1]}/10000")
-        assert answer.pieces is None or answer.pieces == answer.spans
+        assert (planned.status, content_range) == (expected[0], expected[1] and f"bytes {expected[1]}/10000")
+        assert planned.pieces is None or planned.pieces == planned.spans
         return
-    assert (answer.status, told) == (206, None)
-    assert answer.spans == tuple(Span(first, last + 1) for first, last in expected)
-    parts = range_model.read_multipart(header(answer, "Content-Type") or "", sent(answer, CONTENT))
+    assert (planned.status, content_range) == (206, None)
+    assert planned.spans == tuple(Span(first, last + 1) for first, last in expected)
+    parts = range_model.read_multipart(header(planned, "Content-Type") or "", sent(planned, CONTENT))
     assert [fields["Content-Range"] for fields, _ in parts] == [f"bytes {a}-{b}/10000" for a, b in expected]
 
 
 CONTENT = bytes(at % 251 for at in range(10000))
 
 
-def sent(answer: Plan, content: bytes) -> bytes:
-    """The body, where `content` is the object."""
-    assert answer.pieces is not None
-    return b"".join(piece if isinstance(piece, bytes) else content[piece.start : piece.stop] for piece in answer.pieces)
+def sent(planned: Plan, content: bytes) -> bytes:
+    """Return the body that `planned` sends of the object `content`."""
+    pieces = planned.pieces or ()
+    return b"".join(piece if isinstance(piece, bytes) else content[piece.start : piece.stop] for piece in pieces)
 
 
 DESCRIBED = Metadata(
@@ -252,8 +252,8 @@ def test_headers_of_206_are_those_of_200_and_the_range() -> None:
 def test_multipart_is_sent_as_the_rfc_shows_it() -> None:
     """RFC 9110 section 15.3.7.2: the object's type and each range in the parts, all else at the top (I4)."""
     film = replace(DESCRIBED, size=8000)
-    answer = plan(get(range="bytes=500-509,7000-7004"), film, NOW, "THIS0STRING0SEPARATES")
-    assert sent(answer, b"0123456789" * 800) == (
+    planned = plan(get(range="bytes=500-509,7000-7004"), film, NOW, "THIS0STRING0SEPARATES")
+    assert sent(planned, b"0123456789" * 800) == (
         b"--THIS0STRING0SEPARATES\r\n"
         b"Content-Type: video/mp4; charset=x\r\n"
         b"Content-Range: bytes 500-509/8000\r\n"
@@ -266,8 +266,8 @@ def test_multipart_is_sent_as_the_rfc_shows_it() -> None:
         b"01234\r\n"
         b"--THIS0STRING0SEPARATES--\r\n"
     )
-    assert answer.status == 206
-    assert answer.headers == (
+    assert planned.status == 206
+    assert planned.headers == (
         ("Content-Length", "244"),
         *plan(get(), film, NOW).headers[1:4],
         ("Content-Encoding", "gzip"),
@@ -276,7 +276,7 @@ def test_multipart_is_sent_as_the_rfc_shows_it() -> None:
         ("x-amz-meta-a", "b"),
         ("Content-Type", "multipart/byteranges; boundary=THIS0STRING0SEPARATES"),
     )
-    assert answer.length == 244
+    assert planned.length == 244
 
 
 @pytest.mark.parametrize("ending", [b"", b"\r", b"\n", b"\r\n", b"--", b"\r\n--", b"\r\n--" + BOUNDARY[:-1].encode()])
@@ -284,10 +284,10 @@ def test_multipart_is_read_by_a_mime_parser(ending: bytes) -> None:
     """RFC 2046 section 5.1.1: an independent parser finds the bytes, whatever they are."""
     content = (b"a" * 90 + ending)[-90:] + b"b" * 5000 + ending
     metadata = Metadata(etag='"v1"', size=len(content))
-    answer = plan(get(range="bytes=0-89,-80"), metadata, NOW, BOUNDARY)
-    head_lines = "".join(f"{name}: {value}\r\n" for name, value in answer.headers).encode()
+    planned = plan(get(range="bytes=0-89,-80"), metadata, NOW, BOUNDARY)
+    head_lines = "".join(f"{name}: {value}\r\n" for name, value in planned.headers).encode()
     parser = email.parser.BytesParser(policy=email.policy.HTTP)
-    message = parser.parsebytes(head_lines + b"\r\n" + sent(answer, content))
+    message = parser.parsebytes(head_lines + b"\r\n" + sent(planned, content))
     assert message.get_content_type() == "multipart/byteranges"
     assert not message.defects
     parts = list(message.iter_parts())
@@ -299,21 +299,21 @@ def test_multipart_is_read_by_a_mime_parser(ending: bytes) -> None:
 def test_a_type_is_in_a_part_as_the_origin_sent_it(value: str) -> None:
     """I3, I4: what is no ASCII, or no UTF-8 either, is sent as it came and counted in bytes."""
     metadata = replace(LARGE, headers=(("content-type", value),))
-    answer = plan(get(range="bytes=0-0,-1"), metadata, NOW, BOUNDARY)
-    body = sent(answer, CONTENT)
+    planned = plan(get(range="bytes=0-0,-1"), metadata, NOW, BOUNDARY)
+    body = sent(planned, CONTENT)
     assert body.count(b"\r\nContent-Type: " + value.encode("utf-8", "surrogateescape") + b"\r\n") == 2
-    assert header(answer, "Content-Length") == str(len(body))
+    assert header(planned, "Content-Length") == str(len(body))
 
 
 def test_multipart_is_sent_only_where_it_is_shorter_than_the_whole() -> None:
     """RFC 9110 section 15.3.7.2: framing that costs as much as it leaves out is for nothing."""
-    asked = [[0], [199]]
-    length = range_model.multipart_length(asked, 300, BOUNDARY, "application/octet-stream")
+    requested = [[0], [199]]
+    length = range_model.multipart_length(requested, 300, BOUNDARY, "application/octet-stream")
     assert 200 < length < 998  # so that a size's digits are as many throughout
     sizes = {size: Metadata(etag='"v1"', size=size) for size in (length - 1, length, length + 1)}
-    answers = {size: plan(get(range="bytes=0-0,199-199"), what, NOW, BOUNDARY) for size, what in sizes.items()}
-    assert [answer.status for answer in answers.values()] == [200, 200, 206]
-    assert answers[length + 1].length == length
+    plans = {size: plan(get(range="bytes=0-0,199-199"), what, NOW, BOUNDARY) for size, what in sizes.items()}
+    assert [planned.status for planned in plans.values()] == [200, 200, 206]
+    assert plans[length + 1].length == length
 
 
 def test_only_multipart_needs_a_boundary() -> None:
@@ -354,14 +354,14 @@ def test_an_object_without_a_type_is_an_octet_stream() -> None:
 def test_absent_validators_are_not_made_up() -> None:
     """I4: what the origin did not send is not sent."""
     bare = Metadata(etag="", size=11)
-    for answer in (plan(get(), bare, NOW), plan(get(if_none_match="*"), bare, NOW)):
-        assert header(answer, "ETag") is None
-        assert header(answer, "Last-Modified") is None
+    for planned in (plan(get(), bare, NOW), plan(get(if_none_match="*"), bare, NOW)):
+        assert header(planned, "ETag") is None
+        assert header(planned, "Last-Modified") is None
 
 
 @pytest.mark.parametrize("method", ["PUT", "POST", "DELETE", "get", ""])
 def test_other_methods_are_refused(method: str) -> None:
-    """A plan for a write is misuse, and the message names the cure."""
+    """A plan for a write is misuse, and the message names the fix."""
     with pytest.raises(ValueError, match=r"preconditions\.evaluate"):
         plan(RequestHead(method), OBJECT, NOW)
 
@@ -390,36 +390,36 @@ METADATA = st.builds(
 @given(REQUEST, METADATA)
 def test_pieces_and_length_agree(request: RequestHead, metadata: Metadata) -> None:
     """I3: for any request the spans lie within the object, and Content-Length is the length of the body."""
-    answer = plan(request, metadata, NOW, BOUNDARY)
-    assert answer.status in {200, 206, 304, 412, 416}
-    if answer.pieces is None:
-        assert request.method == "HEAD" or answer.status in {304, 412, 416}
-        assert (answer.spans, answer.length) == ((), 0)
+    planned = plan(request, metadata, NOW, BOUNDARY)
+    assert planned.status in {200, 206, 304, 412, 416}
+    if planned.pieces is None:
+        assert request.method == "HEAD" or planned.status in {304, 412, 416}
+        assert (planned.spans, planned.length) == ((), 0)
         return
-    assert answer.status in {200, 206}
-    assert all(0 <= span.start <= span.stop <= metadata.size for span in answer.spans)
-    literal = [piece for piece in answer.pieces if isinstance(piece, bytes)]
-    assert answer.length == sum(map(len, literal)) + sum(span.stop - span.start for span in answer.spans)
-    assert header(answer, "Content-Length") == str(answer.length)
-    if answer.status == 200:
-        assert answer.pieces == (Span(0, metadata.size),)
-        assert header(answer, "Content-Range") is None
-    elif len(answer.spans) == 1:
-        (span,) = answer.spans
+    assert planned.status in {200, 206}
+    assert all(0 <= span.start <= span.stop <= metadata.size for span in planned.spans)
+    literal = [piece for piece in planned.pieces if isinstance(piece, bytes)]
+    assert planned.length == sum(map(len, literal)) + sum(span.stop - span.start for span in planned.spans)
+    assert header(planned, "Content-Length") == str(planned.length)
+    if planned.status == 200:
+        assert planned.pieces == (Span(0, metadata.size),)
+        assert header(planned, "Content-Range") is None
+    elif len(planned.spans) == 1:
+        (span,) = planned.spans
         assert not literal
-        assert header(answer, "Content-Range") == f"bytes {span.start}-{span.stop - 1}/{metadata.size}"
+        assert header(planned, "Content-Range") == f"bytes {span.start}-{span.stop - 1}/{metadata.size}"
     else:
-        assert len(literal) == len(answer.spans) + 1
-        assert header(answer, "Content-Range") is None
-        assert answer.length < metadata.size
+        assert len(literal) == len(planned.spans) + 1
+        assert header(planned, "Content-Range") is None
+        assert planned.length < metadata.size
 
 
 @given(REQUEST, METADATA)
 def test_head_differs_from_get_by_the_range_and_the_body_only(request: RequestHead, metadata: Metadata) -> None:
     """RFC 9110 section 9.3.2: HEAD gives the status and headers that GET gives without a Range."""
     fields = {name: getattr(request, name) for name in RequestHead.__slots__ if name not in {"method", "range"}}
-    answer = plan(RequestHead("GET", **fields), metadata, NOW)
-    expected = Plan(answer.status, answer.headers)
+    planned = plan(RequestHead("GET", **fields), metadata, NOW)
+    expected = Plan(planned.status, planned.headers)
     assert plan(RequestHead("HEAD", range=request.range, **fields), metadata, NOW) == expected
 
 
@@ -440,38 +440,38 @@ def range_sets(size: int) -> st.SearchStrategy[str]:
 
 
 SIZE = st.one_of(st.integers(0, 60), st.integers(61, 500), st.integers(501, 4000), st.integers(501, 4000))
-ASKED = SIZE.flatmap(lambda size: st.tuples(range_sets(size), st.just(size)))
+REQUESTED = SIZE.flatmap(lambda size: st.tuples(range_sets(size), st.just(size)))
 TYPE = st.sampled_from([None, "a/b", "text/html; charset=utf-8", "x/" + "y" * 200])
 
 
 @settings(max_examples=300)  # one response in eight is multipart
-@given(ASKED, TYPE)
-def test_agrees_with_a_model_of_the_rfc(asked: tuple[str, int], object_type: str | None) -> None:
+@given(REQUESTED, TYPE)
+def test_agrees_with_a_model_of_the_rfc(requested: tuple[str, int], object_type: str | None) -> None:
     """I1, I3: for any Range and size, status and body are what RFC 9110's prose gives, byte by byte."""
-    field, size = asked
+    field, size = requested
     content = bytes(at % 251 for at in range(size))
     own = () if object_type is None else (("Content-Type", object_type),)
-    answer = plan(get(range=field), Metadata(etag='"v1"', size=size, headers=own), NOW, BOUNDARY)
-    sets = range_model.asked(field, size)
+    planned = plan(get(range=field), Metadata(etag='"v1"', size=size, headers=own), NOW, BOUNDARY)
+    sets = range_model.requested(field, size)
     if sets is not None and not any(sets):
-        assert (answer.status, answer.pieces) == (416, None)
-        assert header(answer, "Content-Range") == f"bytes */{size}"
+        assert (planned.status, planned.pieces) == (416, None)
+        assert header(planned, "Content-Range") == f"bytes */{size}"
         return
-    body = sent(answer, content)
-    assert header(answer, "Content-Length") == str(len(body))
+    body = sent(planned, content)
+    assert header(planned, "Content-Length") == str(len(body))
     part_type = object_type or "application/octet-stream"
     expected = expected_parts(sets, size, part_type)
     if not expected:
-        assert (answer.status, body) == (200, content)
+        assert (planned.status, body) == (200, content)
         return
-    assert answer.status == 206
+    assert planned.status == 206
     if len(expected) == 1:
         first, last = expected[0][0], expected[0][-1]
-        assert header(answer, "Content-Range") == f"bytes {first}-{last}/{size}"
+        assert header(planned, "Content-Range") == f"bytes {first}-{last}/{size}"
         assert body == content[first : last + 1]
         return
-    assert header(answer, "Content-Range") is None
-    assert range_model.read_multipart(header(answer, "Content-Type") or "", body) == [
+    assert header(planned, "Content-Range") is None
+    assert range_model.read_multipart(header(planned, "Content-Type") or "", body) == [
         (
             {"Content-Type": part_type, "Content-Range": f"bytes {part[0]}-{part[-1]}/{size}"},
             bytes(content[at] for at in part),

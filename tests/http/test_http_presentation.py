@@ -206,11 +206,11 @@ def test_the_version_is_never_touched(fields: Headers, presentation: Presentatio
 def test_what_comes_last_is_shown(fields: Headers, presentation: Presentation) -> None:
     """The query's values appear once each, a rule's if the query has none, and coded responses have `Vary`."""
     shown = present(version(*fields), presentation)
-    asked = {name.lower(): value for name, value in presentation.overrides}
-    ruled = {name.lower(): value for name, value in presentation.changes if name.lower() not in {*asked, "vary"}}
-    for name, value in [*asked.items(), *ruled.items()]:
+    overridden = {name.lower(): value for name, value in presentation.overrides}
+    ruled = {name.lower(): value for name, value in presentation.changes if name.lower() not in {*overridden, "vary"}}
+    for name, value in [*overridden.items(), *ruled.items()]:
         assert values(shown, name) == ([] if value is None else [value])
-    if presentation.coding is not None and not {"content-encoding"} & {*asked, *ruled}:
+    if presentation.coding is not None and not {"content-encoding"} & {*overridden, *ruled}:
         assert values(shown, "Content-Encoding") == ["br"]
     if presentation.coding is not None or presentation.varies:
         named = {field.strip().lower() for value in values(shown, "Vary") for field in value.split(",")}

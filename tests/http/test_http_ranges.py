@@ -147,7 +147,7 @@ HEADER = st.builds(
 def test_agrees_with_a_model_of_the_rfc(header: str, size: int) -> None:
     """On short contents, the bytes chosen are those that the RFC's prose picks one by one."""
     found = ranges.parse(header, size)
-    expected = range_model.asked(header, size)
+    expected = range_model.requested(header, size)
     if expected is None:
         assert found is IGNORED
     elif not any(expected):
@@ -184,12 +184,12 @@ def test_arithmetic_is_exact_up_to_the_largest_offset(first: int, last: int, siz
 @given(HEADER, st.integers(0, 20))
 def test_what_was_requested_resolves_to_what_is_parsed(header: str, size: int) -> None:
     """The range that is found before the size is known agrees with the spans that are found after."""
-    asked = ranges.requested(header)
+    requested = ranges.requested(header)
     found = ranges.parse(header, size)
-    assert (asked is None) == (found is IGNORED)
-    if asked is None:
+    assert (requested is None) == (found is IGNORED)
+    if requested is None:
         return
-    span = asked.within(size)
+    span = requested.within(size)
     if "," not in header:
         assert found == (UNSATISFIABLE if span is None else (span,))
     elif span is not None:
@@ -211,7 +211,7 @@ def test_what_was_requested_resolves_to_what_is_parsed(header: str, size: int) -
         pytest.param([(0, 9), (9, 20)], [(0, 20)], id="touching"),
         pytest.param([(0, 1), (80, 81)], [(0, 81)], id="a gap of 79"),
         pytest.param([(0, 1), (81, 82)], [(0, 1), (81, 82)], id="a gap of 80"),
-        pytest.param([(81, 82), (0, 1)], [(81, 82), (0, 1)], id="in the order asked for"),
+        pytest.param([(81, 82), (0, 1)], [(81, 82), (0, 1)], id="in the requested order"),
         pytest.param([(900, 910), (0, 9), (905, 920)], [(900, 920), (0, 9)], id="in the first one's place"),
         pytest.param([(905, 920), (0, 9), (900, 910)], [(900, 920), (0, 9)], id="also if that begins later"),
         pytest.param([(0, 9), (150, 160), (60, 90)], [(0, 160)], id="two by a third between them"),
