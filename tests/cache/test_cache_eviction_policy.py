@@ -11,6 +11,7 @@ from bucketfront.cache.entries.entry import Entry
 from bucketfront.cache.entries.eviction import LeastRecentlyUsed, PolicyFactory
 from bucketfront.cache.storage.index import Index
 from bucketfront.cache.storage.records import Outline
+from bucketfront.errors import StoreError
 from bucketfront.keys import ObjectKey
 
 ALL = 1 << 60  # bytes: more than all entries have
@@ -156,3 +157,23 @@ def test_the_policy_decides(tmp_path: Path) -> None:
     with world(tmp_path / "largest", policy=LargestFirst) as made:
         keys = filled(made, 8)
         assert sorted(evicted(made)[:2]) == [keys[3], keys[7]]  # of three blocks each
+
+
+def test_a_failing_index_costs_no_victim(tmp_path: Path) -> None:
+    """Victims that were removed before the index failed are returned, because their files must be unlinked (I17)."""
+
+    class Failing(LeastRecentlyUsed):
+        rows_left = 3
+
+        def take(self, before: float = float("inf")) -> Entry | None:
+            if not self.rows_left:
+                raise StoreError("the index is unreadable")
+            self.rows_left -= 1
+            return super().take(before)
+
+    with world(tmp_path, policy=Failing) as made:
+        keys = filled(made, 10)
+        assert [entry.key for entry in made.entries.evict(ALL)] == keys[:3]
+        with pytest.raises(StoreError):
+            made.entries.evict(ALL)
+        assert len(made.entries) == made.entries.evicted + 4 == 7

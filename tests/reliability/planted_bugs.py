@@ -745,7 +745,7 @@ BUGS = (
         18,
         "no-pages",
         "One turn of the loop removes as many idle entries as there are.",
-        (Edit("bucketfront.cache.entries.entry_table:EntryTable.evict_idle", "len(found) < PAGE_ENTRIES and ", ""),),
+        (Edit("bucketfront.cache.entries.entry_table:EntryTable._evict", "len(found) < PAGE_ENTRIES and ", ""),),
         (ENTRIES + "test_a_turn_is_bounded",),
     ),
     Bug(

@@ -6,6 +6,7 @@
 """
 
 import logging
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 
@@ -313,25 +314,25 @@ class EntryTable:
 
         Returns them, at most PAGE_ENTRIES; call again for more. The caller unlinks their files. Raises StoreError.
         """
-        found: list[Entry] = []
-        while count > 0 and len(found) < PAGE_ENTRIES and (entry := self._eviction.take()) is not None:
-            found.append(entry)
-            count -= entry.bytes
-            self.remove(entry)
-        return self._evicted(found)
+        return self._evict(self._eviction.take, count)
 
     def evict_idle(self, before: float) -> list[Entry]:
         """Remove unpinned entries without an access since `before` (seconds since the epoch), the oldest first.
 
         Returns them, at most PAGE_ENTRIES; call again for more. The caller unlinks their files. Raises StoreError.
         """
-        found: list[Entry] = []
-        while len(found) < PAGE_ENTRIES and (entry := self._recency.take(before)) is not None:
-            found.append(entry)
-            self.remove(entry)
-        return self._evicted(found)
+        return self._evict(lambda: self._recency.take(before), math.inf)
 
-    def _evicted(self, found: list[Entry]) -> list[Entry]:
+    def _evict(self, take: Callable[[], Entry | None], count: float) -> list[Entry]:
+        found: list[Entry] = []
+        try:
+            while count > 0 and len(found) < PAGE_ENTRIES and (entry := take()) is not None:
+                self.remove(entry)
+                found.append(entry)
+                count -= entry.bytes
+        except StoreError:
+            if not found:  # else the caller has files to unlink, and the next call raises
+                raise
         for order in self._orders:
             order.rewind()
         self.evicted += len(found)
