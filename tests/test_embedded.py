@@ -18,6 +18,7 @@ import pytest_asyncio
 from aiobotocore.config import AioConfig
 from aiobotocore.session import get_session
 from botocore.exceptions import ClientError
+from stopwatch import HANG_S
 from yarl import URL
 
 from bucketfront.errors import OriginTimeout, OriginUnavailable
@@ -261,7 +262,7 @@ async def test_stop_leaves_nothing() -> None:
     origin = EmbeddedS3(["demo"])
     await origin.start()
     pid = origin.pid
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG_S):
         await origin.stop()
     await origin.stop()  # harmless
     assert reaped(pid)
@@ -303,7 +304,7 @@ async def test_child_dies_with_a_killed_parent() -> None:
         env={**os.environ, "PYTHONPATH": str(ROOT / "proxy")},
     )
     assert parent.stdout is not None
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(HANG_S):
         child = int(await parent.stdout.readline())
         ended = asyncio.Event()
         watch = os.pidfd_open(child)  # readable once the process has ended

@@ -71,7 +71,7 @@ class App:
         self.origin: S3Origin
         self.upload_journal: UploadJournal
         self.telemetry: Telemetry
-        self._listener: Listener
+        self.listener: Listener
         self._admin: Listener
 
     @property
@@ -83,7 +83,7 @@ class App:
     @property
     def address(self) -> str:
         """Return the URL for clients."""
-        return self._listener.address
+        return self.listener.address
 
     @property
     def admin_address(self) -> str:
@@ -134,9 +134,9 @@ class App:
                 cache_clock=self.cache_assembly.clock,
             ),
         )
-        self.fast_path, self._listener = server.fast_path, server.listener
+        self.fast_path, self.listener = server.fast_path, server.listener
         ServerCollector(registry, self.connection_limit, self.fast_path)
-        await self._start_listener(self._listener)
+        await self._start_listener(self.listener)
         self._is_ready = True
 
     async def _start_listener(self, listener: Listener) -> None:

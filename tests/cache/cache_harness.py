@@ -321,7 +321,7 @@ class Rig:
         assert self.origin.bodies == 0, "bodies not closed"
         assert self.stats.running == 0
         assert self.complaints == []
-        hot = list(self.entries._hot.values())
+        hot = list(self.entries.hot_entries())
         assert [entry for entry in hot if entry.pins] == []
         assert len(self.open_files()) == sum(entry.file is not None for entry in hot)
         await self.flusher.flush()

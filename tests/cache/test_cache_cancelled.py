@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from cache_harness import Rig, fill_of, turns
 from fake_origin import BLOCK, content
+from stopwatch import HANG_S
 
 from bucketfront.cache.storage.storage import StoredFile
 from bucketfront.errors import OriginUnavailable
@@ -45,13 +46,13 @@ async def test_a_stop_before_a_lookup_has_its_turn(tmp_path: Path, is_stale: boo
             await turns()
             rig.wall.advance(1000)
         asking = asyncio.create_task(rig.reader())
-        while not rig.lookups._tasks:
+        while not rig.lookups.tasks:
             await turns(1)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANG_S):
             await rig.close()
             with pytest.raises(OriginUnavailable, match="shutting down"):
                 await asking
-        assert [entry.pins for entry in rig.entries._hot.values() if entry.pins] == []
+        assert [entry.pins for entry in rig.entries.hot_entries() if entry.pins] == []
 
 
 async def test_a_stop_while_a_file_is_opened(tmp_path: Path) -> None:

@@ -18,14 +18,14 @@ def test_the_table_of_lookups_is_the_documented_one() -> None:
     """The docstring of `single_flight` has the transitions of its code."""
     found = {
         state.name: [targets[event].name for event in single_flight._Event]
-        for state, targets in single_flight._TRANSITIONS.items()
+        for state, targets in single_flight.TRANSITIONS.items()
     }
     assert rows(single_flight.__doc__, [state.name for state in LookupState]) == found
 
 
 def test_the_table_of_parts_is_the_documented_one() -> None:
     """The docstring of `part` has the transitions of its code, with a dash for none."""
-    found = {state.name: [target.name for target in targets] or ["-"] for state, targets in part._TRANSITIONS.items()}
+    found = {state.name: [target.name for target in targets] or ["-"] for state, targets in part.TRANSITIONS.items()}
     assert rows(part.__doc__, [state.name for state in PartState]) == found
 
 

@@ -119,8 +119,8 @@ def test_what_is_worth_compressing(names: str, expected: bool) -> None:
 
 def test_every_type_can_be_sent() -> None:
     """Every entry is a media type (RFC 9110 section 8.3.1), text with its charset, and found by its extension."""
-    assert len(media_types._BY_EXTENSION) > 80
-    for extension, content_type in media_types._BY_EXTENSION.items():
+    assert len(media_types.BY_EXTENSION) > 80
+    for extension, content_type in media_types.BY_EXTENSION.items():
         assert re.fullmatch(r"[a-z0-9]+", extension)
         assert re.fullmatch(r"[a-z]+/[a-z0-9.+-]+(; charset=utf-8)?", content_type), extension
         assert content_type.startswith("text/") == content_type.endswith("; charset=utf-8"), extension
@@ -142,5 +142,5 @@ def test_essence(content_type: str) -> None:
 def test_is_total(name: str) -> None:
     """Any name gives a known type or None, and only a name with a type is worth compressing."""
     found = media_types.of(name)
-    assert found is None or found in media_types._BY_EXTENSION.values()
+    assert found is None or found in media_types.BY_EXTENSION.values()
     assert found is not None or not media_types.is_compressible(name)

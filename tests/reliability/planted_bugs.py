@@ -752,7 +752,7 @@ BUGS = (
         19,
         "nothing-cools",
         "EntryTable stay in memory, however many there are.",
-        (Edit("bucketfront.cache.entries.entry_table:EntryTable.cool", "- self._hot_limit", "- 4 * self._hot_limit"),),
+        (Edit("bucketfront.cache.entries.entry_table:EntryTable.cool", "- self.hot_limit", "- 4 * self.hot_limit"),),
         (CACHE + "test_hot_entries_cool_and_come_back",),
     ),
     Bug(

@@ -7,6 +7,7 @@ from fakes import Head, RawConnection, RawServer, object_bytes, response
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
+from stopwatch import HANG_S
 
 from bucketfront.cache.origin import OriginResponse
 from bucketfront.config.origin_settings import OriginSettings, StaticCredentials
@@ -101,7 +102,7 @@ async def test_a_body_that_drips_is_ended(monkeypatch: pytest.MonkeyPatch) -> No
     The bytes that came are right, and the connection is closed.
     """
     monkeypatch.setattr(minimum_rate, "WINDOW_S", SHORT)
-    async with asyncio.timeout(20), RawServer(drip) as server, S3Origin(settings(server.endpoint_url)) as origin:
+    async with asyncio.timeout(HANG_S), RawServer(drip) as server, S3Origin(settings(server.endpoint_url)) as origin:
         got = await dripped(origin, KEY)
         assert got
         assert CONTENT.startswith(got)
@@ -123,7 +124,7 @@ async def test_a_slow_reader_is_not_a_slow_origin(monkeypatch: pytest.MonkeyPatc
             await wanted.acquire()
             await connection.send(CONTENT[start : start + piece])
 
-    async with asyncio.timeout(20), RawServer(script) as server, S3Origin(settings(server.endpoint_url)) as origin:
+    async with asyncio.timeout(HANG_S), RawServer(script) as server, S3Origin(settings(server.endpoint_url)) as origin:
         answer = await origin.get(KEY, FromTo(0))
         assert isinstance(answer, OriginResponse)
         for start in range(0, 30 * piece, piece):
@@ -137,7 +138,7 @@ async def test_a_slow_reader_is_not_a_slow_origin(monkeypatch: pytest.MonkeyPatc
 async def test_drips_of_one_key_are_not_an_outage(monkeypatch: pytest.MonkeyPatch) -> None:
     """The breaker counts a slow body like a 5xx: those of one key never open it, those of several do."""
     monkeypatch.setattr(minimum_rate, "WINDOW_S", SHORT)
-    async with asyncio.timeout(30), RawServer(drip) as server, S3Origin(settings(server.endpoint_url)) as origin:
+    async with asyncio.timeout(HANG_S), RawServer(drip) as server, S3Origin(settings(server.endpoint_url)) as origin:
         await asyncio.gather(*(dripped(origin, KEY) for _ in range(2 * MAX_FAILURES)))
         assert not origin.breaker.is_open
         assert origin.slow_bodies == 2 * MAX_FAILURES

@@ -12,6 +12,7 @@ import pytest
 from behaviour import Behaviour, InTurn, honest
 from chaos_origin import ChaosOrigin
 from fakes import object_bytes
+from stopwatch import HANG_S
 
 from bucketfront.config.origin_settings import OriginSettings
 from bucketfront.errors import NoSuchUpload, OriginBusy, OriginUnavailable, StoreError, StoreFull, WriteRefused
@@ -210,7 +211,7 @@ async def test_notes_outlive_the_process(tmp_path: Path, chaos: ChaosOrigin, s3:
     again.open()
     assert again.abandoned == [(KEY, left.id)]
     aborting = asyncio.create_task(again.abort_abandoned(s3))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG_S):
         while noted(path) != ["another"]:  # noqa: ASYNC110 - it has no event for it
             await asyncio.sleep(0.005)
     aborting.cancel()
@@ -289,7 +290,7 @@ async def test_a_stop_waits_for_aborts(chaos: ChaosOrigin, s3: S3Origin) -> None
     """An upload whose creation is cancelled is aborted before the S3 client closes (I8, I12)."""
     chaos.script = InTurn(Behaviour(pause=0.2), methods=("POST",))
     beginning = asyncio.create_task(Multipart.begin(s3, KEY, {}))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG_S):
         while not chaos.counts["POST"]:  # noqa: ASYNC110 - the other side has no event for it
             await asyncio.sleep(0.005)
     beginning.cancel()

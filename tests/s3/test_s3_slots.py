@@ -4,6 +4,7 @@ import asyncio
 import random
 
 import pytest
+from stopwatch import HANG_S
 
 from bucketfront.errors import OriginBusy
 from bucketfront.keys import ObjectKey
@@ -97,7 +98,7 @@ async def test_cancelling_loses_no_slot(seed: int) -> None:
         if chance.random() < 0.4:
             chance.choice(tasks).cancel()
         await turns(chance.randrange(3))
-    await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 10)
+    await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), HANG_S)
     assert [task for task in tasks if not task.cancelled() and task.exception()] == []
     assert (slots.free, slots._keys) == (count, {})
     assert all(task.done() for task in await holders(slots, None, count))

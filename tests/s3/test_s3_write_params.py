@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from fakes import Head, RawConnection, RawServer, answering, response
+from stopwatch import HANG_S
 
 from bucketfront.config.origin_settings import OriginSettings
 from bucketfront.errors import ObjectNotFound, OriginUnavailable, PreconditionFailed, WriteConflict, WriteRefused
@@ -74,7 +75,7 @@ def test_each_call_gets_its_own() -> None:
 )
 async def test_refusals(answer: bytes, error: type[Exception]) -> None:
     """S3's responses to a conditional write: 412, 409, and 404 if If-Match names a version of an absent object."""
-    async with asyncio.timeout(30), RawServer(answering(answer)) as server:
+    async with asyncio.timeout(HANG_S), RawServer(answering(answer)) as server:
         settings = OriginSettings.model_validate(
             {
                 "endpoint_url": server.endpoint_url,
@@ -103,7 +104,7 @@ async def s3(
 ) -> AsyncIterator[tuple[S3Uploader, str, Any]]:
     """Return the code under test, a bucket, and its owner's client."""
     settings: OriginSettings = request.getfixturevalue(request.param)
-    async with asyncio.timeout(60), S3Origin(settings) as origin:
+    async with asyncio.timeout(HANG_S), S3Origin(settings) as origin:
         yield S3Uploader(origin, progress_timeout=10), bucket_of(settings), client_of(settings)
 
 
@@ -214,7 +215,7 @@ async def test_only_what_is_said_to_be_gone_is_gone() -> None:
         await connection.send(next(answers))
 
     keys = [ObjectKey("bucket", name) for name in "abc"]
-    async with asyncio.timeout(30), RawServer(script) as server:
+    async with asyncio.timeout(HANG_S), RawServer(script) as server:
         settings = OriginSettings.model_validate(
             {
                 "endpoint_url": server.endpoint_url,

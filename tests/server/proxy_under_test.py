@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from relay import Relay
+from stopwatch import HANG_S
 from wire import Answer, Connection, connected, fetch
 
 from bucketfront.app import App
@@ -160,7 +161,7 @@ def settings_of(folder: Path, endpoint: str, bucket: str, **sections: Any) -> Se
     return Settings.model_validate(tree)
 
 
-async def until(holds: Callable[[], object], within: float = 10.0) -> None:
+async def until(holds: Callable[[], object], within: float = HANG_S) -> None:
     """Let the loop run until `holds()`; for what has no event of its own to wait for."""
     async with asyncio.timeout(within):
         while not holds():  # noqa: ASYNC110 - see above

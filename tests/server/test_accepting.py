@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from certificates import self_signed
 from proxy_under_test import S3, Proxy, StartProxy, descriptors_open, until
+from stopwatch import HANG_S
 from wire import Connection, connected, message
 
 from bucketfront.errors import ConfigError
@@ -161,7 +162,7 @@ async def test_small_answers_that_nobody_takes(
         await until(lambda: proxy.app.connection_limit.open)
         (transport,) = _connections(proxy)
         most = 0
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANG_S):
             while proxy.app.connection_limit.open:
                 most = max(most, _unsent(transport))
                 await asyncio.sleep(0)
@@ -188,9 +189,9 @@ async def test_the_end_of_a_connection_that_holds_something(
 
 
 def _connections(proxy: Proxy) -> "list[asyncio.Transport]":
-    server = proxy.app._listener._runner.server
+    server = proxy.app.listener.server
     assert server is not None
-    return list(server._connections.values())
+    return [each.transport for each in server.connections if each.transport is not None]
 
 
 def _unsent(transport: asyncio.Transport) -> int:

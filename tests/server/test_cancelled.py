@@ -158,12 +158,12 @@ async def prepared(proxy: Proxy, s3: S3, case: Case, key: str) -> tuple[bytes, .
     if case.state == "cool":
         await proxy.app.cache_assembly.flusher.flush()
         entries = proxy.app.cache_assembly.entries
-        entries._hot_limit, limit = 0, entries._hot_limit
+        entries.hot_limit, limit = 0, entries.hot_limit
         for entry in entries.cool():
             assert entry.file is not None
             await proxy.app.cache_assembly.store.close_file(entry.file)
             entry.file = None
-        entries._hot_limit = limit
+        entries.hot_limit = limit
     if case.state in ("stale", "changed"):
         proxy.clock.advance(1000)
     if case.state == "changed":
@@ -190,7 +190,7 @@ async def baseline(proxy: Proxy) -> Baseline:
 
 
 def hot_files(proxy: Proxy) -> int:
-    return sum(entry.file is not None for entry in proxy.app.cache_assembly.entries._hot.values())
+    return sum(entry.file is not None for entry in proxy.app.cache_assembly.entries.hot_entries())
 
 
 async def at_rest(proxy: Proxy, before: Baseline) -> None:
@@ -203,7 +203,7 @@ async def at_rest(proxy: Proxy, before: Baseline) -> None:
     assert origin.free_slots == proxy.app.settings.origin.max_connections
     sessions = origin.client._endpoint.http_session._sessions.values()
     assert [session.connector for session in sessions if session.connector._acquired] == []
-    assert [entry for entry in assembly.entries._hot.values() if entry.pins] == []
-    assert not assembly.lookups._tasks
+    assert [entry for entry in assembly.entries.hot_entries() if entry.pins] == []
+    assert not assembly.lookups.tasks
     await assembly.flusher.flush()
     assert len(proxy.files) == proxy.figures["entries"]

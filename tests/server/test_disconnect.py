@@ -9,6 +9,8 @@ from proxy_under_test import BLOCK, PART, S3, Proxy, StartProxy, descriptors_ope
 from relay import Relay, Seen
 from wire import chunked, message
 
+from bucketfront.server import server
+
 SIZE = 20 * BLOCK
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -164,7 +166,7 @@ async def test_nothing_leaks(proxy: Proxy, s3: S3) -> None:
     assert len(proxy.files) == 1
     assert proxy.app.origin.free_slots == proxy.app.settings.origin.max_connections
     entries = proxy.app.cache_assembly.entries
-    assert [entry for entry in entries._hot.values() if entry.pins] == []
+    assert [entry for entry in entries.hot_entries() if entry.pins] == []
 
 
 async def test_slow_reader_holds_up_nobody(proxy: Proxy, s3: S3) -> None:
@@ -204,10 +206,13 @@ async def test_stop_drains(proxy: Proxy, s3: S3) -> None:
 
 
 @pytest.mark.parametrize("is_chunked", [False, True])
-async def test_stop_reads_the_body_under_way(proxy: Proxy, s3: S3, is_chunked: bool) -> None:
+async def test_stop_reads_the_body_under_way(
+    start: StartProxy, s3: S3, is_chunked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An upload that is coming in at a stop comes to its end, and nothing behind it on its connection is answered."""
     body = pattern(SIZE)
-    proxy.app._listener._runner._shutdown_timeout = 10  # seconds; no more than a failure would take
+    monkeypatch.setattr(server, "DRAIN_TIMEOUT_S", 10.0)  # no more than a failure would take
+    proxy = await start()
     head = {"Transfer-Encoding": "chunked"} if is_chunked else {"Content-Length": str(len(body))}
     sent = chunked(body[:100], body[100:]) if is_chunked else body
     async with proxy.connection() as connection:
@@ -224,9 +229,12 @@ async def test_stop_reads_the_body_under_way(proxy: Proxy, s3: S3, is_chunked: b
     assert s3.get("x") == body
 
 
-async def test_stop_gives_up_a_body_that_does_not_end(proxy: Proxy, s3: S3) -> None:
+async def test_stop_gives_up_a_body_that_does_not_end(
+    start: StartProxy, s3: S3, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An upload that is not whole when the time for a stop is over is cut off, and there is no object (I8, I20)."""
-    proxy.app._listener._runner._shutdown_timeout = 0.05
+    monkeypatch.setattr(server, "DRAIN_TIMEOUT_S", 0.05)
+    proxy = await start()
     async with proxy.connection() as connection:
         await connection.send(message("PUT", "/x", {"Content-Length": "10", "Expect": "100-continue"}) + b"12345")
         assert await connection.reader.readuntil(b"\r\n\r\n") == CONTINUE

@@ -84,7 +84,7 @@ async def test_writes_fail(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch
         broken.setattr(file_storage, "_write", fail)
         await works(proxy, s3)
         assert proxy.figures["disk_failures"]
-    proxy.app.cache_assembly.store._failed_at = None  # FAILURE_PAUSE_S has passed
+    monkeypatch.setattr(file_storage, "FAILURE_PAUSE_S", 0)
     s3.put("x", b"data")
     await proxy.get("/x")
     await proxy.settled()
@@ -112,7 +112,7 @@ async def test_an_upload_before_a_disk_that_hangs(
     may_go_on.set()
     monkeypatch.undo()
     await until(lambda: not proxy.figures["bytes_used"])
-    proxy.app.cache_assembly.store._failed_at = None  # FAILURE_PAUSE_S has passed
+    monkeypatch.setattr(file_storage, "FAILURE_PAUSE_S", 0)
     assert (await proxy.ask("PUT", "/x", body=b"other")).status == 201
     assert (await proxy.get("/x")).cache_status.startswith("hit")
 
@@ -185,7 +185,7 @@ async def test_index_fails(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch
         broken.setattr(index.Index, "_write", fail)
         broken.setattr(index.Index, "_read", fail_to_read)
         await works(proxy, s3)
-    proxy.app.cache_assembly.store._failed_at = None
+    monkeypatch.setattr(file_storage, "FAILURE_PAUSE_S", 0)
     await proxy.step()
 
 

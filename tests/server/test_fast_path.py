@@ -37,9 +37,14 @@ def has_answered(proxy: Proxy, count: int) -> bool:
 
 
 def connections(proxy: Proxy) -> list[FastConnection]:
-    server = proxy.app._listener._runner.server
+    server = proxy.app.listener.server
     assert server is not None
     return [each for each in server.connections if isinstance(each, FastConnection)]
+
+
+def sending(proxy: Proxy) -> list[FastConnection]:
+    """The connections with a response of the fast path under way."""
+    return [each for each in connections(proxy) if each._sending is not None]
 
 
 @pytest.fixture
@@ -81,7 +86,7 @@ async def unread(proxy: Proxy, target: str = "/large") -> AsyncIterator[Connecti
         await client.send(message("GET", target))
         await client.head()
         assert answered(proxy) == before + 1
-        await until(lambda: any(each._sending is not None for each in connections(proxy)))
+        await until(lambda: sending(proxy))
         yield client
 
 
@@ -199,7 +204,7 @@ async def test_held_behind_a_long_answer(warm: Proxy) -> None:
 async def test_held_requests_are_bounded(warm: Proxy) -> None:
     """A client that sends on without reading is not listened to for long (I19), and gets all its answers later."""
     async with unread(warm) as client:
-        (connection,) = [each for each in connections(warm) if each._sending is not None]
+        (connection,) = sending(warm)
         request = message("GET", "/small", {"X-Padding": "x" * 2000})
         count = 20 * MAX_HELD_BYTES // len(request)
         client.writer.write(request * count)  # more than the kernel holds as well
@@ -237,7 +242,7 @@ async def test_slow_client(warm: Proxy, monkeypatch: pytest.MonkeyPatch) -> None
     """A client that takes its time is handed to a task, with the next byte; the answer is told once, as a whole."""
     monkeypatch.setattr(sendfile, "MAX_BURST_S", 0.05)
     async with unread(warm) as client:
-        (connection,) = [each for each in connections(warm) if each._sending is not None]
+        (connection,) = sending(warm)
         assert isinstance(connection._sending, SendfileBurst)
         await until(lambda: isinstance(connection._sending, asyncio.Task))
         assert await client.reader.readexactly(len(LARGE)) == LARGE
@@ -462,21 +467,26 @@ async def test_idle_timer(start: StartProxy, s3: S3, clock: WallClock) -> None:
     assert (await proxy.get("/x")).cache_status.startswith("fwd=miss")
 
 
+def keep_alive_timer(connection: FastConnection) -> None:
+    """Let aiohttp's timer of the connection fire."""
+    connection._process_keepalive()
+
+
 async def test_keep_alive(warm: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     """The keep-alive timer closes a connection that is idle, not one with an answer under way or just used."""
     loop = asyncio.get_running_loop()
     real, shift = loop.time, 0.0
     monkeypatch.setattr(loop, "time", lambda: real() + shift)
     async with unread(warm) as client:
-        (connection,) = [each for each in connections(warm) if each._sending is not None]
+        (connection,) = sending(warm)
         shift = 100.0
-        connection._process_keepalive()
+        keep_alive_timer(connection)
         assert await client.reader.readexactly(len(LARGE)) == LARGE
         assert (await client.request("GET", "/small")).body == SMALL
-        connection._process_keepalive()
+        keep_alive_timer(connection)
         assert (await client.request("GET", "/small")).body == SMALL
         shift = 200.0
-        connection._process_keepalive()
+        keep_alive_timer(connection)
         assert await client.rest() == b""
 
 

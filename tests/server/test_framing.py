@@ -10,7 +10,8 @@ import pytest
 from multidict import CIMultiDict, CIMultiDictProxy
 from proxy_under_test import S3, Proxy, StartProxy
 from relay import Seen
-from wire import DEADLINE, Answer, chunked, message
+from stopwatch import HANG_S
+from wire import Answer, chunked, message
 
 from bucketfront.server.http1 import connection as server_connection
 
@@ -401,7 +402,7 @@ async def test_any_segments(framed: Proxy, s3: S3) -> None:
 async def test_body_full_of_head_ends(framed: Proxy, s3: S3, unit: bytes) -> None:
     """What a body holds does not matter: it is stored as sent, holds nobody up (I22), and the next request is heard."""
     body = unit * (3 * MIB // len(unit))
-    async with framed.connection() as connection, asyncio.timeout(DEADLINE):
+    async with framed.connection() as connection, asyncio.timeout(HANG_S):
         await connection.send(put(f"Content-Length: {len(body)}", body=body) + get())
         assert (await connection.answer("PUT")).status == 201
         assert (await connection.answer()).body == b"x"
@@ -478,7 +479,7 @@ async def test_client_that_stays(framed: Proxy, monkeypatch: pytest.MonkeyPatch)
         await connection.send(get("Connection: close"))
         assert (await connection.answer()).body == b"x"
         with pytest.raises(ConnectionError):  # noqa: PT012 - the reset comes when it comes
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(HANG_S):
                 while True:
                     await connection.send(bytes(KIB))
                     await asyncio.sleep(0)
@@ -496,7 +497,7 @@ async def test_stop_while_a_response_leaves(framed: Proxy, monkeypatch: pytest.M
     async with framed.connection() as connection:
         await connection.send(get("X: no plain request", "Cache-Control: no-cache"))
         assert (await connection.answer()).body == b"x"
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANG_S):
             assert await connection.rest() == b""
 
 

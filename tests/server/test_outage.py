@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from proxy_under_test import BLOCK, S3, Proxy, StartProxy, pattern, until
 from relay import Seen, canned
-from stopwatch import assert_takes_less_than
+from stopwatch import HANG_S, assert_takes_less_than
 from wire import Answer
 
 WEEK = 7 * 86400.0
@@ -98,7 +98,7 @@ async def test_recovery(proxy: Proxy, s3: S3) -> None:
     async def recovered() -> bool:
         return (await proxy.get("/x")).body == b"new"
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG_S):
         while not await recovered():  # noqa: ASYNC110 - the breaker's rest is real time
             await asyncio.sleep(0.05)
     assert not proxy.app.origin.breaker.is_open

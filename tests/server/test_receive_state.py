@@ -15,7 +15,7 @@ def documented() -> dict[str, list[str]]:
 
 @pytest.mark.parametrize("state", ReceiveState, ids=lambda state: state.name)
 def test_the_table_is_the_documented_one(state: ReceiveState) -> None:
-    targets = connection._TRANSITIONS[state]
+    targets = connection.TRANSITIONS[state]
     assert [targets[event].name for event in ReceiveEvent] == documented()[state.name]
 
 
@@ -23,4 +23,4 @@ def test_the_table_is_the_documented_one(state: ReceiveState) -> None:
 def test_what_ended_stays_so(event: ReceiveEvent) -> None:
     """No event makes a connection parse again that dropped bytes, or take a request behind its last one."""
     for states in (connection._DROPPING, connection._LAST):
-        assert {connection._TRANSITIONS[state][event] for state in states} <= set(states)
+        assert {connection.TRANSITIONS[state][event] for state in states} <= set(states)

@@ -704,7 +704,7 @@ async def test_checksum(proxy: Proxy, s3: S3, algorithm: str) -> None:
 
 async def test_the_disk_fails(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
     """If the disk refuses bytes they wait in memory, up to a bound, and the upload succeeds (I16, I19)."""
-    folder = proxy.app.upload_manager._folder
+    folder = proxy.app.upload_manager.folder
 
     async def fails(*args: object) -> None:
         raise StoreError("no space")
@@ -731,8 +731,8 @@ async def test_the_disk_fails_under_a_checksum(proxy: Proxy, s3: S3, monkeypatch
 
     One with a wrong checksum leaves nothing there (I19).
     """
-    folder, body, taken = proxy.app.upload_manager._folder, pattern(3 * MIB), 0
-    write, memory = folder.write, proxy.app.upload_manager._staging
+    folder, body, taken = proxy.app.upload_manager.folder, pattern(3 * MIB), 0
+    write, memory = folder.write, proxy.app.upload_manager.staging
 
     async def fills_up(name: str, part: int, offset: int, data: bytes, checksum: int) -> None:
         nonlocal taken
@@ -746,17 +746,17 @@ async def test_the_disk_fails_under_a_checksum(proxy: Proxy, s3: S3, monkeypatch
     for stop in (MIB, 2 * MIB, 3 * MIB):
         at, piece = stop - MIB, body[stop - MIB : stop]
         told = {**BODY, "Upload-Checksum": sha1(piece)}
-        held = memory._in_memory
+        held = memory.memory_bytes
         assert (await patched(proxy, url, at, bytes(MIB), told)).status == 460
-        assert memory._in_memory == held
+        assert memory.memory_bytes == held
         assert (await patched(proxy, url, at, piece, told)).status == 204
     assert s3.get("x") == body
-    assert memory._in_memory == 0
+    assert memory.memory_bytes == 0
 
 
 async def test_files_that_cannot_be_removed(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
     """The space of a file that cannot be removed counts until a later round of the upkeep removes it (I17)."""
-    folder, body = proxy.app.upload_manager._folder, pattern(PART_SIZE + 2)
+    folder, body = proxy.app.upload_manager.folder, pattern(PART_SIZE + 2)
 
     async def fails(*args: object, **more: object) -> None:
         raise StoreError("no")
@@ -794,7 +794,7 @@ async def test_uploads_that_nobody_ends(proxy: Proxy, s3: S3) -> None:
     assert answer.headers["Retry-After"] == "1"
     records = len(urls) * staging.PAGE_BYTES
     assert half - MIB < proxy.figures["bytes_used"] <= half + records
-    assert proxy.app.upload_manager._staging._in_memory == 0
+    assert proxy.app.upload_manager.staging.memory_bytes == 0
     s3.put("cold", body)
     assert [(await proxy.get("/cold")).body for _ in range(2)] == [body] * 2
     assert "hit" in (await proxy.get("/cold")).headers["Cache-Status"]
@@ -807,7 +807,7 @@ async def test_uploads_that_nobody_ends(proxy: Proxy, s3: S3) -> None:
         if at < len(body):
             assert (await patched(proxy, url, at, body[at:])).status == 204
         assert s3.get(str(number)) == body
-    assert proxy.app.upload_manager._staging._in_files == 0
+    assert proxy.app.upload_manager.staging.file_bytes == 0
 
 
 async def test_the_disk_hangs(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -837,7 +837,7 @@ async def test_the_disk_hangs(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPa
         assert hangs == [1]
     finally:
         gate.set()
-    await until(lambda: not proxy.app.upload_manager._folder._hanging)
+    await until(lambda: not proxy.app.upload_manager.folder._hanging)
     assert (await patched(proxy, url, PART_SIZE, body[PART_SIZE:])).status == 204
     assert (s3.get("x"), s3.get("y")) == (body, other)
 
@@ -918,7 +918,7 @@ async def test_what_comes_after_what_was_lost(proxy: Proxy, s3: S3) -> None:
 
 async def test_what_is_verified_goes_bad(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bytes of a body with a checksum that the disk changed before their verification do not count (I15)."""
-    folder, body = proxy.app.upload_manager._folder, pattern(MIB)
+    folder, body = proxy.app.upload_manager.folder, pattern(MIB)
     read = folder.read
 
     async def rotten(name: str, part: int, offset: int, count: int) -> bytes:

@@ -36,7 +36,7 @@ async def stall(proxy: Proxy, tls: ssl.SSLContext | None = None) -> None:
     line = proxy.log[before]
     assert (line["status"], line["fault"]) == (499, "the client was too slow")
     assert line["sent"] < SIZE
-    assert [entry for entry in proxy.app.cache_assembly.entries._hot.values() if entry.pins] == []
+    assert [entry for entry in proxy.app.cache_assembly.entries.hot_entries() if entry.pins] == []
     await until(lambda: proxy.app.origin.free_slots == proxy.app.settings.origin.max_connections)
 
 

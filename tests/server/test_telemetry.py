@@ -18,10 +18,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from proxy_under_test import S3, Proxy, StartProxy, until
+from proxy_under_test import S3, StartProxy, until
 from relay import Seen
 
 from bucketfront.config.listener_settings import AccessLogSettings
+from bucketfront.server import server
 from bucketfront.server.telemetry.access_log import (
     AccessRecord,
     FinishedRequest,
@@ -443,8 +444,10 @@ async def test_requests_do_not_wait_for_the_log(start: StartProxy, s3: S3, tmp_p
     assert lines == [target.partition("?")[0] for target in targets]
 
 
-async def test_cancelled_by_a_stop(proxy: Proxy, s3: S3, tmp_path: Path) -> None:
+async def test_cancelled_by_a_stop(start: StartProxy, s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A request that a stop has to cancel has its line."""
+    monkeypatch.setattr(server, "DRAIN_TIMEOUT_S", 0.05)
+    proxy = await start()
     s3.put("x", b"data")
 
     async def hold(_: Seen) -> bytes | None:
@@ -452,7 +455,6 @@ async def test_cancelled_by_a_stop(proxy: Proxy, s3: S3, tmp_path: Path) -> None
         return None
 
     proxy.relay.on_request = hold
-    proxy.app._listener._runner._shutdown_timeout = 0.05
     asking = asyncio.create_task(proxy.get("/x"))
     await until(lambda: proxy.relay.seen)
     await proxy.stop()

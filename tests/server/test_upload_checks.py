@@ -10,6 +10,7 @@ import pytest
 from aiohttp import web
 from proxy_under_test import S3, Proxy, StartProxy, pattern
 from relay import Seen, canned
+from stopwatch import HANG_S
 from wire import chunked, message
 
 from bucketfront.http import checksums
@@ -250,7 +251,7 @@ async def test_deadline_of_a_body_that_is_always_there() -> None:
             await asyncio.sleep(0)
 
     with pytest.raises(SlowClient, match=r"after 0\.1 s"):
-        await asyncio.wait_for(consume(), 5)
+        await asyncio.wait_for(consume(), HANG_S)
 
 
 def test_the_algorithms_are_told_apart() -> None:

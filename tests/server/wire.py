@@ -14,8 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from multidict import CIMultiDict, CIMultiDictProxy
-
-DEADLINE = 15.0  # seconds: a hang is a failure, not a wait
+from stopwatch import HANG_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +57,7 @@ class Connection:
         return await self.answer(method)
 
     async def head(self) -> Head:
-        async with asyncio.timeout(DEADLINE):
+        async with asyncio.timeout(HANG_S):
             lines = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         fields: CIMultiDict[str] = CIMultiDict()
         for line in lines[1:-2]:
@@ -72,7 +71,7 @@ class Connection:
         if method == "HEAD" or head.status in (100, 204, 304):
             length = 0
         body, is_complete = b"", True
-        async with asyncio.timeout(DEADLINE):
+        async with asyncio.timeout(HANG_S):
             try:
                 body = await self.reader.readexactly(length)
             except asyncio.IncompleteReadError as error:
@@ -83,7 +82,7 @@ class Connection:
 
     async def rest(self) -> bytes:
         """What still comes until the other side closes."""
-        async with asyncio.timeout(DEADLINE):
+        async with asyncio.timeout(HANG_S):
             with contextlib.suppress(ConnectionError):
                 return await self.reader.read()
         return b""

@@ -14,7 +14,7 @@ COMPRESSED = frozenset(
 )  # fmt: skip
 """Types that name a compression, not the compressed content (RFC 6713 section 3, RFC 8878 section 7.1 and others)."""
 
-_BY_EXTENSION = {
+BY_EXTENSION = {
     # Streaming
     "m3u8": "application/vnd.apple.mpegurl",  # RFC 8216 section 10
     "m3u": "application/vnd.apple.mpegurl",
@@ -153,7 +153,7 @@ def of(name: str) -> str | None:
     A name that is all extension (`.ts`) has no extension.
     """
     stem, _, extension = name.rpartition("/")[2].rpartition(".")
-    return _BY_EXTENSION.get(extension.lower()) if stem.strip(".") else None
+    return BY_EXTENSION.get(extension.lower()) if stem.strip(".") else None
 
 
 def is_compressible(name: str) -> bool:

@@ -81,7 +81,7 @@ class BreakerEvent(Enum):
     PAUSE_OVER = auto()
 
 
-_TRANSITIONS = {
+TRANSITIONS = {
     (BreakerState.CLOSED, BreakerEvent.TRIP): BreakerState.OPEN,
     (BreakerState.OPEN, BreakerEvent.PAUSE_OVER): BreakerState.PROBING,
     (BreakerState.PROBING, BreakerEvent.SUCCESS): BreakerState.RECOVERING,
@@ -195,7 +195,7 @@ class Breaker:
         self.succeeded(term)
 
     def _advance(self, event: BreakerEvent) -> None:
-        self._state = _TRANSITIONS.get((self._state, event), self._state)
+        self._state = TRANSITIONS.get((self._state, event), self._state)
 
     def _end(self, term: int) -> bool:
         """Count an attempt as ended. Returns False if it began in an earlier term."""

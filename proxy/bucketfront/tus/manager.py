@@ -73,9 +73,9 @@ class UploadManager:
         clock: Callable[[], float],
         idle_since: Callable[[], float],
     ) -> None:
-        self._folder = folder
-        self._staging = PartStaging(folder, space, self._drop_idle)
-        self._transfer = S3Transfer(origin, self._staging, store=store, invalidate=forget, save=self._save)
+        self.folder = folder
+        self.staging = PartStaging(folder, space, self._drop_idle)
+        self._transfer = S3Transfer(origin, self.staging, store=store, invalidate=forget, save=self._save)
         self._space = space
         self._source = source
         self._boot = boot
@@ -93,7 +93,7 @@ class UploadManager:
         See docs/invariants.md#disk-faults-degrade.
         """
         try:
-            found = await self._folder.load()
+            found = await self.folder.load()
         except StoreError as error:
             log.warning("unfinished uploads of a former run are not known: %s", error)
             found = {}
@@ -109,11 +109,11 @@ class UploadManager:
             record = decode(files.record or b"")
         except BadRecord as error:
             log.warning("an unfinished upload of a former run cannot be read: %s", error)
-            await self._folder.remove(name, *files.staged, record=True)
+            await self.folder.remove(name, *files.staged, record=True)
             return
         if record.origin != self._source:
             log.warning("an unfinished upload of %s is another endpoint's: its parts are left to that one", record.key)
-            await self._folder.remove(name, *files.staged, record=True)
+            await self.folder.remove(name, *files.staged, record=True)
             return
         # After a loss of power a file may lack what was written to it, whatever its size is.
         is_sound = record.boot == self._boot and record.etag is None and not record.is_dropped
@@ -123,11 +123,11 @@ class UploadManager:
         else:
             staged = StagedFile()
         if files.staged:
-            await self._folder.remove(name, *files.staged)
+            await self.folder.remove(name, *files.staged)
         upload = TusUpload(name, replace(record, boot=self._boot), staged.size, staged.checksum)
         upload.charged = pages(len(files.record or b""))
         self._space.budget.take(upload.charged)
-        self._staging.count_restored(upload)
+        self.staging.count_restored(upload)
         (self._dropped if record.is_dropped else self._uploads)[name] = upload
 
     async def stop(self) -> None:
@@ -135,7 +135,7 @@ class UploadManager:
         if self._upkeep is not None:
             self._upkeep.cancel()
             await asyncio.gather(self._upkeep, return_exceptions=True)
-        self._folder.close()
+        self.folder.close()
 
     async def _run(self) -> None:
         while True:
@@ -150,7 +150,7 @@ class UploadManager:
                 self._forget(upload)
         for upload in [*self._dropped.values()]:
             await self._clear(upload)
-        await self._staging.sweep()
+        await self.staging.sweep()
 
     @property
     def unfinished(self) -> tuple[int, int]:
@@ -247,7 +247,7 @@ class UploadManager:
 
         Raises WrongChecksum, and what `append` raises.
         """
-        state, unverified = checksums.hasher(claim.algorithm), self._staging.unverified(upload)
+        state, unverified = checksums.hasher(claim.algorithm), self.staging.unverified(upload)
         try:
             async for piece in _gathered(upload.receive(chunks)):
                 state.update(piece)
@@ -274,7 +274,7 @@ class UploadManager:
             if not upload.room:
                 with self._forget_if_lost(upload):
                     await self._transfer.send_part(upload)
-            await run_uninterrupted(self._staging.add(upload, gathered))
+            await run_uninterrupted(self.staging.add(upload, gathered))
 
     @contextmanager
     def _forget_if_lost(self, upload: TusUpload) -> Iterator[None]:
@@ -290,7 +290,7 @@ class UploadManager:
             return  # it was lost meanwhile
         with suppress(StoreError):
             if gathered and upload.room:
-                await self._staging.add(upload, gathered)
+                await self.staging.add(upload, gathered)
         if upload.offset == start:
             return
         now = self._clock()
@@ -308,7 +308,7 @@ class UploadManager:
             return False
         log.info("what waits of %r makes way for others", upload)
         async with self.busy(upload):
-            await self._staging.clear(upload)
+            await self.staging.clear(upload)
         return True
 
     # --- the end -------------------------------------------------------------------------------------------
@@ -332,10 +332,10 @@ class UploadManager:
         if is_first_time:
             upload.record = replace(upload.record, is_dropped=True)
             await self._save(upload)
-            await self._staging.clear(upload)
+            await self.staging.clear(upload)
         try:
             await self._transfer.abort(upload)
-            await self._folder.remove(upload.id, record=True)
+            await self.folder.remove(upload.id, record=True)
         except (OriginError, StoreError) as error:
             log.log(logging.WARNING if is_first_time else logging.DEBUG, "%r is not aborted yet: %s", upload, error)
             return
@@ -345,7 +345,7 @@ class UploadManager:
         """Forget an upload that S3 does not abort, because there are too many of them."""
         log.warning("the parts of %r stay at S3, which aborts none", upload)
         with suppress(StoreError):
-            await self._folder.remove(upload.id, record=True)
+            await self.folder.remove(upload.id, record=True)
         self._count_removed(upload)
 
     def _count_removed(self, upload: TusUpload) -> None:
@@ -361,7 +361,7 @@ class UploadManager:
             if growth > 0:
                 await self._space.reserve(growth)
                 upload.charged += growth
-            await self._folder.save(upload.id, text)
+            await self.folder.save(upload.id, text)
         except StoreError as error:
             log.warning("%r would not outlive this process: %s", upload, error)
 

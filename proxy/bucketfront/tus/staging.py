@@ -53,8 +53,8 @@ class PartStaging:
         self.folder = folder
         self._space = space
         self._drop_idle = drop_idle
-        self._in_files = 0  # bytes taken from the budget
-        self._in_memory = 0  # bytes of all uploads
+        self.file_bytes = 0  # bytes taken from the budget
+        self.memory_bytes = 0  # bytes of all uploads
         self._unremoved: list[tuple[TusUpload, int, int]] = []  # arguments of `remove`
 
     async def add(self, upload: TusUpload, gathered: bytearray) -> None:
@@ -85,12 +85,12 @@ class PartStaging:
 
     def reserve_memory(self, count: int) -> None:
         """Count `count` bytes in memory, until `release_memory`. Raises StoreFull."""
-        if self._in_memory + count > MAX_MEMORY_BYTES:
+        if self.memory_bytes + count > MAX_MEMORY_BYTES:
             raise StoreFull("too many bytes of uploads wait in memory, for the disk takes none")
-        self._in_memory += count
+        self.memory_bytes += count
 
     def release_memory(self, count: int) -> None:
-        self._in_memory -= count
+        self.memory_bytes -= count
 
     async def _write(self, upload: TusUpload, data: bytes) -> None:
         size, checksum = upload.in_file + len(data), zlib.crc32(data, upload.checksum)
@@ -105,23 +105,23 @@ class PartStaging:
     async def reserve(self, count: int) -> None:
         """Take `count` bytes for a file from the budget. Raises ShareUsed, StoreError."""
         # A small cache has space for one part as well.
-        while self._in_files + count > max(self._space.budget.limit * FILE_SHARE, PART_SIZE):
+        while self.file_bytes + count > max(self._space.budget.limit * FILE_SHARE, PART_SIZE):
             if not await self._drop_idle():
                 raise ShareUsed("as many bytes of uploads wait on the disk as may")
-        self._in_files += count
+        self.file_bytes += count
         try:
             await self._space.reserve(count)
         except BaseException:
-            self._in_files -= count
+            self.file_bytes -= count
             raise
 
     def count_restored(self, upload: TusUpload) -> None:
         """Count the file of an upload from an earlier run, also beyond the limits. The cache makes room for it."""
-        self._in_files += file_pages(upload.in_file)
+        self.file_bytes += file_pages(upload.in_file)
         self._space.budget.take(file_pages(upload.in_file))
 
     def _give_back(self, count: int) -> None:
-        self._in_files -= count
+        self.file_bytes -= count
         self._space.budget.give_back(count)
 
     async def read(self, upload: TusUpload) -> AsyncIterator[bytes]:

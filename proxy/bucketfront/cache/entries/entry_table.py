@@ -8,7 +8,7 @@
 import logging
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from bucketfront.cache.entries.budget import Budget
 from bucketfront.cache.entries.entry import ENTRY_BYTES, Entry, EntryState
@@ -56,7 +56,7 @@ class EntryTable:
         self._budget = budget
         self._policy = policy
         self._block_size = block_size
-        self._hot_limit = hot_limit
+        self.hot_limit = hot_limit
         self._trusted_since = trusted_since
         self._hot: OrderedDict[ObjectKey, Entry] = OrderedDict()  # least recently used first
         self._dirty: dict[int, Entry] = {}
@@ -84,7 +84,7 @@ class EntryTable:
 
         Returns those that were in memory; the caller unlinks their files as after `remove`.
         """
-        hot = list(self._hot.values())
+        hot = list(self.hot_entries())
         for entry in hot:
             self.remove(entry)
         self._budget.give_back(self._cold_bytes)
@@ -103,7 +103,7 @@ class EntryTable:
         return self._budget
 
     def __repr__(self) -> str:
-        pinned = sum(1 for entry in self._hot.values() if entry.pins)
+        pinned = sum(1 for entry in self.hot_entries() if entry.pins)
         return f"<Entries {self._count}, {self._budget.used}/{self._budget.limit} bytes, {pinned} pinned>"
 
     # --- finding -------------------------------------------------------------------------------------------
@@ -138,6 +138,10 @@ class EntryTable:
     def expire_on_load(self, key: ObjectKey) -> None:
         """Make an entry stale once the index is readable again, because a purge of `key` could not find it."""
         self._expired_on_load.add(key)
+
+    def hot_entries(self) -> Iterable[Entry]:
+        """Return the entries in memory, least recently used first."""
+        return self._hot.values()
 
     def hot(self, key: ObjectKey) -> Entry | None:
         """Return the entry of `key` if it is in memory."""
@@ -386,20 +390,20 @@ class EntryTable:
 
     def hot_files(self) -> set[str]:
         """Return the names of the files of all entries in memory."""
-        return {entry.file_name for entry in self._hot.values() if entry.file_name is not None}
+        return {entry.file_name for entry in self.hot_entries() if entry.file_name is not None}
 
     @property
     def is_crowded(self) -> bool:
         """Return whether too many files may be open to wait for the housekeeper (docs/invariants.md#descriptors)."""
-        return len(self._hot) > self._hot_limit * 5 // 4
+        return len(self._hot) > self.hot_limit * 5 // 4
 
     def cool(self) -> list[Entry]:
         """Drop entries from memory if there are too many. Returns them, and the caller closes their files."""
-        excess = len(self._hot) - self._hot_limit
+        excess = len(self._hot) - self.hot_limit
         if excess <= 0:
             return []
         known = self._dirty.keys() | self._being_flushed
-        idle = (entry for entry in self._hot.values() if not entry.pins and entry.id not in known)
+        idle = (entry for entry in self.hot_entries() if not entry.pins and entry.id not in known)
         dropped = [entry for entry, _ in zip(idle, range(excess), strict=False)]
         for entry in dropped:
             entry.revoke()
@@ -410,7 +414,7 @@ class EntryTable:
 
     def close(self) -> list[Entry]:
         """Drop all entries from memory. Returns them, and the caller closes their files."""
-        hot = list(self._hot.values())
+        hot = list(self.hot_entries())
         for entry in hot:
             entry.revoke()
         self._hot.clear()

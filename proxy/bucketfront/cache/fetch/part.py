@@ -51,7 +51,7 @@ class PartOutcome(Enum):
     ABANDONED = "abandoned"  # no reader needs it any more, or the process stops
 
 
-_TRANSITIONS = {
+TRANSITIONS = {
     PartState.RESERVING: (PartState.REQUESTING, PartState.ENDED),
     PartState.REQUESTING: (PartState.RECEIVING, PartState.ENDED),
     PartState.RECEIVING: (PartState.ENDED,),
@@ -114,7 +114,7 @@ class PartFetch:
 
     def become(self, state: PartState) -> None:
         """Change the state, by the table at the head of this module."""
-        assert state in _TRANSITIONS[self.state], f"{self.state} to {state}"
+        assert state in TRANSITIONS[self.state], f"{self.state} to {state}"
         self.state = state
 
     def cut(self, stop: int) -> None:

@@ -44,7 +44,7 @@ class _Event(Enum):
     END = auto()
 
 
-_TRANSITIONS = {
+TRANSITIONS = {
     LookupState.SHARED: {_Event.INVALIDATE: LookupState.INVALIDATED, _Event.END: LookupState.ENDED},
     LookupState.PRIVATE: {_Event.INVALIDATE: LookupState.PRIVATE, _Event.END: LookupState.ENDED},
     LookupState.INVALIDATED: {_Event.INVALIDATE: LookupState.INVALIDATED, _Event.END: LookupState.ENDED},
@@ -101,7 +101,7 @@ class Lookups:
         self._pin = pin
         self._unpin = unpin
         self._shared: dict[ObjectKey, Lookup] = {}
-        self._tasks = TaskSet()
+        self.tasks = TaskSet()
         self.started = 0  # lookups that sent a request to the origin
         self.joined = 0  # requests that waited for the lookup of another one
 
@@ -158,14 +158,14 @@ class Lookups:
 
     async def close(self) -> None:
         """Cancel all lookups and wait for their end."""
-        await self._tasks.close()
+        await self.tasks.close()
 
     def _begin(self, key: ObjectKey, lookup: Lookup, run: Run, stale: Entry | None) -> None:
         self.started += 1
         if stale is not None:
             # Before the lookup gets its turn, the entry might leave memory and return as another object.
             self._pin(stale)
-        task = self._tasks.start(run(lookup), name=f"lookup {key}")
+        task = self.tasks.start(run(lookup), name=f"lookup {key}")
         # A callback, because a task that is cancelled before its first step never runs any of its own code.
         task.add_done_callback(lambda task: self._end(key, lookup, stale, task))
 
@@ -195,4 +195,4 @@ class Lookups:
 
 
 def _advance(lookup: Lookup, event: _Event) -> None:
-    lookup.state = _TRANSITIONS[lookup.state][event]
+    lookup.state = TRANSITIONS[lookup.state][event]

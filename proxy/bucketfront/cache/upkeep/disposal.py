@@ -22,7 +22,7 @@ class Disposal:
     def __init__(self, entries: EntryTable, store: Storage) -> None:
         self._entries = entries
         self._store = store
-        self._tasks = TaskSet()
+        self.tasks = TaskSet()
 
     def remove(self, entry: Entry) -> None:
         """Remove the entry, and unlink its file in the background."""
@@ -49,15 +49,15 @@ class Disposal:
         It goes on if the caller is cancelled, because no other task knows these entries any more
         (docs/invariants.md#cancellation).
         """
-        await self._tasks.run(self._unlink_all(list(removed)))
+        await self.tasks.run(self._unlink_all(list(removed)))
 
     async def finish(self) -> None:
         """Wait until all work in the background has ended."""
-        await self._tasks.wait()
+        await self.tasks.wait()
 
     def in_background(self, work: Coroutine[Any, Any, None]) -> None:
         """Start a task that `finish` waits for. It frees space, so it must end before the process does."""
-        self._tasks.start(work)
+        self.tasks.start(work)
 
     async def _unlink_all(self, removed: list[Entry]) -> None:
         failures: list[BaseException] = []

@@ -83,7 +83,7 @@ class ReceiveEvent(Enum):
     STOP = auto()
 
 
-_TRANSITIONS = {
+TRANSITIONS = {
     state: dict(zip(ReceiveEvent, targets, strict=True))
     for state, targets in {
         ReceiveState.HEADS: (ReceiveState.BODY, ReceiveState.HEADS, ReceiveState.ENDING, ReceiveState.STOPPED),
@@ -277,7 +277,7 @@ class Connection(AiohttpConnection):
         return self._state in _OVER or self.is_closing
 
     def _advance(self, event: ReceiveEvent) -> None:
-        self._state = _TRANSITIONS[self._state][event]
+        self._state = TRANSITIONS[self._state][event]
 
     def _stop_receiving(self) -> None:
         self._advance(ReceiveEvent.STOP)

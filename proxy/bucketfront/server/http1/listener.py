@@ -83,6 +83,11 @@ class Listener:
         scheme = "http" if self._ssl_context is None else "https"
         self.address = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
 
+    @property
+    def server(self) -> web.Server | None:
+        """Aiohttp's server with the open connections. None before the start."""
+        return self._runner.server
+
     async def stop(self) -> None:
         """Stop accepting, give the running requests the runner's time to end, and close all connections."""
         await self._runner.cleanup()
