@@ -22,6 +22,7 @@ from aiohttp import hdrs, web
 from bucketfront.http.cache_status import CacheStatus, Forward
 from bucketfront.server.http1.aiohttp_private import AiohttpSite, serialize_head, tls_protocol
 from bucketfront.server.telemetry.exchange import fields_of_all
+from bucketfront.task_set import TaskSet
 
 MAX_ACCEPTS_PER_TURN = 64  # connections in one turn of the loop
 MAX_BACKLOG = 1024  # connections that the kernel holds until they are accepted
@@ -109,7 +110,7 @@ class BoundedSite(AiohttpSite):
         self._connections = connections
         self._listeners: list[socket.socket] = []
         self._timers: dict[socket.socket, asyncio.TimerHandle] = {}
-        self._connecting: set[asyncio.Task[None]] = set()
+        self._connecting = TaskSet()
         self._is_failing = False
 
     async def start(self) -> None:
@@ -130,7 +131,7 @@ class BoundedSite(AiohttpSite):
             asyncio.get_running_loop().remove_reader(listener)
             listener.close()
         self._listeners.clear()
-        await asyncio.gather(*self._connecting)
+        await self._connecting.wait()
         await super().stop()
 
     def _accept(self, listener: socket.socket) -> None:
@@ -171,14 +172,11 @@ class BoundedSite(AiohttpSite):
             _refuse_at_once(accepted, is_plain=self._tls is None)
 
     def _connect_later(self, protocol: Callable[[], asyncio.BaseProtocol], accepted: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
         accepted.setblocking(False)
         # asyncio waits without a timeout until the client takes what a closed transport holds.
         with suppress(OSError):  # the client left already
             accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * UNACKNOWLEDGED_TIMEOUT_S))
-        task = loop.create_task(self._connect(protocol, accepted))
-        self._connecting.add(task)
-        task.add_done_callback(self._connecting.discard)
+        self._connecting.start(self._connect(protocol, accepted))
 
     async def _connect(self, protocol: Callable[[], asyncio.BaseProtocol], accepted: socket.socket) -> None:
         loop, context = asyncio.get_running_loop(), self._tls
