@@ -41,7 +41,7 @@ async def reader_of(rig: Rig) -> Reader:
 # --- retries -------------------------------------------------------------------------------------------------
 
 
-async def test_what_passes_through_is_asked_for_again(tmp_path: Path) -> None:
+async def test_a_passthrough_is_retried(tmp_path: Path) -> None:
     """Without a disk as well, a failed GET and a cut body are retried, for the missing bytes only (I11, I16)."""
     async with Rig(tmp_path) as rig:
         data = rig.origin.put(content(SIZE))
@@ -113,7 +113,7 @@ async def test_our_own_congestion_needs_no_token(tmp_path: Path) -> None:
         await rig.audit(begun=BLOCK)
 
 
-async def test_an_origin_at_rest_is_not_asked_again(tmp_path: Path) -> None:
+async def test_an_open_circuit_is_final(tmp_path: Path) -> None:
     """OriginCircuitOpen is final at once, with and without a disk, because the breaker decides when to try again."""
     async with Rig(tmp_path) as rig:
         rig.origin.put(content(SIZE))
@@ -128,7 +128,7 @@ async def test_an_origin_at_rest_is_not_asked_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("is_stored", [True, False])
-async def test_a_drip_is_no_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_stored: bool) -> None:
+async def test_a_slow_body_is_no_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_stored: bool) -> None:
     """A body that ends because it came too slowly counts as empty, unless PROGRESS_BYTES of it arrived."""
     monkeypatch.setattr(body_stream, "PROGRESS_BYTES", BLOCK // 2)
     origin = FakeOrigin()
@@ -272,7 +272,7 @@ async def test_a_failure_does_not_end_a_version_of_the_past(tmp_path: Path) -> N
         await rig.audit(begun=PART)
 
 
-async def test_what_passes_through_tells_of_the_change(tmp_path: Path) -> None:
+async def test_a_passthrough_notices_the_change(tmp_path: Path) -> None:
     """Without a disk as well, a version that was found to be replaced is not served again (I5, I6)."""
     async with Rig(tmp_path) as rig:
         rig.origin.put(content(SIZE))

@@ -75,7 +75,7 @@ async def test_a_get_that_joins_a_head(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("after", range(40))
-async def test_a_cancelled_lookup_drops_its_pin(tmp_path: Path, after: int) -> None:
+async def test_a_cancelled_waiter_gives_its_pin_back(tmp_path: Path, after: int) -> None:
     """A waiter that is cancelled at any turn leaves no pin, also between the result and its own turn.
 
     Others continue (I12).
@@ -145,7 +145,7 @@ async def test_the_lookup_brings_the_first_part(
         await rig.audit()
 
 
-async def test_a_range_beyond_the_end_learns_the_size(tmp_path: Path) -> None:
+async def test_a_range_beyond_the_end_gets_the_size(tmp_path: Path) -> None:
     """A first range beyond the object's end, or of an empty object, gets a response with its metadata."""
     async with Rig(tmp_path) as rig:
         rig.origin.put(content(10))
@@ -190,7 +190,7 @@ async def test_an_invalidated_lookup_is_not_kept(tmp_path: Path, before: int, ki
 
 
 @pytest.mark.parametrize("answer", ["body", "304", "404"])
-async def test_a_superseded_answer_is_not_published(tmp_path: Path, answer: str) -> None:
+async def test_the_result_of_an_invalidated_lookup_is_not_published(tmp_path: Path, answer: str) -> None:
     """The waiters of an invalidated lookup get its result, and no other request does (I6)."""
     async with Rig(tmp_path) as rig:
         if answer == "304":
@@ -220,7 +220,7 @@ async def test_a_superseded_answer_is_not_published(tmp_path: Path, answer: str)
 
 
 @pytest.mark.parametrize("is_gone", [False, True])
-async def test_what_was_superseded_may_be_newer(tmp_path: Path, is_gone: bool) -> None:
+async def test_the_result_of_an_invalidated_lookup_may_be_newer(tmp_path: Path, is_gone: bool) -> None:
     """An invalidated lookup may have the newest result. Clients that got it get no older version afterwards (I7)."""
     async with Rig(tmp_path) as rig:
         old = rig.origin.put(content(BLOCK))
@@ -315,7 +315,7 @@ async def test_a_404_is_remembered_for_a_while(tmp_path: Path) -> None:
         await rig.audit()
 
 
-async def test_a_deleted_object_is_dropped(tmp_path: Path) -> None:
+async def test_a_deleted_object_is_removed(tmp_path: Path) -> None:
     """A 404 to a revalidation removes the entry and its file (I13)."""
     async with Rig(tmp_path) as rig:
         rig.origin.put(content(SIZE))
@@ -379,7 +379,7 @@ async def test_an_object_that_becomes_no_store_replaces_its_old_version(tmp_path
         await rig.audit()
 
 
-async def test_stale_while_revalidate_asks_once_in_the_background(tmp_path: Path) -> None:
+async def test_stale_while_revalidate_sends_one_request_in_the_background(tmp_path: Path) -> None:
     """Within the window the stale entry serves every request at once, and one of them starts a lookup (RFC 5861)."""
     async with Rig(tmp_path, policy=steady(60.0, revalidate=30.0)) as rig:
         old = rig.origin.put(content(BLOCK))
@@ -446,7 +446,7 @@ async def test_a_failed_background_revalidation_is_quiet(tmp_path: Path) -> None
         await rig.audit()
 
 
-async def test_age_counts_from_the_question(tmp_path: Path) -> None:
+async def test_age_counts_from_the_request(tmp_path: Path) -> None:
     """Age counts from when the request was sent, so that a slow response is no fresher (I7)."""
     async with Rig(tmp_path) as rig:
         rig.origin.put(content(BLOCK))
@@ -618,9 +618,7 @@ async def test_a_purge_survives_a_kill(tmp_path: Path, soft: bool, wants_body: b
 
 
 @pytest.mark.parametrize("soft", [False, True])
-async def test_a_purge_that_the_disk_refuses_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, soft: bool
-) -> None:
+async def test_a_purge_that_the_disk_refuses_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, soft: bool) -> None:
     """With a file that cannot be unlinked a hard purge raises, forgets the entry, and leaks no descriptor (I12)."""
     async with Rig(tmp_path) as rig:
         rig.origin.put(content(BLOCK))
@@ -858,7 +856,7 @@ async def test_pressure_never_touches_what_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("after", range(1, 12))
-async def test_an_eviction_outlives_who_wanted_it(tmp_path: Path, after: int) -> None:
+async def test_an_eviction_outlives_its_caller(tmp_path: Path, after: int) -> None:
     """A part fetch that is cancelled while others are evicted for it leaves no entry half removed.
 
     The file, descriptor and bytes of each are given back (I12, I17).
@@ -877,7 +875,7 @@ async def test_an_eviction_outlives_who_wanted_it(tmp_path: Path, after: int) ->
 
 
 @pytest.mark.parametrize("after", range(12))
-async def test_a_purge_outlives_who_asked_for_it(tmp_path: Path, after: int) -> None:
+async def test_a_purge_outlives_its_caller(tmp_path: Path, after: int) -> None:
     """A purge cancelled at any turn has removed what it began to remove, file, descriptor and bytes (I12)."""
     async with Rig(tmp_path, seed=after) as rig:
         for number, key in enumerate(_keys(3)):

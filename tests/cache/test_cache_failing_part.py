@@ -11,7 +11,7 @@ from bucketfront.cache.fetch.body_stream import MAX_FAILURES
 from bucketfront.errors import OriginUnavailable
 
 
-async def test_a_reader_that_came_to_a_dying_flight_gets_another(tmp_path: Path) -> None:
+async def test_a_reader_of_a_failing_part_gets_another(tmp_path: Path) -> None:
     """The reader that a part fetch was started for fails with it.
 
     A later reader gets another part fetch and its own time (I11).

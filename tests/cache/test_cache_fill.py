@@ -182,7 +182,7 @@ async def test_a_part_is_never_split_within_a_write(tmp_path: Path) -> None:
         assert sorted(rig.store.writes) == [(0, 3 * BLOCK), (3 * BLOCK, PART)]
 
 
-async def test_an_answer_is_adopted_for_what_is_missing_only(tmp_path: Path) -> None:
+async def test_a_response_is_adopted_for_missing_blocks_only(tmp_path: Path) -> None:
     """An adopted response claims no block that another part fetch has claimed (I10)."""
     async with Rig(tmp_path) as rig:
         data = rig.origin.put(content(3 * PART))
@@ -388,7 +388,7 @@ async def test_two_failures_in_a_row_are_not_noticed(tmp_path: Path, error: Exce
 
 
 @pytest.mark.parametrize("error", [OriginUnavailable("503"), OriginError("odd")])
-async def test_a_failure_for_good_reaches_all_who_wait(tmp_path: Path, error: Exception) -> None:
+async def test_a_final_failure_reaches_all_waiters(tmp_path: Path, error: Exception) -> None:
     """All waiters of a failed part fetch get its error. No bit is set, and its reservation is given back (I2, I13)."""
     async with Rig(tmp_path) as rig:
         data = rig.origin.put(content(3 * PART))
@@ -422,7 +422,7 @@ async def test_half_a_block_is_given_back_to_the_disk(tmp_path: Path) -> None:
         await rig.audit()
 
 
-async def test_bytes_granted_stay_right_when_their_flight_dies(tmp_path: Path) -> None:
+async def test_readable_bytes_stay_right_when_their_part_fails(tmp_path: Path) -> None:
     """Bytes that a reader may read stay in the file while it reads, even if their part fetch fails in the middle of the
     block (I1, I2).
     """
@@ -494,9 +494,7 @@ async def test_a_reader_may_be_cancelled_anywhere(tmp_path: Path, after: int) ->
 
 
 @pytest.mark.parametrize(("policy", "blocks"), [("finish", 12), ("auto", 2), ("stop", 1)])
-async def test_what_happens_to_a_fill_that_nobody_waits_for(
-    tmp_path: Path, policy: Literal["finish", "stop", "auto"], blocks: int
-) -> None:
+async def test_a_fill_without_readers(tmp_path: Path, policy: Literal["finish", "stop", "auto"], blocks: int) -> None:
     """`finish` fetches what the reader wanted, `auto` the rest of the current block, `stop` no more.
 
     That of `auto` is for less than half of an object. Bytes that came are kept (I12), and the reservation for the
@@ -519,7 +517,7 @@ async def test_what_happens_to_a_fill_that_nobody_waits_for(
 
 
 @pytest.mark.parametrize("at", [0, BLOCK])
-async def test_auto_cancels_a_flight_that_has_no_block_begun(tmp_path: Path, at: int) -> None:
+async def test_auto_cancels_a_part_between_two_blocks(tmp_path: Path, at: int) -> None:
     """After its reader left, a part fetch ends at once if it has no byte yet, or stands at a block's end."""
     async with Rig(tmp_path, after_disconnect="auto", parallel_parts=1) as rig:
         rig.origin.put(content(9 * PART))
@@ -559,7 +557,7 @@ async def test_a_reader_that_leaves_takes_its_read_ahead_along(tmp_path: Path) -
         assert runs(rig.store.writes) == left
 
 
-async def test_a_flight_that_another_reader_needs_goes_on(tmp_path: Path) -> None:
+async def test_a_part_that_another_reader_needs_continues(tmp_path: Path) -> None:
     """With `auto`, the reader that a part was fetched for leaves; one that waits further on in it still gets it from
     there (I12).
     """
@@ -579,7 +577,7 @@ async def test_a_flight_that_another_reader_needs_goes_on(tmp_path: Path) -> Non
         assert runs(rig.store.writes) == [(0, PART)]
 
 
-async def test_a_reader_that_comes_while_a_flight_is_cut_short_gets_all(tmp_path: Path) -> None:
+async def test_a_reader_that_comes_while_a_part_is_cut_gets_all(tmp_path: Path) -> None:
     """Blocks that were cut off a part fetch are fetched for the next reader, and no block twice (I10)."""
     async with Rig(tmp_path, after_disconnect="auto") as rig:
         data = rig.origin.put(content(3 * PART))
@@ -644,7 +642,7 @@ async def test_stop_twice_in_a_row(tmp_path: Path) -> None:
         await rig.audit()
 
 
-async def test_a_flight_cancelled_before_it_began_ends_all_the_same(tmp_path: Path) -> None:
+async def test_a_part_cancelled_before_its_first_step_ends(tmp_path: Path) -> None:
     """A reader that leaves in the turn in which its part fetch was started leaves no claim behind (I12)."""
     async with Rig(tmp_path, after_disconnect="stop") as rig:
         data = rig.origin.put(content(3 * PART))
@@ -750,7 +748,7 @@ async def test_a_416_for_a_version_that_shrank_is_a_new_version(tmp_path: Path) 
         await rig.audit()
 
 
-async def test_an_answer_of_another_version_is_refused(tmp_path: Path) -> None:
+async def test_a_response_of_another_version_is_refused(tmp_path: Path) -> None:
     """An origin that ignores If-Match is found out: none of its bytes is stored (I1)."""
     async with Rig(tmp_path, origin=FakeOrigin(ignores_if_match=True)) as rig:
         old = rig.origin.put(content(4 * PART))

@@ -69,7 +69,7 @@ def test_a_file_gives_what_its_bytes_give(size: int, algorithm: str) -> None:
         assert digests.of_file(file.fileno(), size + 5, algorithm) is None
 
 
-def test_what_is_told() -> None:
+def test_the_declared_checksum() -> None:
     """S3's checksum of the whole object comes before the ETag. An ETag that is no MD5 is no checksum."""
     md5 = "0" * 32
     assert digests.expected(Metadata(f'"{md5}"', 1)) == Digest("md5", bytes(16))
@@ -114,7 +114,7 @@ def test_when_it_is_not() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 16 << 10, BLOCK + 1, PART - 1, PART, 3 * PART + 5])
-async def test_a_lie_is_not_served(tmp_path: Path, size: int) -> None:
+async def test_wrong_bytes_are_not_served(tmp_path: Path, size: int) -> None:
     """Bytes that do not fit the ETag end as ContentMismatch before the last of them is readable, and are removed.
 
     The next request gets the right ones (I1, I15).
@@ -136,7 +136,7 @@ async def test_a_lie_is_not_served(tmp_path: Path, size: int) -> None:
         await rig.audit()
 
 
-async def test_the_flight_that_completes_an_object_compares_it(tmp_path: Path) -> None:
+async def test_the_part_that_completes_an_object_compares_it(tmp_path: Path) -> None:
     """Ranges come one by one, in any order and at once: whichever brings the last block finds the lie in the first."""
     data = content(PART)
     order = [3, 1, 0, 2]
@@ -161,7 +161,7 @@ def _nothing_held(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_nothing_held")
 @pytest.mark.parametrize("is_hit_out", [False, True])
-async def test_a_lie_of_a_large_object_goes_soon(tmp_path: Path, is_hit_out: bool) -> None:
+async def test_a_wrong_large_object_is_removed_soon(tmp_path: Path, is_hit_out: bool) -> None:
     """A larger object is compared once it is whole. If it does not fit, it is removed and fetched again (I15)."""
     data = content(3 * PART + 5)
     async with Rig(tmp_path, origin=lying(flipped(data, 9))) as rig:
@@ -204,7 +204,7 @@ async def test_an_object_put_in_parts(tmp_path: Path, fits: bool) -> None:
 
 
 @pytest.mark.usefixtures("_nothing_held")
-async def test_a_lie_found_while_a_lost_block_comes_again(tmp_path: Path) -> None:
+async def test_a_mismatch_while_a_lost_block_is_fetched(tmp_path: Path) -> None:
     """A reader that waits for a lost block gets the mismatch of its object, and the block's part fetch ends."""
     data = content(3 * PART)
     async with Rig(tmp_path, origin=lying(flipped(data, 9))) as rig:
@@ -229,7 +229,7 @@ async def test_a_lie_found_while_a_lost_block_comes_again(tmp_path: Path) -> Non
         await rig.audit()
 
 
-async def test_blocks_in_doubt_are_not_compared(tmp_path: Path) -> None:
+async def test_unverified_blocks_are_not_compared(tmp_path: Path) -> None:
     """After an unclean stop damaged blocks come again one by one, and are no reason to call the origin a liar (I15)."""
     data = content(PART)
     async with Rig(tmp_path, origin=lying()) as rig:

@@ -31,7 +31,7 @@ async def filled(rig: Rig, size: int = SIZE) -> Lease:
     return hit
 
 
-async def test_given_for_whole_fresh_objects_only(tmp_path: Path) -> None:
+async def test_granted_for_whole_fresh_objects_only(tmp_path: Path) -> None:
     """Nothing unknown, half there, stale or known by its metadata only."""
     async with Rig(tmp_path, policy=steady(ttl=60, revalidate=30)) as rig:
         assert rig.cache.lease(KEY) is None
@@ -46,7 +46,7 @@ async def test_given_for_whole_fresh_objects_only(tmp_path: Path) -> None:
         assert rig.cache.lease(KEY) is None
 
 
-async def test_not_given_for_what_is_unverified(tmp_path: Path) -> None:
+async def test_not_granted_for_unverified_blocks(tmp_path: Path) -> None:
     """After an unclean stop each block is verified before its object is lent (I15)."""
     async with Rig(tmp_path) as rig:
         await filled(rig)
@@ -92,7 +92,7 @@ def _lose(entries: EntryTable, entry: Entry) -> None:
 
 
 @pytest.mark.parametrize("change", [_remove, _expire, _validate, _lose])
-async def test_taken_back(tmp_path: Path, change: object) -> None:
+async def test_revoked(tmp_path: Path, change: object) -> None:
     """Whatever changes an entry takes its leave back, and its body out of memory, in the same moment (I5, I6, I15)."""
     async with Rig(tmp_path) as rig:
         hit = await filled(rig, KEPT)
@@ -107,7 +107,7 @@ async def test_taken_back(tmp_path: Path, change: object) -> None:
 
 
 @pytest.mark.parametrize("soft", [False, True])
-async def test_taken_back_by_a_purge(tmp_path: Path, soft: bool) -> None:
+async def test_revoked_by_a_purge(tmp_path: Path, soft: bool) -> None:
     """A purge, hard or soft, takes it back before it returns."""
     async with Rig(tmp_path) as rig:
         hit = await filled(rig)
@@ -116,7 +116,7 @@ async def test_taken_back_by_a_purge(tmp_path: Path, soft: bool) -> None:
         assert rig.cache.lease(KEY) is None
 
 
-async def test_taken_back_at_the_end(tmp_path: Path) -> None:
+async def test_revoked_at_the_end(tmp_path: Path) -> None:
     """A stop takes it back: its file is closed."""
     async with Rig(tmp_path) as rig:
         hit = await filled(rig)

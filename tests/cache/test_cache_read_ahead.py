@@ -56,7 +56,7 @@ def test_what_a_careful_reader_leaves_behind(ramp: ReadAhead, read: int) -> None
 
 
 @given(ramps, st.integers(0, 1 << 44), st.integers(0, 1 << 40), st.booleans())
-def test_who_reads_on_gets_no_less(ramp: ReadAhead, read: int, more: int, is_eager: bool) -> None:
+def test_a_reader_that_reads_on_gets_no_less(ramp: ReadAhead, read: int, more: int, is_eager: bool) -> None:
     """The window only grows with what was read, and an eager reader's is never smaller than a careful one's."""
     assert ramp.window(read + more, is_eager=is_eager).size >= ramp.window(read, is_eager=is_eager).size
     assert ramp.window(read, is_eager=True).size >= ramp.window(read, is_eager=False).size

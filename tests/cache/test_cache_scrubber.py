@@ -93,7 +93,7 @@ async def test_a_sound_cache_is_left_alone(tmp_path: Path) -> None:
         await rig.audit()
 
 
-async def test_a_hit_lent_out_is_taken_back(tmp_path: Path) -> None:
+async def test_a_lease_is_revoked(tmp_path: Path) -> None:
     """The lease of an object is revoked once one of its blocks is found corrupt (I15)."""
     async with Rig(tmp_path) as rig:
         data = rig.origin.put(content(BLOCK))

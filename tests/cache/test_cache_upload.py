@@ -217,7 +217,7 @@ async def test_a_file_that_cannot_be_removed(tmp_path: Path, monkeypatch: pytest
         assert rig.budget.used == used
 
 
-async def test_a_disk_that_takes_no_file(tmp_path: Path) -> None:
+async def test_a_disk_that_refuses_a_file(tmp_path: Path) -> None:
     """A disk that failed a moment ago is left alone (I16)."""
     async with Rig(tmp_path) as rig:
         rig.store.note_failure("made up")

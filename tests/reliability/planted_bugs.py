@@ -47,7 +47,7 @@ BUGS = (
                 "found.size != known.size",
             ),
         ),
-        (FILL + "test_an_answer_of_another_version_is_refused",),
+        (FILL + "test_a_response_of_another_version_is_refused",),
     ),
     Bug(
         1,
@@ -240,7 +240,7 @@ BUGS = (
                 "self._create(key, response, lookup, self._clock())",
             ),
         ),
-        (CACHE + "test_age_counts_from_the_question",),
+        (CACHE + "test_age_counts_from_the_request",),
     ),
     Bug(
         7,
@@ -595,7 +595,7 @@ BUGS = (
         "s3s-checksum-ignored",
         "Bytes that do not have S3's checksum are served and kept.",
         (Edit("bucketfront.cache.fetch.integrity:Integrity.fits", "found == expected.value", "found is not None"),),
-        (INTEGRITY + "test_a_lie_is_not_served",),
+        (INTEGRITY + "test_wrong_bytes_are_not_served",),
     ),
     Bug(
         15,
@@ -608,7 +608,7 @@ BUGS = (
                 "& 0 | blocks.mask(whole)",
             ),
         ),
-        (INTEGRITY + "test_the_flight_that_completes_an_object_compares_it",),
+        (INTEGRITY + "test_the_part_that_completes_an_object_compares_it",),
     ),
     Bug(
         15,
@@ -621,7 +621,7 @@ BUGS = (
                 "fetch.mark = end\n    self._on_written(fetch)\n    is_last = self",
             ),
         ),
-        (INTEGRITY + "test_a_lie_is_not_served",),
+        (INTEGRITY + "test_wrong_bytes_are_not_served",),
     ),
     Bug(
         15,
