@@ -210,7 +210,8 @@ CONTENT = bytes(at % 251 for at in range(10000))
 
 def sent(planned: Plan, content: bytes) -> bytes:
     """Return the body that `planned` sends of the object `content`."""
-    pieces = planned.pieces or ()
+    pieces = planned.pieces
+    assert pieces is not None
     return b"".join(piece if isinstance(piece, bytes) else content[piece.start : piece.stop] for piece in pieces)
 
 
