@@ -576,7 +576,7 @@ BUGS = (
         "`bucketfront verify` reads no more than the first block of each file.",
         (
             Edit(
-                "bucketfront.cache.storage.verification:_Inspection._look_at",
+                "bucketfront.cache.storage.verification:_Inspection._inspect",
                 "row.metadata.size, claims",
                 "row.metadata.size, claims[:1]",
             ),
@@ -587,7 +587,7 @@ BUGS = (
         15,
         "repair-forgets",
         "A repair gives the space of corrupt blocks back, and the index goes on claiming them.",
-        (Edit("bucketfront.cache.storage.verification:_repaired", "lost=tuple(lost), ", ""),),
+        (Edit("bucketfront.cache.storage.verification:_repair", "lost=tuple(lost), ", ""),),
         (VERIFICATION + "test_damage_is_found_and_put_right",),
     ),
     Bug(

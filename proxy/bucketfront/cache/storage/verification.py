@@ -64,7 +64,7 @@ def verify(
     folder = Folder(root)
     index = Index(folder.root / "index.db", origin="", block_size=block_size)
     try:
-        is_alone = _take(folder, must=repair)
+        is_alone = _open(folder, must=repair)
         index.open_to_read()
         inspection = _Inspection(folder, index, block_size)
         inspection.run(progress)
@@ -75,7 +75,7 @@ def verify(
         if not repair or not report.findings:
             return report
         index.abandon()
-        asyncio.run(_repaired(folder, root, block_size, inspection))
+        asyncio.run(_repair(folder, root, block_size, inspection))
         return Report(report.entries, report.blocks, report.findings, is_repaired=True)
     except OSError as error:
         raise StoreError(f"the cache folder failed: {error}") from error
@@ -84,7 +84,7 @@ def verify(
         folder.close()
 
 
-def _take(folder: Folder, *, must: bool) -> bool:
+def _open(folder: Folder, *, must: bool) -> bool:
     """Open the folder, and lock it unless another process has it. Returns whether it is locked.
 
     Raises CacheInUse if it `must` be locked and cannot be.
@@ -114,7 +114,7 @@ class _Inspection:
         known: set[str] = set()
         total_bytes, total_entries = self._index.totals()
         for row in self._rows():
-            self._look_at(row)
+            self._inspect(row)
             known.add(row.file)
             charged += row.bytes
             self.entries += 1
@@ -132,7 +132,7 @@ class _Inspection:
         before, self.findings = self.findings, {}
         for about in before:
             if isinstance(about, int) and (row := self._index.row(about)) is not None:
-                self._look_at(row)
+                self._inspect(row)
             elif isinstance(about, str) and not self._index.has_file(about) and self._has_file(about):
                 self.findings[about] = before[about]
 
@@ -142,7 +142,7 @@ class _Inspection:
             yield from rows
             last = rows[-1].id
 
-    def _look_at(self, row: Row) -> None:
+    def _inspect(self, row: Row) -> None:
         corrupt = 0
         where = str(row.key)
         for page in self._index.pages(row.id) or ():
@@ -166,7 +166,7 @@ class _Inspection:
         return True
 
 
-async def _repaired(folder: Folder, root: Path, block_size: int, inspection: _Inspection) -> None:
+async def _repair(folder: Folder, root: Path, block_size: int, inspection: _Inspection) -> None:
     index = Index(root / "index.db", origin="", block_size=block_size)
     index.open()
     try:
@@ -180,7 +180,7 @@ async def _repaired(folder: Folder, root: Path, block_size: int, inspection: _In
                 folder.unlink(finding.file)
                 removed.append(about)
             elif finding.damage is Damage.CORRUPT and isinstance(about, int) and (row := index.row(about)):
-                rows.append(_without(folder, row, finding.blocks, block_size))
+                rows.append(_punch_corrupt(folder, row, finding.blocks, block_size))
                 lost += [(about, block) for block in finding.blocks]
         await index.flush(Changes(rows=tuple(rows), lost=tuple(lost), removed=tuple(removed)))
         await index.recount()
@@ -189,7 +189,7 @@ async def _repaired(folder: Folder, root: Path, block_size: int, inspection: _In
         index.abandon()
 
 
-def _without(folder: Folder, row: Row, corrupt: tuple[int, ...], block_size: int) -> Row:
+def _punch_corrupt(folder: Folder, row: Row, corrupt: tuple[int, ...], block_size: int) -> Row:
     """Free the space of corrupt blocks, and return the row that is charged for the others."""
     size = row.metadata.size
     fd = folder.open_file(row.file, os.O_RDWR)
