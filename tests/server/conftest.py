@@ -19,7 +19,7 @@ LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, LoopFactory]:
-    """The loop that `bucketfront serve` runs in; the fast path's own tests also run in asyncio's (I26)."""
+    """Return the loop of `bucketfront serve`. Tests of the fast path also run in asyncio's loop (I26)."""
     factories: dict[str, LoopFactory] = {"serve": new_event_loop}
     if item.path.name.startswith("test_fast_path"):
         factories["asyncio"] = asyncio.new_event_loop
@@ -55,7 +55,7 @@ def clock() -> WallClock:
 
 @pytest.fixture
 async def start(tmp_path: Path, s3: S3, relay: Relay, clock: WallClock) -> AsyncIterator[StartProxy]:
-    """Start a proxy with some settings changed; all of them end with the test."""
+    """Start a proxy with some settings changed. It stops with the test."""
     async with AsyncExitStack() as stack:
 
         async def started(**sections: Any) -> Proxy:

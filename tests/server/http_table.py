@@ -1,6 +1,6 @@
-"""Requests and what RFC 9110 makes of them, for an object of `SIZE` bytes; and how a client reads the answer.
+"""Requests with the responses that RFC 9110 requires, for an object of `SIZE` bytes, and a strict client's parser.
 
-Each row names the section. `{etag}`, `{modified}`, `{later}` and `{earlier}` stand for the object's own.
+Each row names its section. `{etag}`, `{modified}`, `{later}` and `{earlier}` stand for the object's own values.
 """
 
 import email.parser
@@ -16,7 +16,10 @@ WHOLE = ((0, SIZE),)
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """`spans`: the bytes that the answer holds, in its order; None for an answer without any of the object's."""
+    """One request and its response.
+
+    `spans` are the object's bytes in the response, in their order. None means a response without bytes of the object.
+    """
 
     section: str
     headers: dict[str, str]
@@ -126,7 +129,7 @@ ROWS = RANGES + CONDITIONS
 
 
 def spans_of(answer: Answer, size: int) -> list[tuple[int, int, bytes]]:
-    """What a client makes of a 200 or 206: (start, stop, bytes), in the order of the answer. Strict."""
+    """Return (start, stop, bytes) of each part of a 200 or 206, in order. The parser is strict."""
     assert answer.is_complete
     assert answer.headers["Content-Length"] == str(len(answer.body))
     kind = answer.headers["Content-Type"]

@@ -1,4 +1,4 @@
-"""Cancels a handler at a given one of its suspensions, as a client does that leaves just then."""
+"""Cancels a handler at one of its suspensions, as a client does that leaves at that moment."""
 
 import asyncio
 from collections.abc import Coroutine, Generator

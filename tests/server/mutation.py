@@ -68,7 +68,10 @@ _FIRST_LINES = (
 
 
 def mutated(dice: random.Random) -> bytes:
-    """A head, in one of three cases unchanged but for what may vary, else with one to three changes."""
+    """Return a head.
+
+    In one of three cases it is unchanged except for its variable parts, else it has one to three changes.
+    """
     lines = dice.choice(HEADS)[:-4].split(b"\r\n")
     lines.append(b"X-Varies: %016x" % dice.getrandbits(64))
     for _ in range(dice.choice((0, 1, 1, 1, 2, 3))):

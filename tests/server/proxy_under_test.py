@@ -1,4 +1,4 @@
-"""A whole proxy in this event loop, its origin behind a relay, its wall clock in the test's hand."""
+"""A whole proxy in this event loop, with its origin behind a relay, and a wall clock that the test sets."""
 
 import asyncio
 import json
@@ -21,9 +21,8 @@ PART = 2 * BLOCK
 
 
 class WallClock:
-    """Begins an hour ahead, so that what S3 stores now has a Last-Modified that counts as a strong validator.
-
-    Time passes with `advance`; somebody sets this clock with `jump`, and `passed` knows nothing of it.
+    """A wall clock that begins an hour ahead, so that Last-Modified counts as a strong validator for objects stored
+    now. `advance` lets time pass. `jump` sets this clock alone, as an operator would, and does not change `passed`.
     """
 
     def __init__(self) -> None:
@@ -46,14 +45,14 @@ class WallClock:
 
 
 class S3:
-    """The origin as its owner sees it: one bucket, past the relay."""
+    """The origin without the relay: one bucket."""
 
     def __init__(self, client: Any, bucket: str) -> None:
         self.client = client
         self.bucket = bucket
 
     def put(self, key: str, body: bytes, **parameters: Any) -> str:
-        """Returns the ETag."""
+        """Store an object. Returns its ETag."""
         return str(self.client.put_object(Bucket=self.bucket, Key=key, Body=body, **parameters)["ETag"])
 
     def get(self, key: str) -> bytes:
@@ -71,7 +70,7 @@ class S3:
 
     @property
     def unfinished(self) -> int:
-        """Multipart uploads that were begun, and neither completed nor aborted."""
+        """Return the number of multipart uploads that were begun, and neither completed nor aborted."""
         return len(self.client.list_multipart_uploads(Bucket=self.bucket).get("Uploads", ()))
 
 
@@ -87,12 +86,12 @@ class Proxy:
 
     @property
     def figures(self) -> dict[str, Any]:
-        """`Cache.statistics()` by name."""
+        """Return `Cache.statistics()` by name."""
         found = self.app.cache.statistics()
         return {name: getattr(found, name) for name in found.__slots__}
 
     async def get(self, target: str, **headers: str) -> Answer:
-        """`headers` with `_` for `-`."""
+        """Send a GET. `headers` have `_` in place of `-`."""
         return await self.ask("GET", target, {name.replace("_", "-"): value for name, value in headers.items()})
 
     async def ask(
@@ -112,26 +111,26 @@ class Proxy:
 
     @property
     def log(self) -> list[dict[str, Any]]:
-        """The access log; a line is written when all of its request is over."""
+        """Return the lines of the access log. A line is written once its request has ended."""
         assert self.app.telemetry.drain(timeout_s=10)
         lines = Path(self.app.settings.access_log.path).read_text().splitlines()
         return [json.loads(line) for line in lines]
 
     @property
     def files(self) -> list[Path]:
-        """Of objects, in the cache folder."""
+        """Return the files of objects in the cache folder."""
         return sorted((self.app.settings.cache.dir / "objects").glob("*/*"))
 
     async def step(self) -> None:
-        """One round of the upkeep."""
+        """Run one round of the upkeep."""
         await self.app.cache_assembly.housekeeper.step()
 
     async def stop(self) -> None:
-        """A clean stop. The fixture's own, later, finds nothing left to do."""
+        """Stop the proxy cleanly. The fixture's own stop then has nothing left to do."""
         await self.app.__aexit__(None, None, None)
 
     async def settled(self) -> None:
-        """Returns once no flight runs, and what came has been compared with what S3 says of it."""
+        """Wait until no part fetch runs, and all new bytes are compared with S3's checksums."""
         await until(lambda: not self.app.cache_assembly.fetch.tasks)
 
 
@@ -139,7 +138,10 @@ StartProxy = Callable[..., Awaitable[Proxy]]
 
 
 def settings_of(folder: Path, endpoint: str, bucket: str, **sections: Any) -> Settings:
-    """Small blocks, free ports, `sections` merged in: a dict adds keys to its section, all else replaces it."""
+    """Return settings with small blocks and free ports.
+
+    A dict of `sections` adds keys to its section, any other value replaces it.
+    """
     tree: dict[str, Any] = {
         "server": {"port": 0},
         "admin": {"port": 0},
@@ -162,7 +164,7 @@ def settings_of(folder: Path, endpoint: str, bucket: str, **sections: Any) -> Se
 
 
 async def until(holds: Callable[[], object], within: float = HANG_S) -> None:
-    """Let the loop run until `holds()`; for what has no event of its own to wait for."""
+    """Let the loop run until `holds()` is true. For conditions that have no event to wait for."""
     async with asyncio.timeout(within):
         while not holds():  # noqa: ASYNC110 - see above
             await asyncio.sleep(0.002)
@@ -173,6 +175,6 @@ def descriptors_open() -> int:
 
 
 def pattern(size: int, seed: int = 1) -> bytes:
-    """`size` bytes in which every block differs from every other."""
+    """Return `size` bytes in which each block differs from every other."""
     unit = b"".join((number * 2654435761 + seed).to_bytes(8, "little") for number in range(-(-size // 8)))
     return unit[:size]

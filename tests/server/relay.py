@@ -1,4 +1,4 @@
-"""A relay in front of the S3: it notes every request of the proxy, and lets a test stand between the two."""
+"""A relay in front of the S3. It records each request of the proxy, and lets a test act between the two."""
 
 import asyncio
 import contextlib
@@ -11,12 +11,12 @@ CHUNK = 16 << 10
 
 
 class Cut(ConnectionError):
-    """Raised by a hook: the relay closes the connection there."""
+    """A hook raises it to make the relay close the connection."""
 
 
 @dataclass(eq=False, slots=True)
 class Seen:
-    """One request of the proxy, and what the origin said. `sent` counts body bytes towards the proxy."""
+    """One request of the proxy with the origin's response. `sent` counts the body bytes sent to the proxy."""
 
     method: str
     target: str
@@ -32,15 +32,17 @@ class Seen:
 
     @property
     def offset(self) -> int:
-        """Of the next body byte, in the object."""
+        """Return the offset of the next body byte in the object."""
         first = 0 if self.content_range is None else int(self.content_range.partition("-")[0])
         return first + self.sent
 
 
 @dataclass(slots=True)
 class Relay:
-    """`on_request` may answer in the origin's place, wait, or raise `Cut`; `on_body` is asked before each chunk of
-    an answer's body that goes on to the proxy, and may wait or raise `Cut`.
+    """A relay with hooks.
+
+    `on_request` may respond in place of the origin, wait, or raise `Cut`. `on_body` is called before each chunk of a
+    body goes on to the proxy, and may wait or raise `Cut`.
     """
 
     upstream: str  # URL of the origin
@@ -60,7 +62,7 @@ class Relay:
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
-        """From now on connections are refused, and those that are open are gone."""
+        """Refuse connections from now on, and close those that are open."""
         if self._server is not None:
             self._server.close()
             self._server = None
@@ -73,12 +75,12 @@ class Relay:
 
     @property
     def body_bytes(self) -> int:
-        """Of objects: of all 200s and 206s to GETs."""
+        """Return the body bytes of all 200s and 206s to GETs."""
         return sum(seen.sent for seen in self.seen if seen.method == "GET" and seen.status in (200, 206))
 
     @property
     def calls(self) -> list[tuple[str, str | None]]:
-        """Method and Range of each request, in the order of arrival."""
+        """Return method and Range of each request, in the order of arrival."""
         return [(seen.method, seen.range) for seen in self.seen]
 
     @property
@@ -147,7 +149,10 @@ class Relay:
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """What the proxy sends, until it is done; if it leaves, the origin is left too."""
+    """Forward the proxy's requests until it has sent the last one.
+
+    If the proxy leaves, close the origin's connection as well.
+    """
     with contextlib.suppress(ConnectionError):
         while chunk := await reader.read(CHUNK):
             writer.write(chunk)
@@ -162,7 +167,7 @@ async def _close(writer: asyncio.StreamWriter) -> None:
 
 
 def canned(status: int, code: str = "", *headers: str) -> bytes:
-    """An answer in S3's own words."""
+    """Return a response as S3 would format it."""
     body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>x</Message></Error>".encode() if code else b""
     lines = [f"HTTP/1.1 {status} X", f"Content-Length: {len(body)}", "Connection: close", *headers, "", ""]
     return "\r\n".join(lines).encode() + body

@@ -1,4 +1,4 @@
-"""How many clients there may be at a time, and what becomes of the others (I21)."""
+"""The number of clients at a time is bounded, and the others get a 503 (I21)."""
 
 import asyncio
 import errno
@@ -30,7 +30,7 @@ async def crowd(proxy: Proxy, count: int) -> AsyncIterator[list[Connection]]:
 
 @pytest.fixture(params=[True, False])
 async def bounded(start: StartProxy, s3: S3, request: pytest.FixtureRequest) -> Proxy:
-    """A proxy with few places, with and without the fast path, that holds `/x`."""
+    """A proxy with a low limit, with and without the fast path, that has `/x`."""
     proxy = await start(server={"fast_path": request.param})
     s3.put("x", b"data")
     await proxy.get("/x")
@@ -40,7 +40,10 @@ async def bounded(start: StartProxy, s3: S3, request: pytest.FixtureRequest) -> 
 
 
 async def test_beyond_the_bound(bounded: Proxy) -> None:
-    """Those inside get their answers, those beyond 503 and the end of their connection; who leaves makes room."""
+    """Clients within the limit get their responses.
+
+    Those beyond it get a 503 and their connection closes. A client that leaves makes room.
+    """
     async with crowd(bounded, LIMIT + 2) as clients:
         for client in clients[:LIMIT]:
             assert (await client.request("GET", "/x")).body == b"data"
@@ -65,7 +68,7 @@ async def test_beyond_the_bound(bounded: Proxy) -> None:
 
 
 async def test_head_beyond_the_bound(bounded: Proxy) -> None:
-    """An answer to HEAD has no body, this one neither."""
+    """A refused HEAD gets no body either."""
     async with crowd(bounded, LIMIT), bounded.connection() as client:
         await client.send(message("HEAD", "/x"))
         head = await client.head()
@@ -73,7 +76,7 @@ async def test_head_beyond_the_bound(bounded: Proxy) -> None:
 
 
 async def test_a_crowd_that_stays(bounded: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those who are refused and neither ask nor go take few descriptors, and not for long."""
+    """Refused clients that neither send nor leave take few descriptors, and not for long."""
     monkeypatch.setattr(listener, "LINGER_TIMEOUT_S", 0.2)
     async with crowd(bounded, LIMIT) as inside:
         assert (await inside[-1].request("GET", "/x")).status == 200
@@ -88,7 +91,10 @@ async def test_a_crowd_that_stays(bounded: Proxy, monkeypatch: pytest.MonkeyPatc
 
 
 async def test_refused_over_tls(start: StartProxy, tmp_path: Path) -> None:
-    """Under TLS the refusal is enciphered; a client that never shakes hands is given up and makes room (I20)."""
+    """Under TLS the refusal is encrypted.
+
+    A client that never completes its handshake is closed and makes room (I20).
+    """
     chain, key = self_signed(tmp_path)
     proxy = await start(server={"tls": {"certificate": str(chain), "key": str(key)}})
     proxy.app.connection_limit.limit = 1
@@ -103,7 +109,7 @@ async def test_refused_over_tls(start: StartProxy, tmp_path: Path) -> None:
 
 
 async def test_a_handshake_has_its_time(start: StartProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A client that connects and says nothing under TLS is given up (I20)."""
+    """A client that connects and sends nothing under TLS is closed (I20)."""
     monkeypatch.setattr(listener, "HANDSHAKE_TIMEOUT_S", 0.2)
     chain, key = self_signed(tmp_path)
     proxy = await start(server={"tls": {"certificate": str(chain), "key": str(key)}})
@@ -114,7 +120,7 @@ async def test_a_handshake_has_its_time(start: StartProxy, tmp_path: Path, monke
 
 
 async def test_no_descriptor_left(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Accepting goes on a moment after it failed, and whoever waited for it is answered."""
+    """Accepting goes on a moment after it failed, and the clients that waited get their responses."""
     s3.put("x", b"data")
     failures = 3
 
@@ -132,7 +138,7 @@ async def test_no_descriptor_left(proxy: Proxy, s3: S3, monkeypatch: pytest.Monk
 
 
 async def test_a_client_that_never_takes_the_rest(start: StartProxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a connection still holds when it is to end is not waited for for ever (I20)."""
+    """A connection that closes does not wait for ever for its client to take the rest (I20)."""
     monkeypatch.setattr(listener, "UNACKNOWLEDGED_TIMEOUT_S", 0.5)
     proxy = await start()
     s3.put("x", bytes(16000))
@@ -149,7 +155,7 @@ async def test_a_client_that_never_takes_the_rest(start: StartProxy, s3: S3, mon
 async def test_small_answers_that_nobody_takes(
     start: StartProxy, s3: S3, monkeypatch: pytest.MonkeyPatch, target: str
 ) -> None:
-    """A client that asks on and on and reads none of the answers has few of them made, and is cut off (I19, I20)."""
+    """A client that sends many requests and reads no response gets few of them made, and is cut off (I19, I20)."""
     for module in (connection, sender):
         monkeypatch.setattr(module, "CLIENT_TIMEOUT_S", 0.3)
     monkeypatch.setattr(sender, "MIN_RATE_BYTES_PER_S", 1 << 20)
@@ -173,7 +179,7 @@ async def test_small_answers_that_nobody_takes(
 async def test_the_end_of_a_connection_that_holds_something(
     start: StartProxy, s3: S3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A connection that is idle for too long ends, also with an answer that its client never took (I20)."""
+    """A connection that is idle for too long closes, even with a response that its client never took (I20)."""
     monkeypatch.setattr(connection, "CLIENT_TIMEOUT_S", 0.3)
     monkeypatch.setattr(server, "KEEP_ALIVE_TIMEOUT_S", 0.3)
     proxy = await start()
@@ -201,7 +207,7 @@ def _unsent(transport: asyncio.Transport) -> int:
 @pytest.mark.parametrize("limit", [256, 1024, 4096, 65536, 1 << 20, 1 << 30])
 @pytest.mark.parametrize("origin_connections", [1, 64])
 def test_shares(limit: int, origin_connections: int) -> None:
-    """Whoever takes all that it may have, four fifths of the descriptors are enough (I21)."""
+    """All listeners and connections together need at most four fifths of the descriptors (I21)."""
     found = descriptors.shares(limit, origin_connections)
     files = max(found.hot * 5 // 4, found.connections)
     assert 2 * found.connections + files + origin_connections + descriptors.RESERVED_DESCRIPTORS <= 0.8 * limit
@@ -209,6 +215,6 @@ def test_shares(limit: int, origin_connections: int) -> None:
 
 
 def test_too_few_for_anybody() -> None:
-    """A limit that leaves no room ends the start, and names both of its cures (I30)."""
+    """A limit that leaves no room ends the start with a message that names both remedies (I30)."""
     with pytest.raises(ConfigError, match=r"128 open files .* origin.max_connections = 64: raise it \(ulimit -n"):
         descriptors.shares(128, 64)

@@ -1,4 +1,4 @@
-"""The admin listener: probes, metrics, figures, purge (I27)."""
+"""The admin listener: probes, metrics, statistics, purge (I27)."""
 
 import asyncio
 import gc
@@ -23,7 +23,7 @@ async def purge(proxy: Proxy, **wanted: object) -> int:
 
 
 async def test_probes(proxy: Proxy) -> None:
-    """`/healthz` and `/readyz` answer 200, HEAD too, and ask the origin nothing."""
+    """`/healthz` and `/readyz` respond with 200, also to HEAD, and send no request to the origin."""
     for path in ("/healthz", "/readyz"):
         assert (await proxy.admin("GET", path)).status == 200
         assert (await proxy.admin("HEAD", path)).status == 200
@@ -38,7 +38,7 @@ async def test_apart_from_the_clients(proxy: Proxy) -> None:
 
 
 async def test_metrics(proxy: Proxy, s3: S3) -> None:
-    """`/metrics` is valid Prometheus text, and its counters count what happened."""
+    """`/metrics` is valid Prometheus text, and its counters count the events."""
     s3.put("x", BLOCKS)
     await proxy.get("/x")
     await proxy.settled()
@@ -73,7 +73,7 @@ async def test_metrics(proxy: Proxy, s3: S3) -> None:
 
 
 async def test_metrics_of_uploads(proxy: Proxy, s3: S3) -> None:
-    """`/metrics` tells parts that were sent again, what is left at S3 to be aborted, and what is unfinished."""
+    """`/metrics` has the parts that were sent again, the multipart uploads to abort, and the unfinished uploads."""
     busy = canned(503, "SlowDown")
     first_part = [busy]
 
@@ -100,7 +100,7 @@ async def test_metrics_of_uploads(proxy: Proxy, s3: S3) -> None:
 
 
 async def test_stats(proxy: Proxy, s3: S3) -> None:
-    """`/api/v1/stats` gives the cache's figures as JSON."""
+    """`/api/v1/stats` has the cache's counters as JSON."""
     s3.put("x", BLOCKS)
     await proxy.get("/x")
     await proxy.settled()
@@ -112,7 +112,7 @@ async def test_stats(proxy: Proxy, s3: S3) -> None:
 
 
 async def test_purge_by_path(proxy: Proxy, s3: S3) -> None:
-    """A purge of paths removes these objects, their remembered 404s and files, and says how many objects there were."""
+    """A purge of paths removes these objects, their remembered 404s and their files. It returns their number."""
     for key in ("a b", "c", "d"):
         s3.put(key, b"old")
         await proxy.get(f"/{key.replace(' ', '%20')}")
@@ -131,7 +131,7 @@ async def test_purge_by_path(proxy: Proxy, s3: S3) -> None:
 
 
 async def test_purge_by_prefix(proxy: Proxy, s3: S3) -> None:
-    """A purge of a prefix removes what begins with it, at the prefix's bytes, in memory and on disk alike."""
+    """A purge of a prefix removes all keys that begin with its bytes, in memory and on disk."""
     keys = ["v/a", "v/b/c", "v", "va", "w", "\U0010ffff"]
     for key in keys:
         s3.put(key, b"old")
@@ -148,7 +148,7 @@ async def test_purge_by_prefix(proxy: Proxy, s3: S3) -> None:
 
 
 async def test_soft_purge(proxy: Proxy, s3: S3) -> None:
-    """A soft purge keeps the bytes and marks them stale: the next request revalidates."""
+    """A soft purge keeps the bytes and marks them stale, so that the next request revalidates."""
     for key in ("same", "changed"):
         s3.put(key, BLOCKS)
         await proxy.get(f"/{key}")
@@ -166,7 +166,7 @@ async def test_soft_purge(proxy: Proxy, s3: S3) -> None:
 
 @pytest.mark.parametrize("soft", [False, True])
 async def test_purge_survives_a_restart(start: StartProxy, s3: S3, soft: bool) -> None:
-    """What was purged is not back after a restart, however soon it comes (I27)."""
+    """Purged entries do not come back after a restart, however soon that is (I27)."""
     proxy = await start()
     for key in ("x", "y"):
         s3.put(key, BLOCKS)
@@ -202,7 +202,7 @@ async def test_purge_survives_a_restart(start: StartProxy, s3: S3, soft: bool) -
     ],
 )
 async def test_bad_purge(proxy: Proxy, s3: S3, body: bytes) -> None:
-    """A purge that cannot be understood is 400 with the reason, and purges nothing."""
+    """A malformed purge gets a 400 with the reason, and removes nothing."""
     s3.put("x", b"data")
     await proxy.get("/x")
     answer = await proxy.admin("POST", "/api/v1/purge", body)
@@ -212,12 +212,12 @@ async def test_bad_purge(proxy: Proxy, s3: S3, body: bytes) -> None:
 
 
 async def test_wrong_method(proxy: Proxy) -> None:
-    """A purge is no GET."""
+    """A purge must be a POST."""
     assert (await proxy.admin("GET", "/api/v1/purge")).status == 405
 
 
 async def test_token(start: StartProxy, s3: S3) -> None:
-    """With a token everything but the probes needs it as a bearer (RFC 6750 section 2.1)."""
+    """With a token, all paths except the probes require it as a bearer token (RFC 6750 section 2.1)."""
     proxy = await start(admin={"token": "sesame"})
     s3.put("x", b"data")
     await proxy.get("/x")
@@ -235,7 +235,7 @@ async def test_token(start: StartProxy, s3: S3) -> None:
 
 
 async def test_a_request_that_never_comes_in(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The body of a purge has its time, and then the connection is over (I20)."""
+    """The body of a purge has a timeout, after which the connection closes (I20)."""
     monkeypatch.setattr(api, "BODY_TIMEOUT_S", 0.2)
     async with connected(proxy.app.admin_address) as client:
         await client.send(message("POST", "/api/v1/purge", {"Content-Length": "100"}) + b'{"paths"')
@@ -244,7 +244,7 @@ async def test_a_request_that_never_comes_in(proxy: Proxy, monkeypatch: pytest.M
 
 
 async def test_a_purge_that_takes_too_long(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever asked is told after a while; the purge goes on (I20, I27)."""
+    """The client gets a 504 after a timeout, and the purge goes on (I20, I27)."""
     monkeypatch.setattr(api, "PURGE_TIMEOUT_S", 0.2)
     s3.put("x", BLOCKS)
     await proxy.get("/x")
@@ -265,7 +265,7 @@ async def test_a_purge_that_takes_too_long(proxy: Proxy, s3: S3, monkeypatch: py
 
 
 async def test_a_large_purge_lets_others_in(proxy: Proxy, s3: S3) -> None:
-    """As many paths as one purge may name do not hold the loop (I22); more are refused."""
+    """A purge of as many paths as allowed does not hold the loop (I22). More paths are refused."""
     keys = [f"k/{number}" for number in range(api.MAX_PATHS)]
     s3.put(keys[-1], b"data")
     await proxy.get(f"/{keys[-1]}")

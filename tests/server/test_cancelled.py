@@ -1,4 +1,4 @@
-"""A handler that is cancelled at any of its `await`s changes no other answer, and leaves nothing behind (I12)."""
+"""A handler that is cancelled at any of its `await`s changes no other response, and leaks nothing (I12)."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -21,7 +21,7 @@ MOST = 150  # suspensions that a handler may have here
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One request, and in what state it finds the object `key`. `others` ask for the same object meanwhile."""
+    """One request, and the state in which it finds the object `key`. `others` request the same object meanwhile."""
 
     method: str
     state: str = "cold"
@@ -93,8 +93,10 @@ def interrupter(monkeypatch: pytest.MonkeyPatch) -> Interrupter:
 async def test_cancelled_at_every_await(
     start: StartProxy, s3: S3, interrupter: Interrupter, name: str, how: How
 ) -> None:
-    """Cancelled at its k-th suspension, for each k: those who share the object get right bytes, the next gets its own
-    answer, and tasks, descriptors, files, pins and connections to the origin are as before.
+    """A request is cancelled at its k-th suspension, for each k.
+
+    Requests that share the object get the right bytes, and the next request succeeds. Tasks, descriptors, files, pins
+    and connections to the origin return to their baseline.
     """
     case = CASES[name]
     proxy = await start(server={"fast_path": False}, freshness={"stale_while_revalidate": 0})
@@ -148,7 +150,10 @@ def is_right(answer: Answer, right: tuple[bytes, ...]) -> bool:
 
 
 async def prepared(proxy: Proxy, s3: S3, case: Case, key: str) -> tuple[bytes, ...]:
-    """Bring the object into the state that the case wants; the bodies that are right from then on, b"" for none."""
+    """Bring the object into the state of the case.
+
+    Returns the bodies that are right from then on, b"" for no object.
+    """
     if case.state == "absent":
         return (b"", NEW) if case.body else (b"",)
     s3.put(key, BODY, **({"CacheControl": "no-store"} if case.state == "no-store" else {}))

@@ -1,5 +1,6 @@
-"""A wall clock that is set by a day, while the proxy runs and while it does not: no answer is fresh for longer (I7), no
-entry is idle for it, ages and dates are right.
+"""The wall clock is set by a day, while the proxy runs or between two runs.
+
+No response is fresh for longer (I7), no entry becomes idle by that, and ages and dates are right.
 """
 
 import time
@@ -15,7 +16,7 @@ JUMPS = [-DAY, DAY]
 
 @pytest.mark.parametrize("fast_path", [True, False])
 async def test_set_back_while_running(start: StartProxy, s3: S3, clock: WallClock, fast_path: bool) -> None:
-    """Freshness ends when it would have ended, and the age goes on."""
+    """Freshness ends at the same moment as without the change, and the age increases as before."""
     proxy = await start(server={"fast_path": fast_path}, freshness={"stale_while_revalidate": 0})
     s3.put("x", b"old")
     await proxy.get("/x")
@@ -34,7 +35,10 @@ async def test_set_back_while_running(start: StartProxy, s3: S3, clock: WallCloc
 
 @pytest.mark.parametrize("fast_path", [True, False])
 async def test_set_ahead_while_running(start: StartProxy, s3: S3, clock: WallClock, fast_path: bool) -> None:
-    """The machine may have stood still for so long: what is too old by that is asked about, and then fresh as ever."""
+    """The machine may have been suspended for that time.
+
+    An entry that is too old by that is revalidated, and then fresh as usual.
+    """
     proxy = await start(server={"fast_path": fast_path}, freshness={"stale_while_revalidate": 0})
     s3.put("x", b"old")
     await proxy.get("/x")
@@ -51,7 +55,7 @@ async def test_set_ahead_while_running(start: StartProxy, s3: S3, clock: WallClo
 
 @pytest.mark.parametrize("jump", JUMPS)
 async def test_nothing_is_idle_for_it(start: StartProxy, s3: S3, clock: WallClock, jump: float) -> None:
-    """The idle timer goes by the time that passed."""
+    """The idle timer counts the time that passed."""
     proxy = await start(cache={"idle_timeout": "1h"})
     for key in ("a", "b"):
         s3.put(key, b"data")
@@ -72,7 +76,7 @@ async def test_nothing_is_idle_for_it(start: StartProxy, s3: S3, clock: WallCloc
 
 @pytest.mark.parametrize("jump", JUMPS)
 async def test_between_two_runs(start: StartProxy, s3: S3, clock: WallClock, jump: float) -> None:
-    """After a restart with another clock all is asked about once, for a 304, and nothing is lost."""
+    """After a restart with another clock each entry is revalidated once, by a 304, and none is lost."""
     proxy = await start(cache={"idle_timeout": "1h"}, freshness={"default_ttl": "1h", "stale_while_revalidate": 0})
     body = pattern(100_000)
     s3.put("x", body)
@@ -102,7 +106,7 @@ async def test_between_two_runs(start: StartProxy, s3: S3, clock: WallClock, jum
 
 
 async def test_set_back_and_again(start: StartProxy, s3: S3, clock: WallClock) -> None:
-    """What was validated since a restart with a clock set back counts as ever, also after the next restart."""
+    """A validation after a restart with a clock set back counts as usual, also after the next restart."""
     proxy = await start()
     s3.put("x", b"data")
     await proxy.get("/x")
@@ -120,7 +124,10 @@ async def test_set_back_and_again(start: StartProxy, s3: S3, clock: WallClock) -
 
 @pytest.mark.parametrize("jump", JUMPS)
 async def test_expires(start: StartProxy, s3: S3, clock: WallClock, jump: float) -> None:
-    """`Expires` is a time of S3's clock: with ours set wrongly an answer is fresh for less, never for more."""
+    """`Expires` is a time of S3's clock.
+
+    If the proxy's clock is wrong, a response is fresh for a shorter time, never for a longer one.
+    """
     proxy = await start(freshness={"stale_while_revalidate": 0})
     clock.jump(jump)
     end = datetime.fromtimestamp(clock.now - jump + 300, UTC)
@@ -132,7 +139,7 @@ async def test_expires(start: StartProxy, s3: S3, clock: WallClock, jump: float)
 
 
 async def test_date_is_the_wall_clock(start: StartProxy, s3: S3, clock: WallClock) -> None:
-    """`Date` is the true time, whatever the cache's clock says."""
+    """`Date` is the wall clock's time, whatever the cache's clock is."""
     proxy = await start()
     s3.put("x", b"data")
     await proxy.get("/x")

@@ -1,4 +1,4 @@
-"""What web pages of other origins may do: the Fetch standard's CORS, Resource Timing, Cross-Origin-Resource-Policy."""
+"""The access of web pages from other origins: CORS (Fetch standard), Resource Timing, Cross-Origin-Resource-Policy."""
 
 import pytest
 from proxy_under_test import S3, Proxy, StartProxy
@@ -8,7 +8,7 @@ PREFLIGHT = {"Origin": PAGE, "Access-Control-Request-Method": "GET", "Access-Con
 
 
 async def test_any_page_may_read(proxy: Proxy, s3: S3) -> None:
-    """By default every answer, a failure too, may be read by every page, with all that players look at."""
+    """By default every page may read every response, also errors, with all headers that players need."""
     s3.put("x", b"data")
     for target, headers in (("/x", {}), ("/x", {"Origin": PAGE}), ("/none", {"Origin": PAGE}), ("/%ff", {})):
         answer = await proxy.ask("GET", target, headers)
@@ -19,7 +19,9 @@ async def test_any_page_may_read(proxy: Proxy, s3: S3) -> None:
 
 
 async def test_preflight(proxy: Proxy) -> None:
-    """A preflight is answered for any path of a mount, asking the origin nothing, and remembered for `max_age`."""
+    """A preflight gets a response for any path of a mount without a request to the origin, and browsers keep it for
+    `max_age`.
+    """
     answer = await proxy.ask("OPTIONS", "/any/key", PREFLIGHT)
     assert (answer.status, answer.body) == (204, b"")
     assert answer.headers["Access-Control-Allow-Origin"] == "*"
@@ -31,20 +33,20 @@ async def test_preflight(proxy: Proxy) -> None:
 
 @pytest.mark.parametrize("asked", ["range, if-range , x-player", "RANGE"])
 async def test_any_header_may_be_sent(proxy: Proxy, asked: str) -> None:
-    """Headers are allowed by name: `*` would not stand for Authorization."""
+    """Headers are allowed by name, because `*` does not include Authorization."""
     answer = await proxy.ask("OPTIONS", "/x", {**PREFLIGHT, "Access-Control-Request-Headers": asked})
     assert answer.headers["Access-Control-Allow-Headers"] == asked
 
 
 @pytest.mark.parametrize("asked", ["a b", "x-a,,x-b", "x-a\x7f", "x" * 3000])
 async def test_odd_header_lists_are_not_echoed(proxy: Proxy, asked: str) -> None:
-    """What is no list of field names does not come back in an answer."""
+    """A text that is no list of field names is not repeated in the response."""
     answer = await proxy.ask("OPTIONS", "/x", {**PREFLIGHT, "Access-Control-Request-Headers": asked})
     assert "Access-Control-Allow-Headers" not in answer.headers
 
 
 async def test_options_without_a_page(proxy: Proxy) -> None:
-    """RFC 9110 section 9.3.7: OPTIONS tells the methods of a path, and of the server as a whole."""
+    """OPTIONS returns the methods of a path, and of the server as a whole (RFC 9110 section 9.3.7)."""
     for target in ("/x", "*"):
         answer = await proxy.ask("OPTIONS", target)
         assert (answer.status, answer.headers["Allow"]) == (204, "GET, HEAD, PUT, POST, DELETE, OPTIONS")
@@ -53,7 +55,7 @@ async def test_options_without_a_page(proxy: Proxy) -> None:
 
 
 async def test_methods_of_a_path(start: StartProxy, s3: S3) -> None:
-    """A preflight names the methods that the mount takes, and POST for the upload route."""
+    """A preflight's response names the methods of the mount, and POST for the upload route."""
     proxy = await start(
         mounts=[{"path": "/media/", "bucket": s3.bucket}], uploads={"path": "/upload", "mount": "/media/"}
     )
@@ -65,7 +67,9 @@ async def test_methods_of_a_path(start: StartProxy, s3: S3) -> None:
 
 
 async def test_named_origins(start: StartProxy, s3: S3) -> None:
-    """With named origins only they may read, and a CDN is told that answers differ by Origin, whoever asks first."""
+    """With named origins only their pages may read, and Vary keeps CDNs from mixing responses, whichever page comes
+    first.
+    """
     proxy = await start(cors={"allow_origins": [PAGE], "allow_credentials": True, "allow_headers": ["Range"]})
     s3.put("x", b"data")
     for origin, allowed in ((PAGE, PAGE), ("https://evil.example", None), (None, None)):
@@ -81,7 +85,7 @@ async def test_named_origins(start: StartProxy, s3: S3) -> None:
 
 
 async def test_no_page_may_read(start: StartProxy, s3: S3) -> None:
-    """With no origins at all no CORS field is sent."""
+    """With no origins at all no CORS header is sent."""
     proxy = await start(cors={"allow_origins": []})
     s3.put("x", b"data")
     answer = await proxy.ask("GET", "/x", {"Origin": PAGE})
@@ -90,7 +94,7 @@ async def test_no_page_may_read(start: StartProxy, s3: S3) -> None:
 
 
 async def test_timing_and_resource_policy(start: StartProxy, s3: S3) -> None:
-    """By setting: who sees detailed timings, and who may embed."""
+    """Settings decide which pages get detailed timings, and which may embed objects."""
     proxy = await start(cors={"timing_allow_origins": [PAGE], "resource_policy": "cross-origin"})
     s3.put("x", b"data")
     answer = await proxy.ask("GET", "/x", {"Origin": PAGE})

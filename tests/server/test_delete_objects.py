@@ -1,4 +1,7 @@
-"""`POST {mount}?delete`, S3's DeleteObjects: what it deletes is not served any more (I5), and it stays in its mount."""
+"""S3's DeleteObjects, `POST {mount}?delete`.
+
+A deleted object is never served again (I5), and no key outside the mount is deleted.
+"""
 
 import asyncio
 import base64
@@ -22,7 +25,7 @@ def document(*keys: str, quiet: bool = False) -> bytes:
 
 
 def result(answer: Answer) -> tuple[list[str], dict[str, str]]:
-    """Keys deleted, and error codes by key."""
+    """Return the deleted keys, and the error codes by key."""
     assert (answer.status, answer.headers["Content-Type"]) == (200, "application/xml")
     root, name = ET.fromstring(answer.body), f"{{{NAMESPACE}}}"
     deleted = [one.findtext(f"{name}Key", "") for one in root.iter(f"{name}Deleted")]
@@ -32,7 +35,10 @@ def result(answer: Answer) -> tuple[list[str], dict[str, str]]:
 
 
 async def test_deleted_objects_are_gone(proxy: Proxy, s3: S3) -> None:
-    """What was cached is not served any more; a key that never was counts as deleted; others stay (I5)."""
+    """Cached objects are not served after their deletion.
+
+    A key without an object counts as deleted, and other objects stay (I5).
+    """
     keys = ["a b", "ü/x", "<&>", "never"]
     for key in (*keys[:3], "stays"):
         s3.put(key, b"data")
@@ -47,7 +53,7 @@ async def test_deleted_objects_are_gone(proxy: Proxy, s3: S3) -> None:
 
 
 async def test_keys_are_below_the_mount(start: StartProxy, s3: S3) -> None:
-    """Keys are those that clients of the mount know; nothing beyond its prefix is reached (I23)."""
+    """Keys are relative to the mount, and no key outside its prefix is reached (I23)."""
     mount = {"path": "/m/", "bucket": s3.bucket, "prefix": "root/", "methods": ["DELETE"]}
     proxy = await start(mounts=[mount], uploads=None)
     for key in ("root/x", "x", "root/../x"):
@@ -57,7 +63,7 @@ async def test_keys_are_below_the_mount(start: StartProxy, s3: S3) -> None:
 
 
 async def test_quiet_and_what_is_not_taken(proxy: Proxy, s3: S3) -> None:
-    """With Quiet only failures are told. Versions, conditions and long keys are refused one by one."""
+    """With Quiet the response has failures only. Versions, conditions and long keys are refused one by one."""
     s3.put("a", b"1")
     s3.put("b", b"2")
     plain = document("a", "x" * 1025, quiet=True).decode()
@@ -68,7 +74,7 @@ async def test_quiet_and_what_is_not_taken(proxy: Proxy, s3: S3) -> None:
 
 
 async def test_a_thousand(proxy: Proxy, s3: S3) -> None:
-    """S3's limit, each of them cached before."""
+    """S3's limit of keys, each of them cached before."""
     keys = [f"k{number}" for number in range(1000)]
     for key in keys[::100]:
         s3.put(key, b"data")
@@ -80,7 +86,7 @@ async def test_a_thousand(proxy: Proxy, s3: S3) -> None:
 
 
 async def test_reads_during_a_delete(proxy: Proxy, s3: S3) -> None:
-    """What is read and kept while S3 deletes is not served after it (I5, I6)."""
+    """Entries that a read stores while S3 deletes are not served afterwards (I5, I6)."""
 
     async def read_meanwhile(seen: Seen) -> bytes | None:
         if seen.method == "POST":
@@ -97,7 +103,7 @@ async def test_reads_during_a_delete(proxy: Proxy, s3: S3) -> None:
 
 @pytest.mark.parametrize("fault", ["lost", "failed"])
 async def test_unknown_outcome(proxy: Proxy, s3: S3, fault: str) -> None:
-    """S3 may have deleted or not: 502, and each key is asked for anew (I9)."""
+    """S3 may or may not have deleted. The client gets a 502, and each key is looked up anew (I9)."""
 
     async def lose(seen: Seen) -> bytes | None:
         if seen.method != "POST":
@@ -135,7 +141,7 @@ async def test_unknown_outcome(proxy: Proxy, s3: S3, fault: str) -> None:
 async def test_refused(
     start: StartProxy, s3: S3, target: str, headers: dict[str, str], body: bytes, status: int
 ) -> None:
-    """Nothing is deleted, and S3 is not asked, for what is malformed, not allowed, or something else."""
+    """Malformed or disallowed requests delete nothing, and send no request to S3."""
     methods = ["GET", "POST", "DELETE"]
     proxy = await start(
         mounts=[
@@ -152,7 +158,7 @@ async def test_refused(
 
 
 async def test_a_large_document(proxy: Proxy, s3: S3) -> None:
-    """It is read as it comes, with its checksum, whatever it has between its keys."""
+    """A document is parsed as it arrives and its checksum verified, whatever stands between its keys."""
     s3.put("a", b"data")
     body = document("a").replace(b"<Object>", b"\n" * 1_000_000 + b"<Object>")
     md5 = base64.b64encode(hashlib.md5(body).digest()).decode()
@@ -161,7 +167,7 @@ async def test_a_large_document(proxy: Proxy, s3: S3) -> None:
 
 
 async def test_only_so_many_at_once(start: StartProxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Documents are held in memory, so there are few at a time; others wait, and are 503 after a while (I19, I20)."""
+    """Few documents are in memory at a time. Others wait, and get a 503 after a while (I19, I20)."""
     monkeypatch.setattr(uploads, "MAX_DELETES_AT_ONCE", 1)
     monkeypatch.setattr(uploads, "DELETE_SLOT_TIMEOUT_S", 0.2)
     proxy = await start()
@@ -178,7 +184,7 @@ async def test_only_so_many_at_once(start: StartProxy, s3: S3, monkeypatch: pyte
 
 
 async def test_a_document_that_takes_too_long(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It makes room for others: 408, and nothing is deleted (I20)."""
+    """A slow document gets a 408 and makes room for others, and nothing is deleted (I20)."""
     monkeypatch.setattr(uploads, "DELETE_DEADLINE_S", 0.2)
     s3.put("a", b"data")
     body = document("a")
@@ -189,13 +195,13 @@ async def test_a_document_that_takes_too_long(proxy: Proxy, s3: S3, monkeypatch:
 
 
 async def test_a_checksum_that_holds(proxy: Proxy, s3: S3) -> None:
-    """Content-MD5 may be sent, as S3's older clients do."""
+    """Content-MD5 is accepted, because S3's older clients send it."""
     body = document("a")
     md5 = base64.b64encode(hashlib.md5(body).digest()).decode()
     assert result(await proxy.ask("POST", "/?delete", {"Content-MD5": md5}, body)) == (["a"], {})
 
 
 async def test_options(proxy: Proxy) -> None:
-    """POST is told where DELETE is."""
+    """OPTIONS lists POST for paths that accept DELETE."""
     answer = await proxy.ask("OPTIONS", "/?delete")
     assert "POST" in answer.headers["Allow"]

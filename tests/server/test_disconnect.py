@@ -1,4 +1,7 @@
-"""Clients that leave: normal for players, so nobody else notices, nothing leaks, and bytes paid for are kept."""
+"""Clients that leave.
+
+Players do so all the time: other clients do not notice, nothing leaks, and fetched bytes are kept.
+"""
 
 import asyncio
 import socket
@@ -16,7 +19,7 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 def hold_at(relay: Relay, offset: int) -> asyncio.Event:
-    """Let no byte of an object from `offset` on pass before the event is set; `offset` is that of a block."""
+    """Hold back all bytes of an object from `offset` on until the event is set. `offset` is that of a block."""
     gate = asyncio.Event()
 
     async def hold(seen: Seen) -> None:
@@ -28,7 +31,7 @@ def hold_at(relay: Relay, offset: int) -> asyncio.Event:
 
 
 async def leave_after(proxy: Proxy, target: str, count: int, headers: dict[str, str] | None = None) -> bytes:
-    """A client that reads `count` bytes of an answer's body and is gone."""
+    """Be a client that reads `count` bytes of a body and leaves."""
     async with proxy.connection() as connection:
         await connection.send(message("GET", target, headers))
         await connection.head()
@@ -38,7 +41,7 @@ async def leave_after(proxy: Proxy, target: str, count: int, headers: dict[str, 
 
 
 async def test_others_do_not_notice(proxy: Proxy, s3: S3) -> None:
-    """The client that started a fill leaves; the others get every byte, and no block is fetched twice (I10, I12)."""
+    """The client that started a fill leaves. The others get every byte, and no block is fetched twice (I10, I12)."""
     body = pattern(SIZE)
     s3.put("x", body)
     gate = hold_at(proxy.relay, PART)
@@ -52,7 +55,7 @@ async def test_others_do_not_notice(proxy: Proxy, s3: S3) -> None:
 
 
 async def test_leaving_before_the_answer(proxy: Proxy, s3: S3) -> None:
-    """Clients that leave while the object is looked up sink nobody who waits for the same lookup (I12)."""
+    """Clients that leave during a lookup do not fail the other waiters of the same lookup (I12)."""
     s3.put("x", b"data")
     gate = asyncio.Event()
 
@@ -75,7 +78,7 @@ async def test_leaving_before_the_answer(proxy: Proxy, s3: S3) -> None:
 
 
 async def test_policy_finish(start: StartProxy, s3: S3) -> None:
-    """`finish`: what the last client had asked for is fetched to its end without it."""
+    """`finish`: the bytes that the last client requested are fetched to their end without it."""
     proxy = await start(cache={"after_disconnect": "finish"})
     body = pattern(SIZE)
     s3.put("x", body)
@@ -91,7 +94,9 @@ async def test_policy_finish(start: StartProxy, s3: S3) -> None:
 
 
 async def test_policy_stop(start: StartProxy, s3: S3) -> None:
-    """`stop`: the flights end with the last client, their connections close, and the bytes they brought are kept."""
+    """`stop`: the part fetches end with the last client, their connections close, and the bytes fetched so far are
+    kept.
+    """
     proxy = await start(cache={"after_disconnect": "stop"})
     body = pattern(SIZE)
     s3.put("x", body)
@@ -112,7 +117,10 @@ async def test_policy_stop(start: StartProxy, s3: S3) -> None:
 
 @pytest.mark.parametrize(("parts", "goes_on"), [(2, False), (6, True)])
 async def test_policy_auto(start: StartProxy, s3: S3, parts: int, goes_on: bool) -> None:
-    """`auto`: a fill that is more than half done goes on; one that has hardly begun ends with what is under way."""
+    """`auto`: a fill that is more than half done goes on.
+
+    One that has hardly begun ends with its running part fetches.
+    """
     proxy = await start(cache={"after_disconnect": "auto"}, origin={"parallel_parts": 1})
     s3.put("x", pattern(SIZE))
     gate = hold_at(proxy.relay, parts * PART)
@@ -124,7 +132,10 @@ async def test_policy_auto(start: StartProxy, s3: S3, parts: int, goes_on: bool)
 
 
 async def test_seek_costs_its_own_blocks(start: StartProxy, s3: S3) -> None:
-    """A player's `bytes=0-`, the tail, then the middle: each seek is answered before the fill gets there."""
+    """A player requests `bytes=0-`, the tail, then the middle.
+
+    Each seek gets its response before the fill gets there.
+    """
     proxy = await start(cache={"after_disconnect": "stop"}, origin={"parallel_parts": 1})
     body = pattern(SIZE)
     s3.put("x", body)
@@ -140,7 +151,7 @@ async def test_seek_costs_its_own_blocks(start: StartProxy, s3: S3) -> None:
 
 
 async def test_nothing_leaks(proxy: Proxy, s3: S3) -> None:
-    """After many clients that left anywhere, tasks, descriptors and flights are back at their baseline (I12)."""
+    """After many clients that left anywhere, tasks, descriptors and part fetches are back at their baseline (I12)."""
     body = pattern(SIZE)
     s3.put("warm", body)
     await proxy.get("/warm")
@@ -170,7 +181,7 @@ async def test_nothing_leaks(proxy: Proxy, s3: S3) -> None:
 
 
 async def test_slow_reader_holds_up_nobody(proxy: Proxy, s3: S3) -> None:
-    """A client that does not read does not slow down those that do, and its fill goes on (I19)."""
+    """A client that does not read slows down no other client, and its fill goes on (I19)."""
     body = pattern(200 * BLOCK)
     s3.put("x", body)
     async with proxy.connection() as connection:
@@ -181,7 +192,7 @@ async def test_slow_reader_holds_up_nobody(proxy: Proxy, s3: S3) -> None:
 
 
 def accepts(proxy: Proxy) -> bool:
-    """Whether a connection would be accepted; blocking, for a refusal on loopback is immediate."""
+    """Return whether a connection would be accepted. Blocks, because a refusal on loopback is immediate."""
     where = urlsplit(proxy.address)
     try:
         socket.create_connection((where.hostname or "", where.port or 0), timeout=1).close()
@@ -191,7 +202,7 @@ def accepts(proxy: Proxy) -> bool:
 
 
 async def test_stop_drains(proxy: Proxy, s3: S3) -> None:
-    """A stop lets a running answer end and refuses new connections."""
+    """A stop lets a running response end, and refuses new connections."""
     body = pattern(SIZE)
     s3.put("x", body)
     gate = hold_at(proxy.relay, PART)

@@ -1,4 +1,7 @@
-"""The disk may fail or be small; the proxy may not: right bytes, no 5xx (I16), never more space than allowed (I17)."""
+"""The disk may fail or be small.
+
+The proxy still sends the right bytes without a 5xx (I16), and never takes more space than allowed (I17).
+"""
 
 import errno
 import os
@@ -20,7 +23,7 @@ MIB = 1 << 20
 
 
 def space(folder: Path) -> int:
-    """Bytes that the files of a folder take on the disk (`st_blocks` counts 512 bytes each)."""
+    """Return the bytes that a folder's files take on the disk (`st_blocks` counts 512 bytes each)."""
     found = 0
     for path in folder.rglob("*"):
         try:
@@ -32,14 +35,14 @@ def space(folder: Path) -> int:
 
 @pytest.mark.parametrize("place", ["file", "file/below"])
 async def test_unusable_folder_at_start(start: StartProxy, tmp_path: Path, place: str) -> None:
-    """A cache folder that cannot be made ends the start with its name and the cure (I30)."""
+    """A cache folder that cannot be created ends the start with its name and the remedy (I30)."""
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StoreError, match=f"cannot write to the cache folder {tmp_path / place}: .*set cache.dir"):
         await start(cache={"dir": str(tmp_path / place)})
 
 
 async def works(proxy: Proxy, s3: S3) -> None:
-    """Everything a client can do gives what it should."""
+    """Check that each kind of request has its usual result."""
     body, other = pattern(5 * BLOCK + 3, 5), pattern(BLOCK, 6)
     s3.put("cold", body)
     for _ in range(2):
@@ -57,7 +60,7 @@ async def works(proxy: Proxy, s3: S3) -> None:
 
 @pytest.mark.parametrize("harm", ["replaced", "objects removed", "removed"])
 async def test_folder_breaks_while_running(proxy: Proxy, s3: S3, harm: str) -> None:
-    """A cache folder that is lost under the running proxy costs the cache, no request (I16)."""
+    """A cache folder that is lost under the running proxy costs the cache, but no request (I16)."""
     warm = pattern(3 * BLOCK, 9)
     s3.put("warm", warm)
     await proxy.get("/warm")
@@ -75,7 +78,10 @@ async def test_folder_breaks_while_running(proxy: Proxy, s3: S3, harm: str) -> N
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EROFS, errno.EDQUOT])
 async def test_writes_fail(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
-    """A disk that takes no bytes leaves the proxy uncached; once it works again objects are kept again (I16)."""
+    """On a disk that refuses writes the proxy continues uncached.
+
+    Once the disk works again, objects are stored again (I16).
+    """
 
     def fail(*_: object) -> int:
         raise OSError(code, "as the test says")
@@ -95,8 +101,9 @@ async def test_writes_fail(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch
 async def test_an_upload_before_a_disk_that_hangs(
     proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
-    """A disk that does not answer costs an upload some time: what it did not take goes past it, and what it does not
-    give back is refused, not waited for (I16, I20).
+    """A hanging disk delays an upload for a bounded time.
+
+    Bytes that it refuses bypass it, and a read that it does not complete is refused (I16, I20).
     """
     monkeypatch.setattr(upload, "DISK_TIMEOUT_S", 0.05)
     may_go_on, real = threading.Event(), getattr(os, call)
@@ -118,7 +125,7 @@ async def test_an_upload_before_a_disk_that_hangs(
 
 
 async def test_a_full_cache_on_a_disk_that_hangs(start: StartProxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where nothing can be removed to make room, requests go on without the cache, and wait for nobody (I16, I20)."""
+    """If no file can be removed to make room, requests go on without the cache, and none waits (I16, I20)."""
     proxy = await start(cache={"max_size": "6MiB"})
     for number in range(4):
         s3.put(f"old-{number}", bytes(MIB))
@@ -142,7 +149,7 @@ async def test_a_full_cache_on_a_disk_that_hangs(start: StartProxy, s3: S3, monk
 
 @pytest.mark.parametrize("after", [1, 3, 7])
 async def test_disk_fills_up_in_the_middle(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
-    """A disk that fills up in the middle of an answer changes nothing of the answer (I1, I16)."""
+    """A disk that fills up in the middle of a response does not change it (I1, I16)."""
     body = pattern(9 * BLOCK + 1)
     s3.put("x", body)
     write, count = file_storage._write, 0
@@ -163,7 +170,7 @@ async def test_disk_fills_up_in_the_middle(proxy: Proxy, s3: S3, monkeypatch: py
 
 @pytest.mark.parametrize("broken", ["_create", "_open_file", "_remove"])
 async def test_other_calls_fail(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch, broken: str) -> None:
-    """Neither do files that cannot be made, opened or removed fail a request (I16)."""
+    """Errors of creating, opening or removing files fail no request either (I16)."""
 
     def fail(*_: object) -> None:
         raise OSError(errno.EACCES, "permission denied")
@@ -173,7 +180,7 @@ async def test_other_calls_fail(proxy: Proxy, s3: S3, monkeypatch: pytest.Monkey
 
 
 async def test_index_fails(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An index that takes no writes and gives no rows fails no request either (I16)."""
+    """An index that refuses writes and reads fails no request either (I16)."""
 
     def fail(*_: object, **__: object) -> None:
         raise sqlite3.OperationalError("database or disk is full")
@@ -190,7 +197,7 @@ async def test_index_fails(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch
 
 
 async def test_larger_than_the_cache(start: StartProxy, s3: S3) -> None:
-    """An object larger than `max_size` streams through, whole and by ranges, and leaves nothing behind (I17)."""
+    """An object larger than `max_size` is streamed, whole and by ranges, and leaves nothing in the cache (I17)."""
     proxy = await start(cache={"max_size": "1MiB"})
     body = pattern(2 * MIB + 5)
     s3.put("x", body)
@@ -204,7 +211,9 @@ async def test_larger_than_the_cache(start: StartProxy, s3: S3) -> None:
 
 
 async def test_space_bound(start: StartProxy, s3: S3) -> None:
-    """Three times more objects than fit: the least recently used go, and the folder never outgrows `max_size` (I17)."""
+    """With three times more objects than fit, the least recently used are evicted, and the folder never exceeds
+    `max_size` (I17).
+    """
     limit = 6 * MIB
     proxy = await start(cache={"max_size": limit})
     bodies = {f"k{number}": pattern(5 * BLOCK + number, number) for number in range(55)}
@@ -227,7 +236,7 @@ async def test_space_bound(start: StartProxy, s3: S3) -> None:
 
 
 async def test_min_free(start: StartProxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the disk has less than `min_free` left, nothing is stored, and what is there goes; answers stay right."""
+    """If the disk has less than `min_free` left, nothing is stored and entries are evicted. Responses stay right."""
     free = 100 * MIB
 
     async def disk_space(_: object) -> tuple[int, int]:
@@ -250,7 +259,10 @@ async def test_min_free(start: StartProxy, s3: S3, monkeypatch: pytest.MonkeyPat
 
 
 async def test_idle_timeout(start: StartProxy, s3: S3) -> None:
-    """An object nobody asked for in `idle_timeout` is removed; each access, a 304 or HEAD too, begins it anew."""
+    """An object without a request in `idle_timeout` is removed.
+
+    Each access restarts the timer, also a 304 or a HEAD.
+    """
     proxy = await start(cache={"idle_timeout": "1h"})
     etags = {key: s3.put(key, b"data", CacheControl="max-age=99999") for key in ("idle", "get", "head", "304")}
     for key in etags:
@@ -275,7 +287,7 @@ async def test_idle_timeout(start: StartProxy, s3: S3) -> None:
 
 
 async def test_open_answers_outlive_eviction(start: StartProxy, s3: S3) -> None:
-    """A purge under a running answer unlinks only: the answer goes on to its last byte (I18)."""
+    """A purge during a response only unlinks the file, and the response goes on to its last byte (I18)."""
     proxy = await start()
     body = pattern(8 * MIB)
     s3.put("x", body)

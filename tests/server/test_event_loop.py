@@ -1,4 +1,4 @@
-"""The selector that lets the owner of a descriptor act on an event there and then."""
+"""The selector that lets the owner of a descriptor handle an event at once."""
 
 import asyncio
 import os
@@ -37,7 +37,7 @@ async def turns(count: int = 3) -> None:
 
 
 async def test_taken(pair: Pair) -> None:
-    """An event that its taker deals with does not reach the loop."""
+    """An event that its inline reader handles does not reach the loop."""
     ours, theirs = pair
     loop, taken, seen = offering(), [], []
 
@@ -58,7 +58,10 @@ async def test_taken(pair: Pair) -> None:
 
 
 async def test_declined(pair: Pair) -> None:
-    """An event that its taker does not take is the loop's, in the same turn; so is every event but "can be read"."""
+    """An event that its inline reader declines reaches the loop in the same turn.
+
+    So does every event except "readable".
+    """
     ours, theirs = pair
     loop, offered, seen = offering(), [], []
 
@@ -90,7 +93,7 @@ async def test_declined(pair: Pair) -> None:
 
 
 async def test_taker_that_closes_others() -> None:
-    """A taker may take away descriptors that have an event in the same turn."""
+    """An inline reader may close descriptors that have an event in the same turn."""
     loop = offering()
     pairs = [socket.socketpair() for _ in range(4)]
     called = []
@@ -114,7 +117,7 @@ async def test_taker_that_closes_others() -> None:
 
 
 async def test_many_at_once() -> None:
-    """More events than one turn takes are all dealt with, in the turns after it, and a timer comes between them."""
+    """More events than one turn takes are all handled in the following turns, and a timer runs between them."""
     loop = offering()
     pairs = [socket.socketpair() for _ in range(3 * MAX_EVENTS_PER_TURN)]
     taken: list[int] = []
@@ -143,8 +146,9 @@ async def test_many_at_once() -> None:
 
 
 async def test_what_is_taken_comes_first(pair: Pair) -> None:
-    """While there is something to take, the loop gets few of the other events a turn, the oldest first, and each once
-    before any of them twice; what is unregistered meanwhile is not handed out.
+    """While inline readers are busy, the loop gets few other events a turn.
+
+    The oldest comes first, and each once before any comes twice. A descriptor that is unregistered meanwhile gets none.
     """
     loop = offering()
     ours, theirs = pair
@@ -181,7 +185,10 @@ async def test_what_is_taken_comes_first(pair: Pair) -> None:
 
 
 async def test_an_event_of_a_closed_descriptor(pair: Pair) -> None:
-    """An event that still waits for its turn is gone with its descriptor: the next one of that number has none."""
+    """An event that waits for its turn is dropped with its descriptor.
+
+    A new descriptor of that number does not get it.
+    """
     loop = offering()
     ours, theirs = pair
     others = [socket.socketpair() for _ in range(4 * MAX_OTHER_EVENTS)]
@@ -214,7 +221,7 @@ async def test_an_event_of_a_closed_descriptor(pair: Pair) -> None:
 
 
 async def test_time() -> None:
-    """A timer is never early, and a wait for nothing does not spin."""
+    """A timer is never early, and waiting without descriptors does not spin."""
     loop = offering()
     used, began = time.process_time(), loop.time()
     await asyncio.sleep(0.0504)
@@ -223,7 +230,7 @@ async def test_time() -> None:
 
 
 async def test_descriptor_numbers_come_again(pair: Pair) -> None:
-    """A descriptor with the number of a closed one is not offered to the old one's taker."""
+    """A descriptor with the number of a closed one is not offered to the old one's inline reader."""
     loop, offered, seen = offering(), [], []
     gone, other = socket.socketpair()
     number = gone.fileno()
@@ -250,7 +257,7 @@ async def test_descriptor_numbers_come_again(pair: Pair) -> None:
 
 
 def test_new_event_loop() -> None:
-    """It is the one that offers, and runs tasks, threads and signals as any."""
+    """It has the inline selector, and runs tasks, threads and signals like any loop."""
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         assert isinstance(runner.get_loop(), InlineEventLoop)
 

@@ -1,4 +1,4 @@
-"""An origin that fails and a client that sends nonsense: a clear error, soon, and nothing of it remembered."""
+"""An origin that fails, or a client that sends nonsense, gets a clear error soon, and no error is cached."""
 
 import asyncio
 import random
@@ -19,7 +19,7 @@ SERVED_WITHIN_TRIES = 10
 
 
 async def served(proxy: Proxy, **headers: str) -> Answer:
-    """Ask for /x until the response is complete. With deadlines this short a slow machine may miss one."""
+    """Request /x until the response is complete. With timeouts this short, a slow machine may miss one."""
     for _ in range(SERVED_WITHIN_TRIES):
         answer = await proxy.get("/x", **headers)
         if answer.status in (200, 206) and answer.is_complete:
@@ -28,7 +28,7 @@ async def served(proxy: Proxy, **headers: str) -> Answer:
 
 
 async def test_origin_down(proxy: Proxy, s3: S3) -> None:
-    """Without an origin a miss is 502, soon, as short JSON without detail, and not remembered (I13, I28)."""
+    """Without an origin, a miss is soon a 502 with short JSON without detail, and it is not cached (I13, I28)."""
     s3.put("x", b"data")
     await proxy.relay.stop()
     answer = await proxy.get("/x")
@@ -44,7 +44,7 @@ async def test_origin_down(proxy: Proxy, s3: S3) -> None:
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE"])
 async def test_origin_stalls(start: StartProxy, s3: S3, method: str) -> None:
-    """An origin that accepts and says nothing is 504 within the deadline (I20)."""
+    """An origin that accepts and sends nothing is a 504 within the timeout (I20)."""
     proxy = await start(origin={"connect_timeout": "100ms", "read_timeout": "200ms"})
     s3.put("x", b"data")
 
@@ -61,7 +61,7 @@ async def test_origin_stalls(start: StartProxy, s3: S3, method: str) -> None:
 
 
 async def test_origin_stalls_in_the_body(start: StartProxy, s3: S3) -> None:
-    """A body that stops coming ends in an error: 504 before the first byte, a cut connection after it (I3, I20)."""
+    """A body that stalls ends in an error: a 504 before the first byte, a cut connection after it (I3, I20)."""
     proxy = await start(origin={"connect_timeout": "100ms", "read_timeout": "200ms"})
     body = pattern(4 * BLOCK)
     s3.put("x", body)
@@ -89,7 +89,7 @@ async def test_origin_stalls_in_the_body(start: StartProxy, s3: S3) -> None:
 async def test_reader_outlives_a_flight_that_was_dying(
     start: StartProxy, s3: S3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who joins a flight that then dies of old troubles continues on a new one (I11)."""
+    """A reader that joins a part fetch which then fails continues on a new one (I11)."""
     monkeypatch.setattr(
         body_stream, "RETRY_PAUSE_S", 0.0
     )  # else the first reader may lose its patience before the last attempt
@@ -125,7 +125,7 @@ ERRORS = [
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 async def test_errors_are_not_kept(proxy: Proxy, s3: S3, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever S3 answers that is neither the object nor a 404 is never cached: the next request asks again (I13)."""
+    """A response of S3 that is neither the object nor a 404 is never cached, and the next request goes to S3 (I13)."""
     monkeypatch.setattr(breaker, "MAX_FAILURES", 1000)
     for row in range(len(ERRORS)):
         s3.put(f"x{row}", b"data")
@@ -147,7 +147,7 @@ async def test_errors_are_not_kept(proxy: Proxy, s3: S3, method: str, monkeypatc
 
 
 async def test_404_of_somebody_else_is_no_absence(proxy: Proxy, s3: S3) -> None:
-    """A 404 page that is not S3's says nothing of the object: 502, and the cached version stays (I13)."""
+    """A 404 page that is not S3's does not mean absence. It becomes a 502, and the cached version stays (I13)."""
     s3.put("x", b"data")
     await proxy.get("/x")
     page = b"<html>no backend</html>"
@@ -162,7 +162,7 @@ async def test_404_of_somebody_else_is_no_absence(proxy: Proxy, s3: S3) -> None:
 
 
 async def test_cut_body_is_continued(proxy: Proxy, s3: S3) -> None:
-    """An origin that breaks off in the middle costs a retry of the rest; the client notices nothing (I11)."""
+    """If the origin breaks off in the middle, the rest is retried, and the client does not notice (I11)."""
     body = pattern(7 * BLOCK + 3)
     s3.put("x", body)
     cut: set[str | None] = set()
@@ -180,7 +180,7 @@ async def test_cut_body_is_continued(proxy: Proxy, s3: S3) -> None:
 
 
 async def test_cut_for_good_cuts_the_answer(proxy: Proxy, s3: S3) -> None:
-    """Where the bytes cannot be had the connection is cut: never padded, never cleanly short, never stored (I3)."""
+    """If bytes are unavailable, the connection is cut. The response is never padded, ended early or stored (I3)."""
     body = pattern(6 * BLOCK)
     s3.put("x", body)
 
@@ -200,7 +200,7 @@ async def test_cut_for_good_cuts_the_answer(proxy: Proxy, s3: S3) -> None:
 
 
 async def test_origin_that_lies(proxy: Proxy, s3: S3) -> None:
-    """A 206 is believed only if ETag, Content-Range and lengths are those that were asked for (I1)."""
+    """A 206 is accepted only with the requested ETag, Content-Range and lengths (I1)."""
     body = pattern(4 * BLOCK)
     lies = ("etag", "range", "total", "length")
     etags = {lie: s3.put(lie, body) for lie in lies}
@@ -255,8 +255,9 @@ MALFORMED = [
 
 
 async def test_ambiguous_messages(proxy: Proxy, s3: S3) -> None:
-    """A message that two parsers could read in two ways is refused in our own words; the connection closes, what
-    follows on it is not read, and the origin hears nothing (I24).
+    """A message with two possible readings is refused with the proxy's own response.
+
+    The connection closes, what follows is not read, and the origin gets nothing (I24).
     """
     s3.put("x", b"secret")
 
@@ -283,7 +284,7 @@ async def test_head_that_is_too_large(proxy: Proxy) -> None:
 
 
 async def test_slow_head(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A client that does not finish its head is let go (I20)."""
+    """A client that does not finish its head is disconnected (I20)."""
     monkeypatch.setattr(server_connection, "HEAD_TIMEOUT_S", 0.05)
     async with proxy.connection() as connection:
         await connection.send(b"GET /x HT")
@@ -293,7 +294,7 @@ async def test_slow_head(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_pipelined_requests(proxy: Proxy, s3: S3) -> None:
-    """RFC 9112 section 9.3.2: requests sent in one go are answered in their order."""
+    """Requests sent at once get their responses in order (RFC 9112 section 9.3.2)."""
     bodies = {name: pattern(BLOCK + number, number) for number, name in enumerate("abc")}
     for name, body in bodies.items():
         s3.put(name, body)
@@ -304,7 +305,7 @@ async def test_pipelined_requests(proxy: Proxy, s3: S3) -> None:
 
 
 async def test_http_1_0(proxy: Proxy, s3: S3) -> None:
-    """RFC 9112 section 9.3: an HTTP/1.0 client gets the object, and the connection closes after it."""
+    """An HTTP/1.0 client gets the object, and the connection closes after it (RFC 9112 section 9.3)."""
     s3.put("x", b"data")
     async with proxy.connection() as connection:
         await connection.send(b"GET /x HTTP/1.0\r\n\r\n")
@@ -313,7 +314,7 @@ async def test_http_1_0(proxy: Proxy, s3: S3) -> None:
 
 
 async def test_errors_keep_the_connection(proxy: Proxy, s3: S3) -> None:
-    """An error that says nothing about the framing costs no connection."""
+    """An error that does not concern the framing keeps the connection open."""
     s3.put("x", b"data")
     async with proxy.connection() as connection:
         assert (await connection.request("GET", "/absent")).status == 404
@@ -323,7 +324,7 @@ async def test_errors_keep_the_connection(proxy: Proxy, s3: S3) -> None:
 
 
 async def test_log_has_one_sound_line_a_request(proxy: Proxy, s3: S3) -> None:
-    """Each request is one line of JSON without query, whatever it holds (I28)."""
+    """Each request is one line of JSON without its query, whatever bytes it has (I28)."""
     s3.put("x", pattern(1000))
     await proxy.get("/x?X-Amz-Signature=secret")
     await proxy.get("/%1b[31m")

@@ -1,4 +1,4 @@
-"""The fast path beside the ordinary one: order, slow clients, changes of the cache, time, the end."""
+"""The fast path beside the ordinary one: order, slow clients, changes of the cache, time, stops."""
 
 import asyncio
 import contextlib
@@ -49,7 +49,7 @@ def sending(proxy: Proxy) -> list[FastConnection]:
 
 @pytest.fixture
 async def warm(proxy: Proxy, s3: S3) -> Proxy:
-    """With `/small` and `/large` in the cache, whole."""
+    """A proxy with all bytes of `/small` and `/large` in the cache."""
     return await warmed(proxy, s3)
 
 
@@ -64,7 +64,7 @@ async def warmed(proxy: Proxy, s3: S3) -> Proxy:
 
 @asynccontextmanager
 async def narrow(proxy: Proxy) -> AsyncIterator[Connection]:
-    """A connection whose client's kernel takes little that the client does not read."""
+    """A connection whose client's kernel buffers few bytes that the client does not read."""
     where = proxy.address.rpartition(":")
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 14)
@@ -80,7 +80,7 @@ async def narrow(proxy: Proxy) -> AsyncIterator[Connection]:
 
 @asynccontextmanager
 async def unread(proxy: Proxy, target: str = "/large") -> AsyncIterator[Connection]:
-    """A connection whose client has read the head of a large answer, and no more; the answer is under way."""
+    """A connection whose client has read only the head of a large response that is being sent."""
     async with narrow(proxy) as client:
         before = answered(proxy)
         await client.send(message("GET", target))
@@ -91,7 +91,10 @@ async def unread(proxy: Proxy, target: str = "/large") -> AsyncIterator[Connecti
 
 
 async def test_answers_without_the_origin(warm: Proxy) -> None:
-    """A whole, fresh object is answered here: GET, HEAD, parts and 304; small from memory, large from the file."""
+    """The fast path serves whole, fresh objects: GET, HEAD, parts and 304.
+
+    Small ones come from memory, large ones from the file.
+    """
     tag = (await warm.get("/small")).headers["ETag"]
     before, asked = answered(warm), len(warm.relay.seen)
     async with warm.connection() as client:
@@ -105,7 +108,7 @@ async def test_answers_without_the_origin(warm: Proxy) -> None:
 
 
 async def test_what_is_not_whole_and_fresh(start: StartProxy, s3: S3, clock: WallClock) -> None:
-    """What is unknown, in part, stale or not to be kept is for the ordinary path."""
+    """Unknown, partial, stale and uncacheable objects take the ordinary path."""
     proxy = await start(freshness={"default_ttl": "10s", "stale_while_revalidate": 0})
     s3.put("part", LARGE)
     s3.put("stale", SMALL)
@@ -122,14 +125,14 @@ async def test_what_is_not_whole_and_fresh(start: StartProxy, s3: S3, clock: Wal
 
 @pytest.mark.parametrize("server", [{"fast_path": False}, {"timing": True}])
 async def test_off(start: StartProxy, s3: S3, server: dict[str, bool]) -> None:
-    """It can be switched off, and is where answers tell how long they took."""
+    """The fast path can be turned off, and is off if responses have Server-Timing."""
     proxy = await warmed(await start(server=server), s3)
     assert proxy.app.fast_path is None
     assert (await proxy.get("/small")).body == SMALL
 
 
 async def test_without_memory(start: StartProxy, s3: S3) -> None:
-    """With `cache.memory: 0` small objects come from their files, just as fast."""
+    """With `cache.memory: 0` small objects come from their files, also on the fast path."""
     proxy = await warmed(await start(cache={"memory": 0}), s3)
     before = answered(proxy)
     assert (await proxy.get("/small")).body == SMALL
@@ -141,7 +144,7 @@ async def test_without_memory(start: StartProxy, s3: S3) -> None:
 
 
 async def test_pipelined(warm: Proxy) -> None:
-    """Requests in one segment are answered in their order, whatever path each of them takes."""
+    """Requests in one segment get their responses in order, whichever path each takes."""
     others = (message("GET", "/none"), message("GET", "/small", {"Range": "bytes=0-1,5-6"}), message("HEAD", "/large"))
     async with warm.connection() as client:
         await client.send(GET + others[0] + GET + others[1] + GET + others[2] + GET)
@@ -150,7 +153,7 @@ async def test_pipelined(warm: Proxy) -> None:
 
 
 async def test_behind_a_miss(warm: Proxy, s3: S3) -> None:
-    """A hit that is asked for while the ordinary path still answers comes after that answer."""
+    """A hit behind a request on the ordinary path gets its response after that one's."""
     s3.put("cold", LARGE[:BLOCK])
     reached, gate = asyncio.Event(), asyncio.Event()
 
@@ -169,7 +172,7 @@ async def test_behind_a_miss(warm: Proxy, s3: S3) -> None:
 
 
 async def test_split_anywhere(warm: Proxy) -> None:
-    """A head in two segments, cut at any byte, is answered once; then the fast path goes on."""
+    """A head in two segments, cut at any byte, gets one response. Then the fast path goes on."""
     async with warm.connection() as client:
         for cut in range(1, len(GET)):
             await client.send(GET[:cut])
@@ -182,7 +185,7 @@ async def test_split_anywhere(warm: Proxy) -> None:
 
 
 async def test_taking_turns(warm: Proxy) -> None:
-    """Both paths serve one connection in turn, uploads among them."""
+    """Both paths serve one connection in turn, also with uploads in between."""
     async with warm.connection() as client:
         for number in range(3):
             body = b"new %d" % number
@@ -193,7 +196,7 @@ async def test_taking_turns(warm: Proxy) -> None:
 
 
 async def test_held_behind_a_long_answer(warm: Proxy) -> None:
-    """A request behind an answer that is still being sent waits for its end, and loses nothing."""
+    """A request behind a response that is still being sent waits for its end, and none is lost."""
     async with unread(warm) as client:
         await client.send(GET + message("GET", "/none"))
         assert await client.reader.readexactly(len(LARGE)) == LARGE
@@ -202,7 +205,7 @@ async def test_held_behind_a_long_answer(warm: Proxy) -> None:
 
 
 async def test_held_requests_are_bounded(warm: Proxy) -> None:
-    """A client that sends on without reading is not listened to for long (I19), and gets all its answers later."""
+    """The proxy soon stops to read from a client that sends without reading (I19). It gets all its responses later."""
     async with unread(warm) as client:
         (connection,) = sending(warm)
         request = message("GET", "/small", {"X-Padding": "x" * 2000})
@@ -216,7 +219,7 @@ async def test_held_requests_are_bounded(warm: Proxy) -> None:
 
 
 async def test_unread_answers_are_bounded(warm: Proxy, s3: S3) -> None:
-    """A client that asks and asks and never reads costs the buffer of a connection and an answer, no more (I19)."""
+    """A client that sends requests and never reads costs one connection's buffer and one response (I19)."""
     body = pattern(60_000)
     s3.put("medium", body)
     await warm.get("/medium")
@@ -239,7 +242,7 @@ async def test_unread_answers_are_bounded(warm: Proxy, s3: S3) -> None:
 
 
 async def test_slow_client(warm: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A client that takes its time is handed to a task, with the next byte; the answer is told once, as a whole."""
+    """A slow client's response continues in a task at the next byte, and has one line in the log."""
     monkeypatch.setattr(sendfile, "MAX_BURST_S", 0.05)
     async with unread(warm) as client:
         (connection,) = sending(warm)
@@ -252,7 +255,7 @@ async def test_slow_client(warm: Proxy, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 async def test_cold_in_the_middle(warm: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is not in memory is brought in by a thread, wherever an answer that was begun here meets it."""
+    """Bytes that are not in memory are read by a thread, at any point of a response that began on the fast path."""
     cold = {3 << 19, 9 << 19}
     brought: list[int] = []
     real = page_cache.read_in
@@ -275,7 +278,10 @@ async def test_cold_in_the_middle(warm: Proxy, monkeypatch: pytest.MonkeyPatch) 
 
 
 async def test_residency_is_asked_again(warm: Proxy, s3: S3, clock: WallClock, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A whole object is asked about once in a while, not for each hit; by a clock that nobody sets back."""
+    """The kernel is asked about a whole object once in a while, not for each hit.
+
+    The interval goes by a monotonic clock.
+    """
     loop = asyncio.get_running_loop()
     real, shift = loop.time, 0.0
     asked: list[int] = []
@@ -303,7 +309,7 @@ async def test_residency_is_asked_again(warm: Proxy, s3: S3, clock: WallClock, m
 async def test_no_descriptor_is_left(
     start: StartProxy, s3: S3, server: dict[str, bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A file that cannot be sent for want of a descriptor does not cut its answer, and nothing is kept (I1, I12)."""
+    """Without a free descriptor a file's response is not cut, and nothing leaks (I1, I12)."""
     proxy = await warmed(await start(server=server), s3)
 
     def no_dup(_: int) -> int:
@@ -324,7 +330,7 @@ async def test_no_descriptor_is_left(
 
 
 async def test_client_leaves(warm: Proxy) -> None:
-    """A client that leaves a long answer is logged with what it was sent, and everything is given back (I12)."""
+    """If a client leaves a long response, the log has the bytes sent to it, and nothing leaks (I12)."""
     tasks, descriptors = len(asyncio.all_tasks()), descriptors_open()
     async with unread(warm) as client:
         client.abort()
@@ -338,7 +344,7 @@ async def test_client_leaves(warm: Proxy) -> None:
 
 
 async def test_truncated_file(warm: Proxy) -> None:
-    """A cached file that ends early under an answer cuts it: it never ends cleanly short (I3)."""
+    """A cached file that ends early during a response cuts it, and the response never ends cleanly short (I3)."""
     large = max(warm.files, key=lambda file: file.stat().st_size)
     async with unread(warm) as client:
         os.truncate(large, 90 * BLOCK)
@@ -354,7 +360,7 @@ async def test_truncated_file(warm: Proxy) -> None:
 
 @pytest.mark.parametrize("how", ["put", "delete", "purge", "soft"])
 async def test_read_your_writes(warm: Proxy, s3: S3, how: str) -> None:
-    """Nothing from before a write or a purge that was answered is sent after it (I5, I6)."""
+    """After the response to a write or purge, no older version is sent (I5, I6)."""
     async with warm.connection() as client:
         assert (await client.request("GET", "/small")).body == SMALL
         match how:
@@ -373,7 +379,7 @@ async def test_read_your_writes(warm: Proxy, s3: S3, how: str) -> None:
 
 
 async def test_absence_ends_with_an_upload(start: StartProxy, s3: S3) -> None:
-    """A site's first choice, absent so far, answers as soon as it was put there, though the second is a hit (I5)."""
+    """A site's first candidate, absent so far, is served as soon as it is stored, although the second is a hit (I5)."""
     site = {"try_extensions": [".html"]}
     mounts = [{"path": "/", "bucket": s3.bucket, "methods": ["GET", "PUT"], "site": site}]
     proxy = await start(mounts=mounts)
@@ -386,7 +392,7 @@ async def test_absence_ends_with_an_upload(start: StartProxy, s3: S3) -> None:
 
 
 async def test_purged_under_a_long_answer(warm: Proxy, s3: S3) -> None:
-    """An answer ends with the version that it began with (I1, I18), and the next one is the new version."""
+    """A response ends with the version that it began with (I1, I18), and the next one has the new version."""
     async with unread(warm) as client:
         s3.put("large", b"new")
         assert (await warm.admin("POST", "/api/v1/purge", b'{"paths": ["/large"]}')).json() == {"purged": 1}
@@ -397,7 +403,9 @@ async def test_purged_under_a_long_answer(warm: Proxy, s3: S3) -> None:
 
 
 async def test_cold_file_is_read_by_a_thread(warm: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is not in memory is brought in by a thread before it is sent: the loop waits for no disk."""
+    """Bytes that are not in memory are read by a thread before they are sent, so that the loop does not wait for a
+    disk.
+    """
     brought: list[str] = []
     real = page_cache.read_in
 
@@ -426,7 +434,10 @@ async def test_cold_file_is_read_by_a_thread(warm: Proxy, monkeypatch: pytest.Mo
 
 
 async def test_time_goes_on(start: StartProxy, s3: S3, clock: WallClock) -> None:
-    """Age and ttl step with time, whoever sets the clock back; at the end of its life an object is asked about."""
+    """Age and ttl advance with time, even if the wall clock is set back.
+
+    At the end of its lifetime an object is revalidated.
+    """
     proxy = await start(freshness={"default_ttl": "100s", "stale_while_revalidate": "50s"})
     s3.put("x", SMALL)
     await proxy.get("/x")
@@ -452,7 +463,7 @@ async def test_time_goes_on(start: StartProxy, s3: S3, clock: WallClock) -> None
 
 
 async def test_idle_timer(start: StartProxy, s3: S3, clock: WallClock) -> None:
-    """Each hit resets the idle timer."""
+    """Each hit restarts the idle timer."""
     proxy = await start(cache={"idle_timeout": "60s"}, freshness={"default_ttl": "1d"})
     s3.put("x", SMALL)
     await proxy.get("/x")
@@ -473,7 +484,7 @@ def keep_alive_timer(connection: FastConnection) -> None:
 
 
 async def test_keep_alive(warm: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The keep-alive timer closes a connection that is idle, not one with an answer under way or just used."""
+    """The keep-alive timer closes an idle connection, but none with a response under way or a recent request."""
     loop = asyncio.get_running_loop()
     real, shift = loop.time, 0.0
     monkeypatch.setattr(loop, "time", lambda: real() + shift)
@@ -491,7 +502,7 @@ async def test_keep_alive(warm: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_head_deadline(warm: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A hit ends the deadline of its own head; the next head has one again (I20)."""
+    """A hit ends the deadline of its own head, and the next head has a new one (I20)."""
     monkeypatch.setattr(ordinary, "HEAD_TIMEOUT_S", 0.3)
     async with warm.connection() as client:
         assert (await client.request("GET", "/small")).body == SMALL
@@ -502,7 +513,7 @@ async def test_head_deadline(warm: Proxy, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 async def test_stop_waits(proxy: Proxy, s3: S3) -> None:
-    """A stop lets a long answer end, and answers nothing more on its connection."""
+    """A stop lets a long response end, and sends no further one on its connection."""
     await warmed(proxy, s3)
     async with unread(proxy) as client:
         stopping = asyncio.create_task(proxy.stop())
@@ -514,7 +525,7 @@ async def test_stop_waits(proxy: Proxy, s3: S3) -> None:
 
 
 async def test_file_in_memory_survives_its_file(warm: Proxy) -> None:
-    """A small hot object is sent from memory, whatever becomes of its file."""
+    """A small hot object is sent from memory, whatever happens to its file."""
     assert (await fetch(warm.address, "/small")).body == SMALL
     small = min(warm.files, key=lambda file: file.stat().st_size)
     os.truncate(small, 0)

@@ -1,4 +1,4 @@
-"""Whatever the fast path answers, the ordinary path answers equally (I24, I26): two proxies, byte for byte."""
+"""The fast path's responses equal the ordinary path's (I24, I26). Two proxies are compared byte for byte."""
 
 import asyncio
 import contextlib
@@ -44,14 +44,16 @@ class Pair:
             await proxy.settled()
 
     async def compare(self, *segments: bytes) -> bytes:
-        """The one answer of both to these segments, without Date and Age."""
+        """Return the response that both have to these segments, without Date and Age."""
         fast, slow = [await _told(proxy, segments) for proxy in (self.fast, self.slow)]
         assert fast == slow, segments
         return fast
 
 
 async def _told(proxy: Proxy, segments: Iterable[bytes]) -> bytes:
-    """All that comes back until the server closes, after a last request at the latest; less what is of the moment."""
+    """Return all bytes until the server closes, at the latest after a last request, without those that depend on the
+    moment.
+    """
     told = b""
     async with connected(proxy.address) as connection:
         with contextlib.suppress(ConnectionError):
@@ -67,7 +69,7 @@ async def _told(proxy: Proxy, segments: Iterable[bytes]) -> bytes:
 
 
 async def _what_comes(connection: Connection, *, has_body: bool) -> bytes:
-    """One answer as a rule; all of it if its length is told."""
+    """Read one response if its length is known, else what arrives."""
     try:
         async with asyncio.timeout(QUIET):
             told = await connection.reader.read(1 << 20)
@@ -100,7 +102,10 @@ def start_pair(start: StartProxy) -> StartPair:
 
 
 async def test_http_table(start_pair: StartPair, s3: S3) -> None:
-    """Every row of ranges and conditions, and its HEAD, has one answer; and plain rows take the fast path (I26)."""
+    """Each row of ranges and conditions, and its HEAD, has one response on both paths.
+
+    Plain rows take the fast path (I26).
+    """
     pair = await start_pair()
     for key, size in (("x", SIZE), ("large", 16 * SIZE)):
         s3.put(key, pattern(size), Metadata={"who": "me"}, ContentType="text/plain", CacheControl="max-age=60")
@@ -123,7 +128,7 @@ TARGETS = (
 
 
 async def test_targets(start_pair: StartPair, s3: S3) -> None:
-    """A target names one key, or none, on both paths (I23)."""
+    """A target has one key, or none, on both paths (I23)."""
     mounts = [{"path": "/", "bucket": s3.bucket, "versions": True, "response_overrides": True}]
     pair = await start_pair(mounts=mounts)
     for key in ("x", "y z", "x/", "%78", "a&b", "@:!$&'()*+,;=~"):
@@ -139,7 +144,7 @@ async def test_targets(start_pair: StartPair, s3: S3) -> None:
 
 
 async def test_presentation(start_pair: StartPair, s3: S3) -> None:
-    """Sites, siblings, rules and CORS show an object alike on both paths, whatever the client takes and is."""
+    """Sites, siblings, rules and CORS present an object alike on both paths, for every kind of client."""
     mounts = [
         {"path": "/", "bucket": s3.bucket, "precompressed": ["br", "gzip"],
          "site": {"index": "index.html", "try_extensions": [".html"], "errors": {"404": "404.html"}}}
@@ -198,8 +203,9 @@ async def test_log_and_metrics(start_pair: StartPair, s3: S3) -> None:
 
 
 async def test_mutated_heads(start_pair: StartPair, s3: S3) -> None:
-    """Realistic heads with random changes get the same bytes from both paths, whole or in two segments, as the first
-    or the second request of a connection.
+    """Realistic heads with random changes get the same bytes from both paths.
+
+    They come whole or in two segments, as the first or the second request of a connection.
     """
     pair = await start_pair()
     s3.put("x", pattern(1000), ContentType="text/plain")
@@ -220,14 +226,16 @@ async def test_mutated_heads(start_pair: StartPair, s3: S3) -> None:
 
 
 class _Connection(BaseProtocol):
-    """What aiohttp's parser needs of one."""
+    """The part of a connection that aiohttp's parser uses."""
 
     def _pause_reading_for_buffer(self) -> None:
         raise AssertionError("one request needs no pause")
 
 
 async def test_parser_agrees() -> None:
-    """What is recognised is one request to aiohttp's parser, with the same method, target and fields, and no body."""
+    """To aiohttp's parser, each recognised request is one request with the same method, target and fields, and no
+    body.
+    """
     loop = asyncio.get_running_loop()
     recognise = recogniser(frozenset({"accept-encoding"}))
     dice = random.Random(7)

@@ -1,4 +1,4 @@
-"""Where a request begins and ends: raw bytes, whole and drop by drop, and what may not follow from them (I24)."""
+"""Where a request begins and ends. Raw bytes, whole and byte by byte, and what must not follow from them (I24)."""
 
 import asyncio
 import random
@@ -22,7 +22,10 @@ LAST = message("GET", "/last", {"Connection": "close"})
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """`data` gets answers of `statuses`; `is_open`: a request behind it, in the same segment, is answered as well."""
+    """`data` gets responses with `statuses`.
+
+    `is_open` is true if a request behind it, in the same segment, gets a response as well.
+    """
 
     rfc: str  # 9112 unless it says otherwise
     data: bytes
@@ -283,9 +286,10 @@ SERVED = [
 
 
 async def _answered(proxy: Proxy, row: Row, how: str) -> list[Answer]:
-    """All that comes until the proxy closes. `LAST` follows the row, in the same segment or once it is answered.
+    """Return all bytes until the proxy closes.
 
-    `dripped`: byte by byte, with a turn of the loop for each; what is long in a few hundred pieces.
+    `LAST` follows the row, in the same segment or after the row's responses. With `dripped` each byte has a turn of the
+    loop, and long data comes in a few hundred pieces.
     """
     found: list[Answer] = []
     async with proxy.connection() as connection:
@@ -309,12 +313,12 @@ async def _answered(proxy: Proxy, row: Row, how: str) -> list[Answer]:
 
 
 def _own_key(data: bytes, number: int) -> bytes:
-    """The moto server answers some of several simultaneous writes of one key with 500."""
+    """Give each row its own key, because moto responds with a 500 to some simultaneous writes of one key."""
     return data.replace(b"PUT /y ", b"PUT /y%d " % number)
 
 
 def _parsed(data: bytes, method: str) -> Iterator[Answer]:
-    """The answers in `data`, the first one to `method`."""
+    """Return the responses in `data`. The first one is to `method`."""
     while data:
         top, separator, data = data.partition(b"\r\n\r\n")
         line, *fields = top.decode("latin-1").split("\r\n")
@@ -344,8 +348,9 @@ async def framed(start: StartProxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize("how", ["whole", "dripped", "apart"])
 async def test_refused(framed: Proxy, how: str) -> None:
-    """What is malformed, ambiguous or not HTTP/1 gets one 4xx or 5xx without a byte of the client's, the connection
-    closes, nothing behind it is read as a request, and the origin hears nothing (I24).
+    """A malformed or ambiguous message, or one that is not HTTP/1, gets one 4xx or 5xx that repeats nothing of it.
+
+    The connection closes, nothing behind it is read as a request, and the origin gets nothing (I24).
     """
     answers = await asyncio.gather(*(_answered(framed, row, how) for row in REFUSED))
     found = [
@@ -361,8 +366,9 @@ async def test_refused(framed: Proxy, how: str) -> None:
 
 @pytest.mark.parametrize("how", ["whole", "dripped", "apart"])
 async def test_served(framed: Proxy, how: str) -> None:
-    """Each request has exactly one answer, in order, however its bytes arrive; a body is never a request; the
-    connection lives on where HTTP says so, and only there (I24).
+    """Each request has exactly one response, in order, however its bytes arrive.
+
+    A body is never a request. The connection stays open exactly if HTTP requires it (I24).
     """
     rows = [replace(row, data=_own_key(row.data, number)) for number, row in enumerate(SERVED)]
     answers = await asyncio.gather(*(_answered(framed, row, how) for row in rows))
@@ -377,7 +383,7 @@ async def test_served(framed: Proxy, how: str) -> None:
 
 
 async def test_any_segments(framed: Proxy, s3: S3) -> None:
-    """RFC 9112 section 2.2: a message is a sequence of octets, wherever the segments end."""
+    """A message is a sequence of octets, wherever the segments end (RFC 9112 section 2.2)."""
     body = b"\r\n\r\nGET /hidden HTTP/1.1\r\n\r\n" * 20
     data = get() + put(f"Content-Length: {len(body)}", body=body) + b"\r\n" + get("Content-Length: 4") + b"\r\n\r\n"
     data += head("GET /x HTTP/1.0", "Connection: keep-alive") + coded(chunked(body, body)) + LAST + head("BAD")
@@ -400,7 +406,10 @@ async def test_any_segments(framed: Proxy, s3: S3) -> None:
 
 @pytest.mark.parametrize("unit", [b"\r\n\r\n", b"\r\n\r\n" + bytes(14)])
 async def test_body_full_of_head_ends(framed: Proxy, s3: S3, unit: bytes) -> None:
-    """What a body holds does not matter: it is stored as sent, holds nobody up (I22), and the next request is heard."""
+    """The content of a body does not matter.
+
+    It is stored as sent, delays no other request (I22), and the next request gets its response.
+    """
     body = unit * (3 * MIB // len(unit))
     async with framed.connection() as connection, asyncio.timeout(HANG_S):
         await connection.send(put(f"Content-Length: {len(body)}", body=body) + get())
@@ -411,7 +420,9 @@ async def test_body_full_of_head_ends(framed: Proxy, s3: S3, unit: bytes) -> Non
 
 @pytest.mark.parametrize("is_whole", [True, False])
 async def test_get_with_a_broken_body(framed: Proxy, is_whole: bool) -> None:
-    """RFC 9112 section 7.1: one answer, 400 if the body's fault is known by then, and the connection closes (I24)."""
+    """There is one response, a 400 if the fault is known by then, and the connection closes (I24; RFC 9112 section
+    7.1).
+    """
     async with framed.connection() as connection:
         top, body = get("Transfer-Encoding: chunked"), b"+5\r\nhello\r\n0\r\n\r\n" + HIDDEN
         if is_whole:
@@ -438,8 +449,9 @@ UNNEEDED = [
 
 
 async def test_bodies_nobody_needs(framed: Proxy) -> None:
-    """A body that nobody reads and that is large, or belongs to a refused upload, closes the connection at once; the
-    answer arrives all the same, although the client still sends (I24; RFC 9112 section 9.6).
+    """A large body that no handler reads, or that of a refused upload, closes the connection at once.
+
+    The response arrives although the client still sends (I24; RFC 9112 section 9.6).
     """
     began = time.monotonic()
 
@@ -457,7 +469,7 @@ async def test_bodies_nobody_needs(framed: Proxy) -> None:
 
 
 async def test_small_body_that_comes_late(framed: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A body of a few bytes is waited for after the answer, for a while (I20, I24)."""
+    """The proxy waits a bounded time for a small body after the response (I20, I24)."""
     small = get(f"Content-Length: {len(HIDDEN)}")
     async with framed.connection() as connection:
         await connection.send(small)
@@ -473,7 +485,7 @@ async def test_small_body_that_comes_late(framed: Proxy, monkeypatch: pytest.Mon
 
 
 async def test_client_that_stays(framed: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    """RFC 9112 section 9.6: after the last answer a client that neither closes nor stops sending is cut off (I20)."""
+    """After the last response a client that neither closes nor stops sending is cut off (I20; RFC 9112 section 9.6)."""
     monkeypatch.setattr(server_connection, "LINGER_TIMEOUT_S", 0.05)
     async with framed.connection() as connection:
         await connection.send(get("Connection: close"))
@@ -486,7 +498,7 @@ async def test_client_that_stays(framed: Proxy, monkeypatch: pytest.MonkeyPatch)
 
 
 async def test_stop_while_a_response_leaves(framed: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A connection that is closed when its response has begun already ends after it, and waits for no other request."""
+    """A connection that is closed after its response began ends after that response, and waits for no other request."""
     genuine = server_connection.Connection.drain
 
     async def drain(self: server_connection.Connection) -> None:
@@ -502,7 +514,9 @@ async def test_stop_while_a_response_leaves(framed: Proxy, monkeypatch: pytest.M
 
 
 async def test_continue_in_its_turn(framed: Proxy) -> None:
-    """RFC 9110 section 10.1.1: the 100 comes after the answers to earlier requests, and only when it is decided."""
+    """The 100 comes after the responses to earlier requests, and only once the proxy wants the body (RFC 9110
+    section 10.1.1).
+    """
     turn = asyncio.Event()
 
     async def hold(seen: Seen) -> bytes | None:
@@ -525,7 +539,7 @@ async def test_continue_in_its_turn(framed: Proxy) -> None:
 
 
 async def test_options_asterisk(framed: Proxy) -> None:
-    """RFC 9112 section 3.2.4: `*` names no object."""
+    """`*` names no object (RFC 9112 section 3.2.4)."""
     async with framed.connection() as connection:
         await connection.send(head("OPTIONS * HTTP/1.1", "Connection: close"))
         assert len(list(_parsed(await connection.rest(), "GET"))) == 1
@@ -533,7 +547,7 @@ async def test_options_asterisk(framed: Proxy) -> None:
 
 
 async def test_no_100_to_http_1_0(framed: Proxy) -> None:
-    """RFC 9110 section 10.1.1: an HTTP/1.0 client that sends an Expect gets its answer, and no 100 before it."""
+    """An HTTP/1.0 client that sends Expect gets its response, and no 100 before it (RFC 9110 section 10.1.1)."""
     async with framed.connection() as connection:
         await connection.send(head("PUT /old HTTP/1.0", "Expect: 100-continue", "Content-Length: 5") + b"hello")
         assert (await connection.answer()).status == 201

@@ -1,4 +1,4 @@
-"""How long an answer is used without asking (I7), and what asking costs when nothing has changed."""
+"""How long a response is used without a revalidation (I7), and the cost of a revalidation without a change."""
 
 import asyncio
 
@@ -8,7 +8,7 @@ from relay import Cut, Seen, canned
 
 
 async def test_default_ttl(proxy: Proxy, s3: S3) -> None:
-    """An object that says nothing is fresh for `default_ttl`; what changed meanwhile at S3 shows after it (I7)."""
+    """An object without a lifetime is fresh for `default_ttl`. A change at S3 shows after that (I7)."""
     s3.put("x", b"old")
     await proxy.get("/x")
     s3.put("x", b"new")
@@ -31,7 +31,7 @@ async def test_default_ttl(proxy: Proxy, s3: S3) -> None:
     ],
 )
 async def test_object_says_how_long(proxy: Proxy, s3: S3, control: str, ttl: int) -> None:
-    """The object's own Cache-Control comes before the configuration."""
+    """The object's own Cache-Control takes precedence over the configuration."""
     s3.put("x", b"data", CacheControl=f"{control}, stale-while-revalidate=0")
     await proxy.get("/x")
     if ttl:
@@ -44,7 +44,7 @@ async def test_object_says_how_long(proxy: Proxy, s3: S3, control: str, ttl: int
 
 @pytest.mark.parametrize("control", ["no-store", "private", "private, max-age=60"])
 async def test_not_to_be_kept(proxy: Proxy, s3: S3, control: str) -> None:
-    """RFC 9111 sections 5.2.2.5 and 5.2.2.7: such an object passes through, right and whole, and is not kept."""
+    """Such an object passes through whole and is not stored (RFC 9111 sections 5.2.2.5 and 5.2.2.7)."""
     body = pattern(3 * BLOCK + 5)
     s3.put("x", body, CacheControl=control)
     for _ in range(2):
@@ -63,7 +63,10 @@ async def test_not_to_be_kept(proxy: Proxy, s3: S3, control: str) -> None:
 
 
 async def test_revalidation_costs_no_bytes(proxy: Proxy, s3: S3) -> None:
-    """A stale object is asked for with If-None-Match; a 304 makes it fresh again without a byte (RFC 9111, 4.3)."""
+    """A stale object is requested with If-None-Match.
+
+    A 304 makes it fresh again without a byte (RFC 9111 section 4.3).
+    """
     body = pattern(3 * BLOCK)
     etag = s3.put("x", body)
     await proxy.get("/x")
@@ -78,7 +81,7 @@ async def test_revalidation_costs_no_bytes(proxy: Proxy, s3: S3) -> None:
 
 
 async def test_revalidation_is_one_for_all(proxy: Proxy, s3: S3) -> None:
-    """Many requests for a stale object ask the origin once (I10)."""
+    """Many requests for a stale object cause one request to the origin (I10)."""
     s3.put("x", b"data")
     await proxy.get("/x")
     proxy.relay.reset()
@@ -89,7 +92,7 @@ async def test_revalidation_is_one_for_all(proxy: Proxy, s3: S3) -> None:
 
 
 async def test_changed_object_is_replaced(proxy: Proxy, s3: S3) -> None:
-    """A version that is no longer there gives way to the new one whole, and its file goes."""
+    """A version that was replaced at S3 is replaced in the cache as a whole, and its file is removed."""
     old, new = pattern(3 * BLOCK, 1), pattern(2 * BLOCK + 9, 2)
     s3.put("x", old)
     await proxy.get("/x")
@@ -104,7 +107,7 @@ async def test_changed_object_is_replaced(proxy: Proxy, s3: S3) -> None:
 
 
 async def test_vanished_object_is_gone(proxy: Proxy, s3: S3) -> None:
-    """A stale object that S3 has no longer is 404, not stale-if-error: only a 404 is absence (I13)."""
+    """A stale object that S3 has no longer is a 404 despite stale-if-error, because only a 404 means absence (I13)."""
     s3.put("x", b"data")
     await proxy.get("/x")
     s3.delete("x")
@@ -136,7 +139,7 @@ async def test_no_negative_ttl(start: StartProxy, s3: S3) -> None:
 
 
 async def test_rules(start: StartProxy, s3: S3) -> None:
-    """The first rule that matches the key sets the TTL, unless the object says one itself."""
+    """The first rule that matches the key sets the TTL, unless the object has its own."""
     proxy = await start(
         freshness={
             "rules": [{"match": "live/**/*.m3u8", "ttl": "2s"}, {"match": "**/*.m3u8", "ttl": "30s"}],
@@ -152,7 +155,9 @@ async def test_rules(start: StartProxy, s3: S3) -> None:
 
 
 async def test_stale_while_revalidate(proxy: Proxy, s3: S3) -> None:
-    """RFC 5861 section 3: within the window the stale answer comes at once, and the origin is asked meanwhile, once."""
+    """Within the window the stale response comes at once, and the origin gets one request meanwhile (RFC 5861
+    section 3).
+    """
     s3.put("x", b"old")
     await proxy.get("/x")
     s3.put("x", b"new")
@@ -190,7 +195,9 @@ STALE_IF_ERROR = [
 
 @pytest.mark.parametrize("failure", ["refused", "503", "cut"])
 async def test_stale_if_error(proxy: Proxy, s3: S3, failure: str) -> None:
-    """RFC 5861 section 4: while the origin fails, a stale answer is served and says so; never past must-revalidate."""
+    """While the origin fails, a stale response is served and marked as such, but never past must-revalidate (RFC
+    5861 section 4).
+    """
     for number, (control, _) in enumerate(STALE_IF_ERROR):
         s3.put(f"x{number}", b"data", **({} if control is None else {"CacheControl": control}))
         await proxy.get(f"/x{number}")
@@ -217,7 +224,7 @@ async def test_stale_if_error(proxy: Proxy, s3: S3, failure: str) -> None:
 
 
 async def test_stale_if_error_ends(start: StartProxy, s3: S3) -> None:
-    """Past `stale_if_error` a dead origin is an error."""
+    """Past `stale_if_error` an origin that is down is an error."""
     proxy = await start(freshness={"stale_if_error": "100s", "stale_while_revalidate": 0})
     s3.put("x", b"data")
     await proxy.get("/x")
@@ -229,7 +236,7 @@ async def test_stale_if_error_ends(start: StartProxy, s3: S3) -> None:
 
 
 async def test_fresh_hits_need_no_origin(proxy: Proxy, s3: S3) -> None:
-    """With the origin gone fresh objects are served on, ranges and conditions too (I31)."""
+    """Without the origin fresh objects are still served, also for ranges and conditions (I31)."""
     body = pattern(3 * BLOCK)
     etag = s3.put("x", body)
     await proxy.get("/x")
@@ -241,7 +248,7 @@ async def test_fresh_hits_need_no_origin(proxy: Proxy, s3: S3) -> None:
 
 
 async def test_clients_cannot_force_a_refetch(proxy: Proxy, s3: S3) -> None:
-    """A client's `no-cache` is not honoured unless the configuration says so."""
+    """A client's `no-cache` is ignored unless the configuration allows it."""
     s3.put("x", b"data")
     await proxy.get("/x")
     answer = await proxy.get("/x", Cache_Control="no-cache, max-age=0", Pragma="no-cache")
@@ -249,7 +256,7 @@ async def test_clients_cannot_force_a_refetch(proxy: Proxy, s3: S3) -> None:
 
 
 async def test_client_no_cache_where_it_is_honoured(start: StartProxy, s3: S3) -> None:
-    """With `honor_client_no_cache` a client's `no-cache` asks the origin (RFC 9111 section 5.2.1.4)."""
+    """With `honor_client_no_cache` a client's `no-cache` revalidates (RFC 9111 section 5.2.1.4)."""
     proxy = await start(freshness={"honor_client_no_cache": True})
     s3.put("x", b"old")
     await proxy.get("/x")
@@ -269,7 +276,7 @@ async def test_client_no_cache_where_it_is_honoured(start: StartProxy, s3: S3) -
     ],
 )
 async def test_targeted_fields(proxy: Proxy, s3: S3, targeted: dict[str, str], control: str, ttl: int) -> None:
-    """What an object says to caches of our kind counts before what it says to all; clients see both as they are."""
+    """An object's headers for caches of this kind take precedence over those for all. Clients get both unchanged."""
     s3.put("x", b"data", CacheControl=control, Metadata=targeted)
     await proxy.get("/x")
     answer = await proxy.get("/x")
@@ -278,7 +285,7 @@ async def test_targeted_fields(proxy: Proxy, s3: S3, targeted: dict[str, str], c
 
 
 async def test_targeted_no_store(proxy: Proxy, s3: S3) -> None:
-    """RFC 9213 section 2.2: `no-store` for us is obeyed, however long others may keep it."""
+    """`no-store` for this kind of cache is obeyed, however long others may store (RFC 9213 section 2.2)."""
     s3.put("x", b"data", CacheControl="max-age=300", Metadata={"cdn-cache-control": "no-store"})
     for _ in range(2):
         assert (await proxy.get("/x")).cache_status.startswith("fwd=miss")

@@ -1,4 +1,4 @@
-"""GET and HEAD: the right bytes, cold, warm and half warm, for one request and for many."""
+"""GET and HEAD have the right bytes: cold, warm and half warm, for one request and for many."""
 
 import asyncio
 import email.utils
@@ -11,7 +11,7 @@ BIG = 5 * BLOCK + 7
 
 
 def blocks_asked(proxy: Proxy, key: str = "") -> list[int]:
-    """The whole blocks that the origin sent of the objects whose key ends so, each as often as it was sent."""
+    """Return the whole blocks that the origin sent of objects whose key ends so, each as often as it was sent."""
     found: list[int] = []
     for seen in proxy.relay.seen:
         if seen.method == "GET" and seen.status == 206 and seen.target.endswith(key):
@@ -23,7 +23,7 @@ def blocks_asked(proxy: Proxy, key: str = "") -> list[int]:
 
 @pytest.mark.parametrize("size", SIZES)
 async def test_whole_object(proxy: Proxy, s3: S3, size: int) -> None:
-    """A GET gives exactly the object's bytes, cold and warm, and the second one asks the origin nothing."""
+    """A GET returns exactly the object's bytes, cold and warm, and the second one needs no request to the origin."""
     body = pattern(size)
     etag = s3.put("a/b.bin", body, ContentType="application/x-test")
     cold = await proxy.get("/a/b.bin")
@@ -42,7 +42,7 @@ async def test_whole_object(proxy: Proxy, s3: S3, size: int) -> None:
 
 
 async def test_first_get_needs_no_head(proxy: Proxy, s3: S3) -> None:
-    """The first ranged GET brings metadata and bytes: the origin never sees a HEAD for it."""
+    """The first ranged GET brings metadata and bytes, so the origin gets no HEAD."""
     s3.put("x", pattern(BIG))
     await proxy.get("/x")
     assert {seen.method for seen in proxy.relay.seen} == {"GET"}
@@ -73,8 +73,9 @@ RANGES = [
 
 
 async def test_range(proxy: Proxy, s3: S3) -> None:
-    """A range gives its bytes and Content-Range, or 416 and the size: on a cold, a half-filled and a full cache; no
-    block is asked for twice (I10).
+    """A range has its bytes and Content-Range, or a 416 and the size: on a cold, a half-filled and a full cache.
+
+    No block is fetched twice (I10).
     """
     body = pattern(BIG)
     for row, (header, status, first, stop) in enumerate(RANGES):
@@ -99,7 +100,7 @@ async def test_range(proxy: Proxy, s3: S3) -> None:
 
 
 async def test_empty_object_has_no_range(proxy: Proxy, s3: S3) -> None:
-    """RFC 9110 section 14.1.2: no range of an empty object can be satisfied; without one it is a 200."""
+    """No range of an empty object can be satisfied, and without a range it is a 200 (RFC 9110 section 14.1.2)."""
     s3.put("empty", b"")
     for header in ("bytes=0-", "bytes=-1", "bytes=0-0"):
         answer = await proxy.get("/empty", Range=header)
@@ -109,7 +110,7 @@ async def test_empty_object_has_no_range(proxy: Proxy, s3: S3) -> None:
 
 @pytest.mark.parametrize("after", ["stop", "auto"])
 async def test_range_asks_for_its_blocks_only(start: StartProxy, s3: S3, after: str) -> None:
-    """A range of a big uncached object costs the blocks that hold it and no others (I10)."""
+    """A range of a large uncached object fetches only its own blocks (I10)."""
     proxy = await start(cache={"after_disconnect": after})
     body = pattern(40 * BLOCK)
     s3.put("big", body)
@@ -121,7 +122,7 @@ async def test_range_asks_for_its_blocks_only(start: StartProxy, s3: S3, after: 
 
 
 async def test_only_missing_blocks_are_asked(proxy: Proxy, s3: S3) -> None:
-    """On a half-filled object only the absent blocks are fetched: every block once, all bytes right (I10)."""
+    """On a half-filled object only the missing blocks are fetched, each once, and all bytes are right (I10)."""
     body = pattern(BIG)
     s3.put("x", body)
     for block in (1, 4):
@@ -137,7 +138,7 @@ async def test_only_missing_blocks_are_asked(proxy: Proxy, s3: S3) -> None:
 
 
 async def test_single_flight(proxy: Proxy, s3: S3) -> None:
-    """Twenty GETs of a cold object at once ask the origin for each block once, and all get all bytes (I10)."""
+    """Twenty GETs of a cold object at once fetch each block once, and all get all bytes (I10)."""
     body = pattern(9 * BLOCK + 11)
     s3.put("x", body)
     answers = await asyncio.gather(*(proxy.get("/x") for _ in range(20)))
@@ -148,7 +149,7 @@ async def test_single_flight(proxy: Proxy, s3: S3) -> None:
 
 
 async def test_many_ranges_at_once(proxy: Proxy, s3: S3) -> None:
-    """Overlapping ranges of a cold object at once: right bytes each, no block twice (I10)."""
+    """Overlapping ranges of a cold object at once have the right bytes, and no block is fetched twice (I10)."""
     body = pattern(16 * BLOCK)
     s3.put("x", body)
     spans = [(start, min(start + 3 * BLOCK, len(body))) for start in range(0, len(body), BLOCK // 2)]
@@ -159,7 +160,7 @@ async def test_many_ranges_at_once(proxy: Proxy, s3: S3) -> None:
 
 
 async def test_head_is_get_without_body(proxy: Proxy, s3: S3) -> None:
-    """RFC 9110 section 9.3.2: HEAD's fields are GET's, and no body is fetched for it."""
+    """HEAD has GET's headers, and fetches no body (RFC 9110 section 9.3.2)."""
     s3.put("x", pattern(BIG), Metadata={"who": "me"}, CacheControl="max-age=60", ContentLanguage="de")
     cold = await proxy.ask("HEAD", "/x")
     await proxy.settled()
@@ -177,14 +178,14 @@ async def test_head_is_get_without_body(proxy: Proxy, s3: S3) -> None:
 
 
 async def test_head_ignores_range(proxy: Proxy, s3: S3) -> None:
-    """RFC 9110 section 14.2: Range is defined for GET only."""
+    """Range is defined for GET only (RFC 9110 section 14.2)."""
     s3.put("x", pattern(BIG))
     answer = await proxy.ask("HEAD", "/x", {"Range": "bytes=0-5"})
     assert (answer.status, answer.headers["Content-Length"]) == (200, str(BIG))
 
 
 async def test_nothing_follows_a_head_or_a_304(proxy: Proxy, s3: S3) -> None:
-    """On a kept connection the next answer begins right after the head of a HEAD, a 304 and a 204."""
+    """On a kept connection the next response begins right after the head of a HEAD, a 304 or a 204."""
     etag = s3.put("x", pattern(100))
     async with proxy.connection() as connection:
         for method, headers, status in (
@@ -235,7 +236,7 @@ CONDITIONS = [
 
 
 async def test_conditional_requests(proxy: Proxy, s3: S3) -> None:
-    """Every precondition and their order, on a cold and on a warm cache, with the body that the status asks for."""
+    """Every precondition and their order, on a cold and on a warm cache, with the body that the status requires."""
     body = pattern(100)
     etag = s3.put("x", body)
     at = s3.head("x")["LastModified"].timestamp()
@@ -260,7 +261,7 @@ async def test_conditional_requests(proxy: Proxy, s3: S3) -> None:
 
 
 async def test_if_range_by_a_young_date_gives_the_whole(proxy: Proxy, s3: S3) -> None:
-    """RFC 9110 section 8.8.2.2: a Last-Modified of this minute is a weak validator, so its If-Range fails."""
+    """A Last-Modified of this minute is a weak validator, so its If-Range fails (RFC 9110 section 8.8.2.2)."""
     body = pattern(100)
     s3.put("x", body)
     modified = s3.head("x")["LastModified"].timestamp()
@@ -272,7 +273,9 @@ async def test_if_range_by_a_young_date_gives_the_whole(proxy: Proxy, s3: S3) ->
 
 
 async def test_object_headers_pass(proxy: Proxy, s3: S3) -> None:
-    """What S3 keeps of an object comes back unchanged, user metadata too, and nothing else of S3's (I4, I25)."""
+    """The headers that S3 stores with an object come back unchanged, also user metadata, and no other header of S3
+    (I4, I25).
+    """
     etag = s3.put(
         "x",
         b"data",
@@ -306,7 +309,7 @@ async def test_object_headers_pass(proxy: Proxy, s3: S3) -> None:
 
 
 async def test_every_answer_says_what_the_cache_did(proxy: Proxy, s3: S3) -> None:
-    """`Cache-Status`, `Via` and `Date` are on every answer, errors included, and errors are short JSON."""
+    """`Cache-Status`, `Via` and `Date` are on every response, also on errors, and errors are short JSON."""
     etag = s3.put("x", b"data")
     cases = [
         ("GET", "/x", {}, 200),
@@ -332,7 +335,7 @@ async def test_every_answer_says_what_the_cache_did(proxy: Proxy, s3: S3) -> Non
 
 
 async def test_age_follows_the_clock(proxy: Proxy, s3: S3) -> None:
-    """RFC 9111 section 5.1: `Age` is the seconds since the origin answered; the ttl in Cache-Status shrinks."""
+    """`Age` is the time since the origin's response, and the ttl in Cache-Status shrinks (RFC 9111 section 5.1)."""
     s3.put("x", b"data")
     assert (await proxy.get("/x")).headers["Age"] == "0"
     proxy.clock.advance(100)
@@ -343,14 +346,14 @@ async def test_age_follows_the_clock(proxy: Proxy, s3: S3) -> None:
 
 
 async def test_object_smaller_than_a_block_is_one_request(proxy: Proxy, s3: S3) -> None:
-    """Whole part first: a cold GET of a small object is one origin request of one part."""
+    """A cold GET of a small object is one request of one part to the origin."""
     s3.put("x", b"data")
     await proxy.get("/x")
     assert proxy.relay.calls == [("GET", f"bytes=0-{PART - 1}")]
 
 
 async def test_version_changes_between_parts(proxy: Proxy, s3: S3) -> None:
-    """An object overwritten during a fill never mixes: what arrives is one version, or is cut off (I1)."""
+    """An object that is overwritten during a fill never mixes. The response is one version, or is cut off (I1)."""
     old, new = pattern(8 * BLOCK, seed=1), pattern(8 * BLOCK, seed=7)
     s3.put("x", old)
     # The first part fixes the version; its successor finds another one.
@@ -365,7 +368,7 @@ async def test_version_changes_between_parts(proxy: Proxy, s3: S3) -> None:
 
 
 async def test_cors(start: StartProxy, s3: S3) -> None:
-    """Pages of the allowed origins may read answers and errors; others get no such header."""
+    """Pages of the allowed origins may read responses and errors, and other pages get no such header."""
     s3.put("x", b"data")
     proxy = await start(cors={"allow_origins": ["https://app.test"]})
     for target in ("/x", "/absent"):

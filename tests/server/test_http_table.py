@@ -1,4 +1,4 @@
-"""Ranges and conditions over real sockets: every row of the table cold, warm, half warm and during a fill."""
+"""Ranges and conditions over real sockets. Every row of the table cold, warm, half warm and during a fill."""
 
 import asyncio
 import email.utils
@@ -49,8 +49,8 @@ def check(row: Row, state: str, answer: Answer) -> None:
 
 
 async def test_cold_and_warm(proxy: Proxy, s3: S3) -> None:
-    """Every row, for an object that is unknown, known by its metadata only, half there, and all there, where no byte
-    is fetched again; then HEAD, for which a range counts for nothing (RFC 9110 section 14.2).
+    """Each row for an object that is unknown, known by its metadata only, half present, and present, where no byte
+    is fetched again. Then HEAD, for which a range has no meaning (RFC 9110 section 14.2).
     """
     s3.put("x", BODY)
     for row in ROWS:
@@ -78,7 +78,7 @@ async def test_cold_and_warm(proxy: Proxy, s3: S3) -> None:
 
 @asynccontextmanager
 async def held_fill(proxy: Proxy, key: str) -> AsyncIterator[asyncio.Event]:
-    """A download of `key` that stands still after its first 16 KiB, until the event is set."""
+    """Hold a download of `key` after its first 16 KiB until the event is set."""
     gate = asyncio.Event()
 
     async def hold(seen: Seen) -> None:
@@ -97,7 +97,10 @@ async def held_fill(proxy: Proxy, key: str) -> AsyncIterator[asyncio.Event]:
 
 
 async def test_during_a_fill(proxy: Proxy, s3: S3) -> None:
-    """Every row while the object is being downloaded: answers without bytes come at once, the others with the bytes."""
+    """Every row while the object is being downloaded.
+
+    Responses without bytes come at once, the others with the bytes.
+    """
     s3.put("x", BODY)
     for row in ROWS:
         await proxy.admin("POST", "/api/v1/purge", b'{"paths": ["/x"]}')
@@ -118,7 +121,10 @@ EMPTY = (("bytes=0-", 416), ("bytes=-1", 416), ("bytes=0-0,-1", 416), ("bytes=a"
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 async def test_empty_object(proxy: Proxy, s3: S3, method: str) -> None:
-    """RFC 9110 section 14.1.2: an empty object has no byte to ask for: 416, as at S3; invalid ranges are ignored."""
+    """An empty object has no byte for a range, so it is a 416, as at S3.
+
+    Invalid ranges are ignored (RFC 9110 section 14.1.2).
+    """
     s3.put("empty", b"")
     for _ in range(2):
         for header, status in EMPTY:
@@ -144,7 +150,7 @@ HOSTILE = [
 
 
 async def test_hostile_ranges(proxy: Proxy, s3: S3) -> None:
-    """I22: a Range of any length and content gets an answer, 400, 431 or the object's very bytes."""
+    """A Range of any length and content gets a 400, a 431 or the object's own bytes (I22)."""
     s3.put("x", BODY)
     for header in HOSTILE:
         answer = await proxy.ask("GET", "/x", {"Range": header})
@@ -155,8 +161,8 @@ async def test_hostile_ranges(proxy: Proxy, s3: S3) -> None:
 
 
 async def test_bytes_are_those_of_the_version_named(start: StartProxy, s3: S3) -> None:
-    """I1: whatever is asked, and however often the object changes at S3 meanwhile, each answer's bytes are those that
-    the version named by its ETag has at those places; and a range never mixes with another version's.
+    """Whatever the request, and however often the object changes at S3 meanwhile, the bytes are those of the version
+    that the ETag names. A range never mixes with another version's (I1).
     """
     proxy = await start(freshness={"default_ttl": "5s", "stale_while_revalidate": "5s"})
     dice = random.Random(7)

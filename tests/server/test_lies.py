@@ -1,4 +1,4 @@
-"""An origin that sends other bytes than its own checksum speaks of."""
+"""An origin whose bytes do not match its own checksum."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from bucketfront.cache.fetch import part_fetch
 
 @dataclass(frozen=True, slots=True)
 class Lied:
-    """A proxy before an origin that lies as `origin.script` says, and a client of it."""
+    """A proxy in front of an origin that sends wrong bytes by `origin.script`, and a client of it."""
 
     origin: ChaosOrigin
     app: App
@@ -38,7 +38,7 @@ async def lied(tmp_path: Path) -> AsyncIterator[Lied]:
 
 
 async def test_one_lie_is_not_heard(lied: Lied) -> None:
-    """One wrong bit in an object of one block costs a second GET in the same request, nothing else (I1, I15)."""
+    """One wrong bit in an object of one block costs a second GET in the same request, and nothing else (I1, I15)."""
     lied.origin.store("x", BLOCK)
     lied.origin.script = InTurn(Behaviour(flip_at=BLOCK // 3), key="x")
     record = await lied.client.get("x")
@@ -50,7 +50,7 @@ async def test_one_lie_is_not_heard(lied: Lied) -> None:
 
 
 async def test_lies_without_end(lied: Lied) -> None:
-    """An origin that always lies is a 502, not one wrong byte, and nothing is kept (I1, I13)."""
+    """An origin whose bytes are always wrong is a 502. No wrong byte is sent and none is stored (I1, I13)."""
     lied.origin.store("x", BLOCK)
     lied.origin.script = lambda asked: Behaviour(flip_at=5 if asked.key == "x" else None)
     for _ in range(2):
@@ -63,7 +63,7 @@ async def test_lies_without_end(lied: Lied) -> None:
 
 @pytest.mark.parametrize("size", [BLOCK + 100, 3 * PART + 100])
 async def test_an_answer_that_has_begun_is_cut(lied: Lied, size: int) -> None:
-    """A lie in what was sent already cuts the answer before its end: it is never whole (I1, I3)."""
+    """A wrong byte among those already sent cuts the response before its end, so it is never whole (I1, I3)."""
     lied.origin.store("x", size)
     lied.origin.script = InTurn(Behaviour(flip_at=5, drip=(BLOCK, 0.05)), key="x")
     record = await lied.client.get("x")
@@ -74,7 +74,10 @@ async def test_an_answer_that_has_begun_is_cut(lied: Lied, size: int) -> None:
 
 
 async def test_a_large_object_is_not_kept(lied: Lied, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A lie in an object too large to be held back is found once it is whole, and then asked for again (I15)."""
+    """A wrong byte in an object too large to be held back is found once it is whole.
+
+    The object is then fetched again (I15).
+    """
     monkeypatch.setattr(part_fetch, "MAX_HELD_BYTES", PART)
     lied.origin.store("x", 3 * PART + 100)
     lied.origin.script = InTurn(Behaviour(flip_at=PART // 3), key="x")
@@ -86,7 +89,7 @@ async def test_a_large_object_is_not_kept(lied: Lied, monkeypatch: pytest.Monkey
 
 
 async def test_etags_that_are_no_md5s(tmp_path: Path) -> None:
-    """Where no ETag of a bucket is an MD5, though they look like it, objects are served and kept all the same."""
+    """If the ETags of a bucket only look like MD5s, its objects are served and stored as usual."""
 
     def encrypted(asked: PlainRequest) -> Behaviour:
         return Behaviour(etag=f'"{abs(hash(asked.key)):032x}"')

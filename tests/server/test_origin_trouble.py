@@ -1,4 +1,4 @@
-"""What a client gets while S3 stalls, or overwrites what is being read, over real sockets."""
+"""The responses to clients while S3 stalls, or while an object is overwritten, over real sockets."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -28,7 +28,7 @@ async def proxy_of(script: Script, folder: Path) -> AsyncIterator[tuple[App, Raw
 
 
 def part_of(head: Head, *, sent: int | None = None) -> bytes:
-    """The 206 that `head` asks for; only `sent` bytes of it."""
+    """Return the 206 that `head` requests, with only `sent` bytes of it."""
     first, last = (int(number) for number in head.headers["range"].removeprefix("bytes=").split("-"))
     body = BODY[first : last + 1]
     there = f"bytes {first}-{first + len(body) - 1}/{len(BODY)}"
@@ -39,8 +39,9 @@ def part_of(head: Head, *, sent: int | None = None) -> bytes:
 async def test_a_stalled_body_does_not_stall_its_reader(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sent: int
 ) -> None:
-    """A second request takes over where the first one stands, long before `read_timeout`; the first one's connection is
-    closed, and the breaker hears of no failure (I10, I12, I20).
+    """A second request takes over where the first one stalls, long before `read_timeout`.
+
+    The first one's connection is closed, and the breaker counts no failure (I10, I12, I20).
     """
     monkeypatch.setattr(body_stream, "HEDGE_AFTER_S", 0.1)
 
@@ -64,7 +65,9 @@ async def test_a_stalled_body_does_not_stall_its_reader(
 
 
 async def test_a_stalled_head_does_not_stall_its_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A part whose first request gets no head has its bytes from a second one; the first is withdrawn (I12, I20)."""
+    """A part whose first request gets no head has its bytes from a second one, and the first is withdrawn (I12,
+    I20).
+    """
     monkeypatch.setattr(body_stream, "HEDGE_AFTER_S", 0.1)
     stalled: list[RawConnection] = []
 
@@ -87,7 +90,7 @@ async def test_a_stalled_head_does_not_stall_its_reader(tmp_path: Path, monkeypa
 
 
 async def overwritten(proxy: Proxy, s3: S3) -> tuple[bytes, bytes]:
-    """An object of which a block is cached when somebody else overwrites it. Returns the old and the new bytes."""
+    """Store an object, cache a block of it, and overwrite it. Returns the old and the new bytes."""
     old, new = pattern(3 * PART), pattern(3 * PART + 7, seed=2)
     s3.put("x", old)
     assert (await proxy.get("/x", Range="bytes=0-9")).body == old[:10]
@@ -98,8 +101,9 @@ async def overwritten(proxy: Proxy, s3: S3) -> tuple[bytes, bytes]:
 
 
 async def test_a_version_is_completed_though_it_was_overwritten(proxy: Proxy, s3: S3) -> None:
-    """In a bucket with versions, a reader whose head has gone out gets the old version whole, by its id; the next one
-    on the same connection gets the new one (I1, I7).
+    """In a bucket with versions, a reader whose head was sent gets the old version whole, by its id.
+
+    The next request on the same connection gets the new one (I1, I7).
     """
     s3.client.put_bucket_versioning(Bucket=s3.bucket, VersioningConfiguration={"Status": "Enabled"})
     old, new = await overwritten(proxy, s3)
@@ -114,7 +118,9 @@ async def test_a_version_is_completed_though_it_was_overwritten(proxy: Proxy, s3
 
 @pytest.mark.parametrize("refusal", [canned(403, "AccessDenied"), canned(404, "NoSuchVersion")])
 async def test_a_version_that_is_not_given_by_id_is_cut(proxy: Proxy, s3: S3, refusal: bytes) -> None:
-    """Where its id does not help, the reader is cut off within the old version's bytes; the next gets the new (I1)."""
+    """If the version's id does not help, the response is cut within the old version's bytes, and the next one has
+    the new version (I1).
+    """
     s3.client.put_bucket_versioning(Bucket=s3.bucket, VersioningConfiguration={"Status": "Enabled"})
     old, new = await overwritten(proxy, s3)
 
@@ -130,7 +136,7 @@ async def test_a_version_that_is_not_given_by_id_is_cut(proxy: Proxy, s3: S3, re
 
 
 async def test_without_versions_an_overwritten_object_is_cut(proxy: Proxy, s3: S3) -> None:
-    """In a bucket without versions nobody has the old version's rest: no mixed body, ever (I1, I3)."""
+    """In a bucket without versions the rest of the old version is lost. The body never mixes versions (I1, I3)."""
     old, new = await overwritten(proxy, s3)
     answer = await proxy.get("/x")
     assert (answer.status, answer.is_complete) == (200, False)

@@ -1,4 +1,7 @@
-"""S3 out of reach: what is cached is served and says so, what is not fails at once, and S3 is left alone meanwhile."""
+"""S3 is out of reach.
+
+Cached objects are served and marked, other requests fail at once, and S3 gets few requests meanwhile.
+"""
 
 import asyncio
 
@@ -12,7 +15,7 @@ WEEK = 7 * 86400.0
 
 
 async def _break(proxy: Proxy) -> None:
-    """S3 goes away, and enough requests find out."""
+    """Take S3 away, and send enough requests to open the breaker."""
     await proxy.relay.stop()
     await until_open(proxy)
 
@@ -24,8 +27,8 @@ async def until_open(proxy: Proxy) -> None:
 
 
 async def test_what_is_cached_is_served(start: StartProxy, s3: S3) -> None:
-    """Within `outage` a stale object is served however long ago it went stale, whole, by range and to HEAD, and says so
-    (RFC 9111 section 4.2.4, I31).
+    """Within `outage` a stale object is served however stale it is, whole, by range and to HEAD, and is marked as
+    such (RFC 9111 section 4.2.4, I31).
     """
     proxy = await start(freshness={"outage": "30d"})
     body = pattern(3 * BLOCK + 5)
@@ -44,7 +47,7 @@ async def test_what_is_cached_is_served(start: StartProxy, s3: S3) -> None:
 
 
 async def test_no_older_than_allowed(start: StartProxy, s3: S3) -> None:
-    """Beyond the window an answer would be too old (I7): the failure is told instead."""
+    """Beyond the window a response would be too old (I7), so it is an error."""
     proxy = await start(freshness={"outage": "1d", "stale_if_error": "1m"})
     s3.put("x", b"data")
     await proxy.get("/x")
@@ -59,7 +62,9 @@ async def test_no_older_than_allowed(start: StartProxy, s3: S3) -> None:
     "control", ["max-age=60, must-revalidate", "no-cache", "s-maxage=60", "max-age=60, stale-if-error=9"]
 )
 async def test_what_forbids_stale(proxy: Proxy, s3: S3, control: str) -> None:
-    """RFC 9111 sections 5.2.2.2, 5.2.2.4, 5.2.2.10, RFC 5861 section 4: what must not be served stale is not."""
+    """Objects that must not be served stale are not (RFC 9111 sections 5.2.2.2, 5.2.2.4, 5.2.2.10, RFC 5861 section
+    4).
+    """
     s3.put("x", b"data", CacheControl=control)
     await proxy.get("/x")
     await _break(proxy)
@@ -69,7 +74,9 @@ async def test_what_forbids_stale(proxy: Proxy, s3: S3, control: str) -> None:
 
 
 async def test_misses_fail_at_once(proxy: Proxy) -> None:
-    """Once it is known, a miss is 503 with Retry-After within milliseconds, and S3 sees none of them (I20)."""
+    """Once the breaker is open, a miss is a 503 with Retry-After within milliseconds, and S3 gets no request for it
+    (I20).
+    """
     await _break(proxy)
     refused = proxy.app.origin.breaker.refused
     answers: list[Answer] = []
@@ -86,7 +93,7 @@ async def test_misses_fail_at_once(proxy: Proxy) -> None:
 
 
 async def test_recovery(proxy: Proxy, s3: S3) -> None:
-    """When S3 is back, it is asked again within seconds, once at first, and answers are fresh as before."""
+    """When S3 is back, it gets requests again within seconds, first a single one, and responses are fresh as before."""
     s3.put("x", b"old")
     await proxy.get("/x")
     await _break(proxy)
@@ -106,7 +113,7 @@ async def test_recovery(proxy: Proxy, s3: S3) -> None:
 
 
 async def test_one_sick_object(proxy: Proxy, s3: S3) -> None:
-    """5xx answers for one key do not shut out the others."""
+    """5xx responses for one key do not block the others."""
     s3.put("well", b"data")
 
     async def sick(seen: Seen) -> bytes | None:
@@ -119,7 +126,7 @@ async def test_one_sick_object(proxy: Proxy, s3: S3) -> None:
 
 
 async def test_slow_down(proxy: Proxy) -> None:
-    """S3's 503 for everything is an outage as well: it is left alone."""
+    """S3's 503 for everything is an outage as well, and opens the breaker."""
 
     async def slow_down(_: Seen) -> bytes | None:
         return canned(503, "SlowDown")
@@ -133,7 +140,7 @@ async def test_slow_down(proxy: Proxy) -> None:
 
 
 async def test_metrics_tell(proxy: Proxy) -> None:
-    """An operator sees it: a gauge and a counter."""
+    """A gauge and a counter show the outage to operators."""
     await _break(proxy)
     told = (await proxy.admin("GET", "/metrics")).body.decode()
     assert "bucketfront_origin_resting 1.0" in told
@@ -141,7 +148,7 @@ async def test_metrics_tell(proxy: Proxy) -> None:
 
 
 async def test_what_is_missing_of_an_object(proxy: Proxy, s3: S3) -> None:
-    """Of an object that is half there, what is there is served, and the rest fails without a byte too many (I3)."""
+    """The present part of an object is served, and the rest fails without a byte too many (I3)."""
     body = pattern(6 * BLOCK)
     s3.put("x", body)
     await proxy.get("/x", Range=f"bytes=0-{BLOCK - 1}")

@@ -1,4 +1,7 @@
-"""What a query string may ask for: a version of an object, other headers of the answer; all else means nothing."""
+"""A query string may select a version of an object or override headers of the response.
+
+Everything else has no effect.
+"""
 
 from typing import Any
 
@@ -23,12 +26,15 @@ def versioned(s3: S3) -> S3:
 
 
 def put(s3: S3, key: str, body: bytes, **parameters: Any) -> str:
-    """Returns the version id."""
+    """Store an object. Returns the version id."""
     return str(s3.client.put_object(Bucket=s3.bucket, Key=key, Body=body, **parameters)["VersionId"])
 
 
 async def test_versions(proxy: Proxy, versioned: S3) -> None:
-    """Each version is an entry of its own, with its own bytes and ETag, ranges too; without an id the current one."""
+    """Each version is an entry of its own, with its own bytes and ETag, also for ranges.
+
+    Without an id the current version is served.
+    """
     bodies = [pattern(2 * BLOCK + 9, seed) for seed in (1, 2, 3)]
     ids = [put(versioned, "x", body) for body in bodies]
     for _ in range(2):
@@ -42,7 +48,7 @@ async def test_versions(proxy: Proxy, versioned: S3) -> None:
 
 
 async def test_versions_are_immutable(proxy: Proxy, versioned: S3) -> None:
-    """A pinned version is never asked for again: neither time nor a write to its key changes it."""
+    """A pinned version is never revalidated, neither after a time nor after a write to its key."""
     old = put(versioned, "x", b"old")
     put(versioned, "x", b"new")
     assert (await proxy.get(f"/x?versionId={old}")).body == b"old"
@@ -56,7 +62,7 @@ async def test_versions_are_immutable(proxy: Proxy, versioned: S3) -> None:
 
 
 async def test_version_that_is_not_there(proxy: Proxy, versioned: S3) -> None:
-    """S3's 404 is ours; an id that cannot be one is 400; a delete marker is what S3 says of it, 404 or 405."""
+    """S3's 404 stays a 404, and a malformed id is a 400. A delete marker has S3's status, 404 or 405."""
     put(versioned, "x", b"data")
     answer = await proxy.get("/x?versionId=")
     assert answer.status == 400
@@ -70,7 +76,7 @@ async def test_version_that_is_not_there(proxy: Proxy, versioned: S3) -> None:
 
 
 async def test_origin_without_versions(proxy: Proxy, s3: S3) -> None:
-    """An origin that ignores the id is not believed: its current object is no version (I1)."""
+    """If the origin ignores the id, its current object does not count as that version (I1)."""
     s3.put("x", b"data")
     answer = await proxy.get("/x?versionId=abc")
     assert answer.status in (400, 404, 502)
@@ -78,7 +84,7 @@ async def test_origin_without_versions(proxy: Proxy, s3: S3) -> None:
 
 
 async def test_purge_takes_versions_along(proxy: Proxy, versioned: S3) -> None:
-    """An operator who purges a path means all of it; a restart later, too (I27)."""
+    """A purge of a path includes all its versions, also after a restart (I27)."""
     name = put(versioned, "x", b"data")
     await proxy.get(f"/x?versionId={name}")
     await proxy.get("/x")
@@ -104,7 +110,7 @@ async def test_versions_survive_a_restart(start: StartProxy, versioned: S3) -> N
 
 
 async def test_versions_may_be_off(start: StartProxy, versioned: S3) -> None:
-    """Then the id counts as any other parameter."""
+    """Without `versions` the id is like any other parameter."""
     mount = {"path": "/", "bucket": versioned.bucket, "versions": False}
     name = put(versioned, "x", b"old")
     put(versioned, "x", b"new")
@@ -117,7 +123,9 @@ async def test_versions_may_be_off(start: StartProxy, versioned: S3) -> None:
 
 @pytest.mark.parametrize(("query", "header", "value"), OVERRIDES)
 async def test_overrides(start: StartProxy, s3: S3, query: str, header: str, value: str) -> None:
-    """S3 GetObject's `response-*` change this answer's headers, HEAD's and a range's too, and no other answer's."""
+    """S3 GetObject's `response-*` change the headers of this response, also of HEAD and of a range, and of no other
+    response.
+    """
     proxy = await start(mounts=[{"path": "/", "bucket": s3.bucket, "response_overrides": True}])
     s3.put("x", b"data", ContentType="text/html")
     for method, headers in (("GET", {}), ("HEAD", {}), ("GET", {"Range": "bytes=0-1"})):
@@ -128,7 +136,7 @@ async def test_overrides(start: StartProxy, s3: S3, query: str, header: str, val
 
 
 async def test_overrides_are_opt_in(proxy: Proxy, s3: S3) -> None:
-    """By default a link cannot change what a page of ours is taken for."""
+    """By default a link cannot change the type of an object."""
     s3.put("x", b"data", ContentType="text/plain")
     answer = await proxy.get("/x?response-content-type=text%2Fhtml")
     assert (answer.status, answer.headers["Content-Type"]) == (200, "text/plain")
@@ -136,7 +144,7 @@ async def test_overrides_are_opt_in(proxy: Proxy, s3: S3) -> None:
 
 @pytest.mark.parametrize("value", ["a%0d%0aSet-Cookie:%20x", "%00", "%c3%a4", "", "%zz", "x" * 3000])
 async def test_no_header_injection(start: StartProxy, s3: S3, value: str) -> None:
-    """RFC 9110 section 5.5: what no field value may hold is 400, and says so without repeating it (I28)."""
+    """A value that no header may have is a 400, which does not repeat it (I28; RFC 9110 section 5.5)."""
     proxy = await start(mounts=[{"path": "/", "bucket": s3.bucket, "response_overrides": True}])
     answer = await proxy.get(f"/x?response-content-type={value}")
     assert answer.status == 400
@@ -145,7 +153,7 @@ async def test_no_header_injection(start: StartProxy, s3: S3, value: str) -> Non
 
 
 async def test_others_are_ignored(proxy: Proxy, s3: S3) -> None:
-    """Any other parameter is no part of the key (I25): one entry, one origin request."""
+    """Any other parameter is no part of the key (I25): one entry, one request to the origin."""
     s3.put("x", b"data")
     for query in ("?v=1", "?v=2&utm_source=x", "?X-Amz-Signature=abc", "?acl", "?"):
         assert (await proxy.get(f"/x{query}")).body == b"data"
@@ -153,7 +161,7 @@ async def test_others_are_ignored(proxy: Proxy, s3: S3) -> None:
 
 
 async def test_others_may_be_refused(start: StartProxy, s3: S3) -> None:
-    """By setting, a CDN's cache cannot be filled with copies under made-up parameters."""
+    """A setting refuses made-up parameters, so that they cannot fill a CDN's cache with copies."""
     proxy = await start(mounts=[{"path": "/", "bucket": s3.bucket, "query": "refuse"}])
     s3.put("x", b"data")
     assert (await proxy.get("/x?v=1")).status == 400
@@ -163,7 +171,7 @@ async def test_others_may_be_refused(start: StartProxy, s3: S3) -> None:
 
 @pytest.mark.parametrize("query", ["tagging", "acl", "uploads", "partNumber=1&uploadId=x", "delete", "versionId=abc"])
 async def test_writes_that_mean_something_else(proxy: Proxy, s3: S3, query: str) -> None:
-    """An S3 client's `PUT /x?tagging` is not a PUT of the object: 501, and the object stays what it was."""
+    """An S3 client's `PUT /x?tagging` is no PUT of the object. It is a 501, and the object stays unchanged."""
     s3.put("x", b"data")
     assert (await proxy.ask("PUT", f"/x?{query}", body=b"<Tagging/>")).status == 501
     assert (await proxy.ask("DELETE", f"/x?{query}")).status == 501

@@ -7,7 +7,7 @@ from bucketfront.server.http1.connection import ReceiveEvent, ReceiveState
 
 
 def documented() -> dict[str, list[str]]:
-    """The table's rows by state, in the order of its columns."""
+    """Return the table's rows by state, in the order of its columns."""
     lines = [line.split() for line in (connection.__doc__ or "").splitlines()]
     (top,) = [at for at, words in enumerate(lines) if words == [event.name for event in ReceiveEvent]]
     return {words[0]: words[1:] for words in lines[top + 1 : top + 1 + len(ReceiveState)]}
@@ -21,6 +21,6 @@ def test_the_table_is_the_documented_one(state: ReceiveState) -> None:
 
 @pytest.mark.parametrize("event", ReceiveEvent, ids=lambda event: event.name)
 def test_what_ended_stays_so(event: ReceiveEvent) -> None:
-    """No event makes a connection parse again that dropped bytes, or take a request behind its last one."""
+    """After dropped bytes or the last request, no event makes a connection parse again."""
     for states in (connection._DROPPING, connection._LAST):
         assert {connection.TRANSITIONS[state][event] for state in states} <= set(states)

@@ -1,4 +1,6 @@
-"""How an object is shown: types, rules' headers, errors for programs and people, timings; HEAD as GET."""
+"""How an object appears in a response: types, headers of rules, errors for programs and people, timings, HEAD like
+GET.
+"""
 
 import asyncio
 
@@ -24,7 +26,7 @@ TYPES = {
 
 
 async def test_types_by_extension(proxy: Proxy, s3: S3) -> None:
-    """An object that S3 has no type of its own for gets the one of its extension."""
+    """An object without a type of its own at S3 gets the type of its extension."""
     for key, wanted in TYPES.items():
         s3.put(key, b"data", ContentType="binary/octet-stream")
         for method in ("GET", "HEAD"):
@@ -32,7 +34,7 @@ async def test_types_by_extension(proxy: Proxy, s3: S3) -> None:
 
 
 async def test_types_that_were_set(proxy: Proxy, s3: S3) -> None:
-    """A type that somebody chose is kept, `application/octet-stream` too: it means "a file to save"."""
+    """A type that was chosen stays, also `application/octet-stream`, which means "save as a file"."""
     for chosen in ("text/x-own", "application/octet-stream"):
         s3.put("a.mp4", b"data", ContentType=chosen)
         await proxy.admin("POST", "/api/v1/purge", b'{"paths": ["/a.mp4"]}')
@@ -40,14 +42,17 @@ async def test_types_that_were_set(proxy: Proxy, s3: S3) -> None:
 
 
 async def test_no_guessing(start: StartProxy, s3: S3) -> None:
-    """`guess_types: false` passes on what S3 says."""
+    """With `guess_types: false` S3's type is passed on."""
     proxy = await start(mounts=[{"path": "/", "bucket": s3.bucket, "guess_types": False}])
     s3.put("a.mp4", b"data", ContentType="binary/octet-stream")
     assert (await proxy.get("/a.mp4")).headers["Content-Type"] == "binary/octet-stream"
 
 
 async def test_rules_change_headers(start: StartProxy, s3: S3) -> None:
-    """A rule sets and drops fields and replaces Cache-Control downstream; what is stored and for how long stays."""
+    """A rule sets and removes headers and replaces Cache-Control for clients.
+
+    What is stored, and for how long, does not change.
+    """
     proxy = await start(
         freshness={
             "rules": [
@@ -76,7 +81,7 @@ async def test_rules_change_headers(start: StartProxy, s3: S3) -> None:
 
 
 async def test_rule_without_cache(start: StartProxy, s3: S3) -> None:
-    """`cache: false`: right and whole, asked for each time, kept never."""
+    """With `cache: false` an object is served whole, fetched each time, and never stored."""
     proxy = await start(freshness={"rules": [{"match": "p/**", "cache": False}]})
     body = pattern(3 * BLOCK + 1)
     s3.put("p/x", body)
@@ -89,7 +94,7 @@ async def test_rule_without_cache(start: StartProxy, s3: S3) -> None:
 
 
 async def test_rule_for_absence(start: StartProxy, s3: S3) -> None:
-    """A rule's `negative_ttl` counts for its keys; the built-in one for segments is a second: the live edge."""
+    """A rule's `negative_ttl` applies to its keys. The built-in one for segments is a second, for the live edge."""
     proxy = await start(freshness={"rules": [{"match": "slow/**", "negative_ttl": "1m"}]})
     for key, seconds in (("slow/x", 60), ("live/1.m4s", 1), ("live/a.m3u8", 1), ("other", 10)):
         assert (await proxy.get(f"/{key}")).status == 404
@@ -101,7 +106,7 @@ async def test_rule_for_absence(start: StartProxy, s3: S3) -> None:
 
 
 async def test_media_rules(start: StartProxy, s3: S3) -> None:
-    """Playlists live 2 s and are not served stale while the origin is asked, segments a day; it can be turned off."""
+    """Playlists are fresh for 2 s and never served stale, segments for a day. A setting turns that off."""
     for key in ("a.m3u8", "a.mpd", "a.ts", "a.m4s"):
         s3.put(key, b"old")
     proxy = await start()
@@ -119,7 +124,7 @@ async def test_media_rules(start: StartProxy, s3: S3) -> None:
 
 
 async def test_head_is_gets_head(proxy: Proxy, s3: S3) -> None:
-    """RFC 9110 section 9.3.2: HEAD has GET's fields, cold and warm, found and not, and fetches no body for it."""
+    """HEAD has GET's headers, cold and warm, found and not, and fetches no body (RFC 9110 section 9.3.2)."""
     s3.put("x.css", pattern(5 * BLOCK), CacheControl="max-age=60", Metadata={"a": "b"})
     for target in ("/x.css", "/none", "/%ff"):
         head = await proxy.ask("HEAD", target)
@@ -142,7 +147,7 @@ async def test_head_is_gets_head(proxy: Proxy, s3: S3) -> None:
     [("/none", 404, "no such object"), ("/%ff", 400, "not UTF-8"), ("/x?versionId=", 400, "versionId")],
 )
 async def test_errors_by_accept(proxy: Proxy, target: str, status: int, words: str) -> None:
-    """RFC 9110 section 12.5.1: an error is JSON for programs and a page for browsers, and says that it differs."""
+    """An error is JSON for programs and a page for browsers, with Vary (RFC 9110 section 12.5.1)."""
     plain = await proxy.get(target, Accept="*/*")
     page = await proxy.get(target, Accept=BROWSER)
     for answer in (plain, page):
@@ -156,14 +161,14 @@ async def test_errors_by_accept(proxy: Proxy, target: str, status: int, words: s
 
 
 async def test_error_pages_quote_safely(proxy: Proxy) -> None:
-    """What a client sent stands in a page as text, never as markup."""
+    """The client's input appears in a page as text, never as markup."""
     answer = await proxy.get("/%<script>", Accept=BROWSER)
     assert answer.status == 400
     assert b"<script" not in answer.body
 
 
 async def test_cache_status_on_every_answer(proxy: Proxy, s3: S3) -> None:
-    """RFC 9211: each answer says what the cache did, failures and refusals too."""
+    """Each response has the cache's decision, also failures and refusals (RFC 9211)."""
     s3.put("x", b"data")
     asked = [
         ("GET", "/x", {}), ("HEAD", "/x", {}), ("GET", "/x", {"Range": "bytes=9-"}), ("GET", "/x", {"If-Match": '"a"'}),
@@ -176,7 +181,7 @@ async def test_cache_status_on_every_answer(proxy: Proxy, s3: S3) -> None:
 
 
 async def test_server_timing(start: StartProxy, s3: S3) -> None:
-    """By setting, an answer tells how long its phases took; by default it does not."""
+    """A setting adds the durations of the phases to each response. By default they are absent."""
     s3.put("x", b"data")
     proxy = await start()
     assert "Server-Timing" not in (await proxy.get("/x")).headers
@@ -192,7 +197,7 @@ async def test_server_timing(start: StartProxy, s3: S3) -> None:
 
 
 async def test_metadata_that_changed_under_the_same_etag(proxy: Proxy, s3: S3) -> None:
-    """An object copied onto itself keeps its ETag: a revalidation takes over its new metadata and fetches no byte."""
+    """An object copied onto itself keeps its ETag. A revalidation takes over its new metadata and fetches no byte."""
     body = pattern(3 * BLOCK)
     etag = s3.put("x", body, CacheControl="max-age=60", ContentType="text/old")
     await proxy.get("/x")
@@ -222,7 +227,7 @@ async def test_metadata_that_changed_under_the_same_etag(proxy: Proxy, s3: S3) -
 
 
 async def test_metadata_that_changed_shows_in_the_background_too(proxy: Proxy, s3: S3) -> None:
-    """A revalidation behind a stale answer costs no byte and sees all of the object's metadata."""
+    """A revalidation behind a stale response costs no byte and takes over all of the object's metadata."""
     s3.put("x", b"data", ContentType="text/old")
     await proxy.get("/x")
     s3.client.copy_object(
@@ -242,7 +247,7 @@ async def test_metadata_that_changed_shows_in_the_background_too(proxy: Proxy, s
 
 
 async def test_only_if_cached(proxy: Proxy, s3: S3) -> None:
-    """RFC 9111 section 5.2.1.7: what is cached, or 504; the origin is not asked, for no byte."""
+    """The response comes from the cache, or is a 504. The origin gets no request (RFC 9111 section 5.2.1.7)."""
     body = pattern(6 * BLOCK)
     s3.put("x", body)
     asked = {"Cache-Control": "only-if-cached"}
@@ -258,7 +263,7 @@ async def test_only_if_cached(proxy: Proxy, s3: S3) -> None:
 
 
 async def test_what_must_not_be_stored_answers_one_request(proxy: Proxy, s3: S3) -> None:
-    """RFC 9111 section 5.2.2.5: a `no-store` answer is not used for any other request, not even one that waits."""
+    """A `no-store` response serves no other request, not even a waiting one (RFC 9111 section 5.2.2.5)."""
     s3.put("x", b"data", CacheControl="no-store")
     answers = await asyncio.gather(*(proxy.get("/x") for _ in range(8)))
     assert {answer.body for answer in answers} == {b"data"}
@@ -268,7 +273,7 @@ async def test_what_must_not_be_stored_answers_one_request(proxy: Proxy, s3: S3)
 
 
 async def test_stale_by_its_own_word(proxy: Proxy, s3: S3) -> None:
-    """An object that says `max-age=0` is asked for each time: the configured stale window is not for it."""
+    """An object with `max-age=0` is revalidated each time, and the configured stale window does not apply."""
     s3.put("x", b"old", CacheControl="max-age=0")
     await proxy.get("/x")
     s3.put("x", b"new", CacheControl="max-age=0")
@@ -276,7 +281,7 @@ async def test_stale_by_its_own_word(proxy: Proxy, s3: S3) -> None:
 
 
 async def test_denied_in_the_background(proxy: Proxy, s3: S3) -> None:
-    """Access that was taken away at S3 ends with the first refusal, not with the stale window (I13)."""
+    """If S3 withdraws access, serving ends with the first refusal, not with the stale window (I13)."""
     s3.put("x", b"data")
     await proxy.get("/x")
 

@@ -1,4 +1,4 @@
-"""What a stop and a kill leave behind: a warm cache, never a wrong byte (I14, I15)."""
+"""A stop and a kill leave a warm cache and never a wrong byte (I14, I15)."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ READY = 10.0  # seconds from the start of the interpreter on, two loaded cores i
 
 
 async def test_warm_after_a_clean_restart(start: StartProxy, s3: S3) -> None:
-    """After a stop and a start fresh objects are hits and stale ones cost a 304; no byte is fetched again."""
+    """After a restart fresh objects are hits and stale ones cost a 304. No byte is fetched again."""
     bodies = {"a": pattern(3 * BLOCK + 7, 1), "b/c ü": pattern(10, 2), "part": pattern(6 * BLOCK, 3)}
     for key, body in bodies.items():
         s3.put(key, body, ContentType="text/x-test", Metadata={"who": "me"})
@@ -57,7 +57,7 @@ async def test_warm_after_a_clean_restart(start: StartProxy, s3: S3) -> None:
 
 
 async def test_space_is_counted_across_restarts(start: StartProxy, s3: S3) -> None:
-    """The budget of a new process begins with what the old one left, and idle times go on (I17)."""
+    """The budget of a new process begins with the old one's entries, and idle times continue (I17)."""
     proxy = await start()
     s3.put("x", pattern(3 * BLOCK))
     await proxy.get("/x")
@@ -73,7 +73,7 @@ async def test_space_is_counted_across_restarts(start: StartProxy, s3: S3) -> No
 
 
 async def test_one_process_per_folder(start: StartProxy, s3: S3) -> None:
-    """A second proxy on the same cache folder is refused by name; the first does not notice."""
+    """A second proxy on the same cache folder is refused with its name, and the first does not notice."""
     proxy = await start()
     s3.put("x", b"data")
     with pytest.raises(CacheInUse, match=r"the cache folder .*/cache is in use by another bucketfront"):
@@ -82,7 +82,7 @@ async def test_one_process_per_folder(start: StartProxy, s3: S3) -> None:
 
 
 async def test_another_endpoint_shares_nothing(start: StartProxy, s3: S3, relay: Relay) -> None:
-    """Entries belong to an endpoint: another one with the same bucket and key is another object (I25)."""
+    """Entries belong to an endpoint. Another endpoint with the same bucket and key is another object (I25)."""
     proxy = await start()
     s3.put("x", b"data")
     await proxy.get("/x")
@@ -97,8 +97,9 @@ async def test_another_endpoint_shares_nothing(start: StartProxy, s3: S3, relay:
 
 
 async def test_every_moment_of_a_fill(start: StartProxy, s3: S3, tmp_path: Path) -> None:
-    """A copy of the folder, taken at any moment of fills, is what a kill would leave there: it starts by itself, and
-    gives right bytes only, whole and by ranges (I14).
+    """A copy of the folder at any moment of a fill is what a kill would leave.
+
+    A proxy starts on it without help, and serves right bytes only, whole and by ranges (I14).
     """
     bodies = {f"k{number}": pattern(5 * BLOCK + number, number) for number in range(3)}
     for key, body in bodies.items():
@@ -137,7 +138,7 @@ async def test_every_moment_of_a_fill(start: StartProxy, s3: S3, tmp_path: Path)
 
 @pytest.mark.parametrize("harm", ["flipped", "zeroed", "shortened", "gone"])
 async def test_damage_after_an_unclean_stop(start: StartProxy, s3: S3, tmp_path: Path, harm: str) -> None:
-    """After an unclean stop a damaged block is found before a byte of it is sent; it alone is fetched again (I15)."""
+    """After an unclean stop a damaged block is found before a byte of it is sent. It alone is fetched again (I15)."""
     body = pattern(6 * BLOCK)
     s3.put("x", body)
     proxy = await start()
@@ -177,7 +178,7 @@ async def test_damage_after_an_unclean_stop(start: StartProxy, s3: S3, tmp_path:
 
 @pytest.mark.parametrize("harm", ["garbage", "empty", "cut", "gone", "wal gone"])
 async def test_damaged_index(start: StartProxy, s3: S3, tmp_path: Path, harm: str) -> None:
-    """An index that cannot be read costs the cache, not the start; its files are swept, bytes stay right (I14)."""
+    """An unreadable index costs the cache, not the start. Its files are removed, and bytes stay right (I14)."""
     body = pattern(3 * BLOCK)
     proxy = await start()
     s3.put("x", body)
@@ -229,7 +230,7 @@ async def test_schema_of_another_version(start: StartProxy, s3: S3, monkeypatch:
 
 @pytest.mark.parametrize("block_size", [2 * BLOCK, 4 * BLOCK])
 async def test_other_block_size(start: StartProxy, s3: S3, block_size: int) -> None:
-    """A range that is cached in blocks of one size does not make holes of others with the next (I2)."""
+    """A range that is cached in blocks of one size makes no holes in blocks of another (I2)."""
     body = pattern(16 * BLOCK)
     s3.put("x", body)
     proxy = await start()
@@ -247,7 +248,7 @@ async def test_other_block_size(start: StartProxy, s3: S3, block_size: int) -> N
 
 @asynccontextmanager
 async def serving(config: Path) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
-    """A real `bucketfront serve` and its address."""
+    """Run a real `bucketfront serve`, and return its address."""
     command = [sys.executable, "-m", "bucketfront.cli", "serve", "-c", str(config)]
     root = Path(__file__).parents[2]
     process = await asyncio.create_subprocess_exec(
@@ -272,7 +273,9 @@ async def serving(config: Path) -> AsyncIterator[tuple[asyncio.subprocess.Proces
 
 @pytest.mark.long
 async def test_kill_in_the_middle(s3: S3, relay: Relay, tmp_path: Path) -> None:
-    """`kill -9` again and again during fills: each start needs nobody and is soon ready; all bytes are right (I14)."""
+    """After repeated `kill -9` during fills each start needs no help and is soon ready, and all bytes are right
+    (I14).
+    """
     bodies = {f"k{number}": pattern(16 * BLOCK + number, number) for number in range(6)}
     for key, body in bodies.items():
         s3.put(key, body)

@@ -1,4 +1,4 @@
-"""From the bytes of a request target to one S3 key, or a refusal (I23)."""
+"""The bytes of a request target have exactly one S3 key, or are refused (I23)."""
 
 from urllib.parse import unquote
 
@@ -37,7 +37,7 @@ KEYS = [
 
 
 async def test_keys_round_trip(proxy: Proxy, s3: S3) -> None:
-    """Whatever S3 takes as a key comes and goes through the proxy under exactly that key, written either way (I23)."""
+    """Each key that S3 accepts passes through the proxy unchanged, in either spelling (I23)."""
     for number, key in enumerate(KEYS):
         below, through = b"below %d" % number, b"through %d" % number
         path = "/" + percent_encode(key)
@@ -54,7 +54,7 @@ async def test_keys_round_trip(proxy: Proxy, s3: S3) -> None:
 
 @pytest.mark.parametrize("key", ["/evil.example/x", "//evil.example/x", "/a//b"])
 async def test_location_names_no_host(proxy: Proxy, s3: S3, key: str) -> None:
-    """RFC 3986 section 4.2: a Location never begins with two slashes, and leads to the same key all the same (I23)."""
+    """A Location never begins with two slashes, and still leads to the same key (I23; RFC 3986 section 4.2)."""
     field = f'--b\r\nContent-Disposition: form-data; name="key"\r\n\r\n{key}\r\n'.encode()
     file = b'--b\r\nContent-Disposition: form-data; name="f"; filename="f"\r\n\r\n%d\r\n--b--'
     form = {"Content-Type": "multipart/form-data; boundary=b"}
@@ -73,7 +73,10 @@ async def test_location_names_no_host(proxy: Proxy, s3: S3, key: str) -> None:
 
 @pytest.mark.parametrize("character", ["%01", "%1F", "%EF%BF%BE", "%EF%BF%BF"])
 async def test_keys_that_xml_cannot_hold(proxy: Proxy, s3: S3, character: str) -> None:
-    """No object is made under them, of whatever size, for a large one S3's answer could not be read; one is served."""
+    """No object of any size is created under such a key, because S3's response for a large one would be unreadable.
+
+    An existing one is served.
+    """
     target = f"/a{character}b"
     key = unquote(target[1:])
     form = f'--b\r\nContent-Disposition: form-data; name="key"\r\n\r\n{key}\r\n'
@@ -94,7 +97,7 @@ async def test_keys_that_xml_cannot_hold(proxy: Proxy, s3: S3, character: str) -
 
 
 async def test_plus_is_a_plus(proxy: Proxy, s3: S3) -> None:
-    """RFC 3986 section 2.2: in a path '+' is no space."""
+    """In a path, '+' is no space (RFC 3986 section 2.2)."""
     s3.put("a+x", b"plus")
     s3.put("a x", b"space")
     assert (await proxy.get("/a+x")).body == b"plus"
@@ -103,7 +106,7 @@ async def test_plus_is_a_plus(proxy: Proxy, s3: S3) -> None:
 
 
 async def test_query_is_not_part_of_the_key(proxy: Proxy, s3: S3) -> None:
-    """RFC 3986 section 3.4: the query is no part of the path, and does not split the cache (I25)."""
+    """The query is no part of the path, and does not split the cache (I25; RFC 3986 section 3.4)."""
     s3.put("x", b"data")
     await proxy.get("/x?v=1")
     assert (await proxy.get("/x?v=2")).cache_status.startswith("hit")
@@ -129,7 +132,7 @@ BAD_TARGETS = [
 
 
 async def test_bad_targets(proxy: Proxy) -> None:
-    """A target that spells no key of at most 1024 bytes is 400, and the origin never hears of it (I23)."""
+    """A target without a key of at most 1024 bytes is a 400, and the origin gets no request (I23)."""
     for target in BAD_TARGETS:
         for method in ("GET", "HEAD", "PUT", "DELETE"):
             assert (await proxy.ask(method, target)).status == 400, (method, target)
@@ -138,7 +141,9 @@ async def test_bad_targets(proxy: Proxy) -> None:
 
 @pytest.mark.parametrize("octets", [b"a\0b", b"a\x7fb", "ü".encode(), b"\xff", b"a\rb"])
 async def test_raw_octets_that_no_url_has(proxy: Proxy, octets: bytes) -> None:
-    """RFC 3986 section 2: what has to be escaped is 400 unescaped, in our own words, and the connection closes."""
+    """An octet that needs escaping is a 400 if it is raw, with the proxy's own response, and the connection closes
+    (RFC 3986 section 2).
+    """
     async with proxy.connection() as connection:
         await connection.send(b"GET /" + octets + b" HTTP/1.1\r\nHost: x\r\n\r\n")
         answer = await connection.answer()
@@ -150,7 +155,7 @@ async def test_raw_octets_that_no_url_has(proxy: Proxy, octets: bytes) -> None:
 
 
 async def test_absolute_form(proxy: Proxy, s3: S3) -> None:
-    """RFC 9112 section 3.2.2: of an absolute target the path counts, never the host (I29)."""
+    """Of an absolute target the path counts, never the host (I29; RFC 9112 section 3.2.2)."""
     s3.put("a/b", b"data")
     for target in ("http://elsewhere.test/a/b", "https://127.0.0.1:1/a/b?q", "HTTP://x:y@h/a%2Fb"):
         assert (await proxy.get(target)).body == b"data", target
@@ -158,7 +163,7 @@ async def test_absolute_form(proxy: Proxy, s3: S3) -> None:
 
 
 async def test_longest_mount_wins(start: StartProxy, s3: S3) -> None:
-    """Of several mounts the longest path that fits decides, with its own bucket, prefix and methods."""
+    """The mount with the longest matching path decides, with its own bucket, prefix and methods."""
     other = f"o-{ULID()}".lower()
     s3.client.create_bucket(Bucket=other)
     elsewhere = S3(s3.client, other)
@@ -194,7 +199,7 @@ async def test_prefix_counts_towards_the_limit(start: StartProxy, s3: S3) -> Non
 
 
 async def test_no_mount(start: StartProxy, s3: S3) -> None:
-    """A path below no mount is 404, and not one of S3's."""
+    """A path below no mount is a 404 of the proxy, not one of S3."""
     proxy = await start(mounts=[{"path": "/files/", "bucket": s3.bucket}], uploads=None)
     for path in ("/x", "/", "/files", "/filesx/y"):
         answer = await proxy.get(path)
@@ -214,7 +219,7 @@ async def test_no_mount(start: StartProxy, s3: S3) -> None:
     ],
 )
 async def test_method_not_allowed(start: StartProxy, s3: S3, method: str, target: str, allow: str) -> None:
-    """RFC 9110 section 15.5.6: a method that the path does not take is 405 with `Allow`, before any lookup."""
+    """A method that the path does not accept is a 405 with `Allow`, before any lookup (RFC 9110 section 15.5.6)."""
     proxy = await start(
         mounts=[
             {"path": "/", "bucket": s3.bucket, "methods": ["GET", "HEAD", "PUT", "POST", "DELETE"]},

@@ -1,4 +1,4 @@
-"""The bytes of a file into a socket whose other end is read by a thread, so that it takes all that it is given."""
+"""The bytes of a file into a socket whose other end a thread reads, so that it takes all bytes at once."""
 
 import asyncio
 import os
@@ -69,7 +69,7 @@ async def never(_: Span) -> None:
 
 
 async def test_a_stretch_a_turn(file: Region) -> None:
-    """Stretches that the client takes at once are a turn of the loop each: others come between them (I22)."""
+    """Each stretch that the client takes at once has a turn of the loop, so that others run in between (I22)."""
     turns = 0
 
     async def count() -> None:
@@ -113,7 +113,7 @@ async def test_a_burst_that_is_ended(file: Region) -> None:
 
 
 async def test_a_burst_meets_the_end_of_the_file(file: Region) -> None:
-    """A file that ends early ends the burst there, and the sender that goes on reports it (I3)."""
+    """A file that ends early ends the burst there, and the sender that continues reports it (I3)."""
     async with drained() as (transport, drain):
         ends: list[int] = []
         SendfileBurst(
@@ -136,7 +136,7 @@ async def test_the_file_ends_early(file: Region) -> None:
 
 
 async def test_a_short_stretch_behind_what_is_buffered(file: Region) -> None:
-    """A stretch that ends with the bytes behind the transport's buffer is complete, and no file that ended early."""
+    """A stretch that ends with the bytes behind the transport's buffer is complete, and not a file that ended early."""
     async with drained() as (transport, drain):
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         before = bytes(4 << 20)
@@ -159,7 +159,7 @@ async def test_bytes_that_are_not_good_any_more(file: Region) -> None:
 
 
 async def test_what_was_peeked_stays(file: Region) -> None:
-    """A look for bytes in memory leaves those alone that another one found before (I1)."""
+    """Peeking at bytes in memory does not change those that an earlier call returned (I1)."""
     other = next(at for at in range(len(DATA)) if DATA[at] != DATA[0])
     peeked = page_cache.peek(file.fd, file.offset, 100)
     assert peeked is not None

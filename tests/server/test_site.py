@@ -39,8 +39,9 @@ def _mount(s3: S3, **more: Any) -> dict[str, Any]:
     ],
 )
 async def test_documents(site: Proxy, target: str, status: int, body: bytes) -> None:
-    """A path shows its object, else its index, else the object with an extension, else the error document; HEAD says
-    the same.
+    """A path has its object, else its index, else the object with an extension, else the error document.
+
+    HEAD has the same.
     """
     for _ in range(2):
         answer = await site.get(target)
@@ -50,14 +51,14 @@ async def test_documents(site: Proxy, target: str, status: int, body: bytes) -> 
 
 
 async def test_an_object_comes_first(site: Proxy, s3: S3) -> None:
-    """The key that the path spells counts before everything that is tried."""
+    """The key that the path spells takes precedence over all other candidates."""
     s3.put("about", b"itself")
     assert (await site.get("/about")).body == b"itself"
 
 
 @pytest.mark.parametrize(("target", "location"), [("/docs", "/docs/"), ("/docs?x=%20&y", "/docs/?x=%20&y")])
 async def test_folder_without_its_slash(site: Proxy, target: str, location: str) -> None:
-    """A path of a folder goes to that folder, query and all; no body of its index is fetched for that."""
+    """A path of a folder redirects to that folder with its query, and fetches no body of its index."""
     for method in ("GET", "HEAD"):
         answer = await site.ask(method, target)
         assert (answer.status, answer.headers["Location"], answer.body) == (301, location, b"")
@@ -65,14 +66,14 @@ async def test_folder_without_its_slash(site: Proxy, target: str, location: str)
 
 
 async def test_no_redirect_to_another_host(site: Proxy, s3: S3) -> None:
-    """A Location never begins with two slashes: a browser would take what follows for a host."""
+    """A Location never begins with two slashes, because a browser would read the rest as a host."""
     s3.put("/evil.example/index.html", b"x")
     answer = await site.get("//evil.example")
     assert (answer.status, answer.headers.get("Location")) == (404, None)
 
 
 async def test_error_document(site: Proxy) -> None:
-    """An error document has the status of the failure, no validators of its own, and is not for keeping."""
+    """An error document has the status of the failure and no validators of its own, and is not cacheable."""
     answer = await site.get("/none", If_None_Match="*", Range="bytes=0-1")
     assert (answer.status, answer.body) == (404, b"<h1>lost</h1>")
     assert answer.headers["Cache-Control"] == "no-store"
@@ -82,14 +83,14 @@ async def test_error_document(site: Proxy) -> None:
 
 
 async def test_error_document_that_is_not_there(start: StartProxy, s3: S3) -> None:
-    """Without its document an error is told in our own words."""
+    """Without its document an error has the proxy's own text."""
     proxy = await start(mounts=[_mount(s3, site={"errors": {"404": "gone.html"}})])
     answer = await proxy.get("/none")
     assert (answer.status, answer.json()) == (404, {"error": "no such object"})
 
 
 async def test_fallback(start: StartProxy, s3: S3) -> None:
-    """An application that routes in the browser: every path without an object shows it, with 200."""
+    """For an application that routes in the browser, each path without an object has the fallback, with 200."""
     s3.put("app.html", b"app")
     s3.put("app.js", b"code")
     proxy = await start(mounts=[_mount(s3, site={"fallback": "app.html"})])
@@ -99,7 +100,7 @@ async def test_fallback(start: StartProxy, s3: S3) -> None:
 
 
 async def test_below_a_prefix(start: StartProxy, s3: S3) -> None:
-    """Documents are looked for below the mount's prefix."""
+    """Documents are below the mount's prefix."""
     s3.put("www/index.html", b"home")
     s3.put("www/a/index.html", b"a")
     s3.put("www/404.html", b"lost")
@@ -113,7 +114,7 @@ async def test_below_a_prefix(start: StartProxy, s3: S3) -> None:
 
 
 async def test_without_a_site(proxy: Proxy, s3: S3) -> None:
-    """Paths are keys, no more: a folder is an object or 404."""
+    """Paths are only keys, and a folder is an object or a 404."""
     s3.put("docs/index.html", b"docs")
     assert (await proxy.get("/docs")).status == 404
     assert (await proxy.get("/docs/")).status == 404
@@ -121,7 +122,10 @@ async def test_without_a_site(proxy: Proxy, s3: S3) -> None:
 
 
 async def test_denied_is_not_absent(start: StartProxy, s3: S3) -> None:
-    """S3 says 403 in place of 404 to whoever may not list: what is tried goes on, the end is 403, never 404 (I13)."""
+    """S3 sends 403 in place of 404 if the credentials may not list.
+
+    Further candidates are tried, and the end is a 403, never a 404 (I13).
+    """
     s3.put("docs/index.html", b"docs")
     proxy = await start(mounts=[_mount(s3, site={"try_extensions": [".html"]})])
 
@@ -161,8 +165,9 @@ async def packed(start: StartProxy, s3: S3) -> Proxy:
     ],
 )
 async def test_sibling(packed: Proxy, s3: S3, accept: str | None, body: bytes, coding: str | None) -> None:
-    """RFC 9110 sections 8.4, 12.5.3 and 12.5.5: who takes a coding gets that object, under its own ETag, as the type
-    of the original; all of them say that the answer varies.
+    """A client that accepts a coding gets the sibling, under its own ETag, with the original's type.
+
+    All responses have Vary (RFC 9110 sections 8.4, 12.5.3 and 12.5.5).
     """
     headers = {} if accept is None else {"Accept-Encoding": accept}
     for _ in range(2):
@@ -177,21 +182,21 @@ async def test_sibling(packed: Proxy, s3: S3, accept: str | None, body: bytes, c
 
 
 async def test_no_sibling(packed: Proxy) -> None:
-    """Text without a sibling is sent as it is, and varies all the same: a sibling may come."""
+    """Text without a sibling is sent as it is, and has Vary nevertheless, because a sibling may be added."""
     answer = await packed.ask("GET", "/b.css", {"Accept-Encoding": "br"})
     assert (answer.body, answer.headers["Vary"]) == (b"plain style", "Accept-Encoding")
     assert "Content-Encoding" not in answer.headers
 
 
 async def test_no_siblings_of_media(packed: Proxy) -> None:
-    """What is compressed already is not looked for twice."""
+    """Formats that are already compressed have no sibling lookups."""
     answer = await packed.ask("GET", "/c.mp4", {"Accept-Encoding": "br"})
     assert (answer.body, "Vary" in answer.headers) == (b"film", False)
     assert len(packed.relay.seen) == 1
 
 
 async def test_range_of_a_sibling(start: StartProxy, s3: S3) -> None:
-    """A range is one of the coded bytes: those that the ETag names (RFC 9110 section 14.2)."""
+    """A range counts the coded bytes, which the ETag names (RFC 9110 section 14.2)."""
     body = pattern(3 * BLOCK)
     s3.put("a.txt.gz", body)
     proxy = await start(mounts=[_mount(s3, precompressed=["gzip"])])
@@ -200,7 +205,7 @@ async def test_range_of_a_sibling(start: StartProxy, s3: S3) -> None:
 
 
 async def test_sibling_of_what_is_down(packed: Proxy) -> None:
-    """An origin that fails is not in the way of what is cached: the plain object answers for its sibling."""
+    """An origin that fails does not prevent a hit: the plain object is served in place of its sibling."""
     assert (await packed.get("/b.css")).status == 200
 
     async def fail(_: Seen) -> bytes | None:
@@ -212,7 +217,7 @@ async def test_sibling_of_what_is_down(packed: Proxy) -> None:
 
 
 async def test_a_dead_origin_is_waited_for_once(start: StartProxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many documents a path may show, an origin that does not answer costs one deadline (I20)."""
+    """However many candidates a path has, an unresponsive origin costs one timeout (I20)."""
     monkeypatch.setattr(objects, "SLOW_S", 0.2)
     timeouts = {"connect_timeout": "100ms", "read_timeout": "300ms"}
     site = {"try_extensions": [".html", ".htm"], "fallback": "app.html"}
@@ -233,8 +238,9 @@ async def test_a_dead_origin_is_waited_for_once(start: StartProxy, s3: S3, monke
 
 
 async def test_a_fallback_is_for_what_is_absent(start: StartProxy, s3: S3) -> None:
-    """Whether a path has an object is not known in an outage: a script is not answered with a page of HTML, unless S3
-    was heard to say that it is not there, however long ago (I13).
+    """In an outage it is unknown whether a path has an object.
+
+    A script never gets an HTML page, unless an earlier 404 of S3 showed that it is absent (I13).
     """
     s3.put("app.html", b"app")
     mount = _mount(s3, site={"fallback": "app.html"}, precompressed=["br"])

@@ -1,4 +1,4 @@
-"""Clients that send or take a little now and then, so that no single wait is long: the whole has a bound (I20)."""
+"""Clients that send or take a few bytes now and then, so that no single wait is long. The whole has a bound (I20)."""
 
 import asyncio
 from typing import Any
@@ -17,7 +17,7 @@ PAUSE = 0.02  # seconds
 
 
 async def drips(connection: Wire, drop: bytes) -> bool:
-    """Send `drop` again and again; whether the other side ended that before DRIPS of them."""
+    """Send `drop` again and again. Returns whether the other side closed before DRIPS of them."""
     try:
         for _ in range(DRIPS):
             await connection.send(drop)
@@ -30,7 +30,7 @@ async def drips(connection: Wire, drop: bytes) -> bool:
 
 
 async def test_head_that_drips(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The deadline of a head is its whole's: a field every now and then does not put it off (I20)."""
+    """The deadline of a head covers all of it, and a field now and then does not postpone it (I20)."""
     monkeypatch.setattr(server_connection, "HEAD_TIMEOUT_S", 10 * PAUSE)
     async with proxy.connection() as connection:
         await connection.send(b"GET /x HTTP/1.1\r\nHost: a\r\n")
@@ -41,7 +41,7 @@ async def test_head_that_drips(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) ->
 async def test_upload_that_drips(
     proxy: Proxy, s3: S3, framing: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An upload below the minimum rate is 408, and makes no object (I8, I20)."""
+    """An upload below the minimum rate is a 408, and makes no object (I8, I20)."""
     monkeypatch.setattr(request_body, "CLIENT_TIMEOUT_S", 10 * PAUSE)
     async with proxy.connection() as connection:
         await connection.send(message("PUT", "/x", framing))
@@ -54,8 +54,8 @@ async def test_upload_that_drips(
 async def test_a_body_that_comes_before_its_handler(
     proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch, is_stopping: bool
 ) -> None:
-    """Bytes of a body between the end of its head and the first step of its handler begin no head's deadline, nor does
-    a stop in between cut it off (I8, I20).
+    """Bytes of a body that arrive before the first step of its handler start no head's deadline, and a stop in
+    between does not cut the request off (I8, I20).
     """
     handle, is_over = Connection._handle_request, asyncio.Event()
 

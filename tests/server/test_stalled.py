@@ -1,4 +1,7 @@
-"""Clients that ask and do not read: cut off in time, wherever their bytes come from, and nobody else notices (I20)."""
+"""Clients that send a request and do not read.
+
+They are cut off in time, whatever the source of their bytes, and no other client notices (I20).
+"""
 
 import ssl
 from pathlib import Path
@@ -25,7 +28,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def stall(proxy: Proxy, tls: ssl.SSLContext | None = None) -> None:
-    """A client that asks for `/x` and reads nothing is cut off, and nothing is left of it."""
+    """Check that a client that requests `/x` and reads nothing is cut off, and that nothing leaks."""
     before = len(proxy.log)
     async with connected(proxy.address, tls) as connection:
         connection.writer.transport.pause_reading()  # type: ignore[attr-defined]
@@ -42,7 +45,7 @@ async def stall(proxy: Proxy, tls: ssl.SSLContext | None = None) -> None:
 
 @pytest.mark.parametrize("fast_path", [True, False])
 async def test_from_the_cache(start: StartProxy, s3: S3, fast_path: bool) -> None:
-    """From a file that is whole."""
+    """The bytes come from a file that is whole."""
     proxy = await start(server={"fast_path": fast_path})
     body = pattern(SIZE)
     s3.put("x", body)
@@ -53,7 +56,7 @@ async def test_from_the_cache(start: StartProxy, s3: S3, fast_path: bool) -> Non
 
 
 async def test_while_it_is_filled(proxy: Proxy, s3: S3) -> None:
-    """From a file that is being filled: the fill goes on for those who read."""
+    """The bytes come from a file that is being filled, and the fill goes on for other readers."""
     body = pattern(SIZE)
     s3.put("x", body)
     await stall(proxy)
@@ -63,14 +66,14 @@ async def test_while_it_is_filled(proxy: Proxy, s3: S3) -> None:
 
 
 async def test_past_the_cache(proxy: Proxy, s3: S3) -> None:
-    """Straight from the origin: its connection is closed, and not left waiting."""
+    """The bytes come straight from the origin, and its connection is closed at once."""
     s3.put("x", pattern(SIZE), CacheControl="no-store")
     await stall(proxy)
     await until(lambda: not proxy.relay.running)
 
 
 async def test_over_tls(start: StartProxy, s3: S3, tmp_path: Path) -> None:
-    """Enciphered."""
+    """The bytes are encrypted."""
     chain, key = self_signed(tmp_path)
     tls = ssl.create_default_context(cafile=str(chain))
     tls.check_hostname = False  # the address is 127.0.0.1

@@ -1,4 +1,4 @@
-"""An object that drips keeps its own readers waiting, and nobody else's."""
+"""A slow object keeps only its own readers waiting."""
 
 import asyncio
 from contextlib import AsyncExitStack
@@ -18,7 +18,7 @@ CONNECTIONS = 64
 
 
 async def script(connection: RawConnection, head: Head) -> None:
-    """`/bucket/drips` gives a byte now and then of any range; all else is there at once."""
+    """`/bucket/drips` sends a byte now and then of any range. All other objects arrive at once."""
     if not head.target.startswith("/bucket/drips"):
         await connection.send(response("206 OK", b"healthy", ETag='"1"', Content_Range="bytes 0-6/7"))
         return
@@ -35,8 +35,9 @@ async def script(connection: RawConnection, head: Head) -> None:
 async def test_a_dripping_object_starves_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_hedges: bool
 ) -> None:
-    """With 200 clients at 200 places of an object that drips, an object that does not is answered in under a second,
-    and half of the connections is what the dripping one has (I20).
+    """200 clients read a slow object at 200 places.
+
+    Another object is served in under a second, and the slow one has half of the connections (I20).
     """
     monkeypatch.setattr(body_stream, "HEDGE_AFTER_S", 0.1 if has_hedges else 100.0)
     async with AsyncExitStack() as stack:

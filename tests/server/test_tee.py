@@ -1,4 +1,4 @@
-"""What was written is in the cache: after S3's yes, and not before."""
+"""A written object is in the cache once S3 has confirmed the write, and not before."""
 
 import asyncio
 import re
@@ -27,7 +27,7 @@ async def put(proxy: Proxy, body: bytes, *, is_chunked: bool = False, target: st
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("is_chunked", [False, True])
 async def test_the_next_get_is_a_hit(proxy: Proxy, s3: S3, size: int, is_chunked: bool) -> None:
-    """After a PUT the cache has the object, with S3's own metadata, and S3 is not asked for it again (I4, I5)."""
+    """After a PUT the cache has the object with S3's own metadata, and the next GET needs no request to S3 (I4, I5)."""
     body = pattern(size, 3)
     answer = await put(proxy, body, is_chunked=is_chunked)
     assert answer.status == 201
@@ -47,7 +47,7 @@ async def test_the_next_get_is_a_hit(proxy: Proxy, s3: S3, size: int, is_chunked
 
 
 async def test_it_outlives_a_restart(start: StartProxy, s3: S3) -> None:
-    """What was written is as any other entry after a stop (I14)."""
+    """A written object is an entry like any other after a stop (I14)."""
     proxy = await start()
     body = pattern(PART_SIZE + 7)
     assert (await put(proxy, body)).status == 201
@@ -60,7 +60,7 @@ async def test_it_outlives_a_restart(start: StartProxy, s3: S3) -> None:
 
 
 async def test_the_old_version_until_s3_said_yes(proxy: Proxy, s3: S3) -> None:
-    """While the body comes and S3 takes it, readers get the version before; after the answer nobody does (I5)."""
+    """While the body arrives and S3 stores it, readers get the old version. After the response no reader does (I5)."""
     old, new = pattern(3 * BLOCK, 1), pattern(2 * PART_SIZE, 2)
     s3.put("x", old)
     gate, completing = asyncio.Event(), asyncio.Event()
@@ -85,7 +85,7 @@ async def test_the_old_version_until_s3_said_yes(proxy: Proxy, s3: S3) -> None:
 
 @pytest.mark.parametrize("is_chunked", [False, True])
 async def test_the_old_version_stays_a_hit_while_the_body_comes(proxy: Proxy, s3: S3, is_chunked: bool) -> None:
-    """Until the call that may replace it, the cached version is as good as S3's: nobody asks S3 for it again (I10)."""
+    """Until the call that may replace it, the cached version is current, and hits need no request to S3 (I10)."""
     old, new = pattern(3 * BLOCK, 1), pattern(2 * PART_SIZE, 2)
     s3.put("x", old)
     assert (await proxy.get("/x")).body == old
@@ -110,7 +110,7 @@ async def test_the_old_version_stays_a_hit_while_the_body_comes(proxy: Proxy, s3
 
 @pytest.mark.parametrize("size", [BLOCK, 2 * PART_SIZE])
 async def test_the_old_version_is_gone_before_s3_is_asked(proxy: Proxy, s3: S3, size: int) -> None:
-    """Should a kill come between S3's yes and the next step, no old version is left in the cache (I5, I9)."""
+    """If a kill comes between S3's confirmation and the next step, the cache has no old version (I5, I9)."""
     s3.put("x", b"old")
     assert (await proxy.get("/x")).body == b"old"
     left: list[int] = []
@@ -126,7 +126,9 @@ async def test_the_old_version_is_gone_before_s3_is_asked(proxy: Proxy, s3: S3, 
 
 
 async def test_reads_join_the_publication(proxy: Proxy, s3: S3) -> None:
-    """Who asks between S3's yes and the entry waits for the one HEAD, and gets the new version (I5, I10)."""
+    """A request between S3's confirmation and the new entry waits for the one HEAD, and gets the new version (I5,
+    I10).
+    """
     s3.put("x", b"old")
     new = pattern(2 * BLOCK)
     gate, asked = asyncio.Event(), asyncio.Event()
@@ -151,7 +153,7 @@ async def test_reads_join_the_publication(proxy: Proxy, s3: S3) -> None:
 
 @pytest.mark.parametrize("what", ["purge", "delete", "put"])
 async def test_what_comes_while_it_is_published(proxy: Proxy, s3: S3, what: str) -> None:
-    """A purge or another write between S3's yes and the entry is the last word (I6)."""
+    """A purge or another write between S3's confirmation and the new entry wins (I6)."""
     new, newer = pattern(2 * BLOCK, 1), pattern(2 * BLOCK, 2)
     gate, asked = asyncio.Event(), asyncio.Event()
 
@@ -180,7 +182,7 @@ async def test_what_comes_while_it_is_published(proxy: Proxy, s3: S3, what: str)
 
 
 async def test_somebody_else_writes_at_once(proxy: Proxy, s3: S3) -> None:
-    """S3 has another version by the time it is asked: what was sent is not taken for it (I1, I4)."""
+    """If another write replaces the object before the HEAD, the sent body is not published (I1, I4)."""
     new, other = pattern(2 * BLOCK, 1), pattern(2 * BLOCK, 2)
 
     async def overtake(seen: Seen) -> bytes | None:
@@ -198,7 +200,7 @@ async def test_somebody_else_writes_at_once(proxy: Proxy, s3: S3) -> None:
 
 @pytest.mark.parametrize("status", [403, 500])
 async def test_a_head_that_fails(proxy: Proxy, s3: S3, status: int) -> None:
-    """The write took place: it is answered so, and nothing of it stays in the cache (I13)."""
+    """The write took place, so the client gets its success, but the cache has no entry (I13)."""
 
     async def refuse(seen: Seen) -> bytes | None:
         return canned(status, "") if seen.method == "HEAD" else None
@@ -212,7 +214,7 @@ async def test_a_head_that_fails(proxy: Proxy, s3: S3, status: int) -> None:
 
 
 async def test_a_read_during_a_write_that_is_not_published(proxy: Proxy, s3: S3) -> None:
-    """What a read brought in meanwhile is gone, though the HEAD that would replace it fails (I5, I6)."""
+    """An entry that a read stored meanwhile is removed, even if the HEAD that would replace it fails (I5, I6)."""
     s3.put("x", b"old")
     came, gate = asyncio.Event(), asyncio.Event()
 
@@ -233,7 +235,10 @@ async def test_a_read_during_a_write_that_is_not_published(proxy: Proxy, s3: S3)
 
 @pytest.mark.parametrize("is_large", [False, True])
 async def test_an_unknown_outcome_is_not_cached(proxy: Proxy, s3: S3, is_large: bool) -> None:
-    """S3 takes the write and its answer is lost: 502, nothing of the body stays here, and reads ask S3 (I9)."""
+    """S3 stores the write and its response is lost.
+
+    The client gets a 502, no byte of the body is cached, and reads go to S3 (I9).
+    """
     s3.put("x", b"old")
     body = pattern(2 * PART_SIZE if is_large else BLOCK)
     lost = asyncio.Event()
@@ -255,7 +260,7 @@ async def test_an_unknown_outcome_is_not_cached(proxy: Proxy, s3: S3, is_large: 
 
 
 async def test_a_head_that_is_late(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The write is answered all the same, and the entry comes about when S3 says what it has (I20)."""
+    """The response does not wait for a late HEAD, and the entry appears once S3 has responded (I20)."""
     monkeypatch.setattr(lookup_flow, "PUBLISH_TIMEOUT_S", 0.05)
     gate = asyncio.Event()
 
@@ -277,7 +282,7 @@ async def test_a_head_that_is_late(proxy: Proxy, s3: S3, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("size", [2 * MIB, PART_SIZE + 2 * BLOCK])
 async def test_bytes_that_go_bad_on_the_way(proxy: Proxy, s3: S3, size: int) -> None:
-    """The disk gives back another byte than it was given: S3 gets nothing, and the client hears of it (I8, I15)."""
+    """If the disk returns another byte than it was given, S3 gets no object, and the client gets an error (I8, I15)."""
     s3.put("x", b"old")
     async with proxy.connection() as client:
         await client.send(message("PUT", "/x", {"Content-Length": str(size)}) + pattern(size - 1))
@@ -293,7 +298,7 @@ async def test_bytes_that_go_bad_on_the_way(proxy: Proxy, s3: S3, size: int) -> 
 
 
 async def test_what_must_not_be_stored(proxy: Proxy, s3: S3) -> None:
-    """An object with `no-store` is written, and not kept (RFC 9111 section 5.2.2.5)."""
+    """An object with `no-store` is written to S3, and not cached (RFC 9111 section 5.2.2.5)."""
     body = pattern(2 * BLOCK)
     assert (await proxy.ask("PUT", "/x", {"Cache-Control": "no-store"}, body)).status == 201
     assert (await proxy.get("/x")).body == body
@@ -301,7 +306,7 @@ async def test_what_must_not_be_stored(proxy: Proxy, s3: S3) -> None:
 
 
 async def test_a_part_that_fails_is_sent_again(proxy: Proxy, s3: S3) -> None:
-    """A 5xx or a reset costs the part that it befell, and nothing else: the write succeeds (I8)."""
+    """After a 5xx or a reset only that part is sent again, and the write succeeds (I8)."""
     body, failed = pattern(3 * PART_SIZE + 1), []
 
     async def fail(seen: Seen) -> bytes | None:
@@ -321,7 +326,7 @@ async def test_a_part_that_fails_is_sent_again(proxy: Proxy, s3: S3) -> None:
 
 
 async def test_parts_go_up_side_by_side(proxy: Proxy, s3: S3) -> None:
-    """Four parts are on their way at once, while the body still comes; never more (I19)."""
+    """Four parts are sent at once while the body still arrives, and never more (I19)."""
     running, most, gate = 0, 0, asyncio.Event()
 
     async def hold(seen: Seen) -> bytes | None:
@@ -344,7 +349,10 @@ async def test_parts_go_up_side_by_side(proxy: Proxy, s3: S3) -> None:
 
 @pytest.mark.parametrize("is_chunked", [False, True])
 async def test_a_crowd_of_uploads(start: StartProxy, s3: S3, is_chunked: bool) -> None:
-    """Sixty at once, to a cache with room for a third of them: each is answered, and S3 has each (I8, I17)."""
+    """Sixty uploads at once, to a cache with room for a third of them.
+
+    Each gets its response, and S3 has each object (I8, I17).
+    """
     proxy = await start(cache={"max_size": "5MiB"})
     bodies = {f"/{number}": pattern(MIB // 4, number) for number in range(60)}
     answers = await asyncio.gather(

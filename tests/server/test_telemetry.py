@@ -1,4 +1,6 @@
-"""The access log and the metrics: exact, cheap for a request, and in no need of a reader that keeps up (I20, I28)."""
+"""The access log and the metrics are exact, cheap for a request, and independent of a reader that keeps up (I20,
+I28).
+"""
 
 import asyncio
 import errno
@@ -82,7 +84,7 @@ records = st.lists(
 
 
 def modelled(record: FinishedRequest) -> dict[str, object]:
-    """A line as README and tests have always shown it: these keys, in this order."""
+    """Return a line as the README documents it: these keys, in this order."""
     what, sent, client, at, seconds = record
     moment = datetime.fromtimestamp(int(at), UTC)
     line: dict[str, object] = {
@@ -104,7 +106,7 @@ def modelled(record: FinishedRequest) -> dict[str, object]:
 
 @given(records)
 def test_json_lines(batch: list[FinishedRequest]) -> None:
-    """Each line is what `json.dumps` makes of its record, whatever is in the batch before it."""
+    """Each line equals `json.dumps` of its record, whatever precedes it in the batch."""
     assert json_lines(batch) == "".join(json.dumps(modelled(record)) + "\n" for record in batch)
 
 
@@ -126,12 +128,12 @@ def test_no_controls_in_lines(batch: list[FinishedRequest]) -> None:
     ],
 )
 def test_text_lines(what: AccessRecord, line: str) -> None:
-    """A line for people: client, method, path, status, size, time, decision, and what went wrong."""
+    """A plain line has client, method, path, status, size, time, decision and fault."""
     assert text_lines([(what, 10, "127.0.0.1", NOON, 0.00123)]) == line
 
 
 async def test_order_of_ends(tmp_path: Path) -> None:
-    """Lines come in the order in which requests ended, over many batches; none is lost at the close."""
+    """Lines have the order in which requests ended, over many batches. None is lost at the close."""
     telemetry, _ = telemetry_into(tmp_path / "log")
     for number in range(5 * MAX_BATCH + 7):
         telemetry.add(record_of(f"/{number}"), 10, "-", NOON, 0.0)
@@ -141,7 +143,7 @@ async def test_order_of_ends(tmp_path: Path) -> None:
 
 
 async def test_a_single_line_is_soon_written(tmp_path: Path) -> None:
-    """A line does not wait for others for ever, nor does the one after it."""
+    """A line waits for others only for a bounded time, and so does the next one."""
     telemetry, _ = telemetry_into(tmp_path / "log", "text")
     for count in (1, 2):
         telemetry.add(record_of(), 10, "-", NOON, 0.0)
@@ -150,7 +152,7 @@ async def test_a_single_line_is_soon_written(tmp_path: Path) -> None:
 
 
 async def test_nothing_of_a_request_stays(tmp_path: Path) -> None:
-    """What is pending is bounded, and after a flush nothing refers to what was told (I19)."""
+    """The number of pending records is bounded, and after a flush no reference to one remains (I19)."""
     telemetry, _ = telemetry_into(tmp_path / "log")
     what = record_of()
     before = sys.getrefcount(what)
@@ -163,7 +165,7 @@ async def test_nothing_of_a_request_stays(tmp_path: Path) -> None:
 
 
 def reference(batch: list[FinishedRequest]) -> str:
-    """The exposition of prometheus_client's own Counter and Histogram, fed one request at a time."""
+    """Return the exposition of prometheus_client's own Counter and Histogram, fed one request at a time."""
     registry = CollectorRegistry()
     requests = Counter(
         "bucketfront_requests", "Requests by method, status class and cache decision.",
@@ -187,7 +189,7 @@ def reference(batch: list[FinishedRequest]) -> str:
 
 
 def comparable(exposition: str) -> list[str]:
-    """Lines in any order of series; the moment in which a series was made is not compared."""
+    """Return the lines in any order of series, without the moments at which the series began."""
     return sorted(
         line.rpartition(" ")[0] if "_created" in line and line[0] != "#" else line
         for line in exposition.splitlines()
@@ -213,7 +215,7 @@ counted = st.builds(
     )
 )
 def test_metrics(batches: list[list[FinishedRequest]]) -> None:
-    """Batches give the exposition that counting one by one gives: names, help, types, labels, buckets, values."""
+    """Batches have the same exposition as counting one by one: names, help, types, labels, buckets, values."""
     registry = CollectorRegistry()
     metrics = RequestMetrics(registry, process_batch=lambda: None, lost=lambda: 0)
     for batch in batches:
@@ -239,7 +241,7 @@ def test_bounds_of_buckets(bound: float) -> None:
 
 
 async def test_exact_at_a_scrape(tmp_path: Path) -> None:
-    """A request that has ended is in the very next scrape, whether or not its line is written."""
+    """A request that has ended is in the next scrape, even if its line is not written yet."""
     telemetry, registry = telemetry_into(tmp_path / "log")
     for count in (1, 2, 3):
         telemetry.add(record_of(), 100, "-", NOON, 0.25)
@@ -252,7 +254,7 @@ async def test_exact_at_a_scrape(tmp_path: Path) -> None:
 
 @pytest.fixture
 def pipe() -> Iterator[tuple[int, int]]:
-    """Read end and write end. Who takes the write end closes it."""
+    """A pipe's read end and write end. The code that takes the write end closes it."""
     ends = os.pipe()
     yield ends
     os.close(ends[0])
@@ -267,8 +269,10 @@ def complaints(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 async def test_stuck_reader(pipe: tuple[int, int], caplog: pytest.LogCaptureFixture) -> None:
-    """Nobody waits for a reader that is stuck: what passes the bound is dropped, counted, and told once (I19, I20).
-    What was taken reaches the reader whole and in order.
+    """No caller waits for a stuck reader.
+
+    Lines beyond the bound are dropped and counted, with one warning (I19, I20). The other lines reach the reader whole
+    and in order.
     """
     reader, end = pipe
     writer = LineWriter(end, limit=1 << 20)
@@ -290,7 +294,7 @@ async def test_stuck_reader(pipe: tuple[int, int], caplog: pytest.LogCaptureFixt
 
 
 async def test_reader_stuck_at_the_end(pipe: tuple[int, int]) -> None:
-    """A close waits for a stuck reader as long as it was told, no longer, and counts what is left (I20)."""
+    """A close waits for a stuck reader no longer than its timeout, and counts the lines that are left (I20)."""
     reader, end = pipe
     writer = LineWriter(end)
     for _ in range(5):
@@ -335,7 +339,7 @@ def test_warning_that_nobody_takes(pipe: tuple[int, int]) -> None:
 
 
 async def test_full_disk(caplog: pytest.LogCaptureFixture) -> None:
-    """A disk that takes no lines costs lines, counted and told once, and no request (I16)."""
+    """A full disk costs lines, which are counted with one warning, and no request (I16)."""
     telemetry, registry = telemetry_into(Path("/dev/full"))
     for _ in range(3):
         telemetry.add(record_of(), 10, "-", NOON, 0.0)
@@ -348,7 +352,7 @@ async def test_full_disk(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def failing(after: int, times: int) -> Callable[[int, memoryview], int]:
-    """A disk that takes `after` bytes, then fails `times` times, then is well again."""
+    """Return the `write` of a disk that accepts `after` bytes, then fails `times` times, then works again."""
     left, failures = after, times
 
     def write(descriptor: int, data: memoryview) -> int:
@@ -367,7 +371,7 @@ def failing(after: int, times: int) -> Callable[[int, memoryview], int]:
 @pytest.mark.parametrize("times", [1, 2])
 @pytest.mark.parametrize("after", range(28))
 def test_error_within_a_line(tmp_path: Path, after: int, times: int) -> None:
-    """Wherever a write fails, the lines after it are whole, and those that are not are counted."""
+    """Wherever a write fails, the lines after it are whole, and the broken ones are counted."""
     path = tmp_path / "log"
     writer = LineWriter(os.open(path, os.O_WRONLY | os.O_CREAT), write=failing(after, times))
     batches = [b"one\ntwo\nthree\n", b"four\nfive\n", b"six\n"]
@@ -384,7 +388,7 @@ def test_error_within_a_line(tmp_path: Path, after: int, times: int) -> None:
 
 
 def test_lines_stay_together_in_a_pipe(pipe: tuple[int, int]) -> None:
-    """A pipe gets whole lines in pieces that it takes in one go; only a line longer than that is cut in two."""
+    """A pipe gets whole lines in atomic pieces. Only a line longer than that is cut in two."""
     pieces: list[bytes] = []
 
     def write(_: int, data: memoryview) -> int:
@@ -401,7 +405,7 @@ def test_lines_stay_together_in_a_pipe(pipe: tuple[int, int]) -> None:
 
 
 def test_reader_without_patience(pipe: tuple[int, int]) -> None:
-    """A standard output that somebody made non-blocking loses no line."""
+    """A standard output that another process made non-blocking loses no line."""
     reader, end = pipe
     os.set_blocking(end, False)
     writer = LineWriter(end)
@@ -419,7 +423,7 @@ def test_reader_without_patience(pipe: tuple[int, int]) -> None:
 
 
 def test_standard_output(capfd: pytest.CaptureFixture[str]) -> None:
-    """`-` is standard output, which stays open after the log."""
+    """`-` is standard output, which stays open after the log closes."""
     log = open_access_log(AccessLogSettings(format="text"))
     log.add([(record_of(), 10, "127.0.0.1", NOON, 0.0)])
     log.close()
@@ -428,7 +432,7 @@ def test_standard_output(capfd: pytest.CaptureFixture[str]) -> None:
 
 
 async def test_requests_do_not_wait_for_the_log(start: StartProxy, s3: S3, tmp_path: Path) -> None:
-    """Requests are answered while nobody reads the log; once somebody does, all lines are there (I20)."""
+    """Requests succeed while no process reads the log. Once one does, all lines are there (I20)."""
     s3.put("x", b"data")
     os.mkfifo(tmp_path / "fifo")
     reader = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
@@ -445,7 +449,7 @@ async def test_requests_do_not_wait_for_the_log(start: StartProxy, s3: S3, tmp_p
 
 
 async def test_cancelled_by_a_stop(start: StartProxy, s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A request that a stop has to cancel has its line."""
+    """A request that a stop cancels has its line."""
     monkeypatch.setattr(server, "DRAIN_TIMEOUT_S", 0.05)
     proxy = await start()
     s3.put("x", b"data")

@@ -1,4 +1,4 @@
-"""The same answers over TLS, where there is no sendfile (I26)."""
+"""The same responses over TLS, where there is no sendfile (I26)."""
 
 import ssl
 from pathlib import Path
@@ -30,7 +30,7 @@ async def tls_proxy(start: StartProxy, certificate: tuple[Path, Path]) -> Proxy:
 
 
 async def test_get_over_tls(tls_proxy: Proxy, s3: S3, tls: ssl.SSLContext) -> None:
-    """Whole objects of every size, cold and warm, byte for byte (I1, I26)."""
+    """Whole objects of every size arrive byte for byte, cold and warm (I1, I26)."""
     assert tls_proxy.address.startswith("https://")
     for size in (0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 7, 2 * MIB + 1):
         body = pattern(size)
@@ -43,7 +43,7 @@ async def test_get_over_tls(tls_proxy: Proxy, s3: S3, tls: ssl.SSLContext) -> No
 
 
 async def test_ranges_over_tls(tls_proxy: Proxy, s3: S3, tls: ssl.SSLContext) -> None:
-    """Ranges, 416, 304 and HEAD, one after the other on one connection."""
+    """Ranges, 416, 304 and HEAD follow each other on one connection."""
     body = pattern(MIB)
     etag = s3.put("x", body)
     async with connected(tls_proxy.address, tls) as connection:
@@ -65,7 +65,7 @@ async def test_ranges_over_tls(tls_proxy: Proxy, s3: S3, tls: ssl.SSLContext) ->
 
 
 async def test_origin_fails_over_tls(tls_proxy: Proxy, s3: S3, tls: ssl.SSLContext) -> None:
-    """Bytes that cannot be had cut the connection over TLS as well (I3)."""
+    """Unavailable bytes cut the connection over TLS as well (I3)."""
     body = pattern(6 * BLOCK)
     s3.put("x", body)
     await fetch(tls_proxy.address, "/x", headers={"Range": "bytes=0-0"}, tls=tls)

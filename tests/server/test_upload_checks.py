@@ -1,4 +1,4 @@
-"""Bodies held against their checksums, writes on conditions, bounds: what is refused leaves the old version (I8)."""
+"""Checksums of bodies, conditional writes and size limits. A refused write leaves the old version (I8)."""
 
 import asyncio
 import base64
@@ -29,7 +29,7 @@ def encoded(algorithm: str, data: bytes) -> str:
 
 
 def claims(body: bytes) -> list[dict[str, str]]:
-    """Each way to say what the body is."""
+    """Return the headers of each way to declare a checksum."""
     return [
         *({f"x-amz-checksum-{name}": encoded(name, body)} for name in ALGORITHMS),
         {"Content-MD5": encoded("md5", body)},
@@ -47,7 +47,7 @@ NAMES = [f"{name} {value[:8]}" for claim in claims(b"") for name, value in claim
 @pytest.mark.parametrize("number", range(len(claims(b""))), ids=NAMES)
 @pytest.mark.parametrize("framing", [{}, {"Transfer-Encoding": "chunked"}], ids=["length", "chunked"])
 async def test_checksums(proxy: Proxy, s3: S3, number: int, framing: dict[str, str]) -> None:
-    """A body that is what its checksum says is stored; any other, empty or not, is 400 and leaves the old version."""
+    """A body that matches its checksum is stored. Any other, empty or not, is a 400 and leaves the old version."""
     old = b"the old version"
     for body in (b"", pattern(100_000)):
         wire = chunked(*([body] if body else [])) if framing else body
@@ -61,7 +61,7 @@ async def test_checksums(proxy: Proxy, s3: S3, number: int, framing: dict[str, s
 
 
 async def test_the_last_piece_is_held_back(proxy: Proxy, s3: S3) -> None:
-    """S3 never has the whole of a body that is not what it should be, though S3 looks at no checksum itself (I8)."""
+    """S3 never gets all of a body with a wrong checksum, although S3 verifies none itself (I8)."""
     body = pattern(17 * MIB)
     wrong = {"Content-Digest": f"sha-512=:{encoded('sha512', body[1:])}:"}
     pieces = [body[at : at + MIB] for at in range(0, len(body), MIB)]
@@ -73,7 +73,7 @@ async def test_the_last_piece_is_held_back(proxy: Proxy, s3: S3) -> None:
 
 
 async def test_checksums_are_sent_on(proxy: Proxy, s3: S3) -> None:
-    """What S3 can look at itself, it is told, as the client said it."""
+    """A checksum that S3 can verify itself is passed on as the client sent it."""
     told = {"x-amz-checksum-crc32c": encoded("crc32c", b"data"), "Content-MD5": encoded("md5", b"data")}
     assert (await proxy.ask("PUT", "/x", told, b"data")).status == 201
     (put,) = [seen for seen in proxy.relay.seen if seen.method == "PUT"]
@@ -106,7 +106,7 @@ REFUSED = [
 
 
 async def test_what_the_head_decides_is_decided_before_the_body(start: StartProxy, s3: S3) -> None:
-    """No 100, no request to S3, and the connection closes (I24): sizes, conditions and fields that cannot be."""
+    """Impossible sizes, conditions and fields get no 100 and no request to S3, and the connection closes (I24)."""
     mount = {"path": "/", "bucket": s3.bucket, "methods": ["PUT"], "max_size": 100}
     proxy = await start(mounts=[mount, {**mount, "path": "/once/", "max_size": None, "write_once": True}])
 
@@ -125,7 +125,7 @@ async def test_what_the_head_decides_is_decided_before_the_body(start: StartProx
 
 
 async def test_max_size_of_a_mount(start: StartProxy, s3: S3) -> None:
-    """The smaller of the mount's and the uploads' counts, inclusive, for bodies of unknown length as well."""
+    """The smaller limit of mount and uploads counts, inclusive, also for bodies of unknown length."""
     mount = {"bucket": s3.bucket, "methods": ["PUT"]}
     proxy = await start(
         mounts=[{**mount, "path": "/", "max_size": 100}, {**mount, "path": "/large/", "max_size": 1000}],
@@ -139,7 +139,7 @@ async def test_max_size_of_a_mount(start: StartProxy, s3: S3) -> None:
 
 
 async def test_if_none_match(proxy: Proxy, s3: S3) -> None:
-    """`If-None-Match: *`: 201 where there is nothing, 412 where there is something, and that stays."""
+    """`If-None-Match: *` is a 201 if there is no object, and else a 412 that leaves it."""
     only_new = {"If-None-Match": "*"}
     assert (await proxy.ask("PUT", "/x", only_new, b"one")).status == 201
     refused = await proxy.ask("PUT", "/x", only_new, b"two")
@@ -148,7 +148,7 @@ async def test_if_none_match(proxy: Proxy, s3: S3) -> None:
 
 
 async def test_if_match(proxy: Proxy, s3: S3) -> None:
-    """`If-Match`: the version that the client knows is replaced, another one is 412 (no lost update)."""
+    """`If-Match` replaces the version that the client knows, and is a 412 for another one (no lost update)."""
     first = (await proxy.ask("PUT", "/x", body=b"one")).headers["ETag"]
     assert (await proxy.ask("PUT", "/x", {"If-Match": first}, b"two")).status == 201
     assert (await proxy.ask("PUT", "/x", {"If-Match": first}, b"three")).status == 412
@@ -156,7 +156,7 @@ async def test_if_match(proxy: Proxy, s3: S3) -> None:
 
 
 async def test_write_once(start: StartProxy, s3: S3) -> None:
-    """On a write-once mount nothing is overwritten, by PUT, POST or a form; elsewhere all is as before."""
+    """On a write-once mount no object is overwritten, by PUT, POST or a form. Other mounts are unaffected."""
     mount = {"bucket": s3.bucket, "methods": ["GET", "PUT", "POST"]}
     proxy = await start(
         mounts=[{**mount, "path": "/", "write_once": True}, {**mount, "path": "/free/"}], uploads={"path": "/up"}
@@ -174,7 +174,7 @@ async def test_write_once(start: StartProxy, s3: S3) -> None:
 
 
 async def test_a_conflict(proxy: Proxy, s3: S3) -> None:
-    """S3's 409 to a conditional write is the client's to try again; the object is read anew (I9)."""
+    """S3's 409 to a conditional write goes to the client, which may retry, and the object is looked up anew (I9)."""
 
     async def conflict(seen: Seen) -> bytes | None:
         return canned(409, "ConditionalRequestConflict") if seen.method == "PUT" else None
@@ -186,7 +186,7 @@ async def test_a_conflict(proxy: Proxy, s3: S3) -> None:
 
 
 async def test_conditional_deletes_are_not_taken(proxy: Proxy, s3: S3) -> None:
-    """A DELETE whose condition nobody looks at would be a lost update."""
+    """A DELETE with an ignored condition would be a lost update, so it is refused."""
     s3.put("x", b"old")
     for headers in ({"If-Match": '"x"'}, {"If-Unmodified-Since": "Wed, 21 Oct 2015 07:28:00 GMT"}):
         assert (await proxy.ask("DELETE", "/x", headers)).status == 501
@@ -194,7 +194,7 @@ async def test_conditional_deletes_are_not_taken(proxy: Proxy, s3: S3) -> None:
 
 
 async def test_a_type_by_extension(start: StartProxy, s3: S3) -> None:
-    """An upload that names no type gets one by its key, unless the mount guesses none; one that was sent stays."""
+    """An upload without a type gets one by its key, unless the mount guesses none. A type that was sent stays."""
     mount = {"bucket": s3.bucket, "methods": ["GET", "PUT"]}
     proxy = await start(mounts=[{**mount, "path": "/"}, {**mount, "path": "/raw/", "guess_types": False}])
     for target, headers, kind in (
@@ -208,7 +208,7 @@ async def test_a_type_by_extension(start: StartProxy, s3: S3) -> None:
 
 
 async def test_key_template(start: StartProxy, s3: S3) -> None:
-    """A POST that names no key gets one by the mount's template, below the folder that it went to."""
+    """A POST without a key gets one by the mount's template, below its folder."""
     mount = {"path": "/", "bucket": s3.bucket, "methods": ["POST"], "key_template": "{date}/{ulid}{ext}"}
     proxy = await start(mounts=[mount])
     proxy.clock.now = 1_793_000_000.0
@@ -218,7 +218,7 @@ async def test_key_template(start: StartProxy, s3: S3) -> None:
 
 
 async def test_deadline(start: StartProxy, s3: S3) -> None:
-    """A body that comes steadily and never ends is 408 after `uploads.deadline`; nothing is stored (I8, I20)."""
+    """A steady body without end is a 408 after `uploads.deadline`, and is not stored (I8, I20)."""
     proxy = await start(uploads={"deadline": "300ms"})
     async with proxy.connection() as connection:
         await connection.send(message("PUT", "/x", {"Transfer-Encoding": "chunked"}))
@@ -237,7 +237,7 @@ async def test_deadline(start: StartProxy, s3: S3) -> None:
 
 
 async def test_deadline_of_a_body_that_is_always_there() -> None:
-    """Where bytes have come before they are asked for, nobody waits, and the deadline counts all the same (I20)."""
+    """If all bytes arrive before they are read, no read waits, and the deadline counts nevertheless (I20)."""
 
     class Ready:
         async def read(self, count: int) -> bytes:

@@ -1,4 +1,4 @@
-"""Forms: each file becomes an object, byte for byte, and a form that breaks off makes none that is shorter (I8)."""
+"""Forms. Each file becomes an object byte for byte, and an incomplete form makes no shorter object (I8)."""
 
 import asyncio
 import random
@@ -37,14 +37,14 @@ async def post(proxy: Proxy, target: str, *parts: bytes, headers: dict[str, str]
 
 @pytest.fixture
 async def proxy(start: StartProxy, s3: S3) -> Proxy:
-    """One whose keys show the file's name."""
+    """A proxy whose keys show the file's name."""
     methods = ["GET", "HEAD", "PUT", "POST"]
     return await start(mounts=[{"path": "/", "bucket": s3.bucket, "methods": methods, "key_template": "{filename}"}])
 
 
 @pytest.mark.parametrize("size", [0, 1, 100_000, 9 * MIB])
 async def test_a_file(proxy: Proxy, s3: S3, size: int) -> None:
-    """One file: 201 with key, Location and ETag as for any upload; a GET gives the bytes that were in the form."""
+    """One file is a 201 with key, Location and ETag as for any upload, and a GET returns the form's bytes."""
     body = pattern(size)
     answer = await post(proxy, "/upload", part("file", body, "a b.bin", "Content-Type: text/x-test\r\n"))
     assert (answer.status, answer.json()) == (201, {"key": "a b.bin"})
@@ -56,7 +56,10 @@ async def test_a_file(proxy: Proxy, s3: S3, size: int) -> None:
 
 
 async def test_several_files(proxy: Proxy, s3: S3) -> None:
-    """Several files: 201 with a list in their order; an empty choice is no file; other fields mean nothing."""
+    """Several files are a 201 with a list in their order.
+
+    An empty choice is no file, and other fields have no effect.
+    """
     answer = await post(
         proxy,
         "/in/",
@@ -78,7 +81,7 @@ async def test_several_files(proxy: Proxy, s3: S3) -> None:
 
 
 async def test_keys(proxy: Proxy, s3: S3) -> None:
-    """The form's key comes first, `${filename}` in it as in S3; it is below the folder that the form went to."""
+    """The form's key takes precedence, with `${filename}` as in S3. It is below the folder of the form's path."""
     answer = await post(
         proxy,
         "/in/",
@@ -94,7 +97,7 @@ async def test_keys(proxy: Proxy, s3: S3) -> None:
 
 
 async def test_a_form_to_a_key(proxy: Proxy, s3: S3) -> None:
-    """A path that names a key is that file's name; there cannot be two."""
+    """A path that names a key is that file's name, and there cannot be two files."""
     answer = await post(proxy, "/upload/a/x.txt", part("file", b"data", "y.bin"))
     assert (answer.status, answer.json()) == (201, {"key": "a/x.txt"})
     assert s3.get("a/x.txt") == b"data"
@@ -105,7 +108,10 @@ async def test_a_form_to_a_key(proxy: Proxy, s3: S3) -> None:
 
 
 async def test_what_a_form_says_of_its_files(proxy: Proxy, s3: S3) -> None:
-    """Fields and the part's headers by the same allow-list as a PUT's; browsers' word for unknown is none (I25)."""
+    """Fields and the part's headers follow the same allow-list as a PUT's.
+
+    The browsers' type for unknown files counts as no type (I25).
+    """
     answer = await post(
         proxy,
         "/upload",
@@ -136,7 +142,7 @@ async def test_what_a_form_says_of_its_files(proxy: Proxy, s3: S3) -> None:
     ],
 )
 async def test_fields_that_are_not_implemented(proxy: Proxy, s3: S3, field: bytes) -> None:
-    """A field of S3's POST that would change what is stored, or for whom, refuses the file: 501 (I8)."""
+    """A field of S3's POST that would change what is stored, or for whom, refuses the file with a 501 (I8)."""
     s3.put("a", b"old")
     assert (await post(proxy, "/upload", field, part("file", b"new", "a"))).status == 501
     assert s3.get("a") == b"old"
@@ -146,7 +152,7 @@ MD5 = {"data": "jXd/OF09/siBXSD3SWAm3A==", "other": "eV8yAuF6/ms99Mk33kXm0A=="}
 
 
 async def test_checksums_of_a_file(proxy: Proxy, s3: S3) -> None:
-    """By the part's own header, or a field before it that counts for one file; a mismatch stores nothing."""
+    """A checksum is the part's own header, or a field before it that applies to one file. A mismatch stores nothing."""
     right, wrong = (f"Content-MD5: {MD5[name]}\r\n" for name in ("data", "other"))
     assert (await post(proxy, "/upload", part("file", b"data", "a", right))).status == 201
     assert (await post(proxy, "/upload", part("file", b"data", "b", wrong))).status == 400
@@ -158,7 +164,7 @@ async def test_checksums_of_a_file(proxy: Proxy, s3: S3) -> None:
 
 
 async def test_conditions(proxy: Proxy, s3: S3) -> None:
-    """`If-None-Match: *` counts for each file: 412 for one that is there, after which nothing more is stored."""
+    """`If-None-Match: *` applies to each file. An existing one is a 412, after which no further file is stored."""
     s3.put("b", b"old")
     parts = [part("f", name.encode(), name) for name in "abc"]
     answer = await post(proxy, "/upload", *parts, headers={"If-None-Match": "*"})
@@ -188,7 +194,7 @@ async def test_conditions(proxy: Proxy, s3: S3) -> None:
     ],
 )
 async def test_forms_that_are_refused(proxy: Proxy, s3: S3, parts: list[bytes]) -> None:
-    """400, the connection closes, and nothing is stored (I8, I23, I24)."""
+    """They are a 400, the connection closes, and nothing is stored (I8, I23, I24)."""
     async with proxy.connection() as connection:
         answer = await connection.request("POST", "/in/", TYPE, form(*parts))
         assert answer.status == 400
@@ -199,7 +205,7 @@ async def test_forms_that_are_refused(proxy: Proxy, s3: S3, parts: list[bytes]) 
 
 @pytest.mark.parametrize("kind", ["multipart/form-data", 'multipart/form-data; boundary=""'])
 async def test_a_form_without_a_boundary(proxy: Proxy, kind: str) -> None:
-    """400 before the body is asked for."""
+    """It is a 400 before the body is read."""
     async with proxy.connection() as connection:
         head = {"Content-Type": kind, "Content-Length": "100", "Expect": "100-continue"}
         await connection.send(message("POST", "/upload", head))
@@ -210,7 +216,7 @@ async def test_a_form_without_a_boundary(proxy: Proxy, kind: str) -> None:
 @pytest.mark.parametrize("size", [10, 100_000, 9 * MIB])
 @pytest.mark.parametrize("is_chunked", [True, False])
 async def test_a_form_that_ends_within_a_file(proxy: Proxy, s3: S3, size: int, is_chunked: bool) -> None:
-    """The framing says that all is there, the form says that it is not: the old version stays (I8)."""
+    """By the framing the body is complete, by the form it is not. The old version stays (I8)."""
     s3.put("a", b"old")
     body = form(part("file", pattern(size), "a"))
     for cut in (len(BOUNDARY) + 6, len(BOUNDARY) + 7, size // 2 + len(BOUNDARY)):
@@ -223,7 +229,7 @@ async def test_a_form_that_ends_within_a_file(proxy: Proxy, s3: S3, size: int, i
 
 
 async def test_a_client_that_leaves_within_a_file(proxy: Proxy, s3: S3) -> None:
-    """The file before it is stored whole, the one that broke off is not (I8)."""
+    """The file before it is stored whole, and the incomplete one is not (I8)."""
     body = form(part("file", b"first", "a"), part("file", bytes(20 * MIB), "b"))
     async with proxy.connection() as connection:
         await connection.send(message("POST", "/upload", {**TYPE, "Content-Length": str(len(body))}) + body[: 9 * MIB])
@@ -233,7 +239,7 @@ async def test_a_client_that_leaves_within_a_file(proxy: Proxy, s3: S3) -> None:
 
 
 async def test_failure_in_the_middle(proxy: Proxy, s3: S3) -> None:
-    """The answer says why it failed and which files are stored; those stay."""
+    """The response has the reason and the files that are stored, and those stay."""
 
     async def refuse(seen: Seen) -> bytes | None:
         return canned(403, "AccessDenied") if seen.method == "PUT" and seen.target.endswith("/2.txt") else None
@@ -251,7 +257,10 @@ async def test_failure_in_the_middle(proxy: Proxy, s3: S3) -> None:
 
 @pytest.fixture
 async def setup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Setup]:
-    """Before a chaos origin, which has an old version of each file that `three` names; the cache has it as well."""
+    """A proxy in front of a chaos origin, which has an old version of each file of `three`.
+
+    The cache has it as well.
+    """
     async with running(tmp_path, monkeypatch) as made:
         for name in "abc":
             made.origin.store_bytes(name, OLD, {})
@@ -260,7 +269,7 @@ async def setup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
 
 
 def three(second: bytes) -> bytes:
-    """A form with the files a, b and c."""
+    """Return a form with the files a, b and c."""
     contents = {"a": FIRST, "b": second, "c": b"the third"}
     return form(part("key", b"${filename}"), *(part("file", content, name) for name, content in contents.items()))
 
@@ -275,8 +284,10 @@ def told_as_stored(answer: Answer) -> list[str]:
 async def test_s3_refuses_the_second_file(
     setup: Setup, second: bytes, early_at: int | None, status: int, told: int
 ) -> None:
-    """Before its body, within it or after it: the first file is stored and told so, the second is the old one, S3 is
-    not asked to take the third, and nothing is left over (I8, I9, I12).
+    """S3 refuses before the second file's body, within it or after it.
+
+    The first file is stored and in the response, the second is the old one, S3 gets no request for the third, and
+    nothing leaks (I8, I9, I12).
     """
     refusal = Behaviour(status=status, early_at=early_at)
     setup.origin.script = lambda asked: refusal if (asked.method, asked.key) == ("PUT", "b") else HONEST
@@ -291,7 +302,10 @@ async def test_s3_refuses_the_second_file(
 @pytest.mark.parametrize("with_reset", [False, True])
 @pytest.mark.parametrize(("second", "step"), [(BODY[:BLOCK], "PUT"), (BODY, "POST")], ids=["put", "parts"])
 async def test_a_lost_answer_within_a_form(setup: Setup, second: bytes, step: str, with_reset: bool) -> None:
-    """S3 stores the second file and its answer is lost: 502, it is not told as stored, and reads ask S3 (I9)."""
+    """S3 stores the second file and its response is lost.
+
+    The client gets a 502 without that file, and reads go to S3 (I9).
+    """
     lost = Behaviour(cut_at=0, with_reset=with_reset)
 
     def script(asked: PlainRequest) -> Behaviour:
@@ -308,8 +322,8 @@ async def test_a_lost_answer_within_a_form(setup: Setup, second: bytes, step: st
 
 @pytest.mark.parametrize("size", [BLOCK, len(BODY)])
 async def test_a_client_that_is_reset_within_a_form(setup: Setup, size: int) -> None:
-    """After any share of the form: a file whose end had not come is the version before, each is whole, and nothing is
-    left over (I5, I8, I12).
+    """After any share of the form, an incomplete file is the old version, each file is whole, and nothing leaks (I5,
+    I8, I12).
     """
     field = part("key", b"${filename}")
     for percent in PERCENTS:
@@ -331,14 +345,14 @@ async def test_a_client_that_is_reset_within_a_form(setup: Setup, size: int) -> 
 
 
 async def test_two_files_of_one_name(proxy: Proxy, s3: S3) -> None:
-    """The second would overwrite the first within one request: 400, and the first is told as stored."""
+    """The second would overwrite the first within one request. It is a 400, with the first file as stored."""
     answer = await post(proxy, "/upload", part("f", b"1", "a"), part("f", b"2", "dir/a"))
     assert (answer.status, [one["key"] for one in answer.json()["stored"]]) == (400, ["a"])
     assert s3.get("a") == b"1"
 
 
 async def test_max_size(start: StartProxy, s3: S3) -> None:
-    """A file over the limit is 413; a form that says at once that it is far over it, before its body."""
+    """A file over the limit is a 413. A form that declares far more is refused before its body."""
     proxy = await start(uploads={"max_size": 1000})
     assert (await post(proxy, "/upload", part("f", bytes(1000), "a"))).status == 201
     assert (await post(proxy, "/upload", part("f", bytes(1001), "a"))).status == 413
@@ -350,7 +364,7 @@ async def test_max_size(start: StartProxy, s3: S3) -> None:
 
 
 async def test_read_your_writes(proxy: Proxy, s3: S3) -> None:
-    """What was cached of a file's key is not served after the form was stored (I5)."""
+    """A cached version of a file's key is not served after the form was stored (I5)."""
     s3.put("a", b"old")
     assert (await proxy.get("/a")).body == b"old"
     assert (await post(proxy, "/upload", part("f", b"new", "a"))).status == 201
@@ -358,7 +372,7 @@ async def test_read_your_writes(proxy: Proxy, s3: S3) -> None:
 
 
 async def test_put_stores_a_form_as_it_is(proxy: Proxy, s3: S3) -> None:
-    """A PUT's body is the object, whatever its type."""
+    """The body of a PUT is the object, whatever its type."""
     body = form(part("f", b"data", "a"))
     assert (await proxy.ask("PUT", "/x", TYPE, body)).status == 201
     (put,) = [seen for seen in proxy.relay.seen if seen.method == "PUT"]
@@ -368,7 +382,7 @@ async def test_put_stores_a_form_as_it_is(proxy: Proxy, s3: S3) -> None:
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="not run: curl is not installed")
 async def test_curl(proxy: Proxy, s3: S3, tmp_path: Path) -> None:
-    """`curl -F`, as people use it: a file whose size makes curl ask for a 100 first, and a second one."""
+    """`curl -F` as people use it: a file large enough that curl waits for a 100, and a second file."""
     body = pattern(3 * MIB)
     (tmp_path / "a b;ü.bin").write_bytes(body)
     command = ["curl", "-sS", "--max-time", "20", "-F", "key=in/${filename}", "-F", 'one=@"a b;ü.bin"']

@@ -1,4 +1,4 @@
-"""PUT, POST and DELETE: what is sent is what S3 gets, whole or not at all, and reads see it at once."""
+"""PUT, POST and DELETE. S3 gets exactly the sent bytes, whole or not at all, and reads see the result at once."""
 
 import asyncio
 import gzip
@@ -16,7 +16,7 @@ MIB = 1 << 20
 
 
 async def test_put(proxy: Proxy, s3: S3) -> None:
-    """PUT stores the body and answers 201 with key, Location and S3's own ETag; a GET then gives it back."""
+    """PUT stores the body and responds with 201, key, Location and S3's own ETag. A GET then returns the body."""
     body = pattern(3 * BLOCK + 1)
     answer = await proxy.ask("PUT", "/a%20b/c.bin", {"Content-Type": "text/x-test; charset=utf-8"}, body)
     assert (answer.status, answer.json()) == (201, {"key": "a b/c.bin"})
@@ -43,7 +43,7 @@ async def test_put(proxy: Proxy, s3: S3) -> None:
     ],
 )
 async def test_post(proxy: Proxy, s3: S3, target: str, key: str) -> None:
-    """POST to a folder, or to the upload route, makes a ULID where no key is named; Location leads to the object."""
+    """POST to a folder, or to the upload route, makes a ULID if no key is named, and Location leads to the object."""
     answer = await proxy.ask("POST", target, body=b"data")
     assert answer.status == 201
     made = answer.json()["key"]
@@ -54,7 +54,7 @@ async def test_post(proxy: Proxy, s3: S3, target: str, key: str) -> None:
 
 
 async def test_upload_route_of_its_own(start: StartProxy, s3: S3) -> None:
-    """The upload route writes into its mount, whatever the mount's methods; Location is below that mount."""
+    """The upload route writes into its mount, whatever the mount's methods are, and Location is below that mount."""
     proxy = await start(
         mounts=[{"path": "/", "bucket": s3.bucket, "prefix": "root/"}, {"path": "/download/", "bucket": s3.bucket}],
         uploads={"path": "/in", "mount": "/download/"},
@@ -67,7 +67,7 @@ async def test_upload_route_of_its_own(start: StartProxy, s3: S3) -> None:
 
 @pytest.mark.parametrize("size", [0, 1, 8 * MIB - 1, 8 * MIB, 17 * MIB])
 async def test_chunked(proxy: Proxy, s3: S3, size: int) -> None:
-    """A body of unknown length arrives whole, in parts where it is large, and nothing of it is left unfinished."""
+    """A body of unknown length arrives whole, in parts if it is large, and no upload is left unfinished."""
     body = pattern(size)
     pieces = [body[at : at + MIB - 7] for at in range(0, size, MIB - 7)]
     answer = await proxy.ask("PUT", "/x", {"Transfer-Encoding": "chunked"}, chunked(*pieces))
@@ -77,7 +77,7 @@ async def test_chunked(proxy: Proxy, s3: S3, size: int) -> None:
 
 
 async def test_empty_body(proxy: Proxy, s3: S3) -> None:
-    """An empty body is an object too, when the client says that it is empty."""
+    """An empty body is an object too, if the client declares it as empty."""
     for headers, body in (({}, b""), ({"Transfer-Encoding": "chunked"}, chunked())):
         s3.put("x", b"old")
         assert (await proxy.ask("PUT", "/x", headers, body)).status == 201
@@ -87,7 +87,10 @@ async def test_empty_body(proxy: Proxy, s3: S3) -> None:
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
 @pytest.mark.parametrize("line", ["PUT /x", "POST /upload/x", "POST /upload", "POST /?delete"])
 async def test_no_length(proxy: Proxy, s3: S3, line: str, version: str) -> None:
-    """RFC 9110 section 15.5.12: a write that does not say how long its body is empties no object: 411, then the end."""
+    """A write without a length does not empty the object.
+
+    It is a 411, and the connection closes (RFC 9110 section 15.5.12).
+    """
     s3.put("x", b"old")
     async with proxy.connection() as connection:
         await connection.send(f"{line} HTTP/{version}\r\nHost: a\r\n\r\n".encode() + b"data")
@@ -98,7 +101,7 @@ async def test_no_length(proxy: Proxy, s3: S3, line: str, version: str) -> None:
 
 
 async def test_expect_continue(proxy: Proxy, s3: S3) -> None:
-    """RFC 9110 section 10.1.1: the 100 comes before the body is sent, the 201 after it."""
+    """The 100 comes before the body is sent, the 201 after it (RFC 9110 section 10.1.1)."""
     async with proxy.connection() as connection:
         await connection.send(message("PUT", "/x", {"Expect": "100-continue", "Content-Length": "4"}))
         assert (await connection.head()).status == 100
@@ -120,7 +123,9 @@ REFUSED = [
 
 
 async def test_refused_before_the_body(start: StartProxy, s3: S3) -> None:
-    """What the head alone forbids is refused without a 100, the origin is not asked, the connection closes (I24)."""
+    """A request that its head alone forbids is refused without a 100 and without a request to the origin, and the
+    connection closes (I24).
+    """
     proxy = await start(
         mounts=[
             {"path": "/", "bucket": s3.bucket, "methods": ["GET", "PUT"]},
@@ -141,7 +146,7 @@ async def test_refused_before_the_body(start: StartProxy, s3: S3) -> None:
 
 
 async def test_aws_chunked_on_a_second_line(proxy: Proxy, s3: S3) -> None:
-    """RFC 9110 section 5.3: two Content-Encoding lines are one list; the framing is no part of the object (I24)."""
+    """Two Content-Encoding lines are one list, and the framing is no part of the object (I24; RFC 9110 section 5.3)."""
     async with proxy.connection() as connection:
         lines = {"Content-Encoding": "gzip\r\nContent-Encoding: aws-chunked"}
         await connection.send(message("PUT", "/x", lines, b"data"))
@@ -150,7 +155,7 @@ async def test_aws_chunked_on_a_second_line(proxy: Proxy, s3: S3) -> None:
 
 
 async def test_body_of_a_refused_upload_is_no_request(start: StartProxy, s3: S3) -> None:
-    """After an error to an upload the connection never takes the body for the next request (I24)."""
+    """After an error to an upload the connection never reads the body as the next request (I24)."""
     proxy = await start(mounts=[{"path": "/", "bucket": s3.bucket}], uploads=None)
     s3.put("x", b"secret")
     hidden = message("GET", "/x")
@@ -163,7 +168,7 @@ async def test_body_of_a_refused_upload_is_no_request(start: StartProxy, s3: S3)
 
 
 async def test_body_of_a_get_is_no_request(proxy: Proxy, s3: S3) -> None:
-    """A GET may have a body (RFC 9110 section 9.3.1): it is skipped, cold and warm, and never parsed (I24)."""
+    """A GET may have a body (RFC 9110 section 9.3.1). It is skipped, cold and warm, and never parsed (I24)."""
     s3.put("x", b"data")
     s3.put("hidden", b"secret")
     async with proxy.connection() as connection:
@@ -176,7 +181,7 @@ async def test_body_of_a_get_is_no_request(proxy: Proxy, s3: S3) -> None:
 @pytest.mark.parametrize("size", [1001, 200_000])
 @pytest.mark.parametrize("is_chunked", [False, True])
 async def test_too_large(start: StartProxy, s3: S3, size: int, is_chunked: bool) -> None:
-    """A body over `uploads.max_size` is 413, with a declared length and without; nothing is stored (I8)."""
+    """A body over `uploads.max_size` is a 413, with a declared length and without, and nothing is stored (I8)."""
     proxy = await start(uploads={"max_size": 1000})
     s3.put("x", b"old")
     body = bytes(size)
@@ -196,7 +201,7 @@ async def test_max_size_itself_is_allowed(start: StartProxy, s3: S3) -> None:
 
 
 async def test_too_large_after_the_first_parts(start: StartProxy, s3: S3) -> None:
-    """A body of unknown length that turns out too large leaves neither an object nor parts that cost money (I8)."""
+    """A body of unknown length that proves too large leaves neither an object nor parts that cost money (I8)."""
     proxy = await start(uploads={"max_size": 9 * MIB})
     pieces = [bytes(MIB)] * 10
     answer = await proxy.ask("PUT", "/x", {"Transfer-Encoding": "chunked"}, chunked(*pieces))
@@ -218,7 +223,7 @@ async def test_too_large_after_the_first_parts(start: StartProxy, s3: S3) -> Non
     ids=["declared", "declared-small", "chunked", "chunked-small", "in-a-chunk", "multipart"],
 )
 async def test_client_that_leaves_half_way(proxy: Proxy, s3: S3, headers: dict[str, str], sent: bytes) -> None:
-    """A client that closes early never makes a shorter object: the old version stays (I8)."""
+    """A client that closes early never makes a shorter object, and the old version stays (I8)."""
     s3.put("x", b"old")
     assert (await proxy.get("/x")).body == b"old"
     async with proxy.connection() as connection:
@@ -230,7 +235,7 @@ async def test_client_that_leaves_half_way(proxy: Proxy, s3: S3, headers: dict[s
 
 
 async def test_read_your_writes(proxy: Proxy, s3: S3) -> None:
-    """After a 2xx every read gives the new state, whatever was cached before, a 404 included (I5)."""
+    """After a 2xx every read has the new state, whatever was cached before, also a 404 (I5)."""
     assert (await proxy.get("/x")).status == 404
     for body in (b"one", b"two", b"three"):
         assert (await proxy.ask("PUT", "/x", body=body)).status == 201
@@ -243,14 +248,14 @@ async def test_read_your_writes(proxy: Proxy, s3: S3) -> None:
 
 
 async def test_delete_of_what_is_not_there(proxy: Proxy) -> None:
-    """DELETE is idempotent: 204 where there was nothing, as in S3."""
+    """DELETE is idempotent: a 204 if there was no object, as in S3."""
     for _ in range(2):
         answer = await proxy.ask("DELETE", "/never")
         assert (answer.status, answer.body) == (204, b"")
 
 
 async def test_fill_from_before_a_write_is_not_kept(proxy: Proxy, s3: S3) -> None:
-    """A GET that asked the origin before a PUT may show the old version, but leaves nothing of it behind (I6)."""
+    """A GET that reached the origin before a PUT may have the old version, but leaves no entry of it (I6)."""
     old, new = pattern(2 * BLOCK, 1), pattern(2 * BLOCK, 2)
     s3.put("x", old)
     gate = asyncio.Event()
@@ -274,7 +279,7 @@ async def test_fill_from_before_a_write_is_not_kept(proxy: Proxy, s3: S3) -> Non
 
 
 async def test_lookup_from_before_a_delete_is_not_kept(proxy: Proxy, s3: S3) -> None:
-    """The same for a lookup whose answer arrives only after the DELETE (I6)."""
+    """The same for a lookup whose response arrives only after the DELETE (I6)."""
     s3.put("x", b"old")
     gate, held = asyncio.Event(), asyncio.Event()
 
@@ -296,7 +301,7 @@ async def test_lookup_from_before_a_delete_is_not_kept(proxy: Proxy, s3: S3) -> 
 
 
 async def test_encoded_bodies_stay_as_sent(proxy: Proxy, s3: S3) -> None:
-    """A gzip body is stored and given back as it was sent, with its Content-Encoding, and never decompressed (I24)."""
+    """A gzip body is stored and returned as it was sent, with its Content-Encoding, and never decompressed (I24)."""
     body = gzip.compress(pattern(10_000))
     await proxy.ask("PUT", "/x", {"Content-Encoding": "gzip"}, body)
     assert s3.get("x") == body
@@ -307,7 +312,7 @@ async def test_encoded_bodies_stay_as_sent(proxy: Proxy, s3: S3) -> None:
 
 
 async def test_object_headers_are_stored(proxy: Proxy, s3: S3) -> None:
-    """The allow-listed fields and user metadata go to S3; nothing else of the client does (I25)."""
+    """The allow-listed headers and user metadata go to S3, and no other header of the client (I25)."""
     await proxy.ask(
         "PUT",
         "/x",
@@ -348,7 +353,7 @@ async def test_object_headers_are_stored(proxy: Proxy, s3: S3) -> None:
     ],
 )
 async def test_what_is_not_implemented_is_not_passed_over(proxy: Proxy, s3: S3, headers: dict[str, str]) -> None:
-    """A copy is no empty object, an append no replacement, and a lock that is not there no lock: 501 (I8)."""
+    """A copy is no empty object, an append no replacement, and an ignored lock no lock, so they are a 501 (I8)."""
     s3.put("x", b"old")
     assert (await proxy.ask("PUT", "/x", headers, b"")).status == 501
     assert (await proxy.ask("POST", "/upload/x", headers, b"")).status == 501
@@ -369,7 +374,7 @@ async def test_what_is_not_implemented_is_not_passed_over(proxy: Proxy, s3: S3, 
     ],
 )
 async def test_refused_by_s3(proxy: Proxy, s3: S3, status: int, code: str, told: int) -> None:
-    """What S3 refuses the client hears about, in few words; the old version stays and is read again (I8, I9)."""
+    """The client gets S3's refusal in few words. The old version stays, and the next read fetches it again (I8, I9)."""
     s3.put("x", b"old")
     assert (await proxy.get("/x")).body == b"old"
 
@@ -386,7 +391,10 @@ async def test_refused_by_s3(proxy: Proxy, s3: S3, status: int, code: str, told:
 
 
 async def test_a_disk_that_does_not_answer(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A write waits for the old file's end for a while only; nobody is given it any more (I5, I16, I20)."""
+    """A write waits only for a bounded time until the old file is unlinked.
+
+    No read gets that file any more (I5, I16, I20).
+    """
     monkeypatch.setattr(object_writer, "INVALIDATE_TIMEOUT_S", 0.1)
     s3.put("x", b"old")
     assert (await proxy.get("/x")).body == b"old"

@@ -1,4 +1,4 @@
-"""An object that is overwritten in the middle of its fill, at every cut: no mixed body, ever (I1)."""
+"""An object is overwritten in the middle of its fill, at every point. No body ever mixes versions (I1)."""
 
 import asyncio
 import itertools
@@ -29,8 +29,10 @@ honoured = pytest.mark.parametrize("ignores_if_match", [False, True], ids=["hono
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """How bytes come: in parts of `part` bytes; `breaks_off`: the origin ends its answer where the object changes;
-    `max_size`: of the cache, below SIZE where nothing can be kept and all passes through.
+    """How bytes arrive.
+
+    They come in parts of `part` bytes. With `breaks_off` the origin ends its response where the object changes.
+    `max_size` is the cache's, below SIZE if all bytes must pass through.
     """
 
     part: int
@@ -38,7 +40,7 @@ class Way:
     max_size: int = 1 << 26
 
     def last(self, cut: int) -> int:
-        """The first byte that cannot have come: an answer that has begun goes on in its version."""
+        """Return the first byte that cannot have arrived. A response that has begun continues in its version."""
         return cut * BLOCK if self.breaks_off else -(-cut * BLOCK // self.part) * self.part
 
 
@@ -55,7 +57,7 @@ buckets = pytest.mark.parametrize("versioned", [False, True], ids=["plain", "ver
 
 
 class Matrix:
-    """A proxy on an origin whose objects are overwritten as told. One part at a time: a cut is a moment, too."""
+    """A proxy on an origin whose objects are overwritten at given moments. It fetches one part at a time."""
 
     def __init__(self, origin: ChaosOrigin, app: App, stack: AsyncExitStack) -> None:
         self.origin = origin
@@ -69,7 +71,7 @@ class Matrix:
         return made
 
     def overwrite(self, key: str, cut: int, size: int, way: Way, *, ignores_if_match: bool) -> None:
-        """When the origin has sent so many blocks of `key`, whichever answer they are in."""
+        """Overwrite the object once the origin has sent so many blocks of `key`, in whichever response."""
         self.origin.script = _Overwriting(key, cut * BLOCK, size, way, ignores_if_match)
 
     def check(self) -> None:
@@ -79,7 +81,7 @@ class Matrix:
 
 @dataclass
 class _Overwriting:
-    """A script: once, at that byte of that object."""
+    """A script that overwrites the object once, at that byte."""
 
     key: str
     at: int
@@ -125,7 +127,7 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
 
 
 async def cut_in_the_middle(matrix: Matrix, way: Way, *, ignores_if_match: bool) -> list[Outcome]:
-    """How downloads end whose object is overwritten at each of the cuts."""
+    """Return how downloads end whose object is overwritten at each point."""
     outcomes = []
     for cut, new_size in CUTS:
         key = f"o{cut}-{new_size}"
@@ -149,7 +151,7 @@ async def cut_in_the_middle(matrix: Matrix, way: Way, *, ignores_if_match: bool)
 @ways
 @buckets
 async def test_a_request_whose_head_is_sent(start: Start, ignores_if_match: bool, way: Way, versioned: bool) -> None:
-    """It goes on in the version that it began or is cut, and never ends cleanly in another (I1, I3)."""
+    """It continues in its first version or is cut, and never ends cleanly in another (I1, I3)."""
     matrix = await start(way, versioned=versioned)
     outcomes = await cut_in_the_middle(matrix, way, ignores_if_match=ignores_if_match)
     assert set(outcomes) <= ({"cut", "done"} if versioned else {"cut"})
@@ -158,7 +160,7 @@ async def test_a_request_whose_head_is_sent(start: Start, ignores_if_match: bool
 @honoured
 @ways
 async def test_in_a_bucket_that_keeps_versions(start: Start, ignores_if_match: bool, way: Way) -> None:
-    """The fill is completed by `versionId`: the body is whole, and of the old version (I1)."""
+    """The fill is completed by `versionId`, so the body is whole and of the old version (I1)."""
     matrix = await start(way, versioned=True)
     outcomes = await cut_in_the_middle(matrix, way, ignores_if_match=ignores_if_match)
     assert set(outcomes) == {"done"}
@@ -168,14 +170,14 @@ async def test_in_a_bucket_that_keeps_versions(start: Start, ignores_if_match: b
 @kept
 @buckets
 async def test_requests_whose_head_is_not_sent(start: Start, ignores_if_match: bool, way: Way, versioned: bool) -> None:
-    """The first byte that they want is not there when the object changes: they begin again on the new version (I1)."""
+    """If the object changes before the first byte that they need, they begin again on the new version (I1)."""
     matrix = await start(way, versioned=versioned)
     await begin_again(matrix, way, ignores_if_match=ignores_if_match)
 
 
 @honoured
 async def test_objects_that_are_not_kept(start: Start, ignores_if_match: bool) -> None:
-    """The same where there is no room for the object, and its bytes pass through (I1, I16)."""
+    """The same if the cache has no room for the object, and its bytes pass through (I1, I16)."""
     matrix = await start(NOT_KEPT, versioned=False)
     await begin_again(matrix, NOT_KEPT, ignores_if_match=ignores_if_match)
 

@@ -1,4 +1,4 @@
-"""Reads that come while a write is under way: they may see either version, and must not make the old one stay."""
+"""Reads during a write may see either version, and must not leave the old one in the cache."""
 
 import asyncio
 from collections.abc import Callable
@@ -11,7 +11,10 @@ from relay import Cut, Seen
 def held(
     proxy: Proxy, method: str, then: Callable[[], bytes | None] = lambda: None
 ) -> tuple[asyncio.Event, asyncio.Event]:
-    """The next request of this method waits at the relay, for the second event; the first tells that it is there."""
+    """Hold the next request of this method at the relay until the second event.
+
+    The first event is set once it is there.
+    """
     came, gate = asyncio.Event(), asyncio.Event()
 
     async def hold(seen: Seen) -> bytes | None:
@@ -27,7 +30,7 @@ def held(
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE"])
 async def test_read_during_a_write(proxy: Proxy, s3: S3, method: str) -> None:
-    """What a read brings into the cache before S3 has the write is gone when the write is answered (I5, I6)."""
+    """An entry that a read stores before S3 has the write is removed when the write's response is sent (I5, I6)."""
     s3.put("x", b"old")
     came, gate = held(proxy, method)
     writing = asyncio.create_task(proxy.ask(method, "/x", body=b"new" if method == "PUT" else None))
@@ -41,8 +44,10 @@ async def test_read_during_a_write(proxy: Proxy, s3: S3, method: str) -> None:
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE"])
 async def test_write_whose_outcome_is_unknown(proxy: Proxy, s3: S3, method: str) -> None:
-    """S3 takes the write and its answer is lost: the client hears 502 or 504, and no read sees the old version again,
-    not even one that was cached while the write ran (I5, I9).
+    """S3 stores the write and its response is lost.
+
+    The client gets a 502 or 504, and no read has the old version again, not even one that was cached during the write
+    (I5, I9).
     """
     s3.put("x", b"old")
 

@@ -1,4 +1,4 @@
-"""A proxy in front of a chaos origin, for uploads in small parts, so that few bytes take many steps."""
+"""A proxy in front of a chaos origin, for uploads in small parts, so that few bytes cause many events."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -42,8 +42,8 @@ class Setup:
         return list((self.app.settings.cache.dir / "objects").glob("*/*"))
 
     async def at_rest(self) -> None:
-        """Wait until no upload is at S3, no connection, task or file exists beside the entries', and no other byte is
-        charged (I12, I17).
+        """Check that no upload, connection, task or extra file is left, and that only entries are charged (I12,
+        I17).
         """
         cache, assembly, origin = self.app.cache, self.app.cache_assembly, self.app.origin
         await until(lambda: not self.app.connection_limit.open)
@@ -62,9 +62,7 @@ class Setup:
         await until(lambda: len(asyncio.all_tasks()) <= self.tasks + 20)
 
     async def is_whole(self, *versions: bytes | None, target: str = "/x") -> None:
-        """Assert that the object is one of `versions`, and that a read through the proxy returns what S3 has (I5, I8,
-        I9).
-        """
+        """Return whether the object is one of `versions`, and a read through the proxy has what S3 has (I5, I8, I9)."""
         stored = self.origin.stored(target[1:])
         assert stored in versions
         answer = await self.ask("GET", target=target)
@@ -91,7 +89,7 @@ async def running(
 
 
 def framed(body: bytes, *, is_chunked: bool) -> tuple[dict[str, str], bytes]:
-    """Return the header that frames a body, and the bytes that follow the head."""
+    """Return the header that frames the body, and the bytes that follow the head."""
     if not is_chunked:
         return {"Content-Length": str(len(body))}, body
     pieces = [body[at : at + 50_000] for at in range(0, len(body), 50_000)]

@@ -24,13 +24,13 @@ class Head:
 
     @property
     def cache_status(self) -> str:
-        """Without the cache's name: `hit; ttl=300`."""
+        """Return Cache-Status without the cache's name: `hit; ttl=300`."""
         return self.headers["Cache-Status"].removeprefix("bucketfront; ")
 
 
 @dataclass(frozen=True, slots=True)
 class Answer(Head):
-    """A whole answer. `is_complete` is False where the connection ended before its declared length."""
+    """A whole response. `is_complete` is False if the connection ended before its declared length."""
 
     body: bytes
     is_complete: bool = True
@@ -81,7 +81,7 @@ class Connection:
         return Answer(head.status, head.headers, body, is_complete)
 
     async def rest(self) -> bytes:
-        """What still comes until the other side closes."""
+        """Return all bytes until the other side closes."""
         async with asyncio.timeout(HANG_S):
             with contextlib.suppress(ConnectionError):
                 return await self.reader.read()
@@ -93,14 +93,14 @@ class Connection:
             await self.writer.wait_closed()
 
     def abort(self) -> None:
-        """Leave without a word: a reset, which drops what was not taken yet."""
+        """Close with a reset, which drops the bytes that the other side has not taken yet."""
         # With no time to linger, a close is a reset.
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.writer.transport.abort()
 
     @property
     def unsent(self) -> int:
-        """Bytes that the other side's kernel does not have yet."""
+        """Return the number of bytes that the other side's kernel does not have yet."""
         (queued,) = struct.unpack("i", fcntl.ioctl(self.socket, termios.TIOCOUTQ, bytes(4)))
         return self.writer.transport.get_write_buffer_size() + int(queued)
 
@@ -110,7 +110,7 @@ class Connection:
 
 
 def message(method: str, target: str, headers: Mapping[str, str] | None = None, body: bytes | None = None) -> bytes:
-    """A request as bytes; `Host` and, with a body, `Content-Length` unless `headers` say otherwise."""
+    """Return a request as bytes, with `Host` and, for a body, `Content-Length` unless `headers` have them."""
     told = {"Host": "proxy.test", **(headers or {})}
     if body is not None and not {"Content-Length", "Transfer-Encoding"} & told.keys():
         told["Content-Length"] = str(len(body))
@@ -119,7 +119,7 @@ def message(method: str, target: str, headers: Mapping[str, str] | None = None, 
 
 
 def chunked(*pieces: bytes, end: bool = True) -> bytes:
-    """RFC 9112 section 7.1."""
+    """Return the pieces as a chunked body (RFC 9112 section 7.1)."""
     framed = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces)
     return framed + (b"0\r\n\r\n" if end else b"")
 
@@ -144,6 +144,6 @@ async def fetch(
     body: bytes | None = None,
     tls: ssl.SSLContext | None = None,
 ) -> Answer:
-    """One request on a connection of its own."""
+    """Send one request on a connection of its own."""
     async with connected(address, tls) as connection:
         return await connection.request(method, target, headers, body)
