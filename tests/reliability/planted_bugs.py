@@ -776,7 +776,7 @@ BUGS = (
             Edit(
                 "bucketfront.s3.client:S3Origin._with_retries",
                 "asyncio.timeout_at(until)",
-                "asyncio.timeout(self._deadline)",
+                "asyncio.timeout(self._call_timeout)",
             ),
             Edit(
                 "bucketfront.s3.client:S3Origin._with_retries",

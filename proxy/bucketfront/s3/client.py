@@ -67,7 +67,7 @@ class S3Origin:
         self.retries = RetryBudget()  # for heads here, and for bytes in the cache
         self._settings = settings
         self._endpoint_url = endpoint_url or settings.endpoint_url
-        self._deadline = settings.connect_timeout + settings.read_timeout
+        self._call_timeout = settings.connect_timeout + settings.read_timeout
         self._slots = ConnectionSlots(settings.max_connections)
         self.upload_slots = UploadSlots(self._slots, settings.max_connections)
         self.slow_bodies = 0  # bodies that were ended because they came too slowly
@@ -212,14 +212,14 @@ class S3Origin:
         operation: Callable[..., Awaitable[Any]],
         params: dict[str, Any],
         *,
-        deadline: float | None = None,
+        call_timeout: float | None = None,
     ) -> Any:
         """Run one S3 call up to the head of its response. `what` names it in messages.
 
-        `deadline` is in seconds. Its default is connect_timeout + read_timeout.
+        `call_timeout` is in seconds. Its default is connect_timeout + read_timeout.
         """
         with translated(what, is_versioned="VersionId" in params):
-            async with asyncio.timeout(deadline or self._deadline):
+            async with asyncio.timeout(call_timeout or self._call_timeout):
                 return await operation(**params)
 
     def connection(self) -> "_HeldConnection":
@@ -237,7 +237,7 @@ class S3Origin:
     async def _with_retries(self, what: str, key: ObjectKey, attempt: Callable[[], Awaitable[T]]) -> T:
         """Run `attempt` up to MAX_ATTEMPTS times within one deadline. The retry budget pays for all but the first."""
         self.retries.earn()
-        until = asyncio.get_running_loop().time() + self._deadline
+        until = asyncio.get_running_loop().time() + self._call_timeout
         for number in range(1, MAX_ATTEMPTS + 1):
             try:
                 with self.breaker.attempt(key), translated(what):
@@ -276,11 +276,11 @@ class S3Origin:
         Raises OriginBusy if none comes free within the deadline.
         """
         try:
-            async with asyncio.timeout(self._deadline):
+            async with asyncio.timeout(self._call_timeout):
                 await self._slots.acquire(key)
         except TimeoutError:
             raise OriginBusy(
-                f"no origin connection came free within {self._deadline:g} s; see origin.max_connections"
+                f"no origin connection came free within {self._call_timeout:g} s; see origin.max_connections"
             ) from None
 
     def release_slot(self, key: ObjectKey | None = None) -> None:

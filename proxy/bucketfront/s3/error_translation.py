@@ -94,41 +94,43 @@ def _from_status(what: str, error: ClientError, *, is_versioned: bool) -> Origin
     response = error.response.get("ResponseMetadata", {})
     status, headers = response.get("HTTPStatusCode", 0), response.get("HTTPHeaders", {})
     code = str(error.response.get("Error", {}).get("Code", ""))
-    said = f"{what}: the origin answered {status} {code}"
-    if is_versioned and (fault := _version_error(said, status, code, headers)) is not None:
+    message = f"{what}: the origin answered {status} {code}"
+    if is_versioned and (fault := _version_error(message, status, code, headers)) is not None:
         return fault
     match status:
         case 304:
             return VersionUnchanged(headers)
         case 404 if code in _ABSENT or (code == "404" and _may_be_from_s3(what, error)):
-            return ObjectNotFound(said)
+            return ObjectNotFound(message)
         case 404 if code == "NoSuchUpload" and error.operation_name not in _READS:
-            return NoSuchUpload(said)
+            return NoSuchUpload(message)
         case 401 | 403:
-            return AccessDenied(said)
+            return AccessDenied(message)
         case 412:
-            return ObjectChanged(said) if error.operation_name in _READS else PreconditionFailed(said)
+            return ObjectChanged(message) if error.operation_name in _READS else PreconditionFailed(message)
         case 409 if code == "ConditionalRequestConflict":
-            return WriteConflict(said)
+            return WriteConflict(message)
         case 416:
-            return RangeUnsatisfiable(said)
+            return RangeUnsatisfiable(message)
         case 400 | 409 | 411 | 413 | 501 if error.operation_name not in _READS:
-            return WriteRefused(said)
+            return WriteRefused(message)
         case 301 | 302 | 307 | 308:
-            return InvalidOriginResponse(f"{said}; the bucket lives elsewhere: see origin.region and endpoint_url")
+            return InvalidOriginResponse(f"{message}; the bucket lives elsewhere: see origin.region and endpoint_url")
         case _:
-            return OriginServerError(said, _retry_after(headers)) if status >= 500 else InvalidOriginResponse(said)
+            return (
+                OriginServerError(message, _retry_after(headers)) if status >= 500 else InvalidOriginResponse(message)
+            )
 
 
-def _version_error(said: str, status: int, code: str, headers: Mapping[str, str]) -> OriginError | None:
+def _version_error(message: str, status: int, code: str, headers: Mapping[str, str]) -> OriginError | None:
     """Return the error of a GetObject or HeadObject whose versionId is the reason, or None.
 
     A response to HEAD has no body, so its status is all that botocore has for a code.
     """
     if status == 400 and code in ("InvalidArgument", "400"):
-        return NoSuchVersion(f"{said}; the version id is malformed")
+        return NoSuchVersion(f"{message}; the version id is malformed")
     if status == 405 and (code == "MethodNotAllowed" or headers.get("x-amz-delete-marker") == "true"):
-        return DeleteMarker(f"{said}; the version is a delete marker")
+        return DeleteMarker(f"{message}; the version is a delete marker")
     return None
 
 

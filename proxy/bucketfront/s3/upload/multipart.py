@@ -182,7 +182,7 @@ class Multipart:
         params = {**self._params, "MultipartUpload": {"Parts": named}, **conditions}
         async with self._origin.connection():
             call = self._origin.client.complete_multipart_upload
-            done = await self._origin.call(what, call, params, deadline=COMPLETION_TIMEOUT_S)
+            done = await self._origin.call(what, call, params, call_timeout=COMPLETION_TIMEOUT_S)
         if not done.get("ETag"):  # S3 may send status 200 first and fail afterwards
             raise OriginUnavailable(f"{what}: the origin named no ETag")
         await self._forget()
