@@ -29,7 +29,7 @@ INDEX = "tests/cache/test_cache_index.py::"
 INTEGRITY = "tests/cache/test_cache_integrity.py::"
 RECOVERY = "tests/cache/test_cache_recovery.py::"
 SOURCE = "tests/cache/test_cache_body_stream.py::"
-STORE = "tests/cache/test_cache_store.py::"
+STORE = "tests/cache/test_cache_file_storage.py::"
 VERIFICATION = "tests/cache/test_cache_verification.py::"
 ANSWERS = "tests/s3/test_s3_responses.py::"
 FAULTS = "tests/s3/test_s3_faults.py::"
@@ -691,7 +691,7 @@ BUGS = (
                 "while budget.available < 0",
             ),
         ),
-        ("tests/cache/test_cache_reserve.py::test_room_is_made_before_it_is_taken",),
+        ("tests/cache/test_cache_space_reservation.py::test_room_is_made_before_it_is_taken",),
     ),
     Bug(
         17,
