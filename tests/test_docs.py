@@ -113,6 +113,48 @@ def test_unknown_names_are_found() -> None:
     assert unknown_names(f"{known} {' '.join(unknown)}") == [name.strip("`") for name in unknown]
 
 
+def rooms_below() -> dict[str, set[str]]:
+    """Return, for each room of the picture in docs/architecture.md, the rooms that its arrows lead to."""
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    picture = text[text.index("flowchart TD") : text.index("```", text.index("flowchart TD"))]
+    groups = {
+        name: set(re.findall(r"(\w+)\[", body)) | {name}
+        for name, body in re.findall(r"subgraph (\w+)(.*?)\n    end", picture, re.DOTALL)
+    }
+    arrows = set[tuple[str, str]]()
+    for start, end in re.findall(r"(\w+)(?:\[[^]]*\])? -.*?-> (\w+)", picture):
+        arrows |= {(one, other) for one in groups.get(start, {start}) for other in groups.get(end, {end})}
+    below = {room: {other for one, other in arrows if one == room} for room, _ in arrows}
+    for _ in below:
+        below = {room: found.union(*(below.get(other, set()) for other in found)) for room, found in below.items()}
+    return below
+
+
+def room_in_picture(module: str) -> str:
+    """Return the node of the picture that a module belongs to."""
+    _, first, *rest = [*module.split("."), ""]
+    if first in {"server", "cache"} and (PACKAGE / first / rest[0]).is_dir() and rest[0]:
+        return rest[0]
+    merged = {"checks": "app", "keys": "errors", "retry": "errors", "task_set": "errors", "cache": "door"}
+    return merged.get(first, first)
+
+
+def test_imports_follow_the_picture() -> None:
+    """Each import between rooms is a path of arrows in the picture of docs/architecture.md."""
+    below = rooms_below()
+    strays = set()
+    for path in PACKAGE.rglob("*.py"):
+        module = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
+        room = room_in_picture(module)
+        for name in re.findall(r"^ *from (bucketfront\.[\w.]+) import", path.read_text(), re.MULTILINE):
+            other = room_in_picture(name)
+            # The modules directly in `server/` stand between its rooms, and `cache.origin` is a Protocol for all.
+            is_drawn = "server" not in {room, other} and name != "bucketfront.cache.origin"
+            if is_drawn and other != room and other not in below.get(room, ()):
+                strays.add(f"{module} uses {name}")
+    assert strays == set()
+
+
 def test_tests_of_invariants_name_them() -> None:
     """Each test file that docs/invariants.md lists for an invariant has the invariant's number or anchor."""
     sections = re.split(r"^### ", (ROOT / "docs" / "invariants.md").read_text(), flags=re.MULTILINE)[1:]
