@@ -9,7 +9,7 @@ import pytest
 from behaviour import FAULTS, HONEST, AtRandom, Behaviour, InTurn, PlainRequest
 from chaos_origin import FOREIGN, VERSION_HEADER, ChaosOrigin
 from origin_process import OriginProcess
-from wire import Answer, connected, fetch
+from wire import Response, connected, fetch
 
 SIZE = 100_000
 
@@ -20,7 +20,7 @@ async def origin() -> AsyncIterator[ChaosOrigin]:
         yield running
 
 
-async def get(origin: ChaosOrigin, *behaviours: Behaviour, key: str = "o", **headers: str) -> Answer:
+async def get(origin: ChaosOrigin, *behaviours: Behaviour, key: str = "o", **headers: str) -> Response:
     """One GET, answered as the behaviours say, if there are any."""
     origin.script = InTurn(*behaviours)
     named = {name.replace("_", "-"): value for name, value in headers.items()}

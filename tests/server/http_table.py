@@ -8,7 +8,7 @@ import email.policy
 from dataclasses import dataclass
 
 from proxy_under_test import BLOCK
-from wire import Answer
+from wire import Response
 
 SIZE = 5 * BLOCK + 7
 WHOLE = ((0, SIZE),)
@@ -128,30 +128,30 @@ CONDITIONS = (
 ROWS = RANGES + CONDITIONS
 
 
-def spans_of(answer: Answer, size: int) -> list[tuple[int, int, bytes]]:
+def spans_of(response: Response, size: int) -> list[tuple[int, int, bytes]]:
     """Return (start, stop, bytes) of each part of a 200 or 206, in order. The parser is strict."""
-    assert answer.is_complete
-    assert answer.headers["Content-Length"] == str(len(answer.body))
-    kind = answer.headers["Content-Type"]
-    if answer.status == 200:
-        assert "Content-Range" not in answer.headers
-        return [(0, size, answer.body)]
-    assert answer.status == 206
+    assert response.is_complete
+    assert response.headers["Content-Length"] == str(len(response.body))
+    kind = response.headers["Content-Type"]
+    if response.status == 200:
+        assert "Content-Range" not in response.headers
+        return [(0, size, response.body)]
+    assert response.status == 206
     if not kind.startswith("multipart/byteranges"):
-        start, stop = _content_range(answer.headers["Content-Range"], size)
-        assert stop - start == len(answer.body)
-        return [(start, stop, answer.body)]
-    assert "Content-Range" not in answer.headers  # section 15.3.7.2
+        start, stop = _content_range(response.headers["Content-Range"], size)
+        assert stop - start == len(response.body)
+        return [(start, stop, response.body)]
+    assert "Content-Range" not in response.headers  # section 15.3.7.2
     # latin-1 gives each byte a character, so that the standard library's parser can be the client.
     head = f"Content-Type: {kind}\r\n\r\n"
     parser = email.parser.Parser(policy=email.policy.HTTP)
-    message = parser.parsestr(head + "".join(map(chr, answer.body)))
+    message = parser.parsestr(head + "".join(map(chr, response.body)))
     assert not message.defects
     found = []
     boundary = message.get_boundary()
     assert boundary is not None
-    assert answer.body.endswith(f"\r\n--{boundary}--\r\n".encode())
-    for raw in answer.body.split(f"--{boundary}\r\n".encode())[1:]:
+    assert response.body.endswith(f"\r\n--{boundary}--\r\n".encode())
+    for raw in response.body.split(f"--{boundary}\r\n".encode())[1:]:
         fields, _, content = raw.partition(b"\r\n\r\n")
         told = dict(line.split(": ", 1) for line in fields.decode().split("\r\n"))
         start, stop = _content_range(told["Content-Range"], size)

@@ -10,7 +10,7 @@ from typing import Any
 
 from relay import Relay
 from stopwatch import HANG_S
-from wire import Answer, Connection, connected, fetch
+from wire import Connection, Response, connected, fetch
 
 from bucketfront.app import App
 from bucketfront.config.settings import Settings
@@ -90,18 +90,18 @@ class Proxy:
         found = self.app.cache.statistics()
         return {name: getattr(found, name) for name in found.__slots__}
 
-    async def get(self, target: str, **headers: str) -> Answer:
+    async def get(self, target: str, **headers: str) -> Response:
         """Send a GET. `headers` have `_` in place of `-`."""
         return await self.ask("GET", target, {name.replace("_", "-"): value for name, value in headers.items()})
 
     async def ask(
         self, method: str, target: str, headers: Mapping[str, str] | None = None, body: bytes | None = None
-    ) -> Answer:
+    ) -> Response:
         return await fetch(self.address, target, method=method, headers=headers, body=body)
 
     async def admin(
         self, method: str, target: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
-    ) -> Answer:
+    ) -> Response:
         return await fetch(self.app.admin_address, target, method=method, headers=headers, body=body)
 
     @asynccontextmanager

@@ -129,11 +129,11 @@ class Relay:
         up_writer.write(head.removesuffix(b"\r\n") + b"Connection: close\r\n\r\n")
         upload = asyncio.create_task(_pump(reader, up_writer))
         try:
-            answer = await up_reader.readuntil(b"\r\n\r\n")
-            seen.status = int(answer.split(b" ")[1])
-            found = re.search(rb"(?i)\r\ncontent-range: *bytes ([^\r]+)", answer)
+            response = await up_reader.readuntil(b"\r\n\r\n")
+            seen.status = int(response.split(b" ")[1])
+            found = re.search(rb"(?i)\r\ncontent-range: *bytes ([^\r]+)", response)
             seen.content_range = found[1].decode() if found else None
-            writer.write(answer)
+            writer.write(response)
             while True:
                 if self.on_body is not None:
                     await self.on_body(seen)

@@ -48,12 +48,12 @@ async def test_beyond_the_bound(bounded: Proxy) -> None:
         for client in clients[:LIMIT]:
             assert (await client.request("GET", "/x")).body == b"data"
         for client in clients[LIMIT:]:
-            answer = await client.request("GET", "/x")
-            assert answer.status == 503
-            assert answer.json() == {"error": "too many connections"}
-            assert (answer.headers["Retry-After"], answer.headers["Connection"]) == ("1", "close")
-            assert answer.headers["Cache-Control"] == "no-store"
-            assert answer.cache_status == 'fwd=bypass; detail="refused"'
+            response = await client.request("GET", "/x")
+            assert response.status == 503
+            assert response.json() == {"error": "too many connections"}
+            assert (response.headers["Retry-After"], response.headers["Connection"]) == ("1", "close")
+            assert response.headers["Cache-Control"] == "no-store"
+            assert response.cache_status == 'fwd=bypass; detail="refused"'
             assert await client.rest() == b""
         for client in clients[:LIMIT]:
             assert (await client.request("GET", "/x")).body == b"data"

@@ -17,9 +17,9 @@ BLOCKS = pattern(3 * BLOCK)
 
 
 async def purge(proxy: Proxy, **wanted: object) -> int:
-    answer = await proxy.admin("POST", "/api/v1/purge", json.dumps(wanted).encode())
-    assert answer.status == 200, answer.body
-    return int(answer.json()["purged"])
+    response = await proxy.admin("POST", "/api/v1/purge", json.dumps(wanted).encode())
+    assert response.status == 200, response.body
+    return int(response.json()["purged"])
 
 
 async def test_probes(proxy: Proxy) -> None:
@@ -205,9 +205,9 @@ async def test_bad_purge(proxy: Proxy, s3: S3, body: bytes) -> None:
     """A malformed purge gets a 400 with the reason, and removes nothing."""
     s3.put("x", b"data")
     await proxy.get("/x")
-    answer = await proxy.admin("POST", "/api/v1/purge", body)
-    assert answer.status == 400
-    assert answer.json()["error"]
+    response = await proxy.admin("POST", "/api/v1/purge", body)
+    assert response.status == 400
+    assert response.json()["error"]
     assert (await proxy.get("/x")).cache_status.startswith("hit")
 
 
@@ -225,13 +225,13 @@ async def test_token(start: StartProxy, s3: S3) -> None:
     for given in (None, "Bearer wrong", "Bearer sesames", "Bearer sesam", "Basic sesame", "Bearer ", "sesame"):
         wrong = {} if given is None else {"Authorization": given}
         for method, path in (("POST", "/api/v1/purge"), ("GET", "/api/v1/stats"), ("GET", "/metrics"), ("GET", "/z")):
-            answer = await proxy.admin(method, path, body if method == "POST" else None, wrong)
-            assert (answer.status, answer.headers.get("WWW-Authenticate")) == (401, "Bearer"), path
+            response = await proxy.admin(method, path, body if method == "POST" else None, wrong)
+            assert (response.status, response.headers.get("WWW-Authenticate")) == (401, "Bearer"), path
     assert (await proxy.get("/x")).cache_status.startswith("hit")
     assert (await proxy.admin("GET", "/healthz")).status == 200
     assert (await proxy.admin("GET", "/readyz")).status == 200
-    answer = await proxy.admin("POST", "/api/v1/purge", body, {"Authorization": "Bearer sesame"})
-    assert answer.json() == {"purged": 1}
+    response = await proxy.admin("POST", "/api/v1/purge", body, {"Authorization": "Bearer sesame"})
+    assert response.json() == {"purged": 1}
 
 
 async def test_a_request_that_never_comes_in(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,7 +239,7 @@ async def test_a_request_that_never_comes_in(proxy: Proxy, monkeypatch: pytest.M
     monkeypatch.setattr(api, "BODY_TIMEOUT_S", 0.2)
     async with connected(proxy.app.admin_address) as client:
         await client.send(message("POST", "/api/v1/purge", {"Content-Length": "100"}) + b'{"paths"')
-        assert (await client.answer()).status == 408
+        assert (await client.response()).status == 408
         assert await client.rest() == b""
 
 
@@ -257,8 +257,8 @@ async def test_a_purge_that_takes_too_long(proxy: Proxy, s3: S3, monkeypatch: py
         await remove(name)
 
     monkeypatch.setattr(store, "remove", slow)
-    answer = await proxy.admin("POST", "/api/v1/purge", b'{"paths": ["/x"]}')
-    assert answer.status == 504
+    response = await proxy.admin("POST", "/api/v1/purge", b'{"paths": ["/x"]}')
+    assert response.status == 504
     gate.set()
     await proxy.app.cache_assembly.purges.running.wait()
     assert proxy.files == []
@@ -286,6 +286,6 @@ async def test_a_large_purge_lets_others_in(proxy: Proxy, s3: S3) -> None:
         watching.cancel()
         gc.unfreeze()
     assert longest < 0.3  # of this thread, whatever else the machine does
-    answer = await proxy.admin("POST", "/api/v1/purge", json.dumps({"paths": ["/x"] * (api.MAX_PATHS + 1)}).encode())
-    assert answer.status == 400
-    assert "at most 10000 items" in answer.json()["error"]
+    response = await proxy.admin("POST", "/api/v1/purge", json.dumps({"paths": ["/x"] * (api.MAX_PATHS + 1)}).encode())
+    assert response.status == 400
+    assert "at most 10000 items" in response.json()["error"]

@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 from interruption import How, Interruption
 from proxy_under_test import BLOCK, S3, Proxy, StartProxy, descriptors_open, pattern, until
-from wire import Answer, connected, message
+from wire import Response, connected, message
 
 from bucketfront.admin.api import AdminApplication
 from bucketfront.server.application import Application
@@ -75,10 +75,10 @@ class Interrupter:
 @pytest.fixture
 def interrupter(monkeypatch: pytest.MonkeyPatch) -> Interrupter:
     made = Interrupter()
-    answer, purge = Application.__call__, AdminApplication._purge
+    respond, purge = Application.__call__, AdminApplication._purge
 
     async def answered(self: Application, request: web.BaseRequest) -> web.StreamResponse:
-        return await made.handled(request, answer(self, request))
+        return await made.handled(request, respond(self, request))
 
     async def purged(self: AdminApplication, request: web.Request) -> web.StreamResponse:
         return await made.handled(request, purge(self, request))
@@ -131,22 +131,22 @@ async def attempt(proxy: Proxy, s3: S3, case: Case, key: str, interrupter: Inter
     async with connected(address) as client:
         await client.send(request)
         await interrupter.ended.wait()
-        await client.rest() if interrupter.interruption.is_done else await client.answer(case.method)
-    for answer in await asyncio.gather(*sharing):
-        assert is_right(answer, right)
-        assert answer.is_complete or len(right) > 1  # a version that goes meanwhile may take its answer along
+        await client.rest() if interrupter.interruption.is_done else await client.response(case.method)
+    for response in await asyncio.gather(*sharing):
+        assert is_right(response, right)
+        assert response.is_complete or len(right) > 1  # a version that goes meanwhile may end its response early
     async with proxy.connection() as client:
         assert (await client.request("GET", "/other")).body == OTHER
-        answer = await client.request("GET", f"/{key}")
-        assert is_right(answer, right)
-        assert answer.is_complete
+        response = await client.request("GET", f"/{key}")
+        assert is_right(response, right)
+        assert response.is_complete
 
 
-def is_right(answer: Answer, right: tuple[bytes, ...]) -> bool:
-    if answer.status == 404:
+def is_right(response: Response, right: tuple[bytes, ...]) -> bool:
+    if response.status == 404:
         return b"" in right
-    whole = [body for body in right if body.startswith(answer.body)]
-    return answer.status == 200 and (answer.body in right if answer.is_complete else bool(whole))
+    whole = [body for body in right if body.startswith(response.body)]
+    return response.status == 200 and (response.body in right if response.is_complete else bool(whole))
 
 
 async def prepared(proxy: Proxy, s3: S3, case: Case, key: str) -> tuple[bytes, ...]:

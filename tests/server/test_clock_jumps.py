@@ -23,11 +23,11 @@ async def test_set_back_while_running(start: StartProxy, s3: S3, clock: WallCloc
     s3.put("x", b"new")
     clock.advance(100)
     clock.jump(-DAY)
-    answer = await proxy.get("/x")
-    assert (answer.body, answer.headers["Age"], answer.cache_status) == (b"old", "100", "hit; ttl=200")
+    response = await proxy.get("/x")
+    assert (response.body, response.headers["Age"], response.cache_status) == (b"old", "100", "hit; ttl=200")
     clock.advance(200)
-    answer = await proxy.get("/x")
-    assert (answer.body, answer.headers["Age"]) == (b"new", "0")
+    response = await proxy.get("/x")
+    assert (response.body, response.headers["Age"]) == (b"new", "0")
     clock.jump(DAY)
     clock.advance(10)
     assert (await proxy.get("/x")).headers["Age"] == "10"
@@ -44,13 +44,13 @@ async def test_set_ahead_while_running(start: StartProxy, s3: S3, clock: WallClo
     await proxy.get("/x")
     s3.put("x", b"new")
     clock.jump(DAY)
-    answer = await proxy.get("/x")
-    assert (answer.body, answer.headers["Age"]) == (b"new", "0")
+    response = await proxy.get("/x")
+    assert (response.body, response.headers["Age"]) == (b"new", "0")
     assert (await proxy.get("/x")).cache_status == "hit; ttl=300"
     clock.jump(-DAY)
     clock.advance(10)
-    answer = await proxy.get("/x")
-    assert (answer.headers["Age"], answer.cache_status) == ("10", "hit; ttl=290")
+    response = await proxy.get("/x")
+    assert (response.headers["Age"], response.cache_status) == ("10", "hit; ttl=290")
 
 
 @pytest.mark.parametrize("jump", JUMPS)
@@ -94,9 +94,9 @@ async def test_between_two_runs(start: StartProxy, s3: S3, clock: WallClock, jum
     await proxy.step()
     assert proxy.figures["entries"] == 2
     proxy.relay.reset()
-    answer = await proxy.get("/x")
-    assert (answer.body, answer.headers["Age"]) == (body, "0")
-    assert answer.cache_status == "fwd=stale; fwd-status=304"
+    response = await proxy.get("/x")
+    assert (response.body, response.headers["Age"]) == (body, "0")
+    assert response.cache_status == "fwd=stale; fwd-status=304"
     assert proxy.relay.body_bytes == 0
     assert (await proxy.get("/y")).body == b"new"
     assert (await proxy.get("/x")).cache_status == "hit; ttl=3600"
@@ -118,8 +118,8 @@ async def test_set_back_and_again(start: StartProxy, s3: S3, clock: WallClock) -
     clock.jump(DAY)
     clock.advance(10)
     proxy = await start()
-    answer = await proxy.get("/x")
-    assert (answer.headers["Age"], answer.cache_status) == ("10", "hit; ttl=290")
+    response = await proxy.get("/x")
+    assert (response.headers["Age"], response.cache_status) == ("10", "hit; ttl=290")
 
 
 @pytest.mark.parametrize("jump", JUMPS)
@@ -144,5 +144,5 @@ async def test_date_is_the_wall_clock(start: StartProxy, s3: S3, clock: WallCloc
     s3.put("x", b"data")
     await proxy.get("/x")
     clock.advance(100)
-    answer = await proxy.get("/x")
-    assert abs(parsedate_to_datetime(answer.headers["Date"]).timestamp() - time.time()) < 10
+    response = await proxy.get("/x")
+    assert abs(parsedate_to_datetime(response.headers["Date"]).timestamp() - time.time()) < 10

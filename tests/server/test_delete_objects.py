@@ -12,7 +12,7 @@ from xml.sax.saxutils import escape
 import pytest
 from proxy_under_test import S3, Proxy, StartProxy
 from relay import Cut, Seen, canned
-from wire import Answer, message
+from wire import Response, message
 
 from bucketfront.http.delete_objects import MAX_BODY_BYTES, NAMESPACE
 from bucketfront.server.handlers import uploads
@@ -24,10 +24,10 @@ def document(*keys: str, quiet: bool = False) -> bytes:
     return f'<?xml version="1.0"?><Delete xmlns="{NAMESPACE}">{objects}{told}</Delete>'.encode()
 
 
-def result(answer: Answer) -> tuple[list[str], dict[str, str]]:
+def result(response: Response) -> tuple[list[str], dict[str, str]]:
     """Return the deleted keys, and the error codes by key."""
-    assert (answer.status, answer.headers["Content-Type"]) == (200, "application/xml")
-    root, name = ET.fromstring(answer.body), f"{{{NAMESPACE}}}"
+    assert (response.status, response.headers["Content-Type"]) == (200, "application/xml")
+    root, name = ET.fromstring(response.body), f"{{{NAMESPACE}}}"
     deleted = [one.findtext(f"{name}Key", "") for one in root.iter(f"{name}Deleted")]
     return deleted, {
         one.findtext(f"{name}Key", ""): one.findtext(f"{name}Code", "") for one in root.iter(f"{name}Error")
@@ -44,8 +44,8 @@ async def test_deleted_objects_are_gone(proxy: Proxy, s3: S3) -> None:
         s3.put(key, b"data")
     for target in ("/a%20b", "/%C3%BC/x", "/%3C&%3E", "/stays"):
         assert (await proxy.get(target)).status == 200
-    answer = await proxy.ask("POST", "/?delete", body=document(*keys))
-    assert result(answer) == (keys, {})
+    response = await proxy.ask("POST", "/?delete", body=document(*keys))
+    assert result(response) == (keys, {})
     assert s3.keys() == ["stays"]
     for target in ("/a%20b", "/%C3%BC/x", "/%3C&%3E"):
         assert (await proxy.get(target)).status == 404
@@ -68,8 +68,8 @@ async def test_quiet_and_what_is_not_taken(proxy: Proxy, s3: S3) -> None:
     s3.put("b", b"2")
     plain = document("a", "x" * 1025, quiet=True).decode()
     versioned = "<Object><Key>b</Key><VersionId>1</VersionId></Object></Delete>"
-    answer = await proxy.ask("POST", "/?delete", body=plain.replace("</Delete>", versioned).encode())
-    assert result(answer) == ([], {"x" * 1025: "KeyTooLongError", "b": "NotImplemented"})
+    response = await proxy.ask("POST", "/?delete", body=plain.replace("</Delete>", versioned).encode())
+    assert result(response) == ([], {"x" * 1025: "KeyTooLongError", "b": "NotImplemented"})
     assert s3.keys() == ["b"]
 
 
@@ -152,7 +152,7 @@ async def test_refused(
     s3.put("a", b"data")
     async with proxy.connection() as connection:
         await connection.send(message("POST", target, headers, body))
-        assert (await connection.answer("POST")).status == status
+        assert (await connection.response("POST")).status == status
     assert proxy.relay.seen == []
     assert s3.get("a") == b"data"
 
@@ -179,7 +179,7 @@ async def test_only_so_many_at_once(start: StartProxy, s3: S3, monkeypatch: pyte
         assert (refused.status, refused.headers["Retry-After"]) == (503, "1")
         waiting = asyncio.create_task(proxy.ask("POST", "/?delete", body=body))
         await first.send(body)
-        assert result(await first.answer("POST")) == (["a"], {})
+        assert result(await first.response("POST")) == (["a"], {})
         assert result(await waiting) == (["a"], {})
 
 
@@ -190,7 +190,7 @@ async def test_a_document_that_takes_too_long(proxy: Proxy, s3: S3, monkeypatch:
     body = document("a")
     async with proxy.connection() as connection:
         await connection.send(message("POST", "/?delete", {"Content-Length": str(len(body))}, body[:-1]))
-        assert (await connection.answer("POST")).status == 408
+        assert (await connection.response("POST")).status == 408
     assert s3.get("a") == b"data"
 
 
@@ -203,5 +203,5 @@ async def test_a_checksum_that_holds(proxy: Proxy, s3: S3) -> None:
 
 async def test_options(proxy: Proxy) -> None:
     """OPTIONS lists POST for paths that accept DELETE."""
-    answer = await proxy.ask("OPTIONS", "/?delete")
-    assert "POST" in answer.headers["Allow"]
+    response = await proxy.ask("OPTIONS", "/?delete")
+    assert "POST" in response.headers["Allow"]

@@ -49,7 +49,7 @@ async def test_others_do_not_notice(proxy: Proxy, s3: S3) -> None:
     others = [asyncio.create_task(proxy.get("/x")) for _ in range(5)]
     await until(lambda: proxy.figures["hits"] >= 5)
     gate.set()
-    assert {answer.body == body for answer in await asyncio.gather(*others)} == {True}
+    assert {response.body == body for response in await asyncio.gather(*others)} == {True}
     await proxy.settled()
     assert proxy.relay.body_bytes == SIZE
 
@@ -171,8 +171,8 @@ async def test_nothing_leaks(proxy: Proxy, s3: S3) -> None:
         connection.abort()
     await until(lambda: len(proxy.log) == 22)
     await proxy.settled()
-    answer = await proxy.admin("POST", "/api/v1/purge", b'{"prefix": "/cold"}')
-    assert answer.json() == {"purged": 10}
+    response = await proxy.admin("POST", "/api/v1/purge", b'{"prefix": "/cold"}')
+    assert response.json() == {"purged": 10}
     await until(lambda: baseline() <= before)
     assert len(proxy.files) == 1
     assert proxy.app.origin.free_slots == proxy.app.settings.origin.max_connections
@@ -232,10 +232,10 @@ async def test_stop_reads_the_body_under_way(
         stopping = asyncio.create_task(proxy.stop())
         await until(lambda: not accepts(proxy))
         await connection.send(sent[100:] + message("GET", "/x"))
-        answer = await connection.rest()
-        assert answer.startswith(b"HTTP/1.1 201 ")
-        assert b"\r\nConnection: close\r\n" in answer
-        assert answer.count(b"HTTP/1.1 ") == 1
+        response = await connection.rest()
+        assert response.startswith(b"HTTP/1.1 201 ")
+        assert b"\r\nConnection: close\r\n" in response
+        assert response.count(b"HTTP/1.1 ") == 1
     await stopping
     assert s3.get("x") == body
 

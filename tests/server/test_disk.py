@@ -46,8 +46,8 @@ async def works(proxy: Proxy, s3: S3) -> None:
     body, other = pattern(5 * BLOCK + 3, 5), pattern(BLOCK, 6)
     s3.put("cold", body)
     for _ in range(2):
-        answer = await proxy.get("/cold")
-        assert (answer.status, answer.is_complete, answer.body == body) == (200, True, True)
+        response = await proxy.get("/cold")
+        assert (response.status, response.is_complete, response.body == body) == (200, True, True)
     part = await proxy.get("/cold", Range=f"bytes={BLOCK - 1}-{3 * BLOCK}")
     assert part.body == body[BLOCK - 1 : 3 * BLOCK + 1]
     assert (await proxy.ask("HEAD", "/cold")).headers["Content-Length"] == str(len(body))
@@ -113,8 +113,8 @@ async def test_an_upload_before_a_disk_that_hangs(
         return real(*arguments)
 
     monkeypatch.setattr(os, call, hang)
-    answer = await proxy.ask("PUT", "/x", body=b"data")
-    assert answer.status == (201 if call == "pwrite" else 500)
+    response = await proxy.ask("PUT", "/x", body=b"data")
+    assert response.status == (201 if call == "pwrite" else 500)
     assert s3.keys() == (["x"] if call == "pwrite" else [])
     may_go_on.set()
     monkeypatch.undo()
@@ -141,8 +141,8 @@ async def test_a_full_cache_on_a_disk_that_hangs(start: StartProxy, s3: S3, monk
     monkeypatch.setattr(Folder, "unlink", hang)
     for number in range(4):
         s3.put(f"new-{number}", pattern(MIB, number))
-        answer = await proxy.get(f"/new-{number}")
-        assert (answer.status, answer.body) == (200, pattern(MIB, number))
+        response = await proxy.get(f"/new-{number}")
+        assert (response.status, response.body) == (200, pattern(MIB, number))
     assert proxy.figures["disk_failures"]
     may_go_on.set()
 
@@ -162,9 +162,9 @@ async def test_disk_fills_up_in_the_middle(proxy: Proxy, s3: S3, monkeypatch: py
         return write(fd, offset, data, checksum, block_size)
 
     monkeypatch.setattr(file_storage, "_write", fail_after)
-    answer = await proxy.get("/x")
-    assert (answer.status, answer.is_complete) == (200, True)
-    assert answer.body == body
+    response = await proxy.get("/x")
+    assert (response.status, response.is_complete) == (200, True)
+    assert response.body == body
     assert (await proxy.get("/x")).body == body
 
 

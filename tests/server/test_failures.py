@@ -7,7 +7,7 @@ import time
 import pytest
 from proxy_under_test import BLOCK, PART, S3, Proxy, StartProxy, pattern, until
 from relay import Cut, Seen, canned
-from wire import Answer, message
+from wire import Response, message
 
 from bucketfront.cache.fetch import body_stream
 from bucketfront.s3 import breaker
@@ -18,24 +18,24 @@ OTHER = '"00000000000000000000000000000000"'
 SERVED_WITHIN_TRIES = 10
 
 
-async def served(proxy: Proxy, **headers: str) -> Answer:
+async def served(proxy: Proxy, **headers: str) -> Response:
     """Request /x until the response is complete. With timeouts this short, a slow machine may miss one."""
     for _ in range(SERVED_WITHIN_TRIES):
-        answer = await proxy.get("/x", **headers)
-        if answer.status in (200, 206) and answer.is_complete:
+        response = await proxy.get("/x", **headers)
+        if response.status in (200, 206) and response.is_complete:
             break
-    return answer
+    return response
 
 
 async def test_origin_down(proxy: Proxy, s3: S3) -> None:
     """Without an origin, a miss is soon a 502 with short JSON without detail, and it is not cached (I13, I28)."""
     s3.put("x", b"data")
     await proxy.relay.stop()
-    answer = await proxy.get("/x")
-    assert (answer.status, answer.json()) == (502, {"error": "the origin is unavailable"})
-    assert answer.headers["Retry-After"] == "1"
-    assert answer.headers["Cache-Control"] == "no-store"
-    assert answer.cache_status == 'fwd=miss; detail="origin-unavailable"'
+    response = await proxy.get("/x")
+    assert (response.status, response.json()) == (502, {"error": "the origin is unavailable"})
+    assert response.headers["Retry-After"] == "1"
+    assert response.headers["Cache-Control"] == "no-store"
+    assert response.cache_status == 'fwd=miss; detail="origin-unavailable"'
     assert (await proxy.ask("HEAD", "/x")).status in (502, 503)  # by then the breaker may have opened
     await proxy.relay.start()
     proxy.app.origin.breaker = Breaker(time.monotonic, random.random)  # what it does is test_outage.py's matter
@@ -53,9 +53,9 @@ async def test_origin_stalls(start: StartProxy, s3: S3, method: str) -> None:
         return None
 
     proxy.relay.on_request = stall
-    answer = await proxy.ask(method, "/x", body=b"new" if method == "PUT" else None)
-    assert answer.status == 504
-    assert "Retry-After" in answer.headers
+    response = await proxy.ask(method, "/x", body=b"new" if method == "PUT" else None)
+    assert response.status == 504
+    assert "Retry-After" in response.headers
     proxy.relay.on_request = None
     assert (await served(proxy)).body == b"data"  # the write never reached S3
 
@@ -78,9 +78,9 @@ async def test_origin_stalls_in_the_body(start: StartProxy, s3: S3) -> None:
     assert (await served(proxy, Range="bytes=0-0")).body == body[:1]
     await proxy.settled()
     limit = 0
-    answer = await proxy.get("/x")
-    assert (answer.status, answer.is_complete) == (200, False)
-    assert body.startswith(answer.body)
+    response = await proxy.get("/x")
+    assert (response.status, response.is_complete) == (200, False)
+    assert body.startswith(response.body)
     await proxy.settled()
     proxy.relay.on_body = None
     assert (await served(proxy)).body == body
@@ -104,8 +104,8 @@ async def test_reader_outlives_a_flight_that_was_dying(
     first = asyncio.create_task(proxy.get("/x"))
     await until(lambda: len(proxy.relay.seen) == 3)  # the flight's last attempt
     proxy.relay.on_body = None
-    answer = await proxy.get("/x")
-    assert (answer.status, answer.body) == (200, body)
+    response = await proxy.get("/x")
+    assert (response.status, response.body) == (200, body)
     assert (await first).status in (200, 504)
 
 
@@ -137,9 +137,9 @@ async def test_errors_are_not_kept(proxy: Proxy, s3: S3, method: str, monkeypatc
     proxy.relay.on_request = fail
     for _ in range(2):
         proxy.relay.reset()
-        answers = await asyncio.gather(*(proxy.ask(method, f"/x{row}") for row in range(len(ERRORS))))
-        assert [answer.status for answer in answers] == [told for _, _, told in ERRORS]
-        assert [answer.cache_status for answer in answers if "hit" in answer.cache_status] == []
+        responses = await asyncio.gather(*(proxy.ask(method, f"/x{row}") for row in range(len(ERRORS))))
+        assert [response.status for response in responses] == [told for _, _, told in ERRORS]
+        assert [response.cache_status for response in responses if "hit" in response.cache_status] == []
         assert len({seen.target for seen in proxy.relay.seen}) == len(ERRORS)
     assert proxy.figures["absences"] == proxy.figures["entries"] == 0
     proxy.relay.on_request = None
@@ -173,9 +173,9 @@ async def test_cut_body_is_continued(proxy: Proxy, s3: S3) -> None:
             raise Cut
 
     proxy.relay.on_body = break_off
-    answer = await proxy.get("/x")
-    assert (answer.status, answer.is_complete) == (200, True)
-    assert answer.body == body
+    response = await proxy.get("/x")
+    assert (response.status, response.is_complete) == (200, True)
+    assert response.body == body
     assert len(cut) >= 3
 
 
@@ -189,10 +189,10 @@ async def test_cut_for_good_cuts_the_answer(proxy: Proxy, s3: S3) -> None:
             raise Cut
 
     proxy.relay.on_body = break_off
-    answer = await proxy.get("/x")
-    assert (answer.status, answer.is_complete) == (200, False)
-    assert answer.headers["Content-Length"] == str(len(body))
-    assert answer.body == body[:PART]
+    response = await proxy.get("/x")
+    assert (response.status, response.is_complete) == (200, False)
+    assert response.headers["Content-Length"] == str(len(body))
+    assert response.body == body[:PART]
     await until(lambda: proxy.log)
     assert proxy.log[-1]["fault"]
     proxy.relay.on_body = None
@@ -222,9 +222,9 @@ async def test_origin_that_lies(proxy: Proxy, s3: S3) -> None:
         return "\r\n".join([*lines, "", ""]).encode() + bytes(length)
 
     proxy.relay.on_request = other
-    answers = await asyncio.gather(*(proxy.get(f"/{lie}") for lie in lies))
-    assert [answer.is_complete for answer in answers] == [False] * 4
-    assert [body.startswith(answer.body) for answer in answers] == [True] * 4
+    responses = await asyncio.gather(*(proxy.get(f"/{lie}") for lie in lies))
+    assert [response.is_complete for response in responses] == [False] * 4
+    assert [body.startswith(response.body) for response in responses] == [True] * 4
     proxy.relay.on_request = None
     for lie in lies:
         assert (await proxy.get(f"/{lie}")).body == body
@@ -264,10 +264,10 @@ async def test_ambiguous_messages(proxy: Proxy, s3: S3) -> None:
     async def answered(data: bytes) -> tuple[int, bytes]:
         async with proxy.connection() as connection:
             await connection.send(data + message("GET", "/x"))
-            answer = await connection.answer()
-            assert list(answer.json()) == ["error"], data
-            assert answer.headers["Cache-Status"].startswith("bucketfront; "), data
-            return answer.status, await connection.rest()
+            response = await connection.response()
+            assert list(response.json()) == ["error"], data
+            assert response.headers["Cache-Status"].startswith("bucketfront; "), data
+            return response.status, await connection.rest()
 
     found = await asyncio.gather(*map(answered, MALFORMED))
     assert {status for status, _ in found} <= {400, 417, 501, 505}
@@ -279,7 +279,7 @@ async def test_head_that_is_too_large(proxy: Proxy) -> None:
     """A head without end is refused, not collected (I19)."""
     async with proxy.connection() as connection:
         await connection.send(b"GET /x HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 70_000 + b"\r\n\r\n")
-        assert (await connection.answer()).status in (400, 431)
+        assert (await connection.response()).status in (400, 431)
     assert proxy.relay.seen == []
 
 
@@ -301,7 +301,7 @@ async def test_pipelined_requests(proxy: Proxy, s3: S3) -> None:
     async with proxy.connection() as connection:
         await connection.send(b"".join(message("GET", f"/{name}") for name in "abcab"))
         for name in "abcab":
-            assert (await connection.answer()).body == bodies[name]
+            assert (await connection.response()).body == bodies[name]
 
 
 async def test_http_1_0(proxy: Proxy, s3: S3) -> None:
@@ -309,7 +309,7 @@ async def test_http_1_0(proxy: Proxy, s3: S3) -> None:
     s3.put("x", b"data")
     async with proxy.connection() as connection:
         await connection.send(b"GET /x HTTP/1.0\r\n\r\n")
-        assert (await connection.answer()).body == b"data"
+        assert (await connection.response()).body == b"data"
         assert await connection.rest() == b""
 
 

@@ -148,7 +148,7 @@ async def test_pipelined(warm: Proxy) -> None:
     others = (message("GET", "/none"), message("GET", "/small", {"Range": "bytes=0-1,5-6"}), message("HEAD", "/large"))
     async with warm.connection() as client:
         await client.send(GET + others[0] + GET + others[1] + GET + others[2] + GET)
-        statuses = [(await client.answer("HEAD" if n == 5 else "GET")).status for n in range(7)]
+        statuses = [(await client.response("HEAD" if n == 5 else "GET")).status for n in range(7)]
     assert statuses == [200, 404, 200, 206, 200, 200, 200]
 
 
@@ -167,8 +167,8 @@ async def test_behind_a_miss(warm: Proxy, s3: S3) -> None:
         await reached.wait()
         await client.send(GET)
         gate.set()
-        assert (await client.answer()).body == LARGE[:BLOCK]
-        assert (await client.answer()).body == SMALL
+        assert (await client.response()).body == LARGE[:BLOCK]
+        assert (await client.response()).body == SMALL
 
 
 async def test_split_anywhere(warm: Proxy) -> None:
@@ -178,7 +178,7 @@ async def test_split_anywhere(warm: Proxy) -> None:
             await client.send(GET[:cut])
             await asyncio.sleep(0)
             await client.send(GET[cut:])
-            assert (await client.answer()).body == SMALL
+            assert (await client.response()).body == SMALL
         before = answered(warm)
         assert (await client.request("GET", "/small")).body == SMALL
         assert answered(warm) == before + 1
@@ -200,8 +200,8 @@ async def test_held_behind_a_long_answer(warm: Proxy) -> None:
     async with unread(warm) as client:
         await client.send(GET + message("GET", "/none"))
         assert await client.reader.readexactly(len(LARGE)) == LARGE
-        assert (await client.answer()).body == SMALL
-        assert (await client.answer()).status == 404
+        assert (await client.response()).body == SMALL
+        assert (await client.response()).status == 404
 
 
 async def test_held_requests_are_bounded(warm: Proxy) -> None:
@@ -215,7 +215,7 @@ async def test_held_requests_are_bounded(warm: Proxy) -> None:
         assert len(connection._held) < 2 * MAX_HELD_BYTES + (1 << 18)
         assert await client.reader.readexactly(len(LARGE)) == LARGE
         for _ in range(count):
-            assert (await client.answer()).body == SMALL
+            assert (await client.response()).body == SMALL
 
 
 async def test_unread_answers_are_bounded(warm: Proxy, s3: S3) -> None:
@@ -238,7 +238,7 @@ async def test_unread_answers_are_bounded(warm: Proxy, s3: S3) -> None:
             most = max(most, connection.transport.get_write_buffer_size())
         assert most < 2 * len(body) + 2000, "one answer of each path"
         for _ in range(sent):
-            assert (await client.answer()).body == body
+            assert (await client.response()).body == body
 
 
 async def test_slow_client(warm: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from proxy_under_test import S3, Proxy, StartProxy
 from relay import Seen
 from stopwatch import HANG_S
-from wire import Answer, chunked, message
+from wire import Response, chunked, message
 
 from bucketfront.server.http1 import connection as server_connection
 
@@ -285,13 +285,13 @@ SERVED = [
 ]
 
 
-async def _answered(proxy: Proxy, row: Row, how: str) -> list[Answer]:
+async def _answered(proxy: Proxy, row: Row, how: str) -> list[Response]:
     """Return all bytes until the proxy closes.
 
     `LAST` follows the row, in the same segment or after the row's responses. With `dripped` each byte has a turn of the
     loop, and long data comes in a few hundred pieces.
     """
-    found: list[Answer] = []
+    found: list[Response] = []
     async with proxy.connection() as connection:
         if how == "whole":
             await connection.send(row.data + LAST)
@@ -304,7 +304,7 @@ async def _answered(proxy: Proxy, row: Row, how: str) -> list[Answer]:
         else:
             await connection.send(row.data)
             try:
-                found += [await connection.answer(row.method) for _ in row.statuses]
+                found += [await connection.response(row.method) for _ in row.statuses]
             except asyncio.IncompleteReadError:
                 return found
             await connection.send(LAST)
@@ -317,7 +317,7 @@ def _own_key(data: bytes, number: int) -> bytes:
     return data.replace(b"PUT /y ", b"PUT /y%d " % number)
 
 
-def _parsed(data: bytes, method: str) -> Iterator[Answer]:
+def _parsed(data: bytes, method: str) -> Iterator[Response]:
     """Return the responses in `data`. The first one is to `method`."""
     while data:
         top, separator, data = data.partition(b"\r\n\r\n")
@@ -330,7 +330,7 @@ def _parsed(data: bytes, method: str) -> Iterator[Answer]:
             name, _, value = field.partition(":")
             headers.add(name, value.strip())
         length = 0 if method == "HEAD" or status in {"100", "204"} else int(headers["Content-Length"])
-        yield Answer(int(status), CIMultiDictProxy(headers), data[:length], len(data) >= length)
+        yield Response(int(status), CIMultiDictProxy(headers), data[:length], len(data) >= length)
         data, method = data[length:], "GET"
 
 
@@ -352,15 +352,16 @@ async def test_refused(framed: Proxy, how: str) -> None:
 
     The connection closes, nothing behind it is read as a request, and the origin gets nothing (I24).
     """
-    answers = await asyncio.gather(*(_answered(framed, row, how) for row in REFUSED))
+    responses = await asyncio.gather(*(_answered(framed, row, how) for row in REFUSED))
     found = [
-        (row.rfc, row.data[:200], *(answer.status for answer in got)) for row, got in zip(REFUSED, answers, strict=True)
+        (row.rfc, row.data[:200], *(response.status for response in got))
+        for row, got in zip(REFUSED, responses, strict=True)
     ]
     assert found == [(row.rfc, row.data[:200], *row.statuses) for row in REFUSED]
-    for (answer,) in answers:
-        assert list(answer.json()) == ["error"]
-        assert b"echo" not in answer.body
-        assert "echo" not in str(answer.headers)
+    for (response,) in responses:
+        assert list(response.json()) == ["error"]
+        assert b"echo" not in response.body
+        assert "echo" not in str(response.headers)
     assert framed.relay.seen == []
 
 
@@ -371,14 +372,15 @@ async def test_served(framed: Proxy, how: str) -> None:
     A body is never a request. The connection stays open exactly if HTTP requires it (I24).
     """
     rows = [replace(row, data=_own_key(row.data, number)) for number, row in enumerate(SERVED)]
-    answers = await asyncio.gather(*(_answered(framed, row, how) for row in rows))
+    responses = await asyncio.gather(*(_answered(framed, row, how) for row in rows))
     found = [
-        (row.rfc, row.data[:200], *(answer.status for answer in got)) for row, got in zip(SERVED, answers, strict=True)
+        (row.rfc, row.data[:200], *(response.status for response in got))
+        for row, got in zip(SERVED, responses, strict=True)
     ]
     assert found == [(row.rfc, row.data[:200], *row.statuses, *[200] * row.is_open) for row in SERVED]
-    for row, got in zip(SERVED, answers, strict=True):
+    for row, got in zip(SERVED, responses, strict=True):
         assert (got[-1].body == b"last") == row.is_open, row
-        assert all(answer.is_complete for answer in got), row
+        assert all(response.is_complete for response in got), row
     assert [seen for seen in framed.relay.seen if seen.target.endswith("hidden")] == []
 
 
@@ -395,7 +397,7 @@ async def test_any_segments(framed: Proxy, s3: S3) -> None:
             for begin, end in zip([0, *cuts], [*cuts, len(sent)], strict=True):
                 connection.writer.write(sent[begin:end])
                 await asyncio.sleep(0)
-            return [answer.status for answer in _parsed(await connection.rest(), "GET")]
+            return [response.status for response in _parsed(await connection.rest(), "GET")]
 
     ways = [sorted(dice.sample(range(1, len(data)), dice.randrange(30))) for _ in range(100)]
     found = await asyncio.gather(*map(answered, range(len(ways)), ways))
@@ -413,8 +415,8 @@ async def test_body_full_of_head_ends(framed: Proxy, s3: S3, unit: bytes) -> Non
     body = unit * (3 * MIB // len(unit))
     async with framed.connection() as connection, asyncio.timeout(HANG_S):
         await connection.send(put(f"Content-Length: {len(body)}", body=body) + get())
-        assert (await connection.answer("PUT")).status == 201
-        assert (await connection.answer()).body == b"x"
+        assert (await connection.response("PUT")).status == 201
+        assert (await connection.response()).body == b"x"
     assert s3.get("y") == body
 
 
@@ -427,10 +429,10 @@ async def test_get_with_a_broken_body(framed: Proxy, is_whole: bool) -> None:
         top, body = get("Transfer-Encoding: chunked"), b"+5\r\nhello\r\n0\r\n\r\n" + HIDDEN
         if is_whole:
             await connection.send(top + body)
-            assert (await connection.answer()).status == 400
+            assert (await connection.response()).status == 400
         else:
             await connection.send(top)
-            assert (await connection.answer()).body == b"x"
+            assert (await connection.response()).body == b"x"
             await connection.send(body)
         assert await connection.rest() == b""
 
@@ -459,9 +461,9 @@ async def test_bodies_nobody_needs(framed: Proxy) -> None:
         async with framed.connection() as connection:
             await connection.send(head(f"{line} HTTP/1.1", field))
             connection.writer.write(body)
-            answer = await connection.answer()
+            response = await connection.response()
             assert await connection.rest() == b""
-            return answer.status
+            return response.status
 
     found = await asyncio.gather(*(answered(*row) for row in UNNEEDED))
     assert found == [200, 200, 200, 200, 405, 405, 405, 413]
@@ -473,14 +475,14 @@ async def test_small_body_that_comes_late(framed: Proxy, monkeypatch: pytest.Mon
     small = get(f"Content-Length: {len(HIDDEN)}")
     async with framed.connection() as connection:
         await connection.send(small)
-        assert (await connection.answer()).body == b"x"
+        assert (await connection.response()).body == b"x"
         await connection.send(HIDDEN + LAST)
-        assert (await connection.answer()).body == b"last"
+        assert (await connection.response()).body == b"last"
         assert await connection.rest() == b""
     monkeypatch.setattr(server_connection, "DRAIN_TIMEOUT_S", 0.05)
     async with framed.connection() as connection:
         await connection.send(small)
-        assert (await connection.answer()).body == b"x"
+        assert (await connection.response()).body == b"x"
         assert await connection.rest() == b""
 
 
@@ -489,7 +491,7 @@ async def test_client_that_stays(framed: Proxy, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(server_connection, "LINGER_TIMEOUT_S", 0.05)
     async with framed.connection() as connection:
         await connection.send(get("Connection: close"))
-        assert (await connection.answer()).body == b"x"
+        assert (await connection.response()).body == b"x"
         with pytest.raises(ConnectionError):  # noqa: PT012 - the reset comes when it comes
             async with asyncio.timeout(HANG_S):
                 while True:
@@ -508,7 +510,7 @@ async def test_stop_while_a_response_leaves(framed: Proxy, monkeypatch: pytest.M
     monkeypatch.setattr(server_connection.Connection, "drain", drain)
     async with framed.connection() as connection:
         await connection.send(get("X: no plain request", "Cache-Control: no-cache"))
-        assert (await connection.answer()).body == b"x"
+        assert (await connection.response()).body == b"x"
         async with asyncio.timeout(HANG_S):
             assert await connection.rest() == b""
 
@@ -531,11 +533,11 @@ async def test_continue_in_its_turn(framed: Proxy) -> None:
             async with asyncio.timeout(0.1):
                 await connection.reader.read(1)
         turn.set()
-        assert (await connection.answer()).body == b"x"
+        assert (await connection.response()).body == b"x"
         assert (await connection.head()).status == 100
         await connection.send(b"hello" + LAST)
-        assert (await connection.answer("PUT")).status == 201
-        assert (await connection.answer()).body == b"last"
+        assert (await connection.response("PUT")).status == 201
+        assert (await connection.response()).body == b"last"
 
 
 async def test_options_asterisk(framed: Proxy) -> None:
@@ -550,4 +552,4 @@ async def test_no_100_to_http_1_0(framed: Proxy) -> None:
     """An HTTP/1.0 client that sends Expect gets its response, and no 100 before it (RFC 9110 section 10.1.1)."""
     async with framed.connection() as connection:
         await connection.send(head("PUT /old HTTP/1.0", "Expect: 100-continue", "Content-Length: 5") + b"hello")
-        assert (await connection.answer()).status == 201
+        assert (await connection.response()).status == 201

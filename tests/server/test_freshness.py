@@ -13,12 +13,12 @@ async def test_default_ttl(proxy: Proxy, s3: S3) -> None:
     await proxy.get("/x")
     s3.put("x", b"new")
     proxy.clock.advance(299)
-    answer = await proxy.get("/x")
-    assert (answer.body, answer.cache_status) == (b"old", "hit; ttl=1")
+    response = await proxy.get("/x")
+    assert (response.body, response.cache_status) == (b"old", "hit; ttl=1")
     proxy.clock.advance(1 + 60)  # past stale-while-revalidate too
-    answer = await proxy.get("/x")
-    assert (answer.body, answer.headers["Age"]) == (b"new", "0")
-    assert answer.cache_status.startswith("fwd=stale; fwd-status=206")
+    response = await proxy.get("/x")
+    assert (response.body, response.headers["Age"]) == (b"new", "0")
+    assert response.cache_status.startswith("fwd=stale; fwd-status=206")
 
 
 @pytest.mark.parametrize(
@@ -38,8 +38,8 @@ async def test_object_says_how_long(proxy: Proxy, s3: S3, control: str, ttl: int
         proxy.clock.advance(ttl - 1)
         assert (await proxy.get("/x")).cache_status == "hit; ttl=1"
         proxy.clock.advance(1)
-    answer = await proxy.get("/x")
-    assert (answer.body, answer.cache_status) == (b"data", "fwd=stale; fwd-status=304")
+    response = await proxy.get("/x")
+    assert (response.body, response.cache_status) == (b"data", "fwd=stale; fwd-status=304")
 
 
 @pytest.mark.parametrize("control", ["no-store", "private", "private, max-age=60"])
@@ -48,10 +48,10 @@ async def test_not_to_be_kept(proxy: Proxy, s3: S3, control: str) -> None:
     body = pattern(3 * BLOCK + 5)
     s3.put("x", body, CacheControl=control)
     for _ in range(2):
-        answer = await proxy.get("/x")
-        assert answer.body == body
-        assert answer.cache_status.startswith("fwd=miss")
-        assert "stored" not in answer.cache_status
+        response = await proxy.get("/x")
+        assert response.body == body
+        assert response.cache_status.startswith("fwd=miss")
+        assert "stored" not in response.cache_status
     part = await proxy.get("/x", Range="bytes=70000-70009")
     assert part.body == body[70000:70010]
     await proxy.settled()
@@ -73,8 +73,8 @@ async def test_revalidation_costs_no_bytes(proxy: Proxy, s3: S3) -> None:
     await proxy.settled()
     proxy.relay.reset()
     proxy.clock.advance(1000)
-    answer = await proxy.get("/x")
-    assert (answer.body, answer.cache_status, answer.headers["Age"]) == (body, "fwd=stale; fwd-status=304", "0")
+    response = await proxy.get("/x")
+    assert (response.body, response.cache_status, response.headers["Age"]) == (body, "fwd=stale; fwd-status=304", "0")
     assert [(seen.headers.get("if-none-match"), seen.status) for seen in proxy.relay.seen] == [(etag, 304)]
     assert proxy.relay.body_bytes == 0
     assert (await proxy.get("/x")).cache_status == "hit; ttl=300"
@@ -86,8 +86,8 @@ async def test_revalidation_is_one_for_all(proxy: Proxy, s3: S3) -> None:
     await proxy.get("/x")
     proxy.relay.reset()
     proxy.clock.advance(1000)
-    answers = await asyncio.gather(*(proxy.get("/x") for _ in range(20)))
-    assert {answer.body for answer in answers} == {b"data"}
+    responses = await asyncio.gather(*(proxy.get("/x") for _ in range(20)))
+    assert {response.body for response in responses} == {b"data"}
     assert len(proxy.relay.seen) == 1
 
 
@@ -98,8 +98,8 @@ async def test_changed_object_is_replaced(proxy: Proxy, s3: S3) -> None:
     await proxy.get("/x")
     etag = s3.put("x", new, ContentType="text/new")
     proxy.clock.advance(1000)
-    answer = await proxy.get("/x")
-    assert (answer.body, answer.headers["ETag"], answer.headers["Content-Type"]) == (new, etag, "text/new")
+    response = await proxy.get("/x")
+    assert (response.body, response.headers["ETag"], response.headers["Content-Type"]) == (new, etag, "text/new")
     await proxy.settled()
     assert (await proxy.get("/x", Range="bytes=0-9")).headers["Content-Range"] == f"bytes 0-9/{len(new)}"
     files = proxy.app.settings.cache.dir / "objects"
@@ -171,9 +171,9 @@ async def test_stale_while_revalidate(proxy: Proxy, s3: S3) -> None:
     proxy.relay.on_request = held
     proxy.clock.advance(330)
     for _ in range(3):
-        answer = await proxy.get("/x")
-        assert (answer.body, answer.headers["Age"]) == (b"old", "330")
-        assert answer.cache_status == 'hit; ttl=-30; detail="stale-while-revalidate"'
+        response = await proxy.get("/x")
+        assert (response.body, response.headers["Age"]) == (b"old", "330")
+        assert response.cache_status == 'hit; ttl=-30; detail="stale-while-revalidate"'
     assert len(proxy.relay.seen) == 1
     gate.set()
     await until(lambda: not proxy.relay.running)
@@ -212,15 +212,15 @@ async def test_stale_if_error(proxy: Proxy, s3: S3, failure: str) -> None:
         await proxy.relay.stop()
     else:
         proxy.relay.on_request = fail
-    answers = await asyncio.gather(*(proxy.get(f"/x{number}") for number in range(len(STALE_IF_ERROR))))
-    for answer, (control, may_be_stale) in zip(answers, STALE_IF_ERROR, strict=True):
+    responses = await asyncio.gather(*(proxy.get(f"/x{number}") for number in range(len(STALE_IF_ERROR))))
+    for response, (control, may_be_stale) in zip(responses, STALE_IF_ERROR, strict=True):
         if may_be_stale:
-            assert (answer.status, answer.body, answer.headers["Age"]) == (200, b"data", "400"), control
+            assert (response.status, response.body, response.headers["Age"]) == (200, b"data", "400"), control
             # By then the breaker may have opened.
-            assert answer.cache_status.partition("detail=")[0] == "hit; ttl=-100; "
-            assert answer.cache_status.endswith(('"stale-if-error"', '"outage"'))
+            assert response.cache_status.partition("detail=")[0] == "hit; ttl=-100; "
+            assert response.cache_status.endswith(('"stale-if-error"', '"outage"'))
         else:
-            assert answer.status in (502, 503), control
+            assert response.status in (502, 503), control
 
 
 async def test_stale_if_error_ends(start: StartProxy, s3: S3) -> None:
@@ -251,8 +251,8 @@ async def test_clients_cannot_force_a_refetch(proxy: Proxy, s3: S3) -> None:
     """A client's `no-cache` is ignored unless the configuration allows it."""
     s3.put("x", b"data")
     await proxy.get("/x")
-    answer = await proxy.get("/x", Cache_Control="no-cache, max-age=0", Pragma="no-cache")
-    assert answer.cache_status == "hit; ttl=300"
+    response = await proxy.get("/x", Cache_Control="no-cache, max-age=0", Pragma="no-cache")
+    assert response.cache_status == "hit; ttl=300"
 
 
 async def test_client_no_cache_where_it_is_honoured(start: StartProxy, s3: S3) -> None:
@@ -279,9 +279,9 @@ async def test_targeted_fields(proxy: Proxy, s3: S3, targeted: dict[str, str], c
     """An object's headers for caches of this kind take precedence over those for all. Clients get both unchanged."""
     s3.put("x", b"data", CacheControl=control, Metadata=targeted)
     await proxy.get("/x")
-    answer = await proxy.get("/x")
-    assert (answer.cache_status, answer.headers["Cache-Control"]) == (f"hit; ttl={ttl}", control)
-    assert {name: answer.headers[f"x-amz-meta-{name}"] for name in targeted} == targeted
+    response = await proxy.get("/x")
+    assert (response.cache_status, response.headers["Cache-Control"]) == (f"hit; ttl={ttl}", control)
+    assert {name: response.headers[f"x-amz-meta-{name}"] for name in targeted} == targeted
 
 
 async def test_targeted_no_store(proxy: Proxy, s3: S3) -> None:

@@ -30,11 +30,11 @@ async def test_whole_object(proxy: Proxy, s3: S3, size: int) -> None:
     await proxy.settled()
     asked = len(proxy.relay.seen)
     warm = await proxy.get("/a/b.bin")
-    for answer in (cold, warm):
-        assert (answer.status, answer.body, answer.is_complete) == (200, body, True)
-        assert answer.headers["Content-Length"] == str(size)
-        assert answer.headers["ETag"] == etag
-        assert answer.headers["Content-Type"] == "application/x-test"
+    for response in (cold, warm):
+        assert (response.status, response.body, response.is_complete) == (200, body, True)
+        assert response.headers["Content-Length"] == str(size)
+        assert response.headers["ETag"] == etag
+        assert response.headers["Content-Type"] == "application/x-test"
     assert cold.cache_status == f"fwd=miss; fwd-status={206 if size else 200}{'; stored' if size else ''}"
     assert warm.cache_status == "hit; ttl=300"
     assert len(proxy.relay.seen) == asked
@@ -84,15 +84,15 @@ async def test_range(proxy: Proxy, s3: S3) -> None:
         s3.put(half, body)
         await proxy.get(f"/{half}", Range=f"bytes={3 * BLOCK}-{3 * BLOCK}")
         for key in (cold, half, cold, half):
-            answer = await proxy.get(f"/{key}", Range=header)
-            assert answer.status == status, header
+            response = await proxy.get(f"/{key}", Range=header)
+            assert response.status == status, header
             if status == 416:
-                assert answer.headers["Content-Range"] == f"bytes */{BIG}", header
-                assert "error" in answer.json()
+                assert response.headers["Content-Range"] == f"bytes */{BIG}", header
+                assert "error" in response.json()
                 continue
-            assert answer.body == body[first:stop], header
+            assert response.body == body[first:stop], header
             told = f"bytes {first}-{stop - 1}/{BIG}" if status == 206 else None
-            assert answer.headers.get("Content-Range") == told, header
+            assert response.headers.get("Content-Range") == told, header
         await proxy.settled()
         for key in (cold, half):
             asked = blocks_asked(proxy, f"/{key}")
@@ -103,8 +103,8 @@ async def test_empty_object_has_no_range(proxy: Proxy, s3: S3) -> None:
     """No range of an empty object can be satisfied, and without a range it is a 200 (RFC 9110 section 14.1.2)."""
     s3.put("empty", b"")
     for header in ("bytes=0-", "bytes=-1", "bytes=0-0"):
-        answer = await proxy.get("/empty", Range=header)
-        assert (answer.status, answer.headers["Content-Range"]) == (416, "bytes */0")
+        response = await proxy.get("/empty", Range=header)
+        assert (response.status, response.headers["Content-Range"]) == (416, "bytes */0")
     assert (await proxy.get("/empty")).status == 200
 
 
@@ -115,8 +115,8 @@ async def test_range_asks_for_its_blocks_only(start: StartProxy, s3: S3, after: 
     body = pattern(40 * BLOCK)
     s3.put("big", body)
     first, last = 20 * BLOCK + 5, 21 * BLOCK + 5
-    answer = await proxy.get("/big", Range=f"bytes={first}-{last}")
-    assert answer.body == body[first : last + 1]
+    response = await proxy.get("/big", Range=f"bytes={first}-{last}")
+    assert response.body == body[first : last + 1]
     await proxy.settled()
     assert proxy.relay.calls == [("GET", f"bytes={20 * BLOCK}-{22 * BLOCK - 1}")]
 
@@ -129,10 +129,10 @@ async def test_only_missing_blocks_are_asked(proxy: Proxy, s3: S3) -> None:
         await proxy.get("/x", Range=f"bytes={block * BLOCK}-{block * BLOCK + 9}")
     await proxy.settled()
     assert blocks_asked(proxy) == [1, 4]
-    answer = await proxy.get("/x")
+    response = await proxy.get("/x")
     await proxy.settled()
-    assert answer.body == body
-    assert answer.cache_status.startswith("fwd=partial")
+    assert response.body == body
+    assert response.cache_status.startswith("fwd=partial")
     assert blocks_asked(proxy) == [0, 1, 2, 3, 4, 5]
     assert proxy.relay.body_bytes == BIG
 
@@ -141,11 +141,11 @@ async def test_single_flight(proxy: Proxy, s3: S3) -> None:
     """Twenty GETs of a cold object at once fetch each block once, and all get all bytes (I10)."""
     body = pattern(9 * BLOCK + 11)
     s3.put("x", body)
-    answers = await asyncio.gather(*(proxy.get("/x") for _ in range(20)))
-    assert {answer.body == body for answer in answers} == {True}
+    responses = await asyncio.gather(*(proxy.get("/x") for _ in range(20)))
+    assert {response.body == body for response in responses} == {True}
     assert blocks_asked(proxy) == list(range(10))
     assert proxy.relay.body_bytes == len(body)
-    assert sum("collapsed" in answer.cache_status for answer in answers) == 19
+    assert sum("collapsed" in response.cache_status for response in responses) == 19
 
 
 async def test_many_ranges_at_once(proxy: Proxy, s3: S3) -> None:
@@ -153,8 +153,10 @@ async def test_many_ranges_at_once(proxy: Proxy, s3: S3) -> None:
     body = pattern(16 * BLOCK)
     s3.put("x", body)
     spans = [(start, min(start + 3 * BLOCK, len(body))) for start in range(0, len(body), BLOCK // 2)]
-    answers = await asyncio.gather(*(proxy.get("/x", Range=f"bytes={a}-{b - 1}") for a, b in spans))
-    assert [answer.body == body[a:b] for answer, (a, b) in zip(answers, spans, strict=True)] == [True] * len(spans)
+    responses = await asyncio.gather(*(proxy.get("/x", Range=f"bytes={a}-{b - 1}") for a, b in spans))
+    assert [response.body == body[a:b] for response, (a, b) in zip(responses, spans, strict=True)] == [True] * len(
+        spans
+    )
     await proxy.settled()
     assert blocks_asked(proxy) == list(range(16))
 
@@ -168,10 +170,10 @@ async def test_head_is_get_without_body(proxy: Proxy, s3: S3) -> None:
     await proxy.get("/x")
     got, head = await proxy.get("/x"), await proxy.ask("HEAD", "/x")
     ignored = {"Date", "Cache-Status"}
-    for answer in (cold, head):
-        assert answer.status == 200
-        assert answer.body == b""
-        assert {k: v for k, v in answer.headers.items() if k not in ignored} == {
+    for response in (cold, head):
+        assert response.status == 200
+        assert response.body == b""
+        assert {k: v for k, v in response.headers.items() if k not in ignored} == {
             k: v for k, v in got.headers.items() if k not in ignored
         }
     assert head.headers["Cache-Status"] == got.headers["Cache-Status"]
@@ -180,8 +182,8 @@ async def test_head_is_get_without_body(proxy: Proxy, s3: S3) -> None:
 async def test_head_ignores_range(proxy: Proxy, s3: S3) -> None:
     """Range is defined for GET only (RFC 9110 section 14.2)."""
     s3.put("x", pattern(BIG))
-    answer = await proxy.ask("HEAD", "/x", {"Range": "bytes=0-5"})
-    assert (answer.status, answer.headers["Content-Length"]) == (200, str(BIG))
+    response = await proxy.ask("HEAD", "/x", {"Range": "bytes=0-5"})
+    assert (response.status, response.headers["Content-Length"]) == (200, str(BIG))
 
 
 async def test_nothing_follows_a_head_or_a_304(proxy: Proxy, s3: S3) -> None:
@@ -252,12 +254,12 @@ async def test_conditional_requests(proxy: Proxy, s3: S3) -> None:
         for warmth in ("cold", "warm"):
             if warmth == "cold":
                 await proxy.admin("POST", "/api/v1/purge", b'{"paths": ["/x"]}')
-            answer = await proxy.ask("GET", "/x", headers)
-            assert answer.status == status, (fields, warmth)
-            assert answer.body == expected.get(status, answer.body), (fields, warmth)
+            response = await proxy.ask("GET", "/x", headers)
+            assert response.status == status, (fields, warmth)
+            assert response.body == expected.get(status, response.body), (fields, warmth)
             if status == 304:
-                assert answer.headers["ETag"] == etag
-                assert answer.headers.get("Content-Length") in (None, str(len(body)))  # section 8.6
+                assert response.headers["ETag"] == etag
+                assert response.headers.get("Content-Length") in (None, str(len(body)))  # section 8.6
 
 
 async def test_if_range_by_a_young_date_gives_the_whole(proxy: Proxy, s3: S3) -> None:
@@ -286,7 +288,7 @@ async def test_object_headers_pass(proxy: Proxy, s3: S3) -> None:
         CacheControl="public, max-age=60",
         Metadata={"owner": "me", "empty-ish": "0"},
     )
-    answer = await proxy.get("/x")
+    response = await proxy.get("/x")
     wanted = {
         "Content-Type": 'text/plain; charset="utf-8"',
         "Content-Encoding": "identity",
@@ -301,11 +303,11 @@ async def test_object_headers_pass(proxy: Proxy, s3: S3) -> None:
         "Age": "0",
         "Via": "1.1 bucketfront",
     }
-    assert {name: answer.headers.get(name) for name in wanted} == wanted
-    assert "Date" in answer.headers
-    strangers = [name for name in answer.headers if name.lower().startswith("x-amz") and "meta" not in name]
+    assert {name: response.headers.get(name) for name in wanted} == wanted
+    assert "Date" in response.headers
+    strangers = [name for name in response.headers if name.lower().startswith("x-amz") and "meta" not in name]
     assert strangers == []
-    assert len(set(answer.headers)) == len(answer.headers)
+    assert len(set(response.headers)) == len(response.headers)
 
 
 async def test_every_answer_says_what_the_cache_did(proxy: Proxy, s3: S3) -> None:
@@ -324,14 +326,14 @@ async def test_every_answer_says_what_the_cache_did(proxy: Proxy, s3: S3) -> Non
         ("DELETE", "/x", {}, 204),
     ]
     for method, target, headers, status in cases:
-        answer = await proxy.ask(method, target, headers)
-        assert answer.status == status, (method, target)
-        assert answer.headers["Cache-Status"].startswith("bucketfront; "), (method, target)
-        assert answer.headers["Via"] == "1.1 bucketfront"
-        assert "Date" in answer.headers
+        response = await proxy.ask(method, target, headers)
+        assert response.status == status, (method, target)
+        assert response.headers["Cache-Status"].startswith("bucketfront; "), (method, target)
+        assert response.headers["Via"] == "1.1 bucketfront"
+        assert "Date" in response.headers
         if status >= 400:
-            assert answer.headers["Content-Type"] == "application/json"
-            assert list(answer.json()) == ["error"]
+            assert response.headers["Content-Type"] == "application/json"
+            assert list(response.json()) == ["error"]
 
 
 async def test_age_follows_the_clock(proxy: Proxy, s3: S3) -> None:
@@ -339,9 +341,9 @@ async def test_age_follows_the_clock(proxy: Proxy, s3: S3) -> None:
     s3.put("x", b"data")
     assert (await proxy.get("/x")).headers["Age"] == "0"
     proxy.clock.advance(100)
-    answer = await proxy.get("/x")
-    assert answer.headers["Age"] == "100"
-    assert answer.cache_status == "hit; ttl=200"
+    response = await proxy.get("/x")
+    assert response.headers["Age"] == "100"
+    assert response.cache_status == "hit; ttl=200"
     assert (await proxy.ask("HEAD", "/x")).headers["Age"] == "100"
 
 
@@ -360,8 +362,8 @@ async def test_version_changes_between_parts(proxy: Proxy, s3: S3) -> None:
     await proxy.get("/x", Range=f"bytes=0-{BLOCK}")
     await proxy.settled()
     s3.put("x", new)
-    answer = await proxy.get("/x")
-    assert answer.body == new if answer.is_complete else old.startswith(answer.body)
+    response = await proxy.get("/x")
+    assert response.body == new if response.is_complete else old.startswith(response.body)
     again = await proxy.get("/x")
     assert again.body == new
     assert again.is_complete
@@ -372,7 +374,7 @@ async def test_cors(start: StartProxy, s3: S3) -> None:
     s3.put("x", b"data")
     proxy = await start(cors={"allow_origins": ["https://app.test"]})
     for target in ("/x", "/absent"):
-        answer = await proxy.get(target, Origin="https://app.test")
-        assert answer.headers["Access-Control-Allow-Origin"] == "https://app.test"
-        assert answer.headers["Vary"] == "Origin"
+        response = await proxy.get(target, Origin="https://app.test")
+        assert response.headers["Access-Control-Allow-Origin"] == "https://app.test"
+        assert response.headers["Vary"] == "Origin"
         assert "Access-Control-Allow-Origin" not in (await proxy.get(target, Origin="https://evil.test")).headers

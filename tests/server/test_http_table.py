@@ -10,7 +10,7 @@ import pytest
 from http_table import ROWS, SIZE, Row, spans_of
 from proxy_under_test import BLOCK, S3, Proxy, StartProxy, pattern, until
 from relay import Seen
-from wire import Answer
+from wire import Response
 
 BODY = pattern(SIZE)
 
@@ -32,20 +32,20 @@ def _filled(value: str, values: dict[str, str]) -> str:
     return value
 
 
-def check(row: Row, state: str, answer: Answer) -> None:
+def check(row: Row, state: str, response: Response) -> None:
     where = f"{state}: {row.section}: {row.headers}"
-    assert answer.status == row.status, where
+    assert response.status == row.status, where
     if row.spans is not None:
-        found = spans_of(answer, SIZE)
+        found = spans_of(response, SIZE)
         assert [(start, stop) for start, stop, _ in found] == list(row.spans), where
         assert all(BODY[start:stop] == data for start, stop, data in found), where
-        assert answer.headers["Accept-Ranges"] == "bytes", where
+        assert response.headers["Accept-Ranges"] == "bytes", where
     elif row.status == 416:
-        assert answer.headers["Content-Range"] == f"bytes */{SIZE}", where
+        assert response.headers["Content-Range"] == f"bytes */{SIZE}", where
     elif row.status == 304:
-        assert (answer.body, answer.headers.get("Content-Length")) == (b"", None), where
-    assert ("ETag" in answer.headers) == (row.status in (200, 206, 304)), where
-    assert "Cache-Status" in answer.headers, where
+        assert (response.body, response.headers.get("Content-Length")) == (b"", None), where
+    assert ("ETag" in response.headers) == (row.status in (200, 206, 304)), where
+    assert "Cache-Status" in response.headers, where
 
 
 async def test_cold_and_warm(proxy: Proxy, s3: S3) -> None:
@@ -128,12 +128,12 @@ async def test_empty_object(proxy: Proxy, s3: S3, method: str) -> None:
     s3.put("empty", b"")
     for _ in range(2):
         for header, status in EMPTY:
-            answer = await proxy.ask(method, "/empty", {"Range": header} if header else {})
-            assert answer.status == (200 if method == "HEAD" else status), header
-            if answer.status == 416:
-                assert answer.headers["Content-Range"] == "bytes */0"
+            response = await proxy.ask(method, "/empty", {"Range": header} if header else {})
+            assert response.status == (200 if method == "HEAD" else status), header
+            if response.status == 416:
+                assert response.headers["Content-Range"] == "bytes */0"
             elif method == "GET":
-                assert (answer.body, answer.headers["Content-Length"]) == (b"", "0")
+                assert (response.body, response.headers["Content-Length"]) == (b"", "0")
 
 
 HOSTILE = [
@@ -153,10 +153,10 @@ async def test_hostile_ranges(proxy: Proxy, s3: S3) -> None:
     """A Range of any length and content gets a 400, a 431 or the object's own bytes (I22)."""
     s3.put("x", BODY)
     for header in HOSTILE:
-        answer = await proxy.ask("GET", "/x", {"Range": header})
-        assert answer.status in (200, 206, 400, 416, 431), header[:40]
-        if answer.status in (200, 206):
-            for start, stop, data in spans_of(answer, SIZE):
+        response = await proxy.ask("GET", "/x", {"Range": header})
+        assert response.status in (200, 206, 400, 416, 431), header[:40]
+        if response.status in (200, 206):
+            for start, stop, data in spans_of(response, SIZE):
                 assert data == BODY[start:stop], header[:40]
 
 
@@ -175,14 +175,14 @@ async def test_bytes_are_those_of_the_version_named(start: StartProxy, s3: S3) -
 
     async def ask() -> None:
         nonlocal served
-        answer = await proxy.ask("GET", "/x", _any_headers(dice, list(versions)))
-        if answer.status in (200, 206) and answer.is_complete:
-            body = versions[answer.headers["ETag"]]
-            for begin, stop, data in spans_of(answer, len(body)):
+        response = await proxy.ask("GET", "/x", _any_headers(dice, list(versions)))
+        if response.status in (200, 206) and response.is_complete:
+            body = versions[response.headers["ETag"]]
+            for begin, stop, data in spans_of(response, len(body)):
                 assert data == body[begin:stop]
                 served += len(data)
         else:
-            assert answer.status in (200, 206, 304, 412, 416)
+            assert response.status in (200, 206, 304, 412, 416)
 
     change()
     for _ in range(60):

@@ -54,8 +54,8 @@ async def test_a_stalled_body_does_not_stall_its_reader(
 
     async with proxy_of(script, tmp_path) as (app, server):
         began = asyncio.get_running_loop().time()
-        answer = await fetch(app.address, "/x")
-        assert (answer.status, answer.body) == (200, BODY)
+        response = await fetch(app.address, "/x")
+        assert (response.status, response.body) == (200, BODY)
         assert asyncio.get_running_loop().time() - began < READ_TIMEOUT - 1
         assert f"bytes={sent}-{PART - 1}" in [head.headers["range"] for head in server.heads]
         await server.connections[0].ended.wait()
@@ -80,8 +80,8 @@ async def test_a_stalled_head_does_not_stall_its_reader(tmp_path: Path, monkeypa
 
     async with proxy_of(script, tmp_path) as (app, _):
         began = asyncio.get_running_loop().time()
-        answer = await fetch(app.address, "/x")
-        assert (answer.status, answer.body) == (200, BODY)
+        response = await fetch(app.address, "/x")
+        assert (response.status, response.body) == (200, BODY)
         assert asyncio.get_running_loop().time() - began < READ_TIMEOUT - 1
         await stalled[0].ended.wait()
         assert app.cache.statistics().hedges_won
@@ -108,12 +108,12 @@ async def test_a_version_is_completed_though_it_was_overwritten(proxy: Proxy, s3
     s3.client.put_bucket_versioning(Bucket=s3.bucket, VersioningConfiguration={"Status": "Enabled"})
     old, new = await overwritten(proxy, s3)
     async with proxy.connection() as connection:
-        answer = await connection.request("GET", "/x")
-        assert (answer.status, answer.body, answer.is_complete) == (200, old, True)
+        response = await connection.request("GET", "/x")
+        assert (response.status, response.body, response.is_complete) == (200, old, True)
         assert next(seen.status for seen in proxy.relay.seen if "versionId" not in seen.target) == 412
         assert any(seen.status == 206 for seen in proxy.relay.seen if "versionId" in seen.target)
-        answer = await connection.request("GET", "/x")
-        assert (answer.status, answer.body) == (200, new)
+        response = await connection.request("GET", "/x")
+        assert (response.status, response.body) == (200, new)
 
 
 @pytest.mark.parametrize("refusal", [canned(403, "AccessDenied"), canned(404, "NoSuchVersion")])
@@ -128,17 +128,17 @@ async def test_a_version_that_is_not_given_by_id_is_cut(proxy: Proxy, s3: S3, re
         return refusal if "versionId" in seen.target else None
 
     proxy.relay.on_request = refuse
-    answer = await proxy.get("/x")
-    assert (answer.status, answer.is_complete) == (200, False)
-    assert old.startswith(answer.body)
-    answer = await proxy.get("/x")
-    assert (answer.status, answer.body) == (200, new)
+    response = await proxy.get("/x")
+    assert (response.status, response.is_complete) == (200, False)
+    assert old.startswith(response.body)
+    response = await proxy.get("/x")
+    assert (response.status, response.body) == (200, new)
 
 
 async def test_without_versions_an_overwritten_object_is_cut(proxy: Proxy, s3: S3) -> None:
     """In a bucket without versions the rest of the old version is lost. The body never mixes versions (I1, I3)."""
     old, new = await overwritten(proxy, s3)
-    answer = await proxy.get("/x")
-    assert (answer.status, answer.is_complete) == (200, False)
-    assert old.startswith(answer.body)
+    response = await proxy.get("/x")
+    assert (response.status, response.is_complete) == (200, False)
+    assert old.startswith(response.body)
     assert (await proxy.get("/x")).body == new

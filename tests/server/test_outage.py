@@ -9,7 +9,7 @@ import pytest
 from proxy_under_test import BLOCK, S3, Proxy, StartProxy, pattern, until
 from relay import Seen, canned
 from stopwatch import HANG_S, assert_takes_less_than
-from wire import Answer
+from wire import Response
 
 WEEK = 7 * 86400.0
 
@@ -37,13 +37,13 @@ async def test_what_is_cached_is_served(start: StartProxy, s3: S3) -> None:
     await proxy.settled()
     await _break(proxy)
     proxy.clock.advance(WEEK)
-    answer = await proxy.get("/x")
-    assert (answer.status, answer.body) == (200, body)
-    assert answer.cache_status == f'hit; ttl={300 - int(WEEK)}; detail="outage"'
-    assert answer.headers["Age"] == str(int(WEEK))
+    response = await proxy.get("/x")
+    assert (response.status, response.body) == (200, body)
+    assert response.cache_status == f'hit; ttl={300 - int(WEEK)}; detail="outage"'
+    assert response.headers["Age"] == str(int(WEEK))
     assert (await proxy.get("/x", Range="bytes=5-9")).body == body[5:10]
     assert (await proxy.ask("HEAD", "/x")).headers["Content-Length"] == str(len(body))
-    assert (await proxy.get("/x", If_None_Match=answer.headers["ETag"])).status == 304
+    assert (await proxy.get("/x", If_None_Match=response.headers["ETag"])).status == 304
 
 
 async def test_no_older_than_allowed(start: StartProxy, s3: S3) -> None:
@@ -69,8 +69,8 @@ async def test_what_forbids_stale(proxy: Proxy, s3: S3, control: str) -> None:
     await proxy.get("/x")
     await _break(proxy)
     proxy.clock.advance(200)
-    answer = await proxy.get("/x")
-    assert (answer.status, answer.json()) == (503, {"error": "the origin is out of reach"})
+    response = await proxy.get("/x")
+    assert (response.status, response.json()) == (503, {"error": "the origin is out of reach"})
 
 
 async def test_misses_fail_at_once(proxy: Proxy) -> None:
@@ -79,16 +79,16 @@ async def test_misses_fail_at_once(proxy: Proxy) -> None:
     """
     await _break(proxy)
     refused = proxy.app.origin.breaker.refused
-    answers: list[Answer] = []
+    responses: list[Response] = []
 
     async def miss() -> None:
-        answers.extend(await asyncio.gather(*(proxy.get(f"/other{number}") for number in range(20))))
+        responses.extend(await asyncio.gather(*(proxy.get(f"/other{number}") for number in range(20))))
 
     await assert_takes_less_than(0.9, miss)
-    for answer in answers:
-        assert answer.status == 503
-        assert 1 <= int(answer.headers["Retry-After"]) <= 30
-        assert answer.cache_status == 'fwd=miss; detail="outage"'
+    for response in responses:
+        assert response.status == 503
+        assert 1 <= int(response.headers["Retry-After"]) <= 30
+        assert response.cache_status == 'fwd=miss; detail="outage"'
     assert proxy.app.origin.breaker.refused > refused
 
 

@@ -48,12 +48,12 @@ async def test_objects_and_ranges(
         body = pattern(size)
         s3.put(f"x{size}", body)
         for _ in range(3):
-            answer = await fetch(proxy.address, f"/x{size}", tls=tls)
-            assert (answer.status, answer.is_complete) == (200, True)
-            assert answer.body == body
-        assert answer.cache_status.startswith("hit")
+            response = await fetch(proxy.address, f"/x{size}", tls=tls)
+            assert (response.status, response.is_complete) == (200, True)
+            assert response.body == body
+        assert response.cache_status.startswith("hit")
         first = size // 3
-        answer = await fetch(proxy.address, f"/x{size}", headers={"Range": f"bytes={first}-"}, tls=tls)
-        assert (answer.status, answer.body) == (206, body[first:])
+        response = await fetch(proxy.address, f"/x{size}", headers={"Range": f"bytes={first}-"}, tls=tls)
+        assert (response.status, response.body) == (206, body[first:])
     assert proxy.figures["entries"] == len(SIZES)
     assert proxy.figures["passthroughs"] == 0

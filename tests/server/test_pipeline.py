@@ -99,8 +99,8 @@ async def test_keys_of_forms(start: StartProxy, s3: S3, gatekeeper: Gatekeeper) 
     assert (await proxy.ask("POST", "/", FORM, form(part("file", b"abc", "secret.txt")))).status == 403
     assert (await proxy.ask("POST", "/secret/", FORM, form(file))).status == 403
     assert s3.keys() == []
-    answer = await proxy.ask("POST", "/", FORM, form(file, part("file", b"abc", "secret.txt")))
-    assert (answer.status, [one["key"] for one in answer.json()["stored"]]) == (403, ["a"])
+    response = await proxy.ask("POST", "/", FORM, form(file, part("file", b"abc", "secret.txt")))
+    assert (response.status, [one["key"] for one in response.json()["stored"]]) == (403, ["a"])
     assert s3.keys() == ["a"]
     assert b"a" in [admission.key for admission in gatekeeper.seen]
 
@@ -142,8 +142,8 @@ async def test_keys_of_delete_objects(proxy_with_stage: Proxy, s3: S3, gatekeepe
     """A refused key fails alone, with S3's code for it. To a stage, the request is a DELETE."""
     for key in ("a", "secret", "b"):
         s3.put(key, b"data")
-    answer = await proxy_with_stage.ask("POST", "/?delete", body=document("a", "secret", "b"))
-    assert result(answer) == (["a", "b"], {"secret": "AccessDenied"})
+    response = await proxy_with_stage.ask("POST", "/?delete", body=document("a", "secret", "b"))
+    assert result(response) == (["a", "b"], {"secret": "AccessDenied"})
     assert s3.keys() == ["secret"]
     keys = [(admission.method, admission.key) for admission in gatekeeper.seen]
     assert keys == [("DELETE", None), ("DELETE", b"a"), ("DELETE", b"secret"), ("DELETE", b"b")]
@@ -175,8 +175,8 @@ async def test_keys_of_candidates(
     gatekeeper.secret.append(secret)
     if (path := proxy.app.fast_path) is not None:
         path.prepared._templates.clear()  # a verdict on the same request does not change
-    answer = await proxy.get(target, Accept_Encoding="br")
-    assert (answer.status, answer.body == b"data") == (403, False)
+    response = await proxy.get(target, Accept_Encoding="br")
+    assert (response.status, response.body == b"data") == (403, False)
 
 
 async def test_keys_of_error_documents(start: StartProxy, s3: S3, gatekeeper: Gatekeeper) -> None:
@@ -186,8 +186,8 @@ async def test_keys_of_error_documents(start: StartProxy, s3: S3, gatekeeper: Ga
     s3.put("404.html", b"page")
     assert (await proxy.get("/none")).body == b"page"
     gatekeeper.secret.append(b"404.html")
-    answer = await proxy.get("/none")
-    assert (answer.status, answer.body == b"page") == (404, False)
+    response = await proxy.get("/none")
+    assert (response.status, response.body == b"page") == (404, False)
 
 
 @pytest.mark.parametrize("checks_preflights", [True, False])
@@ -198,8 +198,8 @@ async def test_preflights(
     stage = Gatekeeper(checks_preflights=checks_preflights)
     monkeypatch.setattr(app, "build_pipeline", stage.pipeline)
     proxy = await start(cors={"allow_origins": ["*"]})
-    answer = await proxy.ask("OPTIONS", "/secret", {**PREFLIGHT, "Origin": "https://page.example"})
-    assert answer.status == (403 if checks_preflights else 204)
+    response = await proxy.ask("OPTIONS", "/secret", {**PREFLIGHT, "Origin": "https://page.example"})
+    assert response.status == (403 if checks_preflights else 204)
     assert len(stage.seen) == checks_preflights
     for headers in ({}, PREFLIGHT, {"Origin": "https://page.example"}):  # none of them is a preflight
         assert (await proxy.ask("OPTIONS", "/secret", headers)).status == 403

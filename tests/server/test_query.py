@@ -39,8 +39,8 @@ async def test_versions(proxy: Proxy, versioned: S3) -> None:
     ids = [put(versioned, "x", body) for body in bodies]
     for _ in range(2):
         for name, body in zip(ids, bodies, strict=True):
-            answer = await proxy.get(f"/x?versionId={name}")
-            assert (answer.status, answer.body) == (200, body)
+            response = await proxy.get(f"/x?versionId={name}")
+            assert (response.status, response.body) == (200, body)
             part = await proxy.get(f"/x?versionId={name}", Range="bytes=70000-70009")
             assert (part.status, part.body) == (206, body[70000:70010])
         assert (await proxy.get("/x")).body == bodies[-1]
@@ -56,16 +56,16 @@ async def test_versions_are_immutable(proxy: Proxy, versioned: S3) -> None:
     proxy.clock.advance(10 * 365 * 86400)
     assert (await proxy.ask("PUT", "/x", body=b"newer")).status == 201
     assert (await proxy.ask("DELETE", "/x")).status == 204
-    answer = await proxy.get(f"/x?versionId={old}")
-    assert (answer.body, answer.cache_status.partition(";")[0]) == (b"old", "hit")
+    response = await proxy.get(f"/x?versionId={old}")
+    assert (response.body, response.cache_status.partition(";")[0]) == (b"old", "hit")
     assert not [seen for seen in proxy.relay.seen if "versionId" in seen.target]
 
 
 async def test_version_that_is_not_there(proxy: Proxy, versioned: S3) -> None:
     """S3's 404 stays a 404, and a malformed id is a 400. A delete marker has S3's status, 404 or 405."""
     put(versioned, "x", b"data")
-    answer = await proxy.get("/x?versionId=")
-    assert answer.status == 400
+    response = await proxy.get("/x?versionId=")
+    assert response.status == 400
     assert (await proxy.get("/x?versionId=a&versionId=b")).status == 400
     marker = versioned.client.delete_object(Bucket=versioned.bucket, Key="x")["VersionId"]
     assert (await proxy.get(f"/x?versionId={marker}")).status in (404, 405)
@@ -78,8 +78,8 @@ async def test_version_that_is_not_there(proxy: Proxy, versioned: S3) -> None:
 async def test_origin_without_versions(proxy: Proxy, s3: S3) -> None:
     """If the origin ignores the id, its current object does not count as that version (I1)."""
     s3.put("x", b"data")
-    answer = await proxy.get("/x?versionId=abc")
-    assert answer.status in (400, 404, 502)
+    response = await proxy.get("/x?versionId=abc")
+    assert response.status in (400, 404, 502)
     assert (await proxy.get("/x")).body == b"data"
 
 
@@ -89,8 +89,8 @@ async def test_purge_takes_versions_along(proxy: Proxy, versioned: S3) -> None:
     await proxy.get(f"/x?versionId={name}")
     await proxy.get("/x")
     assert proxy.figures["entries"] == 2
-    answer = await proxy.admin("POST", "/api/v1/purge", b'{"paths": ["/x"]}')
-    assert answer.json() == {"purged": 2}
+    response = await proxy.admin("POST", "/api/v1/purge", b'{"paths": ["/x"]}')
+    assert response.json() == {"purged": 2}
     await until(lambda: not proxy.files)
 
 
@@ -138,17 +138,17 @@ async def test_overrides(start: StartProxy, s3: S3, query: str, header: str, val
 async def test_overrides_are_opt_in(proxy: Proxy, s3: S3) -> None:
     """By default a link cannot change the type of an object."""
     s3.put("x", b"data", ContentType="text/plain")
-    answer = await proxy.get("/x?response-content-type=text%2Fhtml")
-    assert (answer.status, answer.headers["Content-Type"]) == (200, "text/plain")
+    response = await proxy.get("/x?response-content-type=text%2Fhtml")
+    assert (response.status, response.headers["Content-Type"]) == (200, "text/plain")
 
 
 @pytest.mark.parametrize("value", ["a%0d%0aSet-Cookie:%20x", "%00", "%c3%a4", "", "%zz", "x" * 3000])
 async def test_no_header_injection(start: StartProxy, s3: S3, value: str) -> None:
     """A value that no header may have is a 400, which does not repeat it (I28; RFC 9110 section 5.5)."""
     proxy = await start(mounts=[{"path": "/", "bucket": s3.bucket, "response_overrides": True}])
-    answer = await proxy.get(f"/x?response-content-type={value}")
-    assert answer.status == 400
-    assert "Cookie" not in str(answer.headers) + str(answer.body)
+    response = await proxy.get(f"/x?response-content-type={value}")
+    assert response.status == 400
+    assert "Cookie" not in str(response.headers) + str(response.body)
     assert proxy.relay.seen == []
 
 

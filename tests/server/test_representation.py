@@ -68,13 +68,13 @@ async def test_rules_change_headers(start: StartProxy, s3: S3) -> None:
     for key in ("a/x", "b/x"):
         s3.put(key, b"data", **told)
     for status, headers in ((200, {}), (206, {"Range": "bytes=0-1"})):
-        answer = await proxy.ask("GET", "/a/x", headers)
-        assert answer.status == status
-        assert answer.headers["X-Robots-Tag"] == "noindex"
-        assert answer.headers.getall("Content-Language") == ["de"]
-        assert answer.headers.getall("Cache-Control") == ["public, max-age=5"]
-        assert "x-amz-meta-author" not in answer.headers
-        assert answer.headers["x-amz-meta-kept"] == "yes"
+        response = await proxy.ask("GET", "/a/x", headers)
+        assert response.status == status
+        assert response.headers["X-Robots-Tag"] == "noindex"
+        assert response.headers.getall("Content-Language") == ["de"]
+        assert response.headers.getall("Cache-Control") == ["public, max-age=5"]
+        assert "x-amz-meta-author" not in response.headers
+        assert response.headers["x-amz-meta-kept"] == "yes"
     assert (await proxy.get("/a/x")).cache_status == "hit; ttl=60"
     other = await proxy.get("/b/x")
     assert (other.headers["Cache-Control"], other.headers["x-amz-meta-author"]) == ("max-age=60", "me")
@@ -86,8 +86,8 @@ async def test_rule_without_cache(start: StartProxy, s3: S3) -> None:
     body = pattern(3 * BLOCK + 1)
     s3.put("p/x", body)
     for _ in range(2):
-        answer = await proxy.get("/p/x")
-        assert (answer.body, answer.cache_status.partition(";")[0]) == (body, "fwd=miss")
+        response = await proxy.get("/p/x")
+        assert (response.body, response.cache_status.partition(";")[0]) == (body, "fwd=miss")
     s3.put("p/x", b"new")
     assert (await proxy.get("/p/x")).body == b"new"
     assert proxy.figures["entries"] == 0
@@ -132,9 +132,9 @@ async def test_head_is_gets_head(proxy: Proxy, s3: S3) -> None:
         get = await proxy.get(target)
         again = await proxy.ask("HEAD", target)
         volatile = {"Cache-Status", "Date"}
-        for answer in (head, again):
-            assert answer.status == get.status
-            ours = {name: value for name, value in answer.headers.items() if name not in volatile}
+        for response in (head, again):
+            assert response.status == get.status
+            ours = {name: value for name, value in response.headers.items() if name not in volatile}
             assert ours == {name: value for name, value in get.headers.items() if name not in volatile}
         await proxy.settled()
         proxy.relay.reset()
@@ -150,10 +150,10 @@ async def test_errors_by_accept(proxy: Proxy, target: str, status: int, words: s
     """An error is JSON for programs and a page for browsers, with Vary (RFC 9110 section 12.5.1)."""
     plain = await proxy.get(target, Accept="*/*")
     page = await proxy.get(target, Accept=BROWSER)
-    for answer in (plain, page):
-        assert (answer.status, answer.headers["Vary"]) == (status, "Accept")
-        assert answer.headers["Cache-Control"] == "no-store"
-        assert "Cache-Status" in answer.headers
+    for response in (plain, page):
+        assert (response.status, response.headers["Vary"]) == (status, "Accept")
+        assert response.headers["Cache-Control"] == "no-store"
+        assert "Cache-Status" in response.headers
     assert words in plain.json()["error"]
     assert page.headers["Content-Type"] == "text/html; charset=utf-8"
     assert words in page.body.decode()
@@ -162,9 +162,9 @@ async def test_errors_by_accept(proxy: Proxy, target: str, status: int, words: s
 
 async def test_error_pages_quote_safely(proxy: Proxy) -> None:
     """The client's input appears in a page as text, never as markup."""
-    answer = await proxy.get("/%<script>", Accept=BROWSER)
-    assert answer.status == 400
-    assert b"<script" not in answer.body
+    response = await proxy.get("/%<script>", Accept=BROWSER)
+    assert response.status == 400
+    assert b"<script" not in response.body
 
 
 async def test_cache_status_on_every_answer(proxy: Proxy, s3: S3) -> None:
@@ -176,8 +176,8 @@ async def test_cache_status_on_every_answer(proxy: Proxy, s3: S3) -> None:
         ("DELETE", "/y", {}), ("GET", "/x", {"Expect": "100-continue"}), ("GET", "/x", {"Content-Length": "x"}),
     ]  # fmt: skip
     for method, target, headers in asked:
-        answer = await proxy.ask(method, target, headers)
-        assert answer.headers.getall("Cache-Status")[0].startswith("bucketfront; "), (method, target, headers)
+        response = await proxy.ask(method, target, headers)
+        assert response.headers.getall("Cache-Status")[0].startswith("bucketfront; "), (method, target, headers)
 
 
 async def test_server_timing(start: StartProxy, s3: S3) -> None:
@@ -220,8 +220,8 @@ async def test_metadata_that_changed_under_the_same_etag(proxy: Proxy, s3: S3) -
     assert s3.head("x")["ETag"] == etag
     proxy.relay.reset()
     proxy.clock.advance(1000)
-    answer = await proxy.get("/x")
-    assert (answer.body, answer.headers["ETag"], answer.headers["Content-Type"]) == (body, etag, "text/new")
+    response = await proxy.get("/x")
+    assert (response.body, response.headers["ETag"], response.headers["Content-Type"]) == (body, etag, "text/new")
     assert proxy.relay.body_bytes == 0
     assert (await proxy.get("/x")).cache_status == "hit; ttl=5"
 
@@ -238,8 +238,8 @@ async def test_metadata_that_changed_shows_in_the_background_too(proxy: Proxy, s
     proxy.clock.advance(330)
     assert (await proxy.get("/x")).headers["Content-Type"] == "text/old"
     await until(lambda: [seen.is_over for seen in proxy.relay.seen] == [True])
-    answer = await proxy.get("/x")
-    assert (answer.headers["Content-Type"], answer.cache_status) == ("text/new", "hit; ttl=300")
+    response = await proxy.get("/x")
+    assert (response.headers["Content-Type"], response.cache_status) == ("text/new", "hit; ttl=300")
     assert [seen.method for seen in proxy.relay.seen] == ["HEAD"]
 
 
@@ -265,10 +265,10 @@ async def test_only_if_cached(proxy: Proxy, s3: S3) -> None:
 async def test_what_must_not_be_stored_answers_one_request(proxy: Proxy, s3: S3) -> None:
     """A `no-store` response serves no other request, not even a waiting one (RFC 9111 section 5.2.2.5)."""
     s3.put("x", b"data", CacheControl="no-store")
-    answers = await asyncio.gather(*(proxy.get("/x") for _ in range(8)))
-    assert {answer.body for answer in answers} == {b"data"}
+    responses = await asyncio.gather(*(proxy.get("/x") for _ in range(8)))
+    assert {response.body for response in responses} == {b"data"}
     assert len(proxy.relay.seen) == 8
-    assert not [answer for answer in answers if "collapsed" in answer.cache_status]
+    assert not [response for response in responses if "collapsed" in response.cache_status]
     await until(lambda: not proxy.figures["bytes_used"])
 
 

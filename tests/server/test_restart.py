@@ -162,9 +162,9 @@ async def test_damage_after_an_unclean_stop(start: StartProxy, s3: S3, tmp_path:
         path.unlink()
     proxy.relay.reset()
     revived = await start(cache={"dir": str(folder)})
-    answer = await revived.get("/x")
-    assert (answer.status, answer.is_complete) == (200, True)
-    assert answer.body == body
+    response = await revived.get("/x")
+    assert (response.status, response.is_complete) == (200, True)
+    assert response.body == body
     await revived.settled()
     if harm in ("flipped", "zeroed"):
         assert revived.figures["corrupt_blocks"] == 1
@@ -200,9 +200,9 @@ async def test_damaged_index(start: StartProxy, s3: S3, tmp_path: Path, harm: st
         case "wal gone":
             (folder / "index.db-wal").unlink()
     revived = await start(cache={"dir": str(folder)})
-    answer = await revived.get("/x")
-    assert (answer.status, answer.is_complete) == (200, True)
-    assert answer.body == body
+    response = await revived.get("/x")
+    assert (response.status, response.is_complete) == (200, True)
+    assert response.body == body
     await revived.settled()
     assert (await revived.get("/x")).body == body
 
@@ -219,8 +219,8 @@ async def test_schema_of_another_version(start: StartProxy, s3: S3, monkeypatch:
     monkeypatch.setattr(schema, "MIGRATIONS", {version: "ALTER TABLE entries ADD COLUMN note TEXT"})
     proxy = await start()
     proxy.relay.reset()
-    answer = await proxy.get("/x")
-    assert (answer.body, answer.cache_status) == (b"data", "hit; ttl=300")
+    response = await proxy.get("/x")
+    assert (response.body, response.cache_status) == (b"data", "hit; ttl=300")
     assert proxy.relay.seen == []
     await proxy.stop()
     monkeypatch.setattr(schema, "SCHEMA_VERSION", version)
@@ -239,9 +239,9 @@ async def test_other_block_size(start: StartProxy, s3: S3, block_size: int) -> N
     await proxy.stop()
     proxy = await start(cache={"block_size": block_size}, origin={"part_size": 4 * BLOCK})
     for _ in range(2):
-        answer = await proxy.get("/x")
-        assert answer.is_complete
-        assert answer.body == body
+        response = await proxy.get("/x")
+        assert response.is_complete
+        assert response.body == body
         await proxy.settled()
     await proxy.stop()
 
@@ -310,12 +310,12 @@ async def test_kill_in_the_middle(s3: S3, relay: Relay, tmp_path: Path) -> None:
             await until(lambda limit=limit: relay.body_bytes >= limit)  # type: ignore[misc]
             process.send_signal(signal.SIGKILL)
             await process.wait()
-            answers = await asyncio.gather(*clients, return_exceptions=True)
-        cut = [answer for answer in answers if isinstance(answer, BaseException) or not answer.is_complete]
+            responses = await asyncio.gather(*clients, return_exceptions=True)
+        cut = [response for response in responses if isinstance(response, BaseException) or not response.is_complete]
         assert cut
-        for answer, body in zip(answers, bodies.values(), strict=True):
-            if not isinstance(answer, BaseException):
-                assert body.startswith(answer.body)
+        for response, body in zip(responses, bodies.values(), strict=True):
+            if not isinstance(response, BaseException):
+                assert body.startswith(response.body)
     relay.on_body = None
     began_at = time.monotonic()
     async with serving(config) as (_, address):

@@ -449,7 +449,7 @@ async def test_creation_that_fails(proxy: Proxy, s3: S3, status: int, size: int,
     async with proxy.connection() as connection:
         body = pattern(size)
         await connection.send(message("POST", "/upload", head, chunked(body) if "Transfer-Encoding" in told else body))
-        assert (await connection.answer("POST")).status == status
+        assert (await connection.response("POST")).status == status
     # The file of a body that S3 refused is removed in the background.
     await until(lambda: (names(proxy), s3.unfinished, proxy.figures["bytes_used"]) == ([], 0, 0))
     assert proxy.app.upload_manager.unfinished == (0, 0)
@@ -470,7 +470,7 @@ async def test_two_at_once(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch
         assert (await proxy.ask("DELETE", url, TUS)).status == 423
         assert await offset_of(proxy, url) == 0
         await connection.send(body[500:])
-        assert (await connection.answer("PATCH")).status == 204
+        assert (await connection.response("PATCH")).status == 204
     assert s3.get("x") == body
 
 
@@ -494,7 +494,7 @@ async def test_a_connection_that_is_dead(proxy: Proxy, s3: S3, asks_for: str, mo
         else:
             assert (await proxy.ask("DELETE", url, TUS)).status == 204
             assert (await proxy.ask("HEAD", url, TUS)).status == 404
-        assert (await connection.answer("PATCH")).status == 409
+        assert (await connection.response("PATCH")).status == 409
     assert s3.keys() == (["x"] if asks_for == "PATCH" else [])
     assert all(name.endswith(".json") for name in names(proxy))
 
@@ -1013,10 +1013,10 @@ async def test_expectation(proxy: Proxy, s3: S3) -> None:
         async with proxy.connection() as connection:
             told = {**BODY, "Upload-Offset": str(offset), "Content-Length": "4", "Expect": "100-continue"}
             await connection.send(message("PATCH", url, told))
-            assert (await connection.answer("PATCH")).status == status
+            assert (await connection.response("PATCH")).status == status
             if status == 100:
                 await connection.send(b"data")
-                assert (await connection.answer("PATCH")).status == 204
+                assert (await connection.response("PATCH")).status == 204
     assert s3.get("x") == b"data"
 
 

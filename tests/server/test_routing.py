@@ -63,9 +63,9 @@ async def test_location_names_no_host(proxy: Proxy, s3: S3, key: str) -> None:
         await proxy.ask("POST", f"/upload/{key}", body=b"1"),
         await proxy.ask("POST", "/upload", form, field + file % 2),
     ]
-    for answer in made:
-        assert (answer.status, answer.json()) == (201, {"key": key})
-        location = answer.headers["Location"]
+    for response in made:
+        assert (response.status, response.json()) == (201, {"key": key})
+        location = response.headers["Location"]
         assert location.startswith("/%2F")
         assert (await proxy.get(location)).body == s3.get(key)
     assert s3.keys() == [key]
@@ -82,14 +82,14 @@ async def test_keys_that_xml_cannot_hold(proxy: Proxy, s3: S3, character: str) -
     form = f'--b\r\nContent-Disposition: form-data; name="key"\r\n\r\n{key}\r\n'
     form += '--b\r\nContent-Disposition: form-data; name="f"; filename="f"\r\n\r\nnew\r\n--b--'
     told = {"Tus-Resumable": "1.0.0", "Upload-Length": "0"}
-    for answer in (
+    for response in (
         await proxy.ask("PUT", target, {"Content-Length": str(9 << 20)}),
         await proxy.ask("PUT", target, body=b"new"),
         await proxy.ask("POST", f"/upload{target}", body=b"new"),
         await proxy.ask("POST", f"/upload{target}", told),
         await proxy.ask("POST", "/upload", {"Content-Type": "multipart/form-data; boundary=b"}, form.encode()),
     ):
-        assert (answer.status, "XML" in answer.json()["error"]) == (400, True)
+        assert (response.status, "XML" in response.json()["error"]) == (400, True)
     assert proxy.relay.seen == []
     s3.put(key, b"old")
     assert (await proxy.get(target)).body == b"old"
@@ -146,10 +146,10 @@ async def test_raw_octets_that_no_url_has(proxy: Proxy, octets: bytes) -> None:
     """
     async with proxy.connection() as connection:
         await connection.send(b"GET /" + octets + b" HTTP/1.1\r\nHost: x\r\n\r\n")
-        answer = await connection.answer()
-        assert answer.status == 400
-        assert answer.headers["Cache-Status"].startswith("bucketfront; ")
-        assert list(answer.json()) == ["error"]
+        response = await connection.response()
+        assert response.status == 400
+        assert response.headers["Cache-Status"].startswith("bucketfront; ")
+        assert list(response.json()) == ["error"]
         assert await connection.rest() == b""
     assert proxy.relay.seen == []
 
@@ -202,8 +202,8 @@ async def test_no_mount(start: StartProxy, s3: S3) -> None:
     """A path below no mount is a 404 of the proxy, not one of S3."""
     proxy = await start(mounts=[{"path": "/files/", "bucket": s3.bucket}], uploads=None)
     for path in ("/x", "/", "/files", "/filesx/y"):
-        answer = await proxy.get(path)
-        assert (answer.status, answer.json()) == (404, {"error": "no mount serves this path"}), path
+        response = await proxy.get(path)
+        assert (response.status, response.json()) == (404, {"error": "no mount serves this path"}), path
     assert proxy.relay.seen == []
 
 
@@ -226,6 +226,6 @@ async def test_method_not_allowed(start: StartProxy, s3: S3, method: str, target
             {"path": "/ro/", "bucket": s3.bucket},
         ]
     )
-    answer = await proxy.ask(method, target)
-    assert (answer.status, answer.headers["Allow"]) == (405, allow)
+    response = await proxy.ask(method, target)
+    assert (response.status, response.headers["Allow"]) == (405, allow)
     assert proxy.relay.seen == []

@@ -56,9 +56,9 @@ async def assert_a_hit(proxy: Proxy, s3: S3, body: bytes, target: str = "/x") ->
 async def test_the_next_get_is_a_hit(proxy: Proxy, s3: S3, size: int, is_chunked: bool) -> None:
     """In one piece or in parts, with a length or without, the response and the entry have S3's ETag (I4, I5)."""
     body = pattern(size)
-    answer = await proxy.ask("PUT", "/x", *framed(body, is_chunked=is_chunked))
-    assert answer.status == 201
-    assert answer.headers["ETag"] == s3.head("x")["ETag"]
+    response = await proxy.ask("PUT", "/x", *framed(body, is_chunked=is_chunked))
+    assert response.status == 201
+    assert response.headers["ETag"] == s3.head("x")["ETag"]
     await assert_a_hit(proxy, s3, body)
     writes = [seen.target.partition("=")[0] for seen in proxy.relay.seen if seen.method in ("PUT", "POST")]
     assert len(writes) == (5 if size == LARGE else 1)
@@ -110,8 +110,8 @@ async def test_as_it_was_sent(proxy: Proxy, s3: S3) -> None:
         assert (await proxy.admin("POST", "/api/v1/purge", b'{"paths": ["/x"]}')).status == 200
         fetched = await proxy.get("/x")
         assert fetched.body == body
-        for answer in (stored, fetched):
-            assert {name: answer.headers.get(name) for name in said} == said
+        for response in (stored, fetched):
+            assert {name: response.headers.get(name) for name in said} == said
 
 
 @pytest.mark.parametrize("size", [SMALL, LARGE])
@@ -135,7 +135,7 @@ async def test_a_resumable_upload(proxy: Proxy, s3: S3) -> None:
     assert (await patched(proxy, url, 0, body[:cut])).status == 204
     assert (await proxy.get("/x")).body == b"old"
     assert await offset_of(proxy, url) == cut
-    answer = await patched(proxy, url, cut, body[cut:])
-    assert (answer.status, answer.headers["ETag"]) == (204, s3.head("x")["ETag"])
+    response = await patched(proxy, url, cut, body[cut:])
+    assert (response.status, response.headers["ETag"]) == (204, s3.head("x")["ETag"])
     assert s3.get("x") == (await proxy.get("/x")).body == body
     assert s3.unfinished == 0

@@ -44,8 +44,8 @@ async def test_documents(site: Proxy, target: str, status: int, body: bytes) -> 
     HEAD has the same.
     """
     for _ in range(2):
-        answer = await site.get(target)
-        assert (answer.status, answer.body, answer.headers["Content-Type"]) == (status, body, "text/html")
+        response = await site.get(target)
+        assert (response.status, response.body, response.headers["Content-Type"]) == (status, body, "text/html")
         head = await site.ask("HEAD", target)
         assert (head.status, head.headers["Content-Length"]) == (status, str(len(body)))
 
@@ -60,33 +60,33 @@ async def test_an_object_comes_first(site: Proxy, s3: S3) -> None:
 async def test_folder_without_its_slash(site: Proxy, target: str, location: str) -> None:
     """A path of a folder redirects to that folder with its query, and fetches no body of its index."""
     for method in ("GET", "HEAD"):
-        answer = await site.ask(method, target)
-        assert (answer.status, answer.headers["Location"], answer.body) == (301, location, b"")
+        response = await site.ask(method, target)
+        assert (response.status, response.headers["Location"], response.body) == (301, location, b"")
     assert not any(seen.method == "GET" and seen.target.endswith("docs/index.html") for seen in site.relay.seen)
 
 
 async def test_no_redirect_to_another_host(site: Proxy, s3: S3) -> None:
     """A Location never begins with two slashes, because a browser would read the rest as a host."""
     s3.put("/evil.example/index.html", b"x")
-    answer = await site.get("//evil.example")
-    assert (answer.status, answer.headers.get("Location")) == (404, None)
+    response = await site.get("//evil.example")
+    assert (response.status, response.headers.get("Location")) == (404, None)
 
 
 async def test_error_document(site: Proxy) -> None:
     """An error document has the status of the failure and no validators of its own, and is not cacheable."""
-    answer = await site.get("/none", If_None_Match="*", Range="bytes=0-1")
-    assert (answer.status, answer.body) == (404, b"<h1>lost</h1>")
-    assert answer.headers["Cache-Control"] == "no-store"
-    assert not {"ETag", "Last-Modified", "Accept-Ranges", "Content-Range", "Age"} & set(answer.headers)
-    assert answer.cache_status.startswith("fwd=miss; fwd-status=404")
+    response = await site.get("/none", If_None_Match="*", Range="bytes=0-1")
+    assert (response.status, response.body) == (404, b"<h1>lost</h1>")
+    assert response.headers["Cache-Control"] == "no-store"
+    assert not {"ETag", "Last-Modified", "Accept-Ranges", "Content-Range", "Age"} & set(response.headers)
+    assert response.cache_status.startswith("fwd=miss; fwd-status=404")
     assert site.log[-1]["status"] == 404
 
 
 async def test_error_document_that_is_not_there(start: StartProxy, s3: S3) -> None:
     """Without its document an error has the proxy's own text."""
     proxy = await start(mounts=[_mount(s3, site={"errors": {"404": "gone.html"}})])
-    answer = await proxy.get("/none")
-    assert (answer.status, answer.json()) == (404, {"error": "no such object"})
+    response = await proxy.get("/none")
+    assert (response.status, response.json()) == (404, {"error": "no such object"})
 
 
 async def test_fallback(start: StartProxy, s3: S3) -> None:
@@ -95,8 +95,8 @@ async def test_fallback(start: StartProxy, s3: S3) -> None:
     s3.put("app.js", b"code")
     proxy = await start(mounts=[_mount(s3, site={"fallback": "app.html"})])
     for target, body in (("/", b"app"), ("/users/7", b"app"), ("/deep/", b"app"), ("/app.js", b"code")):
-        answer = await proxy.get(target)
-        assert (answer.status, answer.body) == (200, body)
+        response = await proxy.get(target)
+        assert (response.status, response.body) == (200, body)
 
 
 async def test_below_a_prefix(start: StartProxy, s3: S3) -> None:
@@ -171,27 +171,27 @@ async def test_sibling(packed: Proxy, s3: S3, accept: str | None, body: bytes, c
     """
     headers = {} if accept is None else {"Accept-Encoding": accept}
     for _ in range(2):
-        answer = await packed.ask("GET", "/a.js", headers)
-        assert (answer.status, answer.body, answer.headers.get("Content-Encoding")) == (200, body, coding)
-        assert answer.headers["Content-Type"].startswith("text/javascript")
-        assert answer.headers["Vary"] == "Accept-Encoding"
+        response = await packed.ask("GET", "/a.js", headers)
+        assert (response.status, response.body, response.headers.get("Content-Encoding")) == (200, body, coding)
+        assert response.headers["Content-Type"].startswith("text/javascript")
+        assert response.headers["Vary"] == "Accept-Encoding"
         suffix = {"br": ".br", "gzip": ".gz", None: ""}[coding]
-        assert answer.headers["ETag"] == s3.head(f"a.js{suffix}")["ETag"]
-        again = await packed.ask("GET", "/a.js", {**headers, "If-None-Match": answer.headers["ETag"]})
+        assert response.headers["ETag"] == s3.head(f"a.js{suffix}")["ETag"]
+        again = await packed.ask("GET", "/a.js", {**headers, "If-None-Match": response.headers["ETag"]})
         assert (again.status, again.headers["Vary"]) == (304, "Accept-Encoding")
 
 
 async def test_no_sibling(packed: Proxy) -> None:
     """Text without a sibling is sent as it is, and has Vary nevertheless, because a sibling may be added."""
-    answer = await packed.ask("GET", "/b.css", {"Accept-Encoding": "br"})
-    assert (answer.body, answer.headers["Vary"]) == (b"plain style", "Accept-Encoding")
-    assert "Content-Encoding" not in answer.headers
+    response = await packed.ask("GET", "/b.css", {"Accept-Encoding": "br"})
+    assert (response.body, response.headers["Vary"]) == (b"plain style", "Accept-Encoding")
+    assert "Content-Encoding" not in response.headers
 
 
 async def test_no_siblings_of_media(packed: Proxy) -> None:
     """Formats that are already compressed have no sibling lookups."""
-    answer = await packed.ask("GET", "/c.mp4", {"Accept-Encoding": "br"})
-    assert (answer.body, "Vary" in answer.headers) == (b"film", False)
+    response = await packed.ask("GET", "/c.mp4", {"Accept-Encoding": "br"})
+    assert (response.body, "Vary" in response.headers) == (b"film", False)
     assert len(packed.relay.seen) == 1
 
 
@@ -200,8 +200,8 @@ async def test_range_of_a_sibling(start: StartProxy, s3: S3) -> None:
     body = pattern(3 * BLOCK)
     s3.put("a.txt.gz", body)
     proxy = await start(mounts=[_mount(s3, precompressed=["gzip"])])
-    answer = await proxy.ask("GET", "/a.txt", {"Accept-Encoding": "gzip", "Range": "bytes=70000-70009"})
-    assert (answer.status, answer.body, answer.headers["Content-Encoding"]) == (206, body[70000:70010], "gzip")
+    response = await proxy.ask("GET", "/a.txt", {"Accept-Encoding": "gzip", "Range": "bytes=70000-70009"})
+    assert (response.status, response.body, response.headers["Content-Encoding"]) == (206, body[70000:70010], "gzip")
 
 
 async def test_sibling_of_what_is_down(packed: Proxy) -> None:
@@ -212,13 +212,13 @@ async def test_sibling_of_what_is_down(packed: Proxy) -> None:
         return canned(500, "InternalError")
 
     packed.relay.on_request = fail
-    answer = await packed.ask("GET", "/b.css", {"Accept-Encoding": "br"})
-    assert (answer.status, answer.body) == (200, b"plain style")
+    response = await packed.ask("GET", "/b.css", {"Accept-Encoding": "br"})
+    assert (response.status, response.body) == (200, b"plain style")
 
 
 async def test_a_dead_origin_is_waited_for_once(start: StartProxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many candidates a path has, an unresponsive origin costs one timeout (I20)."""
-    monkeypatch.setattr(objects, "SLOW_S", 0.2)
+    monkeypatch.setattr(objects, "CANDIDATES_TIMEOUT_S", 0.2)
     timeouts = {"connect_timeout": "100ms", "read_timeout": "300ms"}
     site = {"try_extensions": [".html", ".htm"], "fallback": "app.html"}
     proxy = await start(origin=timeouts, mounts=[_mount(s3, site=site, precompressed=["br"])])
@@ -232,8 +232,8 @@ async def test_a_dead_origin_is_waited_for_once(start: StartProxy, s3: S3, monke
 
     proxy.relay.on_request = stall
     proxy.relay.reset()
-    answer = await proxy.ask("GET", "/about.css", {"Accept-Encoding": "br"})
-    assert (answer.status, answer.body) == (200, b"about")
+    response = await proxy.ask("GET", "/about.css", {"Accept-Encoding": "br"})
+    assert (response.status, response.body) == (200, b"about")
     assert {seen.target.rpartition("/")[2] for seen in proxy.relay.seen} == {"about.css.br"}
 
 
@@ -254,8 +254,8 @@ async def test_a_fallback_is_for_what_is_absent(start: StartProxy, s3: S3) -> No
     proxy.relay.on_request = fail
     proxy.clock.advance(2)
     for target, is_absent in (("/users/7", True), ("/old.css", True), ("/users/8", False), ("/new.css", False)):
-        answer = await proxy.ask("GET", target, {"Accept-Encoding": "br"})
-        assert answer.status in ([200] if is_absent else [502, 503]), target
-        assert (answer.body == b"app") is is_absent, target
-    answer = await proxy.ask("GET", "/users/9", {"Cache-Control": "only-if-cached"})
-    assert answer.status == 504
+        response = await proxy.ask("GET", target, {"Accept-Encoding": "br"})
+        assert response.status in ([200] if is_absent else [502, 503]), target
+        assert (response.body == b"app") is is_absent, target
+    response = await proxy.ask("GET", "/users/9", {"Cache-Control": "only-if-cached"})
+    assert response.status == 504

@@ -46,7 +46,7 @@ async def test_upload_that_drips(
     async with proxy.connection() as connection:
         await connection.send(message("PUT", "/x", framing))
         assert await drips(connection, b"1\r\nx\r\n")
-        assert (await connection.answer("PUT")).status == 408
+        assert (await connection.response("PUT")).status == 408
     assert s3.keys() == []
 
 
@@ -73,5 +73,5 @@ async def test_a_body_that_comes_before_its_handler(
         await is_over.wait()
         assert not client.reader.at_eof()
         await client.send(b"ta")
-        assert (await client.answer("PUT")).status == 201
+        assert (await client.response("PUT")).status == 201
     assert s3.get("x") == b"data"

@@ -57,9 +57,9 @@ async def test_a_dripping_object_starves_no_other(
         took = []
         for number in range(5):
             began = asyncio.get_running_loop().time()
-            answer = await fetch(app.address, f"/healthy{number}")
+            response = await fetch(app.address, f"/healthy{number}")
             took.append(asyncio.get_running_loop().time() - began)
-            assert (answer.status, answer.body) == (200, b"healthy")
+            assert (response.status, response.body) == (200, b"healthy")
         # The machine may be busy with other things for one of them.
         assert sorted(took)[2] < 1, took
         assert app.origin.free_slots == CONNECTIONS // 2

@@ -6,7 +6,7 @@ import re
 import pytest
 from proxy_under_test import BLOCK, S3, Proxy, StartProxy, pattern, until
 from relay import Cut, Seen, canned
-from wire import Answer, chunked, message
+from wire import Response, chunked, message
 
 from bucketfront.cache import lookup_flow
 
@@ -17,7 +17,7 @@ PART_SIZE = 8 * MIB
 SIZES = [0, 1, BLOCK, PART_SIZE - 1, PART_SIZE, PART_SIZE + 1, 3 * PART_SIZE + 5]
 
 
-async def put(proxy: Proxy, body: bytes, *, is_chunked: bool = False, target: str = "/x") -> Answer:
+async def put(proxy: Proxy, body: bytes, *, is_chunked: bool = False, target: str = "/x") -> Response:
     if not is_chunked:
         return await proxy.ask("PUT", target, body=body)
     pieces = [body[at : at + MIB - 7] for at in range(0, len(body), MIB - 7)]
@@ -29,19 +29,19 @@ async def put(proxy: Proxy, body: bytes, *, is_chunked: bool = False, target: st
 async def test_the_next_get_is_a_hit(proxy: Proxy, s3: S3, size: int, is_chunked: bool) -> None:
     """After a PUT the cache has the object with S3's own metadata, and the next GET needs no request to S3 (I4, I5)."""
     body = pattern(size, 3)
-    answer = await put(proxy, body, is_chunked=is_chunked)
-    assert answer.status == 201
+    response = await put(proxy, body, is_chunked=is_chunked)
+    assert response.status == 201
     before = len(proxy.relay.seen)
     got = await proxy.get("/x")
     assert (got.status, got.body) == (200, body)
     stored = s3.head("x")
-    assert got.headers["ETag"] == answer.headers["ETag"] == stored["ETag"]
+    assert got.headers["ETag"] == response.headers["ETag"] == stored["ETag"]
     assert got.headers["Last-Modified"] == stored["ResponseMetadata"]["HTTPHeaders"]["last-modified"]
     assert got.headers["Cache-Status"].startswith("bucketfront; hit")
     if size > 10:
         assert (await proxy.get("/x", Range="bytes=1-10")).body == body[1:11]
     assert len(proxy.relay.seen) == before
-    assert ("-" in answer.headers["ETag"]) == (size > PART_SIZE)
+    assert ("-" in response.headers["ETag"]) == (size > PART_SIZE)
     assert s3.get("x") == body
     assert s3.unfinished == 0
 
@@ -146,7 +146,7 @@ async def test_reads_join_the_publication(proxy: Proxy, s3: S3) -> None:
     await until(lambda: proxy.figures["lookups_joined"] == 3)
     gate.set()
     assert (await writing).status == 201
-    assert [answer.body for answer in await asyncio.gather(*reading)] == [new] * 3
+    assert [response.body for response in await asyncio.gather(*reading)] == [new] * 3
     assert [seen.method for seen in proxy.relay.seen].count("HEAD") == 1
     assert "GET" not in [seen.method for seen in proxy.relay.seen]
 
@@ -176,8 +176,8 @@ async def test_what_comes_while_it_is_published(proxy: Proxy, s3: S3, what: str)
             assert (await put(proxy, newer)).status == 201
     gate.set()
     assert (await writing).status == 201
-    answer = await proxy.get("/x")
-    assert (answer.status, answer.body == newer) == ((404, False) if what == "delete" else (200, True))
+    response = await proxy.get("/x")
+    assert (response.status, response.body == newer) == ((404, False) if what == "delete" else (200, True))
     await until(lambda: len(proxy.files) == proxy.figures["entries"])
 
 
@@ -291,7 +291,7 @@ async def test_bytes_that_go_bad_on_the_way(proxy: Proxy, s3: S3, size: int) -> 
             file.seek(BLOCK + 5)
             file.write(b"?")
         await client.send(b"!")
-        assert (await client.answer("PUT")).status == 500
+        assert (await client.response("PUT")).status == 500
     assert s3.get("x") == b"old"
     assert (await proxy.get("/x")).body == b"old"
     assert s3.unfinished == 0
@@ -355,10 +355,10 @@ async def test_a_crowd_of_uploads(start: StartProxy, s3: S3, is_chunked: bool) -
     """
     proxy = await start(cache={"max_size": "5MiB"})
     bodies = {f"/{number}": pattern(MIB // 4, number) for number in range(60)}
-    answers = await asyncio.gather(
+    responses = await asyncio.gather(
         *(put(proxy, body, is_chunked=is_chunked, target=target) for target, body in bodies.items())
     )
-    assert {answer.status for answer in answers} == {201}
+    assert {response.status for response in responses} == {201}
     for target, body in bodies.items():
         assert s3.get(target[1:]) == body
     assert proxy.figures["bytes_used"] <= 5 * MIB

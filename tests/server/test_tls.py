@@ -36,10 +36,10 @@ async def test_get_over_tls(tls_proxy: Proxy, s3: S3, tls: ssl.SSLContext) -> No
         body = pattern(size)
         etag = s3.put(f"x{size}", body)
         for _ in range(2):
-            answer = await fetch(tls_proxy.address, f"/x{size}", tls=tls)
-            assert (answer.status, answer.is_complete, answer.headers["ETag"]) == (200, True, etag)
-            assert answer.body == body
-        assert answer.cache_status.startswith("hit")
+            response = await fetch(tls_proxy.address, f"/x{size}", tls=tls)
+            assert (response.status, response.is_complete, response.headers["ETag"]) == (200, True, etag)
+            assert response.body == body
+        assert response.cache_status.startswith("hit")
 
 
 async def test_ranges_over_tls(tls_proxy: Proxy, s3: S3, tls: ssl.SSLContext) -> None:
@@ -54,10 +54,10 @@ async def test_ranges_over_tls(tls_proxy: Proxy, s3: S3, tls: ssl.SSLContext) ->
             (f"bytes={MIB // 2}-", 206, slice(MIB // 2, None)),
             (f"bytes={MIB}-", 416, None),
         ):
-            answer = await connection.request("GET", "/x", {"Range": header})
-            assert answer.status == status
+            response = await connection.request("GET", "/x", {"Range": header})
+            assert response.status == status
             if span is not None:
-                assert answer.body == body[span]
+                assert response.body == body[span]
         assert (await connection.request("GET", "/x", {"If-None-Match": etag})).status == 304
         assert (await connection.request("HEAD", "/x")).headers["Content-Length"] == str(MIB)
         assert (await connection.request("PUT", "/y", body=b"data")).status == 201
@@ -71,6 +71,6 @@ async def test_origin_fails_over_tls(tls_proxy: Proxy, s3: S3, tls: ssl.SSLConte
     await fetch(tls_proxy.address, "/x", headers={"Range": "bytes=0-0"}, tls=tls)
     await tls_proxy.settled()
     await tls_proxy.relay.stop()
-    answer = await fetch(tls_proxy.address, "/x", tls=tls)
-    assert (answer.status, answer.is_complete) == (200, False)
-    assert body.startswith(answer.body)
+    response = await fetch(tls_proxy.address, "/x", tls=tls)
+    assert (response.status, response.is_complete) == (200, False)
+    assert body.startswith(response.body)

@@ -66,8 +66,8 @@ async def test_the_last_piece_is_held_back(proxy: Proxy, s3: S3) -> None:
     wrong = {"Content-Digest": f"sha-512=:{encoded('sha512', body[1:])}:"}
     pieces = [body[at : at + MIB] for at in range(0, len(body), MIB)]
     assert (await proxy.ask("PUT", "/known", wrong, body)).status == 400
-    answer = await proxy.ask("PUT", "/x", {"Transfer-Encoding": "chunked", **wrong}, chunked(*pieces))
-    assert (answer.status, "sha512" in answer.json()["error"]) == (400, True)
+    response = await proxy.ask("PUT", "/x", {"Transfer-Encoding": "chunked", **wrong}, chunked(*pieces))
+    assert (response.status, "sha512" in response.json()["error"]) == (400, True)
     assert s3.keys() == []
     assert s3.unfinished == 0
 
@@ -114,8 +114,8 @@ async def test_what_the_head_decides_is_decided_before_the_body(start: StartProx
         async with proxy.connection() as connection:
             told = {"Content-Length": "4", **headers, "Expect": "100-continue"}
             await connection.send(message("PUT", target, told))
-            answer = await connection.answer("PUT")
-            return answer.status, b"" if answer.status == 100 else await connection.rest()
+            response = await connection.response("PUT")
+            return response.status, b"" if response.status == 100 else await connection.rest()
 
     found = await asyncio.gather(*(answered("/x", headers) for headers, _ in REFUSED))
     assert found == [(status, b"") for _, status in REFUSED]
@@ -229,10 +229,10 @@ async def test_deadline(start: StartProxy, s3: S3) -> None:
                 await asyncio.sleep(0.02)
 
         sending = asyncio.create_task(steadily())
-        answer = await connection.answer("PUT")
+        response = await connection.response("PUT")
         sending.cancel()
         await asyncio.gather(sending, return_exceptions=True)
-    assert (answer.status, "0.3 s" in answer.json()["error"]) == (408, True)
+    assert (response.status, "0.3 s" in response.json()["error"]) == (408, True)
     assert s3.keys() == []
 
 

@@ -166,7 +166,7 @@ async def test_a_refusal_ends_the_body(setup: Setup) -> None:
     setup.origin.script = once("part", Behaviour(status=403))
     async with connected(setup.app.address) as client:
         await client.send(message("PUT", "/x", {"Content-Length": str(1 << 30)}) + pattern(PART + 1))
-        assert (await client.answer("PUT")).status == 403
+        assert (await client.response("PUT")).status == 403
     await setup.at_rest()
     assert setup.origin.stored("x") == OLD
 

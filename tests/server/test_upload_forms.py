@@ -12,7 +12,7 @@ from behaviour import HONEST, Behaviour, PlainRequest
 from proxy_under_test import BLOCK, S3, Proxy, StartProxy, pattern, until
 from relay import Seen, canned
 from uploads_under_test import BODY, OLD, PERCENTS, Setup, running
-from wire import Answer, chunked, connected, message
+from wire import Response, chunked, connected, message
 
 BOUNDARY = "----WebKitFormBoundary7MA4YWxkTrZu0gW"
 TYPE = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
@@ -31,7 +31,7 @@ def form(*parts: bytes) -> bytes:
     return b"".join(parts) + f"--{BOUNDARY}--\r\n".encode()
 
 
-async def post(proxy: Proxy, target: str, *parts: bytes, headers: dict[str, str] | None = None) -> Answer:
+async def post(proxy: Proxy, target: str, *parts: bytes, headers: dict[str, str] | None = None) -> Response:
     return await proxy.ask("POST", target, TYPE | (headers or {}), form(*parts))
 
 
@@ -46,10 +46,10 @@ async def proxy(start: StartProxy, s3: S3) -> Proxy:
 async def test_a_file(proxy: Proxy, s3: S3, size: int) -> None:
     """One file is a 201 with key, Location and ETag as for any upload, and a GET returns the form's bytes."""
     body = pattern(size)
-    answer = await post(proxy, "/upload", part("file", body, "a b.bin", "Content-Type: text/x-test\r\n"))
-    assert (answer.status, answer.json()) == (201, {"key": "a b.bin"})
-    assert answer.headers["Location"] == "/a%20b.bin"
-    assert answer.headers["ETag"] == s3.head("a b.bin")["ETag"]
+    response = await post(proxy, "/upload", part("file", body, "a b.bin", "Content-Type: text/x-test\r\n"))
+    assert (response.status, response.json()) == (201, {"key": "a b.bin"})
+    assert response.headers["Location"] == "/a%20b.bin"
+    assert response.headers["ETag"] == s3.head("a b.bin")["ETag"]
     assert s3.get("a b.bin") == body
     got = await proxy.get("/a%20b.bin")
     assert (got.body, got.headers["Content-Type"]) == (body, "text/x-test")
@@ -60,7 +60,7 @@ async def test_several_files(proxy: Proxy, s3: S3) -> None:
 
     An empty choice is no file, and other fields have no effect.
     """
-    answer = await post(
+    response = await post(
         proxy,
         "/in/",
         part("policy", b"x" * 1000),
@@ -69,20 +69,20 @@ async def test_several_files(proxy: Proxy, s3: S3) -> None:
         part("files", b"", "2.txt"),
         part("files", b"three", "", "Content-Type: application/octet-stream\r\n"),
     )
-    assert answer.status == 201
-    told = answer.json()
+    assert response.status == 201
+    told = response.json()
     assert [entry["key"] for entry in told[:2]] == ["in/1.txt", "in/2.txt"]
     assert re.fullmatch(f"in/{ULID}", told[2]["key"])
     assert [s3.get(entry["key"]) for entry in told] == [b"one", b"", b"three"]
     for entry in told:
         assert entry["etag"] == s3.head(entry["key"])["ETag"]
         assert (await proxy.get(entry["location"])).body == s3.get(entry["key"])
-    assert not {"ETag", "Location"} & answer.headers.keys()
+    assert not {"ETag", "Location"} & response.headers.keys()
 
 
 async def test_keys(proxy: Proxy, s3: S3) -> None:
     """The form's key takes precedence, with `${filename}` as in S3. It is below the folder of the form's path."""
-    answer = await post(
+    response = await post(
         proxy,
         "/in/",
         part("key", "ü/${filename}".encode()),
@@ -92,17 +92,17 @@ async def test_keys(proxy: Proxy, s3: S3) -> None:
         part("file", b"3", "c.txt"),
         part("file", b"4", "d.txt"),
     )
-    assert [entry["key"] for entry in answer.json()] == ["in/ü/a.txt", "in/ü/b.txt", "in/exact", "in/d.txt"]
-    assert sorted(s3.keys()) == sorted(entry["key"] for entry in answer.json())
+    assert [entry["key"] for entry in response.json()] == ["in/ü/a.txt", "in/ü/b.txt", "in/exact", "in/d.txt"]
+    assert sorted(s3.keys()) == sorted(entry["key"] for entry in response.json())
 
 
 async def test_a_form_to_a_key(proxy: Proxy, s3: S3) -> None:
     """A path that names a key is that file's name, and there cannot be two files."""
-    answer = await post(proxy, "/upload/a/x.txt", part("file", b"data", "y.bin"))
-    assert (answer.status, answer.json()) == (201, {"key": "a/x.txt"})
+    response = await post(proxy, "/upload/a/x.txt", part("file", b"data", "y.bin"))
+    assert (response.status, response.json()) == (201, {"key": "a/x.txt"})
     assert s3.get("a/x.txt") == b"data"
-    answer = await post(proxy, "/upload/z", part("file", b"1", "y"), part("file", b"2", "z"))
-    assert (answer.status, [one["key"] for one in answer.json()["stored"]]) == (400, ["z"])
+    response = await post(proxy, "/upload/z", part("file", b"1", "y"), part("file", b"2", "z"))
+    assert (response.status, [one["key"] for one in response.json()["stored"]]) == (400, ["z"])
     assert (await post(proxy, "/upload/k", part("key", b"l"), part("file", b"1", "y"))).status == 400
     assert s3.get("z") == b"1"
 
@@ -112,7 +112,7 @@ async def test_what_a_form_says_of_its_files(proxy: Proxy, s3: S3) -> None:
 
     The browsers' type for unknown files counts as no type (I25).
     """
-    answer = await post(
+    response = await post(
         proxy,
         "/upload",
         part("Cache-Control", b"max-age=5"),
@@ -123,7 +123,7 @@ async def test_what_a_form_says_of_its_files(proxy: Proxy, s3: S3) -> None:
         part("file", b"data", "a.css", "Content-Type: application/octet-stream\r\n"),
         headers={"x-amz-meta-app": "web", "Cache-Control": "no-cache"},
     )
-    assert answer.status == 201
+    assert response.status == 201
     stored = s3.head("a.css")
     assert stored["ContentType"] == "text/css; charset=utf-8"
     assert stored["CacheControl"] == "max-age=5"
@@ -159,16 +159,16 @@ async def test_checksums_of_a_file(proxy: Proxy, s3: S3) -> None:
     field = part("content-md5", MD5["data"].encode())
     assert (await post(proxy, "/upload", field, part("f", b"data", "c"), part("f", b"other", "d"))).status == 201
     assert sorted(s3.keys()) == ["a", "c", "d"]
-    answer = await post(proxy, "/upload", part("f", b"data", "e"), headers={"Content-MD5": MD5["data"]})
-    assert answer.status == 501  # of the whole form: by its end, files are stored
+    response = await post(proxy, "/upload", part("f", b"data", "e"), headers={"Content-MD5": MD5["data"]})
+    assert response.status == 501  # of the whole form: by its end, files are stored
 
 
 async def test_conditions(proxy: Proxy, s3: S3) -> None:
     """`If-None-Match: *` applies to each file. An existing one is a 412, after which no further file is stored."""
     s3.put("b", b"old")
     parts = [part("f", name.encode(), name) for name in "abc"]
-    answer = await post(proxy, "/upload", *parts, headers={"If-None-Match": "*"})
-    assert (answer.status, [one["key"] for one in answer.json()["stored"]]) == (412, ["a"])
+    response = await post(proxy, "/upload", *parts, headers={"If-None-Match": "*"})
+    assert (response.status, [one["key"] for one in response.json()["stored"]]) == (412, ["a"])
     assert (s3.keys(), s3.get("b")) == (["a", "b"], b"old")
     assert (await post(proxy, "/upload", *parts, headers={"If-Match": '"x"'})).status == 501
 
@@ -196,9 +196,9 @@ async def test_conditions(proxy: Proxy, s3: S3) -> None:
 async def test_forms_that_are_refused(proxy: Proxy, s3: S3, parts: list[bytes]) -> None:
     """They are a 400, the connection closes, and nothing is stored (I8, I23, I24)."""
     async with proxy.connection() as connection:
-        answer = await connection.request("POST", "/in/", TYPE, form(*parts))
-        assert answer.status == 400
-        assert "error" in answer.json()
+        response = await connection.request("POST", "/in/", TYPE, form(*parts))
+        assert response.status == 400
+        assert "error" in response.json()
         assert await connection.rest() == b""
     assert s3.keys() == []
 
@@ -209,7 +209,7 @@ async def test_a_form_without_a_boundary(proxy: Proxy, kind: str) -> None:
     async with proxy.connection() as connection:
         head = {"Content-Type": kind, "Content-Length": "100", "Expect": "100-continue"}
         await connection.send(message("POST", "/upload", head))
-        assert (await connection.answer("POST")).status == 400
+        assert (await connection.response("POST")).status == 400
     assert proxy.relay.seen == []
 
 
@@ -222,8 +222,8 @@ async def test_a_form_that_ends_within_a_file(proxy: Proxy, s3: S3, size: int, i
     for cut in (len(BOUNDARY) + 6, len(BOUNDARY) + 7, size // 2 + len(BOUNDARY)):
         sent = body[:-cut]
         headers = TYPE | ({"Transfer-Encoding": "chunked"} if is_chunked else {})
-        answer = await proxy.ask("POST", "/upload", headers, chunked(sent) if is_chunked else sent)
-        assert answer.status == 400
+        response = await proxy.ask("POST", "/upload", headers, chunked(sent) if is_chunked else sent)
+        assert response.status == 400
         assert s3.get("a") == b"old"
     assert s3.unfinished == 0
 
@@ -246,9 +246,9 @@ async def test_failure_in_the_middle(proxy: Proxy, s3: S3) -> None:
 
     proxy.relay.on_request = refuse
     parts = [part("f", str(number).encode(), f"{number}.txt") for number in (1, 2, 3)]
-    answer = await post(proxy, "/upload", *parts, headers={"Accept": "text/html"})
-    assert (answer.status, answer.headers["Content-Type"]) == (403, "application/json")
-    assert answer.json() == {
+    response = await post(proxy, "/upload", *parts, headers={"Accept": "text/html"})
+    assert (response.status, response.headers["Content-Type"]) == (403, "application/json")
+    assert response.json() == {
         "error": "the origin denied access",
         "stored": [{"key": "1.txt", "location": "/1.txt", "etag": s3.head("1.txt")["ETag"]}],
     }
@@ -274,8 +274,8 @@ def three(second: bytes) -> bytes:
     return form(part("key", b"${filename}"), *(part("file", content, name) for name, content in contents.items()))
 
 
-def told_as_stored(answer: Answer) -> list[str]:
-    return [one["key"] for one in answer.json()["stored"]]
+def told_as_stored(response: Response) -> list[str]:
+    return [one["key"] for one in response.json()["stored"]]
 
 
 @pytest.mark.parametrize("second", [BODY[:BLOCK], BODY], ids=["put", "parts"])
@@ -291,8 +291,8 @@ async def test_s3_refuses_the_second_file(
     """
     refusal = Behaviour(status=status, early_at=early_at)
     setup.origin.script = lambda asked: refusal if (asked.method, asked.key) == ("PUT", "b") else HONEST
-    answer = await setup.ask("POST", three(second), "/upload", TYPE)
-    assert (answer.status, told_as_stored(answer)) == (told, ["a"])
+    response = await setup.ask("POST", three(second), "/upload", TYPE)
+    assert (response.status, told_as_stored(response)) == (told, ["a"])
     assert not [asked for asked in setup.origin.asked if (asked.method, asked.key) == ("PUT", "c")]
     for name, content in (("a", FIRST), ("b", OLD), ("c", OLD)):
         await setup.is_whole(content, target=f"/{name}")
@@ -313,8 +313,8 @@ async def test_a_lost_answer_within_a_form(setup: Setup, second: bytes, step: st
         return lost if (asked.method, asked.key) == (step, "b") and not is_begun else HONEST
 
     setup.origin.script = script
-    answer = await setup.ask("POST", three(second), "/upload", TYPE)
-    assert (answer.status, told_as_stored(answer)) == (502, ["a"])
+    response = await setup.ask("POST", three(second), "/upload", TYPE)
+    assert (response.status, told_as_stored(response)) == (502, ["a"])
     for name, content in (("a", FIRST), ("b", second), ("c", OLD)):
         await setup.is_whole(content, target=f"/{name}")
     await setup.at_rest()
@@ -346,8 +346,8 @@ async def test_a_client_that_is_reset_within_a_form(setup: Setup, size: int) -> 
 
 async def test_two_files_of_one_name(proxy: Proxy, s3: S3) -> None:
     """The second would overwrite the first within one request. It is a 400, with the first file as stored."""
-    answer = await post(proxy, "/upload", part("f", b"1", "a"), part("f", b"2", "dir/a"))
-    assert (answer.status, [one["key"] for one in answer.json()["stored"]]) == (400, ["a"])
+    response = await post(proxy, "/upload", part("f", b"1", "a"), part("f", b"2", "dir/a"))
+    assert (response.status, [one["key"] for one in response.json()["stored"]]) == (400, ["a"])
     assert s3.get("a") == b"1"
 
 
@@ -359,7 +359,7 @@ async def test_max_size(start: StartProxy, s3: S3) -> None:
     async with proxy.connection() as connection:
         head = {**TYPE, "Content-Length": str(2 * MIB), "Expect": "100-continue"}
         await connection.send(message("POST", "/upload", head))
-        assert (await connection.answer("POST")).status == 413
+        assert (await connection.response("POST")).status == 413
     assert len(s3.keys()) == 1
 
 

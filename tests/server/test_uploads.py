@@ -18,12 +18,12 @@ MIB = 1 << 20
 async def test_put(proxy: Proxy, s3: S3) -> None:
     """PUT stores the body and responds with 201, key, Location and S3's own ETag. A GET then returns the body."""
     body = pattern(3 * BLOCK + 1)
-    answer = await proxy.ask("PUT", "/a%20b/c.bin", {"Content-Type": "text/x-test; charset=utf-8"}, body)
-    assert (answer.status, answer.json()) == (201, {"key": "a b/c.bin"})
-    assert answer.headers["Location"] == "/a%20b/c.bin"
-    assert answer.headers["Content-Type"] == "application/json"
+    response = await proxy.ask("PUT", "/a%20b/c.bin", {"Content-Type": "text/x-test; charset=utf-8"}, body)
+    assert (response.status, response.json()) == (201, {"key": "a b/c.bin"})
+    assert response.headers["Location"] == "/a%20b/c.bin"
+    assert response.headers["Content-Type"] == "application/json"
     stored = s3.head("a b/c.bin")
-    assert answer.headers["ETag"] == stored["ETag"]
+    assert response.headers["ETag"] == stored["ETag"]
     assert stored["ContentType"] == "text/x-test; charset=utf-8"
     assert s3.get("a b/c.bin") == body
     got = await proxy.get("/a%20b/c.bin")
@@ -44,13 +44,13 @@ async def test_put(proxy: Proxy, s3: S3) -> None:
 )
 async def test_post(proxy: Proxy, s3: S3, target: str, key: str) -> None:
     """POST to a folder, or to the upload route, makes a ULID if no key is named, and Location leads to the object."""
-    answer = await proxy.ask("POST", target, body=b"data")
-    assert answer.status == 201
-    made = answer.json()["key"]
+    response = await proxy.ask("POST", target, body=b"data")
+    assert response.status == 201
+    made = response.json()["key"]
     assert re.fullmatch(key, made)
     assert s3.keys() == [made]
-    assert answer.headers["ETag"] == s3.head(made)["ETag"]
-    assert (await proxy.get(answer.headers["Location"])).body == b"data"
+    assert response.headers["ETag"] == s3.head(made)["ETag"]
+    assert (await proxy.get(response.headers["Location"])).body == b"data"
 
 
 async def test_upload_route_of_its_own(start: StartProxy, s3: S3) -> None:
@@ -59,8 +59,12 @@ async def test_upload_route_of_its_own(start: StartProxy, s3: S3) -> None:
         mounts=[{"path": "/", "bucket": s3.bucket, "prefix": "root/"}, {"path": "/download/", "bucket": s3.bucket}],
         uploads={"path": "/in", "mount": "/download/"},
     )
-    answer = await proxy.ask("POST", "/in/x.txt", body=b"data")
-    assert (answer.status, answer.json(), answer.headers["Location"]) == (201, {"key": "x.txt"}, "/download/x.txt")
+    response = await proxy.ask("POST", "/in/x.txt", body=b"data")
+    assert (response.status, response.json(), response.headers["Location"]) == (
+        201,
+        {"key": "x.txt"},
+        "/download/x.txt",
+    )
     assert s3.keys() == ["x.txt"]
     assert (await proxy.ask("PUT", "/download/x.txt", body=b"no")).status == 405
 
@@ -70,8 +74,8 @@ async def test_chunked(proxy: Proxy, s3: S3, size: int) -> None:
     """A body of unknown length arrives whole, in parts if it is large, and no upload is left unfinished."""
     body = pattern(size)
     pieces = [body[at : at + MIB - 7] for at in range(0, size, MIB - 7)]
-    answer = await proxy.ask("PUT", "/x", {"Transfer-Encoding": "chunked"}, chunked(*pieces))
-    assert answer.status == 201
+    response = await proxy.ask("PUT", "/x", {"Transfer-Encoding": "chunked"}, chunked(*pieces))
+    assert response.status == 201
     assert s3.get("x") == body
     assert s3.unfinished == 0
 
@@ -94,7 +98,7 @@ async def test_no_length(proxy: Proxy, s3: S3, line: str, version: str) -> None:
     s3.put("x", b"old")
     async with proxy.connection() as connection:
         await connection.send(f"{line} HTTP/{version}\r\nHost: a\r\n\r\n".encode() + b"data")
-        assert (await connection.answer("PUT")).status == 411
+        assert (await connection.response("PUT")).status == 411
         assert await connection.rest() == b""
     assert s3.get("x") == b"old"
     assert proxy.relay.seen == []
@@ -106,7 +110,7 @@ async def test_expect_continue(proxy: Proxy, s3: S3) -> None:
         await connection.send(message("PUT", "/x", {"Expect": "100-continue", "Content-Length": "4"}))
         assert (await connection.head()).status == 100
         await connection.send(b"data")
-        assert (await connection.answer("PUT")).status == 201
+        assert (await connection.response("PUT")).status == 201
         assert (await connection.request("GET", "/x")).body == b"data"
     assert s3.get("x") == b"data"
 
@@ -137,8 +141,8 @@ async def test_refused_before_the_body(start: StartProxy, s3: S3) -> None:
     async def answered(target: str, headers: dict[str, str]) -> tuple[int, bytes]:
         async with proxy.connection() as connection:
             await connection.send(message("PUT", target, {**headers, "Expect": "100-continue"}))
-            answer = await connection.answer("PUT")
-            return answer.status, b"" if answer.status == 100 else await connection.rest()
+            response = await connection.response("PUT")
+            return response.status, b"" if response.status == 100 else await connection.rest()
 
     found = await asyncio.gather(*(answered(target, headers) for target, headers, _ in REFUSED))
     assert found == [(status, b"") for _, _, status in REFUSED]
@@ -150,7 +154,7 @@ async def test_aws_chunked_on_a_second_line(proxy: Proxy, s3: S3) -> None:
     async with proxy.connection() as connection:
         lines = {"Content-Encoding": "gzip\r\nContent-Encoding: aws-chunked"}
         await connection.send(message("PUT", "/x", lines, b"data"))
-        assert (await connection.answer("PUT")).status == 501
+        assert (await connection.response("PUT")).status == 501
     assert s3.keys() == []
 
 
@@ -162,7 +166,7 @@ async def test_body_of_a_refused_upload_is_no_request(start: StartProxy, s3: S3)
     for headers, body in (({}, hidden), ({"Transfer-Encoding": "chunked"}, chunked(hidden) + hidden)):
         async with proxy.connection() as connection:
             await connection.send(message("PUT", "/y", headers, body))
-            assert (await connection.answer("PUT")).status == 405
+            assert (await connection.response("PUT")).status == 405
             assert b"secret" not in await connection.rest()
     assert proxy.relay.seen == []
 
@@ -173,8 +177,8 @@ async def test_body_of_a_get_is_no_request(proxy: Proxy, s3: S3) -> None:
     s3.put("hidden", b"secret")
     async with proxy.connection() as connection:
         for _ in range(2):
-            answer = await connection.request("GET", "/x", body=message("GET", "/hidden"))
-            assert answer.body == b"data"
+            response = await connection.request("GET", "/x", body=message("GET", "/hidden"))
+            assert response.body == b"data"
     assert [seen for seen in proxy.relay.seen if seen.target.endswith("hidden")] == []
 
 
@@ -186,8 +190,8 @@ async def test_too_large(start: StartProxy, s3: S3, size: int, is_chunked: bool)
     s3.put("x", b"old")
     body = bytes(size)
     headers = {"Transfer-Encoding": "chunked"} if is_chunked else {}
-    answer = await proxy.ask("PUT", "/x", headers, chunked(body) if is_chunked else body)
-    assert answer.status == 413
+    response = await proxy.ask("PUT", "/x", headers, chunked(body) if is_chunked else body)
+    assert response.status == 413
     assert s3.get("x") == b"old"
     assert (await proxy.get("/x")).body == b"old"
 
@@ -204,8 +208,8 @@ async def test_too_large_after_the_first_parts(start: StartProxy, s3: S3) -> Non
     """A body of unknown length that proves too large leaves neither an object nor parts that cost money (I8)."""
     proxy = await start(uploads={"max_size": 9 * MIB})
     pieces = [bytes(MIB)] * 10
-    answer = await proxy.ask("PUT", "/x", {"Transfer-Encoding": "chunked"}, chunked(*pieces))
-    assert answer.status == 413
+    response = await proxy.ask("PUT", "/x", {"Transfer-Encoding": "chunked"}, chunked(*pieces))
+    assert response.status == 413
     assert s3.keys() == []
     assert s3.unfinished == 0
 
@@ -250,8 +254,8 @@ async def test_read_your_writes(proxy: Proxy, s3: S3) -> None:
 async def test_delete_of_what_is_not_there(proxy: Proxy) -> None:
     """DELETE is idempotent: a 204 if there was no object, as in S3."""
     for _ in range(2):
-        answer = await proxy.ask("DELETE", "/never")
-        assert (answer.status, answer.body) == (204, b"")
+        response = await proxy.ask("DELETE", "/never")
+        assert (response.status, response.body) == (204, b"")
 
 
 async def test_fill_from_before_a_write_is_not_kept(proxy: Proxy, s3: S3) -> None:
@@ -305,8 +309,8 @@ async def test_encoded_bodies_stay_as_sent(proxy: Proxy, s3: S3) -> None:
     body = gzip.compress(pattern(10_000))
     await proxy.ask("PUT", "/x", {"Content-Encoding": "gzip"}, body)
     assert s3.get("x") == body
-    answer = await proxy.get("/x")
-    assert (answer.body, answer.headers["Content-Encoding"]) == (body, "gzip")
+    response = await proxy.get("/x")
+    assert (response.body, response.headers["Content-Encoding"]) == (body, "gzip")
     await proxy.ask("PUT", "/y", {"Content-Encoding": "gzip", "Transfer-Encoding": "chunked"}, chunked(b"no gzip"))
     assert s3.get("y") == b"no gzip"
 
@@ -329,11 +333,11 @@ async def test_object_headers_are_stored(proxy: Proxy, s3: S3) -> None:
         },
         b"data",
     )
-    answer = await proxy.get("/x")
-    assert answer.headers["Content-Type"] == "text/css"
-    assert answer.headers["Cache-Control"] == "max-age=5"
-    assert answer.headers["Content-Disposition"] == "inline"
-    assert answer.headers["x-amz-meta-who"] == "me"
+    response = await proxy.get("/x")
+    assert response.headers["Content-Type"] == "text/css"
+    assert response.headers["Cache-Control"] == "max-age=5"
+    assert response.headers["Content-Disposition"] == "inline"
+    assert response.headers["x-amz-meta-who"] == "me"
     put = next(seen for seen in proxy.relay.seen if seen.method == "PUT")
     assert put.headers["x-amz-storage-class"] == "STANDARD_IA"
     assert not {"x-amz-acl", "x-amz-security-token", "cookie"} & put.headers.keys()
@@ -382,9 +386,9 @@ async def test_refused_by_s3(proxy: Proxy, s3: S3, status: int, code: str, told:
         return canned(status, code) if seen.method == "PUT" else None
 
     proxy.relay.on_request = refuse
-    answer = await proxy.ask("PUT", "/x", body=b"data")
-    assert answer.status == told
-    assert code not in answer.body.decode()
+    response = await proxy.ask("PUT", "/x", body=b"data")
+    assert response.status == told
+    assert code not in response.body.decode()
     proxy.relay.reset()
     assert (await proxy.get("/x")).body == b"old"
     assert len(proxy.relay.seen) == 1

@@ -134,15 +134,15 @@ async def cut_in_the_middle(matrix: Matrix, way: Way, *, ignores_if_match: bool)
         old = matrix.origin.store(key, SIZE)
         matrix.overwrite(key, cut, new_size, way, ignores_if_match=ignores_if_match)
         client = matrix.client()
-        answer = await client.get(key)
-        assert answer.status == 200, cut
-        if answer.version == old:
-            assert answer.received <= (SIZE if answer.outcome == "done" else way.last(cut)), cut
+        response = await client.get(key)
+        assert response.status == 200, cut
+        if response.version == old:
+            assert response.received <= (SIZE if response.outcome == "done" else way.last(cut)), cut
         else:
             # aiohttp may drop what it has not handed on when a connection ends, and with that the head's reason.
             assert way.breaks_off, cut
-            assert answer.outcome == "done", cut
-        outcomes.append(answer.outcome if answer.version == old else "cut")
+            assert response.outcome == "done", cut
+        outcomes.append(response.outcome if response.version == old else "cut")
     matrix.check()
     return outcomes
 
@@ -190,12 +190,12 @@ async def begin_again(matrix: Matrix, way: Way, *, ignores_if_match: bool) -> No
         # Before the first answer: when that is sent, the fill goes on by itself where half of the object is present.
         matrix.overwrite(key, cut, new_size, way, ignores_if_match=ignores_if_match)
         assert (await clients[0].get(key, 0, first)).version == old
-        answers = await asyncio.gather(*(client.get(key, first + 10 * n) for n, client in enumerate(clients)))
-        for answer in answers:
-            if matrix.origin.is_versioned and answer.version == old:
-                assert answer.outcome == "done", cut
+        responses = await asyncio.gather(*(client.get(key, first + 10 * n) for n, client in enumerate(clients)))
+        for response in responses:
+            if matrix.origin.is_versioned and response.version == old:
+                assert response.outcome == "done", cut
             elif first < new_size:
-                assert (answer.outcome, answer.version) == ("done", old + 1), cut
+                assert (response.outcome, response.version) == ("done", old + 1), cut
             else:
-                assert answer.status == 416, cut
+                assert response.status == 416, cut
     matrix.check()

@@ -38,8 +38,8 @@ async def test_read_during_a_write(proxy: Proxy, s3: S3, method: str) -> None:
     assert [(await proxy.get("/x")).body for _ in range(2)] == [b"old", b"old"]
     gate.set()
     assert (await writing).status in (201, 204)
-    answer = await proxy.get("/x")
-    assert (answer.status, answer.body == b"new") == ((200, True) if method == "PUT" else (404, False))
+    response = await proxy.get("/x")
+    assert (response.status, response.body == b"new") == ((200, True) if method == "PUT" else (404, False))
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE"])
@@ -64,5 +64,5 @@ async def test_write_whose_outcome_is_unknown(proxy: Proxy, s3: S3, method: str)
     assert (await proxy.get("/x")).body == b"old"
     gate.set()
     assert (await writing).status in (502, 504)
-    answer = await proxy.get("/x")
-    assert (answer.status, answer.body == b"new") == ((200, True) if method == "PUT" else (404, False))
+    response = await proxy.get("/x")
+    assert (response.status, response.body == b"new") == ((200, True) if method == "PUT" else (404, False))

@@ -4,7 +4,7 @@ import base64
 from collections.abc import Mapping
 
 from proxy_under_test import Proxy
-from wire import Answer
+from wire import Response
 
 TUS = {"Tus-Resumable": "1.0.0"}
 BODY = {**TUS, "Content-Type": "application/offset+octet-stream"}
@@ -18,17 +18,17 @@ async def created(proxy: Proxy, length: int, key: str = "x", **headers: str) -> 
     """Create an upload. Return its URL."""
     told = {**TUS, "Upload-Length": str(length), "Upload-Metadata": metadata(key=key)}
     told |= {name.replace("_", "-"): value for name, value in headers.items()}
-    answer = await proxy.ask("POST", "/upload", told)
-    assert answer.status == 201, answer.body
-    return answer.headers["Location"]
+    response = await proxy.ask("POST", "/upload", told)
+    assert response.status == 201, response.body
+    return response.headers["Location"]
 
 
-async def patched(proxy: Proxy, url: str, offset: int, body: bytes, headers: Mapping[str, str] = BODY) -> Answer:
+async def patched(proxy: Proxy, url: str, offset: int, body: bytes, headers: Mapping[str, str] = BODY) -> Response:
     return await proxy.ask("PATCH", url, {**headers, "Upload-Offset": str(offset)}, body)
 
 
 async def offset_of(proxy: Proxy, url: str) -> int:
-    answer = await proxy.ask("HEAD", url, TUS)
-    assert answer.status == 200
-    assert answer.headers["Cache-Control"] == "no-store"
-    return int(answer.headers["Upload-Offset"])
+    response = await proxy.ask("HEAD", url, TUS)
+    assert response.status == 200
+    assert response.headers["Cache-Control"] == "no-store"
+    return int(response.headers["Upload-Offset"])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from chaos_origin import ChaosOrigin
 from proxy_under_test import BLOCK, WallClock, descriptors_open, pattern, settings_of, until
-from wire import Answer, chunked, fetch
+from wire import Response, chunked, fetch
 
 from bucketfront.app import App
 from bucketfront.s3.upload import multipart, parts
@@ -30,10 +30,10 @@ class Setup:
 
     async def ask(
         self, method: str, body: bytes | None = None, target: str = "/x", headers: Mapping[str, str] | None = None
-    ) -> Answer:
+    ) -> Response:
         return await fetch(self.app.address, target, method=method, headers=headers, body=body)
 
-    async def put(self, body: bytes = BODY, *, is_chunked: bool = False, target: str = "/x") -> Answer:
+    async def put(self, body: bytes = BODY, *, is_chunked: bool = False, target: str = "/x") -> Response:
         headers, sent = framed(body, is_chunked=is_chunked)
         return await self.ask("PUT", sent, target, headers)
 
@@ -65,8 +65,8 @@ class Setup:
         """Return whether the object is one of `versions`, and a read through the proxy has what S3 has (I5, I8, I9)."""
         stored = self.origin.stored(target[1:])
         assert stored in versions
-        answer = await self.ask("GET", target=target)
-        assert (answer.status, answer.body) == (200, stored) if stored is not None else answer.status == 404
+        response = await self.ask("GET", target=target)
+        assert (response.status, response.body) == (200, stored) if stored is not None else response.status == 404
 
 
 @asynccontextmanager

@@ -29,7 +29,7 @@ class Head:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer(Head):
+class Response(Head):
     """A whole response. `is_complete` is False if the connection ended before its declared length."""
 
     body: bytes
@@ -52,9 +52,9 @@ class Connection:
 
     async def request(
         self, method: str, target: str, headers: Mapping[str, str] | None = None, body: bytes | None = None
-    ) -> Answer:
+    ) -> Response:
         await self.send(message(method, target, headers, body))
-        return await self.answer(method)
+        return await self.response(method)
 
     async def head(self) -> Head:
         async with asyncio.timeout(HANG_S):
@@ -65,7 +65,7 @@ class Connection:
             fields.add(name, value.strip())
         return Head(int(lines[0].split(" ")[1]), CIMultiDictProxy(fields))
 
-    async def answer(self, method: str = "GET") -> Answer:
+    async def response(self, method: str = "GET") -> Response:
         head = await self.head()
         length = int(head.headers.get("Content-Length", 0))
         if method == "HEAD" or head.status in (100, 204, 304):
@@ -78,7 +78,7 @@ class Connection:
                 body, is_complete = error.partial, False
             except ConnectionError:
                 is_complete = False
-        return Answer(head.status, head.headers, body, is_complete)
+        return Response(head.status, head.headers, body, is_complete)
 
     async def rest(self) -> bytes:
         """Return all bytes until the other side closes."""
@@ -143,7 +143,7 @@ async def fetch(
     headers: Mapping[str, str] | None = None,
     body: bytes | None = None,
     tls: ssl.SSLContext | None = None,
-) -> Answer:
+) -> Response:
     """Send one request on a connection of its own."""
     async with connected(address, tls) as connection:
         return await connection.request(method, target, headers, body)

@@ -27,7 +27,9 @@ from bucketfront.server.send.sender import Sender
 from bucketfront.server.telemetry.exchange import Exchange
 
 MAX_RESTARTS = 8  # versions that may replace each other before the head is sent; then the client gets a 502
-SLOW_S = 1.0  # once the first candidates have taken so long and failed, the further ones come from the cache alone
+CANDIDATES_TIMEOUT_S = (
+    1.0  # once the first candidates have taken so long and failed, the further ones come from the cache alone
+)
 REDIRECT_MAX_AGE_S = 60  # for browsers; short, because a site may get an object in place of a folder
 
 log = logging.getLogger(__name__)
@@ -100,7 +102,7 @@ class ObjectHandler:
                 failure = failure or error
                 is_denied = isinstance(error, AccessDenied)
                 is_unknown = is_unknown or not (is_denied or self._cache.was_absent(candidate.key))
-                if asyncio.get_running_loop().time() - exchange.started > SLOW_S:
+                if asyncio.get_running_loop().time() - exchange.started > CANDIDATES_TIMEOUT_S:
                     # All candidates share one deadline, so none waits for the origin again.
                     wanted = replace(wanted, only_if_cached=True)
                 continue
