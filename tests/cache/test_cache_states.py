@@ -1,11 +1,15 @@
-"""The states of a lookup and of a part fetch, and the tables in the docstrings of their modules."""
+"""The states of an entry, a lookup and a part fetch, and the tables in the docstrings of their modules."""
 
 import pytest
 
+from bucketfront.cache.entries import entry
+from bucketfront.cache.entries.entry import Entry, EntryState
 from bucketfront.cache.fetch import part, single_flight
 from bucketfront.cache.fetch.part import PartFetch, PartState
 from bucketfront.cache.fetch.single_flight import Lookup, LookupState
+from bucketfront.http.freshness import Freshness
 from bucketfront.http.metadata import Metadata
+from bucketfront.keys import ObjectKey
 
 
 def rows(doc: str | None, states: list[str]) -> dict[str, list[str]]:
@@ -27,6 +31,23 @@ def test_the_table_of_parts_is_the_documented_one() -> None:
     """The docstring of `part` has the transitions of its code, with a dash for none."""
     found = {state.name: [target.name for target in targets] or ["-"] for state, targets in part.TRANSITIONS.items()}
     assert rows(part.__doc__, [state.name for state in PartState]) == found
+
+
+def test_the_table_of_entries_is_the_documented_one() -> None:
+    """The docstring of `entry` has the transitions of its code, with a dash for none."""
+    found = {state.name: [target.name for target in targets] or ["-"] for state, targets in entry.TRANSITIONS.items()}
+    assert rows(entry.__doc__, [state.name for state in EntryState]) == found
+
+
+@pytest.mark.parametrize("state", EntryState, ids=lambda state: state.name)
+def test_no_removed_entry_is_published(state: EntryState) -> None:
+    """An entry that lookups do not find any more never comes back (I6)."""
+    subject = Entry(1, ObjectKey("b", "k"), Metadata('"1"', 1), Freshness(1.0), 0.0, 0)
+    subject.state = state
+    assert subject.is_removed == (state not in {EntryState.NEW, EntryState.PUBLISHED})
+    if state is not EntryState.NEW:
+        with pytest.raises(AssertionError, match="PUBLISHED"):
+            subject.become(EntryState.PUBLISHED)
 
 
 @pytest.mark.parametrize("state", LookupState, ids=lambda state: state.name)

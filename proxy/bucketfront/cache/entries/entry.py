@@ -1,14 +1,20 @@
 """One version of one object as the cache holds it, in memory.
 
-An entry begins NEW and is PUBLISHED when lookups of its key shall find it. From its removal on, no lookup finds it, and
-its file is unlinked. Those that pinned the entry finish with the open file; then the file is closed and its space is
-free.
+Theory of operation
+-------------------
+Lookups of a key find its PUBLISHED entry. A removed entry stays in use as long as it is pinned, because its readers go
+on with the open file. After the last of them the file is closed. The space is free then if the file was UNLINKED.
+`Entry.state` changes only in `become`, by this table:
+
+    NEW          PUBLISHED, REMOVED
+    PUBLISHED    REMOVED
+    REMOVED      UNLINKED, LEFT_BEHIND
+    UNLINKED     -
+    LEFT_BEHIND  -
 """
 
-from collections.abc import Mapping
 from enum import Enum, auto
-from types import MappingProxyType
-from typing import Final, Protocol
+from typing import Protocol
 
 from bucketfront.cache.entries.lease import Lease
 from bucketfront.cache.storage import blocks
@@ -31,15 +37,13 @@ class EntryState(Enum):
     LEFT_BEHIND = auto()  # the disk refused to unlink its file: its bytes stay charged, and the next start sweeps it
 
 
-TRANSITIONS: Final[Mapping[EntryState, frozenset[EntryState]]] = MappingProxyType(
-    {
-        EntryState.NEW: frozenset({EntryState.PUBLISHED, EntryState.REMOVED}),
-        EntryState.PUBLISHED: frozenset({EntryState.REMOVED}),
-        EntryState.REMOVED: frozenset({EntryState.UNLINKED, EntryState.LEFT_BEHIND}),
-        EntryState.UNLINKED: frozenset(),
-        EntryState.LEFT_BEHIND: frozenset(),
-    }
-)
+TRANSITIONS = {
+    EntryState.NEW: (EntryState.PUBLISHED, EntryState.REMOVED),
+    EntryState.PUBLISHED: (EntryState.REMOVED,),
+    EntryState.REMOVED: (EntryState.UNLINKED, EntryState.LEFT_BEHIND),
+    EntryState.UNLINKED: (),
+    EntryState.LEFT_BEHIND: (),
+}
 
 
 class EntryFill(Protocol):
