@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from certificates import self_signed
+from certificates import localhost_certificate
 from evidence import Evidence
 from resource_process import COMMAND, ROOT, Client, Most, Served, origin_process, serve, wait_until
 
@@ -129,7 +129,7 @@ def body_of(served: Served, target: str) -> bytes:
 
 def test_memory_under_stalled_readers_over_tls(tmp_path: Path, origin: str, evidence: Evidence) -> None:
     """Over TLS, where what is sent is enciphered in memory, the bound is the same (I19)."""
-    chain, key = self_signed(tmp_path)
+    chain, key = localhost_certificate(tmp_path)
     tls = ssl.create_default_context(cafile=str(chain))
     tls.check_hostname = False  # the address is 127.0.0.1
     with serve(tmp_path / "served", origin, server=f", tls: {{certificate: {chain}, key: {key}}}") as served:

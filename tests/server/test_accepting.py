@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
-from certificates import self_signed
+from certificates import localhost_certificate
 from proxy_under_test import S3, Proxy, StartProxy, descriptors_open, until
 from stopwatch import HANG_S
 from wire import Connection, connected, message
@@ -95,7 +95,7 @@ async def test_refused_over_tls(start: StartProxy, tmp_path: Path) -> None:
 
     A client that never completes its handshake is closed and makes room (I20).
     """
-    chain, key = self_signed(tmp_path)
+    chain, key = localhost_certificate(tmp_path)
     proxy = await start(server={"tls": {"certificate": str(chain), "key": str(key)}})
     proxy.app.connection_limit.limit = 1
     tls = ssl.create_default_context(cafile=str(chain))
@@ -111,7 +111,7 @@ async def test_refused_over_tls(start: StartProxy, tmp_path: Path) -> None:
 async def test_a_handshake_has_its_time(start: StartProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that connects and sends nothing under TLS is closed (I20)."""
     monkeypatch.setattr(listener, "HANDSHAKE_TIMEOUT_S", 0.2)
-    chain, key = self_signed(tmp_path)
+    chain, key = localhost_certificate(tmp_path)
     proxy = await start(server={"tls": {"certificate": str(chain), "key": str(key)}})
     async with crowd(proxy, 1) as (silent,):
         await until(lambda: proxy.app.connection_limit.open)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from certificates import self_signed
+from certificates import localhost_certificate
 from packed_storage import PackedStorage
 from proxy_under_test import BLOCK, S3, StartProxy, pattern
 from wire import fetch
@@ -39,7 +39,7 @@ async def test_objects_and_ranges(
     monkeypatch.setattr(assembly, "FileStorage", PackedFolder)
     settings, tls = {}, None
     if is_tls:
-        chain, key = self_signed(tmp_path)
+        chain, key = localhost_certificate(tmp_path)
         settings = {"server": {"tls": {"certificate": str(chain), "key": str(key)}}}
         tls = ssl.create_default_context(cafile=str(chain))
         tls.check_hostname = False  # the address is 127.0.0.1

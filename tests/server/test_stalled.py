@@ -7,7 +7,7 @@ import ssl
 from pathlib import Path
 
 import pytest
-from certificates import self_signed
+from certificates import localhost_certificate
 from proxy_under_test import BLOCK, S3, Proxy, StartProxy, pattern, until
 from wire import connected, message
 
@@ -74,7 +74,7 @@ async def test_past_the_cache(proxy: Proxy, s3: S3) -> None:
 
 async def test_over_tls(start: StartProxy, s3: S3, tmp_path: Path) -> None:
     """The bytes are encrypted."""
-    chain, key = self_signed(tmp_path)
+    chain, key = localhost_certificate(tmp_path)
     tls = ssl.create_default_context(cafile=str(chain))
     tls.check_hostname = False  # the address is 127.0.0.1
     proxy = await start(server={"tls": {"certificate": str(chain), "key": str(key)}})

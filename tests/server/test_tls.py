@@ -4,7 +4,7 @@ import ssl
 from pathlib import Path
 
 import pytest
-from certificates import self_signed
+from certificates import localhost_certificate
 from proxy_under_test import BLOCK, S3, Proxy, StartProxy, pattern
 from wire import connected, fetch
 
@@ -13,7 +13,7 @@ MIB = 1 << 20
 
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    return self_signed(tmp_path_factory.mktemp("tls"))
+    return localhost_certificate(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import math
 import re
 from calendar import timegm
 from datetime import UTC, date, datetime
+from email.utils import formatdate
 from functools import lru_cache
 
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
@@ -28,12 +29,7 @@ _ASCTIME = re.compile(rf"{_DAY} {_MONTH} (?P<day>[0-9]{{2}}| [0-9]) {_CLOCK} (?P
 
 @lru_cache(maxsize=64)
 def _imf_fixdate(second: int) -> str:
-    at = datetime.fromtimestamp(second, UTC)
-    # strftime writes the names in the language of the locale.
-    return (
-        f"{_DAYS[at.weekday()]}, {at.day:02} {_MONTHS[at.month - 1]} {at.year:04}"
-        f" {at.hour:02}:{at.minute:02}:{at.second:02} GMT"
-    )
+    return formatdate(second, usegmt=True)
 
 
 def format(epoch: float) -> str:  # noqa: A001 - callers read `dates.format(now)`
