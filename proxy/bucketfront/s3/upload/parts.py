@@ -2,7 +2,7 @@
 
 Theory of operation
 -------------------
-`UploadBody.part` cuts the next part off a body. `Route` is the way that its bytes take:
+`UploadBody.part` cuts the next part off a body. `PartRoute` is the way that its bytes take:
 
     route    length   bytes wait                             a part may be sent
     SPOOL    any      in the spool                           again, and beside others
@@ -157,7 +157,7 @@ class BufferLimiter:
         self._permits.release()
 
 
-class Route(Enum):
+class PartRoute(Enum):
     """The way of a part's bytes to S3, see the head of this module."""
 
     SPOOL = auto()
@@ -178,7 +178,7 @@ class UploadBody:
         self.length = length
         self._reader = ChunkReader(chunks, length)
         self._spool = spool
-        self._route = Route.SPOOL if spool is not None else self._route_without_spool()
+        self._route = PartRoute.SPOOL if spool is not None else self._route_without_spool()
         self._limiter = limiter
         self._has_permit = False
         limiter.enter()
@@ -196,19 +196,19 @@ class UploadBody:
         start = self._at
         if self.length is not None:
             size = min(size, self.length - start)
-        spooled = await self._fill_spool(start, size) if self._route is Route.SPOOL else start
+        spooled = await self._fill_spool(start, size) if self._route is PartRoute.SPOOL else start
 
         async def acknowledge() -> None:
             if self._spool is not None and start < spooled:
                 await self._spool.acknowledge(start, spooled)
 
-        if self._route is Route.SPOOL:
+        if self._route is PartRoute.SPOOL:
             self._at = spooled
             is_last = spooled - start < size or await self._reader.is_over()
             return BodyPart(
                 start, spooled, lambda: self._from_spool(start, spooled), acknowledge, is_spooled=True, is_last=is_last
             )
-        if self._route is Route.STREAM:
+        if self._route is PartRoute.STREAM:
             self._at = start + size
             rest = self._reader.exactly(self._at - spooled)
             is_last = self._at == self.length
@@ -231,8 +231,8 @@ class UploadBody:
             self._has_permit = False
             self._limiter.release()
 
-    def _route_without_spool(self) -> Route:
-        return Route.MEMORY if self.length is None else Route.STREAM
+    def _route_without_spool(self) -> PartRoute:
+        return PartRoute.MEMORY if self.length is None else PartRoute.STREAM
 
     async def _fill_spool(self, start: int, size: int) -> int:
         """Write up to `size` bytes into the spool, or leave its route. Return the offset at which the spool ends."""
