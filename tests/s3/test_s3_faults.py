@@ -3,6 +3,7 @@
 import asyncio
 import random
 import socket
+import time
 import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -33,6 +34,8 @@ from bucketfront.errors import (
 from bucketfront.http.metadata import Metadata
 from bucketfront.http.ranges import FromTo, Requested, Suffix
 from bucketfront.keys import ObjectKey
+from bucketfront.retry import RetryBudget
+from bucketfront.s3.breaker import Breaker
 from bucketfront.s3.client import MAX_ATTEMPTS, S3Origin
 
 KEY = ObjectKey("bucket", "folder/o")
@@ -144,6 +147,8 @@ async def test_an_origin_that_never_answers(connect: float, read: float, method:
     async with origin_of(answering(None), connect=connect, read=read) as (origin, _):
 
         async def time_out() -> None:
+            # Each run has all its retries, and the failures of runs before open no breaker.
+            origin.breaker, origin.retries = Breaker(time.monotonic, random.random), RetryBudget()
             with pytest.raises(OriginTimeout):
                 await (origin.get(KEY, FromTo(0, 10)) if method == "get" else origin.head(KEY))
 
