@@ -92,9 +92,9 @@ class Proxy:
 
     async def get(self, target: str, **headers: str) -> Response:
         """Send a GET. `headers` have `_` in place of `-`."""
-        return await self.ask("GET", target, {name.replace("_", "-"): value for name, value in headers.items()})
+        return await self.request("GET", target, {name.replace("_", "-"): value for name, value in headers.items()})
 
-    async def ask(
+    async def request(
         self, method: str, target: str, headers: Mapping[str, str] | None = None, body: bytes | None = None
     ) -> Response:
         return await fetch(self.address, target, method=method, headers=headers, body=body)

@@ -33,7 +33,7 @@ async def test_probes(proxy: Proxy) -> None:
 async def test_apart_from_the_clients(proxy: Proxy) -> None:
     """The admin paths are not on the clients' listener, and no objects on the admin's (I27)."""
     assert proxy.app.admin_address != proxy.address
-    assert (await proxy.ask("GET", "/healthz")).status == 404
+    assert (await proxy.request("GET", "/healthz")).status == 404
     assert (await proxy.admin("GET", "/x")).status == 404
 
 
@@ -45,8 +45,8 @@ async def test_metrics(proxy: Proxy, s3: S3) -> None:
     await proxy.get("/x")
     await proxy.get("/x", Range="bytes=0-9")
     await proxy.get("/absent")
-    await proxy.ask("PUT", "/y", body=b"data")
-    await proxy.ask("PATCH", "/y")
+    await proxy.request("PUT", "/y", body=b"data")
+    await proxy.request("PATCH", "/y")
     text = (await proxy.admin("GET", "/metrics")).body.decode()
     samples = {
         (sample.name, *sorted(sample.labels.items())): sample.value
@@ -85,9 +85,9 @@ async def test_metrics_of_uploads(proxy: Proxy, s3: S3) -> None:
         return busy if seen.method == "DELETE" else None
 
     proxy.relay.on_request = refuse
-    assert (await proxy.ask("PUT", "/x", body=bytes(17 << 20))).status == 400
+    assert (await proxy.request("PUT", "/x", body=bytes(17 << 20))).status == 400
     head = {"Tus-Resumable": "1.0.0", "Upload-Length": "1000", "Content-Type": "application/offset+octet-stream"}
-    assert (await proxy.ask("POST", "/upload", head, b"12345")).status == 201
+    assert (await proxy.request("POST", "/upload", head, b"12345")).status == 201
     text = (await proxy.admin("GET", "/metrics")).body.decode()
     samples = {
         sample.name: sample.value for family in text_string_to_metric_families(text) for sample in family.samples

@@ -44,7 +44,7 @@ async def test_deleted_objects_are_gone(proxy: Proxy, s3: S3) -> None:
         s3.put(key, b"data")
     for target in ("/a%20b", "/%C3%BC/x", "/%3C&%3E", "/stays"):
         assert (await proxy.get(target)).status == 200
-    response = await proxy.ask("POST", "/?delete", body=document(*keys))
+    response = await proxy.request("POST", "/?delete", body=document(*keys))
     assert result(response) == (keys, {})
     assert s3.keys() == ["stays"]
     for target in ("/a%20b", "/%C3%BC/x", "/%3C&%3E"):
@@ -58,7 +58,7 @@ async def test_keys_are_below_the_mount(start: StartProxy, s3: S3) -> None:
     proxy = await start(mounts=[mount], uploads=None)
     for key in ("root/x", "x", "root/../x"):
         s3.put(key, b"data")
-    assert result(await proxy.ask("POST", "/m/?delete=", body=document("x", "../x"))) == (["x", "../x"], {})
+    assert result(await proxy.request("POST", "/m/?delete=", body=document("x", "../x"))) == (["x", "../x"], {})
     assert s3.keys() == ["x"]
 
 
@@ -68,7 +68,7 @@ async def test_quiet_and_what_is_not_taken(proxy: Proxy, s3: S3) -> None:
     s3.put("b", b"2")
     plain = document("a", "x" * 1025, quiet=True).decode()
     versioned = "<Object><Key>b</Key><VersionId>1</VersionId></Object></Delete>"
-    response = await proxy.ask("POST", "/?delete", body=plain.replace("</Delete>", versioned).encode())
+    response = await proxy.request("POST", "/?delete", body=plain.replace("</Delete>", versioned).encode())
     assert result(response) == ([], {"x" * 1025: "KeyTooLongError", "b": "NotImplemented"})
     assert s3.keys() == ["b"]
 
@@ -79,10 +79,10 @@ async def test_a_thousand(proxy: Proxy, s3: S3) -> None:
     for key in keys[::100]:
         s3.put(key, b"data")
         assert (await proxy.get(f"/{key}")).status == 200
-    assert result(await proxy.ask("POST", "/?delete", body=document(*keys))) == (keys, {})
+    assert result(await proxy.request("POST", "/?delete", body=document(*keys))) == (keys, {})
     for key in keys[::100]:
         assert (await proxy.get(f"/{key}")).status == 404
-    assert (await proxy.ask("POST", "/?delete", body=document(*keys, "one more"))).status == 400
+    assert (await proxy.request("POST", "/?delete", body=document(*keys, "one more"))).status == 400
 
 
 async def test_reads_during_a_delete(proxy: Proxy, s3: S3) -> None:
@@ -97,7 +97,7 @@ async def test_reads_during_a_delete(proxy: Proxy, s3: S3) -> None:
     for key in keys:
         s3.put(key, b"data")
     proxy.relay.on_request = read_meanwhile
-    assert result(await proxy.ask("POST", "/?delete", body=document(*keys))) == (keys, {})
+    assert result(await proxy.request("POST", "/?delete", body=document(*keys))) == (keys, {})
     assert {(await proxy.get(f"/{key}")).status for key in keys} == {404}
 
 
@@ -117,7 +117,7 @@ async def test_unknown_outcome(proxy: Proxy, s3: S3, fault: str) -> None:
         s3.put(key, b"old")
         assert (await proxy.get(f"/{key}")).body == b"old"
     proxy.relay.on_request = lose
-    assert (await proxy.ask("POST", "/?delete", body=document("a", "b"))).status == 502
+    assert (await proxy.request("POST", "/?delete", body=document("a", "b"))).status == 502
     assert (await proxy.get("/a")).status == 404
     s3.put("b", b"new")
     assert (await proxy.get("/b")).body == b"new"
@@ -162,7 +162,7 @@ async def test_a_large_document(proxy: Proxy, s3: S3) -> None:
     s3.put("a", b"data")
     body = document("a").replace(b"<Object>", b"\n" * 1_000_000 + b"<Object>")
     md5 = base64.b64encode(hashlib.md5(body).digest()).decode()
-    assert result(await proxy.ask("POST", "/?delete", {"Content-MD5": md5}, body)) == (["a"], {})
+    assert result(await proxy.request("POST", "/?delete", {"Content-MD5": md5}, body)) == (["a"], {})
     assert s3.keys() == []
 
 
@@ -175,9 +175,9 @@ async def test_only_so_many_at_once(start: StartProxy, s3: S3, monkeypatch: pyte
     async with proxy.connection() as first:
         await first.send(message("POST", "/?delete", {"Content-Length": str(len(body)), "Expect": "100-continue"}))
         assert (await first.head()).status == 100
-        refused = await proxy.ask("POST", "/?delete", body=body)
+        refused = await proxy.request("POST", "/?delete", body=body)
         assert (refused.status, refused.headers["Retry-After"]) == (503, "1")
-        waiting = asyncio.create_task(proxy.ask("POST", "/?delete", body=body))
+        waiting = asyncio.create_task(proxy.request("POST", "/?delete", body=body))
         await first.send(body)
         assert result(await first.response("POST")) == (["a"], {})
         assert result(await waiting) == (["a"], {})
@@ -198,10 +198,10 @@ async def test_a_checksum_that_holds(proxy: Proxy, s3: S3) -> None:
     """Content-MD5 is accepted, because S3's older clients send it."""
     body = document("a")
     md5 = base64.b64encode(hashlib.md5(body).digest()).decode()
-    assert result(await proxy.ask("POST", "/?delete", {"Content-MD5": md5}, body)) == (["a"], {})
+    assert result(await proxy.request("POST", "/?delete", {"Content-MD5": md5}, body)) == (["a"], {})
 
 
 async def test_options(proxy: Proxy) -> None:
     """OPTIONS lists POST for paths that accept DELETE."""
-    response = await proxy.ask("OPTIONS", "/?delete")
+    response = await proxy.request("OPTIONS", "/?delete")
     assert "POST" in response.headers["Allow"]

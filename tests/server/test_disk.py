@@ -50,10 +50,10 @@ async def works(proxy: Proxy, s3: S3) -> None:
         assert (response.status, response.is_complete, response.body == body) == (200, True, True)
     part = await proxy.get("/cold", Range=f"bytes={BLOCK - 1}-{3 * BLOCK}")
     assert part.body == body[BLOCK - 1 : 3 * BLOCK + 1]
-    assert (await proxy.ask("HEAD", "/cold")).headers["Content-Length"] == str(len(body))
-    assert (await proxy.ask("PUT", "/cold", body=other)).status == 201
+    assert (await proxy.request("HEAD", "/cold")).headers["Content-Length"] == str(len(body))
+    assert (await proxy.request("PUT", "/cold", body=other)).status == 201
     assert (await proxy.get("/cold")).body == other
-    assert (await proxy.ask("DELETE", "/cold")).status == 204
+    assert (await proxy.request("DELETE", "/cold")).status == 204
     assert (await proxy.get("/cold")).status == 404
     assert (await proxy.admin("GET", "/readyz")).status == 200
 
@@ -113,14 +113,14 @@ async def test_an_upload_before_a_disk_that_hangs(
         return real(*arguments)
 
     monkeypatch.setattr(os, call, hang)
-    response = await proxy.ask("PUT", "/x", body=b"data")
+    response = await proxy.request("PUT", "/x", body=b"data")
     assert response.status == (201 if call == "pwrite" else 500)
     assert s3.keys() == (["x"] if call == "pwrite" else [])
     may_go_on.set()
     monkeypatch.undo()
     await until(lambda: not proxy.figures["bytes_used"])
     monkeypatch.setattr(file_storage, "FAILURE_PAUSE_S", 0)
-    assert (await proxy.ask("PUT", "/x", body=b"other")).status == 201
+    assert (await proxy.request("PUT", "/x", body=b"other")).status == 201
     assert (await proxy.get("/x")).cache_status.startswith("hit")
 
 
@@ -272,7 +272,7 @@ async def test_idle_timeout(start: StartProxy, s3: S3) -> None:
     assert len(proxy.files) == 4
     proxy.clock.advance(3000)
     await proxy.get("/get")
-    await proxy.ask("HEAD", "/head")
+    await proxy.request("HEAD", "/head")
     await proxy.get("/304", If_None_Match=etags["304"])
     proxy.clock.advance(1000)
     await proxy.step()

@@ -36,7 +36,7 @@ async def test_origin_down(proxy: Proxy, s3: S3) -> None:
     assert response.headers["Retry-After"] == "1"
     assert response.headers["Cache-Control"] == "no-store"
     assert response.cache_status == 'fwd=miss; detail="origin-unavailable"'
-    assert (await proxy.ask("HEAD", "/x")).status in (502, 503)  # by then the breaker may have opened
+    assert (await proxy.request("HEAD", "/x")).status in (502, 503)  # by then the breaker may have opened
     await proxy.relay.start()
     proxy.app.origin.breaker = Breaker(time.monotonic, random.random)  # what it does is test_outage.py's matter
     assert (await proxy.get("/x")).body == b"data"
@@ -53,7 +53,7 @@ async def test_origin_stalls(start: StartProxy, s3: S3, method: str) -> None:
         return None
 
     proxy.relay.on_request = stall
-    response = await proxy.ask(method, "/x", body=b"new" if method == "PUT" else None)
+    response = await proxy.request(method, "/x", body=b"new" if method == "PUT" else None)
     assert response.status == 504
     assert "Retry-After" in response.headers
     proxy.relay.on_request = None
@@ -137,7 +137,7 @@ async def test_errors_are_not_kept(proxy: Proxy, s3: S3, method: str, monkeypatc
     proxy.relay.on_request = fail
     for _ in range(2):
         proxy.relay.reset()
-        responses = await asyncio.gather(*(proxy.ask(method, f"/x{row}") for row in range(len(ERRORS))))
+        responses = await asyncio.gather(*(proxy.request(method, f"/x{row}") for row in range(len(ERRORS))))
         assert [response.status for response in responses] == [told for _, _, told in ERRORS]
         assert [response.cache_status for response in responses if "hit" in response.cache_status] == []
         assert len({seen.target for seen in proxy.relay.seen}) == len(ERRORS)
@@ -328,7 +328,7 @@ async def test_log_has_one_sound_line_a_request(proxy: Proxy, s3: S3) -> None:
     s3.put("x", pattern(1000))
     await proxy.get("/x?X-Amz-Signature=secret")
     await proxy.get("/%1b[31m")
-    await proxy.ask("PATCH", '/%0d%0a{"status":200}')
+    await proxy.request("PATCH", '/%0d%0a{"status":200}')
     await until(lambda: len(proxy.log) == 3)
     first, second, third = proxy.log
     assert (first["method"], first["path"], first["status"], first["sent"]) == ("GET", "/x", 200, 1000)

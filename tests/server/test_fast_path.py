@@ -387,7 +387,7 @@ async def test_absence_ends_with_an_upload(start: StartProxy, s3: S3) -> None:
     for _ in range(3):
         assert (await proxy.get("/about")).body == b"second"
     assert answered(proxy) > 0
-    await proxy.ask("PUT", "/about", body=b"first")
+    await proxy.request("PUT", "/about", body=b"first")
     assert (await proxy.get("/about")).body == b"first"
 
 

@@ -124,7 +124,7 @@ async def test_negative_ttl(proxy: Proxy, s3: S3) -> None:
     s3.put("x", b"data")
     proxy.clock.advance(9)
     assert (await proxy.get("/x")).status == 404
-    assert (await proxy.ask("HEAD", "/x")).status == 404
+    assert (await proxy.request("HEAD", "/x")).status == 404
     assert len(proxy.relay.seen) == 1
     proxy.clock.advance(1)
     assert (await proxy.get("/x")).body == b"data"
@@ -244,7 +244,7 @@ async def test_fresh_hits_need_no_origin(proxy: Proxy, s3: S3) -> None:
     assert (await proxy.get("/x")).body == body
     assert (await proxy.get("/x", Range="bytes=5-9")).body == body[5:10]
     assert (await proxy.get("/x", If_None_Match=etag)).status == 304
-    assert (await proxy.ask("HEAD", "/x")).status == 200
+    assert (await proxy.request("HEAD", "/x")).status == 200
 
 
 async def test_clients_cannot_force_a_refetch(proxy: Proxy, s3: S3) -> None:

@@ -164,11 +164,11 @@ async def test_many_ranges_at_once(proxy: Proxy, s3: S3) -> None:
 async def test_head_is_get_without_body(proxy: Proxy, s3: S3) -> None:
     """HEAD has GET's headers, and fetches no body (RFC 9110 section 9.3.2)."""
     s3.put("x", pattern(BIG), Metadata={"who": "me"}, CacheControl="max-age=60", ContentLanguage="de")
-    cold = await proxy.ask("HEAD", "/x")
+    cold = await proxy.request("HEAD", "/x")
     await proxy.settled()
     assert proxy.relay.calls == [("HEAD", None)]
     await proxy.get("/x")
-    got, head = await proxy.get("/x"), await proxy.ask("HEAD", "/x")
+    got, head = await proxy.get("/x"), await proxy.request("HEAD", "/x")
     ignored = {"Date", "Cache-Status"}
     for response in (cold, head):
         assert response.status == 200
@@ -182,7 +182,7 @@ async def test_head_is_get_without_body(proxy: Proxy, s3: S3) -> None:
 async def test_head_ignores_range(proxy: Proxy, s3: S3) -> None:
     """Range is defined for GET only (RFC 9110 section 14.2)."""
     s3.put("x", pattern(BIG))
-    response = await proxy.ask("HEAD", "/x", {"Range": "bytes=0-5"})
+    response = await proxy.request("HEAD", "/x", {"Range": "bytes=0-5"})
     assert (response.status, response.headers["Content-Length"]) == (200, str(BIG))
 
 
@@ -254,7 +254,7 @@ async def test_conditional_requests(proxy: Proxy, s3: S3) -> None:
         for warmth in ("cold", "warm"):
             if warmth == "cold":
                 await proxy.admin("POST", "/api/v1/purge", b'{"paths": ["/x"]}')
-            response = await proxy.ask("GET", "/x", headers)
+            response = await proxy.request("GET", "/x", headers)
             assert response.status == status, (fields, warmth)
             assert response.body == expected.get(status, response.body), (fields, warmth)
             if status == 304:
@@ -326,7 +326,7 @@ async def test_every_answer_says_what_the_cache_did(proxy: Proxy, s3: S3) -> Non
         ("DELETE", "/x", {}, 204),
     ]
     for method, target, headers, status in cases:
-        response = await proxy.ask(method, target, headers)
+        response = await proxy.request(method, target, headers)
         assert response.status == status, (method, target)
         assert response.headers["Cache-Status"].startswith("bucketfront; "), (method, target)
         assert response.headers["Via"] == "1.1 bucketfront"
@@ -344,7 +344,7 @@ async def test_age_follows_the_clock(proxy: Proxy, s3: S3) -> None:
     response = await proxy.get("/x")
     assert response.headers["Age"] == "100"
     assert response.cache_status == "hit; ttl=200"
-    assert (await proxy.ask("HEAD", "/x")).headers["Age"] == "100"
+    assert (await proxy.request("HEAD", "/x")).headers["Age"] == "100"
 
 
 async def test_object_smaller_than_a_block_is_one_request(proxy: Proxy, s3: S3) -> None:

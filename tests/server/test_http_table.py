@@ -58,18 +58,18 @@ async def test_cold_and_warm(proxy: Proxy, s3: S3) -> None:
         for state in ("cold", "metadata", "half", "warm"):
             await proxy.admin("POST", "/api/v1/purge", b'{"paths": ["/x"]}')
             if state == "metadata":
-                await proxy.ask("HEAD", "/x")
+                await proxy.request("HEAD", "/x")
             elif state == "half":
                 await proxy.get("/x", Range=f"bytes={3 * BLOCK}-{3 * BLOCK}")
             elif state == "warm":
                 await proxy.get("/x")
             await proxy.settled()
             before = proxy.relay.body_bytes
-            check(row, state, await proxy.ask("GET", "/x", headers))
+            check(row, state, await proxy.request("GET", "/x", headers))
             await proxy.settled()
             if state == "warm" or (row.spans is None and state == "metadata"):
                 assert proxy.relay.body_bytes == before, f"{state}: {row.section}"
-        head = await proxy.ask("HEAD", "/x", headers)
+        head = await proxy.request("HEAD", "/x", headers)
         if row.status in (200, 206, 416) and row.status != 412:
             assert (head.status, head.headers["Content-Length"]) == (200, str(SIZE)), row.section
         else:
@@ -106,7 +106,7 @@ async def test_during_a_fill(proxy: Proxy, s3: S3) -> None:
         await proxy.admin("POST", "/api/v1/purge", b'{"paths": ["/x"]}')
         proxy.relay.reset()
         async with held_fill(proxy, "x") as gate:
-            asking = asyncio.create_task(proxy.ask("GET", "/x", headers_of(row, s3, "x")))
+            asking = asyncio.create_task(proxy.request("GET", "/x", headers_of(row, s3, "x")))
             if row.spans is None:
                 check(row, "during", await asking)
                 continue
@@ -128,7 +128,7 @@ async def test_empty_object(proxy: Proxy, s3: S3, method: str) -> None:
     s3.put("empty", b"")
     for _ in range(2):
         for header, status in EMPTY:
-            response = await proxy.ask(method, "/empty", {"Range": header} if header else {})
+            response = await proxy.request(method, "/empty", {"Range": header} if header else {})
             assert response.status == (200 if method == "HEAD" else status), header
             if response.status == 416:
                 assert response.headers["Content-Range"] == "bytes */0"
@@ -153,7 +153,7 @@ async def test_hostile_ranges(proxy: Proxy, s3: S3) -> None:
     """A Range of any length and content gets a 400, a 431 or the object's own bytes (I22)."""
     s3.put("x", BODY)
     for header in HOSTILE:
-        response = await proxy.ask("GET", "/x", {"Range": header})
+        response = await proxy.request("GET", "/x", {"Range": header})
         assert response.status in (200, 206, 400, 416, 431), header[:40]
         if response.status in (200, 206):
             for start, stop, data in spans_of(response, SIZE):
@@ -173,9 +173,9 @@ async def test_bytes_are_those_of_the_version_named(start: StartProxy, s3: S3) -
         body = pattern(dice.choice((SIZE, SIZE, 2 * BLOCK + 1, 17, 0)), seed=len(versions) + 1)
         versions[s3.put("x", body)] = body
 
-    async def ask() -> None:
+    async def request() -> None:
         nonlocal served
-        response = await proxy.ask("GET", "/x", _any_headers(dice, list(versions)))
+        response = await proxy.request("GET", "/x", _any_headers(dice, list(versions)))
         if response.status in (200, 206) and response.is_complete:
             body = versions[response.headers["ETag"]]
             for begin, stop, data in spans_of(response, len(body)):
@@ -188,7 +188,7 @@ async def test_bytes_are_those_of_the_version_named(start: StartProxy, s3: S3) -
     for _ in range(60):
         async with asyncio.TaskGroup() as group:
             for _ in range(4):
-                group.create_task(ask())
+                group.create_task(request())
             if dice.random() < 0.4:
                 change()
         proxy.clock.advance(dice.choice((0, 1, 3, 7)))

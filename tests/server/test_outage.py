@@ -42,7 +42,7 @@ async def test_what_is_cached_is_served(start: StartProxy, s3: S3) -> None:
     assert response.cache_status == f'hit; ttl={300 - int(WEEK)}; detail="outage"'
     assert response.headers["Age"] == str(int(WEEK))
     assert (await proxy.get("/x", Range="bytes=5-9")).body == body[5:10]
-    assert (await proxy.ask("HEAD", "/x")).headers["Content-Length"] == str(len(body))
+    assert (await proxy.request("HEAD", "/x")).headers["Content-Length"] == str(len(body))
     assert (await proxy.get("/x", If_None_Match=response.headers["ETag"])).status == 304
 
 

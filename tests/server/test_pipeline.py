@@ -67,7 +67,7 @@ async def test_refused(start: StartProxy, s3: S3, refused_by: dict[str, str], *,
     s3.put("secret", pattern(10))
     upload = proxy.app.settings.uploads
     assert upload is not None
-    assert (await proxy.ask("GET", "/x", refused_by)).status == 403  # cold
+    assert (await proxy.request("GET", "/x", refused_by)).status == 403  # cold
     for _ in range(3):
         assert (await proxy.get("/x")).status == 200
         await proxy.settled()
@@ -75,7 +75,7 @@ async def test_refused(start: StartProxy, s3: S3, refused_by: dict[str, str], *,
         assert path.served
     for method in ("GET", "HEAD"):
         for more in ({}, {"Range": "bytes=1-9"}, {"If-None-Match": etag}):
-            assert (await proxy.ask(method, "/x", {**more, **refused_by})).status == 403
+            assert (await proxy.request(method, "/x", {**more, **refused_by})).status == 403
     multipart = {"Content-Type": "multipart/form-data; boundary=b"}
     for method, target, headers in (
         ("OPTIONS", "/x", {}), ("OPTIONS", "*", {}), ("PUT", "/x", {}), ("DELETE", "/x", {}), ("POST", "/?delete", {}),
@@ -83,7 +83,7 @@ async def test_refused(start: StartProxy, s3: S3, refused_by: dict[str, str], *,
         ("HEAD", f"{upload.path}/a", TUS), ("DELETE", f"{upload.path}/a", TUS),
     ):  # fmt: skip
         body = b"abc" if method in ("PUT", "POST", "PATCH") else None
-        assert (await proxy.ask(method, target, {**headers, **refused_by}, body)).status == 403, (method, target)
+        assert (await proxy.request(method, target, {**headers, **refused_by}, body)).status == 403, (method, target)
     assert (await proxy.get("/secret")).status == 403
     assert (await proxy.get("/x")).status == 200
     assert s3.get("x") == pattern(1000)
@@ -94,12 +94,12 @@ async def test_keys_of_forms(start: StartProxy, s3: S3, gatekeeper: Gatekeeper) 
     methods = ["GET", "HEAD", "POST"]
     proxy = await start(mounts=[{"path": "/", "bucket": s3.bucket, "methods": methods, "key_template": "{filename}"}])
     file = part("file", b"abc", "a")
-    refused = await proxy.ask("POST", "/upload", FORM, form(part("key", b"secret/a"), file))
+    refused = await proxy.request("POST", "/upload", FORM, form(part("key", b"secret/a"), file))
     assert refused.status == 403
-    assert (await proxy.ask("POST", "/", FORM, form(part("file", b"abc", "secret.txt")))).status == 403
-    assert (await proxy.ask("POST", "/secret/", FORM, form(file))).status == 403
+    assert (await proxy.request("POST", "/", FORM, form(part("file", b"abc", "secret.txt")))).status == 403
+    assert (await proxy.request("POST", "/secret/", FORM, form(file))).status == 403
     assert s3.keys() == []
-    response = await proxy.ask("POST", "/", FORM, form(file, part("file", b"abc", "secret.txt")))
+    response = await proxy.request("POST", "/", FORM, form(file, part("file", b"abc", "secret.txt")))
     assert (response.status, [one["key"] for one in response.json()["stored"]]) == (403, ["a"])
     assert s3.keys() == ["a"]
     assert b"a" in [admission.key for admission in gatekeeper.seen]
@@ -111,8 +111,8 @@ async def test_keys_that_the_proxy_makes(start: StartProxy, s3: S3) -> None:
     template = {"path": "/", "bucket": s3.bucket, "methods": ["GET", "POST"], "key_template": "secret/{ulid}"}
     proxy = await start(mounts=[template])
     for target in ("/", "/a/", "/upload"):
-        assert (await proxy.ask("POST", target, body=b"abc")).status == 403
-    assert (await proxy.ask("POST", "/upload", CREATION)).status == 403
+        assert (await proxy.request("POST", target, body=b"abc")).status == 403
+    assert (await proxy.request("POST", "/upload", CREATION)).status == 403
     assert s3.keys() == []
 
 
@@ -120,17 +120,17 @@ async def test_keys_of_tus_uploads(proxy_with_stage: Proxy, s3: S3, gatekeeper: 
     """The key in Upload-Metadata is admitted at the creation, and again at each later request of the upload."""
     proxy = proxy_with_stage
     for named in (metadata(key="secret"), metadata(filename="secret")):
-        template_names_it = (await proxy.ask("POST", "/upload", {**CREATION, "Upload-Metadata": named})).status
+        template_names_it = (await proxy.request("POST", "/upload", {**CREATION, "Upload-Metadata": named})).status
         assert template_names_it == 403
     url = await created(proxy, 3, key="later")
     gatekeeper.secret.append(b"later")
     gatekeeper.seen.clear()
     for method, headers in (("HEAD", TUS), ("PATCH", {**BODY, "Upload-Offset": "0"}), ("DELETE", TUS)):
         body = b"abc" if method == "PATCH" else None
-        assert (await proxy.ask(method, url, headers, body)).status == 403
+        assert (await proxy.request(method, url, headers, body)).status == 403
         assert [(one.method, one.key) for one in gatekeeper.seen[-2:]] == [(method, None), (method, b"later")]
     overriding = {**BODY, "Upload-Offset": "0", "X-HTTP-Method-Override": "PATCH"}
-    assert (await proxy.ask("POST", url, overriding, b"abc")).status == 403
+    assert (await proxy.request("POST", url, overriding, b"abc")).status == 403
     assert gatekeeper.seen[-1].method == "PATCH"
     assert s3.keys() == []
     gatekeeper.secret.remove(b"later")
@@ -142,7 +142,7 @@ async def test_keys_of_delete_objects(proxy_with_stage: Proxy, s3: S3, gatekeepe
     """A refused key fails alone, with S3's code for it. To a stage, the request is a DELETE."""
     for key in ("a", "secret", "b"):
         s3.put(key, b"data")
-    response = await proxy_with_stage.ask("POST", "/?delete", body=document("a", "secret", "b"))
+    response = await proxy_with_stage.request("POST", "/?delete", body=document("a", "secret", "b"))
     assert result(response) == (["a", "b"], {"secret": "AccessDenied"})
     assert s3.keys() == ["secret"]
     keys = [(admission.method, admission.key) for admission in gatekeeper.seen]
@@ -198,17 +198,17 @@ async def test_preflights(
     stage = Gatekeeper(checks_preflights=checks_preflights)
     monkeypatch.setattr(app, "build_pipeline", stage.pipeline)
     proxy = await start(cors={"allow_origins": ["*"]})
-    response = await proxy.ask("OPTIONS", "/secret", {**PREFLIGHT, "Origin": "https://page.example"})
+    response = await proxy.request("OPTIONS", "/secret", {**PREFLIGHT, "Origin": "https://page.example"})
     assert response.status == (403 if checks_preflights else 204)
     assert len(stage.seen) == checks_preflights
     for headers in ({}, PREFLIGHT, {"Origin": "https://page.example"}):  # none of them is a preflight
-        assert (await proxy.ask("OPTIONS", "/secret", headers)).status == 403
+        assert (await proxy.request("OPTIONS", "/secret", headers)).status == 403
     assert not s3.keys()
 
 
 async def test_options_of_the_server(proxy_with_stage: Proxy, gatekeeper: Gatekeeper) -> None:
     """`OPTIONS *` passes the stages as well, without a mount and a key."""
-    assert (await proxy_with_stage.ask("OPTIONS", "*")).status == 204
+    assert (await proxy_with_stage.request("OPTIONS", "*")).status == 204
     ((admission),) = gatekeeper.seen
     assert (admission.method, admission.mount, admission.key) == ("OPTIONS", None, None)
 

@@ -54,8 +54,8 @@ async def test_versions_are_immutable(proxy: Proxy, versioned: S3) -> None:
     assert (await proxy.get(f"/x?versionId={old}")).body == b"old"
     proxy.relay.reset()
     proxy.clock.advance(10 * 365 * 86400)
-    assert (await proxy.ask("PUT", "/x", body=b"newer")).status == 201
-    assert (await proxy.ask("DELETE", "/x")).status == 204
+    assert (await proxy.request("PUT", "/x", body=b"newer")).status == 201
+    assert (await proxy.request("DELETE", "/x")).status == 204
     response = await proxy.get(f"/x?versionId={old}")
     assert (response.body, response.cache_status.partition(";")[0]) == (b"old", "hit")
     assert not [seen for seen in proxy.relay.seen if "versionId" in seen.target]
@@ -69,7 +69,7 @@ async def test_version_that_is_not_there(proxy: Proxy, versioned: S3) -> None:
     assert (await proxy.get("/x?versionId=a&versionId=b")).status == 400
     marker = versioned.client.delete_object(Bucket=versioned.bucket, Key="x")["VersionId"]
     assert (await proxy.get(f"/x?versionId={marker}")).status in (404, 405)
-    assert (await proxy.ask("HEAD", f"/x?versionId={marker}")).status in (404, 405)
+    assert (await proxy.request("HEAD", f"/x?versionId={marker}")).status in (404, 405)
     missing = "3/L4kqtJlcpXroDTDmJ+rmSpXd3dIbrHY+MTRCxf3vjVBH40Nr8X8gdRQBpUMLUo"
     assert (await proxy.get(f"/x?versionId={missing.replace('+', '%2B')}")).status in (400, 404)
     assert (await proxy.get("/x")).status == 404
@@ -129,9 +129,9 @@ async def test_overrides(start: StartProxy, s3: S3, query: str, header: str, val
     proxy = await start(mounts=[{"path": "/", "bucket": s3.bucket, "response_overrides": True}])
     s3.put("x", b"data", ContentType="text/html")
     for method, headers in (("GET", {}), ("HEAD", {}), ("GET", {"Range": "bytes=0-1"})):
-        plain = (await proxy.ask(method, "/x", headers)).headers.get(header)
-        assert (await proxy.ask(method, f"/x?{query}", headers)).headers[header] == value
-        assert (await proxy.ask(method, "/x", headers)).headers.get(header) == plain != value
+        plain = (await proxy.request(method, "/x", headers)).headers.get(header)
+        assert (await proxy.request(method, f"/x?{query}", headers)).headers[header] == value
+        assert (await proxy.request(method, "/x", headers)).headers.get(header) == plain != value
     assert proxy.figures["entries"] == 1
 
 
@@ -173,7 +173,7 @@ async def test_others_may_be_refused(start: StartProxy, s3: S3) -> None:
 async def test_writes_that_mean_something_else(proxy: Proxy, s3: S3, query: str) -> None:
     """An S3 client's `PUT /x?tagging` is no PUT of the object. It is a 501, and the object stays unchanged."""
     s3.put("x", b"data")
-    assert (await proxy.ask("PUT", f"/x?{query}", body=b"<Tagging/>")).status == 501
-    assert (await proxy.ask("DELETE", f"/x?{query}")).status == 501
+    assert (await proxy.request("PUT", f"/x?{query}", body=b"<Tagging/>")).status == 501
+    assert (await proxy.request("DELETE", f"/x?{query}")).status == 501
     assert s3.get("x") == b"data"
     assert proxy.relay.seen == []

@@ -30,7 +30,7 @@ async def test_types_by_extension(proxy: Proxy, s3: S3) -> None:
     for key, wanted in TYPES.items():
         s3.put(key, b"data", ContentType="binary/octet-stream")
         for method in ("GET", "HEAD"):
-            assert (await proxy.ask(method, f"/{key}")).headers["Content-Type"] == wanted, key
+            assert (await proxy.request(method, f"/{key}")).headers["Content-Type"] == wanted, key
 
 
 async def test_types_that_were_set(proxy: Proxy, s3: S3) -> None:
@@ -68,7 +68,7 @@ async def test_rules_change_headers(start: StartProxy, s3: S3) -> None:
     for key in ("a/x", "b/x"):
         s3.put(key, b"data", **told)
     for status, headers in ((200, {}), (206, {"Range": "bytes=0-1"})):
-        response = await proxy.ask("GET", "/a/x", headers)
+        response = await proxy.request("GET", "/a/x", headers)
         assert response.status == status
         assert response.headers["X-Robots-Tag"] == "noindex"
         assert response.headers.getall("Content-Language") == ["de"]
@@ -127,10 +127,10 @@ async def test_head_is_gets_head(proxy: Proxy, s3: S3) -> None:
     """HEAD has GET's headers, cold and warm, found and not, and fetches no body (RFC 9110 section 9.3.2)."""
     s3.put("x.css", pattern(5 * BLOCK), CacheControl="max-age=60", Metadata={"a": "b"})
     for target in ("/x.css", "/none", "/%ff"):
-        head = await proxy.ask("HEAD", target)
+        head = await proxy.request("HEAD", target)
         assert (head.body, proxy.relay.body_bytes) == (b"", 0)
         get = await proxy.get(target)
-        again = await proxy.ask("HEAD", target)
+        again = await proxy.request("HEAD", target)
         volatile = {"Cache-Status", "Date"}
         for response in (head, again):
             assert response.status == get.status
@@ -138,7 +138,7 @@ async def test_head_is_gets_head(proxy: Proxy, s3: S3) -> None:
             assert ours == {name: value for name, value in get.headers.items() if name not in volatile}
         await proxy.settled()
         proxy.relay.reset()
-        await proxy.ask("HEAD", target)
+        await proxy.request("HEAD", target)
         assert proxy.relay.seen == []
 
 
@@ -176,7 +176,7 @@ async def test_cache_status_on_every_answer(proxy: Proxy, s3: S3) -> None:
         ("DELETE", "/y", {}), ("GET", "/x", {"Expect": "100-continue"}), ("GET", "/x", {"Content-Length": "x"}),
     ]  # fmt: skip
     for method, target, headers in asked:
-        response = await proxy.ask(method, target, headers)
+        response = await proxy.request(method, target, headers)
         assert response.headers.getall("Cache-Status")[0].startswith("bucketfront; "), (method, target, headers)
 
 
@@ -251,14 +251,14 @@ async def test_only_if_cached(proxy: Proxy, s3: S3) -> None:
     body = pattern(6 * BLOCK)
     s3.put("x", body)
     asked = {"Cache-Control": "only-if-cached"}
-    assert (await proxy.ask("GET", "/x", asked)).status == 504
+    assert (await proxy.request("GET", "/x", asked)).status == 504
     assert proxy.relay.seen == []
     await proxy.get("/x", Range="bytes=0-9")
     await proxy.settled()
     proxy.relay.reset()
-    assert (await proxy.ask("GET", "/x", {**asked, "Range": "bytes=5-9"})).body == body[5:10]
-    assert (await proxy.ask("HEAD", "/x", asked)).status == 200
-    assert (await proxy.ask("GET", "/x", asked)).status == 504
+    assert (await proxy.request("GET", "/x", {**asked, "Range": "bytes=5-9"})).body == body[5:10]
+    assert (await proxy.request("HEAD", "/x", asked)).status == 200
+    assert (await proxy.request("GET", "/x", asked)).status == 504
     assert proxy.relay.seen == []
 
 

@@ -55,7 +55,7 @@ async def test_what_is_not_implemented_is_not_passed_over(proxy: Proxy, s3: S3, 
     verified (I8).
     """
     told = {**TUS, "Upload-Length": "4", "Upload-Metadata": metadata(key="x")}
-    assert (await proxy.ask("POST", "/upload", {**told, name: value})).status == 501
+    assert (await proxy.request("POST", "/upload", {**told, name: value})).status == 501
     url = await created(proxy, 4, x_amz_acl="private", x_amz_security_token="secret")
     assert "secret" not in "".join(
         (proxy.app.settings.cache.dir / "uploads" / file).read_text() for file in names(proxy)
@@ -68,7 +68,7 @@ async def test_what_is_not_implemented_is_not_passed_over(proxy: Proxy, s3: S3, 
 async def test_expires_that_is_no_date(proxy: Proxy) -> None:
     """An invalid Expires is refused when the upload is created, not after all of its bytes have come."""
     told = {**TUS, "Upload-Length": "3", "Upload-Metadata": metadata(key="x")}
-    assert (await proxy.ask("POST", "/upload", {**told, "Expires": "9" * 20})).status == 400
+    assert (await proxy.request("POST", "/upload", {**told, "Expires": "9" * 20})).status == 400
     assert names(proxy) == []
 
 
@@ -84,7 +84,7 @@ async def test_in_pieces(proxy: Proxy, s3: S3) -> None:
         "Cache-Control": "max-age=77",
         "x-amz-meta-who": "me",
     }
-    answer = await proxy.ask("POST", "/upload", told)
+    answer = await proxy.request("POST", "/upload", told)
     assert (answer.status, answer.headers["Tus-Resumable"]) == (201, "1.0.0")
     url = answer.headers["Location"]
     at = 0
@@ -103,7 +103,7 @@ async def test_in_pieces(proxy: Proxy, s3: S3) -> None:
     asked = len(proxy.relay.seen)
     assert (await proxy.get("/a%20b/c.bin")).body == body
     assert len(proxy.relay.seen) == asked
-    told_at_the_end = await proxy.ask("HEAD", url, TUS)
+    told_at_the_end = await proxy.request("HEAD", url, TUS)
     assert told_at_the_end.headers["Upload-Offset"] == told_at_the_end.headers["Upload-Length"] == str(len(body))
     assert told_at_the_end.headers["Upload-Metadata"] == told["Upload-Metadata"].strip()
     assert told_at_the_end.headers["Location"] == "/a%20b/c.bin"
@@ -144,7 +144,7 @@ async def test_sizes(proxy: Proxy, s3: S3, size: int) -> None:
     if size:
         assert (await patched(proxy, url, 0, body)).status == 204
     told = {**BODY, "Upload-Length": str(size), "Upload-Metadata": metadata(key="two")}
-    answer = await proxy.ask("POST", "/upload", told, body)
+    answer = await proxy.request("POST", "/upload", told, body)
     assert answer.status == 201
     assert answer.headers["Upload-Offset"] == str(size)
     assert await offset_of(proxy, url) == await offset_of(proxy, answer.headers["Location"]) == size
@@ -213,7 +213,7 @@ async def test_refusals(start: StartProxy, s3: S3) -> None:
     url = await created(proxy, 10)
     found = []
     for method, target, headers, body, _ in REQUESTS:
-        answer = await proxy.ask(method, target or url, {**TUS, **headers}, body)
+        answer = await proxy.request(method, target or url, {**TUS, **headers}, body)
         found.append((method, target, headers, body, answer.status))
         assert answer.headers["Tus-Resumable"] == "1.0.0"
         assert (answer.headers.get("Tus-Version") == "1.0.0") is (answer.status == 412)
@@ -233,7 +233,7 @@ async def test_refusals(start: StartProxy, s3: S3) -> None:
 )  # fmt: skip
 async def test_garbage_in_the_metadata(proxy: Proxy, said: str) -> None:
     """Invalid Upload-Metadata, or one with an invalid key or type, is 400. An empty key counts as none (I23)."""
-    answer = await proxy.ask("POST", "/upload", {**TUS, "Upload-Length": "1", "Upload-Metadata": said})
+    answer = await proxy.request("POST", "/upload", {**TUS, "Upload-Length": "1", "Upload-Metadata": said})
     assert answer.status == (201 if said in ("key", "key ") else 400)
     assert proxy.relay.seen == []
 
@@ -242,7 +242,7 @@ async def test_garbage_in_the_metadata(proxy: Proxy, said: str) -> None:
 async def test_much_said_of_an_object(proxy: Proxy, size: int, status: int) -> None:
     """The record of an upload is bounded (I19): a creation with more text is 400, and the message has the limit."""
     told = {**TUS, "Upload-Length": "1", "Upload-Metadata": metadata(key="x", more="y" * 2900)}
-    answer = await proxy.ask("POST", "/upload", {**told, "Content-Disposition": f"inline; filename={'z' * size}"})
+    answer = await proxy.request("POST", "/upload", {**told, "Content-Disposition": f"inline; filename={'z' * size}"})
     assert answer.status == status
     assert (b"8192" in answer.body) is (status == 400)
     assert len(names(proxy)) == (1 if status == 201 else 0)
@@ -261,9 +261,9 @@ async def test_where_the_object_goes(start: StartProxy, s3: S3) -> None:
         ("/upload/f/", metadata(filename="name.txt"), None),
     ):
         told = {**BODY, "Upload-Length": "4", "Upload-Metadata": said}
-        answer = await proxy.ask("POST", target, told, b"data")
+        answer = await proxy.request("POST", target, told, b"data")
         assert answer.status == 201
-        where = (await proxy.ask("HEAD", answer.headers["Location"], TUS)).headers["Location"]
+        where = (await proxy.request("HEAD", answer.headers["Location"], TUS)).headers["Location"]
         assert where.startswith("/in/")
         if key is not None:
             assert s3.get(f"p/{key}") == b"data"
@@ -281,11 +281,11 @@ async def test_as_the_mount_wants_it(start: StartProxy, s3: S3) -> None:
     }
     proxy = await start(mounts=[{"path": "/", **mount}])
     s3.put("t/old.txt", b"old")
-    assert (await proxy.ask("POST", "/upload", {**TUS, "Upload-Length": "10"})).status == 413
+    assert (await proxy.request("POST", "/upload", {**TUS, "Upload-Length": "10"})).status == 413
     for name, status in (("new.txt", 201), ("old.txt", 412)):
         told = {**BODY, "Upload-Length": "4", "Upload-Metadata": metadata(filename=name)}
-        assert (await proxy.ask("POST", "/upload", told, b"data")).status == status
-    assert (await proxy.ask("POST", "/upload", {**TUS, "Upload-Length": "4", "If-Match": '"a"'})).status == 412
+        assert (await proxy.request("POST", "/upload", told, b"data")).status == status
+    assert (await proxy.request("POST", "/upload", {**TUS, "Upload-Length": "4", "If-Match": '"a"'})).status == 412
     assert (s3.get("t/new.txt"), s3.get("t/old.txt")) == (b"data", b"old")
     assert s3.head("t/new.txt")["ContentType"] == "binary/octet-stream"
 
@@ -293,15 +293,15 @@ async def test_as_the_mount_wants_it(start: StartProxy, s3: S3) -> None:
 async def test_without_the_header(proxy: Proxy, s3: S3) -> None:
     """A request without Tus-Resumable is an ordinary one. Of PATCH, the refusal names the version of the protocol."""
     s3.put("upload/x", b"an object below the route's name")
-    assert (await proxy.ask("POST", "/upload/y", body=b"data")).status == 201
+    assert (await proxy.request("POST", "/upload/y", body=b"data")).status == 201
     assert s3.get("y") == b"data"
     for _ in range(2):
-        assert (await proxy.ask("HEAD", "/upload/x")).headers["Content-Length"] == "32"
+        assert (await proxy.request("HEAD", "/upload/x")).headers["Content-Length"] == "32"
         assert (await proxy.get("/upload/x")).status == 200
-    assert (await proxy.ask("HEAD", "/upload/x", TUS)).status == 404
-    assert (await proxy.ask("PATCH", "/upload/x", body=b"x")).status == 412
-    assert (await proxy.ask("PATCH", "/x", BODY, b"x")).status == 405
-    assert (await proxy.ask("DELETE", "/upload/x")).status == 204
+    assert (await proxy.request("HEAD", "/upload/x", TUS)).status == 404
+    assert (await proxy.request("PATCH", "/upload/x", body=b"x")).status == 412
+    assert (await proxy.request("PATCH", "/x", BODY, b"x")).status == 405
+    assert (await proxy.request("DELETE", "/upload/x")).status == 204
     assert s3.keys() == ["y"]
 
 
@@ -309,11 +309,11 @@ async def test_override(proxy: Proxy, s3: S3) -> None:
     """A client that can only POST names its method in X-HTTP-Method-Override."""
     url = await created(proxy, 4)
     told = {**BODY, "Upload-Offset": "0", "X-HTTP-Method-Override": "PATCH"}
-    assert (await proxy.ask("POST", url, told, b"da")).status == 204
+    assert (await proxy.request("POST", url, told, b"da")).status == 204
     assert await offset_of(proxy, url) == 2
-    assert (await proxy.ask("POST", url, {**TUS, "X-HTTP-Method-Override": "DELETE"})).status == 204
-    assert (await proxy.ask("HEAD", url, TUS)).status == 404
-    assert (await proxy.ask("POST", url, {**TUS, "X-HTTP-Method-Override": "GET"})).status == 405
+    assert (await proxy.request("POST", url, {**TUS, "X-HTTP-Method-Override": "DELETE"})).status == 204
+    assert (await proxy.request("HEAD", url, TUS)).status == 404
+    assert (await proxy.request("POST", url, {**TUS, "X-HTTP-Method-Override": "GET"})).status == 405
 
 
 @pytest.mark.parametrize("allowed", ["*", "https://app.example.com"])
@@ -327,7 +327,7 @@ async def test_a_page_of_another_origin(start: StartProxy, allowed: str) -> None
     url = await created(proxy, 4)
     asks = {"Access-Control-Request-Method": "PATCH", "Access-Control-Request-Headers": "tus-resumable"}
     for target, methods in (("/upload", {"POST"}), (url, {"PATCH", "HEAD", "DELETE"})):
-        answer = await proxy.ask("OPTIONS", target, {**page, **asks})
+        answer = await proxy.request("OPTIONS", target, {**page, **asks})
         assert answer.status == 204
         assert answer.headers["Tus-Version"] == "1.0.0"
         assert answer.headers["Tus-Max-Size"] == "99"
@@ -347,20 +347,20 @@ async def test_a_page_of_another_origin(start: StartProxy, allowed: str) -> None
             "Content-Type",
         } <= may_send
     for answer in (
-        await proxy.ask("HEAD", url, {**page, **TUS}),
-        await proxy.ask("HEAD", "/upload/no", {**page, **TUS}),
+        await proxy.request("HEAD", url, {**page, **TUS}),
+        await proxy.request("HEAD", "/upload/no", {**page, **TUS}),
     ):
         shown = ", ".join(answer.headers.getall("Access-Control-Expose-Headers")).split(", ")
         assert {"Age", "Upload-Offset", "Location", "Upload-Length", "Tus-Resumable"} <= set(shown)
-    assert "Tus-Version" not in (await proxy.ask("OPTIONS", "/x", page)).headers
+    assert "Tus-Version" not in (await proxy.request("OPTIONS", "/x", page)).headers
 
 
 async def test_no_route(start: StartProxy, s3: S3) -> None:
     """Without `uploads` there is no part of the protocol."""
     proxy = await start(uploads=None)
-    assert (await proxy.ask("PATCH", "/upload/x", BODY, b"x")).status == 405
-    assert (await proxy.ask("HEAD", "/upload/x", TUS)).status == 404
-    assert "Tus-Version" not in (await proxy.ask("OPTIONS", "/upload")).headers
+    assert (await proxy.request("PATCH", "/upload/x", BODY, b"x")).status == 405
+    assert (await proxy.request("HEAD", "/upload/x", TUS)).status == 404
+    assert "Tus-Version" not in (await proxy.request("OPTIONS", "/upload")).headers
 
 
 async def test_no_route_any_more(start: StartProxy, s3: S3) -> None:
@@ -375,7 +375,7 @@ async def test_no_route_any_more(start: StartProxy, s3: S3) -> None:
     proxy = await start(uploads=None)
     await until(lambda: not s3.unfinished and not names(proxy))
     assert s3.get("done") == b"data"
-    assert (await proxy.ask("DELETE", "/done")).status == 204
+    assert (await proxy.request("DELETE", "/done")).status == 204
     await until(lambda: not proxy.figures["bytes_used"])
 
 
@@ -467,7 +467,7 @@ async def test_two_at_once(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch
         upload = proxy.app.upload_manager.find(url.rpartition("/")[2])
         await until(lambda: upload.is_busy)
         assert (await patched(proxy, url, 0, body)).status == 423
-        assert (await proxy.ask("DELETE", url, TUS)).status == 423
+        assert (await proxy.request("DELETE", url, TUS)).status == 423
         assert await offset_of(proxy, url) == 0
         await connection.send(body[500:])
         assert (await connection.response("PATCH")).status == 204
@@ -492,8 +492,8 @@ async def test_a_connection_that_is_dead(proxy: Proxy, s3: S3, asks_for: str, mo
             assert await offset_of(proxy, url) == 500
             assert (await patched(proxy, url, 500, body[500:])).status == 204
         else:
-            assert (await proxy.ask("DELETE", url, TUS)).status == 204
-            assert (await proxy.ask("HEAD", url, TUS)).status == 404
+            assert (await proxy.request("DELETE", url, TUS)).status == 204
+            assert (await proxy.request("HEAD", url, TUS)).status == 404
         assert (await connection.response("PATCH")).status == 409
     assert s3.keys() == (["x"] if asks_for == "PATCH" else [])
     assert all(name.endswith(".json") for name in names(proxy))
@@ -549,7 +549,7 @@ async def test_expiry(start: StartProxy, s3: S3, restarts: bool) -> None:
         assert await offset_of(proxy, url) == len(body) - MIB
         proxy.clock.advance(DAY)
     proxy.clock.advance(20)
-    assert (await proxy.ask("HEAD", url, TUS)).status == 404
+    assert (await proxy.request("HEAD", url, TUS)).status == 404
     await proxy.app.upload_manager.step()
     assert (s3.unfinished, names(proxy), proxy.figures["bytes_used"]) == (0, [], 0)
     assert (await patched(proxy, url, len(body) - MIB, body[-MIB:])).status == 404
@@ -567,13 +567,13 @@ async def test_termination(start: StartProxy, s3: S3) -> None:
         return canned(503, "SlowDown") if seen.method == "DELETE" else None
 
     proxy.relay.on_request = refuse
-    assert (await proxy.ask("DELETE", url, TUS)).status == 204
-    assert (await proxy.ask("HEAD", url, TUS)).status == 404
+    assert (await proxy.request("DELETE", url, TUS)).status == 204
+    assert (await proxy.request("HEAD", url, TUS)).status == 404
     assert (s3.unfinished, len(names(proxy))) == (1, 1)
     await proxy.stop()
     proxy.relay.on_request = None
     proxy = await start()
-    assert (await proxy.ask("HEAD", url, TUS)).status == 404
+    assert (await proxy.request("HEAD", url, TUS)).status == 404
     await until(lambda: not names(proxy) and not proxy.figures["bytes_used"])
     assert (s3.unfinished, s3.keys()) == (0, [])
 
@@ -582,8 +582,8 @@ async def test_termination_of_a_finished_one(proxy: Proxy, s3: S3) -> None:
     """The object of a finished upload stays."""
     url = await created(proxy, 4)
     assert (await patched(proxy, url, 0, b"data")).status == 204
-    assert (await proxy.ask("DELETE", url, TUS)).status == 204
-    assert (await proxy.ask("HEAD", url, TUS)).status == 404
+    assert (await proxy.request("DELETE", url, TUS)).status == 204
+    assert (await proxy.request("HEAD", url, TUS)).status == 404
     assert s3.get("x") == b"data"
     assert names(proxy) == []
 
@@ -611,7 +611,7 @@ async def test_lost_answer_of_complete(proxy: Proxy, s3: S3, asks_by: str) -> No
         assert await offset_of(proxy, url) == len(body)
     else:
         assert (await patched(proxy, url, len(body), b"")).status == 204
-    assert (await proxy.ask("HEAD", url, TUS)).headers["ETag"] == s3.head("x")["ETag"]
+    assert (await proxy.request("HEAD", url, TUS)).headers["ETag"] == s3.head("x")["ETag"]
 
 
 @pytest.mark.parametrize("asked", ["partNumber=2", "?uploadId="])
@@ -627,7 +627,7 @@ async def test_outcome_that_stays_unknown(proxy: Proxy, s3: S3, asked: str) -> N
 
     proxy.relay.on_request = deny
     assert (await patched(proxy, url, len(body) - 1, body[-1:])).status == 410
-    assert (await proxy.ask("HEAD", url, TUS)).status == 404
+    assert (await proxy.request("HEAD", url, TUS)).status == 404
     proxy.relay.on_request = None
     await proxy.app.upload_manager.step()
     assert (names(proxy), s3.unfinished, proxy.figures["bytes_used"]) == ([], 0, 0)
@@ -647,10 +647,10 @@ async def test_lost_answer_of_a_conditional_put(proxy: Proxy, s3: S3, is_ours: b
 
     proxy.relay.on_request = cut
     assert (await patched(proxy, url, 0, b"data")).status == 502
-    assert (await proxy.ask("HEAD", url, TUS)).status == 502
+    assert (await proxy.request("HEAD", url, TUS)).status == 502
     s3.put("x", b"data" if is_ours else b"else")
     proxy.relay.on_request = None
-    assert (await proxy.ask("HEAD", url, TUS)).status == (200 if is_ours else 412)
+    assert (await proxy.request("HEAD", url, TUS)).status == (200 if is_ours else 412)
     assert s3.get("x") == (b"data" if is_ours else b"else")
 
 
@@ -952,7 +952,7 @@ async def test_files_of_no_use(start: StartProxy, s3: S3) -> None:
     record.write_bytes(record.read_bytes().replace(b'"origin": "http', b'"origin": "https'))
     proxy = await start()
     assert names(proxy) == []
-    assert (await proxy.ask("HEAD", url, TUS)).status == 404
+    assert (await proxy.request("HEAD", url, TUS)).status == 404
 
 
 async def test_parts_of_another_size(start: StartProxy, s3: S3) -> None:
@@ -965,7 +965,7 @@ async def test_parts_of_another_size(start: StartProxy, s3: S3) -> None:
     record = proxy.app.settings.cache.dir / "uploads" / f"{url.rpartition('/')[2]}.json"
     record.write_bytes(record.read_bytes().replace(f", {PART_SIZE}]]".encode(), b", 4711]]"))
     proxy = await start()
-    assert (await proxy.ask("HEAD", url, TUS)).status == 404
+    assert (await proxy.request("HEAD", url, TUS)).status == 404
     assert names(proxy) == []
 
 
@@ -975,9 +975,9 @@ async def test_as_many_as_there_may_be(proxy: Proxy, monkeypatch: pytest.MonkeyP
     urls = [await created(proxy, 4, str(number)) for number in range(3)]
     assert (await patched(proxy, urls[0], 0, b"data")).status == 204
     urls.append(await created(proxy, 4, "4"))
-    answer = await proxy.ask("POST", "/upload", {**TUS, "Upload-Length": "4"})
+    answer = await proxy.request("POST", "/upload", {**TUS, "Upload-Length": "4"})
     assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
-    assert [(await proxy.ask("HEAD", url, TUS)).status for url in urls] == [404, 200, 200, 200]
+    assert [(await proxy.request("HEAD", url, TUS)).status for url in urls] == [404, 200, 200, 200]
 
 
 async def test_what_cannot_be_aborted(
@@ -995,7 +995,7 @@ async def test_what_cannot_be_aborted(
     for number in range(5):
         url = await created(proxy, len(body) + 1, str(number))
         assert (await patched(proxy, url, 0, body)).status == 204
-        assert (await proxy.ask("DELETE", url, TUS)).status == 204
+        assert (await proxy.request("DELETE", url, TUS)).status == 204
         await proxy.app.upload_manager.step()
     logged = [record.message for record in caplog.records if record.levelname == "WARNING"]
     assert sum("is not aborted yet" in message for message in logged) == 5

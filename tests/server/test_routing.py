@@ -46,7 +46,7 @@ async def test_keys_round_trip(proxy: Proxy, s3: S3) -> None:
         fully = "/" + "".join(f"%{octet:02x}" for octet in key.encode())
         again = await proxy.get(fully)
         assert (again.body, again.cache_status) == (below, "hit; ttl=300"), key
-        assert (await proxy.ask("PUT", path, body=through)).status == 201, key
+        assert (await proxy.request("PUT", path, body=through)).status == 201, key
         assert s3.get(key) == through, key
         assert (await proxy.get(path)).body == through, key
     assert sorted(s3.keys()) == sorted(KEYS)
@@ -59,9 +59,9 @@ async def test_location_names_no_host(proxy: Proxy, s3: S3, key: str) -> None:
     file = b'--b\r\nContent-Disposition: form-data; name="f"; filename="f"\r\n\r\n%d\r\n--b--'
     form = {"Content-Type": "multipart/form-data; boundary=b"}
     made = [
-        await proxy.ask("PUT", f"/{key}", body=b"0"),
-        await proxy.ask("POST", f"/upload/{key}", body=b"1"),
-        await proxy.ask("POST", "/upload", form, field + file % 2),
+        await proxy.request("PUT", f"/{key}", body=b"0"),
+        await proxy.request("POST", f"/upload/{key}", body=b"1"),
+        await proxy.request("POST", "/upload", form, field + file % 2),
     ]
     for response in made:
         assert (response.status, response.json()) == (201, {"key": key})
@@ -83,17 +83,17 @@ async def test_keys_that_xml_cannot_hold(proxy: Proxy, s3: S3, character: str) -
     form += '--b\r\nContent-Disposition: form-data; name="f"; filename="f"\r\n\r\nnew\r\n--b--'
     told = {"Tus-Resumable": "1.0.0", "Upload-Length": "0"}
     for response in (
-        await proxy.ask("PUT", target, {"Content-Length": str(9 << 20)}),
-        await proxy.ask("PUT", target, body=b"new"),
-        await proxy.ask("POST", f"/upload{target}", body=b"new"),
-        await proxy.ask("POST", f"/upload{target}", told),
-        await proxy.ask("POST", "/upload", {"Content-Type": "multipart/form-data; boundary=b"}, form.encode()),
+        await proxy.request("PUT", target, {"Content-Length": str(9 << 20)}),
+        await proxy.request("PUT", target, body=b"new"),
+        await proxy.request("POST", f"/upload{target}", body=b"new"),
+        await proxy.request("POST", f"/upload{target}", told),
+        await proxy.request("POST", "/upload", {"Content-Type": "multipart/form-data; boundary=b"}, form.encode()),
     ):
         assert (response.status, "XML" in response.json()["error"]) == (400, True)
     assert proxy.relay.seen == []
     s3.put(key, b"old")
     assert (await proxy.get(target)).body == b"old"
-    assert (await proxy.ask("DELETE", target)).status == 204
+    assert (await proxy.request("DELETE", target)).status == 204
 
 
 async def test_plus_is_a_plus(proxy: Proxy, s3: S3) -> None:
@@ -135,7 +135,7 @@ async def test_bad_targets(proxy: Proxy) -> None:
     """A target without a key of at most 1024 bytes is a 400, and the origin gets no request (I23)."""
     for target in BAD_TARGETS:
         for method in ("GET", "HEAD", "PUT", "DELETE"):
-            assert (await proxy.ask(method, target)).status == 400, (method, target)
+            assert (await proxy.request(method, target)).status == 400, (method, target)
     assert proxy.relay.seen == []
 
 
@@ -184,8 +184,8 @@ async def test_longest_mount_wins(start: StartProxy, s3: S3) -> None:
         assert (await proxy.get(path)).body == body, path
     # Decoding comes first, so an escaped slash cannot slip past a mount.
     assert (await proxy.get("/video%2Flive%2Fx")).body == b"live"
-    assert (await proxy.ask("PUT", "/video/x", body=b"new")).status == 405
-    assert (await proxy.ask("PUT", "/video/live/y", body=b"new")).headers["Location"] == "/video/live/y"
+    assert (await proxy.request("PUT", "/video/x", body=b"new")).status == 405
+    assert (await proxy.request("PUT", "/video/live/y", body=b"new")).headers["Location"] == "/video/live/y"
     assert s3.get("live-y") == b"new"
     assert elsewhere.keys() == ["media/live/x", "media/x"]
 
@@ -226,6 +226,6 @@ async def test_method_not_allowed(start: StartProxy, s3: S3, method: str, target
             {"path": "/ro/", "bucket": s3.bucket},
         ]
     )
-    response = await proxy.ask(method, target)
+    response = await proxy.request(method, target)
     assert (response.status, response.headers["Allow"]) == (405, allow)
     assert proxy.relay.seen == []

@@ -56,7 +56,7 @@ async def assert_a_hit(proxy: Proxy, s3: S3, body: bytes, target: str = "/x") ->
 async def test_the_next_get_is_a_hit(proxy: Proxy, s3: S3, size: int, is_chunked: bool) -> None:
     """In one piece or in parts, with a length or without, the response and the entry have S3's ETag (I4, I5)."""
     body = pattern(size)
-    response = await proxy.ask("PUT", "/x", *framed(body, is_chunked=is_chunked))
+    response = await proxy.request("PUT", "/x", *framed(body, is_chunked=is_chunked))
     assert response.status == 201
     assert response.headers["ETag"] == s3.head("x")["ETag"]
     await assert_a_hit(proxy, s3, body)
@@ -70,9 +70,9 @@ async def test_overwritten_and_deleted(proxy: Proxy, s3: S3) -> None:
     assert (await proxy.get("/x")).status == 404
     for seed, size in enumerate((SMALL, LARGE, LARGE, 1)):
         body = pattern(size, seed)
-        assert (await proxy.ask("PUT", "/x", body=body)).status == 201
+        assert (await proxy.request("PUT", "/x", body=body)).status == 201
         await assert_a_hit(proxy, s3, body)
-    assert (await proxy.ask("DELETE", "/x")).status == 204
+    assert (await proxy.request("DELETE", "/x")).status == 204
     assert (await proxy.get("/x")).status == 404
     assert s3.keys() == []
 
@@ -81,12 +81,12 @@ async def test_overwritten_and_deleted(proxy: Proxy, s3: S3) -> None:
 async def test_conditions(proxy: Proxy, s3: S3, size: int) -> None:
     """A false condition is 412, from PutObject or from the completion, and the object stays (I8)."""
     body, other = pattern(size), pattern(size, 2)
-    assert (await proxy.ask("PUT", "/x", {"If-None-Match": "*"}, body)).status == 201
+    assert (await proxy.request("PUT", "/x", {"If-None-Match": "*"}, body)).status == 201
     etag = s3.head("x")["ETag"]
     for condition in ({"If-None-Match": "*"}, {"If-Match": '"0123456789abcdef0123456789abcdef"'}):
-        assert (await proxy.ask("PUT", "/x", condition, other)).status == 412
+        assert (await proxy.request("PUT", "/x", condition, other)).status == 412
         assert s3.get("x") == (await proxy.get("/x")).body == body
-    assert (await proxy.ask("PUT", "/x", {"If-Match": etag}, other)).status == 201
+    assert (await proxy.request("PUT", "/x", {"If-Match": etag}, other)).status == 201
     await assert_a_hit(proxy, s3, other)
     assert s3.unfinished == 0
 
@@ -104,9 +104,9 @@ async def test_as_it_was_sent(proxy: Proxy, s3: S3) -> None:
     }
     for size in (SMALL, LARGE):
         body = gzip.compress(pattern(size), compresslevel=0)
-        assert (await proxy.ask("PUT", "/x", said, body)).status == 201
+        assert (await proxy.request("PUT", "/x", said, body)).status == 201
         await assert_a_hit(proxy, s3, body)
-        stored = await proxy.ask("HEAD", "/x")
+        stored = await proxy.request("HEAD", "/x")
         assert (await proxy.admin("POST", "/api/v1/purge", b'{"paths": ["/x"]}')).status == 200
         fetched = await proxy.get("/x")
         assert fetched.body == body
@@ -118,11 +118,11 @@ async def test_as_it_was_sent(proxy: Proxy, s3: S3) -> None:
 async def test_a_checksum_that_does_not_fit(proxy: Proxy, s3: S3, size: int) -> None:
     """A wrong checksum is 400, and nothing is stored: no object, no part, no entry. An existing object stays (I8)."""
     body = pattern(size)
-    assert (await proxy.ask("PUT", "/x", MD5_OF_OTHERS, body)).status == 400
+    assert (await proxy.request("PUT", "/x", MD5_OF_OTHERS, body)).status == 400
     assert s3.keys() == []
     await until(lambda: proxy.files == [])
     s3.put("x", b"old")
-    assert (await proxy.ask("PUT", "/x", MD5_OF_OTHERS, body)).status == 400
+    assert (await proxy.request("PUT", "/x", MD5_OF_OTHERS, body)).status == 400
     assert s3.get("x") == (await proxy.get("/x")).body == b"old"
     assert s3.unfinished == 0
 

@@ -46,7 +46,7 @@ async def test_documents(site: Proxy, target: str, status: int, body: bytes) -> 
     for _ in range(2):
         response = await site.get(target)
         assert (response.status, response.body, response.headers["Content-Type"]) == (status, body, "text/html")
-        head = await site.ask("HEAD", target)
+        head = await site.request("HEAD", target)
         assert (head.status, head.headers["Content-Length"]) == (status, str(len(body)))
 
 
@@ -60,7 +60,7 @@ async def test_an_object_comes_first(site: Proxy, s3: S3) -> None:
 async def test_folder_without_its_slash(site: Proxy, target: str, location: str) -> None:
     """A path of a folder redirects to that folder with its query, and fetches no body of its index."""
     for method in ("GET", "HEAD"):
-        response = await site.ask(method, target)
+        response = await site.request(method, target)
         assert (response.status, response.headers["Location"], response.body) == (301, location, b"")
     assert not any(seen.method == "GET" and seen.target.endswith("docs/index.html") for seen in site.relay.seen)
 
@@ -171,26 +171,26 @@ async def test_sibling(packed: Proxy, s3: S3, accept: str | None, body: bytes, c
     """
     headers = {} if accept is None else {"Accept-Encoding": accept}
     for _ in range(2):
-        response = await packed.ask("GET", "/a.js", headers)
+        response = await packed.request("GET", "/a.js", headers)
         assert (response.status, response.body, response.headers.get("Content-Encoding")) == (200, body, coding)
         assert response.headers["Content-Type"].startswith("text/javascript")
         assert response.headers["Vary"] == "Accept-Encoding"
         suffix = {"br": ".br", "gzip": ".gz", None: ""}[coding]
         assert response.headers["ETag"] == s3.head(f"a.js{suffix}")["ETag"]
-        again = await packed.ask("GET", "/a.js", {**headers, "If-None-Match": response.headers["ETag"]})
+        again = await packed.request("GET", "/a.js", {**headers, "If-None-Match": response.headers["ETag"]})
         assert (again.status, again.headers["Vary"]) == (304, "Accept-Encoding")
 
 
 async def test_no_sibling(packed: Proxy) -> None:
     """Text without a sibling is sent as it is, and has Vary nevertheless, because a sibling may be added."""
-    response = await packed.ask("GET", "/b.css", {"Accept-Encoding": "br"})
+    response = await packed.request("GET", "/b.css", {"Accept-Encoding": "br"})
     assert (response.body, response.headers["Vary"]) == (b"plain style", "Accept-Encoding")
     assert "Content-Encoding" not in response.headers
 
 
 async def test_no_siblings_of_media(packed: Proxy) -> None:
     """Formats that are already compressed have no sibling lookups."""
-    response = await packed.ask("GET", "/c.mp4", {"Accept-Encoding": "br"})
+    response = await packed.request("GET", "/c.mp4", {"Accept-Encoding": "br"})
     assert (response.body, "Vary" in response.headers) == (b"film", False)
     assert len(packed.relay.seen) == 1
 
@@ -200,7 +200,7 @@ async def test_range_of_a_sibling(start: StartProxy, s3: S3) -> None:
     body = pattern(3 * BLOCK)
     s3.put("a.txt.gz", body)
     proxy = await start(mounts=[_mount(s3, precompressed=["gzip"])])
-    response = await proxy.ask("GET", "/a.txt", {"Accept-Encoding": "gzip", "Range": "bytes=70000-70009"})
+    response = await proxy.request("GET", "/a.txt", {"Accept-Encoding": "gzip", "Range": "bytes=70000-70009"})
     assert (response.status, response.body, response.headers["Content-Encoding"]) == (206, body[70000:70010], "gzip")
 
 
@@ -212,7 +212,7 @@ async def test_sibling_of_what_is_down(packed: Proxy) -> None:
         return canned(500, "InternalError")
 
     packed.relay.on_request = fail
-    response = await packed.ask("GET", "/b.css", {"Accept-Encoding": "br"})
+    response = await packed.request("GET", "/b.css", {"Accept-Encoding": "br"})
     assert (response.status, response.body) == (200, b"plain style")
 
 
@@ -232,7 +232,7 @@ async def test_a_dead_origin_is_waited_for_once(start: StartProxy, s3: S3, monke
 
     proxy.relay.on_request = stall
     proxy.relay.reset()
-    response = await proxy.ask("GET", "/about.css", {"Accept-Encoding": "br"})
+    response = await proxy.request("GET", "/about.css", {"Accept-Encoding": "br"})
     assert (response.status, response.body) == (200, b"about")
     assert {seen.target.rpartition("/")[2] for seen in proxy.relay.seen} == {"about.css.br"}
 
@@ -246,7 +246,7 @@ async def test_a_fallback_is_for_what_is_absent(start: StartProxy, s3: S3) -> No
     mount = _mount(s3, site={"fallback": "app.html"}, precompressed=["br"])
     proxy = await start(mounts=[mount], freshness={"negative_ttl": "1s"})
     for target in ("/", "/users/7", "/old.css"):
-        assert (await proxy.ask("GET", target, {"Accept-Encoding": "br"})).body == b"app"
+        assert (await proxy.request("GET", target, {"Accept-Encoding": "br"})).body == b"app"
 
     async def fail(_: Seen) -> bytes | None:
         return canned(500, "InternalError")
@@ -254,8 +254,8 @@ async def test_a_fallback_is_for_what_is_absent(start: StartProxy, s3: S3) -> No
     proxy.relay.on_request = fail
     proxy.clock.advance(2)
     for target, is_absent in (("/users/7", True), ("/old.css", True), ("/users/8", False), ("/new.css", False)):
-        response = await proxy.ask("GET", target, {"Accept-Encoding": "br"})
+        response = await proxy.request("GET", target, {"Accept-Encoding": "br"})
         assert response.status in ([200] if is_absent else [502, 503]), target
         assert (response.body == b"app") is is_absent, target
-    response = await proxy.ask("GET", "/users/9", {"Cache-Control": "only-if-cached"})
+    response = await proxy.request("GET", "/users/9", {"Cache-Control": "only-if-cached"})
     assert response.status == 504

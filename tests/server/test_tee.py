@@ -19,9 +19,9 @@ SIZES = [0, 1, BLOCK, PART_SIZE - 1, PART_SIZE, PART_SIZE + 1, 3 * PART_SIZE + 5
 
 async def put(proxy: Proxy, body: bytes, *, is_chunked: bool = False, target: str = "/x") -> Response:
     if not is_chunked:
-        return await proxy.ask("PUT", target, body=body)
+        return await proxy.request("PUT", target, body=body)
     pieces = [body[at : at + MIB - 7] for at in range(0, len(body), MIB - 7)]
-    return await proxy.ask("PUT", target, {"Transfer-Encoding": "chunked"}, chunked(*pieces))
+    return await proxy.request("PUT", target, {"Transfer-Encoding": "chunked"}, chunked(*pieces))
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -171,7 +171,7 @@ async def test_what_comes_while_it_is_published(proxy: Proxy, s3: S3, what: str)
             s3.put("x", newer)
             assert (await proxy.admin("POST", "/api/v1/purge", b'{"paths": ["/x"]}')).status == 200
         case "delete":
-            assert (await proxy.ask("DELETE", "/x")).status == 204
+            assert (await proxy.request("DELETE", "/x")).status == 204
         case _:
             assert (await put(proxy, newer)).status == 201
     gate.set()
@@ -300,7 +300,7 @@ async def test_bytes_that_go_bad_on_the_way(proxy: Proxy, s3: S3, size: int) -> 
 async def test_what_must_not_be_stored(proxy: Proxy, s3: S3) -> None:
     """An object with `no-store` is written to S3, and not cached (RFC 9111 section 5.2.2.5)."""
     body = pattern(2 * BLOCK)
-    assert (await proxy.ask("PUT", "/x", {"Cache-Control": "no-store"}, body)).status == 201
+    assert (await proxy.request("PUT", "/x", {"Cache-Control": "no-store"}, body)).status == 201
     assert (await proxy.get("/x")).body == body
     await until(lambda: proxy.files == [])
 

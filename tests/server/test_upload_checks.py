@@ -52,10 +52,10 @@ async def test_checksums(proxy: Proxy, s3: S3, number: int, framing: dict[str, s
     for body in (b"", pattern(100_000)):
         wire = chunked(*([body] if body else [])) if framing else body
         s3.put("x", old)
-        assert (await proxy.ask("PUT", "/x", framing | claims(body + b".")[number], wire)).status == 400
+        assert (await proxy.request("PUT", "/x", framing | claims(body + b".")[number], wire)).status == 400
         assert s3.get("x") == old
         assert (await proxy.get("/x")).body == old
-        assert (await proxy.ask("PUT", "/x", framing | claims(body)[number], wire)).status == 201
+        assert (await proxy.request("PUT", "/x", framing | claims(body)[number], wire)).status == 201
         assert s3.get("x") == body
         assert (await proxy.get("/x")).body == body
 
@@ -65,8 +65,8 @@ async def test_the_last_piece_is_held_back(proxy: Proxy, s3: S3) -> None:
     body = pattern(17 * MIB)
     wrong = {"Content-Digest": f"sha-512=:{encoded('sha512', body[1:])}:"}
     pieces = [body[at : at + MIB] for at in range(0, len(body), MIB)]
-    assert (await proxy.ask("PUT", "/known", wrong, body)).status == 400
-    response = await proxy.ask("PUT", "/x", {"Transfer-Encoding": "chunked", **wrong}, chunked(*pieces))
+    assert (await proxy.request("PUT", "/known", wrong, body)).status == 400
+    response = await proxy.request("PUT", "/x", {"Transfer-Encoding": "chunked", **wrong}, chunked(*pieces))
     assert (response.status, "sha512" in response.json()["error"]) == (400, True)
     assert s3.keys() == []
     assert s3.unfinished == 0
@@ -75,7 +75,7 @@ async def test_the_last_piece_is_held_back(proxy: Proxy, s3: S3) -> None:
 async def test_checksums_are_sent_on(proxy: Proxy, s3: S3) -> None:
     """A checksum that S3 can verify itself is passed on as the client sent it."""
     told = {"x-amz-checksum-crc32c": encoded("crc32c", b"data"), "Content-MD5": encoded("md5", b"data")}
-    assert (await proxy.ask("PUT", "/x", told, b"data")).status == 201
+    assert (await proxy.request("PUT", "/x", told, b"data")).status == 201
     (put,) = [seen for seen in proxy.relay.seen if seen.method == "PUT"]
     assert {name: put.headers[name.lower()] for name in told} == told
 
@@ -135,23 +135,23 @@ async def test_max_size_of_a_mount(start: StartProxy, s3: S3) -> None:
         for framing in ({}, {"Transfer-Encoding": "chunked"}):
             for size, status in ((limit, 201), (limit + 1, 413)):
                 body = chunked(bytes(size)) if framing else bytes(size)
-                assert (await proxy.ask("PUT", target, framing, body)).status == status
+                assert (await proxy.request("PUT", target, framing, body)).status == status
 
 
 async def test_if_none_match(proxy: Proxy, s3: S3) -> None:
     """`If-None-Match: *` is a 201 if there is no object, and else a 412 that leaves it."""
     only_new = {"If-None-Match": "*"}
-    assert (await proxy.ask("PUT", "/x", only_new, b"one")).status == 201
-    refused = await proxy.ask("PUT", "/x", only_new, b"two")
+    assert (await proxy.request("PUT", "/x", only_new, b"one")).status == 201
+    refused = await proxy.request("PUT", "/x", only_new, b"two")
     assert (refused.status, refused.json()) == (412, {"error": "the condition of the write does not hold"})
     assert (await proxy.get("/x")).body == s3.get("x") == b"one"
 
 
 async def test_if_match(proxy: Proxy, s3: S3) -> None:
     """`If-Match` replaces the version that the client knows, and is a 412 for another one (no lost update)."""
-    first = (await proxy.ask("PUT", "/x", body=b"one")).headers["ETag"]
-    assert (await proxy.ask("PUT", "/x", {"If-Match": first}, b"two")).status == 201
-    assert (await proxy.ask("PUT", "/x", {"If-Match": first}, b"three")).status == 412
+    first = (await proxy.request("PUT", "/x", body=b"one")).headers["ETag"]
+    assert (await proxy.request("PUT", "/x", {"If-Match": first}, b"two")).status == 201
+    assert (await proxy.request("PUT", "/x", {"If-Match": first}, b"three")).status == 412
     assert (await proxy.get("/x")).body == s3.get("x") == b"two"
 
 
@@ -161,15 +161,15 @@ async def test_write_once(start: StartProxy, s3: S3) -> None:
     proxy = await start(
         mounts=[{**mount, "path": "/", "write_once": True}, {**mount, "path": "/free/"}], uploads={"path": "/up"}
     )
-    assert (await proxy.ask("PUT", "/x", body=b"one")).status == 201
+    assert (await proxy.request("PUT", "/x", body=b"one")).status == 201
     form = b'--b\r\nContent-Disposition: form-data; name="f"; filename="f"\r\n\r\ntwo\r\n--b--'
     multipart = {"Content-Type": "multipart/form-data; boundary=b"}
-    assert (await proxy.ask("PUT", "/x", body=b"two")).status == 412
-    assert (await proxy.ask("POST", "/up/x", body=b"two")).status == 412
-    assert (await proxy.ask("POST", "/up/x", multipart, form)).status == 412
-    assert (await proxy.ask("POST", "/up/", body=b"new")).status == 201
+    assert (await proxy.request("PUT", "/x", body=b"two")).status == 412
+    assert (await proxy.request("POST", "/up/x", body=b"two")).status == 412
+    assert (await proxy.request("POST", "/up/x", multipart, form)).status == 412
+    assert (await proxy.request("POST", "/up/", body=b"new")).status == 201
     assert s3.get("x") == b"one"
-    assert (await proxy.ask("PUT", "/free/x", body=b"two")).status == 201
+    assert (await proxy.request("PUT", "/free/x", body=b"two")).status == 201
     assert (await proxy.get("/x")).status in (200, 304)
 
 
@@ -181,7 +181,7 @@ async def test_a_conflict(proxy: Proxy, s3: S3) -> None:
 
     s3.put("x", b"old")
     proxy.relay.on_request = conflict
-    assert (await proxy.ask("PUT", "/x", {"If-None-Match": "*"}, b"new")).status == 409
+    assert (await proxy.request("PUT", "/x", {"If-None-Match": "*"}, b"new")).status == 409
     assert (await proxy.get("/x")).body == b"old"
 
 
@@ -189,7 +189,7 @@ async def test_conditional_deletes_are_not_taken(proxy: Proxy, s3: S3) -> None:
     """A DELETE with an ignored condition would be a lost update, so it is refused."""
     s3.put("x", b"old")
     for headers in ({"If-Match": '"x"'}, {"If-Unmodified-Since": "Wed, 21 Oct 2015 07:28:00 GMT"}):
-        assert (await proxy.ask("DELETE", "/x", headers)).status == 501
+        assert (await proxy.request("DELETE", "/x", headers)).status == 501
     assert s3.get("x") == b"old"
 
 
@@ -203,7 +203,7 @@ async def test_a_type_by_extension(start: StartProxy, s3: S3) -> None:
         ("/raw/c.mp4", {}, "binary/octet-stream"),
         ("/d", {}, "binary/octet-stream"),
     ):
-        assert (await proxy.ask("PUT", target, headers, b"data")).status == 201
+        assert (await proxy.request("PUT", target, headers, b"data")).status == 201
         assert s3.head(target.rpartition("/")[2])["ContentType"] == kind
 
 
@@ -212,7 +212,7 @@ async def test_key_template(start: StartProxy, s3: S3) -> None:
     mount = {"path": "/", "bucket": s3.bucket, "methods": ["POST"], "key_template": "{date}/{ulid}{ext}"}
     proxy = await start(mounts=[mount])
     proxy.clock.now = 1_793_000_000.0
-    key = (await proxy.ask("POST", "/in/", body=b"data")).json()["key"]
+    key = (await proxy.request("POST", "/in/", body=b"data")).json()["key"]
     assert key.startswith("in/2026/10/26/")
     assert s3.keys() == [key]
 

@@ -87,7 +87,7 @@ async def test_a_part_that_fails_twice(setup: Setup, name: str, is_chunked: bool
     assert (await setup.put(is_chunked=is_chunked)).status == 201
     assert setup.origin.stored("x") == BODY
     gets = setup.origin.counts["GET"]
-    assert (await setup.ask("GET")).body == BODY
+    assert (await setup.request("GET")).body == BODY
     assert setup.origin.counts["GET"] == gets
     await setup.at_rest()
 
@@ -153,11 +153,11 @@ async def test_an_upload_that_fails(
 
     Reads return what S3 has, also a write whose response was lost (I8, I9).
     """
-    assert (await setup.ask("GET")).body == OLD
+    assert (await setup.request("GET")).body == OLD
     setup.origin.script = once(step, behaviour, times=100)
     assert (await setup.put(is_chunked=is_chunked)).status == told
     setup.origin.script = honest
-    assert (await setup.ask("GET")).body == setup.origin.stored("x") == stored
+    assert (await setup.request("GET")).body == setup.origin.stored("x") == stored
     await setup.at_rest()
 
 
@@ -309,5 +309,5 @@ async def test_a_disk_that_fills_up(
     assert (await setup.put(body, is_chunked=is_chunked)).status == 201
     assert setup.origin.stored("x") == body
     await setup.at_rest()
-    assert (await setup.ask("GET")).body == body
+    assert (await setup.request("GET")).body == body
     assert left < 0 or setup.files

@@ -32,7 +32,7 @@ def form(*parts: bytes) -> bytes:
 
 
 async def post(proxy: Proxy, target: str, *parts: bytes, headers: dict[str, str] | None = None) -> Response:
-    return await proxy.ask("POST", target, TYPE | (headers or {}), form(*parts))
+    return await proxy.request("POST", target, TYPE | (headers or {}), form(*parts))
 
 
 @pytest.fixture
@@ -222,7 +222,7 @@ async def test_a_form_that_ends_within_a_file(proxy: Proxy, s3: S3, size: int, i
     for cut in (len(BOUNDARY) + 6, len(BOUNDARY) + 7, size // 2 + len(BOUNDARY)):
         sent = body[:-cut]
         headers = TYPE | ({"Transfer-Encoding": "chunked"} if is_chunked else {})
-        response = await proxy.ask("POST", "/upload", headers, chunked(sent) if is_chunked else sent)
+        response = await proxy.request("POST", "/upload", headers, chunked(sent) if is_chunked else sent)
         assert response.status == 400
         assert s3.get("a") == b"old"
     assert s3.unfinished == 0
@@ -264,7 +264,7 @@ async def setup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     async with running(tmp_path, monkeypatch) as made:
         for name in "abc":
             made.origin.store_bytes(name, OLD, {})
-            assert (await made.ask("GET", target=f"/{name}")).body == OLD
+            assert (await made.request("GET", target=f"/{name}")).body == OLD
         yield made
 
 
@@ -291,7 +291,7 @@ async def test_s3_refuses_the_second_file(
     """
     refusal = Behaviour(status=status, early_at=early_at)
     setup.origin.script = lambda asked: refusal if (asked.method, asked.key) == ("PUT", "b") else HONEST
-    response = await setup.ask("POST", three(second), "/upload", TYPE)
+    response = await setup.request("POST", three(second), "/upload", TYPE)
     assert (response.status, told_as_stored(response)) == (told, ["a"])
     assert not [asked for asked in setup.origin.asked if (asked.method, asked.key) == ("PUT", "c")]
     for name, content in (("a", FIRST), ("b", OLD), ("c", OLD)):
@@ -313,7 +313,7 @@ async def test_a_lost_answer_within_a_form(setup: Setup, second: bytes, step: st
         return lost if (asked.method, asked.key) == (step, "b") and not is_begun else HONEST
 
     setup.origin.script = script
-    response = await setup.ask("POST", three(second), "/upload", TYPE)
+    response = await setup.request("POST", three(second), "/upload", TYPE)
     assert (response.status, told_as_stored(response)) == (502, ["a"])
     for name, content in (("a", FIRST), ("b", second), ("c", OLD)):
         await setup.is_whole(content, target=f"/{name}")
@@ -374,7 +374,7 @@ async def test_read_your_writes(proxy: Proxy, s3: S3) -> None:
 async def test_put_stores_a_form_as_it_is(proxy: Proxy, s3: S3) -> None:
     """The body of a PUT is the object, whatever its type."""
     body = form(part("f", b"data", "a"))
-    assert (await proxy.ask("PUT", "/x", TYPE, body)).status == 201
+    assert (await proxy.request("PUT", "/x", TYPE, body)).status == 201
     (put,) = [seen for seen in proxy.relay.seen if seen.method == "PUT"]
     assert put.headers["content-length"] == str(len(body))  # moto itself takes the form apart
     assert put.headers["content-type"] == TYPE["Content-Type"]

@@ -18,7 +18,7 @@ MIB = 1 << 20
 async def test_put(proxy: Proxy, s3: S3) -> None:
     """PUT stores the body and responds with 201, key, Location and S3's own ETag. A GET then returns the body."""
     body = pattern(3 * BLOCK + 1)
-    response = await proxy.ask("PUT", "/a%20b/c.bin", {"Content-Type": "text/x-test; charset=utf-8"}, body)
+    response = await proxy.request("PUT", "/a%20b/c.bin", {"Content-Type": "text/x-test; charset=utf-8"}, body)
     assert (response.status, response.json()) == (201, {"key": "a b/c.bin"})
     assert response.headers["Location"] == "/a%20b/c.bin"
     assert response.headers["Content-Type"] == "application/json"
@@ -44,7 +44,7 @@ async def test_put(proxy: Proxy, s3: S3) -> None:
 )
 async def test_post(proxy: Proxy, s3: S3, target: str, key: str) -> None:
     """POST to a folder, or to the upload route, makes a ULID if no key is named, and Location leads to the object."""
-    response = await proxy.ask("POST", target, body=b"data")
+    response = await proxy.request("POST", target, body=b"data")
     assert response.status == 201
     made = response.json()["key"]
     assert re.fullmatch(key, made)
@@ -59,14 +59,14 @@ async def test_upload_route_of_its_own(start: StartProxy, s3: S3) -> None:
         mounts=[{"path": "/", "bucket": s3.bucket, "prefix": "root/"}, {"path": "/download/", "bucket": s3.bucket}],
         uploads={"path": "/in", "mount": "/download/"},
     )
-    response = await proxy.ask("POST", "/in/x.txt", body=b"data")
+    response = await proxy.request("POST", "/in/x.txt", body=b"data")
     assert (response.status, response.json(), response.headers["Location"]) == (
         201,
         {"key": "x.txt"},
         "/download/x.txt",
     )
     assert s3.keys() == ["x.txt"]
-    assert (await proxy.ask("PUT", "/download/x.txt", body=b"no")).status == 405
+    assert (await proxy.request("PUT", "/download/x.txt", body=b"no")).status == 405
 
 
 @pytest.mark.parametrize("size", [0, 1, 8 * MIB - 1, 8 * MIB, 17 * MIB])
@@ -74,7 +74,7 @@ async def test_chunked(proxy: Proxy, s3: S3, size: int) -> None:
     """A body of unknown length arrives whole, in parts if it is large, and no upload is left unfinished."""
     body = pattern(size)
     pieces = [body[at : at + MIB - 7] for at in range(0, size, MIB - 7)]
-    response = await proxy.ask("PUT", "/x", {"Transfer-Encoding": "chunked"}, chunked(*pieces))
+    response = await proxy.request("PUT", "/x", {"Transfer-Encoding": "chunked"}, chunked(*pieces))
     assert response.status == 201
     assert s3.get("x") == body
     assert s3.unfinished == 0
@@ -84,7 +84,7 @@ async def test_empty_body(proxy: Proxy, s3: S3) -> None:
     """An empty body is an object too, if the client declares it as empty."""
     for headers, body in (({}, b""), ({"Transfer-Encoding": "chunked"}, chunked())):
         s3.put("x", b"old")
-        assert (await proxy.ask("PUT", "/x", headers, body)).status == 201
+        assert (await proxy.request("PUT", "/x", headers, body)).status == 201
         assert s3.get("x") == b""
 
 
@@ -190,7 +190,7 @@ async def test_too_large(start: StartProxy, s3: S3, size: int, is_chunked: bool)
     s3.put("x", b"old")
     body = bytes(size)
     headers = {"Transfer-Encoding": "chunked"} if is_chunked else {}
-    response = await proxy.ask("PUT", "/x", headers, chunked(body) if is_chunked else body)
+    response = await proxy.request("PUT", "/x", headers, chunked(body) if is_chunked else body)
     assert response.status == 413
     assert s3.get("x") == b"old"
     assert (await proxy.get("/x")).body == b"old"
@@ -199,16 +199,16 @@ async def test_too_large(start: StartProxy, s3: S3, size: int, is_chunked: bool)
 async def test_max_size_itself_is_allowed(start: StartProxy, s3: S3) -> None:
     """The limit is inclusive."""
     proxy = await start(uploads={"max_size": 1000})
-    assert (await proxy.ask("PUT", "/x", body=bytes(1000))).status == 201
+    assert (await proxy.request("PUT", "/x", body=bytes(1000))).status == 201
     headers = {"Transfer-Encoding": "chunked"}
-    assert (await proxy.ask("PUT", "/y", headers, chunked(bytes(1000)))).status == 201
+    assert (await proxy.request("PUT", "/y", headers, chunked(bytes(1000)))).status == 201
 
 
 async def test_too_large_after_the_first_parts(start: StartProxy, s3: S3) -> None:
     """A body of unknown length that proves too large leaves neither an object nor parts that cost money (I8)."""
     proxy = await start(uploads={"max_size": 9 * MIB})
     pieces = [bytes(MIB)] * 10
-    response = await proxy.ask("PUT", "/x", {"Transfer-Encoding": "chunked"}, chunked(*pieces))
+    response = await proxy.request("PUT", "/x", {"Transfer-Encoding": "chunked"}, chunked(*pieces))
     assert response.status == 413
     assert s3.keys() == []
     assert s3.unfinished == 0
@@ -242,11 +242,11 @@ async def test_read_your_writes(proxy: Proxy, s3: S3) -> None:
     """After a 2xx every read has the new state, whatever was cached before, also a 404 (I5)."""
     assert (await proxy.get("/x")).status == 404
     for body in (b"one", b"two", b"three"):
-        assert (await proxy.ask("PUT", "/x", body=body)).status == 201
+        assert (await proxy.request("PUT", "/x", body=body)).status == 201
         for _ in range(2):
             assert (await proxy.get("/x")).body == body
-        assert (await proxy.ask("HEAD", "/x")).headers["Content-Length"] == str(len(body))
-    assert (await proxy.ask("DELETE", "/x")).status == 204
+        assert (await proxy.request("HEAD", "/x")).headers["Content-Length"] == str(len(body))
+    assert (await proxy.request("DELETE", "/x")).status == 204
     assert (await proxy.get("/x")).status == 404
     assert s3.keys() == []
 
@@ -254,7 +254,7 @@ async def test_read_your_writes(proxy: Proxy, s3: S3) -> None:
 async def test_delete_of_what_is_not_there(proxy: Proxy) -> None:
     """DELETE is idempotent: a 204 if there was no object, as in S3."""
     for _ in range(2):
-        response = await proxy.ask("DELETE", "/never")
+        response = await proxy.request("DELETE", "/never")
         assert (response.status, response.body) == (204, b"")
 
 
@@ -273,7 +273,7 @@ async def test_fill_from_before_a_write_is_not_kept(proxy: Proxy, s3: S3) -> Non
     proxy.relay.on_body = hold
     racing = asyncio.create_task(proxy.get("/x"))
     await held.wait()
-    assert (await proxy.ask("PUT", "/x", body=new)).status == 201
+    assert (await proxy.request("PUT", "/x", body=new)).status == 201
     reading = asyncio.create_task(proxy.get("/x"))
     gate.set()
     first = await racing
@@ -296,7 +296,7 @@ async def test_lookup_from_before_a_delete_is_not_kept(proxy: Proxy, s3: S3) -> 
     proxy.relay.on_request = hold
     racing = asyncio.create_task(proxy.get("/x"))
     await held.wait()
-    assert (await proxy.ask("DELETE", "/x")).status == 204
+    assert (await proxy.request("DELETE", "/x")).status == 204
     s3.put("x", b"stranger")  # what the held request will find
     gate.set()
     assert (await racing).body == b"stranger"
@@ -307,17 +307,17 @@ async def test_lookup_from_before_a_delete_is_not_kept(proxy: Proxy, s3: S3) -> 
 async def test_encoded_bodies_stay_as_sent(proxy: Proxy, s3: S3) -> None:
     """A gzip body is stored and returned as it was sent, with its Content-Encoding, and never decompressed (I24)."""
     body = gzip.compress(pattern(10_000))
-    await proxy.ask("PUT", "/x", {"Content-Encoding": "gzip"}, body)
+    await proxy.request("PUT", "/x", {"Content-Encoding": "gzip"}, body)
     assert s3.get("x") == body
     response = await proxy.get("/x")
     assert (response.body, response.headers["Content-Encoding"]) == (body, "gzip")
-    await proxy.ask("PUT", "/y", {"Content-Encoding": "gzip", "Transfer-Encoding": "chunked"}, chunked(b"no gzip"))
+    await proxy.request("PUT", "/y", {"Content-Encoding": "gzip", "Transfer-Encoding": "chunked"}, chunked(b"no gzip"))
     assert s3.get("y") == b"no gzip"
 
 
 async def test_object_headers_are_stored(proxy: Proxy, s3: S3) -> None:
     """The allow-listed headers and user metadata go to S3, and no other header of the client (I25)."""
-    await proxy.ask(
+    await proxy.request(
         "PUT",
         "/x",
         {
@@ -359,9 +359,9 @@ async def test_object_headers_are_stored(proxy: Proxy, s3: S3) -> None:
 async def test_what_is_not_implemented_is_not_passed_over(proxy: Proxy, s3: S3, headers: dict[str, str]) -> None:
     """A copy is no empty object, an append no replacement, and an ignored lock no lock, so they are a 501 (I8)."""
     s3.put("x", b"old")
-    assert (await proxy.ask("PUT", "/x", headers, b"")).status == 501
-    assert (await proxy.ask("POST", "/upload/x", headers, b"")).status == 501
-    assert (await proxy.ask("DELETE", "/x", headers)).status == 501
+    assert (await proxy.request("PUT", "/x", headers, b"")).status == 501
+    assert (await proxy.request("POST", "/upload/x", headers, b"")).status == 501
+    assert (await proxy.request("DELETE", "/x", headers)).status == 501
     assert s3.get("x") == b"old"
     assert proxy.relay.seen == []
 
@@ -386,7 +386,7 @@ async def test_refused_by_s3(proxy: Proxy, s3: S3, status: int, code: str, told:
         return canned(status, code) if seen.method == "PUT" else None
 
     proxy.relay.on_request = refuse
-    response = await proxy.ask("PUT", "/x", body=b"data")
+    response = await proxy.request("PUT", "/x", body=b"data")
     assert response.status == told
     assert code not in response.body.decode()
     proxy.relay.reset()
@@ -411,7 +411,7 @@ async def test_a_disk_that_does_not_answer(proxy: Proxy, s3: S3, monkeypatch: py
         await remove(name)
 
     monkeypatch.setattr(store, "remove", slow)
-    assert (await proxy.ask("PUT", "/x", body=b"new")).status == 201
+    assert (await proxy.request("PUT", "/x", body=b"new")).status == 201
     assert (await proxy.get("/x")).body == b"new"
     gate.set()
     await until(lambda: len(proxy.files) == 1)

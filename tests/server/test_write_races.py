@@ -33,7 +33,7 @@ async def test_read_during_a_write(proxy: Proxy, s3: S3, method: str) -> None:
     """An entry that a read stores before S3 has the write is removed when the write's response is sent (I5, I6)."""
     s3.put("x", b"old")
     came, gate = held(proxy, method)
-    writing = asyncio.create_task(proxy.ask(method, "/x", body=b"new" if method == "PUT" else None))
+    writing = asyncio.create_task(proxy.request(method, "/x", body=b"new" if method == "PUT" else None))
     await came.wait()
     assert [(await proxy.get("/x")).body for _ in range(2)] == [b"old", b"old"]
     gate.set()
@@ -59,7 +59,7 @@ async def test_write_whose_outcome_is_unknown(proxy: Proxy, s3: S3, method: str)
         raise Cut
 
     came, gate = held(proxy, method, lose)
-    writing = asyncio.create_task(proxy.ask(method, "/x", body=b"new" if method == "PUT" else None))
+    writing = asyncio.create_task(proxy.request(method, "/x", body=b"new" if method == "PUT" else None))
     await came.wait()
     assert (await proxy.get("/x")).body == b"old"
     gate.set()

@@ -18,17 +18,17 @@ async def created(proxy: Proxy, length: int, key: str = "x", **headers: str) -> 
     """Create an upload. Return its URL."""
     told = {**TUS, "Upload-Length": str(length), "Upload-Metadata": metadata(key=key)}
     told |= {name.replace("_", "-"): value for name, value in headers.items()}
-    response = await proxy.ask("POST", "/upload", told)
+    response = await proxy.request("POST", "/upload", told)
     assert response.status == 201, response.body
     return response.headers["Location"]
 
 
 async def patched(proxy: Proxy, url: str, offset: int, body: bytes, headers: Mapping[str, str] = BODY) -> Response:
-    return await proxy.ask("PATCH", url, {**headers, "Upload-Offset": str(offset)}, body)
+    return await proxy.request("PATCH", url, {**headers, "Upload-Offset": str(offset)}, body)
 
 
 async def offset_of(proxy: Proxy, url: str) -> int:
-    response = await proxy.ask("HEAD", url, TUS)
+    response = await proxy.request("HEAD", url, TUS)
     assert response.status == 200
     assert response.headers["Cache-Control"] == "no-store"
     return int(response.headers["Upload-Offset"])

@@ -28,14 +28,14 @@ class Setup:
     before: int = 0
     tasks: int = 0
 
-    async def ask(
+    async def request(
         self, method: str, body: bytes | None = None, target: str = "/x", headers: Mapping[str, str] | None = None
     ) -> Response:
         return await fetch(self.app.address, target, method=method, headers=headers, body=body)
 
     async def put(self, body: bytes = BODY, *, is_chunked: bool = False, target: str = "/x") -> Response:
         headers, sent = framed(body, is_chunked=is_chunked)
-        return await self.ask("PUT", sent, target, headers)
+        return await self.request("PUT", sent, target, headers)
 
     @property
     def files(self) -> list[Path]:
@@ -65,7 +65,7 @@ class Setup:
         """Return whether the object is one of `versions`, and a read through the proxy has what S3 has (I5, I8, I9)."""
         stored = self.origin.stored(target[1:])
         assert stored in versions
-        response = await self.ask("GET", target=target)
+        response = await self.request("GET", target=target)
         assert (response.status, response.body) == (200, stored) if stored is not None else response.status == 404
 
 
