@@ -44,7 +44,7 @@ from bucketfront.s3.breaker import (
     BreakerEvent,
     BreakerState,
 )
-from bucketfront.s3.client import MAX_ATTEMPTS, S3Origin
+from bucketfront.s3.client import READ_ATTEMPTS, S3Origin
 from bucketfront.s3.error_translation import VersionUnchanged
 
 A, B = ObjectKey("bucket", "a"), ObjectKey("bucket", "b")
@@ -435,7 +435,7 @@ async def test_one_sick_object_shuts_out_no_other(subject: Subject) -> None:
             with pytest.raises(OriginServerError):
                 await origin.get(A, FromTo(0, 10))
         assert await origin.head(B) == Metadata('"e"', 10)
-        assert len(server.heads) == MAX_FAILURES * MAX_ATTEMPTS + 1
+        assert len(server.heads) == MAX_FAILURES * READ_ATTEMPTS + 1
 
 
 @pytest.mark.usefixtures("_no_pauses")

@@ -36,7 +36,7 @@ from bucketfront.http.ranges import FromTo, Requested, Suffix
 from bucketfront.keys import ObjectKey
 from bucketfront.retry import RetryBudget
 from bucketfront.s3.breaker import Breaker
-from bucketfront.s3.client import MAX_ATTEMPTS, S3Origin
+from bucketfront.s3.client import READ_ATTEMPTS, S3Origin
 
 KEY = ObjectKey("bucket", "folder/o")
 VERSION = "3sL4kqtJlcpXroDTDmJ+rmSpXd3dIbrHY+MTRCxf3vjVBH40Nr8X8gdRQBpUMLUo"
@@ -115,7 +115,7 @@ async def fetch(origin: S3Origin, part: Requested = FromTo(0, 10), **conditions:
 
 
 async def test_a_refused_connection() -> None:
-    """I20: a refused connection is OriginUnavailable at once, after at most MAX_ATTEMPTS attempts."""
+    """I20: a refused connection is OriginUnavailable at once, after at most READ_ATTEMPTS attempts."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     attempts = []
@@ -124,11 +124,11 @@ async def test_a_refused_connection() -> None:
         with pytest.raises(OriginUnavailable) as raised:
             await origin.get(KEY, FromTo(0, 10))
     assert not isinstance(raised.value, OriginTimeout | OriginServerError)
-    assert len(attempts) == MAX_ATTEMPTS
+    assert len(attempts) == READ_ATTEMPTS
 
 
 async def test_a_connection_closed_without_an_answer() -> None:
-    """I20: retries exist in one layer, so that MAX_ATTEMPTS requests reach the origin, and not a multiple of them."""
+    """I20: retries exist in one layer, so that READ_ATTEMPTS requests reach the origin, and not a multiple of them."""
 
     async def script(connection: RawConnection, head: Head) -> None:
         connection.reset()
@@ -137,7 +137,7 @@ async def test_a_connection_closed_without_an_answer() -> None:
         with pytest.raises(OriginUnavailable) as raised:
             await origin.get(KEY, FromTo(0, 10))
         assert not isinstance(raised.value, OriginServerError)
-        assert len(server.heads) == MAX_ATTEMPTS
+        assert len(server.heads) == READ_ATTEMPTS
 
 
 @pytest.mark.parametrize(("connect", "read"), [(SHORT, SHORT), (0.1, 0.6)])
@@ -178,14 +178,14 @@ async def test_a_head_that_drips() -> None:
     [("500 Internal Server Error", "InternalError"), ("503 Slow Down", "SlowDown"), ("502 Bad Gateway", "")],
 )
 async def test_5xx_is_tried_again_and_then_given_up(status: str, code: str) -> None:
-    """I13: a 5xx is OriginServerError, after MAX_ATTEMPTS requests."""
+    """I13: a 5xx is OriginServerError, after READ_ATTEMPTS requests."""
     async with origin_of(answering(refusal(status, code))) as (origin, server):
         for call in (origin.get(KEY, FromTo(0, 10)), origin.head(KEY)):
             server.heads.clear()
             with pytest.raises(OriginServerError) as raised:
                 await call
             assert type(raised.value) is OriginServerError
-            assert len(server.heads) == MAX_ATTEMPTS
+            assert len(server.heads) == READ_ATTEMPTS
 
 
 async def test_retries_end_with_their_budget() -> None:
@@ -303,7 +303,7 @@ async def test_a_redirect_is_not_followed(code: str, method: str) -> None:
                 await (origin.get(KEY, FromTo(0, 10)) if method == "get" else origin.head(KEY))
             assert elsewhere.connections == []
             assert {head.target for head in server.heads} == {"/bucket/folder/o"}
-            assert len(server.heads) <= MAX_ATTEMPTS
+            assert len(server.heads) <= READ_ATTEMPTS
 
 
 # --- heads that are not believed -----------------------------------------------------------------------------

@@ -105,7 +105,7 @@ async def test_a_put_that_is_reset(full_size: Setup, is_chunked: bool) -> None:
         await setup.at_rest()
 
 
-@pytest.mark.parametrize("times", [1, multipart.MAX_ATTEMPTS])
+@pytest.mark.parametrize("times", [1, multipart.PART_ATTEMPTS])
 @pytest.mark.parametrize("is_chunked", [False, True])
 async def test_a_part_that_is_reset(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_chunked: bool, times: int
@@ -115,7 +115,7 @@ async def test_a_part_that_is_reset(
     Otherwise the client gets 502, and the version before stays (I5, I8, I12).
     """
     monkeypatch.setattr(retry, "EARNED_TENTHS", retry.PRICE_TENTHS)  # each of so many uploads has its own retries
-    is_cured = times < multipart.MAX_ATTEMPTS
+    is_cured = times < multipart.PART_ATTEMPTS
     async with running(tmp_path, monkeypatch, part_size=MIB) as setup:
         for percent in PERCENTS:
             body, old = random.Random(percent).randbytes(2 * MIB + BLOCK), setup.origin.stored("x")

@@ -44,7 +44,7 @@ from bucketfront.errors import (
 from bucketfront.keys import ObjectKey
 from bucketfront.s3.error_translation import VersionUnchanged
 
-MAX_FAILURES = 5  # without a success between them; more than the MAX_ATTEMPTS of one request
+MAX_FAILURES = 5  # without a success between them; more than the READ_ATTEMPTS of one request
 FIRST_PAUSE_S = 1.0  # at most; doubled each time that the breaker opens again without a success
 MAX_PAUSE_S = 30.0  # an origin that is back is in use half a minute later
 PROBE_WAIT_S = 1.0  # the Retry-After of requests that come while others test the origin

@@ -49,7 +49,7 @@ from bucketfront.task_set import TaskSet
 
 T = TypeVar("T")
 
-MAX_ATTEMPTS = 3  # of one request: a failure of one in a hundred requests becomes one in a million
+READ_ATTEMPTS = 3  # of one read: a failure of one in a hundred requests becomes one in a million
 RETRY_PAUSE_S = 0.1  # at most before the second attempt, doubled for the third: S3 takes as long for a head
 
 
@@ -235,10 +235,10 @@ class S3Origin:
         return self._client
 
     async def _with_retries(self, what: str, key: ObjectKey, attempt: Callable[[], Awaitable[T]]) -> T:
-        """Run `attempt` up to MAX_ATTEMPTS times within one deadline. The retry budget pays for all but the first."""
+        """Run `attempt` up to READ_ATTEMPTS times within one deadline. The retry budget pays for all but the first."""
         self.retries.earn()
         until = asyncio.get_running_loop().time() + self._call_timeout
-        for number in range(1, MAX_ATTEMPTS + 1):
+        for number in range(1, READ_ATTEMPTS + 1):
             try:
                 with self.breaker.attempt(key), translated(what):
                     # The timeout is inside the attempt. Around it, the breaker would see a cancelled request.
@@ -248,7 +248,7 @@ class S3Origin:
                 raise
             except OriginUnavailable:
                 pause = backoff(RETRY_PAUSE_S, number, random.random())  # noqa: S311 - jitter, no secret
-                is_last = number == MAX_ATTEMPTS
+                is_last = number == READ_ATTEMPTS
                 if is_last or asyncio.get_running_loop().time() + pause >= until or not self.retries.spend():
                     raise
                 await asyncio.sleep(pause)

@@ -23,8 +23,8 @@ from bucketfront.errors import StoreError
 Ts = TypeVarTuple("Ts")
 T = TypeVar("T")
 
-THREADS = 2  # one call that hangs leaves a thread to find out that the disk works again
-DISK_TIMEOUT_S = 30.0  # for a call; a disk that spins up or whose controller resets takes 10 to 20 s
+THREADS = 2  # for all uploads: clients send more slowly than a disk writes
+DISK_TIMEOUT_S = 30.0  # for one call, as for those of the cache: no request waits longer for a disk that hangs
 ID = re.compile(r"[0-9a-f]{32}")
 _RECORD, _NEW = "json", "new"
 _HEAD = struct.Struct("<QQ")  # number of bytes, their CRC-32

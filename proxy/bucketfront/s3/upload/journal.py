@@ -16,8 +16,8 @@ from bucketfront.keys import ObjectKey
 from bucketfront.s3.client import S3Origin
 from bucketfront.s3.upload.multipart import Multipart
 
-FIRST_PAUSE_S = 60.0  # until an abort that failed is repeated, doubled each time: an outage of S3 takes minutes
-MAX_PAUSE_S = 3600.0  # parts cost by the hour at least
+FIRST_ABORT_PAUSE_S = 60.0  # until an abort that failed is repeated, doubled each time: an outage of S3 takes minutes
+MAX_ABORT_PAUSE_S = 3600.0  # S3 charges for parts by the hour
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ class UploadJournal:
 
     async def abort_abandoned(self, origin: S3Origin) -> None:
         """Abort the abandoned uploads, now and later ones, for ever. Failures are repeated after growing pauses."""
-        pause = FIRST_PAUSE_S
+        pause = FIRST_ABORT_PAUSE_S
         while True:
             for key, upload in self.abandoned:
                 try:
@@ -77,7 +77,7 @@ class UploadJournal:
                 except OriginError as error:
                     log.warning("an upload to %s that was left behind is not aborted yet: %s", key, error)
             await asyncio.sleep(pause)
-            pause = min(2 * pause, MAX_PAUSE_S) if self._abandoned else FIRST_PAUSE_S
+            pause = min(2 * pause, MAX_ABORT_PAUSE_S) if self._abandoned else FIRST_ABORT_PAUSE_S
 
     async def _write(self) -> None:
         async with self._write_lock:

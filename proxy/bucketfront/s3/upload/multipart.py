@@ -25,7 +25,7 @@ MAX_PART_BYTES = 5 << 30  # S3's limit for a part, and for the object of a singl
 MAX_PARTS = 10_000  # S3's limit for one multipart upload
 PROGRESS_TIMEOUT_S = 60.0  # without progress, until a call is given up: three times the default of `read_timeout`
 COMPLETION_TIMEOUT_S = 300.0  # S3 takes minutes to put 10,000 parts together, and sends spaces meanwhile
-MAX_ATTEMPTS = 3  # to send a part
+PART_ATTEMPTS = 3  # to send one part: as many as for a read
 RETRY_PAUSE_S = 0.2  # at most before a part's second attempt, doubled for the third: short beside a part's transfer
 
 log = logging.getLogger(__name__)
@@ -142,7 +142,7 @@ class Multipart:
         chunks: Callable[[], AsyncIterator[bytes]],
         size: int,
         *,
-        attempts: int = MAX_ATTEMPTS,
+        attempts: int = PART_ATTEMPTS,
         **checksums: str,
     ) -> PartSent:
         """Call S3 UploadPart with `size` bytes, which `chunks` yields anew for each of `attempts`.

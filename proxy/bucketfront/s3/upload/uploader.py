@@ -17,9 +17,9 @@ from bucketfront.keys import ObjectKey
 from bucketfront.s3 import delete
 from bucketfront.s3.client import S3Origin
 from bucketfront.s3.upload.multipart import (
-    MAX_ATTEMPTS,
     MAX_PART_BYTES,
     MAX_PARTS,
+    PART_ATTEMPTS,
     Journal,
     Multipart,
     PartSent,
@@ -166,7 +166,7 @@ class _PartSender:
         return True
 
     async def _send(self, number: int, part: BodyPart) -> None:
-        attempts = MAX_ATTEMPTS if part.is_spooled else 1
+        attempts = PART_ATTEMPTS if part.is_spooled else 1
         self.sent.append(await self._upload.part(number, part.chunks, part.size, attempts=attempts))
         await part.acknowledge()
         self._running -= 1
