@@ -215,9 +215,9 @@ BUGS = (
         "What a lookup finds is kept although a write came after it began.",
         (
             Edit(
-                "bucketfront.cache.fetch.single_flight:Lookups.invalidate",
-                "_advance(self._shared.pop(key), _Event.INVALIDATE)",
-                "self._shared.pop(key)",
+                "bucketfront.cache.fetch.single_flight:Lookup.may_publish",
+                "self.state is not LookupState.SHARED",
+                "self.state is LookupState.PRIVATE",
             ),
         ),
         (CACHE + "test_an_invalidated_lookup_is_not_kept",),

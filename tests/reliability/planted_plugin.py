@@ -13,6 +13,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+import stopwatch
 from planted_bugs import BUGS, NODES, Bug
 from planting import NothingToPlant, plant
 
@@ -22,6 +23,8 @@ AT_ONCE = 2
 DEADLINE = 60  # seconds for one bug, on a loaded machine: the child is ended then, and notes nothing
 DEADLINE_OF_ALL = 400  # seconds for all tests without a bug
 WITHOUT = "none"  # the name of what is no bug: all tests run
+
+stopwatch.HANG_S = DEADLINE / 3  # before the tests import it: a test may wait for what a bug prevents
 
 CAUGHT, BROKEN, PASSED, SKIPPED = "caught", "broken", "passed", "skipped"
 
