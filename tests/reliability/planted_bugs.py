@@ -1105,6 +1105,13 @@ BUGS = (
         (Edit("bucketfront.s3.breaker:Breaker.check", "raise self._refusal(left)", "pass"),),
         (SERVER + "test_outage.py::test_misses_fail_at_once",),
     ),
+    Bug(
+        31,
+        "keys-beside-the-path",
+        "The stages of the pipeline see the key of the path alone, and no key of a form or a document.",
+        (Edit("bucketfront.server.router:Route.admitted", "self.admit(key)", "pass"),),
+        (SERVER + "test_pipeline.py::test_keys_of_forms", SERVER + "test_pipeline.py::test_keys_of_delete_objects"),
+    ),
 )
 
 NODES = tuple(dict.fromkeys(node for bug in BUGS for node in bug.nodes))
