@@ -47,7 +47,7 @@ keys = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="
         ("/ü", "/ü".encode(), ""),
         ("/a\\b", b"/a\\b", ""),
         ("/a;p=1:8,@&=+$!*'()~", b"/a;p=1:8,@&=+$!*'()~", ""),
-        ("http://host/a?b", b"/a", "b"),  # section 3.2.2: absolute form; the host says nothing
+        ("http://host/a?b", b"/a", "b"),  # section 3.2.2: absolute form; the host has no effect
         ("http://user:pw@host:80/a", b"/a", ""),
         ("HTTPS://host", b"/", ""),
         ("http://host?x", b"/", "x"),

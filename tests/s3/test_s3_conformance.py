@@ -60,8 +60,8 @@ KEYS = (
     "k" * 1024,
     "é" * 512,
 )
-# SeaweedFS keeps objects as paths of files: it cleans dot segments, merges slashes, takes a backslash for one and a
-# trailing one for a folder; and a name has 255 bytes.
+# SeaweedFS stores objects as paths of files. It removes dot segments, merges slashes, treats a backslash as a slash and
+# a trailing slash as a folder, and bounds a name to 255 bytes.
 NOT_SEAWEED = frozenset({"a//b", "/lead", "x/", "../x", "a/./b", "back\\slash", "k" * 1024, "é" * 512})
 
 
@@ -538,7 +538,7 @@ async def test_a_deleted_object_has_its_versions_still(versioned: Subject) -> No
     with pytest.raises(ObjectNotFound):
         await versioned.origin.head(versioned.key())
     assert await read(await versioned.origin.get(key, FromTo(0))) == CONTENT
-    # S3 and moto's HEAD say 405, moto's GET and SeaweedFS 404: either way there is nothing, and it is no outage.
+    # S3 and moto's HEAD send 405, moto's GET and SeaweedFS 404. Both mean absence, and no outage.
     with pytest.raises((DeleteMarker, ObjectNotFound)):
         await versioned.origin.get(marker, FromTo(0))
     with pytest.raises((DeleteMarker, ObjectNotFound)):

@@ -111,7 +111,7 @@ async def fetch(origin: S3Origin, part: Requested = FromTo(0, 10), **conditions:
         answer.body.close()
 
 
-# --- no answer -----------------------------------------------------------------------------------------------
+# --- no response ---------------------------------------------------------------------------------------------
 
 
 async def test_a_refused_connection() -> None:
@@ -163,7 +163,7 @@ async def test_a_head_that_drips() -> None:
         await connection.send(b"HTTP/1.1 206 Partial Content\r\n")
         while not connection.writer.is_closing():
             await connection.send(b"X-Filler: x\r\n")
-            await asyncio.sleep(0.05)  # the drip itself, no synchronisation
+            await asyncio.sleep(0.05)  # the slow body itself, no synchronisation
 
     async with origin_of(script, connect=SHORT, read=SHORT) as (origin, _):
         with pytest.raises(OriginTimeout):
@@ -209,7 +209,7 @@ async def test_retries_end_with_their_budget() -> None:
         ("86400", None),
         ("-1", None),
         ("1.5", None),
-        ("Wed, 21 Oct 2065 07:28:00 GMT", None),  # nobody knows what the origin's clock says
+        ("Wed, 21 Oct 2065 07:28:00 GMT", None),  # the origin's clock is unknown
     ],
 )
 async def test_retry_after(value: str | None, seconds: float | None) -> None:

@@ -76,7 +76,7 @@ async def drip(connection: RawConnection, head: Head) -> None:
         if connection.writer.is_closing():
             return
         await connection.send(body[at : at + 1])
-        await asyncio.sleep(0.01)  # the drip itself, no synchronisation
+        await asyncio.sleep(0.01)  # the slow body itself, no synchronisation
 
 
 async def dripped(origin: S3Origin, key: ObjectKey) -> bytes:

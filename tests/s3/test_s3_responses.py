@@ -68,7 +68,7 @@ def test_what_an_answer_holds(
         (206, "bytes 10-19/100", "-10"),
         (206, "bytes 10-19/100", "²"),
         (206, "bytes 10-19/100", ""),
-        (206, "bytes 11-19/100", 9),  # not what was asked for: later, earlier, longer, shorter
+        (206, "bytes 11-19/100", 9),  # other ranges than the requested one: later, earlier, longer, shorter
         (206, "bytes 0-19/100", 20),
         (206, "bytes 10-20/100", 11),
         (206, "bytes 10-18/100", 9),

@@ -353,7 +353,7 @@ async def test_expires(value: str, at: float) -> None:
     ],
 )
 async def test_a_write_is_never_tried_again(answer: bytes, error: type[OriginError]) -> None:
-    """I9: if S3 refuses a body that it received, one request was sent, the error says so, and the slot is free."""
+    """I9: if S3 refuses a body that it received, one request was sent, its error is raised, and the slot is free."""
     sink = Sink(answer)
     async with writes_to(sink, max_connections=1) as (put, server):
         for number in (1, 2):

@@ -620,7 +620,7 @@ async def test_outcome_that_stays_unknown(proxy: Proxy, s3: S3, asked: str) -> N
     body = pattern(PART_SIZE + MIB)
     url = await created(proxy, len(body))
     assert (await patched(proxy, url, 0, body[:-1])).status == 204
-    s3.put("x", body)  # of one part: whoever made it, it was not this upload
+    s3.put("x", body)  # it has one part, so that this upload did not make it
 
     async def deny(seen: Seen) -> bytes | None:
         return canned(404, "NoSuchUpload") if asked in seen.target else None

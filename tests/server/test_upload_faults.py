@@ -101,7 +101,7 @@ async def test_a_put_that_is_reset(full_size: Setup, is_chunked: bool) -> None:
         setup.origin.script = once("put", Behaviour(cut_at=len(body) * percent // 100, with_reset=True))
         assert (await setup.put(body, is_chunked=is_chunked)).status == 502
         assert setup.origin.counts["PUT"] == percent + 1
-        await setup.is_whole(old if percent else body)  # `cut_at` 0 is the lost answer
+        await setup.is_whole(old if percent else body)  # `cut_at` 0 is the lost response
         await setup.at_rest()
 
 
@@ -130,7 +130,7 @@ async def test_a_part_that_is_reset(
 
 
 FATAL = [
-    # step, behaviour, told, what is stored then
+    # step, behaviour, status, what is stored then
     ("create", Behaviour(status=403), 403, OLD),
     ("create", Behaviour(status=503), 502, OLD),
     ("part", Behaviour(status=403), 403, OLD),
@@ -144,10 +144,10 @@ FATAL = [
 ]
 
 
-@pytest.mark.parametrize(("step", "behaviour", "told", "stored"), FATAL)
+@pytest.mark.parametrize(("step", "behaviour", "status", "stored"), FATAL)
 @pytest.mark.parametrize("is_chunked", [False, True])
 async def test_an_upload_that_fails(
-    setup: Setup, step: str, behaviour: Behaviour, told: int, stored: bytes, is_chunked: bool
+    setup: Setup, step: str, behaviour: Behaviour, status: int, stored: bytes, is_chunked: bool
 ) -> None:
     """The client gets the errors that retries do not cure, and the parts are gone.
 
@@ -155,7 +155,7 @@ async def test_an_upload_that_fails(
     """
     assert (await setup.request("GET")).body == OLD
     setup.origin.script = once(step, behaviour, times=100)
-    assert (await setup.put(is_chunked=is_chunked)).status == told
+    assert (await setup.put(is_chunked=is_chunked)).status == status
     setup.origin.script = honest
     assert (await setup.request("GET")).body == setup.origin.stored("x") == stored
     await setup.at_rest()
@@ -264,7 +264,7 @@ async def test_cancelled_at_every_await(
 async def test_larger_than_the_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int, is_chunked: bool
 ) -> None:
-    """In any small space S3 gets the whole body, `max_size` holds at every part, and nothing stays (I16, I17).
+    """In any small space S3 gets the whole body, `max_size` holds at every part, and no file is left (I16, I17).
 
     With room for some parts, one that fails late is sent again from there.
     """
