@@ -192,7 +192,7 @@ class Rig:
         self.cache = self.assembly.cache
         self.entries = self.assembly.entries
         self.budget = self.entries.budget
-        self.stats = self.assembly.fetch.stats
+        self.stats = self.assembly.fetch_context.stats
         self.lookups = self.assembly.lookups
         self.flusher = self.assembly.flusher
         self.space = self.assembly.space

@@ -131,7 +131,7 @@ class Proxy:
 
     async def settled(self) -> None:
         """Wait until no part fetch runs, and all new bytes are compared with S3's checksums."""
-        await until(lambda: not self.app.cache_assembly.fetch.tasks)
+        await until(lambda: not self.app.cache_assembly.fetch_context.tasks)
 
 
 StartProxy = Callable[..., Awaitable[Proxy]]

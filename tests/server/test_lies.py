@@ -82,7 +82,7 @@ async def test_a_large_object_is_not_kept(lied: Lied, monkeypatch: pytest.Monkey
     lied.origin.store("x", 3 * PART + 100)
     lied.origin.script = InTurn(Behaviour(flip_at=PART // 3), key="x")
     await lied.client.get("x")
-    await lied.app.cache_assembly.fetch.tasks.wait()
+    await lied.app.cache_assembly.fetch_context.tasks.wait()
     assert lied.corrupt == 1
     record = await lied.client.get("x")
     assert (record.outcome, record.finding.is_all(record.version or 0)) == ("done", True)

@@ -49,7 +49,7 @@ class Setup:
         await until(lambda: not self.app.connection_limit.open)
         await until(lambda: origin.free_slots == self.app.settings.origin.max_connections)
         await until(lambda: not origin.background and not assembly.lookups.tasks)
-        await until(lambda: not assembly.disposal.tasks and not assembly.fetch.tasks)
+        await until(lambda: not assembly.disposal.tasks and not assembly.fetch_context.tasks)
         entries = assembly.entries._hot
         await until(lambda: len(self.files) == cache.statistics().entries)
         await until(lambda: cache.statistics().bytes_used == sum(entry.bytes for entry in entries.values()))

@@ -79,7 +79,7 @@ class CacheAssembly:
     index: Index
     entries: EntryTable
     lookups: Lookups
-    fetch: FetchContext
+    fetch_context: FetchContext
     disposal: Disposal
     flusher: Flusher
     space: SpaceReservation
@@ -92,7 +92,7 @@ class CacheAssembly:
         """End lookups and part fetches, close files and write the last changes, so that the next start is clean."""
         await self.lookups.close()
         await self.open_files.finish()
-        await self.fetch.tasks.close()
+        await self.fetch_context.tasks.close()
         await self.purges.running.wait()
         await self.disposal.finish()
         await self.flusher.flush()
@@ -100,7 +100,7 @@ class CacheAssembly:
             if entry.fill is not None:
                 await entry.fill.verified()
             if entry.file is not None:
-                await self.fetch.store.close_file(entry.file)
+                await self.fetch_context.store.close_file(entry.file)
         await self.index.close(self.entries.changes())
 
 
@@ -138,7 +138,7 @@ def assemble(
     flusher = Flusher(index, entries, disposal, storage, is_durable=options.is_durable)
     space = SpaceReservation(entries, disposal, storage, flush=flusher.flush, promised=lambda: stats.reserved)
     open_files = OpenFiles(entries, disposal, storage, space, flusher.flush)
-    fetch = FetchContext(
+    fetch_context = FetchContext(
         origin=origin, store=storage, entries=entries, stats=stats, reserve=space.reserve,
         unpin=disposal.unpin, remove=disposal.remove, comparison=Comparison(origin, storage, integrity),
         clock=monotonic, block_size=options.block_size, part_size=options.part_size,
@@ -147,14 +147,14 @@ def assemble(
         retries=retries or RetryBudget(), hedges=hedges or RetryBudget(), split_distance=options.split_distance,
     )  # fmt: skip
     lookups, negative_cache = Lookups(entries.pin, disposal.unpin), NegativeCache(options.negative_ttl)
-    readers = ReaderContext(fetch, clock, counters)
+    readers = ReaderContext(fetch_context, clock, counters)
     purges = Purge(
         entries=entries, disposal=disposal, lookups=lookups, absences=negative_cache, flush=flusher.flush,
         is_durable=options.is_durable,
     )  # fmt: skip
     flow = LookupFlow(
-        fetch=fetch, lookups=lookups, negative_cache=negative_cache, disposal=disposal, open_files=open_files,
-        readers=readers, clock=clock, counters=counters,
+        fetch_context=fetch_context, lookups=lookups, negative_cache=negative_cache, disposal=disposal,
+        open_files=open_files, readers=readers, clock=clock, counters=counters,
     )  # fmt: skip
     cache = Cache(
         readers=readers, lookups=lookups, lookup_flow=flow, negative_cache=negative_cache,
@@ -165,10 +165,12 @@ def assemble(
         entries=entries, store=store, index=index, flusher=flusher, space=space, open_files=open_files,
         clock=clock, idle_timeout=options.idle_timeout, min_free=options.min_free,
     )  # fmt: skip
-    scrubber = Scrubber(index=index, fetch=fetch, open_files=open_files, counters=counters, clock=monotonic)
+    scrubber = Scrubber(
+        index=index, fetch_context=fetch_context, open_files=open_files, counters=counters, clock=monotonic
+    )
     return CacheAssembly(
-        cache, clock, store, index, entries, lookups, fetch, disposal, flusher, space, open_files, purges, housekeeper,
-        scrubber,
+        cache, clock, store, index, entries, lookups, fetch_context, disposal, flusher, space, open_files, purges,
+        housekeeper, scrubber,
     )  # fmt: skip
 
 

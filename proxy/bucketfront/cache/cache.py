@@ -45,8 +45,8 @@ class Cache:
         integrity: Integrity,
     ) -> None:
         self._readers = readers
-        self._fetch = readers.fetch
-        self._entries = readers.fetch.entries
+        self._fetch_context = readers.fetch_context
+        self._entries = readers.fetch_context.entries
         self._clock = readers.clock
         self._counters = readers.counters
         self._lookups = lookups
@@ -82,7 +82,7 @@ class Cache:
 
     def _grant(self, entry: Entry) -> Lease | None:
         size = entry.metadata.size
-        if entry.file is None or entry.unverified or not entry.is_complete(self._fetch.block_size):
+        if entry.file is None or entry.unverified or not entry.is_complete(self._fetch_context.block_size):
             return None
         body, region = None, entry.file.region
         if size <= MAX_BODY_BYTES and self._hot_bodies.has_room_for(size):
@@ -150,12 +150,12 @@ class Cache:
         return Upload(
             key,
             length,
-            store=self._fetch.store,
+            store=self._fetch_context.store,
             budget=self._entries.budget,
             disposal=self._disposal,
-            reserve=self._fetch.reserve,
+            reserve=self._fetch_context.reserve,
             spare_descriptors=self._open_files.spare_descriptors,
-            block_size=self._fetch.block_size,
+            block_size=self._fetch_context.block_size,
         )
 
     async def publish(self, upload: Upload, etag: str) -> None:
@@ -197,7 +197,8 @@ class Cache:
 
     def statistics(self) -> Statistics:
         """Return the figures of this moment."""
-        budget, stats, counters, store = self._entries.budget, self._fetch.stats, self._counters, self._fetch.store
+        budget, counters = self._entries.budget, self._counters
+        stats, store = self._fetch_context.stats, self._fetch_context.store
         return Statistics(
             entries=len(self._entries),
             bytes_used=budget.used,
@@ -214,7 +215,7 @@ class Cache:
             flights_split=stats.split,
             hedges=stats.hedges,
             hedges_won=stats.hedges_won,
-            retries_refused=self._fetch.retries.refused,
+            retries_refused=self._fetch_context.retries.refused,
             endings=tuple((outcome.value, count) for outcome, count in stats.outcomes.items()),
             passthroughs=counters.passthroughs,
             written=counters.written,

@@ -66,7 +66,7 @@ class LookupFlow:
     def __init__(
         self,
         *,
-        fetch: FetchContext,
+        fetch_context: FetchContext,
         lookups: Lookups,
         negative_cache: NegativeCache,
         disposal: Disposal,
@@ -75,9 +75,9 @@ class LookupFlow:
         clock: Clock,
         counters: Counters,
     ) -> None:
-        self._fetch = fetch
-        self._origin = fetch.origin
-        self._entries = fetch.entries
+        self._fetch_context = fetch_context
+        self._origin = fetch_context.origin
+        self._entries = fetch_context.entries
         self._lookups = lookups
         self._negative_cache = negative_cache
         self._disposal = disposal
@@ -85,7 +85,7 @@ class LookupFlow:
         self._readers = readers
         self._clock = clock
         self._counters = counters
-        self._read_ahead = ReadAhead(fetch.block_size, fetch.part_size, fetch.parallel_parts)
+        self._read_ahead = ReadAhead(fetch_context.block_size, fetch_context.part_size, fetch_context.parallel_parts)
 
     async def lookup(
         self,
@@ -246,7 +246,7 @@ class LookupFlow:
         if entry.file is None:
             response.body.close()
         else:
-            Fill.of(entry, self._fetch).adopt(response)
+            Fill.of(entry, self._fetch_context).adopt(response)
         return LookupResult(entry, 206)
 
     def _publish(self, entry: Entry, lookup: Lookup) -> None:

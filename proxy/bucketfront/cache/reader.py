@@ -21,7 +21,7 @@ from bucketfront.http.ranges import Span
 class ReaderContext:
     """What all readers share. `clock` is the cache's clock."""
 
-    fetch: FetchContext
+    fetch_context: FetchContext
     clock: Clock
     counters: Counters
 
@@ -43,12 +43,12 @@ class Reader:
 
     @property
     def age(self) -> float:
-        """The response's age in seconds, by RFC 9111 section 4.2.3."""
+        """Return the response's age in seconds, by RFC 9111 section 4.2.3."""
         return self._entry.age(self._context.clock())
 
     @property
     def region(self) -> Region | None:
-        """Where the object's bytes are, until this reader closes. None if the bytes pass through uncached."""
+        """Return where the object's bytes are until this reader closes, or None if they pass through uncached."""
         file = self._entry.file
         return None if file is None else file.region
 
@@ -63,7 +63,7 @@ class Reader:
             if span.start < span.stop and self.status.hit:
                 self.status = CacheStatus(Forward.MISS, ttl=self.status.ttl)
             return
-        fill = self._fill = Fill.of(self._entry, self._context.fetch)
+        fill = self._fill = Fill.of(self._entry, self._context.fetch_context)
         if self.status.hit and fill.readable(span.start, span.stop) < span.stop:
             self.status = CacheStatus(
                 Forward.PARTIAL if self._entry.present else Forward.MISS,
@@ -80,7 +80,7 @@ class Reader:
         """Return whether every byte of the span is in the file."""
         if self._entry.file is None:
             return span.start == span.stop
-        return Fill.of(self._entry, self._context.fetch).readable(span.start, span.stop) == span.stop
+        return Fill.of(self._entry, self._context.fetch_context).readable(span.start, span.stop) == span.stop
 
     def is_sound(self, span: Span) -> bool:
         """Return whether every byte of the span is still in the file, and no block of it was found corrupt.
@@ -88,7 +88,7 @@ class Reader:
         See docs/invariants.md#self-healing. Raises ContentMismatch if the object does not fit S3's checksum, because
         bytes that were sent before may be wrong as well.
         """
-        fill = Fill.of(self._entry, self._context.fetch)
+        fill = Fill.of(self._entry, self._context.fetch_context)
         if fill.mismatch is not None:
             raise fill.mismatch
         return fill.readable(span.start, span.stop) == span.stop
@@ -105,17 +105,17 @@ class Reader:
     async def load(self, span: Span) -> None:
         """Read these bytes of the file into the page cache. Raises StoreError."""
         assert self._entry.file is not None
-        await self._context.fetch.store.read_in(self._entry.file, span)
+        await self._context.fetch_context.store.read_in(self._entry.file, span)
 
     async def read(self, span: Span) -> bytes:
         """Return these bytes of the file. Raises StoreError, and EOFError if the file is shorter."""
         assert self._entry.file is not None
-        return await self._context.fetch.store.read(self._entry.file, span)
+        return await self._context.fetch_context.store.read(self._entry.file, span)
 
     def stream(self, span: Span) -> AsyncGenerator[bytes, None]:
         """Return these bytes straight from the origin. Close the generator when done."""
         self._context.counters.passthroughs += 1
-        return passthrough.stream(self._entry, span, self._context.fetch)
+        return passthrough.stream(self._entry, span, self._context.fetch_context)
 
     def close(self) -> None:
         """Leave the fill and unpin the entry. A second call does nothing."""
@@ -124,9 +124,9 @@ class Reader:
         self._is_closed = True
         if self._cursor is not None and self._fill is not None:
             self._fill.leave(self._cursor)
-        fetch = self._context.fetch
-        fetch.entries.touch(self._entry, self._context.clock())
-        fetch.unpin(self._entry)
+        fetch_context = self._context.fetch_context
+        fetch_context.entries.touch(self._entry, self._context.clock())
+        fetch_context.unpin(self._entry)
 
     def __enter__(self) -> Self:
         return self

@@ -37,15 +37,15 @@ class Scrubber:
         self,
         *,
         index: Index,
-        fetch: FetchContext,
+        fetch_context: FetchContext,
         open_files: OpenFiles,
         counters: Counters,
         clock: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._index = index
-        self._fetch = fetch
-        self._entries = fetch.entries
+        self._fetch_context = fetch_context
+        self._entries = fetch_context.entries
         self._open_files = open_files
         self._counters = counters
         self._clock = clock
@@ -84,13 +84,13 @@ class Scrubber:
 
         Corrupt blocks are removed, and so is an entry whose file is gone. Raises StoreError.
         """
-        block_size, claims = self._fetch.block_size, tuple(page.claims())
-        damage = await self._fetch.store.audit(row.file, row.metadata.size, claims, block_size)
+        block_size, claims = self._fetch_context.block_size, tuple(page.claims())
+        damage = await self._fetch_context.store.audit(row.file, row.metadata.size, claims, block_size)
         entry = self._entries.get(row.key) if damage != 0 else None
         if entry is not None and entry.id == row.id:
             log.warning("%s: %s", row.key, "its file is gone" if damage is None else "blocks went bad on the disk")
             if damage is None:
-                self._fetch.remove(entry)
+                self._fetch_context.remove(entry)
             else:
                 await self._verify(entry, damage)
         self._counters.scrubbed_blocks += len(claims)
@@ -104,6 +104,6 @@ class Scrubber:
             await self._open_files.open(entry, wants_body=True)
             for block in blocks.members(suspects & entry.unverified):
                 if entry.file is not None:
-                    await Fill.of(entry, self._fetch).verify(block)
+                    await Fill.of(entry, self._fetch_context).verify(block)
         finally:
-            self._fetch.unpin(entry)
+            self._fetch_context.unpin(entry)

@@ -78,7 +78,7 @@ class Upload:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the file has all bytes that were written, and no call on it runs."""
+        """Return whether the file has all bytes that were written, and no call on it runs."""
         return self._failure is None and not self._is_window and not self._calls
 
     async def write(self, data: bytes) -> None:

@@ -75,7 +75,7 @@ class ReaderCursor:
 
     @property
     def soon(self) -> Span:
-        """The span that may be fetched for this reader now.
+        """Return the span that may be fetched for this reader now.
 
         A part begins within the window and may end beyond it. Otherwise the window's edge would make parts small.
         """
@@ -109,7 +109,7 @@ class PartFetch:
 
     @property
     def outstanding(self) -> int:
-        """Bytes still to come, as the file system counts them."""
+        """Return the bytes still to come, as the file system counts them."""
         return -(-(self.stop - self.mark) // blocks.ALLOCATION_UNIT) * blocks.ALLOCATION_UNIT
 
     def become(self, state: PartState) -> None:
@@ -161,12 +161,12 @@ class FetchStats:
 
     @property
     def reserved(self) -> int:
-        """Bytes taken from the budget and not yet charged to an entry."""
+        """Return the bytes taken from the budget and not yet charged to an entry."""
         return sum(fetch.reserved for fetch in self.fetches)
 
     @property
     def outstanding(self) -> int:
-        """Bytes still to come of all part fetches."""
+        """Return the bytes still to come of all part fetches."""
         return sum(fetch.outstanding for fetch in self.fetches)
 
 

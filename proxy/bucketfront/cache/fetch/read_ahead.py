@@ -33,7 +33,7 @@ class ReadAhead:
 
     @property
     def first(self) -> int:
-        """Bytes of the first part of a range that may be dropped at any time."""
+        """Return the size of the first part of a range that may be dropped at any time."""
         return max(self.block_size, self._whole_blocks(min(FIRST_PART_BYTES, self.part_size // 4)))
 
     def is_short(self, span: Span, size: int) -> bool:
