@@ -226,7 +226,13 @@ BUGS = (
         6,
         "row-outlives-its-entry",
         "An entry that is removed while its row is being written leaves the row behind.",
-        (Edit("bucketfront.cache.entries.entry_table:EntryTable.remove", "self._tombstones.add(entry.id)", "pass"),),
+        (
+            Edit(
+                "bucketfront.cache.entries.pending_changes:PendingChanges.remove",
+                "self.tombstones.add(entry.id)",
+                "pass",
+            ),
+        ),
         (ENTRIES + "test_an_entry_removed_during_a_flush_stays_removed",),
     ),
     Bug(

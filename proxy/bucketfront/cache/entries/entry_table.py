@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from bucketfront.cache.entries.budget import Budget
 from bucketfront.cache.entries.entry import ENTRY_BYTES, Entry, EntryState
 from bucketfront.cache.entries.eviction import EvictionPolicy, LeastRecentlyUsed, PolicyFactory
+from bucketfront.cache.entries.pending_changes import PendingChanges
 from bucketfront.cache.storage import blocks
 from bucketfront.cache.storage.index import Index
 from bucketfront.cache.storage.records import Changes, Outline, encode_key
@@ -24,7 +25,6 @@ from bucketfront.http.ranges import Span
 from bucketfront.keys import ObjectKey
 
 PAGE_ENTRIES = 64  # in one turn of the event loop (docs/invariants.md#eviction-is-safe-and-bounded)
-MAX_TOMBSTONES = 256  # removed rows in the index before a flush is due: more at once would make its WAL large
 NEVER_VALIDATED = -float(1 << 40)  # seconds since the epoch: an entry stale by a soft purge, whatever its Expires is
 _STALE = Freshness(0.0, must_revalidate=True)
 
@@ -59,11 +59,8 @@ class EntryTable:
         self.hot_limit = hot_limit
         self._trusted_since = trusted_since
         self._hot: OrderedDict[ObjectKey, Entry] = OrderedDict()  # least recently used first
-        self._dirty: dict[int, Entry] = {}
-        self._being_flushed: set[int] = set()
-        self._touched: dict[int, float] = {}
         self._expired_on_load: set[ObjectKey] = set()  # stale once they are found in the index
-        self._tombstones: set[int] = set()  # removed, but the index still has the row
+        self._pending = PendingChanges()
         self._count = 0
         self._cold_bytes = 0  # charged to entries that only the index has
         self._recency = LeastRecentlyUsed(index, self._hot, self._is_cold)
@@ -89,9 +86,8 @@ class EntryTable:
             self.remove(entry)
         self._budget.give_back(self._cold_bytes)
         self._count = self._cold_bytes = 0
-        self._tombstones.clear()
         self._expired_on_load.clear()
-        self._touched.clear()
+        self._pending.clear()
         self._refresh_orders()
         return hot
 
@@ -122,7 +118,7 @@ class EntryTable:
         if entry is not None:
             return entry
         row = self._index.load(key)
-        if row is None or row.id in self._tombstones:
+        if row is None or row.id in self._pending.tombstones:
             self._expired_on_load.discard(key)
             return None
         is_known = row.validated_at != NEVER_VALIDATED and row.validated_at >= self._trusted_since
@@ -161,7 +157,7 @@ class EntryTable:
         self._expired_on_load.discard(entry.key)
         self._add_to_orders(entry)
         entry.become(EntryState.PUBLISHED)
-        self._mark_dirty(entry)
+        self._pending.change(entry)
         return old
 
     def attach(self, entry: Entry, file: StoredFile) -> None:
@@ -177,7 +173,7 @@ class EntryTable:
             entry.file_name = file.name
             entry.bytes = ENTRY_BYTES
             self._count += not entry.is_removed
-        self._mark_dirty(entry)
+        self._pending.change(entry)
 
     def attach_complete(self, entry: Entry, file: StoredFile, sums: dict[int, int], charged: int) -> None:
         """Give a new entry a file that has all of its bytes.
@@ -222,7 +218,7 @@ class EntryTable:
         if self._hot.get(entry.key) is entry:
             self._hot.move_to_end(entry.key)
         if entry.file_name is not None and not entry.is_removed:
-            self._touched[entry.id] = now
+            self._pending.touched[entry.id] = now
 
     def confirm(self, entry: Entry, metadata: Metadata, now: float) -> None:
         """Note that the origin confirmed the version, with its `metadata` of now (RFC 9111 section 4.3.4)."""
@@ -231,21 +227,21 @@ class EntryTable:
         entry.metadata = metadata
         entry.validated_at = now
         entry.freshness = self._policy(entry.key, entry.metadata, now)
-        self._mark_dirty(entry)
+        self._pending.change(entry)
 
     def expire(self, entry: Entry) -> None:
         """Make the entry stale, so that the next use revalidates it."""
         entry.revoke()
         entry.validated_at = NEVER_VALIDATED
         entry.freshness = _STALE
-        self._mark_dirty(entry)
+        self._pending.change(entry)
 
     def commit(self, entry: Entry, block: int, checksum: int) -> None:
         """Note that a whole block is in the file (docs/invariants.md#no-holes). It was charged when it was begun."""
         entry.present |= 1 << block
         entry.new_sums[block] = checksum
         entry.lost.discard(block)
-        self._mark_dirty(entry)
+        self._pending.change(entry)
 
     def charge(self, entry: Entry, block: int) -> int:
         """Charge a block that is about to be written. Returns the bytes that pass from the reservation to the entry."""
@@ -254,7 +250,7 @@ class EntryTable:
         entry.charged |= 1 << block
         count = blocks.allocated(1 << block, entry.metadata.size, self._block_size)
         entry.bytes += count
-        self._mark_dirty(entry)
+        self._pending.change(entry)
         return count
 
     def lose(self, entry: Entry, block: int) -> None:
@@ -269,7 +265,7 @@ class EntryTable:
         count = blocks.allocated(1 << block, entry.metadata.size, self._block_size)
         entry.bytes -= count
         self._budget.give_back(count)
-        self._mark_dirty(entry)
+        self._pending.change(entry)
 
     def mark_unverified(self, entry: Entry, suspects: int) -> None:
         """Have these blocks verified before a byte of them is sent, as far as they are present."""
@@ -281,7 +277,7 @@ class EntryTable:
         entry.unverified &= ~(1 << block)
         if not entry.unverified:
             entry.epoch = self._index.epoch
-            self._mark_dirty(entry)
+            self._pending.change(entry)
 
     def checksum(self, entry: Entry, block: int) -> int:
         """Return the recorded CRC-32 of a present block. Raises StoreError."""
@@ -301,11 +297,8 @@ class EntryTable:
             del self._hot[entry.key]
         elif was_published:
             self._cold_bytes -= entry.bytes
-        self._dirty.pop(entry.id, None)
-        self._touched.pop(entry.id, None)
-        if entry.file_name is not None:
-            self._tombstones.add(entry.id)
-            self._count -= 1
+        self._pending.remove(entry)
+        self._count -= entry.file_name is not None
 
     def free_space(self, entry: Entry) -> None:
         """Give the bytes of an entry back, because its file is unlinked and closed."""
@@ -352,8 +345,7 @@ class EntryTable:
 
     def _is_cold(self, row: Outline) -> bool:
         hot = self._hot.get(row.key)
-        # A row whose last access is not flushed yet is out of date.
-        return row.id not in self._tombstones and row.id not in self._touched and (hot is None or hot.id != row.id)
+        return self._pending.is_current(row.id) and (hot is None or hot.id != row.id)
 
     def versions_of(self, keys: Sequence[ObjectKey]) -> Iterator[list[Entry]]:
         """Yield the entries of all versions with an id of these objects, in batches as `with_prefix`."""
@@ -380,13 +372,13 @@ class EntryTable:
             yield [
                 self._hot.get(row.key) or Entry.from_row(row, Freshness(0.0), self._index.epoch)
                 for row in rows
-                if row.id not in self._tombstones
+                if row.id not in self._pending.tombstones
             ]
 
     @property
     def wants_flush(self) -> bool:
-        """Return whether a flush is due because the index still has MAX_TOMBSTONES removed rows."""
-        return len(self._tombstones) > MAX_TOMBSTONES
+        """Return whether a flush is due (see `PendingChanges`)."""
+        return self._pending.wants_flush
 
     def hot_files(self) -> set[str]:
         """Return the names of the files of all entries in memory."""
@@ -402,8 +394,7 @@ class EntryTable:
         excess = len(self._hot) - self.hot_limit
         if excess <= 0:
             return []
-        known = self._dirty.keys() | self._being_flushed
-        idle = (entry for entry in self.hot_entries() if not entry.pins and entry.id not in known)
+        idle = (entry for entry in self.hot_entries() if not entry.pins and not self._pending.has(entry))
         dropped = [entry for entry, _ in zip(idle, range(excess), strict=False)]
         for entry in dropped:
             entry.revoke()
@@ -424,51 +415,15 @@ class EntryTable:
 
     def changes(self) -> Changes:
         """Return the changes to flush. The caller reports their end with `flushed` or `not_flushed`."""
-        self._tombstones |= self._index.corrupt
+        self._pending.tombstones |= self._index.corrupt
         self._index.corrupt.clear()
-        entries = [entry for entry in self._dirty.values() if entry.state is EntryState.PUBLISHED]
-        changes = Changes(
-            rows=tuple(entry.row() for entry in entries),
-            sums=tuple((entry.id, block, crc) for entry in entries for block, crc in entry.new_sums.items()),
-            lost=tuple((entry.id, block) for entry in entries for block in entry.lost),
-            touched=tuple((at, entry_id) for entry_id, at in self._touched.items()),
-            removed=tuple(self._tombstones),
-        )
-        self._touched.clear()
-        for entry in entries:
-            del self._dirty[entry.id]
-            self._being_flushed.add(entry.id)
-        return changes
+        return self._pending.begin()
 
     def flushed(self, changes: Changes) -> None:
         """Note that the index has the changes."""
-        self._being_flushed.clear()
-        self._tombstones.difference_update(changes.removed)
+        self._pending.commit(changes)
         self._refresh_orders()
-        by_id = self._written(changes)
-        for entry_id, block, crc in changes.sums:
-            entry = by_id.get(entry_id)
-            if entry is not None and entry.new_sums.get(block) == crc:
-                del entry.new_sums[block]
-        for entry_id, block in changes.lost:
-            entry = by_id.get(entry_id)
-            if entry is not None:
-                entry.lost.discard(block)
 
     def not_flushed(self, changes: Changes) -> None:
         """Take the changes back, because they could not be written."""
-        self._being_flushed.clear()
-        for entry_id, entry in self._written(changes).items():
-            self._dirty.setdefault(entry_id, entry)
-        for at, entry_id in changes.touched:
-            self._touched.setdefault(entry_id, at)
-
-    def _written(self, changes: Changes) -> dict[int, Entry]:
-        """Return the entries of the changes' rows that are still in memory, by id."""
-        there = (self._hot.get(row.key) for row in changes.rows)
-        ids = {row.id for row in changes.rows}
-        return {entry.id: entry for entry in there if entry is not None and entry.id in ids}
-
-    def _mark_dirty(self, entry: Entry) -> None:
-        if not entry.is_removed and entry.file_name is not None:
-            self._dirty[entry.id] = entry
+        self._pending.roll_back(changes)
