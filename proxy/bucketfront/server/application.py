@@ -75,7 +75,7 @@ class Application:
         except (ConnectionError, asyncio.CancelledError):
             raise
         except Exception:
-            log.exception("a request failed in a way nobody foresaw")
+            log.exception("a request failed with an unexpected error")
             if exchange.request.writer.output_size:
                 abort(exchange.request)
                 raise BrokenOff("internal error") from None

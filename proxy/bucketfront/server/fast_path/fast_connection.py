@@ -133,7 +133,7 @@ class FastConnection(Connection):
             if not self._serve(data):
                 super().data_received(data)
         except Exception:
-            log.exception("a request failed in a way nobody foresaw")
+            log.exception("a request failed with an unexpected error")
             abort(self)
         return True
 
@@ -256,7 +256,7 @@ class FastConnection(Connection):
             fault = str(error)
             self._path.telemetry.cut()
         elif error is not None and not isinstance(error, ConnectionError):
-            log.error("an answer failed in a way nobody foresaw", exc_info=error)
+            log.error("a response failed with an unexpected error", exc_info=error)
             fault = "internal error"
             self._path.telemetry.cut()
             abort(self)

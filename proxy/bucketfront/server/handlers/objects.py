@@ -27,9 +27,7 @@ from bucketfront.server.send.sender import Sender
 from bucketfront.server.telemetry.exchange import Exchange
 
 MAX_RESTARTS = 8  # versions that may replace each other before the head is sent; then the client gets a 502
-CANDIDATES_TIMEOUT_S = (
-    1.0  # once the first candidates have taken so long and failed, the further ones come from the cache alone
-)
+CANDIDATES_TIMEOUT_S = 1.0  # for the candidates that fail; after it further ones come from the cache alone
 REDIRECT_MAX_AGE_S = 60  # for browsers; short, because a site may get an object in place of a folder
 
 log = logging.getLogger(__name__)

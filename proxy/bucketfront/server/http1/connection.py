@@ -257,7 +257,7 @@ class Connection(AiohttpConnection):
         if isinstance(exc, HttpProcessingError):
             status = framing.status_of(exc, self.max_line_size)
         if status not in _REFUSALS:
-            log.error("a request failed in a way nobody foresaw", exc_info=exc)
+            log.error("a request failed with an unexpected error", exc_info=exc)
         response = error_response(exchange, status, _REFUSALS.get(status, "internal error"))
         response.force_close()
         return response
