@@ -339,7 +339,7 @@ async def test_missing_moto_names_the_cure(tmp_path: Path, monkeypatch: pytest.M
         ("echo nonsense", "status 0 before it listened"),
     ],
 )
-async def test_last_words_of_a_child_that_died(
+async def test_the_error_of_a_child_that_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, said: str
 ) -> None:
     """If a child ends before it listens, the error has its status and its last lines."""

@@ -54,14 +54,14 @@ BUGS = (
         "content-range",
         "A 206 is believed to hold the range that was asked for, whatever its Content-Range says.",
         (Edit("bucketfront.s3.responses:_is_requested", "return span == part.within(total)", "return True"),),
-        (ANSWERS + "test_heads_that_are_not_believed",),
+        (ANSWERS + "test_contradictory_heads_are_refused",),
     ),
     Bug(
         1,
         "version-id-ignored",
         "Where an object is asked for by a version id, whatever comes is taken for that version.",
         (Edit("bucketfront.s3.responses:_version", "sent != requested", "not sent"),),
-        (ANSWERS + "test_another_version_than_asked_for",),
+        (ANSWERS + "test_another_version_than_requested",),
     ),
     Bug(
         1,
@@ -321,7 +321,7 @@ BUGS = (
                 "False",
             ),
         ),
-        (SERVER + "test_resumable.py::test_what_waits_is_gone",),
+        (SERVER + "test_resumable.py::test_lost_staged_bytes",),
     ),
     Bug(
         8,
@@ -634,7 +634,7 @@ BUGS = (
         "rot-in-what-waits",
         "What waited on the disk is sent to S3 though it is not what was written.",
         (Edit("bucketfront.tus.staging:PartStaging._read_file", "found != checksum", "False"),),
-        (SERVER + "test_resumable.py::test_what_waits_goes_bad",),
+        (SERVER + "test_resumable.py::test_corrupt_staged_bytes",),
     ),
     Bug(
         16,
@@ -790,7 +790,7 @@ BUGS = (
                 "",
             ),
         ),
-        (FAULTS + "test_an_origin_that_never_answers",),
+        (FAULTS + "test_an_origin_without_a_response",),
     ),
     Bug(
         20,
@@ -1089,7 +1089,7 @@ BUGS = (
         "the-sdk-retries",
         "The SDK's own retries are on, below ours.",
         (Edit("bucketfront.s3.client:S3Origin._create_client", "'total_max_attempts': 1", "'total_max_attempts': 3"),),
-        (FAULTS + "test_a_connection_closed_without_an_answer",),
+        (FAULTS + "test_a_connection_closed_without_a_response",),
     ),
     Bug(
         31,

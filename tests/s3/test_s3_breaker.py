@@ -159,7 +159,7 @@ def test_opening_is_a_matter_of_the_failures_since_the_last_success(happened: li
     ],
     ids=lambda answer: type(answer).__name__,
 )
-def test_what_counts_as_a_success(subject: Subject, answer: Exception | None) -> None:
+def test_successes(subject: Subject, answer: Exception | None) -> None:
     """I13: a response that states a fact is a success, whatever the fact, and ends a row of failures."""
     for _ in range(3):
         for _ in range(MAX_FAILURES - 1):
@@ -173,7 +173,7 @@ def test_what_counts_as_a_success(subject: Subject, answer: Exception | None) ->
     [InvalidOriginResponse("no ETag"), OriginBusy("no slot"), WriteRefused("bad header"), asyncio.CancelledError()],
     ids=lambda error: type(error).__name__,
 )
-def test_what_counts_as_neither(subject: Subject, error: BaseException) -> None:
+def test_outcomes_that_do_not_count(subject: Subject, error: BaseException) -> None:
     """Errors that a client can cause, our own congestion and cancellation neither open it nor end a row of failures."""
 
     def neither() -> None:
@@ -193,7 +193,7 @@ def test_what_counts_as_neither(subject: Subject, error: BaseException) -> None:
 # --- pausing -------------------------------------------------------------------------------------------------
 
 
-def test_all_are_refused_while_it_rests(subject: Subject) -> None:
+def test_all_attempts_are_refused_during_a_pause(subject: Subject) -> None:
     """During a pause no request reaches the origin. Each refusal has the time left, and is counted."""
     subject.open()
     for left in (1.0, 0.75, 0.25):
@@ -208,7 +208,7 @@ def test_all_are_refused_while_it_rests(subject: Subject) -> None:
 
 
 @given(st.lists(st.floats(0, 1, exclude_max=True), min_size=1, max_size=80))
-def test_rests_are_jittered_and_grow(chances: list[float]) -> None:
+def test_pauses_have_jitter_and_grow(chances: list[float]) -> None:
     """The n-th pause lies between half and the whole of min(30 s, 2^n s), for any chance."""
     subject = Subject()
     subject.chance = chances[0]
@@ -225,7 +225,7 @@ def test_rests_are_jittered_and_grow(chances: list[float]) -> None:
     assert subject.breaker.opened == 1
 
 
-def test_rests_stay_bounded_through_a_long_outage(subject: Subject) -> None:
+def test_pauses_stay_bounded_through_a_long_outage(subject: Subject) -> None:
     """After a day of failed probes the pause is still MAX_PAUSE_S."""
     subject.open()
     for _ in range(3000):
@@ -235,7 +235,7 @@ def test_rests_stay_bounded_through_a_long_outage(subject: Subject) -> None:
 
 
 @pytest.mark.parametrize(("asked", "rests"), [(None, 1.0), (0.25, 1.0), (40.0, 40.0)])
-def test_the_origins_own_retry_after_is_the_least_pause(subject: Subject, asked: float | None, rests: float) -> None:
+def test_a_pause_is_at_least_the_origins_retry_after(subject: Subject, asked: float | None, rests: float) -> None:
     """RFC 9110 section 10.2.3: the pause is at least as long as the origin's Retry-After."""
     for key in (A, B, A, B, A):
         subject.outcome(OriginServerError("503 SlowDown", asked), key)
@@ -300,7 +300,7 @@ def test_load_comes_back_in_steps(subject: Subject) -> None:
         subject.breaker.admit()
 
 
-def test_attempts_from_before_have_no_say(subject: Subject) -> None:
+def test_outcomes_of_an_earlier_term_do_not_count(subject: Subject) -> None:
     """A late success of an attempt from an earlier term does not end the pause; a late failure does not prolong it."""
     early = [subject.breaker.admit() for _ in range(30)]
     subject.open()
@@ -374,7 +374,7 @@ def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_no_pauses")
-async def test_an_origin_that_is_gone_is_left_alone(subject: Subject) -> None:
+async def test_an_unreachable_origin_gets_few_attempts(subject: Subject) -> None:
     """MAX_FAILURES attempts reach it, over any number of calls. Further calls fail without an attempt."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -439,7 +439,7 @@ async def test_one_sick_object_shuts_out_no_other(subject: Subject) -> None:
 
 
 @pytest.mark.usefixtures("_no_pauses")
-async def test_a_deadline_is_a_failure_and_a_client_that_leaves_is_none(subject: Subject) -> None:
+async def test_a_timeout_is_a_failure_and_a_cancellation_is_not(subject: Subject) -> None:
     """I12, I20: both cancel the same wait, but only the deadline shows the origin's health."""
     async with (
         asyncio.timeout(HANG_S),
@@ -480,7 +480,7 @@ async def test_a_probe_that_is_cancelled_lets_the_next_one_try(subject: Subject)
 
 
 @pytest.mark.usefixtures("_no_pauses")
-async def test_nobody_waits_for_a_connection_to_an_origin_that_rests(subject: Subject) -> None:
+async def test_a_read_fails_at_once_while_the_breaker_is_open(subject: Subject) -> None:
     """I31: with all connections in use and the breaker open, a miss fails at once, not after the wait for a slot."""
     async with (
         asyncio.timeout(HANG_S),
@@ -497,7 +497,7 @@ async def test_nobody_waits_for_a_connection_to_an_origin_that_rests(subject: Su
 
 
 @pytest.mark.usefixtures("_no_pauses")
-async def test_waiting_in_vain_for_a_connection_is_our_own_congestion(subject: Subject) -> None:
+async def test_a_timeout_for_a_slot_is_our_own_congestion(subject: Subject) -> None:
     """I20: any number of OriginBusy does not open the breaker."""
     async with (
         asyncio.timeout(HANG_S),
@@ -513,7 +513,7 @@ async def test_waiting_in_vain_for_a_connection_is_our_own_congestion(subject: S
 
 
 @pytest.mark.usefixtures("_no_pauses")
-async def test_writes_are_tried_all_the_same(subject: Subject) -> None:
+async def test_the_breaker_refuses_no_write(subject: Subject) -> None:
     """I9: the breaker refuses no delete, and its outcome does not count there."""
     subject.open()
     async with (

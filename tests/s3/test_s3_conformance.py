@@ -417,7 +417,7 @@ async def test_a_key_names_what_its_owner_stored(subject: Subject, name: str, re
 
 @pytest.mark.parametrize("size", [0, 1, CHUNK, 5 * CHUNK + 1])
 @pytest.mark.parametrize("is_known", [True, False])
-async def test_what_is_put_is_what_is_read(subject: Subject, size: int, is_known: bool) -> None:
+async def test_a_put_is_read_back(subject: Subject, size: int, is_known: bool) -> None:
     """I5: a body comes back byte for byte and under the ETag of the write, with known and unknown length."""
     content = object_bytes(size, seed=2)
     key, head = subject.key("put"), WriteHead((("content-type", "text/x"),))
@@ -430,7 +430,7 @@ async def test_what_is_put_is_what_is_read(subject: Subject, size: int, is_known
 
 
 @pytest.mark.parametrize("size", [0, CHUNK, 9 << 20])
-async def test_it_says_when_it_is_about_to_write(subject: Subject, size: int) -> None:
+async def test_a_write_is_announced(subject: Subject, size: int) -> None:
     """I9: `about_to_write` is called once, after the whole body came and before the object changes. It may refuse."""
     key, content = subject.store(b"old", "put"), object_bytes(size, seed=3)
     heard: list[tuple[bytes | None, bool]] = []

@@ -127,7 +127,7 @@ async def test_a_refused_connection() -> None:
     assert len(attempts) == READ_ATTEMPTS
 
 
-async def test_a_connection_closed_without_an_answer() -> None:
+async def test_a_connection_closed_without_a_response() -> None:
     """I20: retries exist in one layer, so that READ_ATTEMPTS requests reach the origin, and not a multiple of them."""
 
     async def script(connection: RawConnection, head: Head) -> None:
@@ -142,7 +142,7 @@ async def test_a_connection_closed_without_an_answer() -> None:
 
 @pytest.mark.parametrize(("connect", "read"), [(SHORT, SHORT), (0.1, 0.6)])
 @pytest.mark.parametrize("method", ["get", "head"])
-async def test_an_origin_that_never_answers(connect: float, read: float, method: str) -> None:
+async def test_an_origin_without_a_response(connect: float, read: float, method: str) -> None:
     """I20: an origin without a response is OriginTimeout within connect_timeout + read_timeout, retries included."""
     async with origin_of(answering(None), connect=connect, read=read) as (origin, _):
 
@@ -156,7 +156,7 @@ async def test_an_origin_that_never_answers(connect: float, read: float, method:
         await assert_takes_less_than(connect + read + min(read / 2, SHORT), time_out)
 
 
-async def test_a_head_that_drips() -> None:
+async def test_a_slow_head() -> None:
     """I20: bytes of a head that come too slowly do not move its deadline."""
 
     async def script(connection: RawConnection, head: Head) -> None:
@@ -177,7 +177,7 @@ async def test_a_head_that_drips() -> None:
     ("status", "code"),
     [("500 Internal Server Error", "InternalError"), ("503 Slow Down", "SlowDown"), ("502 Bad Gateway", "")],
 )
-async def test_5xx_is_tried_again_and_then_given_up(status: str, code: str) -> None:
+async def test_5xx_is_retried_up_to_a_limit(status: str, code: str) -> None:
     """I13: a 5xx is OriginServerError, after READ_ATTEMPTS requests."""
     async with origin_of(answering(refusal(status, code))) as (origin, server):
         for call in (origin.get(KEY, FromTo(0, 10)), origin.head(KEY)):
@@ -221,7 +221,7 @@ async def test_retry_after(value: str | None, seconds: float | None) -> None:
         assert raised.value.retry_after == seconds
 
 
-async def test_a_503_that_passes() -> None:
+async def test_a_retry_that_succeeds() -> None:
     """If a retry succeeds, its response is the result, and the client does not see the first one."""
     async with origin_of(answering(refusal("503 Slow Down", "SlowDown"), partial())) as (origin, server):
         assert await fetch(origin) == CONTENT[:10]
@@ -232,7 +232,7 @@ async def test_a_503_that_passes() -> None:
     "code", ["AccessDenied", "SignatureDoesNotMatch", "InvalidAccessKeyId", "RequestTimeTooSkewed"]
 )
 @pytest.mark.parametrize("status", ["403 Forbidden", "401 Unauthorized"])
-async def test_a_refusal_is_not_tried_again(status: str, code: str) -> None:
+async def test_access_denied_is_not_retried(status: str, code: str) -> None:
     """I13: 401 and 403 are AccessDenied, which does not show whether the object exists. They are not retried."""
     async with origin_of(answering(refusal(status, code))) as (origin, server):
         with pytest.raises(AccessDenied):
@@ -252,7 +252,7 @@ async def test_a_refusal_is_not_tried_again(status: str, code: str) -> None:
         (refusal("416 Range Not Satisfiable", "InvalidRange"), RangeUnsatisfiable),
     ],
 )
-async def test_what_s3_says_once_is_so(answer: bytes, error: type[OriginError]) -> None:
+async def test_facts_are_not_retried(answer: bytes, error: type[OriginError]) -> None:
     """Responses that state a fact about the object are final at once."""
     async with origin_of(answering(answer)) as (origin, server):
         with pytest.raises(error):
@@ -280,7 +280,7 @@ async def test_a_404_for_a_key_that_xml_cannot_hold() -> None:
         (b"", "text/plain"),
     ],
 )
-async def test_a_404_that_is_not_s3s(body: bytes, media_type: str) -> None:
+async def test_a_404_from_a_load_balancer(body: bytes, media_type: str) -> None:
     """I13: only S3's 404 is absence. That of a load balancer is InvalidOriginResponse."""
     async with origin_of(answering(response("404 Not Found", body, Content_Type=media_type))) as (origin, _):
         with pytest.raises(InvalidOriginResponse):
@@ -336,7 +336,7 @@ async def test_a_head_that_does_not_fit_is_refused(part: Requested, answer: byte
             await origin.get(KEY, part)
 
 
-async def test_the_body_of_a_refused_head_is_not_waited_for() -> None:
+async def test_the_body_of_a_refused_response_is_not_read() -> None:
     """I12: the connection of a refused response is closed at once, and its slot is free."""
     async with origin_of(answering(partial(10, 20, sent=CONTENT[10:14])), max_connections=1) as (origin, server):
         for _ in range(2):
@@ -387,7 +387,7 @@ NOT_HTTP = {
 
 
 @pytest.mark.parametrize("answer", NOT_HTTP.values(), ids=NOT_HTTP)
-async def test_what_is_no_http(answer: bytes) -> None:
+async def test_a_response_that_is_no_http(answer: bytes) -> None:
     """I13: any response that is no HTTP is InvalidOriginResponse, and no error of the SDK."""
     async with origin_of(answering(answer)) as (origin, _):
         with pytest.raises(InvalidOriginResponse):
@@ -438,7 +438,7 @@ async def test_head_without_size_or_version(answer: bytes) -> None:
 WRONG = "AAECAw=="  # the CRC-32 of other bytes
 
 
-async def test_s3s_checksum_is_asked_for_and_kept() -> None:
+async def test_s3s_checksum_is_requested_and_kept() -> None:
     """I15: the request for a checksum is signed, and a checksum of the whole object is kept.
 
     The SDK does not compare it, and the bytes come as sent.
@@ -468,7 +468,7 @@ async def test_s3s_checksum_is_asked_for_and_kept() -> None:
 
 
 @pytest.mark.parametrize(("sent", "version"), [(VERSION, VERSION), (None, None), ("null", None)])
-async def test_the_version_that_an_answer_names(sent: str | None, version: str | None) -> None:
+async def test_the_version_that_a_response_names(sent: str | None, version: str | None) -> None:
     """S3 API, GetObject: x-amz-version-id names the version. "null" can be overwritten, so it is no name."""
     answers = (partial(x_amz_version_id=sent), response("200 OK", length=1000, ETag=ETAG, x_amz_version_id=sent))
     async with origin_of(answering(*answers)) as (origin, server):
@@ -482,7 +482,7 @@ async def test_the_version_that_an_answer_names(sent: str | None, version: str |
 
 
 @pytest.mark.parametrize("asked", [VERSION, "a/b?c=d&e#f%20+ \"'ü"])
-async def test_a_version_asked_for_is_named_on_the_wire(asked: str) -> None:
+async def test_a_requested_version_goes_to_s3(asked: str) -> None:
     """I23, I25: any version id goes to S3 as one parameter, with GET and with HEAD."""
     key = KEY._replace(version=asked)
     async with origin_of(answering(refusal("404 Not Found", "NoSuchVersion"))) as (origin, server):
@@ -535,7 +535,7 @@ async def test_the_version_null(sent: str | None) -> None:
         (refusal("400 Bad Request", "ExpiredToken"), InvalidOriginResponse),
     ],
 )
-async def test_what_s3_says_of_a_version(answer: bytes, error: type[OriginError]) -> None:
+async def test_errors_of_a_version(answer: bytes, error: type[OriginError]) -> None:
     """I13: a version id is malformed, unknown or a delete marker.
 
     Without a version id the same response is no such fact.
@@ -559,7 +559,7 @@ async def test_what_s3_says_of_a_version(answer: bytes, error: type[OriginError]
         (response("405 Method Not Allowed"), InvalidOriginResponse),
     ],
 )
-async def test_what_a_head_says_of_a_version(answer: bytes, error: type[OriginError]) -> None:
+async def test_errors_of_a_version_with_head(answer: bytes, error: type[OriginError]) -> None:
     """RFC 9110 section 9.3.2: a response to HEAD has no body with a code, so status and headers decide."""
     async with origin_of(answering(answer)) as (origin, _):
         with pytest.raises(error) as raised:
@@ -758,7 +758,7 @@ async def test_not_modified() -> None:
         assert [head.headers["if-none-match"] for head in server.heads] == [ETAG, ETAG]
 
 
-async def test_what_a_304_says_is_passed_on() -> None:
+async def test_headers_of_a_304_are_returned() -> None:
     """RFC 9110 section 15.4.5: a 304 repeats headers of the 200. The cache compares them with what it has."""
     facts = {
         "Last_Modified": "Wed, 21 Oct 2015 07:28:00 GMT",
@@ -775,7 +775,7 @@ async def test_what_a_304_says_is_passed_on() -> None:
         assert await origin.get(KEY, FromTo(0, 10), if_none_match=ETAG) == NotModified()
 
 
-async def test_head_takes_its_metadata_from_the_answer() -> None:
+async def test_metadata_of_head() -> None:
     """I4: HEAD returns the size and headers that the origin declared."""
     answer = response("200 OK", length=1000, ETag=ETAG, Content_Type="video/mp4")
     async with origin_of(answering(answer)) as (origin, _):

@@ -36,19 +36,19 @@ def outcomes(waits: list[tuple[float, int]]) -> list[bool]:
 
 
 @given(Waits)
-def test_what_comes_at_the_rate_is_never_ended(waits: list[tuple[float, int]]) -> None:
+def test_a_body_at_the_rate_is_never_ended(waits: list[tuple[float, int]]) -> None:
     """A link of MIN_BYTES_PER_S is slow and legitimate, in any distribution of its bytes."""
     assert all(outcomes([(seconds, int(seconds * MIN_BYTES_PER_S) + 1) for seconds, _ in waits]))
 
 
 @given(Waits)
-def test_without_waiting_nothing_is_ended(waits: list[tuple[float, int]]) -> None:
+def test_no_body_is_ended_without_a_wait(waits: list[tuple[float, int]]) -> None:
     """While our disk is slow no read waits for the origin, so that few bytes are not the origin's fault."""
     assert all(outcomes([(0.0, count) for _, count in waits]))
 
 
 @given(Waits)
-def test_a_drip_is_ended_within_two_windows(waits: list[tuple[float, int]]) -> None:
+def test_a_slow_body_is_ended_within_two_windows(waits: list[tuple[float, int]]) -> None:
     """I20: a body that brings next to no bytes is ended, whatever it brought before."""
     rate = MinimumRate()
     for seconds, count in waits:
@@ -96,7 +96,7 @@ async def dripped(origin: S3Origin, key: ObjectKey) -> bytes:
     return got
 
 
-async def test_a_body_that_drips_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_slow_body_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     """I12, I20: a byte now and then keeps `read_timeout`, and is OriginTimeout all the same.
 
     The bytes that came are right, and the connection is closed.
@@ -135,7 +135,7 @@ async def test_a_slow_reader_is_not_a_slow_origin(monkeypatch: pytest.MonkeyPatc
         assert origin.slow_bodies == 0
 
 
-async def test_drips_of_one_key_are_not_an_outage(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_slow_bodies_of_one_key_are_no_outage(monkeypatch: pytest.MonkeyPatch) -> None:
     """The breaker counts a slow body like a 5xx: those of one key never open it, those of several do."""
     monkeypatch.setattr(minimum_rate, "WINDOW_S", SHORT)
     async with asyncio.timeout(HANG_S), RawServer(drip) as server, S3Origin(settings(server.endpoint_url)) as origin:

@@ -175,7 +175,7 @@ async def test_the_steps(chaos: ChaosOrigin, s3: S3Origin) -> None:
     await upload.abort()  # fine all the same
 
 
-async def test_retries_are_paid_for(chaos: ChaosOrigin, s3: S3Origin) -> None:
+async def test_retries_use_the_budget(chaos: ChaosOrigin, s3: S3Origin) -> None:
     """A part has three attempts, as long as the retry budget lasts. The completion has one (I9, I20)."""
     upload = await Multipart.begin(s3, KEY, {})
     chaos.script = InTurn(*[Behaviour(status=503)] * 100, methods=("PUT", "POST"))
@@ -196,7 +196,7 @@ def noted(path: Path) -> list[str]:
     return [row[0] for row in json.loads(path.read_bytes())]
 
 
-async def test_notes_outlive_the_process(tmp_path: Path, chaos: ChaosOrigin, s3: S3Origin) -> None:
+async def test_the_journal_outlives_the_process(tmp_path: Path, chaos: ChaosOrigin, s3: S3Origin) -> None:
     """The next run aborts the uploads of this one at the same S3. Uploads that ended are forgotten (I8, I14)."""
     path = tmp_path / "uploads.json"
     journal, elsewhere = UploadJournal(path, "here"), UploadJournal(path, "elsewhere")
@@ -220,7 +220,7 @@ async def test_notes_outlive_the_process(tmp_path: Path, chaos: ChaosOrigin, s3:
     assert again.abandoned == []
 
 
-async def test_notes_stay_in_their_folder(tmp_path: Path) -> None:
+async def test_the_journal_stays_in_its_folder(tmp_path: Path) -> None:
     """A folder that took the place of the cache folder is not written to (I16)."""
     root, other = tmp_path / "cache", tmp_path / "other"
     root.mkdir()
@@ -240,7 +240,7 @@ async def test_notes_stay_in_their_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b'[["a"]]', b"\xff\xfe", b"null"])
-async def test_damaged_notes(tmp_path: Path, content: bytes, chaos: ChaosOrigin, s3: S3Origin) -> None:
+async def test_a_damaged_journal(tmp_path: Path, content: bytes, chaos: ChaosOrigin, s3: S3Origin) -> None:
     """A journal that cannot be read starts empty (I14, I16)."""
     path = tmp_path / "uploads.json"
     path.write_bytes(content)
@@ -251,7 +251,7 @@ async def test_damaged_notes(tmp_path: Path, content: bytes, chaos: ChaosOrigin,
     assert upload.id in path.read_text()
 
 
-async def test_notes_that_cannot_be_written(tmp_path: Path, chaos: ChaosOrigin, s3: S3Origin) -> None:
+async def test_a_journal_that_cannot_be_written(tmp_path: Path, chaos: ChaosOrigin, s3: S3Origin) -> None:
     """A disk that fails is no reason to refuse an upload (I16)."""
     journal = UploadJournal(tmp_path / "gone" / "uploads.json", "here")
     journal.open()
@@ -261,7 +261,7 @@ async def test_notes_that_cannot_be_written(tmp_path: Path, chaos: ChaosOrigin, 
 
 
 @pytest.mark.parametrize("room", [20, 1 << 20])
-async def test_notes_that_are_written_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int) -> None:
+async def test_short_writes_of_the_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int) -> None:
     """Short writes are continued. If the disk is full, the journal from before stays (I14, I16)."""
     journal = UploadJournal(tmp_path / "uploads.json", "here")
     journal.open()

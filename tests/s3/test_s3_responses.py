@@ -39,7 +39,7 @@ def sent(content_range: str | None, length: int | str | None) -> dict[str, str]:
         (Suffix(10), 200, None, 100, (Span(0, 100), 100)),
     ],
 )
-def test_what_an_answer_holds(
+def test_the_span_of_a_response(
     part: FromTo | Suffix, status: int, content_range: str | None, length: int, expected: tuple[Span, int]
 ) -> None:
     """I3: the span and the whole size come from a head whose parts agree with each other and with the request."""
@@ -78,14 +78,14 @@ def test_what_an_answer_holds(
         (206, f"bytes 10-19/{'9' * 20}", 10),
     ],
 )
-def test_heads_that_are_not_believed(status: int, content_range: str | None, length: int | str | None) -> None:
+def test_contradictory_heads_are_refused(status: int, content_range: str | None, length: int | str | None) -> None:
     """I1, I3: if status, Content-Range and Content-Length do not fit the request, no byte is read."""
     with pytest.raises(InvalidOriginResponse):
         span_sent(status, sent(content_range, length), FromTo(10, 20))
 
 
 @pytest.mark.parametrize("content_range", ["bytes 80-99/100", "bytes 91-99/100", "bytes 80-89/100", "bytes 90-98/100"])
-def test_another_suffix_than_asked_for(content_range: str) -> None:
+def test_another_suffix_than_requested(content_range: str) -> None:
     """I1: `-10` of 100 bytes is 90-99 and nothing else."""
     first, last = map(int, content_range[6:-4].split("-"))
     with pytest.raises(InvalidOriginResponse):
@@ -98,7 +98,7 @@ def test_another_suffix_than_asked_for(content_range: str) -> None:
     length=st.none() | st.integers(1, 2**62),
     is_suffix=st.booleans(),
 )
-def test_an_honest_answer_is_believed(size: int, start: int, length: int | None, is_suffix: bool) -> None:
+def test_a_correct_response_is_accepted(size: int, start: int, length: int | None, is_suffix: bool) -> None:
     """I22: for all sizes in 0..2^63-1, a correct response to a satisfiable range is accepted."""
     stop = None if length is None else start + length
     part = Suffix(max(1, start)) if is_suffix else FromTo(start, stop)
@@ -114,7 +114,7 @@ def test_an_honest_answer_is_believed(size: int, start: int, length: int | None,
     start=st.integers(0, 30),
     length=st.integers(1, 30),
 )
-def test_nothing_else_is(numbers: tuple[int, int, int, int], start: int, length: int) -> None:
+def test_any_other_response_is_refused(numbers: tuple[int, int, int, int], start: int, length: int) -> None:
     """I1: any other 206 is refused, or has exactly the requested range of the size that it names."""
     first, last, total, declared = numbers
     part = FromTo(start, start + length)
@@ -197,7 +197,7 @@ def test_upload_framing_is_no_content_coding(encoding: str, passed: str | None) 
 
 
 @pytest.mark.parametrize("age", ["", "-1", "1.5", "soon", "1" * 20, "²"])
-def test_an_age_that_is_none(age: str) -> None:
+def test_an_invalid_age(age: str) -> None:
     """RFC 9111 section 5.1: an Age that is no delta-seconds counts as absent."""
     assert metadata({"etag": ETAG, "age": age}, 5).age == 0
 
@@ -257,7 +257,7 @@ def test_an_etag_that_is_an_md5(etag: str, said: dict[str, str], md5: str | None
     assert metadata({"etag": etag} | said, 5).content_md5 == md5
 
 
-def test_same_version() -> None:
+def test_check_version() -> None:
     """I1: another ETag than the requested one is ObjectChanged, also if the origin ignored If-Match."""
     check_version(Metadata(ETAG, 5), None)
     check_version(Metadata(ETAG, 5), ETAG)
@@ -277,21 +277,21 @@ def test_same_version() -> None:
         ("null", "null", None),
     ],
 )
-def test_the_version_of_an_answer(sent: str | None, asked: str | None, version: str | None) -> None:
+def test_the_version_of_a_response(sent: str | None, asked: str | None, version: str | None) -> None:
     """I25: the version id is the one that S3 names, if that version cannot change."""
     headers = {"etag": ETAG} | ({} if sent is None else {"x-amz-version-id": sent})
     assert metadata(headers, 5, asked).version == version
 
 
 @pytest.mark.parametrize(("sent", "asked"), [(None, "v1"), ("null", "v1"), ("v2", "v1"), ("V1", "v1"), ("v1", "null")])
-def test_another_version_than_asked_for(sent: str | None, asked: str) -> None:
+def test_another_version_than_requested(sent: str | None, asked: str) -> None:
     """I1: a response that does not name the requested version is refused."""
     headers = {"etag": ETAG} | ({} if sent is None else {"x-amz-version-id": sent})
     with pytest.raises(InvalidOriginResponse, match="version id"):
         metadata(headers, 5, asked)
 
 
-def test_what_a_304_says() -> None:
+def test_headers_of_a_304() -> None:
     """RFC 9110 section 15.4.5: the headers that a 304 repeats, and None or 0 for the others."""
     said = {"last-modified": "Wed, 21 Oct 2015 07:28:00 GMT", "cache-control": "no-cache", "expires": "0", "age": "5"}
     assert not_modified(said) == NotModified("Wed, 21 Oct 2015 07:28:00 GMT", 5, "no-cache", "0")
@@ -306,7 +306,7 @@ def test_dates_that_botocore_reads(said: Any) -> None:
     assert client._timestamp(said) == datetime(2026, 11, 25, 8, 30, tzinfo=UTC)
 
 
-def test_what_is_no_date() -> None:
+def test_invalid_dates() -> None:
     """An invalid date is a ValueError, which the client handles, also if it looks like that of a header."""
     for said in ("yesterday", "some day GMT"):
         with pytest.raises(ValueError, match="timestamp"):

@@ -42,7 +42,7 @@ async def test_one_key_has_half_of_them(count: int, share: int) -> None:
     assert all(task.done() for task in waiting)
 
 
-async def test_who_waits_for_its_own_key_keeps_nobody_waiting() -> None:
+async def test_a_wait_for_one_key_delays_no_other() -> None:
     """Reads beyond a key's half do not queue for the pool, so that the next slot goes to another key."""
     slots = ConnectionSlots(4)
     of_a = await holders(slots, A, 10)

@@ -198,7 +198,7 @@ async def test_delete_objects(s3: tuple[S3Uploader, str, Any]) -> None:
     assert [one["Key"] for one in client.list_objects_v2(Bucket=bucket)["Contents"]] == ["stays"]
 
 
-async def test_only_what_is_said_to_be_gone_is_gone() -> None:
+async def test_a_key_that_the_response_does_not_name_is_not_deleted() -> None:
     """A key that the response does not name, or names with an error, counts as not deleted.
 
     S3's own text is not passed on (I28).

@@ -352,7 +352,7 @@ async def test_expires(value: str, at: float) -> None:
         (b"nonsense\r\n\r\n", OriginUnavailable),
     ],
 )
-async def test_a_write_is_never_tried_again(answer: bytes, error: type[OriginError]) -> None:
+async def test_a_write_is_not_retried(answer: bytes, error: type[OriginError]) -> None:
     """I9: if S3 refuses a body that it received, one request was sent, its error is raised, and the slot is free."""
     sink = Sink(answer)
     async with writes_to(sink, max_connections=1) as (put, server):
@@ -378,7 +378,7 @@ async def test_a_connection_that_breaks(taken: int) -> None:
         assert len(server.heads) == 1
 
 
-async def test_an_answer_before_the_body() -> None:
+async def test_a_response_before_the_body() -> None:
     """S3 refuses large uploads by their head alone. That response counts, and the rest of the body is not sent."""
 
     async def script(connection: RawConnection, head: Head) -> None:
@@ -411,7 +411,7 @@ async def test_an_origin_that_stops_reading(length: int | None) -> None:
         await assert_takes_less_than(4 * SHORT, time_out)
 
 
-async def test_an_origin_that_never_answers_a_write() -> None:
+async def test_a_write_without_a_response() -> None:
     """I9, I20: the body was received, but no response comes: OriginTimeout after `progress_timeout`, once."""
 
     async def script(connection: RawConnection, head: Head) -> None:

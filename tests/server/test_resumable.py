@@ -239,7 +239,7 @@ async def test_garbage_in_the_metadata(proxy: Proxy, said: str) -> None:
 
 
 @pytest.mark.parametrize(("size", "status"), [(4000, 201), (4400, 400)])
-async def test_much_said_of_an_object(proxy: Proxy, size: int, status: int) -> None:
+async def test_a_long_record(proxy: Proxy, size: int, status: int) -> None:
     """The record of an upload is bounded (I19): a creation with more text is 400, and the message has the limit."""
     told = {**TUS, "Upload-Length": "1", "Upload-Metadata": metadata(key="x", more="y" * 2900)}
     answer = await proxy.request("POST", "/upload", {**told, "Content-Disposition": f"inline; filename={'z' * size}"})
@@ -589,7 +589,7 @@ async def test_termination_of_a_finished_one(proxy: Proxy, s3: S3) -> None:
 
 
 @pytest.mark.parametrize("asks_by", ["HEAD", "PATCH"])
-async def test_lost_answer_of_complete(proxy: Proxy, s3: S3, asks_by: str) -> None:
+async def test_lost_response_to_complete(proxy: Proxy, s3: S3, asks_by: str) -> None:
     """If the response to CompleteMultipartUpload is lost, the client gets 502 or 504, and the end is not reported until
     the object is known to exist. A repeated request finds the upload finished (I9). The key is invalidated each time
     (I5).
@@ -634,7 +634,7 @@ async def test_outcome_that_stays_unknown(proxy: Proxy, s3: S3, asked: str) -> N
 
 
 @pytest.mark.parametrize("is_ours", [True, False])
-async def test_lost_answer_of_a_conditional_put(proxy: Proxy, s3: S3, is_ours: bool) -> None:
+async def test_lost_response_to_a_conditional_put(proxy: Proxy, s3: S3, is_ours: bool) -> None:
     """With If-None-Match a repeated PutObject finds the object of the first, whose response was lost: that is a
     success. Any other object is 412.
     """
@@ -778,7 +778,7 @@ async def test_files_that_cannot_be_removed(proxy: Proxy, s3: S3, monkeypatch: p
     assert await offset_of(proxy, other) == 4
 
 
-async def test_uploads_that_nobody_ends(proxy: Proxy, s3: S3) -> None:
+async def test_abandoned_uploads(proxy: Proxy, s3: S3) -> None:
     """Staged bytes have at most half of the cache's space, and beyond it the response is 503 (I17, I19).
 
     Those of an idle upload are dropped after a minute, and sent again.
@@ -843,7 +843,7 @@ async def test_the_disk_hangs(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("restarts", [False, True])
-async def test_what_waits_goes_bad(start: StartProxy, s3: S3, restarts: bool) -> None:
+async def test_corrupt_staged_bytes(start: StartProxy, s3: S3, restarts: bool) -> None:
     """Staged bytes that the disk changed are never sent as a part, and the client sends them again (I15)."""
     proxy = await start()
     body = pattern(MIB)
@@ -865,7 +865,7 @@ async def test_what_waits_goes_bad(start: StartProxy, s3: S3, restarts: bool) ->
 
 @pytest.mark.parametrize("what", ["file", "end of the file", "folder"])
 @pytest.mark.parametrize("restarts", [False, True])
-async def test_what_waits_is_gone(start: StartProxy, s3: S3, what: str, restarts: bool) -> None:
+async def test_lost_staged_bytes(start: StartProxy, s3: S3, what: str, restarts: bool) -> None:
     """Staged bytes that are gone leave no hole: the offset falls back, and the client sends them again (I8, I15)."""
     proxy = await start()
     body = pattern(MIB)
@@ -903,7 +903,7 @@ async def test_a_file_that_a_restart_finds_cut_short(start: StartProxy, s3: S3) 
     assert s3.get("x") == body
 
 
-async def test_what_comes_after_what_was_lost(proxy: Proxy, s3: S3) -> None:
+async def test_bytes_behind_lost_ones(proxy: Proxy, s3: S3) -> None:
     """Bytes behind lost ones do not take their place (I8)."""
     body = pattern(2 * PART_SIZE)
     url = await created(proxy, len(body))
@@ -916,7 +916,7 @@ async def test_what_comes_after_what_was_lost(proxy: Proxy, s3: S3) -> None:
     assert s3.get("x") == body
 
 
-async def test_what_is_verified_goes_bad(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_corrupt_unverified_bytes(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bytes of a body with a checksum that the disk changed before their verification do not count (I15)."""
     folder, body = proxy.app.upload_manager.folder, pattern(MIB)
     read = folder.read
@@ -969,7 +969,7 @@ async def test_parts_of_another_size(start: StartProxy, s3: S3) -> None:
     assert names(proxy) == []
 
 
-async def test_as_many_as_there_may_be(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_number_of_uploads_is_bounded(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     """Unfinished uploads are bounded: 503 beyond, once no finished one can be forgotten instead (I19)."""
     monkeypatch.setattr(manager, "MAX_UPLOADS", 3)
     urls = [await created(proxy, 4, str(number)) for number in range(3)]
@@ -980,7 +980,7 @@ async def test_as_many_as_there_may_be(proxy: Proxy, monkeypatch: pytest.MonkeyP
     assert [(await proxy.request("HEAD", url, TUS)).status for url in urls] == [404, 200, 200, 200]
 
 
-async def test_what_cannot_be_aborted(
+async def test_uploads_that_cannot_be_aborted(
     proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Uploads that S3 does not abort prevent no new one. They have their own bound and one log line each (I19)."""

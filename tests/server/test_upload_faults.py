@@ -171,7 +171,7 @@ async def test_a_refusal_ends_the_body(setup: Setup) -> None:
     assert setup.origin.stored("x") == OLD
 
 
-async def test_an_abort_that_fails_is_tried_again(setup: Setup) -> None:
+async def test_a_failed_abort_is_repeated(setup: Setup) -> None:
     """An upload that could not be aborted is in the journal, and is aborted later (I8)."""
 
     def script(asked: PlainRequest) -> Behaviour:
