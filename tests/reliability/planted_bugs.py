@@ -193,7 +193,7 @@ BUGS = (
         5,
         "remembered-404",
         "A write leaves the remembered 404 of its key.",
-        (Edit("bucketfront.cache.upkeep.purge:Purge._purge", "self._absences.forget_all(is_hit)", "pass"),),
+        (Edit("bucketfront.cache.upkeep.purge:Purge._purge", "self._negative_cache.forget_all(is_hit)", "pass"),),
         (CACHE + "test_a_purge_forgets_a_404",),
     ),
     Bug(

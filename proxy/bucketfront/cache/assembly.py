@@ -149,7 +149,7 @@ def assemble(
     lookups, negative_cache = Lookups(entries.pin, disposal.unpin), NegativeCache(options.negative_ttl)
     readers = ReaderContext(fetch_context, clock, counters)
     purges = Purge(
-        entries=entries, disposal=disposal, lookups=lookups, absences=negative_cache, flush=flusher.flush,
+        entries=entries, disposal=disposal, lookups=lookups, negative_cache=negative_cache, flush=flusher.flush,
         is_durable=options.is_durable,
     )  # fmt: skip
     flow = LookupFlow(

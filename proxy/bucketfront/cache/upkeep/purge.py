@@ -26,14 +26,14 @@ class Purge:
         entries: EntryTable,
         disposal: Disposal,
         lookups: Lookups,
-        absences: NegativeCache,
+        negative_cache: NegativeCache,
         flush: Callable[[], Awaitable[None]],
         is_durable: bool,
     ) -> None:
         self._entries = entries
         self._disposal = disposal
         self._lookups = lookups
-        self._absences = absences
+        self._negative_cache = negative_cache
         self._flush = flush
         self._is_durable = is_durable
         self.running = TaskSet()
@@ -54,7 +54,7 @@ class Purge:
             )
 
         self._lookups.invalidate(is_hit)
-        self._absences.forget_all(is_hit)
+        self._negative_cache.forget_all(is_hit)
         failures: list[StoreError] = []
 
         async def forget(found: list[Entry]) -> int:
