@@ -107,7 +107,7 @@ async def test_policy_stop(start: StartProxy, s3: S3) -> None:
     assert proxy.relay.body_bytes == PART
     gate.set()
     await until(lambda: not proxy.relay.running)
-    assert proxy.relay.body_bytes < SIZE  # nobody takes what the origin would still send
+    assert proxy.relay.body_bytes < SIZE  # the connection closed before the origin sent the rest
     assert dict(proxy.figures["endings"])["abandoned"]
     proxy.relay.reset()
     assert (await proxy.get("/x")).body == body
@@ -220,7 +220,7 @@ async def test_stop_drains(proxy: Proxy, s3: S3) -> None:
 async def test_stop_reads_the_body_under_way(
     start: StartProxy, s3: S3, is_chunked: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An upload that is coming in at a stop comes to its end, and nothing behind it on its connection is answered."""
+    """At a stop, an upload that is arriving completes, and no request behind it on its connection gets a response."""
     body = pattern(SIZE)
     monkeypatch.setattr(server, "DRAIN_TIMEOUT_S", 10.0)  # no more than a failure would take
     proxy = await start()
@@ -243,7 +243,7 @@ async def test_stop_reads_the_body_under_way(
 async def test_stop_gives_up_a_body_that_does_not_end(
     start: StartProxy, s3: S3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An upload that is not whole when the time for a stop is over is cut off, and there is no object (I8, I20)."""
+    """An upload that is incomplete when the time of a stop is over is cut off, and makes no object (I8, I20)."""
     monkeypatch.setattr(server, "DRAIN_TIMEOUT_S", 0.05)
     proxy = await start()
     async with proxy.connection() as connection:

@@ -90,9 +90,7 @@ async def test_reader_outlives_a_flight_that_was_dying(
     start: StartProxy, s3: S3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A reader that joins a part fetch which then fails continues on a new one (I11)."""
-    monkeypatch.setattr(
-        body_stream, "RETRY_PAUSE_S", 0.0
-    )  # else the first reader may lose its patience before the last attempt
+    monkeypatch.setattr(body_stream, "RETRY_PAUSE_S", 0.0)  # else the first reader may time out before the last attempt
     proxy = await start(origin={"connect_timeout": "1s", "read_timeout": "500ms"})
     body = pattern(BLOCK)
     s3.put("x", body)
@@ -102,7 +100,7 @@ async def test_reader_outlives_a_flight_that_was_dying(
 
     proxy.relay.on_body = stall
     first = asyncio.create_task(proxy.get("/x"))
-    await until(lambda: len(proxy.relay.seen) == 3)  # the flight's last attempt
+    await until(lambda: len(proxy.relay.seen) == 3)  # the last attempt of the part fetch
     proxy.relay.on_body = None
     response = await proxy.get("/x")
     assert (response.status, response.body) == (200, body)

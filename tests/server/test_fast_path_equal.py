@@ -79,7 +79,7 @@ async def _what_comes(connection: Connection, *, has_body: bool) -> bytes:
     if has_body and length is not None and b"\r\n\r\n" in told and b" 304 " not in told[:16]:
         missing = int(length[1]) - len(told.partition(b"\r\n\r\n")[2])
         try:
-            async with asyncio.timeout(QUIET):  # it may be the answer to a HEAD in a second segment
+            async with asyncio.timeout(QUIET):  # it may be the response to a HEAD in a second segment
                 told += await connection.reader.readexactly(max(missing, 0))
         except (TimeoutError, asyncio.IncompleteReadError):
             pass

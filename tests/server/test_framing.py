@@ -27,7 +27,7 @@ class Row:
     `is_open` is true if a request behind it, in the same segment, gets a response as well.
     """
 
-    rfc: str  # 9112 unless it says otherwise
+    rfc: str  # a section of RFC 9112, or of the RFC that it names
     data: bytes
     statuses: tuple[int, ...]
     is_open: bool = False
@@ -276,7 +276,7 @@ SERVED = [
     good("9.3.2", get() * 20, *[200] * 20),
     good("9.3.2", get() * 100, *[200] * 100),
     good("9.3.2", get() + put("Content-Length: 5", body=b"hello") + get() + get("X: a"), 200, 201, 200, 200),
-    # What is wrong behind a good request does not take its answer away.
+    # An error behind a good request does not prevent its response.
     good("9.3.2", get() + head("GET /x HTTP/1.2"), 200, 505, is_open=False),
     good("9.3.2", get() * 3 + get(": a"), 200, 200, 200, 400, is_open=False),
     good("9.3.2", put("Content-Length: 5", body=b"hello") + get() + get(": a"), 201, 200, 400, is_open=False),

@@ -50,7 +50,7 @@ async def test_first_get_needs_no_head(proxy: Proxy, s3: S3) -> None:
 
 
 RANGES = [
-    # Range, status, start, stop; RFC 9110 section 14.1.2 unless said otherwise
+    # Range, status, start, stop; RFC 9110 section 14.1.2 unless noted otherwise
     ("bytes=0-0", 206, 0, 1),
     (f"bytes={BLOCK - 1}-{BLOCK}", 206, BLOCK - 1, BLOCK + 1),
     (f"bytes=10-{BIG * 2}", 206, 10, BIG),

@@ -212,7 +212,7 @@ async def test_metadata_that_changed_under_the_same_etag(proxy: Proxy, s3: S3) -
     )
 
     async def not_modified(seen: Seen) -> bytes | None:
-        # S3 says when it was copied; moto's 304 does not, and the copy is too soon for a clock of whole seconds.
+        # S3's 304 has the time of the copy. moto's has not, and the copy is too soon for a clock of whole seconds.
         told = (f"ETag: {etag}", "Last-Modified: Fri, 01 Jan 2100 00:00:00 GMT")
         return canned(304, "", *told) if seen.headers.get("if-none-match") == etag else None
 

@@ -187,7 +187,7 @@ async def begin_again(matrix: Matrix, way: Way, *, ignores_if_match: bool) -> No
         key, first = f"o{cut}-{new_size}", cut * BLOCK
         old = matrix.origin.store(key, SIZE)
         clients = [matrix.client() for _ in range(3)]
-        # Before the first answer: when that is sent, the fill goes on by itself where half of the object is present.
+        # Before the first response: once that is sent, a fill that has half of the object goes on by itself.
         matrix.overwrite(key, cut, new_size, way, ignores_if_match=ignores_if_match)
         assert (await clients[0].get(key, 0, first)).version == old
         responses = await asyncio.gather(*(client.get(key, first + 10 * n) for n, client in enumerate(clients)))
