@@ -44,6 +44,7 @@ TRANSITIONS = {
     EntryState.UNLINKED: (),
     EntryState.LEFT_BEHIND: (),
 }
+_REACHABLE = (EntryState.NEW, EntryState.PUBLISHED)
 
 
 class EntryFill(Protocol):
@@ -62,7 +63,7 @@ class Entry:
     """
 
     __slots__ = (
-        "accessed_at", "bytes", "charged", "epoch", "file", "file_name", "fill", "freshness", "id", "key",
+        "accessed_at", "bytes", "charged", "epoch", "file", "file_name", "fill", "freshness", "id", "is_removed", "key",
         "lease", "lost", "metadata", "new_sums", "pins", "present", "state", "stored_at", "unverified", "validated_at",
     )  # fmt: skip
 
@@ -87,6 +88,7 @@ class Entry:
         self.charged = 0  # the blocks that `bytes` includes: the present ones and those that a fetch has begun
         self.pins = 0
         self.state = EntryState.NEW
+        self.is_removed = False  # lookups do not find it any more; each hit reads this three times
 
     @classmethod
     def from_row(cls, row: Row, freshness: Freshness, epoch: int) -> "Entry":
@@ -109,14 +111,10 @@ class Entry:
         entry.become(EntryState.PUBLISHED)
         return entry
 
-    @property
-    def is_removed(self) -> bool:
-        """Return whether the entry was removed, so that lookups do not find it any more."""
-        return self.state is not EntryState.PUBLISHED and self.state is not EntryState.NEW
-
     def become(self, state: EntryState) -> None:
         assert state in TRANSITIONS[self.state], f"{self} cannot become {state.name}"
         self.state = state
+        self.is_removed = state not in _REACHABLE
 
     def row(self) -> Row:
         assert self.file_name is not None
