@@ -187,7 +187,7 @@ def lookups(bench: Bench, count: int, *, forgotten: bool) -> Times:
 
 
 async def idle(bench: Bench) -> int:
-    """The evictor's round that finds a batch of entries idle."""
+    """The housekeeper's step that finds a batch of entries idle."""
     await bench.assembly.housekeeper.step()
     return bench.entries.evicted
 
@@ -213,7 +213,7 @@ async def reserve_parts(bench: Bench) -> int:
 
 
 async def over(bench: Bench) -> int:
-    """The evictor's round that finds the cache too full by a batch, as after a start with a smaller `max_size`."""
+    """The housekeeper's step that finds the cache too full by a batch, as after a start with a smaller `max_size`."""
     _fill_up(bench)
     bench.entries.budget.limit -= bench.groups.batch * CHARGED
     await bench.assembly.housekeeper.step()

@@ -33,7 +33,7 @@ SIZE = 10 * BLOCK + 123
 
 
 async def reader_of(rig: Rig) -> Reader:
-    """Of an object of which the metadata is known, and not a byte has come."""
+    """Return a reader of an object whose metadata is known and of which no byte has come."""
     (await rig.reader(wants_body=False)).close()
     return await rig.reader()
 
@@ -91,7 +91,7 @@ async def test_without_a_token_a_failure_is_final(tmp_path: Path, is_stored: boo
 
 
 async def test_a_cut_body_needs_no_token(tmp_path: Path) -> None:
-    """Bytes came, so it is progress: however many bodies break off, each costs its missing bytes and no retry."""
+    """A body that brought bytes is progress. However many break off, each costs its missing bytes and no retry."""
     async with Rig(tmp_path, retries=RetryBudget(0)) as rig:
         data = rig.origin.put(content(SIZE))
         rig.origin.cuts = list(range(100, SIZE, 997))
@@ -129,7 +129,7 @@ async def test_an_open_circuit_is_final(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("is_stored", [True, False])
 async def test_a_slow_body_is_no_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_stored: bool) -> None:
-    """A body that ends because it came too slowly counts as empty, unless PROGRESS_BYTES of it arrived."""
+    """A body that ends because it came too slowly counts as empty, unless PROGRESS_BYTES of it arrived (I20)."""
     monkeypatch.setattr(body_stream, "PROGRESS_BYTES", BLOCK // 2)
     origin = FakeOrigin()
     async with Rig(tmp_path, origin=origin) as rig:
@@ -186,7 +186,7 @@ async def test_a_version_is_completed_by_its_id(tmp_path: Path, block: int, new_
 @pytest.mark.parametrize("new_size", SIZES)
 @pytest.mark.parametrize("block", range(8))
 async def test_without_an_id_a_version_ends_with_its_key(tmp_path: Path, block: int, new_size: int) -> None:
-    """In a bucket without versions, the bytes that had come are the old version's, then it is ObjectChanged (I1)."""
+    """In a bucket without versions, bytes of the old version come until its end shows as ObjectChanged (I1)."""
     async with Rig(tmp_path, parallel_parts=1) as rig:
         rig.origin.put(content(SIZE), '"old"')
         gate = rig.origin.gate(block * BLOCK)
@@ -215,7 +215,7 @@ async def test_a_deleted_version_is_completed_by_its_id(tmp_path: Path) -> None:
 
 
 async def test_the_new_version_is_there_before_the_old_one_is_complete(tmp_path: Path) -> None:
-    """As soon as one part is known to be of the past, a request that comes gets the new version, at once (I5, I7)."""
+    """Once one part shows that a version was replaced, the next request gets the new one at once (I5, I7)."""
     async with Rig(tmp_path, origin=versioned(), parallel_parts=1) as rig:
         old = rig.origin.put(content(SIZE))
         gate = rig.origin.gate(PART + BLOCK)
@@ -261,7 +261,7 @@ async def test_a_version_that_is_not_given_by_id(tmp_path: Path, is_stored: bool
 
 
 async def test_a_failure_does_not_end_a_version_of_the_past(tmp_path: Path) -> None:
-    """An outage while a version is completed by its id is retried as any other (I11)."""
+    """An outage while a version is completed by its id is retried like any other (I11)."""
     async with Rig(tmp_path, origin=versioned()) as rig:
         old = rig.origin.put(content(SIZE))
         with await reader_of(rig) as reader:
@@ -289,7 +289,7 @@ async def test_a_passthrough_notices_the_change(tmp_path: Path) -> None:
 
 
 async def test_a_late_head_is_raced(tmp_path: Path) -> None:
-    """A GET that gets no head is joined by another; that one's bytes are the part's, and nothing is left open."""
+    """A second request joins a GET whose head is late. Its bytes become the part's, and no connection is left open."""
     async with Rig(tmp_path, hedge_after=0.0) as rig:
         data = rig.origin.put(content(SIZE))
         rig.origin.deaf = {1}
@@ -303,7 +303,7 @@ async def test_a_late_head_is_raced(tmp_path: Path) -> None:
 @pytest.mark.parametrize("at", [0, 1, BLOCK - 1, BLOCK, 2 * BLOCK + 7, PART - 1])
 @pytest.mark.parametrize("is_stored", [True, False])
 async def test_a_stalled_body_is_raced_from_where_it_stands(tmp_path: Path, at: int, is_stored: bool) -> None:
-    """A body that ends to move is left to one that begins there: no byte is read twice (I10)."""
+    """A hedge continues a stalled body from its position, so that no byte is read twice (I10)."""
     async with Rig(tmp_path, hedge_after=0.0) as rig:
         data = rig.origin.put(content(PART))
         rig.origin.jitter = 0  # nothing but the stall is late
@@ -337,7 +337,7 @@ async def test_a_hedge_that_fails_leaves_the_first_alone(tmp_path: Path) -> None
 
 
 async def test_the_first_may_fail_while_the_hedge_is_under_way(tmp_path: Path) -> None:
-    """The second request is the retry then: it brings the bytes, and no third one is made."""
+    """The hedge then is the retry: it brings the bytes, and there is no third request."""
     async with Rig(tmp_path, hedge_after=0.0, retries=RetryBudget(0), hedges=RetryBudget(1)) as rig:
         data = rig.origin.put(content(BLOCK))
         with await reader_of(rig) as reader:
@@ -400,7 +400,7 @@ async def test_a_hedge_finds_out_that_the_object_changed(tmp_path: Path) -> None
 
 
 async def test_no_more_than_a_few_hedges_at_once(tmp_path: Path) -> None:
-    """However many parts wait, MAX_HEDGES of them are raced, and the budget bounds them besides."""
+    """However many parts wait, at most MAX_HEDGES hedges run, and the budget bounds them as well."""
     async with Rig(tmp_path, hedge_after=0.0, parallel_parts=8, read_ahead_limit=64) as rig:
         data = rig.origin.put(content(8 * PART))
         with await reader_of(rig) as reader:
@@ -424,8 +424,9 @@ async def test_no_more_than_a_few_hedges_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seed", range(40))
 async def test_any_interleaving_of_two_requests_gives_the_bytes(tmp_path: Path, seed: int) -> None:
-    """Whichever of two is first, at each read anew, with cuts, stalls and heads that never come: all bytes once into
-    the file, exact, and nothing left open (I1, I2, I10, I12).
+    """Whichever of two requests is first at each read, the file gets all bytes once, and no connection stays open.
+
+    There are cuts, stalls and heads that never come (I1, I2, I10, I12).
     """
     async with Rig(tmp_path, seed=seed, hedge_after=0.0, origin=versioned(seed) if seed % 2 else None) as rig:
         chance = rig.chance
@@ -445,9 +446,7 @@ async def test_any_interleaving_of_two_requests_gives_the_bytes(tmp_path: Path, 
 
 @pytest.mark.parametrize("is_stored", [True, False])
 async def test_cancelling_a_race_at_any_turn_leaves_nothing(tmp_path: Path, is_stored: bool) -> None:
-    """The first request, the second, both, or the moment between: whatever is cut off, no body stays open, no task and
-    no count (I12).
-    """
+    """A cancelled race leaves no open body, no task and no count, at any turn of either request (I12)."""
     async with Rig(tmp_path, hedge_after=0.0, after_disconnect="stop") as rig:
         data = rig.origin.put(content(PART))
         rig.origin.jitter = 2
@@ -473,7 +472,7 @@ async def test_cancelling_a_race_at_any_turn_leaves_nothing(tmp_path: Path, is_s
 
 
 async def test_a_stop_ends_a_race(tmp_path: Path) -> None:
-    """A process that stops while two requests are under way leaves neither of them (I12)."""
+    """A process that stops while two requests run ends both (I12)."""
     async with Rig(tmp_path, hedge_after=0.0) as rig:
         rig.origin.put(content(PART))
         with await reader_of(rig) as reader:

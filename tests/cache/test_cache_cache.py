@@ -128,8 +128,9 @@ async def test_a_waiter_cancelled_in_the_turn_of_its_result(tmp_path: Path) -> N
 async def test_the_lookup_brings_the_first_part(
     tmp_path: Path, part: FromTo | Suffix | None, asked: tuple[int, int]
 ) -> None:
-    """A first GET needs no HEAD: whole blocks around its range come with the metadata; a few only, where the range may
-    be dropped at any time (I4, I10).
+    """A first GET needs no HEAD, because whole blocks around its range come with the metadata.
+
+    A range that may be dropped at any time gets only a few blocks (I4, I10).
     """
     async with Rig(tmp_path) as rig:
         data = rig.origin.put(content(SIZE))
@@ -269,7 +270,7 @@ async def test_a_soft_purge_during_a_revalidation_counts(tmp_path: Path) -> None
 
 
 async def test_a_304_keeps_the_bytes(tmp_path: Path) -> None:
-    """A stale entry is confirmed without a byte, and is then fresh for its whole lifetime (I7)."""
+    """A revalidation confirms a stale entry without a byte, and the entry is fresh for its whole lifetime then (I7)."""
     async with Rig(tmp_path) as rig:
         data = rig.origin.put(content(SIZE))
         assert await rig.get() == data
@@ -478,7 +479,7 @@ def replace_by_link(path: Path) -> None:
 
 @pytest.mark.parametrize("spoil", [vanish, truncate])
 async def test_a_spoilt_file_is_fetched_again(tmp_path: Path, spoil: Callable[[Path], None]) -> None:
-    """An entry whose file is gone or short is dropped, and the same request gets the right bytes (I15)."""
+    """An entry whose file is gone or short is removed, and the same request gets the right bytes (I15)."""
     async with Rig(tmp_path) as rig:
         data = rig.origin.put(content(SIZE))
         await rig.get()
@@ -492,7 +493,7 @@ async def test_a_spoilt_file_is_fetched_again(tmp_path: Path, spoil: Callable[[P
 
 
 async def test_a_sick_disk_passes_bytes_through(tmp_path: Path) -> None:
-    """While the disk is left alone, requests go on uncached, hits and misses; afterwards the cache is used (I16)."""
+    """While the disk is not used, hits and misses continue uncached. Later the cache is used again (I16)."""
     async with Rig(tmp_path) as rig:
         data = rig.origin.put(content(SIZE))
         rig.store.note_failure("test")
@@ -538,7 +539,7 @@ async def test_an_object_larger_than_the_cache_streams(tmp_path: Path) -> None:
 
 
 async def test_a_passed_through_body_goes_on_after_a_cut(tmp_path: Path) -> None:
-    """A stream past the cache continues where the origin broke off; a version that is gone ends it (I1, I3)."""
+    """A stream past the cache continues where the origin broke off, and ends if the version is gone (I1, I3)."""
     async with Rig(tmp_path, max_size=BLOCK) as rig:
         data = rig.origin.put(content(SIZE))
         rig.origin.cuts = [5, BLOCK + 1]
@@ -550,7 +551,10 @@ async def test_a_passed_through_body_goes_on_after_a_cut(tmp_path: Path) -> None
 
 
 async def test_a_purge_is_complete_when_it_returns(tmp_path: Path) -> None:
-    """Files are unlinked, by key and by prefix, hot and cold; the count is that of the entries; again gives 0 (I27)."""
+    """A purge unlinks files by key and prefix, in memory or not, and returns their number.
+
+    A second one returns 0 (I27).
+    """
     async with Rig(tmp_path, hot_limit=0) as rig:
         names = ["a", "a/1", "a/2", "b/1", "ü"]
         for name in names:
@@ -619,7 +623,7 @@ async def test_a_purge_survives_a_kill(tmp_path: Path, soft: bool, wants_body: b
 
 @pytest.mark.parametrize("soft", [False, True])
 async def test_a_purge_that_the_disk_refuses_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, soft: bool) -> None:
-    """With a file that cannot be unlinked a hard purge raises, forgets the entry, and leaks no descriptor (I12)."""
+    """If a file cannot be unlinked, a hard purge raises, removes the entry, and leaks no descriptor (I12)."""
     async with Rig(tmp_path) as rig:
         rig.origin.put(content(BLOCK))
         await rig.get()
@@ -668,8 +672,9 @@ async def test_a_clean_restart_is_warm(tmp_path: Path) -> None:
 
 
 async def test_an_unclean_restart_verifies(tmp_path: Path) -> None:
-    """After a kill every block is checked before its first byte is given: whole ones are kept, a broken one is
-    fetched again within the request, and counted (I15).
+    """After a kill every block is verified before its first byte is served.
+
+    Sound blocks are kept. A corrupt one is counted, and fetched again within the request (I15).
     """
     async with Rig(tmp_path) as rig:
         data = rig.origin.put(content(SIZE))
@@ -719,7 +724,7 @@ async def test_a_kill_during_a_fill_costs_its_unrecorded_blocks(tmp_path: Path) 
 
 
 async def test_a_row_without_its_file_and_a_file_without_its_row(tmp_path: Path) -> None:
-    """What a kill leaves half done is a miss or is swept; no start needs a hand (I14)."""
+    """Half of what a kill left is a miss or is swept, without an operator (I14)."""
     async with Rig(tmp_path) as rig:
         rig.origin.put(content(BLOCK))
         orphan = rig.origin.put(content(BLOCK, seed=1), key=OTHER)
@@ -766,7 +771,7 @@ def _keys(count: int) -> list[ObjectKey]:
 
 
 async def test_entries_do_not_cool_while_they_are_being_written_down(tmp_path: Path) -> None:
-    """What the index does not have yet is not read from it: an entry in a running flush stays in memory (I2, I6)."""
+    """An entry in a running flush stays in memory, because the index does not have it yet (I2, I6)."""
     async with Rig(tmp_path, hot_limit=0) as rig:
         data = rig.origin.put(content(PART))
         await rig.get()
@@ -804,7 +809,7 @@ async def test_an_entry_that_cools_before_its_revalidation_is_not_used_twice(tmp
 
 
 async def test_hot_entries_cool_and_come_back(tmp_path: Path) -> None:
-    """Beyond `hot_limit` descriptors are closed, the least used first; the objects are still hits (I19, I21)."""
+    """Beyond `hot_limit` the least recently used descriptors are closed, and their objects stay hits (I19, I21)."""
     async with Rig(tmp_path, hot_limit=3) as rig:
         bodies = {key: rig.origin.put(content(SIZE, seed=number), key=key) for number, key in enumerate(_keys(10))}
         for key, body in bodies.items():
@@ -824,7 +829,7 @@ async def test_hot_entries_cool_and_come_back(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("hot_limit", [0, 64])
 async def test_the_least_recently_used_makes_room(tmp_path: Path, hot_limit: int) -> None:
-    """Under pressure the oldest entries go, hot or cold, and `max_size` is never passed (I17)."""
+    """Without free space the oldest entries are evicted, in memory or not, and `max_size` is never exceeded (I17)."""
     cost = 2 * BLOCK + ENTRY_BYTES
     async with Rig(tmp_path, max_size=5 * cost, hot_limit=hot_limit) as rig:
         keys = _keys(8)
@@ -876,7 +881,7 @@ async def test_an_eviction_outlives_its_caller(tmp_path: Path, after: int) -> No
 
 @pytest.mark.parametrize("after", range(12))
 async def test_a_purge_outlives_its_caller(tmp_path: Path, after: int) -> None:
-    """A purge cancelled at any turn has removed what it began to remove, file, descriptor and bytes (I12)."""
+    """A purge that is cancelled at any turn completes what it began: file, descriptor and bytes (I12)."""
     async with Rig(tmp_path, seed=after) as rig:
         for number, key in enumerate(_keys(3)):
             rig.origin.put(content(BLOCK, seed=number), key=key)
@@ -909,7 +914,7 @@ async def test_idle_entries_go(tmp_path: Path) -> None:
 
 
 async def test_a_floor_of_free_disk_is_kept(tmp_path: Path) -> None:
-    """Where the disk has less free than `min_free`, entries go until it has, or none is left."""
+    """If the disk has less free than `min_free`, entries are removed until it has, or none is left."""
     async with Rig(tmp_path) as rig:
         rig.origin.put(content(BLOCK))
         await rig.get()
@@ -921,7 +926,7 @@ async def test_a_floor_of_free_disk_is_kept(tmp_path: Path) -> None:
 
 
 async def test_threads_are_no_different(tmp_path: Path) -> None:
-    """The same on real threads: many readers of many objects, with evictions, and an audit at the end."""
+    """The same holds on real threads, with many readers of many objects, evictions, and an audit at the end."""
     async with Rig(tmp_path, max_size=20 * BLOCK, hot_limit=2, has_threads=True) as rig:
         assert not isinstance(rig.store._threads, Turns)
         bodies = {key: rig.origin.put(content(SIZE, seed=number), key=key) for number, key in enumerate(_keys(6))}

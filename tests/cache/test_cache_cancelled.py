@@ -56,7 +56,7 @@ async def test_a_stop_before_a_lookup_has_its_turn(tmp_path: Path, is_stale: boo
 
 
 async def test_a_stop_while_a_file_is_opened(tmp_path: Path) -> None:
-    """A stop waits for files that are being opened, and closes them: their requests may be gone already."""
+    """A stop waits for files that are being opened, and closes them even if their requests are gone."""
     async with Rig(tmp_path) as rig:
         rig.origin.put(content(BLOCK))
         await rig.get()

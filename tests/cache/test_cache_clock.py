@@ -14,7 +14,7 @@ NOON = 1_700_000_000.0
 
 
 class Time:
-    """Passes for both clocks; the wall clock may be set."""
+    """Two clocks that pass together. The wall clock may be set."""
 
     def __init__(self, newest: float | None = None) -> None:
         self.wall, self.elapsed = FakeClock(NOON), FakeClock(500.0)
@@ -26,7 +26,7 @@ class Time:
 
 
 def test_as_the_wall_clock() -> None:
-    """Where nothing happens it is the wall clock."""
+    """Without jumps the cache's clock equals the wall clock."""
     time = Time()
     time.advance(10)
     assert time.cache() == NOON + 10
@@ -35,7 +35,7 @@ def test_as_the_wall_clock() -> None:
 
 
 def test_wall_clock_set_back() -> None:
-    """It goes on."""
+    """The cache's clock continues when the wall clock is set back."""
     time = Time()
     time.wall.advance(-DAY)
     assert time.cache() == NOON
@@ -45,7 +45,7 @@ def test_wall_clock_set_back() -> None:
 
 
 def test_wall_clock_set_ahead() -> None:
-    """It goes along, for the time may have passed; but what happens to the idle timer has not happened for so long."""
+    """The cache's clock jumps ahead with the wall clock, because the time may have passed. The idle timer does not."""
     time = Time()
     time.advance(100)
     time.wall.advance(DAY)
@@ -58,7 +58,7 @@ def test_wall_clock_set_ahead() -> None:
 
 
 def test_small_differences() -> None:
-    """Two clocks are never quite the same."""
+    """A difference below JUMP_S is no jump, because two clocks are never equal."""
     time = Time()
     time.wall.advance(JUMP_S / 2)
     assert time.cache() == NOON
@@ -83,7 +83,7 @@ def test_set_back_between_two_runs() -> None:
 
 @pytest.mark.parametrize("newest", [MAX_TIME * 2, 1e300, float("inf")])
 def test_what_was_no_time(newest: float) -> None:
-    """A number that no clock has ever shown must not make time stand still."""
+    """A stored time that no clock can show does not stop the cache's clock."""
     time = Time(newest=newest)
     time.advance(1)
     assert time.cache() == NOON + 1
@@ -94,8 +94,9 @@ def test_what_was_no_time(newest: float) -> None:
     st.none() | st.floats(NOON - 9 * DAY, NOON + 9 * DAY),
 )
 def test_never_slower_than_time(steps: list[tuple[float, float]], newest: float | None) -> None:
-    """Whatever is done to the wall clock: never back, at least as fast as time passes, never behind the wall clock by
-    more than an inaccuracy (I7); and `ago` is never after now, and never back either.
+    """However the wall clock is set, the cache's clock never goes back and is at least as fast as time.
+
+    It is never behind the wall clock by more than JUMP_S (I7). `ago` is never after now, and never goes back either.
     """
     time = Time(newest)
     readings = [(time.cache(), time.cache.ago(100))]

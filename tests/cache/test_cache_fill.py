@@ -207,7 +207,7 @@ async def test_a_response_is_adopted_for_missing_blocks_only(tmp_path: Path) -> 
 
 @pytest.mark.parametrize(("start", "stop"), [(5, BLOCK), (BLOCK - 5, PART), (7, PART + 7), (2 * PART + 1, 3 * PART)])
 async def test_a_short_closed_range_takes_two_requests_at_most(tmp_path: Path, start: int, stop: int) -> None:
-    """A range of one part that ends before the object does is wanted whole: its blocks, few requests (I10)."""
+    """A range of at most a part that ends before the object is fetched whole, with at most two requests (I10)."""
     async with Rig(tmp_path) as rig:
         data = rig.origin.put(content(9 * PART))
         await rig.get(8 * PART, 8 * PART + 1)
@@ -239,7 +239,7 @@ async def test_a_dropped_open_range_costs_little_more_than_was_read(tmp_path: Pa
 
 
 async def test_an_open_range_that_is_read_on_gets_several_parts_at_once(tmp_path: Path) -> None:
-    """After 32 parts' bytes, the reader of `bytes=N-` has more than one part ahead of it under way."""
+    """After it read 32 parts, a reader of `bytes=N-` has several part fetches ahead of it."""
     async with Rig(tmp_path, after_disconnect="stop", parallel_parts=8) as rig:
         rig.origin.put(content(100 * PART))
         with await rig.reader(part=FromTo(0, None)) as reader:
@@ -290,7 +290,7 @@ def reserved_ahead(rig: Rig, key: ObjectKey) -> int:
 
 
 def mp4(media: int, index: int) -> bytes:
-    """ftyp, free, mdat with `media` bytes, moov with `index`, as ffmpeg writes it."""
+    """Return ftyp, free, mdat with `media` bytes and moov with `index`, as ffmpeg writes them."""
     head = (24).to_bytes(4) + b"ftypisom" + bytes(12) + (8).to_bytes(4) + b"free"
     filling = content(media + index)
     media_data = (media + 8).to_bytes(4) + b"mdat" + filling[:media]
@@ -364,7 +364,7 @@ async def test_the_index_is_left_alone(tmp_path: Path, what: str) -> None:
 
 @pytest.mark.parametrize("cuts", [[1], [BLOCK], [BLOCK + 5], [5, BLOCK - 1, 2 * BLOCK + 1, SIZE - 1]])
 async def test_a_cut_body_costs_its_missing_bytes_only(tmp_path: Path, cuts: list[int]) -> None:
-    """A body that ends early is continued where it ended; the reader does not notice (I3, I11)."""
+    """A body that ends early is continued where it ended, and the reader does not notice (I3, I11)."""
     async with Rig(tmp_path) as rig:
         data = rig.origin.put(content(SIZE))
         rig.origin.cuts = list(cuts)
@@ -465,7 +465,7 @@ async def test_a_new_version_during_a_fill_ends_it(tmp_path: Path) -> None:
 
 
 async def test_a_reader_of_present_blocks_outlives_its_version(tmp_path: Path) -> None:
-    """A reader that has all it wants on disk goes on reading it after the entry was dropped (I1, I18)."""
+    """A reader whose blocks are all on disk reads on after the entry was removed (I1, I18)."""
     async with Rig(tmp_path) as rig:
         old = rig.origin.put(content(4 * PART))
         assert await rig.get(0, PART) == old[:PART]
@@ -497,7 +497,7 @@ async def test_a_reader_may_be_cancelled_anywhere(tmp_path: Path, after: int) ->
 async def test_a_fill_without_readers(tmp_path: Path, policy: Literal["finish", "stop", "auto"], blocks: int) -> None:
     """`finish` fetches what the reader wanted, `auto` the rest of the current block, `stop` no more.
 
-    That of `auto` is for less than half of an object. Bytes that came are kept (I12), and the reservation for the
+    For `auto`, less than half of the object is present. Bytes that came are kept (I12), and the reservation for the
     others is given back at once (I17).
     """
     async with Rig(tmp_path, after_disconnect=policy, parallel_parts=1) as rig:
@@ -558,9 +558,7 @@ async def test_a_reader_that_leaves_takes_its_read_ahead_along(tmp_path: Path) -
 
 
 async def test_a_part_that_another_reader_needs_continues(tmp_path: Path) -> None:
-    """With `auto`, the reader that a part was fetched for leaves; one that waits further on in it still gets it from
-    there (I12).
-    """
+    """With `auto`, a part fetch outlives the reader that it was started for if another one waits in it (I12)."""
     async with Rig(tmp_path, after_disconnect="auto") as rig:
         data = rig.origin.put(content(PART * 9))
         gate = rig.origin.gate(BLOCK + 5)
@@ -606,7 +604,7 @@ async def test_auto_finishes_an_object_that_is_half_there(tmp_path: Path) -> Non
 
 
 async def test_finish_goes_on_although_the_origin_was_busy(tmp_path: Path) -> None:
-    """A fill left behind while read-ahead had no room goes on once it has: it is not forgotten."""
+    """A fill without readers that had no room for read-ahead continues once it has."""
     async with Rig(tmp_path, read_ahead_limit=1, parallel_parts=1) as rig:
         rig.origin.put(content(2 * PART))
         other = KEY._replace(key="other")
@@ -686,7 +684,7 @@ async def test_a_rate_of_zero_is_a_rate(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EROFS, errno.EDQUOT])
 async def test_a_disk_that_fails_during_a_fill(tmp_path: Path, number: int) -> None:
-    """Waiters get StoreError and go on from the origin: they see the right bytes (I16); a later fill is complete."""
+    """Waiters get StoreError, and the right bytes from the origin (I16). A later fill is complete."""
     async with Rig(tmp_path) as rig:
         data = rig.origin.put(content(SIZE))
         rig.store.errors = deque([None, None, OSError(number, os.strerror(number))])
@@ -749,7 +747,7 @@ async def test_a_416_for_a_version_that_shrank_is_a_new_version(tmp_path: Path) 
 
 
 async def test_a_response_of_another_version_is_refused(tmp_path: Path) -> None:
-    """An origin that ignores If-Match is found out: none of its bytes is stored (I1)."""
+    """No byte of an origin that ignores If-Match is stored (I1)."""
     async with Rig(tmp_path, origin=FakeOrigin(ignores_if_match=True)) as rig:
         old = rig.origin.put(content(4 * PART))
         assert await rig.get(0, PART) == old[:PART]
@@ -761,7 +759,7 @@ async def test_a_response_of_another_version_is_refused(tmp_path: Path) -> None:
 
 
 async def test_nothing_is_readable_beyond_the_mark(tmp_path: Path) -> None:
-    """At every turn of the loop, whatever `readable` grants is in the file and right (I2)."""
+    """At every turn of the loop, all bytes that `readable` grants are in the file and right (I2)."""
     async with Rig(tmp_path) as rig:
         data = rig.origin.put(content(SIZE))
         rig.origin.chunk = BLOCK // 3

@@ -60,7 +60,7 @@ def test_the_algorithms_are_s3s(algorithm: str, value: str) -> None:
     algorithm=st.sampled_from(["crc32", "crc32c", "crc64nvme", "md5", "sha1", "sha256"]),
 )
 def test_a_file_gives_what_its_bytes_give(size: int, algorithm: str) -> None:
-    """Read in pieces, a file has the checksum of its bytes; one that is shorter than it should be has none."""
+    """A file that is read in pieces has the checksum of its bytes. A file that is too short has none."""
     data = content(size)
     with TemporaryFile() as file:
         file.write(data + b"more")
@@ -98,7 +98,7 @@ def test_when_an_etag_is_believed_to_be_no_md5() -> None:
 
 
 def test_when_it_is_not() -> None:
-    """Where an ETag has fitted once, or S3 calls it a checksum, bytes that do not fit are never served (I1)."""
+    """If an ETag has fitted once, or S3 declares a checksum, bytes that do not fit are never served (I1)."""
     metadata = Metadata(f'"{"0" * 32}"', 1)
     integrity = Integrity()
     told = Digest("md5", bytes(16))
@@ -137,7 +137,7 @@ async def test_wrong_bytes_are_not_served(tmp_path: Path, size: int) -> None:
 
 
 async def test_the_part_that_completes_an_object_compares_it(tmp_path: Path) -> None:
-    """Ranges come one by one, in any order and at once: whichever brings the last block finds the lie in the first."""
+    """Ranges come in any order and at once, and the one that brings the last block finds the wrong one."""
     data = content(PART)
     order = [3, 1, 0, 2]
     async with Rig(tmp_path, origin=lying(flipped(data, 3 * BLOCK + 9))) as rig:
@@ -155,7 +155,7 @@ async def test_the_part_that_completes_an_object_compares_it(tmp_path: Path) -> 
 
 @pytest.fixture
 def _nothing_held(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every object is a large one."""
+    """Treat every object as a large one."""
     monkeypatch.setattr(part_fetch, "MAX_HELD_BYTES", 0)
 
 
@@ -230,7 +230,7 @@ async def test_a_mismatch_while_a_lost_block_is_fetched(tmp_path: Path) -> None:
 
 
 async def test_unverified_blocks_are_not_compared(tmp_path: Path) -> None:
-    """After an unclean stop damaged blocks come again one by one, and are no reason to call the origin a liar (I15)."""
+    """After an unclean stop damaged blocks are fetched again one by one, and the origin is not blamed (I15)."""
     data = content(PART)
     async with Rig(tmp_path, origin=lying()) as rig:
         rig.origin.put(data, md5_etag(data))

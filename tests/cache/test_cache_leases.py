@@ -32,7 +32,7 @@ async def filled(rig: Rig, size: int = SIZE) -> Lease:
 
 
 async def test_granted_for_whole_fresh_objects_only(tmp_path: Path) -> None:
-    """Nothing unknown, half there, stale or known by its metadata only."""
+    """No lease is granted on an object that is unknown, incomplete, stale or known by its metadata only."""
     async with Rig(tmp_path, policy=steady(ttl=60, revalidate=30)) as rig:
         assert rig.cache.lease(KEY) is None
         rig.origin.put(content(SIZE))
@@ -47,7 +47,7 @@ async def test_granted_for_whole_fresh_objects_only(tmp_path: Path) -> None:
 
 
 async def test_not_granted_for_unverified_blocks(tmp_path: Path) -> None:
-    """After an unclean stop each block is verified before its object is lent (I15)."""
+    """After an unclean stop each block is verified before its object gets a lease (I15)."""
     async with Rig(tmp_path) as rig:
         await filled(rig)
         await rig.flusher.flush()
@@ -62,7 +62,7 @@ async def test_not_granted_for_unverified_blocks(tmp_path: Path) -> None:
 
 
 async def test_not_given_to_what_is_cold(tmp_path: Path) -> None:
-    """What only the index knows is not looked up: that would be a read of the disk."""
+    """An entry that only the index has gets no lease, because that would read the disk."""
     async with Rig(tmp_path, hot_limit=1) as rig:
         hit = await filled(rig)
         await rig.flusher.flush()
@@ -93,7 +93,7 @@ def _lose(entries: EntryTable, entry: Entry) -> None:
 
 @pytest.mark.parametrize("change", [_remove, _expire, _validate, _lose])
 async def test_revoked(tmp_path: Path, change: object) -> None:
-    """Whatever changes an entry takes its leave back, and its body out of memory, in the same moment (I5, I6, I15)."""
+    """Every change of an entry revokes its lease at once, and drops its body from memory (I5, I6, I15)."""
     async with Rig(tmp_path) as rig:
         hit = await filled(rig, KEPT)
         assert hit.body is not None
@@ -108,7 +108,7 @@ async def test_revoked(tmp_path: Path, change: object) -> None:
 
 @pytest.mark.parametrize("soft", [False, True])
 async def test_revoked_by_a_purge(tmp_path: Path, soft: bool) -> None:
-    """A purge, hard or soft, takes it back before it returns."""
+    """A purge, hard or soft, revokes the lease before it returns."""
     async with Rig(tmp_path) as rig:
         hit = await filled(rig)
         assert await rig.cache.purge([KEY], soft=soft) == 1
@@ -117,7 +117,7 @@ async def test_revoked_by_a_purge(tmp_path: Path, soft: bool) -> None:
 
 
 async def test_revoked_at_the_end(tmp_path: Path) -> None:
-    """A stop takes it back: its file is closed."""
+    """A stop revokes the lease, because its file is closed."""
     async with Rig(tmp_path) as rig:
         hit = await filled(rig)
         await rig.close()
@@ -125,7 +125,7 @@ async def test_revoked_at_the_end(tmp_path: Path) -> None:
 
 
 async def test_use_counts_and_touches(tmp_path: Path) -> None:
-    """Each use counts as a hit; the idle timer is reset once a second, and when the clock is set back."""
+    """Each use counts as a hit. The idle timer is reset once a second, and when the clock is set back."""
     async with Rig(tmp_path) as rig:
         hit = await filled(rig)
         before = rig.cache.statistics().hits
@@ -158,7 +158,7 @@ def lent(size: int) -> Lease:
 
 @given(st.integers(0, 20_000), st.lists(st.tuples(st.integers(0, 5000), st.booleans()), max_size=40))
 def test_memory(limit: int, uses: list[tuple[int, bool]]) -> None:
-    """The bound holds after every step, and it is the least recently used that goes."""
+    """The bound holds after every step, and the least recently used body is pushed out."""
     memory = HotBodies(limit)
     model: list[Lease] = []  # least recently used first
     for size, touches in uses:
@@ -175,5 +175,5 @@ def test_memory(limit: int, uses: list[tuple[int, bool]]) -> None:
 
 
 def test_small() -> None:
-    """What is kept whole fits into a connection's share of memory (I19)."""
+    """A body that is kept whole fits into a connection's share of memory (I19)."""
     assert MAX_BODY_BYTES <= 128 << 10

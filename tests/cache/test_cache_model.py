@@ -25,7 +25,7 @@ POLICIES: tuple[Literal["finish", "stop", "auto"], ...] = ("finish", "stop", "au
 
 
 class World:
-    """What the origin ever held, and which version a request begun now may not be older than."""
+    """What the origin ever held, and the oldest version that a request which begins now may get."""
 
     def __init__(self, rig: Rig) -> None:
         self.rig = rig
@@ -92,7 +92,7 @@ class World:
             task.result()
 
     async def write(self) -> None:
-        """As an upload does it: invalidated before and after."""
+        """Write as an upload does, with an invalidation before and after."""
         key = self.chance.choice(KEYS)
         await self.rig.cache.invalidate(key)
         number = self.put(key)

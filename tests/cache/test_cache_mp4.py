@@ -11,13 +11,13 @@ GIB = 1 << 30
 
 
 def box(kind: bytes, length: int, *, stated: int | None = None) -> bytes:
-    """The beginning of a box of `length` bytes, with a size of 32 bits; small ones are whole."""
+    """Return the beginning of a box of `length` bytes, with a 32-bit size. A small one is whole."""
     size = length if stated is None else stated
     return (size.to_bytes(4) + kind).ljust(min(length, 64), b"\1")
 
 
 def large(kind: bytes, length: int) -> bytes:
-    """As `box`, with a size of 64 bits."""
+    """Return such a beginning with a 64-bit size."""
     return (1).to_bytes(4) + kind + length.to_bytes(8)
 
 
@@ -89,7 +89,7 @@ def test_total(head: bytes, size: int, has_type: bool) -> None:
 
 @given(st.integers(8, 1 << 31), st.integers(1, 1 << 30))
 def test_what_is_behind_the_media_data(media: int, index: int) -> None:
-    """For every sound file the span begins where `mdat` ends, and reaches to the end as far as it may."""
+    """For every sound file the span begins where `mdat` ends, and reaches to the end or its limit."""
     head = FTYP + box(b"mdat", media)
     end = len(FTYP) + media
     assert index_span(head, end + index) == Span(end, min(end + index, end + MAX_INDEX_BYTES))

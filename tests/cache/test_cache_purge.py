@@ -32,7 +32,7 @@ async def filled(rig: Rig, count: int) -> None:
 @pytest.mark.parametrize("after", range(12))
 @pytest.mark.parametrize("soft", [False, True])
 async def test_what_is_read_while_a_prefix_is_purged(tmp_path: Path, after: int, soft: bool) -> None:
-    """An entry that comes into memory at any turn of a purge of its prefix is purged as the others are (I27)."""
+    """An entry that comes into memory at any turn of a purge of its prefix is purged as well (I27)."""
     async with Rig(tmp_path, hot_limit=2) as rig:
         await filled(rig, 10)
         await rig.assembly.open_files.cool()
@@ -47,7 +47,7 @@ async def test_what_is_read_while_a_prefix_is_purged(tmp_path: Path, after: int,
 
 
 async def test_a_failure_ends_no_purge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where files cannot be unlinked, memory forgets all entries nevertheless, those of later pages too (I16, I27)."""
+    """If files cannot be unlinked, memory still loses all entries, also those of later pages (I16, I27)."""
     async with Rig(tmp_path, hot_limit=500) as rig:
         await filled(rig, 200)
 
@@ -101,7 +101,7 @@ async def test_a_row_that_went_bad(tmp_path: Path, column: str) -> None:
 
 
 async def test_a_sector_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It costs its own block: the scrubber finds what else is wrong in the same round (I15)."""
+    """An unreadable sector costs its own block, and the scrubber finds other damage in the same round (I15)."""
     async with Rig(tmp_path) as rig:
         await filled(rig, 2)
         pread, bad = os.pread, rig.stored_files()[rig.entry(key(0)).file_name or ""]

@@ -1,4 +1,4 @@
-"""The ramp: what an abandoned read costs, and how soon a steady one is served by several parts."""
+"""Read-ahead: what an abandoned read costs, and how soon a steady one gets several parts."""
 
 import pytest
 from hypothesis import given
@@ -10,7 +10,7 @@ from bucketfront.http.ranges import Span
 KIB, MIB = 1 << 10, 1 << 20
 USUAL = ReadAhead(256 * KIB, 8 * MIB, 8)
 
-ramps = st.builds(
+configurations = st.builds(
     lambda block, blocks, parallel: ReadAhead(block, block * blocks, parallel),
     st.sampled_from([64 * KIB, 256 * KIB, MIB, 16 * MIB]),
     st.integers(1, 64),
@@ -31,7 +31,7 @@ ramps = st.builds(
     ],
 )
 def test_a_careful_reader_with_the_usual_settings(read: int, size: int, part: int) -> None:
-    """A reader of an open-ended range begins with little and gets to the same limit as every other."""
+    """A reader of an open-ended range begins with little and reaches the same limit as every other."""
     window = USUAL.window(read, is_eager=False)
     assert (window.size, window.part) == (size, part)
 
@@ -40,26 +40,26 @@ def test_a_careful_reader_with_the_usual_settings(read: int, size: int, part: in
     ("read", "size"), [(0, 8 * MIB), (4 * MIB, 8 * MIB), (16 * MIB, 32 * MIB), (1 << 40, 64 * MIB)]
 )
 def test_an_eager_reader_with_the_usual_settings(read: int, size: int) -> None:
-    """A reader of a whole object gets whole parts, and twice what it read ahead, as far as parts may run at once."""
+    """A reader of a whole object gets whole parts, and twice what it read ahead, up to the parallel parts."""
     window = USUAL.window(read, is_eager=True)
     assert (window.size, window.part) == (size, 8 * MIB)
 
 
-@given(ramps, st.integers(1, 1 << 44))
-def test_what_a_careful_reader_leaves_behind(ramp: ReadAhead, read: int) -> None:
-    """All that can be under way when it leaves is a sixth of what it read, or two blocks; never more than the limit."""
-    window = ramp.window(read, is_eager=False)
-    assert window.size + window.part <= max(read / 6, 2 * ramp.block_size, read / 8 + ramp.block_size)
-    assert window.part % ramp.block_size == 0
-    assert ramp.block_size <= window.part <= ramp.part_size
-    assert ramp.block_size <= window.size <= ramp.part_size * ramp.parallel_parts
+@given(configurations, st.integers(1, 1 << 44))
+def test_what_a_careful_reader_leaves_behind(read_ahead: ReadAhead, read: int) -> None:
+    """Its window is at most a sixth of what it read, or two blocks, and never exceeds the limit."""
+    window = read_ahead.window(read, is_eager=False)
+    assert window.size + window.part <= max(read / 6, 2 * read_ahead.block_size, read / 8 + read_ahead.block_size)
+    assert window.part % read_ahead.block_size == 0
+    assert read_ahead.block_size <= window.part <= read_ahead.part_size
+    assert read_ahead.block_size <= window.size <= read_ahead.part_size * read_ahead.parallel_parts
 
 
-@given(ramps, st.integers(0, 1 << 44), st.integers(0, 1 << 40), st.booleans())
-def test_a_reader_that_reads_on_gets_no_less(ramp: ReadAhead, read: int, more: int, is_eager: bool) -> None:
+@given(configurations, st.integers(0, 1 << 44), st.integers(0, 1 << 40), st.booleans())
+def test_a_reader_that_reads_on_gets_no_less(read_ahead: ReadAhead, read: int, more: int, is_eager: bool) -> None:
     """The window only grows with what was read, and an eager reader's is never smaller than a careful one's."""
-    assert ramp.window(read + more, is_eager=is_eager).size >= ramp.window(read, is_eager=is_eager).size
-    assert ramp.window(read, is_eager=True).size >= ramp.window(read, is_eager=False).size
+    assert read_ahead.window(read + more, is_eager=is_eager).size >= read_ahead.window(read, is_eager=is_eager).size
+    assert read_ahead.window(read, is_eager=True).size >= read_ahead.window(read, is_eager=False).size
 
 
 def test_several_parts_are_under_way_after_32_mib() -> None:
@@ -68,11 +68,11 @@ def test_several_parts_are_under_way_after_32_mib() -> None:
     assert window.size // window.part >= 3
 
 
-@given(ramps)
-def test_the_first_part_is_whole_blocks(ramp: ReadAhead) -> None:
+@given(configurations)
+def test_the_first_part_is_whole_blocks(read_ahead: ReadAhead) -> None:
     """The first part is at least a block, at most a part, and at most half a MiB unless the block is larger."""
-    assert ramp.first % ramp.block_size == 0
-    assert ramp.block_size <= ramp.first <= max(ramp.block_size, min(512 * KIB, ramp.part_size))
+    assert read_ahead.first % read_ahead.block_size == 0
+    assert read_ahead.block_size <= read_ahead.first <= max(read_ahead.block_size, min(512 * KIB, read_ahead.part_size))
 
 
 SIZE = 1 << 31
@@ -90,5 +90,5 @@ SIZE = 1 << 31
     ],
 )
 def test_short_ranges_are_wanted_whole(span: Span, is_short: bool) -> None:
-    """A range of a part at most, with an end of its own, is fetched in one piece."""
+    """A range of at most a part, with an end of its own, is fetched in one piece."""
     assert USUAL.is_short(span, SIZE) == is_short

@@ -42,8 +42,9 @@ def swap(path: Path, other: Path) -> None:
 async def test_damage_after_a_clean_start(
     tmp_path: Path, is_hot: bool, harm: Callable[[Path, Path], None], corrupt: int
 ) -> None:
-    """One round finds each block that changed under a clean cache: it is counted, given up, fetched again with the next
-    request; the others stay (I15).
+    """One round finds each block that changed under a clean cache, and leaves the others.
+
+    The block is counted and removed, and fetched again with the next request (I15).
     """
     async with Rig(tmp_path) as rig:
         data = rig.origin.put(content(SIZE))

@@ -38,7 +38,7 @@ def on_disk(rig: Rig) -> int:
 @pytest.mark.parametrize("size", [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 5 * BLOCK + 77])
 @pytest.mark.parametrize("is_known", [True, False])
 async def test_it_becomes_the_entry(tmp_path: Path, size: int, is_known: bool) -> None:
-    """One HEAD, and no more of the origin: bytes, metadata, charges and the index are those of a fill (I4, I17)."""
+    """One HEAD makes it the entry, with the bytes, metadata, charges and index rows of a fill (I4, I17)."""
     async with Rig(tmp_path) as rig:
         data = content(size)
         writing = await filled(rig, data, length=size if is_known else None)
@@ -71,7 +71,7 @@ async def test_an_origin_that_loses_bytes(tmp_path: Path, caplog: pytest.LogCapt
 
 
 async def test_an_unclean_stop(tmp_path: Path) -> None:
-    """What the index has of it is verified by the checksums it was written with (I14, I15)."""
+    """Blocks of the upload that the index has are verified by the checksums they were written with (I14, I15)."""
     async with Rig(tmp_path) as rig:
         data = content(3 * BLOCK + 5)
         rig.origin.store(KEY, data, etag='"1"')
@@ -108,7 +108,7 @@ async def test_reading_back(tmp_path: Path, start: int) -> None:
 
 
 async def test_what_went_bad_is_not_sent(tmp_path: Path) -> None:
-    """The disk has another byte than it was given: S3 does not get it (I15)."""
+    """If the disk has another byte than was written, S3 does not get it (I15)."""
     async with Rig(tmp_path) as rig:
         writing = await filled(rig, content(3 * BLOCK))
         (path,) = rig.stored_files().values()
@@ -122,7 +122,7 @@ async def test_what_went_bad_is_not_sent(tmp_path: Path) -> None:
 
 
 async def test_a_file_that_is_cut_is_not_sent(tmp_path: Path) -> None:
-    """Nor what is missing (I8)."""
+    """If the file lost its end, S3 does not get the rest (I8)."""
     async with Rig(tmp_path) as rig:
         writing = await filled(rig, content(3 * BLOCK))
         (path,) = rig.stored_files().values()
@@ -134,7 +134,7 @@ async def test_a_file_that_is_cut_is_not_sent(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("length", [20 * BLOCK, None])
 async def test_larger_than_the_cache(tmp_path: Path, length: int | None) -> None:
-    """A window: what S3 has makes room for what comes; `max_size` holds at any time, and no entry comes of it (I17)."""
+    """The file is a window: acknowledged blocks make room, `max_size` always holds, and there is no entry (I17)."""
     limit = 6 * BLOCK + ENTRY_BYTES
     async with Rig(tmp_path, max_size=limit) as rig:
         writing = rig.cache.begin_write(KEY, length)
@@ -163,7 +163,10 @@ async def test_larger_than_the_cache(tmp_path: Path, length: int | None) -> None
 
 
 async def test_room_is_made_by_eviction(tmp_path: Path) -> None:
-    """What was used least goes first, as for a fill; what is taken already is given back only where nothing else is."""
+    """The least recently used entry is evicted first, as for a fill.
+
+    Acknowledged blocks are punched only without victims.
+    """
     async with Rig(tmp_path, max_size=8 * BLOCK + 2 * ENTRY_BYTES) as rig:
         other = content(4 * BLOCK)
         rig.origin.store(OTHER, other, etag='"o"')
@@ -201,7 +204,7 @@ async def test_a_disk_that_fails(tmp_path: Path, number: int) -> None:
 
 
 async def test_a_file_that_cannot_be_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The file of an upload that came to nothing is closed though the disk does not unlink it, and stays charged."""
+    """The file of a failed upload is closed even if the disk does not unlink it, and stays charged."""
 
     def refuse(*_: object) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
@@ -218,7 +221,7 @@ async def test_a_file_that_cannot_be_removed(tmp_path: Path, monkeypatch: pytest
 
 
 async def test_a_disk_that_refuses_a_file(tmp_path: Path) -> None:
-    """A disk that failed a moment ago is left alone (I16)."""
+    """A disk that failed a moment ago is not used (I16)."""
     async with Rig(tmp_path) as rig:
         rig.store.note_failure("made up")
         writing = rig.cache.begin_write(KEY, 10)
@@ -246,7 +249,7 @@ async def test_a_head_that_fails(tmp_path: Path, error: OriginUnavailable) -> No
 
 
 async def test_a_writer_that_leaves_while_it_is_published(tmp_path: Path) -> None:
-    """The entry comes about all the same, once (I12)."""
+    """The entry is made nevertheless, once (I12)."""
     async with Rig(tmp_path) as rig:
         data = content(2 * BLOCK)
         rig.origin.store(KEY, data, etag='"1"')
@@ -265,7 +268,7 @@ async def test_a_writer_that_leaves_while_it_is_published(tmp_path: Path) -> Non
 
 
 async def test_a_stop_while_it_is_published(tmp_path: Path) -> None:
-    """The cache closes: the file goes (I14)."""
+    """The file is removed when the cache closes (I14)."""
     async with Rig(tmp_path) as rig:
         data = content(2 * BLOCK)
         rig.origin.store(KEY, data, etag='"1"')

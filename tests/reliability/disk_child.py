@@ -171,7 +171,7 @@ class Child:
                 case "age":
                     self._ahead += 2 * proxy.settings.cache.idle_timeout
                 case "step":
-                    with contextlib.suppress(StoreError):  # the evictor's own loop logs it and tries again
+                    with contextlib.suppress(StoreError):  # the housekeeper's own loop logs it and tries again
                         await proxy.cache_assembly.housekeeper.step()
                 case "rest":
                     await self._rest(proxy)
