@@ -32,7 +32,7 @@ check: install
 
 # The tests that `make test` leaves out because they take minutes.
 long: install
-	$(BIN)/pytest -m long tests
+	$(BIN)/pytest -n auto --dist loadgroup -m long tests
 
 # The tests against SeaweedFS, an S3 server that checks signatures.
 e2e: install

@@ -249,6 +249,13 @@ def test_check_finds_all_fine(run: Run, served: Served, tmp_path: Path) -> None:
     assert not (tmp_path / "cache").exists()  # it only looks
 
 
+def test_check_of_a_bucket_that_is_made_at_the_start(run: Run, served: Served, tmp_path: Path) -> None:
+    """With `origin.create_bucket` a missing bucket is no fault."""
+    config = check_config(served, tmp_path, bucket="no-such-bucket")
+    result = run("check", "-c", config, env={"BUCKETFRONT_ORIGIN__CREATE_BUCKET": "true"})
+    assert (result.exit_code, "bucket no-such-bucket: will be made" in result.output) == (0, True)
+
+
 def test_check_of_the_embedded_origin(run: Run, served: Served) -> None:
     """An embedded origin needs no check."""
     result = run("check", "-c", served.config)

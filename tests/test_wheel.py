@@ -13,18 +13,24 @@ from pathlib import Path
 
 import pytest
 
+from bucketfront.config.origin_settings import OriginSettings
+
 ROOT = Path(__file__).parent.parent
 INSTALL_TIMEOUT_S = 300.0  # seconds for pip, which downloads what the wheel depends on
 READY_LINES = 50  # lines of standard error until the proxy has printed its addresses
 CONFIG = """\
 server: {port: 0}
 admin: {port: 0}
-origin: {endpoint_url: embedded}
+origin:
+  endpoint_url: ORIGIN
+  create_bucket: true
+  credentials: {access_key_id: any, secret_access_key: any}
 mounts: [{path: /, bucket: films, methods: [GET, HEAD, PUT]}]
 cache: {dir: CACHE, max_size: 64MiB, min_free: 1MiB}
 """
 
-pytestmark = pytest.mark.long
+# One group, so that one worker builds the environment, once.
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("wheel")]
 
 
 def run(*command: str | Path, cwd: Path) -> str:
@@ -53,12 +59,12 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def programs(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the programs of an environment that holds the wheel and its dependencies."""
+    """Return the folder of the programs of an environment that holds the wheel and what it requires."""
     folder = tmp_path_factory.mktemp("environment")
     venv.create(folder / "venv", with_pip=True)
     programs = folder / "venv" / "bin"
     lock = ROOT / "requirements.lock"
-    run(programs / "pip", "install", "--quiet", "--constraint", lock, f"{wheel}[demo]", cwd=folder)
+    run(programs / "pip", "install", "--quiet", "--constraint", lock, wheel, cwd=folder)
     return programs
 
 
@@ -72,15 +78,18 @@ def test_the_wheel_holds_one_package(wheel: Path) -> None:
 
 
 def test_the_wheel_tells_its_version(programs: Path, tmp_path: Path) -> None:
-    """`bucketfront --version` works outside the source tree."""
+    """`bucketfront --version` works outside the source tree, and without the packages of the embedded S3."""
+    installed = run(programs / "pip", "list", "--format", "freeze", cwd=tmp_path)
+    assert "aiohttp==" in installed
+    assert "moto==" not in installed
     assert re.search(r"\d+\.\d+\.\d+", run(programs / "bucketfront", "--version", cwd=tmp_path))
 
 
-def test_the_wheel_checks_and_serves(programs: Path, tmp_path: Path) -> None:
+def test_the_wheel_checks_and_serves(programs: Path, moto_s3: OriginSettings, tmp_path: Path) -> None:
     """`check` finds nothing wrong, and `serve` stores an object and returns it."""
     config = tmp_path / "proxy.yaml"
-    config.write_text(CONFIG.replace("CACHE", str(tmp_path / "cache")))
-    run(programs / "bucketfront", "check", "-c", config, cwd=tmp_path)
+    config.write_text(CONFIG.replace("CACHE", str(tmp_path / "cache")).replace("ORIGIN", str(moto_s3.endpoint_url)))
+    assert "bucket films: will be made" in run(programs / "bucketfront", "check", "-c", config, cwd=tmp_path)
     command = [str(programs / "bucketfront"), "serve", "-c", str(config)]
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
         try:

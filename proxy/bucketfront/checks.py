@@ -29,17 +29,22 @@ async def run_checks(settings: Settings) -> list[CheckResult]:
         return results
     try:
         async with S3Origin(settings.origin) as origin:
-            results += [await _bucket(origin, bucket) for bucket in sorted({m.bucket for m in settings.mounts})]
+            is_made = settings.origin.create_bucket
+            buckets = sorted({mount.bucket for mount in settings.mounts})
+            results += [await _bucket(origin, bucket, is_made=is_made) for bucket in buckets]
     except OriginError as error:
         results.append(CheckResult("origin", is_fine=False, message=str(error)))
     return results
 
 
-async def _bucket(origin: S3Origin, bucket: str) -> CheckResult:
+async def _bucket(origin: S3Origin, bucket: str, *, is_made: bool) -> CheckResult:
+    """Probe a bucket. `is_made`: the proxy makes a missing bucket at its start."""
     subject = f"bucket {bucket}"
     try:
         await origin.probe(bucket)
     except ObjectNotFound:
+        if is_made:
+            return CheckResult(subject, is_fine=True, message="will be made")
         return CheckResult(subject, is_fine=False, message="does not exist; make it, or set origin.create_bucket: true")
     except AccessDenied:
         return CheckResult(
