@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from cache_harness import turns
 from fakes import FakeClock
+from stopwatch import HANG_S
 
 from bucketfront.cache.storage import file_storage as store_module
 from bucketfront.cache.storage.file_storage import FAILURE_PAUSE_S, FileStorage
@@ -337,7 +338,6 @@ async def test_a_descriptor_outlives_the_writes_to_it(
     """After a write that was cancelled or takes too long, the descriptor is closed only when its thread has ended. Its
     number would be another file's otherwise (I1, I20).
     """
-    monkeypatch.setattr(store_module, "DISK_TIMEOUT_S", 10 if is_cancelled else 0.05)
     begun, may_end, ended = threading.Event(), threading.Event(), threading.Event()
     real = os.pwrite
 
@@ -350,6 +350,7 @@ async def test_a_descriptor_outlives_the_writes_to_it(
     monkeypatch.setattr(os, "pwrite", pwrite)
     async with opened(tmp_path) as store:
         file = await store.create(10)
+        monkeypatch.setattr(store_module, "DISK_TIMEOUT_S", HANG_S if is_cancelled else 0.05)
         work = asyncio.create_task(store.write(file, 0, b"data", 0, BLOCK))
         await asyncio.to_thread(begun.wait, 10)
         if is_cancelled:
@@ -367,6 +368,29 @@ async def test_a_descriptor_outlives_the_writes_to_it(
         await asyncio.gather(closing, return_exceptions=True)
         await asyncio.to_thread(ended.wait, 10)
         await turns()
+    assert open_files(tmp_path) == []
+
+
+async def test_a_stop_after_a_write_that_hung(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stop closes a descriptor whose last write ends only during the stop (I12)."""
+    begun, may_end, real = threading.Event(), threading.Event(), os.pwrite
+
+    def pwrite(fd: int, data: memoryview, offset: int) -> int:
+        begun.set()
+        may_end.wait(HANG_S)
+        return real(fd, data, offset)
+
+    async with opened(tmp_path) as store:
+        file = await store.create(10)
+        monkeypatch.setattr(os, "pwrite", pwrite)
+        monkeypatch.setattr(store_module, "DISK_TIMEOUT_S", 0.05)
+        with pytest.raises(StoreError, match="did not answer"):
+            await store.write(file, 0, b"data", 0, BLOCK)
+        with pytest.raises(StoreError, match="did not answer"):
+            await store.close_file(file)
+        assert begun.wait(HANG_S)
+        may_end.set()
+    await turns()
     assert open_files(tmp_path) == []
 
 

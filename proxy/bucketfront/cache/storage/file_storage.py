@@ -86,9 +86,11 @@ class FileStorage:
             ) from error
 
     def close(self) -> None:
-        """Wait for the threads, and release the lock."""
+        """Wait for the threads, close what waited for one of them, and release the lock."""
         for threads in (self._threads, self._reading, self._scrubbing, *self._writing):
             threads.shutdown(wait=True)
+        while self._to_close:
+            os.close(self._to_close.pop())
         self.folder.close()
 
     @property
