@@ -14,6 +14,8 @@ from wire import Response, connected, message
 from bucketfront.admin.api import AdminApplication
 from bucketfront.server.application import Application
 
+pytestmark = pytest.mark.long
+
 MARK = "X-Interrupted"
 BODY, NEW, OTHER = pattern(5 * BLOCK + 7, 1), pattern(3 * BLOCK, 2), pattern(2 * BLOCK + 1, 3)
 MOST = 150  # suspensions that a handler may have here

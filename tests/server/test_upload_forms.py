@@ -320,6 +320,7 @@ async def test_a_lost_answer_within_a_form(setup: Setup, second: bytes, step: st
     await setup.at_rest()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("size", [BLOCK, len(BODY)])
 async def test_a_client_that_is_reset_within_a_form(setup: Setup, size: int) -> None:
     """After any share of the form, an incomplete file is the old version, each file is whole, and nothing leaks (I5,
