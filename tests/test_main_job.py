@@ -14,6 +14,9 @@ from pathlib import Path
 
 import pytest
 
+# One group, so that one worker plays all steps of the job, in their order.
+pytestmark = pytest.mark.xdist_group("main-job")
+
 ROOT = Path(__file__).parent.parent
 MEDIA = ROOT / "examples" / "media"
 VIDEO = (MEDIA / "sample.mp4").read_bytes()
