@@ -58,7 +58,7 @@ behaviours: install
 
 # Writes docs/configuration.md from the models of the settings.
 reference: install
-	$(BIN)/python -m bucketfront.config.reference > docs/configuration.md
+	$(BIN)/python tests/configuration_page.py > docs/configuration.md
 
 format: install
 	$(BIN)/ruff check --fix proxy tests bench

@@ -5,8 +5,9 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from configuration_page import Key, all_keys, page
 
-from bucketfront.config import loader, reference
+from bucketfront.config import loader
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -174,20 +175,20 @@ def test_tests_of_invariants_name_them() -> None:
 
 def test_configuration_page_is_current() -> None:
     """docs/configuration.md is what the models of the settings yield."""
-    is_current = (ROOT / "docs" / "configuration.md").read_text() == reference.page()
+    is_current = (ROOT / "docs" / "configuration.md").read_text() == page()
     assert is_current, "docs/configuration.md differs from the models: run `make reference` and commit the page"
 
 
 def test_every_key_has_a_text() -> None:
     """Each key of the configuration page has a text, and no type there is one of Python's names."""
-    keys = reference.all_keys()
+    keys = all_keys()
     assert len(keys) > 70
     assert [key.path for key in keys if not key.text.endswith(".")] == []
     assert [key.kind for key in keys if re.search(r"str|int|float|None|bool|tuple|<", key.kind)] == []
 
 
-@pytest.mark.parametrize("key", [key for key in reference.all_keys() if key.examples], ids=lambda key: key.path)
-def test_examples_of_keys_are_valid(key: reference.Key) -> None:
+@pytest.mark.parametrize("key", [key for key in all_keys() if key.examples], ids=lambda key: key.path)
+def test_examples_of_keys_are_valid(key: Key) -> None:
     """A key takes each of its examples from the environment."""
     around = {"BUCKETFRONT_MOUNTS": "[{path: /, bucket: b}]"}
     if key.loc[:2] == ("freshness", "rules"):

@@ -31,6 +31,7 @@ from bucketfront.server.pipeline import build_pipeline
 from bucketfront.server.server import ServerParts, build_server
 from bucketfront.server.telemetry.access_log import open_access_log
 from bucketfront.server.telemetry.telemetry import Telemetry
+from bucketfront.task_set import TaskSet
 from bucketfront.tus.manager import UploadManager
 from bucketfront.tus.staging import StagingSpace
 from bucketfront.tus.upload_folder import UploadFolder
@@ -213,13 +214,9 @@ class App:
 
     def _start_aborting(self) -> None:
         """Start to abort the multipart uploads that a kill left at S3. The start does not wait for that."""
-        task = asyncio.create_task(self.upload_journal.abort_abandoned(self.origin), name="left-behind uploads")
-
-        async def stop() -> None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-
-        self._stack.push_async_callback(stop)
+        tasks = TaskSet()
+        tasks.start(self.upload_journal.abort_abandoned(self.origin), name="left-behind uploads")
+        self._stack.push_async_callback(tasks.close)
 
 
 def _with_demo_keys(origin: OriginSettings) -> OriginSettings:

@@ -21,6 +21,7 @@ from bucketfront.http.tus_fields import WrongChecksum
 from bucketfront.keys import ObjectKey
 from bucketfront.s3.client import S3Origin
 from bucketfront.s3.upload.parts import part_size
+from bucketfront.task_set import TaskSet
 from bucketfront.tus.record import BadRecord, Record, decode, encode
 from bucketfront.tus.s3_transfer import S3Transfer, StoreBody, UploadLost
 from bucketfront.tus.staging import GATHER_BYTES, PartStaging, StagingSpace, pages
@@ -83,7 +84,7 @@ class UploadManager:
         self._idle_since = idle_since
         self._uploads: dict[str, TusUpload] = {}
         self._dropped: dict[str, TusUpload] = {}  # to be aborted at S3
-        self._upkeep: asyncio.Task[None] | None = None
+        self._tasks = TaskSet()
 
     # --- from start to stop --------------------------------------------------------------------------------
 
@@ -102,7 +103,7 @@ class UploadManager:
                 await self._restore(name, files)
             except StoreError as error:
                 log.warning("an unfinished upload of a former run is left as it is: %s", error)
-        self._upkeep = asyncio.create_task(self._run(), name="uploads")
+        self._tasks.start(self._run(), name="uploads")
 
     async def _restore(self, name: str, files: UploadFiles) -> None:
         try:
@@ -132,9 +133,7 @@ class UploadManager:
 
     async def stop(self) -> None:
         """Stop the upkeep and wait for the disk. The next start restores the uploads."""
-        if self._upkeep is not None:
-            self._upkeep.cancel()
-            await asyncio.gather(self._upkeep, return_exceptions=True)
+        await self._tasks.close()
         self.folder.close()
 
     async def _run(self) -> None:

@@ -1,4 +1,4 @@
-"""Write docs/configuration.md from the models of the settings: `python -m bucketfront.config.reference`.
+"""Write docs/configuration.md from the models of the settings: `make reference`.
 
 The text of a key is the docstring below its field, so that the models are the one source.
 """
