@@ -1,7 +1,7 @@
-"""One bug at least for each invariant, each as subtle as a real one, and the tests that have to notice it.
+"""The planted bugs, at least one for each invariant, and the tests that must fail with each of them.
 
-A bug is described by what a wrong edit would have done to the source: see `planting`. Where the code has moved on, the
-edit fits nowhere, and the test of that bug fails until it is described anew.
+A bug is described as an edit of the source, see `planting`. If an edit no longer fits the source, the test of that bug
+fails until its description is updated.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from planting import Edit
 
 @dataclass(frozen=True, slots=True)
 class Bug:
-    """`nodes` are tests of the ordinary suite, few and quick."""
+    """One planted bug. `what` is its text in docs/reliability.md, `nodes` are a few quick tests that must fail."""
 
     invariant: int
     name: str
@@ -39,7 +39,7 @@ BUGS = (
     Bug(
         1,
         "etag-of-a-part",
-        "The ETag of a part is not compared with the entry's: blocks of two versions get into one file.",
+        "The ETag of a part is not compared with the entry's, so one file gets blocks of two versions.",
         (
             Edit(
                 "bucketfront.cache.fetch.version:Version._get",
@@ -52,28 +52,28 @@ BUGS = (
     Bug(
         1,
         "content-range",
-        "A 206 is believed to hold the range that was asked for, whatever its Content-Range says.",
+        "A 206 is taken as the requested range, whatever its Content-Range is.",
         (Edit("bucketfront.s3.responses:_is_requested", "return span == part.within(total)", "return True"),),
         (ANSWERS + "test_contradictory_heads_are_refused",),
     ),
     Bug(
         1,
         "version-id-ignored",
-        "Where an object is asked for by a version id, whatever comes is taken for that version.",
+        "A request by version id accepts a response of any version.",
         (Edit("bucketfront.s3.responses:_version", "sent != requested", "not sent"),),
         (ANSWERS + "test_another_version_than_requested",),
     ),
     Bug(
         1,
         "completed-by-key",
-        "What is missing of a version that was replaced is asked for by its key alone, so that its answer is cut.",
+        "After a version is replaced, its missing bytes are requested by key alone, so its responses are cut.",
         (Edit("bucketfront.cache.fetch.version:Version._get_past", "key._replace(version=version)", "key"),),
         (SERVER + "test_version_change.py::test_in_a_bucket_that_keeps_versions",),
     ),
     Bug(
         2,
         "beyond-the-mark",
-        "A reader is let up to where a write is going to, in place of where the last one got to.",
+        "A reader may read up to the end of a running write, not only up to the end of the last finished one.",
         (
             Edit("bucketfront.cache.fetch.fill:Fill.readable", "fetch.mark <= at", "fetch.writing_to <= at"),
             Edit("bucketfront.cache.fetch.fill:Fill.readable", "at = fetch.mark", "at = fetch.writing_to"),
@@ -99,7 +99,7 @@ BUGS = (
     Bug(
         2,
         "last-byte-of-a-block",
-        "A block counts as whole when its last byte is still missing.",
+        "A block counts as complete while its last byte is missing.",
         (
             Edit(
                 "bucketfront.cache.fetch.part_fetch:PartTransfer._write",
@@ -112,21 +112,21 @@ BUGS = (
     Bug(
         2,
         "short-write",
-        "`pwrite` returning less than it was given is taken for all of it.",
+        "A `pwrite` that writes less than it was given counts as a write of all of it.",
         (Edit("bucketfront.cache.storage.file_storage:_write", "view = view[written:]", "view = view[len(view):]"),),
         (STORE + "test_a_write_is_repeated_until_all_of_it_is_there",),
     ),
     Bug(
         2,
         "blocks-of-another-size",
-        "An index whose blocks were smaller is believed when they are to be larger.",
+        "An index with smaller blocks is still used after `block_size` has grown.",
         (Edit("bucketfront.cache.storage.index:Index._connect", "!= self._block_size:", "> self._block_size:"),),
         (INDEX + "test_other_blocks_begin_anew",),
     ),
     Bug(
         2,
         "not-durable",
-        "In durable mode the index does not wait until the data that it claims is synced.",
+        "In durable mode, the index is written before the data that it claims is synced.",
         (
             Edit(
                 "bucketfront.cache.upkeep.flusher:Flusher._synced",
@@ -139,7 +139,7 @@ BUGS = (
     Bug(
         3,
         "sendfile-returns-0",
-        "`sendfile` returning 0 is taken for the end of the answer.",
+        "`sendfile` returning 0 counts as the end of the response.",
         (
             Edit(
                 "bucketfront.server.send.sendfile:_SendfileStep.send",
@@ -152,7 +152,7 @@ BUGS = (
     Bug(
         3,
         "body-that-ends-early",
-        "An origin's body that ends before its Content-Length counts as whole.",
+        "An origin body that ends before its Content-Length counts as complete.",
         (
             Edit(
                 "bucketfront.s3.body:S3Body._receive",
@@ -166,7 +166,7 @@ BUGS = (
     Bug(
         3,
         "padded-to-its-length",
-        "An answer whose bytes cannot be had is filled up with zeros.",
+        "A response whose bytes cannot be fetched is filled up with zeros.",
         (
             Edit(
                 "bucketfront.server.send.sender:Sender.send",
@@ -179,7 +179,7 @@ BUGS = (
     Bug(
         4,
         "metadata-of-two-answers",
-        "A 304 that names another Last-Modified renews the metadata of the version before.",
+        "A 304 with a new Last-Modified refreshes the metadata of the old version.",
         (
             Edit(
                 "bucketfront.cache.fetch.requests:revalidate",
@@ -192,14 +192,14 @@ BUGS = (
     Bug(
         5,
         "remembered-404",
-        "A write leaves the remembered 404 of its key.",
+        "A write leaves its key in the negative cache.",
         (Edit("bucketfront.cache.upkeep.purge:Purge._purge", "self._negative_cache.forget_all(is_hit)", "pass"),),
         (CACHE + "test_a_purge_forgets_a_404",),
     ),
     Bug(
         5,
         "forgotten-before-only",
-        "A write invalidates before S3 is asked, and no more after it spoke.",
+        "A write invalidates its key before the request to S3, but not after the response.",
         (
             Edit(
                 "bucketfront.server.object_writer:ObjectWriter.store",
@@ -212,7 +212,7 @@ BUGS = (
     Bug(
         6,
         "mark-ignored",
-        "What a lookup finds is kept although a write came after it began.",
+        "A lookup result is kept although a write came after the lookup began.",
         (
             Edit(
                 "bucketfront.cache.fetch.single_flight:Lookup.may_publish",
@@ -238,7 +238,7 @@ BUGS = (
     Bug(
         7,
         "age-from-the-answer",
-        "Age counts from when the origin's answer came, not from when it was asked.",
+        "Age counts from the origin's response, not from the request.",
         (
             Edit(
                 "bucketfront.cache.lookup_flow:LookupFlow._run",
@@ -251,7 +251,7 @@ BUGS = (
     Bug(
         7,
         "stale-window-without-end",
-        "A stale entry answers while it is revalidated, however stale it is.",
+        "A stale entry is served during revalidation, however stale it is.",
         (
             Edit(
                 "bucketfront.cache.lookup_flow:LookupFlow._serve",
@@ -264,7 +264,7 @@ BUGS = (
     Bug(
         7,
         "backwards",
-        "A version of which a part was found to be replaced answers on, after others have seen the new one.",
+        "A version is still served after a part fetch found it replaced, and after clients got the new one.",
         (Edit("bucketfront.cache.fetch.version:Version.fetch", "self._on_replaced(self._entry)", "pass"),),
         (SOURCE + "test_a_version_is_completed_by_its_id",),
     ),
@@ -278,14 +278,14 @@ BUGS = (
     Bug(
         7,
         "clock-set-back-between-runs",
-        "The cache's clock begins at the wall clock's time, though the last run was later.",
+        "The cache's clock starts at the wall clock, although the last run ended at a later time.",
         (Edit("bucketfront.cache.clock:CacheClock.__init__", "max(now, newest)", "now"),),
         (CLOCK + "test_set_back_between_two_runs",),
     ),
     Bug(
         8,
         "cut-at-the-limit",
-        "A body that turns out too large is stored up to the limit.",
+        "A body that exceeds the size limit is stored up to the limit.",
         (
             Edit(
                 "bucketfront.server.receive.request_body:received",
@@ -298,21 +298,21 @@ BUGS = (
     Bug(
         8,
         "left-half-way",
-        "A client that leaves in the middle of a multipart upload leaves the parts behind.",
+        "If a client leaves in the middle of a multipart upload, the parts stay at S3.",
         (Edit("bucketfront.s3.upload.uploader:S3Uploader._multipart", "except BaseException:", "except Exception:"),),
         (SERVER + "test_uploads.py::test_client_that_leaves_half_way",),
     ),
     Bug(
         8,
         "copy-is-a-write",
-        "A field of S3's that makes a write a copy is passed over: the object becomes an empty one.",
+        "The S3 header that makes a write a copy is ignored, so the object becomes empty.",
         (Edit("bucketfront.http.write_head:parse", "_refuse_unknown(given)", "pass"),),
         (SERVER + "test_uploads.py::test_what_is_not_implemented_is_not_passed_over",),
     ),
     Bug(
         8,
         "hole-in-what-waits",
-        "A file in which a resumable upload waits is begun anew in its middle: the object has zeros there.",
+        "The staging file of a resumable upload is recreated halfway, so the object has zeros there.",
         (
             Edit("bucketfront.tus.upload_folder:_open_to_write", "if is_new:", "if True:"),
             Edit(
@@ -326,7 +326,7 @@ BUGS = (
     Bug(
         8,
         "head-timer-in-a-body",
-        "Bytes of a body that come before its handler has begun start the deadline of a head.",
+        "Body bytes that arrive before the handler runs start the timer for a request head.",
         (
             Edit(
                 "bucketfront.server.http1.connection:Connection.data_received",
@@ -339,7 +339,7 @@ BUGS = (
     Bug(
         9,
         "unknown-outcome-is-success",
-        "Only a write that succeeded invalidates its key again.",
+        "A write whose outcome is unknown does not invalidate its key a second time.",
         (
             Edit(
                 "bucketfront.server.object_writer:ObjectWriter.store",
@@ -352,7 +352,7 @@ BUGS = (
     Bug(
         9,
         "forgotten-after-only",
-        "A write invalidates its key once S3 has spoken, and not before: a kill in between leaves the old version.",
+        "A write does not invalidate its key before the request to S3, so a kill leaves the old version cached.",
         (
             Edit(
                 "bucketfront.server.object_writer:ObjectWriter.store",
@@ -365,7 +365,7 @@ BUGS = (
     Bug(
         9,
         "resumable-forgotten-before-only",
-        "The end of a resumable upload invalidates its key before S3 is asked, and no more after it spoke.",
+        "A resumable upload invalidates its key before its completion at S3, but not after it.",
         (
             Edit(
                 "bucketfront.tus.s3_transfer:S3Transfer._complete",
@@ -378,14 +378,14 @@ BUGS = (
     Bug(
         10,
         "claims-ignored",
-        "A second flight is begun for blocks that one is fetching already.",
+        "A second part fetch starts for blocks that are being fetched already.",
         (Edit("bucketfront.cache.fetch.fill:Fill._missing", "claimed |= ", "claimed & "),),
         (FILL + "test_many_readers_share_each_block",),
     ),
     Bug(
         10,
         "lookups-side-by-side",
-        "Each request that misses asks the origin itself.",
+        "Each request that misses starts a lookup of its own.",
         (
             Edit(
                 "bucketfront.cache.fetch.single_flight:Lookups.join_or_start",
@@ -398,7 +398,7 @@ BUGS = (
     Bug(
         10,
         "loser-goes-on",
-        "After a race the first request goes on, though the second one's bytes were taken: they come again.",
+        "After the second request wins a race, the first one continues and delivers the same bytes again.",
         (
             Edit(
                 "bucketfront.cache.fetch.body_stream:BodyStream._race",
@@ -411,14 +411,14 @@ BUGS = (
     Bug(
         11,
         "dies-with-an-older-flight",
-        "A reader that came to a flight which was dying already fails with it.",
+        "A reader fails with a part fetch that was failing already when the reader joined.",
         (Edit("bucketfront.cache.fetch.fill:Fill._fail", "fetch.began < waiter.since", "False"),),
         ("tests/cache/test_cache_failing_part.py",),
     ),
     Bug(
         11,
         "cut-body-begins-again",
-        "A body that was cut, or stalls, is asked for again from where its page of the file begins.",
+        "After a cut or stall, the body is requested again from the start of its page, not from the missing byte.",
         (
             Edit(
                 "bucketfront.cache.fetch.body_stream:_RangeRequest.__init__",
@@ -431,21 +431,21 @@ BUGS = (
     Bug(
         12,
         "pin-of-a-cancelled-waiter",
-        "A waiter cancelled in the turn of its result keeps the pin that it was given.",
+        "A waiter that is cancelled just as its result arrives never releases its pin.",
         (Edit("bucketfront.cache.fetch.single_flight:Lookups.result", "self._unpin(waiter.result().entry)", "pass"),),
         (CACHE + "test_a_waiter_cancelled_in_the_turn_of_its_result",),
     ),
     Bug(
         12,
         "reads-on-for-nobody",
-        "A reader that leaves is not told to its fill, which goes on reading ahead for it.",
+        "A reader that leaves is not removed from its fill, which continues its read-ahead.",
         (Edit("bucketfront.cache.reader:Reader.close", "self._fill.leave(self._cursor)", "pass"),),
         (FILL + "test_a_reader_that_leaves_takes_its_read_ahead_along",),
     ),
     Bug(
         12,
         "descriptor-of-a-cancelled-create",
-        "A file made for a request that was cancelled meanwhile stays open.",
+        "A file created for a request that was cancelled meanwhile stays open.",
         (
             Edit(
                 "bucketfront.cache.storage.file_storage:FileStorage._run",
@@ -459,7 +459,7 @@ BUGS = (
     Bug(
         12,
         "loser-stays-open",
-        "The connection of the request that lost a race is not given back.",
+        "The request that loses a race never releases its connection.",
         (
             Edit(
                 "bucketfront.cache.fetch.body_stream:BodyStream._race",
@@ -472,7 +472,7 @@ BUGS = (
     Bug(
         13,
         "any-404-is-absence",
-        "A 404 page of whatever stands before S3 is read as absence.",
+        "A 404 page from a proxy in front of S3 counts as an absent object.",
         (
             Edit(
                 "bucketfront.s3.error_translation:_from_status",
@@ -485,7 +485,7 @@ BUGS = (
     Bug(
         13,
         "403-is-remembered",
-        "A 403 is remembered as an absence is.",
+        "A 403 is stored in the negative cache like a 404.",
         (
             Edit(
                 "bucketfront.cache.lookup_flow:LookupFlow._run",
@@ -498,7 +498,7 @@ BUGS = (
     Bug(
         13,
         "fallback-in-an-outage",
-        "A site's fallback stands in for what cannot be had.",
+        "A site's fallback page is served if S3 cannot be reached.",
         (
             Edit(
                 "bucketfront.server.handlers.objects:ObjectHandler._send_first_present",
@@ -511,7 +511,7 @@ BUGS = (
     Bug(
         13,
         "absence-for-good",
-        "A 404 is believed beyond `negative_ttl`.",
+        "A 404 stays in use beyond `negative_ttl`.",
         (
             Edit(
                 "bucketfront.cache.entries.negative_cache:NegativeCache.find",
@@ -531,7 +531,7 @@ BUGS = (
     Bug(
         14,
         "row-without-a-file",
-        "A row whose file is gone is an error of the disk, not a miss.",
+        "A row whose file is missing counts as a disk error, not as a miss.",
         (
             Edit(
                 "bucketfront.cache.storage.file_storage:FileStorage._open_file",
@@ -544,42 +544,42 @@ BUGS = (
     Bug(
         14,
         "power-loss-unseen",
-        "After a power loss rows are trusted as after a kill, though a purge may be lost.",
+        "After a power loss the rows are trusted as after a kill, although a purge may have been lost.",
         (Edit("bucketfront.cache.storage.index:Index._begin_run", "not was_stopped and (not is_same_boot)", "False"),),
         (RECOVERY + "test_what_a_run_trusts_of_the_last_one",),
     ),
     Bug(
         14,
         "reboot-unseen",
-        "Blocks are believed unchecked after a clean stop, though the machine went down after it.",
+        "After a clean stop the blocks are not verified, although the machine went down later.",
         (Edit("bucketfront.cache.storage.index:Index._begin_run", "was_stopped and is_same_boot", "was_stopped"),),
         (RECOVERY + "test_what_a_run_trusts_of_the_last_one",),
     ),
     Bug(
         14,
         "synced-again",
-        "A file that could not be synced is kept, and synced again with the next flush.",
+        "A file whose sync failed is kept and synced again by the next flush.",
         (Edit("bucketfront.cache.upkeep.flusher:Flusher._synced", "self._disposal.remove(entry)", "pass"),),
         (RECOVERY + "test_a_file_that_cannot_be_synced_is_discarded",),
     ),
     Bug(
         15,
         "checksum-not-compared",
-        "A block from before an unclean stop is believed if it can be read.",
+        "A block from before an unclean stop is accepted if it can be read, whatever its checksum.",
         (Edit("bucketfront.cache.fetch.fill:Fill._check", "== context.entries.checksum(entry, block)", "is not None"),),
         (SERVER + "test_restart.py::test_damage_after_an_unclean_stop",),
     ),
     Bug(
         15,
         "scrubber-believes",
-        "The scrubber passes over a block whose checksum does not fit, and only sees that a file is gone.",
+        "The scrubber finds missing files, but no block with a wrong checksum.",
         (Edit("bucketfront.cache.scrubber:Scrubber._scrub", "if damage != 0", "if damage is None"),),
         ("tests/cache/test_cache_scrubber.py::test_damage_after_a_clean_start",),
     ),
     Bug(
         15,
         "verify-believes",
-        "`bucketfront verify` reads no more than the first block of each file.",
+        "`bucketfront verify` reads only the first block of each file.",
         (
             Edit(
                 "bucketfront.cache.storage.verification:_Inspection._inspect",
@@ -592,21 +592,21 @@ BUGS = (
     Bug(
         15,
         "repair-forgets",
-        "A repair gives the space of corrupt blocks back, and the index goes on claiming them.",
+        "A repair frees the space of corrupt blocks, but the index still claims them.",
         (Edit("bucketfront.cache.storage.verification:_repair", "lost=tuple(lost), ", ""),),
         (VERIFICATION + "test_damage_is_found_and_put_right",),
     ),
     Bug(
         15,
         "s3s-checksum-ignored",
-        "Bytes that do not have S3's checksum are served and kept.",
+        "Bytes that do not match S3's checksum are served and kept.",
         (Edit("bucketfront.cache.fetch.integrity:Integrity.fits", "found == expected.value", "found is not None"),),
         (INTEGRITY + "test_wrong_bytes_are_not_served",),
     ),
     Bug(
         15,
         "compared-in-one-go-only",
-        "S3's checksum is compared only where one flight brings all of an object.",
+        "S3's checksum is compared only if one part fetch brings the whole object.",
         (
             Edit(
                 "bucketfront.cache.fetch.part_fetch:PartTransfer._completes",
@@ -619,7 +619,7 @@ BUGS = (
     Bug(
         15,
         "compared-too-late",
-        "The last bytes of an object are readable before its checksum was compared.",
+        "The last bytes of an object are readable before its checksum is compared.",
         (
             Edit(
                 "bucketfront.cache.fetch.part_fetch:PartTransfer._write",
@@ -632,21 +632,21 @@ BUGS = (
     Bug(
         15,
         "rot-in-what-waits",
-        "What waited on the disk is sent to S3 though it is not what was written.",
+        "Corrupt bytes of the staging area are sent to S3.",
         (Edit("bucketfront.tus.staging:PartStaging._read_file", "found != checksum", "False"),),
         (SERVER + "test_resumable.py::test_corrupt_staged_bytes",),
     ),
     Bug(
         16,
         "disk-error-is-an-error",
-        "A fill that the disk refuses fails its readers.",
+        "If the disk refuses a fill, its readers fail.",
         (Edit("bucketfront.server.send.sender:Sender.begin", "except StoreError:\n", "except EOFError:\n"),),
         (SERVER + "test_disk.py::test_writes_fail",),
     ),
     Bug(
         16,
         "sick-disk-is-asked-on",
-        "A disk that failed is asked again by every request.",
+        "After a disk error, every further request tries the disk again.",
         (
             Edit(
                 "bucketfront.cache.storage.file_storage:FileStorage.note_failure",
@@ -659,7 +659,7 @@ BUGS = (
     Bug(
         16,
         "link-for-a-shard",
-        "OpenFiles are opened and removed through a symbolic link in the place of a folder of the cache.",
+        "Files are opened and removed through a symbolic link that replaced a subfolder of the cache.",
         (
             Edit(
                 "bucketfront.cache.storage.folder:Folder._shard_of",
@@ -672,7 +672,7 @@ BUGS = (
     Bug(
         16,
         "link-for-the-folder",
-        "A cache folder that was deleted is made again where a link of its name leads.",
+        "A deleted cache folder is recreated through a symbolic link that took its place.",
         (
             Edit("bucketfront.cache.storage.folder:Folder.renew", "self.root.resolve() != self.root", "False"),
             Edit("bucketfront.cache.storage.folder:Folder.renew", "_hold(self.root)", "_hold(self.root.resolve())"),
@@ -682,14 +682,14 @@ BUGS = (
     Bug(
         17,
         "not-reserved",
-        "Bytes are written for which nothing was taken from the budget.",
+        "Bytes are written without a reservation from the budget.",
         (Edit("bucketfront.cache.fetch.part_fetch:PartTransfer.run", "await self._context.reserve(count)", "pass"),),
         (CACHE + "test_the_least_recently_used_makes_room",),
     ),
     Bug(
         17,
         "reserved-before-evicting",
-        "Space is made when the limit is passed already.",
+        "Eviction starts only after the limit is exceeded.",
         (
             Edit(
                 "bucketfront.cache.upkeep.space_reservation:SpaceReservation.reserve",
@@ -702,21 +702,21 @@ BUGS = (
     Bug(
         17,
         "left-by-a-kill",
-        "What a kill left in files stays there, and counts for nothing.",
+        "Surplus bytes that a kill left in files stay there and are not charged.",
         (Edit("bucketfront.cache.housekeeper:Housekeeper._strays_in", "file.allocated > charged", "False"),),
         ("tests/cache/test_cache_recovery.py::test_what_a_kill_left_in_a_file_is_given_back",),
     ),
     Bug(
         17,
         "left-by-the-sweep",
-        "Orphans that cannot be removed count for nothing.",
+        "Orphans that cannot be removed are not charged.",
         (Edit("bucketfront.cache.housekeeper:Housekeeper.sweep", "left += file.allocated", "pass"),),
         ("tests/cache/test_cache_recovery.py::test_what_a_sweep_cannot_remove_is_charged",),
     ),
     Bug(
         17,
         "min-free-ignored",
-        "`min_free` bounds nothing.",
+        "`min_free` has no effect.",
         (
             Edit(
                 "bucketfront.cache.entries.budget:Budget.available",
@@ -743,28 +743,28 @@ BUGS = (
     Bug(
         18,
         "evicts-what-is-read",
-        "An entry in use may be evicted.",
+        "Eviction may remove an entry that a request is reading.",
         (Edit("bucketfront.cache.entries.eviction:LeastRecentlyUsed._oldest_hot", "entry.pins or ", ""),),
         (CACHE + "test_pressure_never_touches_what_is_read",),
     ),
     Bug(
         18,
         "no-pages",
-        "One turn of the loop removes as many idle entries as there are.",
+        "One turn of the event loop evicts any number of idle entries.",
         (Edit("bucketfront.cache.entries.entry_table:EntryTable._evict", "len(found) < PAGE_ENTRIES and ", ""),),
         (ENTRIES + "test_a_turn_is_bounded",),
     ),
     Bug(
         19,
         "nothing-cools",
-        "EntryTable stay in memory, however many there are.",
+        "All entries stay in memory, however many there are.",
         (Edit("bucketfront.cache.entries.entry_table:EntryTable.cool", "- self.hot_limit", "- 4 * self.hot_limit"),),
         (CACHE + "test_hot_entries_cool_and_come_back",),
     ),
     Bug(
         19,
         "bodies-without-bound",
-        "Small bodies are kept in memory by their number, not by what they take.",
+        "The memory for small bodies is bounded by their number, not by their size.",
         (
             Edit(
                 "bucketfront.cache.entries.hot_bodies:HotBodies.keep",
@@ -777,7 +777,7 @@ BUGS = (
     Bug(
         20,
         "deadline-of-each-attempt",
-        "The deadline of a question to the origin begins anew with each attempt.",
+        "The timeout of an origin request starts anew with each attempt.",
         (
             Edit(
                 "bucketfront.s3.client:S3Origin._with_retries",
@@ -795,7 +795,7 @@ BUGS = (
     Bug(
         20,
         "head-that-drips",
-        "Each byte of a request's head puts its deadline off.",
+        "Each byte of a request head restarts its timeout.",
         (
             Edit(
                 "bucketfront.server.http1.connection:Connection.data_received",
@@ -808,14 +808,14 @@ BUGS = (
     Bug(
         20,
         "stop-reads-no-body",
-        "A stop closes for bytes as well as for requests: a body under way never ends.",
+        "A stop ends the reading of all bytes, so a running upload never ends.",
         (Edit("bucketfront.server.http1.connection:Connection.close", "if not self.is_responding:", "if True:"),),
         (SERVER + "test_disconnect.py::test_stop_reads_the_body_under_way",),
     ),
     Bug(
         20,
         "write-to-a-disk-that-hangs",
-        "An upload waits for the disk as long as the disk likes.",
+        "An upload waits for a hanging disk without a timeout.",
         (
             Edit(
                 "bucketfront.cache.upload:Upload._shielded", "asyncio.timeout(DISK_TIMEOUT_S)", "asyncio.timeout(None)"
@@ -826,14 +826,14 @@ BUGS = (
     Bug(
         20,
         "uploads-take-all-connections",
-        "UploadHandler may have all connections to the origin: reads wait for the slowest body.",
+        "Uploads may use all connections to the origin, so reads wait for the slowest upload.",
         (Edit("bucketfront.s3.upload.upload_slots:UploadSlots.__init__", "count // 2", "count"),),
         ("tests/s3/test_s3_slots.py::test_uploads_have_half_of_them",),
     ),
     Bug(
         20,
         "upload-that-drips",
-        "An upload is given up when nothing comes, and never for coming too slowly.",
+        "A stalled upload is ended, but an upload below the minimum rate is not.",
         (
             Edit(
                 "bucketfront.server.receive.request_body:received",
@@ -859,14 +859,14 @@ BUGS = (
     Bug(
         21,
         "all-are-for-clients",
-        "How many clients there may be is reckoned from all descriptors, and nothing is left for others.",
+        "The client limit counts all descriptors, so none are left for other purposes.",
         (Edit("bucketfront.server.http1.descriptors:shares", "int(limit * MAX_USED_SHARE)", "limit"),),
         (ACCEPTING + "test_shares",),
     ),
     Bug(
         21,
         "refused-and-still-here",
-        "Connections that are refused take as long to go as they like, however many they are.",
+        "The number of refused connections that are still closing has no bound.",
         (
             Edit(
                 "bucketfront.server.http1.listener:BoundedSite._admit",
@@ -879,14 +879,14 @@ BUGS = (
     Bug(
         22,
         "ranges-without-end",
-        "A Range header may name any number of ranges.",
+        "A Range header may have any number of ranges.",
         (Edit("bucketfront.http.ranges:_range_set", " or len(found) == MAX_RANGES", ""),),
         ("tests/http/test_http_ranges.py::test_a_hundred_ranges_are_honoured_and_one_more_is_not",),
     ),
     Bug(
         22,
         "all-in-one-turn",
-        "A client that takes everything at once is sent one stretch after the other without a pause.",
+        "A client that accepts all bytes at once is sent everything without a pause.",
         (Edit("bucketfront.server.send.sendfile:FileSender._send_from_memory", "await asyncio.sleep(0)", "pass"),),
         (SERVER + "test_sendfile.py::test_a_stretch_a_turn",),
     ),
@@ -919,7 +919,7 @@ BUGS = (
     Bug(
         24,
         "two-ranges",
-        "Of two Range fields the first one counts.",
+        "If a request has two Range fields, the first one is used.",
         (
             Edit(
                 "bucketfront.server.http1.framing:check",
@@ -932,7 +932,7 @@ BUGS = (
     Bug(
         24,
         "drained-without-end",
-        "A body that nobody needs is read on, however much of it there is.",
+        "An unneeded body is read to its end, however large it is.",
         (
             Edit("bucketfront.server.http1.connection:Connection._is_drained", "> left", "> 1 << 60"),
             Edit("bucketfront.server.http1.connection:Connection._is_drained", "left >= 0 and ", ""),
@@ -949,14 +949,14 @@ BUGS = (
     Bug(
         25,
         "one-origin-for-all",
-        "An entry of the index answers for its bucket and key at whatever endpoint.",
+        "An index entry serves its bucket and key for any endpoint.",
         (Edit("bucketfront.cache.storage.index:Index.load", "WHERE origin = ?", "WHERE (origin = ? OR 1)"),),
         (INDEX + "test_two_origins_share_nothing",),
     ),
     Bug(
         25,
         "all-of-s3s-headers",
-        "Whatever header of S3's begins with x-amz- is stored and shown.",
+        "Every S3 header that begins with x-amz- is stored and sent to clients.",
         (
             Edit(
                 "bucketfront.s3.responses:_object_headers",
@@ -969,7 +969,7 @@ BUGS = (
     Bug(
         26,
         "only-over-tls",
-        "Over TLS a stretch that takes more than one piece has the bytes of the first one in all of them.",
+        "Over TLS, each later piece of a stretch repeats the bytes of its first piece.",
         (
             Edit(
                 "bucketfront.server.send.sender:Sender._send_enciphered",
@@ -982,7 +982,7 @@ BUGS = (
     Bug(
         26,
         "only-without-memory",
-        "With no memory for small bodies the end of an answer is read from where the object begins.",
+        "Without memory for small bodies, the end of a response is read from the start of the object.",
         (
             Edit(
                 "bucketfront.server.fast_path.fast_connection:FastConnection._send_from_file",
@@ -995,7 +995,7 @@ BUGS = (
     Bug(
         27,
         "answered-before-unlinked",
-        "A purge is answered while the files are still being unlinked.",
+        "The response to a purge is sent while its files are still being unlinked.",
         (
             Edit(
                 "bucketfront.cache.upkeep.purge:Purge._remove",
@@ -1021,7 +1021,7 @@ BUGS = (
     Bug(
         27,
         "any-token",
-        "The admin port takes a bearer token that only begins with the right one.",
+        "The admin port accepts a bearer token of which only the beginning is right.",
         (
             Edit(
                 "bucketfront.admin.api:AdminApplication._authorise",
@@ -1034,7 +1034,7 @@ BUGS = (
     Bug(
         28,
         "query-in-the-log",
-        "The access log has the query, and so the signature, of a request.",
+        "The access log contains the query of a request, and with it the signature.",
         (
             Edit(
                 "bucketfront.server.telemetry.telemetry:Telemetry.finished",
@@ -1047,14 +1047,14 @@ BUGS = (
     Bug(
         28,
         "escape-in-a-line",
-        "A path is written to the text log as it came.",
+        "The text log contains paths without escapes.",
         (Edit("bucketfront.server.telemetry.access_log:_plain", "return ascii(text)[1:-1]", "return text"),),
         (SERVER + "test_telemetry.py::test_text_lines",),
     ),
     Bug(
         28,
         "secret-in-a-message",
-        "A key that may be a secret is quoted in a message about the configuration.",
+        "A configuration error quotes a key that may be a secret.",
         (
             Edit(
                 "bucketfront.config.problems:Problem.__str__",
@@ -1067,14 +1067,14 @@ BUGS = (
     Bug(
         29,
         "redirects-followed",
-        "A redirect of the origin's is followed, credentials and all.",
+        "A redirect from the origin is followed, with credentials.",
         (Edit("bucketfront.s3.transport:_StrictSession.request", "allow_redirects=False", "allow_redirects=True"),),
         (FAULTS + "test_a_redirect_is_not_followed",),
     ),
     Bug(
         30,
         "unknown-key-passed-over",
-        "A key of the configuration that nobody knows is passed over.",
+        "An unknown key in the configuration is ignored.",
         (
             Edit(
                 "bucketfront.config.validation:validate",
@@ -1087,14 +1087,14 @@ BUGS = (
     Bug(
         30,
         "the-sdk-retries",
-        "The SDK's own retries are on, below ours.",
+        "The SDK's own retries are active below bucketfront's.",
         (Edit("bucketfront.s3.client:S3Origin._create_client", "'total_max_attempts': 1", "'total_max_attempts': 3"),),
         (FAULTS + "test_a_connection_closed_without_a_response",),
     ),
     Bug(
         31,
         "outage-window-ignored",
-        "While S3 is out of reach, stale objects are answered no longer than after any other error.",
+        "In an outage, stale objects are served no longer than after any other origin error.",
         (
             Edit(
                 "bucketfront.cache.lookup_flow:_stale_window",
@@ -1107,14 +1107,14 @@ BUGS = (
     Bug(
         31,
         "outage-unknown",
-        "A miss waits for an origin that is known to be out of reach.",
+        "In an outage, a miss waits for the origin although the circuit breaker is open.",
         (Edit("bucketfront.s3.breaker:Breaker.check", "raise self._refusal(left)", "pass"),),
         (SERVER + "test_outage.py::test_misses_fail_at_once",),
     ),
     Bug(
         31,
         "keys-beside-the-path",
-        "The stages of the pipeline see the key of the path alone, and no key of a form or a document.",
+        "The stages check the key of the path, but no key from a form or an XML document.",
         (Edit("bucketfront.server.router:Route.admitted", "self.admit(key)", "pass"),),
         (SERVER + "test_pipeline.py::test_keys_of_forms", SERVER + "test_pipeline.py::test_keys_of_delete_objects"),
     ),
