@@ -1,6 +1,6 @@
-"""Whole proxies, killed, starved and lied to: `make reliability` for minutes, `make soak` for hours.
+"""Tests that kill, starve and deceive whole proxies: `make reliability` for minutes, `make soak` for hours.
 
-A session that ran any of these tests writes docs/reliability.md anew.
+A session that runs any of these tests writes docs/reliability.md anew.
 """
 
 from collections.abc import Generator
@@ -40,7 +40,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     config = session.config
-    # Tests that run with a bug planted are no evidence.
+    # Tests that run with a planted bug are no evidence.
     if RECORDING not in config.stash or config.pluginmanager.has_plugin("planted_plugin"):
         return
     nodes = [item.nodeid for item in session.items if HERE in item.path.parents]
@@ -50,12 +50,12 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.fixture
 def is_soak(request: pytest.FixtureRequest) -> bool:
-    """Whether this is the long run."""
+    """Return whether this is the long run."""
     return bool(request.config.getoption("--soak", default=False))
 
 
 @pytest.fixture
 def evidence(request: pytest.FixtureRequest) -> Evidence:
-    """Where a test notes what it saw, in numbers."""
+    """Return the place where a test records its figures."""
     made: Evidence = request.node.stash.setdefault(EVIDENCE, Evidence())
     return made

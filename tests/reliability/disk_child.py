@@ -1,8 +1,8 @@
-"""A whole proxy in a process of its own, for tests that hurt its disk: forked from one that has imported everything.
+"""A whole proxy in a process of its own, for tests that damage its disk. It is forked from a process with all imports.
 
-All of its disk work is done by one thread, so that strace, which counts calls by thread, names each of them by a
-number. Its origin is in its memory: nothing but the cache touches the disk, except what was written to the origin,
-which has to outlive a kill. `disk_proxy.py` is the other side.
+One thread does all disk work. strace counts calls by thread, so each call has a fixed number. The origin is in memory,
+so only the cache touches the disk. Objects written to the origin are the exception: they must survive a kill, so they
+are files. `disk_proxy.py` is the tests' side.
 """
 
 import asyncio
@@ -37,18 +37,20 @@ from bucketfront.retry import RetryBudget
 from bucketfront.server.http1.event_loop import new_event_loop
 
 BUCKET = "bucket"
-CONTROL = 3  # descriptor on which the parent asks for proxies, one by each message
+CONTROL = 3  # the descriptor on which the parent requests proxies, one with each message
 MESSAGE = 1 << 16  # bytes of the longest message
 
 
 @functools.cache
 def body_of(key: str, version: int = 0) -> bytes:
-    """`key` ends in `-SIZE`. No two blocks of all of these are equal, and none holds a zero byte."""
+    """Return the body of a key that ends in `-SIZE`. No two blocks of all bodies are equal, and no byte is zero."""
     return object_bytes(int(key.rpartition("-")[2]), seed=zlib.crc32(f"{key} {version}".encode()))
 
 
 class OriginInFolder(FakeOrigin):
-    """Every key that ends in `-SIZE` exists. What is written is kept in `folder`, and outlives this process."""
+    """An origin in which every key that ends in `-SIZE` exists. Written objects are kept in `folder` and survive the
+    process.
+    """
 
     breaker = SimpleNamespace(is_open=False, opened=0, refused=0)
     slow_bodies = 0
@@ -88,7 +90,7 @@ class UploaderToFolder(FakeUploader):
 
 
 class Disk:
-    """The one thread that does the disk's work, in place of all pools of the cache."""
+    """The one thread that does all disk work, in place of the thread pools of the cache."""
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, "disk")
@@ -96,7 +98,7 @@ class Disk:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """What it is given meanwhile waits."""
+        """Hold all new work until the block ends."""
         let_go = threading.Event()
         self._thread.submit(let_go.wait)
         try:
@@ -111,7 +113,9 @@ class Disk:
 
 
 class App(app.App):
-    """`halt` is awaited before the cache folder is touched, and after it was opened; the disk does nothing then."""
+    """The application of the proxy. It awaits `halt` before it opens the cache folder and again after that. The disk is
+    idle during both.
+    """
 
     halt: Any
     disk: Disk
@@ -124,15 +128,18 @@ class App(app.App):
 
 
 class Child:
-    """One proxy. `spec`: `settings`, `origin` (folder), `halts` (whether the start waits for a word before and after
-    it opens the cache), `retry_after` (seconds that a failed disk is left alone), `upkeep` (seconds between two rounds
-    of it), `short_write` (which of the writes of objects takes half of its bytes first; 0: none).
+    """One proxy.
+
+    `spec` has `settings`, `origin` (a folder), `upkeep` (seconds between two rounds of upkeep) and `retry_after`
+    (seconds without disk access after a disk error). With `halts` the start waits for an order before and after it
+    opens the cache. `short_write` is the number of the object write that writes half of its bytes first; 0 means no
+    such write.
     """
 
     def __init__(self, spec: dict[str, Any], channel: socket.socket) -> None:
         self._spec = spec
         self._channel = channel
-        self._ahead = 0.0  # seconds that have passed besides
+        self._ahead = 0.0  # seconds by which the test advanced the clock
         self._disk = Disk()
         self._origin = OriginInFolder(Path(spec["origin"]))
 
@@ -166,7 +173,7 @@ class Child:
                 case "stop":
                     return
                 case "flush":
-                    with contextlib.suppress(StoreError):  # the next one tries again
+                    with contextlib.suppress(StoreError):  # the next flush tries again
                         await proxy.cache_assembly.flusher.flush()
                 case "age":
                     self._ahead += 2 * proxy.settings.cache.idle_timeout
@@ -178,7 +185,7 @@ class Child:
             await self._tell(done=word, asked=len(self._origin.asked) + self._origin.heads)
 
     async def _rest(self, proxy: app.App) -> None:
-        """Until nothing is going on."""
+        """Wait until no work is running."""
         sweep = next((task for task in asyncio.all_tasks() if task.get_name() == "sweep"), None)
         if sweep is not None:
             await asyncio.wait([sweep])
@@ -198,12 +205,14 @@ class Child:
     async def _hear(self) -> dict[str, Any]:
         said = await asyncio.get_running_loop().sock_recv(self._channel, MESSAGE)
         if not said:
-            os._exit(1)  # the test is gone
+            os._exit(1)  # the test process has ended
         return dict(json.loads(said))
 
 
 def _short(nth: int) -> Any:
-    """`os.pwrite`, of which the `nth` call takes half of the bytes, as a disk may that fills up or is interrupted."""
+    """Return an `os.pwrite` whose `nth` call writes half of the bytes, as a disk does that fills up or is
+    interrupted.
+    """
     left, whole = nth, os.pwrite
 
     def pwrite(fd: int, data: memoryview, offset: int) -> int:
@@ -215,8 +224,8 @@ def _short(nth: int) -> Any:
 
 
 def main() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's is for the test
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the children
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in the terminal is meant for the test
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the children
     control = socket.socket(fileno=CONTROL)
     while True:
         spec, channels, _, _ = socket.recv_fds(control, MESSAGE, 1)

@@ -1,4 +1,4 @@
-"""The tests' side of `disk_child.py`: start a proxy in a millisecond, ask it over HTTP, give it orders, kill it."""
+"""The tests' side of `disk_child.py`: start a proxy in a millisecond, send it requests and orders, kill it."""
 
 import contextlib
 import http.client
@@ -22,17 +22,19 @@ from disk_child import BUCKET, CONTROL, MESSAGE
 BLOCK = 64 << 10
 PART = 2 * BLOCK
 PARALLEL = 2  # parts of one fill
-DEADLINE = 20.0  # seconds: a hang is a failure, not a wait
+DEADLINE = 20.0  # seconds after which a call counts as hanging
 ROOT = Path(__file__).parents[2]
 
 
 class Gone(Exception):
-    """The proxy's process ended."""
+    """The proxy's process has ended."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """`status` 0: the connection ended before there was one. `is_cut`: the body ended before its declared length."""
+    """A response. `status` is 0 if the connection ended before a head. `is_cut`: the body ended before its declared
+    length.
+    """
 
     status: int
     cache_status: str
@@ -48,7 +50,7 @@ CUT = Answer(0, "", b"", is_cut=True)
 
 
 class Proxy:
-    """One process. Its folders: `home/cache` unless `folder` says otherwise, `home/origin`."""
+    """One proxy process. It uses the folders `home/origin` and `home/cache`, or `folder` in place of the latter."""
 
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
@@ -60,7 +62,10 @@ class Proxy:
     # --- orders --------------------------------------------------------------------------------------------
 
     def wait_ready(self) -> None:
-        """Raises Gone when the process ended, or gave the start up: then `refused` says why."""
+        """Wait until the proxy is ready.
+
+        Raises Gone if the process ended or gave up the start; `refused` then has the reason.
+        """
         said = self._hear()
         if "refused" in said:
             self.refused = said["refused"]
@@ -78,14 +83,14 @@ class Proxy:
         self._say({})
 
     def do(self, word: str) -> dict[str, Any]:
-        """`flush`, `step`, `rest`, `age` (everything becomes idle). Raises Gone."""
+        """Send an order: `flush`, `step`, `rest` or `age`, which makes all entries idle. Raises Gone."""
         self._say({"do": word})
         said = self._hear()
         assert said["done"] == word
         return said
 
     def stop(self) -> None:
-        """A clean stop, as far as the disk lets it."""
+        """Stop cleanly, as far as the disk permits it."""
         self._say({"do": "stop"})
         self._wait_gone()
 
@@ -98,7 +103,7 @@ class Proxy:
         with contextlib.suppress(Gone):
             while self._hear():
                 pass
-        # The channel may be closed a moment before the folder's lock is.
+        # The channel may close a moment before the lock of the folder is released.
         deadline = time.monotonic() + DEADLINE
         while Path(f"/proc/{self.threads['main']}").exists():
             assert time.monotonic() < deadline
@@ -118,7 +123,7 @@ class Proxy:
 
     def _hear(self) -> dict[str, Any]:
         said = b""
-        with contextlib.suppress(ConnectionResetError):  # something of ours was not read by it
+        with contextlib.suppress(ConnectionResetError):  # the proxy did not read all of the message
             said = self._channel.recv(MESSAGE)
         if not said:
             raise Gone("the process ended")
@@ -146,7 +151,7 @@ class Proxy:
 
 
 class Forks:
-    """Makes proxies. A context manager: none of them outlives it. `log` takes what they say on stderr."""
+    """Starts proxies, and kills all of them at the end of its block. `log` receives their standard error."""
 
     def __init__(self, log: Path) -> None:
         self._proxies: list[Proxy] = []
@@ -167,9 +172,9 @@ class Forks:
             )
 
     def start(self, home: Path, *, folder: Path | None = None, wait: bool = True, **changes: Any) -> Proxy:
-        """A proxy over `home`. `changes`: of the settings of the cache, or of the child's own, see `disk_child.Child`.
+        """Start a proxy over `home`. `changes` are settings of the cache, or keys of `disk_child.Child`.
 
-        With `wait` it is ready. Raises Gone, its text why the start was given up.
+        With `wait` the proxy is ready. Raises Gone with the reason if the start was given up.
         """
         (home / "origin").mkdir(parents=True, exist_ok=True)
         spec: dict[str, Any] = {"halts": False, "retry_after": 0.05, "upkeep": 1.0, "short_write": 0}
@@ -214,7 +219,7 @@ class Forks:
 def ask(
     address: str, method: str, target: str, *, headers: dict[str, str] | None = None, body: bytes | None = None
 ) -> Answer:
-    """One request on a connection of its own."""
+    """Send one request on a connection of its own."""
     where = urlsplit(address)
     connection = http.client.HTTPConnection(where.hostname or "", where.port, timeout=DEADLINE)
     try:
@@ -237,18 +242,18 @@ def ask(
 
 
 def expected(home: Path, key: str) -> bytes:
-    """What the origin has."""
+    """Return the body that the origin has."""
     kept = home / "origin" / key
     return kept.read_bytes() if kept.exists() else disk_child.body_of(key)
 
 
 def space(folder: Path) -> int:
-    """Bytes that all files of a folder take on the disk (`st_blocks` counts 512 bytes each, I17)."""
+    """Return the bytes that all files of a folder take on the disk (I17). `st_blocks` counts 512 bytes each."""
     return sum(found.st_blocks * 512 for found in _files(folder))
 
 
 def _files(folder: Path) -> Iterator[os.stat_result]:
     for path, _, names in os.walk(folder):
         for name in names:
-            with contextlib.suppress(FileNotFoundError):  # evicted meanwhile
+            with contextlib.suppress(FileNotFoundError):  # the cache evicted it meanwhile
                 yield os.lstat(os.path.join(path, name))  # noqa: PTH118 - ten times a second, of many files

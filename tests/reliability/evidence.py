@@ -1,4 +1,4 @@
-"""What a run of the reliability suite saw, in numbers."""
+"""The figures that a run of the reliability suite recorded."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Of one test. What is counted has the name it is to have in the document, as in `kill cycles`, `bytes checked`.
+    """The figures of one test, by their names in docs/reliability.md, such as `kill cycles` or `bytes checked`.
 
     `caught_by` has the node of the test that caught a planted bug.
     """

@@ -1,4 +1,4 @@
-"""What bucketfront promises, read from docs/invariants.md: a name, a number and a statement each."""
+"""The invariants of docs/invariants.md, each with its title, number and statement."""
 
 import re
 from pathlib import Path

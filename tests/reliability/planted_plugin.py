@@ -1,8 +1,7 @@
-"""For pytest in a process of its own, `-p planted_plugin`: plants bugs, one at a time, runs the tests of each and notes
-what became of them.
+"""A pytest plugin, `-p planted_plugin`, that plants one bug at a time, runs its tests and records their outcomes.
 
-All tests are imported and collected once. What plants a bug and runs its tests is a child of that process, made by a
-fork: to start anew for each bug would take longer than the tests do.
+The parent process imports and collects all tests once. For each bug it forks a child, which plants the bug and runs its
+tests. A fresh process for each bug would take longer than the tests.
 """
 
 import json
@@ -20,11 +19,11 @@ from planting import NothingToPlant, plant
 HERE = Path(__file__).parent
 PRODUCT = HERE.parent.parent / "proxy"
 AT_ONCE = 2
-DEADLINE = 60  # seconds for one bug, on a loaded machine: the child is ended then, and notes nothing
+DEADLINE = 60  # seconds for one bug on a loaded machine; then the child is killed and records no outcome
 DEADLINE_OF_ALL = 400  # seconds for all tests without a bug
-WITHOUT = "none"  # the name of what is no bug: all tests run
+WITHOUT = "none"  # the name that stands for no bug: all tests run
 
-stopwatch.HANG_S = DEADLINE / 3  # before the tests import it: a test may wait for what a bug prevents
+stopwatch.HANG_S = DEADLINE / 3  # set before the tests import it, because a bug may make a test wait in vain
 
 CAUGHT, BROKEN, PASSED, SKIPPED = "caught", "broken", "passed", "skipped"
 
@@ -40,17 +39,19 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 class _Trials:
-    """Of each test `passed`, `skipped`, `caught` (an assertion of the test said no) or `broken` (anything else)."""
+    """Runs each bug's tests. A test is `passed`, `skipped`, `caught` (by an assertion of the test) or `broken`
+    (anything else).
+    """
 
     def __init__(self, wanted: list[str], folder: Path) -> None:
         self._wanted = wanted
         self._folder = folder
-        self._name: str | None = None  # of the bug, in its child
+        self._name: str | None = None  # the bug of this child
         self._outcomes: dict[str, str] = {}
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
-        """In the parent all there is to do; in a child nothing: pytest goes on with the bug's own tests."""
+        """Run all trials in the parent, and do nothing in a child, where pytest continues with the bug's own tests."""
         running = 0
         for name in self._wanted:
             if running == AT_ONCE:
@@ -109,10 +110,10 @@ def _is_refuted(call: "pytest.CallInfo[None]") -> bool:
 
 
 def _is_assertion(error: BaseException) -> bool:
-    """Of a test: an `assert` in the code under test that fails is a crash like any other."""
+    """Return whether an assertion of the test failed. A failing `assert` in the code under test counts as a crash."""
     if isinstance(error, BaseExceptionGroup):
         return any(map(_is_assertion, error.exceptions))
-    if isinstance(error, pytest.fail.Exception):  # what was to be raised was not
+    if isinstance(error, pytest.fail.Exception):  # the expected exception was not raised
         return True
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:

@@ -1,4 +1,4 @@
-"""What became of the tests of a session, and docs/reliability.md made of it and of what earlier sessions knew."""
+"""The outcomes of a session's tests, and how docs/reliability.md is made of them and of earlier sessions."""
 
 import os
 import platform
@@ -32,7 +32,7 @@ TWIN = "tests/reliability/test_planted_bugs.py::test_planted_bug_is_caught"
 
 
 class Recording:
-    """Of one session. `size`: smoke or soak."""
+    """The outcomes of one session. `size` is smoke or soak."""
 
     def __init__(self, size: str) -> None:
         self._size = size
@@ -41,7 +41,7 @@ class Recording:
         self._machine = f"{len(os.sched_getaffinity(0))} cores, Python {platform.python_version()}"
 
     def note(self, item: pytest.Item, report: pytest.TestReport) -> None:
-        """One phase of a test: set-up, call or tear-down. The worst of them counts."""
+        """Record one phase of a test: set-up, call or tear-down. The worst phase counts."""
         node = item.nodeid
         self._seconds[node] = self._seconds.get(node, 0.0) + report.duration
         outcome, reason = _outcome(report)
@@ -55,8 +55,10 @@ class Recording:
         self._ran[node] = Record(outcome, today, round(self._seconds[node]), self._machine, reason, figures, caught_by)
 
     def write(self, folder: Path, collected: Iterable[str], *, is_selection: bool) -> None:
-        """`reliability.json` and `reliability.md`, if any test ran. `collected` are the nodes of the session;
-        `is_selection`: they need not be all of their functions.
+        """Write `reliability.json` and `reliability.md` if any test ran.
+
+        `collected` are the nodes of the session. With `is_selection`, a function's parameters may be incomplete among
+        them.
         """
         if not self._ran:
             return
@@ -77,7 +79,7 @@ class Recording:
 
 def _outcome(report: pytest.TestReport) -> tuple[str, str]:
     if report.skipped:
-        # What was expected to fail and did is no reason to call it passed either.
+        # An expected failure that occurred does not count as passed either.
         told = report.longrepr[2] if isinstance(report.longrepr, tuple) else f"expected to fail: {report.wasxfail}"
         return NOT_RUN, without_paths(told.removeprefix("Skipped: ").removeprefix("not run: "))
     return (PASSED if report.passed else FAILED), ""

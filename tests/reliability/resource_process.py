@@ -1,4 +1,4 @@
-"""A `bucketfront serve` of its own, under limits, before the benchmark's origin; and clients that are bare sockets."""
+"""A `bucketfront serve` process with limits, in front of the benchmark's origin, and clients that are plain sockets."""
 
 import contextlib
 import re
@@ -17,8 +17,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 ROOT = Path(__file__).parent.parent.parent
-READY = 20.0  # seconds to start, other work on the machine included
-DEADLINE = 30.0  # seconds: a hang is a failure
+READY = 20.0  # seconds to start, with other work on the machine
+DEADLINE = 30.0  # seconds after which a call counts as hanging
 COMMAND = (sys.executable, "-m", "bucketfront.cli", "serve", "-c")
 LIMITED = (
     "import os, resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[1]), int(sys.argv[2])));"
@@ -41,7 +41,7 @@ access_log: {path: %(folder)s/access.log}
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """`told` is the file with its standard error."""
+    """A running server. `told` is the file with its standard error."""
 
     process: "subprocess.Popen[str]"
     clients: str
@@ -54,7 +54,9 @@ class Served:
 
     @property
     def resident(self) -> int:
-        """Bytes of memory that are its own; what it has mapped of files is the kernel's to take back."""
+        """Return the bytes of memory that belong to the process. Mapped file pages are excluded: the kernel can reclaim
+        them.
+        """
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         found = re.search(r"RssAnon:\s+(\d+) kB", status)
         assert found is not None
@@ -73,7 +75,9 @@ class Served:
 
 @contextlib.contextmanager
 def origin_process() -> Iterator[str]:
-    """The benchmark's origin: objects `obj-<MiB>` and `obj-<KiB>k`, with any `-suffix`. Gives its URL."""
+    """Run the benchmark's origin and yield its URL. Its objects are `obj-<MiB>` and `obj-<KiB>k`, with any
+    `-suffix`.
+    """
     command = [sys.executable, str(ROOT / "bench" / "origin.py")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
@@ -93,7 +97,10 @@ def serve(
     server: str = "",
     methods: str = "",
 ) -> Iterator[Served]:
-    """Ready inside the block; stopped after it, and its folder is gone: gigabytes need not wait for pytest."""
+    """Run a server that is ready inside the block.
+
+    The exit also removes its folder, because pytest would keep gigabytes until later.
+    """
     folder.mkdir(exist_ok=True)
     config, told = folder / "proxy.yaml", folder / "told"
     config.write_text(
@@ -102,7 +109,7 @@ def serve(
 
     command = [*COMMAND, str(config)]
     if descriptors is not None:
-        # Half of it at first: a server takes what it may have.
+        # Half of the limit at first, because a server may raise it itself.
         command = [sys.executable, "-c", LIMITED, str(descriptors // 2), str(descriptors), *command]
     with told.open("w") as stderr:
         process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stderr=stderr, text=True)
@@ -124,7 +131,7 @@ def serve(
 
 
 class Client:
-    """One connection. `buffer`: bytes that its kernel takes for it; a client that stalls has few."""
+    """One connection. `buffer` is the size of the kernel's receive buffer; a stalled client has a small one."""
 
     def __init__(self, url: str, *, buffer: int | None = None, tls: ssl.SSLContext | None = None) -> None:
         where = urlsplit(url)
@@ -161,7 +168,7 @@ class Client:
         return status, headers, bytes(body[:length])
 
     def drop(self, length: int) -> None:
-        """Read so much of a body, and forget it."""
+        """Read this many bytes of a body and drop them."""
         length -= len(self._unread)
         self._unread = b""
         while length > 0:
@@ -171,7 +178,7 @@ class Client:
 
     @property
     def is_over(self) -> bool:
-        """Whether the other side has closed; waits for it."""
+        """Return whether the other side has closed; wait for it."""
         return not self._unread and not self.socket.recv(1)
 
     def close(self) -> None:
@@ -179,7 +186,7 @@ class Client:
 
 
 class Most(threading.Thread):
-    """The most memory that the process has had."""
+    """Samples the memory of a process and keeps the maximum."""
 
     def __init__(self, served: Served) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
-"""strace on one thread of a running process: count its calls, and make one of them fail, wait, or be its last.
+"""strace on one thread of a running process: count its calls, and make one of them fail, wait or be the last one.
 
-strace is attached to the thread alone, so what other threads do is neither counted nor slowed down.
+strace is attached to that thread alone, so it neither counts nor slows down the calls of other threads.
 """
 
 import functools
@@ -17,8 +17,8 @@ from typing import Self
 
 import pytest
 
-# Those that a disk answers. Locks and offsets are the kernel's, not the disk's; and a close that fails has closed all
-# the same, which an injection cannot do. Those are only ever the last call before a kill.
+# Calls that a disk error can fail. Locks and offsets belong to the kernel. A failing close still closes, which an
+# injection cannot imitate, so a close is only the last call before a kill.
 FALLIBLE = (
     "access", "faccessat", "faccessat2", "fallocate", "fdatasync", "fstat", "fstatfs", "fsync", "ftruncate",
     "getdents64", "link", "lstat", "mkdir", "mkdirat", "newfstatat", "open", "openat", "openat2", "pread64", "preadv2",
@@ -31,7 +31,7 @@ _CALL = re.compile(r"([a-z_0-9]+)\(")
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """The `nth` call of that name that a thread makes, from 1; as strace saw it once."""
+    """The `nth` call of that name by a thread, counted from 1, as strace recorded it."""
 
     call: str
     nth: int
@@ -42,12 +42,12 @@ class Point:
 
 
 def names_of(calls: tuple[str, ...]) -> str:
-    """As strace takes them; one that an architecture does not have is no error."""
+    """Return names for strace. The `?` makes it ignore a call that the architecture does not have."""
     return ",".join(f"?{name}" for name in calls)
 
 
 def points(seen: str, folder: Path) -> list[Point]:
-    """Those of what strace saw that are about this folder, in order."""
+    """Return the calls of a trace that concern this folder, in order."""
     counts: Counter[str] = Counter()
     found = []
     for line in seen.splitlines():
@@ -60,9 +60,9 @@ def points(seen: str, folder: Path) -> list[Point]:
 
 
 class Strace:
-    """Attached inside the block. `fault`: what strace's `inject` takes, as in `pwrite64:error=EIO:when=3`.
+    """strace, attached inside the block. `fault` is strace's `inject` argument, such as `pwrite64:error=EIO:when=3`.
 
-    All of `calls` are traced, whichever of them is to fail: what is slowed down in a count is slowed down then, too.
+    All of `calls` are traced even if only one of them fails, so that counting and failing runs are equally slow.
     """
 
     def __init__(self, thread: int, log: Path, calls: tuple[str, ...] = ALL, fault: str = "") -> None:
@@ -81,16 +81,16 @@ class Strace:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._process.poll() is None:
-            self._process.send_signal(signal.SIGINT)  # detaches
+            self._process.send_signal(signal.SIGINT)  # strace detaches
         self._process.communicate(timeout=20)
 
     def wait(self) -> None:
-        """Until the process has died, and strace has noted it."""
+        """Wait until the process has ended and strace has recorded it."""
         self._process.wait(timeout=20)
 
     @property
     def text(self) -> str:
-        """What was seen. Complete after the block."""
+        """Return the trace. It is complete after the block."""
         return self._log.read_text(errors="replace")
 
     @property
@@ -100,7 +100,7 @@ class Strace:
 
 @functools.cache
 def why_not() -> str:
-    """Why strace cannot be used here; empty if it can."""
+    """Return why strace cannot be used here, or an empty string."""
     if shutil.which("strace") is None:
         return "strace is not installed"
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:

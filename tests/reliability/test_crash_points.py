@@ -1,4 +1,4 @@
-"""Each system call that an operation makes on the cache folder fails, and is the last one before a kill, in turn."""
+"""Let each system call of an operation on the cache folder fail, and be the last one before a kill, in turn."""
 
 import shutil
 import subprocess
@@ -16,9 +16,9 @@ from syscalls import ALL, FALLIBLE, Point, Strace, need_strace, points
 from bucketfront.cache.entries.entry import ENTRY_BYTES
 
 READY = 2.0  # seconds (I14)
-PROBE = "/.probe"  # a file that the start makes and removes; see `test_killed_beside_the_probe`
-RECOVERY = 10.0  # seconds in which a disk that works again is used again
-SMOKE_KILLS, SMOKE_FAULTS = 12, 7  # points of one operation and fault in the short run, at most
+PROBE = "/.probe"  # a file that the start creates and removes; see `test_killed_beside_the_probe`
+RECOVERY = 10.0  # seconds after which a recovered disk is used again
+SMOKE_KILLS, SMOKE_FAULTS = 12, 7  # most points of one operation and fault in the short run
 
 WHOLE, PARTIAL, WRITTEN = "whole-200001", "partial-327680", "written-150000"
 PURGED = ("purged1-70000", "purged2-70000")
@@ -28,9 +28,9 @@ KEYS = (WHOLE, PARTIAL, WRITTEN, *PURGED, UNFLUSHED, NEW, LATER)
 
 @dataclass(slots=True)
 class Seen:
-    """What the clients of one operation were told."""
+    """The responses that the clients of one operation got."""
 
-    reads: list[tuple[str, int, int, Answer]] = field(default_factory=list)  # (key, first byte, end, answer)
+    reads: list[tuple[str, int, int, Answer]] = field(default_factory=list)  # (key, first byte, end, response)
     writes: list[Answer] = field(default_factory=list)
     purges: list[Answer] = field(default_factory=list)
 
@@ -48,8 +48,9 @@ Act = Callable[[Proxy, Seen], None]
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """`act` is what is traced, in `thread`; `before` comes first and is not. `folder`: what it all begins on. A `start`
-    is held before it opens the cache.
+    """One operation on a copy of `folder`. `before` prepares it untraced, then `act` is traced in `thread`.
+
+    A `start` is halted before it opens the cache.
     """
 
     name: str
@@ -147,7 +148,7 @@ OPERATIONS = {
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Which errors a disk gives, and whether it goes on giving them: two of these in the short run."""
+    """Choose the disk errors, each once and permanent. The short run has two of these combinations."""
     if "lasts" in metafunc.fixturenames:
         faults = [(error, lasts) for error in ("ENOSPC", "EIO", "EROFS", "EDQUOT") for lasts in (False, True)]
         if not metafunc.config.getoption("--soak", default=False):
@@ -165,7 +166,9 @@ def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Path:
-    """`warm`, as a clean stop leaves it, and `unclean`, as a kill does, with bytes that the index has not heard of."""
+    """Return the folder of `warm`, left by a clean stop, and `unclean`, left by a kill with bytes missing in the
+    index.
+    """
     found = tmp_path_factory.mktemp("folders")
     for name in ("warm", "unclean"):
         proxy = forks.start(found / name, upkeep=3600)
@@ -186,7 +189,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Path:
 
 @dataclass(slots=True)
 class Bench:
-    """Where one operation is done again and again, each time on a fresh copy of its folder."""
+    """Repeats one operation, each time on a fresh copy of its folder."""
 
     forks: Forks
     folders: Path
@@ -194,7 +197,7 @@ class Bench:
     evidence: Evidence
 
     def points(self, operation: Operation, calls: tuple[str, ...]) -> list[Point]:
-        """The calls that it makes when nothing fails."""
+        """Return the calls that the operation makes if nothing fails."""
         proxy, seen = self.begin(operation)
         with Strace(proxy.threads[operation.thread], self.home / "strace", calls) as strace:
             operation.act(proxy, seen)
@@ -204,9 +207,9 @@ class Bench:
         return points(strace.text, self.home / "cache")
 
     def fail(self, operation: Operation, point: Point, error: str, *, lasts: bool = False) -> bool:
-        """A call fails; whether it came to that. All goes on, and soon with the cache again (I16).
+        """Let one call fail, and check that the proxy continues and soon uses the cache again (I16).
 
-        `lasts`: so do all later calls of that name.
+        With `lasts` all later calls of that name fail as well. Returns whether the call occurred.
         """
         proxy, seen = self.begin(operation)
         fault = f"{point.call}:error={error}:when={point.nth}{'+' if lasts else ''}"
@@ -227,7 +230,10 @@ class Bench:
         return strace.has_struck
 
     def kill(self, operation: Operation, point: Point) -> bool:
-        """The process is killed at one call; whether it came to that. The next start needs nobody (I14)."""
+        """Kill the process at one call, and check that the next start works without help (I14).
+
+        Returns whether the call occurred.
+        """
         proxy, seen = self.begin(operation)
         fault = f"{point.call}:signal=SIGKILL:when={point.nth}"
         with Strace(proxy.threads[operation.thread], self.home / "strace", ALL, fault) as strace:
@@ -241,7 +247,7 @@ class Bench:
         return strace.has_struck
 
     def begin(self, operation: Operation, short_write: int = 0) -> tuple[Proxy, Seen]:
-        """The operation's proxy, all ready for `act`."""
+        """Start the operation's proxy, ready for `act`."""
         shutil.rmtree(self.home, ignore_errors=True)
         subprocess.run(["cp", "-a", "--sparse=always", self.folders / operation.folder, self.home], check=True)
         is_start = operation.is_start
@@ -257,13 +263,13 @@ class Bench:
         if is_start:
             proxy.wait_halted("opening")
         else:
-            proxy.do("rest")  # the sweep of the start is over
+            proxy.do("rest")  # the sweep of the start has ended
         if operation.before is not None:
             operation.before(proxy, seen)
         return proxy, seen
 
     def check_answers(self, seen: Seen, *, is_killed: bool) -> None:
-        """Right bytes or a visible cut; never a 5xx, unless a purge says that it is not complete."""
+        """Check for right bytes or a visible cut, and for no 5xx except from an incomplete purge."""
         none = {0} if is_killed else set()
         for key, start, stop, answer in seen.reads:
             assert answer.status in {200, 206} | none, f"{key}: {answer.status}"
@@ -296,7 +302,7 @@ class Bench:
         assert space(self.home / "cache" / "objects") <= used, "more on the disk than is charged"
 
     def check_folder(self, seen: Seen) -> None:
-        """A start on what was left: ready in time, every block right, all space accounted for (I14, I1, I2, I17)."""
+        """Start on the folder: ready in time, every block right, all space accounted for (I14, I1, I2, I17)."""
         began = time.monotonic()
         proxy = self.forks.start(self.home, upkeep=3600)
         took = time.monotonic() - began
@@ -320,7 +326,7 @@ class Bench:
     def _check_space(self, proxy: Proxy) -> None:
         figures = proxy.figures()
         used, on_disk = figures["bytes_used"], space(self.home / "cache" / "objects")
-        # Nothing runs, and every entry is complete: the difference is what each entry is charged beside its bytes.
+        # Nothing runs and every entry is complete, so only the overhead of each entry is charged beyond its bytes.
         assert figures["entries"] == len(KEYS)
         assert on_disk <= used <= on_disk + ENTRY_BYTES * len(KEYS)
         assert space(self.home / "cache") <= used + figures["index_bytes"]
@@ -332,7 +338,7 @@ def bench(forks: Forks, folders: Path, tmp_path: Path, evidence: Evidence) -> Be
 
 
 def chosen(found: Sequence[Point], limit: int) -> list[Point]:
-    """As many, evenly spread, the first and the last among them."""
+    """Return at most `limit` of them, evenly spread, including the first and the last."""
     if len(found) <= limit:
         return list(found)
     last = len(found) - 1
@@ -340,7 +346,7 @@ def chosen(found: Sequence[Point], limit: int) -> list[Point]:
 
 
 def try_each(bench: Bench, what: str, found: list[Point], limit: int, strike: Callable[[Point], bool]) -> None:
-    """Every chosen point is tried, whatever came of the one before."""
+    """Try each chosen point, whatever the result of the one before."""
     failures, struck = [], 0
     tried = chosen(found, limit)
     for point in tried:
@@ -352,13 +358,13 @@ def try_each(bench: Bench, what: str, found: list[Point], limit: int, strike: Ca
     bench.evidence.add(f"crash points, {what}", struck)
     bench.evidence.add(f"crash points there are, {what}", len(found))
     assert not failures, f"{len(failures)} of {len(tried)} points:\n" + "\n".join(failures)
-    # A new file's folder may be there already, and the kernel may take more of an answer at once: not more than that.
+    # Some calls need not recur: a new file's folder may exist, and the kernel may take more of a response at once.
     assert struck >= min(2, len(tried)), f"only {struck} of {len(tried)} calls came again"
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_killed_at_each_call(bench: Bench, name: str, is_soak: bool) -> None:
-    """Whatever call was the last, the next start needs nobody and gives right bytes only (I1, I2, I14, I17)."""
+    """Whichever call was the last, the next start works without help and serves right bytes only (I1, I2, I14, I17)."""
     operation = OPERATIONS[name]
     found = [point for point in bench.points(operation, ALL) if PROBE not in point.seen]
     limit = len(found) if is_soak else SMOKE_KILLS
@@ -367,7 +373,9 @@ def test_killed_at_each_call(bench: Bench, name: str, is_soak: bool) -> None:
 
 @pytest.mark.parametrize("name", [name for name in OPERATIONS if name != "sweep"])
 def test_each_call_fails(bench: Bench, name: str, error: str, lasts: bool, is_soak: bool) -> None:
-    """Whatever call fails, clients get right bytes or a cut, no 5xx, and the cache is soon used again (I1, I3, I16)."""
+    """Whichever call fails, clients get right bytes or a cut, no 5xx, and the cache is soon used again (I1, I3,
+    I16).
+    """
     operation = OPERATIONS[name]
     found = [
         point for point in bench.points(operation, FALLIBLE) if PROBE not in point.seen and point.call != "preadv2"
@@ -378,28 +386,30 @@ def test_each_call_fails(bench: Bench, name: str, error: str, lasts: bool, is_so
 
 
 def test_killed_beside_the_probe(bench: Bench) -> None:
-    """A start that was killed while it tried the folder is one kill among others (I14)."""
+    """A start that is killed while it probes the folder is recovered from like any other kill (I14)."""
     operation = OPERATIONS["restart"]
     found = [point for point in bench.points(operation, ALL) if PROBE in point.seen]
     try_each(bench, "the probe, kill", found, len(found), lambda point: bench.kill(operation, point))
 
 
 def test_each_call_of_a_sweep_fails(bench: Bench) -> None:
-    """A disk that fails while orphans are swept, and recovers, is swept all the same (I16, I17)."""
+    """If the disk fails during the sweep of orphans and recovers, the sweep is completed (I16, I17)."""
     operation = OPERATIONS["sweep"]
     found = bench.points(operation, FALLIBLE)
     try_each(bench, "sweep, EIO", found, len(found), lambda point: bench.fail(operation, point, "EIO"))
 
 
 def test_what_is_in_memory_cannot_be_told(bench: Bench) -> None:
-    """A disk that fails while it is asked what of a file is in memory costs the cache, not the answer (I16)."""
+    """If the disk fails at the check of the page cache, the response is complete and only the cache is affected
+    (I16).
+    """
     operation = OPERATIONS["read"]
     found = bench.points(operation, ("preadv2",))
     try_each(bench, "residency, EIO", found, 4, lambda point: bench.fail(operation, point, "EIO"))
 
 
 def test_each_write_is_short(bench: Bench) -> None:
-    """A write of which the disk takes half goes on with the other half (I2)."""
+    """After a short write, the rest of the bytes is written (I2)."""
     operation = OPERATIONS["fill"]
     writes = [point for point in bench.points(operation, ("pwrite64",)) if "index.db" not in point.seen]
     for nth in range(1, len(writes) + 1):

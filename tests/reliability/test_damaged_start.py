@@ -30,11 +30,11 @@ import scale_folder
 
 ENTRIES = 1_000_000
 DAMAGED = ENTRIES // 100
-ASKED, SOAK_ASKED = 1_000, DAMAGED  # damaged ones, and as many sound ones
+ASKED, SOAK_ASKED = 1_000, DAMAGED  # damaged entries to request, and as many sound ones
 BLOCK = 64 << 10
 SIZE = 20_000
-READY = 2.0  # seconds from the start of the command on (I14)
-STARTS = 3  # the quickest counts: another process may be in the way of one
+READY = 2.0  # seconds from the start of the command (I14)
+STARTS = 3  # The quickest start counts, because another process may delay one.
 CLIENTS = 8
 NAMES = {True: "damaged", False: "sound"}
 
@@ -50,7 +50,7 @@ def key_of(number: int) -> str:
 
 
 def version_of(number: int) -> int:
-    """The origin numbers all versions, in the order in which they were stored."""
+    """Return the version's number. The origin numbers all versions in the order in which they were stored."""
     return number + 1
 
 
@@ -88,7 +88,7 @@ def pages() -> Iterator[tuple[int, bytes, bytes]]:
 
 
 def damage(folder: Path, number: int) -> None:
-    """One of eight kinds, in turn."""
+    """Damage each file in one of eight ways, in turn."""
     path = _path(folder, number)
     data = path.read_bytes()
     at = number * 7919 % SIZE
@@ -106,9 +106,9 @@ def damage(folder: Path, number: int) -> None:
         case 5:
             path.write_bytes(bytes(SIZE))
         case 6:
-            path.write_bytes(chaos_content.read(key_of(number), ENTRIES, 0, SIZE))  # of a version that never was
+            path.write_bytes(chaos_content.read(key_of(number), ENTRIES, 0, SIZE))  # a version that never existed
         case 7:
-            other = _path(folder, number - 1)  # two files that have changed places
+            other = _path(folder, number - 1)  # two files in exchanged places
             mine = other.read_bytes()
             other.write_bytes(data)
             path.write_bytes(mine)
@@ -120,7 +120,7 @@ def _path(folder: Path, number: int) -> Path:
 
 
 def make(folder: Path, origin: OriginProcess) -> None:
-    """As a kill leaves it: no note of a clean stop."""
+    """Make a folder as a kill leaves it, without the mark of a clean stop."""
     index = Index(folder / "index.db", origin.endpoint_url, block_size=BLOCK, boot=boot_id())
     folder.mkdir()
     index.open()
@@ -137,8 +137,8 @@ def make(folder: Path, origin: OriginProcess) -> None:
 async def test_a_million_entries_some_damaged(
     tmp_path: Path, origin: OriginProcess, is_soak: bool, evidence: Evidence
 ) -> None:
-    """With 1,000,000 entries, 1 % of them damaged, the start takes less than 2 s, and no wrong byte is served: what is
-    damaged is fetched again within the request, and only that (I1, I2, I14, I15).
+    """With 1,000,000 entries of which 1 % are damaged, the start takes less than 2 s. No wrong byte is served: exactly
+    the damaged blocks are fetched again, within the request (I1, I2, I14, I15).
     """
     for number in range(2 * DAMAGED):
         assert origin.call("store", key_of(number), SIZE) == version_of(number)
@@ -170,7 +170,7 @@ async def test_a_million_entries_some_damaged(
 
 
 async def ask(running: Running, origin: OriginProcess, numbers: list[int], evidence: Evidence) -> None:
-    """Each object once; every byte of it is looked at."""
+    """Request each object once and check every byte."""
     clients = [ChaosClient(running.address, number) for number in range(CLIENTS)]
     left = iter(numbers)
 

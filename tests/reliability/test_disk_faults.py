@@ -1,4 +1,4 @@
-"""A disk that is full, gone, slow, lying or somebody else's, under a whole proxy: right bytes, soon a cache again."""
+"""A whole proxy on a disk that is full, missing, slow or corrupt: it serves right bytes and soon caches again."""
 
 import contextlib
 import hashlib
@@ -24,10 +24,10 @@ from syscalls import FALLIBLE, Strace, names_of, need_strace
 from bucketfront.cache.storage import file_storage
 
 MIB = 1 << 20
-RECOVERY = 10.0  # seconds after which a disk that works again is used again
-SAMPLING = 0.1  # seconds between two looks at the space taken
+RECOVERY = 10.0  # seconds after which a recovered disk is used again
+SAMPLING = 0.1  # seconds between two samples of the space taken
 CLIENTS = 4
-RUNNING = CLIENTS * PARALLEL * PART  # bytes of all flights that may be running
+RUNNING = CLIENTS * PARALLEL * PART  # bytes of all part fetches that may be running
 WARM = ("warm1-200001", "warm2-70000", "warm3-327680")
 
 Mount = Callable[[str], Path]
@@ -41,7 +41,7 @@ def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
 
 @pytest.fixture
 def mount(tmp_path: Path) -> Iterator[Mount]:
-    """A tmpfs with these options, for the cache alone. It goes with the test."""
+    """Mount a tmpfs with these options for the cache alone. It is unmounted after the test."""
     where = tmp_path / "disk"
     where.mkdir()
 
@@ -58,25 +58,25 @@ def mount(tmp_path: Path) -> Iterator[Mount]:
 
     yield mounted
     if where.is_mount():
-        # Lazily: a proxy may have files open until the last test is over.
+        # Lazily, because a proxy may have files open until the last test has ended.
         subprocess.run(["umount", "-l", where], check=True)
 
 
 @pytest.fixture
 def retry_after(is_soak: bool) -> float:
-    """Seconds that a failed disk is left alone: as in production, in the long run."""
+    """Return the seconds without disk access after a disk error. The long run has the production value."""
     return file_storage.FAILURE_PAUSE_S if is_soak else 1.0
 
 
 class Client:
-    """Asks, and knows what is right."""
+    """Sends requests and checks the responses."""
 
     def __init__(self, proxy: Proxy, evidence: Evidence) -> None:
         self._proxy = proxy
         self._evidence = evidence
 
     def get(self, key: str, start: int = 0, *, may_be_cut: bool = False) -> bool:
-        """Checks the answer (I1, I3, I16). Returns whether it was a hit."""
+        """Send a GET and check the response (I1, I3, I16). Returns whether it was a hit."""
         right = body_of(key)[start:]
         answer = self._proxy.get(key, start) if start else self._proxy.get(key)
         assert answer.status in (200, 206) or (may_be_cut and not answer.status), f"{key}: {answer.status}"
@@ -86,7 +86,7 @@ class Client:
         return answer.is_hit
 
     def all_works(self, name: str) -> None:
-        """New objects, whole and in part, writes, and those that were there before."""
+        """Check new objects, whole and in part, writes, and the objects stored before."""
         for number in range(4):
             self.get(f"{name}{number}-{3 * BLOCK + number}")
             self.get(f"{name}{number}-{3 * BLOCK + number}", BLOCK + 1)
@@ -98,7 +98,7 @@ class Client:
         assert self._proxy.is_up()
 
     def wait_cached(self, name: str) -> None:
-        """Until an object that was never asked for before is kept; fails after RECOVERY."""
+        """Wait until a newly requested object is cached; fail after RECOVERY."""
         began = time.monotonic()
         while not self.get(f"{name}-70001"):
             assert time.monotonic() - began < RECOVERY, f"nothing is cached {RECOVERY:g} s after the disk's recovery"
@@ -119,7 +119,7 @@ def started(
 
 
 def fill_up(folder: Path) -> Path:
-    """A file that takes all the bytes that a disk has left."""
+    """Write a file that takes all free bytes of a disk."""
     hog = folder / "hog"
     with hog.open("wb", buffering=0) as file, contextlib.suppress(OSError):
         while True:
@@ -128,7 +128,7 @@ def fill_up(folder: Path) -> Path:
 
 
 def use_up_inodes(folder: Path) -> list[Path]:
-    """Empty files, as many as a disk can still make."""
+    """Create empty files until the disk has no inode left."""
     hogs: list[Path] = []
     with contextlib.suppress(OSError):
         while True:
@@ -141,7 +141,7 @@ def use_up_inodes(folder: Path) -> list[Path]:
 def test_bytes_run_out(
     forks: Forks, mount: Mount, tmp_path: Path, evidence: Evidence, retry_after: float, already: str
 ) -> None:
-    """A disk without a byte left takes nothing, and is used again as soon as it has room (I16)."""
+    """A full disk gets no new entries, and is used again as soon as it has room (I16)."""
     disk = mount("size=3m")
     proxy, client = started(forks, tmp_path, evidence, disk / "cache", retry_after=retry_after)
     hog = fill_up(disk) if already == "full" else None
@@ -159,7 +159,7 @@ def test_bytes_run_out(
 
 
 def test_inodes_run_out(forks: Forks, mount: Mount, tmp_path: Path, evidence: Evidence, retry_after: float) -> None:
-    """A disk that can make no more files takes none, and is used again when it can (I16)."""
+    """A disk without inodes gets no new files, and is used again as soon as it has some (I16)."""
     disk = mount("size=32m,nr_inodes=40")
     _, client = started(forks, tmp_path, evidence, disk / "cache", retry_after=retry_after)
     hogs = use_up_inodes(disk)
@@ -173,9 +173,9 @@ def test_inodes_run_out(forks: Forks, mount: Mount, tmp_path: Path, evidence: Ev
 
 
 def test_read_only_and_back(forks: Forks, mount: Mount, tmp_path: Path, evidence: Evidence, retry_after: float) -> None:
-    """A folder that turns read-only is used again once it is writable again (I16).
+    """A folder that becomes read-only is used again once it is writable (I16).
 
-    A file system with files open for writing does not turn read-only by hand; a second mount of it, in its place, does.
+    A file system with files open for writing cannot be remounted read-only, so a second mount takes its place.
     """
     disk = mount("size=32m")
     proxy, client = started(forks, tmp_path, evidence, disk / "cache", retry_after=retry_after)
@@ -193,7 +193,7 @@ def test_read_only_and_back(forks: Forks, mount: Mount, tmp_path: Path, evidence
 
 @pytest.mark.parametrize("what", ["bytes", "inodes"])
 def test_start_on_a_full_disk(forks: Forks, mount: Mount, tmp_path: Path, evidence: Evidence, what: str) -> None:
-    """A disk that the cache or others have filled up keeps no proxy from starting after a kill (I14, I16)."""
+    """A disk that the cache or other programs have filled does not prevent a start after a kill (I14, I16)."""
     disk = mount("size=8m,nr_inodes=60")
     proxy, _ = started(forks, tmp_path, evidence, disk / "cache")
     proxy.kill()
@@ -206,7 +206,9 @@ def test_start_on_a_full_disk(forks: Forks, mount: Mount, tmp_path: Path, eviden
 
 @pytest.mark.parametrize("error", ["EIO", "EROFS"])
 def test_every_call_fails(forks: Forks, tmp_path: Path, evidence: Evidence, retry_after: float, error: str) -> None:
-    """While every call to the disk fails, requests go on; soon after the last failure objects are kept again (I16)."""
+    """While every disk call fails, requests still succeed; soon after the last failure objects are cached again
+    (I16).
+    """
     need_strace()
     proxy, client = started(forks, tmp_path, evidence, retry_after=retry_after)
     with Strace(proxy.threads["disk"], tmp_path / "strace", FALLIBLE, f"{names_of(FALLIBLE)}:error={error}") as strace:
@@ -219,7 +221,7 @@ def test_every_call_fails(forks: Forks, tmp_path: Path, evidence: Evidence, retr
 
 
 def test_slow_writes(forks: Forks, tmp_path: Path, evidence: Evidence) -> None:
-    """A disk that takes 0.3 s for each write slows down who waits for these bytes, and no hit (I16)."""
+    """If the disk takes 0.3 s for each write, only the readers of these bytes are slower, and no hit is (I16)."""
     need_strace()
     proxy, client = started(forks, tmp_path, evidence)
     for key in WARM:
@@ -249,7 +251,7 @@ def test_slow_writes(forks: Forks, tmp_path: Path, evidence: Evidence) -> None:
 
 
 def test_folder_deleted(forks: Forks, tmp_path: Path, evidence: Evidence, retry_after: float) -> None:
-    """A cache folder deleted under the running proxy costs what was in it; objects are soon kept again (I16)."""
+    """After the cache folder is deleted under the running proxy, objects are soon cached again (I16)."""
     proxy, client = started(forks, tmp_path, evidence, retry_after=retry_after)
     shutil.rmtree(tmp_path / "cache")
     client.all_works("during")
@@ -260,7 +262,7 @@ def test_folder_deleted(forks: Forks, tmp_path: Path, evidence: Evidence, retry_
 
 
 def test_deleted_folder_is_begun_anew(forks: Forks, tmp_path: Path, evidence: Evidence, retry_after: float) -> None:
-    """What is kept after the folder was deleted is there at the next start, and the folder is locked (I14, I16)."""
+    """What is cached after the folder was deleted survives a restart, and the new folder is locked (I14, I16)."""
     proxy, client = started(forks, tmp_path, evidence, retry_after=retry_after)
     shutil.rmtree(tmp_path / "cache")
     client.all_works("during")
@@ -280,11 +282,11 @@ def test_deleted_folder_is_begun_anew(forks: Forks, tmp_path: Path, evidence: Ev
 
 @pytest.mark.parametrize("what", ["folder", "objects", "shard"])
 def test_symlink_in_its_place(forks: Forks, tmp_path: Path, evidence: Evidence, retry_after: float, what: str) -> None:
-    """What a symbolic link in the folder's place points at is left alone, whatever the proxy does (I16)."""
+    """The target of a symbolic link in place of the folder stays untouched, whatever the proxy does (I16)."""
     cache, victim = tmp_path / "cache", tmp_path / "victim"
     proxy, client = started(forks, tmp_path, evidence, retry_after=retry_after)
     inside = {"folder": cache, "objects": cache / "objects", "shard": next((cache / "objects").iterdir())}[what]
-    # As like the cache as can be: the files that it would unlink or open have the same names.
+    # A copy of the cache: the files that the proxy would unlink or open have the same names there.
     shutil.copytree(inside, victim)
     (victim / "precious").write_bytes(b"not the cache's")
     before = state_of(victim)
@@ -301,7 +303,7 @@ def test_symlink_in_its_place(forks: Forks, tmp_path: Path, evidence: Evidence, 
 
 
 def state_of(folder: Path) -> dict[str, tuple[int, int, str]]:
-    """Names, modes, times of last change and contents of all that is in a folder."""
+    """Return names, modes, modification times and contents of everything in a folder."""
     found = {}
     for path in (folder, *sorted(folder.rglob("*"))):
         at = path.lstat()
@@ -349,7 +351,7 @@ def swap(files: list[Path]) -> None:
 
 
 def claim(files: list[Path]) -> None:
-    """The index says that every block of every object is there, whatever the files have."""
+    """Let the index claim every block of every object, whatever the files hold."""
     index = files[0].parents[2] / "index.db"
     with contextlib.closing(sqlite3.connect(index)) as database, database:
         database.execute("UPDATE pages SET present = ?", (b"\xff" * 32,))
@@ -364,7 +366,7 @@ SAME, HALF = ("same1-200001", "same2-200001"), "half-327680"
 
 @pytest.mark.parametrize("harm", AT_REST)
 def test_damaged_after_a_kill(forks: Forks, tmp_path: Path, evidence: Evidence, harm: str) -> None:
-    """After an unclean stop a block that is not what it was is found before a byte of it is sent (I15)."""
+    """After an unclean stop a corrupt block is found before a byte of it is sent (I15)."""
     proxy, client = started(forks, tmp_path, evidence)
     for key in SAME:
         client.get(key)
@@ -372,7 +374,7 @@ def test_damaged_after_a_kill(forks: Forks, tmp_path: Path, evidence: Evidence, 
     proxy.do("rest")
     proxy.do("flush")
     proxy.kill()
-    # Those of the same size first: swapped, they differ by their content alone.
+    # Ordered by size: swapped files of equal size differ by their content alone.
     files = sorted((tmp_path / "cache" / "objects").glob("*/*"), key=lambda file: file.stat().st_size != 200001)
     AT_REST[harm](files)
     client = Client(forks.start(tmp_path), evidence)
@@ -385,7 +387,7 @@ def test_damaged_after_a_kill(forks: Forks, tmp_path: Path, evidence: Evidence, 
 
 @pytest.mark.parametrize("is_up", [False, True], ids=["down", "up"])
 def test_truncated_after_a_clean_stop(forks: Forks, tmp_path: Path, evidence: Evidence, is_up: bool) -> None:
-    """A file that is too short is a miss, or ends an answer that was begun with a cut; it never pads (I3, I15)."""
+    """A file that is too short is a miss, or cuts a response that has begun; no response is padded (I3, I15)."""
     proxy, client = started(forks, tmp_path, evidence)
     proxy.stop()
     if is_up:
@@ -405,14 +407,14 @@ def test_truncated_after_a_clean_stop(forks: Forks, tmp_path: Path, evidence: Ev
 
 @dataclass(slots=True)
 class Sampled:
-    most: int = 0  # bytes taken, at most
+    most: int = 0  # most bytes that were taken
     least_free: int = 1 << 62
     samples: int = 0
 
 
 @contextmanager
 def sampling(folder: Path) -> Iterator[Sampled]:
-    """Looks every SAMPLING seconds at the bytes that all files take, and at what the disk has left."""
+    """Sample every SAMPLING seconds the bytes that all files take, and the free space of the disk."""
     found, is_over = Sampled(), threading.Event()
 
     def look() -> None:
@@ -432,7 +434,7 @@ def sampling(folder: Path) -> Iterator[Sampled]:
 
 
 def flood(client: Client, total: int) -> None:
-    """Objects of many sizes, together `total` bytes, from several clients; some of them are asked for again."""
+    """Request objects of many sizes, `total` bytes together, from several clients, and some of them again."""
     sizes = [BLOCK // 2, 3 * BLOCK + 1, 7 * BLOCK, 15 * BLOCK + 11]
     count = total // (sum(sizes) // len(sizes))
     with ThreadPoolExecutor(CLIENTS) as threads:
@@ -445,7 +447,7 @@ def flood(client: Client, total: int) -> None:
 
 
 def test_space_bound(forks: Forks, tmp_path: Path, evidence: Evidence, is_soak: bool) -> None:
-    """At no time do the files take more than `max_size` and the blocks of what is running (I17)."""
+    """The files never take more than `max_size` plus the blocks of running part fetches (I17)."""
     limit = 12 * MIB
     proxy, client = started(forks, tmp_path, evidence, max_size=limit)
     with sampling(tmp_path / "cache") as sampled:
@@ -461,13 +463,13 @@ def test_space_bound(forks: Forks, tmp_path: Path, evidence: Evidence, is_soak: 
 
 @pytest.mark.parametrize("begins", ["later", "at once"])
 def test_min_free(forks: Forks, mount: Mount, tmp_path: Path, evidence: Evidence, begins: str, is_soak: bool) -> None:
-    """At no time has the disk less than `min_free` left, though `max_size` would allow it (I17).
+    """The disk never has less than `min_free` left, even if `max_size` would allow it (I17).
 
-    But for what is running: bytes reserved and not yet written count as free when the disk is looked at.
+    Running fetches are excepted: bytes reserved but not yet written count as free when the disk is sampled.
     """
     floor = 8 * MIB
     disk = mount("size=20m")
-    # The upkeep's first round is late, as on a machine with much to do; or it was done before anybody asked.
+    # The first upkeep round either comes late, as on a busy machine, or ran before the first request.
     upkeep = 1.0 if begins == "later" else 60.0
     proxy = forks.start(tmp_path, folder=disk / "cache", max_size="1GiB", min_free=floor, upkeep=upkeep)
     client = Client(proxy, evidence)
@@ -483,7 +485,7 @@ def test_min_free(forks: Forks, mount: Mount, tmp_path: Path, evidence: Evidence
 
 
 def check_start(forks: Forks, tmp_path: Path, evidence: Evidence, folder: Path | None = None) -> None:
-    """What all this left behind starts by itself and gives right bytes (I14)."""
+    """Check that a start on what remains works without help and serves right bytes (I14)."""
     began = time.monotonic()
     proxy = forks.start(tmp_path, folder=folder)
     assert time.monotonic() - began < 2.0

@@ -1,4 +1,4 @@
-"""Many clients, and an origin that fails, lies, stalls and changes at random: nothing wrong is ever served."""
+"""Many clients, and an origin that fails, deceives, stalls and changes at random: no wrong byte is ever served."""
 
 import asyncio
 import bisect
@@ -21,12 +21,12 @@ from workload import Workload
 
 CLIENTS = 8
 SECONDS, SOAK_SECONDS = 20, 900
-PHASE = 1.0  # seconds that a script holds
-SICK = 4  # keys at most whose origin misbehaves at a time, of two dozen
+PHASE = 1.0  # seconds for which a script holds
+SICK = 4  # most keys, of two dozen, whose origin misbehaves at the same time
 TTL = 0.5
-STALE = 1.0  # seconds past the TTL that a failing origin is made up for
-SLACK = 3.0  # seconds: how late the answer to a misdeed may come, on a loaded machine
-RECOVERY = 10.0  # seconds: the breaker's rest after a bad phase
+STALE = 1.0  # seconds past the TTL for which stale entries cover for a failing origin
+SLACK = 3.0  # seconds by which the response to a fault may come late on a loaded machine
+RECOVERY = 10.0  # seconds: the breaker's pause after a bad phase
 
 
 @pytest.fixture
@@ -36,8 +36,8 @@ def origin() -> Iterator[OriginProcess]:
 
 
 async def test_faults_at_random(tmp_path: Path, origin: OriginProcess, is_soak: bool, evidence: Evidence) -> None:
-    """No mixed, wrong or short body, no version too old or going back, no lost write; and 5xx only where the origin
-    misbehaved (I1-I5, I7-I9, I13).
+    """No body is mixed, wrong or short, no version is too old or goes backwards, no write is lost, and a 5xx comes only
+    if the origin misbehaved (I1-I5, I7-I9, I13).
     """
     chosen = seed()
     rng = random.Random(chosen)
@@ -94,7 +94,7 @@ async def _use(workload: Workload, client: ChaosClient, until: float) -> None:
 
 
 async def _recovered(workload: Workload, client: ChaosClient) -> None:
-    """Once the origin is well, all of every object comes again, by itself and soon."""
+    """Check that once the origin is healthy, every object is soon complete again without help."""
     for key in workload.objects.keys:
         async with asyncio.timeout(RECOVERY):
             while (await client.get(key)).outcome not in ("done", "absent"):  # noqa: ASYNC110 - each turn is a request
@@ -103,7 +103,7 @@ async def _recovered(workload: Workload, client: ChaosClient) -> None:
 
 
 class _Excuses:
-    """What the origin's own misdeeds explain."""
+    """The deviations that the origin's own faults explain."""
 
     def __init__(self, misdeeds: Iterable[Misdeed]) -> None:
         self._all = _Times()
@@ -116,16 +116,16 @@ class _Excuses:
                 self._absences[misdeed.key].add(misdeed)
 
     def absence(self, record: Record) -> bool:
-        """The origin said 404 of an object that there was."""
+        """Return whether the origin sent a 404 for an object that existed."""
         return record.outcome == "absent" and self._absences[record.key].are_around(record, TTL + SLACK)
 
     def failure(self, record: Record) -> bool:
-        """The origin misbehaved with that key; or, for a 503, so many keys' did that the breaker opened."""
+        """Return whether the origin misbehaved with that key, or, for a 503, with enough keys to open the breaker."""
         return (self._all if record.status == 503 else self._of_key[record.key]).are_around(record, SLACK)
 
 
 class _Times:
-    """When misdeeds began, in that order, and by when all of them so far had ended."""
+    """The start times of faults, in order, each with the time by which all faults so far had ended."""
 
     def __init__(self) -> None:
         self._began: list[float] = []
@@ -136,6 +136,6 @@ class _Times:
         self._ended.append(max(misdeed.ended, self._ended[-1] if self._ended else misdeed.ended))
 
     def are_around(self, record: Record, lasting: float) -> bool:
-        """One of them, whose effect lasts so many seconds, has to do with a request of that time."""
+        """Return whether one of them, whose effect lasts so many seconds, may concern a request of that time."""
         begun = bisect.bisect_right(self._began, record.end)
         return begun > 0 and self._ended[begun - 1] + lasting >= record.start

@@ -23,25 +23,23 @@ from workload import OBJECTS, Workload
 CLIENTS = 5
 CYCLES, SOAK_CYCLES = 300, 10_000
 FRESH_CYCLES, SOAK_FRESH_CYCLES = 6, 100
-WINDOW = 100  # cycles whose records are looked at together
-READY = 2.0  # seconds (I14), from the fork on
-SWEPT = 20.0  # seconds within which a start has removed what kills left behind
-LATE = 0.01  # share of the starts that may take longer: the machine does other things besides
-FRESH_READY = 10.0  # seconds from the start of an interpreter on, which imports all of it, two loaded cores included
+WINDOW = 100  # cycles whose records are checked together
+READY = 2.0  # seconds from the fork (I14)
+SWEPT = 20.0  # seconds within which a start removes the remains of kills
+LATE = 0.01  # share of the starts that may take longer, because the machine has other work
+FRESH_READY = 10.0  # seconds from the start of an interpreter that imports everything, on two loaded cores
 LONGEST_LOAD = 0.3  # seconds from ready to the kill
-FLUSH = (
-    b'{"paths": ["/none"], "soft": true}'  # a purge of nothing: what is known goes to the disk before it is answered
-)
-KILLED_AT_START = 0.15  # share of the cycles in which the proxy does not even get ready
-KILLED_AT_WRITE = 0.3  # share of those in which it is killed as soon as a write was answered
-TTL = 3.0  # longer than a start takes: what a kill leaves behind is still fresh
+FLUSH = b'{"paths": ["/none"], "soft": true}'  # a purge that matches no entry: it flushes the index before its response
+KILLED_AT_START = 0.15  # share of the cycles that kill the proxy before it is ready
+KILLED_AT_WRITE = 0.3  # share of the other cycles that kill it right after the response to a write
+TTL = 3.0  # longer than a start takes, so that entries are still fresh after a kill
 FRESHNESS = {
     "default_ttl": f"{TTL}s",
     "negative_ttl": f"{TTL}s",
     "stale_while_revalidate": 0,
     "stale_if_error": 0,
 }
-SLACK = 3.0  # seconds: a lookup that is joined may have asked the origin so long ago, on a loaded machine
+SLACK = 3.0  # seconds: on a loaded machine a joined lookup may have begun so long ago
 
 
 @pytest.fixture
@@ -61,24 +59,24 @@ class Killing:
     seed: int
     rng: random.Random = field(init=False)
     workload: Workload = field(init=False)
-    slowest: float = 0.0  # seconds until a proxy that was let live so long was ready
-    late: int = 0  # starts that took longer than they may
+    slowest: float = 0.0  # seconds of the slowest start that was not killed
+    late: int = 0  # starts that exceeded their time limit
     records: list[Record] = field(default_factory=list)
     changes: list[Change] = field(default_factory=list)
     is_killed: bool = False
     most_space: int = 0  # bytes on disk after a kill
-    answered: asyncio.Event = field(default_factory=asyncio.Event)  # a write
+    answered: asyncio.Event = field(default_factory=asyncio.Event)  # set by each successful write
     last_written: str = OBJECTS.written[0]
 
     def __post_init__(self) -> None:
         self.rng = random.Random(self.seed)
         self.workload = Workload(self.rng)
         self.workload.fill(self.origin)
-        # Healthy, and now and then slow: then a kill meets requests and writes that wait.
+        # The origin is healthy but slow at times, so that a kill meets waiting requests and writes.
         self.origin.set_script(AtRandom(self.seed, 0.2, (Behaviour(pause=0.03),)))
 
     async def run(self, cycles: int, ready: float) -> None:
-        """So many kills, and at the end a proxy that has every byte right."""
+        """Run so many kills, then check that a proxy serves every byte right."""
         for number in range(1, cycles + 1):
             await self.cycle(ready)
             if number % WINDOW == 0:
@@ -89,7 +87,7 @@ class Killing:
         self.evidence.add("kill -9 cycles", cycles)
 
     async def cycle(self, ready: float) -> None:
-        """A start, a load, a kill. `ready`: seconds that a start may take."""
+        """Start, load and kill a proxy. `ready` is the time limit of a start in seconds."""
         await self.starter.begin(self.config)
         if self.slowest and self.rng.random() < KILLED_AT_START:
             await asyncio.sleep(self.rng.uniform(0, self.slowest))
@@ -115,7 +113,7 @@ class Killing:
         await asyncio.gather(*load)
 
     async def sweep(self) -> None:
-        """All of every object, once nothing changes any more and what was known is stale: the versions of now."""
+        """Get every object once nothing changes and all entries are stale: only current versions are right."""
         await asyncio.sleep(TTL)
         self.changes += self.origin.call("drain_history")
         current = {change.key: change.version for change in self.changes}
@@ -130,14 +128,14 @@ class Killing:
         await self.starter.kill()
 
     async def _swept(self) -> None:
-        """Files that kills left without a row are found and removed, and the bound on space holds again (I17)."""
+        """Wait until the files without a row are removed and the bound on space holds again (I17)."""
         folder = self.config.parent / "cache"
         async with asyncio.timeout(SWEPT):
             while _allocated(folder) > MAX_SIZE:  # noqa: ASYNC110 - there is no event to wait for
                 await asyncio.sleep(0.1)
 
     def check(self) -> None:
-        """Writes are kept for the next time: what is read then must not be older."""
+        """Check the records. Writes are kept for the next check, because later reads must not be older."""
         self.changes += self.origin.call("drain_history")
         found = violations(self.records, self.changes, TTL + SLACK)
         assert not found, f"seed {self.seed}: {len(found)} violations, the first {found[0]}"
@@ -148,7 +146,7 @@ class Killing:
         self.records[:] = [record for record in self.records if not record.is_read][-1000:]
 
     async def _use(self, address: str, number: int) -> None:
-        """Requests one after the other, until the proxy is gone. An answer that is cut is no sign of that."""
+        """Send one request after the other until the proxy is killed. A cut response is no sign of a kill."""
         client = ChaosClient(address, number, self.records)
         await client.get(self.last_written)
         while not self.is_killed:
@@ -159,7 +157,7 @@ class Killing:
         await client.close()
 
     async def _disturb_for(self, running: Running, seconds: float) -> None:
-        """Others change objects, and the index is written, which by itself happens once a second."""
+        """Change objects at the origin and flush the index more often than its once a second."""
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
             if self.rng.random() < 0.2:
@@ -175,8 +173,8 @@ def _allocated(folder: Path) -> int:
 
 
 async def test_kill_again_and_again(tmp_path: Path, origin: OriginProcess, is_soak: bool, evidence: Evidence) -> None:
-    """After each `kill -9` the next start needs nobody and is ready in 2 s, and no client ever sees a wrong byte, a
-    short body, or a version older than it may be (I1-I5, I7, I8, I14).
+    """After each `kill -9` the next start works without help and is ready in 2 s. No client ever gets a wrong byte, a
+    short body, or a version older than permitted (I1-I5, I7, I8, I14).
     """
     async with fork_server() as starter:
         killing = Killing(starter, origin, configuration(tmp_path, origin, freshness=FRESHNESS), evidence, seed())
@@ -187,7 +185,7 @@ async def test_kill_again_and_again(tmp_path: Path, origin: OriginProcess, is_so
 
 
 async def test_kill_the_command(tmp_path: Path, origin: OriginProcess, is_soak: bool, evidence: Evidence) -> None:
-    """The same with the command as a user starts it (I14)."""
+    """The same holds for the command as a user starts it (I14)."""
     starter = FreshStarts()
     killing = Killing(starter, origin, configuration(tmp_path, origin, freshness=FRESHNESS), evidence, seed())
     try:

@@ -1,4 +1,4 @@
-"""For each invariant bugs that break it, each planted in a process of its own: the tests there have to say no."""
+"""For each invariant, bugs that break it are planted one at a time, each in its own process: the tests must fail."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from planted_plugin import CAUGHT, PASSED, WITHOUT
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
-DEADLINE = 900  # seconds for all of them, on a loaded machine
+DEADLINE = 900  # seconds for all bugs, on a loaded machine
 
 Outcomes = dict[str, dict[str, str]]
 """By the bug's name, then by the test's node; see `planted_plugin`."""
@@ -22,7 +22,7 @@ Outcomes = dict[str, dict[str, str]]
 
 @pytest.fixture(scope="module")
 def outcomes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
-    """Of the bugs that this session asks about, and of none where it asks about that."""
+    """Return the outcomes of the tests for the bugs, and without a bug, that this session selects."""
     bugs: list[Bug] = []
     wanted: list[str] = []
     for item in request.session.items:
@@ -35,9 +35,9 @@ def outcomes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     wanted += [bug.name for bug in bugs]
     nodes = NODES if WITHOUT in wanted else tuple(dict.fromkeys(node for bug in bugs for node in bug.nodes))
     folder = tmp_path_factory.mktemp("noted")
-    # What is captured in a file would be in one file of all processes.
+    # All processes would share one file of captured output.
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "planted_plugin", "--capture=sys"]
-    # Under CI pytest explains a failed comparison in full: of a body of 100 KB that takes minutes, and nobody reads it.
+    # Under CI pytest explains a failed comparison in full, which takes minutes for a body of 100 KB.
     command += ["--assert=plain", "--noted", str(folder), *(f"--planted={name}" for name in wanted), *nodes]
     path = os.pathsep.join((str(HERE), str(HERE.parent)))
     done = subprocess.run(
@@ -65,7 +65,7 @@ def test_nothing_is_caught_where_nothing_is_planted(outcomes: Outcomes, evidence
 
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: f"I{bug.invariant}-{bug.name}")
 def test_planted_bug_is_caught(bug: Bug, outcomes: Outcomes, evidence: Evidence) -> None:
-    """With the bug planted, one of the tests named with it fails, and by an assertion of its own."""
+    """With the bug planted, one of its tests fails by an assertion of its own."""
     found = outcomes.get(bug.name)
     assert found is not None, "its process ended before its tests did"
     assert CAUGHT in found.values(), found
@@ -74,7 +74,7 @@ def test_planted_bug_is_caught(bug: Bug, outcomes: Outcomes, evidence: Evidence)
 
 
 def test_each_invariant_has_its_bug() -> None:
-    """And each bug has a name of its own, since that is how it is planted."""
+    """Each invariant has a bug, and each bug has a name of its own, by which it is planted."""
     assert {bug.invariant for bug in BUGS} == {invariant.number for invariant in INVARIANTS}
     assert len({bug.name for bug in BUGS} | {WITHOUT}) == len(BUGS) + 1
     assert [bug.name for bug in BUGS if not (bug.edits and bug.nodes)] == []

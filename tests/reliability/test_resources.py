@@ -1,4 +1,4 @@
-"""What a process may take: descriptors (I21) and memory (I19), and what it does when somebody wants more."""
+"""The limits of a process: descriptors (I21), memory (I19), and the behaviour at these limits."""
 
 import ssl
 import subprocess
@@ -22,12 +22,12 @@ REFUSED_WITHIN = 2.0 * 3  # seconds (I30), on a machine that has other work
 READERS = 500
 OBJECT = 1 << 30
 MIB = 1 << 20
-BUFFER = 32 << 10  # bytes that a stalled reader's kernel takes
+BUFFER = 32 << 10  # bytes of a stalled reader's receive buffer
 A_CONNECTION = 128 << 10  # bytes (I19)
 WRITERS = 300
-A_PIECE = 64 << 10  # bytes of an upload that are gathered, where there are many
-PIECES = 32 * MIB  # bytes: of the first ones, which may gather more, and slack
-FLIGHTS = 64 * MIB  # bytes: 16 connections to the origin, what was read and not written of each, and slack
+A_PIECE = 64 << 10  # bytes of an upload that are gathered if there are many uploads
+PIECES = 32 * MIB  # bytes: the first uploads may gather more, and there is slack
+FLIGHTS = 64 * MIB  # bytes: 16 connections to the origin, the bytes read but not yet written of each, and slack
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def origin() -> Iterator[str]:
 
 
 class Probe(threading.Thread):
-    """Asks for `/healthz` again and again, and looks at the process meanwhile."""
+    """Requests `/healthz` again and again, and samples the process meanwhile."""
 
     def __init__(self, served: Served) -> None:
         super().__init__()
@@ -65,8 +65,8 @@ class Probe(threading.Thread):
 
 
 def test_descriptors_run_out_for_clients_only(tmp_path: Path, origin: str, evidence: Evidence) -> None:
-    """Clients beyond the bound get 503 and leave; those within get their hits, the admin port answers within a second,
-    and all descriptors come back (I21).
+    """Clients beyond the bound get 503 and a close. The others get their hits, the admin port responds within a second,
+    and all descriptors are released at the end (I21).
     """
     with serve(tmp_path / "served", origin, descriptors=LIMIT) as served:
         small, large = body_of(served, "/obj-16k"), body_of(served, "/obj-4")
@@ -106,7 +106,7 @@ def test_descriptors_run_out_for_clients_only(tmp_path: Path, origin: str, evide
 
 
 def is_in(client: Client, expected: bytes) -> bool:
-    """Whether the client got its hit; if not, it was refused as it should be."""
+    """Return whether the client got its hit; if not, check that it was rejected as specified."""
     status, headers, body = client.answer()
     if status == 200:
         assert body == expected
@@ -128,7 +128,7 @@ def body_of(served: Served, target: str) -> bytes:
 
 
 def test_memory_under_stalled_readers_over_tls(tmp_path: Path, origin: str, evidence: Evidence) -> None:
-    """Over TLS, where what is sent is enciphered in memory, the bound is the same (I19)."""
+    """Over TLS, where bytes are encrypted in memory, the bound is the same (I19)."""
     chain, key = localhost_certificate(tmp_path)
     tls = ssl.create_default_context(cafile=str(chain))
     tls.check_hostname = False  # the address is 127.0.0.1
@@ -149,8 +149,8 @@ def test_memory_under_stalled_readers_over_tls(tmp_path: Path, origin: str, evid
 
 @pytest.mark.parametrize("is_cached", [True, False])
 def test_memory_under_stalled_readers(tmp_path: Path, origin: str, evidence: Evidence, is_cached: bool) -> None:
-    """500 clients that ask for 1 GiB and do not read cost 128 KiB each at most, whether the object is in the cache or
-    just being filled for somebody who reads (I19).
+    """500 clients that request 1 GiB and do not read cost at most 128 KiB each, both for a cached object and during a
+    fill with another reader (I19).
     """
     key = "/obj-1024-cached" if is_cached else "/obj-1024-cold"
     with serve(tmp_path / "served", origin) as served:
@@ -164,7 +164,7 @@ def test_memory_under_stalled_readers(tmp_path: Path, origin: str, evidence: Evi
         readers = [stalled(served, key) for _ in range(READERS)]
         if not is_cached:
             taken(served, key)
-        time.sleep(2)  # past the spurts
+        time.sleep(2)  # past the first bursts
         assert served.metric("connections") >= READERS
         most.end()
         for reader in readers:
@@ -208,7 +208,7 @@ def stalled(served: Served, target: str, tls: ssl.SSLContext | None = None) -> C
 
 
 def taken(served: Served, target: str, size: int = OBJECT, tls: ssl.SSLContext | None = None) -> None:
-    """All of it by a client that reads as fast as it can."""
+    """Return all of it, read by a client at full speed."""
     client = Client(served.clients, tls=tls)
     client.ask(target)
     status, _ = client.head()
@@ -218,8 +218,8 @@ def taken(served: Served, target: str, size: int = OBJECT, tls: ssl.SSLContext |
 
 
 def test_a_second_instance_is_refused(tmp_path: Path, origin: str, evidence: Evidence) -> None:
-    """A second process on the same cache folder ends at once, with a message that names the folder; the first one does
-    not notice (I14, I30).
+    """A second process on the same cache folder ends at once with an error that names the folder, and the first one is
+    unaffected (I14, I30).
     """
     folder = tmp_path / "served"
     with serve(folder, origin) as served:

@@ -1,6 +1,6 @@
-"""Resumable uploads by those who will do them: the official JavaScript client and the example page, in a Chromium.
+"""Resumable uploads by their real users: the official JavaScript client and the example page, in Chromium.
 
-The proxy is killed on the way. Needs node, npm and its registry; what is installed goes into a temporary folder.
+The proxy is killed during the uploads. Needs node, npm and its registry; packages go into a temporary folder.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from bucketfront.config.origin_settings import OriginSettings
 HERE, ROOT = Path(__file__).parent, Path(__file__).parent.parent.parent
 PACKAGES = ("tus-js-client@4.3.1", "playwright-core@1.65.1", "@sparticuz/chromium@153.0.0")
 SIZE = 48 << 20
-KILL_AT = (0.2, 0.55, 0.8)  # of the upload, as the client sees it
+KILL_AT = (0.2, 0.55, 0.8)  # share of the upload, as the client sees it
 DEADLINE = 120.0
 CONFIG = """\
 server: {port: %(port)d}
@@ -48,7 +48,7 @@ access_log: {path: %(folder)s/access.log}
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which browser_upload.mjs can run."""
+    """Return a folder in which browser_upload.mjs can run."""
     folder = tmp_path_factory.mktemp("browser")
     if not (shutil.which("node") and shutil.which("npm")):
         pytest.skip("not run: node and npm are not installed")
@@ -66,7 +66,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def elsewhere(tmp_path: Path) -> Iterator[str]:
-    """The address of another web server: its pages are of another origin."""
+    """Return the address of another web server, whose pages have another origin."""
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "index.html").write_text("<!doctype html><title>elsewhere</title>")
     handler = partial(_Quiet, directory=str(tmp_path / "site"))
@@ -87,7 +87,7 @@ def free_port() -> int:
 
 
 class Upload:
-    """One upload from the browser, with the proxy killed whenever it has come as far as one of KILL_AT."""
+    """One upload from the browser. The proxy is killed whenever the upload has reached a share in KILL_AT."""
 
     def __init__(self, browser: Path, config: Path, file: Path) -> None:
         self.browser = browser
@@ -103,7 +103,7 @@ class Upload:
         return running.address
 
     async def run(self, client: str, page: str, address: str, key: str) -> dict[str, Any]:
-        """What the client told last."""
+        """Run the upload and return the client's last report."""
         command = ["node", "browser_upload.mjs", client, page, f"{address}/upload", str(self.file), key]
         process = await asyncio.create_subprocess_exec(
             *command,
@@ -147,8 +147,8 @@ def ask(url: str, data: bytes | None = None, method: str = "GET") -> tuple[bytes
 async def test_upload_from_a_browser(
     client: str, browser: Path, moto_s3: OriginSettings, elsewhere: str, tmp_path: Path, evidence: Evidence
 ) -> None:
-    """The official client, on a page of another origin, and the example page bring a file whole to S3, though the
-    proxy is killed three times on the way (I1, I8, I14).
+    """The official client, on a page of another origin, and the example page upload a whole file to S3 although the
+    proxy is killed three times (I1, I8, I14).
     """
     config, file = tmp_path / "proxy.yaml", tmp_path / "film ü.bin"
     config.write_text(CONFIG % {"origin": moto_s3.endpoint_url, "port": free_port(), "folder": tmp_path})

@@ -1,4 +1,4 @@
-"""Uploads of a whole process: what they take of its memory, and what a kill leaves of them."""
+"""Uploads to a whole process: their cost in memory, and their remains after a kill."""
 
 import asyncio
 import contextlib
@@ -48,16 +48,17 @@ def same(_: int) -> bytes:
 
 
 def generated(number: int) -> bytes:
-    """Other bytes for each number, and in each word."""
+    """Yield bytes that differ for each number and in each word."""
     return read("generated", 1, number * MIB, (number + 1) * MIB)
 
 
 def put(url: str, target: str, count: int, piece: Piece = same, *, is_chunked: bool) -> str:
-    """`count` MiB, as fast as they are taken. Returns the ETag."""
+    """Upload `count` MiB as fast as the proxy accepts them. Returns the ETag."""
     framing = "Transfer-Encoding: chunked" if is_chunked else f"Content-Length: {count * MIB}"
     with contextlib.closing(Client(url)) as client:
         client.socket.sendall(f"PUT {target} HTTP/1.1\r\nHost: proxy.test\r\n{framing}\r\n\r\n".encode())
-        with contextlib.suppress(ConnectionError):  # what is answered before the end says more
+        # a response before the end of the body explains more than this error
+        with contextlib.suppress(ConnectionError):
             for number in range(count):
                 data = piece(number)
                 client.socket.sendall(b"%x\r\n%s\r\n" % (MIB, data) if is_chunked else data)
@@ -69,7 +70,7 @@ def put(url: str, target: str, count: int, piece: Piece = same, *, is_chunked: b
 
 
 def etag_of(count: int, piece: Piece = same) -> str:
-    """Of so many MiB in parts of 8: S3's of a multipart upload, with which the sink has every byte right."""
+    """Return S3's multipart ETag of so many MiB in parts of 8. If it matches, the sink got every byte right."""
     digests = []
     for start in range(0, count, PART // MIB):
         digest = hashlib.md5()
@@ -83,8 +84,8 @@ def etag_of(count: int, piece: Piece = same) -> str:
 def test_memory_of_an_upload(
     tmp_path: Path, sink: str, is_soak: bool, evidence: Evidence, max_size: str, is_chunked: bool
 ) -> None:
-    """A large upload costs less than 64 MiB of memory, whether the cache has room for all of it or not; what was kept
-    of it is served from there (I19).
+    """A large upload costs less than 64 MiB of memory, whether or not the cache has room for all of it, and its cached
+    bytes are served (I19).
     """
     count = SOAK if is_soak else SMOKE
     with serve(tmp_path / "served", sink, max_size=max_size, methods=", methods: [GET, HEAD, PUT]") as served:
@@ -112,8 +113,8 @@ def test_memory_of_an_upload(
 
 @pytest.mark.parametrize("is_chunked", [False, True])
 def test_every_byte_of_5_gib(tmp_path: Path, sink: str, is_soak: bool, evidence: Evidence, is_chunked: bool) -> None:
-    """5 GiB that are nowhere as a whole arrive byte for byte, through a cache with room for a fifth of them, for less
-    than 64 MiB of memory (I8, I19).
+    """5 GiB arrive byte for byte through a cache with room for a fifth of them, for less than 64 MiB of memory (I8,
+    I19).
     """
     if not is_soak:
         pytest.skip("not run: 5 GiB are sent by make soak only")
@@ -129,8 +130,8 @@ def test_every_byte_of_5_gib(tmp_path: Path, sink: str, is_soak: bool, evidence:
 
 
 async def test_a_kill_leaves_no_parts(tmp_path: Path, is_soak: bool, evidence: Evidence) -> None:
-    """`kill -9` within an upload: the next start aborts it at S3 and removes its file, and the object is the old one
-    (I8, I14).
+    """After a `kill -9` during an upload, the next start aborts it at S3 and removes its file, and the object is the
+    old one (I8, I14).
     """
     kills = SOAK_KILLS if is_soak else KILLS
     with OriginProcess() as origin:

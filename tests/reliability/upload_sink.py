@@ -1,6 +1,6 @@
-"""An S3 that takes uploads of any size and keeps none of their bytes: their lengths, and the MD5s of their parts.
+"""An S3 that accepts uploads of any size and drops their bytes. It keeps their lengths and the MD5s of their parts.
 
-Prints its port; ends with its stdin.
+It prints its port and ends with its stdin.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ PIECE = 256 << 10
 class Sink:
     def __init__(self) -> None:
         self._objects: dict[str, tuple[int, str]] = {}  # size and ETag
-        self._parts: dict[int, tuple[int, bytes]] = {}  # of the one upload: size and MD5, by number
+        self._parts: dict[int, tuple[int, bytes]] = {}  # size and MD5 by number, of the one upload
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -32,7 +32,7 @@ class Sink:
             writer.close()
 
     async def _body(self, reader: asyncio.StreamReader, length: int) -> tuple[int, bytes, bytes]:
-        """Its size, its MD5, its first bytes."""
+        """Read a body and return its size, its MD5 and its first bytes."""
         digest, start, left = hashlib.md5(), b"", length
         while left:
             piece = await reader.read(min(left, PIECE))
