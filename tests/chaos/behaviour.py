@@ -1,4 +1,4 @@
-"""What a chaos origin does with one request, and scripts that say so for each."""
+"""The behaviour of a chaos origin at one request, and scripts that choose one for each request."""
 
 import random
 from collections import deque
@@ -21,7 +21,7 @@ CODES = {
 
 @dataclass(frozen=True, slots=True)
 class PlainRequest:
-    """One request, as it came. `line` and `headers` as sent, in order; `key` is None where it names no object."""
+    """One request as it arrived. `line` and `headers` are as sent and in order. `key` is None if it names no object."""
 
     method: str
     line: str
@@ -30,7 +30,7 @@ class PlainRequest:
     at: float  # monotonic seconds
 
     def header(self, name: str) -> str | None:
-        """`name` in any case."""
+        """Return the value of a header; `name` may be in any case."""
         return next((value for sent, value in self.headers if sent.lower() == name.lower()), None)
 
     @property
@@ -40,25 +40,25 @@ class PlainRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Behaviour:
-    """Offsets count bytes of the answer's body.
+    """What the origin does with one request. Offsets count bytes of the response body.
 
-    A write with `cut_at` above 0 ends after so many bytes of its own body, and nothing is stored. One with `cut_at` 0,
-    `stall_at` or `garbage` is stored and the client not told: an unknown outcome.
+    A write with `cut_at` above 0 ends after so many bytes of its own body and stores nothing. With `cut_at` 0,
+    `stall_at` or `garbage` the write is stored without a valid response: an unknown outcome.
     """
 
-    swap: Literal["before head", "after head"] | int | None = None  # an int: at that byte the object is overwritten
-    swap_size: int | None = None  # bytes of the new version; None: as many as the old one has
+    swap: Literal["before head", "after head"] | int | None = None  # an int: the object is overwritten at that byte
+    swap_size: int | None = None  # bytes of the new version; None: the size of the old one
     ignores_if_match: bool = False
-    status: int | None = None  # S3's error of that status; 200: Range is ignored; 301, 307: a redirect
+    status: int | None = None  # an S3 error with that status; 200: Range is ignored; 301, 307: a redirect
     cut_at: int | None = None
-    with_reset: bool = False  # RST where it is cut, in place of FIN
-    early_at: int | None = None  # a write hears its `status` after so many bytes of its body; the rest is not taken
-    stall_at: int | None = None  # nothing more from there on, until the client leaves
+    with_reset: bool = False  # the cut is an RST in place of a FIN
+    early_at: int | None = None  # a write gets its `status` after so many bytes of its body; the rest is not read
+    stall_at: int | None = None  # no further byte from there on, until the client leaves
     drip: tuple[int, float] | None = None  # bytes at a time, seconds between
     pause: float = 0.0  # seconds before the head
     content_range: str | None = None
-    extra_length: int = 0  # how far a GET's Content-Length is from the truth
-    etag: str | None = None  # `{}` in it becomes a number that no other answer has
+    extra_length: int = 0  # the difference between a GET's Content-Length and the true length
+    etag: str | None = None  # `{}` in it becomes a number that no other response has
     flip_at: int | None = None  # one bit of that byte is wrong
     garbage: bytes | None = None  # in place of HTTP
 
@@ -73,7 +73,7 @@ def honest(_: PlainRequest) -> Behaviour:
 
 
 class InTurn:
-    """A script: the n-th request to `key` with a method of `methods` gets the n-th behaviour, all others honesty."""
+    """A script: the n-th request for `key` with one of `methods` gets the n-th behaviour, all others get HONEST."""
 
     def __init__(self, *behaviours: Behaviour, methods: tuple[str, ...] = ("GET",), key: str | None = None) -> None:
         self._left = deque(behaviours)
@@ -114,8 +114,9 @@ SWAPS = tuple(
 
 @dataclass
 class AtRandom:
-    """A script that can be sent to another process. `rate`: the share of requests that get one of `behaviours`, of
-    those whose key is in `keys`.
+    """A script that can be sent to another process.
+
+    `rate` is the share of requests for `keys` that get one of `behaviours`.
     """
 
     seed: int
@@ -132,5 +133,5 @@ class AtRandom:
         if asked.method not in self.methods or (self.keys is not None and asked.key not in self.keys):
             return HONEST
         chosen = self._random.choice(self.behaviours) if self._random.random() < self.rate else HONEST
-        # The proxy waits half a minute for an origin that takes an upload and says nothing: no matter of chance.
+        # The proxy waits 30 s for an origin that reads an upload and stalls: too long for random tests.
         return HONEST if asked.method == "PUT" and chosen.stall_at is not None else chosen

@@ -1,4 +1,4 @@
-"""A client that checks every byte it gets and writes down what it saw."""
+"""A client that checks every byte of a response and records the result."""
 
 import asyncio
 import contextlib
@@ -22,7 +22,7 @@ _connections = itertools.count(1)
 
 @dataclass
 class _Seen:
-    """Of one answer, so far."""
+    """The state of one response so far."""
 
     outcome: Outcome = "cut"
     status: int = 0
@@ -35,7 +35,7 @@ class _Seen:
 
 @dataclass
 class ChaosClient:
-    """One client of the proxy at `address`: one request at a time, on one connection until that breaks."""
+    """One client of the proxy at `address`. It sends one request at a time, on one connection until that breaks."""
 
     address: str
     number: int = 0
@@ -44,7 +44,9 @@ class ChaosClient:
     _connection_number: int = 0
 
     async def get(self, key: str, start: int = 0, stop: int | None = None, *, leave_at: int | None = None) -> Record:
-        """The whole object, or a range of it. `leave_at`: leave after so many bytes of the body, or a few more."""
+        """Get the whole object, or a range of it. With `leave_at`, leave after so many bytes of the body, or a few
+        more.
+        """
         span = None if (start, stop) == (0, None) else (start, stop)
         headers = {} if span is None else {"Range": f"bytes={start}-{'' if stop is None else stop - 1}"}
         seen, began = _Seen(), time.monotonic()
@@ -65,7 +67,7 @@ class ChaosClient:
         return await self._note(seen, "HEAD", key, began)
 
     async def put(self, key: str, version: int, size: int, *, leave_at: int | None = None) -> Record:
-        """Write that version. `leave_at`: break off after so many bytes, fewer than `size`."""
+        """Write that version. With `leave_at`, break off after so many bytes, fewer than `size`."""
         seen, began = _Seen(), time.monotonic()
         with self._watched(seen):
             connection = await self._open()
@@ -106,7 +108,7 @@ class ChaosClient:
         return connection, await connection.head()
 
     async def _answer(self, seen: _Seen, connection: Connection, head: Head, key: str) -> None:
-        """To a write."""
+        """Record the response to a write."""
         seen.status = head.status
         if head.status != 204:
             seen.said = await _text(connection, head)

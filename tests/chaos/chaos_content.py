@@ -1,7 +1,7 @@
-"""Content that says what it is: a function of (key, version, offset), so that any range is checked without a copy.
+"""Content that identifies itself: a function of (key, version, offset), so that any range is checked without a copy.
 
-Each aligned word of 16 bytes reads `kkkk:vvvv:pppppp`: a hash of the key, the version's number, the word's number, in
-digits of base 64. No byte is zero, so a hole in a sparse file shows; a body made of two versions names both.
+Each aligned word of 16 bytes reads `kkkk:vvvv:pppppp`: a hash of the key, the version's number and the word's number,
+in digits of base 64. No byte is zero, so a hole in a sparse file shows. A body made of two versions shows both numbers.
 """
 
 import functools
@@ -10,15 +10,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 WORD = 16
-TILE = 64 << 10  # bytes; what is made, and compared, at once
+TILE = 64 << 10  # bytes that are generated, and compared, at once
 MAX_VERSION = 64**4 - 1
-MAX_MD5 = 8 << 20  # bytes; larger objects have an ETag as multipart uploads have, which is no MD5
+MAX_MD5 = 8 << 20  # bytes; larger objects have an ETag as of a multipart upload, which is no MD5
 
 _DIGITS = b"-0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz"
 _VALUES = {digit: value for value, digit in enumerate(_DIGITS)}
 _VERSION = slice(5, 9)
-_PLACE = 10  # where the place begins in a word
-_LOW = 2  # digits of the place that differ within a tile
+_PLACE = 10  # index of the word's number in a word
+_LOW = 2  # digits of the word's number that differ within a tile
 _HIGH = 4
 _WORDS = TILE // WORD
 assert len(_DIGITS) ** _LOW == _WORDS
@@ -26,8 +26,10 @@ assert len(_DIGITS) ** _LOW == _WORDS
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What some bytes are. `versions`: whose words they hold, in the order of their first words. `wrong_at`: offset in
-    the object of the first byte that is of none; None if there is no such byte. `is_hole`: some bytes are zero.
+    """What a check found.
+
+    `versions` are the versions of the words found, in order of appearance. `wrong_at` is the object offset of the first
+    byte that belongs to no version, else None. `is_hole`: some bytes are zero.
     """
 
     versions: tuple[int, ...] = ()
@@ -35,17 +37,17 @@ class Finding:
     is_hole: bool = False
 
     def is_all(self, version: int) -> bool:
-        """Whether every byte is of that version (I1, I2)."""
+        """Return whether every byte is of that version (I1, I2)."""
         return self.wrong_at is None and self.versions in ((), (version,))
 
 
 def read(key: str, version: int, start: int, stop: int) -> bytes:
-    """Bytes [start, stop) of a version."""
+    """Return the bytes [start, stop) of a version."""
     return b"".join(pieces(key, version, start, stop))
 
 
 def pieces(key: str, version: int, start: int, stop: int) -> Iterator[bytes]:
-    """The same, at most a tile at a time."""
+    """Yield the bytes [start, stop) of a version, at most a tile at a time."""
     while start < stop:
         number, within = divmod(start, TILE)
         tile = _tile(key, version, number)
@@ -55,7 +57,10 @@ def pieces(key: str, version: int, start: int, stop: int) -> Iterator[bytes]:
 
 
 def check(key: str, data: bytes, offset: int, expected: int | None = None) -> Finding:
-    """Which versions of `key` the bytes at `offset` are. `expected` counts where not one whole word is in them."""
+    """Find the versions of `key` to which the bytes at `offset` belong.
+
+    `expected` is the version to compare with if the bytes hold no whole word.
+    """
     reading = Reading(key, offset, expected)
     reading.feed(data)
     return reading.finding()
@@ -63,7 +68,7 @@ def check(key: str, data: bytes, offset: int, expected: int | None = None) -> Fi
 
 @functools.lru_cache(maxsize=4096)
 def etag(key: str, version: int, size: int) -> str:
-    """The MD5 of the content, as S3 has it for a plain object; above MAX_MD5 bytes of the form that multipart has."""
+    """Return the ETag as S3 forms it: the MD5, or above MAX_MD5 bytes the form of a multipart upload."""
     if size > MAX_MD5:
         return f'"{hashlib.md5(f"{key}:{version}:{size}".encode()).hexdigest()}-2"'
     digest = hashlib.md5()
@@ -73,20 +78,20 @@ def etag(key: str, version: int, size: int) -> str:
 
 
 class Reading:
-    """A check of bytes that come one piece after the other, from `offset` in the object on."""
+    """A check of bytes that arrive in pieces, from `offset` in the object on."""
 
     def __init__(self, key: str, offset: int, expected: int | None = None) -> None:
         self._key = key
         self._begin = offset
         self._expected = expected
-        self._version: int | None = None  # of the last whole word
-        self._versions: dict[int, None] = {}  # in the order of their coming
+        self._version: int | None = None  # version of the last whole word
+        self._versions: dict[int, None] = {}  # in order of appearance
         self._wrong_at: int | None = None
         self._is_hole = False
         self._first = b""  # a word that begins before `offset`
-        self._rest = b""  # a word whose end has not come
-        self._at = offset  # of `_rest`
-        self._missing = -offset % WORD  # bytes of `_first` to come
+        self._rest = b""  # a word whose end has not arrived
+        self._at = offset  # offset of `_rest`
+        self._missing = -offset % WORD  # bytes of `_first` that are missing
 
     def feed(self, data: bytes) -> None:
         if b"\0" in data:
@@ -121,14 +126,14 @@ class Reading:
         return Finding(versions, min(wrong, default=None), self._is_hole)
 
     def _segment(self, data: bytes, number: int, within: int) -> None:
-        """Whole words of one tile."""
+        """Check whole words of one tile."""
         if self._version is None:
             self._version = self._named(data[:WORD], number * TILE + within)
         if self._version is not None:
             self._versions[self._version] = None
             if _tile(self._key, self._version, number)[within : within + len(data)] == data:
                 return
-        # Word for word, which is slow: done until something is wrong, and from then on only to name versions.
+        # Checking word by word is slow. It starts at the first wrong byte, and then only to find versions.
         step = WORD if self._wrong_at is None else len(data)
         for at in range(0, len(data), step):
             offset = number * TILE + within + at
@@ -142,7 +147,7 @@ class Reading:
                 self._wrong_at = offset + (differs or 0)
 
     def _named(self, word: bytes, offset: int) -> int | None:
-        """The version whose word it is; None for no version's."""
+        """Return the version of a word, None if it belongs to none."""
         version = 0
         for digit in word[_VERSION]:
             value = _VALUES.get(digit)
@@ -153,7 +158,7 @@ class Reading:
 
 
 def _differs(part: bytes, key: str, version: int | None, offset: int) -> int | None:
-    """Where a part of a word is first not what it should be; of a version that is not known any digits will do."""
+    """Return where a part of a word first differs. For an unknown version any digits are right."""
     if not part:
         return None
     wanted = bytearray(_word(key, version or 0, offset // WORD))
@@ -191,7 +196,9 @@ def _low_places() -> bytes:
 
 @functools.lru_cache(maxsize=256)
 def _template(key: str, version: int) -> bytes:
-    """A tile whose places are not filled in yet. A column at a time: a word at a time takes a hundred times longer."""
+    """Return a tile without the words' numbers. It is built by column, because building it by word is a hundred times
+    slower.
+    """
     tile = bytearray(_low_places())
     for column, digit in enumerate(_word(key, version, 0)[:_PLACE]):
         tile[column::WORD] = bytes([digit]) * _WORDS

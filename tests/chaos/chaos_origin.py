@@ -1,7 +1,7 @@
-"""An S3 on loopback that keeps a history, and that fails, lies and stalls as a script says.
+"""An S3 on loopback that keeps a history, and that fails, deceives and stalls as a script directs.
 
-Objects are functions (`chaos_content.py`), so 1 GiB of one costs nothing. What is uploaded is kept the same way where
-it is such content, else as it came.
+Objects are functions (`chaos_content.py`), so an object of 1 GiB costs no memory. Uploads with such content are kept as
+functions as well, all others as bytes.
 """
 
 import asyncio
@@ -25,9 +25,9 @@ from behaviour import CODES, HONEST, Behaviour, PlainRequest, Script, honest
 from chaos_uploads import NoSuchUpload, UploadHandler
 from fakes import RawConnection
 
-FOREIGN = 0  # the version of bytes that are not `content`
-VERSION_HEADER = "x-amz-meta-version"  # names the version to whoever reads or writes an object
-LOGGED = 20_000  # requests remembered
+FOREIGN = 0  # the version of bytes that are not from `chaos_content`
+VERSION_HEADER = "x-amz-meta-version"  # carries the version of an object in reads and writes
+LOGGED = 20_000  # requests that are remembered
 PIECE = 64 << 10
 
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
@@ -36,7 +36,7 @@ _KEPT = ("content-type", "content-encoding", "content-language", "content-dispos
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """The object got this version at `at`, in monotonic seconds; `version` None: it was deleted."""
+    """The object got this version at `at`, in monotonic seconds. `version` is None for a delete."""
 
     key: str
     version: int | None
@@ -47,7 +47,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Misdeed:
-    """A request that was not answered as S3 would. Monotonic seconds."""
+    """A request whose response was not as S3 would send it. Times are monotonic seconds."""
 
     key: str | None
     method: str
@@ -58,7 +58,7 @@ class Misdeed:
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """One version of an object; `literal` is None where it is `content`."""
+    """One version of an object. `literal` is None if its bytes are from `chaos_content`."""
 
     key: str
     version: int
@@ -87,7 +87,7 @@ class _Refused(Exception):
 class ChaosOrigin:
     """One bucket. An async context manager; `script` may be replaced at any time.
 
-    With `is_versioned` each write adds a version with an id, and a delete a delete marker.
+    With `is_versioned` each write adds a version with an id, and a delete adds a delete marker.
     """
 
     def __init__(self, bucket: str = "bucket", script: Script = honest, *, is_versioned: bool = False) -> None:
@@ -128,14 +128,16 @@ class ChaosOrigin:
     # --- what its owner does, past all requests ----------------------------------------------------------------
 
     def store(self, key: str, size: int, **headers: str) -> int:
-        """A new version, by somebody else than the proxy. Returns its number. `headers` with `_` for `-`."""
+        """Store a new version as another client would. Returns its number. `headers` have `_` in place of `-`."""
         version = next(self._numbers)
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         self._add(key, version, size, content.etag(key, version, size), named)
         return version
 
     def store_bytes(self, key: str, data: bytes, headers: Mapping[str, str]) -> None:
-        """Whatever they are. `headers` have lower-case names; they name the version of what is too short to do so."""
+        """Store any bytes. `headers` have lower-case names; they carry the version of bytes too short to identify
+        it.
+        """
         named = headers.get(VERSION_HEADER)
         finding = content.check(key, data, 0, None if named is None else int(named))
         if len(finding.versions) == 1 and finding.is_all(finding.versions[0]):
@@ -145,7 +147,7 @@ class ChaosOrigin:
             self._add(key, FOREIGN, len(data), f'"{hashlib.md5(data).hexdigest()}"', headers, data)
 
     def delete(self, key: str) -> str:
-        """Returns the delete marker's id."""
+        """Delete the object. Returns the id of the delete marker."""
         marker = self._new_id()
         self._current.pop(key, None)
         if self.is_versioned:
@@ -156,7 +158,7 @@ class ChaosOrigin:
         return marker
 
     def stored(self, key: str) -> bytes | None:
-        """The current object's bytes."""
+        """Return the current object's bytes."""
         found = self._current.get(key)
         return None if found is None else b"".join(found.pieces(0, found.size))
 
@@ -165,7 +167,7 @@ class ChaosOrigin:
         return sorted(self._current)
 
     def drain_history(self) -> list[Change]:
-        """What has come since the last call."""
+        """Return the changes since the last call."""
         taken, self.history = self.history, []
         return taken
 
@@ -218,7 +220,7 @@ class ChaosOrigin:
     async def _exchange(
         self, connection: RawConnection, asked: PlainRequest, query: dict[str, str], behaviour: Behaviour
     ) -> bool:
-        """One request and its answer. Returns whether the connection goes on."""
+        """Process one request. Returns whether the connection continues."""
         await asyncio.sleep(behaviour.pause)
         body = await self._body(connection, asked, behaviour)
         if body is None:
@@ -235,7 +237,7 @@ class ChaosOrigin:
         return await self._write(connection, asked, query, body, behaviour)
 
     async def _body(self, connection: RawConnection, asked: PlainRequest, behaviour: Behaviour) -> bytes | None:
-        """The request's. None: the script cuts it off there."""
+        """Return the body of a request, None if the script cuts it off."""
         length = int(asked.header("content-length") or 0)
         if (asked.header("expect") or "").lower() == "100-continue":
             await connection.send(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -248,7 +250,7 @@ class ChaosOrigin:
             refused = _scripted(behaviour.status)
             refused.headers["Connection"] = "close"
             await connection.send(_error(refused, asked))
-            await connection.hang()  # a close would be a reset, which may overtake the answer
+            await connection.hang()  # a close would send a reset, which may overtake the response
             return None
         if behaviour.drip is None:
             body: bytes = await connection.reader.readexactly(length)
@@ -297,7 +299,7 @@ class ChaosOrigin:
         raise _Refused(501, "NotImplemented")
 
     def _uploaded(self, asked: PlainRequest, key: str, query: dict[str, str], body: bytes) -> bytes:
-        """One step of a multipart upload."""
+        """Process one step of a multipart upload."""
         number = query.get("uploadId", "")
         if asked.method == "PUT":
             return _head(200, {"ETag": self.uploads.part(number, int(query["partNumber"]), body)}, 0)
@@ -351,7 +353,7 @@ class ChaosOrigin:
         span: tuple[int, int],
         behaviour: Behaviour,
     ) -> bool:
-        """The body. The version that it began with goes on to the end, as S3's does."""
+        """Send the body. Like S3, it continues with the version that it began with."""
         sent = 0
         stops = sorted(
             at
@@ -405,7 +407,7 @@ class ChaosOrigin:
         return named
 
     def _span(self, asked: PlainRequest, found: Version, behaviour: Behaviour) -> tuple[int, int] | None:
-        """RFC 9110 sections 13.2.2 and 14.2: the bytes asked for; None for all of them."""
+        """Return the requested bytes, None for all of them (RFC 9110 sections 13.2.2 and 14.2)."""
         if_match, if_none_match = asked.header("if-match"), asked.header("if-none-match")
         if if_match not in (None, "*", found.etag) and not behaviour.ignores_if_match:
             raise _Refused(412, "PreconditionFailed")
@@ -434,7 +436,7 @@ class ChaosOrigin:
 
 
 def _target(target: str, bucket: str) -> tuple[dict[str, str], str | None]:
-    """The query, and the key: every byte after the bucket's slash, dots and slashes as they are."""
+    """Return the query, and the key: every byte after the bucket's slash, with dots and slashes as sent."""
     path, _, query = target.partition("?")
     _, _, rest = path.partition("/")
     named, slash, key = rest.partition("/")
@@ -466,7 +468,7 @@ def _scripted(status: int) -> _Refused:
 
 
 async def _flushed(connection: RawConnection) -> None:
-    """Until the kernel has what was written: a reset would drop it."""
+    """Wait until the kernel has sent all written bytes, because a reset would drop them."""
     transport = connection.writer.transport
     transport.set_write_buffer_limits(0)
     await connection.writer.drain()
@@ -475,7 +477,7 @@ async def _flushed(connection: RawConnection) -> None:
 def _cut(connection: RawConnection, behaviour: Behaviour) -> None:
     if behaviour.with_reset:
         found = connection.writer.get_extra_info("socket")
-        # With no time to linger, a close is a reset.
+        # Without time to linger, a close is a reset.
         found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         connection.writer.transport.abort()
     else:

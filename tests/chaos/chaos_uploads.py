@@ -1,4 +1,4 @@
-"""The multipart uploads of a chaos origin: parts that nobody sees until they are completed (S3 API)."""
+"""The multipart uploads of a chaos origin. Their parts are invisible until an upload is completed (S3 API)."""
 
 import hashlib
 import itertools
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """`headers` are of CreateMultipartUpload, names in lower case; `parts` by number."""
+    """One upload. `headers` are those of CreateMultipartUpload with lower-case names, `parts` are by number."""
 
     key: str
     headers: Mapping[str, str]
@@ -17,7 +17,7 @@ class Upload:
 
 
 class NoSuchUpload(Exception):
-    """It was completed or aborted, or never begun."""
+    """The upload was completed or aborted, or it never began."""
 
 
 class UploadHandler:
@@ -27,7 +27,7 @@ class UploadHandler:
 
     @property
     def running(self) -> dict[str, Upload]:
-        """Begun, and neither completed nor aborted, by id."""
+        """The running uploads by id."""
         return dict(self._running)
 
     def begin(self, key: str, headers: Mapping[str, str]) -> str:
@@ -36,12 +36,12 @@ class UploadHandler:
         return number
 
     def part(self, number: str, place: int, data: bytes) -> str:
-        """Returns its ETag."""
+        """Store a part. Returns its ETag."""
         self._find(number).parts[place] = data
         return f'"{hashlib.md5(data).hexdigest()}"'
 
     def completed(self, number: str, named: bytes) -> tuple[Upload, bytes]:
-        """What it is, and its bytes: of the parts that the XML `named` has, in its order."""
+        """Complete an upload. Returns it and its bytes: the parts in the order of the XML in `named`."""
         upload = self._find(number)
         places = [int(place) for place in re.findall(rb"<PartNumber>(\d+)</PartNumber>", named)]
         assert places == sorted(places)
@@ -54,7 +54,7 @@ class UploadHandler:
         del self._running[number]
 
     def listed(self, bucket: str) -> bytes:
-        """ListMultipartUploads."""
+        """Return the XML of ListMultipartUploads."""
         found = "".join(
             f"<Upload><Key>{upload.key}</Key><UploadId>{number}</UploadId></Upload>"
             for number, upload in self._running.items()

@@ -1,7 +1,8 @@
-"""What clients saw, held against what the origin did: pure, and run over the records of every concurrent test.
+"""Check what clients saw against what the origin did. It does no I/O and runs over the records of every concurrent
+test.
 
-Time is monotonic and the same for all processes of a machine. An object's versions are in the order of the origin's
-history, whoever wrote them; a read may be of any version that no rule below excludes.
+Times are monotonic and comparable between all processes of a machine. The versions of an object are in the order of the
+origin's history, for writes of any client. A read may return any version that no rule below excludes.
 """
 
 import bisect
@@ -15,26 +16,26 @@ from chaos_origin import Change
 
 Operation = Literal["GET", "HEAD", "PUT", "DELETE"]
 Outcome = Literal[
-    "done",  # a 2xx that ended as it said
+    "done",  # a 2xx with a complete body
     "absent",  # 404
-    "refused",  # 4xx: nothing was written
-    "failed",  # 5xx: whether something was written is unknown
-    "cut",  # the connection ended before the answer did; unknown as well
+    "refused",  # 4xx: the origin did not write
+    "failed",  # 5xx: the outcome of a write is unknown
+    "cut",  # the connection ended before the response did; the outcome is unknown as well
     "aborted",  # this client left in the middle of its upload
-    "garbled",  # what came is no answer
-    "hung",  # nothing came within the client's patience
+    "garbled",  # the bytes received are no HTTP response
+    "hung",  # no byte came within the client's timeout
 ]
-LIE = '"lie-'  # how an ETag begins that the origin was told to make up
+LIE = '"lie-'  # the beginning of an ETag that the origin's script made up
 
-_BEFORE = -1  # the place, in an object's history, of the time before its first version
+_BEFORE = -1  # the place in an object's history that stands for the time before its first version
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One operation of one client. `version`: what the answer's head named, or what was written; None: none.
+    """One operation of one client.
 
-    `span`: what a GET asked for, its end None for the object's; `received`: bytes of the body, for HEAD and the size of
-    a write what was declared.
+    `version` is from the response's head or, for a write, from the request. None means absent. `span` is the range of a
+    GET, with end None for the object's end. `received` counts body bytes, for HEAD and writes the declared length.
     """
 
     client: int
@@ -50,7 +51,7 @@ class Record:
     span: tuple[int, int | None] | None = None
     received: int = 0
     finding: Finding = Finding()  # noqa: RUF009 - frozen
-    said: str = ""  # the body of an error
+    said: str = ""  # the body of an error response
 
     @property
     def is_read(self) -> bool:
@@ -59,13 +60,13 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    rule: str  # of INVARIANTS, as in "I5"
+    rule: str  # an alias in INVARIANTS, such as "I5"
     what: str
     record: Record
 
 
 class _Timeline:
-    """One key's changes in their order."""
+    """The changes of one key in their order."""
 
     def __init__(self) -> None:
         self.changes: list[Change] = []
@@ -79,20 +80,20 @@ class _Timeline:
         return float("-inf") if place == _BEFORE else self.changes[place].at
 
     def first(self, version: int | None, start: float, end: float) -> int | None:
-        """The first place of this version that it took between these times."""
+        """Return the version's first place within these times, None if there is none."""
         places = self.places.get(version, [])
         found = bisect.bisect_left(places, start, key=self.at)
         return places[found] if found < len(places) and self.at(places[found]) <= end else None
 
     def left_at(self, place: int) -> float:
-        """When the next version took its place."""
+        """Return the time of the next change."""
         return self.changes[place + 1].at if place + 1 < len(self.changes) else float("inf")
 
 
 def violations(
     records: Iterable[Record], changes: Iterable[Change], staleness: float = float("inf")
 ) -> list[Violation]:
-    """All that should not have been. `staleness`: seconds that a version may be served after another took its place."""
+    """Return all violations. `staleness` is how many seconds a version may be served after its replacement."""
     timelines: defaultdict[str, _Timeline] = defaultdict(_Timeline)
     for change in changes:
         timelines[change.key].add(change)
@@ -106,7 +107,7 @@ def violations(
 
 
 def _of_itself(record: Record) -> Iterator[tuple[str, str]]:
-    """What shows without knowing anything else."""
+    """Check one record without the history."""
     finding = record.finding
     if record.outcome == "garbled":
         yield "I3", "what came is no answer: the connection is out of step"
@@ -141,14 +142,14 @@ def _of_write(record: Record, timeline: _Timeline) -> Iterator[tuple[str, str]]:
 
 def _of_reads(ordered: Sequence[Record], timelines: Mapping[str, _Timeline], staleness: float) -> Iterator[Violation]:
     floors = _floors(ordered, timelines)
-    seen: dict[tuple[int, str], int] = {}  # by connection and key: the place of what was read last
+    seen: dict[tuple[int, str], int] = {}  # last place read, by connection and key
     for record in ordered:
         if not record.is_read or not (record.version is not None or record.outcome == "absent"):
             continue
         timeline = timelines[record.key]
         floor = floors[record.key].before(record.start)
         last = seen.get((record.connection, record.key), _BEFORE)
-        # Each rule leaves a stretch of the places that the version may have had; the first that leaves none is broken.
+        # Each rule narrows the range of places that the version may have had. The first rule that empties it is broken.
         places = timeline.places.get(record.version, [])
         until = bisect.bisect_right(places, record.end, key=timeline.at)
         since = 0
@@ -181,7 +182,7 @@ def _of_reads(ordered: Sequence[Record], timelines: Mapping[str, _Timeline], sta
 
 
 def _of_size(record: Record, change: Change) -> Iterator[Violation]:
-    """Length and ETag of an answer whose version is known."""
+    """Check length and ETag of a response whose version is known."""
     if record.etag != change.etag and not record.etag.startswith(LIE):
         yield Violation("I4", f"ETag {record.etag}, of version {change.version} it is {change.etag}", record)
     start, stop = (0, None) if record.status == 200 or record.span is None else record.span
@@ -191,7 +192,7 @@ def _of_size(record: Record, change: Change) -> Iterator[Violation]:
 
 
 class _Floor:
-    """The places of writes that were answered, by when."""
+    """The places of acknowledged writes, by time."""
 
     def __init__(self) -> None:
         self._times: list[float] = []
@@ -210,7 +211,7 @@ def _floors(ordered: Iterable[Record], timelines: Mapping[str, _Timeline]) -> Ma
     floors: defaultdict[str, _Floor] = defaultdict(_Floor)
     writes = [record for record in ordered if not record.is_read and record.outcome == "done"]
     for write in sorted(writes, key=lambda record: record.end):
-        # The first that fits: of two deletes at once it is not known which was whose.
+        # The first place that fits, because two concurrent deletes cannot be told apart.
         place = timelines[write.key].first(write.version, write.start, write.end)
         if place is not None:
             floors[write.key].add(write.end, place)

@@ -1,7 +1,7 @@
-"""The chaos origin in a process of its own. It ends when its parent does.
+"""The chaos origin in a process of its own, which ends with its parent.
 
-Protocol over a pipe: the parent sends (name, arguments), the child answers with what that attribute of `ChaosOrigin`
-is, or returns. A script is any callable that pickles, see `behaviour.AtRandom`.
+Protocol over a pipe: the parent sends (name, arguments). The child returns the value of that attribute of
+`ChaosOrigin`, or the result of the call. A script is any callable that can be pickled, see `behaviour.AtRandom`.
 """
 
 import asyncio
@@ -15,11 +15,13 @@ from typing import Any, Self
 
 TESTS = Path(__file__).parents[1]
 PATHS = (TESTS.parent / "proxy", TESTS, TESTS / "chaos")
-PATIENCE = 20.0  # seconds for one answer of the child
+PATIENCE = 20.0  # seconds for one reply of the child
 
 
 class OriginProcess:
-    """A context manager. Calls block for as long as the child takes, which is below a millisecond."""
+    """A chaos origin in a child process. A context manager. A call blocks until the child replies, less than a
+    millisecond.
+    """
 
     def __init__(self, bucket: str = "bucket", *, is_versioned: bool = False) -> None:
         self._arguments = (bucket, is_versioned)
@@ -51,12 +53,12 @@ class OriginProcess:
             self._child.kill()
 
     def call(self, name: str, *arguments: Any, **named: Any) -> Any:
-        """`ChaosOrigin`'s method of that name."""
+        """Call `ChaosOrigin`'s method of that name."""
         self._pipe.send((name, arguments, named))
         return self._answer()
 
     def get(self, name: str) -> Any:
-        """`ChaosOrigin`'s attribute of that name."""
+        """Return `ChaosOrigin`'s attribute of that name."""
         self._pipe.send((name, None, None))
         return self._answer()
 

@@ -1,10 +1,10 @@
-"""`bucketfront serve` as processes that can be killed: forked from one that has imported all of it, or started anew.
+"""Processes of `bucketfront serve` that can be killed: forked from a process with all imports, or started anew.
 
-A start by fork costs a tenth of a second in place of one. What is forked runs the command line's own `serve`.
+A fork takes a tenth of a second in place of one second. The forked process runs the command line's own `serve`.
 
-Protocol of the fork server: an empty line on stdout once it is ready. A line on stdin names a configuration file, a
-line on stdout the child's pid. An empty line on stdin waits for that child's end, which GONE on stderr and an empty
-line on stdout tell. The server ends with its stdin, and its child with it.
+Protocol of the fork server: it prints an empty line once it is ready. A line on stdin names a configuration file, and
+the line on stdout is the child's pid. An empty line on stdin makes it wait for the child's end. It then prints GONE on
+stderr and an empty line on stdout. The server ends with its stdin, and its child with it.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from typing import NoReturn, Protocol
 ROOT = Path(__file__).parents[2]
 GONE = b"-- gone --\n"
 PR_SET_PDEATHSIG = 1
-PATIENCE = 30.0  # seconds for a start, whatever the machine does besides
+PATIENCE = 30.0  # seconds for a start, with other work on the machine
 
 _ADDRESS = re.compile(rb"^  clients +(http\S+)")
 _READY = re.compile(rb"^  admin +(http\S+)")
@@ -34,7 +34,7 @@ _READY = re.compile(rb"^  admin +(http\S+)")
 
 @dataclass
 class Running:
-    """A proxy that has announced itself. `ready_after`: seconds from its start to the announcement."""
+    """A proxy that has printed its addresses. `ready_after` is the seconds from its start until then."""
 
     pid: int
     address: str
@@ -44,13 +44,13 @@ class Running:
 
 @dataclass
 class _Announced:
-    """What comes on standard error, for all starts one after the other."""
+    """The lines of standard error, for all starts one after the other."""
 
     stream: asyncio.StreamReader
     lines: deque[str] = field(default_factory=lambda: deque(maxlen=200))
 
     async def ready(self) -> tuple[str, str]:
-        """The addresses of clients and admin."""
+        """Wait for the addresses of the client listener and the admin port, and return both."""
         address = None
         while line := await self.stream.readline():
             self.lines.append(line.decode(errors="replace").rstrip())
@@ -61,7 +61,7 @@ class _Announced:
         raise AssertionError("the proxy ended at its start: " + " | ".join(self.lines))
 
     async def end(self) -> None:
-        """Past the last line of the proxy that is gone."""
+        """Skip to the end of the previous proxy's lines."""
         while (line := await self.stream.readline()) not in (GONE, b""):
             self.lines.append(line.decode(errors="replace").rstrip())
 
@@ -70,12 +70,12 @@ class Starter(Protocol):
     """Starts one proxy at a time, and kills it."""
 
     async def begin(self, config: Path) -> int:
-        """Returns the pid of a proxy that starts."""
+        """Start a proxy and return its pid."""
 
     async def ready(self) -> Running: ...
 
     async def kill(self) -> None:
-        """SIGKILL, and wait until it is gone."""
+        """Send SIGKILL and wait until the process has ended."""
 
 
 class ForkServer:
@@ -91,11 +91,11 @@ class ForkServer:
 
     @property
     def lines(self) -> list[str]:
-        """The last lines on standard error, of all proxies."""
+        """Return the last lines of standard error, of all proxies."""
         return list(self._announced.lines)
 
     async def warm(self) -> None:
-        """All is imported."""
+        """Wait until the fork server has imported everything."""
         await self._line()
 
     async def begin(self, config: Path) -> int:
@@ -121,7 +121,7 @@ class ForkServer:
 
 
 class FreshStarts:
-    """Each start is `python -m bucketfront.cli serve`."""
+    """Starts each proxy as `python -m bucketfront.cli serve`."""
 
     def __init__(self) -> None:
         self._process: asyncio.subprocess.Process | None = None
@@ -194,7 +194,7 @@ def _fork_for_each_line() -> None:
 
 
 async def _warm_up() -> None:
-    """Import all that a proxy imports, and let botocore read the megabyte of JSON that each client needs."""
+    """Import all that a proxy imports, and let botocore parse the megabyte of JSON that each client needs."""
     from pydantic import SecretStr  # noqa: PLC0415 - the parent of this process needs none of it
     from shared_loader import share_loader  # noqa: PLC0415
 
@@ -211,7 +211,7 @@ async def _warm_up() -> None:
 def _serve(config: str) -> NoReturn:
     from bucketfront.cli import main  # noqa: PLC0415
 
-    # Linux, prctl(2): this process goes with the fork server.
+    # Linux, prctl(2): this process ends with the fork server.
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     nothing = os.open(os.devnull, os.O_RDWR)
     os.dup2(nothing, 0)

@@ -1,4 +1,4 @@
-"""What long runs of a proxy process begin with."""
+"""The configuration and the seed of long runs of a proxy process."""
 
 import json
 import os
@@ -9,12 +9,14 @@ from typing import Any
 
 from origin_process import OriginProcess
 
-MAX_SIZE = 7 << 20  # bytes of the cache; the index's log alone takes up to 4 MiB of them
+MAX_SIZE = 7 << 20  # bytes of the cache; the log of the index alone takes up to 4 MiB of them
 
 
 def configuration(folder: Path, origin: OriginProcess, /, **sections: Mapping[str, object]) -> Path:
-    """A file that starts a proxy: small blocks and parts, and less room than the objects of `workload.py` take, so that
-    everything happens often. `sections` are merged in.
+    """Write a configuration with small blocks and parts and too little space for `workload.py`, so that evictions are
+    frequent.
+
+    `sections` are merged in.
     """
     path = folder / "proxy.yaml"
     settings: dict[str, Any] = {
@@ -37,7 +39,7 @@ def configuration(folder: Path, origin: OriginProcess, /, **sections: Mapping[st
 
 
 def seed() -> int:
-    """Printed, so that a failure tells it; CHAOS_SEED does the same requests again."""
+    """Return a seed and print it for a failure's report. CHAOS_SEED repeats the requests of that run."""
     chosen = int(os.environ.get("CHAOS_SEED") or secrets.randbelow(1 << 32))
     print(f"CHAOS_SEED={chosen}")  # noqa: T201 - pytest shows it with a failure
     return chosen

@@ -1,4 +1,4 @@
-"""Content that can be checked: any range of any version is recognised, any damage to it is found."""
+"""The content checker recognises any range of any version, and finds any damage to it."""
 
 import hashlib
 import itertools
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 KEY = "a/key ü"
-NAMED = 2 * WORD - 1  # bytes that hold a whole word, wherever they begin
+NAMED = 2 * WORD - 1  # bytes that hold a whole word wherever they begin
 
 versions = st.integers(0, content.MAX_VERSION)
 offsets = st.one_of(st.integers(0, 1 << 30), st.integers(1, 1 << 14).map(lambda tile: tile * TILE - 40))
@@ -22,7 +22,7 @@ def of(version: int, start: int, length: int, key: str = KEY) -> bytes:
 
 @given(versions, offsets, lengths)
 def test_any_range_names_its_version(version: int, offset: int, length: int) -> None:
-    """Whole words or not, within a tile or over several: one version, nothing wrong, no zero byte."""
+    """Any range, of whole words or not, in one tile or several, gives one version, no wrong byte and no hole."""
     data = of(version, offset, length)
     assert len(data) == length
     assert b"\0" not in data
@@ -33,7 +33,7 @@ def test_any_range_names_its_version(version: int, offset: int, length: int) -> 
 
 @given(versions, offsets, lengths, st.data())
 def test_pieces_are_checked_as_the_whole_is(version: int, offset: int, length: int, draw: st.DataObject) -> None:
-    """However a body is cut into pieces, the finding is the same, and so are the bytes."""
+    """However a body is cut into pieces, the finding and the bytes are the same."""
     data = of(version, offset, length)
     cuts = sorted(draw.draw(st.lists(st.integers(0, length), max_size=5)))
     reading = Reading(KEY, offset)
@@ -49,7 +49,7 @@ def test_pieces_are_checked_as_the_whole_is(version: int, offset: int, length: i
 def test_less_than_a_word_is_held_to_the_version_expected(
     version: int, offset: int, length: int, draw: st.DataObject
 ) -> None:
-    """A range too short to name its version is compared with the one that its head named."""
+    """A range too short to identify its version is compared with the version of its head."""
     data = of(version, offset, length)
     assert check(KEY, data, offset, version).is_all(version)
     if length:
@@ -60,7 +60,7 @@ def test_less_than_a_word_is_held_to_the_version_expected(
 
 @given(versions, offsets, lengths, st.data())
 def test_a_flipped_bit_is_found(version: int, offset: int, length: int, draw: st.DataObject) -> None:
-    """One bit is enough, wherever it is: what is left is not all of that version."""
+    """A single flipped bit is found anywhere, and the bytes are not all of that version."""
     data = of(version, offset, length)
     at = draw.draw(st.integers(0, length - 1))
     bit = draw.draw(st.integers(0, 7))
@@ -72,7 +72,7 @@ def test_a_flipped_bit_is_found(version: int, offset: int, length: int, draw: st
 
 @given(versions, offsets, lengths, st.data())
 def test_a_hole_is_found(version: int, offset: int, length: int, draw: st.DataObject) -> None:
-    """Zeroes in place of some bytes show, and where they begin (I2)."""
+    """Zeros in place of some bytes are found, with their first offset (I2)."""
     data = of(version, offset, length)
     start = draw.draw(st.integers(0, length - 1))
     stop = draw.draw(st.integers(start + 1, length))
@@ -82,7 +82,7 @@ def test_a_hole_is_found(version: int, offset: int, length: int, draw: st.DataOb
 
 @given(st.lists(versions, min_size=2, max_size=2, unique=True), offsets, lengths, st.data())
 def test_a_mixed_body_names_both_versions(pair: list[int], offset: int, length: int, draw: st.DataObject) -> None:
-    """A body that begins with one version and ends with another is neither's, and names both where both have a whole
+    """A body that begins with one version and ends with another matches neither, and both are named if each has a whole
     word in it (I1).
     """
     cut = draw.draw(st.integers(1, length - 1))
@@ -99,14 +99,14 @@ def test_a_mixed_body_names_both_versions(pair: list[int], offset: int, length: 
 
 @given(versions, offsets, offsets, lengths)
 def test_bytes_of_another_place_are_found(version: int, offset: int, other: int, length: int) -> None:
-    """A block at the wrong offset, or of another object, is wrong from its first word on."""
+    """A block from a wrong offset or of another object is wrong from its first word."""
     if offset // WORD != other // WORD:
         assert check(KEY, of(version, other, length), offset).wrong_at is not None
     assert check(KEY, of(version, offset, length, key="another"), offset).wrong_at is not None
 
 
 def test_what_is_wrong_in_a_large_body_is_found() -> None:
-    """In tiles after the first, and after a part that is right again."""
+    """Wrong bytes are found in tiles after the first, and after a part that is right again."""
     data = bytearray(of(3, 0, 4 * TILE))
     data[2 * TILE + 100 : 2 * TILE + 5000] = bytes(4900)
     assert check(KEY, bytes(data), 0) == Finding((3,), 2 * TILE + 100, is_hole=True)
@@ -115,7 +115,7 @@ def test_what_is_wrong_in_a_large_body_is_found() -> None:
 
 
 def test_etags() -> None:
-    """The MD5 of what is small; what is large has one of multipart's form, which names version and size as well."""
+    """A small object has its MD5 as ETag, and a large one has the multipart form, which contains version and size."""
     assert content.etag(KEY, 7, 100_000) == f'"{hashlib.md5(of(7, 0, 100_000)).hexdigest()}"'
     large = [content.etag(KEY, version, size) for version, size in ((1, 1 << 30), (2, 1 << 30), (1, (1 << 30) + 1))]
     assert len(set(large)) == 3

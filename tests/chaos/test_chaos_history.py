@@ -1,4 +1,4 @@
-"""The history checker: each kind of violation is found, and what is right passes."""
+"""The history checker finds each kind of violation, and accepts a valid history."""
 
 from dataclasses import replace
 
@@ -17,7 +17,7 @@ def change(version: int | None, at: float, size: int = SIZE) -> Change:
 
 
 def read(version: int | None, start: float, end: float | None = None, *, connection: int = 1) -> Record:
-    """A whole GET that got that version; None: 404."""
+    """Return the record of a whole GET that got that version, or a 404 for None."""
     return Record(
         client=connection,
         connection=connection,
@@ -35,7 +35,7 @@ def read(version: int | None, start: float, end: float | None = None, *, connect
 
 
 def write(version: int | None, start: float, end: float, *, size: int = SIZE) -> Record:
-    """A PUT that was answered; None: a DELETE."""
+    """Return the record of an acknowledged PUT, or of a DELETE for None."""
     return Record(
         client=9,
         connection=9,
@@ -58,12 +58,12 @@ def rules(*records: Record, history: list[Change] = HISTORY, staleness: float = 
 
 
 def test_a_clean_history_passes() -> None:
-    """Each version in its time, old ones from a cache, writes and deletes, ranges, and answers of no version."""
+    """A valid history passes: each version in its time, stale reads, writes, deletes, ranges and failed requests."""
     ranged = replace(read(2, 12.0), span=(990, 2000), status=206, received=10)
     assert not rules(
         read(None, -1.0),
         read(1, 1.0),
-        read(1, 10.5),  # a cache's right
+        read(1, 10.5),  # permitted for a cache
         write(2, 9.0, 11.0),
         read(2, 11.5),
         ranged,
@@ -83,19 +83,19 @@ def test_a_clean_history_passes() -> None:
     ("finding", "rule"),
     [
         (Finding((1, 2)), "I1"),
-        (Finding((2,)), "I1"),  # of another version than its head
+        (Finding((2,)), "I1"),  # another version than in its head
         (Finding((1,), wrong_at=5), "I1"),
         (Finding((1,), wrong_at=5, is_hole=True), "I2"),
     ],
 )
 def test_bodies(finding: Finding, rule: str) -> None:
-    """Mixed, of another version than the head says, wrong, or with a hole, whether it came to its end or not."""
+    """A body is found that is mixed, wrong, with a hole or not of its head's version, complete or not."""
     assert rules(replace(read(1, 1.0), finding=finding)) == [rule]
     assert rules(replace(read(1, 1.0), finding=finding, outcome="cut")) == [rule]
 
 
 def test_short_bodies() -> None:
-    """A body that ended cleanly has all the bytes that version and range make (I3); a cut one need not."""
+    """A body that ended cleanly has all bytes of its version and range (I3), and a cut one need not."""
     short = replace(read(1, 1.0), received=SIZE - 1)
     assert rules(short) == ["I3"]
     assert rules(replace(short, outcome="cut")) == []
@@ -106,18 +106,18 @@ def test_short_bodies() -> None:
 
 
 def test_metadata_of_another_version() -> None:
-    """ETag and version are of one answer of the origin (I4), unless the origin was told to make the ETag up."""
+    """ETag and version are of one origin response (I4), unless the script made the ETag up."""
     assert rules(replace(read(1, 1.0), etag=content.etag(KEY, 2, SIZE))) == ["I4"]
     assert rules(replace(read(1, 1.0), etag='"lie-5"')) == []
 
 
 def test_no_answer() -> None:
-    """A request that nobody answers is a finding (I20)."""
+    """A request without a response is a violation (I20)."""
     assert rules(replace(read(None, 1.0), outcome="hung")) == ["I20"]
 
 
 def test_versions_that_never_were() -> None:
-    """Neither one that nobody wrote nor one that came after the answer; nor absence before there was any."""
+    """A version is a violation if it was never written or was written later, and so is absence before any existed."""
     assert rules(read(77, 1.0)) == ["I1"]
     assert rules(read(2, 1.0)) == ["I1"]
     assert rules(read(None, 11.0), history=[change(1, 0.0), change(None, 20.0)]) == []
@@ -125,7 +125,9 @@ def test_versions_that_never_were() -> None:
 
 
 def test_stale_after_a_write() -> None:
-    """A read begun after a write was answered gives that version or a newer one (I5); one begun before may not."""
+    """A read that begins after the response to a write gives that version or a newer one (I5), and an earlier read need
+    not.
+    """
     assert rules(write(2, 9.0, 11.0), read(1, 11.1)) == ["I5"]
     assert rules(write(2, 9.0, 11.0), read(1, 10.9, 12.0)) == []
     assert rules(write(2, 9.0, 11.0), read(3, 31.0)) == []
@@ -137,22 +139,22 @@ def test_stale_after_a_write() -> None:
 
 
 def test_versions_never_go_backwards_on_a_connection() -> None:
-    """On one connection (I7); on another, which may go by another way, they may."""
+    """Versions never go backwards on one connection (I7), but may on another one."""
     assert rules(read(2, 11.0), read(1, 12.0)) == ["I7"]
     assert rules(read(2, 11.0), read(1, 12.0, connection=2)) == []
-    assert rules(read(None, 21.0), read(2, 22.0)) == []  # absence also was before the first version
+    assert rules(read(None, 21.0), read(2, 22.0)) == []  # the object was absent before its first version as well
     assert rules(read(2, 19.0), read(None, 21.0), read(2, 22.0)) == ["I7"]
 
 
 def test_bounded_staleness() -> None:
-    """A version may be served for so many seconds after another took its place (I7)."""
+    """A version may be served for a limited time after another one replaced it (I7)."""
     assert rules(read(1, 12.9), staleness=3.0) == []
     assert rules(read(1, 13.1), staleness=3.0) == ["I7"]
     assert rules(read(None, 33.1), staleness=3.0) == ["I7"]
 
 
 def test_failed_writes() -> None:
-    """A write that was refused, or broken off by its client, changed nothing; one that was answered took place (I8)."""
+    """A refused or aborted write changes nothing, and an acknowledged one took place (I8)."""
     put = write(2, 9.0, 11.0)
     assert rules(replace(put, outcome="refused", status=400)) == ["I8"]
     assert rules(replace(put, outcome="aborted")) == ["I8"]
@@ -164,6 +166,6 @@ def test_failed_writes() -> None:
 
 
 def test_a_shorter_object() -> None:
-    """What was stored has the length of what was sent, whatever the client heard (I8)."""
+    """A stored object has the length that was sent, whatever response the client got (I8)."""
     for outcome in ("done", "failed", "cut"):
         assert rules(replace(write(2, 9.0, 11.0, size=SIZE + 1), outcome=outcome)) == ["I8"]

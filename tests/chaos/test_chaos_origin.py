@@ -1,4 +1,4 @@
-"""The chaos origin does what its script says, and notes what it did."""
+"""The chaos origin follows its script and records what it did."""
 
 import asyncio
 import time
@@ -21,14 +21,14 @@ async def origin() -> AsyncIterator[ChaosOrigin]:
 
 
 async def get(origin: ChaosOrigin, *behaviours: Behaviour, key: str = "o", **headers: str) -> Response:
-    """One GET, answered as the behaviours say, if there are any."""
+    """Send one GET, to which the origin applies the behaviours in turn."""
     origin.script = InTurn(*behaviours)
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return await fetch(origin.endpoint_url, f"/bucket/{key}", headers=named)
 
 
 async def test_an_object_is_its_content(origin: ChaosOrigin) -> None:
-    """GET, a range and HEAD agree on bytes, ETag and version; all is counted and logged as it came."""
+    """GET, a range and HEAD agree on bytes, ETag and version, and all requests are counted and logged as sent."""
     version = origin.store("o", SIZE)
     whole = await get(origin)
     part = await get(origin, Range="bytes=99-70000")
@@ -48,14 +48,14 @@ async def test_an_object_is_its_content(origin: ChaosOrigin) -> None:
 
 
 async def test_a_large_object_needs_no_memory(origin: ChaosOrigin) -> None:
-    """The end of 1 GiB comes at once."""
+    """The last bytes of a 1 GiB object arrive at once."""
     version = origin.store("big", 1 << 30)
     answer = await get(origin, key="big", Range="bytes=-1000")
     assert content.check("big", answer.body, (1 << 30) - 1000).is_all(version)
 
 
 async def test_writes_make_history(origin: ChaosOrigin) -> None:
-    """Content that is uploaded is known by its version, anything else is foreign; each change has its time."""
+    """Uploaded content is recognised by its version, other bytes are foreign, and each change has its time."""
     mine = content.read("o", 77, 0, SIZE)
     began = time.monotonic()
     url = origin.endpoint_url
@@ -73,7 +73,7 @@ async def test_writes_make_history(origin: ChaosOrigin) -> None:
 
 @pytest.mark.parametrize("when", ["before head", "after head", 70_000])
 async def test_a_swap(origin: ChaosOrigin, when: str | int) -> None:
-    """The object is overwritten at that moment; an answer that has begun goes on with what it began."""
+    """The object is overwritten at that moment, and a running response continues with the old version."""
     old = origin.store("o", SIZE)
     answer = await get(origin, Behaviour(swap=when, swap_size=10))  # type: ignore[arg-type] # one of the three
     new = origin.history[-1].version
@@ -86,7 +86,7 @@ async def test_a_swap(origin: ChaosOrigin, when: str | int) -> None:
 
 
 async def test_if_match_is_honoured_or_not(origin: ChaosOrigin) -> None:
-    """412 by S3's rules; with the lie, the new version's bytes under its own ETag."""
+    """If-Match gives 412 by S3's rules, or, if ignored, the new version's bytes under its own ETag."""
     etag = content.etag("o", origin.store("o", SIZE), SIZE)
     assert (await get(origin, If_Match=etag)).status == 200
     new = content.etag("o", origin.store("o", SIZE), SIZE)
@@ -98,7 +98,7 @@ async def test_if_match_is_honoured_or_not(origin: ChaosOrigin) -> None:
 @pytest.mark.parametrize("status", [400, 403, 404, 412, 416, 429, 500, 503, 301])
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE"])
 async def test_a_refusal(origin: ChaosOrigin, status: int, method: str) -> None:
-    """The status that the script names, in S3's form; nothing is changed, and the connection goes on."""
+    """The response has the script's status in S3's form, nothing changes, and the connection continues."""
     origin.store("o", SIZE)
     before = list(origin.history)
     origin.script = InTurn(Behaviour(status=status), methods=(method,))
@@ -114,7 +114,7 @@ async def test_a_refusal(origin: ChaosOrigin, status: int, method: str) -> None:
 
 @pytest.mark.parametrize("at", [0, 1, 70_000])
 async def test_a_cut(origin: ChaosOrigin, at: int) -> None:
-    """Exactly so many bytes come with FIN; with RST the client's kernel may drop what came last."""
+    """Exactly so many bytes arrive with FIN, and with RST the client's kernel may drop the last ones."""
     version = origin.store("o", SIZE)
     answer = await get(origin, Behaviour(cut_at=at))
     assert (answer.is_complete, answer.body) == (False, content.read("o", version, 0, at))
@@ -126,7 +126,7 @@ async def test_a_cut(origin: ChaosOrigin, at: int) -> None:
 
 
 async def test_a_stall_and_a_drip(origin: ChaosOrigin) -> None:
-    """Nothing more comes after the byte named; dripping takes its time and loses nothing."""
+    """A stall sends no byte after its offset, and a slow body takes its time and loses no byte."""
     version = origin.store("o", SIZE)
     origin.script = InTurn(Behaviour(stall_at=500), Behaviour(drip=(40_000, 0.05)))
     async with connected(origin.endpoint_url) as connection:
@@ -143,7 +143,7 @@ async def test_a_stall_and_a_drip(origin: ChaosOrigin) -> None:
 
 
 async def test_lies_about_the_body(origin: ChaosOrigin) -> None:
-    """Wrong Content-Range, Content-Length, ETag and bytes; Range ignored; no HTTP at all."""
+    """Content-Range, Content-Length, ETag and bytes can be wrong, Range ignored, and the response not HTTP."""
     version = origin.store("o", SIZE)
     right = content.read("o", version, 0, SIZE)
     assert (await get(origin, Behaviour(content_range="bytes 1-2/3"), Range="bytes=0-9")).headers[
@@ -164,7 +164,7 @@ async def test_lies_about_the_body(origin: ChaosOrigin) -> None:
 
 
 async def test_writes_of_unknown_outcome(origin: ChaosOrigin) -> None:
-    """Cut before its end nothing is stored; cut after it all is, and the client is not told (I8, I9)."""
+    """A write cut before its end stores nothing, and one cut after its end is stored without a response (I8, I9)."""
     for at, is_stored in ((0, True), (5, False)):
         origin.history.clear()
         origin.script = InTurn(Behaviour(cut_at=at), methods=("PUT",))
@@ -175,7 +175,7 @@ async def test_writes_of_unknown_outcome(origin: ChaosOrigin) -> None:
 
 
 def test_a_random_script_is_the_same_for_the_same_seed() -> None:
-    """What a run did can be done again; keys and methods outside it are never touched."""
+    """The same seed gives the same faults, and keys and methods outside the script never get one."""
     first, second = AtRandom(3, 0.5), AtRandom(3, 0.5)
     one = PlainRequest("GET", "GET /bucket/o", (), "o", 0.0)
     found = [first(one) for _ in range(500)]
@@ -185,7 +185,7 @@ def test_a_random_script_is_the_same_for_the_same_seed() -> None:
 
 
 async def test_a_process_of_its_own() -> None:
-    """The same origin behind a pipe: objects, scripts, history; and it ends with its parent's interest."""
+    """The same origin works behind a pipe, with objects, scripts and history, and ends when its parent closes it."""
     with OriginProcess() as process:
         version = process.call("store", "o", SIZE)
         answer = await fetch(process.endpoint_url, "/bucket/o")

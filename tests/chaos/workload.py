@@ -1,4 +1,6 @@
-"""What clients do to a proxy under faults: whole objects, ranges, joiners, early leaves, HEADs, writes and deletes."""
+"""The requests of clients to a proxy under faults: whole objects, ranges, joins, aborted reads, HEADs, writes and
+deletes.
+"""
 
 import itertools
 import random
@@ -10,12 +12,12 @@ from history import Record
 from origin_process import OriginProcess
 
 KIB = 1 << 10
-FIRST_WRITTEN = 1 << 20  # versions from here on are written by clients, those below by others
+FIRST_WRITTEN = 1 << 20  # versions from here on are written by clients, those below by other writers
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectHandler:
-    """The keys, and who writes them. `large` ones are read by several at once; `written` ones by clients as well."""
+    """The keys and their writers. Several clients read `large` ones at once, and clients also write `written` ones."""
 
     small: tuple[str, ...]
     large: tuple[str, ...]
@@ -28,7 +30,7 @@ class ObjectHandler:
         return (*self.small, *self.large, *self.written)
 
     def size(self, key: str, rng: random.Random) -> int:
-        """Of a new version, in bytes: at least a word, so that no two versions are the same bytes."""
+        """Return the size of a new version in bytes: at least a word, so that no two versions are the same bytes."""
         limit = self.large_size if key in self.large else self.small_size
         return rng.randint(limit // 2, limit) if rng.random() < 0.9 else rng.randint(WORD, 64)
 
@@ -41,7 +43,7 @@ OBJECTS = ObjectHandler(
 
 
 class Workload:
-    """`rng` decides everything that is done; what it leads to is the machine's matter."""
+    """A random series of requests. `rng` decides every request; the outcome depends on the machine."""
 
     def __init__(self, rng: random.Random, objects: ObjectHandler = OBJECTS) -> None:
         self.objects = objects
@@ -49,12 +51,12 @@ class Workload:
         self._versions = itertools.count(FIRST_WRITTEN)
 
     def fill(self, origin: OriginProcess) -> None:
-        """Each object's first version."""
+        """Store the first version of each object."""
         for key in self.objects.keys:
             origin.call("store", key, self.objects.size(key, self._rng))
 
     def change(self, origin: OriginProcess) -> None:
-        """Somebody else overwrites or deletes an object."""
+        """Overwrite or delete an object as another client would."""
         key = self._rng.choice(self.objects.keys)
         if key in self.objects.written and self._rng.random() < 0.3:
             origin.call("delete", key)
@@ -62,7 +64,7 @@ class Workload:
             origin.call("store", key, self.objects.size(key, self._rng))
 
     async def step(self, client: ChaosClient) -> Record:
-        """One request."""
+        """Send one request."""
         rng, objects = self._rng, self.objects
         if rng.random() < 0.15:
             return await self._write(client)
@@ -83,7 +85,7 @@ class Workload:
 
     async def _write(self, client: ChaosClient) -> Record:
         rng = self._rng
-        # Half of them to what is read all the time: a write is to meet reads at each of its moments.
+        # Half of the writes go to the key with the most reads, so that they meet reads at every stage.
         key = rng.choice((self.objects.written[0], rng.choice(self.objects.written)))
         size = self.objects.size(key, rng)
         match rng.choices(("put", "break off", "delete"), (6, 2, 2))[0]:
