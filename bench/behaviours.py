@@ -1,8 +1,8 @@
-"""How bucketfront, nginx and Varnish behave, by experiment: `make behaviours`, or `bench/behaviours.py [--only WORD]`.
+"""Measure how bucketfront, nginx and Varnish behave: `make behaviours`, or `bench/behaviours.py [--only WORD]`.
 
-Starts each of them on loopback with an origin of its own, sends all the same requests over raw sockets, prints what
-came back as Markdown, writes it into docs/http.md, and ends all it started. Exit status 0: every row was measured;
-1: an experiment failed, and its cell says so.
+The program starts each of them on loopback with an origin of its own, and sends all of them the same requests over
+plain sockets. It prints the results as Markdown, writes them into docs/http.md, and ends all it started. Exit status 0:
+every row was measured; 1: an experiment failed, and its cell names the error.
 """
 
 import argparse
@@ -29,12 +29,12 @@ from processes import nginx_program
 GROUPS = [RANGES, CONDITIONALS, FRESHNESS, STALE, REVALIDATION, OUTAGE, CROWDS, METHODS, KEYS, BROWSERS]
 FAILED = "experiment failed"
 PATIENCE = 40.0  # seconds for one row
-RECOVERY = 30.0  # seconds in which a proxy finds its way back to an origin
-TOGETHER = 6  # rows of a proxy at once
+RECOVERY = 30.0  # seconds within which a proxy uses a recovered origin again
+TOGETHER = 6  # rows of a proxy that run at once
 
 
 def chosen(word: str | None) -> list[Group]:
-    """Groups with the rows whose text or title has this word."""
+    """Return the groups with the rows whose text or title contains this word."""
     if word is None:
         return GROUPS
     groups = []
@@ -82,7 +82,7 @@ async def _cell(row: Row, bench: Bench) -> str:
 
 
 async def _recovered(port: int, origin: Origin, row: str) -> None:
-    """The origin is well again and the proxy knows it."""
+    """Wait until the origin is healthy again and the proxy uses it."""
     await origin.start()
     until = time.monotonic() + RECOVERY
     for attempt in range(1000):

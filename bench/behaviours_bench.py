@@ -1,4 +1,4 @@
-"""What every row of the table works with: requests, what they cost the origin, and the words of the cells."""
+"""The tools of every row of the table: requests, their cost at the origin, and the texts of the cells."""
 
 import asyncio
 import re
@@ -9,15 +9,17 @@ import content
 from behaviours_client import PATIENCE, Answer, exchange
 from behaviours_origin import Origin, PlainRequest, Thing
 
-EXPIRED = 2.3  # seconds after which `max-age=1` is over for all of them: nginx counts whole seconds
-SLOW = 0.4  # seconds that the origin takes for an answer where it shall be told who waited for it
-BEHIND = 0.3  # seconds in which a request in the background has reached the origin
+EXPIRED = 2.3  # seconds after which `max-age=1` has expired for all proxies: nginx counts whole seconds
+SLOW = 0.4  # seconds that the origin delays a response if the row shows which request waited for it
+BEHIND = 0.3  # seconds within which a background request has reached the origin
 UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 
 
 @dataclass(slots=True)
 class Bench:
-    """One proxy, its origin, and one row. `name` is a key that no other row uses: its requests are told by it."""
+    """One proxy, its origin, and one row. `name` is a key that no other row uses, so it identifies the row's
+    requests.
+    """
 
     port: int
     origin: Origin
@@ -25,7 +27,7 @@ class Bench:
     _mark: int = 0
 
     def has(self, size: int = 4096, name: str | None = None, **fields: str) -> Thing:
-        """An object at the origin, with `Cache-Control: max-age=300` unless `Cache_Control` says otherwise."""
+        """Store an object at the origin, with `Cache-Control: max-age=300` unless `Cache_Control` overrides it."""
         return self.origin.has(name or self.name, size, **{"Cache_Control": "max-age=300", **fields})
 
     async def ask(
@@ -38,7 +40,7 @@ class Bench:
         patience: float = PATIENCE,
         body: bytes = b"",
     ) -> Answer:
-        """One request on a connection of its own; `fields` as on the wire."""
+        """Send one request on a connection of its own. `fields` are header lines."""
         raw = self.raw(*fields, method=method, path=path, version=version)
         return await exchange(self.port, raw + body, method=method, limit=limit, patience=patience)
 
@@ -47,45 +49,45 @@ class Bench:
         return "\r\n".join(lines).encode("latin-1")
 
     def counted(self) -> list[PlainRequest]:
-        """What the origin was asked since the last call of this."""
+        """Return the origin's requests since the last call of `counted`."""
         asked = self.asked
         self._mark += len(asked)
         return asked
 
     @property
     def asked(self) -> list[PlainRequest]:
-        """What the origin was asked since the last call of `counted`."""
+        """Return the origin's requests since the last call of `counted`, and leave them uncounted."""
         return [asked for asked in self.origin.asked if self.name in asked.target][self._mark :]
 
     async def warmed(self, thing: Thing) -> None:
-        """Have the whole object in the cache, as far as the proxy keeps it."""
+        """Read the whole object, so that it is cached as far as the proxy stores it."""
         await self.ask(path=f"/{thing.name}")
         await self.settle()
 
     async def sent(self, count: int) -> None:
-        """Until the origin has sent so many bytes for this row."""
+        """Wait until the origin has sent so many bytes for this row."""
         while sum(asked.sent for asked in self.asked) < count:  # noqa: ASYNC110 - the account has no event
             await asyncio.sleep(0.01)
 
     async def settle(self, still: float = 0.15) -> None:
-        """Until the origin has sent nothing for so many seconds."""
+        """Wait until the origin has sent no byte for so many seconds."""
         before = -1
         while (now := sum(asked.sent + 1 for asked in self.asked)) != before:
             before = now
             await asyncio.sleep(still)
 
     async def told(self, *fields: str, thing: Thing, method: str = "GET", path: str | None = None) -> str:
-        """What a client gets, and what that costs the origin: `200, hit`."""
+        """Return the client's result and its cost at the origin, as in `200, hit`."""
         self.counted()
         return f"{shown(await self.ask(*fields, method=method, path=path), thing)}, {await self.cost()}"
 
     async def cost(self) -> str:
-        """Of the last requests, in the words of the table."""
+        """Return the cost of the last requests in the terms of the table."""
         await self.settle()
         return cost(self.counted())
 
     async def later(self, thing: Thing, *fields: str) -> str:
-        """Whether a request for an object that may have expired is answered from the cache, and who waits for what."""
+        """Return whether a request for a possibly expired object is a hit, and which requests it waits for."""
         self.counted()
         thing.delay = SLOW
         answer = await self.ask(*fields)
@@ -100,12 +102,12 @@ class Bench:
 
 
 def _with_status(answer: Answer, thing: Thing, words: str) -> str:
-    """Statuses other than 200 are said."""
+    """Prefix statuses other than 200."""
     return words if shown(answer, thing) == "200" else f"{shown(answer, thing)}, {words}"
 
 
 def cost(asked: list[PlainRequest]) -> str:
-    """`hit`; or what the origin was asked: `GET 200, 4 KiB`; requests of a kind are counted."""
+    """Return `hit`, or the requests at the origin, as in `GET 200, 4 KiB`. Requests of a kind are counted."""
     if not asked:
         return "hit"
     kinds: dict[str, list[PlainRequest]] = {}
@@ -128,9 +130,9 @@ def amount(count: int) -> str:
 
 
 def shown(answer: Answer, thing: Thing | None = None) -> str:
-    """Status and what of the body matters: `206 0-99`, `416 */4096`, `206, 2 parts`, `200, cut after 1 MiB`.
+    """Return status and relevant body: `206 0-99`, `416 */4096`, `206, 2 parts`, `200, cut after 1 MiB`.
 
-    Bodies are compared with the version that the ETag names; what does not fit is called wrong.
+    Bodies are compared with the version that the ETag names; a body that differs is called wrong.
     """
     if answer.status is None:
         return {"closed": "connection closed", "silent": "no answer"}.get(answer.fault, answer.fault)
@@ -177,7 +179,7 @@ def _is_wrong(answer: Answer, thing: Thing, offset: int, body: bytes) -> bool:
 
 
 def instant(seconds: float) -> str:
-    """Coarse on purpose: two runs shall say the same."""
+    """Return the time with low precision, so that two runs give the same text."""
     return "at once" if seconds < 0.5 else f"after {seconds:.0f} s" if seconds >= 1.5 else "after 1 s"
 
 
@@ -186,10 +188,10 @@ Experiment = Callable[[Bench], Awaitable[str]]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """`rfc` is the section that speaks of it, `9110 14.2`, or another source.
+    """One row. `rfc` is the section that defines the behaviour, as in `9110 14.2`, or another source.
 
-    `want`: what that section asks for, as a pattern of cells; None where it leaves a choice. `alone`: the origin fails
-    in it, or times count; so it comes last, by itself, and the proxy gets time to find its way back.
+    `want` is a pattern of the cells that the section requires, None if it leaves a choice. `alone`: the origin fails in
+    the row, or times matter. Such a row runs last and by itself, and the proxy gets time to recover.
     """
 
     what: str
@@ -210,7 +212,7 @@ class Group:
     def row(
         self, what: str, rfc: str, want: str | None = None, *, alone: bool = False
     ) -> Callable[[Experiment], Experiment]:
-        """Of the function that makes the cell."""
+        """Decorate the function that makes the cell."""
 
         def add(experiment: Experiment) -> Experiment:
             self.rows.append(Row(what, rfc, experiment, want, alone))
@@ -219,7 +221,7 @@ class Group:
         return add
 
     def warm(self, what: str, rfc: str, want: str | None, *fields: str, method: str = "GET", size: int = 4096) -> None:
-        """A row about one request for an object that the cache holds; `{etag}` and `{date}` in a field are its own."""
+        """Add a row with one request for a cached object. `{etag}` and `{date}` in a header are the object's own."""
 
         async def experiment(bench: Bench) -> str:
             thing = bench.has(size)

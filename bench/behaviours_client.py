@@ -1,20 +1,21 @@
-"""A client that sends what it is told, byte by byte, and notes what came back: no library corrects either of them."""
+"""A client that sends exact bytes and records the response, without a library that corrects either of them."""
 
 import asyncio
 import contextlib
 import re
 from dataclasses import dataclass, field
 
-KEPT = 8 << 20  # bytes of a body that are kept; those beyond are counted
+KEPT = 8 << 20  # bytes of a body that are kept; further ones are counted
 PATIENCE = 8.0  # seconds without a byte after which a server counts as silent
 
 
 @dataclass(slots=True)
 class Answer:
-    """What a server said to one request. `status` None: `fault` says why: "closed", "silent", or what it said instead.
+    """A server's response to one request.
 
-    `whole`: the body came in full, as its framing says. `first_byte` and `seconds` count from before the connection
-    was made. `interim`: a 1xx came before.
+    `status` is None if there is no response; then `fault` is "closed", "silent" or the bytes sent instead. `whole`: the
+    body is complete by its framing. `first_byte` and `seconds` count from before the connection was made. `interim`: a
+    1xx came before.
     """
 
     status: int | None = None
@@ -28,13 +29,13 @@ class Answer:
     fault: str = ""
 
     def get(self, name: str) -> str | None:
-        """The value of a field, several joined by a comma."""
+        """Return the value of a header; several are joined by a comma."""
         values = [value for each, value in self.fields if each == name.lower()]
         return ", ".join(values) if values else None
 
 
 class Connection:
-    """One connection, on which requests may follow each other."""
+    """One connection, which can carry several requests in a row."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, started: float) -> None:
         self._reader = reader
@@ -53,7 +54,7 @@ class Connection:
         self._writer.transport.abort()
 
     async def receive(self, method: str = "GET", limit: int | None = None, patience: float = PATIENCE) -> Answer:
-        """The answer to a request with this method. `limit`: bytes of its body after which the client has enough."""
+        """Receive the response to a request with this method. The client leaves after `limit` bytes of the body."""
         answer = Answer()
         try:
             await self._head(answer, patience)
@@ -72,7 +73,7 @@ class Connection:
         return answer
 
     async def is_open(self) -> bool:
-        """Whether the server has kept the connection, by its saying nothing for a moment."""
+        """Return whether the server keeps the connection open for a moment without sending a byte."""
         with contextlib.suppress(TimeoutError, OSError):
             async with asyncio.timeout(0.3):
                 await self._reader.read(1)
@@ -106,7 +107,7 @@ class Connection:
         await self._take(answer, None if length_field is None else int(length_field), limit, patience)
 
     async def _take(self, answer: Answer, length: int | None, limit: int | None, patience: float) -> None:
-        """`length` None: to the end of the connection."""
+        """Read a body. With `length` None, read to the end of the connection."""
         left = length
         while left is None or left:
             async with asyncio.timeout(patience):
@@ -128,7 +129,7 @@ class Connection:
 async def exchange(
     port: int, raw: bytes, *, method: str = "GET", limit: int | None = None, patience: float = PATIENCE
 ) -> Answer:
-    """One request on a connection of its own."""
+    """Send one request on a connection of its own."""
     connection = await Connection.to(port)
     try:
         connection.send(raw)

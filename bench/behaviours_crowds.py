@@ -9,7 +9,7 @@ from content import MIB
 CROWDS = Group("Several clients, one cold object")
 
 CLIENTS = 20
-RATE = 4e6  # bytes a second of each of the origin's connections
+RATE = 4e6  # bytes a second of each connection of the origin
 
 
 def _origin(bench: Bench) -> str:
@@ -71,7 +71,7 @@ async def seeker(bench: Bench) -> str:
 
 
 async def _second(bench: Bench, *fields: str) -> str:
-    """A client that joins when 2 MiB have come."""
+    """Measure a client that joins once 2 MiB have arrived."""
     thing = bench.has(16 * MIB)
     thing.rate = RATE
     first = asyncio.create_task(bench.ask())

@@ -1,4 +1,4 @@
-"""Rows about freshness, stale answers, revalidation (RFC 9111, 5861, 9213) and an origin that fails."""
+"""Rows about freshness, stale responses, revalidation (RFC 9111, 5861, 9213) and an origin that fails."""
 
 import asyncio
 import time
@@ -15,7 +15,7 @@ OUTAGE = Group("An origin that fails")
 FAR_PAST = "Sun, 06 Nov 1994 08:49:37 GMT"
 
 
-ASKS = r"(?!hit|stale).*"  # before it answers
+ASKS = r"(?!hit|stale).*"  # requests the origin before the response
 NOT_FRESH = r"(?!hit).*"
 
 
@@ -199,7 +199,7 @@ async def renewed(bench: Bench) -> str:
     thing = bench.has(Cache_Control="max-age=1, stale-while-revalidate=0")
     await bench.warmed(thing)
     await asyncio.sleep(EXPIRED)
-    # As S3 does it: the ETag stays, Last-Modified is that of the copy, and a 304 carries what is new.
+    # S3 does it so: the ETag stays, Last-Modified is that of the copy, and a 304 carries the new values.
     thing.fields["Cache-Control"], thing.last_modified = "max-age=300", "Mon, 07 Nov 1994 08:49:37 GMT"
     await bench.ask()
     await bench.settle()
@@ -264,7 +264,7 @@ async def fresh(bench: Bench) -> str:
 ALLOWED = "max-age=1, stale-while-revalidate=0, stale-if-error=60"
 FORBIDDEN = "max-age=1, stale-while-revalidate=0, stale-if-error=0"
 STRICT = "max-age=1, must-revalidate"
-FAILS = r"5.*"  # an error, never what is stale
+FAILS = r"5.*"  # an error, never a stale body
 _in_outage("Unreachable, object stale, nothing said", "9111 4.2.4", None, "max-age=1")
 _in_outage("Unreachable, stale, `stale-while-revalidate=0, stale-if-error=60`", "5861 4", None, ALLOWED)
 _in_outage("Unreachable, stale, `stale-while-revalidate=0, stale-if-error=0`", "5861 4", None, FORBIDDEN)

@@ -1,7 +1,8 @@
-"""The origin of the table of behaviours: as much of S3 as a cache asks for, told object by object what to do.
+"""The origin of the table of behaviours: as much of S3 as a cache uses, with settings for each object.
 
-It runs in the program that asks, so that an object can be changed, spoilt or counted between two requests. Each proxy
-has an origin of its own. An object's bytes are a function of its key and version (`content.block`).
+It runs in the program that sends the requests, so that an object can be changed, broken or counted between two
+requests. Each proxy has an origin of its own. An object's bytes are a function of its key and version
+(`content.block`).
 """
 
 import asyncio
@@ -18,7 +19,7 @@ from content import MIB
 BUCKET = "bench"
 LAST_MODIFIED = "Sun, 06 Nov 1994 08:49:37 GMT"
 QUANTUM = 0.02  # seconds of its rate that a slow object sends at once
-CHUNK = 256 << 10  # bytes sent at once where there is no rate
+CHUNK = 256 << 10  # bytes sent at once if there is no rate
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 _CODES = {
     400: ("Bad Request", "InvalidRequest"),
@@ -34,11 +35,11 @@ _CODES = {
 
 @dataclass(slots=True)
 class Thing:
-    """An object. `fields` are those of its answers besides the validators.
+    """An object. `fields` are the headers of its responses besides the validators.
 
-    `status`: an error that it answers with instead, for the next `failures` requests, for ever where that is None.
-    `rate` is in bytes a second, `delay` in seconds before a head. `cut`: bytes of a body after which the connection is
-    dropped. `drops`: requests to come whose connection is closed without an answer.
+    `status` is an error status for the next `failures` requests, or for all if that is None. `rate` is in bytes a
+    second, `delay` in seconds before a head. `cut` is the bytes of a body after which the connection is reset. `drops`
+    is the number of next requests whose connection is closed without a response.
     """
 
     name: str
@@ -54,23 +55,23 @@ class Thing:
     drops: int = 0
 
     def etag(self, version: int | None = None) -> str:
-        # Longer than an MD5: what looks like one has to be that of the bytes.
+        # Longer than an MD5, because an ETag in the form of an MD5 would have to match the bytes.
         digest = hashlib.sha1(self.seed(version).encode(), usedforsecurity=False).hexdigest()
         return f'"{digest}"'
 
     def seed(self, version: int | None = None) -> str:
-        """The name under which `content` has the bytes of a version, None for the current one."""
+        """Return the name under which `content` has the bytes of a version, None for the current one."""
         return f"{self.name}:{version or self.version}"
 
     def version_of(self, etag: str) -> int | None:
-        """The version that this ETag names, None for none; a weak one names the same."""
+        """Return the version of an ETag, None if there is none. A weak ETag names the same version."""
         plain = etag.removeprefix("W/")
         return next((number for number in range(1, self.version + 1) if self.etag(number) == plain), None)
 
 
 @dataclass(slots=True)
 class PlainRequest:
-    """One request for an object. `sent` counts the bytes of the body that the socket took."""
+    """One request for an object. `sent` counts the bytes of the body that the socket accepted."""
 
     method: str
     target: str
@@ -81,7 +82,7 @@ class PlainRequest:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """`span`: the bytes of the object that follow; `body`: what follows instead."""
+    """The head of a response. `span` is the bytes of the object that follow, `body` is sent in their place."""
 
     status: str
     fields: dict[str, str]
@@ -90,7 +91,7 @@ class Head:
 
 
 class Origin:
-    """`asked` has every request in the order in which they came."""
+    """An S3 on loopback. `asked` has every request in order of arrival."""
 
     def __init__(self) -> None:
         self.things: dict[str, Thing] = {}
@@ -100,20 +101,20 @@ class Origin:
         self._running: set[asyncio.Task[None]] = set()
 
     def has(self, name: str, size: int = 4096, **fields: str) -> Thing:
-        """From now on there is this object; `fields` with `_` for `-`, an empty one is left out."""
+        """Add or replace an object. Names in `fields` have `_` in place of `-`, and an empty value removes a header."""
         named = {key.replace("_", "-"): value for key, value in fields.items() if value}
         thing = self.things[name] = Thing(name, size, {"Content-Type": "text/plain", **named})
         return thing
 
     async def start(self) -> None:
-        """Listen, on the port of the time before if there was one. Nothing happens where it does already."""
+        """Listen, on the previous port if there was one. Do nothing if it already listens."""
         if self._server is not None and self._server.is_serving():
             return
         self._server = await asyncio.start_server(self._connected, "127.0.0.1", self.port, backlog=1024)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
-        """Refuse connections, and reset those that there are."""
+        """Refuse connections, and reset the open ones."""
         assert self._server is not None
         self._server.close()
         for task in self._running:
@@ -126,7 +127,7 @@ class Origin:
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         try:
-            # Not for the server to log: the end of an origin is part of what is tried.
+            # The server must not log these: the end of an origin is part of the experiments.
             with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
                 while await self._answer(reader, writer):
                     pass
@@ -134,7 +135,7 @@ class Origin:
             writer.transport.abort()
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        """False: the connection ends here."""
+        """Send a response. Returns False if the connection ends."""
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         first, *lines = head.rstrip("\r\n").split("\r\n")
         method, target, _ = first.split(" ")
@@ -179,7 +180,7 @@ class Origin:
         return _read(asked, thing)
 
     def _written(self, asked: PlainRequest, name: str, body: bytes) -> Head:
-        """S3 PutObject and DeleteObject. What is put has the bytes of a next version, whatever was sent."""
+        """Apply S3's PutObject or DeleteObject. A put object has the bytes of a next version, whatever was sent."""
         if asked.method == "DELETE":
             self.things.pop(name, None)
             return Head("204 No Content", _common())
@@ -191,7 +192,7 @@ class Origin:
 
 async def _send_object(thing: Thing, span: tuple[int, int], writer: asyncio.StreamWriter, asked: PlainRequest) -> bool:
     at, stop = span
-    # A change of the object is seen by later requests only, as at S3.
+    # Like at S3, only later requests see a change of the object.
     seed, cut = thing.seed(_version_asked(asked, thing)), thing.cut
     writer.transport.set_write_buffer_limits(high=CHUNK)
     while at < stop:
@@ -200,7 +201,7 @@ async def _send_object(thing: Thing, span: tuple[int, int], writer: asyncio.Stre
         if cut is not None:
             length = min(length, cut - asked.sent)
             if not length:
-                await asyncio.sleep(0.1)  # what was written gets out before the reset
+                await asyncio.sleep(0.1)  # the written bytes leave before the reset
                 return False
         writer.write(memoryview(content.block(seed, number))[within : within + length])
         await writer.drain()
@@ -231,13 +232,13 @@ def error(status: int) -> Head:
 
 
 def _version_asked(asked: PlainRequest, thing: Thing) -> int:
-    """S3's versionId; here versions are called 1, 2 and so on."""
+    """Return the version of S3's versionId. Here the ids are 1, 2 and so on."""
     named = parse_qs(urlsplit(asked.target).query).get("versionId", [""])[0]
     return int(named) if named.isdigit() and int(named) <= thing.version else thing.version
 
 
 def _read(asked: PlainRequest, thing: Thing) -> Head:
-    """S3 GetObject and HeadObject: RFC 9110 sections 13 and 14, as far as S3 goes."""
+    """Apply S3's GetObject or HeadObject, with RFC 9110 sections 13 and 14 as far as S3 implements them."""
     field_of = asked.fields.get
     version = _version_asked(asked, thing)
     etag = thing.etag(version)
@@ -254,7 +255,7 @@ def _read(asked: PlainRequest, thing: Thing) -> Head:
     disposition = parse_qs(urlsplit(asked.target).query).get("response-content-disposition")
     if disposition is not None:
         if "authorization" not in asked.fields:
-            return error(400)  # S3 takes it in signed requests only
+            return error(400)  # S3 accepts it in signed requests only
         fields["Content-Disposition"] = disposition[0]
     wanted = field_of("if-match", "*")
     if wanted not in ("*", etag):

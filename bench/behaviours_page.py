@@ -1,11 +1,11 @@
-"""The table in docs/http.md: between two marker comments, so that what stands around it is written by hand."""
+"""The table in docs/http.md between two marker comments. The text around them is written by hand."""
 
 from pathlib import Path
 
 from behaviours_bench import Group, Row
 
 PAGE = Path(__file__).parent.parent / "docs" / "http.md"
-UNMET = "✗"  # before a cell that is not what the section asks for
+UNMET = "✗"  # marks a cell that differs from what the section requires
 BEGIN, END = "<!-- make behaviours: begin -->", "<!-- make behaviours: end -->"
 
 Cells = dict[tuple[str, str], dict[str, str]]
@@ -13,7 +13,7 @@ Cells = dict[tuple[str, str], dict[str, str]]
 
 
 def table(groups: list[Group], cells: Cells, proxies: list[str]) -> str:
-    """As Markdown, a table for each group."""
+    """Return Markdown with a table for each group."""
     lines: list[str] = []
     for group in groups:
         lines += [f"### {group.title}", "", _line(["request", "RFC, section", *proxies])]
@@ -36,7 +36,7 @@ def _line(cells: list[str]) -> str:
 
 
 def write(facts: str, tables: str) -> None:
-    """Raises ValueError where the page has lost its markers."""
+    """Write the table into the page. Raises ValueError if the page has lost its markers."""
     before, begin, rest = PAGE.read_text().partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:

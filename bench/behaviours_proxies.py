@@ -18,7 +18,7 @@ from processes import HERE, READY, free_port, listening, nginx_program, program
 Proxy = Callable[[Path, int], AbstractAsyncContextManager[int]]
 """Folder and the origin's port -> the port of a running proxy."""
 
-# Settings are the defaults, but for the mounts: what a row needs has to be switched on somewhere.
+# All settings but the mounts are defaults. A mount enables the features that a row needs.
 _BUCKETFRONT = """\
 server: {{host: 127.0.0.1, port: 0, timing: true}}
 admin: {{host: 127.0.0.1, port: 0}}
@@ -41,10 +41,10 @@ access_log: {{format: json, path: {folder}/access.log}}
 
 @contextlib.asynccontextmanager
 async def bucketfront(folder: Path, origin: int) -> AsyncGenerator[int, None]:
-    """`bucketfront serve` from the checkout that this file lies in. Raises RuntimeError."""
+    """Run `bucketfront serve` from this file's checkout. Raises RuntimeError."""
     config, log = folder / "proxy.yaml", folder / "stderr.log"
     config.write_text(_BUCKETFRONT.format(origin=origin, folder=folder, bucket=BUCKET))
-    # With -m the working directory comes first in the import path: the checkout wins over what is installed.
+    # With -m the working directory comes first in the import path, so the checkout wins over an installed package.
     arguments = (sys.executable, "-m", "bucketfront.cli", "serve", "-c", config)
     async with program(*arguments, cwd=HERE.parent, log=log) as process:
         async with asyncio.timeout(READY):
@@ -95,12 +95,12 @@ http {{
   }}
 }}
 """
-# Requests in the background have an empty $slice_range: what they fetch lands under another cache key.
+# $slice_range is empty in background requests, so their bytes get another cache key.
 _SLICES = "slice 1m; proxy_set_header Range $slice_range; proxy_cache_key $uri$is_args$args$slice_range;"
 
 
 def nginx(*, slices: bool) -> Proxy:
-    """`slices`: with `slice 1m`."""
+    """Run nginx. `slices` adds `slice 1m`."""
 
     @contextlib.asynccontextmanager
     async def run(folder: Path, origin: int) -> AsyncGenerator[int, None]:
@@ -135,7 +135,7 @@ sub vcl_backend_fetch {{ set bereq.url = "/{bucket}" + bereq.url; }}
 
 @contextlib.asynccontextmanager
 async def varnish(folder: Path, origin: int) -> AsyncGenerator[int, None]:
-    """Varnish with its built-in VCL, but for the bucket in front of the path."""
+    """Run Varnish with its built-in VCL, except for the bucket in front of the path."""
     executable = varnish_program()
     assert executable is not None
     port, config = free_port(), folder / "default.vcl"
@@ -146,12 +146,12 @@ async def varnish(folder: Path, origin: int) -> AsyncGenerator[int, None]:
 
 
 def varnish_program() -> str | None:
-    """None where it is not installed."""
+    """Return Varnish's program, None if it is not installed."""
     return shutil.which("varnishd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 
 
 def version(executable: str | None, flag: str) -> str | None:
-    """As in `1.22.1`; None where there is no such program."""
+    """Return the version as in `1.22.1`, None if there is no such program."""
     if executable is None:
         return None
     told = subprocess.run([executable, flag], capture_output=True, text=True, check=True)

@@ -11,7 +11,7 @@ MANY = ",".join(f"{at}-{at}" for at in range(0, 400, 2))  # 200 ranges, 1.5 KB
 LATER, EARLIER = "Mon, 07 Nov 1994 08:49:37 GMT", "Sat, 05 Nov 1994 08:49:37 GMT"
 OVERLAPPING = ",".join(["0-"] * 60)
 
-SETS = r"20[06].*"  # a set with a byte that exists is no ground for a 416
+SETS = r"20[06].*"  # a set with a byte that exists does not permit a 416
 
 RANGES.warm("`bytes=0-`", "9110 14.2", None, "Range: bytes=0-")
 RANGES.warm("`bytes=0-99`", "9110 14.2", None, "Range: bytes=0-99")
@@ -96,7 +96,7 @@ CONDITIONALS.warm(
     TAGS + '"other"',
     f"If-Modified-Since: {LAST_MODIFIED}",
 )
-# A cache may leave If-Match and If-Unmodified-Since to origins: no `want`.
+# A cache may leave If-Match and If-Unmodified-Since to origins, so there is no `want`.
 CONDITIONALS.warm("If-Match: another ETag", "9110 13.1.1", None, 'If-Match: "other"')
 CONDITIONALS.warm("If-Match: its ETag, weak", "9110 13.1.1", None, "If-Match: W/{etag}")
 CONDITIONALS.warm("If-Unmodified-Since: an earlier date", "9110 13.1.4", None, f"If-Unmodified-Since: {EARLIER}")

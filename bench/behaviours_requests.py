@@ -1,4 +1,4 @@
-"""Rows about methods, framing (RFC 9112), keys, and what browsers look for."""
+"""Rows about methods, framing (RFC 9112), keys, and what browsers need."""
 
 import re
 
@@ -149,7 +149,7 @@ async def pipelined(bench: Bench) -> str:
 
 
 def _path(what: str, rfc: str, path: str) -> None:
-    """`{name}` in a path is the row's own."""
+    """Measure a request with this path, in which `{name}` is the row's key."""
 
     async def experiment(bench: Bench) -> str:
         answer = await bench.ask(path=path.format(name=bench.name))

@@ -1,11 +1,13 @@
-"""A client process of the benchmark: opens connections, reads as fast as it can and checks every byte as it comes.
+"""A client process of the benchmark: it opens connections, reads at full speed and checks every byte on arrival.
 
-A job is a line of JSON on standard input, its result a line on standard output; it ends with its input. A job:
-`{"port": …, "path": "/obj-256", "key": "obj-256", "connections": 50, "start": 0, "stop": null, "limit": null,
-"buffer": null, "check": true}`. `start` null: no Range header. `limit`: bytes after which a client leaves. `buffer`:
-bytes that the kernel may hold for a client, so that little is received that was not read; null: what it likes. `check`
-false: only the length is looked at. The result is a list, one per connection:
-`{"status", "received", "first_byte", "seconds", "error"}`; seconds since before the connection was made.
+A job is a line of JSON on standard input, and its result is a line on standard output. The process ends with its input.
+A job: `{"port": …, "path": "/obj-256", "key": "obj-256", "connections": 50, "start": 0, "stop": null, "limit": null,
+"buffer": null, "check": true}`.
+
+`start` null: no Range header. `limit`: bytes after which a client leaves. `buffer`: size of a client's receive buffer,
+so that few bytes arrive that were not read; null: the kernel's default. `check` false: only the length is checked. The
+result is a list, one item per connection: `{"status", "received", "first_byte", "seconds", "error"}`. Seconds count
+from before the connection was made.
 """
 
 import json
@@ -19,12 +21,14 @@ from typing import Any
 import content
 
 BUFFER = content.MIB
-PATIENCE = 90.0  # seconds in which no client gets a byte
+PATIENCE = 90.0  # seconds without a byte for any client
 
 
 @dataclass(slots=True)
 class Outcome:
-    """`first_byte`: of the body. `error`: None where all that was asked for came, and was right."""
+    """The result of one connection. `first_byte` is that of the body. `error` is None if all bytes arrived and were
+    right.
+    """
 
     status: int = 0
     received: int = 0
@@ -40,7 +44,7 @@ class Client:
         self._limit: int | None = job["limit"]
         self._check: bool = job["check"]
         self._head = b""
-        self._length: int | None = None  # of the body, once the head is in
+        self._length: int | None = None  # length of the body, once the head has arrived
         self._started = time.perf_counter()
         self.outcome = Outcome()
         lines = [f"GET {job['path']} HTTP/1.1", f"Host: 127.0.0.1:{job['port']}"]
@@ -58,7 +62,7 @@ class Client:
         self.sock.setblocking(False)
 
     def on_readable(self, buffer: memoryview) -> bool:
-        """Take what has arrived; False when this client is through."""
+        """Read the bytes that have arrived. Returns False once this client has finished."""
         try:
             count = self.sock.recv_into(buffer)
         except BlockingIOError:

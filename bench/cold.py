@@ -1,4 +1,4 @@
-"""What nobody has yet: a herd, one large object, a seek. All proxies are up at once, and take turns."""
+"""Cold objects: a herd, one large object, a seek. All proxies run at once and take turns."""
 
 import asyncio
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ PART = 64 << 10
 
 
 async def herd(origin: Origin, subjects: Sequence[Subject]) -> list[Figure]:
-    """100 clients ask at once for one cold object."""
+    """Measure 100 clients that request one cold object at once."""
     await origin.set(rate=HERD_RATE, delay=HERD_DELAY)
     figures = []
     try:
@@ -65,7 +65,7 @@ def _quantile(values: list[float], at: float) -> float:
 
 
 async def limited(origin: Origin, subjects: Sequence[Subject]) -> list[Figure]:
-    """One client, one cold object, an origin that limits each connection."""
+    """Measure one client and one cold object, with an origin that limits each connection."""
     await origin.set(rate=LIMITED_RATE)
     rates: dict[str, list[float]] = {subject.name: [] for subject in subjects}
     try:
@@ -73,7 +73,7 @@ async def limited(origin: Origin, subjects: Sequence[Subject]) -> list[Figure]:
             for subject in subjects:
                 bench = Bench(origin, subject)
                 if not bench.is_ours and number:
-                    continue  # ten seconds each, and always the same
+                    continue  # ten seconds each, and always the same result
                 key = bench.key(f"obj-{LIMITED // MIB}-limited-{number}")
                 rates[subject.name].append(await _rate(subject, key, check=True))
     finally:
@@ -82,7 +82,7 @@ async def limited(origin: Origin, subjects: Sequence[Subject]) -> list[Figure]:
 
 
 async def unlimited(subjects: Sequence[Subject]) -> list[Figure]:
-    """One client, one cold object, an origin as fast as it can."""
+    """Measure one client and one cold object, with an origin at full speed."""
     rates: dict[str, list[float]] = {subject.name: [] for subject in subjects}
     for number in range(ROUNDS):
         for subject in subjects:
@@ -91,7 +91,7 @@ async def unlimited(subjects: Sequence[Subject]) -> list[Figure]:
 
 
 async def _rate(subject: Subject, key: str, *, check: bool) -> float:
-    """Bytes a second; 0 if anything was wrong."""
+    """Return bytes a second, 0 if anything was wrong."""
     async with clients(1) as (client,):
         (outcome,) = await client.get(subject, key, check=check)
     return 0.0 if outcome["error"] is not None else outcome["received"] / outcome["seconds"]
@@ -106,13 +106,13 @@ def _speeds(what: str, rates: dict[str, list[float]], goal: Goal) -> list[Figure
 
 
 async def far(subjects: Sequence[Subject]) -> list[Figure]:
-    """64 KiB at 900 MiB of a cold GiB."""
+    """Measure 64 KiB at 900 MiB of a cold GiB."""
     times: dict[str, list[float]] = {subject.name: [] for subject in subjects}
     async with clients(1) as (client,):
         for number in range(FAR_ROUNDS):
             for subject in subjects:
                 if number >= ROUNDS and subject.name not in (OURS, SLICE):
-                    continue  # fetches all of it, a second each
+                    continue  # it fetches the whole object, a second each time
                 key = COLD[ROUNDS + number]
                 (outcome,) = await client.get(subject, key, start=FAR, stop=FAR + PART, check=False)
                 times[subject.name].append(float("inf") if outcome["error"] else outcome["seconds"])

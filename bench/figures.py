@@ -1,4 +1,4 @@
-"""A measured number, and how it is judged: against a bound of its own, or against the best of the other proxies."""
+"""A measured number and its goal: a bound of its own, or a multiple of the best of the other proxies."""
 
 import math
 import statistics
@@ -12,8 +12,10 @@ OURS = "bucketfront"
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """`at`: what the value may be at most or, where higher is better, has to be at least. `of_peers`: as a multiple of
-    the best of the peers named, or of all.
+    """A goal.
+
+    `at` is the highest permitted value or, if higher is better, the lowest. `of_peers` is a multiple of the best of the
+    peers named, or of all.
     """
 
     at: float
@@ -28,7 +30,10 @@ class Goal:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One measured number of one proxy. `ratio`: to the best peer. `is_met`: None without a goal, or without a peer."""
+    """One measured number of one proxy.
+
+    `ratio` compares it with the best peer. `is_met` is None without a goal, or without a peer.
+    """
 
     scenario: str
     what: str
@@ -43,7 +48,7 @@ class Figure:
 
 
 def judged(figures: Iterable[Figure]) -> list[Figure]:
-    """Ratios and verdicts of bucketfront's figures."""
+    """Add ratios and verdicts to bucketfront's figures."""
     known = list(figures)
     return [_judged(figure, known) if figure.proxy == OURS else figure for figure in known]
 

@@ -1,4 +1,4 @@
-"""Load on a warm proxy: wrk with heads that differ from request to request, and what it costs the proxy's processes."""
+"""Load on a warm proxy, from wrk with varying request heads, and its cost in the proxy's processes."""
 
 import asyncio
 import os
@@ -11,15 +11,17 @@ from pathlib import Path
 
 from processes import HERE, Subject, cpu_seconds, program
 
-RANGE = 64 << 10  # bytes of a range, as in vary.lua
+RANGE = 64 << 10  # bytes of a range, the same as in vary.lua
 _UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3, "m": 6e4}
 _BYTES = {"B": 1, "KB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30}
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """`p50` and `p99` in milliseconds; `cpu` in seconds, of all of the proxy's processes; `received` in bytes with
-    heads; `faults` are errors of any kind, in wrk's words.
+    """The result of a load.
+
+    `p50` and `p99` are in milliseconds, `cpu` in seconds of all processes of the proxy, `received` in bytes with heads.
+    `faults` are errors of any kind in wrk's terms.
     """
 
     requests: int
@@ -38,7 +40,9 @@ def wrk_program() -> str | None:
 async def wrk(
     subject: Subject, mode: str, size: int, objects: list[str], *, connections: int, seconds: float, answer: int
 ) -> Load:
-    """`mode` and `objects` as in vary.lua; `answer`: bytes of a body, so that short answers are found."""
+    """Run wrk. `mode` and `objects` are as in vary.lua. `answer` is the length of a body, so that short responses are
+    found.
+    """
     executable = wrk_program()
     assert executable is not None
     url = f"http://127.0.0.1:{subject.port}/"
@@ -65,7 +69,8 @@ async def wrk(
         return Load(0, 0.0, 0.0, 0.0, 0.0, cpu, told[-300:])
     requests, received = int(total[1]), float(total[2]) * _BYTES[total[3]]
     faults = [found[0] for found in re.finditer(r"Non-2xx or 3xx responses: \d+|Socket errors: .*", told)]
-    if requests and received / requests < 0.98 * answer:  # what is under way at the end counts on one side only
+    # requests that are still running at the end count on one side only
+    if requests and received / requests < 0.98 * answer:
         faults.append(f"{received / requests:.0f} bytes an answer, {answer} expected")
     return Load(requests, float(rate[1]), _quantile(told, 50), _quantile(told, 99), received, cpu, "; ".join(faults))
 
@@ -76,7 +81,7 @@ def _quantile(told: str, percent: int) -> float:
 
 
 async def heads(subject: Subject, paths: list[str], *, connections: int, seconds: float) -> Load:
-    """HEAD requests, which wrk cannot read the answers of; from a thread of this process."""
+    """Send HEAD requests from a thread of this process, because wrk cannot read their responses."""
     before = cpu_seconds(subject.pid)
     requests, took, faults = await asyncio.to_thread(_heads, subject.port, paths, connections, seconds)
     cpu = cpu_seconds(subject.pid) - before
@@ -102,7 +107,7 @@ def _heads(port: int, paths: list[str], connections: int, seconds: float) -> tup
 
 
 def idle_connections(port: int, path: str, count: int) -> list[socket.socket]:
-    """Connections that made one request each."""
+    """Open connections that send one request each, and keep them idle."""
     opened = []
     for _ in range(count):
         sock = socket.create_connection(("127.0.0.1", port))
@@ -113,5 +118,5 @@ def idle_connections(port: int, path: str, count: int) -> list[socket.socket]:
 
 
 def can_open(count: int) -> bool:
-    """Whether the limit on descriptors allows so many connections."""
+    """Return whether the limit on descriptors permits so many connections."""
     return os.sysconf("SC_OPEN_MAX") > count + 200

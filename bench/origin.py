@@ -1,12 +1,13 @@
-"""The origin of the benchmark: as much of S3 as a cache asks for, fast, with counters and a rate per connection.
+"""The origin of the benchmark: as much of S3 as a cache uses, with counters and a rate per connection.
 
-`GET` and `HEAD` of `/<bucket>/<key>` for the keys of `content.py`; `Range` (one range), `If-Match`, `If-None-Match`;
-`HEAD /<bucket>`. Signatures are not looked at. Bytes are counted when the kernel took them.
+It serves `GET` and `HEAD` of `/<bucket>/<key>` for the keys of `content.py`, with `Range` (one range), `If-Match` and
+`If-None-Match`, and `HEAD /<bucket>`. It ignores signatures. Bytes are counted once the kernel has accepted them.
 
-`GET /_control?rate=N&delay=S` sets bytes a second of each connection and seconds before a first byte, 0 for none;
-`GET /_counters?key=K` tells what was asked and sent of a key; `GET /_counters?reset=1` of all, and forgets it.
+`GET /_control?rate=N&delay=S` sets bytes a second of each connection and seconds before a first byte, 0 for none. `GET
+/_counters?key=K` returns the requests and bytes of a key. `GET /_counters?reset=1` returns those of all keys and resets
+them.
 
-Runs until its standard input ends; prints its port. Usage: `origin.py [RATE [DELAY]]`.
+It prints its port and runs until its standard input ends. Usage: `origin.py [RATE [DELAY]]`.
 """
 
 import asyncio
@@ -23,14 +24,14 @@ import content
 
 BURST = 0.01  # seconds of its rate that a connection may catch up
 QUANTUM = 0.005  # seconds of its rate that are sent at once
-CHUNK = 256 << 10  # bytes sent at once where there is no limit
+CHUNK = 256 << 10  # bytes sent at once if there is no limit
 LAST_MODIFIED = "Sun, 06 Nov 1994 08:49:37 GMT"
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
 
 @dataclass(slots=True)
 class Transfer:
-    """The bytes [start, stop) being sent; `sent` of them are."""
+    """A running transfer of the bytes [start, stop), of which `sent` are sent."""
 
     start: int
     stop: int
@@ -39,7 +40,7 @@ class Transfer:
 
 @dataclass(slots=True)
 class Count:
-    """Of one key. `requests` are (method, start, stop); `asked` is the sum of the ranges of GETs."""
+    """The counters of one key. `requests` are (method, start, stop), `asked` is the sum of the ranges of GETs."""
 
     asked: int = 0
     sent: int = 0
@@ -61,7 +62,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """`span`: the bytes of the object that follow a GET."""
+    """The head of a response. `span` is the bytes of the object that follow a GET."""
 
     status: str
     fields: dict[str, str]
@@ -92,7 +93,7 @@ class Origin:
 
 
 class Connection:
-    """One client, one request at a time, at no more than the origin's rate."""
+    """One client, which sends one request at a time and gets at most the origin's rate."""
 
     def __init__(self, origin: Origin, sock: socket.socket) -> None:
         self._origin = origin
@@ -202,7 +203,7 @@ def _encoded(head: Head) -> bytes:
 
 
 def _head(request: Request, key: str) -> Head:
-    """RFC 9110 sections 13 and 14, as far as S3 GetObject goes."""
+    """Return the response's head by RFC 9110 sections 13 and 14, as far as S3 GetObject implements them."""
     if not key:
         return Head("200 OK", {"Content-Length": "0"})
     size = content.size_of(key)

@@ -15,7 +15,7 @@ _LOWEST, _HIGHEST = 1 / 8, 128.0  # times as good
 
 
 def svg(figures: Sequence[Figure]) -> str:
-    """`figures` have ratios to the best peer; where lower is better, the bar shows the inverse."""
+    """Return the SVG. `figures` have ratios to the best peer. If lower is better, the bar shows the inverse."""
     rows = [figure for figure in figures if figure.ratio and not figure.scenario.startswith("uploads")]
     height = _ROW * (len(rows) + 2)
     one = _place(1.0)

@@ -1,4 +1,4 @@
-"""The programs that a benchmark run starts, each ended by its own process id, and what is measured from outside."""
+"""The programs that a benchmark run starts, each ended by its own process id, and the measurements from outside."""
 
 import asyncio
 import contextlib
@@ -17,17 +17,17 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-READY = 15.0  # seconds that a program has to start
-STOP = 15.0  # seconds that it has to end after SIGTERM
-SAMPLE = 0.05  # seconds between two looks at a process's memory
-SETTLED = 0.6  # seconds without a byte from the origin, and none under way
+READY = 15.0  # seconds that a program has for its start
+STOP = 15.0  # seconds that it has for its end after SIGTERM
+SAMPLE = 0.05  # seconds between two samples of a process's memory
+SETTLED = 0.6  # seconds without a byte from the origin and without a running transfer
 COMPLAINTS = 24  # lines of a proxy's standard error that are shown
 BUCKET = "bench"
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A caching proxy under test. `pid` is its first process; its children count with it."""
+    """A caching proxy under test. `pid` is its first process; its children are measured with it."""
 
     name: str
     port: int
@@ -42,8 +42,9 @@ class Subject:
 async def program(
     *arguments: str | Path, cwd: Path, log: Path | None = None, variables: Mapping[str, str] | None = None
 ) -> AsyncGenerator[asyncio.subprocess.Process, None]:
-    """A process that is gone after the block: its input ends, then SIGTERM, then SIGKILL. `variables` go into its
-    environment.
+    """Run a process that has ended after the block: its input ends, then it gets SIGTERM, then SIGKILL.
+
+    `variables` go into its environment.
     """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("BUCKETFRONT_")}
     with contextlib.ExitStack() as stack:
@@ -66,7 +67,7 @@ async def program(
 async def _end(process: asyncio.subprocess.Process) -> None:
     if process.stdin is not None:
         process.stdin.close()
-    # Not process.terminate(): it may reap an ended child under asyncio's hands.
+    # Not process.terminate(), which may reap an ended child before asyncio does.
     for number in (signal.SIGTERM, signal.SIGKILL):
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
@@ -85,7 +86,7 @@ class Origin:
         self.port = port
 
     async def set(self, *, rate: float = 0.0, delay: float = 0.0) -> None:
-        """`rate`: bytes a second of each connection; `delay`: seconds before a first byte."""
+        """Set `rate`, bytes a second of each connection, and `delay`, seconds before a first byte."""
         await self._get(f"/_control?rate={rate}&delay={delay}")
 
     async def count(self, key: str) -> dict[str, Any]:
@@ -95,7 +96,7 @@ class Origin:
         await self._get("/_counters?reset=1")
 
     async def settled(self, key: str, patience: float = 30.0) -> dict[str, Any]:
-        """The counts once nothing more comes of this key, or when patience is over."""
+        """Return the counts once this key has no more traffic, or after a timeout."""
         loop = asyncio.get_running_loop()
         until = loop.time() + patience
         count, since = await self.count(key), loop.time()
@@ -132,7 +133,7 @@ async def origin() -> AsyncGenerator[Origin, None]:
 
 
 class Client:
-    """A client process; one job at a time, see `client.py`."""
+    """A client process that runs one job at a time, see `client.py`."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
@@ -196,7 +197,7 @@ access_log: {{format: json, path: {folder}/access.log}}
 async def bucketfront(
     folder: Path, origin_port: int, *, keys: tuple[str, str] = ("x", "y"), methods: str = "GET, HEAD"
 ) -> AsyncGenerator[Subject, None]:
-    """A real `bucketfront serve` with the settings' defaults, and its cache in `folder`. Raises RuntimeError."""
+    """Run a real `bucketfront serve` with default settings and its cache in `folder`. Raises RuntimeError."""
     config = folder / "proxy.yaml"
     config.write_text(BUCKETFRONT.format(origin=origin_port, folder=folder, bucket=BUCKET, keys=keys, methods=methods))
     log = folder / "stderr.log"
@@ -265,13 +266,13 @@ def nginx_program() -> str | None:
 
 @contextlib.asynccontextmanager
 async def nginx(folder: Path, origin_port: int) -> AsyncGenerator[list[Subject], None]:
-    """One nginx worker: whole objects with proxy_cache_lock, and slices of 1 MiB. Raises RuntimeError."""
+    """Run one nginx worker: whole objects with proxy_cache_lock, and slices of 1 MiB. Raises RuntimeError."""
     executable = nginx_program()
     assert executable is not None
     port = free_port()
     user = _user()
     config = folder / "nginx.conf"
-    # A request for slices keeps each slice's file open to its end; open_file_cache shares them, as far as it can.
+    # A request for slices keeps each slice's file open to its end; open_file_cache shares these files if it can.
     files = min(1 << 16, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
     config.write_text(NGINX.format(folder=folder, origin=origin_port, port=port, bucket=BUCKET, user=user, files=files))
     async with listening("nginx", port, executable, "-p", folder, "-c", config, folder=folder) as pid:
@@ -304,7 +305,7 @@ http {{
 
 @contextlib.asynccontextmanager
 async def static_origin(folder: Path, root: Path) -> AsyncGenerator[int, None]:
-    """An nginx with the files `<root>/<bucket>/<key>`, as fast as it goes: its port. Raises RuntimeError."""
+    """Run an nginx with the files `<root>/<bucket>/<key>` at full speed, and yield its port. Raises RuntimeError."""
     executable = nginx_program()
     assert executable is not None
     port = free_port()
@@ -314,7 +315,7 @@ async def static_origin(folder: Path, root: Path) -> AsyncGenerator[int, None]:
         yield port
 
 
-# Without the first line of vcl_recv nothing that comes with a cookie is cached.
+# Without the first line of vcl_recv, Varnish caches no response to a request with a cookie.
 VARNISH = """\
 vcl 4.1;
 backend default {{ .host = "127.0.0.1"; .port = "{origin}"; }}
@@ -330,7 +331,7 @@ def varnish_program() -> str | None:
 
 @contextlib.asynccontextmanager
 async def varnish(folder: Path, origin_port: int) -> AsyncGenerator[Subject, None]:
-    """Varnish with its cache in memory and one pool of threads. Raises RuntimeError."""
+    """Run Varnish with its cache in memory and one pool of threads. Raises RuntimeError."""
     executable = varnish_program()
     assert executable is not None
     port, config = free_port(), folder / "default.vcl"
@@ -347,7 +348,7 @@ def _user() -> str:
 
 @contextlib.asynccontextmanager
 async def listening(name: str, port: int, *arguments: str | Path, folder: Path) -> AsyncGenerator[int, None]:
-    """The program's process id, once it listens. Raises RuntimeError."""
+    """Run a program and yield its process id once it listens. Raises RuntimeError."""
     log = folder / "stderr.log"
     async with program(*arguments, cwd=folder, log=log) as process:
         async with asyncio.timeout(READY):
@@ -396,7 +397,7 @@ class HotBodies:
 
 @contextlib.asynccontextmanager
 async def watched(subject: Subject) -> AsyncGenerator[HotBodies, None]:
-    """Samples memory every SAMPLE seconds inside the block."""
+    """Sample the memory every SAMPLE seconds inside the block."""
     memory = HotBodies()
     memory.base, memory.anonymous_base = _resident(subject.pid)
     memory.peak, memory.anonymous_peak = memory.base, memory.anonymous_base
@@ -417,7 +418,7 @@ async def watched(subject: Subject) -> AsyncGenerator[HotBodies, None]:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Of a process and its children, in user and system mode, since they started."""
+    """Return user and system CPU seconds of a process and its children since their start."""
     ticks = 0
     for each in _family(pid):
         with contextlib.suppress(OSError):
@@ -427,7 +428,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 def resident(pid: int) -> int:
-    """Bytes of memory of a process and its children, pages of files included."""
+    """Return the resident bytes of a process and its children, pages of files included."""
     return _resident(pid)[0]
 
 

@@ -72,7 +72,7 @@ def machine() -> str:
 
 
 def version(executable: str | None, flag: str) -> str:
-    """As in `1.22.1`."""
+    """Return the version as in `1.22.1`."""
     if executable is None:
         return "not installed"
     told = subprocess.run([executable, flag], capture_output=True, text=True, check=True)
@@ -114,7 +114,7 @@ def _rows(figures: list[Figure]) -> Iterator[list[str]]:
 
 
 def table(figures: list[Figure]) -> str:
-    """As Markdown, padded so that it is readable as it is."""
+    """Return a Markdown table, padded so that its source is readable."""
     rows = list(_rows(figures))
     widths = [max(3, *(len(row[column]) for row in rows)) for column in range(len(rows[0]))]
     lines = [
@@ -125,7 +125,7 @@ def table(figures: list[Figure]) -> str:
 
 
 def write(figures: list[Figure], facts: dict[str, Any]) -> None:
-    """The run's files, all committed; what was written by hand comes last."""
+    """Write the run's files, which are all committed. The hand-written text comes last."""
     told = [asdict(figure) for figure in figures]
     for each in told:
         each["value"] = round(each["value"], 4) if math.isfinite(each["value"]) else None

@@ -1,9 +1,9 @@
 """The benchmark: `make bench`, or `bench/run.py [--only N]`.
 
-Starts origins, bucketfront and, where they are installed, nginx and Varnish on loopback with their files in a temporary
-folder, measures what `warm.py`, `cold.py`, `seeks.py`, `scale.py` and `uploads.py` list, prints each number with its
-goal, writes `bench/results/latest.json`, `docs/performance.md` and its picture, and ends all it started. Exit status 0:
-the run worked, whether goals were met or missed.
+The program starts origins, bucketfront and, if installed, nginx and Varnish on loopback with their files in a temporary
+folder. It measures the scenarios of `warm.py`, `cold.py`, `seeks.py`, `scale.py` and `uploads.py`, and prints each
+number with its goal. It writes `bench/results/latest.json`, `docs/performance.md` and its picture, and ends all it
+started. Exit status 0: the run worked, whether goals were met or missed.
 """
 
 import argparse
@@ -29,7 +29,7 @@ import warm
 from figures import OURS, Figure, Goal, judged
 from load import wrk_program
 
-NEEDED = 40 << 30  # bytes of disk, for all caches of a scenario
+NEEDED = 40 << 30  # bytes of disk for all caches of a scenario
 SCENARIOS = ("1", "2", "3", "4", "5", "6", "7", "8", "9", "scale", "uploads")
 PROGRAMS = {
     "curl": lambda: shutil.which("curl"),
@@ -41,7 +41,7 @@ SCALE = Path(__file__).with_name("scale.py")
 
 
 def install() -> None:
-    """What is missing, from the system's packages, where that is possible."""
+    """Install what is missing from the system's packages, if that is possible."""
     missing = [name for name, find in PROGRAMS.items() if find() is None]
     if not missing:
         return
@@ -57,7 +57,7 @@ def install() -> None:
 
 @contextlib.asynccontextmanager
 async def subjects(folder: Path, origin: int, *, with_peers: bool) -> AsyncGenerator[list[processes.Subject], None]:
-    """All proxies that there are, on this origin, with empty caches."""
+    """Run all available proxies on this origin, with empty caches."""
     async with contextlib.AsyncExitStack() as stack:
         homes = {name: folder / name for name in ("ours", "nginx", "varnish")}
         for home in homes.values():
@@ -80,7 +80,7 @@ async def measure(chosen: list[str], folder: Path, *, with_peers: bool) -> list[
             processes.static_origin(place, place / "root") as origin,
             subjects(place, origin, with_peers=with_peers) as found,
         ):
-            # What is cold first: it fills caches and page cache alike for all.
+            # Cold scenarios come first, because they fill caches and page cache equally for all.
             figures += await cold.unlimited(found) if "4" in chosen else []
             figures += await cold.far(found) if "5" in chosen else []
             figures += await warm.measure(found, chosen) if wrk_program() else []

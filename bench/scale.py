@@ -1,8 +1,9 @@
-"""A million entries: how soon bucketfront is ready, what it keeps in memory, how long upkeep holds its event loop.
+"""A million entries: the time until bucketfront is ready, its memory, and how long upkeep holds its event loop.
 
-`python bench/scale.py [--entries N] [--json]`. Makes a cache folder as a long run leaves it, starts `bucketfront serve`
-on it, then puts the cache's own classes to work on it in a loop of this process. Also 10,000 idle connections. The
-origin is a closed port: nothing here asks it. Ends all it started and removes its folder.
+`python bench/scale.py [--entries N] [--json]` makes a cache folder as a long run leaves it, and starts `bucketfront
+serve` on it. It then runs the cache's own classes on it in a loop of this process, and opens 10,000 idle connections.
+The origin is a closed port, because these scenarios never use it. The program ends all it started and removes its
+folder.
 """
 
 import argparse
@@ -36,7 +37,7 @@ SCENARIO = "scale: {:,} entries"
 
 @dataclass(frozen=True, slots=True)
 class AccessRecord:
-    """One figure of bucketfront. `goal`: what it may be at most."""
+    """One figure of bucketfront. `goal` is its highest permitted value."""
 
     scenario: str
     what: str
@@ -68,7 +69,7 @@ access_log: {{path: {folder}/access.log}}
 
 @contextlib.asynccontextmanager
 async def serving(folder: Path, origin: int) -> AsyncGenerator[tuple[int, int, float], None]:
-    """Port, process id, and seconds from the process's start until it was ready. Raises RuntimeError."""
+    """Yield port, process id, and seconds from the process's start until it was ready. Raises RuntimeError."""
     config, log = folder / "proxy.yaml", folder / "stderr.log"
     config.write_text(config_of(folder, origin))
     began = time.perf_counter()
@@ -76,7 +77,7 @@ async def serving(folder: Path, origin: int) -> AsyncGenerator[tuple[int, int, f
         sys.executable, "-m", "bucketfront.cli", "serve", "-c", config, cwd=HERE.parent, log=log
     ) as process:
         async with asyncio.timeout(READY):
-            # It prints its addresses once requests are answered.
+            # The server prints its addresses once it responds to requests.
             while (found := re.search(r"clients\s+http://[^:]+:(\d+)", log.read_text())) is None:
                 if process.returncode is not None:
                     raise RuntimeError(f"bucketfront did not start: {log.read_text()}")
@@ -85,7 +86,7 @@ async def serving(folder: Path, origin: int) -> AsyncGenerator[tuple[int, int, f
 
 
 async def outside(folder: Path, origin: int, groups: Groups) -> list[AccessRecord]:
-    """What can be seen of a running `bucketfront serve`."""
+    """Measure a running `bucketfront serve` from outside."""
     scale_folder.forget(folder / "cache")
     async with serving(folder, origin) as (port, pid, ready):
         await asyncio.sleep(2.0)
@@ -115,7 +116,7 @@ async def outside(folder: Path, origin: int, groups: Groups) -> list[AccessRecor
 
 
 async def inside(folder: Path, origin: int, groups: Groups, now: float) -> list[AccessRecord]:
-    """What the cache's classes do to a loop."""
+    """Measure how long the cache's classes hold an event loop."""
     settings = Settings.model_validate(
         {
             "origin": {"endpoint_url": f"http://127.0.0.1:{origin}"},
@@ -179,7 +180,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # inherited by the server
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # the server inherits it
     found = asyncio.run(measure(given.entries))
     if given.json:
         print(json.dumps([asdict(each) for each in found]))

@@ -1,7 +1,7 @@
-"""A cache folder as a long run leaves it: rows of the index's own schema, and files for those that the run touches.
+"""A cache folder as a long run leaves it: rows of the index's own schema, and files for those that the run uses.
 
-Entries are numbered by their last access, oldest first (`rank`); their order in the tables has nothing to do with it,
-so that removing the oldest ones hits pages all over the file, as it does in a cache that has lived.
+Entries are numbered by their last access, oldest first (`rank`). Their order in the tables is unrelated to that. So
+removing the oldest ones touches pages all over the database, as in a cache with a long history.
 """
 
 import hashlib
@@ -31,24 +31,24 @@ _BASE32 = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 @dataclass(frozen=True, slots=True)
 class Groups:
-    """Which ranks have files. All but `purged` and `hits` are the oldest ones, in the order in which they go."""
+    """The ranks that have files. All but `purged` and `hits` are the oldest ones, in the order of their removal."""
 
     entries: int
     batch: int  # entries of one measurement
 
     @property
     def filed(self) -> range:
-        """The oldest entries: four measurements evict a batch each, and none may run out of files."""
+        """Return the oldest entries. Four measurements evict a batch each, and none may run out of files."""
         return range(6 * self.batch)
 
     def purged(self, which: int) -> range:
-        """The batch below the prefix of `prefix(which)`."""
+        """Return the batch below the prefix of `prefix(which)`."""
         stop = self.entries - which * self.batch
         return range(stop - self.batch, stop)
 
     @property
     def hits(self) -> range:
-        """Entries that are asked for over HTTP."""
+        """Return the entries that are requested over HTTP."""
         stop = self.entries - 2 * self.batch
         return range(stop - self.batch, stop)
 
@@ -61,7 +61,7 @@ def prefix(which: int) -> str:
 
 
 def key_of(groups: Groups, rank: int) -> str:
-    """About 60 bytes, spread over the alphabet."""
+    """Return a key of about 60 bytes, spread over the alphabet."""
     digest = hashlib.blake2b(b"%d" % rank, digest_size=12).hexdigest()
     head = next((prefix(which) for which in (0, 1) if rank in groups.purged(which)), "media/")
     return f"{head}{digest[:2]}/{digest[2:10]}/season-{rank % 9}/{digest[10:]}-1080p.m4s"
@@ -73,12 +73,12 @@ def file_of(rank: int) -> str:
 
 
 def accessed_at(groups: Groups, rank: int, now: float) -> float:
-    """Seconds since the epoch."""
+    """Return the last access in seconds since the epoch."""
     return now - SPAN + SPAN * rank / groups.entries
 
 
 def make(folder: Path, origin: str, groups: Groups, orphans: int) -> float:
-    """Fills `folder`, with `orphans` files that no row names; returns the time in it that is now."""
+    """Fill `folder`, with `orphans` files that have no row. Returns the present time for this cache."""
     now = time.time()
     folder.mkdir(parents=True)
     index = Index(folder / "index.db", origin, block_size=BLOCK, boot=boot_id())
@@ -104,9 +104,10 @@ def fill(
     entries: int,
     charged: int,
 ) -> None:
-    """A clean index of these rows, of which there are `entries`, and of the first page of each; and the shards.
+    """Create a clean index of `entries` rows with the first page of each, and the subfolders.
 
-    The rows go in without the schema's triggers, which would double the time; they and the indexes are put back.
+    The rows are inserted without the schema's triggers, which would double the time. Triggers and indexes are restored
+    afterwards.
     """
     for one in _BASE32:
         for two in _BASE32:
@@ -165,7 +166,7 @@ def _write(objects: Path, name: str, now: float) -> None:
 
 
 def remember(folder: Path) -> None:
-    """Have the kernel hold the index in its page cache."""
+    """Load the index into the kernel's page cache."""
     for path in folder.glob("index.db*"):
         with path.open("rb", buffering=0) as file:
             while file.read(1 << 20):
@@ -173,7 +174,7 @@ def remember(folder: Path) -> None:
 
 
 def forget(folder: Path) -> None:
-    """Have the kernel drop the index from its page cache: the next reads come from the disk."""
+    """Drop the index from the kernel's page cache, so that the next reads come from the disk."""
     for path in folder.glob("index.db*"):
         with path.open("rb+") as file:
             os.fsync(file.fileno())

@@ -29,15 +29,15 @@ from bucketfront.server.http1.descriptors import MAX_HOT_FILES
 
 TURN = 0.001  # seconds that the watcher sleeps
 PART = 8 << 20  # bytes, the default of `origin.part_size`
-RESERVERS = 16  # small misses at once, into a full cache
-ORPHANS = 2000  # files that no row names
-COLD = 300  # lookups with nothing in the page cache
+RESERVERS = 16  # small misses at once into a full cache
+ORPHANS = 2000  # files that have no row
+COLD = 300  # lookups with an empty page cache
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What a piece of work did to the loop. Times in seconds; `busiest` is the loop thread's processor time in the
-    worst of the gaps, which a crowded machine does not lengthen.
+    """How long a piece of work held the loop, in seconds. `busiest` is the loop thread's processor time in the worst of
+    the gaps, which other load on the machine does not increase.
     """
 
     longest: float
@@ -51,7 +51,7 @@ class Held:
 
 
 class Watcher:
-    """Notes the longest time between its turns, over what it sleeps on purpose."""
+    """Records the longest time between its turns, beyond its intended sleep."""
 
     def __init__(self) -> None:
         self.longest = self.busiest = 0.0
@@ -78,7 +78,7 @@ class Watcher:
 
 
 async def held_by(work: Callable[[], Awaitable[int]]) -> Held:
-    """`work` returns how many entries it handled."""
+    """Measure `work`, which returns how many entries it handled."""
     watcher, began = Watcher(), time.perf_counter()
     async with watcher.watching():
         began = time.perf_counter()
@@ -88,7 +88,7 @@ async def held_by(work: Callable[[], Awaitable[int]]) -> Held:
 
 
 class NoOrigin:
-    """Nothing here asks it."""
+    """An origin that no scenario uses."""
 
     async def get(
         self, key: ObjectKey, part: FromTo | Suffix, *, if_match: str | None = None, if_none_match: str | None = None
@@ -101,7 +101,7 @@ class NoOrigin:
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """A cache over a folder, as `app.py` puts it together, without listeners; its clock stands still."""
+    """A cache over a folder, built as `app.py` builds it, without listeners. Its clock stands still."""
 
     assembly: CacheAssembly
     groups: Groups
@@ -116,7 +116,7 @@ class Bench:
         return ObjectKey(BUCKET, key_of(self.groups, rank))
 
     def warm_up(self, count: int = MAX_HOT_FILES) -> None:
-        """As many entries in memory as there may be, none of them among the oldest."""
+        """Fill the memory with entries up to the limit, none of them among the oldest."""
         chance = random.Random(2)
         for _ in range(count):
             entry = self.entries.get(self.key(chance.randrange(self.groups.filed.stop, self.groups.hits.start)))
@@ -128,7 +128,7 @@ class Bench:
 async def opened(
     folder: Path, settings: Settings, groups: Groups, now: float, idle_timeout: float = 1e12
 ) -> AsyncGenerator[Bench, None]:
-    """Closed cleanly after the block."""
+    """Open a cache that is closed cleanly after the block."""
     store = FileStorage(folder, time.monotonic)
     store.open()
     index = Index(
@@ -155,7 +155,7 @@ async def opened(
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """In seconds."""
+    """Durations in seconds."""
 
     p50: float
     p99: float
@@ -168,7 +168,7 @@ class Times:
 
 
 def lookups(bench: Bench, count: int, *, forgotten: bool) -> Times:
-    """Random entries that are not in memory; `forgotten`: the kernel has none of the index's pages either."""
+    """Look up random entries that are not in memory. With `forgotten` the index is not in the page cache either."""
     chance = random.Random(3 + forgotten)
     took = []
     for _ in range(count):
@@ -187,13 +187,13 @@ def lookups(bench: Bench, count: int, *, forgotten: bool) -> Times:
 
 
 async def idle(bench: Bench) -> int:
-    """The housekeeper's step that finds a batch of entries idle."""
+    """Run the housekeeper's step that finds a batch of idle entries."""
     await bench.assembly.housekeeper.step()
     return bench.entries.evicted
 
 
 async def reserve_small(bench: Bench) -> int:
-    """Small misses, many at once, while the cache is full: each takes an entry's place."""
+    """Reserve space for many small misses at once in a full cache, where each replaces an entry."""
 
     async def misses() -> None:
         while bench.entries.evicted < bench.groups.batch:
@@ -205,7 +205,7 @@ async def reserve_small(bench: Bench) -> int:
 
 
 async def reserve_parts(bench: Bench) -> int:
-    """A large object that comes in parts while the cache is full of small ones."""
+    """Reserve space for a large object in parts while the cache is full of small ones."""
     _fill_up(bench)
     while bench.entries.evicted < bench.groups.batch:
         await bench.assembly.space.reserve(PART)
@@ -213,7 +213,9 @@ async def reserve_parts(bench: Bench) -> int:
 
 
 async def over(bench: Bench) -> int:
-    """The housekeeper's step that finds the cache too full by a batch, as after a start with a smaller `max_size`."""
+    """Run the housekeeper's step that finds the cache too full by a batch, as after a start with a smaller
+    `max_size`.
+    """
     _fill_up(bench)
     bench.entries.budget.limit -= bench.groups.batch * CHARGED
     await bench.assembly.housekeeper.step()
@@ -221,13 +223,13 @@ async def over(bench: Bench) -> int:
 
 
 async def sweep(bench: Bench) -> int:
-    """The search for orphans that follows a start."""
+    """Run the search for orphans that follows a start."""
     await bench.assembly.housekeeper.sweep()
     return ORPHANS
 
 
 async def purge(bench: Bench) -> int:
-    """By a prefix with a batch below it."""
+    """Purge a prefix with a batch of entries below it."""
     return await bench.assembly.cache.purge(prefixes=[ObjectKey(BUCKET, scale_folder.prefix(1))])
 
 
@@ -237,5 +239,5 @@ def _fill_up(bench: Bench) -> None:
 
 
 def idle_timeout_for(groups: Groups, rank: int, now: float) -> float:
-    """The setting with which entries of this rank and above stay, `now` being the time. Seconds."""
+    """Return the setting, in seconds, with which entries of this rank and above stay at the time `now`."""
     return now - scale_folder.accessed_at(groups, rank, now)

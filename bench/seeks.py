@@ -1,4 +1,4 @@
-"""Readers that join a fill or seek in it: what a player does to a cache. One proxy after the other."""
+"""Readers that join a fill or seek in it, as players do. One proxy after the other."""
 
 import asyncio
 import random
@@ -16,7 +16,7 @@ JOIN_ROUNDS = 3
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """What these scenarios work with."""
+    """The tools of these scenarios."""
 
     origin: Origin
     subject: Subject
@@ -31,7 +31,7 @@ class Bench:
     def figure(
         self, scenario: str, what: str, unit: str, value: float, at: float | None = None, **detail: object
     ) -> Figure:
-        """`at`: what it may be at most."""
+        """Return a figure. `at` is its highest permitted value."""
         goal = None if at is None else Goal(at)
         return Figure(scenario, what, unit, self.subject.name, round(value, 4), "lower", goal, detail=detail)
 
@@ -54,14 +54,14 @@ JOIN_AT: dict[str, Callable[["Progress"], int]] = {
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Of a fill, as the origin sees it: `running` are (start, stop, sent)."""
+    """The progress of a fill at the origin. `running` has (start, stop, sent) of each transfer."""
 
     running: list[tuple[int, int, int]]
     dice: random.Random
 
     @property
     def present(self) -> int:
-        # Two MiB back: what the origin sent last is on its way.
+        # Two MiB back, because the last bytes that the origin sent are still on their way.
         lowest = min((start + sent for start, _, sent in self.running), default=JOIN_SIZE)
         return self.dice.randrange(max(1, lowest - 2 * MIB))
 
@@ -76,7 +76,7 @@ class Progress:
 
 
 async def join(bench: Bench) -> list[Figure]:
-    """A second client joins at half of a fill, at offsets of every kind."""
+    """Let a second client join at half of a fill, at offsets of every kind."""
     await bench.origin.set(rate=JOIN_RATE)
     try:
         rounds: list[tuple[str, float, list[str]]] = []
@@ -88,7 +88,7 @@ async def join(bench: Bench) -> list[Figure]:
                     for where in JOIN_AT
                 ]
         else:
-            # A fill takes 13 s there: all at once, one round each.
+            # A fill takes 13 s there, so all join at once, one round each.
             async with clients(2 * len(JOIN_AT)) as crowd_of:
                 pairs = zip(JOIN_AT, crowd_of[::2], crowd_of[1::2], strict=True)
                 rounds += await asyncio.gather(
@@ -113,7 +113,7 @@ async def join(bench: Bench) -> list[Figure]:
 async def _join(
     bench: Bench, where: str, number: str, first: Client, second: Client, *, through: bool
 ) -> tuple[str, float, list[str]]:
-    """Seconds to the second client's first byte, and what went wrong. `through`: the first one reads to the end."""
+    """Return seconds to the second client's first byte, and the error. `through`: the first client reads to the end."""
     place = re.sub(r"[^a-z0-9]+", "-", where).strip("-")
     key = bench.key(f"obj-{JOIN_SIZE // MIB}-join-{place}-{number}")
     limit = None if through else JOIN_SIZE * 6 // 10
@@ -133,16 +133,16 @@ async def _join(
 
 TRACE_SIZE = 2048 * MIB
 TRACE_SEEKS = 20
-TRACE_READ = 2 * MIB  # at each place
-TRACE_BUFFER = 256 << 10  # bytes that the client's kernel may hold
+TRACE_READ = 2 * MIB  # bytes read at each place
+TRACE_BUFFER = 256 << 10  # bytes of the client's receive buffer
 TRACE_RATE = 50e6  # bytes a second of a connection to the origin, for open-ended ranges
 
 
 def _trace() -> list[int]:
-    """Where a player reads: the head, the tail where the index is, then wherever its user clicks.
+    """Return a player's requests: the head, the tail with the index, then each place that its user selects.
 
-    The order and the open ends are those of `ffmpeg -ss` on an MP4 with its index at the end: `bytes=0-`, the tail,
-    the place, each on a connection of its own that is closed early.
+    The order and the open ends are those of `ffmpeg -ss` on an MP4 with its index at the end: `bytes=0-`, the tail, the
+    place. Each request has a connection of its own that is closed early.
     """
     dice = random.Random("seek trace")
     tail = TRACE_SIZE - TRACE_READ + 777
@@ -150,7 +150,7 @@ def _trace() -> list[int]:
 
 
 async def trace(bench: Bench) -> list[Figure]:
-    """Head, tail and 20 seeks in a cold object of 2 GiB, as players make them."""
+    """Measure head, tail and 20 seeks in a cold object of 2 GiB, as players request them."""
     figures = await _traced(bench, "closed", "closed ranges", is_open=False)
     await bench.origin.set(rate=TRACE_RATE)
     try:

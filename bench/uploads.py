@@ -1,4 +1,4 @@
-"""Uploads to SeaweedFS: one large object beside `aws s3 cp` straight to it, and many small ones at once."""
+"""Uploads to SeaweedFS: one large object, compared with `aws s3 cp` without a proxy, and many small ones at once."""
 
 import asyncio
 import contextlib
@@ -29,7 +29,7 @@ COUNT = 200
 SMALL = MIB
 AWS = "aws s3 cp, straight"
 AWS_CLI = "awscli==1.46.3"
-AWS_FOLDER = ROOT / ".venv" / "awscli"  # of its own: it wants another botocore than aiobotocore
+AWS_FOLDER = ROOT / ".venv" / "awscli"  # separate, because it needs another version of botocore than aiobotocore
 NAME = "uploads to SeaweedFS"
 
 
@@ -39,7 +39,7 @@ def aws_program() -> str | None:
 
 
 def install() -> None:
-    """The AWS command line, as far as it can be had."""
+    """Install the AWS command line, if that is possible."""
     if aws_program() is not None:
         return
     shutil.rmtree(AWS_FOLDER, ignore_errors=True)
@@ -54,7 +54,7 @@ def install() -> None:
 
 
 async def measure(folder: Path) -> list[Figure]:
-    """Empty where SeaweedFS or curl is missing."""
+    """Measure the uploads. Returns no figure if SeaweedFS or curl is missing."""
     if not Seaweed.available() or shutil.which("curl") is None:
         return []
     source = folder / "source"
@@ -69,7 +69,7 @@ async def measure(folder: Path) -> list[Figure]:
 
 
 def _write_source(path: Path) -> None:
-    """Random bytes: a file that disks and networks cannot make smaller."""
+    """Write random bytes, which disks and networks cannot compress."""
     dice = random.Random(6)
     with path.open("wb") as file:
         for _ in range(LARGE // MIB):
@@ -94,7 +94,7 @@ async def _large(s3: Seaweed, subject: Subject, source: Path) -> list[Figure]:
             )
         async with _client(s3) as client:
             wrong += await _sha256_of_object(client, f"large-{number}") != wanted
-            # The disk is to have room, and SeaweedFS nothing else to do in the next round.
+            # This frees disk space, and leaves SeaweedFS without other work in the next round.
             for key in (f"large-{number}", f"straight-{number}"):
                 await client.delete_object(Bucket=BUCKET, Key=key)
     what = "one object of 1 GiB"
@@ -111,7 +111,7 @@ async def _large(s3: Seaweed, subject: Subject, source: Path) -> list[Figure]:
 
 
 async def _rate(*arguments: str | Path, s3: Seaweed) -> float:
-    """Bytes a second of a program that uploads the large file; 0 if it failed."""
+    """Return bytes a second of a program that uploads the large file, 0 if it failed."""
     variables = {"AWS_ACCESS_KEY_ID": s3.access_key, "AWS_SECRET_ACCESS_KEY": s3.secret_key, "AWS_REGION": s3.region}
     began = time.perf_counter()
     async with program(*arguments, cwd=ROOT, variables=variables) as process:
@@ -125,7 +125,7 @@ def _sha256_of_file(path: Path) -> str:
 
 
 async def _sha256_of_object(client: Any, key: str) -> str | None:
-    """What S3 itself has; None where it has nothing."""
+    """Return the SHA-256 of the object at S3, None if there is none."""
     state = hashlib.sha256()
     try:
         answer = await client.get_object(Bucket=BUCKET, Key=key)

@@ -1,4 +1,4 @@
-"""Hits: how many, how soon, and at what cost. All proxies are up at once, and take turns."""
+"""Hits: their rate, their latency and their cost. All proxies run at once and take turns."""
 
 import asyncio
 import contextlib
@@ -26,7 +26,7 @@ WHOLE = "nginx, whole"
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """`goal`: requests a second, of the best peer's."""
+    """A size of objects. `goal` is requests a second as a multiple of the best peer's."""
 
     label: str
     length: int
@@ -50,7 +50,7 @@ COLD = [f"obj-1024-cold-{number}" for number in range(60)]  # other names of the
 
 
 def write_files(root: Path) -> None:
-    """The origin's files: random bytes; of the 1 GiB there is one, under several names."""
+    """Write the origin's files with random bytes. The 1 GiB exists once, under several names."""
     folder = root / BUCKET
     folder.mkdir(parents=True)
     dice = random.Random(1)
@@ -66,7 +66,7 @@ def write_files(root: Path) -> None:
 
 
 async def measure(subjects: Sequence[Subject], wanted: Sequence[str]) -> list[Figure]:
-    """`wanted`: of the scenarios 1, 2, 6 and 7."""
+    """Measure the scenarios in `wanted`, which may be 1, 2, 6 and 7."""
     whole = [subject for subject in subjects if subject.name != SLICE]
     figures: list[Figure] = []
     if "1" in wanted or "6" in wanted:
@@ -226,7 +226,7 @@ BESIDE = 4.0  # seconds
 
 
 async def _beside_a_fill(subjects: Sequence[Subject]) -> list[Figure]:
-    """Hits of 16 KiB while one cold GiB after the other is read through the same proxy."""
+    """Measure hits of 16 KiB while one cold GiB after the other is read through the same proxy."""
     size = SIZES[1]
     cold = {subject.name: iter(COLD[20:]) for subject in subjects}
     idle: dict[str, list[Load]] = {subject.name: [] for subject in subjects}
