@@ -1,4 +1,4 @@
-"""S3 servers for the whole session, each described by the settings that reach it."""
+"""The S3 servers of a session, each described by the settings that reach it."""
 
 import subprocess
 import sys
@@ -21,7 +21,7 @@ ClientOf = Callable[[OriginSettings], Any]
 
 BUCKET = "bucket"
 
-# A deadline would measure what else the machine does.
+# A deadline would measure the other load of the machine.
 settings.register_profile("bucketfront", deadline=None)
 settings.load_profile("bucketfront")
 
@@ -37,7 +37,7 @@ def _settings(endpoint_url: str, access_key: str, secret_key: str) -> OriginSett
 
 @pytest.fixture(scope="session")
 def moto_s3() -> Iterator[OriginSettings]:
-    """An in-memory S3 in a process of its own; it ends when its stdin does. It checks no signatures."""
+    """An in-memory S3 in a process of its own, which ends with its stdin. It checks no signatures."""
     command = [sys.executable, "-P", moto_server.__file__]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as child:
         assert child.stdout is not None
@@ -56,7 +56,7 @@ def seaweed() -> Iterator[OriginSettings]:
 
 @pytest.fixture(scope="session")
 def client_of() -> Iterator[ClientOf]:
-    """boto3's client for a server: what the object's owner sees, past all code of ours."""
+    """Return boto3's client for a server. It shows what the object's owner sees, independent of bucketfront's code."""
     with ExitStack() as stack:
         clients: dict[str | None, Any] = {}
 
@@ -70,7 +70,7 @@ def client_of() -> Iterator[ClientOf]:
 
 @pytest.fixture
 def bucket_of(client_of: ClientOf) -> Iterator[Callable[[OriginSettings], str]]:
-    """The name of a server's bucket. It is empty again after the test: SeaweedFS has room for few buckets."""
+    """Yield the name of a server's bucket, and empty it after the test, because SeaweedFS has room for few buckets."""
     used: list[Any] = []
 
     def bucket(settings: OriginSettings) -> str:

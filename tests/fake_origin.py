@@ -1,6 +1,6 @@
-"""An S3 in memory whose responses wait, break off and lie as a test wants them to.
+"""An S3 in memory whose responses wait, break off and deceive as a test configures them.
 
-In its harmless state it passes tests/s3/test_s3_conformance.py, as the real origin does.
+Without faults it passes tests/s3/test_s3_conformance.py, as the real origin does.
 """
 
 import asyncio
@@ -51,8 +51,8 @@ class Stored:
 class FakeOrigin:
     """Objects, counters, and the faults to come.
 
-    With `is_versioned` each write adds a version and a delete adds a delete marker; else both touch the version
-    "null". Each call and each read of a body waits up to `jitter` turns of the event loop, drawn from `chance`.
+    With `is_versioned` each write adds a version and each delete adds a delete marker; otherwise both change the
+    version "null". Each call and each read of a body waits up to `jitter` turns of the event loop, drawn from `chance`.
     """
 
     chance: random.Random = field(default_factory=lambda: random.Random(0))
@@ -63,7 +63,7 @@ class FakeOrigin:
     versions: dict[ObjectKey, Stored | None] = field(default_factory=dict)  # by keys with an id; None: delete marker
     numbers: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))  # of versions
 
-    # What happened.
+    # Counters.
     keys: list[ObjectKey] = field(default_factory=list)  # of GETs, failed ones as well
     asked: list[tuple[int, int]] = field(default_factory=list)  # spans of GETs that got a body
     reads: list[tuple[int, int]] = field(default_factory=list)  # spans that were read from bodies
@@ -72,18 +72,19 @@ class FakeOrigin:
     conditional: int = 0  # lookups that named the version they had
     bodies: int = 0  # bodies that are not closed yet
 
-    # What is to happen.
-    door: asyncio.Event | None = None  # that every new response waits for
-    late: asyncio.Event | None = None  # that a GET waits for once its response is made
+    # Faults to come.
+    door: asyncio.Event | None = None  # every new response waits for it
+    late: asyncio.Event | None = None  # a GET waits for it once its response is ready
     gates: dict[int, asyncio.Event] = field(default_factory=dict)  # by the offset at which a body waits for it
     errors: "deque[Exception | None]" = field(default_factory=deque)  # raised by the next calls, one each
     cuts: list[int] = field(default_factory=list)  # offsets at which a body ends early, once each
-    stalls: dict[int, int] = field(default_factory=dict)  # by the number of a GET, from 1: where its body stalls
+    # by the number of a GET, from 1: the offset at which its body stalls
+    stalls: dict[int, int] = field(default_factory=dict)
     deaf: set[int] = field(default_factory=set)  # numbers of GETs that never get a head
     read_timeout: int | None = None  # turns of the loop after which such a GET or body fails; None: never
-    ration: int | None = None  # bytes after which each body times out as one that comes too slowly
-    lies: "deque[bytes | None]" = field(default_factory=deque)  # bodies of the next GETs, under the true ETag
-    checksum: tuple[str, str] | None = None  # that HEADs carry
+    ration: int | None = None  # bytes after which each body times out because it is too slow
+    lies: "deque[bytes | None]" = field(default_factory=deque)  # bodies of the next GETs, sent under the true ETag
+    checksum: tuple[str, str] | None = None  # a checksum that HEADs carry
     ignores_if_match: bool = False
 
     def put(self, data: bytes, etag: str = '"1"', key: ObjectKey = KEY, **headers: str) -> bytes:
@@ -195,7 +196,7 @@ class FakeOrigin:
 
 
 class FakeBody:
-    """The body of one GET. Before a fault at some offset it gives all bytes up to there."""
+    """The body of one GET. It gives all bytes before the offset of a fault."""
 
     def __init__(self, origin: FakeOrigin, data: bytes, span: Span, stall: int | None) -> None:
         self._origin = origin
@@ -247,7 +248,7 @@ class FakeUploader:
         spool: Spool | None = None,
         about_to_write: Announce = no_announcement,
     ) -> Written:
-        """Store all of the body or none of it (I8); spool as much of it as the disk takes."""
+        """Store all of the body or none of it (I8), and spool as much of it as the disk accepts."""
         data = b""
         async for chunk in chunks:
             data += chunk
@@ -267,7 +268,7 @@ class FakeUploader:
 
 
 def _not_modified(metadata: Metadata) -> NotModified:
-    """RFC 9110 section 15.4.5: what a 304 repeats of the 200."""
+    """Return the fields of the 200 that a 304 repeats (RFC 9110 section 15.4.5)."""
     return NotModified(
         metadata.last_modified, metadata.age, metadata.header("cache-control"), metadata.header("expires")
     )

@@ -1,4 +1,4 @@
-"""Stand-ins for what tests must control: bytes, a clock, and an HTTP server that misbehaves on purpose."""
+"""Stand-ins under the control of tests: bytes, a clock, and an HTTP server that misbehaves."""
 
 import asyncio
 import contextlib
@@ -11,12 +11,12 @@ from typing import Self
 
 
 def object_bytes(size: int, seed: int = 0) -> bytes:
-    """`size` bytes, the same for the same seed. None is zero: a hole in a sparse file shows."""
+    """Return `size` bytes, the same for the same seed. No byte is zero, so a hole in a sparse file shows."""
     return random.Random(seed).randbytes(size).replace(b"\0", b"\1")
 
 
 class FakeClock:
-    """Seconds; they pass when the test says so."""
+    """A clock in seconds. Time passes only by a call of the test."""
 
     def __init__(self, now: float = 1_000_000.0) -> None:
         self.now = now
@@ -36,7 +36,7 @@ class FakeClock:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """One request's head. `headers` have lower-case names."""
+    """The head of one request. `headers` have lower-case names."""
 
     method: str
     target: str
@@ -49,10 +49,10 @@ class RawConnection:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
         self.writer = writer
-        self.ended = asyncio.Event()  # the client closed it, or the script did
+        self.ended = asyncio.Event()  # set once the client has closed it, or the script has
 
     async def head(self) -> Head | None:
-        """The next request's head; None when the client closed the connection instead."""
+        """Return the next request's head, None if the client closed the connection."""
         try:
             raw = await self.reader.readuntil(b"\r\n\r\n")
         except (asyncio.IncompleteReadError, ConnectionError):
@@ -68,7 +68,7 @@ class RawConnection:
             await self.writer.drain()
 
     async def hang(self) -> None:
-        """Say nothing until the client closes the connection."""
+        """Send nothing until the client closes the connection."""
         with contextlib.suppress(ConnectionError):
             while await self.reader.read(1 << 16):
                 pass
@@ -83,7 +83,7 @@ Script = Callable[[RawConnection, Head], Awaitable[None]]
 class RawServer:
     """Runs `script` for each request on a free loopback port. An async context manager.
 
-    The script answers, and reads the body if there is one; when it returns, the next head is read.
+    The script sends the response, and reads the body if there is one. After it has returned, the next head is read.
     """
 
     def __init__(self, script: Script) -> None:
@@ -92,7 +92,7 @@ class RawServer:
         self._tasks: set[asyncio.Task[None]] = set()
         self.connections: list[RawConnection] = []
         self.heads: list[Head] = []
-        self.asked = asyncio.Event()  # a first head came
+        self.asked = asyncio.Event()  # set by the first head
 
     @property
     def endpoint_url(self) -> str:
@@ -132,9 +132,9 @@ class RawServer:
 
 
 def answering(*answers: bytes | None) -> Script:
-    """The n-th request gets the n-th answer, later ones the last; HEAD gets its head only. None: no answer.
+    """Return a script that sends the n-th response to the n-th request, and the last one to all later requests.
 
-    Bodies of requests are not read.
+    A HEAD gets the head only, and None means no response. Bodies of requests are not read.
     """
     left = deque(answers)
 
@@ -150,9 +150,9 @@ def answering(*answers: bytes | None) -> Script:
 
 
 def response(status: str, body: bytes = b"", /, *, length: int | None = None, **headers: str | None) -> bytes:
-    """An HTTP/1.1 response. `length`: what Content-Length says instead of the truth; -1 for no such header.
+    """Return an HTTP/1.1 response. `length` replaces the true Content-Length; -1 omits the header.
 
-    Header names have '_' for '-'; None leaves one out.
+    Header names have '_' in place of '-', and None omits a header.
     """
     declared = len(body) if length is None else length
     lines = [f"HTTP/1.1 {status}"]

@@ -76,7 +76,7 @@ class PackedStorage:
         if span.stop > slot.size:
             raise EOFError(f"the version ended {span.stop - slot.size} bytes early")
         data = os.pread(self._fd, span.length, slot.offset + span.start)
-        return data + bytes(span.length - len(data))  # nothing was written behind it, in no version
+        return data + bytes(span.length - len(data))  # no version has bytes beyond
 
     async def read_known(self, file: StoredFile, span: Span, sums: Sequence[int], block_size: int) -> bytes | None:
         data = await self.read(file, span)

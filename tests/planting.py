@@ -1,8 +1,8 @@
-"""Bugs put into the running code, as a wrong edit would put them there: whether the tests notice is then seen.
+"""Plant bugs in the running code, as wrong edits of its source, to see whether the tests fail.
 
-An edit names a function and a piece of its source. What it replaces is the code of that very function object, so
-whoever imported it by name has the bug as well. Comments, line breaks and quotes do not count: the source is compared
-as `ast.unparse` writes it.
+An edit names a function and a piece of its source. It replaces the code of that function object, so modules that
+imported it by name have the bug as well. Comments, line breaks and quotes do not count: the source is compared as
+`ast.unparse` writes it.
 """
 
 import ast
@@ -17,7 +17,7 @@ _SOURCE = "planted_source"  # an attribute of a function that has been edited
 
 
 class NothingToPlant(Exception):
-    """The function, or the piece of its source, is not there (any more): the bug has to be described anew."""
+    """The function or the piece of its source does not exist, so the bug's description must be updated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +30,9 @@ class Edit:
 
 
 def plant(edit: Edit) -> None:
-    """Raises NothingToPlant."""
+    """Apply the edits. Raises NothingToPlant."""
     function = _function(edit.target)
-    # What `inspect` reads is the file, which knows nothing of an edit before this one.
+    # `inspect` reads the file, which does not contain an earlier edit.
     known = vars(function).get(_SOURCE)
     source = ast.unparse(ast.parse(textwrap.dedent(inspect.getsource(function)))) if known is None else known
     if source.count(edit.old) != 1:
@@ -54,19 +54,19 @@ def _function(target: str) -> FunctionType:
         found = found.fget
     if isinstance(found, staticmethod | classmethod):
         found = found.__func__
-    found = inspect.unwrap(found)  # of a context manager, what makes it
+    found = inspect.unwrap(found)  # the function behind a context manager
     if not isinstance(found, FunctionType):
         raise NothingToPlant(f"{target} is no function of ours")
     return found
 
 
 def _compiled(source: str, function: FunctionType) -> CodeType:
-    """The code of `source`, which is that of `function` with a change, for the same globals and the same closure."""
+    """Return the code of `source`, a changed `function`, for the same globals and the same closure."""
     names = function.__code__.co_freevars
     (definition,) = ast.parse(source).body
     assert isinstance(definition, ast.FunctionDef | ast.AsyncFunctionDef)
     definition.decorator_list = []
-    # Names of the functions around it, and `__class__` for `super()`, are parameters of one made for this.
+    # Closure variables, and `__class__` for `super()`, become parameters of a function around it.
     around = ast.parse(f"def around({', '.join(names)}): pass")
     (outer,) = around.body
     assert isinstance(outer, ast.FunctionDef)

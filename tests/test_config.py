@@ -223,7 +223,7 @@ def test_a_duration_is_seconds(text: object, seconds: float) -> None:
     ],
 )
 def test_what_is_no_duration_is_refused_with_the_fix(text: object, fix: str) -> None:
-    """A bare number has no unit, so it is no duration. The message has the right spelling."""
+    """A bare number has no unit, so it is no duration, and the message has the right spelling."""
     with pytest.raises(ValueError, match=fix):
         parse_duration(text)
 
@@ -250,7 +250,7 @@ def test_percentages_round_trip(billionths: int) -> None:
 
 @given(st.text(max_size=12) | st.from_regex(r"[0-9]{1,20}\.?[0-9]{0,10} ?[A-Za-z%]{0,4}", fullmatch=True))
 def test_quantities_are_total(text: str) -> None:
-    """Any text is a quantity or a ValueError, and what is accepted survives its own writing."""
+    """Any text is a quantity or a ValueError, and an accepted quantity survives its own formatting."""
     for parse, write in ((parse_size, format_size), (parse_duration, format_duration), (parse_share, format_share)):
         try:
             value: Any = parse(text)
@@ -261,7 +261,7 @@ def test_quantities_are_total(text: str) -> None:
 
 @given(st.integers(0, 99), st.integers(0, MAX_SIZE_BYTES))
 def test_a_share_never_exceeds_its_whole(percent: int, total: int) -> None:
-    """A percentage of a disk is between nothing and the disk (I17)."""
+    """A percentage of a disk is between zero and the disk's size (I17)."""
     assert 0 <= Percent(percent).of(total) <= total
 
 
@@ -273,7 +273,7 @@ def test_what_is_no_percentage_is_refused(text: object) -> None:
 
 
 def test_a_share_is_a_size_or_a_percentage() -> None:
-    """`min_free` reads both, and a message about it offers both."""
+    """`min_free` accepts both, and its error message names both."""
     assert parse_share("5%") == Percent(5)
     assert parse_share("2GiB") == 2 * GIB
     with pytest.raises(ValueError, match="or a percentage"):
@@ -282,14 +282,14 @@ def test_a_share_is_a_size_or_a_percentage() -> None:
 
 @pytest.mark.parametrize("text", ["010", "1:30", "1_000", "0x10", "1.0", "", " 1", 1.0, True, None])
 def test_whole_numbers_are_decimal(text: object) -> None:
-    """YAML 1.1's octal, sexagesimal, hexadecimal and grouped numbers are no numbers here."""
+    """YAML 1.1's octal, sexagesimal, hexadecimal and grouped numbers are not accepted as numbers."""
     with pytest.raises(ValueError, match="whole number"):
         parse_whole_number(text)
 
 
 @pytest.mark.parametrize("text", ["yes", "no", "on", "off", "True", 1, 0, None])
 def test_flags_are_true_and_false(text: object) -> None:
-    """A flag is true or false in lower case, nothing else."""
+    """A flag is true or false in lower case, and no other text."""
     with pytest.raises(ValueError, match="true or false"):
         parse_flag(text)
 
@@ -298,7 +298,7 @@ def test_flags_are_true_and_false(text: object) -> None:
 
 
 def test_the_defaults_are_the_designed_ones(loads: Loads) -> None:
-    """Leaving a key out and writing its designed value are the same."""
+    """Leaving a key out is the same as giving its documented default."""
     assert loads(DOCUMENTED) == loads(MOUNTS)
 
 
@@ -342,7 +342,7 @@ def test_settings_are_frozen() -> None:
 
 
 def test_settings_survive_json(loads: Loads) -> None:
-    """Settings without secrets written as JSON read back equal: one grammar in both directions."""
+    """Settings without secrets survive JSON unchanged, in one grammar for both directions."""
     own = loads(DOCUMENTED)
     assert Settings.model_validate_json(own.model_dump_json()) == own
 
@@ -360,7 +360,7 @@ def test_paths_and_methods_are_normalised(loads: Loads) -> None:
 
 
 def test_no_uploads_section_means_no_upload_route(loads: Loads) -> None:
-    """Writing is opt-in: uploads are off unless the section is there."""
+    """Uploads are off unless the section is there."""
     assert loads(MOUNTS).uploads is None
     assert loads(MOUNTS + "uploads: null").uploads is None
     assert loads(MOUNTS + "uploads: {}").uploads is not None
@@ -368,7 +368,7 @@ def test_no_uploads_section_means_no_upload_route(loads: Loads) -> None:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
 def test_admin_on_loopback_needs_no_token(loads: Loads, host: str) -> None:
-    """I27: on loopback the admin listener may stand open."""
+    """I27: on loopback the admin listener needs no token."""
     assert loads(f"{MOUNTS}admin: {{host: '{host}'}}").admin.token is None
 
 
@@ -491,7 +491,7 @@ def test_what_does_not_fit_is_refused_at_its_place(refuses: Refuses, text: str, 
 def test_mounts_that_do_not_fit_are_refused_at_their_place(
     refuses: Refuses, mounts: str, where: str, message: str
 ) -> None:
-    """I30: a mount that is wrong is reported where it stands, and nothing else with it."""
+    """I30: a wrong mount is the only problem, reported at its own place."""
     refusal = refuses(f"mounts: {mounts}")
     assert refusal.startswith(f"proxy.yaml:{where}: ")
     assert message in refusal.splitlines()[0]
@@ -509,7 +509,7 @@ def test_an_unknown_key_names_its_place_and_the_nearest_known_one(refuses: Refus
 
 
 def test_all_problems_come_at_once(refuses: Refuses) -> None:
-    """One run shows every problem: field, cross-field, missing, variable, secret file, environment."""
+    """One run reports every problem: field, cross-field, missing, variable, secret file, environment."""
     refusal = refuses(
         "server: {port: x, zzz: 1}\n"
         "admin: {token: 'file:/nonexistent/token'}\n"
@@ -533,7 +533,7 @@ def test_all_problems_come_at_once(refuses: Refuses) -> None:
 
 
 def test_endless_problems_are_cut_off(refuses: Refuses) -> None:
-    """A file full of mistakes yields a message that people can still read."""
+    """A file with very many mistakes gives a message of readable length."""
     refusal = refuses("".join(f"k{number}: 1\n" for number in range(MAX_PROBLEMS + 20)))
     assert refusal.endswith("and 21 more problems")
 
@@ -573,7 +573,7 @@ def test_bad_yaml_is_refused_with_its_place(refuses: Refuses, text: str | bytes,
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_key(loads: Loads) -> None:
-    """A file saved by an editor that writes a UTF-8 signature loads, with Windows line ends."""
+    """A file with a UTF-8 signature and Windows line ends loads."""
     assert loads(b"\xef\xbb\xbf" + MOUNTS.replace("\n", "\r\n").encode()).mounts[0].bucket == "media"
 
 
@@ -591,7 +591,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, make: Callable[[Pat
     [("010", "010"), ("1:30", "1:30"), ("yes", "yes"), ("off", "off"), ("0x1f", "0x1f"), ("2026-01-02", "2026-01-02")],
 )
 def test_yaml_1_1_traps_stay_text(loads: Loads, text: str, value: str) -> None:
-    """Text that YAML 1.1 reads as a number, a flag or a date is the text that was written."""
+    """Text that YAML 1.1 reads as a number, a flag or a date stays the text in the file."""
     assert loads(f"{MOUNTS}origin: {{region: {text}}}").origin.region == value
 
 
@@ -603,7 +603,7 @@ def test_yaml_1_1_traps_stay_text(loads: Loads, text: str, value: str) -> None:
 )
 @example(b"%YAML " + b"9" * 5000 + b".1\n---\na: 1")
 def test_any_bytes_are_settings_or_a_config_error(tmp_path: Path, octets: bytes) -> None:
-    """I30: loading is total, and its messages hold no control character but line feeds (I28)."""
+    """I30: any bytes give settings or a ConfigError, whose text has no control character but line feeds (I28)."""
     path = tmp_path / "proxy.yaml"
     path.write_bytes(octets)
     try:
@@ -640,7 +640,7 @@ def test_any_bytes_are_settings_or_a_config_error(tmp_path: Path, octets: bytes)
 def test_a_variable_overrides_the_file(
     loads: Loads, name: str, value: str, read: Callable[[Settings], object], expected: object
 ) -> None:
-    """Environment over file over default, for values of every type, at every depth."""
+    """The environment overrides the file, and the file the default, for values of every type at every depth."""
     text = (
         f"{MOUNTS}cache: {{max_size: 1GiB}}\nuploads: {{}}\nadmin: {{token: file}}\n"
         "server: {port: 1, tls: {certificate: c, key: file}}\n"
@@ -652,7 +652,7 @@ def test_a_variable_overrides_the_file(
 
 
 def test_a_whole_configuration_may_come_from_the_environment() -> None:
-    """No file is needed: a container may carry nothing but variables."""
+    """A configuration needs no file, because a container may have variables only."""
     own = load(
         None,
         {
@@ -666,7 +666,7 @@ def test_a_whole_configuration_may_come_from_the_environment() -> None:
 
 
 def test_nothing_at_all_is_refused() -> None:
-    """Without file and variables the message still names the key that is needed."""
+    """Without file and variables the message still names the required key."""
     with pytest.raises(ConfigError, match=r"^mounts: missing"):
         load(None, {})
 
@@ -750,13 +750,13 @@ def test_a_variable_replaces_a_broken_value_of_the_file(loads: Loads) -> None:
     ],
 )
 def test_references_are_replaced_once(loads: Loads, written: str, value: str) -> None:
-    """`${VAR}` inside a value is the variable, `$${` is `${`, and what was put in is not read again."""
+    """`${VAR}` inside a value becomes the variable, `$${` becomes `${`, and the inserted text is not expanded again."""
     environ = {"A": "alpha", "B": "2", "NESTED": "${A}"}
     assert loads(f"{MOUNTS}origin:\n  region: {written}\n", environ).origin.region == value
 
 
 def test_references_give_numbers_and_sizes_too(loads: Loads) -> None:
-    """A port, a flag and a size may be a variable; quotes allow it inside braces."""
+    """A port, a flag and a size may be a variable, and quotes permit it inside braces."""
     text = f'{MOUNTS}server: {{port: "${{P}}"}}\ncache:\n  max_size: ${{S}}GiB\norigin:\n  create_bucket: ${{F}}\n'
     own = loads(text, {"P": "81", "S": "2", "F": "true"})
     assert (own.server.port, own.cache.max_size, own.origin.create_bucket) == (81, 2 * GIB, True)
@@ -781,7 +781,7 @@ def test_bad_references_are_reported_where_they_stand(refuses: Refuses, text: st
 
 
 def test_secrets_may_come_from_files(loads: Loads, tmp_path: Path) -> None:
-    """`file:/path` is the file's text without its last line break, in the file and in the environment."""
+    """`file:/path` becomes the file's text without its last line break, in the file and in the environment."""
     (tmp_path / "key").write_text(f"{SECRET}\n")
     text = f"{MOUNTS}admin: {{token: 'file:${{D}}/key'}}\norigin:\n  credentials: {{access_key_id: a}}\n"
     variable = "BUCKETFRONT_ORIGIN__CREDENTIALS__SECRET_ACCESS_KEY"
@@ -792,7 +792,7 @@ def test_secrets_may_come_from_files(loads: Loads, tmp_path: Path) -> None:
 
 
 def test_only_secrets_are_read_from_files(loads: Loads) -> None:
-    """`file:` means nothing elsewhere: no other setting opens a file."""
+    """`file:` has no meaning elsewhere, so no other setting opens a file."""
     assert loads(f"{MOUNTS}origin: {{region: 'file:/etc/hostname'}}").origin.region == "file:/etc/hostname"
 
 
@@ -821,7 +821,7 @@ def test_bad_secret_files_are_refused(
 
 
 def test_secrets_are_in_no_repr_and_no_dump(loads: Loads) -> None:
-    """I28: settings may be logged and shown as they are."""
+    """I28: settings may be logged and shown unchanged."""
     own = loads(
         f"{MOUNTS}admin: {{token: {SECRET}}}\norigin:\n  credentials:\n    access_key_id: {SECRET}\n"
         f"    secret_access_key: {SECRET}\n    session_token: {SECRET}\n"
@@ -831,7 +831,7 @@ def test_secrets_are_in_no_repr_and_no_dump(loads: Loads) -> None:
 
 
 def test_pydantics_own_message_holds_no_input() -> None:
-    """I28: who builds settings without the loader gets no secret in the error either."""
+    """I28: settings built without the loader get no secret in the error either."""
     with pytest.raises(ValidationError) as caught:
         Settings.model_validate({"mounts": [{"path": "/", "bucket": "abc"}], "admin": {"token": [SECRET]}})
     assert SECRET not in str(caught.value)
@@ -879,14 +879,14 @@ LEAKS = [
 
 @pytest.mark.parametrize("text", LEAKS)
 def test_no_message_holds_a_secret(refuses: Refuses, text: str) -> None:
-    """I28: whatever is wrong around a secret, no message shows it."""
+    """I28: whatever is wrong around a secret, no message contains it."""
     for broken in (text, f"{text}\n{MOUNTS}", f"{MOUNTS}{text}\n"):
         refusal = refuses(broken.replace("SECRET_VARIABLE", "V").replace("SECRET", SECRET), {"V": SECRET})
         assert SECRET not in refusal
 
 
 def test_a_syntax_error_inside_a_secret_quotes_no_character_of_it(refuses: Refuses) -> None:
-    """I28: PyYAML's message about a single character is left out as well; the place is enough."""
+    """I28: PyYAML's message about a single character is left out as well, because the place is enough."""
     assert refuses("admin:\n  token: @x") == (
         "proxy.yaml:2:10 not valid YAML: found character that cannot start any token"
     )
@@ -918,7 +918,7 @@ def test_no_message_holds_a_variables_value(refuses: Refuses, environ: dict[str,
     st.sampled_from(["admin:\n  token: ", "admin: {token: ", "origin:\n  credentials:\n    secret_access_key: "]),
 )
 def test_no_damage_around_a_secret_shows_it(tmp_path: Path, before: str, after: str, head: str) -> None:
-    """I28: punctuation broken around a secret does not bring it into the message, unless it becomes a key."""
+    """I28: broken punctuation around a secret does not bring it into the message, unless it becomes a key."""
     assume(not ("\n" in before and ":" in after))
     path = tmp_path / "proxy.yaml"
     path.write_text(f"{head}{before}{SECRET}{after}\n{MOUNTS}")
@@ -929,7 +929,7 @@ def test_no_damage_around_a_secret_shows_it(tmp_path: Path, before: str, after: 
 
 
 def test_the_settings_import_neither_server_nor_client() -> None:
-    """`--help` stays quick: reading settings loads neither aiohttp nor the AWS libraries."""
+    """Reading settings loads neither aiohttp nor the AWS libraries, so `--help` stays quick."""
     code = (
         "import sys, bucketfront.config.loader\n"
         "print([name for name in ('aiohttp', 'aiobotocore', 'botocore', 'asyncio') if name in sys.modules])"

@@ -20,8 +20,8 @@ SOURCES = [
 ]
 WORDS = {word for source in SOURCES for word in re.findall(r"\w+", source)}
 CLASSES = {name for source in SOURCES for name in re.findall(r"^ *class (\w+)", source, re.MULTILINE)}
-CLASSES_OF_OTHERS = {"RequestHandler"}  # aiohttp's
-PREFIXES_OF_OTHERS = ("proxy_", "open_file_cache", "use_attribute_docstrings")  # of nginx and pydantic
+CLASSES_OF_OTHERS = {"RequestHandler"}  # a class of aiohttp
+PREFIXES_OF_OTHERS = ("proxy_", "open_file_cache", "use_attribute_docstrings")  # settings of nginx and pydantic
 # Each folder with sources, by each end of its path: "/a/b/" and "/b/".
 FOLDERS = {
     f"/{'/'.join(parts[start:])}/"

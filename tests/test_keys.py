@@ -1,4 +1,4 @@
-"""The mapping from wire path to key: total, strict and one to one (I23)."""
+"""The mapping from wire path to key is total, strict and one to one (I23)."""
 
 from urllib.parse import quote_from_bytes
 from xml.etree import ElementTree as ET
@@ -34,7 +34,7 @@ keys = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="
         ("/a//b/", b"/a//b/", ""),  # no slash is merged
         ("/a/../b/./c", b"/a/../b/./c", ""),  # no dot segment is removed
         ("/..", b"/..", ""),
-        ("/a+b", b"/a+b", ""),  # a plus is a plus: this is no form
+        ("/a+b", b"/a+b", ""),  # a plus stays a plus, because a path is no form
         ("/a%20b", b"/a b", ""),
         ("/a%2Fb", b"/a/b", ""),
         ("/a%2fb", b"/a/b", ""),
@@ -42,7 +42,7 @@ keys = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="
         ("/%3Fx%23y", b"/?x#y", ""),
         ("/%00", b"/\0", ""),
         ("/%ff", b"/\xff", ""),
-        ("/\udcff", b"/\xff", ""),  # a raw byte above 0x7F, as the parser hands it over
+        ("/\udcff", b"/\xff", ""),  # a raw byte above 0x7F, as the parser passes it on
         ("/\udcc3\udcbc", "/ü".encode(), ""),
         ("/ü", "/ü".encode(), ""),
         ("/a\\b", b"/a\\b", ""),

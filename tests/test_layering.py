@@ -1,4 +1,4 @@
-"""The rooms of the house (docs/architecture.md): imports point only upward, and what is pure stays pure."""
+"""The rooms of the package (docs/architecture.md): imports point only upward, and pure modules stay pure."""
 
 import ast
 import sys
@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "proxy" / "bucketfront"
 
-# From the top down. A room may use itself and what stands above it.
+# From the top down. A room may use itself and the rooms above it.
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"bucketfront"}),  # the package itself: its version
     frozenset({"errors"}),
@@ -24,25 +24,25 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"app", "checks"}),
     frozenset({"cli"}),
 )
-# Narrower than the floors: of a room above, these modules only.
+# Restrictions within the floors: from the room above, only these modules may be imported.
 DOORS = {
-    ("cache", "config"): set[str](),  # the cache takes values, not settings
+    ("cache", "config"): set[str](),  # the cache gets values, not settings
     ("http", "keys"): set[str](),
     **{(room, "cache"): {"bucketfront.cache"} for room in ("s3", "tus", "server", "admin", "app")},
     ("checks", "cache"): set[str](),
     ("cli", "cache"): {"bucketfront.cache.storage.verification"},  # it works on a folder without a cache
 }
-# Inside the cache, likewise; what lies in no folder of it stands below all of these.
+# The floors inside the cache. Modules outside these folders stand below all of them.
 CACHE_FLOORS = ("storage", "entries", "fetch", "upkeep")
-# Values and Protocols without imports of the floors below: the cache fetches through the one, reports with the other.
+# Values and Protocols without imports of the floors below. The cache fetches through one and reports with the other.
 CACHE_GROUND = {"bucketfront.cache.origin"}
 PURE = (
     "http/*.py", "keys.py", "errors.py", "retry.py", "cache/storage/blocks.py", "cache/entries/budget.py",
     "cache/fetch/read_ahead.py", "cache/fetch/mp4.py", "s3/minimum_rate.py",
 )  # fmt: skip
 PURE_MAY_USE = ("bucketfront.http", "bucketfront.keys", "bucketfront.errors")
-PURE_PACKAGES = {"anycrc"}  # arithmetic alone
-# Of the standard library: what does I/O or waits. Of `time` the arithmetic is fine, the clocks are not.
+PURE_PACKAGES = {"anycrc"}  # pure arithmetic
+# Modules of the standard library that do I/O or wait. The arithmetic of `time` is permitted, its clocks are not.
 IMPURE = {"asyncio", "io", "os", "pathlib", "shutil", "socket", "sqlite3", "ssl", "subprocess", "tempfile", "threading"}
 IMPURE |= {"random", "concurrent", "urllib", "http", "logging"}
 CLOCKS = {"time.time", "time.monotonic", "time.perf_counter", "time.sleep"}
@@ -73,7 +73,7 @@ def floor_of(room: str) -> int:
 
 
 def imports(source: str) -> Iterator[str]:
-    """Dotted names, those below TYPE_CHECKING and inside functions too: a type is a dependency as well."""
+    """Return dotted names, also those below TYPE_CHECKING and in functions, because a type is a dependency as well."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -100,7 +100,7 @@ def wrong_imports(module: str, source: str) -> list[str]:
 
 
 def cache_floor(module: str) -> int:
-    """Return how far down in the cache a module stands; the modules directly in `cache/` stand lowest."""
+    """Return the depth of a module in the cache. The modules directly in `cache/` are the lowest."""
     if module in CACHE_GROUND:
         return -1
     folder = module.removeprefix("bucketfront.cache.").partition(".")[0]
@@ -149,7 +149,7 @@ def test_imports_point_upward(path: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "cache").rglob("*.py")), ids=name_of)
 def test_floors_of_the_cache(path: Path) -> None:
-    """Storage knows no entry, entries know no fetch, and none of them knows the cache that they are part of."""
+    """Storage imports no entry, entries import no fetch, and none of them imports the cache that contains them."""
     if path != PACKAGE / "cache" / "__init__.py":
         assert wrong_cache_imports(name_of(path), path.read_text()) == []
 
@@ -160,7 +160,7 @@ def test_no_import_circle() -> None:
 
 
 def test_import_circles_are_found() -> None:
-    """The search sees a circle that goes through TYPE_CHECKING and a function."""
+    """The search finds a circle through TYPE_CHECKING and a function."""
     sources = {
         "bucketfront.errors": "if TYPE_CHECKING:\n    from bucketfront.keys import ObjectKey",
         "bucketfront.keys": "def f():\n    from bucketfront.errors import BadPath",
@@ -179,7 +179,7 @@ def test_import_circles_are_found() -> None:
     ],
 )
 def test_wrong_imports_in_the_cache_are_found(module: str, source: str) -> None:
-    """Likewise for the floors inside the cache."""
+    """Wrong imports between the floors inside the cache are found."""
     assert wrong_cache_imports(module, source)
 
 
@@ -196,12 +196,12 @@ def test_only_s3_knows_the_sdk() -> None:
             continue
         names = list(imports(path.read_text()))
         assert [name for name in names if name.partition(".")[0] in SDK] == [], path
-        # `import aiohttp` would bring the client along; the server's parts are named one by one.
+        # `import aiohttp` would include the client, so the server's parts are named one by one.
         assert [name for name in names if name == "aiohttp" or name.startswith("aiohttp.Client")] == [], path
 
 
 def test_no_web_below_the_server() -> None:
-    """Neither the rules nor the cache nor the origin know of aiohttp's server (no HTTP in storage)."""
+    """The rules, the cache and the origin do not import aiohttp's server."""
     for path in modules():
         if floor_of(room_of(name_of(path))) < floor_of("server"):
             names = list(imports(path.read_text()))
@@ -222,7 +222,7 @@ def test_no_web_below_the_server() -> None:
     ],
 )
 def test_wrong_imports_are_found(module: str, source: str) -> None:
-    """The reading of imports sees functions, TYPE_CHECKING and doors; else the tests above would prove nothing."""
+    """Imports in functions, below TYPE_CHECKING and past doors are found, or the tests above would prove nothing."""
     assert wrong_imports(module, source)
 
 
@@ -238,5 +238,5 @@ def test_wrong_imports_are_found(module: str, source: str) -> None:
     ],
 )
 def test_impurities_are_found(source: str) -> None:
-    """Likewise for what a pure module may not hold."""
+    """Forbidden modules and calls in a pure module are found."""
     assert impurities(source)

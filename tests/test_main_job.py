@@ -1,4 +1,4 @@
-"""The main job, played as a newcomer plays it: the repository's own `proxy.yaml`, a video, a playlist, an upload."""
+"""The main job as a new user does it: the repository's own `proxy.yaml`, a video, a playlist, an upload."""
 
 import http.client
 import json
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-# One group, so that one worker plays all steps of the job, in their order.
+# One group, so that one worker runs all steps of the job in their order.
 pytestmark = pytest.mark.xdist_group("main-job")
 
 ROOT = Path(__file__).parent.parent
@@ -47,7 +47,7 @@ class Running:
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """`bucketfront serve -c proxy.yaml` from the repository, on free ports and with a cache folder of its own."""
+    """Run `bucketfront serve -c proxy.yaml` from the repository, on free ports and with a cache folder of its own."""
     folder = tmp_path_factory.mktemp("main-job")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("BUCKETFRONT_")}
     environment |= {
@@ -80,7 +80,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 
 def test_video_whole_and_by_ranges(running: Running) -> None:
-    """The example video arrives byte for byte, whole and in the ranges that players ask for, and is a hit soon."""
+    """The example video arrives byte for byte, whole and in the ranges that players request, and is soon a hit."""
     head = running.ask("HEAD", "/sample.mp4")
     assert (head.status, head.headers["Content-Length"], head.body) == (200, str(len(VIDEO)), b"")
     assert head.headers["Content-Type"] == "video/mp4"
@@ -98,7 +98,7 @@ def test_video_whole_and_by_ranges(running: Running) -> None:
 
 
 def test_playlist_and_its_segments(running: Running) -> None:
-    """The HLS playlist and everything that it names arrive as they are, with types that players insist on."""
+    """The HLS playlist and every file that it names arrive unchanged, with the types that players require."""
     playlist = running.ask("GET", "/hls/index.m3u8")
     assert playlist.body == (MEDIA / "hls" / "index.m3u8").read_bytes()
     assert playlist.headers["Content-Type"] == "application/vnd.apple.mpegurl"
@@ -115,7 +115,7 @@ def test_playlist_and_its_segments(running: Running) -> None:
 
 
 def test_upload_and_read_back(running: Running) -> None:
-    """What is uploaded is read back at once, by PUT, by POST to a folder and by the upload route; DELETE ends it."""
+    """An upload by PUT, by POST to a folder or by the upload route can be read at once, and DELETE removes it."""
     for method, path in (("PUT", "/new/a.mp4"), ("POST", "/new/"), ("POST", "/upload"), ("POST", "/upload/new/b.mp4")):
         made = running.ask(method, path, {"Content-Type": "video/mp4"}, VIDEO)
         assert made.status == 201, made.body
@@ -131,7 +131,7 @@ def test_upload_and_read_back(running: Running) -> None:
 
 
 def test_sigterm_ends_it(running: Running) -> None:
-    """SIGTERM ends the process within seconds with status 0 and nothing on standard error; the log is JSON lines."""
+    """SIGTERM ends the process within seconds with status 0 and an empty standard error, and the log is JSON lines."""
     began = time.monotonic()
     running.process.send_signal(signal.SIGTERM)
     _, rest = running.process.communicate(timeout=20)

@@ -1,4 +1,4 @@
-"""Python before 3.11.5 matches wrongly where a group is repeated possessively, or is atomic (its issue 106052)."""
+"""Python before 3.11.5 matches wrongly if a group is repeated possessively or is atomic (its issue 106052)."""
 
 import importlib
 import pkgutil
@@ -19,7 +19,7 @@ def patterns() -> Iterator[tuple[str, str | bytes]]:
 
 
 def items(parsed: Iterable[Any]) -> Iterator[tuple[str, Any]]:
-    """Every operation of a parsed pattern, however deep."""
+    """Yield every operation of a parsed pattern, however deep."""
     for op, argument in parsed:
         yield str(op), argument
         stack = [argument]
@@ -42,7 +42,7 @@ def is_avoided(pattern: str | bytes) -> bool:
 
 
 def test_no_group_is_possessive() -> None:
-    """Patterns repeat single characters possessively, and nothing else."""
+    """Patterns repeat only single characters possessively."""
     found = dict(patterns())
     assert len(found) > 20
     assert [name for name, pattern in found.items() if is_avoided(pattern)] == []

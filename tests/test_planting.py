@@ -1,4 +1,4 @@
-"""Planting bugs: an edit that is no longer an edit must not look like a bug that nobody caught, or like none."""
+"""Planting bugs: an edit that no longer fits must not look like a bug that the tests missed or caught."""
 
 import asyncio
 from collections.abc import Iterator
@@ -46,14 +46,14 @@ def target(name: str) -> str:
 
 
 def test_whoever_holds_the_function_has_the_bug() -> None:
-    """It is the function's own code that changes; no import or alias keeps the right one."""
+    """The function's own code changes, so no import or alias keeps the right one."""
     assert alias(1) == 2
     plant(Edit(target("plain"), "value + 1", "value + 2"))
     assert alias(1) == 3
 
 
 def test_methods_of_all_kinds() -> None:
-    """Properties, coroutines, context managers, and methods that call `super()`."""
+    """Properties, coroutines, context managers, and methods that call `super()` can be edited."""
     plant(Edit(target("Subject.__init__"), "self.stop = 3", "self.stop = 5"))
     plant(Edit(target("Subject.length"), "self.stop - self.start", "self.stop - self.start + 1"))
     plant(Edit(target("Subject.sent"), "return self.length", "return self.length * 10"))
@@ -65,7 +65,7 @@ def test_methods_of_all_kinds() -> None:
 
 
 def test_two_edits_of_one_function() -> None:
-    """The second finds what the first has made of it."""
+    """The second edit finds the result of the first."""
     plant(Edit(target("Subject.twice"), "[self.start, ", "[0, "))
     plant(Edit(target("Subject.twice"), "self.stop]", "0]"))
     assert Subject().twice() == [0, 0]
@@ -82,12 +82,12 @@ def test_two_edits_of_one_function() -> None:
     ],
 )
 def test_nothing_to_plant(name: str, old: str) -> None:
-    """What cannot be planted exactly is refused."""
+    """An edit that does not fit exactly once is refused."""
     with pytest.raises(NothingToPlant):
         plant(Edit(target(name), old, "0"))
 
 
 def test_no_such_module() -> None:
-    """Also where the module is gone."""
+    """An edit in a module that no longer exists is refused."""
     with pytest.raises(NothingToPlant):
         plant(Edit("proxy.gone:f", "a", "b"))

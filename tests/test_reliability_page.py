@@ -1,4 +1,4 @@
-"""What docs/reliability.md says is what runs saw: what was not run is not passed, and nothing is lost."""
+"""docs/reliability.md reports what the runs recorded: tests that did not run are not passed, and no record is lost."""
 
 import re
 from dataclasses import replace
@@ -50,12 +50,12 @@ def shown(records: Records, planted: tuple[Planted, ...] = ()) -> str:
     ],
 )
 def test_names_of_invariants(docstring: str, numbers: set[int]) -> None:
-    """In whatever way a docstring names them; what only looks like one is none."""
+    """Invariants are found in each form in which a docstring names them, and similar text is not."""
     assert named(docstring) == numbers
 
 
 def test_functions_of_a_module() -> None:
-    """Tests only, by the names that pytest gives them, also those in a class."""
+    """The functions found are the tests only, by the names that pytest gives them, also those in a class."""
     source = (
         'def test_a():\n    "One (I1)."\nasync def test_b(): ...\ndef other():\n    "(I2)"\n'
         'class TestC:\n    def test_d(self):\n        "Two (I2)."\n'
@@ -64,14 +64,14 @@ def test_functions_of_a_module() -> None:
 
 
 def test_a_run_of_some_tests_keeps_the_others() -> None:
-    """Only what ran is replaced, and only of its size."""
+    """A run replaces only the records of its own tests and its own size."""
     known = {"smoke": {KILLS: record(cycles=300), FULL: record()}, "soak": {KILLS: record(cycles=10_000)}}
     after = merged(known, "smoke", {KILLS: record(FAILED)}, {KILLS}, {KILLS, FULL})
     assert after == {"smoke": {FULL: record(), KILLS: record(FAILED)}, "soak": {KILLS: record(cycles=10_000)}}
 
 
 def test_what_is_gone_is_dropped() -> None:
-    """Functions that no longer exist, and parameters that a whole run of their function did not have."""
+    """Records of removed functions, and of parameters that a whole run of their function no longer had, are dropped."""
     known: Records = {"smoke": {f"{KILLS}[1]": record(), f"{KILLS}[2]": record(), FULL: record()}}
     ran = {f"{KILLS}[2]": record(), f"{KILLS}[3]": record()}
     assert set(merged(known, "smoke", ran, set(), {KILLS})["smoke"]) == {f"{KILLS}[{number}]" for number in (1, 2, 3)}
@@ -79,7 +79,7 @@ def test_what_is_gone_is_dropped() -> None:
 
 
 def test_records_survive_json() -> None:
-    """As they were, in the same order, a line for each test."""
+    """Records survive JSON unchanged and in order, with a line for each test."""
     records = {"smoke": {FULL: record(NOT_RUN, reason="no strace"), KILLS: record(cycles=3)}, "soak": {}}
     assert loaded(dumped(records)) == records
     assert list(loaded(dumped(records))["smoke"]) == [FULL, KILLS]
@@ -87,7 +87,7 @@ def test_records_survive_json() -> None:
 
 
 def test_not_run_is_not_passed() -> None:
-    """It is counted and named apart, with its reason; so is a failure."""
+    """A test that did not run is counted and listed separately with its reason, and so is a failure."""
     text = shown({"smoke": {KILLS: record(), FULL: record(NOT_RUN, reason="no strace")}, "soak": {}})
     assert "| smoke | 2026-11-25 | 2 cores, Python 3.11.7 | 1 | 0 | 1 | 6 |" in text
     assert "- smoke: `test_full.py::test_full`: no strace" in text
@@ -98,7 +98,7 @@ def test_not_run_is_not_passed() -> None:
 
 
 def test_figures_of_all_parameters_add_up() -> None:
-    """A function is one row; a date is that of its last run."""
+    """A function has one row, and its date is that of its last run."""
     text = shown({"smoke": {f"{KILLS}[1]": record(cycles=1000), f"{KILLS}[2]": record(date="2026-11-26", cycles=234)}})
     row = "[test_kills.py](../tests/reliability/test_kills.py) test_kills | I1 | smoke | 2026-11-26 | 6 | 2 passed |"
     assert f"| {row} 1,234 cycles |" in text
@@ -106,7 +106,7 @@ def test_figures_of_all_parameters_add_up() -> None:
 
 
 def test_invariants_with_tests_and_bugs() -> None:
-    """Each with the tests that name it and what became of its bugs, the last run of whatever size."""
+    """Each invariant is listed with its tests and the results of its bugs, from the last run of any size."""
     bugs = tuple(Planted(1, f"Bug {each}.", f"{BUG}[{each}]") for each in "abc")
     records = {
         "smoke": {f"{BUG}[a]": record(FAILED), f"{BUG}[b]": record(FAILED)},
@@ -123,7 +123,7 @@ def test_invariants_with_tests_and_bugs() -> None:
 
 
 def test_links_lead_somewhere() -> None:
-    """To files, seen from docs/ where the page is, and to the page's own headings."""
+    """Links lead to files, seen from docs/ where the page is, and to the page's own headings."""
     text = page((Invariant(14, "Crash-only", "After a kill."),), (), {}, {})
     links = re.findall(r"\]\(([^)]+)\)", text)
     assert [link for link in links if link.startswith("#")] == ["#i14-crash-only"]
@@ -133,7 +133,7 @@ def test_links_lead_somewhere() -> None:
 
 
 def test_the_same_records_give_the_same_page() -> None:
-    """Whatever the order in which tests ran."""
+    """The page does not depend on the order in which tests ran."""
     one, other = {KILLS: record(), FULL: record()}, {FULL: record(), KILLS: record()}
     pages = {shown(merged({}, "smoke", ran, set(), {KILLS, FULL})) for ran in (one, other)}
     assert len(pages) == 1
@@ -149,5 +149,5 @@ def test_the_same_records_give_the_same_page() -> None:
     ],
 )
 def test_no_paths_of_the_machine(reason: str, told: str) -> None:
-    """A page that is read elsewhere says nothing of this machine's folders."""
+    """The page contains no folder of this machine."""
     assert without_paths(reason) == told

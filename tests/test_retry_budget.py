@@ -29,7 +29,7 @@ def test_retries_are_a_tenth_of_the_first_attempts_and_ten(
 
 @given(Actions)
 def test_a_refusal_is_counted_and_free(actions: list[bool]) -> None:
-    """A refusal leaves the budget as it was, and changes no later outcome."""
+    """A refusal leaves the budget unchanged, and changes no later outcome."""
     budget = RetryBudget()
     outcomes = granted(budget, actions)
     assert budget.refused == outcomes.count(False)

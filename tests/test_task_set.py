@@ -1,4 +1,4 @@
-"""Background tasks of one owner: they are kept until they end, and a close leaves none."""
+"""The background tasks of one owner are kept until they end, and a close leaves none."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""The built wheel in an empty environment: what a user gets from the package index."""
+"""The built wheel in an empty environment, as a user gets it from the package index."""
 
 import itertools
 import os
@@ -45,7 +45,7 @@ def run(*command: str | Path, cwd: Path) -> str:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from a copy, so that no build directory is left in the source tree."""
+    """Build the wheel from a copy, so that no build directory is left in the source tree."""
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
     source.mkdir()

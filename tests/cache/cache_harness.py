@@ -43,7 +43,7 @@ T = TypeVar("T")
 
 PART = 4 * BLOCK
 NEVER = 1e6  # seconds
-MANY = 1_000_000  # tokens of a retry budget that does not matter to a test
+MANY = 1_000_000  # tokens of a retry budget that does not limit a test
 TURNS = 300  # more turns of the loop than any chain of work in these tests takes
 
 
@@ -53,7 +53,7 @@ async def turns(count: int = TURNS) -> None:
 
 
 class Turns(Executor):
-    """Runs work in the event loop, a few turns after it was handed in; in order where `in_order`."""
+    """Runs work in the event loop a few turns after it was submitted, with `in_order` in the order of submission."""
 
     def __init__(self, chance: random.Random, *, in_order: bool = False) -> None:
         self._chance = chance
@@ -197,7 +197,7 @@ class Rig:
         self.flusher = self.assembly.flusher
         self.space = self.assembly.space
         self.housekeeper = self.assembly.housekeeper
-        self.complaints: list[dict[str, Any]] = []  # what asyncio logs: exceptions that were never retrieved
+        self.complaints: list[dict[str, Any]] = []  # exceptions that asyncio logs because they were never retrieved
         self._is_closed = False
         self._hedge_after = hedge_after
         self._constants = body_stream.RETRY_PAUSE_S, body_stream.HEDGE_AFTER_S
@@ -303,7 +303,7 @@ class Rig:
             try:
                 target = str(descriptor.readlink())
             except FileNotFoundError:
-                continue  # the listing's own
+                continue  # a descriptor of the listing itself
             if target.startswith(str(self.root / "objects") + "/"):
                 found.append(target)
         return found
@@ -335,7 +335,7 @@ class Rig:
         for row in rows:
             on_disk = files[row["file"]].stat().st_blocks * 512
             spare = row["bytes"] - on_disk
-            # The file system may need a block for the map of a file with many holes: the overhead is for that.
+            # The file system may need a block for the map of a file with many holes; the overhead covers it.
             assert 0 <= spare <= ENTRY_BYTES + begun, (
                 f"{row['key']} takes {on_disk} bytes and is charged {row['bytes']}"
             )
