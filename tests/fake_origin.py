@@ -65,7 +65,7 @@ class FakeOrigin:
 
     # Counters.
     keys: list[ObjectKey] = field(default_factory=list)  # of GETs, failed ones as well
-    asked: list[tuple[int, int]] = field(default_factory=list)  # spans of GETs that got a body
+    requested: list[tuple[int, int]] = field(default_factory=list)  # spans of GETs that got a body
     reads: list[tuple[int, int]] = field(default_factory=list)  # spans that were read from bodies
     gets: int = 0
     heads: int = 0
@@ -136,7 +136,7 @@ class FakeOrigin:
         span = part.within(len(data))
         if span is None:
             raise RangeUnsatisfiable(f"{part} of {len(data)} bytes")
-        self.asked.append((span.start, span.stop))
+        self.requested.append((span.start, span.stop))
         lie = self.lies.popleft() if self.lies else None
         body = FakeBody(self, data if lie is None else lie, span, self.stalls.get(number))
         if late is not None:

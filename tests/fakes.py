@@ -92,7 +92,7 @@ class RawServer:
         self._tasks: set[asyncio.Task[None]] = set()
         self.connections: list[RawConnection] = []
         self.heads: list[Head] = []
-        self.asked = asyncio.Event()  # set by the first head
+        self.head_received = asyncio.Event()  # set by the first head
 
     @property
     def endpoint_url(self) -> str:
@@ -124,27 +124,27 @@ class RawServer:
         try:
             while (head := await connection.head()) is not None:
                 self.heads.append(head)
-                self.asked.set()
+                self.head_received.set()
                 await self._script(connection, head)
         finally:
             connection.writer.close()
             connection.ended.set()
 
 
-def answering(*answers: bytes | None) -> Script:
+def answering(*responses: bytes | None) -> Script:
     """Return a script that sends the n-th response to the n-th request, and the last one to all later requests.
 
     A HEAD gets the head only, and None means no response. Bodies of requests are not read.
     """
-    left = deque(answers)
+    left = deque(responses)
 
     async def script(connection: RawConnection, head: Head) -> None:
-        answer = left.popleft() if len(left) > 1 else left[0]
-        if answer is None:
+        chosen = left.popleft() if len(left) > 1 else left[0]
+        if chosen is None:
             await connection.hang()
         else:
-            end = answer.index(b"\r\n\r\n") + 4
-            await connection.send(answer[:end] if head.method == "HEAD" else answer)
+            end = chosen.index(b"\r\n\r\n") + 4
+            await connection.send(chosen[:end] if head.method == "HEAD" else chosen)
 
     return script
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-START_DEADLINE = 20.0  # seconds; about one on an idle core
+START_TIMEOUT_S = 20.0  # seconds; about one on an idle core
 _POLL = 0.05
 
 _PORTS = ("master.port", "volume.port", "filer.port", "s3.port", "admin.port")
@@ -76,7 +76,7 @@ class Seaweed:
         self._ports = _free_ports()
         try:
             self._process = self._spawn(self._folder)
-            self._wait_ready(self._process, time.monotonic() + START_DEADLINE)
+            self._wait_ready(self._process, time.monotonic() + START_TIMEOUT_S)
         except BaseException:
             self.stop()
             raise
@@ -126,7 +126,7 @@ class Seaweed:
                 status = process.wait(_POLL)
                 raise RuntimeError(f"weed ended with status {status}:\n{self._output()}")
             if time.monotonic() > deadline:
-                raise RuntimeError(f"weed was not ready within {START_DEADLINE:g} s:\n{self._output()}")
+                raise RuntimeError(f"weed was not ready within {START_TIMEOUT_S:g} s:\n{self._output()}")
 
     def _is_ready(self) -> bool:
         """Return whether S3 sends 403, and so has its identity, and the buckets exist.

@@ -91,13 +91,13 @@ async def test_seeded_media_is_served_byte_for_byte(s3: Any) -> None:
     """Every file below the seed folder is an object in every bucket, with its bytes and its media type."""
     for bucket in ("demo", "other"):
         for key, body in read_seed(MEDIA):
-            answer = await s3.get_object(Bucket=bucket, Key=key)
-            assert await answer["Body"].read() == body, key
-            assert answer["ContentType"] == media_types.of(key)
+            result = await s3.get_object(Bucket=bucket, Key=key)
+            assert await result["Body"].read() == body, key
+            assert result["ContentType"] == media_types.of(key)
 
 
 @pytest.mark.parametrize(
-    ("asked", "status", "span"),
+    ("byte_range", "status", "span"),
     [
         ("bytes=0-", 206, (0, len(SAMPLE))),  # RFC 9110 section 14.1.2
         ("bytes=100-199", 206, (100, 200)),
@@ -107,17 +107,17 @@ async def test_seeded_media_is_served_byte_for_byte(s3: Any) -> None:
     ],
 )
 @shared
-async def test_ranges(s3: Any, asked: str, status: int, span: tuple[int, int] | None) -> None:
+async def test_ranges(s3: Any, byte_range: str, status: int, span: tuple[int, int] | None) -> None:
     """A ranged GET gets the requested bytes and the total, or 416."""
     if span is None:
         with pytest.raises(ClientError) as refused:
-            await s3.get_object(Bucket="demo", Key="sample.mp4", Range=asked)
+            await s3.get_object(Bucket="demo", Key="sample.mp4", Range=byte_range)
         assert refused.value.response["ResponseMetadata"]["HTTPStatusCode"] == status
         return
-    answer = await s3.get_object(Bucket="demo", Key="sample.mp4", Range=asked)
-    assert answer["ResponseMetadata"]["HTTPStatusCode"] == status
-    assert answer["ContentRange"] == f"bytes {span[0]}-{span[1] - 1}/{len(SAMPLE)}"
-    assert await answer["Body"].read() == SAMPLE[slice(*span)]
+    result = await s3.get_object(Bucket="demo", Key="sample.mp4", Range=byte_range)
+    assert result["ResponseMetadata"]["HTTPStatusCode"] == status
+    assert result["ContentRange"] == f"bytes {span[0]}-{span[1] - 1}/{len(SAMPLE)}"
+    assert await result["Body"].read() == SAMPLE[slice(*span)]
 
 
 @pytest.mark.parametrize(
@@ -147,8 +147,8 @@ async def test_keys_are_taken_literally(s3: Any, key: str) -> None:
 
     before = await listed()
     await s3.put_object(Bucket="demo", Key=key, Body=key.encode())
-    answer = await s3.get_object(Bucket="demo", Key=key)
-    assert await answer["Body"].read() == key.encode()
+    result = await s3.get_object(Bucket="demo", Key=key)
+    assert await result["Body"].read() == key.encode()
     assert await listed() == before | {key}
     await s3.delete_object(Bucket="demo", Key=key)
     assert await listed() == before
@@ -159,9 +159,9 @@ async def test_keys_are_taken_literally(s3: Any, key: str) -> None:
 async def test_a_body_is_no_form(s3: Any, media_type: str) -> None:
     """An object is stored as it was sent, for any type: curl sends every body as a form."""
     await s3.put_object(Bucket="other", Key="form", Body=b"a=b&c", ContentType=media_type)
-    answer = await s3.get_object(Bucket="other", Key="form")
-    async with answer["Body"] as body:
-        assert (answer["ContentType"], await body.read()) == (media_type, b"a=b&c")
+    result = await s3.get_object(Bucket="other", Key="form")
+    async with result["Body"] as body:
+        assert (result["ContentType"], await body.read()) == (media_type, b"a=b&c")
 
 
 @shared
@@ -188,10 +188,10 @@ async def test_chunked_and_expecting_uploads(origin: EmbeddedS3) -> None:
     signed = {"Authorization": "any"}
     async with aiohttp.ClientSession(origin.endpoint_url, headers=signed) as http:
         for path, body, expect in (("/demo/chunked", pieces(), False), ("/demo/expect", whole, True)):
-            async with http.put(path, data=body, expect100=expect) as answer:
-                assert answer.status == 200
-            async with http.get(path) as answer:
-                assert await answer.read() == whole
+            async with http.put(path, data=body, expect100=expect) as result:
+                assert result.status == 200
+            async with http.get(path) as result:
+                assert await result.read() == whole
 
 
 @shared
@@ -231,9 +231,9 @@ async def test_seeded_names_are_taken_literally(tmp_path: Path) -> None:
         aiohttp.ClientSession(headers={"Authorization": "any"}) as http,
     ):
         for name in names:
-            async with http.get(URL(f"{origin.endpoint_url}/demo/{quote(name)}", encoded=True)) as answer:
-                assert await answer.text() == name
-                assert answer.content_type == ("video/mp2t" if name.endswith(".ts") else "application/octet-stream")
+            async with http.get(URL(f"{origin.endpoint_url}/demo/{quote(name)}", encoded=True)) as result:
+                assert await result.text() == name
+                assert result.content_type == ("video/mp2t" if name.endswith(".ts") else "application/octet-stream")
 
 
 async def test_absent_seed_folder(tmp_path: Path) -> None:
@@ -251,8 +251,8 @@ async def test_requests_are_not_logged() -> None:
         os.kill(quiet.pid, signal.SIGINT)
         async with aiohttp.ClientSession(quiet.endpoint_url, headers={"Authorization": "any"}) as http:
             for path, status in (("/demo/sample.mp4", 200), ("/demo/absent", 404), ("/absent/x", 404)):
-                async with http.get(path) as answer:
-                    assert answer.status == status
+                async with http.get(path) as result:
+                    assert result.status == status
     assert quiet._stderr == b""  # read to its end by the stop
 
 
@@ -332,7 +332,7 @@ async def test_missing_moto_names_the_cure(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize(
-    ("script", "said"),
+    ("script", "message"),
     [
         ("echo first >&2; echo last >&2; exit 3", "status 3 before it listened: first | last"),
         ("exit 4", "status 4 before it listened: it wrote nothing"),
@@ -340,11 +340,11 @@ async def test_missing_moto_names_the_cure(tmp_path: Path, monkeypatch: pytest.M
     ],
 )
 async def test_the_error_of_a_child_that_ended(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, said: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, message: str
 ) -> None:
     """If a child ends before it listens, the error has its status and its last lines."""
     monkeypatch.setattr(sys, "executable", executable(tmp_path, script))
-    with pytest.raises(OriginUnavailable, match=re.escape(said)):
+    with pytest.raises(OriginUnavailable, match=re.escape(message)):
         await EmbeddedS3().start()
 
 

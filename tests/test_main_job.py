@@ -23,7 +23,7 @@ VIDEO = (MEDIA / "sample.mp4").read_bytes()
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Response:
     status: int
     headers: http.client.HTTPMessage
     body: bytes
@@ -35,12 +35,14 @@ class Running:
     address: str
     folder: Path
 
-    def ask(self, method: str, path: str, headers: dict[str, str] | None = None, body: bytes | None = None) -> Answer:
+    def send_request(
+        self, method: str, path: str, headers: dict[str, str] | None = None, body: bytes | None = None
+    ) -> Response:
         connection = http.client.HTTPConnection(self.address, timeout=10)
         try:
             connection.request(method, path, body, headers or {})
-            answer = connection.getresponse()
-            return Answer(answer.status, answer.headers, answer.read())
+            response = connection.getresponse()
+            return Response(response.status, response.headers, response.read())
         finally:
             connection.close()
 
@@ -65,12 +67,12 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     ):
         try:
             assert process.stderr is not None
-            told = ""
-            while "browser" not in told:
+            output = ""
+            while "browser" not in output:
                 line = process.stderr.readline()
-                assert line, told
-                told += line
-            found = re.search(r"clients +http://(\S+)", told)
+                assert line, output
+                output += line
+            found = re.search(r"clients +http://(\S+)", output)
             assert found is not None
             yield Running(process, found[1], folder)
         finally:
@@ -81,25 +83,25 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 def test_video_whole_and_by_ranges(running: Running) -> None:
     """The example video arrives byte for byte, whole and in the ranges that players request, and is soon a hit."""
-    head = running.ask("HEAD", "/sample.mp4")
+    head = running.send_request("HEAD", "/sample.mp4")
     assert (head.status, head.headers["Content-Length"], head.body) == (200, str(len(VIDEO)), b"")
     assert head.headers["Content-Type"] == "video/mp4"
     size = len(VIDEO)
     for first, last in ((0, size - 1), (size - 4096, size - 1), (0, 0), (1000, 99_999), (size - 1, size + 1000)):
-        answer = running.ask("GET", "/sample.mp4", {"Range": f"bytes={first}-{last}"})
-        assert answer.status == 206
-        assert answer.headers["Content-Range"] == f"bytes {first}-{min(last, size - 1)}/{size}"
-        assert answer.body == VIDEO[first : last + 1]
-    whole = running.ask("GET", "/sample.mp4")
+        response = running.send_request("GET", "/sample.mp4", {"Range": f"bytes={first}-{last}"})
+        assert response.status == 206
+        assert response.headers["Content-Range"] == f"bytes {first}-{min(last, size - 1)}/{size}"
+        assert response.body == VIDEO[first : last + 1]
+    whole = running.send_request("GET", "/sample.mp4")
     assert (whole.status, whole.body == VIDEO) == (200, True)
     assert whole.headers["Cache-Status"].startswith("bucketfront; hit")
-    again = running.ask("GET", "/sample.mp4", {"If-None-Match": whole.headers["ETag"]})
+    again = running.send_request("GET", "/sample.mp4", {"If-None-Match": whole.headers["ETag"]})
     assert (again.status, again.body) == (304, b"")
 
 
 def test_playlist_and_its_segments(running: Running) -> None:
     """The HLS playlist and every file that it names arrive unchanged, with the types that players require."""
-    playlist = running.ask("GET", "/hls/index.m3u8")
+    playlist = running.send_request("GET", "/hls/index.m3u8")
     assert playlist.body == (MEDIA / "hls" / "index.m3u8").read_bytes()
     assert playlist.headers["Content-Type"] == "application/vnd.apple.mpegurl"
     text = playlist.body.decode()
@@ -107,8 +109,8 @@ def test_playlist_and_its_segments(running: Running) -> None:
     names += re.findall(r'URI="([^"]+)"', text)
     assert len(names) > 3
     for name in names:
-        assert running.ask("GET", f"/hls/{name}").body == (MEDIA / "hls" / name).read_bytes()
-    status = running.ask("GET", "/hls/index.m3u8").headers["Cache-Status"]
+        assert running.send_request("GET", f"/hls/{name}").body == (MEDIA / "hls" / name).read_bytes()
+    status = running.send_request("GET", "/hls/index.m3u8").headers["Cache-Status"]
     ttl = re.search(r"hit; ttl=(\d+)", status)
     # The built-in rule for playlists: 2 s, which a slow machine may need for the segments.
     assert "fwd=stale" in status if ttl is None else int(ttl[1]) <= 2
@@ -117,17 +119,17 @@ def test_playlist_and_its_segments(running: Running) -> None:
 def test_upload_and_read_back(running: Running) -> None:
     """An upload by PUT, by POST to a folder or by the upload route can be read at once, and DELETE removes it."""
     for method, path in (("PUT", "/new/a.mp4"), ("POST", "/new/"), ("POST", "/upload"), ("POST", "/upload/new/b.mp4")):
-        made = running.ask(method, path, {"Content-Type": "video/mp4"}, VIDEO)
+        made = running.send_request(method, path, {"Content-Type": "video/mp4"}, VIDEO)
         assert made.status == 201, made.body
         location = made.headers["Location"]
         assert location == f"/{json.loads(made.body)['key']}"
         for _ in range(2):
-            answer = running.ask("GET", location)
-            assert answer.body == VIDEO
-            assert answer.headers["ETag"] == made.headers["ETag"]
-            assert answer.headers["Content-Type"] == "video/mp4"
-        assert running.ask("DELETE", location).status == 204
-        assert running.ask("GET", location).status == 404
+            response = running.send_request("GET", location)
+            assert response.body == VIDEO
+            assert response.headers["ETag"] == made.headers["ETag"]
+            assert response.headers["Content-Type"] == "video/mp4"
+        assert running.send_request("DELETE", location).status == 204
+        assert running.send_request("GET", location).status == 404
 
 
 def test_sigterm_ends_it(running: Running) -> None:

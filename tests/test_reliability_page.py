@@ -140,7 +140,7 @@ def test_the_same_records_give_the_same_page() -> None:
 
 
 @pytest.mark.parametrize(
-    ("reason", "told"),
+    ("reason", "without"),
     [
         ("no strace in /usr/local/bin\nor elsewhere", "no strace in … or elsewhere"),
         ("mount /tmp/x/y failed", "mount … failed"),
@@ -148,6 +148,6 @@ def test_the_same_records_give_the_same_page() -> None:
         ("see tests/reliability/x.py", "see tests/reliability/x.py"),
     ],
 )
-def test_no_paths_of_the_machine(reason: str, told: str) -> None:
+def test_no_paths_of_the_machine(reason: str, without: str) -> None:
     """The page contains no folder of this machine."""
-    assert without_paths(reason) == told
+    assert without_paths(reason) == without

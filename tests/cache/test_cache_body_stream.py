@@ -51,7 +51,7 @@ async def test_a_passthrough_is_retried(tmp_path: Path) -> None:
             rig.origin.cuts = [5, BLOCK + 1, 7 * BLOCK]
             assert b"".join([piece async for piece in reader.stream(Span(0, SIZE))]) == data
         assert runs(rig.origin.reads) == [(0, SIZE)]
-        assert rig.origin.asked == [(start, SIZE) for start in (0, 5, BLOCK + 1, 7 * BLOCK)]
+        assert rig.origin.requested == [(start, SIZE) for start in (0, 5, BLOCK + 1, 7 * BLOCK)]
         await rig.audit()
 
 
@@ -296,7 +296,7 @@ async def test_a_late_head_is_raced(tmp_path: Path) -> None:
         with await reader_of(rig) as reader:
             assert await rig.read(reader, 0, PART) == data[:PART]
         assert (rig.stats.hedges_won, rig.stats.hedging) == (1, 0)
-        assert rig.origin.asked == [(0, PART)]
+        assert rig.origin.requested == [(0, PART)]
         await rig.audit()
 
 
@@ -313,7 +313,7 @@ async def test_a_stalled_body_is_raced_from_where_it_stands(tmp_path: Path, at: 
         with await reader_of(rig) as reader:
             assert await rig.read(reader, whole=True) == data
         assert rig.stats.hedges_won == 1
-        assert rig.origin.asked == [(0, PART), (at, PART)]
+        assert rig.origin.requested == [(0, PART), (at, PART)]
         assert runs(rig.origin.reads) == [(0, PART)]
         await rig.audit()
 

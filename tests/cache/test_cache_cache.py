@@ -138,7 +138,7 @@ async def test_the_lookup_brings_the_first_part(
         assert span is not None
         with await rig.reader(part=part) as reader:
             assert await rig.read(reader, span.start, span.stop) == data[span.start : span.stop]
-        assert rig.origin.asked[0] == (max(0, asked[0]), asked[1])
+        assert rig.origin.requested[0] == (max(0, asked[0]), asked[1])
         assert rig.origin.heads == 0
         await rig.audit()
         assert runs(rig.store.writes)

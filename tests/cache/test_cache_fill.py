@@ -211,11 +211,11 @@ async def test_a_short_closed_range_takes_two_requests_at_most(tmp_path: Path, s
     async with Rig(tmp_path) as rig:
         data = rig.origin.put(content(9 * PART))
         await rig.get(8 * PART, 8 * PART + 1)
-        rig.origin.asked.clear()
+        rig.origin.requested.clear()
         assert await rig.get(start, stop) == data[start:stop]
         await rig.audit()
-        assert runs(rig.origin.asked) == [(start // BLOCK * BLOCK, -(-stop // BLOCK) * BLOCK)]
-        assert len(rig.origin.asked) <= 2
+        assert runs(rig.origin.requested) == [(start // BLOCK * BLOCK, -(-stop // BLOCK) * BLOCK)]
+        assert len(rig.origin.requested) <= 2
 
 
 @pytest.mark.parametrize("count", [BLOCK // 2, 3 * BLOCK, 4 * PART, 30 * PART])
@@ -307,7 +307,7 @@ async def test_the_index_of_an_mp4_is_fetched_with_its_head(tmp_path: Path, whol
         await rig.audit()
         first = PART if whole else BLOCK
         tail = (20 * PART + 99) // BLOCK * BLOCK
-        assert rig.origin.asked[:2] == [(0, first), (tail, tail + PART)]
+        assert rig.origin.requested[:2] == [(0, first), (tail, tail + PART)]
         assert runs(rig.origin.reads) == [(0, len(data))]
 
 
@@ -359,7 +359,7 @@ async def test_the_index_is_left_alone(tmp_path: Path, what: str) -> None:
             await turns()
         gate.set()
         await rig.audit()
-        assert max(stop for _, stop in rig.origin.asked) <= PART
+        assert max(stop for _, stop in rig.origin.requested) <= PART
 
 
 @pytest.mark.parametrize("cuts", [[1], [BLOCK], [BLOCK + 5], [5, BLOCK - 1, 2 * BLOCK + 1, SIZE - 1]])
@@ -370,7 +370,7 @@ async def test_a_cut_body_costs_its_missing_bytes_only(tmp_path: Path, cuts: lis
         rig.origin.cuts = list(cuts)
         assert await rig.get() == data
         assert rig.origin.cuts == []
-        assert {start for start, _ in rig.origin.asked} >= set(cuts)
+        assert {start for start, _ in rig.origin.requested} >= set(cuts)
         await rig.audit()
         assert runs(rig.origin.reads) == [(0, SIZE)]
         assert runs(rig.store.writes) == [(0, SIZE)]
@@ -571,7 +571,7 @@ async def test_a_part_that_another_reader_needs_continues(tmp_path: Path) -> Non
         gate.set()
         assert await staying == data[3 * BLOCK : PART]
         await rig.audit()
-        assert rig.origin.asked == [(0, PART)]
+        assert rig.origin.requested == [(0, PART)]
         assert runs(rig.store.writes) == [(0, PART)]
 
 

@@ -20,7 +20,7 @@ CODES = {
 
 
 @dataclass(frozen=True, slots=True)
-class PlainRequest:
+class OriginRequest:
     """One request as it arrived. `line` and `headers` are as sent and in order. `key` is None if it names no object."""
 
     method: str
@@ -54,7 +54,7 @@ class Behaviour:
     with_reset: bool = False  # the cut is an RST in place of a FIN
     early_at: int | None = None  # a write gets its `status` after so many bytes of its body; the rest is not read
     stall_at: int | None = None  # no further byte from there on, until the client leaves
-    drip: tuple[int, float] | None = None  # bytes at a time, seconds between
+    trickle: tuple[int, float] | None = None  # bytes at a time, seconds between
     pause: float = 0.0  # seconds before the head
     content_range: str | None = None
     extra_length: int = 0  # the difference between a GET's Content-Length and the true length
@@ -65,10 +65,10 @@ class Behaviour:
 
 HONEST = Behaviour()
 
-Script = Callable[[PlainRequest], Behaviour]
+Script = Callable[[OriginRequest], Behaviour]
 
 
-def honest(_: PlainRequest) -> Behaviour:
+def honest(_: OriginRequest) -> Behaviour:
     return HONEST
 
 
@@ -80,8 +80,8 @@ class InTurn:
         self._methods = methods
         self._key = key
 
-    def __call__(self, asked: PlainRequest) -> Behaviour:
-        if asked.method not in self._methods or self._key not in (None, asked.key) or not self._left:
+    def __call__(self, request: OriginRequest) -> Behaviour:
+        if request.method not in self._methods or self._key not in (None, request.key) or not self._left:
             return HONEST
         return self._left.popleft()
 
@@ -91,7 +91,7 @@ FAULTS = (
     *(Behaviour(cut_at=at, with_reset=reset) for at in (0, 1, 70_000) for reset in (False, True)),
     Behaviour(stall_at=0),
     Behaviour(stall_at=50_000),
-    Behaviour(drip=(4096, 0.02)),
+    Behaviour(trickle=(4096, 0.02)),
     Behaviour(pause=0.3),
     Behaviour(content_range="bytes 1-5/6"),
     Behaviour(content_range="bytes */0"),
@@ -129,9 +129,9 @@ class AtRandom:
     def __post_init__(self) -> None:
         self._random = random.Random(self.seed)
 
-    def __call__(self, asked: PlainRequest) -> Behaviour:
-        if asked.method not in self.methods or (self.keys is not None and asked.key not in self.keys):
+    def __call__(self, request: OriginRequest) -> Behaviour:
+        if request.method not in self.methods or (self.keys is not None and request.key not in self.keys):
             return HONEST
         chosen = self._random.choice(self.behaviours) if self._random.random() < self.rate else HONEST
         # The proxy waits 30 s for an origin that reads an upload and stalls: too long for random tests.
-        return HONEST if asked.method == "PUT" and chosen.stall_at is not None else chosen
+        return HONEST if request.method == "PUT" and chosen.stall_at is not None else chosen

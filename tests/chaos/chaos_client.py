@@ -14,7 +14,7 @@ from chaos_origin import VERSION_HEADER
 from history import Operation, Outcome, Record
 from wire import Connection, Head, message
 
-PATIENCE = 30.0  # seconds for the next bytes of a body
+BODY_TIMEOUT_S = 30.0  # seconds for the next bytes of a body
 CHUNK = 256 << 10
 
 _connections = itertools.count(1)
@@ -30,7 +30,7 @@ class _Seen:
     etag: str = ""
     received: int = 0
     finding: Finding = Finding()  # noqa: RUF009 - frozen
-    said: str = ""
+    error_body: str = ""
 
 
 @dataclass
@@ -51,7 +51,7 @@ class ChaosClient:
         headers = {} if span is None else {"Range": f"bytes={start}-{'' if stop is None else stop - 1}"}
         seen, began = _Seen(), time.monotonic()
         with self._watched(seen):
-            connection, head = await self._ask("GET", key, headers)
+            connection, head = await self._request("GET", key, headers)
             _read_head(seen, head)
             await self._body(seen, connection, head, key, leave_at)
         return await self._note(seen, "GET", key, began, span)
@@ -59,7 +59,7 @@ class ChaosClient:
     async def head(self, key: str) -> Record:
         seen, began = _Seen(), time.monotonic()
         with self._watched(seen):
-            _, head = await self._ask("HEAD", key)
+            _, head = await self._request("HEAD", key)
             _read_head(seen, head)
             if seen.status == 200:
                 seen.received = int(head.headers["Content-Length"])
@@ -76,7 +76,7 @@ class ChaosClient:
             for piece in content.pieces(key, version, 0, size if leave_at is None else leave_at):
                 await connection.send(piece)
             if leave_at is None:
-                await self._answer(seen, connection, await connection.head(), key)
+                await self._finish_write(seen, connection, await connection.head(), key)
             else:
                 connection.abort()
                 seen.outcome = "aborted"
@@ -86,8 +86,8 @@ class ChaosClient:
     async def delete(self, key: str) -> Record:
         seen, began = _Seen(), time.monotonic()
         with self._watched(seen):
-            connection, head = await self._ask("DELETE", key)
-            await self._answer(seen, connection, head, key)
+            connection, head = await self._request("DELETE", key)
+            await self._finish_write(seen, connection, head, key)
         return await self._note(seen, "DELETE", key, began)
 
     async def close(self) -> None:
@@ -102,21 +102,21 @@ class ChaosClient:
             self._connection_number = next(_connections)
         return self._connection
 
-    async def _ask(self, method: str, key: str, headers: dict[str, str] | None = None) -> tuple[Connection, Head]:
+    async def _request(self, method: str, key: str, headers: dict[str, str] | None = None) -> tuple[Connection, Head]:
         connection = await self._open()
         await connection.send(message(method, _path(key), headers))
         return connection, await connection.head()
 
-    async def _answer(self, seen: _Seen, connection: Connection, head: Head, key: str) -> None:
+    async def _finish_write(self, seen: _Seen, connection: Connection, head: Head, key: str) -> None:
         """Record the response to a write."""
         seen.status = head.status
         if head.status != 204:
-            seen.said = await _text(connection, head)
+            seen.error_body = await _text(connection, head)
         seen.outcome = _outcome(head.status)
 
     async def _body(self, seen: _Seen, connection: Connection, head: Head, key: str, leave_at: int | None) -> None:
         if head.status not in (200, 206):
-            seen.said = await _text(connection, head)
+            seen.error_body = await _text(connection, head)
             seen.outcome = _outcome(head.status)
             return
         # RFC 9110 section 14.4: bytes first-last/size.
@@ -124,7 +124,7 @@ class ChaosClient:
         length = int(head.headers["Content-Length"])
         reading = Reading(key, offset, seen.version)
         while seen.received < length:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(BODY_TIMEOUT_S):
                 data = await connection.reader.read(min(CHUNK, length - seen.received))
             if not data:
                 return
@@ -165,7 +165,7 @@ class ChaosClient:
             span=span,
             received=seen.received,
             finding=seen.finding,
-            said=seen.said,
+            error_body=seen.error_body,
         )
         self.records.append(record)
         if record.outcome in ("cut", "aborted", "garbled", "hung"):
@@ -181,7 +181,7 @@ def _read_head(seen: _Seen, head: Head) -> None:
 
 
 async def _text(connection: Connection, head: Head) -> str:
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(BODY_TIMEOUT_S):
         data = await connection.reader.readexactly(int(head.headers.get("Content-Length", 0)))
     return data.decode(errors="replace")
 

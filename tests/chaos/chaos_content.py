@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 WORD = 16
-TILE = 64 << 10  # bytes that are generated, and compared, at once
+TILE_BYTES = 64 << 10  # bytes that are generated, and compared, at once
 MAX_VERSION = 64**4 - 1
-MAX_MD5 = 8 << 20  # bytes; larger objects have an ETag as of a multipart upload, which is no MD5
+MAX_MD5_BYTES = 8 << 20  # bytes; larger objects have an ETag as of a multipart upload, which is no MD5
 
 _DIGITS = b"-0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz"
 _VALUES = {digit: value for value, digit in enumerate(_DIGITS)}
@@ -20,7 +20,7 @@ _VERSION = slice(5, 9)
 _PLACE = 10  # index of the word's number in a word
 _LOW = 2  # digits of the word's number that differ within a tile
 _HIGH = 4
-_WORDS = TILE // WORD
+_WORDS = TILE_BYTES // WORD
 assert len(_DIGITS) ** _LOW == _WORDS
 
 
@@ -49,10 +49,10 @@ def read(key: str, version: int, start: int, stop: int) -> bytes:
 def pieces(key: str, version: int, start: int, stop: int) -> Iterator[bytes]:
     """Yield the bytes [start, stop) of a version, at most a tile at a time."""
     while start < stop:
-        number, within = divmod(start, TILE)
+        number, within = divmod(start, TILE_BYTES)
         tile = _tile(key, version, number)
-        until = min(TILE, within + stop - start)
-        yield tile if (within, until) == (0, TILE) else tile[within:until]
+        until = min(TILE_BYTES, within + stop - start)
+        yield tile if (within, until) == (0, TILE_BYTES) else tile[within:until]
         start += until - within
 
 
@@ -68,8 +68,8 @@ def check(key: str, data: bytes, offset: int, expected: int | None = None) -> Fi
 
 @functools.lru_cache(maxsize=4096)
 def etag(key: str, version: int, size: int) -> str:
-    """Return the ETag as S3 forms it: the MD5, or above MAX_MD5 bytes the form of a multipart upload."""
-    if size > MAX_MD5:
+    """Return the ETag as S3 forms it: the MD5, or above MAX_MD5_BYTES bytes the form of a multipart upload."""
+    if size > MAX_MD5_BYTES:
         return f'"{hashlib.md5(f"{key}:{version}:{size}".encode()).hexdigest()}-2"'
     digest = hashlib.md5()
     for piece in pieces(key, version, 0, size):
@@ -106,8 +106,8 @@ class Reading:
         whole = len(data) - len(data) % WORD
         at = 0
         while at < whole:
-            number, within = divmod(self._at + at, TILE)
-            until = at + min(TILE - within, whole - at)
+            number, within = divmod(self._at + at, TILE_BYTES)
+            until = at + min(TILE_BYTES - within, whole - at)
             self._segment(data[at:until], number, within)
             at = until
         self._at += whole
@@ -128,7 +128,7 @@ class Reading:
     def _segment(self, data: bytes, number: int, within: int) -> None:
         """Check whole words of one tile."""
         if self._version is None:
-            self._version = self._named(data[:WORD], number * TILE + within)
+            self._version = self._named(data[:WORD], number * TILE_BYTES + within)
         if self._version is not None:
             self._versions[self._version] = None
             if _tile(self._key, self._version, number)[within : within + len(data)] == data:
@@ -136,7 +136,7 @@ class Reading:
         # Checking word by word is slow. It starts at the first wrong byte, and then only to find versions.
         step = WORD if self._wrong_at is None else len(data)
         for at in range(0, len(data), step):
-            offset = number * TILE + within + at
+            offset = number * TILE_BYTES + within + at
             word = data[at : at + WORD]
             version = self._named(word, offset)
             if version is not None:

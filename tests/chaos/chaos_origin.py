@@ -21,13 +21,13 @@ from typing import Self
 from urllib.parse import parse_qsl, unquote
 
 import chaos_content as content
-from behaviour import CODES, HONEST, Behaviour, PlainRequest, Script, honest
+from behaviour import CODES, HONEST, Behaviour, OriginRequest, Script, honest
 from chaos_uploads import NoSuchUpload, UploadHandler
 from fakes import RawConnection
 
 FOREIGN = 0  # the version of bytes that are not from `chaos_content`
 VERSION_HEADER = "x-amz-meta-version"  # carries the version of an object in reads and writes
-LOGGED = 20_000  # requests that are remembered
+MAX_LOGGED_REQUESTS = 20_000  # requests that are remembered
 PIECE = 64 << 10
 
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
@@ -96,7 +96,7 @@ class ChaosOrigin:
         self.is_versioned = is_versioned
         self.history: list[Change] = []
         self.misdeeds: list[Misdeed] = []
-        self.asked: deque[PlainRequest] = deque(maxlen=LOGGED)
+        self.requests: deque[OriginRequest] = deque(maxlen=MAX_LOGGED_REQUESTS)
         self.counts: Counter[str] = Counter()  # requests by method, and "body bytes" of objects sent
         self.uploads = UploadHandler()
         self._current: dict[str, Version] = {}
@@ -200,48 +200,48 @@ class ChaosOrigin:
         try:
             while (head := await connection.head()) is not None:
                 query, key = _target(head.target, self.bucket)
-                asked = PlainRequest(
+                request = OriginRequest(
                     head.method, f"{head.method} {head.target}", tuple(head.headers.items()), key, time.monotonic()
                 )
-                self.asked.append(asked)
+                self.requests.append(request)
                 self.counts[head.method] += 1
-                behaviour = self.script(asked)
+                behaviour = self.script(request)
                 try:
-                    if not await self._exchange(connection, asked, query, behaviour):
+                    if not await self._exchange(connection, request, query, behaviour):
                         return
                 finally:
                     if behaviour != HONEST:
-                        self.misdeeds.append(Misdeed(key, head.method, behaviour, asked.at, time.monotonic()))
+                        self.misdeeds.append(Misdeed(key, head.method, behaviour, request.at, time.monotonic()))
         except (ConnectionError, asyncio.IncompleteReadError):
             return  # the client left
         finally:
             connection.writer.close()
 
     async def _exchange(
-        self, connection: RawConnection, asked: PlainRequest, query: dict[str, str], behaviour: Behaviour
+        self, connection: RawConnection, request: OriginRequest, query: dict[str, str], behaviour: Behaviour
     ) -> bool:
         """Process one request. Returns whether the connection continues."""
         await asyncio.sleep(behaviour.pause)
-        body = await self._body(connection, asked, behaviour)
+        body = await self._body(connection, request, behaviour)
         if body is None:
             return False
-        if behaviour.garbage is not None and asked.method in ("GET", "HEAD"):
+        if behaviour.garbage is not None and request.method in ("GET", "HEAD"):
             await connection.send(behaviour.garbage)
             return False
-        if asked.method == "GET" and "uploads" in query:
+        if request.method == "GET" and "uploads" in query:
             listed = self.uploads.listed(self.bucket)
             await connection.send(_head(200, {"Content-Type": "application/xml"}, len(listed)) + listed)
             return True
-        if asked.method in ("GET", "HEAD"):
-            return await self._read(connection, asked, query, behaviour)
-        return await self._write(connection, asked, query, body, behaviour)
+        if request.method in ("GET", "HEAD"):
+            return await self._read(connection, request, query, behaviour)
+        return await self._write(connection, request, query, body, behaviour)
 
-    async def _body(self, connection: RawConnection, asked: PlainRequest, behaviour: Behaviour) -> bytes | None:
+    async def _body(self, connection: RawConnection, request: OriginRequest, behaviour: Behaviour) -> bytes | None:
         """Return the body of a request, None if the script cuts it off."""
-        length = int(asked.header("content-length") or 0)
-        if (asked.header("expect") or "").lower() == "100-continue":
+        length = int(request.header("content-length") or 0)
+        if (request.header("expect") or "").lower() == "100-continue":
             await connection.send(b"HTTP/1.1 100 Continue\r\n\r\n")
-        if asked.method in ("PUT", "DELETE") and behaviour.cut_at:
+        if request.method in ("PUT", "DELETE") and behaviour.cut_at:
             await connection.reader.readexactly(min(length, behaviour.cut_at))
             _cut(connection, behaviour)
             return None
@@ -249,13 +249,13 @@ class ChaosOrigin:
             await connection.reader.readexactly(min(length, behaviour.early_at))
             refused = _scripted(behaviour.status)
             refused.headers["Connection"] = "close"
-            await connection.send(_error(refused, asked))
+            await connection.send(_error(refused, request))
             await connection.hang()  # a close would send a reset, which may overtake the response
             return None
-        if behaviour.drip is None:
+        if behaviour.trickle is None:
             body: bytes = await connection.reader.readexactly(length)
             return body
-        step, interval = behaviour.drip
+        step, interval = behaviour.trickle
         taken = []
         for at in range(0, length, step):
             taken.append(await connection.reader.readexactly(min(step, length - at)))
@@ -263,12 +263,17 @@ class ChaosOrigin:
         return b"".join(taken)
 
     async def _write(
-        self, connection: RawConnection, asked: PlainRequest, query: dict[str, str], body: bytes, behaviour: Behaviour
+        self,
+        connection: RawConnection,
+        request: OriginRequest,
+        query: dict[str, str],
+        body: bytes,
+        behaviour: Behaviour,
     ) -> bool:
         try:
-            answer = self._changed(asked, query, body, behaviour)
+            response = self._changed(request, query, body, behaviour)
         except _Refused as refused:
-            await connection.send(_error(refused, asked))
+            await connection.send(_error(refused, request))
             return True
         if behaviour.cut_at is not None:
             _cut(connection, behaviour)
@@ -279,54 +284,54 @@ class ChaosOrigin:
         if behaviour.garbage is not None:
             await connection.send(behaviour.garbage)
             return False
-        await connection.send(answer)
+        await connection.send(response)
         return True
 
-    def _changed(self, asked: PlainRequest, query: dict[str, str], body: bytes, behaviour: Behaviour) -> bytes:
+    def _changed(self, request: OriginRequest, query: dict[str, str], body: bytes, behaviour: Behaviour) -> bytes:
         if behaviour.status is not None and behaviour.status >= 300:
             raise _scripted(behaviour.status)
-        if asked.key is not None and ("uploads" in query or "uploadId" in query):
+        if request.key is not None and ("uploads" in query or "uploadId" in query):
             try:
-                return self._uploaded(asked, asked.key, query, body)
+                return self._uploaded(request, request.key, query, body)
             except NoSuchUpload:
                 raise _Refused(404, "NoSuchUpload") from None
-        if asked.method == "PUT" and asked.key is not None and asked.header("content-length") is not None:
-            self.store_bytes(asked.key, body, {name.lower(): value for name, value in asked.headers})
-            return _head(200, {"ETag": self._current[asked.key].etag}, 0)
-        if asked.method == "DELETE" and asked.key is not None:
-            self.delete(asked.key)
+        if request.method == "PUT" and request.key is not None and request.header("content-length") is not None:
+            self.store_bytes(request.key, body, {name.lower(): value for name, value in request.headers})
+            return _head(200, {"ETag": self._current[request.key].etag}, 0)
+        if request.method == "DELETE" and request.key is not None:
+            self.delete(request.key)
             return _head(204, {}, None)
         raise _Refused(501, "NotImplemented")
 
-    def _uploaded(self, asked: PlainRequest, key: str, query: dict[str, str], body: bytes) -> bytes:
+    def _uploaded(self, request: OriginRequest, key: str, query: dict[str, str], body: bytes) -> bytes:
         """Process one step of a multipart upload."""
         number = query.get("uploadId", "")
-        if asked.method == "PUT":
+        if request.method == "PUT":
             return _head(200, {"ETag": self.uploads.part(number, int(query["partNumber"]), body)}, 0)
-        if asked.method == "DELETE":
+        if request.method == "DELETE":
             self.uploads.abort(number)
             return _head(204, {}, None)
         if "uploads" in query:
-            number = self.uploads.begin(key, {name.lower(): value for name, value in asked.headers})
-            said = f"<InitiateMultipartUploadResult><UploadId>{number}</UploadId></InitiateMultipartUploadResult>"
+            number = self.uploads.begin(key, {name.lower(): value for name, value in request.headers})
+            document = f"<InitiateMultipartUploadResult><UploadId>{number}</UploadId></InitiateMultipartUploadResult>"
         else:
             upload, data = self.uploads.completed(number, body)
             self.store_bytes(key, data, upload.headers)
             etag = self._current[key].etag.replace('"', "&quot;")
-            said = f"<CompleteMultipartUploadResult><ETag>{etag}</ETag></CompleteMultipartUploadResult>"
-        return _head(200, {"Content-Type": "application/xml"}, len(said)) + said.encode()
+            document = f"<CompleteMultipartUploadResult><ETag>{etag}</ETag></CompleteMultipartUploadResult>"
+        return _head(200, {"Content-Type": "application/xml"}, len(document)) + document.encode()
 
     async def _read(
-        self, connection: RawConnection, asked: PlainRequest, query: dict[str, str], behaviour: Behaviour
+        self, connection: RawConnection, request: OriginRequest, query: dict[str, str], behaviour: Behaviour
     ) -> bool:
-        self._swap(asked, behaviour, at="before head")
+        self._swap(request, behaviour, at="before head")
         try:
             if behaviour.status is not None and behaviour.status >= 300:
                 raise _scripted(behaviour.status)
-            found = self._found(asked.key, query.get("versionId"))
-            span = self._span(asked, found, behaviour)
+            found = self._found(request.key, query.get("versionId"))
+            span = self._span(request, found, behaviour)
         except _Refused as refused:
-            await connection.send(_error(refused, asked))
+            await connection.send(_error(refused, request))
             return True
         headers = self._object_headers(found)
         if behaviour.etag is not None:
@@ -337,18 +342,18 @@ class ChaosOrigin:
         if behaviour.content_range is not None:
             headers["Content-Range"] = behaviour.content_range
         length = stop - start
-        if asked.method == "HEAD":
+        if request.method == "HEAD":
             await connection.send(_head(status, headers, length))
-            self._swap(asked, behaviour, at="after head")
+            self._swap(request, behaviour, at="after head")
             return True
         connection.writer.write(_head(status, headers, max(0, length + behaviour.extra_length)))
-        self._swap(asked, behaviour, at="after head")
-        return await self._send(connection, asked, found, (start, stop), behaviour)
+        self._swap(request, behaviour, at="after head")
+        return await self._send(connection, request, found, (start, stop), behaviour)
 
     async def _send(
         self,
         connection: RawConnection,
-        asked: PlainRequest,
+        request: OriginRequest,
         found: Version,
         span: tuple[int, int],
         behaviour: Behaviour,
@@ -360,10 +365,10 @@ class ChaosOrigin:
             for at in (behaviour.swap, behaviour.cut_at, behaviour.stall_at, behaviour.flip_at)
             if isinstance(at, int)
         )
-        step, interval = behaviour.drip or (PIECE, 0.0)
+        step, interval = behaviour.trickle or (PIECE, 0.0)
         start, stop = span
         while True:
-            self._swap(asked, behaviour, at=sent)
+            self._swap(request, behaviour, at=sent)
             if sent == behaviour.cut_at:
                 with contextlib.suppress(ConnectionError):
                     await _flushed(connection)
@@ -386,10 +391,10 @@ class ChaosOrigin:
                 await asyncio.sleep(interval)
         return behaviour.extra_length <= 0
 
-    def _swap(self, asked: PlainRequest, behaviour: Behaviour, at: str | int) -> None:
-        if behaviour.swap == at and asked.key in self._current:
-            old = self._current[asked.key]
-            self.store(asked.key, old.size if behaviour.swap_size is None else behaviour.swap_size)
+    def _swap(self, request: OriginRequest, behaviour: Behaviour, at: str | int) -> None:
+        if behaviour.swap == at and request.key in self._current:
+            old = self._current[request.key]
+            self.store(request.key, old.size if behaviour.swap_size is None else behaviour.swap_size)
 
     def _found(self, key: str | None, version_id: str | None) -> Version:
         if key is None:
@@ -406,15 +411,15 @@ class ChaosOrigin:
             raise _Refused(405, "MethodNotAllowed", {"x-amz-delete-marker": "true", "Allow": "DELETE"})
         return named
 
-    def _span(self, asked: PlainRequest, found: Version, behaviour: Behaviour) -> tuple[int, int] | None:
+    def _span(self, request: OriginRequest, found: Version, behaviour: Behaviour) -> tuple[int, int] | None:
         """Return the requested bytes, None for all of them (RFC 9110 sections 13.2.2 and 14.2)."""
-        if_match, if_none_match = asked.header("if-match"), asked.header("if-none-match")
+        if_match, if_none_match = request.header("if-match"), request.header("if-none-match")
         if if_match not in (None, "*", found.etag) and not behaviour.ignores_if_match:
             raise _Refused(412, "PreconditionFailed")
         if if_none_match in ("*", found.etag):
             raise _Refused(304, "", self._object_headers(found))
-        wanted = _RANGE.fullmatch(asked.range or "")
-        if wanted is None or wanted[0] == "bytes=-" or asked.method == "HEAD" or behaviour.status == 200:
+        wanted = _RANGE.fullmatch(request.range or "")
+        if wanted is None or wanted[0] == "bytes=-" or request.method == "HEAD" or behaviour.status == 200:
             return None
         first, last = wanted.groups()
         if not first:
@@ -452,12 +457,12 @@ def _head(status: int, headers: Mapping[str, str], length: int | None) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode("utf-8")
 
 
-def _error(refused: _Refused, asked: PlainRequest) -> bytes:
+def _error(refused: _Refused, request: OriginRequest) -> bytes:
     if refused.status == 304:
         return _head(304, refused.headers, None)
     body = f"<?xml version='1.0'?><Error><Code>{refused.code}</Code><Message>as told</Message></Error>".encode()
     head = _head(refused.status, {"Content-Type": "application/xml", **refused.headers}, len(body))
-    return head if asked.method == "HEAD" else head + body
+    return head if request.method == "HEAD" else head + body
 
 
 def _scripted(status: int) -> _Refused:

@@ -51,7 +51,7 @@ class Record:
     span: tuple[int, int | None] | None = None
     received: int = 0
     finding: Finding = Finding()  # noqa: RUF009 - frozen
-    said: str = ""  # the body of an error response
+    error_body: str = ""  # the body of an error response
 
     @property
     def is_read(self) -> bool:

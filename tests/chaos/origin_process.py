@@ -15,7 +15,7 @@ from typing import Any, Self
 
 TESTS = Path(__file__).parents[1]
 PATHS = (TESTS.parent / "proxy", TESTS, TESTS / "chaos")
-PATIENCE = 20.0  # seconds for one reply of the child
+REPLY_TIMEOUT_S = 20.0  # seconds for one reply of the child
 
 
 class OriginProcess:
@@ -40,7 +40,7 @@ class OriginProcess:
         )
         theirs.close()
         self._pipe.send(self._arguments)
-        self.endpoint_url = self._answer()
+        self.endpoint_url = self._reply()
         return self
 
     def __exit__(
@@ -48,26 +48,26 @@ class OriginProcess:
     ) -> None:
         self._pipe.close()
         try:
-            self._child.wait(PATIENCE)
+            self._child.wait(REPLY_TIMEOUT_S)
         finally:
             self._child.kill()
 
     def call(self, name: str, *arguments: Any, **named: Any) -> Any:
         """Call `ChaosOrigin`'s method of that name."""
         self._pipe.send((name, arguments, named))
-        return self._answer()
+        return self._reply()
 
     def get(self, name: str) -> Any:
         """Return `ChaosOrigin`'s attribute of that name."""
         self._pipe.send((name, None, None))
-        return self._answer()
+        return self._reply()
 
     def set_script(self, script: Any) -> None:
         self._pipe.send(("script", script, None))
-        self._answer()
+        self._reply()
 
-    def _answer(self) -> Any:
-        assert self._pipe.poll(PATIENCE), "the chaos origin does not answer"
+    def _reply(self) -> Any:
+        assert self._pipe.poll(REPLY_TIMEOUT_S), "the chaos origin does not answer"
         return self._pipe.recv()
 
 
@@ -78,7 +78,7 @@ async def _serve(pipe: Connection) -> None:
     async with ChaosOrigin(bucket, is_versioned=is_versioned) as origin:
         ended = asyncio.Event()
 
-        def asked() -> None:
+        def on_call() -> None:
             try:
                 name, arguments, named = pipe.recv()
             except EOFError:
@@ -93,7 +93,7 @@ async def _serve(pipe: Connection) -> None:
                 pipe.send(getattr(origin, name)(*arguments, **named))
 
         loop = asyncio.get_running_loop()
-        loop.add_reader(pipe.fileno(), asked)
+        loop.add_reader(pipe.fileno(), on_call)
         pipe.send(origin.endpoint_url)
         await ended.wait()
         loop.remove_reader(pipe.fileno())

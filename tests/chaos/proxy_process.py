@@ -26,7 +26,7 @@ from typing import NoReturn, Protocol
 ROOT = Path(__file__).parents[2]
 GONE = b"-- gone --\n"
 PR_SET_PDEATHSIG = 1
-PATIENCE = 30.0  # seconds for a start, with other work on the machine
+START_TIMEOUT_S = 30.0  # seconds for a start, with other work on the machine
 
 _ADDRESS = re.compile(rb"^  clients +(http\S+)")
 _READY = re.compile(rb"^  admin +(http\S+)")
@@ -105,7 +105,7 @@ class ForkServer:
         return self._pid
 
     async def ready(self) -> Running:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(START_TIMEOUT_S):
             addresses = await self._announced.ready()
         return Running(self._pid, *addresses, ready_after=time.monotonic() - self._began)
 
@@ -116,7 +116,7 @@ class ForkServer:
         await self._announced.end()
 
     async def _line(self) -> bytes:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(START_TIMEOUT_S):
             return await self._stdout.readline()
 
 
@@ -142,7 +142,7 @@ class FreshStarts:
     async def ready(self) -> Running:
         assert self._process is not None
         assert self._process.stderr is not None
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(START_TIMEOUT_S):
             addresses = await _Announced(self._process.stderr).ready()
         return Running(self._process.pid, *addresses, ready_after=time.monotonic() - self._began)
 

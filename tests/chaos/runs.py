@@ -9,7 +9,7 @@ from typing import Any
 
 from origin_process import OriginProcess
 
-MAX_SIZE = 7 << 20  # bytes of the cache; the log of the index alone takes up to 4 MiB of them
+MAX_SIZE_BYTES = 7 << 20  # bytes of the cache; the log of the index alone takes up to 4 MiB of them
 
 
 def configuration(folder: Path, origin: OriginProcess, /, **sections: Mapping[str, object]) -> Path:
@@ -29,7 +29,7 @@ def configuration(folder: Path, origin: OriginProcess, /, **sections: Mapping[st
             "part_size": "256KiB",
         },
         "mounts": [{"path": "/", "bucket": origin.bucket, "methods": ["GET", "HEAD", "PUT", "DELETE"]}],
-        "cache": {"dir": str(folder / "cache"), "block_size": "64KiB", "max_size": MAX_SIZE, "min_free": 0},
+        "cache": {"dir": str(folder / "cache"), "block_size": "64KiB", "max_size": MAX_SIZE_BYTES, "min_free": 0},
         "access_log": {"path": str(folder / "access.log")},
     }
     for name, section in sections.items():

@@ -4,16 +4,16 @@ import hashlib
 import itertools
 
 import chaos_content as content
-from chaos_content import TILE, WORD, Finding, Reading, check
+from chaos_content import TILE_BYTES, WORD, Finding, Reading, check
 from hypothesis import given
 from hypothesis import strategies as st
 
 KEY = "a/key ü"
-NAMED = 2 * WORD - 1  # bytes that hold a whole word wherever they begin
+NAMED_BYTES = 2 * WORD - 1  # bytes that hold a whole word wherever they begin
 
 versions = st.integers(0, content.MAX_VERSION)
-offsets = st.one_of(st.integers(0, 1 << 30), st.integers(1, 1 << 14).map(lambda tile: tile * TILE - 40))
-lengths = st.one_of(st.integers(NAMED, 200), st.integers(TILE - 50, 2 * TILE + 50))
+offsets = st.one_of(st.integers(0, 1 << 30), st.integers(1, 1 << 14).map(lambda tile: tile * TILE_BYTES - 40))
+lengths = st.one_of(st.integers(NAMED_BYTES, 200), st.integers(TILE_BYTES - 50, 2 * TILE_BYTES + 50))
 
 
 def of(version: int, start: int, length: int, key: str = KEY) -> bytes:
@@ -45,7 +45,7 @@ def test_pieces_are_checked_as_the_whole_is(version: int, offset: int, length: i
     assert [content.read(KEY, version, *span) for span in itertools.pairwise(starts)] == pieces
 
 
-@given(versions, offsets, st.integers(0, NAMED), st.data())
+@given(versions, offsets, st.integers(0, NAMED_BYTES), st.data())
 def test_less_than_a_word_is_held_to_the_version_expected(
     version: int, offset: int, length: int, draw: st.DataObject
 ) -> None:
@@ -92,7 +92,7 @@ def test_a_mixed_body_names_both_versions(pair: list[int], offset: int, length: 
     if data not in (of(old, offset, length), of(new, offset, length)):
         assert not finding.is_all(old)
         assert not finding.is_all(new)
-    if cut >= NAMED and length - cut >= NAMED:
+    if cut >= NAMED_BYTES and length - cut >= NAMED_BYTES:
         assert finding.versions[0] == old
         assert finding.versions[-1] == new
 
@@ -107,11 +107,11 @@ def test_bytes_of_another_place_are_found(version: int, offset: int, other: int,
 
 def test_what_is_wrong_in_a_large_body_is_found() -> None:
     """Wrong bytes are found in tiles after the first, and after a part that is right again."""
-    data = bytearray(of(3, 0, 4 * TILE))
-    data[2 * TILE + 100 : 2 * TILE + 5000] = bytes(4900)
-    assert check(KEY, bytes(data), 0) == Finding((3,), 2 * TILE + 100, is_hole=True)
-    data[3 * TILE :] = of(4, 3 * TILE, TILE)
-    assert check(KEY, bytes(data), 0) == Finding((3, 4), 2 * TILE + 100, is_hole=True)
+    data = bytearray(of(3, 0, 4 * TILE_BYTES))
+    data[2 * TILE_BYTES + 100 : 2 * TILE_BYTES + 5000] = bytes(4900)
+    assert check(KEY, bytes(data), 0) == Finding((3,), 2 * TILE_BYTES + 100, is_hole=True)
+    data[3 * TILE_BYTES :] = of(4, 3 * TILE_BYTES, TILE_BYTES)
+    assert check(KEY, bytes(data), 0) == Finding((3, 4), 2 * TILE_BYTES + 100, is_hole=True)
 
 
 def test_etags() -> None:

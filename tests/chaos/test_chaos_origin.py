@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import chaos_content as content
 import pytest
-from behaviour import FAULTS, HONEST, AtRandom, Behaviour, InTurn, PlainRequest
+from behaviour import FAULTS, HONEST, AtRandom, Behaviour, InTurn, OriginRequest
 from chaos_origin import FOREIGN, VERSION_HEADER, ChaosOrigin
 from origin_process import OriginProcess
 from wire import Response, connected, fetch
@@ -37,9 +37,9 @@ async def test_an_object_is_its_content(origin: ChaosOrigin) -> None:
     assert part.body == whole.body[99:70001]
     assert (part.status, part.headers["Content-Range"]) == (206, f"bytes 99-70000/{SIZE}")
     assert head.headers["Content-Length"] == str(SIZE)
-    assert {answer.headers["ETag"] for answer in (whole, part, head)} == {content.etag("o", version, SIZE)}
-    assert {answer.headers[VERSION_HEADER] for answer in (whole, part, head)} == {str(version)}
-    assert [(asked.line, asked.range) for asked in origin.asked] == [
+    assert {response.headers["ETag"] for response in (whole, part, head)} == {content.etag("o", version, SIZE)}
+    assert {response.headers[VERSION_HEADER] for response in (whole, part, head)} == {str(version)}
+    assert [(request.line, request.range) for request in origin.requests] == [
         ("GET /bucket/o", None),
         ("GET /bucket/o", "bytes=99-70000"),
         ("HEAD /bucket/o", None),
@@ -50,8 +50,8 @@ async def test_an_object_is_its_content(origin: ChaosOrigin) -> None:
 async def test_a_large_object_needs_no_memory(origin: ChaosOrigin) -> None:
     """The last bytes of a 1 GiB object arrive at once."""
     version = origin.store("big", 1 << 30)
-    answer = await get(origin, key="big", Range="bytes=-1000")
-    assert content.check("big", answer.body, (1 << 30) - 1000).is_all(version)
+    response = await get(origin, key="big", Range="bytes=-1000")
+    assert content.check("big", response.body, (1 << 30) - 1000).is_all(version)
 
 
 async def test_writes_make_history(origin: ChaosOrigin) -> None:
@@ -75,13 +75,13 @@ async def test_writes_make_history(origin: ChaosOrigin) -> None:
 async def test_a_swap(origin: ChaosOrigin, when: str | int) -> None:
     """The object is overwritten at that moment, and a running response continues with the old version."""
     old = origin.store("o", SIZE)
-    answer = await get(origin, Behaviour(swap=when, swap_size=10))  # type: ignore[arg-type] # one of the three
+    response = await get(origin, Behaviour(swap=when, swap_size=10))  # type: ignore[arg-type] # one of the three
     new = origin.history[-1].version
     assert new != old
     if when == "before head":
-        assert answer.body == content.read("o", new or 0, 0, 10)
+        assert response.body == content.read("o", new or 0, 0, 10)
     else:
-        assert answer.body == content.read("o", old, 0, SIZE)
+        assert response.body == content.read("o", old, 0, SIZE)
     assert (await get(origin)).headers[VERSION_HEADER] == str(new)
 
 
@@ -104,9 +104,9 @@ async def test_a_refusal(origin: ChaosOrigin, status: int, method: str) -> None:
     origin.script = InTurn(Behaviour(status=status), methods=(method,))
     async with connected(origin.endpoint_url) as connection:
         body = b"new" if method == "PUT" else None
-        answer = await connection.request(method, "/bucket/o", body=body)
-        assert answer.status == status
-        assert (b"<Code>" in answer.body) == (method != "HEAD")
+        response = await connection.request(method, "/bucket/o", body=body)
+        assert response.status == status
+        assert (b"<Code>" in response.body) == (method != "HEAD")
         assert (await connection.request("HEAD", "/bucket/o")).status == 200
     assert origin.history == before
     assert [misdeed.key for misdeed in origin.misdeeds] == ["o"]
@@ -116,8 +116,8 @@ async def test_a_refusal(origin: ChaosOrigin, status: int, method: str) -> None:
 async def test_a_cut(origin: ChaosOrigin, at: int) -> None:
     """Exactly so many bytes arrive with FIN, and with RST the client's kernel may drop the last ones."""
     version = origin.store("o", SIZE)
-    answer = await get(origin, Behaviour(cut_at=at))
-    assert (answer.is_complete, answer.body) == (False, content.read("o", version, 0, at))
+    response = await get(origin, Behaviour(cut_at=at))
+    assert (response.is_complete, response.body) == (False, content.read("o", version, 0, at))
     origin.script = InTurn(Behaviour(cut_at=at, with_reset=True))
     async with connected(origin.endpoint_url) as connection:
         await connection.send(b"GET /bucket/o HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -128,7 +128,7 @@ async def test_a_cut(origin: ChaosOrigin, at: int) -> None:
 async def test_a_stall_and_a_drip(origin: ChaosOrigin) -> None:
     """A stall sends no byte after its offset, and a slow body takes its time and loses no byte."""
     version = origin.store("o", SIZE)
-    origin.script = InTurn(Behaviour(stall_at=500), Behaviour(drip=(40_000, 0.05)))
+    origin.script = InTurn(Behaviour(stall_at=500), Behaviour(trickle=(40_000, 0.05)))
     async with connected(origin.endpoint_url) as connection:
         await connection.send(b"GET /bucket/o HTTP/1.1\r\nHost: x\r\n\r\n")
         await connection.head()
@@ -177,7 +177,7 @@ async def test_writes_of_unknown_outcome(origin: ChaosOrigin) -> None:
 def test_a_random_script_is_the_same_for_the_same_seed() -> None:
     """The same seed gives the same faults, and keys and methods outside the script never get one."""
     first, second = AtRandom(3, 0.5), AtRandom(3, 0.5)
-    one = PlainRequest("GET", "GET /bucket/o", (), "o", 0.0)
+    one = OriginRequest("GET", "GET /bucket/o", (), "o", 0.0)
     found = [first(one) for _ in range(500)]
     assert found == [second(one) for _ in range(500)]
     assert set(FAULTS) < {HONEST, *found}
@@ -188,8 +188,8 @@ async def test_a_process_of_its_own() -> None:
     """The same origin works behind a pipe, with objects, scripts and history, and ends when its parent closes it."""
     with OriginProcess() as process:
         version = process.call("store", "o", SIZE)
-        answer = await fetch(process.endpoint_url, "/bucket/o")
-        assert content.check("o", answer.body, 0).is_all(version)
+        response = await fetch(process.endpoint_url, "/bucket/o")
+        assert content.check("o", response.body, 0).is_all(version)
         process.set_script(AtRandom(1, 1.0, (Behaviour(status=503),)))
         assert (await fetch(process.endpoint_url, "/bucket/o")).status == 503
         assert [change.version for change in process.call("drain_history")] == [version]

@@ -12,11 +12,11 @@ from history import Record
 from origin_process import OriginProcess
 
 KIB = 1 << 10
-FIRST_WRITTEN = 1 << 20  # versions from here on are written by clients, those below by other writers
+FIRST_WRITTEN_VERSION = 1 << 20  # versions from here on are written by clients, those below by other writers
 
 
 @dataclass(frozen=True, slots=True)
-class ObjectHandler:
+class WorkloadObjects:
     """The keys and their writers. Several clients read `large` ones at once, and clients also write `written` ones."""
 
     small: tuple[str, ...]
@@ -35,7 +35,7 @@ class ObjectHandler:
         return rng.randint(limit // 2, limit) if rng.random() < 0.9 else rng.randint(WORD, 64)
 
 
-OBJECTS = ObjectHandler(
+OBJECTS = WorkloadObjects(
     small=tuple(f"small/{number}" for number in range(12)),
     large=tuple(f"large {number}" for number in range(4)),
     written=tuple(f"written/{number}.bin" for number in range(6)),
@@ -45,10 +45,10 @@ OBJECTS = ObjectHandler(
 class Workload:
     """A random series of requests. `rng` decides every request; the outcome depends on the machine."""
 
-    def __init__(self, rng: random.Random, objects: ObjectHandler = OBJECTS) -> None:
+    def __init__(self, rng: random.Random, objects: WorkloadObjects = OBJECTS) -> None:
         self.objects = objects
         self._rng = rng
-        self._versions = itertools.count(FIRST_WRITTEN)
+        self._versions = itertools.count(FIRST_WRITTEN_VERSION)
 
     def fill(self, origin: OriginProcess) -> None:
         """Store the first version of each object."""

@@ -38,7 +38,7 @@ from bucketfront.server.http1.event_loop import new_event_loop
 
 BUCKET = "bucket"
 CONTROL = 3  # the descriptor on which the parent requests proxies, one with each message
-MESSAGE = 1 << 16  # bytes of the longest message
+MAX_MESSAGE_BYTES = 1 << 16  # bytes of the longest message
 
 
 @functools.cache
@@ -160,15 +160,15 @@ class Child:
             proxy.halt, proxy.disk = self._halt, self._disk
             try:
                 async with proxy:
-                    await self._tell(ready=time.monotonic() - began, address=proxy.address, admin=proxy.admin_address)
+                    await self._send(ready=time.monotonic() - began, address=proxy.address, admin=proxy.admin_address)
                     await self._obey(proxy)
             except StoreError as error:
-                await self._tell(refused=str(error))
-        await self._tell(stopped=True)
+                await self._send(refused=str(error))
+        await self._send(stopped=True)
 
     async def _obey(self, proxy: app.App) -> None:
         while True:
-            word = (await self._hear())["do"]
+            word = (await self._receive())["do"]
             match word:
                 case "stop":
                     return
@@ -182,7 +182,7 @@ class Child:
                         await proxy.cache_assembly.housekeeper.step()
                 case "rest":
                     await self._rest(proxy)
-            await self._tell(done=word, asked=len(self._origin.asked) + self._origin.heads)
+            await self._send(done=word, requests=len(self._origin.requested) + self._origin.heads)
 
     async def _rest(self, proxy: app.App) -> None:
         """Wait until no work is running."""
@@ -195,18 +195,18 @@ class Child:
 
     async def _halt(self, where: str) -> None:
         if self._spec["halts"]:
-            await self._tell(at=where)
-            await self._hear()
+            await self._send(at=where)
+            await self._receive()
 
-    async def _tell(self, **what: Any) -> None:
+    async def _send(self, **what: Any) -> None:
         threads = {"main": os.getpid(), "disk": self._disk.thread_id}
         await asyncio.get_running_loop().sock_sendall(self._channel, json.dumps({**threads, **what}).encode())
 
-    async def _hear(self) -> dict[str, Any]:
-        said = await asyncio.get_running_loop().sock_recv(self._channel, MESSAGE)
-        if not said:
+    async def _receive(self) -> dict[str, Any]:
+        received = await asyncio.get_running_loop().sock_recv(self._channel, MAX_MESSAGE_BYTES)
+        if not received:
             os._exit(1)  # the test process has ended
-        return dict(json.loads(said))
+        return dict(json.loads(received))
 
 
 def _short(nth: int) -> Any:
@@ -228,7 +228,7 @@ def main() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the children
     control = socket.socket(fileno=CONTROL)
     while True:
-        spec, channels, _, _ = socket.recv_fds(control, MESSAGE, 1)
+        spec, channels, _, _ = socket.recv_fds(control, MAX_MESSAGE_BYTES, 1)
         if not spec:
             return
         if os.fork():

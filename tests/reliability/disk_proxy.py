@@ -17,12 +17,12 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 import disk_child
-from disk_child import BUCKET, CONTROL, MESSAGE
+from disk_child import BUCKET, CONTROL, MAX_MESSAGE_BYTES
 
 BLOCK = 64 << 10
 PART = 2 * BLOCK
 PARALLEL = 2  # parts of one fill
-DEADLINE = 20.0  # seconds after which a call counts as hanging
+CALL_TIMEOUT_S = 20.0  # seconds after which a call counts as hanging
 ROOT = Path(__file__).parents[2]
 
 
@@ -31,7 +31,7 @@ class Gone(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Response:
     """A response. `status` is 0 if the connection ended before a head. `is_cut`: the body ended before its declared
     length.
     """
@@ -46,7 +46,7 @@ class Answer:
         return self.cache_status.startswith("bucketfront; hit")
 
 
-CUT = Answer(0, "", b"", is_cut=True)
+CUT = Response(0, "", b"", is_cut=True)
 
 
 class Proxy:
@@ -66,32 +66,32 @@ class Proxy:
 
         Raises Gone if the process ended or gave up the start; `refused` then has the reason.
         """
-        said = self._hear()
-        if "refused" in said:
-            self.refused = said["refused"]
+        message = self._receive()
+        if "refused" in message:
+            self.refused = message["refused"]
             raise Gone(self.refused)
-        self.ready, self._address, self._admin = said["ready"], said["address"], said["admin"]
+        self.ready, self._address, self._admin = message["ready"], message["address"], message["admin"]
 
     def wait_halted(self, where: str) -> None:
-        said = self._hear()
-        if "refused" in said:
-            self.refused = said["refused"]
+        message = self._receive()
+        if "refused" in message:
+            self.refused = message["refused"]
             raise Gone(self.refused)
-        assert said["at"] == where
+        assert message["at"] == where
 
     def go_on(self) -> None:
-        self._say({})
+        self._send({})
 
     def do(self, word: str) -> dict[str, Any]:
         """Send an order: `flush`, `step`, `rest` or `age`, which makes all entries idle. Raises Gone."""
-        self._say({"do": word})
-        said = self._hear()
-        assert said["done"] == word
-        return said
+        self._send({"do": word})
+        message = self._receive()
+        assert message["done"] == word
+        return message
 
     def stop(self) -> None:
         """Stop cleanly, as far as the disk permits it."""
-        self._say({"do": "stop"})
+        self._send({"do": "stop"})
         self._wait_gone()
 
     def kill(self) -> None:
@@ -101,10 +101,10 @@ class Proxy:
 
     def _wait_gone(self) -> None:
         with contextlib.suppress(Gone):
-            while self._hear():
+            while self._receive():
                 pass
         # The channel may close a moment before the lock of the folder is released.
-        deadline = time.monotonic() + DEADLINE
+        deadline = time.monotonic() + CALL_TIMEOUT_S
         while Path(f"/proc/{self.threads['main']}").exists():
             assert time.monotonic() < deadline
             time.sleep(0.001)
@@ -115,39 +115,39 @@ class Proxy:
                 os.kill(self.threads["main"], signal.SIGKILL)
         self._channel.close()
 
-    def _say(self, what: dict[str, Any]) -> None:
+    def _send(self, what: dict[str, Any]) -> None:
         try:
             self._channel.sendall(json.dumps(what).encode())
         except BrokenPipeError as error:
             raise Gone("the process ended") from error
 
-    def _hear(self) -> dict[str, Any]:
-        said = b""
+    def _receive(self) -> dict[str, Any]:
+        message = b""
         with contextlib.suppress(ConnectionResetError):  # the proxy did not read all of the message
-            said = self._channel.recv(MESSAGE)
-        if not said:
+            message = self._channel.recv(MAX_MESSAGE_BYTES)
+        if not message:
             raise Gone("the process ended")
-        heard = dict(json.loads(said))
-        self.threads = {"main": heard["main"], "disk": heard["disk"]}
-        return heard
+        received = dict(json.loads(message))
+        self.threads = {"main": received["main"], "disk": received["disk"]}
+        return received
 
     # --- requests ------------------------------------------------------------------------------------------
 
-    def get(self, key: str, first: int | None = None, last: int | None = None) -> Answer:
+    def get(self, key: str, first: int | None = None, last: int | None = None) -> Response:
         fields = {} if first is None else {"Range": f"bytes={first}-{'' if last is None else last}"}
-        return ask(self._address, "GET", f"/{key}", headers=fields)
+        return send_request(self._address, "GET", f"/{key}", headers=fields)
 
-    def put(self, key: str, body: bytes) -> Answer:
-        return ask(self._address, "PUT", f"/{key}", body=body)
+    def put(self, key: str, body: bytes) -> Response:
+        return send_request(self._address, "PUT", f"/{key}", body=body)
 
-    def purge(self, prefix: str) -> Answer:
-        return ask(self._admin, "POST", "/api/v1/purge", body=json.dumps({"prefix": prefix}).encode())
+    def purge(self, prefix: str) -> Response:
+        return send_request(self._admin, "POST", "/api/v1/purge", body=json.dumps({"prefix": prefix}).encode())
 
     def is_up(self) -> bool:
-        return ask(self._admin, "GET", "/readyz").status == 200
+        return send_request(self._admin, "GET", "/readyz").status == 200
 
     def figures(self) -> dict[str, Any]:
-        return dict(json.loads(ask(self._admin, "GET", "/api/v1/stats").body))
+        return dict(json.loads(send_request(self._admin, "GET", "/api/v1/stats").body))
 
 
 class Forks:
@@ -195,7 +195,7 @@ class Forks:
             "access_log": {"path": str(home / "access.log")},
         }
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        ours.settimeout(DEADLINE)
+        ours.settimeout(CALL_TIMEOUT_S)
         with theirs:
             socket.send_fds(self._control, [json.dumps(spec).encode()], [theirs.fileno()])
         proxy = Proxy(ours)
@@ -213,15 +213,15 @@ class Forks:
         for proxy in self._proxies:
             proxy.close()
         self._control.close()
-        self._process.wait(DEADLINE)
+        self._process.wait(CALL_TIMEOUT_S)
 
 
-def ask(
+def send_request(
     address: str, method: str, target: str, *, headers: dict[str, str] | None = None, body: bytes | None = None
-) -> Answer:
+) -> Response:
     """Send one request on a connection of its own."""
     where = urlsplit(address)
-    connection = http.client.HTTPConnection(where.hostname or "", where.port, timeout=DEADLINE)
+    connection = http.client.HTTPConnection(where.hostname or "", where.port, timeout=CALL_TIMEOUT_S)
     try:
         connection.request(method, target, body=body, headers=headers or {})
         response = connection.getresponse()
@@ -238,7 +238,7 @@ def ask(
         connection.close()
     found = b"".join(pieces)
     is_cut = len(found) != int(response.headers.get("Content-Length", len(found)))
-    return Answer(response.status, response.headers.get("Cache-Status", ""), found, is_cut)
+    return Response(response.status, response.headers.get("Cache-Status", ""), found, is_cut)
 
 
 def expected(home: Path, key: str) -> bytes:

@@ -18,12 +18,12 @@ from planting import NothingToPlant, plant
 
 HERE = Path(__file__).parent
 PRODUCT = HERE.parent.parent / "proxy"
-AT_ONCE = 2
-DEADLINE = 60  # seconds for one bug on a loaded machine; then the child is killed and records no outcome
-DEADLINE_OF_ALL = 400  # seconds for all tests without a bug
+PARALLEL = 2
+BUG_TIMEOUT_S = 60  # seconds for one bug on a loaded machine; then the child is killed and records no outcome
+ALL_TIMEOUT_S = 400  # seconds for all tests without a bug
 WITHOUT = "none"  # the name that stands for no bug: all tests run
 
-stopwatch.HANG_S = DEADLINE / 3  # set before the tests import it, because a bug may make a test wait in vain
+stopwatch.HANG_S = BUG_TIMEOUT_S / 3  # set before the tests import it, because a bug may make a test wait in vain
 
 CAUGHT, BROKEN, PASSED, SKIPPED = "caught", "broken", "passed", "skipped"
 
@@ -54,12 +54,12 @@ class _Trials:
         """Run all trials in the parent, and do nothing in a child, where pytest continues with the bug's own tests."""
         running = 0
         for name in self._wanted:
-            if running == AT_ONCE:
+            if running == PARALLEL:
                 os.wait()
                 running -= 1
             sys.stdout.flush()
             if not os.fork():
-                signal.alarm(DEADLINE_OF_ALL if name == WITHOUT else DEADLINE)
+                signal.alarm(ALL_TIMEOUT_S if name == WITHOUT else BUG_TIMEOUT_S)
                 self._begin(session, name)
                 return None
             running += 1

@@ -80,6 +80,6 @@ class Recording:
 def _outcome(report: pytest.TestReport) -> tuple[str, str]:
     if report.skipped:
         # An expected failure that occurred does not count as passed either.
-        told = report.longrepr[2] if isinstance(report.longrepr, tuple) else f"expected to fail: {report.wasxfail}"
-        return NOT_RUN, without_paths(told.removeprefix("Skipped: ").removeprefix("not run: "))
+        text = report.longrepr[2] if isinstance(report.longrepr, tuple) else f"expected to fail: {report.wasxfail}"
+        return NOT_RUN, without_paths(text.removeprefix("Skipped: ").removeprefix("not run: "))
     return (PASSED if report.passed else FAILED), ""

@@ -17,8 +17,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 ROOT = Path(__file__).parent.parent.parent
-READY = 20.0  # seconds to start, with other work on the machine
-DEADLINE = 30.0  # seconds after which a call counts as hanging
+START_TIMEOUT_S = 20.0  # seconds to start, with other work on the machine
+CALL_TIMEOUT_S = 30.0  # seconds after which a call counts as hanging
 COMMAND = (sys.executable, "-m", "bucketfront.cli", "serve", "-c")
 LIMITED = (
     "import os, resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[1]), int(sys.argv[2])));"
@@ -41,12 +41,12 @@ access_log: {path: %(folder)s/access.log}
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A running server. `told` is the file with its standard error."""
+    """A running server. `log` is the file with its standard error."""
 
     process: "subprocess.Popen[str]"
     clients: str
     admin: str
-    told: Path
+    log: Path
 
     @property
     def descriptors(self) -> int:
@@ -63,14 +63,14 @@ class Served:
         return int(found[1]) << 10
 
     def metric(self, name: str) -> float:
-        found = re.search(rf"^bucketfront_{name} (\S+)$", self.ask_admin("/metrics"), re.MULTILINE)
+        found = re.search(rf"^bucketfront_{name} (\S+)$", self.get_admin("/metrics"), re.MULTILINE)
         assert found is not None, name
         return float(found[1])
 
-    def ask_admin(self, target: str, timeout: float = DEADLINE) -> str:
+    def get_admin(self, target: str, timeout: float = CALL_TIMEOUT_S) -> str:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(self.admin + target, timeout=timeout) as answer:
-            return str(answer.read().decode())
+        with opener.open(self.admin + target, timeout=timeout) as response:
+            return str(response.read().decode())
 
 
 @contextlib.contextmanager
@@ -102,7 +102,7 @@ def serve(
     The exit also removes its folder, because pytest would keep gigabytes until later.
     """
     folder.mkdir(exist_ok=True)
-    config, told = folder / "proxy.yaml", folder / "told"
+    config, log = folder / "proxy.yaml", folder / "stderr"
     config.write_text(
         CONFIG % {"origin": origin, "folder": folder, "max_size": max_size, "server": server, "methods": methods}
     )
@@ -111,19 +111,19 @@ def serve(
     if descriptors is not None:
         # Half of the limit at first, because a server may raise it itself.
         command = [sys.executable, "-c", LIMITED, str(descriptors // 2), str(descriptors), *command]
-    with told.open("w") as stderr:
+    with log.open("w") as stderr:
         process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stderr=stderr, text=True)
     try:
-        wait_until(lambda: "admin" in told.read_text() or process.poll() is not None, READY)
-        lines = told.read_text()
+        wait_until(lambda: "admin" in log.read_text() or process.poll() is not None, START_TIMEOUT_S)
+        lines = log.read_text()
         found = [re.search(rf"{name} .*?(https?://\S+)", lines) for name in ("clients", "admin")]
         assert all(found), lines
         clients, admin = (match[1] for match in found if match is not None)
-        yield Served(process, clients, admin, told)
+        yield Served(process, clients, admin, log)
     finally:
         process.terminate()
         try:
-            process.wait(DEADLINE)
+            process.wait(CALL_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -138,12 +138,12 @@ class Client:
         raw = socket.socket()
         if buffer is not None:
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
-        raw.settimeout(DEADLINE)
+        raw.settimeout(CALL_TIMEOUT_S)
         raw.connect((where.hostname, where.port))
         self.socket: Any = raw if tls is None else tls.wrap_socket(raw)
         self._unread = b""
 
-    def ask(self, target: str) -> None:
+    def send_get(self, target: str) -> None:
         self.socket.sendall(f"GET {target} HTTP/1.1\r\nHost: proxy.test\r\n\r\n".encode())
 
     def head(self) -> tuple[int, dict[str, str]]:
@@ -156,7 +156,7 @@ class Client:
         pairs = (line.partition(":") for line in lines)
         return int(first.split(" ")[1]), {name.lower(): value.strip() for name, _, value in pairs}
 
-    def answer(self) -> tuple[int, dict[str, str], bytes]:
+    def response(self) -> tuple[int, dict[str, str], bytes]:
         status, headers = self.head()
         body = bytearray(self._unread)
         length = int(headers["content-length"])
@@ -200,10 +200,10 @@ class Most(threading.Thread):
 
     def end(self) -> None:
         self._is_over.set()
-        self.join(DEADLINE)
+        self.join(CALL_TIMEOUT_S)
 
 
-def wait_until(holds: Callable[[], object], within: float = DEADLINE) -> None:
+def wait_until(holds: Callable[[], object], within: float = CALL_TIMEOUT_S) -> None:
     deadline = time.monotonic() + within
     while not holds():
         assert time.monotonic() < deadline, "it did not come about"

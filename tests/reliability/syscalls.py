@@ -73,8 +73,8 @@ class Strace:
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(self._command, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True)
         assert self._process.stderr is not None
-        said = self._process.stderr.readline()
-        assert "attached" in said, said + self._process.stderr.read()
+        output = self._process.stderr.readline()
+        assert "attached" in output, output + self._process.stderr.read()
         return self
 
     def __exit__(
@@ -107,11 +107,11 @@ def why_not() -> str:
         command = ["strace", "-p", str(child.pid), "-e", "trace=none"]
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as tracer:
             assert tracer.stderr is not None
-            said = tracer.stderr.readline()
+            output = tracer.stderr.readline()
             tracer.send_signal(signal.SIGINT)
         assert child.stdin is not None
         child.stdin.close()
-    return "" if "attached" in said else f"strace may not attach: {said.strip()}"
+    return "" if "attached" in output else f"strace may not attach: {output.strip()}"
 
 
 def need_strace() -> None:

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 from disk_child import body_of
-from disk_proxy import BLOCK, Answer, Forks, Gone, Proxy, expected, space
+from disk_proxy import BLOCK, Forks, Gone, Proxy, Response, expected, space
 from evidence import Evidence
 from syscalls import ALL, FALLIBLE, Point, Strace, need_strace, points
 
 from bucketfront.cache.entries.entry import ENTRY_BYTES
 
-READY = 2.0  # seconds (I14)
+START_TIMEOUT_S = 2.0  # seconds (I14)
 PROBE = "/.probe"  # a file that the start creates and removes; see `test_killed_beside_the_probe`
-RECOVERY = 10.0  # seconds after which a recovered disk is used again
+RECOVERY_TIMEOUT_S = 10.0  # seconds after which a recovered disk is used again
 SMOKE_KILLS, SMOKE_FAULTS = 12, 7  # most points of one operation and fault in the short run
 
 WHOLE, PARTIAL, WRITTEN = "whole-200001", "partial-327680", "written-150000"
@@ -30,17 +30,17 @@ KEYS = (WHOLE, PARTIAL, WRITTEN, *PURGED, UNFLUSHED, NEW, LATER)
 class Seen:
     """The responses that the clients of one operation got."""
 
-    reads: list[tuple[str, int, int, Answer]] = field(default_factory=list)  # (key, first byte, end, response)
-    writes: list[Answer] = field(default_factory=list)
-    purges: list[Answer] = field(default_factory=list)
+    reads: list[tuple[str, int, int, Response]] = field(default_factory=list)  # (key, first byte, end, response)
+    writes: list[Response] = field(default_factory=list)
+    purges: list[Response] = field(default_factory=list)
 
     def get(self, proxy: Proxy, key: str, start: int = 0, stop: int | None = None) -> None:
-        answer = proxy.get(key) if stop is None else proxy.get(key, start, stop - 1)
-        self.reads.append((key, start, len(body_of(key)) if stop is None else stop, answer))
+        response = proxy.get(key) if stop is None else proxy.get(key, start, stop - 1)
+        self.reads.append((key, start, len(body_of(key)) if stop is None else stop, response))
 
     @property
     def is_purged(self) -> bool:
-        return any(answer.status == 200 for answer in self.purges)
+        return any(response.status == 200 for response in self.purges)
 
 
 Act = Callable[[Proxy, Seen], None]
@@ -201,7 +201,7 @@ class Bench:
         proxy, seen = self.begin(operation)
         with Strace(proxy.threads[operation.thread], self.home / "strace", calls) as strace:
             operation.act(proxy, seen)
-        self.check_answers(seen, is_killed=False)
+        self.check_responses(seen, is_killed=False)
         proxy.kill()
         self.check_folder(seen)
         return points(strace.text, self.home / "cache")
@@ -219,7 +219,7 @@ class Bench:
             except Gone:
                 assert proxy.refused or operation.act is stop, "the process ended"
                 self.evidence.add("starts refused because of the disk", bool(proxy.refused))
-        self.check_answers(seen, is_killed=False)
+        self.check_responses(seen, is_killed=False)
         if operation.act is not stop and not proxy.refused:
             if operation.act is restart:
                 proxy.go_on()
@@ -242,7 +242,7 @@ class Bench:
             except Gone:
                 strace.wait()
         proxy.kill()
-        self.check_answers(seen, is_killed=True)
+        self.check_responses(seen, is_killed=True)
         self.check_folder(seen)
         return strace.has_struck
 
@@ -268,34 +268,34 @@ class Bench:
             operation.before(proxy, seen)
         return proxy, seen
 
-    def check_answers(self, seen: Seen, *, is_killed: bool) -> None:
+    def check_responses(self, seen: Seen, *, is_killed: bool) -> None:
         """Check for right bytes or a visible cut, and for no 5xx except from an incomplete purge."""
         none = {0} if is_killed else set()
-        for key, start, stop, answer in seen.reads:
-            assert answer.status in {200, 206} | none, f"{key}: {answer.status}"
+        for key, start, stop, response in seen.reads:
+            assert response.status in {200, 206} | none, f"{key}: {response.status}"
             versions = {0}
             if key == WRITTEN and seen.writes:
                 versions = {1} if seen.writes[0].status == 201 else {0, 1}
             wanted = [body_of(key, version)[start:stop] for version in versions]
-            length = len(answer.body)
-            assert answer.body in [body[:length] for body in wanted], f"{key}: wrong bytes"
-            assert answer.is_cut or length == stop - start, f"{key}: a clean end after {length} bytes"
-            self.evidence.add("answers cut", answer.is_cut and not is_killed)
+            length = len(response.body)
+            assert response.body in [body[:length] for body in wanted], f"{key}: wrong bytes"
+            assert response.is_cut or length == stop - start, f"{key}: a clean end after {length} bytes"
+            self.evidence.add("answers cut", response.is_cut and not is_killed)
             self.evidence.add("bytes checked", length)
-        assert {answer.status for answer in seen.writes} <= {201} | none
-        assert {answer.status for answer in seen.purges} <= {200, 500} | none
+        assert {response.status for response in seen.writes} <= {201} | none
+        assert {response.status for response in seen.purges} <= {200, 500} | none
 
     def _check_recovery(self, proxy: Proxy) -> None:
-        until = time.monotonic() + RECOVERY
-        while not (answer := proxy.get(LATER)).is_hit:
-            assert answer.status == 200
-            assert answer.body == body_of(LATER)
-            assert time.monotonic() < until, f"no hit after {RECOVERY} s: {answer.cache_status}"
+        until = time.monotonic() + RECOVERY_TIMEOUT_S
+        while not (response := proxy.get(LATER)).is_hit:
+            assert response.status == 200
+            assert response.body == body_of(LATER)
+            assert time.monotonic() < until, f"no hit after {RECOVERY_TIMEOUT_S} s: {response.cache_status}"
             time.sleep(0.02)
         for key in (WHOLE, PARTIAL, NEW):
-            answer = proxy.get(key)
-            assert (answer.status, answer.is_cut) == (200, False), f"{key}: {answer.status}"
-            assert answer.body == body_of(key), f"{key}: wrong bytes"
+            response = proxy.get(key)
+            assert (response.status, response.is_cut) == (200, False), f"{key}: {response.status}"
+            assert response.body == body_of(key), f"{key}: wrong bytes"
         proxy.do("rest")
         proxy.do("flush")
         used = proxy.figures()["bytes_used"]
@@ -306,20 +306,20 @@ class Bench:
         began = time.monotonic()
         proxy = self.forks.start(self.home, upkeep=3600)
         took = time.monotonic() - began
-        assert took < READY, f"ready after {took:.1f} s"
+        assert took < START_TIMEOUT_S, f"ready after {took:.1f} s"
         for key in KEYS:
             right = expected(self.home, key)
-            answer = proxy.get(key)
-            assert (answer.status, answer.is_cut) == (200, False), f"{key}: {answer.status}"
-            assert answer.body == right, f"{key}: wrong bytes after a start"
-            assert not (key in PURGED and seen.is_purged and answer.is_hit), f"{key} came back"
+            response = proxy.get(key)
+            assert (response.status, response.is_cut) == (200, False), f"{key}: {response.status}"
+            assert response.body == right, f"{key}: wrong bytes after a start"
+            assert not (key in PURGED and seen.is_purged and response.is_hit), f"{key} came back"
             self.evidence.add("bytes checked", len(right))
         proxy.do("rest")
         proxy.do("flush")
         for key in KEYS:
-            answer = proxy.get(key, BLOCK // 2)
-            assert answer.is_hit, f"{key}: {answer.cache_status}"
-            assert answer.body == expected(self.home, key)[BLOCK // 2 :], f"{key}: wrong bytes from the cache"
+            response = proxy.get(key, BLOCK // 2)
+            assert response.is_hit, f"{key}: {response.cache_status}"
+            assert response.body == expected(self.home, key)[BLOCK // 2 :], f"{key}: wrong bytes from the cache"
         self._check_space(proxy)
         proxy.kill()
 
@@ -417,7 +417,7 @@ def test_each_write_is_short(bench: Bench) -> None:
         with Strace(proxy.threads["disk"], bench.home / "strace", ("pwrite64",)) as strace:
             operation.act(proxy, seen)
         assert len(points(strace.text, bench.home / "cache")) == len(writes) + 1
-        bench.check_answers(seen, is_killed=False)
+        bench.check_responses(seen, is_killed=False)
         proxy.kill()
         bench.check_folder(seen)
     bench.evidence.add("crash points", len(writes))

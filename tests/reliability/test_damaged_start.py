@@ -30,10 +30,10 @@ import scale_folder
 
 ENTRIES = 1_000_000
 DAMAGED = ENTRIES // 100
-ASKED, SOAK_ASKED = 1_000, DAMAGED  # damaged entries to request, and as many sound ones
+CHECKED, SOAK_CHECKED = 1_000, DAMAGED  # damaged entries to request, and as many sound ones
 BLOCK = 64 << 10
 SIZE = 20_000
-READY = 2.0  # seconds from the start of the command (I14)
+START_TIMEOUT_S = 2.0  # seconds from the start of the command (I14)
 STARTS = 3  # The quickest start counts, because another process may delay one.
 CLIENTS = 8
 NAMES = {True: "damaged", False: "sound"}
@@ -63,7 +63,7 @@ def rows(origin: OriginProcess, now: float) -> Iterator[tuple[object, ...]]:
         key, file = key_of(number), scale_folder.file_of(number)
         etag = chaos_content.etag(key, version_of(number), SIZE) if number < 2 * DAMAGED else f'"{number}"'
         headers = [[VERSION_HEADER, str(version_of(number))]]
-        told = json.dumps(
+        metadata = json.dumps(
             {
                 "last_modified": None,
                 "headers": headers,
@@ -74,7 +74,7 @@ def rows(origin: OriginProcess, now: float) -> Iterator[tuple[object, ...]]:
             }
         )
         yield (
-            number + 1, origin.endpoint_url, origin.bucket, key.encode(), file, etag, SIZE, told,
+            number + 1, origin.endpoint_url, origin.bucket, key.encode(), file, etag, SIZE, metadata,
             now, now, now, scale_folder.CHARGED,
         )  # fmt: skip
 
@@ -154,10 +154,10 @@ async def test_a_million_entries_some_damaged(
         if number < STARTS - 1:
             await starter.kill()
     try:
-        assert min(ready) < READY, f"ready after {ready} s"
-        step = DAMAGED // (SOAK_ASKED if is_soak else ASKED)
+        assert min(ready) < START_TIMEOUT_S, f"ready after {ready} s"
+        step = DAMAGED // (SOAK_CHECKED if is_soak else CHECKED)
         damaged, sound = range(0, DAMAGED, step), range(DAMAGED, 2 * DAMAGED, step)
-        await ask(running, origin, [*damaged, *sound], evidence)
+        await read_all(running, origin, [*damaged, *sound], evidence)
         figures = json.loads((await fetch(running.admin_address, "/api/v1/stats")).body)
         assert figures["corrupt_blocks"] == sum(number % 8 not in (2, 3, 4) for number in damaged)
         assert figures["flights"] == len(damaged)
@@ -169,7 +169,7 @@ async def test_a_million_entries_some_damaged(
     evidence.add("quickest start, ms", round(min(ready) * 1000))
 
 
-async def ask(running: Running, origin: OriginProcess, numbers: list[int], evidence: Evidence) -> None:
+async def read_all(running: Running, origin: OriginProcess, numbers: list[int], evidence: Evidence) -> None:
     """Request each object once and check every byte."""
     clients = [ChaosClient(running.address, number) for number in range(CLIENTS)]
     left = iter(numbers)

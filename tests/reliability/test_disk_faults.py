@@ -24,10 +24,10 @@ from syscalls import FALLIBLE, Strace, names_of, need_strace
 from bucketfront.cache.storage import file_storage
 
 MIB = 1 << 20
-RECOVERY = 10.0  # seconds after which a recovered disk is used again
-SAMPLING = 0.1  # seconds between two samples of the space taken
+RECOVERY_TIMEOUT_S = 10.0  # seconds after which a recovered disk is used again
+SAMPLING_INTERVAL_S = 0.1  # seconds between two samples of the space taken
 CLIENTS = 4
-RUNNING = CLIENTS * PARALLEL * PART  # bytes of all part fetches that may be running
+RUNNING_BYTES = CLIENTS * PARALLEL * PART  # bytes of all part fetches that may be running
 WARM = ("warm1-200001", "warm2-70000", "warm3-327680")
 
 Mount = Callable[[str], Path]
@@ -78,12 +78,14 @@ class Client:
     def get(self, key: str, start: int = 0, *, may_be_cut: bool = False) -> bool:
         """Send a GET and check the response (I1, I3, I16). Returns whether it was a hit."""
         right = body_of(key)[start:]
-        answer = self._proxy.get(key, start) if start else self._proxy.get(key)
-        assert answer.status in (200, 206) or (may_be_cut and not answer.status), f"{key}: {answer.status}"
-        assert answer.body == right[: len(answer.body)], f"{key}: wrong bytes"
-        assert len(answer.body) == len(right) or (may_be_cut and answer.is_cut), f"{key}: {len(answer.body)} bytes"
-        self._evidence.add("bytes checked", len(answer.body))
-        return answer.is_hit
+        response = self._proxy.get(key, start) if start else self._proxy.get(key)
+        assert response.status in (200, 206) or (may_be_cut and not response.status), f"{key}: {response.status}"
+        assert response.body == right[: len(response.body)], f"{key}: wrong bytes"
+        assert len(response.body) == len(right) or (may_be_cut and response.is_cut), (
+            f"{key}: {len(response.body)} bytes"
+        )
+        self._evidence.add("bytes checked", len(response.body))
+        return response.is_hit
 
     def all_works(self, name: str) -> None:
         """Check new objects, whole and in part, writes, and the objects stored before."""
@@ -98,10 +100,12 @@ class Client:
         assert self._proxy.is_up()
 
     def wait_cached(self, name: str) -> None:
-        """Wait until a newly requested object is cached; fail after RECOVERY."""
+        """Wait until a newly requested object is cached; fail after RECOVERY_TIMEOUT_S."""
         began = time.monotonic()
         while not self.get(f"{name}-70001"):
-            assert time.monotonic() - began < RECOVERY, f"nothing is cached {RECOVERY:g} s after the disk's recovery"
+            assert time.monotonic() - began < RECOVERY_TIMEOUT_S, (
+                f"nothing is cached {RECOVERY_TIMEOUT_S:g} s after the disk's recovery"
+            )
             time.sleep(0.05)
         self._evidence.add("recoveries of a disk")
 
@@ -267,7 +271,7 @@ def test_deleted_folder_is_begun_anew(forks: Forks, tmp_path: Path, evidence: Ev
     shutil.rmtree(tmp_path / "cache")
     client.all_works("during")
     client.wait_cached("after")
-    until = time.monotonic() + RECOVERY
+    until = time.monotonic() + RECOVERY_TIMEOUT_S
     while not (tmp_path / "cache" / "index.db").exists():
         assert time.monotonic() < until, "no index in the new folder"
         client.get(WARM[0])
@@ -414,11 +418,11 @@ class Sampled:
 
 @contextmanager
 def sampling(folder: Path) -> Iterator[Sampled]:
-    """Sample every SAMPLING seconds the bytes that all files take, and the free space of the disk."""
+    """Sample every SAMPLING_INTERVAL_S seconds the bytes that all files take, and the free space of the disk."""
     found, is_over = Sampled(), threading.Event()
 
     def look() -> None:
-        while not is_over.wait(SAMPLING):
+        while not is_over.wait(SAMPLING_INTERVAL_S):
             found.most = max(found.most, space(folder))
             at = os.statvfs(folder)
             found.least_free = min(found.least_free, at.f_bavail * at.f_frsize)
@@ -438,12 +442,12 @@ def flood(client: Client, total: int) -> None:
     sizes = [BLOCK // 2, 3 * BLOCK + 1, 7 * BLOCK, 15 * BLOCK + 11]
     count = total // (sum(sizes) // len(sizes))
     with ThreadPoolExecutor(CLIENTS) as threads:
-        for asked in [
+        for task in [
             threads.submit(client.get, f"flood{number}-{sizes[number % len(sizes)]}")
             for n in range(count)
             for number in (n, n // 2)
         ]:
-            asked.result()
+            task.result()
 
 
 def test_space_bound(forks: Forks, tmp_path: Path, evidence: Evidence, is_soak: bool) -> None:
@@ -457,7 +461,7 @@ def test_space_bound(forks: Forks, tmp_path: Path, evidence: Evidence, is_soak: 
     evidence.add("entries evicted", figures["evicted"])
     assert figures["evicted"] > 50
     assert sampled.samples > 5
-    assert sampled.most <= limit + RUNNING
+    assert sampled.most <= limit + RUNNING_BYTES
     assert sampled.most > limit / 2, "the flood did not fill the cache"
 
 
@@ -480,7 +484,7 @@ def test_min_free(forks: Forks, mount: Mount, tmp_path: Path, evidence: Evidence
     evidence.add("samples of the space taken", sampled.samples)
     assert proxy.figures()["evicted"] > 30
     assert sampled.samples > 5
-    assert sampled.least_free >= floor - RUNNING
+    assert sampled.least_free >= floor - RUNNING_BYTES
     assert sampled.most > 6 * MIB, "the flood did not fill the cache"
 
 

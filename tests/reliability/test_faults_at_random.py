@@ -21,12 +21,12 @@ from workload import Workload
 
 CLIENTS = 8
 SECONDS, SOAK_SECONDS = 20, 900
-PHASE = 1.0  # seconds for which a script holds
-SICK = 4  # most keys, of two dozen, whose origin misbehaves at the same time
+PHASE_S = 1.0  # seconds for which a script holds
+MAX_FAULTY_KEYS = 4  # most keys, of two dozen, whose origin misbehaves at the same time
 TTL = 0.5
-STALE = 1.0  # seconds past the TTL for which stale entries cover for a failing origin
-SLACK = 3.0  # seconds by which the response to a fault may come late on a loaded machine
-RECOVERY = 10.0  # seconds: the breaker's pause after a bad phase
+STALE_WINDOW_S = 1.0  # seconds past the TTL for which stale entries cover for a failing origin
+SLACK_S = 3.0  # seconds by which the response to a fault may come late on a loaded machine
+RECOVERY_TIMEOUT_S = 10.0  # seconds: the breaker's pause after a bad phase
 
 
 @pytest.fixture
@@ -50,8 +50,8 @@ async def test_faults_at_random(tmp_path: Path, origin: OriginProcess, is_soak: 
         freshness={
             "default_ttl": f"{TTL}s",
             "negative_ttl": f"{TTL}s",
-            "stale_while_revalidate": f"{STALE}s",
-            "stale_if_error": f"{STALE}s",
+            "stale_while_revalidate": f"{STALE_WINDOW_S}s",
+            "stale_if_error": f"{STALE_WINDOW_S}s",
         },
     )
     records: list[Record] = []
@@ -64,9 +64,9 @@ async def test_faults_at_random(tmp_path: Path, origin: OriginProcess, is_soak: 
             for number in range(CLIENTS)
         ]
         while time.monotonic() < until:
-            sick = frozenset(rng.sample(workload.objects.keys, rng.randint(0, SICK)))
+            sick = frozenset(rng.sample(workload.objects.keys, rng.randint(0, MAX_FAULTY_KEYS)))
             origin.set_script(AtRandom(rng.getrandbits(32), rng.uniform(0.2, 1), (*FAULTS, *SWAPS), sick))
-            await asyncio.sleep(PHASE)
+            await asyncio.sleep(PHASE_S)
         origin.set_script(honest)
         await asyncio.gather(*load)
         await _recovered(workload, ChaosClient(address, CLIENTS, records))
@@ -75,7 +75,9 @@ async def test_faults_at_random(tmp_path: Path, origin: OriginProcess, is_soak: 
     changes: list[Change] = origin.call("drain_history")
     misdeeds: list[Misdeed] = origin.call("drain_misdeeds")
     excused = _Excuses(misdeeds)
-    found = violations((record for record in records if not excused.absence(record)), changes, TTL + 2 * STALE + SLACK)
+    found = violations(
+        (record for record in records if not excused.absence(record)), changes, TTL + 2 * STALE_WINDOW_S + SLACK_S
+    )
     assert not found, f"seed {chosen}: {len(found)} violations, the first {found[0]}"
     failed = [record for record in records if record.status >= 500]
     unexcused = [record for record in failed if not excused.failure(record)]
@@ -96,7 +98,7 @@ async def _use(workload: Workload, client: ChaosClient, until: float) -> None:
 async def _recovered(workload: Workload, client: ChaosClient) -> None:
     """Check that once the origin is healthy, every object is soon complete again without help."""
     for key in workload.objects.keys:
-        async with asyncio.timeout(RECOVERY):
+        async with asyncio.timeout(RECOVERY_TIMEOUT_S):
             while (await client.get(key)).outcome not in ("done", "absent"):  # noqa: ASYNC110 - each turn is a request
                 await asyncio.sleep(0.1)
     await client.close()
@@ -117,11 +119,11 @@ class _Excuses:
 
     def absence(self, record: Record) -> bool:
         """Return whether the origin sent a 404 for an object that existed."""
-        return record.outcome == "absent" and self._absences[record.key].are_around(record, TTL + SLACK)
+        return record.outcome == "absent" and self._absences[record.key].are_around(record, TTL + SLACK_S)
 
     def failure(self, record: Record) -> bool:
         """Return whether the origin misbehaved with that key, or, for a 503, with enough keys to open the breaker."""
-        return (self._all if record.status == 503 else self._of_key[record.key]).are_around(record, SLACK)
+        return (self._all if record.status == 503 else self._of_key[record.key]).are_around(record, SLACK_S)
 
 
 class _Times:

@@ -16,30 +16,30 @@ from evidence import Evidence
 from history import Record, bytes_checked, violations
 from origin_process import OriginProcess
 from proxy_process import FreshStarts, Running, Starter, fork_server
-from runs import MAX_SIZE, configuration, seed
+from runs import MAX_SIZE_BYTES, configuration, seed
 from wire import fetch
 from workload import OBJECTS, Workload
 
 CLIENTS = 5
 CYCLES, SOAK_CYCLES = 300, 10_000
 FRESH_CYCLES, SOAK_FRESH_CYCLES = 6, 100
-WINDOW = 100  # cycles whose records are checked together
-READY = 2.0  # seconds from the fork (I14)
-SWEPT = 20.0  # seconds within which a start removes the remains of kills
-LATE = 0.01  # share of the starts that may take longer, because the machine has other work
-FRESH_READY = 10.0  # seconds from the start of an interpreter that imports everything, on two loaded cores
-LONGEST_LOAD = 0.3  # seconds from ready to the kill
+WINDOW_CYCLES = 100  # cycles whose records are checked together
+START_TIMEOUT_S = 2.0  # seconds from the fork (I14)
+SWEEP_TIMEOUT_S = 20.0  # seconds within which a start removes the remains of kills
+LATE_SHARE = 0.01  # share of the starts that may take longer, because the machine has other work
+FRESH_START_TIMEOUT_S = 10.0  # seconds from the start of an interpreter that imports everything, on two loaded cores
+MAX_LOAD_S = 0.3  # seconds from ready to the kill
 FLUSH = b'{"paths": ["/none"], "soft": true}'  # a purge that matches no entry: it flushes the index before its response
-KILLED_AT_START = 0.15  # share of the cycles that kill the proxy before it is ready
-KILLED_AT_WRITE = 0.3  # share of the other cycles that kill it right after the response to a write
-TTL = 3.0  # longer than a start takes, so that entries are still fresh after a kill
+KILLED_AT_START_SHARE = 0.15  # share of the cycles that kill the proxy before it is ready
+KILLED_AT_WRITE_SHARE = 0.3  # share of the other cycles that kill it right after the response to a write
+TTL_S = 3.0  # longer than a start takes, so that entries are still fresh after a kill
 FRESHNESS = {
-    "default_ttl": f"{TTL}s",
-    "negative_ttl": f"{TTL}s",
+    "default_ttl": f"{TTL_S}s",
+    "negative_ttl": f"{TTL_S}s",
     "stale_while_revalidate": 0,
     "stale_if_error": 0,
 }
-SLACK = 3.0  # seconds: on a loaded machine a joined lookup may have begun so long ago
+SLACK_S = 3.0  # seconds: on a loaded machine a joined lookup may have begun so long ago
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ class Killing:
     changes: list[Change] = field(default_factory=list)
     is_killed: bool = False
     most_space: int = 0  # bytes on disk after a kill
-    answered: asyncio.Event = field(default_factory=asyncio.Event)  # set by each successful write
+    write_succeeded: asyncio.Event = field(default_factory=asyncio.Event)  # set by each successful write
     last_written: str = OBJECTS.written[0]
 
     def __post_init__(self) -> None:
@@ -79,17 +79,17 @@ class Killing:
         """Run so many kills, then check that a proxy serves every byte right."""
         for number in range(1, cycles + 1):
             await self.cycle(ready)
-            if number % WINDOW == 0:
+            if number % WINDOW_CYCLES == 0:
                 self.check()
         await self.sweep()
         self.check()
-        assert self.late <= cycles * LATE, f"seed {self.seed}: {self.late} starts took more than {ready:g} s"
+        assert self.late <= cycles * LATE_SHARE, f"seed {self.seed}: {self.late} starts took more than {ready:g} s"
         self.evidence.add("kill -9 cycles", cycles)
 
     async def cycle(self, ready: float) -> None:
         """Start, load and kill a proxy. `ready` is the time limit of a start in seconds."""
         await self.starter.begin(self.config)
-        if self.slowest and self.rng.random() < KILLED_AT_START:
+        if self.slowest and self.rng.random() < KILLED_AT_START_SHARE:
             await asyncio.sleep(self.rng.uniform(0, self.slowest))
             await self.starter.kill()
             self.evidence.add("kills before the start had ended")
@@ -101,11 +101,11 @@ class Killing:
         self.evidence.add("entries found after kill -9", stats["entries"])
         self.is_killed = False
         load = [asyncio.create_task(self._use(running.address, number)) for number in range(CLIENTS)]
-        await self._disturb_for(running, self.rng.uniform(0, LONGEST_LOAD))
-        if self.rng.random() < KILLED_AT_WRITE:
-            self.answered.clear()
+        await self._disturb_for(running, self.rng.uniform(0, MAX_LOAD_S))
+        if self.rng.random() < KILLED_AT_WRITE_SHARE:
+            self.write_succeeded.clear()
             with suppress(TimeoutError):
-                await asyncio.wait_for(self.answered.wait(), LONGEST_LOAD)
+                await asyncio.wait_for(self.write_succeeded.wait(), MAX_LOAD_S)
                 self.evidence.add("kills as soon as a write was answered")
         await self.starter.kill()
         self.most_space = max(self.most_space, _allocated(self.config.parent / "cache"))
@@ -114,7 +114,7 @@ class Killing:
 
     async def sweep(self) -> None:
         """Get every object once nothing changes and all entries are stale: only current versions are right."""
-        await asyncio.sleep(TTL)
+        await asyncio.sleep(TTL_S)
         self.changes += self.origin.call("drain_history")
         current = {change.key: change.version for change in self.changes}
         await self.starter.begin(self.config)
@@ -130,14 +130,14 @@ class Killing:
     async def _swept(self) -> None:
         """Wait until the files without a row are removed and the bound on space holds again (I17)."""
         folder = self.config.parent / "cache"
-        async with asyncio.timeout(SWEPT):
-            while _allocated(folder) > MAX_SIZE:  # noqa: ASYNC110 - there is no event to wait for
+        async with asyncio.timeout(SWEEP_TIMEOUT_S):
+            while _allocated(folder) > MAX_SIZE_BYTES:  # noqa: ASYNC110 - there is no event to wait for
                 await asyncio.sleep(0.1)
 
     def check(self) -> None:
         """Check the records. Writes are kept for the next check, because later reads must not be older."""
         self.changes += self.origin.call("drain_history")
-        found = violations(self.records, self.changes, TTL + SLACK)
+        found = violations(self.records, self.changes, TTL_S + SLACK_S)
         assert not found, f"seed {self.seed}: {len(found)} violations, the first {found[0]}"
         failed = [record for record in self.records if record.outcome == "failed"]
         assert not failed, f"seed {self.seed}: 5xx from a healthy origin, the first {failed[0]}"
@@ -153,7 +153,7 @@ class Killing:
             record = await self.workload.step(client)
             if not record.is_read and record.outcome == "done":
                 self.last_written = record.key
-                self.answered.set()
+                self.write_succeeded.set()
         await client.close()
 
     async def _disturb_for(self, running: Running, seconds: float) -> None:
@@ -178,7 +178,7 @@ async def test_kill_again_and_again(tmp_path: Path, origin: OriginProcess, is_so
     """
     async with fork_server() as starter:
         killing = Killing(starter, origin, configuration(tmp_path, origin, freshness=FRESHNESS), evidence, seed())
-        await killing.run(SOAK_CYCLES if is_soak else CYCLES, READY)
+        await killing.run(SOAK_CYCLES if is_soak else CYCLES, START_TIMEOUT_S)
         evidence.add("slowest start after kill -9, ms", round(killing.slowest * 1000))
         evidence.add("most bytes on disk between kills", killing.most_space)
         assert not [line for line in starter.lines if "Traceback" in line], starter.lines
@@ -189,7 +189,7 @@ async def test_kill_the_command(tmp_path: Path, origin: OriginProcess, is_soak: 
     starter = FreshStarts()
     killing = Killing(starter, origin, configuration(tmp_path, origin, freshness=FRESHNESS), evidence, seed())
     try:
-        await killing.run(SOAK_FRESH_CYCLES if is_soak else FRESH_CYCLES, FRESH_READY)
+        await killing.run(SOAK_FRESH_CYCLES if is_soak else FRESH_CYCLES, FRESH_START_TIMEOUT_S)
     finally:
         await starter.kill()
     evidence.add("slowest start of the command after kill -9, ms", round(killing.slowest * 1000))

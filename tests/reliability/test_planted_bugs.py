@@ -14,7 +14,7 @@ from planted_plugin import CAUGHT, PASSED, WITHOUT
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
-DEADLINE = 900  # seconds for all bugs, on a loaded machine
+TRIALS_TIMEOUT_S = 900  # seconds for all bugs, on a loaded machine
 
 Outcomes = dict[str, dict[str, str]]
 """By the bug's name, then by the test's node; see `planted_plugin`."""
@@ -47,7 +47,7 @@ def outcomes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=DEADLINE,
+        timeout=TRIALS_TIMEOUT_S,
         check=False,
     )
     assert done.returncode == pytest.ExitCode.OK, done.stdout + done.stderr

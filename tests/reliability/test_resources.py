@@ -12,22 +12,22 @@ from certificates import localhost_certificate
 from evidence import Evidence
 from resource_process import COMMAND, ROOT, Client, Most, Served, origin_process, serve, wait_until
 
-LIMIT = 256  # descriptors
-CROWD = 400  # connections
-ADMIN_WITHIN = 1.0  # seconds (I21)
+MAX_DESCRIPTORS = 256  # descriptors
+CROWD_CONNECTIONS = 400  # connections
+ADMIN_TIMEOUT_S = 1.0  # seconds (I21)
 
-DEADLINE = 30.0  # seconds
-REFUSED_WITHIN = 2.0 * 3  # seconds (I30), on a machine that has other work
+CALL_TIMEOUT_S = 30.0  # seconds
+REFUSAL_TIMEOUT_S = 2.0 * 3  # seconds (I30), on a machine that has other work
 
 READERS = 500
 OBJECT = 1 << 30
 MIB = 1 << 20
-BUFFER = 32 << 10  # bytes of a stalled reader's receive buffer
-A_CONNECTION = 128 << 10  # bytes (I19)
+BUFFER_BYTES = 32 << 10  # bytes of a stalled reader's receive buffer
+CONNECTION_BYTES = 128 << 10  # bytes (I19)
 WRITERS = 300
-A_PIECE = 64 << 10  # bytes of an upload that are gathered if there are many uploads
-PIECES = 32 * MIB  # bytes: the first uploads may gather more, and there is slack
-FLIGHTS = 64 * MIB  # bytes: 16 connections to the origin, the bytes read but not yet written of each, and slack
+PIECE_BYTES = 64 << 10  # bytes of an upload that are gathered if there are many uploads
+FIRST_PIECES_BYTES = 32 * MIB  # bytes: the first uploads may gather more, and there is slack
+FETCHES_BYTES = 64 * MIB  # bytes: 16 connections to the origin, the bytes read but not yet written of each, and slack
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ class Probe(threading.Thread):
         super().__init__()
         self._served = served
         self._is_over = threading.Event()
-        self.answers = 0
+        self.response_count = 0
         self.slowest = 0.0
         self.most_descriptors = 0
         self.failures: list[str] = []
@@ -52,54 +52,54 @@ class Probe(threading.Thread):
         while not self._is_over.wait(0.05):
             began = time.monotonic()
             try:
-                assert self._served.ask_admin("/healthz", timeout=10) == "ok\n"
+                assert self._served.get_admin("/healthz", timeout=10) == "ok\n"
             except (OSError, AssertionError) as error:
                 self.failures.append(repr(error))
-            self.answers += 1
+            self.response_count += 1
             self.slowest = max(self.slowest, time.monotonic() - began)
             self.most_descriptors = max(self.most_descriptors, self._served.descriptors)
 
     def end(self) -> None:
         self._is_over.set()
-        self.join(DEADLINE)
+        self.join(CALL_TIMEOUT_S)
 
 
 def test_descriptors_run_out_for_clients_only(tmp_path: Path, origin: str, evidence: Evidence) -> None:
     """Clients beyond the bound get 503 and a close. The others get their hits, the admin port responds within a second,
     and all descriptors are released at the end (I21).
     """
-    with serve(tmp_path / "served", origin, descriptors=LIMIT) as served:
+    with serve(tmp_path / "served", origin, descriptors=MAX_DESCRIPTORS) as served:
         small, large = body_of(served, "/obj-16k"), body_of(served, "/obj-4")
         bound = int(served.metric("connections_limit"))
-        assert 16 <= bound <= LIMIT * 0.8
+        assert 16 <= bound <= MAX_DESCRIPTORS * 0.8
         wait_until(lambda: served.metric("connections") == 0)
         wait_until(lambda: not served.metric("flights_running"))
         before = served.descriptors
         probe = Probe(served)
         probe.start()
         clients = []
-        for _ in range(CROWD):
+        for _ in range(CROWD_CONNECTIONS):
             clients.append(Client(served.clients))
-            clients[-1].ask("/obj-16k")
+            clients[-1].send_get("/obj-16k")
         inside = [client for client in clients if is_in(client, small)]
         assert len(inside) == bound
-        assert served.metric("connections_refused_total") == CROWD - bound
+        assert served.metric("connections_refused_total") == CROWD_CONNECTIONS - bound
         for client in inside:
-            client.ask("/obj-4")
+            client.send_get("/obj-4")
         for client in inside:
-            status, _, body = client.answer()
+            status, _, body = client.response()
             assert (status, body == large) == (200, True)
         for client in clients:
             client.close()
         wait_until(lambda: served.metric("connections") == 0)
         probe.end()
         assert probe.failures == []
-        assert probe.slowest < ADMIN_WITHIN
+        assert probe.slowest < ADMIN_TIMEOUT_S
         wait_until(lambda: served.descriptors <= before)
         # There is room again.
         assert body_of(served, "/obj-16k") == small
-        assert served.told.read_text().count("\n") == 3, served.told.read_text()
-    evidence.add("connections refused", CROWD - bound)
+        assert served.log.read_text().count("\n") == 3, served.log.read_text()
+    evidence.add("connections refused", CROWD_CONNECTIONS - bound)
     evidence.add("connections served beside them", bound)
     evidence.add("most descriptors of 256", probe.most_descriptors)
     evidence.add("slowest /healthz meanwhile, ms", round(1000 * probe.slowest))
@@ -107,7 +107,7 @@ def test_descriptors_run_out_for_clients_only(tmp_path: Path, origin: str, evide
 
 def is_in(client: Client, expected: bytes) -> bool:
     """Return whether the client got its hit; if not, check that it was rejected as specified."""
-    status, headers, body = client.answer()
+    status, headers, body = client.response()
     if status == 200:
         assert body == expected
         return True
@@ -120,8 +120,8 @@ def is_in(client: Client, expected: bytes) -> bool:
 
 def body_of(served: Served, target: str) -> bytes:
     client = Client(served.clients)
-    client.ask(target)
-    status, _, body = client.answer()
+    client.send_get(target)
+    status, _, body = client.response()
     client.close()
     assert status == 200
     return body
@@ -144,7 +144,7 @@ def test_memory_under_stalled_readers_over_tls(tmp_path: Path, origin: str, evid
             reader.close()
     evidence.add("stalled readers over TLS", READERS)
     evidence.add("KiB a stalled reader over TLS", grown // READERS >> 10)
-    assert grown <= READERS * A_CONNECTION, f"{grown / MIB:.0f} MiB"
+    assert grown <= READERS * CONNECTION_BYTES, f"{grown / MIB:.0f} MiB"
 
 
 @pytest.mark.parametrize("is_cached", [True, False])
@@ -174,7 +174,7 @@ def test_memory_under_stalled_readers(tmp_path: Path, origin: str, evidence: Evi
         kind = "cached" if is_cached else "while it is filled"
         evidence.add(f"stalled readers, {kind}", READERS)
         evidence.add(f"KiB a stalled reader, {kind}", grown // READERS >> 10)
-        assert grown <= READERS * A_CONNECTION + (0 if is_cached else FLIGHTS), f"{grown / MIB:.0f} MiB"
+        assert grown <= READERS * CONNECTION_BYTES + (0 if is_cached else FETCHES_BYTES), f"{grown / MIB:.0f} MiB"
 
 
 def test_memory_under_stalled_uploads(tmp_path: Path, origin: str, evidence: Evidence) -> None:
@@ -196,12 +196,12 @@ def test_memory_under_stalled_uploads(tmp_path: Path, origin: str, evidence: Evi
     grown = most.bytes - base
     evidence.add("stalled uploads", WRITERS)
     evidence.add("KiB a stalled upload", grown // WRITERS >> 10)
-    assert grown <= WRITERS * (A_CONNECTION + A_PIECE) + PIECES, f"{grown / MIB:.0f} MiB"
+    assert grown <= WRITERS * (CONNECTION_BYTES + PIECE_BYTES) + FIRST_PIECES_BYTES, f"{grown / MIB:.0f} MiB"
 
 
 def stalled(served: Served, target: str, tls: ssl.SSLContext | None = None) -> Client:
-    client = Client(served.clients, buffer=BUFFER, tls=tls)
-    client.ask(target)
+    client = Client(served.clients, buffer=BUFFER_BYTES, tls=tls)
+    client.send_get(target)
     status, _ = client.head()
     assert status == 200
     return client
@@ -210,7 +210,7 @@ def stalled(served: Served, target: str, tls: ssl.SSLContext | None = None) -> C
 def taken(served: Served, target: str, size: int = OBJECT, tls: ssl.SSLContext | None = None) -> None:
     """Return all of it, read by a client at full speed."""
     client = Client(served.clients, tls=tls)
-    client.ask(target)
+    client.send_get(target)
     status, _ = client.head()
     assert status == 200
     client.drop(size)
@@ -235,12 +235,12 @@ def test_a_second_instance_is_refused(tmp_path: Path, origin: str, evidence: Evi
         assert second.stderr == f"the cache folder {folder}/cache is in use by another bucketfront\n"
         assert before == sorted((path, path.stat().st_size) for path in (folder / "cache" / "objects").rglob("*"))
         client = Client(served.clients)
-        client.ask("/obj-4")
-        status, headers, again = client.answer()
+        client.send_get("/obj-4")
+        status, headers, again = client.response()
         client.close()
         assert (status, again == body) == (200, True)
         assert headers["cache-status"].startswith("bucketfront; hit")
         assert served.process.poll() is None
     evidence.add("second instances refused")
     evidence.add("ms until a second instance is refused", round(1000 * took))
-    assert took < REFUSED_WITHIN
+    assert took < REFUSAL_TIMEOUT_S

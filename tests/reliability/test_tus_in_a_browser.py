@@ -29,7 +29,7 @@ HERE, ROOT = Path(__file__).parent, Path(__file__).parent.parent.parent
 PACKAGES = ("tus-js-client@4.3.1", "playwright-core@1.65.1", "@sparticuz/chromium@153.0.0")
 SIZE = 48 << 20
 KILL_AT = (0.2, 0.55, 0.8)  # share of the upload, as the client sees it
-DEADLINE = 120.0
+CALL_TIMEOUT_S = 120.0
 CONFIG = """\
 server: {port: %(port)d}
 admin: {port: 0}
@@ -95,7 +95,7 @@ class Upload:
         self.file = file
         self.starter = FreshStarts()
         self.kills = 0
-        self.told: list[dict[str, Any]] = []
+        self.reports: list[dict[str, Any]] = []
 
     async def start(self) -> str:
         await self.starter.begin(self.config)
@@ -115,10 +115,10 @@ class Upload:
         )
         assert process.stdout is not None
         try:
-            async with asyncio.timeout(DEADLINE):
+            async with asyncio.timeout(CALL_TIMEOUT_S):
                 while line := await process.stdout.readline():
-                    self.told.append(json.loads(line))
-                    share = self.told[-1].get("sent", 0) / self.told[-1].get("total", 1)
+                    self.reports.append(json.loads(line))
+                    share = self.reports[-1].get("sent", 0) / self.reports[-1].get("total", 1)
                     if self.kills < len(KILL_AT) and share >= KILL_AT[self.kills]:
                         await self.kill()
                 _, stderr = await process.communicate()
@@ -127,8 +127,8 @@ class Upload:
                 process.kill()
                 await process.wait()
         assert process.returncode == 0, stderr.decode()
-        assert not [said for said in self.told if "error" in said], self.told[-5:]
-        return self.told[-1]
+        assert not [report for report in self.reports if "error" in report], self.reports[-5:]
+        return self.reports[-1]
 
     async def kill(self) -> None:
         await self.starter.kill()
@@ -136,11 +136,11 @@ class Upload:
         await self.start()
 
 
-def ask(url: str, data: bytes | None = None, method: str = "GET") -> tuple[bytes, str | None]:
+def send_request(url: str, data: bytes | None = None, method: str = "GET") -> tuple[bytes, str | None]:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     request = urllib.request.Request(url, data=data, method=method, headers={"Content-Type": "text/html"})
-    with opener.open(request, timeout=DEADLINE) as answer:
-        return answer.read(), answer.headers["Content-Type"]
+    with opener.open(request, timeout=CALL_TIMEOUT_S) as response:
+        return response.read(), response.headers["Content-Type"]
 
 
 @pytest.mark.parametrize("client", ["tus-js-client", "page"])
@@ -160,17 +160,20 @@ async def test_upload_from_a_browser(
         page, key = elsewhere, "films/one.bin"
         if client == "page":
             example = (ROOT / "examples" / "media" / "upload.html").read_bytes()
-            await asyncio.to_thread(ask, f"{address}/upload.html", example, "PUT")
+            await asyncio.to_thread(send_request, f"{address}/upload.html", example, "PUT")
             page, key = f"{address}/upload.html", "uploads/film%20%C3%BC.bin"
         last = await upload.run(client, page, address, key)
         assert "done" in last
         assert upload.kills == len(KILL_AT)
-        got, kind = await asyncio.to_thread(ask, f"{address}/{key}")
+        got, kind = await asyncio.to_thread(send_request, f"{address}/{key}")
         assert hashlib.sha256(got).digest() == hashlib.sha256(content).digest()
-        stored, _ = await asyncio.to_thread(ask, f"{moto_s3.endpoint_url}/uploads-test/{key}")
+        stored, _ = await asyncio.to_thread(send_request, f"{moto_s3.endpoint_url}/uploads-test/{key}")
         assert stored == content
         assert client == "page" or kind == "text/x-test"
-        assert b"<UploadId>" not in (await asyncio.to_thread(ask, f"{moto_s3.endpoint_url}/uploads-test?uploads"))[0]
+        assert (
+            b"<UploadId>"
+            not in (await asyncio.to_thread(send_request, f"{moto_s3.endpoint_url}/uploads-test?uploads"))[0]
+        )
     finally:
         await upload.starter.kill()
     evidence.add("uploads from a browser")

@@ -64,7 +64,7 @@ def put(url: str, target: str, count: int, piece: Piece = same, *, is_chunked: b
                 client.socket.sendall(b"%x\r\n%s\r\n" % (MIB, data) if is_chunked else data)
             if is_chunked:
                 client.socket.sendall(b"0\r\n\r\n")
-        status, headers, body = client.answer()
+        status, headers, body = client.response()
     assert status == 201, body
     return headers["etag"]
 
@@ -98,8 +98,8 @@ def test_memory_of_an_upload(
         most.end()
         if max_size == "4GiB":
             client = Client(served.clients)
-            client.ask("/large")
-            status, headers, body = client.answer()
+            client.send_get("/large")
+            status, headers, body = client.response()
             client.close()
             assert status == 200
             assert headers["cache-status"].startswith("bucketfront; hit")
@@ -153,8 +153,8 @@ async def test_a_kill_leaves_no_parts(tmp_path: Path, is_soak: bool, evidence: E
                 await holds(lambda: not uploads(origin))
                 await holds(lambda: not [*(tmp_path / "cache" / "objects").glob("*/*")])
                 async with connected(running.address) as client:
-                    answer = await client.request("GET", "/x")
-                    assert answer.body == read("x", version, 0, 100_000)
+                    response = await client.request("GET", "/x")
+                    assert response.body == read("x", version, 0, 100_000)
                 await starter.kill()
         assert not [line for line in starter.lines if "Traceback" in line], starter.lines
     evidence.add("kills within an upload", kills)

@@ -24,7 +24,7 @@ class Sink:
                 method, target, _ = head.split(" ", 2)
                 found = re.search(r"(?im)^content-length: *(\d+)", head)
                 size, digest, start = await self._body(reader, int(found[1]) if found else 0)
-                headers, body = self._answer(method, target, size, digest, start)
+                headers, body = self._response(method, target, size, digest, start)
                 lines = [f"HTTP/1.1 {200 if headers else 404} Any", *(headers or ["Content-Length: 0"]), "", ""]
                 writer.write("\r\n".join(lines).encode() + body)
                 await writer.drain()
@@ -43,7 +43,7 @@ class Sink:
             left -= len(piece)
         return length, digest.digest(), start
 
-    def _answer(self, method: str, target: str, size: int, digest: bytes, start: bytes) -> tuple[list[str], bytes]:
+    def _response(self, method: str, target: str, size: int, digest: bytes, start: bytes) -> tuple[list[str], bytes]:
         path, _, query = target.partition("?")
         if part := re.search(r"partNumber=(\d+)", query):
             self._parts[int(part[1])] = size, digest

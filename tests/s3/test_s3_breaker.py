@@ -448,9 +448,9 @@ async def test_a_timeout_is_a_failure_and_a_cancellation_is_not(subject: Subject
         S3Origin(settings(server.endpoint_url, "100ms"), None, subject.breaker) as hasty,
     ):
         for _ in range(2):
-            server.asked.clear()
+            server.head_received.clear()
             waiting = asyncio.create_task(patient.head(A))
-            await server.asked.wait()
+            await server.head_received.wait()
             waiting.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await waiting
@@ -472,7 +472,7 @@ async def test_a_probe_that_is_cancelled_lets_the_next_one_try(subject: Subject)
         S3Origin(settings(server.endpoint_url), None, subject.breaker) as origin,
     ):
         waiting = asyncio.create_task(origin.head(A))
-        await server.asked.wait()
+        await server.head_received.wait()
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting

@@ -675,7 +675,7 @@ async def test_a_cancelled_get_closes_its_connection_and_returns_its_slot() -> N
     """I12: the cancellation of a get that waits for its head releases everything."""
     async with origin_of(answering(None, partial()), max_connections=1) as (origin, server):
         waiting = asyncio.create_task(origin.get(KEY, FromTo(0, 10)))
-        await server.asked.wait()
+        await server.head_received.wait()
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting

@@ -153,8 +153,8 @@ def spans_of(response: Response, size: int) -> list[tuple[int, int, bytes]]:
     assert response.body.endswith(f"\r\n--{boundary}--\r\n".encode())
     for raw in response.body.split(f"--{boundary}\r\n".encode())[1:]:
         fields, _, content = raw.partition(b"\r\n\r\n")
-        told = dict(line.split(": ", 1) for line in fields.decode().split("\r\n"))
-        start, stop = _content_range(told["Content-Range"], size)
+        part = dict(line.split(": ", 1) for line in fields.decode().split("\r\n"))
+        start, stop = _content_range(part["Content-Range"], size)
         body = content[: stop - start]
         assert content[stop - start :] in (b"\r\n", f"\r\n--{boundary}--\r\n".encode())
         found.append((start, stop, body))

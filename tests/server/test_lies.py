@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from behaviour import Behaviour, InTurn, PlainRequest
+from behaviour import Behaviour, InTurn, OriginRequest
 from chaos_client import ChaosClient
 from chaos_origin import ChaosOrigin
 from proxy_under_test import BLOCK, PART, settings_of
@@ -44,9 +44,9 @@ async def test_one_lie_is_not_heard(lied: Lied) -> None:
     record = await lied.client.get("x")
     assert (record.outcome, record.finding.is_all(record.version or 0)) == ("done", True)
     assert lied.corrupt == 1
-    asked = len(lied.origin.asked)
+    asked = len(lied.origin.requests)
     assert (await lied.client.get("x")).outcome == "done"
-    assert len(lied.origin.asked) == asked
+    assert len(lied.origin.requests) == asked
 
 
 async def test_lies_without_end(lied: Lied) -> None:
@@ -65,7 +65,7 @@ async def test_lies_without_end(lied: Lied) -> None:
 async def test_an_answer_that_has_begun_is_cut(lied: Lied, size: int) -> None:
     """A wrong byte among those already sent cuts the response before its end, so it is never whole (I1, I3)."""
     lied.origin.store("x", size)
-    lied.origin.script = InTurn(Behaviour(flip_at=5, drip=(BLOCK, 0.05)), key="x")
+    lied.origin.script = InTurn(Behaviour(flip_at=5, trickle=(BLOCK, 0.05)), key="x")
     record = await lied.client.get("x")
     assert record.outcome == "cut"
     assert 0 < record.received < size
@@ -91,7 +91,7 @@ async def test_a_large_object_is_not_kept(lied: Lied, monkeypatch: pytest.Monkey
 async def test_etags_that_are_no_md5s(tmp_path: Path) -> None:
     """If the ETags of a bucket only look like MD5s, its objects are served and stored as usual."""
 
-    def encrypted(asked: PlainRequest) -> Behaviour:
+    def encrypted(asked: OriginRequest) -> Behaviour:
         return Behaviour(etag=f'"{abs(hash(asked.key)):032x}"')
 
     async with ChaosOrigin(script=encrypted) as origin:
@@ -101,5 +101,5 @@ async def test_etags_that_are_no_md5s(tmp_path: Path) -> None:
             client = ChaosClient(app.address)
             for key in ("x", "y", "x", "y"):
                 assert (await client.get(key)).outcome == "done"
-            assert [asked.key for asked in origin.asked] == ["x", "x", "y"]
+            assert [request.key for request in origin.requests] == ["x", "x", "y"]
             await client.close()

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import pytest
 from aiohttp import web
-from behaviour import HONEST, Behaviour, PlainRequest, Script, honest
+from behaviour import HONEST, Behaviour, OriginRequest, Script, honest
 from interruption import Interruption
 from proxy_under_test import BLOCK, pattern, until
 from uploads_under_test import BODY, OLD, PART, PERCENTS, Setup, framed, running
@@ -39,7 +39,7 @@ async def full_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
         yield made
 
 
-def is_step(asked: PlainRequest, step: str) -> bool:
+def is_step(asked: OriginRequest, step: str) -> bool:
     """Return whether a request is the step `create`, `part`, `part 15`, `complete`, `abort` or `put`."""
     method, _, target = asked.line.partition(" ")
     if step.startswith("part "):
@@ -55,7 +55,7 @@ def once(step: str, behaviour: Behaviour, *, times: int = 1) -> Script:
     """Return a script in which the first `times` requests of a step get a fault."""
     left = times
 
-    def script(asked: PlainRequest) -> Behaviour:
+    def script(asked: OriginRequest) -> Behaviour:
         nonlocal left
         if not left or not is_step(asked, step):
             return HONEST
@@ -72,7 +72,7 @@ CURED = {
     "reset in the middle": Behaviour(cut_at=PART // 2, with_reset=True),
     "closed at its first byte": Behaviour(cut_at=1),
     "reset with no answer": Behaviour(cut_at=0, with_reset=True),
-    "slow": Behaviour(drip=(PART // 8, 0.01)),
+    "slow": Behaviour(trickle=(PART // 8, 0.01)),
     "late": Behaviour(pause=0.2),
     "not HTTP": Behaviour(garbage=b"SSH-2.0\r\n\r\n"),
     "no answer": Behaviour(stall_at=0),
@@ -174,7 +174,7 @@ async def test_a_refusal_ends_the_body(setup: Setup) -> None:
 async def test_a_failed_abort_is_repeated(setup: Setup) -> None:
     """An upload that could not be aborted is in the journal, and is aborted later (I8)."""
 
-    def script(asked: PlainRequest) -> Behaviour:
+    def script(asked: OriginRequest) -> Behaviour:
         return Behaviour(status=403 if is_step(asked, "part") else 503) if asked.method != "POST" else HONEST
 
     setup.origin.script = script
@@ -272,7 +272,7 @@ async def test_larger_than_the_cache(
     fail_late = once("part 15", Behaviour(status=503)) if room > PART else honest
     async with running(tmp_path, monkeypatch, limit) as setup:
 
-        def script(asked: PlainRequest) -> Behaviour:
+        def script(asked: OriginRequest) -> Behaviour:
             nonlocal most
             figures = setup.app.cache.statistics()
             taken = sum(file.stat().st_blocks * 512 for file in setup.files)

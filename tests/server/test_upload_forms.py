@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from behaviour import HONEST, Behaviour, PlainRequest
+from behaviour import HONEST, Behaviour, OriginRequest
 from proxy_under_test import BLOCK, S3, Proxy, StartProxy, pattern, until
 from relay import Seen, canned
 from uploads_under_test import BODY, OLD, PERCENTS, Setup, running
@@ -293,7 +293,7 @@ async def test_s3_refuses_the_second_file(
     setup.origin.script = lambda asked: refusal if (asked.method, asked.key) == ("PUT", "b") else HONEST
     response = await setup.request("POST", three(second), "/upload", TYPE)
     assert (response.status, told_as_stored(response)) == (told, ["a"])
-    assert not [asked for asked in setup.origin.asked if (asked.method, asked.key) == ("PUT", "c")]
+    assert not [asked for asked in setup.origin.requests if (asked.method, asked.key) == ("PUT", "c")]
     for name, content in (("a", FIRST), ("b", OLD), ("c", OLD)):
         await setup.is_whole(content, target=f"/{name}")
     await setup.at_rest()
@@ -308,7 +308,7 @@ async def test_a_lost_answer_within_a_form(setup: Setup, second: bytes, step: st
     """
     lost = Behaviour(cut_at=0, with_reset=with_reset)
 
-    def script(asked: PlainRequest) -> Behaviour:
+    def script(asked: OriginRequest) -> Behaviour:
         is_begun = asked.line.endswith("?uploads")
         return lost if (asked.method, asked.key) == (step, "b") and not is_begun else HONEST
 

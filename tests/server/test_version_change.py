@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from behaviour import Behaviour, PlainRequest
+from behaviour import Behaviour, OriginRequest
 from chaos_client import ChaosClient
 from chaos_origin import ChaosOrigin
 from history import Outcome, Record, violations
@@ -90,7 +90,7 @@ class _Overwriting:
     ignores_if_match: bool
     is_done: bool = False
 
-    def __call__(self, asked: PlainRequest) -> Behaviour:
+    def __call__(self, asked: OriginRequest) -> Behaviour:
         otherwise = Behaviour(ignores_if_match=self.ignores_if_match)
         if asked.method != "GET" or asked.key != self.key or self.is_done:
             return otherwise

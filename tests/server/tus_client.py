@@ -16,9 +16,9 @@ def metadata(**pairs: str) -> str:
 
 async def created(proxy: Proxy, length: int, key: str = "x", **headers: str) -> str:
     """Create an upload. Return its URL."""
-    told = {**TUS, "Upload-Length": str(length), "Upload-Metadata": metadata(key=key)}
-    told |= {name.replace("_", "-"): value for name, value in headers.items()}
-    response = await proxy.request("POST", "/upload", told)
+    sent_headers = {**TUS, "Upload-Length": str(length), "Upload-Metadata": metadata(key=key)}
+    sent_headers |= {name.replace("_", "-"): value for name, value in headers.items()}
+    response = await proxy.request("POST", "/upload", sent_headers)
     assert response.status == 201, response.body
     return response.headers["Location"]
 

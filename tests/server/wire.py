@@ -111,10 +111,10 @@ class Connection:
 
 def message(method: str, target: str, headers: Mapping[str, str] | None = None, body: bytes | None = None) -> bytes:
     """Return a request as bytes, with `Host` and, for a body, `Content-Length` unless `headers` have them."""
-    told = {"Host": "proxy.test", **(headers or {})}
-    if body is not None and not {"Content-Length", "Transfer-Encoding"} & told.keys():
-        told["Content-Length"] = str(len(body))
-    lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in told.items())]
+    all_headers = {"Host": "proxy.test", **(headers or {})}
+    if body is not None and not {"Content-Length", "Transfer-Encoding"} & all_headers.keys():
+        all_headers["Content-Length"] = str(len(body))
+    lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in all_headers.items())]
     return "\r\n".join([*lines, "", ""]).encode("utf-8", "surrogateescape") + (body or b"")
 
 
