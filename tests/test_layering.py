@@ -1,4 +1,4 @@
-"""The rooms of the package (docs/architecture.md): imports point only upward, and pure modules stay pure."""
+"""The rooms of the package (docs/architecture.md): imports point down its picture, and pure modules stay pure."""
 
 import ast
 import sys
@@ -10,8 +10,8 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "proxy" / "bucketfront"
 
-# From the top down. A room may use itself and the rooms above it.
-FLOORS: tuple[frozenset[str], ...] = (
+# From the bottom of the picture to its top. A room may use itself and earlier lines.
+LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"bucketfront"}),  # the package itself: its version
     frozenset({"errors"}),
     frozenset({"keys", "http", "retry", "task_set"}),
@@ -33,7 +33,7 @@ DOORS = {
     ("cli", "cache"): {"bucketfront.cache.storage.verification"},  # it works on a folder without a cache
 }
 # The floors inside the cache. Modules outside these folders stand below all of them.
-CACHE_FLOORS = ("storage", "entries", "fetch", "upkeep")
+CACHE_LAYERS = ("storage", "entries", "fetch", "upkeep")
 # Values and Protocols without imports of the floors below. The cache fetches through one and reports with the other.
 CACHE_GROUND = {"bucketfront.cache.origin"}
 PURE = (
@@ -67,7 +67,7 @@ def room_of(module: str) -> str:
 
 
 def floor_of(room: str) -> int:
-    found = [number for number, rooms in enumerate(FLOORS) if room in rooms]
+    found = [number for number, rooms in enumerate(LAYERS) if room in rooms]
     assert found, f"bucketfront.{room} stands on no floor: give it one"
     return found[0]
 
@@ -104,7 +104,7 @@ def cache_floor(module: str) -> int:
     if module in CACHE_GROUND:
         return -1
     folder = module.removeprefix("bucketfront.cache.").partition(".")[0]
-    return CACHE_FLOORS.index(folder) if folder in CACHE_FLOORS else len(CACHE_FLOORS)
+    return CACHE_LAYERS.index(folder) if folder in CACHE_LAYERS else len(CACHE_LAYERS)
 
 
 def wrong_cache_imports(module: str, source: str) -> list[str]:
@@ -142,7 +142,7 @@ def impurities(source: str) -> list[str]:
 
 
 @pytest.mark.parametrize("path", modules(), ids=name_of)
-def test_imports_point_upward(path: Path) -> None:
+def test_imports_point_downward(path: Path) -> None:
     """No module uses a room below its own, and rooms above are entered by their doors."""
     assert wrong_imports(name_of(path), path.read_text()) == []
 

@@ -36,13 +36,13 @@ from bucketfront.tus.manager import UploadManager
 from bucketfront.tus.staging import StagingSpace
 from bucketfront.tus.upload_folder import UploadFolder
 
-SPLIT_DISTANCE_BYTES = 1 << 20  # for less, waiting costs less than another request
-UPLOAD_STALL_TIMEOUT_S = 30.0  # without progress, beside the read timeout, until an upload ends
+SPLIT_DISTANCE_BYTES = 1 << 20  # a reader that is closer waits, because a request of its own costs more
+UPLOAD_STALL_TIMEOUT_S = 30.0  # added to the read timeout: how long an upload may make no progress
 EXAMPLES = Path(__file__).parents[2] / "examples" / "media"
 
 
 class App:
-    """One bucketfront in this event loop. `clock` is wall time in seconds since the epoch.
+    """The whole proxy, in one event loop. `clock` is wall time in seconds since the epoch.
 
     `elapsed` is a clock in seconds that no operator can set. The cache derives its own time from both.
 
@@ -202,7 +202,7 @@ class App:
             folder=UploadFolder(assembly.store.folder),
             origin=self.origin,
             store=writer.store,
-            forget=writer.invalidate,
+            invalidate=writer.invalidate,
             space=StagingSpace(assembly.space.reserve, assembly.entries.budget),
             source=self._endpoint_name,
             boot=boot_id(),
@@ -215,7 +215,7 @@ class App:
     def _start_aborting(self) -> None:
         """Start to abort the multipart uploads that a kill left at S3. The start does not wait for that."""
         tasks = TaskSet()
-        tasks.start(self.upload_journal.abort_abandoned(self.origin), name="left-behind uploads")
+        tasks.start(self.upload_journal.abort_abandoned(self.origin), name="abandoned uploads")
         self._stack.push_async_callback(tasks.close)
 
 

@@ -20,7 +20,7 @@ from fakes import FakeClock
 
 from bucketfront.cache.assembly import CacheOptions, assemble
 from bucketfront.cache.entries.entry import ENTRY_BYTES, Entry
-from bucketfront.cache.entries.entry_table import FreshnessPolicy
+from bucketfront.cache.entries.entry_table import FreshnessOf
 from bucketfront.cache.fetch import body_stream
 from bucketfront.cache.fetch.fill import Fill
 from bucketfront.cache.lookup_flow import Absent
@@ -119,7 +119,7 @@ class WeightlessIndex(Index):
         return 0
 
 
-def steady(ttl: float = 60.0, revalidate: float = 0.0, error: float = 0.0, outage: float = 0.0) -> FreshnessPolicy:
+def steady(ttl: float = 60.0, revalidate: float = 0.0, error: float = 0.0, outage: float = 0.0) -> FreshnessOf:
     """Return the freshness policy that production has, with these defaults, in seconds."""
 
     def policy(_: ObjectKey, metadata: Metadata, now: float) -> freshness.Freshness:
@@ -148,7 +148,7 @@ class Rig:
         parallel_parts: int = 3,
         read_ahead_limit: int = 8,
         after_disconnect: Literal["finish", "stop", "auto"] = "finish",
-        policy: FreshnessPolicy | None = None,
+        policy: FreshnessOf | None = None,
         negative_ttl: float = 10.0,
         idle_timeout: float = 3600.0,
         memory: int = 1 << 20,

@@ -11,7 +11,7 @@ from fake_origin import BLOCK, KEY, FakeOrigin, content
 
 from bucketfront.cache.fetch import body_stream
 from bucketfront.cache.fetch.body_stream import MAX_FAILURES, MAX_HEDGES
-from bucketfront.cache.fetch.part import PartOutcome
+from bucketfront.cache.fetch.part_fetch import PartOutcome
 from bucketfront.cache.reader import Reader
 from bucketfront.errors import (
     AccessDenied,

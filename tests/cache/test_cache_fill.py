@@ -13,7 +13,7 @@ from fake_origin import BLOCK, KEY, FakeOrigin, content
 
 from bucketfront.cache.entries.entry import ENTRY_BYTES
 from bucketfront.cache.fetch.body_stream import MAX_FAILURES
-from bucketfront.cache.fetch.part import PartOutcome
+from bucketfront.cache.fetch.part_fetch import PartOutcome
 from bucketfront.cache.origin import OriginResponse
 from bucketfront.errors import (
     BodyTruncated,

@@ -13,7 +13,7 @@ from fake_origin import BLOCK, KEY, FakeOrigin, content
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bucketfront.cache.fetch import part_fetch
+from bucketfront.cache.fetch import part_transfer
 from bucketfront.cache.fetch.integrity import MAX_REMEMBERED, Integrity
 from bucketfront.cache.storage import digests
 from bucketfront.errors import ContentMismatch
@@ -156,7 +156,7 @@ async def test_the_part_that_completes_an_object_compares_it(tmp_path: Path) -> 
 @pytest.fixture
 def _nothing_held(monkeypatch: pytest.MonkeyPatch) -> None:
     """Treat every object as a large one."""
-    monkeypatch.setattr(part_fetch, "MAX_HELD_BYTES", 0)
+    monkeypatch.setattr(part_transfer, "MAX_HELD_BYTES", 0)
 
 
 @pytest.mark.usefixtures("_nothing_held")

@@ -5,7 +5,7 @@ import pytest
 from bucketfront.cache.entries import entry
 from bucketfront.cache.entries.entry import Entry, EntryState
 from bucketfront.cache.fetch import part, single_flight
-from bucketfront.cache.fetch.part import PartFetch, PartState
+from bucketfront.cache.fetch.part_fetch import PartFetch, PartState
 from bucketfront.cache.fetch.single_flight import Lookup, LookupState
 from bucketfront.http.freshness import Freshness
 from bucketfront.http.metadata import Metadata

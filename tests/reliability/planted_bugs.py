@@ -86,7 +86,7 @@ BUGS = (
         "A block's bit is set when its write begins.",
         (
             Edit(
-                "bucketfront.cache.fetch.part_fetch:PartTransfer._write",
+                "bucketfront.cache.fetch.part_transfer:PartTransfer._write",
                 "fetch.writing_to = end\n",
                 "fetch.writing_to = end\n"
                 "    for block in touched:\n"
@@ -102,7 +102,7 @@ BUGS = (
         "A block counts as complete while its last byte is missing.",
         (
             Edit(
-                "bucketfront.cache.fetch.part_fetch:PartTransfer._write",
+                "bucketfront.cache.fetch.part_transfer:PartTransfer._write",
                 "entry.metadata.size) <= end",
                 "entry.metadata.size) <= end + 1",
             ),
@@ -609,7 +609,7 @@ BUGS = (
         "S3's checksum is compared only if one part fetch brings the whole object.",
         (
             Edit(
-                "bucketfront.cache.fetch.part_fetch:PartTransfer._completes",
+                "bucketfront.cache.fetch.part_transfer:PartTransfer._completes",
                 "| blocks.mask(whole)",
                 "& 0 | blocks.mask(whole)",
             ),
@@ -622,7 +622,7 @@ BUGS = (
         "The last bytes of an object are readable before its checksum is compared.",
         (
             Edit(
-                "bucketfront.cache.fetch.part_fetch:PartTransfer._write",
+                "bucketfront.cache.fetch.part_transfer:PartTransfer._write",
                 "is_last = self",
                 "fetch.mark = end\n    self._on_written(fetch)\n    is_last = self",
             ),
@@ -683,7 +683,7 @@ BUGS = (
         17,
         "not-reserved",
         "Bytes are written without a reservation from the budget.",
-        (Edit("bucketfront.cache.fetch.part_fetch:PartTransfer.run", "await self._context.reserve(count)", "pass"),),
+        (Edit("bucketfront.cache.fetch.part_transfer:PartTransfer.run", "await self._context.reserve(count)", "pass"),),
         (CACHE + "test_the_least_recently_used_makes_room",),
     ),
     Bug(

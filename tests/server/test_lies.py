@@ -11,7 +11,7 @@ from chaos_origin import ChaosOrigin
 from proxy_under_test import BLOCK, PART, settings_of
 
 from bucketfront.app import App
-from bucketfront.cache.fetch import part_fetch
+from bucketfront.cache.fetch import part_transfer
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ async def test_a_large_object_is_not_kept(lied: Lied, monkeypatch: pytest.Monkey
 
     The object is then fetched again (I15).
     """
-    monkeypatch.setattr(part_fetch, "MAX_HELD_BYTES", PART)
+    monkeypatch.setattr(part_transfer, "MAX_HELD_BYTES", PART)
     lied.origin.store("x", 3 * PART + 100)
     lied.origin.script = InTurn(Behaviour(flip_at=PART // 3), key="x")
     await lied.client.get("x")

@@ -1,4 +1,4 @@
-"""Puts the cache together: storage, index, entries, part fetches, the `Cache` itself and its upkeep.
+"""Build the cache from its parts: storage, index, entries, part fetches, the `Cache` itself and its upkeep.
 
 `open_cache` opens the folder of a cache and runs all of it. `assemble` only builds the objects, over a storage and an
 index that are open. This module alone knows all parts of the cache.
@@ -15,11 +15,11 @@ from typing import Literal
 from bucketfront.cache.cache import Cache
 from bucketfront.cache.clock import CacheClock, Clock, boottime
 from bucketfront.cache.entries.budget import Budget
-from bucketfront.cache.entries.entry_table import NEVER_VALIDATED, EntryTable, FreshnessPolicy
+from bucketfront.cache.entries.entry_table import NEVER_VALIDATED, EntryTable, FreshnessOf
 from bucketfront.cache.entries.hot_bodies import HotBodies
 from bucketfront.cache.entries.negative_cache import NegativeCache
 from bucketfront.cache.fetch.integrity import Comparison, Integrity
-from bucketfront.cache.fetch.part import FetchContext, FetchStats
+from bucketfront.cache.fetch.part_fetch import FetchContext, FetchStats
 from bucketfront.cache.fetch.single_flight import Lookups
 from bucketfront.cache.housekeeper import Housekeeper
 from bucketfront.cache.lookup_flow import LookupFlow
@@ -59,7 +59,7 @@ class CacheOptions:
     read_ahead_limit: int  # part fetches
     hot_limit: int
     memory: int
-    policy: FreshnessPolicy
+    policy: FreshnessOf
     negative_ttl: Callable[[ObjectKey], float]
     idle_timeout: float
     reader_timeout: float

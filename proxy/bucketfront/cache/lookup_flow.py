@@ -24,7 +24,7 @@ from bucketfront.cache.entries.entry import Entry
 from bucketfront.cache.entries.negative_cache import NegativeCache
 from bucketfront.cache.fetch import requests
 from bucketfront.cache.fetch.fill import Fill
-from bucketfront.cache.fetch.part import FetchContext
+from bucketfront.cache.fetch.part_fetch import FetchContext
 from bucketfront.cache.fetch.read_ahead import ReadAhead
 from bucketfront.cache.fetch.single_flight import Lookup, LookupResult, Lookups
 from bucketfront.cache.origin import OriginResponse
@@ -46,9 +46,9 @@ from bucketfront.http.metadata import Metadata
 from bucketfront.http.ranges import FromTo, Suffix
 from bucketfront.keys import ObjectKey
 
-PUBLISH_TIMEOUT_S = 5.0  # a client waits so long until its upload is in the cache; publishing continues after that
-MAX_PUBLISH_HEADS = 3  # for one upload, each because an invalidated lookup ended meanwhile with a newer result
-MAX_RESTARTS = 4  # of one request's lookup, each because its entry was lost before its file was open
+PUBLISH_TIMEOUT_S = 5.0  # how long a client waits for its upload to be in the cache; publishing continues after that
+MAX_PUBLISH_HEADS = 3  # of one upload; each repeats because an invalidated lookup ended meanwhile with another result
+MAX_RESTARTS = 4  # of one request's lookup; each because the entry's file was gone
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class Absent:
 
 
 class LookupFlow:
-    """Finds entries, and fetches and publishes them. Lives in the event loop. `clock` is the cache's clock."""
+    """Finds the entry that serves a key, and publishes new versions. Lives in the event loop. `clock` is the cache's clock."""
 
     def __init__(
         self,
@@ -96,7 +96,7 @@ class LookupFlow:
         revalidate: bool = False,
         only_if_cached: bool = False,
     ) -> Reader | Absent:
-        """See `Cache.lookup`."""
+        """Return a Reader for the object of `key`, or Absent. See `Cache.lookup`."""
         for _ in range(MAX_RESTARTS):
             now = self._clock()
             entry = self._entries.get(key)
@@ -120,13 +120,13 @@ class LookupFlow:
             except BaseException:
                 self._disposal.unpin(entry)
                 raise
-            # The file is gone, or has not what the index claims. Without the entry, the next round is a miss.
+            # The file is gone, or does not have the blocks that the index claims. Without the entry, the next round is a miss.
             self._disposal.remove(entry)
             self._disposal.unpin(entry)
         raise OriginUnavailable(f"{key} changed {MAX_RESTARTS} times while it was looked up")
 
     def _serve(self, entry: Entry, now: float) -> CacheStatus | None:
-        """Return the cache status with which the entry serves without a wait, or None if it may not serve so."""
+        """Return the cache status if the entry may serve at once, else None."""
         ttl = entry.ttl(now)
         if ttl > 0:
             self._counters.hits += 1
@@ -199,8 +199,8 @@ class LookupFlow:
         self, key: ObjectKey, stale: Entry | None, part: FromTo | Suffix | None, lookup: Lookup, *, get: bool
     ) -> LookupResult:
         """Send the request of a lookup, and return an entry that is pinned once."""
-        # The response holds for some time after this moment, so the age counts from here: bounded staleness
-        # (docs/invariants.md#bounded-staleness).
+        # The response may describe the object at any time after the request was sent, so its age counts from here:
+        # bounded staleness (docs/invariants.md#bounded-staleness).
         sent_at = self._clock()
         try:
             status = 200
@@ -230,16 +230,15 @@ class LookupFlow:
         metadata = response.metadata if isinstance(response, OriginResponse) else response
         entry = self._entries.create(key, metadata, sent_at)
         self._entries.pin(entry)
-        try:
-            if isinstance(response, OriginResponse):
+        if isinstance(response, OriginResponse):
+            try:
                 # Before the entry is reachable, because it gets one file in its life.
                 await self._open_files.give(entry)
-        except BaseException:
-            assert isinstance(response, OriginResponse)
-            response.body.close()
-            self._disposal.remove(entry)
-            self._disposal.unpin(entry)
-            raise
+            except BaseException:
+                response.body.close()
+                self._disposal.remove(entry)
+                self._disposal.unpin(entry)
+                raise
         self._publish(entry, lookup)
         if not isinstance(response, OriginResponse):
             return LookupResult(entry, 200)
@@ -264,8 +263,8 @@ class LookupFlow:
     def _report_conflict(self, key: ObjectKey, lookup: Lookup, found: Metadata | None) -> None:
         """Handle the result of an invalidated lookup, None for a 404, which may be newer than what is known.
 
-        Its waiters get it, and must not get an older version later. So another version that is known is removed, and
-        the running lookup gets a conflicting result.
+        Its waiters get this result, and must not get an older version afterwards. So an entry of another version is
+        removed, and the shared lookup gets this result as a conflicting one.
         """
         if not lookup.is_invalidated:
             return
@@ -277,7 +276,7 @@ class LookupFlow:
     # --- publishing uploads ----------------------------------------------------------------------------------
 
     async def publish_upload(self, upload: Upload, etag: str) -> None:
-        """See `Cache.publish`."""
+        """Publish an upload as the entry of its key. See `Cache.publish`."""
         if not upload.is_whole:
             return
         key = upload.key

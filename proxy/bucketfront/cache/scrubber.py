@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 
 from bucketfront.cache.entries.entry import Entry
 from bucketfront.cache.fetch.fill import Fill
-from bucketfront.cache.fetch.part import FetchContext
+from bucketfront.cache.fetch.part_fetch import FetchContext
 from bucketfront.cache.statistics import Counters
 from bucketfront.cache.storage import blocks
 from bucketfront.cache.storage.index import Index

@@ -25,7 +25,7 @@ class FreshnessPolicy:
             ttl=_first(ruling.ttl, settings.default_ttl),
             stale_while_revalidate=_first(ruling.stale_while_revalidate, settings.stale_while_revalidate),
             stale_if_error=_first(ruling.stale_if_error, settings.stale_if_error),
-            # With 0, the window in an outage is as long as stale_if_error.
+            # The longer window holds, so 0 leaves stale_if_error.
             outage=_first(settings.outage, 0.0),
         )
         # S3's "null" version can be overwritten, and has no version in its metadata.

@@ -46,8 +46,8 @@ class FreshnessSettings(Section):
     stale_if_error: Duration = 86400.0
     """How long past its lifetime a stale object may be served while S3 fails (RFC 5861 section 4)."""
     outage: Duration | None = None
-    """How long past its lifetime a stale object may be served while S3 is out of reach. An object's own
-    `stale-if-error` comes first. `null` means the value of `freshness.stale_if_error`."""
+    """How long past its lifetime a stale object may be served while S3 is out of reach. The longer of this
+    and `freshness.stale_if_error` holds, and `null` means the latter. An object's own `stale-if-error` comes first."""
     honor_client_no_cache: Flag = False
     """Whether a client's `Cache-Control: no-cache` makes bucketfront revalidate the object."""
     media_rules: Flag = True

@@ -47,7 +47,7 @@ class WrongBodyType(ProxyError):
     """A body that is not `application/offset+octet-stream`."""
 
 
-class WrongChecksum(ProxyError):
+class TusChecksumMismatch(ProxyError):
     """A body that does not have its Upload-Checksum."""
 
 

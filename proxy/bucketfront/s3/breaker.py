@@ -2,7 +2,7 @@
 
 Theory of operation
 -------------------
-Every read is an attempt: `admit` begins it, and `succeeded`, `failed` or `withdrawn` ends it. `BreakerState` changes
+Every attempt of a read, and every body that came too slowly, is an attempt here: `admit` begins it, and `succeeded`, `failed` or `withdrawn` ends it. `BreakerState` changes
 only in `_advance`, by this table. A pair that is not in it changes nothing.
 
     CLOSED      TRIP        -> OPEN
@@ -12,10 +12,10 @@ only in `_advance`, by this table. A pair that is not in it changes nothing.
     RECOVERING  FULL_LOAD   -> CLOSED
     RECOVERING  TRIP        -> OPEN
 
-TRIP is the MAX_FAILURES-th failure without a success between them. A failure is an origin out of reach, or a 5xx. If
-all of them are 5xx for one key, there is no TRIP, because one sick object must not make all others unavailable.
-PAUSE_OVER is found by the first attempt after the pause. Each OPEN without a success before it pauses for twice as
-long, up to MAX_PAUSE_S. FULL_LOAD is the success that would raise the bound on attempts beyond MAX_BOUND.
+A failure is an origin out of reach, or a 5xx. TRIP is a failure that is at least the MAX_FAILURES-th since the last
+success, unless all of them are 5xx for one key. One sick object must not make all others unavailable. The first
+`check` or `admit` after a pause finds PAUSE_OVER. A pause is random between half and all of a length that doubles up
+to MAX_PAUSE_S, and that a success resets. A longer Retry-After of the origin replaces it. FULL_LOAD is the success that would raise the bound on attempts beyond MAX_BOUND.
 
 Each OPEN begins a new term. An attempt knows the term in which it began, and an outcome from an earlier term changes
 nothing. Neither a late failure nor a late success shows how the origin is now.
@@ -45,7 +45,7 @@ from bucketfront.keys import ObjectKey
 from bucketfront.s3.error_translation import VersionUnchanged
 
 MAX_FAILURES = 5  # without a success between them; more than the READ_ATTEMPTS of one request
-FIRST_PAUSE_S = 1.0  # at most; doubled each time that the breaker opens again without a success
+FIRST_PAUSE_S = 1.0  # the first length; a pause is half to all of it
 MAX_PAUSE_S = 30.0  # an origin that is back is in use half a minute later
 PROBE_WAIT_S = 1.0  # the Retry-After of requests that come while others test the origin
 MAX_BOUND = 64  # attempts at once while recovering; above it `origin.max_connections` is the bound
@@ -60,7 +60,7 @@ _SUCCESSES = (
     NoSuchVersion,
     DeleteMarker,
 )
-# A client can cause the first, and the second is our own congestion. Neither shows the origin's health.
+# A client's request can cause an invalid response, and OriginBusy is our own congestion. Neither shows the health.
 _NEUTRAL = (InvalidOriginResponse, OriginBusy)
 
 log = logging.getLogger(__name__)
@@ -100,7 +100,7 @@ class Breaker:
         self._state = BreakerState.CLOSED
         self._term = 0  # counts the changes to OPEN
         self._failures = 0  # since the last success
-        self._suspect: ObjectKey | None = None  # the key, if all these failures are 5xx for it
+        self._failing_key: ObjectKey | None = None  # the key, if all these failures are 5xx for it
         self._open_until = 0.0  # by the clock; in OPEN
         self._next_pause = FIRST_PAUSE_S  # at most
         self._bound = 1  # attempts at once; in PROBING and RECOVERING
@@ -158,13 +158,13 @@ class Breaker:
         """End an attempt for `key` to which the origin gave no response, or a 5xx (OriginServerError)."""
         if not self._end(term):
             return
-        culprit = key if isinstance(error, OriginServerError) else None
-        self._suspect = culprit if self._failures == 0 or culprit == self._suspect else None
+        failed_key = key if isinstance(error, OriginServerError) else None
+        self._failing_key = failed_key if self._failures == 0 or failed_key == self._failing_key else None
         self._failures += 1
         if self.is_open:
             self._advance(BreakerEvent.FAILURE)
             self._pause(error)
-        elif self._failures >= MAX_FAILURES and self._suspect is None:
+        elif self._failures >= MAX_FAILURES and self._failing_key is None:
             self.opened += 1
             self._advance(BreakerEvent.TRIP)
             pause = self._pause(error)

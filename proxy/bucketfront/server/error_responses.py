@@ -43,8 +43,8 @@ from bucketfront.http.tus_fields import (
     CHECKSUM_MISMATCH,
     VERSION,
     BadUploadHead,
+    TusChecksumMismatch,
     WrongBodyType,
-    WrongChecksum,
     WrongVersion,
 )
 from bucketfront.http.write_head import BadWriteHead, NoSuchWrite
@@ -106,7 +106,7 @@ _TABLE: tuple[tuple[type[ProxyError], int, str | None], ...] = (
     (NoSuchWrite, 501, None),
     (SlowClient, 408, None),
     (BadUploadHead, 400, None),
-    (WrongChecksum, CHECKSUM_MISMATCH, None),
+    (TusChecksumMismatch, CHECKSUM_MISMATCH, None),
     (WrongVersion, 412, None),
     (WrongBodyType, 415, None),
     (OffsetConflict, 409, None),

@@ -7,6 +7,8 @@ A verdict depends only on the method, the mount, the key and the declared fields
 The stages see the request once with the key that its path names. After that they see each other key that a handler
 takes from its route: of a form, a tus upload or DeleteObjects, an index page, a precompressed sibling. A route that the
 pipeline has not admitted gives no key, so a handler cannot bypass a stage.
+
+The stages of `build_pipeline` only declare fields, so every request passes them. A stage with a `check` can refuse.
 """
 
 from collections.abc import Callable, Iterable
@@ -48,7 +50,10 @@ class Stage:
     checks_preflights: bool = False
 
     def declared(self, field: ReadField) -> ReadField:
-        """Return `field` for the declared fields alone. The two request paths would disagree about any other."""
+        """Return a reader of the declared fields only. It raises LookupError for another field.
+
+        The fast path would not see that field, so the two request paths could disagree.
+        """
 
         def read(name: str) -> str | None:
             if name not in self.reads:
@@ -76,11 +81,11 @@ class Pipeline:
         admitted = route.named_key
         self.check(method, route.mount, admitted, field)
 
-        def admit(key: ObjectKey) -> None:
+        def admit_key(key: ObjectKey) -> None:
             if (octets := key.key.encode()) != admitted:
                 self.check(method, route.mount, octets, field)
 
-        return route.with_admission(admit)
+        return route.with_admission(admit_key)
 
     def check(
         self,
@@ -107,7 +112,6 @@ def build_pipeline(settings: Settings) -> Pipeline:
     return Pipeline(
         (
             Stage("tus", frozenset({"tus-resumable"} if settings.uploads is not None else ())),
-            Stage("access"),
             Stage("selection", frozenset({"accept-encoding"} if negotiates else ())),
             Stage(
                 "revalidation",

@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ServerParts:
-    """What the server uses of the other rooms.
+    """The objects of other packages that the server needs.
 
     `clock` is wall time in seconds since the epoch, and `cache_clock` is the cache's time.
     """

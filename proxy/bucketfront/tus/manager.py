@@ -1,4 +1,4 @@
-"""All resumable uploads: they are created, continued, finished and dropped, also after a restart.
+"""All resumable uploads: create, continue, finish and drop them, also after a restart.
 
 Three rules hold:
 
@@ -17,13 +17,13 @@ from dataclasses import replace
 from bucketfront.errors import OriginError, ProxyError, StoreError
 from bucketfront.http import checksums
 from bucketfront.http.checksums import Digest
-from bucketfront.http.tus_fields import WrongChecksum
+from bucketfront.http.tus_fields import TusChecksumMismatch
 from bucketfront.keys import ObjectKey
 from bucketfront.s3.client import S3Origin
 from bucketfront.s3.upload.parts import part_size
 from bucketfront.task_set import TaskSet
 from bucketfront.tus.record import BadRecord, Record, decode, encode
-from bucketfront.tus.s3_transfer import S3Transfer, StoreBody, UploadLost
+from bucketfront.tus.s3_transfer import S3Transfer, StoreObject, UploadLost
 from bucketfront.tus.staging import GATHER_BYTES, PartStaging, StagingSpace, pages
 from bucketfront.tus.tus_upload import TusUpload
 from bucketfront.tus.uninterrupted import run_uninterrupted
@@ -36,13 +36,15 @@ STALL_TIMEOUT_S = 2.0  # without a byte, after which a request makes way for the
 TAKEOVER_TIMEOUT_S = 2.0  # for the request that makes way to end
 IDLE_S = 60.0  # without a byte, after which staged bytes make way for other uploads, if there is no room for both
 UPKEEP_INTERVAL_S = 60.0  # expiry is a matter of hours
-TOUCH_INTERVAL_S = 60.0  # by which the record on the disk may be behind with `touched_at`: a write for each minute
+TOUCH_INTERVAL_S = (
+    60.0  # `touched_at` on disk is at most this much behind, so that an active upload costs a write a minute
+)
 
 log = logging.getLogger(__name__)
 
 
 class UnknownUpload(ProxyError):
-    """There is no upload with this id, or no longer."""
+    """No upload has this id, or it is gone."""
 
 
 class UploadBusy(ProxyError):
@@ -56,9 +58,9 @@ class TooManyUploads(ProxyError):
 class UploadManager:
     """The uploads of one cache folder, by id.
 
-    `store` makes an object of a body in one call, and its cached entry. `forget` removes a key from the cache. `source`
-    names the endpoint, `boot` this boot of the machine. `clock` is the cache's. `idle_since` returns the time, by that
-    clock, since which an upload must have received a byte to be kept.
+    `store` makes an object of a body in one call, and its cached entry. `invalidate` removes a key from the cache.
+    `source` names the endpoint, and `boot` identifies the boot of the machine. `clock` is the cache's. `idle_since`
+    returns the time, by that clock, since which an upload must have received a byte to be kept.
     """
 
     def __init__(
@@ -66,8 +68,8 @@ class UploadManager:
         *,
         folder: UploadFolder,
         origin: S3Origin,
-        store: StoreBody,
-        forget: Callable[[ObjectKey], Awaitable[None]],
+        store: StoreObject,
+        invalidate: Callable[[ObjectKey], Awaitable[None]],
         space: StagingSpace,
         source: str,
         boot: int,
@@ -76,7 +78,7 @@ class UploadManager:
     ) -> None:
         self.folder = folder
         self.staging = PartStaging(folder, space, self._drop_idle)
-        self._transfer = S3Transfer(origin, self.staging, store=store, invalidate=forget, save=self._save)
+        self._transfer = S3Transfer(origin, self.staging, store=store, invalidate=invalidate, save=self._save)
         self._space = space
         self._source = source
         self._boot = boot
@@ -244,7 +246,7 @@ class UploadManager:
     async def append_verified(self, upload: TusUpload, chunks: AsyncIterator[bytes], claim: Digest) -> None:
         """Append `chunks` if their checksum is `claim`. Before that none of them counts.
 
-        Raises WrongChecksum, and what `append` raises.
+        Raises TusChecksumMismatch, and what `append` raises.
         """
         state, unverified = checksums.hasher(claim.algorithm), self.staging.unverified(upload)
         try:
@@ -252,7 +254,7 @@ class UploadManager:
                 state.update(piece)
                 await unverified.write(piece)
             if state.digest() != claim.value:
-                raise WrongChecksum(f"the body's {claim.algorithm} is not the one that was sent with it")
+                raise TusChecksumMismatch(f"the body's {claim.algorithm} is not the one that was sent with it")
             await self.append(upload, unverified.read())
         finally:
             await run_uninterrupted(unverified.clear())

@@ -25,7 +25,7 @@ from bucketfront.tus.uninterrupted import run_uninterrupted
 
 _MD5_ETAG = re.compile(r'"[0-9a-f]{32}"')
 
-StoreBody = Callable[[ObjectKey, AsyncIterator[bytes], int, WriteHead], Awaitable[Written]]
+StoreObject = Callable[[ObjectKey, AsyncIterator[bytes], int, WriteHead], Awaitable[Written]]
 
 
 class UploadLost(ProxyError):
@@ -44,7 +44,7 @@ class S3Transfer:
         origin: S3Origin,
         staging: PartStaging,
         *,
-        store: StoreBody,
+        store: StoreObject,
         invalidate: Callable[[ObjectKey], Awaitable[None]],
         save: Callable[[TusUpload], Coroutine[Any, Any, None]],
     ) -> None:

@@ -30,7 +30,7 @@ _STALE = Freshness(0.0, must_revalidate=True)
 
 log = logging.getLogger(__name__)
 
-FreshnessPolicy = Callable[[ObjectKey, Metadata, float], Freshness]
+FreshnessOf = Callable[[ObjectKey, Metadata, float], Freshness]
 
 
 class EntryTable:
@@ -45,7 +45,7 @@ class EntryTable:
         self,
         index: Index,
         budget: Budget,
-        policy: FreshnessPolicy,
+        policy: FreshnessOf,
         *,
         block_size: int,
         hot_limit: int,

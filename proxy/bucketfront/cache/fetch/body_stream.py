@@ -10,7 +10,7 @@ import asyncio
 import random
 from collections.abc import Callable
 
-from bucketfront.cache.fetch.part import FetchContext
+from bucketfront.cache.fetch.part_fetch import FetchContext
 from bucketfront.cache.fetch.version import Version
 from bucketfront.cache.origin import OriginResponse
 from bucketfront.errors import OriginBusy, OriginCircuitOpen, OriginError, OriginTimeout, OriginUnavailable
@@ -18,7 +18,7 @@ from bucketfront.http.ranges import FromTo
 from bucketfront.retry import backoff
 
 MAX_FAILURES = 3  # in a row without progress; the last one is final
-RETRY_PAUSE_S = 0.2  # at most, doubled for each failure; well inside the 2 s of docs/invariants.md#a-dead-flight
+RETRY_PAUSE_S = 0.2  # at most, doubled for each failure; well inside the 2 s of docs/invariants.md#a-failed-part-fetch
 PROGRESS_BYTES = 64 << 10  # a body that was ended because it came too slowly made progress if it brought so many
 HEDGE_AFTER_S = 1.0  # S3 takes 0.1 to 0.2 s for a head, and the gaps of a body are shorter
 MAX_HEDGES = 4  # at a time, of all streams together

@@ -2,7 +2,7 @@
 
 Theory of operation
 -------------------
-A fill has the cursors of its readers, and the running part fetches (see `cache.fetch.part`). A part fetch claims whole
+A fill has the cursors of its readers, and the running part fetches (see `cache.fetch.part_fetch`). A part fetch claims whole
 blocks, and no block is claimed twice: single flight (docs/invariants.md#single-flight). A reader waits until the bytes
 at its offset are in the file. They are if their block's bit is set, or if a running part fetch has written beyond
 them: no holes (docs/invariants.md#no-holes).
@@ -18,8 +18,8 @@ from collections.abc import Iterator
 
 from bucketfront.cache.entries.entry import Entry
 from bucketfront.cache.fetch.mp4 import index_span
-from bucketfront.cache.fetch.part import FetchContext, PartFetch, PartOutcome, PartState, ReaderCursor, Waiter
-from bucketfront.cache.fetch.part_fetch import PartTransfer
+from bucketfront.cache.fetch.part_fetch import FetchContext, PartFetch, PartOutcome, PartState, ReaderCursor, Waiter
+from bucketfront.cache.fetch.part_transfer import PartTransfer
 from bucketfront.cache.fetch.read_ahead import ReadAhead, Window
 from bucketfront.cache.fetch.version import Version
 from bucketfront.cache.origin import OriginResponse
@@ -55,10 +55,10 @@ class Fill:
         self._waiters: dict[asyncio.Future[None], Waiter] = {}
         self._verifying: dict[int, asyncio.Task[None]] = {}
         self._rate: float | None = None  # bytes a second of the latest part fetch that received any
-        self._changed: ObjectChanged | None = None
+        self._final_error: ObjectChanged | None = None
         self.mismatch: ContentMismatch | None = None
         self._refused_at: float | None = None  # when the disk or the budget last refused bytes
-        self._index: Span | None = None  # of an MP4, behind its media data, and not fetched yet
+        self._mp4_index: Span | None = None  # of an MP4, behind its media data, and not fetched yet
         self._is_head_seen = False
 
     @classmethod
@@ -201,8 +201,8 @@ class Fill:
         if self._entry.unverified >> block & 1:
             await self.verify(block)
             return
-        if self._changed is not None:
-            raise self._changed
+        if self._final_error is not None:
+            raise self._final_error
         progress = asyncio.get_running_loop().create_future()
         self._waiters[progress] = waiter
         cursor.is_waiting = True
@@ -238,7 +238,7 @@ class Fill:
 
     def _launch_for(self, cursor: ReaderCursor) -> None:
         """Start the part fetches that this reader needs: the awaited part at once, read-ahead within its limits."""
-        if self._changed is not None or (self._entry.is_removed and not self._entry.pins):
+        if self._final_error is not None or (self._entry.is_removed and not self._entry.pins):
             return
         self._launch_index_for(cursor)
         size, window = self._context.block_size, cursor.window
@@ -254,9 +254,9 @@ class Fill:
     def _launch_index_for(self, cursor: ReaderCursor) -> None:
         """Fetch the index of an MP4 early, because a player that begins one reads the index next: see `mp4`."""
         size = self._entry.metadata.size
-        if self._index is None or cursor.start or cursor.stop < size:
+        if self._mp4_index is None or cursor.start or cursor.stop < size:
             return
-        span, self._index = self._index, None
+        span, self._mp4_index = self._mp4_index, None
         for run in self._missing_parts(span, self._context.part_size):
             if self._has_room_for(run) and self._context.stats.has_room:
                 self._launch(run, None, cursor=cursor)
@@ -265,7 +265,7 @@ class Fill:
         if self._is_head_seen:
             return
         self._is_head_seen = True
-        self._index = index_span(head, self._entry.metadata.size)
+        self._mp4_index = index_span(head, self._entry.metadata.size)
         for cursor in self._cursors:
             self._launch_index_for(cursor)
 
@@ -359,7 +359,7 @@ class Fill:
             self._refused_at = context.clock()
         context.entries.budget.give_back(fetch.reserved)
         if isinstance(error, ObjectChanged):
-            self._changed = error
+            self._final_error = error
             context.remove(entry)
         if outcome is PartOutcome.FILLED:
             self._launch_next()
@@ -391,11 +391,11 @@ class Fill:
     def _fail(self, fetch: PartFetch, error: ProxyError) -> None:
         self._cursors = [cursor for cursor in self._cursors if not cursor.is_background]
         for progress, waiter in list(self._waiters.items()):
-            if progress.done() or not (fetch.start <= waiter.offset < fetch.stop or self._changed is not None):
+            if progress.done() or not (fetch.start <= waiter.offset < fetch.stop or self._final_error is not None):
                 continue
             if isinstance(error, OriginUnavailable) and fetch.began < waiter.since:
                 # This reader came to a part fetch that was failing already, and gets one of its own: a dead flight
-                # (docs/invariants.md#a-dead-flight).
+                # (docs/invariants.md#a-failed-part-fetch).
                 progress.set_result(None)
             else:
                 progress.set_exception(error)
@@ -419,7 +419,7 @@ class Fill:
 
     def _give_up(self, error: ContentMismatch) -> None:
         """Serve no more bytes of the object. Its readers get `error` when they want more."""
-        self._changed = self.mismatch = error
+        self._final_error = self.mismatch = error
         self._context.remove(self._entry)
         for fetch in self._fetches:  # of a block that was lost meanwhile
             fetch.cancel()

@@ -1,105 +1,211 @@
-"""The transfer of one part from the origin into the file: reserve, read, write, commit."""
+"""Part fetches, the cursors of the readers that they serve, and what all fills share.
 
-from collections.abc import Callable
+Theory of operation
+-------------------
+A part is one ranged GET of at most `part_size` bytes. `PartFetch` is a part that is being fetched: a claim on whole
+blocks, and a task that belongs to the fill and to no client. `PartFetch.state` changes only in `become`, by this table:
+
+    RESERVING    REQUESTING, ENDED
+    REQUESTING   RECEIVING, ENDED
+    RECEIVING    ENDED
+    ENDED        -
+
+RESERVING is skipped if the bytes are reserved already, because the part was split from another one. The fill enters
+ENDED when the task ends, with a `PartOutcome`.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Literal
 
 from bucketfront.cache.entries.entry import Entry
-from bucketfront.cache.fetch.body_stream import BodyStream
-from bucketfront.cache.fetch.integrity import MAX_HELD_BYTES
-from bucketfront.cache.fetch.mp4 import HEAD_BYTES
-from bucketfront.cache.fetch.part import FetchContext, PartFetch, PartState
-from bucketfront.cache.fetch.version import Version
+from bucketfront.cache.entries.entry_table import EntryTable
+from bucketfront.cache.fetch.integrity import Comparison
+from bucketfront.cache.fetch.read_ahead import Window
+from bucketfront.cache.origin import Origin, OriginResponse
 from bucketfront.cache.storage import blocks
+from bucketfront.cache.storage.storage import Storage
 from bucketfront.http.ranges import Span
+from bucketfront.retry import RetryBudget
+from bucketfront.task_set import TaskSet
 
-MAX_WRITE_BYTES = 1 << 20  # in one call: readers get none of these bytes before all of them are written
+READ_AHEAD_SHARE = 4  # read-ahead of all fills takes at most one part in so many of the cache's limit
 
 
-class PartTransfer:
-    """Runs one `PartFetch`. `on_head` gets the object's first bytes, and `on_written` is called after each write.
+class PartState(Enum):
+    RESERVING = auto()  # no space was taken from the budget yet
+    REQUESTING = auto()  # space is reserved, and no byte has come
+    RECEIVING = auto()
+    ENDED = auto()
 
-    `on_complete` is called when the file has all of an object that is compared in the background.
+
+class PartOutcome(Enum):
+    """How a part fetch ended. The value is its label in metrics."""
+
+    FILLED = "filled"
+    CHANGED = "changed"  # the origin has another version now
+    FAILED = "failed"  # the origin did not deliver, after retries
+    STORE_FAILED = "unstored"  # the disk or the budget refused the bytes
+    ABANDONED = "abandoned"  # no reader needs it any more, or the process stops
+
+
+TRANSITIONS = {
+    PartState.RESERVING: (PartState.REQUESTING, PartState.ENDED),
+    PartState.REQUESTING: (PartState.RECEIVING, PartState.ENDED),
+    PartState.RECEIVING: (PartState.ENDED,),
+    PartState.ENDED: (),
+}
+
+
+@dataclass(eq=False, slots=True)
+class ReaderCursor:
+    """The position of one reader: at `offset`, on its way to `stop`. `window` is its read-ahead."""
+
+    offset: int
+    stop: int
+    window: Window
+    start: int  # where it began
+    is_eager: bool = True  # see `ReadAhead.window`
+    read: int = 0  # bytes
+    is_waiting: bool = False
+    max_parts: int = 1  # part fetches of the entry up to which this reader's read-ahead may start another
+    is_background: bool = False  # stands for a fill that continues without a reader
+
+    @property
+    def soon(self) -> Span:
+        """Return the span that may be fetched for this reader now.
+
+        A part begins within the window and may end beyond it. Otherwise the window's edge would make parts small.
+        """
+        return Span(self.offset, min(self.stop, self.offset + self.window.size + self.window.part))
+
+
+@dataclass(eq=False, slots=True)
+class PartFetch:
+    """The fetch of the part [start, stop), whole blocks.
+
+    Bytes below `mark` are in the file, and those up to `writing_to` are being written. `stop` comes nearer if a reader
+    splits the part, or if no reader needs the rest.
     """
 
-    def __init__(
-        self,
-        fetch: PartFetch,
-        entry: Entry,
-        version: Version,
-        context: FetchContext,
-        *,
-        on_head: Callable[[bytes], None],
-        on_written: Callable[[PartFetch], None],
-        on_complete: Callable[[], None],
-    ) -> None:
-        self._fetch = fetch
-        self._entry = entry
-        self._version = version
-        self._context = context
-        self._on_head = on_head
-        self._on_written = on_written
-        self._on_complete = on_complete
+    start: int
+    stop: int
+    mark: int
+    writing_to: int
+    reserved: int = 0  # bytes taken from the budget and not yet charged to the entry
+    checksum: int = 0  # CRC-32 so far of the block that `mark` lies in
+    began: float = 0.0  # by the monotonic clock, as `first_byte_at`
+    first_byte_at: float = 0.0  # set in RECEIVING
+    response: OriginResponse | None = None  # open, and not yet taken over by the task
+    cursor: ReaderCursor | None = None  # the reader that the part was started for
+    task: "asyncio.Task[None] | None" = None
+    state: PartState = PartState.RESERVING
 
-    async def run(self) -> None:
-        """Fetch until the part is whole. A body that is cut costs only its missing bytes.
+    @property
+    def span(self) -> Span:
+        return Span(self.start, self.stop)
 
-        Raises ObjectChanged and the other OriginErrors of `BodyStream.read`, StoreError.
+    @property
+    def outstanding(self) -> int:
+        """Return the bytes still to come, as the file system counts them."""
+        return -(-(self.stop - self.mark) // blocks.ALLOCATION_UNIT) * blocks.ALLOCATION_UNIT
+
+    def become(self, state: PartState) -> None:
+        """Change the state, by the table at the head of this module."""
+        assert state in TRANSITIONS[self.state], f"{self.state} to {state}"
+        self.state = state
+
+    def cut(self, stop: int) -> None:
+        """End the part at `stop`, the end of a block. A write that runs is never cut."""
+        assert self.writing_to <= stop <= self.stop
+        self.stop = stop
+
+    def cancel(self) -> None:
+        assert self.task is not None
+        self.task.cancel()
+
+
+@dataclass(frozen=True, slots=True)
+class Waiter:
+    """A reader that waits for the byte at `offset`, since a time of the monotonic clock."""
+
+    offset: int
+    since: float
+
+
+@dataclass(slots=True)
+class FetchStats:
+    """Counters of all part fetches, and the limit of read-ahead.
+
+    Read-ahead leaves some of the origin's connections free, so that the part of a waiting reader does not queue.
+    """
+
+    read_ahead_limit: int  # part fetches
+    started: int = 0
+    split: int = 0
+    hedges: int = 0  # second requests for late bytes
+    hedges_won: int = 0
+    hedging: int = 0  # hedges that run now
+    fetches: set[PartFetch] = field(default_factory=set)
+    outcomes: dict[PartOutcome, int] = field(default_factory=lambda: dict.fromkeys(PartOutcome, 0))
+
+    @property
+    def running(self) -> int:
+        return len(self.fetches)
+
+    @property
+    def has_room(self) -> bool:
+        return self.running < self.read_ahead_limit
+
+    @property
+    def reserved(self) -> int:
+        """Return the bytes taken from the budget and not yet charged to an entry."""
+        return sum(fetch.reserved for fetch in self.fetches)
+
+    @property
+    def outstanding(self) -> int:
+        """Return the bytes still to come of all part fetches."""
+        return sum(fetch.outstanding for fetch in self.fetches)
+
+
+@dataclass(frozen=True, slots=True)
+class FetchContext:
+    """What every fill works with. Sizes are in bytes, times in seconds, and `clock` is monotonic.
+
+    `reserve` takes bytes from the budget or raises StoreError. `unpin` ends a pin. `remove` removes an entry whose
+    version the origin has replaced. `retries` pays for repeated requests, `hedges` for second ones. `tasks` has the
+    part fetches and the comparisons that run.
+    """
+
+    origin: Origin
+    store: Storage
+    entries: EntryTable
+    stats: FetchStats
+    reserve: Callable[[int], Awaitable[None]]
+    unpin: Callable[[Entry], None]
+    remove: Callable[[Entry], None]
+    comparison: Comparison
+    clock: Callable[[], float]
+    block_size: int
+    part_size: int
+    parallel_parts: int
+    after_disconnect: Literal["finish", "stop", "auto"]
+    reader_timeout: float  # how long a reader waits for one byte
+    retries: RetryBudget = field(default_factory=RetryBudget)
+    hedges: RetryBudget = field(default_factory=RetryBudget)
+    split_distance: int = 0  # how far ahead of a part's mark a reader must be to get a part of its own
+    tasks: TaskSet = field(default_factory=TaskSet)
+
+    def allocated(self, entry: Entry, run: range) -> int:
+        """Return the bytes that these blocks will take beyond those charged to the entry."""
+        wanted = blocks.mask(run) & ~entry.charged
+        return blocks.allocated(wanted, entry.metadata.size, self.block_size)
+
+    def allows_ahead(self, count: int) -> bool:
+        """Return whether `count` more bytes keep read-ahead within its share of the cache.
+
+        Bytes that readers wait for count as well, because the readers will have moved on before all of them come.
         """
-        fetch = self._fetch
-        if fetch.state is PartState.RESERVING:
-            count = self._context.allocated(self._entry, blocks.covering(fetch.span, self._context.block_size))
-            await self._context.reserve(count)
-            fetch.reserved = count
-            fetch.become(PartState.REQUESTING)
-        body = BodyStream(self._version, self._context, fetch.mark, lambda: fetch.stop, fetch.response)
-        fetch.response = None
-        try:
-            while data := await body.read():
-                await self._store(data)
-        finally:
-            body.close()
-
-    async def _store(self, data: bytes) -> None:
-        """Write the bytes at the mark, up to the part's end. Those beyond belong to another part."""
-        fetch = self._fetch
-        if fetch.state is PartState.REQUESTING:
-            fetch.become(PartState.RECEIVING)
-            fetch.first_byte_at = self._context.clock()
-        offset = fetch.mark
-        if not offset:
-            self._on_head(data[:HEAD_BYTES])
-        # `stop` may come nearer while a write runs, but not nearer than where that write ends.
-        while fetch.mark < (stop := min(fetch.stop, offset + len(data))):
-            await self._write(data[fetch.mark - offset : min(stop, fetch.mark + MAX_WRITE_BYTES) - offset])
-
-    async def _write(self, data: bytes) -> None:
-        """Write bytes at the mark, then their checksums and bits: no holes (docs/invariants.md#no-holes)."""
-        entry, fetch, context = self._entry, self._fetch, self._context
-        assert entry.file is not None
-        size = context.block_size
-        end = fetch.mark + len(data)
-        touched = blocks.covering(Span(fetch.mark, end), size)
-        # Charge blocks from their first byte on, even if the part fails: a reader may be sending what it left behind.
-        for block in touched:
-            fetch.reserved -= context.entries.charge(entry, block)
-        fetch.writing_to = end
-        sums = await context.store.write(entry.file, fetch.mark, data, fetch.checksum, size)
-        is_last = self._completes(Span(fetch.mark, end))
-        if is_last and entry.metadata.size <= MAX_HELD_BYTES:
-            await context.comparison.check(entry, context.part_size, data=data, is_urgent=True)
-        fetch.mark = end
-        fetch.checksum = 0
-        for block, checksum in zip(touched, sums, strict=True):
-            if min((block + 1) * size, entry.metadata.size) <= end:
-                context.entries.commit(entry, block, checksum)
-            else:
-                fetch.checksum = checksum
-        self._on_written(fetch)
-        if is_last and entry.metadata.size > MAX_HELD_BYTES:
-            self._on_complete()
-
-    def _completes(self, written: Span) -> bool:
-        """Return whether these bytes complete the object, with every block in the file and none unverified."""
-        size, total = self._context.block_size, self._entry.metadata.size
-        whole = range(written.start // size, -(-total // size) if written.stop == total else written.stop // size)
-        known = self._entry.present & ~self._entry.unverified
-        return known | blocks.mask(whole) == blocks.all_blocks(total, size)
+        return self.stats.outstanding + count <= self.entries.budget.limit // READ_AHEAD_SHARE

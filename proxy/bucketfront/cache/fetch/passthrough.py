@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 
 from bucketfront.cache.entries.entry import Entry
 from bucketfront.cache.fetch.body_stream import BodyStream
-from bucketfront.cache.fetch.part import FetchContext
+from bucketfront.cache.fetch.part_fetch import FetchContext
 from bucketfront.cache.fetch.version import Version
 from bucketfront.http.ranges import Span
 

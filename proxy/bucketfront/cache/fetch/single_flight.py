@@ -1,5 +1,7 @@
 """Single flight of lookups: one request about an object's metadata at a time, shared by all that wait for it.
 
+`cache.fetch.fill` does the same for bytes.
+
 Theory of operation
 -------------------
 A lookup is a task that sends a request to the origin and returns an entry. It belongs to no waiter, and each waiter
@@ -13,7 +15,8 @@ gets a pin of its own. `Lookup.state` changes only in `_advance`, by this table:
 
 At most one lookup of a key is SHARED, and others join that one. INVALIDATE is a write or a purge that comes after the
 lookup began. Its waiters still get the result, and the cache does not keep it: no stale fill
-(docs/invariants.md#no-stale-fill). The SHARED lookup of that time then gets it as a conflicting result.
+(docs/invariants.md#no-stale-fill). The lookup that is SHARED when an INVALIDATED one ends gets its
+result as a conflicting one.
 If the two differ, the second one is not published either, because it may be the older one.
 """
 
@@ -102,7 +105,7 @@ class Lookups:
         self._unpin = unpin
         self._shared: dict[ObjectKey, Lookup] = {}
         self.tasks = TaskSet()
-        self.started = 0  # lookups that sent a request to the origin
+        self.started = 0  # lookups that were started to the origin
         self.joined = 0  # requests that waited for the lookup of another one
 
     def is_running(self, key: ObjectKey) -> bool:
@@ -110,7 +113,7 @@ class Lookups:
         return key in self._shared
 
     async def join_or_start(self, key: ObjectKey, run: Run, stale: Entry | None) -> LookupResult:
-        """Join the shared lookup of `key`, or start one with `run`. Unpin the entry that it returns.
+        """Join the shared lookup of `key`, or start one with `run`. The caller must unpin the entry of the result.
 
         Raises what `run` raises.
         """
@@ -134,7 +137,7 @@ class Lookups:
         try:
             return await waiter
         except asyncio.CancelledError:
-            # The waiter may be cancelled after the lookup ended: then it has a pin that nothing else would end.
+            # The waiter may be cancelled after the lookup ended: then this method must end its pin.
             if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
                 self._unpin(waiter.result().entry)
             raise
@@ -179,7 +182,7 @@ class Lookups:
             for waiter in waiters:
                 waiter.set_exception(error)
             if not isinstance(error, ProxyError):
-                log.error("a lookup broke down", exc_info=error)
+                log.error("a lookup raised an unexpected error", exc_info=error)
             elif not lookup.waiters:
                 log.info("background lookup of %s: %s", key, error)
         else:

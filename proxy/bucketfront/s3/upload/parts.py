@@ -62,7 +62,8 @@ class ChunkReader:
         while count:
             chunk = await self._next()
             if not chunk:
-                raise WriteRefused(f"the body ended {count} bytes early")
+                missing = count if self._left is None else self._left
+                raise WriteRefused(f"the body ended {missing} bytes early")
             self._unread = chunk[count:]
             chunk = chunk[:count]
             count -= len(chunk)

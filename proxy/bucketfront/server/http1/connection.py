@@ -255,7 +255,7 @@ class Connection(AiohttpConnection):
         exchange = Exchange(request, self.loop.time())
         exchange.status = CacheStatus(Forward.BYPASS, detail="refused")
         if isinstance(exc, HttpProcessingError):
-            status = framing.status_of(exc, self.max_line_size)
+            status = framing.status_of_parser_error(exc, self.max_line_size)
         if status not in _REFUSALS:
             log.error("a request failed with an unexpected error", exc_info=exc)
         response = error_response(exchange, status, _REFUSALS.get(status, "internal error"))

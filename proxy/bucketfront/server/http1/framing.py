@@ -1,7 +1,7 @@
 """Refuses requests that aiohttp's parser accepts and RFC 9112 does not (docs/invariants.md#one-framing).
 
 The parser itself refuses bad HTTP/1 syntax, a second Host, Content-Length or Transfer-Encoding, both of the last two
-together, and an HTTP/1.1 request without Host. `status_of` returns the status for those.
+together, and an HTTP/1.1 request without Host. `status_of_parser_error` returns the status for those.
 """
 
 import re
@@ -53,7 +53,7 @@ def check_version(version: HttpVersion) -> None:
         raise BadFraming("neither HTTP/1.0 nor HTTP/1.1", 505 if version.major else 400)
 
 
-def status_of(error: HttpProcessingError, max_line_size: int) -> int:
+def status_of_parser_error(error: HttpProcessingError, max_line_size: int) -> int:
     """Return the status for an error of the parser, which itself has 400 for everything.
 
     `max_line_size` is the longest target that the parser accepts, in bytes.

@@ -31,7 +31,7 @@ _HEADERS = {"acl": "x-amz-acl"}  # the headers of a PUT for fields of another na
 # Browsers send it for files whose type they do not know.
 _UNKNOWN_TYPE = "application/octet-stream"
 
-StoreBody = Callable[[ObjectKey, AsyncIterator[bytes], WriteHead], Awaitable[Written]]
+StoreFile = Callable[[ObjectKey, AsyncIterator[bytes], WriteHead], Awaitable[Written]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Form:
     has none. `now` is in seconds since the epoch. Raises NoSuchWrite.
     """
 
-    def __init__(self, route: Route, head: WriteHead, store: StoreBody, now: float) -> None:
+    def __init__(self, route: Route, head: WriteHead, store: StoreFile, now: float) -> None:
         if head.if_match is not None or head.checksums:
             raise NoSuchWrite("of a form, each file has its own checksum, and none has an If-Match")
         self._route = route

@@ -1,0 +1,105 @@
+"""The transfer of one part from the origin into the file: reserve, read, write, commit."""
+
+from collections.abc import Callable
+
+from bucketfront.cache.entries.entry import Entry
+from bucketfront.cache.fetch.body_stream import BodyStream
+from bucketfront.cache.fetch.integrity import MAX_HELD_BYTES
+from bucketfront.cache.fetch.mp4 import HEAD_BYTES
+from bucketfront.cache.fetch.part_fetch import FetchContext, PartFetch, PartState
+from bucketfront.cache.fetch.version import Version
+from bucketfront.cache.storage import blocks
+from bucketfront.http.ranges import Span
+
+MAX_WRITE_BYTES = 1 << 20  # in one call: readers get none of these bytes before all of them are written
+
+
+class PartTransfer:
+    """Runs one `PartFetch`. `on_head` gets the object's first bytes, and `on_written` is called after each write.
+
+    `on_complete` is called when the file has all of an object that is compared in the background.
+    """
+
+    def __init__(
+        self,
+        fetch: PartFetch,
+        entry: Entry,
+        version: Version,
+        context: FetchContext,
+        *,
+        on_head: Callable[[bytes], None],
+        on_written: Callable[[PartFetch], None],
+        on_complete: Callable[[], None],
+    ) -> None:
+        self._fetch = fetch
+        self._entry = entry
+        self._version = version
+        self._context = context
+        self._on_head = on_head
+        self._on_written = on_written
+        self._on_complete = on_complete
+
+    async def run(self) -> None:
+        """Fetch until the part is whole. A body that is cut costs only its missing bytes.
+
+        Raises ObjectChanged and the other OriginErrors of `BodyStream.read`, StoreError.
+        """
+        fetch = self._fetch
+        if fetch.state is PartState.RESERVING:
+            count = self._context.allocated(self._entry, blocks.covering(fetch.span, self._context.block_size))
+            await self._context.reserve(count)
+            fetch.reserved = count
+            fetch.become(PartState.REQUESTING)
+        body = BodyStream(self._version, self._context, fetch.mark, lambda: fetch.stop, fetch.response)
+        fetch.response = None
+        try:
+            while data := await body.read():
+                await self._store(data)
+        finally:
+            body.close()
+
+    async def _store(self, data: bytes) -> None:
+        """Write the bytes at the mark, up to the part's end. Those beyond belong to another part."""
+        fetch = self._fetch
+        if fetch.state is PartState.REQUESTING:
+            fetch.become(PartState.RECEIVING)
+            fetch.first_byte_at = self._context.clock()
+        offset = fetch.mark
+        if not offset:
+            self._on_head(data[:HEAD_BYTES])
+        # `stop` may come nearer while a write runs, but not nearer than where that write ends.
+        while fetch.mark < (stop := min(fetch.stop, offset + len(data))):
+            await self._write(data[fetch.mark - offset : min(stop, fetch.mark + MAX_WRITE_BYTES) - offset])
+
+    async def _write(self, data: bytes) -> None:
+        """Write bytes at the mark, then their checksums and bits: no holes (docs/invariants.md#no-holes)."""
+        entry, fetch, context = self._entry, self._fetch, self._context
+        assert entry.file is not None
+        size = context.block_size
+        end = fetch.mark + len(data)
+        touched = blocks.covering(Span(fetch.mark, end), size)
+        # Charge blocks from their first byte on, even if the part fails: a reader may be sending what it left behind.
+        for block in touched:
+            fetch.reserved -= context.entries.charge(entry, block)
+        fetch.writing_to = end
+        sums = await context.store.write(entry.file, fetch.mark, data, fetch.checksum, size)
+        is_last = self._completes(Span(fetch.mark, end))
+        if is_last and entry.metadata.size <= MAX_HELD_BYTES:
+            await context.comparison.check(entry, context.part_size, data=data, is_urgent=True)
+        fetch.mark = end
+        fetch.checksum = 0
+        for block, checksum in zip(touched, sums, strict=True):
+            if min((block + 1) * size, entry.metadata.size) <= end:
+                context.entries.commit(entry, block, checksum)
+            else:
+                fetch.checksum = checksum
+        self._on_written(fetch)
+        if is_last and entry.metadata.size > MAX_HELD_BYTES:
+            self._on_complete()
+
+    def _completes(self, written: Span) -> bool:
+        """Return whether these bytes complete the object, with every block in the file and none unverified."""
+        size, total = self._context.block_size, self._entry.metadata.size
+        whole = range(written.start // size, -(-total // size) if written.stop == total else written.stop // size)
+        known = self._entry.present & ~self._entry.unverified
+        return known | blocks.mask(whole) == blocks.all_blocks(total, size)
