@@ -28,9 +28,9 @@ from processes import nginx_program
 
 GROUPS = [RANGES, CONDITIONALS, FRESHNESS, STALE, REVALIDATION, OUTAGE, CROWDS, METHODS, KEYS, BROWSERS]
 FAILED = "experiment failed"
-PATIENCE = 40.0  # seconds for one row
-RECOVERY = 30.0  # seconds within which a proxy uses a recovered origin again
-TOGETHER = 6  # rows of a proxy that run at once
+ROW_TIMEOUT_S = 40.0  # seconds for one row
+RECOVERY_TIMEOUT_S = 30.0  # seconds within which a proxy uses a recovered origin again
+PARALLEL_ROWS = 6  # rows of a proxy that run at once
 
 
 def chosen(word: str | None) -> list[Group]:
@@ -50,7 +50,7 @@ async def measure(proxy: str, groups: list[Group], folder: Path, cells: page.Cel
     origin = Origin()
     await origin.start()
     rows = [(group, row, f"n{number:03}") for number, (group, row) in enumerate(_rows(groups))]
-    slots = asyncio.Semaphore(TOGETHER)
+    slots = asyncio.Semaphore(PARALLEL_ROWS)
 
     async def fill(port: int, group: Group, row: Row, name: str) -> None:
         async with slots:
@@ -74,7 +74,7 @@ def _rows(groups: list[Group]) -> list[tuple[Group, Row]]:
 
 async def _cell(row: Row, bench: Bench) -> str:
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(ROW_TIMEOUT_S):
             return await row.experiment(bench)
     except Exception:  # noqa: BLE001 - one row must not end the others
         print(f"\n{row.what}:\n{traceback.format_exc()}", file=sys.stderr)
@@ -84,12 +84,12 @@ async def _cell(row: Row, bench: Bench) -> str:
 async def _recovered(port: int, origin: Origin, row: str) -> None:
     """Wait until the origin is healthy again and the proxy uses it."""
     await origin.start()
-    until = time.monotonic() + RECOVERY
+    until = time.monotonic() + RECOVERY_TIMEOUT_S
     for attempt in range(1000):
         name = f"well-again-{row[1:]}-{attempt}"
         origin.has(name, 16, Cache_Control="max-age=300")
-        answer = await exchange(port, f"GET /{name} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
-        if answer.status == 200 or time.monotonic() > until:
+        response = await exchange(port, f"GET /{name} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+        if response.status == 200 or time.monotonic() > until:
             return
         await asyncio.sleep(0.2)
 
@@ -120,7 +120,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="bucketfront-behaviours-") as home:
         cells = asyncio.run(run(groups, proxies, Path(home)))
     tables = page.table(groups, cells, list(PROXIES))
-    names = ", ".join(f"{name} {told or 'not run'}" for name, told in versions.items())
+    names = ", ".join(f"{name} {found or 'not run'}" for name, found in versions.items())
     date = time.strftime("%Y-%m-%d", time.gmtime(started))
     facts = f"Measured on {date}: bucketfront of this checkout, {names}."
     print(f"{facts} {time.time() - started:.0f} s.\n\n{tables}")

@@ -6,12 +6,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import content
-from behaviours_client import PATIENCE, Answer, exchange
-from behaviours_origin import Origin, PlainRequest, Thing
+from behaviours_client import SILENCE_TIMEOUT_S, Response, exchange
+from behaviours_origin import Origin, OriginRequest, Thing
 
-EXPIRED = 2.3  # seconds after which `max-age=1` has expired for all proxies: nginx counts whole seconds
-SLOW = 0.4  # seconds that the origin delays a response if the row shows which request waited for it
-BEHIND = 0.3  # seconds within which a background request has reached the origin
+EXPIRED_AFTER_S = 2.3  # seconds after which `max-age=1` has expired for all proxies: nginx counts whole seconds
+SLOW_S = 0.4  # seconds that the origin delays a response if the row shows which request waited for it
+BACKGROUND_S = 0.3  # seconds within which a background request has reached the origin
 UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 
 
@@ -30,56 +30,56 @@ class Bench:
         """Store an object at the origin, with `Cache-Control: max-age=300` unless `Cache_Control` overrides it."""
         return self.origin.has(name or self.name, size, **{"Cache_Control": "max-age=300", **fields})
 
-    async def ask(
+    async def fetch(
         self,
         *fields: str,
         method: str = "GET",
         path: str | None = None,
         version: str = "1.1",
         limit: int | None = None,
-        patience: float = PATIENCE,
+        timeout_s: float = SILENCE_TIMEOUT_S,
         body: bytes = b"",
-    ) -> Answer:
+    ) -> Response:
         """Send one request on a connection of its own. `fields` are header lines."""
         raw = self.raw(*fields, method=method, path=path, version=version)
-        return await exchange(self.port, raw + body, method=method, limit=limit, patience=patience)
+        return await exchange(self.port, raw + body, method=method, limit=limit, timeout_s=timeout_s)
 
     def raw(self, *fields: str, method: str = "GET", path: str | None = None, version: str = "1.1") -> bytes:
         lines = [f"{method} {path or f'/{self.name}'} HTTP/{version}", f"Host: 127.0.0.1:{self.port}", *fields, "", ""]
         return "\r\n".join(lines).encode("latin-1")
 
-    def counted(self) -> list[PlainRequest]:
+    def counted(self) -> list[OriginRequest]:
         """Return the origin's requests since the last call of `counted`."""
-        asked = self.asked
-        self._mark += len(asked)
-        return asked
+        requests = self.requests
+        self._mark += len(requests)
+        return requests
 
     @property
-    def asked(self) -> list[PlainRequest]:
+    def requests(self) -> list[OriginRequest]:
         """Return the origin's requests since the last call of `counted`, and leave them uncounted."""
-        return [asked for asked in self.origin.asked if self.name in asked.target][self._mark :]
+        return [request for request in self.origin.requests if self.name in request.target][self._mark :]
 
     async def warmed(self, thing: Thing) -> None:
         """Read the whole object, so that it is cached as far as the proxy stores it."""
-        await self.ask(path=f"/{thing.name}")
+        await self.fetch(path=f"/{thing.name}")
         await self.settle()
 
     async def sent(self, count: int) -> None:
         """Wait until the origin has sent so many bytes for this row."""
-        while sum(asked.sent for asked in self.asked) < count:  # noqa: ASYNC110 - the account has no event
+        while sum(request.sent for request in self.requests) < count:  # noqa: ASYNC110 - the account has no event
             await asyncio.sleep(0.01)
 
     async def settle(self, still: float = 0.15) -> None:
         """Wait until the origin has sent no byte for so many seconds."""
         before = -1
-        while (now := sum(asked.sent + 1 for asked in self.asked)) != before:
+        while (now := sum(request.sent + 1 for request in self.requests)) != before:
             before = now
             await asyncio.sleep(still)
 
-    async def told(self, *fields: str, thing: Thing, method: str = "GET", path: str | None = None) -> str:
+    async def summary(self, *fields: str, thing: Thing, method: str = "GET", path: str | None = None) -> str:
         """Return the client's result and its cost at the origin, as in `200, hit`."""
         self.counted()
-        return f"{shown(await self.ask(*fields, method=method, path=path), thing)}, {await self.cost()}"
+        return f"{shown(await self.fetch(*fields, method=method, path=path), thing)}, {await self.cost()}"
 
     async def cost(self) -> str:
         """Return the cost of the last requests in the terms of the table."""
@@ -89,29 +89,31 @@ class Bench:
     async def later(self, thing: Thing, *fields: str) -> str:
         """Return whether a request for a possibly expired object is a hit, and which requests it waits for."""
         self.counted()
-        thing.delay = SLOW
-        answer = await self.ask(*fields)
-        await asyncio.sleep(BEHIND)
-        waited = answer.seconds >= SLOW
-        await self.settle(SLOW + 0.1)
+        thing.delay = SLOW_S
+        response = await self.fetch(*fields)
+        await asyncio.sleep(BACKGROUND_S)
+        waited = response.seconds >= SLOW_S
+        await self.settle(SLOW_S + 0.1)
         thing.delay = 0.0
-        asked = self.counted()
-        if not asked:
-            return _with_status(answer, thing, "hit")
-        return _with_status(answer, thing, cost(asked) if waited else f"stale at once, behind it: {cost(asked)}")
+        requests = self.counted()
+        if not requests:
+            return _with_status(response, thing, "hit")
+        return _with_status(
+            response, thing, cost(requests) if waited else f"stale at once, behind it: {cost(requests)}"
+        )
 
 
-def _with_status(answer: Answer, thing: Thing, words: str) -> str:
+def _with_status(response: Response, thing: Thing, words: str) -> str:
     """Prefix statuses other than 200."""
-    return words if shown(answer, thing) == "200" else f"{shown(answer, thing)}, {words}"
+    return words if shown(response, thing) == "200" else f"{shown(response, thing)}, {words}"
 
 
-def cost(asked: list[PlainRequest]) -> str:
+def cost(requests: list[OriginRequest]) -> str:
     """Return `hit`, or the requests at the origin, as in `GET 200, 4 KiB`. Requests of a kind are counted."""
-    if not asked:
+    if not requests:
         return "hit"
-    kinds: dict[str, list[PlainRequest]] = {}
-    for each in asked:
+    kinds: dict[str, list[OriginRequest]] = {}
+    for each in requests:
         kinds.setdefault(f"{each.method} {each.status or 'dropped'}", []).append(each)
     words = []
     for kind, alike in kinds.items():
@@ -129,52 +131,59 @@ def amount(count: int) -> str:
     return f"{value:.0f} {unit}" if value >= 10 or value == int(value) else f"{value:.1f} {unit}"
 
 
-def shown(answer: Answer, thing: Thing | None = None) -> str:
+def shown(response: Response, thing: Thing | None = None) -> str:
     """Return status and relevant body: `206 0-99`, `416 */4096`, `206, 2 parts`, `200, cut after 1 MiB`.
 
     Bodies are compared with the version that the ETag names; a body that differs is called wrong.
     """
-    if answer.status is None:
-        return {"closed": "connection closed", "silent": "no answer"}.get(answer.fault, answer.fault)
-    words = str(answer.status)
-    if answer.status == 416:
-        words += f" {(answer.get('content-range') or 'without Content-Range').removeprefix('bytes ')}"
-    elif answer.status == 206:
-        words += _part(answer, thing)
-    elif answer.status == 200 and thing is not None and answer.received and _is_wrong(answer, thing, 0, answer.body):
+    if response.status is None:
+        return {"closed": "connection closed", "silent": "no answer"}.get(response.fault, response.fault)
+    words = str(response.status)
+    if response.status == 416:
+        words += f" {(response.get('content-range') or 'without Content-Range').removeprefix('bytes ')}"
+    elif response.status == 206:
+        words += _part(response, thing)
+    elif (
+        response.status == 200
+        and thing is not None
+        and response.received
+        and _is_wrong(response, thing, 0, response.body)
+    ):
         words += ", wrong bytes"
-    if not answer.whole:
-        words += f", cut after {amount(answer.received)}" if answer.fault == "closed" else ", stalls"
+    if not response.whole:
+        words += f", cut after {amount(response.received)}" if response.fault == "closed" else ", stalls"
     return words
 
 
-def _part(answer: Answer, thing: Thing | None) -> str:
-    kind = answer.get("content-type") or ""
+def _part(response: Response, thing: Thing | None) -> str:
+    kind = response.get("content-type") or ""
     found = re.search(r"boundary=\"?([^\";]+)", kind)
     if kind.startswith("multipart/byteranges") and found is not None:
-        parts = answer.body.split(b"--" + found[1].encode())[1:-1]
-        wrong = thing is not None and any(_is_part_wrong(answer, thing, part) for part in parts)
+        parts = response.body.split(b"--" + found[1].encode())[1:-1]
+        wrong = thing is not None and any(_is_part_wrong(response, thing, part) for part in parts)
         return f", {len(parts)} parts{', wrong bytes' if wrong else ''}"
-    span = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", answer.get("content-range") or "")
+    span = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", response.get("content-range") or "")
     if span is None:
         return " without Content-Range"
     words = f" {span[1]}-{span[2]}"
-    if thing is not None and _is_wrong(answer, thing, int(span[1]), answer.body):
+    if thing is not None and _is_wrong(response, thing, int(span[1]), response.body):
         words += ", wrong bytes"
     return words
 
 
-def _is_part_wrong(answer: Answer, thing: Thing, part: bytes) -> bool:
+def _is_part_wrong(response: Response, thing: Thing, part: bytes) -> bool:
     head, _, body = part.partition(b"\r\n\r\n")
     found = re.search(rb"bytes (\d+)-(\d+)/", head)
     body = body.removesuffix(b"\r\n")
     return (
-        found is None or int(found[2]) - int(found[1]) + 1 != len(body) or _is_wrong(answer, thing, int(found[1]), body)
+        found is None
+        or int(found[2]) - int(found[1]) + 1 != len(body)
+        or _is_wrong(response, thing, int(found[1]), body)
     )
 
 
-def _is_wrong(answer: Answer, thing: Thing, offset: int, body: bytes) -> bool:
-    version = thing.version_of(answer.get("etag") or "")
+def _is_wrong(response: Response, thing: Thing, offset: int, body: bytes) -> bool:
+    version = thing.version_of(response.get("etag") or "")
     return version is not None and content.first_wrong(thing.seed(version), offset, memoryview(body)) is not None
 
 
@@ -227,6 +236,6 @@ class Group:
             thing = bench.has(size)
             await bench.warmed(thing)
             own = [each.replace("{etag}", thing.etag()).replace("{date}", thing.last_modified) for each in fields]
-            return shown(await bench.ask(*own, method=method), thing)
+            return shown(await bench.fetch(*own, method=method), thing)
 
         self.rows.append(Row(what, rfc, experiment, want))

@@ -5,12 +5,12 @@ import contextlib
 import re
 from dataclasses import dataclass, field
 
-KEPT = 8 << 20  # bytes of a body that are kept; further ones are counted
-PATIENCE = 8.0  # seconds without a byte after which a server counts as silent
+MAX_KEPT_BYTES = 8 << 20  # bytes of a body that are kept; further ones are counted
+SILENCE_TIMEOUT_S = 8.0  # seconds without a byte after which a server counts as silent
 
 
 @dataclass(slots=True)
-class Answer:
+class Response:
     """A server's response to one request.
 
     `status` is None if there is no response; then `fault` is "closed", "silent" or the bytes sent instead. `whole`: the
@@ -53,24 +53,26 @@ class Connection:
     def close(self) -> None:
         self._writer.transport.abort()
 
-    async def receive(self, method: str = "GET", limit: int | None = None, patience: float = PATIENCE) -> Answer:
+    async def receive(
+        self, method: str = "GET", limit: int | None = None, timeout_s: float = SILENCE_TIMEOUT_S
+    ) -> Response:
         """Receive the response to a request with this method. The client leaves after `limit` bytes of the body."""
-        answer = Answer()
+        response = Response()
         try:
-            await self._head(answer, patience)
-            while answer.status is not None and answer.status < 200:
-                answer.interim = True
-                answer.fields.clear()
-                await self._head(answer, patience)
-            await self._body(answer, method, limit, patience)
+            await self._head(response, timeout_s)
+            while response.status is not None and response.status < 200:
+                response.interim = True
+                response.fields.clear()
+                await self._head(response, timeout_s)
+            await self._body(response, method, limit, timeout_s)
         except TimeoutError:
-            answer.fault, answer.whole = "silent", False
+            response.fault, response.whole = "silent", False
         except ValueError as error:
-            answer.fault, answer.whole = str(error), False
+            response.fault, response.whole = str(error), False
         except (OSError, asyncio.IncompleteReadError):
-            answer.fault, answer.whole = "closed", False
-        answer.seconds = self._elapsed()
-        return answer
+            response.fault, response.whole = "closed", False
+        response.seconds = self._elapsed()
+        return response
 
     async def is_open(self) -> bool:
         """Return whether the server keeps the connection open for a moment without sending a byte."""
@@ -83,56 +85,56 @@ class Connection:
     def _elapsed(self) -> float:
         return asyncio.get_running_loop().time() - self._started
 
-    async def _head(self, answer: Answer, patience: float) -> None:
-        async with asyncio.timeout(patience):
+    async def _head(self, response: Response, timeout_s: float) -> None:
+        async with asyncio.timeout(timeout_s):
             raw = await self._reader.readuntil(b"\r\n\r\n")
         first, *lines = raw.decode("latin-1").rstrip("\r\n").split("\r\n")
         found = re.match(r"HTTP/1\.[01] (\d{3})", first)
         if found is None:
             raise ValueError(f"malformed: {first}")
         pairs = (line.partition(":") for line in lines)
-        answer.fields += [(name.lower(), value.strip()) for name, _, value in pairs]
-        answer.status = int(found[1])
+        response.fields += [(name.lower(), value.strip()) for name, _, value in pairs]
+        response.status = int(found[1])
 
-    async def _body(self, answer: Answer, method: str, limit: int | None, patience: float) -> None:
-        if method == "HEAD" or answer.status in (204, 304):
+    async def _body(self, response: Response, method: str, limit: int | None, timeout_s: float) -> None:
+        if method == "HEAD" or response.status in (204, 304):
             return
-        if (answer.get("transfer-encoding") or "").lower() == "chunked":
+        if (response.get("transfer-encoding") or "").lower() == "chunked":
             while length := int((await self._reader.readline()).partition(b";")[0], 16):
-                await self._take(answer, length, None, patience)
+                await self._take(response, length, None, timeout_s)
                 await self._reader.readexactly(2)
             await self._reader.readline()
             return
-        length_field = answer.get("content-length")
-        await self._take(answer, None if length_field is None else int(length_field), limit, patience)
+        length_field = response.get("content-length")
+        await self._take(response, None if length_field is None else int(length_field), limit, timeout_s)
 
-    async def _take(self, answer: Answer, length: int | None, limit: int | None, patience: float) -> None:
+    async def _take(self, response: Response, length: int | None, limit: int | None, timeout_s: float) -> None:
         """Read a body. With `length` None, read to the end of the connection."""
         left = length
         while left is None or left:
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(timeout_s):
                 data = await self._reader.read(min(left or 1 << 18, 1 << 18))
             if not data:
                 if left is None:
                     return
                 raise asyncio.IncompleteReadError(b"", left)
-            if not answer.received:
-                answer.first_byte = self._elapsed()
-            answer.received += len(data)
-            if len(answer.body) < KEPT:
-                answer.body += data
+            if not response.received:
+                response.first_byte = self._elapsed()
+            response.received += len(data)
+            if len(response.body) < MAX_KEPT_BYTES:
+                response.body += data
             left = None if left is None else left - len(data)
-            if limit is not None and answer.received >= limit:
+            if limit is not None and response.received >= limit:
                 return
 
 
 async def exchange(
-    port: int, raw: bytes, *, method: str = "GET", limit: int | None = None, patience: float = PATIENCE
-) -> Answer:
+    port: int, raw: bytes, *, method: str = "GET", limit: int | None = None, timeout_s: float = SILENCE_TIMEOUT_S
+) -> Response:
     """Send one request on a connection of its own."""
     connection = await Connection.to(port)
     try:
         connection.send(raw)
-        return await connection.receive(method, limit, patience)
+        return await connection.receive(method, limit, timeout_s)
     finally:
         connection.close()

@@ -13,18 +13,18 @@ RATE = 4e6  # bytes a second of each connection of the origin
 
 
 def _origin(bench: Bench) -> str:
-    asked = [each for each in bench.counted() if each.status]
-    plural = "" if len(asked) == 1 else "s"
-    return f"{len(asked)} request{plural}, {amount(sum(each.sent for each in asked))}"
+    requests = [each for each in bench.counted() if each.status]
+    plural = "" if len(requests) == 1 else "s"
+    return f"{len(requests)} request{plural}, {amount(sum(each.sent for each in requests))}"
 
 
 @CROWDS.row(f"{CLIENTS} clients, 4 MiB in 1 s: origin", "9111 4", alone=True)
 async def crowd(bench: Bench) -> str:
     thing = bench.has(4 * MIB)
     thing.rate = RATE
-    answers = await asyncio.gather(*(bench.ask() for _ in range(CLIENTS)))
+    responses = await asyncio.gather(*(bench.fetch() for _ in range(CLIENTS)))
     await bench.settle()
-    right = sum(shown(answer, thing) == "200" for answer in answers)
+    right = sum(shown(response, thing) == "200" for response in responses)
     return _origin(bench) + ("" if right == CLIENTS else f"; {right} whole answers")
 
 
@@ -32,17 +32,17 @@ async def crowd(bench: Bench) -> str:
 async def slow_crowd(bench: Bench) -> str:
     thing = bench.has()
     thing.delay = 6
-    answers = await asyncio.gather(*(bench.ask(patience=20) for _ in range(CLIENTS)))
+    responses = await asyncio.gather(*(bench.fetch(timeout_s=20) for _ in range(CLIENTS)))
     await bench.settle()
-    right = sum(shown(answer, thing) == "200" for answer in answers)
+    right = sum(shown(response, thing) == "200" for response in responses)
     return _origin(bench) + ("" if right == CLIENTS else f"; {right} whole answers")
 
 
 @CROWDS.row(f"{CLIENTS} clients, no such object: origin", "9111 4", alone=True)
 async def absent_crowd(bench: Bench) -> str:
-    await asyncio.gather(*(bench.ask() for _ in range(CLIENTS)))
-    asked = len(bench.counted())
-    return f"{asked} request{'' if asked == 1 else 's'}"
+    await asyncio.gather(*(bench.fetch() for _ in range(CLIENTS)))
+    count = len(bench.counted())
+    return f"{count} request{'' if count == 1 else 's'}"
 
 
 @CROWDS.row(
@@ -54,9 +54,9 @@ async def absent_crowd(bench: Bench) -> str:
 async def uncached_crowd(bench: Bench) -> str:
     thing = bench.has(Cache_Control="no-store")
     thing.delay = 0.4
-    answers = await asyncio.gather(*(bench.ask() for _ in range(CLIENTS)))
+    responses = await asyncio.gather(*(bench.fetch() for _ in range(CLIENTS)))
     await bench.settle()
-    slowest = max(answer.seconds for answer in answers)
+    slowest = max(response.seconds for response in responses)
     return f"{_origin(bench)}, {instant(slowest - 0.4)}"
 
 
@@ -74,9 +74,9 @@ async def _second(bench: Bench, *fields: str) -> str:
     """Measure a client that joins once 2 MiB have arrived."""
     thing = bench.has(16 * MIB)
     thing.rate = RATE
-    first = asyncio.create_task(bench.ask())
+    first = asyncio.create_task(bench.fetch())
     await bench.sent(2 * MIB)
-    second = await bench.ask(*fields, limit=1000)
+    second = await bench.fetch(*fields, limit=1000)
     whole = await first
     words = shown(second, thing).partition(" ")[0].rstrip(",")
     fault = "" if shown(whole, thing) == "200" else f"; the first one {shown(whole, thing)}"
@@ -92,8 +92,8 @@ async def leaver(bench: Bench) -> str:
     await connection.receive(limit=MIB)
     connection.close()
     await bench.settle(0.5)
-    sent = sum(asked.sent for asked in bench.counted())
-    after = await bench.told(thing=thing)
+    sent = sum(request.sent for request in bench.counted())
+    after = await bench.summary(thing=thing)
     share = next((f"at most {limit} MiB" for limit in (2, 4, 7) if sent <= limit * MIB), "all")
     again = "hit" if after == "200, hit" else "fetched again"
     return f"{share}; the next client: {again}"

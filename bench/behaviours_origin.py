@@ -18,8 +18,8 @@ from content import MIB
 
 BUCKET = "bench"
 LAST_MODIFIED = "Sun, 06 Nov 1994 08:49:37 GMT"
-QUANTUM = 0.02  # seconds of its rate that a slow object sends at once
-CHUNK = 256 << 10  # bytes sent at once if there is no rate
+QUANTUM_S = 0.02  # seconds of its rate that a slow object sends at once
+CHUNK_BYTES = 256 << 10  # bytes sent at once if there is no rate
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 _CODES = {
     400: ("Bad Request", "InvalidRequest"),
@@ -70,7 +70,7 @@ class Thing:
 
 
 @dataclass(slots=True)
-class PlainRequest:
+class OriginRequest:
     """One request for an object. `sent` counts the bytes of the body that the socket accepted."""
 
     method: str
@@ -91,11 +91,11 @@ class Head:
 
 
 class Origin:
-    """An S3 on loopback. `asked` has every request in order of arrival."""
+    """An S3 on loopback. `requests` has every request in order of arrival."""
 
     def __init__(self) -> None:
         self.things: dict[str, Thing] = {}
-        self.asked: list[PlainRequest] = []
+        self.requests: list[OriginRequest] = []
         self.port = 0
         self._server: asyncio.Server | None = None
         self._running: set[asyncio.Task[None]] = set()
@@ -129,47 +129,47 @@ class Origin:
         try:
             # The server must not log these: the end of an origin is part of the experiments.
             with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-                while await self._answer(reader, writer):
+                while await self._respond(reader, writer):
                     pass
         finally:
             writer.transport.abort()
 
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+    async def _respond(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """Send a response. Returns False if the connection ends."""
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         first, *lines = head.rstrip("\r\n").split("\r\n")
         method, target, _ = first.split(" ")
         fields = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-        asked = PlainRequest(method, target, fields)
-        self.asked.append(asked)
+        request = OriginRequest(method, target, fields)
+        self.requests.append(request)
         body = await reader.readexactly(int(fields.get("content-length", "0")))
-        thing = self._thing(asked)
+        thing = self._thing(request)
         if thing is not None and thing.drops:
             thing.drops -= 1
             return False
         if thing is not None and thing.delay:
             await asyncio.sleep(thing.delay)
-        answer = self._head(asked, thing, body)
-        asked.status = int(answer.status[:3])
-        lines = [f"{name}: {value}" for name, value in answer.fields.items()]
-        writer.write("\r\n".join([f"HTTP/1.1 {answer.status}", *lines, "", ""]).encode("latin-1"))
+        response = self._head(request, thing, body)
+        request.status = int(response.status[:3])
+        lines = [f"{name}: {value}" for name, value in response.fields.items()]
+        writer.write("\r\n".join([f"HTTP/1.1 {response.status}", *lines, "", ""]).encode("latin-1"))
         if method == "HEAD":
             return True
-        writer.write(answer.body)
-        asked.sent += len(answer.body)
-        return thing is None or await _send_object(thing, answer.span, writer, asked)
+        writer.write(response.body)
+        request.sent += len(response.body)
+        return thing is None or await _send_object(thing, response.span, writer, request)
 
-    def _thing(self, asked: PlainRequest) -> Thing | None:
-        path = unquote(urlsplit(asked.target).path, "latin-1")
+    def _thing(self, request: OriginRequest) -> Thing | None:
+        path = unquote(urlsplit(request.target).path, "latin-1")
         return self.things.get(path.removeprefix(f"/{BUCKET}/"))
 
-    def _head(self, asked: PlainRequest, thing: Thing | None, body: bytes) -> Head:
-        path = unquote(urlsplit(asked.target).path, "latin-1")
+    def _head(self, request: OriginRequest, thing: Thing | None, body: bytes) -> Head:
+        path = unquote(urlsplit(request.target).path, "latin-1")
         if path.rstrip("/") == f"/{BUCKET}":
             return _ok({})
-        if asked.method in ("PUT", "DELETE"):
-            return self._written(asked, path.removeprefix(f"/{BUCKET}/"), body)
-        if asked.method not in ("GET", "HEAD"):
+        if request.method in ("PUT", "DELETE"):
+            return self._written(request, path.removeprefix(f"/{BUCKET}/"), body)
+        if request.method not in ("GET", "HEAD"):
             return error(405)
         if thing is None:
             return error(404)
@@ -177,11 +177,11 @@ class Origin:
             if thing.failures is not None:
                 thing.failures -= 1
             return error(thing.status)
-        return _read(asked, thing)
+        return _read(request, thing)
 
-    def _written(self, asked: PlainRequest, name: str, body: bytes) -> Head:
+    def _written(self, request: OriginRequest, name: str, body: bytes) -> Head:
         """Apply S3's PutObject or DeleteObject. A put object has the bytes of a next version, whatever was sent."""
-        if asked.method == "DELETE":
+        if request.method == "DELETE":
             self.things.pop(name, None)
             return Head("204 No Content", _common())
         thing = self.things.setdefault(name, Thing(name, len(body), {"Content-Type": "text/plain"}, version=0))
@@ -190,24 +190,26 @@ class Origin:
         return _ok({"ETag": thing.etag()})
 
 
-async def _send_object(thing: Thing, span: tuple[int, int], writer: asyncio.StreamWriter, asked: PlainRequest) -> bool:
+async def _send_object(
+    thing: Thing, span: tuple[int, int], writer: asyncio.StreamWriter, request: OriginRequest
+) -> bool:
     at, stop = span
     # Like at S3, only later requests see a change of the object.
-    seed, cut = thing.seed(_version_asked(asked, thing)), thing.cut
-    writer.transport.set_write_buffer_limits(high=CHUNK)
+    seed, cut = thing.seed(_requested_version(request, thing)), thing.cut
+    writer.transport.set_write_buffer_limits(high=CHUNK_BYTES)
     while at < stop:
         number, within = divmod(at, MIB)
-        length = min(int(thing.rate * QUANTUM) or CHUNK, stop - at, MIB - within)
+        length = min(int(thing.rate * QUANTUM_S) or CHUNK_BYTES, stop - at, MIB - within)
         if cut is not None:
-            length = min(length, cut - asked.sent)
+            length = min(length, cut - request.sent)
             if not length:
                 await asyncio.sleep(0.1)  # the written bytes leave before the reset
                 return False
         writer.write(memoryview(content.block(seed, number))[within : within + length])
         await writer.drain()
         at += length
-        asked.sent += length
-        await asyncio.sleep(QUANTUM if thing.rate else 0)
+        request.sent += length
+        await asyncio.sleep(QUANTUM_S if thing.rate else 0)
     await writer.drain()
     return True
 
@@ -231,16 +233,16 @@ def error(status: int) -> Head:
     return Head(f"{status} {reason}", fields, body=body)
 
 
-def _version_asked(asked: PlainRequest, thing: Thing) -> int:
+def _requested_version(request: OriginRequest, thing: Thing) -> int:
     """Return the version of S3's versionId. Here the ids are 1, 2 and so on."""
-    named = parse_qs(urlsplit(asked.target).query).get("versionId", [""])[0]
+    named = parse_qs(urlsplit(request.target).query).get("versionId", [""])[0]
     return int(named) if named.isdigit() and int(named) <= thing.version else thing.version
 
 
-def _read(asked: PlainRequest, thing: Thing) -> Head:
+def _read(request: OriginRequest, thing: Thing) -> Head:
     """Apply S3's GetObject or HeadObject, with RFC 9110 sections 13 and 14 as far as S3 implements them."""
-    field_of = asked.fields.get
-    version = _version_asked(asked, thing)
+    field_of = request.fields.get
+    version = _requested_version(request, thing)
     etag = thing.etag(version)
     fields = {
         **_common(),
@@ -252,9 +254,9 @@ def _read(asked: PlainRequest, thing: Thing) -> Head:
     }
     if not thing.last_modified:
         del fields["Last-Modified"]
-    disposition = parse_qs(urlsplit(asked.target).query).get("response-content-disposition")
+    disposition = parse_qs(urlsplit(request.target).query).get("response-content-disposition")
     if disposition is not None:
-        if "authorization" not in asked.fields:
+        if "authorization" not in request.fields:
             return error(400)  # S3 accepts it in signed requests only
         fields["Content-Disposition"] = disposition[0]
     wanted = field_of("if-match", "*")
@@ -265,12 +267,12 @@ def _read(asked: PlainRequest, thing: Thing) -> Head:
     if is_known:
         fields.pop("Content-Type", None)
         return Head("304 Not Modified", fields)
-    return _ranged(asked, thing.size, fields)
+    return _ranged(request, thing.size, fields)
 
 
-def _ranged(asked: PlainRequest, size: int, fields: dict[str, str]) -> Head:
-    found = _RANGE.fullmatch(asked.fields.get("range", ""))
-    if found is None or asked.fields.get("if-range", fields["ETag"]) != fields["ETag"]:
+def _ranged(request: OriginRequest, size: int, fields: dict[str, str]) -> Head:
+    found = _RANGE.fullmatch(request.fields.get("range", ""))
+    if found is None or request.fields.get("if-range", fields["ETag"]) != fields["ETag"]:
         return Head("200 OK", {**fields, "Content-Length": str(size)}, (0, size))
     first, last = found.groups()
     start = int(first) if first else max(0, size - int(last))

@@ -19,16 +19,16 @@ def table(groups: list[Group], cells: Cells, proxies: list[str]) -> str:
         lines += [f"### {group.title}", "", _line(["request", "RFC, section", *proxies])]
         lines.append("|" + "---|" * (len(proxies) + 2))
         for row in group.rows:
-            told = cells[group.title, row.what]
-            lines.append(_line([row.what, row.rfc or "-", *(_cell(row, told.get(proxy)) for proxy in proxies)]))
+            by_proxy = cells[group.title, row.what]
+            lines.append(_line([row.what, row.rfc or "-", *(_cell(row, by_proxy.get(proxy)) for proxy in proxies)]))
         lines.append("")
     return "\n".join(lines)
 
 
-def _cell(row: Row, told: str | None) -> str:
-    if told is None:
+def _cell(row: Row, cell: str | None) -> str:
+    if cell is None:
         return "not run"
-    return told if row.is_met(told) else f"{UNMET} {told}"
+    return cell if row.is_met(cell) else f"{UNMET} {cell}"
 
 
 def _line(cells: list[str]) -> str:

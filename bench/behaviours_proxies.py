@@ -13,7 +13,7 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 from behaviours_origin import BUCKET
-from processes import HERE, READY, free_port, listening, nginx_program, program
+from processes import HERE, START_TIMEOUT_S, free_port, listening, nginx_program, program
 
 Proxy = Callable[[Path, int], AbstractAsyncContextManager[int]]
 """Folder and the origin's port -> the port of a running proxy."""
@@ -47,7 +47,7 @@ async def bucketfront(folder: Path, origin: int) -> AsyncGenerator[int, None]:
     # With -m the working directory comes first in the import path, so the checkout wins over an installed package.
     arguments = (sys.executable, "-m", "bucketfront.cli", "serve", "-c", config)
     async with program(*arguments, cwd=HERE.parent, log=log) as process:
-        async with asyncio.timeout(READY):
+        async with asyncio.timeout(START_TIMEOUT_S):
             while (found := re.search(r"clients\s+http://[^:]+:(\d+)", log.read_text())) is None:
                 if process.returncode is not None:
                     raise RuntimeError(f"bucketfront did not start: {log.read_text()}")
@@ -154,8 +154,8 @@ def version(executable: str | None, flag: str) -> str | None:
     """Return the version as in `1.22.1`, None if there is no such program."""
     if executable is None:
         return None
-    told = subprocess.run([executable, flag], capture_output=True, text=True, check=True)
-    found = re.search(r"\d+\.\d+\.\d+", told.stderr + told.stdout)
+    done = subprocess.run([executable, flag], capture_output=True, text=True, check=True)
+    found = re.search(r"\d+\.\d+\.\d+", done.stderr + done.stdout)
     return found[0] if found else "unknown"
 
 

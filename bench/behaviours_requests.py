@@ -3,7 +3,7 @@
 import re
 
 from behaviours_bench import Bench, Group, cost, shown
-from behaviours_client import Answer, Connection, exchange
+from behaviours_client import Connection, Response, exchange
 
 METHODS = Group("Methods and framing")
 KEYS = Group("Paths and query parameters")
@@ -17,19 +17,19 @@ BROWSERS = Group("Browsers, sites, diagnostics")
 async def put(bench: Bench) -> str:
     thing = bench.has()
     await bench.warmed(thing)
-    answer = await bench.ask("Content-Length: 5", method="PUT", body=b"hello")
+    response = await bench.fetch("Content-Length: 5", method="PUT", body=b"hello")
     bench.counted()
-    after = await bench.ask()
+    after = await bench.fetch()
     version = {1: "old", 2: "new"}.get(thing.version_of(after.get("ETag") or "") or 0, "no")
-    return f"{shown(answer)}, then {shown(after, thing)}, {version} version"
+    return f"{shown(response)}, then {shown(after, thing)}, {version} version"
 
 
 @METHODS.row("`DELETE` of a cached object, then GET", "9111 4.4", r".*then 404")
 async def delete(bench: Bench) -> str:
     thing = bench.has()
     await bench.warmed(thing)
-    answer = await bench.ask(method="DELETE")
-    return f"{shown(answer)}, then {shown(await bench.ask(), thing)}"
+    response = await bench.fetch(method="DELETE")
+    return f"{shown(response)}, then {shown(await bench.fetch(), thing)}"
 
 
 @METHODS.row("`OPTIONS`, a CORS preflight", "Fetch 4.8")
@@ -39,19 +39,19 @@ async def preflight(bench: Bench) -> str:
         "Access-Control-Request-Method: GET",
         "Access-Control-Request-Headers: range",
     )
-    answer = await bench.ask(*fields, method="OPTIONS")
-    allowed = answer.get("Access-Control-Allow-Origin")
-    return f"{shown(answer)}, {'not allowed' if allowed is None else f'allowed to {allowed}'}"
+    response = await bench.fetch(*fields, method="OPTIONS")
+    allowed = response.get("Access-Control-Allow-Origin")
+    return f"{shown(response)}, {'not allowed' if allowed is None else f'allowed to {allowed}'}"
 
 
 @METHODS.row("`TRACE`", "9110 9.3.8")
 async def trace(bench: Bench) -> str:
-    return f"{shown(await bench.ask(method='TRACE'))}{_reached(bench)}"
+    return f"{shown(await bench.fetch(method='TRACE'))}{_reached(bench)}"
 
 
 @METHODS.row("`BREW`, an unknown method", "9110 9.1")
 async def brew(bench: Bench) -> str:
-    return f"{shown(await bench.ask(method='BREW'))}{_reached(bench)}"
+    return f"{shown(await bench.fetch(method='BREW'))}{_reached(bench)}"
 
 
 def _reached(bench: Bench) -> str:
@@ -74,11 +74,11 @@ def _framing(
         connection = await Connection.to(bench.port)
         try:
             connection.send(raw)
-            answer = await connection.receive(method, patience=3)
-            kept = answer.status is not None and await connection.is_open()
+            response = await connection.receive(method, timeout_s=3)
+            kept = response.status is not None and await connection.is_open()
         finally:
             connection.close()
-        return f"{shown(answer, thing)}{', keeps the connection' if kept else ', closes' if answer.status else ''}"
+        return f"{shown(response, thing)}{', keeps the connection' if kept else ', closes' if response.status else ''}"
 
     METHODS.row(what, rfc, want)(experiment)
 
@@ -131,7 +131,7 @@ async def hostless(bench: Bench) -> str:
 @METHODS.row("Absolute form, of a host by any name", "9112 3.2.2", "200")
 async def absolute(bench: Bench) -> str:
     thing = bench.has()
-    return shown(await bench.ask(path=f"http://files.example/{bench.name}"), thing)
+    return shown(await bench.fetch(path=f"http://files.example/{bench.name}"), thing)
 
 
 @METHODS.row("Two requests sent at once", "9112 9.3.2", "206 0-9; 206 10-19")
@@ -152,12 +152,12 @@ def _path(what: str, rfc: str, path: str) -> None:
     """Measure a request with this path, in which `{name}` is the row's key."""
 
     async def experiment(bench: Bench) -> str:
-        answer = await bench.ask(path=path.format(name=bench.name))
-        targets = dict.fromkeys(asked.target.partition("?")[0] for asked in bench.counted())
+        response = await bench.fetch(path=path.format(name=bench.name))
+        targets = dict.fromkeys(request.target.partition("?")[0] for request in bench.counted())
         if not targets:
-            return f"{shown(answer)} itself"
-        told = [f"`{target.removeprefix('/bench').replace(bench.name, 'n')}`" for target in targets]
-        return f"asks for {', '.join(told)}"
+            return f"{shown(response)} itself"
+        paths = [f"`{target.removeprefix('/bench').replace(bench.name, 'n')}`" for target in targets]
+        return f"asks for {', '.join(paths)}"
 
     KEYS.row(what, rfc)(experiment)
 
@@ -178,14 +178,14 @@ _path("`/n%20%C3%A4`", "3986 2.1", "/{name}%20%C3%A4")
 async def same_name(bench: Bench) -> str:
     thing = bench.has(name=f"A{bench.name}")
     await bench.warmed(thing)
-    return await bench.told(thing=thing, path=f"/%41{bench.name}")
+    return await bench.summary(thing=thing, path=f"/%41{bench.name}")
 
 
 @KEYS.row("`/n?utm=1` after `/n`", "9111 2")
 async def query(bench: Bench) -> str:
     thing = bench.has()
     await bench.warmed(thing)
-    return await bench.told(thing=thing, path=f"/{bench.name}?utm=1")
+    return await bench.summary(thing=thing, path=f"/{bench.name}?utm=1")
 
 
 @KEYS.row("`/n?versionId=1` after `/n`, which has version 2", "S3 GetObject")
@@ -193,9 +193,9 @@ async def version_id(bench: Bench) -> str:
     thing = bench.has()
     thing.version = 2
     await bench.warmed(thing)
-    answer = await bench.ask(path=f"/{bench.name}?versionId=1")
-    version = {1: "the old", 2: "the new"}.get(thing.version_of(answer.get("ETag") or "") or 0, "no")
-    return f"{shown(answer, thing)}, {version} version"
+    response = await bench.fetch(path=f"/{bench.name}?versionId=1")
+    version = {1: "the old", 2: "the new"}.get(thing.version_of(response.get("ETag") or "") or 0, "no")
+    return f"{shown(response, thing)}, {version} version"
 
 
 @KEYS.row("`?response-content-disposition=attachment`, allowed on its mount", "S3 GetObject")
@@ -203,46 +203,46 @@ async def overrides(bench: Bench) -> str:
     thing = bench.has(name=f"overrides/{bench.name}")
     await bench.warmed(thing)
     bench.counted()
-    answer = await bench.ask(path=f"/overrides/{bench.name}?response-content-disposition=attachment")
-    told = answer.get("Content-Disposition")
-    return f"{'no Content-Disposition' if told is None else told}, {cost(bench.counted())}"
+    response = await bench.fetch(path=f"/overrides/{bench.name}?response-content-disposition=attachment")
+    disposition = response.get("Content-Disposition")
+    return f"{'no Content-Disposition' if disposition is None else disposition}, {cost(bench.counted())}"
 
 
 # --- browsers and diagnostics --------------------------------------------------------------------------------------
 
 
-def _named(answer: Answer, *names: str) -> str:
-    return ", ".join(name for name in names if answer.get(name) is not None) or "none"
+def _named(response: Response, *names: str) -> str:
+    return ", ".join(name for name in names if response.get(name) is not None) or "none"
 
 
 @BROWSERS.row("CORS fields of a GET from another origin", "Fetch 3.2")
 async def cors(bench: Bench) -> str:
     thing = bench.has()
-    answer = await bench.ask("Origin: https://app.example")
+    response = await bench.fetch("Origin: https://app.example")
     names = ("Access-Control-Allow-Origin", "Access-Control-Expose-Headers", "Timing-Allow-Origin")
     assert thing.size
-    return _named(answer, *names).replace("Access-Control-", "")
+    return _named(response, *names).replace("Access-Control-", "")
 
 
 @BROWSERS.row("A playlist that S3 calls `binary/octet-stream`: `.m3u8`", "9110 8.3")
 async def media_type(bench: Bench) -> str:
     thing = bench.has(name=f"{bench.name}.m3u8")
     thing.fields["Content-Type"] = "binary/octet-stream"
-    return (await bench.ask(path=f"/{thing.name}")).get("Content-Type") or "none"
+    return (await bench.fetch(path=f"/{thing.name}")).get("Content-Type") or "none"
 
 
 @BROWSERS.row("`/site/`, where there is `/site/index.html`", "")
 async def index(bench: Bench) -> str:
     thing = bench.has(name=f"site/{bench.name}/index.html")
-    return shown(await bench.ask(path=f"/site/{bench.name}/"), thing)
+    return shown(await bench.fetch(path=f"/site/{bench.name}/"), thing)
 
 
 @BROWSERS.row("`/site/folder`, where there is `/site/folder/index.html`", "9110 15.4.9")
 async def folder(bench: Bench) -> str:
     bench.has(name=f"site/{bench.name}/index.html")
-    answer = await bench.ask(path=f"/site/{bench.name}")
-    location = answer.get("Location")
-    return shown(answer) + ("" if location is None else f" to {location.replace(bench.name, 'folder')}")
+    response = await bench.fetch(path=f"/site/{bench.name}")
+    location = response.get("Location")
+    return shown(response) + ("" if location is None else f" to {location.replace(bench.name, 'folder')}")
 
 
 @BROWSERS.row("`Accept-Encoding: br`, where there is `app.js.br`", "9110 12.5.3")
@@ -250,8 +250,8 @@ async def precompressed(bench: Bench) -> str:
     name = f"site/{bench.name}.js"
     for each in (name, f"{name}.br"):
         bench.has(name=each).fields["Content-Type"] = "text/javascript"
-    answer = await bench.ask("Accept-Encoding: gzip, br", path=f"/{name}")
-    return f"{answer.get('Content-Encoding') or 'plain'}, {_named(answer, 'Vary')}".replace(", none", "")
+    response = await bench.fetch("Accept-Encoding: gzip, br", path=f"/{name}")
+    return f"{response.get('Content-Encoding') or 'plain'}, {_named(response, 'Vary')}".replace(", none", "")
 
 
 @BROWSERS.row("Error for a browser: type of a 404's body", "9110 12.5.1")
@@ -265,9 +265,9 @@ async def error_type_plain(bench: Bench) -> str:
 
 
 async def _error_type(bench: Bench, accept: str) -> str:
-    answer = await bench.ask(accept)
-    told = " with the bucket's name" if b"<BucketName>" in answer.body else ""
-    return f"{answer.get('Content-Type') or 'none'}{told}"
+    response = await bench.fetch(accept)
+    note = " with the bucket's name" if b"<BucketName>" in response.body else ""
+    return f"{response.get('Content-Type') or 'none'}{note}"
 
 
 DIAGNOSTICS = ("Cache-Status", "Age", "Via", "X-Cache", "X-Varnish", "Server-Timing")
@@ -276,33 +276,35 @@ DIAGNOSTICS = ("Cache-Status", "Age", "Via", "X-Cache", "X-Varnish", "Server-Tim
 @BROWSERS.row("Diagnostic fields of a miss", "9211 2")
 async def diagnostics_miss(bench: Bench) -> str:
     bench.has()
-    return _named(await bench.ask(), *DIAGNOSTICS)
+    return _named(await bench.fetch(), *DIAGNOSTICS)
 
 
 @BROWSERS.row("Diagnostic fields of a hit", "9211 2; 9111 5.1")
 async def diagnostics_hit(bench: Bench) -> str:
     await bench.warmed(bench.has())
-    return _named(await bench.ask(), *DIAGNOSTICS)
+    return _named(await bench.fetch(), *DIAGNOSTICS)
 
 
 @BROWSERS.row("Diagnostic fields of a 404", "9211 2")
 async def diagnostics_absent(bench: Bench) -> str:
-    return _named(await bench.ask(), *DIAGNOSTICS)
+    return _named(await bench.fetch(), *DIAGNOSTICS)
 
 
 @BROWSERS.row("`Cache-Status` of miss, hit, 400", "9211 2")
 async def cache_status(bench: Bench) -> str:
     thing = bench.has()
-    told = [(await bench.ask()).get("Cache-Status")]
+    statuses = [(await bench.fetch()).get("Cache-Status")]
     await bench.settle()
-    told += [(await bench.ask()).get("Cache-Status"), (await bench.ask(path="/%zz")).get("Cache-Status")]
+    statuses += [(await bench.fetch()).get("Cache-Status"), (await bench.fetch(path="/%zz")).get("Cache-Status")]
     assert thing.size
-    return ", ".join(f"`{re.sub('ttl=[0-9]+', 'ttl=N', each.partition('; ')[2])}`" for each in told if each) or "none"
+    return (
+        ", ".join(f"`{re.sub('ttl=[0-9]+', 'ttl=N', each.partition('; ')[2])}`" for each in statuses if each) or "none"
+    )
 
 
 @BROWSERS.row("S3's `x-amz-request-id` and `Server` reach the client", "")
 async def leaks(bench: Bench) -> str:
     bench.has()
-    answer = await bench.ask()
-    server = "Server" if answer.get("Server") == "AmazonS3" else ""
-    return ", ".join(filter(None, (_named(answer, "x-amz-request-id").replace("none", ""), server))) or "no"
+    response = await bench.fetch()
+    server = "Server" if response.get("Server") == "AmazonS3" else ""
+    return ", ".join(filter(None, (_named(response, "x-amz-request-id").replace("none", ""), server))) or "no"

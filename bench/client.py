@@ -21,7 +21,7 @@ from typing import Any
 import content
 
 BUFFER = content.MIB
-PATIENCE = 90.0  # seconds without a byte for any client
+SILENCE_TIMEOUT_S = 90.0  # seconds without a byte for any client
 
 
 @dataclass(slots=True)
@@ -118,7 +118,7 @@ def run(job: dict[str, Any]) -> list[Outcome]:
         for client in clients:
             selector.register(client.sock, selectors.EVENT_READ, client)
         while left:
-            ready = selector.select(PATIENCE)
+            ready = selector.select(SILENCE_TIMEOUT_S)
             if not ready:
                 break
             for key, _ in ready:
@@ -127,7 +127,7 @@ def run(job: dict[str, Any]) -> list[Outcome]:
                     left -= 1
     for client in clients:
         if client.sock.fileno() >= 0:
-            client.outcome.error = f"no byte for {PATIENCE:g} s after {client.outcome.received} bytes"
+            client.outcome.error = f"no byte for {SILENCE_TIMEOUT_S:g} s after {client.outcome.received} bytes"
             client.sock.close()
     return [client.outcome for client in clients]
 

@@ -14,7 +14,7 @@ FAR_ROUNDS = 15
 READERS = 100
 HERD = 64 * MIB
 HERD_RATE = 20e6  # bytes a second of a connection
-HERD_DELAY = 0.02  # seconds to the first byte
+HERD_DELAY_S = 0.02  # seconds to the first byte
 LIMITED = 512 * MIB
 LIMITED_RATE = 50e6  # bytes a second of a connection
 GIB = 1024 * MIB
@@ -24,7 +24,7 @@ PART = 64 << 10
 
 async def herd(origin: Origin, subjects: Sequence[Subject]) -> list[Figure]:
     """Measure 100 clients that request one cold object at once."""
-    await origin.set(rate=HERD_RATE, delay=HERD_DELAY)
+    await origin.set(rate=HERD_RATE, delay=HERD_DELAY_S)
     figures = []
     try:
         for subject in subjects:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from processes import HERE, Subject, cpu_seconds, program
 
-RANGE = 64 << 10  # bytes of a range, the same as in vary.lua
+RANGE_BYTES = 64 << 10  # bytes of a range, the same as in vary.lua
 _UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3, "m": 6e4}
 _BYTES = {"B": 1, "KB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30}
 
@@ -38,11 +38,9 @@ def wrk_program() -> str | None:
 
 
 async def wrk(
-    subject: Subject, mode: str, size: int, objects: list[str], *, connections: int, seconds: float, answer: int
+    subject: Subject, mode: str, size: int, objects: list[str], *, connections: int, seconds: float, body_length: int
 ) -> Load:
-    """Run wrk. `mode` and `objects` are as in vary.lua. `answer` is the length of a body, so that short responses are
-    found.
-    """
+    """Run wrk. `mode` and `objects` are as in vary.lua. `body_length` reveals short responses."""
     executable = wrk_program()
     assert executable is not None
     url = f"http://127.0.0.1:{subject.port}/"
@@ -61,22 +59,24 @@ async def wrk(
     before = cpu_seconds(subject.pid)
     async with program(*arguments, cwd=Path("/")) as process:
         assert process.stdout is not None
-        told = (await process.stdout.read()).decode()
+        output = (await process.stdout.read()).decode()
     cpu = cpu_seconds(subject.pid) - before
-    total = re.search(r"(\d+) requests in [\d.]+s, ([\d.]+)([KMG]?B) read", told)
-    rate = re.search(r"Requests/sec:\s+([\d.]+)", told)
+    total = re.search(r"(\d+) requests in [\d.]+s, ([\d.]+)([KMG]?B) read", output)
+    rate = re.search(r"Requests/sec:\s+([\d.]+)", output)
     if total is None or rate is None:
-        return Load(0, 0.0, 0.0, 0.0, 0.0, cpu, told[-300:])
+        return Load(0, 0.0, 0.0, 0.0, 0.0, cpu, output[-300:])
     requests, received = int(total[1]), float(total[2]) * _BYTES[total[3]]
-    faults = [found[0] for found in re.finditer(r"Non-2xx or 3xx responses: \d+|Socket errors: .*", told)]
+    faults = [found[0] for found in re.finditer(r"Non-2xx or 3xx responses: \d+|Socket errors: .*", output)]
     # requests that are still running at the end count on one side only
-    if requests and received / requests < 0.98 * answer:
-        faults.append(f"{received / requests:.0f} bytes an answer, {answer} expected")
-    return Load(requests, float(rate[1]), _quantile(told, 50), _quantile(told, 99), received, cpu, "; ".join(faults))
+    if requests and received / requests < 0.98 * body_length:
+        faults.append(f"{received / requests:.0f} bytes an answer, {body_length} expected")
+    return Load(
+        requests, float(rate[1]), _quantile(output, 50), _quantile(output, 99), received, cpu, "; ".join(faults)
+    )
 
 
-def _quantile(told: str, percent: int) -> float:
-    found = re.search(rf"{percent}%\s+([\d.]+)(us|ms|s|m)\b", told)
+def _quantile(output: str, percent: int) -> float:
+    found = re.search(rf"{percent}%\s+([\d.]+)(us|ms|s|m)\b", output)
     return float(found[1]) * _UNITS[found[2]] if found else 0.0
 
 
@@ -97,8 +97,8 @@ def _heads(port: int, paths: list[str], connections: int, seconds: float) -> tup
             for number, sock in enumerate(sockets):
                 sock.sendall(message.format(paths[(count + number) % len(paths)], count, number).encode())
             for sock in sockets:
-                answer = sock.recv(8192)
-                bad += not (answer.startswith(b"HTTP/1.1 200") and answer.endswith(b"\r\n\r\n"))
+                response = sock.recv(8192)
+                bad += not (response.startswith(b"HTTP/1.1 200") and response.endswith(b"\r\n\r\n"))
                 count += 1
     finally:
         for sock in sockets:

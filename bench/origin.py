@@ -22,9 +22,9 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import content
 
-BURST = 0.01  # seconds of its rate that a connection may catch up
-QUANTUM = 0.005  # seconds of its rate that are sent at once
-CHUNK = 256 << 10  # bytes sent at once if there is no limit
+BURST_S = 0.01  # seconds of its rate that a connection may catch up
+QUANTUM_S = 0.005  # seconds of its rate that are sent at once
+CHUNK_BYTES = 256 << 10  # bytes sent at once if there is no limit
 LAST_MODIFIED = "Sun, 06 Nov 1994 08:49:37 GMT"
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
@@ -40,16 +40,16 @@ class Transfer:
 
 @dataclass(slots=True)
 class Count:
-    """The counters of one key. `requests` are (method, start, stop), `asked` is the sum of the ranges of GETs."""
+    """The counters of one key. `requests` are (method, start, stop), `requested` is the sum of the ranges of GETs."""
 
-    asked: int = 0
+    requested: int = 0
     sent: int = 0
     requests: list[tuple[str, int, int]] = field(default_factory=list)
     running: list[Transfer] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
         running = [(each.start, each.stop, each.sent) for each in self.running]
-        return {"asked": self.asked, "sent": self.sent, "requests": self.requests, "running": running}
+        return {"asked": self.requested, "sent": self.sent, "requests": self.requests, "running": running}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +86,10 @@ class Origin:
             return {"rate": self.rate, "delay": self.delay}
         if "key" in query:
             return self.count(query["key"]).as_json()
-        told = {key: count.as_json() for key, count in self.counts.items()}
+        by_key = {key: count.as_json() for key, count in self.counts.items()}
         if "reset" in query:
             self.counts = {}
-        return told
+        return by_key
 
 
 class Connection:
@@ -107,7 +107,7 @@ class Connection:
             self._sock.setblocking(False)
             self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             while (request := await self._request()) is not None:
-                await self._answer(request)
+                await self._respond(request)
 
     async def _request(self) -> Request | None:
         while b"\r\n\r\n" not in self._unread:
@@ -123,7 +123,7 @@ class Connection:
         headers = {name.lower(): value.strip() for name, _, value in pairs}
         return Request(method, unquote(url.path), parse_qs(url.query), headers)
 
-    async def _answer(self, request: Request) -> None:
+    async def _respond(self, request: Request) -> None:
         if request.path in ("/_control", "/_counters"):
             body = json.dumps(self._origin.control(request)).encode()
             fields = {"Content-Type": "application/json", "Content-Length": str(len(body))}
@@ -138,7 +138,7 @@ class Connection:
         transfer = Transfer(start, stop)
         count = self._origin.count(key)
         if request.method == "GET" and start < stop:
-            count.asked += stop - start
+            count.requested += stop - start
             count.requests.append((request.method, start, stop))
             count.running.append(transfer)
         try:
@@ -153,7 +153,7 @@ class Connection:
         at = transfer.start
         while at < transfer.stop:
             rate = self._origin.rate
-            length = min(int(rate * QUANTUM) or CHUNK, transfer.stop - at)
+            length = min(int(rate * QUANTUM_S) or CHUNK_BYTES, transfer.stop - at)
             if rate:
                 await self._pace(length / rate)
             else:
@@ -167,7 +167,7 @@ class Connection:
 
     async def _pace(self, seconds: float) -> None:
         now = self._loop.time()
-        self._due = max(self._due, now - BURST) + seconds
+        self._due = max(self._due, now - BURST_S) + seconds
         if self._due > now:
             await asyncio.sleep(self._due - now)
 
@@ -225,10 +225,10 @@ def _head(request: Request, key: str) -> Head:
 
 
 def _ranged(request: Request, size: int, fields: dict[str, str]) -> Head:
-    asked = _RANGE.fullmatch(request.headers.get("range", ""))
-    if asked is None:
+    wanted = _RANGE.fullmatch(request.headers.get("range", ""))
+    if wanted is None:
         return Head("200 OK", {**fields, "Content-Length": str(size)}, (0, size))
-    first, last = asked.groups()
+    first, last = wanted.groups()
     start = int(first) if first else max(0, size - int(last))
     stop = min(size, int(last) + 1) if first and last else size
     if start >= stop:

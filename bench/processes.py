@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-READY = 15.0  # seconds that a program has for its start
-STOP = 15.0  # seconds that it has for its end after SIGTERM
-SAMPLE = 0.05  # seconds between two samples of a process's memory
-SETTLED = 0.6  # seconds without a byte from the origin and without a running transfer
-COMPLAINTS = 24  # lines of a proxy's standard error that are shown
+START_TIMEOUT_S = 15.0  # seconds that a program has for its start
+STOP_TIMEOUT_S = 15.0  # seconds that it has for its end after SIGTERM
+SAMPLE_INTERVAL_S = 0.05  # seconds between two samples of a process's memory
+QUIET_S = 0.6  # seconds without a byte from the origin and without a running transfer
+MAX_ERROR_LINES = 24  # lines of a proxy's standard error that are shown
 BUCKET = "bench"
 
 
@@ -73,7 +73,7 @@ async def _end(process: asyncio.subprocess.Process) -> None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process.pid, number)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(STOP):
+            async with asyncio.timeout(STOP_TIMEOUT_S):
                 await process.wait()
                 return
 
@@ -95,12 +95,12 @@ class Origin:
     async def reset(self) -> None:
         await self._get("/_counters?reset=1")
 
-    async def settled(self, key: str, patience: float = 30.0) -> dict[str, Any]:
+    async def settled(self, key: str, timeout_s: float = 30.0) -> dict[str, Any]:
         """Return the counts once this key has no more traffic, or after a timeout."""
         loop = asyncio.get_running_loop()
-        until = loop.time() + patience
+        until = loop.time() + timeout_s
         count, since = await self.count(key), loop.time()
-        while loop.time() < until and loop.time() - since < SETTLED:
+        while loop.time() < until and loop.time() - since < QUIET_S:
             await asyncio.sleep(0.1)
             before, count = count, await self.count(key)
             if count["running"] or count["sent"] != before["sent"]:
@@ -114,8 +114,8 @@ class Origin:
             head = (await reader.readuntil(b"\r\n\r\n")).decode()
             found = re.search(r"Content-Length: (\d+)", head)
             assert found is not None
-            answer: dict[str, Any] = json.loads(await reader.readexactly(int(found[1])))
-            return answer
+            reply: dict[str, Any] = json.loads(await reader.readexactly(int(found[1])))
+            return reply
         finally:
             writer.close()
 
@@ -124,7 +124,7 @@ class Origin:
 async def origin() -> AsyncGenerator[Origin, None]:
     async with program(sys.executable, HERE / "origin.py", cwd=HERE) as process:
         assert process.stdout is not None
-        async with asyncio.timeout(READY):
+        async with asyncio.timeout(START_TIMEOUT_S):
             port = int(await process.stdout.readline())
         yield Origin(port)
 
@@ -203,7 +203,7 @@ async def bucketfront(
     log = folder / "stderr.log"
     arguments = (sys.executable, "-m", "bucketfront.cli", "serve", "-c", config)
     async with program(*arguments, cwd=HERE.parent, log=log) as process:
-        async with asyncio.timeout(READY):
+        async with asyncio.timeout(START_TIMEOUT_S):
             while (found := re.search(r"clients\s+http://[^:]+:(\d+)", log.read_text())) is None:
                 if process.returncode is not None:
                     raise RuntimeError(f"bucketfront did not start: {log.read_text()}")
@@ -214,7 +214,7 @@ async def bucketfront(
     complaints = log.read_text().splitlines()[3:]
     if complaints:
         print(f"\nbucketfront complained, {len(complaints)} lines, of which the first:", file=sys.stderr)
-        print(*complaints[:COMPLAINTS], sep="\n", file=sys.stderr)
+        print(*complaints[:MAX_ERROR_LINES], sep="\n", file=sys.stderr)
 
 
 NGINX = """\
@@ -351,7 +351,7 @@ async def listening(name: str, port: int, *arguments: str | Path, folder: Path) 
     """Run a program and yield its process id once it listens. Raises RuntimeError."""
     log = folder / "stderr.log"
     async with program(*arguments, cwd=folder, log=log) as process:
-        async with asyncio.timeout(READY):
+        async with asyncio.timeout(START_TIMEOUT_S):
             while not await _listens(port):
                 if process.returncode is not None:
                     raise RuntimeError(f"{name} did not start: {log.read_text()}")
@@ -378,7 +378,7 @@ async def _listens(port: int) -> bool:
 
 
 @dataclass(slots=True)
-class HotBodies:
+class Memory:
     """Resident memory of a process and its children, in bytes. `anonymous` leaves out pages of files."""
 
     base: int = 0
@@ -396,9 +396,9 @@ class HotBodies:
 
 
 @contextlib.asynccontextmanager
-async def watched(subject: Subject) -> AsyncGenerator[HotBodies, None]:
-    """Sample the memory every SAMPLE seconds inside the block."""
-    memory = HotBodies()
+async def watched(subject: Subject) -> AsyncGenerator[Memory, None]:
+    """Sample the memory every SAMPLE_INTERVAL_S seconds inside the block."""
+    memory = Memory()
     memory.base, memory.anonymous_base = _resident(subject.pid)
     memory.peak, memory.anonymous_peak = memory.base, memory.anonymous_base
 
@@ -407,7 +407,7 @@ async def watched(subject: Subject) -> AsyncGenerator[HotBodies, None]:
             total, anonymous = _resident(subject.pid)
             memory.peak = max(memory.peak, total)
             memory.anonymous_peak = max(memory.anonymous_peak, anonymous)
-            await asyncio.sleep(SAMPLE)
+            await asyncio.sleep(SAMPLE_INTERVAL_S)
 
     task = asyncio.create_task(sample())
     try:

@@ -75,8 +75,8 @@ def version(executable: str | None, flag: str) -> str:
     """Return the version as in `1.22.1`."""
     if executable is None:
         return "not installed"
-    told = subprocess.run([executable, flag], capture_output=True, text=True, check=True)
-    found = re.search(r"\d+\.\d+\.\d+", told.stderr + told.stdout)
+    output = subprocess.run([executable, flag], capture_output=True, text=True, check=True)
+    found = re.search(r"\d+\.\d+\.\d+", output.stderr + output.stdout)
     return found[0] if found else "unknown"
 
 
@@ -126,10 +126,10 @@ def table(figures: list[Figure]) -> str:
 
 def write(figures: list[Figure], facts: dict[str, Any]) -> None:
     """Write the run's files, which are all committed. The hand-written text comes last."""
-    told = [asdict(figure) for figure in figures]
-    for each in told:
+    rows = [asdict(figure) for figure in figures]
+    for each in rows:
         each["value"] = round(each["value"], 4) if math.isfinite(each["value"]) else None
     RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps({**facts, "figures": told}, indent=1, default=str) + "\n")
+    RESULTS.write_text(json.dumps({**facts, "figures": rows}, indent=1, default=str) + "\n")
     PICTURE.write_text(svg(figures))
     PAGE.write_text(_HEAD.format(**facts) + table(figures) + "\n" + _TAIL.format(**facts) + NOTES.read_text())

@@ -29,7 +29,7 @@ import warm
 from figures import OURS, Figure, Goal, judged
 from load import wrk_program
 
-NEEDED = 40 << 30  # bytes of disk for all caches of a scenario
+NEEDED_BYTES = 40 << 30  # bytes of disk for all caches of a scenario
 SCENARIOS = ("1", "2", "3", "4", "5", "6", "7", "8", "9", "scale", "uploads")
 PROGRAMS = {
     "curl": lambda: shutil.which("curl"),
@@ -111,11 +111,11 @@ def _place(folder: Path, name: str) -> Path:
 
 
 def _scale() -> list[Figure]:
-    told = subprocess.run([sys.executable, SCALE, "--json"], stdout=subprocess.PIPE, check=True, text=True)
+    done = subprocess.run([sys.executable, SCALE, "--json"], stdout=subprocess.PIPE, check=True, text=True)
     return [
         Figure(each["scenario"], each["what"], each["unit"], OURS, each["value"], "lower",
                None if each["goal"] is None else Goal(each["goal"]), detail=each["detail"])
-        for each in json.loads(told.stdout)
+        for each in json.loads(done.stdout)
     ]  # fmt: skip
 
 
@@ -130,8 +130,8 @@ def main() -> int:
     started = time.time()
     with tempfile.TemporaryDirectory(prefix="bucketfront-bench-") as folder:
         Path(folder).chmod(0o755)  # Varnish's child runs as another user
-        if shutil.disk_usage(folder).free < NEEDED:
-            print(f"{folder} has less than {NEEDED >> 30} GiB free; set TMPDIR", file=sys.stderr)
+        if shutil.disk_usage(folder).free < NEEDED_BYTES:
+            print(f"{folder} has less than {NEEDED_BYTES >> 30} GiB free; set TMPDIR", file=sys.stderr)
             return 1
         chosen = given.only or list(SCENARIOS)
         figures = asyncio.run(measure(chosen, Path(folder), with_peers=not given.no_peers))

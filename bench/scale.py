@@ -25,7 +25,7 @@ from typing import Any
 import scale_folder
 import scale_loop
 from load import idle_connections
-from processes import HERE, READY, free_port, program, resident
+from processes import HERE, START_TIMEOUT_S, free_port, program, resident
 from scale_folder import Groups
 
 from bucketfront.config.settings import Settings
@@ -36,7 +36,7 @@ SCENARIO = "scale: {:,} entries"
 
 
 @dataclass(frozen=True, slots=True)
-class AccessRecord:
+class Measurement:
     """One figure of bucketfront. `goal` is its highest permitted value."""
 
     scenario: str
@@ -48,9 +48,11 @@ class AccessRecord:
     detail: dict[str, Any] = field(default_factory=dict)
 
 
-def told(groups: Groups, what: str, unit: str, value: float, goal: float | None = None, **detail: Any) -> AccessRecord:
+def measurement(
+    groups: Groups, what: str, unit: str, value: float, goal: float | None = None, **detail: Any
+) -> Measurement:
     scenario = SCENARIO.format(groups.entries)
-    return AccessRecord(scenario, what, unit, round(value, 3), goal, None if goal is None else value <= goal, detail)
+    return Measurement(scenario, what, unit, round(value, 3), goal, None if goal is None else value <= goal, detail)
 
 
 def config_of(folder: Path, origin: int) -> str:
@@ -76,7 +78,7 @@ async def serving(folder: Path, origin: int) -> AsyncGenerator[tuple[int, int, f
     async with program(
         sys.executable, "-m", "bucketfront.cli", "serve", "-c", config, cwd=HERE.parent, log=log
     ) as process:
-        async with asyncio.timeout(READY):
+        async with asyncio.timeout(START_TIMEOUT_S):
             # The server prints its addresses once it responds to requests.
             while (found := re.search(r"clients\s+http://[^:]+:(\d+)", log.read_text())) is None:
                 if process.returncode is not None:
@@ -85,7 +87,7 @@ async def serving(folder: Path, origin: int) -> AsyncGenerator[tuple[int, int, f
         yield int(found[1]), process.pid, time.perf_counter() - began
 
 
-async def outside(folder: Path, origin: int, groups: Groups) -> list[AccessRecord]:
+async def outside(folder: Path, origin: int, groups: Groups) -> list[Measurement]:
     """Measure a running `bucketfront serve` from outside."""
     scale_folder.forget(folder / "cache")
     async with serving(folder, origin) as (port, pid, ready):
@@ -96,9 +98,9 @@ async def outside(folder: Path, origin: int, groups: Groups) -> list[AccessRecor
             idle_connections(port, path, 1)[0].close()
         used = resident(pid)
         figures = [
-            told(groups, "ready after", "s", ready, 1.0),
-            told(groups, "resident memory, started", "MiB", fresh / MIB, 200.0),
-            told(groups, "resident memory, 2000 of them asked for", "MiB", used / MIB, 200.0),
+            measurement(groups, "ready after", "s", ready, 1.0),
+            measurement(groups, "resident memory, started", "MiB", fresh / MIB, 200.0),
+            measurement(groups, "resident memory, 2000 of them asked for", "MiB", used / MIB, 200.0),
         ]
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         count = min(IDLE, soft - 2000)
@@ -109,13 +111,13 @@ async def outside(folder: Path, origin: int, groups: Groups) -> list[AccessRecor
         for sock in opened:
             sock.close()
         figures.append(
-            told(groups, f"resident memory with {count} idle connections", "MiB", grown / MIB, 400.0,
+            measurement(groups, f"resident memory with {count} idle connections", "MiB", grown / MIB, 400.0,
                  each_kib=round((grown - before) / count / 1024, 2), limits=(soft, hard))
         )  # fmt: skip
     return figures
 
 
-async def inside(folder: Path, origin: int, groups: Groups, now: float) -> list[AccessRecord]:
+async def inside(folder: Path, origin: int, groups: Groups, now: float) -> list[Measurement]:
     """Measure how long the cache's classes hold an event loop."""
     settings = Settings.model_validate(
         {
@@ -133,8 +135,10 @@ async def inside(folder: Path, origin: int, groups: Groups, now: float) -> list[
         for what, count, forgotten in (("", 5000, False), (", each read from the disk", scale_loop.COLD, True)):
             times = scale_loop.lookups(bench, count, forgotten=forgotten)
             figures += [
-                told(groups, f"lookup of a cold entry{what}, p50", "us", 1e6 * times.p50, 200.0),
-                told(groups, f"lookup of a cold entry{what}, p99", "us", 1e6 * times.p99, most_us=1e6 * times.most),
+                measurement(groups, f"lookup of a cold entry{what}, p50", "us", 1e6 * times.p50, 200.0),
+                measurement(
+                    groups, f"lookup of a cold entry{what}, p99", "us", 1e6 * times.p99, most_us=1e6 * times.most
+                ),
             ]
     works = {
         "idle entries removed": scale_loop.idle,
@@ -156,12 +160,14 @@ async def inside(folder: Path, origin: int, groups: Groups, now: float) -> list[
 
             held = await scale_loop.held_by(run)
             figures.append(
-                told(groups, f"{what}: longest hold of the loop", "ms", 1e3 * held.longest, 50.0, told=held.told)
+                measurement(
+                    groups, f"{what}: longest hold of the loop", "ms", 1e3 * held.longest, 50.0, told=held.summary
+                )
             )
     return figures
 
 
-async def measure(entries: int) -> list[AccessRecord]:
+async def measure(entries: int) -> list[Measurement]:
     groups = Groups(entries, min(10_000, entries // 20))
     origin = free_port()
     folder = Path(tempfile.mkdtemp(prefix="bucketfront-scale-"))

@@ -149,10 +149,23 @@ def _rows(origin: str, groups: Groups, now: float) -> Iterator[tuple[object, ...
             ["x-amz-meta-job", etag[:24]],
             ["x-amz-meta-source", f"encoder-{rank % 64}.example.internal"],
         ]
-        told = {"last_modified": "Tue, 15 Nov 2022 08:12:31 GMT", "headers": headers, "age": 0, "version": None}
+        metadata = {"last_modified": "Tue, 15 Nov 2022 08:12:31 GMT", "headers": headers, "age": 0, "version": None}
         at = accessed_at(groups, rank, now)
         key = key_of(groups, rank).encode()
-        yield number + 1, origin, BUCKET, key, file_of(rank), f'"{etag}"', SIZE, json.dumps(told), at, now, at, CHARGED
+        yield (
+            number + 1,
+            origin,
+            BUCKET,
+            key,
+            file_of(rank),
+            f'"{etag}"',
+            SIZE,
+            json.dumps(metadata),
+            at,
+            now,
+            at,
+            CHARGED,
+        )
 
 
 def _write(objects: Path, name: str, now: float) -> None:

@@ -27,8 +27,8 @@ from bucketfront.http.ranges import FromTo, Suffix
 from bucketfront.keys import ObjectKey
 from bucketfront.server.http1.descriptors import MAX_HOT_FILES
 
-TURN = 0.001  # seconds that the watcher sleeps
-PART = 8 << 20  # bytes, the default of `origin.part_size`
+TURN_S = 0.001  # seconds that the watcher sleeps
+PART_BYTES = 8 << 20  # bytes, the default of `origin.part_size`
 RESERVERS = 16  # small misses at once into a full cache
 ORPHANS = 2000  # files that have no row
 COLD = 300  # lookups with an empty page cache
@@ -46,7 +46,7 @@ class Held:
     count: int
 
     @property
-    def told(self) -> str:
+    def summary(self) -> str:
         return f"{self.count} in {self.took:.2f} s, of the longest gap {self.busiest * 1000:.1f} ms processor time"
 
 
@@ -62,7 +62,7 @@ class Watcher:
         await asyncio.sleep(0.05)
         try:
             yield
-            await asyncio.sleep(2 * TURN)
+            await asyncio.sleep(2 * TURN_S)
         finally:
             task.cancel()
             await asyncio.wait([task])
@@ -70,9 +70,9 @@ class Watcher:
     async def _watch(self) -> None:
         at, busy = time.perf_counter(), time.thread_time()
         while True:
-            await asyncio.sleep(TURN)
+            await asyncio.sleep(TURN_S)
             now, used = time.perf_counter(), time.thread_time()
-            self.longest = max(self.longest, now - at - TURN)
+            self.longest = max(self.longest, now - at - TURN_S)
             self.busiest = max(self.busiest, used - busy)
             at, busy = now, used
 
@@ -136,7 +136,7 @@ async def opened(
     )
     index.open()
     options = CacheOptions(
-        max_size=1 << 50, block_size=scale_folder.BLOCK, part_size=PART, parallel_parts=8, read_ahead_limit=8,
+        max_size=1 << 50, block_size=scale_folder.BLOCK, part_size=PART_BYTES, parallel_parts=8, read_ahead_limit=8,
         hot_limit=MAX_HOT_FILES, memory=64 << 20, negative_ttl=lambda _: 10.0, idle_timeout=idle_timeout,
         policy=FreshnessPolicy(settings.freshness).lifetime,
         reader_timeout=60.0, min_free=lambda _: 0, after_disconnect="auto",
@@ -208,7 +208,7 @@ async def reserve_parts(bench: Bench) -> int:
     """Reserve space for a large object in parts while the cache is full of small ones."""
     _fill_up(bench)
     while bench.entries.evicted < bench.groups.batch:
-        await bench.assembly.space.reserve(PART)
+        await bench.assembly.space.reserve(PART_BYTES)
     return bench.entries.evicted
 
 

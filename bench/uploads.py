@@ -128,10 +128,10 @@ async def _sha256_of_object(client: Any, key: str) -> str | None:
     """Return the SHA-256 of the object at S3, None if there is none."""
     state = hashlib.sha256()
     try:
-        answer = await client.get_object(Bucket=BUCKET, Key=key)
+        reply = await client.get_object(Bucket=BUCKET, Key=key)
     except client.exceptions.NoSuchKey:
         return None
-    async with answer["Body"] as body:
+    async with reply["Body"] as body:
         async for chunk in body.iter_chunks(MIB):
             state.update(chunk)
     return state.hexdigest()
@@ -147,8 +147,8 @@ async def _small(s3: Seaweed, subject: Subject) -> list[Figure]:
     async with aiohttp.ClientSession(connector=connector) as session, watched(subject) as memory:
 
         async def put(key: str, body: bytes) -> int:
-            async with session.put(_url(subject, key), data=body) as answer:
-                return answer.status
+            async with session.put(_url(subject, key), data=body) as reply:
+                return reply.status
 
         began = time.perf_counter()
         statuses = await asyncio.gather(*(put(key, body) for key, body in bodies.items()))

@@ -12,7 +12,7 @@ from pathlib import Path
 import content
 from content import MIB
 from figures import OURS, Figure, Goal, median
-from load import RANGE, Load, heads, idle_connections, wrk
+from load import RANGE_BYTES, Load, heads, idle_connections, wrk
 from processes import BUCKET, Subject, clients, resident
 
 KIB = 1024
@@ -105,7 +105,7 @@ async def _sizes(subjects: Sequence[Subject]) -> list[Figure]:
                     paths = [subject.path(key) for key in size.keys]
                     loads[subject.name].append(
                         await wrk(subject, "get", size.length, paths, connections=connections, seconds=SECONDS,
-                                  answer=size.length)
+                                  body_length=size.length)
                     )  # fmt: skip
             goal = Goal(size.goal, of_peers=True)
             name = f"1. hits, {connections} connections, varying heads"
@@ -155,12 +155,14 @@ async def _ranges(subjects: Sequence[Subject]) -> list[Figure]:
     for _ in range(ROUNDS):
         for subject in subjects:
             loads[subject.name].append(
-                await wrk(subject, "range", GIB, [subject.path(BIG)], connections=32, seconds=SECONDS, answer=RANGE)
+                await wrk(
+                    subject, "range", GIB, [subject.path(BIG)], connections=32, seconds=SECONDS, body_length=RANGE_BYTES
+                )
             )
     goal = Goal(1.0, of_peers=True)
     return [
         *_rates("2. ranges, 304s, HEADs; 32 connections", "random 64 KiB of 1 GiB", loads, goal),
-        *_costs("random 64 KiB of 1 GiB", loads, RANGE),
+        *_costs("random 64 KiB of 1 GiB", loads, RANGE_BYTES),
     ]
 
 
@@ -174,7 +176,7 @@ async def _matches(subjects: Sequence[Subject]) -> list[Figure]:
     for _ in range(ROUNDS):
         for subject in subjects:
             loads[subject.name].append(
-                await wrk(subject, "match", 0, objects[subject.name], connections=32, seconds=SECONDS, answer=0)
+                await wrk(subject, "match", 0, objects[subject.name], connections=32, seconds=SECONDS, body_length=0)
             )
     return _rates("2. ranges, 304s, HEADs; 32 connections", "304", loads, Goal(1.0, of_peers=True))
 
@@ -222,7 +224,7 @@ async def _memory(subjects: Sequence[Subject]) -> list[Figure]:
 
 # --- 7 ---------------------------------------------------------------------------------------------------------
 
-BESIDE = 4.0  # seconds
+BESIDE_S = 4.0  # seconds
 
 
 async def _beside_a_fill(subjects: Sequence[Subject]) -> list[Figure]:
@@ -239,7 +241,9 @@ async def _beside_a_fill(subjects: Sequence[Subject]) -> list[Figure]:
             await _filled(subject, size.keys)
 
             async def hits(subject: Subject = subject, paths: list[str] = paths) -> Load:
-                return await wrk(subject, "get", size.length, paths, connections=16, seconds=BESIDE, answer=size.length)
+                return await wrk(
+                    subject, "get", size.length, paths, connections=16, seconds=BESIDE_S, body_length=size.length
+                )
 
             idle[subject.name].append(await hits())
             async with _filling(subject, cold[subject.name]):
