@@ -4,7 +4,7 @@ import pytest
 
 from bucketfront.cache.entries import entry
 from bucketfront.cache.entries.entry import Entry, EntryState
-from bucketfront.cache.fetch import part, single_flight
+from bucketfront.cache.fetch import part_fetch, single_flight
 from bucketfront.cache.fetch.part_fetch import PartFetch, PartState
 from bucketfront.cache.fetch.single_flight import Lookup, LookupState
 from bucketfront.http.freshness import Freshness
@@ -28,9 +28,11 @@ def test_the_table_of_lookups_is_the_documented_one() -> None:
 
 
 def test_the_table_of_parts_is_the_documented_one() -> None:
-    """The docstring of `part` has the transitions of its code, with a dash for none."""
-    found = {state.name: [target.name for target in targets] or ["-"] for state, targets in part.TRANSITIONS.items()}
-    assert rows(part.__doc__, [state.name for state in PartState]) == found
+    """The docstring of `part_fetch` has the transitions of its code, with a dash for none."""
+    found = {
+        state.name: [target.name for target in targets] or ["-"] for state, targets in part_fetch.TRANSITIONS.items()
+    }
+    assert rows(part_fetch.__doc__, [state.name for state in PartState]) == found
 
 
 def test_the_table_of_entries_is_the_documented_one() -> None:

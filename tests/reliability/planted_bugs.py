@@ -390,7 +390,7 @@ BUGS = (
             Edit(
                 "bucketfront.cache.fetch.single_flight:Lookups.join_or_start",
                 "lookup = self._shared.get(key)",
-                "lookup = None",
+                "return await self.run_private(key, run, stale)",
             ),
         ),
         (CACHE + "test_a_cold_key_is_looked_up_once",),

@@ -15,7 +15,8 @@ only in `_advance`, by this table. A pair that is not in it changes nothing.
 A failure is an origin out of reach, or a 5xx. TRIP is a failure that is at least the MAX_FAILURES-th since the last
 success, unless all of them are 5xx for one key. One sick object must not make all others unavailable. The first
 `check` or `admit` after a pause finds PAUSE_OVER. A pause is random between half and all of a length that doubles up
-to MAX_PAUSE_S, and that a success resets. A longer Retry-After of the origin replaces it. FULL_LOAD is the success that would raise the bound on attempts beyond MAX_BOUND.
+to MAX_PAUSE_S, and that a success resets. A longer Retry-After of the origin replaces it. FULL_LOAD is the success that
+would raise the bound on attempts beyond MAX_BOUND.
 
 Each OPEN begins a new term. An attempt knows the term in which it began, and an outcome from an earlier term changes
 nothing. Neither a late failure nor a late success shows how the origin is now.
