@@ -143,7 +143,7 @@ def test_wrong_use(run: Run, arguments: tuple[str, ...]) -> None:
     assert run(*arguments).exit_code == 2
 
 
-def test_serve_says_where_it_is(served: Served) -> None:
+def test_serve_prints_its_addresses(served: Served) -> None:
     """`serve` prints both addresses, the origin's, and commands that work as printed."""
     assert f"bucketfront {__version__}" in served.announcement
     tries = re.findall(r"^  curl .*$", served.announcement, re.MULTILINE)

@@ -177,7 +177,7 @@ def test_a_size_is_bytes(text: object, size: int) -> None:
         ([], "must be a size"),
     ],
 )
-def test_what_is_no_size_is_refused_with_the_fix(text: object, fix: str) -> None:
+def test_an_invalid_size_is_refused_with_the_fix(text: object, fix: str) -> None:
     """A size in another grammar is refused, and the message has the right spelling."""
     with pytest.raises(ValueError, match=fix):
         parse_size(text)
@@ -222,7 +222,7 @@ def test_a_duration_is_seconds(text: object, seconds: float) -> None:
         (None, "must be a duration"),
     ],
 )
-def test_what_is_no_duration_is_refused_with_the_fix(text: object, fix: str) -> None:
+def test_an_invalid_duration_is_refused_with_the_fix(text: object, fix: str) -> None:
     """A bare number has no unit, so it is no duration, and the message has the right spelling."""
     with pytest.raises(ValueError, match=fix):
         parse_duration(text)
@@ -266,7 +266,7 @@ def test_a_share_never_exceeds_its_whole(percent: int, total: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["100%", "-1%", "%", "5 %", "5", 5, None])
-def test_what_is_no_percentage_is_refused(text: object) -> None:
+def test_an_invalid_percentage_is_refused(text: object) -> None:
     """A percentage is a number below 100 with its sign."""
     with pytest.raises(ValueError, match="must be"):
         parse_percent(text)
@@ -320,7 +320,7 @@ def test_the_repos_own_file_loads() -> None:
             assert f"  {key}:" in text or f"# {key}:" in text, f"{section}.{key}"
 
 
-def test_the_repos_own_file_marks_what_differs_from_the_defaults() -> None:
+def test_the_repos_own_file_marks_values_that_are_no_default() -> None:
     """In proxy.yaml exactly the comments of keys that do not have their default contain "Here"."""
     path = ROOT / "proxy.yaml"
     own, defaults = (
@@ -457,7 +457,7 @@ def test_endpoints(loads: Loads, url: str) -> None:
         ("access_log: {format: xml}", "1:22 access_log.format", "must be one of json, text"),
     ],
 )
-def test_what_does_not_fit_is_refused_at_its_place(refuses: Refuses, text: str, where: str, message: str) -> None:
+def test_a_bad_value_is_refused_at_its_place(refuses: Refuses, text: str, where: str, message: str) -> None:
     """I30: each bad value is the only problem, reported at its own line and column, with the fix."""
     refusal = refuses(f"{text}\n{MOUNTS}")
     head = refusal.splitlines()[0]
@@ -488,7 +488,7 @@ def test_what_does_not_fit_is_refused_at_its_place(refuses: Refuses, text: str, 
         ("[{path: /m, bucket: abc}, {path: /m/, bucket: d}]", "1:42 mounts[1].path", "same path as mounts[0]"),
     ],
 )
-def test_mounts_that_do_not_fit_are_refused_at_their_place(
+def test_a_bad_mount_is_refused_at_its_place(
     refuses: Refuses, mounts: str, where: str, message: str
 ) -> None:
     """I30: a wrong mount is the only problem, reported at its own place."""
@@ -665,14 +665,14 @@ def test_a_whole_configuration_may_come_from_the_environment() -> None:
     assert [mount.bucket for mount in own.mounts] == ["media", "books"]
 
 
-def test_nothing_at_all_is_refused() -> None:
+def test_an_empty_configuration_is_refused() -> None:
     """Without file and variables the message still names the required key."""
     with pytest.raises(ConfigError, match=r"^mounts: missing"):
         load(None, {})
 
 
 @pytest.mark.parametrize("name", ["BUCKETFRONT_SERVICE_HOST", "BUCKETFRONT_PORT", "BUCKETFRONT_CONFIG", "HOME"])
-def test_variables_of_others_are_left_alone(loads: Loads, name: str) -> None:
+def test_variables_of_other_programs_are_ignored(loads: Loads, name: str) -> None:
     """A variable that names no section belongs to another program."""
     assert loads(MOUNTS, {name: "x"}) == loads(MOUNTS)
 
@@ -820,7 +820,7 @@ def test_bad_secret_files_are_refused(
     assert message in refusal.splitlines()[0]
 
 
-def test_secrets_are_in_no_repr_and_no_dump(loads: Loads) -> None:
+def test_repr_and_dump_hold_no_secret(loads: Loads) -> None:
     """I28: settings may be logged and shown unchanged."""
     own = loads(
         f"{MOUNTS}admin: {{token: {SECRET}}}\norigin:\n  credentials:\n    access_key_id: {SECRET}\n"

@@ -156,7 +156,7 @@ async def test_keys_are_taken_literally(s3: Any, key: str) -> None:
 
 @shared
 @pytest.mark.parametrize("media_type", ["application/x-www-form-urlencoded", "multipart/form-data; boundary=b"])
-async def test_a_body_is_no_form(s3: Any, media_type: str) -> None:
+async def test_a_form_body_is_stored_as_sent(s3: Any, media_type: str) -> None:
     """An object is stored as it was sent, for any type: curl sends every body as a form."""
     await s3.put_object(Bucket="other", Key="form", Body=b"a=b&c", ContentType=media_type)
     result = await s3.get_object(Bucket="other", Key="form")
@@ -271,7 +271,7 @@ async def test_stop_leaves_nothing() -> None:
         _ = origin.endpoint_url
 
 
-async def test_stop_gets_rid_of_a_deaf_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_stop_kills_a_child_that_ignores_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A child that ignores the end of stdin and SIGTERM is killed."""
     deaf = "import signal, time; signal.signal(15, 1); print(1, flush=True); time.sleep(60)"
     monkeypatch.setattr(sys, "executable", executable(tmp_path, f"exec {sys.executable} -c '{deaf}'"))

@@ -90,13 +90,13 @@ def test_targets(raw: str, path: bytes, query: str) -> None:
         "http://host#/a",
     ],
 )
-def test_targets_that_name_nothing(raw: str) -> None:
+def test_invalid_targets(raw: str) -> None:
     """I23: a target in another form, or with an invalid percent-escape, is BadPath."""
     with pytest.raises(BadPath):
         parse_target(raw)
 
 
-def test_an_escape_in_the_query_is_not_ours() -> None:
+def test_a_query_is_not_decoded() -> None:
     """A query is not decoded, so an invalid escape in it has no effect."""
     assert parse_target("/a?%zz").query == "%zz"
 
@@ -116,14 +116,14 @@ def test_an_escape_in_the_query_is_not_ours() -> None:
         "é".encode() * 512 + b"k",
     ],
 )
-def test_octets_that_are_no_key(octets: bytes) -> None:
+def test_invalid_key_octets(octets: bytes) -> None:
     """I23: an S3 key is 1 to 1024 bytes of UTF-8; NUL is refused."""
     with pytest.raises(BadPath):
         to_key(octets)
 
 
 @pytest.mark.parametrize("octets", [b"k", b"k" * MAX_KEY_BYTES, "é".encode() * 512, b"/", b"..", b"\r\n\x1b\x7f", b"%"])
-def test_octets_that_are_a_key(octets: bytes) -> None:
+def test_valid_key_octets(octets: bytes) -> None:
     """I23: any other octets are the key that they encode, up to and with 1024 of them."""
     assert to_key(octets).encode() == octets
 

@@ -200,7 +200,7 @@ def test_only_s3_knows_the_sdk() -> None:
         assert [name for name in names if name == "aiohttp" or name.startswith("aiohttp.Client")] == [], path
 
 
-def test_no_web_below_the_server() -> None:
+def test_only_the_server_imports_aiohttp_web() -> None:
     """The rules, the cache and the origin do not import aiohttp's server."""
     for path in modules():
         if floor_of(room_of(name_of(path))) < floor_of("server"):

@@ -45,7 +45,7 @@ def target(name: str) -> str:
     return f"{__name__}:{name}"
 
 
-def test_whoever_holds_the_function_has_the_bug() -> None:
+def test_imported_functions_have_the_bug() -> None:
     """The function's own code changes, so no import or alias keeps the right one."""
     assert alias(1) == 2
     plant(Edit(target("plain"), "value + 1", "value + 2"))
@@ -81,7 +81,7 @@ def test_two_edits_of_one_function() -> None:
         ("Subject", "value"),
     ],
 )
-def test_nothing_to_plant(name: str, old: str) -> None:
+def test_an_edit_that_does_not_fit_is_refused(name: str, old: str) -> None:
     """An edit that does not fit exactly once is refused."""
     with pytest.raises(NothingToPlant):
         plant(Edit(target(name), old, "0"))

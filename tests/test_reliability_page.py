@@ -70,7 +70,7 @@ def test_a_run_of_some_tests_keeps_the_others() -> None:
     assert after == {"smoke": {FULL: record(), KILLS: record(FAILED)}, "soak": {KILLS: record(cycles=10_000)}}
 
 
-def test_what_is_gone_is_dropped() -> None:
+def test_records_of_removed_tests_are_dropped() -> None:
     """Records of removed functions, and of parameters that a whole run of their function no longer had, are dropped."""
     known: Records = {"smoke": {f"{KILLS}[1]": record(), f"{KILLS}[2]": record(), FULL: record()}}
     ran = {f"{KILLS}[2]": record(), f"{KILLS}[3]": record()}

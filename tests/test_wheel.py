@@ -77,7 +77,7 @@ def test_the_wheel_holds_one_package(wheel: Path) -> None:
     assert "bucketfront/py.typed" in names
 
 
-def test_the_wheel_tells_its_version(programs: Path, tmp_path: Path) -> None:
+def test_the_wheel_prints_its_version(programs: Path, tmp_path: Path) -> None:
     """`bucketfront --version` works outside the source tree, and without the packages of the embedded S3."""
     installed = run(programs / "pip", "list", "--format", "freeze", cwd=tmp_path)
     assert "aiohttp==" in installed

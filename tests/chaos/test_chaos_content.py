@@ -105,7 +105,7 @@ def test_bytes_of_another_place_are_found(version: int, offset: int, other: int,
     assert check(KEY, of(version, offset, length, key="another"), offset).wrong_at is not None
 
 
-def test_what_is_wrong_in_a_large_body_is_found() -> None:
+def test_wrong_bytes_in_a_large_body_are_found() -> None:
     """Wrong bytes are found in tiles after the first, and after a part that is right again."""
     data = bytearray(of(3, 0, 4 * TILE_BYTES))
     data[2 * TILE_BYTES + 100 : 2 * TILE_BYTES + 5000] = bytes(4900)

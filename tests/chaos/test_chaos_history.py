@@ -111,7 +111,7 @@ def test_metadata_of_another_version() -> None:
     assert rules(replace(read(1, 1.0), etag='"lie-5"')) == []
 
 
-def test_no_answer() -> None:
+def test_no_response() -> None:
     """A request without a response is a violation (I20)."""
     assert rules(replace(read(None, 1.0), outcome="hung")) == ["I20"]
 

@@ -36,7 +36,7 @@ def origin() -> Iterator[OriginProcess]:
 
 
 async def test_faults_at_random(tmp_path: Path, origin: OriginProcess, is_soak: bool, evidence: Evidence) -> None:
-    """No body is mixed, wrong or short, no version is too old or goes backwards, no write is lost, and a 5xx comes only
+    """No body is mixed, wrong or short, no version is too old or goes backwards, and no write is lost. A 5xx comes only
     if the origin misbehaved (I1-I5, I7-I9, I13).
     """
     chosen = seed()

@@ -147,8 +147,8 @@ def send_request(url: str, data: bytes | None = None, method: str = "GET") -> tu
 async def test_upload_from_a_browser(
     client: str, browser: Path, moto_s3: OriginSettings, elsewhere: str, tmp_path: Path, evidence: Evidence
 ) -> None:
-    """The official client, on a page of another origin, and the example page upload a whole file to S3 although the
-    proxy is killed three times (I1, I8, I14).
+    """The official client, on a page of another origin, and the example page upload a whole file to S3. The proxy is
+    killed three times meanwhile (I1, I8, I14).
     """
     config, file = tmp_path / "proxy.yaml", tmp_path / "film ü.bin"
     config.write_text(CONFIG % {"origin": moto_s3.endpoint_url, "port": free_port(), "folder": tmp_path})
