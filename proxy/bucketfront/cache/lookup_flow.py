@@ -61,7 +61,7 @@ class Absent:
 
 
 class LookupFlow:
-    """Finds the entry that serves a key, and publishes new versions. Lives in the event loop. `clock` is the cache's clock."""
+    """Finds the entry that serves a key, and publishes new versions. Lives in the event loop. `clock` is the cache's."""
 
     def __init__(
         self,
@@ -120,7 +120,8 @@ class LookupFlow:
             except BaseException:
                 self._disposal.unpin(entry)
                 raise
-            # The file is gone, or does not have the blocks that the index claims. Without the entry, the next round is a miss.
+            # The file is gone, or does not have the blocks that the index claims. Without the entry, the next round is
+            # a miss.
             self._disposal.remove(entry)
             self._disposal.unpin(entry)
         raise OriginUnavailable(f"{key} changed {MAX_RESTARTS} times while it was looked up")

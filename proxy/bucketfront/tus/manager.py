@@ -36,9 +36,7 @@ STALL_TIMEOUT_S = 2.0  # without a byte, after which a request makes way for the
 TAKEOVER_TIMEOUT_S = 2.0  # for the request that makes way to end
 IDLE_S = 60.0  # without a byte, after which staged bytes make way for other uploads, if there is no room for both
 UPKEEP_INTERVAL_S = 60.0  # expiry is a matter of hours
-TOUCH_INTERVAL_S = (
-    60.0  # `touched_at` on disk is at most this much behind, so that an active upload costs a write a minute
-)
+TOUCH_INTERVAL_S = 60.0  # `touched_at` on disk is at most this old, so that an active upload costs a write a minute
 
 log = logging.getLogger(__name__)
 

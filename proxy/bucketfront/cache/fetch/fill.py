@@ -1,11 +1,11 @@
-"""The bytes of one entry are fetched once, in parts, as its readers need them.
+"""The fill of an entry fetches its bytes once, in parts, as its readers need them.
 
 Theory of operation
 -------------------
-A fill has the cursors of its readers, and the running part fetches (see `cache.fetch.part_fetch`). A part fetch claims whole
-blocks, and no block is claimed twice: single flight (docs/invariants.md#single-flight). A reader waits until the bytes
-at its offset are in the file. They are if their block's bit is set, or if a running part fetch has written beyond
-them: no holes (docs/invariants.md#no-holes).
+A fill has the cursors of its readers, and the running part fetches (see `cache.fetch.part_fetch`). A part fetch claims
+whole blocks, and no block is claimed twice: single flight (docs/invariants.md#single-flight). A reader waits until the
+bytes at its offset are in the file. A byte is there if its block's bit is set, or if a running part fetch has written
+beyond it: no holes (docs/invariants.md#no-holes).
 
 A part fetch outlives the reader that started it: cancellation (docs/invariants.md#cancellation). Part fetches start
 when a reader joins, waits or moves on, and when another one ends. A reader that waits far inside a slow part splits
