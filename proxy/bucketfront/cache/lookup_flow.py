@@ -61,7 +61,7 @@ class Absent:
 
 
 class LookupFlow:
-    """Finds the entry that serves a key, and publishes new versions. Lives in the event loop. `clock` is the cache's."""
+    """Finds the entry that serves a key, and publishes new versions. Lives in the event loop."""
 
     def __init__(
         self,

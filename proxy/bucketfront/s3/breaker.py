@@ -3,7 +3,8 @@
 Theory of operation
 -------------------
 Every attempt of a read is an attempt here, and so is every body that came too slowly. `admit` begins it, and
-`succeeded`, `failed` or `withdrawn` ends it. `BreakerState` changes only in `_advance`, by this table. A pair that is not in it changes nothing.
+`succeeded`, `failed` or `withdrawn` ends it. `BreakerState` changes only in `_advance`, by this table. A pair that is
+not in it changes nothing.
 
     CLOSED      TRIP        -> OPEN
     OPEN        PAUSE_OVER  -> PROBING
