@@ -488,9 +488,7 @@ def test_a_bad_value_is_refused_at_its_place(refuses: Refuses, text: str, where:
         ("[{path: /m, bucket: abc}, {path: /m/, bucket: d}]", "1:42 mounts[1].path", "same path as mounts[0]"),
     ],
 )
-def test_a_bad_mount_is_refused_at_its_place(
-    refuses: Refuses, mounts: str, where: str, message: str
-) -> None:
+def test_a_bad_mount_is_refused_at_its_place(refuses: Refuses, mounts: str, where: str, message: str) -> None:
     """I30: a wrong mount is the only problem, reported at its own place."""
     refusal = refuses(f"mounts: {mounts}")
     assert refusal.startswith(f"proxy.yaml:{where}: ")
