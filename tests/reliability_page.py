@@ -22,14 +22,14 @@ _PATH = re.compile(r"(?<![\w.:/])/(?:[\w.+@-]+/)+[\w.+@-]*")
 _HEAD = """\
 # Reliability
 
-What bucketfront promises, which tests hold it to that, and what they saw.
+The invariants of bucketfront, the tests that check them, and the figures that these tests recorded.
 
-- The tests of [tests/reliability](../tests/reliability) write this page when they run: `make reliability` is the smoke
-  size, in minutes, `make soak` the long one, in hours. Of each test the last run counts; its date is beside it.
-- The other tests run in `make test`, the long ones of tests/server with `make reliability`: they are named here, their
-  outcome is not.
-- For each invariant [bugs](../tests/reliability/planted_bugs.py) are planted that break it, one at a time: tests that
-  pass all the same would hold nothing.
+- The tests of [tests/reliability](../tests/reliability) write this page when they run. `make reliability` is the smoke
+  size and takes minutes, `make soak` is the long size and takes hours. The last run of each test counts, with its date.
+- The other tests run in `make test`, and the long ones of tests/server in `make reliability`. They are listed here
+  without their outcome.
+- For each invariant, [bugs](../tests/reliability/planted_bugs.py) that break it are planted, one at a time. If the
+  tests still passed with a bug, they would prove nothing.
 """
 
 

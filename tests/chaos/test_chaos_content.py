@@ -82,9 +82,7 @@ def test_a_hole_is_found(version: int, offset: int, length: int, draw: st.DataOb
 
 @given(st.lists(versions, min_size=2, max_size=2, unique=True), offsets, lengths, st.data())
 def test_a_mixed_body_names_both_versions(pair: list[int], offset: int, length: int, draw: st.DataObject) -> None:
-    """A body that begins with one version and ends with another matches neither, and both are named if each has a whole
-    word in it (I1).
-    """
+    """A body of two versions matches neither, and both are named if each has a whole word in it (I1)."""
     cut = draw.draw(st.integers(1, length - 1))
     old, new = pair
     data = of(old, offset, cut) + of(new, offset + cut, length - cut)

@@ -185,7 +185,7 @@ class Client:
         self.socket.close()
 
 
-class Most(threading.Thread):
+class PeakMemory(threading.Thread):
     """Samples the memory of a process and keeps the maximum."""
 
     def __init__(self, served: Served) -> None:

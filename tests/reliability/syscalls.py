@@ -1,6 +1,7 @@
-"""strace on one thread of a running process: count its calls, and make one of them fail, wait or be the last one.
+"""Attach strace to one thread of a running process.
 
-strace is attached to that thread alone, so it neither counts nor slows down the calls of other threads.
+It counts the thread's system calls, and makes one of them fail, wait or be the last one. It neither counts nor slows
+down the calls of other threads.
 """
 
 import functools

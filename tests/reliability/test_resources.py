@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from certificates import localhost_certificate
 from evidence import Evidence
-from resource_process import COMMAND, ROOT, Client, Most, Served, origin_process, serve, wait_until
+from resource_process import COMMAND, ROOT, Client, PeakMemory, Served, origin_process, serve, wait_until
 
 MAX_DESCRIPTORS = 256  # descriptors
 CROWD_CONNECTIONS = 400  # connections
@@ -149,8 +149,8 @@ def test_memory_under_stalled_readers_over_tls(tmp_path: Path, origin: str, evid
 
 @pytest.mark.parametrize("is_cached", [True, False])
 def test_memory_under_stalled_readers(tmp_path: Path, origin: str, evidence: Evidence, is_cached: bool) -> None:
-    """500 clients that request 1 GiB and do not read cost at most 128 KiB each, both for a cached object and during a
-    fill with another reader (I19).
+    """500 clients that request 1 GiB and do not read cost at most 128 KiB each, for a cached object and during a fill
+    (I19).
     """
     key = "/obj-1024-cached" if is_cached else "/obj-1024-cold"
     with serve(tmp_path / "served", origin) as served:
@@ -159,7 +159,7 @@ def test_memory_under_stalled_readers(tmp_path: Path, origin: str, evidence: Evi
             taken(served, key)
             wait_until(lambda: not served.metric("flights_running"))
         base = served.resident
-        most = Most(served)
+        most = PeakMemory(served)
         most.start()
         readers = [stalled(served, key) for _ in range(READERS)]
         if not is_cached:
@@ -181,7 +181,7 @@ def test_memory_under_stalled_uploads(tmp_path: Path, origin: str, evidence: Evi
     """300 clients that stop in the middle of an upload cost 128 KiB and a piece of the body each (I19)."""
     with serve(tmp_path / "served", origin, methods=", methods: [GET, HEAD, PUT]") as served:
         base = served.resident
-        most = Most(served)
+        most = PeakMemory(served)
         most.start()
         writers = [Client(served.clients) for _ in range(WRITERS)]
         for number, writer in enumerate(writers):
@@ -218,7 +218,7 @@ def taken(served: Served, target: str, size: int = OBJECT, tls: ssl.SSLContext |
 
 
 def test_a_second_instance_is_refused(tmp_path: Path, origin: str, evidence: Evidence) -> None:
-    """A second process on the same cache folder ends at once with an error that names the folder, and the first one is
+    """A second process on the same cache folder ends at once, its error names the folder, and the first one is
     unaffected (I14, I30).
     """
     folder = tmp_path / "served"

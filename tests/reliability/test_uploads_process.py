@@ -15,7 +15,7 @@ from chaos_uploads import Upload, UploadHandler
 from evidence import Evidence
 from origin_process import OriginProcess
 from proxy_process import fork_server
-from resource_process import Client, Most, serve
+from resource_process import Client, PeakMemory, serve
 from runs import configuration
 from wire import connected, message
 
@@ -84,13 +84,13 @@ def etag_of(count: int, piece: Piece = same) -> str:
 def test_memory_of_an_upload(
     tmp_path: Path, sink: str, is_soak: bool, evidence: Evidence, max_size: str, is_chunked: bool
 ) -> None:
-    """A large upload costs less than 64 MiB of memory, whether or not the cache has room for all of it, and its cached
+    """A large upload costs less than 64 MiB of memory, even if the cache has no room for all of it, and its cached
     bytes are served (I19).
     """
     count = SOAK if is_soak else SMOKE
     with serve(tmp_path / "served", sink, max_size=max_size, methods=", methods: [GET, HEAD, PUT]") as served:
         assert put(served.clients, "/small", 24, is_chunked=is_chunked) == etag_of(24)
-        most, base = Most(served), served.resident
+        most, base = PeakMemory(served), served.resident
         most.start()
         began = time.monotonic()
         assert put(served.clients, "/large", count, is_chunked=is_chunked) == etag_of(count)
@@ -120,7 +120,7 @@ def test_every_byte_of_5_gib(tmp_path: Path, sink: str, is_soak: bool, evidence:
         pytest.skip("not run: 5 GiB are sent by make soak only")
     with serve(tmp_path / "served", sink, max_size="1GiB", methods=", methods: [GET, HEAD, PUT]") as served:
         put(served.clients, "/small", 24, is_chunked=is_chunked)
-        most, base = Most(served), served.resident
+        most, base = PeakMemory(served), served.resident
         most.start()
         etag = put(served.clients, "/large", WHOLE, generated, is_chunked=is_chunked)
         most.end()
@@ -130,8 +130,8 @@ def test_every_byte_of_5_gib(tmp_path: Path, sink: str, is_soak: bool, evidence:
 
 
 async def test_a_kill_leaves_no_parts(tmp_path: Path, is_soak: bool, evidence: Evidence) -> None:
-    """After a `kill -9` during an upload, the next start aborts it at S3 and removes its file, and the object is the
-    old one (I8, I14).
+    """After a `kill -9` during an upload, the next start aborts it at S3, removes its file and serves the old object
+    (I8, I14).
     """
     kills = SOAK_KILLS if is_soak else KILLS
     with OriginProcess() as origin:
