@@ -238,14 +238,15 @@ cache: {{dir: {changes.get("dir", tmp_path / "cache")}}}
 
 
 def test_check_finds_all_fine(run: Run, served: Served, tmp_path: Path) -> None:
-    """`check` prints one line each for the configuration, the disk and every bucket; status 0."""
+    """`check` prints one line each for the configuration, the disk, the endpoint and every bucket; status 0."""
     result = run("check", "-c", check_config(served, tmp_path))
     lines = result.output.splitlines()
     assert result.exit_code == 0, result.output
-    assert [line[:4] for line in lines] == ["ok  "] * 3
+    assert [line[:4] for line in lines] == ["ok  "] * 4
     assert "configuration" in lines[0]
     assert str(tmp_path / "cache") in lines[1]
-    assert "bucket demo" in lines[2]
+    assert lines[2] == f"ok   origin: {served.origin}, region us-east-1"
+    assert "bucket demo" in lines[3]
     assert not (tmp_path / "cache").exists()  # `check` creates nothing
 
 
@@ -280,7 +281,7 @@ def test_check_finds_faults(
     (failed,) = [line for line in result.output.splitlines() if line.startswith("FAIL")]
     assert what in failed
     assert fix in failed
-    assert sum(line.startswith("ok") for line in result.output.splitlines()) == 2
+    assert sum(line.startswith("ok") for line in result.output.splitlines()) == 3
 
 
 def test_verify(run: Run, served: Served, tmp_path: Path) -> None:

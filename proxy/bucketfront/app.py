@@ -78,8 +78,7 @@ class App:
     @property
     def _endpoint_name(self) -> str:
         """Return the name of the endpoint in all that is stored (docs/invariants.md#complete-cache-key)."""
-        origin = self.settings.origin
-        return origin.endpoint_url or f"aws:{origin.region}"
+        return self.origin.endpoint.name
 
     @property
     def address(self) -> str:

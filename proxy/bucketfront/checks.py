@@ -29,6 +29,7 @@ async def run_checks(settings: Settings) -> list[CheckResult]:
         return results
     try:
         async with S3Origin(settings.origin) as origin:
+            results.append(CheckResult("origin", is_fine=True, message=str(origin.endpoint)))
             is_made = settings.origin.create_bucket
             buckets = sorted({mount.bucket for mount in settings.mounts})
             results += [await _bucket(origin, bucket, is_made=is_made) for bucket in buckets]

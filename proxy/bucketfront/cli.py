@@ -112,6 +112,8 @@ def _announce(app: "App") -> None:
             f"  curl -T README.md {app.address}{mount.path}hello.md",
             f"and in a browser {app.address}{mount.path}index.html",
         ]
+    else:
+        lines.append(f"  origin   {app.origin.endpoint}")
     click.echo("\n".join(lines), err=True)
 
 

@@ -34,6 +34,7 @@ VERIFICATION = "tests/cache/test_cache_verification.py::"
 ANSWERS = "tests/s3/test_s3_responses.py::"
 FAULTS = "tests/s3/test_s3_faults.py::"
 SERVER = "tests/server/"
+ENDPOINT = SERVER + "test_endpoint.py::"
 
 BUGS = (
     Bug(
@@ -955,6 +956,13 @@ BUGS = (
     ),
     Bug(
         25,
+        "named-by-the-settings",
+        "The cache's origin is named by the settings, although the SDK takes another endpoint from a variable.",
+        (Edit("bucketfront.s3.endpoint:resolve", "_name(url, used, region)", 'f"aws:{region}"'),),
+        (ENDPOINT + "test_another_endpoint_is_another_cache", ENDPOINT + "test_plain_aws_and_its_variants"),
+    ),
+    Bug(
+        25,
         "all-of-s3s-headers",
         "Every S3 header that begins with x-amz- is stored and sent to clients.",
         (
@@ -1070,6 +1078,13 @@ BUGS = (
         "A redirect from the origin is followed, with credentials.",
         (Edit("bucketfront.s3.transport:_StrictSession.request", "allow_redirects=False", "allow_redirects=True"),),
         (FAULTS + "test_a_redirect_is_not_followed",),
+    ),
+    Bug(
+        29,
+        "requests-leave-the-endpoint",
+        "With a custom endpoint, the requests of a Multi-Region Access Point go to AWS.",
+        (Edit("bucketfront.s3.client:S3Origin._check_egress", "if not", "if False and not"),),
+        (ENDPOINT + "test_no_request_leaves_a_custom_endpoint",),
     ),
     Bug(
         30,

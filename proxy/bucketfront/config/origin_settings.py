@@ -48,8 +48,11 @@ class OriginSettings(Section):
     """The S3 service behind the cache, and the limits for requests to it."""
 
     endpoint_url: Endpoint | None = None
-    """Scheme, host and port of any S3-compatible service. `null` is AWS. `embedded` starts an S3 in memory, to try
-    things out."""
+    """Scheme, host and port of any S3-compatible service. `embedded` starts an S3 in memory, to try things out. `null`
+    leaves the endpoint to the AWS SDK. That is AWS, unless AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL or the profile has
+    another one. AWS_USE_FIPS_ENDPOINT, AWS_USE_DUALSTACK_ENDPOINT and the profile choose between endpoints of AWS. The
+    start and `bucketfront check` print the endpoint and region that result. Each endpoint has a cache of its own. No
+    request leaves an endpoint that is not AWS's."""
     region: Text = "us-east-1"
     """The region that requests are signed for."""
     addressing_style: Literal["auto", "path", "virtual"] = "auto"

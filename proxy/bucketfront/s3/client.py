@@ -42,6 +42,7 @@ from bucketfront.s3 import responses
 from bucketfront.s3.body import S3Body
 from bucketfront.s3.breaker import Breaker
 from bucketfront.s3.connection_slots import ConnectionSlots
+from bucketfront.s3.endpoint import DEFAULT_REGION, S3Endpoint, resolve
 from bucketfront.s3.error_translation import VersionUnchanged, translated
 from bucketfront.s3.transport import StrictHTTPSession
 from bucketfront.s3.upload.upload_slots import UploadSlots
@@ -75,13 +76,21 @@ class S3Origin:
         self.parts_retried = 0
         self._stack = AsyncExitStack()
         self._client: Any = None
+        self.endpoint: S3Endpoint  # once it has started
         self.background = TaskSet()  # for requests that S3 must get although no client waits; they end before it closes
 
     async def __aenter__(self) -> Self:
         # The credential chain may read files. It has to work before the first request is accepted.
         with translated("start"):
             self._client = await self._stack.enter_async_context(self._create_client())
+            settings = self._settings
+            try:
+                self.endpoint = await resolve(self._client, settings.endpoint_url, settings.region)
+            except BaseException:
+                await self._stack.aclose()
+                raise
         self._client.meta.events.register("before-call.s3", _before_call)
+        self._client.meta.events.register("before-call.s3", self._check_egress)
         for operation in ("GetObject", "HeadObject"):
             self._client.meta.events.register(f"before-call.s3.{operation}", _request_checksum)
         return self
@@ -196,9 +205,9 @@ class S3Origin:
         try:
             await self.probe(bucket)
         except OriginError:
-            where = {"LocationConstraint": self._settings.region}
+            where = {"LocationConstraint": self.endpoint.region}
             params: dict[str, Any] = {"Bucket": bucket}
-            if self._endpoint_url is None and self._settings.region != "us-east-1":
+            if not self.endpoint.is_custom and self.endpoint.region != DEFAULT_REGION:
                 params["CreateBucketConfiguration"] = where
             await self.call(f"CREATE {bucket}", self._client.create_bucket, params)
 
@@ -253,6 +262,14 @@ class S3Origin:
                     raise
                 await asyncio.sleep(pause)
         raise AssertionError("unreachable")
+
+    def _check_egress(self, params: dict[str, Any], **_: Any) -> None:
+        """Refuse a request that would leave the endpoint (docs/invariants.md#fixed-egress).
+
+        The SDK sends those of a Multi-Region Access Point to AWS, whatever the endpoint is.
+        """
+        if not self.endpoint.includes(params["url"]):
+            raise OriginError("the bucket is not at the endpoint: its requests would go to another host")
 
     def _body_was_slow(self, key: ObjectKey, error: OriginTimeout) -> None:
         """Count a body that came too slowly, and report it to the breaker like a 5xx for `key`.
