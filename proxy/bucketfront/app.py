@@ -224,12 +224,29 @@ def _with_demo_keys(origin: OriginSettings) -> OriginSettings:
     return origin.model_copy(update={"credentials": demo})
 
 
-async def serve(settings: Settings, announce: Callable[[App], None], stop: asyncio.Event) -> None:
-    """Run until `stop` is set. Calls `announce` once the proxy serves requests."""
+async def serve(
+    settings: Settings, announce: Callable[[App], None], stop: asyncio.Event, reopen: asyncio.Event
+) -> None:
+    """Run until `stop` is set. Calls `announce` once the proxy serves requests.
+
+    Reopens the access log each time that `reopen` is set, also during the start and the stop.
+    """
     descriptors.raise_limit()
-    async with App(settings) as app:
-        # Modules and settings live as long as the process. Without this, each collection holds the loop for 40 ms.
-        gc.collect()
-        gc.freeze()
-        announce(app)
-        await stop.wait()
+    app, tasks = App(settings), TaskSet()
+    tasks.start(_reopen_log(app, reopen), name="reopen the access log")
+    try:
+        async with app:
+            # Modules and settings live as long as the process. Without this, each collection holds the loop for 40 ms.
+            gc.collect()
+            gc.freeze()
+            announce(app)
+            await stop.wait()
+    finally:
+        await tasks.close()
+
+
+async def _reopen_log(app: App, reopen: asyncio.Event) -> None:
+    while True:
+        await reopen.wait()
+        reopen.clear()
+        app.telemetry.reopen()  # it exists, because the start opens the log before its first `await`

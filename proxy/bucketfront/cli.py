@@ -11,6 +11,8 @@ import click
 from bucketfront import __version__
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from bucketfront.app import App
     from bucketfront.config.settings import Settings
 
@@ -38,7 +40,8 @@ def main() -> None:
 @_config
 @click.option("-v", "--verbose", is_flag=True, help="Log what the cache does, to standard error.")
 def serve(config: Path, *, verbose: bool) -> None:
-    """Run the proxy until SIGINT or SIGTERM."""
+    """Run the proxy until SIGINT or SIGTERM. SIGUSR1 reopens the access log."""
+    _block_signals()
     import asyncio
     import logging
 
@@ -63,14 +66,48 @@ def serve(config: Path, *, verbose: bool) -> None:
         _fail(f"cannot listen: {error.strerror or error}")
 
 
+def _block_signals() -> None:
+    """Block SIGHUP, SIGUSR1 and SIGUSR2 in this thread, and in the threads and processes that it starts.
+
+    A blocked signal ends no process, neither during the start and the stop nor in between. `_take_signals` takes them.
+    """
+    import signal
+
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2))
+
+
+def _take_signals(reopen: "Callable[[], None]") -> None:
+    """Take the signals that `_block_signals` blocks, for as long as the process runs. SIGUSR1 calls `reopen`.
+
+    Call this in a thread, so that neither a flood of signals nor a stuck standard error holds the event loop.
+    """
+    import logging
+    import signal
+
+    log = logging.getLogger("bucketfront")
+    while True:
+        number = signal.sigwait((signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2))
+        if number == signal.SIGUSR1:
+            log.info("SIGUSR1: the access log is reopened")
+            reopen()
+        elif number == signal.SIGHUP:
+            log.warning(
+                "SIGHUP: a reload is not supported yet, and nothing has changed; restart instead"
+            )
+        else:
+            log.warning("SIGUSR2 has no meaning here, and nothing has changed")
+
+
 async def _serve(settings: "Settings") -> None:
     import asyncio
+    import contextlib
     import signal
     import threading
 
     from bucketfront.app import serve as run
 
-    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    stop, reopen = asyncio.Event(), asyncio.Event()
     overdue = threading.Timer(STOP_TIMEOUT_S, _end)
     overdue.daemon = True
 
@@ -79,9 +116,14 @@ async def _serve(settings: "Settings") -> None:
             stop.set()
             overdue.start()
 
+    def begin_to_reopen() -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and the log is closed
+            loop.call_soon_threadsafe(reopen.set)
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, begin_to_stop)
-    await run(settings, _announce, stop)
+        loop.add_signal_handler(number, begin_to_stop)
+    threading.Thread(target=_take_signals, args=(begin_to_reopen,), name="signals", daemon=True).start()
+    await run(settings, _announce, stop, reopen)
 
 
 def _end() -> None:

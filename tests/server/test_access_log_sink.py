@@ -27,7 +27,15 @@ class Bench(Protocol):
     @property
     def sink(self) -> AccessLogSink: ...
 
-    def written(self) -> list[bytes]: ...
+    def written(self) -> list[bytes]:
+        """Return the lines of all files, those of the oldest first."""
+
+    def files(self) -> list[list[bytes]]: ...
+
+    def rename(self) -> None:
+        """Rename the log's file, as a tool that rotates logs does before it has the log reopened."""
+
+    def refuse_to_open(self) -> None: ...
 
     def stick(self) -> None: ...
 
@@ -41,7 +49,16 @@ class MemoryBench:
         self.sink = MemorySink(LIMIT)
 
     def written(self) -> list[bytes]:
-        return self.sink.written.splitlines()
+        return [line for lines_of_file in self.files() for line in lines_of_file]
+
+    def files(self) -> list[list[bytes]]:
+        return [text.splitlines() for text in self.sink.files]
+
+    def rename(self) -> None:
+        """Do nothing, because a file in memory has no name."""
+
+    def refuse_to_open(self) -> None:
+        self.sink.may_open = False
 
     def stick(self) -> None:
         self.sink.is_stuck = True
@@ -59,8 +76,14 @@ class FileBench:
         self._may_write = threading.Event()
         self._may_write.set()
         self._error: OSError | None = None
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        self.sink = LineWriter(descriptor, LIMIT, self._write)
+        self._may_open = True
+        self._renamed: list[Path] = []
+        self.sink = LineWriter(self._open(), LIMIT, self._write, self._open)
+
+    def _open(self) -> int:
+        if not self._may_open:
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+        return os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def _write(self, descriptor: int, data: memoryview) -> int:
         self._may_write.wait(TIMEOUT_S)
@@ -69,7 +92,17 @@ class FileBench:
         return os.write(descriptor, data)
 
     def written(self) -> list[bytes]:
-        return self._path.read_bytes().splitlines()
+        return [line for lines_of_file in self.files() for line in lines_of_file]
+
+    def files(self) -> list[list[bytes]]:
+        paths = [path for path in (*self._renamed, self._path) if path.exists()]
+        return [path.read_bytes().splitlines() for path in paths]
+
+    def rename(self) -> None:
+        self._renamed.append(self._path.rename(f"{self._path}.{len(self._renamed)}"))
+
+    def refuse_to_open(self) -> None:
+        self._may_open = False
 
     def stick(self) -> None:
         self._may_write.clear()
@@ -174,6 +207,59 @@ def test_a_close_ends_in_time(bench: Bench) -> None:
     began = time.monotonic()
     bench.sink.close(0.05)
     assert time.monotonic() - began < TIMEOUT_S / 2
+
+
+def test_a_reopened_log_has_each_line_once(bench: Bench) -> None:
+    """Lines added before a reopen are in the renamed file and later ones in the new file, each exactly once."""
+    for number in range(3):
+        bench.sink.add(lines(10 * number, 10 * number + 5))
+        bench.sink.flush()
+        assert bench.sink.drain(TIMEOUT_S)
+        bench.rename()
+        bench.sink.add(lines(10 * number + 5, 10 * number + 10))
+        bench.sink.reopen()
+    bench.sink.add(lines(30, 33))
+    assert bench.sink.drain(TIMEOUT_S)
+    assert bench.files() == [lines(first, min(first + 10, 33)).split() for first in range(0, 40, 10)]
+    assert bench.sink.lost == 0
+
+
+def test_a_reopen_waits_for_no_other(bench: Bench) -> None:
+    """Reopens of a stuck log do not block. Once it works again, its old lines are in the old file (I20)."""
+    bench.sink.add(lines(0, 2))
+    assert bench.sink.drain(TIMEOUT_S)
+    bench.stick()
+    bench.sink.add(lines(2, 4))
+    bench.rename()
+    bench.sink.reopen()
+    assert not bench.sink.drain(0.01)
+    bench.sink.add(lines(4, 6))
+    bench.release()
+    assert bench.sink.drain(TIMEOUT_S)
+    assert bench.files() == [lines(0, 4).split(), lines(4, 6).split()]
+
+
+def test_a_log_that_cannot_be_reopened_goes_on(bench: Bench) -> None:
+    """If no new file can be opened, the lines go on in the old one and none is lost (I16)."""
+    bench.sink.add(lines(0, 2))
+    bench.refuse_to_open()
+    bench.sink.reopen()
+    bench.sink.add(lines(2, 4))
+    assert bench.sink.drain(TIMEOUT_S)
+    assert bench.files() == [lines(0, 4).split()]
+    assert bench.sink.lost == 0
+
+
+def test_a_closed_log_is_not_reopened(bench: Bench) -> None:
+    """A reopen at any time of a close loses no line, and after the close it does nothing."""
+    bench.sink.add(lines(0, 2))
+    bench.sink.reopen()
+    bench.sink.add(lines(2, 4))
+    bench.sink.close(TIMEOUT_S)
+    bench.sink.reopen()
+    assert bench.sink.drain(TIMEOUT_S)
+    assert bench.written() == lines(0, 4).split()
+    assert bench.sink.lost == 0
 
 
 async def test_requests_do_not_notice_the_sink(bench: Bench) -> None:

@@ -115,4 +115,5 @@ class AccessLogSettings(Section):
     format: Literal["json", "text"] = "json"
     """Format of a line: a JSON object, or fields for people."""
     path: Text = "-"
-    """File to append to. `-` is standard output."""
+    """File to append to. `-` is standard output. After SIGUSR1 bucketfront opens the path again, so a rotation by
+    rename loses no line. If it cannot be opened, the lines go on in the old file, with a warning."""

@@ -87,6 +87,13 @@ class AccessLogSink(Protocol):
     def flush(self) -> None:
         """Begin to write what was added. Never blocks."""
 
+    def reopen(self) -> None:
+        """Open the far end anew for the lines that are added later, so that an operator can rename the file before.
+
+        Each line is in one of the two files. If the new one cannot be opened, the lines go on in the old one. Never
+        blocks.
+        """
+
     def drain(self, timeout_s: float) -> bool:
         """Wait until all lines that were added are written or lost. Returns False if that takes longer."""
 
@@ -143,6 +150,10 @@ class AccessLog:
     def flush(self) -> None:
         self._sink.flush()
 
+    def reopen(self) -> None:
+        """Have the lines that are added later written to a file that is opened anew."""
+        self._sink.reopen()
+
     def drain(self, timeout_s: float) -> bool:
         """Wait until all lines are written or lost. Returns False if that takes longer."""
         return self._sink.drain(timeout_s)
@@ -158,7 +169,8 @@ def open_access_log(settings: AccessLogSettings) -> AccessLog:
     Raises OSError if the file cannot be opened.
     """
     lines = json_lines if settings.format == "json" else text_lines
-    return AccessLog(lines, LineWriter(_opened(settings.path)))
+    path = settings.path
+    return AccessLog(lines, LineWriter(_opened(path), open_again=None if path == "-" else lambda: _opened(path)))
 
 
 def _opened(path: str) -> int:

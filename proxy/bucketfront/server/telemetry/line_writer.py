@@ -2,6 +2,7 @@
 
 1. `add` never blocks. The bytes that wait have a bound, and lines beyond it are lost.
 2. Each lost line is counted, whatever the reason.
+3. A reopened log has each line once: those added before `reopen` in the old file, later ones in the new file.
 """
 
 import contextlib
@@ -24,6 +25,8 @@ log = logging.getLogger(__name__)
 class LineWriter:
     """Writes ASCII lines to `descriptor`, and closes it at the end. At most `limit` bytes wait.
 
+    `open_again` opens the file at the log's path, and may raise OSError. None means that the log has no path.
+
     A thread does the writing, so that the event loop waits neither for a stuck pipe nor for a failing disk. It is a
     daemon, so that a reader that is stuck for good does not keep the process from ending.
     """
@@ -33,14 +36,16 @@ class LineWriter:
         descriptor: int,
         limit: int = MAX_WAITING_BYTES,
         write: Callable[[int, memoryview], int] = os.write,
+        open_again: Callable[[], int] | None = None,
     ) -> None:
         self._descriptor = descriptor
         self._limit = limit
         self._write_some = write
-        # A write of at most PIPE_BUF bytes to a pipe is atomic. A larger one could mix with those of other writers.
-        self._step = select.PIPE_BUF if stat.S_ISFIFO(os.fstat(descriptor).st_mode) else MAX_WRITE_BYTES
+        self._open_again = open_again
+        self._step = _step(descriptor)
         self._changed = threading.Condition()
-        self._queue: deque[bytes] = deque()
+        self._queue: deque[bytes | None] = deque()  # None is the place of a `reopen` among the lines
+        self._is_reopening = False
         self._waiting = 0  # bytes, with those that are being written
         self._lost = 0
         self._is_awake = False
@@ -72,7 +77,20 @@ class LineWriter:
         """Wait until all lines that were added are written or lost. Returns False if that takes longer."""
         self.flush()
         with self._changed:
-            return self._changed.wait_for(lambda: not self._waiting, timeout_s)
+            return self._changed.wait_for(
+                lambda: not (self._waiting or self._is_reopening or None in self._queue), timeout_s
+            )
+
+    def reopen(self) -> None:
+        """Write the lines that are added later to a file that is opened anew. Never blocks.
+
+        If that fails, a warning has the reason, and the lines go on in the old file.
+        """
+        with self._changed:
+            if not self._is_closing and not (self._queue and self._queue[-1] is None):
+                self._queue.append(None)
+                self._is_awake = True
+                self._changed.notify_all()
 
     def close(self, timeout_s: float) -> None:
         """Write the waiting lines within `timeout_s` (docs/invariants.md#deadlines-everywhere). The rest is lost."""
@@ -81,7 +99,7 @@ class LineWriter:
             self._changed.notify_all()
         self._thread.join(timeout_s)
         with self._changed:
-            left = b"".join(self._queue)
+            left = b"".join(filter(None, self._queue))
             self._queue.clear()
             self._waiting -= len(left)
             if left:
@@ -90,27 +108,54 @@ class LineWriter:
     def _run(self) -> None:
         try:
             while (text := self._next_text()) is not None:
+                if self._is_reopening:
+                    self._reopen()
                 self._write(text)
                 with self._changed:
                     self._waiting -= len(text)
+                    self._is_reopening = False
                     self._changed.notify_all()
         finally:
             os.close(self._descriptor)
 
     def _next_text(self) -> bytes | None:
-        """Wait for text that may be written, and return it. Returns None at the end."""
+        """Wait for text that may be written, and return it. Returns None at the end.
+
+        If `reopen` was called before the text, it sets `_is_reopening`. Then the text may be empty.
+        """
         with self._changed:
             self._changed.wait_for(lambda: self._is_awake or self._is_closing)
             if not self._queue:
                 return None
-            texts, size = [], 0
-            while self._queue and size < MAX_WRITE_BYTES:
-                texts.append(self._queue.popleft())
-                size += len(texts[-1])
+            texts: list[bytes] = []
+            size = 0
+            if self._queue[0] is None:
+                self._queue.popleft()
+                self._is_reopening = True
+            while self._queue and size < MAX_WRITE_BYTES and (text := self._queue[0]) is not None:
+                self._queue.popleft()
+                texts.append(text)
+                size += len(text)
             self._is_awake = bool(self._queue)
             return b"".join(texts)
 
+    def _reopen(self) -> None:
+        if self._open_again is None:
+            self._warn("the access log is standard output, which cannot be reopened; its lines go on there")
+            return
+        try:
+            descriptor = self._open_again()
+        except OSError as error:
+            reason = error.strerror or str(error)
+            self._warn("the access log cannot be reopened, and its lines go on in the old file: %s", reason)
+            return
+        with contextlib.suppress(OSError):  # an error of the old file, whose lines no call can write any more
+            os.close(self._descriptor)
+        self._descriptor, self._step, self._is_torn = descriptor, _step(descriptor), False
+
     def _write(self, text: bytes) -> None:
+        if not text:
+            return
         first = 0
         if self._is_torn:  # an error cut the last line in two, and the next one needs a line of its own
             text, first = b"\n" + text, 1
@@ -147,11 +192,16 @@ class LineWriter:
         if now < self._quiet_until:
             return
         self._quiet_until = now + WARNING_INTERVAL_S
+        self._warn("the access log lost lines, %d since the start: %s", self._lost, reason)
+
+    def _warn(self, message: str, *values: object) -> None:
         # Standard error often has the same reader, and the loop must not wait for it there either.
-        warning = threading.Thread(
-            target=log.warning,
-            args=("the access log lost lines, %d since the start: %s", self._lost, reason),
-            daemon=True,
-        )
+        warning = threading.Thread(target=log.warning, args=(message, *values), daemon=True)
         with contextlib.suppress(RuntimeError):  # without a free thread there is no warning, but the count is right
             warning.start()
+
+
+def _step(descriptor: int) -> int:
+    """Return how many bytes one write takes."""
+    # A write of at most PIPE_BUF bytes to a pipe is atomic. A larger one could mix with those of other writers.
+    return select.PIPE_BUF if stat.S_ISFIFO(os.fstat(descriptor).st_mode) else MAX_WRITE_BYTES

@@ -72,6 +72,11 @@ class Telemetry:
         self._process_batch()
         self._log.flush()
 
+    def reopen(self) -> None:
+        """Have the lines of requests that end later written to a file that is opened anew. Does not wait for that."""
+        self._process_batch()
+        self._log.reopen()
+
     def drain(self, timeout_s: float) -> bool:
         """Flush, and wait until the lines are written or lost. Blocks. Returns False if that takes longer."""
         self.flush()
