@@ -91,9 +91,7 @@ def _take_signals(reopen: "Callable[[], None]") -> None:
             log.info("SIGUSR1: the access log is reopened")
             reopen()
         elif number == signal.SIGHUP:
-            log.warning(
-                "SIGHUP: a reload is not supported yet, and nothing has changed; restart instead"
-            )
+            log.warning("SIGHUP: a reload is not supported yet, and nothing has changed; restart instead")
         else:
             log.warning("SIGUSR2 has no meaning here, and nothing has changed")
 

@@ -157,6 +157,9 @@ def test_malformed(fields: list[tuple[str, str]]) -> None:
         [("Content-Encoding", "gzip"), ("Content-Encoding", "aws-chunked")],
         [("Content-Encoding", "AWS-Chunked,gzip")],
         [("x-amz-content-sha256", "STREAMING-UNSIGNED-PAYLOAD-TRAILER")],
+        [("Upload-Complete", "?0")],
+        [("Upload-Complete", "?0;a"), ("Upload-Draft-Interop-Version", "8")],
+        [("Upload-Incomplete", "?1")],
     ],
 )
 def test_terms_that_s3_does_not_offer(fields: list[tuple[str, str]]) -> None:

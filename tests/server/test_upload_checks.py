@@ -102,7 +102,53 @@ REFUSED = [
     ({"If-Unmodified-Since": "Wed, 21 Oct 2065 07:28:00 GMT"}, 501),
     ({"Content-Length": "0", "Content-MD5": encoded("md5", b"x")}, 400),
     ({"Content-Length": "101"}, 413),
+    ({"Upload-Complete": "?0"}, 501),
+    ({"Upload-Complete": "?0", "Upload-Draft-Interop-Version": "8", "Content-Length": "0"}, 501),
+    ({"Upload-Complete": " ?0 ; a=1"}, 501),
+    ({"Upload-Complete": "true"}, 400),
+    ({"Upload-Incomplete": "?1"}, 501),
+    ({"Upload-Complete": "?1", "Upload-Offset": "4"}, 501),
+    ({"Upload-Complete": "?1", "Upload-Length": "8"}, 501),
+    ({"Tus-Resumable": "1.0.0", "Upload-Length": "4", "Content-Length": "0"}, 501),
+    ({"Upload-Length": "nonsense"}, 501),
 ]
+
+PART = {"Upload-Complete": "?0", "Upload-Draft-Interop-Version": "8"}
+WHOLE = (
+    {"Upload-Complete": "?1", "Upload-Draft-Interop-Version": "8", "Upload-Length": "4", "Upload-Offset": "0"},
+    {"Upload-Incomplete": "?0", "Upload-Draft-Interop-Version": "3"},
+    {"Upload-Draft-Interop-Version": "8"},
+)
+
+
+async def test_a_part_of_an_object_is_not_stored(start: StartProxy, s3: S3) -> None:
+    """A body that is a part of the object gets 501 and a reason, by each way of writing; the old version stays (I8)."""
+    mount = {"path": "/", "bucket": s3.bucket, "methods": ["GET", "PUT", "POST"]}
+    proxy = await start(mounts=[mount], uploads={"path": "/upload"})
+    s3.put("x", b"the old version")
+    form = b'--b\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\npart\r\n--b--\r\n'
+    for method, path, fields, body in (
+        ("PUT", "/x", {}, b"part"),
+        ("PUT", "/x", {"Transfer-Encoding": "chunked"}, chunked(b"part")),
+        ("PUT", "/x", {"Content-Length": "0"}, b""),
+        ("POST", "/", {}, b"part"),
+        ("POST", "/upload", {"Content-Length": "0"}, b""),
+        ("POST", "/upload/x", {}, b"part"),
+        ("POST", "/", {"Content-Type": "multipart/form-data; boundary=b"}, form),
+    ):
+        response = await proxy.request(method, path, PART | fields, body)
+        assert response.status == 501, (method, path)
+        assert b"part of the object" in response.body
+    assert s3.get("x") == b"the old version"
+    assert s3.keys() == ["x"]
+
+
+@pytest.mark.parametrize("fields", WHOLE, ids=["complete", "not incomplete", "version only"])
+async def test_a_whole_upload_of_the_draft_is_an_ordinary_one(proxy: Proxy, s3: S3, fields: dict[str, str]) -> None:
+    """A client of resumable uploads that sends the whole object in one request has it stored."""
+    assert (await proxy.request("PUT", "/x", fields, b"body")).status == 201
+    assert s3.get("x") == b"body"
+    assert (await proxy.get("/x")).body == b"body"
 
 
 async def test_what_the_head_decides_is_decided_before_the_body(start: StartProxy, s3: S3) -> None:

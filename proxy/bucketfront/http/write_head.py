@@ -8,7 +8,7 @@
 import base64
 import binascii
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from bucketfront.errors import PreconditionFailed, ProxyError
@@ -55,6 +55,11 @@ _DEFAULTS = {"x-amz-acl": "private", "x-amz-server-side-encryption": "AES256"}
 _SIGNED, _UNSIGNED = "x-amz-content-sha256", "UNSIGNED-PAYLOAD"  # S3 API, "Authenticating requests"
 _YEAR_10000 = 253402300800  # in seconds since the epoch; a leap second at the end of 9999 reaches it
 _EXPIRED = ("0", "-1")  # RFC 9111 section 5.3: not dates, but common values for an object that is stale at once
+# "Resumable Uploads for HTTP" (draft-ietf-httpbis-resumable-upload), with the value that a whole object has. Drafts
+# before the fourth have the second field.
+_WHOLE = {"upload-complete": "?1", "upload-incomplete": "?0"}
+_BOOLEANS = ("?0", "?1")  # RFC 9651 section 3.3.6
+_PART = "the body is only a part of the object, which is not taken this way; send the whole object in one request"
 _UNCHECKED = ("if-modified-since", "if-unmodified-since", "if-range")
 
 _TAG = re.compile(r"[^=&]{1,}=[^=&]*")
@@ -120,6 +125,7 @@ def parse(fields: Iterable[tuple[str, str]]) -> WriteHead:
     if "content-range" in given:
         # RFC 9110 section 14.5: a partial PUT that is stored as a whole object destroys the object.
         raise BadWriteHead("a write has the whole object, not a Content-Range of it")
+    _refuse_incomplete(given)
     _refuse_aws_chunked(given)
     _refuse_unknown(given)
     return WriteHead(
@@ -140,9 +146,29 @@ def _joined(fields: Iterable[tuple[str, str]]) -> dict[str, str]:
             given[name] = value
         elif name in _LISTS or name.startswith(USER_METADATA_PREFIX):
             given[name] += f", {value}"
-        elif name in OBJECT_FIELDS or name.startswith(("x-amz-", "content-", "if-")):
+        elif name in OBJECT_FIELDS or name in _WHOLE or name.startswith(("x-amz-", "content-", "if-")):
             raise BadWriteHead(f"more than one {name}")
     return given
+
+
+def refuse_part(fields: Mapping[str, str], length: int | None) -> None:
+    """Refuse a write outside of a resumable upload whose head declares that the object has more bytes than the body.
+
+    `fields` find a name in any case. `length` is the body's length in bytes, None if it is not known. Raises
+    NoSuchWrite.
+    """
+    if fields.get("upload-offset", "0") != "0" or fields.get("upload-length", str(length)) != str(length):
+        raise NoSuchWrite(_PART)
+
+
+def _refuse_incomplete(given: dict[str, str]) -> None:
+    """Refuse a body that is declared as a part of the object, because it would be stored as the whole."""
+    for name, whole in _WHOLE.items():
+        value = given.get(name, whole).partition(";")[0].strip(" ")  # a parameter has no meaning
+        if value not in _BOOLEANS:
+            raise BadWriteHead(f"{name} must be ?0 or ?1")
+        if value != whole:
+            raise NoSuchWrite(_PART)
 
 
 def _refuse_aws_chunked(given: dict[str, str]) -> None:

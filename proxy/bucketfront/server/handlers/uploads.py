@@ -56,6 +56,7 @@ class UploadHandler:
         key = route.key_to_write(self._new_name(route) if route.makes_key else "")
         head = _fitted(head, key, route.mount)
         length, limit = required_length(request), self._limit(route.mount)
+        write_head.refuse_part(request.headers, length)
         _refuse_too_large(length, limit)
         if not length and length is not None:
             BodyChecksums(head.checksums).verify()  # S3 takes an empty body without reading it
@@ -122,6 +123,7 @@ class UploadHandler:
         head = write_head.parse(exchange.request.headers.items())
         mount, limit = route.mount, self._limit(route.mount)
         length = required_length(exchange.request)
+        write_head.refuse_part(exchange.request.headers, length)
         _refuse_too_large(length, limit + forms.MAX_OVERHEAD_BYTES)
 
         async def store(key: ObjectKey, chunks: AsyncIterator[bytes], head: WriteHead) -> Written:
