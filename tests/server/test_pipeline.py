@@ -278,3 +278,17 @@ def test_declared_fields_reach_the_recogniser() -> None:
     assert recogniser(frozenset({"cookie"}))(head) is None
     with pytest.raises(ValueError, match="host"):
         recogniser(frozenset({"host"}))
+
+
+@pytest.mark.parametrize("is_fast", [True, False])
+async def test_a_redirect_to_a_mount_passes_the_stages(
+    start: StartProxy, s3: S3, gatekeeper: Gatekeeper, *, is_fast: bool
+) -> None:
+    """The stages see a request for a mount without its slash, with the mount and no key, before it is redirected."""
+    proxy = await start(mounts=[{"path": "/sub/", "bucket": s3.bucket}], uploads=None, server={"fast_path": is_fast})
+    assert (await proxy.get("/sub")).status == 308
+    assert [(one.method, one.key, one.mount and one.mount.path) for one in gatekeeper.seen] == [("GET", None, "/sub/")]
+    for refused_by in REFUSED_BY:
+        response = await proxy.request("GET", "/sub", refused_by)
+        assert response.status == 403
+        assert "Location" not in response.headers

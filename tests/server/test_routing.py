@@ -201,10 +201,39 @@ async def test_prefix_counts_towards_the_limit(start: StartProxy, s3: S3) -> Non
 async def test_no_mount(start: StartProxy, s3: S3) -> None:
     """A path below no mount is a 404 of the proxy, not one of S3."""
     proxy = await start(mounts=[{"path": "/files/", "bucket": s3.bucket}], uploads=None)
-    for path in ("/x", "/", "/files", "/filesx/y"):
+    for path in ("/x", "/", "/filesx/y", "/file", "//files"):
         response = await proxy.get(path)
         assert (response.status, response.json()) == (404, {"error": "no mount serves this path"}), path
     assert proxy.relay.seen == []
+
+
+@pytest.mark.parametrize("is_fast", [True, False], ids=["fast path", "ordinary path"])
+async def test_a_mount_without_its_slash(start: StartProxy, s3: S3, *, is_fast: bool) -> None:
+    """The path of a mount without its slash redirects to the mount, unless another mount serves that path."""
+    mounts = [
+        {"path": "/files/ü/", "bucket": s3.bucket},
+        {"path": "/other/", "bucket": s3.bucket},
+        {"path": "/other/inner/", "bucket": s3.bucket},
+        {"path": "/write/", "bucket": s3.bucket, "methods": ["PUT"]},
+    ]
+    proxy = await start(mounts=mounts, uploads=None, server={"fast_path": is_fast})
+    for method in ("GET", "HEAD"):
+        for path, location in (
+            ("/files/%C3%BC", "/files/%C3%BC/"),
+            ("/files/%c3%bc?a=b", "/files/%C3%BC/?a=b"),
+            ("/other", "/other/"),
+        ):
+            for _ in range(2):
+                response = await proxy.request(method, path)
+                assert (response.status, response.headers["Location"], response.body) == (308, location, b"")
+                assert response.cache_status == "fwd=bypass"
+    for method, path in (("PUT", "/other"), ("POST", "/other"), ("DELETE", "/other"), ("GET", "/write")):
+        assert (await proxy.request(method, path, body=b"x")).status == 404, method
+    assert proxy.relay.seen == []
+    s3.put("inner", b"an object")
+    for _ in range(3):
+        assert (await proxy.get("/other/inner")).body == b"an object"
+        await proxy.settled()
 
 
 @pytest.mark.parametrize(

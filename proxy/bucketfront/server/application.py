@@ -12,12 +12,12 @@ from bucketfront.http.cache_status import CacheStatus, Forward
 from bucketfront.server import cors, error_responses
 from bucketfront.server.cors import Cors
 from bucketfront.server.error_responses import NotSupported
-from bucketfront.server.handlers.objects import ObjectHandler
+from bucketfront.server.handlers.objects import ObjectHandler, redirect
 from bucketfront.server.handlers.tus_uploads import TusHandler
 from bucketfront.server.handlers.uploads import UploadHandler
 from bucketfront.server.http1 import framing
 from bucketfront.server.pipeline import Pipeline, ReadField
-from bucketfront.server.router import Router
+from bucketfront.server.router import MissingSlash, Router
 from bucketfront.server.send.sender import BrokenOff, abort
 from bucketfront.server.telemetry.access_log import CLIENT_CLOSED_REQUEST
 from bucketfront.server.telemetry.exchange import Exchange
@@ -96,7 +96,11 @@ class Application:
             if upload is not None:
                 exchange.common = self._cors.fields(request.headers.get(hdrs.ORIGIN), tus_fields.RESPONSE_HEADERS)
                 return await self._tus.respond(exchange, self._pipeline.admit(method, upload, _field_of(request)))
-        route = self._router.resolve(request.method, request.raw_path)
+        try:
+            route = self._router.resolve(request.method, request.raw_path)
+        except MissingSlash as error:
+            self._pipeline.check(request.method, error.mount, None, _field_of(request))
+            return redirect(exchange, 308, error.target)
         method = "DELETE" if route.deletes_many else request.method
         route = self._pipeline.admit(method, route, _field_of(request))
         if request.method in ("GET", "HEAD"):
@@ -105,11 +109,8 @@ class Application:
             return await self._uploads.delete_many(exchange, route)
         if (name := query.subresource(route.query)) is not None:
             raise NotSupported(f"a write with ?{name} means something else to S3, and is not taken here")
-        match request.method:
-            case "DELETE":
-                return await self._uploads.delete(exchange, route)
-            case _:
-                return await self._uploads.put(exchange, route)
+        handle = self._uploads.delete if request.method == "DELETE" else self._uploads.put
+        return await handle(exchange, route)
 
     def _options(self, exchange: Exchange) -> web.Response:
         """Respond to OPTIONS (RFC 9110 section 9.3.7), which is a CORS preflight if it has the fields of one."""

@@ -19,6 +19,15 @@ class MethodNotAllowed(ProxyError):
         self.allowed = allowed
 
 
+class MissingSlash(NoSuchMount):
+    """A path lies below no mount, but is that of `mount` without its slash. `target` is the URL with the slash."""
+
+    def __init__(self, mount: MountSettings, target: str) -> None:
+        super().__init__("no mount serves this path without a slash at its end")
+        self.mount = mount
+        self.target = target
+
+
 def _refuse_keys(_: ObjectKey) -> None:
     raise LookupError("a route gives no key before the pipeline has admitted its request")
 
@@ -111,13 +120,19 @@ class Router:
             self._uploads = (uploads.path.encode(), into)
 
     def resolve(self, method: str, raw_target: str) -> Route:
-        """Return the route of a request. Raises BadPath, BadQuery, NoSuchMount, MethodNotAllowed."""
+        """Return the route of a request. Raises BadPath, BadQuery, NoSuchMount, MissingSlash, MethodNotAllowed."""
         target = parse_target(raw_target)
         if method == "POST" and self._is_delete_objects(target):
             return replace(_allowed("DELETE", self._route(target)), deletes_many=True)
         if (upload := self._upload(method, target)) is not None:
             return upload
-        return _allowed(method, self._route(target))
+        try:
+            route = self._route(target)
+        except NoSuchMount:
+            if method in ("GET", "HEAD"):
+                self._check_slash(method, target)
+            raise
+        return _allowed(method, route)
 
     def tus(self, method: str, raw_target: str) -> Route | None:
         """Return the route of a request of the tus protocol. Raises BadPath.
@@ -153,6 +168,13 @@ class Router:
     def _is_delete_objects(self, target: Target) -> bool:
         """Return whether the target is `{mount}?delete`, to which S3 clients send DeleteObjects. Raises BadQuery."""
         return any(target.path == path for path, _ in self._mounts) and query.is_delete_objects(target.query)
+
+    def _check_slash(self, method: str, target: Target) -> None:
+        """Raise MissingSlash if a mount that takes the method has the path of the target and a slash."""
+        for path, mount in self._mounts:
+            # A Location that begins with two slashes would name another host (docs/invariants.md#fixed-egress).
+            if path == target.path + b"/" and method in _methods_of(mount) and not path.startswith(b"//"):
+                raise MissingSlash(mount, percent_encode(mount.path) + (f"?{target.query}" if target.query else ""))
 
     def _route(self, target: Target) -> Route:
         for path, mount in self._mounts:

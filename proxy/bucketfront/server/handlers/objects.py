@@ -262,7 +262,13 @@ def _without_body(response_plan: Plan, exchange: Exchange, age: float) -> web.St
 
 
 def _to_folder(exchange: Exchange, route: Route) -> web.Response:
+    target = percent_encode(route.path.decode()) + "/" + (f"?{route.query}" if route.query else "")
+    return redirect(exchange, 301, target)
+
+
+def redirect(exchange: Exchange, status: int, target: str) -> web.Response:
+    """Return a redirect to `target`, which a browser may keep for REDIRECT_MAX_AGE_S."""
     headers = exchange.headers()
-    headers[hdrs.LOCATION] = percent_encode(route.path.decode()) + "/" + (f"?{route.query}" if route.query else "")
+    headers[hdrs.LOCATION] = target
     headers[hdrs.CACHE_CONTROL] = f"max-age={REDIRECT_MAX_AGE_S}"
-    return web.Response(status=301, headers=headers)
+    return web.Response(status=status, headers=headers)
