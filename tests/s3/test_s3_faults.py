@@ -256,7 +256,7 @@ async def test_facts_are_not_retried(answer: bytes, error: type[OriginError]) ->
     """Responses that state a fact about the object are final at once."""
     async with origin_of(answering(answer)) as (origin, server):
         with pytest.raises(error):
-            await origin.get(KEY, FromTo(0, 10))
+            await origin.get(KEY, FromTo(0, 10), if_match=ETAG)
         assert len(server.heads) == 1
 
 
@@ -327,6 +327,19 @@ async def test_a_redirect_is_not_followed(code: str, method: str) -> None:
         (FromTo(10), response("200 OK", CONTENT, ETag=ETAG)),
         (FromTo(0, 10), response("200 OK", CONTENT)),
         (FromTo(0, 10), response("204 No Content", ETag=ETAG)),
+        # rclone's S3 server sends the part and its Content-Range with the status 200
+        (FromTo(0, 10), response("200 OK", CONTENT[:10], ETag=ETAG, Content_Range="bytes 0-9/1000")),
+        (FromTo(0), response("200 OK", CONTENT, ETag=ETAG, Content_Range="bytes 0-999/1000")),
+        (FromTo(0, 10), response("200 OK", CONTENT, ETag=ETAG, Content_Range="nonsense")),
+        (FromTo(0, 10), partial(Content_Type="multipart/byteranges; boundary=x")),
+        (FromTo(0, 10), partial(Content_Type="multipart/byteranges; boundary=x", Content_Range=None)),
+        (FromTo(0, 10), response("204 No Content", CONTENT[:10], ETag=ETAG)),
+        (FromTo(0, 10), response("205 Reset Content", CONTENT[:10], ETag=ETAG)),
+        (FromTo(0, 10), response("203 Non-Authoritative Information", CONTENT, ETag=ETAG)),
+        # answers to conditions that the request does not have
+        (FromTo(0, 10), response("304 Not Modified", length=-1, ETag=ETAG)),
+        (FromTo(0, 10), refusal("412 Precondition Failed", "PreconditionFailed")),
+        (FromTo(0, 10), response("416 Range Not Satisfiable", Content_Range="bytes */10")),
     ],
 )
 async def test_a_head_that_does_not_fit_is_refused(part: Requested, answer: bytes) -> None:
@@ -424,13 +437,56 @@ async def test_headers_that_the_sdk_cannot_parse(header: dict[str, Any]) -> None
         response("200 OK", length=1000),
         response("206 Partial Content", length=-1, ETag=ETAG, Connection="close"),
         response("204 No Content", length=-1, ETag=ETAG),
+        response("204 No Content", length=1000, ETag=ETAG),
+        response("205 Reset Content", length=1000, ETag=ETAG),
+        response("206 Partial Content", length=1000, ETag=ETAG),
+        response("206 Partial Content", length=10, ETag=ETAG, Content_Range="bytes 0-9/1000"),
+        response("200 OK", length=10, ETag=ETAG, Content_Range="bytes 0-9/1000"),
+        response("304 Not Modified", length=-1, ETag=ETAG),
+        response("412 Precondition Failed"),
+        response("416 Range Not Satisfiable"),
     ],
 )
-async def test_head_without_size_or_version(answer: bytes) -> None:
-    """I4: without Content-Length or ETag there is no metadata: OriginUnavailable, not a KeyError."""
+async def test_a_head_that_describes_no_object(answer: bytes) -> None:
+    """I4: HEAD has metadata only from a 200 with a size and an ETag. Any other response is InvalidOriginResponse.
+
+    That is no failure to the breaker.
+    """
     async with origin_of(answering(answer)) as (origin, _):
-        with pytest.raises(OriginUnavailable):
+        with pytest.raises(InvalidOriginResponse):
             await origin.head(KEY)
+        assert "0 failures" in repr(origin.breaker)
+
+
+@pytest.mark.parametrize("status", ["202 Accepted", "203 Non-Authoritative Information", "206 Partial Content"])
+async def test_a_success_that_is_none(status: str) -> None:
+    """I9: a 2xx that S3 does not send for an operation does not show that it is done."""
+    async with origin_of(answering(response(status))) as (origin, _):
+        with pytest.raises(InvalidOriginResponse):
+            await origin.delete(KEY)
+        with pytest.raises(InvalidOriginResponse):
+            await origin.probe("bucket")
+
+
+async def test_a_416_of_a_shorter_object() -> None:
+    """RFC 9110 section 15.5.17: a 416 may name the size, and then the Range must lie outside it."""
+    async with origin_of(answering(response("416 Range Not Satisfiable", Content_Range="bytes */10"))) as (origin, _):
+        for part in (FromTo(10, 20), FromTo(10)):
+            with pytest.raises(RangeUnsatisfiable):
+                await origin.get(KEY, part)
+        for inside in (FromTo(9, 20), FromTo(0), Suffix(5)):
+            with pytest.raises(InvalidOriginResponse):
+                await origin.get(KEY, inside)
+
+
+async def test_a_304_of_another_etag() -> None:
+    """I1: a 304 confirms the ETag that the request has, weak or not. One that names another ETag is refused."""
+    other, same, none = (response("304 Not Modified", length=-1, ETag=etag) for etag in ('"other"', f"W/{ETAG}", None))
+    async with origin_of(answering(other, same, none)) as (origin, _):
+        with pytest.raises(InvalidOriginResponse):
+            await origin.head(KEY, if_none_match=ETAG)
+        for _ in range(2):
+            assert await origin.get(KEY, FromTo(0, 10), if_none_match=ETAG) == NotModified()
 
 
 # --- checksums -----------------------------------------------------------------------------------------------

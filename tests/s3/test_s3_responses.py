@@ -76,6 +76,8 @@ def test_the_span_of_a_response(
         (204, "bytes 10-19/100", 10),
         (203, None, 100),
         (206, f"bytes 10-19/{'9' * 20}", 10),
+        (200, "bytes 10-19/100", 10),  # section 14.4: Content-Range belongs to 206 and 416
+        (200, "bytes 10-19/100", 100),
     ],
 )
 def test_contradictory_heads_are_refused(status: int, content_range: str | None, length: int | str | None) -> None:

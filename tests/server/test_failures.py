@@ -159,6 +159,33 @@ async def test_404_of_somebody_else_is_no_absence(proxy: Proxy, s3: S3) -> None:
     assert (await proxy.get("/x")).body == b"data"
 
 
+@pytest.mark.parametrize("part", [None, "bytes=0-99", "bytes=-100"])
+async def test_a_part_with_the_status_of_the_whole(proxy: Proxy, s3: S3, part: str | None) -> None:
+    """A part that comes with the status 200 is a 502 and never the object. Nothing of it is stored (I1, I3, I13)."""
+    body = pattern(2 * PART + 5)
+    etag = s3.put("x", body)
+
+    async def say_200(seen: Seen) -> bytes | None:
+        if seen.method == "HEAD":
+            return None
+        assert seen.range is not None
+        first, _, last = seen.range.removeprefix("bytes=").partition("-")
+        stop = min(int(last) + 1 if first else len(body), len(body))
+        start = int(first) if first else len(body) - int(last)
+        lines = [f"Content-Length: {stop - start}", f"Content-Range: bytes {start}-{stop - 1}/{len(body)}"]
+        head = ["HTTP/1.1 200 OK", "Connection: close", f"ETag: {etag}", *lines, "", ""]
+        return "\r\n".join(head).encode() + body[start:stop]
+
+    proxy.relay.on_request = say_200
+    headers = {} if part is None else {"Range": part}
+    for _ in range(2):
+        assert (await proxy.get("/x", **headers)).status == 502
+    assert proxy.figures["entries"] == 0
+    assert "0 failures" in repr(proxy.app.origin.breaker)
+    proxy.relay.on_request = None
+    assert (await proxy.get("/x")).body == body
+
+
 async def test_cut_body_is_continued(proxy: Proxy, s3: S3) -> None:
     """If the origin breaks off in the middle, the rest is retried, and the client does not notice (I11)."""
     body = pattern(7 * BLOCK + 3)

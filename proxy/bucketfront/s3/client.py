@@ -91,6 +91,7 @@ class S3Origin:
                 raise
         self._client.meta.events.register("before-call.s3", _before_call)
         self._client.meta.events.register("before-call.s3", self._check_egress)
+        self._client.meta.events.register("after-call.s3", _after_call)
         for operation in ("GetObject", "HeadObject"):
             self._client.meta.events.register(f"before-call.s3.{operation}", _request_checksum)
         return self
@@ -173,7 +174,7 @@ class S3Origin:
             try:
                 response = await self._with_retries(what, key, attempt)
             except VersionUnchanged as unchanged:
-                return responses.not_modified(unchanged.headers, key.version)
+                return responses.not_modified(unchanged.headers, if_none_match, key.version)
             assert isinstance(response.body, S3Body)
             response.body.on_close = connection.keep()
             response.body.on_slow = lambda error: self._body_was_slow(key, error)
@@ -184,15 +185,16 @@ class S3Origin:
 
         async def attempt() -> Metadata:
             response = await self.call(f"HEAD {key}", self._client.head_object, _params(key, IfNoneMatch=if_none_match))
-            headers = response["ResponseMetadata"]["HTTPHeaders"]
-            return responses.metadata(headers, responses.content_length(headers), key.version, is_whole=True)
+            head = response["ResponseMetadata"]
+            size = responses.size_sent(head["HTTPStatusCode"], head["HTTPHeaders"])
+            return responses.metadata(head["HTTPHeaders"], size, key.version, is_whole=True)
 
         self.breaker.check()
         async with _HeldConnection(self, key):
             try:
                 return await self._with_retries(f"HEAD {key}", key, attempt)
             except VersionUnchanged as unchanged:
-                return responses.not_modified(unchanged.headers, key.version)
+                return responses.not_modified(unchanged.headers, if_none_match, key.version)
 
     async def delete(self, key: ObjectKey) -> None:
         """Call S3 DeleteObject. It succeeds also if the object is absent. Raises AccessDenied, OriginUnavailable."""
@@ -227,7 +229,7 @@ class S3Origin:
 
         `call_timeout` is in seconds. Its default is connect_timeout + read_timeout.
         """
-        with translated(what, is_versioned="VersionId" in params):
+        with translated(what, params):
             async with asyncio.timeout(call_timeout or self._call_timeout):
                 return await operation(**params)
 
@@ -347,6 +349,12 @@ def _before_call(params: dict[str, Any], context: dict[str, Any], **_: Any) -> N
     # This switches botocore's region redirector off, so that connections go to the configured endpoint only
     # (docs/invariants.md#fixed-egress).
     context.setdefault("s3_redirect", {})["redirected"] = True
+
+
+def _after_call(http_response: Any, model: Any, **_: Any) -> None:
+    # The two that read objects are checked with more knowledge, and a GET's body must be closed.
+    if model.name not in ("GetObject", "HeadObject"):
+        responses.check_done(http_response.status_code, model.name)
 
 
 def _request_checksum(params: dict[str, Any], **_: Any) -> None:

@@ -6,6 +6,7 @@ The messages have S3's error code and the key. They never have a signature, a cr
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import aiohttp
 from botocore.exceptions import (
@@ -39,6 +40,8 @@ from bucketfront.errors import (
     WriteConflict,
     WriteRefused,
 )
+from bucketfront.http import ranges
+from bucketfront.s3 import responses
 
 # S3 API, "Error responses".
 _ABSENT = frozenset({"NoSuchKey", "NoSuchBucket", "NoSuchVersion"})
@@ -46,6 +49,7 @@ _XML = ("application/xml", "text/xml")
 _READS = frozenset({"GetObject", "HeadObject", "HeadBucket"})
 _CREDENTIALS = (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError, ProfileNotFound)
 _RETRY_AFTER_S = range(1, 61)  # a longer one would keep an origin out of use for too long if it is an error
+_NO_PARAMS: Mapping[str, Any] = {}
 _TIMEOUTS = (ConnectTimeoutError, ReadTimeoutError, aiohttp.ServerTimeoutError, TimeoutError)
 
 
@@ -58,15 +62,16 @@ class VersionUnchanged(Exception):
 
 
 @contextmanager
-def translated(what: str, *, is_versioned: bool = False) -> Iterator[None]:
+def translated(what: str, params: Mapping[str, Any] = _NO_PARAMS) -> Iterator[None]:
     """Run one call to S3, and raise its errors as bucketfront's.
 
-    `what` names the call in messages, as in `GET bucket/key`. `is_versioned` means that it has a versionId.
+    `what` names the call in messages, as in `GET bucket/key`. `params` are those of the call. An error status of a read
+    must fit them: a 304 needs If-None-Match, a 412 needs If-Match, and a 416 needs a Range.
     """
     try:
         yield
     except ClientError as error:
-        raise _from_status(what, error, is_versioned=is_versioned) from error
+        raise _from_status(what, error, params) from error
     except _CREDENTIALS as error:
         raise OriginUnavailable(
             f"{what}: no usable credentials ({type(error).__name__}); see origin.credentials"
@@ -90,15 +95,15 @@ def _is_invalid_head(error: Exception) -> bool:
     )
 
 
-def _from_status(what: str, error: ClientError, *, is_versioned: bool) -> OriginError | VersionUnchanged:  # noqa: C901, PLR0911 - a table
+def _from_status(what: str, error: ClientError, params: Mapping[str, Any]) -> OriginError | VersionUnchanged:  # noqa: C901, PLR0911 - a table
     response = error.response.get("ResponseMetadata", {})
     status, headers = response.get("HTTPStatusCode", 0), response.get("HTTPHeaders", {})
     code = str(error.response.get("Error", {}).get("Code", ""))
     message = f"{what}: the origin answered {status} {code}"
-    if is_versioned and (fault := _version_error(message, status, code, headers)) is not None:
+    if "VersionId" in params and (fault := _version_error(message, status, code, headers)) is not None:
         return fault
     match status:
-        case 304:
+        case 304 if "IfNoneMatch" in params and error.operation_name in _READS:
             return VersionUnchanged(headers)
         case 404 if code in _ABSENT or (code == "404" and _may_be_from_s3(what, error)):
             return ObjectNotFound(message)
@@ -106,11 +111,13 @@ def _from_status(what: str, error: ClientError, *, is_versioned: bool) -> Origin
             return NoSuchUpload(message)
         case 401 | 403:
             return AccessDenied(message)
-        case 412:
-            return ObjectChanged(message) if error.operation_name in _READS else PreconditionFailed(message)
+        case 412 if error.operation_name not in _READS:
+            return PreconditionFailed(message)
+        case 412 if "IfMatch" in params:
+            return ObjectChanged(message)
         case 409 if code == "ConditionalRequestConflict":
             return WriteConflict(message)
-        case 416:
+        case 416 if responses.is_unsatisfiable(headers, ranges.requested(params.get("Range"))):
             return RangeUnsatisfiable(message)
         case 400 | 409 | 411 | 413 | 501 if error.operation_name not in _READS:
             return WriteRefused(message)

@@ -11,12 +11,16 @@ from bucketfront.cache import NotModified
 from bucketfront.errors import InvalidOriginResponse, ObjectChanged
 from bucketfront.http import etags
 from bucketfront.http.metadata import OBJECT_HEADERS, USER_METADATA_PREFIX, Metadata
-from bucketfront.http.ranges import FromTo, Span, Suffix
+from bucketfront.http.ranges import FromTo, Requested, Span, Suffix
 
 # The length in bytes of each algorithm's value (S3 API, GetObject: `x-amz-checksum-…`).
 _CHECKSUMS = {"crc32": 4, "crc32c": 4, "crc64nvme": 8, "sha1": 20, "sha256": 32}
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19})")
+_UNSATISFIED_RANGE = re.compile(r"bytes \*/([0-9]{1,19})")
 
+# S3 API: the operations that read no object respond with 200 or 204, and some S3-alikes with 201. A 202 is no success
+# yet, and a 206 describes a part of something else.
+_DONE = frozenset({200, 201, 204})
 
 # S3 API, GetObject: the version id of an object that was written while its bucket had no versioning. S3 may omit it.
 _NO_VERSION = "null"
@@ -74,8 +78,16 @@ def _version(headers: Mapping[str, str], requested: str | None) -> str | None:
     return None if sent == _NO_VERSION else sent
 
 
-def not_modified(headers: Mapping[str, str], requested_version: str | None = None) -> NotModified:
-    """Return the content of a 304. Raises InvalidOriginResponse if it names another version than the requested one."""
+def not_modified(
+    headers: Mapping[str, str], if_none_match: str | None = None, requested_version: str | None = None
+) -> NotModified:
+    """Return the content of a 304 to a request with `if_none_match`.
+
+    Raises InvalidOriginResponse if it names another version or another ETag than the request.
+    """
+    sent, requested = etags.parse(headers.get("etag", "")), etags.parse(if_none_match or "")
+    if sent is not None and requested is not None and not etags.weak_match(sent, requested):
+        raise InvalidOriginResponse(f"the origin answered 304 with ETag {str(sent)[:80]} for {requested}")
     # The origin compared the ETag, so a 304 without a version id is valid. SeaweedFS sends none.
     if "x-amz-version-id" in headers:
         _version(headers, requested_version)
@@ -100,25 +112,67 @@ def _without_framing(encoding: str) -> str:
 
 
 def span_sent(status: int, headers: Mapping[str, str], part: FromTo | Suffix) -> tuple[Span, int]:
-    """Return the span of bytes in a response to a request for `part`, and the size of the whole object.
+    """Return the span of bytes in a response to a GET of `part`, and the size of the whole object.
 
     A 200 has the whole object, so an origin that ignores Range can serve a part that begins at 0. Raises
-    InvalidOriginResponse if status, Content-Range and Content-Length contradict each other or the request.
+    InvalidOriginResponse if status, Content-Range, Content-Type and Content-Length contradict each other or the
+    request.
     """
     length = content_length(headers)
     if status == 200:
+        _check_no_content_range(status, headers)
         if isinstance(part, FromTo) and part.start > 0:
             raise InvalidOriginResponse(f"the origin ignored a Range that begins at {part.start}")
         return Span(0, length), length
     found = _CONTENT_RANGE.fullmatch(headers.get("content-range", ""))
     if status != 206 or found is None:
         raise InvalidOriginResponse(f"the origin answered {status} with Content-Range {headers.get('content-range')!r}")
+    if headers.get("content-type", "").partition(";")[0].strip().lower() == "multipart/byteranges":
+        # RFC 9110 section 15.3.7.2: such a body has its own framing, and no server sends it for one range.
+        raise InvalidOriginResponse("the origin sent multipart/byteranges for one range")
     span, total = Span(int(found[1]), int(found[2]) + 1), int(found[3])
     if not span.start < span.stop <= total or span.length != length or not _is_requested(span, total, part):
         raise InvalidOriginResponse(
             f"the origin sent Content-Range {found[0]!r} and Content-Length {length} for {part}"
         )
     return span, total
+
+
+def size_sent(status: int, headers: Mapping[str, str]) -> int:
+    """Return the size of the object in a response to HEAD, which has no Range.
+
+    Raises InvalidOriginResponse if the response is not a 200, describes a part, or has no size.
+    """
+    if status != 200:
+        raise InvalidOriginResponse(f"the origin answered {status} to HEAD")
+    _check_no_content_range(status, headers)
+    return content_length(headers)
+
+
+def check_done(status: int, operation: str) -> None:
+    """Raise InvalidOriginResponse if a 2xx to an operation that reads no object does not mean that it is done."""
+    if status < 300 and status not in _DONE:
+        raise InvalidOriginResponse(f"the origin answered {status} to {operation}")
+
+
+def _check_no_content_range(status: int, headers: Mapping[str, str]) -> None:
+    # RFC 9110 section 14.4: Content-Range describes the body of a 206 or the size in a 416. Some S3-alikes send a part
+    # with Content-Range and the status 200, so the length is that of the part and not that of the object.
+    if "content-range" in headers:
+        raise InvalidOriginResponse(
+            f"the origin answered {status} with Content-Range {headers['content-range'][:80]!r}"
+        )
+
+
+def is_unsatisfiable(headers: Mapping[str, str], part: Requested | None) -> bool:
+    """Return whether a 416 fits a request for `part`, None for one without Range.
+
+    S3 sends no Content-Range with a 416. If another server does, `part` must lie outside the size in it.
+    """
+    if part is None:
+        return False
+    found = _UNSATISFIED_RANGE.fullmatch(headers.get("content-range", ""))
+    return found is None or part.within(int(found[1])) is None
 
 
 def content_length(headers: Mapping[str, str]) -> int:
