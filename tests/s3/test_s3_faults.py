@@ -263,7 +263,8 @@ async def test_facts_are_not_retried(answer: bytes, error: type[OriginError]) ->
 async def test_a_404_for_a_key_that_xml_cannot_hold() -> None:
     """I13: a 404 is absence also if its XML cannot be parsed, because it repeats a key that XML cannot represent."""
     body = b"<Error><Code>NoSuchKey</Code><Key>\x1b[31m</Key></Error>"
-    async with origin_of(answering(response("404 Not Found", body, Content_Type="application/xml"))) as (origin, _):
+    answer = response("404 Not Found", body, Content_Type="application/xml")
+    async with origin_of(answering(answer)) as (origin, _):
         with pytest.raises(ObjectNotFound):
             await origin.get(ObjectKey("bucket", "\x1b[31m"), FromTo(0, 10))
 
@@ -276,6 +277,7 @@ async def test_a_404_for_a_key_that_xml_cannot_hold() -> None:
         (b"404 page not found\n", "text/plain"),
         (b'{"error": "no route"}', "application/json"),
         (b"<Error><Code></Code></Error>", "application/xml"),
+        (b"", "application/xml"),
         (b"<Error><Code>NoSuchUpload</Code></Error>", "application/xml"),
         (b"", "text/plain"),
     ],
@@ -285,6 +287,75 @@ async def test_a_404_from_a_load_balancer(body: bytes, media_type: str) -> None:
     async with origin_of(answering(response("404 Not Found", body, Content_Type=media_type))) as (origin, _):
         with pytest.raises(InvalidOriginResponse):
             await origin.get(KEY, FromTo(0, 10))
+        with pytest.raises(InvalidOriginResponse):
+            await origin.head(KEY)
+        with pytest.raises(InvalidOriginResponse):
+            await origin.probe("bucket")
+        assert "0 failures" in repr(origin.breaker)
+
+
+@pytest.mark.parametrize("key", [KEY, PINNED])
+@pytest.mark.parametrize("header", ["x_amz_request_id", "x_amz_id_2", "x_amz_delete_marker"])
+async def test_a_404_to_head_with_headers_of_s3(key: ObjectKey, header: str) -> None:
+    """I13: a 404 to HEAD has no body. It is absence if a header shows that it is S3's, and costs no GET then."""
+    headers: dict[str, Any] = {header: "true"}
+    async with origin_of(answering(response("404 Not Found", **headers))) as (origin, server):
+        with pytest.raises(ObjectNotFound):
+            await origin.head(key)
+        with pytest.raises(ObjectNotFound):
+            await origin.probe("bucket")
+        assert [head.method for head in server.heads] == ["HEAD", "HEAD"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (refusal("404 Not Found", "NoSuchKey"), ObjectNotFound),
+        (refusal("404 Not Found", "NoSuchBucket"), ObjectNotFound),
+        (refusal("403 Forbidden", "AccessDenied"), AccessDenied),
+        (refusal("503 Slow Down", "SlowDown"), OriginServerError),
+        (response("404 Not Found", b"<html>no backend</html>", Content_Type="text/html"), InvalidOriginResponse),
+        (partial(0, 1), InvalidOriginResponse),  # the object exists
+        (response("200 OK", CONTENT, ETag=ETAG), InvalidOriginResponse),
+        (refusal("416 Range Not Satisfiable", "InvalidRange"), InvalidOriginResponse),  # an empty object exists
+    ],
+)
+async def test_a_404_to_head_that_may_not_be_s3s(answer: bytes, error: type[OriginError]) -> None:
+    """I13: if nothing shows that a 404 to HEAD is S3's, a GET of one byte decides."""
+    sent = {"HEAD": response("404 Not Found", Content_Type="application/xml"), "GET": answer}
+
+    async def script(connection: RawConnection, head: Head) -> None:
+        await connection.send(sent[head.method])
+
+    async with origin_of(script, max_connections=1) as (origin, server):
+        with pytest.raises(error) as raised:
+            await origin.head(KEY)
+        assert isinstance(raised.value, error)
+        assert isinstance(raised.value, InvalidOriginResponse) == (error is InvalidOriginResponse)
+        assert {head.headers.get("range") for head in server.heads if head.method == "GET"} == {"bytes=0-0"}
+        if error in (ObjectNotFound, AccessDenied):
+            assert len(server.heads) == 2
+        assert origin.free_slots == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (refusal("404 Not Found", "NoSuchBucket"), ObjectNotFound),
+        (refusal("403 Forbidden", "AccessDenied"), AccessDenied),
+        (response("200 OK", b"<ListBucketResult/>", Content_Type="application/xml"), InvalidOriginResponse),
+    ],
+)
+async def test_a_bucket_whose_404_may_not_be_s3s(answer: bytes, error: type[OriginError]) -> None:
+    """I13: a 404 to HeadBucket that does not show S3's headers is checked with the code of a list."""
+    sent = {"HEAD": response("404 Not Found"), "GET": answer}
+
+    async def script(connection: RawConnection, head: Head) -> None:
+        await connection.send(sent[head.method])
+
+    async with origin_of(script) as (origin, _):
+        with pytest.raises(error):
+            await origin.probe("bucket")
 
 
 @pytest.mark.parametrize(

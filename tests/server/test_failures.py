@@ -154,8 +154,11 @@ async def test_404_of_somebody_else_is_no_absence(proxy: Proxy, s3: S3) -> None:
         return b"HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(page), page)
 
     proxy.relay.on_request = page_of_a_load_balancer
-    assert (await proxy.get("/y")).status == 502
+    for method in ("GET", "HEAD"):
+        assert (await proxy.request(method, "/y")).status == 502
+    assert proxy.figures["absences"] == 0
     proxy.clock.advance(1000)
+    assert (await proxy.request("HEAD", "/x")).status == 200
     assert (await proxy.get("/x")).body == b"data"
 
 

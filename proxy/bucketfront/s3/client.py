@@ -43,7 +43,7 @@ from bucketfront.s3.body import S3Body
 from bucketfront.s3.breaker import Breaker
 from bucketfront.s3.connection_slots import ConnectionSlots
 from bucketfront.s3.endpoint import DEFAULT_REGION, S3Endpoint, resolve
-from bucketfront.s3.error_translation import VersionUnchanged, translated
+from bucketfront.s3.error_translation import UnprovenAbsence, VersionUnchanged, translated
 from bucketfront.s3.transport import StrictHTTPSession
 from bucketfront.s3.upload.upload_slots import UploadSlots
 from bucketfront.task_set import TaskSet
@@ -184,7 +184,12 @@ class S3Origin:
         """Call S3 HeadObject, see `bucketfront.cache.Origin.head`."""
 
         async def attempt() -> Metadata:
-            response = await self.call(f"HEAD {key}", self._client.head_object, _params(key, IfNoneMatch=if_none_match))
+            params = _params(key, IfNoneMatch=if_none_match)
+            try:
+                response = await self.call(f"HEAD {key}", self._client.head_object, params)
+            except UnprovenAbsence:
+                await self._confirm_absence(key)
+                raise
             head = response["ResponseMetadata"]
             size = responses.size_sent(head["HTTPStatusCode"], head["HTTPHeaders"])
             return responses.metadata(head["HTTPHeaders"], size, key.version, is_whole=True)
@@ -195,6 +200,16 @@ class S3Origin:
                 return await self._with_retries(f"HEAD {key}", key, attempt)
             except VersionUnchanged as unchanged:
                 return responses.not_modified(unchanged.headers, if_none_match, key.version)
+
+    async def _confirm_absence(self, key: ObjectKey) -> None:
+        """Raise ObjectNotFound if S3's 404 to a GET confirms a 404 to HEAD, which has no body with S3's error code.
+
+        Returns if the object exists (docs/invariants.md#errors-are-not-data). Otherwise raises as `get`.
+        """
+        what = f"GET {key}"
+        with suppress(RangeUnsatisfiable):
+            response = await self.call(what, self._client.get_object, _params(key, Range=_range_header(FromTo(0, 1))))
+            S3Body(response["Body"], what, self._settings.read_timeout).close()
 
     async def delete(self, key: ObjectKey) -> None:
         """Call S3 DeleteObject. It succeeds also if the object is absent. Raises AccessDenied, OriginUnavailable."""
@@ -215,7 +230,12 @@ class S3Origin:
 
     async def probe(self, bucket: str) -> None:
         """Call S3 HeadBucket. Raises ObjectNotFound, AccessDenied, OriginUnavailable."""
-        await self.call(f"HEAD {bucket}", self._client.head_bucket, {"Bucket": bucket})
+        try:
+            await self.call(f"HEAD {bucket}", self._client.head_bucket, {"Bucket": bucket})
+        except UnprovenAbsence:
+            # The permission that HeadBucket needs is the one to list.
+            await self.call(f"LIST {bucket}", self._client.list_objects_v2, {"Bucket": bucket, "MaxKeys": 1})
+            raise
 
     async def call(
         self,

@@ -45,8 +45,10 @@ from bucketfront.s3 import responses
 
 # S3 API, "Error responses".
 _ABSENT = frozenset({"NoSuchKey", "NoSuchBucket", "NoSuchVersion"})
+# S3 API, "Common response headers". A load balancer or a proxy in front of S3 sends none of them with its own pages.
+_S3_HEADERS = ("x-amz-request-id", "x-amz-id-2", "x-amz-bucket-region", "x-amz-version-id", "x-amz-delete-marker")
 _XML = ("application/xml", "text/xml")
-_READS = frozenset({"GetObject", "HeadObject", "HeadBucket"})
+_READS = frozenset({"GetObject", "HeadObject", "HeadBucket", "ListObjectsV2"})
 _CREDENTIALS = (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError, ProfileNotFound)
 _RETRY_AFTER_S = range(1, 61)  # a longer one would keep an origin out of use for too long if it is an error
 _NO_PARAMS: Mapping[str, Any] = {}
@@ -59,6 +61,10 @@ class VersionUnchanged(Exception):
     def __init__(self, headers: Mapping[str, str]) -> None:
         super().__init__()
         self.headers = headers
+
+
+class UnprovenAbsence(InvalidOriginResponse):
+    """A 404 to HEAD without a header of S3, so that it may be a load balancer's. The client sends a GET then."""
 
 
 @contextmanager
@@ -95,7 +101,7 @@ def _is_invalid_head(error: Exception) -> bool:
     )
 
 
-def _from_status(what: str, error: ClientError, params: Mapping[str, Any]) -> OriginError | VersionUnchanged:  # noqa: C901, PLR0911 - a table
+def _from_status(what: str, error: ClientError, params: Mapping[str, Any]) -> OriginError | VersionUnchanged:  # noqa: C901, PLR0911, PLR0912 - a table
     response = error.response.get("ResponseMetadata", {})
     status, headers = response.get("HTTPStatusCode", 0), response.get("HTTPHeaders", {})
     code = str(error.response.get("Error", {}).get("Code", ""))
@@ -107,6 +113,8 @@ def _from_status(what: str, error: ClientError, params: Mapping[str, Any]) -> Or
             return VersionUnchanged(headers)
         case 404 if code in _ABSENT or (code == "404" and _may_be_from_s3(what, error)):
             return ObjectNotFound(message)
+        case 404 if what.startswith("HEAD "):
+            return UnprovenAbsence(message)
         case 404 if code == "NoSuchUpload" and error.operation_name not in _READS:
             return NoSuchUpload(message)
         case 401 | 403:
@@ -149,9 +157,13 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def _may_be_from_s3(what: str, error: ClientError) -> bool:
-    """Return whether S3 may have sent an error that botocore could not parse and so named by its status.
+    """Return whether S3 sent a 404 in which botocore found no code, and which it so named by its status.
 
-    A response to HEAD has no body. The others repeat the key, and XML cannot represent all control characters.
+    A response to HEAD has no body, but S3's headers may show it. The others repeat the key, and XML cannot represent
+    all control characters.
     """
-    media_type = error.response["ResponseMetadata"]["HTTPHeaders"].get("content-type", "")
-    return what.startswith("HEAD ") or media_type.partition(";")[0].strip().lower() in _XML
+    headers = error.response["ResponseMetadata"]["HTTPHeaders"]
+    if what.startswith("HEAD "):
+        return any(name in headers for name in _S3_HEADERS)
+    media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+    return media_type in _XML and headers.get("content-length") != "0"
