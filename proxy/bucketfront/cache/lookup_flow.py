@@ -192,7 +192,8 @@ class LookupFlow:
                 self._disposal.unpin(stale)
         entry = result.entry
         stored = entry.file_name is not None and not entry.is_removed and result.is_new
-        return entry, CacheStatus(forward, fwd_status=result.status, stored=stored, collapsed=joins)
+        detail = None if entry.metadata.has_validator else "no-validator"
+        return entry, CacheStatus(forward, fwd_status=result.status, stored=stored, collapsed=joins, detail=detail)
 
     # --- inside a lookup's task ------------------------------------------------------------------------------
 
@@ -229,6 +230,8 @@ class LookupFlow:
     ) -> LookupResult:
         """Make an entry of a new version. The bytes of a response become its first part fetch."""
         metadata = response.metadata if isinstance(response, OriginResponse) else response
+        if not metadata.has_validator:
+            log.info("%s is not cached: the origin sent no ETag that can tell its versions apart", key)
         entry = self._entries.create(key, metadata, sent_at)
         self._entries.pin(entry)
         if isinstance(response, OriginResponse):

@@ -38,6 +38,17 @@ def parse(text: str) -> ETag | None:
     return None if match is None else _etag(match)
 
 
+def normalised(text: str) -> str:
+    """Return the ETag of a response in wire form, or "" if it cannot tell versions apart.
+
+    Some S3-alikes leave the quotes out, and they are added. An empty tag is the same for all versions.
+    """
+    if parse(text) is None:
+        text = f'"{text}"'
+    found = parse(text)
+    return "" if found is None or found.opaque == '""' else text
+
+
 def parse_list(header: str) -> tuple[ETag, ...] | Literal[Wildcard.ANY] | None:
     """Return the tags of If-Match or If-None-Match (RFC 9110 sections 13.1.1 and 13.1.2), which may be none.
 

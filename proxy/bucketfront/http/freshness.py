@@ -60,7 +60,8 @@ def policy(
 ) -> Freshness:
     """Return the freshness of a response that the origin sent, or confirmed with a 304, at `now`.
 
-    `now` is in seconds since the epoch. `cache` is False if a rule forbids storing. With `immutable` the key names one
+    `now` is in seconds since the epoch. `cache` is False if a rule forbids storing. A response without a usable ETag
+    is not stored either. With `immutable` the key names one
     S3 version (`versionId`), whose bytes and metadata never change. It stays fresh unless it has no-store or private.
 
     The origin's Date is not stored. RFC 9110 section 6.6.1 lets a recipient replace a missing Date by the time of
@@ -68,7 +69,7 @@ def policy(
     """
     targeted = _targeted(metadata)
     control = cache_control.parse(metadata.header("Cache-Control")) if targeted is None else targeted
-    if not cache or control.no_store or control.private:
+    if not cache or control.no_store or control.private or not metadata.has_validator:
         return _NOT_STORABLE
     strict = control.no_cache or control.must_revalidate or control.proxy_revalidate
 

@@ -27,7 +27,8 @@ _MD5 = re.compile(r'"([0-9a-f]{32})"')
 class Metadata:
     """The metadata of one version.
 
-    - `etag` is in wire form, with its quotes. `size` is the length of the whole object in bytes.
+    - `etag` is in wire form, with its quotes, or "" if the response has none that can tell versions apart.
+    - `size` is the length of the whole object in bytes.
     - `last_modified` is the HTTP date as sent, or None.
     - `headers` are the allow-listed object headers, in sending order.
     - `age` is the origin's own `Age` in seconds, or 0 if it sent none.
@@ -47,8 +48,29 @@ class Metadata:
     has_opaque_etag: bool = False
 
     def is_version(self, other: "Metadata") -> bool:
-        """Return whether both describe the same bytes."""
-        return (self.etag, self.size) == (other.etag, other.size)
+        """Return whether both describe the same bytes.
+
+        Some origins have an ETag that never changes. So Last-Modified must agree as well, as far as both have it,
+        unless the ETag is the MD5 of the bytes: an object that is copied onto itself keeps it.
+        """
+        if (self.etag, self.size) != (other.etag, other.size):
+            return False
+        if self.last_modified == other.last_modified or None in (self.last_modified, other.last_modified):
+            return True
+        return self.content_md5 is not None and other.content_md5 is not None
+
+    @property
+    def has_validator(self) -> bool:
+        """Return whether the ETag can tell this version from others. Without that, the object is not stored."""
+        return len(self.etag.removeprefix("W/")) > 2
+
+    @property
+    def is_strong(self) -> bool:
+        """Return whether bytes of several responses with this ETag are bytes of one version.
+
+        They are not with a weak ETag (RFC 9110 section 8.8.1).
+        """
+        return len(self.etag) > 2 and self.etag[0] == '"'
 
     @property
     def content_md5(self) -> str | None:

@@ -71,6 +71,7 @@ class S3Origin:
         self._call_timeout = settings.connect_timeout + settings.read_timeout
         self._slots = ConnectionSlots(settings.max_connections)
         self.upload_slots = UploadSlots(self._slots, settings.max_connections)
+        self._has_bare_etags = False  # the latest response with bytes had an ETag without quotes
         self.slow_bodies = 0  # bodies that were ended because they came too slowly
         self.parts = 0  # parts of uploads that S3 accepted
         self.parts_retried = 0
@@ -151,13 +152,16 @@ class S3Origin:
     ) -> OriginResponse | NotModified:
         """Call S3 GetObject, see `bucketfront.cache.Origin.get`."""
         what = f"GET {key}"
-        params = _params(key, Range=_range_header(part), IfMatch=if_match, IfNoneMatch=if_none_match)
 
         async def attempt() -> OriginResponse:
+            # The ETag of the response is compared in any case.
+            condition = None if self._has_bare_etags else if_match
+            params = _params(key, Range=_range_header(part), IfMatch=condition, IfNoneMatch=if_none_match)
             response = await self.call(what, self._client.get_object, params)
             body = S3Body(response["Body"], what, self._settings.read_timeout)
             try:
                 head = response["ResponseMetadata"]
+                self._has_bare_etags = responses.has_bare_etag(head["HTTPHeaders"])
                 span, size = responses.span_sent(head["HTTPStatusCode"], head["HTTPHeaders"], part)
                 metadata = responses.metadata(head["HTTPHeaders"], size, key.version, is_whole=span.length == size)
                 if not size:  # moto and others send 200 or 206 for some ranges of an empty object

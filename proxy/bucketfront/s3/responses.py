@@ -32,13 +32,10 @@ def metadata(
     """Return the metadata that `headers`, with names in lower case, have of an object of `size` bytes.
 
     `is_whole` means that the response has the whole object, so that its checksum is the object's. Raises
-    InvalidOriginResponse if there is no ETag to name the version, or if the version is not the requested one.
+    InvalidOriginResponse if the version is not the requested one.
     """
-    etag = headers.get("etag", "")
-    if etags.parse(etag) is None:
-        raise InvalidOriginResponse(f"the origin sent no usable ETag ({etag[:80]!r})")
     return Metadata(
-        etag=etag,
+        etag=etags.normalised(headers.get("etag", "")),
         size=size,
         last_modified=headers.get("last-modified"),
         headers=tuple(_object_headers(headers)),
@@ -50,6 +47,12 @@ def metadata(
             or "x-amz-server-side-encryption-customer-algorithm" in headers
         ),
     )
+
+
+def has_bare_etag(headers: Mapping[str, str]) -> bool:
+    """Return whether the ETag has no quotes. Some origins that send such ones match no If-Match with quotes."""
+    etag = headers.get("etag", "")
+    return etag != "" and '"' not in etag
 
 
 def _checksum(headers: Mapping[str, str]) -> tuple[str, str] | None:
@@ -85,7 +88,7 @@ def not_modified(
 
     Raises InvalidOriginResponse if it names another version or another ETag than the request.
     """
-    sent, requested = etags.parse(headers.get("etag", "")), etags.parse(if_none_match or "")
+    sent, requested = etags.parse(etags.normalised(headers.get("etag", ""))), etags.parse(if_none_match or "")
     if sent is not None and requested is not None and not etags.weak_match(sent, requested):
         raise InvalidOriginResponse(f"the origin answered 304 with ETag {str(sent)[:80]} for {requested}")
     # The origin compared the ETag, so a 304 without a version id is valid. SeaweedFS sends none.

@@ -322,6 +322,8 @@ class Fill:
         fetch = self._fetch_at(offset)
         size = self._context.block_size
         cut = offset // size * size
+        if not self._entry.metadata.is_strong:
+            return
         if fetch is None or cut < max(fetch.mark + max(size, self._context.split_distance), fetch.writing_to):
             return
         rate = self._rate_of(fetch)
@@ -360,6 +362,9 @@ class Fill:
         context.entries.budget.give_back(fetch.reserved)
         if isinstance(error, ObjectChanged):
             self._final_error = error
+            context.remove(entry)
+        elif not entry.metadata.is_strong and not entry.is_complete(context.block_size):
+            # No other response may complete it.
             context.remove(entry)
         if outcome is PartOutcome.FILLED:
             self._launch_next()

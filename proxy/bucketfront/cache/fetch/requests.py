@@ -32,7 +32,8 @@ async def revalidate(
     known = stale.metadata
     if not get:
         return _unconditional(stale.key, await origin.head(stale.key)), 200
-    response = await _get_or_head(origin, read_ahead, stale.key, part, known.etag, get=True)
+    etag = known.etag if known.has_validator else None
+    response = await _get_or_head(origin, read_ahead, stale.key, part, etag, get=True)
     if isinstance(response, NotModified):
         if response.last_modified in (None, known.last_modified):
             return replace(known, age=response.age), 304
@@ -55,10 +56,19 @@ async def _get_or_head(
 ) -> OriginResponse | Metadata | NotModified:
     if get and not (isinstance(part, FromTo) and part.start >= MAX_OBJECT_BYTES):
         try:
-            return await origin.get(key, _first_part(read_ahead, part), if_none_match=etag)
+            response = await origin.get(key, _first_part(read_ahead, part), if_none_match=etag)
+            if isinstance(response, OriginResponse) and not _may_be_joined(response):
+                response.body.close()
+                response = await origin.get(key, FromTo(0), if_none_match=etag)
+            return response
         except RangeUnsatisfiable:
             pass  # the range is beyond the end, or the object is empty: a HEAD has the size
     return await origin.head(key, if_none_match=etag)
+
+
+def _may_be_joined(response: OriginResponse) -> bool:
+    """Return whether the response has all bytes, or other responses may bring the rest of them."""
+    return response.metadata.is_strong or (response.start == 0 and response.stop == response.metadata.size)
 
 
 def _first_part(read_ahead: ReadAhead, part: FromTo | Suffix | None) -> FromTo | Suffix:

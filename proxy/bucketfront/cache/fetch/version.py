@@ -13,7 +13,7 @@ from bucketfront.errors import (
     ObjectNotFound,
     RangeUnsatisfiable,
 )
-from bucketfront.http.ranges import FromTo
+from bucketfront.http.ranges import FromTo, Span
 from bucketfront.keys import ObjectKey
 
 
@@ -56,8 +56,11 @@ class Version:
 
     async def _get(self, key: ObjectKey, part: FromTo) -> OriginResponse:
         known = self._entry.metadata
+        if not known.is_strong and part.within(known.size) != Span(0, known.size):
+            raise ObjectChanged(f"{key} has no strong ETag, so all its bytes must come from one response")
         try:
-            response = await self._origin.get(key, part, if_match=known.etag)
+            # If-Match compares strongly, so a weak ETag never matches (RFC 9110 section 13.1.1).
+            response = await self._origin.get(key, part, if_match=known.etag if known.is_strong else None)
         except (ObjectNotFound, RangeUnsatisfiable) as error:
             # The part exists in this version, so a 404 or 416 means that the version was replaced or deleted.
             raise ObjectChanged(str(error)) from error

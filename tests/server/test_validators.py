@@ -1,0 +1,110 @@
+"""Origins whose ETags cannot tell versions apart: absent, empty, constant, weak or without quotes."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes import Head, RawConnection, RawServer, response
+from proxy_under_test import BLOCK, PART, WallClock, pattern, settings_of
+from wire import Response, fetch
+
+from bucketfront.app import App
+
+OLD, NEW = "Wed, 21 Oct 2015 07:28:00 GMT", "Thu, 22 Oct 2015 07:28:00 GMT"
+
+
+@dataclass(slots=True)
+class Shelf:
+    """One object with the ETag `etag`, sent by an origin that compares If-Match and If-None-Match as RFC 9110 does."""
+
+    body: bytes
+    etag: str | None
+    last_modified: str = OLD
+    app: App | None = None
+    gets: list[str] = field(default_factory=list)  # the Range of each
+
+    async def send(self, connection: RawConnection, head: Head) -> None:
+        told: dict[str, Any] = {"ETag": self.etag, "Last_Modified": self.last_modified, "Cache_Control": "max-age=60"}
+        if self.etag and head.headers.get("if-none-match") == self.etag:
+            await connection.send(response("304 Not Modified", length=-1, **told))
+        elif "if-match" in head.headers and (head.headers["if-match"] != self.etag or self.etag.startswith("W/")):
+            await connection.send(response("412 Precondition Failed"))
+        elif head.method == "HEAD":
+            await connection.send(response("200 OK", length=len(self.body), **told))
+        else:
+            self.gets.append(head.headers["range"])
+            first, last = head.headers["range"].removeprefix("bytes=").split("-")
+            start = int(first) if first else max(0, len(self.body) - int(last))
+            body = self.body[start : int(last) + 1 if first and last else None]
+            where = f"bytes {start}-{start + len(body) - 1}/{len(self.body)}"
+            await connection.send(response("206 Partial Content", body, Content_Range=where, **told))
+
+    async def get(self, part: str | None = None, *, method: str = "GET") -> Response:
+        assert self.app is not None
+        headers = None if part is None else {"Range": part}
+        return await fetch(self.app.address, "/x", method=method, headers=headers)
+
+
+@asynccontextmanager
+async def shelf_of(folder: Path, body: bytes, etag: str | None) -> AsyncIterator[tuple[Shelf, WallClock]]:
+    shelf, clock = Shelf(body, etag), WallClock()
+    async with (
+        RawServer(shelf.send) as server,
+        App(settings_of(folder, server.endpoint_url, "bucket"), clock=clock) as app,
+    ):
+        shelf.app = app
+        yield shelf, clock
+
+
+@pytest.mark.parametrize("etag", [None, '""', 'W/""'])
+@pytest.mark.parametrize("size", [1, BLOCK + 5, 2 * PART + 5])
+async def test_an_object_without_a_validator_passes_through(tmp_path: Path, etag: str | None, size: int) -> None:
+    """An object whose ETag is absent or empty is served whole from one response, and is never stored (I1)."""
+    body = pattern(size)
+    async with shelf_of(tmp_path, body, etag) as (shelf, _):
+        for _ in range(2):
+            got = await shelf.get()
+            assert (got.status, got.body, got.is_complete) == (200, body, True)
+            assert got.cache_status == 'fwd=miss; fwd-status=206; detail="no-validator"'
+            assert "ETag" not in got.headers
+        got = await shelf.get("bytes=-1")
+        assert (got.status, got.body) == (206, body[-1:])
+        shelf.body, shelf.last_modified = pattern(size, seed=2), NEW
+        got = await shelf.get()
+        assert (got.body, got.headers["Last-Modified"]) == (shelf.body, NEW)
+        assert shelf.app is not None
+        assert shelf.app.cache.statistics().entries == 0
+
+
+@pytest.mark.parametrize("etag", ['"constant"', 'W/"constant"', "constant"])
+@pytest.mark.parametrize("size", [1, 2 * PART + 5])
+async def test_an_etag_that_never_changes(tmp_path: Path, etag: str, size: int) -> None:
+    """If Last-Modified shows another version under the same ETag, its bytes are fetched (I1, I4)."""
+    async with shelf_of(tmp_path, pattern(size), etag) as (shelf, clock):
+        for seed, date in enumerate((OLD, NEW, OLD)):
+            shelf.body, shelf.last_modified = pattern(size, seed=seed), date
+            clock.advance(1000)
+            for _ in range(2):
+                got = await shelf.get()
+                assert (got.status, got.body, got.headers["Last-Modified"]) == (200, shelf.body, date)
+            assert got.cache_status.startswith("hit")
+
+
+@pytest.mark.parametrize("part", [None, "bytes=0-9", f"bytes={PART + 7}-{PART + 9}", "bytes=-5"])
+@pytest.mark.parametrize("is_headed", [False, True])
+async def test_a_weak_etag_is_never_joined(tmp_path: Path, part: str | None, is_headed: bool) -> None:
+    """An object with a weak ETag is stored from one response, whichever bytes of it are requested first (I1)."""
+    body = pattern(2 * PART + 5)
+    async with shelf_of(tmp_path, body, 'W/"1"') as (shelf, _):
+        if is_headed:
+            assert (await shelf.get(method="HEAD")).status == 200
+        got = await shelf.get(part)
+        assert got.status == (200 if part is None else 206)
+        assert got.is_complete
+        assert shelf.gets[-1] == "bytes=0-"
+        got = await shelf.get()
+        assert (got.status, got.body) == (200, body)
+        assert set(shelf.gets[1:]) == {"bytes=0-"}
