@@ -163,7 +163,7 @@ def _may_be_from_s3(what: str, error: ClientError) -> bool:
     all control characters.
     """
     headers = error.response["ResponseMetadata"]["HTTPHeaders"]
-    if what.startswith("HEAD "):
-        return any(name in headers for name in _S3_HEADERS)
     media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if what.startswith("HEAD "):
+        return media_type in ("", *_XML) and any(name in headers for name in _S3_HEADERS)
     return media_type in _XML and headers.get("content-length") != "0"
