@@ -20,7 +20,7 @@ run: install
 
 # One process for each core.
 test: install
-	$(BIN)/pytest -n auto --dist loadgroup -m 'not e2e and not long and not reliability' tests
+	$(BIN)/pytest -n auto -m 'not e2e and not long and not reliability' tests
 
 check: install
 	$(BIN)/ruff check proxy tests bench
@@ -32,7 +32,7 @@ check: install
 
 # The tests that `make test` leaves out because they take minutes.
 long: install
-	$(BIN)/pytest -n auto --dist loadgroup -m long tests
+	$(BIN)/pytest -n auto -m long tests
 
 # The tests against SeaweedFS, an S3 server that checks signatures.
 e2e: install

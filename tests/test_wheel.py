@@ -29,8 +29,7 @@ mounts: [{path: /, bucket: films, methods: [GET, HEAD, PUT]}]
 cache: {dir: CACHE, max_size: 64MiB, min_free: 1MiB}
 """
 
-# One group, so that one worker builds the environment, once.
-pytestmark = [pytest.mark.long, pytest.mark.xdist_group("wheel")]
+pytestmark = pytest.mark.long
 
 
 def run(*command: str | Path, cwd: Path) -> str:
@@ -77,16 +76,15 @@ def test_the_wheel_holds_one_package(wheel: Path) -> None:
     assert "bucketfront/py.typed" in names
 
 
-def test_the_wheel_prints_its_version(programs: Path, tmp_path: Path) -> None:
-    """`bucketfront --version` works outside the source tree, and without the packages of the embedded S3."""
+def test_the_wheel_in_an_empty_environment(programs: Path, moto_s3: OriginSettings, tmp_path: Path) -> None:
+    """The plain install prints its version, `check` finds nothing wrong, and `serve` stores an object and returns it.
+
+    It needs none of the packages of the embedded S3.
+    """
     installed = run(programs / "pip", "list", "--format", "freeze", cwd=tmp_path)
     assert "aiohttp==" in installed
     assert "moto==" not in installed
     assert re.search(r"\d+\.\d+\.\d+", run(programs / "bucketfront", "--version", cwd=tmp_path))
-
-
-def test_the_wheel_checks_and_serves(programs: Path, moto_s3: OriginSettings, tmp_path: Path) -> None:
-    """`check` finds nothing wrong, and `serve` stores an object and returns it."""
     config = tmp_path / "proxy.yaml"
     config.write_text(CONFIG.replace("CACHE", str(tmp_path / "cache")).replace("ORIGIN", str(moto_s3.endpoint_url)))
     assert "bucket films: will be made" in run(programs / "bucketfront", "check", "-c", config, cwd=tmp_path)

@@ -1,11 +1,13 @@
 """The same responses over TLS, where there is no sendfile (I26)."""
 
+import asyncio
+import gc
 import ssl
 from pathlib import Path
 
 import pytest
 from certificates import localhost_certificate
-from proxy_under_test import BLOCK, S3, Proxy, StartProxy, pattern
+from proxy_under_test import BLOCK, S3, Proxy, StartProxy, pattern, until
 from wire import connected, fetch
 
 MIB = 1 << 20
@@ -74,3 +76,20 @@ async def test_origin_fails_over_tls(tls_proxy: Proxy, s3: S3, tls: ssl.SSLConte
     response = await fetch(tls_proxy.address, "/x", tls=tls)
     assert (response.status, response.is_complete) == (200, False)
     assert body.startswith(response.body)
+
+
+async def test_a_client_that_closes_leaves_no_error(
+    tls_proxy: Proxy, s3: S3, tls: ssl.SSLContext, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A client that closes its connection, before or after a response, is no error in the log (I12)."""
+    s3.put("x", b"data")
+    for requests in range(3):
+        async with connected(tls_proxy.address, tls) as connection:
+            for _ in range(requests):
+                assert (await connection.request("GET", "/x")).body == b"data"
+    async with connected(tls_proxy.address, tls) as connection:
+        connection.abort()
+    await until(lambda: not tls_proxy.app.connection_limit.open)
+    gc.collect()
+    await asyncio.sleep(0)
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []

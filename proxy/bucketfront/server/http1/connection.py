@@ -160,7 +160,8 @@ class Connection(AiohttpConnection):
         try:
             await super().start()
         finally:
-            if transport is not None and transport.get_write_buffer_size():
+            # After `connection_lost` nothing waits, and a TLS transport could not tell how much does.
+            if transport is not None and self.transport is not None and transport.get_write_buffer_size():
                 self.loop.call_later(CLIENT_TIMEOUT_S, transport.abort)
 
     def data_received(self, data: bytes) -> None:
