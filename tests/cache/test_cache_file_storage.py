@@ -144,13 +144,14 @@ async def test_removing_leaves_open_readers_alone(tmp_path: Path) -> None:
     "name", ["", "..", "../../../etc/passwd", "x" * 26, "0" * 25, "0" * 27, "0" * 24 + "/0", "0" * 24 + "..", "\0" * 26]
 )
 async def test_a_name_cannot_lead_out_of_the_folder(tmp_path: Path, name: str) -> None:
-    """File names come from a database on disk, so only names of the form that the cache makes are used."""
-    async with opened(tmp_path) as store:
-        with pytest.raises(StoreError, match="no file name"):
-            await store.open_file(name, 1, None)
-        with pytest.raises(StoreError, match="no file name"):
-            await store.remove(name)
+    """File names come from a database on disk. A name that the cache cannot have made is that of no file."""
+    outside = tmp_path / "cache" / "objects" / "0"
+    async with opened(tmp_path / "cache") as store:
+        outside.write_bytes(b"1")
+        assert await store.open_file(name, 1, None) is None
+        await store.remove(name)
         assert store.is_usable
+    assert outside.read_bytes() == b"1"
 
 
 async def test_a_symbolic_link_is_not_followed(tmp_path: Path) -> None:

@@ -175,7 +175,7 @@ class Folder:
     def _shard_of(self, name: str, *, create: bool = False) -> Iterator[int]:
         # The name comes from a database that may be corrupt: it must not lead out of the folder.
         if not _is_name(name):
-            raise StoreError(f"{name[:40]!r} is no file name of this cache")
+            raise FileNotFoundError(errno.ENOENT, "no file of this cache has such a name", name[:40])
         try:
             fd = os.open(name[-2:], _FOLDER, dir_fd=self._objects)
         except FileNotFoundError:

@@ -237,8 +237,12 @@ class Index:
 
     def newest_access(self) -> float | None:
         """Return the last access to any entry, in seconds since the epoch. Returns None if there are no entries."""
-        newest: float | None = self._read("SELECT max(accessed_at) FROM entries", ())[0][0]
-        return newest
+        found = self._read(
+            "SELECT accessed_at FROM entries WHERE typeof(accessed_at) IN ('integer', 'real')"
+            " ORDER BY accessed_at DESC LIMIT 1",
+            (),
+        )
+        return found[0][0] if found else None
 
     @property
     def path(self) -> Path:
@@ -310,7 +314,9 @@ class Index:
 
     def files_of_shard(self, shard: str) -> dict[str, tuple[int, int]]:
         """Return the entry of each file and the bytes charged for it, by file name."""
-        found = self._read("SELECT file, id, bytes FROM entries WHERE substr(file, -2) = ?", (shard,))
+        found = self._read(
+            "SELECT file, id, bytes FROM entries WHERE substr(file, -2) = ? AND typeof(bytes) = 'integer'", (shard,)
+        )
         return {file: (entry, charged) for file, entry, charged in found}
 
     async def flush(self, changes: Changes) -> None:

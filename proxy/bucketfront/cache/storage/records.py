@@ -16,6 +16,10 @@ from bucketfront.keys import ObjectKey
 PAGE_BLOCKS = 256  # in one row of `pages`, which takes 1 KiB: a fill rewrites only the rows that it touches
 CHECKSUM_BYTES = 4
 DECODE_ERRORS = (ValueError, KeyError, TypeError, AttributeError)
+_NUMBER = (int, float)
+# Of ROW_COLUMNS and of an outline. SQLite keeps whatever a damaged row has in a column, of any type.
+_ROW_TYPES = (int, str, bytes, str, str, int, str, _NUMBER, _NUMBER, _NUMBER, int, int)
+_OUTLINE_TYPES = (int, str, bytes, str, _NUMBER, int)
 ROW_COLUMNS = "id, bucket, key, file, etag, size, metadata, stored_at, validated_at, accessed_at, bytes, epoch"
 
 
@@ -146,6 +150,7 @@ def encode_row(row: Row, origin: str) -> tuple[object, ...]:
 
 def decode_row(values: tuple[Any, ...], present: int = 0) -> Row:
     """Return the row of the values of ROW_COLUMNS."""
+    _check_types(values, _ROW_TYPES)
     (entry, bucket, key, file, etag, size, details, stored_at, validated_at, accessed_at, charged, epoch) = values
     return Row(
         entry, decode_key(bucket, key), file, _decode_metadata(etag, size, json.loads(details)), stored_at,
@@ -170,8 +175,15 @@ def _decode_metadata(etag: str, size: int, details: dict[str, Any]) -> Metadata:
 
 def decode_outline(values: tuple[Any, ...]) -> Outline:
     """Return the outline of the values id, bucket, key, file, accessed_at and bytes."""
+    _check_types(values, _OUTLINE_TYPES)
     entry, bucket, key, file, accessed_at, charged = values
     return Outline(entry, decode_key(bucket, key), file, accessed_at, charged)
+
+
+def _check_types(values: tuple[Any, ...], types: tuple[type | tuple[type, ...], ...]) -> None:
+    for value, expected in zip(values, types, strict=True):
+        if not isinstance(value, expected):
+            raise TypeError(f"a column holds {type(value).__name__}")
 
 
 # --- pages -----------------------------------------------------------------------------------------------------
