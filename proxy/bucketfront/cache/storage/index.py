@@ -108,7 +108,8 @@ class Index:
             found = self._reader.execute("PRAGMA user_version").fetchone()[0]
             schema.check_version(self._path, found)
             if found != schema.SCHEMA_VERSION:
-                raise sqlite3.DatabaseError(f"it has the older schema {found}; the next start of the proxy migrates it")
+                outcome = "migrates it" if found in schema.MIGRATIONS else "begins an empty index"
+                raise sqlite3.DatabaseError(f"it has the older schema {found}; the next start of the proxy {outcome}")
             ((size,),) = self._reader.execute("SELECT value FROM state WHERE name = 'block_size'")
             if size != self._block_size:
                 raise sqlite3.DatabaseError(f"its blocks have {size} bytes, cache.block_size is {self._block_size}")
