@@ -124,15 +124,7 @@ def assemble(
     since the epoch) are stale.
     """
     storage = storage or store
-    entries = EntryTable(
-        index,
-        Budget(options.max_size, overhead=overhead),
-        options.policy,
-        block_size=options.block_size,
-        hot_limit=options.hot_limit,
-        trusted_since=trusted_since,
-    )
-    entries.open()
+    entries = _open_entries(index, options, overhead, trusted_since)
     stats, counters, integrity = FetchStats(options.read_ahead_limit), Counters(), Integrity()
     disposal = Disposal(entries, storage)
     flusher = Flusher(index, entries, disposal, storage, is_durable=options.is_durable)
@@ -172,6 +164,19 @@ def assemble(
         cache, clock, store, index, entries, lookups, fetch_context, disposal, flusher, space, open_files, purges,
         housekeeper, scrubber,
     )  # fmt: skip
+
+
+def _open_entries(index: Index, options: CacheOptions, overhead: int, trusted_since: float) -> EntryTable:
+    entries = EntryTable(
+        index,
+        Budget(options.max_size, overhead=overhead),
+        options.policy,
+        block_size=options.block_size,
+        hot_limit=options.hot_limit,
+        trusted_since=trusted_since,
+    )
+    entries.open()
+    return entries
 
 
 @asynccontextmanager
