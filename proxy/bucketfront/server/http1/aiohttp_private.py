@@ -230,6 +230,15 @@ def limit_read_size(transport: asyncio.BaseTransport, max_bytes: int) -> None:
     transport.max_size = max_bytes  # type: ignore[attr-defined]
 
 
+def unsent_bytes(transport: asyncio.Transport) -> int:
+    """Return the bytes that the transport still has to send."""
+    try:
+        return transport.get_write_buffer_size()
+    except AttributeError:
+        # asyncio's TLS transport forgets its protocol when it is closed twice, and can neither tell nor abort then.
+        return 0
+
+
 class SmallBufferTls(sslproto.SSLProtocol):
     """asyncio keeps 256 KiB for what it reads of each connection, and lets 576 KiB wait to be sent."""
 

@@ -42,7 +42,7 @@ from bucketfront.http.cache_status import CacheStatus, Forward
 from bucketfront.server.client_limits import CLIENT_TIMEOUT_S
 from bucketfront.server.error_responses import error_response
 from bucketfront.server.http1 import framing
-from bucketfront.server.http1.aiohttp_private import AiohttpConnection, AiohttpServer, limit_read_size
+from bucketfront.server.http1.aiohttp_private import AiohttpConnection, AiohttpServer, limit_read_size, unsent_bytes
 from bucketfront.server.telemetry.exchange import Exchange
 
 log = logging.getLogger(__name__)
@@ -160,8 +160,7 @@ class Connection(AiohttpConnection):
         try:
             await super().start()
         finally:
-            # After `connection_lost` nothing waits, and a TLS transport could not tell how much does.
-            if transport is not None and self.transport is not None and transport.get_write_buffer_size():
+            if transport is not None and unsent_bytes(transport):
                 self.loop.call_later(CLIENT_TIMEOUT_S, transport.abort)
 
     def data_received(self, data: bytes) -> None:
