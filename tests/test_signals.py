@@ -17,8 +17,10 @@ from typing import IO
 
 import pytest
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parent.parent
-TIMEOUT_S = 20.0
+TIMEOUT_S = 60.0
 HARMLESS = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 CONFIG = """\
 server: {port: 0}
