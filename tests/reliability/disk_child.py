@@ -34,6 +34,7 @@ from bucketfront.config.settings import Settings
 from bucketfront.errors import StoreError
 from bucketfront.keys import ObjectKey
 from bucketfront.retry import RetryBudget
+from bucketfront.s3.endpoint import S3Endpoint
 from bucketfront.server.http1.event_loop import new_event_loop
 
 BUCKET = "bucket"
@@ -54,6 +55,7 @@ class OriginInFolder(FakeOrigin):
 
     breaker = SimpleNamespace(is_open=False, opened=0, refused=0)
     slow_bodies = 0
+    endpoint = S3Endpoint("http://origin", "us-east-1", "origin", is_custom=True)
 
     def __init__(self, folder: Path) -> None:
         super().__init__(chunk=1 << 16, jitter=0)
