@@ -177,7 +177,7 @@ def _read_head(seen: _Seen, head: Head) -> None:
     seen.status = head.status
     if head.status in (200, 206):
         seen.version = int(head.headers[VERSION_HEADER])
-        seen.etag = head.headers["ETag"]
+        seen.etag = head.headers.get("ETag", "")  # an origin without ETags is passed through
 
 
 async def _text(connection: Connection, head: Head) -> str:

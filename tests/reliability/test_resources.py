@@ -98,7 +98,7 @@ def test_descriptors_run_out_for_clients_only(tmp_path: Path, origin: str, evide
         wait_until(lambda: served.descriptors <= before)
         # There is room again.
         assert body_of(served, "/obj-16k") == small
-        assert served.log.read_text().count("\n") == 3, served.log.read_text()
+        assert served.log.read_text().count("\n") == 4, served.log.read_text()
     evidence.add("connections refused", CROWD_CONNECTIONS - bound)
     evidence.add("connections served beside them", bound)
     evidence.add("most descriptors of 256", probe.most_descriptors)
