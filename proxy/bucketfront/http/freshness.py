@@ -61,8 +61,8 @@ def policy(
     """Return the freshness of a response that the origin sent, or confirmed with a 304, at `now`.
 
     `now` is in seconds since the epoch. `cache` is False if a rule forbids storing. A response without a usable ETag
-    is not stored either. With `immutable` the key names one
-    S3 version (`versionId`), whose bytes and metadata never change. It stays fresh unless it has no-store or private.
+    is not stored either. With `immutable` the key names one S3 version (`versionId`), whose bytes and metadata never
+    change. It stays fresh unless it has no-store or private.
 
     The origin's Date is not stored. RFC 9110 section 6.6.1 lets a recipient replace a missing Date by the time of
     receipt, which is `now`. So the lifetime of RFC 9111 section 4.2.1, Expires minus Date, is Expires minus `now`.
