@@ -1076,7 +1076,7 @@ BUGS = (
         29,
         "redirects-followed",
         "A redirect from the origin is followed, with credentials.",
-        (Edit("bucketfront.s3.transport:_StrictSession.request", "allow_redirects=False", "allow_redirects=True"),),
+        (Edit("bucketfront.s3.transport:_StrictSession._send", "allow_redirects=False", "allow_redirects=True"),),
         (FAULTS + "test_a_redirect_is_not_followed",),
     ),
     Bug(

@@ -66,6 +66,11 @@ class OriginSettings(Section):
     """Timeout of a connection to S3. Together with `origin.read_timeout` it is the deadline of one S3 call."""
     read_timeout: Annotated[Duration, Field(gt=0)] = 20.0
     """Timeout for the next byte from S3."""
+    keep_alive_timeout: Annotated[Duration, Field(ge=0)] = 4.0
+    """How long an idle connection to S3 is kept, 0 for not at all. It should be shorter than the idle timeout of the
+    origin and of load balancers on the way, because a request that meets a closing connection is lost. The default is
+    below the 5 s of Node.js, the shortest of common servers. A read on a connection that was closed meanwhile is sent
+    again at once. Writes, which are never sent twice, use no connection that was idle for more than half a second."""
     max_connections: Annotated[WholeNumber, Field(ge=1, le=65535)] = 64
     """Connections to S3 at once. One object uses at most half of them, and so do uploads."""
     part_size: Annotated[Size, Field(gt=0)] = 8 * MIB

@@ -128,6 +128,7 @@ class S3Origin:
             region_name=settings.region,
             config=AioConfig(
                 http_session_cls=StrictHTTPSession,
+                connector_args={"keepalive_timeout": settings.keep_alive_timeout},
                 signature_version=signature,
                 connect_timeout=settings.connect_timeout,
                 read_timeout=settings.read_timeout,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from bucketfront.errors import ConfigError
 
-MAX_USED_SHARE = 0.8  # of the limit; the rest is for rejected clients, the admin port and surprises
+MAX_USED_SHARE = 0.8  # of the limit; the rest is for rejected clients, the admin port, idle connections, surprises
 MAX_HOT_FILES = 4096  # open files of the cache beside those of running responses
 MIN_HOT_FILES = 16
 RESERVED_DESCRIPTORS = 64  # listeners, index, logs, threads at work on the disk, the resolver, credentials

@@ -1,0 +1,199 @@
+"""The origin's client and connections that were idle: which are used again, and what happens if they are closed."""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable
+
+import pytest
+from fakes import Head, RawConnection, RawServer, Script, object_bytes, response
+from stopwatch import HANG_S
+
+from bucketfront.cache.origin import OriginResponse
+from bucketfront.config.origin_settings import OriginSettings
+from bucketfront.errors import OriginUnavailable
+from bucketfront.http.ranges import FromTo
+from bucketfront.keys import ObjectKey
+from bucketfront.retry import RetryBudget
+from bucketfront.s3 import transport
+from bucketfront.s3.client import READ_ATTEMPTS, S3Origin
+
+KEY = ObjectKey("bucket", "o")
+CONTENT = object_bytes(10)
+FULL = response("206 Partial Content", CONTENT, ETag='"d41d8cd98f00b204e9800998ecf8427e"', Content_Range="bytes 0-9/10")
+FULL_HEAD = response("200 OK", length=10, ETag='"d41d8cd98f00b204e9800998ecf8427e"')
+DONE = response("204 No Content", length=-1, x_amz_request_id="1")
+End = Callable[[RawConnection], Awaitable[None]]
+
+
+def settings(server: RawServer, **more: object) -> OriginSettings:
+    static = {"access_key_id": "AKIDEXAMPLE", "secret_access_key": "secret"}
+    return OriginSettings.model_validate({"endpoint_url": server.endpoint_url, "credentials": static} | more)
+
+
+async def reset(connection: RawConnection) -> None:
+    connection.reset()
+
+
+async def close(connection: RawConnection) -> None:
+    connection.writer.close()
+
+
+async def close_within_a_head(connection: RawConnection) -> None:
+    await connection.send(FULL[:30])
+    connection.writer.close()
+
+
+async def time_out(connection: RawConnection) -> None:
+    await connection.send(response("408 Request Timeout", Connection="close"))
+    connection.writer.close()
+
+
+def ending_reused(end: End, *, kept: int = 1, together: int = 1) -> Script:
+    """Return a script that responds to `kept` requests of a connection, and ends it at the next one.
+
+    It responds to the first `together` requests once it has all of them, so each has a connection of its own.
+    """
+    first = asyncio.Barrier(together)
+    served: Counter[int] = Counter()
+
+    async def script(connection: RawConnection, head: Head) -> None:
+        served[id(connection)] += 1
+        if served[id(connection)] > kept:
+            await end(connection)
+        else:
+            if sum(served.values()) <= together:
+                await first.wait()
+            await connection.send({"DELETE": DONE, "HEAD": FULL_HEAD}.get(head.method, FULL))
+
+    return script
+
+
+async def fetch(origin: S3Origin, name: str = "o") -> None:
+    answer = await origin.get(ObjectKey("bucket", name), FromTo(0, 10))
+    assert isinstance(answer, OriginResponse)
+    while await answer.body.read():
+        pass
+    answer.body.close()
+
+
+async def read_head(origin: S3Origin) -> None:
+    await origin.head(KEY)
+
+
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make retries follow at once: the jitter is 0."""
+    monkeypatch.setattr(random, "random", lambda: 0.0)
+
+
+@pytest.mark.parametrize("end", [reset, close, time_out])
+@pytest.mark.parametrize("read", [fetch, read_head])
+async def test_a_read_on_a_stale_connection(end: End, read: Callable[[S3Origin], Awaitable[None]]) -> None:
+    """I35: a read whose idle connection the origin has closed is sent again on a new one. No failure is counted."""
+    async with asyncio.timeout(HANG_S), RawServer(ending_reused(end)) as server, S3Origin(settings(server)) as origin:
+        for _ in range(20):
+            await read(origin)
+        assert repr(origin.breaker) == "<Breaker closed, 0 failures>"
+        assert repr(origin.retries) == repr(RetryBudget())
+        # The first takes a new connection. Each second one is sent on that and again on one that is not kept.
+        assert len(server.heads) == 20 + 10
+
+
+async def test_many_stale_connections() -> None:
+    """I35: a read is sent at most twice, although all connections of the pool are stale."""
+    async with (
+        asyncio.timeout(HANG_S),
+        RawServer(ending_reused(reset, together=8)) as server,
+        S3Origin(settings(server)) as origin,
+    ):
+        await asyncio.gather(*(fetch(origin, str(number)) for number in range(8)))
+        assert (len(server.heads), len(server.connections)) == (8, 8)
+        await fetch(origin)
+        assert (len(server.heads), len(server.connections)) == (10, 9)
+
+
+async def test_a_new_connection_that_fails() -> None:
+    """I35: only a connection that was idle is stale. A new one that the origin closes is its failure."""
+    async with (
+        asyncio.timeout(HANG_S),
+        RawServer(ending_reused(reset, kept=0)) as server,
+        S3Origin(settings(server)) as origin,
+    ):
+        with pytest.raises(OriginUnavailable):
+            await fetch(origin)
+        assert len(server.heads) == READ_ATTEMPTS
+        assert repr(origin.breaker) == f"<Breaker closed, {READ_ATTEMPTS} failures>"
+
+
+async def test_a_response_that_began() -> None:
+    """I35: a connection that ends within a head was not stale, so the failure is counted."""
+    script = ending_reused(close_within_a_head)
+    async with asyncio.timeout(HANG_S), RawServer(script) as server, S3Origin(settings(server)) as origin:
+        await fetch(origin)
+        await fetch(origin)
+        assert repr(origin.retries) != repr(RetryBudget())
+
+
+async def test_a_write_is_sent_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """I9: a write on a connection that the origin closes is not sent again, because its outcome is unknown."""
+    monkeypatch.setattr(transport, "WRITE_IDLE_TIMEOUT_S", HANG_S)
+    async with (
+        asyncio.timeout(HANG_S),
+        RawServer(ending_reused(reset)) as server,
+        S3Origin(settings(server, keep_alive_timeout="1h")) as origin,
+    ):
+        await origin.delete(KEY)
+        with pytest.raises(OriginUnavailable):
+            await origin.delete(KEY)
+        assert len(server.heads) == 2
+
+
+async def test_a_write_takes_no_idle_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """I35: a write uses neither the reads' connections nor one that was idle, and none of them is lost."""
+    monkeypatch.setattr(transport, "WRITE_IDLE_TIMEOUT_S", 1e-9)
+    async with (
+        asyncio.timeout(HANG_S),
+        RawServer(ending_reused(reset)) as server,
+        S3Origin(settings(server)) as origin,
+    ):
+        await fetch(origin)
+        for _ in range(5):
+            await origin.delete(KEY)
+        assert (len(server.heads), len(server.connections)) == (6, 6)
+
+
+async def test_writes_in_a_row_share_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write right after another one needs no connection of its own."""
+    monkeypatch.setattr(transport, "WRITE_IDLE_TIMEOUT_S", HANG_S)
+    async with (
+        asyncio.timeout(HANG_S),
+        RawServer(ending_reused(reset, kept=100)) as server,
+        S3Origin(settings(server, keep_alive_timeout="1h")) as origin,
+    ):
+        for _ in range(5):
+            await origin.delete(KEY)
+        assert len(server.connections) == 1
+
+
+async def test_an_idle_connection_is_closed() -> None:
+    """`origin.keep_alive_timeout` closes idle connections before the origin does."""
+    async with (
+        asyncio.timeout(HANG_S),
+        RawServer(ending_reused(reset, kept=100)) as server,
+        S3Origin(settings(server, keep_alive_timeout="10ms")) as origin,
+    ):
+        await fetch(origin)
+        await server.connections[0].ended.wait()
+
+
+async def test_no_connection_is_kept() -> None:
+    """With `origin.keep_alive_timeout: 0` every request has a connection of its own."""
+    async with (
+        asyncio.timeout(HANG_S),
+        RawServer(ending_reused(reset, kept=100)) as server,
+        S3Origin(settings(server, keep_alive_timeout="0")) as origin,
+    ):
+        for _ in range(3):
+            await fetch(origin)
+        assert len(server.connections) == 3
