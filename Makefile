@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install run test long check format e2e reliability soak bench behaviours reference lock clean
+.PHONY: install run test long check format e2e reliability soak bench behaviours http-cache reference lock clean
 
 install: $(STAMP)
 
@@ -34,7 +34,7 @@ check: install
 long: install
 	$(BIN)/pytest -n auto -m long tests
 
-# The tests against SeaweedFS, an S3 server that checks signatures.
+# The tests against other people's S3 servers and test suites, which are installed when they run.
 e2e: install
 	$(BIN)/pytest -m e2e tests
 
@@ -55,6 +55,11 @@ bench: install
 # Writes the tables of docs/http.md.
 behaviours: install
 	$(BIN)/python bench/behaviours.py
+
+# Runs the public HTTP cache test suite against bucketfront, nginx and Varnish, as far as these are installed.
+# Writes its tables in docs/http.md.
+http-cache: install
+	PYTHONPATH=tests/chaos $(BIN)/python tests/outside/http_cache_page.py
 
 # Writes docs/configuration.md from the models of the settings.
 reference: install
