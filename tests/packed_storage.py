@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bucketfront.cache.storage import digests
-from bucketfront.cache.storage.storage import Region, StoredFile
+from bucketfront.cache.storage.storage import DiskSpace, Region, StoredFile
 from bucketfront.http.ranges import Span
 
 FIRST_OFFSET = 5000  # of the first version: no multiple of a page or a block
@@ -123,8 +123,8 @@ class PackedStorage:
         assert slot.opened, f"{file.name} was closed more often than it was opened"
         slot.opened -= 1
 
-    async def disk_space(self) -> tuple[int, int]:
-        return 1 << 40, 1 << 41
+    async def disk_space(self) -> DiskSpace:
+        return DiskSpace(1 << 40, 1 << 41)
 
     async def has_lost(self, index: str, identity: tuple[int, int] | None) -> bool:
         del index, identity

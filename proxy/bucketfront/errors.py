@@ -113,6 +113,10 @@ class StoreFull(StoreError):
     """There is no space within `max_size` and `min_free`, and no entry that may be evicted."""
 
 
+class DiskFull(StoreError):
+    """The file system refused bytes or a file: it is full, has no inode left, or a quota is used up."""
+
+
 class IndexTooNew(StoreError):
     """A newer bucketfront wrote the cache's index. It is left untouched, and the start fails."""
 

@@ -160,6 +160,7 @@ class Rig:
         boot: int = 1,
         hedge_after: float = NEVER,
         storage: Storage | None = None,
+        min_free: Callable[[int], int] = lambda _: 0,
         retries: RetryBudget | None = None,
         hedges: RetryBudget | None = None,
     ) -> None:
@@ -183,7 +184,7 @@ class Rig:
             max_size=max_size, block_size=BLOCK, part_size=PART, parallel_parts=parallel_parts,
             read_ahead_limit=read_ahead_limit, hot_limit=hot_limit, memory=memory, policy=policy or steady(),
             negative_ttl=lambda _: negative_ttl, idle_timeout=idle_timeout, reader_timeout=reader_timeout,
-            min_free=lambda _: 0, after_disconnect=after_disconnect, is_durable=is_durable,
+            min_free=min_free, after_disconnect=after_disconnect, is_durable=is_durable,
         )  # fmt: skip
         self.assembly = assemble(
             self.origin, self.store, self.index, self.wall, options, storage=storage,

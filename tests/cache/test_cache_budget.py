@@ -57,6 +57,23 @@ def test_a_disk_below_its_floor_has_negative_room() -> None:
     assert budget.available == -30
 
 
+def test_free_inodes_are_counted_as_free_bytes_are() -> None:
+    """A file needs a free inode above the floor. A file system without a number of inodes has no floor (I17)."""
+    budget = Budget(1000, inode_floor=5)
+    budget.sample_inodes(8, promised=1)
+    assert budget.available_files == 2
+    assert not budget.is_bound_by_disk
+    budget.take_files(2)
+    assert budget.available_files == 0
+    assert budget.is_bound_by_disk
+    assert not budget.is_overdrawn
+    budget.sample_inodes(4)
+    assert budget.is_overdrawn
+    budget.sample_inodes(None)
+    assert budget.available_files > 1 << 60
+    assert not budget.is_bound_by_disk
+
+
 @given(amounts, st.lists(amounts, max_size=5), amounts, amounts, amounts)
 def test_room_never_exceeds_either_bound(limit: int, taken: list[int], free: int, floor: int, overhead: int) -> None:
     """Available bytes are within `max_size`, and within the free space less what was taken since the sample (I17)."""

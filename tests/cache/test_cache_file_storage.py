@@ -21,9 +21,9 @@ from stopwatch import HANG_S
 
 from bucketfront.cache.storage import file_storage as store_module
 from bucketfront.cache.storage.file_storage import FAILURE_PAUSE_S, FileStorage
-from bucketfront.cache.storage.folder import Folder
-from bucketfront.cache.storage.storage import StoredFile
-from bucketfront.errors import CacheInUse, StoreError
+from bucketfront.cache.storage.folder import FEW_INODES, Folder
+from bucketfront.cache.storage.storage import DiskSpace, StoredFile
+from bucketfront.errors import CacheInUse, DiskFull, StoreError
 from bucketfront.http.ranges import Span
 
 BLOCK = 65536
@@ -195,7 +195,7 @@ def test_a_folder_that_cannot_be_made_says_so(tmp_path: Path) -> None:
         FileStorage(tmp_path / "file" / "cache", FakeClock()).open()
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EROFS, errno.EDQUOT, errno.EACCES])
+@pytest.mark.parametrize("number", [errno.EIO, errno.EROFS, errno.EACCES])
 async def test_a_failed_disk_is_left_alone_for_a_while(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
@@ -222,6 +222,51 @@ async def test_a_failed_disk_is_left_alone_for_a_while(
         await store.write(file, 0, b"data", 0, BLOCK)
         await store.close_file(file)
         await store.close_file(await store.create(1))
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+@pytest.mark.parametrize("call", ["pwrite", "open", "ftruncate"])
+async def test_a_full_disk_is_no_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, call: str
+) -> None:
+    """A full disk or quota raises DiskFull, leaves no file behind, and the disk may be used again at once (I16)."""
+
+    def refuse(*_: object, **__: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    async with opened(tmp_path) as store:
+        file = await store.create(BLOCK)
+        with monkeypatch.context() as broken:
+            broken.setattr(os, call, refuse)
+            with pytest.raises(DiskFull, match=os.strerror(number)):
+                await (store.write(file, 0, b"data", 0, BLOCK) if call == "pwrite" else store.create(BLOCK))
+        assert store.is_usable
+        assert not store.failures
+        found = [file.name for shard in await store.shards() for file in await store.files(shard)]
+        assert found == [file.name]
+        await store.close_file(file)
+        await store.close_file(await store.create(1))
+
+
+@pytest.mark.parametrize(("inodes", "folders"), [(0, 30), (FEW_INODES, 30), (FEW_INODES - 1, 1)])
+async def test_folders_leave_the_inodes_to_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inodes: int, folders: int
+) -> None:
+    """On a file system with few inodes all files lie in one folder. After it refused one, no further folder is made."""
+    monkeypatch.setattr(Folder, "space", lambda _: DiskSpace(1, 2, inodes, inodes))
+    async with opened(tmp_path) as store:
+        files = [await store.create(1) for _ in range(40)]
+        assert len({file.name for file in files}) == 40
+        made = set(await store.shards())
+        assert min(len(made), 30) == folders
+        store.folder.spare_inodes()
+        files += [await store.create(1) for _ in range(10)]
+        assert set(await store.shards()) == made
+        for file in files:
+            reopened = await store.open_file(file.name, 1, None)
+            assert reopened is not None
+            await store.close_file(reopened)
+            await store.close_file(file)
 
 
 async def test_a_write_is_repeated_until_all_of_it_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -423,10 +468,12 @@ async def test_no_call_waits_for_a_disk_that_hangs(tmp_path: Path, monkeypatch: 
 
 
 async def test_space_is_counted_as_the_disk_has_it(tmp_path: Path) -> None:
-    """The free and the total bytes are those of the file system."""
+    """The free and the total bytes and inodes are those of the file system."""
     async with opened(tmp_path) as store:
-        free, total = await store.disk_space()
-        assert 0 < free < total
+        found, disk = await store.disk_space(), os.statvfs(tmp_path)
+        assert 0 < found.free < found.total
+        assert found.inodes == disk.f_files
+        assert found.free_inodes == pytest.approx(disk.f_favail, rel=0.1)
 
 
 async def test_one_thread_writes_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -167,8 +167,9 @@ async def test_a_removed_version_stays_readable(storage: Storage) -> None:
 
 async def test_space_and_state(storage: Storage) -> None:
     """A sound storage is usable, has no failures, and knows its free space."""
-    free, total = await storage.disk_space()
-    assert 0 < free <= total
+    disk = await storage.disk_space()
+    assert 0 < disk.free <= disk.total
+    assert 0 <= disk.free_inodes <= disk.inodes
     assert storage.is_usable
     assert not storage.failures
 

@@ -684,7 +684,13 @@ BUGS = (
         17,
         "not-reserved",
         "Bytes are written without a reservation from the budget.",
-        (Edit("bucketfront.cache.fetch.part_transfer:PartTransfer.run", "await self._context.reserve(count)", "pass"),),
+        (
+            Edit(
+                "bucketfront.cache.fetch.part_transfer:PartTransfer.run",
+                "await self._context.space.reserve(count)",
+                "pass",
+            ),
+        ),
         (CACHE + "test_the_least_recently_used_makes_room",),
     ),
     Bug(
@@ -726,6 +732,32 @@ BUGS = (
             ),
         ),
         ("tests/cache/test_cache_budget.py",),
+    ),
+    Bug(
+        17,
+        "inodes-not-counted",
+        "`min_free` holds for bytes, and the cache takes the last inode.",
+        (
+            Edit(
+                "bucketfront.cache.entries.budget:Budget.available_files",
+                "self._free_inodes - self._unsampled_files - self.inode_floor",
+                "self._free_inodes",
+            ),
+        ),
+        ("tests/cache/test_cache_space_reservation.py::test_a_share_of_the_inodes_stays_free",),
+    ),
+    Bug(
+        16,
+        "full-disk-evicts-nothing",
+        "If the file system refuses a file, nothing is evicted and nothing more is cached.",
+        (
+            Edit(
+                "bucketfront.cache.upkeep.space_reservation:SpaceReservation.fit",
+                "if not await self.make_room(count)",
+                "if True",
+            ),
+        ),
+        ("tests/cache/test_cache_space_reservation.py::test_files_run_out",),
     ),
     Bug(
         18,

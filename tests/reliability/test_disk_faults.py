@@ -163,16 +163,19 @@ def test_bytes_run_out(
 
 
 def test_inodes_run_out(forks: Forks, mount: Mount, tmp_path: Path, evidence: Evidence, retry_after: float) -> None:
-    """A disk without inodes gets no new files, and is used again as soon as it has some (I16)."""
+    """On a disk without inodes the oldest entries give way. It is used in full as soon as it has inodes again (I16)."""
     disk = mount("size=32m,nr_inodes=40")
-    _, client = started(forks, tmp_path, evidence, disk / "cache", retry_after=retry_after)
+    proxy, client = started(forks, tmp_path, evidence, disk / "cache", retry_after=retry_after)
     hogs = use_up_inodes(disk)
     client.all_works("during")
     for hog in hogs:
         hog.unlink(missing_ok=True)
     client.wait_cached("after")
-    for number in range(30):  # more than there is room for
-        client.get(f"many{number}-{BLOCK}")
+    many = [f"many{number}-{BLOCK}" for number in range(60)]  # more than there is room for
+    for key in many:
+        client.get(key)
+    proxy.do("rest")
+    assert all(client.get(key) for key in many[-20:]), "the newest objects are not cached"
     client.all_works("after")
 
 

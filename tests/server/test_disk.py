@@ -17,6 +17,7 @@ from proxy_under_test import BLOCK, PART, S3, Proxy, StartProxy, pattern, until
 from bucketfront.cache import upload
 from bucketfront.cache.storage import file_storage, index
 from bucketfront.cache.storage.folder import Folder
+from bucketfront.cache.storage.storage import DiskSpace
 from bucketfront.errors import StoreError
 
 MIB = 1 << 20
@@ -239,8 +240,8 @@ async def test_min_free(start: StartProxy, s3: S3, monkeypatch: pytest.MonkeyPat
     """If the disk has less than `min_free` left, nothing is stored and entries are evicted. Responses stay right."""
     free = 100 * MIB
 
-    async def disk_space(_: object) -> tuple[int, int]:
-        return free, 1000 * MIB
+    async def disk_space(_: object) -> DiskSpace:
+        return DiskSpace(free, 1000 * MIB)
 
     monkeypatch.setattr(file_storage.FileStorage, "disk_space", disk_space)
     proxy = await start(cache={"min_free": "5%"})

@@ -131,7 +131,7 @@ def assemble(
     space = SpaceReservation(entries, disposal, storage, flush=flusher.flush, promised=lambda: stats.reserved)
     open_files = OpenFiles(entries, disposal, storage, space, flusher.flush)
     fetch_context = FetchContext(
-        origin=origin, store=storage, entries=entries, stats=stats, reserve=space.reserve,
+        origin=origin, store=storage, entries=entries, stats=stats, space=space,
         unpin=disposal.unpin, remove=disposal.remove, comparison=Comparison(origin, storage, integrity),
         clock=monotonic, block_size=options.block_size, part_size=options.part_size,
         parallel_parts=options.parallel_parts, after_disconnect=options.after_disconnect,

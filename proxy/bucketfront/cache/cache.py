@@ -153,7 +153,7 @@ class Cache:
             store=self._fetch_context.store,
             budget=self._entries.budget,
             disposal=self._disposal,
-            reserve=self._fetch_context.reserve,
+            space=self._fetch_context.space,
             spare_descriptors=self._open_files.spare_descriptors,
             block_size=self._fetch_context.block_size,
         )

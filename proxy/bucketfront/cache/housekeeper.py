@@ -20,6 +20,7 @@ from bucketfront.errors import StoreError
 from bucketfront.task_set import TaskSet
 
 SWEEP_RETRY_S = 5.0  # after a sweep that met a failing disk
+FLUSH_BYTES = 1 << 20  # space for the changes of a second in the index's log
 INTERVAL_S = 1.0  # between steps, and so the most that a kill can make the index forget
 
 log = logging.getLogger(__name__)
@@ -87,6 +88,10 @@ class Housekeeper:
         except StoreError as error:
             lost = error  # the rest of the round runs all the same
         await self._flusher.flush()
+        if self._flusher.has_failed and await self._store.is_out_of_space():
+            # Without space for the index, no entry would be removed for space either.
+            await self._space.make_room(FLUSH_BYTES)
+            await self._flusher.flush()
         await self._remove_idle()
         await self._keep_free()
         await self._open_files.cool()
@@ -103,18 +108,25 @@ class Housekeeper:
             await self._flusher.flush()
 
     async def measure(self) -> None:
-        """Measure the disk's free space, and set how much of it must stay free. Raises StoreError."""
-        self._entries.budget.floor = self._min_free(await self._space.sample_disk())
+        """Measure the disk's free space, and set how much of it must stay free. Raises StoreError.
+
+        The share of the disk that `min_free` is must stay free of its inodes as well.
+        """
+        disk, budget = await self._space.sample_disk(), self._entries.budget
+        budget.floor = self._min_free(disk.total)
+        budget.inode_floor = disk.inodes * budget.floor // max(1, disk.total)
 
     async def _keep_free(self) -> None:
         await self.measure()
         budget = self._entries.budget
-        over, removed = -budget.available, 0
-        while budget.available < 0 and (victims := self._entries.evict(-budget.available)):
+        over, files_over, removed = -budget.available, -budget.available_files, 0
+        while budget.is_overdrawn and (victims := self._entries.evict(-budget.available, -budget.available_files)):
             removed += len(victims)
             await self._space.unlink_evicted(victims)
         if removed:
-            log.info("%d bytes over the limit: %d entries removed", over, removed)
+            log.info(
+                "%d bytes and %d files over the limit: %d entries removed", max(0, over), max(0, files_over), removed
+            )
 
     async def _sweep_all(self) -> None:
         """Sweep until it succeeds, because stray files take space that is not counted.

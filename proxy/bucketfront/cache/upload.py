@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from bucketfront.cache.entries.budget import Budget
 from bucketfront.cache.entries.entry import ENTRY_BYTES, Entry
 from bucketfront.cache.entries.entry_table import EntryTable
+from bucketfront.cache.fetch.part_fetch import Space
 from bucketfront.cache.storage import blocks
 from bucketfront.cache.storage.file_storage import DISK_TIMEOUT_S
 from bucketfront.cache.storage.storage import Storage, StoredFile
@@ -37,7 +38,7 @@ log = logging.getLogger(__name__)
 class Upload:
     """One body in a file. Close it; after it was published, `close` does nothing. Lives in the event loop.
 
-    `length` is in bytes, None if the client did not declare it. `reserve` takes bytes from `budget` or raises
+    `length` is in bytes, None if the client did not declare it. `space` takes bytes from `budget` or raises
     StoreError. `spare_descriptors` makes room for one more descriptor.
     """
 
@@ -49,7 +50,7 @@ class Upload:
         store: Storage,
         budget: Budget,
         disposal: Disposal,
-        reserve: Callable[[int], Awaitable[None]],
+        space: Space,
         spare_descriptors: Callable[[], Awaitable[None]],
         block_size: int,
     ) -> None:
@@ -58,7 +59,7 @@ class Upload:
         self._store = store
         self._budget = budget
         self._disposal = disposal
-        self._reserve = reserve
+        self._space = space
         self._spare_descriptors = spare_descriptors
         self._block_size = block_size
         self._file: StoredFile | None = None
@@ -94,9 +95,8 @@ class Upload:
         try:
             if self._file is None:
                 await self._create()
-            assert self._file is not None
             await self._reserve_for(len(data))
-            sums = await self._store.write(self._file, self.size, data, self._checksum, self._block_size)
+            sums = await self._space.fit(lambda: self._append(data), len(data))
         except StoreFull:
             # The whole body does not fit. From now on the file has only the bytes that S3 does not have.
             self._is_window = True
@@ -114,18 +114,22 @@ class Upload:
         if not self._store.is_usable:
             raise StoreError("the disk failed a moment ago")
         await self._spare_descriptors()
-        await self._reserve(ENTRY_BYTES)
+        await self._space.reserve(ENTRY_BYTES, files=1)
         self._charged += ENTRY_BYTES
-        self._file = await self._store.create(0)
+        self._file = await self._space.fit(lambda: self._store.create(0), ENTRY_BYTES)
+
+    async def _append(self, data: bytes) -> list[int]:
+        assert self._file is not None
+        return await self._store.write(self._file, self.size, data, self._checksum, self._block_size)
 
     async def _reserve_for(self, count: int) -> None:
         needed = _on_disk(self.size + count) - _on_disk(self.size)
         try:
-            await self._reserve(needed)
+            await self._space.reserve(needed)
         except StoreFull:
             self._is_window = True
             await self._punch_acknowledged()
-            await self._reserve(needed)
+            await self._space.reserve(needed)
         self._charged += needed
 
     async def acknowledge(self, start: int, stop: int) -> None:

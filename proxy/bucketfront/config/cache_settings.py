@@ -27,7 +27,8 @@ class CacheSettings(Section):
     max_size: Size = Field(default=10 * GIB, examples=["100GiB"])
     """Bytes on disk at most, all files of the folder included. It must be at least 4 blocks."""
     min_free: Share = Percent(5)
-    """How much of the disk stays free, in bytes or percent."""
+    """How much of the disk stays free, in bytes or percent. The same share of its inodes stays free, if the file system
+    has a fixed number of them."""
     idle_timeout: Annotated[Duration, Field(gt=0)] = 3600.0
     """How long an object stays in the cache after its last use. Time in which the proxy is stopped does not count."""
     memory: Size = 64 * MIB

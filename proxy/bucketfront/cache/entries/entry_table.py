@@ -306,27 +306,28 @@ class EntryTable:
         entry.bytes = 0
         entry.file = None
 
-    def evict(self, count: int) -> list[Entry]:
-        """Remove unpinned entries in the order of the eviction policy until `count` bytes will become free.
+    def evict(self, count: int, files: int = 0) -> list[Entry]:
+        """Remove unpinned entries in the order of the eviction policy until `count` bytes and `files` become free.
 
         Returns them, at most PAGE_ENTRIES; call again for more. The caller unlinks their files. Raises StoreError.
         """
-        return self._evict(self._eviction.take, count)
+        return self._evict(self._eviction.take, count, files)
 
     def evict_idle(self, before: float) -> list[Entry]:
         """Remove unpinned entries without an access since `before` (seconds since the epoch), the oldest first.
 
         Returns them, at most PAGE_ENTRIES; call again for more. The caller unlinks their files. Raises StoreError.
         """
-        return self._evict(lambda: self._recency.take(before), math.inf)
+        return self._evict(lambda: self._recency.take(before), math.inf, 0)
 
-    def _evict(self, take: Callable[[], Entry | None], count: float) -> list[Entry]:
+    def _evict(self, take: Callable[[], Entry | None], count: float, files: int) -> list[Entry]:
         found: list[Entry] = []
         try:
-            while count > 0 and len(found) < PAGE_ENTRIES and (entry := take()) is not None:
+            while (count > 0 or files > 0) and len(found) < PAGE_ENTRIES and (entry := take()) is not None:
                 self.remove(entry)
                 found.append(entry)
                 count -= entry.bytes
+                files -= 1
         except StoreError:
             if not found:  # else the caller has files to unlink, and the next call raises
                 raise

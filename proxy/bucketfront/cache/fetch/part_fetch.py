@@ -18,7 +18,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import Literal
+from typing import Literal, Protocol, TypeVar
 
 from bucketfront.cache.entries.entry import Entry
 from bucketfront.cache.entries.entry_table import EntryTable
@@ -30,6 +30,8 @@ from bucketfront.cache.storage.storage import Storage
 from bucketfront.http.ranges import Span
 from bucketfront.retry import RetryBudget
 from bucketfront.task_set import TaskSet
+
+T = TypeVar("T")
 
 READ_AHEAD_SHARE = 4  # read-ahead of all fills takes at most one part in so many of the cache's limit
 
@@ -170,11 +172,21 @@ class FetchStats:
         return sum(fetch.outstanding for fetch in self.fetches)
 
 
+class Space(Protocol):
+    """The space of the cache. `cache.upkeep.space_reservation.SpaceReservation` is the implementation."""
+
+    async def reserve(self, count: int, files: int = 0) -> None:
+        """Take `count` bytes from the budget, and `files` that will be made. Raises StoreError."""
+
+    async def fit(self, call: Callable[[], Awaitable[T]], count: int) -> T:
+        """Return the result of `call`, which takes `count` bytes. Raises StoreError, and what `call` raises."""
+
+
 @dataclass(frozen=True, slots=True)
 class FetchContext:
     """What every fill works with. Sizes are in bytes, times in seconds, and `clock` is monotonic.
 
-    `reserve` takes bytes from the budget or raises StoreError. `unpin` ends a pin. `remove` removes an entry whose
+    `space` is the cache's. `unpin` ends a pin. `remove` removes an entry whose
     version the origin has replaced. `retries` pays for repeated requests, `hedges` for second ones. `tasks` has the
     part fetches and the comparisons that run.
     """
@@ -183,7 +195,7 @@ class FetchContext:
     store: Storage
     entries: EntryTable
     stats: FetchStats
-    reserve: Callable[[int], Awaitable[None]]
+    space: Space
     unpin: Callable[[Entry], None]
     remove: Callable[[Entry], None]
     comparison: Comparison

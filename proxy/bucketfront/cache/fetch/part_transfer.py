@@ -47,7 +47,7 @@ class PartTransfer:
         fetch = self._fetch
         if fetch.state is PartState.RESERVING:
             count = self._context.allocated(self._entry, blocks.covering(fetch.span, self._context.block_size))
-            await self._context.reserve(count)
+            await self._context.space.reserve(count)
             fetch.reserved = count
             fetch.become(PartState.REQUESTING)
         body = BodyStream(self._version, self._context, fetch.mark, lambda: fetch.stop, fetch.response)
@@ -74,7 +74,6 @@ class PartTransfer:
     async def _write(self, data: bytes) -> None:
         """Write bytes at the mark, then their checksums and bits: no holes (docs/invariants.md#no-holes)."""
         entry, fetch, context = self._entry, self._fetch, self._context
-        assert entry.file is not None
         size = context.block_size
         end = fetch.mark + len(data)
         touched = blocks.covering(Span(fetch.mark, end), size)
@@ -82,7 +81,7 @@ class PartTransfer:
         for block in touched:
             fetch.reserved -= context.entries.charge(entry, block)
         fetch.writing_to = end
-        sums = await context.store.write(entry.file, fetch.mark, data, fetch.checksum, size)
+        sums = await context.space.fit(lambda: self._write_to_file(data), len(data))
         is_last = self._completes(Span(fetch.mark, end))
         if is_last and entry.metadata.size <= MAX_HELD_BYTES:
             await context.comparison.check(entry, context.part_size, data=data, is_urgent=True)
@@ -96,6 +95,11 @@ class PartTransfer:
         self._on_written(fetch)
         if is_last and entry.metadata.size > MAX_HELD_BYTES:
             self._on_complete()
+
+    async def _write_to_file(self, data: bytes) -> list[int]:
+        fetch, context = self._fetch, self._context
+        assert self._entry.file is not None
+        return await context.store.write(self._entry.file, fetch.mark, data, fetch.checksum, context.block_size)
 
     def _completes(self, written: Span) -> bool:
         """Return whether these bytes complete the object, with every block in the file and none unverified."""

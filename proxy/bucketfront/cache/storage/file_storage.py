@@ -16,12 +16,10 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar, TypeVarTuple, Unpack
 
-from ulid import ULID
-
 from bucketfront.cache.storage import audit, digests, page_cache
 from bucketfront.cache.storage.folder import Folder, FoundFile
-from bucketfront.cache.storage.storage import Region, StoredFile
-from bucketfront.errors import StoreError
+from bucketfront.cache.storage.storage import DiskSpace, Region, StoredFile
+from bucketfront.errors import DiskFull, StoreError
 from bucketfront.http.ranges import Span
 
 Ts = TypeVarTuple("Ts")
@@ -32,6 +30,7 @@ WRITE_THREADS = 4  # so many files are written at the same time
 DISK_TIMEOUT_S = 30.0  # for one call, so that a disk that hangs holds up no request for longer
 FAILURE_PAUSE_S = 5.0  # without new files after a failure, so that requests do not wait for a failing disk
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _KEEP_SIZE, _PUNCH_HOLE = 0x01, 0x02  # linux/falloc.h
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -104,14 +103,19 @@ class FileStorage:
             raise StoreError("the disk failed a moment ago")
         has_left = threading.Event()
         try:
-            return await self._run(self._create, size, has_left)
+            return await self._run(self._create, size, has_left, may_be_full=True)
         except BaseException:
             has_left.set()
             raise
 
     def _create(self, size: int, has_left: threading.Event) -> StoredFile:
-        name = str(ULID())
-        fd = self.folder.open_file(name, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+        name = self.folder.new_name()
+        try:
+            fd = self.folder.open_file(name, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+        except OSError as error:
+            if error.errno in _FULL:
+                self.folder.spare_inodes()
+            raise
         try:
             os.ftruncate(fd, size)
             if has_left.is_set():
@@ -149,7 +153,9 @@ class FileStorage:
         if self._hanging:
             raise StoreError("the disk does not answer")
         thread = self._writing[file.region.fd % len(self._writing)]
-        return await self._run(_write, file.region.fd, offset, data, checksum, block_size, threads=thread, file=file)
+        return await self._run(
+            _write, file.region.fd, offset, data, checksum, block_size, threads=thread, file=file, may_be_full=True
+        )
 
     async def read_in(self, file: StoredFile, span: Span) -> None:
         await self._run(page_cache.read_in, file.region.fd, span, threads=self._reading)
@@ -205,8 +211,12 @@ class FileStorage:
         # The last close of an unlinked file frees its blocks, which takes long for a large one: it needs a thread.
         await self._run(os.close, file.region.fd)
 
-    async def disk_space(self) -> tuple[int, int]:
+    async def disk_space(self) -> DiskSpace:
         return await self._run(self.folder.space)
+
+    async def is_out_of_space(self) -> bool:
+        """Return whether the disk refuses a few more bytes because it is full, or a quota is used up."""
+        return await self._run(self.folder.lacks_space)
 
     async def files(self, shard: str) -> list[FoundFile]:
         """Return the files of one of `shards()`."""
@@ -230,10 +240,12 @@ class FileStorage:
         threads: Executor | None = None,
         is_bounded: bool = True,
         file: StoredFile | None = None,
+        may_be_full: bool = False,
     ) -> T:
         """Run a call in a thread. Raises StoreError, also after DISK_TIMEOUT_S if the call is bounded.
 
-        `file` is not closed during the call, because another file might get the number of its descriptor.
+        `file` is not closed during the call, because another file might get the number of its descriptor. With
+        `may_be_full`, a full disk raises DiskFull and does not count as a failure.
         """
         work = asyncio.get_running_loop().run_in_executor(threads or self._threads, call, *args)
         if file is not None:
@@ -250,8 +262,11 @@ class FileStorage:
                 work.add_done_callback(_close_late)
                 self.note_failure("it does not answer")
                 raise StoreError(f"the disk did not answer within {DISK_TIMEOUT_S:g} s ({call.__name__})") from error
+            message = f"the cache folder failed: {error.strerror} ({call.__name__})"
+            if may_be_full and error.errno in _FULL:
+                raise DiskFull(message) from error
             self.note_failure(str(error))
-            raise StoreError(f"the cache folder failed: {error.strerror} ({call.__name__})") from error
+            raise StoreError(message) from error
         except asyncio.CancelledError:
             work.add_done_callback(_close_late)
             raise

@@ -7,19 +7,25 @@ a thread. Each call raises OSError.
 import errno
 import fcntl
 import os
+import secrets
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from ulid import ULID
+
+from bucketfront.cache.storage.storage import DiskSpace
 from bucketfront.errors import CacheInUse, StoreError
 
 ULID_LENGTH = 26
 PROBE_BYTES = 64 << 10  # about the space that a new index needs
+FEW_INODES = 16 << 10  # of a file system, of which the 1024 folders of files would take a sixteenth or more
 _CLOCK_OF_FILES = 5  # linux/time.h: CLOCK_REALTIME_COARSE
 _PROBE = ".probe"
+_ONLY_SHARD = "00"
 _NAME_CHARS = frozenset("0123456789ABCDEFGHJKMNPQRSTVWXYZ")
 _FOLDER = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -44,6 +50,7 @@ class Folder:
         self._root = self._objects = self._lock = -1
         self.is_full = False  # as of the last `open` or `renew`
         self.opened_at = 0.0  # or renewed, in seconds since the epoch, by the clock of the file system
+        self._shards: tuple[str, ...] = ()  # the folders for new files; if empty, all 1024 that names can have
 
     @property
     def is_open(self) -> bool:
@@ -106,10 +113,22 @@ class Folder:
             return None
         return found.st_dev, found.st_ino
 
-    def space(self) -> tuple[int, int]:
-        """Return the free and the total bytes of the file system."""
+    def space(self) -> DiskSpace:
+        """Return the space of the file system, as far as this process may use it."""
         found = os.fstatvfs(self._root)
-        return found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
+        return DiskSpace(
+            found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize, max(0, found.f_favail), found.f_files
+        )
+
+    def new_name(self) -> str:
+        """Return the name of a new file, which also decides its folder."""
+        name = str(ULID())
+        # Of a ULID the first two characters stay the same for 34 years, and the last ones may be a counter.
+        return name[2:] + secrets.choice(self._shards) if self._shards else name
+
+    def spare_inodes(self) -> None:
+        """Make no further folder for new files, because each takes an inode that a file could have."""
+        self._shards = tuple(name for name in self.shards() if len(name) == 2 and _NAME_CHARS.issuperset(name))
 
     def open_file(self, name: str, flags: int) -> int:
         """Open a file, and create its folder if `flags` has O_CREAT. Raises FileNotFoundError."""
@@ -151,25 +170,33 @@ class Folder:
             os.close(fd)
 
     def _probe(self) -> None:
-        """Create a file, remove it, and write to it.
+        """Note the time, whether the disk is full, and how many folders new files may have."""
+        self.opened_at = time.clock_gettime(_CLOCK_OF_FILES)
+        self._shards = (_ONLY_SHARD,) if 0 < self.space().inodes < FEW_INODES else ()
+        self.is_full = self.lacks_space(self._note_time)
 
-        A full disk is no error, because eviction may free space. It is removed before it is written, so that a file
+    def _note_time(self, fd: int) -> None:
+        self.opened_at = os.fstat(fd).st_mtime
+
+    def lacks_space(self, on_created: Callable[[int], None] = lambda _: None) -> bool:
+        """Create a file, remove it, and write to it. Returns whether the disk is full. `on_created` gets the file.
+
+        A full disk is no error, because eviction may free space. The file is removed before it is written, so that one
         which cannot be removed takes no space.
         """
-        self.opened_at = time.clock_gettime(_CLOCK_OF_FILES)
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             fd = os.open(_PROBE, flags, 0o600, dir_fd=self._objects)
             try:
-                self.opened_at = os.fstat(fd).st_mtime
+                on_created(fd)
                 os.unlink(_PROBE, dir_fd=self._objects)
-                self.is_full = os.write(fd, bytes(PROBE_BYTES)) < PROBE_BYTES
+                return os.write(fd, bytes(PROBE_BYTES)) < PROBE_BYTES
             finally:
                 os.close(fd)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            self.is_full = True
+            return True
 
     @contextmanager
     def _shard_of(self, name: str, *, create: bool = False) -> Iterator[int]:

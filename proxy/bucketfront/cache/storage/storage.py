@@ -38,6 +38,19 @@ class StoredFile:
         return replace(self, region=self.region._replace(length=length))
 
 
+@dataclass(frozen=True, slots=True)
+class DiskSpace:
+    """The space of a file system: bytes, and inodes, of which each file takes one.
+
+    `inodes` is 0 if the file system has no fixed number of them, such as btrfs.
+    """
+
+    free: int
+    total: int
+    free_inodes: int = 0
+    inodes: int = 0
+
+
 class Storage(Protocol):
     """Holds the bytes of versions. All spans and offsets count from the first byte of the version.
 
@@ -58,7 +71,11 @@ class Storage(Protocol):
     # --- one version ---------------------------------------------------------------------------------------
 
     async def create(self, size: int) -> StoredFile:
-        """Make room for a version of `size` bytes, of which none is present. Writes may make it longer."""
+        """Make room for a version of `size` bytes, of which none is present. Writes may make it longer.
+
+        Raises DiskFull if the file system refuses one more file. That is no failure: the caller may free space and try
+        again.
+        """
 
     async def open_file(self, name: str, size: int, present: list[Span] | None) -> StoredFile | None:
         """Open the version again, after a restart or after `close_file`.
@@ -70,7 +87,8 @@ class Storage(Protocol):
     async def write(self, file: StoredFile, offset: int, data: bytes, checksum: int, block_size: int) -> list[int]:
         """Write `data` at `offset`. Returns the checksum of each block that it touches, in order.
 
-        `checksum` is the one of the first block up to `offset`, and the first result continues it.
+        `checksum` is the one of the first block up to `offset`, and the first result continues it. Raises DiskFull as
+        `create` does.
         """
 
     async def read(self, file: StoredFile, span: Span) -> bytes:
@@ -118,8 +136,8 @@ class Storage(Protocol):
 
     # --- the whole -----------------------------------------------------------------------------------------
 
-    async def disk_space(self) -> tuple[int, int]:
-        """Return the free and the total bytes."""
+    async def disk_space(self) -> DiskSpace:
+        """Return the free space and the whole."""
 
     async def has_lost(self, index: str, identity: tuple[int, int] | None) -> bool:
         """Return whether another process deleted the storage, or replaced the index file `index` beside it."""

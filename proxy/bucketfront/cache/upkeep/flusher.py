@@ -27,6 +27,7 @@ class Flusher:
         self._is_durable = is_durable
         self._lock = asyncio.Lock()
         self._tasks = TaskSet()
+        self.has_failed = False  # the index did not take the changes of the last flush
 
     async def flush(self) -> None:
         """Write the changes to the index. A failure counts as one of the disk, and the next flush tries again.
@@ -47,7 +48,9 @@ class Flusher:
             except StoreError as error:
                 self._entries.not_flushed(changes)
                 self._store.note_failure(str(error))
+                self.has_failed = True
                 return
+            self.has_failed = False
             self._entries.flushed(changes)
             try:
                 self._entries.budget.overhead = await self._index.space()

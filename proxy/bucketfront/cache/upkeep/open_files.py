@@ -50,9 +50,9 @@ class OpenFiles:
         if not self._store.is_usable:
             raise StoreError("the disk failed a moment ago")
         await self.spare_descriptors()
-        await self._space.reserve(ENTRY_BYTES)
+        await self._space.reserve(ENTRY_BYTES, files=1)
         try:
-            file = await self._store.create(entry.metadata.size)
+            file = await self._space.fit(lambda: self._store.create(entry.metadata.size), ENTRY_BYTES)
         except BaseException:
             self._entries.budget.give_back(ENTRY_BYTES)
             raise

@@ -1,15 +1,23 @@
-"""The reservation of space, which evicts entries until the budget has enough (docs/invariants.md#space-bound)."""
+"""The reservation of space, which evicts entries until the budget has enough (docs/invariants.md#space-bound).
+
+The budget knows what the file system reports. A quota, and some other limits, show only when a call is refused.
+`SpaceReservation.fit` evicts then, and calls again.
+"""
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from bucketfront.cache.entries.entry import Entry
 from bucketfront.cache.entries.entry_table import EntryTable
-from bucketfront.cache.storage.storage import Storage
+from bucketfront.cache.storage.storage import DiskSpace, Storage
 from bucketfront.cache.upkeep.disposal import Disposal
-from bucketfront.errors import StoreFull
+from bucketfront.errors import DiskFull, StoreFull
 
+T = TypeVar("T")
+
+MAX_REFUSALS = 4  # of one call; a disk that is full in spite of so many evictions is filled by another program
 SWEEP_TIMEOUT_S = 1.0  # enough for some hundred thousand files
 
 log = logging.getLogger(__name__)
@@ -37,17 +45,44 @@ class SpaceReservation:
         self._promised = promised
         self._swept: asyncio.Event | None = None
 
-    async def reserve(self, count: int) -> None:
-        """Take `count` bytes from the budget, and evict entries for them. Raises StoreFull if all others are pinned."""
+    async def reserve(self, count: int, files: int = 0) -> None:
+        """Take `count` bytes from the budget, and `files` that will be made, and evict entries for them.
+
+        Raises StoreFull if all others are pinned.
+        """
         if self._swept is not None:
             await self._until_swept(self._swept)
         budget = self._entries.budget
-        while budget.available < count:
-            victims = self._entries.evict(count - budget.available)
+        while budget.available < count or budget.available_files < files:
+            victims = self._entries.evict(count - budget.available, files - budget.available_files)
             if not victims:
-                raise StoreFull(f"no room for {count} bytes: {budget.used} of {budget.limit} are in use")
+                used = f"{budget.used} of {budget.limit} bytes are in use"
+                raise StoreFull(f"no room for {count} bytes and {files} files: {used}")
             await self.unlink_evicted(victims)
         budget.take(count)
+        budget.take_files(files)
+
+    async def fit(self, call: Callable[[], Awaitable[T]], count: int) -> T:
+        """Return the result of `call`, which writes `count` bytes or makes a file.
+
+        If the disk is full although the budget has space, entries are evicted and the call is repeated. Raises DiskFull
+        if that does not help, and what `call` raises.
+        """
+        for _ in range(MAX_REFUSALS):
+            try:
+                return await call()
+            except DiskFull as error:
+                refusal = error
+            if not await self.make_room(count):
+                break
+        self._store.note_failure(str(refusal))
+        raise refusal
+
+    async def make_room(self, count: int) -> bool:
+        """Evict entries of `count` bytes, at least one. Returns False if all are pinned. Raises StoreError."""
+        victims = self._entries.evict(count, 1)
+        await self.unlink_evicted(victims)
+        return bool(victims)
 
     def hold_until(self, swept: asyncio.Event) -> None:
         """Reserve nothing before the event `swept`, or for SWEEP_TIMEOUT_S at most.
@@ -72,10 +107,11 @@ class SpaceReservation:
         if self._entries.wants_flush:
             await self._flush()
 
-    async def sample_disk(self) -> int:
-        """Note the free space of the disk in the budget. Returns the total bytes of the disk. Raises StoreError."""
+    async def sample_disk(self) -> DiskSpace:
+        """Note the free space of the disk in the budget, and return it. Raises StoreError."""
         budget = self._entries.budget
-        promised = self._promised() - budget.taken
-        free, total = await self._store.disk_space()
-        budget.sample(free, promised + budget.taken)
-        return total
+        promised, files = self._promised() - budget.taken, budget.files_taken
+        disk = await self._store.disk_space()
+        budget.sample(disk.free, promised + budget.taken)
+        budget.sample_inodes(disk.free_inodes if disk.inodes else None, budget.files_taken - files)
+        return disk
