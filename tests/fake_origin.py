@@ -17,6 +17,8 @@ from bucketfront.cache.origin import NotModified, OriginResponse
 from bucketfront.errors import (
     BodyTruncated,
     DeleteMarker,
+    Fault,
+    NoSuchBucket,
     ObjectChanged,
     ObjectNotFound,
     OriginTimeout,
@@ -58,6 +60,7 @@ class FakeOrigin:
     chance: random.Random = field(default_factory=lambda: random.Random(0))
     chunk: int = BLOCK  # bytes of one piece of a body
     is_versioned: bool = False
+    absent_buckets: frozenset[str] = frozenset()
     jitter: int = 1
     objects: dict[ObjectKey, Stored] = field(default_factory=dict)
     versions: dict[ObjectKey, Stored | None] = field(default_factory=dict)  # by keys with an id; None: delete marker
@@ -186,6 +189,8 @@ class FakeOrigin:
 
     def find(self, key: ObjectKey) -> Stored:
         """Return the current object, or the version that the key names."""
+        if key.bucket in self.absent_buckets:
+            raise NoSuchBucket(f"there is no bucket {key.bucket}", Fault.CONFIGURATION)
         try:
             stored = self.objects[key] if key.version is None else self.versions[key]
         except KeyError:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bucketfront.config.settings import Settings
-from bucketfront.errors import AccessDenied, ObjectNotFound, OriginError, OriginTimeout
+from bucketfront.errors import AccessDenied, NoSuchBucket, OriginError, OriginTimeout
 from bucketfront.s3.client import S3Origin
 
 
@@ -43,7 +43,7 @@ async def _bucket(origin: S3Origin, bucket: str, *, is_made: bool) -> CheckResul
     subject = f"bucket {bucket}"
     try:
         await origin.probe(bucket)
-    except ObjectNotFound:
+    except NoSuchBucket:
         if is_made:
             return CheckResult(subject, is_fine=True, message="will be made")
         return CheckResult(subject, is_fine=False, message="does not exist; make it, or set origin.create_bucket: true")

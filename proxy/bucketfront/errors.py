@@ -1,5 +1,34 @@
 """The exception tree. It has no HTTP in it: `server/error_responses.py` maps classes to statuses."""
 
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Fault(Enum):
+    """Whose fault an error response of S3 is. `s3/error_codes.py` has it for each error code."""
+
+    OBJECT = "object"  # a fact about the object, or about the permissions on it
+    REQUEST = "request"  # the client's request
+    CREDENTIALS = "credentials"  # ours
+    CLOCK = "clock"  # ours
+    CONFIGURATION = "configuration"  # ours: endpoint, region, bucket, encryption
+    LOAD = "load"  # S3 asks for fewer requests
+    ORIGIN = "origin"
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorResponse:
+    """What an error response of S3 says of itself (S3 API, "Error responses"). Absent texts are empty.
+
+    `code` is S3's, and empty if the response has none: it may not be from S3. `region` is the bucket's own.
+    """
+
+    status: int
+    code: str = ""
+    request_id: str = ""
+    host_id: str = ""
+    region: str = ""
+
 
 class ProxyError(Exception):
     """The base of all exceptions that bucketfront raises on purpose."""
@@ -22,11 +51,13 @@ class NotCached(ProxyError):
 
 
 class OriginError(ProxyError):
-    """The origin did not carry out a request."""
+    """The origin did not carry out a request. `response` is its error response, None if there was none."""
+
+    response: ErrorResponse | None = None
 
 
 class ObjectNotFound(OriginError):
-    """S3's 404: the object or its bucket does not exist."""
+    """S3's 404: the object or its version does not exist."""
 
 
 class ObjectChanged(OriginError):
@@ -45,6 +76,10 @@ class AccessDenied(OriginError):
     """S3's 401 or 403. It does not show whether the object exists."""
 
 
+class ObjectArchived(AccessDenied):
+    """S3's InvalidObjectState: the object is in an archive, and must be restored before it can be read."""
+
+
 class NoSuchVersion(OriginError):
     """S3's 400: the requested version id is malformed. For a well-formed id, S3 sends ObjectNotFound."""
 
@@ -53,7 +88,11 @@ class DeleteMarker(OriginError):
     """S3's 405: the requested version exists, and is the mark of a deletion."""
 
 
-class WriteRefused(OriginError):
+class RequestRefused(OriginError):
+    """S3 refused a request because of what the client sent, for example a key that S3 does not allow."""
+
+
+class WriteRefused(RequestRefused):
     """S3 refused a write because of the request itself (400, 409, 411, 412, 413)."""
 
 
@@ -72,6 +111,26 @@ class NoSuchUpload(WriteRefused):
 class OriginUnavailable(OriginError):
     """The origin is out of reach, or it responds and cannot serve (OriginServerError)."""
 
+    is_final = False  # whether the same request would fail again
+
+
+class OriginRefused(OriginUnavailable):
+    """The origin refuses our requests, for a reason that is neither the object nor the client's request.
+
+    See docs/invariants.md#whose-fault. `fault` is CREDENTIALS, CLOCK or CONFIGURATION, or ORIGIN if the response does
+    not show the reason.
+    """
+
+    is_final = True
+
+    def __init__(self, message: str, fault: Fault) -> None:
+        super().__init__(message)
+        self.fault = fault
+
+
+class NoSuchBucket(OriginRefused):
+    """S3's 404 for a bucket that does not exist. It is no absence of an object."""
+
 
 class OriginServerError(OriginUnavailable):
     """The origin sent a 5xx. `retry_after` is its Retry-After in seconds, or None without one."""
@@ -81,12 +140,22 @@ class OriginServerError(OriginUnavailable):
         self.retry_after = retry_after
 
 
+class OriginOverloaded(OriginServerError):
+    """The origin sent a 503: it cannot serve at the moment."""
+
+
+class OriginThrottled(OriginOverloaded):
+    """S3 asks for fewer requests (SlowDown and the like), or our own pace for a bucket allows none soon enough."""
+
+
 class InvalidOriginResponse(OriginServerError):
     """The response does not fit the request, or is not from S3. It does not show the origin's load."""
 
 
 class OriginCircuitOpen(OriginUnavailable):
     """The circuit breaker refused the request. A retry may pass after `retry_after` seconds."""
+
+    is_final = True
 
     def __init__(self, message: str, retry_after: float) -> None:
         super().__init__(message)

@@ -477,7 +477,7 @@ BUGS = (
         (
             Edit(
                 "bucketfront.s3.error_translation:_from_status",
-                "code in _ABSENT or (code == '404' and _may_be_from_s3(what, error))",
+                "response.status == 404 and _has_unparsed_body(headers)",
                 "True",
             ),
         ),
@@ -819,7 +819,7 @@ BUGS = (
             ),
             Edit(
                 "bucketfront.s3.client:S3Origin._with_retries",
-                " or asyncio.get_running_loop().time() + pause >= until",
+                " or now + pause >= until",
                 "",
             ),
         ),
@@ -1164,6 +1164,45 @@ BUGS = (
         "The stages check the key of the path, but no key from a form or an XML document.",
         (Edit("bucketfront.server.router:Route.admitted", "self.admit(key)", "pass"),),
         (SERVER + "test_pipeline.py::test_keys_of_forms", SERVER + "test_pipeline.py::test_keys_of_delete_objects"),
+    ),
+    Bug(
+        35,
+        "bucket-is-no-object",
+        "A bucket that does not exist counts as an absent object, and the 404 is remembered.",
+        (
+            Edit(
+                "bucketfront.s3.error_translation:_fact",
+                "('NoSuchKey', 'NoSuchVersion')",
+                "('NoSuchKey', 'NoSuchVersion', 'NoSuchBucket')",
+            ),
+        ),
+        ("tests/s3/test_s3_error_codes.py::test_our_own_faults", SERVER + "test_whose_fault.py"),
+    ),
+    Bug(
+        35,
+        "expired-token-to-clients",
+        "A refusal of our own credentials is the object's, so clients get 403.",
+        (
+            Edit(
+                "bucketfront.s3.error_translation:_fault",
+                "OriginRefused(message, fault)",
+                "AccessDenied(message)",
+            ),
+        ),
+        ("tests/s3/test_s3_error_codes.py::test_our_own_faults",),
+    ),
+    Bug(
+        35,
+        "refusals-cost-retries",
+        "Requests that S3 refuses for good are tried again, and use up the retries of others.",
+        (
+            Edit(
+                "bucketfront.s3.client:S3Origin._with_retries",
+                "error.is_final or number == READ_ATTEMPTS",
+                "number == READ_ATTEMPTS",
+            ),
+        ),
+        ("tests/s3/test_s3_error_codes.py::test_our_own_faults",),
     ),
 )
 

@@ -18,6 +18,7 @@ from bucketfront.config.origin_settings import OriginSettings, StaticCredentials
 from bucketfront.errors import (
     AccessDenied,
     DeleteMarker,
+    Fault,
     InvalidOriginResponse,
     NoSuchVersion,
     ObjectChanged,
@@ -25,11 +26,13 @@ from bucketfront.errors import (
     OriginBusy,
     OriginCircuitOpen,
     OriginError,
+    OriginRefused,
     OriginServerError,
+    OriginThrottled,
     OriginTimeout,
     OriginUnavailable,
     RangeUnsatisfiable,
-    WriteRefused,
+    RequestRefused,
 )
 from bucketfront.http.metadata import Metadata
 from bucketfront.http.ranges import FromTo
@@ -152,6 +155,7 @@ def test_opening_is_a_matter_of_the_failures_since_the_last_success(happened: li
         VersionUnchanged({}),  # 304
         ObjectNotFound("404"),
         AccessDenied("403"),
+        RequestRefused("400 KeyTooLongError"),
         ObjectChanged("412"),
         RangeUnsatisfiable("416"),
         NoSuchVersion("400"),
@@ -170,11 +174,17 @@ def test_successes(subject: Subject, answer: Exception | None) -> None:
 
 @pytest.mark.parametrize(
     "error",
-    [InvalidOriginResponse("no ETag"), OriginBusy("no slot"), WriteRefused("bad header"), asyncio.CancelledError()],
+    [
+        InvalidOriginResponse("no ETag"),
+        OriginBusy("no slot"),
+        OriginRefused("InvalidAccessKeyId", Fault.CREDENTIALS),
+        OriginThrottled("SlowDown"),
+        asyncio.CancelledError(),
+    ],
     ids=lambda error: type(error).__name__,
 )
 def test_outcomes_that_do_not_count(subject: Subject, error: BaseException) -> None:
-    """Errors that a client can cause, our own congestion and cancellation neither open it nor end a row of failures."""
+    """Errors that a client can cause, and our own, neither open it nor end a row of failures (I35)."""
 
     def neither() -> None:
         with pytest.raises(type(error)), subject.breaker.attempt(A):

@@ -16,6 +16,7 @@ from bucketfront.config.origin_settings import OriginSettings, StaticCredentials
 from bucketfront.errors import (
     DeleteMarker,
     InvalidOriginResponse,
+    NoSuchBucket,
     NoSuchVersion,
     ObjectChanged,
     ObjectNotFound,
@@ -63,6 +64,9 @@ KEYS = (
 # SeaweedFS stores objects as paths of files. It removes dot segments, merges slashes, treats a backslash as a slash and
 # a trailing slash as a folder, and bounds a name to 255 bytes.
 NOT_SEAWEED = frozenset({"a//b", "/lead", "x/", "../x", "a/./b", "back\\slash", "k" * 1024, "é" * 512})
+
+
+ABSENT_BUCKET = "no-such-bucket-4711"
 
 
 class Writes(Protocol):
@@ -160,7 +164,7 @@ async def subject(
     bucket_of: Callable[[OriginSettings], str],
 ) -> AsyncIterator[Subject]:
     if request.param == FAKE:
-        origin = FakeOrigin(chunk=CHUNK)
+        origin = FakeOrigin(chunk=CHUNK, absent_buckets=frozenset({ABSENT_BUCKET}))
         yield Subject(origin, FakeUploader(origin), "bucket", None)
         assert origin.bodies == 0
         return
@@ -392,8 +396,15 @@ async def test_an_absent_object(subject: Subject) -> None:
         await subject.origin.head(key)
     with pytest.raises(ObjectNotFound):
         await subject.origin.get(subject.key("\x1b[31m"), FromTo(0))  # S3's XML cannot hold that key
-    with pytest.raises(ObjectNotFound):
-        await subject.origin.get(ObjectKey("no-such-bucket-4711", "o"), FromTo(0))
+
+
+async def test_an_absent_bucket(subject: Subject) -> None:
+    """I13, I35: a bucket that does not exist is a fault of the configuration, and no absence of an object."""
+    key = ObjectKey(ABSENT_BUCKET, "o")
+    with pytest.raises(NoSuchBucket):
+        await subject.origin.get(key, FromTo(0))
+    with pytest.raises(NoSuchBucket):
+        await subject.origin.head(key)
 
 
 @pytest.mark.parametrize("name", KEYS)

@@ -68,7 +68,7 @@ def test_each_call_gets_its_own() -> None:
     [
         (response("412 Precondition Failed", b"<Error><Code>PreconditionFailed</Code></Error>"), PreconditionFailed),
         (response("409 Conflict", b"<Error><Code>ConditionalRequestConflict</Code></Error>"), WriteConflict),
-        (response("409 Conflict", b"<Error><Code>OperationAborted</Code></Error>"), WriteRefused),
+        (response("409 Conflict", b"<Error><Code>OperationAborted</Code></Error>"), WriteConflict),
         (response("404 Not Found", b"<Error><Code>NoSuchKey</Code></Error>"), ObjectNotFound),
         (response("501 Not Implemented", b"<Error><Code>NotImplemented</Code></Error>"), WriteRefused),
     ],

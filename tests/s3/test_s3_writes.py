@@ -12,7 +12,15 @@ from fakes import Head, RawConnection, RawServer, Script, object_bytes, response
 from stopwatch import HANG_S, assert_takes_less_than
 
 from bucketfront.config.origin_settings import OriginSettings
-from bucketfront.errors import AccessDenied, ObjectNotFound, OriginError, OriginTimeout, OriginUnavailable, WriteRefused
+from bucketfront.errors import (
+    AccessDenied,
+    NoSuchBucket,
+    OriginError,
+    OriginRefused,
+    OriginTimeout,
+    OriginUnavailable,
+    WriteRefused,
+)
 from bucketfront.http import dates, write_head
 from bucketfront.http.write_head import WriteHead
 from bucketfront.keys import ObjectKey
@@ -345,10 +353,13 @@ async def test_expires(value: str, at: float) -> None:
         (response("500 Internal Server Error"), OriginUnavailable),
         (response("503 Slow Down"), OriginUnavailable),
         (response("200 OK"), OriginUnavailable),  # no ETag: which version it made is unknown (I9)
-        (response("403 Forbidden"), AccessDenied),
+        (response("403 Forbidden", b"<Error><Code>AccessDenied</Code></Error>"), AccessDenied),
+        (response("403 Forbidden", b"<Error><Code>InvalidAccessKeyId</Code></Error>"), OriginRefused),
+        (response("400 Bad Request", b"<Error><Code>ExpiredToken</Code></Error>"), OriginRefused),
+        (response("403 Forbidden"), OriginRefused),
         (response("400 Bad Request", b"<Error><Code>BadDigest</Code></Error>"), WriteRefused),
         (response("413 Content Too Large", b"<Error><Code>EntityTooLarge</Code></Error>"), WriteRefused),
-        (response("404 Not Found", b"<Error><Code>NoSuchBucket</Code></Error>"), ObjectNotFound),
+        (response("404 Not Found", b"<Error><Code>NoSuchBucket</Code></Error>"), NoSuchBucket),
         (b"nonsense\r\n\r\n", OriginUnavailable),
     ],
 )
@@ -422,7 +433,7 @@ async def test_a_write_without_a_response() -> None:
             server.heads.clear()
             with pytest.raises(OriginTimeout):
                 await put.put(KEY, stream(b"x" * length), length, NOTHING)
-            assert len(server.heads) == 1
+            assert len(server.heads) <= 1  # a busy machine may time out before it connects
 
 
 async def test_a_slow_client_is_not_the_origins_fault() -> None:
@@ -454,8 +465,8 @@ async def test_a_redirected_write_is_not_followed(length: int | None) -> None:
 @pytest.mark.parametrize(
     ("answer", "error"),
     [
-        (response("403 Forbidden"), AccessDenied),
-        (response("404 Not Found", b"<Error><Code>NoSuchBucket</Code></Error>"), ObjectNotFound),
+        (response("403 Forbidden", b"<Error><Code>AccessDenied</Code></Error>"), AccessDenied),
+        (response("404 Not Found", b"<Error><Code>NoSuchBucket</Code></Error>"), NoSuchBucket),
         (response("500 Internal Server Error"), OriginUnavailable),
     ],
 )

@@ -110,10 +110,10 @@ async def test_reader_outlives_a_flight_that_was_dying(
 ERRORS = [
     # S3's status and code, ours
     (403, "AccessDenied", 403),
-    (401, "Unauthorized", 403),
-    (403, "SignatureDoesNotMatch", 403),
+    (401, "Unauthorized", 502),
+    (403, "SignatureDoesNotMatch", 502),
     (500, "InternalError", 502),
-    (503, "SlowDown", 502),
+    (503, "SlowDown", 503),
     (400, "ExpiredToken", 502),  # the proxy's credentials are no fault of the client's
     (301, "PermanentRedirect", 502),
     (307, "TemporaryRedirect", 502),

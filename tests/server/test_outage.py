@@ -125,13 +125,13 @@ async def test_one_sick_object(proxy: Proxy, s3: S3) -> None:
     assert (await proxy.get("/well")).body == b"data"
 
 
-async def test_slow_down(proxy: Proxy) -> None:
+async def test_service_unavailable(proxy: Proxy) -> None:
     """S3's 503 for everything is an outage as well, and opens the breaker."""
 
-    async def slow_down(_: Seen) -> bytes | None:
-        return canned(503, "SlowDown")
+    async def unavailable(_: Seen) -> bytes | None:
+        return canned(503, "ServiceUnavailable")
 
-    proxy.relay.on_request = slow_down
+    proxy.relay.on_request = unavailable
     await until_open(proxy)
     seen = len(proxy.relay.seen)
     for number in range(10):

@@ -38,6 +38,7 @@ from bucketfront.errors import (
     NotCached,
     ObjectNotFound,
     OriginCircuitOpen,
+    OriginRefused,
     OriginUnavailable,
     ProxyError,
 )
@@ -180,7 +181,8 @@ class LookupFlow:
             return Absent(CacheStatus(forward, fwd_status=404, collapsed=joins, stored=remembered))
         except OriginUnavailable as error:
             now = self._clock()
-            is_outage = isinstance(error, OriginCircuitOpen)
+            # Our own credentials, clock and configuration are repaired by people, which takes longer than a failure.
+            is_outage = isinstance(error, OriginCircuitOpen | OriginRefused)
             if stale is None or stale.is_removed or -stale.ttl(now) >= _stale_window(stale, is_outage=is_outage):
                 raise
             self._counters.stale_hits += 1

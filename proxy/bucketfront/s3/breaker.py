@@ -39,9 +39,12 @@ from bucketfront.errors import (
     ObjectNotFound,
     OriginBusy,
     OriginCircuitOpen,
+    OriginRefused,
     OriginServerError,
+    OriginThrottled,
     OriginUnavailable,
     RangeUnsatisfiable,
+    RequestRefused,
 )
 from bucketfront.keys import ObjectKey
 from bucketfront.s3.error_translation import VersionUnchanged
@@ -61,9 +64,11 @@ _SUCCESSES = (
     AccessDenied,
     NoSuchVersion,
     DeleteMarker,
+    RequestRefused,
 )
-# A client's request can cause an invalid response, and OriginBusy is our own congestion. Neither shows the health.
-_NEUTRAL = (InvalidOriginResponse, OriginBusy)
+# A client's request can cause an invalid response, OriginBusy is our own congestion, and OriginRefused our own fault. A
+# throttled request slows its bucket down instead. None of these shows the origin's health.
+_NEUTRAL = (InvalidOriginResponse, OriginBusy, OriginRefused, OriginThrottled)
 
 log = logging.getLogger(__name__)
 

@@ -10,8 +10,9 @@ Reads pass the circuit breaker and report their outcome to it. Writes are tried 
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack, suppress
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from types import TracebackType
@@ -26,10 +27,15 @@ from bucketfront import __version__
 from bucketfront.cache import NotModified, OriginResponse
 from bucketfront.config.origin_settings import OriginSettings, ProfileCredentials, StaticCredentials
 from bucketfront.errors import (
+    AccessDenied,
+    NoSuchBucket,
+    ObjectChanged,
+    ObjectNotFound,
     OriginBusy,
     OriginCircuitOpen,
     OriginError,
     OriginServerError,
+    OriginThrottled,
     OriginTimeout,
     OriginUnavailable,
     RangeUnsatisfiable,
@@ -43,7 +49,8 @@ from bucketfront.s3.body import S3Body
 from bucketfront.s3.breaker import Breaker
 from bucketfront.s3.connection_slots import ConnectionSlots
 from bucketfront.s3.endpoint import DEFAULT_REGION, S3Endpoint, resolve
-from bucketfront.s3.error_translation import UnprovenAbsence, VersionUnchanged, translated
+from bucketfront.s3.error_translation import Unexplained, VersionUnchanged, translated
+from bucketfront.s3.pace import Pace
 from bucketfront.s3.transport import StrictHTTPSession
 from bucketfront.s3.upload.upload_slots import UploadSlots
 from bucketfront.task_set import TaskSet
@@ -51,7 +58,11 @@ from bucketfront.task_set import TaskSet
 T = TypeVar("T")
 
 READ_ATTEMPTS = 3  # of one read: a failure of one in a hundred requests becomes one in a million
+ACCEPTED_S = 10.0  # for which a response shows that the bucket exists and our credentials are valid
 RETRY_PAUSE_S = 0.1  # at most before the second attempt, doubled for the third: S3 takes as long for a head
+
+# S3 sends these only for a bucket that exists, to requests whose credentials it accepts.
+_ACCEPTANCES = (VersionUnchanged, ObjectNotFound, ObjectChanged, RangeUnsatisfiable, AccessDenied)
 
 
 class S3Origin:
@@ -71,6 +82,8 @@ class S3Origin:
         self._call_timeout = settings.connect_timeout + settings.read_timeout
         self._slots = ConnectionSlots(settings.max_connections)
         self.upload_slots = UploadSlots(self._slots, settings.max_connections)
+        self.paces: defaultdict[str, Pace] = defaultdict(lambda: Pace(time.monotonic))  # by bucket
+        self._accepted_at: dict[str, float] = {}  # by bucket: when S3 last accepted it and our credentials
         self._has_bare_etags = False  # the latest response with bytes had an ETag without quotes
         self.slow_bodies = 0  # bodies that were ended because they came too slowly
         self.parts = 0  # parts of uploads that S3 accepted
@@ -175,6 +188,7 @@ class S3Origin:
             return OriginResponse(metadata, span.start, span.stop, body)
 
         self.breaker.check()
+        await self.wait_for_turn(key.bucket)
         async with _HeldConnection(self, key) as connection:
             try:
                 response = await self._with_retries(what, key, attempt)
@@ -192,24 +206,28 @@ class S3Origin:
             params = _params(key, IfNoneMatch=if_none_match)
             try:
                 response = await self.call(f"HEAD {key}", self._client.head_object, params)
-            except UnprovenAbsence:
-                await self._confirm_absence(key)
+            except Unexplained as refusal:
+                if refusal.presumed is not None and self._is_accepted(key.bucket):
+                    raise refusal.presumed from refusal
+                await self._explain(key)
                 raise
             head = response["ResponseMetadata"]
             size = responses.size_sent(head["HTTPStatusCode"], head["HTTPHeaders"])
             return responses.metadata(head["HTTPHeaders"], size, key.version, is_whole=True)
 
         self.breaker.check()
+        await self.wait_for_turn(key.bucket)
         async with _HeldConnection(self, key):
             try:
                 return await self._with_retries(f"HEAD {key}", key, attempt)
             except VersionUnchanged as unchanged:
                 return responses.not_modified(unchanged.headers, if_none_match, key.version)
 
-    async def _confirm_absence(self, key: ObjectKey) -> None:
-        """Raise ObjectNotFound if S3's 404 to a GET confirms a 404 to HEAD, which has no body with S3's error code.
+    async def _explain(self, key: ObjectKey) -> None:
+        """Raise what a GET raises whose response has S3's code, for a HEAD that S3 refused without a body.
 
-        Returns if the object exists (docs/invariants.md#errors-are-not-data). Otherwise raises as `get`.
+        Returns if S3 sends the object, so that the response to HEAD was not S3's, or an empty one
+        (docs/invariants.md#errors-are-not-data).
         """
         what = f"GET {key}"
         with suppress(RangeUnsatisfiable):
@@ -219,14 +237,16 @@ class S3Origin:
     async def delete(self, key: ObjectKey) -> None:
         """Call S3 DeleteObject. It succeeds also if the object is absent. Raises AccessDenied, OriginUnavailable."""
         assert key.version is None, "a past version is never deleted"
-        async with self.connection():
+        async with self.connection(key.bucket):
             await self.call(f"DELETE {key}", self._client.delete_object, _params(key))
 
     async def create_bucket(self, bucket: str) -> None:
-        """Call S3 CreateBucket, unless HeadBucket finds the bucket."""
+        """Call S3 CreateBucket if HeadBucket does not find the bucket. Raises OriginErrors."""
         try:
             await self.probe(bucket)
-        except OriginError:
+        except AccessDenied:
+            return  # it exists, and only its list is denied
+        except NoSuchBucket:
             where = {"LocationConstraint": self.endpoint.region}
             params: dict[str, Any] = {"Bucket": bucket}
             if not self.endpoint.is_custom and self.endpoint.region != DEFAULT_REGION:
@@ -234,10 +254,12 @@ class S3Origin:
             await self.call(f"CREATE {bucket}", self._client.create_bucket, params)
 
     async def probe(self, bucket: str) -> None:
-        """Call S3 HeadBucket. Raises ObjectNotFound, AccessDenied, OriginUnavailable."""
+        """Call S3 HeadBucket. Raises NoSuchBucket, AccessDenied, OriginUnavailable."""
         try:
             await self.call(f"HEAD {bucket}", self._client.head_bucket, {"Bucket": bucket})
-        except UnprovenAbsence:
+        except Unexplained as refusal:
+            if isinstance(refusal.presumed, NoSuchBucket):
+                raise refusal.presumed from refusal
             # The permission that HeadBucket needs is the one to list.
             await self.call(f"LIST {bucket}", self._client.list_objects_v2, {"Bucket": bucket, "MaxKeys": 1})
             raise
@@ -254,16 +276,42 @@ class S3Origin:
 
         `call_timeout` is in seconds. Its default is connect_timeout + read_timeout.
         """
-        with translated(what, params):
+        with self.observed(params["Bucket"]), translated(what, params):
             async with asyncio.timeout(call_timeout or self._call_timeout):
                 return await operation(**params)
 
-    def connection(self) -> "_HeldConnection":
-        """Return a context that holds one of `max_connections` for a call that reads no object.
+    @contextmanager
+    def observed(self, bucket: str) -> Iterator[None]:
+        """Run one request for `bucket`, and learn from its response what holds for the bucket."""
+        try:
+            yield
+        except OriginThrottled:
+            self.paces[bucket].throttled()
+            raise
+        except _ACCEPTANCES:
+            self._accepted_at[bucket] = time.monotonic()
+            raise
+        self._accepted_at[bucket] = time.monotonic()
 
-        To enter it raises OriginBusy if no connection comes free within the deadline.
+    async def wait_for_turn(self, bucket: str) -> None:
+        """Wait until a request may be sent, if S3 has asked for fewer. Raises OriginThrottled if that is too late."""
+        if wait := self.paces[bucket].take_turn():
+            await asyncio.sleep(wait)
+
+    def _is_accepted(self, bucket: str) -> bool:
+        """Return whether a recent response has shown that the bucket exists and our credentials are valid."""
+        accepted_at = self._accepted_at.get(bucket)
+        return accepted_at is not None and time.monotonic() - accepted_at < ACCEPTED_S
+
+    @asynccontextmanager
+    async def connection(self, bucket: str) -> AsyncIterator[None]:
+        """Hold one of `max_connections` inside the block, for a call that reads no object of `bucket`.
+
+        Raises OriginBusy if no connection comes free within the deadline, and OriginThrottled as `wait_for_turn`.
         """
-        return _HeldConnection(self, None)
+        await self.wait_for_turn(bucket)
+        async with _HeldConnection(self, None):
+            yield
 
     @property
     def client(self) -> Any:
@@ -280,12 +328,13 @@ class S3Origin:
                     # The timeout is inside the attempt. Around it, the breaker would see a cancelled request.
                     async with asyncio.timeout_at(until):
                         return await attempt()
-            except OriginCircuitOpen:
-                raise
-            except OriginUnavailable:
-                pause = backoff(RETRY_PAUSE_S, number, random.random())  # noqa: S311 - jitter, no secret
-                is_last = number == READ_ATTEMPTS
-                if is_last or asyncio.get_running_loop().time() + pause >= until or not self.retries.spend():
+            except OriginUnavailable as error:
+                now, pause = asyncio.get_running_loop().time(), backoff(RETRY_PAUSE_S, number, random.random())  # noqa: S311 - jitter, no secret
+                is_last = error.is_final or number == READ_ATTEMPTS
+                if is_last or now + pause >= until or not self.retries.spend():
+                    raise
+                pause = max(pause, self.paces[key.bucket].take_turn())
+                if now + pause >= until:
                     raise
                 await asyncio.sleep(pause)
         raise AssertionError("unreachable")

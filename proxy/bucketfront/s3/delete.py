@@ -20,7 +20,7 @@ async def delete_objects(origin: S3Origin, keys: Sequence[ObjectKey]) -> dict[Ob
     bucket = keys[0].bucket
     assert all(key.bucket == bucket and key.version is None for key in keys), "one bucket, and no past version"
     params = {"Bucket": bucket, "Delete": {"Objects": [{"Key": key.key} for key in keys]}}
-    async with origin.connection():
+    async with origin.connection(bucket):
         result = await origin.call(f"DELETE {len(keys)} keys of {bucket}", origin.client.delete_objects, params)
     deleted = {item.get("Key") for item in result.get("Deleted", ())}
     refused = {item.get("Key"): _refusal(str(item.get("Code", ""))) for item in result.get("Errors", ())}

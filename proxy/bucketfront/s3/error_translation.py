@@ -4,6 +4,7 @@ The messages have S3's error code and the key. They never have a signature, a cr
 (docs/invariants.md#secrets-stay-in).
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -26,25 +27,31 @@ from botocore.parsers import ResponseParserError
 from bucketfront.errors import (
     AccessDenied,
     DeleteMarker,
+    ErrorResponse,
+    Fault,
     InvalidOriginResponse,
+    NoSuchBucket,
     NoSuchUpload,
     NoSuchVersion,
+    ObjectArchived,
     ObjectChanged,
     ObjectNotFound,
     OriginError,
+    OriginOverloaded,
+    OriginRefused,
     OriginServerError,
+    OriginThrottled,
     OriginTimeout,
     OriginUnavailable,
     PreconditionFailed,
     RangeUnsatisfiable,
+    RequestRefused,
     WriteConflict,
     WriteRefused,
 )
 from bucketfront.http import ranges
-from bucketfront.s3 import responses
+from bucketfront.s3 import error_codes, responses
 
-# S3 API, "Error responses".
-_ABSENT = frozenset({"NoSuchKey", "NoSuchBucket", "NoSuchVersion"})
 # S3 API, "Common response headers". A load balancer or a proxy in front of S3 sends none of them with its own pages.
 _S3_HEADERS = ("x-amz-request-id", "x-amz-id-2", "x-amz-bucket-region", "x-amz-version-id", "x-amz-delete-marker")
 _XML = ("application/xml", "text/xml")
@@ -53,6 +60,12 @@ _CREDENTIALS = (NoCredentialsError, PartialCredentialsError, CredentialRetrieval
 _RETRY_AFTER_S = range(1, 61)  # a longer one would keep an origin out of use for too long if it is an error
 _NO_PARAMS: Mapping[str, Any] = {}
 _TIMEOUTS = (ConnectTimeoutError, ReadTimeoutError, aiohttp.ServerTimeoutError, TimeoutError)
+_CODE = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,79}")
+_ID = re.compile(r"[\x21-\x7e]{1,200}")
+_REGION = re.compile(r"[a-z0-9-]{1,40}")
+# Statuses to a HEAD that S3 explains in a body, which the response to a HEAD does not have.
+_UNEXPLAINED = frozenset({400, 403, 404})
+_OF_THE_WRITE = frozenset({400, 409, 411, 413, 501})  # a write's statuses that are its client's, with any code
 
 
 class VersionUnchanged(Exception):
@@ -63,8 +76,17 @@ class VersionUnchanged(Exception):
         self.headers = headers
 
 
-class UnprovenAbsence(InvalidOriginResponse):
-    """A 404 to HEAD without a header of S3, so that it may be a load balancer's. The client sends a GET then."""
+class Unexplained(InvalidOriginResponse):
+    """A 400, 403 or 404 to HEAD: without a body, S3's code for the reason is unknown. A GET may show it.
+
+    `presumed` is the usual reason of S3 for such a response, or None if the response may not be from S3.
+    """
+
+    is_final = True
+
+    def __init__(self, message: str, presumed: OriginError | None) -> None:
+        super().__init__(message)
+        self.presumed = presumed
 
 
 @contextmanager
@@ -86,8 +108,8 @@ def translated(what: str, params: Mapping[str, Any] = _NO_PARAMS) -> Iterator[No
         raise OriginTimeout(f"{what}: the origin did not answer in time ({type(error).__name__})") from error
     except ParamValidationError as error:
         raise WriteRefused(f"{what}: a header or the key holds what S3 does not take") from error
-    except (ResponseParserError, ValueError) as error:
-        # The ValueError is botocore's, which parses every header that it knows, needed or not.
+    except (ResponseParserError, ValueError, TypeError, AttributeError) as error:
+        # The last three are botocore's. It parses every header that it knows, needed or not, and expects flat XML.
         raise InvalidOriginResponse(f"{what}: {type(error).__name__}") from error
     except (BotoCoreError, aiohttp.ClientError, OSError) as error:
         kind = InvalidOriginResponse if _is_invalid_head(error) else OriginUnavailable
@@ -101,52 +123,124 @@ def _is_invalid_head(error: Exception) -> bool:
     )
 
 
-def _from_status(what: str, error: ClientError, params: Mapping[str, Any]) -> OriginError | VersionUnchanged:  # noqa: C901, PLR0911, PLR0912 - a table
-    response = error.response.get("ResponseMetadata", {})
-    status, headers = response.get("HTTPStatusCode", 0), response.get("HTTPHeaders", {})
-    code = str(error.response.get("Error", {}).get("Code", ""))
-    message = f"{what}: the origin answered {status} {code}"
-    if "VersionId" in params and (fault := _version_error(message, status, code, headers)) is not None:
-        return fault
-    match status:
-        case 304 if "IfNoneMatch" in params and error.operation_name in _READS:
-            return VersionUnchanged(headers)
-        case 404 if code in _ABSENT or (code == "404" and _may_be_from_s3(what, error)):
+def _from_status(what: str, error: ClientError, params: Mapping[str, Any]) -> OriginError | VersionUnchanged:
+    details = error.response.get("ResponseMetadata", {})
+    headers = details.get("HTTPHeaders", {})
+    response = _response(error, details, headers)
+    is_read = error.operation_name in _READS
+    if response.status == 304 and "IfNoneMatch" in params and is_read:
+        return VersionUnchanged(headers)
+    message = f"{what}: the origin answered {response.status} {response.code}".rstrip()
+    found = _fact(message, response, headers, params, is_read=is_read)
+    # botocore takes the status for the code of a response in which it found none.
+    if found is None and error.response.get("Error", {}).get("Code") == str(response.status):
+        if error.operation_name.startswith("Head"):
+            found = _unexplained(message, error.operation_name, response, headers)
+        elif response.status == 404 and _has_unparsed_body(headers):
+            found = ObjectNotFound(message)
+    if found is None:
+        found = _fault(message, response, headers, is_read=is_read)
+    found.response = response
+    return found
+
+
+def _response(error: ClientError, details: Mapping[str, Any], headers: Mapping[str, str]) -> ErrorResponse:
+    """Return what the response says of itself. A text of another form than S3's is dropped, since it goes into logs."""
+    body = error.response.get("Error", {})
+
+    def text(pattern: re.Pattern[str], *found: object) -> str:
+        return next((value for value in found if isinstance(value, str) and pattern.fullmatch(value)), "")
+
+    return ErrorResponse(
+        status=details.get("HTTPStatusCode", 0),
+        code=text(_CODE, body.get("Code")),
+        request_id=text(_ID, headers.get("x-amz-request-id")),
+        host_id=text(_ID, headers.get("x-amz-id-2")),
+        region=text(_REGION, headers.get("x-amz-bucket-region"), body.get("Region")),
+    )
+
+
+def _fact(  # noqa: PLR0911 - a table
+    message: str, response: ErrorResponse, headers: Mapping[str, str], params: Mapping[str, Any], *, is_read: bool
+) -> OriginError | None:
+    """Return the error of a response that states a fact about the object or the upload, or None.
+
+    A 304, 412 or 416 must fit the request.
+    """
+    match response.status:
+        case 400 if "VersionId" in params and response.code == "InvalidArgument":
+            return NoSuchVersion(f"{message}; the version id is malformed")
+        case 405 if "VersionId" in params and (
+            response.code == "MethodNotAllowed" or headers.get("x-amz-delete-marker") == "true"
+        ):
+            return DeleteMarker(f"{message}; the version is a delete marker")
+        case 404 if response.code in ("NoSuchKey", "NoSuchVersion"):
             return ObjectNotFound(message)
-        case 404 if what.startswith("HEAD "):
-            return UnprovenAbsence(message)
-        case 404 if code == "NoSuchUpload" and error.operation_name not in _READS:
+        case 404 if response.code == "NoSuchUpload" and not is_read:
             return NoSuchUpload(message)
-        case 401 | 403:
-            return AccessDenied(message)
-        case 412 if error.operation_name not in _READS:
+        case 409 if response.code in ("ConditionalRequestConflict", "OperationAborted") and not is_read:
+            return WriteConflict(message)
+        case 412 if not is_read:
             return PreconditionFailed(message)
         case 412 if "IfMatch" in params:
             return ObjectChanged(message)
-        case 409 if code == "ConditionalRequestConflict":
-            return WriteConflict(message)
         case 416 if responses.is_unsatisfiable(headers, ranges.requested(params.get("Range"))):
             return RangeUnsatisfiable(message)
-        case 400 | 409 | 411 | 413 | 501 if error.operation_name not in _READS:
-            return WriteRefused(message)
-        case 301 | 302 | 307 | 308:
-            return InvalidOriginResponse(f"{message}; the bucket lives elsewhere: see origin.region and endpoint_url")
-        case _:
-            return (
-                OriginServerError(message, _retry_after(headers)) if status >= 500 else InvalidOriginResponse(message)
-            )
-
-
-def _version_error(message: str, status: int, code: str, headers: Mapping[str, str]) -> OriginError | None:
-    """Return the error of a GetObject or HeadObject whose versionId is the reason, or None.
-
-    A response to HEAD has no body, so its status is all that botocore has for a code.
-    """
-    if status == 400 and code in ("InvalidArgument", "400"):
-        return NoSuchVersion(f"{message}; the version id is malformed")
-    if status == 405 and (code == "MethodNotAllowed" or headers.get("x-amz-delete-marker") == "true"):
-        return DeleteMarker(f"{message}; the version is a delete marker")
+        case 304 | 412 | 416:
+            return InvalidOriginResponse(message)
     return None
+
+
+def _unexplained(
+    message: str, operation: str, response: ErrorResponse, headers: Mapping[str, str]
+) -> OriginError | None:
+    if response.status not in _UNEXPLAINED:
+        return None
+    presumed: OriginError | None = None
+    if any(name in headers for name in _S3_HEADERS) and _media_type(headers) in ("", *_XML):
+        if response.status == 404:
+            presumed = ObjectNotFound(message) if operation == "HeadObject" else _no_such_bucket(message)
+        elif response.status == 403:
+            presumed = AccessDenied(message)
+    if presumed is not None:
+        presumed.response = response
+    return Unexplained(message, presumed)
+
+
+def _fault(message: str, response: ErrorResponse, headers: Mapping[str, str], *, is_read: bool) -> OriginError:
+    """Return the error by whose fault it is, see `error_codes`."""
+    meaning = error_codes.meaning(response.code, response.status)
+    if meaning is None:
+        return _unknown(message, response, is_read=is_read)
+    if meaning.cure:
+        message = f"{message}; {meaning.cure}"
+    if response.region and meaning.fault is Fault.CONFIGURATION:
+        message = f"{message}; the bucket's region is {response.region}"
+    match meaning.fault:
+        case Fault.OBJECT:
+            return ObjectArchived(message) if response.code == "InvalidObjectState" else AccessDenied(message)
+        case Fault.REQUEST:
+            return RequestRefused(message) if is_read else WriteRefused(message)
+        case Fault.LOAD:
+            return OriginThrottled(message, _retry_after(headers))
+        case Fault.ORIGIN:
+            kind = OriginOverloaded if response.status == 503 else OriginServerError
+            return kind(message, _retry_after(headers))
+        case fault:
+            return NoSuchBucket(message, fault) if response.code == "NoSuchBucket" else OriginRefused(message, fault)
+
+
+def _unknown(message: str, response: ErrorResponse, *, is_read: bool) -> OriginError:
+    """Return the error of a 4xx or 501 with an unknown code, or with none, such as the page of a load balancer."""
+    if not is_read and response.status in _OF_THE_WRITE:
+        return WriteRefused(message)
+    if response.status == 403 and response.code:
+        return AccessDenied(message)
+    return OriginRefused(message, Fault.ORIGIN)
+
+
+def _no_such_bucket(message: str) -> NoSuchBucket:
+    return NoSuchBucket(message, Fault.CONFIGURATION)
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
@@ -156,14 +250,13 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
     return float(seconds) if seconds in _RETRY_AFTER_S else None
 
 
-def _may_be_from_s3(what: str, error: ClientError) -> bool:
-    """Return whether S3 sent a 404 in which botocore found no code, and which it so named by its status.
+def _has_unparsed_body(headers: Mapping[str, str]) -> bool:
+    """Return whether a 404 without a code has a body of S3's media type.
 
-    A response to HEAD has no body, but S3's headers may show it. The others repeat the key, and XML cannot represent
-    all control characters.
+    S3 repeats the key in it, and XML cannot represent all control characters, so botocore could not parse it.
     """
-    headers = error.response["ResponseMetadata"]["HTTPHeaders"]
-    media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
-    if what.startswith("HEAD "):
-        return media_type in ("", *_XML) and any(name in headers for name in _S3_HEADERS)
-    return media_type in _XML and headers.get("content-length") != "0"
+    return _media_type(headers) in _XML and headers.get("content-length") != "0"
+
+
+def _media_type(headers: Mapping[str, str]) -> str:
+    return headers.get("content-type", "").partition(";")[0].strip().lower()

@@ -16,18 +16,24 @@ from bucketfront.errors import (
     BadPath,
     ContentMismatch,
     DeleteMarker,
+    ErrorResponse,
     NoSuchMount,
     NoSuchVersion,
     NotCached,
+    ObjectArchived,
     ObjectChanged,
     ObjectNotFound,
     OriginBusy,
     OriginCircuitOpen,
     OriginError,
+    OriginOverloaded,
+    OriginServerError,
+    OriginThrottled,
     OriginTimeout,
     OriginUnavailable,
     PreconditionFailed,
     ProxyError,
+    RequestRefused,
     StoreError,
     StoreFull,
     WriteConflict,
@@ -119,10 +125,13 @@ _TABLE: tuple[tuple[type[ProxyError], int, str | None], ...] = (
     (ObjectNotFound, 404, "no such object"),
     (NoSuchVersion, 400, "versionId is malformed"),
     (DeleteMarker, 405, "this version is a delete marker"),
+    (ObjectArchived, 403, "the object is archived, and must be restored before it can be read"),
     (AccessDenied, 403, "the origin denied access"),
     (NotCached, 504, "not in the cache, and the request says only-if-cached"),
     (OriginCircuitOpen, 503, "the origin is out of reach"),
     (OriginBusy, 503, "all connections to the origin are in use"),
+    (OriginThrottled, 503, "the origin asks for fewer requests"),
+    (OriginOverloaded, 503, "the origin cannot serve at the moment"),
     (OriginTimeout, 504, "the origin did not answer in time"),
     (OriginUnavailable, 502, "the origin is unavailable"),
     (ContentMismatch, 502, "the origin's bytes are not what its own checksum says"),
@@ -130,6 +139,7 @@ _TABLE: tuple[tuple[type[ProxyError], int, str | None], ...] = (
     (PreconditionFailed, 412, "the condition of the write does not hold"),
     (WriteConflict, 409, "another write of the object came in between; try again"),
     (WriteRefused, 400, "the origin refused the write"),
+    (RequestRefused, 400, "the origin does not allow such a key"),
     (StoreFull, 503, "there is no room for more of an upload to wait in; try again"),
     (StoreError, 500, "the cache's disk failed"),
     (ProxyError, 502, "the origin failed"),
@@ -168,8 +178,8 @@ def _response_to(error: ProxyError, exchange: Exchange, details: Mapping[str, ob
     if isinstance(error, DeleteMarker):
         headers["Allow"] = ""  # RFC 9110 section 10.2.1: no method is allowed at present
     if isinstance(error, OriginError) and status in (502, 503, 504):
-        wait = error.retry_after if isinstance(error, OriginCircuitOpen) else _RETRY_AFTER_S
-        headers["Retry-After"] = str(max(1, math.ceil(wait)))
+        wait = error.retry_after if isinstance(error, OriginCircuitOpen | OriginServerError) else None
+        headers["Retry-After"] = str(max(1, math.ceil(wait or _RETRY_AFTER_S)))
     if isinstance(error, TooManyUploads | StoreFull | Overloaded):
         headers["Retry-After"] = str(_RETRY_AFTER_S)
     if isinstance(error, WrongVersion):
@@ -188,16 +198,12 @@ def _row(error: ProxyError) -> tuple[int, str | None]:
 
 def cache_status(error: ProxyError) -> CacheStatus:
     match error.cause if isinstance(error, PartlyStored) else error:
-        case AccessDenied():
-            return CacheStatus(Forward.MISS, fwd_status=403)
-        case NoSuchVersion():
-            return CacheStatus(Forward.MISS, fwd_status=400)
-        case DeleteMarker():
-            return CacheStatus(Forward.MISS, fwd_status=405)
         case OriginCircuitOpen():
             return CacheStatus(Forward.MISS, detail="outage")
         case OriginUnavailable() | ObjectChanged():
             return CacheStatus(Forward.MISS, detail="origin-unavailable")
+        case OriginError(response=ErrorResponse(status=status)) as failed if not isinstance(failed, WriteRefused):
+            return CacheStatus(Forward.MISS, fwd_status=status)
         case _:
             return CacheStatus(Forward.BYPASS, detail="refused")
 

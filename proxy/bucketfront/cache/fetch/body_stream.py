@@ -13,7 +13,7 @@ from collections.abc import Callable
 from bucketfront.cache.fetch.part_fetch import FetchContext
 from bucketfront.cache.fetch.version import Version
 from bucketfront.cache.origin import OriginResponse
-from bucketfront.errors import OriginBusy, OriginCircuitOpen, OriginError, OriginTimeout, OriginUnavailable
+from bucketfront.errors import OriginBusy, OriginError, OriginTimeout, OriginUnavailable
 from bucketfront.http.ranges import FromTo
 from bucketfront.retry import backoff
 
@@ -59,9 +59,9 @@ class BodyStream:
                 self._request = self._new_request()
             try:
                 data = await self._next(self._request)
-            except OriginCircuitOpen:
-                raise
             except OriginUnavailable as error:
+                if error.is_final:
+                    raise
                 await self._recover(error, self._request)
                 continue
             if data:

@@ -112,7 +112,7 @@ class Multipart:
         cls, origin: S3Origin, key: ObjectKey, params: dict[str, Any], progress_timeout: float, journal: Journal | None
     ) -> Self:
         what = f"CREATE UPLOAD {key}"
-        async with origin.connection():
+        async with origin.connection(key.bucket):
             named = {**params, "Bucket": key.bucket, "Key": key.key}
             created = await origin.call(what, origin.client.create_multipart_upload, named)
         if not created.get("UploadId"):
@@ -156,6 +156,7 @@ class Multipart:
         self._origin.retries.earn()
         for attempt in range(1, attempts + 1):
             try:
+                await self._origin.wait_for_turn(self.key.bucket)
                 async with self._origin.upload_slots.slot(self._progress_timeout):
                     body = chunks()
                     response = await send(self._origin, what, "upload_part", params, body, size, self._progress_timeout)
@@ -164,7 +165,7 @@ class Multipart:
             except OriginUnavailable as error:
                 # OriginBusy sent no request, because none of our connections came free.
                 is_free = isinstance(error, OriginBusy)
-                if attempt == attempts or not (is_free or self._origin.retries.spend()):
+                if attempt == attempts or error.is_final or not (is_free or self._origin.retries.spend()):
                     raise
                 self._origin.parts_retried += 1
                 log.info("%s is sent again: %s", what, error)
@@ -180,7 +181,7 @@ class Multipart:
         what = f"COMPLETE UPLOAD {self.key}"
         named = [{"PartNumber": part.number, "ETag": part.etag} for part in sorted(parts, key=lambda p: p.number)]
         params = {**self._params, "MultipartUpload": {"Parts": named}, **conditions}
-        async with self._origin.connection():
+        async with self._origin.connection(self.key.bucket):
             call = self._origin.client.complete_multipart_upload
             done = await self._origin.call(what, call, params, call_timeout=COMPLETION_TIMEOUT_S)
         if not done.get("ETag"):  # S3 may send status 200 first and fail afterwards
@@ -199,7 +200,7 @@ class Multipart:
 
     async def _abort(self) -> None:
         try:
-            async with self._origin.connection():
+            async with self._origin.connection(self.key.bucket):
                 what, call = f"ABORT UPLOAD {self.key}", self._origin.client.abort_multipart_upload
                 await self._origin.call(what, call, self._params)
         except NoSuchUpload:

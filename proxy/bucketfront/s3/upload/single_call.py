@@ -61,7 +61,7 @@ async def send(
             raise
 
     try:
-        with translated(what):
+        with origin.observed(params["Bucket"]), translated(what):
             async with asyncio.timeout(progress_timeout) as deadline:
                 body = _StreamedBody(watched(), origin.upload_slots, deadline, progress_timeout) if size else b""
                 response: dict[str, Any] = await call(**params, Body=body, ContentLength=size)

@@ -98,6 +98,7 @@ class S3Uploader:
         params = {**put_params(head), "Bucket": key.bucket, "Key": key.key}
         await about_to_write()
         timeout = self._progress_timeout
+        await self._origin.wait_for_turn(key.bucket)
         async with self._origin.upload_slots.slot(timeout):
             response = await send(self._origin, f"PUT {key}", "put_object", params, part.chunks(), part.size, timeout)
         return Written(str(response["ETag"]))
