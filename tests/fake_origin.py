@@ -274,6 +274,7 @@ class FakeUploader:
 
 def _not_modified(metadata: Metadata) -> NotModified:
     """Return the fields of the 200 that a 304 repeats (RFC 9110 section 15.4.5)."""
+    named = ("cache-control", "expires")
     return NotModified(
-        metadata.last_modified, metadata.age, metadata.header("cache-control"), metadata.header("expires")
+        metadata.last_modified, metadata.age, tuple(pair for pair in metadata.headers if pair[0].lower() in named)
     )

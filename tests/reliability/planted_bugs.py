@@ -59,6 +59,19 @@ BUGS = (
     ),
     Bug(
         1,
+        "part-with-200",
+        "A 200 with Content-Range is taken for the whole object.",
+        (
+            Edit(
+                "bucketfront.s3.responses:_check_no_content_range",
+                "'content-range' in headers",
+                "'x-content-range' in headers",
+            ),
+        ),
+        (ANSWERS + "test_contradictory_heads_are_refused", SERVER + "test_lies.py"),
+    ),
+    Bug(
+        1,
         "version-id-ignored",
         "A request by version id accepts a response of any version.",
         (Edit("bucketfront.s3.responses:_version", "sent != requested", "not sent"),),
@@ -183,12 +196,32 @@ BUGS = (
         "A 304 with a new Last-Modified refreshes the metadata of the old version.",
         (
             Edit(
-                "bucketfront.cache.fetch.requests:revalidate",
-                "response.last_modified in (None, known.last_modified)",
-                "response.age is not None",
+                "bucketfront.http.metadata:Metadata.renewed",
+                "last_modified not in (None, self.last_modified)",
+                "age is None",
             ),
         ),
         (SERVER + "test_representation.py::test_metadata_that_changed_under_the_same_etag",),
+    ),
+    Bug(
+        4,
+        "304-renews-nothing",
+        "A 304 keeps the stored Cache-Control and Expires, whatever it says itself.",
+        (Edit("bucketfront.http.metadata:Metadata.renewed", "sent = {", "headers = ()\n    sent = {"),),
+        (SERVER + "test_object_fields.py::test_a_304_renews_the_lifetime",),
+    ),
+    Bug(
+        4,
+        "one-coding",
+        "Octets that are not UTF-8 are left out of a header field.",
+        (
+            Edit(
+                "bucketfront.server.http1.aiohttp_private:_with_octets",
+                "if all(map(is_text, headers.values())):",
+                "if headers:",
+            ),
+        ),
+        (SERVER + "test_object_fields.py::test_octets_pass_in_a_304",),
     ),
     Bug(
         5,

@@ -36,6 +36,7 @@ from bucketfront.errors import (
 )
 from bucketfront.http.metadata import Metadata
 from bucketfront.http.ranges import FromTo
+from bucketfront.http.response_fields import ResponseFields
 from bucketfront.keys import ObjectKey
 from bucketfront.s3 import breaker
 from bucketfront.s3.breaker import (
@@ -152,7 +153,7 @@ def test_opening_is_a_matter_of_the_failures_since_the_last_success(happened: li
     "answer",
     [
         None,
-        VersionUnchanged({}),  # 304
+        VersionUnchanged(ResponseFields(())),  # 304
         ObjectNotFound("404"),
         AccessDenied("403"),
         RequestRefused("400 KeyTooLongError"),

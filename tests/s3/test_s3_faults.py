@@ -910,7 +910,11 @@ async def test_headers_of_a_304_are_returned() -> None:
         "Cache_Control": "max-age=60",
         "Expires": "Wed, 21 Oct 2065 07:28:00 GMT",
     }
-    said = NotModified("Wed, 21 Oct 2015 07:28:00 GMT", 7, "max-age=60", "Wed, 21 Oct 2065 07:28:00 GMT")
+    said = NotModified(
+        "Wed, 21 Oct 2015 07:28:00 GMT",
+        7,
+        (("Cache-Control", "max-age=60"), ("Expires", "Wed, 21 Oct 2065 07:28:00 GMT")),
+    )
     bare = response("304 Not Modified", length=-1, ETag=ETAG, Last_Modified="", Age="old")
     full = response("304 Not Modified", length=-1, ETag=ETAG, **facts)
     async with origin_of(answering(full, full, bare)) as (origin, _):

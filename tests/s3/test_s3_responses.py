@@ -1,5 +1,6 @@
 """S3's response headers as values, and the responses that are refused."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,10 +12,23 @@ from bucketfront.cache.origin import NotModified
 from bucketfront.errors import InvalidOriginResponse, ObjectChanged
 from bucketfront.http.metadata import Metadata
 from bucketfront.http.ranges import FromTo, Span, Suffix
-from bucketfront.s3 import client
-from bucketfront.s3.responses import check_version, metadata, not_modified, span_sent
+from bucketfront.http.response_fields import ResponseFields
+from bucketfront.s3 import client, responses
+from bucketfront.s3.responses import check_version, span_sent
 
 ETAG = '"d41d8cd98f00b204e9800998ecf8427e"'
+
+
+def fields(headers: Mapping[str, str]) -> ResponseFields:
+    return ResponseFields((name.encode(), value.encode()) for name, value in headers.items())
+
+
+def metadata(headers: Mapping[str, str], size: int, version: str | None = None, *, is_whole: bool = False) -> Metadata:
+    return responses.metadata(fields(headers), size, version, is_whole=is_whole)
+
+
+def not_modified(headers: Mapping[str, str]) -> NotModified:
+    return responses.not_modified(fields(headers))
 
 
 def sent(content_range: str | None, length: int | str | None) -> dict[str, str]:
@@ -215,12 +229,14 @@ def test_headers_pass_by_allow_list() -> None:
         ("AWS-Chunked", None),
         ("gzip,aws-chunked", "gzip"),
         ("aws-chunked, gzip , br", "gzip, br"),
+        (",aws-chunked,", None),
+        ("identity", "identity"),
+        ("gzip,br", "gzip,br"),  # as the origin sent it
     ],
 )
 def test_upload_framing_is_no_content_coding(encoding: str, passed: str | None) -> None:
-    """I24: a browser never gets a Content-Encoding that the stored bytes do not have."""
-    found = metadata({"etag": ETAG, "content-encoding": encoding}, 5).header("Content-Encoding")
-    assert found in ((None, "identity") if passed is None else (passed,))
+    """I24: a browser never gets a Content-Encoding that the bytes do not have. The framing leaves none behind."""
+    assert metadata({"etag": ETAG, "content-encoding": encoding}, 5).header("Content-Encoding") == passed
 
 
 @pytest.mark.parametrize("age", ["", "-1", "1.5", "soon", "1" * 20, "²"])
@@ -249,7 +265,7 @@ SHA256 = "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="
         ({"crc32": "AAECAw==", "type": "full"}, None),
         ({"crc32": "AAEC"}, None),  # not the length of a CRC-32
         ({"crc32": "AAECAw"}, None),
-        ({"crc32": " AAECAw=="}, None),
+        ({"crc32": "AAEC Aw=="}, None),
         ({"crc32": "AAECAÄ=="}, None),
         ({"crc32": ""}, None),
         ({"crc32": "", "sha256": SHA256}, ("sha256", SHA256)),
@@ -321,7 +337,9 @@ def test_another_version_than_requested(sent: str | None, asked: str) -> None:
 def test_headers_of_a_304() -> None:
     """RFC 9110 section 15.4.5: the headers that a 304 repeats, and None or 0 for the others."""
     said = {"last-modified": "Wed, 21 Oct 2015 07:28:00 GMT", "cache-control": "no-cache", "expires": "0", "age": "5"}
-    assert not_modified(said) == NotModified("Wed, 21 Oct 2015 07:28:00 GMT", 5, "no-cache", "0")
+    assert not_modified(said) == NotModified(
+        "Wed, 21 Oct 2015 07:28:00 GMT", 5, (("Cache-Control", "no-cache"), ("Expires", "0"))
+    )
     assert not_modified({"etag": ETAG, "last-modified": "", "age": "-5"}) == NotModified()
 
 

@@ -6,6 +6,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+from bucketfront.http.grammar import Headers
 from bucketfront.http.metadata import Metadata
 from bucketfront.http.ranges import FromTo, Suffix
 from bucketfront.keys import ObjectKey
@@ -39,14 +40,13 @@ class OriginResponse:
 class NotModified:
     """A 304: the object still has the bytes named in `if_none_match`. Its metadata may have changed.
 
-    S3 keeps the ETag of an object that is copied onto itself with other metadata. The fields hold the headers of the
-    304 as sent, and None for an absent one. `age` is in seconds.
+    S3 keeps the ETag of an object that is copied onto itself with other metadata. `last_modified` and `headers` are
+    those of `Metadata`, as far as the 304 has them. `age` is in seconds.
     """
 
     last_modified: str | None = None
     age: int = 0
-    cache_control: str | None = None
-    expires: str | None = None
+    headers: Headers = ()
 
 
 class Origin(Protocol):

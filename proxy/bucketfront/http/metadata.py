@@ -1,9 +1,10 @@
 """Hold the metadata of one version, all of it from one response (docs/invariants.md#one-source-of-metadata)."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bucketfront.http.grammar import Headers
+from bucketfront.http.response_fields import is_text
 
 # The object headers that pass from the origin to clients, as S3 sends them. `x-amz-meta-*` passes too.
 OBJECT_HEADERS = (
@@ -19,6 +20,11 @@ OBJECT_HEADERS = (
     "Expires",
 )
 USER_METADATA_PREFIX = "x-amz-meta-"
+
+# The fields that a 304 renews (RFC 9111 section 3.2): how long the response may be used.
+_LIFETIMES = frozenset({"cache-control", "cdn-cache-control", "surrogate-control", "expires"})
+# These describe the bytes that a 304 leaves as they are. Some servers send those of an error document with it.
+_OF_THE_BYTES = frozenset({"content-type", "content-encoding"})
 
 _MD5 = re.compile(r'"([0-9a-f]{32})"')
 
@@ -51,9 +57,10 @@ class Metadata:
         """Return whether both describe the same bytes.
 
         Some origins have an ETag that never changes. So Last-Modified must agree as well, as far as both have it,
-        unless the ETag is the MD5 of the bytes: an object that is copied onto itself keeps it.
+        unless the ETag is the MD5 of the bytes: an object that is copied onto itself keeps it. Some origins decode an
+        object on the way, so the coding must agree too.
         """
-        if (self.etag, self.size) != (other.etag, other.size):
+        if (self.etag, self.size) != (other.etag, other.size) or self.coding != other.coding:
             return False
         if self.last_modified == other.last_modified or None in (self.last_modified, other.last_modified):
             return True
@@ -61,8 +68,11 @@ class Metadata:
 
     @property
     def has_validator(self) -> bool:
-        """Return whether the ETag can tell this version from others. Without that, the object is not stored."""
-        return len(self.etag.removeprefix("W/")) > 2
+        """Return whether the ETag can tell this version from others. Without that, the object is not stored.
+
+        An ETag that is not UTF-8 passes to clients, but not into the index and not into a signed request.
+        """
+        return len(self.etag.removeprefix("W/")) > 2 and is_text(self.etag)
 
     @property
     def is_strong(self) -> bool:
@@ -70,7 +80,7 @@ class Metadata:
 
         They are not with a weak ETag (RFC 9110 section 8.8.1).
         """
-        return len(self.etag) > 2 and self.etag[0] == '"'
+        return self.has_validator and self.etag[0] == '"'
 
     @property
     def content_md5(self) -> str | None:
@@ -82,7 +92,33 @@ class Metadata:
         found = None if self.has_opaque_etag else _MD5.fullmatch(self.etag)
         return None if found is None else found[1]
 
+    def renewed(self, last_modified: str | None, headers: Headers, age: int) -> "Metadata | None":
+        """Return this metadata renewed by the fields of a 304 (RFC 9111 section 3.2).
+
+        Returns None if the object was written since with the same bytes, so that all of its metadata may be new.
+        """
+        if last_modified not in (None, self.last_modified):
+            return None
+        for name, value in headers:
+            if name.lower() not in _LIFETIMES | _OF_THE_BYTES and value != self.header(name):
+                return None
+        sent = {name.lower(): (name, value) for name, value in headers if name.lower() in _LIFETIMES}
+        kept = (header for header in self.headers if header[0].lower() not in sent)
+        return replace(self, headers=_in_order((*kept, *sent.values())), age=age)
+
+    @property
+    def coding(self) -> str:
+        """Return the content codings in lower case, or "" if the bytes have none."""
+        coding = (self.header("Content-Encoding") or "").lower()
+        return "" if coding == "identity" else coding
+
     def header(self, name: str) -> str | None:
         """Return the value of one object header, or None. `name` may have any case."""
         wanted = name.lower()
         return next((value for header, value in self.headers if header.lower() == wanted), None)
+
+
+def _in_order(headers: Headers) -> Headers:
+    """Return headers in the order of OBJECT_HEADERS, with user metadata behind them."""
+    place = {name.lower(): number for number, name in enumerate(OBJECT_HEADERS)}
+    return tuple(sorted(headers, key=lambda header: place.get(header[0].lower(), len(place))))

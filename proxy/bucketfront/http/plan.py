@@ -7,6 +7,7 @@ from bucketfront.http.grammar import Headers
 from bucketfront.http.metadata import Metadata
 from bucketfront.http.preconditions import Verdict
 from bucketfront.http.ranges import UNSATISFIABLE, Span
+from bucketfront.http.response_fields import octets
 
 _DEFAULT_TYPE = ("Content-Type", "application/octet-stream")
 # RFC 9110 section 15.4.5: of the object's own headers, those that a 200 would have had and a cache needs.
@@ -125,8 +126,8 @@ def _framed(parts: tuple[Span, ...], metadata: Metadata, boundary: str) -> tuple
             f"Content-Type: {object_type}\r\n"
             f"Content-Range: {_content_range(part, metadata)}\r\n\r\n"
         )
-        # A type that is not UTF-8 is sent as the bytes that the origin sent.
-        pieces += head.encode("utf-8", "surrogateescape"), part
+        # A type that is not UTF-8 is sent as the octets that the origin sent.
+        pieces += octets(head), part
         line_end = "\r\n"
     return (*pieces, f"\r\n--{boundary}--\r\n".encode())
 

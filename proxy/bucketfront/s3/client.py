@@ -105,6 +105,7 @@ class S3Origin:
                 raise
         self._client.meta.events.register("before-call.s3", _before_call)
         self._client.meta.events.register("before-call.s3", self._check_egress)
+        self._client.meta.events.register_first("after-call.s3", _with_all_fields)
         self._client.meta.events.register("after-call.s3", _after_call)
         for operation in ("GetObject", "HeadObject"):
             self._client.meta.events.register(f"before-call.s3.{operation}", _request_checksum)
@@ -423,6 +424,10 @@ def _before_call(params: dict[str, Any], context: dict[str, Any], **_: Any) -> N
     # This switches botocore's region redirector off, so that connections go to the configured endpoint only
     # (docs/invariants.md#fixed-egress).
     context.setdefault("s3_redirect", {})["redirected"] = True
+
+
+def _with_all_fields(http_response: Any, parsed: dict[str, Any], **_: Any) -> None:
+    parsed["ResponseMetadata"]["HTTPHeaders"] = http_response.raw.fields
 
 
 def _after_call(http_response: Any, model: Any, **_: Any) -> None:

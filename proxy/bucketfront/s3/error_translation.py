@@ -50,6 +50,7 @@ from bucketfront.errors import (
     WriteRefused,
 )
 from bucketfront.http import ranges
+from bucketfront.http.response_fields import ResponseFields
 from bucketfront.s3 import error_codes, responses
 
 # S3 API, "Common response headers". A load balancer or a proxy in front of S3 sends none of them with its own pages.
@@ -69,9 +70,9 @@ _OF_THE_WRITE = frozenset({400, 409, 411, 413, 501})  # a write's statuses that 
 
 
 class VersionUnchanged(Exception):
-    """S3's 304. `headers` have names in lower case. It never leaves `s3/`, because the client returns NotModified."""
+    """S3's 304 with its fields. It never leaves `s3/`, because the client returns NotModified."""
 
-    def __init__(self, headers: Mapping[str, str]) -> None:
+    def __init__(self, headers: ResponseFields) -> None:
         super().__init__()
         self.headers = headers
 
@@ -109,7 +110,7 @@ def translated(what: str, params: Mapping[str, Any] = _NO_PARAMS) -> Iterator[No
     except ParamValidationError as error:
         raise WriteRefused(f"{what}: a header or the key holds what S3 does not take") from error
     except (ResponseParserError, ValueError, TypeError, AttributeError) as error:
-        # The last three are botocore's. It parses every header that it knows, needed or not, and expects flat XML.
+        # The last three are botocore's, which expects flat XML.
         raise InvalidOriginResponse(f"{what}: {type(error).__name__}") from error
     except (BotoCoreError, aiohttp.ClientError, OSError) as error:
         kind = InvalidOriginResponse if _is_invalid_head(error) else OriginUnavailable
@@ -125,7 +126,7 @@ def _is_invalid_head(error: Exception) -> bool:
 
 def _from_status(what: str, error: ClientError, params: Mapping[str, Any]) -> OriginError | VersionUnchanged:
     details = error.response.get("ResponseMetadata", {})
-    headers = details.get("HTTPHeaders", {})
+    headers = details.get("HTTPHeaders", ResponseFields(()))
     response = _response(error, details, headers)
     is_read = error.operation_name in _READS
     if response.status == 304 and "IfNoneMatch" in params and is_read:

@@ -10,8 +10,10 @@ from collections.abc import Mapping
 from bucketfront.cache import NotModified
 from bucketfront.errors import InvalidOriginResponse, ObjectChanged
 from bucketfront.http import etags
+from bucketfront.http.grammar import Headers
 from bucketfront.http.metadata import OBJECT_HEADERS, USER_METADATA_PREFIX, Metadata
 from bucketfront.http.ranges import FromTo, Requested, Span, Suffix
+from bucketfront.http.response_fields import ResponseFields
 
 # The length in bytes of each algorithm's value (S3 API, GetObject: `x-amz-checksum-…`).
 _CHECKSUMS = {"crc32": 4, "crc32c": 4, "crc64nvme": 8, "sha1": 20, "sha256": 32}
@@ -27,19 +29,20 @@ _NO_VERSION = "null"
 
 
 def metadata(
-    headers: Mapping[str, str], size: int, requested_version: str | None = None, *, is_whole: bool = False
+    headers: ResponseFields, size: int, requested_version: str | None = None, *, is_whole: bool = False
 ) -> Metadata:
-    """Return the metadata that `headers`, with names in lower case, have of an object of `size` bytes.
+    """Return the metadata that `headers` have of an object of `size` bytes.
 
-    `is_whole` means that the response has the whole object, so that its checksum is the object's. Raises
-    InvalidOriginResponse if the version is not the requested one.
+    `is_whole` means that the response has the whole object, so that its checksum is the object's. An ETag or a
+    Last-Modified that contradicts itself counts as absent. Raises InvalidOriginResponse if the version is not the
+    requested one.
     """
     return Metadata(
-        etag=etags.normalised(headers.get("etag", "")),
+        etag=etags.normalised(headers.agreed("etag") or ""),
         size=size,
-        last_modified=headers.get("last-modified"),
-        headers=tuple(_object_headers(headers)),
-        age=_count(headers.get("age", "0")) or 0,
+        last_modified=headers.agreed("last-modified") or None,
+        headers=_object_headers(headers),
+        age=_age(headers),
         version=_version(headers, requested_version),
         checksum=_checksum(headers) if is_whole else None,
         has_opaque_etag=(
@@ -82,7 +85,7 @@ def _version(headers: Mapping[str, str], requested: str | None) -> str | None:
 
 
 def not_modified(
-    headers: Mapping[str, str], if_none_match: str | None = None, requested_version: str | None = None
+    headers: ResponseFields, if_none_match: str | None = None, requested_version: str | None = None
 ) -> NotModified:
     """Return the content of a 304 to a request with `if_none_match`.
 
@@ -90,28 +93,38 @@ def not_modified(
     """
     sent, requested = etags.parse(etags.normalised(headers.get("etag", ""))), etags.parse(if_none_match or "")
     if sent is not None and requested is not None and not etags.weak_match(sent, requested):
-        raise InvalidOriginResponse(f"the origin answered 304 with ETag {str(sent)[:80]} for {requested}")
+        raise InvalidOriginResponse(f"the origin answered 304 with ETag {str(sent)[:80]!r} for {requested}")
     # The origin compared the ETag, so a 304 without a version id is valid. SeaweedFS sends none.
     if "x-amz-version-id" in headers:
         _version(headers, requested_version)
-    return NotModified(
-        last_modified=headers.get("last-modified") or None,
-        age=_count(headers.get("age", "0")) or 0,
-        cache_control=headers.get("cache-control") or None,
-        expires=headers.get("expires") or None,
-    )
+    return NotModified(headers.agreed("last-modified") or None, _age(headers), _object_headers(headers))
 
 
-def _object_headers(headers: Mapping[str, str]) -> list[tuple[str, str]]:
-    passed = [(name, headers[name.lower()]) for name in OBJECT_HEADERS if headers.get(name.lower())]
-    user = [(name, value) for name, value in sorted(headers.items()) if name.startswith(USER_METADATA_PREFIX)]
-    return [(name, _without_framing(value) if name == "Content-Encoding" else value) for name, value in passed] + user
+def _age(headers: ResponseFields) -> int:
+    # RFC 9111 section 5.1: the first member of several counts, and an invalid one is ignored.
+    return _count(headers.first("age") or "0") or 0
+
+
+def _object_headers(headers: ResponseFields) -> Headers:
+    """Return the object's headers in sending order. A field without a value is no header, except user metadata."""
+    known = ((name, _object_header(headers, name)) for name in OBJECT_HEADERS if name.lower() in headers)
+    user = ((name, value) for name, value in sorted(headers.items()) if name.startswith(USER_METADATA_PREFIX))
+    return (*((name, value) for name, value in known if value), *user)
+
+
+def _object_header(headers: ResponseFields, name: str) -> str:
+    if name == "Content-Type":
+        return headers.last("content-type") or ""
+    value = headers[name.lower()]
+    return _without_framing(value) if name == "Content-Encoding" else value
 
 
 def _without_framing(encoding: str) -> str:
     # `aws-chunked` is the framing of an upload, which some compatible servers keep in the object's metadata.
     codings = [coding.strip() for coding in encoding.split(",")]
-    return ", ".join(coding for coding in codings if coding.lower() != "aws-chunked") or "identity"
+    if "aws-chunked" not in (coding.lower() for coding in codings):
+        return encoding
+    return ", ".join(coding for coding in codings if coding and coding.lower() != "aws-chunked")
 
 
 def span_sent(status: int, headers: Mapping[str, str], part: FromTo | Suffix) -> tuple[Span, int]:

@@ -22,6 +22,8 @@ from typing import Any, Self
 import aiohttp
 from aiobotocore.httpsession import AIOHTTPSession
 
+from bucketfront.s3.sdk_response import SdkResponse
+
 READ_BUFFER_BYTES = 512 << 10  # a body arrives in pieces of up to twice this: few writes to the disk for a part
 # Less than any server's idle timeout, and more than the time between two parts of an upload.
 WRITE_IDLE_TIMEOUT_S = 0.5
@@ -81,6 +83,7 @@ class _PoolSession(AIOHTTPSession):  # type: ignore[misc] # aiobotocore has no t
             session.trace_configs.append(self._trace)
             # aiohttp repeats a request whose connection closed, even a PUT whose body it has read already.
             session._retry_connection = False  # noqa: SLF001 - it has no public name
+            session._response_class = SdkResponse  # noqa: SLF001 - aiobotocore's constructor does not pass it on
         return session
 
 

@@ -1,7 +1,5 @@
 """The requests of a lookup, about an object whose size or current version is not known yet."""
 
-from dataclasses import replace
-
 from bucketfront.cache.entries.entry import Entry
 from bucketfront.cache.fetch.read_ahead import ReadAhead
 from bucketfront.cache.origin import NotModified, Origin, OriginResponse
@@ -25,9 +23,10 @@ async def revalidate(
 ) -> tuple[OriginResponse | Metadata, int]:
     """Return a new version with its first bytes, or the present metadata of the stale one; and the origin's status.
 
-    An object that is copied onto itself keeps its ETag and gets new metadata. Its Last-Modified shows that. All stored
-    metadata comes from one response (docs/invariants.md#one-source-of-metadata), so a HEAD fetches it then. Without
-    `get` an unconditional HEAD is enough, because it has no body to save.
+    A 304 renews the fields of the lifetime. An object that is copied onto itself keeps its ETag and gets new metadata,
+    which its Last-Modified shows, or another field of the 304. All stored metadata of the object comes from one
+    response (docs/invariants.md#one-source-of-metadata), so a HEAD fetches it then. Without `get` an unconditional HEAD
+    is enough, because it has no body to save.
     """
     known = stale.metadata
     if not get:
@@ -35,8 +34,9 @@ async def revalidate(
     etag = known.etag if known.has_validator else None
     response = await _get_or_head(origin, read_ahead, stale.key, part, etag, get=True)
     if isinstance(response, NotModified):
-        if response.last_modified in (None, known.last_modified):
-            return replace(known, age=response.age), 304
+        renewed = known.renewed(response.last_modified, response.headers, response.age)
+        if renewed is not None:
+            return renewed, 304
         return _unconditional(stale.key, await origin.head(stale.key)), 304
     if isinstance(response, OriginResponse) and known.is_version(response.metadata) and stale.file is not None:
         # This origin ignores If-None-Match.

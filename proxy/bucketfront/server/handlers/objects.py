@@ -210,7 +210,7 @@ class ObjectHandler:
         with reader:
             if response_plan.pieces is None:
                 headers = with_object_fields(exchange.headers(), response_plan, None)
-                return web.StreamResponse(status=response_plan.status, headers=headers)
+                return DeferredHeadResponse(status=response_plan.status, headers=headers)
             reader.status = status
             return await self._send(exchange, response_plan, reader, age=None)
 
@@ -258,7 +258,7 @@ def _without_body(response_plan: Plan, exchange: Exchange, age: float) -> web.St
         message = "a precondition failed" if status == 412 else "no byte of the object lies in the range"
         kept = {name: value for name, value in response_plan.headers if name != "Content-Length"}
         return error_response(exchange, status, message, kept)
-    return web.StreamResponse(status=status, headers=with_object_fields(exchange.headers(), response_plan, age))
+    return DeferredHeadResponse(status=status, headers=with_object_fields(exchange.headers(), response_plan, age))
 
 
 def _to_folder(exchange: Exchange, route: Route) -> web.Response:

@@ -26,6 +26,8 @@ from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import _ErrInfo
 from multidict import CIMultiDict
 
+from bucketfront.http.response_fields import is_text
+
 if TYPE_CHECKING:
     import select
 
@@ -61,6 +63,10 @@ PRIVATE_MEMBERS = (
     PrivateMember(web.Server, "_loop", "the factory of connections needs what the server was given"),
     PrivateMember(web.Server, "_kwargs", "as `_loop`"),
     PrivateMember(web.StreamResponse, "_send_headers_immediately", "one segment holds the head and the first bytes"),
+    PrivateMember(web.StreamResponse, "_write_headers", "fields that are not UTF-8 are sent as the origin sent them"),
+    PrivateMember(web.StreamResponse, "_payload_writer", "as `_write_headers`"),
+    PrivateMember(web.StreamResponse, "_headers", "as `_write_headers`"),
+    PrivateMember(http_writer.StreamWriter, "_headers_buf", "as `_write_headers`"),
     PrivateMember(web.BaseSite, "_runner", "has the server that makes the connections"),
     PrivateMember(web.BaseSite, "_server", "`runner.addresses` and `stop` use it"),
     PrivateMember(web.TCPSite, "_host", "the address to bind to"),
@@ -190,9 +196,20 @@ class AiohttpServer(web.Server):
 
 
 class DeferredHeadResponse(web.StreamResponse):
-    """A response whose head waits for the first bytes of its body, and leaves with them."""
+    """A response whose head waits for the first bytes of its body or for its end, and leaves with them.
+
+    Its fields may hold any octets, as surrogate escapes.
+    """
 
     _send_headers_immediately = False
+
+    async def _write_headers(self) -> None:
+        await super()._write_headers()
+        writer = self._payload_writer
+        assert isinstance(writer, http_writer.StreamWriter)
+        head = writer._headers_buf  # noqa: SLF001 - it has no public name
+        assert head is not None
+        writer._headers_buf = _with_octets(head, self._headers)  # noqa: SLF001 - as above
 
 
 class AiohttpSite(web.TCPSite):
@@ -267,4 +284,14 @@ def tls_protocol(
 
 def serialize_head(status: int, headers: CIMultiDict[str]) -> bytes:
     """Return the bytes of a response's head. Raises ValueError if a field contains a line end."""
-    return _serialize_headers(f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", headers)
+    head = _serialize_headers(f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", headers)
+    return _with_octets(head, headers)
+
+
+def _with_octets(head: bytes, headers: CIMultiDict[str]) -> bytes:
+    """Return aiohttp's `head` of `headers` with the surrogate escapes, which aiohttp leaves out, as octets."""
+    if all(map(is_text, headers.values())):
+        return head
+    status_line = head.partition(b"\r\n")[0]
+    lines = (f"{name}: {value}".encode("utf-8", "surrogateescape") for name, value in headers.items())
+    return b"\r\n".join((status_line, *lines, b"", b""))
