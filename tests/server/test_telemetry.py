@@ -25,6 +25,7 @@ from relay import Seen
 
 from bucketfront.config.listener_settings import AccessLogSettings
 from bucketfront.server import server
+from bucketfront.server.cut import Cut
 from bucketfront.server.telemetry.access_log import (
     AccessRecord,
     FinishedRequest,
@@ -125,6 +126,7 @@ def test_no_controls_in_lines(batch: list[FinishedRequest]) -> None:
         (record_of(cache="hit; ttl=240"), "127.0.0.1 GET /x 200 10 B 1.2 ms [hit; ttl=240]\n"),
         (record_of("/\x1b\n'", status=404), "127.0.0.1 GET /\\x1b\\n' 404 10 B 1.2 ms [hit]\n"),
         (record_of(received=7, fault="cut\r"), "127.0.0.1 GET /x 200 10 B 1.2 ms [hit] ('cut\\r')\n"),
+        (record_of(fault="late", cut=Cut.ORIGIN), "127.0.0.1 GET /x 200 10 B 1.2 ms [hit] ('late') cut: origin\n"),
     ],
 )
 def test_text_lines(what: AccessRecord, line: str) -> None:
@@ -173,7 +175,12 @@ def reference(batch: list[FinishedRequest]) -> str:
     )  # fmt: skip
     sent = Counter("bucketfront_sent_bytes", "Body bytes of objects sent to clients.", registry=registry)
     received = Counter("bucketfront_received_bytes", "Body bytes of uploads.", registry=registry)
-    cut = Counter("bucketfront_responses_cut", "Responses cut off after their head, by us.", registry=registry)
+    cut = Counter(
+        "bucketfront_responses_cut", "Responses that the proxy itself ended early, by reason.", ("reason",),
+        registry=registry,
+    )  # fmt: skip
+    for reason in Cut:
+        cut.labels(reason.value)
     seconds = Histogram(
         "bucketfront_request_seconds", "Time to the last byte.", ("cache",),
         buckets=(0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0), registry=registry,
@@ -184,7 +191,8 @@ def reference(batch: list[FinishedRequest]) -> str:
         seconds.labels(what.outcome).observe(took)
         sent.inc(size)
         received.inc(what.received)
-        cut.inc()
+        if what.cut is not None:
+            cut.labels(what.cut.value).inc()
     return generate_latest(registry).decode()
 
 
@@ -203,6 +211,7 @@ counted = st.builds(
     record_of,
     method=st.sampled_from(["GET", "HEAD", "PUT", "PATCH", "BREW"]),
     status=st.sampled_from([200, 206, 304, 404, 499, 503]),
+    cut=st.sampled_from([None, *Cut]),
     outcome=st.sampled_from(["hit", "stale", "miss"]),
     received=st.integers(0, 9),
 )
@@ -220,8 +229,6 @@ def test_metrics(batches: list[list[FinishedRequest]]) -> None:
     metrics = RequestMetrics(registry, process_batch=lambda: None, lost=lambda: 0)
     for batch in batches:
         metrics.add(batch)
-        for _ in batch:
-            metrics.cut()
     flat = [record for batch in batches for record in batch]
     assert comparable(generate_latest(registry).decode()) == comparable(reference(flat))
 
@@ -462,5 +469,6 @@ async def test_cancelled_by_a_stop(start: StartProxy, s3: S3, tmp_path: Path, mo
     asking = asyncio.create_task(proxy.get("/x"))
     await until(lambda: proxy.relay.seen)
     await proxy.stop()
-    assert json.loads((tmp_path / "access.log").read_text())["status"] == 499
+    line = json.loads((tmp_path / "access.log").read_text())
+    assert (line["status"], line["cut"]) == (503, "stop")  # no head had left
     await asyncio.gather(asking, return_exceptions=True)

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from http import HTTPStatus
 
 from aiohttp import hdrs, web
 
@@ -11,14 +12,16 @@ from bucketfront.http import query, tus_fields
 from bucketfront.http.cache_status import CacheStatus, Forward
 from bucketfront.server import cors, error_responses
 from bucketfront.server.cors import Cors
+from bucketfront.server.cut import BrokenOff, Cut
 from bucketfront.server.error_responses import NotSupported
 from bucketfront.server.handlers.objects import ObjectHandler, redirect
 from bucketfront.server.handlers.tus_uploads import TusHandler
 from bucketfront.server.handlers.uploads import UploadHandler
 from bucketfront.server.http1 import framing
+from bucketfront.server.http1.connection import Connection
 from bucketfront.server.pipeline import Pipeline, ReadField
 from bucketfront.server.router import MissingSlash, Router
-from bucketfront.server.send.sender import BrokenOff, abort
+from bucketfront.server.send.sender import abort
 from bucketfront.server.telemetry.access_log import CLIENT_CLOSED_REQUEST
 from bucketfront.server.telemetry.exchange import Exchange
 from bucketfront.server.telemetry.telemetry import Telemetry
@@ -56,10 +59,15 @@ class Application:
             response = await self._respond(exchange)
             status = response.status
         except BrokenOff as error:
-            exchange.fault = str(error)
-            self._telemetry.cut()
+            exchange.fault, exchange.cut = str(error), error.cut
+            raise
+        except (ConnectionError, asyncio.CancelledError):
+            if isinstance(connection := request.protocol, Connection) and connection.is_stopped:
+                exchange.fault, exchange.cut = "the proxy stops", Cut.STOP
             raise
         finally:
+            if exchange.cut is not None:
+                status = exchange.begun or HTTPStatus.SERVICE_UNAVAILABLE
             self._telemetry.finished(exchange, status, clock() - exchange.started)
         return response
 
@@ -78,7 +86,7 @@ class Application:
             log.exception("a request failed with an unexpected error")
             if exchange.request.writer.output_size:
                 abort(exchange.request)
-                raise BrokenOff("internal error") from None
+                raise BrokenOff("internal error", Cut.BUG) from None
             exchange.fault = "bug"
             response = error_responses.error_response(exchange, 500, "internal error")
         if exchange.request.method not in ("GET", "HEAD", "DELETE"):

@@ -26,11 +26,12 @@ from aiohttp import web
 from bucketfront.cache import Cache, Reader, page_cache
 from bucketfront.errors import ProxyError
 from bucketfront.http.ranges import Span
+from bucketfront.server.cut import BrokenOff, Cut, broken_off
 from bucketfront.server.fast_path.prepared import PreparedResponse, PreparedResponses
 from bucketfront.server.fast_path.recogniser import PlainRequest
 from bucketfront.server.http1.connection import Connection, ConnectionServer
 from bucketfront.server.http1.event_loop import InlineEventLoop
-from bucketfront.server.send.sender import BrokenOff, Sender, abort
+from bucketfront.server.send.sender import Sender, abort
 from bucketfront.server.send.sendfile import MAX_PER_TURN_BYTES, SendfileBurst
 from bucketfront.server.telemetry.access_log import CLIENT_CLOSED_REQUEST, AccessRecord
 from bucketfront.server.telemetry.telemetry import Telemetry
@@ -242,7 +243,7 @@ class FastConnection(Connection):
         except ProxyError as error:
             # `begin` raised it. An error of `send` has aborted the connection already.
             abort(outlet)
-            raise BrokenOff(str(error)) from error
+            raise broken_off(error) from error
         finally:
             await sender.close()
 
@@ -250,18 +251,18 @@ class FastConnection(Connection):
         self, task: "asyncio.Task[None]", response: PreparedResponse, sent: int, reader: Reader, began: float
     ) -> None:
         reader.close()
-        record, fault = response.record, None
+        record = response.record
         error = None if task.cancelled() else task.exception()
         if isinstance(error, BrokenOff):
-            fault = str(error)
-            self._path.telemetry.cut()
+            record = replace(record, fault=str(error), cut=error.cut)
         elif error is not None and not isinstance(error, ConnectionError):
             log.error("a response failed with an unexpected error", exc_info=error)
-            fault = "internal error"
-            self._path.telemetry.cut()
+            record = replace(record, fault="internal error", cut=Cut.BUG)
             abort(self)
-        if task.cancelled() or error is not None:
-            record = replace(record, status=CLIENT_CLOSED_REQUEST, fault=fault)
+        elif (error is not None or task.cancelled()) and self.is_stopped:
+            record = replace(record, fault="the proxy stops", cut=Cut.STOP)
+        elif error is not None or task.cancelled():
+            record = replace(record, status=CLIENT_CLOSED_REQUEST)
         self._finish(record, sent, began)
 
     def _finish(self, record: AccessRecord, sent: int, began: float) -> None:

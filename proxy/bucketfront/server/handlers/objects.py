@@ -173,6 +173,7 @@ class ObjectHandler:
             response = DeferredHeadResponse(status=response_plan.status, headers=headers)
             try:
                 await response.prepare(exchange.request)
+                exchange.begun = response.status
                 await sender.send(exchange.request, response)
             finally:
                 exchange.sent = sender.sent

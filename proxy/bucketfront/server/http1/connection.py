@@ -106,8 +106,11 @@ _OVER = (ReceiveState.ENDING, ReceiveState.STOPPED, ReceiveState.ENDED)
 
 
 class Connection(AiohttpConnection):
-    __slots__ = ("_body", "_body_left", "_head_size", "_head_timer", "_parsed_tail", "_state", "_unparsed")
+    __slots__ = (
+        "_body", "_body_left", "_head_size", "_head_timer", "_parsed_tail", "_state", "_unparsed", "is_stopped"
+    )  # fmt: skip
 
+    is_stopped: bool  # the proxy ended the request under way, because it stops
     _state: ReceiveState
     _head_timer: asyncio.TimerHandle | None
     _unparsed: bytes  # while the queue of requests or the buffer of a body is full
@@ -117,6 +120,7 @@ class Connection(AiohttpConnection):
     _head_size: int  # bytes of the next head that were parsed
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.is_stopped = False
         self._state, self._unparsed, self._parsed_tail = ReceiveState.HEADS, b"", b""
         self._body, self._body_left, self._head_size = EMPTY_PAYLOAD, 0, 0
         self._head_timer = None
@@ -149,6 +153,7 @@ class Connection(AiohttpConnection):
         self.close()
         if self.is_responding and self.handler_task is not None:
             await asyncio.wait([self.handler_task], timeout=timeout)
+        self.is_stopped = self.transport is not None
         await super().shutdown(CANCEL_TIMEOUT_S)
 
     async def start(self) -> None:

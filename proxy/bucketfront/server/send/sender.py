@@ -12,14 +12,11 @@ from bucketfront.cache import Reader, Region, page_cache
 from bucketfront.errors import BodyTruncated, OriginError, StoreError
 from bucketfront.http.ranges import Span
 from bucketfront.server.client_limits import CLIENT_TIMEOUT_S, MIN_RATE_BYTES_PER_S
+from bucketfront.server.cut import broken_off
 from bucketfront.server.send.sendfile import FileSender, timeout_for
 
 MAX_STRETCH_BYTES = 1 << 20  # after which a reader that follows a fill looks how far the fill is
 MAX_PER_TURN_TLS_BYTES = 256 << 10
-
-
-class BrokenOff(ConnectionResetError):
-    """The proxy cut the response off and aborted the connection. The log's field `fault` has the reason."""
 
 
 class ResponseWriter(Protocol):
@@ -96,7 +93,7 @@ class Sender:
                 raise BodyTruncated(f"sent {self.sent} of {self._length} bytes")
         except (OriginError, StoreError, TimeoutError, EOFError) as error:
             abort(outlet)
-            raise BrokenOff(str(error) or "the client was too slow") from error
+            raise broken_off(error) from error
 
     async def close(self) -> None:
         if self._chunks is not None:

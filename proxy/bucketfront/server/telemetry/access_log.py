@@ -13,6 +13,7 @@ from json.encoder import encode_basestring_ascii
 from typing import Protocol
 
 from bucketfront.config.listener_settings import AccessLogSettings
+from bucketfront.server.cut import Cut
 from bucketfront.server.telemetry.line_writer import LineWriter
 
 CLOSE_TIMEOUT_S = 2.0  # for a slow reader to take the last lines; a stop has 45 s in all
@@ -30,7 +31,8 @@ class AccessRecord:
 
     Two records are equal if they are the same object, and no record ever changes. `path` lacks the query, which may
     hold a signature. `cache` is the Cache-Status without the proxy's name, and `outcome` is the same as a metric's
-    label. `received` counts the bytes of an upload's body. `fault` is the reason of a failure.
+    label. `received` counts the bytes of an upload's body. `fault` is the reason of a failure. `cut` is set if the
+    proxy itself ended the response early; `status` is then the one that the client got.
     """
 
     method: str
@@ -40,6 +42,7 @@ class AccessRecord:
     outcome: str
     received: int = 0
     fault: str | None = None
+    cut: Cut | None = None
     _json: Affixes | None = field(default=None, init=False, repr=False)
     _text: Affixes | None = field(default=None, init=False, repr=False)
 
@@ -48,10 +51,11 @@ class AccessRecord:
         if self._json is None:
             received = f', "received": {self.received}' if self.received else ""
             fault = "" if self.fault is None else f', "fault": {_quoted(self.fault)}'
+            cut = "" if self.cut is None else f', "cut": "{self.cut}"'
             before = (
                 f', "method": {_quoted(self.method)}, "path": {_quoted(self.path)}, "status": {self.status}, "sent": '
             )
-            affixes = before, f', "cache": {_quoted(self.cache)}{received}{fault}}}\n'
+            affixes = before, f', "cache": {_quoted(self.cache)}{received}{fault}{cut}}}\n'
             self._json = affixes
             return affixes
         return self._json
@@ -60,9 +64,10 @@ class AccessRecord:
         """Return the constant text of a plain line, which is kept for further lines."""
         if self._text is None:
             fault = "" if self.fault is None else f" ({self.fault!a})"
+            cut = "" if self.cut is None else f" cut: {self.cut}"
             affixes = (
                 f" {_plain(self.method)} {_plain(self.path)} {self.status} ",
-                f" ms [{self.cache}]{fault}\n",
+                f" ms [{self.cache}]{fault}{cut}\n",
             )
             self._text = affixes
             return affixes

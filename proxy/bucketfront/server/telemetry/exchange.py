@@ -7,6 +7,7 @@ from multidict import CIMultiDict
 
 from bucketfront.http.cache_status import CacheStatus, Forward
 from bucketfront.http.grammar import Headers
+from bucketfront.server.cut import Cut
 
 VIA = "1.1 bucketfront"
 
@@ -24,7 +25,8 @@ class Exchange:
 
     `started` is in seconds of the loop's clock. `sent` counts body bytes of an object, `received` those of an upload.
     `common` are headers that each response to this request has. `marks` are phases and their durations in seconds,
-    which the client gets if `shows_timing` is true. `fault` is the reason of a failure or a cut response.
+    which the client gets if `shows_timing` is true. `fault` is the reason of a failure or a cut response, and `cut` is
+    set if the proxy cut the response. `begun` is the status of a head that has left, or is about to.
     """
 
     request: web.BaseRequest
@@ -35,6 +37,8 @@ class Exchange:
     sent: int = 0
     received: int = 0
     fault: str | None = None
+    cut: Cut | None = None
+    begun: int | None = None
     marks: dict[str, float] = field(default_factory=dict)
 
     def spent(self, phase: str, seconds: float) -> None:

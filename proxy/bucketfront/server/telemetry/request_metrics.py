@@ -10,6 +10,7 @@ from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, M
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
+from bucketfront.server.cut import Cut
 from bucketfront.server.telemetry.access_log import AccessRecord, FinishedRequest
 
 _METHODS = frozenset({"GET", "HEAD", "PUT", "POST", "DELETE"})
@@ -59,7 +60,7 @@ class RequestMetrics(Collector):
         self._durations: dict[str, _DurationSeries] = {}
         self._sent = 0
         self._received = 0
-        self._cut = 0
+        self._cut = dict.fromkeys(Cut, 0)
         registry.register(self)
 
     def add(self, requests: Sequence[FinishedRequest]) -> None:
@@ -72,18 +73,17 @@ class RequestMetrics(Collector):
             self._sent += sent
         for record, durations in alike.items():
             self._received += record.received * len(durations)
+            if record.cut is not None:
+                self._cut[record.cut] += len(durations)
             self._count(record.method, record.status, record.outcome, len(durations))
             self._observe(record.outcome, durations)
-
-    def cut(self) -> None:
-        self._cut += 1
 
     def collect(self) -> Iterable[Metric]:
         self._process_batch()
         yield self._request_family()
         yield self._counter("sent_bytes", "Body bytes of objects sent to clients.", self._sent)
         yield self._counter("received_bytes", "Body bytes of uploads.", self._received)
-        yield self._counter("responses_cut", "Responses cut off after their head, by us.", self._cut)
+        yield self._cut_family()
         yield self._duration_family()
         yield self._counter("access_log_lines_dropped", "Lines that the access log could not write.", self._lost())
 
@@ -95,6 +95,14 @@ class RequestMetrics(Collector):
         )
         for labels, series in self._requests.items():
             family.add_metric(labels, series.count, created=series.created)
+        return family
+
+    def _cut_family(self) -> Metric:
+        family = CounterMetricFamily(
+            "bucketfront_responses_cut", "Responses that the proxy itself ended early, by reason.", labels=("reason",)
+        )
+        for cut, count in self._cut.items():
+            family.add_metric((cut,), count, created=self._created)
         return family
 
     def _duration_family(self) -> Metric:

@@ -60,12 +60,9 @@ class Telemetry:
             outcome=outcome(exchange.status),
             received=exchange.received,
             fault=exchange.fault,
+            cut=exchange.cut,
         )
         self.add(record, exchange.sent, request.remote or "-", self._clock(), seconds)
-
-    def cut(self) -> None:
-        """Count a response that the proxy cut off after its head."""
-        self._metrics.cut()
 
     def flush(self) -> None:
         """Count all requests that have ended, and have their lines written. Does not wait for that."""
