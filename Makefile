@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install run test long check format e2e reliability soak bench behaviours http-cache reference lock clean
+.PHONY: install run test long check format e2e reliability soak bench behaviours http-cache compatibility reference lock clean
 
 install: $(STAMP)
 
@@ -60,6 +60,10 @@ behaviours: install
 # Writes its tables in docs/http.md.
 http-cache: install
 	PYTHONPATH=tests/chaos $(BIN)/python tests/outside/http_cache_page.py
+
+# Runs bucketfront in front of S3 servers of others, as far as these can be installed. Writes docs/compatibility.md.
+compatibility: install
+	PYTHONPATH=tests $(BIN)/python tests/outside/compatibility_page.py
 
 # Writes docs/configuration.md from the models of the settings.
 reference: install

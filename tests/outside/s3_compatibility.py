@@ -1,0 +1,120 @@
+"""bucketfront in front of one S3 server of others: what the probes find, and a history of random requests."""
+
+import contextlib
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import boto3
+from botocore.config import Config
+from s3_history import History, Outcome
+from s3_probes import PROBES, tried
+from s3_servers import Endpoint, Server
+from s3_wire import REGION, Objects
+
+ROOT = Path(__file__).parents[2]
+START_TIMEOUT_S = 30.0
+POLL_S = 0.05
+STEPS = 120
+SEED = 13
+BUCKET, DIRECT_BUCKET = "compatibility", "directly"
+
+# A lifetime of 0, so that each read is compared with what the server has at that time.
+CONFIG = """\
+server: {{port: 0}}
+admin: {{port: 0}}
+origin:
+  endpoint_url: {endpoint}
+  addressing_style: path
+  credentials: {{access_key_id: {access_key}, secret_access_key: {secret_key}}}
+mounts:
+  - {{path: /, bucket: {bucket}, methods: [GET, HEAD, PUT, DELETE]}}
+freshness: {{default_ttl: 0, negative_ttl: 0, stale_while_revalidate: 0, stale_if_error: 0}}
+cache: {{dir: {folder}/cache, min_free: 0}}
+access_log: {{path: {folder}/access.log}}
+"""
+
+_READY = re.compile(r"^  clients +(http\S+)(?s:.*)^  admin +http", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one probe found at the server itself, and through bucketfront."""
+
+    what: str
+    at_server: str
+    at_bucketfront: str
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    server: Server
+    findings: list[Finding]
+    outcome: Outcome
+    warnings: list[str]
+
+
+def examine(server: Server, folder: Path) -> Report:
+    """Start the server and bucketfront in an empty folder, and end both. Raises installs.NotInstallable."""
+    (folder / "server").mkdir()
+    with server.run(folder / "server") as endpoint:
+        for bucket in (BUCKET, DIRECT_BUCKET):
+            _create(endpoint, bucket)
+        with _bucketfront(endpoint, folder) as url:
+            proxy, direct = Objects(url), Objects(f"{endpoint.url}/{DIRECT_BUCKET}", endpoint)
+            # The probes come second, because the odd keys end one of the servers.
+            outcome = History(proxy, Objects(f"{endpoint.url}/{BUCKET}", endpoint), SEED).run(STEPS)
+            findings = [Finding(probe.what, tried(probe, direct), tried(probe, proxy)) for probe in PROBES]
+        return Report(server, findings, outcome, _warnings(folder))
+
+
+def _create(endpoint: Endpoint, bucket: str) -> None:
+    client = boto3.session.Session().client(
+        "s3",
+        endpoint_url=endpoint.url,
+        region_name=REGION,
+        aws_access_key_id=endpoint.access_key,
+        aws_secret_access_key=endpoint.secret_key,
+        config=Config(s3={"addressing_style": "path"}),
+    )
+    with contextlib.closing(client):
+        client.create_bucket(Bucket=bucket)
+
+
+@contextlib.contextmanager
+def _bucketfront(endpoint: Endpoint, folder: Path) -> Iterator[str]:
+    config, log = folder / "proxy.yaml", folder / "stderr"
+    config.write_text(
+        CONFIG.format(
+            endpoint=endpoint.url,
+            access_key=endpoint.access_key,
+            secret_key=endpoint.secret_key,
+            bucket=BUCKET,
+            folder=folder,
+        )
+    )
+    command = [sys.executable, "-m", "bucketfront.cli", "serve", "-c", str(config)]
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+    try:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while (
+            found := re.search(r"^  clients +(http\S+)(?s:.*)^  admin +http", log.read_text(), re.MULTILINE)
+        ) is None:
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"bucketfront did not start: {log.read_text()[-2000:]}")
+            time.sleep(POLL_S)
+        yield found[1]
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _warnings(folder: Path) -> list[str]:
+    """Return the kinds of warnings that bucketfront printed: the logger and the start of the message."""
+    lines = (folder / "stderr").read_text(errors="replace").splitlines()
+    return sorted({found[1] for line in lines if (found := re.search(r" (?:WARNING|ERROR) (.*)", line))})
