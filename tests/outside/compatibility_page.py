@@ -26,8 +26,8 @@ success. A server that cannot be installed is shown as *not run*.
 - *Probes*: what a client relies on in S3, tried at the server itself and through bucketfront. A section lists what
   differs from S3 at one of them, and everything else holds at both.
 - *Random requests*: reads, ranges, uploads with and without length and conditions, and deletes through bucketfront,
-  mixed with writes and deletes straight at the server. Nothing in the cache counts as fresh, and after each request the bytes
-  are compared with what the server itself sends. A response of 4xx or 5xx is no wrong byte.
+  mixed with writes and deletes straight at the server. Nothing in the cache counts as fresh, and after each request the
+  bytes are compared with what the server itself sends. A response of 4xx or 5xx is no wrong byte.
 """
 
 

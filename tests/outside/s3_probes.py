@@ -184,7 +184,7 @@ def keys(objects: Objects) -> str:
 
 
 def _shown(key: str) -> str:
-    return f"`{key[:12]}`"
+    return f"“{key[:12]}”"
 
 
 PROBES = (
