@@ -31,6 +31,7 @@ RECOVERY = "tests/cache/test_cache_recovery.py::"
 SOURCE = "tests/cache/test_cache_body_stream.py::"
 STORE = "tests/cache/test_cache_file_storage.py::"
 VERIFICATION = "tests/cache/test_cache_verification.py::"
+COMPLETION = "tests/s3/test_s3_completion.py::"
 ANSWERS = "tests/s3/test_s3_responses.py::"
 FAULTS = "tests/s3/test_s3_faults.py::"
 SERVER = "tests/server/"
@@ -408,6 +409,32 @@ BUGS = (
             ),
         ),
         (SERVER + "test_resumable.py::test_read_while_it_ends",),
+    ),
+    Bug(
+        9,
+        "any-object-proves-the-upload",
+        "After a lost response to a completion, any object of that size counts as the one that the upload made.",
+        (
+            Edit(
+                "bucketfront.s3.upload.expected_object:ExpectedObject.is_proven_by",
+                "return was_accepted and is_newer",
+                "return True",
+            ),
+        ),
+        (COMPLETION + "test_a_condition_that_our_own_object_breaks",),
+    ),
+    Bug(
+        9,
+        "older-bytes-prove-the-upload",
+        "After failed completions, an older object with the same bytes counts as the upload's, under other headers.",
+        (
+            Edit(
+                "bucketfront.s3.upload.expected_object:ExpectedObject.is_proven_by",
+                "return was_accepted or is_newer or (not self._is_conditional and self._has_headers_of(found))",
+                "return True",
+            ),
+        ),
+        (COMPLETION + "test_the_same_bytes_of_an_older_write",),
     ),
     Bug(
         10,

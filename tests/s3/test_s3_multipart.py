@@ -176,7 +176,7 @@ async def test_the_steps(chaos: ChaosOrigin, s3: S3Origin) -> None:
 
 
 async def test_retries_use_the_budget(chaos: ChaosOrigin, s3: S3Origin) -> None:
-    """A part has three attempts, as long as the retry budget lasts. The completion has one (I9, I20)."""
+    """A part has three attempts, as long as the retry budget lasts, and the completion one without it (I9, I20)."""
     upload = await Multipart.begin(s3, KEY, {})
     chaos.script = InTurn(*[Behaviour(status=503)] * 100, methods=("PUT", "POST"))
     with pytest.raises(OriginUnavailable):

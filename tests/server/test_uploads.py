@@ -370,11 +370,11 @@ async def test_what_is_not_implemented_is_not_passed_over(proxy: Proxy, s3: S3, 
     ("status", "code", "told"),
     [
         (400, "BadDigest", 400),
-        (409, "OperationAborted", 400),
+        (409, "OperationAborted", 409),
         (409, "ConditionalRequestConflict", 409),
         (412, "PreconditionFailed", 412),
         (403, "AccessDenied", 403),
-        (503, "SlowDown", 502),
+        (503, "SlowDown", 503),
     ],
 )
 async def test_refused_by_s3(proxy: Proxy, s3: S3, status: int, code: str, told: int) -> None:

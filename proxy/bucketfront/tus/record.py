@@ -24,9 +24,9 @@ class Record:
     Upload-Metadata as sent, `fields` are the client's headers for the object. `origin` names the endpoint of `key`.
     `boot` names the boot of the machine. `touched_at` is when the last byte came, by the cache's clock.
 
-    `upload_id` is that of S3's multipart upload, or None before there is one. `parts` are those that S3 has, without
-    gaps. `etag` is that of the finished object. `is_dropped` means that no request may continue the upload, and that it
-    is to be aborted at S3.
+    `upload_id` is that of S3's multipart upload, or None before there is one. `begun_at` is a time before its creation
+    by the origin's clock, or None if that is not known. `parts` are those that S3 has, without gaps. `etag` is that of
+    the finished object. `is_dropped` means that no request may continue the upload, and that it is to be aborted at S3.
     """
 
     key: ObjectKey
@@ -38,6 +38,7 @@ class Record:
     fields: tuple[tuple[str, str], ...]
     touched_at: float
     upload_id: str | None = None
+    begun_at: float | None = None
     parts: tuple[PartSent, ...] = ()
     etag: str | None = None
     is_dropped: bool = False

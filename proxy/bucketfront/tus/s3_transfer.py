@@ -4,8 +4,6 @@ A part is noted in the record once S3 has it, and its file is removed after that
 """
 
 import asyncio
-import hashlib
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import replace
 from typing import Any
@@ -17,13 +15,11 @@ from bucketfront.http.write_head import WriteHead
 from bucketfront.keys import ObjectKey
 from bucketfront.s3.client import S3Origin
 from bucketfront.s3.upload.multipart import Multipart, PartSent
-from bucketfront.s3.upload.params import complete_params, create_params
+from bucketfront.s3.upload.params import create_params
 from bucketfront.s3.upload.uploader import Written
 from bucketfront.tus.staging import PartStaging
 from bucketfront.tus.tus_upload import TusUpload
 from bucketfront.tus.uninterrupted import run_uninterrupted
-
-_MD5_ETAG = re.compile(r'"[0-9a-f]{32}"')
 
 StoreObject = Callable[[ObjectKey, AsyncIterator[bytes], int, WriteHead], Awaitable[Written]]
 
@@ -80,13 +76,15 @@ class S3Transfer:
                     await self.send_part(upload)
                 written = await self._complete(upload)
             etag = written.etag
-        except (NoSuchUpload, PreconditionFailed) as error:
-            # An earlier call may have made the object, while its response was lost.
-            parts = upload.record.parts
-            expected = _multipart_etag(parts) if parts else await self._staged_etag(upload)
-            if expected is None or expected != await self._current_etag(upload.key):
-                raise (_lost() if isinstance(error, NoSuchUpload) else error) from error
-            etag = expected
+        except NoSuchUpload as error:
+            raise _lost() from error
+        except PreconditionFailed:
+            # An earlier PutObject may have made the object, while its response was lost.
+            if upload.record.upload_id is not None:
+                raise
+            etag = await self._staged_etag(upload)
+            if etag != await self._current_etag(upload.key):
+                raise
         await run_uninterrupted(self._note_finished(upload, etag))
         return etag
 
@@ -97,17 +95,19 @@ class S3Transfer:
 
     async def _begin(self, upload: TusUpload) -> None:
         multipart = await Multipart.begin(self._origin, upload.key, create_params(upload.record.head))
-        upload.record = replace(upload.record, upload_id=multipart.id)
+        upload.record = replace(upload.record, upload_id=multipart.id, begun_at=multipart.begun_at)
         await run_uninterrupted(self._save(upload))
 
     def _multipart(self, upload: TusUpload) -> Multipart:
-        assert upload.record.upload_id is not None
-        return Multipart.resumed(self._origin, upload.key, upload.record.upload_id)
+        record = upload.record
+        assert record.upload_id is not None
+        return Multipart.resumed(self._origin, upload.key, record.upload_id, begun_at=record.begun_at)
 
     async def _complete(self, upload: TusUpload) -> Written:
         await self._invalidate(upload.key)
         try:
-            return await self._multipart(upload).complete(upload.record.parts, **complete_params(upload.record.head))
+            record = upload.record
+            return await self._multipart(upload).complete(record.parts, record.head, may_be_complete=True)
         finally:
             # Also if the outcome is unknown or the client has left (docs/invariants.md#read-your-writes).
             await asyncio.shield(self._invalidate(upload.key))
@@ -141,14 +141,3 @@ class S3Transfer:
 
 def _lost() -> UploadLost:
     return UploadLost("the origin does not know this upload any more")
-
-
-def _multipart_etag(parts: tuple[PartSent, ...]) -> str | None:
-    """Return the ETag of an object of `parts`, or None if theirs are no MD5s.
-
-    See S3 User Guide, "Checking object integrity".
-    """
-    if not all(_MD5_ETAG.fullmatch(part.etag) for part in parts):
-        return None
-    joined = b"".join(bytes.fromhex(part.etag.strip('"')) for part in parts)
-    return f'"{hashlib.md5(joined, usedforsecurity=False).hexdigest()}-{len(parts)}"'

@@ -4,29 +4,49 @@ See S3 User Guide, "Uploading and copying objects using multipart upload". Two r
 
 - An upload that was created is completed or aborted, also if its creator is cancelled
   (docs/invariants.md#write-atomicity, docs/invariants.md#cancellation).
-- A part may be sent twice, because no reader sees it before the end. The completion is sent once. If it fails, its
-  outcome is unknown, and another client may have written the object since (docs/invariants.md#unknown-outcome).
+- Each call may be sent twice: no reader sees a part before the end, and S3 forgets an upload that it has completed. The
+  client of a completion waits meanwhile, so that a later attempt never undoes another client's later write.
+
+A completion without a valid response, or whose upload S3 no longer knows, may have made the object. A HEAD decides: it
+shows the object that the parts make, or the outcome stays unknown (docs/invariants.md#unknown-outcome).
 """
 
 import asyncio
 import logging
-import random
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
-from bucketfront.errors import NoSuchUpload, OriginBusy, OriginError, OriginUnavailable
+from bucketfront.errors import (
+    InvalidOriginResponse,
+    NoSuchUpload,
+    OriginBusy,
+    OriginError,
+    OriginServerError,
+    OriginTimeout,
+    OriginUnavailable,
+)
+from bucketfront.http import content_digests, dates, etags
+from bucketfront.http.metadata import Metadata
+from bucketfront.http.write_head import WriteHead
 from bucketfront.keys import ObjectKey
-from bucketfront.retry import backoff
 from bucketfront.s3.client import S3Origin
+from bucketfront.s3.upload.expected_object import ExpectedObject
+from bucketfront.s3.upload.params import complete_params
+from bucketfront.s3.upload.repetition import is_repeatable, pause, repeated
 from bucketfront.s3.upload.single_call import send
 
 MAX_PART_BYTES = 5 << 30  # S3's limit for a part, and for the object of a single PutObject
 MAX_PARTS = 10_000  # S3's limit for one multipart upload
 PROGRESS_TIMEOUT_S = 60.0  # without progress, until a call is given up: three times the default of `read_timeout`
-COMPLETION_TIMEOUT_S = 300.0  # S3 takes minutes to put 10,000 parts together, and sends spaces meanwhile
+# S3 takes minutes to put 10,000 parts together, and sends spaces meanwhile. All attempts share this time.
+COMPLETION_TIMEOUT_S = 300.0
+COMPLETION_ATTEMPTS = 4  # one more than for other calls, because a failure costs the transfer of all parts
 PART_ATTEMPTS = 3  # to send one part: as many as for a read
-RETRY_PAUSE_S = 0.2  # at most before a part's second attempt, doubled for the third: short beside a part's transfer
+RETRY_PAUSE_S = 0.2  # at most before the second attempt, doubled for each further one: short beside a transfer
+CLOCK_SLACK_S = 2.0  # HTTP dates have whole seconds, and S3 may date a response later than the upload
+
+_NO_HEAD = WriteHead()
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +84,8 @@ class Multipart:
     """One upload, by its id at S3.
 
     `progress_timeout` is how many seconds without progress end the transfer of a part. Without a `journal` the owner
-    keeps a record of the upload himself.
+    keeps a record of the upload himself. `begun_at` is a time before its creation, in seconds by the origin's clock,
+    or None.
     """
 
     def __init__(
@@ -74,12 +95,14 @@ class Multipart:
         upload_id: str,
         progress_timeout: float = PROGRESS_TIMEOUT_S,
         journal: Journal | None = None,
+        begun_at: float | None = None,
     ) -> None:
         self._origin = origin
         self._progress_timeout = progress_timeout
         self._journal = journal
         self.key = key
         self.id = upload_id
+        self.begun_at = begun_at
 
     def __repr__(self) -> str:
         return f"<Multipart {self.key} {self.id}>"
@@ -111,13 +134,22 @@ class Multipart:
     async def _create(
         cls, origin: S3Origin, key: ObjectKey, params: dict[str, Any], progress_timeout: float, journal: Journal | None
     ) -> Self:
-        what = f"CREATE UPLOAD {key}"
-        async with origin.connection(key.bucket):
-            named = {**params, "Bucket": key.bucket, "Key": key.key}
-            created = await origin.call(what, origin.client.create_multipart_upload, named)
-        if not created.get("UploadId"):
-            raise OriginUnavailable(f"{what}: the origin named no upload")
-        upload = cls(origin, key, str(created["UploadId"]), progress_timeout, journal)
+        what, clock = f"CREATE UPLOAD {key}", asyncio.get_running_loop().time
+        began = clock()
+
+        async def create() -> Mapping[str, Any]:
+            async with origin.connection(key.bucket):
+                named = {**params, "Bucket": key.bucket, "Key": key.key}
+                created: Mapping[str, Any] = await origin.call(what, origin.client.create_multipart_upload, named)
+            if not created.get("UploadId"):
+                raise InvalidOriginResponse(f"{what}: the origin named no upload")
+            return created
+
+        # If S3 has carried out an attempt that failed, it has an upload without parts, which costs nothing.
+        created = await repeated(origin, create)
+        at = dates.parse(created["ResponseMetadata"]["HTTPHeaders"].get("date", ""), 0.0)
+        begun_at = None if at is None else at - (clock() - began) - CLOCK_SLACK_S
+        upload = cls(origin, key, str(created["UploadId"]), progress_timeout, journal, begun_at)
         if journal is not None:
             # A kill before this leaves an upload without parts, which costs nothing.
             await journal.add(key, upload.id)
@@ -132,9 +164,10 @@ class Multipart:
         *,
         progress_timeout: float = PROGRESS_TIMEOUT_S,
         journal: Journal | None = None,
+        begun_at: float | None = None,
     ) -> Self:
         """Return an upload that was created before, perhaps by another process. It makes no request."""
-        return cls(origin, key, upload_id, progress_timeout, journal)
+        return cls(origin, key, upload_id, progress_timeout, journal, begun_at)
 
     async def part(
         self,
@@ -169,26 +202,87 @@ class Multipart:
                     raise
                 self._origin.parts_retried += 1
                 log.info("%s is sent again: %s", what, error)
-                await asyncio.sleep(backoff(RETRY_PAUSE_S, attempt, random.random()))  # noqa: S311 - jitter, no secret
+                await pause(RETRY_PAUSE_S, attempt)
         raise AssertionError("unreachable")
 
-    async def complete(self, parts: Iterable[PartSent], **conditions: Any) -> Written:
-        """Call S3 CompleteMultipartUpload with parts in any order. `conditions` are its parameters, as IfNoneMatch.
+    async def complete(
+        self, parts: Iterable[PartSent], head: WriteHead = _NO_HEAD, *, may_be_complete: bool = False
+    ) -> Written:
+        """Call S3 CompleteMultipartUpload with parts in any order. `head` is that of the write.
 
-        A failure does not abort the upload. Raises NoSuchUpload, AccessDenied, WriteRefused. After OriginTimeout or
-        OriginUnavailable the outcome is unknown.
+        `may_be_complete` means that an earlier call may have made the object. A failure does not abort the upload.
+        Raises NoSuchUpload, AccessDenied, WriteRefused. After OriginTimeout or OriginUnavailable the outcome is
+        unknown.
         """
         what = f"COMPLETE UPLOAD {self.key}"
-        named = [{"PartNumber": part.number, "ETag": part.etag} for part in sorted(parts, key=lambda p: p.number)]
-        params = {**self._params, "MultipartUpload": {"Parts": named}, **conditions}
+        ordered = sorted(parts, key=lambda part: part.number)
+        named = [{"PartNumber": part.number, "ETag": part.etag} for part in ordered]
+        params = {**self._params, "MultipartUpload": {"Parts": named}, **complete_params(head)}
+        expected = ExpectedObject(
+            sum(part.size for part in ordered),
+            content_digests.etag_of_parts(part.etag for part in ordered),
+            head,
+            self.begun_at,
+        )
+        until = asyncio.get_running_loop().time() + COMPLETION_TIMEOUT_S
+        self._origin.retries.earn()
+        for attempt in range(1, COMPLETION_ATTEMPTS + 1):
+            was_accepted = False
+            try:
+                if etag := await self._send_completion(what, params, until):
+                    return await self._completed(etag)
+                failure: OriginError = InvalidOriginResponse(f"{what}: the origin named no ETag")
+                was_accepted = True
+            except NoSuchUpload as error:
+                failure, was_accepted = error, True
+            except OriginError as error:
+                # After an attempt whose outcome is unknown, S3 may refuse the upload because it is complete.
+                is_final = not isinstance(error, OriginUnavailable) or error.is_final
+                if is_final and attempt == 1 and not may_be_complete:
+                    raise
+                failure = error
+            repeats = (
+                attempt < COMPLETION_ATTEMPTS
+                and isinstance(failure, OriginUnavailable)
+                and is_repeatable(failure)
+                and self._origin.retries.spend()
+            )
+            # A 5xx is the response of an S3 that has most likely not made the object.
+            if not (repeats and _is_refusal(failure)):
+                found = await self._object_made(expected, was_accepted=was_accepted)
+                if found is not None:
+                    log.info("%s: a HEAD shows the object, although %s", what, failure)
+                    return await self._completed(found.etag)
+            if not repeats:
+                raise failure
+            log.info("%s is sent again: %s", what, failure)
+            await pause(RETRY_PAUSE_S, attempt)
+        raise AssertionError("unreachable")
+
+    async def _send_completion(self, what: str, params: dict[str, Any], until: float) -> str:
+        """Return the ETag of the response in wire form, or "" if it has none. `until` is in the loop's time."""
         async with self._origin.connection(self.key.bucket):
+            left = until - asyncio.get_running_loop().time()
+            if left <= 0:
+                raise OriginTimeout(f"{what}: the origin did not complete it in time")
             call = self._origin.client.complete_multipart_upload
-            done = await self._origin.call(what, call, params, call_timeout=COMPLETION_TIMEOUT_S)
-        if not done.get("ETag"):  # S3 may send status 200 first and fail afterwards
-            raise OriginUnavailable(f"{what}: the origin named no ETag")
+            done = await self._origin.call(what, call, params, call_timeout=left)
+        # Some compatible servers leave the quotes out of their XML.
+        return etags.normalised(str(done.get("ETag") or ""))
+
+    async def _completed(self, etag: str) -> Written:
         await self._forget()
-        etag = str(done["ETag"]).strip('"')  # some compatible servers leave the quotes out of their XML
-        return Written(f'"{etag}"')
+        return Written(etag)
+
+    async def _object_made(self, expected: ExpectedObject, *, was_accepted: bool) -> Metadata | None:
+        """Return what a HEAD shows if it proves that this upload made the object, else None."""
+        try:
+            found = await self._origin.head(self.key)
+        except OriginError as error:
+            log.info("whether %s was made is unknown: %s", self.key, error)
+            return None
+        is_proven = isinstance(found, Metadata) and expected.is_proven_by(found, was_accepted=was_accepted)
+        return found if isinstance(found, Metadata) and is_proven else None
 
     async def abort(self) -> None:
         """Call S3 AbortMultipartUpload, so that the parts cost nothing. An upload that S3 does not know is fine.
@@ -199,10 +293,13 @@ class Multipart:
         await self._origin.background.run(self._abort())
 
     async def _abort(self) -> None:
-        try:
+        async def send_abort() -> None:
             async with self._origin.connection(self.key.bucket):
                 what, call = f"ABORT UPLOAD {self.key}", self._origin.client.abort_multipart_upload
                 await self._origin.call(what, call, self._params)
+
+        try:
+            await repeated(self._origin, send_abort)
         except NoSuchUpload:
             pass  # it was completed or aborted before
         except OriginError:
@@ -218,6 +315,11 @@ class Multipart:
     @property
     def _params(self) -> dict[str, Any]:
         return {"Bucket": self.key.bucket, "Key": self.key.key, "UploadId": self.id}
+
+
+def _is_refusal(error: OriginError) -> bool:
+    """Return whether the origin has sent a valid error response."""
+    return isinstance(error, OriginServerError) and not isinstance(error, InvalidOriginResponse)
 
 
 async def _abort_created(creation: "asyncio.Task[Multipart]") -> None:

@@ -2,8 +2,8 @@
 
 A body waits for S3 in a spool. So S3 gets no request before a small body is complete. The parts of a large one are sent
 side by side, and again if they fail. Without a spool bytes pass through, because no upload is held in memory as a
-whole. A PutObject and the completion of a multipart upload are not repeated: if one fails, its outcome is unknown
-(docs/invariants.md#write-atomicity, docs/invariants.md#unknown-outcome).
+whole. A PutObject is not repeated: if it fails, its outcome is unknown (docs/invariants.md#write-atomicity,
+docs/invariants.md#unknown-outcome).
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from bucketfront.s3.upload.multipart import (
     PartSent,
     Written,
 )
-from bucketfront.s3.upload.params import complete_params, create_params, put_params
+from bucketfront.s3.upload.params import create_params, put_params
 from bucketfront.s3.upload.parts import BodyPart, BufferLimiter, UploadBody, part_size
 from bucketfront.s3.upload.single_call import send
 from bucketfront.s3.upload.spool import Spool
@@ -116,7 +116,7 @@ class S3Uploader:
         try:
             parts = await self._send_parts(upload, body, first)
             await about_to_write()
-            return await upload.complete(parts, **complete_params(head))
+            return await upload.complete(parts, head)
         except BaseException:
             # This includes cancellation, because parts that stay at S3 cost money.
             await _abort(upload)
