@@ -15,13 +15,13 @@ from pydantic import SecretStr
 from bucketfront.config.environment import override, substitute
 from bucketfront.config.fields import types_at
 from bucketfront.config.problems import Loc, Place, Problem, Source, Tree, report
+from bucketfront.config.secret_file import SecretFile
 from bucketfront.config.settings import Settings
 from bucketfront.config.validation import validate
 from bucketfront.config.yaml import YamlError, compose
 from bucketfront.errors import ConfigError
 
 MAX_FILE_BYTES = 1 << 20  # far more than all keys need: a larger file was named by mistake
-MAX_SECRET_BYTES = 64 << 10  # far more than a token or key has
 
 _FILE = "file:"
 
@@ -79,29 +79,9 @@ def _read_secrets(tree: Tree, container: Any, loc: Loc) -> None:
             _read_secrets(tree, value, below)
         elif isinstance(value, str) and value.startswith(_FILE) and SecretStr in types_at(below):
             try:
-                container[part] = _secret_of(Path(value.removeprefix(_FILE)))
+                container[part] = SecretFile.read(Path(value.removeprefix(_FILE)))
             except ValueError as error:
                 container[part] = tree.break_value(below, str(error))
-
-
-def _secret_of(path: Path) -> str:
-    """Return the text of a secret file, without the line break at its end. Raises ValueError."""
-    if not path.is_absolute():
-        raise ValueError("a secret file needs its absolute path: file:/path")
-    shown = ascii(str(path))
-    try:
-        octets = _head(path, MAX_SECRET_BYTES + 1)
-    except OSError as error:
-        raise ValueError(f"the secret file {shown} cannot be read: {_reason(error)}") from None
-    if len(octets) > MAX_SECRET_BYTES:
-        raise ValueError(f"the secret file {shown} has more than {MAX_SECRET_BYTES} bytes")
-    try:
-        secret = octets.decode().rstrip("\r\n")
-    except UnicodeDecodeError:
-        raise ValueError(f"the secret file {shown} is not UTF-8") from None
-    if not secret:
-        raise ValueError(f"the secret file {shown} is empty")
-    return secret
 
 
 def _head(path: Path, size: int) -> bytes:

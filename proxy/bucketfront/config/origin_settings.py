@@ -13,7 +13,7 @@ NAMED, STATIC, PROFILE = UNION_TAGS = ("<named>", "<static>", "<profile>")
 
 
 class StaticCredentials(Section):
-    """Access keys. `file:/absolute/path` keeps them out of the file."""
+    """Access keys. `file:/absolute/path` keeps them out of the file, and is read again if S3 refuses them."""
 
     access_key_id: Secret
     """The id of the access key."""

@@ -24,8 +24,8 @@ from botocore import UNSIGNED
 from botocore.utils import parse_timestamp
 
 from bucketfront import __version__
-from bucketfront.cache import NotModified, OriginResponse
-from bucketfront.config.origin_settings import OriginSettings, ProfileCredentials, StaticCredentials
+from bucketfront.cache import NotModified, OriginResponse, boottime
+from bucketfront.config.origin_settings import OriginSettings, ProfileCredentials
 from bucketfront.errors import (
     AccessDenied,
     NoSuchBucket,
@@ -48,9 +48,12 @@ from bucketfront.s3 import responses
 from bucketfront.s3.body import S3Body
 from bucketfront.s3.breaker import Breaker
 from bucketfront.s3.connection_slots import ConnectionSlots
+from bucketfront.s3.credentials import OriginCredentials, source_of
 from bucketfront.s3.endpoint import DEFAULT_REGION, S3Endpoint, resolve
 from bucketfront.s3.error_translation import Unexplained, VersionUnchanged, translated
 from bucketfront.s3.pace import Pace
+from bucketfront.s3.signature import Signature
+from bucketfront.s3.signing_clock import SigningClock
 from bucketfront.s3.transport import StrictHTTPSession
 from bucketfront.s3.upload.upload_slots import UploadSlots
 from bucketfront.task_set import TaskSet
@@ -88,6 +91,9 @@ class S3Origin:
         self.slow_bodies = 0  # bodies that were ended because they came too slowly
         self.parts = 0  # parts of uploads that S3 accepted
         self.parts_retried = 0
+        self.signing_clock = SigningClock(time.time, boottime)
+        self._credentials = OriginCredentials(source_of(settings.credentials), time.monotonic)
+        self._signature = Signature(self._credentials, self.signing_clock)
         self._stack = AsyncExitStack()
         self._client: Any = None
         self.endpoint: S3Endpoint  # once it has started
@@ -103,6 +109,8 @@ class S3Origin:
             except BaseException:
                 await self._stack.aclose()
                 raise
+        self._stack.push_async_callback(self._credentials.close)
+        self._signature.register(self._client.meta.events)
         self._client.meta.events.register("before-call.s3", _before_call)
         self._client.meta.events.register("before-call.s3", self._check_egress)
         self._client.meta.events.register_first("after-call.s3", _with_all_fields)
@@ -119,21 +127,9 @@ class S3Origin:
 
     def _create_client(self) -> Any:
         settings = self._settings
-        session = AioSession()
-        keys: dict[str, str] = {}
-        signature: Any = "s3v4"
-        match settings.credentials:
-            case StaticCredentials() as static:
-                keys["aws_access_key_id"] = static.access_key_id.get_secret_value()
-                keys["aws_secret_access_key"] = static.secret_access_key.get_secret_value()
-                if static.session_token is not None:
-                    keys["aws_session_token"] = static.session_token.get_secret_value()
-            case ProfileCredentials(profile=profile):
-                session = AioSession(profile=profile)
-            case "anonymous":
-                signature = UNSIGNED
-            case "default":
-                pass
+        named = settings.credentials
+        session = AioSession(profile=named.profile if isinstance(named, ProfileCredentials) else None)
+        session.register_component("credential_provider", self._credentials)
         # Of botocore's time for a GET, a fifth goes into parsing Last-Modified and building its own User-Agent.
         session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_timestamp)
         return session.create_client(
@@ -143,7 +139,7 @@ class S3Origin:
             config=AioConfig(
                 http_session_cls=StrictHTTPSession,
                 connector_args={"keepalive_timeout": settings.keep_alive_timeout},
-                signature_version=signature,
+                signature_version=UNSIGNED if settings.credentials == "anonymous" else "s3v4",
                 connect_timeout=settings.connect_timeout,
                 read_timeout=settings.read_timeout,
                 max_pool_connections=settings.max_connections,
@@ -154,7 +150,6 @@ class S3Origin:
                 user_agent=f"bucketfront/{__version__}",
                 s3={"addressing_style": settings.addressing_style, "payload_signing_enabled": False},
             ),
-            **keys,
         )
 
     async def get(
@@ -210,8 +205,12 @@ class S3Origin:
             except Unexplained as refusal:
                 if refusal.presumed is not None and self._is_accepted(key.bucket):
                     raise refusal.presumed from refusal
+                signature = self._signature.changes
                 await self._explain(key)
-                raise
+                if self._signature.changes == signature:
+                    raise
+                # The GET was refused for its signature, and passed with a new one.
+                response = await self.call(f"HEAD {key}", self._client.head_object, params)
             head = response["ResponseMetadata"]
             size = responses.size_sent(head["HTTPStatusCode"], head["HTTPHeaders"])
             return responses.metadata(head["HTTPHeaders"], size, key.version, is_whole=True)

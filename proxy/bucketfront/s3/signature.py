@@ -1,0 +1,108 @@
+"""What requests to S3 are signed with, and the second chance of a request whose signature S3 refused.
+
+A refusal may be our own fault, and cured: the credentials were rotated, or the clock is wrong. The request is then
+signed anew and sent once more. The client's retries, their budget and the circuit breaker do not see that.
+
+Both are hooks of the SDK, so that they hold for each call of a client: `needs-retry` decides on the second sending, and
+`choose-signer` on the class that signs. A request with a streamed body is not sent again, because the body is consumed.
+The cure is there for the next one.
+"""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from botocore.auth import AUTH_TYPE_MAPS, SIGV4_TIMESTAMP, S3SigV4Auth
+from botocore.credentials import ReadOnlyCredentials
+
+from bucketfront.errors import Fault
+from bucketfront.http import dates
+from bucketfront.s3 import error_codes
+from bucketfront.s3.credentials import OriginCredentials
+from bucketfront.s3.signing_clock import SigningClock
+
+_REFUSALS = (400, 401, 403)  # the statuses that S3 has for them
+
+_SIGNATURE_VERSION = "bucketfront-s3v4"
+_CLOCK = "bucketfront_clock"  # keys of botocore's context, which accompanies one request
+_SIGNED = "bucketfront_signed"
+_GUESSED = "bucketfront_guessed"  # this request alone made the correction, and the origin did not name the time
+
+
+@dataclass(frozen=True, slots=True)
+class _Signed:
+    """What one request was signed with. `at` is in seconds since the epoch."""
+
+    credentials: ReadOnlyCredentials
+    at: float
+
+
+class _S3Auth(S3SigV4Auth):  # type: ignore[misc] # botocore has no types
+    """botocore's Signature Version 4 for S3, with the time of a SigningClock."""
+
+    def _modify_request_before_signing(self, request: Any) -> None:
+        # botocore reads its own clock right before this method. Every later step takes the time from the context.
+        now = request.context[_CLOCK]()
+        request.context["timestamp"] = time.strftime(SIGV4_TIMESTAMP, time.gmtime(now))
+        request.context[_SIGNED] = _Signed(self.credentials, now)
+        super()._modify_request_before_signing(request)
+
+
+# The SDK's table of signers is global. The name is our own, so that other clients of this process keep theirs.
+AUTH_TYPE_MAPS[_SIGNATURE_VERSION] = _S3Auth
+
+
+class Signature:
+    """The credentials and the time of one client's requests."""
+
+    def __init__(self, credentials: OriginCredentials, clock: SigningClock) -> None:
+        self._credentials = credentials
+        self._clock = clock
+
+    @property
+    def changes(self) -> int:
+        """Return how often the credentials were replaced, or the clock was corrected."""
+        return self._credentials.replacements + self._clock.corrections
+
+    def register(self, events: Any) -> None:
+        """Sign the requests of the client that `events` belong to."""
+        events.register("before-call.s3", self._before_call)
+        events.register("choose-signer.s3", _choose_signer)
+        events.register_first("needs-retry.s3", self._needs_retry)
+
+    def _before_call(self, context: dict[str, Any], **_: Any) -> None:
+        context[_CLOCK] = self._clock
+
+    async def _needs_retry(self, response: Any, attempts: int, request_dict: dict[str, Any], **_: Any) -> int | None:
+        """Return 0 to send the request again at once, or None."""
+        if response is None or response[0].status_code not in _REFUSALS:
+            return None
+        context = request_dict["context"]
+        signed = context.get(_SIGNED)
+        if signed is None:
+            return None
+        meaning = error_codes.meaning(response[1].get("Error", {}).get("Code", ""), response[0].status_code)
+        fault = None if meaning is None else meaning.fault
+        if attempts > 1:
+            if fault is Fault.CLOCK or context.get(_GUESSED):
+                self._clock.drop()
+            return None
+        is_cured = self._corrected(context, signed, response, is_named=fault is Fault.CLOCK) or (
+            fault is Fault.CREDENTIALS and await self._credentials.replaced(signed.credentials)
+        )
+        return 0 if is_cured and isinstance(request_dict["body"], bytes | bytearray | None) else None
+
+    def _corrected(self, context: dict[str, Any], signed: _Signed, response: Any, *, is_named: bool) -> bool:
+        """Return whether the clock, corrected by the response's Date, gives another time than the one signed."""
+        date = dates.parse(response[0].headers.get("date", ""), signed.at)
+        if date is None:
+            return False
+        before = self._clock.corrections
+        is_other = self._clock.correct(date, signed.at, is_named=is_named)
+        context[_GUESSED] = not is_named and self._clock.corrections != before
+        return is_other
+
+
+def _choose_signer(context: dict[str, Any], **_: Any) -> str | None:
+    """Return the name of `_S3Auth` in place of Signature Version 4. Others, such as S3 Express's, remain."""
+    return _SIGNATURE_VERSION if context.get("auth_type") in (None, "v4", "s3v4") else None
