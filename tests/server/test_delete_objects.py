@@ -12,6 +12,7 @@ from xml.sax.saxutils import escape
 import pytest
 from proxy_under_test import S3, Proxy, StartProxy
 from relay import Cut, Seen, canned
+from stopwatch import HANG_S
 from wire import Response, message
 
 from bucketfront.http.delete_objects import MAX_BODY_BYTES, NAMESPACE
@@ -177,6 +178,7 @@ async def test_only_so_many_at_once(start: StartProxy, s3: S3, monkeypatch: pyte
         assert (await first.head()).status == 100
         refused = await proxy.request("POST", "/?delete", body=body)
         assert (refused.status, refused.headers["Retry-After"]) == (503, "1")
+        monkeypatch.setattr(uploads, "DELETE_SLOT_TIMEOUT_S", HANG_S)
         waiting = asyncio.create_task(proxy.request("POST", "/?delete", body=body))
         await first.send(body)
         assert result(await first.response("POST")) == (["a"], {})

@@ -286,7 +286,7 @@ async def test_denied_in_the_background(proxy: Proxy, s3: S3) -> None:
     await proxy.get("/x")
 
     async def deny(_: Seen) -> bytes | None:
-        return canned(403, "AccessDenied")
+        return canned(403, "AccessDenied", "x-amz-request-id: 4442587FB7D0A2F9")
 
     proxy.relay.on_request = deny
     proxy.relay.reset()
