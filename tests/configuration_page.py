@@ -43,7 +43,7 @@ mounts:
     bucket: my-bucket
 ```
 
-`bucketfront check -c proxy.yaml` validates a file, and tries the bucket and the disk.
+`bucketfront check -c proxy.yaml` validates a file, and tries ports, files, disk and buckets.
 [proxy.yaml](../proxy.yaml) shows every key in its place.
 
 ## How settings are read

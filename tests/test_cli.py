@@ -228,9 +228,11 @@ origin:
   addressing_style: path
   connect_timeout: 500ms
   read_timeout: 5s
+server: {{port: 0}}
+admin: {{port: 0}}
 mounts:
   - {{path: /, bucket: {changes.get("bucket", "demo")}}}
-cache: {{dir: {changes.get("dir", tmp_path / "cache")}}}
+cache: {{dir: {changes.get("dir", tmp_path / "cache")}, max_size: 64MiB, min_free: 0}}
 """
     config = tmp_path / "check.yaml"
     config.write_text(text)
@@ -238,15 +240,29 @@ cache: {{dir: {changes.get("dir", tmp_path / "cache")}}}
 
 
 def test_check_finds_all_fine(run: Run, served: Served, tmp_path: Path) -> None:
-    """`check` prints one line each for the configuration, the disk, the endpoint and every bucket; status 0."""
-    result = run("check", "-c", check_config(served, tmp_path))
+    """`check` prints one line for each check, with status 0; `--json` has the same results."""
+    config = check_config(served, tmp_path)
+    result = run("check", "-c", config)
     lines = result.output.splitlines()
     assert result.exit_code == 0, result.output
-    assert [line[:4] for line in lines] == ["ok  "] * 4
-    assert "configuration" in lines[0]
-    assert str(tmp_path / "cache") in lines[1]
-    assert lines[2] == f"ok   origin: {served.origin}, region us-east-1"
-    assert "bucket demo" in lines[3]
+    assert [line[:5] for line in lines] == ["ok   "] * len(lines)
+    assert f"ok   cache folder {tmp_path / 'cache'}: will be made" in lines
+    assert f"ok   origin: {served.origin}, region us-east-1" in lines
+    assert any(line.startswith("ok   bucket demo: reachable") for line in lines)
+    found = json.loads(run("check", "--json", "-c", config).output)
+    assert [row["subject"] for row in found] == [
+        "configuration",
+        "open files",
+        "access log",
+        "client port",
+        "admin port",
+        "cache folder",
+        "cache space",
+        "origin",
+        "bucket",
+    ]
+    assert all(row["ok"] and row["verdict"] == "fine" and row["message"] for row in found)
+    assert found[-1]["name"] == "demo"
     assert not (tmp_path / "cache").exists()  # `check` creates nothing
 
 
@@ -254,14 +270,62 @@ def test_check_of_a_bucket_that_is_made_at_the_start(run: Run, served: Served, t
     """With `origin.create_bucket` a missing bucket is no fault."""
     config = check_config(served, tmp_path, bucket="no-such-bucket")
     result = run("check", "-c", config, env={"BUCKETFRONT_ORIGIN__CREATE_BUCKET": "true"})
-    assert (result.exit_code, "bucket no-such-bucket: will be made" in result.output) == (0, True)
+    assert result.exit_code == 0
+    assert "bucket no-such-bucket: does not exist, and the start will make it" in result.output
+
+
+def test_check_of_a_wrong_configuration(run: Run, tmp_path: Path) -> None:
+    """With `--json` the problems of a configuration are results as well, with status 2."""
+    config = tmp_path / "proxy.yaml"
+    config.write_text("mounts:\n  - {path: /, bucket: b}\ncache:\n  max_szie: 1GiB\n")
+    result = run("check", "--json", "-c", config)
+    assert result.exit_code == 2
+    (row,) = json.loads(result.stdout)
+    assert (row["subject"], row["ok"], row["name"]) == ("configuration", False, str(config))
+    assert row["message"].startswith(f"{config}:4:3 cache.max_szie: unknown key")
 
 
 def test_check_of_the_embedded_origin(run: Run, served: Served) -> None:
-    """An embedded origin needs no check."""
-    result = run("check", "-c", served.config)
-    assert result.exit_code == 0
+    """An embedded origin needs no check, and a proxy that runs with the same configuration is recognised."""
+    result = run("check", "-c", served.config, env=served.environment)
+    assert result.exit_code == 0, result.output
     assert "embedded" in result.output
+    assert result.output.count("in use by the proxy that runs with this configuration, process ") == 2
+
+
+def test_check_beside_another_proxy(run: Run, served: Served, tmp_path: Path) -> None:
+    """Ports and folders of a proxy with another configuration are in use, with status 1 and the process."""
+    port = served.clients.rpartition(":")[2]
+    config = check_config(served, tmp_path, dir=str(served.config.parent / "cache"))
+    result = run("check", "-c", config, env={"BUCKETFRONT_SERVER__PORT": port})
+    failed = [line for line in result.output.splitlines() if line.startswith("FAIL")]
+    assert result.exit_code == 1
+    assert [line.split(": ")[0] for line in failed] == [
+        f"FAIL client port 127.0.0.1:{port}",
+        f"FAIL cache folder {served.config.parent / 'cache'}",
+    ]
+    assert all("process " in line for line in failed)
+    assert "BUCKETFRONT_SERVER__PORT: cannot listen" in failed[0]
+
+
+@pytest.mark.parametrize(
+    ("tls", "log"), [("null", "none/access.log"), ("{certificate: none, key: none}", "access.log")]
+)
+def test_a_file_that_the_start_needs(run: Run, tmp_path: Path, tls: str, log: str) -> None:
+    """A missing file or folder ends `serve` with status 2, and `check` with 1, with file, line and column (I30)."""
+    config = tmp_path / "proxy.yaml"
+    config.write_text(
+        f"server: {{port: 0, tls: {tls}}}\naccess_log: {{path: {tmp_path / log}}}\n"
+        "mounts: [{path: /, bucket: demo}]\norigin: {endpoint_url: embedded}\n"
+        f"admin: {{port: 0}}\ncache: {{dir: {tmp_path / 'cache'}}}\n"
+    )
+    line = 2 if tls == "null" else 1
+    served = run("serve", "-c", config)
+    assert served.exit_code == 2
+    assert served.stderr.splitlines()[-1].startswith(f"{config}:{line}:")
+    checked = run("check", "-c", config)
+    assert checked.exit_code == 1
+    assert f": {config}:{line}:" in checked.output
 
 
 @pytest.mark.parametrize(
@@ -281,7 +345,7 @@ def test_check_finds_faults(
     (failed,) = [line for line in result.output.splitlines() if line.startswith("FAIL")]
     assert what in failed
     assert fix in failed
-    assert sum(line.startswith("ok") for line in result.output.splitlines()) == 3
+    assert "ok   configuration: 1 mount" in result.output
 
 
 def test_verify(run: Run, served: Served, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr, ValidationError
 
-from bucketfront.config.loader import MAX_FILE_BYTES, load
+from bucketfront.config.loader import MAX_FILE_BYTES, load, load_with_places
 from bucketfront.config.mount_settings import SiteSettings
 from bucketfront.config.origin_settings import ProfileCredentials, StaticCredentials
 from bucketfront.config.problems import MAX_PROBLEMS
@@ -35,7 +35,7 @@ from bucketfront.config.quantities import (
     parse_whole_number,
 )
 from bucketfront.config.settings import Settings
-from bucketfront.errors import ConfigError
+from bucketfront.errors import ConfigError, UnusableSetting
 
 ROOT = Path(__file__).parent.parent
 MOUNTS = "mounts: [{path: /, bucket: media}]\n"
@@ -97,6 +97,9 @@ access_log: {format: json, path: "-"}
 """
 
 LOG = "BUCKETFRONT_ACCESS_LOG__"
+POINT = "us-west-2:123456789012:accesspoint/mine"
+OUTPOST = "us-west-2:123456789012:outpost/op-01234567890123456/accesspoint/mine"
+TAB = "not valid YAML: found character '\\t' that cannot start any token; indent with spaces"
 
 Loads = Callable[..., Settings]
 Refuses = Callable[..., str]
@@ -366,13 +369,18 @@ def test_no_uploads_section_means_no_upload_route(loads: Loads) -> None:
     assert loads(MOUNTS + "uploads: {}").uploads is not None
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "127.8.8.8", "::1", "[::1]", "localhost", "LocalHost", "0:0:0:0:0:0:0:1"]
+)
 def test_admin_on_loopback_needs_no_token(loads: Loads, host: str) -> None:
     """I27: on loopback the admin listener needs no token."""
     assert loads(f"{MOUNTS}admin: {{host: '{host}'}}").admin.token is None
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "admin.example.com", "127.0.0.1.example.com"])
+@pytest.mark.parametrize(
+    "host",
+    ["0.0.0.0", "::", "[::]", "*", "::0", "10.0.0.1", "127.1", "admin.example.com", "127.0.0.1.example.com"],
+)
 def test_admin_beyond_loopback_needs_a_token(loads: Loads, refuses: Refuses, host: str) -> None:
     """I27: beyond loopback the start fails without a token, and the message points at the host."""
     text = f"{MOUNTS}admin:\n  host: '{host}'\n"
@@ -411,6 +419,22 @@ def test_endpoints(loads: Loads, url: str) -> None:
         ("server: {port: -1}", "1:16 server.port", "must be at least 0"),
         ("server: {port: 8080.5}", "1:16 server.port", "must be a whole number"),
         ("server: {host: ''}", "1:16 server.host", "must be an address"),
+        ("server: {host: 'a:80'}", "1:16 server.host", "without the port"),
+        ("server: {host: '[::1]:80'}", "1:16 server.host", "without the port"),
+        ("server: {host: 'http://a'}", "1:16 server.host", "must be an address"),
+        ("admin: {port: 8080}", "1:15 admin.port", "another port than server.port"),
+        ("server: {port: 8081}", "1:16 admin.port", "another port than server.port"),
+        ("server: {host: '*', port: 8081}", "1:27 admin.port", "another port than server.port"),
+        ("server: {port: }", "1:15 server.port", "is empty: give it a value"),
+        ("origin: {endpoint_url: }", "1:23 origin.endpoint_url", "null and"),
+        ("admin: {token: }", "1:15 admin.token", "is empty"),
+        ("uploads:", "1:9 uploads", "is empty: give it keys, or leave it out"),
+        ("uploads: # none", "1:9 uploads", "is empty: give it keys, or leave it out"),
+        ("server: {tls: }", "1:14 server.tls", "is empty"),
+        ("origin: {create_bucket: yes}", "1:25 origin.create_bucket", "must be true or false: write true"),
+        ("origin: {create_bucket: Off}", "1:25 origin.create_bucket", "must be true or false: write false"),
+        ("server: {port: 0o17}", "1:16 server.port", "in decimal without leading zeros"),
+        ("server: [1]", "1:9 server", "must be a mapping of keys"),
         ("server: {tls: {certificate: a.pem}}", "1:15 server.tls.key", "missing"),
         ("origin: {region: 5}", "1:18 origin.region", "must be text"),
         ("origin: {connect_timeout: 0s}", "1:27 origin.connect_timeout", "must be more than 0"),
@@ -476,6 +500,21 @@ def test_a_bad_value_is_refused_at_its_place(refuses: Refuses, text: str, where:
         ("[{path: '/a?', bucket: abc}]", "1:17 mounts[0].path", "must be a decoded path"),
         ("[{path: /a%20b, bucket: abc}]", "1:17 mounts[0].path", "must be a decoded path"),
         ("[{path: /, bucket: 's3://abc'}]", "1:28 mounts[0].bucket", "without 's3://'"),
+        ("[{path: /, bucket: abc/d}]", "1:28 mounts[0].bucket", "without a path"),
+        ("[{path: /, bucket: 'https://abc.s3.amazonaws.com'}]", "1:28 mounts[0].bucket", "name of a bucket"),
+        ("[{path: /, bucket: a..b}]", "1:28 mounts[0].bucket", "no two dots in a row"),
+        ("[{path: /, bucket: -ab}]", "1:28 mounts[0].bucket", "a letter or digit at both ends"),
+        ("[{path: /, bucket: '192.168.5.4'}]", "1:28 mounts[0].bucket", "no IP address"),
+        ("[{path: /, bucket: 'arn:aws:s3:::abc/d'}]", "1:28 mounts[0].bucket", "without a path"),
+        ("[{path: /, bucket: 'arn:aws:s3:::'}]", "1:28 mounts[0].bucket", "name of a bucket"),
+        ("[{path: /, bucket: 'arn:aws:iam::1:user/x'}]", "1:28 mounts[0].bucket", "arn:aws:s3:::BUCKET"),
+        ("[{path: /, bucket: 'arn:aws:s3::123456789012:accesspoint/a.mrap'}]", "1:28 mounts[0].bucket", "SigV4a"),
+        ("[{path: /, bucket: a1b2.mrap}]", "1:28 mounts[0].bucket", "SigV4a"),
+        (f"[{{path: /, bucket: 'arn:aws:s3-outposts:{OUTPOST}'}}]", "1:28 mounts[0].bucket", "Outposts is not"),
+        (f"[{{path: /, bucket: 'arn:aws:s3-object-lambda:{POINT}'}}]", "1:28 mounts[0].bucket", "without an ETag"),
+        ("[{path: /, bucket: mine--ol-s3}]", "1:28 mounts[0].bucket", "without an ETag"),
+        ("[{path: /, bucket: mine--usw2-az1--x-s3}]", "1:28 mounts[0].bucket", "CreateSession"),
+        ("[{path: /, bucket: mine--table-s3}]", "1:28 mounts[0].bucket", "no objects to serve"),
         ("[{path: /, bucket: 2024}]", "1:28 mounts[0].bucket", "must be text; if it is, put it in quotes"),
         ("[{path: /, bucket: abc, prefix: /x}]", "1:41 mounts[0].prefix", "leave the slash out"),
         ("[{path: /, bucket: abc, methods: []}]", "1:42 mounts[0].methods", "must not be empty"),
@@ -494,6 +533,69 @@ def test_a_bad_mount_is_refused_at_its_place(refuses: Refuses, mounts: str, wher
     assert refusal.startswith(f"proxy.yaml:{where}: ")
     assert message in refusal.splitlines()[0]
     assert refusal.count("proxy.yaml:") == 1
+
+
+@pytest.mark.parametrize(
+    ("written", "bucket"),
+    [
+        ("arn:aws:s3:::media", "media"),
+        ("arn:aws-cn:s3:::media", "media"),
+        ("arn:aws-us-gov:s3:::media", "media"),
+        (f"arn:aws:s3:{POINT}", f"arn:aws:s3:{POINT}"),
+        ("mine-abcdefghij-s3alias", "mine-abcdefghij-s3alias"),
+        ("My_Old.Bucket", "My_Old.Bucket"),
+    ],
+)
+def test_a_bucket_may_be_an_arn(loads: Loads, written: str, bucket: str) -> None:
+    """A bucket's ARN is the bucket, so both have one cache; an access point's ARN and alias are as they are (I25)."""
+    assert loads(f"mounts: [{{path: /, bucket: '{written}'}}]").mounts[0].bucket == bucket
+
+
+@pytest.mark.parametrize("endpoint", ["http://127.0.0.1:9000", "https://amazonaws.com.example.org", "embedded"])
+def test_an_access_point_belongs_to_aws(refuses: Refuses, endpoint: str) -> None:
+    """I29: an access point's ARN beside another S3's endpoint is refused at load, at the line of the bucket."""
+    text = f"origin: {{endpoint_url: '{endpoint}'}}\nmounts: [{{path: /, bucket: 'arn:aws:s3:{POINT}'}}]\n"
+    assert refuses(text).startswith("proxy.yaml:2:28 mounts[0].bucket: the ARN of an access point belongs to AWS")
+
+
+def test_an_access_point_behind_an_interface_endpoint(loads: Loads) -> None:
+    """An interface endpoint of a VPC is AWS's, so it serves access points."""
+    endpoint = "https://accesspoint.vpce-1a2b-5e6f.s3.us-east-1.vpce.amazonaws.com"
+    text = f"origin: {{endpoint_url: '{endpoint}'}}\nmounts: [{{path: /, bucket: 'arn:aws:s3:{POINT}'}}]\n"
+    assert loads(text).mounts[0].bucket == f"arn:aws:s3:{POINT}"
+
+
+@pytest.mark.parametrize("bucket", ["b", "My_Old.Bucket", "x" * 64])
+def test_the_embedded_s3_makes_new_buckets(refuses: Refuses, bucket: str) -> None:
+    """Names that S3 takes for no new bucket are refused with the embedded S3, which makes its buckets anew."""
+    text = f"origin: {{endpoint_url: embedded}}\nmounts: [{{path: /, bucket: {bucket}}}]\n"
+    assert refuses(text).startswith("proxy.yaml:2:28 mounts[0].bucket: must have 3 to 63 lower-case letters")
+
+
+def test_another_s3_may_have_names_that_aws_reserves(loads: Loads) -> None:
+    """The name of a directory bucket is that of an ordinary one at an S3 which has no such buckets."""
+    text = "origin: {endpoint_url: 'http://h:1'}\nmounts: [{path: /, bucket: mine--usw2-az1--x-s3}]\n"
+    assert loads(text).mounts[0].bucket == "mine--usw2-az1--x-s3"
+
+
+@pytest.mark.parametrize(("prefix", "count"), [("foo", 1), ("foo/", 0), ("foo-", 0), ("", 0)])
+def test_a_prefix_without_a_slash_is_warned_about(loads: Loads, prefix: str, count: int) -> None:
+    """A prefix that would join its last name with the path is reported at its line, with the cure."""
+    loads(f"mounts:\n  - path: /\n    bucket: media\n    prefix: '{prefix}'\n")
+    warnings = load_with_places(Path("proxy.yaml"), {}).warnings
+    assert len(warnings) == count
+    for text in warnings:
+        assert text.startswith("proxy.yaml:4:13 mounts[0].prefix: does not end in '/'")
+
+
+def test_a_later_error_has_the_place_of_its_setting(loads: Loads) -> None:
+    """An error that only the start can find names file, line and column, or the variable."""
+    loads(f"{MOUNTS}server:\n  tls:\n    certificate: a.pem\n    key: b.pem\n")
+    path = Path("proxy.yaml")
+    error = UnusableSetting("gone", ("server", "tls", "key"))
+    assert load_with_places(path, {}).explain(error) == "proxy.yaml:5:10 server.tls.key: gone"
+    loaded = load_with_places(path, {"BUCKETFRONT_SERVER__TLS__KEY": "c.pem"})
+    assert loaded.explain(error) == "BUCKETFRONT_SERVER__TLS__KEY: gone"
 
 
 # ---- The file ----------------------------------------------------------------------------------------
@@ -540,7 +642,9 @@ def test_endless_problems_are_cut_off(refuses: Refuses) -> None:
     ("text", "head"),
     [
         ("a: b: c", "proxy.yaml:1:5 not valid YAML: mapping values are not allowed here"),
-        ("a:\n\t- b", "proxy.yaml:2:1 not valid YAML: found character '\\t' that cannot start any token"),
+        ("a:\n\t- b", f"proxy.yaml:2:1 {TAB}"),
+        ("server:\n  host: a\n  \tport: 1", f"proxy.yaml:3:3 {TAB}"),
+        ("server:\n  port: 1\t\n", f"proxy.yaml:2:10 {TAB}"),
         ('a: "b\n\n', "proxy.yaml:1:4 not valid YAML: found unexpected end of stream"),
         ("- a", "proxy.yaml:1:1 must be a mapping of sections"),
         ("text", "proxy.yaml:1:1 must be a mapping of sections"),
@@ -557,6 +661,8 @@ def test_endless_problems_are_cut_off(refuses: Refuses) -> None:
         (f'{MOUNTS}cache: {{dir: "\\uD800"}}', "proxy.yaml:2:14 cache.dir: must not hold a NUL or a lone"),
         ('a: "\\UFFFFFFFF"', "proxy.yaml:1:"),
         (b"\xff\xfe", "proxy.yaml: not UTF-8 at byte 0"),
+        (MOUNTS.encode("utf-16"), "proxy.yaml: not UTF-8 at byte 0, but UTF-16: save it as UTF-8"),
+        ("---\n", "proxy.yaml:2:1 mounts: missing"),
         (b"a: \x00", "proxy.yaml:1:4 not valid YAML: character #x0000"),
         (b"a: \x1b[31m", "proxy.yaml:1:4 not valid YAML: character #x001b"),
         (b"#" * (MAX_FILE_BYTES + 1), f"proxy.yaml: more than {MAX_FILE_BYTES} bytes"),
@@ -669,10 +775,48 @@ def test_an_empty_configuration_is_refused() -> None:
         load(None, {})
 
 
-@pytest.mark.parametrize("name", ["BUCKETFRONT_SERVICE_HOST", "BUCKETFRONT_PORT", "BUCKETFRONT_CONFIG", "HOME"])
-def test_variables_of_other_programs_are_ignored(loads: Loads, name: str) -> None:
-    """A variable that names no section belongs to another program."""
-    assert loads(MOUNTS, {name: "x"}) == loads(MOUNTS)
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("HOME", "x"),
+        ("BUCKETFRONT_CONFIG", "x"),
+        ("BUCKETFRONT_SERVICE_HOST", "10.0.0.1"),
+        ("BUCKETFRONT_SERVICE_PORT", "80"),
+        ("BUCKETFRONT_SERVICE_PORT_HTTP", "80"),
+        ("BUCKETFRONT_PORT", "tcp://10.0.0.1:80"),
+        ("BUCKETFRONT_PORT_80_TCP", "tcp://10.0.0.1:80"),
+        ("BUCKETFRONT_PORT_80_TCP_ADDR", "10.0.0.1"),
+        ("BUCKETFRONT_ADMIN_PORT", "tcp://10.0.0.1:8081"),
+        ("BUCKETFRONT_ADMIN_SERVICE_PORT", "8081"),
+        ("BUCKETFRONT_ADMIN_PORT_8081_TCP_PROTO", "tcp"),
+    ],
+)
+def test_variables_of_services_are_ignored(loads: Loads, name: str, value: str) -> None:
+    """Kubernetes sets variables with our prefix for services named `bucketfront` and `bucketfront-admin`."""
+    assert loads(MOUNTS, {name: value}) == loads(MOUNTS)
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("BUCKETFRONT_CACHE_MAX_SIZE", "Did you mean BUCKETFRONT_CACHE__MAX_SIZE?"),
+        ("bucketfront_cache_max_size", "Did you mean BUCKETFRONT_CACHE__MAX_SIZE?"),
+        ("BUCKETFRONT_CACHE__MAX__SIZE", "Did you mean BUCKETFRONT_CACHE__MAX_SIZE?"),
+        ("BUCKETFRONT_ACCESS_LOG_PATH", "Did you mean BUCKETFRONT_ACCESS_LOG__PATH?"),
+        ("BUCKETFRONT_MOUNTS_0_BUCKET", "Did you mean BUCKETFRONT_MOUNTS__0__BUCKET?"),
+        ("BUCKETFRONT_MOUNTS_12_SITE_INDEX", "Did you mean BUCKETFRONT_MOUNTS__12__SITE__INDEX?"),
+        ("BUCKETFRONT_ORIGIN_CREDENTIALS_PROFILE", "Did you mean BUCKETFRONT_ORIGIN__CREDENTIALS__PROFILE?"),
+        ("BUCKETFRONT_ADMIN_PORT", "Did you mean BUCKETFRONT_ADMIN__PORT?"),
+        ("BUCKETFRONT_PORT", "Did you mean BUCKETFRONT_SERVER__PORT or BUCKETFRONT_ADMIN__PORT?"),
+        ("BUCKETFRONT_TOKEN", "Did you mean BUCKETFRONT_ADMIN__TOKEN?"),
+        ("BUCKETFRONT_CACHE_DIRECTORY", "Did you mean BUCKETFRONT_CACHE__DIR?"),
+        ("BUCKETFRONT_", "Allowed: BUCKETFRONT_SERVER, "),
+        ("BUCKETFRONT_XYZZY", "Allowed: BUCKETFRONT_SERVER, "),
+    ],
+)
+def test_a_variable_that_is_no_setting_is_refused(refuses: Refuses, name: str, hint: str) -> None:
+    """I30: no variable with our prefix is ignored in silence, and the message names the right one."""
+    assert refuses(MOUNTS, {name: "80"}).startswith(f"{name}: unknown setting. {hint}")
 
 
 @pytest.mark.parametrize(

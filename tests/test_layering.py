@@ -29,7 +29,7 @@ DOORS = {
     ("cache", "config"): set[str](),  # the cache gets values, not settings
     ("http", "keys"): set[str](),
     **{(room, "cache"): {"bucketfront.cache"} for room in ("s3", "tus", "server", "admin", "app")},
-    ("checks", "cache"): set[str](),
+    ("checks", "cache"): {"bucketfront.cache"},
     ("cli", "cache"): {"bucketfront.cache.storage.verification"},  # it works on a folder without a cache
 }
 # The floors inside the cache. Modules outside these folders stand below all of them.

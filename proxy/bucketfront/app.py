@@ -47,8 +47,8 @@ class App:
     `elapsed` is a clock in seconds that no operator can set. The cache derives its own time from both.
 
     As a context manager it serves requests inside the block, and is stopped after it. Raises ConfigError, StoreError
-    (cache folder), OriginUnavailable (embedded S3), OSError (a port is taken). The constructor raises ConfigError if
-    the process may open too few descriptors.
+    (cache folder), OriginUnavailable (embedded S3), UnusableSetting (log, TLS), CannotListen. The constructor raises
+    ConfigError if the process may open too few descriptors.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class App:
         self.upload_journal: UploadJournal
         self.telemetry: Telemetry
         self.listener: Listener
-        self._admin: Listener
+        self.admin: Listener
 
     @property
     def _endpoint_name(self) -> str:
@@ -88,7 +88,7 @@ class App:
     @property
     def admin_address(self) -> str:
         """Return the URL for operators."""
-        return self._admin.address
+        return self.admin.address
 
     async def __aenter__(self) -> Self:
         try:
@@ -113,8 +113,8 @@ class App:
         await self._start_cache()
         CacheCollector(registry, self.cache)
         OriginCollector(registry, self.origin)
-        self._admin = build_admin(settings, self.cache, registry, lambda: self._is_ready)
-        await self._start_listener(self._admin)
+        self.admin = build_admin(settings, self.cache, registry, lambda: self._is_ready)
+        await self._start_listener(self.admin)
         self._start_aborting()
         stall_timeout = UPLOAD_STALL_TIMEOUT_S + settings.origin.read_timeout
         writer = ObjectWriter(self.cache, S3Uploader(self.origin, stall_timeout, self.upload_journal))

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from bucketfront.app import App
+    from bucketfront.checks import CheckResult
+    from bucketfront.config.loader import LoadedConfig
     from bucketfront.config.settings import Settings
 
 FAILED, WRONG_USE = 1, 2
@@ -22,7 +24,7 @@ DEFAULT_CONFIG = Path("proxy.yaml")
 
 _config = click.option(
     "-c", "--config", type=click.Path(dir_okay=False, path_type=Path), default=DEFAULT_CONFIG, show_default=True,
-    help="The configuration file.",
+    envvar="BUCKETFRONT_CONFIG", show_envvar=True, help="The configuration file.",
 )  # fmt: skip
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -45,25 +47,31 @@ def serve(config: Path, *, verbose: bool) -> None:
     import asyncio
     import logging
 
-    settings = _load(config)
+    loaded = _load(config)
     logging.basicConfig(
         level=logging.INFO if verbose else logging.WARNING,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         stream=sys.stderr,
     )
+    for text in loaded.warnings:
+        logging.getLogger("bucketfront").warning("%s", text)
     # aiobotocore announces the credentials' source, werkzeug each request.
     for name in ("botocore", "aiobotocore", "werkzeug"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    from bucketfront.errors import ProxyError
+    from bucketfront.errors import CannotListen, ProxyError, UnusableSetting
     from bucketfront.server.http1.event_loop import new_event_loop
 
     try:
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
-            runner.run(_serve(settings))
+            runner.run(_serve(loaded.settings))
+    except CannotListen as error:
+        _fail(loaded.explain(error))
+    except UnusableSetting as error:
+        _fail(loaded.explain(error), WRONG_USE)
     except ProxyError as error:
         _fail(str(error))
     except OSError as error:
-        _fail(f"cannot listen: {error.strerror or error}")
+        _fail(f"cannot start: {error}")
 
 
 def _block_signals() -> None:
@@ -140,8 +148,8 @@ def _announce(app: "App") -> None:
     mount = app.settings.mounts[0]
     lines = [
         f"bucketfront {__version__}",
-        f"  clients  {app.address}",
-        f"  admin    {app.admin_address}",
+        f"  clients  {app.listener.description}",
+        f"  admin    {app.admin.description}",
     ]
     if app.embedded is not None:
         lines += [
@@ -159,20 +167,41 @@ def _announce(app: "App") -> None:
 
 @main.command()
 @_config
-def check(config: Path) -> None:
-    """Validate the configuration, then test the origin, the credentials and the disk. Prints one line for each."""
+@_json
+def check(config: Path, *, as_json: bool) -> None:
+    """Try all that `serve` takes: configuration, files, ports, disk, origin, buckets. Prints one line for each.
+
+    It leaves nothing behind. Exit status 1 if a check failed. A warning is no failure.
+    """
     import asyncio
     import logging
 
-    settings = _load(config)
-    logging.getLogger("botocore").setLevel(logging.ERROR)
+    loaded = _load(config, as_json=as_json)
+    for name in ("botocore", "aiobotocore", "bucketfront"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     from bucketfront.checks import run_checks
 
-    results = asyncio.run(run_checks(settings))
-    for result in results:
-        click.echo(f"{'ok  ' if result.is_fine else 'FAIL'} {result.subject}: {result.message}")
+    results = asyncio.run(run_checks(loaded.settings, loaded.explain, loaded.warnings, config))
+    if as_json:
+        click.echo(json.dumps([_as_dict(result) for result in results]))
+    else:
+        for result in results:
+            click.echo(f"{_VERDICTS[result.verdict.value]} {result.title}: {result.message}")
     if not all(result.is_fine for result in results):
         sys.exit(FAILED)
+
+
+_VERDICTS = {"fine": "ok  ", "warning": "WARN", "failed": "FAIL"}
+
+
+def _as_dict(result: "CheckResult") -> dict[str, object]:
+    return {
+        "subject": result.subject,
+        "name": result.name,
+        "ok": result.is_fine,
+        "verdict": result.verdict.value,
+        "message": result.message,
+    }
 
 
 @main.command()
@@ -188,7 +217,7 @@ def purge(paths: tuple[str, ...], prefix: str | None, config: Path, *, soft: boo
     body: dict[str, Any] = {"paths": paths, "soft": soft}
     if prefix is not None:
         body["prefix"] = prefix
-    response = _call_admin(_load(config), "POST", "/api/v1/purge", body)
+    response = _call_admin(_load(config).settings, "POST", "/api/v1/purge", body)
     click.echo(json.dumps(response) if as_json else f"{response['purged']} purged")
 
 
@@ -197,7 +226,7 @@ def purge(paths: tuple[str, ...], prefix: str | None, config: Path, *, soft: boo
 @_json
 def stats(config: Path, *, as_json: bool) -> None:
     """Print the counters of the running proxy."""
-    response = _call_admin(_load(config), "GET", "/api/v1/stats")
+    response = _call_admin(_load(config).settings, "GET", "/api/v1/stats")
     if as_json:
         click.echo(json.dumps(response))
         return
@@ -218,7 +247,7 @@ def verify(config: Path, *, repair: bool, as_json: bool) -> None:
     from bucketfront.cache.storage.verification import verify as run
     from bucketfront.errors import StoreError
 
-    settings = _load(config).cache
+    settings = _load(config).settings.cache
     try:
         with click.progressbar(length=1, label="reading", file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
 
@@ -242,16 +271,25 @@ def verify(config: Path, *, repair: bool, as_json: bool) -> None:
         sys.exit(FAILED)
 
 
-def _load(path: Path) -> "Settings":
+def _load(path: Path, *, as_json: bool = False) -> "LoadedConfig":
+    """Return the configuration, or end with its problems. With `as_json` they are printed as the results of `check`."""
     import os
 
-    from bucketfront.config.loader import load
+    from bucketfront.config.loader import load_with_places
     from bucketfront.errors import ConfigError
 
     try:
-        return load(path, os.environ)
+        loaded = load_with_places(path, os.environ)
     except ConfigError as error:
+        if as_json:
+            from bucketfront.checks.result import failed
+
+            lines = str(error).splitlines()
+            click.echo(json.dumps([_as_dict(failed("configuration", line, str(path))) for line in lines]))
+            sys.exit(WRONG_USE)
         _fail(str(error), WRONG_USE)
+    else:
+        return loaded
 
 
 def _call_admin(settings: "Settings", method: str, path: str, body: object = None) -> dict[str, Any]:
@@ -259,10 +297,9 @@ def _call_admin(settings: "Settings", method: str, path: str, body: object = Non
     import urllib.error
     import urllib.request
 
-    host = settings.admin.host
-    # A listener on all interfaces is reached on loopback.
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - a name, nothing is bound
-    url = f"http://{f'[{host}]' if ':' in host else host}:{settings.admin.port}{path}"
+    from bucketfront.config.listen_host import in_url, reachable
+
+    url = f"http://{in_url(reachable(settings.admin.host), settings.admin.port)}{path}"
     request = urllib.request.Request(url, method=method, data=None if body is None else json.dumps(body).encode())
     if settings.admin.token is not None:
         request.add_header("Authorization", f"Bearer {settings.admin.token.get_secret_value()}")

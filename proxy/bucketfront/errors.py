@@ -38,6 +38,20 @@ class ConfigError(ProxyError):
     """The configuration cannot be used. The message names file, line, key and the cure."""
 
 
+class UnusableSetting(ConfigError):
+    """A setting is well-formed, and this machine cannot fulfil it. `at` is its place in the configuration."""
+
+    def __init__(self, message: str, at: tuple[str | int, ...]) -> None:
+        super().__init__(message)
+        self.at = at
+
+
+class CannotListen(UnusableSetting):
+    """A listener's address is in use, or this machine does not have it. `process` is its user, None if unknown."""
+
+    process: int | None = None
+
+
 class BadPath(ProxyError):
     """A request path does not map to an S3 key."""
 
@@ -191,4 +205,6 @@ class IndexTooNew(StoreError):
 
 
 class CacheInUse(StoreError):
-    """Another process has this cache folder open."""
+    """Another process has this cache folder open. `process` is its id, None if it is unknown."""
+
+    process: int | None = None

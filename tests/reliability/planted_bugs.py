@@ -1111,9 +1111,9 @@ BUGS = (
         "The admin port may listen beyond loopback without a token.",
         (
             Edit(
-                "bucketfront.config.listener_settings:_is_loopback",
-                "return ipaddress.ip_address(host).is_loopback",
-                "return ipaddress.ip_address(host) is not None",
+                "bucketfront.config.listen_host:is_loopback",
+                "ipaddress.ip_address(address).is_loopback",
+                "ipaddress.ip_address(address) is not None",
             ),
         ),
         ("tests/test_config.py::test_admin_beyond_loopback_needs_a_token",),

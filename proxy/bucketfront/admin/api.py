@@ -14,9 +14,11 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from bucketfront import __version__
 from bucketfront.cache import Cache
+from bucketfront.config.listener_settings import AdminSettings
 from bucketfront.config.settings import Settings
 from bucketfront.errors import BadPath, NoSuchMount, StoreError
 from bucketfront.keys import ObjectKey
+from bucketfront.server.http1.binding import ListenPlace
 from bucketfront.server.http1.listener import ConnectionLimit, Listener
 from bucketfront.server.router import Router
 
@@ -155,7 +157,12 @@ def build_admin(
         keepalive_timeout=KEEP_ALIVE_TIMEOUT_S,
         lingering_time=LINGER_TIMEOUT_S,
     )
-    return Listener(runner, settings.admin.host, settings.admin.port, ConnectionLimit(MAX_CONNECTIONS))
+    return Listener(runner, admin_place(settings.admin), ConnectionLimit(MAX_CONNECTIONS))
+
+
+def admin_place(settings: AdminSettings) -> ListenPlace:
+    """Return where the listener for operators is to be."""
+    return ListenPlace(settings.host, settings.port, "admin", has_token=settings.token is not None)
 
 
 def _error(status: int, message: str, headers: dict[str, str] | None = None) -> web.Response:

@@ -18,6 +18,7 @@ from bucketfront.cache.statistics import Statistics
 from bucketfront.cache.storage import page_cache
 from bucketfront.cache.storage.boot import boot_id
 from bucketfront.cache.storage.folder import Folder
+from bucketfront.cache.storage.folder_inspection import FolderFacts, inspect
 from bucketfront.cache.storage.storage import Region
 from bucketfront.cache.upload import Upload
 
@@ -29,6 +30,7 @@ __all__ = [
     "CacheAssembly",
     "CacheOptions",
     "Folder",
+    "FolderFacts",
     "Lease",
     "NotModified",
     "Origin",
@@ -39,6 +41,7 @@ __all__ = [
     "Upload",
     "boot_id",
     "boottime",
+    "inspect",
     "open_cache",
     "page_cache",
 ]

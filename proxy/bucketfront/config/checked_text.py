@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, SecretStr
 
+from bucketfront.config.bucket_name import bucket_name
+from bucketfront.config.listen_host import normalised
 from bucketfront.http.grammar import is_field_value, is_token
 from bucketfront.http.key_template import KeyTemplate
 
@@ -23,16 +25,9 @@ _RESERVED = frozenset(
      "date", "etag", "keep-alive", "last-modified", "server-timing", "te", "trailer", "transfer-encoding", "upgrade",
      "via"}
 )  # fmt: skip
-_BUCKET = re.compile(r"[A-Za-z0-9._-]{1,255}|arn:[A-Za-z0-9:/._-]{1,2000}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _ORIGIN = re.compile(r"\*|null|[A-Za-z][A-Za-z0-9+.-]*://[^\s/?#@]+")  # RFC 6454 section 6.2
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
-
-
-def _host(host: str) -> str:
-    if not host or re.search(r"[\s/@]", host):
-        raise ValueError("must be an address or a host name")
-    return host
 
 
 def _not_empty(text: str) -> str:
@@ -71,12 +66,6 @@ def _upload_path(path: str) -> str:
     if not path:
         raise ValueError("must name a route of its own, for example /upload")
     return path
-
-
-def _bucket(bucket: str) -> str:
-    if not _BUCKET.fullmatch(bucket):
-        raise ValueError("must be the name of a bucket, without 's3://' and without a path (that is prefix)")
-    return bucket
 
 
 def _prefix(prefix: str) -> str:
@@ -158,13 +147,13 @@ def _key_template(text: str) -> str:
 
 
 # Types that occur only in lists have their name in the plural.
-Host = Annotated[str, "address or host name", AfterValidator(_host)]
+Host = Annotated[str, "address or host name", AfterValidator(normalised)]
 Text = Annotated[str, "text", AfterValidator(_not_empty)]
 Secret = Annotated[SecretStr, "secret", AfterValidator(_secret)]
 BearerToken = Annotated[SecretStr, "secret", AfterValidator(_token)]
 MountPath = Annotated[str, "URL path", AfterValidator(_mount_path)]
 UploadPath = Annotated[str, "URL path", AfterValidator(_upload_path)]
-Bucket = Annotated[str, "bucket name or ARN", AfterValidator(_bucket)]
+Bucket = Annotated[str, "bucket name or ARN", AfterValidator(bucket_name)]
 KeyPrefix = Annotated[str, "text", AfterValidator(_prefix)]
 Endpoint = Annotated[str, "URL or `embedded`", AfterValidator(_endpoint)]
 WebOrigin = Annotated[str, "web origins or `*`", AfterValidator(_web_origin)]

@@ -1,7 +1,8 @@
 """Apply the environment to the file's settings: `BUCKETFRONT_A__B=…` over `a: {b: …}`, and `${VAR}` inside values."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import cache
 from types import NoneType
 from typing import Any
 
@@ -9,11 +10,17 @@ from pydantic import SecretStr
 
 from bucketfront.config.fields import keys_below, nearest, takes_items, takes_keys, types_at
 from bucketfront.config.problems import PREFIX, Loc, Place, Source, Tree, variable_name
-from bucketfront.config.settings import Settings
 from bucketfront.config.yaml import YamlError, compose, is_sound
 
 _REFERENCE = re.compile(r"\$\$\{|\$\{(?:([A-Za-z_][A-Za-z0-9_]*)\})?")
+_MAX_ALIKE = 3  # settings in one hint
 _ITEM = re.compile("[0-9]{1,4}")
+_NO_SETTINGS = frozenset({"BUCKETFRONT_CONFIG"})  # the command line reads it
+# Kubernetes, "Service: environment variables", and the links of Docker that it copies. `…_PORT` has a URL.
+_OF_SERVICES = re.compile(
+    r"BUCKETFRONT_(?:\w+_)?(?:SERVICE_(?:HOST|PORT(?:_\w+)?)|PORT_[0-9]+_(?:TCP|UDP|SCTP)(?:_\w+)?|ENV_\w+|NAME)"
+)
+_URL_OF_SERVICE = re.compile(r"(?:tcp|udp|sctp)://")
 
 
 def substitute(text: str, environ: Mapping[str, str]) -> str:
@@ -33,7 +40,7 @@ def substitute(text: str, environ: Mapping[str, str]) -> str:
 def override(tree: Tree, environ: Mapping[str, str]) -> None:
     """Replace values in `tree` by those of variables: shallow ones first, list items in order."""
     seen: dict[Loc, str] = {}
-    named = [(loc, name) for name in environ if (loc := _location(name)) is not None]
+    named = [(loc, name) for name in environ if (loc := _location(name, environ[name])) is not None]
     for loc, name in sorted(named, key=lambda pair: (len(pair[0]), [(isinstance(p, str), p) for p in pair[0]])):
         place = Place(Source(name, environ[name], is_variable=True))
         if not types_at(loc):
@@ -50,20 +57,26 @@ def override(tree: Tree, environ: Mapping[str, str]) -> None:
                 _put(container, loc[-1], _value(tree, loc, place))
 
 
-def _location(name: str) -> Loc | None:
+def _location(name: str, value: str) -> Loc | None:
     """Return the setting that a variable is meant for, or None if it is not meant for bucketfront.
 
-    Other programs use the prefix as well: Kubernetes sets `BUCKETFRONT_SERVICE_HOST` for a service of that name.
+    Kubernetes and Docker use the prefix as well, for a service or a link whose name begins with `bucketfront`.
     """
-    if not name.upper().startswith(PREFIX):
+    upper = name.upper()
+    if not upper.startswith(PREFIX) or upper in _NO_SETTINGS or _OF_SERVICES.fullmatch(upper):
+        return None
+    if upper.endswith("_PORT") and _URL_OF_SERVICE.match(value):
         return None
     parts = name[len(PREFIX) :].lower().split("__")
-    if len(parts) == 1 and parts[0] not in Settings.model_fields:
-        return None
     return tuple(int(part) if _ITEM.fullmatch(part) else part for part in parts)
 
 
 def _unknown_variable(loc: Loc) -> str:
+    # The usual mistake is one underscore in place of two.
+    if meant := _flat_names().get(_flat(variable_name(loc))):
+        return f"unknown setting. Did you mean {_with_numbers(meant, variable_name(loc))}?"
+    if len(loc) == 1 and (alike := _alike(variable_name(loc))):
+        return f"unknown setting. Did you mean {' or '.join(alike)}?"
     known = next(end for end in range(len(loc) - 1, -1, -1) if types_at(loc[:end]))
     names = keys_below(loc[:known])
     if not names:
@@ -73,6 +86,38 @@ def _unknown_variable(loc: Loc) -> str:
     if near is not None:
         return f"unknown setting. Did you mean {variable_name((*loc[:known], near, *loc[known + 1 :]))}?"
     return f"unknown setting. Allowed: {', '.join(variable_name((*loc[:known], name)) for name in names)}"
+
+
+@cache
+def _flat_names() -> dict[str, str]:
+    """Return the variable of each setting by its name with one underscore in place of two."""
+    names = [variable_name(loc) for loc in _all_settings(())]
+    return {_flat(name): name for name in names}
+
+
+def _all_settings(loc: Loc) -> Iterator[Loc]:
+    for part in (0,) if takes_items(loc) else keys_below(loc):
+        yield (*loc, part)
+        yield from _all_settings((*loc, part))
+
+
+def _alike(name: str) -> list[str]:
+    """Return the settings with the last part of a name, as of BUCKETFRONT_TOKEN, or else the one most like it."""
+    flat, names = _flat(name).removeprefix(PREFIX), _flat_names()
+    if found := [full for full in names.values() if full.endswith(f"__{flat}")]:
+        return found[:_MAX_ALIKE]
+    near = nearest(flat, (name.removeprefix(PREFIX) for name in names))
+    return [] if near is None else [names[PREFIX + near]]
+
+
+def _flat(name: str) -> str:
+    return re.sub(r"(?<=_)[0-9]{1,4}(?=_|$)", "0", name.replace("__", "_"))
+
+
+def _with_numbers(name: str, given: str) -> str:
+    """Return the name with the list positions of a given one."""
+    numbers = iter(re.findall(r"(?<=_)[0-9]{1,4}(?=_|$)", given))
+    return re.sub(r"(?<=__)0(?=__|$)", lambda _: next(numbers, "0"), name)
 
 
 def _open_container(tree: Tree, loc: Loc) -> Any:

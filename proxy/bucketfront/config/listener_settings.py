@@ -1,12 +1,12 @@
 """The settings of the listeners for clients and operators: addresses, TLS, CORS, the access log."""
 
-import ipaddress
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
 from bucketfront.config.checked_text import BearerToken, FieldName, Host, Text, WebOrigin
+from bucketfront.config.listen_host import is_loopback
 from bucketfront.config.quantities import Duration, Flag, Port
 from bucketfront.config.section import Section, SettingError
 
@@ -30,7 +30,8 @@ class ServerSettings(Section):
     """The listener for clients."""
 
     host: Host = "127.0.0.1"
-    """Address to listen on."""
+    """Address to listen on. `*` and `"::"` listen on all addresses, in IPv4 and IPv6; `0.0.0.0` on those of IPv4.
+    `localhost` is `127.0.0.1` and `::1`. A name stands for all its addresses that this machine has."""
     port: Port = 8080
     """TCP port. 0 takes a free one."""
     tls: TlsSettings | None = None
@@ -48,7 +49,7 @@ class AdminSettings(Section):
     """The listener for operators: health, metrics, statistics, purge."""
 
     host: Host = "127.0.0.1"
-    """Address to listen on."""
+    """Address to listen on, as in `server.host`."""
     port: Port = 8081
     """TCP port. 0 takes a free one."""
     token: BearerToken | None = Field(default=None, validate_default=True)
@@ -58,22 +59,13 @@ class AdminSettings(Section):
     @classmethod
     def _token_beyond_loopback(cls, token: BearerToken | None, info: ValidationInfo) -> BearerToken | None:
         host = info.data.get("host")
-        if token is None and host is not None and not _is_loopback(host):
+        if token is None and host is not None and not is_loopback(host):
             raise SettingError(
                 "needed, because admin.host is not loopback: set it, or let admin.host be 127.0.0.1",
                 ("admin", "token"),
                 ("admin", "host"),
             )
         return token
-
-
-def _is_loopback(host: str) -> bool:
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 class CorsSettings(Section):

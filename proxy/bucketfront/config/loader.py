@@ -6,7 +6,9 @@
 - Any bytes at all yield `Settings` or a `ConfigError`.
 """
 
+import codecs
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +19,43 @@ from bucketfront.config.fields import types_at
 from bucketfront.config.problems import Loc, Place, Problem, Source, Tree, report
 from bucketfront.config.secret_file import SecretFile
 from bucketfront.config.settings import Settings
+from bucketfront.config.suspicions import suspicions
 from bucketfront.config.validation import validate
 from bucketfront.config.yaml import YamlError, compose
-from bucketfront.errors import ConfigError
+from bucketfront.errors import ConfigError, UnusableSetting
 
 MAX_FILE_BYTES = 1 << 20  # far more than all keys need: a larger file was named by mistake
 
 _FILE = "file:"
 
 
+@dataclass(frozen=True, slots=True)
+class LoadedConfig:
+    """Settings, and where each of them was written."""
+
+    settings: Settings
+    _tree: Tree
+
+    @property
+    def warnings(self) -> list[str]:
+        """Return what is permitted and probably not meant, with its place."""
+        return [str(Problem(at, message, self._tree.place(at))) for at, message in suspicions(self.settings)]
+
+    def explain(self, error: UnusableSetting) -> str:
+        """Return the message of an error with the place of its setting, as `proxy.yaml:12:3 access_log.path: …`."""
+        return str(Problem(error.at, str(error), self._tree.place(error.at)))
+
+
 def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
     """Return the settings of the file at `path` (None: no file), with the variables of `environ` over them.
+
+    Raises ConfigError, see `load_with_places`.
+    """
+    return load_with_places(path, environ).settings
+
+
+def load_with_places(path: Path | None, environ: Mapping[str, str]) -> LoadedConfig:
+    """Return the settings as `load`, and remember their places for errors that show only later.
 
     Raises ConfigError with all problems, one a line: `proxy.yaml:12:3 cache.max_szie: unknown key. Did you mean
     max_size?` for the file, `BUCKETFRONT_X__Y: …` for variables.
@@ -40,7 +68,7 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
     settings = validate(tree)
     if settings is None:
         raise ConfigError(report(tree.all_problems()))
-    return settings
+    return LoadedConfig(settings, tree)
 
 
 def _load_file(source: Source, tree: Tree, environ: Mapping[str, str]) -> None:
@@ -67,7 +95,8 @@ def _read(path: Path) -> str:
     try:
         return octets.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not UTF-8 at byte {error.start}") from None
+        kind = ", but UTF-16: save it as UTF-8" if octets.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else ""
+        raise ConfigError(f"{path}: not UTF-8 at byte {error.start}{kind}") from None
 
 
 def _read_secrets(tree: Tree, container: Any, loc: Loc) -> None:

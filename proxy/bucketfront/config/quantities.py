@@ -45,6 +45,11 @@ _DURATION_FIXES = {
 }
 _DURATION_HELP = "must be a duration: a number with ms, s, m, h or d, for example 90s"
 
+_FLAG_FIXES = {
+    **dict.fromkeys(("yes", "y", "on", "true"), "true"),
+    **dict.fromkeys(("no", "n", "off", "false"), "false"),
+}
+
 _NUMBER = re.compile(r"([0-9]{1,19})(?:\.([0-9]{1,9}))?(.*)", re.DOTALL)
 _WHOLE = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,18})")
 
@@ -134,7 +139,8 @@ def parse_flag(value: object) -> bool:
         return value
     if value in ("true", "false"):
         return value == "true"
-    raise ValueError("must be true or false")
+    meant = _FLAG_FIXES.get(value.lower()) if isinstance(value, str) else None
+    raise ValueError("must be true or false" + ("" if meant is None else f": write {meant}"))
 
 
 def format_size(size: int) -> str:

@@ -9,8 +9,10 @@ from typing import Annotated
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from bucketfront.config.bucket_name import misplaced
 from bucketfront.config.cache_settings import CacheSettings
 from bucketfront.config.freshness_settings import FreshnessSettings
+from bucketfront.config.listen_host import overlap
 from bucketfront.config.listener_settings import AccessLogSettings, AdminSettings, CorsSettings, ServerSettings
 from bucketfront.config.mount_settings import MountSettings, UploadSettings
 from bucketfront.config.origin_settings import OriginSettings
@@ -22,7 +24,7 @@ class Settings(Section):
     """The root of the configuration. The order of the fields counts: a check sees only the fields above its own."""
 
     server: ServerSettings = ServerSettings()
-    admin: AdminSettings = AdminSettings()
+    admin: AdminSettings = Field(default=AdminSettings(), validate_default=True)
     origin: OriginSettings = OriginSettings()
     mounts: Annotated[tuple[MountSettings, ...], Field(min_length=1)]
     uploads: UploadSettings | None = None
@@ -30,6 +32,18 @@ class Settings(Section):
     freshness: FreshnessSettings = FreshnessSettings()
     cors: CorsSettings = CorsSettings()
     access_log: AccessLogSettings = AccessLogSettings()
+
+    @field_validator("admin")
+    @classmethod
+    def _port_of_its_own(cls, admin: AdminSettings, info: ValidationInfo) -> AdminSettings:
+        server = info.data.get("server")
+        if server is not None and server.port == admin.port != 0 and overlap(server.host, admin.host):
+            raise SettingError(
+                "must be another port than server.port: each listener needs its own",
+                ("admin", "port"),
+                ("server", "port"),
+            )
+        return admin
 
     @field_validator("mounts")
     @classmethod
@@ -42,6 +56,17 @@ class Settings(Section):
                     f"the same path as mounts[{earlier}]: each mount needs its own",
                     ("mounts", number, "path"),
                 )
+        return mounts
+
+    @field_validator("mounts")
+    @classmethod
+    def _buckets_of_the_endpoint(
+        cls, mounts: tuple[MountSettings, ...], info: ValidationInfo
+    ) -> tuple[MountSettings, ...]:
+        origin = info.data.get("origin")
+        for number, mount in enumerate(mounts):
+            if origin is not None and (reason := misplaced(mount.bucket, origin.endpoint_url)) is not None:
+                raise SettingError(reason, ("mounts", number, "bucket"), ("origin", "endpoint_url"))
         return mounts
 
     @field_validator("uploads")

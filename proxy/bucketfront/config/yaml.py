@@ -11,6 +11,7 @@ from typing import Any, Never
 
 import yaml
 
+from bucketfront.config.fields import takes_keys
 from bucketfront.config.problems import Loc, Place, Source, Tree
 
 MAX_DEPTH = 16  # the settings nest 4 deep
@@ -21,6 +22,8 @@ _INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,18})")
 _FLOAT = re.compile(r"[-+]?[0-9]{1,18}\.[0-9]{1,18}")
 # A character of the text in a message of PyYAML. Its token names, such as '<scalar>', are no part of the text.
 _QUOTED_CHARACTER = re.compile(r"""(character|found) (?!'<|'\\t')(?:'[^']*'|"'")""")
+_EMPTY_SECTION = "is empty: give it keys, or leave it out; {} has the default of each key"
+_EMPTY_VALUE = 'is empty: give it a value, or leave the key out; null and "" are values'
 _UNSOUND = re.compile("[\x00\ud800-\udfff]")
 
 
@@ -90,7 +93,13 @@ class _Composer:
         hint = ""
         if self._source.text[: mark.index + 1].endswith("${"):
             hint = '; inside { } and [ ] write "${VAR}", in quotes'
+        elif "\t" in self._line_up_to(mark):
+            hint = "; indent with spaces, because YAML takes no tab there"
         return YamlError(f"not valid YAML: {problem}{hint}", place)
+
+    def _line_up_to(self, mark: Any) -> str:
+        """Return the text of the mark's line, up to the marked character and with it."""
+        return str(self._source.text[mark.index - mark.column : mark.index + 1])
 
     def _fail(self, message: str, mark: yaml.Mark) -> Never:
         raise YamlError(message, self._place(mark))
@@ -147,6 +156,8 @@ class _Composer:
     def _scalar(self, event: yaml.ScalarEvent, loc: Loc) -> object:
         text: str = event.value
         is_plain = event.style is None
+        if is_plain and not text and loc:
+            return self._tree.break_value(loc, _EMPTY_SECTION if takes_keys(loc) else _EMPTY_VALUE)
         if self._fill is not None and "${" in text:
             try:
                 text = self._fill(text)

@@ -44,7 +44,7 @@ from bucketfront.http.metadata import Metadata
 from bucketfront.http.ranges import FromTo, Suffix
 from bucketfront.keys import ObjectKey
 from bucketfront.retry import RetryBudget, backoff
-from bucketfront.s3 import responses
+from bucketfront.s3 import responses, sdk_start
 from bucketfront.s3.body import S3Body
 from bucketfront.s3.breaker import Breaker
 from bucketfront.s3.connection_slots import ConnectionSlots
@@ -101,7 +101,7 @@ class S3Origin:
 
     async def __aenter__(self) -> Self:
         # The credential chain may read files. It has to work before the first request is accepted.
-        with translated("start"):
+        with sdk_start.explained(self._settings):
             self._client = await self._stack.enter_async_context(self._create_client())
             settings = self._settings
             try:

@@ -1,7 +1,6 @@
 """Puts the server for clients together: handlers, application, fast path and listener."""
 
 import logging
-import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -19,8 +18,10 @@ from bucketfront.server.fast_path.recogniser import UNKEYED_FIELDS, recogniser
 from bucketfront.server.handlers.objects import ObjectHandler
 from bucketfront.server.handlers.tus_uploads import TusHandler
 from bucketfront.server.handlers.uploads import UploadHandler
+from bucketfront.server.http1.binding import ListenPlace
 from bucketfront.server.http1.connection import BODY_BUFFER_BYTES
 from bucketfront.server.http1.listener import ConnectionLimit, Listener
+from bucketfront.server.http1.server_tls import tls_context
 from bucketfront.server.object_writer import ObjectWriter
 from bucketfront.server.pipeline import Pipeline
 from bucketfront.server.router import Router
@@ -60,7 +61,7 @@ class Server:
 
 
 def build_server(settings: Settings, pipeline: Pipeline, parts: ServerParts) -> Server:
-    """Return the server. Raises OSError if the certificate or the key of TLS cannot be read."""
+    """Return the server. Raises UnusableSetting for a certificate or a key that is of no use."""
     tus = None if settings.uploads is None else TusHandler(parts.upload_manager, settings.uploads, parts.clock)
     application = Application(
         settings,
@@ -90,11 +91,7 @@ def _fast_path(settings: Settings, pipeline: Pipeline, parts: ServerParts) -> Fa
 def client_listener(
     application: Application, fast_path: FastPath | None, settings: ServerSettings, connections: ConnectionLimit
 ) -> Listener:
-    """Return the listener for clients."""
-    ssl_context: ssl.SSLContext | None = None
-    if settings.tls is not None:
-        ssl_context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        ssl_context.load_cert_chain(settings.tls.certificate, settings.tls.key)
+    """Return the listener for clients. Raises UnusableSetting."""
     connection_server = FastConnectionServer(
         application,
         fast_path,
@@ -106,4 +103,10 @@ def client_listener(
         max_line_size=MAX_LINE_BYTES,
     )
     runner = web.ServerRunner(connection_server, handle_signals=False, shutdown_timeout=DRAIN_TIMEOUT_S)
-    return Listener(runner, settings.host, settings.port, connections, ssl_context)
+    context = None if settings.tls is None else tls_context(settings.tls)
+    return Listener(runner, client_place(settings), connections, context)
+
+
+def client_place(settings: ServerSettings) -> ListenPlace:
+    """Return where the listener for clients is to be."""
+    return ListenPlace(settings.host, settings.port, "server")

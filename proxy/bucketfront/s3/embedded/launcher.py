@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.util
 import logging
 import sys
 from pathlib import Path
@@ -32,7 +33,12 @@ STOP_STEP_S = 1.5  # for each of: end of stdin, SIGTERM, SIGKILL
 
 _SERVER = Path(__file__).with_name("moto_server.py")
 _STDERR_BYTES = 4096  # of the child's stderr, kept for the error message
-_CURE = "the embedded S3 needs moto's server: pip install 'bucketfront[demo]'"
+CURE = "the embedded S3 needs moto's server: pip install 'bucketfront[demo]'"
+
+
+def is_installed() -> bool:
+    """Return whether the packages of the embedded S3 are installed. It imports none of them."""
+    return all(importlib.util.find_spec(name) is not None for name in ("moto", "werkzeug", "flask"))
 
 
 class EmbeddedS3:
@@ -165,7 +171,7 @@ class EmbeddedS3:
         status = process.returncode if process is not None else None
         lines = self._stderr.decode("utf-8", "replace").strip().splitlines() or ["it wrote nothing to stderr"]
         if lines[-1].startswith(("ModuleNotFoundError", "ImportError")):
-            return f"{_CURE} ({lines[-1]})"
+            return f"{CURE} ({lines[-1]})"
         return f"the embedded S3 ended with status {status} before it listened: {' | '.join(lines[-3:])}"
 
 

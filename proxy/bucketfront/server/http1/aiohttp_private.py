@@ -8,7 +8,6 @@ or if another module touches one. docs/decisions/0001-aiohttp-request-handler.md
 
 import asyncio
 import selectors
-import socket
 import ssl
 from asyncio import sslproto
 from asyncio.selector_events import _SelectorTransport  # type: ignore[attr-defined]
@@ -68,9 +67,6 @@ PRIVATE_MEMBERS = (
     PrivateMember(web.StreamResponse, "_headers", "as `_write_headers`"),
     PrivateMember(http_writer.StreamWriter, "_headers_buf", "as `_write_headers`"),
     PrivateMember(web.BaseSite, "_runner", "has the server that makes the connections"),
-    PrivateMember(web.BaseSite, "_server", "`runner.addresses` and `stop` use it"),
-    PrivateMember(web.TCPSite, "_host", "the address to bind to"),
-    PrivateMember(web.TCPSite, "_port", "as `_host`"),
     PrivateMember(http_writer, "_serialize_headers", "refuses line ends in fields, in C; both paths write equal heads"),
     PrivateMember(_SelectorTransport, "max_size", "what one read of a socket may return"),
     PrivateMember(sslproto, "SSLProtocol", "undocumented; asyncio's buffers of TLS are too large for each connection"),
@@ -212,8 +208,8 @@ class DeferredHeadResponse(web.StreamResponse):
         writer._headers_buf = _with_octets(head, self._headers)  # noqa: SLF001 - as above
 
 
-class AiohttpSite(web.TCPSite):
-    """aiohttp's site, for a subclass that accepts connections itself."""
+class AiohttpSite(web.BaseSite):
+    """aiohttp's site, for a subclass that binds and accepts itself."""
 
     @property
     def connection_factory(self) -> Callable[[], asyncio.BaseProtocol]:
@@ -221,13 +217,9 @@ class AiohttpSite(web.TCPSite):
         assert server is not None
         return server
 
-    async def bind(self) -> list[socket.socket]:
-        """Register the site, and bind to all addresses of its host without listening. Raises OSError."""
+    async def register(self) -> None:
+        """Register the site with its runner, whose `cleanup` stops it."""
         await web.BaseSite.start(self)
-        self._server = server = await asyncio.get_running_loop().create_server(
-            asyncio.Protocol, self._host, self._port, start_serving=False, reuse_address=True
-        )
-        return list(server.sockets)
 
 
 class PolledSelector(selectors.EpollSelector):

@@ -19,8 +19,10 @@ from http import HTTPStatus
 
 from aiohttp import hdrs, web
 
+from bucketfront.config.listen_host import in_url, is_any, reachable
 from bucketfront.http.cache_status import CacheStatus, Forward
 from bucketfront.server.http1.aiohttp_private import AiohttpSite, serialize_head, tls_protocol
+from bucketfront.server.http1.binding import ListenPlace, bind, listen
 from bucketfront.server.telemetry.exchange import fields_of_all
 from bucketfront.task_set import TaskSet
 
@@ -59,30 +61,37 @@ class ConnectionLimit:
 
 
 class Listener:
-    """Serves the requests of `runner` at one address. `address` is its URL once it is started."""
+    """Serves the requests of `runner` at one host and port, which are the settings of `section`.
+
+    Once it is started, `address` is its URL for programs on this machine.
+    """
 
     def __init__(
         self,
         runner: web.BaseRunner,
-        host: str,
-        port: int,
+        place: ListenPlace,
         connections: ConnectionLimit,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
         self._runner = runner
-        self._host = host
-        self._port = port
+        self._place = place
         self._connections = connections
         self._ssl_context = ssl_context
         self.address = ""
 
     async def start(self) -> None:
-        """Bind and listen. Raises OSError if the port is taken."""
+        """Bind and listen. Raises CannotListen."""
         await self._runner.setup()
-        await BoundedSite(self._runner, self._host, self._port, self._connections, self._ssl_context).start()
-        host, port = self._runner.addresses[0][:2]
+        site = BoundedSite(self._runner, self._place, self._connections, self._ssl_context)
+        await site.start()
         scheme = "http" if self._ssl_context is None else "https"
-        self.address = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+        host, port = site.bound_to
+        self.address = f"{scheme}://{in_url(reachable(host), port)}"
+
+    @property
+    def description(self) -> str:
+        """Return the address as the start prints it."""
+        return f"{self.address} and all other addresses" if is_any(self._place.host) else self.address
 
     @property
     def server(self) -> web.Server | None:
@@ -100,12 +109,12 @@ class BoundedSite(AiohttpSite):
     def __init__(
         self,
         runner: web.BaseRunner,
-        host: str,
-        port: int,
+        place: ListenPlace,
         connections: ConnectionLimit,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
-        super().__init__(runner, host, port, ssl_context=ssl_context, backlog=MAX_BACKLOG)
+        super().__init__(runner, ssl_context=ssl_context, backlog=MAX_BACKLOG)
+        self._place = place
         self._tls = ssl_context
         self._connections = connections
         self._listeners: list[socket.socket] = []
@@ -113,14 +122,25 @@ class BoundedSite(AiohttpSite):
         self._connecting = TaskSet()
         self._is_failing = False
 
+    @property
+    def name(self) -> str:
+        return in_url(self._place.host, self._place.port)
+
+    @property
+    def bound_to(self) -> tuple[str, int]:
+        """Return the first of the bound addresses and the port, once it is started."""
+        host, port = self._listeners[0].getsockname()[:2]
+        return host, port
+
     async def start(self) -> None:
-        """Bind and listen. Raises OSError if the port is taken."""
+        """Bind and listen. Raises CannotListen."""
         loop = asyncio.get_running_loop()
-        for bound in await self.bind():
-            listener = bound.dup()
-            self._listeners.append(listener)
+        # The resolver may take seconds to find the addresses of a name.
+        self._listeners += await loop.run_in_executor(None, bind, self._place)
+        await self.register()
+        for listener in self._listeners:
             listener.setblocking(False)
-            listener.listen(MAX_BACKLOG)
+            listen(listener, self._place, MAX_BACKLOG)
             loop.add_reader(listener, self._accept, listener)
 
     async def stop(self) -> None:

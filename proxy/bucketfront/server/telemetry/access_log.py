@@ -3,16 +3,20 @@
 Lines hold no secret and no control character (docs/invariants.md#secrets-stay-in).
 """
 
+import errno
 import math
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from json.encoder import encode_basestring_ascii
+from pathlib import Path
 from typing import Protocol
 
 from bucketfront.config.listener_settings import AccessLogSettings
+from bucketfront.errors import UnusableSetting
 from bucketfront.server.cut import Cut
 from bucketfront.server.telemetry.line_writer import LineWriter
 
@@ -171,16 +175,53 @@ class AccessLog:
 def open_access_log(settings: AccessLogSettings) -> AccessLog:
     """Return the log that writes to a file, or to standard output for the path `-`.
 
-    Raises OSError if the file cannot be opened.
+    Raises UnusableSetting if the file cannot be opened.
     """
     lines = json_lines if settings.format == "json" else text_lines
     path = settings.path
-    return AccessLog(lines, LineWriter(_opened(path), open_again=None if path == "-" else lambda: _opened(path)))
+    try:
+        descriptor = _opened(path)
+    except OSError as error:
+        raise _unusable(path, error) from error
+    return AccessLog(lines, LineWriter(descriptor, open_again=None if path == "-" else lambda: _opened(path)))
+
+
+def probe_access_log(settings: AccessLogSettings) -> None:
+    """Raise the UnusableSetting that `open_access_log` would raise, if any. It creates no file."""
+    path = Path(settings.path)
+    if settings.path == "-":
+        return  # a closed standard output is no reason not to start
+    try:
+        if path.exists():
+            os.close(_opened(settings.path))
+        else:
+            with tempfile.TemporaryFile(dir=path.resolve().parent):
+                pass
+    except OSError as error:
+        raise _unusable(settings.path, error) from error
+
+
+def _unusable(path: str, error: OSError) -> UnusableSetting:
+    folder = Path(path).absolute().parent
+    match error.errno:
+        case errno.ENOENT | errno.ENOTDIR:
+            cause = f"there is no folder {folder}: make it, or set another path"
+        case errno.EISDIR:
+            cause = f"{path} is a folder: name a file in it"
+        case errno.ENXIO:
+            cause = f"{path} is a named pipe without a reader: start the reader first"
+        case _:
+            cause = f"{path} cannot be opened for writing: {error.strerror}. Make it writable for uid {os.geteuid()}"
+    return UnusableSetting(f"{cause}; or write to standard output with '-'", ("access_log", "path"))
 
 
 def _opened(path: str) -> int:
     if path != "-":
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        # Without O_NONBLOCK, a named pipe without a reader would hold the start for ever: fifo(7).
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK
+        descriptor = os.open(path, flags, 0o666)
+        os.set_blocking(descriptor, True)
+        return descriptor
     if sys.stdout is None:  # the parent process closed it, so any file may have its number by now
         return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
     # A copy of the descriptor avoids Python's buffer. A stuck thread that holds its lock would abort the interpreter.

@@ -1,0 +1,43 @@
+"""Check what the proxy takes before it can serve: this machine, and the buckets at S3. For `bucketfront check`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from bucketfront.checks.buckets import check_buckets
+from bucketfront.checks.machine import Explain, check_machine
+from bucketfront.checks.result import CheckResult, Verdict, failed, fine, warning
+from bucketfront.config.settings import Settings
+from bucketfront.errors import OriginError
+from bucketfront.s3.client import S3Origin
+from bucketfront.s3.embedded import launcher
+
+__all__ = ["CheckResult", "Verdict", "run_checks"]
+
+
+async def run_checks(
+    settings: Settings, explain: Explain = str, warnings: Sequence[str] = (), config: Path | None = None
+) -> list[CheckResult]:
+    """Return the results of all checks. `explain` returns an error's message with the place of its setting.
+
+    `warnings` are those about the configuration itself, and `config` is its file.
+    """
+    mounts = len(settings.mounts)
+    results = [fine("configuration", f"{mounts} {'mount' if mounts == 1 else 'mounts'}")]
+    results += [warning("configuration", text) for text in warnings]
+    results += check_machine(settings, explain, config)
+    if settings.origin.endpoint_url == "embedded":
+        results.append(_embedded())
+        return results
+    try:
+        async with S3Origin(settings.origin) as origin:
+            results.append(fine("origin", str(origin.endpoint)))
+            results += [result async for result in check_buckets(settings, origin)]
+    except OriginError as error:
+        results.append(failed("origin", str(error)))
+    return results
+
+
+def _embedded() -> CheckResult:
+    if not launcher.is_installed():
+        return failed("origin", launcher.CURE)
+    return fine("origin", "embedded: starts and ends with the proxy")

@@ -1,0 +1,165 @@
+"""Check that S3 allows what the mounts are for: reading, and writing where a mount takes writes."""
+
+import random
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+
+from bucketfront.checks.result import CheckResult, failed, fine, warning
+from bucketfront.config.mount_settings import MountSettings
+from bucketfront.config.settings import Settings
+from bucketfront.errors import AccessDenied, NoSuchBucket, OriginError
+from bucketfront.keys import ObjectKey
+from bucketfront.s3.breaker import Breaker
+from bucketfront.s3.bucket_probe import (
+    DeleteAccess,
+    ReadAccess,
+    clue,
+    is_readable,
+    probe_delete,
+    probe_multipart,
+    probe_read,
+)
+from bucketfront.s3.client import S3Origin
+
+_CHECK_ENDPOINT = "Check origin.endpoint_url"
+_ACCESS = {
+    ReadAccess.GRANTED: "reachable, s3:GetObject is allowed",
+    ReadAccess.GRANTED_UNLISTED: "reachable, s3:GetObject is allowed. Without s3:ListBucket, absent objects get 403",
+    ReadAccess.DENIED: "reachable, s3:GetObject is denied, and no mount takes GET",
+    ReadAccess.UNKNOWN: (
+        "reachable, credentials accepted. S3 denies a list and an absent object, so whether s3:GetObject is allowed"
+        " does not show, and absent objects get 403. With s3:ListBucket they get 404"
+    ),
+}
+_WRITES = frozenset({"PUT", "POST"})
+CLOCK_TOLERANCE_S = 900  # S3 refuses a signature that is 15 minutes off
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What one or several mounts do with the keys of a prefix. `documents` are the objects of their sites."""
+
+    bucket: str
+    prefix: str
+    reads: bool
+    writes: bool
+    deletes: bool
+    documents: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return f"{self.bucket}/{self.prefix}" if self.prefix else self.bucket
+
+
+async def check_buckets(settings: Settings, origin: S3Origin) -> AsyncIterator[CheckResult]:
+    """Yield the results for each bucket and prefix of the mounts, the writes of a bucket after its reads."""
+    for target in _targets(settings):
+        # The failures of one target must not open the breaker for the next one, whose own reason is wanted.
+        origin.breaker = Breaker(time.monotonic, random.random)
+        result = await _reads(origin, target, is_made=settings.origin.create_bucket)
+        yield result
+        if not result.is_fine or result.message == WILL_BE_MADE:
+            continue
+        if target.writes:
+            yield await _writes(origin, target)
+        if target.deletes:
+            yield await _deletes(origin, target)
+
+
+def _targets(settings: Settings) -> Iterator[Target]:
+    """Yield each pair of bucket and prefix once."""
+    upload_path = None if settings.uploads is None else settings.uploads.mount
+    found: dict[tuple[str, str], list[MountSettings]] = {}
+    for mount in settings.mounts:
+        found.setdefault((mount.bucket, mount.prefix), []).append(mount)
+    for (bucket, prefix), mounts in found.items():
+        methods = {method for mount in mounts for method in mount.methods}
+        sites = [mount.site for mount in mounts if mount.site is not None]
+        names = [name for site in sites for name in (site.index, site.fallback, *site.errors.values()) if name]
+        yield Target(
+            bucket,
+            prefix,
+            reads="GET" in methods,
+            writes=bool(methods & _WRITES) or any(mount.path == upload_path for mount in mounts),
+            deletes="DELETE" in methods,
+            documents=tuple(dict.fromkeys(names)),
+        )
+
+
+WILL_BE_MADE = "does not exist, and the start will make it"
+
+
+async def _reads(origin: S3Origin, target: Target, *, is_made: bool) -> CheckResult:
+    subject, name = "bucket", target.name
+    try:
+        access = await probe_read(origin, target.bucket, target.prefix)
+        if access is ReadAccess.UNKNOWN:
+            access = await _with_documents(origin, target)
+    except NoSuchBucket as error:
+        return fine(subject, WILL_BE_MADE, name) if is_made else failed(subject, str(error), name)
+    except OriginError as error:
+        return failed(subject, explained(error), name)
+    if access is ReadAccess.NOT_S3:
+        where = origin.endpoint.url
+        return failed(subject, f"an object came for a key that none has: {where} is no S3. {_CHECK_ENDPOINT}", name)
+    if access is ReadAccess.DENIED and target.reads:
+        return failed(subject, f"{_missing('s3:GetObject')}, for {name}{'' if target.prefix else '/'}*", name)
+    return (warning if access is ReadAccess.UNKNOWN else fine)(subject, _ACCESS[access], name)
+
+
+async def _with_documents(origin: S3Origin, target: Target) -> ReadAccess:
+    """Return whether one of the site's objects can be read, which a list could not show."""
+    for document in target.documents:
+        if await is_readable(origin, ObjectKey(target.bucket, target.prefix + document)):
+            return ReadAccess.GRANTED_UNLISTED
+    return ReadAccess.UNKNOWN
+
+
+async def _writes(origin: S3Origin, target: Target) -> CheckResult:
+    subject, name = "writes", target.name
+    try:
+        upload = await probe_multipart(origin, target.bucket, target.prefix)
+    except OriginError as error:
+        return failed(subject, _denied(error, "s3:PutObject"), name)
+    try:
+        await upload.abort()
+    except OriginError as error:
+        left = f"uploads that fail stay at S3, as now an empty one of {upload.key}"
+        return warning(subject, f"{_denied(error, 's3:AbortMultipartUpload')}; {left}", name)
+    return fine(subject, "s3:PutObject and s3:AbortMultipartUpload are allowed", name)
+
+
+async def _deletes(origin: S3Origin, target: Target) -> CheckResult:
+    subject, name = "deletes", target.name
+    try:
+        access = await probe_delete(origin, target.bucket, target.prefix)
+    except OriginError as error:
+        return failed(subject, _denied(error, "s3:DeleteObject"), name)
+    if access is DeleteAccess.UNKNOWN:
+        return warning(subject, "s3:DeleteObject is not tried, because it might leave a delete marker", name)
+    return fine(subject, "s3:DeleteObject is allowed", name)
+
+
+def _denied(error: OriginError, action: str) -> str:
+    return _missing(clue(error).action or action) if isinstance(error, AccessDenied) else explained(error)
+
+
+def _missing(action: str) -> str:
+    return f"access denied: the permission {action} is missing in the policies of the bucket or of origin.credentials"
+
+
+def explained(error: OriginError) -> str:
+    """Return the message of an error, with what its response shows beyond S3's code."""
+    found, message = clue(error), str(error)
+    if found.is_page:
+        page = "an HTML page came, so this is no S3 but a console, a load balancer or a login page"
+        return f"{message}: {page}. {_CHECK_ENDPOINT}"
+    if error.response is None:
+        message = f"{message}; check origin.endpoint_url and the network"
+    if found.endpoint:
+        message = f"{message}; its endpoint is {found.endpoint}"
+    if found.clock_ahead is not None and abs(found.clock_ahead) > CLOCK_TOLERANCE_S:
+        side = "ahead of" if found.clock_ahead > 0 else "behind"
+        message = f"{message}; this machine's clock is {abs(found.clock_ahead):.0f} s {side} the origin's"
+    return message

@@ -1,0 +1,150 @@
+"""Check what the start takes of this machine: descriptors, files, ports, the cache folder and its disk.
+
+Each check calls the function by which the start itself fails or not, and nothing is left behind.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from bucketfront.admin.api import admin_place
+from bucketfront.cache import inspect
+from bucketfront.checks.result import CheckResult, failed, fine, warning
+from bucketfront.checks.running_proxy import runs_with
+from bucketfront.config.cache_settings import CacheSettings
+from bucketfront.config.listen_host import in_url
+from bucketfront.config.listener_settings import AccessLogSettings, TlsSettings
+from bucketfront.config.quantities import format_share, format_size
+from bucketfront.config.settings import Settings
+from bucketfront.errors import CacheInUse, CannotListen, ConfigError, StoreError, UnusableSetting
+from bucketfront.server.http1 import descriptors
+from bucketfront.server.http1.binding import ListenPlace, bind
+from bucketfront.server.http1.server_tls import tls_context, valid_until
+from bucketfront.server.server import client_place
+from bucketfront.server.telemetry.access_log import probe_access_log
+
+RENEWAL_DAYS = 14  # before its end a certificate is worth a warning; automatic renewals come weeks earlier
+DAY_S = 86_400
+MIN_BLOCKS = 4  # fewer blocks of room are none: as the least `cache.max_size`
+
+Explain = Callable[[UnusableSetting], str]
+
+
+def check_machine(settings: Settings, explain: Explain, config: Path | None) -> Iterator[CheckResult]:
+    """Yield the results. `explain` returns the message of an error with the place of its setting.
+
+    `config` is the configuration file. A proxy that runs with it may have the ports and the folder.
+    """
+    folder, own = _cache(settings.cache, config)
+    yield _descriptors(settings)
+    yield _access_log(settings.access_log, explain)
+    if settings.server.tls is not None:
+        yield _tls(settings.server.tls, explain)
+    yield _port("client port", client_place(settings.server), explain, own)
+    yield _port("admin port", admin_place(settings.admin), explain, own)
+    yield from folder
+
+
+def _descriptors(settings: Settings) -> CheckResult:
+    subject = "open files"
+    descriptors.raise_limit()
+    limit = descriptors.limit()
+    try:
+        shares = descriptors.shares(limit, settings.origin.max_connections)
+    except ConfigError as error:
+        return failed(subject, str(error))
+    return fine(subject, f"{limit} at most, for {shares.connections} clients at a time")
+
+
+def _access_log(settings: AccessLogSettings, explain: Explain) -> CheckResult:
+    subject = "access log"
+    try:
+        probe_access_log(settings)
+    except UnusableSetting as error:
+        return failed(subject, explain(error), settings.path)
+    return fine(subject, "standard output" if settings.path == "-" else "writable", settings.path)
+
+
+def _tls(settings: TlsSettings, explain: Explain) -> CheckResult:
+    subject, name = "TLS certificate", str(settings.certificate)
+    try:
+        end = valid_until(settings, tls_context(settings))
+    except UnusableSetting as error:
+        return failed(subject, explain(error), name)
+    days = int((end - time.time()) / DAY_S)
+    message = f"valid for {days} days"
+    return warning(subject, f"{message} only: renew it", name) if days < RENEWAL_DAYS else fine(subject, message, name)
+
+
+def _port(subject: str, place: ListenPlace, explain: Explain, own: int | None) -> CheckResult:
+    name = in_url(place.host, place.port)
+    try:
+        bound = bind(place)
+    except CannotListen as error:
+        if own is not None and error.at[-1] == "port" and error.process in (own, None):
+            return fine(subject, _running(own), name)
+        return failed(subject, explain(error), name)
+    addresses = [str(one.getsockname()[0]) for one in bound]
+    for one in bound:
+        one.close()
+    return fine(subject, f"free on {' and '.join(addresses)}", name)
+
+
+def _cache(settings: CacheSettings, config: Path | None) -> tuple[list[CheckResult], int | None]:
+    """Return the results, and the process of the proxy that runs with `config`, if there is one."""
+    subject, name = "cache folder", str(settings.dir)
+    try:
+        facts = inspect(settings.dir)
+    except CacheInUse as error:
+        if error.process is not None and config is not None and runs_with(error.process, config):
+            return [fine(subject, _running(error.process), name)], error.process
+        return [failed(subject, str(error), name)], None
+    except StoreError as error:
+        return [failed(subject, str(error), name)], None
+    folder = fine(subject, "writable" if facts.exists else "will be made", name)
+    return [folder, _space(settings, facts.free, facts.total, facts.own)], None
+
+
+def _running(process: int) -> str:
+    return f"in use by the proxy that runs with this configuration, process {process}"
+
+
+def _space(settings: CacheSettings, free: int, total: int, own: int) -> CheckResult:
+    """Compare the limits with the disk. `own` bytes are the cache's already. No limit prevents the start."""
+    subject, name = "cache space", str(settings.dir)
+    floor = settings.free_floor(total)
+    limits = f"cache.min_free {format_share(settings.min_free)}"
+    most, now = total - floor, own + free - floor
+    if most < settings.max_size:
+        return warning(
+            subject,
+            f"cache.max_size is {format_size(settings.max_size)}, and the disk has {_shown(total)}, of which {limits}"
+            f" leaves {_shown(most)}: lower cache.max_size, or take a larger disk",
+            name,
+        )
+    if now < MIN_BLOCKS * settings.block_size:
+        return warning(
+            subject,
+            f"{_shown(free)} are free, and {limits} wants {_shown(floor)}: nothing can be cached, so that each request"
+            " goes to S3. Free some space",
+            name,
+        )
+    if now < settings.max_size:
+        return warning(
+            subject,
+            f"room for {_shown(now)} now, because {_shown(free)} are free and {limits} wants {_shown(floor)};"
+            f" cache.max_size is {format_size(settings.max_size)}",
+            name,
+        )
+    return fine(
+        subject, f"{_shown(free)} of {_shown(total)} free, cache.max_size {format_size(settings.max_size)}", name
+    )
+
+
+def _shown(size: int) -> str:
+    """Return a size as people read it, with one decimal."""
+    number, units = float(max(size, 0)), ["B", "KiB", "MiB", "GiB", "TiB"]
+    while number >= 1024 and len(units) > 1:
+        number /= 1024
+        del units[0]
+    return f"{number:.4g} {units[0]}"
