@@ -286,12 +286,12 @@ async def test_denied_in_the_background(proxy: Proxy, s3: S3) -> None:
     await proxy.get("/x")
 
     async def deny(_: Seen) -> bytes | None:
-        return canned(403, "AccessDenied", "x-amz-request-id: 4442587FB7D0A2F9")
+        return canned(403, "AccessDenied")
 
     proxy.relay.on_request = deny
     proxy.relay.reset()
     proxy.clock.advance(310)
     assert (await proxy.get("/x")).status == 200
-    await until(lambda: [seen.is_over for seen in proxy.relay.seen] == [True])
-    await until(lambda: proxy.figures["lookups"] == 2)
-    assert (await proxy.get("/x")).status == 403
+    await until(lambda: [seen.is_over for seen in proxy.relay.seen] == [True, True])  # HEAD, and GET for the code
+    while (await proxy.get("/x")).status != 403:
+        assert len(proxy.relay.seen) == 2, "the first refusal is enough"

@@ -34,6 +34,7 @@ from bucketfront.errors import (
     OriginBusy,
     OriginCircuitOpen,
     OriginError,
+    OriginRefused,
     OriginServerError,
     OriginThrottled,
     OriginTimeout,
@@ -61,11 +62,11 @@ from bucketfront.task_set import TaskSet
 T = TypeVar("T")
 
 READ_ATTEMPTS = 3  # of one read: a failure of one in a hundred requests becomes one in a million
-ACCEPTED_S = 10.0  # for which a response shows that the bucket exists and our credentials are valid
+SEEN_S = 10.0  # for which a response shows that the bucket exists: as long as a 404 is remembered by default
 RETRY_PAUSE_S = 0.1  # at most before the second attempt, doubled for the third: S3 takes as long for a head
 
-# S3 sends these only for a bucket that exists, to requests whose credentials it accepts.
-_ACCEPTANCES = (VersionUnchanged, ObjectNotFound, ObjectChanged, RangeUnsatisfiable, AccessDenied)
+# S3 sends these only for a bucket that exists.
+_FACTS = (VersionUnchanged, ObjectNotFound, ObjectChanged, RangeUnsatisfiable, AccessDenied)
 
 
 class S3Origin:
@@ -86,7 +87,7 @@ class S3Origin:
         self._slots = ConnectionSlots(settings.max_connections)
         self.upload_slots = UploadSlots(self._slots, settings.max_connections)
         self.paces: defaultdict[str, Pace] = defaultdict(lambda: Pace(time.monotonic))  # by bucket
-        self._accepted_at: dict[str, float] = {}  # by bucket: when S3 last accepted it and our credentials
+        self._seen_at: dict[str, float] = {}  # by bucket: when a response last showed that it exists
         self._has_bare_etags = False  # the latest response with bytes had an ETag without quotes
         self.slow_bodies = 0  # bodies that were ended because they came too slowly
         self.parts = 0  # parts of uploads that S3 accepted
@@ -203,8 +204,8 @@ class S3Origin:
             try:
                 response = await self.call(f"HEAD {key}", self._client.head_object, params)
             except Unexplained as refusal:
-                if refusal.presumed is not None and self._is_accepted(key.bucket):
-                    raise refusal.presumed from refusal
+                if refusal.absence is not None and self._is_known_to_exist(key.bucket):
+                    raise refusal.absence from refusal
                 signature = self._signature.changes
                 await self._explain(key)
                 if self._signature.changes == signature:
@@ -258,8 +259,8 @@ class S3Origin:
         try:
             await self.call(f"HEAD {bucket}", self._client.head_bucket, {"Bucket": bucket})
         except Unexplained as refusal:
-            if isinstance(refusal.presumed, NoSuchBucket):
-                raise refusal.presumed from refusal
+            if refusal.absence is not None:
+                raise refusal.absence from refusal
             # The permission that HeadBucket needs is the one to list.
             await self.call(f"LIST {bucket}", self._client.list_objects_v2, {"Bucket": bucket, "MaxKeys": 1})
             raise
@@ -288,20 +289,23 @@ class S3Origin:
         except OriginThrottled:
             self.paces[bucket].throttled()
             raise
-        except _ACCEPTANCES:
-            self._accepted_at[bucket] = time.monotonic()
+        except OriginRefused:
+            self._seen_at.pop(bucket, None)
             raise
-        self._accepted_at[bucket] = time.monotonic()
+        except _FACTS:
+            self._seen_at[bucket] = time.monotonic()
+            raise
+        self._seen_at[bucket] = time.monotonic()
 
     async def wait_for_turn(self, bucket: str) -> None:
         """Wait until a request may be sent, if S3 has asked for fewer. Raises OriginThrottled if that is too late."""
         if wait := self.paces[bucket].take_turn():
             await asyncio.sleep(wait)
 
-    def _is_accepted(self, bucket: str) -> bool:
-        """Return whether a recent response has shown that the bucket exists and our credentials are valid."""
-        accepted_at = self._accepted_at.get(bucket)
-        return accepted_at is not None and time.monotonic() - accepted_at < ACCEPTED_S
+    def _is_known_to_exist(self, bucket: str) -> bool:
+        """Return whether a recent response has shown that the bucket exists."""
+        seen_at = self._seen_at.get(bucket)
+        return seen_at is not None and time.monotonic() - seen_at < SEEN_S
 
     @asynccontextmanager
     async def connection(self, bucket: str) -> AsyncIterator[None]:

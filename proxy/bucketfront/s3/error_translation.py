@@ -80,14 +80,14 @@ class VersionUnchanged(Exception):
 class Unexplained(InvalidOriginResponse):
     """A 400, 403 or 404 to HEAD: without a body, S3's code for the reason is unknown. A GET may show it.
 
-    `presumed` is the usual reason of S3 for such a response, or None if the response may not be from S3.
+    `absence` is the reason if a header shows that a 404 is S3's and the bucket exists, else None.
     """
 
     is_final = True
 
-    def __init__(self, message: str, presumed: OriginError | None) -> None:
+    def __init__(self, message: str, absence: OriginError | None) -> None:
         super().__init__(message)
-        self.presumed = presumed
+        self.absence = absence
 
 
 @contextmanager
@@ -197,15 +197,12 @@ def _unexplained(
 ) -> OriginError | None:
     if response.status not in _UNEXPLAINED:
         return None
-    presumed: OriginError | None = None
-    if any(name in headers for name in _S3_HEADERS) and _media_type(headers) in ("", *_XML):
-        if response.status == 404:
-            presumed = ObjectNotFound(message) if operation == "HeadObject" else _no_such_bucket(message)
-        elif response.status == 403:
-            presumed = AccessDenied(message)
-    if presumed is not None:
-        presumed.response = response
-    return Unexplained(message, presumed)
+    absence: OriginError | None = None
+    if response.status == 404 and any(name in headers for name in _S3_HEADERS) and _media_type(headers) in ("", *_XML):
+        is_object = operation == "HeadObject"
+        absence = ObjectNotFound(message) if is_object else NoSuchBucket(message, Fault.CONFIGURATION)
+        absence.response = response
+    return Unexplained(message, absence)
 
 
 def _fault(message: str, response: ErrorResponse, headers: Mapping[str, str], *, is_read: bool) -> OriginError:
@@ -238,10 +235,6 @@ def _unknown(message: str, response: ErrorResponse, *, is_read: bool) -> OriginE
     if response.status == 403 and response.code:
         return AccessDenied(message)
     return OriginRefused(message, Fault.ORIGIN)
-
-
-def _no_such_bucket(message: str) -> NoSuchBucket:
-    return NoSuchBucket(message, Fault.CONFIGURATION)
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
