@@ -166,6 +166,12 @@ class InvalidOriginResponse(OriginServerError):
     """The response does not fit the request, or is not from S3. It does not show the origin's load."""
 
 
+class RangeIgnored(InvalidOriginResponse):
+    """The origin sent the whole object for a range that begins later. It may be requested from its first byte."""
+
+    is_final = True
+
+
 class OriginCircuitOpen(OriginUnavailable):
     """The circuit breaker refused the request. A retry may pass after `retry_after` seconds."""
 

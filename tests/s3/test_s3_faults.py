@@ -34,6 +34,7 @@ from bucketfront.errors import (
     OriginThrottled,
     OriginTimeout,
     OriginUnavailable,
+    RangeIgnored,
     RangeUnsatisfiable,
     RequestRefused,
 )
@@ -41,6 +42,7 @@ from bucketfront.http.metadata import Metadata
 from bucketfront.http.ranges import FromTo, Requested, Suffix
 from bucketfront.keys import ObjectKey
 from bucketfront.retry import RetryBudget
+from bucketfront.s3 import body as s3_body
 from bucketfront.s3.breaker import Breaker
 from bucketfront.s3.client import READ_ATTEMPTS, S3Origin
 
@@ -957,3 +959,114 @@ async def test_errors_keep_secrets(answer: bytes | None) -> None:
         assert len(signature) == 64
         for secret in (SECRET, TOKEN, signature):
             assert secret not in told
+
+
+# --- bodies without Content-Length ---------------------------------------------------------------------------
+
+
+def chunks(head: bytes, *pieces: bytes, end: bool = True) -> bytes:
+    """Return the response `head` with a chunked body (RFC 9112 section 7.1)."""
+    head = head[:-2] + b"Transfer-Encoding: chunked\r\n\r\n"
+    return head + b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces) + (b"0\r\n\r\n" if end else b"")
+
+
+def bare(status: str, **headers: str | None) -> bytes:
+    return response(status, length=-1, ETag=ETAG, **headers)
+
+
+CHUNKED_206 = bare("206 Partial Content", Content_Range=f"bytes 0-9/{len(CONTENT)}")
+
+
+async def test_a_chunked_206() -> None:
+    """I3: a 206 without Content-Length has the length of its Content-Range, and its connection is used again."""
+    good = chunks(CHUNKED_206, CONTENT[:4], CONTENT[4:10])
+    async with origin_of(answering(good)) as (origin, server):
+        for _ in range(2):
+            answer = await origin.get(KEY, FromTo(0, 10))
+            assert isinstance(answer, OriginResponse)
+            assert (await whole(answer), answer.metadata.size) == (CONTENT[:10], len(CONTENT))
+            answer.body.close()
+        assert len(server.connections) == 1
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        chunks(CHUNKED_206, CONTENT[:9]),
+        chunks(CHUNKED_206),
+        chunks(CHUNKED_206, CONTENT[:11]),
+        chunks(CHUNKED_206, CONTENT[:10], CONTENT[10:11]),
+    ],
+)
+async def test_a_chunked_206_of_another_length(bad: bytes) -> None:
+    """I3: a body that is shorter or longer than its Content-Range never ends cleanly."""
+    async with origin_of(answering(bad)) as (origin, _):
+        with pytest.raises(OriginUnavailable):
+            await fetch(origin)
+
+
+async def test_a_chunked_206_that_breaks_off() -> None:
+    """I3: the last chunk must come, even if all bytes are there."""
+
+    async def script(connection: RawConnection, head: Head) -> None:
+        await connection.send(chunks(CHUNKED_206, CONTENT[:10], end=False))
+        connection.writer.close()
+
+    async with origin_of(script) as (origin, _):
+        with pytest.raises(BodyTruncated):
+            await fetch(origin)
+
+
+async def test_a_chunked_200() -> None:
+    """I3: a 200 without Content-Length is received before its size is told."""
+    async with origin_of(answering(chunks(bare("200 OK"), CONTENT[:4], CONTENT[4:]))) as (origin, _):
+        for part in (FromTo(0, 10), FromTo(0), Suffix(10)):
+            answer = await origin.get(KEY, part)
+            assert isinstance(answer, OriginResponse)
+            assert (answer.start, answer.stop, answer.metadata.size) == (0, len(CONTENT), len(CONTENT))
+            assert await whole(answer) == CONTENT
+            answer.body.close()
+        with pytest.raises(RangeIgnored):
+            await origin.get(KEY, FromTo(10, 20))
+        assert await origin.head(KEY) == Metadata(ETAG, len(CONTENT))
+
+
+async def test_a_chunked_200_that_is_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """I19: a body of unknown length is held in memory up to a bound."""
+    monkeypatch.setattr(s3_body, "MAX_UNKNOWN_LENGTH_BYTES", len(CONTENT) - 1)
+    async with origin_of(answering(chunks(bare("200 OK"), CONTENT))) as (origin, _):
+        with pytest.raises(InvalidOriginResponse, match="accept_encoding"):
+            await fetch(origin)
+
+
+@pytest.mark.parametrize("end", [b"", b"2\r\nab"])
+async def test_a_200_without_a_length_that_breaks_off(end: bytes) -> None:
+    """I3: a 200 whose end cannot be told from an interruption is unusable."""
+
+    async def script(connection: RawConnection, head: Head) -> None:
+        await connection.send(chunks(bare("200 OK"), CONTENT, end=False) + end if end else bare("200 OK") + CONTENT)
+        connection.writer.close()
+
+    async with origin_of(script) as (origin, _):
+        with pytest.raises(OriginUnavailable):
+            await fetch(origin)
+
+
+@pytest.mark.parametrize("content", [CONTENT, b""])
+async def test_a_head_without_a_length(content: bytes) -> None:
+    """RFC 9110 section 9.3.2: a server may leave Content-Length out of a response to HEAD. A GET has the size."""
+
+    async def script(connection: RawConnection, head: Head) -> None:
+        if head.method == "HEAD":
+            await connection.send(bare("200 OK", Content_Type="text/x", Transfer_Encoding="chunked"))
+        elif content:
+            await connection.send(partial(0, 1, Content_Type="text/x"))
+        else:
+            await connection.send(refusal("416 Range Not Satisfiable", "InvalidRange"))
+
+    async with origin_of(script) as (origin, server):
+        found = await origin.head(KEY)
+        assert found == Metadata(ETAG, len(content), headers=(("Content-Type", "text/x"),))
+        assert [head.method for head in server.heads] == ["HEAD", "GET"]
+        assert len(server.connections) == 1
+        assert origin.free_slots == 64

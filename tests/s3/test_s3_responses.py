@@ -14,7 +14,7 @@ from bucketfront.http.metadata import Metadata
 from bucketfront.http.ranges import FromTo, Span, Suffix
 from bucketfront.http.response_fields import ResponseFields
 from bucketfront.s3 import client, responses
-from bucketfront.s3.responses import check_version, span_sent
+from bucketfront.s3.responses import check_done, check_version, is_chunked, size_sent, span_sent
 
 ETAG = '"d41d8cd98f00b204e9800998ecf8427e"'
 
@@ -356,3 +356,54 @@ def test_invalid_dates() -> None:
     for said in ("yesterday", "some day GMT"):
         with pytest.raises(ValueError, match="timestamp"):
             client._timestamp(said)
+
+
+@pytest.mark.parametrize("content_range", ["bytes 0-9/100", "bytes 0-99/100", "bytes */100", "nonsense", ""])
+def test_a_200_with_content_range_is_refused(content_range: str) -> None:
+    """I3: Content-Range describes a part, and a 200 the whole object. A response that says both is unusable."""
+    headers = sent(content_range, 10)
+    for part in (FromTo(0, 10), FromTo(0), Suffix(10)):
+        with pytest.raises(InvalidOriginResponse):
+            span_sent(200, headers, part)
+    with pytest.raises(InvalidOriginResponse):
+        size_sent(200, headers)
+
+
+@pytest.mark.parametrize("status", [201, 202, 204, 206])
+def test_only_a_200_describes_an_object_to_head(status: int) -> None:
+    """I13: another 2xx to HEAD is not the object."""
+    assert size_sent(200, sent(None, 10)) == 10
+    assert size_sent(200, {}) is None
+    with pytest.raises(InvalidOriginResponse):
+        size_sent(status, sent(None, 10))
+
+
+@pytest.mark.parametrize(("status", "is_done"), [(200, True), (201, True), (204, True), (202, False), (206, False)])
+def test_what_a_write_may_respond(status: int, is_done: bool) -> None:
+    """I9: a 2xx that means that something is not done yet is no success of a write."""
+    if is_done:
+        check_done(status, "PutObject")
+    else:
+        with pytest.raises(InvalidOriginResponse):
+            check_done(status, "PutObject")
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({"transfer-encoding": "chunked"}, True),
+        ({"transfer-encoding": "gzip, Chunked"}, True),
+        ({"transfer-encoding": "chunked", "content-length": "5"}, False),
+        ({"transfer-encoding": "chunked, gzip"}, False),
+        ({}, False),  # the end of the connection could be an interruption
+    ],
+)
+def test_a_chunked_body(headers: dict[str, str], expected: bool) -> None:
+    """I3: only a body whose framing shows its end may have a length that Content-Length does not name."""
+    assert is_chunked(headers) == expected
+    headers |= {"content-range": "bytes 0-4/9"}
+    if expected or "content-length" in headers:
+        assert span_sent(206, headers, FromTo(0, 5)) == (Span(0, 5), 9)
+    else:
+        with pytest.raises(InvalidOriginResponse):
+            span_sent(206, headers, FromTo(0, 5))

@@ -9,9 +9,11 @@ from typing import Any
 
 import aiohttp
 
-from bucketfront.errors import BodyTruncated, OriginTimeout
+from bucketfront.errors import BodyTruncated, InvalidOriginResponse, OriginTimeout
 from bucketfront.s3.error_translation import translated
 from bucketfront.s3.minimum_rate import MinimumRate
+
+MAX_UNKNOWN_LENGTH_BYTES = 4 << 20  # of a body whose length no field has: it is held in memory until it is known
 
 
 class S3Body:
@@ -28,23 +30,57 @@ class S3Body:
         self._what = what
         self._read_timeout = read_timeout
         self._left: int | None = None  # bytes
+        self._ahead = b""  # received and not read yet
+        self._shows_end = False  # whether the framing itself ends the body at the declared length
         self._is_closed = False
         self._rate = MinimumRate()
         self.on_close: Callable[[], None] | None = None
         self.on_slow: Callable[[OriginTimeout], None] | None = None
 
-    def expect(self, length: int) -> None:
-        """Set the length in bytes that the head declared."""
+    def expect(self, length: int, *, is_framed: bool) -> None:
+        """Set the length in bytes that the head declared.
+
+        `is_framed` means that Content-Length declared it, so the body cannot be longer.
+        """
         self._left = length
+        self._shows_end = is_framed
+
+    async def measure(self) -> int:
+        """Receive the whole body, and return its length in bytes.
+
+        Raises InvalidOriginResponse if it is too long for that, OriginTimeout, OriginUnavailable.
+        """
+        pieces, length = [], 0
+        while data := await self._receive():
+            pieces.append(data)
+            length += len(data)
+            if length > MAX_UNKNOWN_LENGTH_BYTES:
+                raise InvalidOriginResponse(
+                    f"{self._what}: the origin sent neither length nor end within {MAX_UNKNOWN_LENGTH_BYTES} bytes;"
+                    " if it decodes objects on the way, see accept_encoding"
+                )
+        self._ahead = b"".join(pieces)
+        return length
 
     async def read(self) -> bytes:
         """Return the next bytes, or `b""` at the declared length. A read that is cancelled loses no byte.
 
-        Raises BodyTruncated, OriginTimeout, OriginUnavailable.
+        Raises BodyTruncated, InvalidOriginResponse if the body is longer, OriginTimeout, OriginUnavailable.
         """
         assert self._left is not None
         if not self._left:
             return b""
+        if not self._ahead:
+            self._ahead = await self._next()
+        # The last bytes come once the end is sure: a longer body is not the one that the head describes.
+        is_last = len(self._ahead) == self._left
+        if len(self._ahead) > self._left or (is_last and not self._shows_end and await self._receive()):
+            raise InvalidOriginResponse(f"{self._what}: the origin's body is longer than the head declares")
+        data, self._ahead = self._ahead, b""
+        self._left -= len(data)
+        return data
+
+    async def _next(self) -> bytes:
         if not self._rate.is_kept():
             self._fail_slow()
         clock = asyncio.get_running_loop().time
@@ -56,7 +92,6 @@ class S3Body:
             self._rate.waited(clock() - began, len(data))
         if not data:
             raise BodyTruncated(f"{self._what}: the origin's body ended {self._left} bytes early")
-        self._left -= len(data)
         return data
 
     async def _receive(self) -> bytes:
@@ -65,7 +100,8 @@ class S3Body:
                 try:
                     data: bytes = await self._response.content.readany()
                 except aiohttp.ClientPayloadError as error:
-                    raise BodyTruncated(f"{self._what}: the body broke off {self._left} bytes early") from error
+                    missing = "before its end" if self._left is None else f"{self._left} bytes early"
+                    raise BodyTruncated(f"{self._what}: the body broke off {missing}") from error
         return data
 
     def _fail_slow(self) -> None:

@@ -43,6 +43,7 @@ from bucketfront.errors import (
 )
 from bucketfront.http.metadata import Metadata
 from bucketfront.http.ranges import FromTo, Suffix
+from bucketfront.http.response_fields import ResponseFields
 from bucketfront.keys import ObjectKey
 from bucketfront.retry import RetryBudget, backoff
 from bucketfront.s3 import responses, sdk_start
@@ -165,24 +166,7 @@ class S3Origin:
         what = f"GET {key}"
 
         async def attempt() -> OriginResponse:
-            # The ETag of the response is compared in any case.
-            condition = None if self._has_bare_etags else if_match
-            params = _params(key, Range=_range_header(part), IfMatch=condition, IfNoneMatch=if_none_match)
-            response = await self.call(what, self._client.get_object, params)
-            body = S3Body(response["Body"], what, self._settings.read_timeout)
-            try:
-                head = response["ResponseMetadata"]
-                self._has_bare_etags = responses.has_bare_etag(head["HTTPHeaders"])
-                span, size = responses.span_sent(head["HTTPStatusCode"], head["HTTPHeaders"], part)
-                metadata = responses.metadata(head["HTTPHeaders"], size, key.version, is_whole=span.length == size)
-                if not size:  # moto and others send 200 or 206 for some ranges of an empty object
-                    raise RangeUnsatisfiable(f"{what}: the object is empty")
-                responses.check_version(metadata, if_match)
-            except OriginError:
-                body.close()
-                raise
-            body.expect(span.length)
-            return OriginResponse(metadata, span.start, span.stop, body)
+            return await self._get_once(what, key, part, if_match, if_none_match)
 
         self.breaker.check()
         await self.wait_for_turn(key.bucket)
@@ -195,6 +179,34 @@ class S3Origin:
             response.body.on_close = connection.keep()
             response.body.on_slow = lambda error: self._body_was_slow(key, error)
             return response
+
+    async def _get_once(
+        self,
+        what: str,
+        key: ObjectKey,
+        part: FromTo | Suffix,
+        if_match: str | None = None,
+        if_none_match: str | None = None,
+    ) -> OriginResponse:
+        # The ETag of the response is compared in any case.
+        condition = None if self._has_bare_etags else if_match
+        params = _params(key, Range=_range_header(part), IfMatch=condition, IfNoneMatch=if_none_match)
+        response = await self.call(what, self._client.get_object, params)
+        body = S3Body(response["Body"], what, self._settings.read_timeout)
+        status, fields = response["ResponseMetadata"]["HTTPStatusCode"], response["ResponseMetadata"]["HTTPHeaders"]
+        try:
+            self._has_bare_etags = responses.has_bare_etag(fields)
+            measured = await body.measure() if status == 200 and responses.is_chunked(fields) else None
+            span, size = responses.span_sent(status, fields, part, measured)
+            metadata = responses.metadata(fields, size, key.version, is_whole=span.length == size)
+            if not size:  # moto and others send 200 or 206 for some ranges of an empty object
+                raise RangeUnsatisfiable(f"{what}: the object is empty")  # noqa: TRY301 - the body is closed below
+            responses.check_version(metadata, if_match)
+        except BaseException:
+            body.close()
+            raise
+        body.expect(span.length, is_framed=not responses.is_chunked(fields))
+        return OriginResponse(metadata, span.start, span.stop, body)
 
     async def head(self, key: ObjectKey, *, if_none_match: str | None = None) -> Metadata | NotModified:
         """Call S3 HeadObject, see `bucketfront.cache.Origin.head`."""
@@ -214,6 +226,8 @@ class S3Origin:
                 response = await self.call(f"HEAD {key}", self._client.head_object, params)
             head = response["ResponseMetadata"]
             size = responses.size_sent(head["HTTPStatusCode"], head["HTTPHeaders"])
+            if size is None:
+                return await self._metadata_by_get(key, head["HTTPHeaders"])
             return responses.metadata(head["HTTPHeaders"], size, key.version, is_whole=True)
 
         self.breaker.check()
@@ -223,6 +237,18 @@ class S3Origin:
                 return await self._with_retries(f"HEAD {key}", key, attempt)
             except VersionUnchanged as unchanged:
                 return responses.not_modified(unchanged.headers, if_none_match, key.version)
+
+    async def _metadata_by_get(self, key: ObjectKey, of_head: ResponseFields) -> Metadata:
+        """Return the metadata that the GET of one byte has, for a HEAD whose response has no size."""
+        try:
+            response = await self._get_once(f"GET {key}", key, FromTo(0, 1))
+        except RangeUnsatisfiable:
+            return responses.metadata(of_head, 0, key.version, is_whole=True)
+        try:
+            await response.body.read()  # so that the connection can be used again
+        finally:
+            response.body.close()
+        return response.metadata
 
     async def _explain(self, key: ObjectKey) -> None:
         """Raise what a GET raises whose response has S3's code, for a HEAD that S3 refused without a body.

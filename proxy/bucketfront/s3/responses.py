@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 
 from bucketfront.cache import NotModified
-from bucketfront.errors import InvalidOriginResponse, ObjectChanged
+from bucketfront.errors import InvalidOriginResponse, ObjectChanged, RangeIgnored
 from bucketfront.http import etags
 from bucketfront.http.grammar import Headers
 from bucketfront.http.metadata import OBJECT_HEADERS, USER_METADATA_PREFIX, Metadata
@@ -127,18 +127,27 @@ def _without_framing(encoding: str) -> str:
     return ", ".join(coding for coding in codings if coding and coding.lower() != "aws-chunked")
 
 
-def span_sent(status: int, headers: Mapping[str, str], part: FromTo | Suffix) -> tuple[Span, int]:
+def is_chunked(headers: Mapping[str, str]) -> bool:
+    """Return whether the body itself shows its end (RFC 9112 section 6.3), and no field has its length."""
+    codings = headers.get("transfer-encoding", "").lower()
+    return "content-length" not in headers and codings.rpartition(",")[2].strip() == "chunked"
+
+
+def span_sent(
+    status: int, headers: Mapping[str, str], part: FromTo | Suffix, measured: int | None = None
+) -> tuple[Span, int]:
     """Return the span of bytes in a response to a GET of `part`, and the size of the whole object.
 
-    A 200 has the whole object, so an origin that ignores Range can serve a part that begins at 0. Raises
+    A 200 has the whole object, so an origin that ignores Range can serve a part that begins at 0. `measured` is the
+    length of a 200's body in bytes if it is chunked. A chunked 206 has the length of its Content-Range. Raises
     InvalidOriginResponse if status, Content-Range, Content-Type and Content-Length contradict each other or the
-    request.
+    request, and RangeIgnored for a 200 that was to begin later.
     """
-    length = content_length(headers)
     if status == 200:
         _check_no_content_range(status, headers)
+        length = content_length(headers) if measured is None else measured
         if isinstance(part, FromTo) and part.start > 0:
-            raise InvalidOriginResponse(f"the origin ignored a Range that begins at {part.start}")
+            raise RangeIgnored(f"the origin ignored a Range that begins at {part.start}")
         return Span(0, length), length
     found = _CONTENT_RANGE.fullmatch(headers.get("content-range", ""))
     if status != 206 or found is None:
@@ -147,6 +156,7 @@ def span_sent(status: int, headers: Mapping[str, str], part: FromTo | Suffix) ->
         # RFC 9110 section 15.3.7.2: such a body has its own framing, and no server sends it for one range.
         raise InvalidOriginResponse("the origin sent multipart/byteranges for one range")
     span, total = Span(int(found[1]), int(found[2]) + 1), int(found[3])
+    length = span.length if is_chunked(headers) else content_length(headers)
     if not span.start < span.stop <= total or span.length != length or not _is_requested(span, total, part):
         raise InvalidOriginResponse(
             f"the origin sent Content-Range {found[0]!r} and Content-Length {length} for {part}"
@@ -154,15 +164,16 @@ def span_sent(status: int, headers: Mapping[str, str], part: FromTo | Suffix) ->
     return span, total
 
 
-def size_sent(status: int, headers: Mapping[str, str]) -> int:
-    """Return the size of the object in a response to HEAD, which has no Range.
+def size_sent(status: int, headers: Mapping[str, str]) -> int | None:
+    """Return the size of the object in a response to HEAD, which has no Range. Returns None if it is not there.
 
-    Raises InvalidOriginResponse if the response is not a 200, describes a part, or has no size.
+    RFC 9110 section 9.3.2 lets a server omit Content-Length. Raises InvalidOriginResponse if the response is not a 200,
+    describes a part, or has a malformed size.
     """
     if status != 200:
         raise InvalidOriginResponse(f"the origin answered {status} to HEAD")
     _check_no_content_range(status, headers)
-    return content_length(headers)
+    return content_length(headers) if "content-length" in headers else None
 
 
 def check_done(status: int, operation: str) -> None:

@@ -3,7 +3,7 @@
 from bucketfront.cache.entries.entry import Entry
 from bucketfront.cache.fetch.read_ahead import ReadAhead
 from bucketfront.cache.origin import NotModified, Origin, OriginResponse
-from bucketfront.errors import OriginUnavailable, RangeUnsatisfiable
+from bucketfront.errors import OriginUnavailable, RangeIgnored, RangeUnsatisfiable
 from bucketfront.http.metadata import Metadata
 from bucketfront.http.ranges import FromTo, Suffix
 from bucketfront.keys import ObjectKey
@@ -56,7 +56,10 @@ async def _get_or_head(
 ) -> OriginResponse | Metadata | NotModified:
     if get and not (isinstance(part, FromTo) and part.start >= MAX_OBJECT_BYTES):
         try:
-            response = await origin.get(key, _first_part(read_ahead, part), if_none_match=etag)
+            try:
+                response = await origin.get(key, _first_part(read_ahead, part), if_none_match=etag)
+            except RangeIgnored:
+                return await origin.get(key, FromTo(0), if_none_match=etag)
             if isinstance(response, OriginResponse) and not _may_be_joined(response):
                 response.body.close()
                 response = await origin.get(key, FromTo(0), if_none_match=etag)
