@@ -192,10 +192,10 @@ BUGS = (
         (
             Edit(
                 "bucketfront.s3.body:S3Body._receive",
-                "raise BodyTruncated(f'{self._what}: the body broke off {self._left} bytes early') from error",
+                "raise BodyTruncated(f'{self._what}: the body broke off {missing}') from error",
                 "return b''",
             ),
-            Edit("bucketfront.s3.body:S3Body.read", "if not data:", "if data is None:"),
+            Edit("bucketfront.s3.body:S3Body._next", "if not data:", "if data is None:"),
         ),
         (FAULTS + "test_a_body_cut_early",),
     ),

@@ -1,10 +1,11 @@
 """Header fields of an object on their way from the origin's wire to the client's."""
 
 import ssl
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from email.utils import formatdate
+from email.utils import formatdate, parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
@@ -210,6 +211,35 @@ async def test_expires_that_is_no_date(tmp_path: Path, lines: list[bytes], sent:
             got = await shelf.get()
             assert (got.status, got.headers.getall("Expires")) == (200, [sent])
             assert got.cache_status.startswith("fwd=stale; fwd-status=304" if number else "fwd=miss")
+
+
+@pytest.mark.parametrize("headers", [{}, {"If-None-Match": ETAG}, {"Range": "bytes=0-1"}, {"If-Match": ETAG}])
+async def test_the_age_counts_once(tmp_path: Path, headers: dict[str, str]) -> None:
+    """RFC 9111 section 4.2.3: for a cache behind, Expires minus Date minus Age is what is left, on both paths."""
+    async with shelf_of(tmp_path, ("Expires", formatdate(WallClock().now + 900, usegmt=True).encode())) as (
+        shelf,
+        clock,
+    ):
+        await shelf.get()
+        clock.advance(300)
+        for _ in range(2):
+            began = time.time()
+            assert shelf.app is not None
+            got = await fetch(shelf.app.address, "/x", headers=headers)
+            assert got.cache_status.startswith("hit")
+            sent = parsedate_to_datetime(got.headers["Date"]).timestamp()
+            age = int(got.headers["Age"])
+            assert age >= 300
+            assert began - 2 < sent + age <= time.time()
+
+
+async def test_an_age_beyond_all_bounds(tmp_path: Path) -> None:
+    """RFC 9111 section 1.2.2: an age that is too large to represent is 2^31, and Date is a date."""
+    async with shelf_of(tmp_path, ("Age", b"9" * 19)) as (shelf, _):
+        began = time.time()
+        got = await shelf.get()
+        assert (got.status, got.headers["Age"]) == (200, str(2**31))
+        assert parsedate_to_datetime(got.headers["Date"]).timestamp() > began - 2
 
 
 async def test_an_expires_line_twice_is_one(tmp_path: Path) -> None:

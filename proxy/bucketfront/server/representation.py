@@ -1,9 +1,12 @@
 """How an object appears in the response to one request, by its query, the mount and the rules."""
 
+import time
+
 from aiohttp import hdrs
 from multidict import CIMultiDict
 
-from bucketfront.http import media_types, query
+from bucketfront.http import dates, media_types, query
+from bucketfront.http.cache_control import MAX_SECONDS
 from bucketfront.http.path_rules import Rules
 from bucketfront.http.plan import Plan
 from bucketfront.http.presentation import Presentation
@@ -49,7 +52,9 @@ def sets_coding(parameters: Query) -> bool:
 def with_object_fields(headers: CIMultiDict[str], response_plan: Plan, age: float | None) -> CIMultiDict[str]:
     """Add the object's headers to those of every response. `age` is in seconds.
 
-    `age` is None for a response that is not the stored one.
+    Date is when the origin sent the stored response, by our clock. A cache behind computes the lifetime from Expires
+    minus Date, and then subtracts Age (RFC 9111 sections 4.2.1 and 4.2.3). With the Date of now it would subtract the
+    age twice. `age` is None for a response that is not the stored one.
     """
     for name, value in response_plan.headers:
         if name == hdrs.VARY:
@@ -57,5 +62,7 @@ def with_object_fields(headers: CIMultiDict[str], response_plan: Plan, age: floa
         else:
             headers[name] = value
     if age is not None:
-        headers[hdrs.AGE] = str(int(age))
+        headers[hdrs.AGE] = str(int(min(age, MAX_SECONDS)))
+        # An origin may send any Age, and no date is that old.
+        headers[hdrs.DATE] = dates.format(time.time() - (age if age < MAX_SECONDS else 0))
     return headers

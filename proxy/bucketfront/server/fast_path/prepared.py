@@ -6,12 +6,8 @@
 """
 
 import math
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from email.utils import formatdate
-
-from aiohttp import hdrs
 
 from bucketfront.cache import Absence, Cache, Lease
 from bucketfront.errors import ProxyError
@@ -209,5 +205,4 @@ def _range_fields(start: int, stop: int, size: int) -> bytes:
 
 def _head(response_plan: Plan, status: CacheStatus, common: Headers, age: float) -> bytes:
     headers = representation.with_object_fields(fields_of_all(status, common), response_plan, age)
-    headers[hdrs.DATE] = formatdate(int(time.time()), usegmt=True)
     return serialize_head(response_plan.status, headers)
