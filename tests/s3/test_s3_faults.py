@@ -1005,6 +1005,24 @@ async def test_a_chunked_206_of_another_length(bad: bytes) -> None:
             await fetch(origin)
 
 
+async def test_a_chunk_beyond_the_range() -> None:
+    """I3: the last bytes come only once the framing shows that no others follow."""
+    is_read = asyncio.Event()
+
+    async def script(connection: RawConnection, head: Head) -> None:
+        await connection.send(chunks(CHUNKED_206, CONTENT[:10], end=False))
+        await is_read.wait()
+        await connection.send(b"1\r\nx\r\n0\r\n\r\n")
+
+    async with origin_of(script) as (origin, _):
+        answer = await origin.get(KEY, FromTo(0, 10))
+        assert isinstance(answer, OriginResponse)
+        is_read.set()
+        with pytest.raises(InvalidOriginResponse):
+            await whole(answer)
+        answer.body.close()
+
+
 async def test_a_chunked_206_that_breaks_off() -> None:
     """I3: the last chunk must come, even if all bytes are there."""
 
