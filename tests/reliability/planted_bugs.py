@@ -31,6 +31,7 @@ RECOVERY = "tests/cache/test_cache_recovery.py::"
 SOURCE = "tests/cache/test_cache_body_stream.py::"
 STORE = "tests/cache/test_cache_file_storage.py::"
 VERIFICATION = "tests/cache/test_cache_verification.py::"
+CONDITIONS = "tests/s3/test_s3_conditions.py::"
 COMPLETION = "tests/s3/test_s3_completion.py::"
 ANSWERS = "tests/s3/test_s3_responses.py::"
 FAULTS = "tests/s3/test_s3_faults.py::"
@@ -430,6 +431,26 @@ BUGS = (
             ),
         ),
         (SERVER + "test_resumable.py::test_read_while_it_ends",),
+    ),
+    Bug(
+        8,
+        "conditions-are-trusted",
+        "A condition of a write is sent to S3 without asking whether S3 keeps it, so an object is overwritten.",
+        (Edit("bucketfront.s3.upload.conditions:_keeps", "not origin.endpoint.is_custom", "True"),),
+        (CONDITIONS + "test_a_condition_is_kept_or_refused",),
+    ),
+    Bug(
+        8,
+        "conditions-of-completions-are-trusted",
+        "A server that keeps the conditions of PutObject counts as one that keeps those of CompleteMultipartUpload.",
+        (
+            Edit(
+                "bucketfront.s3.upload.uploader:S3Uploader._multipart",
+                "await conditions.require(self._origin, key, head, WriteStep.COMPLETE)",
+                "pass",
+            ),
+        ),
+        (CONDITIONS + "test_a_completion_is_asked_by_itself",),
     ),
     Bug(
         9,

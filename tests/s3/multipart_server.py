@@ -46,7 +46,8 @@ class MultipartServer:
         self.part_etag: Callable[[bytes], str] = etag_of
         self.put_etag: Callable[[bytes], str] = etag_of
         self.object_etag: Callable[[list[bytes]], str] = etag_of_parts
-        self.ignores_conditions = False
+        self.ignored: set[tuple[str, str]] = set()  # conditions of steps: ("put", "if-match")
+        self.is_versioned = False
         self.stored_as: Callable[[bytes], bytes] = bytes  # what a faulty server makes of a body
         self.extra: Mapping[str, str] = NOTHING  # headers of its responses to PutObject and HeadObject
         self.dated: str | None = None  # the Last-Modified of what is stored from now on
@@ -104,9 +105,9 @@ class MultipartServer:
                 del self.uploads[query["uploadId"]]
                 return response("204 No Content")
             case "complete":
-                return self._condition(key, headers) or self._completed(key, query["uploadId"], body)
+                return self._condition(step, key, headers) or self._completed(key, query["uploadId"], body)
             case "put":
-                refused = self._condition(key, headers)
+                refused = self._condition(step, key, headers)
                 if refused is not None:
                     return refused
                 self.store(key, self.stored_as(body), self.put_etag(body), headers)
@@ -131,9 +132,8 @@ class MultipartServer:
         text = etag.replace('"', "&quot;")
         return _document(f"<CompleteMultipartUploadResult><ETag>{text}</ETag></CompleteMultipartUploadResult>")
 
-    def _condition(self, key: str, headers: Mapping[str, str]) -> bytes | None:
-        if self.ignores_conditions:
-            return None
+    def _condition(self, step: str, key: str, headers: Mapping[str, str]) -> bytes | None:
+        headers = {name: value for name, value in headers.items() if (step, name) not in self.ignored}
         found = self.objects.get(key)
         if headers.get("if-none-match") == "*" and found is not None:
             return error("412 Precondition Failed", "PreconditionFailed")

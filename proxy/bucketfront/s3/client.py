@@ -58,6 +58,7 @@ from bucketfront.s3.signature import Signature
 from bucketfront.s3.signing_clock import SigningClock
 from bucketfront.s3.transport import StrictHTTPSession
 from bucketfront.s3.upload.upload_slots import UploadSlots
+from bucketfront.s3.upload.verdicts import Verdicts
 from bucketfront.task_set import TaskSet
 
 T = TypeVar("T")
@@ -100,6 +101,7 @@ class S3Origin:
         self._client: Any = None
         self.endpoint: S3Endpoint  # once it has started
         self.background = TaskSet()  # for requests that S3 must get although no client waits; they end before it closes
+        self.verdicts = Verdicts(time.monotonic, self.background)
 
     async def __aenter__(self) -> Self:
         # The credential chain may read files. It has to work before the first request is accepted.

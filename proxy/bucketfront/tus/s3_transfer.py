@@ -14,6 +14,8 @@ from bucketfront.http.metadata import Metadata
 from bucketfront.http.write_head import WriteHead
 from bucketfront.keys import ObjectKey
 from bucketfront.s3.client import S3Origin
+from bucketfront.s3.upload import conditions
+from bucketfront.s3.upload.conditions import WriteStep
 from bucketfront.s3.upload.multipart import Multipart, PartSent
 from bucketfront.s3.upload.params import create_params
 from bucketfront.s3.upload.uploader import Written
@@ -94,6 +96,7 @@ class S3Transfer:
             await self._multipart(upload).abort()
 
     async def _begin(self, upload: TusUpload) -> None:
+        await conditions.require(self._origin, upload.key, upload.record.head, WriteStep.COMPLETE)
         multipart = await Multipart.begin(self._origin, upload.key, create_params(upload.record.head))
         upload.record = replace(upload.record, upload_id=multipart.id, begun_at=multipart.begun_at)
         await run_uninterrupted(self._save(upload))

@@ -16,6 +16,8 @@ from bucketfront.http.write_head import WriteHead
 from bucketfront.keys import ObjectKey
 from bucketfront.s3 import delete
 from bucketfront.s3.client import S3Origin
+from bucketfront.s3.upload import conditions
+from bucketfront.s3.upload.conditions import WriteStep
 from bucketfront.s3.upload.multipart import (
     MAX_PART_BYTES,
     MAX_PARTS,
@@ -71,10 +73,11 @@ class S3Uploader:
         `about_to_write` is awaited right before the one call by which the object may change. What `chunks` raises
         passes through, and the object keeps its old version.
 
-        Raises AccessDenied, WriteRefused, StoreError if the spool lost bytes, OriginTimeout, OriginUnavailable. After
-        the last two the outcome is unknown.
+        Raises AccessDenied, WriteRefused, NoSuchWrite for a condition that S3 does not keep, StoreError if the spool
+        lost bytes, OriginTimeout, OriginUnavailable. After the last two the outcome is unknown.
         """
         assert key.version is None, "a past version is never written"
+        await conditions.require(self._origin, key, head, WriteStep.PUT)
         body = UploadBody(chunks, length, spool, self._limiter)
         try:
             if spool is None and length is not None and length <= MAX_PUT_BYTES:
@@ -106,6 +109,7 @@ class S3Uploader:
     async def _multipart(
         self, key: ObjectKey, head: WriteHead, body: UploadBody, first: BodyPart, about_to_write: Announce
     ) -> Written:
+        await conditions.require(self._origin, key, head, WriteStep.COMPLETE)
         upload = await Multipart.begin(
             self._origin,
             key,

@@ -1,0 +1,47 @@
+"""What was found out about buckets by requests of ours, so that it is not asked again with each write."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from bucketfront.task_set import TaskSet
+
+TRUE_S = 24 * 3600.0  # until a verdict that something holds is asked again: a server loses it only by a downgrade
+FALSE_S = 600.0  # the same for one that it does not: an operator who has cured it does not wait for long
+
+
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    holds: bool
+    until: float  # by the clock
+
+
+class Verdicts:
+    """Verdicts by subject. `clock` is monotonic, in seconds. `tasks` outlive a cancelled caller."""
+
+    def __init__(self, clock: Callable[[], float], tasks: TaskSet) -> None:
+        self._clock = clock
+        self._tasks = tasks
+        self._known: dict[tuple[str, ...], _Verdict] = {}
+        self._running: dict[tuple[str, ...], asyncio.Task[bool]] = {}
+
+    async def of(self, subject: tuple[str, ...], find_out: Callable[[], Coroutine[Any, Any, bool]]) -> bool:
+        """Return the verdict, from memory or by `find_out`, which runs once at a time for each subject.
+
+        What `find_out` raises passes through, and is not remembered.
+        """
+        known = self._known.get(subject)
+        if known is not None and self._clock() < known.until:
+            return known.holds
+        running = self._running.get(subject)
+        if running is None:
+            running = self._tasks.start(find_out(), name=f"find out {' '.join(subject)}")
+            self._running[subject] = running
+            running.add_done_callback(lambda task: self._ended(subject, task))
+        return await asyncio.shield(running)
+
+    def _ended(self, subject: tuple[str, ...], task: asyncio.Task[bool]) -> None:
+        del self._running[subject]
+        if not task.cancelled() and task.exception() is None:
+            self._known[subject] = _Verdict(task.result(), self._clock() + (TRUE_S if task.result() else FALSE_S))
