@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bucketfront.http import query
-from bucketfront.http.query import NOTHING, BadQuery, Query
+from bucketfront.http.query import NOTHING, BadQuery, Query, QueryTooLong
 
 
 def test_no_query_costs_nothing() -> None:
@@ -128,7 +128,7 @@ def test_bounds(read: object) -> None:
     assert callable(read)
     read("a=" + "x" * 8190)
     read("&".join(["a"] * 100))
-    with pytest.raises(BadQuery, match="8193 characters"):
+    with pytest.raises(QueryTooLong, match="8193 characters"):
         read("a=" + "x" * 8191)
     with pytest.raises(BadQuery, match="100 parameters"):
         read("&".join(["a"] * 101))

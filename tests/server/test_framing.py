@@ -91,9 +91,10 @@ REFUSED = [
     bad("9113 3.4", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
     bad("8446 5.1", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n"),  # TLS to the plain port
     # Request lines
-    bad("3", b"NONSENSE\r\n\r\n"),
-    bad("3", head("FOO /x HTTP/1.1")),
-    bad("3", head("get /x HTTP/1.1")),
+    bad("3", b"NONSENSE\r\n\r\n", 501),
+    bad("9110 9.1", head("FOO /x HTTP/1.1"), 501),
+    bad("3", head("GE(T /x HTTP/1.1")),
+    bad("3", head("get /x HTTP/1.1"), 501),
     bad("3", head("G=T /x HTTP/1.1")),
     bad("3", head(" GET /x HTTP/1.1")),
     bad("3", head("GET\t/x HTTP/1.1")),

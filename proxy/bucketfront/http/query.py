@@ -56,6 +56,10 @@ class BadQuery(ProxyError):
     """A query string that is malformed, or has a value that no header may hold."""
 
 
+class QueryTooLong(BadQuery):
+    """The query is longer than MAX_QUERY_CHARS."""
+
+
 @dataclass(frozen=True, slots=True)
 class Query:
     """The query of a read.
@@ -122,7 +126,7 @@ def is_delete_objects(query: str) -> bool:
 def _parameters(query: str) -> Iterator[tuple[str, str]]:
     """Yield each decoded name with its value as sent. A parameter without '=' has the empty value."""
     if len(query) > MAX_QUERY_CHARS:
-        raise BadQuery(f"the query has {len(query)} characters; {MAX_QUERY_CHARS} are allowed")
+        raise QueryTooLong(f"the query has {len(query)} characters; {MAX_QUERY_CHARS} are allowed")
     if query.count("&") >= MAX_PARAMETERS:
         raise BadQuery(f"the query has more than {MAX_PARAMETERS} parameters")
     for parameter in query.split("&"):

@@ -45,7 +45,7 @@ from bucketfront.http.body_checksums import ChecksumMismatch
 from bucketfront.http.cache_status import CacheStatus, Forward
 from bucketfront.http.delete_objects import MalformedXml
 from bucketfront.http.multipart_form import BadForm
-from bucketfront.http.query import BadQuery
+from bucketfront.http.query import BadQuery, QueryTooLong
 from bucketfront.http.tus_fields import (
     CHECKSUM_MISMATCH,
     VERSION,
@@ -100,6 +100,7 @@ class OffsetConflict(ProxyError):
 # the client sent.
 _TABLE: tuple[tuple[type[ProxyError], int, str | None], ...] = (
     (BadPath, 400, None),
+    (QueryTooLong, 414, None),
     (BadQuery, 400, None),
     (BadWriteHead, 400, None),
     (BadForm, 400, None),
@@ -158,7 +159,7 @@ _PAGE = """\
 """
 
 # After these errors the rest of a body may follow on the connection, or the framing is unknown.
-_CLOSING = (BadFraming, LengthRequired, TooLarge, NotSupported, NoSuchWrite, SlowClient)
+_CLOSING = (BadFraming, QueryTooLong, LengthRequired, TooLarge, NotSupported, NoSuchWrite, SlowClient)
 
 
 def status_of(error: ProxyError) -> int:

@@ -19,7 +19,7 @@ from bucketfront.server.handlers.objects import ObjectHandler
 from bucketfront.server.handlers.tus_uploads import TusHandler
 from bucketfront.server.handlers.uploads import UploadHandler
 from bucketfront.server.http1.binding import ListenPlace
-from bucketfront.server.http1.connection import BODY_BUFFER_BYTES
+from bucketfront.server.http1.connection import BODY_BUFFER_BYTES, MAX_FIELD_BYTES, MAX_FIELDS, MAX_TARGET_BYTES
 from bucketfront.server.http1.listener import ConnectionLimit, Listener
 from bucketfront.server.http1.server_tls import tls_context
 from bucketfront.server.object_writer import ObjectWriter
@@ -30,7 +30,6 @@ from bucketfront.tus.manager import UploadManager
 
 DRAIN_TIMEOUT_S = 25.0  # for running requests to end at a stop; orchestrators kill a process after 30 s
 KEEP_ALIVE_TIMEOUT_S = 75.0  # between two requests of a connection; longer than the 60 s of common load balancers
-MAX_LINE_BYTES = 16 << 10  # of a request's head: a key of 1024 bytes, each percent-encoded, and a query
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +99,9 @@ def client_listener(
         read_bufsize=BODY_BUFFER_BYTES,
         auto_decompress=False,  # a body is stored as it was sent
         keepalive_timeout=KEEP_ALIVE_TIMEOUT_S,
-        max_line_size=MAX_LINE_BYTES,
+        max_line_size=MAX_TARGET_BYTES,
+        max_field_size=MAX_FIELD_BYTES,
+        max_headers=MAX_FIELDS,
     )
     runner = web.ServerRunner(connection_server, handle_signals=False, shutdown_timeout=DRAIN_TIMEOUT_S)
     context = None if settings.tls is None else tls_context(settings.tls)

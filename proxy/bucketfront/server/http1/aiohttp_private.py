@@ -53,6 +53,7 @@ PRIVATE_MEMBERS = (
     PrivateMember(web.RequestHandler, "_next_keepalive_close_time", "as `_keepalive_timeout`"),
     PrivateMember(web.RequestHandler, "_process_keepalive", "no idle timeout while the fast path sends a response"),
     PrivateMember(web_protocol, "_ErrInfo", "a message that the parser refused"),
+    PrivateMember(web_protocol, "ERROR", "stands for such a message, with a version that its response would repeat"),
     PrivateMember(BaseProtocol, "_upgraded", "the parser stops at an upgrade, which the proxy never grants"),
     PrivateMember(BaseProtocol, "_reading_paused", "no body bytes are parsed while the body's buffer is full"),
     PrivateMember(BaseProtocol, "_buffer_paused", "reading resumes only if the queue of requests has room"),
@@ -232,6 +233,11 @@ class PolledSelector(selectors.EpollSelector):
         super().__init__()
         self.poll = self._selector.poll
         self.key_by_descriptor = self._fd_to_key
+
+
+def is_refused(message: RawRequestMessage) -> bool:
+    """Return whether the message stands for one that the parser refused."""
+    return message is web_protocol.ERROR
 
 
 def limit_read_size(transport: asyncio.BaseTransport, max_bytes: int) -> None:

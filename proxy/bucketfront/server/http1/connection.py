@@ -34,7 +34,9 @@ from enum import Enum, auto
 from http import HTTPStatus
 from typing import Any
 
-from aiohttp import hdrs, web
+from aiohttp import HttpVersion11, hdrs, web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 
@@ -42,7 +44,13 @@ from bucketfront.http.cache_status import CacheStatus, Forward
 from bucketfront.server.client_limits import CLIENT_TIMEOUT_S
 from bucketfront.server.error_responses import error_response
 from bucketfront.server.http1 import framing
-from bucketfront.server.http1.aiohttp_private import AiohttpConnection, AiohttpServer, limit_read_size, unsent_bytes
+from bucketfront.server.http1.aiohttp_private import (
+    AiohttpConnection,
+    AiohttpServer,
+    is_refused,
+    limit_read_size,
+    unsent_bytes,
+)
 from bucketfront.server.telemetry.exchange import Exchange
 
 log = logging.getLogger(__name__)
@@ -50,7 +58,10 @@ log = logging.getLogger(__name__)
 MAX_READ_BYTES = 32 << 10  # from a connection at once
 BODY_BUFFER_BYTES = 16 << 10  # of a body, before a handler reads it; aiohttp stops at twice as many
 HEAD_TIMEOUT_S = 10.0  # from a request's first byte, or from the connection's start, to the end of its head
-MAX_HEAD_BYTES = 64 << 10  # aiohttp bounds only each field and their number, which allows 1 MiB
+MAX_TARGET_BYTES = 16 << 10  # a key of 1024 bytes, each percent-encoded, and a query
+MAX_FIELD_BYTES = 8 << 10  # of a field's name, and of its value: most servers take as many
+MAX_FIELDS = 128
+MAX_HEAD_BYTES = 64 << 10  # the bounds of fields allow 1 MiB
 MAX_DRAIN_BYTES = 64 << 10  # of a body that no handler reads; after a longer one the connection closes
 DRAIN_TIMEOUT_S = 1.0  # for those bytes
 CANCEL_TIMEOUT_S = 1.0  # for a cancelled request to end at a stop
@@ -63,6 +74,7 @@ _REFUSALS = {
     400: "the request is malformed",
     414: "the request target is too long",
     431: "the head of the request is too long",
+    501: "there is no such method here",
     505: "only HTTP/1.0 and HTTP/1.1 are spoken here",
 }
 
@@ -239,7 +251,7 @@ class Connection(AiohttpConnection):
         if resp.keep_alive and (self._state in _LAST or not await self._is_drained(request)):
             resp.force_close()
         if not resp.keep_alive:
-            await self._linger()
+            await self._linger(may_send_more=self._state in _DROPPING or not body.is_eof())
         elif not self.has_queued_request and (self._head_size or self._unparsed):
             self._start_head_timer()  # the next request has begun already
         return resp, False
@@ -355,18 +367,22 @@ class Connection(AiohttpConnection):
             return False
         return body.is_eof()
 
-    async def _linger(self) -> None:
+    async def _linger(self, *, may_send_more: bool) -> None:
         """End the sending side and wait until the client closes.
 
-        RFC 9112 section 9.6: closing at once would reset the connection, and the client might lose the response.
+        RFC 9112 section 9.6: closing at once would reset the connection, and the client might lose the response. TLS
+        has no end of one side, so a client that waits for the end would wait in vain, unless it is still sending.
         """
         self._stop_receiving()
-        if self.transport is None or self.transport.is_closing() or not self.transport.can_write_eof():
+        if self.transport is None or self.transport.is_closing():
             return
-        try:
-            self.transport.write_eof()
-        except OSError:
-            return  # the client reset the connection, and the loop has not noticed yet
+        if self.transport.can_write_eof():
+            try:
+                self.transport.write_eof()
+            except OSError:
+                return  # the client reset the connection, and the loop has not noticed yet
+        elif not may_send_more:
+            return
         self.transport.resume_reading()
         await asyncio.sleep(LINGER_TIMEOUT_S)  # `connection_lost` cancels it
 
@@ -383,7 +399,25 @@ class Connection(AiohttpConnection):
 class ConnectionServer(AiohttpServer):
     def __init__(self, handler: Any, **options: Any) -> None:
         # `finish_response` drains bodies with a bound. aiohttp's own lingering has none.
-        super().__init__(handler, **{**options, "lingering_time": 0.0})
+        super().__init__(handler, request_factory=self._request, **{**options, "lingering_time": 0.0})
+
+    @staticmethod
+    def _request(
+        message: RawRequestMessage,
+        payload: StreamReader,
+        protocol: web.RequestHandler,
+        writer: AbstractStreamWriter,
+        task: "asyncio.Task[None]",
+    ) -> web.BaseRequest:
+        """Return a request as aiohttp makes it, but HTTP/1.1 in place of a message that the parser refused.
+
+        aiohttp gives that one the version 1.0, and its response repeats it. RFC 9110 section 6.2 wants the highest
+        version that the server speaks.
+        """
+        assert isinstance(protocol, Connection)
+        if is_refused(message):
+            message = message._replace(version=HttpVersion11)
+        return web.BaseRequest(message, payload, protocol, writer, task, protocol.loop)
 
     def __call__(self) -> web.RequestHandler:
         return Connection(self, **self.connection_options)

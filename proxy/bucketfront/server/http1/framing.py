@@ -5,9 +5,10 @@ together, and an HTTP/1.1 request without Host. `status_of_parser_error` returns
 """
 
 import re
+import string
 
 from aiohttp import HttpVersion, HttpVersion10, HttpVersion11, hdrs, web
-from aiohttp.http_exceptions import BadStatusLine, HttpProcessingError, LineTooLong
+from aiohttp.http_exceptions import BadHttpMethod, BadStatusLine, HttpProcessingError, LineTooLong
 from multidict import CIMultiDictProxy
 
 from bucketfront.errors import ProxyError
@@ -15,6 +16,8 @@ from bucketfront.errors import ProxyError
 # Fields of which a second one makes the message ambiguous.
 _SINGLE = (hdrs.RANGE, hdrs.IF_RANGE, hdrs.EXPECT)
 _NO_METHODS = (hdrs.METH_CONNECT, hdrs.METH_TRACE)
+
+_TOKEN_CHARS = frozenset("!#$%&*+-.^_`|~" + string.digits + string.ascii_letters)  # RFC 9110 section 5.6.2
 
 # RFC 9110 section 7.2 and RFC 3986 section 3.2: a name, perhaps an empty one, or an IP literal; perhaps a port.
 _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*)(?::[0-9]*)?", re.ASCII)
@@ -61,11 +64,24 @@ def status_of_parser_error(error: HttpProcessingError, max_line_size: int) -> in
     match error:
         case LineTooLong(args=(_, limit, *_)):
             return 414 if limit == max_line_size else 431
+        case BadHttpMethod() if _is_in_a_token(error.message):
+            return 501  # RFC 9110 section 9.1; RFC 9112 section 3 for one that is longer than any known method
         case BadStatusLine() if error.message.startswith("Bad status line:\n  Invalid HTTP version:"):
             return 505
     if error.message.startswith("Pause on PRI/Upgrade:"):  # RFC 9113 section 3.4: HTTP/2 with prior knowledge
         return 505
     return 431 if error.message == "Too many headers received" else 400
+
+
+def _is_in_a_token(message: str) -> bool:
+    """Return whether the parser refused a method because no method that it knows goes on so.
+
+    Its message has the bytes in one line, and a caret below the one that it refused. Another byte than that of a token
+    makes the request malformed.
+    """
+    _, _, places = message.partition("\n\n")
+    sent, _, caret = places.partition("\n")
+    return sent[caret.find("^") :][:1] in _TOKEN_CHARS
 
 
 def _check_body(request: web.BaseRequest) -> None:
