@@ -172,6 +172,10 @@ class RangeIgnored(InvalidOriginResponse):
     is_final = True
 
 
+class PartWithoutStatus(InvalidOriginResponse):
+    """A 200 with Content-Range, which may be a part of the object. The same request without Range has no such doubt."""
+
+
 class OriginCircuitOpen(OriginUnavailable):
     """The circuit breaker refused the request. A retry may pass after `retry_after` seconds."""
 

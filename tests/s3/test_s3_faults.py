@@ -51,6 +51,7 @@ VERSION = "3sL4kqtJlcpXroDTDmJ+rmSpXd3dIbrHY+MTRCxf3vjVBH40Nr8X8gdRQBpUMLUo"
 PINNED = KEY._replace(version=VERSION)
 ETAG = '"d41d8cd98f00b204e9800998ecf8427e"'
 CONTENT = object_bytes(1000, seed=3)
+SIZE = len(CONTENT)
 SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
 TOKEN = "session-token-4711"
 SHORT = 0.3  # seconds: a deadline that a test waits out
@@ -481,6 +482,44 @@ async def test_range_ignored_from_the_start(part: Requested) -> None:
         assert (answer.start, answer.stop, answer.metadata.size) == (0, len(CONTENT), len(CONTENT))
         assert await whole(answer) == CONTENT
         answer.body.close()
+
+
+async def parts_with_status_200(connection: RawConnection, head: Head) -> None:
+    """Send parts of CONTENT with their Content-Range and the status 200, as rclone's S3 server does."""
+    first, separator, last = head.headers.get("range", "").removeprefix("bytes=").partition("-")
+    span = (FromTo(int(first), int(last) + 1 if last else None) if first else Suffix(int(last or 1))).within(SIZE)
+    if not separator:
+        await connection.send(response("200 OK", CONTENT, ETag=ETAG))
+    elif span is None:
+        await connection.send(refusal("416 Range Not Satisfiable", "InvalidRange"))
+    else:
+        where = f"bytes {span.start}-{span.stop - 1}/{SIZE}"
+        await connection.send(response("200 OK", CONTENT[span.start : span.stop], ETag=ETAG, Content_Range=where))
+
+
+@pytest.mark.parametrize("part", [FromTo(0, 10), FromTo(0), FromTo(10, 20), FromTo(990), FromTo(0, 9999), Suffix(10)])
+async def test_parts_that_come_as_a_whole_are_read_without_range(part: Requested) -> None:
+    """I1, I3: a 200 with Content-Range is not used. The same request without Range has no doubt, and the bytes around
+    the requested ones are dropped.
+    """
+    async with origin_of(parts_with_status_200) as (origin, server):
+        answer = await origin.get(KEY, part)
+        span = part.within(SIZE)
+        assert isinstance(answer, OriginResponse)
+        assert span is not None
+        assert (answer.start, answer.stop, answer.metadata.size) == (span.start, span.stop, SIZE)
+        assert await whole(answer) == CONTENT[span.start : span.stop]
+        answer.body.close()
+        assert ["range" in head.headers for head in server.heads] == [True, False]
+
+
+async def test_too_many_bytes_before_a_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    """I20: a part far behind the beginning is refused, because dropping what comes before it has no bound."""
+    monkeypatch.setattr("bucketfront.s3.client.MAX_SKIPPED_BYTES", 100)
+    async with origin_of(parts_with_status_200) as (origin, _):
+        assert await fetch(origin, FromTo(100, 110)) == CONTENT[100:110]
+        with pytest.raises(InvalidOriginResponse, match="no ranges"):
+            await origin.get(KEY, FromTo(101, 110))
 
 
 @pytest.mark.parametrize("part", [FromTo(0, 10), FromTo(0), Suffix(10)])

@@ -23,6 +23,7 @@ class Shelf:
     body: bytes
     etag: str | None
     last_modified: str = OLD
+    is_exact: bool = False  # whether a suffix longer than the object gets 416, as from rclone
     app: App | None = None
     gets: list[str] = field(default_factory=list)  # the Range of each
 
@@ -37,6 +38,9 @@ class Shelf:
         else:
             self.gets.append(head.headers["range"])
             first, last = head.headers["range"].removeprefix("bytes=").split("-")
+            if self.is_exact and not first and int(last) > len(self.body):
+                await connection.send(response("416 Range Not Satisfiable"))
+                return
             start = int(first) if first else max(0, len(self.body) - int(last))
             body = self.body[start : int(last) + 1 if first and last else None]
             where = f"bytes {start}-{start + len(body) - 1}/{len(self.body)}"
@@ -57,6 +61,26 @@ async def shelf_of(folder: Path, body: bytes, etag: str | None) -> AsyncIterator
     ):
         shelf.app = app
         yield shelf, clock
+
+
+@pytest.mark.parametrize("etag", [None, 'W/"weak"', '"strong"'])
+@pytest.mark.parametrize("size", [1, 100])
+async def test_a_suffix_that_the_origin_refuses(tmp_path: Path, etag: str | None, size: int) -> None:
+    """I1: if the origin sends 416 for a suffix that is longer than the object, a shorter one is served all the same.
+    Without a strong ETag it is cut out of the whole object.
+    """
+    body = pattern(size)
+    async with shelf_of(tmp_path, body, etag) as (shelf, _):
+        shelf.is_exact = True
+        for _ in range(2):
+            got = await shelf.get("bytes=-1")
+            assert (got.status, got.body, got.headers["Content-Range"]) == (
+                206,
+                body[-1:],
+                f"bytes {size - 1}-{size - 1}/{size}",
+            )
+        got = await shelf.get(f"bytes=-{size + 1}")
+        assert (got.status, got.body) == (206, body)
 
 
 @pytest.mark.parametrize("etag", [None, '""', 'W/""'])

@@ -10,6 +10,7 @@ from typing import Any
 import aiohttp
 
 from bucketfront.errors import BodyTruncated, InvalidOriginResponse, OriginTimeout
+from bucketfront.http.ranges import Span
 from bucketfront.s3.error_translation import translated
 from bucketfront.s3.minimum_rate import MinimumRate
 
@@ -31,6 +32,8 @@ class S3Body:
         self._read_timeout = read_timeout
         self._left: int | None = None  # bytes
         self._ahead = b""  # received and not read yet
+        self._skipped = 0  # bytes still to come before those that were requested
+        self._is_cut = False  # whether other bytes of the object may follow
         self._shows_end = False  # whether the framing itself ends the body at the declared length
         self._is_closed = False
         self._rate = MinimumRate()
@@ -44,6 +47,11 @@ class S3Body:
         """
         self._left = length
         self._shows_end = is_framed
+
+    def cut(self, span: Span) -> None:
+        """Read only this span of the body. The bytes before it are received and dropped."""
+        self._skipped, self._left = span.start, span.length
+        self._is_cut = self._shows_end = True
 
     async def measure(self) -> int:
         """Receive the whole body, and return its length in bytes.
@@ -72,6 +80,13 @@ class S3Body:
             return b""
         if not self._ahead:
             self._ahead = await self._next()
+        while self._skipped:
+            dropped = min(self._skipped, len(self._ahead))
+            self._skipped, self._ahead = self._skipped - dropped, self._ahead[dropped:]
+            if not self._ahead:
+                self._ahead = await self._next()
+        if self._is_cut:
+            self._ahead = self._ahead[: self._left]
         # The last bytes come once the end is sure: a longer body is not the one that the head describes.
         is_last = len(self._ahead) == self._left
         if len(self._ahead) > self._left or (is_last and not self._shows_end and await self._receive()):

@@ -28,6 +28,7 @@ from bucketfront.cache import NotModified, OriginResponse, boottime
 from bucketfront.config.origin_settings import OriginSettings, ProfileCredentials
 from bucketfront.errors import (
     AccessDenied,
+    InvalidOriginResponse,
     NoSuchBucket,
     ObjectChanged,
     ObjectNotFound,
@@ -39,6 +40,7 @@ from bucketfront.errors import (
     OriginThrottled,
     OriginTimeout,
     OriginUnavailable,
+    PartWithoutStatus,
     RangeUnsatisfiable,
 )
 from bucketfront.http.metadata import Metadata
@@ -65,6 +67,7 @@ T = TypeVar("T")
 
 READ_ATTEMPTS = 3  # of one read: a failure of one in a hundred requests becomes one in a million
 SEEN_S = 10.0  # for which a response shows that the bucket exists: as long as a 404 is remembered by default
+MAX_SKIPPED_BYTES = 256 << 20  # before the requested bytes of an origin without ranges: seconds on a fast network
 RETRY_PAUSE_S = 0.1  # at most before the second attempt, doubled for the third: S3 takes as long for a head
 
 # S3 sends these only for a bucket that exists.
@@ -168,7 +171,11 @@ class S3Origin:
         what = f"GET {key}"
 
         async def attempt() -> OriginResponse:
-            return await self._get_once(what, key, part, if_match, if_none_match)
+            try:
+                return await self._get_once(what, key, part, if_match, if_none_match)
+            except PartWithoutStatus:
+                response = await self._get_once(what, key, None, if_match, if_none_match)
+                return _cut(what, response, part)
 
         self.breaker.check()
         await self.wait_for_turn(key.bucket)
@@ -186,20 +193,21 @@ class S3Origin:
         self,
         what: str,
         key: ObjectKey,
-        part: FromTo | Suffix,
+        part: FromTo | Suffix | None,
         if_match: str | None = None,
         if_none_match: str | None = None,
     ) -> OriginResponse:
         # The ETag of the response is compared in any case.
         condition = None if self._has_bare_etags else if_match
-        params = _params(key, Range=_range_header(part), IfMatch=condition, IfNoneMatch=if_none_match)
+        header = None if part is None else _range_header(part)
+        params = _params(key, Range=header, IfMatch=condition, IfNoneMatch=if_none_match)
         response = await self.call(what, self._client.get_object, params)
         body = S3Body(response["Body"], what, self._settings.read_timeout)
         status, fields = response["ResponseMetadata"]["HTTPStatusCode"], response["ResponseMetadata"]["HTTPHeaders"]
         try:
             self._has_bare_etags = responses.has_bare_etag(fields)
             measured = await body.measure() if status == 200 and responses.is_chunked(fields) else None
-            span, size = responses.span_sent(status, fields, part, measured)
+            span, size = responses.span_sent(status, fields, part or FromTo(0), measured)
             metadata = responses.metadata(fields, size, key.version, is_whole=span.length == size)
             if not size:  # moto and others send 200 or 206 for some ranges of an empty object
                 raise RangeUnsatisfiable(f"{what}: the object is empty")  # noqa: TRY301 - the body is closed below
@@ -477,6 +485,22 @@ def _params(key: ObjectKey, **optional: str | None) -> dict[str, Any]:
     if key.version is not None:
         given["VersionId"] = key.version
     return {"Bucket": key.bucket, "Key": key.key, **given}
+
+
+def _cut(what: str, response: OriginResponse, part: FromTo | Suffix) -> OriginResponse:
+    """Return the response with this part of its body, which has the whole object.
+
+    Raises RangeUnsatisfiable, and InvalidOriginResponse if too many bytes come before the part.
+    """
+    span = part.within(response.metadata.size)
+    if span is None or span.start > MAX_SKIPPED_BYTES:
+        response.body.close()
+        if span is None:
+            raise RangeUnsatisfiable(f"{what}: the object has {response.metadata.size} bytes")
+        raise InvalidOriginResponse(f"{what}: the origin sends no ranges, and {span.start} bytes come before this one")
+    assert isinstance(response.body, S3Body)
+    response.body.cut(span)
+    return OriginResponse(response.metadata, span.start, span.stop, response.body)
 
 
 def _range_header(part: FromTo | Suffix) -> str:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 
 from bucketfront.cache import NotModified
-from bucketfront.errors import InvalidOriginResponse, ObjectChanged, RangeIgnored
+from bucketfront.errors import InvalidOriginResponse, ObjectChanged, PartWithoutStatus, RangeIgnored
 from bucketfront.http import etags
 from bucketfront.http.grammar import Headers
 from bucketfront.http.metadata import OBJECT_HEADERS, USER_METADATA_PREFIX, Metadata
@@ -186,9 +186,7 @@ def _check_no_content_range(status: int, headers: Mapping[str, str]) -> None:
     # RFC 9110 section 14.4: Content-Range describes the body of a 206 or the size in a 416. Some S3-alikes send a part
     # with Content-Range and the status 200, so the length is that of the part and not that of the object.
     if "content-range" in headers:
-        raise InvalidOriginResponse(
-            f"the origin answered {status} with Content-Range {headers['content-range'][:80]!r}"
-        )
+        raise PartWithoutStatus(f"the origin answered {status} with Content-Range {headers['content-range'][:80]!r}")
 
 
 def is_unsatisfiable(headers: Mapping[str, str], part: Requested | None) -> bool:

@@ -65,8 +65,20 @@ async def _get_or_head(
                 response = await origin.get(key, FromTo(0), if_none_match=etag)
             return response
         except RangeUnsatisfiable:
-            pass  # the range is beyond the end, or the object is empty: a HEAD has the size
+            # The range is beyond the end, or the object is empty: a HEAD has the size.
+            found = await origin.head(key, if_none_match=etag)
+            if isinstance(found, Metadata) and _must_come_whole(found, part):
+                return await origin.get(key, FromTo(0), if_none_match=etag)
+            return found
     return await origin.head(key, if_none_match=etag)
+
+
+def _must_come_whole(found: Metadata, part: FromTo | Suffix | None) -> bool:
+    """Return whether a range exists after all, of an object whose bytes must all come in one response.
+
+    Some S3-alikes send 416 for a suffix that is longer than the object, and `_first_part` makes such ones.
+    """
+    return not found.is_strong and part is not None and part.within(found.size) is not None
 
 
 def _may_be_joined(response: OriginResponse) -> bool:
