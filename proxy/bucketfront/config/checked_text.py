@@ -6,6 +6,7 @@ fix, and quotes no value, because a value may be a secret (docs/invariants.md#se
 """
 
 import re
+from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -13,6 +14,7 @@ from pydantic import AfterValidator, SecretStr
 
 from bucketfront.config.bucket_name import bucket_name
 from bucketfront.config.listen_host import normalised
+from bucketfront.config.pem_file import certificate_problem
 from bucketfront.http.grammar import is_field_value, is_token
 from bucketfront.http.key_template import KeyTemplate
 
@@ -40,6 +42,12 @@ def _secret(secret: SecretStr) -> SecretStr:
     if not secret.get_secret_value():
         raise ValueError("must not be empty")
     return secret
+
+
+def _certificate_file(path: Path) -> Path:
+    if problem := certificate_problem(path):
+        raise ValueError(f"must be a PEM file with certificates of authorities, and it {problem}")
+    return path
 
 
 def _token(token: SecretStr) -> SecretStr:
@@ -150,6 +158,7 @@ def _key_template(text: str) -> str:
 Host = Annotated[str, "address or host name", AfterValidator(normalised)]
 Text = Annotated[str, "text", AfterValidator(_not_empty)]
 Secret = Annotated[SecretStr, "secret", AfterValidator(_secret)]
+CertificateFile = Annotated[Path, "path", AfterValidator(_certificate_file)]
 BearerToken = Annotated[SecretStr, "secret", AfterValidator(_token)]
 MountPath = Annotated[str, "URL path", AfterValidator(_mount_path)]
 UploadPath = Annotated[str, "URL path", AfterValidator(_upload_path)]

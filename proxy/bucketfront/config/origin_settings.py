@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from bucketfront.config.checked_text import Endpoint, Secret, Text
+from bucketfront.config.checked_text import CertificateFile, Endpoint, Secret, Text
 from bucketfront.config.quantities import MIB, Duration, Flag, Size, WholeNumber
 from bucketfront.config.section import Section
 
@@ -71,6 +71,9 @@ class OriginSettings(Section):
     origin and of load balancers on the way, because a request that meets a closing connection is lost. The default is
     below the 5 s of Node.js, the shortest of common servers. A read on a connection that was closed meanwhile is sent
     again at once. Writes, which are never sent twice, use no connection that was idle for more than half a second."""
+    ca_bundle: CertificateFile | None = None
+    """PEM file with certificates of authorities that are trusted for S3, besides those of the system, SSL_CERT_FILE and
+    SSL_CERT_DIR. `null` takes that of AWS_CA_BUNDLE or the profile, if they name one. It is read at the start."""
     max_connections: Annotated[WholeNumber, Field(ge=1, le=65535)] = 64
     """Connections to S3 at once. One object uses at most half of them, and so do uploads."""
     part_size: Annotated[Size, Field(gt=0)] = 8 * MIB

@@ -59,6 +59,7 @@ from bucketfront.s3.pace import Pace
 from bucketfront.s3.signature import Signature
 from bucketfront.s3.signing_clock import SigningClock
 from bucketfront.s3.transport import StrictHTTPSession
+from bucketfront.s3.trust import bundle_of
 from bucketfront.s3.upload.upload_slots import UploadSlots
 from bucketfront.s3.upload.verdicts import Verdicts
 from bucketfront.task_set import TaskSet
@@ -143,6 +144,7 @@ class S3Origin:
             "s3",
             endpoint_url=self._endpoint_url,
             region_name=settings.region,
+            verify=bundle_of(settings.ca_bundle, session),
             config=AioConfig(
                 http_session_cls=StrictHTTPSession,
                 connector_args={"keepalive_timeout": settings.keep_alive_timeout},

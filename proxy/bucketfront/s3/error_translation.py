@@ -51,7 +51,7 @@ from bucketfront.errors import (
 )
 from bucketfront.http import ranges
 from bucketfront.http.response_fields import ResponseFields
-from bucketfront.s3 import error_codes, responses
+from bucketfront.s3 import connection_causes, error_codes, responses
 
 # S3 API, "Common response headers". A load balancer or a proxy in front of S3 sends none of them with its own pages.
 _S3_HEADERS = ("x-amz-request-id", "x-amz-id-2", "x-amz-bucket-region", "x-amz-version-id", "x-amz-delete-marker")
@@ -106,7 +106,7 @@ def translated(what: str, params: Mapping[str, Any] = _NO_PARAMS) -> Iterator[No
             f"{what}: no usable credentials ({type(error).__name__}); see origin.credentials"
         ) from error
     except _TIMEOUTS as error:
-        raise OriginTimeout(f"{what}: the origin did not answer in time ({type(error).__name__})") from error
+        raise OriginTimeout(f"{what}: {connection_causes.described(error)}") from error
     except ParamValidationError as error:
         raise WriteRefused(f"{what}: a header or the key holds what S3 does not take") from error
     except (ResponseParserError, ValueError, TypeError, AttributeError) as error:
@@ -114,7 +114,7 @@ def translated(what: str, params: Mapping[str, Any] = _NO_PARAMS) -> Iterator[No
         raise InvalidOriginResponse(f"{what}: {type(error).__name__}") from error
     except (BotoCoreError, aiohttp.ClientError, OSError) as error:
         kind = InvalidOriginResponse if _is_invalid_head(error) else OriginUnavailable
-        raise kind(f"{what}: {type(error).__name__}") from error
+        raise kind(f"{what}: {connection_causes.described(error)}") from error
 
 
 def _is_invalid_head(error: Exception) -> bool:

@@ -14,6 +14,7 @@ health, so it must cost neither a retry nor the circuit breaker's trust.
 `Pool` names the three kinds of connections.
 """
 
+import ssl
 from enum import Enum, auto
 from functools import partial
 from types import SimpleNamespace
@@ -23,6 +24,7 @@ import aiohttp
 from aiobotocore.httpsession import AIOHTTPSession
 
 from bucketfront.s3.sdk_response import SdkResponse
+from bucketfront.s3.trust import client_context
 
 READ_BUFFER_BYTES = 512 << 10  # a body arrives in pieces of up to twice this: few writes to the disk for a part
 # Less than any server's idle timeout, and more than the time between two parts of an upload.
@@ -62,6 +64,12 @@ class StrictHTTPSession(AIOHTTPSession):  # type: ignore[misc] # aiobotocore has
             await pool.__aexit__(*raised)
         await super().__aexit__(*raised)
 
+    async def send(self, request: Any) -> Any:
+        # The first request of a pool makes its connector, and all requests of a client go to one endpoint.
+        for pool in self._pools.values():
+            pool.is_tls = request.url.startswith("https:")
+        return await super().send(request)
+
     async def _get_session(self, proxy_url: str | None) -> "_StrictSession":
         return _StrictSession({name: partial(pool.session, proxy_url) for name, pool in self._pools.items()})
 
@@ -75,6 +83,14 @@ class _PoolSession(AIOHTTPSession):  # type: ignore[misc] # aiobotocore has no t
         self._trace = aiohttp.TraceConfig()
         self._trace.on_connection_reuseconn.append(_note_reuse)
         self._trace.freeze()
+        self.is_tls = True
+
+    def _build_verify_context(self) -> ssl.SSLContext:
+        # aiobotocore trusts the list of the SDK or a bundle in its place, and not the system. It calls this for plain
+        # HTTP as well, where the files need not be read: this context trusts nobody.
+        if not self.is_tls:
+            return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        return client_context(self._verify if isinstance(self._verify, str) else None)
 
     async def session(self, proxy_url: str | None) -> aiohttp.ClientSession:
         """Return the session for requests through the HTTP proxy at `proxy_url`, or without one."""
