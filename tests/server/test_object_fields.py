@@ -339,3 +339,21 @@ async def test_a_304_with_other_metadata(tmp_path: Path) -> None:
         await until(lambda: len(shelf.requests) > 1)
         got = await shelf.get()
         assert (got.headers["x-amz-meta-a"], got.headers["Content-Type"]) == ("2", "text/x")
+
+
+@pytest.mark.parametrize(
+    "user",
+    [
+        [(f"x-amz-meta-{number:x}", b"v") for number in range(500)],
+        [("x-amz-meta-long", b"v" * 30_000)],
+    ],
+    ids=["many", "long"],
+)
+async def test_as_much_user_metadata_as_there_is(tmp_path: Path, user: Lines) -> None:
+    """All user metadata passes, however many fields it has, or however long one is: GET, a hit, and HEAD."""
+    async with shelf_of(tmp_path, *user) as (shelf, _):
+        for method in ("GET", "GET", "HEAD"):
+            response = await shelf.get(method)
+            assert response.status == 200
+            sent = [(name.lower(), value.encode()) for name, value in response.headers.items()]
+            assert [field for field in sent if field[0].startswith("x-amz-meta-")] == sorted(user)

@@ -109,3 +109,20 @@ async def test_throttled_requests_are_no_outage(proxy: Proxy, s3: S3) -> None:
     proxy.clock.advance(1000)
     response = await proxy.get("/cached")
     assert response.cache_status.endswith('detail="stale-if-error"')
+
+
+@pytest.mark.parametrize("status", ["200 OK", "203 Non-Authoritative Information"])
+async def test_a_page_is_no_object(proxy: Proxy, s3: S3, status: str) -> None:
+    """The page of a captive portal, sent with a success for every path, is a 502 and never an object (I1, I13)."""
+    s3.put("x", b"<html>mine</html>", ContentType="text/html")
+    page = b"<html>please log in</html>"
+    lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(page)}", "Content-Type: text/html; charset=utf-8"]
+
+    async def log_in(_: Seen) -> bytes:
+        return "\r\n".join([*lines, "Connection: close", "", ""]).encode() + page
+
+    proxy.relay.on_request = log_in
+    for method in ("GET", "HEAD"):
+        assert (await proxy.request(method, "/x")).status == 502
+    proxy.relay.on_request = None
+    assert (await proxy.get("/x")).body == b"<html>mine</html>"

@@ -35,8 +35,10 @@ def metadata(
 
     `is_whole` means that the response has the whole object, so that its checksum is the object's. An ETag or a
     Last-Modified that contradicts itself counts as absent. Raises InvalidOriginResponse if the version is not the
-    requested one.
+    requested one, or if the response is a page that is not from S3.
     """
+    if _is_page(headers):
+        raise InvalidOriginResponse("the origin sent an HTML page without a field of S3; see origin.endpoint_url")
     return Metadata(
         etag=etags.normalised(headers.agreed("etag") or ""),
         size=size,
@@ -50,6 +52,16 @@ def metadata(
             or "x-amz-server-side-encryption-customer-algorithm" in headers
         ),
     )
+
+
+def _is_page(headers: Mapping[str, str]) -> bool:
+    """Return whether a 200 has HTML and no field that S3 sends with an object.
+
+    That is the page of a captive portal, a firewall or a console port, and no object of that type.
+    """
+    media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+    is_from_s3 = any(name in ("etag", "last-modified") or name.startswith("x-amz-") for name in headers)
+    return media_type == "text/html" and not is_from_s3
 
 
 def has_bare_etag(headers: Mapping[str, str]) -> bool:

@@ -27,6 +27,9 @@ from bucketfront.s3.sdk_response import SdkResponse
 from bucketfront.s3.trust import client_context
 
 READ_BUFFER_BYTES = 512 << 10  # a body arrives in pieces of up to twice this: few writes to the disk for a part
+# S3 allows 2 KiB of user metadata, which are at most 1024 fields. Some compatible servers allow more in one field.
+MAX_FIELDS = 1152
+MAX_FIELD_BYTES = 64 << 10
 # Less than any server's idle timeout, and more than the time between two parts of an upload.
 WRITE_IDLE_TIMEOUT_S = 0.5
 _REPEATABLE = frozenset({"GET", "HEAD"})
@@ -144,7 +147,13 @@ class _StrictSession:
     ) -> aiohttp.ClientResponse:
         session = await self._pools[pool]()
         response: aiohttp.ClientResponse = await session.request(
-            method, allow_redirects=False, read_bufsize=READ_BUFFER_BYTES, trace_request_ctx=attempt, **options
+            method,
+            allow_redirects=False,
+            read_bufsize=READ_BUFFER_BYTES,
+            max_field_size=MAX_FIELD_BYTES,
+            max_headers=MAX_FIELDS,
+            trace_request_ctx=attempt,
+            **options,
         )
         return response
 
