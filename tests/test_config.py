@@ -525,6 +525,17 @@ def test_a_bad_value_is_refused_at_its_place(refuses: Refuses, text: str, where:
         ("[{path: /, bucket: abc, max_size: 0}]", "1:43 mounts[0].max_size", "must be more than 0"),
         ("[{path: /, bucket: abc, write_once: once}]", "1:45 mounts[0].write_once", "must be true or false"),
         ("[{path: /m, bucket: abc}, {path: /m/, bucket: d}]", "1:42 mounts[1].path", "same path as mounts[0]"),
+        ("[{path: /, bucket: abc, accept_encoding: ''}]", "1:50 mounts[0].accept_encoding", "must be content codings"),
+        (
+            "[{path: /, bucket: abc, accept_encoding: 'a;q=1'}]",
+            "1:50 mounts[0].accept_encoding",
+            "for example 'gzip, br'",
+        ),
+        (
+            "[{path: /, bucket: abc}, {path: /m/, bucket: abc, accept_encoding: gzip}]",
+            "1:76 mounts[1].accept_encoding",
+            "must be that of mounts[0]",
+        ),
     ],
 )
 def test_a_bad_mount_is_refused_at_its_place(refuses: Refuses, mounts: str, where: str, message: str) -> None:

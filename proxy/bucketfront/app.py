@@ -19,6 +19,7 @@ from bucketfront.cache import Cache, CacheAssembly, CacheOptions, boot_id, boott
 from bucketfront.config.freshness_policy import FreshnessPolicy
 from bucketfront.config.origin_settings import OriginSettings, StaticCredentials
 from bucketfront.config.settings import Settings
+from bucketfront.s3.accepted_codings import AcceptedCodings, Area
 from bucketfront.s3.client import S3Origin
 from bucketfront.s3.embedded.launcher import EmbeddedS3
 from bucketfront.s3.upload.journal import UploadJournal
@@ -152,10 +153,15 @@ class App:
             await self._stack.enter_async_context(self.embedded)
             endpoint = self.embedded.endpoint_url
         settings = _with_demo_keys(origin) if self.embedded else origin
-        self.origin = await self._stack.enter_async_context(S3Origin(settings, endpoint))
+        self.origin = await self._stack.enter_async_context(S3Origin(settings, endpoint, codings=self._codings()))
         if origin.create_bucket and not self.embedded:
             for bucket in sorted({mount.bucket for mount in self.settings.mounts}):
                 await self.origin.create_bucket(bucket)
+
+    def _codings(self) -> AcceptedCodings:
+        default = self.settings.origin.accept_encoding
+        areas = (Area(mount.bucket, mount.prefix, mount.accept_encoding or default) for mount in self.settings.mounts)
+        return AcceptedCodings(default, areas)
 
     async def _start_cache(self) -> None:
         config, origin = self.settings.cache, self.settings.origin

@@ -61,6 +61,32 @@ BUGS = (
     ),
     Bug(
         1,
+        "two-codings",
+        "Responses with one ETag are of one version, even if only one of them has a Content-Encoding.",
+        (
+            Edit(
+                "bucketfront.http.metadata:Metadata.is_version",
+                " or self.coding != other.coding",
+                "",
+            ),
+        ),
+        (SERVER + "test_codings.py::test_two_codings_never_mix",),
+    ),
+    Bug(
+        25,
+        "head-accepts-another-coding",
+        "HEAD has another Accept-Encoding than GET.",
+        (
+            Edit(
+                "bucketfront.s3.client:S3Origin._read",
+                "accept_encoding.set(self._codings.of(key))",
+                "accept_encoding.set('identity' if what.startswith('HEAD') else self._codings.of(key))",
+            ),
+        ),
+        (SERVER + "test_codings.py::test_a_named_coding_is_cached",),
+    ),
+    Bug(
+        1,
         "part-with-200",
         "A 200 with Content-Range is taken for the whole object.",
         (

@@ -27,6 +27,7 @@ _RESERVED = frozenset(
      "date", "etag", "keep-alive", "last-modified", "server-timing", "te", "trailer", "transfer-encoding", "upgrade",
      "via"}
 )  # fmt: skip
+_ACCEPT_ENCODING = re.compile(r"[a-z0-9-]{1,20}(?:, ?[a-z0-9-]{1,20}){0,9}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _ORIGIN = re.compile(r"\*|null|[A-Za-z][A-Za-z0-9+.-]*://[^\s/?#@]+")  # RFC 6454 section 6.2
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
@@ -126,6 +127,12 @@ def _rule_field(name: str) -> str:
     return name
 
 
+def _accept_encoding(value: str) -> str:
+    if not _ACCEPT_ENCODING.fullmatch(value):
+        raise ValueError("must be content codings, as in Accept-Encoding: identity, or for example 'gzip, br'")
+    return value
+
+
 def _field_value(value: str) -> str:
     if not is_field_value(value):
         raise ValueError("must be printable ASCII, without spaces at its ends")
@@ -168,6 +175,7 @@ Endpoint = Annotated[str, "URL or `embedded`", AfterValidator(_endpoint)]
 WebOrigin = Annotated[str, "web origins or `*`", AfterValidator(_web_origin)]
 FieldName = Annotated[str, "header names or `*`", AfterValidator(_field_name)]
 RuleField = Annotated[str, "header name", AfterValidator(_rule_field)]
+AcceptEncoding = Annotated[str, "content codings", AfterValidator(_accept_encoding)]
 FieldValue = Annotated[str, "header value", AfterValidator(_field_value)]
 Document = Annotated[str, "object name", AfterValidator(_document)]
 Extension = Annotated[str, "extensions", AfterValidator(_extension)]

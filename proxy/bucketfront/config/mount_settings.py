@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from bucketfront.config.checked_text import (
+    AcceptEncoding,
     Bucket,
     Document,
     ErrorStatus,
@@ -53,6 +54,9 @@ class MountSettings(Section):
     methods: Annotated[tuple[Method, ...], Field(min_length=1)] = ("GET", "HEAD")
     """Methods that clients may use. `GET` includes `HEAD`. Writes are not authenticated, so allow them only to clients
     that you trust."""
+    accept_encoding: AcceptEncoding | None = Field(default=None, examples=["gzip"])
+    """Content codings that requests for the mount's objects accept. With `null` it is `origin.accept_encoding`. For a
+    key below several mounts of one bucket, the mount with the longest `prefix` counts."""
     versions: Flag = True
     """Whether `?versionId=` reads that version of an object. If not, it counts as any other parameter."""
     response_overrides: Flag = False

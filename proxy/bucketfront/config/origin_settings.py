@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from bucketfront.config.checked_text import CertificateFile, Endpoint, Secret, Text
+from bucketfront.config.checked_text import AcceptEncoding, CertificateFile, Endpoint, Secret, Text
 from bucketfront.config.quantities import MIB, Duration, Flag, Size, WholeNumber
 from bucketfront.config.section import Section
 
@@ -60,6 +60,11 @@ class OriginSettings(Section):
     credentials: Credentials = "default"
     """`default` is the AWS chain: environment, profile, web identity, container, instance role. `anonymous` signs
     nothing. A mapping gives access keys or a profile."""
+    accept_encoding: AcceptEncoding = "identity"
+    """Content codings that requests for objects accept, for example `gzip, br`. Some stores (Google's, Cloudflare's)
+    keep an object compressed and send it decoded unless its coding is named. Without length and ETag it cannot be
+    cached then. Name the codings that your objects are stored with there. Clients get them, whatever they accept. A
+    mount may have its own value. A change holds for objects that are fetched after it."""
     create_bucket: Flag = False
     """Whether to create missing buckets at the start."""
     connect_timeout: Annotated[Duration, Field(gt=0)] = 3.0

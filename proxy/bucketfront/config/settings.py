@@ -60,6 +60,24 @@ class Settings(Section):
 
     @field_validator("mounts")
     @classmethod
+    def _one_coding_of_each_key(
+        cls, mounts: tuple[MountSettings, ...], info: ValidationInfo
+    ) -> tuple[MountSettings, ...]:
+        origin = info.data.get("origin")
+        default = None if origin is None else origin.accept_encoding
+        first: dict[tuple[str, str], int] = {}
+        for number, mount in enumerate(mounts):
+            earlier = first.setdefault((mount.bucket, mount.prefix), number)
+            if (mounts[earlier].accept_encoding or default) != (mount.accept_encoding or default):
+                raise SettingError(
+                    f"must be that of mounts[{earlier}]: both have the same objects",
+                    ("mounts", number, "accept_encoding"),
+                    ("mounts", earlier, "accept_encoding"),
+                )
+        return mounts
+
+    @field_validator("mounts")
+    @classmethod
     def _buckets_of_the_endpoint(
         cls, mounts: tuple[MountSettings, ...], info: ValidationInfo
     ) -> tuple[MountSettings, ...]:

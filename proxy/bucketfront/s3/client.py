@@ -49,6 +49,7 @@ from bucketfront.http.response_fields import ResponseFields
 from bucketfront.keys import ObjectKey
 from bucketfront.retry import RetryBudget, backoff
 from bucketfront.s3 import responses, sdk_start
+from bucketfront.s3.accepted_codings import AcceptedCodings
 from bucketfront.s3.body import S3Body
 from bucketfront.s3.breaker import Breaker
 from bucketfront.s3.connection_slots import ConnectionSlots
@@ -58,7 +59,7 @@ from bucketfront.s3.error_translation import Unexplained, VersionUnchanged, tran
 from bucketfront.s3.pace import Pace
 from bucketfront.s3.signature import Signature
 from bucketfront.s3.signing_clock import SigningClock
-from bucketfront.s3.transport import StrictHTTPSession
+from bucketfront.s3.transport import StrictHTTPSession, accept_encoding
 from bucketfront.s3.trust import bundle_of
 from bucketfront.s3.upload.upload_slots import UploadSlots
 from bucketfront.s3.upload.verdicts import Verdicts
@@ -83,11 +84,16 @@ class S3Origin:
     """
 
     def __init__(
-        self, settings: OriginSettings, endpoint_url: str | None = None, breaker: Breaker | None = None
+        self,
+        settings: OriginSettings,
+        endpoint_url: str | None = None,
+        breaker: Breaker | None = None,
+        codings: AcceptedCodings | None = None,
     ) -> None:
         self.breaker = breaker or Breaker(time.monotonic, random.random)
         self.retries = RetryBudget()  # for heads here, and for bytes in the cache
         self._settings = settings
+        self._codings = codings or AcceptedCodings(settings.accept_encoding)
         self._endpoint_url = endpoint_url or settings.endpoint_url
         self._call_timeout = settings.connect_timeout + settings.read_timeout
         self._slots = ConnectionSlots(settings.max_connections)
@@ -203,7 +209,7 @@ class S3Origin:
         condition = None if self._has_bare_etags else if_match
         header = None if part is None else _range_header(part)
         params = _params(key, Range=header, IfMatch=condition, IfNoneMatch=if_none_match)
-        response = await self.call(what, self._client.get_object, params)
+        response = await self._read(what, self._client.get_object, key, params)
         body = S3Body(response["Body"], what, self._settings.read_timeout)
         status, fields = response["ResponseMetadata"]["HTTPStatusCode"], response["ResponseMetadata"]["HTTPHeaders"]
         try:
@@ -220,13 +226,23 @@ class S3Origin:
         body.expect(span.length, is_framed=not responses.is_chunked(fields))
         return OriginResponse(metadata, span.start, span.stop, body)
 
+    async def _read(
+        self, what: str, operation: Callable[..., Awaitable[Any]], key: ObjectKey, params: dict[str, Any]
+    ) -> Any:
+        """Run a call that reads `key`, with the Accept-Encoding of that key."""
+        token = accept_encoding.set(self._codings.of(key))
+        try:
+            return await self.call(what, operation, params)
+        finally:
+            accept_encoding.reset(token)
+
     async def head(self, key: ObjectKey, *, if_none_match: str | None = None) -> Metadata | NotModified:
         """Call S3 HeadObject, see `bucketfront.cache.Origin.head`."""
 
         async def attempt() -> Metadata:
             params = _params(key, IfNoneMatch=if_none_match)
             try:
-                response = await self.call(f"HEAD {key}", self._client.head_object, params)
+                response = await self._read(f"HEAD {key}", self._client.head_object, key, params)
             except Unexplained as refusal:
                 if refusal.absence is not None and self._is_known_to_exist(key.bucket):
                     raise refusal.absence from refusal
@@ -235,7 +251,7 @@ class S3Origin:
                 if self._signature.changes == signature:
                     raise
                 # The GET was refused for its signature, and passed with a new one.
-                response = await self.call(f"HEAD {key}", self._client.head_object, params)
+                response = await self._read(f"HEAD {key}", self._client.head_object, key, params)
             head = response["ResponseMetadata"]
             size = responses.size_sent(head["HTTPStatusCode"], head["HTTPHeaders"])
             if size is None:
@@ -270,7 +286,8 @@ class S3Origin:
         """
         what = f"GET {key}"
         with suppress(RangeUnsatisfiable):
-            response = await self.call(what, self._client.get_object, _params(key, Range=_range_header(FromTo(0, 1))))
+            params = _params(key, Range=_range_header(FromTo(0, 1)))
+            response = await self._read(what, self._client.get_object, key, params)
             S3Body(response["Body"], what, self._settings.read_timeout).close()
 
     async def delete(self, key: ObjectKey) -> None:

@@ -15,6 +15,7 @@ health, so it must cost neither a retry nor the circuit breaker's trust.
 """
 
 import ssl
+from contextvars import ContextVar
 from enum import Enum, auto
 from functools import partial
 from types import SimpleNamespace
@@ -34,6 +35,11 @@ MAX_FIELD_BYTES = 64 << 10
 WRITE_IDLE_TIMEOUT_S = 0.5
 _REPEATABLE = frozenset({"GET", "HEAD"})
 _REQUEST_TIMEOUT = 408  # some load balancers send it as the last word on an idle connection (RFC 9110 section 15.5.9)
+
+
+accept_encoding: ContextVar[str] = ContextVar("accept_encoding", default="identity")
+"""The Accept-Encoding of the task's requests. aiobotocore has its own, and sets it after the request is signed. So it
+is no part of the signature, and an HTTP proxy may change it."""
 
 
 class Pool(Enum):
@@ -146,6 +152,7 @@ class _StrictSession:
         self, pool: Pool, attempt: _Attempt, method: str, options: dict[str, Any]
     ) -> aiohttp.ClientResponse:
         session = await self._pools[pool]()
+        options["headers"]["Accept-Encoding"] = accept_encoding.get()
         response: aiohttp.ClientResponse = await session.request(
             method,
             allow_redirects=False,
