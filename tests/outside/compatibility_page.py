@@ -94,7 +94,11 @@ def main() -> int:
         if isinstance(report, Report):
             lines += section(report)
     PAGE.write_text("\n".join(lines).rstrip() + "\n")
-    return 1 if any(isinstance(report, Report) and report.outcome.wrong for report in reports.values()) else 0
+    return (
+        1
+        if any(isinstance(one, Report) and (one.outcome.wrong or one.outcome.ignored) for one in reports.values())
+        else 0
+    )
 
 
 if __name__ == "__main__":

@@ -530,6 +530,16 @@ async def test_an_empty_object_from_an_origin_that_ignores_ranges(part: Requeste
             await origin.get(KEY, part)
 
 
+@pytest.mark.parametrize("part", [FromTo(0, 10), FromTo(0), Suffix(10)])
+@pytest.mark.parametrize(("where", "length"), [("bytes 0--1/0", 0), ("bytes 0-0/0", 1)])
+async def test_a_part_of_an_empty_object(part: Requested, where: str, length: int) -> None:
+    """I3: a 206 of an empty object, as MinIO and s3rver send it, is RangeUnsatisfiable, like S3's 416."""
+    answer = response("206 Partial Content", length=length, ETag=ETAG, Content_Range=where)
+    async with origin_of(answering(answer)) as (origin, _):
+        with pytest.raises(RangeUnsatisfiable):
+            await origin.get(KEY, part)
+
+
 NOT_HTTP = {
     "another protocol": b"SSH-2.0-OpenSSH_9.2\r\n\r\n",
     "binary": b"\x16\x03\x01\x00\x00\r\n\r\n",

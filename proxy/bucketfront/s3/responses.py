@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 
 from bucketfront.cache import NotModified
-from bucketfront.errors import InvalidOriginResponse, ObjectChanged, PartWithoutStatus, RangeIgnored
+from bucketfront.errors import InvalidOriginResponse, ObjectChanged, PartWithoutStatus, RangeIgnored, RangeUnsatisfiable
 from bucketfront.http import etags
 from bucketfront.http.grammar import Headers
 from bucketfront.http.metadata import OBJECT_HEADERS, USER_METADATA_PREFIX, Metadata
@@ -18,6 +18,8 @@ from bucketfront.http.response_fields import ResponseFields
 # The length in bytes of each algorithm's value (S3 API, GetObject: `x-amz-checksum-…`).
 _CHECKSUMS = {"crc32": 4, "crc32c": 4, "crc64nvme": 8, "sha1": 20, "sha256": 32}
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19})")
+# A 206 of an empty object: MinIO sends `bytes 0--1/0` for a suffix, and s3rver `bytes 0-0/0` for every range.
+_RANGE_OF_NOTHING = re.compile(r"bytes [0-9]+--?[0-9]+/0")
 _UNSATISFIED_RANGE = re.compile(r"bytes \*/([0-9]{1,19})")
 
 # S3 API: the operations that read no object respond with 200 or 204, and some S3-alikes with 201. A 202 is no success
@@ -153,7 +155,7 @@ def span_sent(
     A 200 has the whole object, so an origin that ignores Range can serve a part that begins at 0. `measured` is the
     length of a 200's body in bytes if it is chunked. A chunked 206 has the length of its Content-Range. Raises
     InvalidOriginResponse if status, Content-Range, Content-Type and Content-Length contradict each other or the
-    request, and RangeIgnored for a 200 that was to begin later.
+    request, RangeIgnored for a 200 that was to begin later, RangeUnsatisfiable if the object is empty.
     """
     if status == 200:
         _check_no_content_range(status, headers)
@@ -161,6 +163,8 @@ def span_sent(
         if isinstance(part, FromTo) and part.start > 0:
             raise RangeIgnored(f"the origin ignored a Range that begins at {part.start}")
         return Span(0, length), length
+    if status == 206 and _RANGE_OF_NOTHING.fullmatch(headers.get("content-range", "")):
+        raise RangeUnsatisfiable("the object is empty")
     found = _CONTENT_RANGE.fullmatch(headers.get("content-range", ""))
     if status != 206 or found is None:
         raise InvalidOriginResponse(f"the origin answered {status} with Content-Range {headers.get('content-range')!r}")
