@@ -51,6 +51,8 @@ origin:
   region: us-east-1
   addressing_style: auto
   credentials: default
+  request_payer: false
+  expected_bucket_owner: null
   create_bucket: false
   connect_timeout: 3s
   read_timeout: 20s
@@ -436,6 +438,8 @@ def test_endpoints(loads: Loads, url: str) -> None:
         ("server: {port: 0o17}", "1:16 server.port", "in decimal without leading zeros"),
         ("server: [1]", "1:9 server", "must be a mapping of keys"),
         ("server: {tls: {certificate: a.pem}}", "1:15 server.tls.key", "missing"),
+        ("origin: {expected_bucket_owner: '12345'}", "1:33 origin.expected_bucket_owner", "the 12 digits"),
+        ("origin: {expected_bucket_owner: 123456789012}", "1:33 origin.expected_bucket_owner", "put it in quotes"),
         ("origin: {region: 5}", "1:18 origin.region", "must be text"),
         ("origin: {connect_timeout: 0s}", "1:27 origin.connect_timeout", "must be more than 0"),
         ("origin: {max_connections: 0}", "1:27 origin.max_connections", "must be at least 1"),

@@ -94,6 +94,10 @@ class ObjectArchived(AccessDenied):
     """S3's InvalidObjectState: the object is in an archive, and must be restored before it can be read."""
 
 
+class ObjectEncrypted(AccessDenied):
+    """The object is encrypted with a key that its owner sends with each request (SSE-C), and that is not supported."""
+
+
 class NoSuchVersion(OriginError):
     """S3's 400: the requested version id is malformed. For a well-formed id, S3 sends ObjectNotFound."""
 

@@ -1,6 +1,8 @@
 """An S3 on a loopback port that allows a set of actions, and answers as S3 does (S3 User Guide, "Access denied")."""
 
+import time
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from email.utils import formatdate
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -8,6 +10,7 @@ from fakes import Head, RawConnection, RawServer, response
 
 BODY = b"data of the object"
 ETAG = '"0123456789abcdef0123456789abcdef-1"'
+MAX_SKEW_S = 900
 NO_SUCH_KEY = ("404 Not Found", "NoSuchKey")
 DENIED = ("403 Forbidden", "AccessDenied")
 
@@ -28,7 +31,8 @@ class PolicyS3:
     """`allowed` are the actions. `objects` are the keys that exist. `trouble` answers every request, if it is given.
 
     With `explains` a denial names the action, as S3 does for principals of the bucket's own account. A bucket with
-    `versioning` has that status. A server that is not `conditional` ignores If-Match and If-None-Match.
+    `versioning` has that status. A server that is not `conditional` ignores If-Match and If-None-Match. `ahead_s` is by
+    how many seconds its clock is ahead; it refuses signatures of another time.
     """
 
     def __init__(
@@ -41,6 +45,7 @@ class PolicyS3:
         explains: bool = False,
         versioning: str = "",
         conditional: bool = True,
+        ahead_s: float = 0.0,
     ) -> None:
         self.allowed = frozenset(allowed)
         self.buckets = set(buckets)
@@ -50,6 +55,7 @@ class PolicyS3:
         self._explains = explains
         self._versioning = versioning
         self._is_conditional = conditional
+        self._ahead_s = ahead_s
         self.server = RawServer(self._respond)
 
     async def _respond(self, connection: RawConnection, head: Head) -> None:
@@ -58,6 +64,10 @@ class PolicyS3:
         await connection.send(sent[: sent.index(b"\r\n\r\n") + 4] if head.method == "HEAD" else sent)
 
     def _answer(self, head: Head) -> bytes:
+        now = time.time() + self._ahead_s
+        signed = datetime.strptime(head.headers["x-amz-date"], "%Y%m%dT%H%M%S%z").timestamp()
+        if abs(signed - now) > MAX_SKEW_S:
+            return failure("403 Forbidden", "RequestTimeTooSkewed", date=formatdate(now, usegmt=True))
         parts = urlsplit(head.target)
         bucket, _, key = unquote(parts.path).lstrip("/").partition("/")
         query = dict(parse_qsl(parts.query, keep_blank_values=True))

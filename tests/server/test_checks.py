@@ -251,6 +251,8 @@ SITUATIONS = [
         subject="bucket",
         words=("RequestTimeTooSkewed", "clock"),
     ),
+    Situation("a clock that can be corrected", s3_of(ahead_s=7200), warned="clock"),
+    Situation("a clock that is ahead", s3_of(ahead_s=-7200), warned="clock"),
     Situation(
         "an unknown key",
         troubled(failure("403 Forbidden", "InvalidAccessKeyId")),

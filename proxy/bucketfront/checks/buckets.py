@@ -65,6 +65,8 @@ async def check_buckets(settings: Settings, origin: S3Origin) -> AsyncIterator[C
             yield await _writes(origin, target)
         if target.deletes:
             yield await _deletes(origin, target)
+    if skew := origin.signing_clock.skew:
+        yield warning("clock", f"{_clock(-skew)}, and requests are signed with the origin's time: set the clock (NTP)")
 
 
 def _targets(settings: Settings) -> Iterator[Target]:
@@ -160,6 +162,10 @@ def explained(error: OriginError) -> str:
     if found.endpoint:
         message = f"{message}; its endpoint is {found.endpoint}"
     if found.clock_ahead is not None and abs(found.clock_ahead) > CLOCK_TOLERANCE_S:
-        side = "ahead of" if found.clock_ahead > 0 else "behind"
-        message = f"{message}; this machine's clock is {abs(found.clock_ahead):.0f} s {side} the origin's"
+        message = f"{message}; {_clock(found.clock_ahead)}"
     return message
+
+
+def _clock(ahead: float) -> str:
+    """Return by how many seconds this machine's clock is ahead of the origin's, or behind it."""
+    return f"this machine's clock is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} the origin's"

@@ -107,6 +107,12 @@ def _endpoint(url: str) -> str:
     return url.removesuffix("/")
 
 
+def _account_id(account: str) -> str:
+    if not re.fullmatch(r"[0-9]{12}", account):
+        raise ValueError("must be the 12 digits of an AWS account, in quotes")
+    return account
+
+
 def _web_origin(origin: str) -> str:
     if not _ORIGIN.fullmatch(origin):
         raise ValueError("must be '*' or an origin like https://app.example.com, without a path")
@@ -172,6 +178,7 @@ UploadPath = Annotated[str, "URL path", AfterValidator(_upload_path)]
 Bucket = Annotated[str, "bucket name or ARN", AfterValidator(bucket_name)]
 KeyPrefix = Annotated[str, "text", AfterValidator(_prefix)]
 Endpoint = Annotated[str, "URL or `embedded`", AfterValidator(_endpoint)]
+AccountId = Annotated[str, "12 digits", AfterValidator(_account_id)]
 WebOrigin = Annotated[str, "web origins or `*`", AfterValidator(_web_origin)]
 FieldName = Annotated[str, "header names or `*`", AfterValidator(_field_name)]
 RuleField = Annotated[str, "header name", AfterValidator(_rule_field)]

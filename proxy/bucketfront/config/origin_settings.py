@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from bucketfront.config.checked_text import AcceptEncoding, CertificateFile, Endpoint, Secret, Text
+from bucketfront.config.checked_text import AcceptEncoding, AccountId, CertificateFile, Endpoint, Secret, Text
 from bucketfront.config.quantities import MIB, Duration, Flag, Size, WholeNumber
 from bucketfront.config.section import Section
 
@@ -65,6 +65,12 @@ class OriginSettings(Section):
     keep an object compressed and send it decoded unless its coding is named. Without length and ETag it cannot be
     cached then. Name the codings that your objects are stored with there. Clients get them, whatever they accept. A
     mount may have its own value. A change holds for objects that are fetched after it."""
+    request_payer: Flag = False
+    """Whether requests accept the costs that the owner of a bucket leaves to the requester (Requester Pays). S3 refuses
+    requests for such a bucket without it."""
+    expected_bucket_owner: AccountId | None = None
+    """The AWS account that the buckets must belong to, of 12 digits in quotes. S3 refuses requests for a bucket of
+    another account. With `null` any account will do."""
     create_bucket: Flag = False
     """Whether to create missing buckets at the start."""
     connect_timeout: Annotated[Duration, Field(gt=0)] = 3.0

@@ -52,6 +52,7 @@ from bucketfront.s3 import responses, sdk_start
 from bucketfront.s3.accepted_codings import AcceptedCodings
 from bucketfront.s3.body import S3Body
 from bucketfront.s3.breaker import Breaker
+from bucketfront.s3.bucket_terms import BucketTerms
 from bucketfront.s3.connection_slots import ConnectionSlots
 from bucketfront.s3.credentials import OriginCredentials, source_of
 from bucketfront.s3.endpoint import DEFAULT_REGION, S3Endpoint, resolve
@@ -125,6 +126,7 @@ class S3Origin:
                 raise
         self._stack.push_async_callback(self._credentials.close)
         self._signature.register(self._client.meta.events)
+        BucketTerms(self._settings).register(self._client.meta.events)
         self._client.meta.events.register("before-call.s3", _before_call)
         self._client.meta.events.register("before-call.s3", self._check_egress)
         self._client.meta.events.register_first("after-call.s3", _with_all_fields)

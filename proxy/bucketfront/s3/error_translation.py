@@ -35,6 +35,7 @@ from bucketfront.errors import (
     NoSuchVersion,
     ObjectArchived,
     ObjectChanged,
+    ObjectEncrypted,
     ObjectNotFound,
     OriginError,
     OriginOverloaded,
@@ -61,6 +62,7 @@ _CREDENTIALS = (NoCredentialsError, PartialCredentialsError, CredentialRetrieval
 _RETRY_AFTER_S = range(1, 61)  # a longer one would keep an origin out of use for too long if it is an error
 _NO_PARAMS: Mapping[str, Any] = {}
 _TIMEOUTS = (ConnectTimeoutError, ReadTimeoutError, aiohttp.ServerTimeoutError, TimeoutError)
+_ENCRYPTION = "Server Side Encryption"  # "The object was stored using a form of Server Side Encryption. …"
 _CODE = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,79}")
 _ID = re.compile(r"[\x21-\x7e]{1,200}")
 _REGION = re.compile(r"[a-z0-9-]{1,40}")
@@ -133,6 +135,8 @@ def _from_status(what: str, error: ClientError, params: Mapping[str, Any]) -> Or
         return VersionUnchanged(headers)
     message = f"{what}: the origin answered {response.status} {response.code}".rstrip()
     found = _fact(message, response, headers, params, is_read=is_read)
+    if found is None and is_read and _names_encryption(error, response):
+        found = ObjectEncrypted(f"{message}; the object is encrypted with a key of its owner (SSE-C)")
     # botocore takes the status for the code of a response in which it found none.
     if found is None and error.response.get("Error", {}).get("Code") == str(response.status):
         if error.operation_name.startswith("Head"):
@@ -190,6 +194,12 @@ def _fact(  # noqa: PLR0911 - a table
         case 304 | 412 | 416:
             return InvalidOriginResponse(message)
     return None
+
+
+def _names_encryption(error: ClientError, response: ErrorResponse) -> bool:
+    """Return whether a read lacks the key of an object with SSE-C. S3 has no code of its own for that."""
+    text = str(error.response.get("Error", {}).get("Message", ""))
+    return response.status == 400 and response.code == "InvalidRequest" and _ENCRYPTION in text
 
 
 def _unexplained(

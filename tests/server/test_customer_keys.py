@@ -1,0 +1,31 @@
+"""Objects that are encrypted with a key of their owner (SSE-C) are refused with that reason."""
+
+import pytest
+from fakes import response
+from proxy_under_test import S3, StartProxy
+from relay import Seen
+
+# S3's response to a GET without the key. A response to HEAD has no body.
+TEXT = (
+    b"<Error><Code>InvalidRequest</Code><Message>The object was stored using a form of Server Side Encryption. The "
+    b"correct parameters must be provided to retrieve the object.</Message></Error>"
+)
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_an_object_with_a_key_of_its_owner(start: StartProxy, s3: S3, method: str) -> None:
+    """S3's 400 for an object with SSE-C is a 403 with the reason, also in the log; other objects are served."""
+    s3.put("x", b"data")
+    proxy = await start()
+
+    async def encrypted(seen: Seen) -> bytes | None:
+        if "/secret" not in seen.target:
+            return None
+        return response("400 Bad Request", b"" if seen.method == "HEAD" else TEXT, Content_Type="application/xml")
+
+    proxy.relay.on_request = encrypted
+    found = await proxy.request(method, "/secret")
+    assert found.status == 403
+    assert method == "HEAD" or b"SSE-C" in found.body
+    assert proxy.log[-1]["fault"] == "ObjectEncrypted"
+    assert (await proxy.get("/x")).body == b"data"
