@@ -124,6 +124,18 @@ def test_an_address_that_the_machine_does_not_have(bound: Bound, host: str, key:
     assert "*" in str(caught.value)
 
 
+def test_a_port_of_an_outgoing_connection(bound: Bound) -> None:
+    """A port on which none listens may belong to a connection; the message says which ports are free of them."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as far,
+        socket.create_connection(far.getsockname()) as near,
+        pytest.raises(CannotListen) as caught,
+    ):
+        bound("127.0.0.1", near.getsockname()[1])
+    assert "outgoing connections" in str(caught.value)
+    assert "Set a port below" in str(caught.value)
+
+
 def test_a_privileged_port(bound: Bound, monkeypatch: pytest.MonkeyPatch) -> None:
     """The message names the capability that a port below 1024 needs."""
 

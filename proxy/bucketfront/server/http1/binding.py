@@ -135,6 +135,11 @@ def _cannot_listen(error: OSError, place: ListenPlace) -> CannotListen:
 def _cause(error: OSError, port: int, owner: Owner | None) -> str:
     """Return why the address cannot be had, with the cure."""
     match error.errno:
+        case errno.EADDRINUSE if owner is None and port in _outgoing_ports():
+            return (
+                "in use, and the kernel gives such ports to outgoing connections as well. Set a port below"
+                f" {_outgoing_ports().start}; `ss -tanp sport = :{port}` shows what uses this one"
+            )
         case errno.EADDRINUSE:
             user = "another program" if owner is None else f"process {owner.process} ({owner.name})"
             return f"in use by {user}. Stop it, or set another port; `ss -ltnp sport = :{port}` shows what listens"
@@ -147,6 +152,15 @@ def _cause(error: OSError, port: int, owner: Owner | None) -> str:
             )
         case _:
             return error.strerror or str(error)
+
+
+def _outgoing_ports() -> range:
+    """Return the ports from which the kernel takes those of outgoing connections: ip(7), ip_local_port_range."""
+    try:
+        first, last = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    except (OSError, ValueError):
+        return range(0)
+    return range(first, last + 1)
 
 
 def owner_of(port: int) -> Owner | None:
