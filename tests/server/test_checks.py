@@ -288,7 +288,7 @@ SITUATIONS = [
     Situation(
         "a login page", troubled(page("302 Found", "http://127.0.0.1/login")), subject="bucket", words=("HTML", "no S3")
     ),
-    Situation("a page for every path", troubled(page("200 OK")), subject="bucket", words=("no S3", "endpoint_url")),
+    Situation("a page for every path", troubled(page("200 OK")), subject="bucket", words=("HTML", "endpoint_url")),
     Situation("no HTTP", troubled(b"SSH-2.0-OpenSSH_9.2\r\n\r\n"), subject="bucket"),
     Situation("nothing listens", prepare=_refused, subject="bucket"),
     Situation("a name that DNS has not", prepare=origin(endpoint_url="http://s3.invalid"), subject="bucket"),
