@@ -65,9 +65,18 @@ class NotCached(ProxyError):
 
 
 class OriginError(ProxyError):
-    """The origin did not carry out a request. `response` is its error response, None if there was none."""
+    """The origin did not carry out a request. `response` is its error response, None if there was none.
+
+    `is_of_stale`: the request was to revalidate a stale object.
+    """
 
     response: ErrorResponse | None = None
+    is_of_stale = False
+
+    @property
+    def status(self) -> int | None:
+        """Return the status of the origin's response, None if there was none."""
+        return None if self.response is None else self.response.status
 
 
 class ObjectNotFound(OriginError):

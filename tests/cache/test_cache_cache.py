@@ -420,7 +420,7 @@ async def test_stale_if_error_covers_an_outage(tmp_path: Path) -> None:
         rig.wall.now += 159.0
         rig.origin.errors = deque([OriginUnavailable("503")])
         with await rig.reader() as reader:
-            assert reader.status.hit
+            assert reader.status.fwd is Forward.STALE
             assert reader.status.detail == "stale-if-error"
             assert await rig.read(reader) == data
         rig.origin.errors = deque([AccessDenied("403")])

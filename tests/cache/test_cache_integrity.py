@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bucketfront.cache.fetch import part_transfer
-from bucketfront.cache.fetch.integrity import MAX_REMEMBERED, Integrity
+from bucketfront.cache.fetch.integrity import MAX_OPAQUE, MAX_REMEMBERED, Integrity
 from bucketfront.cache.storage import digests
 from bucketfront.errors import ContentMismatch
 from bucketfront.http.checksums import Digest
@@ -97,14 +97,35 @@ def test_when_an_etag_is_believed_to_be_no_md5() -> None:
     assert integrity.corrupt_objects == 4
 
 
-def test_when_it_is_not() -> None:
-    """If an ETag has fitted once, or S3 declares a checksum, bytes that do not fit are never served (I1)."""
-    metadata = Metadata(f'"{"0" * 32}"', 1)
+def test_when_one_etag_is_believed_to_be_no_md5() -> None:
+    """In a bucket with MD5s the same bytes twice are evidence for that version alone. It is remembered (I1)."""
+    metadata = Metadata(f'"{"0" * 32}"', 1, "a")
     integrity = Integrity()
     told = Digest("md5", bytes(16))
     assert integrity.fits(OTHER, metadata, told, bytes(16))
-    for _ in range(5):
-        assert not integrity.fits(KEY, metadata, told, b"a" * 16)
+    assert not integrity.fits(KEY, metadata, told, b"a" * 16)
+    for number in range(1, 6):  # bytes that go wrong on the way differ
+        assert not integrity.fits(KEY, metadata, told, bytes((number,)) * 16)
+    assert integrity.fits(KEY, metadata, told, b"\5" * 16)
+    assert integrity.expected(KEY, metadata) is None
+    for key, other in (
+        (OTHER, metadata),
+        (KEY, Metadata(metadata.etag, 1, "b")),
+        (KEY, Metadata(metadata.etag, 2, "a")),
+    ):
+        assert integrity.expected(key, other) == told
+    for number in range(2 * MAX_OPAQUE):
+        key = ObjectKey("bucket", str(number))
+        integrity.fits(key, metadata, told, b"a" * 16)
+        integrity.fits(key, metadata, told, b"a" * 16)
+    assert len(integrity._opaque) == MAX_OPAQUE
+    assert not integrity._misfits
+
+
+def test_when_it_is_not() -> None:
+    """If S3 declares a checksum, bytes that do not fit are never served (I1)."""
+    metadata = Metadata(f'"{"0" * 32}"', 1)
+    told = Digest("md5", bytes(16))
     checksum, integrity = Digest("crc32", bytes(4)), Integrity()
     for _ in range(5):
         assert not integrity.fits(KEY, metadata, checksum, b"aaaa")

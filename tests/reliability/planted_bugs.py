@@ -746,6 +746,32 @@ BUGS = (
         (INTEGRITY + "test_the_part_that_completes_an_object_compares_it",),
     ),
     Bug(
+        1,
+        "any-wrong-bytes-twice",
+        "Bytes that did not fit an ETag once are served the second time, even if they differ from the first.",
+        (
+            Edit(
+                "bucketfront.cache.fetch.integrity:Integrity.fits",
+                "self._misfits.get(version) == found",
+                "version in self._misfits",
+            ),
+        ),
+        (INTEGRITY + "test_when_one_etag_is_believed_to_be_no_md5",),
+    ),
+    Bug(
+        1,
+        "md5-against-last-modified",
+        "An ETag that looks like an MD5 is believed against Last-Modified, so an old version is served for ever.",
+        (
+            Edit(
+                "bucketfront.http.metadata:Metadata.is_version",
+                "return self.last_modified == other.last_modified",
+                "return self.content_md5 is not None or self.last_modified == other.last_modified",
+            ),
+        ),
+        (ANSWERS + "test_a_version_has_one_last_modified",),
+    ),
+    Bug(
         15,
         "compared-too-late",
         "The last bytes of an object are readable before its checksum is compared.",

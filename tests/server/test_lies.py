@@ -1,5 +1,6 @@
 """An origin whose bytes do not match its own checksum."""
 
+import itertools
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ from proxy_under_test import BLOCK, PART, settings_of
 
 from bucketfront.app import App
 from bucketfront.cache.fetch import part_transfer
+from bucketfront.keys import ObjectKey
+from bucketfront.server.handlers.objects import MAX_MISMATCHES
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +53,18 @@ async def test_one_lie_is_not_heard(lied: Lied) -> None:
 
 
 async def test_lies_without_end(lied: Lied) -> None:
-    """An origin whose bytes are always wrong is a 502. No wrong byte is sent and none is stored (I1, I13)."""
+    """An origin whose bytes are always wrong, each time others, is a 502. No wrong byte is sent and none is stored.
+
+    The requests to the origin are bounded (I1, I13).
+    """
     lied.origin.store("x", BLOCK)
-    lied.origin.script = lambda asked: Behaviour(flip_at=5 if asked.key == "x" else None)
+    flips = itertools.count()
+    lied.origin.script = lambda asked: Behaviour(flip_at=next(flips) if asked.key == "x" else None)
     for _ in range(2):
+        before = len(lied.origin.requests)
         record = await lied.client.get("x")
         assert (record.outcome, record.status) == ("failed", 502)
+        assert len(lied.origin.requests) - before == MAX_MISMATCHES
     assert lied.app.cache.statistics().entries == 1
     lied.origin.script = lambda _: Behaviour()
     assert (await lied.client.get("x")).outcome == "done"
@@ -86,6 +95,23 @@ async def test_a_large_object_is_not_kept(lied: Lied, monkeypatch: pytest.Monkey
     assert lied.corrupt == 1
     record = await lied.client.get("x")
     assert (record.outcome, record.finding.is_all(record.version or 0)) == ("done", True)
+
+
+async def test_an_etag_that_is_no_md5_among_others(lied: Lied) -> None:
+    """If one object's ETag only looks like an MD5, its second fetch is served, and it costs no third one (I10).
+
+    That is remembered when the entry is gone.
+    """
+    lied.origin.store("x", BLOCK)
+    lied.origin.script = lambda asked: Behaviour(etag=f'"{7:032x}"' if asked.key == "x" else None)
+    before = len(lied.origin.requests)
+    for count in (2, 2):
+        assert (await lied.client.get("x")).outcome == "done"
+        assert len(lied.origin.requests) - before == count
+    assert lied.corrupt == 1
+    await lied.app.cache.purge([ObjectKey(lied.origin.bucket, "x")])
+    assert (await lied.client.get("x")).outcome == "done"
+    assert len(lied.origin.requests) - before == 3
 
 
 async def test_etags_that_are_no_md5s(tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ from bucketfront.errors import (
     NotCached,
     ObjectNotFound,
     OriginCircuitOpen,
+    OriginError,
     OriginRefused,
     OriginUnavailable,
     ProxyError,
@@ -184,11 +185,18 @@ class LookupFlow:
             # Our own credentials, clock and configuration are repaired by people, which takes longer than a failure.
             is_outage = isinstance(error, OriginCircuitOpen | OriginRefused)
             if stale is None or stale.is_removed or -stale.ttl(now) >= _stale_window(stale, is_outage=is_outage):
+                error.is_of_stale = stale is not None
                 raise
             self._counters.stale_hits += 1
             self._entries.pin(stale)
             log.info("%s is served stale: %s", key, error)
-            return stale, CacheStatus(ttl=stale.ttl(now), detail="outage" if is_outage else "stale-if-error")
+            ttl, reason = stale.ttl(now), "outage" if is_outage else "stale-if-error"
+            if isinstance(error, OriginCircuitOpen):  # the origin got no request
+                return stale, CacheStatus(ttl=ttl, detail=reason)
+            return stale, CacheStatus(forward, fwd_status=error.status, ttl=ttl, collapsed=joins, detail=reason)
+        except OriginError as error:
+            error.is_of_stale = stale is not None
+            raise
         finally:
             if stale is not None:
                 self._disposal.unpin(stale)
@@ -252,7 +260,7 @@ class LookupFlow:
             response.body.close()
         else:
             Fill.of(entry, self._fetch_context).adopt(response)
-        return LookupResult(entry, 206)
+        return LookupResult(entry, response.status)
 
     def _publish(self, entry: Entry, lookup: Lookup) -> None:
         """Make a new version the entry of its key, unless its lookup may not publish, or it must not be stored."""

@@ -28,12 +28,16 @@ class ResponseBody(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class OriginResponse:
-    """A 200 or 206 with the bytes [start, stop) of the version that `metadata` describes."""
+    """A 200 or 206 with the bytes [start, stop) of the version that `metadata` describes.
+
+    An origin that ignores Range sends 200.
+    """
 
     metadata: Metadata
     start: int
     stop: int
     body: ResponseBody
+    status: int = 206
 
 
 @dataclass(frozen=True, slots=True)

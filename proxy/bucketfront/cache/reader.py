@@ -1,7 +1,7 @@
 """A request's access to one entry: metadata, an open descriptor, and how far its bytes are readable."""
 
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 from bucketfront.cache.clock import Clock
@@ -35,6 +35,8 @@ class Reader:
         self._fill: Fill | None = None
         self._cursor: ReaderCursor | None = None
         self._is_closed = False
+        self._lost_blocks = 0  # of the fill, when the latest span was announced
+        self._awaits_status = False  # bytes were requested after the lookup, so that their status is the origin's
         self.status = status
 
     @property
@@ -61,26 +63,38 @@ class Reader:
         """
         if self._entry.file is None:
             if span.start < span.stop and self.status.hit:
+                self._awaits_status = True
                 self.status = CacheStatus(Forward.MISS, ttl=self.status.ttl)
             return
         fill = self._fill = Fill.of(self._entry, self._context.fetch_context)
-        if self.status.hit and fill.readable(span.start, span.stop) < span.stop:
-            self.status = CacheStatus(
-                Forward.PARTIAL if self._entry.present else Forward.MISS,
-                ttl=self.status.ttl,
-                stored=not self._entry.is_removed,
-                collapsed=fill.covers(span),
-            )
+        self._lost_blocks = fill.lost_blocks
+        if self.status.hit and not fill.holds(span):
+            fill.origin_status = None
+            self._forwarded(collapsed=fill.covers(span))
         before, self._cursor = self._cursor, fill.join(span, whole=whole)
         if before is not None:
             # Leave only now, so that part fetches which the new span needs are not ended with the old one.
             fill.leave(before)
 
+    def _forwarded(self, *, collapsed: bool) -> None:
+        self._awaits_status = True
+        self.status = CacheStatus(
+            Forward.PARTIAL if self._entry.present else Forward.MISS,
+            ttl=self.status.ttl,
+            stored=not self._entry.is_removed,
+            collapsed=collapsed,
+        )
+
+    def _note_status(self, status: int | None) -> None:
+        if self._awaits_status and status is not None:
+            self._awaits_status = False
+            self.status = replace(self.status, fwd_status=status)
+
     def holds(self, span: Span) -> bool:
-        """Return whether every byte of the span is in the file."""
+        """Return whether every byte of the span is in the file, verified or not."""
         if self._entry.file is None:
             return span.start == span.stop
-        return Fill.of(self._entry, self._context.fetch_context).readable(span.start, span.stop) == span.stop
+        return Fill.of(self._entry, self._context.fetch_context).holds(span)
 
     def is_sound(self, span: Span) -> bool:
         """Return whether every byte of the span is still in the file, and no block of it was found corrupt.
@@ -100,7 +114,11 @@ class Reader:
         """
         if self._cursor is None or self._fill is None:
             raise StoreError("no file to read from")
-        return await self._fill.wait_readable(self._cursor, offset)
+        upto = await self._fill.wait_readable(self._cursor, offset)
+        if self.status.hit and self._fill.lost_blocks != self._lost_blocks:
+            self._forwarded(collapsed=False)  # a block that the file had was corrupt
+        self._note_status(self._fill.origin_status)
+        return upto
 
     async def load(self, span: Span) -> None:
         """Read these bytes of the file into the page cache. Raises StoreError."""
@@ -115,7 +133,10 @@ class Reader:
     def stream(self, span: Span) -> AsyncGenerator[bytes, None]:
         """Return these bytes straight from the origin. Close the generator when done."""
         self._context.counters.passthroughs += 1
-        return passthrough.stream(self._entry, span, self._context.fetch_context)
+        if self.status.hit:
+            self.status = CacheStatus(Forward.MISS, ttl=self.status.ttl)
+            self._awaits_status = True
+        return passthrough.stream(self._entry, span, self._context.fetch_context, self._note_status)
 
     def close(self) -> None:
         """Leave the fill and unpin the entry. A second call does nothing."""

@@ -56,15 +56,13 @@ class Metadata:
     def is_version(self, other: "Metadata") -> bool:
         """Return whether both describe the same bytes.
 
-        Some origins have an ETag that never changes. So Last-Modified must agree as well, as far as both have it,
-        unless the ETag is the MD5 of the bytes: an object that is copied onto itself keeps it. Some origins decode an
-        object on the way, so the coding must agree too.
+        Some origins have an ETag that never changes, and it may look like an MD5. So Last-Modified must agree as well,
+        as far as both have it. An object that is copied onto itself is therefore another version, whose bytes are
+        fetched once more. Some origins decode an object on the way, so the coding must agree too.
         """
         if (self.etag, self.size) != (other.etag, other.size) or self.coding != other.coding:
             return False
-        if self.last_modified == other.last_modified or None in (self.last_modified, other.last_modified):
-            return True
-        return self.content_md5 is not None and other.content_md5 is not None
+        return self.last_modified == other.last_modified or None in (self.last_modified, other.last_modified)
 
     @property
     def has_validator(self) -> bool:

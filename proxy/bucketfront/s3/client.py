@@ -226,7 +226,7 @@ class S3Origin:
             body.close()
             raise
         body.expect(span.length, is_framed=not responses.is_chunked(fields))
-        return OriginResponse(metadata, span.start, span.stop, body)
+        return OriginResponse(metadata, span.start, span.stop, body, status)
 
     async def _read(
         self, what: str, operation: Callable[..., Awaitable[Any]], key: ObjectKey, params: dict[str, Any]

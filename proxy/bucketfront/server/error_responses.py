@@ -203,14 +203,18 @@ def _row(error: ProxyError) -> tuple[int, str | None]:
 
 def cache_status(error: ProxyError) -> CacheStatus:
     match error.cause if isinstance(error, PartlyStored) else error:
-        case OriginCircuitOpen():
-            return CacheStatus(Forward.MISS, detail="outage")
-        case OriginUnavailable() | ObjectChanged():
-            return CacheStatus(Forward.MISS, detail="origin-unavailable")
+        case OriginCircuitOpen() as failed:
+            return CacheStatus(_forward(failed), detail="outage")
+        case OriginUnavailable() | ObjectChanged() as failed:
+            return CacheStatus(_forward(failed), fwd_status=failed.status, detail="origin-unavailable")
         case OriginError(response=ErrorResponse(status=status)) as failed if not isinstance(failed, WriteRefused):
-            return CacheStatus(Forward.MISS, fwd_status=status)
+            return CacheStatus(_forward(failed), fwd_status=status)
         case _:
             return CacheStatus(Forward.BYPASS, detail="refused")
+
+
+def _forward(error: OriginError) -> Forward:
+    return Forward.STALE if error.is_of_stale else Forward.MISS
 
 
 def error_response(

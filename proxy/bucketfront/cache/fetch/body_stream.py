@@ -70,6 +70,11 @@ class BodyStream:
             self.close()  # the request ended where `stop` was when it was sent, or where the lookup's range ended
         return b""
 
+    @property
+    def status(self) -> int | None:
+        """Return the status of the response that is being read, None if none is open."""
+        return None if self._request is None else self._request.status
+
     def close(self) -> None:
         """Give the connection back."""
         if self._request is not None:
@@ -153,6 +158,10 @@ class _RangeRequest:
     @property
     def is_open(self) -> bool:
         return self._response is not None
+
+    @property
+    def status(self) -> int | None:
+        return None if self._response is None else self._response.status
 
     async def read(self) -> bytes:
         """Return the next bytes, or `b""` at the response's end. A cancelled read of an open response loses none."""

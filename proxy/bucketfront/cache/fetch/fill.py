@@ -60,6 +60,8 @@ class Fill:
         self._refused_at: float | None = None  # when the disk or the budget last refused bytes
         self._mp4_index: Span | None = None  # of an MP4, behind its media data, and not fetched yet
         self._is_head_seen = False
+        self.origin_status: int | None = None  # of the response that brought the latest bytes
+        self.lost_blocks = 0  # found corrupt when they were verified
 
     @classmethod
     def of(cls, entry: Entry, context: FetchContext) -> "Fill":
@@ -155,9 +157,16 @@ class Fill:
         """Return whether every byte is present or being fetched."""
         return next(self._missing(span), None) is None
 
+    def holds(self, span: Span) -> bool:
+        """Return whether every byte is in the file, verified or not."""
+        return self._reaches(span.start, span.stop, self._entry.present) == span.stop
+
     def readable(self, offset: int, stop: int) -> int:
-        """Return how far, up to `stop`, the bytes from `offset` on are in the file."""
-        usable = self._entry.present & ~self._entry.unverified
+        """Return how far, up to `stop`, the bytes from `offset` on are in the file and verified."""
+        return self._reaches(offset, stop, self._entry.present & ~self._entry.unverified)
+
+    def _reaches(self, offset: int, stop: int, usable: int) -> int:
+        """Return how far, up to `stop`, the bytes from `offset` on are in `usable` blocks or below a part's mark."""
         size = self._context.block_size
         last = blocks.block_count(stop, size)
         at = offset
@@ -380,6 +389,7 @@ class Fill:
         self._drop_background()
 
     def _wake(self, fetch: PartFetch) -> None:
+        self.origin_status = fetch.status
         for progress, waiter in list(self._waiters.items()):
             if fetch.start <= waiter.offset < fetch.mark:
                 if not progress.done():
@@ -457,6 +467,7 @@ class Fill:
             else:
                 await context.store.punch(entry.file, span)
                 context.entries.lose(entry, block)
+                self.lost_blocks += 1
         finally:
             context.unpin(entry)
 

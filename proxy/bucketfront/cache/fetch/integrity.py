@@ -5,14 +5,18 @@ after, by a thread of low priority, because MD5 takes more than a second for eac
 removed and counted. Its request starts again, or is cut if its head was sent already.
 
 Rule 1: a declared checksum is final.
-Rule 2: an ETag that looks like an MD5 may be something else, because some S3-alikes encrypt. This is assumed of a
-bucket in which no ETag ever fitted, if the same bytes come a second time. Its ETags are ignored from then on.
+Rule 2: an ETag that looks like an MD5 may be something else, because some S3-alikes encrypt, or compute it otherwise
+for some objects. Two complete fetches of a version with the same bytes, which do not fit, are the evidence: bytes that
+go wrong on the way differ. Then the version's ETag is ignored, and so are all of a bucket in which no ETag ever fitted.
+What is known of versions is bounded, and ends with the process. So a version costs two fetches at most, and not two
+for each request.
 """
 
 import logging
 import re
 from collections import OrderedDict
 from dataclasses import dataclass
+from typing import TypeVar
 
 from bucketfront.cache.entries.entry import Entry
 from bucketfront.cache.origin import Origin
@@ -23,9 +27,12 @@ from bucketfront.http.checksums import MD5, Digest
 from bucketfront.http.metadata import Metadata
 from bucketfront.keys import ObjectKey
 
+T = TypeVar("T")
+
 MAX_HELD_BYTES = 256 << 20  # a third of a second of MD5, at the end of a download that takes seconds
 MAX_INLINE_BYTES = 16 << 10  # compared in the event loop, which takes 20 us at most
 MAX_REMEMBERED = 256  # versions whose bytes did not fit
+MAX_OPAQUE = 4096  # versions whose ETag is no MD5; each takes some hundred bytes
 
 _MULTIPART = re.compile(r'"[0-9a-f]{32}-[0-9]+"')
 
@@ -45,16 +52,17 @@ class Integrity:
 
     def __init__(self) -> None:
         self._buckets: dict[str, _Bucket] = {}
-        self._misfits: OrderedDict[tuple[ObjectKey, str], bytes] = OrderedDict()
+        self._misfits: OrderedDict[_VersionId, bytes] = OrderedDict()  # the MD5 of what came
+        self._opaque: OrderedDict[_VersionId, None] = OrderedDict()  # versions whose ETag is no MD5
         self.compared = 0  # objects
         self.corrupt_objects = 0  # objects whose bytes did not fit
 
     def expected(self, key: ObjectKey, metadata: Metadata) -> Digest | None:
         """Return the digest that the bytes must have, or None if S3 declares none that can be used."""
         digest = digests.expected(metadata)
-        if digest is not None and digest.algorithm == MD5 and self._bucket(key).is_opaque:
-            return None
-        return digest
+        if digest is None or digest.algorithm != MD5:
+            return digest
+        return None if self._bucket(key).is_opaque or _version_id(key, metadata) in self._opaque else digest
 
     def fits(self, key: ObjectKey, metadata: Metadata, expected: Digest, found: bytes | None) -> bool:
         """Return whether the bytes may be served. `found` is their digest, None if the file ended early."""
@@ -64,15 +72,12 @@ class Integrity:
         if found == expected.value:
             bucket.has_fitted |= is_md5
             return True
-        version = key, metadata.etag
-        if is_md5 and not bucket.has_fitted and found is not None and self._misfits.get(version) == found:
-            log.warning("%s gave the same bytes twice: the ETags of bucket %s are no MD5s", key, key.bucket)
-            bucket.is_opaque = True
+        version = _version_id(key, metadata)
+        if is_md5 and found is not None and self._misfits.get(version) == found:
+            self._note_opaque(version, bucket)
             return True
         if found is not None:
-            self._misfits[version] = found
-            while len(self._misfits) > MAX_REMEMBERED:
-                self._misfits.popitem(last=False)
+            _remember(self._misfits, version, found, MAX_REMEMBERED)
         self.corrupt_objects += 1
         log.warning(
             "%s: what came has %s %s, S3 says %s",
@@ -83,8 +88,31 @@ class Integrity:
         )
         return False
 
+    def _note_opaque(self, version: "_VersionId", bucket: _Bucket) -> None:
+        key, etag, *_ = version
+        self._misfits.pop(version)
+        if bucket.has_fitted:
+            log.warning("%s gave the same bytes twice: its ETag %s is no MD5", key, etag)
+            _remember(self._opaque, version, None, MAX_OPAQUE)
+        else:
+            log.warning("%s gave the same bytes twice: the ETags of bucket %s are no MD5s", key, key.bucket)
+            bucket.is_opaque = True
+
     def _bucket(self, key: ObjectKey) -> _Bucket:
         return self._buckets.setdefault(key.bucket, _Bucket())
+
+
+_VersionId = tuple[ObjectKey, str, int, str | None]
+
+
+def _version_id(key: ObjectKey, metadata: Metadata) -> _VersionId:
+    return key, metadata.etag, metadata.size, metadata.last_modified
+
+
+def _remember(memory: OrderedDict[_VersionId, T], version: _VersionId, what: T, limit: int) -> None:
+    memory[version] = what
+    while len(memory) > limit:
+        memory.popitem(last=False)
 
 
 class Comparison:

@@ -101,6 +101,7 @@ class PartFetch:
     began: float = 0.0  # by the monotonic clock, as `first_byte_at`
     first_byte_at: float = 0.0  # set in RECEIVING
     response: OriginResponse | None = None  # open, and not yet taken over by the task
+    status: int | None = None  # of the response that brought the latest bytes
     cursor: ReaderCursor | None = None  # the reader that the part was started for
     task: "asyncio.Task[None] | None" = None
     state: PartState = PartState.RESERVING

@@ -54,6 +54,7 @@ class PartTransfer:
         fetch.response = None
         try:
             while data := await body.read():
+                fetch.status = body.status
                 await self._store(data)
         finally:
             body.close()

@@ -24,9 +24,10 @@ async def revalidate(
     """Return a new version with its first bytes, or the present metadata of the stale one; and the origin's status.
 
     A 304 renews the fields of the lifetime. An object that is copied onto itself keeps its ETag and gets new metadata,
-    which its Last-Modified shows, or another field of the 304. All stored metadata of the object comes from one
-    response (docs/invariants.md#one-source-of-metadata), so a HEAD fetches it then. Without `get` an unconditional HEAD
-    is enough, because it has no body to save.
+    and maybe other bytes, if its ETag does not tell versions apart. Its Last-Modified shows that, and it is fetched
+    again. If another field of the 304 differs, a HEAD fetches the metadata, because all stored metadata of the object
+    comes from one response (docs/invariants.md#one-source-of-metadata). Without `get` an unconditional HEAD is enough,
+    because it has no body to save.
     """
     known = stale.metadata
     if not get:
@@ -37,12 +38,15 @@ async def revalidate(
         renewed = known.renewed(response.last_modified, response.headers, response.age)
         if renewed is not None:
             return renewed, 304
+        if None not in (response.last_modified, known.last_modified) and response.last_modified != known.last_modified:
+            response = await fetch_initial(origin, read_ahead, stale.key, part, get=True)
+            return response, response.status if isinstance(response, OriginResponse) else 200
         return _unconditional(stale.key, await origin.head(stale.key)), 304
     if isinstance(response, OriginResponse) and known.is_version(response.metadata) and stale.file is not None:
         # This origin ignores If-None-Match.
         response.body.close()
-        return response.metadata, 206
-    return response, 200
+        return response.metadata, response.status
+    return response, response.status if isinstance(response, OriginResponse) else 200
 
 
 async def _get_or_head(

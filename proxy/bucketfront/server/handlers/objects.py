@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from aiohttp import hdrs, web
 
 from bucketfront.cache import Absent, Cache, Reader
-from bucketfront.errors import AccessDenied, NotCached, ObjectChanged, OriginUnavailable, ProxyError
+from bucketfront.errors import AccessDenied, ContentMismatch, NotCached, ObjectChanged, OriginUnavailable, ProxyError
 from bucketfront.http import cache_control, media_types
 from bucketfront.http.path_rules import Rules
 from bucketfront.http.plan import Plan, RequestHead, plan
@@ -27,6 +27,7 @@ from bucketfront.server.send.sender import Sender
 from bucketfront.server.telemetry.exchange import Exchange
 
 MAX_RESTARTS = 8  # versions that may replace each other before the head is sent; then the client gets a 502
+MAX_MISMATCHES = 3  # fetches of one request whose bytes are not those of the origin's own checksum
 CANDIDATES_TIMEOUT_S = 1.0  # for the candidates that fail; after it further ones come from the cache alone
 REDIRECT_MAX_AGE_S = 60  # for browsers; short, because a site may get an object in place of a folder
 
@@ -118,6 +119,7 @@ class ObjectHandler:
         head = wanted.head
         wants_body = head.method == "GET" and not candidate.is_folder
         changed: ObjectChanged | None = None
+        mismatches = 0
         for _ in range(MAX_RESTARTS):
             began = asyncio.get_running_loop().time()
             found = await self._cache.lookup(
@@ -141,6 +143,9 @@ class ObjectHandler:
                 except ObjectChanged as error:
                     # No byte of the head has left, so the request begins again with the current version.
                     changed = error
+                    mismatches += isinstance(error, ContentMismatch)
+            if mismatches == MAX_MISMATCHES:
+                break
         raise changed or ObjectChanged(f"{candidate.key} was not to be had")
 
     async def _send_version(

@@ -1,0 +1,152 @@
+"""Cache-Status: `fwd-status` is what the origin responded, and a hit asked the origin for nothing (RFC 9211)."""
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from proxy_under_test import BLOCK, S3, Proxy, StartProxy, pattern
+from relay import Cut, Seen, canned
+
+from bucketfront.cache.storage import file_storage
+from bucketfront.s3 import breaker
+
+BODY = pattern(6 * BLOCK)
+STALE_S = 400.0  # seconds after which an object is past its TTL of 300 s
+
+
+@pytest.fixture(autouse=True)
+def _patient_breaker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(breaker, "MAX_FAILURES", 1000)
+
+
+def refuse(proxy: Proxy, status: int, code: str = "") -> None:
+    async def answer(_: Seen) -> bytes | None:
+        return canned(status, code)
+
+    proxy.relay.on_request = answer
+
+
+async def status_of(proxy: Proxy, target: str = "/x", method: str = "GET", **headers: str) -> str:
+    response = await proxy.request(method, target, {name.replace("_", "-"): value for name, value in headers.items()})
+    await proxy.settled()
+    return response.cache_status
+
+
+async def test_bytes_that_are_missing(proxy: Proxy, s3: S3) -> None:
+    """What the cache has in part, or by a HEAD alone, names the status of the GET for the rest."""
+    s3.put("x", BODY)
+    s3.put("y", BODY)
+    assert await status_of(proxy, Range=f"bytes=0-{BLOCK - 1}") == "fwd=miss; fwd-status=206; stored"
+    assert await status_of(proxy, Range=f"bytes={4 * BLOCK}-") == "fwd=partial; fwd-status=206; ttl=300; stored"
+    assert await status_of(proxy, "/y", "HEAD") == "fwd=miss; fwd-status=200"
+    assert await status_of(proxy, "/y") == "fwd=miss; fwd-status=206; ttl=300; stored"
+    assert await status_of(proxy, "/y") == "hit; ttl=300"
+
+
+async def test_an_origin_that_ignores_ranges(proxy: Proxy) -> None:
+    """A 200 to a request with Range is a 200, cold and at a revalidation."""
+    body = b"data"
+    head = f'HTTP/1.1 200 OK\r\nETag: "{hashlib.md5(body).hexdigest()}"\r\nContent-Length: {len(body)}\r\n\r\n'
+
+    async def whole(_: Seen) -> bytes | None:
+        return head.encode() + body
+
+    proxy.relay.on_request = whole
+    assert await status_of(proxy) == "fwd=miss; fwd-status=200; stored"
+    proxy.clock.advance(100_000)
+    assert await status_of(proxy) == "fwd=stale; fwd-status=200"
+
+
+async def test_what_is_absent_or_out_of_range(proxy: Proxy, s3: S3) -> None:
+    """A 404 is one. Beyond the end of an object the HEAD after the 416 counts."""
+    assert await status_of(proxy, "/none") == "fwd=miss; fwd-status=404; stored"
+    assert (await status_of(proxy, "/none")).startswith("hit; ttl=")
+    s3.put("x", BODY)
+    assert await status_of(proxy, Range=f"bytes={len(BODY)}-") in (
+        "fwd=miss; fwd-status=200",
+        "fwd=miss; fwd-status=206; stored",
+    )
+    proxy.clock.advance(STALE_S)
+    assert await status_of(proxy) == "fwd=stale; fwd-status=304"
+
+
+@pytest.mark.parametrize("status", [500, 503])
+async def test_an_origin_that_fails(start: StartProxy, s3: S3, status: int) -> None:
+    """A failure names its status, and whether the object was stale. Served stale, it is no hit."""
+    proxy = await start(freshness={"stale_while_revalidate": 0, "stale_if_error": "1h"})
+    s3.put("x", b"data")
+    s3.put("strict", b"data", CacheControl="max-age=300, must-revalidate")
+    for target in ("/x", "/strict"):
+        await proxy.get(target)
+    refuse(proxy, status)
+    assert await status_of(proxy, "/cold") == f'fwd=miss; fwd-status={status}; detail="origin-unavailable"'
+    assert await status_of(proxy) == "hit; ttl=300"
+    proxy.clock.advance(STALE_S)
+    assert await status_of(proxy) == f'fwd=stale; fwd-status={status}; ttl=-100; detail="stale-if-error"'
+    strict = await status_of(proxy, "/strict")
+    assert strict == f'fwd=stale; fwd-status={status}; detail="origin-unavailable"'
+
+
+async def test_an_origin_without_a_response(start: StartProxy, s3: S3) -> None:
+    """Without a response there is no status."""
+    proxy = await start(freshness={"stale_while_revalidate": 0, "stale_if_error": "1h"})
+    s3.put("x", b"data")
+    await proxy.get("/x")
+
+    async def drop(_: Seen) -> bytes | None:
+        raise Cut
+
+    proxy.relay.on_request = drop
+    assert await status_of(proxy, "/cold") == 'fwd=miss; detail="origin-unavailable"'
+    proxy.clock.advance(STALE_S)
+    assert await status_of(proxy) == 'fwd=stale; ttl=-100; detail="stale-if-error"'
+
+
+async def test_denied(start: StartProxy, s3: S3) -> None:
+    """A 403 about an object is one, cold and stale."""
+    proxy = await start(freshness={"stale_while_revalidate": 0})
+    s3.put("x", b"data")
+    await proxy.get("/x")
+    refuse(proxy, 403, "AccessDenied")
+    assert await status_of(proxy, "/cold") == "fwd=miss; fwd-status=403"
+    proxy.clock.advance(STALE_S)
+    assert await status_of(proxy) == "fwd=stale; fwd-status=403"
+
+
+async def test_a_disk_that_fails(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bytes that the disk refuses are no hit."""
+
+    def fail(*_: object) -> int:
+        raise OSError(5, "as the test says")
+
+    s3.put("x", BODY)
+    await proxy.request("HEAD", "/x")
+    monkeypatch.setattr(file_storage, "_write", fail)
+    assert (await status_of(proxy)).startswith("fwd=miss; fwd-status=206; ttl=300")
+
+
+@pytest.mark.parametrize("damaged", [None, 0, 4])
+async def test_after_an_unclean_stop(start: StartProxy, s3: S3, tmp_path: Path, damaged: int | None) -> None:
+    """Blocks that are verified at first touch are a hit. It is none if the first block was corrupt (I15)."""
+    s3.put("x", BODY)
+    proxy = await start()
+    await proxy.get("/x")
+    await proxy.settled()
+    await proxy.step()
+    folder = tmp_path / "copy"
+    shutil.copytree(proxy.app.settings.cache.dir, folder)
+    if damaged is not None:
+        (path,) = (folder / "objects").glob("*/*")
+        with path.open("r+b") as file:
+            file.seek(damaged * BLOCK + 7)
+            octet = file.read(1)[0]
+            file.seek(-1, os.SEEK_CUR)
+            file.write(bytes([octet ^ 1]))
+    proxy.relay.reset()
+    revived = await start(cache={"dir": str(folder)})
+    response = await revived.get("/x", Cache_Control="only-if-cached")
+    assert (response.status, response.body) == (200, BODY)
+    assert response.cache_status == ("fwd=partial; fwd-status=206; ttl=300; stored" if damaged == 0 else "hit; ttl=300")
+    assert len(proxy.relay.seen) == (damaged is not None)
