@@ -138,8 +138,8 @@ BUGS = (
         "beyond-the-mark",
         "A reader may read up to the end of a running write, not only up to the end of the last finished one.",
         (
-            Edit("bucketfront.cache.fetch.fill:Fill.readable", "fetch.mark <= at", "fetch.writing_to <= at"),
-            Edit("bucketfront.cache.fetch.fill:Fill.readable", "at = fetch.mark", "at = fetch.writing_to"),
+            Edit("bucketfront.cache.fetch.fill:Fill._reaches", "fetch.mark <= at", "fetch.writing_to <= at"),
+            Edit("bucketfront.cache.fetch.fill:Fill._reaches", "at = fetch.mark", "at = fetch.writing_to"),
         ),
         (FILL + "test_nothing_is_readable_beyond_the_mark",),
     ),
