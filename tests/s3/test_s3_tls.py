@@ -264,10 +264,10 @@ async def test_a_connection_that_is_closed() -> None:
     """A connection without a response is named as closed."""
 
     async def script(connection: RawConnection, _: Head) -> None:
-        connection.reset()
+        connection.writer.close()
 
     async with RawServer(script) as server:
-        assert await cause_at(server.endpoint_url) is Cause.CLOSED
+        assert await cause_at(server.endpoint_url) is Cause.NO_RESPONSE
 
 
 def _os_error(number: int) -> Callable[[], BaseException]:
@@ -285,7 +285,7 @@ def _os_error(number: int) -> Callable[[], BaseException]:
         (_os_error(errno.ENOTDIR), None),
         (lambda: ConnectTimeoutError(endpoint_url="http://x", error=TimeoutError()), Cause.CONNECT_TIMEOUT),
         (lambda: SSLError(endpoint_url="https://x", error=ssl.SSLError(1, "x")), Cause.TLS_FAILED),
-        (aiohttp.ServerDisconnectedError, Cause.CLOSED),
+        (aiohttp.ServerDisconnectedError, Cause.NO_RESPONSE),
         (TimeoutError, Cause.RESPONSE_TIMEOUT),
         (ValueError, None),
     ],

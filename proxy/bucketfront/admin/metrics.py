@@ -132,3 +132,13 @@ class OriginCollector(Collector):
         yield CounterMetricFamily(
             "bucketfront_origin_drips", "Bodies ended because they came too slowly.", float(self._origin.slow_bodies)
         )
+        yield CounterMetricFamily(
+            "bucketfront_origin_credentials_replaced",
+            "Loads that brought other credentials.",
+            float(self._origin.credentials.replacements),
+        )
+        yield GaugeMetricFamily(
+            "bucketfront_origin_clock_skew_seconds",
+            "How far signatures are ahead of this machine's clock, because the origin refused its time.",
+            self._origin.signing_clock.skew,
+        )

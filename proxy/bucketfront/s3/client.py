@@ -106,8 +106,8 @@ class S3Origin:
         self.parts = 0  # parts of uploads that S3 accepted
         self.parts_retried = 0
         self.signing_clock = SigningClock(time.time, boottime)
-        self._credentials = OriginCredentials(source_of(settings.credentials), time.monotonic)
-        self._signature = Signature(self._credentials, self.signing_clock)
+        self.credentials = OriginCredentials(source_of(settings.credentials), time.monotonic)
+        self._signature = Signature(self.credentials, self.signing_clock)
         self._stack = AsyncExitStack()
         self._client: Any = None
         self.endpoint: S3Endpoint  # once it has started
@@ -124,7 +124,7 @@ class S3Origin:
             except BaseException:
                 await self._stack.aclose()
                 raise
-        self._stack.push_async_callback(self._credentials.close)
+        self._stack.push_async_callback(self.credentials.close)
         self._signature.register(self._client.meta.events)
         BucketTerms(self._settings).register(self._client.meta.events)
         self._client.meta.events.register("before-call.s3", _before_call)
@@ -145,7 +145,7 @@ class S3Origin:
         settings = self._settings
         named = settings.credentials
         session = AioSession(profile=named.profile if isinstance(named, ProfileCredentials) else None)
-        session.register_component("credential_provider", self._credentials)
+        session.register_component("credential_provider", self.credentials)
         # Of botocore's time for a GET, a fifth goes into parsing Last-Modified and building its own User-Agent.
         session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_timestamp)
         return session.create_client(

@@ -38,8 +38,9 @@ class Cause(Enum):
     REFUSED = "the connection was refused: check the port of origin.endpoint_url, and whether the origin runs"
     UNREACHABLE = "there is no route to the host: check the network"
     FORBIDDEN = "a local rule forbids the connection: check this machine's firewall"
-    CONNECT_TIMEOUT = "no connection in time: check the network and firewalls, see origin.connect_timeout"
+    CONNECT_TIMEOUT = "no connection in time: check the network, firewalls and the port, see origin.connect_timeout"
     RESPONSE_TIMEOUT = "no response in time, see origin.read_timeout"
+    NO_RESPONSE = "the connection was closed without a response: check the origin, and whether its port speaks TLS"
     CLOSED = "the connection was closed before the response was complete"
     PROXY = "the HTTP proxy of the environment refused or failed: check HTTP_PROXY, HTTPS_PROXY and NO_PROXY"
     NO_DESCRIPTORS = "no descriptor is free: raise the limit of open files"
@@ -133,7 +134,9 @@ def _cause_of_one(error: BaseException) -> Cause | None:  # noqa: C901, PLR0911 
             return Cause.CONNECT_TIMEOUT
         case ReadTimeoutError() | aiohttp.SocketTimeoutError():
             return Cause.RESPONSE_TIMEOUT
-        case aiohttp.ServerDisconnectedError() | aiohttp.ClientPayloadError():
+        case aiohttp.ServerDisconnectedError():
+            return Cause.NO_RESPONSE if isinstance(error.message, str) else Cause.CLOSED
+        case aiohttp.ClientPayloadError():
             return Cause.CLOSED
         case aiohttp.ClientResponseError():
             return Cause.TLS_ONLY if _ALERT in error.message else Cause.NO_HTTP

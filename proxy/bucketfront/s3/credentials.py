@@ -136,10 +136,21 @@ class OriginCredentials(AioCredentials):  # type: ignore[misc] # aiobotocore has
         if found is None:
             self._warn("there are no credentials; see origin.credentials")
             return
-        if self._current is not None and found != self._current:
-            self.replacements += 1
-            log.info("the credentials were replaced by newer ones")
+        if self._current is not None:
+            self._note_reload(is_new=found != self._current)
         self._source, self._current = source, found
+
+    def _note_reload(self, *, is_new: bool) -> None:
+        """Log what a load of credentials that are in use has brought. They were refused, or they expire soon."""
+        self.replacements += is_new
+        if self._expires_within(None):
+            log.info(
+                "the credentials expire soon: %s", "newer ones are in use" if is_new else "there are no newer ones"
+            )
+        elif is_new:
+            log.warning("the origin refused the credentials: newer ones are in use now")
+        else:
+            self._warn("the origin refuses the credentials, and their source has no others; see origin.credentials")
 
     def _warn(self, message: str) -> None:
         now = self._elapsed()
