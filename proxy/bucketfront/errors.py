@@ -185,8 +185,11 @@ class RangeIgnored(InvalidOriginResponse):
     is_final = True
 
 
-class PartWithoutStatus(InvalidOriginResponse):
-    """A 200 with Content-Range, which may be a part of the object. The same request without Range has no such doubt."""
+class AmbiguousPart(InvalidOriginResponse):
+    """A part of the object, or perhaps all of it: a 200 with Content-Range, or a 206 without the complete length.
+
+    The same request without Range has no such doubt.
+    """
 
 
 class OriginCircuitOpen(OriginUnavailable):

@@ -1137,3 +1137,19 @@ async def test_a_head_without_a_length(content: bytes) -> None:
         assert [head.method for head in server.heads] == ["HEAD", "GET"]
         assert len(server.connections) == 1
         assert origin.free_slots == 64
+
+
+async def test_a_part_without_the_size() -> None:
+    """RFC 9110 section 14.4: a 206 may leave out the complete length. A GET without Range has it."""
+
+    async def script(connection: RawConnection, head: Head) -> None:
+        if head.method == "HEAD":
+            await connection.send(bare("200 OK"))
+        elif "range" in head.headers:
+            await connection.send(partial(Content_Range="bytes 0-9/*"))
+        else:
+            await connection.send(response("200 OK", CONTENT, ETag=ETAG))
+
+    async with origin_of(script) as (origin, _):
+        assert await fetch(origin) == CONTENT[:10]
+        assert await origin.head(KEY) == Metadata(ETAG, len(CONTENT))

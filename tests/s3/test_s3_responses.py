@@ -1,8 +1,6 @@
 """S3's response headers as values, and the responses that are refused."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,7 +11,7 @@ from bucketfront.errors import InvalidOriginResponse, ObjectChanged, RangeUnsati
 from bucketfront.http.metadata import Metadata
 from bucketfront.http.ranges import FromTo, Span, Suffix
 from bucketfront.http.response_fields import ResponseFields
-from bucketfront.s3 import client, responses
+from bucketfront.s3 import responses
 from bucketfront.s3.responses import check_done, check_version, is_chunked, size_sent, span_sent
 
 ETAG = '"d41d8cd98f00b204e9800998ecf8427e"'
@@ -343,21 +341,6 @@ def test_headers_of_a_304() -> None:
         "Wed, 21 Oct 2015 07:28:00 GMT", 5, (("Cache-Control", "no-cache"), ("Expires", "0"))
     )
     assert not_modified({"etag": ETAG, "last-modified": "", "age": "-5"}) == NotModified()
-
-
-@pytest.mark.parametrize(
-    "said", ["Wed, 25 Nov 2026 08:30:00 GMT", "2026-11-25T08:30:00Z", "Wednesday, 25-Nov-26 08:30:00 GMT", 1795595400]
-)
-def test_dates_that_botocore_reads(said: Any) -> None:
-    """S3's headers, and the dates that credential services send."""
-    assert client._timestamp(said) == datetime(2026, 11, 25, 8, 30, tzinfo=UTC)
-
-
-def test_invalid_dates() -> None:
-    """An invalid date is a ValueError, which the client handles, also if it looks like that of a header."""
-    for said in ("yesterday", "some day GMT"):
-        with pytest.raises(ValueError, match="timestamp"):
-            client._timestamp(said)
 
 
 @pytest.mark.parametrize("content_range", ["bytes 0-9/100", "bytes 0-99/100", "bytes */100", "nonsense", ""])

@@ -13,21 +13,19 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
-from datetime import datetime
-from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession
 from botocore import UNSIGNED
-from botocore.utils import parse_timestamp
 
 from bucketfront import __version__
 from bucketfront.cache import NotModified, OriginResponse, boottime
 from bucketfront.config.origin_settings import OriginSettings, ProfileCredentials
 from bucketfront.errors import (
     AccessDenied,
+    AmbiguousPart,
     InvalidOriginResponse,
     NoSuchBucket,
     ObjectChanged,
@@ -40,7 +38,6 @@ from bucketfront.errors import (
     OriginThrottled,
     OriginTimeout,
     OriginUnavailable,
-    PartWithoutStatus,
     RangeUnsatisfiable,
 )
 from bucketfront.http.metadata import Metadata
@@ -146,8 +143,6 @@ class S3Origin:
         named = settings.credentials
         session = AioSession(profile=named.profile if isinstance(named, ProfileCredentials) else None)
         session.register_component("credential_provider", self.credentials)
-        # Of botocore's time for a GET, a fifth goes into parsing Last-Modified and building its own User-Agent.
-        session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_timestamp)
         return session.create_client(
             "s3",
             endpoint_url=self._endpoint_url,
@@ -183,7 +178,7 @@ class S3Origin:
         async def attempt() -> OriginResponse:
             try:
                 return await self._get_once(what, key, part, if_match, if_none_match)
-            except PartWithoutStatus:
+            except AmbiguousPart:
                 response = await self._get_once(what, key, None, if_match, if_none_match)
                 return _cut(what, response, part)
 
@@ -271,7 +266,10 @@ class S3Origin:
     async def _metadata_by_get(self, key: ObjectKey, of_head: ResponseFields) -> Metadata:
         """Return the metadata that the GET of one byte has, for a HEAD whose response has no size."""
         try:
-            response = await self._get_once(f"GET {key}", key, FromTo(0, 1))
+            try:
+                response = await self._get_once(f"GET {key}", key, FromTo(0, 1))
+            except AmbiguousPart:
+                response = await self._get_once(f"GET {key}", key, None)
         except RangeUnsatisfiable:
             return responses.metadata(of_head, 0, key.version, is_whole=True)
         try:
@@ -464,18 +462,6 @@ class _HeldConnection:
 
     def _release(self) -> None:
         self._origin.release_slot(self._key)
-
-
-def _timestamp(value: Any) -> datetime:
-    """Parse a date for botocore, whose own parser takes 0.1 ms because it accepts every form of a date.
-
-    S3's headers have the form of RFC 9110 section 5.6.7. Times in credentials have other forms, numbers among them.
-    """
-    if isinstance(value, str) and value.endswith(" GMT"):
-        with suppress(ValueError):
-            return parsedate_to_datetime(value)
-    found: datetime = parse_timestamp(value)
-    return found
 
 
 def _before_call(params: dict[str, Any], context: dict[str, Any], **_: Any) -> None:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 
 from bucketfront.cache import NotModified
-from bucketfront.errors import InvalidOriginResponse, ObjectChanged, PartWithoutStatus, RangeIgnored, RangeUnsatisfiable
+from bucketfront.errors import AmbiguousPart, InvalidOriginResponse, ObjectChanged, RangeIgnored, RangeUnsatisfiable
 from bucketfront.http import etags
 from bucketfront.http.grammar import Headers
 from bucketfront.http.metadata import OBJECT_HEADERS, USER_METADATA_PREFIX, Metadata
@@ -20,6 +20,7 @@ _CHECKSUMS = {"crc32": 4, "crc32c": 4, "crc64nvme": 8, "sha1": 20, "sha256": 32}
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19})")
 # A 206 of an empty object: MinIO sends `bytes 0--1/0` for a suffix, and s3rver `bytes 0-0/0` for every range.
 _RANGE_OF_NOTHING = re.compile(r"bytes [0-9]+--?[0-9]+/0")
+_SIZE_UNKNOWN = re.compile(r"bytes [0-9]{1,19}-[0-9]{1,19}/\*")  # RFC 9110 section 14.4
 _UNSATISFIED_RANGE = re.compile(r"bytes \*/([0-9]{1,19})")
 
 # S3 API: the operations that read no object respond with 200 or 204, and some S3-alikes with 201. A 202 is no success
@@ -163,9 +164,12 @@ def span_sent(
         if isinstance(part, FromTo) and part.start > 0:
             raise RangeIgnored(f"the origin ignored a Range that begins at {part.start}")
         return Span(0, length), length
-    if status == 206 and _RANGE_OF_NOTHING.fullmatch(headers.get("content-range", "")):
+    content_range = headers.get("content-range", "")
+    if status == 206 and _RANGE_OF_NOTHING.fullmatch(content_range):
         raise RangeUnsatisfiable("the object is empty")
-    found = _CONTENT_RANGE.fullmatch(headers.get("content-range", ""))
+    if status == 206 and _SIZE_UNKNOWN.fullmatch(content_range):
+        raise AmbiguousPart(f"the origin sent Content-Range {content_range!r}, without the size")
+    found = _CONTENT_RANGE.fullmatch(content_range)
     if status != 206 or found is None:
         raise InvalidOriginResponse(f"the origin answered {status} with Content-Range {headers.get('content-range')!r}")
     if headers.get("content-type", "").partition(";")[0].strip().lower() == "multipart/byteranges":
@@ -202,7 +206,7 @@ def _check_no_content_range(status: int, headers: Mapping[str, str]) -> None:
     # RFC 9110 section 14.4: Content-Range describes the body of a 206 or the size in a 416. Some S3-alikes send a part
     # with Content-Range and the status 200, so the length is that of the part and not that of the object.
     if "content-range" in headers:
-        raise PartWithoutStatus(f"the origin answered {status} with Content-Range {headers['content-range'][:80]!r}")
+        raise AmbiguousPart(f"the origin answered {status} with Content-Range {headers['content-range'][:80]!r}")
 
 
 def is_unsatisfiable(headers: Mapping[str, str], part: Requested | None) -> bool:
