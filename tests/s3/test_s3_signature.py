@@ -29,6 +29,7 @@ KEY = ObjectKey("bucket", "o")
 OLD, NEW = ("AKIDOLD", "old-secret-4711"), ("AKIDNEW", "new-secret-4712")
 CONTENT = object_bytes(10)
 ETAG = '"d41d8cd98f00b204e9800998ecf8427e"'
+PUT: tuple[str, str, dict[str, Any]] = ("PUT o", "put_object", {"Bucket": "bucket", "Key": "o"})
 OTHER_REFUSALS = ("AccessDenied", "AllAccessDisabled", "InvalidObjectState")
 REFUSALS = (
     (403, "InvalidAccessKeyId"),
@@ -234,11 +235,26 @@ async def test_a_streamed_body_is_not_sent_again(keys: Keys) -> None:
 
     async with origin_of(judging, keys.settings()) as origin:
         keys.write(NEW)
-        params = {"Bucket": "bucket", "Key": "o"}
         with pytest.raises(OriginError):
-            await send(origin, "PUT o", "put_object", params, body(), len(CONTENT), HANG_S)
-        await send(origin, "PUT o", "put_object", params, body(), len(CONTENT), HANG_S)
+            await send(origin, *PUT, body, len(CONTENT), HANG_S, is_repeatable=False)
+        await send(origin, *PUT, body, len(CONTENT), HANG_S, is_repeatable=False)
     assert judging.requests == [("PUT", 400), ("PUT", 200)]
+
+
+async def test_a_body_that_can_begin_anew(keys: Keys) -> None:
+    """I35: a refused write whose body waits in a file is sent again, with all of its bytes."""
+    judging = JudgingOrigin(accepting(NEW[0], (400, "ExpiredToken")))
+    sent = []
+
+    async def body() -> AsyncIterator[bytes]:
+        sent.append(CONTENT)
+        yield CONTENT
+
+    async with origin_of(judging, keys.settings()) as origin:
+        keys.write(NEW)
+        await send(origin, *PUT, body, len(CONTENT), HANG_S, is_repeatable=True)
+    assert judging.requests == [("PUT", 400), ("PUT", 200)]
+    assert sent == [CONTENT] * 2
 
 
 # --- the clock -----------------------------------------------------------------------------------------------

@@ -4,8 +4,8 @@ A refusal may be our own fault, and cured: the credentials were rotated, or the 
 signed anew and sent once more. The client's retries, their budget and the circuit breaker do not see that.
 
 Both are hooks of the SDK, so that they hold for each call of a client: `needs-retry` decides on the second sending, and
-`choose-signer` on the class that signs. A request with a streamed body is not sent again, because the body is consumed.
-The cure is there for the next one.
+`choose-signer` on the class that signs. A request with a streamed body is sent again only if the body can begin anew.
+Otherwise the cure is there for the next request.
 """
 
 import time
@@ -90,7 +90,7 @@ class Signature:
         is_cured = self._corrected(context, signed, response, is_named=fault is Fault.CLOCK) or (
             fault is Fault.CREDENTIALS and await self._credentials.replaced(signed.credentials)
         )
-        return 0 if is_cured and isinstance(request_dict["body"], bytes | bytearray | None) else None
+        return 0 if is_cured and _is_repeatable(request_dict["body"]) else None
 
     def _corrected(self, context: dict[str, Any], signed: _Signed, response: Any, *, is_named: bool) -> bool:
         """Return whether the clock, corrected by the response's Date, gives another time than the one signed."""
@@ -101,6 +101,10 @@ class Signature:
         is_other = self._clock.correct(date, signed.at, is_named=is_named)
         context[_GUESSED] = not is_named and self._clock.corrections != before
         return is_other
+
+
+def _is_repeatable(body: Any) -> bool:
+    return isinstance(body, bytes | bytearray | None) or bool(getattr(body, "is_repeatable", False))
 
 
 def _choose_signer(context: dict[str, Any], **_: Any) -> str | None:

@@ -191,8 +191,16 @@ class Multipart:
             try:
                 await self._origin.wait_for_turn(self.key.bucket)
                 async with self._origin.upload_slots.slot(self._progress_timeout):
-                    body = chunks()
-                    response = await send(self._origin, what, "upload_part", params, body, size, self._progress_timeout)
+                    response = await send(
+                        self._origin,
+                        what,
+                        "upload_part",
+                        params,
+                        chunks,
+                        size,
+                        self._progress_timeout,
+                        is_repeatable=attempts > 1,
+                    )
                 self._origin.parts += 1
                 return PartSent(number, str(response["ETag"]), size)
             except OriginUnavailable as error:

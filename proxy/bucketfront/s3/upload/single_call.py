@@ -1,7 +1,7 @@
 """One body to S3 in one call, while it comes: PutObject and UploadPart."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from bucketfront.errors import OriginError, OriginUnavailable
@@ -11,11 +11,21 @@ from bucketfront.s3.upload.upload_slots import UploadSlots
 
 
 class _StreamedBody:
-    """A body that botocore treats as a file, because it has `read`, and aiohttp as an async iterable."""
+    """A body that botocore treats as a file, because it has `read`, and aiohttp as an async iterable.
+
+    `is_repeatable` means that each call of `chunks` yields the body from its begin. `Signature` reads it.
+    """
 
     def __init__(
-        self, chunks: AsyncIterator[bytes], slots: UploadSlots, deadline: asyncio.Timeout, progress_timeout: float
+        self,
+        chunks: Callable[[], AsyncIterator[bytes]],
+        slots: UploadSlots,
+        deadline: asyncio.Timeout,
+        progress_timeout: float,
+        *,
+        is_repeatable: bool,
     ) -> None:
+        self.is_repeatable = is_repeatable
         self._chunks = chunks
         self._slots = slots
         self._deadline = deadline
@@ -24,8 +34,13 @@ class _StreamedBody:
     def read(self) -> bytes:
         raise AssertionError("botocore read a streamed body: is payload signing on?")
 
+    def seek(self, offset: int) -> None:
+        """Do nothing. botocore calls this before it sends a request again, and each iteration begins anew."""
+        assert self.is_repeatable
+        assert offset == 0
+
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for chunk in self._chunks:
+        async for chunk in self._chunks():
             # Each chunk that S3 accepts moves the deadline: a stalled upload ends, and a slow one does not
             # (docs/invariants.md#deadlines-everywhere).
             self._deadline.reschedule(asyncio.get_running_loop().time() + self._progress_timeout)
@@ -38,12 +53,16 @@ async def send(
     what: str,
     operation: str,
     params: dict[str, Any],
-    chunks: AsyncIterator[bytes],
+    chunks: Callable[[], AsyncIterator[bytes]],
     size: int,
     progress_timeout: float,
+    *,
+    is_repeatable: bool,
 ) -> dict[str, Any]:
     """Call `operation` with a body of `size` bytes. Return the response, which has an ETag.
 
+    `chunks` yields the body, anew with each call if `is_repeatable`. It may be called again if S3 refuses the
+    signature, so that nothing is written.
     `progress_timeout` is how many seconds may pass without progress. Raises AccessDenied, WriteRefused, OriginTimeout,
     OriginUnavailable; what `chunks` raises passes through.
     """
@@ -54,7 +73,7 @@ async def send(
         # aiohttp wraps what a body raises, but callers need the original exception.
         nonlocal failure
         try:
-            async for chunk in chunks:
+            async for chunk in chunks():
                 yield chunk
         except Exception as error:
             failure = error
@@ -63,7 +82,10 @@ async def send(
     try:
         with origin.observed(params["Bucket"]), translated(what):
             async with asyncio.timeout(progress_timeout) as deadline:
-                body = _StreamedBody(watched(), origin.upload_slots, deadline, progress_timeout) if size else b""
+                body: Any = b""
+                if size:
+                    slots = origin.upload_slots
+                    body = _StreamedBody(watched, slots, deadline, progress_timeout, is_repeatable=is_repeatable)
                 response: dict[str, Any] = await call(**params, Body=body, ContentLength=size)
     except OriginError as error:
         if failure is not None:

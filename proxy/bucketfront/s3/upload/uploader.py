@@ -103,7 +103,16 @@ class S3Uploader:
         timeout = self._progress_timeout
         await self._origin.wait_for_turn(key.bucket)
         async with self._origin.upload_slots.slot(timeout):
-            response = await send(self._origin, f"PUT {key}", "put_object", params, part.chunks(), part.size, timeout)
+            response = await send(
+                self._origin,
+                f"PUT {key}",
+                "put_object",
+                params,
+                part.chunks,
+                part.size,
+                timeout,
+                is_repeatable=part.is_spooled,
+            )
         return Written(str(response["ETag"]))
 
     async def _multipart(
