@@ -378,3 +378,14 @@ async def test_cors(start: StartProxy, s3: S3) -> None:
         assert response.headers["Access-Control-Allow-Origin"] == "https://app.test"
         assert response.headers["Vary"] == "Origin"
         assert "Access-Control-Allow-Origin" not in (await proxy.get(target, Origin="https://evil.test")).headers
+
+
+async def test_an_object_that_is_a_response_of_several_parts(proxy: Proxy, s3: S3) -> None:
+    """An object of the type `multipart/byteranges` is served as any other, whole and by range (I1)."""
+    body, kind = pattern(3 * BLOCK), "multipart/byteranges; boundary=x"
+    s3.put("x", body, ContentType=kind)
+    part = await proxy.get("/x", Range="bytes=5-99")
+    assert (part.status, part.headers["Content-Type"], part.body) == (206, kind, body[5:100])
+    assert part.headers["Content-Range"] == f"bytes 5-99/{len(body)}"
+    whole = await proxy.get("/x")
+    assert (whole.status, whole.headers["Content-Type"], whole.body) == (200, kind, body)

@@ -1,5 +1,6 @@
 """Origins whose ETags cannot tell versions apart: absent, empty, constant, weak or without quotes."""
 
+import errno
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from proxy_under_test import BLOCK, PART, WallClock, pattern, settings_of
 from wire import Response, fetch
 
 from bucketfront.app import App
+from bucketfront.cache.storage import file_storage
 
 OLD, NEW = "Wed, 21 Oct 2015 07:28:00 GMT", "Thu, 22 Oct 2015 07:28:00 GMT"
 
@@ -132,3 +134,24 @@ async def test_a_weak_etag_is_never_joined(tmp_path: Path, part: str | None, is_
         got = await shelf.get()
         assert (got.status, got.body) == (200, body)
         assert set(shelf.gets[1:]) == {"bytes=0-"}
+
+
+@pytest.mark.parametrize("etag", [None, 'W/"weak"', '"strong"'])
+@pytest.mark.parametrize("broken", ["_create", "_write"])
+async def test_a_range_while_the_disk_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, etag: str | None, broken: str
+) -> None:
+    """I1, I16: a failing disk fails no range. Without a strong ETag it is cut out of one response with all bytes."""
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "as the test says")
+
+    body = pattern(3 * PART + 5)
+    async with shelf_of(tmp_path, body, etag) as (shelf, _):
+        monkeypatch.setattr(file_storage if broken == "_write" else file_storage.FileStorage, broken, fail)
+        for start, stop in ((0, 9), (BLOCK + 1, 2 * PART), (len(body) - 1, len(body)), (0, len(body))):
+            got = await shelf.get(f"bytes={start}-{stop - 1}")
+            assert (got.status, got.is_complete) == (206, True)
+            assert got.body == body[start:stop]
+        assert (await shelf.get("bytes=-7")).body == body[-7:]
+        assert (await shelf.get()).body == body

@@ -130,13 +130,18 @@ class Reader:
         assert self._entry.file is not None
         return await self._context.fetch_context.store.read(self._entry.file, span)
 
-    def stream(self, span: Span) -> AsyncGenerator[bytes, None]:
-        """Return these bytes straight from the origin. Close the generator when done."""
+    def stream(self, span: Span, *, continues: bool = False) -> AsyncGenerator[bytes, None]:
+        """Return these bytes straight from the origin. Close the generator when done.
+
+        `continues`: other bytes of the object were sent before, so these must be of the same version.
+        """
         self._context.counters.passthroughs += 1
         if self.status.hit:
             self.status = CacheStatus(Forward.MISS, ttl=self.status.ttl)
             self._awaits_status = True
-        return passthrough.stream(self._entry, span, self._context.fetch_context, self._note_status)
+        return passthrough.stream(
+            self._entry, span, self._context.fetch_context, self._note_status, continues=continues
+        )
 
     def close(self) -> None:
         """Leave the fill and unpin the entry. A second call does nothing."""

@@ -113,7 +113,8 @@ class Sender:
                 await self._send_file(span, outlet, body)
                 return
             except StoreError:
-                self._chunks = self._reader.stream(Span(span.start + self.sent - before, span.stop))
+                rest = Span(span.start + self.sent - before, span.stop)
+                self._chunks = self._reader.stream(rest, continues=self.sent > 0)
         await self._send_chunks(body, self._chunks)
         await self._chunks.aclose()
         self._chunks = None
