@@ -42,7 +42,9 @@ def row(
     number: int, key: ObjectKey = KEY, *, charged: int = 4096, at: float = 1.0, epoch: int = 0, etag: str = '"1"'
 ) -> Row:
     headers = (("Content-Type", "video/mp4"), ("x-amz-meta-ü", "ü\r"))
-    metadata = Metadata(etag, 12345, "Tue, 15 Nov 1994 08:12:31 GMT", headers, age=7)
+    metadata = Metadata(
+        etag, 12345, "Tue, 15 Nov 1994 08:12:31 GMT", headers, age=7, date="Wed, 16 Nov 1994 08:12:31 GMT"
+    )
     return Row(number, key, f"{number:026d}", metadata, at, at + 1, at + 2, charged, epoch)
 
 
@@ -55,7 +57,7 @@ def flush(index: Index, changes: Changes) -> None:
 def test_what_is_known_of_the_bytes_comes_back(
     tmp_path: Path, checksum: tuple[str, str] | None, has_opaque_etag: bool
 ) -> None:
-    """S3's checksum, and whether the ETag is an MD5, are the same after a restart (I15)."""
+    """S3's checksum, whether the ETag is an MD5, and the response's Date are the same after a restart (I7, I15)."""
     with running(tmp_path) as index:
         entry = row(index.new_id(), etag='"d41d8cd98f00b204e9800998ecf8427e"')
         told = dataclasses.replace(entry.metadata, checksum=checksum, has_opaque_etag=has_opaque_etag)
@@ -64,6 +66,7 @@ def test_what_is_known_of_the_bytes_comes_back(
         found = index.load(KEY)
         assert found is not None
         assert found.metadata == told
+        assert found.metadata.date == told.date
         assert (found.metadata.content_md5 is None) == has_opaque_etag
 
 

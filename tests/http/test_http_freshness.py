@@ -55,6 +55,28 @@ def test_ttl(cache_control: str | None, expires: str | None, age: int, ttl: floa
 
 
 @pytest.mark.parametrize(
+    ("date", "age", "ttl"),
+    [
+        pytest.param(0, 0, 3600, id="the clocks agree"),
+        pytest.param(-100, 0, 3600, id="4.2.3: what comes late is as old as its Date"),
+        pytest.param(-100, 100, 3600, id="4.2.3: Age and Date agree"),
+        pytest.param(-100, 300, 3400, id="4.2.3: a larger Age counts"),
+        pytest.param(100, 0, 3500, id="4.2.1: Expires minus Date, with a fast clock"),
+        pytest.param(100, 300, 3200, id="4.2.3: and with Age"),
+        pytest.param(3600, 0, 0, id="4.2.1: Expires is the Date"),
+        pytest.param(4000, 0, 0, id="4.2.1: Expires is before the Date"),
+        pytest.param(None, 300, 3600, id="no Date"),
+    ],
+)
+def test_expires_counts_by_the_clock_of_the_origin(date: int | None, age: int, ttl: float) -> None:
+    """I7: Expires minus Date is the lifetime, so an origin with another clock makes nothing fresh for longer."""
+    metadata = Metadata(
+        '"v1"', 1, headers=(("Expires", IN_AN_HOUR),), age=age, date=None if date is None else dates.format(NOW + date)
+    )
+    assert policy(metadata, DEFAULTS, NOW).ttl == ttl
+
+
+@pytest.mark.parametrize(
     ("cache_control", "while_revalidate", "if_error", "outage", "must_revalidate"),
     [
         pytest.param(None, SWR, SIE, OUTAGE, False, id="the configured windows"),

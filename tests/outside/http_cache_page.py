@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import http_cache_suite
-from http_cache_suite import CHOICES, FETCH, NOT_OF_S3, OPEN, PACKAGE, Case, reason
+from http_cache_suite import CHOICES, FETCH, NOT_OF_S3, PACKAGE, Case, reason
 from http_caches import CACHES, version
 
 PAGE = http_cache_suite.HERE.parents[1] / "docs" / "http.md"
@@ -45,7 +45,7 @@ def not_passed(results: dict[str, list[Case]]) -> list[str]:
         if case.failure is not None:
             passed = ["not passed" if by_id[name][case.id].failure else "passed" for name in others]
             chosen = reason(case, CHOICES)
-            why = f"choice: {chosen}" if chosen else f"open: {reason(case, OPEN) or case.failure}"
+            why = f"choice: {chosen}" if chosen else f"open: {reason(case) or case.failure}"
             lines.append(f"| `{case.id}` ({case.kind}) | " + " | ".join((*passed, why)) + " |")
     return lines
 

@@ -144,6 +144,13 @@ def test_any_other_response_is_refused(numbers: tuple[int, int, int, int], start
         assert span.length == declared
 
 
+def test_fields_of_the_connection_are_not_the_objects() -> None:
+    """RFC 9110 section 7.6.1: Connection names fields of the connection, and they are not stored with the object."""
+    headers = {"etag": ETAG, "x-amz-meta-a": "1", "x-amz-meta-b": "2", "content-language": "de"}
+    headers["connection"] = "x, X-Amz-Meta-A ,content-language"
+    assert metadata(headers, 5).headers == (("x-amz-meta-b", "2"),)
+
+
 @pytest.mark.parametrize("etag", [ETAG, '"x-2"', 'W/"weak"'])
 def test_etags_pass_as_sent(etag: str) -> None:
     """RFC 9110 section 8.8.3: an entity-tag is opaque, and its quotes and its weakness are part of it."""

@@ -3,7 +3,7 @@
 `s3/client.py` implements it for S3. The tests have other implementations, and one conformance suite checks all.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from bucketfront.http.grammar import Headers
@@ -44,13 +44,14 @@ class OriginResponse:
 class NotModified:
     """A 304: the object still has the bytes named in `if_none_match`. Its metadata may have changed.
 
-    S3 keeps the ETag of an object that is copied onto itself with other metadata. `last_modified` and `headers` are
-    those of `Metadata`, as far as the 304 has them. `age` is in seconds.
+    S3 keeps the ETag of an object that is copied onto itself with other metadata. `last_modified`, `headers` and `date`
+    are those of `Metadata`, as far as the 304 has them. `age` is in seconds.
     """
 
     last_modified: str | None = None
     age: int = 0
     headers: Headers = ()
+    date: str | None = field(default=None, compare=False)
 
 
 class Origin(Protocol):

@@ -64,8 +64,8 @@ def policy(
     is not stored either. With `immutable` the key names one S3 version (`versionId`), whose bytes and metadata never
     change. It stays fresh unless it has no-store or private.
 
-    The origin's Date is not stored. RFC 9110 section 6.6.1 lets a recipient replace a missing Date by the time of
-    receipt, which is `now`. So the lifetime of RFC 9111 section 4.2.1, Expires minus Date, is Expires minus `now`.
+    The lifetime of RFC 9111 section 4.2.1 is Expires minus Date, both by the origin's clock. So a difference between
+    the clocks does not matter.
     """
     targeted = _targeted(metadata)
     control = cache_control.parse(metadata.header("Cache-Control")) if targeted is None else targeted
@@ -88,7 +88,7 @@ def policy(
     elif control.no_cache:
         ttl = 0.0
     else:
-        ttl = _ttl(control, expires, metadata.age, defaults.ttl, now)
+        ttl = _ttl(control, expires, metadata, defaults.ttl, now)
     # An object that declares a lifetime of 0 wants a revalidation for each request, not a minute later.
     has_zero_lifetime = not ttl and any(own is not None for own in (control.s_maxage, control.max_age, expires))
     revalidating = 0.0 if has_zero_lifetime else defaults.stale_while_revalidate
@@ -110,7 +110,7 @@ def _targeted(metadata: Metadata) -> CacheControl | None:
     return None
 
 
-def _ttl(control: CacheControl, expires: str | None, age: int, default: float, now: float) -> float:
+def _ttl(control: CacheControl, expires: str | None, metadata: Metadata, default: float, now: float) -> float:
     """Return the lifetime less the age (RFC 9111 sections 4.2.1 and 4.2.3)."""
     lifetime: float
     if control.s_maxage is not None:
@@ -118,10 +118,15 @@ def _ttl(control: CacheControl, expires: str | None, age: int, default: float, n
     elif control.max_age is not None:
         lifetime = control.max_age
     elif expires is not None:
-        # A point in time, unlike a lifetime, needs no correction for Age. An invalid date, "0" above all, is in the
-        # past (section 5.3).
-        end = dates.parse(expires, now)
-        return 0.0 if end is None else min(max(0.0, end - now), float(MAX_SECONDS))
+        # An invalid date, "0" above all, is in the past (section 5.3).
+        end, date = dates.parse(expires, now), dates.parse(metadata.date or "", now)
+        if end is None:
+            return 0.0
+        # By the origin's clock: a Date in the past is the age at least (section 4.2.3). Without a Date, the response
+        # counts as generated such that its Age is right.
+        age = float(metadata.age) if date is None else max(0.0, now - date, metadata.age)
+        began = now - age if date is None else date
+        return min(max(0.0, end - began - age), float(MAX_SECONDS))
     else:
         lifetime = default
-    return max(0.0, float(lifetime) - age)
+    return max(0.0, float(lifetime) - metadata.age)

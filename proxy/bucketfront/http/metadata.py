@@ -1,7 +1,7 @@
 """Hold the metadata of one version, all of it from one response (docs/invariants.md#one-source-of-metadata)."""
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from bucketfront.http.grammar import Headers
 from bucketfront.http.response_fields import is_text
@@ -41,6 +41,7 @@ class Metadata:
     - `version` is S3's version id. It is None if S3 sent none, or "null", because that version can be overwritten.
     - `checksum` is S3's checksum of the whole object, if the response has it: the algorithm (crc32, crc32c, crc64nvme,
       sha1, sha256) and the value in base64.
+    - `date` is the response's own `Date` as sent, or None. It describes the response and not the version.
     - `has_opaque_etag`: the object is encrypted such that its ETag is not an MD5, even if it looks like one.
     """
 
@@ -52,6 +53,7 @@ class Metadata:
     version: str | None = None
     checksum: tuple[str, str] | None = None
     has_opaque_etag: bool = False
+    date: str | None = field(default=None, compare=False)
 
     def is_version(self, other: "Metadata") -> bool:
         """Return whether both describe the same bytes.
@@ -90,7 +92,7 @@ class Metadata:
         found = None if self.has_opaque_etag else _MD5.fullmatch(self.etag)
         return None if found is None else found[1]
 
-    def renewed(self, last_modified: str | None, headers: Headers, age: int) -> "Metadata | None":
+    def renewed(self, last_modified: str | None, headers: Headers, age: int, date: str | None) -> "Metadata | None":
         """Return this metadata renewed by the fields of a 304 (RFC 9111 section 3.2).
 
         Returns None if the object was written since with the same bytes, so that all of its metadata may be new.
@@ -102,7 +104,7 @@ class Metadata:
                 return None
         sent = {name.lower(): (name, value) for name, value in headers if name.lower() in _LIFETIMES}
         kept = (header for header in self.headers if header[0].lower() not in sent)
-        return replace(self, headers=_in_order((*kept, *sent.values())), age=age)
+        return replace(self, headers=_in_order((*kept, *sent.values())), age=age, date=date)
 
     @property
     def coding(self) -> str:

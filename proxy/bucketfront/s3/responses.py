@@ -54,6 +54,7 @@ def metadata(
             headers.get("x-amz-server-side-encryption", "AES256") != "AES256"
             or "x-amz-server-side-encryption-customer-algorithm" in headers
         ),
+        date=headers.agreed("date") or None,
     )
 
 
@@ -112,7 +113,12 @@ def not_modified(
     # The origin compared the ETag, so a 304 without a version id is valid. SeaweedFS sends none.
     if "x-amz-version-id" in headers:
         _version(headers, requested_version)
-    return NotModified(headers.agreed("last-modified") or None, _age(headers), _object_headers(headers))
+    return NotModified(
+        headers.agreed("last-modified") or None,
+        _age(headers),
+        _object_headers(headers),
+        headers.agreed("date") or None,
+    )
 
 
 def _age(headers: ResponseFields) -> int:
@@ -121,9 +127,13 @@ def _age(headers: ResponseFields) -> int:
 
 
 def _object_headers(headers: ResponseFields) -> Headers:
-    """Return the object's headers in sending order. A field without a value is no header, except user metadata."""
-    known = ((name, _object_header(headers, name)) for name in OBJECT_HEADERS if name.lower() in headers)
-    user = ((name, value) for name, value in sorted(headers.items()) if name.startswith(USER_METADATA_PREFIX))
+    """Return the object's headers in sending order. A field without a value is no header, except user metadata.
+
+    Fields that Connection names are the connection's (RFC 9110 section 7.6.1).
+    """
+    own = headers.keys() - {name.strip(" \t").lower() for name in headers.get("connection", "").split(",")}
+    known = ((name, _object_header(headers, name)) for name in OBJECT_HEADERS if name.lower() in own)
+    user = ((name, headers[name]) for name in sorted(own) if name.startswith(USER_METADATA_PREFIX))
     return (*((name, value) for name, value in known if value), *user)
 
 

@@ -35,7 +35,7 @@ async def revalidate(
     etag = known.etag if known.has_validator else None
     response = await _get_or_head(origin, read_ahead, stale.key, part, etag, get=True)
     if isinstance(response, NotModified):
-        renewed = known.renewed(response.last_modified, response.headers, response.age)
+        renewed = known.renewed(response.last_modified, response.headers, response.age, response.date)
         if renewed is not None:
             return renewed, 304
         if None not in (response.last_modified, known.last_modified) and response.last_modified != known.last_modified:

@@ -141,6 +141,7 @@ def encode_row(row: Row, origin: str) -> tuple[object, ...]:
         "version": row.metadata.version,
         "checksum": row.metadata.checksum,
         "opaque_etag": row.metadata.has_opaque_etag,
+        "date": row.metadata.date,
     }
     return (
         row.id, origin, row.key.bucket, encode_key(row.key), row.file, row.metadata.etag, row.metadata.size,
@@ -170,6 +171,7 @@ def _decode_metadata(etag: str, size: int, details: dict[str, Any]) -> Metadata:
         None if checksum is None else tuple(checksum),
         # Rows of older releases do not have the field, and their ETags may be anything.
         details.get("opaque_etag", True),
+        details.get("date"),
     )
 
 
