@@ -177,7 +177,7 @@ def check(config: Path, *, as_json: bool) -> None:
     import logging
 
     loaded = _load(config, as_json=as_json)
-    for name in ("botocore", "aiobotocore", "bucketfront"):
+    for name in ("botocore", "aiobotocore"):
         logging.getLogger(name).setLevel(logging.ERROR)
     from bucketfront.checks import run_checks
 

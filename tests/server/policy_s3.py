@@ -85,21 +85,28 @@ class PolicyS3:
         return self._if("ListBucket", xml("<ListBucketResult></ListBucketResult>"))
 
     def _of_object(self, head: Head, key: str, query: Mapping[str, str]) -> bytes:
-        match head.method:
-            case "GET" | "HEAD":
-                return self._read(key, head.headers)
-            case "DELETE" if "uploadId" in query:
-                if "AbortMultipartUpload" in self.allowed:
-                    self.uploads.discard(query["uploadId"])
-                return self._if("AbortMultipartUpload", response("204 No Content"))
-            case "DELETE":
-                return self._if("DeleteObject", response("204 No Content"))
-            case "POST" if "uploads" in query:
-                if "PutObject" in self.allowed:
-                    self.uploads.add("u1")
-                return self._if("PutObject", xml(f"<{_CREATED}><UploadId>u1</UploadId></{_CREATED}>"))
-            case _:
-                return self._write(key, head.headers)
+        if "uploads" in query or "uploadId" in query:
+            return self._of_upload(head, key, query)
+        if head.method in ("GET", "HEAD"):
+            return self._read(key, head.headers)
+        if head.method == "DELETE":
+            if "DeleteObject" in self.allowed:
+                self.objects.discard(key)
+            return self._if("DeleteObject", response("204 No Content"))
+        return self._write(key, head.headers)
+
+    def _of_upload(self, head: Head, key: str, query: Mapping[str, str]) -> bytes:
+        if head.method == "DELETE":
+            if "AbortMultipartUpload" in self.allowed:
+                self.uploads.discard(query["uploadId"])
+            return self._if("AbortMultipartUpload", response("204 No Content"))
+        if head.method == "PUT":
+            return self._if("PutObject", response("200 OK", ETag=ETAG))
+        if "uploadId" in query:
+            return self._complete(key, query["uploadId"], head.headers)
+        if "PutObject" in self.allowed:
+            self.uploads.add("u1")
+        return self._if("PutObject", xml(f"<{_CREATED}><UploadId>u1</UploadId></{_CREATED}>"))
 
     def _read(self, key: str, headers: Mapping[str, str]) -> bytes:
         if "GetObject" not in self.allowed:
@@ -129,6 +136,13 @@ class PolicyS3:
             return failure("412 Precondition Failed", "PreconditionFailed")
         self.objects.add(key)
         return response("200 OK", ETag=ETAG)
+
+    def _complete(self, key: str, upload: str, headers: Mapping[str, str]) -> bytes:
+        written = self._write(key, headers)
+        if not written.startswith(b"HTTP/1.1 200"):
+            return written
+        self.uploads.discard(upload)
+        return xml(f"<CompleteMultipartUploadResult><ETag>{ETAG}</ETag></CompleteMultipartUploadResult>")
 
     def _if(self, action: str, answer: bytes) -> bytes:
         return answer if action in self.allowed else self._denied(action)

@@ -315,6 +315,22 @@ SITUATIONS = [
         warned="writes",
         methods=("GET", "PUT"),
     ),
+    Situation("write_once", prepare=taking("PUT", "DELETE", write_once=True), methods=("GET", "PUT", "DELETE")),
+    Situation(
+        "write_once where conditions are ignored",
+        s3_of(conditional=False),
+        taking("PUT", "DELETE", write_once=True),
+        subject="conditions",
+        words=("501", "write_once"),
+        methods=("GET", "PUT"),
+    ),
+    Situation(
+        "writes where conditions are ignored",
+        s3_of(conditional=False),
+        taking("PUT", "DELETE"),
+        warned="conditions",
+        methods=("GET", "PUT", "DELETE"),
+    ),
     Situation("deletes", prepare=taking("DELETE"), methods=("GET", "DELETE")),
     Situation(
         "deletes in a bucket with versions",

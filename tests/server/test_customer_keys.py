@@ -29,3 +29,19 @@ async def test_an_object_with_a_key_of_its_owner(start: StartProxy, s3: S3, meth
     assert method == "HEAD" or b"SSE-C" in found.body
     assert proxy.log[-1]["fault"] == "ObjectEncrypted"
     assert (await proxy.get("/x")).body == b"data"
+
+
+@pytest.mark.parametrize("fast_path", [True, False])
+@pytest.mark.parametrize("prefix", ["x-amz-server-side-encryption-customer-", "X-Amz-Server-Side-Encryption-Customer-"])
+async def test_a_read_with_a_key(start: StartProxy, s3: S3, prefix: str, fast_path: bool) -> None:
+    """A read with a key of SSE-C gets 501 with the reason, whether the object is cached or not."""
+    s3.put("x", b"data")
+    proxy = await start(server={"fast_path": fast_path})
+    for _ in range(2):
+        for name in ("algorithm", "key", "key-MD5"):
+            for method in ("GET", "HEAD"):
+                found = await proxy.request(method, "/x", {f"{prefix}{name}": "AES256"})
+                assert found.status == 501
+                assert method == "HEAD" or b"SSE-C" in found.body
+        plain = {"x-amz-server-side-encryption": "AES256", "X-Forwarded-For": "1.2.3.4"}
+        assert (await proxy.request("GET", "/x", plain)).body == b"data"

@@ -5,10 +5,11 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 
-from bucketfront.checks.result import CheckResult, failed, fine, warning
+from bucketfront.checks.result import CheckResult, Verdict, failed, fine, warning
 from bucketfront.config.mount_settings import MountSettings
 from bucketfront.config.settings import Settings
 from bucketfront.errors import AccessDenied, NoSuchBucket, OriginError
+from bucketfront.http.write_head import NoSuchWrite, WriteHead
 from bucketfront.keys import ObjectKey
 from bucketfront.s3.breaker import Breaker
 from bucketfront.s3.bucket_probe import (
@@ -21,6 +22,7 @@ from bucketfront.s3.bucket_probe import (
     probe_read,
 )
 from bucketfront.s3.client import S3Origin
+from bucketfront.s3.upload.conditions import WriteStep, keeps_conditions, require
 
 _CHECK_ENDPOINT = "Check origin.endpoint_url"
 _ACCESS = {
@@ -45,6 +47,7 @@ class Target:
     reads: bool
     writes: bool
     deletes: bool
+    is_write_once: bool
     documents: tuple[str, ...]
 
     @property
@@ -61,10 +64,15 @@ async def check_buckets(settings: Settings, origin: S3Origin) -> AsyncIterator[C
         yield result
         if not result.is_fine or result.message == WILL_BE_MADE:
             continue
-        if target.writes:
-            yield await _writes(origin, target)
-        if target.deletes:
-            yield await _deletes(origin, target)
+        writes = await _writes(origin, target) if target.writes else None
+        deletes = await _deletes(origin, target) if target.deletes else None
+        results = [result for result in (writes, deletes) if result is not None]
+        # A server that ignores a condition stores an object, which has to be deleted again.
+        may_store = deletes is not None and deletes.verdict is Verdict.FINE
+        if writes is not None and writes.is_fine and (target.is_write_once or may_store):
+            results.append(await _conditions(origin, target))
+        for result in results:
+            yield result
     if skew := origin.signing_clock.skew:
         yield warning("clock", f"{_clock(-skew)}, and requests are signed with the origin's time: set the clock (NTP)")
 
@@ -85,6 +93,7 @@ def _targets(settings: Settings) -> Iterator[Target]:
             reads="GET" in methods,
             writes=bool(methods & _WRITES) or any(mount.path == upload_path for mount in mounts),
             deletes="DELETE" in methods,
+            is_write_once=any(mount.write_once for mount in mounts),
             documents=tuple(dict.fromkeys(names)),
         )
 
@@ -130,6 +139,26 @@ async def _writes(origin: S3Origin, target: Target) -> CheckResult:
         left = f"uploads that fail stay at S3, as now an empty one of {upload.key}"
         return warning(subject, f"{_denied(error, 's3:AbortMultipartUpload')}; {left}", name)
     return fine(subject, "s3:PutObject and s3:AbortMultipartUpload are allowed", name)
+
+
+async def _conditions(origin: S3Origin, target: Target) -> CheckResult:
+    """Try writes whose condition is false, which S3 must refuse. At AWS's own endpoints it is known that it does."""
+    subject, name = "conditions", target.name
+    try:
+        if target.is_write_once:
+            for step in WriteStep:
+                await require(origin, ObjectKey(target.bucket, target.prefix), WriteHead(only_if_absent=True), step)
+        is_kept = await keeps_conditions(origin, target.bucket, target.prefix)
+    except NoSuchWrite as error:
+        cure = "write_once refuses uploads with 501: leave it out, or use another S3"
+        return failed(subject, f"{error}, so that {cure}", name)
+    except OriginError as error:
+        return failed(subject, _denied(error, "s3:PutObject"), name)
+    if is_kept:
+        return fine(subject, "If-Match and If-None-Match of writes are kept", name)
+    return warning(
+        subject, "the origin does not keep If-Match or If-None-Match of each write, so that such writes get 501", name
+    )
 
 
 async def _deletes(origin: S3Origin, target: Target) -> CheckResult:

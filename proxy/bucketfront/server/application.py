@@ -26,6 +26,11 @@ from bucketfront.server.telemetry.access_log import CLIENT_CLOSED_REQUEST
 from bucketfront.server.telemetry.exchange import Exchange
 from bucketfront.server.telemetry.telemetry import Telemetry
 
+# S3 API, GetObject: a request with a key has all three.
+_CUSTOMER_KEY_FIELDS = tuple(
+    f"x-amz-server-side-encryption-customer-{name}" for name in ("algorithm", "key", "key-md5")
+)
+
 log = logging.getLogger(__name__)
 
 
@@ -98,6 +103,8 @@ class Application:
         framing.check(request)
         if request.method == "OPTIONS":
             return self._options(exchange)
+        if request.method in ("GET", "HEAD"):
+            _refuse_customer_keys(request)
         if self._tus is not None and tus_fields.is_tus_request(request.method, request.headers):
             method = tus_fields.method_of(request.method, request.headers)
             upload = self._router.tus(method, request.raw_path)
@@ -136,6 +143,15 @@ class Application:
         headers.extend(self._cors.preflight(request.headers, methods, further_fields))
         headers[hdrs.ALLOW] = ", ".join(methods)
         return web.Response(status=204, headers=headers)
+
+
+def _refuse_customer_keys(request: web.BaseRequest) -> None:
+    """Raise NotSupported for a read with a key of SSE-C. A write with one is refused with the other fields of its head.
+
+    The cache has one version of an object for all clients, and must not have one that takes a key.
+    """
+    if any(name in request.headers for name in _CUSTOMER_KEY_FIELDS):
+        raise NotSupported("objects that are encrypted with a key of the client (SSE-C) are not supported")
 
 
 def _field_of(request: web.BaseRequest) -> ReadField:

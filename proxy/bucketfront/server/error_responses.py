@@ -73,7 +73,7 @@ class TooLarge(ProxyError):
 
 
 class NotSupported(ProxyError):
-    """A write means something else to S3: `PUT /key?tagging` would replace the object with its tags."""
+    """A request means something else to S3: `PUT /key?tagging` would replace the object with its tags."""
 
 
 class SlowClient(ProxyError):

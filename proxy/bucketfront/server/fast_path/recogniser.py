@@ -34,6 +34,9 @@ _UNUSUAL = (
     # aiohttp refuses a second one of these.
     "content-location", "content-range", "content-type", "etag", "max-forwards", "server",
 )  # fmt: skip
+# The beginning of names that make a request unrecognised: the key of an object with SSE-C, which the ordinary path
+# refuses. Names with this initial are compared with these alone, because load balancers add many of them.
+_UNUSUAL_X = ("x-amz-server-side-encryption-customer-",)
 _HARMLESS = ("cookie", "referer", "sec-fetch-", "sec-ch-")  # prefixes of names; no known name has one of them
 _MAX_FIELDS = 64  # of a request; browsers send about 20, and aiohttp accepts more
 
@@ -92,13 +95,15 @@ def _pattern(read: tuple[str, ...], unusual: tuple[str, ...]) -> bytes:
     ignored = tuple(start for start in _HARMLESS if not any(name.startswith(start) for name in known))
     # Long fields of browsers that no response depends on. Their alternatives save the comparison with the known names.
     harmless = (_any_case(name) + _TOKEN + rb"*+:" + _VALUE for name in ignored)
-    initials = {char for name in known for char in (name[0], name[0].upper())}
+    initials = {char for name in (*known, *_UNUSUAL_X) for char in (name[0], name[0].upper())}
     # A name with another initial is unknown, so most lines need the comparison of one character.
     other_initials = "".join(re.escape(char) for char in _TOKEN_CHARS if char not in initials).encode()
     other = rb"[" + other_initials + rb"]" + _TOKEN + rb"*+:" + _VALUE
-    other_alternatives = (*(_any_case(name) + rb":" for name in known), *map(_any_case, ignored))
+    refused_x = (*_UNUSUAL_X, *(f"{name}:" for name in known if name.startswith("x")))
+    other_x = rb"[Xx](?!" + rb"|".join(_any_case(name[1:]) for name in refused_x) + rb")" + _TOKEN + rb"*+:" + _VALUE
+    other_alternatives = (rb"[Xx]", *(_any_case(name) + rb":" for name in known), *map(_any_case, ignored))
     unknown = rb"(?!" + rb"|".join(other_alternatives) + rb")" + _TOKEN + rb"++:" + _VALUE
-    line = rb"(?:" + rb"|".join((other, *harmless, *lines, unknown)) + rb")\r\n"
+    line = rb"(?:" + rb"|".join((other, other_x, *harmless, *lines, unknown)) + rb")\r\n"
     head = rb"(GET|HEAD) (" + _TARGET + rb") HTTP/1\.1\r\n"
     return head + rb"(?:" + line + rb"){0,%d}" % _MAX_FIELDS
 
