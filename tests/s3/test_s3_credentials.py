@@ -159,6 +159,25 @@ async def test_expired_credentials(expiring: Source, clock: FakeClock) -> None:
     assert await current(found) == "2"
 
 
+async def test_credentials_that_a_wrong_clock_takes_for_expired(clock: FakeClock) -> None:
+    """I35: new credentials are used although this machine's clock is past their expiry, because S3 has its own."""
+
+    def now() -> datetime:
+        return datetime.fromtimestamp(clock.now, UTC)
+
+    past = now() - timedelta(hours=1)
+    new = {"access_key": "new", "secret_key": SECRET, "token": "token", "expiry_time": past.isoformat()}
+
+    async def refresh() -> dict[str, str]:
+        return new
+
+    async def load() -> AioRefreshableCredentials:
+        return AioRefreshableCredentials("old", SECRET, "token", past, refresh, "test", time_fetcher=now)
+
+    found = await OriginCredentials(load, clock).load_credentials()
+    assert await current(found) == "new"
+
+
 async def test_no_credentials_at_the_start(clock: FakeClock) -> None:
     """I31: a source without credentials fails requests, and is asked again until it has some."""
     answers: list[AioCredentials | None] = [None, None, AioCredentials("late", SECRET)]

@@ -54,6 +54,15 @@ async def _from_chain(profile: str | None) -> Any:
     return await AioSession(profile=profile).get_credentials()
 
 
+async def _frozen(source: Any) -> ReadOnlyCredentials:
+    try:
+        found: ReadOnlyCredentials = await source.get_frozen_credentials()
+    except RuntimeError:
+        # botocore refuses new credentials that have expired by this machine's clock. That may be wrong, and S3 decides.
+        found = source._frozen_credentials  # noqa: SLF001 - every public method repeats the check
+    return found
+
+
 class OriginCredentials(AioCredentials):  # type: ignore[misc] # aiobotocore has no types
     """The credentials that a client signs with. `elapsed` is a monotonic clock in seconds.
 
@@ -128,7 +137,7 @@ class OriginCredentials(AioCredentials):  # type: ignore[misc] # aiobotocore has
             async with asyncio.timeout(LOAD_TIMEOUT_S):
                 source = self._source if self._is_new else await self._load()
                 self._is_new = False
-                found = None if source is None else await source.get_frozen_credentials()
+                found = None if source is None else await _frozen(source)
         except Exception as error:  # noqa: BLE001 - a source is a file, a process or a service: it may raise anything
             # The message may quote what the source sent (docs/invariants.md#secrets-stay-in).
             self._warn(f"the credentials cannot be loaded ({type(error).__name__}); see origin.credentials")
