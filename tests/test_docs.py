@@ -136,7 +136,7 @@ def room_in_picture(module: str) -> str:
     _, first, *rest = [*module.split("."), ""]
     if first in {"server", "cache"} and (PACKAGE / first / rest[0]).is_dir() and rest[0]:
         return rest[0]
-    merged = {"checks": "app", "keys": "errors", "retry": "errors", "task_set": "errors", "cache": "door"}
+    merged = dict.fromkeys(("keys", "retry", "task_set", "troubles"), "errors") | {"checks": "app", "cache": "door"}
     return merged.get(first, first)
 
 

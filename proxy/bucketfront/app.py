@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import logging
 import math
 import time
 from collections.abc import Callable
@@ -14,7 +15,15 @@ from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
 from bucketfront.admin.api import build_admin
-from bucketfront.admin.metrics import CacheCollector, OriginCollector, ServerCollector, UploadCollector
+from bucketfront.admin.health import Health, Phase
+from bucketfront.admin.metrics import (
+    CacheCollector,
+    HealthCollector,
+    OriginCollector,
+    ServerCollector,
+    UploadCollector,
+)
+from bucketfront.admin.watches import watches
 from bucketfront.cache import Cache, CacheAssembly, CacheOptions, boot_id, boottime, open_cache
 from bucketfront.config.freshness_policy import FreshnessPolicy
 from bucketfront.config.origin_settings import OriginSettings, StaticCredentials
@@ -33,6 +42,7 @@ from bucketfront.server.server import ServerParts, build_server
 from bucketfront.server.telemetry.access_log import open_access_log
 from bucketfront.server.telemetry.telemetry import Telemetry
 from bucketfront.task_set import TaskSet
+from bucketfront.troubles import Troubles
 from bucketfront.tus.manager import UploadManager
 from bucketfront.tus.staging import StagingSpace
 from bucketfront.tus.upload_folder import UploadFolder
@@ -62,7 +72,8 @@ class App:
         self._pipeline = build_pipeline(settings)
         self._registry = CollectorRegistry()
         self._stack = AsyncExitStack()
-        self._is_ready = False
+        self.troubles = Troubles(time.monotonic, logging.getLogger("bucketfront").warning)
+        self.health = Health(self.troubles)
         self._shares = descriptors.shares(descriptors.limit(), settings.origin.max_connections)
         self.connection_limit = ConnectionLimit(self._shares.connections)
         self.embedded: EmbeddedS3 | None = None
@@ -102,7 +113,7 @@ class App:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._is_ready = False
+        self.health.phase = Phase.STOPPING
         await self._stack.aclose()
 
     async def _start(self) -> None:
@@ -114,8 +125,10 @@ class App:
         await self._start_cache()
         CacheCollector(registry, self.cache)
         OriginCollector(registry, self.origin)
-        self.admin = build_admin(settings, self.cache, registry, lambda: self._is_ready)
+        HealthCollector(registry, self.health)
+        self.admin = build_admin(settings, self.cache, registry, self.health)
         await self._start_listener(self.admin)
+        self._start_watching()
         self._start_aborting()
         stall_timeout = UPLOAD_STALL_TIMEOUT_S + settings.origin.read_timeout
         writer = ObjectWriter(self.cache, S3Uploader(self.origin, stall_timeout, self.upload_journal))
@@ -138,7 +151,7 @@ class App:
         self.fast_path, self.listener = server.fast_path, server.listener
         ServerCollector(registry, self.connection_limit, self.fast_path)
         await self._start_listener(self.listener)
-        self._is_ready = True
+        self.health.phase = Phase.SERVING
 
     async def _start_listener(self, listener: Listener) -> None:
         self._stack.push_async_callback(listener.stop)
@@ -153,7 +166,8 @@ class App:
             await self._stack.enter_async_context(self.embedded)
             endpoint = self.embedded.endpoint_url
         settings = _with_demo_keys(origin) if self.embedded else origin
-        self.origin = await self._stack.enter_async_context(S3Origin(settings, endpoint, codings=self._codings()))
+        origin_s3 = S3Origin(settings, endpoint, codings=self._codings(), troubles=self.troubles)
+        self.origin = await self._stack.enter_async_context(origin_s3)
         if origin.create_bucket and not self.embedded:
             for bucket in sorted({mount.bucket for mount in self.settings.mounts}):
                 await self.origin.create_bucket(bucket)
@@ -216,6 +230,14 @@ class App:
         )
         await self.upload_manager.start()
         self._stack.push_async_callback(self.upload_manager.stop)
+
+    def _start_watching(self) -> None:
+        """Watch what does not report its failures to the troubles by itself."""
+        for watch in watches(self.origin, self.cache_assembly, self.telemetry):
+            self.health.watch(watch)
+        tasks = TaskSet()
+        tasks.start(self.health.run(), name="health")
+        self._stack.push_async_callback(tasks.close)
 
     def _start_aborting(self) -> None:
         """Start to abort the multipart uploads that a kill left at S3. The start does not wait for that."""

@@ -102,7 +102,7 @@ BUGS = (
         3,
         "longer-than-declared",
         "The bytes of a chunked body beyond the range in its head are left unread, so a wrong body counts as whole.",
-        (Edit("bucketfront.s3.body:S3Body.read", "not self._shows_end", "False"),),
+        (Edit("bucketfront.s3.body:S3Body._read", "not self._shows_end", "False"),),
         (FAULTS + "test_a_chunk_beyond_the_range",),
     ),
     Bug(

@@ -1,7 +1,6 @@
 """The breaker: when it opens, how long it pauses, how it finds that the origin is back. Tests control its clock."""
 
 import asyncio
-import logging
 import random
 import socket
 from collections.abc import Iterable
@@ -330,18 +329,11 @@ def test_outcomes_of_an_earlier_term_do_not_count(subject: Subject) -> None:
     assert subject.breaker.opened == 1
 
 
-def test_opening_and_closing_are_logged_once(subject: Subject, caplog: pytest.LogCaptureFixture) -> None:
-    """An outage logs two lines, however many probes and refusals it has."""
-    caplog.set_level(logging.INFO)
+def test_a_refusal_has_the_last_failure(subject: Subject) -> None:
+    """A refused request has the reason why the breaker is open."""
     subject.open()
-    for _ in range(3):
-        subject.rest()
-        subject.outcome(GONE)
-    subject.rest()
-    subject.outcome(None)
-    subject.outcome(None)
-    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
-    assert "connection refused" in caplog.text
+    with pytest.raises(OriginCircuitOpen, match="connection refused"):
+        subject.breaker.check()
 
 
 def test_repr(subject: Subject) -> None:

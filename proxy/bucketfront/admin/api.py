@@ -13,6 +13,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from bucketfront import __version__
+from bucketfront.admin.health import Health, Phase
 from bucketfront.cache import Cache
 from bucketfront.config.listener_settings import AdminSettings
 from bucketfront.config.settings import Settings
@@ -47,17 +48,15 @@ class PurgeRequest(BaseModel):
 
 
 class AdminApplication:
-    """The API for operators. `is_ready` returns whether the proxy serves requests now."""
+    """The API for operators."""
 
-    def __init__(
-        self, settings: Settings, cache: Cache, registry: CollectorRegistry, is_ready: Callable[[], bool]
-    ) -> None:
+    def __init__(self, settings: Settings, cache: Cache, registry: CollectorRegistry, health: Health) -> None:
         self._cache = cache
         self._registry = registry
         self._router = Router(settings.mounts, None)
         token = settings.admin.token
         self._token = None if token is None else token.get_secret_value()
-        self._is_ready = is_ready
+        self._health = health
 
     def build(self) -> web.Application:
         app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[self._authorise])
@@ -85,9 +84,25 @@ class AdminApplication:
     async def _healthz(self, _: web.Request) -> web.Response:
         return web.Response(text="ok\n")
 
-    async def _readyz(self, _: web.Request) -> web.Response:
-        ready = self._is_ready()
-        return web.Response(status=200 if ready else 503, text="ready\n" if ready else "not ready\n")
+    async def _readyz(self, request: web.Request) -> web.Response:
+        """Respond with 200 while requests are served, also if the proxy is degraded, and with 503 before and after.
+
+        The first line of the text stays the same for probes that compare it. The response needs no token, so it has
+        neither keys nor the names of buckets.
+        """
+        health = self._health
+        is_ready = health.phase is Phase.SERVING
+        troubles = [
+            (trouble.kind.reason.value, trouble.kind.name, health.lasted(trouble)) for trouble in health.troubles
+        ]
+        status = 200 if is_ready else 503
+        if "application/json" in request.headers.get("Accept", ""):
+            state = health.phase.value if not is_ready else "degraded" if troubles else "ready"
+            reasons = [{"reason": reason, "name": name, "seconds": round(lasted)} for reason, name, lasted in troubles]
+            return web.json_response({"status": state, "ready": is_ready, "reasons": reasons}, status=status)
+        lines = ["ready"] if is_ready else ["not ready", health.phase.value]
+        lines += [f"degraded: {reason} ({name}), for {lasted:.0f} s" for reason, name, lasted in troubles]
+        return web.Response(status=status, text="\n".join((*lines, "")))
 
     async def _metrics(self, _: web.Request) -> web.Response:
         return web.Response(body=generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
@@ -145,12 +160,10 @@ class AdminApplication:
             raise BadPath("the prefix is not UTF-8") from error
 
 
-def build_admin(
-    settings: Settings, cache: Cache, registry: CollectorRegistry, is_ready: Callable[[], bool]
-) -> Listener:
+def build_admin(settings: Settings, cache: Cache, registry: CollectorRegistry, health: Health) -> Listener:
     """Return the listener for operators, which begins to accept with `start`."""
     runner = web.AppRunner(
-        AdminApplication(settings, cache, registry, is_ready).build(),
+        AdminApplication(settings, cache, registry, health).build(),
         access_log=None,
         handle_signals=False,
         shutdown_timeout=STOP_TIMEOUT_S,

@@ -1,16 +1,19 @@
 """Formats the counters of all rooms as Prometheus metrics. Each room counts its own events."""
 
+import math
 from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from bucketfront.admin.health import Health
 from bucketfront.cache import Cache
 from bucketfront.s3.client import S3Origin
 from bucketfront.s3.upload.journal import UploadJournal
 from bucketfront.server.fast_path.fast_connection import FastPath
 from bucketfront.server.http1.listener import ConnectionLimit
+from bucketfront.troubles import Reason
 from bucketfront.tus.manager import UploadManager
 
 _GAUGES = {
@@ -142,3 +145,43 @@ class OriginCollector(Collector):
             "How far signatures are ahead of this machine's clock, because the origin refused its time.",
             self._origin.signing_clock.skew,
         )
+        yield from self._requests()
+        yield from self._paces()
+
+    def _requests(self) -> Iterable[Metric]:
+        requests = CounterMetricFamily(
+            "bucketfront_origin_requests",
+            "Requests to S3 by operation and outcome: ok, S3's code, else the status or the cause.",
+            labels=("operation", "outcome"),
+        )
+        for labels, count in sorted(self._origin.failures.counts.items()):
+            requests.add_metric(labels, count)
+        yield requests
+
+    def _paces(self) -> Iterable[Metric]:
+        limits = GaugeMetricFamily(
+            "bucketfront_origin_pace_limit", "Requests a second to a bucket that asked for fewer.", labels=("bucket",)
+        )
+        throttled = CounterMetricFamily(
+            "bucketfront_origin_throttled", "Requests after which S3 asked for fewer.", labels=("bucket",)
+        )
+        for bucket, pace in sorted(self._origin.paces.items()):
+            limits.add_metric((bucket,), math.inf if pace.limit is None else pace.limit)
+            throttled.add_metric((bucket,), pace.throttled_count)
+        yield limits
+        yield throttled
+
+
+class HealthCollector(Collector):
+    """Why the proxy is degraded, as `/readyz` has it."""
+
+    def __init__(self, registry: CollectorRegistry, health: Health) -> None:
+        self._health = health
+        registry.register(self)
+
+    def collect(self) -> Iterable[Metric]:
+        present = self._health.reasons
+        degraded = GaugeMetricFamily("bucketfront_degraded", "1 for each reason that holds now.", labels=("reason",))
+        for reason in Reason:
+            degraded.add_metric((reason.value,), float(reason in present))
+        yield degraded

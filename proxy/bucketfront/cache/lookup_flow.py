@@ -107,18 +107,19 @@ class LookupFlow:
                 return Absent(CacheStatus(ttl=ttl))
             if entry is not None and not revalidate and (status := self._serve(entry, now)) is not None:
                 self._entries.pin(entry)
+                failure = None
             elif only_if_cached:
                 raise NotCached(f"{key} is not in the cache")
             else:
                 found = await self._join_or_start(key, entry, part if wants_body else None, wants_body=wants_body)
                 if isinstance(found, Absent):
                     return found
-                entry, status = found
+                entry, status, failure = found
                 revalidate = False
             try:
                 if await self._open_files.open(entry, wants_body=wants_body):
                     self._entries.touch(entry, self._clock())
-                    return Reader(entry, status, self._readers)
+                    return Reader(entry, status, self._readers, failure)
             except BaseException:
                 self._disposal.unpin(entry)
                 raise
@@ -157,8 +158,11 @@ class LookupFlow:
 
     async def _join_or_start(
         self, key: ObjectKey, stale: Entry | None, part: FromTo | Suffix | None, *, wants_body: bool
-    ) -> tuple[Entry, CacheStatus] | Absent:
-        """Wait for the lookup of `key`, joined or started. The entry that it returns is pinned."""
+    ) -> tuple[Entry, CacheStatus, OriginError | None] | Absent:
+        """Wait for the lookup of `key`, joined or started. The entry that it returns is pinned.
+
+        If it is stale, the error of the origin is the reason.
+        """
         forward = Forward.MISS if stale is None else Forward.STALE
         joins = self._lookups.is_running(key)
         if stale is None:
@@ -192,8 +196,8 @@ class LookupFlow:
             log.info("%s is served stale: %s", key, error)
             ttl, reason = stale.ttl(now), "outage" if is_outage else "stale-if-error"
             if isinstance(error, OriginCircuitOpen):  # the origin got no request
-                return stale, CacheStatus(ttl=ttl, detail=reason)
-            return stale, CacheStatus(forward, fwd_status=error.status, ttl=ttl, collapsed=joins, detail=reason)
+                return stale, CacheStatus(ttl=ttl, detail=reason), error
+            return stale, CacheStatus(forward, fwd_status=error.status, ttl=ttl, collapsed=joins, detail=reason), error
         except OriginError as error:
             error.is_of_stale = stale is not None
             raise
@@ -203,7 +207,8 @@ class LookupFlow:
         entry = result.entry
         stored = entry.file_name is not None and not entry.is_removed and result.is_new
         detail = None if entry.metadata.has_validator else "no-validator"
-        return entry, CacheStatus(forward, fwd_status=result.status, stored=stored, collapsed=joins, detail=detail)
+        status = CacheStatus(forward, fwd_status=result.status, stored=stored, collapsed=joins, detail=detail)
+        return entry, status, None
 
     # --- inside a lookup's task ------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from bucketfront.cache.fetch.fill import Fill
 from bucketfront.cache.fetch.part_fetch import FetchContext, ReaderCursor
 from bucketfront.cache.statistics import Counters
 from bucketfront.cache.storage.storage import Region
-from bucketfront.errors import StoreError
+from bucketfront.errors import OriginError, StoreError
 from bucketfront.http.cache_status import CacheStatus, Forward
 from bucketfront.http.metadata import Metadata
 from bucketfront.http.ranges import Span
@@ -27,9 +27,14 @@ class ReaderContext:
 
 
 class Reader:
-    """One request's hold on a pinned entry. Use it as a context manager, or call `close`."""
+    """One request's hold on a pinned entry. Use it as a context manager, or call `close`.
 
-    def __init__(self, entry: Entry, status: CacheStatus, context: ReaderContext) -> None:
+    `failure` is the error of the origin because of which the entry is served stale.
+    """
+
+    def __init__(
+        self, entry: Entry, status: CacheStatus, context: ReaderContext, failure: OriginError | None = None
+    ) -> None:
         self._entry = entry
         self._context = context
         self._fill: Fill | None = None
@@ -38,6 +43,7 @@ class Reader:
         self._lost_blocks = 0  # of the fill, when the latest span was announced
         self._awaits_status = False  # bytes were requested after the lookup, so that their status is the origin's
         self.status = status
+        self.failure = failure
 
     @property
     def metadata(self) -> Metadata:

@@ -9,7 +9,7 @@ from typing import Any
 
 import aiohttp
 
-from bucketfront.errors import BodyTruncated, InvalidOriginResponse, OriginTimeout
+from bucketfront.errors import BodyTruncated, InvalidOriginResponse, OriginError, OriginTimeout
 from bucketfront.http.ranges import Span
 from bucketfront.s3.error_translation import translated
 from bucketfront.s3.minimum_rate import MinimumRate
@@ -21,7 +21,7 @@ class S3Body:
     """A body that holds a connection until it is closed. `what` names the request in messages.
 
     `on_close` is called once, when the connection is free. `on_slow` is called with the error of a body that comes
-    too slowly.
+    too slowly, and `on_failure` with each error.
     """
 
     def __init__(self, stream: Any, what: str, read_timeout: float) -> None:
@@ -39,6 +39,7 @@ class S3Body:
         self._rate = MinimumRate()
         self.on_close: Callable[[], None] | None = None
         self.on_slow: Callable[[OriginTimeout], None] | None = None
+        self.on_failure: Callable[[OriginError], None] | None = None
 
     def expect(self, length: int, *, is_framed: bool) -> None:
         """Set the length in bytes that the head declared.
@@ -75,6 +76,14 @@ class S3Body:
 
         Raises BodyTruncated, InvalidOriginResponse if the body is longer, OriginTimeout, OriginUnavailable.
         """
+        try:
+            return await self._read()
+        except OriginError as error:
+            if self.on_failure is not None:
+                self.on_failure(error)
+            raise
+
+    async def _read(self) -> bytes:
         assert self._left is not None
         if not self._left:
             return b""

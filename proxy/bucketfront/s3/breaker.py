@@ -25,7 +25,6 @@ nothing. Neither a late failure nor a late success shows how the origin is now.
 All of it is synchronous. Clock and chance are parameters, so that tests control both.
 """
 
-import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum, auto
@@ -70,8 +69,6 @@ _SUCCESSES = (
 # throttled request slows its bucket down instead. None of these shows the origin's health.
 _NEUTRAL = (InvalidOriginResponse, OriginBusy, OriginRefused, OriginThrottled)
 
-log = logging.getLogger(__name__)
-
 
 class BreakerState(Enum):
     CLOSED = auto()  # any number of attempts
@@ -113,6 +110,7 @@ class Breaker:
         self._bound = 1  # attempts at once; in PROBING and RECOVERING
         self._running = 0  # attempts of this term
         self.opened = 0  # changes to OPEN, except after a failed probe
+        self.last_error = ""  # of the last failure
         self.refused = 0  # attempts and checks that ended with OriginCircuitOpen
 
     def __repr__(self) -> str:
@@ -154,8 +152,6 @@ class Breaker:
         """End an attempt to which the origin gave a valid response."""
         if not self._end(term):
             return
-        if self.is_open:
-            log.info("the origin answers again")
         self._advance(BreakerEvent.FULL_LOAD if self._bound >= MAX_BOUND else BreakerEvent.SUCCESS)
         self._bound = min(2 * self._bound, MAX_BOUND)
         self._failures = 0
@@ -168,14 +164,14 @@ class Breaker:
         failed_key = key if isinstance(error, OriginServerError) else None
         self._failing_key = failed_key if self._failures == 0 or failed_key == self._failing_key else None
         self._failures += 1
+        self.last_error = str(error)
         if self.is_open:
             self._advance(BreakerEvent.FAILURE)
             self._pause(error)
         elif self._failures >= MAX_FAILURES and self._failing_key is None:
             self.opened += 1
             self._advance(BreakerEvent.TRIP)
-            pause = self._pause(error)
-            log.warning("the origin failed %d times in a row and rests for %.1f s: %s", self._failures, pause, error)
+            self._pause(error)
 
     def withdrawn(self, term: int) -> None:
         """End an attempt that was cancelled, or whose end does not show the origin's health."""
@@ -211,8 +207,8 @@ class Breaker:
         self._running -= 1
         return True
 
-    def _pause(self, error: OriginUnavailable) -> float:
-        """Begin a term with a pause. Return its length in seconds."""
+    def _pause(self, error: OriginUnavailable) -> None:
+        """Begin a term with a pause."""
         pause = self._next_pause * (1 + self._chance()) / 2
         if isinstance(error, OriginServerError) and error.retry_after is not None:
             pause = max(pause, error.retry_after)
@@ -221,8 +217,8 @@ class Breaker:
         self._term += 1
         self._running = 0
         self._bound = 1
-        return pause
 
     def _refusal(self, wait: float) -> OriginCircuitOpen:
         self.refused += 1
-        return OriginCircuitOpen(f"the origin kept failing; it is not asked for {wait:.1f} s", wait)
+        message = f"the origin kept failing and gets no requests for {wait:.1f} s; the last failure: {self.last_error}"
+        return OriginCircuitOpen(message, wait)

@@ -8,6 +8,7 @@ Reads pass the circuit breaker and report their outcome to it. Writes are tried 
 """
 
 import asyncio
+import logging
 import random
 import time
 from collections import defaultdict
@@ -54,6 +55,7 @@ from bucketfront.s3.connection_slots import ConnectionSlots
 from bucketfront.s3.credentials import OriginCredentials, source_of
 from bucketfront.s3.endpoint import DEFAULT_REGION, S3Endpoint, resolve
 from bucketfront.s3.error_translation import Unexplained, VersionUnchanged, translated
+from bucketfront.s3.failures import OriginFailures
 from bucketfront.s3.pace import Pace
 from bucketfront.s3.signature import Signature
 from bucketfront.s3.signing_clock import SigningClock
@@ -62,8 +64,11 @@ from bucketfront.s3.trust import bundle_of
 from bucketfront.s3.upload.upload_slots import UploadSlots
 from bucketfront.s3.upload.verdicts import Verdicts
 from bucketfront.task_set import TaskSet
+from bucketfront.troubles import Troubles
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 READ_ATTEMPTS = 3  # of one read: a failure of one in a hundred requests becomes one in a million
 SEEN_S = 10.0  # for which a response shows that the bucket exists: as long as a 404 is remembered by default
@@ -71,7 +76,7 @@ MAX_SKIPPED_BYTES = 256 << 20  # before the requested bytes of an origin without
 RETRY_PAUSE_S = 0.1  # at most before the second attempt, doubled for the third: S3 takes as long for a head
 
 # S3 sends these only for a bucket that exists.
-_FACTS = (VersionUnchanged, ObjectNotFound, ObjectChanged, RangeUnsatisfiable, AccessDenied)
+_FACTS = (ObjectNotFound, ObjectChanged, RangeUnsatisfiable, AccessDenied)
 
 
 class S3Origin:
@@ -87,8 +92,10 @@ class S3Origin:
         endpoint_url: str | None = None,
         breaker: Breaker | None = None,
         codings: AcceptedCodings | None = None,
+        troubles: Troubles | None = None,
     ) -> None:
         self.breaker = breaker or Breaker(time.monotonic, random.random)
+        self.failures = OriginFailures(troubles or Troubles(time.monotonic, log.warning), time.monotonic)
         self.retries = RetryBudget()  # for heads here, and for bytes in the cache
         self._settings = settings
         self._codings = codings or AcceptedCodings(settings.accept_encoding)
@@ -186,12 +193,13 @@ class S3Origin:
         await self.wait_for_turn(key.bucket)
         async with _HeldConnection(self, key) as connection:
             try:
-                response = await self._with_retries(what, key, attempt)
+                response = await self._with_retries(what, "GetObject", key, attempt)
             except VersionUnchanged as unchanged:
                 return responses.not_modified(unchanged.headers, if_none_match, key.version)
             assert isinstance(response.body, S3Body)
             response.body.on_close = connection.keep()
             response.body.on_slow = lambda error: self._body_was_slow(key, error)
+            response.body.on_failure = lambda error: self.failures.failed("GetObject", key.bucket, error)
             return response
 
     async def _get_once(
@@ -229,7 +237,7 @@ class S3Origin:
         """Run a call that reads `key`, with the Accept-Encoding of that key."""
         token = accept_encoding.set(self._codings.of(key))
         try:
-            return await self.call(what, operation, params)
+            return await self._send(what, operation, params)
         finally:
             accept_encoding.reset(token)
 
@@ -259,17 +267,18 @@ class S3Origin:
         await self.wait_for_turn(key.bucket)
         async with _HeldConnection(self, key):
             try:
-                return await self._with_retries(f"HEAD {key}", key, attempt)
+                return await self._with_retries(f"HEAD {key}", "HeadObject", key, attempt)
             except VersionUnchanged as unchanged:
                 return responses.not_modified(unchanged.headers, if_none_match, key.version)
 
     async def _metadata_by_get(self, key: ObjectKey, of_head: ResponseFields) -> Metadata:
         """Return the metadata that the GET of one byte has, for a HEAD whose response has no size."""
         try:
-            try:
-                response = await self._get_once(f"GET {key}", key, FromTo(0, 1))
-            except AmbiguousPart:
-                response = await self._get_once(f"GET {key}", key, None)
+            with self.observed("GetObject", key.bucket):
+                try:
+                    response = await self._get_once(f"GET {key}", key, FromTo(0, 1))
+                except AmbiguousPart:
+                    response = await self._get_once(f"GET {key}", key, None)
         except RangeUnsatisfiable:
             return responses.metadata(of_head, 0, key.version, is_whole=True)
         try:
@@ -287,7 +296,8 @@ class S3Origin:
         what = f"GET {key}"
         with suppress(RangeUnsatisfiable):
             params = _params(key, Range=_range_header(FromTo(0, 1)))
-            response = await self._read(what, self._client.get_object, key, params)
+            with self.observed("GetObject", key.bucket):
+                response = await self._read(what, self._client.get_object, key, params)
             S3Body(response["Body"], what, self._settings.read_timeout).close()
 
     async def delete(self, key: ObjectKey) -> None:
@@ -332,25 +342,45 @@ class S3Origin:
 
         `call_timeout` is in seconds. Its default is connect_timeout + read_timeout.
         """
-        with self.observed(params["Bucket"]), translated(what, params):
+        with self.observed(self._client.meta.method_to_api_mapping[operation.__name__], params["Bucket"]):
+            return await self._send(what, operation, params, call_timeout)
+
+    async def _send(
+        self,
+        what: str,
+        operation: Callable[..., Awaitable[Any]],
+        params: dict[str, Any],
+        call_timeout: float | None = None,
+    ) -> Any:
+        with translated(what, params):
             async with asyncio.timeout(call_timeout or self._call_timeout):
                 return await operation(**params)
 
     @contextmanager
-    def observed(self, bucket: str) -> Iterator[None]:
-        """Run one request for `bucket`, and learn from its response what holds for the bucket."""
+    def observed(self, operation: str, bucket: str) -> Iterator[None]:
+        """Run one request for `bucket`, and learn from its response what holds for the bucket.
+
+        `operation` is the name of S3's API.
+        """
         try:
             yield
-        except OriginThrottled:
-            self.paces[bucket].throttled()
+        except OriginError as error:
+            if isinstance(error, OriginThrottled):
+                self.paces[bucket].throttled()
+            elif isinstance(error, OriginRefused):
+                self._seen_at.pop(bucket, None)
+            elif isinstance(error, _FACTS):
+                self._seen_at[bucket] = time.monotonic()
+            self.failures.failed(operation, bucket, error)
             raise
-        except OriginRefused:
-            self._seen_at.pop(bucket, None)
+        except VersionUnchanged:
+            self._worked(operation, bucket)
             raise
-        except _FACTS:
-            self._seen_at[bucket] = time.monotonic()
-            raise
+        self._worked(operation, bucket)
+
+    def _worked(self, operation: str, bucket: str) -> None:
         self._seen_at[bucket] = time.monotonic()
+        self.failures.succeeded(operation, bucket)
 
     async def wait_for_turn(self, bucket: str) -> None:
         """Wait until a request may be sent, if S3 has asked for fewer. Raises OriginThrottled if that is too late."""
@@ -377,13 +407,13 @@ class S3Origin:
         """Return aiobotocore's client, for modules of `s3/` only."""
         return self._client
 
-    async def _with_retries(self, what: str, key: ObjectKey, attempt: Callable[[], Awaitable[T]]) -> T:
+    async def _with_retries(self, what: str, operation: str, key: ObjectKey, attempt: Callable[[], Awaitable[T]]) -> T:
         """Run `attempt` up to READ_ATTEMPTS times within one deadline. The retry budget pays for all but the first."""
         self.retries.earn()
         until = asyncio.get_running_loop().time() + self._call_timeout
         for number in range(1, READ_ATTEMPTS + 1):
             try:
-                with self.breaker.attempt(key), translated(what):
+                with self.breaker.attempt(key), self.observed(operation, key.bucket), translated(what):
                     # The timeout is inside the attempt. Around it, the breaker would see a cancelled request.
                     async with asyncio.timeout_at(until):
                         return await attempt()

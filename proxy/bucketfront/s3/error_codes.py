@@ -173,6 +173,18 @@ _BY_STATUS: Mapping[int, Meaning] = {
 }
 
 
+# Codes of facts about an object or an upload, which `error_translation` reads together with the request.
+_FACTS = frozenset({
+    "InvalidArgument", "InvalidPart", "InvalidPartOrder", "InvalidRange", "InvalidRequest",
+    "MalformedXML", "MethodNotAllowed", "MissingContentLength", "NoSuchUpload", "NotModified", "PreconditionFailed",
+})  # fmt: skip
+
+
+def is_known(code: str) -> bool:
+    """Return whether a code is one of this module's, which are a closed set."""
+    return code in _BY_CODE or code in _FACTS
+
+
 def meaning(code: str, status: int) -> Meaning | None:
     """Return the meaning of an error response, or None for a 4xx or 501 that neither table has.
 

@@ -64,6 +64,7 @@ class Application:
             response = await self._respond(exchange)
             status = response.status
         except BrokenOff as error:
+            exchange.failed(error)
             exchange.fault, exchange.cut = str(error), error.cut
             raise
         except (ConnectionError, asyncio.CancelledError):
@@ -82,7 +83,7 @@ class Application:
             return await self._dispatch(exchange)
         except ProxyError as error:
             log.info("%s: %s", type(error).__name__, error)
-            exchange.fault = type(error).__name__
+            exchange.failed(error)
             exchange.status = error_responses.cache_status(error)
             response = error_responses.response_to(error, exchange)
         except (ConnectionError, asyncio.CancelledError):

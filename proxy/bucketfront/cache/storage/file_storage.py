@@ -7,7 +7,6 @@ become StoreError here, and callers go on without the cache (docs/invariants.md#
 import asyncio
 import ctypes
 import errno
-import logging
 import os
 import threading
 import zlib
@@ -34,8 +33,6 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 _KEEP_SIZE, _PUNCH_HOLE = 0x01, 0x02  # linux/falloc.h
 _libc = ctypes.CDLL(None, use_errno=True)
 
-log = logging.getLogger(__name__)
-
 
 class FileStorage:
     """The `Storage` in the folder `root`: `objects/XX/<ULID>` and the lock; the index lies beside them.
@@ -59,6 +56,7 @@ class FileStorage:
         self._to_close: set[int] = set()  # descriptors to close after their last call
         self._pending: dict[int, set[asyncio.Future[Any]]] = {}  # calls that use a file, by its descriptor
         self.failures = 0
+        self.last_failure = ""  # the reason of the last one
 
     @property
     def root(self) -> Path:
@@ -283,8 +281,7 @@ class FileStorage:
 
     def note_failure(self, reason: str) -> None:
         self.failures += 1
-        if self.is_usable:
-            log.warning("the cache folder failed, going on uncached: %s", reason)
+        self.last_failure = reason
         self._failed_at = self._clock()
 
 

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from bucketfront.errors import OriginError, OriginUnavailable
+from bucketfront.errors import InvalidOriginResponse, OriginError
 from bucketfront.s3.client import S3Origin
 from bucketfront.s3.error_translation import translated
 from bucketfront.s3.upload.upload_slots import UploadSlots
@@ -79,18 +79,19 @@ async def send(
             failure = error
             raise
 
-    try:
-        with origin.observed(params["Bucket"]), translated(what):
-            async with asyncio.timeout(progress_timeout) as deadline:
-                body: Any = b""
-                if size:
-                    slots = origin.upload_slots
-                    body = _StreamedBody(watched, slots, deadline, progress_timeout, is_repeatable=is_repeatable)
-                response: dict[str, Any] = await call(**params, Body=body, ContentLength=size)
-    except OriginError as error:
-        if failure is not None:
-            raise failure from error
-        raise
-    if not response.get("ETag"):
-        raise OriginUnavailable(f"{what}: the origin named no ETag")
-    return response
+    with origin.observed(origin.client.meta.method_to_api_mapping[operation], params["Bucket"]):
+        try:
+            with translated(what):
+                async with asyncio.timeout(progress_timeout) as deadline:
+                    body: Any = b""
+                    if size:
+                        slots = origin.upload_slots
+                        body = _StreamedBody(watched, slots, deadline, progress_timeout, is_repeatable=is_repeatable)
+                    response: dict[str, Any] = await call(**params, Body=body, ContentLength=size)
+        except OriginError as error:
+            if failure is not None:
+                raise failure from error
+            raise
+        if not response.get("ETag"):
+            raise InvalidOriginResponse(f"{what}: the origin named no ETag")
+        return response

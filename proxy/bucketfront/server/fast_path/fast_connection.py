@@ -34,6 +34,7 @@ from bucketfront.server.http1.event_loop import InlineEventLoop
 from bucketfront.server.send.sender import Sender, abort
 from bucketfront.server.send.sendfile import MAX_PER_TURN_BYTES, SendfileBurst
 from bucketfront.server.telemetry.access_log import CLIENT_CLOSED_REQUEST, AccessRecord
+from bucketfront.server.telemetry.origin_failure import origin_failure
 from bucketfront.server.telemetry.telemetry import Telemetry
 
 READ_BYTES = 8 << 10  # at once; more than the largest plain request
@@ -254,7 +255,7 @@ class FastConnection(Connection):
         record = response.record
         error = None if task.cancelled() else task.exception()
         if isinstance(error, BrokenOff):
-            record = replace(record, fault=str(error), cut=error.cut)
+            record = replace(record, fault=str(error), cut=error.cut, failure=origin_failure(error))
         elif error is not None and not isinstance(error, ConnectionError):
             log.error("a response failed with an unexpected error", exc_info=error)
             record = replace(record, fault="internal error", cut=Cut.BUG)

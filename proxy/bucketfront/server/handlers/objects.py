@@ -67,7 +67,7 @@ class ObjectHandler:
             page = await self._error_page(exchange, route, error_responses.status_of(error))
             if page is None:
                 raise
-            exchange.fault = type(error).__name__
+            exchange.failed(error)
             exchange.status = error_responses.cache_status(error)
             return await self._send_error_page(exchange, page)
         if response is not None:
@@ -99,6 +99,8 @@ class ObjectHandler:
                 # S3 sends 403 in place of 404 if the credentials may not list the bucket. An uncached candidate must
                 # not keep a cached one from being served.
                 failure = failure or error
+                if isinstance(error, OriginUnavailable):
+                    exchange.failed(error)  # also if another candidate is sent
                 is_denied = isinstance(error, AccessDenied)
                 is_unknown = is_unknown or not (is_denied or self._cache.was_absent(candidate.key))
                 if asyncio.get_running_loop().time() - exchange.started > CANDIDATES_TIMEOUT_S:
@@ -133,6 +135,8 @@ class ObjectHandler:
             if isinstance(found, Absent):
                 exchange.status = found.status
                 return None
+            if found.failure is not None:
+                exchange.failed(found.failure)
             with found as reader:
                 if candidate.is_folder:
                     exchange.status = reader.status

@@ -19,6 +19,7 @@ from bucketfront.config.listener_settings import AccessLogSettings
 from bucketfront.errors import UnusableSetting
 from bucketfront.server.cut import Cut
 from bucketfront.server.telemetry.line_writer import LineWriter
+from bucketfront.server.telemetry.origin_failure import OriginFailure
 
 CLOSE_TIMEOUT_S = 2.0  # for a slow reader to take the last lines; a stop has 45 s in all
 CLIENT_CLOSED_REQUEST = 499  # nginx's status in its log for a client that left before its response was whole
@@ -36,7 +37,8 @@ class AccessRecord:
     Two records are equal if they are the same object, and no record ever changes. `path` lacks the query, which may
     hold a signature. `cache` is the Cache-Status without the proxy's name, and `outcome` is the same as a metric's
     label. `received` counts the bytes of an upload's body. `fault` is the reason of a failure. `cut` is set if the
-    proxy itself ended the response early; `status` is then the one that the client got.
+    proxy itself ended the response early; `status` is then the one that the client got. `failure` is the origin's,
+    also if the client got a stale response because of it.
     """
 
     method: str
@@ -47,6 +49,7 @@ class AccessRecord:
     received: int = 0
     fault: str | None = None
     cut: Cut | None = None
+    failure: OriginFailure | None = None
     _json: Affixes | None = field(default=None, init=False, repr=False)
     _text: Affixes | None = field(default=None, init=False, repr=False)
 
@@ -59,7 +62,8 @@ class AccessRecord:
             before = (
                 f', "method": {_quoted(self.method)}, "path": {_quoted(self.path)}, "status": {self.status}, "sent": '
             )
-            affixes = before, f', "cache": {_quoted(self.cache)}{received}{fault}{cut}}}\n'
+            failure = "" if self.failure is None else _json_failure(self.failure)
+            affixes = before, f', "cache": {_quoted(self.cache)}{received}{fault}{cut}{failure}}}\n'
             self._json = affixes
             return affixes
         return self._json
@@ -69,9 +73,10 @@ class AccessRecord:
         if self._text is None:
             fault = "" if self.fault is None else f" ({self.fault!a})"
             cut = "" if self.cut is None else f" cut: {self.cut}"
+            failure = "" if self.failure is None else _text_failure(self.failure)
             affixes = (
                 f" {_plain(self.method)} {_plain(self.path)} {self.status} ",
-                f" ms [{self.cache}]{fault}{cut}\n",
+                f" ms [{self.cache}]{fault}{cut}{failure}\n",
             )
             self._text = affixes
             return affixes
@@ -226,6 +231,18 @@ def _opened(path: str) -> int:
         return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
     # A copy of the descriptor avoids Python's buffer. A stuck thread that holds its lock would abort the interpreter.
     return os.dup(sys.stdout.fileno())
+
+
+def _json_failure(failure: OriginFailure) -> str:
+    members = ", ".join(
+        f'"{name}": {fact if isinstance(fact, int) else _quoted(fact)}' for name, fact in failure.facts()
+    )
+    return f', "cause": {_quoted(failure.cause)}' + (f', "s3": {{{members}}}' if members else "")
+
+
+def _text_failure(failure: OriginFailure) -> str:
+    facts = ", ".join(f"{name} {_plain(str(fact))}" for name, fact in failure.facts())
+    return f" cause: {failure.cause!a}" + (f" s3: {facts}" if facts else "")
 
 
 def _plain(text: str) -> str:

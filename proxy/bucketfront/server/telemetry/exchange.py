@@ -8,6 +8,7 @@ from multidict import CIMultiDict
 from bucketfront.http.cache_status import CacheStatus, Forward
 from bucketfront.http.grammar import Headers
 from bucketfront.server.cut import Cut
+from bucketfront.server.telemetry.origin_failure import OriginFailure, origin_failure
 
 VIA = "1.1 bucketfront"
 
@@ -26,7 +27,8 @@ class Exchange:
     `started` is in seconds of the loop's clock. `sent` counts body bytes of an object, `received` those of an upload.
     `common` are headers that each response to this request has. `marks` are phases and their durations in seconds,
     which the client gets if `shows_timing` is true. `fault` is the reason of a failure or a cut response, and `cut` is
-    set if the proxy cut the response. `begun` is the status of a head that has left, or is about to.
+    set if the proxy cut the response. `begun` is the status of a head that has left, or is about to. `failure` is the
+    failure of the origin, also if the client got a stale or another object because of it.
     """
 
     request: web.BaseRequest
@@ -39,7 +41,13 @@ class Exchange:
     fault: str | None = None
     cut: Cut | None = None
     begun: int | None = None
+    failure: OriginFailure | None = None
     marks: dict[str, float] = field(default_factory=dict)
+
+    def failed(self, error: Exception) -> None:
+        """Note why the request failed, or why its response is not what it would be."""
+        self.fault = type(error).__name__
+        self.failure = origin_failure(error)
 
     def spent(self, phase: str, seconds: float) -> None:
         """Add to the duration of a phase."""

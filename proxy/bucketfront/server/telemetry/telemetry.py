@@ -61,8 +61,13 @@ class Telemetry:
             received=exchange.received,
             fault=exchange.fault,
             cut=exchange.cut,
+            failure=exchange.failure,
         )
         self.add(record, exchange.sent, request.remote or "-", self._clock(), seconds)
+
+    @property
+    def lines_lost(self) -> int:
+        return self._log.lost
 
     def flush(self) -> None:
         """Count all requests that have ended, and have their lines written. Does not wait for that."""

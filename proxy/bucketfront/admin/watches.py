@@ -1,0 +1,53 @@
+"""What is watched because it does not report to the troubles by itself: the circuit breaker, the disk, the logs."""
+
+from collections.abc import Iterator
+
+from bucketfront.admin.health import Watch
+from bucketfront.cache import CacheAssembly
+from bucketfront.s3.client import S3Origin
+from bucketfront.server.telemetry.telemetry import Telemetry
+from bucketfront.troubles import Kind, Reason
+
+_OUTAGE = Kind(
+    Reason.ORIGIN_UNREACHABLE,
+    "circuit-breaker",
+    "the origin kept failing, so it gets single requests only, and what is not cached fails at once",
+    "the origin answers again",
+    what_failed="requests were not sent",
+)
+_DISK = Kind(
+    Reason.DISK_FAILING,
+    "disk",
+    "the cache folder fails, and requests go on uncached; check the disk of cache.dir",
+    "the cache folder works again",
+    what_failed="calls failed",
+)
+_INDEX = Kind(
+    Reason.INDEX_FAILING,
+    "index",
+    "the cache's index cannot be written, so a restart would lose what is new in the cache",
+    "the cache's index is written again",
+    what_failed="writes failed",
+)
+_ACCESS_LOG = Kind(
+    Reason.ACCESS_LOG_FAILING,
+    "access-log",
+    "the access log loses lines",
+    "the access log loses no more lines",
+    what_failed="lines were lost",
+    has_own_warning=True,
+)
+
+
+def watches(origin: S3Origin, assembly: CacheAssembly, telemetry: Telemetry) -> Iterator[Watch]:
+    """Yield all watches of a running proxy."""
+    store, flusher = assembly.store, assembly.flusher
+    yield Watch(
+        _OUTAGE,
+        lambda: origin.breaker.refused,
+        lambda: origin.breaker.last_error,
+        lambda: origin.breaker.is_open,
+    )
+    yield Watch(_DISK, lambda: store.failures, lambda: store.last_failure, lambda: not store.is_usable)
+    yield Watch(_INDEX, lambda: 0, lambda: store.last_failure, lambda: flusher.has_failed)
+    yield Watch(_ACCESS_LOG, lambda: telemetry.lines_lost, lambda: "lines are lost")
