@@ -129,11 +129,13 @@ def _age(headers: ResponseFields) -> int:
 def _object_headers(headers: ResponseFields) -> Headers:
     """Return the object's headers in sending order. A field without a value is no header, except user metadata.
 
-    Fields that Connection names are the connection's (RFC 9110 section 7.6.1).
+    User metadata that Connection names is the connection's. The other headers are never such (RFC 9110 section 7.6.1):
+    without its Cache-Control an object could be stored against its will, and without its coding be unreadable.
     """
-    own = headers.keys() - {name.strip(" \t").lower() for name in headers.get("connection", "").split(",")}
-    known = ((name, _object_header(headers, name)) for name in OBJECT_HEADERS if name.lower() in own)
-    user = ((name, headers[name]) for name in sorted(own) if name.startswith(USER_METADATA_PREFIX))
+    of_connection = {name.strip(" \t").lower() for name in headers.get("connection", "").split(",")}
+    known = ((name, _object_header(headers, name)) for name in OBJECT_HEADERS if name.lower() in headers)
+    own = sorted(headers.keys() - of_connection)
+    user = ((name, headers[name]) for name in own if name.startswith(USER_METADATA_PREFIX))
     return (*((name, value) for name, value in known if value), *user)
 
 
