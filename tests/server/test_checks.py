@@ -290,7 +290,7 @@ SITUATIONS = [
     ),
     Situation("a page for every path", troubled(page("200 OK")), subject="bucket", words=("HTML", "endpoint_url")),
     Situation("no HTTP", troubled(b"SSH-2.0-OpenSSH_9.2\r\n\r\n"), subject="bucket"),
-    Situation("nothing listens", prepare=_refused, subject="bucket"),
+    Situation("nothing listens", prepare=_refused, subject="bucket", words=("origin.endpoint_url",)),
     Situation("a name that DNS has not", prepare=origin(endpoint_url="http://s3.invalid"), subject="bucket"),
     Situation(
         "no URL in the environment", prepare=_variable("localhost:9000"), subject="origin", words=("AWS_ENDPOINT_URL",)
@@ -449,3 +449,18 @@ async def test_check_and_serve_agree(situation: Situation, tmp_path: Path, monke
 
 def _state(s3: PolicyS3, folder: Path) -> tuple[set[str], set[str], list[Path]]:
     return set(s3.objects), set(s3.uploads), sorted(folder.rglob("*"))
+
+
+@pytest.mark.parametrize(
+    ("terms", "hint"),
+    [({}, "origin.request_payer"), ({"expected_bucket_owner": "123456789012"}, "origin.expected_bucket_owner")],
+)
+async def test_terms_of_a_bucket_may_be_the_reason(tmp_path: Path, terms: dict[str, str], hint: str) -> None:
+    """Where S3 denies all and names no reason, the settings that may be the reason are named."""
+    s3 = PolicyS3(["none"])
+    async with s3.server:
+        sections = {"origin": terms, "mounts": [{"path": "/", "bucket": BUCKET}], "uploads": None}
+        results = await run_checks(settings_of(tmp_path, s3.server.endpoint_url, BUCKET, **sections))
+    (found,) = [result for result in results if result.subject == "bucket"]
+    assert found.verdict is Verdict.WARNING
+    assert hint in found.message

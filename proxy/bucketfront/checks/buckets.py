@@ -3,10 +3,11 @@
 import random
 import time
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bucketfront.checks.result import CheckResult, Verdict, failed, fine, warning
 from bucketfront.config.mount_settings import MountSettings
+from bucketfront.config.origin_settings import OriginSettings
 from bucketfront.config.settings import Settings
 from bucketfront.errors import AccessDenied, NoSuchBucket, OriginError
 from bucketfront.http.write_head import NoSuchWrite, WriteHead
@@ -61,7 +62,7 @@ async def check_buckets(settings: Settings, origin: S3Origin) -> AsyncIterator[C
         # The failures of one target must not open the breaker for the next one, whose own reason is wanted.
         origin.breaker = Breaker(time.monotonic, random.random)
         result = await _reads(origin, target, is_made=settings.origin.create_bucket)
-        yield result
+        yield _with_terms(result, settings.origin)
         if not result.is_fine or result.message == WILL_BE_MADE:
             continue
         writes = await _writes(origin, target) if target.writes else None
@@ -75,6 +76,19 @@ async def check_buckets(settings: Settings, origin: S3Origin) -> AsyncIterator[C
             yield result
     if skew := origin.signing_clock.skew:
         yield warning("clock", f"{_clock(-skew)}, and requests are signed with the origin's time: set the clock (NTP)")
+
+
+def _with_terms(result: CheckResult, origin: OriginSettings) -> CheckResult:
+    """Add which setting may be the reason why S3 denies access. S3 tells neither of them."""
+    if result.verdict is Verdict.FINE or "s3:" not in result.message:
+        return result
+    if origin.expected_bucket_owner is not None:
+        hint = "S3 denies access as well if the bucket is not of the account origin.expected_bucket_owner"
+    elif not origin.request_payer:
+        hint = "S3 denies access as well if the bucket makes the requester pay, see origin.request_payer"
+    else:
+        return result
+    return replace(result, message=f"{result.message}. {hint}")
 
 
 def _targets(settings: Settings) -> Iterator[Target]:
