@@ -92,12 +92,12 @@ def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_a_read_on_a_stale_connection(end: End, read: Callable[[S3Origin], Awaitable[None]]) -> None:
     """I35: a read whose idle connection the origin has closed is sent again on a new one. No failure is counted."""
     async with asyncio.timeout(HANG_S), RawServer(ending_reused(end)) as server, S3Origin(settings(server)) as origin:
-        for _ in range(20):
+        for _ in range(6):
             await read(origin)
         assert repr(origin.breaker) == "<Breaker closed, 0 failures>"
         assert repr(origin.retries) == repr(RetryBudget())
         # The first takes a new connection. Each second one is sent on that and again on one that is not kept.
-        assert len(server.heads) == 20 + 10
+        assert len(server.heads) == 6 + 3
 
 
 async def test_many_stale_connections() -> None:
