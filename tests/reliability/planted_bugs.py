@@ -31,6 +31,7 @@ RECOVERY = "tests/cache/test_cache_recovery.py::"
 SOURCE = "tests/cache/test_cache_body_stream.py::"
 STORE = "tests/cache/test_cache_file_storage.py::"
 VERIFICATION = "tests/cache/test_cache_verification.py::"
+AGREEMENT = "tests/s3/test_s3_agreement.py::"
 CONDITIONS = "tests/s3/test_s3_conditions.py::"
 COMPLETION = "tests/s3/test_s3_completion.py::"
 ANSWERS = "tests/s3/test_s3_responses.py::"
@@ -460,9 +461,41 @@ BUGS = (
     ),
     Bug(
         8,
+        "any-etag-agrees",
+        "The ETag in S3's response to a body is not compared with the bytes that were sent.",
+        (
+            Edit(
+                "bucketfront.s3.upload.agreement:agreement",
+                "shown = Agreement.PROVEN if found == sent.md5 else Agreement.DIFFERENT",
+                "shown = Agreement.PROVEN",
+            ),
+        ),
+        (AGREEMENT + "test_other_bytes_are_no_success",),
+    ),
+    Bug(
+        8,
+        "the-size-is-not-compared",
+        "Behind an ETag that is no MD5, an object of another size counts as the one that was sent.",
+        (
+            Edit(
+                "bucketfront.s3.upload.agreement:_check_size",
+                "found is not None and found.etag == etag and (found.size != size)",
+                "False",
+            ),
+        ),
+        (AGREEMENT + "test_etags_of_another_form",),
+    ),
+    Bug(
+        8,
         "conditions-are-trusted",
         "A condition of a write is sent to S3 without asking whether S3 keeps it, so an object is overwritten.",
-        (Edit("bucketfront.s3.upload.conditions:_keeps", "not origin.endpoint.is_custom", "True"),),
+        (
+            Edit(
+                "bucketfront.s3.upload.conditions:_keeps",
+                "not origin.endpoint.is_custom",
+                "not origin.endpoint.is_custom or True",
+            ),
+        ),
         (CONDITIONS + "test_a_condition_is_kept_or_refused",),
     ),
     Bug(

@@ -60,7 +60,7 @@ class MultipartServer:
         dated = self.dated or formatdate(usegmt=True)
         kept = {name: value for name, value in headers.items() if name.startswith(("content-t", "x-amz-meta-"))}
         kept.setdefault("content-type", "binary/octet-stream")
-        self.objects[key] = data, etag or etag_of(data), {**kept, "Last-Modified": dated}
+        self.objects[key] = data, etag_of(data) if etag is None else etag, {**kept, "Last-Modified": dated}
 
     async def __call__(self, connection: RawConnection, head: Head) -> None:
         body = await connection.reader.readexactly(int(head.headers.get("content-length", "0")))
@@ -99,8 +99,9 @@ class MultipartServer:
             case "part" | "complete" | "abort" if query["uploadId"] not in self.uploads:
                 return error("404 Not Found", "NoSuchUpload")
             case "part":
-                self.uploads[query["uploadId"]][int(query["partNumber"])] = body
-                return response("200 OK", ETag=self.part_etag(body), **_named(self.extra))
+                taken = self.stored_as(body)
+                self.uploads[query["uploadId"]][int(query["partNumber"])] = taken
+                return response("200 OK", ETag=self.part_etag(taken), **_named(self.extra))
             case "abort":
                 del self.uploads[query["uploadId"]]
                 return response("204 No Content")
@@ -110,8 +111,10 @@ class MultipartServer:
                 refused = self._condition(step, key, headers)
                 if refused is not None:
                     return refused
-                self.store(key, self.stored_as(body), self.put_etag(body), headers)
-                return response("200 OK", ETag=self.put_etag(body), **_named(self.extra))
+                taken = self.stored_as(body)
+                etag = self.put_etag(taken)
+                self.store(key, taken, etag, headers)
+                return response("200 OK", ETag=etag or None, **_named(self.extra))
             case "delete":
                 self.objects.pop(key, None)
                 return response("204 No Content")
@@ -128,7 +131,7 @@ class MultipartServer:
         parts = [self.uploads[name][place] for place in places]
         del self.uploads[name]
         etag = self.object_etag(parts)
-        self.store(key, self.stored_as(b"".join(parts)), etag, self.heads[name])
+        self.store(key, b"".join(parts), etag, self.heads[name])
         text = etag.replace('"', "&quot;")
         return _document(f"<CompleteMultipartUploadResult><ETag>{text}</ETag></CompleteMultipartUploadResult>")
 
@@ -150,7 +153,7 @@ class MultipartServer:
         data, etag, kept = self.objects[key]
         named = _named({**kept, **self.extra})
         if is_head:
-            return response("200 OK", length=len(data), ETag=etag, **named)
+            return response("200 OK", length=len(data), ETag=etag or None, **named)
         first, _, last = headers["range"].removeprefix("bytes=").partition("-")
         start, stop = int(first), min(int(last or len(data)) + 1, len(data))
         if start >= stop:

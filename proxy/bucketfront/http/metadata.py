@@ -1,8 +1,8 @@
 """Hold the metadata of one version, all of it from one response (docs/invariants.md#one-source-of-metadata)."""
 
-import re
 from dataclasses import dataclass, field, replace
 
+from bucketfront.http import content_digests
 from bucketfront.http.grammar import Headers
 from bucketfront.http.response_fields import is_text
 
@@ -25,8 +25,6 @@ USER_METADATA_PREFIX = "x-amz-meta-"
 _LIFETIMES = frozenset({"cache-control", "cdn-cache-control", "surrogate-control", "expires"})
 # These describe the bytes that a 304 leaves as they are. Some servers send those of an error document with it.
 _OF_THE_BYTES = frozenset({"content-type", "content-encoding"})
-
-_MD5 = re.compile(r'"([0-9a-f]{32})"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +87,7 @@ class Metadata:
         The ETag is an MD5 if the object was put in one piece and is not encrypted with keys of KMS or of its owner.
         S3's API reference documents this under "Common response headers".
         """
-        found = None if self.has_opaque_etag else _MD5.fullmatch(self.etag)
-        return None if found is None else found[1]
+        return None if self.has_opaque_etag else content_digests.md5_of(self.etag)
 
     def renewed(self, last_modified: str | None, headers: Headers, age: int, date: str | None) -> "Metadata | None":
         """Return this metadata renewed by the fields of a 304 (RFC 9111 section 3.2).

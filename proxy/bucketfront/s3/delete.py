@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from functools import partial
 
+from bucketfront.errors import OriginUnavailable
 from bucketfront.http.delete_objects import DeleteFailure
 from bucketfront.keys import ObjectKey
 from bucketfront.s3.client import S3Origin
@@ -25,7 +26,12 @@ async def delete_objects(origin: S3Origin, keys: Sequence[ObjectKey]) -> dict[Ob
     outcomes: dict[ObjectKey, DeleteFailure | None] = {}
     left = list(keys)
     for attempt in range(1, ATTEMPTS + 1):
-        found = await repeated(origin, partial(_delete, origin, left))
+        try:
+            found = await repeated(origin, partial(_delete, origin, left))
+        except OriginUnavailable:
+            if not outcomes:
+                raise
+            break  # the results of the attempt before count
         outcomes |= found
         left = [key for key, failure in found.items() if failure is not None and failure.code in _MOMENTARY]
         if not left or attempt == ATTEMPTS or not origin.retries.spend():

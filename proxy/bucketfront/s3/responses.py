@@ -3,20 +3,17 @@
 See docs/invariants.md#version-purity and docs/invariants.md#one-source-of-metadata.
 """
 
-import binascii
 import re
 from collections.abc import Mapping
 
 from bucketfront.cache import NotModified
 from bucketfront.errors import AmbiguousPart, InvalidOriginResponse, ObjectChanged, RangeIgnored, RangeUnsatisfiable
-from bucketfront.http import etags
+from bucketfront.http import content_digests, etags
 from bucketfront.http.grammar import Headers
 from bucketfront.http.metadata import OBJECT_HEADERS, USER_METADATA_PREFIX, Metadata
 from bucketfront.http.ranges import FromTo, Requested, Span, Suffix
 from bucketfront.http.response_fields import ResponseFields
 
-# The length in bytes of each algorithm's value (S3 API, GetObject: `x-amz-checksum-…`).
-_CHECKSUMS = {"crc32": 4, "crc32c": 4, "crc64nvme": 8, "sha1": 20, "sha256": 32}
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19})")
 # A 206 of an empty object: MinIO sends `bytes 0--1/0` for a suffix, and s3rver `bytes 0-0/0` for every range.
 _RANGE_OF_NOTHING = re.compile(r"bytes [0-9]+--?[0-9]+/0")
@@ -49,11 +46,8 @@ def metadata(
         headers=_object_headers(headers),
         age=_age(headers),
         version=_version(headers, requested_version),
-        checksum=_checksum(headers) if is_whole else None,
-        has_opaque_etag=(
-            headers.get("x-amz-server-side-encryption", "AES256") != "AES256"
-            or "x-amz-server-side-encryption-customer-algorithm" in headers
-        ),
+        checksum=content_digests.checksum(headers) if is_whole else None,
+        has_opaque_etag=content_digests.has_opaque_etag(headers),
         date=headers.agreed("date") or None,
     )
 
@@ -72,23 +66,6 @@ def has_bare_etag(headers: Mapping[str, str]) -> bool:
     """Return whether the ETag has no quotes. Some origins that send such ones match no If-Match with quotes."""
     etag = headers.get("etag", "")
     return etag != "" and '"' not in etag
-
-
-def _checksum(headers: Mapping[str, str]) -> tuple[str, str] | None:
-    """Return the algorithm and the checksum of the object's bytes, or None.
-
-    A COMPOSITE checksum (`value-N`) is computed from those of the parts, and cannot be compared with the bytes.
-    """
-    if headers.get("x-amz-checksum-type", "FULL_OBJECT") != "FULL_OBJECT":
-        return None
-    for algorithm, length in _CHECKSUMS.items():
-        value = headers.get(f"x-amz-checksum-{algorithm}", "")
-        try:
-            if len(binascii.a2b_base64(value, strict_mode=True)) == length:
-                return algorithm, value
-        except ValueError:
-            continue
-    return None
 
 
 def _version(headers: Mapping[str, str], requested: str | None) -> str | None:

@@ -60,7 +60,8 @@ class ObjectWriter:
             finally:
                 # Also if the outcome is unknown, and if the client left in the middle.
                 await asyncio.shield(self.invalidate(key))
-            await self._cache.publish(upload, written.etag)
+            if written.etag:  # without one, the object is not cached
+                await self._cache.publish(upload, written.etag)
         finally:
             upload.close()
         return written

@@ -13,7 +13,6 @@ for each request.
 """
 
 import logging
-import re
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TypeVar
@@ -23,6 +22,7 @@ from bucketfront.cache.origin import Origin
 from bucketfront.cache.storage import digests
 from bucketfront.cache.storage.storage import Storage
 from bucketfront.errors import ContentMismatch, OriginError
+from bucketfront.http import content_digests
 from bucketfront.http.checksums import MD5, Digest
 from bucketfront.http.metadata import Metadata
 from bucketfront.keys import ObjectKey
@@ -33,8 +33,6 @@ MAX_HELD_BYTES = 256 << 20  # a third of a second of MD5, at the end of a downlo
 MAX_INLINE_BYTES = 16 << 10  # compared in the event loop, which takes 20 us at most
 MAX_REMEMBERED = 256  # versions whose bytes did not fit
 MAX_OPAQUE = 4096  # versions whose ETag is no MD5; each takes some hundred bytes
-
-_MULTIPART = re.compile(r'"[0-9a-f]{32}-[0-9]+"')
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +127,7 @@ class Comparison:
         Raises ContentMismatch, StoreError.
         """
         key, metadata = entry.key, entry.metadata
-        if metadata.size > part_size and metadata.checksum is None and _MULTIPART.fullmatch(metadata.etag):
+        if metadata.size > part_size and metadata.checksum is None and content_digests.is_etag_of_parts(metadata.etag):
             metadata = await self._with_checksum(key, metadata)
         expected = self._integrity.expected(key, metadata)
         if expected is None or entry.file is None:

@@ -33,7 +33,8 @@ from bucketfront.s3.client import S3Origin
 PROBE_NAME = ".bucketfront-probe-"  # of the objects that are made here, before a random number
 _MAX_FOLDER_BYTES = 900  # of S3's 1024 for a key
 
-_BODY = b"bucketfront made this object to find out whether its S3 keeps the conditions of writes. Delete it.\n"
+_BODY = b""
+_PART = b"x"  # some servers refuse an empty part
 _MD5 = base64.b64encode(hashlib.md5(_BODY, usedforsecurity=False).digest()).decode()
 _IMPOSSIBLE = '"bucketfront-no-such-etag"'
 
@@ -154,7 +155,7 @@ class _Probe:
         created = await self._call(client.create_multipart_upload, self._named)
         upload = {**self._named, "UploadId": created.get("UploadId", "")}
         try:
-            part = await self._call(client.upload_part, {**upload, "PartNumber": 1, "Body": _BODY})
+            part = await self._call(client.upload_part, {**upload, "PartNumber": 1, "Body": _PART})
             parts = {"Parts": [{"PartNumber": 1, "ETag": part.get("ETag", "")}]}
             stored = await self._call(
                 client.complete_multipart_upload, {**upload, "MultipartUpload": parts, **conditions}

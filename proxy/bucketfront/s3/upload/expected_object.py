@@ -4,6 +4,7 @@ The response to a write may be lost, empty, or contradict an earlier one. A HEAD
 if it shows the bytes that were sent, and if these are not an older object's (docs/invariants.md#unknown-outcome).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from bucketfront.http import content_digests, dates
@@ -12,6 +13,16 @@ from bucketfront.http.write_head import WriteHead
 
 # S3's own default. Some compatible servers have the second one.
 _DEFAULT_TYPES = frozenset({"binary/octet-stream", "application/octet-stream"})
+CLOCK_SLACK_S = 2.0  # HTTP dates have whole seconds, and S3 may date a response later than the object
+
+
+def begun_at(headers: Mapping[str, str], elapsed: float) -> float | None:
+    """Return a time before the request whose response has these headers, in seconds by the origin's clock, or None.
+
+    `elapsed` is how many seconds ago the request was sent.
+    """
+    at = dates.parse(headers.get("date", ""), 0.0)
+    return None if at is None else at - elapsed - CLOCK_SLACK_S
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
 from bucketfront.errors import (
+    ContentMismatch,
     InvalidOriginResponse,
     NoSuchUpload,
     OriginBusy,
@@ -26,15 +27,16 @@ from bucketfront.errors import (
     OriginTimeout,
     OriginUnavailable,
 )
-from bucketfront.http import content_digests, dates, etags
+from bucketfront.http import content_digests, etags
 from bucketfront.http.metadata import Metadata
 from bucketfront.http.write_head import WriteHead
 from bucketfront.keys import ObjectKey
 from bucketfront.s3.client import S3Origin
-from bucketfront.s3.upload.expected_object import ExpectedObject
+from bucketfront.s3.upload.agreement import Agreement, agreement, check_completed, must_be_md5, note_fitting
+from bucketfront.s3.upload.expected_object import ExpectedObject, begun_at
 from bucketfront.s3.upload.params import complete_params
 from bucketfront.s3.upload.repetition import is_repeatable, pause, repeated
-from bucketfront.s3.upload.single_call import send
+from bucketfront.s3.upload.single_call import SentBody, send
 
 MAX_PART_BYTES = 5 << 30  # S3's limit for a part, and for the object of a single PutObject
 MAX_PARTS = 10_000  # S3's limit for one multipart upload
@@ -44,7 +46,6 @@ COMPLETION_TIMEOUT_S = 300.0
 COMPLETION_ATTEMPTS = 4  # one more than for other calls, because a failure costs the transfer of all parts
 PART_ATTEMPTS = 3  # to send one part: as many as for a read
 RETRY_PAUSE_S = 0.2  # at most before the second attempt, doubled for each further one: short beside a transfer
-CLOCK_SLACK_S = 2.0  # HTTP dates have whole seconds, and S3 may date a response later than the upload
 
 _NO_HEAD = WriteHead()
 
@@ -53,18 +54,23 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """The response to a write that S3 accepted."""
+    """The response to a write that S3 accepted. `etag` is in wire form, or "" if S3 has none."""
 
     etag: str
 
 
 @dataclass(frozen=True, slots=True)
 class PartSent:
-    """A part that S3 has. `number` counts from 1, `size` is in bytes."""
+    """A part that S3 has. `number` counts from 1, `size` is in bytes.
+
+    `unproven_md5` is the MD5 of the bytes that were sent, if the ETag looks like another one. It is None if the ETag
+    proves the part, and if nothing more is known of it.
+    """
 
     number: int
     etag: str
     size: int
+    unproven_md5: str | None = None
 
 
 class Journal(Protocol):
@@ -147,9 +153,8 @@ class Multipart:
 
         # If S3 has carried out an attempt that failed, it has an upload without parts, which costs nothing.
         created = await repeated(origin, create)
-        at = dates.parse(created["ResponseMetadata"]["HTTPHeaders"].get("date", ""), 0.0)
-        begun_at = None if at is None else at - (clock() - began) - CLOCK_SLACK_S
-        upload = cls(origin, key, str(created["UploadId"]), progress_timeout, journal, begun_at)
+        at = begun_at(created["ResponseMetadata"]["HTTPHeaders"], clock() - began)
+        upload = cls(origin, key, str(created["UploadId"]), progress_timeout, journal, at)
         if journal is not None:
             # A kill before this leaves an upload without parts, which costs nothing.
             await journal.add(key, upload.id)
@@ -191,7 +196,7 @@ class Multipart:
             try:
                 await self._origin.wait_for_turn(self.key.bucket)
                 async with self._origin.upload_slots.slot(self._progress_timeout):
-                    response = await send(
+                    sent = await send(
                         self._origin,
                         what,
                         "upload_part",
@@ -201,8 +206,9 @@ class Multipart:
                         self._progress_timeout,
                         is_repeatable=attempts > 1,
                     )
+                unproven = self._unproven_md5(what, sent)
                 self._origin.parts += 1
-                return PartSent(number, str(response["ETag"]), size)
+                return PartSent(number, sent.etag, size, unproven)
             except OriginUnavailable as error:
                 # OriginBusy sent no request, because none of our connections came free.
                 is_free = isinstance(error, OriginBusy)
@@ -212,6 +218,22 @@ class Multipart:
                 log.info("%s is sent again: %s", what, error)
                 await pause(RETRY_PAUSE_S, attempt)
         raise AssertionError("unreachable")
+
+    def _unproven_md5(self, what: str, sent: SentBody) -> str | None:
+        """Return the part's MD5 if the ETag looks like another one, else None. Raises InvalidOriginResponse.
+
+        An ETag of a bucket whose ETags are MD5s must fit, so that the part is sent again.
+        """
+        if not sent.etag:
+            raise InvalidOriginResponse(f"{what}: the origin named no ETag")
+        match agreement(sent):
+            case Agreement.PROVEN:
+                note_fitting(self._origin, self.key.bucket)
+            case Agreement.DIFFERENT if must_be_md5(self._origin, self.key.bucket):
+                raise InvalidOriginResponse(f"{what}: the ETag {sent.etag} is not the MD5 {sent.md5} that was sent")
+            case Agreement.DIFFERENT:
+                return sent.md5
+        return None
 
     async def complete(
         self, parts: Iterable[PartSent], head: WriteHead = _NO_HEAD, *, may_be_complete: bool = False
@@ -232,13 +254,14 @@ class Multipart:
             head,
             self.begun_at,
         )
+        unproven = self._unproven(ordered)
         until = asyncio.get_running_loop().time() + COMPLETION_TIMEOUT_S
         self._origin.retries.earn()
         for attempt in range(1, COMPLETION_ATTEMPTS + 1):
             was_accepted = False
             try:
                 if etag := await self._send_completion(what, params, until):
-                    return await self._completed(etag)
+                    return await self._completed(etag, expected, unproven)
                 failure: OriginError = InvalidOriginResponse(f"{what}: the origin named no ETag")
                 was_accepted = True
             except NoSuchUpload as error:
@@ -260,7 +283,7 @@ class Multipart:
                 found = await self._object_made(expected, was_accepted=was_accepted)
                 if found is not None:
                     log.info("%s: a HEAD shows the object, although %s", what, failure)
-                    return await self._completed(found.etag)
+                    return await self._completed(found.etag, expected, unproven)
             if not repeats:
                 raise failure
             log.info("%s is sent again: %s", what, failure)
@@ -278,9 +301,24 @@ class Multipart:
         # Some compatible servers leave the quotes out of their XML.
         return etags.normalised(str(done.get("ETag") or ""))
 
-    async def _completed(self, etag: str) -> Written:
+    async def _completed(self, etag: str, expected: ExpectedObject, unproven: tuple[int, int, str] | None) -> Written:
         await self._forget()
+        await check_completed(self._origin, self.key, etag, expected, unproven)
         return Written(etag)
+
+    def _unproven(self, ordered: list[PartSent]) -> tuple[int, int, str] | None:
+        """Return the first part that is to be proven: its first byte, the one after its last, and its MD5, or None.
+
+        Raises ContentMismatch if S3 has ETags that are MD5s for other parts.
+        """
+        start = 0
+        for part in ordered:
+            if part.unproven_md5 is not None:
+                if must_be_md5(self._origin, self.key.bucket):
+                    raise ContentMismatch(f"part {part.number} of {self.key}: the ETag {part.etag} is not its MD5")
+                return start, start + part.size, part.unproven_md5
+            start += part.size
+        return None
 
     async def _object_made(self, expected: ExpectedObject, *, was_accepted: bool) -> Metadata | None:
         """Return what a HEAD shows if it proves that this upload made the object, else None."""

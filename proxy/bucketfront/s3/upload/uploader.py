@@ -17,7 +17,9 @@ from bucketfront.keys import ObjectKey
 from bucketfront.s3 import delete
 from bucketfront.s3.client import S3Origin
 from bucketfront.s3.upload import conditions
+from bucketfront.s3.upload.agreement import agreed_etag
 from bucketfront.s3.upload.conditions import WriteStep
+from bucketfront.s3.upload.expected_object import ExpectedObject
 from bucketfront.s3.upload.multipart import (
     MAX_PART_BYTES,
     MAX_PARTS,
@@ -73,8 +75,9 @@ class S3Uploader:
         `about_to_write` is awaited right before the one call by which the object may change. What `chunks` raises
         passes through, and the object keeps its old version.
 
-        Raises AccessDenied, WriteRefused, NoSuchWrite for a condition that S3 does not keep, StoreError if the spool
-        lost bytes, OriginTimeout, OriginUnavailable. After the last two the outcome is unknown.
+        Raises AccessDenied, WriteRefused, NoSuchWrite for a condition that S3 does not keep, ContentMismatch if S3 took
+        other bytes, StoreError if the spool lost bytes, OriginTimeout, OriginUnavailable. After the last two the
+        outcome is unknown.
         """
         assert key.version is None, "a past version is never written"
         await conditions.require(self._origin, key, head, WriteStep.PUT)
@@ -103,7 +106,7 @@ class S3Uploader:
         timeout = self._progress_timeout
         await self._origin.wait_for_turn(key.bucket)
         async with self._origin.upload_slots.slot(timeout):
-            response = await send(
+            sent = await send(
                 self._origin,
                 f"PUT {key}",
                 "put_object",
@@ -113,7 +116,8 @@ class S3Uploader:
                 timeout,
                 is_repeatable=part.is_spooled,
             )
-        return Written(str(response["ETag"]))
+        expected = ExpectedObject(part.size, None if sent.md5 is None else f'"{sent.md5}"', head, sent.begun_at)
+        return Written(await agreed_etag(self._origin, key, sent, expected))
 
     async def _multipart(
         self, key: ObjectKey, head: WriteHead, body: UploadBody, first: BodyPart, about_to_write: Announce

@@ -31,9 +31,8 @@ class Verdicts:
 
         What `find_out` raises passes through, and is not remembered.
         """
-        known = self._known.get(subject)
-        if known is not None and self._clock() < known.until:
-            return known.holds
+        if (known := self.known(subject)) is not None:
+            return known
         running = self._running.get(subject)
         if running is None:
             running = self._tasks.start(find_out(), name=f"find out {' '.join(subject)}")
@@ -41,7 +40,16 @@ class Verdicts:
             running.add_done_callback(lambda task: self._ended(subject, task))
         return await asyncio.shield(running)
 
+    def known(self, subject: tuple[str, ...]) -> bool | None:
+        """Return the verdict from memory, or None."""
+        found = self._known.get(subject)
+        return found.holds if found is not None and self._clock() < found.until else None
+
+    def note(self, subject: tuple[str, ...], *, holds: bool) -> None:
+        """Remember a verdict."""
+        self._known[subject] = _Verdict(holds, self._clock() + (TRUE_S if holds else FALSE_S))
+
     def _ended(self, subject: tuple[str, ...], task: asyncio.Task[bool]) -> None:
         del self._running[subject]
         if not task.cancelled() and task.exception() is None:
-            self._known[subject] = _Verdict(task.result(), self._clock() + (TRUE_S if task.result() else FALSE_S))
+            self.note(subject, holds=task.result())

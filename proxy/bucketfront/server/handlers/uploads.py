@@ -190,7 +190,8 @@ async def _bounded(chunks: AsyncIterator[bytes], limit: int) -> AsyncIterator[by
 def _created(exchange: Exchange, route: Route, key: ObjectKey, etag: str) -> web.Response:
     response = _json(exchange, {"key": route.relative(key)})
     response.headers[hdrs.LOCATION] = route.location(key)
-    response.headers[hdrs.ETAG] = etag
+    if etag:
+        response.headers[hdrs.ETAG] = etag
     return response
 
 
