@@ -52,7 +52,7 @@ from bucketfront.s3.body import S3Body
 from bucketfront.s3.breaker import Breaker
 from bucketfront.s3.bucket_terms import BucketTerms
 from bucketfront.s3.connection_slots import ConnectionSlots
-from bucketfront.s3.credentials import OriginCredentials, source_of
+from bucketfront.s3.credentials import credentials_of
 from bucketfront.s3.endpoint import DEFAULT_REGION, S3Endpoint, resolve
 from bucketfront.s3.error_translation import Unexplained, VersionUnchanged, translated
 from bucketfront.s3.failures import OriginFailures
@@ -110,7 +110,7 @@ class S3Origin:
         self.parts = 0  # parts of uploads that S3 accepted
         self.parts_retried = 0
         self.signing_clock = SigningClock(time.time, boottime)
-        self.credentials = OriginCredentials(source_of(settings.credentials), time.monotonic)
+        self.credentials = credentials_of(settings.credentials, time.monotonic)
         self._signature = Signature(self.credentials, self.signing_clock)
         self._stack = AsyncExitStack()
         self._client: Any = None

@@ -25,23 +25,13 @@ from bucketfront.task_set import TaskSet
 
 LOAD_TIMEOUT_S = 5.0  # instance roles respond in milliseconds, token services in a second
 RELOAD_INTERVAL_S = 3.0  # between loads of refused or expired credentials: a rotation takes longer
+FILE_RELOAD_INTERVAL_S = 0.25  # the same for secret files: two small files are cheap to read
 RENEWAL_INTERVAL_S = 60.0  # between loads of credentials that are still valid
 WARNING_INTERVAL_S = 60.0
 
 Load = Callable[[], Awaitable[Any]]
 
 log = logging.getLogger(__name__)
-
-
-def source_of(settings: Credentials) -> Load:
-    """Return what loads the credentials of the settings. It is never called for anonymous requests."""
-    match settings:
-        case StaticCredentials():
-            return lambda: asyncio.to_thread(_static, settings)
-        case ProfileCredentials(profile=profile):
-            return lambda: _from_chain(profile)
-        case "default" | "anonymous":
-            return lambda: _from_chain(None)
 
 
 def _static(settings: StaticCredentials) -> AioCredentials:
@@ -66,11 +56,14 @@ async def _frozen(source: Any) -> ReadOnlyCredentials:
 class OriginCredentials(AioCredentials):  # type: ignore[misc] # aiobotocore has no types
     """The credentials that a client signs with. `elapsed` is a monotonic clock in seconds.
 
+    `reload_interval` is how many seconds pass between two loads of credentials that are refused.
+
     A session takes an instance as its component "credential_provider".
     """
 
-    def __init__(self, load: Load, elapsed: Callable[[], float]) -> None:
+    def __init__(self, load: Load, elapsed: Callable[[], float], reload_interval: float = RELOAD_INTERVAL_S) -> None:
         super().__init__("", "")
+        self._reload_interval = reload_interval
         self._load = load
         self._elapsed = elapsed
         self._source: Any = None  # botocore's credentials, with the time of their expiry
@@ -94,7 +87,7 @@ class OriginCredentials(AioCredentials):  # type: ignore[misc] # aiobotocore has
     async def get_frozen_credentials(self) -> ReadOnlyCredentials:
         """Return the credentials to sign a request with. Raises NoCredentialsError."""
         if self._current is None or self._expires_within(0):
-            await self._renewed(RELOAD_INTERVAL_S)
+            await self._renewed(self._reload_interval)
         elif self._expires_within(None):
             self._renew(RENEWAL_INTERVAL_S)
         if self._current is None:
@@ -104,7 +97,7 @@ class OriginCredentials(AioCredentials):  # type: ignore[misc] # aiobotocore has
     async def replaced(self, refused: ReadOnlyCredentials) -> bool:
         """Return whether other credentials than those that S3 refused are there now. Loads them, if need be."""
         if self._current == refused:
-            await self._renewed(RELOAD_INTERVAL_S)
+            await self._renewed(self._reload_interval)
         return bool(self._current != refused)
 
     async def close(self) -> None:
@@ -166,3 +159,14 @@ class OriginCredentials(AioCredentials):  # type: ignore[misc] # aiobotocore has
         if now - self._warned_at >= WARNING_INTERVAL_S:
             self._warned_at = now
             log.warning(message)
+
+
+def credentials_of(settings: Credentials, elapsed: Callable[[], float]) -> OriginCredentials:
+    """Return the credentials of the settings. Nothing loads or uses them for anonymous requests."""
+    match settings:
+        case StaticCredentials():
+            return OriginCredentials(lambda: asyncio.to_thread(_static, settings), elapsed, FILE_RELOAD_INTERVAL_S)
+        case ProfileCredentials(profile=profile):
+            return OriginCredentials(lambda: _from_chain(profile), elapsed)
+        case "default" | "anonymous":
+            return OriginCredentials(lambda: _from_chain(None), elapsed)
