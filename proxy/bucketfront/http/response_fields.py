@@ -26,7 +26,7 @@ class ResponseFields(Mapping[str, str]):
     Equal lines of a field that is no list are one line.
     """
 
-    __slots__ = ("_lines",)
+    __slots__ = ("_lines", "_values")
 
     def __init__(self, raw: Iterable[tuple[bytes, bytes]]) -> None:
         lines: dict[str, tuple[str, ...]] = {}
@@ -36,15 +36,19 @@ class ResponseFields(Mapping[str, str]):
             if is_token(name) and (value not in known or name in _LISTS or name.startswith(_USER_METADATA)):
                 lines[name] = (*known, value)
         self._lines = lines
+        self._values = {name: found[0] if len(found) == 1 else ", ".join(found) for name, found in lines.items()}
 
     def __getitem__(self, name: str) -> str:
-        return ", ".join(self._lines[name])
+        return self._values[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._values
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._lines)
+        return iter(self._values)
 
     def __len__(self) -> int:
-        return len(self._lines)
+        return len(self._values)
 
     def __repr__(self) -> str:
         return f"ResponseFields({dict(self)!r})"
