@@ -20,7 +20,7 @@ run: install
 
 # One process for each core.
 test: install
-	$(BIN)/pytest -n auto -m 'not e2e and not long and not reliability' tests
+	$(BIN)/pytest -n auto -m 'not e2e and not long and not reliability and not compatibility' tests
 
 check: install
 	$(BIN)/ruff check proxy tests bench

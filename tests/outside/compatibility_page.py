@@ -7,9 +7,11 @@ wrong byte or a false success.
 import sys
 import tempfile
 import time
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import installs
+import pytest
 import s3_compatibility
 from s3_compatibility import SEED, STEPS, Report
 from s3_probes import HOLDS, PROBES
@@ -28,7 +30,39 @@ success. A server that cannot be installed is shown as *not run*.
 - *Random requests*: reads, ranges, uploads with and without length and conditions, and deletes through bucketfront,
   mixed with writes and deletes straight at the server. Nothing in the cache counts as fresh, and after each request the
   bytes are compared with what the server itself sends. A response of 4xx or 5xx is no wrong byte.
+- *Conformance suite*: `tests/s3/test_s3_conformance.py`, which holds the origin's client to S3. A case that does not
+  pass shows that the server is no S3 there: a response that contradicts itself or the request is refused, and a field
+  that the server lost is not there. moto and SeaweedFS pass it in `make test` and `make e2e`.
 """
+
+
+class Conformance:
+    """A plugin of pytest. It counts the passed and the failed cases of each test for each server."""
+
+    def __init__(self) -> None:
+        self.passed: dict[str, Counter[str]] = defaultdict(Counter)
+        self.failed: dict[str, Counter[str]] = defaultdict(Counter)
+
+    def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> None:
+        if call.when == "call" and isinstance(item, pytest.Function):
+            counts = self.passed if call.excinfo is None else self.failed
+            counts[str(item.callspec.params["subject"])][item.originalname] += 1
+
+    def run(self) -> None:
+        suite = s3_compatibility.ROOT / "tests" / "s3" / "test_s3_conformance.py"
+        pytest.main(
+            ["-m", "compatibility", "-q", "--tb=no", "--no-summary", "-p", "no:cacheprovider", str(suite)], [self]
+        )
+
+    def lines(self, name: str) -> list[str]:
+        """Return what to show of a server, nothing if the suite did not run."""
+        passed, failed = self.passed[name], self.failed[name]
+        if not passed:
+            return []
+        several = (f"`{test}` ({count} of {count + passed[test]})" for test, count in sorted(failed.items()))
+        total = passed.total() + failed.total()
+        text = f"Conformance suite of the origin's client: {passed.total()} of {total} cases pass."
+        return [f"{text} Not passed: {', '.join(several)}." if failed else text, ""]
 
 
 def cell(text: str) -> str:
@@ -62,7 +96,7 @@ def anchor(name: str) -> str:
     return name.lower().replace(",", "").replace(" ", "-")
 
 
-def section(report: Report) -> list[str]:
+def section(report: Report, conformance: Conformance) -> list[str]:
     differing = [one for one in report.findings if (one.at_server, one.at_bucketfront) != (HOLDS, HOLDS)]
     lines = [f"## {report.server.name}", ""]
     if differing:
@@ -74,7 +108,7 @@ def section(report: Report) -> list[str]:
     lines += ["", f"Random requests: {counts}."]
     for wrong in (*report.outcome.wrong, *report.outcome.ignored):
         lines.append(f"- wrong: {cell(wrong)}")
-    return [*lines, ""]
+    return [*lines, "", *conformance.lines(report.server.name)]
 
 
 def main() -> int:
@@ -86,13 +120,15 @@ def main() -> int:
             except installs.NotInstallable as why:
                 reports[name] = str(why)
         sys.stdout.write(f"{name}\n")
+    conformance = Conformance()
+    conformance.run()
     date = time.strftime("%Y-%m-%d", time.gmtime())
     lines = [INTRODUCTION, f"Measured on {date}: {STEPS} random steps for each server, seed {SEED}.", ""]
     lines += overview(reports)
     lines.append("")
     for report in reports.values():
         if isinstance(report, Report):
-            lines += section(report)
+            lines += section(report, conformance)
     PAGE.write_text("\n".join(lines).rstrip() + "\n")
     return (
         1

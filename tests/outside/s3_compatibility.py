@@ -46,8 +46,8 @@ class Finding:
     """What one probe found at the server itself, and through bucketfront."""
 
     what: str
-    at_server: str
     at_bucketfront: str
+    at_server: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +66,9 @@ def examine(server: Server, folder: Path) -> Report:
             _create(endpoint, bucket)
         with _bucketfront(endpoint, folder) as url:
             proxy, direct = Objects(url), Objects(f"{endpoint.url}/{DIRECT_BUCKET}", endpoint)
-            # The probes come second, because the odd keys end one of the servers.
+            # The probes come second, and first through bucketfront, because an odd key ends one of the servers.
             outcome = History(proxy, Objects(f"{endpoint.url}/{BUCKET}", endpoint), SEED).run(STEPS)
-            findings = [Finding(probe.what, tried(probe, direct), tried(probe, proxy)) for probe in PROBES]
+            findings = [Finding(probe.what, tried(probe, proxy), tried(probe, direct)) for probe in PROBES]
         return Report(server, findings, outcome, _warnings(folder))
 
 

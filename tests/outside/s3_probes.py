@@ -130,7 +130,7 @@ def if_match(objects: Objects) -> str:
 def create_only(objects: Objects) -> str:
     _stored(objects, "create", b"old")
     response = objects.put("create", b"new", If_None_Match="*")
-    if objects.get("create").body != b"old":
+    if objects.get("create").body == b"new":
         return f"{response.status}, and replaced"
     return _expected(response, 412)
 
@@ -138,7 +138,7 @@ def create_only(objects: Objects) -> str:
 def replace_only(objects: Objects) -> str:
     _stored(objects, "replace", b"old")
     response = objects.put("replace", b"new", If_Match=f'"{_md5(b"other")}"')
-    if objects.get("replace").body != b"old":
+    if objects.get("replace").body == b"new":
         return f"{response.status}, and replaced"
     return _expected(response, 412)
 
@@ -177,8 +177,8 @@ def keys(objects: Objects) -> str:
         response = objects.put(key, content)
         if not response.is_success:
             wrong.append(f"{_shown(key)}: {response.status}")
-        elif objects.get(key).body != content:
-            wrong.append(f"{_shown(key)}: lost")
+        elif (read := objects.get(key)).body != content:
+            wrong.append(f"{_shown(key)}: {read.status} to the GET")
         objects.delete(key)
     return HOLDS if not wrong else ", ".join(wrong)
 

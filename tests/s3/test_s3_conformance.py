@@ -10,6 +10,7 @@ from chaos_origin import ChaosOrigin
 from fake_origin import FakeOrigin, FakeUploader
 from fakes import object_bytes
 from pydantic import SecretStr
+from s3_servers import SERVERS as OF_OTHERS
 
 from bucketfront.cache.origin import NotModified, Origin, OriginResponse
 from bucketfront.config.origin_settings import OriginSettings, StaticCredentials
@@ -32,6 +33,10 @@ from bucketfront.s3.upload.uploader import Announce, S3Uploader, Written
 FAKE = "fake"
 CHAOS = "chaos"
 SERVERS = ("moto_s3", pytest.param("seaweed", marks=pytest.mark.e2e))
+# `make compatibility` shows what holds in front of these.
+OUTSIDE = tuple(
+    pytest.param(name, marks=pytest.mark.compatibility) for name in OF_OTHERS if name not in ("moto", "SeaweedFS")
+)
 VERSIONED = "versioned-bucket"
 CHUNK = 1 << 10
 SIZE = 3 * CHUNK + 17
@@ -157,7 +162,7 @@ async def chaos_subject(*, is_versioned: bool) -> AsyncIterator[Subject]:
             yield ChaosSubject(real, server)
 
 
-@pytest.fixture(params=(FAKE, CHAOS, *SERVERS))
+@pytest.fixture(params=(FAKE, CHAOS, *SERVERS, *OUTSIDE))
 async def subject(
     request: pytest.FixtureRequest,
     client_of: Callable[[OriginSettings], Any],
@@ -172,7 +177,10 @@ async def subject(
         async with chaos_subject(is_versioned=False) as chaotic:
             yield chaotic
         return
-    settings = request.getfixturevalue(request.param)
+    if request.param in OF_OTHERS:
+        settings = request.getfixturevalue("server_of_others")(request.param)
+    else:
+        settings = request.getfixturevalue(request.param)
     async with S3Origin(settings) as real:
         yield Subject(real, S3Uploader(real, progress_timeout=10), bucket_of(settings), client_of(settings))
 
