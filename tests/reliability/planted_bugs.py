@@ -1353,6 +1353,45 @@ BUGS = (
         (SERVER + "test_pipeline.py::test_keys_of_forms", SERVER + "test_pipeline.py::test_keys_of_delete_objects"),
     ),
     Bug(
+        31,
+        "degraded-is-down",
+        "A proxy that cannot reach S3 is not ready, so a load balancer takes away what it could serve.",
+        (
+            Edit(
+                "bucketfront.admin.api:AdminApplication._readyz",
+                "health.phase is Phase.SERVING",
+                "health.phase is Phase.SERVING and not health.troubles",
+            ),
+        ),
+        (SERVER + "test_operators_view.py::test_ready_and_degraded",),
+    ),
+    Bug(
+        28,
+        "codes-of-the-origin",
+        "Any error code that the origin sends becomes a label of a metric.",
+        (
+            Edit(
+                "bucketfront.s3.failures:label",
+                "response.code if error_codes.is_known(response.code) else _OTHER",
+                "response.code",
+            ),
+        ),
+        (SERVER + "test_operators_view.py::test_metrics_by_code",),
+    ),
+    Bug(
+        35,
+        "stale-without-a-reason",
+        "The log line of a stale response does not have the failure of the origin because of which it is stale.",
+        (
+            Edit(
+                "bucketfront.server.handlers.objects:ObjectHandler._send_candidate",
+                "found.failure is not None",
+                "False",
+            ),
+        ),
+        (SERVER + "test_operators_view.py::test_a_stale_response_names_the_failure",),
+    ),
+    Bug(
         35,
         "bucket-is-no-object",
         "A bucket that does not exist counts as an absent object, and the 404 is remembered.",

@@ -104,9 +104,8 @@ def translated(what: str, params: Mapping[str, Any] = _NO_PARAMS) -> Iterator[No
     except ClientError as error:
         raise _from_status(what, error, params) from error
     except _CREDENTIALS as error:
-        raise OriginUnavailable(
-            f"{what}: no usable credentials ({type(error).__name__}); see origin.credentials"
-        ) from error
+        message = f"{what}: no usable credentials ({type(error).__name__}); see origin.credentials"
+        raise OriginRefused(message, Fault.CREDENTIALS) from error
     except _TIMEOUTS as error:
         raise OriginTimeout(f"{what}: {connection_causes.described(error)}") from error
     except ParamValidationError as error:

@@ -9,7 +9,7 @@ from aiohttp import hdrs, web
 from ulid import ULID
 
 from bucketfront.config.mount_settings import MountSettings, UploadSettings
-from bucketfront.errors import AccessDenied, BadPath
+from bucketfront.errors import AccessDenied, BadPath, ErrorResponse
 from bucketfront.http import delete_objects, multipart_form, write_head
 from bucketfront.http.body_checksums import BodyChecksums
 from bucketfront.http.cache_status import CacheStatus, Forward
@@ -25,6 +25,7 @@ from bucketfront.server.receive.forms import Form
 from bucketfront.server.receive.request_body import invite, received, required_length, verified
 from bucketfront.server.router import Route
 from bucketfront.server.telemetry.exchange import Exchange
+from bucketfront.server.telemetry.origin_failure import OriginFailure
 
 MAX_DELETES_AT_ONCE = 8  # DeleteObjects; each has a document and up to 1000 keys in memory (docs/invariants.md#memory)
 DELETE_SLOT_TIMEOUT_S = 10.0  # until one of them is over; then the client gets a 503 and may retry
@@ -113,6 +114,7 @@ class UploadHandler:
         if keys:
             results = await self._writer.delete_many(list(keys))
             outcomes |= {keys[key]: failure for key, failure in results.items()}
+            _note_refusals(exchange, list(results.values()))
         exchange.status = CacheStatus(Forward.METHOD, fwd_status=200)
         return web.Response(
             body=delete_objects.result(outcomes.items(), quiet=wanted.quiet),
@@ -185,6 +187,14 @@ async def _bounded(chunks: AsyncIterator[bytes], limit: int) -> AsyncIterator[by
         if size > limit:
             raise TooLarge(f"a file has more than the {limit} bytes that are taken here")
         yield chunk
+
+
+def _note_refusals(exchange: Exchange, results: list[DeleteFailure | None]) -> None:
+    """Have the access log tell of keys that S3 did not delete, though its status is 200."""
+    refused = [failure.code for failure in results if failure is not None]
+    if refused:
+        cause = f"{len(refused)} of {len(results)} keys were not deleted"
+        exchange.failure = OriginFailure(cause, ErrorResponse(200, refused[0]))
 
 
 def _created(exchange: Exchange, route: Route, key: ObjectKey, etag: str) -> web.Response:
