@@ -491,9 +491,9 @@ BUGS = (
         "A condition of a write is sent to S3 without asking whether S3 keeps it, so an object is overwritten.",
         (
             Edit(
-                "bucketfront.s3.upload.conditions:_keeps",
-                "not origin.endpoint.is_custom",
-                "not origin.endpoint.is_custom or True",
+                "bucketfront.s3.upload.conditions:require",
+                "not await _keeps(origin, key, step, condition)",
+                "False",
             ),
         ),
         (CONDITIONS + "test_a_condition_is_kept_or_refused",),
