@@ -28,6 +28,7 @@ from bucketfront.http.write_head import WriteHead
 from bucketfront.keys import ObjectKey
 from bucketfront.s3.client import S3Origin
 from bucketfront.s3.upload import parts, uploader
+from bucketfront.s3.upload.repetition import ATTEMPTS
 from bucketfront.s3.upload.uploader import S3Uploader
 
 MiB = 1 << 20
@@ -463,20 +464,23 @@ async def test_a_redirected_write_is_not_followed(length: int | None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "error"),
+    ("answer", "error", "attempts"),
     [
-        (response("403 Forbidden", b"<Error><Code>AccessDenied</Code></Error>"), AccessDenied),
-        (response("404 Not Found", b"<Error><Code>NoSuchBucket</Code></Error>"), NoSuchBucket),
-        (response("500 Internal Server Error"), OriginUnavailable),
+        (response("403 Forbidden", b"<Error><Code>AccessDenied</Code></Error>"), AccessDenied, 1),
+        (response("404 Not Found", b"<Error><Code>NoSuchBucket</Code></Error>"), NoSuchBucket, 1),
+        (response("500 Internal Server Error"), OriginUnavailable, ATTEMPTS),
     ],
 )
-async def test_a_delete_that_fails(answer: bytes, error: type[OriginError]) -> None:
-    """I9: a delete has one attempt, and its error is reported."""
+async def test_a_delete_that_fails(
+    answer: bytes, error: type[OriginError], attempts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """I9: a delete is repeated after a failure of the origin alone, and its error is reported."""
+    monkeypatch.setattr(random, "random", lambda: 0.0)  # no pauses
     async with writes_to(Sink(answer), max_connections=1) as (put, server):
         for number in (1, 2):
             with pytest.raises(error):
                 await put.delete(KEY)
-            assert len(server.heads) == number
+            assert len(server.heads) == number * attempts
 
 
 class MultipartServer:

@@ -9,6 +9,7 @@ docs/invariants.md#unknown-outcome).
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
 
 from bucketfront.errors import OriginError, WriteRefused
 from bucketfront.http.delete_objects import DeleteFailure
@@ -31,6 +32,7 @@ from bucketfront.s3.upload.multipart import (
 )
 from bucketfront.s3.upload.params import create_params, put_params
 from bucketfront.s3.upload.parts import BodyPart, BufferLimiter, UploadBody, part_size
+from bucketfront.s3.upload.repetition import repeated
 from bucketfront.s3.upload.single_call import send
 from bucketfront.s3.upload.spool import Spool
 
@@ -93,8 +95,8 @@ class S3Uploader:
             body.close()
 
     async def delete(self, key: ObjectKey) -> None:
-        """Call S3 DeleteObject, see `S3Origin.delete`."""
-        await self._origin.delete(key)
+        """Call S3 DeleteObject, see `S3Origin.delete`. A failure of the origin is repeated, because S3 allows that."""
+        await repeated(self._origin, partial(self._origin.delete, key))
 
     async def delete_objects(self, keys: Sequence[ObjectKey]) -> dict[ObjectKey, DeleteFailure | None]:
         """Call S3 DeleteObjects, see `bucketfront.s3.delete`."""
