@@ -58,7 +58,7 @@ class Report:
     warnings: list[str]
 
 
-def examine(server: Server, folder: Path) -> Report:
+def examine(server: Server, folder: Path, steps: int = STEPS) -> Report:
     """Start the server and bucketfront in an empty folder, and end both. Raises installs.NotInstallable."""
     (folder / "server").mkdir()
     with server.run(folder / "server") as endpoint:
@@ -67,7 +67,7 @@ def examine(server: Server, folder: Path) -> Report:
         with _bucketfront(endpoint, folder) as url:
             proxy, direct = Objects(url), Objects(f"{endpoint.url}/{DIRECT_BUCKET}", endpoint)
             # The probes come second, and first through bucketfront, because an odd key ends one of the servers.
-            outcome = History(proxy, Objects(f"{endpoint.url}/{BUCKET}", endpoint), SEED).run(STEPS)
+            outcome = History(proxy, Objects(f"{endpoint.url}/{BUCKET}", endpoint), SEED).run(steps)
             findings = [Finding(probe.what, tried(probe, proxy), tried(probe, direct)) for probe in PROBES]
         return Report(server, findings, outcome, _warnings(folder))
 
