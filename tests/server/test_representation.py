@@ -197,7 +197,10 @@ async def test_server_timing(start: StartProxy, s3: S3) -> None:
 
 
 async def test_metadata_that_changed_under_the_same_etag(proxy: Proxy, s3: S3) -> None:
-    """An object copied onto itself keeps its ETag. A revalidation takes over its new metadata and fetches no byte."""
+    """An object copied onto itself keeps its ETag. A revalidation takes over its new metadata.
+
+    Its bytes are fetched once more, because some ETags do not tell versions apart (I1).
+    """
     body = pattern(3 * BLOCK)
     etag = s3.put("x", body, CacheControl="max-age=60", ContentType="text/old")
     await proxy.get("/x")
@@ -222,12 +225,13 @@ async def test_metadata_that_changed_under_the_same_etag(proxy: Proxy, s3: S3) -
     proxy.clock.advance(1000)
     response = await proxy.get("/x")
     assert (response.body, response.headers["ETag"], response.headers["Content-Type"]) == (body, etag, "text/new")
-    assert proxy.relay.body_bytes == 0
+    await proxy.settled()
+    assert proxy.relay.body_bytes == len(body)
     assert (await proxy.get("/x")).cache_status == "hit; ttl=5"
 
 
 async def test_metadata_that_changed_shows_in_the_background_too(proxy: Proxy, s3: S3) -> None:
-    """A revalidation behind a stale response costs no byte and takes over all of the object's metadata."""
+    """A revalidation behind a stale response takes over all of the object's metadata."""
     s3.put("x", b"data", ContentType="text/old")
     await proxy.get("/x")
     s3.client.copy_object(
@@ -239,8 +243,8 @@ async def test_metadata_that_changed_shows_in_the_background_too(proxy: Proxy, s
     assert (await proxy.get("/x")).headers["Content-Type"] == "text/old"
     await until(lambda: [seen.is_over for seen in proxy.relay.seen] == [True])
     response = await proxy.get("/x")
-    assert (response.headers["Content-Type"], response.cache_status) == ("text/new", "hit; ttl=300")
-    assert [seen.method for seen in proxy.relay.seen] == ["HEAD"]
+    assert (response.headers["Content-Type"], response.body) == ("text/new", b"data")
+    assert proxy.relay.seen[0].method == "HEAD"
 
 
 # --- what a client may ask of the cache ------------------------------------------------------------------------
