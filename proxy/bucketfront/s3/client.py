@@ -95,7 +95,7 @@ class S3Origin:
         troubles: Troubles | None = None,
     ) -> None:
         self.breaker = breaker or Breaker(time.monotonic, random.random)
-        self.failures = OriginFailures(troubles or Troubles(time.monotonic, log.warning), time.monotonic)
+        self.failures = OriginFailures(troubles or Troubles(time.monotonic, log.info), time.monotonic)
         self.retries = RetryBudget()  # for heads here, and for bytes in the cache
         self._settings = settings
         self._codings = codings or AcceptedCodings(settings.accept_encoding)
