@@ -68,5 +68,8 @@ class Version:
         found = response.metadata
         if not found.is_version(known):
             response.body.close()
-            raise ObjectChanged(f"{key} was {known.etag} of {known.size} bytes, is {found.etag} of {found.size}")
+            was, now = (
+                f"{version.etag} of {version.size} bytes, {version.last_modified}" for version in (known, found)
+            )
+            raise ObjectChanged(f"{key} was {was}, is {now}")
         return response
