@@ -177,8 +177,10 @@ def check(config: Path, *, as_json: bool) -> None:
     import logging
 
     loaded = _load(config, as_json=as_json)
-    for name in ("botocore", "aiobotocore"):
+    # The results say why requests fail. Only an object that is left behind is reported by its own warning.
+    for name in ("botocore", "aiobotocore", "bucketfront"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("bucketfront.s3.upload").setLevel(logging.WARNING)
     from bucketfront.checks import run_checks
 
     results = asyncio.run(run_checks(loaded.settings, loaded.explain, loaded.warnings, config))

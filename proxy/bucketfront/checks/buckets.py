@@ -200,7 +200,7 @@ def explained(error: OriginError) -> str:
     if found.is_page:
         page = "an HTML page came, so this is no S3 but a console, a load balancer or a login page"
         return f"{message}: {page}. {_CHECK_ENDPOINT}"
-    if error.response is None and "origin.endpoint_url" not in message:
+    if error.response is None and "origin." not in message:
         message = f"{message}; check origin.endpoint_url and the network"
     if found.endpoint:
         message = f"{message}; its endpoint is {found.endpoint}"
