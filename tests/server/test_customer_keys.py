@@ -5,6 +5,8 @@ from fakes import response
 from proxy_under_test import S3, StartProxy
 from relay import Seen
 
+from bucketfront.server.fast_path.recogniser import recogniser
+
 # S3's response to a GET without the key. A response to HEAD has no body.
 TEXT = (
     b"<Error><Code>InvalidRequest</Code><Message>The object was stored using a form of Server Side Encryption. The "
@@ -45,3 +47,25 @@ async def test_a_read_with_a_key(start: StartProxy, s3: S3, prefix: str, fast_pa
                 assert method == "HEAD" or b"SSE-C" in found.body
         plain = {"x-amz-server-side-encryption": "AES256", "X-Forwarded-For": "1.2.3.4"}
         assert (await proxy.request("GET", "/x", plain)).body == b"data"
+
+
+@pytest.mark.parametrize(
+    ("line", "plain", "with_stage"),
+    [
+        ("X-Forwarded-For: 1", True, True),
+        ("x-amz-date: 1", True, True),
+        ("x-amz-server-side-encryption: AES256", True, True),
+        ("x-amz-server-side-encryption-customer-key: a", False, False),
+        ("X-AMZ-SERVER-SIDE-ENCRYPTION-CUSTOMER-ALGORITHM: a", False, False),
+        ("X-Api-Key: 1", True, False),
+        ("x-api-keys: 1", True, True),
+        ("x: 1", True, False),
+        ("X-: 1", True, True),
+        ("xx-a: 1", True, True),
+    ],
+)
+def test_which_names_the_fast_path_recognises(line: str, plain: bool, with_stage: bool) -> None:
+    """A name that begins with x is left to the ordinary path only if it names a key, or if a stage reads it."""
+    request = f"GET /a HTTP/1.1\r\nHost: h\r\n{line}\r\n\r\n".encode()
+    assert (recogniser(frozenset())(request) is not None) == plain
+    assert (recogniser(frozenset({"x-api-key", "x"}))(request) is not None) == with_stage
