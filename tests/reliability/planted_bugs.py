@@ -1302,7 +1302,7 @@ BUGS = (
         29,
         "requests-leave-the-endpoint",
         "With a custom endpoint, the requests of a Multi-Region Access Point go to AWS.",
-        (Edit("bucketfront.s3.client:S3Origin._check_egress", "if not", "if False and not"),),
+        (Edit("bucketfront.s3.sdk_client:SdkClient._check_egress", "if not", "if False and not"),),
         (ENDPOINT + "test_no_request_leaves_a_custom_endpoint",),
     ),
     Bug(
@@ -1322,7 +1322,13 @@ BUGS = (
         30,
         "the-sdk-retries",
         "The SDK's own retries are active below bucketfront's.",
-        (Edit("bucketfront.s3.client:S3Origin._create_client", "'total_max_attempts': 1", "'total_max_attempts': 3"),),
+        (
+            Edit(
+                "bucketfront.s3.sdk_client:SdkClient._create_client",
+                "'total_max_attempts': 1",
+                "'total_max_attempts': 3",
+            ),
+        ),
         (FAULTS + "test_a_connection_closed_without_a_response",),
     ),
     Bug(

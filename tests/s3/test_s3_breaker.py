@@ -489,14 +489,13 @@ async def test_a_read_fails_at_once_while_the_breaker_is_open(subject: Subject) 
         asyncio.timeout(HANG_S),
         RawServer(answering(None)) as server,
         S3Origin(settings(server.endpoint_url, "60s"), None, subject.breaker) as origin,
+        origin.connection(A.bucket),
     ):
-        await origin.acquire_slot()
         subject.open()
         with pytest.raises(OriginCircuitOpen):
             await origin.get(A, FromTo(0, 10))
         with pytest.raises(OriginCircuitOpen):
             await origin.head(A)
-        origin.release_slot()
 
 
 @pytest.mark.usefixtures("_no_pauses")
@@ -506,12 +505,11 @@ async def test_a_timeout_for_a_slot_is_our_own_congestion(subject: Subject) -> N
         asyncio.timeout(HANG_S),
         RawServer(answering(response("200 OK", ETag='"e"', length=10))) as server,
         S3Origin(settings(server.endpoint_url, "10ms"), None, subject.breaker) as origin,
+        origin.connection(A.bucket),
     ):
-        await origin.acquire_slot()
         for _ in range(MAX_FAILURES):
             with pytest.raises(OriginBusy):
                 await origin.head(A)
-        origin.release_slot()
         assert not subject.breaker.is_open
 
 

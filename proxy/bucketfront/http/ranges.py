@@ -124,6 +124,13 @@ def requested(header: str | None) -> Requested | None:
     return None if specs is None else specs[0]
 
 
+def field_value(part: Requested) -> str:
+    """Return the value of Range that requests a part."""
+    if isinstance(part, Suffix):
+        return f"bytes=-{part.length}"
+    return f"bytes={part.start}-" if part.stop is None else f"bytes={part.start}-{part.stop - 1}"
+
+
 def _range_set(header: str) -> tuple[Requested, ...] | None:
     """Return the ranges of a set, or None if it is invalid.
 

@@ -1,8 +1,7 @@
-"""S3 over aiobotocore: ranged reads, HEAD and DELETE. Uploads are in `s3/upload/`.
+"""S3 over aiobotocore: ranged reads, HEAD and DELETE. Uploads are in `s3/upload/`, defaults of the SDK in `sdk_client`.
 
-Every default of the SDK that matters is set here (docs/invariants.md#fail-closed). Retries exist in one layer, here,
-and cover a request up to the head of its response. The cache continues a body that broke off, because it knows which
-bytes are missing. Both pay for repeated requests from one budget.
+Retries of reads exist in one layer, here, and cover a request up to the head of its response. The cache continues a
+body that broke off, because it knows which bytes are missing. Both pay for repeated requests from one budget.
 
 Reads pass the circuit breaker and report their outcome to it. Writes are tried in any state of the breaker.
 """
@@ -13,17 +12,12 @@ import random
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from aiobotocore.config import AioConfig
-from aiobotocore.session import AioSession
-from botocore import UNSIGNED
-
-from bucketfront import __version__
 from bucketfront.cache import NotModified, OriginResponse, boottime
-from bucketfront.config.origin_settings import OriginSettings, ProfileCredentials
+from bucketfront.config.origin_settings import OriginSettings
 from bucketfront.errors import (
     AccessDenied,
     AmbiguousPart,
@@ -31,7 +25,6 @@ from bucketfront.errors import (
     NoSuchBucket,
     ObjectChanged,
     ObjectNotFound,
-    OriginBusy,
     OriginCircuitOpen,
     OriginError,
     OriginRefused,
@@ -41,26 +34,26 @@ from bucketfront.errors import (
     OriginUnavailable,
     RangeUnsatisfiable,
 )
+from bucketfront.http import ranges
 from bucketfront.http.metadata import Metadata
 from bucketfront.http.ranges import FromTo, Suffix
 from bucketfront.http.response_fields import ResponseFields
 from bucketfront.keys import ObjectKey
 from bucketfront.retry import RetryBudget, backoff
-from bucketfront.s3 import responses, sdk_start
+from bucketfront.s3 import responses
 from bucketfront.s3.accepted_codings import AcceptedCodings
 from bucketfront.s3.body import S3Body
 from bucketfront.s3.breaker import Breaker
-from bucketfront.s3.bucket_terms import BucketTerms
-from bucketfront.s3.connection_slots import ConnectionSlots
+from bucketfront.s3.connection_slots import ConnectionSlots, HeldSlot
 from bucketfront.s3.credentials import credentials_of
-from bucketfront.s3.endpoint import DEFAULT_REGION, S3Endpoint, resolve
+from bucketfront.s3.endpoint import DEFAULT_REGION, S3Endpoint
 from bucketfront.s3.error_translation import Unexplained, VersionUnchanged, translated
 from bucketfront.s3.failures import OriginFailures
 from bucketfront.s3.pace import Pace
+from bucketfront.s3.sdk_client import SdkClient
 from bucketfront.s3.signature import Signature
 from bucketfront.s3.signing_clock import SigningClock
-from bucketfront.s3.transport import StrictHTTPSession, accept_encoding
-from bucketfront.s3.trust import bundle_of
+from bucketfront.s3.transport import accept_encoding
 from bucketfront.s3.upload.upload_slots import UploadSlots
 from bucketfront.s3.upload.verdicts import Verdicts
 from bucketfront.task_set import TaskSet
@@ -99,7 +92,6 @@ class S3Origin:
         self.retries = RetryBudget()  # for heads here, and for bytes in the cache
         self._settings = settings
         self._codings = codings or AcceptedCodings(settings.accept_encoding)
-        self._endpoint_url = endpoint_url or settings.endpoint_url
         self._call_timeout = settings.connect_timeout + settings.read_timeout
         self._slots = ConnectionSlots(settings.max_connections)
         self.upload_slots = UploadSlots(self._slots, settings.max_connections)
@@ -112,64 +104,22 @@ class S3Origin:
         self.signing_clock = SigningClock(time.time, boottime)
         self.credentials = credentials_of(settings.credentials, time.monotonic)
         self._signature = Signature(self.credentials, self.signing_clock)
-        self._stack = AsyncExitStack()
+        self._sdk = SdkClient(settings, endpoint_url or settings.endpoint_url, self.credentials, self._signature)
         self._client: Any = None
         self.endpoint: S3Endpoint  # once it has started
         self.background = TaskSet()  # for requests that S3 must get although no client waits; they end before it closes
         self.verdicts = Verdicts(time.monotonic, self.background)
 
     async def __aenter__(self) -> Self:
-        # The credential chain may read files. It has to work before the first request is accepted.
-        with sdk_start.explained(self._settings):
-            self._client = await self._stack.enter_async_context(self._create_client())
-            settings = self._settings
-            try:
-                self.endpoint = await resolve(self._client, settings.endpoint_url, settings.region)
-            except BaseException:
-                await self._stack.aclose()
-                raise
-        self._stack.push_async_callback(self.credentials.close)
-        self._signature.register(self._client.meta.events)
-        BucketTerms(self._settings).register(self._client.meta.events)
-        self._client.meta.events.register("before-call.s3", _before_call)
-        self._client.meta.events.register("before-call.s3", self._check_egress)
-        self._client.meta.events.register_first("after-call.s3", _with_all_fields)
-        self._client.meta.events.register("after-call.s3", _after_call)
-        for operation in ("GetObject", "HeadObject"):
-            self._client.meta.events.register(f"before-call.s3.{operation}", _request_checksum)
+        await self._sdk.__aenter__()
+        self._client, self.endpoint = self._sdk.client, self._sdk.endpoint
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.background.wait()
-        await self._stack.aclose()
-
-    def _create_client(self) -> Any:
-        settings = self._settings
-        named = settings.credentials
-        session = AioSession(profile=named.profile if isinstance(named, ProfileCredentials) else None)
-        session.register_component("credential_provider", self.credentials)
-        return session.create_client(
-            "s3",
-            endpoint_url=self._endpoint_url,
-            region_name=settings.region,
-            verify=bundle_of(settings.ca_bundle, session),
-            config=AioConfig(
-                http_session_cls=StrictHTTPSession,
-                connector_args={"keepalive_timeout": settings.keep_alive_timeout},
-                signature_version=UNSIGNED if settings.credentials == "anonymous" else "s3v4",
-                connect_timeout=settings.connect_timeout,
-                read_timeout=settings.read_timeout,
-                max_pool_connections=settings.max_connections,
-                retries={"total_max_attempts": 1, "mode": "standard"},
-                request_checksum_calculation="when_required",
-                response_checksum_validation="when_required",
-                parameter_validation=True,
-                user_agent=f"bucketfront/{__version__}",
-                s3={"addressing_style": settings.addressing_style, "payload_signing_enabled": False},
-            ),
-        )
+        await self._sdk.__aexit__(kind, error, trace)
 
     async def get(
         self,
@@ -191,7 +141,7 @@ class S3Origin:
 
         self.breaker.check()
         await self.wait_for_turn(key.bucket)
-        async with _HeldConnection(self, key) as connection:
+        async with HeldSlot(self._slots, key, self._call_timeout) as connection:
             try:
                 response = await self._with_retries(what, "GetObject", key, attempt)
             except VersionUnchanged as unchanged:
@@ -212,7 +162,7 @@ class S3Origin:
     ) -> OriginResponse:
         # The ETag of the response is compared in any case.
         condition = None if self._has_bare_etags else if_match
-        header = None if part is None else _range_header(part)
+        header = None if part is None else ranges.field_value(part)
         params = _params(key, Range=header, IfMatch=condition, IfNoneMatch=if_none_match)
         response = await self._read(what, self._client.get_object, key, params)
         body = S3Body(response["Body"], what, self._settings.read_timeout)
@@ -265,7 +215,7 @@ class S3Origin:
 
         self.breaker.check()
         await self.wait_for_turn(key.bucket)
-        async with _HeldConnection(self, key):
+        async with HeldSlot(self._slots, key, self._call_timeout):
             try:
                 return await self._with_retries(f"HEAD {key}", "HeadObject", key, attempt)
             except VersionUnchanged as unchanged:
@@ -295,7 +245,7 @@ class S3Origin:
         """
         what = f"GET {key}"
         with suppress(RangeUnsatisfiable):
-            params = _params(key, Range=_range_header(FromTo(0, 1)))
+            params = _params(key, Range=ranges.field_value(FromTo(0, 1)))
             with self.observed("GetObject", key.bucket):
                 response = await self._read(what, self._client.get_object, key, params)
             S3Body(response["Body"], what, self._settings.read_timeout).close()
@@ -399,7 +349,7 @@ class S3Origin:
         Raises OriginBusy if no connection comes free within the deadline, and OriginThrottled as `wait_for_turn`.
         """
         await self.wait_for_turn(bucket)
-        async with _HeldConnection(self, None):
+        async with HeldSlot(self._slots, None, self._call_timeout):
             yield
 
     @property
@@ -428,14 +378,6 @@ class S3Origin:
                 await asyncio.sleep(pause)
         raise AssertionError("unreachable")
 
-    def _check_egress(self, params: dict[str, Any], **_: Any) -> None:
-        """Refuse a request that would leave the endpoint (docs/invariants.md#fixed-egress).
-
-        The SDK sends those of a Multi-Region Access Point to AWS, whatever the endpoint is.
-        """
-        if not self.endpoint.includes(params["url"]):
-            raise OriginError("the bucket is not at the endpoint: its requests would go to another host")
-
     def _body_was_slow(self, key: ObjectKey, error: OriginTimeout) -> None:
         """Count a body that came too slowly, and report it to the breaker like a 5xx for `key`.
 
@@ -451,70 +393,6 @@ class S3Origin:
     def free_slots(self) -> int:
         """Return how many of `max_connections` are not in use."""
         return self._slots.free
-
-    async def acquire_slot(self, key: ObjectKey | None = None) -> None:
-        """Wait for one of `max_connections`, to read `key`. Release it with the same key.
-
-        Raises OriginBusy if none comes free within the deadline.
-        """
-        try:
-            async with asyncio.timeout(self._call_timeout):
-                await self._slots.acquire(key)
-        except TimeoutError:
-            raise OriginBusy(
-                f"no origin connection came free within {self._call_timeout:g} s; see origin.max_connections"
-            ) from None
-
-    def release_slot(self, key: ObjectKey | None = None) -> None:
-        self._slots.release(key)
-
-
-class _HeldConnection:
-    """A connection's slot. It is released at the end of the block, unless a body keeps it until the body is closed."""
-
-    def __init__(self, origin: S3Origin, key: ObjectKey | None) -> None:
-        self._origin = origin
-        self._key = key
-        self._is_kept = False
-
-    async def __aenter__(self) -> Self:
-        await self._origin.acquire_slot(self._key)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        if not self._is_kept:
-            self._release()
-
-    def keep(self) -> Callable[[], None]:
-        """Keep the slot beyond the block. Return the function that releases it."""
-        self._is_kept = True
-        return self._release
-
-    def _release(self) -> None:
-        self._origin.release_slot(self._key)
-
-
-def _before_call(params: dict[str, Any], context: dict[str, Any], **_: Any) -> None:
-    # botocore adds Expect to every streamed body, and aiohttp waits for the 100 without a timeout.
-    params["headers"].pop("Expect", None)
-    # This switches botocore's region redirector off, so that connections go to the configured endpoint only
-    # (docs/invariants.md#fixed-egress).
-    context.setdefault("s3_redirect", {})["redirected"] = True
-
-
-def _with_all_fields(http_response: Any, parsed: dict[str, Any], **_: Any) -> None:
-    parsed["ResponseMetadata"]["HTTPHeaders"] = http_response.raw.fields
-
-
-def _after_call(http_response: Any, model: Any, **_: Any) -> None:
-    # The two that read objects are checked with more knowledge, and a GET's body must be closed.
-    if model.name not in ("GetObject", "HeadObject"):
-        responses.check_done(http_response.status_code, model.name)
-
-
-def _request_checksum(params: dict[str, Any], **_: Any) -> None:
-    # The parameter ChecksumMode would make botocore compare the checksum itself, in a slower stream around each body.
-    params["headers"]["x-amz-checksum-mode"] = "ENABLED"
 
 
 def _params(key: ObjectKey, **optional: str | None) -> dict[str, Any]:
@@ -538,9 +416,3 @@ def _cut(what: str, response: OriginResponse, part: FromTo | Suffix) -> OriginRe
     assert isinstance(response.body, S3Body)
     response.body.cut(span)
     return OriginResponse(response.metadata, span.start, span.stop, response.body)
-
-
-def _range_header(part: FromTo | Suffix) -> str:
-    if isinstance(part, Suffix):
-        return f"bytes=-{part.length}"
-    return f"bytes={part.start}-" if part.stop is None else f"bytes={part.start}-{part.stop - 1}"

@@ -5,8 +5,11 @@ object that comes slowly to many readers delays its own readers, and no other re
 """
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Self
 
+from bucketfront.errors import OriginBusy
 from bucketfront.keys import ObjectKey
 
 
@@ -63,3 +66,39 @@ class ConnectionSlots:
         share.users -= 1
         if not share.users:
             del self._keys[name]
+
+
+class HeldSlot:
+    """A slot of `slots`, which is released at the end of the block unless a body keeps it until the body is closed.
+
+    `key` is the one that is read, or None for a call that reads no object. Entering the block raises OriginBusy if no
+    slot comes free within `timeout` seconds.
+    """
+
+    def __init__(self, slots: ConnectionSlots, key: ObjectKey | None, timeout: float) -> None:
+        self._slots = slots
+        self._key = key
+        self._timeout = timeout
+        self._is_kept = False
+
+    async def __aenter__(self) -> Self:
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._slots.acquire(self._key)
+        except TimeoutError:
+            raise OriginBusy(
+                f"no origin connection came free within {self._timeout:g} s; see origin.max_connections"
+            ) from None
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if not self._is_kept:
+            self._release()
+
+    def keep(self) -> Callable[[], None]:
+        """Keep the slot beyond the block. Return the function that releases it."""
+        self._is_kept = True
+        return self._release
+
+    def _release(self) -> None:
+        self._slots.release(self._key)
