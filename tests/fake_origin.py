@@ -26,8 +26,9 @@ from bucketfront.errors import (
     StoreError,
     WriteRefused,
 )
-from bucketfront.http.metadata import OBJECT_HEADERS, USER_METADATA_PREFIX, Metadata
+from bucketfront.http.metadata import OBJECT_HEADERS, Metadata
 from bucketfront.http.ranges import FromTo, Span, Suffix
+from bucketfront.http.response_fields import USER_METADATA_PREFIX
 from bucketfront.http.write_head import WriteHead
 from bucketfront.keys import ObjectKey
 from bucketfront.s3.upload.spool import Spool

@@ -177,7 +177,7 @@ def check(config: Path, *, as_json: bool) -> None:
     import logging
 
     loaded = _load(config, as_json=as_json)
-    # The results say why requests fail. Only an object that is left behind is reported by its own warning.
+    # The results have the reason why requests fail. Only an object that is left behind is reported by its own warning.
     for name in ("botocore", "aiobotocore", "bucketfront"):
         logging.getLogger(name).setLevel(logging.ERROR)
     logging.getLogger("bucketfront.s3.upload").setLevel(logging.WARNING)

@@ -18,7 +18,7 @@ class Fault(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ErrorResponse:
-    """What an error response of S3 says of itself (S3 API, "Error responses"). Absent texts are empty.
+    """The facts that an error response of S3 has (S3 API, "Error responses"). Absent texts are empty.
 
     `code` is S3's, and empty if the response has none: it may not be from S3. `region` is the bucket's own.
     """
@@ -188,7 +188,7 @@ class RangeIgnored(InvalidOriginResponse):
 class AmbiguousPart(InvalidOriginResponse):
     """A part of the object, or perhaps all of it: a 200 with Content-Range, or a 206 without the complete length.
 
-    The same request without Range has no such doubt.
+    The response to the same request without Range is not ambiguous.
     """
 
 

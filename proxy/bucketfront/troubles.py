@@ -1,4 +1,4 @@
-"""What an operator is told of failures: a warning for each kind, and its end as loudly as its beginning.
+"""Reports of failures for operators: a warning for each kind, and one more for its end.
 
 Theory of operation
 -------------------

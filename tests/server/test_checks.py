@@ -22,7 +22,7 @@ from wire import fetch
 from bucketfront.app import App
 from bucketfront.cache.storage.index import Index
 from bucketfront.cache.storage.schema import SCHEMA_VERSION
-from bucketfront.checks import Verdict, run_checks
+from bucketfront.checks import CheckVerdict, run_checks
 from bucketfront.config.settings import Settings
 from bucketfront.errors import ProxyError
 
@@ -443,7 +443,7 @@ async def test_check_and_serve_agree(situation: Situation, tmp_path: Path, monke
         for word in situation.words:
             assert word in failed[0].message
         if situation.warned:
-            assert [r.subject for r in results if r.verdict is Verdict.WARNING] == [situation.warned]
+            assert [r.subject for r in results if r.verdict is CheckVerdict.WARNING] == [situation.warned]
         assert await serves(settings, situation) == (not failed)
 
 
@@ -462,5 +462,5 @@ async def test_terms_of_a_bucket_may_be_the_reason(tmp_path: Path, terms: dict[s
         sections = {"origin": terms, "mounts": [{"path": "/", "bucket": BUCKET}], "uploads": None}
         results = await run_checks(settings_of(tmp_path, s3.server.endpoint_url, BUCKET, **sections))
     (found,) = [result for result in results if result.subject == "bucket"]
-    assert found.verdict is Verdict.WARNING
+    assert found.verdict is CheckVerdict.WARNING
     assert hint in found.message

@@ -5,13 +5,13 @@ from pathlib import Path
 
 from bucketfront.checks.buckets import check_buckets
 from bucketfront.checks.machine import Explain, check_machine
-from bucketfront.checks.result import CheckResult, Verdict, failed, fine, warning
+from bucketfront.checks.result import CheckResult, CheckVerdict, failed, fine, warning
 from bucketfront.config.settings import Settings
 from bucketfront.errors import OriginError
 from bucketfront.s3.client import S3Origin
 from bucketfront.s3.embedded import launcher
 
-__all__ = ["CheckResult", "Verdict", "run_checks"]
+__all__ = ["CheckResult", "CheckVerdict", "run_checks"]
 
 
 async def run_checks(

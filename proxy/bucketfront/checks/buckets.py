@@ -5,7 +5,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
 
-from bucketfront.checks.result import CheckResult, Verdict, failed, fine, warning
+from bucketfront.checks.result import CheckResult, CheckVerdict, failed, fine, warning
 from bucketfront.config.mount_settings import MountSettings
 from bucketfront.config.origin_settings import OriginSettings
 from bucketfront.config.settings import Settings
@@ -40,7 +40,7 @@ CLOCK_TOLERANCE_S = 900  # S3 refuses a signature that is 15 minutes off
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class CheckTarget:
     """What one or several mounts do with the keys of a prefix. `documents` are the objects of their sites."""
 
     bucket: str
@@ -69,7 +69,7 @@ async def check_buckets(settings: Settings, origin: S3Origin) -> AsyncIterator[C
         deletes = await _deletes(origin, target) if target.deletes else None
         results = [result for result in (writes, deletes) if result is not None]
         # A server that ignores a condition stores an object, which has to be deleted again.
-        may_store = deletes is not None and deletes.verdict is Verdict.FINE
+        may_store = deletes is not None and deletes.verdict is CheckVerdict.FINE
         if writes is not None and writes.is_fine and (target.is_write_once or may_store):
             results.append(await _conditions(origin, target))
         for result in results:
@@ -79,8 +79,8 @@ async def check_buckets(settings: Settings, origin: S3Origin) -> AsyncIterator[C
 
 
 def _with_terms(result: CheckResult, origin: OriginSettings) -> CheckResult:
-    """Add which setting may be the reason why S3 denies access. S3 tells neither of them."""
-    if result.verdict is Verdict.FINE or "s3:" not in result.message:
+    """Add which setting may be the reason why S3 denies access. S3 names neither of them."""
+    if result.verdict is CheckVerdict.FINE or "s3:" not in result.message:
         return result
     if origin.expected_bucket_owner is not None:
         hint = "S3 denies access as well if the bucket is not of the account origin.expected_bucket_owner"
@@ -91,7 +91,7 @@ def _with_terms(result: CheckResult, origin: OriginSettings) -> CheckResult:
     return replace(result, message=f"{result.message}. {hint}")
 
 
-def _targets(settings: Settings) -> Iterator[Target]:
+def _targets(settings: Settings) -> Iterator[CheckTarget]:
     """Yield each pair of bucket and prefix once."""
     upload_path = None if settings.uploads is None else settings.uploads.mount
     found: dict[tuple[str, str], list[MountSettings]] = {}
@@ -101,7 +101,7 @@ def _targets(settings: Settings) -> Iterator[Target]:
         methods = {method for mount in mounts for method in mount.methods}
         sites = [mount.site for mount in mounts if mount.site is not None]
         names = [name for site in sites for name in (site.index, site.fallback, *site.errors.values()) if name]
-        yield Target(
+        yield CheckTarget(
             bucket,
             prefix,
             reads="GET" in methods,
@@ -115,7 +115,7 @@ def _targets(settings: Settings) -> Iterator[Target]:
 WILL_BE_MADE = "does not exist, and the start will make it"
 
 
-async def _reads(origin: S3Origin, target: Target, *, is_made: bool) -> CheckResult:
+async def _reads(origin: S3Origin, target: CheckTarget, *, is_made: bool) -> CheckResult:
     subject, name = "bucket", target.name
     try:
         access = await probe_read(origin, target.bucket, target.prefix)
@@ -133,7 +133,7 @@ async def _reads(origin: S3Origin, target: Target, *, is_made: bool) -> CheckRes
     return (warning if access is ReadAccess.UNKNOWN else fine)(subject, _ACCESS[access], name)
 
 
-async def _with_documents(origin: S3Origin, target: Target) -> ReadAccess:
+async def _with_documents(origin: S3Origin, target: CheckTarget) -> ReadAccess:
     """Return whether one of the site's objects can be read, which a list could not show."""
     for document in target.documents:
         if await is_readable(origin, ObjectKey(target.bucket, target.prefix + document)):
@@ -141,7 +141,7 @@ async def _with_documents(origin: S3Origin, target: Target) -> ReadAccess:
     return ReadAccess.UNKNOWN
 
 
-async def _writes(origin: S3Origin, target: Target) -> CheckResult:
+async def _writes(origin: S3Origin, target: CheckTarget) -> CheckResult:
     subject, name = "writes", target.name
     try:
         upload = await probe_multipart(origin, target.bucket, target.prefix)
@@ -155,7 +155,7 @@ async def _writes(origin: S3Origin, target: Target) -> CheckResult:
     return fine(subject, "s3:PutObject and s3:AbortMultipartUpload are allowed", name)
 
 
-async def _conditions(origin: S3Origin, target: Target) -> CheckResult:
+async def _conditions(origin: S3Origin, target: CheckTarget) -> CheckResult:
     """Try writes whose condition is false, which S3 must refuse. At AWS's own endpoints it is known that it does."""
     subject, name = "conditions", target.name
     try:
@@ -175,7 +175,7 @@ async def _conditions(origin: S3Origin, target: Target) -> CheckResult:
     )
 
 
-async def _deletes(origin: S3Origin, target: Target) -> CheckResult:
+async def _deletes(origin: S3Origin, target: CheckTarget) -> CheckResult:
     subject, name = "deletes", target.name
     try:
         access = await probe_delete(origin, target.bucket, target.prefix)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 
-class Verdict(Enum):
+class CheckVerdict(Enum):
     """What a check found. The value is its name in JSON."""
 
     FINE = "fine"
@@ -20,13 +20,13 @@ class CheckResult:
     """
 
     subject: str
-    verdict: Verdict
+    verdict: CheckVerdict
     message: str
     name: str = ""
 
     @property
     def is_fine(self) -> bool:
-        return self.verdict is not Verdict.FAILED
+        return self.verdict is not CheckVerdict.FAILED
 
     @property
     def title(self) -> str:
@@ -34,12 +34,12 @@ class CheckResult:
 
 
 def fine(subject: str, message: str, name: str = "") -> CheckResult:
-    return CheckResult(subject, Verdict.FINE, message, name)
+    return CheckResult(subject, CheckVerdict.FINE, message, name)
 
 
 def warning(subject: str, message: str, name: str = "") -> CheckResult:
-    return CheckResult(subject, Verdict.WARNING, message, name)
+    return CheckResult(subject, CheckVerdict.WARNING, message, name)
 
 
 def failed(subject: str, message: str, name: str = "") -> CheckResult:
-    return CheckResult(subject, Verdict.FAILED, message, name)
+    return CheckResult(subject, CheckVerdict.FAILED, message, name)

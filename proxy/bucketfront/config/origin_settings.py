@@ -81,7 +81,7 @@ class OriginSettings(Section):
     """How long an idle connection to S3 is kept, 0 for not at all. It should be shorter than the idle timeout of the
     origin and of load balancers on the way, because a request that meets a closing connection is lost. The default is
     below the 5 s of Node.js, the shortest of common servers. A read on a connection that was closed meanwhile is sent
-    again at once. Writes, which are never sent twice, use no connection that was idle for more than half a second."""
+    again at once. A write is not sent again, so it uses no connection that was idle for more than half a second."""
     ca_bundle: CertificateFile | None = None
     """PEM file with certificates of authorities that are trusted for S3, besides those of the system, SSL_CERT_FILE and
     SSL_CERT_DIR. `null` takes that of AWS_CA_BUNDLE or the profile, if they name one. It is read at the start."""

@@ -53,21 +53,17 @@ def etag_of_parts(etags: Iterable[str]) -> str | None:
 
 
 def checksum(headers: Mapping[str, str]) -> tuple[str, str] | None:
-    """Return the algorithm and the base64 value of the checksum that `headers` declare for all bytes, or None.
-
-    A COMPOSITE checksum (`value-N`) is computed from those of the parts, and cannot be compared with the bytes.
-    """
-    if headers.get("x-amz-checksum-type", "FULL_OBJECT") != "FULL_OBJECT":
-        return None
-    for algorithm in _ALGORITHMS:
-        value = headers.get(f"x-amz-checksum-{algorithm}", "")
-        if value_of(value, algorithm) is not None:
-            return algorithm, value
+    """Return the algorithm and the base64 value of the first of `checksums`, or None."""
+    for algorithm in checksums(headers):
+        return algorithm, headers[f"x-amz-checksum-{algorithm}"]
     return None
 
 
 def checksums(headers: Mapping[str, str]) -> dict[str, Digest]:
-    """Return all checksums that `headers` declare for all bytes, by algorithm."""
+    """Return all checksums that `headers` declare for all bytes, by algorithm.
+
+    A COMPOSITE checksum (`value-N`) is computed from those of the parts, and cannot be compared with the bytes.
+    """
     if headers.get("x-amz-checksum-type", "FULL_OBJECT") != "FULL_OBJECT":
         return {}
     found = {name: value_of(headers.get(f"x-amz-checksum-{name}", ""), name) for name in _ALGORITHMS}

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from bucketfront.http import cache_control, dates, surrogate_control
 from bucketfront.http.cache_control import MAX_SECONDS, CacheControl
-from bucketfront.http.metadata import USER_METADATA_PREFIX, Metadata
+from bucketfront.http.metadata import Metadata
+from bucketfront.http.response_fields import USER_METADATA_PREFIX
 
 
 @dataclass(frozen=True, slots=True)

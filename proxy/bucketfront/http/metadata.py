@@ -19,7 +19,6 @@ OBJECT_HEADERS = (
     "Surrogate-Control",
     "Expires",
 )
-USER_METADATA_PREFIX = "x-amz-meta-"
 
 # The fields that a 304 renews (RFC 9111 section 3.2): how long the response may be used.
 _LIFETIMES = frozenset({"cache-control", "cdn-cache-control", "surrogate-control", "expires"})

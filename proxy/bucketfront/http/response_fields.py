@@ -17,7 +17,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _LISTS = frozenset(
     {"cache-control", "cdn-cache-control", "surrogate-control", "content-encoding", "content-language", "vary"}
 )
-_USER_METADATA = "x-amz-meta-"
+USER_METADATA_PREFIX = "x-amz-meta-"
 
 
 class ResponseFields(Mapping[str, str]):
@@ -33,7 +33,7 @@ class ResponseFields(Mapping[str, str]):
         for raw_name, raw_value in raw:
             name, value = _text(raw_name).lower(), _CONTROL.sub(" ", _text(raw_value)).strip(" \t")
             known = lines.get(name, ())
-            if is_token(name) and (value not in known or name in _LISTS or name.startswith(_USER_METADATA)):
+            if is_token(name) and (value not in known or name in _LISTS or name.startswith(USER_METADATA_PREFIX)):
                 lines[name] = (*known, value)
         self._lines = lines
         self._values = {name: found[0] if len(found) == 1 else ", ".join(found) for name, found in lines.items()}

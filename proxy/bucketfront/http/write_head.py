@@ -15,7 +15,7 @@ from bucketfront.errors import PreconditionFailed, ProxyError
 from bucketfront.http import checksums, dates, etags, media_types
 from bucketfront.http.checksums import MD5, Digest
 from bucketfront.http.grammar import Headers, is_field_value, is_token
-from bucketfront.http.metadata import USER_METADATA_PREFIX
+from bucketfront.http.response_fields import USER_METADATA_PREFIX
 
 OBJECT_FIELDS = (
     "content-type",

@@ -1,4 +1,4 @@
-"""Ask S3 what our credentials may do with a bucket, by requests that leave nothing behind. For `bucketfront check`.
+"""Find out what our credentials may do with a bucket, by requests that leave nothing behind. For `bucketfront check`.
 
 Each probe is the operation that the server itself uses, on a key that does not exist.
 """
@@ -7,7 +7,6 @@ import re
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import Any
 
@@ -16,16 +15,17 @@ from ulid import ULID
 
 from bucketfront.cache import NotModified
 from bucketfront.errors import AccessDenied, ObjectNotFound, OriginError, RangeUnsatisfiable
+from bucketfront.http import dates
 from bucketfront.http.ranges import FromTo
 from bucketfront.http.write_head import WriteHead
 from bucketfront.keys import ObjectKey
+from bucketfront.s3 import responses
 from bucketfront.s3.client import S3Origin
 from bucketfront.s3.upload.multipart import Multipart
 from bucketfront.s3.upload.params import create_params
 
 # "User: … is not authorized to perform: s3:GetObject on resource: …" (IAM User Guide, access denied error messages)
 _ACTION = re.compile(r"not authorized to perform: ([A-Za-z0-9-]{1,32}:[A-Za-z]{1,64})\b")
-_HTML = ("text/html", "application/xhtml+xml")
 _ENDPOINT = re.compile(r"[A-Za-z0-9.-]{1,255}")
 
 
@@ -36,7 +36,7 @@ class ReadAccess(Enum):
     GRANTED_UNLISTED = "granted, and absent objects cannot be told from denied ones"
     DENIED = "denied"
     UNKNOWN = "unknown"  # S3 hides whether a denied object exists
-    NOT_S3 = "not S3"  # an object came for a key that nobody has
+    NOT_S3 = "not S3"  # an object came for a key that no object has
 
 
 class DeleteAccess(Enum):
@@ -48,7 +48,7 @@ class DeleteAccess(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Clue:
-    """What an error response says beyond its code. Absent texts are empty.
+    """What an error response has beyond its code. Absent texts are empty.
 
     `action` is the permission that is missing, `endpoint` the host that has the bucket. `is_page` is true for HTML,
     which S3 never sends. `clock_ahead` is by how many seconds our clock is ahead of the origin's, None if unknown.
@@ -66,7 +66,7 @@ def absent_key(bucket: str, prefix: str) -> ObjectKey:
 
 
 async def probe_read(origin: S3Origin, bucket: str, prefix: str) -> ReadAccess:
-    """Get an object that does not exist. Raises OriginErrors other than those that answer the question.
+    """Get an object that does not exist. Raises OriginErrors other than those that show the access.
 
     S3 sends 404 for it if s3:GetObject and s3:ListBucket are allowed. Without s3:ListBucket it sends 403, whether
     s3:GetObject is allowed or not.
@@ -131,7 +131,7 @@ async def probe_delete(origin: S3Origin, bucket: str, prefix: str) -> DeleteAcce
 
 
 def clue(error: OriginError) -> Clue:
-    """Return what the error response says beyond its code."""
+    """Return what the error response has beyond its code."""
     cause = error.__cause__
     if not isinstance(cause, ClientError):
         return Clue()
@@ -142,13 +142,12 @@ def clue(error: OriginError) -> Clue:
     return Clue(
         action=action[1] if action else "",
         endpoint=endpoint if _ENDPOINT.fullmatch(endpoint) else "",
-        is_page=headers.get("content-type", "").partition(";")[0].strip().lower() in _HTML,
+        is_page=responses.media_type(headers) in responses.HTML_TYPES,
         clock_ahead=_clock_ahead(headers.get("date", "")),
     )
 
 
 def _clock_ahead(date: str) -> float | None:
-    try:
-        return time.time() - parsedate_to_datetime(date).timestamp()
-    except ValueError:
-        return None
+    now = time.time()
+    sent = dates.parse(date, now)
+    return None if sent is None else now - sent

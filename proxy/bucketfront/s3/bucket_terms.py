@@ -1,4 +1,4 @@
-"""Add to each request what a bucket's owner may ask for: who pays, and to whom the bucket must belong.
+"""Parameters that a bucket may require of each request: the account that pays, and the account that owns the bucket.
 
 See S3 User Guide, "Using Requester Pays buckets" and "Verifying bucket ownership with bucket owner condition".
 """

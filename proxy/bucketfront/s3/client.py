@@ -333,7 +333,7 @@ class S3Origin:
         self.failures.succeeded(operation, bucket)
 
     async def wait_for_turn(self, bucket: str) -> None:
-        """Wait until a request may be sent, if S3 has asked for fewer. Raises OriginThrottled if that is too late."""
+        """Wait until the bucket's pace allows a request. Raises OriginThrottled if that is too late."""
         if wait := self.paces[bucket].take_turn():
             await asyncio.sleep(wait)
 

@@ -1,7 +1,7 @@
 """Why a request to the origin got no usable response, in words that an operator can act on.
 
-The libraries below wrap the reason several times, in exceptions whose names say little (`SSLError`). `cause` finds it.
-A text never has a part of a message of others, because such a message may quote a URL
+The libraries below wrap the reason several times, in exceptions whose names do not show it (`SSLError`). `cause` finds
+it. A text never has a part of a message of others, because such a message may quote a URL
 (docs/invariants.md#secrets-stay-in).
 """
 
@@ -60,7 +60,7 @@ _BY_VERIFY_CODE: Mapping[int, Cause] = {
     62: Cause.NAME_MISMATCH,
     64: Cause.NAME_MISMATCH,  # of an IP address
 }
-# Reasons of OpenSSL: of TLS that a server without TLS answers, and of alerts.
+# Reasons of OpenSSL: of responses without TLS to a TLS handshake, and of alerts.
 _BY_TLS_REASON: Mapping[str, Cause] = {
     "WRONG_VERSION_NUMBER": Cause.NO_TLS,
     "PACKET_LENGTH_TOO_LONG": Cause.NO_TLS,

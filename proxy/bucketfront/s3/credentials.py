@@ -152,7 +152,8 @@ class OriginCredentials(AioCredentials):  # type: ignore[misc] # aiobotocore has
         elif is_new:
             log.warning("the origin refused the credentials: newer ones are in use now")
         else:
-            self._warn("the origin refuses the credentials, and their source has no others; see origin.credentials")
+            # The refusals themselves are reported by `troubles`.
+            log.info("the origin refuses the credentials, and their source has no others")
 
     def _warn(self, message: str) -> None:
         now = self._elapsed()

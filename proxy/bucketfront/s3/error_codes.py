@@ -12,7 +12,7 @@ from bucketfront.errors import Fault
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """Whose fault an error is. `cure` says what an operator can do, and is empty if that is nothing."""
+    """Whose fault an error is. `cure` is what an operator can do, empty if there is nothing."""
 
     fault: Fault
     cure: str = ""

@@ -149,7 +149,7 @@ def _from_status(what: str, error: ClientError, params: Mapping[str, Any]) -> Or
 
 
 def _response(error: ClientError, details: Mapping[str, Any], headers: Mapping[str, str]) -> ErrorResponse:
-    """Return what the response says of itself. A text of another form than S3's is dropped, since it goes into logs."""
+    """Return the facts that the response has. A text of another form than S3's is dropped, since it goes into logs."""
     body = error.response.get("Error", {})
 
     def text(pattern: re.Pattern[str], *found: object) -> str:
@@ -207,7 +207,11 @@ def _unexplained(
     if response.status not in _UNEXPLAINED:
         return None
     absence: OriginError | None = None
-    if response.status == 404 and any(name in headers for name in _S3_HEADERS) and _media_type(headers) in ("", *_XML):
+    if (
+        response.status == 404
+        and any(name in headers for name in _S3_HEADERS)
+        and responses.media_type(headers) in ("", *_XML)
+    ):
         is_object = operation == "HeadObject"
         absence = ObjectNotFound(message) if is_object else NoSuchBucket(message, Fault.CONFIGURATION)
         absence.response = response
@@ -258,8 +262,4 @@ def _has_unparsed_body(headers: Mapping[str, str]) -> bool:
 
     S3 repeats the key in it, and XML cannot represent all control characters, so botocore could not parse it.
     """
-    return _media_type(headers) in _XML and headers.get("content-length") != "0"
-
-
-def _media_type(headers: Mapping[str, str]) -> str:
-    return headers.get("content-type", "").partition(";")[0].strip().lower()
+    return responses.media_type(headers) in _XML and headers.get("content-length") != "0"

@@ -1,4 +1,4 @@
-"""The outcomes of requests to S3 in closed sets: for metrics, and for what an operator is told.
+"""The outcomes of requests to S3 in closed sets: for metrics, and for the reports to operators.
 
 A failure that is ours, of the load, or of the origin is a trouble of some kind (see `bucketfront.troubles`). A response
 that contradicts a kind counts as its success: any response shows that the origin can be reached, and one about an
@@ -30,7 +30,7 @@ OK = "ok"
 ACCESS_SHOWN_S = 60.0  # after a success, a denied request is about its object and not about the bucket
 _STATUSES = frozenset(int(status) for status in HTTPStatus)
 _OTHER = "other"
-# Sent to find out about a bucket. A failure is told where the result is used.
+# Sent to find out about a bucket. A failure is reported where the result is used.
 _PROBES = frozenset({"HeadBucket", "ListObjectsV2", "GetBucketVersioning"})
 _NO_CREDENTIALS = "no-credentials"
 _UNUSABLE = frozenset({"truncated", "invalid-response"})  # the origin can be reached

@@ -10,15 +10,17 @@ from bucketfront.cache import NotModified
 from bucketfront.errors import AmbiguousPart, InvalidOriginResponse, ObjectChanged, RangeIgnored, RangeUnsatisfiable
 from bucketfront.http import content_digests, etags
 from bucketfront.http.grammar import Headers
-from bucketfront.http.metadata import OBJECT_HEADERS, USER_METADATA_PREFIX, Metadata
+from bucketfront.http.metadata import OBJECT_HEADERS, Metadata
 from bucketfront.http.ranges import FromTo, Requested, Span, Suffix
-from bucketfront.http.response_fields import ResponseFields
+from bucketfront.http.response_fields import USER_METADATA_PREFIX, ResponseFields
 
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19})")
 # A 206 of an empty object: MinIO sends `bytes 0--1/0` for a suffix, and s3rver `bytes 0-0/0` for every range.
 _RANGE_OF_NOTHING = re.compile(r"bytes [0-9]+--?[0-9]+/0")
 _SIZE_UNKNOWN = re.compile(r"bytes [0-9]{1,19}-[0-9]{1,19}/\*")  # RFC 9110 section 14.4
 _UNSATISFIED_RANGE = re.compile(r"bytes \*/([0-9]{1,19})")
+
+HTML_TYPES = frozenset({"text/html", "application/xhtml+xml"})  # of pages: S3 itself sends XML
 
 # S3 API: the operations that read no object respond with 200 or 204, and some S3-alikes with 201. A 202 is no success
 # yet, and a 206 describes a part of something else.
@@ -37,7 +39,7 @@ def metadata(
     Last-Modified that contradicts itself counts as absent. Raises InvalidOriginResponse if the version is not the
     requested one, or if the response is a page that is not from S3.
     """
-    if _is_page(headers):
+    if is_page(headers):
         raise InvalidOriginResponse("the origin sent an HTML page without a field of S3; see origin.endpoint_url")
     return Metadata(
         etag=etags.normalised(headers.agreed("etag") or ""),
@@ -52,14 +54,18 @@ def metadata(
     )
 
 
-def _is_page(headers: Mapping[str, str]) -> bool:
+def is_page(headers: Mapping[str, str]) -> bool:
     """Return whether a 200 has HTML and no field that S3 sends with an object.
 
     That is the page of a captive portal, a firewall or a console port, and no object of that type.
     """
-    media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
     is_from_s3 = any(name in ("etag", "last-modified") or name.startswith("x-amz-") for name in headers)
-    return media_type == "text/html" and not is_from_s3
+    return media_type(headers) in HTML_TYPES and not is_from_s3
+
+
+def media_type(headers: Mapping[str, str]) -> str:
+    """Return the media type of the body in lower case, without its parameters, or "" if there is none."""
+    return headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def has_bare_etag(headers: Mapping[str, str]) -> bool:
@@ -68,13 +74,19 @@ def has_bare_etag(headers: Mapping[str, str]) -> bool:
     return etag != "" and '"' not in etag
 
 
+def version_id(headers: Mapping[str, str]) -> str | None:
+    """Return the version id of the object, or None if its bucket has no versions."""
+    sent = headers.get("x-amz-version-id", _NO_VERSION)
+    return None if sent == _NO_VERSION else sent
+
+
 def _version(headers: Mapping[str, str], requested: str | None) -> str | None:
     # Some compatible servers ignore parameters that they do not know, and SeaweedFS ignores `versionId` in an
     # unversioned bucket. They send the current object, and the cache would serve it as that version for ever.
     sent = headers.get("x-amz-version-id", _NO_VERSION)
     if requested is not None and sent != requested:
         raise InvalidOriginResponse(f"asked for version id {requested[:80]!r}, the origin sent {sent[:80]!r}")
-    return None if sent == _NO_VERSION else sent
+    return version_id(headers)
 
 
 def not_modified(

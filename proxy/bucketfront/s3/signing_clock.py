@@ -56,7 +56,7 @@ class SigningClock:
     def correct(self, date: float, signed: float, *, is_named: bool) -> bool:
         """Take the origin's time from the Date of a refusal. Return whether a new signature would have another time.
 
-        `signed` is the time in the refused signature. `is_named` tells whether the origin gave the time as its reason.
+        `signed` is the time in the refused signature. `is_named` means that the origin gave the time as its reason.
         """
         smallest = MIN_NAMED_SKEW_S if is_named else MIN_UNNAMED_SKEW_S
         if abs(date - self()) < smallest:

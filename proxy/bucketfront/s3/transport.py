@@ -3,12 +3,12 @@
 Theory of operation
 -------------------
 An origin, or a load balancer before it, closes connections that were idle for a while. A request that is on its way at
-that moment gets a reset or an end of the connection in place of a response. That says nothing about the origin's
-health, so it must cost neither a retry nor the circuit breaker's trust.
+that moment gets a reset or an end of the connection in place of a response. That does not show the origin's health, so
+it must cost neither a retry nor the circuit breaker's trust.
 
 - A read takes any connection of the pool. If that connection was idle before and ended without a byte of a response,
   the read is sent once more, on a new connection: others of the pool are probably as old.
-- A write is never sent twice, because its outcome is unknown and its body may be consumed. It only takes connections
+- A write is not sent again here, because its outcome is unknown and its body may be consumed. It only takes connections
   that were in use a moment ago, from a pool of their own, or a new one.
 
 `Pool` names the three kinds of connections.
@@ -96,7 +96,7 @@ class _PoolSession(AIOHTTPSession):  # type: ignore[misc] # aiobotocore has no t
 
     def _build_verify_context(self) -> ssl.SSLContext:
         # aiobotocore trusts the list of the SDK or a bundle in its place, and not the system. It calls this for plain
-        # HTTP as well, where the files need not be read: this context trusts nobody.
+        # HTTP as well, where the files need not be read: this context trusts no authority.
         if not self.is_tls:
             return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         return client_context(self._verify if isinstance(self._verify, str) else None)

@@ -2,11 +2,11 @@
 
 A write on a condition is sent only to a bucket that has refused a write of ours whose condition was false. That write
 names a key of its own beside the client's. A server that ignores the condition stores it, and it is deleted at once.
-AWS documents both conditions ("Conditional requests"), so its buckets are not asked.
+AWS documents both conditions ("Conditional requests"), so its buckets are not probed.
 
 - `If-Match` with an impossible ETag needs no object. A server that keeps it stores nothing.
 - `If-None-Match: *` is false only for an object that exists, so that one is made, and deleted afterwards.
-- CompleteMultipartUpload is asked by itself, because some servers keep conditions of PutObject alone.
+- CompleteMultipartUpload has a probe of its own, because some servers keep conditions of PutObject alone.
 """
 
 import base64
@@ -28,6 +28,7 @@ from bucketfront.errors import (
 )
 from bucketfront.http.write_head import NoSuchWrite, WriteHead
 from bucketfront.keys import ObjectKey
+from bucketfront.s3 import responses
 from bucketfront.s3.client import S3Origin
 
 PROBE_NAME = ".bucketfront-probe-"  # of the objects that are made here, before a random number
@@ -167,10 +168,9 @@ class _Probe:
 
     def _note_stored(self, response: dict[str, Any]) -> None:
         headers = response["ResponseMetadata"]["HTTPHeaders"]
-        if "ETag" not in response and headers.get("content-type", "").lower().startswith("text/html"):
+        if responses.is_page(headers):
             raise InvalidOriginResponse(f"PROBE {self._key}: the origin sent a page")
-        version = headers.get("x-amz-version-id", "null")
-        self._versions.append(None if version == "null" else version)
+        self._versions.append(responses.version_id(headers))
 
     async def _clear(self) -> None:
         """Delete what was stored. With versions, a deletion by id leaves no delete marker behind."""

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from bucketfront.http import content_digests, dates
-from bucketfront.http.metadata import USER_METADATA_PREFIX, Metadata
+from bucketfront.http.metadata import Metadata
+from bucketfront.http.response_fields import USER_METADATA_PREFIX
 from bucketfront.http.write_head import WriteHead
 
 # S3's own default. Some compatible servers have the second one.

@@ -90,7 +90,7 @@ class Multipart:
     """One upload, by its id at S3.
 
     `progress_timeout` is how many seconds without progress end the transfer of a part. Without a `journal` the owner
-    keeps a record of the upload himself. `begun_at` is a time before its creation, in seconds by the origin's clock,
+    keeps its own record of the upload. `begun_at` is a time before its creation, in seconds by the origin's clock,
     or None.
     """
 
@@ -373,4 +373,4 @@ async def _abort_created(creation: "asyncio.Task[Multipart]") -> None:
     try:
         await (await creation).abort()
     except OriginError as error:
-        log.info("an upload that nobody wants any more was not aborted: %s", error)
+        log.info("an upload whose creator was cancelled was not aborted: %s", error)

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 async def repeated(origin: S3Origin, send: Callable[[], Awaitable[T]]) -> T:
     """Return what `send` returns, after up to ATTEMPTS attempts. Only for calls that S3 may carry out twice.
 
-    A timeout is not repeated, because it has used up the client's patience. Raises what the last attempt raises.
+    A timeout is not repeated, because the client has waited for all of it. Raises what the last attempt raises.
     """
     origin.retries.earn()
     attempt = 1

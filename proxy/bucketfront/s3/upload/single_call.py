@@ -93,6 +93,7 @@ async def send(
 
     `chunks` yields the body, anew with each call if `is_repeatable`. It may be called again if S3 refuses the
     signature, so that nothing is written.
+
     `progress_timeout` is how many seconds may pass without progress. Raises AccessDenied, WriteRefused, OriginTimeout,
     OriginUnavailable; what `chunks` raises passes through.
     """

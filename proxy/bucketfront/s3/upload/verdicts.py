@@ -1,4 +1,4 @@
-"""What was found out about buckets by requests of ours, so that it is not asked again with each write."""
+"""Facts about buckets that requests of ours have shown, so that not each write needs such a request again."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -7,8 +7,8 @@ from typing import Any
 
 from bucketfront.task_set import TaskSet
 
-TRUE_S = 24 * 3600.0  # until a verdict that something holds is asked again: a server loses it only by a downgrade
-FALSE_S = 600.0  # the same for one that it does not: an operator who has cured it does not wait for long
+TRUE_S = 24 * 3600.0  # until a true verdict expires: a server loses an ability only by a downgrade
+FALSE_S = 600.0  # the same for a false one: an operator sees soon that a cure works
 
 
 @dataclass(frozen=True, slots=True)

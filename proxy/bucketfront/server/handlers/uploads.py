@@ -190,7 +190,7 @@ async def _bounded(chunks: AsyncIterator[bytes], limit: int) -> AsyncIterator[by
 
 
 def _note_refusals(exchange: Exchange, results: list[DeleteFailure | None]) -> None:
-    """Have the access log tell of keys that S3 did not delete, though its status is 200."""
+    """Note the keys that S3 did not delete for the access log, because the status is 200."""
     refused = [failure.code for failure in results if failure is not None]
     if refused:
         cause = f"{len(refused)} of {len(results)} keys were not deleted"

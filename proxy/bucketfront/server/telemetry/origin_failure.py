@@ -14,7 +14,7 @@ class OriginFailure:
     response: ErrorResponse | None = None
 
     def facts(self) -> Iterator[tuple[str, str | int]]:
-        """Yield what the response says of itself, by the names of the access log. Absent facts are left out."""
+        """Yield the facts that the response has, by the names of the access log. Absent facts are left out."""
         if self.response is None:
             return
         yield "status", self.response.status
