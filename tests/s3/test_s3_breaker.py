@@ -37,7 +37,7 @@ from bucketfront.http.metadata import Metadata
 from bucketfront.http.ranges import FromTo
 from bucketfront.http.response_fields import ResponseFields
 from bucketfront.keys import ObjectKey
-from bucketfront.s3 import breaker
+from bucketfront.s3 import breaker, pace
 from bucketfront.s3.breaker import (
     FIRST_PAUSE_S,
     MAX_BOUND,
@@ -374,6 +374,7 @@ def settings(endpoint_url: str, timeout: str = "5s") -> OriginSettings:
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make retries follow at once: the jitter is 0."""
     monkeypatch.setattr(random, "random", lambda: 0.0)
+    monkeypatch.setattr(pace, "MIN_RATE", 1000.0)
 
 
 @pytest.mark.usefixtures("_no_pauses")

@@ -19,6 +19,7 @@ from bucketfront.errors import (
 from bucketfront.http import write_head
 from bucketfront.http.write_head import WriteHead
 from bucketfront.keys import ObjectKey
+from bucketfront.s3 import pace
 from bucketfront.s3.client import S3Origin
 from bucketfront.s3.delete import delete_objects
 from bucketfront.s3.upload import multipart
@@ -68,6 +69,7 @@ FAILURES["200 cut short"] = FAILURES["200 cut short"].replace(b"Content-Length",
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(random, "random", lambda: 0.0)
+    monkeypatch.setattr(pace, "MIN_RATE", 1000.0)
 
 
 @asynccontextmanager

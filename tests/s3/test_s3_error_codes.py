@@ -25,6 +25,7 @@ from bucketfront.errors import (
 )
 from bucketfront.http.ranges import FromTo
 from bucketfront.keys import ObjectKey
+from bucketfront.s3 import client, pace
 from bucketfront.s3.client import READ_ATTEMPTS, S3Origin
 
 KEY = ObjectKey("bucket", "o")
@@ -59,6 +60,12 @@ ROWS = [
     (404, "", Fault.ORIGIN),
     (418, "Teapot", Fault.ORIGIN),
 ]
+
+
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pace, "MIN_RATE", 1000.0)
+    monkeypatch.setattr(client, "RETRY_PAUSE_S", 0.0)
 
 
 def refusal(status: int, code: str, **headers: Any) -> bytes:

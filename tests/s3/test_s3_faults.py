@@ -43,6 +43,7 @@ from bucketfront.http.ranges import FromTo, Requested, Suffix
 from bucketfront.keys import ObjectKey
 from bucketfront.retry import RetryBudget
 from bucketfront.s3 import body as s3_body
+from bucketfront.s3 import pace
 from bucketfront.s3.breaker import Breaker
 from bucketfront.s3.client import READ_ATTEMPTS, S3Origin
 
@@ -88,6 +89,7 @@ async def origin_of(script: Script, **limits: Any) -> AsyncIterator[tuple[S3Orig
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make retries follow at once: the jitter is 0."""
     monkeypatch.setattr(random, "random", lambda: 0.0)
+    monkeypatch.setattr(pace, "MIN_RATE", 1000.0)
 
 
 def partial(start: int = 0, stop: int = 10, *, sent: bytes | None = None, **headers: str | None) -> bytes:

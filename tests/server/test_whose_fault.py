@@ -6,7 +6,7 @@ import pytest
 from proxy_under_test import S3, Proxy
 from relay import Seen, canned
 
-from bucketfront.s3 import breaker
+from bucketfront.s3 import breaker, client, pace
 
 OURS = [
     (403, "InvalidAccessKeyId"),
@@ -23,8 +23,10 @@ OURS = [
 
 
 @pytest.fixture(autouse=True)
-def _patient_breaker(monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(breaker, "MAX_FAILURES", 1000)
+    monkeypatch.setattr(pace, "MIN_RATE", 1000.0)
+    monkeypatch.setattr(client, "RETRY_PAUSE_S", 0.0)
 
 
 @pytest.mark.parametrize(("status", "code"), OURS)

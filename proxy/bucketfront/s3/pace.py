@@ -12,7 +12,7 @@ from bucketfront.errors import OriginThrottled
 SHARE = 0.7  # of the measured rate after a throttled request, as in the SDKs' adaptive mode
 RECOVERY_S = 10.0  # until the limit is again the rate that was throttled; it grows as fast after that
 LIMITED_S = 60.0  # without a throttled request, until the limit is dropped; it is 2.5 times the measured rate by then
-MIN_RATE = 1.0  # requests a second, because without requests there is no sign that S3 has recovered
+MIN_RATE = 10.0  # requests a second: less than any S3 allows, and enough for the requests that show its recovery
 MAX_WAIT_S = 5.0  # for a turn; longer ones are refused, so that clients come back later
 MEASURED_S = 0.5  # the time in which requests are counted
 
