@@ -79,7 +79,7 @@ BUGS = (
         "HEAD has another Accept-Encoding than GET.",
         (
             Edit(
-                "bucketfront.s3.client:S3Origin._read",
+                "bucketfront.s3.object_reads:ObjectReads._read",
                 "accept_encoding.set(self._codings.of(key))",
                 "accept_encoding.set('identity' if what.startswith('HEAD') else self._codings.of(key))",
             ),

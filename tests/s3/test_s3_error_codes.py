@@ -166,9 +166,9 @@ async def test_a_throttled_bucket_gets_fewer_requests() -> None:
             await origin.get(KEY, FromTo(0, 10))
         with pytest.raises(OriginError):
             await origin.get(ObjectKey("other", "o"), FromTo(0, 10))
-        assert origin.paces["bucket"].limit is not None
-        assert origin.paces["other"].limit is None
-        assert origin.paces["bucket"].throttled_count == 1
+        assert origin.calls.paces["bucket"].limit is not None
+        assert origin.calls.paces["other"].limit is None
+        assert origin.calls.paces["bucket"].throttled_count == 1
 
 
 async def test_an_error_that_is_not_flat() -> None:

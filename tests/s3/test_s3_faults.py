@@ -516,7 +516,7 @@ async def test_parts_that_come_as_a_whole_are_read_without_range(part: Requested
 
 async def test_too_many_bytes_before_a_part(monkeypatch: pytest.MonkeyPatch) -> None:
     """I20: a part far behind the beginning is refused, because dropping what comes before it has no bound."""
-    monkeypatch.setattr("bucketfront.s3.client.MAX_SKIPPED_BYTES", 100)
+    monkeypatch.setattr("bucketfront.s3.object_reads.MAX_SKIPPED_BYTES", 100)
     async with origin_of(parts_with_status_200) as (origin, _):
         assert await fetch(origin, FromTo(100, 110)) == CONTENT[100:110]
         with pytest.raises(InvalidOriginResponse, match="no ranges"):

@@ -199,7 +199,7 @@ async def test_credentials_that_did_not_change(keys: Keys, code: str) -> None:
     async with origin_of(judging, keys.settings()) as origin:
         for _ in range(3):
             with pytest.raises(OriginError):
-                await origin.call("GET", origin.client.get_object, {"Bucket": "b", "Key": "o"})
+                await origin.calls.make("GET", origin.client.get_object, {"Bucket": "b", "Key": "o"})
     assert len(judging.requests) == 3
 
 
@@ -209,7 +209,7 @@ async def test_a_request_is_sent_at_most_twice(keys: Keys) -> None:
     async with origin_of(judging, keys.settings()) as origin:
         keys.write(NEW)
         with pytest.raises(OriginError):
-            await origin.call("GET", origin.client.get_object, {"Bucket": "b", "Key": "o"})
+            await origin.calls.make("GET", origin.client.get_object, {"Bucket": "b", "Key": "o"})
     assert len(judging.requests) == 2
 
 
@@ -219,7 +219,7 @@ async def test_a_broken_source(keys: Keys, caplog: pytest.LogCaptureFixture) -> 
     async with origin_of(judging, keys.settings()) as origin:
         keys.secret.unlink()
         with pytest.raises(OriginError):
-            await origin.call("GET", origin.client.get_object, {"Bucket": "b", "Key": "o"})
+            await origin.calls.make("GET", origin.client.get_object, {"Bucket": "b", "Key": "o"})
         judging.judge = lambda _: None
         assert await fetch(origin) == CONTENT
     assert "the credentials cannot be loaded" in caplog.text
@@ -318,5 +318,5 @@ async def test_an_anonymous_origin() -> None:
     judging = JudgingOrigin(lambda _: (403, "InvalidAccessKeyId"))
     async with origin_of(judging, "anonymous") as origin:
         with pytest.raises(OriginError):
-            await origin.call("GET", origin.client.get_object, {"Bucket": "b", "Key": "o"})
+            await origin.calls.make("GET", origin.client.get_object, {"Bucket": "b", "Key": "o"})
     assert len(judging.requests) == 1

@@ -91,7 +91,7 @@ async def cause_at(endpoint_url: str, **more: object) -> Cause | None:
     """Return the cause of a failed request. Its text is in the message."""
     async with origin_at(endpoint_url, **more) as origin:
         with pytest.raises(OriginUnavailable) as raised:
-            await origin.call("GET o", origin.client.get_object, {"Bucket": "bucket", "Key": "o"})
+            await origin.calls.make("GET o", origin.client.get_object, {"Bucket": "bucket", "Key": "o"})
     found = cause(raised.value)
     assert found is not None
     assert str(raised.value) == f"GET o: {found.value}"
@@ -257,7 +257,7 @@ async def test_a_response_that_does_not_come() -> None:
     """A timeout is named with its setting, and is still an OriginTimeout."""
     async with RawServer(answering(None)) as server, origin_at(server.endpoint_url, read_timeout="10ms") as origin:
         with pytest.raises(OriginTimeout, match=r"origin\.read_timeout"):
-            await origin.call("GET o", origin.client.get_object, {"Bucket": "bucket", "Key": "o"})
+            await origin.calls.make("GET o", origin.client.get_object, {"Bucket": "bucket", "Key": "o"})
 
 
 async def test_a_connection_that_is_closed() -> None:

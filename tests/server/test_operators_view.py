@@ -101,7 +101,7 @@ async def test_without_a_response(proxy: Proxy) -> None:
     line = proxy.log[-1]
     assert (line["fault"], "s3" in line) == ("OriginUnavailable", False)
     assert line["cause"].startswith(f"GET {proxy.app.settings.mounts[0].bucket}/x: the connection was refused: check ")
-    assert proxy.app.origin.failures.counts["GetObject", "refused"] >= 1
+    assert proxy.app.origin.calls.failures.counts["GetObject", "refused"] >= 1
     await proxy.relay.start()
     assert (await proxy.request("PUT", "/y", body=b"data")).status == 201
     assert {"fault", "cause", "s3"}.isdisjoint(proxy.log[-1])
@@ -179,7 +179,7 @@ async def test_a_client_that_leaves_is_no_failure_of_the_origin(proxy: Proxy, ca
     """An upload whose client breaks off, or sends a wrong checksum, is no failure of the origin (I35)."""
     await proxy.request("PUT", "/x", {"Content-MD5": "AAAAAAAAAAAAAAAAAAAAAA=="}, b"data")
     assert [record for record in caplog.records if record.name == "bucketfront"] == []
-    assert not proxy.app.origin.failures.counts.keys() - {("PutObject", "ok")}
+    assert not proxy.app.origin.calls.failures.counts.keys() - {("PutObject", "ok")}
 
 
 async def test_metrics_by_code(proxy: Proxy, s3: S3) -> None:

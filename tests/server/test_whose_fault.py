@@ -107,7 +107,7 @@ async def test_throttled_requests_are_no_outage(proxy: Proxy, s3: S3) -> None:
     responses = await asyncio.gather(*(proxy.get(f"/x{number}") for number in range(8)))
     assert {response.status for response in responses} == {503}
     assert "closed, 0 failures" in repr(proxy.app.origin.breaker)
-    assert proxy.app.origin.paces[proxy.app.settings.mounts[0].bucket].limit is not None
+    assert proxy.app.origin.calls.paces[proxy.app.settings.mounts[0].bucket].limit is not None
     proxy.clock.advance(1000)
     response = await proxy.get("/cached")
     assert response.cache_status.endswith('detail="stale-if-error"')

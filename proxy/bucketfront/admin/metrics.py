@@ -154,7 +154,7 @@ class OriginCollector(Collector):
             "Requests to S3 by operation and outcome: ok, S3's code, else the status or the cause.",
             labels=("operation", "outcome"),
         )
-        for labels, count in sorted(self._origin.failures.counts.items()):
+        for labels, count in sorted(self._origin.calls.failures.counts.items()):
             requests.add_metric(labels, count)
         yield requests
 
@@ -165,7 +165,7 @@ class OriginCollector(Collector):
         throttled = CounterMetricFamily(
             "bucketfront_origin_throttled", "Requests after which S3 asked for fewer.", labels=("bucket",)
         )
-        for bucket, pace in sorted(self._origin.paces.items()):
+        for bucket, pace in sorted(self._origin.calls.paces.items()):
             limits.add_metric((bucket,), math.inf if pace.limit is None else pace.limit)
             throttled.add_metric((bucket,), pace.throttled_count)
         yield limits

@@ -90,7 +90,7 @@ async def _probe_listed(origin: S3Origin, bucket: str, prefix: str) -> ReadAcces
     """Return what a list shows: if S3 allows one and denies an absent object, it denies s3:GetObject."""
     params = {"Bucket": bucket, "Prefix": prefix, "MaxKeys": 1}
     try:
-        await origin.call(f"LIST {bucket}", origin.client.list_objects_v2, params)
+        await origin.calls.make(f"LIST {bucket}", origin.client.list_objects_v2, params)
     except OriginError:
         return ReadAccess.UNKNOWN
     return ReadAccess.DENIED
@@ -121,7 +121,9 @@ async def probe_multipart(origin: S3Origin, bucket: str, prefix: str) -> Multipa
 async def probe_delete(origin: S3Origin, bucket: str, prefix: str) -> DeleteAccess:
     """Delete an object that does not exist, unless the bucket may have versions. Raises OriginErrors."""
     try:
-        versioning = await origin.call(f"VERSIONING {bucket}", origin.client.get_bucket_versioning, {"Bucket": bucket})
+        versioning = await origin.calls.make(
+            f"VERSIONING {bucket}", origin.client.get_bucket_versioning, {"Bucket": bucket}
+        )
     except OriginError:
         return DeleteAccess.UNKNOWN
     if versioning.get("Status"):

@@ -45,7 +45,7 @@ async def _delete(origin: S3Origin, keys: Sequence[ObjectKey]) -> dict[ObjectKey
     assert all(key.bucket == bucket and key.version is None for key in keys), "one bucket, and no past version"
     params = {"Bucket": bucket, "Delete": {"Objects": [{"Key": key.key} for key in keys]}}
     async with origin.connection(bucket):
-        result = await origin.call(f"DELETE {len(keys)} keys of {bucket}", origin.client.delete_objects, params)
+        result = await origin.calls.make(f"DELETE {len(keys)} keys of {bucket}", origin.client.delete_objects, params)
     deleted = {item.get("Key") for item in result.get("Deleted", ())}
     refused = {item.get("Key"): _refusal(str(item.get("Code", ""))) for item in result.get("Errors", ())}
     # A key that the response does not name at all has an unknown outcome.

@@ -190,7 +190,7 @@ class _Probe:
 
     async def _call(self, operation: Callable[..., Awaitable[Any]], params: dict[str, Any]) -> Any:
         async with self._origin.connection(self._key.bucket):
-            return await self._origin.call(f"PROBE {self._key}", operation, params)
+            return await self._origin.calls.make(f"PROBE {self._key}", operation, params)
 
     @property
     def _named(self) -> dict[str, Any]:

@@ -146,7 +146,7 @@ class Multipart:
         async def create() -> Mapping[str, Any]:
             async with origin.connection(key.bucket):
                 named = {**params, "Bucket": key.bucket, "Key": key.key}
-                created: Mapping[str, Any] = await origin.call(what, origin.client.create_multipart_upload, named)
+                created: Mapping[str, Any] = await origin.calls.make(what, origin.client.create_multipart_upload, named)
             if not created.get("UploadId"):
                 raise InvalidOriginResponse(f"{what}: the origin named no upload")
             return created
@@ -194,7 +194,7 @@ class Multipart:
         self._origin.retries.earn()
         for attempt in range(1, attempts + 1):
             try:
-                await self._origin.wait_for_turn(self.key.bucket)
+                await self._origin.calls.wait_for_turn(self.key.bucket)
                 async with self._origin.upload_slots.slot(self._progress_timeout):
                     sent = await send(
                         self._origin,
@@ -297,7 +297,7 @@ class Multipart:
             if left <= 0:
                 raise OriginTimeout(f"{what}: the origin did not complete it in time")
             call = self._origin.client.complete_multipart_upload
-            done = await self._origin.call(what, call, params, call_timeout=left)
+            done = await self._origin.calls.make(what, call, params, call_timeout=left)
         # Some compatible servers leave the quotes out of their XML.
         return etags.normalised(str(done.get("ETag") or ""))
 
@@ -342,7 +342,7 @@ class Multipart:
         async def send_abort() -> None:
             async with self._origin.connection(self.key.bucket):
                 what, call = f"ABORT UPLOAD {self.key}", self._origin.client.abort_multipart_upload
-                await self._origin.call(what, call, self._params)
+                await self._origin.calls.make(what, call, self._params)
 
         try:
             await repeated(self._origin, send_abort)

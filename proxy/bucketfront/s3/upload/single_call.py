@@ -112,7 +112,7 @@ async def send(
             failure = error
             raise
 
-    with origin.observed(origin.client.meta.method_to_api_mapping[operation], bucket):
+    with origin.calls.observed(origin.client.meta.method_to_api_mapping[operation], bucket):
         try:
             with translated(what):
                 async with asyncio.timeout(progress_timeout) as deadline:

@@ -106,7 +106,7 @@ class S3Uploader:
         params = {**put_params(head), "Bucket": key.bucket, "Key": key.key}
         await about_to_write()
         timeout = self._progress_timeout
-        await self._origin.wait_for_turn(key.bucket)
+        await self._origin.calls.wait_for_turn(key.bucket)
         async with self._origin.upload_slots.slot(timeout):
             sent = await send(
                 self._origin,

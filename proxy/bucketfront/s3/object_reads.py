@@ -1,0 +1,167 @@
+"""Reads of one object by GET and HEAD, without retries. `client` repeats them.
+
+Some origins send a part where S3 sends the whole object, or leave out a size or a code. Then another request brings
+what is missing, within the same attempt.
+"""
+
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+
+from bucketfront.cache import OriginResponse
+from bucketfront.errors import AmbiguousPart, InvalidOriginResponse, RangeUnsatisfiable
+from bucketfront.http import ranges
+from bucketfront.http.metadata import Metadata
+from bucketfront.http.ranges import FromTo, Suffix
+from bucketfront.http.response_fields import ResponseFields
+from bucketfront.keys import ObjectKey
+from bucketfront.s3 import responses
+from bucketfront.s3.accepted_codings import AcceptedCodings
+from bucketfront.s3.body import S3Body
+from bucketfront.s3.calls import Calls
+from bucketfront.s3.error_translation import Unexplained
+from bucketfront.s3.signature import Signature
+from bucketfront.s3.transport import accept_encoding
+
+MAX_SKIPPED_BYTES = 256 << 20  # before the requested bytes of an origin without ranges: seconds on a fast network
+
+
+class ObjectReads:
+    """The reads of one client. `read_timeout` is for each piece of a body, in seconds.
+
+    Reads raise VersionUnchanged for a 304, and otherwise as `bucketfront.cache.Origin`.
+    """
+
+    def __init__(self, calls: Calls, codings: AcceptedCodings, signature: Signature, read_timeout: float) -> None:
+        self._calls = calls
+        self._codings = codings
+        self._signature = signature
+        self._read_timeout = read_timeout
+        self._has_bare_etags = False  # the latest response with bytes had an ETag without quotes
+
+    async def get(
+        self,
+        what: str,
+        key: ObjectKey,
+        part: FromTo | Suffix,
+        if_match: str | None = None,
+        if_none_match: str | None = None,
+    ) -> OriginResponse:
+        """Call S3 GetObject, and once more without Range if the response may have only a part of the object."""
+        try:
+            return await self._get_once(what, key, part, if_match, if_none_match)
+        except AmbiguousPart:
+            response = await self._get_once(what, key, None, if_match, if_none_match)
+            return _cut(what, response, part)
+
+    async def head(self, key: ObjectKey, if_none_match: str | None = None) -> Metadata:
+        """Call S3 HeadObject, and GetObject if the response does not have the size, or S3's code."""
+        params = object_params(key, IfNoneMatch=if_none_match)
+        try:
+            response = await self._read(f"HEAD {key}", self._calls.client.head_object, key, params)
+        except Unexplained as refusal:
+            if refusal.absence is not None and self._calls.is_known_to_exist(key.bucket):
+                raise refusal.absence from refusal
+            signature = self._signature.changes
+            await self._explain(key)
+            if self._signature.changes == signature:
+                raise
+            # The GET was refused for its signature, and passed with a new one.
+            response = await self._read(f"HEAD {key}", self._calls.client.head_object, key, params)
+        head = response["ResponseMetadata"]
+        size = responses.size_sent(head["HTTPStatusCode"], head["HTTPHeaders"])
+        if size is None:
+            return await self._metadata_by_get(key, head["HTTPHeaders"])
+        return responses.metadata(head["HTTPHeaders"], size, key.version, is_whole=True)
+
+    async def _get_once(
+        self,
+        what: str,
+        key: ObjectKey,
+        part: FromTo | Suffix | None,
+        if_match: str | None = None,
+        if_none_match: str | None = None,
+    ) -> OriginResponse:
+        # The ETag of the response is compared in any case.
+        condition = None if self._has_bare_etags else if_match
+        header = None if part is None else ranges.field_value(part)
+        params = object_params(key, Range=header, IfMatch=condition, IfNoneMatch=if_none_match)
+        response = await self._read(what, self._calls.client.get_object, key, params)
+        body = S3Body(response["Body"], what, self._read_timeout)
+        status, fields = response["ResponseMetadata"]["HTTPStatusCode"], response["ResponseMetadata"]["HTTPHeaders"]
+        try:
+            self._has_bare_etags = responses.has_bare_etag(fields)
+            measured = await body.measure() if status == 200 and responses.is_chunked(fields) else None
+            span, size = responses.span_sent(status, fields, part or FromTo(0), measured)
+            metadata = responses.metadata(fields, size, key.version, is_whole=span.length == size)
+            if not size:  # moto and others send 200 or 206 for some ranges of an empty object
+                raise RangeUnsatisfiable(f"{what}: the object is empty")  # noqa: TRY301 - the body is closed below
+            responses.check_version(metadata, if_match)
+        except BaseException:
+            body.close()
+            raise
+        body.expect(span.length, is_framed=not responses.is_chunked(fields))
+        return OriginResponse(metadata, span.start, span.stop, body, status)
+
+    async def _read(
+        self, what: str, operation: Callable[..., Awaitable[Any]], key: ObjectKey, params: dict[str, Any]
+    ) -> Any:
+        """Run a call that reads `key`, with the Accept-Encoding of that key."""
+        token = accept_encoding.set(self._codings.of(key))
+        try:
+            return await self._calls.send(what, operation, params)
+        finally:
+            accept_encoding.reset(token)
+
+    async def _metadata_by_get(self, key: ObjectKey, of_head: ResponseFields) -> Metadata:
+        """Return the metadata that the GET of one byte has, for a HEAD whose response has no size."""
+        try:
+            with self._calls.observed("GetObject", key.bucket):
+                try:
+                    response = await self._get_once(f"GET {key}", key, FromTo(0, 1))
+                except AmbiguousPart:
+                    response = await self._get_once(f"GET {key}", key, None)
+        except RangeUnsatisfiable:
+            return responses.metadata(of_head, 0, key.version, is_whole=True)
+        try:
+            await response.body.read()  # so that the connection can be used again
+        finally:
+            response.body.close()
+        return response.metadata
+
+    async def _explain(self, key: ObjectKey) -> None:
+        """Raise what a GET raises whose response has S3's code, for a HEAD that S3 refused without a body.
+
+        Returns if S3 sends the object, so that the response to HEAD was not S3's, or an empty one
+        (docs/invariants.md#errors-are-not-data).
+        """
+        what = f"GET {key}"
+        with suppress(RangeUnsatisfiable):
+            params = object_params(key, Range=ranges.field_value(FromTo(0, 1)))
+            with self._calls.observed("GetObject", key.bucket):
+                response = await self._read(what, self._calls.client.get_object, key, params)
+            S3Body(response["Body"], what, self._read_timeout).close()
+
+
+def object_params(key: ObjectKey, **optional: str | None) -> dict[str, Any]:
+    """Return the parameters of a call that concerns an object. Those of `optional` that are None are left out."""
+    given = {name: value for name, value in optional.items() if value is not None}
+    if key.version is not None:
+        given["VersionId"] = key.version
+    return {"Bucket": key.bucket, "Key": key.key, **given}
+
+
+def _cut(what: str, response: OriginResponse, part: FromTo | Suffix) -> OriginResponse:
+    """Return the response with this part of its body, which has the whole object.
+
+    Raises RangeUnsatisfiable, and InvalidOriginResponse if too many bytes come before the part.
+    """
+    span = part.within(response.metadata.size)
+    if span is None or span.start > MAX_SKIPPED_BYTES:
+        response.body.close()
+        if span is None:
+            raise RangeUnsatisfiable(f"{what}: the object has {response.metadata.size} bytes")
+        raise InvalidOriginResponse(f"{what}: the origin sends no ranges, and {span.start} bytes come before this one")
+    assert isinstance(response.body, S3Body)
+    response.body.cut(span)
+    return OriginResponse(response.metadata, span.start, span.stop, response.body)
