@@ -300,7 +300,7 @@ async def test_a_404_from_a_load_balancer(body: bytes, media_type: str) -> None:
         with pytest.raises(OriginRefused):
             await origin.head(KEY)
         with pytest.raises(OriginRefused):
-            await origin.probe("bucket")
+            await origin.head_bucket("bucket")
         assert "0 failures" in repr(origin.breaker)
 
 
@@ -330,7 +330,7 @@ async def test_a_404_of_head_to_a_bucket() -> None:
     """A 404 to HeadBucket with a header of S3 means that the bucket does not exist."""
     async with origin_of(answering(response("404 Not Found", x_amz_request_id="x"))) as (origin, _):
         with pytest.raises(NoSuchBucket):
-            await origin.probe("bucket")
+            await origin.head_bucket("bucket")
 
 
 @pytest.mark.parametrize(
@@ -394,7 +394,7 @@ async def test_a_bucket_whose_404_may_not_be_s3s(answer: bytes, error: type[Orig
 
     async with origin_of(script) as (origin, _):
         with pytest.raises(error):
-            await origin.probe("bucket")
+            await origin.head_bucket("bucket")
 
 
 @pytest.mark.parametrize(
@@ -618,7 +618,7 @@ async def test_a_success_that_is_none(status: str) -> None:
         with pytest.raises(InvalidOriginResponse):
             await origin.delete(KEY)
         with pytest.raises(InvalidOriginResponse):
-            await origin.probe("bucket")
+            await origin.head_bucket("bucket")
 
 
 async def test_a_416_of_a_shorter_object() -> None:

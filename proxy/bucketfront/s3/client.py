@@ -146,7 +146,7 @@ class S3Origin:
     async def create_bucket(self, bucket: str) -> None:
         """Call S3 CreateBucket if HeadBucket does not find the bucket. Raises OriginErrors."""
         try:
-            await self.probe(bucket)
+            await self.head_bucket(bucket)
         except AccessDenied:
             return  # it exists, and only its list is denied
         except NoSuchBucket:
@@ -156,7 +156,7 @@ class S3Origin:
                 params["CreateBucketConfiguration"] = where
             await self.calls.make(f"CREATE {bucket}", self.calls.client.create_bucket, params)
 
-    async def probe(self, bucket: str) -> None:
+    async def head_bucket(self, bucket: str) -> None:
         """Call S3 HeadBucket. Raises NoSuchBucket, AccessDenied, OriginUnavailable."""
         try:
             await self.calls.make(f"HEAD {bucket}", self.calls.client.head_bucket, {"Bucket": bucket})

@@ -15,6 +15,7 @@ responses prove less, and a HEAD or a GET decides:
 import logging
 from collections.abc import Iterable
 from enum import Enum, auto
+from typing import NamedTuple
 
 from bucketfront.cache import OriginResponse
 from bucketfront.errors import ContentMismatch, InvalidOriginResponse, OriginError
@@ -41,6 +42,14 @@ class Agreement(Enum):
     DISPROVEN = auto()
     DIFFERENT = auto()  # the ETag looks like the MD5 of other bytes
     UNKNOWN = auto()
+
+
+class UnprovenBytes(NamedTuple):
+    """The bytes from `start` up to, but not including, `stop`, which S3 took under an ETag that is not their `md5`."""
+
+    start: int
+    stop: int
+    md5: str
 
 
 def agreement(sent: SentBody, claims: Iterable[Digest] = ()) -> Agreement:
@@ -83,7 +92,7 @@ async def agreed_etag(origin: S3Origin, key: ObjectKey, sent: SentBody, expected
         if found is None:
             raise InvalidOriginResponse(f"PUT {key}: the ETag {sent.etag} is not the body's MD5, and a HEAD fails")
         assert sent.md5 is not None
-        await _prove(origin, key, found, sent.etag, expected.size, (0, expected.size, sent.md5))
+        await _prove(origin, key, found, sent.etag, expected.size, UnprovenBytes(0, expected.size, sent.md5))
         return sent.etag
     if sent.etag:
         _check_size(key, found, sent.etag, expected.size)
@@ -94,12 +103,11 @@ async def agreed_etag(origin: S3Origin, key: ObjectKey, sent: SentBody, expected
 
 
 async def check_completed(
-    origin: S3Origin, key: ObjectKey, etag: str, expected: ExpectedObject, unproven: tuple[int, int, str] | None
+    origin: S3Origin, key: ObjectKey, etag: str, expected: ExpectedObject, unproven: UnprovenBytes | None
 ) -> None:
     """Check the object that was made of parts. `etag` is that of the response.
 
-    `unproven` is a part whose ETag was not its MD5, while the bucket's ETags were unknown: its first byte, the one
-    after its last, and its MD5. Raises ContentMismatch if S3 has other bytes.
+    `unproven` are those of a part whose ETag was not its MD5, while the bucket's ETags were unknown. Raises ContentMismatch if S3 has other bytes.
     """
     if unproven is not None:
         found = await _found(origin, key)
@@ -125,16 +133,13 @@ def _check_size(key: ObjectKey, found: Metadata | None, etag: str, size: int) ->
         raise _mismatch(key, f"it has {found.size} of {size} bytes")
 
 
-async def _prove(
-    origin: S3Origin, key: ObjectKey, found: Metadata, etag: str, size: int, part: tuple[int, int, str]
-) -> None:
+async def _prove(origin: S3Origin, key: ObjectKey, found: Metadata, etag: str, size: int, part: UnprovenBytes) -> None:
     """Raise ContentMismatch unless the bytes of `part` are at S3, or its bucket is known for ETags that are no MD5s."""
     if found.size != size:
         raise _mismatch(key, f"its ETag is {etag}, and it has {found.size} of {size} bytes")
     if _is_opaque(origin, key.bucket):
         return
-    start, stop, md5 = part
-    if start < stop and await _md5_at(origin, key, start, stop) != md5:
+    if part.start < part.stop and await _md5_at(origin, key, part.start, part.stop) != part.md5:
         raise _mismatch(key, f"its ETag is {etag}, and its bytes are others")
     log.warning("%s has the right bytes and the ETag %s: the ETags of bucket %s are no MD5s", key, etag, key.bucket)
     origin.verdicts.note((key.bucket, _OPAQUE), holds=True)

@@ -32,7 +32,14 @@ from bucketfront.http.metadata import Metadata
 from bucketfront.http.write_head import WriteHead
 from bucketfront.keys import ObjectKey
 from bucketfront.s3.client import S3Origin
-from bucketfront.s3.upload.agreement import Agreement, agreement, check_completed, must_be_md5, note_fitting
+from bucketfront.s3.upload.agreement import (
+    Agreement,
+    UnprovenBytes,
+    agreement,
+    check_completed,
+    must_be_md5,
+    note_fitting,
+)
 from bucketfront.s3.upload.expected_object import ExpectedObject, begun_at
 from bucketfront.s3.upload.params import complete_params
 from bucketfront.s3.upload.repetition import is_repeatable, pause, repeated
@@ -301,13 +308,13 @@ class Multipart:
         # Some compatible servers leave the quotes out of their XML.
         return etags.normalised(str(done.get("ETag") or ""))
 
-    async def _completed(self, etag: str, expected: ExpectedObject, unproven: tuple[int, int, str] | None) -> Written:
+    async def _completed(self, etag: str, expected: ExpectedObject, unproven: UnprovenBytes | None) -> Written:
         await self._forget()
         await check_completed(self._origin, self.key, etag, expected, unproven)
         return Written(etag)
 
-    def _unproven(self, ordered: list[PartSent]) -> tuple[int, int, str] | None:
-        """Return the first part that is to be proven: its first byte, the one after its last, and its MD5, or None.
+    def _unproven(self, ordered: list[PartSent]) -> UnprovenBytes | None:
+        """Return the bytes of the first part that is to be proven, or None.
 
         Raises ContentMismatch if S3 has ETags that are MD5s for other parts.
         """
@@ -316,7 +323,7 @@ class Multipart:
             if part.unproven_md5 is not None:
                 if must_be_md5(self._origin, self.key.bucket):
                     raise ContentMismatch(f"part {part.number} of {self.key}: the ETag {part.etag} is not its MD5")
-                return start, start + part.size, part.unproven_md5
+                return UnprovenBytes(start, start + part.size, part.unproven_md5)
             start += part.size
         return None
 
