@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar, TypeVarTuple, Unpack
 
 from bucketfront.cache.storage import audit, digests, page_cache
-from bucketfront.cache.storage.folder import Folder, FoundFile
+from bucketfront.cache.storage.folder import FULL_ERRNOS, Folder, FoundFile
 from bucketfront.cache.storage.storage import DiskSpace, Region, StoredFile
 from bucketfront.errors import DiskFull, StoreError
 from bucketfront.http.ranges import Span
@@ -29,7 +29,6 @@ WRITE_THREADS = 4  # so many files are written at the same time
 DISK_TIMEOUT_S = 30.0  # for one call, so that a disk that hangs holds up no request for longer
 FAILURE_PAUSE_S = 5.0  # without new files after a failure, so that requests do not wait for a failing disk
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 _KEEP_SIZE, _PUNCH_HOLE = 0x01, 0x02  # linux/falloc.h
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -111,7 +110,7 @@ class FileStorage:
         try:
             fd = self.folder.open_file(name, os.O_RDWR | os.O_CREAT | os.O_EXCL)
         except OSError as error:
-            if error.errno in _FULL:
+            if error.errno in FULL_ERRNOS:
                 self.folder.spare_inodes()
             raise
         try:
@@ -261,7 +260,7 @@ class FileStorage:
                 self.note_failure("it does not answer")
                 raise StoreError(f"the disk did not answer within {DISK_TIMEOUT_S:g} s ({call.__name__})") from error
             message = f"the cache folder failed: {error.strerror} ({call.__name__})"
-            if may_be_full and error.errno in _FULL:
+            if may_be_full and error.errno in FULL_ERRNOS:
                 raise DiskFull(message) from error
             self.note_failure(str(error))
             raise StoreError(message) from error

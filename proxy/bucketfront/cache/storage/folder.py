@@ -23,6 +23,7 @@ from bucketfront.errors import CacheInUse, StoreError
 ULID_LENGTH = 26
 PROBE_BYTES = 64 << 10  # about the space that a new index needs
 FEW_INODES = 16 << 10  # of a file system, of which the 1024 folders of files would take a sixteenth or more
+FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})  # of a disk that is full, or a quota that is used up
 _CLOCK_OF_FILES = 5  # linux/time.h: CLOCK_REALTIME_COARSE
 _PROBE = ".probe"
 _ONLY_SHARD = "00"
@@ -194,7 +195,7 @@ class Folder:
             finally:
                 os.close(fd)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno not in FULL_ERRNOS:
                 raise
             return True
 

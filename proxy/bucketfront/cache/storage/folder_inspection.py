@@ -11,9 +11,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from bucketfront.cache.storage import schema
+from bucketfront.cache.storage.folder import FULL_ERRNOS
 from bucketfront.errors import CacheInUse, StoreError
-
-_FULL = (errno.ENOSPC, errno.EDQUOT)  # no reason to refuse the folder, because eviction may free space
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +107,8 @@ def _check_writable(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"x")
     except OSError as error:
-        if error.errno not in _FULL:
+        # A full disk is no reason to refuse the folder, because eviction may free space.
+        if error.errno not in FULL_ERRNOS:
             raise
 
 

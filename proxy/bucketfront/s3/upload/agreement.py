@@ -107,7 +107,8 @@ async def check_completed(
 ) -> None:
     """Check the object that was made of parts. `etag` is that of the response.
 
-    `unproven` are those of a part whose ETag was not its MD5, while the bucket's ETags were unknown. Raises ContentMismatch if S3 has other bytes.
+    `unproven` are those of a part whose ETag was not its MD5, while the bucket's ETags were unknown. Raises
+    ContentMismatch if S3 has other bytes.
     """
     if unproven is not None:
         found = await _found(origin, key)
