@@ -17,6 +17,7 @@ from bucketfront.errors import (
     OriginTimeout,
     OriginUnavailable,
     PreconditionFailed,
+    WriteConflict,
 )
 from bucketfront.http import write_head
 from bucketfront.http.write_head import NoSuchWrite, WriteHead
@@ -41,12 +42,12 @@ def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @asynccontextmanager
-async def origin_of(server: MultipartServer) -> AsyncIterator[S3Origin]:
+async def origin_of(server: MultipartServer, patience: str = "20s") -> AsyncIterator[S3Origin]:
     async with RawServer(server) as raw:
         settings = {
             "endpoint_url": raw.endpoint_url,
-            "connect_timeout": "500ms",
-            "read_timeout": "500ms",
+            "connect_timeout": patience,
+            "read_timeout": patience,
             "credentials": {"access_key_id": "any", "secret_access_key": "any"},
         }
         async with S3Origin(OriginSettings.model_validate(settings)) as origin:
@@ -152,7 +153,7 @@ async def test_an_origin_that_fails_decides_nothing(answer: bytes, raised: type[
     server = MultipartServer()
     server.store(KEY.key, b"old", '"other"')
     server.answer("put", answer, undone=1)
-    async with asyncio.timeout(HANG_S), origin_of(server) as origin:
+    async with asyncio.timeout(HANG_S), origin_of(server, "20s" if answer else "500ms") as origin:
         with pytest.raises(raised):
             await write(origin, SMALL, FIELDS[field])
         assert server.objects[KEY.key][0] == b"old"
@@ -173,6 +174,67 @@ async def test_a_server_that_refuses_the_condition_as_such() -> None:
         async with origin_of(server) as origin:
             with pytest.raises(NoSuchWrite):
                 await write(origin, SMALL, SAME)
+
+
+PAGE_412 = response("412 Precondition Failed", b"<html>no</html>", Content_Type="text/html")
+CONFLICT = error("409 Conflict", "ConditionalRequestConflict")
+
+
+@pytest.mark.parametrize("body", [SMALL, LARGE], ids=["small", "large"])
+@pytest.mark.parametrize(
+    ("answer", "raised"),
+    [
+        (CONFLICT, WriteConflict),
+        (error("409 Conflict", "OperationAborted"), WriteConflict),
+        (error("404 Not Found", "NoSuchKey"), OriginUnavailable),
+        (error("412 Precondition Failed", "Other"), OriginUnavailable),
+        (PAGE_412, OriginUnavailable),
+    ],
+)
+@pytest.mark.parametrize("number", [1, 2])
+async def test_one_refusal_does_not_prove_a_condition(
+    body: bytes, answer: bytes, raised: type[Exception], number: int
+) -> None:
+    """A server that ignores If-None-Match and refuses one write of the probe by chance never overwrites (I8)."""
+    server = MultipartServer()
+    server.store(KEY.key, b"old")
+    step = "put" if body is SMALL else "complete"
+    server.ignored = {(step, "if-none-match")}
+    server.answer(step, *[None] * (number - 1), answer)
+    async with origin_of(server) as origin:
+        with pytest.raises(raised):
+            await write(origin, body, ONCE)
+        with pytest.raises(NoSuchWrite):
+            await write(origin, body, ONCE)
+    assert server.objects[KEY.key][0] == b"old"
+    assert server.uploads == {}
+
+
+@pytest.mark.parametrize("answer", [CONFLICT, PAGE_412, error("404 Not Found", "NoSuchUpload")])
+@pytest.mark.parametrize("step", ["put", "create", "part", "complete"])
+async def test_only_a_code_for_a_false_condition_proves_if_match(answer: bytes, step: str) -> None:
+    """A conflict, a page, or a refusal of another step leaves open whether If-Match is kept, so nothing is written."""
+    server = MultipartServer()
+    server.store(KEY.key, b"old")
+    server.ignored = {("complete", "if-match")}
+    server.answer(step, answer, undone=1)
+    async with origin_of(server) as origin:
+        with pytest.raises((WriteConflict, OriginUnavailable)):
+            await write(origin, LARGE, SAME)
+        with pytest.raises(NoSuchWrite):
+            await write(origin, LARGE, SAME)
+    assert server.objects[KEY.key][0] == b"old"
+    assert server.uploads == {}
+
+
+async def test_a_server_that_refuses_each_condition() -> None:
+    """A server that refuses a true If-None-Match does not offer it, also if it sends the code of a false one."""
+    server = MultipartServer()
+    server.answer("put", error("412 Precondition Failed", "PreconditionFailed"), undone=1)
+    async with origin_of(server) as origin:
+        with pytest.raises(NoSuchWrite):
+            await write(origin, SMALL, ONCE)
+    assert server.objects == {}
 
 
 async def test_a_probe_that_cannot_be_deleted() -> None:

@@ -5,8 +5,12 @@ names a key of its own beside the client's. A server that ignores the condition 
 AWS documents both conditions ("Conditional requests"), so its buckets are not probed.
 
 - `If-Match` with an impossible ETag needs no object. A server that keeps it stores nothing.
-- `If-None-Match: *` is false only for an object that exists, so that one is made, and deleted afterwards.
+- `If-None-Match: *` is true on a free key, and false after that. The server must accept the first write and refuse the
+  second. The object is deleted afterwards.
 - CompleteMultipartUpload has a probe of its own, because some servers keep conditions of PutObject alone.
+
+A probe errs on the safe side, because a wrong verdict overwrites objects for as long as it lasts. Only S3's own code
+for a false condition proves it (`_outcome_of`). A conflict, a page and each other error leave the bucket unknown.
 """
 
 import base64
@@ -14,16 +18,16 @@ import hashlib
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
-from enum import Enum
+from enum import Enum, auto
 from functools import partial
 from typing import Any
 
 from bucketfront.errors import (
     InvalidOriginResponse,
+    NoSuchUpload,
     ObjectNotFound,
     OriginError,
     PreconditionFailed,
-    WriteConflict,
     WriteRefused,
 )
 from bucketfront.http.write_head import NoSuchWrite, WriteHead
@@ -39,8 +43,8 @@ _PART = b"x"  # some servers refuse an empty part
 _MD5 = base64.b64encode(hashlib.md5(_BODY, usedforsecurity=False).digest()).decode()
 _IMPOSSIBLE = '"bucketfront-no-such-etag"'
 
-# How S3 refuses a write whose condition is false: the last one is for If-Match without an object.
-_FALSE = (PreconditionFailed, WriteConflict, ObjectNotFound)
+# The statuses with which servers refuse a parameter that they do not implement.
+_NOT_OFFERED = frozenset({400, 501})
 
 log = logging.getLogger(__name__)
 
@@ -59,11 +63,22 @@ class Condition(Enum):
     IF_NONE_MATCH = "If-None-Match"
 
 
+class _Outcome(Enum):
+    """What a probe's write shows."""
+
+    ACCEPTED = auto()
+    FALSE = auto()  # refused, because its condition is false
+    NOT_OFFERED = auto()  # refused, because it has a condition
+
+
+_PARAMS = {Condition.IF_MATCH: {"IfMatch": _IMPOSSIBLE}, Condition.IF_NONE_MATCH: {"IfNoneMatch": "*"}}
+
+
 async def require(origin: S3Origin, key: ObjectKey, head: WriteHead, step: WriteStep) -> None:
     """Return if `head` has no condition, or if the bucket of `key` keeps it.
 
     Raises NoSuchWrite if the bucket ignores or refuses such conditions. If that is not known at the moment, raises
-    AccessDenied, OriginUnavailable.
+    AccessDenied, OriginUnavailable, WriteConflict.
     """
     condition = Condition.IF_NONE_MATCH if head.only_if_absent else Condition.IF_MATCH
     if not head.only_if_absent and head.if_match is None:
@@ -103,8 +118,21 @@ def _probe_key(key: ObjectKey) -> ObjectKey:
     return ObjectKey(key.bucket, f"{folder}{PROBE_NAME}{secrets.token_hex(8)}")
 
 
+def _outcome_of(condition: Condition, error: OriginError) -> _Outcome:
+    """Return what the error of a write on a condition shows. Raises it if it shows nothing of the condition."""
+    code = "" if error.response is None else error.response.code
+    match error:
+        case PreconditionFailed() if code == "PreconditionFailed":
+            return _Outcome.FALSE
+        case ObjectNotFound() if code == "NoSuchKey" and condition is Condition.IF_MATCH:
+            return _Outcome.FALSE
+        case WriteRefused() if error.status in _NOT_OFFERED:
+            return _Outcome.NOT_OFFERED
+    raise error
+
+
 class _Probe:
-    """One write of ours, which is to fail. `key` is free."""
+    """Writes of ours, the last of which is to fail. `key` is free."""
 
     def __init__(self, origin: S3Origin, key: ObjectKey, step: WriteStep) -> None:
         self._origin = origin
@@ -115,12 +143,10 @@ class _Probe:
     async def keeps(self, condition: Condition) -> bool:
         """Return whether the step fails because its condition is false. Raises OriginErrors if that is not known."""
         try:
-            try:
-                is_kept = await self._is_refused(condition)
-            except WriteRefused as error:
-                # The server knows the condition, and does not offer it.
-                log.info("a write on %s is refused as such: %s", condition.value, error)
-                is_kept = False
+            is_kept = await self._keeps(condition)
+        except (PreconditionFailed, ObjectNotFound, NoSuchUpload) as error:
+            # These are facts about the probe. The client of the write would take them for facts about its object.
+            raise InvalidOriginResponse(f"{error}, so its conditions are not known") from error
         finally:
             await self._clear()
         if not is_kept:
@@ -130,41 +156,44 @@ class _Probe:
             )  # fmt: skip
         return is_kept
 
-    async def _is_refused(self, condition: Condition) -> bool:
-        if condition is Condition.IF_MATCH:
-            return await self._fails(IfMatch=_IMPOSSIBLE)
-        if self._step is WriteStep.PUT:
-            return await self._fails(IfNoneMatch="*") or await self._fails(IfNoneMatch="*")
-        await self._put({})
-        return await self._fails(IfNoneMatch="*")
-
-    async def _fails(self, **conditions: str) -> bool:
+    async def _keeps(self, condition: Condition) -> bool:
         write = self._put if self._step is WriteStep.PUT else self._complete
-        try:
-            await write(conditions)
-        except _FALSE:
-            return True
-        return False
+        if condition is Condition.IF_NONE_MATCH and await write(condition) is not _Outcome.ACCEPTED:
+            # The key is free, so the server refuses each write with a condition.
+            return False
+        return await write(condition) is _Outcome.FALSE
 
-    async def _put(self, conditions: dict[str, str]) -> None:
-        params = {**self._named, "Body": _BODY, "ContentMD5": _MD5, **conditions}
-        stored = await self._call(self._origin.client.put_object, params)
-        self._note_stored(stored)
+    async def _put(self, condition: Condition) -> _Outcome:
+        params = {**self._named, "Body": _BODY, "ContentMD5": _MD5}
+        return await self._write(condition, self._origin.client.put_object, params)
 
-    async def _complete(self, conditions: dict[str, str]) -> None:
+    async def _complete(self, condition: Condition) -> _Outcome:
         client = self._origin.client
         created = await self._call(client.create_multipart_upload, self._named)
         upload = {**self._named, "UploadId": created.get("UploadId", "")}
+        outcome: _Outcome | None = None
         try:
             part = await self._call(client.upload_part, {**upload, "PartNumber": 1, "Body": _PART})
             parts = {"Parts": [{"PartNumber": 1, "ETag": part.get("ETag", "")}]}
-            stored = await self._call(
-                client.complete_multipart_upload, {**upload, "MultipartUpload": parts, **conditions}
+            outcome = await self._write(
+                condition, client.complete_multipart_upload, {**upload, "MultipartUpload": parts}
             )
-        except BaseException:
-            await self._tidy(client.abort_multipart_upload, upload)
-            raise
+        finally:
+            if outcome is not _Outcome.ACCEPTED:
+                await self._tidy(client.abort_multipart_upload, upload)
+        return outcome
+
+    async def _write(
+        self, condition: Condition, operation: Callable[..., Awaitable[Any]], params: dict[str, Any]
+    ) -> _Outcome:
+        try:
+            stored = await self._call(operation, {**params, **_PARAMS[condition]})
+        except OriginError as error:
+            outcome = _outcome_of(condition, error)
+            log.info("a write on %s is refused: %s", condition.value, error)
+            return outcome
         self._note_stored(stored)
+        return _Outcome.ACCEPTED
 
     def _note_stored(self, response: dict[str, Any]) -> None:
         headers = response["ResponseMetadata"]["HTTPHeaders"]
