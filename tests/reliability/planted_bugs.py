@@ -798,8 +798,8 @@ BUGS = (
         (
             Edit(
                 "bucketfront.http.metadata:Metadata.is_version",
-                "return self.last_modified == other.last_modified",
-                "return self.content_md5 is not None or self.last_modified == other.last_modified",
+                "return self.last_modified == other.last_modified and",
+                "return (self.content_md5 is not None or self.last_modified == other.last_modified) and",
             ),
         ),
         (ANSWERS + "test_a_version_has_one_last_modified",),

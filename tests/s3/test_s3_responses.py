@@ -180,7 +180,8 @@ def test_an_etag_without_quotes(etag: str) -> None:
     ("etag", "dates", "is_same"),
     [
         ('"1"', ("a", "a"), True),
-        ('"1"', (None, "a"), True),
+        ('"1"', (None, None), True),
+        ('"1"', (None, "a"), False),
         ('"1"', ("a", "b"), False),  # an ETag that never changes
         ('W/"1"', ("a", "b"), False),
         ('"d41d8cd98f00b204e9800998ecf8427e-2"', ("a", "b"), False),
@@ -192,6 +193,16 @@ def test_a_version_has_one_last_modified(etag: str, dates: tuple[str | None, str
     one, other = (Metadata(etag, 5, last_modified=date) for date in dates)
     assert one.is_version(other) == other.is_version(one) == is_same
     assert not one.is_version(Metadata(etag, 6, last_modified=dates[0]))
+
+
+@pytest.mark.parametrize(
+    ("versions", "is_same"),
+    [(("v1", "v1"), True), ((None, None), True), (("v1", "v2"), False), (("v1", None), False)],
+)
+def test_a_version_has_one_version_id(versions: tuple[str | None, str | None], is_same: bool) -> None:
+    """I1: responses with two version ids, or with one and without, are of two versions."""
+    one, other = (Metadata(ETAG, 5, last_modified="a", version=version) for version in versions)
+    assert one.is_version(other) == other.is_version(one) == is_same
 
 
 def test_headers_pass_by_allow_list() -> None:

@@ -24,14 +24,21 @@ class Shelf:
 
     body: bytes
     etag: str | None
-    last_modified: str = OLD
+    last_modified: str | None = OLD
+    version: str | None = None
+    is_deaf: bool = False  # whether If-None-Match is ignored
+    later: "Shelf | None" = None  # sends the ranges that do not begin at 0
     is_exact: bool = False  # whether a suffix longer than the object gets 416, as from rclone
     app: App | None = None
     gets: list[str] = field(default_factory=list)  # the Range of each
 
     async def send(self, connection: RawConnection, head: Head) -> None:
+        if self.later is not None and not head.headers.get("range", "bytes=0-").startswith("bytes=0-"):
+            await self.later.send(connection, head)
+            return
         told: dict[str, Any] = {"ETag": self.etag, "Last_Modified": self.last_modified, "Cache_Control": "max-age=60"}
-        if self.etag and head.headers.get("if-none-match") == self.etag:
+        told["x_amz_version_id"] = self.version
+        if self.etag and head.headers.get("if-none-match") == self.etag and not self.is_deaf:
             await connection.send(response("304 Not Modified", length=-1, **told))
         elif "if-match" in head.headers and (head.headers["if-match"] != self.etag or self.etag.startswith("W/")):
             await connection.send(response("412 Precondition Failed"))
@@ -117,6 +124,32 @@ async def test_an_etag_that_never_changes(tmp_path: Path, etag: str, size: int) 
                 got = await shelf.get()
                 assert (got.status, got.body, got.headers["Last-Modified"]) == (200, shelf.body, date)
             assert got.cache_status.startswith("hit")
+
+
+@pytest.mark.parametrize(
+    ("dates", "versions"),
+    [
+        ((OLD, None), (None, None)),
+        ((None, OLD), (None, None)),
+        ((OLD, OLD), ("v1", "v2")),
+        ((OLD, OLD), ("v1", None)),
+        ((OLD, OLD), (None, "v1")),
+        ((None, None), ("v1", "v2")),
+    ],
+)
+async def test_parts_that_differ_in_date_or_version(
+    tmp_path: Path, dates: tuple[str | None, str | None], versions: tuple[str | None, str | None]
+) -> None:
+    """I1: parts with one ETag are of two versions if one has another Last-Modified or version id, or has none."""
+    old, new = pattern(4 * PART), pattern(4 * PART, seed=1)
+    async with shelf_of(tmp_path, old, '"constant"') as (shelf, _):
+        shelf.last_modified, shelf.version = dates[0], versions[0]
+        shelf.later = Shelf(new, '"constant"', dates[1], versions[1])
+        for _ in range(2):
+            got = await shelf.get()
+            assert got.status == 502 or (not got.is_complete and old.startswith(got.body))
+        got = await shelf.get(f"bytes={3 * PART}-")
+        assert (got.status, got.body) == (206, new[3 * PART :])
 
 
 @pytest.mark.parametrize("part", [None, "bytes=0-9", f"bytes={PART + 7}-{PART + 9}", "bytes=-5"])

@@ -53,15 +53,16 @@ class Metadata:
     date: str | None = field(default=None, compare=False)
 
     def is_version(self, other: "Metadata") -> bool:
-        """Return whether both describe the same bytes.
+        """Return whether both describe the same bytes. Neither is from a 304, which may omit fields: see `renewed`.
 
-        Some origins have an ETag that never changes, and it may look like an MD5. So Last-Modified must agree as well,
-        as far as both have it. An object that is copied onto itself is therefore another version, whose bytes are
-        fetched once more. Some origins decode an object on the way, so the coding must agree too.
+        Some origins have an ETag that never changes, and it may look like an MD5. So Last-Modified and the version id
+        must agree as well. A response that has one of them is of another version than a response without it. An object
+        that is copied onto itself is therefore another version, whose bytes are fetched once more. Some origins decode
+        an object on the way, so the coding must agree too.
         """
         if (self.etag, self.size) != (other.etag, other.size) or self.coding != other.coding:
             return False
-        return self.last_modified == other.last_modified or None in (self.last_modified, other.last_modified)
+        return self.last_modified == other.last_modified and self.version == other.version
 
     @property
     def has_validator(self) -> bool:

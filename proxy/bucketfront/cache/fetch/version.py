@@ -69,7 +69,8 @@ class Version:
         if not found.is_version(known):
             response.body.close()
             was, now = (
-                f"{version.etag} of {version.size} bytes, {version.last_modified}" for version in (known, found)
+                f"{one.etag} of {one.size} bytes, {one.last_modified}, version id {one.version}"
+                for one in (known, found)
             )
             raise ObjectChanged(f"{key} was {was}, is {now}")
         return response
