@@ -87,7 +87,9 @@ def test_the_wheel_in_an_empty_environment(programs: Path, moto_s3: OriginSettin
     assert re.search(r"\d+\.\d+\.\d+", run(programs / "bucketfront", "--version", cwd=tmp_path))
     config = tmp_path / "proxy.yaml"
     config.write_text(CONFIG.replace("CACHE", str(tmp_path / "cache")).replace("ORIGIN", str(moto_s3.endpoint_url)))
-    assert "bucket films: does not exist, and the start will make it" in run(programs / "bucketfront", "check", "-c", config, cwd=tmp_path)
+    assert "bucket films: does not exist, and the start will make it" in run(
+        programs / "bucketfront", "check", "-c", config, cwd=tmp_path
+    )
     command = [str(programs / "bucketfront"), "serve", "-c", str(config)]
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
         try:

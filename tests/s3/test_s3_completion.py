@@ -11,7 +11,11 @@ from multipart_server import RESET, SILENCE, MultipartServer, error, etag_of, et
 from bucketfront.config.origin_settings import OriginSettings
 from bucketfront.errors import (
     AccessDenied,
+    ErrorResponse,
     NoSuchUpload,
+    OriginError,
+    OriginServerError,
+    OriginThrottled,
     OriginTimeout,
     OriginUnavailable,
     PreconditionFailed,
@@ -273,6 +277,18 @@ async def test_creation_is_repeated(failure: str) -> None:
         with pytest.raises(OriginUnavailable):
             await Multipart.begin(origin, KEY, {})
     assert server.steps == ["create"] * 2 * ATTEMPTS
+
+
+@pytest.mark.parametrize(("code", "kind"), [("InternalError", OriginServerError), ("SlowDown", OriginThrottled)])
+async def test_an_error_inside_a_200(code: str, kind: type[OriginError]) -> None:
+    """Its code decides what it is, and the status that it reports is the one that was sent."""
+    server = MultipartServer()
+    async with origin_of(server) as origin:
+        upload, parts = await begun(origin)
+        server.answer("complete", *[error("200 OK", code)] * COMPLETION_ATTEMPTS, undone=COMPLETION_ATTEMPTS)
+        with pytest.raises(kind, match=f"answered 200 with the error {code}") as raised:
+            await upload.complete(parts)
+    assert raised.value.response == ErrorResponse(200, code, "R1")
 
 
 @pytest.mark.parametrize("failure", ["500", "503", "slow down", "reset"])

@@ -6,19 +6,23 @@ import shutil
 from pathlib import Path
 
 import pytest
-from proxy_under_test import BLOCK, S3, Proxy, StartProxy, pattern
+from proxy_under_test import BLOCK, S3, Proxy, StartProxy, pattern, until
 from relay import Cut, Seen, canned
 
 from bucketfront.cache.storage import file_storage
-from bucketfront.s3 import breaker
+from bucketfront.s3 import breaker, client
+from bucketfront.s3.upload import repetition
 
 BODY = pattern(6 * BLOCK)
+DELETE_X = b"<Delete><Object><Key>x</Key></Object></Delete>"
 STALE_S = 400.0  # seconds after which an object is past its TTL of 300 s
 
 
 @pytest.fixture(autouse=True)
 def _patient_breaker(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(breaker, "MAX_FAILURES", 1000)
+    monkeypatch.setattr(repetition, "PAUSE_S", 0.0)
+    monkeypatch.setattr(client, "RETRY_PAUSE_S", 0.0)
 
 
 def refuse(proxy: Proxy, status: int, code: str = "") -> None:
@@ -113,6 +117,36 @@ async def test_denied(start: StartProxy, s3: S3) -> None:
     assert await status_of(proxy, "/cold") == "fwd=miss; fwd-status=403"
     proxy.clock.advance(STALE_S)
     assert await status_of(proxy) == "fwd=stale; fwd-status=403"
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "reported"),
+    [
+        (500, "InternalError", 'fwd=method; fwd-status=500; detail="origin-unavailable"'),
+        (200, "InternalError", 'fwd=method; fwd-status=200; detail="origin-unavailable"'),
+        (403, "AccessDenied", "fwd=method; fwd-status=403"),
+        (400, "EntityTooLarge", "fwd=method; fwd-status=400"),
+        (412, "PreconditionFailed", "fwd=method; fwd-status=412"),
+    ],
+)
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "POST"])
+async def test_a_write_that_fails(proxy: Proxy, method: str, status: int, code: str, reported: str) -> None:
+    """A write that the origin refuses is one, with the status that the origin sent, also for an error inside a 200."""
+    refuse(proxy, status, code)
+    target, body = ("/?delete", DELETE_X) if method == "POST" else ("/x", b"data")
+    response = await proxy.request(method, target, {}, body)
+    assert response.cache_status == reported
+    await until(lambda: len(proxy.log) == 1)
+    [line] = proxy.log
+    assert (line["cache"], line["s3"]) == (reported, {"status": status, "code": code})
+    assert f"the origin answered {status} " in str(line["cause"])
+    assert code in str(line["cause"])
+
+
+async def test_a_write_that_is_not_forwarded(proxy: Proxy) -> None:
+    """A write that the proxy itself refuses has no status of the origin."""
+    assert await status_of(proxy, "/%zz", "PUT") == 'fwd=bypass; detail="refused"'
+    assert proxy.relay.seen == []
 
 
 async def test_a_disk_that_fails(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ The messages have S3's error code and the key. They never have a signature, a cr
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import aiohttp
@@ -129,10 +130,11 @@ def _from_status(what: str, error: ClientError, params: Mapping[str, Any]) -> Or
     details = error.response.get("ResponseMetadata", {})
     headers = details.get("HTTPHeaders", ResponseFields(()))
     response = _response(error, details, headers)
+    sent = replace(response, status=details.get("SentStatus", response.status))
     is_read = error.operation_name in _READS
     if response.status == 304 and "IfNoneMatch" in params and is_read:
         return VersionUnchanged(headers)
-    message = f"{what}: the origin answered {response.status} {response.code}".rstrip()
+    message = f"{what}: {_as_text(sent)}"
     found = _fact(message, response, headers, params, is_read=is_read)
     if found is None and is_read and _names_encryption(error, response):
         found = ObjectEncrypted(f"{message}; the object is encrypted with a key of its owner (SSE-C)")
@@ -144,12 +146,21 @@ def _from_status(what: str, error: ClientError, params: Mapping[str, Any]) -> Or
             found = ObjectNotFound(message)
     if found is None:
         found = _fault(message, response, headers, is_read=is_read)
-    found.response = response
+    found.response = sent
     return found
 
 
+def _as_text(sent: ErrorResponse) -> str:
+    if sent.status < 300:
+        return f"the origin answered {sent.status} with the error {sent.code or 'of an unknown code'}"
+    return f"the origin answered {sent.status} {sent.code}".rstrip()
+
+
 def _response(error: ClientError, details: Mapping[str, Any], headers: Mapping[str, str]) -> ErrorResponse:
-    """Return the facts that the response has. A text of another form than S3's is dropped, since it goes into logs."""
+    """Return the facts that the response has, with the status that botocore gives it: 500 for an error inside a 200.
+
+    A text of another form than S3's is dropped, since it goes into logs.
+    """
     body = error.response.get("Error", {})
 
     def text(pattern: re.Pattern[str], *found: object) -> str:

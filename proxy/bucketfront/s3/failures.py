@@ -33,7 +33,8 @@ _OTHER = "other"
 # Sent to find out about a bucket. A failure is reported where the result is used.
 _PROBES = frozenset({"HeadBucket", "ListObjectsV2", "GetBucketVersioning"})
 _NO_CREDENTIALS = "no-credentials"
-_UNUSABLE = frozenset({"truncated", "invalid-response"})  # the origin can be reached
+_INVALID = "invalid-response"
+_UNUSABLE = frozenset({"truncated", _INVALID})  # the origin can be reached
 _EVERYWHERE = frozenset({Fault.CREDENTIALS, Fault.CLOCK})  # all buckets share the credentials and the clock
 
 # Of each fault: the reason, what fails, and what works again. `{of}` names the bucket.
@@ -83,6 +84,8 @@ def label(error: OriginError) -> str:
         return _cause(error)
     if response.code:
         return response.code if error_codes.is_known(response.code) else _OTHER
+    if response.status < 300:
+        return _INVALID
     return str(response.status) if response.status in _STATUSES else _OTHER
 
 
@@ -97,7 +100,7 @@ def _cause(error: OriginError) -> str:  # noqa: PLR0911 - a table
         case BodyTruncated():
             return "truncated"
         case InvalidOriginResponse():
-            return "invalid-response"
+            return _INVALID
         case OriginTimeout():
             return "timeout"
         case OriginUnavailable():

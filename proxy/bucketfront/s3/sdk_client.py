@@ -60,7 +60,7 @@ class SdkClient:
         BucketTerms(self._settings).register(events)
         events.register("before-call.s3", _before_call)
         events.register("before-call.s3", self._check_egress)
-        events.register_first("after-call.s3", _with_all_fields)
+        events.register_first("after-call.s3", _as_sent)
         events.register("after-call.s3", _after_call)
         for operation in ("GetObject", "HeadObject"):
             events.register(f"before-call.s3.{operation}", _request_checksum)
@@ -114,8 +114,11 @@ def _before_call(params: dict[str, Any], context: dict[str, Any], **_: Any) -> N
     context.setdefault("s3_redirect", {})["redirected"] = True
 
 
-def _with_all_fields(http_response: Any, parsed: dict[str, Any], **_: Any) -> None:
-    parsed["ResponseMetadata"]["HTTPHeaders"] = http_response.raw.fields
+def _as_sent(http_response: Any, parsed: dict[str, Any], **_: Any) -> None:
+    details = parsed["ResponseMetadata"]
+    details["HTTPHeaders"] = http_response.raw.fields
+    # botocore raises an error inside a 200 as if it were a 500, and overwrites HTTPStatusCode.
+    details["SentStatus"] = http_response.raw.status
 
 
 def _after_call(http_response: Any, model: Any, **_: Any) -> None:

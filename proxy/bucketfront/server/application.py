@@ -84,7 +84,7 @@ class Application:
         except ProxyError as error:
             log.info("%s: %s", type(error).__name__, error)
             exchange.failed(error)
-            exchange.status = error_responses.cache_status(error)
+            exchange.status = error_responses.cache_status(error, exchange.request.method)
             response = error_responses.response_to(error, exchange)
         except (ConnectionError, asyncio.CancelledError):
             raise

@@ -201,19 +201,22 @@ def _row(error: ProxyError) -> tuple[int, str | None]:
     return next((status, text) for kind, status, text in _TABLE if isinstance(error, kind))
 
 
-def cache_status(error: ProxyError) -> CacheStatus:
+def cache_status(error: ProxyError, method: str) -> CacheStatus:
+    """Return what the cache did with a request of `method` that failed with `error`."""
     match error.cause if isinstance(error, PartlyStored) else error:
         case OriginCircuitOpen() as failed:
-            return CacheStatus(_forward(failed), detail="outage")
+            return CacheStatus(_forward(failed, method), detail="outage")
         case OriginUnavailable() | ObjectChanged() as failed:
-            return CacheStatus(_forward(failed), fwd_status=failed.status, detail="origin-unavailable")
-        case OriginError(response=ErrorResponse(status=status)) as failed if not isinstance(failed, WriteRefused):
-            return CacheStatus(_forward(failed), fwd_status=status)
+            return CacheStatus(_forward(failed, method), fwd_status=failed.status, detail="origin-unavailable")
+        case OriginError(response=ErrorResponse(status=status)) as failed:
+            return CacheStatus(_forward(failed, method), fwd_status=status)
         case _:
             return CacheStatus(Forward.BYPASS, detail="refused")
 
 
-def _forward(error: OriginError) -> Forward:
+def _forward(error: OriginError, method: str) -> Forward:
+    if method not in (hdrs.METH_GET, hdrs.METH_HEAD):
+        return Forward.METHOD
     return Forward.STALE if error.is_of_stale else Forward.MISS
 
 

@@ -68,7 +68,7 @@ class ObjectHandler:
             if page is None:
                 raise
             exchange.failed(error)
-            exchange.status = error_responses.cache_status(error)
+            exchange.status = error_responses.cache_status(error, exchange.request.method)
             return await self._send_error_page(exchange, page)
         if response is not None:
             return response
