@@ -23,6 +23,20 @@ CONTENT = object_bytes(10)
 FULL = response("206 Partial Content", CONTENT, ETag='"d41d8cd98f00b204e9800998ecf8427e"', Content_Range="bytes 0-9/10")
 FULL_HEAD = response("200 OK", length=10, ETag='"d41d8cd98f00b204e9800998ecf8427e"')
 DONE = response("204 No Content", length=-1, x_amz_request_id="1")
+FOREIGN = response(
+    "206 Partial", CONTENT[::-1], ETag='"0cc175b9c0f1b6a831c399e269772661"', Content_Range="bytes 0-9/10"
+)
+ABSENT = response("404 Not Found", b"<Error><Code>NoSuchKey</Code></Error>", Content_Type="application/xml")
+SURPLUS = {
+    "response": FOREIGN,
+    "absence": ABSENT,
+    "success": DONE,
+    "interim": b"HTTP/1.1 100 Continue\r\n\r\n",
+    "first byte": b"H",
+    "part of a head": FOREIGN[:40],
+    "head": FOREIGN[:-10],
+    "other protocol": b"SSH-2.0-OpenSSH\r\n",
+}
 End = Callable[[RawConnection], Awaitable[None]]
 
 
@@ -72,13 +86,19 @@ def ending_reused(end: End, *, kept: int = 1, together: int = 1) -> Script:
 async def fetch(origin: S3Origin, name: str = "o") -> None:
     answer = await origin.get(ObjectKey("bucket", name), FromTo(0, 10))
     assert isinstance(answer, OriginResponse)
-    while await answer.body.read():
-        pass
+    received = b""
+    while data := await answer.body.read():
+        received += data
     answer.body.close()
+    assert received == CONTENT
 
 
 async def read_head(origin: S3Origin) -> None:
     await origin.head(KEY)
+
+
+async def remove(origin: S3Origin) -> None:
+    await origin.delete(KEY)
 
 
 @pytest.fixture(autouse=True)
@@ -197,3 +217,48 @@ async def test_no_connection_is_kept() -> None:
         for _ in range(3):
             await fetch(origin)
         assert len(server.connections) == 3
+
+
+@pytest.mark.parametrize("surplus", SURPLUS.values(), ids=SURPLUS)
+@pytest.mark.parametrize("turns", [0, 3], ids=["unread", "read"])
+@pytest.mark.parametrize("call", [fetch, read_head, remove])
+async def test_bytes_on_an_idle_connection(
+    call: Callable[[S3Origin], Awaitable[None]], turns: int, surplus: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """I12: bytes that come while a connection is idle are no response: the next request has a new connection.
+
+    That holds whether the event loop has read them or not. They count as no failure.
+    """
+    monkeypatch.setattr(transport, "WRITE_IDLE_TIMEOUT_S", HANG_S)
+    async with (
+        asyncio.timeout(HANG_S),
+        RawServer(ending_reused(reset, kept=100)) as server,
+        S3Origin(settings(server, keep_alive_timeout="1h")) as origin,
+    ):
+        await call(origin)
+        server.connections[0].writer.write(surplus)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await call(origin)
+        assert (len(server.heads), len(server.connections)) == (2, 2)
+        assert repr(origin.breaker) == "<Breaker closed, 0 failures>"
+        assert repr(origin.retries) == repr(RetryBudget())
+        await call(origin)
+        assert (len(server.heads), len(server.connections)) == (3, 2)
+
+
+@pytest.mark.parametrize("surplus", list(SURPLUS.values())[:-1], ids=list(SURPLUS)[:-1])
+async def test_bytes_after_a_response(surplus: bytes) -> None:
+    """I12: a response with bytes behind its end is good, but its connection is not used again."""
+
+    async def script(connection: RawConnection, _: Head) -> None:
+        await connection.send(FULL + surplus)
+
+    async with (
+        asyncio.timeout(HANG_S),
+        RawServer(script) as server,
+        S3Origin(settings(server, keep_alive_timeout="1h")) as origin,
+    ):
+        for _ in range(3):
+            await fetch(origin)
+        assert (len(server.heads), len(server.connections)) == (3, 3)

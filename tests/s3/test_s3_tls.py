@@ -107,6 +107,20 @@ async def test_a_private_authority(authority: trustme.CA, bundle: Path) -> None:
         assert await fetch(origin) == CONTENT
 
 
+@pytest.mark.parametrize("turns", [0, 5], ids=["unread", "read"])
+async def test_bytes_on_an_idle_connection(authority: trustme.CA, bundle: Path, turns: int) -> None:
+    """I12: a TLS connection is used again, but not after bytes came on it while it was idle."""
+    kept = {"ca_bundle": bundle, "keep_alive_timeout": "1h"}
+    async with server_of(authority) as server, origin_at(server.endpoint_url, **kept) as origin:
+        assert [await fetch(origin) for _ in range(3)] == [CONTENT] * 3
+        assert len(server.connections) == 1
+        server.connections[0].writer.write(FULL.replace(CONTENT, CONTENT[::-1]))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        assert await fetch(origin) == CONTENT
+        assert len(server.connections) == 2
+
+
 @pytest.mark.parametrize("name", ["SSL_CERT_FILE", "AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"])
 async def test_authorities_of_the_environment(
     authority: trustme.CA, bundle: Path, name: str, monkeypatch: pytest.MonkeyPatch

@@ -8,12 +8,14 @@ it must cost neither a retry nor the circuit breaker's trust.
 
 - A read takes any connection of the pool. If that connection was idle before and ended without a byte of a response,
   the read is sent once more, on a new connection: others of the pool are probably as old.
+- A connection whose end has arrived, or any byte since its last response, is not used again (`connector`).
 - A write is not sent again here, because its outcome is unknown and its body may be consumed. It only takes connections
   that were in use a moment ago, from a pool of their own, or a new one.
 
 `Pool` names the three kinds of connections.
 """
 
+import asyncio
 import ssl
 from contextvars import ContextVar
 from enum import Enum, auto
@@ -24,6 +26,7 @@ from typing import Any, Self
 import aiohttp
 from aiobotocore.httpsession import AIOHTTPSession
 
+from bucketfront.s3.connector import Connector
 from bucketfront.s3.sdk_response import SdkResponse
 from bucketfront.s3.trust import client_context
 
@@ -100,6 +103,13 @@ class _PoolSession(AIOHTTPSession):  # type: ignore[misc] # aiobotocore has no t
         if not self.is_tls:
             return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         return client_context(self._verify if isinstance(self._verify, str) else None)
+
+    async def _create_connector(self, proxy_url: str | None) -> Connector:
+        # The contexts read files.
+        context, proxy_context = await asyncio.to_thread(self._build_ssl_contexts, proxy_url)
+        return Connector(
+            limit=self._max_pool_connections, ssl=context, proxy_ssl_context=proxy_context, **self._connector_args
+        )
 
     async def session(self, proxy_url: str | None) -> aiohttp.ClientSession:
         """Return the session for requests through the HTTP proxy at `proxy_url`, or without one."""
