@@ -152,6 +152,40 @@ async def test_parts_that_differ_in_date_or_version(
         assert (got.status, got.body) == (206, new[3 * PART :])
 
 
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("size", [1, 2 * PART + 5])
+async def test_nothing_tells_the_versions_apart(tmp_path: Path, size: int, method: str) -> None:
+    """Only a 304 confirms a version without Last-Modified, because its ETag may never change (I7).
+
+    An origin that ignores If-None-Match sends the new bytes, and they replace the old ones.
+    """
+    async with shelf_of(tmp_path, pattern(size), '"constant"') as (shelf, clock):
+        shelf.last_modified, shelf.is_deaf = None, True
+        for seed in range(3):
+            shelf.body = pattern(size, seed=seed)
+            clock.advance(1000)
+            assert (await shelf.get(method=method)).status == 200
+            for _ in range(2):
+                got = await shelf.get()
+                assert (got.status, got.body) == (200, shelf.body)
+            assert got.cache_status.startswith("hit")
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_a_304_confirms_a_version_without_a_date(tmp_path: Path, method: str) -> None:
+    """A 304 confirms an object without Last-Modified, and none of its bytes are fetched again (I10)."""
+    async with shelf_of(tmp_path, pattern(2 * PART), '"1"') as (shelf, clock):
+        shelf.last_modified = None
+        assert (await shelf.get()).body == shelf.body
+        gets = len(shelf.gets)
+        for _ in range(2):
+            clock.advance(1000)
+            got = await shelf.get(method=method)
+            assert (got.status, got.cache_status) == (200, "fwd=stale; fwd-status=304")
+            assert (await shelf.get()).body == shelf.body
+        assert len(shelf.gets) == gets
+
+
 @pytest.mark.parametrize("part", [None, "bytes=0-9", f"bytes={PART + 7}-{PART + 9}", "bytes=-5"])
 @pytest.mark.parametrize("is_headed", [False, True])
 async def test_a_weak_etag_is_never_joined(tmp_path: Path, part: str | None, is_headed: bool) -> None:

@@ -232,7 +232,7 @@ class LookupFlow:
                 if stale is not None:
                     self._disposal.remove(stale)
             raise
-        if stale is None or isinstance(response, OriginResponse) or not stale.metadata.is_version(response):
+        if stale is None or isinstance(response, OriginResponse) or not _confirms(response, status, stale):
             return await self._create(key, response, lookup, sent_at)
         self._report_conflict(key, lookup, response)
         if not stale.is_removed and lookup.may_publish(response):
@@ -335,6 +335,11 @@ class LookupFlow:
         self._counters.written += 1
         self._publish(entry, lookup)
         return LookupResult(entry, 200)
+
+
+def _confirms(found: Metadata, status: int, stale: Entry) -> bool:
+    """Return whether the origin still has the version of a stale entry, after a response with `found`."""
+    return stale.metadata.is_version(found) and (status == 304 or found.has_second_validator)
 
 
 def _stale_window(entry: Entry, *, is_outage: bool) -> float:

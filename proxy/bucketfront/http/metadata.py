@@ -81,6 +81,11 @@ class Metadata:
         return self.has_validator and self.etag[0] == '"'
 
     @property
+    def has_second_validator(self) -> bool:
+        """Return whether more than the ETag, which may never change, tells this version from others of its size."""
+        return self.last_modified is not None or self.version is not None
+
+    @property
     def content_md5(self) -> str | None:
         """Return the MD5 of the object's bytes as 32 hex digits, or None if the ETag is not one.
 

@@ -28,21 +28,28 @@ async def revalidate(
     again. If another field of the 304 differs, a HEAD fetches the metadata, because all stored metadata of the object
     comes from one response (docs/invariants.md#one-source-of-metadata). Without `get` an unconditional HEAD is enough,
     because it has no body to save.
+
+    If nothing but the ETag tells the versions apart, only a 304 confirms the stale one.
     """
     known = stale.metadata
-    if not get:
+    if not get and known.has_second_validator:
         return _unconditional(stale.key, await origin.head(stale.key)), 200
     etag = known.etag if known.has_validator else None
-    response = await _get_or_head(origin, read_ahead, stale.key, part, etag, get=True)
+    response = await _get_or_head(origin, read_ahead, stale.key, part, etag, get=get)
     if isinstance(response, NotModified):
         renewed = known.renewed(response.last_modified, response.headers, response.age, response.date)
         if renewed is not None:
             return renewed, 304
         if None not in (response.last_modified, known.last_modified) and response.last_modified != known.last_modified:
-            response = await fetch_initial(origin, read_ahead, stale.key, part, get=True)
+            response = await fetch_initial(origin, read_ahead, stale.key, part, get=get)
             return response, response.status if isinstance(response, OriginResponse) else 200
         return _unconditional(stale.key, await origin.head(stale.key)), 304
-    if isinstance(response, OriginResponse) and known.is_version(response.metadata) and stale.file is not None:
+    if (
+        isinstance(response, OriginResponse)
+        and stale.file is not None
+        and known.has_second_validator
+        and known.is_version(response.metadata)
+    ):
         # This origin ignores If-None-Match.
         response.body.close()
         return response.metadata, response.status
