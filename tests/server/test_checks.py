@@ -75,7 +75,8 @@ Prepare = Callable[[Place], object]
 
 @dataclass(frozen=True)
 class Situation:
-    """`subject` is that of the failed check, or empty if all is fine. Its message has all `words`.
+    """`subject` is that of the failed check, or empty if all is fine. Its message has all `words`, and none of
+    `never`.
 
     `warned` is the subject of a warning.
     """
@@ -85,6 +86,7 @@ class Situation:
     prepare: Prepare = lambda _: None
     subject: str = ""
     words: tuple[str, ...] = ()
+    never: tuple[str, ...] = ()
     warned: str = ""
     methods: tuple[str, ...] = ("GET",)
 
@@ -145,7 +147,8 @@ def _newer(place: Place) -> None:
 
 
 def _file_in_the_way(place: Place) -> None:
-    (place.folder / "cache").write_text("a file")
+    (place.folder / "file").write_text("a file")
+    place.set("cache", dir=str(place.folder / "file" / "cache"))
 
 
 def _index_is_a_folder(place: Place) -> None:
@@ -188,6 +191,18 @@ def _variable(value: str) -> Prepare:
         place.set("origin", endpoint_url=None)
 
     return prepare
+
+
+def _accelerated(place: Place) -> None:
+    config = place.folder / "aws-config"
+    config.write_text("[default]\ns3 =\n  use_accelerate_endpoint = true\n")
+    place.monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+    _variable("http://127.0.0.1:9000")(place)
+
+
+def _wrong_region(place: Place) -> None:
+    place.monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9000")
+    place.set("origin", endpoint_url=None, region="a b")
 
 
 def _expired(place: Place) -> None:
@@ -268,7 +283,13 @@ SITUATIONS = [
     Situation(
         "an expired token", troubled(failure("400 Bad Request", "ExpiredToken")), subject="bucket", words=("expired",)
     ),
-    Situation("a missing profile", prepare=_no_profile, subject="origin", words=("origin.credentials",)),
+    Situation(
+        "a missing profile",
+        prepare=_no_profile,
+        subject="origin",
+        words=("origin.credentials",),
+        never=(", origin.credentials",),
+    ),
     Situation("no credentials", prepare=_no_credentials, subject="bucket", words=("origin.credentials",)),
     # --- what answers ---
     Situation(
@@ -297,6 +318,20 @@ SITUATIONS = [
     ),
     Situation(
         "half a URL in the environment", prepare=_variable("http://"), subject="origin", words=("AWS_ENDPOINT_URL",)
+    ),
+    Situation(
+        "an option that no other endpoint has",
+        prepare=_accelerated,
+        subject="origin",
+        words=("use_accelerate_endpoint of the profile",),
+        never=("AWS_ENDPOINT_URL", "region, such"),
+    ),
+    Situation(
+        "a region that is none",
+        prepare=_wrong_region,
+        subject="origin",
+        words=("origin.region",),
+        never=("AWS_ENDPOINT_URL",),
     ),
     # --- permissions to write ---
     Situation("writes", prepare=taking("PUT"), methods=("GET", "PUT")),
@@ -388,9 +423,7 @@ SITUATIONS = [
         words=("in use by another bucketfront, process",),
     ),
     Situation("a newer cache", prepare=_newer, subject="cache folder", words=("schema",)),
-    Situation(
-        "a file in the place of the cache", prepare=_file_in_the_way, subject="cache folder", words=("cache.dir",)
-    ),
+    Situation("a file in the way of the cache", prepare=_file_in_the_way, subject="cache folder", words=("cache.dir",)),
     Situation("a link to nowhere as the cache", prepare=_dangling, subject="cache folder", words=("cache.dir",)),
     Situation(
         "a folder in the place of the index", prepare=_index_is_a_folder, subject="cache folder", words=("index.db",)
@@ -440,6 +473,8 @@ async def test_check_and_serve_agree(situation: Situation, tmp_path: Path, monke
             assert left == before
         failed = [result for result in results if not result.is_fine]
         assert [result.subject for result in failed] == ([situation.subject] if situation.subject else [])
+        for word in situation.never:
+            assert word not in failed[0].message
         for word in situation.words:
             assert word in failed[0].message
         if situation.warned:

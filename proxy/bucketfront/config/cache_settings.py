@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from bucketfront.config.checked_text import Folder
 from bucketfront.config.quantities import GIB, KIB, MIB, Duration, Percent, Share, Size, format_size
 from bucketfront.config.section import Section
 
@@ -20,7 +21,7 @@ class CacheSettings(Section):
     uncached.
     """
 
-    dir: Path = Path("cache")
+    dir: Folder = Path("cache")
     """The cache folder, relative to the working directory."""
     block_size: Size = 256 * KIB
     """The unit in which bytes are present or missing: a power of two, 64KiB to 16MiB."""

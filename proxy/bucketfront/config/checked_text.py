@@ -5,12 +5,13 @@ A check returns the text, normalised where a setting has more than one spelling.
 fix, and quotes no value, because a value may be a secret (docs/invariants.md#secrets-stay-in).
 """
 
+import os
 import re
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, SecretStr
+from pydantic import AfterValidator, BeforeValidator, SecretStr
 
 from bucketfront.config.bucket_name import bucket_name
 from bucketfront.config.listen_host import normalised
@@ -31,6 +32,8 @@ _ACCEPT_ENCODING = re.compile(r"[a-z0-9-]{1,20}(?:, ?[a-z0-9-]{1,20}){0,9}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _ORIGIN = re.compile(r"\*|null|[A-Za-z][A-Za-z0-9+.-]*://[^\s/?#@]+")  # RFC 6454 section 6.2
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
+# RFC 1123 section 2.1. The AWS SDK takes no other name of an endpoint.
+_HOST_NAME = re.compile(r"(?:(?!-)[A-Za-z0-9-]{1,63}(?<!-)\.)*(?!-)[A-Za-z0-9-]{1,63}(?<!-)\.?")
 
 
 def _not_empty(text: str) -> str:
@@ -40,9 +43,20 @@ def _not_empty(text: str) -> str:
 
 
 def _secret(secret: SecretStr) -> SecretStr:
-    if not secret.get_secret_value():
+    text = secret.get_secret_value()
+    if not text:
         raise ValueError("must not be empty")
+    if _CONTROL.search(text):
+        raise ValueError("must not have line breaks or other control characters")
     return secret
+
+
+def _folder(path: object) -> object:
+    if path == "" or (isinstance(path, str) and "\0" in path):
+        raise ValueError("must be the path of a folder")
+    if isinstance(path, str | os.PathLike) and os.path.isfile(path):  # noqa: PTH113 - pathlib's raises for a folder of others
+        raise ValueError("must be a folder, and it is a file")
+    return path
 
 
 def _certificate_file(path: Path) -> Path:
@@ -102,6 +116,10 @@ def _endpoint(url: str) -> str:
         raise ValueError(wanted)
     if "@" in parts.netloc:
         raise ValueError("must not hold credentials: they belong into origin.credentials")
+    if ":" not in parts.hostname and not _HOST_NAME.fullmatch(parts.hostname):
+        raise ValueError(
+            "must have a host of letters, digits, '-' and '.': write a name with other letters in its form with xn--"
+        )
     if parts.path not in ("", "/") or "?" in url or "#" in url:
         raise ValueError("must not have a path, a query or a fragment: scheme, host and port only")
     return url.removesuffix("/")
@@ -171,6 +189,7 @@ def _key_template(text: str) -> str:
 Host = Annotated[str, "address or host name", AfterValidator(normalised)]
 Text = Annotated[str, "text", AfterValidator(_not_empty)]
 Secret = Annotated[SecretStr, "secret", AfterValidator(_secret)]
+Folder = Annotated[Path, "path", BeforeValidator(_folder)]
 CertificateFile = Annotated[Path, "path", AfterValidator(_certificate_file)]
 BearerToken = Annotated[SecretStr, "secret", AfterValidator(_token)]
 MountPath = Annotated[str, "URL path", AfterValidator(_mount_path)]
