@@ -123,6 +123,10 @@ class WriteRefused(RequestRefused):
     """S3 refused a write because of the request itself (400, 409, 411, 412, 413)."""
 
 
+class BodyTooLarge(WriteRefused):
+    """The body is larger than S3, or a proxy in front of it, accepts (413, EntityTooLarge)."""
+
+
 class PreconditionFailed(WriteRefused):
     """The condition of a write is false (S3's 412), or can never be true. Nothing was written."""
 

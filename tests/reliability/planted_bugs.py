@@ -637,9 +637,9 @@ BUGS = (
         "A 404 page from a proxy in front of S3 counts as an absent object.",
         (
             Edit(
-                "bucketfront.s3.error_translation:_from_status",
-                "response.status == 404 and _has_unparsed_body(headers)",
-                "True",
+                "bucketfront.s3.error_translation:_fact",
+                "case 404 if response.code in ('NoSuchKey', 'NoSuchVersion'):",
+                "case 404:",
             ),
         ),
         (SERVER + "test_failures.py::test_404_of_somebody_else_is_no_absence",),

@@ -263,7 +263,7 @@ async def test_the_retry_budget_pays() -> None:
         server.answer("complete", *[FAILURES["500"]] * 9, undone=9)
         with pytest.raises(OriginUnavailable):
             await upload.complete(parts)
-    assert server.steps[3:] == ["complete", "head"]
+    assert server.steps[3:] == ["complete", "head", "get"]
 
 
 @pytest.mark.parametrize("failure", [name for name in FAILURES if name != "200 cut short"])

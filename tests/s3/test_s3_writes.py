@@ -497,11 +497,12 @@ class MultipartServer:
             ),
             "abort": response("204 No Content"),
             "head": response("404 Not Found", length=-1, x_amz_request_id="R1"),
+            "get": response("404 Not Found", b"<Error><Code>NoSuchKey</Code></Error>"),
         } | answers
         self.steps: list[str] = []
 
     async def __call__(self, connection: RawConnection, head: Head) -> None:
-        step = {"PUT": "part", "DELETE": "abort", "HEAD": "head"}.get(head.method) or (
+        step = {"PUT": "part", "DELETE": "abort", "HEAD": "head", "GET": "get"}.get(head.method) or (
             "create" if head.target.endswith("?uploads") else "complete"
         )
         self.steps.append(step)
@@ -513,7 +514,7 @@ async def test_the_steps_of_a_multipart_upload() -> None:
     server = MultipartServer()
     async with writes_to(server) as (put, raw):
         assert (await put.put(KEY, stream(object_bytes(9 * MiB)), None, NOTHING)).etag == '"m-2"'
-    assert server.steps == ["create", "part", "part", "complete", "head"]  # the ETag is not that of the parts
+    assert server.steps == ["create", "part", "part", "complete", "head", "get"]  # the ETag is not that of the parts
     assert [head.headers["content-length"] for head in raw.heads[1:3]] == [str(8 * MiB), str(MiB)]
     assert all(head.headers["x-amz-content-sha256"] == "UNSIGNED-PAYLOAD" for head in raw.heads[1:3])
     assert all("expect" not in head.headers for head in raw.heads)
@@ -522,6 +523,7 @@ async def test_the_steps_of_a_multipart_upload() -> None:
 GARBAGE = response("200 OK", b"this is no XML")
 EMPTY = response("200 OK", b"<Result></Result>")
 REFUSED = response("403 Forbidden", b"<Error><Code>AccessDenied</Code></Error>")
+TWO_PARTS = ("create", "part", "part")
 FAILED = response("200 OK", b"<Error><Code>InternalError</Code><Message>late</Message></Error>")
 
 
@@ -535,9 +537,17 @@ FAILED = response("200 OK", b"<Error><Code>InternalError</Code><Message>late</Me
         ({"part": response("200 OK")}, OriginUnavailable, ["create", "part", "abort"]),
         ({"complete": REFUSED}, AccessDenied, ["create", "part", "part", "complete", "abort"]),
         # S3 API, CompleteMultipartUpload: an error may follow a 200
-        ({"complete": FAILED}, OriginUnavailable, ["create", "part", "part", *["complete"] * 4, "head", "abort"]),
-        ({"complete": EMPTY}, OriginUnavailable, ["create", "part", "part", *["complete", "head"] * 4, "abort"]),
-        ({"complete": GARBAGE}, OriginUnavailable, ["create", "part", "part", *["complete"] * 4, "head", "abort"]),
+        (
+            {"complete": FAILED},
+            OriginUnavailable,
+            ["create", "part", "part", *["complete"] * 4, "head", "get", "abort"],
+        ),
+        ({"complete": EMPTY}, OriginUnavailable, [*TWO_PARTS, *["complete", "head", "get"] * 4, "abort"]),
+        (
+            {"complete": GARBAGE},
+            OriginUnavailable,
+            ["create", "part", "part", *["complete"] * 4, "head", "get", "abort"],
+        ),
         ({"part": REFUSED, "abort": GARBAGE}, AccessDenied, ["create", "part", *["abort"] * 3]),
         (
             {"part": REFUSED, "abort": response("500 Internal Server Error")},

@@ -372,7 +372,7 @@ async def test_what_is_not_implemented_is_not_passed_over(proxy: Proxy, s3: S3, 
         (400, "BadDigest", 400),
         (409, "OperationAborted", 409),
         (409, "ConditionalRequestConflict", 409),
-        (412, "PreconditionFailed", 412),
+        (412, "PreconditionFailed", 502),  # the write had no condition
         (403, "AccessDenied", 403),
         (503, "SlowDown", 503),
     ],

@@ -1,4 +1,4 @@
-"""Single calls of S3, and what their outcomes show of a bucket: whether it exists, its pace, and its troubles."""
+"""Single calls of S3, and what their outcomes show of a bucket: its pace and its troubles."""
 
 import asyncio
 import time
@@ -7,24 +7,11 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from bucketfront.errors import (
-    AccessDenied,
-    ObjectChanged,
-    ObjectNotFound,
-    OriginError,
-    OriginRefused,
-    OriginThrottled,
-    RangeUnsatisfiable,
-)
+from bucketfront.errors import OriginError, OriginThrottled
 from bucketfront.s3.error_translation import VersionUnchanged, translated
 from bucketfront.s3.failures import OriginFailures
 from bucketfront.s3.pace import Pace
 from bucketfront.troubles import Troubles
-
-SEEN_S = 10.0  # for which a response shows that the bucket exists: as long as a 404 is remembered by default
-
-# S3 sends these only for a bucket that exists.
-_FACTS = (ObjectNotFound, ObjectChanged, RangeUnsatisfiable, AccessDenied)
 
 
 class Calls:
@@ -37,7 +24,6 @@ class Calls:
 
     def __init__(self, timeout: float, troubles: Troubles) -> None:
         self._timeout = timeout
-        self._seen_at: dict[str, float] = {}  # by bucket: when a response last showed that it exists
         self.paces: defaultdict[str, Pace] = defaultdict(lambda: Pace(time.monotonic))  # by bucket
         self.failures = OriginFailures(troubles, time.monotonic)
 
@@ -79,27 +65,14 @@ class Calls:
         except OriginError as error:
             if isinstance(error, OriginThrottled):
                 self.paces[bucket].throttled()
-            elif isinstance(error, OriginRefused):
-                self._seen_at.pop(bucket, None)
-            elif isinstance(error, _FACTS):
-                self._seen_at[bucket] = time.monotonic()
             self.failures.failed(operation, bucket, error)
             raise
         except VersionUnchanged:
-            self._worked(operation, bucket)
+            self.failures.succeeded(operation, bucket)
             raise
-        self._worked(operation, bucket)
-
-    def _worked(self, operation: str, bucket: str) -> None:
-        self._seen_at[bucket] = time.monotonic()
         self.failures.succeeded(operation, bucket)
 
     async def wait_for_turn(self, bucket: str) -> None:
         """Wait until the bucket's pace allows a request. Raises OriginThrottled if that is too late."""
         if wait := self.paces[bucket].take_turn():
             await asyncio.sleep(wait)
-
-    def is_known_to_exist(self, bucket: str) -> bool:
-        """Return whether a recent response has shown that the bucket exists."""
-        seen_at = self._seen_at.get(bucket)
-        return seen_at is not None and time.monotonic() - seen_at < SEEN_S

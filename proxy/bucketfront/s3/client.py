@@ -21,6 +21,7 @@ from bucketfront.config.origin_settings import OriginSettings
 from bucketfront.errors import (
     AccessDenied,
     NoSuchBucket,
+    ObjectNotFound,
     OriginCircuitOpen,
     OriginServerError,
     OriginTimeout,
@@ -85,7 +86,7 @@ class S3Origin:
         self.credentials = credentials_of(settings.credentials, time.monotonic)
         self._signature = Signature(self.credentials, self.signing_clock)
         codings = codings or AcceptedCodings(settings.accept_encoding)
-        self._reads = ObjectReads(self.calls, codings, self._signature, settings.read_timeout)
+        self._reads = ObjectReads(self.calls, codings, settings.read_timeout)
         self._sdk = SdkClient(settings, endpoint_url or settings.endpoint_url, self.credentials, self._signature)
         self.endpoint: S3Endpoint  # once it has started
         self.background = TaskSet()  # for requests that S3 must get although no client waits; they end before it closes
@@ -141,7 +142,8 @@ class S3Origin:
         """Call S3 DeleteObject. It succeeds also if the object is absent. Raises AccessDenied, OriginUnavailable."""
         assert key.version is None, "a past version is never deleted"
         async with self.connection(key.bucket):
-            await self.calls.make(f"DELETE {key}", self.calls.client.delete_object, object_params(key))
+            with suppress(ObjectNotFound):  # some compatible servers say so
+                await self.calls.make(f"DELETE {key}", self.calls.client.delete_object, object_params(key))
 
     async def create_bucket(self, bucket: str) -> None:
         """Call S3 CreateBucket if HeadBucket does not find the bucket. Raises OriginErrors."""
@@ -160,9 +162,7 @@ class S3Origin:
         """Call S3 HeadBucket. Raises NoSuchBucket, AccessDenied, OriginUnavailable."""
         try:
             await self.calls.make(f"HEAD {bucket}", self.calls.client.head_bucket, {"Bucket": bucket})
-        except Unexplained as refusal:
-            if refusal.absence is not None:
-                raise refusal.absence from refusal
+        except Unexplained:
             # The permission that HeadBucket needs is the one to list.
             await self.calls.make(f"LIST {bucket}", self.calls.client.list_objects_v2, {"Bucket": bucket, "MaxKeys": 1})
             raise

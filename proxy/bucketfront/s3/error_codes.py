@@ -4,7 +4,7 @@ The codes are those of the S3 API ("Error responses"), and some of compatible se
 docs/invariants.md#whose-fault.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bucketfront.errors import Fault
@@ -16,6 +16,8 @@ class Meaning:
 
     fault: Fault
     cure: str = ""
+    statuses: Sequence[int] = range(1000)
+    is_of_writes: bool = False
 
 
 _ACCESS = "check the bucket's policy and that of the credentials"
@@ -30,8 +32,9 @@ _KMS = "check the KMS key that encrypts the object"
 _CLOCK = "set this machine's clock"
 _QUOTA = "the origin has no space left for the bucket or the account"
 
-_OBJECT = Meaning(Fault.OBJECT)
-_REQUEST = Meaning(Fault.REQUEST)
+_REQUEST = Meaning(Fault.REQUEST, statuses=range(400, 500))
+_WRITE = Meaning(Fault.REQUEST, statuses=(*range(400, 500), 501), is_of_writes=True)
+_OUR_REQUEST = Meaning(Fault.CONFIGURATION, "bucketfront sent a request that the origin does not understand")
 _ORIGIN = Meaning(Fault.ORIGIN)
 _LOAD = Meaning(Fault.LOAD)
 _UNSIGNED = Meaning(Fault.CREDENTIALS, "the bucket needs signed requests, see origin.credentials")
@@ -39,10 +42,8 @@ _NO_SUCH_BUCKET = Meaning(Fault.CONFIGURATION, f"{_BUCKET}, or set origin.create
 
 _BY_CODE: Mapping[str, Meaning] = {
     # --- the object ------------------------------------------------------------------------------------------
-    "NoSuchKey": _OBJECT,
-    "NoSuchVersion": _OBJECT,
-    "AccessDenied": Meaning(Fault.OBJECT, _ACCESS),
-    "InvalidObjectState": Meaning(Fault.OBJECT, "the object is archived, so restore it first"),
+    "AccessDenied": Meaning(Fault.OBJECT, _ACCESS, (403,)),
+    "InvalidObjectState": Meaning(Fault.OBJECT, "the object is archived, so restore it first", (403,)),
     # --- the client's request --------------------------------------------------------------------------------
     "KeyTooLongError": _REQUEST,
     "KeyTooLong": _REQUEST,
@@ -52,17 +53,22 @@ _BY_CODE: Mapping[str, Meaning] = {
     "XMinioInvalidResourceName": _REQUEST,
     "ParentIsFile": _REQUEST,
     "XMinioParentIsObject": _REQUEST,
-    "BadDigest": _REQUEST,
-    "InvalidDigest": _REQUEST,
-    "EntityTooLarge": _REQUEST,
-    "EntityTooSmall": _REQUEST,
-    "MaxMessageLengthExceeded": _REQUEST,
-    "MetadataTooLarge": _REQUEST,
-    "InvalidTag": _REQUEST,
-    "InvalidStorageClass": _REQUEST,
-    "UnexpectedContent": _REQUEST,
-    "NotImplemented": _REQUEST,
-    "ConditionalRequestConflict": _REQUEST,
+    "BadDigest": _WRITE,
+    "InvalidDigest": _WRITE,
+    "EntityTooLarge": _WRITE,
+    "MaxMessageLengthExceeded": _WRITE,
+    "MetadataTooLarge": _WRITE,
+    "InvalidTag": _WRITE,
+    "InvalidStorageClass": _WRITE,
+    "UnexpectedContent": _WRITE,
+    "NotImplemented": _WRITE,
+    "ConditionalRequestConflict": _WRITE,
+    "MalformedXML": _OUR_REQUEST,
+    "MissingContentLength": _OUR_REQUEST,
+    "MissingRequestBodyError": _OUR_REQUEST,
+    "InvalidPart": _OUR_REQUEST,
+    "InvalidPartOrder": _OUR_REQUEST,
+    "EntityTooSmall": _OUR_REQUEST,
     # --- our credentials -------------------------------------------------------------------------------------
     "InvalidAccessKeyId": Meaning(Fault.CREDENTIALS, _KEYS),
     "SignatureDoesNotMatch": Meaning(Fault.CREDENTIALS, f"{_KEYS} (the secret), origin.region and the clock"),
@@ -175,8 +181,8 @@ _BY_STATUS: Mapping[int, Meaning] = {
 
 # Codes of facts about an object or an upload, which `error_translation` reads together with the request.
 _FACTS = frozenset({
-    "InvalidArgument", "InvalidPart", "InvalidPartOrder", "InvalidRange", "InvalidRequest",
-    "MalformedXML", "MethodNotAllowed", "MissingContentLength", "NoSuchUpload", "NotModified", "PreconditionFailed",
+    "InvalidArgument", "InvalidRange", "InvalidRequest", "MethodNotAllowed", "NoSuchKey", "NoSuchUpload",
+    "NoSuchVersion", "NotModified", "PreconditionFailed",
 })  # fmt: skip
 
 
@@ -185,10 +191,12 @@ def is_known(code: str) -> bool:
     return code in _BY_CODE or code in _FACTS
 
 
-def meaning(code: str, status: int) -> Meaning | None:
+def meaning(code: str, status: int, *, is_read: bool) -> Meaning | None:
     """Return the meaning of an error response, or None for a 4xx or 501 that neither table has.
 
-    A compatible server may have codes of its own. Their status decides.
+    A compatible server may have codes of its own. Their status decides, and so it does if the code contradicts it.
     """
-    found = _BY_CODE.get(code) or _BY_STATUS.get(status)
+    found = _BY_CODE.get(code)
+    if found is None or status not in found.statuses or (is_read and found.is_of_writes):
+        found = _BY_STATUS.get(status)
     return _ORIGIN if found is None and status >= 500 and status != 501 else found

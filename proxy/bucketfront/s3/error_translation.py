@@ -27,6 +27,7 @@ from botocore.parsers import ResponseParserError
 
 from bucketfront.errors import (
     AccessDenied,
+    BodyTooLarge,
     DeleteMarker,
     ErrorResponse,
     Fault,
@@ -67,9 +68,9 @@ _ENCRYPTION = "Server Side Encryption"  # "The object was stored using a form of
 _CODE = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,79}")
 _ID = re.compile(r"[\x21-\x7e]{1,200}")
 _REGION = re.compile(r"[a-z0-9-]{1,40}")
-# Statuses to a HEAD that S3 explains in a body, which the response to a HEAD does not have.
-_UNEXPLAINED = frozenset({400, 403, 404})
-_OF_THE_WRITE = frozenset({400, 409, 411, 413, 501})  # a write's statuses that are its client's, with any code
+# Statuses to a HEAD that S3 explains in a body, which the response to a HEAD does not have. Some servers offer no HEAD.
+_UNEXPLAINED = frozenset({400, 403, 404, 405, 501})
+_OF_THE_WRITE = frozenset({400, 409, 501})  # statuses with a code of S3 that the client of a write causes
 
 
 class VersionUnchanged(Exception):
@@ -81,16 +82,9 @@ class VersionUnchanged(Exception):
 
 
 class Unexplained(InvalidOriginResponse):
-    """A 400, 403 or 404 to HEAD: without a body, S3's code for the reason is unknown. A GET may show it.
-
-    `absence` is the reason if a header shows that a 404 is S3's and the bucket exists, else None.
-    """
+    """A refusal of HEAD: without a body, S3's code for the reason is unknown. A GET may show it."""
 
     is_final = True
-
-    def __init__(self, message: str, absence: OriginError | None) -> None:
-        super().__init__(message)
-        self.absence = absence
 
 
 @contextmanager
@@ -139,11 +133,9 @@ def _from_status(what: str, error: ClientError, params: Mapping[str, Any]) -> Or
     if found is None and is_read and _names_encryption(error, response):
         found = ObjectEncrypted(f"{message}; the object is encrypted with a key of its owner (SSE-C)")
     # botocore takes the status for the code of a response in which it found none.
-    if found is None and error.response.get("Error", {}).get("Code") == str(response.status):
-        if error.operation_name.startswith("Head"):
-            found = _unexplained(message, error.operation_name, response, headers)
-        elif response.status == 404 and _has_unparsed_body(headers):
-            found = ObjectNotFound(message)
+    has_no_code = error.response.get("Error", {}).get("Code") == str(response.status)
+    if found is None and has_no_code and error.operation_name.startswith("Head"):
+        found = _unexplained(message, error.operation_name, response, headers)
     if found is None:
         found = _fault(message, response, headers, is_read=is_read)
     found.response = sent
@@ -195,9 +187,9 @@ def _fact(  # noqa: PLR0911 - a table
             return NoSuchUpload(message)
         case 409 if response.code in ("ConditionalRequestConflict", "OperationAborted") and not is_read:
             return WriteConflict(message)
-        case 412 if not is_read:
+        case 412 if not is_read and ("IfMatch" in params or "IfNoneMatch" in params):
             return PreconditionFailed(message)
-        case 412 if "IfMatch" in params:
+        case 412 if is_read and "IfMatch" in params:
             return ObjectChanged(message)
         case 416 if responses.is_unsatisfiable(headers, ranges.requested(params.get("Range"))):
             return RangeUnsatisfiable(message)
@@ -217,21 +209,15 @@ def _unexplained(
 ) -> OriginError | None:
     if response.status not in _UNEXPLAINED:
         return None
-    absence: OriginError | None = None
-    if (
-        response.status == 404
-        and any(name in headers for name in _S3_HEADERS)
-        and responses.media_type(headers) in ("", *_XML)
-    ):
-        is_object = operation == "HeadObject"
-        absence = ObjectNotFound(message) if is_object else NoSuchBucket(message, Fault.CONFIGURATION)
-        absence.response = response
-    return Unexplained(message, absence)
+    is_from_s3 = any(name in headers for name in _S3_HEADERS) and responses.media_type(headers) in ("", *_XML)
+    if operation == "HeadBucket" and response.status == 404 and is_from_s3:
+        return NoSuchBucket(message, Fault.CONFIGURATION)
+    return Unexplained(message)
 
 
 def _fault(message: str, response: ErrorResponse, headers: Mapping[str, str], *, is_read: bool) -> OriginError:
     """Return the error by whose fault it is, see `error_codes`."""
-    meaning = error_codes.meaning(response.code, response.status)
+    meaning = error_codes.meaning(response.code, response.status, is_read=is_read)
     if meaning is None:
         return _unknown(message, response, is_read=is_read)
     if meaning.cure:
@@ -242,19 +228,22 @@ def _fault(message: str, response: ErrorResponse, headers: Mapping[str, str], *,
         case Fault.OBJECT:
             return ObjectArchived(message) if response.code == "InvalidObjectState" else AccessDenied(message)
         case Fault.REQUEST:
-            return RequestRefused(message) if is_read else WriteRefused(message)
+            kind = BodyTooLarge if response.code == "EntityTooLarge" else WriteRefused
+            return RequestRefused(message) if is_read else kind(message)
         case Fault.LOAD:
             return OriginThrottled(message, _retry_after(headers))
         case Fault.ORIGIN:
-            kind = OriginOverloaded if response.status == 503 else OriginServerError
-            return kind(message, _retry_after(headers))
+            failure = OriginOverloaded if response.status == 503 else OriginServerError
+            return failure(message, _retry_after(headers))
         case fault:
             return NoSuchBucket(message, fault) if response.code == "NoSuchBucket" else OriginRefused(message, fault)
 
 
 def _unknown(message: str, response: ErrorResponse, *, is_read: bool) -> OriginError:
     """Return the error of a 4xx or 501 with an unknown code, or with none, such as the page of a load balancer."""
-    if not is_read and response.status in _OF_THE_WRITE:
+    if not is_read and response.status == 413:
+        return BodyTooLarge(message)
+    if not is_read and response.code and response.status in _OF_THE_WRITE:
         return WriteRefused(message)
     if response.status == 403 and response.code:
         return AccessDenied(message)
@@ -266,11 +255,3 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
     text = headers.get("retry-after", "")
     seconds = int(text) if text.isascii() and text.isdigit() and len(text) < 4 else 0
     return float(seconds) if seconds in _RETRY_AFTER_S else None
-
-
-def _has_unparsed_body(headers: Mapping[str, str]) -> bool:
-    """Return whether a 404 without a code has a body of S3's media type.
-
-    S3 repeats the key in it, and XML cannot represent all control characters, so botocore could not parse it.
-    """
-    return responses.media_type(headers) in _XML and headers.get("content-length") != "0"

@@ -4,8 +4,8 @@ Some origins send a part where S3 sends the whole object, or leave out a size or
 what is missing, within the same attempt.
 """
 
+import logging
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import Any
 
 from bucketfront.cache import OriginResponse
@@ -20,8 +20,9 @@ from bucketfront.s3.accepted_codings import AcceptedCodings
 from bucketfront.s3.body import S3Body
 from bucketfront.s3.calls import Calls
 from bucketfront.s3.error_translation import Unexplained
-from bucketfront.s3.signature import Signature
 from bucketfront.s3.transport import accept_encoding
+
+log = logging.getLogger(__name__)
 
 MAX_SKIPPED_BYTES = 256 << 20  # before the requested bytes of an origin without ranges: seconds on a fast network
 
@@ -32,10 +33,9 @@ class ObjectReads:
     Reads raise VersionUnchanged for a 304, and otherwise as `bucketfront.cache.Origin`.
     """
 
-    def __init__(self, calls: Calls, codings: AcceptedCodings, signature: Signature, read_timeout: float) -> None:
+    def __init__(self, calls: Calls, codings: AcceptedCodings, read_timeout: float) -> None:
         self._calls = calls
         self._codings = codings
-        self._signature = signature
         self._read_timeout = read_timeout
         self._has_bare_etags = False  # the latest response with bytes had an ETag without quotes
 
@@ -60,18 +60,18 @@ class ObjectReads:
         try:
             response = await self._read(f"HEAD {key}", self._calls.client.head_object, key, params)
         except Unexplained as refusal:
-            if refusal.absence is not None and self._calls.is_known_to_exist(key.bucket):
-                raise refusal.absence from refusal
-            signature = self._signature.changes
-            await self._explain(key)
-            if self._signature.changes == signature:
+            # A GET has S3's code, or the object (docs/invariants.md#errors-are-not-data).
+            found = await self._metadata_by_get(key, None)
+            if found is None:
                 raise
-            # The GET was refused for its signature, and passed with a new one.
-            response = await self._read(f"HEAD {key}", self._calls.client.head_object, key, params)
+            log.info("%s; a GET has the object", refusal)
+            return found
         head = response["ResponseMetadata"]
         size = responses.size_sent(head["HTTPStatusCode"], head["HTTPHeaders"])
         if size is None:
-            return await self._metadata_by_get(key, head["HTTPHeaders"])
+            found = await self._metadata_by_get(key, head["HTTPHeaders"])
+            assert found is not None
+            return found
         return responses.metadata(head["HTTPHeaders"], size, key.version, is_whole=True)
 
     async def _get_once(
@@ -113,8 +113,12 @@ class ObjectReads:
         finally:
             accept_encoding.reset(token)
 
-    async def _metadata_by_get(self, key: ObjectKey, of_head: ResponseFields) -> Metadata:
-        """Return the metadata that the GET of one byte has, for a HEAD whose response has no size."""
+    async def _metadata_by_get(self, key: ObjectKey, of_head: ResponseFields | None) -> Metadata | None:
+        """Return the metadata that the GET of one byte has, for a HEAD whose response does not show the object.
+
+        `of_head` are the fields of that response if it was a success. An empty object has no byte, so they describe it,
+        and without them None is returned.
+        """
         try:
             with self._calls.observed("GetObject", key.bucket):
                 try:
@@ -122,25 +126,12 @@ class ObjectReads:
                 except AmbiguousPart:
                     response = await self._get_once(f"GET {key}", key, None)
         except RangeUnsatisfiable:
-            return responses.metadata(of_head, 0, key.version, is_whole=True)
+            return None if of_head is None else responses.metadata(of_head, 0, key.version, is_whole=True)
         try:
             await response.body.read()  # so that the connection can be used again
         finally:
             response.body.close()
         return response.metadata
-
-    async def _explain(self, key: ObjectKey) -> None:
-        """Raise what a GET raises whose response has S3's code, for a HEAD that S3 refused without a body.
-
-        Returns if S3 sends the object, so that the response to HEAD was not S3's, or an empty one
-        (docs/invariants.md#errors-are-not-data).
-        """
-        what = f"GET {key}"
-        with suppress(RangeUnsatisfiable):
-            params = object_params(key, Range=ranges.field_value(FromTo(0, 1)))
-            with self._calls.observed("GetObject", key.bucket):
-                response = await self._read(what, self._calls.client.get_object, key, params)
-            S3Body(response["Body"], what, self._read_timeout).close()
 
 
 def object_params(key: ObjectKey, **optional: str | None) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 All calls of the client pass the hooks that are registered here, so that no call can omit what they add or check.
 """
 
+import re
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Self
@@ -21,6 +22,10 @@ from bucketfront.s3.endpoint import S3Endpoint, resolve
 from bucketfront.s3.signature import Signature
 from bucketfront.s3.transport import StrictHTTPSession
 from bucketfront.s3.trust import bundle_of
+
+# Control characters, also as references, and the octets that are not ASCII, which may not be UTF-8.
+_UNREPRESENTABLE = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\xff]|&#[^;<]{1,8};")
+_NAMESPACE = re.compile(rb"<Error\s+xmlns=[^>]*>")
 
 
 class SdkClient:
@@ -58,6 +63,7 @@ class SdkClient:
         events = self.client.meta.events
         self._signature.register(events)
         BucketTerms(self._settings).register(events)
+        events.register("before-parse.s3", _before_parse)
         events.register("before-call.s3", _before_call)
         events.register("before-call.s3", self._check_egress)
         events.register_first("after-call.s3", _as_sent)
@@ -104,6 +110,13 @@ class SdkClient:
         """
         if not self.endpoint.includes(params["url"]):
             raise OriginError("the bucket is not at the endpoint: its requests would go to another host")
+
+
+def _before_parse(response_dict: dict[str, Any], **_: Any) -> None:
+    # S3 repeats the key in an error, and XML cannot represent all of its characters. Some servers name a namespace. In
+    # neither case would botocore find the code.
+    if response_dict["status_code"] >= 300 and isinstance(response_dict["body"], bytes):
+        response_dict["body"] = _NAMESPACE.sub(b"<Error>", _UNREPRESENTABLE.sub(b"?", response_dict["body"]))
 
 
 def _before_call(params: dict[str, Any], context: dict[str, Any], **_: Any) -> None:

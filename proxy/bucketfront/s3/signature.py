@@ -81,7 +81,9 @@ class Signature:
         signed = context.get(_SIGNED)
         if signed is None:
             return None
-        meaning = error_codes.meaning(response[1].get("Error", {}).get("Code", ""), response[0].status_code)
+        meaning = error_codes.meaning(
+            response[1].get("Error", {}).get("Code", ""), response[0].status_code, is_read=False
+        )
         fault = None if meaning is None else meaning.fault
         if attempts > 1:
             if fault is Fault.CLOCK or context.get(_GUESSED):

@@ -114,7 +114,7 @@ async def send(
 
     with origin.calls.observed(origin.client.meta.method_to_api_mapping[operation], bucket):
         try:
-            with translated(what):
+            with translated(what, params):
                 async with asyncio.timeout(progress_timeout) as deadline:
                     body: Any = b""
                     if size:
