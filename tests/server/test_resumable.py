@@ -622,7 +622,7 @@ async def test_outcome_that_is_found_out_later(proxy: Proxy, s3: S3, asks_by: st
             raise Cut
 
     async def deny(seen: Seen) -> bytes | None:
-        return canned(403, "AccessDenied") if seen.method == "HEAD" else None
+        return canned(500, "InternalError") if seen.method == "HEAD" else None
 
     proxy.relay.on_body, proxy.relay.on_request = cut, deny
     assert (await patched(proxy, url, 0, body)).status in (502, 504)
