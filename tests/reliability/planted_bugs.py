@@ -478,8 +478,8 @@ BUGS = (
         "Behind an ETag that is no MD5, an object of another size counts as the one that was sent.",
         (
             Edit(
-                "bucketfront.s3.upload.agreement:_check_size",
-                "found is not None and found.etag == etag and (found.size != size)",
+                "bucketfront.s3.upload.agreement:_check_version",
+                "found.size != expected.size and (not is_later)",
                 "False",
             ),
         ),

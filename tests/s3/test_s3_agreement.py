@@ -5,6 +5,7 @@ import hashlib
 import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from email.utils import formatdate
 
 import pytest
 from fakes import RawServer, object_bytes, response
@@ -75,6 +76,11 @@ async def write(origin: S3Origin, body: bytes, head: WriteHead = NOTHING, key: O
 def scrambled(body: bytes) -> str:
     """Return an ETag that looks like an MD5 and is none."""
     return etag_of(b"secret" + body)
+
+
+def without_body(sent: bytes) -> bytes:
+    """Return the response to a HEAD."""
+    return sent[: sent.index(b"\r\n\r\n") + 4]
 
 
 def flipped(body: bytes) -> bytes:
@@ -183,9 +189,88 @@ async def test_encrypted_objects(name: str) -> None:
         await write(origin, SMALL)
         await write(origin, LARGE)
         assert server.steps.count("get") == 0
-        server.answer("head", error("403 Forbidden", "AccessDenied"))
+        server.answer("head", without_body(error("403 Forbidden", "AccessDenied")))
         server.answer("get", error("403 Forbidden", "AccessDenied"))
         await write(origin, SMALL)
+
+
+DENIED = error("403 Forbidden", "AccessDenied")
+BROKEN = error("500 Internal Server Error", "InternalError")
+
+
+@BODIES
+@pytest.mark.parametrize("reads", [error("404 Not Found", "NoSuchKey"), BROKEN, DENIED], ids=["absent", "500", "403"])
+async def test_an_opaque_etag_alone(body: bytes, reads: bytes) -> None:
+    """I9: a 200 with an ETag that is no MD5 is no success if a HEAD fails, except for credentials that only write."""
+    server = MultipartServer()
+    server.put_etag = lambda _: '"opaque"'
+    server.object_etag = lambda _: '"opaque"'
+    server.answer("put", response("200 OK", ETag='"opaque"'), undone=1)
+    server.answer("head", *[without_body(reads)] * 9)
+    server.answer("get", *[reads] * 9)
+    async with origin_of(server) as origin:
+        if reads is DENIED:
+            assert await write(origin, body) == '"opaque"'
+        else:
+            with pytest.raises(InvalidOriginResponse):
+                await write(origin, body)
+
+
+@pytest.mark.parametrize("is_later", [True, False])
+@pytest.mark.parametrize("size", [len(SMALL), 3])
+async def test_another_version_under_an_opaque_etag(size: int, is_later: bool) -> None:
+    """A version under another ETag than the response's is a later write only if its Last-Modified shows it (I8)."""
+    server = MultipartServer()
+    server.dated = None if is_later else "Wed, 01 Jan 2025 00:00:00 GMT"
+    server.store("o", b"x" * size, '"another"')
+    accepted = response("200 OK", ETag='"opaque"', Date=formatdate(usegmt=True))
+    server.answer("put", accepted, undone=1)
+    async with origin_of(server) as origin:
+        if is_later:
+            assert await write(origin, SMALL) == '"opaque"'
+        else:
+            with pytest.raises(ContentMismatch):
+                await write(origin, SMALL)
+
+
+@pytest.mark.parametrize("fault", [None, "other bytes"])
+async def test_an_etag_of_other_parts(fault: str | None) -> None:
+    """An ETag like that of other parts than were sent is checked by a GET of both ends, once for a bucket (I8)."""
+    server = MultipartServer()
+
+    def completed(some: list[bytes]) -> str:
+        if fault is not None:
+            some[:] = [flipped(part) for part in some]
+        return f'"{"ab" * 16}-{len(some)}"'
+
+    server.object_etag = completed
+    async with origin_of(server) as origin:
+        if fault is not None:
+            with pytest.raises(ContentMismatch):
+                await write(origin, LARGE)
+            return
+        for _ in range(2):
+            await write(origin, LARGE)
+    assert server.objects["o"][0] == LARGE
+    assert server.steps.count("get") == 2
+
+
+@BODIES
+@pytest.mark.parametrize("is_right", [True, False])
+async def test_an_md5_in_upper_case(body: bytes, is_right: bool) -> None:
+    """An ETag is compared with the MD5 in any case, so one in upper case needs no further request (I8)."""
+    server = MultipartServer()
+    server.put_etag = server.part_etag = lambda some: etag_of(some).upper()
+    server.object_etag = lambda some: etag_of_parts(some).upper()
+    if not is_right:
+        server.stored_as = flipped
+    async with origin_of(server) as origin:
+        if is_right:
+            assert await write(origin, body) == server.objects["o"][1]
+            assert server.steps.count("head") == server.steps.count("get") == 0
+        else:
+            with pytest.raises(ContentMismatch):
+                await write(origin, body)
 
 
 @pytest.mark.parametrize("is_right", [True, False])

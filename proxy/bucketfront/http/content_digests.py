@@ -15,16 +15,17 @@ from collections.abc import Iterable, Mapping
 
 from bucketfront.http.checksums import Digest, size_of
 
-_MD5 = re.compile(r'"([0-9a-f]{32})"')
-_OF_PARTS = re.compile(r'"[0-9a-f]{32}-[0-9]{1,5}"')
+# Some compatible servers send the digits in upper case.
+_MD5 = re.compile(r'"([0-9a-fA-F]{32})"')
+_OF_PARTS = re.compile(r'"[0-9a-fA-F]{32}-[0-9]{1,5}"')
 # S3 API: the algorithms of `x-amz-checksum-…`.
 _ALGORITHMS = ("crc32", "crc32c", "crc64nvme", "sha1", "sha256")
 
 
 def md5_of(etag: str) -> str | None:
-    """Return the MD5 that an ETag in wire form looks like, as 32 hex digits, or None."""
+    """Return the MD5 that an ETag in wire form looks like, as 32 hex digits in lower case, or None."""
     found = _MD5.fullmatch(etag)
-    return None if found is None else found[1]
+    return None if found is None else found[1].lower()
 
 
 def has_opaque_etag(headers: Mapping[str, str]) -> bool:
@@ -41,6 +42,11 @@ def has_opaque_etag(headers: Mapping[str, str]) -> bool:
 def is_etag_of_parts(etag: str) -> bool:
     """Return whether an ETag in wire form looks like that of an object that was uploaded in parts."""
     return _OF_PARTS.fullmatch(etag) is not None
+
+
+def comparable(etag: str) -> str:
+    """Return an ETag in wire form, in lower case if it looks like an MD5 or like that of an object of parts."""
+    return etag.lower() if _MD5.fullmatch(etag) or _OF_PARTS.fullmatch(etag) else etag
 
 
 def etag_of_parts(etags: Iterable[str]) -> str | None:

@@ -49,21 +49,35 @@ class ExpectedObject:
         """
         if found.size != self.size:
             return False
-        is_newer = self._is_newer(found)
-        if self.etag is not None and found.etag == self.etag:
+        is_newer = self.is_newer(found)
+        if self.has_etag(found.etag):
             # The same bytes may have been there before, under other headers or against the condition.
             return was_accepted or is_newer or (not self._is_conditional and self._has_headers_of(found))
         if self.etag is not None and content_digests.is_etag_of_parts(found.etag):
             return False
         return was_accepted and is_newer
 
+    def has_etag(self, etag: str) -> bool:
+        """Return whether an ETag in wire form is the one that S3 gives the object."""
+        return self.etag is not None and content_digests.comparable(etag) == self.etag
+
+    def is_newer(self, found: Metadata) -> bool:
+        """Return whether the object that a HEAD found was written after this write began."""
+        at = self._time_of(found)
+        return at is not None and self.begun_at is not None and at >= self.begun_at
+
+    def is_older(self, found: Metadata) -> bool:
+        """Return whether the object that a HEAD found was written before this write began."""
+        at = self._time_of(found)
+        return at is not None and self.begun_at is not None and at < self.begun_at
+
+    @staticmethod
+    def _time_of(found: Metadata) -> float | None:
+        return dates.parse(found.last_modified or "", 0.0)
+
     @property
     def _is_conditional(self) -> bool:
         return self.head.only_if_absent or self.head.if_match is not None
-
-    def _is_newer(self, found: Metadata) -> bool:
-        at = dates.parse(found.last_modified or "", 0.0)
-        return at is not None and self.begun_at is not None and at >= self.begun_at
 
     def _has_headers_of(self, found: Metadata) -> bool:
         wanted = {name.lower(): value for name, value in self.head.headers}

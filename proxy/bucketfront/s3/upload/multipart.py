@@ -267,18 +267,21 @@ class Multipart:
         for attempt in range(1, COMPLETION_ATTEMPTS + 1):
             was_accepted = False
             try:
-                if etag := await self._send_completion(what, params, until):
-                    return await self._completed(etag, expected, unproven)
-                failure: OriginError = InvalidOriginResponse(f"{what}: the origin named no ETag")
-                was_accepted = True
+                etag = await self._send_completion(what, params, until)
             except NoSuchUpload as error:
-                failure, was_accepted = error, True
+                failure: OriginError = error
+                was_accepted = True
             except OriginError as error:
                 # After an attempt whose outcome is unknown, S3 may refuse the upload because it is complete.
                 is_final = not isinstance(error, OriginUnavailable) or error.is_final
                 if is_final and attempt == 1 and not may_be_complete:
                     raise
                 failure = error
+            else:
+                if etag:
+                    return await self._completed(etag, expected, ordered, unproven)
+                failure = InvalidOriginResponse(f"{what}: the origin named no ETag")
+                was_accepted = True
             repeats = (
                 attempt < COMPLETION_ATTEMPTS
                 and isinstance(failure, OriginUnavailable)
@@ -290,7 +293,7 @@ class Multipart:
                 found = await self._object_made(expected, was_accepted=was_accepted)
                 if found is not None:
                     log.info("%s: a HEAD shows the object, although %s", what, failure)
-                    return await self._completed(found.etag, expected, unproven)
+                    return await self._completed(found.etag, expected, ordered, unproven)
             if not repeats:
                 raise failure
             log.info("%s is sent again: %s", what, failure)
@@ -308,9 +311,11 @@ class Multipart:
         # Some compatible servers leave the quotes out of their XML.
         return etags.normalised(str(done.get("ETag") or ""))
 
-    async def _completed(self, etag: str, expected: ExpectedObject, unproven: UnprovenBytes | None) -> Written:
+    async def _completed(
+        self, etag: str, expected: ExpectedObject, ordered: list[PartSent], unproven: UnprovenBytes | None
+    ) -> Written:
         await self._forget()
-        await check_completed(self._origin, self.key, etag, expected, unproven)
+        await check_completed(self._origin, self.key, etag, expected, unproven, _ends(ordered))
         return Written(etag)
 
     def _unproven(self, ordered: list[PartSent]) -> UnprovenBytes | None:
@@ -368,6 +373,17 @@ class Multipart:
     @property
     def _params(self) -> dict[str, Any]:
         return {"Bucket": self.key.bucket, "Key": self.key.key, "UploadId": self.id}
+
+
+def _ends(ordered: list[PartSent]) -> list[UnprovenBytes]:
+    """Return the first part and the last one that have an ETag like an MD5."""
+    if not ordered:
+        return []
+    size = sum(part.size for part in ordered)
+    first, last = ordered[0], ordered[-1]
+    places = ((0, first.size, first), (size - last.size, size, last))
+    found = ((start, stop, content_digests.md5_of(part.etag)) for start, stop, part in places)
+    return [UnprovenBytes(start, stop, md5) for start, stop, md5 in found if md5 is not None]
 
 
 def _is_refusal(error: OriginError) -> bool:
