@@ -105,8 +105,8 @@ def translated(what: str, params: Mapping[str, Any] = _NO_PARAMS) -> Iterator[No
         raise OriginTimeout(f"{what}: {connection_causes.described(error)}") from error
     except ParamValidationError as error:
         raise WriteRefused(f"{what}: a header or the key holds what S3 does not take") from error
-    except (ResponseParserError, ValueError, TypeError, AttributeError) as error:
-        # The last three are botocore's, which expects flat XML.
+    except (ResponseParserError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        # The last four are botocore's, which expects flat XML.
         raise InvalidOriginResponse(f"{what}: {type(error).__name__}") from error
     except (BotoCoreError, aiohttp.ClientError, OSError) as error:
         kind = InvalidOriginResponse if _is_invalid_head(error) else OriginUnavailable
