@@ -1119,6 +1119,21 @@ async def test_a_chunked_200() -> None:
         assert await origin.head(KEY) == Metadata(ETAG, len(CONTENT))
 
 
+@pytest.mark.parametrize("is_chunked", [False, True])
+async def test_a_later_part_whose_range_is_ignored(*, is_chunked: bool) -> None:
+    """I1: a part of a known version is cut out of the whole object if the origin ignores its Range."""
+    whole_object = chunks(bare("200 OK"), CONTENT) if is_chunked else response("200 OK", CONTENT, ETag=ETAG)
+    async with origin_of(answering(whole_object)) as (origin, server):
+        answer = await origin.get(KEY, FromTo(10, 20), if_match=ETAG)
+        assert isinstance(answer, OriginResponse)
+        assert (answer.start, answer.stop, answer.metadata.size) == (10, 20, len(CONTENT))
+        assert await whole(answer) == CONTENT[10:20]
+        answer.body.close()
+        assert len(server.heads) == 2
+        with pytest.raises(ObjectChanged):
+            await origin.get(KEY, FromTo(10, 20), if_match='"another"')
+
+
 async def test_a_chunked_200_that_is_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
     """I19: a body of unknown length is held in memory up to a bound."""
     monkeypatch.setattr(s3_body, "MAX_UNKNOWN_LENGTH_BYTES", len(CONTENT) - 1)

@@ -28,6 +28,7 @@ class Shelf:
     version: str | None = None
     is_deaf: bool = False  # whether If-None-Match is ignored
     later: "Shelf | None" = None  # sends the ranges that do not begin at 0
+    ignores_range: bool = False
     is_exact: bool = False  # whether a suffix longer than the object gets 416, as from rclone
     app: App | None = None
     gets: list[str] = field(default_factory=list)  # the Range of each
@@ -45,7 +46,10 @@ class Shelf:
         elif head.method == "HEAD":
             await connection.send(response("200 OK", length=len(self.body), **told))
         else:
-            self.gets.append(head.headers["range"])
+            self.gets.append(head.headers.get("range", ""))
+            if self.ignores_range or not self.gets[-1]:
+                await connection.send(response("200 OK", self.body, **told))
+                return
             first, last = head.headers["range"].removeprefix("bytes=").split("-")
             if self.is_exact and not first and int(last) > len(self.body):
                 await connection.send(response("416 Range Not Satisfiable"))
@@ -150,6 +154,22 @@ async def test_parts_that_differ_in_date_or_version(
             assert got.status == 502 or (not got.is_complete and old.startswith(got.body))
         got = await shelf.get(f"bytes={3 * PART}-")
         assert (got.status, got.body) == (206, new[3 * PART :])
+
+
+@pytest.mark.parametrize("is_headed", [False, True])
+async def test_later_ranges_are_ignored(tmp_path: Path, is_headed: bool) -> None:
+    """An origin that ignores the Range of later parts alone costs bytes, and no response (I1, I3)."""
+    body = pattern(3 * PART + 5)
+    async with shelf_of(tmp_path, body, '"1"') as (shelf, _):
+        shelf.later = Shelf(body, '"1"', ignores_range=True)
+        if is_headed:
+            assert (await shelf.get(method="HEAD")).status == 200
+            got = await shelf.get(f"bytes={2 * PART + 7}-{2 * PART + 16}")
+            assert (got.status, got.body) == (206, body[2 * PART + 7 : 2 * PART + 17])
+        for _ in range(2):
+            got = await shelf.get()
+            assert (got.status, got.body) == (200, body)
+        assert got.cache_status.startswith("hit")
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])

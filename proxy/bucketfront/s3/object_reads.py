@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from bucketfront.cache import OriginResponse
-from bucketfront.errors import AmbiguousPart, InvalidOriginResponse, RangeUnsatisfiable
+from bucketfront.errors import AmbiguousPart, InvalidOriginResponse, RangeIgnored, RangeUnsatisfiable
 from bucketfront.http import ranges
 from bucketfront.http.metadata import Metadata
 from bucketfront.http.ranges import FromTo, Suffix
@@ -47,10 +47,16 @@ class ObjectReads:
         if_match: str | None = None,
         if_none_match: str | None = None,
     ) -> OriginResponse:
-        """Call S3 GetObject, and once more without Range if the response may have only a part of the object."""
+        """Call S3 GetObject, and once more without Range if the response may have only a part of the object.
+
+        A later part of the version `if_match` also comes from the whole object if the origin ignores its Range, because
+        the parts before it are stored. Without `if_match` the caller may want the whole object from its first byte.
+        """
         try:
             return await self._get_once(what, key, part, if_match, if_none_match)
-        except AmbiguousPart:
+        except (AmbiguousPart, RangeIgnored) as error:
+            if isinstance(error, RangeIgnored) and if_match is None:
+                raise
             response = await self._get_once(what, key, None, if_match, if_none_match)
             return _cut(what, response, part)
 
