@@ -188,6 +188,37 @@ async def test_no_sibling(packed: Proxy) -> None:
     assert "Content-Encoding" not in response.headers
 
 
+@pytest.mark.parametrize(
+    ("stored", "body", "coding"),
+    [
+        ("gzip", b"GZ", "gzip"),
+        ("br, gzip", b"GZ", "gzip"),
+        ("unknown", b"GZ", "gzip"),
+        ("br", b"BR", "br"),
+        ("BR", b"BR", "br"),
+        ("identity", b"BR", "br"),
+    ],
+)
+async def test_a_sibling_of_another_coding(packed: Proxy, s3: S3, stored: str, body: bytes, coding: str) -> None:
+    """A sibling whose stored Content-Encoding contradicts its name is left out, because its bytes are not decodable."""
+    s3.put("a.js.br", b"BR", ContentEncoding=stored)
+    s3.put("a.js.gz", b"GZ", ContentEncoding="x-gzip")
+    for _ in range(3):
+        response = await packed.request("GET", "/a.js", {"Accept-Encoding": "br, gzip"})
+        assert (response.status, response.body, response.headers["Content-Encoding"]) == (200, body, coding)
+        assert response.headers["Vary"] == "Accept-Encoding"
+
+
+async def test_only_siblings_of_another_coding(packed: Proxy, s3: S3) -> None:
+    """Without a usable sibling the object itself is sent, and its absence is a 404."""
+    s3.put("a.js.br", b"BR", ContentEncoding="gzip")
+    s3.put("d.js.br", b"BR", ContentEncoding="gzip")
+    for _ in range(2):
+        response = await packed.request("GET", "/a.js", {"Accept-Encoding": "br"})
+        assert (response.body, "Content-Encoding" in response.headers) == (b"plain script", False)
+        assert (await packed.request("GET", "/d.js", {"Accept-Encoding": "br"})).status == 404
+
+
 async def test_no_siblings_of_media(packed: Proxy) -> None:
     """Formats that are already compressed have no sibling lookups."""
     response = await packed.request("GET", "/c.mp4", {"Accept-Encoding": "br"})

@@ -22,7 +22,7 @@ _MEDIA_RANGE = re.compile(rf"(?P<name>{TOKEN}/{TOKEN})(?:{_PARAMETER})*(?:{_WEIG
 
 _ALIASES = {"x-gzip": "gzip"}  # section 8.4.1.3
 _ANY = "*"
-_IDENTITY = "identity"
+IDENTITY = "identity"
 
 # The ranges that cover a type, the most specific first (section 12.5.1). XHTML counts as HTML only if no range covers
 # HTML itself, because pages are sent as text/html.
@@ -48,7 +48,13 @@ def coding(accept_encoding: str | None, offered: Sequence[str]) -> str | None:
         weight = weights.get(name, weights.get(_ANY, 0.0))
         if weight > best_weight:
             best, best_weight = name, weight
-    return best if best_weight >= weights.get(_IDENTITY, 0.0) else None
+    return best if best_weight >= weights.get(IDENTITY, 0.0) else None
+
+
+def coding_named(content_encoding: str) -> str:
+    """Return the coding that a Content-Encoding names, in lower case and without aliases. A list is returned as one."""
+    name = content_encoding.strip(_OWS).lower()
+    return _ALIASES.get(name, name)
 
 
 def prefers_html(accept: str | None) -> bool:

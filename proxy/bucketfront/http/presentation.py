@@ -6,7 +6,7 @@ Later sources override earlier ones: stored headers, guessed type, content codin
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from bucketfront.http import media_types
+from bucketfront.http import media_types, negotiation
 from bucketfront.http.grammar import Headers
 from bucketfront.http.metadata import Metadata
 
@@ -36,6 +36,15 @@ class Presentation:
     def sets_lifetime(self) -> bool:
         """Return whether a rule or the query, and not the object, sets how long clients may keep the response."""
         return self.cache_control is not None or any(name in _LIFETIMES for name, _ in self.overrides)
+
+
+def may_have_coding(metadata: Metadata, coding: str | None) -> bool:
+    """Return whether an object may be presented with the content coding `coding` (None: as it is stored).
+
+    Its name is no proof: an object with a stored Content-Encoding of another coding has bytes of that one.
+    """
+    stored = metadata.header("Content-Encoding")
+    return coding is None or stored is None or negotiation.coding_named(stored) in (coding, negotiation.IDENTITY)
 
 
 def present(metadata: Metadata, presentation: Presentation) -> Metadata:

@@ -15,7 +15,7 @@ from bucketfront.http.cache_status import CacheStatus
 from bucketfront.http.grammar import Headers
 from bucketfront.http.path_rules import Rules
 from bucketfront.http.plan import Plan, RequestHead, plan
-from bucketfront.http.presentation import present
+from bucketfront.http.presentation import may_have_coding, present
 from bucketfront.http.ranges import Span
 from bucketfront.server import representation
 from bucketfront.server.cors import Cors
@@ -153,6 +153,8 @@ class PreparedResponses:
         if found is None:
             return None
         candidate, lease, absences = found
+        if not may_have_coding(lease.metadata, candidate.coding):
+            return None  # the ordinary path goes on with the next candidate
         presentation = representation.presentation(self._rules, route, candidate, query)
         presented = present(lease.metadata, presentation)
         is_conditional = if_none_match is not None or if_modified_since is not None

@@ -13,7 +13,7 @@ from bucketfront.errors import AccessDenied, ContentMismatch, NotCached, ObjectC
 from bucketfront.http import cache_control, media_types
 from bucketfront.http.path_rules import Rules
 from bucketfront.http.plan import Plan, RequestHead, plan
-from bucketfront.http.presentation import Presentation, present
+from bucketfront.http.presentation import Presentation, may_have_coding, present
 from bucketfront.http.query import Query
 from bucketfront.http.ranges import requested
 from bucketfront.keys import ObjectKey, percent_encode
@@ -138,6 +138,9 @@ class ObjectHandler:
             if found.failure is not None:
                 exchange.failed(found.failure)
             with found as reader:
+                if not may_have_coding(reader.metadata, candidate.coding):
+                    exchange.status = reader.status
+                    return None
                 if candidate.is_folder:
                     exchange.status = reader.status
                     return _to_folder(exchange, route)
