@@ -12,6 +12,7 @@ from stopwatch import HANG_S
 from bucketfront.cache.origin import OriginResponse
 from bucketfront.config.origin_settings import OriginSettings
 from bucketfront.errors import OriginUnavailable
+from bucketfront.http.metadata import Metadata
 from bucketfront.http.ranges import FromTo
 from bucketfront.keys import ObjectKey
 from bucketfront.retry import RetryBudget
@@ -262,3 +263,23 @@ async def test_bytes_after_a_response(surplus: bytes) -> None:
         for _ in range(3):
             await fetch(origin)
         assert (len(server.heads), len(server.connections)) == (3, 3)
+
+
+@pytest.mark.parametrize("interim", [b"", b"HTTP/1.1 100 Continue\r\n\r\n"], ids=["final", "after 100"])
+@pytest.mark.parametrize("body", [CONTENT, FOREIGN, b"<a>\r\n\r\n</a>"], ids=["object", "response", "empty line"])
+async def test_a_body_behind_the_head_that_was_requested(body: bytes, interim: bytes) -> None:
+    """I12: the head of a response to HEAD counts although a body follows. Its connection is not used again."""
+
+    async def script(connection: RawConnection, _: Head) -> None:
+        await connection.send(interim + FULL_HEAD + body)
+
+    async with (
+        asyncio.timeout(HANG_S),
+        RawServer(script) as server,
+        S3Origin(settings(server, keep_alive_timeout="1h")) as origin,
+    ):
+        for _ in range(2):
+            found = await origin.head(KEY)
+            assert isinstance(found, Metadata)
+            assert (found.etag, found.size) == ('"d41d8cd98f00b204e9800998ecf8427e"', 10)
+        assert (len(server.heads), len(server.connections)) == (2, 2)

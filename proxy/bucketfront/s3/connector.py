@@ -8,6 +8,7 @@ Bytes that arrive after the next request was sent cannot be told from its respon
 """
 
 import select
+from functools import partial
 from typing import Any
 
 from aiobotocore.httpsession import _ProxySSLTCPConnector
@@ -19,8 +20,31 @@ from aiohttp.http_exceptions import HttpProcessingError
 _READABLE = select.POLLIN | select.POLLRDHUP
 
 
+_HEAD_END = b"\r\n\r\n"
+
+
+class _Protocol(ResponseHandler):
+    """A connection that takes the head of a response to HEAD, although a body follows, which some servers send.
+
+    aiohttp would take the body for the next response, and drop the head together with it.
+    """
+
+    def data_received(self, data: bytes) -> None:
+        while self._skip_payload and 0 <= (end := data.find(_HEAD_END)) < len(data) - len(_HEAD_END):
+            head, data = data[: end + len(_HEAD_END)], data[end + len(_HEAD_END) :]
+            super().data_received(head)
+            if not self._buffer or self._buffer[-1][0][0].code >= 200:  # the final response, or none
+                self.force_close()
+                return
+        super().data_received(data)
+
+
 class Connector(_ProxySSLTCPConnector):  # type: ignore[misc] # aiobotocore has no types
     """The connections of one pool."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._factory = partial(_Protocol, loop=self._loop)
 
     async def _get(self, key: Any, traces: list[Any]) -> Connection | None:
         """Return an idle connection, or None. aiohttp calls it for each request."""
