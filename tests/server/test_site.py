@@ -7,6 +7,7 @@ import pytest
 from proxy_under_test import BLOCK, S3, Proxy, StartProxy, pattern
 from relay import Seen, canned
 
+from bucketfront.keys import ObjectKey
 from bucketfront.server.handlers import objects
 
 SITE = {"try_extensions": [".html"], "errors": {"404": "404.html", "503": "down.html"}}
@@ -224,6 +225,51 @@ async def test_no_siblings_of_media(packed: Proxy) -> None:
     response = await packed.request("GET", "/c.mp4", {"Accept-Encoding": "br"})
     assert (response.body, "Vary" in response.headers) == (b"film", False)
     assert len(packed.relay.seen) == 1
+
+
+@pytest.mark.parametrize(("status", "code"), [(403, "AccessDenied"), (500, "InternalError")])
+async def test_a_refused_sibling_costs_no_request_for_each_hit(packed: Proxy, status: int, code: str) -> None:
+    """A 403 or a failure of a sibling is remembered for `negative_ttl`, so hits of the plain object cost no request.
+
+    It is no response: the sibling itself is requested again, also if the plain object is absent (I13).
+    """
+
+    async def refuse(seen: Seen) -> bytes | None:
+        return canned(status, code) if seen.target.endswith(".br") else None
+
+    async def get(target: str = "/a.js") -> bytes:
+        return (await packed.request("GET", target, {"Accept-Encoding": "br"})).body
+
+    packed.relay.on_request = refuse
+    assert await get() == b"plain script"
+    packed.relay.reset()
+    for _ in range(3):
+        assert await get() == b"plain script"
+    assert not packed.relay.seen
+    assert (await packed.get("/a.js.br")).status in (403, 502, 503)
+    for _ in range(2):
+        packed.relay.reset()
+        response = await packed.request("GET", "/none.js", {"Accept-Encoding": "br"})
+        assert response.status == 403 if status == 403 else response.status in (502, 503)
+        assert status == 500 or any(seen.target.endswith(".br") for seen in packed.relay.seen)
+
+
+@pytest.mark.parametrize("is_purged", [False, True])
+async def test_a_refused_sibling_is_forgotten(packed: Proxy, *, is_purged: bool) -> None:
+    """After `negative_ttl`, or a purge of a refused sibling, the next request gets the sibling (I7, I27)."""
+
+    async def refuse(seen: Seen) -> bytes | None:
+        return canned(403, "AccessDenied") if seen.target.endswith(".br") else None
+
+    packed.relay.on_request = refuse
+    assert (await packed.request("GET", "/a.js", {"Accept-Encoding": "br"})).body == b"plain script"
+    packed.relay.on_request = None
+    assert (await packed.request("GET", "/a.js", {"Accept-Encoding": "br"})).body == b"plain script"
+    if is_purged:
+        await packed.app.cache.purge([ObjectKey(packed.app.settings.mounts[0].bucket, "a.js.br")])
+    else:
+        packed.clock.advance(3600)
+    assert (await packed.request("GET", "/a.js", {"Accept-Encoding": "br"})).body == b"BR"
 
 
 async def test_range_of_a_sibling(start: StartProxy, s3: S3) -> None:

@@ -10,7 +10,7 @@ from bucketfront.cache.cache import Cache
 from bucketfront.cache.clock import boottime
 from bucketfront.cache.entries.budget import Budget
 from bucketfront.cache.entries.lease import Lease
-from bucketfront.cache.entries.negative_cache import Absence
+from bucketfront.cache.entries.negative_cache import Absence, Refusal
 from bucketfront.cache.lookup_flow import Absent
 from bucketfront.cache.origin import NotModified, Origin, OriginResponse
 from bucketfront.cache.reader import Reader
@@ -36,6 +36,7 @@ __all__ = [
     "Origin",
     "OriginResponse",
     "Reader",
+    "Refusal",
     "Region",
     "Statistics",
     "Upload",

@@ -9,7 +9,7 @@ from typing import Any
 from bucketfront.cache.entries.entry import Entry
 from bucketfront.cache.entries.hot_bodies import MAX_BODY_BYTES, HotBodies
 from bucketfront.cache.entries.lease import Lease
-from bucketfront.cache.entries.negative_cache import Absence, NegativeCache
+from bucketfront.cache.entries.negative_cache import Absence, NegativeCache, Refusal
 from bucketfront.cache.fetch.integrity import Integrity
 from bucketfront.cache.fetch.single_flight import Lookups
 from bucketfront.cache.lookup_flow import Absent, LookupFlow
@@ -79,6 +79,14 @@ class Cache:
     def was_absent(self, key: ObjectKey) -> bool:
         """Return whether S3's last known response for `key` is a 404, however old."""
         return self._negative_cache.contains(key)
+
+    def refuse(self, key: ObjectKey, *, is_denied: bool) -> None:
+        """Remember for `negative_ttl` that the origin refused an optional object, or failed. See `refusal`."""
+        self._negative_cache.refuse(key, self._clock(), is_denied=is_denied)
+
+    def refusal(self, key: ObjectKey) -> Refusal | None:
+        """Return the refusal of `key` if it holds and no entry may serve. It is no response for a client."""
+        return None if self._entries.hot(key) is not None else self._negative_cache.refusal(key, self._clock())
 
     def _grant(self, entry: Entry) -> Lease | None:
         size = entry.metadata.size

@@ -21,6 +21,7 @@ class Candidate:
     `name` is the key that decides on type and rules: `a.js` for its sibling `a.js.br`, whose `coding` is br. `varies`
     is true if another Accept-Encoding may select another object. `is_folder` is true if the object's presence means
     that the path lacks a "/" at its end. `is_fallback` is true for the document that a site has for missing paths.
+    `is_optional` is true if the path may well be served without it: for siblings and for names that a site adds to.
     """
 
     key: ObjectKey
@@ -29,6 +30,7 @@ class Candidate:
     varies: bool = False
     is_folder: bool = False
     is_fallback: bool = False
+    is_optional: bool = False
 
 
 def candidates(route: Route, version: str | None, accept_encoding: str | None) -> Iterator[Candidate]:
@@ -49,11 +51,12 @@ def candidates(route: Route, version: str | None, accept_encoding: str | None) -
     yield from _with_siblings(route, route.octets + index if is_folder else route.octets, accept_encoding)
     if not is_folder:
         for extension in site.try_extensions:
-            yield from _unless_too_long(route, route.octets + extension.encode(), accept_encoding)
+            for longer in _unless_too_long(route, route.octets + extension.encode(), accept_encoding):
+                yield replace(longer, is_optional=True)
         # A Location that begins with two slashes would name another host.
         if site.redirect_folders and not route.path.startswith(b"//"):
             for folder in _unless_too_long(route, route.octets + b"/" + index, None):
-                yield replace(folder, is_folder=True)
+                yield replace(folder, is_folder=True, is_optional=True)
     if site.fallback is not None:
         for document in _with_siblings(route, site.fallback.encode(), accept_encoding):
             yield replace(document, is_fallback=True)
@@ -84,5 +87,6 @@ def _with_siblings(route: Route, octets: bytes, accept_encoding: str | None) -> 
         offered.remove(coding)
         sibling = key.key + _SUFFIXES[coding]
         if len(sibling.encode()) <= MAX_KEY_BYTES:
-            found.append(Candidate(route.admitted(key._replace(key=sibling)), key.key, coding, varies=True))
+            admitted = route.admitted(key._replace(key=sibling))
+            found.append(Candidate(admitted, key.key, coding, varies=True, is_optional=True))
     return [*found, Candidate(key, key.key, varies=varies)]

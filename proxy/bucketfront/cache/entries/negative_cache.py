@@ -1,4 +1,8 @@
-"""S3's 404s, remembered in memory for a short time (docs/invariants.md#errors-are-not-data)."""
+"""S3's 404s, remembered in memory for a short time (docs/invariants.md#errors-are-not-data).
+
+Refusals are remembered beside them: a 403 or a failure of an optional candidate. They only keep such a candidate from
+being requested again at once. No client gets one as a response.
+"""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -17,12 +21,21 @@ class Absence:
     is_valid: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """One 403 if `is_denied`, else a failure of the origin. It holds until `until` (seconds since the epoch)."""
+
+    until: float
+    is_denied: bool
+
+
 class NegativeCache:
-    """The 404s by key. `ttl` returns for how many seconds the 404 of a key holds; 0 means not at all."""
+    """The 404s and the refusals by key. `ttl` returns for how many seconds those of a key hold; 0 means not at all."""
 
     def __init__(self, ttl: Callable[[ObjectKey], float]) -> None:
         self._ttl = ttl
         self._known: OrderedDict[ObjectKey, Absence] = OrderedDict()
+        self._refusals: OrderedDict[ObjectKey, Refusal] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._known)
@@ -50,11 +63,26 @@ class NegativeCache:
         known = self.find(key, now)
         return None if known is None else known.until - now
 
+    def refuse(self, key: ObjectKey, now: float, *, is_denied: bool) -> None:
+        """Remember a 403, or a failure of the origin, for as long as a 404."""
+        if (ttl := self._ttl(key)) <= 0:
+            return
+        self._refusals.pop(key, None)
+        self._refusals[key] = Refusal(now + ttl, is_denied)
+        if len(self._refusals) > MAX_ABSENCES:
+            self._refusals.popitem(last=False)
+
+    def refusal(self, key: ObjectKey, now: float) -> Refusal | None:
+        """Return the refusal of `key` if it still holds."""
+        known = self._refusals.get(key)
+        return None if known is None or known.until <= now else known
+
     def forget(self, key: ObjectKey) -> None:
+        self._refusals.pop(key, None)
         known = self._known.pop(key, None)
         if known is not None:
             known.is_valid = False
 
     def forget_all(self, is_hit: Callable[[ObjectKey], bool]) -> None:
-        for key in [key for key in self._known if is_hit(key)]:
+        for key in [key for key in (*self._known, *self._refusals) if is_hit(key)]:
             self.forget(key)

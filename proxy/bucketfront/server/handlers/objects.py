@@ -5,11 +5,20 @@ import logging
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import chain
 
 from aiohttp import hdrs, web
 
-from bucketfront.cache import Absent, Cache, Reader
-from bucketfront.errors import AccessDenied, ContentMismatch, NotCached, ObjectChanged, OriginUnavailable, ProxyError
+from bucketfront.cache import Absent, Cache, Reader, Refusal
+from bucketfront.errors import (
+    AccessDenied,
+    ContentMismatch,
+    NotCached,
+    ObjectChanged,
+    OriginCircuitOpen,
+    OriginUnavailable,
+    ProxyError,
+)
 from bucketfront.http import cache_control, media_types
 from bucketfront.http.path_rules import Rules
 from bucketfront.http.plan import Plan, RequestHead, plan
@@ -90,9 +99,16 @@ class ObjectHandler:
         sets_coding = representation.sets_coding(wanted.query)
         accept_encoding = None if sets_coding else _joined(request, hdrs.ACCEPT_ENCODING)
         first_status = None
-        for candidate in candidates(route, wanted.query.version, accept_encoding):
+        passed_over: list[Candidate] = []
+        # Those that were passed over come last, because no response is made of a remembered refusal.
+        for candidate in chain(candidates(route, wanted.query.version, accept_encoding), passed_over):
             if candidate.is_fallback and is_unknown:
-                break
+                continue
+            refusal = None if candidate in passed_over else self._refusal(candidate, wanted)
+            if refusal is not None:
+                passed_over.append(candidate)
+                is_unknown = is_unknown or not (refusal.is_denied or self._cache.was_absent(candidate.key))
+                continue
             try:
                 response = await self._send_candidate(exchange, route, candidate, wanted)
             except (AccessDenied, NotCached, OriginUnavailable) as error:
@@ -101,7 +117,7 @@ class ObjectHandler:
                 failure = failure or error
                 if isinstance(error, OriginUnavailable):
                     exchange.failed(error)  # also if another candidate is sent
-                is_denied = isinstance(error, AccessDenied)
+                is_denied = self._note_refusal(candidate, error)
                 is_unknown = is_unknown or not (is_denied or self._cache.was_absent(candidate.key))
                 if asyncio.get_running_loop().time() - exchange.started > CANDIDATES_TIMEOUT_S:
                     # All candidates share one deadline, so none waits for the origin again.
@@ -114,6 +130,17 @@ class ObjectHandler:
             raise failure
         exchange.status = first_status or exchange.status
         return None
+
+    def _refusal(self, candidate: Candidate, wanted: _Wanted) -> Refusal | None:
+        """Return the reason to try other candidates first, if there is one."""
+        return self._cache.refusal(candidate.key) if candidate.is_optional and not wanted.revalidate else None
+
+    def _note_refusal(self, candidate: Candidate, error: ProxyError) -> bool:
+        """Remember that an optional candidate failed, unless no request was sent. Returns whether it was a 403."""
+        is_denied = isinstance(error, AccessDenied)
+        if candidate.is_optional and not isinstance(error, NotCached | OriginCircuitOpen):
+            self._cache.refuse(candidate.key, is_denied=is_denied)
+        return is_denied
 
     async def _send_candidate(
         self, exchange: Exchange, route: Route, candidate: Candidate, wanted: _Wanted
