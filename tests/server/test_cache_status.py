@@ -52,7 +52,9 @@ async def test_bytes_that_are_missing(proxy: Proxy, s3: S3) -> None:
 async def test_an_origin_that_ignores_ranges(proxy: Proxy) -> None:
     """A 200 to a request with Range is a 200, cold and at a revalidation."""
     body = b"data"
-    head = f'HTTP/1.1 200 OK\r\nETag: "{hashlib.md5(body).hexdigest()}"\r\nContent-Length: {len(body)}\r\n\r\n'
+    etag = f'"{hashlib.md5(body).hexdigest()}"'
+    date = "Wed, 21 Oct 2015 07:28:00 GMT"
+    head = f"HTTP/1.1 200 OK\r\nETag: {etag}\r\nLast-Modified: {date}\r\nContent-Length: {len(body)}\r\n\r\n"
 
     async def whole(_: Seen) -> bytes | None:
         return head.encode() + body
