@@ -9,7 +9,7 @@ import pytest
 from fakes import Head, RawConnection, RawServer, Script, object_bytes, response
 from stopwatch import HANG_S
 
-from bucketfront.cache.origin import OriginResponse
+from bucketfront.cache.origin import NotModified, OriginResponse
 from bucketfront.config.origin_settings import OriginSettings
 from bucketfront.errors import OriginUnavailable
 from bucketfront.http.metadata import Metadata
@@ -283,3 +283,49 @@ async def test_a_body_behind_the_head_that_was_requested(body: bytes, interim: b
             assert isinstance(found, Metadata)
             assert (found.etag, found.size) == ('"d41d8cd98f00b204e9800998ecf8427e"', 10)
         assert (len(server.heads), len(server.connections)) == (2, 2)
+
+
+@pytest.mark.parametrize("body", [b"ok", FOREIGN, b"0\r\n\r\n"], ids=["text", "response", "last chunk"])
+async def test_a_body_behind_a_status_without_one(body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """I12: a 204 and a 304 count although a body follows. Their connections are not used again."""
+    monkeypatch.setattr(transport, "WRITE_IDLE_TIMEOUT_S", HANG_S)
+    etag = '"d41d8cd98f00b204e9800998ecf8427e"'
+    framed = {"Transfer_Encoding": "chunked"} if body.startswith(b"0") else {"Content_Length": str(len(body))}
+
+    async def script(connection: RawConnection, head: Head) -> None:
+        status = "204 No Content" if head.method == "DELETE" else "304 Not Modified"
+        await connection.send(response(status, length=-1, ETag=etag, **framed) + body)
+
+    async with (
+        asyncio.timeout(HANG_S),
+        RawServer(script) as server,
+        S3Origin(settings(server, keep_alive_timeout="1h")) as origin,
+    ):
+        for _ in range(2):
+            await origin.delete(KEY)
+            assert isinstance(await origin.get(KEY, FromTo(0, 10), if_none_match=etag), NotModified)
+        assert (len(server.heads), len(server.connections)) == (4, 4)
+
+
+async def test_a_body_that_looks_like_a_head() -> None:
+    """I12: bytes of an object are no head, although they look like one."""
+    content = b"HTTP/1.1 204 No Content\r\n\r\n more"
+    head = FULL.removesuffix(CONTENT).replace(b"Length: 10", b"Length: %d" % len(content))
+    head = head.replace(b"bytes 0-9/10", b"bytes 0-%d/%d" % (len(content) - 1, len(content)))
+
+    async def script(connection: RawConnection, _: Head) -> None:
+        await connection.send(head)
+        for _ in range(5):  # so that the client has read the head alone
+            await asyncio.sleep(0)
+        await connection.send(content)
+
+    async with asyncio.timeout(HANG_S), RawServer(script) as server, S3Origin(settings(server)) as origin:
+        for _ in range(2):
+            answer = await origin.get(KEY, FromTo(0, len(content)))
+            assert isinstance(answer, OriginResponse)
+            received = b""
+            while data := await answer.body.read():
+                received += data
+            answer.body.close()
+            assert received == content
+        assert len(server.connections) == 1

@@ -21,22 +21,29 @@ _READABLE = select.POLLIN | select.POLLRDHUP
 
 
 _HEAD_END = b"\r\n\r\n"
+_BODILESS = (b"HTTP/1.1 204", b"HTTP/1.1 304")
 
 
 class _Protocol(ResponseHandler):
-    """A connection that takes the head of a response to HEAD, although a body follows, which some servers send.
+    """A connection that takes the head of a response that has no body, although one follows, which some servers send.
 
-    aiohttp would take the body for the next response, and drop the head together with it.
+    These are the responses to HEAD, and those with 204 or 304 (RFC 9110 section 6.4.1). aiohttp would take the body for
+    the next response, and drop the head together with it.
     """
 
     def data_received(self, data: bytes) -> None:
-        while self._skip_payload and 0 <= (end := data.find(_HEAD_END)) < len(data) - len(_HEAD_END):
+        while self._expects_no_body(data) and 0 <= (end := data.find(_HEAD_END)) < len(data) - len(_HEAD_END):
             head, data = data[: end + len(_HEAD_END)], data[end + len(_HEAD_END) :]
             super().data_received(head)
             if not self._buffer or self._buffer[-1][0][0].code >= 200:  # the final response, or none
                 self.force_close()
                 return
         super().data_received(data)
+
+    def _expects_no_body(self, data: bytes) -> bool:
+        if self._skip_payload:
+            return True
+        return data.startswith(_BODILESS) and (self._payload is None or self._payload.is_eof())
 
 
 class Connector(_ProxySSLTCPConnector):  # type: ignore[misc] # aiobotocore has no types
