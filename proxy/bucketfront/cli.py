@@ -171,7 +171,8 @@ def _announce(app: "App") -> None:
 def check(config: Path, *, as_json: bool) -> None:
     """Try all that `serve` takes: configuration, files, ports, disk, origin, buckets. Prints one line for each.
 
-    It leaves nothing behind. Exit status 1 if a check failed. A warning is no failure.
+    It leaves nothing behind. Exit status 1 if a check failed, also one of a file or folder for which `serve` ends with
+    2. Exit status 2 if the configuration itself is invalid. A warning is no failure.
     """
     import asyncio
     import logging
