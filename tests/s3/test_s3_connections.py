@@ -315,7 +315,7 @@ async def test_a_body_that_looks_like_a_head() -> None:
 
     async def script(connection: RawConnection, _: Head) -> None:
         await connection.send(head)
-        for _ in range(5):  # so that the client has read the head alone
+        for _round in range(5):  # so that the client has read the head alone
             await asyncio.sleep(0)
         await connection.send(content)
 
