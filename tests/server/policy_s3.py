@@ -50,6 +50,7 @@ class PolicyS3:
         self.allowed = frozenset(allowed)
         self.buckets = set(buckets)
         self.objects = set(objects)
+        self._sizes: dict[str, int] = {}  # of objects that were written
         self.uploads: set[str] = set()
         self.trouble = trouble
         self._explains = explains
@@ -88,7 +89,7 @@ class PolicyS3:
         if "uploads" in query or "uploadId" in query:
             return self._of_upload(head, key, query)
         if head.method in ("GET", "HEAD"):
-            return self._read(key, head.headers)
+            return self._read(key, head)
         if head.method == "DELETE":
             if "DeleteObject" in self.allowed:
                 self.objects.discard(key)
@@ -108,12 +109,14 @@ class PolicyS3:
             self.uploads.add("u1")
         return self._if("PutObject", xml(f"<{_CREATED}><UploadId>u1</UploadId></{_CREATED}>"))
 
-    def _read(self, key: str, headers: Mapping[str, str]) -> bytes:
+    def _read(self, key: str, head: Head) -> bytes:
         if "GetObject" not in self.allowed:
             return self._denied("GetObject")
         if key not in self.objects:
             return failure(*NO_SUCH_KEY) if "ListBucket" in self.allowed else self._denied("ListBucket")
-        start, _, stop = headers.get("range", "bytes=0-").removeprefix("bytes=").partition("-")
+        if head.method == "HEAD":
+            return response("200 OK", length=self._sizes.get(key, len(BODY)), ETag=ETAG)
+        start, _, stop = head.headers.get("range", "bytes=0-").removeprefix("bytes=").partition("-")
         part = BODY[int(start) : int(stop) + 1 if stop else None]
         last = int(start) + len(part) - 1
         return response(
@@ -135,6 +138,7 @@ class PolicyS3:
         ):
             return failure("412 Precondition Failed", "PreconditionFailed")
         self.objects.add(key)
+        self._sizes[key] = int(headers.get("content-length", 0))
         return response("200 OK", ETag=ETAG)
 
     def _complete(self, key: str, upload: str, headers: Mapping[str, str]) -> bytes:

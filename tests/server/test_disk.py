@@ -34,12 +34,12 @@ def space(folder: Path) -> int:
     return found
 
 
-@pytest.mark.parametrize("place", ["file", "file/below"])
-async def test_unusable_folder_at_start(start: StartProxy, tmp_path: Path, place: str) -> None:
+async def test_unusable_folder_at_start(start: StartProxy, tmp_path: Path) -> None:
     """A cache folder that cannot be created ends the start with its name and the remedy (I30)."""
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(StoreError, match=f"cannot write to the cache folder {tmp_path / place}: .*set cache.dir"):
-        await start(cache={"dir": str(tmp_path / place)})
+    folder = tmp_path / "file" / "below"
+    with pytest.raises(StoreError, match=f"cannot write to the cache folder {folder}: .*set cache.dir"):
+        await start(cache={"dir": str(folder)})
 
 
 async def works(proxy: Proxy, s3: S3) -> None:
