@@ -166,6 +166,10 @@ class ChaosOrigin:
     def keys(self) -> list[str]:
         return sorted(self._current)
 
+    def last_modified(self) -> dict[str, str]:
+        """Return the Last-Modified of all current objects, by key."""
+        return {key: version.last_modified for key, version in self._current.items()}
+
     def drain_history(self) -> list[Change]:
         """Return the changes since the last call."""
         taken, self.history = self.history, []

@@ -59,13 +59,14 @@ def content_of(number: int) -> bytes:
 
 
 def rows(origin: OriginProcess, now: float) -> Iterator[tuple[object, ...]]:
+    dates = origin.call("last_modified")
     for number in range(ENTRIES):
         key, file = key_of(number), scale_folder.file_of(number)
         etag = chaos_content.etag(key, version_of(number), SIZE) if number < 2 * DAMAGED else f'"{number}"'
         headers = [[VERSION_HEADER, str(version_of(number))]]
         metadata = json.dumps(
             {
-                "last_modified": None,
+                "last_modified": dates.get(key),
                 "headers": headers,
                 "age": 0,
                 "version": None,
