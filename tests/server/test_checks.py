@@ -366,6 +366,13 @@ SITUATIONS = [
         warned="conditions",
         methods=("GET", "PUT", "DELETE"),
     ),
+    Situation(
+        "writes without deletes, where conditions are ignored",
+        s3_of(conditional=False),
+        taking("PUT"),
+        warned="conditions",
+        methods=("GET", "PUT"),
+    ),
     Situation("deletes", prepare=taking("DELETE"), methods=("GET", "DELETE")),
     Situation(
         "deletes in a bucket with versions",

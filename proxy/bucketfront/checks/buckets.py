@@ -23,7 +23,7 @@ from bucketfront.s3.bucket_probe import (
     probe_read,
 )
 from bucketfront.s3.client import S3Origin
-from bucketfront.s3.upload.conditions import WriteStep, keeps_conditions, require
+from bucketfront.s3.upload.conditions import WriteStep, keeps_conditions, keeps_if_match, require
 
 _CHECK_ENDPOINT = "Check origin.endpoint_url"
 _ACCESS = {
@@ -68,10 +68,10 @@ async def check_buckets(settings: Settings, origin: S3Origin) -> AsyncIterator[C
         writes = await _writes(origin, target) if target.writes else None
         deletes = await _deletes(origin, target) if target.deletes else None
         results = [result for result in (writes, deletes) if result is not None]
-        # A server that ignores a condition stores an object, which has to be deleted again.
-        may_store = deletes is not None and deletes.verdict is CheckVerdict.FINE
-        if writes is not None and writes.is_fine and (target.is_write_once or may_store):
-            results.append(await _conditions(origin, target))
+        if writes is not None and writes.is_fine:
+            # A server that ignores a condition stores an object, which has to be deleted again.
+            may_store = deletes is not None and deletes.verdict is CheckVerdict.FINE
+            results.append(await _conditions(origin, target, may_store=may_store))
         for result in results:
             yield result
     if skew := origin.signing_clock.skew:
@@ -155,21 +155,31 @@ async def _writes(origin: S3Origin, target: CheckTarget) -> CheckResult:
     return fine(subject, "s3:PutObject and s3:AbortMultipartUpload are allowed", name)
 
 
-async def _conditions(origin: S3Origin, target: CheckTarget) -> CheckResult:
-    """Try writes whose condition is false, which S3 must refuse. At AWS's own endpoints it is known that it does."""
+async def _conditions(origin: S3Origin, target: CheckTarget, *, may_store: bool) -> CheckResult:
+    """Try writes whose condition is false, which S3 must refuse. At AWS's own endpoints it is known that it does.
+
+    Without `may_store` or write_once, only a PutObject with If-Match is tried. S3 stores nothing for it.
+    """
     subject, name = "conditions", target.name
+    key, tried = ObjectKey(target.bucket, target.prefix), "If-Match"
     try:
         if target.is_write_once:
             for step in WriteStep:
-                await require(origin, ObjectKey(target.bucket, target.prefix), WriteHead(only_if_absent=True), step)
-        is_kept = await keeps_conditions(origin, target.bucket, target.prefix)
+                await require(origin, key, WriteHead(only_if_absent=True), step)
+        if target.is_write_once or may_store:
+            tried = "If-Match and If-None-Match"
+            is_kept = await keeps_conditions(origin, target.bucket, target.prefix)
+        else:
+            is_kept = await keeps_if_match(origin, key)
     except NoSuchWrite as error:
         cure = "write_once refuses uploads with 501: leave it out, or use another S3"
         return failed(subject, f"{error}, so that {cure}", name)
     except OriginError as error:
-        return failed(subject, _denied(error, "s3:PutObject"), name)
+        # Writes without a condition work. A condition takes s3:GetObject as well.
+        kind = failed if target.is_write_once else warning
+        return kind(subject, _denied(error, "s3:PutObject"), name)
     if is_kept:
-        return fine(subject, "If-Match and If-None-Match of writes are kept", name)
+        return fine(subject, f"{tried} of writes {'is' if tried == 'If-Match' else 'are'} kept", name)
     return warning(
         subject, "the origin does not keep If-Match or If-None-Match of each write, so that such writes get 501", name
     )

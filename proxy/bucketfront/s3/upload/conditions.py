@@ -100,6 +100,11 @@ async def keeps_conditions(origin: S3Origin, bucket: str, prefix: str) -> bool:
     return True
 
 
+async def keeps_if_match(origin: S3Origin, key: ObjectKey) -> bool:
+    """Return whether the bucket of `key` keeps If-Match of PutObject. Raises OriginErrors."""
+    return await _keeps(origin, key, WriteStep.PUT, Condition.IF_MATCH)
+
+
 async def _keeps(origin: S3Origin, key: ObjectKey, step: WriteStep, condition: Condition) -> bool:
     if not origin.endpoint.is_custom:
         return True
