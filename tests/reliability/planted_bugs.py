@@ -1456,6 +1456,27 @@ BUGS = (
         (Edit("bucketfront.s3.signature:Signature._needs_retry", "context.get(_GUESSED)", "False"),),
         ("tests/s3/test_s3_signature.py::test_a_false_date",),
     ),
+    Bug(
+        35,
+        "stale-after-stale",
+        "A read on a stale connection is sent again on another one that was idle.",
+        (Edit("bucketfront.s3.transport:_StrictSession.request", "self._send(Pool.NEW", "self._send(Pool.KEPT"),),
+        ("tests/s3/test_s3_connections.py::test_many_stale_connections",),
+    ),
+    Bug(
+        35,
+        "writes-on-idle-connections",
+        "A write takes a connection that was idle, so that the origin may have closed it.",
+        (Edit("bucketfront.s3.transport:_StrictSession.request", "self._send(Pool.RECENT", "self._send(Pool.KEPT"),),
+        ("tests/s3/test_s3_connections.py::test_a_write_takes_no_idle_connection",),
+    ),
+    Bug(
+        35,
+        "rotation-needs-a-restart",
+        "Credentials that S3 refuses are not loaded again.",
+        (Edit("bucketfront.s3.signature:Signature._needs_retry", "fault is Fault.CREDENTIALS", "False"),),
+        ("tests/s3/test_s3_signature.py::test_rotated_secret_files",),
+    ),
 )
 
 NODES = tuple(dict.fromkeys(node for bug in BUGS for node in bug.nodes))

@@ -94,6 +94,12 @@ async def fetch(origin: S3Origin, name: str = "o") -> None:
     assert received == CONTENT
 
 
+async def failures_of(*calls: Awaitable[object]) -> list[object]:
+    """Return the errors of the calls, which run together."""
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    return [result for result in results if isinstance(result, Exception)]
+
+
 async def read_head(origin: S3Origin) -> None:
     await origin.head(KEY)
 
@@ -128,9 +134,9 @@ async def test_many_stale_connections() -> None:
         RawServer(ending_reused(reset, together=8)) as server,
         S3Origin(settings(server)) as origin,
     ):
-        await asyncio.gather(*(fetch(origin, str(number)) for number in range(8)))
+        assert await failures_of(*(fetch(origin, str(number)) for number in range(8))) == []
         assert (len(server.heads), len(server.connections)) == (8, 8)
-        await fetch(origin)
+        assert await failures_of(fetch(origin)) == []
         assert (len(server.heads), len(server.connections)) == (10, 9)
 
 
@@ -180,7 +186,7 @@ async def test_a_write_takes_no_idle_connection(monkeypatch: pytest.MonkeyPatch)
     ):
         await fetch(origin)
         for _ in range(5):
-            await origin.delete(KEY)
+            assert await failures_of(origin.delete(KEY)) == []
         assert (len(server.heads), len(server.connections)) == (6, 6)
 
 
