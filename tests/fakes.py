@@ -74,7 +74,10 @@ class RawConnection:
                 pass
 
     def reset(self) -> None:
-        self.writer.transport.abort()
+        transport = self.writer.transport
+        # Python 3.11.2 forgets the protocol of a TLS transport that is closed twice, and cannot abort it.
+        if transport.get_extra_info("sslcontext") is None or not transport.is_closing():
+            transport.abort()
 
 
 Script = Callable[[RawConnection, Head], Awaitable[None]]

@@ -1,6 +1,7 @@
 """The command line: its output, and its exit status (0 success, 1 failure, 2 wrong use)."""
 
 import json
+import logging
 import os
 import re
 import socket
@@ -73,7 +74,7 @@ Run = Callable[..., Result]
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch) -> Run:
+def run(monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
     """Run the command in this process, without the developer's own settings in the environment."""
     for name in [name for name in os.environ if name.startswith("BUCKETFRONT_")]:
         monkeypatch.delenv(name)
@@ -81,7 +82,11 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Run:
     def run(*arguments: str | Path, env: dict[str, str] | None = None) -> Result:
         return CliRunner().invoke(main, [str(argument) for argument in arguments], env=env)
 
-    return run
+    loggers = [logging.getLogger(name) for name in ("bucketfront", "botocore", "aiobotocore", "werkzeug")]
+    levels = [logger.level for logger in loggers]
+    yield run
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)  # a command sets them for its process
 
 
 def fetch(url: str) -> bytes:
