@@ -49,6 +49,7 @@ class RawConnection:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
         self.writer = writer
+        self._is_tls = writer.get_extra_info("sslcontext") is not None
         self.ended = asyncio.Event()  # set once the client has closed it, or the script has
 
     async def head(self) -> Head | None:
@@ -76,7 +77,7 @@ class RawConnection:
     def reset(self) -> None:
         transport = self.writer.transport
         # Python 3.11.2 forgets the protocol of a TLS transport that is closed twice, and cannot abort it.
-        if transport.get_extra_info("sslcontext") is None or not transport.is_closing():
+        if not (self._is_tls and transport.is_closing()):
             transport.abort()
 
 
