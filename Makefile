@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install run test long check format e2e reliability soak bench behaviours http-cache compatibility reference lock clean
+.PHONY: install run test long check format e2e reliability soak bench behaviours http-cache s3-servers reference lock clean
 
 install: $(STAMP)
 
@@ -28,13 +28,15 @@ check: install
 	$(BIN)/mypy
 	$(BIN)/mypy tests/conftest.py
 	$(BIN)/mypy tests/reliability/conftest.py
+	$(BIN)/mypy tests/e2e/conftest.py
 	$(BIN)/pytest tests/test_layering.py
 
 # The tests that `make test` leaves out because they take minutes.
 long: install
 	$(BIN)/pytest -n auto -m long tests
 
-# The tests against other people's S3 servers and test suites, which are installed when they run.
+# The tests with other people's programs, S3 servers and test suites. What is not installed is "not run".
+# Writes docs/compatibility.md.
 e2e: install
 	$(BIN)/pytest -m e2e tests
 
@@ -61,9 +63,9 @@ behaviours: install
 http-cache: install
 	PYTHONPATH=tests/chaos $(BIN)/python tests/outside/http_cache_page.py
 
-# Runs bucketfront in front of S3 servers of others, as far as these can be installed. Writes docs/compatibility.md.
-compatibility: install
-	PYTHONPATH=tests $(BIN)/python tests/outside/compatibility_page.py
+# Runs bucketfront in front of S3 servers of others, as far as these can be installed. Writes docs/s3-servers.md.
+s3-servers: install
+	PYTHONPATH=tests $(BIN)/python tests/outside/s3_servers_page.py
 
 # Writes docs/configuration.md from the models of the settings.
 reference: install

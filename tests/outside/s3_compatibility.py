@@ -2,23 +2,18 @@
 
 import contextlib
 import re
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import boto3
 from botocore.config import Config
+from bucketfront_process import bucketfront
 from s3_history import History, Outcome
 from s3_probes import PROBES, tried
 from s3_servers import Endpoint, Server
 from s3_wire import REGION, Objects
 
 ROOT = Path(__file__).parents[2]
-START_TIMEOUT_S = 30.0
-POLL_S = 0.05
 STEPS = 120
 SEED = 13
 BUCKET, DIRECT_BUCKET = "compatibility", "directly"
@@ -37,8 +32,6 @@ freshness: {{default_ttl: 0, negative_ttl: 0, stale_while_revalidate: 0, stale_i
 cache: {{dir: {folder}/cache, min_free: 0}}
 access_log: {{path: {folder}/access.log}}
 """
-
-_READY = re.compile(r"^  clients +(http\S+)(?s:.*)^  admin +http", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +57,22 @@ def examine(server: Server, folder: Path, steps: int = STEPS) -> Report:
     with server.run(folder / "server") as endpoint:
         for bucket in (BUCKET, DIRECT_BUCKET):
             _create(endpoint, bucket)
-        with _bucketfront(endpoint, folder) as url:
-            proxy, direct = Objects(url), Objects(f"{endpoint.url}/{DIRECT_BUCKET}", endpoint)
+        with bucketfront(_configuration(endpoint, folder), folder) as running:
+            proxy, direct = Objects(running.url), Objects(f"{endpoint.url}/{DIRECT_BUCKET}", endpoint)
             # The probes come second, and first through bucketfront, because an odd key ends one of the servers.
             outcome = History(proxy, Objects(f"{endpoint.url}/{BUCKET}", endpoint), SEED).run(steps)
             findings = [Finding(probe.what, tried(probe, proxy), tried(probe, direct)) for probe in PROBES]
         return Report(server, findings, outcome, _warnings(folder))
+
+
+def _configuration(endpoint: Endpoint, folder: Path) -> str:
+    return CONFIG.format(
+        endpoint=endpoint.url,
+        access_key=endpoint.access_key,
+        secret_key=endpoint.secret_key,
+        bucket=BUCKET,
+        folder=folder,
+    )
 
 
 def _create(endpoint: Endpoint, bucket: str) -> None:
@@ -83,35 +86,6 @@ def _create(endpoint: Endpoint, bucket: str) -> None:
     )
     with contextlib.closing(client):
         client.create_bucket(Bucket=bucket)
-
-
-@contextlib.contextmanager
-def _bucketfront(endpoint: Endpoint, folder: Path) -> Iterator[str]:
-    config, log = folder / "proxy.yaml", folder / "stderr"
-    config.write_text(
-        CONFIG.format(
-            endpoint=endpoint.url,
-            access_key=endpoint.access_key,
-            secret_key=endpoint.secret_key,
-            bucket=BUCKET,
-            folder=folder,
-        )
-    )
-    command = [sys.executable, "-m", "bucketfront.cli", "serve", "-c", str(config)]
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
-    try:
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while (
-            found := re.search(r"^  clients +(http\S+)(?s:.*)^  admin +http", log.read_text(), re.MULTILINE)
-        ) is None:
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"bucketfront did not start: {log.read_text()[-2000:]}")
-            time.sleep(POLL_S)
-        yield found[1]
-    finally:
-        process.kill()
-        process.wait()
 
 
 def _warnings(folder: Path) -> list[str]:

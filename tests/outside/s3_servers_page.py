@@ -1,6 +1,6 @@
-"""Write docs/compatibility.md: what S3 servers of others do, and what a client of bucketfront sees then.
+"""Write docs/s3-servers.md: what S3 servers of others do, and what a client of bucketfront sees then.
 
-`make compatibility` runs it. A server that cannot be installed is shown as *not run*. Exit status 1: bucketfront sent a
+`make s3-servers` runs it. A server that cannot be installed is shown as *not run*. Exit status 1: bucketfront sent a
 wrong byte or a false success.
 """
 
@@ -17,11 +17,11 @@ from s3_compatibility import SEED, STEPS, Report
 from s3_probes import HOLDS, PROBES
 from s3_servers import SERVERS
 
-PAGE = s3_compatibility.ROOT / "docs" / "compatibility.md"
+PAGE = s3_compatibility.ROOT / "docs" / "s3-servers.md"
 INTRODUCTION = """\
 # S3 servers
 
-bucketfront in front of S3 servers of others. `make compatibility` measures this page; do not edit it. Each server runs
+bucketfront in front of S3 servers of others. `make s3-servers` measures this page; do not edit it. Each server runs
 on loopback, with a whole bucketfront in front of it. `make e2e` runs the same, and fails after a wrong byte or a false
 success. A server that cannot be installed is shown as *not run*.
 
