@@ -66,7 +66,7 @@ mounts:
     methods: [GET, HEAD]
     versions: true
     response_overrides: false
-    query: ignore
+    query: s3
     guess_types: true
     precompressed: []
 cache:

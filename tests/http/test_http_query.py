@@ -160,6 +160,31 @@ def test_subresources(text: str, expected: str | None) -> None:
     assert query.subresource(text) == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "of_anybody", "of_s3"),
+    [
+        ("", None, None),
+        ("acl", "acl", "acl"),
+        ("acl=", "acl", "acl"),
+        ("acl=1", None, "acl"),
+        ("v=1&tagging", "tagging", "tagging"),
+        ("session=abc&location=here", None, "session"),
+        ("list-type=2&prefix=a", "list-type", "list-type"),
+        ("partNumber=2", "partNumber", "partNumber"),
+        ("uploadId=x", "uploadId", "uploadId"),
+        ("versionId=x", None, None),
+        ("versionId=", None, None),
+        ("prefix=", None, "prefix"),
+        ("x-id=GetObject", None, None),
+        ("response-expires=0", None, None),
+    ],
+)
+def test_operations_of_reads(text: str, of_anybody: str | None, of_s3: str | None) -> None:
+    """A parameter means another operation if S3's clients send it so, and with any value from one of them."""
+    assert query.operation_of_read(text, is_s3=False) == of_anybody
+    assert query.operation_of_read(text, is_s3=True) == of_s3
+
+
 OBJECT_WRITES = "acl annotation legal-hold partNumber renameObject restore retention select tagging uploadId uploads"
 
 

@@ -61,8 +61,10 @@ class MountSettings(Section):
     """Whether `?versionId=` reads that version of an object. If not, it counts as any other parameter."""
     response_overrides: Flag = False
     """Whether `?response-content-type=` and its like change the headers of a response, as in S3's GetObject."""
-    query: Literal["ignore", "refuse"] = "ignore"
-    """What a read with any other query parameter gets: the object, or 400."""
+    query: Literal["s3", "ignore", "refuse"] = "s3"
+    """What a read with any other query parameter gets. With `ignore` it is the object, and with `refuse` 400. With `s3`
+    it is the object as well, but a sub-resource of S3 (`?acl`, `?tagging`, `?list-type=2`, `?partNumber=2`) gets 501,
+    because it means something else. It gets 501 with `refuse` too, and a client of S3 gets that in any case."""
     guess_types: Flag = True
     """Whether an object of type `binary/octet-stream`, S3's default, gets a type by its extension. The same applies to
     an upload that names no type."""

@@ -47,6 +47,12 @@ SUBRESOURCES = frozenset(
 )  # fmt: skip
 """S3's sub-resources and multipart parameters, which change the meaning of a write. Case matters, as in S3."""
 
+# Those that clients of S3 send with a value. They send the others alone, as `?acl` or `?acl=`.
+_VALUED = frozenset({"annotationName", "list-type", "partNumber", "renameObject", "select-type", "uploadId"})
+
+# S3 API, ListObjects, which has no sub-resource.
+_OF_LISTS = frozenset({"delimiter", "encoding-type", "marker", "max-keys", "prefix"})
+
 # A table, because a call for each escape would make a long query cost milliseconds.
 _OCTETS = {f"{high}{low}".encode(): bytes.fromhex(high + low) for high in hexdigits for low in hexdigits}
 _VERSION_ID = re.compile(r"[\x21-\x7e]+")
@@ -58,6 +64,10 @@ class BadQuery(ProxyError):
 
 class QueryTooLong(BadQuery):
     """The query is longer than MAX_QUERY_CHARS."""
+
+
+class NoSuchOperation(ProxyError):
+    """A request means an operation of S3 that is not implemented here, and not the object that its path names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +123,22 @@ def subresource(query: str) -> str | None:
     if not query:
         return None
     return next((name for name, _ in _parameters(query) if name in SUBRESOURCES), None)
+
+
+def operation_of_read(query: str, *, is_s3: bool) -> str | None:
+    """Return the first parameter by which a GET or HEAD does not mean the object itself, or None.
+
+    `is_s3` is true if the request is certainly from a client of S3. Without that, a parameter counts only in the form
+    in which such clients send it, so that `?session=1` and `?prefix=a` of a web page have no meaning.
+    Raises BadQuery as `subresource` does.
+    """
+    if not query:
+        return None
+    for name, value in _parameters(query):
+        is_sent_so = is_s3 or not value or name in _VALUED
+        if (name in SUBRESOURCES and name != VERSION and is_sent_so) or (is_s3 and name in _OF_LISTS):
+            return name
+    return None
 
 
 def is_delete_objects(query: str) -> bool:

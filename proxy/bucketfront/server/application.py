@@ -8,7 +8,7 @@ from aiohttp import hdrs, web
 
 from bucketfront.config.settings import Settings
 from bucketfront.errors import ProxyError
-from bucketfront.http import query, tus_fields
+from bucketfront.http import s3_requests, tus_fields
 from bucketfront.http.cache_status import CacheStatus, Forward
 from bucketfront.server import cors, error_responses
 from bucketfront.server.cors import Cors
@@ -58,7 +58,8 @@ class Application:
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         clock = asyncio.get_running_loop().time
         common = self._cors.fields(request.headers.get(hdrs.ORIGIN))
-        exchange = Exchange(request, clock(), common, shows_timing=self._shows_timing)
+        dialect = s3_requests.dialect_of(request.headers, request.raw_path)
+        exchange = Exchange(request, clock(), common, shows_timing=self._shows_timing, dialect=dialect)
         status = CLIENT_CLOSED_REQUEST
         try:
             response = await self._respond(exchange)
@@ -113,7 +114,7 @@ class Application:
                 exchange.common = self._cors.fields(request.headers.get(hdrs.ORIGIN), tus_fields.RESPONSE_HEADERS)
                 return await self._tus.respond(exchange, self._pipeline.admit(method, upload, _field_of(request)))
         try:
-            route = self._router.resolve(request.method, request.raw_path)
+            route = self._router.resolve(request.method, request.raw_path, exchange.dialect)
         except MissingSlash as error:
             self._pipeline.check(request.method, error.mount, None, _field_of(request))
             return redirect(exchange, 308, error.target)
@@ -123,8 +124,6 @@ class Application:
             return await self._objects.respond(exchange, route)
         if route.deletes_many:
             return await self._uploads.delete_many(exchange, route)
-        if (name := query.subresource(route.query)) is not None:
-            raise NotSupported(f"a write with ?{name} means something else to S3, and is not taken here")
         handle = self._uploads.delete if request.method == "DELETE" else self._uploads.put
         return await handle(exchange, route)
 

@@ -43,12 +43,13 @@ from bucketfront.errors import (
     WriteConflict,
     WriteRefused,
 )
-from bucketfront.http import negotiation
+from bucketfront.http import negotiation, s3_requests
 from bucketfront.http.body_checksums import ChecksumMismatch
 from bucketfront.http.cache_status import CacheStatus, Forward
 from bucketfront.http.delete_objects import MalformedXml
 from bucketfront.http.multipart_form import BadForm
-from bucketfront.http.query import BadQuery, QueryTooLong
+from bucketfront.http.query import BadQuery, NoSuchOperation, QueryTooLong
+from bucketfront.http.s3_requests import Dialect
 from bucketfront.http.tus_fields import (
     CHECKSUM_MISMATCH,
     VERSION,
@@ -75,7 +76,7 @@ class TooLarge(ProxyError):
 
 
 class NotSupported(ProxyError):
-    """A request means something else to S3: `PUT /key?tagging` would replace the object with its tags."""
+    """A request needs a feature of S3 that is not implemented here."""
 
 
 class SlowClient(ProxyError):
@@ -115,6 +116,7 @@ _TABLE: tuple[tuple[type[ProxyError], int, str | None], ...] = (
     (TooLarge, 413, None),
     (NotSupported, 501, None),
     (NoSuchWrite, 501, None),
+    (NoSuchOperation, 501, None),
     (SlowClient, 408, None),
     (BadUploadHead, 400, None),
     (TusChecksumMismatch, CHECKSUM_MISMATCH, None),
@@ -152,6 +154,28 @@ _TABLE: tuple[tuple[type[ProxyError], int, str | None], ...] = (
     (StoreFull, 503, "there is no room for more of an upload to wait in; try again"),
     (StoreError, 500, "the cache's disk failed"),
     (ProxyError, 502, "the origin failed"),
+)
+# The error codes of S3 that do not follow from the status (S3 API, "Error responses"). The first row that fits counts.
+_CODES: tuple[tuple[type[ProxyError], str], ...] = (
+    (BadPath, "InvalidURI"),
+    (QueryTooLong, "InvalidURI"),
+    (BadQuery, "InvalidArgument"),
+    (BadWriteHead, "InvalidArgument"),
+    (BadForm, "MalformedPOSTRequest"),
+    (MalformedXml, "MalformedXML"),
+    (ChecksumMismatch, "BadDigest"),
+    (NoSuchMount, "NoSuchBucket"),
+    (SlowClient, "RequestTimeout"),
+    (UnknownUpload, "NoSuchUpload"),
+    (UploadLost, "NoSuchUpload"),
+    (TooManyUploads, "SlowDown"),
+    (Overloaded, "SlowDown"),
+    (NoSuchVersion, "InvalidArgument"),
+    (ObjectArchived, "InvalidObjectState"),
+    (ObjectEncrypted, "InvalidRequest"),
+    (OriginThrottled, "SlowDown"),
+    (WriteConflict, "ConditionalRequestConflict"),
+    (StoreFull, "SlowDown"),
 )
 _RETRY_AFTER_S = 1  # the proxy's own retries have been tried by then
 
@@ -193,7 +217,8 @@ def _response_to(error: ProxyError, exchange: Exchange, details: Mapping[str, ob
         headers["Retry-After"] = str(_RETRY_AFTER_S)
     if isinstance(error, WrongVersion):
         headers["Tus-Version"] = VERSION
-    response = error_response(exchange, status, message or str(error), headers, details)
+    code = next((code for kind, code in _CODES if isinstance(error, kind)), None)
+    response = error_response(exchange, status, message or str(error), headers, details, code)
     if isinstance(error, _CLOSING):
         response.force_close()
     return response
@@ -230,22 +255,30 @@ def error_response(
     message: str,
     extra: Mapping[str, str] | None = None,
     details: Mapping[str, object] | None = None,
+    code: str | None = None,
 ) -> web.Response:
-    """Return JSON for programs or a short page for people, by the request's Accept (RFC 9110 section 12.5.1).
+    """Return XML for clients of S3, else JSON for programs or a short page for people.
 
-    `extra` are further headers, and `details` are further members of the JSON.
+    The request's Accept decides between the latter two (RFC 9110 section 12.5.1). `extra` are further headers, and
+    `details` are further members of the JSON. `code` is S3's, and None if it follows from the status.
     """
     headers = exchange.headers()
     headers.update(extra or {})
+    if exchange.dialect is Dialect.S3:
+        headers.update(exchange.s3_fields())
+        content_type, raw_target = "application/xml", exchange.request.raw_path
+        known = code or s3_requests.error_code(status)
+        body = s3_requests.error_document(known, message, raw_target, headers[s3_requests.REQUEST_ID])
     # A page has no place for details, so a response with details is always JSON.
-    if not details and negotiation.prefers_html(exchange.request.headers.get(hdrs.ACCEPT)):
-        headers[hdrs.CONTENT_TYPE] = "text/html; charset=utf-8"
+    elif not details and negotiation.prefers_html(exchange.request.headers.get(hdrs.ACCEPT)):
+        content_type = "text/html; charset=utf-8"
         words = "Checksum Mismatch" if status == CHECKSUM_MISMATCH else HTTPStatus(status).phrase
         phrase = html.escape(f"{status} {words}")
         body = _PAGE.format(phrase=phrase, message=html.escape(message)).encode()
     else:
-        headers[hdrs.CONTENT_TYPE] = "application/json"
+        content_type = "application/json"
         body = json.dumps({"error": message, **(details or {})}, ensure_ascii=False).encode() + b"\n"
+    headers[hdrs.CONTENT_TYPE] = content_type
     headers[hdrs.CACHE_CONTROL] = "no-store"
     headers.add(hdrs.VARY, hdrs.ACCEPT)
     return web.Response(status=status, body=body, headers=headers)

@@ -6,9 +6,15 @@ from dataclasses import dataclass, replace
 from bucketfront.config.mount_settings import MountSettings, UploadSettings
 from bucketfront.errors import BadPath, NoSuchMount, ProxyError
 from bucketfront.http import query
+from bucketfront.http.query import NoSuchOperation
+from bucketfront.http.s3_requests import Dialect
 from bucketfront.keys import ObjectKey, Target, check_writable, parse_target, percent_encode, to_key
 
 _KNOWN = ("GET", "HEAD", "PUT", "POST", "DELETE")
+
+
+_OF_BUCKETS = "the path names a bucket, and its operations are not implemented here; only those of objects are"
+_OF_PARTS = "; send the object in one PUT: for boto3 and the AWS CLI, set multipart_threshold above its size"
 
 
 class MethodNotAllowed(ProxyError):
@@ -119,19 +125,27 @@ class Router:
             into = next(mount for mount in mounts if mount.path == uploads.mount)
             self._uploads = (uploads.path.encode(), into)
 
-    def resolve(self, method: str, raw_target: str) -> Route:
-        """Return the route of a request. Raises BadPath, BadQuery, NoSuchMount, MissingSlash, MethodNotAllowed."""
+    def resolve(self, method: str, raw_target: str, dialect: Dialect = Dialect.HTTP) -> Route:
+        """Return the route of a request.
+
+        Raises BadPath, BadQuery, NoSuchOperation, NoSuchMount, MissingSlash, MethodNotAllowed.
+        """
         target = parse_target(raw_target)
         if method == "POST" and self._is_delete_objects(target):
             return replace(_allowed("DELETE", self._route(target)), deletes_many=True)
         if (upload := self._upload(method, target)) is not None:
+            _refuse_operation(method, upload, dialect)
             return upload
         try:
             route = self._route(target)
         except NoSuchMount:
+            if dialect is Dialect.S3 and self._names_bucket(target):
+                raise NoSuchOperation(_OF_BUCKETS) from None
             if method in ("GET", "HEAD"):
                 self._check_slash(method, target)
             raise
+        if method in _methods_of(route.mount) or (method == "POST" and "PUT" in route.mount.methods):
+            _refuse_operation(method, route, dialect)
         return _allowed(method, route)
 
     def tus(self, method: str, raw_target: str) -> Route | None:
@@ -169,6 +183,10 @@ class Router:
         """Return whether the target is `{mount}?delete`, to which S3 clients send DeleteObjects. Raises BadQuery."""
         return any(target.path == path for path, _ in self._mounts) and query.is_delete_objects(target.query)
 
+    def _names_bucket(self, target: Target) -> bool:
+        """Return whether a path below no mount names one to S3 clients, which send no slash, or names all of them."""
+        return any(target.path in (b"/", path.removesuffix(b"/")) for path, _ in self._mounts)
+
     def _check_slash(self, method: str, target: Target) -> None:
         """Raise MissingSlash if a mount that takes the method has the path of the target and a slash."""
         for path, mount in self._mounts:
@@ -201,6 +219,22 @@ class Router:
 def _methods_of(mount: MountSettings) -> tuple[str, ...]:
     methods = tuple(mount.methods)
     return (*methods, "HEAD") if "GET" in methods and "HEAD" not in methods else methods
+
+
+def _refuse_operation(method: str, route: Route, dialect: Dialect) -> None:
+    """Raise NoSuchOperation if the request means another operation of S3 than a read or a write of the object."""
+    is_s3 = dialect is Dialect.S3
+    if method not in ("GET", "HEAD"):
+        name = query.subresource(route.query)
+    elif is_s3 or route.mount.query != "ignore":
+        name = query.operation_of_read(route.query, is_s3=is_s3)
+    else:
+        name = None
+    if name is not None:
+        cure = _OF_PARTS if name in ("uploads", "uploadId", "partNumber") and method in ("POST", "PUT") else ""
+        raise NoSuchOperation(f"{method} with ?{name} means something else to S3, and is not implemented here{cure}")
+    if is_s3 and not route.octets and method != "POST" and route.mount.site is None:
+        raise NoSuchOperation(_OF_BUCKETS)
 
 
 def _allowed(method: str, route: Route) -> Route:

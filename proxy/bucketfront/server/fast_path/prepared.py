@@ -17,6 +17,7 @@ from bucketfront.http.path_rules import Rules
 from bucketfront.http.plan import Plan, RequestHead, plan
 from bucketfront.http.presentation import may_have_coding, present
 from bucketfront.http.ranges import Span
+from bucketfront.http.s3_requests import Dialect
 from bucketfront.server import representation
 from bucketfront.server.cors import Cors
 from bucketfront.server.fast_path.recogniser import FIRST, KEYED_FIELDS, LAST, RESPONSE_KEY, PlainRequest
@@ -144,7 +145,9 @@ class PreparedResponses:
         try:
             # Other declared fields are absent here: the recogniser leaves requests with them to the ordinary path.
             fields = dict(zip(KEYED_FIELDS, (if_none_match, if_modified_since, origin, accept_encoding), strict=True))
-            route = self._pipeline.admit(method, self._router.resolve(method, target), fields.get)
+            # The recogniser does not read signatures. The ordinary path serves what S3's dialect would refuse.
+            resolved = self._router.resolve(method, target, Dialect.S3)
+            route = self._pipeline.admit(method, resolved, fields.get)
             query = representation.query_of(route)
             coding = None if representation.sets_coding(query) else accept_encoding
             found = self._first_present(candidates(route, query.version, coding))

@@ -25,6 +25,7 @@ from bucketfront.http.plan import Plan, RequestHead, plan
 from bucketfront.http.presentation import Presentation, may_have_coding, present
 from bucketfront.http.query import Query
 from bucketfront.http.ranges import requested
+from bucketfront.http.s3_requests import Dialect
 from bucketfront.keys import ObjectKey, percent_encode
 from bucketfront.server import error_responses, representation
 from bucketfront.server.error_responses import error_response
@@ -224,6 +225,8 @@ class ObjectHandler:
 
     async def _error_page(self, exchange: Exchange, route: Route, status: int) -> tuple[Plan, Reader] | None:
         """Return the site's document for `status`, with an open reader. Returns None if it cannot be sent."""
+        if exchange.dialect is Dialect.S3:
+            return None  # such a client reads S3's document
         key: ObjectKey | None = None
         try:
             key = error_document(route, status)

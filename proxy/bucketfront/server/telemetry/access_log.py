@@ -38,7 +38,7 @@ class AccessRecord:
     hold a signature. `cache` is the Cache-Status without the proxy's name, and `outcome` is the same as a metric's
     label. `received` counts the bytes of an upload's body. `fault` is the reason of a failure. `cut` is set if the
     proxy itself ended the response early; `status` is then the one that the client got. `failure` is the origin's,
-    also if the client got a stale response because of it.
+    also if the client got a stale response because of it. `request_id` is the id that a client of S3 got.
     """
 
     method: str
@@ -50,6 +50,7 @@ class AccessRecord:
     fault: str | None = None
     cut: Cut | None = None
     failure: OriginFailure | None = None
+    request_id: str | None = None
     _json: Affixes | None = field(default=None, init=False, repr=False)
     _text: Affixes | None = field(default=None, init=False, repr=False)
 
@@ -63,7 +64,8 @@ class AccessRecord:
                 f', "method": {_quoted(self.method)}, "path": {_quoted(self.path)}, "status": {self.status}, "sent": '
             )
             failure = "" if self.failure is None else _json_failure(self.failure)
-            affixes = before, f', "cache": {_quoted(self.cache)}{received}{fault}{cut}{failure}}}\n'
+            name = "" if self.request_id is None else f', "request_id": "{self.request_id}"'
+            affixes = before, f', "cache": {_quoted(self.cache)}{received}{fault}{cut}{failure}{name}}}\n'
             self._json = affixes
             return affixes
         return self._json
@@ -74,9 +76,10 @@ class AccessRecord:
             fault = "" if self.fault is None else f" ({self.fault!a})"
             cut = "" if self.cut is None else f" cut: {self.cut}"
             failure = "" if self.failure is None else _text_failure(self.failure)
+            name = "" if self.request_id is None else f" request_id: {self.request_id}"
             affixes = (
                 f" {_plain(self.method)} {_plain(self.path)} {self.status} ",
-                f" ms [{self.cache}]{fault}{cut}{failure}\n",
+                f" ms [{self.cache}]{fault}{cut}{failure}{name}\n",
             )
             self._text = affixes
             return affixes

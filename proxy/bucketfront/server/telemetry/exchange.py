@@ -1,5 +1,6 @@
 """One request with its outcome, as the access log and the metrics see it."""
 
+import secrets
 from dataclasses import dataclass, field
 
 from aiohttp import web
@@ -7,6 +8,7 @@ from multidict import CIMultiDict
 
 from bucketfront.http.cache_status import CacheStatus, Forward
 from bucketfront.http.grammar import Headers
+from bucketfront.http.s3_requests import REQUEST_ID, Dialect
 from bucketfront.server.cut import Cut
 from bucketfront.server.telemetry.origin_failure import OriginFailure, origin_failure
 
@@ -28,13 +30,15 @@ class Exchange:
     `common` are headers that each response to this request has. `marks` are phases and their durations in seconds,
     which the client gets if `shows_timing` is true. `fault` is the reason of a failure or a cut response, and `cut` is
     set if the proxy cut the response. `begun` is the status of a head that has left, or is about to. `failure` is the
-    failure of the origin, also if the client got a stale or another object because of it.
+    failure of the origin, also if the client got a stale or another object because of it. `dialect` is the form of the
+    response. `request_id` names the request to a client of S3, in the response and in the access log.
     """
 
     request: web.BaseRequest
     started: float
     common: Headers = ()
     shows_timing: bool = False
+    dialect: Dialect = Dialect.HTTP
     status: CacheStatus = CacheStatus(Forward.BYPASS)  # noqa: RUF009 - frozen
     sent: int = 0
     received: int = 0
@@ -42,6 +46,7 @@ class Exchange:
     cut: Cut | None = None
     begun: int | None = None
     failure: OriginFailure | None = None
+    request_id: str | None = None
     marks: dict[str, float] = field(default_factory=dict)
 
     def failed(self, error: Exception) -> None:
@@ -59,6 +64,12 @@ class Exchange:
         if self.shows_timing:
             headers["Server-Timing"] = self._timing()
         return headers
+
+    def s3_fields(self) -> dict[str, str]:
+        """Return the further headers of a response that a client of S3 parses: the request's id, made once."""
+        if self.request_id is None:
+            self.request_id = secrets.token_hex(8).upper()
+        return {REQUEST_ID: self.request_id}
 
     def _timing(self) -> str:
         """Return the value of Server-Timing: the cache's decision, and milliseconds of each phase so far."""

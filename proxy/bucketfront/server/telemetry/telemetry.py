@@ -62,6 +62,7 @@ class Telemetry:
             fault=exchange.fault,
             cut=exchange.cut,
             failure=exchange.failure,
+            request_id=exchange.request_id,
         )
         self.add(record, exchange.sent, request.remote or "-", self._clock(), seconds)
 
