@@ -12,6 +12,7 @@ GROUPS = {
     "players": "Players in a browser",
     "media_tools": "Media tools",
     "download_tools": "Download tools",
+    "package_tools": "Package managers and git",
     "data_readers": "Data readers",
     "sdks": "SDKs",
     "upload_clients": "Uploads",
