@@ -2,15 +2,20 @@
 
 import asyncio
 import gc
+import logging
+import os
+import socket
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from certificates import localhost_certificate
 from proxy_under_test import BLOCK, S3, Proxy, StartProxy, pattern, until
-from wire import connected, fetch
+from wire import Connection, connected, fetch, message
 
 MIB = 1 << 20
+CLIENT_HELLO_BEGUN = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"
 
 
 @pytest.fixture(scope="session")
@@ -76,6 +81,73 @@ async def test_origin_fails_over_tls(tls_proxy: Proxy, s3: S3, tls: ssl.SSLConte
     response = await fetch(tls_proxy.address, "/x", tls=tls)
     assert (response.status, response.is_complete) == (200, False)
     assert body.startswith(response.body)
+
+
+def _close(client: Connection) -> None:
+    client.writer.transport.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+
+
+def _notify(client: Connection) -> None:
+    client.writer.close()
+
+
+def _tamper(client: Connection) -> None:
+    os.write(client.socket.fileno(), b"GET / HTTP/1.1\r\n\r\n")
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize("end", [Connection.abort, _close, _notify, _tamper])
+async def test_the_end_of_a_client_is_not_logged(
+    tls_proxy: Proxy,
+    s3: S3,
+    tls: ssl.SSLContext,
+    caplog: pytest.LogCaptureFixture,
+    end: Callable[[Connection], None],
+    version: ssl.TLSVersion,
+) -> None:
+    """However a client ends, before, within or after a response or a request, nothing is logged as a warning (I12)."""
+    tls.minimum_version = tls.maximum_version = version
+    s3.put("x", pattern(2 * MIB))
+    await fetch(tls_proxy.address, "/x", tls=tls)
+    await tls_proxy.settled()
+    get = message("GET", "/x")
+    for sent in (
+        b"",
+        get[:20],
+        get,
+        message("GET", "/x", {"Connection": "close"}),
+        message("GET", "/x", {"Cookie": "aiohttp=1", "Range": "bytes=0-9,2000000-2000009"}),
+        get * 3,
+        message("GET", "/none"),
+        message("PUT", "/y", {"Content-Length": "1000"}) + b"data",
+        message("PUT", "/y?acl", {"Content-Length": "100000"}) + bytes(20_000),
+        b"GET  / HTTP/1.1\r\n\r\n",
+    ):
+        for reads in (False, True):
+            async with connected(tls_proxy.address, tls) as client:
+                await client.send(sent)
+                if reads and sent.endswith(b"\r\n\r\n"):
+                    await client.head()
+                end(client)
+            await until(lambda: not tls_proxy.app.connection_limit.open)
+    gc.collect()
+    await asyncio.sleep(0)
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\n\r\n", CLIENT_HELLO_BEGUN, bytes(500)])
+@pytest.mark.parametrize("end", [Connection.abort, _close])
+async def test_the_end_within_a_handshake_is_not_logged(
+    tls_proxy: Proxy, caplog: pytest.LogCaptureFixture, end: Callable[[Connection], None], sent: bytes
+) -> None:
+    """A client that speaks no TLS, or leaves within the handshake, is closed, and nothing is logged as a warning."""
+    async with connected(tls_proxy.address) as client:
+        await client.send(sent)
+        end(client)
+    await until(lambda: not tls_proxy.app.connection_limit.open)
+    gc.collect()
+    await asyncio.sleep(0)
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 async def test_a_client_that_closes_leaves_no_error(

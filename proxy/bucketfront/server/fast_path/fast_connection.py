@@ -321,7 +321,7 @@ class _Outlet:
         """Do nothing, because the head has left already."""
 
     async def write(self, data: bytes) -> None:
-        if self.transport is None:
+        if self.transport is None or self.transport.is_closing():
             raise ConnectionResetError("the client left")
         self.transport.write(data)
         await self.drain()

@@ -11,6 +11,7 @@ import selectors
 import ssl
 from asyncio import sslproto
 from asyncio.selector_events import _SelectorTransport  # type: ignore[attr-defined]
+from asyncio.sslproto import _SSLProtocolTransport
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -72,6 +73,15 @@ PRIVATE_MEMBERS = (
     PrivateMember(_SelectorTransport, "max_size", "what one read of a socket may return"),
     PrivateMember(sslproto, "SSLProtocol", "undocumented; asyncio's buffers of TLS are too large for each connection"),
     PrivateMember(sslproto.SSLProtocol, "max_size", "the read buffer's size"),
+    PrivateMember(sslproto.SSLProtocol, "_get_app_transport", "makes the transport that the connection gets"),
+    PrivateMember(sslproto.SSLProtocol, "_app_transport", "as `_get_app_transport`"),
+    PrivateMember(sslproto.SSLProtocol, "_app_transport_created", "as `_get_app_transport`"),
+    PrivateMember(
+        sslproto.SSLProtocol, "_transport", "is the transport below TLS, which notices first that a client left"
+    ),
+    PrivateMember(sslproto, "_SSLProtocolTransport", "forgets its protocol when it is closed twice"),
+    PrivateMember(_SSLProtocolTransport, "_ssl_protocol", "as `_SSLProtocolTransport`"),
+    PrivateMember(_SSLProtocolTransport, "_closed", "as `_SSLProtocolTransport`"),
     PrivateMember(selectors.EpollSelector, "_selector", "polls for a bounded number of events"),
     PrivateMember(selectors.EpollSelector, "_fd_to_key", "an event's key; `get_map` costs a call for each event"),
 )
@@ -247,22 +257,49 @@ def limit_read_size(transport: asyncio.BaseTransport, max_bytes: int) -> None:
 
 def unsent_bytes(transport: asyncio.Transport) -> int:
     """Return the bytes that the transport still has to send."""
-    try:
-        return transport.get_write_buffer_size()
-    except AttributeError:
-        # asyncio's TLS transport forgets its protocol when it is closed twice, and can neither tell nor abort then.
-        return 0
+    return transport.get_write_buffer_size()
+
+
+class TlsTransport(_SSLProtocolTransport):
+    """asyncio's transport of TLS, which can be closed and aborted more than once, and knows when the client left.
+
+    asyncio's own fails with an AttributeError if it is used after a second `close`. It takes further writes until the
+    loop reports the lost connection, and logs each of them.
+    """
+
+    _ssl_protocol: "SmallBufferTls"  # the stubs have no attributes
+    _closed: bool
+
+    def is_closing(self) -> bool:
+        return self._closed or self._ssl_protocol.is_client_gone
+
+    def close(self) -> None:
+        if not self._closed:
+            super().close()
 
 
 class SmallBufferTls(sslproto.SSLProtocol):
     """asyncio keeps 256 KiB for what it reads of each connection, and lets 576 KiB wait to be sent."""
 
     max_size = TLS_BUFFER_BYTES
+    _loop: asyncio.AbstractEventLoop  # the stubs do not have the three
+    _transport: asyncio.Transport | None
+    _app_transport_created: bool
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         transport.set_write_buffer_limits(TLS_BUFFER_BYTES)
         super().connection_made(transport)
+
+    @property
+    def is_client_gone(self) -> bool:
+        """Return whether the transport below TLS has failed or is closed."""
+        return self._transport is None or self._transport.is_closing()
+
+    def _get_app_transport(self) -> _SSLProtocolTransport:
+        if not self._app_transport_created:
+            self._app_transport, self._app_transport_created = TlsTransport(self._loop, self), True
+        return self._app_transport
 
 
 def tls_protocol(
