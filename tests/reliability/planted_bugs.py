@@ -390,7 +390,7 @@ BUGS = (
         8,
         "copy-is-a-write",
         "The S3 header that makes a write a copy is ignored, so the object becomes empty.",
-        (Edit("bucketfront.http.write_head:parse", "_refuse_unknown(given)", "pass"),),
+        (Edit("bucketfront.http.write_head:parse_framed", "_refuse_unknown(given)", "pass"),),
         (SERVER + "test_uploads.py::test_what_is_not_implemented_is_not_passed_over",),
     ),
     Bug(

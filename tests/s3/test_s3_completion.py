@@ -100,6 +100,18 @@ async def begun(origin: S3Origin, head: WriteHead = WriteHead()) -> tuple[Multip
     return upload, sent
 
 
+async def test_the_version_is_that_of_the_response() -> None:
+    """A bucket with versions names the new one, and another names none."""
+    server = MultipartServer()
+    async with origin_of(server) as origin:
+        upload, parts = await begun(origin)
+        document = f"<CompleteMultipartUploadResult><ETag>{ETAG}</ETag></CompleteMultipartUploadResult>"
+        server.answer("complete", response("200 OK", document.encode(), x_amz_version_id="v7"), undone=0)
+        assert (await upload.complete(parts)).version == "v7"
+        upload, parts = await begun(origin)
+        assert (await upload.complete(parts)).version is None
+
+
 @pytest.mark.parametrize("failure", FAILURES.values(), ids=FAILURES)
 @pytest.mark.parametrize("is_made", [False, True])
 async def test_a_failure_is_cured(failure: bytes, is_made: bool) -> None:

@@ -1,11 +1,13 @@
 """Clients that speak S3: they get S3's responses and errors, and never an object in place of something else."""
 
 import asyncio
+import io
 from typing import Any
 from xml.etree import ElementTree as ET
 
 import boto3
 import pytest
+from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import ClientError
 from proxy_under_test import S3, Proxy, StartProxy
@@ -216,3 +218,59 @@ async def test_boto3_understands_refusals(start: StartProxy, s3: S3) -> None:
 
     await asyncio.to_thread(refused)
     assert s3.get("x") == BODY
+
+
+# --- writes --------------------------------------------------------------------------------------------------
+
+
+async def test_put_object(proxy: Proxy, s3: S3) -> None:
+    """A write of a client of S3 has S3's response: 200, no body, the ETag, an id, and no version without versions."""
+    response = await proxy.request("PUT", "/x", SIGNED, BODY)
+    assert (response.status, response.body, response.headers["ETag"]) == (200, b"", s3.head("x")["ETag"])
+    assert response.headers["x-amz-request-id"] == proxy.log[0]["request_id"]
+    assert not {"x-amz-version-id", "Location"} & response.headers.keys()
+    assert (await proxy.get("/x")).body == BODY
+    plain = await proxy.request("PUT", "/x", body=BODY)
+    assert (plain.status, plain.json()) == (201, {"key": "x"})
+
+
+async def test_put_object_with_versions(proxy: Proxy, s3: S3) -> None:
+    """The version id is that of the new version."""
+    s3.client.put_bucket_versioning(Bucket=s3.bucket, VersioningConfiguration={"Status": "Enabled"})
+    response = await proxy.request("PUT", "/x", SIGNED, BODY)
+    assert response.headers["x-amz-version-id"] == s3.head("x")["VersionId"]
+
+
+async def test_post_is_not_of_s3(proxy: Proxy, s3: S3) -> None:
+    """S3 has no POST that makes a key, so its response names the key also to a client of S3."""
+    response = await proxy.request("POST", "/", SIGNED, BODY)
+    assert (response.status, s3.keys()) == (201, [response.json()["key"]])
+
+
+async def test_delete_object(proxy: Proxy, s3: S3) -> None:
+    """A delete is a 204 with an id."""
+    s3.put("x", BODY)
+    response = await proxy.request("DELETE", "/x", SIGNED)
+    assert (response.status, "x-amz-request-id" in response.headers, s3.keys()) == (204, True, [])
+
+
+async def test_boto3_writes(start: StartProxy, s3: S3) -> None:
+    """boto3 stores and deletes objects, by its own defaults and with unsigned requests, and repeats nothing."""
+    proxy = await start(mounts=[{**as_bucket(s3), "methods": ["GET", "PUT", "DELETE"]}], uploads=None)
+    clients = [boto(proxy), boto(proxy, signature_version=UNSIGNED), boto(proxy, signature_version="s3")]
+
+    def write() -> None:
+        for number, client in enumerate(clients):
+            named = {"Bucket": "b", "Key": f"folder/a b+{number}.txt"}
+            done = client.put_object(**named, Body=BODY, Metadata={"a": "b"})
+            assert done["ETag"] == s3.head(named["Key"])["ETag"]
+            again = client.put_object(**named, Body=io.BytesIO(BODY), Metadata={"a": "b"}, ChecksumAlgorithm="SHA256")
+            assert again["ETag"] == done["ETag"]
+            with pytest.raises(ClientError, match="PreconditionFailed"):
+                client.put_object(**named, Body=b"new", IfNoneMatch="*")
+            found = client.get_object(**named)
+            assert (found["Body"].read(), found["Metadata"]) == (BODY, {"a": "b"})
+            client.delete_object(**named)
+
+    await asyncio.to_thread(write)
+    assert s3.keys() == []

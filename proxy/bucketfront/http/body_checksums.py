@@ -12,17 +12,22 @@ class ChecksumMismatch(ProxyError):
 
 
 class BodyChecksums:
-    """The running checksums of one body. `claims` are what its sender declared, and all of them must match."""
+    """The running checksums of one body. `claims` are what its sender declared, and all of them must match.
 
-    def __init__(self, claims: Iterable[Digest]) -> None:
-        self._states = [(claim, checksums.hasher(claim.algorithm)) for claim in claims]
+    `trailing` are the algorithms of checksums that its sender declares behind the body.
+    """
+
+    def __init__(self, claims: Iterable[Digest], trailing: Iterable[str] = ()) -> None:
+        self._claims = tuple(claims)
+        algorithms = (*(claim.algorithm for claim in self._claims), *trailing)
+        self._states = {algorithm: checksums.hasher(algorithm) for algorithm in dict.fromkeys(algorithms)}
 
     def update(self, data: bytes) -> None:
-        for _, state in self._states:
+        for state in self._states.values():
             state.update(data)
 
-    def verify(self) -> None:
+    def verify(self, trailing: Iterable[Digest] = ()) -> None:
         """Compare the checksums once the body is complete. Raises ChecksumMismatch."""
-        for claim, state in self._states:
-            if state.digest() != claim.value:
+        for claim in (*self._claims, *trailing):
+            if self._states[claim.algorithm].digest() != claim.value:
                 raise ChecksumMismatch(f"the body's {claim.algorithm} is not the one that was sent with it")

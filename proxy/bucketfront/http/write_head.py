@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from bucketfront.errors import PreconditionFailed, ProxyError
-from bucketfront.http import checksums, dates, etags, media_types
+from bucketfront.http import aws_chunked, checksums, dates, etags, media_types
+from bucketfront.http.aws_chunked import AwsChunked
 from bucketfront.http.checksums import MD5, Digest
 from bucketfront.http.grammar import Headers, is_field_value, is_token
 from bucketfront.http.response_fields import USER_METADATA_PREFIX
@@ -38,7 +39,7 @@ STORAGE_CLASSES = frozenset(
 _LISTS = frozenset(
     {"cache-control", "content-encoding", "content-language", "digest", "content-digest", "repr-digest", "if-match"}
 )
-_CHECKSUM_PREFIX = "x-amz-checksum-"
+_CHECKSUM_PREFIX = aws_chunked.CHECKSUM_PREFIX
 _NO_CHECKSUMS = frozenset({"x-amz-checksum-algorithm", "x-amz-checksum-mode", "x-amz-checksum-type"})
 # RFC 3230 section 4.1.1, RFC 5843 and RFC 9530 section 5. They allow a recipient to ignore other algorithms.
 _DIGEST_ALGORITHMS = {"md5": MD5, "sha": "sha1", "sha-256": "sha256", "sha-512": "sha512"}
@@ -53,6 +54,11 @@ _OF_THE_OBJECT = frozenset({"x-amz-storage-class", "x-amz-tagging"})
 # Values that S3 applies by default.
 _DEFAULTS = {"x-amz-acl": "private", "x-amz-server-side-encryption": "AES256"}
 _SIGNED, _UNSIGNED = "x-amz-content-sha256", "UNSIGNED-PAYLOAD"  # S3 API, "Authenticating requests"
+_STREAMED = frozenset(
+    {"STREAMING-UNSIGNED-PAYLOAD-TRAILER", "STREAMING-AWS4-HMAC-SHA256-PAYLOAD",
+     "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER", "STREAMING-AWS4-ECDSA-P256-SHA256-PAYLOAD",
+     "STREAMING-AWS4-ECDSA-P256-SHA256-PAYLOAD-TRAILER"}
+)  # fmt: skip
 _YEAR_10000 = 253402300800  # in seconds since the epoch; a leap second at the end of 9999 reaches it
 _EXPIRED = ("0", "-1")  # RFC 9111 section 5.3: not dates, but common values for an object that is stale at once
 # "Resumable Uploads for HTTP" (draft-ietf-httpbis-resumable-upload), with the value that a whole object has. Drafts
@@ -119,16 +125,25 @@ class WriteHead:
 def parse(fields: Iterable[tuple[str, str]]) -> WriteHead:
     """Return the head of a request with these fields, given in their order with names in any case.
 
-    Raises BadWriteHead, NoSuchWrite, or PreconditionFailed for a condition that cannot hold.
+    Raises BadWriteHead, NoSuchWrite, or PreconditionFailed for a condition that cannot hold. An aws-chunked body raises
+    NoSuchWrite, so that its framing is never stored.
     """
+    head, framing = parse_framed(fields)
+    if framing is not None:
+        raise NoSuchWrite("aws-chunked bodies are not taken here; send the plain bytes")
+    return head
+
+
+def parse_framed(fields: Iterable[tuple[str, str]]) -> tuple[WriteHead, AwsChunked | None]:
+    """Return the head, and the framing within the body, None if the body is the object. Raises the same, BadChunks."""
     given = _joined(fields)
+    framing = _without_framing(given)
     if "content-range" in given:
         # RFC 9110 section 14.5: a partial PUT that is stored as a whole object destroys the object.
         raise BadWriteHead("a write has the whole object, not a Content-Range of it")
     _refuse_incomplete(given)
-    _refuse_aws_chunked(given)
     _refuse_unknown(given)
-    return WriteHead(
+    head = WriteHead(
         headers=tuple((name, _header(name, given[name])) for name in OBJECT_FIELDS if given.get(name)),
         metadata=tuple(_metadata(given)),
         tagging=_tagging(given.get("x-amz-tagging")),
@@ -137,6 +152,7 @@ def parse(fields: Iterable[tuple[str, str]]) -> WriteHead:
         if_match=_if_match(given.get("if-match")),
         checksums=_checksums(given),
     )
+    return head, framing
 
 
 def _joined(fields: Iterable[tuple[str, str]]) -> dict[str, str]:
@@ -171,11 +187,22 @@ def _refuse_incomplete(given: dict[str, str]) -> None:
             raise NoSuchWrite(_PART)
 
 
-def _refuse_aws_chunked(given: dict[str, str]) -> None:
-    """Refuse S3's framing inside the body, which is not decoded here (S3 API, "chunked upload")."""
+def _without_framing(given: dict[str, str]) -> AwsChunked | None:
+    """Remove the fields of S3's framing within the body, and return what they declare (S3 API, "chunked upload")."""
+    codings = [coding.strip(" \t") for coding in given.get("content-encoding", "").split(",")]
+    others = [coding for coding in codings if coding.lower() != aws_chunked.CODING]
     is_streamed = given.get(_SIGNED, "").lower().startswith("streaming-")
-    if is_streamed or "aws-chunked" in given.get("content-encoding", "").lower():
-        raise NoSuchWrite("aws-chunked bodies are not taken; send the plain bytes")
+    if not is_streamed and len(others) == len(codings):
+        return None
+    if is_streamed and given.pop(_SIGNED) not in _STREAMED:
+        raise NoSuchWrite(f"this value of {_SIGNED} is not implemented here")
+    given["content-encoding"] = ", ".join(filter(None, others))
+    length = aws_chunked.declared_length(given.pop("x-amz-decoded-content-length", None))
+    names = [name.strip(" \t").lower() for name in given.pop("x-amz-trailer", "").split(",")]
+    algorithms = tuple(name.removeprefix(_CHECKSUM_PREFIX) for name in names if name)
+    if not checksums.ALGORITHMS.issuperset(algorithms):
+        raise NoSuchWrite("x-amz-trailer names something else than checksums that can be verified here")
+    return AwsChunked(length, algorithms)
 
 
 def _refuse_unknown(given: dict[str, str]) -> None:

@@ -44,6 +44,7 @@ from bucketfront.errors import (
     WriteRefused,
 )
 from bucketfront.http import negotiation, s3_requests
+from bucketfront.http.aws_chunked import BadChunks
 from bucketfront.http.body_checksums import ChecksumMismatch
 from bucketfront.http.cache_status import CacheStatus, Forward
 from bucketfront.http.delete_objects import MalformedXml
@@ -110,6 +111,7 @@ _TABLE: tuple[tuple[type[ProxyError], int, str | None], ...] = (
     (BadForm, 400, None),
     (MalformedXml, 400, None),
     (ChecksumMismatch, 400, None),
+    (BadChunks, 400, None),
     (NoSuchMount, 404, None),
     (MethodNotAllowed, 405, None),
     (LengthRequired, 411, None),
@@ -164,6 +166,7 @@ _CODES: tuple[tuple[type[ProxyError], str], ...] = (
     (BadForm, "MalformedPOSTRequest"),
     (MalformedXml, "MalformedXML"),
     (ChecksumMismatch, "BadDigest"),
+    (BadChunks, "IncompleteBody"),
     (NoSuchMount, "NoSuchBucket"),
     (SlowClient, "RequestTimeout"),
     (UnknownUpload, "NoSuchUpload"),

@@ -32,6 +32,7 @@ from bucketfront.http.metadata import Metadata
 from bucketfront.http.write_head import WriteHead
 from bucketfront.keys import ObjectKey
 from bucketfront.s3.client import S3Origin
+from bucketfront.s3.responses import version_id
 from bucketfront.s3.upload.agreement import (
     Agreement,
     UnprovenBytes,
@@ -61,9 +62,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """The response to a write that S3 accepted. `etag` is in wire form, or "" if S3 has none."""
+    """The response to a write that S3 accepted.
+
+    `etag` is in wire form, or "" if S3 has none. `version` is the object's version id, and None if it is not known.
+    """
 
     etag: str
+    version: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,7 +272,7 @@ class Multipart:
         for attempt in range(1, COMPLETION_ATTEMPTS + 1):
             was_accepted = False
             try:
-                etag = await self._send_completion(what, params, until)
+                done = await self._send_completion(what, params, until)
             except NoSuchUpload as error:
                 failure: OriginError = error
                 was_accepted = True
@@ -278,8 +283,8 @@ class Multipart:
                     raise
                 failure = error
             else:
-                if etag:
-                    return await self._completed(etag, expected, ordered, unproven)
+                if done.etag:
+                    return await self._completed(done, expected, ordered, unproven)
                 failure = InvalidOriginResponse(f"{what}: the origin named no ETag")
                 was_accepted = True
             repeats = (
@@ -293,15 +298,15 @@ class Multipart:
                 found = await self._object_made(expected, was_accepted=was_accepted)
                 if found is not None:
                     log.info("%s: a HEAD shows the object, although %s", what, failure)
-                    return await self._completed(found.etag, expected, ordered, unproven)
+                    return await self._completed(Written(found.etag, found.version), expected, ordered, unproven)
             if not repeats:
                 raise failure
             log.info("%s is sent again: %s", what, failure)
             await pause(RETRY_PAUSE_S, attempt)
         raise AssertionError("unreachable")
 
-    async def _send_completion(self, what: str, params: dict[str, Any], until: float) -> str:
-        """Return the ETag of the response in wire form, or "" if it has none. `until` is in the loop's time."""
+    async def _send_completion(self, what: str, params: dict[str, Any], until: float) -> Written:
+        """Return the content of the response. `until` is in the loop's time."""
         async with self._origin.connection(self.key.bucket):
             left = until - asyncio.get_running_loop().time()
             if left <= 0:
@@ -309,14 +314,16 @@ class Multipart:
             call = self._origin.client.complete_multipart_upload
             done = await self._origin.calls.make(what, call, params, call_timeout=left)
         # Some compatible servers leave the quotes out of their XML.
-        return etags.normalised(str(done.get("ETag") or ""))
+        return Written(
+            etags.normalised(str(done.get("ETag") or "")), version_id(done["ResponseMetadata"]["HTTPHeaders"])
+        )
 
     async def _completed(
-        self, etag: str, expected: ExpectedObject, ordered: list[PartSent], unproven: UnprovenBytes | None
+        self, written: Written, expected: ExpectedObject, ordered: list[PartSent], unproven: UnprovenBytes | None
     ) -> Written:
         await self._forget()
-        await check_completed(self._origin, self.key, etag, expected, unproven, _ends(ordered))
-        return Written(etag)
+        await check_completed(self._origin, self.key, written.etag, expected, unproven, _ends(ordered))
+        return written
 
     def _unproven(self, ordered: list[PartSent]) -> UnprovenBytes | None:
         """Return the bytes of the first part that is to be proven, or None.

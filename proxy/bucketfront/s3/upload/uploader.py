@@ -17,6 +17,7 @@ from bucketfront.http.write_head import WriteHead
 from bucketfront.keys import ObjectKey
 from bucketfront.s3 import delete
 from bucketfront.s3.client import S3Origin
+from bucketfront.s3.responses import version_id
 from bucketfront.s3.upload import conditions
 from bucketfront.s3.upload.agreement import agreed_etag
 from bucketfront.s3.upload.conditions import WriteStep
@@ -119,7 +120,7 @@ class S3Uploader:
                 is_repeatable=part.is_spooled,
             )
         expected = ExpectedObject(part.size, None if sent.md5 is None else f'"{sent.md5}"', head, sent.begun_at)
-        return Written(await agreed_etag(self._origin, key, sent, expected))
+        return Written(await agreed_etag(self._origin, key, sent, expected), version_id(sent.headers))
 
     async def _multipart(
         self, key: ObjectKey, head: WriteHead, body: UploadBody, first: BodyPart, about_to_write: Announce

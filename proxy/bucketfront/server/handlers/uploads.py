@@ -6,15 +6,17 @@ import math
 from collections.abc import AsyncIterator, Callable
 
 from aiohttp import hdrs, web
+from multidict import CIMultiDict
 from ulid import ULID
 
 from bucketfront.config.mount_settings import MountSettings, UploadSettings
 from bucketfront.errors import AccessDenied, BadPath, ErrorResponse
-from bucketfront.http import delete_objects, multipart_form, write_head
+from bucketfront.http import aws_chunked, delete_objects, multipart_form, write_head
 from bucketfront.http.body_checksums import BodyChecksums
 from bucketfront.http.cache_status import CacheStatus, Forward
 from bucketfront.http.delete_objects import DeleteFailure, DeleteRequest
 from bucketfront.http.key_template import KeyTemplate
+from bucketfront.http.s3_requests import Dialect
 from bucketfront.http.write_head import NoSuchWrite, WriteHead
 from bucketfront.keys import ObjectKey
 from bucketfront.s3.upload.uploader import Written
@@ -45,7 +47,7 @@ class UploadHandler:
         self._deletes = asyncio.Semaphore(MAX_DELETES_AT_ONCE)
 
     async def put(self, exchange: Exchange, route: Route) -> web.StreamResponse:
-        """Respond with 201 and the key, or with those of a form's files.
+        """Respond with 201 and the key, or with those of a form's files. To a client of S3, respond as its PutObject.
 
         Raises ProxyErrors. None of them leaves a shorter object (docs/invariants.md#write-atomicity).
         """
@@ -53,17 +55,25 @@ class UploadHandler:
         content_type = request.headers.get(hdrs.CONTENT_TYPE)
         if request.method == hdrs.METH_POST and multipart_form.is_form(content_type):
             return await self._put_form(exchange, route, multipart_form.boundary_of(content_type or ""))
-        head = write_head.parse(request.headers.items())
+        head, framing = write_head.parse_framed(request.headers.items())
         key = route.key_to_write(self._new_name(route) if route.makes_key else "")
         head = _fitted(head, key, route.mount)
         length, limit = required_length(request), self._limit(route.mount)
         write_head.refuse_part(request.headers, length)
-        _refuse_too_large(length, limit)
-        if not length and length is not None:
-            BodyChecksums(head.checksums).verify()  # S3 takes an empty body without reading it
-        chunks = verified(self._body(exchange, length, limit), head.checksums)
+        if framing is None:
+            _refuse_too_large(length, limit)
+            if not length and length is not None:
+                BodyChecksums(head.checksums).verify()  # S3 takes an empty body without reading it
+            chunks = verified(self._body(exchange, length, limit), head.checksums)
+        else:
+            _refuse_too_large(framing.length, limit)
+            body = self._body(exchange, length, aws_chunked.longest_body(limit))
+            chunks = _bounded(verified(body, head.checksums, framing), limit)
+            length = framing.length or None  # a body is always read, because that of an empty object has a framing
         written = await self._writer.store(key, chunks, length, head)
         exchange.status = CacheStatus(Forward.METHOD, fwd_status=200)
+        if exchange.dialect is Dialect.S3 and request.method == hdrs.METH_PUT:
+            return _stored(exchange, written)
         return _created(exchange, route, key, written.etag)
 
     async def delete(self, exchange: Exchange, route: Route) -> web.StreamResponse:
@@ -75,13 +85,15 @@ class UploadHandler:
         exchange.status = CacheStatus(Forward.METHOD)
         await self._writer.delete(key)
         exchange.status = CacheStatus(Forward.METHOD, fwd_status=204)
-        return web.Response(status=204, headers=exchange.headers())
+        return web.Response(status=204, headers=_headers(exchange))
 
     async def delete_many(self, exchange: Exchange, route: Route) -> web.StreamResponse:
         """Respond to S3's DeleteObjects with 200 and an XML document that has the result for each key."""
         request = exchange.request
-        head = write_head.parse(request.headers.items())
+        head, framing = write_head.parse_framed(request.headers.items())
         length, limit = required_length(request), delete_objects.MAX_BODY_BYTES
+        if framing is not None:
+            limit = aws_chunked.longest_body(limit)  # the parser bounds the document itself
         _refuse_too_large(length, limit)
         try:
             async with asyncio.timeout(DELETE_SLOT_TIMEOUT_S):
@@ -89,7 +101,7 @@ class UploadHandler:
         except TimeoutError:
             raise Overloaded("too many DeleteObjects at once") from None
         try:
-            chunks = verified(self._body(exchange, length, limit, DELETE_DEADLINE_S), head.checksums)
+            chunks = verified(self._body(exchange, length, limit, DELETE_DEADLINE_S), head.checksums, framing)
             return await self._delete_named(exchange, route, await _delete_request(chunks))
         finally:
             self._deletes.release()
@@ -118,7 +130,7 @@ class UploadHandler:
         exchange.status = CacheStatus(Forward.METHOD, fwd_status=200)
         return web.Response(
             body=delete_objects.result(outcomes.items(), quiet=wanted.quiet),
-            headers={**exchange.headers(), hdrs.CONTENT_TYPE: "application/xml"},
+            headers={**_headers(exchange), hdrs.CONTENT_TYPE: "application/xml"},
         )
 
     async def _put_form(self, exchange: Exchange, route: Route, boundary: str) -> web.StreamResponse:
@@ -195,6 +207,24 @@ def _note_refusals(exchange: Exchange, results: list[DeleteFailure | None]) -> N
     if refused:
         cause = f"{len(refused)} of {len(results)} keys were not deleted"
         exchange.failure = OriginFailure(cause, ErrorResponse(200, refused[0]))
+
+
+def _headers(exchange: Exchange) -> CIMultiDict[str]:
+    """Return the headers of a response to a write that a client of S3 may parse."""
+    headers = exchange.headers()
+    if exchange.dialect is Dialect.S3:
+        headers.update(exchange.s3_fields())
+    return headers
+
+
+def _stored(exchange: Exchange, written: Written) -> web.Response:
+    """Return S3's response to a PutObject (S3 API, "PutObject")."""
+    headers = _headers(exchange)
+    if written.etag:
+        headers[hdrs.ETAG] = written.etag
+    if written.version is not None:
+        headers["x-amz-version-id"] = written.version
+    return web.Response(headers=headers)
 
 
 def _created(exchange: Exchange, route: Route, key: ObjectKey, etag: str) -> web.Response:

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 from aiohttp import HttpVersion11, StreamReader, hdrs, web
 
 from bucketfront.errors import BodyTruncated
+from bucketfront.http.aws_chunked import AwsChunked, ChunkDecoder
 from bucketfront.http.body_checksums import BodyChecksums
 from bucketfront.http.checksums import Digest
 from bucketfront.server.client_limits import CLIENT_TIMEOUT_S, MIN_RATE_BYTES_PER_S
@@ -97,12 +98,16 @@ async def _read(content: StreamReader, until: float, deadline: float) -> bytes:
     raise SlowClient(f"the body was not whole after {deadline:g} s")
 
 
-def verified(chunks: AsyncIterator[bytes], claims: Sequence[Digest]) -> AsyncIterator[bytes]:
-    """Yield the same bytes, and compare them with the checksums that the client claimed.
+def verified(
+    chunks: AsyncIterator[bytes], claims: Sequence[Digest], framing: AwsChunked | None = None
+) -> AsyncIterator[bytes]:
+    """Yield the object's bytes, without a `framing`, and compare them with the checksums that the client claimed.
 
-    The last bytes follow only after all `claims` held, so that no consumer has a whole object before. The iterator
-    raises ChecksumMismatch.
+    The last bytes follow only after all checksums held and the framing is complete, so that no consumer has a whole
+    object before. The iterator raises ChecksumMismatch and BadChunks.
     """
+    if framing is not None:
+        return _unframed(chunks, claims, framing)
     return _verified(chunks, BodyChecksums(claims)) if claims else chunks
 
 
@@ -114,5 +119,22 @@ async def _verified(chunks: AsyncIterator[bytes], checksums: BodyChecksums) -> A
             yield held
         held = chunk
     checksums.verify()
+    if held:
+        yield held
+
+
+async def _unframed(
+    chunks: AsyncIterator[bytes], claims: Sequence[Digest], framing: AwsChunked
+) -> AsyncIterator[bytes]:
+    decoder, checksums = ChunkDecoder(framing), BodyChecksums(claims, framing.trailing)
+    held = b""
+    async for chunk in chunks:
+        if not (piece := decoder.feed(chunk)):
+            continue
+        checksums.update(piece)
+        if held:
+            yield held
+        held = piece
+    checksums.verify(decoder.close())
     if held:
         yield held
