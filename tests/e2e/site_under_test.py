@@ -65,6 +65,21 @@ class OriginLog:
         """Return the number of requests so far."""
         return len(self._relay.seen)
 
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Let requests wait until the end of the block."""
+        over = asyncio.Event()
+
+        async def wait(seen: Seen) -> None:
+            await over.wait()
+
+        self._relay.on_request = wait
+        try:
+            yield
+        finally:
+            self._relay.on_request = None
+            self._loop.call_soon_threadsafe(over.set)
+
     def stop(self) -> None:
         """Refuse connections from now on, and close those that are open: an outage."""
         asyncio.run_coroutine_threadsafe(self._relay.stop(), self._loop).result(TIMEOUT_S)

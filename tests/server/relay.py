@@ -144,6 +144,7 @@ class Relay:
                 seen.sent += len(chunk)
         finally:
             upload.cancel()
+            up_writer.close()  # before any wait, which a stop may cancel
             await asyncio.gather(upload, return_exceptions=True)
             await _close(up_writer)
 
