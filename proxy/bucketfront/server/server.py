@@ -93,8 +93,9 @@ def client_listener(
     """Return the listener for clients. Raises UnusableSetting."""
     connection_server = FastConnectionServer(
         application,
+        connections,
         fast_path,
-        handler_cancellation=True,  # a client that leaves frees at once what it waited for
+        handler_cancellation=True,  # a client that leaves frees at once what its read waited for
         access_log=None,
         read_bufsize=BODY_BUFFER_BYTES,
         auto_decompress=False,  # a body is stored as it was sent

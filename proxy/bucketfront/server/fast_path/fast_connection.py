@@ -31,6 +31,7 @@ from bucketfront.server.fast_path.prepared import PreparedResponse, PreparedResp
 from bucketfront.server.fast_path.recogniser import PlainRequest
 from bucketfront.server.http1.connection import Connection, ConnectionServer
 from bucketfront.server.http1.event_loop import InlineEventLoop
+from bucketfront.server.http1.listener import ConnectionLimit
 from bucketfront.server.send.sender import Sender, abort
 from bucketfront.server.send.sendfile import MAX_PER_TURN_BYTES, SendfileBurst
 from bucketfront.server.telemetry.access_log import CLIENT_CLOSED_REQUEST, AccessRecord
@@ -74,8 +75,8 @@ class FastConnection(Connection):
 
     __slots__ = ("_client", "_held", "_path", "_sending", "_socket")
 
-    def __init__(self, manager: web.Server, path: FastPath, **options: Any) -> None:
-        super().__init__(manager, **options)
+    def __init__(self, manager: web.Server, limit: ConnectionLimit, path: FastPath, **options: Any) -> None:
+        super().__init__(manager, limit, **options)
         self._path = path
         self._client = "-"
         self._socket = -1  # the transport's descriptor, or -1 under TLS
@@ -117,6 +118,12 @@ class FastConnection(Connection):
             self._hold(data)
         elif not (self.is_at_rest() and self._serve(data)):
             super().data_received(data)
+
+    def end_received(self) -> bool:
+        if self._sending is None:
+            return super().end_received()
+        self.has_ended = True  # `_finish` goes on with the requests before the end
+        return True
 
     def _read_inline(self) -> bool:
         """Read and handle what has arrived. Returns False if asyncio's transport must read it.
@@ -277,6 +284,8 @@ class FastConnection(Connection):
         self.count_request(now)
         if held:
             self.data_received(held)
+        if self.has_ended and self._sending is None:
+            self.close_unless_responding()
         self.resume_transport_reading()
 
     def _hold(self, data: bytes) -> None:
@@ -333,11 +342,11 @@ class _Outlet:
 class FastConnectionServer(ConnectionServer):
     """Makes the connections of the listener, which lack the fast path if `path` is None."""
 
-    def __init__(self, handler: Any, path: FastPath | None, **options: Any) -> None:
-        super().__init__(handler, **options)
+    def __init__(self, handler: Any, limit: ConnectionLimit, path: FastPath | None, **options: Any) -> None:
+        super().__init__(handler, limit, **options)
         self._path = path
 
     def __call__(self) -> web.RequestHandler:
         if self._path is None:
             return super().__call__()
-        return FastConnection(self, self._path, **self.connection_options)
+        return FastConnection(self, self.limit, self._path, **self.connection_options)

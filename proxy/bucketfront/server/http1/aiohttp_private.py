@@ -123,6 +123,14 @@ class AiohttpConnection(web.RequestHandler):
     def drop_newest_request(self) -> None:
         del self._messages[-1]
 
+    def keep_queued_requests(self, is_kept: Callable[[RawRequestMessage, StreamReader], bool]) -> None:
+        """Drop the queued requests for which `is_kept` is false, and all errors."""
+        queued = tuple(self._messages)
+        self._messages.clear()
+        self._messages.extend(
+            (message, body) for message, body in queued if not isinstance(message, _ErrInfo) and is_kept(message, body)
+        )
+
     def queue_error(self, status: int, error: Exception) -> None:
         """Queue an error in place of a request: its turn comes after those of the requests before it."""
         self._request_count += 1
@@ -163,6 +171,17 @@ class AiohttpConnection(web.RequestHandler):
         return self._upgraded
 
     # --- timers and flow control ---------------------------------------------------------------------------
+
+    def eof_received(self) -> bool:  # type: ignore[override] # aiohttp would close the connection in any case
+        return self.end_received()
+
+    def end_received(self) -> bool:
+        """Return whether the connection stays open although the client has closed its sending side."""
+        return False
+
+    def lose_transport(self, exc: BaseException | None) -> None:
+        """Do what aiohttp does for a lost connection, except for its requests, which go on without a client."""
+        BaseProtocol.connection_lost(self, exc)
 
     def postpone_keepalive(self, now: float) -> None:
         """Start the idle timeout anew. `now` is the loop's time."""

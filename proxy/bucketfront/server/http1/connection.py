@@ -19,8 +19,14 @@ connection outlives the response.
 
 BODY_BEGINS and BODY_ENDS are events of the framing: a head without a body is a BODY_ENDS. CLOSE is a call of `close`,
 when the proxy stops. STOP means that the next bytes have no meaning here: the framing is broken, a chunked body is
-over, the client wants another protocol, or the connection closes. In STOPPED all queued requests still get their
-responses, and so does a refused one, which `_refuse` queues behind them.
+over, the client wants another protocol or has closed its sending side, or the connection closes. In STOPPED all queued
+requests still get their responses, and so does a refused one, which `_refuse` queues behind them. The last of these
+responses closes the connection.
+
+A client that is done is not one that left (RFC 9112 section 9.6). Behind a whole request the end of the client's bytes
+is a STOP. Within a body it is the end of the connection, but not of the requests before. If the connection is lost,
+reads are cancelled, and writes whose body arrived whole are carried out all the same (`carries_out`). TLS has no
+half-closed connections in asyncio, so there an end is a loss.
 
 Three deadlines surround this. A head has HEAD_TIMEOUT_S, and `_head_timer` runs while one is due. A small response and
 the rest of a body that no handler read have theirs in `finish_response`. aiohttp's keep-alive timer bounds idle time.
@@ -51,6 +57,7 @@ from bucketfront.server.http1.aiohttp_private import (
     limit_read_size,
     unsent_bytes,
 )
+from bucketfront.server.http1.listener import ConnectionLimit
 from bucketfront.server.telemetry.exchange import Exchange
 
 log = logging.getLogger(__name__)
@@ -67,6 +74,7 @@ DRAIN_TIMEOUT_S = 1.0  # for those bytes
 CANCEL_TIMEOUT_S = 1.0  # for a cancelled request to end at a stop
 LINGER_TIMEOUT_S = 1.0  # for a client to read the last response, while the proxy drops what it still sends
 
+_WRITES = (hdrs.METH_PUT, hdrs.METH_POST, hdrs.METH_PATCH, hdrs.METH_DELETE)
 _HEAD_END = b"\r\n\r\n"
 _MIN_HEAD_BYTES = len(b"GET / HTTP/1.0")  # between the ends of two heads
 _CHUNKED_BYTES = 1 << 70  # stands for the unknown length of a chunked body; the parser refuses so long a Content-Length
@@ -112,6 +120,7 @@ TRANSITIONS = {
     }.items()
 }
 _HEADS = ReceiveState.HEADS  # a member of an Enum costs a lookup in the class at each hit
+_IN_BODY = (ReceiveState.BODY, ReceiveState.LAST_BODY)
 _DROPPING = (ReceiveState.STOPPED, ReceiveState.ENDED)  # tuples, because an Enum's hash is slow
 _LAST = (ReceiveState.LAST_BODY, ReceiveState.ENDING, ReceiveState.ENDED)
 _OVER = (ReceiveState.ENDING, ReceiveState.STOPPED, ReceiveState.ENDED)
@@ -119,10 +128,15 @@ _OVER = (ReceiveState.ENDING, ReceiveState.STOPPED, ReceiveState.ENDED)
 
 class Connection(AiohttpConnection):
     __slots__ = (
-        "_body", "_body_left", "_head_size", "_head_timer", "_parsed_tail", "_state", "_unparsed", "is_stopped"
+        "_body", "_body_left", "_has_served", "_head_size", "_head_timer", "_limit", "_parsed_tail", "_state",
+        "_under_way", "_unparsed", "carries_out", "has_ended", "is_stopped",
     )  # fmt: skip
 
     is_stopped: bool  # the proxy ended the request under way, because it stops
+    has_ended: bool  # the client has closed its sending side
+    carries_out: bool  # the client is lost, and its writes go on
+    _has_served: bool  # no request is handled any more
+    _under_way: web.BaseRequest | None  # the request whose response is not over
     _state: ReceiveState
     _head_timer: asyncio.TimerHandle | None
     _unparsed: bytes  # while the queue of requests or the buffer of a body is full
@@ -131,8 +145,13 @@ class Connection(AiohttpConnection):
     _body_left: int  # bytes of that body that are still to be parsed; above 0 in BODY and LAST_BODY
     _head_size: int  # bytes of the next head that were parsed
 
+    def __init__(self, manager: web.Server, limit: ConnectionLimit, **options: Any) -> None:
+        super().__init__(manager, **options)
+        self._limit = limit
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.is_stopped = False
+        self.is_stopped = self.has_ended = self.carries_out = self._has_served = False
+        self._under_way = None
         self._state, self._unparsed, self._parsed_tail = ReceiveState.HEADS, b"", b""
         self._body, self._body_left, self._head_size = EMPTY_PAYLOAD, 0, 0
         self._head_timer = None
@@ -149,7 +168,17 @@ class Connection(AiohttpConnection):
     def connection_lost(self, exc: BaseException | None) -> None:
         self._stop_head_timer()
         self._stop_receiving()
-        super().connection_lost(exc)
+        if self._has_write_to_carry_out():
+            self.carries_out = True
+            self._limit.acquire()  # its socket is about to be released
+            self.lose_transport(exc)
+        else:
+            super().connection_lost(exc)
+
+    def end_received(self) -> bool:
+        """Return whether the connection stays open, because it still owes responses."""
+        self.has_ended = True
+        return self._end_receiving()
 
     def close(self) -> None:
         """Close after the request under way, and receive its body until then.
@@ -165,7 +194,7 @@ class Connection(AiohttpConnection):
         self.close()
         if self.is_responding and self.handler_task is not None:
             await asyncio.wait([self.handler_task], timeout=timeout)
-        self.is_stopped = self.transport is not None
+        self.is_stopped = self.transport is not None or self.carries_out
         await super().shutdown(CANCEL_TIMEOUT_S)
 
     async def start(self) -> None:
@@ -176,8 +205,14 @@ class Connection(AiohttpConnection):
         transport = self.transport
         try:
             await super().start()
+            while self.carries_out and self.has_queued_request:
+                await super().start()  # it ends with the first response that has no client
         finally:
-            if transport is not None and unsent_bytes(transport):
+            self._has_served = True
+            if self.carries_out:
+                self._limit.release()
+                super().connection_lost(None)
+            elif transport is not None and unsent_bytes(transport):
                 self.loop.call_later(CLIENT_TIMEOUT_S, transport.abort)
 
     def data_received(self, data: bytes) -> None:
@@ -194,10 +229,21 @@ class Connection(AiohttpConnection):
             self._feed(data[at:end])
             at = end
         self._unparsed = b"" if self._is_over else data[at:]
+        if self.has_ended:
+            self.close_unless_responding()
         if self.requests_parsed != before:
             self._stop_head_timer()
         elif not self.is_responding:
             self._start_head_timer()
+
+    def begin_request(self, request: web.BaseRequest) -> None:
+        """Note the request whose turn it is."""
+        self._under_way = request
+
+    def close_unless_responding(self) -> None:
+        """Close the connection of a client that has closed its side, unless it still owes responses."""
+        if not self._end_receiving() and self.transport is not None:
+            self.transport.close()
 
     def is_at_rest(self) -> bool:
         """Return whether the next byte begins a request, and the client's kernel has taken every response.
@@ -230,7 +276,7 @@ class Connection(AiohttpConnection):
         A small response has its deadline here. `Sender` has that of an object's bytes.
         """
         body = request.content
-        if self._state in _LAST:
+        if self._is_last_response:
             resp.force_close()
         if not body.is_eof() and hdrs.EXPECT in request.headers:
             resp.force_close()  # the body may follow or not: RFC 9110 section 10.1.1
@@ -245,10 +291,12 @@ class Connection(AiohttpConnection):
             if self.transport is not None:
                 self.transport.abort()
             return resp, True
+        finally:
+            self._under_way = None
         if is_lost:
             return resp, True
-        # `close` may have been called while the response was on its way.
-        if resp.keep_alive and (self._state in _LAST or not await self._is_drained(request)):
+        # `close` may have been called, or the client may have ended, while the response was on its way.
+        if resp.keep_alive and (self._is_last_response or not await self._is_drained(request)):
             resp.force_close()
         if not resp.keep_alive:
             await self._linger(may_send_more=self._state in _DROPPING or not body.is_eof())
@@ -292,6 +340,34 @@ class Connection(AiohttpConnection):
     def _is_over(self) -> bool:
         """Return whether no further byte of the client will be parsed."""
         return self._state in _OVER or self.is_closing
+
+    @property
+    def _is_last_response(self) -> bool:
+        return self._state in _LAST or (self._state is ReceiveState.STOPPED and not self.has_queued_request)
+
+    def _has_write_to_carry_out(self) -> bool:
+        """Return whether a write arrived whole and has no outcome yet. Drops what else is queued."""
+        if self._has_served:
+            return False
+        may_begin = self._state is ReceiveState.STOPPED
+        self.keep_queued_requests(lambda message, body: may_begin and _is_whole_write(message.method, body))
+        request = self._under_way
+        return self.has_queued_request or (request is not None and _is_whole_write(request.method, request.content))
+
+    def _end_receiving(self) -> bool:
+        """Stop receiving behind the last byte of the client. Returns whether the connection still owes responses.
+
+        The newest request has no response if its body is not whole.
+        """
+        if self._unparsed or self.is_body_paused:
+            return True  # `data_received` comes back to this
+        if self._state in _IN_BODY:
+            if not self.has_queued_request:
+                return False
+            self.drop_newest_request()
+        self._stop_receiving()
+        is_owed = self.has_queued_request or self._under_way is not None
+        return is_owed and self.transport is not None and self.transport.can_write_eof()
 
     def _advance(self, event: ReceiveEvent) -> None:
         self._state = TRANSITIONS[self._state][event]
@@ -374,7 +450,7 @@ class Connection(AiohttpConnection):
         has no end of one side, so a client that waits for the end would wait in vain, unless it is still sending.
         """
         self._stop_receiving()
-        if self.transport is None or self.transport.is_closing():
+        if self.transport is None or self.transport.is_closing() or self.has_ended:
             return
         if self.transport.can_write_eof():
             try:
@@ -396,8 +472,15 @@ class Connection(AiohttpConnection):
             self._head_timer = None
 
 
+def _is_whole_write(method: str, body: StreamReader) -> bool:
+    return method in _WRITES and body.is_eof()
+
+
 class ConnectionServer(AiohttpServer):
-    def __init__(self, handler: Any, **options: Any) -> None:
+    """Makes the connections of a listener. `limit` counts those that go on without a client."""
+
+    def __init__(self, handler: Any, limit: ConnectionLimit, **options: Any) -> None:
+        self.limit = limit
         # `finish_response` drains bodies with a bound. aiohttp's own lingering has none.
         super().__init__(handler, request_factory=self._request, **{**options, "lingering_time": 0.0})
 
@@ -417,7 +500,9 @@ class ConnectionServer(AiohttpServer):
         assert isinstance(protocol, Connection)
         if is_refused(message):
             message = message._replace(version=HttpVersion11)
-        return web.BaseRequest(message, payload, protocol, writer, task, protocol.loop)
+        request = web.BaseRequest(message, payload, protocol, writer, task, protocol.loop)
+        protocol.begin_request(request)
+        return request
 
     def __call__(self) -> web.RequestHandler:
-        return Connection(self, **self.connection_options)
+        return Connection(self, self.limit, **self.connection_options)
