@@ -34,7 +34,7 @@ from bucketfront.errors import (
 )
 from bucketfront.http import freshness
 from bucketfront.http.metadata import Metadata
-from bucketfront.http.ranges import FromTo, Span, Suffix
+from bucketfront.http.ranges import Demand, FromTo, Span, Suffix
 from bucketfront.keys import ObjectKey
 from bucketfront.retry import RetryBudget
 
@@ -251,12 +251,14 @@ class Rig:
         """Return what a client gets for `bytes=start-`, or for the whole object."""
         part = FromTo(start, stop) if start or stop else None
         with await self.reader(key, part) as reader:
-            return await self.read(reader, start, stop, whole=part is None)
+            return await self.read(reader, start, stop, demand=Demand.WHOLE if part is None else None)
 
-    async def read(self, reader: Reader, start: int = 0, stop: int | None = None, *, whole: bool = False) -> bytes:
+    async def read(
+        self, reader: Reader, start: int = 0, stop: int | None = None, *, demand: Demand | None = None
+    ) -> bytes:
         """Read as `server/send/sender.py` does: from the file, and straight from the origin if the disk fails."""
         span = Span(start, reader.metadata.size if stop is None else min(stop, reader.metadata.size))
-        reader.expect(span, whole=whole)
+        reader.expect(span, demand or (Demand.OPEN if stop is None else Demand.BOUNDED))
         got = bytearray()
         offset = span.start
         while offset < span.stop:

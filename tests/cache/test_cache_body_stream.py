@@ -26,7 +26,7 @@ from bucketfront.errors import (
     OriginTimeout,
     OriginUnavailable,
 )
-from bucketfront.http.ranges import FromTo, Span
+from bucketfront.http.ranges import Demand, FromTo, Span
 from bucketfront.retry import RetryBudget
 
 SIZE = 10 * BLOCK + 123
@@ -140,11 +140,11 @@ async def test_a_slow_body_is_no_progress(tmp_path: Path, monkeypatch: pytest.Mo
         with await reader_of(rig) as reader:
             origin.ration = BLOCK // 2 - 1
             with pytest.raises(OriginTimeout):
-                await rig.read(reader, whole=True)
+                await rig.read(reader, demand=Demand.WHOLE)
             assert origin.gets >= MAX_FAILURES
             await turns()
             origin.ration = BLOCK // 2
-            assert await rig.read(reader, whole=True) == data
+            assert await rig.read(reader, demand=Demand.WHOLE) == data
         await rig.audit(begun=PART)
 
 
@@ -311,7 +311,7 @@ async def test_a_stalled_body_is_raced_from_where_it_stands(tmp_path: Path, at: 
         if not is_stored:
             rig.store.note_failure("test")
         with await reader_of(rig) as reader:
-            assert await rig.read(reader, whole=True) == data
+            assert await rig.read(reader, demand=Demand.WHOLE) == data
         assert rig.stats.hedges_won == 1
         assert rig.origin.requested == [(0, PART), (at, PART)]
         assert runs(rig.origin.reads) == [(0, PART)]

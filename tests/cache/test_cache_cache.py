@@ -116,8 +116,9 @@ async def test_a_waiter_cancelled_in_the_turn_of_its_result(tmp_path: Path) -> N
     [
         (None, (0, PART)),
         (FromTo(0, None), (0, BLOCK)),
-        (FromTo(0, PART + 1), (0, BLOCK)),
-        (FromTo(1, PART + 1), (0, PART)),
+        (FromTo(0, PART + 1), (0, PART + BLOCK)),
+        (FromTo(1, PART + 2 * BLOCK), (0, SIZE)),
+        (FromTo(1, PART + 2 * BLOCK + 1), (0, PART)),
         (FromTo(5, 6), (0, BLOCK)),
         (FromTo(BLOCK + 5, 3 * BLOCK - 1), (BLOCK, 3 * BLOCK)),
         (FromTo(3 * BLOCK + 1, None), (3 * BLOCK, 4 * BLOCK)),

@@ -19,7 +19,7 @@ from bucketfront.cache.storage import digests
 from bucketfront.errors import ContentMismatch
 from bucketfront.http.checksums import Digest
 from bucketfront.http.metadata import Metadata
-from bucketfront.http.ranges import FromTo, Span
+from bucketfront.http.ranges import Demand, FromTo, Span
 from bucketfront.keys import ObjectKey
 
 OTHER = ObjectKey("bucket", "other")
@@ -145,7 +145,7 @@ async def test_wrong_bytes_are_not_served(tmp_path: Path, size: int) -> None:
         rig.origin.put(data, md5_etag(data))
         with await rig.reader() as reader:
             with pytest.raises(ContentMismatch):
-                await rig.read(reader, whole=True)
+                await rig.read(reader, demand=Demand.WHOLE)
             assert reader.metadata.size == size
         await turns()
         assert rig.stored_files() == {}
@@ -188,7 +188,7 @@ async def test_a_wrong_large_object_is_removed_soon(tmp_path: Path, is_hit_out: 
     async with Rig(tmp_path, origin=lying(flipped(data, 9))) as rig:
         rig.origin.put(data, md5_etag(data))
         with await rig.reader() as reader:
-            assert await rig.read(reader, whole=True) == flipped(data, 9)
+            assert await rig.read(reader, demand=Demand.WHOLE) == flipped(data, 9)
             if is_hit_out:
                 rig.cache.lease(KEY)
             await turns()
@@ -239,7 +239,7 @@ async def test_a_mismatch_while_a_lost_block_is_fetched(tmp_path: Path) -> None:
 
         rig.store.digest = held  # type: ignore[method-assign]
         with await rig.reader() as reader:
-            await rig.read(reader, whole=True)
+            await rig.read(reader, demand=Demand.WHOLE)
             rig.entries.lose(rig.entry(), 5)
             rig.origin.gate(5 * BLOCK)
             waiting = asyncio.create_task(rig.read(reader, 5 * BLOCK, 6 * BLOCK))

@@ -15,7 +15,7 @@ from fake_origin import BLOCK, content
 
 from bucketfront.cache.lookup_flow import Absent
 from bucketfront.errors import AccessDenied, OriginError, OriginTimeout, OriginUnavailable
-from bucketfront.http.ranges import FromTo, Suffix
+from bucketfront.http.ranges import Demand, FromTo, Suffix
 from bucketfront.keys import ObjectKey
 
 pytestmark = pytest.mark.long
@@ -64,7 +64,7 @@ class World:
                 span = FromTo(0).within(len(data)) if part is None else part.within(len(data))
                 if span is None:
                     return
-                got = await self.rig.read(reader, span.start, span.stop, whole=part is None)
+                got = await self.rig.read(reader, span.start, span.stop, demand=Demand.WHOLE if part is None else None)
                 assert got == data[span.start : span.stop], f"version purity (I1): {key} {reader.metadata.etag}"
                 self.reads += 1
         except OriginError:

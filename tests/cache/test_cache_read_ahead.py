@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bucketfront.cache.fetch.read_ahead import ReadAhead
-from bucketfront.http.ranges import Span
+from bucketfront.cache.fetch.read_ahead import ReadAhead, Window
+from bucketfront.cache.fetch.walk import MAX_STRETCHES, Walk, Walks
+from bucketfront.http.ranges import Demand, Span
 
 KIB, MIB = 1 << 10, 1 << 20
 USUAL = ReadAhead(256 * KIB, 8 * MIB, 8)
@@ -79,16 +80,71 @@ SIZE = 1 << 31
 
 
 @pytest.mark.parametrize(
-    ("span", "is_short"),
+    ("demand", "span", "keeps_ends", "is_eager"),
     [
-        (Span(5, 5 + 2 * MIB), True),
-        (Span(0, 8 * MIB), True),
-        (Span(0, 8 * MIB + 1), False),
-        (Span(SIZE - 2 * MIB, SIZE), True),  # an index at the end
-        (Span(SIZE - 8 * MIB, SIZE), False),  # may be open-ended
-        (Span(0, SIZE), False),
+        (Demand.WHOLE, Span(0, SIZE), False, True),
+        (Demand.BOUNDED, Span(5, 5 + 2 * MIB), True, True),
+        (Demand.BOUNDED, Span(0, SIZE - 1), False, True),
+        (Demand.BOUNDED, Span(0, SIZE), True, True),
+        (Demand.BOUNDED, Span(0, SIZE), False, False),
+        (Demand.BOUNDED, Span(SIZE - 2 * MIB, SIZE), False, True),
+        (Demand.OPEN, Span(SIZE - 2 * MIB, SIZE), True, True),  # an index at the end
+        (Demand.OPEN, Span(SIZE - 8 * MIB, SIZE), True, False),
+        (Demand.OPEN, Span(0, SIZE), True, False),
     ],
 )
-def test_short_ranges_are_wanted_whole(span: Span, is_short: bool) -> None:
-    """A range of at most a part, with an end of its own, is fetched in one piece."""
-    assert USUAL.is_short(span, SIZE) == is_short
+def test_a_range_with_an_end_is_a_promise(demand: Demand, span: Span, keeps_ends: bool, is_eager: bool) -> None:
+    """A client reads all of a range that it gave an end, unless that is the object's end and clients drop such ranges.
+
+    An open-ended range is read whole only if it is short.
+    """
+    assert USUAL.is_eager(demand, span, SIZE, keeps_ends=keeps_ends) == is_eager
+
+
+@pytest.mark.parametrize(
+    ("walk", "size", "part"),
+    [
+        (Walk(), 0, 0),
+        (Walk(511 * KIB), 0, 0),
+        (Walk(512 * KIB), 256 * KIB, 256 * KIB),
+        (Walk(40 * MIB), 2 * MIB, 2 * MIB),
+        (Walk(1 << 40), 56 * MIB, 8 * MIB),
+        (Walk(63 * MIB, is_parallel=True), 0, 0),
+        (Walk(64 * MIB, is_parallel=True), 8 * MIB, 8 * MIB),
+        (Walk(1 << 40, is_parallel=True), 56 * MIB, 8 * MIB),
+    ],
+)
+def test_a_walk_is_fetched_ahead_of_its_ranges(walk: Walk, size: int, part: int) -> None:
+    """The bytes behind a range grow with the walk. If its ranges are read side by side, they are whole parts."""
+    assert USUAL.beyond(walk) == Window(size, part)
+
+
+def test_ranges_that_continue_each_other_are_a_walk() -> None:
+    """The length of a walk is that of the requested bytes before the range, whatever the order of the requests."""
+    walks = Walks(gap=100)
+    assert walks.join(Span(0, 500), []) == Walk()
+    assert walks.join(Span(800, 1000), []) == Walk(), "behind a gap"
+    assert walks.join(Span(500, 800), []) == Walk(500)
+    assert walks.join(Span(1099, 1200), []) == Walk(1099)
+    assert walks.join(Span(1300, 1400), []) == Walk(), "behind a gap"
+    for _ in range(3):
+        assert walks.join(Span(500, 800), []) == Walk(500), "no longer by repetition"
+
+
+@pytest.mark.parametrize(
+    ("other", "is_parallel"),
+    [(Span(0, 500), True), (Span(900, 1000), True), (Span(0, 400), False), (Span(500, 900), False)],
+)
+def test_neighbours_that_are_read_at_once_are_parallel(other: Span, is_parallel: bool) -> None:
+    """A range is read side by side with its neighbour on either side, but not with any other range."""
+    assert Walks(gap=100).join(Span(500, 900), [other]).is_parallel == is_parallel
+
+
+def test_of_many_ranges_the_latest_are_remembered() -> None:
+    """Memory does not grow with the number of ranges (I19)."""
+    walks = Walks(gap=1)
+    for number in range(2 * MAX_STRETCHES):
+        walks.join(Span(10 * number, 10 * number + 5), [])
+        assert walks.join(Span(10 * number, 10 * number + 5), []) == Walk()
+    assert len(walks._stretches) == MAX_STRETCHES
+    assert walks.join(Span(10 * (2 * MAX_STRETCHES - 1) + 5, 1 << 30), []) == Walk(5)

@@ -15,6 +15,7 @@ from bucketfront.cache.storage.blocks import ALLOCATION_UNIT
 from bucketfront.cache.storage.folder import Folder
 from bucketfront.cache.upload import Upload
 from bucketfront.errors import ObjectChanged, ObjectNotFound, OriginUnavailable, StoreError, StoreFull
+from bucketfront.http.ranges import Demand
 from bucketfront.keys import ObjectKey
 
 OTHER = ObjectKey("bucket", "other")
@@ -358,7 +359,7 @@ class Race:
             with await self.rig.reader(wants_body=self.chance.random() < 0.8) as reader:
                 etag = reader.metadata.etag
                 assert self.order.index(etag) >= least, "an older version than one whose write had its response"
-                assert await self.rig.read(reader, whole=True) == self.data[etag]
+                assert await self.rig.read(reader, demand=Demand.WHOLE) == self.data[etag]
         except ObjectChanged:
             pass  # before the last byte came
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from bucketfront.http import dates
 from bucketfront.http.metadata import Metadata
 from bucketfront.http.plan import Plan, RequestHead, plan
-from bucketfront.http.ranges import Span
+from bucketfront.http.ranges import Demand, Span
 
 MODIFIED = 1_700_000_000.0
 NOW = MODIFIED + 3600
@@ -520,3 +520,22 @@ def test_a_hostile_range_is_cheap(field: str) -> None:
         plan(get(range=field, if_range='"v1"'), metadata, NOW, BOUNDARY)
         costs.append(time.thread_time() - begun)
     assert min(costs) < 0.001
+
+
+@pytest.mark.parametrize(
+    ("header", "demand"),
+    [
+        (None, Demand.WHOLE),
+        ("bytes=0-9", Demand.BOUNDED),
+        ("bytes=5-", Demand.OPEN),
+        ("bytes=0-", Demand.OPEN),
+        ("bytes=-5", Demand.BOUNDED),
+        ("bytes=0-1,9-", Demand.BOUNDED),
+        ("bytes=0-0,-1", Demand.BOUNDED),
+        ("lines=0-", Demand.WHOLE),
+        ("bytes=0-8999,0-8999", Demand.WHOLE),  # the whole representation serves better
+    ],
+)
+def test_a_plan_shows_what_the_client_asks_for(header: str | None, demand: Demand) -> None:
+    """Of ranges, only a single one without an end is open."""
+    assert plan(RequestHead("GET", range=header), LARGE, NOW, BOUNDARY).demand is demand

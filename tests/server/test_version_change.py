@@ -18,7 +18,7 @@ from bucketfront.app import App
 
 pytestmark = pytest.mark.long
 
-SIZE = 6 * BLOCK + 100
+SIZE = 7 * BLOCK + 100
 SIZES = (SIZE, SIZE - BLOCK - 7, SIZE + BLOCK + 7)  # of the new version
 # Blocks of the old version that the origin has sent when it is overwritten, by which size.
 CUTS = tuple(itertools.product(range(1, 7), SIZES))

@@ -14,7 +14,7 @@ from bucketfront.cache.storage.storage import Region
 from bucketfront.errors import OriginError, StoreError
 from bucketfront.http.cache_status import CacheStatus, Forward
 from bucketfront.http.metadata import Metadata
-from bucketfront.http.ranges import Span
+from bucketfront.http.ranges import Demand, Span
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +60,10 @@ class Reader:
         file = self._entry.file
         return None if file is None else file.region
 
-    def expect(self, span: Span, *, whole: bool = False) -> None:
+    def expect(self, span: Span, demand: Demand = Demand.BOUNDED) -> None:
         """Announce the bytes to be read next, in place of those announced before.
 
-        `whole`: the client wants the whole object. A range may be dropped at any time, so it gets less read-ahead.
+        `demand` is the client's. An open-ended range may be dropped at any time, so it gets less read-ahead.
 
         The first call refines `status`: a fresh entry that lacks some of the bytes is a partial hit.
         """
@@ -77,7 +77,7 @@ class Reader:
         if self.status.hit and not fill.holds(span):
             fill.origin_status = None
             self._forwarded(collapsed=fill.covers(span))
-        before, self._cursor = self._cursor, fill.join(span, whole=whole)
+        before, self._cursor = self._cursor, fill.join(span, demand)
         if before is not None:
             # Leave only now, so that part fetches which the new span needs are not ended with the old one.
             fill.leave(before)

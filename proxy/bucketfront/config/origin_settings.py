@@ -96,6 +96,7 @@ class OriginSettings(Section):
     max_connections: Annotated[WholeNumber, Field(ge=1, le=65535)] = 64
     """Connections to S3 at once. One object uses at most half of them, and so do uploads."""
     part_size: Annotated[Size, Field(gt=0)] = 8 * MIB
-    """Bytes that one ranged GET requests at most. It must be a multiple of `cache.block_size`."""
+    """Bytes that one ranged GET requests at most. It must be a multiple of `cache.block_size`. The last GET of a range
+    may request half as much more, if that saves another one."""
     parallel_parts: Annotated[WholeNumber, Field(ge=1, le=1024)] = 8
     """Ranged GETs at once for one object."""

@@ -6,7 +6,7 @@ from bucketfront.http import preconditions, ranges
 from bucketfront.http.grammar import Headers
 from bucketfront.http.metadata import Metadata
 from bucketfront.http.preconditions import Verdict
-from bucketfront.http.ranges import UNSATISFIABLE, Span
+from bucketfront.http.ranges import UNSATISFIABLE, Demand, Span
 from bucketfront.http.response_fields import octets
 
 _DEFAULT_TYPE = ("Content-Type", "application/octet-stream")
@@ -33,12 +33,14 @@ class Plan:
 
     `pieces` are, in sending order, spans of the object, and between them the bytes of a multipart body's framing. They
     are None if nothing of the object is sent (HEAD, 304, 412, 416). The GET of an empty object has the empty
-    Span(0, 0). The sender adds Age, Date, Via and Cache-Status, which do not follow from the object.
+    Span(0, 0). The sender adds Age, Date, Via and Cache-Status, which do not follow from the object. `demand` is of the
+    spans.
     """
 
     status: int
     headers: Headers
     pieces: tuple[bytes | Span, ...] | None = None
+    demand: Demand = Demand.WHOLE
 
     @property
     def spans(self) -> tuple[Span, ...]:
@@ -81,7 +83,7 @@ def plan(request: RequestHead, metadata: Metadata, now: float, boundary: str = "
     if chosen is UNSATISFIABLE:
         unsatisfied = (("Content-Range", f"bytes */{metadata.size}"), ("Content-Length", "0"))
         return Plan(416, unsatisfied)
-    partial = None if chosen is None else _partial(chosen, metadata, boundary)
+    partial = None if chosen is None else _partial(chosen, ranges.demand(request.range), metadata, boundary)
     return partial or Plan(200, _headers(metadata, metadata.size), (Span(0, metadata.size),))
 
 
@@ -94,7 +96,7 @@ def _ranges(request: RequestHead, metadata: Metadata, now: float) -> ranges.Rang
     return ranges.parse(request.range, metadata.size)
 
 
-def _partial(requested: tuple[Span, ...], metadata: Metadata, boundary: str) -> Plan | None:
+def _partial(requested: tuple[Span, ...], demand: Demand, metadata: Metadata, boundary: str) -> Plan | None:
     """Return a plan with status 206 (section 15.3.7), or None if the whole representation serves better.
 
     It serves better if the ranges add up to more than the representation, which only a broken client or an attacker
@@ -105,14 +107,14 @@ def _partial(requested: tuple[Span, ...], metadata: Metadata, boundary: str) -> 
     parts = ranges.coalesce(requested)
     if len(parts) == 1:
         (part,) = parts
-        return Plan(206, _headers(metadata, part.length, part), parts)
+        return Plan(206, _headers(metadata, part.length, part), parts, demand)
     pieces = _framed(parts, metadata, boundary)
     length = _length(pieces)
     if length >= metadata.size:
         return None
     if not boundary:
         raise ValueError("a multipart response needs a boundary")
-    return Plan(206, _multipart_headers(metadata, length, boundary), pieces)
+    return Plan(206, _multipart_headers(metadata, length, boundary), pieces, demand)
 
 
 def _framed(parts: tuple[Span, ...], metadata: Metadata, boundary: str) -> tuple[bytes | Span, ...]:

@@ -124,6 +124,23 @@ def requested(header: str | None) -> Requested | None:
     return None if specs is None else specs[0]
 
 
+class Demand(Enum):
+    """What a client asks for, which shows whether it will read all of it."""
+
+    WHOLE = "whole"  # the object
+    BOUNDED = "bounded"  # ranges with an end
+    OPEN = "open"  # a range without an end, which players send at every seek and drop after a few MiB
+
+
+def demand(header: str | None) -> Demand:
+    """Return the demand of a response of status 206 to a request with this Range. Without one it is WHOLE."""
+    specs = None if header is None else _range_set(header)
+    if specs is None:
+        return Demand.WHOLE
+    is_open = len(specs) == 1 and isinstance(specs[0], FromTo) and specs[0].stop is None
+    return Demand.OPEN if is_open else Demand.BOUNDED
+
+
 def field_value(part: Requested) -> str:
     """Return the value of Range that requests a part."""
     if isinstance(part, Suffix):

@@ -22,6 +22,7 @@ from bucketfront.cache.fetch.part_fetch import FetchContext, PartFetch, PartOutc
 from bucketfront.cache.fetch.part_transfer import PartTransfer
 from bucketfront.cache.fetch.read_ahead import ReadAhead, Window
 from bucketfront.cache.fetch.version import Version
+from bucketfront.cache.fetch.walk import Walk, Walks
 from bucketfront.cache.origin import OriginResponse
 from bucketfront.cache.storage import blocks
 from bucketfront.errors import (
@@ -33,13 +34,14 @@ from bucketfront.errors import (
     ProxyError,
     StoreError,
 )
-from bucketfront.http.ranges import Span
+from bucketfront.http.ranges import Demand, Span
 
 log = logging.getLogger(__name__)
 
 SPLIT_AFTER_S = 0.05  # a reader waits so long inside another reader's part before it gets a part of its own
 REFUSED_PAUSE_S = 1.0  # without read-ahead after the disk or the budget refused bytes
 MAX_BACKGROUND_PARTS = 2  # part fetches of a fill without readers
+FIRST_TWO_BYTES = Span(0, 2)  # AVFoundation requests them first, and then ranges to the object's end, which it drops
 
 
 class Fill:
@@ -58,6 +60,8 @@ class Fill:
         self._final_error: ObjectChanged | None = None
         self.mismatch: ContentMismatch | None = None
         self._refused_at: float | None = None  # when the disk or the budget last refused bytes
+        self._walks = Walks(context.block_size)
+        self._keeps_ends = True  # clients read ranges up to the object's end, as far as they name it
         self._mp4_index: Span | None = None  # of an MP4, behind its media data, and not fetched yet
         self._is_head_seen = False
         self.origin_status: int | None = None  # of the response that brought the latest bytes
@@ -78,15 +82,27 @@ class Fill:
 
     # --- readers -------------------------------------------------------------------------------------------
 
-    def join(self, span: Span, *, whole: bool) -> ReaderCursor:
-        """Add a reader of `span`. `whole`: its client wants the whole object, not a range of it."""
-        is_eager = whole or self._read_ahead.is_short(span, self._entry.metadata.size)
-        window = self._read_ahead.window(0, is_eager=is_eager)
+    def join(self, span: Span, demand: Demand) -> ReaderCursor:
+        """Add a reader of `span` for a client with this demand."""
+        size = self._entry.metadata.size
+        if demand is Demand.BOUNDED and span == FIRST_TWO_BYTES:
+            self._keeps_ends = False
+        walk = Walk() if demand is Demand.WHOLE else self._walk(span)
+        # A tool that requests ranges side by side may leave the end of the last one open.
+        is_eager = walk.is_parallel or self._read_ahead.is_eager(demand, span, size, keeps_ends=self._keeps_ends)
         cursor = ReaderCursor(
-            span.start, span.stop, window, span.start, is_eager, max_parts=self._context.parallel_parts
-        )
+            span.start, span.stop, self._read_ahead.window(0, is_eager=is_eager), span.start, is_eager,
+            max_parts=self._context.parallel_parts, beyond=self._read_ahead.beyond(walk),
+            is_parallel=walk.is_parallel, names_end=demand is Demand.BOUNDED and span.stop == size,
+        )  # fmt: skip
         self._cursors.append(cursor)
         return cursor
+
+    def _walk(self, span: Span) -> Walk:
+        """Return the walk that the span is part of. A complete object needs none."""
+        if span.start >= span.stop or self._entry.is_complete(self._context.block_size):
+            return Walk()
+        return self._walks.join(span, (Span(cursor.start, cursor.stop) for cursor in self._cursors))
 
     def leave(self, cursor: ReaderCursor) -> None:
         """Remove a reader, whether or not it read all. `after_disconnect` decides about part fetches without a reader.
@@ -95,6 +111,8 @@ class Fill:
         other reader needs soon end with their current block, but an object of which half is present is fetched whole.
         """
         self._cursors.remove(cursor)
+        if not cursor.is_served and cursor.names_end and cursor.stop - cursor.offset > self._context.part_size:
+            self._keeps_ends = False
         entry, policy = self._entry, self._context.after_disconnect
         size = entry.metadata.size
         if policy == "auto" and (entry.is_removed or entry.present.bit_count() * self._context.block_size * 2 < size):
@@ -135,8 +153,12 @@ class Fill:
         """End part fetches that no reader needs soon, each with its current block, or at once between two blocks."""
         size = self._context.block_size
         for fetch in self._fetches:
-            if fetch.cursor in self._cursors or any(_overlap(cursor.soon, fetch) for cursor in self._cursors):
+            if fetch.cursor in self._cursors or any(
+                _overlap(cursor.soon, fetch) or _overlap(cursor.later, fetch) for cursor in self._cursors
+            ):
                 continue
+            if fetch.cursor is not None and fetch.cursor.is_served:
+                continue  # for the walk that the reader was part of
             stop = min(fetch.stop, -(-fetch.writing_to // size) * size)
             if fetch.state is not PartState.RECEIVING or stop == fetch.mark:
                 fetch.cancel()
@@ -194,7 +216,7 @@ class Fill:
         cursor.window = self._read_ahead.window(cursor.read, is_eager=cursor.is_eager)
         if self.mismatch is not None:
             raise self.mismatch
-        waiter = Waiter(offset, self._context.clock())
+        waiter = Waiter(offset, self._context.clock(), splits=not cursor.is_parallel)
         try:
             async with asyncio.timeout(self._context.reader_timeout):
                 while (upto := self.readable(offset, cursor.stop)) == offset < cursor.stop:
@@ -202,6 +224,7 @@ class Fill:
         except TimeoutError:
             timeout = self._context.reader_timeout
             raise OriginTimeout(f"no byte {offset} of {self._entry.key} in {timeout:g} s") from None
+        cursor.is_served = upto == cursor.stop
         self._launch_for(cursor)
         return upto
 
@@ -217,7 +240,7 @@ class Fill:
         cursor.is_waiting = True
         try:
             self._launch_for(cursor)
-            self._split_for(cursor.offset)
+            self._split_for(waiter)
             await progress
         finally:
             cursor.is_waiting = False
@@ -250,15 +273,24 @@ class Fill:
         if self._final_error is not None or (self._entry.is_removed and not self._entry.pins):
             return
         self._launch_index_for(cursor)
-        size, window = self._context.block_size, cursor.window
-        edge = cursor.offset + window.size
-        for run in self._missing_parts(cursor.soon, window.part):
-            if run.start * size >= edge:
-                return
+        soon, later = cursor.soon, cursor.later
+        if not self._launch_within(soon, cursor.window, cursor, takes_rest=soon.stop == cursor.stop):
+            return
+        if cursor.beyond.part and soon.stop == cursor.stop:
+            within = Span(later.start, min(later.stop, self._entry.metadata.size))
+            self._launch_within(within, cursor.beyond, cursor, takes_rest=False)
+
+    def _launch_within(self, span: Span, window: Window, cursor: ReaderCursor, *, takes_rest: bool) -> bool:
+        """Start the parts of `span` that begin within the window. Return whether no more are left to start."""
+        size = self._context.block_size
+        for run in self._missing_parts(span, window.part, takes_rest=takes_rest):
+            if run.start * size >= span.start + window.size:
+                return False
             is_urgent = cursor.is_waiting and run.start == cursor.offset // size
             if not is_urgent and not self._may_read_ahead(cursor, run):
-                return
+                return False
             self._launch(run, None, cursor=cursor)
+        return True
 
     def _launch_index_for(self, cursor: ReaderCursor) -> None:
         """Fetch the index of an MP4 early, because a player that begins one reads the index next: see `mp4`."""
@@ -266,7 +298,7 @@ class Fill:
         if self._mp4_index is None or cursor.start or cursor.stop < size:
             return
         span, self._mp4_index = self._mp4_index, None
-        for run in self._missing_parts(span, self._context.part_size):
+        for run in self._missing_parts(span, self._context.part_size, takes_rest=True):
             if self._has_room_for(run) and self._context.stats.has_room:
                 self._launch(run, None, cursor=cursor)
 
@@ -278,23 +310,33 @@ class Fill:
         for cursor in self._cursors:
             self._launch_index_for(cursor)
 
-    def _missing_parts(self, span: Span, length: int) -> list[range]:
-        """Return the missing blocks of `span`, as runs of at most `length` bytes."""
+    def _missing_parts(self, span: Span, length: int, *, takes_rest: bool) -> list[range]:
+        """Return the missing blocks of `span`, as runs of at most `length` bytes.
+
+        `takes_rest`: the last part may be half longer, in place of a short one behind it.
+        """
         count = max(1, length // self._context.block_size)
-        return [
-            range(start, min(start + count, run.stop))
-            for run in self._missing(span)
-            for start in range(run.start, run.stop, count)
-        ]
+        longest = count + count // 2 if takes_rest else count
+        found = []
+        for run in self._missing(span):
+            start = run.start
+            while start < run.stop:
+                stop = run.stop if run.stop - start <= longest else start + count
+                found.append(range(start, stop))
+                start = stop
+        return found
 
     def _may_read_ahead(self, cursor: ReaderCursor, run: range) -> bool:
         """Return whether read-ahead may fetch these blocks.
 
-        An entry's first part fetch needs no free connection, because its end starts the next ones.
+        An entry's first part fetch needs no free connection, because its end starts the next ones. Each further reader
+        of an entry adds one part, so that it does not pause between two of its parts.
         """
         if not self._has_room_for(run):
             return False
-        return not self._fetches or (len(self._fetches) < cursor.max_parts and self._context.stats.has_room)
+        limit = self._context.stats.object_limit
+        most = max(cursor.max_parts, min(cursor.max_parts + len(self._cursors) - 1, limit))
+        return not self._fetches or (len(self._fetches) < most and self._context.stats.has_room)
 
     def _has_room_for(self, run: range) -> bool:
         """Return whether these blocks may take space although no reader waits for them."""
@@ -323,15 +365,17 @@ class Fill:
         # A callback, because a task that is cancelled before its first step never runs any of its own code.
         fetch.task.add_done_callback(lambda task: self._end(fetch, task))
 
-    def _split_for(self, offset: int) -> None:
+    def _split_for(self, waiter: Waiter) -> None:
         """Give a reader a part of its own if the part fetch that will reach its offset is too far behind.
 
-        The older claim ends where the new one begins, so that no block is claimed twice.
+        The older claim ends where the new one begins, so that no block is claimed twice. A download in ranges side by
+        side would only get more requests by it.
         """
+        offset = waiter.offset
         fetch = self._fetch_at(offset)
         size = self._context.block_size
         cut = offset // size * size
-        if not self._entry.metadata.is_strong:
+        if not self._entry.metadata.is_strong or not waiter.splits:
             return
         if fetch is None or cut < max(fetch.mark + max(size, self._context.split_distance), fetch.writing_to):
             return
@@ -395,7 +439,7 @@ class Fill:
                 if not progress.done():
                     progress.set_result(None)
             elif fetch.mark <= waiter.offset < fetch.stop:
-                self._split_for(waiter.offset)
+                self._split_for(waiter)
 
     def _release(self, fetch: PartFetch) -> None:
         """Wake the readers that came while the part fetch was being ended, so that they start another one."""

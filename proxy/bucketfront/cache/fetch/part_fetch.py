@@ -23,7 +23,7 @@ from typing import Literal, Protocol, TypeVar
 from bucketfront.cache.entries.entry import Entry
 from bucketfront.cache.entries.entry_table import EntryTable
 from bucketfront.cache.fetch.integrity import Comparison
-from bucketfront.cache.fetch.read_ahead import Window
+from bucketfront.cache.fetch.read_ahead import NOTHING, Window
 from bucketfront.cache.origin import Origin, OriginResponse
 from bucketfront.cache.storage import blocks
 from bucketfront.cache.storage.storage import Storage
@@ -74,6 +74,10 @@ class ReaderCursor:
     is_waiting: bool = False
     max_parts: int = 1  # part fetches of the entry up to which this reader's read-ahead may start another
     is_background: bool = False  # stands for a fill that continues without a reader
+    is_served: bool = False  # all of its bytes are in the file
+    beyond: Window = NOTHING  # what to fetch behind `stop`, for the walk that the reader is part of
+    is_parallel: bool = False  # other ranges of that walk are being read, see `walk`
+    names_end: bool = False  # its client sent a range up to the object's end, with that end
 
     @property
     def soon(self) -> Span:
@@ -82,6 +86,11 @@ class ReaderCursor:
         A part begins within the window and may end beyond it. Otherwise the window's edge would make parts small.
         """
         return Span(self.offset, min(self.stop, self.offset + self.window.size + self.window.part))
+
+    @property
+    def later(self) -> Span:
+        """Return the span behind `stop` that may be fetched for the reader's walk. It may lie beyond the object."""
+        return Span(self.stop, self.stop + self.beyond.size + self.beyond.part)
 
 
 @dataclass(eq=False, slots=True)
@@ -132,10 +141,14 @@ class PartFetch:
 
 @dataclass(frozen=True, slots=True)
 class Waiter:
-    """A reader that waits for the byte at `offset`, since a time of the monotonic clock."""
+    """A reader that waits for the byte at `offset`, since a time of the monotonic clock.
+
+    `splits`: it may split the part that will bring the byte.
+    """
 
     offset: int
     since: float
+    splits: bool
 
 
 @dataclass(slots=True)
@@ -157,6 +170,11 @@ class FetchStats:
     @property
     def running(self) -> int:
         return len(self.fetches)
+
+    @property
+    def object_limit(self) -> int:
+        """Return the part fetches up to which the read-ahead of an object with many readers may start another."""
+        return self.read_ahead_limit * 2 // 3
 
     @property
     def has_room(self) -> bool:

@@ -1,18 +1,25 @@
 """How far ahead of a reader to fetch, and in parts of which size. Pure arithmetic, all in bytes.
 
-A reader is eager if it wants a whole object or a short range with a known end. It will read all of that, so it gets
-large parts, which need few requests. An open-ended range is careful: players send `bytes=N-` at every seek and drop it
-after a few MiB. What they leave unread must stay small beside what they read. A careful reader that reads on must
-still have several parts under way.
+A reader is eager if it wants a whole object or a range with an end. It will read all of that, so it gets large parts,
+which need few requests. An open-ended range is careful: players send `bytes=N-` at every seek and drop it after a few
+MiB. What they leave unread must stay small beside what they read. A careful reader that reads on must still have
+several parts under way.
+
+Ranges that continue each other are a walk (see `walk`). Bytes behind the end of such a range are fetched as well, in
+proportion to the walk.
 """
 
 from dataclasses import dataclass
 
-from bucketfront.http.ranges import Span
+from bucketfront.cache.fetch.walk import Walk
+from bucketfront.http.ranges import Demand, Span
 
 FIRST_PART_BYTES = 512 << 10  # of a careful reader: one round trip, and most heads and indexes fit in
 WINDOW_SHARE = 8  # a careful reader's window is one part in so many of what it has read
 PARTS_AHEAD = 3  # in a careful reader's window, beside the part it is in
+WALK_SHARE = 10  # a walk gets one part in so many of its length: players may use ranges with ends too, and seek
+SHORT_WALK_BYTES = 256 << 10  # so many in any case, once twice as many were read
+PARALLEL_WALK_SHARE = 4  # players read nothing side by side, so this is a download
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +28,9 @@ class Window:
 
     size: int
     part: int
+
+
+NOTHING = Window(0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +46,35 @@ class ReadAhead:
         """Return the size of the first part of a range that may be dropped at any time."""
         return max(self.block_size, self._whole_blocks(min(FIRST_PART_BYTES, self.part_size // 4)))
 
-    def is_short(self, span: Span, size: int) -> bool:
-        """Return whether the span is so short that its client will read all of it, in at most two parts.
+    @property
+    def longest(self) -> int:
+        """Return the size up to which a range with an end is one part. A short rest would cost a round trip."""
+        return self.part_size + self._whole_blocks(self.part_size // 2)
 
-        A span up to the object's end may come from an open-ended range, so it has to be shorter.
+    def is_eager(self, demand: Demand, span: Span, size: int, *, keeps_ends: bool) -> bool:
+        """Return whether the client will read all of the span.
+
+        `keeps_ends` is false if clients of this object drop ranges up to the object's end although they name it.
+        Such a range is as good as open-ended. A short one is the index at the end of a file, and is read whole.
         """
-        return span.length <= (self.part_size if span.stop < size else self.part_size // 4)
+        may_be_dropped = demand is Demand.OPEN or (demand is Demand.BOUNDED and not keeps_ends)
+        return not (may_be_dropped and span.stop == size and span.length > self.part_size // 4)
+
+    def beyond(self, walk: Walk) -> Window:
+        """Return what to fetch behind the end of a range for the walk that it is part of.
+
+        Ranges that are read side by side come in any order, so only whole parts are worth it. Small ones would divide
+        the ranges that follow.
+        """
+        limit = self.part_size * self.parallel_parts
+        if walk.is_parallel:
+            size = min(walk.length // PARALLEL_WALK_SHARE, limit) - self.part_size
+            return Window(size, self.part_size) if size >= self.part_size else NOTHING
+        most = min(max(walk.length // WALK_SHARE, min(walk.length // 2, SHORT_WALK_BYTES)), limit)
+        if most < self.block_size:
+            return NOTHING
+        part = max(self.block_size, min(self._whole_blocks(most // 2), self.part_size))
+        return Window(max(self.block_size, most - part), part)
 
     def window(self, read: int, *, is_eager: bool) -> Window:
         """Return the window of a reader that has read so many bytes in sequence.

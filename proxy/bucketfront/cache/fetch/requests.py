@@ -100,7 +100,7 @@ def _may_be_joined(response: OriginResponse) -> bool:
 def _first_part(read_ahead: ReadAhead, part: FromTo | Suffix | None) -> FromTo | Suffix:
     """Return the range to request before the size is known: whole blocks around `part`, at most one part.
 
-    A range that may be dropped at any time gets only what `ReadAhead` allows such a reader first.
+    A range without an end may be dropped at any time, so it gets only what `ReadAhead` allows such a reader first.
     """
     size, limit = read_ahead.block_size, read_ahead.part_size
     if part is None:
@@ -109,9 +109,10 @@ def _first_part(read_ahead: ReadAhead, part: FromTo | Suffix | None) -> FromTo |
         # The object's end need not be a block's end. One block more makes the first of them whole.
         return Suffix(min(max(part.length, 1), limit) + size)
     start = part.start // size * size
-    if part.stop is None or part.stop - part.start > limit:
+    if part.stop is None:
         return FromTo(start, start + read_ahead.first)
-    return FromTo(start, min(start + limit, -(-part.stop // size) * size))
+    stop = -(-part.stop // size) * size
+    return FromTo(start, stop if stop - start <= read_ahead.longest else start + limit)
 
 
 def _unconditional(key: ObjectKey, response: OriginResponse | Metadata | NotModified) -> OriginResponse | Metadata:

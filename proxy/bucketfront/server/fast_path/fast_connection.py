@@ -25,7 +25,7 @@ from aiohttp import web
 
 from bucketfront.cache import Cache, Reader, page_cache
 from bucketfront.errors import ProxyError
-from bucketfront.http.ranges import Span
+from bucketfront.http.ranges import Demand, Span
 from bucketfront.server.cut import BrokenOff, Cut, broken_off
 from bucketfront.server.fast_path.prepared import PreparedResponse, PreparedResponses
 from bucketfront.server.fast_path.recogniser import PlainRequest
@@ -236,7 +236,7 @@ class FastConnection(Connection):
         self._finish(response.record, at - response.start, began)
 
     def _send_in_task(self, response: PreparedResponse, reader: Reader, at: int, began: float) -> None:
-        sender = Sender(reader, (Span(at, response.stop),), whole=False)
+        sender = Sender(reader, (Span(at, response.stop),), Demand.BOUNDED)
         task = self._sending = self.loop.create_task(self._run_sender(sender))
         # A callback, because a task that is cancelled before its first step runs none of its own code.
         task.add_done_callback(

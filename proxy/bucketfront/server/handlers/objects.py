@@ -203,7 +203,7 @@ class ObjectHandler:
     ) -> web.StreamResponse:
         """Send head and body. `age` is in seconds, and None for a response that is not the stored one."""
         assert response_plan.pieces is not None
-        sender = Sender(reader, response_plan.pieces, whole=response_plan.status == 200)
+        sender = Sender(reader, response_plan.pieces, response_plan.demand)
         try:
             began = asyncio.get_running_loop().time()
             await sender.begin()

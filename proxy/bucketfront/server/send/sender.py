@@ -10,7 +10,7 @@ from typing import Protocol
 
 from bucketfront.cache import Reader, Region, page_cache
 from bucketfront.errors import BodyTruncated, OriginError, StoreError
-from bucketfront.http.ranges import Span
+from bucketfront.http.ranges import Demand, Span
 from bucketfront.server.client_limits import CLIENT_TIMEOUT_S, MIN_RATE_BYTES_PER_S
 from bucketfront.server.cut import broken_off
 from bucketfront.server.send.sendfile import FileSender, timeout_for
@@ -48,14 +48,14 @@ class BodyWriter(Protocol):
 class Sender:
     """Sends the pieces of one response: spans of the reader's object, and the framing between them.
 
-    Call `begin` before the head leaves, then `send`, and `close` in any case. `whole` is true if the client takes the
-    object from its first byte to its last.
+    Call `begin` before the head leaves, then `send`, and `close` in any case. `demand` is what the
+    client asked for.
     """
 
-    def __init__(self, reader: Reader, pieces: tuple[bytes | Span, ...], *, whole: bool) -> None:
+    def __init__(self, reader: Reader, pieces: tuple[bytes | Span, ...], demand: Demand) -> None:
         self._reader = reader
         self._pieces = pieces
-        self._whole = whole
+        self._demand = demand
         self._length = sum(len(piece) if isinstance(piece, bytes) else piece.length for piece in pieces)
         self._asked: Span | None = None  # the last argument of the reader's `ask_for`
         self._ready = 0  # the file has the bytes of the object from the sender's offset to here
@@ -103,7 +103,7 @@ class Sender:
         if self._asked != span:
             self._asked = span
             self._ready = span.start
-            self._reader.expect(span, whole=self._whole)
+            self._reader.expect(span, self._demand)
 
     async def _send_span(self, span: Span, outlet: Outlet, body: BodyWriter) -> None:
         self._ask_for(span)

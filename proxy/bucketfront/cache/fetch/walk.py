@@ -1,0 +1,46 @@
+"""Ranges that continue each other. Pure.
+
+A download tool requests an object in ranges of its own, side by side or one after the other, and so do readers of file
+formats. Each request alone looks like the only one. Together they walk through the object, and the length of the walk
+shows how much of the rest it will want.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from bucketfront.http.ranges import Span
+
+MAX_STRETCHES = 64  # remembered, of one object
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """The bytes that were requested without a gap up to a range, and whether its neighbour is being read as well."""
+
+    length: int = 0
+    is_parallel: bool = False
+
+
+@dataclass(slots=True)
+class Walks:
+    """Which bytes of one object were requested by ranges with an end. Ranges less than `gap` apart are neighbours."""
+
+    gap: int
+    _stretches: list[Span] = field(default_factory=list)  # they have no neighbours; the latest one last
+
+    def join(self, span: Span, running: Iterable[Span]) -> Walk:
+        """Note a range, and return the walk that it is part of. `running` are the ranges that are being read."""
+        joined = [other for other in self._stretches if self._touch(span, other)]
+        whole = Span(
+            min(one.start for one in (span, *joined)),
+            max(one.stop for one in (span, *joined)),
+        )
+        self._stretches = [other for other in self._stretches if other not in joined][1 - MAX_STRETCHES :]
+        self._stretches.append(whole)
+        return Walk(span.start - whole.start, any(self._are_neighbours(span, other) for other in running))
+
+    def _touch(self, one: Span, other: Span) -> bool:
+        return one.start < other.stop + self.gap and other.start < one.stop + self.gap
+
+    def _are_neighbours(self, one: Span, other: Span) -> bool:
+        return 0 <= one.start - other.stop < self.gap or 0 <= other.start - one.stop < self.gap
