@@ -80,7 +80,7 @@ cache:
 freshness:
   default_ttl: 5m
   negative_ttl: 10s
-  stale_while_revalidate: 1m
+  stale_while_revalidate: null
   stale_if_error: 1d
   outage: null
   honor_client_no_cache: false

@@ -67,11 +67,11 @@ class NotCached(ProxyError):
 class OriginError(ProxyError):
     """The origin did not carry out a request. `response` is its error response, None if there was none.
 
-    `is_of_stale`: the request was to revalidate a stale object.
+    `forward` is why the request went to the origin, a `Forward` of `http.cache_status`.
     """
 
     response: ErrorResponse | None = None
-    is_of_stale = False
+    forward = "miss"
 
     @property
     def status(self) -> int | None:

@@ -1,5 +1,7 @@
 """Freshness: RFC 9111 section 4.2, RFC 5861, RFC 9213 and Surrogate-Control."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -102,6 +104,31 @@ def test_stale_windows(
     assert found.outage == outage
     assert found.must_revalidate is must_revalidate
     assert found.storable
+
+
+@pytest.mark.parametrize(
+    ("headers", "age", "default_ttl", "window"),
+    [
+        ({}, 0, 300.0, 60),
+        ({}, 0, 10.0, 60),
+        ({}, 0, 9.9, 0),
+        ({}, 0, 0.0, 0),
+        ({"Cache-Control": "max-age=10"}, 0, 300.0, 60),
+        ({"Cache-Control": "max-age=9"}, 0, 300.0, 0),
+        ({"Cache-Control": "max-age=3"}, 0, 300.0, 0),
+        ({"CDN-Cache-Control": "max-age=3", "Cache-Control": "max-age=300"}, 0, 300.0, 0),
+        ({"Cache-Control": "max-age=3, stale-while-revalidate=5"}, 0, 300.0, 5),
+        ({"Cache-Control": "max-age=300"}, 295, 300.0, 60),
+    ],
+)
+def test_the_window_that_is_not_configured(
+    headers: dict[str, str], age: int, default_ttl: float, window: float
+) -> None:
+    """I7: without a configured window, an object that is fresh for less than 10 s is revalidated in the foreground."""
+    defaults = Defaults(ttl=default_ttl, stale_while_revalidate=None, stale_if_error=SIE, outage=OUTAGE)
+    found = policy(of(headers, age), defaults, NOW)
+    assert (found.stale_while_revalidate, found.stale_if_error) == (window, SIE)
+    assert policy(of(headers), replace(defaults, stale_while_revalidate=7.0), NOW).stale_while_revalidate in (5, 7)
 
 
 def test_an_outage_is_an_error_too() -> None:

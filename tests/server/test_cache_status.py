@@ -95,6 +95,60 @@ async def test_an_origin_that_fails(start: StartProxy, s3: S3, status: int) -> N
     assert strict == f'fwd=stale; fwd-status={status}; detail="origin-unavailable"'
 
 
+STRICT = ["max-age=300, must-revalidate", "max-age=300, proxy-revalidate", "no-cache", "s-maxage=300", "max-age=0"]
+
+
+@pytest.mark.parametrize("strict", STRICT)
+@pytest.mark.parametrize("failures", [1, 1000])
+async def test_an_outage_of_an_object_that_must_not_be_stale(
+    start: StartProxy, s3: S3, monkeypatch: pytest.MonkeyPatch, strict: str, failures: int
+) -> None:
+    """It is `fwd=stale`, whichever bytes are cached, and whichever candidates of a path failed before it.
+
+    That holds with and without a request to the origin.
+    """
+    monkeypatch.setattr(breaker, "MAX_FAILURES", failures)
+    site = {"path": "/site/", "bucket": s3.bucket, "site": {"try_extensions": [".html"]}, "precompressed": ["gzip"]}
+    proxy = await start(mounts=[{"path": "/", "bucket": s3.bucket}, site], freshness={"stale_if_error": 0})
+    for key in ("x", "page.html"):
+        s3.put(key, BODY, CacheControl=strict)
+        await proxy.get(f"/{key}", Range=f"bytes=0-{BLOCK - 1}")
+    await proxy.settled()
+    proxy.clock.advance(STALE_S)
+    await proxy.relay.stop()
+    for target in ("/x", "/page.html", "/site/page", "/site/page.html"):
+        for headers in ({}, {"Range": "bytes=0-9"}, {"Range": f"bytes={5 * BLOCK}-"}, {"If-None-Match": '"x"'}):
+            for method in ("GET", "HEAD"):
+                assert (await status_of(proxy, target, method, **headers)).startswith("fwd=stale; detail=")
+
+
+async def test_missing_bytes_of_a_failing_origin(start: StartProxy, s3: S3) -> None:
+    """What is cached in part, or stale, says so, if the rest of its bytes cannot be fetched."""
+    proxy = await start()
+    s3.put("x", BODY)
+    rest = {"Range": f"bytes={5 * BLOCK}-"}
+    await proxy.get("/x", Range=f"bytes=0-{BLOCK - 1}")
+    await proxy.settled()
+    refuse(proxy, 500)
+    unavailable = 'fwd-status=500; detail="origin-unavailable"'
+    assert await status_of(proxy, **rest) == f"fwd=partial; {unavailable}"
+    assert await status_of(proxy, "/cold", **rest) == f"fwd=miss; {unavailable}"
+    proxy.clock.advance(STALE_S)
+    assert await status_of(proxy, **rest) == f"fwd=stale; {unavailable}"
+
+
+async def test_a_client_that_wants_a_revalidation(start: StartProxy, s3: S3) -> None:
+    """A fresh object that the client does not take as it is, is `fwd=request`, and a stale one is `fwd=stale`."""
+    proxy = await start(freshness={"honor_client_no_cache": True, "stale_while_revalidate": 0})
+    s3.put("x", b"data")
+    await proxy.get("/x")
+    assert await status_of(proxy, Cache_Control="no-cache") == "fwd=request; fwd-status=304"
+    proxy.clock.advance(STALE_S)
+    assert await status_of(proxy, Cache_Control="no-cache") == "fwd=stale; fwd-status=304"
+    refuse(proxy, 403, "AccessDenied")
+    assert await status_of(proxy, Cache_Control="no-cache") == "fwd=request; fwd-status=403"
+
+
 async def test_an_origin_without_a_response(start: StartProxy, s3: S3) -> None:
     """Without a response there is no status."""
     proxy = await start(freshness={"stale_while_revalidate": 0, "stale_if_error": "1h"})

@@ -181,6 +181,39 @@ async def test_stale_while_revalidate(proxy: Proxy, s3: S3) -> None:
     assert (await proxy.get("/x")).body == b"new"
 
 
+@pytest.mark.parametrize("key", ["live.json", "live.m3u8"])
+async def test_a_short_lifetime_is_revalidated_in_the_foreground(proxy: Proxy, s3: S3, key: str) -> None:
+    """An overwrite of an object that is fresh for 3 s shows after 3 s, and all who wait share one request (I7, I10)."""
+    s3.put(key, b"old", CacheControl="max-age=3")
+    await proxy.get(f"/{key}")
+    s3.put(key, b"new", CacheControl="max-age=3")
+    proxy.clock.advance(2.9)
+    assert (await proxy.get(f"/{key}")).body == b"old"
+    proxy.relay.reset()
+    gate = asyncio.Event()
+
+    async def held(_: Seen) -> bytes | None:
+        await gate.wait()
+        return None
+
+    proxy.relay.on_request = held
+    proxy.clock.advance(0.2)
+    waiting = [asyncio.create_task(proxy.get(f"/{key}")) for _ in range(8)]
+    await until(lambda: proxy.relay.seen)
+    gate.set()
+    assert {(response.body, response.headers["Age"]) for response in await asyncio.gather(*waiting)} == {(b"new", "0")}
+    assert len(proxy.relay.seen) == 1
+
+
+async def test_a_configured_window_counts_for_short_lifetimes_too(start: StartProxy, s3: S3) -> None:
+    """What the operator configures, and what the object says itself, come before the default."""
+    proxy = await start(freshness={"stale_while_revalidate": "60s"})
+    s3.put("x", b"old", CacheControl="max-age=3")
+    await proxy.get("/x")
+    proxy.clock.advance(5)
+    assert (await proxy.get("/x")).cache_status == 'hit; ttl=-2; detail="stale-while-revalidate"'
+
+
 STALE_IF_ERROR = [
     # the object's Cache-Control, whether it may be served stale
     (None, True),

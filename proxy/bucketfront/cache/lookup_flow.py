@@ -163,7 +163,7 @@ class LookupFlow:
 
         If it is stale, the error of the origin is the reason.
         """
-        forward = Forward.MISS if stale is None else Forward.STALE
+        forward = _forward(stale, self._clock())
         joins = self._lookups.is_running(key)
         if stale is None:
             self._counters.misses += 1
@@ -189,7 +189,7 @@ class LookupFlow:
             # Our own credentials, clock and configuration are repaired by people, which takes longer than a failure.
             is_outage = isinstance(error, OriginCircuitOpen | OriginRefused)
             if stale is None or stale.is_removed or -stale.ttl(now) >= _stale_window(stale, is_outage=is_outage):
-                error.is_of_stale = stale is not None
+                error.forward = forward
                 raise
             self._counters.stale_hits += 1
             self._entries.pin(stale)
@@ -199,7 +199,7 @@ class LookupFlow:
                 return stale, CacheStatus(ttl=ttl, detail=reason), error
             return stale, CacheStatus(forward, fwd_status=error.status, ttl=ttl, collapsed=joins, detail=reason), error
         except OriginError as error:
-            error.is_of_stale = stale is not None
+            error.forward = forward
             raise
         finally:
             if stale is not None:
@@ -335,6 +335,13 @@ class LookupFlow:
         self._counters.written += 1
         self._publish(entry, lookup)
         return LookupResult(entry, 200)
+
+
+def _forward(known: Entry | None, now: float) -> Forward:
+    """Return why a request goes to the origin although the cache may have an entry (RFC 9211 section 2.2)."""
+    if known is None:
+        return Forward.MISS
+    return Forward.REQUEST if known.ttl(now) > 0 else Forward.STALE
 
 
 def _confirms(found: Metadata, status: int, stale: Entry) -> bool:

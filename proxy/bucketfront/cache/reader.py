@@ -89,6 +89,7 @@ class Reader:
             ttl=self.status.ttl,
             stored=not self._entry.is_removed,
             collapsed=collapsed,
+            detail=self.status.detail,
         )
 
     def _note_status(self, status: int | None) -> None:

@@ -23,7 +23,11 @@ class FreshnessPolicy:
         settings, ruling = self._settings, self.rules.ruling(key.key)
         defaults = freshness.Defaults(
             ttl=_first(ruling.ttl, settings.default_ttl),
-            stale_while_revalidate=_first(ruling.stale_while_revalidate, settings.stale_while_revalidate),
+            stale_while_revalidate=(
+                settings.stale_while_revalidate
+                if ruling.stale_while_revalidate is None
+                else ruling.stale_while_revalidate
+            ),
             stale_if_error=_first(ruling.stale_if_error, settings.stale_if_error),
             # The longer window holds, so 0 leaves stale_if_error.
             outage=_first(settings.outage, 0.0),

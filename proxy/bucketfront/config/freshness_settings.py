@@ -41,8 +41,10 @@ class FreshnessSettings(Section):
     """How long an object is fresh if neither its headers nor a rule set a lifetime."""
     negative_ttl: Duration = 10.0
     """How long a 404 of S3 is remembered."""
-    stale_while_revalidate: Duration = 60.0
-    """How long past its lifetime a stale object may be served while it is revalidated (RFC 5861 section 3)."""
+    stale_while_revalidate: Duration | None = None
+    """How long past its lifetime a stale object may be served while it is revalidated (RFC 5861 section 3). `null`
+    means 60 seconds, and none for an object that is fresh for less than 10 seconds, such as a live playlist: caches
+    behind bucketfront would add their own age to it."""
     stale_if_error: Duration = 86400.0
     """How long past its lifetime a stale object may be served while S3 fails (RFC 5861 section 4)."""
     outage: Duration | None = None

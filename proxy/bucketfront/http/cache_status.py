@@ -15,6 +15,7 @@ class Forward(StrEnum):
     BYPASS = "bypass"
     METHOD = "method"
     MISS = "miss"
+    REQUEST = "request"
     STALE = "stale"
     PARTIAL = "partial"
 

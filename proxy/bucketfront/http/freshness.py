@@ -16,11 +16,12 @@ from bucketfront.http.response_fields import USER_METADATA_PREFIX
 class Defaults:
     """The configured values, or those of a matching rule. They are in seconds, and not negative.
 
-    `outage` is the time past the TTL in which a stale response may be used while the origin is out of reach.
+    `outage` is the time past the TTL in which a stale response may be used while the origin is out of reach. If
+    `stale_while_revalidate` is None, the lifetime of the response decides (DEFAULT_STALE_WHILE_REVALIDATE_S).
     """
 
     ttl: float
-    stale_while_revalidate: float
+    stale_while_revalidate: float | None
     stale_if_error: float
     outage: float
 
@@ -41,6 +42,11 @@ class Freshness:
     stale_if_error: float = 0.0
     outage: float = 0.0
 
+
+# A cache behind this one adds its own age to a stale response. A live playlist of 3 seconds would be shown for 6, and
+# players would wait for its next segment. For other objects a minute lets no client wait for the origin.
+DEFAULT_STALE_WHILE_REVALIDATE_S = 60.0
+SHORT_LIFETIME_S = 10.0  # below it, responses are revalidated in the foreground by default
 
 _NOT_STORABLE = Freshness(ttl=0.0, storable=False, must_revalidate=True)
 
@@ -92,7 +98,7 @@ def policy(
         ttl = _ttl(control, expires, metadata, defaults.ttl, now)
     # An object that declares a lifetime of 0 wants a revalidation for each request, not a minute later.
     has_zero_lifetime = not ttl and any(own is not None for own in (control.s_maxage, control.max_age, expires))
-    revalidating = 0.0 if has_zero_lifetime else defaults.stale_while_revalidate
+    revalidating = 0.0 if has_zero_lifetime else _stale_while_revalidate(defaults, ttl + metadata.age)
     return Freshness(
         ttl=ttl,
         must_revalidate=strict,
@@ -100,6 +106,13 @@ def policy(
         stale_if_error=window(control.stale_if_error, defaults.stale_if_error),
         outage=window(control.stale_if_error, max(defaults.stale_if_error, defaults.outage)),
     )
+
+
+def _stale_while_revalidate(defaults: Defaults, lifetime: float) -> float:
+    """Return the configured window, or the default one of a response with that lifetime."""
+    if defaults.stale_while_revalidate is not None:
+        return defaults.stale_while_revalidate
+    return DEFAULT_STALE_WHILE_REVALIDATE_S if lifetime >= SHORT_LIFETIME_S else 0.0
 
 
 def _targeted(metadata: Metadata) -> CacheControl | None:

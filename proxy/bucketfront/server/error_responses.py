@@ -249,7 +249,7 @@ def cache_status(error: ProxyError, method: str) -> CacheStatus:
 def _forward(error: OriginError, method: str) -> Forward:
     if method not in (hdrs.METH_GET, hdrs.METH_HEAD):
         return Forward.METHOD
-    return Forward.STALE if error.is_of_stale else Forward.MISS
+    return Forward(error.forward)
 
 
 def error_response(

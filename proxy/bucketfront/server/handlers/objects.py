@@ -16,10 +16,12 @@ from bucketfront.errors import (
     NotCached,
     ObjectChanged,
     OriginCircuitOpen,
+    OriginError,
     OriginUnavailable,
     ProxyError,
 )
 from bucketfront.http import cache_control, media_types
+from bucketfront.http.cache_status import Forward
 from bucketfront.http.path_rules import Rules
 from bucketfront.http.plan import Plan, RequestHead, plan
 from bucketfront.http.presentation import Presentation, may_have_coding, present
@@ -115,7 +117,7 @@ class ObjectHandler:
             except (AccessDenied, NotCached, OriginUnavailable) as error:
                 # S3 sends 403 in place of 404 if the credentials may not list the bucket. An uncached candidate must
                 # not keep a cached one from being served.
-                failure = failure or error
+                failure = _more_telling(failure, error)
                 if isinstance(error, OriginUnavailable):
                     exchange.failed(error)  # also if another candidate is sent
                 is_denied = self._note_refusal(candidate, error)
@@ -179,6 +181,9 @@ class ObjectHandler:
                     # No byte of the head has left, so the request begins again with the current version.
                     changed = error
                     mismatches += isinstance(error, ContentMismatch)
+                except OriginError as error:
+                    error.forward = reader.status.fwd or error.forward
+                    raise
             if mismatches == MAX_MISMATCHES:
                 break
         raise changed or ObjectChanged(f"{candidate.key} was not to be had")
@@ -256,6 +261,15 @@ class ObjectHandler:
                 return DeferredHeadResponse(status=response_plan.status, headers=headers)
             reader.status = status
             return await self._send(exchange, response_plan, reader, age=None)
+
+
+def _more_telling(first: ProxyError | None, second: ProxyError) -> ProxyError:
+    """Return the failure to report of two candidates: the first, unless the cache has only the second one's object."""
+    if first is None:
+        return second
+    is_of_nothing = isinstance(first, OriginUnavailable) and first.forward == Forward.MISS
+    is_of_held = isinstance(second, OriginUnavailable) and second.forward != Forward.MISS
+    return second if is_of_nothing and is_of_held else first
 
 
 def _head_of(request: web.BaseRequest) -> RequestHead:
