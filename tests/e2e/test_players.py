@@ -2,7 +2,9 @@
 
 import mimetypes
 import shutil
+import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -14,11 +16,13 @@ import pytest
 from browser import Browser, browser
 from case import Case
 from player_media import FORMS, make_film, make_form
-from programs import Program
+from programs import TIMEOUT_S, Program, installed
 from site_under_test import MOUNTS, Site
 
 PAGES = Path(__file__).with_name("player_pages")
 FAR_S, BACK_S = 32, 11
+LIVE_S = 10
+POLL_S = 0.1
 AMPLIFICATION = 1.1
 IN_FLIGHT = 5 << 20  # bytes in the buffers of sockets when bucketfront ends a part, because the player seeks
 
@@ -144,6 +148,13 @@ def store(site: Site, film: Path, form: str) -> str:
     return site.url_of(FORMS[form][-1])
 
 
+def wait_until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + TIMEOUT_S
+    while not holds():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(POLL_S)
+
+
 def size_of_touched(site: Site) -> int:
     """Return the size of all objects of which the origin has sent a byte."""
     names = {seen.target.rpartition("/")[2] for seen in site.requests() if seen.method == "GET" and seen.sent}
@@ -174,6 +185,37 @@ def test_a_player_seeks(
         assert page.errors == []
     case.count(site)
     assert case.sent <= AMPLIFICATION * size_of_touched(site) + IN_FLIGHT
+
+
+def test_a_live_stream_plays_while_ffmpeg_writes_it(
+    site: Site, case: Case, film: Path, pages: Pages, chromium: Browser, firefox: Browser
+) -> None:
+    """Two browsers play a stream to its end while ffmpeg writes it through bucketfront. No segment is lost, and no
+    playlist goes back (I5, I7, I8).
+    """
+    ffmpeg = installed("ffmpeg")
+    case.of(named(HLS_JS, chromium), f"live, written by ffmpeg {ffmpeg.version} through bucketfront; Firefox as well")
+    live = ("-f", "hls", "-hls_time", "1", "-hls_list_size", "5", "-method", "PUT", site.url_of("live.m3u8"))
+    source = ("-v", "error", "-nostdin", "-re", "-t", str(LIVE_S), "-i", str(film), "-c", "copy")
+    url = pages.url(HLS_JS, site.url_of("live.m3u8"))
+    with subprocess.Popen((ffmpeg.path, *source, *live), stderr=subprocess.PIPE, text=True) as writer:
+        try:
+            wait_until(lambda: site.stored("live.m3u8") is not None or writer.poll() is not None)
+            with chromium.page(url) as one, firefox.page(url) as other:
+                for page in (one, other):
+                    page.evaluate("() => shown(0)")
+                _, printed = writer.communicate(timeout=TIMEOUT_S)
+                for page in (one, other):
+                    assert page.evaluate("() => ended()") == LIVE_S - 1
+                    assert page.errors == []
+        finally:
+            writer.kill()
+    assert (writer.returncode, printed) == (0, "")
+    playlist = (site.stored("live.m3u8") or b"").decode()
+    assert playlist.endswith("#EXT-X-ENDLIST\n"), playlist
+    assert site.names() == sorted(["live.m3u8", *(f"live{number}.ts" for number in range(LIVE_S))])
+    case.count(site)
+    assert case.sent <= AMPLIFICATION * sum(len(site.stored(name) or b"") for name in site.names())
 
 
 def test_only_pages_of_named_origins_play(

@@ -38,5 +38,11 @@ function seek(to) {
   return shown(to + 0.5);
 }
 
+// Resolve to the time that the last picture shows, once the film has ended.
+async function ended() {
+  if (!film().ended) await new Promise((resolve) => film().addEventListener("ended", resolve));
+  return secondsShown();
+}
+
 film().muted = true;
 film().addEventListener("error", () => console.error(`video: ${film().error.message}`));
