@@ -137,7 +137,8 @@ async def opened(
     index.open()
     options = CacheOptions(
         max_size=1 << 50, block_size=scale_folder.BLOCK, part_size=PART_BYTES, parallel_parts=8, read_ahead_limit=8,
-        hot_limit=MAX_HOT_FILES, memory=64 << 20, negative_ttl=lambda _: 10.0, idle_timeout=idle_timeout,
+        read_ahead_max=64 << 20, hot_limit=MAX_HOT_FILES, memory=64 << 20, negative_ttl=lambda _: 10.0,
+        idle_timeout=idle_timeout,
         policy=FreshnessPolicy(settings.freshness).lifetime,
         reader_timeout=60.0, min_free=lambda _: 0, after_disconnect="auto",
     )  # fmt: skip

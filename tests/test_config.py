@@ -77,6 +77,7 @@ cache:
   block_size: 256KiB
   memory: 64MiB
   after_disconnect: auto
+  read_ahead_max: 64MiB
 freshness:
   default_ttl: 5m
   negative_ttl: 10s

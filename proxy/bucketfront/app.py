@@ -186,6 +186,7 @@ class App:
             # A key has half of the connections, because more parts of it would wait for each other.
             parallel_parts=min(origin.parallel_parts, max(1, origin.max_connections // 2)),
             read_ahead_limit=max(1, origin.max_connections * 3 // 4),
+            read_ahead_max=config.read_ahead_max,
             hot_limit=self._shares.hot,
             memory=config.memory,
             policy=self._freshness.lifetime,

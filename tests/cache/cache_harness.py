@@ -147,6 +147,7 @@ class Rig:
         max_size: int = 1 << 30,
         parallel_parts: int = 3,
         read_ahead_limit: int = 8,
+        read_ahead_max: int = 1 << 30,
         after_disconnect: Literal["finish", "stop", "auto"] = "finish",
         policy: FreshnessOf | None = None,
         negative_ttl: float = 10.0,
@@ -182,7 +183,8 @@ class Rig:
             self.index._thread = Turns(self.chance, in_order=True)  # type: ignore[assignment]
         options = CacheOptions(
             max_size=max_size, block_size=BLOCK, part_size=PART, parallel_parts=parallel_parts,
-            read_ahead_limit=read_ahead_limit, hot_limit=hot_limit, memory=memory, policy=policy or steady(),
+            read_ahead_limit=read_ahead_limit, read_ahead_max=read_ahead_max, hot_limit=hot_limit, memory=memory,
+            policy=policy or steady(),
             negative_ttl=lambda _: negative_ttl, idle_timeout=idle_timeout, reader_timeout=reader_timeout,
             min_free=min_free, after_disconnect=after_disconnect, is_durable=is_durable,
         )  # fmt: skip

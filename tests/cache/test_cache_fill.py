@@ -26,7 +26,6 @@ from bucketfront.errors import (
     StoreError,
 )
 from bucketfront.http.ranges import Demand, FromTo, Span
-from bucketfront.keys import ObjectKey
 
 SIZE = 10 * BLOCK + 123
 
@@ -348,36 +347,57 @@ async def test_an_open_range_that_is_read_on_gets_several_parts_at_once(tmp_path
 
 
 async def test_read_ahead_takes_a_quarter_of_the_budget_at_most(tmp_path: Path) -> None:
-    """Read-ahead of all fills reserves at most a quarter of the cache.
+    """What is fetched ahead of all readers stays within a quarter of the cache, with what they wait for.
 
     A reader that waits gets its part in any case (I17).
     """
-    other = KEY._replace(key="other")
-    async with Rig(tmp_path, max_size=128 * BLOCK, parallel_parts=8, read_ahead_limit=64) as rig:
-        data = [rig.origin.put(content(14 * PART, seed), key=key) for seed, key in enumerate((KEY, other))]
-        gates = [rig.origin.gate(part * PART + 5) for part in range(6, 13)]
-        reading = [asyncio.create_task(rig.get(key=key)) for key in (KEY, other)]
+    keys = [KEY._replace(key=f"{number}") for number in range(3)]
+    async with Rig(tmp_path, max_size=64 * BLOCK, parallel_parts=8, read_ahead_limit=64) as rig:
+        data = [rig.origin.put(content(5 * PART, seed), key=key) for seed, key in enumerate(keys)]
+        gates = [rig.origin.gate(part * PART + 5) for part in range(1, 5)]
+        reading = [asyncio.create_task(rig.get(key=key)) for key in keys]
         most = 0
         for turn in range(2 * TURNS):
             await asyncio.sleep(0)
-            most = max(most, reserved_ahead(rig, KEY) + reserved_ahead(rig, other))
-            assert most <= 32 * BLOCK, turn
-        assert most >= 20 * BLOCK, "there was read-ahead to bound"
-        assert await rig.get(13 * PART, 14 * PART) == data[0][13 * PART :]
+            most = max(most, rig.stats.outstanding)
+            assert most <= 16 * BLOCK, turn
+        assert most > 3 * PART, "there was read-ahead to bound"
+        rig.origin.gates.pop(4 * PART + 5)
+        assert await rig.get(4 * PART, key=keys[0]) == data[0][4 * PART :]
         for gate in gates:
             gate.set()
         assert list(await asyncio.gather(*reading)) == data
         await rig.audit()
 
 
-def reserved_ahead(rig: Rig, key: ObjectKey) -> int:
-    entry = rig.entries.get(key)
-    fill = None if entry is None else fill_of(entry)
-    if fill is None:
-        return 0
-    waits = [wait.offset for wait in fill._waiters.values()]
-    idle = (each for each in fill._fetches if not any(each.start <= at < each.stop for at in waits))
-    return sum((flight.reserved for flight in idle), 0)
+@pytest.mark.parametrize("rate", [1, 8])
+@pytest.mark.parametrize("count", [PART // 2, 20 * PART, 100 * PART])
+async def test_a_stopped_download_costs_a_quarter_more(tmp_path: Path, count: int, rate: int) -> None:
+    """A client that leaves a download costs at most a quarter more than it read, or two parts."""
+    async with Rig(tmp_path, after_disconnect="auto", parallel_parts=8) as rig:
+        rig.origin.put(content(400 * PART))
+        with await rig.reader() as reader:
+            reader.expect(Span(0, 400 * PART), Demand.WHOLE)
+            offset = 0
+            while offset < count:
+                offset = min(await reader.readable(offset), offset + rate * BLOCK)
+                await turns(20)
+        await rig.audit()
+        assert sum(stop - start for start, stop in rig.origin.reads) - offset <= max(2 * PART, offset // 4)
+
+
+async def test_a_setting_bounds_what_is_fetched_ahead(tmp_path: Path) -> None:
+    """No more than `read_ahead_max` is fetched ahead of a reader, however much it has read."""
+    async with Rig(tmp_path, after_disconnect="auto", parallel_parts=8, read_ahead_max=3 * PART) as rig:
+        rig.origin.put(content(200 * PART))
+        with await rig.reader() as reader:
+            reader.expect(Span(0, 200 * PART), Demand.WHOLE)
+            offset = 0
+            while offset < 100 * PART:
+                offset = min(await reader.readable(offset), offset + BLOCK)
+                await turns(20)
+        await rig.audit()
+        assert sum(stop - start for start, stop in rig.origin.reads) - offset <= 3 * PART
 
 
 def mp4(media: int, index: int) -> bytes:
@@ -415,6 +435,25 @@ async def test_the_index_comes_with_the_head_however_long_the_rest_takes(tmp_pat
         gate.set()
         assert await playing == data
         await rig.audit()
+
+
+async def test_the_index_belongs_to_the_object(tmp_path: Path) -> None:
+    """The player that began an MP4 drops its first request at once. Its next one finds the index on the way (I10)."""
+    async with Rig(tmp_path, after_disconnect="auto") as rig:
+        data = rig.origin.put(mp4(20 * PART, BLOCK))
+        gate = rig.origin.gate(20 * PART)
+        with await rig.reader(part=FromTo(0, None)) as reader:
+            reader.expect(Span(0, len(data)), Demand.OPEN)
+            await reader.readable(0)
+            await turns()
+        asked = rig.origin.gets
+        tail = asyncio.create_task(rig.get(20 * PART + 40))
+        await turns()
+        gate.set()
+        assert await tail == data[20 * PART + 40 :]
+        assert rig.origin.gets == asked
+        await rig.audit()
+        assert runs(rig.origin.reads) == [(0, BLOCK), (20 * PART, len(data))]
 
 
 async def test_the_index_is_not_given_up_for_another_reader(tmp_path: Path) -> None:
@@ -687,13 +726,14 @@ async def test_a_reader_that_comes_while_a_part_is_cut_gets_all(tmp_path: Path) 
         assert runs(rig.origin.reads) == [(0, 3 * PART)]
 
 
-async def test_auto_finishes_an_object_that_is_half_there(tmp_path: Path) -> None:
-    """With half of the object present, `auto` fetches all of it."""
+@pytest.mark.parametrize(("missing", "is_finished"), [(PART, False), (2 * BLOCK, True)])
+async def test_auto_finishes_an_object_that_lacks_little(tmp_path: Path, missing: int, is_finished: bool) -> None:
+    """If an object lacks an eighth of what is present, `auto` fetches it. It ends all other part fetches."""
     async with Rig(tmp_path, after_disconnect="auto", parallel_parts=1) as rig:
-        rig.origin.put(content(4 * PART))
-        await rig.get(2 * PART)
+        rig.origin.put(content(5 * PART))
+        await rig.get(missing)
         await rig.audit()
-        assert rig.entry().is_complete(BLOCK)
+        assert rig.entry().is_complete(BLOCK) == is_finished
 
 
 async def test_finish_goes_on_although_the_origin_was_busy(tmp_path: Path) -> None:

@@ -9,13 +9,14 @@ from bucketfront.cache.fetch.walk import MAX_STRETCHES, Walk, Walks
 from bucketfront.http.ranges import Demand, Span
 
 KIB, MIB = 1 << 10, 1 << 20
-USUAL = ReadAhead(256 * KIB, 8 * MIB, 8)
+USUAL = ReadAhead(256 * KIB, 8 * MIB, 8, 64 * MIB)
 
 configurations = st.builds(
-    lambda block, blocks, parallel: ReadAhead(block, block * blocks, parallel),
+    lambda block, blocks, parallel, most: ReadAhead(block, block * blocks, parallel, most),
     st.sampled_from([64 * KIB, 256 * KIB, MIB, 16 * MIB]),
     st.integers(1, 64),
     st.integers(1, 16),
+    st.integers(0, 1 << 32),
 )
 
 
@@ -28,7 +29,7 @@ configurations = st.builds(
         (8 * MIB, MIB, 256 * KIB),
         (32 * MIB, 4 * MIB, 1280 * KIB),
         (256 * MIB, 32 * MIB, 8 * MIB),
-        (1 << 40, 64 * MIB, 8 * MIB),
+        (1 << 40, 56 * MIB, 8 * MIB),
     ],
 )
 def test_a_careful_reader_with_the_usual_settings(read: int, size: int, part: int) -> None:
@@ -38,10 +39,10 @@ def test_a_careful_reader_with_the_usual_settings(read: int, size: int, part: in
 
 
 @pytest.mark.parametrize(
-    ("read", "size"), [(0, 8 * MIB), (4 * MIB, 8 * MIB), (16 * MIB, 32 * MIB), (1 << 40, 64 * MIB)]
+    ("read", "size"), [(0, 8 * MIB), (64 * MIB, 8 * MIB), (128 * MIB, 24 * MIB), (1 << 40, 56 * MIB)]
 )
 def test_an_eager_reader_with_the_usual_settings(read: int, size: int) -> None:
-    """A reader of a whole object gets whole parts, and twice what it read ahead, up to the parallel parts."""
+    """A reader of a whole object gets whole parts, and a quarter of what it read ahead of it, or two parts."""
     window = USUAL.window(read, is_eager=True)
     assert (window.size, window.part) == (size, 8 * MIB)
 
@@ -53,7 +54,32 @@ def test_what_a_careful_reader_leaves_behind(read_ahead: ReadAhead, read: int) -
     assert window.size + window.part <= max(read / 6, 2 * read_ahead.block_size, read / 8 + read_ahead.block_size)
     assert window.part % read_ahead.block_size == 0
     assert read_ahead.block_size <= window.part <= read_ahead.part_size
-    assert read_ahead.block_size <= window.size <= read_ahead.part_size * read_ahead.parallel_parts
+    assert read_ahead.block_size <= window.size <= read_ahead.limit
+
+
+@given(configurations, st.integers(0, 1 << 44))
+def test_what_an_eager_reader_leaves_behind(read_ahead: ReadAhead, read: int) -> None:
+    """What is fetched ahead of a download is a quarter of what it read, within the limit, or two parts."""
+    window = read_ahead.window(read, is_eager=True)
+    assert window.part == read_ahead.part_size
+    assert window.size + window.part <= max(2 * read_ahead.part_size, min(read // 4, read_ahead.most))
+
+
+@given(configurations, st.integers(0, 1 << 44), st.booleans())
+def test_what_a_walk_leaves_behind(read_ahead: ReadAhead, length: int, is_parallel: bool) -> None:
+    """What is fetched behind a range is a share of its walk, or a few blocks, and within the limit."""
+    window = read_ahead.beyond(Walk(length, is_parallel))
+    share = length // 4 if is_parallel else max(length // 10, min(length // 2, 256 * KIB))
+    assert window.size + window.part <= max(min(share, read_ahead.limit), 2 * read_ahead.block_size if share else 0)
+
+
+@pytest.mark.parametrize(
+    ("present", "missing", "is_worth_it"),
+    [(55, 45, False), (88, 12, False), (89, 11, True), (100, 0, True), (1000, 101, False), (1000, 100, True)],
+)
+def test_the_rest_of_an_object_is_fetched_if_it_is_little(present: int, missing: int, is_worth_it: bool) -> None:
+    """Without a reader, an eighth of what is present is fetched at most, and no more than read-ahead may."""
+    assert ReadAhead(1, 1, 1, 100).is_worth_the_rest(present, missing) == is_worth_it
 
 
 @given(configurations, st.integers(0, 1 << 44), st.integers(0, 1 << 40), st.booleans())

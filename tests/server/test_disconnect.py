@@ -115,11 +115,11 @@ async def test_policy_stop(start: StartProxy, s3: S3) -> None:
     assert proxy.relay.body_bytes == SIZE - PART
 
 
-@pytest.mark.parametrize(("parts", "goes_on"), [(2, False), (6, True)])
+@pytest.mark.parametrize(("parts", "goes_on"), [(2, False), (6, False), (9, True)])
 async def test_policy_auto(start: StartProxy, s3: S3, parts: int, goes_on: bool) -> None:
-    """`auto`: a fill that is more than half done goes on.
+    """`auto`: a fill that lacks a ninth of the object goes on.
 
-    One that has hardly begun ends with its running part fetches.
+    Any other ends with its running part fetches.
     """
     proxy = await start(cache={"after_disconnect": "auto"}, origin={"parallel_parts": 1})
     s3.put("x", pattern(SIZE))

@@ -57,6 +57,7 @@ class CacheOptions:
     part_size: int
     parallel_parts: int
     read_ahead_limit: int  # part fetches
+    read_ahead_max: int  # bytes ahead of one reader
     hot_limit: int
     memory: int
     policy: FreshnessOf
@@ -135,7 +136,7 @@ def assemble(
         unpin=disposal.unpin, remove=disposal.remove, comparison=Comparison(origin, storage, integrity),
         clock=monotonic, block_size=options.block_size, part_size=options.part_size,
         parallel_parts=options.parallel_parts, after_disconnect=options.after_disconnect,
-        reader_timeout=options.reader_timeout,
+        read_ahead_max=options.read_ahead_max, reader_timeout=options.reader_timeout,
         retries=retries or RetryBudget(), hedges=hedges or RetryBudget(), split_distance=options.split_distance,
     )  # fmt: skip
     lookups, negative_cache = Lookups(entries.pin, disposal.unpin), NegativeCache(options.negative_ttl)

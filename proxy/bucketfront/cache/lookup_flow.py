@@ -25,7 +25,6 @@ from bucketfront.cache.entries.negative_cache import NegativeCache
 from bucketfront.cache.fetch import requests
 from bucketfront.cache.fetch.fill import Fill
 from bucketfront.cache.fetch.part_fetch import FetchContext
-from bucketfront.cache.fetch.read_ahead import ReadAhead
 from bucketfront.cache.fetch.single_flight import Lookup, LookupResult, Lookups
 from bucketfront.cache.origin import OriginResponse
 from bucketfront.cache.reader import Reader, ReaderContext
@@ -87,7 +86,7 @@ class LookupFlow:
         self._readers = readers
         self._clock = clock
         self._counters = counters
-        self._read_ahead = ReadAhead(fetch_context.block_size, fetch_context.part_size, fetch_context.parallel_parts)
+        self._read_ahead = fetch_context.read_ahead
 
     async def lookup(
         self,

@@ -36,8 +36,12 @@ class CacheSettings(Section):
     """Bytes of objects of up to 16 KiB that are kept in memory as well, the most recently used ones. 0 keeps none."""
     after_disconnect: Literal["finish", "stop", "auto"] = "auto"
     """What happens to a download when its last client leaves. `finish` fetches what that client requested, `stop` ends
-    the download at once. `auto` ends the running parts with the block that they are in. If half of the object is
-    present, `auto` fetches the rest."""
+    the download at once. `auto` ends the running parts with the block that they are in. If what the object lacks is at
+    most an eighth of what is present, and at most `cache.read_ahead_max`, `auto` fetches it."""
+    read_ahead_max: Size = 64 * MIB
+    """Bytes that are fetched ahead of one reader at most. It is also at most a quarter of what that reader has read,
+    and much less for ranges without an end, which players drop at each seek. Two parts of `origin.part_size` are fetched
+    ahead of a download in any case."""
     durability: Literal["process", "power"] = "process"
     """What the cache outlives: the end of the process, `kill -9` included, or a loss of power as well. `power` syncs
     data before the index claims it, and purges before their response. After a loss of power in `process` mode,

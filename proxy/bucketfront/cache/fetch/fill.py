@@ -20,7 +20,7 @@ from bucketfront.cache.entries.entry import Entry
 from bucketfront.cache.fetch.mp4 import index_span
 from bucketfront.cache.fetch.part_fetch import FetchContext, PartFetch, PartOutcome, PartState, ReaderCursor, Waiter
 from bucketfront.cache.fetch.part_transfer import PartTransfer
-from bucketfront.cache.fetch.read_ahead import ReadAhead, Window
+from bucketfront.cache.fetch.read_ahead import Window
 from bucketfront.cache.fetch.version import Version
 from bucketfront.cache.fetch.walk import Walk, Walks
 from bucketfront.cache.origin import OriginResponse
@@ -51,7 +51,7 @@ class Fill:
         self._entry = entry
         self._context = context
         self._version = Version(entry, context.origin, context.remove)
-        self._read_ahead = ReadAhead(context.block_size, context.part_size, context.parallel_parts)
+        self._read_ahead = context.read_ahead
         self._fetches: list[PartFetch] = []
         self._cursors: list[ReaderCursor] = []
         self._waiters: dict[asyncio.Future[None], Waiter] = {}
@@ -108,14 +108,14 @@ class Fill:
         """Remove a reader, whether or not it read all. `after_disconnect` decides about part fetches without a reader.
 
         `stop`: they end at once. `finish`: the rest of what the last reader wanted is fetched. `auto`: those that no
-        other reader needs soon end with their current block, but an object of which half is present is fetched whole.
+        other reader needs soon end with their current block, but an object that lacks little is fetched whole.
         """
         self._cursors.remove(cursor)
         if not cursor.is_served and cursor.names_end and cursor.stop - cursor.offset > self._context.part_size:
             self._keeps_ends = False
         entry, policy = self._entry, self._context.after_disconnect
         size = entry.metadata.size
-        if policy == "auto" and (entry.is_removed or entry.present.bit_count() * self._context.block_size * 2 < size):
+        if policy == "auto" and (entry.is_removed or not self._lacks_little()):
             self._trim()
         elif self._cursors or entry.is_removed:
             pass
@@ -126,6 +126,11 @@ class Fill:
             self._continue_alone(Span(0, size))
         elif cursor.offset < cursor.stop:
             self._continue_alone(Span(cursor.offset, cursor.stop))
+
+    def _lacks_little(self) -> bool:
+        size = self._entry.metadata.size
+        present = min(size, self._entry.present.bit_count() * self._context.block_size)
+        return self._read_ahead.is_worth_the_rest(present, size - present)
 
     def _continue_alone(self, span: Span) -> None:
         if self.covers(span):
@@ -157,8 +162,8 @@ class Fill:
                 _overlap(cursor.soon, fetch) or _overlap(cursor.later, fetch) for cursor in self._cursors
             ):
                 continue
-            if fetch.cursor is not None and fetch.cursor.is_served:
-                continue  # for the walk that the reader was part of
+            if (fetch.is_of_object and not self._entry.is_removed) or (fetch.cursor and fetch.cursor.is_served):
+                continue  # an index, or bytes for the walk that the reader was part of
             stop = min(fetch.stop, -(-fetch.writing_to // size) * size)
             if fetch.state is not PartState.RECEIVING or stop == fetch.mark:
                 fetch.cancel()
@@ -300,7 +305,7 @@ class Fill:
         span, self._mp4_index = self._mp4_index, None
         for run in self._missing_parts(span, self._context.part_size, takes_rest=True):
             if self._has_room_for(run) and self._context.stats.has_room:
-                self._launch(run, None, cursor=cursor)
+                self._launch(run, None, is_of_object=True)
 
     def _find_index(self, head: bytes) -> None:
         if self._is_head_seen:
@@ -345,13 +350,19 @@ class Fill:
         return self._context.allows_ahead(self._context.allocated(self._entry, run))
 
     def _launch(
-        self, run: range, response: OriginResponse | None, *, reserved: int = 0, cursor: ReaderCursor | None = None
+        self,
+        run: range,
+        response: OriginResponse | None,
+        *,
+        reserved: int = 0,
+        cursor: ReaderCursor | None = None,
+        is_of_object: bool = False,
     ) -> None:
         entry, context = self._entry, self._context
         span = blocks.span_of(run, entry.metadata.size, context.block_size)
         fetch = PartFetch(
             span.start, span.stop, span.start, span.start, reserved, began=context.clock(), response=response,
-            cursor=cursor, state=PartState.REQUESTING if reserved else PartState.RESERVING,
+            cursor=cursor, is_of_object=is_of_object, state=PartState.REQUESTING if reserved else PartState.RESERVING,
         )  # fmt: skip
         self._fetches.append(fetch)
         context.entries.pin(entry)
@@ -385,7 +396,7 @@ class Fill:
         tail = range(cut // size, blocks.block_count(fetch.stop, size))
         moved = self._cut(fetch, cut)
         self._context.stats.split += 1
-        self._launch(tail, None, reserved=moved, cursor=fetch.cursor)
+        self._launch(tail, None, reserved=moved, cursor=fetch.cursor, is_of_object=fetch.is_of_object)
 
     def _rate_of(self, fetch: PartFetch) -> float | None:
         """Return bytes a second: of this part fetch, or of the latest one if this one is too young."""

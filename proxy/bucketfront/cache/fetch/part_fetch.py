@@ -23,7 +23,7 @@ from typing import Literal, Protocol, TypeVar
 from bucketfront.cache.entries.entry import Entry
 from bucketfront.cache.entries.entry_table import EntryTable
 from bucketfront.cache.fetch.integrity import Comparison
-from bucketfront.cache.fetch.read_ahead import NOTHING, Window
+from bucketfront.cache.fetch.read_ahead import NOTHING, ReadAhead, Window
 from bucketfront.cache.origin import Origin, OriginResponse
 from bucketfront.cache.storage import blocks
 from bucketfront.cache.storage.storage import Storage
@@ -112,6 +112,7 @@ class PartFetch:
     response: OriginResponse | None = None  # open, and not yet taken over by the task
     status: int | None = None  # of the response that brought the latest bytes
     cursor: ReaderCursor | None = None  # the reader that the part was started for
+    is_of_object: bool = False  # the next reader of the object will need it, whatever becomes of this one
     task: "asyncio.Task[None] | None" = None
     state: PartState = PartState.RESERVING
 
@@ -223,11 +224,16 @@ class FetchContext:
     part_size: int
     parallel_parts: int
     after_disconnect: Literal["finish", "stop", "auto"]
+    read_ahead_max: int  # see `ReadAhead.most`
     reader_timeout: float  # how long a reader waits for one byte
     retries: RetryBudget = field(default_factory=RetryBudget)
     hedges: RetryBudget = field(default_factory=RetryBudget)
     split_distance: int = 0  # how far ahead of a part's mark a reader must be to get a part of its own
     tasks: TaskSet = field(default_factory=TaskSet)
+
+    @property
+    def read_ahead(self) -> ReadAhead:
+        return ReadAhead(self.block_size, self.part_size, self.parallel_parts, self.read_ahead_max)
 
     def allocated(self, entry: Entry, run: range) -> int:
         """Return the bytes that these blocks will take beyond those charged to the entry."""

@@ -1,8 +1,8 @@
 """How far ahead of a reader to fetch, and in parts of which size. Pure arithmetic, all in bytes.
 
-A reader is eager if it wants a whole object or a range with an end. It will read all of that, so it gets large parts,
-which need few requests. An open-ended range is careful: players send `bytes=N-` at every seek and drop it after a few
-MiB. What they leave unread must stay small beside what they read. A careful reader that reads on must still have
+A reader is eager if it wants a whole object or a range with an end. It will probably read all of that, so it gets large
+parts, which need few requests. An open-ended range is careful: players send `bytes=N-` at every seek and drop it after
+a few MiB. What they leave unread must stay small beside what they read. A careful reader that reads on must still have
 several parts under way.
 
 Ranges that continue each other are a walk (see `walk`). Bytes behind the end of such a range are fetched as well, in
@@ -16,6 +16,8 @@ from bucketfront.http.ranges import Demand, Span
 
 FIRST_PART_BYTES = 512 << 10  # of a careful reader: one round trip, and most heads and indexes fit in
 WINDOW_SHARE = 8  # a careful reader's window is one part in so many of what it has read
+EAGER_SHARE = 4  # an eager reader gets one part in so many of what it has read, because downloads are stopped too
+REST_SHARE = 8  # an object is fetched whole without a reader if it lacks at most one part in so many of what it has
 PARTS_AHEAD = 3  # in a careful reader's window, beside the part it is in
 WALK_SHARE = 10  # a walk gets one part in so many of its length: players may use ranges with ends too, and seek
 SHORT_WALK_BYTES = 256 << 10  # so many in any case, once twice as many were read
@@ -35,11 +37,20 @@ NOTHING = Window(0, 0)
 
 @dataclass(frozen=True, slots=True)
 class ReadAhead:
-    """The rules for one configuration. `part_size` is a multiple of `block_size`."""
+    """The rules for one configuration. `part_size` is a multiple of `block_size`.
+
+    `most` is how much is fetched ahead of a reader at most, apart from two parts of an eager one.
+    """
 
     block_size: int
     part_size: int
     parallel_parts: int
+    most: int
+
+    @property
+    def limit(self) -> int:
+        """Return the largest size of a window together with the part that begins at its edge."""
+        return max(2 * self.part_size, min(self.most, self.part_size * (self.parallel_parts + 1)))
 
     @property
     def first(self) -> int:
@@ -66,11 +77,10 @@ class ReadAhead:
         Ranges that are read side by side come in any order, so only whole parts are worth it. Small ones would divide
         the ranges that follow.
         """
-        limit = self.part_size * self.parallel_parts
         if walk.is_parallel:
-            size = min(walk.length // PARALLEL_WALK_SHARE, limit) - self.part_size
+            size = min(walk.length // PARALLEL_WALK_SHARE, self.limit) - self.part_size
             return Window(size, self.part_size) if size >= self.part_size else NOTHING
-        most = min(max(walk.length // WALK_SHARE, min(walk.length // 2, SHORT_WALK_BYTES)), limit)
+        most = min(max(walk.length // WALK_SHARE, min(walk.length // 2, SHORT_WALK_BYTES)), self.limit)
         if most < self.block_size:
             return NOTHING
         part = max(self.block_size, min(self._whole_blocks(most // 2), self.part_size))
@@ -79,16 +89,19 @@ class ReadAhead:
     def window(self, read: int, *, is_eager: bool) -> Window:
         """Return the window of a reader that has read so many bytes in sequence.
 
-        Eager: one part at first, then twice what was read. Careful: beyond the first blocks, a reader that leaves has
-        left unread at most 1/WINDOW_SHARE + 1/(WINDOW_SHARE * PARTS_AHEAD), a sixth, of what it read.
+        A reader that leaves has left unread at most a quarter of what it read, or two parts, if it was eager. Beyond
+        the first blocks, a careful one has left at most 1/WINDOW_SHARE + 1/(WINDOW_SHARE * PARTS_AHEAD), a sixth.
         """
-        limit = self.part_size * self.parallel_parts
         if is_eager:
-            return Window(max(self.part_size, min(2 * read, limit)), self.part_size)
-        size = max(self.block_size, min(read // WINDOW_SHARE, limit))
+            return Window(max(self.part_size, min(read // EAGER_SHARE, self.limit) - self.part_size), self.part_size)
+        size = max(self.block_size, min(read // WINDOW_SHARE, self.limit - self.part_size))
         if not read:
             return Window(size, self.first)
         return Window(size, max(self.block_size, min(self._whole_blocks(size // PARTS_AHEAD), self.part_size)))
+
+    def is_worth_the_rest(self, present: int, missing: int) -> bool:
+        """Return whether to fetch the bytes that an object lacks although no reader wants them."""
+        return missing <= min(present // REST_SHARE, self.most)
 
     def _whole_blocks(self, count: int) -> int:
         return count // self.block_size * self.block_size
