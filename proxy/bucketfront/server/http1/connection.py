@@ -4,6 +4,7 @@ Theory of operation
 -------------------
 `data_received` cuts the client's bytes into pieces, and feeds them to aiohttp's parser one at a time. A piece ends
 where a head or a body may end, because a parser that refuses a head forgets the requests it read in the same call.
+`ChunkedFraming` finds the end of a chunked body. If the parser finds another one, the connection receives no more.
 aiohttp queues each request, its handler task takes them in order, and `finish_response` decides whether the
 connection outlives the response.
 
@@ -18,10 +19,10 @@ connection outlives the response.
     ENDED     ENDED         ENDED       ENDED       ENDED
 
 BODY_BEGINS and BODY_ENDS are events of the framing: a head without a body is a BODY_ENDS. CLOSE is a call of `close`,
-when the proxy stops. STOP means that the next bytes have no meaning here: the framing is broken, a chunked body is
-over, the client wants another protocol or has closed its sending side, or the connection closes. In STOPPED all queued
-requests still get their responses, and so does a refused one, which `_refuse` queues behind them. The last of these
-responses closes the connection.
+when the proxy stops. STOP means that the next bytes have no meaning here: the framing is broken, a chunked body had
+trailers, the client wants another protocol or has closed its sending side, or the connection closes. In STOPPED all
+queued requests still get their responses, and so does a refused one, which `_refuse` queues behind them. The last of
+these responses closes the connection.
 
 A client that is done is not one that left (RFC 9112 section 9.6). Behind a whole request the end of the client's bytes
 is a STOP. Within a body it is the end of the connection, but not of the requests before. If the connection is lost,
@@ -57,6 +58,7 @@ from bucketfront.server.http1.aiohttp_private import (
     limit_read_size,
     unsent_bytes,
 )
+from bucketfront.server.http1.chunked import ChunkedFraming
 from bucketfront.server.http1.listener import ConnectionLimit
 from bucketfront.server.telemetry.exchange import Exchange
 
@@ -128,8 +130,8 @@ _OVER = (ReceiveState.ENDING, ReceiveState.STOPPED, ReceiveState.ENDED)
 
 class Connection(AiohttpConnection):
     __slots__ = (
-        "_body", "_body_left", "_has_served", "_head_size", "_head_timer", "_limit", "_parsed_tail", "_state",
-        "_under_way", "_unparsed", "carries_out", "has_ended", "is_stopped",
+        "_body", "_body_left", "_chunks", "_has_served", "_head_size", "_head_timer", "_limit", "_parsed_tail",
+        "_state", "_under_way", "_unparsed", "carries_out", "has_ended", "is_stopped",
     )  # fmt: skip
 
     is_stopped: bool  # the proxy ended the request under way, because it stops
@@ -143,6 +145,7 @@ class Connection(AiohttpConnection):
     _parsed_tail: bytes  # the last bytes parsed, in which the end of a head may have begun
     _body: StreamReader  # of the newest request
     _body_left: int  # bytes of that body that are still to be parsed; above 0 in BODY and LAST_BODY
+    _chunks: ChunkedFraming | None  # of that body
     _head_size: int  # bytes of the next head that were parsed
 
     def __init__(self, manager: web.Server, limit: ConnectionLimit, **options: Any) -> None:
@@ -154,6 +157,7 @@ class Connection(AiohttpConnection):
         self._under_way = None
         self._state, self._unparsed, self._parsed_tail = ReceiveState.HEADS, b"", b""
         self._body, self._body_left, self._head_size = EMPTY_PAYLOAD, 0, 0
+        self._chunks = None
         self._head_timer = None
         self._start_head_timer()
         super().connection_made(transport)
@@ -224,8 +228,8 @@ class Connection(AiohttpConnection):
             self._feed(b"")  # aiohttp resumes a body whose buffer was full
         data, self._unparsed = self._unparsed + data, b""
         at = 0
-        while at < len(data) and self._may_parse():
-            end = min(at + self._body_left, len(data)) if self._body_left else self._head_end(data, at)
+        while at < len(data) and self._may_parse() and self._agrees():
+            end = self._body_end(data, at) if self._body_left else self._head_end(data, at)
             self._feed(data[at:end])
             at = end
         self._unparsed = b"" if self._is_over else data[at:]
@@ -327,6 +331,10 @@ class Connection(AiohttpConnection):
         response.force_close()
         return response
 
+    def _body_end(self, data: bytes, at: int) -> int:
+        """Return the offset at which the body ends, or the end of `data` if the body goes on."""
+        return min(at + self._body_left, len(data)) if self._chunks is None else self._chunks.end_of(data, at)
+
     def _head_end(self, data: bytes, at: int) -> int:
         """Return the first offset after `at` at which a head may end, or the end of `data` without one."""
         if at == 0:
@@ -386,26 +394,56 @@ class Connection(AiohttpConnection):
             piece = piece[: MAX_HEAD_BYTES - self._head_size]
         before = self.requests_parsed
         if is_body:
-            self._body_left = max(self._body_left - len(piece), 0)
+            is_over = self._chunks is not None and self._chunks.is_over
+            self._body_left = 0 if is_over else max(self._body_left - len(piece), 0)
             if not self._body_left:
                 self._advance(ReceiveEvent.BODY_ENDS)
         super().data_received(piece)
         self._parsed_tail = (self._parsed_tail + piece[-len(_HEAD_END) + 1 :])[-len(_HEAD_END) + 1 :]
         if self.requests_parsed != before:
+            if is_body and self._has_parsed_too_much(before):
+                return
             self._check_newest()
         elif is_too_long:
             self._refuse(framing.BadFraming("the head is too long", HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE))
-        elif self._body_left > _CHUNKED_BYTES // 2 and self._body.is_eof():
-            self._advance(ReceiveEvent.STOP)
+        elif self._chunks is not None:
+            self._check_chunks(self._chunks)
         self._head_size = 0 if is_body or self.requests_parsed != before else self._head_size + len(piece)
+
+    def _agrees(self) -> bool:
+        """Return whether the parser took the newest body for whole if it is. Else stop behind that request."""
+        if not self._body_left and not self._body.is_eof():
+            self._break_body()
+            return False
+        return True
+
+    def _has_parsed_too_much(self, before: int) -> bool:
+        """Drop the requests that the parser found within a body, and stop receiving."""
+        if self.newest_request is None:
+            return False
+        for _ in range(self.requests_parsed - before):
+            self.drop_newest_request()
+        self._break_body()
+        return True
+
+    def _check_chunks(self, chunks: ChunkedFraming) -> None:
+        if chunks.is_broken or (self._body.is_eof() and not chunks.is_over):
+            self._break_body()
+        elif self._body.is_eof() and chunks.has_trailers:
+            # The parser takes the last trailer of a body for a field of the next request.
+            self._advance(ReceiveEvent.STOP)
+
+    def _break_body(self) -> None:
+        """Stop within the newest body. Without the error a handler that reads it could wait for ever."""
+        self._advance(ReceiveEvent.STOP)
+        self._body.set_exception(framing.BadFraming("the body's framing is malformed"))
 
     def _check_newest(self) -> None:
         newest = self.newest_request
         if newest is None:
             self._advance(ReceiveEvent.STOP)
             if not self._body.is_eof():
-                # Without this a handler that reads the body would wait for ever.
-                self._body.set_exception(framing.BadFraming("the body's framing is malformed"))
+                self._break_body()
             return
         message, body = newest
         try:
@@ -415,11 +453,11 @@ class Connection(AiohttpConnection):
             self._refuse(error)
             return
         self._body = body
+        self._chunks = ChunkedFraming() if message.chunked else None
         self._body_left = _CHUNKED_BYTES if message.chunked else int(message.headers.get(hdrs.CONTENT_LENGTH, 0))
         self._advance(ReceiveEvent.BODY_BEGINS if self._body_left else ReceiveEvent.BODY_ENDS)
-        if message.chunked or (message.upgrade and (self.is_upgraded or body is not EMPTY_PAYLOAD)):
-            # The parser takes the last trailer of a chunked body for a field of the next request. It stops at an
-            # upgrade, and drops the bytes behind the body of one.
+        if message.upgrade and (self.is_upgraded or body is not EMPTY_PAYLOAD):
+            # The parser stops at an upgrade, and drops the bytes behind the body of one.
             self.replace_newest_request(message._replace(should_close=True), body)
         if self.is_upgraded:
             self._advance(ReceiveEvent.STOP)
