@@ -13,8 +13,8 @@ from bucketfront.keys import ObjectKey, Target, check_writable, parse_target, pe
 _KNOWN = ("GET", "HEAD", "PUT", "POST", "DELETE")
 
 
-_OF_BUCKETS = "the path names a bucket, and its operations are not implemented here; only those of objects are"
-_OF_PARTS = "; send the object in one PUT: for boto3 and the AWS CLI, set multipart_threshold above its size"
+_OF_BUCKETS = "lists and other operations of buckets are not implemented here, only reads, writes and deletes of objects"
+_OF_PARTS = "; send the object in one PUT, by a larger threshold or part size (multipart_threshold in boto3, AWS CLI)"
 
 
 class MethodNotAllowed(ProxyError):
@@ -224,6 +224,8 @@ def _methods_of(mount: MountSettings) -> tuple[str, ...]:
 def _refuse_operation(method: str, route: Route, dialect: Dialect) -> None:
     """Raise NoSuchOperation if the request means another operation of S3 than a read or a write of the object."""
     is_s3 = dialect is Dialect.S3
+    if is_s3 and not route.octets and method != "POST" and route.mount.site is None:
+        raise NoSuchOperation(_OF_BUCKETS)
     if method not in ("GET", "HEAD"):
         name = query.subresource(route.query)
     elif is_s3 or route.mount.query != "ignore":
@@ -233,8 +235,6 @@ def _refuse_operation(method: str, route: Route, dialect: Dialect) -> None:
     if name is not None:
         cure = _OF_PARTS if name in ("uploads", "uploadId", "partNumber") and method in ("POST", "PUT") else ""
         raise NoSuchOperation(f"{method} with ?{name} means something else to S3, and is not implemented here{cure}")
-    if is_s3 and not route.octets and method != "POST" and route.mount.site is None:
-        raise NoSuchOperation(_OF_BUCKETS)
 
 
 def _allowed(method: str, route: Route) -> Route:
