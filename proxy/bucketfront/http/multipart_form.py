@@ -5,7 +5,7 @@ So a part is complete once the boundary after it was read.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from bucketfront.errors import ProxyError
@@ -27,6 +27,10 @@ _QUOTED = re.compile("|".join(_PERCENT))
 
 class BadForm(ProxyError):
     """A form that is malformed, or ended before its last boundary."""
+
+
+class FormWithoutFile(ProxyError):
+    """The body of a POST is a form of a type that has no files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +146,25 @@ class FormParser:
 
 def is_form(content_type: str | None) -> bool:
     """Return whether a request's Content-Type is that of a form with files."""
-    return content_type is not None and content_type.partition(";")[0].strip(" \t").lower() == "multipart/form-data"
+    return _media_type(content_type) == "multipart/form-data"
+
+
+def refuse_without_file(fields: Mapping[str, str]) -> None:
+    """Refuse the POST of a form without files, whose fields would become an object. Raises FormWithoutFile.
+
+    HTML has two such types of forms. Programs send text/plain for other bodies too, so only a browser that navigates
+    (Fetch Metadata) means a form by it.
+    """
+    kind = _media_type(fields.get("Content-Type"))
+    is_text_form = kind == "text/plain" and fields.get("Sec-Fetch-Mode") == "navigate"
+    if kind == "application/x-www-form-urlencoded" or is_text_form:
+        raise FormWithoutFile(
+            "a form of this type has no file: send multipart/form-data, or the file itself with its own type"
+        )
+
+
+def _media_type(content_type: str | None) -> str:
+    return (content_type or "").partition(";")[0].strip(" \t").lower()
 
 
 def boundary_of(content_type: str) -> str:

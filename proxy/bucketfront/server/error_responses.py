@@ -48,7 +48,7 @@ from bucketfront.http.aws_chunked import BadChunks
 from bucketfront.http.body_checksums import ChecksumMismatch
 from bucketfront.http.cache_status import CacheStatus, Forward
 from bucketfront.http.delete_objects import MalformedXml
-from bucketfront.http.multipart_form import BadForm
+from bucketfront.http.multipart_form import BadForm, FormWithoutFile
 from bucketfront.http.query import BadQuery, NoSuchOperation, QueryTooLong
 from bucketfront.http.s3_requests import Dialect
 from bucketfront.http.tus_fields import (
@@ -109,6 +109,7 @@ _TABLE: tuple[tuple[type[ProxyError], int, str | None], ...] = (
     (BadQuery, 400, None),
     (BadWriteHead, 400, None),
     (BadForm, 400, None),
+    (FormWithoutFile, 415, None),
     (MalformedXml, 400, None),
     (ChecksumMismatch, 400, None),
     (BadChunks, 400, None),

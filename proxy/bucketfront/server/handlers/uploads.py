@@ -53,8 +53,10 @@ class UploadHandler:
         """
         request = exchange.request
         content_type = request.headers.get(hdrs.CONTENT_TYPE)
-        if request.method == hdrs.METH_POST and multipart_form.is_form(content_type):
-            return await self._put_form(exchange, route, multipart_form.boundary_of(content_type or ""))
+        if request.method == hdrs.METH_POST:
+            multipart_form.refuse_without_file(request.headers)
+            if multipart_form.is_form(content_type):
+                return await self._put_form(exchange, route, multipart_form.boundary_of(content_type or ""))
         head, framing = write_head.parse_framed(request.headers.items())
         key = route.key_to_write(self._new_name(route) if route.makes_key else "")
         head = _fitted(head, key, route.mount)

@@ -1,7 +1,8 @@
 """Stores the files of a form one after the other, each as it arrives (RFC 7578).
 
-A field applies to the files behind it. Fields have the names of S3's "POST Object": `key`, the object's headers, `acl`,
-and those that begin with `x-amz-`. They are refused by the rules of a PUT. Other fields are ignored.
+A field applies to the files behind it. A file is complete once the fields behind it were read, because a field that
+no file follows was meant for it, and refuses it. Fields have the names of S3's "POST Object": `key`, the object's
+headers, `acl`, and those that begin with `x-amz-`. They are refused by the rules of a PUT. Other fields are ignored.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
@@ -40,6 +41,15 @@ class FormFile:
     etag: str
 
 
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A file of the form. `first` is the event after the head of its part."""
+
+    part: Part
+    name: str
+    first: Event
+
+
 class Form:
     """A form of one request.
 
@@ -56,6 +66,7 @@ class Form:
         self._now = now
         self._fields: dict[str, str] = {}
         self._field_bytes = 0
+        self._new_fields: list[str] = []  # since the last file
         self.stored: list[FormFile] = []
 
     async def read(self, body: AsyncIterator[bytes], boundary: str) -> list[FormFile]:
@@ -65,9 +76,9 @@ class Form:
         """
         try:
             async with aclosing(_events(body, boundary)) as events:
-                async for event in events:
-                    assert isinstance(event, Part), "a part is read to its end"
-                    await (self._read_field if event.filename is None else self._read_file)(event, events)
+                file = await self._next_file(events)
+                while file is not None:
+                    file = await self._read_file(file, events)
         except ProxyError as error:
             if not self.stored:
                 raise
@@ -75,6 +86,19 @@ class Form:
         if not self.stored:
             raise BadForm("the form has no file")
         return self.stored
+
+    async def _next_file(self, events: AsyncIterator[Event]) -> "_File | None":
+        """Read the fields up to the next file. Returns None at the end of the form."""
+        async for event in events:
+            assert isinstance(event, Part), "a part is read to its end"
+            if event.filename is None:
+                await self._read_field(event, events)
+                continue
+            first = await anext(events)
+            # A browser sends an empty part without a name for a file input without a file.
+            if event.filename or first is not END:
+                return _File(event, event.filename, first)
+        return None
 
     async def _read_field(self, part: Part, events: AsyncIterator[Event]) -> None:
         value = bytearray()
@@ -93,16 +117,30 @@ class Form:
                 self._fields[name] = value.decode()
             except UnicodeDecodeError as error:
                 raise BadForm("a field of the form is not UTF-8") from error
+            self._new_fields.append(name)
 
-    async def _read_file(self, part: Part, events: AsyncIterator[Event]) -> None:
-        first = await anext(events)
-        if first is END and not part.filename:
-            return  # a browser sends this for a file input without a file
-        key = self._key(part.filename or "")
+    async def _read_file(self, file: "_File", events: AsyncIterator[Event]) -> "_File | None":
+        """Store a file. Returns the next one, None at the end of the form."""
+        key = self._key(file.name)
         if any(key == one.key for one in self.stored):
             raise BadForm("two files of the form have the same key")
-        written = await self._store(key, _content(events, first), self._head_of(part))
+        head = self._head_of(file.part)
+        following: list[_File | None] = []
+
+        async def content() -> AsyncIterator[bytes]:
+            async for piece in _content(events, file.first):
+                yield piece
+            self._forget_fields_of_one_file()
+            following.append(await self._next_file(events))
+            if following == [None] and self._new_fields:
+                raise BadForm(f"the field {self._new_fields[0]!r} comes after the file, and must come before it")
+
+        written = await self._store(key, content(), head)
         self.stored.append(FormFile(key, written.etag))
+        return following[0]
+
+    def _forget_fields_of_one_file(self) -> None:
+        self._new_fields.clear()
         self._fields = {
             name: value
             for name, value in self._fields.items()
