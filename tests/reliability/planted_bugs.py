@@ -282,6 +282,19 @@ BUGS = (
     ),
     Bug(
         5,
+        "writes-side-by-side",
+        "A write does not wait for an earlier one of its key, so that S3 may end with the earlier.",
+        (
+            Edit(
+                "bucketfront.server.object_writer:ObjectWriter.store",
+                "lambda: self._begin(place)",
+                "lambda: self.invalidate(key)",
+            ),
+        ),
+        (SERVER + "test_write_order.py::test_the_later_write_prevails",),
+    ),
+    Bug(
+        5,
         "forgotten-before-only",
         "A write invalidates its key before the request to S3, but not after the response.",
         (
@@ -427,8 +440,8 @@ BUGS = (
         (
             Edit(
                 "bucketfront.server.object_writer:ObjectWriter.store",
-                "finally:\n            await asyncio.shield(self.invalidate(key))",
-                "finally:\n            pass\n        await self.invalidate(key)",
+                "finally:\n                await asyncio.shield(self.invalidate(key))",
+                "finally:\n                pass\n            await self.invalidate(key)",
             ),
         ),
         (SERVER + "test_write_races.py::test_write_whose_outcome_is_unknown",),
@@ -440,8 +453,8 @@ BUGS = (
         (
             Edit(
                 "bucketfront.server.object_writer:ObjectWriter.store",
-                "lambda: self.invalidate(key)",
-                "lambda: self.invalidate()",
+                "lambda: self._begin(place)",
+                "place.turn",
             ),
         ),
         (SERVER + "test_tee.py::test_the_old_version_is_gone_before_s3_is_asked",),

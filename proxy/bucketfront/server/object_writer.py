@@ -16,6 +16,7 @@ from bucketfront.http.delete_objects import DeleteFailure
 from bucketfront.http.write_head import WriteHead
 from bucketfront.keys import ObjectKey
 from bucketfront.s3.upload.uploader import Written
+from bucketfront.server.write_order import Place, WriteOrder, is_whole_already
 
 INVALIDATE_TIMEOUT_S = 10.0  # for the disk to unlink a file; memory has dropped the entry long before
 MAX_INVALIDATED_AT_ONCE = 32  # keys in one turn of the loop (docs/invariants.md#cost-of-a-request)
@@ -47,19 +48,30 @@ class ObjectWriter:
     def __init__(self, cache: Cache, origin: OriginWriter) -> None:
         self._cache = cache
         self._origin = origin
+        self._order = WriteOrder()
 
-    async def store(self, key: ObjectKey, chunks: AsyncIterator[bytes], length: int | None, head: WriteHead) -> Written:
+    async def store(
+        self,
+        key: ObjectKey,
+        chunks: AsyncIterator[bytes],
+        length: int | None,
+        head: WriteHead,
+        has_arrived: Callable[[], bool] = is_whole_already,
+    ) -> Written:
         """Store `chunks` as the object and as the cached entry of its key.
+
+        `has_arrived` returns whether the client has sent all of `chunks`. Later writes of the key wait for such a one.
 
         Raises what the origin and `chunks` raise. The object then has its old version, or the outcome is unknown.
         """
         upload = self._cache.begin_write(key, length)
         try:
-            try:
-                written = await self._origin.put(key, chunks, length, head, upload, lambda: self.invalidate(key))
-            finally:
-                # Also if the outcome is unknown, and if the client left in the middle.
-                await asyncio.shield(self.invalidate(key))
+            with self._order.place((key,), has_arrived) as place:
+                try:
+                    written = await self._origin.put(key, chunks, length, head, upload, lambda: self._begin(place))
+                finally:
+                    # Also if the outcome is unknown, and if the client left in the middle.
+                    await asyncio.shield(self.invalidate(key))
             if written.etag:  # without one, the object is not cached
                 await self._cache.publish(upload, written.etag)
         finally:
@@ -67,18 +79,25 @@ class ObjectWriter:
         return written
 
     async def delete(self, key: ObjectKey) -> None:
-        await self.invalidate(key)
-        try:
-            await self._origin.delete(key)
-        finally:
-            await asyncio.shield(self.invalidate(key))
+        with self._order.place((key,)) as place:
+            await self._begin(place)
+            try:
+                await self._origin.delete(key)
+            finally:
+                await asyncio.shield(self.invalidate(key))
 
     async def delete_many(self, keys: Sequence[ObjectKey]) -> dict[ObjectKey, DeleteFailure | None]:
-        await self.invalidate(*keys)
-        try:
-            return await self._origin.delete_objects(keys)
-        finally:
-            await asyncio.shield(self.invalidate(*keys))
+        with self._order.place(keys) as place:
+            await self._begin(place)
+            try:
+                return await self._origin.delete_objects(keys)
+            finally:
+                await asyncio.shield(self.invalidate(*keys))
+
+    async def _begin(self, place: Place) -> None:
+        """Wait for the turn of a write, and invalidate its keys right before it."""
+        await place.turn()
+        await self.invalidate(*place.keys)
 
     async def invalidate(self, *keys: ObjectKey) -> None:
         """Remove the entries of `keys` from the cache. Never raises for an error of the disk."""

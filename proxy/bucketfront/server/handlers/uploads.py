@@ -72,7 +72,7 @@ class UploadHandler:
             body = self._body(exchange, length, aws_chunked.longest_body(limit))
             chunks = _bounded(verified(body, head.checksums, framing), limit)
             length = framing.length or None  # a body is always read, because that of an empty object has a framing
-        written = await self._writer.store(key, chunks, length, head)
+        written = await self._writer.store(key, chunks, length, head, request.content.is_eof)
         exchange.status = CacheStatus(Forward.METHOD, fwd_status=200)
         if exchange.dialect is Dialect.S3 and request.method == hdrs.METH_PUT:
             return _stored(exchange, written)
@@ -143,9 +143,9 @@ class UploadHandler:
         _refuse_too_large(length, limit + forms.MAX_OVERHEAD_BYTES)
 
         async def store(key: ObjectKey, chunks: AsyncIterator[bytes], head: WriteHead) -> Written:
-            return await self._writer.store(
-                key, verified(_bounded(chunks, limit), head.checksums), None, _fitted(head, key, mount)
-            )
+            chunks = verified(_bounded(chunks, limit), head.checksums)
+            head = _fitted(head, key, mount)
+            return await self._writer.store(key, chunks, None, head, exchange.request.content.is_eof)
 
         form = Form(route, head, store, self._clock())
         stored = await form.read(self._body(exchange, length, limit + forms.MAX_OVERHEAD_BYTES), boundary)

@@ -1,0 +1,180 @@
+"""Writes of one key change its object in the order in which they came."""
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+from proxy_under_test import S3, Proxy, until
+from relay import Cut, Seen
+from wire import Response, chunked, message
+
+from bucketfront.keys import ObjectKey
+from bucketfront.server import write_order
+from bucketfront.server.write_order import Place, WriteOrder
+
+
+class Turns:
+    """Counts the writes that have asked for their turn."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.asked = 0
+        real = Place.turn
+
+        async def turn(place: Place) -> None:
+            self.asked += 1
+            await real(place)
+
+        monkeypatch.setattr(Place, "turn", turn)
+
+    async def one_more(self, write: "asyncio.Task[Response]") -> None:
+        """Wait until this write has asked, or has ended without that."""
+        before = self.asked
+        await until(lambda: self.asked > before or write.done())
+
+
+@pytest.fixture
+def turns(monkeypatch: pytest.MonkeyPatch) -> Turns:
+    return Turns(monkeypatch)
+
+
+def hold_first(proxy: Proxy) -> tuple[asyncio.Event, asyncio.Event]:
+    """Hold the first PUT at the relay until the second event. The first event is set once it is there."""
+    came, gate = asyncio.Event(), asyncio.Event()
+
+    async def hold(seen: Seen) -> None:
+        if seen.method == "PUT" and not came.is_set():
+            came.set()
+            await gate.wait()
+
+    proxy.relay.on_request = hold
+    return came, gate
+
+
+@pytest.mark.parametrize("later", ["PUT", "DELETE", "POST"])
+async def test_the_later_write_prevails(proxy: Proxy, s3: S3, turns: Turns, later: str) -> None:
+    """A write that comes while an earlier one is at S3 waits for it, so that the object is the later one's (I5)."""
+    came, gate = hold_first(proxy)
+    first = asyncio.create_task(proxy.request("PUT", "/x", body=b"first"))
+    await came.wait()
+    body = {"PUT": b"second", "DELETE": None, "POST": b"<Delete><Object><Key>x</Key></Object></Delete>"}[later]
+    second = asyncio.create_task(proxy.request(later, "/x" if later != "POST" else "/?delete", body=body))
+    await turns.one_more(second)
+    gate.set()
+    assert [(await write).status for write in (first, second)] == [201, {"PUT": 201, "DELETE": 204, "POST": 200}[later]]
+    assert s3.keys() == (["x"] if later == "PUT" else [])
+    response = await proxy.get("/x")
+    assert (response.status, response.body == b"second") == ((200, True) if later == "PUT" else (404, False))
+
+
+async def test_another_key_does_not_wait(proxy: Proxy, s3: S3) -> None:
+    """A write that S3 takes long for holds up no other key."""
+    came, gate = hold_first(proxy)
+    first = asyncio.create_task(proxy.request("PUT", "/x", body=b"first"))
+    await came.wait()
+    assert (await proxy.request("PUT", "/y", body=b"second")).status == 201
+    gate.set()
+    assert (await first).status == 201
+    assert s3.keys() == ["x", "y"]
+
+
+async def test_a_slow_client_holds_up_nobody(proxy: Proxy, s3: S3) -> None:
+    """A write waits for no body that has not arrived. The object is then the one of the body that was complete last."""
+    async with proxy.connection() as connection:
+        head = message("PUT", "/x", {"Transfer-Encoding": "chunked"})
+        await connection.send(head + chunked(b"slow", end=False))
+        for body in (b"one", b"two"):
+            assert (await proxy.request("PUT", "/x", body=body)).status == 201
+            assert s3.get("x") == body
+        await connection.send(chunked())
+        assert (await connection.response("PUT")).status == 201
+    assert s3.get("x") == b"slow"
+    assert (await proxy.get("/x")).body == b"slow"
+
+
+async def test_a_write_that_fails_holds_up_no_other(proxy: Proxy, s3: S3, turns: Turns) -> None:
+    """After an earlier write that failed, the later one is carried out."""
+    came, gate = asyncio.Event(), asyncio.Event()
+
+    async def fail_first(seen: Seen) -> None:
+        if seen.method == "PUT" and not gate.is_set():
+            came.set()
+            await gate.wait()
+            raise Cut
+
+    proxy.relay.on_request = fail_first
+    first = asyncio.create_task(proxy.request("PUT", "/x", body=b"first"))
+    await came.wait()
+    second = asyncio.create_task(proxy.request("PUT", "/x", body=b"second"))
+    await turns.one_more(second)
+    gate.set()
+    await first
+    assert (await second).status == 201
+    assert s3.get("x") == b"second"
+
+
+KEY, OTHER = (ObjectKey("bucket", name) for name in "xy")
+
+
+@pytest.fixture
+def order() -> Iterator[WriteOrder]:
+    made = WriteOrder()
+    yield made
+    assert made._places == {}
+
+
+async def has_turn(place: Place) -> bool:
+    """Return whether a write may go on without a wait."""
+    turn = asyncio.create_task(place.turn())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    if not turn.done():
+        turn.cancel()
+        await asyncio.gather(turn, return_exceptions=True)
+        return False
+    return True
+
+
+async def test_an_earlier_write_that_has_arrived_comes_first(order: WriteOrder) -> None:
+    """An earlier write goes first once its body has arrived, although its turn comes later."""
+    arrived = False
+    with order.place([KEY], lambda: arrived) as first, order.place([KEY]) as second:
+        arrived = True
+        assert not await has_turn(second)
+        assert await has_turn(first)
+        assert not await has_turn(second)
+        with order.place([OTHER]) as other:
+            assert await has_turn(other)
+
+
+async def test_a_later_write_that_has_its_turn_is_awaited(order: WriteOrder) -> None:
+    """A write whose body comes late waits for a later one that has overtaken it."""
+    arrived = False
+    with order.place([KEY], lambda: arrived) as first:
+        with order.place([KEY]) as second:
+            assert await has_turn(second)
+            arrived = True
+            assert not await has_turn(first)
+        assert await has_turn(first)
+
+
+async def test_writes_of_many_keys_do_not_wait_for_each_other_in_a_ring(order: WriteOrder) -> None:
+    """Two deletes of the same keys in another order, and with repetitions, both end."""
+
+    async def delete(*keys: ObjectKey) -> None:
+        with order.place(keys) as place:
+            await place.turn()
+            await asyncio.sleep(0)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(10):
+            group.create_task(delete(KEY, OTHER, KEY))
+            group.create_task(delete(OTHER, KEY))
+
+
+async def test_the_wait_has_a_bound(order: WriteOrder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write goes on after a while beside another that does not end (I20)."""
+    monkeypatch.setattr(write_order, "MAX_WAIT_S", 0)
+    with order.place([KEY]) as first, order.place([KEY]) as second:
+        await first.turn()
+        await second.turn()
+        assert second.is_writing
