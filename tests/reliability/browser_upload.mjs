@@ -1,16 +1,16 @@
 // Uploads a file from a headless Chromium, and tells on stdout how it goes: one JSON value a line.
 //
-// argv: what to use ("tus-js-client" or "page"), the page's URL, the endpoint, the file, the key, and for "page" where
-// screenshots go. Runs in a folder with playwright-core, @sparticuz/chromium and tus-js-client installed.
+// argv: the installed Chromium ("" for that of @sparticuz/chromium), what to use ("tus-js-client" or "page"), the page's
+// URL, the endpoint, the file, the key, and for "page" where screenshots go. Runs in a folder with playwright-core and
+// tus-js-client installed.
 import { createRequire } from "node:module";
-import chromium from "@sparticuz/chromium";
 import { chromium as browsers } from "playwright-core";
 
-const [client, url, endpoint, file, key, pictures] = process.argv.slice(2);
+const [installed, client, url, endpoint, file, key, pictures] = process.argv.slice(2);
 const BYTES_A_SECOND = 12 << 20; // slow enough that something can happen on the way
 const tell = (what) => process.stdout.write(`${JSON.stringify(what)}\n`);
 
-const browser = await browsers.launch({ executablePath: await chromium.executablePath(), args: chromium.args });
+const browser = await browsers.launch(installed ? ofTheSystem(installed) : await ofNpm());
 try {
   const page = await browser.newPage({ viewport: { width: 800, height: 560 } });
   page.on("pageerror", (error) => tell({ error: String(error) }));
@@ -24,6 +24,15 @@ try {
   await (client === "page" ? withThePage(page) : withTusJsClient(page));
 } finally {
   await browser.close();
+}
+
+function ofTheSystem(executablePath) {
+  return { executablePath, args: ["--no-sandbox", "--disable-gpu", "--disable-background-networking"] };
+}
+
+async function ofNpm() {
+  const { default: chromium } = await import("@sparticuz/chromium");
+  return { executablePath: await chromium.executablePath(), args: chromium.args };
 }
 
 async function withTusJsClient(page) {

@@ -26,7 +26,8 @@ from proxy_process import FreshStarts
 from bucketfront.config.origin_settings import OriginSettings
 
 HERE, ROOT = Path(__file__).parent, Path(__file__).parent.parent.parent
-PACKAGES = ("tus-js-client@4.3.1", "playwright-core@1.65.1", "@sparticuz/chromium@153.0.0")
+CHROMIUM = shutil.which("chromium") or ""  # Debian's, otherwise npm's
+PACKAGES = ("tus-js-client@4.3.1", "playwright-core@1.65.1", *(() if CHROMIUM else ("@sparticuz/chromium@153.0.0",)))
 SIZE = 48 << 20
 KILL_AT = (0.2, 0.55, 0.8)  # share of the upload, as the client sees it
 CALL_TIMEOUT_S = 120.0
@@ -104,7 +105,7 @@ class Upload:
 
     async def run(self, client: str, page: str, address: str, key: str) -> dict[str, Any]:
         """Run the upload and return the client's last report."""
-        command = ["node", "browser_upload.mjs", client, page, f"{address}/upload", str(self.file), key]
+        command = ["node", "browser_upload.mjs", CHROMIUM, client, page, f"{address}/upload", str(self.file), key]
         process = await asyncio.create_subprocess_exec(
             *command,
             str(self.file.parent),
