@@ -74,3 +74,26 @@ def test_no_name_leads_out_of_the_folder(filename: str, template: str) -> None:
     assert not key_template.has_dot_segment(key)
     assert len(key.encode()) < 700
     assert not any(ord(character) < 32 for character in key)
+
+
+@pytest.mark.parametrize(
+    ("path", "resolved"),
+    [
+        ("/a/b/c/./../../g", "/a/g"),  # RFC 3986 section 5.2.4
+        ("/", "/"),
+        ("/.", "/"),
+        ("/..", "/"),
+        ("/./a", "/a"),
+        ("/a/.", "/a/"),
+        ("/a/b/..", "/a/"),
+        ("/../../a", "/a"),
+        ("/a//../b", "/a/b"),
+        ("/.//a", "//a"),
+        ("/...", "/..."),
+        ("/.a/a.", "/.a/a."),
+    ],
+)
+def test_without_dot_segments(path: str, resolved: str) -> None:
+    """They are removed as the RFC does it, and the result has none."""
+    assert key_template.without_dot_segments(path) == resolved
+    assert not key_template.has_dot_segment(resolved)

@@ -86,3 +86,17 @@ def extension(name: str) -> str:
 def has_dot_segment(key: str) -> bool:
     """Return whether a client that resolves the key as a path would get another one (RFC 3986 section 5.2.4)."""
     return not {".", ".."}.isdisjoint(key.split("/"))
+
+
+def without_dot_segments(path: str) -> str:
+    """Return the path that RFC 3986 section 5.2.4 makes of one that begins with a slash."""
+    kept: list[str] = []
+    _, *segments = path.split("/")
+    for segment in segments:
+        if segment == "..":
+            del kept[-1:]
+        elif segment != ".":
+            kept.append(segment)
+    if segments[-1] in (".", ".."):
+        kept.append("")
+    return "/" + "/".join(kept)

@@ -53,6 +53,7 @@ from bucketfront.errors import (
     WriteRefused,
 )
 from bucketfront.http import ranges
+from bucketfront.http.key_template import has_dot_segment
 from bucketfront.http.response_fields import ResponseFields
 from bucketfront.s3 import connection_causes, error_codes, responses
 
@@ -70,6 +71,7 @@ _ID = re.compile(r"[\x21-\x7e]{1,200}")
 _REGION = re.compile(r"[a-z0-9-]{1,40}")
 # Statuses to a HEAD that S3 explains in a body, which the response to a HEAD does not have. Some servers offer no HEAD.
 _UNEXPLAINED = frozenset({400, 403, 404, 405, 501})
+_REDIRECTS = frozenset({301, 302, 307, 308})
 _OF_THE_WRITE = frozenset({400, 409, 501})  # statuses with a code of S3 that the client of a write causes
 
 
@@ -136,6 +138,8 @@ def _from_status(what: str, error: ClientError, params: Mapping[str, Any]) -> Or
     has_no_code = error.response.get("Error", {}).get("Code") == str(response.status)
     if found is None and has_no_code and error.operation_name.startswith("Head"):
         found = _unexplained(message, error.operation_name, response, headers)
+    if found is None and _refuses_dots(response, params, is_read=is_read):
+        found = (RequestRefused if is_read else WriteRefused)(f"{message}; the origin takes no key with dot segments")
     if found is None:
         found = _fault(message, response, headers, is_read=is_read)
     found.response = sent
@@ -196,6 +200,18 @@ def _fact(  # noqa: PLR0911 - a table
         case 304 | 412 | 416:
             return InvalidOriginResponse(message)
     return None
+
+
+def _refuses_dots(response: ErrorResponse, params: Mapping[str, Any], *, is_read: bool) -> bool:
+    """Return whether the origin refuses a key because it has segments "." or "..".
+
+    There is no code of S3 for that. Some servers redirect to the path without them, as web servers do.
+    """
+    if not has_dot_segment(str(params.get("Key", ""))):
+        return False
+    if response.status in _REDIRECTS:
+        return not response.code
+    return response.status == 400 and error_codes.meaning(response.code, response.status, is_read=is_read) is None
 
 
 def _names_encryption(error: ClientError, response: ErrorResponse) -> bool:

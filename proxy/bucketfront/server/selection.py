@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 
 from bucketfront.errors import BadPath
 from bucketfront.http import media_types, negotiation
-from bucketfront.keys import MAX_KEY_BYTES, ObjectKey
+from bucketfront.http.key_template import has_dot_segment, without_dot_segments
+from bucketfront.keys import MAX_KEY_BYTES, ObjectKey, percent_encode
 from bucketfront.server.router import Route
 
 _SUFFIXES = {"br": ".br", "zstd": ".zst", "gzip": ".gz"}
@@ -19,8 +20,8 @@ class Candidate:
     """One object that may serve a path.
 
     `name` is the key that decides on type and rules: `a.js` for its sibling `a.js.br`, whose `coding` is br. `varies`
-    is true if another Accept-Encoding may select another object. `is_folder` is true if the object's presence means
-    that the path lacks a "/" at its end. `is_fallback` is true for the document that a site has for missing paths.
+    is true if another Accept-Encoding may select another object. If the object exists, the client is redirected to
+    `location`, unless that is None. `is_fallback` is true for the document that a site has for missing paths.
     `is_optional` is true if the path may well be served without it: for siblings and for names that a site adds to.
     """
 
@@ -28,7 +29,7 @@ class Candidate:
     name: str
     coding: str | None = None
     varies: bool = False
-    is_folder: bool = False
+    location: str | None = None
     is_fallback: bool = False
     is_optional: bool = False
 
@@ -45,6 +46,7 @@ def candidates(route: Route, version: str | None, accept_encoding: str | None) -
     site = route.mount.site
     if site is None:
         yield from _with_siblings(route, route.octets, accept_encoding)
+        yield from _without_dot_segments(route, "")
         return
     is_folder = not route.octets or route.octets.endswith(b"/")
     index = site.index.encode()
@@ -56,7 +58,9 @@ def candidates(route: Route, version: str | None, accept_encoding: str | None) -
         # A Location that begins with two slashes would name another host.
         if site.redirect_folders and not route.path.startswith(b"//"):
             for folder in _unless_too_long(route, route.octets + b"/" + index, None):
-                yield replace(folder, is_folder=True, is_optional=True)
+                location = percent_encode(route.path.decode()) + "/"
+                yield replace(folder, location=location, is_optional=True)
+    yield from _without_dot_segments(route, site.index)
     if site.fallback is not None:
         for document in _with_siblings(route, site.fallback.encode(), accept_encoding):
             yield replace(document, is_fallback=True)
@@ -67,6 +71,24 @@ def error_document(route: Route, status: int) -> ObjectKey | None:
     site = route.mount.site
     name = None if site is None else site.errors.get(str(status))
     return None if name is None else route.key_in_mount(name)
+
+
+def _without_dot_segments(route: Route, index: str) -> Iterator[Candidate]:
+    """Yield the object of the path without dot segments, if the path has some. `index` is the page of a folder.
+
+    A key may have such segments (docs/invariants.md#one-name). But clients that are no browsers may not have resolved
+    them, as apt for `deb https://host/repo ./`, and some origins take no such key.
+    """
+    whole = route.path.decode()
+    if not has_dot_segment(whole):
+        return
+    path, mount = without_dot_segments(whole), route.mount.path
+    name = path.removeprefix(mount)
+    is_folder = not name or name.endswith("/")
+    if path.startswith(mount) and (index or not is_folder):
+        key = replace(route, octets=(name + index if is_folder else name).encode()).key()
+        location = route.location(key._replace(key=key.key.removesuffix(index) if is_folder else key.key))
+        yield Candidate(key, key.key, location=location, is_optional=True)
 
 
 def _unless_too_long(route: Route, octets: bytes, accept_encoding: str | None) -> list[Candidate]:

@@ -184,7 +184,7 @@ class PreparedResponses:
         absences: list[Absence] = []
         for candidate in tried:
             if (lease := self._cache.lease(candidate.key)) is not None:
-                return None if candidate.is_folder else (candidate, lease, tuple(absences))
+                return None if candidate.location is not None else (candidate, lease, tuple(absences))
             if (absence := self._cache.absence(candidate.key)) is None:
                 return None
             absences.append(absence)

@@ -19,6 +19,7 @@ from bucketfront.errors import (
     OriginError,
     OriginUnavailable,
     ProxyError,
+    RequestRefused,
 )
 from bucketfront.http import cache_control, media_types
 from bucketfront.http.cache_status import Forward
@@ -28,7 +29,7 @@ from bucketfront.http.presentation import Presentation, may_have_coding, present
 from bucketfront.http.query import Query
 from bucketfront.http.ranges import requested
 from bucketfront.http.s3_requests import Dialect
-from bucketfront.keys import ObjectKey, percent_encode
+from bucketfront.keys import ObjectKey
 from bucketfront.server import error_responses, representation
 from bucketfront.server.error_responses import error_response
 from bucketfront.server.http1.aiohttp_private import DeferredHeadResponse
@@ -114,7 +115,7 @@ class ObjectHandler:
                 continue
             try:
                 response = await self._send_candidate(exchange, route, candidate, wanted)
-            except (AccessDenied, NotCached, OriginUnavailable) as error:
+            except (AccessDenied, NotCached, OriginUnavailable, RequestRefused) as error:
                 # S3 sends 403 in place of 404 if the credentials may not list the bucket. An uncached candidate must
                 # not keep a cached one from being served.
                 failure = _more_telling(failure, error)
@@ -149,7 +150,7 @@ class ObjectHandler:
         self, exchange: Exchange, route: Route, candidate: Candidate, wanted: _Wanted
     ) -> web.StreamResponse | None:
         head = wanted.head
-        wants_body = head.method == "GET" and not candidate.is_folder
+        wants_body = head.method == "GET" and candidate.location is None
         changed: ObjectChanged | None = None
         mismatches = 0
         for _ in range(MAX_RESTARTS):
@@ -171,9 +172,9 @@ class ObjectHandler:
                 if not may_have_coding(reader.metadata, candidate.coding):
                     exchange.status = reader.status
                     return None
-                if candidate.is_folder:
+                if candidate.location is not None:
                     exchange.status = reader.status
-                    return _to_folder(exchange, route)
+                    return redirect(exchange, 301, candidate.location + (f"?{route.query}" if route.query else ""))
                 presentation = representation.presentation(self._rules, route, candidate, wanted.query)
                 try:
                     return await self._send_version(exchange, wanted, reader, presentation)
@@ -316,11 +317,6 @@ def _without_body(response_plan: Plan, exchange: Exchange, age: float) -> web.St
         kept = {name: value for name, value in response_plan.headers if name != "Content-Length"}
         return error_response(exchange, status, message, kept)
     return DeferredHeadResponse(status=status, headers=with_object_fields(exchange.headers(), response_plan, age))
-
-
-def _to_folder(exchange: Exchange, route: Route) -> web.Response:
-    target = percent_encode(route.path.decode()) + "/" + (f"?{route.query}" if route.query else "")
-    return redirect(exchange, 301, target)
 
 
 def redirect(exchange: Exchange, status: int, target: str) -> web.Response:
