@@ -1070,7 +1070,7 @@ BUGS = (
         (
             Edit(
                 "bucketfront.server.receive.request_body:received",
-                "if got < MIN_RATE_BYTES_PER_S * waited",
+                "if got < exchange.min_rate * waited",
                 "if got < 0",
             ),
         ),

@@ -15,9 +15,8 @@ from stopwatch import HANG_S
 from wire import Connection, connected, message
 
 from bucketfront.errors import ConfigError
-from bucketfront.server import server
-from bucketfront.server.http1 import connection, descriptors, listener
-from bucketfront.server.send import sender
+from bucketfront.server import client_progress, server
+from bucketfront.server.http1 import descriptors, listener
 
 LIMIT = 3
 
@@ -139,7 +138,7 @@ async def test_no_descriptor_left(proxy: Proxy, s3: S3, monkeypatch: pytest.Monk
 
 async def test_a_client_that_never_takes_the_rest(start: StartProxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection that closes does not wait for ever for its client to take the rest (I20)."""
-    monkeypatch.setattr(listener, "UNACKNOWLEDGED_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(client_progress, "PATIENCE_S", 0.5)
     proxy = await start()
     s3.put("x", bytes(16000))
     await proxy.get("/x")
@@ -156,9 +155,7 @@ async def test_small_answers_that_nobody_takes(
     start: StartProxy, s3: S3, monkeypatch: pytest.MonkeyPatch, target: str
 ) -> None:
     """A client that sends many requests and reads no response gets few of them made, and is cut off (I19, I20)."""
-    for module in (connection, sender):
-        monkeypatch.setattr(module, "CLIENT_TIMEOUT_S", 0.3)
-    monkeypatch.setattr(sender, "MIN_RATE_BYTES_PER_S", 1 << 20)
+    monkeypatch.setattr(client_progress, "PATIENCE_S", 0.3)
     proxy = await start()
     s3.put("x", bytes(16000))
     await proxy.get("/x")
@@ -180,7 +177,7 @@ async def test_the_end_of_a_connection_that_holds_something(
     start: StartProxy, s3: S3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A connection that is idle for too long closes, even with a response that its client never took (I20)."""
-    monkeypatch.setattr(connection, "CLIENT_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(client_progress, "PATIENCE_S", 0.3)
     monkeypatch.setattr(server, "KEEP_ALIVE_TIMEOUT_S", 0.3)
     proxy = await start()
     s3.put("x", bytes(16000))

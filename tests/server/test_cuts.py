@@ -14,9 +14,9 @@ from relay import Seen
 from wire import Connection, message
 
 from bucketfront.errors import ObjectChanged, OriginTimeout, StoreError
-from bucketfront.server import server
+from bucketfront.server import client_progress, server
 from bucketfront.server.cut import Cut, broken_off
-from bucketfront.server.send import sender, sendfile
+from bucketfront.server.send import sendfile
 
 BODY = pattern(64 * BLOCK)  # 4 MiB; more than the small buffers of `narrow` and of the server's kernel take
 
@@ -102,9 +102,7 @@ async def test_the_disk_fails_in_the_middle(warm: Proxy) -> None:
 @both_paths
 async def test_a_client_is_too_slow(warm: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that takes no bytes within its deadline did not leave: the proxy cut its response."""
-    for module in (sendfile, sender):
-        monkeypatch.setattr(module, "CLIENT_TIMEOUT_S", 0.1)
-        monkeypatch.setattr(module, "MIN_RATE_BYTES_PER_S", 100 << 20)
+    monkeypatch.setattr(client_progress, "PATIENCE_S", 0.1)
     monkeypatch.setattr(sendfile, "MAX_BURST_S", 0.05)
     async with unread(warm):
         line = await line_behind(warm, 1)

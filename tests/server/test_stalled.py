@@ -11,19 +11,18 @@ from certificates import localhost_certificate
 from proxy_under_test import BLOCK, S3, Proxy, StartProxy, pattern, until
 from wire import connected, message
 
-from bucketfront.server.send import sender, sendfile
+from bucketfront.server import client_progress
+from bucketfront.server.send import sendfile
 
 pytestmark = pytest.mark.long
 
 SIZE = 256 * BLOCK  # 16 MiB: more than the buffers of two kernels take
-TIMEOUT_S = 0.3  # in place of 30
+TIMEOUT_S = 0.3  # in place of 120
 
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (sendfile, sender):
-        monkeypatch.setattr(module, "CLIENT_TIMEOUT_S", TIMEOUT_S)
-        monkeypatch.setattr(module, "MIN_RATE_BYTES_PER_S", 100 << 20)
+    monkeypatch.setattr(client_progress, "PATIENCE_S", TIMEOUT_S)
     monkeypatch.setattr(sendfile, "MAX_BURST_S", 0.05)
 
 

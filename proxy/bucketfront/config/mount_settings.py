@@ -15,7 +15,7 @@ from bucketfront.config.checked_text import (
     MountPath,
     UploadPath,
 )
-from bucketfront.config.quantities import TIB, Duration, Flag, Size
+from bucketfront.config.quantities import KIB, TIB, Duration, Flag, Size
 from bucketfront.config.section import Section
 
 Method = Literal["GET", "HEAD", "PUT", "POST", "DELETE"]
@@ -81,6 +81,11 @@ class MountSettings(Section):
     write_once: Flag = False
     """Whether uploads create new objects only, as if each sent `If-None-Match: *`. An upload to an existing object gets
     412. `DELETE` is not affected; `methods` allows it or not."""
+
+    min_rate: Annotated[Size, Field(gt=0)] = KIB
+    """Bytes per second that a client must take of a response, or send of an upload. A response ends if its client takes
+    less for longer than 2 minutes, as its kernel acknowledges the bytes; an upload if it sends less over 30 s. The
+    default is a quarter of an audio stream of 32 kbit/s, because players take bytes in bursts."""
 
     @field_validator("methods")
     @classmethod

@@ -111,6 +111,7 @@ class Application:
             method = tus_fields.method_of(request.method, request.headers)
             upload = self._router.tus(method, request.raw_path)
             if upload is not None:
+                exchange.min_rate = upload.mount.min_rate
                 exchange.common = self._cors.fields(request.headers.get(hdrs.ORIGIN), tus_fields.RESPONSE_HEADERS)
                 return await self._tus.respond(exchange, self._pipeline.admit(method, upload, _field_of(request)))
         try:
@@ -118,6 +119,7 @@ class Application:
         except MissingSlash as error:
             self._pipeline.check(request.method, error.mount, None, _field_of(request))
             return redirect(exchange, 308, error.target)
+        exchange.min_rate = route.mount.min_rate
         method = "DELETE" if route.deletes_many else request.method
         route = self._pipeline.admit(method, route, _field_of(request))
         if request.method in ("GET", "HEAD"):

@@ -236,7 +236,7 @@ class FastConnection(Connection):
         self._finish(response.record, at - response.start, began)
 
     def _send_in_task(self, response: PreparedResponse, reader: Reader, at: int, began: float) -> None:
-        sender = Sender(reader, (Span(at, response.stop),), Demand.BOUNDED)
+        sender = Sender(reader, (Span(at, response.stop),), Demand.BOUNDED, response.min_rate)
         task = self._sending = self.loop.create_task(self._run_sender(sender))
         # A callback, because a task that is cancelled before its first step runs none of its own code.
         task.add_done_callback(

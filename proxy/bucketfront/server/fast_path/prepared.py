@@ -40,6 +40,7 @@ class PreparedResponse:
     start: int
     stop: int
     record: AccessRecord
+    min_rate: int  # of the client, in bytes per second
 
 
 @dataclass(eq=False, slots=True)
@@ -57,6 +58,7 @@ class _ResponseTemplate:
     whole_plan: Plan
     range_plan: Plan | None  # a 206 of all bytes
     common: Headers
+    min_rate: int
     sets_lifetime: bool  # clients get a lifetime that begins with the response, not the object's
     since: float = math.inf
     until: float = 0.0
@@ -80,7 +82,8 @@ class _ResponseTemplate:
         status = CacheStatus(ttl=ttl)
         head = _head(self.whole_plan, status, self.common, age)
         (span,) = self.whole_plan.spans or (Span(0, 0),)
-        self.whole = PreparedResponse(lease, head, span.start, span.stop, self._record(self.whole_plan, status))
+        record = self._record(self.whole_plan, status)
+        self.whole = PreparedResponse(lease, head, span.start, span.stop, record, self.min_rate)
         if self.range_plan is not None:
             fields = _range_fields(0, lease.metadata.size, lease.metadata.size)
             self.before_range, _, self.behind_range = _head(self.range_plan, status, self.common, age).partition(fields)
@@ -98,7 +101,7 @@ class _ResponseTemplate:
         if self.range_record is None:
             return None
         head = self.before_range + _range_fields(start, stop, self.lease.metadata.size) + self.behind_range
-        return PreparedResponse(self.lease, head, start, stop, self.range_record)
+        return PreparedResponse(self.lease, head, start, stop, self.range_record, self.min_rate)
 
 
 class PreparedResponses:
@@ -173,6 +176,7 @@ class PreparedResponses:
             range_plan=range_plan,
             absences=absences,
             common=self._cors.fields(origin),
+            min_rate=route.mount.min_rate,
             sets_lifetime=presentation.sets_lifetime,
         )
 

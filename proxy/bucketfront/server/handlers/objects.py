@@ -209,7 +209,7 @@ class ObjectHandler:
     ) -> web.StreamResponse:
         """Send head and body. `age` is in seconds, and None for a response that is not the stored one."""
         assert response_plan.pieces is not None
-        sender = Sender(reader, response_plan.pieces, response_plan.demand)
+        sender = Sender(reader, response_plan.pieces, response_plan.demand, exchange.min_rate)
         try:
             began = asyncio.get_running_loop().time()
             await sender.begin()

@@ -48,7 +48,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 
 from bucketfront.http.cache_status import CacheStatus, Forward
-from bucketfront.server.client_limits import CLIENT_TIMEOUT_S
+from bucketfront.server.client_progress import ClientWatch, abort_if_stalled
 from bucketfront.server.error_responses import error_response
 from bucketfront.server.http1 import framing
 from bucketfront.server.http1.aiohttp_private import (
@@ -182,7 +182,10 @@ class Connection(AiohttpConnection):
     def end_received(self) -> bool:
         """Return whether the connection stays open, because it still owes responses."""
         self.has_ended = True
-        return self._end_receiving()
+        stays_open = self._end_receiving()
+        if not stays_open and self.transport is not None and unsent_bytes(self.transport):
+            abort_if_stalled(self.transport)
+        return stays_open
 
     def close(self) -> None:
         """Close after the request under way, and receive its body until then.
@@ -202,10 +205,7 @@ class Connection(AiohttpConnection):
         await super().shutdown(CANCEL_TIMEOUT_S)
 
     async def start(self) -> None:
-        """Handle all requests of the connection.
-
-        A client has CLIENT_TIMEOUT_S to take the rest of the last response. asyncio would wait without a timeout.
-        """
+        """Handle all requests of the connection, and bound the time until the client has taken the last response."""
         transport = self.transport
         try:
             await super().start()
@@ -217,7 +217,7 @@ class Connection(AiohttpConnection):
                 self._limit.release()
                 super().connection_lost(None)
             elif transport is not None and unsent_bytes(transport):
-                self.loop.call_later(CLIENT_TIMEOUT_S, transport.abort)
+                abort_if_stalled(transport)
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser so that no call of it sees more than the end of one head."""
@@ -246,7 +246,7 @@ class Connection(AiohttpConnection):
 
     def close_unless_responding(self) -> None:
         """Close the connection of a client that has closed its side, unless it still owes responses."""
-        if not self._end_receiving() and self.transport is not None:
+        if not self.end_received() and self.transport is not None:
             self.transport.close()
 
     def is_at_rest(self) -> bool:
@@ -285,7 +285,7 @@ class Connection(AiohttpConnection):
         if not body.is_eof() and hdrs.EXPECT in request.headers:
             resp.force_close()  # the body may follow or not: RFC 9110 section 10.1.1
         try:
-            async with asyncio.timeout(CLIENT_TIMEOUT_S):
+            async with ClientWatch().wait(self.transport):
                 resp, is_lost = await super().finish_response(request, resp, start_time)
                 if not is_lost:
                     # aiohttp drains within a response, not between two. Without this a client that only sends requests

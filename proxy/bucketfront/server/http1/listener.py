@@ -12,7 +12,6 @@ import socket
 import ssl
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
@@ -33,7 +32,6 @@ MAX_REJECTED_OPEN = 16  # rejected connections that may read their 503; further 
 LINGER_TIMEOUT_S = 1.0  # for a rejected client to send its request, and again to read the response
 HANDSHAKE_TIMEOUT_S = 10  # of TLS
 RETRY_AFTER_S = 1
-UNACKNOWLEDGED_TIMEOUT_S = 60.0  # for a client's kernel to take sent bytes; longer than any other timeout
 
 log = logging.getLogger(__name__)
 
@@ -193,9 +191,6 @@ class BoundedSite(AiohttpSite):
 
     def _connect_later(self, protocol: Callable[[], asyncio.BaseProtocol], accepted: socket.socket) -> None:
         accepted.setblocking(False)
-        # asyncio waits without a timeout until the client takes what a closed transport holds.
-        with suppress(OSError):  # the client left already
-            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * UNACKNOWLEDGED_TIMEOUT_S))
         self._connecting.start(self._connect(protocol, accepted))
 
     async def _connect(self, protocol: Callable[[], asyncio.BaseProtocol], accepted: socket.socket) -> None:

@@ -13,7 +13,7 @@ from bucketfront.errors import BodyTruncated
 from bucketfront.http.aws_chunked import AwsChunked, ChunkDecoder
 from bucketfront.http.body_checksums import BodyChecksums
 from bucketfront.http.checksums import Digest
-from bucketfront.server.client_limits import CLIENT_TIMEOUT_S, MIN_RATE_BYTES_PER_S
+from bucketfront.server.client_limits import CLIENT_TIMEOUT_S
 from bucketfront.server.error_responses import LengthRequired, SlowClient, TooLarge
 from bucketfront.server.telemetry.exchange import Exchange
 
@@ -68,7 +68,7 @@ async def received(
         chunk = await _read(content, until, deadline)
         waited, got = waited + clock() - began, got + len(chunk)
         if waited > CLIENT_TIMEOUT_S:
-            if got < MIN_RATE_BYTES_PER_S * waited:
+            if got < exchange.min_rate * waited:
                 raise SlowClient(f"the body came at {got / waited:.0f} bytes a second")
             waited, got = 0.0, 0
         if not chunk:

@@ -11,9 +11,9 @@ from typing import Protocol
 from bucketfront.cache import Reader, Region, page_cache
 from bucketfront.errors import BodyTruncated, OriginError, StoreError
 from bucketfront.http.ranges import Demand, Span
-from bucketfront.server.client_limits import CLIENT_TIMEOUT_S, MIN_RATE_BYTES_PER_S
+from bucketfront.server.client_progress import ClientWatch
 from bucketfront.server.cut import broken_off
-from bucketfront.server.send.sendfile import FileSender, timeout_for
+from bucketfront.server.send.sendfile import FileSender
 
 MAX_STRETCH_BYTES = 1 << 20  # after which a reader that follows a fill looks how far the fill is
 MAX_PER_TURN_TLS_BYTES = 256 << 10
@@ -49,13 +49,14 @@ class Sender:
     """Sends the pieces of one response: spans of the reader's object, and the framing between them.
 
     Call `begin` before the head leaves, then `send`, and `close` in any case. `demand` is what the
-    client asked for.
+    client asked for, and `min_rate` the lowest rate at which it must take that, in bytes per second.
     """
 
-    def __init__(self, reader: Reader, pieces: tuple[bytes | Span, ...], demand: Demand) -> None:
+    def __init__(self, reader: Reader, pieces: tuple[bytes | Span, ...], demand: Demand, min_rate: int) -> None:
         self._reader = reader
         self._pieces = pieces
         self._demand = demand
+        self._watch = ClientWatch(min_rate)
         self._length = sum(len(piece) if isinstance(piece, bytes) else piece.length for piece in pieces)
         self._asked: Span | None = None  # the last argument of the reader's `ask_for`
         self._ready = 0  # the file has the bytes of the object from the sender's offset to here
@@ -86,7 +87,7 @@ class Sender:
         try:
             for piece in self._pieces:
                 if isinstance(piece, bytes):
-                    await self._write(body, piece)
+                    await self._write(outlet, body, piece)
                 else:
                     await self._send_span(piece, outlet, body)
             if self.sent != self._length:
@@ -115,7 +116,7 @@ class Sender:
             except StoreError:
                 rest = Span(span.start + self.sent - before, span.stop)
                 self._chunks = self._reader.stream(rest, continues=self.sent > 0)
-        await self._send_chunks(body, self._chunks)
+        await self._send_chunks(outlet, body, self._chunks)
         await self._chunks.aclose()
         self._chunks = None
 
@@ -138,13 +139,13 @@ class Sender:
             raise ConnectionResetError("the client left")
         assert region is not None
         if stretch.length <= page_cache.MAX_PEEK_BYTES and (data := _peeked(region, stretch)) is not None:
-            await self._write(body, data)
+            await self._write(outlet, body, data)
             return stretch.stop
         if transport.get_extra_info("sslcontext") is not None:
             turn = Span(stretch.start, min(stretch.stop, stretch.start + MAX_PER_TURN_TLS_BYTES))
             return await self._send_enciphered(turn, outlet, body)
         outlet.writer.send_headers()
-        file_sender = FileSender(transport, region, stretch, self._reader.load, self._reader.is_sound)
+        file_sender = FileSender(transport, region, stretch, self._reader.load, self._reader.is_sound, self._watch)
         try:
             await file_sender.run()
         finally:
@@ -160,7 +161,7 @@ class Sender:
         assert region is not None
         if not self._reader.is_sound(turn):
             raise StoreError("the file has lost what comes next")
-        async with asyncio.timeout(timeout_for(turn.length)):
+        async with self._watch.wait(outlet.transport):
             for start in range(turn.start, turn.stop, page_cache.MAX_PEEK_BYTES):
                 piece = Span(start, min(turn.stop, start + page_cache.MAX_PEEK_BYTES))
                 if (data := _peeked(region, piece)) is None:
@@ -173,15 +174,15 @@ class Sender:
             await asyncio.sleep(0)  # without this a client that takes everything at once would get every turn
         return turn.stop
 
-    async def _send_chunks(self, body: BodyWriter, chunks: AsyncGenerator[bytes, None]) -> None:
+    async def _send_chunks(self, outlet: Outlet, body: BodyWriter, chunks: AsyncGenerator[bytes, None]) -> None:
         chunk = self._first or await anext(chunks, b"")
         self._first = b""
         while chunk:
-            await self._write(body, chunk)
+            await self._write(outlet, body, chunk)
             chunk = await anext(chunks, b"")
 
-    async def _write(self, body: BodyWriter, data: bytes) -> None:
-        async with asyncio.timeout(max(CLIENT_TIMEOUT_S, len(data) / MIN_RATE_BYTES_PER_S)):
+    async def _write(self, outlet: Outlet, body: BodyWriter, data: bytes) -> None:
+        async with self._watch.wait(outlet.transport):
             await body.write(data)
         self.sent += len(data)
 

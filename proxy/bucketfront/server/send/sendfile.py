@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable
 from bucketfront.cache import Region, page_cache
 from bucketfront.errors import ProxyError, StoreError
 from bucketfront.http.ranges import Span
-from bucketfront.server.client_limits import CLIENT_TIMEOUT_S, MIN_RATE_BYTES_PER_S
+from bucketfront.server.client_progress import ClientWatch
 
 MAX_BURST_S = 1.0  # a client that is slower than this costs little as a task
 MAX_PER_TURN_BYTES = 1 << 20  # sent in one turn of the loop, and looked up in the page cache at once
@@ -73,7 +73,7 @@ class FileSender:
     """Sends the bytes `span` of the object at `region` behind everything that the transport holds.
 
     `at` is the offset reached. `bring_in` reads a span from disk into memory. `is_sound` returns whether a span is
-    still free of corruption.
+    still free of corruption. `watch` ends it if the client takes too little.
 
     The transport must get no other bytes meanwhile. It keeps reading, so that the loop notices a client that leaves.
     """
@@ -85,13 +85,14 @@ class FileSender:
         span: Span,
         bring_in: Callable[[Span], Awaitable[None]],
         is_sound: Callable[[Span], bool] = lambda _: True,
+        watch: ClientWatch | None = None,
     ) -> None:
         self._transport = transport
         self._step = _SendfileStep(region, span)
         self._bring_in = bring_in
         self._is_sound = is_sound
         self._loop = asyncio.get_running_loop()
-        self._deadline = asyncio.timeout(timeout_for(span.length))
+        self._watch = watch or ClientWatch()
 
     @property
     def at(self) -> int:
@@ -103,7 +104,7 @@ class FileSender:
         Raises ConnectionResetError if the client left, TimeoutError if it takes too little, EOFError if the file ends
         early, StoreError if the file is unreadable or was found corrupt meanwhile.
         """
-        async with self._deadline:
+        async with self._watch.wait(self._transport):
             if self._transport.get_write_buffer_size():
                 await self._send_behind_buffer()
             if self._transport.is_closing():
@@ -156,7 +157,6 @@ class FileSender:
         except OSError as error:
             raise self._translated(error) from error
         self._step.at = span.start + sent
-        self._postpone_deadline(span.start)
         if sent != span.length:
             raise EOFError(f"the cached file ended {span.length - sent} bytes early")
 
@@ -182,18 +182,10 @@ class FileSender:
                 ended.set_result(None)
 
     def _send_some(self) -> None:
-        before = self._step.at
         try:
             self._step.send()
         except OSError as error:
             raise self._translated(error) from error
-        self._postpone_deadline(before)
-
-    def _postpone_deadline(self, before: int) -> None:
-        """Give the client more time after each `MAX_PER_TURN_BYTES`. `before` is the offset before the last step."""
-        step = self._step
-        if before // MAX_PER_TURN_BYTES != step.at // MAX_PER_TURN_BYTES:
-            self._deadline.reschedule(self._loop.time() + timeout_for(step.stop - step.at))
 
     def _translated(self, error: BaseException | None) -> Exception:
         """Return the error of the end that failed: the file's or the client's."""
@@ -244,8 +236,3 @@ class _Descriptor:
 
     def fileno(self) -> int:
         return self._fd
-
-
-def timeout_for(length: int) -> float:
-    """Return the seconds that a client has for its next MAX_PER_TURN_BYTES, or for `length` bytes if fewer are left."""
-    return max(CLIENT_TIMEOUT_S, min(MAX_PER_TURN_BYTES, length) / MIN_RATE_BYTES_PER_S)

@@ -9,6 +9,7 @@ from multidict import CIMultiDict
 from bucketfront.http.cache_status import CacheStatus, Forward
 from bucketfront.http.grammar import Headers
 from bucketfront.http.s3_requests import REQUEST_ID, Dialect
+from bucketfront.server.client_limits import MIN_RATE_BYTES_PER_S
 from bucketfront.server.cut import Cut
 from bucketfront.server.telemetry.origin_failure import OriginFailure, origin_failure
 
@@ -31,7 +32,8 @@ class Exchange:
     which the client gets if `shows_timing` is true. `fault` is the reason of a failure or a cut response, and `cut` is
     set if the proxy cut the response. `begun` is the status of a head that has left, or is about to. `failure` is the
     failure of the origin, also if the client got a stale or another object because of it. `dialect` is the form of the
-    response. `request_id` names the request to a client of S3, in the response and in the access log.
+    response. `request_id` names the request to a client of S3, in the response and in the access log. `min_rate` is the
+    lowest rate of the client, in bytes per second.
     """
 
     request: web.BaseRequest
@@ -39,6 +41,7 @@ class Exchange:
     common: Headers = ()
     shows_timing: bool = False
     dialect: Dialect = Dialect.HTTP
+    min_rate: int = MIN_RATE_BYTES_PER_S
     status: CacheStatus = CacheStatus(Forward.BYPASS)  # noqa: RUF009 - frozen
     sent: int = 0
     received: int = 0
