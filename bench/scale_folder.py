@@ -22,7 +22,7 @@ from bucketfront.cache.storage.index import Index
 
 BUCKET = "bench"
 SIZE = 20_000  # bytes of each object
-BLOCK = 256 << 10  # bytes, the default of `cache.block_size`
+BLOCK = 64 << 10  # bytes, the default of `cache.block_size`
 CHARGED = ENTRY_BYTES + blocks.allocated(1, SIZE, BLOCK)
 SPAN = 100 * 86_400.0  # seconds over which the accesses are spread
 STRIDE = 7_368_787  # a prime: rank = number * STRIDE % entries shuffles without a table

@@ -291,6 +291,20 @@ async def test_a_reader_of_small_ranges_in_a_row_gets_parts(tmp_path: Path) -> N
         assert len(rig.origin.requested) <= 1.3 * size / PART
 
 
+async def test_small_reads_at_random_places_cost_a_block_each(tmp_path: Path) -> None:
+    """A reader of small ranges that continue nothing gets their blocks alone, and each block once for all (I10)."""
+    async with Rig(tmp_path, after_disconnect="auto") as rig:
+        data = rig.origin.put(content(500 * BLOCK))
+        await rig.get(0, 1)
+        starts = [rig.chance.randrange(len(data) - 100) for _ in range(60)]
+        for start in starts:
+            got = await asyncio.gather(*(rig.get(start, start + 100) for _ in range(3)))
+            assert got == [data[start : start + 100]] * 3
+        await rig.audit()
+        touched = {0, *(at // BLOCK for start in starts for at in (start, start + 99))}
+        assert sum(stop - start for start, stop in rig.origin.reads) == len(touched) * BLOCK
+
+
 @pytest.mark.parametrize("count", [40, 400])
 async def test_a_row_of_ranges_that_ends_costs_little_more(tmp_path: Path, count: int) -> None:
     """A player that requests segments as ranges and seeks away costs a tenth more than it read, or a few blocks."""

@@ -9,7 +9,7 @@ from bucketfront.config.checked_text import Folder
 from bucketfront.config.quantities import GIB, KIB, MIB, Duration, Percent, Share, Size, format_size
 from bucketfront.config.section import Section
 
-_MIN_BLOCK_BYTES, _MAX_BLOCK_BYTES = 64 * KIB, 16 * MIB
+_MIN_BLOCK_BYTES, _MAX_BLOCK_BYTES = 16 * KIB, 16 * MIB
 _MIN_BLOCKS = 4  # a smaller cache evicts what it is filling
 
 
@@ -23,8 +23,9 @@ class CacheSettings(Section):
 
     dir: Folder = Path("cache")
     """The cache folder, relative to the working directory."""
-    block_size: Size = 256 * KIB
-    """The unit in which bytes are present or missing: a power of two, 64KiB to 16MiB."""
+    block_size: Size = 64 * KIB
+    """The unit in which bytes are present or missing: a power of two, 16KiB to 16MiB. A read of a few bytes at a random
+    place costs one block. If it changes, the cache starts empty."""
     max_size: Size = Field(default=10 * GIB, examples=["100GiB"])
     """Bytes on disk at most, all files of the folder included. It must be at least 4 blocks."""
     min_free: Share = Percent(5)

@@ -15,6 +15,7 @@ from bucketfront.cache.fetch.walk import Walk
 from bucketfront.http.ranges import Demand, Span
 
 FIRST_PART_BYTES = 512 << 10  # of a careful reader: one round trip, and most heads and indexes fit in
+SMALL_PART_BYTES = 256 << 10  # of a careful reader that has read little
 WINDOW_SHARE = 8  # a careful reader's window is one part in so many of what it has read
 EAGER_SHARE = 4  # an eager reader gets one part in so many of what it has read, because downloads are stopped too
 REST_SHARE = 8  # an object is fetched whole without a reader if it lacks at most one part in so many of what it has
@@ -94,10 +95,11 @@ class ReadAhead:
         """
         if is_eager:
             return Window(max(self.part_size, min(read // EAGER_SHARE, self.limit) - self.part_size), self.part_size)
-        size = max(self.block_size, min(read // WINDOW_SHARE, self.limit - self.part_size))
+        small = max(self.block_size, self._whole_blocks(min(SMALL_PART_BYTES, self.part_size // 8)))
+        size = max(small, min(read // WINDOW_SHARE, self.limit - self.part_size))
         if not read:
             return Window(size, self.first)
-        return Window(size, max(self.block_size, min(self._whole_blocks(size // PARTS_AHEAD), self.part_size)))
+        return Window(size, max(small, min(self._whole_blocks(size // PARTS_AHEAD), self.part_size)))
 
     def is_worth_the_rest(self, present: int, missing: int) -> bool:
         """Return whether to fetch the bytes that an object lacks although no reader wants them."""

@@ -21,26 +21,39 @@ class Walk:
     is_parallel: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class _Stretch:
+    """Ranges that are neighbours. `requested` is less than the length if there are bytes between them."""
+
+    start: int
+    stop: int
+    requested: int
+
+
 @dataclass(slots=True)
 class Walks:
     """Which bytes of one object were requested by ranges with an end. Ranges less than `gap` apart are neighbours."""
 
     gap: int
-    _stretches: list[Span] = field(default_factory=list)  # they have no neighbours; the latest one last
+    _stretches: list[_Stretch] = field(default_factory=list)  # they have no neighbours; the latest one last
 
     def join(self, span: Span, running: Iterable[Span]) -> Walk:
         """Note a range, and return the walk that it is part of. `running` are the ranges that are being read."""
-        joined = [other for other in self._stretches if self._touch(span, other)]
-        whole = Span(
-            min(one.start for one in (span, *joined)),
-            max(one.stop for one in (span, *joined)),
+        joined = [one for one in self._stretches if self._touch(span, one)]
+        known = sum(max(0, min(span.stop, one.stop) - max(span.start, one.start)) for one in joined)
+        before = sum(one.requested for one in joined)
+        whole = _Stretch(
+            min([span.start, *(one.start for one in joined)]),
+            max([span.stop, *(one.stop for one in joined)]),
+            before + span.length - known,
         )
-        self._stretches = [other for other in self._stretches if other not in joined][1 - MAX_STRETCHES :]
+        self._stretches = [one for one in self._stretches if one not in joined][1 - MAX_STRETCHES :]
         self._stretches.append(whole)
-        return Walk(span.start - whole.start, any(self._are_neighbours(span, other) for other in running))
+        length = min(span.start - whole.start, before)
+        return Walk(length, any(self._are_neighbours(span, other) for other in running))
 
-    def _touch(self, one: Span, other: Span) -> bool:
-        return one.start < other.stop + self.gap and other.start < one.stop + self.gap
+    def _touch(self, span: Span, stretch: _Stretch) -> bool:
+        return span.start < stretch.stop + self.gap and stretch.start < span.stop + self.gap
 
     def _are_neighbours(self, one: Span, other: Span) -> bool:
         return 0 <= one.start - other.stop < self.gap or 0 <= other.start - one.stop < self.gap
