@@ -128,6 +128,19 @@ async def test_operations_of_buckets(start: StartProxy, s3: S3, method: str, pat
     assert proxy.relay.seen == []
 
 
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
+async def test_buckets_are_no_objects_of_the_mount_above(start: StartProxy, s3: S3, method: str) -> None:
+    """What creates, lists or deletes a bucket does nothing to an object of that name, which others can use (I8)."""
+    mounts = [{"path": "/", "bucket": s3.bucket, "methods": ["GET", "PUT", "DELETE"]}, as_bucket(s3)]
+    proxy = await start(mounts=mounts)
+    s3.put("b", BODY)
+    for _ in range(3):
+        assert (await proxy.get("/b")).body == BODY
+        response = await proxy.request(method, "/b", SIGNED, b"" if method == "PUT" else None)
+        assert error_of(response) == "NotImplemented"
+    assert s3.get("b") == BODY
+
+
 async def test_read_only_mounts(start: StartProxy, s3: S3) -> None:
     """A write to a mount without writes is a 405, whatever it means."""
     proxy = await start(mounts=[{"path": "/", "bucket": s3.bucket}])

@@ -13,7 +13,9 @@ from bucketfront.keys import ObjectKey, Target, check_writable, parse_target, pe
 _KNOWN = ("GET", "HEAD", "PUT", "POST", "DELETE")
 
 
-_OF_BUCKETS = "lists and other operations of buckets are not implemented here, only reads, writes and deletes of objects"
+_OF_BUCKETS = "lists and other operations of buckets are not implemented here, only those of objects"
+    "lists and other operations of buckets are not implemented here, only reads, writes and deletes of objects"
+)
 _OF_PARTS = "; send the object in one PUT, by a larger threshold or part size (multipart_threshold in boto3, AWS CLI)"
 
 
@@ -133,13 +135,15 @@ class Router:
         target = parse_target(raw_target)
         if method == "POST" and self._is_delete_objects(target):
             return replace(_allowed("DELETE", self._route(target)), deletes_many=True)
+        if dialect is Dialect.S3 and self._names_bucket(target):
+            raise NoSuchOperation(_OF_BUCKETS)
         if (upload := self._upload(method, target)) is not None:
             _refuse_operation(method, upload, dialect)
             return upload
         try:
             route = self._route(target)
         except NoSuchMount:
-            if dialect is Dialect.S3 and self._names_bucket(target):
+            if dialect is Dialect.S3 and target.path == b"/":
                 raise NoSuchOperation(_OF_BUCKETS) from None
             if method in ("GET", "HEAD"):
                 self._check_slash(method, target)
@@ -184,8 +188,8 @@ class Router:
         return any(target.path == path for path, _ in self._mounts) and query.is_delete_objects(target.query)
 
     def _names_bucket(self, target: Target) -> bool:
-        """Return whether a path below no mount names one to S3 clients, which send no slash, or names all of them."""
-        return any(target.path in (b"/", path.removesuffix(b"/")) for path, _ in self._mounts)
+        """Return whether the path is that of a mount without its slash, by which S3's clients name the bucket."""
+        return any(target.path == path.removesuffix(b"/") for path, _ in self._mounts)
 
     def _check_slash(self, method: str, target: Target) -> None:
         """Raise MissingSlash if a mount that takes the method has the path of the target and a slash."""
