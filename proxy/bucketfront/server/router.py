@@ -14,8 +14,6 @@ _KNOWN = ("GET", "HEAD", "PUT", "POST", "DELETE")
 
 
 _OF_BUCKETS = "lists and other operations of buckets are not implemented here, only those of objects"
-    "lists and other operations of buckets are not implemented here, only reads, writes and deletes of objects"
-)
 _OF_PARTS = "; send the object in one PUT, by a larger threshold or part size (multipart_threshold in boto3, AWS CLI)"
 
 
