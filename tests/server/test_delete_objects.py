@@ -53,6 +53,39 @@ async def test_deleted_objects_are_gone(proxy: Proxy, s3: S3) -> None:
     assert (await proxy.get("/stays")).body == b"data"
 
 
+@pytest.mark.parametrize("above", [True, False])
+async def test_a_mount_without_its_slash(start: StartProxy, s3: S3, *, above: bool) -> None:
+    """S3 clients send DeleteObjects and forms to a bucket's URL, which has no slash, and OPTIONS names the method."""
+    mounts = [{"path": "/b/", "bucket": s3.bucket, "prefix": "in/", "methods": ["GET", "POST", "DELETE"]}]
+    if above:
+        mounts.append({"path": "/", "bucket": s3.bucket, "methods": ["GET", "PUT"]})
+    proxy = await start(mounts=mounts, uploads=None)
+    for key in ("x", "in/x"):
+        s3.put(key, b"data")
+    assert result(await proxy.request("POST", "/b?delete", body=document("x"))) == (["x"], {})
+    assert s3.keys() == ["x"]
+    kind = {"Content-Type": "multipart/form-data; boundary=a"}
+    fields = (("key", "", "k/${filename}"), ("policy", "", "e30="), ("file", '; filename="f"', "new"))
+    heads = (f'--a\r\nContent-Disposition: form-data; name="{name}"{more}\r\n\r\n' for name, more, _ in fields)
+    parts = (f"{head}{text}\r\n" for head, (_, _, text) in zip(heads, fields, strict=True))
+    response = await proxy.request("POST", "/b", kind, "".join((*parts, "--a--\r\n")).encode())
+    assert (response.status, response.json(), s3.get("in/k/f")) == (201, {"key": "k/f"}, b"new")
+    assert response.headers["Location"] == "/b/k/f"
+    allowed = (await proxy.request("OPTIONS", "/b?delete")).headers["Allow"].split(", ")
+    assert ("POST" in allowed, "DELETE" in allowed, "PUT" in allowed) == (True, False, above)
+
+
+async def test_a_mount_without_its_slash_that_takes_no_posts(start: StartProxy, s3: S3) -> None:
+    """Such a POST is a 404, as of a path below no mount, and the upload route has precedence."""
+    mounts = [{"path": "/b/", "bucket": s3.bucket}, {"path": "/upload/", "bucket": s3.bucket, "methods": ["PUT"]}]
+    proxy = await start(mounts=mounts, uploads={"mount": "/b/"})
+    for target, status in (("/b", 404), ("/b/", 405), ("/b?delete", 404), ("/b/?delete", 405)):
+        assert (await proxy.request("POST", target, {}, document("x"))).status == status
+    assert (await proxy.request("POST", "/upload", {}, b"data")).status == 201
+    assert (await proxy.request("POST", "/none", {}, b"data")).status == 404
+    assert (await proxy.request("PUT", "/b", {}, b"data")).status == 404
+
+
 async def test_keys_are_below_the_mount(start: StartProxy, s3: S3) -> None:
     """Keys are relative to the mount, and no key outside its prefix is reached (I23)."""
     mount = {"path": "/m/", "bucket": s3.bucket, "prefix": "root/", "methods": ["DELETE"]}

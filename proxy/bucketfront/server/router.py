@@ -131,6 +131,8 @@ class Router:
         Raises BadPath, BadQuery, NoSuchOperation, NoSuchMount, MissingSlash, MethodNotAllowed.
         """
         target = parse_target(raw_target)
+        if method == "POST":
+            target = self._with_slash(target)
         if method == "POST" and self._is_delete_objects(target):
             return replace(_allowed("DELETE", self._route(target)), deletes_many=True)
         if dialect is Dialect.S3 and self._names_bucket(target):
@@ -163,7 +165,10 @@ class Router:
         if raw_target == "*":
             return None
         target = parse_target(raw_target)
-        return self._upload("POST", target) or self._route(target)
+        try:
+            return self._upload("POST", target) or self._route(target)
+        except NoSuchMount:
+            return self._route(self._with_slash(target))
 
     def methods(self, raw_target: str) -> tuple[str, ...]:
         """Return the methods of a path, for OPTIONS (RFC 9110 section 9.3.7).
@@ -177,13 +182,33 @@ class Router:
         of_upload = ["HEAD", "PATCH", "DELETE"] if upload is not None and upload.octets else []
         if upload is not None and not any(target.path.startswith(path) for path, _ in self._mounts):
             return ("POST", *of_upload, "OPTIONS")
-        of_mount = _methods_of(self._route(target).mount)
-        posts = upload is not None or ("DELETE" in of_mount and self._is_delete_objects(target))
+        slashed = self._with_slash(target)
+        of_posts = _methods_of(self._route(slashed).mount)
+        try:
+            of_mount = _methods_of(self._route(target).mount)
+        except NoSuchMount:
+            of_mount = tuple(name for name in of_posts if name in ("GET", "HEAD"))
+        posts = upload is not None or ("DELETE" in of_posts and self._is_delete_objects(slashed))
+        posts = posts or (slashed is not target and "POST" in of_posts)
         return (*dict.fromkeys([*of_mount, *(["POST"] if posts else []), *of_upload]), "OPTIONS")
 
     def _is_delete_objects(self, target: Target) -> bool:
         """Return whether the target is `{mount}?delete`, to which S3 clients send DeleteObjects. Raises BadQuery."""
         return any(target.path == path for path, _ in self._mounts) and query.is_delete_objects(target.query)
+
+    def _with_slash(self, target: Target) -> Target:
+        """Return the target of a POST, with the slash of the mount that takes it. Raises BadQuery.
+
+        S3 clients send DeleteObjects and forms to a bucket's URL, which has no slash. No POST goes to a key, so a mount
+        above takes none of them.
+        """
+        slashed = replace(target, path=target.path + b"/")
+        mount = next((mount for path, mount in self._mounts if path == slashed.path), None)
+        if mount is None or self._upload("POST", target) is not None:
+            return target
+        methods = _methods_of(mount)
+        is_taken = "POST" in methods or ("DELETE" in methods and query.is_delete_objects(target.query))
+        return slashed if is_taken else target
 
     def _names_bucket(self, target: Target) -> bool:
         """Return whether the path is that of a mount without its slash, by which S3's clients name the bucket."""
