@@ -150,6 +150,28 @@ def test_revalidates(name: str, edges: Edges, site: Site, case: Case) -> None:
     assert case.sent <= len(data)
 
 
+def test_live_playlist(edges: Edges, site: Site, case: Case) -> None:
+    """A change made at S3 shows behind edges after at most a lifetime here and one there (I7)."""
+    lifetime_s, rounding_s = 2, 1
+    fronts = {name: edges(name) for name in ("nginx", "HAProxy", "Squid")}
+    case.of(Program(", ".join(fronts), "", ""), "a change of an object with `max-age=2`, made at S3")
+    fields = {"CacheControl": f"max-age={lifetime_s}", "ContentType": "application/vnd.apple.mpegurl"}
+    waiting = {f"{name}.m3u8": through(edge, site) for name, edge in fronts.items()}
+    for name in waiting:
+        site.store(name, b"old", **fields)
+        assert site.send("GET", name).body == b"old"
+        site.store(name, b"new", **fields)
+    changed = time.monotonic()
+    time.sleep(1.5)  # The edges fetch what bucketfront may still serve for a moment.
+    while waiting:
+        for name, at in list(waiting.items()):
+            asked = time.monotonic() - changed
+            if at.send("GET", name).body == b"new":
+                del waiting[name]
+            assert name not in waiting or asked <= 2 * lifetime_s + rounding_s, name
+        time.sleep(POLL_S)
+
+
 @pytest.mark.parametrize("name", CACHES)
 def test_age(name: str, edges: Edges, site: Site, case: Case) -> None:
     """A copy at an edge is as old as bucketfront said, and grows older (RFC 9111 section 4.2.3)."""
@@ -318,7 +340,7 @@ def test_client_that_closes_after_its_body(name: str, edges: Edges, site: Site, 
     for way in ways:
         assert seen_by_bucketfront(site, way) == [("PUT", 201)]
         assert site.stored(way) == data
-    if name in ("Caddy", "Envoy", "Traefik"):
+    if name in ("Squid", "Caddy", "Envoy", "Traefik"):
         case.cannot("It may drop an upload whose client closes before it has passed on the body.")
 
 
@@ -336,6 +358,8 @@ def test_client_that_leaves(name: str, edges: Edges, site: Site, case: Case) -> 
             with begun_put(edge, f"{path}/{way}-{end}", way, data, is_whole=False) as client:
                 if end == "reset":
                     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+    if name == "Varnish":
+        case.cannot("Without `std.cache_req_body` it ends a chunked upload in order when its client breaks it off.")
     assert through(edge, site).send("PUT", "next", {}, b"new").status == 201
     assert {name: site.stored(name) for name in site.names()} == {
         "chunked-closed": b"old",
