@@ -113,12 +113,16 @@ def test_curl_sends_forms(site: Site, case: Case, file: Path, tmp_path: Path) ->
 
 
 def test_wget_sends(site: Site, case: Case, file: Path, tmp_path: Path) -> None:
-    """Wget stores a file with PUT, and with a POST that gets the object's new name (I5)."""
+    """Wget stores a file with PUT, and with a POST whose response has the object's new name (I5)."""
     wget = installed("wget")
     case.of(wget, "--method=PUT --body-file, --post-file")
+    case.cannot("`--post-file` calls the file a form, which gets 415. Name its type: `--header='Content-Type: …'`")
     run(wget.path, "-nv", "--method=PUT", f"--body-file={file.name}", site.url_of("stored"), folder=tmp_path)
     assert read(site, "stored") == DATA
-    run(wget.path, "-nv", f"--post-file={file.name}", "-O", "response", f"{site.url}/", folder=tmp_path)
+    post = (wget.path, "-nv", f"--post-file={file.name}", "-O", "response", f"{site.url}/")
+    assert "ERROR 415" in run(*post, folder=tmp_path, fails=True).output
+    assert site.names() == ["stored"]
+    run(*post, "--header=Content-Type: text/x-test", folder=tmp_path)
     made = json.loads((tmp_path / "response").read_text())["key"].removeprefix(f"{site.folder}/")
     assert read(site, made) == DATA
 
