@@ -65,7 +65,10 @@ _EXPIRED = ("0", "-1")  # RFC 9111 section 5.3: not dates, but common values for
 # before the fourth have the second field.
 _WHOLE = {"upload-complete": "?1", "upload-incomplete": "?0"}
 _BOOLEANS = ("?0", "?1")  # RFC 9651 section 3.3.6
-_PART = "the body is only a part of the object, which is not taken this way; send the whole object in one request"
+_PART = "the body is only a part of the object, which is not taken this way; send the whole object, or use tus 1.0.0"
+# Clients of tus send them in its successor's drafts as well, which do not have them.
+_OF_TUS = ("upload-metadata", "upload-defer-length")
+_OTHER_PROTOCOL = "resumable uploads are tus 1.0.0 here, with Tus-Resumable, and no later draft: choose tus-v1"
 _UNCHECKED = ("if-modified-since", "if-unmodified-since", "if-range")
 
 _TAG = re.compile(r"[^=&]{1,}=[^=&]*")
@@ -170,11 +173,18 @@ def _joined(fields: Iterable[tuple[str, str]]) -> dict[str, str]:
 def refuse_part(fields: Mapping[str, str], length: int | None) -> None:
     """Refuse a write outside of a resumable upload whose head declares that the object has more bytes than the body.
 
-    `fields` find a name in any case. `length` is the body's length in bytes, None if it is not known. Raises
-    NoSuchWrite.
+    `fields` find a name in any case. `length` is the body's length in bytes, None if it is not known. A head with
+    fields of tus is refused too: without Tus-Resumable, its key and its type would be ignored. Raises NoSuchWrite.
     """
+    if any(name in fields for name in _OF_TUS):
+        raise NoSuchWrite(_OTHER_PROTOCOL)
     if fields.get("upload-offset", "0") != "0" or fields.get("upload-length", str(length)) != str(length):
         raise NoSuchWrite(_PART)
+
+
+def is_declared_whole(fields: Mapping[str, str]) -> bool:
+    """Return whether a head says that its body is the whole object, as "Resumable Uploads for HTTP" has it."""
+    return any(name in fields for name in _WHOLE)
 
 
 def _refuse_incomplete(given: dict[str, str]) -> None:

@@ -234,6 +234,8 @@ def _created(exchange: Exchange, route: Route, key: ObjectKey, etag: str) -> web
     response.headers[hdrs.LOCATION] = route.location(key)
     if etag:
         response.headers[hdrs.ETAG] = etag
+    if write_head.is_declared_whole(exchange.request.headers):
+        response.headers["Upload-Offset"] = str(exchange.received)  # without it, such a client sends the object again
     return response
 
 
