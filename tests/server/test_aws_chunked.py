@@ -88,10 +88,10 @@ DATA = pattern(3 * PART)
         (head(DATA), framed(DATA, checksum=crc32(b"other"))),
         (head(DATA), framed(DATA, checksum="x")),
         (head(DATA), framed(DATA, checksum=crc32(DATA))[:-9]),
-        (head(DATA), framed(DATA[:-1], checksum=crc32(DATA))),
-        (head(DATA), framed(DATA + b"x", checksum=crc32(DATA))),
+        (head(DATA), framed(DATA[:-1], checksum=crc32(DATA[:-1]))),
+        (head(DATA), framed(DATA + b"x", checksum=crc32(DATA + b"x"))),
         (head(DATA, Content_MD5="AAAAAAAAAAAAAAAAAAAAAA=="), framed(DATA, checksum=crc32(DATA))),
-        (head(b""), framed(DATA, checksum=crc32(DATA))),
+        (head(b""), framed(b"x", checksum=crc32(b"x"))),
         (head(b""), b""),
     ],
 )

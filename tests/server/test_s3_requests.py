@@ -284,6 +284,8 @@ async def test_boto3_writes(start: StartProxy, s3: S3) -> None:
             found = client.get_object(**named)
             assert (found["Body"].read(), found["Metadata"]) == (BODY, {"a": "b"})
             client.delete_object(**named)
+        client.put_object(Bucket="b", Key="y", Body=b"")
+        client.delete_objects(Bucket="b", Delete={"Objects": [{"Key": "y"}, {"Key": "z"}]})
 
     await asyncio.to_thread(write)
     assert s3.keys() == []
