@@ -4,13 +4,14 @@ import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from case import Case
 from client_link import ClientLink
 from fakes import object_bytes
 from programs import Program, installed, run
-from site_under_test import Site
+from site_under_test import MOUNTS, Site
 
 SIZE = 32 << 20
 PART = 8 << 20
@@ -285,6 +286,27 @@ def test_replaced_while_it_is_sent(name: str, site: Site, case: Case, tmp_path: 
         assert result in (data, new) or data.startswith(result)
         assert result in (data, new) or status != 0 or name == "wget2"  # which reports a short file and ends with 0
     case.count(site)
+
+
+def test_rclone_copies_a_folder(site_with: Callable[[str], Site], case: Case, tmp_path: Path) -> None:
+    """Rclone reads a folder by its index page, copies its files, and copies nothing again (I1)."""
+    rclone = installed("rclone", version=("version",))
+    case.of(rclone, "copies a folder by its index page, checks it, and copies nothing again")
+    site = site_with(MOUNTS.replace("path: /,", "path: /, site: {index: index.html},"))
+    files = {f"file {number}": object_bytes(SMALL, number) for number in range(4)}
+    for name, body in files.items():
+        site.store(f"folder/{name}", body)
+    links = "".join(f'<a href="{quote(name)}">{name}</a>' for name in files)
+    site.store("folder/index.html", f"<!DOCTYPE html><body>{links}</body>".encode(), ContentType="text/html")
+    remote = ("--http-url", f"{site.url}/folder/", ":http:", "copy")
+    run(rclone.path, "copy", *remote, folder=tmp_path)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "copy").iterdir()} == files
+    run(rclone.path, "check", "--download", *remote, folder=tmp_path)
+    case.count(site)
+    assert case.sent <= 1.1 * SMALL * len(files)
+    site.forget()
+    run(rclone.path, "copy", *remote, folder=tmp_path)
+    assert site.origin_bytes() == 0
 
 
 def test_unchanged(site: Site, case: Case, tmp_path: Path) -> None:

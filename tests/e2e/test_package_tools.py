@@ -246,6 +246,22 @@ def test_apt_reads_a_flat_repository(site: Site, case: Case, tmp_path: Path) -> 
     case.count(site)
 
 
+def test_apt_reads_a_flat_repository_at_the_root(site: Site, case: Case, tmp_path: Path) -> None:
+    """Apt asks for `./Packages` in a flat repository `./`, a key that no S3 has, and gets the object `Packages`."""
+    apt = Apt(tmp_path)
+    case.of(apt.program, "updates and downloads (flat repository `./`)")
+    package = debian_package(tmp_path, "flat", object_bytes(SIZE))
+    pool = tmp_path / "pool"
+    pool.mkdir()
+    shutil.copy(package, pool)
+    site.store(f"pool/{package.name}", package.read_bytes())
+    site.store("Packages", packages_of(pool))
+    apt.run(f"{site.url} ./", "update")
+    apt.run(f"{site.url} ./", "download", "flat")
+    assert apt.downloaded(package.name) == package.read_bytes()
+    case.count(site)
+
+
 def test_apt_goes_on_after_a_break(site: Site, case: Case, tmp_path: Path) -> None:
     """Apt tries again with If-Range, so that it has one version, also of a package that was replaced (I1)."""
     apt = Apt(tmp_path)
