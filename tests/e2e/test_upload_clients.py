@@ -387,7 +387,9 @@ def test_the_upload_page_pauses_and_goes_on(
     with UploadLink(site.running.url, hold=SIZE // 2) as link, in_browser.page(link.url + page_url) as page:
         page.choose("input", file)
         link.wait_until_held()
-        assert page.evaluate(PRESS).startswith("Paused at ")
+        paused = page.evaluate(PRESS)
+        assert paused.startswith("Paused at "), paused
+        assert float(paused.split()[2]) > 0, paused
         link.release()
         page.evaluate(PRESS)
         assert f"uploads/{file.name}" in page.evaluate(UPLOADED)
