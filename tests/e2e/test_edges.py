@@ -1,33 +1,29 @@
 """Edges between the clients and bucketfront: caches, balancers and servers that end TLS."""
 
 import contextlib
-import dataclasses
 import gzip
 import http.client
-import json
 import socket
 import struct
+import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from bucketfront_process import Running, bucketfront
+from bucketfront_process import Running
 from case import Case
 from certificates import localhost_certificate
 from edge_servers import CACHES, KINDS, Edge, running
+from edge_site import DEADLINE_S, PAGE, POLL_S, Outage, outages_of, seen_by_bucketfront, through, until
 from fakes import object_bytes
-from installs import NotInstallable
 from programs import Program, installed, run
 from site_under_test import Origin, Response, Site
 
 MIB = 1 << 20
-DEADLINE_S = 60.0  # seconds until a lifetime of a second is over at an edge, on a slow machine
-POLL_S = 0.05
 EVERY = tuple(KINDS)
-PAGE = b"text of a page\n" * 100
+WITH_TLS = [name for name in EVERY if KINDS[name].has_tls]
 
 Edges = Callable[[str], Edge]
 
@@ -54,38 +50,11 @@ def edges(
         yield edge
 
 
-def through(edge: Edge, site: Site) -> Site:
-    """Return the site as a client of the edge sees it."""
-    return Site(site.origin, dataclasses.replace(site.running, url=edge.url), site.folder)
-
-
-def seen_by_bucketfront(site: Site, name: str) -> list[tuple[str, int]]:
-    """Return method and status of each request for the object that bucketfront has logged."""
-    lines = [json.loads(line) for line in (site.running.log.parent / "access.log").read_text().splitlines()]
-    return [(line["method"], line["status"]) for line in lines if line["path"] == f"/{site.folder}/{name}"]
-
-
-def until(condition: Callable[[], object], what: str, seconds: float = DEADLINE_S) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
-        time.sleep(POLL_S)
-
-
-def until_found(site: Site, name: str) -> Response:
-    """Wait until a GET gets 200, and return the next response."""
-    until(lambda: site.send("GET", name).status == 200, f"{site.url_of(name)} has 200")
-    return site.send("GET", name)
-
-
 def part_of(response: Response, data: bytes, first: int, last: int) -> bool:
     """Return whether it is just that part of the object."""
     expected = f"bytes {first}-{last}/{len(data)}"
-    return (
-        response.status == 206
-        and response.fields["Content-Range"] == expected
-        and response.body == data[first : last + 1]
-    )
+    found = response.status, response.fields["Content-Range"], response.body
+    return found == (206, expected, data[first : last + 1])
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -97,12 +66,20 @@ def test_reads(name: str, edges: Edges, site: Site, case: Case) -> None:
     size = len(data)
     site.store("film", data, CacheControl="max-age=600")
     at = through(edge, site)
+
+    def is_right(fields: dict[str, str], first: int, last: int) -> bool:
+        response = at.send("GET", "film", fields)
+        is_whole = name == "HAProxy" and (response.status, response.body) == (200, data)
+        return is_whole or part_of(response, data, first, last)
+
+    if name == "HAProxy":
+        case.cannot("Once it has cached an object, ranges of it get all of it, with 200.")
+    if name == "Squid":
+        case.cannot("A range beyond the end of what it has cached gets all of the object, with 200.")
     for _ in range(2):  # the second time from the cache of the edge, if it has one
-        assert part_of(
-            at.send("GET", "film", {"Range": f"bytes={2 * MIB}-{2 * MIB + 99}"}), data, 2 * MIB, 2 * MIB + 99
-        )
-        assert part_of(at.send("GET", "film", {"Range": "bytes=-77"}), data, size - 77, size - 1)
-        assert part_of(at.send("GET", "film", {"Range": "bytes=0-"}), data, 0, size - 1)
+        assert is_right({"Range": f"bytes={2 * MIB}-{2 * MIB + 99}"}, 2 * MIB, 2 * MIB + 99)
+        assert is_right({"Range": "bytes=-77"}, size - 77, size - 1)
+        assert is_right({"Range": "bytes=0-"}, 0, size - 1)
         whole = at.send("GET", "film")
         assert (whole.status, whole.body) == (200, data)
         head = at.send("HEAD", "film")
@@ -112,13 +89,9 @@ def test_reads(name: str, edges: Edges, site: Site, case: Case) -> None:
         unchanged = at.send("GET", "film", {"If-None-Match": etag})
         assert (unchanged.status, unchanged.body) == (304, b"")
         beyond = at.send("GET", "film", {"Range": f"bytes={size}-"})
-        if name == "Squid":
-            case.cannot("A range beyond the end of what it has cached gets all of the object from it, with 200.")
-            assert (beyond.status, beyond.body) in ((200, data), (416, beyond.body))
-        else:
-            assert beyond.status == 416
-        current = at.send("GET", "film", {"Range": "bytes=0-9", "If-Range": etag})
-        assert part_of(current, data, 0, 9)
+        ignored = name in ("HAProxy", "Squid") and (beyond.status, beyond.body) == (200, data)
+        assert ignored or beyond.status == 416
+        assert is_right({"Range": "bytes=0-9", "If-Range": etag}, 0, 9)
         other = at.send("GET", "film", {"Range": "bytes=0-9", "If-Range": '"other"'})
         assert (other.status, other.body) == (200, data)
     case.count(site)
@@ -370,7 +343,7 @@ def test_client_that_leaves(name: str, edges: Edges, site: Site, case: Case) -> 
     }
 
 
-@pytest.mark.parametrize("name", [name for name in EVERY if KINDS[name].has_tls])
+@pytest.mark.parametrize("name", WITH_TLS)
 def test_http2(name: str, edges: Edges, certificate: tuple[Path, Path], site: Site, case: Case, tmp_path: Path) -> None:
     """Clients that speak HTTP/2 to an edge read, seek and write through it, over one connection (I1, I8)."""
     edge = edges(name)
@@ -392,6 +365,28 @@ def test_http2(name: str, edges: Edges, certificate: tuple[Path, Path], site: Si
     case.count(site)
 
 
+@pytest.mark.parametrize("name", WITH_TLS)
+def test_http2_client_that_leaves(
+    name: str, edges: Edges, certificate: tuple[Path, Path], site: Site, case: Case, tmp_path: Path
+) -> None:
+    """An upload over HTTP/2 whose client is killed leaves the old version (I8)."""
+    edge = edges(name)
+    case.of(edge.program, "HTTP/2 to the client: PUT of a client that is killed")
+    site.store("film", b"old")
+    url = f"{edge.tls_url}/{site.folder}/film"
+    command = (installed("curl").path, "-sS", "--http2", "--cacert", str(certificate[0]), "-T", "-", url)
+    with (tmp_path / "output").open("wb") as output:
+        client = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output, stderr=output)
+    assert client.stdin is not None
+    client.stdin.write(object_bytes(MIB))  # a pipe has 64 KiB, so the client has read most of it by then
+    client.kill()
+    client.wait()
+    with contextlib.suppress(BrokenPipeError):
+        client.stdin.close()
+    assert through(edge, site).send("PUT", "next", {}, b"new").status == 201
+    assert site.stored("film") == b"old"
+
+
 @pytest.mark.parametrize("name", [name for name in EVERY if name not in ("Squid", "nginx with slices")])
 def test_compression(name: str, edges: Edges, site: Site, case: Case) -> None:
     """What an edge compresses is the object once it is decoded, and conditions and ranges go on to work (I1)."""
@@ -409,12 +404,14 @@ def test_compression(name: str, edges: Edges, site: Site, case: Case) -> None:
         plain = at.send("GET", "page.txt")
         assert (plain.fields["Content-Encoding"], plain.body) == (None, data)
         part = at.send("GET", "page.txt", {**coded, "Range": "bytes=100-199"})
-        whole = found.body if part.fields["Content-Encoding"] else data
+        is_coded = part.fields["Content-Encoding"] == "gzip"
+        whole = found.body if is_coded else data
         if name == "Envoy":
             case.cannot("It compresses each range by itself, and gives the result the Content-Range of the object.")
             assert (part.status, gzip.decompress(part.body)) == (206, data[100:200])
         else:
-            assert part.body == whole[100:200] if part.status == 206 else part.body == whole
+            content = gzip.decompress(part.body) if is_coded and part.status == 200 else part.body
+            assert content == (whole[100:200] if part.status == 206 else data)
         etag = found.fields["ETag"]
         if etag is None:
             continue
@@ -427,65 +424,13 @@ def test_compression(name: str, edges: Edges, site: Site, case: Case) -> None:
             assert (resumed.status, gzip.decompress(resumed.body)) == (200, data)
 
 
-@dataclass(frozen=True, slots=True)
-class Outage:
-    """What one edge sent in an outage of bucketfront, in one of S3, and after them."""
-
-    program: Program
-    without_bucketfront: Response
-    without_s3: Response
-    missing_without_s3: Response
-    after: Response
-
-
 @pytest.fixture(scope="module")
 def outages(
     origin: Origin, certificate: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Mapping[str, Outage]:
     """Let all edges go through the same outages, because their copies take a second to become stale."""
     with contextlib.ExitStack() as stack:
-        return _outages(origin, certificate, tmp_path_factory, stack)
-
-
-def _outages(
-    origin: Origin,
-    certificate: tuple[Path, Path],
-    factory: pytest.TempPathFactory,
-    stack: contextlib.ExitStack,
-) -> Mapping[str, Outage]:
-    folder = factory.mktemp("bucketfront")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    config = origin.configuration(folder).replace("server: {port: 0}", f"server: {{port: {port}}}")
-    page = {"CacheControl": "max-age=1, stale-if-error=600"}
-    with bucketfront(config, folder) as proxy:
-        site = Site(origin, proxy, "outage")
-        site.store("page", PAGE, **page)
-        site.store("missing", PAGE, **page)
-        fronts: dict[str, tuple[Edge, Site]] = {}
-        for name in EVERY:
-            with contextlib.suppress(NotInstallable, pytest.skip.Exception):
-                edge = stack.enter_context(running(name, proxy.url, factory.mktemp("edge"), certificate))
-                fronts[name] = edge, through(edge, site)
-        for _, at in fronts.values():
-            assert at.send("GET", "page").body == PAGE
-    time.sleep(1.1)  # the lifetime of the copies
-    without = {name: at.send("GET", "page") for name, (_, at) in fronts.items()}
-    with bucketfront(config, folder):
-        for _, at in fronts.values():
-            until_found(at, "page")
-        origin.log.stop()
-        try:
-            time.sleep(1.1)
-            stale = {name: at.send("GET", "page") for name, (_, at) in fronts.items()}
-            missing = {name: at.send("GET", "missing") for name, (_, at) in fronts.items()}
-        finally:
-            origin.log.start()
-        after = {name: until_found(at, "missing") for name, (_, at) in fronts.items()}
-    return {
-        name: Outage(edge.program, without[name], stale[name], missing[name], after[name])
-        for name, (edge, _) in fronts.items()
-    }
+        return outages_of(origin, certificate, tmp_path_factory, stack)
 
 
 @pytest.mark.parametrize("name", EVERY)
