@@ -3,6 +3,7 @@
 import asyncio
 import os
 import socket
+import struct
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -146,6 +147,31 @@ async def test_a_short_stretch_behind_what_is_buffered(file: Region) -> None:
         await file_sender.run()
         assert file_sender.at == STRETCH
     assert drain.received == before + DATA[:STRETCH]
+
+
+async def test_a_client_resets_behind_what_is_buffered(file: Region) -> None:
+    """A client that resets while the transport still holds bytes ends the sender, and the loop logs nothing (I12)."""
+    loop = asyncio.get_running_loop()
+    logged: list[object] = []
+    loop.set_exception_handler(lambda _, context: logged.append(context))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = socket.create_connection(listener.getsockname())
+        ours, _ = listener.accept()
+    ours.setblocking(False)
+    transport, _ = await loop.create_connection(asyncio.Protocol, sock=ours)
+    transport.write(bytes(32 << 20))
+    sending = asyncio.create_task(FileSender(transport, file, Span(0, STRETCH), never).run())
+    for _ in range(3):
+        await asyncio.sleep(0)  # it waits for the buffer
+    assert transport.get_write_buffer_size()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.close()
+    with pytest.raises(ConnectionResetError):
+        await sending
+    await until(transport.is_closing)
+    transport.close()
+    await asyncio.sleep(0)
+    assert logged == []
 
 
 async def test_bytes_that_are_not_good_any_more(file: Region) -> None:

@@ -105,8 +105,6 @@ class FileSender:
         early, StoreError if the file is unreadable or was found corrupt meanwhile.
         """
         async with self._watch.wait(self._transport):
-            if self._transport.get_write_buffer_size():
-                await self._send_behind_buffer()
             if self._transport.is_closing():
                 raise ConnectionResetError("the client left")
             # A descriptor of its own, because asyncio watches that of the transport.
@@ -115,6 +113,8 @@ class FileSender:
             except OSError as error:
                 raise StoreError(f"no descriptor to send the file with: {error.strerror}") from error
             try:
+                if self._transport.get_write_buffer_size():
+                    await self._wait_for_buffer()
                 await self._send_from_memory()
             finally:
                 os.close(self._step.socket)
@@ -138,27 +138,25 @@ class FileSender:
             raise StoreError("the file has lost what comes next")
         return self._step.is_next_in_memory()
 
-    async def _send_behind_buffer(self) -> None:
-        """Send the first bytes once the transport's buffer is empty, which asyncio's own `sendfile` waits for."""
-        span, region = self._step.next, self._step.region
-        if not self._may_send_next():
-            await self._bring_in(span)
+    async def _wait_for_buffer(self) -> None:
+        """Wait until the transport has sent all bytes that it holds.
+
+        `loop.sendfile` waits for that as well, but then asyncio logs a traceback if the client resets the connection.
+        """
+        emptied = self._loop.create_future()
+        self._loop.add_writer(self._step.socket, self._on_progress, emptied)
         try:
-            sent = await self._loop.sendfile(
-                self._transport,
-                _Descriptor(region.fd),  # type: ignore[arg-type] # asyncio uses no more of a file
-                region.offset + span.start,
-                span.length,
-                fallback=False,
-            )
-        except (RuntimeError, asyncio.SendfileNotAvailableError) as error:
-            # asyncio raises the first for a transport that closed meanwhile, the second for an OSError before a byte.
-            raise self._translated(error.__context__) from error
-        except OSError as error:
-            raise self._translated(error) from error
-        self._step.at = span.start + sent
-        if sent != span.length:
-            raise EOFError(f"the cached file ended {span.length - sent} bytes early")
+            await emptied
+        finally:
+            self._loop.remove_writer(self._step.socket)
+
+    def _on_progress(self, emptied: "asyncio.Future[None]") -> None:
+        if emptied.done():
+            return
+        if self._transport.is_closing():
+            emptied.set_exception(ConnectionResetError("the client left"))
+        elif not self._transport.get_write_buffer_size():
+            emptied.set_result(None)
 
     async def _send_while_in_memory(self) -> None:
         """Send until the span ends, or until the next bytes are on disk."""
@@ -226,13 +224,3 @@ class SendfileBurst:
         self._loop.remove_writer(self._step.socket)
         os.close(self._step.socket)
         self._then(self._step.at)
-
-
-class _Descriptor:
-    """The part of a file that `loop.sendfile` uses."""
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-
-    def fileno(self) -> int:
-        return self._fd
