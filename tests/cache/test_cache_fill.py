@@ -279,6 +279,38 @@ async def test_a_download_in_ranges_side_by_side(tmp_path: Path, length: int, is
         assert len(rig.origin.requested) <= 1.3 * size / PART
 
 
+async def test_an_open_range_makes_no_walk(tmp_path: Path) -> None:
+    """A client that sent `bytes=0-` did not ask for all bytes, so a small range in the middle gets its block alone."""
+    async with Rig(tmp_path, parallel_parts=8, after_disconnect="auto") as rig:
+        rig.origin.put(content(400 * PART))
+        with await rig.reader(part=FromTo(0, None)) as reader:
+            reader.expect(Span(0, 400 * PART), Demand.OPEN)
+            await reader.readable(0)
+        await rig.audit()
+        rig.origin.reads.clear()
+        await rig.get(200 * PART, 200 * PART + 1)
+        await rig.audit()
+        assert sum(stop - start for start, stop in rig.origin.reads) == BLOCK
+
+
+async def test_an_open_last_range_may_come_first(tmp_path: Path) -> None:
+    """The last range of a download gets whole parts too if the range before it begins later (I10)."""
+    async with Rig(tmp_path, parallel_parts=8) as rig:
+        data = rig.origin.put(content(40 * PART))
+        await rig.get(0, 1)
+        rig.origin.requested.clear()
+        half = 20 * PART
+        gate = rig.origin.gate(half)
+        last = asyncio.create_task(rig.get(half))
+        await turns()
+        first = asyncio.create_task(rig.get(5, half))
+        await turns()
+        gate.set()
+        assert await first + await last == data[5:]
+        await rig.audit()
+        assert len(rig.origin.requested) <= 1.2 * 40
+
+
 async def test_a_reader_of_small_ranges_in_a_row_gets_parts(tmp_path: Path) -> None:
     """Small ranges, each behind the one before, soon cost few requests: what comes next is fetched ahead (I10)."""
     size = 100 * PART

@@ -150,13 +150,13 @@ def test_a_walk_is_fetched_ahead_of_its_ranges(walk: Walk, size: int, part: int)
 def test_ranges_that_continue_each_other_are_a_walk() -> None:
     """The length of a walk is that of the requested bytes before the range, whatever the order of the requests."""
     walks = Walks(gap=100)
-    assert walks.join(Span(0, 500), []) == Walk()
-    assert walks.join(Span(800, 1000), []) == Walk(), "behind a gap"
-    assert walks.join(Span(500, 800), []) == Walk(500)
-    assert walks.join(Span(1099, 1200), []) == Walk(1000), "of which the bytes in between are no part"
-    assert walks.join(Span(1300, 1400), []) == Walk(), "behind a gap"
+    assert walks.join(Span(0, 500)) == 0
+    assert walks.join(Span(800, 1000)) == 0, "behind a gap"
+    assert walks.join(Span(500, 800)) == 500
+    assert walks.join(Span(1099, 1200)) == 1000, "of which the bytes in between are no part"
+    assert walks.join(Span(1300, 1400)) == 0, "behind a gap"
     for _ in range(3):
-        assert walks.join(Span(500, 800), []) == Walk(500), "no longer by repetition"
+        assert walks.join(Span(500, 800)) == 500, "no longer by repetition"
 
 
 @pytest.mark.parametrize(
@@ -165,14 +165,14 @@ def test_ranges_that_continue_each_other_are_a_walk() -> None:
 )
 def test_neighbours_that_are_read_at_once_are_parallel(other: Span, is_parallel: bool) -> None:
     """A range is read side by side with its neighbour on either side, but not with any other range."""
-    assert Walks(gap=100).join(Span(500, 900), [other]).is_parallel == is_parallel
+    assert Walks(gap=100).are_neighbours(Span(500, 900), other) == is_parallel
 
 
 def test_of_many_ranges_the_latest_are_remembered() -> None:
     """Memory does not grow with the number of ranges (I19)."""
     walks = Walks(gap=1)
     for number in range(2 * MAX_STRETCHES):
-        walks.join(Span(10 * number, 10 * number + 5), [])
-        assert walks.join(Span(10 * number, 10 * number + 5), []) == Walk()
+        walks.join(Span(10 * number, 10 * number + 5))
+        assert walks.join(Span(10 * number, 10 * number + 5)) == 0
     assert len(walks._stretches) == MAX_STRETCHES
-    assert walks.join(Span(10 * (2 * MAX_STRETCHES - 1) + 5, 1 << 30), []) == Walk(5)
+    assert walks.join(Span(10 * (2 * MAX_STRETCHES - 1) + 5, 1 << 30)) == 5

@@ -87,9 +87,13 @@ class Fill:
         size = self._entry.metadata.size
         if demand is Demand.BOUNDED and span == FIRST_TWO_BYTES:
             self._keeps_ends = False
-        walk = Walk() if demand is Demand.WHOLE else self._walk(span)
+        will_read_all = self._read_ahead.is_eager(demand, span, size, keeps_ends=self._keeps_ends)
+        walk = Walk()
+        if demand is not Demand.WHOLE and not self._entry.is_complete(self._context.block_size):
+            is_parallel = self._tell_neighbours(span)
+            walk = Walk(self._walks.join(span) if demand is Demand.BOUNDED and will_read_all else 0, is_parallel)
         # A tool that requests ranges side by side may leave the end of the last one open.
-        is_eager = walk.is_parallel or self._read_ahead.is_eager(demand, span, size, keeps_ends=self._keeps_ends)
+        is_eager = will_read_all or walk.is_parallel
         cursor = ReaderCursor(
             span.start, span.stop, self._read_ahead.window(0, is_eager=is_eager), span.start, is_eager,
             max_parts=self._context.parallel_parts, beyond=self._read_ahead.beyond(walk),
@@ -98,11 +102,14 @@ class Fill:
         self._cursors.append(cursor)
         return cursor
 
-    def _walk(self, span: Span) -> Walk:
-        """Return the walk that the span is part of. A complete object needs none."""
-        if span.start >= span.stop or self._entry.is_complete(self._context.block_size):
-            return Walk()
-        return self._walks.join(span, (Span(cursor.start, cursor.stop) for cursor in self._cursors))
+    def _tell_neighbours(self, span: Span) -> bool:
+        """Make readers whose ranges are neighbours of `span` parallel ones. Return whether there are any."""
+        found = [
+            cursor for cursor in self._cursors if self._walks.are_neighbours(span, Span(cursor.start, cursor.stop))
+        ]
+        for cursor in found:
+            cursor.is_eager = cursor.is_parallel = True
+        return bool(found)
 
     def leave(self, cursor: ReaderCursor) -> None:
         """Remove a reader, whether or not it read all. `after_disconnect` decides about part fetches without a reader.

@@ -5,7 +5,6 @@ formats. Each request alone looks like the only one. Together they walk through 
 shows how much of the rest it will want.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from bucketfront.http.ranges import Span
@@ -37,8 +36,8 @@ class Walks:
     gap: int
     _stretches: list[_Stretch] = field(default_factory=list)  # they have no neighbours; the latest one last
 
-    def join(self, span: Span, running: Iterable[Span]) -> Walk:
-        """Note a range, and return the walk that it is part of. `running` are the ranges that are being read."""
+    def join(self, span: Span) -> int:
+        """Note a range, and return the length of the walk up to it."""
         joined = [one for one in self._stretches if self._touch(span, one)]
         known = sum(max(0, min(span.stop, one.stop) - max(span.start, one.start)) for one in joined)
         before = sum(one.requested for one in joined)
@@ -49,11 +48,11 @@ class Walks:
         )
         self._stretches = [one for one in self._stretches if one not in joined][1 - MAX_STRETCHES :]
         self._stretches.append(whole)
-        length = min(span.start - whole.start, before)
-        return Walk(length, any(self._are_neighbours(span, other) for other in running))
+        return min(span.start - whole.start, before)
+
+    def are_neighbours(self, one: Span, other: Span) -> bool:
+        """Return whether one range begins where the other ends."""
+        return 0 <= one.start - other.stop < self.gap or 0 <= other.start - one.stop < self.gap
 
     def _touch(self, span: Span, stretch: _Stretch) -> bool:
         return span.start < stretch.stop + self.gap and stretch.start < span.stop + self.gap
-
-    def _are_neighbours(self, one: Span, other: Span) -> bool:
-        return 0 <= one.start - other.stop < self.gap or 0 <= other.start - one.stop < self.gap
