@@ -1,23 +1,28 @@
 """Programs that fetch files: whole, in parts, resumed, slow, and of an object that is replaced in the middle."""
 
 import re
-from collections.abc import Callable, Sequence
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from bucketfront_process import Running
 from case import Case
 from client_link import ClientLink
 from fakes import object_bytes
 from programs import Program, installed, run
-from site_under_test import MOUNTS, Site
+from site_under_test import MOUNTS, Origin, Site, folder_of
 
 SIZE = 32 << 20
 PART = 8 << 20
 SMALL = 3 << 20
 FEW = 8  # requests to the origin besides those of the parts: lookups, the first blocks, a part that was split
 BLOCK = 256 << 10
+STEADY_S = 75.0  # seconds; a client that takes nothing is reset after 60
 CHUNK = 4 << 20  # of wget2
 
 Command = Callable[[Program, str], Sequence[str]]
@@ -80,6 +85,31 @@ SLOW: dict[str, tuple[str, str, Command]] = {
 @pytest.fixture(scope="module")
 def data() -> bytes:
     return object_bytes(SIZE)
+
+
+@dataclass(frozen=True, slots=True)
+class SteadyReader:
+    """A curl that reads slowly since the module's first test. Its file grows."""
+
+    process: "subprocess.Popen[bytes]"
+    file: Path
+    until: float  # by time.monotonic()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def steady_reader(
+    origin: Origin, shared_bucketfront: Running, data: bytes, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[SteadyReader]:
+    """Run it beside the other tests, because what it shows takes more than a minute."""
+    curl = installed("curl")
+    site = Site(origin, shared_bucketfront, folder_of("steady"))
+    url = site.store("file", data)
+    assert site.send("GET", "file").body == data  # so that it causes no requests in the log of the other tests
+    file = tmp_path_factory.mktemp("steady") / "file"
+    process = subprocess.Popen([curl.path, "-sSf", "--limit-rate", "16k", "-o", file, url])
+    yield SteadyReader(process, file, time.monotonic() + STEADY_S)
+    process.kill()
+    process.wait()
 
 
 def fetched(name: str, table: dict[str, tuple[str, str, Command]]) -> tuple[Program, Command]:
@@ -335,3 +365,13 @@ def test_unchanged(site: Site, case: Case, tmp_path: Path) -> None:
         assert [seen.status for seen in again] == [304], name
     case.count(site)
     assert case.sent <= 1.1 * SMALL
+
+
+def test_a_steady_slow_reader_is_served(steady_reader: SteadyReader, case: Case, data: bytes) -> None:
+    """A client that reads 16 KiB a second is still being served after more than a minute (I20)."""
+    case.of(installed("curl"), "`--limit-rate 16k` for more than a minute")
+    with pytest.raises(subprocess.TimeoutExpired):
+        steady_reader.process.wait(max(0.0, steady_reader.until - time.monotonic()))
+    received = steady_reader.file.read_bytes()
+    assert len(received) > 512 << 10
+    assert data.startswith(received)

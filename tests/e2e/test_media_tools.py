@@ -379,9 +379,12 @@ def test_gstreamer_seeks(site: Site, case: Case, tmp_path: Path, films: Path) ->
     url = site.store(local.name, local.read_bytes())
     picture, sound = SHOWN
     quiet = ("--no-interactive", "-q", "--start-position=30", f"--videosink={picture}", f"--audiosink={sound}")
-    expected, shown = (run(player.path, *quiet, uri, folder=tmp_path).stdout for uri in (local.as_uri(), url))
+    expected, shown = (
+        [line for line in run(player.path, *quiet, uri, folder=tmp_path).stdout.splitlines() if line >= b"0:00:30"]
+        for uri in (local.as_uri(), url)
+    )  # it may show the first frame before it seeks
     assert shown == expected
-    assert shown.count(b"\n") == (SECONDS - 30) * 25
+    assert len(shown) == (SECONDS - 30) * 25
     case.count(site)
     assert case.sent <= 1.1 * local.stat().st_size
 
