@@ -112,18 +112,25 @@ async def test_write_of_a_client_that_is_gone(proxy: Proxy, s3: S3, write: str, 
     await until(lambda: not proxy.app.connection_limit.open)
 
 
-async def test_pipelined_writes_of_a_client_that_is_gone(proxy: Proxy, s3: S3) -> None:
-    """Each whole write of the connection is carried out in its turn, although the first lost its client."""
+@pytest.mark.parametrize("is_reset", [False, True])
+async def test_pipelined_writes_of_a_client_that_is_gone(proxy: Proxy, s3: S3, is_reset: bool) -> None:
+    """Each whole write of the connection is carried out in its turn, although the client is gone.
+
+    If it only closed, the first response is met by a reset, and the second one fails.
+    """
     gate = hold(proxy.relay, "PUT")
     async with proxy.connection() as client:
-        await client.send(b"".join(message("PUT", f"/{key}", body=key.encode()) for key in ("a", "b", "c")))
+        await client.send(b"".join(message("PUT", f"/{key}", body=key.encode()) for key in "abcd"))
         await until(lambda: proxy.relay.seen)
-        client.abort()
-    await until(lambda: has_lost_its_client(proxy))
+        if is_reset:
+            client.abort()
+        else:
+            client.writer.transport.close()
+    await until(lambda: has_seen_the_end(proxy))
     gate.set()
     await until(lambda: not connections(proxy))
-    assert [(key, s3.get(key)) for key in sorted(s3.keys())] == [("a", b"a"), ("b", b"b"), ("c", b"c")]
-    assert [line["status"] for line in proxy.log] == [201] * 3
+    assert [(key, s3.get(key)) for key in sorted(s3.keys())] == [(key, key.encode()) for key in "abcd"]
+    assert [line["status"] for line in proxy.log] == [201] * 4
 
 
 @pytest.mark.parametrize("is_reset", [False, True])
