@@ -38,7 +38,7 @@ async def stall(proxy: Proxy, tls: ssl.SSLContext | None = None) -> None:
     line = proxy.log[before]
     assert (line["status"], line["cut"], line["fault"]) == (200, "slow-client", "the client was too slow")
     assert line["sent"] < SIZE
-    assert [entry for entry in proxy.app.cache_assembly.entries.hot_entries() if entry.pins] == []
+    await until(lambda: not [entry for entry in proxy.app.cache_assembly.entries.hot_entries() if entry.pins])
     await until(lambda: proxy.app.origin.free_slots == proxy.app.settings.origin.max_connections)
 
 
