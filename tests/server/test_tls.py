@@ -118,6 +118,7 @@ async def test_the_end_of_a_client_is_not_logged(
         message("GET", "/x", {"Connection": "close"}),
         message("GET", "/x", {"Cookie": "aiohttp=1", "Range": "bytes=0-9,2000000-2000009"}),
         get * 3,
+        message("GET", "/x", {"Cache-Control": "no-cache", "X": "y"}) * 150,  # more than the queue has room for
         message("GET", "/none"),
         message("PUT", "/y", {"Content-Length": "1000"}) + b"data",
         message("PUT", "/y?acl", {"Content-Length": "100000"}) + bytes(20_000),

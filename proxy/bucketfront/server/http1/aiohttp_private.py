@@ -76,6 +76,8 @@ PRIVATE_MEMBERS = (
     PrivateMember(sslproto.SSLProtocol, "_get_app_transport", "makes the transport that the connection gets"),
     PrivateMember(sslproto.SSLProtocol, "_app_transport", "as `_get_app_transport`"),
     PrivateMember(sslproto.SSLProtocol, "_app_transport_created", "as `_get_app_transport`"),
+    PrivateMember(sslproto, "SSLProtocolState", "undocumented; as `_state`"),
+    PrivateMember(sslproto.SSLProtocol, "_state", "asyncio drops writes in all states but WRAPPED"),
     PrivateMember(
         sslproto.SSLProtocol, "_transport", "is the transport below TLS, which notices first that a client left"
     ),
@@ -173,7 +175,9 @@ class AiohttpConnection(web.RequestHandler):
     # --- timers and flow control ---------------------------------------------------------------------------
 
     def eof_received(self) -> bool:  # type: ignore[override] # aiohttp would close the connection in any case
-        return self.end_received()
+        stays_open = self.end_received()
+        # asyncio closes a connection of TLS in any case, and logs a warning if it is asked not to.
+        return stays_open and self.transport is not None and self.transport.can_write_eof()
 
     def end_received(self) -> bool:
         """Return whether the connection stays open although the client has closed its sending side."""
@@ -293,7 +297,11 @@ class TlsTransport(_SSLProtocolTransport):
         return self._closed or self._ssl_protocol.is_client_gone
 
     def close(self) -> None:
-        if not self._closed:
+        if self._closed:
+            return
+        if self._ssl_protocol.is_end_held:
+            self.abort()  # asyncio's `close` has no effect then, and the connection would stay open
+        else:
             super().close()
 
 
@@ -301,7 +309,8 @@ class SmallBufferTls(sslproto.SSLProtocol):
     """asyncio keeps 256 KiB for what it reads of each connection, and lets 576 KiB wait to be sent."""
 
     max_size = TLS_BUFFER_BYTES
-    _loop: asyncio.AbstractEventLoop  # the stubs do not have the three
+    _loop: asyncio.AbstractEventLoop  # the stubs do not have the four
+    _state: sslproto.SSLProtocolState
     _transport: asyncio.Transport | None
     _app_transport_created: bool
 
@@ -312,8 +321,14 @@ class SmallBufferTls(sslproto.SSLProtocol):
 
     @property
     def is_client_gone(self) -> bool:
-        """Return whether the transport below TLS has failed or is closed."""
-        return self._transport is None or self._transport.is_closing()
+        """Return whether further writes are lost: TLS has ended, or the transport below has failed or is closed."""
+        is_open = self._state is sslproto.SSLProtocolState.WRAPPED
+        return not is_open or self._transport is None or self._transport.is_closing()
+
+    @property
+    def is_end_held(self) -> bool:
+        """Return whether the client ended while reading was paused. asyncio waits until the rest was read."""
+        return self._state is sslproto.SSLProtocolState.FLUSHING
 
     def _get_app_transport(self) -> _SSLProtocolTransport:
         if not self._app_transport_created:
