@@ -1,4 +1,4 @@
-"""bucketfront in front of S3 servers of others (docs/compatibility.md)."""
+"""bucketfront in front of S3 servers of others (docs/s3-servers.md)."""
 
 from pathlib import Path
 

@@ -33,7 +33,7 @@ from bucketfront.s3.upload.uploader import Announce, S3Uploader, Written
 FAKE = "fake"
 CHAOS = "chaos"
 SERVERS = ("moto_s3", pytest.param("seaweed", marks=pytest.mark.e2e))
-# `make compatibility` shows what holds in front of these.
+# `make s3-servers` shows what holds in front of these.
 OUTSIDE = tuple(
     pytest.param(name, marks=pytest.mark.compatibility) for name in OF_OTHERS if name not in ("moto", "SeaweedFS")
 )
