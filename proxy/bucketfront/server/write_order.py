@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 def is_whole_already() -> bool:
-    """Say that nothing of a write is still to come from its client."""
+    """Return True, for a write that needs nothing more of its client."""
     return True
 
 

@@ -87,7 +87,7 @@ class Form:
             raise BadForm("the form has no file")
         return self.stored
 
-    async def _next_file(self, events: AsyncIterator[Event]) -> "_File | None":
+    async def _next_file(self, events: AsyncIterator[Event]) -> _File | None:
         """Read the fields up to the next file. Returns None at the end of the form."""
         async for event in events:
             assert isinstance(event, Part), "a part is read to its end"
@@ -119,7 +119,7 @@ class Form:
                 raise BadForm("a field of the form is not UTF-8") from error
             self._new_fields.append(name)
 
-    async def _read_file(self, file: "_File", events: AsyncIterator[Event]) -> "_File | None":
+    async def _read_file(self, file: _File, events: AsyncIterator[Event]) -> _File | None:
         """Store a file. Returns the next one, None at the end of the form."""
         key = self._key(file.name)
         if any(key == one.key for one in self.stored):
