@@ -24,7 +24,9 @@ FAR_S, BACK_S = 32, 11
 LIVE_S = 10
 POLL_S = 0.1
 AMPLIFICATION = 1.1
-IN_FLIGHT = 5 << 20  # bytes in the buffers of sockets when bucketfront ends a part, because the player seeks
+# A player leaves a request for the index, and one at each seek. Parts that bucketfront ends then have bytes in the
+# buffers of sockets, which the origin has sent and which are fetched again. On a busy machine these buffers are full.
+IN_FLIGHT = 3 * (4 << 20)
 
 mimetypes.add_type("video/iso.segment", ".m4s")
 mimetypes.add_type("video/mp2t", ".ts")
