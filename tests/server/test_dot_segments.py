@@ -66,6 +66,20 @@ async def test_a_path_that_leads_to_nothing(proxy: Proxy, s3: S3, refusal: bytes
             assert response.status == (404 if refusal is None else 400), (method, target)
 
 
+async def test_a_client_of_s3_is_not_redirected(proxy: Proxy, s3: S3) -> None:
+    """A client of S3 names keys, so a key that does not exist is a 404 for it. SDKs take a 301 for another region."""
+    signed = {"Authorization": "AWS4-HMAC-SHA256 Credential=a/20260101/us-east-1/s3/aws4_request"}
+    for target, key, _ in LED:
+        s3.put(key, b"data")
+        for method in ("GET", "HEAD"):
+            response = await proxy.request(method, target, signed)
+            assert (response.status, response.headers.get("Location")) == (404, None), (method, target)
+    s3.put("s/docs/index.html", b"data")
+    assert (await proxy.request("GET", "/site/docs")).status == 301
+    response = await proxy.request("GET", "/site/docs", signed)
+    assert (response.status, b"<Code>NoSuchKey</Code>" in response.body) == (404, True)
+
+
 async def test_an_origin_with_such_a_key(proxy: Proxy, s3: S3) -> None:
     """The raw key is the object where the origin has one, whatever the path without the segments names (I23)."""
     s3.put("repo/a", b"other")

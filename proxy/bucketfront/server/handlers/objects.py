@@ -108,6 +108,8 @@ class ObjectHandler:
         for candidate in chain(candidates(route, wanted.query.version, accept_encoding), passed_over):
             if candidate.is_fallback and is_unknown:
                 continue
+            if candidate.location is not None and exchange.dialect is Dialect.S3:
+                continue  # such a client names a key, and takes a 301 for a bucket in another region
             refusal = None if candidate in passed_over else self._refusal(candidate, wanted)
             if refusal is not None:
                 passed_over.append(candidate)
