@@ -349,6 +349,27 @@ async def test_a_row_of_ranges_that_ends_costs_little_more(tmp_path: Path, count
         assert beyond <= max(SHORT_WALK_BYTES, count * BLOCK // 10) + BLOCK
 
 
+@pytest.mark.parametrize("is_replaced", [False, True])
+async def test_a_walk_ends_with_its_version(tmp_path: Path, is_replaced: bool) -> None:
+    """What is fetched behind the last range goes on without its reader, but not of a version that was replaced."""
+    async with Rig(tmp_path, after_disconnect="auto") as rig:
+        rig.origin.put(content(100 * PART))
+        for start in range(0, 40 * BLOCK, 2 * BLOCK):
+            await rig.get(start, start + 2 * BLOCK)
+        await rig.audit()
+        begin = max(stop for _, stop in rig.origin.reads)
+        gate = rig.origin.gate(begin + 1)
+        with await rig.reader(part=FromTo(40 * BLOCK, begin)) as reader:
+            await rig.read(reader, 40 * BLOCK, begin)
+            await turns()
+            assert rig.stats.running == 1
+            if is_replaced:
+                await rig.cache.invalidate(KEY)
+        await turns()
+        assert rig.stats.running == (0 if is_replaced else 1)
+        gate.set()
+
+
 @pytest.mark.parametrize("shows", ["first bytes", "drop"])
 async def test_a_range_to_the_objects_end_may_be_dropped(tmp_path: Path, shows: str) -> None:
     """Once a client showed that it drops ranges although it named their end, they cost no more than open-ended ones."""

@@ -169,7 +169,8 @@ class Fill:
                 _overlap(cursor.soon, fetch) or _overlap(cursor.later, fetch) for cursor in self._cursors
             ):
                 continue
-            if (fetch.is_of_object and not self._entry.is_removed) or (fetch.cursor and fetch.cursor.is_served):
+            is_for_next_reader = fetch.is_of_object or (fetch.cursor is not None and fetch.cursor.is_served)
+            if is_for_next_reader and not self._entry.is_removed:
                 continue  # an index, or bytes for the walk that the reader was part of
             stop = min(fetch.stop, -(-fetch.writing_to // size) * size)
             if fetch.state is not PartState.RECEIVING or stop == fetch.mark:
