@@ -134,6 +134,36 @@ async def test_pipelined_writes_of_a_client_that_is_gone(proxy: Proxy, s3: S3, i
 
 
 @pytest.mark.parametrize("is_reset", [False, True])
+@pytest.mark.parametrize("is_hit", [False, True])
+@pytest.mark.parametrize("in_one_segment", [False, True])
+async def test_write_behind_a_read_that_nobody_takes(
+    proxy: Proxy, s3: S3, in_one_segment: bool, is_hit: bool, is_reset: bool
+) -> None:
+    """A whole write is carried out although its client left while the response to the read before it was on its way."""
+    s3.put("large", LARGE)
+    if is_hit:
+        await proxy.get("/large")
+        await proxy.settled()
+    async with proxy.connection() as client:
+        read, write = message("GET", "/large"), message("PUT", "/x", body=DATA)
+        if in_one_segment:
+            await client.send(read + write)
+        else:
+            await client.send(read)
+            await client.head()
+            await client.send(write)
+        await until(lambda: any(each.has_queued_request or getattr(each, "_held", b"") for each in connections(proxy)))
+        if is_reset:
+            client.abort()
+        else:
+            client.writer.transport.close()
+    await until(lambda: not connections(proxy))
+    assert s3.get("x") == DATA
+    assert [line["status"] for line in proxy.log][-2:] == [499, 201]
+    await until(lambda: not proxy.app.connection_limit.open)
+
+
+@pytest.mark.parametrize("is_reset", [False, True])
 async def test_piece_of_a_resumable_upload(proxy: Proxy, s3: S3, is_reset: bool) -> None:
     """The last piece of a resumable upload makes the object, although its client closes behind it."""
     url = await created(proxy, len(DATA))

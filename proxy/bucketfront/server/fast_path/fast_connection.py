@@ -100,7 +100,9 @@ class FastConnection(Connection):
         if isinstance(self._sending, asyncio.Task):
             self._sending.cancel()
         self._socket = -1
-        self._held = b""
+        held, self._held = self._held, b""
+        if held:
+            super().data_received(held)  # its writes may have to be carried out
         super().connection_lost(exc)
 
     async def shutdown(self, timeout: float | None = 15.0) -> None:  # noqa: ASYNC109 - aiohttp's signature
@@ -278,9 +280,9 @@ class FastConnection(Connection):
         now = self.loop.time()
         self._path.telemetry.add(record, sent, self._client, self._path.wall(), now - began)
         self._sending = None
-        held, self._held = self._held, b""
         if self.transport is None or self.transport.is_closing():
-            return
+            return  # `connection_lost` looks at what is held
+        held, self._held = self._held, b""
         self.count_request(now)
         if held:
             self.data_received(held)

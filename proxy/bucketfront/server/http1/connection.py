@@ -172,9 +172,7 @@ class Connection(AiohttpConnection):
     def connection_lost(self, exc: BaseException | None) -> None:
         self._stop_head_timer()
         self._stop_receiving()
-        if self._has_write_to_carry_out():
-            self.carries_out = True
-            self._limit.acquire()  # its socket is about to be released
+        if self.carries_out or self._begins_to_carry_out():
             self.lose_transport(exc)
         else:
             super().connection_lost(exc)
@@ -209,7 +207,12 @@ class Connection(AiohttpConnection):
         transport = self.transport
         try:
             await super().start()
-            while self.carries_out and self.has_queued_request:
+            if self._under_way is not None and not self.carries_out:
+                # Its response did not reach the client. That shows here before the event loop reports the loss.
+                self._under_way = None
+                self._stop_receiving()
+                self._begins_to_carry_out()
+            while self.carries_out and self.has_queued_request and not self.is_closing:
                 await super().start()  # it ends with the first response that has no client
         finally:
             self._has_served = True
@@ -295,10 +298,9 @@ class Connection(AiohttpConnection):
             if self.transport is not None:
                 self.transport.abort()
             return resp, True
-        finally:
-            self._under_way = None
         if is_lost:
             return resp, True
+        self._under_way = None
         # `close` may have been called, or the client may have ended, while the response was on its way.
         if resp.keep_alive and (self._is_last_response or not await self._is_drained(request)):
             resp.force_close()
@@ -353,14 +355,22 @@ class Connection(AiohttpConnection):
     def _is_last_response(self) -> bool:
         return self._state in _LAST or (self._state is ReceiveState.STOPPED and not self.has_queued_request)
 
-    def _has_write_to_carry_out(self) -> bool:
-        """Return whether a write arrived whole and has no outcome yet. Drops what else is queued."""
+    def _begins_to_carry_out(self) -> bool:
+        """Go on without the client if a write arrived whole and has no outcome yet, and return whether that is so.
+
+        Drops what else is queued.
+        """
         if self._has_served:
             return False
         may_begin = self._state is ReceiveState.STOPPED
         self.keep_queued_requests(lambda message, body: may_begin and _is_whole_write(message.method, body))
         request = self._under_way
-        return self.has_queued_request or (request is not None and _is_whole_write(request.method, request.content))
+        self.carries_out = self.has_queued_request or (
+            request is not None and _is_whole_write(request.method, request.content)
+        )
+        if self.carries_out:
+            self._limit.acquire()  # its socket is about to be released
+        return self.carries_out
 
     def _end_receiving(self) -> bool:
         """Stop receiving behind the last byte of the client. Returns whether the connection still owes responses.
