@@ -101,6 +101,22 @@ def test_an_announced_checksum_is_required(rest: bytes) -> None:
         decoded(framed(b"data", rest=rest + b"\r\n"), AwsChunked(4, ("crc32",)), 1000)
 
 
+@pytest.mark.parametrize(
+    "rest",
+    [
+        b"x-amz-checksum-crc32:rfPzYw==\r\nx-amz-checksum-sha256:AAAA\r\n",
+        b"x-amz-checksum-crc32:AAAAAA==\r\nx-amz-checksum-crc32:rfPzYw==\r\n",
+        b"x-amz-checksum-crc32:rfPzYw==\r\nX-Amz-Checksum-Crc32:rfPzYw==\r\n",
+    ],
+)
+def test_only_announced_checksums_come_once(rest: bytes) -> None:
+    """A checksum that would not be verified refuses the body (S3 API, MalformedTrailerError)."""
+    with pytest.raises(BadChunks):
+        decoded(framed(b"data", rest=rest + b"\r\n"), AwsChunked(4, ("crc32",)), 1000)
+    once = b"x-amz-checksum-crc32:rfPzYw==\r\nx-amz-trailer-signature:0123\r\n\r\n"
+    assert decoded(framed(b"data", rest=once), AwsChunked(4, ("crc32",)), 1000)[0] == b"data"
+
+
 @given(st.binary(max_size=200), st.integers(min_value=1, max_value=50))
 def test_is_total(body: bytes, step: int) -> None:
     """Any bytes are a body or BadChunks."""

@@ -73,7 +73,8 @@ async def test_other_codings_are_kept(proxy: Proxy, s3: S3) -> None:
 async def test_one_sign_is_enough(proxy: Proxy, s3: S3, signs: tuple[str, ...]) -> None:
     """Some clients name the coding only, and others only the kind of signature. Neither framing is stored."""
     fields = {name: value for name, value in head(b"data").items() if name in signs}
-    assert (await put(proxy, fields, framed(b"data", checksum=crc32(b"data")))).status == 201
+    checksum = crc32(b"data") if "x-amz-trailer" in signs else None
+    assert (await put(proxy, fields, framed(b"data", checksum=checksum))).status == 201
     assert s3.get("x") == b"data"
 
 

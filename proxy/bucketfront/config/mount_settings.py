@@ -64,7 +64,8 @@ class MountSettings(Section):
     query: Literal["s3", "ignore", "refuse"] = "s3"
     """What a read with any other query parameter gets. With `ignore` it is the object, and with `refuse` 400. With `s3`
     it is the object as well, but a sub-resource of S3 (`?acl`, `?tagging`, `?list-type=2`, `?partNumber=2`) gets 501,
-    because it means something else. It gets 501 with `refuse` too, and a client of S3 gets that in any case."""
+    because it means something else. It gets 501 with `refuse` too, and a client of S3 gets that in any case. `refuse`
+    also refuses the parameters of a presigned URL, which are not verified here."""
     guess_types: Flag = True
     """Whether an object of type `binary/octet-stream`, S3's default, gets a type by its extension. The same applies to
     an upload that names no type."""

@@ -114,6 +114,11 @@ class ChunkDecoder:
         if self._framing.length not in (None, self._size):
             raise BadChunks(f"the chunks have {self._size} bytes, and not x-amz-decoded-content-length")
         fields = _fields(self._pending)
+        announced = {CHECKSUM_PREFIX + algorithm for algorithm in self._framing.trailing}
+        for name in fields:
+            if name.startswith(CHECKSUM_PREFIX) and name not in announced:
+                # S3 API, MalformedTrailerError. It would not be verified, and its sender relies on it.
+                raise BadChunks(f"{name} is behind the last chunk, and x-amz-trailer does not name it")
         return tuple(_checksum(fields, algorithm) for algorithm in self._framing.trailing)
 
     def _read_line(self, line: bytes) -> None:
@@ -140,6 +145,8 @@ def _fields(rest: bytes) -> Mapping[str, str]:
         name, colon, value = line.strip(" \t\r").partition(":")
         if name and not colon:
             raise BadChunks("what follows the last chunk has a line that is no field")
+        if name and name.lower() in fields:
+            raise BadChunks("a field behind the last chunk is given twice")
         fields[name.lower()] = value.strip(" \t")
     return fields
 
