@@ -13,6 +13,7 @@ from enum import Enum
 _SIGNATURE = re.compile(r"AWS(?:4-[A-Z0-9-]+)? ")
 _SIGNED_QUERY = re.compile(r"[?&](?:X-Amz-Algorithm|X-Amz-Signature|AWSAccessKeyId)=")
 _AWS_SDK = "amz-sdk-invocation-id"  # in each request of an AWS SDK, also if it is not signed
+_NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # XML 1.0 section 2.2
 REQUEST_ID = "x-amz-request-id"
 
 _CODES = {
@@ -61,5 +62,6 @@ def error_document(code: str, message: str, raw_target: str, request_id: str) ->
     """Return the body of an error response of S3. `Resource` lacks the query, which may hold a signature."""
     path = raw_target.partition("?")[0].encode("ascii", "replace").decode()
     members = (("Code", code), ("Message", message), ("Resource", path), ("RequestId", request_id))
-    content = "".join(f"<{name}>{html.escape(value, quote=False)}</{name}>" for name, value in members)
+    texts = ((name, html.escape(_NO_XML.sub("?", value), quote=False)) for name, value in members)
+    content = "".join(f"<{name}>{text}</{name}>" for name, text in texts)
     return f'<?xml version="1.0" encoding="UTF-8"?>\n<Error>{content}</Error>'.encode()
