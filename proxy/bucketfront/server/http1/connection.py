@@ -130,14 +130,15 @@ _OVER = (ReceiveState.ENDING, ReceiveState.STOPPED, ReceiveState.ENDED)
 
 class Connection(AiohttpConnection):
     __slots__ = (
-        "_body", "_body_left", "_chunks", "_has_served", "_head_size", "_head_timer", "_limit", "_parsed_tail",
-        "_state", "_under_way", "_unparsed", "carries_out", "has_ended", "is_stopped",
+        "_body", "_body_left", "_chunks", "_has_served", "_head_size", "_head_timer", "_limit", "_lingers",
+        "_parsed_tail", "_state", "_under_way", "_unparsed", "carries_out", "has_ended", "is_stopped",
     )  # fmt: skip
 
     is_stopped: bool  # the proxy ended the request under way, because it stops
     has_ended: bool  # the client has closed its sending side
     carries_out: bool  # the client is lost, and its writes go on
     _has_served: bool  # no request is handled any more
+    _lingers: bool  # the last response is sent, and only the client's end is awaited
     _under_way: web.BaseRequest | None  # the request whose response is not over
     _state: ReceiveState
     _head_timer: asyncio.TimerHandle | None
@@ -153,7 +154,7 @@ class Connection(AiohttpConnection):
         self._limit = limit
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.is_stopped = self.has_ended = self.carries_out = self._has_served = False
+        self.is_stopped = self.has_ended = self.carries_out = self._has_served = self._lingers = False
         self._under_way = None
         self._state, self._unparsed, self._parsed_tail = ReceiveState.HEADS, b"", b""
         self._body, self._body_left, self._head_size = EMPTY_PAYLOAD, 0, 0
@@ -180,7 +181,7 @@ class Connection(AiohttpConnection):
     def end_received(self) -> bool:
         """Return whether the connection stays open, because it still owes responses."""
         self.has_ended = True
-        stays_open = self._end_receiving()
+        stays_open = not self._lingers and self._end_receiving()
         if not stays_open and self.transport is not None and unsent_bytes(self.transport):
             abort_if_stalled(self.transport)
         return stays_open
@@ -498,6 +499,8 @@ class Connection(AiohttpConnection):
         has no end of one side, so a client that waits for the end would wait in vain, unless it is still sending.
         """
         self._stop_receiving()
+        self._lingers = True
+        self.keep_queued_requests(lambda *_: False)
         if self.transport is None or self.transport.is_closing() or self.has_ended:
             return
         if self.transport.can_write_eof():
