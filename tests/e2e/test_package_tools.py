@@ -6,6 +6,7 @@ import http.server
 import io
 import json
 import shutil
+import time
 import sys
 import threading
 import zipfile
@@ -223,6 +224,7 @@ def test_apt_updates_and_downloads(site: Site, case: Case, tmp_path: Path) -> No
     assert apt.downloaded(first.name) == first.read_bytes()
     assert "Hit:" in apt.run(f"{site.url} stable main", "update")  # 304
     second = debian_package(tmp_path, "second", object_bytes(1000, 1))
+    time.sleep(1 - time.time() % 1)  # apt has only Last-Modified, whose unit is a second, to tell versions apart
     store_distribution(site, tmp_path, first, second)
     apt.run(f"{site.url} stable main", "update")
     apt.run(f"{site.url} stable main", "download", "second")

@@ -45,7 +45,20 @@ def pip(requirement: str, *, dependencies: bool = False) -> Path:
     return folder
 
 
+_REASONS: dict[Path, str] = {}  # why a package could not be had; without a registry each attempt takes minutes
+
+
 def _install(folder: Path, command: tuple[str, ...]) -> None:
+    if folder not in _REASONS:
+        try:
+            _install_once(folder, command)
+        except NotInstallable as why:
+            _REASONS[folder] = str(why)
+    if folder in _REASONS:
+        raise NotInstallable(_REASONS[folder])
+
+
+def _install_once(folder: Path, command: tuple[str, ...]) -> None:
     done = folder / ".installed"
     with _lock(folder):
         if done.exists():
