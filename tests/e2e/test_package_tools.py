@@ -6,9 +6,9 @@ import http.server
 import io
 import json
 import shutil
-import time
 import sys
 import threading
+import time
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
