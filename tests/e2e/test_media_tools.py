@@ -350,6 +350,19 @@ def gstreamer(name: str, package: str = "gstreamer1.0-tools") -> Program:
 
 
 SHOWN = ("checksumsink hash=md5", "fakesink")
+PLAY_TIMEOUT_S = 25.0
+
+
+def played(*command: str, folder: Path) -> bytes:
+    """Return what a player prints. GStreamer 1.22 hangs in one of ten plays over HTTP, from nginx as well, so a play that
+    does not end is repeated.
+    """
+    for _ in range(4):
+        try:
+            return run(*command, folder=folder, timeout=PLAY_TIMEOUT_S).stdout
+        except pytest.fail.Exception:
+            continue
+    return run(*command, folder=folder, timeout=PLAY_TIMEOUT_S).stdout
 
 
 @pytest.mark.parametrize("kind", MOVIE)
@@ -360,12 +373,12 @@ def test_gstreamer_plays(kind: str, site: Site, case: Case, tmp_path: Path, film
     local = films / MOVIE[kind][0]
     url = site.store(local.name, local.read_bytes())
     picture, sound = SHOWN
+    sinks = (f"video-sink={picture}", f"audio-sink={sound}")
     shown = [
-        run(launch.path, "-q", "playbin", f"uri={uri}", f"video-sink={picture}", f"audio-sink={sound}", folder=tmp_path)
-        for uri in (local.as_uri(), url)
+        played(launch.path, "-q", "playbin", f"uri={uri}", *sinks, folder=tmp_path) for uri in (local.as_uri(), url)
     ]
-    assert shown[0].stdout == shown[1].stdout
-    assert shown[0].stdout.count(b"\n") == SECONDS * 25
+    assert shown[0] == shown[1]
+    assert shown[0].count(b"\n") == SECONDS * 25
     case.count(site)
     assert case.sent <= 1.1 * local.stat().st_size + 2 * PART  # on their way when it left for the index at the end
     assert case.requests <= most(local.stat().st_size)
@@ -380,7 +393,7 @@ def test_gstreamer_seeks(site: Site, case: Case, tmp_path: Path, films: Path) ->
     picture, sound = SHOWN
     quiet = ("--no-interactive", "-q", "--start-position=30", f"--videosink={picture}", f"--audiosink={sound}")
     expected, shown = (
-        [line for line in run(player.path, *quiet, uri, folder=tmp_path).stdout.splitlines() if line >= b"0:00:30"]
+        [line for line in played(player.path, *quiet, uri, folder=tmp_path).splitlines() if line >= b"0:00:30"]
         for uri in (local.as_uri(), url)
     )  # it may show the first frame before it seeks
     assert shown == expected
