@@ -354,8 +354,9 @@ PLAY_TIMEOUT_S = 25.0
 
 
 def played(*command: str, folder: Path) -> bytes:
-    """Return what a player prints. GStreamer 1.22 hangs in one of ten plays over HTTP, from nginx as well, so a play that
-    does not end is repeated.
+    """Return what a player prints, whose play is repeated if it does not end.
+
+    GStreamer 1.22 hangs in one of ten plays over HTTP, from nginx as well.
     """
     for _ in range(4):
         try:
