@@ -78,7 +78,7 @@ def run(
     """
     base = {"PATH": os.environ["PATH"], "HOME": str(folder), "TMPDIR": str(folder), "LC_ALL": "C.UTF-8"}
     with (folder / "output").open("w+b") as output:
-        process = subprocess.Popen(
+        with subprocess.Popen(
             command,
             cwd=folder,
             env={**base, **(environment or {})},
@@ -86,14 +86,14 @@ def run(
             stdout=subprocess.PIPE,
             stderr=output,
             start_new_session=True,
-        )
-        try:
-            stdout, _ = process.communicate(stdin, timeout)
-        except subprocess.TimeoutExpired:
-            output.seek(0)
-            pytest.fail(f"{command[0]} did not end within {timeout:g} s: {_end(output.read())}")
-        finally:
-            _end_all(process)
+        ) as process:
+            try:
+                stdout, _ = process.communicate(stdin, timeout)
+            except subprocess.TimeoutExpired:
+                output.seek(0)
+                pytest.fail(f"{command[0]} did not end within {timeout:g} s: {_end(output.read())}")
+            finally:
+                _end_all(process)
         output.seek(0)
         printed = stdout.decode(errors="replace") + output.read().decode(errors="replace")
     assert (process.returncode != 0) == fails, f"{command[0]} ended with {process.returncode}: {printed[-3000:]}"
