@@ -235,7 +235,7 @@ BUGS = (
             Edit(
                 "bucketfront.server.send.sender:Sender.send",
                 "abort(outlet)",
-                "await self._write(body, bytes(self._length - self.sent))\n        return",
+                "await self._write(outlet, body, bytes(self._length - self.sent))\n        return",
             ),
         ),
         (SERVER + "test_failures.py::test_cut_for_good_cuts_the_answer",),
