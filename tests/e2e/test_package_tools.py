@@ -232,34 +232,24 @@ def test_apt_updates_and_downloads(site: Site, case: Case, tmp_path: Path) -> No
     case.count(site)
 
 
-def test_apt_reads_a_flat_repository(site: Site, case: Case, tmp_path: Path) -> None:
-    """Apt reads a flat repository in a folder with a name."""
-    apt = Apt(tmp_path)
-    case.of(apt.program, "updates and downloads (flat repository)")
-    package = debian_package(tmp_path, "flat", object_bytes(SIZE))
-    pool = tmp_path / "flat-pool"
-    pool.mkdir()
-    shutil.copy(package, pool)
-    site.store(f"{pool.name}/{package.name}", package.read_bytes())
-    site.store(f"{pool.name}/Packages", packages_of(pool))
-    apt.run(f"{site.url} {pool.name}/", "update")
-    apt.run(f"{site.url} {pool.name}/", "download", "flat")
-    assert apt.downloaded(package.name) == package.read_bytes()
-    case.count(site)
+@pytest.mark.parametrize("place", ["flat-pool/", "./"])
+def test_apt_reads_a_flat_repository(place: str, site: Site, case: Case, tmp_path: Path) -> None:
+    """Apt reads a flat repository in a folder with a name, and in `./`.
 
-
-def test_apt_reads_a_flat_repository_at_the_root(site: Site, case: Case, tmp_path: Path) -> None:
-    """Apt asks for `./Packages` in a flat repository `./`, a key that no S3 has, and gets the object `Packages`."""
+    There it asks for `./Packages`, a key that no S3 has, and gets the object `Packages`.
+    """
     apt = Apt(tmp_path)
-    case.of(apt.program, "updates and downloads (flat repository `./`)")
+    case.of(apt.program, f"updates and downloads (flat repository `{place}`)")
     package = debian_package(tmp_path, "flat", object_bytes(SIZE))
     pool = tmp_path / "pool"
     pool.mkdir()
     shutil.copy(package, pool)
+    folder = place.removeprefix("./")
+    # Apt finds packages by the path in their index, which is relative to the repository's URL.
     site.store(f"pool/{package.name}", package.read_bytes())
-    site.store("Packages", packages_of(pool))
-    apt.run(f"{site.url} ./", "update")
-    apt.run(f"{site.url} ./", "download", "flat")
+    site.store(f"{folder}Packages", packages_of(pool))
+    apt.run(f"{site.url} {place}", "update")
+    apt.run(f"{site.url} {place}", "download", "flat")
     assert apt.downloaded(package.name) == package.read_bytes()
     case.count(site)
 
