@@ -39,9 +39,12 @@ CACHE_GROUND = {"bucketfront.cache.origin"}
 PURE = (
     "http/*.py", "keys.py", "errors.py", "retry.py", "troubles.py", "cache/storage/blocks.py",
     "cache/entries/budget.py", "cache/fetch/read_ahead.py", "cache/fetch/walk.py", "cache/fetch/mp4.py",
-    "s3/minimum_rate.py",
+    "cache/fetch/part_choice.py", "cache/fetch/reader_cursor.py", "s3/minimum_rate.py",
 )  # fmt: skip
-PURE_MAY_USE = ("bucketfront.http", "bucketfront.keys", "bucketfront.errors", "bucketfront.cache.fetch.walk")
+PURE_MAY_USE = (
+    "bucketfront.http", "bucketfront.keys", "bucketfront.errors", "bucketfront.cache.storage.blocks",
+    "bucketfront.cache.fetch.walk", "bucketfront.cache.fetch.read_ahead", "bucketfront.cache.fetch.reader_cursor",
+)  # fmt: skip
 PURE_PACKAGES = {"anycrc"}  # pure arithmetic
 # Modules of the standard library that do I/O or wait. The arithmetic of `time` is permitted, its clocks are not.
 IMPURE = {"asyncio", "io", "os", "pathlib", "shutil", "socket", "sqlite3", "ssl", "subprocess", "tempfile", "threading"}

@@ -69,7 +69,7 @@ def test_what_an_eager_reader_leaves_behind(read_ahead: ReadAhead, read: int) ->
 @given(configurations, st.integers(0, 1 << 44), st.booleans())
 def test_what_a_walk_leaves_behind(read_ahead: ReadAhead, length: int, is_parallel: bool) -> None:
     """What is fetched behind a range is a share of its walk, or a few blocks, and within the limit."""
-    window = read_ahead.beyond(Walk(length, is_parallel))
+    window = read_ahead.walk_window(Walk(length, is_parallel))
     share = length // 4 if is_parallel else max(length // 10, min(length // 2, 256 * KIB))
     assert window.size + window.part <= max(min(share, read_ahead.limit), 2 * read_ahead.block_size if share else 0)
 
@@ -144,7 +144,7 @@ def test_a_range_with_an_end_is_a_promise(demand: Demand, span: Span, keeps_ends
 )
 def test_a_walk_is_fetched_ahead_of_its_ranges(walk: Walk, size: int, part: int) -> None:
     """The bytes behind a range grow with the walk. If its ranges are read side by side, they are whole parts."""
-    assert USUAL.beyond(walk) == Window(size, part)
+    assert USUAL.walk_window(walk) == Window(size, part)
 
 
 def test_ranges_that_continue_each_other_are_a_walk() -> None:

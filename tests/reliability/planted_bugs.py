@@ -554,7 +554,7 @@ BUGS = (
         10,
         "claims-ignored",
         "A second part fetch starts for blocks that are being fetched already.",
-        (Edit("bucketfront.cache.fetch.fill:Fill._missing", "claimed |= ", "claimed & "),),
+        (Edit("bucketfront.cache.fetch.fill:Fill._claims", "claimed |= ", "claimed & "),),
         (FILL + "test_many_readers_share_each_block",),
     ),
     Bug(

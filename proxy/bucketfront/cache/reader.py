@@ -8,7 +8,8 @@ from bucketfront.cache.clock import Clock
 from bucketfront.cache.entries.entry import Entry
 from bucketfront.cache.fetch import passthrough
 from bucketfront.cache.fetch.fill import Fill
-from bucketfront.cache.fetch.part_fetch import FetchContext, ReaderCursor
+from bucketfront.cache.fetch.part_fetch import FetchContext
+from bucketfront.cache.fetch.reader_cursor import ReaderCursor
 from bucketfront.cache.statistics import Counters
 from bucketfront.cache.storage.storage import Region
 from bucketfront.errors import OriginError, StoreError

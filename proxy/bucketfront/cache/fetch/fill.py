@@ -14,13 +14,14 @@ it. If a part fetch fails, readers that waited before it began get its error. La
 
 import asyncio
 import logging
-from collections.abc import Iterator
 
 from bucketfront.cache.entries.entry import Entry
 from bucketfront.cache.fetch.mp4 import index_span
-from bucketfront.cache.fetch.part_fetch import FetchContext, PartFetch, PartOutcome, PartState, ReaderCursor, Waiter
+from bucketfront.cache.fetch.part_choice import Claims, Room, admitted_parts, wanted_parts
+from bucketfront.cache.fetch.part_fetch import FetchContext, PartFetch, PartOutcome, PartState
 from bucketfront.cache.fetch.part_transfer import PartTransfer
 from bucketfront.cache.fetch.read_ahead import Window
+from bucketfront.cache.fetch.reader_cursor import ReaderCursor, Waiter
 from bucketfront.cache.fetch.version import Version
 from bucketfront.cache.fetch.walk import Walk, Walks
 from bucketfront.cache.origin import OriginResponse
@@ -90,20 +91,20 @@ class Fill:
         will_read_all = self._read_ahead.is_eager(demand, span, size, keeps_ends=self._keeps_ends)
         walk = Walk()
         if demand is not Demand.WHOLE and not self._entry.is_complete(self._context.block_size):
-            is_parallel = self._tell_neighbours(span)
+            is_parallel = self._mark_neighbours(span)
             walk = Walk(self._walks.join(span) if demand is Demand.BOUNDED and will_read_all else 0, is_parallel)
         # A tool that requests ranges side by side may leave the end of the last one open.
         is_eager = will_read_all or walk.is_parallel
         cursor = ReaderCursor(
             span.start, span.stop, self._read_ahead.window(0, is_eager=is_eager), span.start, is_eager,
-            max_parts=self._context.parallel_parts, beyond=self._read_ahead.beyond(walk),
+            max_parts=self._context.parallel_parts, walk_window=self._read_ahead.walk_window(walk),
             is_parallel=walk.is_parallel, names_end=demand is Demand.BOUNDED and span.stop == size,
         )  # fmt: skip
         self._cursors.append(cursor)
         return cursor
 
-    def _tell_neighbours(self, span: Span) -> bool:
-        """Make readers whose ranges are neighbours of `span` parallel ones. Return whether there are any."""
+    def _mark_neighbours(self, span: Span) -> bool:
+        """Mark the readers whose ranges are neighbours of `span` as parallel. Return whether there are any."""
         found = [
             cursor for cursor in self._cursors if self._walks.are_neighbours(span, Span(cursor.start, cursor.stop))
         ]
@@ -166,7 +167,7 @@ class Fill:
         size = self._context.block_size
         for fetch in self._fetches:
             if fetch.cursor in self._cursors or any(
-                _overlap(cursor.soon, fetch) or _overlap(cursor.later, fetch) for cursor in self._cursors
+                _overlap(cursor.ahead, fetch) or _overlap(cursor.ahead_of_walk, fetch) for cursor in self._cursors
             ):
                 continue
             is_for_next_reader = fetch.is_of_object or (fetch.cursor is not None and fetch.cursor.is_served)
@@ -190,7 +191,7 @@ class Fill:
 
     def covers(self, span: Span) -> bool:
         """Return whether every byte is present or being fetched."""
-        return next(self._missing(span), None) is None
+        return next(self._claims().missing(span), None) is None
 
     def holds(self, span: Span) -> bool:
         """Return whether every byte is in the file, verified or not."""
@@ -267,43 +268,47 @@ class Fill:
         first = -(-response.start // size)
         last = blocks.block_count(total, size) if response.stop == total else response.stop // size
         # Other part fetches may have claimed some blocks meanwhile: the response serves the first run that is left.
-        left = list(self._missing(blocks.span_of(range(first, last), total, size))) if first < last else []
+        left = list(self._claims().missing(blocks.span_of(range(first, last), total, size))) if first < last else []
         if not left:
             response.body.close()
             return
         for number, run in enumerate(left):
             self._launch(run, response if number == 0 else None)
 
-    def _missing(self, span: Span) -> Iterator[range]:
-        """Yield the runs of blocks that are neither present nor being fetched."""
-        claimed = self._entry.present
+    def _claims(self) -> Claims:
+        """Return which blocks are present or being fetched: no block is claimed twice."""
+        entry, size = self._entry, self._context.block_size
+        claimed = entry.present
         for fetch in self._fetches:
-            claimed |= blocks.mask(blocks.covering(fetch.span, self._context.block_size))
-        return blocks.missing(claimed, blocks.covering(span, self._context.block_size))
+            claimed |= blocks.mask(blocks.covering(fetch.span, size))
+        return Claims(entry.metadata.size, size, claimed, entry.charged)
 
     def _launch_for(self, cursor: ReaderCursor) -> None:
         """Start the part fetches that this reader needs: the awaited part at once, read-ahead within its limits."""
         if self._final_error is not None or (self._entry.is_removed and not self._entry.pins):
             return
         self._launch_index_for(cursor)
-        soon, later = cursor.soon, cursor.later
-        if not self._launch_within(soon, cursor.window, cursor, takes_rest=soon.stop == cursor.stop):
-            return
-        if cursor.beyond.part and soon.stop == cursor.stop:
-            within = Span(later.start, min(later.stop, self._entry.metadata.size))
-            self._launch_within(within, cursor.beyond, cursor, takes_rest=False)
+        claims = self._claims()
+        if wanted := wanted_parts(cursor, claims):
+            for run in admitted_parts(wanted, cursor, claims, self._room_for(cursor)):
+                self._launch(run, None, cursor=cursor)
 
-    def _launch_within(self, span: Span, window: Window, cursor: ReaderCursor, *, takes_rest: bool) -> bool:
-        """Start the parts of `span` that begin within the window. Return whether no more are left to start."""
-        size = self._context.block_size
-        for run in self._missing_parts(span, window.part, takes_rest=takes_rest):
-            if run.start * size >= span.start + window.size:
-                return False
-            is_urgent = cursor.is_waiting and run.start == cursor.offset // size
-            if not is_urgent and not self._may_read_ahead(cursor, run):
-                return False
-            self._launch(run, None, cursor=cursor)
-        return True
+    def _room_for(self, cursor: ReaderCursor) -> Room:
+        """Return the room of read-ahead for this reader.
+
+        An entry's first part fetch needs no free connection, because its end starts the next ones. Each further reader
+        of an entry adds one part, so that it does not pause between two of its parts.
+        """
+        stats = self._context.stats
+        most = max(cursor.max_parts, min(cursor.max_parts + len(self._cursors) - 1, stats.object_limit))
+        parts = min(most - len(self._fetches), stats.read_ahead_limit - stats.running)
+        return Room(parts if self._fetches else max(1, parts), self._left_ahead())
+
+    def _left_ahead(self) -> int:
+        """Return how many bytes may take space although no reader waits for them. It may be negative."""
+        if self._refused_at is not None and self._context.clock() - self._refused_at < REFUSED_PAUSE_S:
+            return -1
+        return self._context.left_ahead
 
     def _launch_index_for(self, cursor: ReaderCursor) -> None:
         """Fetch the index of an MP4 early, because a player that begins one reads the index next: see `mp4`."""
@@ -311,8 +316,9 @@ class Fill:
         if self._mp4_index is None or cursor.start or cursor.stop < size:
             return
         span, self._mp4_index = self._mp4_index, None
-        for run in self._missing_parts(span, self._context.part_size, takes_rest=True):
-            if self._has_room_for(run) and self._context.stats.has_room:
+        claims = self._claims()
+        for run in claims.missing_parts(span, self._context.part_size, takes_rest=True):
+            if self._context.stats.has_room and claims.allocated(run) <= self._left_ahead():
                 self._launch(run, None, is_of_object=True)
 
     def _find_index(self, head: bytes) -> None:
@@ -322,40 +328,6 @@ class Fill:
         self._mp4_index = index_span(head, self._entry.metadata.size)
         for cursor in self._cursors:
             self._launch_index_for(cursor)
-
-    def _missing_parts(self, span: Span, length: int, *, takes_rest: bool) -> list[range]:
-        """Return the missing blocks of `span`, as runs of at most `length` bytes.
-
-        `takes_rest`: the last part may be half longer, in place of a short one behind it.
-        """
-        count = max(1, length // self._context.block_size)
-        longest = count + count // 2 if takes_rest else count
-        found = []
-        for run in self._missing(span):
-            start = run.start
-            while start < run.stop:
-                stop = run.stop if run.stop - start <= longest else start + count
-                found.append(range(start, stop))
-                start = stop
-        return found
-
-    def _may_read_ahead(self, cursor: ReaderCursor, run: range) -> bool:
-        """Return whether read-ahead may fetch these blocks.
-
-        An entry's first part fetch needs no free connection, because its end starts the next ones. Each further reader
-        of an entry adds one part, so that it does not pause between two of its parts.
-        """
-        if not self._has_room_for(run):
-            return False
-        limit = self._context.stats.object_limit
-        most = max(cursor.max_parts, min(cursor.max_parts + len(self._cursors) - 1, limit))
-        return not self._fetches or (len(self._fetches) < most and self._context.stats.has_room)
-
-    def _has_room_for(self, run: range) -> bool:
-        """Return whether these blocks may take space although no reader waits for them."""
-        if self._refused_at is not None and self._context.clock() - self._refused_at < REFUSED_PAUSE_S:
-            return False
-        return self._context.allows_ahead(self._context.allocated(self._entry, run))
 
     def _launch(
         self,

@@ -1,4 +1,4 @@
-"""Part fetches, the cursors of the readers that they serve, and what all fills share.
+"""Part fetches, and what all fills share.
 
 Theory of operation
 -------------------
@@ -23,7 +23,8 @@ from typing import Literal, Protocol, TypeVar
 from bucketfront.cache.entries.entry import Entry
 from bucketfront.cache.entries.entry_table import EntryTable
 from bucketfront.cache.fetch.integrity import Comparison
-from bucketfront.cache.fetch.read_ahead import NOTHING, ReadAhead, Window
+from bucketfront.cache.fetch.read_ahead import ReadAhead
+from bucketfront.cache.fetch.reader_cursor import ReaderCursor
 from bucketfront.cache.origin import Origin, OriginResponse
 from bucketfront.cache.storage import blocks
 from bucketfront.cache.storage.storage import Storage
@@ -62,38 +63,6 @@ TRANSITIONS = {
 
 
 @dataclass(eq=False, slots=True)
-class ReaderCursor:
-    """The position of one reader: at `offset`, on its way to `stop`. `window` is its read-ahead."""
-
-    offset: int
-    stop: int
-    window: Window
-    start: int  # where it began
-    is_eager: bool = True  # see `ReadAhead.window`
-    read: int = 0  # bytes
-    is_waiting: bool = False
-    max_parts: int = 1  # part fetches of the entry up to which this reader's read-ahead may start another
-    is_background: bool = False  # stands for a fill that continues without a reader
-    is_served: bool = False  # all of its bytes are in the file
-    beyond: Window = NOTHING  # what to fetch behind `stop`, for the walk that the reader is part of
-    is_parallel: bool = False  # other ranges of that walk are being read, see `walk`
-    names_end: bool = False  # its client sent a range up to the object's end, with that end
-
-    @property
-    def soon(self) -> Span:
-        """Return the span that may be fetched for this reader now.
-
-        A part begins within the window and may end beyond it. Otherwise the window's edge would make parts small.
-        """
-        return Span(self.offset, min(self.stop, self.offset + self.window.size + self.window.part))
-
-    @property
-    def later(self) -> Span:
-        """Return the span behind `stop` that may be fetched for the reader's walk. It may lie beyond the object."""
-        return Span(self.stop, self.stop + self.beyond.size + self.beyond.part)
-
-
-@dataclass(eq=False, slots=True)
 class PartFetch:
     """The fetch of the part [start, stop), whole blocks.
 
@@ -123,7 +92,7 @@ class PartFetch:
     @property
     def outstanding(self) -> int:
         """Return the bytes still to come, as the file system counts them."""
-        return -(-(self.stop - self.mark) // blocks.ALLOCATION_UNIT) * blocks.ALLOCATION_UNIT
+        return blocks.rounded(self.stop - self.mark)
 
     def become(self, state: PartState) -> None:
         """Change the state, by the table at the head of this module."""
@@ -138,18 +107,6 @@ class PartFetch:
     def cancel(self) -> None:
         assert self.task is not None
         self.task.cancel()
-
-
-@dataclass(frozen=True, slots=True)
-class Waiter:
-    """A reader that waits for the byte at `offset`, since a time of the monotonic clock.
-
-    `splits`: it may split the part that will bring the byte.
-    """
-
-    offset: int
-    since: float
-    splits: bool
 
 
 @dataclass(slots=True)
@@ -240,9 +197,10 @@ class FetchContext:
         wanted = blocks.mask(run) & ~entry.charged
         return blocks.allocated(wanted, entry.metadata.size, self.block_size)
 
-    def allows_ahead(self, count: int) -> bool:
-        """Return whether `count` more bytes keep read-ahead within its share of the cache.
+    @property
+    def left_ahead(self) -> int:
+        """Return how many more bytes read-ahead may take within its share of the cache. It may be negative.
 
         Bytes that readers wait for count as well, because the readers will have moved on before all of them come.
         """
-        return self.stats.outstanding + count <= self.entries.budget.limit // READ_AHEAD_SHARE
+        return self.entries.budget.limit // READ_AHEAD_SHARE - self.stats.outstanding

@@ -72,7 +72,7 @@ class ReadAhead:
         may_be_dropped = demand is Demand.OPEN or (demand is Demand.BOUNDED and not keeps_ends)
         return not (may_be_dropped and span.stop == size and span.length > self.part_size // 4)
 
-    def beyond(self, walk: Walk) -> Window:
+    def walk_window(self, walk: Walk) -> Window:
         """Return what to fetch behind the end of a range for the walk that it is part of.
 
         Ranges that are read side by side come in any order, so only whole parts are worth it. Small ones would divide

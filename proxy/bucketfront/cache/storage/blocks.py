@@ -78,8 +78,13 @@ def allocated(blocks: int, size: int, block_size: int) -> int:
     last = block_count(size, block_size) - 1
     if blocks >> last & 1:
         tail = size - last * block_size
-        return (count - 1) * block_size + -(-tail // ALLOCATION_UNIT) * ALLOCATION_UNIT
+        return (count - 1) * block_size + rounded(tail)
     return count * block_size
+
+
+def rounded(count: int) -> int:
+    """Return the bytes that the file system takes for so many bytes."""
+    return -(-count // ALLOCATION_UNIT) * ALLOCATION_UNIT
 
 
 def _lowest(bits: int) -> int:
