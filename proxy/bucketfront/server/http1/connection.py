@@ -232,7 +232,7 @@ class Connection(AiohttpConnection):
             self._feed(b"")  # aiohttp resumes a body whose buffer was full
         data, self._unparsed = self._unparsed + data, b""
         at = 0
-        while at < len(data) and self._may_parse() and self._agrees():
+        while at < len(data) and self._may_parse() and self._parser_took_whole_body():
             end = self._body_end(data, at) if self._body_left else self._head_end(data, at)
             self._feed(data[at:end])
             at = end
@@ -421,7 +421,7 @@ class Connection(AiohttpConnection):
             self._check_chunks(self._chunks)
         self._head_size = 0 if is_body or self.requests_parsed != before else self._head_size + len(piece)
 
-    def _agrees(self) -> bool:
+    def _parser_took_whole_body(self) -> bool:
         """Return whether the parser took the newest body for whole if it is. Else stop behind that request."""
         if not self._body_left and not self._body.is_eof():
             self._break_body()
