@@ -60,6 +60,10 @@ class NoSuchMount(ProxyError):
     """A well-formed path lies below no mount."""
 
 
+class Forbidden(ProxyError):
+    """The configuration does not let the client do what its request asks for."""
+
+
 class NotCached(ProxyError):
     """A client accepts only cached bytes (`only-if-cached`), and they are not in the cache."""
 

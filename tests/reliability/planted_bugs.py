@@ -1490,6 +1490,20 @@ BUGS = (
         (Edit("bucketfront.s3.signature:Signature._needs_retry", "fault is Fault.CREDENTIALS", "False"),),
         ("tests/s3/test_s3_signature.py::test_rotated_secret_files",),
     ),
+    Bug(
+        32,
+        "only-the-path-decides",
+        "A mount with a longer prefix of the key has no say in what another route does to it.",
+        (Edit("bucketfront.server.pipeline:_check_inner", "inner is not None", "False"),),
+        (SERVER + "test_inner_mounts.py::test_writes_to_a_mount_that_only_reads",),
+    ),
+    Bug(
+        32,
+        "limits-of-the-path",
+        "The limits of the mount that serves a key do not hold on the upload route.",
+        (Edit("bucketfront.server.router:Route.mount_of_write", "inner is None", "True"),),
+        (SERVER + "test_inner_mounts.py::test_limits_of_the_inner_mount",),
+    ),
 )
 
 NODES = tuple(dict.fromkeys(node for bug in BUGS for node in bug.nodes))

@@ -8,29 +8,43 @@ The stages see the request once with the key that its path names. After that the
 takes from its route: of a form, a tus upload or DeleteObjects, an index page, a precompressed sibling. A route that the
 pipeline has not admitted gives no key, so a handler cannot bypass a stage.
 
-The stages of `build_pipeline` only declare fields, so every request passes them. A stage with a `check` can refuse.
+A stage with a `check` can refuse. Most stages of `build_pipeline` only declare fields, so every request passes them.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from enum import Enum
+from functools import partial
 
 from bucketfront.config.mount_settings import MountSettings
 from bucketfront.config.settings import Settings
+from bucketfront.errors import Forbidden
 from bucketfront.keys import ObjectKey
+from bucketfront.server.inner_mounts import InnerMounts
 from bucketfront.server.router import Route
 
 ReadField = Callable[[str], str | None]
+
+
+class Action(Enum):
+    """What a request does to an object."""
+
+    READ = "read"
+    WRITE = "write"
+    DELETE = "delete"
 
 
 @dataclass(frozen=True, slots=True)
 class Admission:
     """The request as a stage sees it.
 
-    `method` is what the request does: DELETE for S3's DeleteObjects, and for tus the method that overrides POST.
-    `mount` is None for `OPTIONS *`. `key` is the S3 key in bytes. It is None if the path names no object; the stages
-    see the keys of such a request later, one by one. `field` returns a declared field's value, or None.
+    `action` is what it does to the object; each request of a tus upload writes one. `method` is DELETE for S3's
+    DeleteObjects, and for tus the method that overrides POST. `mount` is None for `OPTIONS *`. `key` is the S3 key in
+    bytes. It is None if the path names no object; the stages see the keys of such a request later, one by one. `field`
+    returns a declared field's value, or None.
     """
 
+    action: Action
     method: str
     mount: MountSettings | None
     key: bytes | None
@@ -79,11 +93,12 @@ class Pipeline:
         if not self._checks:
             return route.with_admission(_admit_any)
         admitted = route.named_key
-        self.check(method, route.mount, admitted, field)
+        action = Action.WRITE if route.names_upload else _action_of(method)
+        self._check(action, method, route.mount, admitted, field)
 
         def admit_key(key: ObjectKey) -> None:
             if (octets := key.key.encode()) != admitted:
-                self.check(method, route.mount, octets, field)
+                self._check(action, method, route.mount, octets, field)
 
         return route.with_admission(admit_key)
 
@@ -96,10 +111,28 @@ class Pipeline:
         *,
         is_preflight: bool = False,
     ) -> None:
-        """Run the stages on one key. Raises the ProxyError of the first stage that refuses it."""
+        """Run the stages on a request that no handler gets. Raises the ProxyError of the first stage that refuses."""
+        self._check(_action_of(method), method, mount, key, field, is_preflight=is_preflight)
+
+    def _check(
+        self,
+        action: Action,
+        method: str,
+        mount: MountSettings | None,
+        key: bytes | None,
+        field: ReadField,
+        *,
+        is_preflight: bool = False,
+    ) -> None:
         for stage, check in self._checks:
             if stage.checks_preflights or not is_preflight:
-                check(Admission(method, mount, key, stage.declared(field)))
+                check(Admission(action, method, mount, key, stage.declared(field)))
+
+
+def _action_of(method: str) -> Action:
+    if method in ("GET", "HEAD", "OPTIONS"):
+        return Action.READ
+    return Action.DELETE if method == "DELETE" else Action.WRITE
 
 
 def _admit_any(_: ObjectKey) -> None:
@@ -111,6 +144,7 @@ def build_pipeline(settings: Settings) -> Pipeline:
     negotiates = any(mount.precompressed for mount in settings.mounts)
     return Pipeline(
         (
+            *_inner_mounts_stage(settings),
             Stage("tus", frozenset({"tus-resumable"} if settings.uploads is not None else ())),
             Stage("selection", frozenset({"accept-encoding"} if negotiates else ())),
             Stage(
@@ -119,3 +153,29 @@ def build_pipeline(settings: Settings) -> Pipeline:
             ),
         )
     )
+
+
+def _inner_mounts_stage(settings: Settings) -> Iterator[Stage]:
+    """Yield the stage in which mounts with longer prefixes decide, if there are some."""
+    inner_mounts = InnerMounts(settings.mounts)
+    if inner_mounts.has_any:
+        yield Stage("inner mounts", check=partial(_check_inner, inner_mounts))
+
+
+def _check_inner(inner_mounts: InnerMounts, admission: Admission) -> None:
+    """Raise Forbidden if another mount serves the key, and does not take what the request does to it."""
+    if admission.mount is None or admission.key is None:
+        return
+    inner = inner_mounts.of(admission.mount, admission.key)
+    if inner is not None and not _takes(inner, admission):
+        raise Forbidden(f"the mount {inner.path} serves this key, and does not take this method")
+
+
+def _takes(mount: MountSettings, admission: Admission) -> bool:
+    match admission.action:
+        case Action.READ:
+            return admission.method == "OPTIONS" or admission.method in mount.methods
+        case Action.DELETE:
+            return "DELETE" in mount.methods
+        case Action.WRITE:
+            return "PUT" in mount.methods or "POST" in mount.methods

@@ -9,10 +9,12 @@ from bucketfront.http import query
 from bucketfront.http.query import NoSuchOperation
 from bucketfront.http.s3_requests import Dialect
 from bucketfront.keys import ObjectKey, Target, check_writable, parse_target, percent_encode, to_key
+from bucketfront.server.inner_mounts import InnerMounts
 
 _KNOWN = ("GET", "HEAD", "PUT", "POST", "DELETE")
 
 
+_NO_INNER_MOUNTS = InnerMounts(())
 _OF_BUCKETS = "lists and other operations of buckets are not implemented here, only those of objects"
 _OF_PARTS = "; send the object in one PUT, by a larger threshold or part size (multipart_threshold in boto3, AWS CLI)"
 
@@ -44,7 +46,7 @@ class Route:
 
     `octets` are the rest of the decoded `path` below the mount, and `query` is raw. `makes_key` is true if the path
     names a folder in which the proxy makes a key. `deletes_many` is true for S3's DeleteObjects, `names_upload` for the
-    URL of a tus upload. `admit` raises a ProxyError for a key that the pipeline refuses.
+    URL of a tus upload. `admit` raises a ProxyError for a key that the pipeline refuses. `inner_mounts` has all mounts.
     """
 
     mount: MountSettings
@@ -55,6 +57,7 @@ class Route:
     deletes_many: bool = False
     names_upload: bool = False
     admit: Callable[[ObjectKey], None] = _refuse_keys
+    inner_mounts: InnerMounts = _NO_INNER_MOUNTS
 
     @property
     def named_key(self) -> bytes | None:
@@ -74,6 +77,7 @@ class Route:
             self.deletes_many,
             self.names_upload,
             admit,
+            self.inner_mounts,
         )
 
     def admitted(self, key: ObjectKey) -> ObjectKey:
@@ -104,6 +108,15 @@ class Route:
             raise BadPath("the path names a mount, not an object")
         return ObjectKey(self.mount.bucket, to_key(self.mount.prefix.encode() + self.octets + name.encode()))
 
+    def mount_of_write(self, key: ObjectKey) -> MountSettings:
+        """Return the mount with the limits for a write of `key`. Those of an inner mount hold as well."""
+        inner = self.inner_mounts.of(self.mount, key.key.encode())
+        if inner is None:
+            return self.mount
+        sizes = [mount.max_size for mount in (self.mount, inner) if mount.max_size is not None]
+        is_once = self.mount.write_once or inner.write_once
+        return self.mount.model_copy(update={"write_once": is_once, "max_size": min(sizes, default=None)})
+
     def relative(self, key: ObjectKey) -> str:
         """Return the key as clients of this mount see it."""
         return key.key[len(self.mount.prefix) :]
@@ -120,6 +133,7 @@ class Router:
 
     def __init__(self, mounts: tuple[MountSettings, ...], uploads: UploadSettings | None) -> None:
         self._mounts = sorted(((mount.path.encode(), mount) for mount in mounts), key=lambda pair: -len(pair[0]))
+        self._inner_mounts = InnerMounts(mounts)
         self._uploads = None
         if uploads is not None:
             into = next(mount for mount in mounts if mount.path == uploads.mount)
@@ -224,7 +238,9 @@ class Router:
     def _route(self, target: Target) -> Route:
         for path, mount in self._mounts:
             if target.path.startswith(path):
-                return Route(mount, target.path[len(path) :], target.path, target.query)
+                return Route(
+                    mount, target.path[len(path) :], target.path, target.query, inner_mounts=self._inner_mounts
+                )
         raise NoSuchMount("no mount serves this path")
 
     def _upload(self, method: str, target: Target) -> Route | None:
@@ -236,10 +252,11 @@ class Router:
             return None
         path, mount = self._uploads
         if target.path in (path, path + b"/"):
-            return Route(mount, b"", target.path, target.query, makes_key=True)
+            return Route(mount, b"", target.path, target.query, makes_key=True, inner_mounts=self._inner_mounts)
         if target.path.startswith(path + b"/"):
             octets = target.path[len(path) + 1 :]
-            return Route(mount, octets, target.path, target.query, makes_key=octets.endswith(b"/"))
+            makes_key = octets.endswith(b"/")
+            return Route(mount, octets, target.path, target.query, makes_key=makes_key, inner_mounts=self._inner_mounts)
         return None
 
 

@@ -78,9 +78,7 @@ class TusHandler:
         """Respond with 201 and the upload's URL. A body has the first bytes of the upload."""
         request = exchange.request
         length = tus_fields.upload_length(request.headers)
-        limit = min(self._settings.max_size, route.mount.max_size or self._settings.max_size)
-        if length > limit:
-            raise TooLarge(f"the upload has {length} bytes; {limit} are taken here")
+        self._refuse_too_large(length, route.mount)
         _refuse_object_checksums(request.headers)
         has_bytes = declared_length(request) != 0 or hdrs.CONTENT_TYPE in request.headers
         if has_bytes:
@@ -89,7 +87,9 @@ class TusHandler:
         encoded = request.headers.get("Upload-Metadata", "")
         metadata = tus_fields.metadata(encoded)
         key = route.key_to_write(self._name(route, metadata) if route.makes_key else "")
-        fields = _fitted(_fields_of_object(request.headers, tus_fields.text_of("filetype", metadata)), key, route.mount)
+        mount = route.mount_of_write(key)
+        self._refuse_too_large(length, mount)
+        fields = _fitted(_fields_of_object(request.headers, tus_fields.text_of("filetype", metadata)), key, mount)
         size = len(encoded) + sum(len(name) + len(value) for name, value in fields)
         if size > MAX_DESCRIPTION_CHARS:
             raise tus_fields.BadUploadHead(
@@ -146,6 +146,12 @@ class TusHandler:
         async with self._uploads.busy(upload):
             await self._uploads.terminate(upload)
         return web.Response(status=204, headers=exchange.headers())
+
+    def _refuse_too_large(self, length: int, mount: MountSettings) -> None:
+        """Raise TooLarge for an upload with more bytes than the mount and the section `uploads` take."""
+        limit = min(self._settings.max_size, mount.max_size or self._settings.max_size)
+        if length > limit:
+            raise TooLarge(f"the upload has {length} bytes; {limit} are taken here")
 
     def _name(self, route: Route, metadata: Mapping[str, bytes]) -> str:
         """Return the name of the object within the folder. Raises BadUploadHead."""

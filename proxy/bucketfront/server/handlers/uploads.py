@@ -10,7 +10,7 @@ from multidict import CIMultiDict
 from ulid import ULID
 
 from bucketfront.config.mount_settings import MountSettings, UploadSettings
-from bucketfront.errors import AccessDenied, BadPath, ErrorResponse
+from bucketfront.errors import AccessDenied, BadPath, ErrorResponse, Forbidden
 from bucketfront.http import aws_chunked, delete_objects, multipart_form, write_head
 from bucketfront.http.body_checksums import BodyChecksums
 from bucketfront.http.cache_status import CacheStatus, Forward
@@ -59,8 +59,9 @@ class UploadHandler:
                 return await self._put_form(exchange, route, multipart_form.boundary_of(content_type or ""))
         head, framing = write_head.parse_framed(request.headers.items())
         key = route.key_to_write(self._new_name(route) if route.makes_key else "")
-        head = _fitted(head, key, route.mount)
-        length, limit = required_length(request), self._limit(route.mount)
+        mount = route.mount_of_write(key)
+        head = _fitted(head, key, mount)
+        length, limit = required_length(request), self._limit(mount)
         write_head.refuse_part(request.headers, length)
         if framing is None:
             _refuse_too_large(length, limit)
@@ -118,7 +119,7 @@ class UploadHandler:
             except BadPath:
                 outcomes[named.key] = DeleteFailure("KeyTooLongError", "Your key is too long.")
                 continue
-            except AccessDenied:
+            except (AccessDenied, Forbidden):
                 outcomes[named.key] = DeleteFailure("AccessDenied", "Access Denied")
                 continue
             if named.is_plain:
@@ -137,13 +138,14 @@ class UploadHandler:
 
     async def _put_form(self, exchange: Exchange, route: Route, boundary: str) -> web.StreamResponse:
         head = write_head.parse(exchange.request.headers.items())
-        mount, limit = route.mount, self._limit(route.mount)
+        limit = self._limit(route.mount)
         length = required_length(exchange.request)
         write_head.refuse_part(exchange.request.headers, length)
         _refuse_too_large(length, limit + forms.MAX_OVERHEAD_BYTES)
 
         async def store(key: ObjectKey, chunks: AsyncIterator[bytes], head: WriteHead) -> Written:
-            chunks = verified(_bounded(chunks, limit), head.checksums)
+            mount = route.mount_of_write(key)
+            chunks = verified(_bounded(chunks, self._limit(mount)), head.checksums)
             head = _fitted(head, key, mount)
             return await self._writer.store(key, chunks, None, head, exchange.request.content.is_eof)
 

@@ -1,0 +1,45 @@
+"""Which mounts decide on a key, by whatever path the key arrives (docs/invariants.md#one-door-to-a-key)."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+from bucketfront.config.mount_settings import MountSettings
+
+
+class InnerMounts:
+    """All mounts, by their buckets and prefixes.
+
+    The mount of the request's path always decides. If another mount of its bucket has a longer prefix of the key, that
+    one decides as well, so that no upload route or mount above it is a way around its settings.
+    """
+
+    def __init__(self, mounts: Iterable[MountSettings]) -> None:
+        buckets = defaultdict[str, list[tuple[bytes, MountSettings]]](list)
+        for mount in mounts:
+            buckets[mount.bucket].append((mount.prefix.encode(), mount))
+        # Of equal prefixes, the first mount of the configuration decides: sorting keeps their order.
+        self._by_bucket = {bucket: sorted(pairs, key=lambda pair: -len(pair[0])) for bucket, pairs in buckets.items()}
+        self.has_any = any(self._has_any(pairs) for pairs in self._by_bucket.values())
+
+    @staticmethod
+    def _has_any(pairs: list[tuple[bytes, MountSettings]]) -> bool:
+        return any(len(inner) > len(outer) and inner.startswith(outer) for inner, _ in pairs for outer, _ in pairs)
+
+    def of(self, mount: MountSettings, key: bytes) -> MountSettings | None:
+        """Return the mount with the longest prefix of `key`, or None if that of `mount` is as long."""
+        length = len(mount.prefix.encode())
+        for prefix, other in self._by_bucket.get(mount.bucket, ()):
+            if len(prefix) <= length:
+                return None
+            if key.startswith(prefix):
+                return other
+        return None
+
+    def below(self, mount: MountSettings) -> tuple[MountSettings, ...]:
+        """Return the mounts that may decide on some key of `mount` as well."""
+        outer = mount.prefix.encode()
+        return tuple(
+            other
+            for prefix, other in self._by_bucket.get(mount.bucket, ())
+            if len(prefix) > len(outer) and prefix.startswith(outer)
+        )
