@@ -11,12 +11,13 @@ from bucketfront.errors import BadPath
 from bucketfront.keys import (
     MAX_KEY_BYTES,
     ObjectKey,
-    Target,
     check_writable,
     parse_target,
     percent_decode,
     percent_encode,
+    spelling_behind,
     to_key,
+    url_path,
 )
 
 keys = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\0"), min_size=1, max_size=300)
@@ -57,7 +58,10 @@ keys = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="
 )
 def test_targets(raw: str, path: bytes, query: str) -> None:
     """I23: the path is percent-decoded once and otherwise unchanged. The query is not part of it."""
-    assert parse_target(raw) == Target(path, query)
+    found = parse_target(raw)
+    assert (found.path, found.query) == (path, query)
+    assert found.spelling.startswith("/")
+    assert found.spelling in (raw.partition("?")[0][-len(found.spelling) :], "/")
 
 
 @pytest.mark.parametrize(
@@ -209,3 +213,20 @@ def test_keys_that_cannot_be_written(character: str) -> None:
     """All control characters but three, and two noncharacters of Unicode, cannot be written."""
     with pytest.raises(BadPath):
         check_writable(f"a{character}b")
+
+
+@given(st.binary(min_size=1, max_size=30), st.binary(max_size=30))
+def test_the_spelling_of_a_mount(place: bytes, rest: bytes) -> None:
+    """I23: the one spelling of a mount leads to it, names no host, and what follows keeps its own spelling."""
+    spelling = url_path(b"/" + place)
+    assert not spelling.startswith("//")
+    assert parse_target(spelling).path == b"/" + place
+    assert url_path(parse_target(spelling).path) == spelling
+    follows = quote_from_bytes(rest).lower()
+    for spelled in (spelling, "/" + "".join(f"%{octet:02x}" for octet in place)):
+        assert spelling_behind(spelled + follows, len(place) + 1) == follows
+
+
+def test_needed_escapes_only() -> None:
+    """A character that a path may have is raw, and any other is an escape in upper case (RFC 3986 section 3.3)."""
+    assert url_path("/a-b/~!$&'()*+,;=:@/ü [x]/".encode()) == "/a-b/~!$&'()*+,;=:@/%C3%BC%20%5Bx%5D/"

@@ -16,7 +16,9 @@ _ESCAPE = re.compile(rb"%(?:([0-9A-Fa-f]{2})|.{0,2})", re.DOTALL)
 _ABSOLUTE_FORM = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
 # XML 1.0 section 2.2, `Char`. A document cannot contain other characters, not even as a reference.
 _XML_TEXT = re.compile("[\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]*")
+_SPELLED_OCTET = re.compile(rb"%..|.", re.DOTALL)
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~/")
+_OF_PATHS = _UNRESERVED | frozenset(b"!$&'()*+,;=:@")  # RFC 3986 section 3.3: characters of a path that need no escape
 
 
 class ObjectKey(NamedTuple):
@@ -40,10 +42,14 @@ class ObjectKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A request target, split, before it is mapped to a mount. `path` has the percent-decoded bytes."""
+    """A request target, split, before it is mapped to a mount.
+
+    `path` has the percent-decoded bytes, and `spelling` is the path as sent. `query` is raw.
+    """
 
     path: bytes
     query: str
+    spelling: str
 
 
 def parse_target(raw: str) -> Target:
@@ -61,7 +67,7 @@ def parse_target(raw: str) -> Target:
     path, _, query = raw.partition("?")
     if "#" in path:
         raise BadPath("the path holds a bare '#'; write it as %23")
-    return Target(percent_decode(path.encode("utf-8", "surrogateescape")), query)
+    return Target(percent_decode(path.encode("utf-8", "surrogateescape")), query, path)
 
 
 def percent_decode(path: bytes) -> bytes:
@@ -81,6 +87,19 @@ def percent_decode(path: bytes) -> bytes:
 def percent_encode(key: str) -> str:
     """Return a key as the path of a URL: the inverse of `percent_decode`."""
     return "".join(chr(b) if b in _UNRESERVED else f"%{b:02X}" for b in key.encode())
+
+
+def url_path(path: bytes) -> str:
+    """Return the one spelling in which URLs name a mount, without needless escapes. `path` is decoded."""
+    spelling = "".join(chr(b) if b in _OF_PATHS else f"%{b:02X}" for b in path)
+    # RFC 3986 section 4.2: a reference that begins with "//" names a host (docs/invariants.md#fixed-egress).
+    return f"/%2F{spelling[2:]}" if spelling.startswith("//") else spelling
+
+
+def spelling_behind(spelling: str, count: int) -> str:
+    """Return what follows the first `count` decoded octets in the path `spelling`, spelled as it was sent."""
+    octets = _SPELLED_OCTET.findall(spelling.encode("utf-8", "surrogateescape"))[count:]
+    return "".join(chr(b) if 0x20 < b < 0x7F else f"%{b:02X}" for b in b"".join(octets))
 
 
 def to_key(octets: bytes) -> str:

@@ -1365,6 +1365,19 @@ BUGS = (
         (SERVER + "test_outage.py::test_misses_fail_at_once",),
     ),
     Bug(
+        23,
+        "any-spelling-of-a-mount",
+        "Needless escapes in the path of a mount lead to the mount, past the path rules of a server in front.",
+        (
+            Edit(
+                "bucketfront.server.router:_check_spelling",
+                "target.spelling.startswith(spelling)",
+                "True",
+            ),
+        ),
+        (SERVER + "test_routing.py::test_one_spelling_of_a_mount",),
+    ),
+    Bug(
         31,
         "keys-beside-the-path",
         "The stages check the key of the path, but no key from a form or an XML document.",

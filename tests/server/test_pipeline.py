@@ -292,3 +292,13 @@ async def test_a_redirect_to_a_mount_passes_the_stages(
         response = await proxy.request("GET", "/sub", refused_by)
         assert response.status == 403
         assert "Location" not in response.headers
+
+
+async def test_a_misspelled_mount(start: StartProxy, s3: S3, gatekeeper: Gatekeeper) -> None:
+    """The stages see a request with needless escapes in its mount, with mount and key, before it is redirected."""
+    proxy = await start(mounts=[{"path": "/files/", "bucket": s3.bucket}], uploads=None)
+    gatekeeper.seen.clear()
+    assert (await proxy.get("/%66iles/x")).status == 308
+    (admission,) = gatekeeper.seen
+    assert (admission.method, admission.mount and admission.mount.path, admission.key) == ("GET", "/files/", b"x")
+    assert (await proxy.get("/%66iles/secret")).status == 403

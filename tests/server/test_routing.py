@@ -183,7 +183,8 @@ async def test_longest_mount_wins(start: StartProxy, s3: S3) -> None:
     for path, body in (("/x", b"root"), ("/video", b"no slash"), ("/video/x", b"video"), ("/video/live/x", b"live")):
         assert (await proxy.get(path)).body == body, path
     # Decoding comes first, so an escaped slash cannot slip past a mount.
-    assert (await proxy.get("/video%2Flive%2Fx")).body == b"live"
+    assert (await proxy.get("/video%2Flive%2Fx")).headers["Location"] == "/video/live/x"
+    assert (await proxy.get("/video/live%2Fx")).headers["Location"] == "/video/live/x"
     assert (await proxy.request("PUT", "/video/x", body=b"new")).status == 405
     assert (await proxy.request("PUT", "/video/live/y", body=b"new")).headers["Location"] == "/video/live/y"
     assert s3.get("live-y") == b"new"
@@ -258,3 +259,129 @@ async def test_method_not_allowed(start: StartProxy, s3: S3, method: str, target
     response = await proxy.request(method, target)
     assert (response.status, response.headers["Allow"]) == (405, allow)
     assert proxy.relay.seen == []
+
+
+MISSPELLED = [
+    ("/private%2Fa", "/private/a"),
+    ("/%70rivate/a", "/private/a"),
+    ("/privat%65/a%2fb?x=%61", "/private/a%2fb?x=%61"),  # what follows is a key, in any spelling
+    ("http://elsewhere.test/%70rivate/%61", "/private/%61"),
+    ("/priv%61te%2F", "/private/"),
+    ("/%C3%BC%20x/m%40n/a", "/%C3%BC%20x/m@n/a"),  # '@' needs no escape
+    ("/%c3%bc%20x/m@n/a", "/%C3%BC%20x/m@n/a"),
+]
+
+
+@pytest.mark.parametrize("is_fast", [True, False], ids=["fast path", "ordinary path"])
+async def test_one_spelling_of_a_mount(start: StartProxy, s3: S3, *, is_fast: bool) -> None:
+    """A path rule of a server in front cannot be evaded by escapes in the path of a mount: reads are redirected to its
+    one spelling, and all else is a 400. Keys may have escapes (I23, I29).
+    """
+    methods = ["GET", "HEAD", "PUT", "POST", "DELETE"]
+    paths = ("/private/", "/ü x/m@n/", "/")
+    proxy = await start(
+        mounts=[{"path": path, "bucket": s3.bucket, "methods": methods} for path in paths],
+        server={"fast_path": is_fast},
+        uploads={"mount": "/private/"},
+    )
+    for key in ("a", "a/b", "/host/a"):
+        s3.put(key, key.encode())
+    for target, location in MISSPELLED:
+        for method in ("GET", "HEAD"):
+            response = await proxy.request(method, target)
+            assert (response.status, response.headers["Location"]) == (308, location), target
+        for method in ("PUT", "DELETE", "OPTIONS"):
+            response = await proxy.request(method, target, body=b"new" if method == "PUT" else None)
+            assert (response.status, "needless escapes" in response.json()["error"]) == (400, True), (method, target)
+    for target in ("/priv%61te/", "/priv%61te", "/priv%61te?delete", "/priv%61te/?delete", "/%75pload", "/uploa%64/x"):
+        assert (await proxy.request("POST", target, body=b"new")).status == 400, target
+    told = {"Tus-Resumable": "1.0.0", "Upload-Length": "3"}
+    for method, target in (
+        ("POST", "/%75pload"),
+        ("POST", "/uploa%64/x"),
+        ("HEAD", "/upload%2Fx"),
+        ("PATCH", "/%75pload/x"),
+    ):
+        assert (await proxy.request(method, target, told)).status == 400, (method, target)
+    signed = await proxy.request(
+        "GET", "/%70rivate/a", {"Authorization": "AWS4-HMAC-SHA256 Credential=x/y/z/s3/aws4_request"}
+    )
+    assert signed.status == 400
+    assert proxy.relay.seen == []
+    for target, body in (
+        ("/private/%61", b"a"),
+        ("/private/a%2Fb", b"a/b"),
+        ("/private/a%2fb", b"a/b"),
+        ("/%C3%BC%20x/m@n/%61", b"a"),
+        ("/%2Fhost/a", b"/host/a"),
+        ("//host/a", b"/host/a"),
+        ("/%61", b"a"),
+    ):
+        for _ in range(2):
+            assert (await proxy.get(target)).body == body, target
+            await proxy.settled()
+
+
+async def test_a_mount_whose_path_looks_like_a_host(start: StartProxy, s3: S3) -> None:
+    """Its one spelling names no host (I29; RFC 3986 section 4.2)."""
+    proxy = await start(mounts=[{"path": "//x.test/", "bucket": s3.bucket, "methods": ["GET", "PUT"]}], uploads=None)
+    made = await proxy.request("PUT", "/%2Fx.test/a", body=b"data")
+    assert (made.status, made.headers["Location"]) == (201, "/%2Fx.test/a")
+    assert (await proxy.get("//x.test/a")).headers["Location"] == "/%2Fx.test/a"
+    assert (await proxy.get("/%2Fx.test/a")).body == b"data"
+
+
+EVERY = ["GET", "HEAD", "PUT", "POST", "DELETE"]
+
+
+@pytest.mark.parametrize(
+    ("target", "allow"),
+    [
+        ("*", "GET, HEAD, PUT, POST, DELETE"),
+        ("/x", "GET, HEAD"),
+        ("/x?delete", "GET, HEAD"),
+        ("/?delete", "GET, HEAD"),  # the mount takes no DELETE
+        ("/all/x", "GET, HEAD, PUT, POST, DELETE"),
+        ("/all", "GET, HEAD, POST"),  # POST goes to /all/, and the others to an object of the mount above
+        ("/all/in/?delete", "DELETE, POST"),
+        ("/all/in?delete", "GET, HEAD, PUT, POST, DELETE"),
+        ("/all/in/", "DELETE"),
+        ("/form", "GET, HEAD, POST"),
+        ("/upload", "GET, HEAD, POST"),
+        ("/upload/", "GET, HEAD, POST"),
+        ("/upload/x", "GET, HEAD, POST, PATCH, DELETE"),
+    ],
+)
+async def test_methods_by_path(start: StartProxy, s3: S3, target: str, allow: str) -> None:
+    """`Allow` lists the methods of each use of a path: objects, forms, DeleteObjects, uploads (RFC 9110 9.3.7)."""
+    mounts = (("/", ["GET"]), ("/all/", EVERY), ("/all/in/", ["DELETE"]), ("/form/", ["POST"]))
+    proxy = await start(
+        mounts=[{"path": path, "bucket": s3.bucket, "methods": methods} for path, methods in mounts],
+        uploads={"mount": "/all/"},
+    )
+    response = await proxy.request("OPTIONS", target)
+    assert (response.status, response.headers["Allow"]) == (204, f"{allow}, OPTIONS")
+
+
+@pytest.mark.parametrize(
+    ("target", "allow"),
+    [
+        ("/upload", "POST"),
+        ("/upload/x", "POST, HEAD, PATCH, DELETE"),
+        ("/form", "GET, HEAD, POST"),  # a GET is redirected to /form/
+        ("/form/", "GET, HEAD, POST"),
+        ("/delete", None),
+        ("/delete?delete", "POST"),
+        ("/none", None),
+    ],
+)
+async def test_methods_of_a_path_below_no_mount(start: StartProxy, s3: S3, target: str, allow: str | None) -> None:
+    """Without a mount for `/`, a path has what its slash and the upload route give it, and else it is a 404."""
+    mounts = (("/form/", ["GET", "POST"]), ("/delete/", ["PUT", "DELETE"]))
+    proxy = await start(
+        mounts=[{"path": path, "bucket": s3.bucket, "methods": methods} for path, methods in mounts],
+        uploads={"mount": "/form/"},
+    )
+    response = await proxy.request("OPTIONS", target)
+    expected = (404, None) if allow is None else (204, f"{allow}, OPTIONS")
+    assert (response.status, response.headers.get("Allow")) == expected

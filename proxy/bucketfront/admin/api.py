@@ -147,12 +147,12 @@ class AdminApplication:
 
     async def _keys(self, paths: Sequence[str]) -> AsyncIterator[ObjectKey]:
         for number, path in enumerate(paths, 1):
-            yield self._router.resolve("GET", path).unadmitted_key()
+            yield self._router.locate(path).unadmitted_key()
             if not number % MAX_PATHS_PER_TURN:
                 await asyncio.sleep(0)
 
     def _prefixes(self, path: str) -> list[ObjectKey]:
-        route = self._router.resolve("GET", path)
+        route = self._router.locate(path)
         octets = route.mount.prefix.encode() + route.octets
         try:
             return [ObjectKey(route.mount.bucket, octets.decode())]

@@ -46,7 +46,8 @@ class MountSettings(Section):
 
     path: MountPath = Field(examples=["/videos/"])
     """URL path of the mount, percent-decoded. A missing `/` at its end is added. A GET without that `/`
-    gets 308 to the mount, unless another mount serves the path."""
+    gets 308 to the mount, unless another mount serves the path. A GET with needless escapes in that path gets 308 as
+    well, and other requests with them get 400."""
     bucket: Bucket = Field(examples=["my-bucket"])
     """The bucket to serve."""
     prefix: KeyPrefix = Field(default="", examples=["public/"])

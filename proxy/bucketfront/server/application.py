@@ -20,7 +20,7 @@ from bucketfront.server.handlers.uploads import UploadHandler
 from bucketfront.server.http1 import framing
 from bucketfront.server.http1.connection import Connection
 from bucketfront.server.pipeline import Pipeline, ReadField
-from bucketfront.server.router import MissingSlash, Router
+from bucketfront.server.router import MissingSlash, MisspelledMount, Router
 from bucketfront.server.send.sender import abort
 from bucketfront.server.telemetry.access_log import CLIENT_CLOSED_REQUEST
 from bucketfront.server.telemetry.exchange import Exchange
@@ -116,8 +116,8 @@ class Application:
                 return await self._tus.respond(exchange, self._pipeline.admit(method, upload, _field_of(request)))
         try:
             route = self._router.resolve(request.method, request.raw_path, exchange.dialect)
-        except MissingSlash as error:
-            self._pipeline.check(request.method, error.mount, None, _field_of(request))
+        except (MissingSlash, MisspelledMount) as error:
+            self._pipeline.check(request.method, error.mount, error.key, _field_of(request))
             return redirect(exchange, 308, error.target)
         exchange.min_rate = route.mount.min_rate
         method = "DELETE" if route.deletes_many else request.method
@@ -133,7 +133,7 @@ class Application:
         """Respond to OPTIONS (RFC 9110 section 9.3.7), which is a CORS preflight if it has the fields of one."""
         request = exchange.request
         methods = self._router.methods(request.raw_path)
-        route = self._router.locate(request.raw_path)
+        route = None if request.raw_path == "*" else self._router.locate(request.raw_path)
         mount, key = (None, None) if route is None else (route.mount, route.named_key)
         is_preflight = cors.is_preflight(request.headers)
         self._pipeline.check(request.method, mount, key, _field_of(request), is_preflight=is_preflight)

@@ -1,6 +1,6 @@
 """Maps a request's path to a mount and a key, and checks its method, before any lookup."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from bucketfront.config.mount_settings import MountSettings, UploadSettings
@@ -8,11 +8,21 @@ from bucketfront.errors import BadPath, NoSuchMount, ProxyError
 from bucketfront.http import query
 from bucketfront.http.query import NoSuchOperation
 from bucketfront.http.s3_requests import Dialect
-from bucketfront.keys import ObjectKey, Target, check_writable, parse_target, percent_encode, to_key
+from bucketfront.keys import (
+    ObjectKey,
+    Target,
+    check_writable,
+    parse_target,
+    percent_encode,
+    spelling_behind,
+    to_key,
+    url_path,
+)
 from bucketfront.server.inner_mounts import InnerMounts
 
 _KNOWN = ("GET", "HEAD", "PUT", "POST", "DELETE")
-
+_READS = ("GET", "HEAD")
+_OF_UPLOADS = ("HEAD", "PATCH", "DELETE")  # of the tus protocol, for an upload that exists
 
 _NO_INNER_MOUNTS = InnerMounts(())
 _OF_BUCKETS = "lists and other operations of buckets are not implemented here, only those of objects"
@@ -30,9 +40,23 @@ class MethodNotAllowed(ProxyError):
 class MissingSlash(NoSuchMount):
     """A path lies below no mount, but is that of `mount` without its slash. `target` is the URL with the slash."""
 
+    key = None  # it names no object
+
     def __init__(self, mount: MountSettings, target: str) -> None:
         super().__init__("no mount serves this path without a slash at its end")
         self.mount = mount
+        self.target = target
+
+
+class MisspelledMount(BadPath):
+    """A read has needless escapes in the part of its path that names the mount. `key` are the bytes of the key that
+    the path names. `target` is the URL in the one spelling of the mount.
+    """
+
+    def __init__(self, route: "Route", target: str) -> None:
+        super().__init__(_misspelled(route))
+        self.mount = route.mount
+        self.key = route.named_key
         self.target = target
 
 
@@ -58,6 +82,11 @@ class Route:
     names_upload: bool = False
     admit: Callable[[ObjectKey], None] = _refuse_keys
     inner_mounts: InnerMounts = _NO_INNER_MOUNTS
+
+    @property
+    def place(self) -> bytes:
+        """Return the begin of the path that names the mount or the upload route, decoded."""
+        return self.path[: len(self.path) - len(self.octets)]
 
     @property
     def named_key(self) -> bytes | None:
@@ -123,7 +152,11 @@ class Route:
 
     def location(self, key: ObjectKey) -> str:
         """Return the path of `key` as a URL of this server."""
-        path = percent_encode(self.mount.path + self.relative(key))
+        return self.location_of(self.relative(key))
+
+    def location_of(self, name: str) -> str:
+        """Return the path of `name` below the mount as a URL of this server."""
+        path = url_path(self.mount.path.encode()) + percent_encode(name)
         # RFC 3986 section 4.2: a reference that begins with "//" names a host (docs/invariants.md#fixed-egress).
         return f"/%2F{path[2:]}" if path.startswith("//") else path
 
@@ -142,11 +175,67 @@ class Router:
     def resolve(self, method: str, raw_target: str, dialect: Dialect = Dialect.HTTP) -> Route:
         """Return the route of a request.
 
-        Raises BadPath, BadQuery, NoSuchOperation, NoSuchMount, MissingSlash, MethodNotAllowed.
+        Raises BadPath, BadQuery, NoSuchOperation, NoSuchMount, MissingSlash, MethodNotAllowed, MisspelledMount.
         """
         target = parse_target(raw_target)
         if method == "POST":
             target = self._with_slash(target)
+        route = self._resolved(method, target, dialect)
+        _check_spelling(target, route, is_redirected=method in _READS and dialect is Dialect.HTTP)
+        return route
+
+    def tus(self, method: str, raw_target: str) -> Route | None:
+        """Return the route of a request of the tus protocol. Raises BadPath.
+
+        Returns None if the path is not below the upload route.
+        """
+        if raw_target == "*":
+            return None
+        target = parse_target(raw_target)
+        route = self._upload("POST", target)
+        if route is not None:
+            _check_spelling(target, route)
+        return route if route is None or method == "POST" else replace(route, names_upload=True)
+
+    def locate(self, raw_target: str) -> Route:
+        """Return the route of a path for any method, in any spelling. Raises BadPath, NoSuchMount."""
+        return self._located(parse_target(raw_target))
+
+    def methods(self, raw_target: str) -> tuple[str, ...]:
+        """Return the methods of a path, for OPTIONS (RFC 9110 section 9.3.7).
+
+        Raises BadPath, BadQuery, NoSuchMount.
+        """
+        if raw_target == "*":
+            return (*_KNOWN, "OPTIONS")
+        target = parse_target(raw_target)
+        _check_spelling(self._with_slash(target), self._located(target))
+        found = dict.fromkeys(method for methods in self._methods_by_use(target) for method in methods)
+        return (*found, "OPTIONS")
+
+    def _methods_by_use(self, target: Target) -> Iterator[tuple[str, ...]]:
+        """Yield the methods of each use of a path. Raises BadQuery.
+
+        | use | methods |
+        |---|---|
+        | an object or a folder of a mount | those of the mount |
+        | a mount without its slash, and no other mount serves the path | reads, which are redirected |
+        | a mount without its slash; `{mount}?delete`; the upload route or a folder of it | POST |
+        | an unfinished upload | those of tus |
+        """
+        mount, upload, posted = self._mount_of(target), self._upload("POST", target), self._with_slash(target)
+        lacks_slash = posted is not target
+        if mount is not None:
+            yield _methods_of(mount)
+        elif (lacking := self._mount_of(posted)) is not None:
+            yield tuple(method for method in _methods_of(lacking) if method in _READS)
+        if upload is not None or self._takes_delete_objects(posted) or lacks_slash:
+            yield ("POST",)
+        if upload is not None and upload.octets:
+            yield _OF_UPLOADS
+
+    def _resolved(self, method: str, target: Target, dialect: Dialect) -> Route:
+        """Return the route of a request, whose target has its slash, in any spelling. Raises as `resolve` does."""
         if method == "POST" and self._is_delete_objects(target):
             return replace(_allowed("DELETE", self._route(target)), deletes_many=True)
         if dialect is Dialect.S3 and self._names_bucket(target):
@@ -159,56 +248,26 @@ class Router:
         except NoSuchMount:
             if dialect is Dialect.S3 and target.path == b"/":
                 raise NoSuchOperation(_OF_BUCKETS) from None
-            if method in ("GET", "HEAD"):
+            if method in _READS:
                 self._check_slash(method, target)
             raise
         if method in _methods_of(route.mount) or (method == "POST" and "PUT" in route.mount.methods):
             _refuse_operation(method, route, dialect)
         return _allowed(method, route)
 
-    def tus(self, method: str, raw_target: str) -> Route | None:
-        """Return the route of a request of the tus protocol. Raises BadPath.
-
-        Returns None if the path is not below the upload route.
-        """
-        route = None if raw_target == "*" else self._upload("POST", parse_target(raw_target))
-        return route if route is None or method == "POST" else replace(route, names_upload=True)
-
-    def locate(self, raw_target: str) -> Route | None:
-        """Return the route of a path for any method; None for "*". Raises BadPath, NoSuchMount."""
-        if raw_target == "*":
-            return None
-        target = parse_target(raw_target)
+    def _located(self, target: Target) -> Route:
         try:
             return self._upload("POST", target) or self._route(target)
         except NoSuchMount:
             return self._route(self._with_slash(target))
 
-    def methods(self, raw_target: str) -> tuple[str, ...]:
-        """Return the methods of a path, for OPTIONS (RFC 9110 section 9.3.7).
-
-        Raises BadPath, BadQuery, NoSuchMount.
-        """
-        if raw_target == "*":
-            return (*_KNOWN, "OPTIONS")
-        target = parse_target(raw_target)
-        upload = self._upload("POST", target)
-        of_upload = ["HEAD", "PATCH", "DELETE"] if upload is not None and upload.octets else []
-        if upload is not None and not any(target.path.startswith(path) for path, _ in self._mounts):
-            return ("POST", *of_upload, "OPTIONS")
-        slashed = self._with_slash(target)
-        of_posts = _methods_of(self._route(slashed).mount)
-        try:
-            of_mount = _methods_of(self._route(target).mount)
-        except NoSuchMount:
-            of_mount = tuple(name for name in of_posts if name in ("GET", "HEAD"))
-        posts = upload is not None or ("DELETE" in of_posts and self._is_delete_objects(slashed))
-        posts = posts or (slashed is not target and "POST" in of_posts)
-        return (*dict.fromkeys([*of_mount, *(["POST"] if posts else []), *of_upload]), "OPTIONS")
-
     def _is_delete_objects(self, target: Target) -> bool:
         """Return whether the target is `{mount}?delete`, to which S3 clients send DeleteObjects. Raises BadQuery."""
         return any(target.path == path for path, _ in self._mounts) and query.is_delete_objects(target.query)
+
+    def _takes_delete_objects(self, target: Target) -> bool:
+        mount = self._mount_of(target)
+        return mount is not None and "DELETE" in _methods_of(mount) and self._is_delete_objects(target)
 
     def _with_slash(self, target: Target) -> Target:
         """Return the target of a POST, with the slash of the mount that takes it. Raises BadQuery.
@@ -216,7 +275,7 @@ class Router:
         S3 clients send DeleteObjects and forms to a bucket's URL, which has no slash. No POST goes to a key, so a mount
         above takes none of them.
         """
-        slashed = replace(target, path=target.path + b"/")
+        slashed = replace(target, path=target.path + b"/", spelling=target.spelling + "/")
         mount = next((mount for path, mount in self._mounts if path == slashed.path), None)
         if mount is None or self._upload("POST", target) is not None:
             return target
@@ -233,15 +292,17 @@ class Router:
         for path, mount in self._mounts:
             # A Location that begins with two slashes would name another host (docs/invariants.md#fixed-egress).
             if path == target.path + b"/" and method in _methods_of(mount) and not path.startswith(b"//"):
-                raise MissingSlash(mount, percent_encode(mount.path) + (f"?{target.query}" if target.query else ""))
+                raise MissingSlash(mount, url_path(path) + (f"?{target.query}" if target.query else ""))
+
+    def _mount_of(self, target: Target) -> MountSettings | None:
+        return next((mount for path, mount in self._mounts if target.path.startswith(path)), None)
 
     def _route(self, target: Target) -> Route:
-        for path, mount in self._mounts:
-            if target.path.startswith(path):
-                return Route(
-                    mount, target.path[len(path) :], target.path, target.query, inner_mounts=self._inner_mounts
-                )
-        raise NoSuchMount("no mount serves this path")
+        mount = self._mount_of(target)
+        if mount is None:
+            raise NoSuchMount("no mount serves this path")
+        octets = target.path[len(mount.path.encode()) :]
+        return Route(mount, octets, target.path, target.query, inner_mounts=self._inner_mounts)
 
     def _upload(self, method: str, target: Target) -> Route | None:
         """Return the route of `POST {uploads.path}` or `POST {uploads.path}/{key}`.
@@ -258,6 +319,25 @@ class Router:
             makes_key = octets.endswith(b"/")
             return Route(mount, octets, target.path, target.query, makes_key=makes_key, inner_mounts=self._inner_mounts)
         return None
+
+
+def _check_spelling(target: Target, route: Route, *, is_redirected: bool = False) -> None:
+    """Raise BadPath unless the path begins with the one spelling of the mount or the upload route.
+
+    Without this, an escape could evade a rule for that path of a server in front, which may compare raw paths. Raises
+    MisspelledMount for a request that `is_redirected`.
+    """
+    spelling = url_path(route.place)
+    if target.spelling.startswith(spelling):
+        return
+    if not is_redirected:
+        raise BadPath(_misspelled(route))
+    rest = spelling_behind(target.spelling, len(route.place))
+    raise MisspelledMount(route, spelling + rest + (f"?{target.query}" if target.query else ""))
+
+
+def _misspelled(route: Route) -> str:
+    return f"needless escapes in the path: a URL of this mount begins with {url_path(route.place)}"
 
 
 def _methods_of(mount: MountSettings) -> tuple[str, ...]:

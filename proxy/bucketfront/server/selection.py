@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from bucketfront.errors import BadPath
 from bucketfront.http import media_types, negotiation
 from bucketfront.http.key_template import has_dot_segment, without_dot_segments
-from bucketfront.keys import MAX_KEY_BYTES, ObjectKey, percent_encode
+from bucketfront.keys import MAX_KEY_BYTES, ObjectKey
 from bucketfront.server.router import Route
 
 _SUFFIXES = {"br": ".br", "zstd": ".zst", "gzip": ".gz"}
@@ -58,7 +58,7 @@ def candidates(route: Route, version: str | None, accept_encoding: str | None) -
         # A Location that begins with two slashes would name another host.
         if site.redirect_folders and not route.path.startswith(b"//"):
             for folder in _unless_too_long(route, route.octets + b"/" + index, None):
-                location = percent_encode(route.path.decode()) + "/"
+                location = route.location_of(route.octets.decode()) + "/"
                 yield replace(folder, location=location, is_optional=True)
     yield from _without_dot_segments(route, site.index)
     if site.fallback is not None:

@@ -16,7 +16,7 @@ from bucketfront.http.checksums import Digest
 from bucketfront.http.grammar import Headers
 from bucketfront.http.key_template import KeyTemplate, has_dot_segment
 from bucketfront.http.write_head import OBJECT_FIELDS, NoSuchWrite
-from bucketfront.keys import ObjectKey, percent_encode
+from bucketfront.keys import ObjectKey, url_path
 from bucketfront.server.error_responses import OffsetConflict, TooLarge
 from bucketfront.server.receive.request_body import declared_length, invite, received
 from bucketfront.server.router import MethodNotAllowed, Route
@@ -97,7 +97,7 @@ class TusHandler:
             )
         upload = await self._uploads.create(key, length, fields, encoded)
         async with self._uploads.busy(upload):
-            headers = {"Location": f"{percent_encode(self._settings.path)}/{upload.id}"}
+            headers = {"Location": f"{url_path(self._settings.path.encode())}/{upload.id}"}
             try:
                 if has_bytes:
                     await self._take(exchange, upload)
