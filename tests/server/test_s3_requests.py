@@ -193,6 +193,73 @@ async def test_error_pages_are_not_for_s3_clients(start: StartProxy, s3: S3) -> 
     assert error_of(await proxy.request("GET", "/none", SIGNED)) == "NoSuchKey"
 
 
+SITE = {"try_extensions": [".html"], "fallback": "app.html", "errors": {"404": "404.html"}}
+FURTHER_KEYS = ["index.html", "about.html", "docs/index.html", "app.html", "404.html", "a.js", "a.js.br"]
+PRESIGNED = "X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Signature=0"
+
+
+@pytest.fixture
+async def site(start: StartProxy, s3: S3) -> Proxy:
+    """A site with a page for each path, and all of its objects in the cache."""
+    for key in FURTHER_KEYS:
+        s3.put(key, key.encode())
+    proxy = await start(mounts=[{"path": "/", "bucket": s3.bucket, "site": SITE, "precompressed": ["br"]}])
+    for target in (*(f"/{key}" for key in FURTHER_KEYS), "/", "/about", "/docs/", "/docs", "/none", "/docs/./none"):
+        for _ in range(2):
+            await proxy.get(target, Accept_Encoding="br")
+    return proxy
+
+
+@pytest.mark.parametrize(
+    "fields", [SIGNED, {"amz-sdk-invocation-id": "1"}, {"authorization": "AWS A:b"}], ids=["v4", "unsigned", "v2"]
+)
+@pytest.mark.parametrize("target", ["/none", "/about", "/docs/", "/docs", "/none/", "/docs/./none", "/./about.html"])
+async def test_a_client_of_s3_gets_no_other_object(site: Proxy, target: str, fields: dict[str, str]) -> None:
+    """A key that does not exist is a 404 to a client of S3, also where a site has a page for its path in the cache."""
+    for method in ("GET", "HEAD"):
+        for _ in range(2):
+            response = await site.request(method, target, {**fields, "Accept": "text/html"})
+            assert response.status == 404
+            assert method == "HEAD" or error_of(response) == "NoSuchKey"
+
+
+@pytest.mark.parametrize("target", ["/none", "/about", "/docs/", "/docs"])
+async def test_a_presigned_url_names_one_object(site: Proxy, target: str) -> None:
+    """The signature may be in the query alone, which the fast path reads as a part of the target."""
+    for method in ("GET", "HEAD"):
+        for _ in range(3):
+            assert (await site.request(method, f"{target}?{PRESIGNED}")).status == 404
+    for _ in range(3):
+        assert (await site.get(f"/about.html?{PRESIGNED}")).body == b"about.html"
+
+
+async def test_a_client_of_s3_gets_no_sibling(site: Proxy) -> None:
+    """S3 does not negotiate, so the bytes, the length and the ETag are those of the key, whatever is accepted."""
+    assert (await site.get("/a.js", Accept_Encoding="br")).body == b"a.js.br"
+    for target, fields in (("/a.js", SIGNED), (f"/a.js?{PRESIGNED}", {})):
+        for _ in range(3):
+            response = await site.request("GET", target, {**fields, "Accept-Encoding": "br"})
+            assert (response.body, response.headers.get("Content-Encoding")) == (b"a.js", None)
+
+
+async def test_the_root_of_a_site_is_a_bucket(site: Proxy) -> None:
+    """A client of S3 that reads the path of a site means the bucket, and gets no index page."""
+    assert (await site.get("/")).body == b"index.html"
+    assert error_of(await site.request("GET", "/", SIGNED)) == "NotImplemented"
+    assert (await site.get(f"/?{PRESIGNED}")).status == 501
+
+
+async def test_hits_of_a_site_are_prepared(site: Proxy) -> None:
+    """Pages of a site take the fast path for browsers, and only clients of S3 are left to the ordinary one (I26)."""
+    assert site.app.fast_path is not None
+    before = site.app.fast_path.served
+    for target in ("/", "/about", "/docs/", "/a.js"):
+        assert (await site.get(target, Accept_Encoding="br")).status == 200
+    assert site.app.fast_path.served == before + 4
+    assert (await site.request("GET", "/about.html", SIGNED)).body == b"about.html"
+    assert site.app.fast_path.served == before + 4
+
+
 async def test_request_ids_are_in_the_log(proxy: Proxy) -> None:
     """The id that a client of S3 reports finds the line of its request."""
     response = await proxy.request("GET", "/none", SIGNED)

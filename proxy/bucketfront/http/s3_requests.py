@@ -15,6 +15,8 @@ _SIGNED_QUERY = re.compile(r"[?&](?:X-Amz-Algorithm|X-Amz-Signature|AWSAccessKey
 _AWS_SDK = "amz-sdk-invocation-id"  # in each request of an AWS SDK, also if it is not signed
 _NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # XML 1.0 section 2.2
 REQUEST_ID = "x-amz-request-id"
+DIALECT_FIELDS = frozenset({"authorization", _AWS_SDK})
+"""The fields that `dialect_of` reads, in lower case."""
 
 _CODES = {
     400: "InvalidRequest",

@@ -19,6 +19,7 @@ from functools import partial
 from bucketfront.config.mount_settings import MountSettings
 from bucketfront.config.settings import Settings
 from bucketfront.errors import Forbidden
+from bucketfront.http import s3_requests
 from bucketfront.keys import ObjectKey
 from bucketfront.server.inner_mounts import InnerMounts
 from bucketfront.server.router import Route
@@ -142,11 +143,14 @@ def _admit_any(_: ObjectKey) -> None:
 def build_pipeline(settings: Settings) -> Pipeline:
     """Return the stages that these settings need, in order."""
     negotiates = any(mount.precompressed for mount in settings.mounts)
+    selects = negotiates or any(mount.site is not None for mount in settings.mounts)
     return Pipeline(
         (
             *_inner_mounts_stage(settings),
             Stage("tus", frozenset({"tus-resumable"} if settings.uploads is not None else ())),
             Stage("selection", frozenset({"accept-encoding"} if negotiates else ())),
+            # A client of S3 gets only the object that its path names.
+            Stage("dialect", s3_requests.DIALECT_FIELDS if selects else frozenset()),
             Stage(
                 "revalidation",
                 frozenset({"cache-control", "pragma"} if settings.freshness.honor_client_no_cache else ()),

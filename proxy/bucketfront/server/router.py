@@ -348,7 +348,7 @@ def _methods_of(mount: MountSettings) -> tuple[str, ...]:
 def _refuse_operation(method: str, route: Route, dialect: Dialect) -> None:
     """Raise NoSuchOperation if the request means another operation of S3 than a read or a write of the object."""
     is_s3 = dialect is Dialect.S3
-    if is_s3 and not route.octets and method != "POST" and route.mount.site is None:
+    if is_s3 and not route.octets and method != "POST":
         raise NoSuchOperation(_OF_BUCKETS)
     if method not in ("GET", "HEAD"):
         name = query.subresource(route.query)

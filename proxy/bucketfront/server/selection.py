@@ -1,6 +1,7 @@
 """The objects that may serve a path, in the order in which the proxy tries them.
 
-The first is the key itself. A mount with a site or with precompressed siblings has further ones.
+The first is the key itself. A mount with a site or with precompressed siblings has further ones. A client of S3 names
+one object, so there are no further ones for it.
 """
 
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from dataclasses import dataclass, replace
 from bucketfront.errors import BadPath
 from bucketfront.http import media_types, negotiation
 from bucketfront.http.key_template import has_dot_segment, without_dot_segments
+from bucketfront.http.s3_requests import Dialect
 from bucketfront.keys import MAX_KEY_BYTES, ObjectKey
 from bucketfront.server.router import Route
 
@@ -34,12 +36,12 @@ class Candidate:
     is_optional: bool = False
 
 
-def candidates(route: Route, version: str | None, accept_encoding: str | None) -> Iterator[Candidate]:
+def candidates(route: Route, version: str | None, accept_encoding: str | None, dialect: Dialect) -> Iterator[Candidate]:
     """Yield at least one candidate. Each is made when it is needed, because most paths need only the first.
 
     Raises BadPath, and the ProxyError of a stage that refuses a candidate's key.
     """
-    if version is not None:
+    if version is not None or dialect is Dialect.S3:
         key = route.key()._replace(version=version)
         yield Candidate(key, key.key)
         return

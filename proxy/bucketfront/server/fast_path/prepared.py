@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from bucketfront.cache import Absence, Cache, Lease
 from bucketfront.errors import ProxyError
+from bucketfront.http import s3_requests
 from bucketfront.http.cache_status import CacheStatus
 from bucketfront.http.grammar import Headers
 from bucketfront.http.path_rules import Rules
@@ -113,6 +114,10 @@ class PreparedResponses:
         self._cors = cors
         self._rules = rules
         self._pipeline = pipeline
+        # Without these fields, a request of a client of S3 may be recognised. All mounts then serve one object for a
+        # path, whatever the dialect. So each response is prepared as for such a client, and the ordinary path serves
+        # what that client would be refused.
+        self._sees_dialect = pipeline.reads >= s3_requests.DIALECT_FIELDS
         self._templates: dict[PlainRequest, _ResponseTemplate] = {}
 
     def find(self, request: PlainRequest, now: float) -> PreparedResponse | None:
@@ -148,12 +153,12 @@ class PreparedResponses:
         try:
             # Other declared fields are absent here: the recogniser leaves requests with them to the ordinary path.
             fields = dict(zip(KEYED_FIELDS, (if_none_match, if_modified_since, origin, accept_encoding), strict=True))
-            # The recogniser does not read signatures. The ordinary path serves what S3's dialect would refuse.
-            resolved = self._router.resolve(method, target, Dialect.S3)
+            dialect = s3_requests.dialect_of({}, target) if self._sees_dialect else Dialect.S3
+            resolved = self._router.resolve(method, target, dialect)
             route = self._pipeline.admit(method, resolved, fields.get)
             query = representation.query_of(route)
             coding = None if representation.sets_coding(query) else accept_encoding
-            found = self._first_present(candidates(route, query.version, coding))
+            found = self._first_present(candidates(route, query.version, coding, dialect))
         except ProxyError:
             return None  # the ordinary path meets the same error, and responds with it
         if found is None:

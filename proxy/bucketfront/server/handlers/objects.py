@@ -105,11 +105,10 @@ class ObjectHandler:
         first_status = None
         passed_over: list[Candidate] = []
         # Those that were passed over come last, because no response is made of a remembered refusal.
-        for candidate in chain(candidates(route, wanted.query.version, accept_encoding), passed_over):
+        tried = candidates(route, wanted.query.version, accept_encoding, exchange.dialect)
+        for candidate in chain(tried, passed_over):
             if candidate.is_fallback and is_unknown:
                 continue
-            if candidate.location is not None and exchange.dialect is Dialect.S3:
-                continue  # such a client names a key, and takes a 301 for a bucket in another region
             refusal = None if candidate in passed_over else self._refusal(candidate, wanted)
             if refusal is not None:
                 passed_over.append(candidate)
