@@ -1425,6 +1425,20 @@ BUGS = (
     ),
     Bug(
         35,
+        "odd-key",
+        "A key that the origin refuses without a known code is a 502.",
+        (Edit("bucketfront.s3.calls:Calls.judged", "if not names_object or not await", "if True or await"),),
+        (SERVER + "test_whose_fault.py::test_an_odd_key_is_never_a_502",),
+    ),
+    Bug(
+        35,
+        "our-fault-by-guess",
+        "Each unexplained refusal is a client's 400, also if the origin refuses all requests of ours.",
+        (Edit("bucketfront.s3.reference:Reference.works", "works = False", "works = True"),),
+        ("tests/s3/test_s3_error_codes.py::test_an_unexplained_refusal_while_nothing_works",),
+    ),
+    Bug(
+        35,
         "bucket-is-no-object",
         "A bucket that does not exist counts as an absent object, and the 404 is remembered.",
         (

@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from fakes import RawServer, answering, response
+from fakes import FakeClock, Head, RawConnection, RawServer, Script, answering, response
 from stopwatch import HANG_S
 
 from bucketfront.config.origin_settings import OriginSettings
@@ -28,6 +28,9 @@ from bucketfront.http.ranges import FromTo
 from bucketfront.keys import ObjectKey
 from bucketfront.s3 import client, pace
 from bucketfront.s3.client import READ_ATTEMPTS, S3Origin
+from bucketfront.s3.error_translation import UnexplainedRefusal
+from bucketfront.s3.reference import VERDICT_S
+from bucketfront.troubles import Troubles
 
 KEY = ObjectKey("bucket", "o")
 
@@ -57,7 +60,6 @@ ROWS = [
     (403, "QuotaExceeded", CONFIGURATION),
     (407, "", CONFIGURATION),
     (403, "", Fault.ORIGIN),  # the page of a firewall
-    (400, "", Fault.ORIGIN),
     (404, "", Fault.ORIGIN),
     (418, "Teapot", Fault.ORIGIN),
 ]
@@ -110,15 +112,15 @@ async def test_our_own_faults(status: int, code: str, fault: Fault) -> None:
         (400, "KeyTooLongError", RequestRefused, WriteRefused),
         (400, "XMinioInvalidObjectName", RequestRefused, WriteRefused),
         (400, "InvalidURI", RequestRefused, WriteRefused),
-        (400, "InvalidRequest", OriginRefused, WriteRefused),
-        (400, "SomethingNew", OriginRefused, WriteRefused),
-        (501, "NotImplemented", OriginRefused, WriteRefused),
+        (400, "InvalidRequest", UnexplainedRefusal, WriteRefused),
+        (400, "SomethingNew", UnexplainedRefusal, WriteRefused),
+        (501, "NotImplemented", UnexplainedRefusal, WriteRefused),
         (501, "", OriginRefused, OriginRefused),
-        (400, "", OriginRefused, OriginRefused),
-        (400, "BadDigest", OriginRefused, WriteRefused),
-        (400, "EntityTooLarge", OriginRefused, BodyTooLarge),
-        (413, "", OriginRefused, BodyTooLarge),
-        (411, "MissingContentLength", OriginRefused, OriginRefused),
+        (400, "", UnexplainedRefusal, UnexplainedRefusal),
+        (400, "BadDigest", UnexplainedRefusal, WriteRefused),
+        (400, "EntityTooLarge", UnexplainedRefusal, BodyTooLarge),
+        (413, "", UnexplainedRefusal, BodyTooLarge),
+        (411, "MissingContentLength", UnexplainedRefusal, OriginRefused),
         (412, "PreconditionFailed", InvalidOriginResponse, InvalidOriginResponse),  # nothing was conditional
         # a status that contradicts the code
         (500, "AccessDenied", OriginServerError, OriginServerError),
@@ -129,7 +131,7 @@ async def test_our_own_faults(status: int, code: str, fault: Fault) -> None:
         (500, "KeyTooLongError", OriginServerError, OriginServerError),
         (502, "BadDigest", OriginServerError, OriginServerError),
         (301, "AccessDenied", OriginRefused, OriginRefused),
-        (409, "SomethingNew", OriginRefused, WriteRefused),
+        (409, "SomethingNew", UnexplainedRefusal, WriteRefused),
         (500, "InternalError", OriginServerError, OriginServerError),
         (503, "ServiceUnavailable", OriginOverloaded, OriginOverloaded),
         (503, "", OriginOverloaded, OriginOverloaded),
@@ -145,7 +147,8 @@ async def test_other_faults(status: int, code: str, read: type[OriginError], wri
         error, server, _ = await failure(refusal(status, code), method)
         assert type(error) is kind
         if method == "get":
-            assert len(server.heads) == (READ_ATTEMPTS if isinstance(error, OriginServerError) else 1)
+            reference = 1 if isinstance(error, UnexplainedRefusal) else 0
+            assert len(server.heads) == (READ_ATTEMPTS if isinstance(error, OriginServerError) else 1 + reference)
 
 
 async def test_a_client_that_asks_for_bad_keys_costs_nothing() -> None:
@@ -158,6 +161,134 @@ async def test_a_client_that_asks_for_bad_keys_costs_nothing() -> None:
         assert len(server.heads) == 20
         assert "10.0 of 10" in repr(origin.retries)
         assert not origin.breaker.is_open
+
+
+# Statuses and codes that a key, a query or a field of a client causes at S3 and at compatible servers.
+MISTAKES = [
+    (400, "InvalidArgument"),
+    (400, "InvalidRequest"),
+    (400, "BadRequest"),
+    (400, "InvalidURI"),
+    (400, "KeyTooLongError"),
+    (400, "MalformedXML"),
+    (400, "InvalidTag"),
+    (400, "MetadataTooLarge"),
+    (400, "BadDigest"),
+    (400, ""),
+    (405, "MethodNotAllowed"),
+    (405, ""),
+    (409, "ParentIsFile"),
+    (409, "ObjectConflict"),
+    (409, ""),
+    (411, "MissingContentLength"),
+    (411, ""),
+    (413, ""),
+    (414, "RequestURITooLong"),
+    (414, ""),
+    (431, ""),
+    (501, "NotImplemented"),
+]
+GOOD = response("206 Partial Content", b"x", ETag='"1"', Content_Range="bytes 0-0/1")
+
+
+def refusing(answer: bytes) -> Script:
+    """Return an origin that sends `answer` for odd keys, and has every other object."""
+
+    async def script(connection: RawConnection, head: Head) -> None:
+        chosen = answer if "/odd" in head.target else GOOD
+        await connection.send(chosen.partition(b"\r\n\r\n")[0] + b"\r\n\r\n" if head.method == "HEAD" else chosen)
+
+    return script
+
+
+@pytest.mark.parametrize("warm", [False, True])
+@pytest.mark.parametrize(("status", "code"), MISTAKES)
+async def test_a_mistake_of_a_client(status: int, code: str, warm: bool) -> None:
+    """I35: a refusal of one key, while the origin serves others, is the client's mistake, by GET, HEAD and DELETE.
+
+    It costs no retry, the breaker does not count it, and one read of another object shows it for all.
+    """
+    troubles = Troubles(FakeClock(), lambda *_: None)
+    script = refusing(refusal(status, code))
+    async with (
+        asyncio.timeout(HANG_S),
+        RawServer(script) as server,
+        S3Origin(settings(server), troubles=troubles) as origin,
+    ):
+        if warm:
+            await origin.get(ObjectKey("bucket", "good"), FromTo(0, 1))
+        for number in range(12):
+            odd = ObjectKey("bucket", f"odd{number}")
+            with pytest.raises(RequestRefused):
+                await (origin.head(odd) if number % 2 else origin.get(odd, FromTo(0, 10)))
+        if code not in ("MissingContentLength", "MalformedXML"):  # these are ours: a client cannot cause them by a key
+            with pytest.raises(RequestRefused):
+                await origin.delete(ObjectKey("bucket", "odd"))
+        assert len([head for head in server.heads if "/odd" not in head.target]) <= 1 + warm
+        assert "0 failures" in repr(origin.breaker)
+        assert "10.0 of 10" in repr(origin.retries)
+        assert troubles.failing == []
+
+
+async def test_a_known_object_is_no_mistake() -> None:
+    """I35: a refusal of a version that the origin has sent before is no mistake of a client's."""
+    script = refusing(refusal(400, "InvalidRequest"))
+    async with asyncio.timeout(HANG_S), RawServer(script) as server, S3Origin(settings(server)) as origin:
+        await origin.get(ObjectKey("bucket", "good"), FromTo(0, 1))
+        for condition in ({"if_match": '"1"'}, {"if_none_match": '"1"'}):
+            with pytest.raises(OriginRefused):
+                await origin.get(ObjectKey("bucket", "odd"), FromTo(0, 1), **condition)
+
+
+@pytest.mark.parametrize("other", [refusal(403, "AccessDenied"), refusal(404, "NoSuchKey")])
+async def test_a_mistake_before_the_first_object(other: bytes) -> None:
+    """I35: until the origin has sent an object, its response for one that does not exist shows that it works."""
+
+    async def script(connection: RawConnection, head: Head) -> None:
+        await connection.send(refusal(400, "InvalidRequest") if "/odd" in head.target else other)
+
+    async with asyncio.timeout(HANG_S), RawServer(script) as server, S3Origin(settings(server)) as origin:
+        with pytest.raises(RequestRefused):
+            await origin.get(ObjectKey("bucket", "odd"), FromTo(0, 10))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        refusal(403, "SignatureDoesNotMatch"),
+        refusal(403, "RequestTimeTooSkewed"),
+        refusal(400, "AuthorizationHeaderMalformed"),
+        refusal(404, "NoSuchBucket"),
+        refusal(400, "InvalidRequest"),
+        refusal(503, "ServiceUnavailable"),
+        refusal(403, ""),
+    ],
+)
+async def test_an_unexplained_refusal_while_nothing_works(other: bytes) -> None:
+    """I35: an unexplained refusal is no mistake of the client's if the origin serves no other object either."""
+
+    async def script(connection: RawConnection, head: Head) -> None:
+        await connection.send(refusal(400, "SomethingNew") if "/odd" in head.target else other)
+
+    async with asyncio.timeout(HANG_S), RawServer(script) as server, S3Origin(settings(server)) as origin:
+        with pytest.raises(OriginRefused):
+            await origin.get(ObjectKey("bucket", "odd"), FromTo(0, 10))
+
+
+async def test_a_verdict_ends() -> None:
+    """I35: if our credentials fail while a client makes mistakes, its next ones are no mistakes after VERDICT_S."""
+    clock, answers = FakeClock(), [GOOD, refusal(403, "InvalidAccessKeyId")]
+
+    async def script(connection: RawConnection, head: Head) -> None:
+        await connection.send(refusal(400, "SomethingNew") if "/odd" in head.target else answers.pop(0))
+
+    async with asyncio.timeout(HANG_S), RawServer(script) as server, S3Origin(settings(server)) as origin:
+        origin.calls.reference._clock = clock
+        for passed, kind in ((0.0, RequestRefused), (VERDICT_S - 0.1, RequestRefused), (0.1, OriginRefused)):
+            clock.advance(passed)
+            with pytest.raises(kind):
+                await origin.get(ObjectKey("bucket", "odd"), FromTo(0, 10))
+    assert not answers
 
 
 async def test_what_a_response_says_of_itself() -> None:

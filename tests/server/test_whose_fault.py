@@ -66,6 +66,41 @@ async def test_the_clients_own_fault(proxy: Proxy, method: str) -> None:
     assert "closed, 0 failures" in repr(proxy.app.origin.breaker)
 
 
+@pytest.mark.parametrize(("status", "code"), [(400, ""), (400, "InvalidRequest"), (405, ""), (411, ""), (414, "")])
+async def test_an_odd_key_is_never_a_502(proxy: Proxy, s3: S3, status: int, code: str) -> None:
+    """I35: a key that the origin refuses, whatever its reason, is a 4xx for any method, and others notice nothing."""
+    s3.put("well", b"data")
+
+    async def refuse(seen: Seen) -> bytes | None:
+        return canned(status, code) if "/odd" in seen.target else None
+
+    proxy.relay.on_request = refuse
+    for number in range(12):
+        method, body = ("GET", "HEAD", "PUT", "DELETE")[number % 4], b"new" if number % 4 == 2 else b""
+        response = await proxy.request(method, f"/odd{number}", body=body)
+        assert 400 <= response.status < 500, (method, response.status)
+    assert (await proxy.get("/well")).body == b"data"
+    assert "10.0 of 10" in repr(proxy.app.origin.retries)
+    assert "closed, 0 failures" in repr(proxy.app.origin.breaker)
+
+
+async def test_a_refused_version_stays_cached(proxy: Proxy, s3: S3) -> None:
+    """I35: an unexplained refusal of what is cached is an outage of that object, while others are served."""
+    s3.put("cached", b"data")
+    s3.put("well", b"data")
+    await proxy.get("/cached")
+
+    async def refuse(seen: Seen) -> bytes | None:
+        return canned(400, "") if "/cached" in seen.target else None
+
+    proxy.relay.on_request = refuse
+    proxy.clock.advance(10 * 3600)
+    response = await proxy.get("/cached")
+    assert (response.status, response.body) == (200, b"data")
+    assert response.cache_status.endswith('detail="outage"')
+    assert (await proxy.get("/well")).status == 200
+
+
 async def test_an_archived_object(proxy: Proxy, s3: S3) -> None:
     """An object in an archive is a 403 with the reason, for GET, while HEAD describes it."""
     s3.put("x", b"data")

@@ -3,14 +3,15 @@
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from bucketfront.errors import OriginError, OriginThrottled
-from bucketfront.s3.error_translation import VersionUnchanged, translated
+from bucketfront.s3.error_translation import UnexplainedRefusal, VersionUnchanged, translated
 from bucketfront.s3.failures import OriginFailures
 from bucketfront.s3.pace import Pace
+from bucketfront.s3.reference import Reference
 from bucketfront.troubles import Troubles
 
 
@@ -26,6 +27,7 @@ class Calls:
         self._timeout = timeout
         self.paces: defaultdict[str, Pace] = defaultdict(lambda: Pace(time.monotonic))  # by bucket
         self.failures = OriginFailures(troubles, time.monotonic)
+        self.reference = Reference(self.failures, time.monotonic)
 
     async def make(
         self,
@@ -50,9 +52,26 @@ class Calls:
         call_timeout: float | None = None,
     ) -> Any:
         """Run one call as `make`, within a block of `observed` that takes its outcome."""
-        with translated(what, params):
-            async with asyncio.timeout(call_timeout or self._timeout):
-                return await operation(**params)
+        async with self.judged(params):
+            with translated(what, params):
+                async with asyncio.timeout(call_timeout or self._timeout):
+                    return await operation(**params)
+
+    @asynccontextmanager
+    async def judged(self, params: Mapping[str, Any]) -> AsyncIterator[None]:
+        """Run a block that translates one call, and find out whose fault an unexplained refusal is.
+
+        If the origin serves another object of the bucket, the client's request caused the refusal. Calls that name no
+        object have no client.
+        """
+        try:
+            yield
+        except UnexplainedRefusal as refusal:
+            names_object = "Key" in params or "Delete" in params
+            if not names_object or not await self.reference.works(params["Bucket"], params.get("Key", "")):
+                raise
+            refusal.mistake.response = refusal.response
+            raise refusal.mistake from refusal.__cause__
 
     @contextmanager
     def observed(self, operation: str, bucket: str) -> Iterator[None]:

@@ -94,7 +94,8 @@ class S3Origin:
 
     async def __aenter__(self) -> Self:
         await self._sdk.__aenter__()
-        self.calls.client, self.endpoint = self._sdk.client, self._sdk.endpoint
+        self.calls.client = self.calls.reference.client = self._sdk.client
+        self.endpoint = self._sdk.endpoint
         return self
 
     async def __aexit__(
@@ -191,7 +192,9 @@ class S3Origin:
                 with self.breaker.attempt(key), self.calls.observed(operation, key.bucket), translated(what):
                     # The timeout is inside the attempt. Around it, the breaker would see a cancelled request.
                     async with asyncio.timeout_at(until):
-                        return await attempt()
+                        found = await attempt()
+                    self.calls.reference.note(key)
+                    return found
             except OriginUnavailable as error:
                 now, pause = asyncio.get_running_loop().time(), backoff(RETRY_PAUSE_S, number, random.random())  # noqa: S311 - jitter, no secret
                 is_last = error.is_final or number == READ_ATTEMPTS

@@ -34,7 +34,9 @@ _QUOTA = "the origin has no space left for the bucket or the account"
 
 _REQUEST = Meaning(Fault.REQUEST, statuses=range(400, 500))
 _WRITE = Meaning(Fault.REQUEST, statuses=(*range(400, 500), 501), is_of_writes=True)
-_OUR_REQUEST = Meaning(Fault.CONFIGURATION, "bucketfront sent a request that the origin does not understand")
+_OUR_WRITE = Meaning(
+    Fault.CONFIGURATION, "bucketfront sent a request that the origin does not understand", is_of_writes=True
+)
 _ORIGIN = Meaning(Fault.ORIGIN)
 _LOAD = Meaning(Fault.LOAD)
 _UNSIGNED = Meaning(Fault.CREDENTIALS, "the bucket needs signed requests, see origin.credentials")
@@ -63,12 +65,12 @@ _BY_CODE: Mapping[str, Meaning] = {
     "UnexpectedContent": _WRITE,
     "NotImplemented": _WRITE,
     "ConditionalRequestConflict": _WRITE,
-    "MalformedXML": _OUR_REQUEST,
-    "MissingContentLength": _OUR_REQUEST,
-    "MissingRequestBodyError": _OUR_REQUEST,
-    "InvalidPart": _OUR_REQUEST,
-    "InvalidPartOrder": _OUR_REQUEST,
-    "EntityTooSmall": _OUR_REQUEST,
+    "MalformedXML": _OUR_WRITE,
+    "MissingContentLength": _OUR_WRITE,
+    "MissingRequestBodyError": _OUR_WRITE,
+    "InvalidPart": _OUR_WRITE,
+    "InvalidPartOrder": _OUR_WRITE,
+    "EntityTooSmall": _OUR_WRITE,
     # --- our credentials -------------------------------------------------------------------------------------
     "InvalidAccessKeyId": Meaning(Fault.CREDENTIALS, _KEYS),
     "SignatureDoesNotMatch": Meaning(Fault.CREDENTIALS, f"{_KEYS} (the secret), origin.region and the clock"),

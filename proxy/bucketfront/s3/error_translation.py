@@ -70,8 +70,11 @@ _CODE = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,79}")
 _ID = re.compile(r"[\x21-\x7e]{1,200}")
 _REGION = re.compile(r"[a-z0-9-]{1,40}")
 # Statuses to a HEAD that S3 explains in a body, which the response to a HEAD does not have. Some servers offer no HEAD.
-_UNEXPLAINED = frozenset({400, 403, 404, 405, 501})
+_UNEXPLAINED = frozenset({400, 403, 404, 405, 409, 411, 414, 501})
 _REDIRECTS = frozenset({301, 302, 307, 308})
+# Statuses that a client's key, query or field can cause, with a code or without. A 404 or 403 without a code is rather
+# the page of a load balancer that has no backend.
+_MISTAKES = frozenset({400, 405, 409, 411, 413, 414, 431})
 _OF_THE_WRITE = frozenset({400, 409, 501})  # statuses with a code of S3 that the client of a write causes
 
 
@@ -81,6 +84,17 @@ class VersionUnchanged(Exception):
     def __init__(self, headers: ResponseFields) -> None:
         super().__init__()
         self.headers = headers
+
+
+class UnexplainedRefusal(OriginRefused):
+    """A 4xx or 501 that a client's request can cause, and whose code does not show whether it did.
+
+    `mistake` is the error if it did. See `reference`.
+    """
+
+    def __init__(self, message: str, mistake: RequestRefused) -> None:
+        super().__init__(message, Fault.ORIGIN)
+        self.mistake = mistake
 
 
 class Unexplained(InvalidOriginResponse):
@@ -141,7 +155,7 @@ def _from_status(what: str, error: ClientError, params: Mapping[str, Any]) -> Or
     if found is None and _refuses_dots(response, params, is_read=is_read):
         found = (RequestRefused if is_read else WriteRefused)(f"{message}; the origin takes no key with dot segments")
     if found is None:
-        found = _fault(message, response, headers, is_read=is_read)
+        found = _fault(message, response, headers, params, is_read=is_read)
     found.response = sent
     return found
 
@@ -231,11 +245,13 @@ def _unexplained(
     return Unexplained(message)
 
 
-def _fault(message: str, response: ErrorResponse, headers: Mapping[str, str], *, is_read: bool) -> OriginError:
+def _fault(
+    message: str, response: ErrorResponse, headers: Mapping[str, str], params: Mapping[str, Any], *, is_read: bool
+) -> OriginError:
     """Return the error by whose fault it is, see `error_codes`."""
     meaning = error_codes.meaning(response.code, response.status, is_read=is_read)
     if meaning is None:
-        return _unknown(message, response, is_read=is_read)
+        return _unknown(message, response, params, is_read=is_read)
     if meaning.cure:
         message = f"{message}; {meaning.cure}"
     if response.region and meaning.fault is Fault.CONFIGURATION:
@@ -255,7 +271,7 @@ def _fault(message: str, response: ErrorResponse, headers: Mapping[str, str], *,
             return NoSuchBucket(message, fault) if response.code == "NoSuchBucket" else OriginRefused(message, fault)
 
 
-def _unknown(message: str, response: ErrorResponse, *, is_read: bool) -> OriginError:
+def _unknown(message: str, response: ErrorResponse, params: Mapping[str, Any], *, is_read: bool) -> OriginError:
     """Return the error of a 4xx or 501 with an unknown code, or with none, such as the page of a load balancer."""
     if not is_read and response.status == 413:
         return BodyTooLarge(message)
@@ -263,7 +279,11 @@ def _unknown(message: str, response: ErrorResponse, *, is_read: bool) -> OriginE
         return WriteRefused(message)
     if response.status == 403 and response.code:
         return AccessDenied(message)
-    return OriginRefused(message, Fault.ORIGIN)
+    # The cache knows the version that it names in a condition, so its key and its query are no mistake of a client.
+    is_known = is_read and ("IfMatch" in params or "IfNoneMatch" in params)
+    if is_known or (response.status not in _MISTAKES and (response.status != 501 or not response.code)):
+        return OriginRefused(message, Fault.ORIGIN)
+    return UnexplainedRefusal(message, RequestRefused(message) if is_read else WriteRefused(message))
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:

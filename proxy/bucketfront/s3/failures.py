@@ -186,6 +186,10 @@ class OriginFailures:
         self._kinds.add(kind)
         self._troubles.failed(kind, detail)
 
+    def probed(self, operation: str, error: OriginError | None) -> None:
+        """Count a request that was sent to find out whose fault another failure is. It is no trouble of its own."""
+        self._count(operation, OK if error is None else label(error))
+
     def _count(self, operation: str, outcome: str) -> None:
         self.counts[operation, outcome] = self.counts.get((operation, outcome), 0) + 1
 

@@ -114,15 +114,16 @@ async def send(
 
     with origin.calls.observed(origin.client.meta.method_to_api_mapping[operation], bucket):
         try:
-            with translated(what, params):
-                async with asyncio.timeout(progress_timeout) as deadline:
-                    body: Any = b""
-                    if size:
-                        slots = origin.upload_slots
-                        body = _StreamedBody(
-                            watched, digest, slots, deadline, progress_timeout, is_repeatable=is_repeatable
-                        )
-                    response: dict[str, Any] = await call(**params, Body=body, ContentLength=size)
+            async with origin.calls.judged(params):
+                with translated(what, params):
+                    async with asyncio.timeout(progress_timeout) as deadline:
+                        body: Any = b""
+                        if size:
+                            slots = origin.upload_slots
+                            body = _StreamedBody(
+                                watched, digest, slots, deadline, progress_timeout, is_repeatable=is_repeatable
+                            )
+                        response: dict[str, Any] = await call(**params, Body=body, ContentLength=size)
         except OriginError as error:
             if failure is not None:
                 raise failure from error
