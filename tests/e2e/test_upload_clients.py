@@ -11,6 +11,7 @@ from browser import Browser, browser
 from bucketfront_process import Running, bucketfront
 from case import Case
 from fakes import object_bytes
+from page_server import PageServer
 from programs import Program, installed, run
 from site_under_test import BUCKET, MOUNTS, Origin, Site
 from upload_link import UploadLink
@@ -24,10 +25,20 @@ TUS_JS = "tus-js-client@4.3.1"
 
 
 @pytest.fixture(scope="module")
-def shared_bucketfront(origin: Origin, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """Run a bucketfront with the upload route."""
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PageServer]:
+    """Run the server of the pages that upload to bucketfront from their own origin."""
+    with PageServer(tmp_path_factory.mktemp("pages")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def shared_bucketfront(
+    origin: Origin, elsewhere: PageServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Running]:
+    """Run a bucketfront with the upload route, for its own pages and those of `elsewhere`."""
     folder = tmp_path_factory.mktemp("bucketfront")
-    with bucketfront(origin.configuration(folder, f"{MOUNTS}\nuploads: {{}}"), folder) as running:
+    more = f'{MOUNTS}\nuploads: {{}}\ncors: {{allow_origins: ["{elsewhere.url}"]}}'
+    with bucketfront(origin.configuration(folder, more), folder) as running:
         yield running
         assert "Traceback" not in running.printed(), running.printed()
 
@@ -287,12 +298,14 @@ async ({ url, root, folder }) => {
 """
 
 
-def test_pages_upload_with_fetch(in_browser: Browser, site: Site, case: Case, file: Path) -> None:
+def test_pages_upload_with_fetch(
+    in_browser: Browser, elsewhere: PageServer, site: Site, case: Case, file: Path
+) -> None:
     """A page of another origin stores a file by `fetch`: with PUT, which needs a preflight, and in a form (I5, I33)."""
     case.of(in_browser.program, "fetch: PUT of a file, and a form, from another origin")
-    site.store("page.html", b"<input type=file>", ContentType="text/html")
+    url = elsewhere.store("page.html", b"<input type=file>")
     argument = {"url": site.url, "root": f"{site.running.url}/", "folder": site.folder}
-    with UploadLink(site.running.url) as link, in_browser.page(f"{link.url}/{site.folder}/page.html") as page:
+    with in_browser.page(url) as page:
         page.choose("input", file)
         assert page.evaluate(FETCH, argument) == [201, 201, f"{site.folder}/form"]
     assert [read(site, name) == DATA for name in ("put", "form")] == [True, True]
@@ -315,13 +328,15 @@ TUS_IN_A_PAGE = """
 """
 
 
-def test_tus_js_client_in_a_browser(in_browser: Browser, site: Site, case: Case, file: Path) -> None:
+def test_tus_js_client_in_a_browser(
+    in_browser: Browser, elsewhere: PageServer, site: Site, case: Case, file: Path
+) -> None:
     """The official client on a page of another origin finishes an upload over a link that is reset three times (I8)."""
     name = f"tus-js-client in {in_browser.program.name} {in_browser.program.version.partition('.')[0]}"
     case.of(Program(name, in_browser.program.path, TUS_JS.partition("@")[2]), "three resets, from another origin")
     script = installs.npm(TUS_JS) / "node_modules" / "tus-js-client" / "dist" / "tus.min.js"
     source = site.store("tus.js", script.read_bytes(), ContentType="text/javascript")
-    url = site.store("page.html", b"<body><input type=file>", ContentType="text/html")
+    url = elsewhere.store("page.html", b"<body><input type=file>")
     with UploadLink(site.running.url, resets=RESETS) as link, in_browser.page(url) as page:
         page.choose("input", file)
         argument = {"script": source, "endpoint": f"{link.url}/upload", "key": f"{site.folder}/stored"}

@@ -1490,6 +1490,39 @@ BUGS = (
         ("tests/s3/test_s3_tls.py::test_an_unknown_authority",),
     ),
     Bug(
+        33,
+        "form-of-a-foreign-page",
+        "A write of a foreign page is refused only if the browser sends Sec-Fetch-Site.",
+        (
+            Edit(
+                "bucketfront.server.foreign_pages:ForeignPages.check",
+                "not is_own(origin, field('host') or '', is_tls=self._is_tls)",
+                "False",
+            ),
+        ),
+        (SERVER + "test_foreign_pages.py::test_own_origin",),
+    ),
+    Bug(
+        33,
+        "port-of-another-server",
+        "Pages of other servers on the same host may write.",
+        (
+            Edit(
+                "bucketfront.http.web_origin:is_own",
+                " and (theirs.port or default) == (ours.port or default)",
+                "",
+            ),
+        ),
+        (SERVER + "test_foreign_pages.py::test_own_origin",),
+    ),
+    Bug(
+        33,
+        "all-origins-are-named",
+        "A preflight of any page is offered writes.",
+        (Edit("bucketfront.server.cors:Cors.preflight", "origin not in self._writers", "False"),),
+        (SERVER + "test_foreign_pages.py::test_a_preflight_offers_reads",),
+    ),
+    Bug(
         35,
         "any-date-is-believed",
         "A false Date of the origin changes the time of signatures until S3 refuses one.",

@@ -42,6 +42,7 @@ origin:
 mounts:
   - {path: /, bucket: uploads-test, methods: [GET, HEAD, PUT]}
 uploads: {}
+cors: {allow_origins: ["%(page)s"]}
 cache: {dir: %(folder)s/cache, min_free: 0}
 access_log: {path: %(folder)s/access.log}
 """
@@ -155,7 +156,10 @@ async def test_upload_from_a_browser(
     killed three times meanwhile (I1, I8, I14).
     """
     config, file = tmp_path / "proxy.yaml", tmp_path / "film ü.bin"
-    config.write_text(CONFIG % {"origin": moto_s3.endpoint_url, "port": free_port(), "folder": tmp_path})
+    origin = elsewhere.removesuffix("/")
+    config.write_text(
+        CONFIG % {"origin": moto_s3.endpoint_url, "port": free_port(), "folder": tmp_path, "page": origin}
+    )
     content = random.Random(4).randbytes(SIZE)
     file.write_bytes(content)
     upload = Upload(browser, config, file)

@@ -316,14 +316,16 @@ async def test_override(proxy: Proxy, s3: S3) -> None:
     assert (await proxy.request("POST", url, {**TUS, "X-HTTP-Method-Override": "GET"})).status == 405
 
 
-@pytest.mark.parametrize("allowed", ["*", "https://app.example.com"])
-async def test_a_page_of_another_origin(start: StartProxy, allowed: str) -> None:
-    """OPTIONS lists the extensions. A page may send and read the protocol's fields, with any setting of cors."""
+async def test_a_page_of_another_origin(start: StartProxy) -> None:
+    """OPTIONS lists the extensions. A page of a named origin may send and read the protocol's fields, with any other
+    setting of cors.
+    """
+    allowed = "https://app.example.com"
     proxy = await start(
         cors={"allow_origins": [allowed], "allow_headers": ["Range"], "expose_headers": ["Age"]},
         uploads={"max_size": 99},
     )
-    page = {"Origin": "https://app.example.com"}
+    page = {"Origin": allowed}
     url = await created(proxy, 4)
     asks = {"Access-Control-Request-Method": "PATCH", "Access-Control-Request-Headers": "tus-resumable"}
     for target, methods in (("/upload", {"POST"}), (url, {"PATCH", "HEAD", "DELETE"})):

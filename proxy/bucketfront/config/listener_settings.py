@@ -69,10 +69,11 @@ class AdminSettings(Section):
 
 
 class CorsSettings(Section):
-    """Which web pages may read responses (CORS). bucketfront responds to preflights itself."""
+    """Which web pages may read responses (CORS), and which may write. bucketfront responds to preflights itself."""
 
     allow_origins: tuple[WebOrigin, ...] = ("*",)
-    """Origins whose pages may read responses. `*` allows all, an empty list none."""
+    """Origins whose pages may read responses. `*` allows all, an empty list none. Pages of a named origin may also
+    write. `*` and `null` do not name one, so by default only bucketfront's own pages may write."""
     allow_headers: tuple[FieldName, ...] = ("*",)
     """Request headers that a page may send beyond the safelisted ones. `*` allows any."""
     expose_headers: tuple[FieldName, ...] = _EXPOSED

@@ -11,12 +11,15 @@ from bucketfront.http.grammar import TOKEN, Headers
 _TOKENS = re.compile(rf"{TOKEN}(?:[ \t]*,[ \t]*{TOKEN})*")
 MAX_REQUEST_HEADERS = 2048  # characters of Access-Control-Request-Headers; pages send a few hundred
 
+_OF_READS = (hdrs.METH_GET, hdrs.METH_HEAD)
+
 
 class Cors:
     """The CORS headers of all responses, by the settings and the request's Origin."""
 
     def __init__(self, settings: CorsSettings) -> None:
         self._origins = frozenset(settings.allow_origins)
+        self._writers = self._origins - {"*", "null"}
         self._timing = frozenset(settings.timing_allow_origins)
         self._allow_headers = settings.allow_headers
         self._max_age = str(int(settings.max_age))
@@ -50,14 +53,21 @@ class Cors:
     def preflight(self, request: Mapping[str, str], methods: tuple[str, ...], also: tuple[str, ...] = ()) -> Headers:
         """Return the headers of the response to a preflight besides `fields`. Returns none for another request.
 
-        `methods` are those of the path. `also` are fields that a page may send there, whatever the settings are.
+        `methods` are those of the path. `also` are fields that a page may send there, whatever the settings are. Only
+        pages of named origins may write (`foreign_pages`), so all others are offered reads.
         """
         if hdrs.ACCESS_CONTROL_REQUEST_METHOD not in request:
             return ()
         vary = (hdrs.VARY, f"{hdrs.ACCESS_CONTROL_REQUEST_METHOD}, {hdrs.ACCESS_CONTROL_REQUEST_HEADERS}")
-        if _allowed_origin(self._origins, request.get(hdrs.ORIGIN)) is None:
+        origin = request.get(hdrs.ORIGIN)
+        if _allowed_origin(self._origins, origin) is None:
             return (vary,)
-        allowed = [(hdrs.ACCESS_CONTROL_ALLOW_METHODS, ", ".join(methods))]
+        if origin not in self._writers:
+            methods, also = tuple(method for method in methods if method in _OF_READS), ()
+            # A page may send a POST even if the response does not name it (Fetch standard, section 4.8).
+            if request[hdrs.ACCESS_CONTROL_REQUEST_METHOD] not in methods:
+                return (vary, *_methods_field(methods))
+        allowed = _methods_field(methods)
         if names := self._headers_for(request.get(hdrs.ACCESS_CONTROL_REQUEST_HEADERS, ""), also):
             allowed.append((hdrs.ACCESS_CONTROL_ALLOW_HEADERS, names))
         return (vary, *allowed, (hdrs.ACCESS_CONTROL_MAX_AGE, self._max_age))
@@ -68,6 +78,10 @@ class Cors:
         # The response repeats the names, because "*" does not include Authorization, and counts as a name if
         # credentials are allowed.
         return requested if len(requested) <= MAX_REQUEST_HEADERS and _TOKENS.fullmatch(requested) else ""
+
+
+def _methods_field(methods: tuple[str, ...]) -> list[tuple[str, str]]:
+    return [(hdrs.ACCESS_CONTROL_ALLOW_METHODS, ", ".join(methods))] if methods else []
 
 
 def is_preflight(request: Mapping[str, str]) -> bool:

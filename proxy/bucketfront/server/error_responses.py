@@ -61,6 +61,7 @@ from bucketfront.http.tus_fields import (
     WrongVersion,
 )
 from bucketfront.http.write_head import BadWriteHead, NoSuchWrite
+from bucketfront.server.foreign_pages import ForeignPage
 from bucketfront.server.http1.framing import BadFraming
 from bucketfront.server.router import MethodNotAllowed
 from bucketfront.server.telemetry.exchange import Exchange
@@ -115,6 +116,7 @@ _TABLE: tuple[tuple[type[ProxyError], int, str | None], ...] = (
     (ChecksumMismatch, 400, None),
     (BadChunks, 400, None),
     (NoSuchMount, 404, None),
+    (ForeignPage, 403, None),
     (MethodNotAllowed, 405, None),
     (Forbidden, 403, None),
     (LengthRequired, 411, None),

@@ -21,6 +21,8 @@ from bucketfront.config.settings import Settings
 from bucketfront.errors import Forbidden
 from bucketfront.http import s3_requests
 from bucketfront.keys import ObjectKey
+from bucketfront.server import foreign_pages
+from bucketfront.server.foreign_pages import ForeignPages
 from bucketfront.server.inner_mounts import InnerMounts
 from bucketfront.server.router import Route
 
@@ -52,17 +54,22 @@ class Admission:
     field: ReadField
 
 
+Check = Callable[[Admission], None]
+
+
 @dataclass(frozen=True, slots=True)
 class Stage:
     """`reads` are names of request fields in lower case. `check` raises a ProxyError to refuse the request.
 
-    A CORS preflight carries no credentials, so a stage sees it only if `checks_preflights` is true.
+    A CORS preflight carries no credentials, so a stage sees it only if `checks_preflights` is true. With `of_writes` a
+    stage sees no reads. The fast path serves nothing else, so it does not need the fields of such a stage.
     """
 
     name: str
     reads: frozenset[str] = frozenset()
-    check: Callable[[Admission], None] | None = None
+    check: Check | None = None
     checks_preflights: bool = False
+    of_writes: bool = False
 
     def declared(self, field: ReadField) -> ReadField:
         """Return a reader of the declared fields only. It raises LookupError for another field.
@@ -79,22 +86,23 @@ class Stage:
 
 
 class Pipeline:
-    """All stages, in their order. `reads` are the request fields that any stage declares."""
+    """All stages, in their order. `reads` are the request fields on which the response to a read may depend."""
 
     def __init__(self, stages: Iterable[Stage]) -> None:
         self.stages = tuple(stages)
-        self.reads = frozenset[str]().union(*(stage.reads for stage in self.stages))
+        self.reads = frozenset[str]().union(*(stage.reads for stage in self.stages if not stage.of_writes))
         self._checks = tuple((stage, stage.check) for stage in self.stages if stage.check is not None)
+        self._checks_of_reads = tuple(pair for pair in self._checks if not pair[0].of_writes)
 
     def admit(self, method: str, route: Route, field: ReadField) -> Route:
         """Return the route, from which a handler can now take keys.
 
         Raises the ProxyError of the first stage that refuses the request, and later that of a refused key.
         """
-        if not self._checks:
+        action = Action.WRITE if route.names_upload else _action_of(method)
+        if not self._checks_for(action):
             return route.with_admission(_admit_any)
         admitted = route.named_key
-        action = Action.WRITE if route.names_upload else _action_of(method)
         self._check(action, method, route.mount, admitted, field)
 
         def admit_key(key: ObjectKey) -> None:
@@ -125,9 +133,12 @@ class Pipeline:
         *,
         is_preflight: bool = False,
     ) -> None:
-        for stage, check in self._checks:
+        for stage, check in self._checks_for(action):
             if stage.checks_preflights or not is_preflight:
                 check(Admission(action, method, mount, key, stage.declared(field)))
+
+    def _checks_for(self, action: Action) -> tuple[tuple[Stage, Check], ...]:
+        return self._checks_of_reads if action is Action.READ else self._checks
 
 
 def _action_of(method: str) -> Action:
@@ -146,6 +157,7 @@ def build_pipeline(settings: Settings) -> Pipeline:
     selects = negotiates or any(mount.site is not None for mount in settings.mounts)
     return Pipeline(
         (
+            _foreign_pages_stage(settings),
             *_inner_mounts_stage(settings),
             Stage("tus", frozenset({"tus-resumable"} if settings.uploads is not None else ())),
             Stage("selection", frozenset({"accept-encoding"} if negotiates else ())),
@@ -157,6 +169,12 @@ def build_pipeline(settings: Settings) -> Pipeline:
             ),
         )
     )
+
+
+def _foreign_pages_stage(settings: Settings) -> Stage:
+    """Return the stage that refuses the writes of other sites' pages."""
+    pages = ForeignPages(settings.cors.allow_origins, is_tls=settings.server.tls is not None)
+    return Stage("foreign pages", foreign_pages.READS, lambda admission: pages.check(admission.field), of_writes=True)
 
 
 def _inner_mounts_stage(settings: Settings) -> Iterator[Stage]:
