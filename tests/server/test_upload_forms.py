@@ -6,6 +6,7 @@ import re
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 from behaviour import HONEST, Behaviour, OriginRequest
@@ -461,3 +462,104 @@ async def test_curl(proxy: Proxy, s3: S3, tmp_path: Path) -> None:
     assert b"in/t.txt" in out
     assert s3.get("in/a b;ü.bin") == body
     assert s3.get("in/t.txt") == b"text"
+
+
+# --- forms of S3 -----------------------------------------------------------------------------------------------
+
+SIGNATURES = {
+    "v4": [
+        *(
+            part("x-amz-algorithm", b"AWS4-HMAC-SHA256"),
+            part("x-amz-credential", b"A/20260101/us-east-1/s3/aws4_request"),
+        ),
+        *(part("x-amz-date", b"20260101T000000Z"), part("policy", b"e30="), part("x-amz-signature", b"0")),
+    ],
+    "v2": [part("AWSAccessKeyId", b"A"), part("policy", b"e30="), part("signature", b"0")],
+}
+
+
+@pytest.fixture
+async def bucket(start: StartProxy, s3: S3) -> Proxy:
+    """A proxy with a mount by which S3's clients find the bucket, beside one that only reads."""
+    methods = ["GET", "PUT", "POST"]
+    mounts = [{"path": "/", "bucket": s3.bucket}, {"path": "/b/", "bucket": s3.bucket, "methods": methods}]
+    return await start(mounts=mounts, uploads=None)
+
+
+def code_of(response: Response) -> str | None:
+    assert response.headers["Content-Type"] == "application/xml"
+    root = ET.fromstring(response.body)
+    assert (root.tag, root.findtext("RequestId")) == ("Error", response.headers["x-amz-request-id"])
+    return root.findtext("Code")
+
+
+@pytest.mark.parametrize("signature", SIGNATURES)
+@pytest.mark.parametrize(("wanted", "status"), [(None, 204), ("200", 200), ("201", 201), ("204", 204), ("302", 204)])
+async def test_a_presigned_post(bucket: Proxy, s3: S3, signature: str, wanted: str | None, status: int) -> None:
+    """A form of S3 has S3's response, with the status that the form wants, with and without the bucket's slash."""
+    fields = [*SIGNATURES[signature], part("key", b"in/a&b ${filename}"), part("Content-Type", b"text/x-test")]
+    if wanted is not None:
+        fields.append(part("success_action_status", wanted.encode()))
+    for target, body in (("/b", b"first"), ("/b/", b"second")):
+        response = await post(bucket, target, *fields, part("file", body, "c.txt"))
+        etag = s3.head("in/a&b c.txt")["ETag"]
+        assert (response.status, response.headers["ETag"]) == (status, etag)
+        assert response.headers["Location"] == "/b/in/a%26b%20c.txt"
+        assert response.headers["x-amz-request-id"]
+        got = await bucket.get(response.headers["Location"])
+        assert (got.body, got.headers["Content-Type"]) == (body, "text/x-test")
+        if status != 201:
+            assert response.body == b""
+            continue
+        root = ET.fromstring(response.body)
+        assert (root.tag, response.headers["Content-Type"]) == ("PostResponse", "application/xml")
+        assert {child.tag: child.text for child in root} == {
+            "Location": "/b/in/a%26b%20c.txt", "Bucket": "b", "Key": "in/a&b c.txt", "ETag": etag,
+        }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["success_action_redirect", "redirect"])
+async def test_a_presigned_post_does_not_redirect(bucket: Proxy, s3: S3, name: str) -> None:
+    """A form cannot make a link of ours lead to another site, so its redirect is a 204."""
+    fields = [*SIGNATURES["v4"], part("key", b"x"), part(name, b"https://evil.example/")]
+    response = await post(bucket, "/b", *fields, part("file", b"new", "c.txt"))
+    assert (response.status, response.headers["Location"], s3.get("x")) == (204, "/b/x", b"new")
+
+
+@pytest.mark.parametrize("body", [b"", b"new", b"x" * 100_000])
+async def test_a_presigned_file_needs_no_name(bucket: Proxy, s3: S3, body: bytes) -> None:
+    """In a form of S3 the field `file` is the file, as of a script that appends a text."""
+    response = await post(bucket, "/b", *SIGNATURES["v4"], part("key", b"x"), part("file", body))
+    assert (response.status, s3.get("x")) == (204, body)
+
+
+@pytest.mark.parametrize("signature", SIGNATURES)
+@pytest.mark.parametrize(
+    ("parts", "status", "code"),
+    [
+        ([part("key", b"x")], 400, "MalformedPOSTRequest"),
+        ([part("file", b"new", "c.txt")], 400, "MalformedPOSTRequest"),
+        ([part("key", b"x"), *[part("file", b"new", "c.txt")] * 2], 400, "MalformedPOSTRequest"),
+        ([part("key", b"${filename}"), part("file", b"a", "x"), part("f", b"b", "y")], 400, "MalformedPOSTRequest"),
+        ([part("key", b"../x"), part("file", b"new", "c.txt")], 400, "MalformedPOSTRequest"),
+        ([part("key", b"x"), part("file", b"new", "c.txt"), part("acl", b"private")], 400, "MalformedPOSTRequest"),
+        ([part("key", b"x"), part("acl", b"public-read"), part("file", b"new", "c.txt")], 501, "NotImplemented"),
+        ([part("key", b"x"), part("Content-MD5", b"A" * 22 + b"=="), part("file", b"n", "c")], 400, "BadDigest"),
+    ],
+)
+async def test_errors_of_a_presigned_post(
+    bucket: Proxy, s3: S3, signature: str, parts: list[bytes], status: int, code: str
+) -> None:
+    """An error of a form of S3 is S3's document, and nothing is stored (I8)."""
+    response = await post(bucket, "/b", *SIGNATURES[signature], *parts, headers={"Accept": "text/html"})
+    assert (response.status, code_of(response), s3.keys()) == (status, code, [])
+
+
+@pytest.mark.parametrize("missing", ["policy", "x-amz-signature"])
+async def test_a_form_without_a_policy_is_none_of_s3(bucket: Proxy, s3: S3, missing: str) -> None:
+    """A form with some of S3's fields has the response of any form."""
+    fields = [field for field in SIGNATURES["v4"] if f'"{missing}"'.encode() not in field]
+    response = await post(bucket, "/b/", *fields, part("success_action_status", b"204"), part("f", b"new", "c.txt"))
+    assert (response.status, s3.keys()) == (201, [response.json()["key"]])
+    refused = await post(bucket, "/b/", *fields, part("key", b"../x"), part("f", b"new", "c.txt"))
+    assert (refused.status, refused.headers["Content-Type"]) == (400, "application/json")

@@ -1,4 +1,4 @@
-"""Recognise the requests of S3 clients, and write the documents of S3's errors.
+"""Recognise the requests of S3 clients, and write S3's documents for them.
 
 A client of S3 parses each response as S3's own, so the proxy chooses the `Dialect` of a response once, from the head of
 the request. The signature itself is not verified.
@@ -63,7 +63,15 @@ def error_code(status: int) -> str:
 def error_document(code: str, message: str, raw_target: str, request_id: str) -> bytes:
     """Return the body of an error response of S3. `Resource` lacks the query, which may hold a signature."""
     path = raw_target.partition("?")[0].encode("ascii", "replace").decode()
-    members = (("Code", code), ("Message", message), ("Resource", path), ("RequestId", request_id))
-    texts = ((name, html.escape(_NO_XML.sub("?", value), quote=False)) for name, value in members)
+    return _document("Error", Code=code, Message=message, Resource=path, RequestId=request_id)
+
+
+def post_document(location: str, bucket: str, key: str, etag: str) -> bytes:
+    """Return the body of a response with status 201 to a form of S3 (S3 API, "POST Object")."""
+    return _document("PostResponse", Location=location, Bucket=bucket, Key=key, ETag=etag)
+
+
+def _document(root: str, **members: str) -> bytes:
+    texts = ((name, html.escape(_NO_XML.sub("?", value), quote=False)) for name, value in members.items())
     content = "".join(f"<{name}>{text}</{name}>" for name, text in texts)
-    return f'<?xml version="1.0" encoding="UTF-8"?>\n<Error>{content}</Error>'.encode()
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n<{root}>{content}</{root}>'.encode()

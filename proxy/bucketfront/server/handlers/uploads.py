@@ -11,7 +11,7 @@ from ulid import ULID
 
 from bucketfront.config.mount_settings import MountSettings, UploadSettings
 from bucketfront.errors import AccessDenied, BadPath, ErrorResponse, Forbidden
-from bucketfront.http import aws_chunked, delete_objects, multipart_form, write_head
+from bucketfront.http import aws_chunked, delete_objects, multipart_form, s3_requests, write_head
 from bucketfront.http.body_checksums import BodyChecksums
 from bucketfront.http.cache_status import CacheStatus, Forward
 from bucketfront.http.delete_objects import DeleteFailure, DeleteRequest
@@ -23,7 +23,7 @@ from bucketfront.s3.upload.uploader import Written
 from bucketfront.server.error_responses import Overloaded, TooLarge
 from bucketfront.server.object_writer import ObjectWriter
 from bucketfront.server.receive import forms
-from bucketfront.server.receive.forms import Form
+from bucketfront.server.receive.forms import Form, FormFile
 from bucketfront.server.receive.request_body import invite, received, required_length, verified
 from bucketfront.server.router import Route
 from bucketfront.server.telemetry.exchange import Exchange
@@ -150,8 +150,14 @@ class UploadHandler:
             return await self._writer.store(key, chunks, None, head, exchange.request.content.is_eof)
 
         form = Form(route, head, store, self._clock())
-        stored = await form.read(self._body(exchange, length, limit + forms.MAX_OVERHEAD_BYTES), boundary)
+        try:
+            stored = await form.read(self._body(exchange, length, limit + forms.MAX_OVERHEAD_BYTES), boundary)
+        finally:
+            if form.is_presigned:
+                exchange.dialect = Dialect.S3
         exchange.status = CacheStatus(Forward.METHOD, fwd_status=200)
+        if form.is_presigned:
+            return _posted(exchange, route, stored[0], form.status)
         if len(stored) == 1:
             return _created(exchange, route, stored[0].key, stored[0].etag)
         return _json(exchange, [forms.description(route, one) for one in stored])
@@ -221,7 +227,7 @@ def _headers(exchange: Exchange) -> CIMultiDict[str]:
     return headers
 
 
-def _stored(exchange: Exchange, written: Written) -> web.Response:
+def _stored(exchange: Exchange, written: Written | FormFile) -> web.Response:
     """Return S3's response to a PutObject (S3 API, "PutObject")."""
     headers = _headers(exchange)
     if written.etag:
@@ -229,6 +235,21 @@ def _stored(exchange: Exchange, written: Written) -> web.Response:
     if written.version is not None:
         headers["x-amz-version-id"] = written.version
     return web.Response(headers=headers)
+
+
+def _posted(exchange: Exchange, route: Route, file: FormFile, wanted_status: str) -> web.Response:
+    """Return S3's response to a form: 204, or the 200 or 201 that the form wants (S3 API, "POST Object").
+
+    The form's redirects are not followed. Any page can send a form, so its user would believe that we chose the target.
+    """
+    response = _stored(exchange, file)
+    response.headers[hdrs.LOCATION] = location = route.location(file.key)
+    if wanted_status == "201":
+        bucket = route.mount.path.strip("/")
+        response.body = s3_requests.post_document(location, bucket, route.relative(file.key), file.etag)
+        response.headers[hdrs.CONTENT_TYPE] = "application/xml"
+    response.set_status({"200": 200, "201": 201}.get(wanted_status, 204))
+    return response
 
 
 def _created(exchange: Exchange, route: Route, key: ObjectKey, etag: str) -> web.Response:

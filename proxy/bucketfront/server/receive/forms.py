@@ -3,6 +3,9 @@
 A field applies to the files behind it. A file is complete once the fields behind it were read, because a field that
 no file follows was meant for it, and refuses it. Fields have the names of S3's "POST Object": `key`, the object's
 headers, `acl`, and those that begin with `x-amz-`. They are refused by the rules of a PUT. Other fields are ignored.
+
+A form with a policy and its signature, as SDKs make them, is one of S3: it has a `key` and one file, and its client
+reads S3's response. Neither the policy nor the signature is verified.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
@@ -29,6 +32,8 @@ _FILENAME = "${filename}"  # S3's: the name of the file
 _OF_ONE_FILE = ("x-amz-checksum-", "x-amz-content-sha256", "content-md5", "digest", "content-digest", "repr-digest")
 _OF_OBJECTS = ("x-amz-", "acl", *write_head.OBJECT_FIELDS)
 _HEADERS = {"acl": "x-amz-acl"}  # the headers of a PUT for fields of another name
+_POLICY, _STATUS, _FILE = "policy", "success_action_status", "file"  # fields of S3's POST
+_SIGNATURES = ("x-amz-signature", "signature")  # of versions 4 and 2
 # Browsers send it for files whose type they do not know.
 _UNKNOWN_TYPE = "application/octet-stream"
 
@@ -39,6 +44,7 @@ StoreFile = Callable[[ObjectKey, AsyncIterator[bytes], WriteHead], Awaitable[Wri
 class FormFile:
     key: ObjectKey
     etag: str
+    version: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +73,14 @@ class Form:
         self._fields: dict[str, str] = {}
         self._field_bytes = 0
         self._new_fields: list[str] = []  # since the last file
+        self._names = set[str]()  # of all fields so far
         self.stored: list[FormFile] = []
+        self.status = ""  # that the form wants for its response
+
+    @property
+    def is_presigned(self) -> bool:
+        """Return whether the fields so far are those of a form of S3."""
+        return _POLICY in self._names and not self._names.isdisjoint(_SIGNATURES)
 
     async def read(self, body: AsyncIterator[bytes], boundary: str) -> list[FormFile]:
         """Store all files, and return them in their order.
@@ -91,13 +104,14 @@ class Form:
         """Read the fields up to the next file. Returns None at the end of the form."""
         async for event in events:
             assert isinstance(event, Part), "a part is read to its end"
-            if event.filename is None:
+            is_named_file = self.is_presigned and event.name.lower() == _FILE
+            if event.filename is None and not is_named_file:
                 await self._read_field(event, events)
                 continue
             first = await anext(events)
             # A browser sends an empty part without a name for a file input without a file.
-            if event.filename or first is not END:
-                return _File(event, event.filename, first)
+            if event.filename or is_named_file or first is not END:
+                return _File(event, event.filename or "", first)
         return None
 
     async def _read_field(self, part: Part, events: AsyncIterator[Event]) -> None:
@@ -110,6 +124,9 @@ class Form:
         if self._field_bytes > MAX_ALL_FIELDS_BYTES:
             raise BadForm(f"the fields of the form have more than {MAX_ALL_FIELDS_BYTES} bytes")
         name = part.name.lower()
+        self._names.add(name)
+        if name == _STATUS:
+            self.status = value.decode(errors="replace")
         if name == "tagging":
             raise NoSuchWrite("of a form, tags are taken from a field x-amz-tagging, not from XML")
         if name == "key" or name.startswith((*_OF_ONE_FILE, *_OF_OBJECTS)):
@@ -132,11 +149,13 @@ class Form:
                 yield piece
             self._forget_fields_of_one_file()
             following.append(await self._next_file(events))
+            if following != [None] and self.is_presigned:
+                raise BadForm("a form of S3 has one file")
             if following == [None] and self._new_fields:
                 raise BadForm(f"the field {self._new_fields[0]!r} comes after the file, and must come before it")
 
         written = await self._store(key, content(), head)
-        self.stored.append(FormFile(key, written.etag))
+        self.stored.append(FormFile(key, written.etag, written.version))
         return following[0]
 
     def _forget_fields_of_one_file(self) -> None:
@@ -153,6 +172,8 @@ class Form:
             if wanted is not None or self.stored:
                 raise BadForm("the path names the key already, of one file")
             return self._route.key_to_write()
+        if wanted is None and self.is_presigned:
+            raise BadForm("a form of S3 has a field 'key'")
         ulid = str(ULID())
         if wanted is None:
             return self._route.key_to_write(KeyTemplate(self._route.mount.key_template).key(self._now, ulid, filename))
