@@ -26,6 +26,7 @@ from bucketfront.admin.metrics import (
 from bucketfront.admin.watches import watches
 from bucketfront.cache import Cache, CacheAssembly, CacheOptions, boot_id, boottime, open_cache
 from bucketfront.config.freshness_policy import FreshnessPolicy
+from bucketfront.config.listen_host import is_loopback
 from bucketfront.config.origin_settings import OriginSettings, StaticCredentials
 from bucketfront.config.settings import Settings
 from bucketfront.s3.accepted_codings import AcceptedCodings, Area
@@ -35,7 +36,8 @@ from bucketfront.s3.upload.journal import UploadJournal
 from bucketfront.s3.upload.uploader import S3Uploader
 from bucketfront.server.fast_path.fast_connection import FastPath
 from bucketfront.server.http1 import descriptors
-from bucketfront.server.http1.listener import ConnectionLimit, Listener
+from bucketfront.server.http1.connection_limit import ConnectionLimit
+from bucketfront.server.http1.listener import Listener
 from bucketfront.server.object_writer import ObjectWriter
 from bucketfront.server.pipeline import build_pipeline
 from bucketfront.server.server import ServerParts, build_server
@@ -75,7 +77,12 @@ class App:
         self.troubles = Troubles(time.monotonic, logging.getLogger("bucketfront").warning)
         self.health = Health(self.troubles)
         self._shares = descriptors.shares(descriptors.limit(), settings.origin.max_connections)
-        self.connection_limit = ConnectionLimit(self._shares.connections)
+        share = settings.server.client_share
+        self.connection_limit = ConnectionLimit(
+            self._shares.connections,
+            1.0 if share is None else share.value / 100,
+            has_share=lambda address: bool(address) and not is_loopback(address),
+        )
         self.embedded: EmbeddedS3 | None = None
         self.fast_path: FastPath | None = None
         self.cache: Cache

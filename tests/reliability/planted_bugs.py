@@ -1082,12 +1082,58 @@ BUGS = (
         "Connections are accepted until no descriptor is left.",
         (
             Edit(
-                "bucketfront.server.http1.listener:BoundedSite._admit",
-                "connections.open < connections.limit",
-                "connections.open < 1 << 20",
+                "bucketfront.server.http1.connection_limit:ConnectionLimit.admit",
+                "self.open >= room",
+                "False",
             ),
         ),
         (ACCEPTING + "test_beyond_the_bound",),
+    ),
+    Bug(
+        21,
+        "idle-ones-stay",
+        "At the limit, new clients get a 503 although others only hold idle connections.",
+        (
+            Edit(
+                "bucketfront.server.http1.connection_limit:ConnectionLimit._first_to_go",
+                "return self._order.oldest(now)",
+                "return None",
+            ),
+        ),
+        (ACCEPTING + "test_idle_connections_make_way",),
+    ),
+    Bug(
+        21,
+        "any-idle-one-goes",
+        "The connection that came first makes way, although others have been idle for longer.",
+        (
+            Edit(
+                "bucketfront.server.http1.connection_limit:IdleOrder.oldest",
+                "since == noted",
+                "since is not None",
+            ),
+        ),
+        (SERVER + "test_connection_limit.py::test_the_longest_idle_one_makes_way",),
+    ),
+    Bug(
+        21,
+        "unread-is-idle",
+        "A connection whose next request is still in the kernel makes way, so the request is lost.",
+        (Edit("bucketfront.server.http1.listener:_Guest._has_unread", "unread != (0,)", "False"),),
+        (ACCEPTING + "test_a_request_that_was_not_read_yet",),
+    ),
+    Bug(
+        21,
+        "one-client-takes-all",
+        "One client may have all connections, so others get a 503.",
+        (
+            Edit(
+                "bucketfront.server.http1.connection_limit:ConnectionLimit.admit",
+                "self.limit // RESERVED_PART if has_its_share else 0",
+                "0",
+            ),
+        ),
+        (ACCEPTING + "test_one_client_and_the_others",),
     ),
     Bug(
         21,

@@ -82,11 +82,14 @@ def test_descriptors_run_out_for_clients_only(tmp_path: Path, origin: str, evide
             clients.append(Client(served.clients))
             clients[-1].send_get("/obj-16k")
         inside = [client for client in clients if is_in(client, small)]
-        assert len(inside) == bound
-        assert served.metric("connections_refused_total") == CROWD_CONNECTIONS - bound
-        for client in inside:
+        # On a slow machine those that came first are idle before the last ones come, and make way.
+        made_way = int(served.metric("connections_made_way_total"))
+        assert len(inside) == bound + made_way
+        refused = CROWD_CONNECTIONS - len(inside)
+        assert served.metric("connections_refused_total") == refused
+        for client in inside[made_way:]:
             client.send_get("/obj-4")
-        for client in inside:
+        for client in inside[made_way:]:
             status, _, body = client.response()
             assert (status, body == large) == (200, True)
         for client in clients:
@@ -98,8 +101,9 @@ def test_descriptors_run_out_for_clients_only(tmp_path: Path, origin: str, evide
         wait_until(lambda: served.descriptors <= before)
         # There is room again.
         assert body_of(served, "/obj-16k") == small
-        assert served.log.read_text().count("\n") == 4, served.log.read_text()
-    evidence.add("connections refused", CROWD_CONNECTIONS - bound)
+        printed = served.log.read_text()
+        assert (printed.count("\n"), printed.count("connections run short")) == (5, 1), printed
+    evidence.add("connections refused", refused)
     evidence.add("connections served beside them", bound)
     evidence.add("most descriptors of 256", probe.most_descriptors)
     evidence.add("slowest /healthz meanwhile, ms", round(1000 * probe.slowest))

@@ -125,9 +125,13 @@ def chunked(*pieces: bytes, end: bool = True) -> bytes:
 
 
 @contextlib.asynccontextmanager
-async def connected(address: str, tls: ssl.SSLContext | None = None) -> AsyncIterator[Connection]:
+async def connected(
+    address: str, tls: ssl.SSLContext | None = None, local: str | None = None
+) -> AsyncIterator[Connection]:
+    """Connect, from the address `local` if there is one."""
     where = urlsplit(address)
-    reader, writer = await asyncio.open_connection(where.hostname, where.port, ssl=tls)
+    local_addr = None if local is None else (local, 0)
+    reader, writer = await asyncio.open_connection(where.hostname, where.port, ssl=tls, local_addr=local_addr)
     connection = Connection(reader, writer)
     try:
         yield connection

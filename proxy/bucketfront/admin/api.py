@@ -20,7 +20,8 @@ from bucketfront.config.settings import Settings
 from bucketfront.errors import BadPath, NoSuchMount, StoreError
 from bucketfront.keys import ObjectKey
 from bucketfront.server.http1.binding import ListenPlace
-from bucketfront.server.http1.listener import ConnectionLimit, Listener
+from bucketfront.server.http1.connection_limit import ConnectionLimit
+from bucketfront.server.http1.listener import Listener
 from bucketfront.server.router import Router
 
 MAX_BODY_BYTES = 4 << 20  # of a purge request: 10,000 paths of common length

@@ -12,7 +12,7 @@ from bucketfront.cache import Cache
 from bucketfront.s3.client import S3Origin
 from bucketfront.s3.upload.journal import UploadJournal
 from bucketfront.server.fast_path.fast_connection import FastPath
-from bucketfront.server.http1.listener import ConnectionLimit
+from bucketfront.server.http1.connection_limit import ConnectionLimit
 from bucketfront.troubles import Reason
 from bucketfront.tus.manager import UploadManager
 
@@ -109,6 +109,11 @@ class ServerCollector(Collector):
         )
         yield CounterMetricFamily(
             "bucketfront_connections_refused", "Connections beyond the limit, answered 503.", float(connections.refused)
+        )
+        yield CounterMetricFamily(
+            "bucketfront_connections_made_way",
+            "Idle connections that were closed to make room for others.",
+            float(connections.made_way),
         )
         if fast_path is not None:
             yield CounterMetricFamily(

@@ -7,7 +7,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from bucketfront.config.checked_text import BearerToken, FieldName, Host, Text, WebOrigin
 from bucketfront.config.listen_host import is_loopback
-from bucketfront.config.quantities import Duration, Flag, Port
+from bucketfront.config.quantities import Duration, Flag, Percent, Percentage, Port
 from bucketfront.config.section import Section, SettingError
 
 # The headers that players and their tools read from another origin, beyond CORS-safelisted ones (Fetch standard).
@@ -43,6 +43,12 @@ class ServerSettings(Section):
     fast_path: Flag = True
     """Whether bucketfront serves plain hits before the HTTP parser sees them. The responses are the same either way.
     Without the fast path a hit costs many times as much."""
+    client_share: Percentage | None = Percent(25)
+    """Share of all connections that one client may have once they run short. A client is an address, in IPv6 the first
+    64 bits of one. If it has more, its idle connections are the first to make way for others, and it gets none of the
+    last eighth of all connections. Addresses of this machine have no such limit, because a server in front may use
+    them. `null` sets none for any. Set that as well if a server in front is on another machine and has most
+    connections."""
 
 
 class AdminSettings(Section):

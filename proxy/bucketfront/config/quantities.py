@@ -108,6 +108,11 @@ def parse_percent(value: object) -> Percent:
     return Percent(percent)
 
 
+def parse_percentage(value: object) -> Percent:
+    """Return a percentage, as `parse_percent` does, or one that was parsed before. Raises ValueError."""
+    return value if isinstance(value, Percent) else parse_percent(value)
+
+
 def parse_share(value: object) -> Percent | int:
     """Return a size in bytes, or a percentage. Raises ValueError."""
     if isinstance(value, Percent):
@@ -194,6 +199,7 @@ Share = Annotated[
     PlainValidator(parse_share),
     PlainSerializer(format_share, when_used="json"),
 ]
+Percentage = Annotated[Percent, "percentage", PlainValidator(parse_percentage), PlainSerializer(str, when_used="json")]
 WholeNumber = Annotated[int, "whole number", BeforeValidator(parse_whole_number)]
 Port = Annotated[WholeNumber, Field(ge=0, le=65535)]
 Flag = Annotated[bool, "`true` or `false`", BeforeValidator(parse_flag)]

@@ -20,7 +20,8 @@ from bucketfront.server.handlers.tus_uploads import TusHandler
 from bucketfront.server.handlers.uploads import UploadHandler
 from bucketfront.server.http1.binding import ListenPlace
 from bucketfront.server.http1.connection import BODY_BUFFER_BYTES, MAX_FIELD_BYTES, MAX_FIELDS, MAX_TARGET_BYTES
-from bucketfront.server.http1.listener import ConnectionLimit, Listener
+from bucketfront.server.http1.connection_limit import ConnectionLimit
+from bucketfront.server.http1.listener import Listener
 from bucketfront.server.http1.server_tls import tls_context
 from bucketfront.server.object_writer import ObjectWriter
 from bucketfront.server.pipeline import Pipeline

@@ -30,8 +30,8 @@ from bucketfront.server.cut import BrokenOff, Cut, broken_off
 from bucketfront.server.fast_path.prepared import PreparedResponse, PreparedResponses
 from bucketfront.server.fast_path.recogniser import PlainRequest
 from bucketfront.server.http1.connection import Connection, ConnectionServer
+from bucketfront.server.http1.connection_limit import ConnectionLimit
 from bucketfront.server.http1.event_loop import InlineEventLoop
-from bucketfront.server.http1.listener import ConnectionLimit
 from bucketfront.server.send.sender import Sender, abort
 from bucketfront.server.send.sendfile import MAX_PER_TURN_BYTES, SendfileBurst
 from bucketfront.server.telemetry.access_log import CLIENT_CLOSED_REQUEST, AccessRecord

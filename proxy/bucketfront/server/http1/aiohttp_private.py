@@ -191,6 +191,18 @@ class AiohttpConnection(web.RequestHandler):
         """Start the idle timeout anew. `now` is the loop's time."""
         self._next_keepalive_close_time = now + self._keepalive_timeout
 
+    @property
+    def last_used(self) -> float:
+        """Return the loop's time of the end of the last response, or of the connection's start."""
+        return self._next_keepalive_close_time - self._keepalive_timeout
+
+    def idle_since(self) -> float | None:
+        """Return the loop's time since when the connection awaits a request. Returns None if it is busy."""
+        return None
+
+    def make_way(self) -> None:
+        """Close an idle connection at once, because another one needs its place."""
+
     def sends_outside_aiohttp(self) -> bool:
         """Return whether a response is being sent that aiohttp does not see. The connection is then not idle."""
         return False

@@ -59,7 +59,7 @@ from bucketfront.server.http1.aiohttp_private import (
     unsent_bytes,
 )
 from bucketfront.server.http1.chunked import ChunkedFraming
-from bucketfront.server.http1.listener import ConnectionLimit
+from bucketfront.server.http1.connection_limit import ConnectionLimit
 from bucketfront.server.telemetry.exchange import Exchange
 
 log = logging.getLogger(__name__)
@@ -266,6 +266,14 @@ class Connection(AiohttpConnection):
             and self.transport is not None
             and not self.transport.get_write_buffer_size()
         )
+
+    def idle_since(self) -> float | None:
+        return None if self.sends_outside_aiohttp() or not self.is_at_rest() else self.last_used
+
+    def make_way(self) -> None:
+        if self.transport is not None:
+            self.transport.close()
+            self.transport.abort()  # TLS would wait for the client's end as well
 
     def count_request(self, now: float) -> None:
         """Treat the connection as after a request of aiohttp's: the head is over, and idle time starts anew.

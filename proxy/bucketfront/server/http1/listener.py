@@ -1,18 +1,22 @@
-"""Accepts connections up to a limit. Those beyond it get a 503 (docs/invariants.md#descriptors).
+"""Accepts connections up to a limit. Beyond it an idle one makes way, or the new one gets a 503.
 
 asyncio's own server accepts every pending connection before it serves one, and stops accepting for a second once
-descriptors have run out. TLS is set up here as well, because with asyncio's buffers for it a client that does not read
-costs a megabyte (docs/invariants.md#memory).
+descriptors have run out (docs/invariants.md#descriptors). TLS is set up here as well, because with asyncio's buffers
+for it a client that does not read costs a megabyte (docs/invariants.md#memory).
 """
 
 import asyncio
+import errno
+import fcntl
 import json
 import logging
 import socket
 import ssl
+import struct
+import termios
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
 from email.utils import formatdate
 from http import HTTPStatus
 
@@ -20,8 +24,9 @@ from aiohttp import hdrs, web
 
 from bucketfront.config.listen_host import in_url, is_any, reachable
 from bucketfront.http.cache_status import CacheStatus, Forward
-from bucketfront.server.http1.aiohttp_private import AiohttpSite, serialize_head, tls_protocol
+from bucketfront.server.http1.aiohttp_private import AiohttpConnection, AiohttpSite, serialize_head, tls_protocol
 from bucketfront.server.http1.binding import ListenPlace, bind, listen
+from bucketfront.server.http1.connection_limit import ConnectionLimit
 from bucketfront.server.telemetry.exchange import fields_of_all
 from bucketfront.task_set import TaskSet
 
@@ -32,30 +37,9 @@ MAX_REJECTED_OPEN = 16  # rejected connections that may read their 503; further 
 LINGER_TIMEOUT_S = 1.0  # for a rejected client to send its request, and again to read the response
 HANDSHAKE_TIMEOUT_S = 10  # of TLS
 RETRY_AFTER_S = 1
+REPORT_INTERVAL_S = 60.0  # between two warnings that connections run short
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(eq=False, slots=True)
-class ConnectionLimit:
-    """At most `limit` connections are `open` at a time. `refused` counts those rejected; `leaving` of them are open."""
-
-    limit: int
-    open: int = 0
-    leaving: int = 0
-    refused: int = 0
-
-    def acquire(self) -> None:
-        self.open += 1
-
-    def release(self) -> None:
-        self.open -= 1
-
-    def rejected(self) -> None:
-        self.leaving += 1
-
-    def rejected_closed(self) -> None:
-        self.leaving -= 1
 
 
 class Listener:
@@ -119,6 +103,8 @@ class BoundedSite(AiohttpSite):
         self._timers: dict[socket.socket, asyncio.TimerHandle] = {}
         self._connecting = TaskSet()
         self._is_failing = False
+        self._next_report = 0.0
+        self._reported = 0, 0  # connections that made way, and that were refused
 
     @property
     def name(self) -> str:
@@ -155,20 +141,22 @@ class BoundedSite(AiohttpSite):
     def _accept(self, listener: socket.socket) -> None:
         for _ in range(MAX_ACCEPTS_PER_TURN):
             try:
-                accepted, _ = listener.accept()
+                accepted, address = listener.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
                 self._pause(listener, error)
                 return
             self._is_failing = False
-            self._admit(accepted)
+            self._admit(accepted, address)
 
     def _pause(self, listener: socket.socket, error: OSError) -> None:
-        """Pause the listener after an error such as EMFILE.
+        """Pause the listener after an error such as EMFILE, for which an idle connection makes way.
 
         The connection stays in the backlog, so the loop would spin.
         """
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            self._connections.make_room(asyncio.get_running_loop().time())
         if not self._is_failing:
             log.error("accepting connections failed, going on soon: %s", error.strerror)
         self._is_failing = True
@@ -176,18 +164,34 @@ class BoundedSite(AiohttpSite):
         loop.remove_reader(listener)
         self._timers[listener] = loop.call_later(ACCEPT_RETRY_S, loop.add_reader, listener, self._accept, listener)
 
-    def _admit(self, accepted: socket.socket) -> None:
-        connections = self._connections
-        if connections.open < connections.limit:
-            connections.acquire()
-            self._connect_later(self.connection_factory, _Counted(accepted, connections.release))
-            return
-        connections.refused += 1
-        if connections.leaving < MAX_REJECTED_OPEN:
+    def _admit(self, accepted: socket.socket, address: object) -> None:
+        connections, now = self._connections, asyncio.get_running_loop().time()
+        guest = _Guest(self.connection_factory, now)
+        before = connections.made_way
+        place = connections.admit(str(address[0]) if isinstance(address, tuple) else "", guest, now)
+        if place is None or connections.made_way != before:
+            self._report(now)
+        if place is not None:
+            guest.socket = _Counted(accepted, place.leave)
+            self._connect_later(guest.begin, guest.socket)
+        elif connections.leaving < MAX_REJECTED_OPEN:
             connections.rejected()
             self._connect_later(_Refusal, _Counted(accepted, connections.rejected_closed))
         else:
             _refuse_at_once(accepted, is_plain=self._tls is None)
+
+    def _report(self, now: float) -> None:
+        """Warn that connections run short, with the client that has most of them, at most once a minute."""
+        if now < self._next_report:
+            return
+        connections = self._connections
+        closed, refused = connections.made_way - self._reported[0], connections.refused - self._reported[1]
+        self._next_report, self._reported = now + REPORT_INTERVAL_S, (connections.made_way, connections.refused)
+        log.warning(
+            "connections run short: %d of %d are open, and %s has %d of them; %d idle ones made way for others, and %d"
+            " new ones were refused",
+            *(connections.open, connections.limit, *connections.most_connections(), closed, refused),
+        )
 
     def _connect_later(self, protocol: Callable[[], asyncio.BaseProtocol], accepted: socket.socket) -> None:
         accepted.setblocking(False)
@@ -200,6 +204,47 @@ class BoundedSite(AiohttpSite):
             await loop.connect_accepted_socket(made, accepted)
         except OSError:
             accepted.close()  # the client left already
+
+
+class _Guest:
+    """A connection from accept to close, also before its TLS handshake is complete."""
+
+    __slots__ = ("_connection", "_factory", "_since", "socket")
+
+    def __init__(self, factory: Callable[[], asyncio.BaseProtocol], now: float) -> None:
+        self._factory = factory
+        self._since = now
+        self._connection: asyncio.BaseProtocol | None = None
+        self.socket: socket.socket | None = None
+
+    def begin(self) -> asyncio.BaseProtocol:
+        """Return the protocol of the connection."""
+        self._connection = self._factory()
+        return self._connection
+
+    def idle_since(self) -> float | None:
+        """Return the loop's time since when the client sends nothing. Returns None if the connection is busy."""
+        connection = self._connection
+        if not isinstance(connection, AiohttpConnection):
+            return None
+        since = self._since if connection.transport is None else connection.idle_since()
+        return None if since is None or self._has_unread() else since
+
+    def make_way(self) -> None:
+        """Close the idle connection."""
+        connection = self._connection
+        if isinstance(connection, AiohttpConnection) and connection.transport is not None:
+            connection.make_way()
+        elif self.socket is not None:
+            with suppress(OSError):  # the client left already
+                self.socket.shutdown(socket.SHUT_RDWR)  # the handshake sees the end
+
+    def _has_unread(self) -> bool:
+        """Return whether the kernel has bytes of the client that were not read yet."""
+        if self.socket is None or self.socket.fileno() < 0:
+            return False
+        unread = struct.unpack("i", fcntl.ioctl(self.socket.fileno(), termios.FIONREAD, b"    "))
+        return unread != (0,)
 
 
 class _Counted(socket.socket):

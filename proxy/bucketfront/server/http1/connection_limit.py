@@ -1,0 +1,221 @@
+"""Decides which connections there may be, and which idle one makes way for a new one.
+
+Theory of operation
+-------------------
+A client is an address, or the first 64 bits of one in IPv6, because a single host has as many addresses as it likes.
+Each may have its share of all connections. These are the rules for a new connection:
+
+1. While there is room, it is admitted. A client beyond its share has less room: the last eighth is for other clients.
+2. Without room, an idle connection makes way, the longest idle one of those that
+   - the same client has, if it is beyond its share;
+   - else the client with the most connections has, of those beyond their share;
+   - else any client has.
+3. If there is none, the new connection is refused.
+
+A connection is idle if it awaits a request, and has done so for MIN_IDLE_S. So no response is cut. An address of this
+machine has no share, because a server in front may stand for all clients.
+
+No hit costs anything here. `IdleOrder` learns the time of a connection's last response only once it looks for the
+longest idle one.
+"""
+
+import heapq
+import ipaddress
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+MIN_IDLE_S = 1.0  # a client between two requests of a page is not idle
+RESERVED_PART = 8  # one in so many connections is for clients within their share
+MAX_STEPS = 1000  # of one search, about a millisecond (docs/invariants.md#cost-of-a-request)
+MIN_HEAP = 16  # below it no heap is rebuilt
+
+
+class Occupant(Protocol):
+    """A connection that has a place."""
+
+    def idle_since(self) -> float | None:
+        """Return the loop's time since when the connection awaits a request. Returns None if it is busy."""
+
+    def make_way(self) -> None:
+        """Close the idle connection."""
+
+
+class IdleOrder:
+    """Connections, of which it finds the longest idle one.
+
+    The heap has a time for each member, which is not later than that since when it is idle. `oldest` corrects the first
+    one until it is right.
+    """
+
+    def __init__(self) -> None:
+        self._members: set[Occupant] = set()
+        self._heap: list[tuple[float, int, Occupant]] = []
+        self._numbers = itertools.count()  # occupants cannot be compared
+
+    def add(self, occupant: Occupant, now: float) -> None:
+        self._members.add(occupant)
+        heapq.heappush(self._heap, (now, next(self._numbers), occupant))
+
+    def discard(self, occupant: Occupant) -> None:
+        self._members.discard(occupant)
+        if len(self._heap) > 2 * len(self._members) + MIN_HEAP:
+            self._heap = [entry for entry in self._heap if entry[2] in self._members]
+            heapq.heapify(self._heap)
+
+    def oldest(self, now: float) -> Occupant | None:
+        """Return the connection that is idle for the longest. Returns None if none has been for MIN_IDLE_S.
+
+        After MAX_STEPS it is the longest idle one of those seen.
+        """
+        best: tuple[float, Occupant] | None = None
+        for _ in range(MAX_STEPS):
+            if not self._heap or self._heap[0][0] > now - MIN_IDLE_S:
+                break
+            noted, number, occupant = self._heap[0]
+            if occupant not in self._members:
+                heapq.heappop(self._heap)
+                continue
+            since = occupant.idle_since()
+            if since == noted:
+                return occupant
+            if since is not None and since <= now - MIN_IDLE_S and (best is None or since < best[0]):
+                best = since, occupant
+            heapq.heapreplace(self._heap, (now if since is None else since, number, occupant))
+        return None if best is None else best[1]
+
+
+@dataclass(eq=False, slots=True)
+class _Client:
+    name: str
+    has_share: bool
+    count: int = 0
+    order: IdleOrder = field(default_factory=IdleOrder)
+
+
+class Place:
+    """The place of one connection, until `leave` is called."""
+
+    __slots__ = ("_leave", "client")
+
+    def __init__(self, client: str, leave: Callable[[], None]) -> None:
+        self.client = client
+        self._leave: Callable[[], None] | None = leave
+
+    def leave(self) -> None:
+        """Give the place up. Further calls do nothing."""
+        leave, self._leave = self._leave, None
+        if leave is not None:
+            leave()
+
+
+class ConnectionLimit:
+    """At most `limit` connections are `open` at a time, of which one client has the share `share_of_one`, from 0 to 1.
+
+    `refused` counts the connections that were rejected, and `leaving` of them are open. `made_way` counts idle ones
+    that were closed for others. `has_share` is false for an address that may stand for many clients.
+    """
+
+    def __init__(
+        self,
+        limit: int,
+        share_of_one: float = 1.0,
+        has_share: Callable[[str], bool] = bool,
+    ) -> None:
+        self.limit = limit
+        self.share_of_one = share_of_one
+        self.has_share = has_share
+        self.open = 0
+        self.leaving = 0
+        self.refused = 0
+        self.made_way = 0
+        self._order = IdleOrder()
+        self._clients: dict[str, _Client] = {}
+        self._beyond: set[_Client] = set()  # those that have more than their share
+        self._places: dict[Occupant, Place] = {}
+
+    def acquire(self) -> None:
+        """Count a request that goes on without its connection."""
+        self.open += 1
+
+    def release(self) -> None:
+        self.open -= 1
+
+    def rejected(self) -> None:
+        self.leaving += 1
+
+    def rejected_closed(self) -> None:
+        self.leaving -= 1
+
+    def admit(self, address: str, occupant: Occupant, now: float) -> Place | None:
+        """Return a place for a connection of the address, for which an idle one may make way. None if there is none."""
+        name = client_of(address)
+        client = self._clients.get(name) or _Client(name, self.has_share(address))
+        has_its_share = client.has_share and client.count >= self._most
+        room = self.limit - (self.limit // RESERVED_PART if has_its_share else 0)
+        if self.open >= room and not self._make_room(client.order if has_its_share else None, now):
+            self.refused += 1
+            return None
+        return self._take(client, occupant, now)
+
+    def make_room(self, now: float) -> bool:
+        """Close the idle connection that makes way first. Returns whether there was one."""
+        return self._make_room(None, now)
+
+    def most_connections(self) -> tuple[str, int]:
+        """Return the client with the most connections, and their number. For the log."""
+        if not self._clients:
+            return "", 0
+        most = max(self._clients.values(), key=lambda client: client.count)
+        return most.name, most.count
+
+    @property
+    def _most(self) -> int:
+        """Return the number of connections that are the share of one client."""
+        return max(1, int(self.limit * self.share_of_one))
+
+    def _make_room(self, own: IdleOrder | None, now: float) -> bool:
+        victim = self._first_to_go(now) if own is None else own.oldest(now)
+        if victim is None:
+            return False
+        self.made_way += 1
+        self._places[victim].leave()
+        victim.make_way()
+        return True
+
+    def _first_to_go(self, now: float) -> Occupant | None:
+        for client in sorted(self._beyond, key=lambda client: -client.count):
+            if (victim := client.order.oldest(now)) is not None:
+                return victim
+        return self._order.oldest(now)
+
+    def _take(self, client: _Client, occupant: Occupant, now: float) -> Place:
+        def leave() -> None:
+            self.open -= 1
+            client.count -= 1
+            client.order.discard(occupant)
+            self._order.discard(occupant)
+            del self._places[occupant]
+            if client.count <= self._most:
+                self._beyond.discard(client)
+            if not client.count:
+                del self._clients[client.name]
+
+        self.open += 1
+        client.count += 1
+        client.order.add(occupant, now)
+        self._order.add(occupant, now)
+        self._clients[client.name] = client
+        if client.has_share and client.count > self._most:
+            self._beyond.add(client)
+        self._places[occupant] = place = Place(client.name, leave)
+        return place
+
+
+def client_of(address: str) -> str:
+    """Return the name of the client at an address: the address, or in IPv6 its network of 64 bits."""
+    if ":" not in address:
+        return address
+    network = int(ipaddress.IPv6Address(address.partition("%")[0])) >> 64 << 64
+    return f"{ipaddress.IPv6Address(network)}/64"
