@@ -1407,7 +1407,13 @@ BUGS = (
         31,
         "outage-unknown",
         "In an outage, a miss waits for the origin although the circuit breaker is open.",
-        (Edit("bucketfront.s3.breaker:Breaker.check", "raise self._refusal(left)", "pass"),),
+        (
+            Edit(
+                "bucketfront.s3.breaker:Breaker.check",
+                "raise self._refusal(max(self._open_until - self._clock(), 0.0) or PROBE_WAIT_S)",
+                "pass",
+            ),
+        ),
         (SERVER + "test_outage.py::test_misses_fail_at_once",),
     ),
     Bug(
@@ -1475,6 +1481,19 @@ BUGS = (
         "A key that the origin refuses without a known code is a 502.",
         (Edit("bucketfront.s3.calls:Calls.judged", "if not names_object or not await", "if True or await"),),
         (SERVER + "test_whose_fault.py::test_an_odd_key_is_never_a_502",),
+    ),
+    Bug(
+        35,
+        "probe-of-a-sick-key",
+        "The breaker probes the object that failed, so a client with sick keys closes the origin to all.",
+        (
+            Edit(
+                "bucketfront.s3.reference:Reference.read",
+                "ABSENT if good is None or good.key == key else good.key",
+                "key",
+            ),
+        ),
+        ("tests/s3/test_s3_breaker.py::test_sick_objects_shut_out_no_other",),
     ),
     Bug(
         35,

@@ -4,6 +4,7 @@ import asyncio
 import random
 import socket
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 from stopwatch import HANG_S
 
+from bucketfront.cache.origin import OriginResponse
 from bucketfront.config.origin_settings import OriginSettings, StaticCredentials
 from bucketfront.errors import (
     AccessDenied,
@@ -43,6 +45,7 @@ from bucketfront.s3.breaker import (
     MAX_BOUND,
     MAX_FAILURES,
     MAX_PAUSE_S,
+    WINDOW_KEYS,
     Breaker,
     BreakerEvent,
     BreakerState,
@@ -73,10 +76,23 @@ class Subject:
             raise error
         assert raised.value is error, "it was let through"
 
+    def probe(self, error: Exception | None = None) -> None:
+        """Run the probe that is due, which raises `error`."""
+        self.breaker.begin_probe()
+        with suppress(type(error or Exception())), self.breaker.probe():
+            if error is not None:
+                raise error
+
     def open(self) -> None:
+        """Let attempts fail until a probe is due, and let that fail."""
         for _ in range(MAX_FAILURES):
             self.outcome(GONE)
+        self.probe(GONE)
         assert self.breaker.is_open
+
+    def recover(self) -> None:
+        self.rest()
+        self.probe()
 
     def refusal(self) -> float:
         """Return the seconds after which a refused attempt may be repeated."""
@@ -94,29 +110,36 @@ def subject() -> Subject:
     return Subject()
 
 
-# --- opening -------------------------------------------------------------------------------------------------
+# --- suspicion -----------------------------------------------------------------------------------------------
+
+
+KEYS = [ObjectKey("bucket", str(number)) for number in range(100)]
 
 
 @pytest.mark.parametrize(
-    ("failures", "opens"),
+    ("outcomes", "is_due"),
     [
         ([(A, GONE)] * MAX_FAILURES, True),
         ([(A, LATE)] * MAX_FAILURES, True),
         ([(A, GONE)] * (MAX_FAILURES - 1), False),
         ([(A, SICK)] * 100, False),
-        ([(A, SICK)] * (MAX_FAILURES - 1) + [(B, SICK)], True),
-        ([(A, SICK)] * (MAX_FAILURES - 1) + [(A, GONE)], True),
-        ([(A, SICK), (B, SICK), (A, SICK), (A, SICK)], False),
-        ([(A, SICK), (B, SICK), (A, SICK), (A, SICK), (A, SICK)], True),
-        ([(A, GONE), (A, SICK), (A, SICK), (A, SICK), (A, SICK)], True),
+        ([(A, SICK), (B, SICK)] * 100, False),
+        ([(key, SICK) for key in KEYS[: MAX_FAILURES - 1]], False),
+        ([(key, SICK) for key in KEYS[:MAX_FAILURES]], True),
+        ([(A, SICK)] + [(A, GONE)] * (MAX_FAILURES - 1), True),
+        ([(key, SICK if number % 3 else None) for number, key in enumerate(KEYS)], True),
+        ([(key, None if number % 3 else SICK) for number, key in enumerate(KEYS)], False),
+        ([(A, SICK if number % 2 else None) for number in range(100)], False),
     ],
 )
-def test_when_it_opens(subject: Subject, failures: Iterable[tuple[ObjectKey, OriginError]], opens: bool) -> None:
-    """MAX_FAILURES failures in a row open it, unless all of them are 5xx responses for one key."""
-    for key, error in failures:
+def test_when_a_probe_is_due(
+    subject: Subject, outcomes: Iterable[tuple[ObjectKey, Exception | None]], is_due: bool
+) -> None:
+    """Half of the latest outcomes are failures, of enough keys. A failure without a response is of no key."""
+    for key, error in outcomes:
         subject.outcome(error, key)
-    assert subject.breaker.is_open is opens
-    assert subject.breaker.opened == opens
+    assert subject.breaker.is_probe_due is is_due
+    assert not subject.breaker.is_open
 
 
 @dataclass(frozen=True)
@@ -126,26 +149,59 @@ class Event:
 
 
 events = st.builds(
-    Event, st.sampled_from((A, B)), st.sampled_from((None, GONE, LATE, SICK, ObjectNotFound("x"), OriginBusy("x")))
+    Event, st.sampled_from(KEYS[:8]), st.sampled_from((None, GONE, LATE, SICK, ObjectNotFound("x"), OriginBusy("x")))
 )
 
 
-@given(st.lists(events, max_size=40))
-def test_opening_is_a_matter_of_the_failures_since_the_last_success(happened: list[Event]) -> None:
-    """In any history it opens as soon as MAX_FAILURES failures end it that are not all 5xx for one key."""
+@given(st.lists(events, max_size=60))
+def test_suspicion_is_a_share_of_the_latest_outcomes(happened: list[Event]) -> None:
+    """In any history it counts the latest outcome of each key, and each failure without a response."""
     subject = Subject()
-    tail: list[Event] = []
+    latest: list[tuple[ObjectKey | None, bool]] = []
     for event in happened:
         subject.outcome(event.error, event.key)
-        if event.error is None or isinstance(event.error, ObjectNotFound):
-            tail = []
-        elif not isinstance(event.error, OriginBusy):
-            tail.append(event)
-        one_sick_key = all(one.error is SICK for one in tail) and len({one.key for one in tail}) == 1
-        due = len(tail) >= MAX_FAILURES and not one_sick_key
-        assert subject.breaker.is_open is due
-        if due:
+        if isinstance(event.error, OriginBusy):
+            continue
+        key = None if event.error in (GONE, LATE) else event.key
+        latest = [one for one in latest if key is None or one[0] != key]
+        latest.append((key, event.error in (GONE, LATE, SICK)))
+        latest = latest[-WINDOW_KEYS:]
+        is_due = sum(failed for _, failed in latest) >= MAX_FAILURES
+        assert subject.breaker.is_probe_due is is_due
+        if is_due:
             return
+
+
+@pytest.mark.parametrize("number", range(1, 20))
+def test_sick_keys_do_not_close_the_origin(subject: Subject, number: int) -> None:
+    """I35: whatever the number of keys with a 5xx, no other request is refused while the probe works."""
+    for _ in range(3):
+        for key in KEYS[:number]:
+            subject.outcome(SICK, key)
+            if subject.breaker.is_probe_due:
+                subject.probe()
+            subject.outcome(None, B)
+    assert (subject.breaker.opened, subject.breaker.refused) == (0, 0)
+
+
+def test_a_probe_that_works_forgets_the_failures(subject: Subject) -> None:
+    """The next probe needs MAX_FAILURES new failures, so sick keys cause few probes."""
+    for _ in range(3):
+        for number, key in enumerate(KEYS[:MAX_FAILURES], 1):
+            subject.outcome(SICK, key)
+            assert subject.breaker.is_probe_due is (number == MAX_FAILURES)
+        subject.probe()
+
+
+def test_requests_go_on_while_a_probe_verifies(subject: Subject) -> None:
+    """A suspicion refuses no request, and starts one probe."""
+    for _ in range(MAX_FAILURES):
+        subject.outcome(GONE)
+    subject.outcome(None)
+    subject.breaker.begin_probe()
+    subject.outcome(GONE)
+    subject.outcome(None)
+    assert not subject.breaker.is_probe_due
 
 
 @pytest.mark.parametrize(
@@ -164,12 +220,11 @@ def test_opening_is_a_matter_of_the_failures_since_the_last_success(happened: li
     ids=lambda answer: type(answer).__name__,
 )
 def test_successes(subject: Subject, answer: Exception | None) -> None:
-    """I13: a response that states a fact is a success, whatever the fact, and ends a row of failures."""
-    for _ in range(3):
-        for _ in range(MAX_FAILURES - 1):
-            subject.outcome(GONE)
-        subject.outcome(answer)
-    assert not subject.breaker.is_open
+    """I13: a response that states a fact is a success, whatever the fact, and replaces a failure of its key."""
+    for key in KEYS:
+        subject.outcome(SICK, key)
+        subject.outcome(answer, key)
+    assert repr(subject.breaker) == "<Breaker closed, 0 failures>"
 
 
 @pytest.mark.parametrize(
@@ -184,7 +239,7 @@ def test_successes(subject: Subject, answer: Exception | None) -> None:
     ids=lambda error: type(error).__name__,
 )
 def test_outcomes_that_do_not_count(subject: Subject, error: BaseException) -> None:
-    """Errors that a client can cause, and our own, neither open it nor end a row of failures (I35)."""
+    """Errors that a client can cause, and our own, are neither failures nor successes (I35)."""
 
     def neither() -> None:
         with pytest.raises(type(error)), subject.breaker.attempt(A):
@@ -192,12 +247,12 @@ def test_outcomes_that_do_not_count(subject: Subject, error: BaseException) -> N
 
     for _ in range(2 * MAX_FAILURES):
         neither()
-    assert not subject.breaker.is_open
+    assert not subject.breaker.is_probe_due
     for _ in range(MAX_FAILURES - 1):
         subject.outcome(GONE)
         neither()
     subject.outcome(GONE)
-    assert subject.breaker.is_open
+    assert subject.breaker.is_probe_due
 
 
 # --- pausing -------------------------------------------------------------------------------------------------
@@ -211,10 +266,10 @@ def test_all_attempts_are_refused_during_a_pause(subject: Subject) -> None:
         with pytest.raises(OriginCircuitOpen) as raised:
             subject.breaker.check()
         assert raised.value.retry_after == pytest.approx(left)
+        assert not subject.breaker.is_probe_due
         subject.clock.advance(0.5 if left == 0.75 else 0.25)
     assert subject.breaker.refused == 6
-    subject.breaker.check()
-    subject.breaker.admit()
+    assert subject.breaker.is_probe_due
 
 
 @given(st.lists(st.floats(0, 1, exclude_max=True), min_size=1, max_size=80))
@@ -231,7 +286,7 @@ def test_pauses_have_jitter_and_grow(chances: list[float]) -> None:
         assert left == pytest.approx(whole * (1 + subject.chance) / 2, abs=1e-6)
         subject.chance = chance
         subject.rest()
-        subject.outcome(LATE)
+        subject.probe(LATE)
     assert subject.breaker.opened == 1
 
 
@@ -240,15 +295,16 @@ def test_pauses_stay_bounded_through_a_long_outage(subject: Subject) -> None:
     subject.open()
     for _ in range(3000):
         subject.rest()
-        subject.outcome(GONE)
+        subject.probe(GONE)
     assert subject.refusal() == pytest.approx(MAX_PAUSE_S)
 
 
 @pytest.mark.parametrize(("asked", "rests"), [(None, 1.0), (0.25, 1.0), (40.0, 40.0)])
 def test_a_pause_is_at_least_the_origins_retry_after(subject: Subject, asked: float | None, rests: float) -> None:
     """RFC 9110 section 10.2.3: the pause is at least as long as the origin's Retry-After."""
-    for key in (A, B, A, B, A):
-        subject.outcome(OriginServerError("503 SlowDown", asked), key)
+    for key in KEYS[:MAX_FAILURES]:
+        subject.outcome(SICK, key)
+    subject.probe(OriginServerError("503 ServiceUnavailable", asked))
     assert subject.refusal() == pytest.approx(rests)
 
 
@@ -256,10 +312,11 @@ def test_a_pause_is_at_least_the_origins_retry_after(subject: Subject, asked: fl
 
 
 def test_one_probe_at_a_time(subject: Subject) -> None:
-    """After the pause one attempt passes. Attempts that come meanwhile are refused for a second."""
+    """After the pause one probe runs. Attempts that come meanwhile are refused for a second."""
     subject.open()
     subject.rest()
-    subject.breaker.admit()
+    subject.breaker.begin_probe()
+    assert not subject.breaker.is_probe_due
     assert 0 < subject.refusal() <= 1
     assert subject.breaker.is_open
 
@@ -269,63 +326,91 @@ def test_a_probe_that_succeeds_closes_it_and_forgets(subject: Subject) -> None:
     subject.open()
     for _ in range(4):
         subject.rest()
-        subject.outcome(GONE)
+        subject.probe(GONE)
     subject.rest()
-    subject.outcome(ObjectNotFound("404"))
+    subject.probe(ObjectNotFound("404"))
     assert not subject.breaker.is_open
     for _ in range(MAX_FAILURES - 1):
         subject.outcome(GONE)
-    assert not subject.breaker.is_open
+    assert not subject.breaker.is_probe_due
     subject.outcome(GONE)
+    subject.probe(GONE)
     assert subject.refusal() == pytest.approx(FIRST_PAUSE_S)
     assert subject.breaker.opened == 2
 
 
-@pytest.mark.parametrize("error", [asyncio.CancelledError(), InvalidOriginResponse("not S3"), RuntimeError("ours")])
-def test_a_probe_without_an_outcome_frees_its_place(subject: Subject, error: BaseException) -> None:
-    """I12: a client that leaves during the probe does not make the breaker wait for its outcome."""
+@pytest.mark.parametrize(
+    "error",
+    [
+        InvalidOriginResponse("not S3"),
+        OriginRefused("ExpiredToken", Fault.CREDENTIALS),
+        OriginThrottled("SlowDown"),
+        RequestRefused("400"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_probe_with_any_response_shows_that_the_origin_is_there(subject: Subject, error: OriginError) -> None:
+    """I35: an origin that refuses our credentials or configuration is back, so requests get its own reason."""
     subject.open()
     subject.rest()
-    with pytest.raises(type(error)), subject.breaker.attempt(A):
-        raise error
-    assert subject.breaker.is_open
-    subject.outcome(None)
+    subject.probe(error)
     assert not subject.breaker.is_open
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError(), RuntimeError("ours")])
+def test_a_probe_without_an_outcome_is_due_again(subject: Subject, error: BaseException) -> None:
+    """I12: a probe that is cancelled neither opens the breaker nor closes it."""
+    for _ in range(MAX_FAILURES):
+        subject.outcome(GONE)
+    for is_open in (False, True):
+        subject.breaker.begin_probe()
+        with pytest.raises(type(error)), subject.breaker.probe():
+            raise error
+        assert subject.breaker.is_open is is_open
+        assert subject.breaker.is_probe_due
+        subject.probe(GONE)
+        subject.rest()
 
 
 def test_load_comes_back_in_steps(subject: Subject) -> None:
     """After the probe two attempts may run at once, then four. Each success doubles the bound, up to its end."""
     subject.open()
-    subject.rest()
-    subject.outcome(None)
+    subject.recover()
     bound = 2
     while bound <= MAX_BOUND:
         terms = [subject.breaker.admit() for _ in range(bound)]
         assert subject.refusal() == pytest.approx(1.0)
         for term in terms[1:]:
             subject.breaker.withdrawn(term)
-        subject.breaker.succeeded(terms[0])
+        subject.breaker.succeeded(terms[0], A)
         bound *= 2
     for _ in range(10 * MAX_BOUND):
         subject.breaker.admit()
 
 
+def test_an_origin_that_fails_again_while_it_recovers(subject: Subject) -> None:
+    """Failures during the recovery make a probe due, which opens the breaker again."""
+    subject.open()
+    subject.recover()
+    for _ in range(MAX_FAILURES):
+        subject.outcome(GONE)
+    subject.probe(GONE)
+    assert subject.breaker.is_open
+    assert subject.breaker.opened == 2
+
+
 def test_outcomes_of_an_earlier_term_do_not_count(subject: Subject) -> None:
-    """A late success of an attempt from an earlier term does not end the pause; a late failure does not prolong it."""
+    """A late success of an attempt from an earlier term raises no bound; a late failure is no new suspicion."""
     early = [subject.breaker.admit() for _ in range(30)]
     subject.open()
-    subject.breaker.succeeded(early.pop())
+    subject.breaker.succeeded(early.pop(), A)
     assert subject.breaker.is_open
+    subject.recover()
     for term in early[:20]:
         subject.breaker.failed(term, B, GONE)
-    subject.rest()
-    probe = subject.breaker.admit()
-    subject.breaker.withdrawn(early.pop())
-    subject.refusal()
-    subject.breaker.succeeded(probe)
     for term in early[20:]:
-        subject.breaker.failed(term, B, GONE)
-    assert not subject.breaker.is_open
+        subject.breaker.succeeded(term, B)
+    assert repr(subject.breaker) == "<Breaker recovering, 0 failures, 0/2 attempts>"
     assert subject.breaker.opened == 1
 
 
@@ -339,10 +424,12 @@ def test_a_refusal_has_the_last_failure(subject: Subject) -> None:
 def test_repr(subject: Subject) -> None:
     """The text names the state and its counters."""
     assert repr(subject.breaker) == "<Breaker closed, 0 failures>"
-    subject.open()
+    for _ in range(MAX_FAILURES):
+        subject.outcome(GONE)
+    assert repr(subject.breaker) == "<Breaker suspected, 5 failures>"
+    subject.probe(GONE)
     assert repr(subject.breaker) == "<Breaker open for 1.0 s>"
-    subject.rest()
-    subject.breaker.succeeded(subject.breaker.admit())
+    subject.recover()
     assert repr(subject.breaker) == "<Breaker recovering, 0 failures, 0/2 attempts>"
 
 
@@ -379,7 +466,7 @@ def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_no_pauses")
 async def test_an_unreachable_origin_gets_few_attempts(subject: Subject) -> None:
-    """MAX_FAILURES attempts reach it, over any number of calls. Further calls fail without an attempt."""
+    """MAX_FAILURES attempts and a probe reach it, over any number of calls. Further calls fail without an attempt."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     attempts = []
@@ -393,33 +480,80 @@ async def test_an_unreachable_origin_gets_few_attempts(subject: Subject) -> None
             with pytest.raises(OriginCircuitOpen) as refused:
                 await call
             assert refused.value.retry_after == pytest.approx(FIRST_PAUSE_S)
-        assert len(attempts) == MAX_FAILURES
+        assert len(attempts) == MAX_FAILURES + 1
         subject.rest()
         with pytest.raises(OriginCircuitOpen) as refused:
             await one.head(A)
-        assert len(attempts) == MAX_FAILURES + 1
+        assert len(attempts) == MAX_FAILURES + 2
         assert refused.value.retry_after == pytest.approx(2 * FIRST_PAUSE_S)
         assert subject.breaker.refused == 5, "a refusal is not tried again"
 
 
+UNAVAILABLE = response("503 Service Unavailable", b"<Error><Code>ServiceUnavailable</Code></Error>")
+WELL = response("206 Partial Content", b"0123456789", ETag='"e"', Content_Range="bytes 0-9/10")
+
+
 @pytest.mark.usefixtures("_no_pauses")
 async def test_a_recovery(subject: Subject) -> None:
-    """I31: the probe is a client's own request. It gets its response, and the origin is in use again."""
-    sick = response("503 Slow Down", b"<Error><Code>SlowDown</Code></Error>")
-    well = response("200 OK", ETag='"e"', length=10)
+    """I31: the request that finds the pause over gets its response, and the origin is in use again."""
+    is_well = False
+
+    async def script(connection: RawConnection, head: Head) -> None:
+        await connection.send(WELL if is_well else UNAVAILABLE)
+
     async with (
         asyncio.timeout(HANG_S),
-        RawServer(answering(*[sick] * MAX_FAILURES, well)) as server,
+        RawServer(script) as server,
         S3Origin(settings(server.endpoint_url), None, subject.breaker) as origin,
     ):
-        with pytest.raises(OriginServerError):
-            await origin.head(A)
+        for key in KEYS[: MAX_FAILURES - 1]:
+            with pytest.raises(OriginServerError):
+                await origin.get(key, FromTo(0, 10))
         with pytest.raises(OriginCircuitOpen):
-            await origin.head(B)
-        assert len(server.heads) == MAX_FAILURES
+            await origin.get(KEYS[MAX_FAILURES], FromTo(0, 10))
+        seen, is_well = len(server.heads), True
+        with pytest.raises(OriginCircuitOpen):
+            await origin.get(B, FromTo(0, 10))
+        assert len(server.heads) == seen
         subject.rest()
-        assert await origin.head(B) == Metadata('"e"', 10)
+        answer = await origin.get(B, FromTo(0, 10))
+        assert isinstance(answer, OriginResponse)
+        answer.body.close()
+        assert len(server.heads) == seen + 2, "a probe, and the request"
         assert not subject.breaker.is_open
+
+
+@pytest.mark.parametrize("warm", [False, True])
+@pytest.mark.usefixtures("_no_pauses")
+async def test_sick_objects_shut_out_no_other(subject: Subject, warm: bool) -> None:
+    """I13, I35: a client that requests many objects with a 5xx closes the origin to no healthy miss."""
+
+    async def script(connection: RawConnection, head: Head) -> None:
+        await connection.send(UNAVAILABLE if "/sick" in head.target else WELL)
+
+    async with (
+        asyncio.timeout(HANG_S),
+        RawServer(script) as server,
+        S3Origin(settings(server.endpoint_url), None, subject.breaker) as origin,
+    ):
+
+        async def miss(number: int) -> None:
+            answer = await origin.get(KEYS[number], FromTo(0, 10))
+            assert isinstance(answer, OriginResponse)
+            await answer.body.read()
+            answer.body.close()
+
+        if warm:
+            await miss(0)
+        for number in range(3 * MAX_FAILURES):
+            with pytest.raises(OriginUnavailable) as raised:
+                await origin.get(ObjectKey("bucket", f"sick{number}"), FromTo(0, 10))
+            assert isinstance(raised.value, OriginServerError)
+        for number in range(95):
+            await miss(number)
+        assert (subject.breaker.opened, subject.breaker.refused) == (0, 0)
+        references = [head for head in server.heads if "range" in head.headers and "-65535" in head.headers["range"]]
+        assert 1 <= len(references) <= 3
 
 
 @pytest.mark.usefixtures("_no_pauses")
@@ -465,22 +599,33 @@ async def test_a_timeout_is_a_failure_and_a_cancellation_is_not(subject: Subject
 
 
 @pytest.mark.usefixtures("_no_pauses")
-async def test_a_probe_that_is_cancelled_lets_the_next_one_try(subject: Subject) -> None:
-    """I12: if the client whose request is the probe leaves, the next request is the probe."""
+async def test_a_probe_goes_on_without_its_client(subject: Subject) -> None:
+    """I12: if the client leaves whose request found the pause over, the probe ends, and others are served."""
     subject.open()
     subject.rest()
-    well = response("200 OK", ETag='"e"', length=10)
+    is_let = asyncio.Event()
+
+    async def script(connection: RawConnection, head: Head) -> None:
+        await is_let.wait()
+        await connection.send(WELL)
+
     async with (
         asyncio.timeout(HANG_S),
-        RawServer(answering(None, well)) as server,
-        S3Origin(settings(server.endpoint_url), None, subject.breaker) as origin,
+        RawServer(script) as server,
+        S3Origin(settings(server.endpoint_url, "60s"), None, subject.breaker) as origin,
     ):
-        waiting = asyncio.create_task(origin.head(A))
+        waiting = asyncio.create_task(origin.get(A, FromTo(0, 10)))
         await server.head_received.wait()
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
-        assert await origin.head(A) == Metadata('"e"', 10)
+        with pytest.raises(OriginCircuitOpen):
+            await origin.get(A, FromTo(0, 10))
+        is_let.set()
+        await origin._probes.wait()
+        answer = await origin.get(A, FromTo(0, 10))
+        assert isinstance(answer, OriginResponse)
+        answer.body.close()
 
 
 @pytest.mark.usefixtures("_no_pauses")

@@ -271,8 +271,9 @@ async def test_an_unexplained_refusal_while_nothing_works(other: bytes) -> None:
         await connection.send(refusal(400, "SomethingNew") if "/odd" in head.target else other)
 
     async with asyncio.timeout(HANG_S), RawServer(script) as server, S3Origin(settings(server)) as origin:
-        with pytest.raises(OriginRefused):
+        with pytest.raises(OriginError) as raised:
             await origin.get(ObjectKey("bucket", "odd"), FromTo(0, 10))
+        assert isinstance(raised.value, OriginRefused)
 
 
 async def test_a_verdict_ends() -> None:

@@ -27,7 +27,7 @@ class Calls:
         self._timeout = timeout
         self.paces: defaultdict[str, Pace] = defaultdict(lambda: Pace(time.monotonic))  # by bucket
         self.failures = OriginFailures(troubles, time.monotonic)
-        self.reference = Reference(self.failures, time.monotonic)
+        self.reference = Reference(self.failures, time.monotonic, timeout)
 
     async def make(
         self,

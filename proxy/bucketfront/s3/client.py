@@ -23,6 +23,7 @@ from bucketfront.errors import (
     NoSuchBucket,
     ObjectNotFound,
     OriginCircuitOpen,
+    OriginError,
     OriginServerError,
     OriginTimeout,
     OriginUnavailable,
@@ -90,6 +91,7 @@ class S3Origin:
         self._sdk = SdkClient(settings, endpoint_url or settings.endpoint_url, self.credentials, self._signature)
         self.endpoint: S3Endpoint  # once it has started
         self.background = TaskSet()  # for requests that S3 must get although no client waits; they end before it closes
+        self._probes = TaskSet()
         self.verdicts = Verdicts(time.monotonic, self.background)
 
     async def __aenter__(self) -> Self:
@@ -102,6 +104,7 @@ class S3Origin:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.background.wait()
+        await self._probes.close()
         await self._sdk.__aexit__(kind, error, trace)
 
     async def get(
@@ -115,6 +118,7 @@ class S3Origin:
         """Call S3 GetObject, see `bucketfront.cache.Origin.get`."""
         what = f"GET {key}"
         attempt = partial(self._reads.get, what, key, part, if_match, if_none_match)
+        await self._probe_if_due(key, self._call_timeout if self.breaker.is_open else 0)
         self.breaker.check()
         await self.calls.wait_for_turn(key.bucket)
         async with HeldSlot(self._slots, key, self._call_timeout) as connection:
@@ -131,6 +135,7 @@ class S3Origin:
     async def head(self, key: ObjectKey, *, if_none_match: str | None = None) -> Metadata | NotModified:
         """Call S3 HeadObject, see `bucketfront.cache.Origin.head`."""
         attempt = partial(self._reads.head, key, if_none_match)
+        await self._probe_if_due(key, self._call_timeout if self.breaker.is_open else 0)
         self.breaker.check()
         await self.calls.wait_for_turn(key.bucket)
         async with HeldSlot(self._slots, key, self._call_timeout):
@@ -196,6 +201,7 @@ class S3Origin:
                     self.calls.reference.note(key)
                     return found
             except OriginUnavailable as error:
+                await self._probe_if_due(key, until - asyncio.get_running_loop().time())
                 now, pause = asyncio.get_running_loop().time(), backoff(RETRY_PAUSE_S, number, random.random())  # noqa: S311 - jitter, no secret
                 is_last = error.is_final or number == READ_ATTEMPTS
                 if is_last or now + pause >= until or not self.retries.spend():
@@ -206,16 +212,35 @@ class S3Origin:
                 await asyncio.sleep(pause)
         raise AssertionError("unreachable")
 
+    async def _probe_if_due(self, key: ObjectKey, wait: float) -> None:
+        """Let the breaker find out whether the failures are of some keys or of the origin.
+
+        The probe also ends if this caller is cancelled, or has waited for `wait` seconds.
+        """
+        probe = self._start_probe_if_due(key)
+        if probe is not None:
+            await asyncio.wait({probe}, timeout=max(wait, 0.0))
+
+    def _start_probe_if_due(self, key: ObjectKey) -> asyncio.Task[None] | None:
+        if not self.breaker.is_probe_due:
+            return None
+        self.breaker.begin_probe()
+        return self._probes.start(self._probe(self.breaker, key))
+
+    async def _probe(self, breaker: Breaker, key: ObjectKey) -> None:
+        with suppress(OriginError), breaker.probe():
+            await self.calls.reference.read(key.bucket, key.key)
+
     def _body_was_slow(self, key: ObjectKey, error: OriginTimeout) -> None:
         """Count a body that came too slowly, and report it to the breaker like a 5xx for `key`.
 
-        The head was valid, so the breaker has counted a success. A 5xx for one key alone does not open it, because one
-        sick object must not make all others unavailable.
+        The head was valid, so the breaker has counted a success.
         """
         self.slow_bodies += 1
         if not self.breaker.is_open:
             with suppress(OriginCircuitOpen):  # the attempts that use up the bound will report for themselves
                 self.breaker.failed(self.breaker.admit(), key, OriginServerError(str(error)))
+            self._start_probe_if_due(key)
 
     @property
     def free_slots(self) -> int:

@@ -26,14 +26,15 @@ _FACTS = (ObjectNotFound, AccessDenied, RangeUnsatisfiable)
 
 
 class Reference:
-    """The reference reads of one client. `clock` is monotonic, in seconds.
+    """The reference reads of one client. `clock` is monotonic, and `timeout` that of a call, in seconds.
 
     They hold none of `origin.max_connections`, because a failing origin may have all of them in use.
     """
 
     client: Any  # aiobotocore's, once it has started
 
-    def __init__(self, failures: OriginFailures, clock: Callable[[], float]) -> None:
+    def __init__(self, failures: OriginFailures, clock: Callable[[], float], timeout: float) -> None:
+        self._timeout = min(timeout, TIMEOUT_S)
         self._failures = failures
         self._clock = clock
         self._good: dict[str, ObjectKey] = {}  # by bucket: the object that the origin sent last
@@ -70,7 +71,7 @@ class Reference:
         params = {"Bucket": bucket, "Key": chosen, "Range": ranges.field_value(FromTo(0, READ_BYTES))}
         try:
             with translated(f"GET {bucket}/{chosen} as a reference", params):
-                async with asyncio.timeout(TIMEOUT_S):
+                async with asyncio.timeout(self._timeout):
                     response = await self.client.get_object(**params)
                     await _read_begin(response["Body"])
         except _FACTS as error:
