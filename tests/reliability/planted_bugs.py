@@ -1483,6 +1483,13 @@ BUGS = (
         (SERVER + "test_whose_fault.py::test_an_odd_key_is_never_a_502",),
     ),
     Bug(
+        28,
+        "damaged-fields",
+        "Metadata with control characters passes to clients.",
+        (Edit("bucketfront.s3.responses:_object_headers", "damaged_descriptions(headers)", "frozenset()"),),
+        (SERVER + "test_object_fields.py::test_a_field_with_control_characters_is_dropped",),
+    ),
+    Bug(
         35,
         "probe-of-a-sick-key",
         "The breaker probes the object that failed, so a client with sick keys closes the origin to all.",

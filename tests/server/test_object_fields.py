@@ -358,3 +358,27 @@ async def test_as_much_user_metadata_as_there_is(tmp_path: Path, user: Lines) ->
             assert response.status == 200
             sent = [(name.lower(), value.encode()) for name, value in response.headers.items()]
             assert [field for field in sent if field[0].startswith("x-amz-meta-")] == sorted(user)
+
+
+DESCRIPTIONS = ("Content-Type", "Content-Language", "Content-Disposition", "x-amz-meta-q")
+
+
+@pytest.mark.parametrize("control", [b"\x01", b"\x08", b"\x0b", b"\x0c", b"\x1b", b"\x1f", b"\x7f"])
+async def test_a_field_with_control_characters_is_dropped(
+    tmp_path: Path, control: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """I28: a description with a control character is dropped, cold and cached. It is counted, and one line warns."""
+    lines = [(name, b"a" + control + b"Set-Cookie: x=1") for name in DESCRIPTIONS]
+    lines += [("x-amz-meta-fine", b"\xc3\xa9 a\tb"), ("Cache-Control", b"max-age=60" + control)]
+    async with shelf_of(tmp_path, *lines) as (shelf, _):
+        for method in ("HEAD", "GET", "GET", "HEAD"):
+            got = await shelf.get(method)
+            assert got.status == 200
+            assert got.body == (BODY if method == "GET" else b"")
+            assert not got.headers.keys() & {name.lower() for name in DESCRIPTIONS if name != "Content-Type"}
+            assert "Set-Cookie" not in str(got.headers)
+            assert got.headers["Cache-Control"] == "max-age=60"
+            assert "x-amz-meta-fine" in got.headers
+        assert shelf.app is not None
+        assert shelf.app.origin.dropped_fields >= len(DESCRIPTIONS)
+    assert caplog.text.count("control characters") == 1

@@ -138,6 +138,11 @@ class OriginCollector(Collector):
             "bucketfront_origin_refused", "Reads not sent to it meanwhile.", float(breaker.refused)
         )
         yield CounterMetricFamily(
+            "bucketfront_origin_fields_dropped",
+            "Fields of objects that were dropped because of control characters in them.",
+            float(self._origin.dropped_fields),
+        )
+        yield CounterMetricFamily(
             "bucketfront_origin_drips", "Bodies ended because they came too slowly.", float(self._origin.slow_bodies)
         )
         yield CounterMetricFamily(

@@ -23,18 +23,24 @@ USER_METADATA_PREFIX = "x-amz-meta-"
 class ResponseFields(Mapping[str, str]):
     """The fields by their names in lower case. Each value is the list of all lines of its field, joined with ", ".
 
-    Equal lines of a field that is no list are one line.
+    Equal lines of a field that is no list are one line. `damaged` names the fields in which a control character became
+    a space.
     """
 
-    __slots__ = ("_lines", "_values")
+    __slots__ = ("_lines", "_values", "damaged")
 
     def __init__(self, raw: Iterable[tuple[bytes, bytes]]) -> None:
         lines: dict[str, tuple[str, ...]] = {}
+        damaged: set[str] = set()
         for raw_name, raw_value in raw:
-            name, value = _text(raw_name).lower(), _CONTROL.sub(" ", _text(raw_value)).strip(" \t")
+            name, sent = _text(raw_name).lower(), _text(raw_value)
+            value = _CONTROL.sub(" ", sent).strip(" \t")
+            if value != sent and _CONTROL.search(sent) is not None:
+                damaged.add(name)
             known = lines.get(name, ())
             if is_token(name) and (value not in known or name in _LISTS or name.startswith(USER_METADATA_PREFIX)):
                 lines[name] = (*known, value)
+        self.damaged = frozenset(damaged)
         self._lines = lines
         self._values = {name: found[0] if len(found) == 1 else ", ".join(found) for name, found in lines.items()}
 

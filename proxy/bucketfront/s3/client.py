@@ -243,6 +243,11 @@ class S3Origin:
             self._start_probe_if_due(key)
 
     @property
+    def dropped_fields(self) -> int:
+        """Return how many fields of objects were dropped because of control characters in them."""
+        return self._reads.dropped_fields
+
+    @property
     def free_slots(self) -> int:
         """Return how many of `max_connections` are not in use."""
         return self._slots.free

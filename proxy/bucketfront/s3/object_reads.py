@@ -25,6 +25,7 @@ from bucketfront.s3.transport import accept_encoding
 log = logging.getLogger(__name__)
 
 MAX_SKIPPED_BYTES = 256 << 20  # before the requested bytes of an origin without ranges: seconds on a fast network
+MAX_SHOWN_NAMES = 200  # characters in the log
 
 
 class ObjectReads:
@@ -37,6 +38,7 @@ class ObjectReads:
         self._calls = calls
         self._codings = codings
         self._read_timeout = read_timeout
+        self.dropped_fields = 0  # of objects, because of control characters in them
         self._has_bare_etags = False  # the latest response with bytes had an ETag without quotes
 
     async def get(
@@ -78,7 +80,7 @@ class ObjectReads:
             found = await self._metadata_by_get(key, head["HTTPHeaders"])
             assert found is not None
             return found
-        return responses.metadata(head["HTTPHeaders"], size, key.version, is_whole=True)
+        return self._metadata(head["HTTPHeaders"], size, key.version, is_whole=True)
 
     async def _get_once(
         self,
@@ -99,7 +101,7 @@ class ObjectReads:
             self._has_bare_etags = responses.has_bare_etag(fields)
             measured = await body.measure() if status == 200 and responses.is_chunked(fields) else None
             span, size = responses.span_sent(status, fields, part or FromTo(0), measured)
-            metadata = responses.metadata(fields, size, key.version, is_whole=span.length == size)
+            metadata = self._metadata(fields, size, key.version, is_whole=span.length == size)
             if not size:  # moto and others send 200 or 206 for some ranges of an empty object
                 raise RangeUnsatisfiable(f"{what}: the object is empty")  # noqa: TRY301 - the body is closed below
             responses.check_version(metadata, if_match)
@@ -108,6 +110,18 @@ class ObjectReads:
             raise
         body.expect(span.length, is_framed=not responses.is_chunked(fields))
         return OriginResponse(metadata, span.start, span.stop, body, status)
+
+    def _metadata(
+        self, fields: ResponseFields, size: int, requested_version: str | None, *, is_whole: bool
+    ) -> Metadata:
+        """Return the metadata that the fields have, see `responses.metadata`. Count those that are dropped."""
+        dropped = responses.damaged_descriptions(fields)
+        if dropped:
+            if not self.dropped_fields:
+                names = ", ".join(sorted(dropped))[:MAX_SHOWN_NAMES]
+                log.warning("an object has control characters in %s: such fields are dropped", names)
+            self.dropped_fields += len(dropped)
+        return responses.metadata(fields, size, requested_version, is_whole=is_whole)
 
     async def _read(
         self, what: str, operation: Callable[..., Awaitable[Any]], key: ObjectKey, params: dict[str, Any]
@@ -132,7 +146,7 @@ class ObjectReads:
                 except AmbiguousPart:
                     response = await self._get_once(f"GET {key}", key, None)
         except RangeUnsatisfiable:
-            return None if of_head is None else responses.metadata(of_head, 0, key.version, is_whole=True)
+            return None if of_head is None else self._metadata(of_head, 0, key.version, is_whole=True)
         try:
             await response.body.read()  # so that the connection can be used again
         finally:

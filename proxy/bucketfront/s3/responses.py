@@ -20,6 +20,9 @@ _RANGE_OF_NOTHING = re.compile(r"bytes [0-9]+--?[0-9]+/0")
 _SIZE_UNKNOWN = re.compile(r"bytes [0-9]{1,19}-[0-9]{1,19}/\*")  # RFC 9110 section 14.4
 _UNSATISFIED_RANGE = re.compile(r"bytes \*/([0-9]{1,19})")
 
+# Fields that only describe an object. Without one of the others, it could be stored against its will, or be unreadable.
+_DESCRIPTIONS = frozenset({"content-type", "content-language", "content-disposition"})
+
 HTML_TYPES = frozenset({"text/html", "application/xhtml+xml"})  # of pages: S3 itself sends XML
 
 # S3 API: the operations that read no object respond with 200 or 204, and some S3-alikes with 201. A 202 is no success
@@ -122,10 +125,22 @@ def _object_headers(headers: ResponseFields) -> Headers:
     without its Cache-Control an object could be stored against its will, and without its coding be unreadable.
     """
     of_connection = {name.strip(" \t").lower() for name in headers.get("connection", "").split(",")}
-    known = ((name, _object_header(headers, name)) for name in OBJECT_HEADERS if name.lower() in headers)
-    own = sorted(headers.keys() - of_connection)
+    damaged = damaged_descriptions(headers)
+    known = (
+        (name, _object_header(headers, name))
+        for name in OBJECT_HEADERS
+        if name.lower() in headers and name.lower() not in damaged
+    )
+    own = sorted(headers.keys() - of_connection - damaged)
     user = ((name, headers[name]) for name in own if name.startswith(USER_METADATA_PREFIX))
     return (*((name, value) for name, value in known if value), *user)
+
+
+def damaged_descriptions(headers: ResponseFields) -> frozenset[str]:
+    """Return the fields that are dropped because of a control character, with names in lower case."""
+    if not headers.damaged:
+        return headers.damaged
+    return frozenset(name for name in headers.damaged if name in _DESCRIPTIONS or name.startswith(USER_METADATA_PREFIX))
 
 
 def _object_header(headers: ResponseFields, name: str) -> str:
