@@ -170,3 +170,57 @@ def test_memory_is_bounded() -> None:
     for _ in range(100):
         assert sum(len(piece) for piece in parser.feed(b"\r\n-" * 1000) if isinstance(piece, bytes)) > 2900
         assert len(parser._buffer) < len(LINE) + 2
+
+
+COLONS = "".join(f"a{number}: b\r\n" for number in range(multipart_form.MAX_HEAD_LINES + 1))
+PARAMETERS = "".join(f"; a{number}=b" for number in range(multipart_form.MAX_PARAMETERS + 1))
+
+
+@pytest.mark.parametrize("step", [1, 7, 1 << 20])
+@pytest.mark.parametrize("head", ["; filename=x\r\n" + COLONS[:-2], PARAMETERS])
+def test_the_head_of_a_part_has_a_bound(head: str, step: int) -> None:
+    """A part with many headers or parameters is refused, however the bytes arrive (I22)."""
+    with pytest.raises(BadForm):
+        read(form(part("f", b"x", head)), step)
+
+
+def test_as_many_headers_as_a_part_may_have() -> None:
+    """MAX_HEAD_LINES headers are taken, Content-Disposition among them."""
+    found = COLONS.split("\r\n")[: multipart_form.MAX_HEAD_LINES - 1]
+    head, *_ = read(form(part("f", b"x", "\r\n" + "\r\n".join(found))))
+    assert isinstance(head, Part)
+    assert len(head.headers) == len(found)
+
+
+@pytest.mark.parametrize("step", [1 << 10, 64 << 10])
+def test_all_heads_of_a_form_have_a_bound(step: int) -> None:
+    """Of a form with megabytes of heads, only about MAX_HEADS_BYTES are parsed (I22)."""
+    one = part("f", b"", "\r\nX: " + "x" * 7000)
+    enough = int(1.1 * multipart_form.MAX_HEADS_BYTES) + step
+    with pytest.raises(BadForm, match="all parts"):
+        read((one * multipart_form.MAX_PARTS)[:enough], step)
+
+
+def test_a_head_in_small_pieces_is_searched_once() -> None:
+    """The search for the end of a head begins where the last one ended (I22)."""
+    searched = 0
+
+    class Counted(bytearray):
+        def find(self, what: bytes, start: int = 0, stop: int | None = None) -> int:  # type: ignore[override]
+            nonlocal searched
+            searched += min(len(self), len(self) if stop is None else stop) - start
+            return super().find(what, start, len(self) if stop is None else stop)
+
+    parser = FormParser(BOUNDARY)
+    list(parser.feed(LINE))
+    parser._buffer = Counted(parser._buffer)
+    head = b'\r\nContent-Disposition: form-data; name="f"; filename="' + b"x" * 7000
+    for at in range(len(head)):
+        list(parser.feed(head[at : at + 1]))
+    assert searched < 10 * len(head)
+
+
+def test_a_folder_of_files_with_long_paths() -> None:
+    """A browser may send MAX_PARTS files with paths of 300 characters."""
+    body = form(*[part("f", b"x", f'; filename="{"p" * 300}"\r\nContent-Type: image/png')] * multipart_form.MAX_PARTS)
+    assert sum(isinstance(event, Part) for event in read(body)) == multipart_form.MAX_PARTS

@@ -1157,6 +1157,13 @@ BUGS = (
     ),
     Bug(
         22,
+        "heads-without-end",
+        "The heads of a form's parts have no bound together.",
+        (Edit("bucketfront.http.multipart_form:FormParser._head", "self._head_bytes > MAX_HEADS_BYTES", "False"),),
+        (SERVER + "test_upload_forms.py::test_forms_that_are_refused",),
+    ),
+    Bug(
+        22,
         "ranges-without-end",
         "A Range header may have any number of ranges.",
         (Edit("bucketfront.http.ranges:_range_set", " or len(found) == MAX_RANGES", ""),),

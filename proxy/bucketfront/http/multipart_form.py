@@ -12,6 +12,9 @@ from bucketfront.errors import ProxyError
 from bucketfront.http.grammar import QUOTED_TEXT, TOKEN, Headers
 
 MAX_HEAD_BYTES = 8 << 10  # of one part's headers; browsers send a few hundred bytes
+MAX_HEAD_LINES = 64  # in one part; browsers send two, and programs add the fields of an object
+MAX_HEADS_BYTES = 512 << 10  # of all parts: MAX_PARTS files with long paths
+MAX_PARAMETERS = 16  # of one header; browsers send three
 MAX_PADDING_BYTES = 64  # of spaces after a boundary, which RFC 2046 allows; browsers send none
 MAX_PARTS = 1000  # as many as DeleteObjects takes keys
 
@@ -68,6 +71,8 @@ class FormParser:
         self._in_part = False
         self._skip = 0  # bytes of a line break that belong neither to the head nor to the content
         self._parts = 0
+        self._head_bytes = 0  # of all parts so far
+        self._searched = 0  # bytes of the buffer that have no end of a head
 
     def feed(self, data: bytes) -> Iterator[Event]:
         """Yield the events of the next piece. Raises BadForm."""
@@ -123,14 +128,19 @@ class FormParser:
 
     def _head(self) -> tuple[bool, Event | None]:
         buffer = self._buffer
-        end = buffer.find(b"\r\n\r\n", 0, MAX_HEAD_BYTES)
+        end = buffer.find(b"\r\n\r\n", max(0, self._searched - 3), MAX_HEAD_BYTES)
         if end < 0:
             if len(buffer) >= MAX_HEAD_BYTES:
                 raise BadForm(f"the headers of a part have more than {MAX_HEAD_BYTES} bytes")
+            self._searched = len(buffer)
             return False, None
+        self._searched = 0
         self._parts += 1
         if self._parts > MAX_PARTS:
             raise BadForm(f"a form has {MAX_PARTS} parts at most")
+        self._head_bytes += end
+        if self._head_bytes > MAX_HEADS_BYTES:
+            raise BadForm(f"the headers of all parts have more than {MAX_HEADS_BYTES} bytes")
         lines = bytes(buffer[2:end]).split(b"\r\n")
         # The second line break stays. Without content it belongs to the boundary (RFC 2046, `body-part`).
         del buffer[: end + 2]
@@ -177,6 +187,8 @@ def boundary_of(content_type: str) -> str:
 
 def _part(lines: list[bytes]) -> Part:
     headers: dict[str, str] = {}
+    if len(lines) > MAX_HEAD_LINES:
+        raise BadForm(f"a part has {MAX_HEAD_LINES} headers at most")
     for line in lines:
         name, colon, value = line.decode(errors="replace").partition(":")
         if not colon or _NAME.fullmatch(name) is None or name.lower() in headers:
@@ -200,12 +212,12 @@ def _part(lines: list[bytes]) -> Part:
 
 
 def _parameters(text: str) -> dict[str, str] | None:
-    """Return parameters (RFC 9110 section 5.6.6), values as written, or None if malformed or repeated."""
+    """Return parameters (RFC 9110 section 5.6.6), values as written, or None if malformed, repeated or too many."""
     found: dict[str, str] = {}
     position, text = 0, text.rstrip(" \t;")
     while position < len(text):
         match = _PARAMETER.match(text, position)
-        if match is None or match[1].lower() in found:
+        if match is None or match[1].lower() in found or len(found) == MAX_PARAMETERS:
             return None
         found[match[1].lower()] = match[3] if match[2] is None else match[2]
         position = match.end()
