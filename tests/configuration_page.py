@@ -22,6 +22,7 @@ from bucketfront.config.fields import sections_at
 from bucketfront.config.problems import Loc, variable_name
 from bucketfront.config.settings import Settings
 
+_ANY_NAME = "NAME"  # stands for a name that the operator chooses
 _LINE_WIDTH = 120  # as in the sources, so that a change of the page reads well as a diff
 
 _INTRODUCTION = """\
@@ -61,7 +62,8 @@ lists it. For a secret it is text.
 **References.** `${VAR}` inside a value of the file is replaced by that variable. `$${` is a plain `${`. Write
 `"${VAR}"`, in quotes, inside `{ }` and `[ ]`.
 
-**Secrets** (`token`, `access_key_id`, `secret_access_key`, `session_token`) may read `file:/absolute/path`. The value
+**Secrets** (`token`, `tokens`, `keys`, `access_key_id`, `secret_access_key`, `session_token`) may read
+`file:/absolute/path`. The value
 is then the content of that file, without the line break at its end.
 
 **YAML.** Equal keys in one mapping, aliases (`*name`) and tags (`!name`) are errors. Numbers are decimal. Flags are
@@ -99,6 +101,14 @@ origin:
   endpoint_url: https://s3.example.com
   region: eu-central-1
   credentials: {access_key_id: "file:/run/secrets/key-id", secret_access_key: "file:/run/secrets/key"}
+""",
+    "access": """\
+access:
+  team: {bearer: {tokens: ["file:/run/secrets/tokens"]}}
+  links: {signed_url: {keys: {k1: "file:/run/secrets/k1"}}}
+  lan: {networks: [10.0.0.0/8]}
+mounts:
+  - {path: /, bucket: my-media, methods: [GET, HEAD, PUT], read: [lan, links], write: [team]}
 """,
     "mounts": """\
 mounts:
@@ -168,7 +178,7 @@ class Key:
 
     @property
     def anchor(self) -> str:
-        return "".join(character for character in self.path if character not in ".[]")
+        return "".join(character for character in self.path.lower() if character not in ".[]")
 
 
 def all_keys() -> list[Key]:
@@ -177,8 +187,8 @@ def all_keys() -> list[Key]:
 
 
 def _keys_below(loc: Loc) -> Iterator[Key]:
-    """Yield the keys below `loc`, or below the items of a list there. Each key precedes the keys below it."""
-    for at in (loc, (*loc, 0)):
+    """Yield the keys below `loc`, or below the items of a list or mapping there. Each precedes the keys below it."""
+    for at in (loc, (*loc, 0), (*loc, _ANY_NAME)):
         for model in sections_at(at):
             texts = _texts(model)
             defaults = model.model_construct().model_dump(mode="json")
@@ -195,7 +205,7 @@ def page() -> str:
     for name in Settings.model_fields:
         below = list(_keys_below((name,)))
         rows.append(f"| [{name}](#{name}) | {', '.join(_link(key) for key in below)} |")
-        (model,) = sections_at((name,)) or sections_at((name, 0))
+        (model,) = sections_at((name,)) or sections_at((name, 0)) or sections_at((name, _ANY_NAME))
         summary = inspect.cleandoc(model.__doc__ or "")
         parts = [f"## {name}", _paragraphs(summary), f"```yaml\n{_EXAMPLES[name]}```", *map(_entry, below)]
         sections.append("\n\n".join(parts) + "\n")

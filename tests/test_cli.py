@@ -1,5 +1,6 @@
 """The command line: its output, and its exit status (0 success, 1 failure, 2 wrong use)."""
 
+import asyncio
 import json
 import logging
 import os
@@ -7,6 +8,7 @@ import re
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,6 +20,9 @@ from click.testing import CliRunner, Result
 from bucketfront import __version__
 from bucketfront.cache.storage.index import Index
 from bucketfront.cli import main
+from bucketfront.config.loader import load
+from bucketfront.server.access.rule import AccessRequest, Grant
+from bucketfront.server.access.signed_url import SignedUrlRule
 
 ROOT = Path(__file__).parent.parent
 CONFIG = """\
@@ -105,7 +110,7 @@ def test_help_is_cheap() -> None:
     assert heavy.intersection(found) == set()
 
 
-@pytest.mark.parametrize("arguments", [(), ("serve",), ("check",), ("purge",), ("stats",)])
+@pytest.mark.parametrize("arguments", [(), ("serve",), ("check",), ("purge",), ("stats",), ("sign",)])
 def test_help(run: Run, arguments: tuple[str, ...]) -> None:
     """Every command explains itself, with exit status 0."""
     result = run(*arguments, "--help")
@@ -121,7 +126,7 @@ def test_version(run: Run) -> None:
     assert __version__ in result.output
 
 
-@pytest.mark.parametrize("command", [("serve",), ("check",), ("purge", "/x"), ("stats",)])
+@pytest.mark.parametrize("command", [("serve",), ("check",), ("purge", "/x"), ("stats",), ("sign", "/x")])
 def test_wrong_configuration(run: Run, tmp_path: Path, command: tuple[str, ...]) -> None:
     """A wrong configuration ends every command with status 2, naming file, line, key and the nearest name (I30)."""
     config = tmp_path / "proxy.yaml"
@@ -146,6 +151,42 @@ def test_no_configuration(run: Run, tmp_path: Path) -> None:
 def test_wrong_use(run: Run, arguments: tuple[str, ...]) -> None:
     """Wrong use is status 2."""
     assert run(*arguments).exit_code == 2
+
+
+def test_sign(run: Run, tmp_path: Path) -> None:
+    """`sign` prints a URL that its rule takes, or a cookie, and says what is wrong with its options."""
+    config = tmp_path / "proxy.yaml"
+    rule = "{signed_url: {keys: {k1: a-secret-of-sixteen-bytes, k2: another-one-of-that-length}, cookies: true}}"
+    config.write_text(f"access: {{links: {rule}}}\nmounts: [{{path: /, bucket: b, read: [links]}}]\n")
+    settings = load(config, {}).access["links"].signed_url
+    assert settings is not None
+
+    def permits(path: str, query: str = "", cookie: str | None = None) -> bool:
+        asked = AccessRequest("GET", path, query, {"cookie": cookie}.get, None, time.time())
+        return isinstance(asyncio.run(SignedUrlRule(settings).examine(asked)), Grant)
+
+    for options in ((), ("--key", "k1"), ("--expires", "7d"), ("--rule", "links")):
+        signed = run("sign", "/a b.mp4", *options, "-c", config).output.strip()
+        path, _, query = signed.partition("?")
+        assert path == "/a%20b.mp4"
+        assert permits(path, query)
+    cookie = run("sign", "/films/", "--cookie", "-c", config).output
+    assert "; Path=/films/; Max-Age=3600; Secure; HttpOnly; SameSite=Lax" in cookie
+    assert permits("/films/a.ts", cookie=cookie.partition(";")[0])
+    told = json.loads(run("sign", "/a", "--json", "-c", config).output)
+    assert told["signed"].startswith("/a?bf_key=k2&")
+    for wrong in (
+        ("a",),
+        ("/a?b",),
+        ("/a", "--cookie"),
+        ("/a", "--expires", "soon"),
+        ("/a", "--expires", "8d"),
+        ("/a", "--key", "k3"),
+        ("/a", "--rule", "other"),
+    ):
+        result = run("sign", *wrong, "-c", config)
+        assert result.exit_code == 2, wrong
+        assert "sixteen" not in result.output + result.stderr
 
 
 def test_serve_prints_its_addresses(served: Served) -> None:

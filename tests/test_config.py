@@ -1115,3 +1115,55 @@ def test_the_settings_import_neither_server_nor_client() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("access: {a: {}}", "access.a: must have exactly one of bearer,"),
+        (
+            "access: {a: {networks: [10.0.0.1], bearer: {tokens: [0123456789abcdef]}}}",
+            "access.a: must have exactly one",
+        ),
+        ("access: {public: {networks: [10.0.0.1]}}", "access.public: must be 1 to 64 letters"),
+        ("access: {a: {networks: [10.0.0.1/8]}}", "access.a.networks[0]: must be an address or a network"),
+        ("access: {a: {bearer: {tokens: [SECRET]}}}", "tokens of at least 16 visible ASCII characters"),
+        ("access: {a: {bearer: {tokens: [sha256:SECRET]}}}", "or sha256: and 64 hex digits"),
+        ("access: {a: {bearer: {token: [SECRET]}}}", "access.a.bearer.token: unknown key. Did you mean tokens?"),
+        ("access: {a: {signed_url: {keys: {k1: SECRET}}}}", "must have at least 16 bytes"),
+        ("access: {a: {jwt: {jwks: id.example.com, issuer: a, audience: b}}}", "must be an http:// or https:// URL"),
+        ("access: {a: {forward: {url: http://u:SECRET@h/}}}", "must have neither credentials nor a fragment"),
+        ("mounts: [{path: /, bucket: b, read: [team]}]", "mounts[0].read[0]: no rule of access has this name: public"),
+        ("mounts: [{path: /, bucket: b, read: []}]", "mounts[0].read: must not be empty"),
+    ],
+)
+def test_access_settings(tmp_path: Path, text: str, problem: str) -> None:
+    """Each mistake in a rule is named with its place and the fix, and without the secret (I28, I30)."""
+    path = tmp_path / "proxy.yaml"
+    path.write_text(text if "mounts" in text else f"{text}\nmounts: [{{path: /, bucket: b}}]")
+    with pytest.raises(ConfigError) as caught:
+        load(path, {})
+    assert problem in str(caught.value)
+    assert "SECRET" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("mounts: [{path: /, bucket: b, methods: [GET, PUT]}]", "mounts[0].write"),
+        ("mounts: [{path: /, bucket: b, methods: [GET, DELETE]}]", "mounts[0].write"),
+        ("mounts: [{path: /a/, bucket: a, write: [public]}, {path: /, bucket: b}]\nuploads: {}", "mounts[1].write"),
+    ],
+)
+def test_writes_beyond_loopback(tmp_path: Path, text: str, place: str) -> None:
+    """A listener beyond loopback needs a rule for each mount that takes writes, or `public` in so many words."""
+    path = tmp_path / "proxy.yaml"
+    for host in ("0.0.0.0", "'*'", "192.0.2.1", "name.example"):
+        path.write_text(f"server: {{host: {host}}}\n{text}")
+        with pytest.raises(ConfigError, match=r"because server\.host is not loopback") as caught:
+            load(path, {})
+        assert place in str(caught.value)
+    path.write_text(f"server: {{host: 127.0.0.1}}\n{text}")
+    assert load(path, {})
+    path.write_text(f"server: {{host: 0.0.0.0}}\n{text.replace('bucket: b', 'bucket: b, write: [public]')}")
+    assert load(path, {})

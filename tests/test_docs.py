@@ -193,8 +193,13 @@ def test_examples_of_keys_are_valid(key: Key) -> None:
     around = {"BUCKETFRONT_MOUNTS": "[{path: /, bucket: b}]"}
     if key.loc[:2] == ("freshness", "rules"):
         around["BUCKETFRONT_FRESHNESS__RULES"] = "[{match: a}]"
+    if key.loc[-1] in ("read", "write"):
+        around["BUCKETFRONT_ACCESS"] = "{lan: {networks: [10.0.0.0/8]}, team: {networks: [10.0.0.1]}}"
+    if key.loc[2:3] == ("jwt",):
+        around["BUCKETFRONT_ACCESS"] = "{name: {jwt: {jwks: https://a.example, issuer: a, audience: b}}}"
     for example in key.examples:
-        assert loader.load(None, {**around, key.variable: example})
+        # The secret files of the examples do not exist here.
+        assert loader.load(None, {**around, key.variable: example.replace("file:/run/secrets/", "secret-of-a-file-")})
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/configuration.md", "docs/http.md"])
@@ -202,7 +207,7 @@ def test_examples_of_pages_are_valid(page: str, tmp_path: Path) -> None:
     """Each YAML example of a page is a valid configuration; where it has no mounts, one is added."""
     path = tmp_path / "proxy.yaml"
     # The secret files of the examples do not exist here.
-    text = (ROOT / page).read_text().replace("file:/run/secrets/", "secret-")
+    text = (ROOT / page).read_text().replace("file:/run/secrets/", "secret-of-a-file-")
     for example in _YAML.findall(text):
         path.write_text(example if "mounts:" in example else f"mounts: [{{path: /, bucket: b}}]\n{example}")
         assert loader.load(path, {})

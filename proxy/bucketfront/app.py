@@ -128,6 +128,7 @@ class App:
         self.telemetry = Telemetry(registry, open_access_log(settings.access_log), self._clock)
         # It closes last, so that requests which a stop cancels have their lines as well.
         self._stack.callback(self.telemetry.close)
+        self._stack.push_async_callback(self._pipeline.close)
         await self._start_origin()
         await self._start_cache()
         CacheCollector(registry, self.cache)

@@ -145,6 +145,8 @@ def _end() -> None:
 
 def _announce(app: "App") -> None:
     """Print the addresses and examples to standard error, because standard output may be the access log."""
+    from bucketfront.config.listen_host import is_loopback
+
     mount = app.settings.mounts[0]
     lines = [
         f"bucketfront {__version__}",
@@ -162,6 +164,9 @@ def _announce(app: "App") -> None:
         ]
     else:
         lines.append(f"  origin   {app.origin.endpoint}")
+    public = [mount.path for mount in app.settings.mounts if mount.is_public]
+    if public and not is_loopback(app.settings.server.host):
+        lines.append(f"  public   everybody who reaches the clients' port may read {', '.join(public)}")
     click.echo("\n".join(lines), err=True)
 
 
@@ -272,6 +277,62 @@ def verify(config: Path, *, repair: bool, as_json: bool) -> None:
         click.echo(f"{report.entries} entries, {report.blocks} blocks read: {count}{state}")
     if report.findings and not report.is_repaired:
         sys.exit(FAILED)
+
+
+@main.command()
+@click.argument("path")
+@click.option("--expires", default="1h", show_default=True, help="How long the URL holds, such as 10m or 7d.")
+@click.option("--method", default="GET", show_default=True, help="What it permits. GET includes HEAD.")
+@click.option("--network", default="", help="The only network of clients for which it holds, such as 192.0.2.0/24.")
+@click.option("--cookie", is_flag=True, help="Print a cookie that permits reads of all that is below the folder PATH.")
+@click.option("--rule", help="The rule of `access` whose keys sign. Needed if there are several for signed URLs.")
+@click.option("--key", "key_id", help="The id of the key that signs. Without it the last one of the rule.")
+@_config
+@_json
+def sign(
+    path: str, *, expires: str, method: str, network: str, cookie: bool, rule: str | None, key_id: str | None,
+    config: Path, as_json: bool,
+) -> None:  # fmt: skip
+    """Print PATH as a signed URL, which permits what the rules of its mount protect.
+
+    PATH begins with a slash. What a URL cannot have is percent-encoded.
+    """
+    import time
+    from urllib.parse import quote
+
+    from bucketfront.config.quantities import parse_duration
+    from bucketfront.server.access import signed_url
+
+    if not path.startswith("/") or "?" in path or "#" in path or (cookie and not path.endswith("/")):
+        raise click.UsageError(f"PATH must begin with '/'{' and end with it' if cookie else ' and have no query'}")
+    try:
+        seconds = parse_duration(expires)
+    except ValueError as error:
+        raise click.UsageError(f"--expires {error}") from None
+    keys, max_age = _signing_keys(_load(config).settings, rule)
+    key_id = key_id or list(keys)[-1]
+    if key_id not in keys:
+        raise click.UsageError(f"the rule has no key {key_id}: {', '.join(keys)}")
+    if seconds > max_age:
+        raise click.UsageError("--expires is more than signed_url.max_age")
+    permission = signed_url.Permission(method, signed_url.url_path(path), int(time.time() + seconds), network)
+    if cookie:
+        name, signed = signed_url.COOKIE, signed_url.signed_cookie(permission, key_id, keys[key_id])
+        text = f"{name}={signed}; Path={quote(path, safe='/%')}; Max-Age={int(seconds)}; Secure; HttpOnly; SameSite=Lax"
+    else:
+        text = signed = signed_url.signed_url(permission, key_id, keys[key_id])
+    click.echo(json.dumps({"signed": signed, "expires": permission.expires}) if as_json else text)
+
+
+def _signing_keys(settings: "Settings", name: str | None) -> tuple[dict[str, str], float]:
+    """Return the keys of the named rule, or of the only one for signed URLs, and how long they may sign for."""
+    rules = {rule: found.signed_url for rule, found in settings.access.items() if found.signed_url is not None}
+    if name is None and len(rules) > 1:
+        raise click.UsageError(f"several rules sign URLs; choose one with --rule: {', '.join(rules)}")
+    found = next(iter(rules.values()), None) if name is None else rules.get(name)
+    if found is None:
+        _fail("no rule of access has signed_url" if name is None else f"no rule {name} has signed_url", WRONG_USE)
+    return {key: secret.get_secret_value() for key, secret in found.keys.items()}, found.max_age
 
 
 def _load(path: Path, *, as_json: bool = False) -> "LoadedConfig":

@@ -64,6 +64,10 @@ class Forbidden(ProxyError):
     """The configuration does not let the client do what its request asks for."""
 
 
+class AccessUnavailable(ProxyError):
+    """The rules of access cannot decide on a request at present, so it is refused."""
+
+
 class NotCached(ProxyError):
     """A client accepts only cached bytes (`only-if-cached`), and they are not in the cache."""
 

@@ -57,6 +57,14 @@ def parse_target(raw: str) -> Target:
 
     `raw` is the target as sent, with bytes above 0x7F as surrogate escapes. Raises BadPath.
     """
+    path, query = split_target(raw)
+    if "#" in path:
+        raise BadPath("the path holds a bare '#'; write it as %23")
+    return Target(percent_decode(path.encode("utf-8", "surrogateescape")), query, path)
+
+
+def split_target(raw: str) -> tuple[str, str]:
+    """Return the path and the query of a request target as they were sent. Raises BadPath."""
     if not raw.startswith("/"):
         absolute = _ABSOLUTE_FORM.match(raw)
         if absolute is None:
@@ -65,9 +73,7 @@ def parse_target(raw: str) -> Target:
         if not raw.startswith("/"):
             raw = "/" + raw
     path, _, query = raw.partition("?")
-    if "#" in path:
-        raise BadPath("the path holds a bare '#'; write it as %23")
-    return Target(percent_decode(path.encode("utf-8", "surrogateescape")), query, path)
+    return path, query
 
 
 def percent_decode(path: bytes) -> bytes:

@@ -1643,6 +1643,20 @@ BUGS = (
         (Edit("bucketfront.server.router:Route.mount_of_write", "inner is None", "True"),),
         (SERVER + "test_inner_mounts.py::test_limits_of_the_inner_mount",),
     ),
+    Bug(
+        31,
+        "any-token",
+        "A bearer token that is not listed lets a client in.",
+        (Edit("bucketfront.server.access.bearer:BearerRule.examine", "any(fits)", "True"),),
+        (SERVER + "test_access.py::test_reads_need_a_token",),
+    ),
+    Bug(
+        32,
+        "rules-of-the-path",
+        "The rules of the mount that serves a key do not hold for the path of another mount.",
+        (Edit("bucketfront.server.access.access:Access.check", "(mount, inner)", "(mount,)"),),
+        (SERVER + "test_access.py::test_keys_of_an_inner_mount",),
+    ),
 )
 
 NODES = tuple(dict.fromkeys(node for bug in BUGS for node in bug.nodes))

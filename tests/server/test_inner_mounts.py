@@ -43,7 +43,6 @@ def test_the_longest_prefix_decides(places: list[tuple[str, str]], key: str) -> 
 @pytest.fixture
 async def proxy(start: StartProxy, s3: S3) -> Proxy:
     """`/` takes everything, `/private/` below it only reads, and `/drop/` only small new objects."""
-    limits = {"write_once": True, "max_size": 8}
     below = [
         {"path": "/private/", "bucket": s3.bucket, "prefix": "private/", "methods": ["GET", "HEAD"]},
         {

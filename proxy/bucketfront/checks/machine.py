@@ -17,9 +17,11 @@ from bucketfront.config.listener_settings import AccessLogSettings, TlsSettings
 from bucketfront.config.quantities import format_share, format_size
 from bucketfront.config.settings import Settings
 from bucketfront.errors import CacheInUse, CannotListen, ConfigError, StoreError, UnusableSetting
+from bucketfront.server.access.assembly import build_access
 from bucketfront.server.http1 import descriptors
 from bucketfront.server.http1.binding import ListenPlace, bind
 from bucketfront.server.http1.server_tls import tls_context, valid_until
+from bucketfront.server.inner_mounts import InnerMounts
 from bucketfront.server.server import client_place
 from bucketfront.server.telemetry.access_log import probe_access_log
 
@@ -38,6 +40,8 @@ def check_machine(settings: Settings, explain: Explain, config: Path | None) -> 
     folder, own = _cache(settings.cache, config)
     yield _descriptors(settings)
     yield _access_log(settings.access_log, explain)
+    if settings.access:
+        yield _access(settings, explain)
     if settings.server.tls is not None:
         yield _tls(settings.server.tls, explain)
     yield _port("client port", client_place(settings.server), explain, own)
@@ -63,6 +67,20 @@ def _access_log(settings: AccessLogSettings, explain: Explain) -> CheckResult:
     except UnusableSetting as error:
         return failed(subject, explain(error), settings.path)
     return fine(subject, "standard output" if settings.path == "-" else "writable", settings.path)
+
+
+def _access(settings: Settings, explain: Explain) -> CheckResult:
+    subject = "access"
+    try:
+        build_access(settings, InnerMounts(settings.mounts))
+    except UnusableSetting as error:
+        return failed(subject, explain(error))
+    unused = settings.access.keys() - {
+        name for mount in settings.mounts for name in (*mount.read, *(mount.write or ()))
+    }
+    if unused:
+        return warning(subject, f"no mount names the rules {', '.join(sorted(unused))}")
+    return fine(subject, f"rules: {', '.join(settings.access)}")
 
 
 def _tls(settings: TlsSettings, explain: Explain) -> CheckResult:

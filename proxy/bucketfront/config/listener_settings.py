@@ -5,6 +5,7 @@ from typing import Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from bucketfront.config.access_settings import Network
 from bucketfront.config.checked_text import BearerToken, FieldName, Host, Text, WebOrigin
 from bucketfront.config.listen_host import is_loopback
 from bucketfront.config.quantities import Duration, Flag, Percent, Percentage, Port
@@ -37,6 +38,9 @@ class ServerSettings(Section):
     tls: TlsSettings | None = None
     """Certificate and key for HTTPS. With `null` the listener speaks plain HTTP. TLS rules out `sendfile`, so plain
     HTTP behind a TLS terminator is faster."""
+    trusted_proxies: tuple[Network, ...] = Field(default=(), examples=["[10.0.0.0/8]"])
+    """Networks of fronts whose `Forwarded` or `X-Forwarded-For` is believed. The client's address is then the last one
+    there that is not of these networks. Requests with these fields pass the fast path by."""
     timing: Flag = False
     """Whether responses carry `Server-Timing`, which shows clients the time spent on cache and origin. It turns the
     fast path off."""

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
+from bucketfront.config.access_settings import PUBLIC, AccessName
 from bucketfront.config.checked_text import (
     AcceptEncoding,
     Bucket,
@@ -53,8 +54,16 @@ class MountSettings(Section):
     prefix: KeyPrefix = Field(default="", examples=["public/"])
     """Text before the rest of the path in the object's key. Nothing is added to it, so a folder ends in `/`."""
     methods: Annotated[tuple[Method, ...], Field(min_length=1)] = ("GET", "HEAD")
-    """Methods that clients may use. `GET` includes `HEAD`. Writes are not authenticated, so allow them only to clients
-    that you trust."""
+    """Methods that clients may use. `GET` includes `HEAD`. `mounts[].read` and `mounts[].write` say which clients."""
+    read: Annotated[tuple[AccessName, ...], Field(min_length=1)] = Field(default=(PUBLIC,), examples=["[lan, team]"])
+    """Rules of `access` of which one must hold for reads, in order. `public` lets everybody in. For a key below several
+    mounts of one bucket, the rules of the mount with the longest `prefix` must hold as well."""
+    write: Annotated[tuple[AccessName, ...], Field(min_length=1)] | None = Field(default=None, examples=["[team]"])
+    """The same for writes. With `null` everybody may write who reaches the listener. That is permitted only while
+    `server.host` is a loopback address; else name rules, or `[public]`."""
+    shared_caching: Flag = False
+    """Whether CDNs and other shared caches may store what needs a rule to be read. If not, such responses have
+    `Cache-Control: private`."""
     accept_encoding: AcceptEncoding | None = Field(default=None, examples=["gzip"])
     """Content codings that requests for the mount's objects accept. With `null` it is `origin.accept_encoding`. For a
     key below several mounts of one bucket, the mount with the longest `prefix` counts."""
@@ -88,6 +97,21 @@ class MountSettings(Section):
     """Bytes per second that a client must take of a response, or send of an upload. A response ends if its client takes
     less for longer than 2 minutes, as its kernel acknowledges the bytes; an upload if it sends less over 30 s. The
     default is a quarter of an audio stream of 32 kbit/s, because players take bytes in bursts."""
+
+    @property
+    def is_public(self) -> bool:
+        """Return whether everybody may read."""
+        return PUBLIC in self.read
+
+    @property
+    def is_private(self) -> bool:
+        """Return whether shared caches may not store responses to reads."""
+        return not (self.is_public or self.shared_caching)
+
+    @property
+    def needs_rule_to_write(self) -> bool:
+        """Return whether a write needs a rule that holds."""
+        return self.write is not None and PUBLIC not in self.write
 
     @field_validator("methods")
     @classmethod

@@ -9,10 +9,11 @@ from typing import Annotated
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from bucketfront.config.access_settings import PUBLIC, AccessRule, RuleName
 from bucketfront.config.bucket_name import misplaced
 from bucketfront.config.cache_settings import CacheSettings
 from bucketfront.config.freshness_settings import FreshnessSettings
-from bucketfront.config.listen_host import overlap
+from bucketfront.config.listen_host import is_loopback, overlap
 from bucketfront.config.listener_settings import AccessLogSettings, AdminSettings, CorsSettings, ServerSettings
 from bucketfront.config.mount_settings import MountSettings, UploadSettings
 from bucketfront.config.origin_settings import OriginSettings
@@ -26,6 +27,7 @@ class Settings(Section):
     server: ServerSettings = ServerSettings()
     admin: AdminSettings = Field(default=AdminSettings(), validate_default=True)
     origin: OriginSettings = OriginSettings()
+    access: dict[RuleName, AccessRule] = Field(default_factory=dict)
     mounts: Annotated[tuple[MountSettings, ...], Field(min_length=1)]
     uploads: UploadSettings | None = None
     cache: CacheSettings = Field(default=CacheSettings(), validate_default=True)
@@ -87,6 +89,39 @@ class Settings(Section):
                 raise SettingError(reason, ("mounts", number, "bucket"), ("origin", "endpoint_url"))
         return mounts
 
+    @field_validator("mounts")
+    @classmethod
+    def _rules_exist(cls, mounts: tuple[MountSettings, ...], info: ValidationInfo) -> tuple[MountSettings, ...]:
+        rules = info.data.get("access")
+        if rules is None:
+            return mounts
+        for number, mount in enumerate(mounts):
+            for key, names in (("read", mount.read), ("write", mount.write or ())):
+                for position, name in enumerate(names):
+                    if name != PUBLIC and name not in rules:
+                        known = ", ".join((PUBLIC, *rules))
+                        raise SettingError(
+                            f"no rule of access has this name: {known}", ("mounts", number, key, position)
+                        )
+        return mounts
+
+    @field_validator("mounts")
+    @classmethod
+    def _writes_beyond_loopback(
+        cls, mounts: tuple[MountSettings, ...], info: ValidationInfo
+    ) -> tuple[MountSettings, ...]:
+        server = info.data.get("server")
+        for number, mount in enumerate(mounts):
+            takes = [method for method in mount.methods if method not in ("GET", "HEAD")]
+            if server is not None and not is_loopback(server.host) and takes and mount.write is None:
+                raise SettingError(
+                    f"needed, because server.host is not loopback and the mount takes {', '.join(takes)}: name rules of"
+                    " access, or [public] if everybody who reaches the port may write",
+                    ("mounts", number, "write"),
+                    ("mounts", number, "methods"),
+                )
+        return mounts
+
     @field_validator("uploads")
     @classmethod
     def _mount_exists(cls, uploads: UploadSettings | None, info: ValidationInfo) -> UploadSettings | None:
@@ -96,6 +131,14 @@ class Settings(Section):
             if uploads.mount not in paths:
                 raise SettingError(
                     f"must be the path of a mount: {', '.join(paths)}", ("uploads", "mount"), ("uploads",)
+                )
+            server, number = info.data.get("server"), paths.index(uploads.mount)
+            if server is not None and not is_loopback(server.host) and mounts[number].write is None:
+                raise SettingError(
+                    "needed, because server.host is not loopback and uploads go into the mount: name rules of access,"
+                    " or [public] if everybody who reaches the port may write",
+                    ("mounts", number, "write"),
+                    ("uploads",),
                 )
         return uploads
 

@@ -34,6 +34,8 @@ _SEPARATOR = re.compile(r"[ \t]*+,[ \t]*+")
 _AGES = frozenset({"max-age", "s-maxage", "stale-while-revalidate", "stale-if-error"})
 _MAY_NAME_FIELDS = frozenset({"no-cache", "private"})
 
+_OF_SHARED_CACHES = frozenset({"public", "private", "s-maxage", "proxy-revalidate"})
+
 _Item = int | bool | str | None
 
 
@@ -135,6 +137,12 @@ def split(value: str) -> Iterator[str]:
             return
         yield match[0].strip(" \t")
         position = end + 1
+
+
+def private(value: str) -> str:
+    """Return a field value that keeps shared caches from storing the response. Its other directives stay."""
+    kept = [element for element in split(value) if element and not {*by_name([element])} & _OF_SHARED_CACHES]
+    return ", ".join(["private", *kept])
 
 
 def _seconds(argument: str | None) -> int:

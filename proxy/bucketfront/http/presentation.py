@@ -6,12 +6,13 @@ Later sources override earlier ones: stored headers, guessed type, content codin
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from bucketfront.http import media_types, negotiation
+from bucketfront.http import cache_control, media_types, negotiation
 from bucketfront.http.grammar import Headers
 from bucketfront.http.metadata import Metadata
 
 _ACCEPT_ENCODING = "Accept-Encoding"
 _LIFETIMES = frozenset({"Cache-Control", "Expires"})
+_OF_SHARED_CACHES = frozenset({"cdn-cache-control", "surrogate-control"})  # RFC 9213, and its forerunner
 _UNTYPED = "application/octet-stream"
 
 
@@ -31,6 +32,9 @@ class Presentation:
     """A rule's headers to set, or with None to remove."""
     overrides: tuple[tuple[str, str], ...] = ()
     """The headers that the query sets."""
+
+    is_private: bool = False
+    """Whether shared caches may not store the response, because a rule decides who may read it."""
 
     @property
     def sets_lifetime(self) -> bool:
@@ -61,6 +65,8 @@ def present(metadata: Metadata, presentation: Presentation) -> Metadata:
         headers = _varying(headers)
     for name, value in presentation.overrides:
         headers = _with(headers, name, value)
+    if presentation.is_private:
+        headers = _private(headers)
     return metadata if headers == metadata.headers else replace(metadata, headers=headers)
 
 
@@ -100,6 +106,13 @@ def _with(headers: Headers, name: str, value: str | None) -> Headers:
     if left is not None:
         changed.append((name, left))
     return tuple(changed)
+
+
+def _private(headers: Headers) -> Headers:
+    """Return the headers with a Cache-Control that shared caches obey, and without those for them alone."""
+    given = [value for name, value in headers if name.lower() == "cache-control"]
+    headers = tuple((name, value) for name, value in headers if name.lower() not in _OF_SHARED_CACHES)
+    return _with(headers, "Cache-Control", cache_control.private(", ".join(given)))
 
 
 def _varying(headers: Headers) -> Headers:

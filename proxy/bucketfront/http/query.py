@@ -58,6 +58,10 @@ _OCTETS = {f"{high}{low}".encode(): bytes.fromhex(high + low) for high in hexdig
 _VERSION_ID = re.compile(r"[\x21-\x7e]+")
 
 
+SIGNED = frozenset({"bf_key", "bf_expires", "bf_sig", "bf_net"})
+"""The parameters of a signed URL, which are about access and not about the object."""
+
+
 class BadQuery(ProxyError):
     """A query string that is malformed, or has a value that no header may hold."""
 
@@ -109,7 +113,7 @@ def parse(query: str) -> Query:
             if name in overrides:
                 raise BadQuery(f"{name} is given twice")
             overrides[name] = header, _override(name, value)
-        else:
+        elif name not in SIGNED:
             others.append(name)
     return Query(version, tuple(overrides.values()), tuple(others))
 

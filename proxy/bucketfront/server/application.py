@@ -2,15 +2,20 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 from http import HTTPStatus
 
 from aiohttp import hdrs, web
 
+from bucketfront.config.mount_settings import MountSettings
 from bucketfront.config.settings import Settings
 from bucketfront.errors import ProxyError
 from bucketfront.http import s3_requests, tus_fields
 from bucketfront.http.cache_status import CacheStatus, Forward
+from bucketfront.keys import split_target
 from bucketfront.server import cors, error_responses
+from bucketfront.server.access.rule import NOBODY, AccessRequest, Caller
+from bucketfront.server.client_address import ClientAddresses
 from bucketfront.server.cors import Cors
 from bucketfront.server.cut import BrokenOff, Cut
 from bucketfront.server.error_responses import NotSupported
@@ -45,21 +50,26 @@ class Application:
         tus: TusHandler | None,
         telemetry: Telemetry,
         pipeline: Pipeline,
+        clock: Callable[[], float],
     ) -> None:
+        """`clock` is wall time in seconds since the epoch."""
         self._router = Router(settings.mounts, settings.uploads)
         self._cors = Cors(settings.cors)
+        self._addresses = ClientAddresses(settings.server.trusted_proxies)
         self._shows_timing = settings.server.timing
         self._objects = objects
         self._uploads = uploads
         self._tus = tus
         self._telemetry = telemetry
         self._pipeline = pipeline
+        self._clock = clock
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         clock = asyncio.get_running_loop().time
         common = self._cors.fields(request.headers.get(hdrs.ORIGIN))
         dialect = s3_requests.dialect_of(request.headers, request.raw_path)
         exchange = Exchange(request, clock(), common, shows_timing=self._shows_timing, dialect=dialect)
+        exchange.address = self._addresses.of(request.remote, _field_of(request))
         status = CLIENT_CLOSED_REQUEST
         try:
             response = await self._respond(exchange)
@@ -104,7 +114,7 @@ class Application:
         request = exchange.request
         framing.check(request)
         if request.method == "OPTIONS":
-            return self._options(exchange)
+            return await self._options(exchange)
         if request.method in ("GET", "HEAD"):
             _refuse_customer_keys(request)
         if self._tus is not None and tus_fields.is_tus_request(request.method, request.headers):
@@ -113,15 +123,19 @@ class Application:
             if upload is not None:
                 exchange.min_rate = upload.mount.min_rate
                 exchange.common = self._cors.fields(request.headers.get(hdrs.ORIGIN), tus_fields.RESPONSE_HEADERS)
-                return await self._tus.respond(exchange, self._pipeline.admit(method, upload, _field_of(request)))
+                caller = await self._caller(exchange, method, upload.mount, is_upload=True)
+                route = self._pipeline.admit(method, upload, _field_of(request), caller)
+                return await self._tus.respond(exchange, route)
         try:
             route = self._router.resolve(request.method, request.raw_path, exchange.dialect)
         except (MissingSlash, MisspelledMount) as error:
-            self._pipeline.check(request.method, error.mount, error.key, _field_of(request))
-            return redirect(exchange, 308, error.target)
+            caller = await self._caller(exchange, request.method, error.mount)
+            self._pipeline.check(request.method, error.mount, error.key, _field_of(request), caller)
+            return redirect(exchange, 308, error.target, is_private=error.mount.is_private)
         exchange.min_rate = route.mount.min_rate
         method = "DELETE" if route.deletes_many else request.method
-        route = self._pipeline.admit(method, route, _field_of(request))
+        caller = await self._caller(exchange, method, route.mount)
+        route = self._pipeline.admit(method, route, _field_of(request), caller)
         if request.method in ("GET", "HEAD"):
             return await self._objects.respond(exchange, route)
         if route.deletes_many:
@@ -129,14 +143,28 @@ class Application:
         handle = self._uploads.delete if request.method == "DELETE" else self._uploads.put
         return await handle(exchange, route)
 
-    def _options(self, exchange: Exchange) -> web.Response:
+    async def _caller(
+        self, exchange: Exchange, method: str, mount: MountSettings | None, *, is_upload: bool = False
+    ) -> Caller:
+        """Return the client. Raises AccessUnavailable, BadPath."""
+        if mount is None:
+            return NOBODY
+        request = exchange.request
+        path, query = split_target(request.raw_path)
+        # No signature for a GET is one for a request of an upload.
+        method = "PATCH" if is_upload and method == "HEAD" else method
+        facts = AccessRequest(method, path, query, _field_of(request), exchange.address, self._clock())
+        return await self._pipeline.identify(facts, mount, is_upload=is_upload)
+
+    async def _options(self, exchange: Exchange) -> web.Response:
         """Respond to OPTIONS (RFC 9110 section 9.3.7), which is a CORS preflight if it has the fields of one."""
         request = exchange.request
         methods = self._router.methods(request.raw_path)
         route = None if request.raw_path == "*" else self._router.locate(request.raw_path)
         mount, key = (None, None) if route is None else (route.mount, route.named_key)
         is_preflight = cors.is_preflight(request.headers)
-        self._pipeline.check(request.method, mount, key, _field_of(request), is_preflight=is_preflight)
+        caller = NOBODY if is_preflight else await self._caller(exchange, request.method, mount)
+        self._pipeline.check(request.method, mount, key, _field_of(request), caller, is_preflight=is_preflight)
         exchange.status = CacheStatus(Forward.BYPASS, detail="options")
         headers, further_fields = exchange.headers(), tuple[str, ...]()
         if self._tus is not None and self._router.tus(request.method, request.raw_path) is not None:

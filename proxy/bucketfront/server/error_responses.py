@@ -13,6 +13,7 @@ from aiohttp import hdrs, web
 
 from bucketfront.errors import (
     AccessDenied,
+    AccessUnavailable,
     BadPath,
     BodyTooLarge,
     ContentMismatch,
@@ -61,6 +62,7 @@ from bucketfront.http.tus_fields import (
     WrongVersion,
 )
 from bucketfront.http.write_head import BadWriteHead, NoSuchWrite
+from bucketfront.server.access.access import Unauthenticated
 from bucketfront.server.foreign_pages import ForeignPage
 from bucketfront.server.http1.framing import BadFraming
 from bucketfront.server.router import MethodNotAllowed
@@ -118,7 +120,9 @@ _TABLE: tuple[tuple[type[ProxyError], int, str | None], ...] = (
     (NoSuchMount, 404, None),
     (ForeignPage, 403, None),
     (MethodNotAllowed, 405, None),
+    (Unauthenticated, 401, None),
     (Forbidden, 403, None),
+    (AccessUnavailable, 503, "it cannot be decided at the moment whether you may do this"),
     (LengthRequired, 411, None),
     (TooLarge, 413, None),
     (NotSupported, 501, None),
@@ -173,6 +177,8 @@ _CODES: tuple[tuple[type[ProxyError], str], ...] = (
     (ChecksumMismatch, "BadDigest"),
     (BadChunks, "IncompleteBody"),
     (NoSuchMount, "NoSuchBucket"),
+    (Forbidden, "AccessDenied"),
+    (AccessUnavailable, "ServiceUnavailable"),
     (SlowClient, "RequestTimeout"),
     (UnknownUpload, "NoSuchUpload"),
     (UploadLost, "NoSuchUpload"),
@@ -216,12 +222,14 @@ def _response_to(error: ProxyError, exchange: Exchange, details: Mapping[str, ob
     headers = dict[str, str]()
     if isinstance(error, MethodNotAllowed):
         headers["Allow"] = ", ".join(error.allowed)
+    if isinstance(error, Unauthenticated):
+        headers["WWW-Authenticate"] = ", ".join(error.challenges)
     if isinstance(error, DeleteMarker):
         headers["Allow"] = ""  # RFC 9110 section 10.2.1: no method is allowed at present
     if isinstance(error, OriginError) and status in (502, 503, 504):
         wait = error.retry_after if isinstance(error, OriginCircuitOpen | OriginServerError) else None
         headers["Retry-After"] = str(max(1, math.ceil(wait or _RETRY_AFTER_S)))
-    if isinstance(error, TooManyUploads | StoreFull | Overloaded):
+    if isinstance(error, TooManyUploads | StoreFull | Overloaded | AccessUnavailable):
         headers["Retry-After"] = str(_RETRY_AFTER_S)
     if isinstance(error, WrongVersion):
         headers["Tus-Version"] = VERSION

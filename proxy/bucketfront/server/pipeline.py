@@ -12,7 +12,7 @@ A stage with a `check` can refuse. Most stages of `build_pipeline` only declare 
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import partial
 
@@ -22,6 +22,10 @@ from bucketfront.errors import Forbidden
 from bucketfront.http import s3_requests
 from bucketfront.keys import ObjectKey
 from bucketfront.server import foreign_pages
+from bucketfront.server.access.access import Access
+from bucketfront.server.access.assembly import build_access
+from bucketfront.server.access.rule import NOBODY, AccessRequest, Caller
+from bucketfront.server.client_address import ClientAddresses
 from bucketfront.server.foreign_pages import ForeignPages
 from bucketfront.server.inner_mounts import InnerMounts
 from bucketfront.server.router import Route
@@ -44,7 +48,7 @@ class Admission:
     `action` is what it does to the object; each request of a tus upload writes one. `method` is DELETE for S3's
     DeleteObjects, and for tus the method that overrides POST. `mount` is None for `OPTIONS *`. `key` is the S3 key in
     bytes. It is None if the path names no object; the stages see the keys of such a request later, one by one. `field`
-    returns a declared field's value, or None.
+    returns a declared field's value, or None. `caller` is the client, with what its credentials showed.
     """
 
     action: Action
@@ -52,6 +56,7 @@ class Admission:
     mount: MountSettings | None
     key: bytes | None
     field: ReadField
+    caller: Caller = NOBODY
 
 
 Check = Callable[[Admission], None]
@@ -86,15 +91,33 @@ class Stage:
 
 
 class Pipeline:
-    """All stages, in their order. `reads` are the request fields on which the response to a read may depend."""
+    """All stages, in their order. `reads` are the request fields on which the response to a read may depend.
 
-    def __init__(self, stages: Iterable[Stage]) -> None:
+    `access` is None if everybody may do everything.
+    """
+
+    def __init__(self, stages: Iterable[Stage], access: Access | None = None) -> None:
         self.stages = tuple(stages)
+        self._access = access
         self.reads = frozenset[str]().union(*(stage.reads for stage in self.stages if not stage.of_writes))
         self._checks = tuple((stage, stage.check) for stage in self.stages if stage.check is not None)
         self._checks_of_reads = tuple(pair for pair in self._checks if not pair[0].of_writes)
 
-    def admit(self, method: str, route: Route, field: ReadField) -> Route:
+    async def identify(self, request: AccessRequest, mount: MountSettings, *, is_upload: bool = False) -> Caller:
+        """Return the client of a request to a mount. `is_upload` is true for a request of a tus upload.
+
+        Raises AccessUnavailable.
+        """
+        if self._access is None:
+            return NOBODY
+        is_read = not is_upload and _action_of(request.method) is Action.READ
+        return await self._access.identify(request, mount, is_read=is_read)
+
+    async def close(self) -> None:
+        if self._access is not None:
+            await self._access.close()
+
+    def admit(self, method: str, route: Route, field: ReadField, caller: Caller = NOBODY) -> Route:
         """Return the route, from which a handler can now take keys.
 
         Raises the ProxyError of the first stage that refuses the request, and later that of a refused key.
@@ -103,11 +126,11 @@ class Pipeline:
         if not self._checks_for(action):
             return route.with_admission(_admit_any)
         admitted = route.named_key
-        self._check(action, method, route.mount, admitted, field)
+        self._check(Admission(action, method, route.mount, admitted, field, caller))
 
         def admit_key(key: ObjectKey) -> None:
             if (octets := key.key.encode()) != admitted:
-                self._check(action, method, route.mount, octets, field)
+                self._check(Admission(action, method, route.mount, octets, field, caller))
 
         return route.with_admission(admit_key)
 
@@ -117,25 +140,17 @@ class Pipeline:
         mount: MountSettings | None,
         key: bytes | None,
         field: ReadField,
+        caller: Caller = NOBODY,
         *,
         is_preflight: bool = False,
     ) -> None:
         """Run the stages on a request that no handler gets. Raises the ProxyError of the first stage that refuses."""
-        self._check(_action_of(method), method, mount, key, field, is_preflight=is_preflight)
+        self._check(Admission(_action_of(method), method, mount, key, field, caller), is_preflight=is_preflight)
 
-    def _check(
-        self,
-        action: Action,
-        method: str,
-        mount: MountSettings | None,
-        key: bytes | None,
-        field: ReadField,
-        *,
-        is_preflight: bool = False,
-    ) -> None:
-        for stage, check in self._checks_for(action):
+    def _check(self, admission: Admission, *, is_preflight: bool = False) -> None:
+        for stage, check in self._checks_for(admission.action):
             if stage.checks_preflights or not is_preflight:
-                check(Admission(action, method, mount, key, stage.declared(field)))
+                check(replace(admission, field=stage.declared(admission.field)))
 
     def _checks_for(self, action: Action) -> tuple[tuple[Stage, Check], ...]:
         return self._checks_of_reads if action is Action.READ else self._checks
@@ -152,12 +167,15 @@ def _admit_any(_: ObjectKey) -> None:
 
 
 def build_pipeline(settings: Settings) -> Pipeline:
-    """Return the stages that these settings need, in order."""
+    """Return the stages that these settings need, in order. Raises UnusableSetting for a file of a rule."""
     negotiates = any(mount.precompressed for mount in settings.mounts)
     selects = negotiates or any(mount.site is not None for mount in settings.mounts)
+    access = build_access(settings, InnerMounts(settings.mounts))
     return Pipeline(
         (
             _foreign_pages_stage(settings),
+            *_access_stage(access),
+            Stage("client address", ClientAddresses(settings.server.trusted_proxies).reads),
             *_inner_mounts_stage(settings),
             Stage("tus", frozenset({"tus-resumable"} if settings.uploads is not None else ())),
             Stage("selection", frozenset({"accept-encoding"} if negotiates else ())),
@@ -167,7 +185,8 @@ def build_pipeline(settings: Settings) -> Pipeline:
                 "revalidation",
                 frozenset({"cache-control", "pragma"} if settings.freshness.honor_client_no_cache else ()),
             ),
-        )
+        ),
+        access,
     )
 
 
@@ -175,6 +194,22 @@ def _foreign_pages_stage(settings: Settings) -> Stage:
     """Return the stage that refuses the writes of other sites' pages."""
     pages = ForeignPages(settings.cors.allow_origins, is_tls=settings.server.tls is not None)
     return Stage("foreign pages", foreign_pages.READS, lambda admission: pages.check(admission.field), of_writes=True)
+
+
+def _access_stage(access: Access | None) -> Iterator[Stage]:
+    """Yield the stage that asks for rules, if mounts list some.
+
+    It declares no fields: it lets a client without credentials in where all are let in, whatever their fields are.
+    """
+    if access is None:
+        return
+
+    def check(admission: Admission) -> None:
+        if admission.mount is not None:
+            is_read = admission.action is Action.READ
+            access.check(admission.caller, admission.method, admission.mount, admission.key, is_read=is_read)
+
+    yield Stage("access", check=check)
 
 
 def _inner_mounts_stage(settings: Settings) -> Iterator[Stage]:

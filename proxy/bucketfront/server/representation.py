@@ -41,6 +41,7 @@ def presentation(rules: Rules, route: Route, candidate: Candidate, parameters: Q
         cache_control=ruling.cache_control,
         changes=ruling.headers or (),
         overrides=parameters.overrides,
+        is_private=route.is_private(candidate.key),
     )
 
 

@@ -146,6 +146,11 @@ class Route:
         is_once = self.mount.write_once or inner.write_once
         return self.mount.model_copy(update={"write_once": is_once, "max_size": min(sizes, default=None)})
 
+    def is_private(self, key: ObjectKey) -> bool:
+        """Return whether shared caches may not store the object, because only some clients may read it."""
+        inner = self.inner_mounts.of(self.mount, key.key.encode())
+        return any(mount.is_private for mount in (self.mount, inner) if mount is not None)
+
     def relative(self, key: ObjectKey) -> str:
         """Return the key as clients of this mount see it."""
         return key.key[len(self.mount.prefix) :]

@@ -70,6 +70,7 @@ def build_server(settings: Settings, pipeline: Pipeline, parts: ServerParts) -> 
         tus,
         parts.telemetry,
         pipeline,
+        parts.clock,
     )
     fast_path = _fast_path(settings, pipeline, parts)
     return Server(client_listener(application, fast_path, settings.server, parts.connections), fast_path)

@@ -175,7 +175,8 @@ class ObjectHandler:
                     return None
                 if candidate.location is not None:
                     exchange.status = reader.status
-                    return redirect(exchange, 301, candidate.location + (f"?{route.query}" if route.query else ""))
+                    target = candidate.location + (f"?{route.query}" if route.query else "")
+                    return redirect(exchange, 301, target, is_private=route.is_private(candidate.key))
                 presentation = representation.presentation(self._rules, route, candidate, wanted.query)
                 try:
                     return await self._send_version(exchange, wanted, reader, presentation)
@@ -320,9 +321,12 @@ def _without_body(response_plan: Plan, exchange: Exchange, age: float) -> web.St
     return DeferredHeadResponse(status=status, headers=with_object_fields(exchange.headers(), response_plan, age))
 
 
-def redirect(exchange: Exchange, status: int, target: str) -> web.Response:
-    """Return a redirect to `target`, which a browser may keep for REDIRECT_MAX_AGE_S."""
+def redirect(exchange: Exchange, status: int, target: str, *, is_private: bool) -> web.Response:
+    """Return a redirect to `target`, which a browser may keep for REDIRECT_MAX_AGE_S.
+
+    `is_private` is true if shared caches may not keep it.
+    """
     headers = exchange.headers()
     headers[hdrs.LOCATION] = target
-    headers[hdrs.CACHE_CONTROL] = f"max-age={REDIRECT_MAX_AGE_S}"
+    headers[hdrs.CACHE_CONTROL] = f"{'private, ' if is_private else ''}max-age={REDIRECT_MAX_AGE_S}"
     return web.Response(status=status, headers=headers)

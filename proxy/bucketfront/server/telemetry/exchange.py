@@ -9,6 +9,7 @@ from multidict import CIMultiDict
 from bucketfront.http.cache_status import CacheStatus, Forward
 from bucketfront.http.grammar import Headers
 from bucketfront.http.s3_requests import REQUEST_ID, Dialect
+from bucketfront.server.access.rule import Address
 from bucketfront.server.client_limits import MIN_RATE_BYTES_PER_S
 from bucketfront.server.cut import Cut
 from bucketfront.server.telemetry.origin_failure import OriginFailure, origin_failure
@@ -33,7 +34,7 @@ class Exchange:
     set if the proxy cut the response. `begun` is the status of a head that has left, or is about to. `failure` is the
     failure of the origin, also if the client got a stale or another object because of it. `dialect` is the form of the
     response. `request_id` names the request to a client of S3, in the response and in the access log. `min_rate` is the
-    lowest rate of the client, in bytes per second.
+    lowest rate of the client, in bytes per second. `address` is the client's.
     """
 
     request: web.BaseRequest
@@ -42,6 +43,7 @@ class Exchange:
     shows_timing: bool = False
     dialect: Dialect = Dialect.HTTP
     min_rate: int = MIN_RATE_BYTES_PER_S
+    address: Address | None = None
     status: CacheStatus = CacheStatus(Forward.BYPASS)  # noqa: RUF009 - frozen
     sent: int = 0
     received: int = 0

@@ -64,7 +64,7 @@ class Telemetry:
             failure=exchange.failure,
             request_id=exchange.request_id,
         )
-        self.add(record, exchange.sent, request.remote or "-", self._clock(), seconds)
+        self.add(record, exchange.sent, str(exchange.address or "-"), self._clock(), seconds)
 
     @property
     def lines_lost(self) -> int:

@@ -1,0 +1,129 @@
+"""The rule of users with passwords (RFC 7617), from a file as `htpasswd -B` makes it."""
+
+import asyncio
+import base64
+import binascii
+import hashlib
+import hmac
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+
+import argon2
+import bcrypt
+
+from bucketfront.config.access_settings import BasicSettings
+from bucketfront.errors import AccessUnavailable
+from bucketfront.server.access.rule import AccessRequest, Denial, Grant, Verdict, credentials
+
+MAX_FILE_BYTES = 1 << 20
+REMEMBERED_S = 300.0  # for a password that fitted, because each verification costs tens of milliseconds
+MAX_REMEMBERED = 1024
+MAX_AT_ONCE = 1  # verifications; more would take the processor from all other requests
+MAX_WAITING = 64  # for one of them; then a client gets 503 and may retry
+
+_BCRYPT = ("$2a$", "$2b$", "$2y$")
+_ARGON2 = ("$argon2id$", "$argon2i$", "$argon2d$")
+_DENIED = Denial("the user or the password is not valid")
+
+
+class BadPasswordFile(ValueError):
+    """A file is not one of users and hashes. The message has the fix, and no hash."""
+
+
+def read_password_file(path: Path) -> dict[str, str]:
+    """Return the hashes of the users. Raises BadPasswordFile."""
+    try:
+        with path.open("rb") as file:
+            octets = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise BadPasswordFile(f"the file {str(path)!a} cannot be read: {error.strerror}") from None
+    if len(octets) > MAX_FILE_BYTES:
+        raise BadPasswordFile(f"the file {str(path)!a} has more than {MAX_FILE_BYTES} bytes")
+    users: dict[str, str] = {}
+    for number, line in enumerate(octets.decode("utf-8", "replace").splitlines(), 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        user, colon, hashed = line.strip().partition(":")
+        if not colon or not user or not hashed.startswith((*_BCRYPT, *_ARGON2)):
+            raise BadPasswordFile(
+                f"line {number} of {str(path)!a} must be user:hash with a hash of bcrypt or argon2, as"
+                " `htpasswd -B` makes it"
+            )
+        users[user] = hashed
+    if not users:
+        raise BadPasswordFile(f"the file {str(path)!a} has no user")
+    return users
+
+
+def verify(password: str, hashed: str) -> bool:
+    """Return whether a password has the hash. Takes tens of milliseconds of the processor."""
+    octets = password.encode("utf-8", "surrogateescape")
+    if hashed.startswith(_ARGON2):
+        try:
+            return argon2.PasswordHasher().verify(hashed, octets)
+        except (argon2.exceptions.VerificationError, argon2.exceptions.InvalidHashError):
+            return False
+    try:
+        # bcrypt looks at 72 bytes only, and its library refuses more.
+        return bcrypt.checkpw(octets[:72], hashed.encode())
+    except ValueError:
+        return False
+
+
+class BasicRule:
+    """Holds for requests with the password of a user. `elapsed` is a clock in seconds."""
+
+    def __init__(self, settings: BasicSettings, elapsed: Callable[[], float]) -> None:
+        """Raises BadPasswordFile."""
+        self._users = read_password_file(settings.file)
+        self._elapsed = elapsed
+        # An unknown user costs the time of a known one.
+        self._hash_of_nobody = next(iter(self._users.values()))
+        self._key = secrets.token_bytes(32)
+        self._remembered: OrderedDict[bytes, float] = OrderedDict()
+        self._slots = asyncio.Semaphore(MAX_AT_ONCE)
+        self._waiting = 0
+        self.challenge = f'Basic realm="{settings.realm}", charset="UTF-8"'
+
+    async def examine(self, request: AccessRequest) -> Verdict:
+        encoded = credentials(request.field("authorization"), "basic")
+        if encoded is None:
+            return Denial()
+        try:
+            user, colon, password = base64.b64decode(encoded, validate=True).decode().partition(":")
+        except (binascii.Error, UnicodeDecodeError):
+            return _DENIED
+        if not colon:
+            return _DENIED
+        # A keyed hash, so that memory holds no password.
+        name = hmac.digest(self._key, f"{user}\0{password}".encode(), hashlib.sha256)
+        known = self._remembered.get(name)
+        if known is not None and self._elapsed() - known < REMEMBERED_S:
+            return Grant()
+        hashed = self._users.get(user)
+        fits = await self._verify(password, hashed or self._hash_of_nobody)
+        if hashed is None or not fits:
+            return _DENIED
+        self._remember(name)
+        return Grant()
+
+    async def close(self) -> None:
+        pass
+
+    async def _verify(self, password: str, hashed: str) -> bool:
+        if self._waiting >= MAX_WAITING:
+            raise AccessUnavailable("too many passwords are being verified at once")
+        self._waiting += 1
+        try:
+            async with self._slots:
+                return await asyncio.to_thread(verify, password, hashed)
+        finally:
+            self._waiting -= 1
+
+    def _remember(self, name: bytes) -> None:
+        self._remembered[name] = self._elapsed()
+        self._remembered.move_to_end(name)
+        while len(self._remembered) > MAX_REMEMBERED:
+            self._remembered.popitem(last=False)

@@ -1,0 +1,93 @@
+"""The rule by which an app beside bucketfront decides on each request."""
+
+import asyncio
+import hashlib
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bucketfront.config.access_settings import ForwardSettings
+from bucketfront.errors import AccessUnavailable
+from bucketfront.server.access.http_client import HttpClient
+from bucketfront.server.access.rule import AccessRequest, Denial, Grant, Scope, Verdict
+
+MAX_REMEMBERED = 10_000
+
+_SENT = ("authorization", "cookie", "user-agent")
+_GRANT = Grant(Scope.PATH)
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Remembered:
+    verdict: Verdict
+    until: float
+
+
+class ForwardRule:
+    """Holds for requests that the app permits. `elapsed` is a clock in seconds."""
+
+    challenge = None
+
+    def __init__(self, settings: ForwardSettings, elapsed: Callable[[], float]) -> None:
+        self._settings = settings
+        self._elapsed = elapsed
+        self._client = HttpClient(settings.timeout)
+        self._remembered: OrderedDict[bytes, _Remembered] = OrderedDict()
+        self._running: dict[bytes, asyncio.Task[Verdict]] = {}
+
+    async def examine(self, request: AccessRequest) -> Verdict:
+        described = _description(request)
+        if not self._settings.remember:
+            return await self._ask(described)
+        # A hash, so that memory holds no credential.
+        name = hashlib.sha256(repr(sorted(described.items())).encode("utf-8", "surrogateescape")).digest()
+        known = self._remembered.get(name)
+        if known is not None and self._elapsed() < known.until:
+            return known.verdict
+        task = self._running.get(name)
+        if task is None:
+            task = self._running[name] = asyncio.create_task(self._ask_and_remember(name, described))
+            task.add_done_callback(lambda _: self._running.pop(name, None))
+        return await asyncio.shield(task)
+
+    async def close(self) -> None:
+        for task in list(self._running.values()):
+            task.cancel()
+        await self._client.close()
+
+    async def _ask_and_remember(self, name: bytes, described: dict[str, str]) -> Verdict:
+        verdict = await self._ask(described)
+        self._remembered[name] = _Remembered(verdict, self._elapsed() + self._settings.remember)
+        self._remembered.move_to_end(name)
+        while len(self._remembered) > MAX_REMEMBERED:
+            self._remembered.popitem(last=False)
+        return verdict
+
+    async def _ask(self, described: dict[str, str]) -> Verdict:
+        """Return the app's verdict. Raises AccessUnavailable."""
+        try:
+            status, _ = await self._client.get(self._settings.url, described, 0)
+        except AccessUnavailable as error:
+            log.warning("access cannot be decided: %s", error)
+            raise
+        if 200 <= status < 300:
+            return _GRANT
+        if status in (401, 403):
+            return Denial("the app refuses the request")
+        log.warning("access cannot be decided: %s answered %d", self._settings.url, status)
+        raise AccessUnavailable("the app that decides on access failed")
+
+
+def _description(request: AccessRequest) -> dict[str, str]:
+    """Return the fields of the GET to the app."""
+    fields = {name: value for name in _SENT if (value := request.field(name)) is not None}
+    target = f"{request.path}?{request.query}" if request.query else request.path
+    fields |= {"x-forwarded-method": request.method, "x-forwarded-uri": target}
+    if (host := request.field("host")) is not None:
+        fields["x-forwarded-host"] = host
+    if request.address is not None:
+        fields["x-forwarded-for"] = str(request.address)
+    return fields

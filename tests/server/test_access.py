@@ -1,0 +1,233 @@
+"""The rules of `access`, for each route to a key, on both request paths, before any lookup (I31, I32)."""
+
+import hashlib
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import bcrypt
+import pytest
+from proxy_under_test import S3, Proxy, StartProxy
+from test_delete_objects import document, result
+from test_upload_forms import TYPE as FORM
+from test_upload_forms import form, part
+from tus_client import BODY, TUS, created, metadata, patched
+
+ALL = ["GET", "HEAD", "PUT", "POST", "DELETE"]
+TEAM, OTHER = "a-token-of-the-team", "another-token-of-it"
+AUTHORIZED = {"Authorization": f"Bearer {TEAM}"}
+WRONG = {"Authorization": f"Bearer {TEAM}x"}
+RULES = {
+    "team": {"bearer": {"tokens": [TEAM, "sha256:" + hashlib.sha256(OTHER.encode()).hexdigest()]}},
+    "here": {"networks": ["127.0.0.0/8"]},
+    "elsewhere": {"networks": ["10.0.0.0/8"]},
+}
+
+StartGuarded = Callable[..., Awaitable[Proxy]]
+
+
+@pytest.fixture
+def start_guarded(start: StartProxy, s3: S3) -> StartGuarded:
+    """Start a proxy whose only mount takes all methods and has these keys."""
+
+    async def begin(*, fast_path: bool = True, rules: Any = None, **mount: Any) -> Proxy:
+        mounts = [{"path": "/", "bucket": s3.bucket, "methods": ALL, **mount}]
+        return await start(access=rules or RULES, mounts=mounts, server={"fast_path": fast_path})
+
+    return begin
+
+
+@pytest.mark.parametrize("fast_path", [True, False])
+async def test_reads_need_a_token(start_guarded: StartGuarded, s3: S3, *, fast_path: bool) -> None:
+    """Without a valid token every read is a 401 that is the same for cached, uncached and missing objects, also with
+    `only-if-cached`, and the origin is not asked (I31). With one it is served, for private caches only.
+    """
+    proxy = await start_guarded(fast_path=fast_path, read=["team"], write=["team"])
+    s3.put("cached", b"data", CacheControl="public, max-age=60, s-maxage=600")
+    s3.put("cold", b"data")
+    for _ in range(3):
+        served = await proxy.request("GET", "/cached", AUTHORIZED)
+        assert (served.status, served.body) == (200, b"data")
+        assert served.headers["Cache-Control"] == "private, max-age=60"
+        await proxy.settled()
+    before = len(proxy.relay.calls)
+    for method in ("GET", "HEAD"):
+        refusals = set()
+        for target in ("/cached", "/cold", "/missing"):
+            for credential in ({}, WRONG, {"Authorization": "Basic eDp5"}, {"Authorization": "Bearer"}):
+                for more in ({}, {"Range": "bytes=1-2"}, {"Cache-Control": "only-if-cached"}, {"If-None-Match": "*"}):
+                    refused = await proxy.request(method, target, {**credential, **more})
+                    assert refused.status == 401
+                    assert refused.headers["Cache-Control"] == "no-store"
+                    assert refused.headers["WWW-Authenticate"] == 'Bearer realm="bucketfront"'
+                    refusals.add((credential is WRONG, refused.headers["Cache-Status"], refused.body))
+        assert len({cache_status for _, cache_status, _ in refusals}) == 1
+    assert len(proxy.relay.calls) == before
+    hashed = await proxy.request("GET", "/cold", {"Authorization": f"bearer {OTHER}"})
+    assert (hashed.status, hashed.headers["Cache-Control"]) == (200, "private")
+    assert TEAM not in str(proxy.log)
+
+
+async def test_writes_need_a_token(start_guarded: StartGuarded, s3: S3) -> None:
+    """Each way to write is a 401 without a token, and nothing arrives at S3. Reads are public (I32)."""
+    proxy = await start_guarded(write=["team"])
+    s3.put("a", b"old")
+    file = part("file", b"new", "a")
+    url = await created(proxy, 3, key="later", **AUTHORIZED)
+    requests: list[tuple[str, str, dict[str, str], bytes | None]] = [
+        ("PUT", "/a", {}, b"new"),
+        ("DELETE", "/a", {}, None),
+        ("POST", "/", {}, b"new"),
+        ("POST", "/folder/", {}, b"new"),
+        ("POST", "/upload", {}, b"new"),
+        ("POST", "/upload/a", {}, b"new"),
+        ("POST", "/", FORM, form(part("key", b"a"), file)),
+        ("POST", "/upload", FORM, form(part("key", b"a"), file)),
+        ("POST", "/?delete", {}, document("a")),
+        ("POST", "/upload", {**TUS, "Upload-Length": "3", "Upload-Metadata": metadata(key="a")}, b""),
+        ("PATCH", url, {**BODY, "Upload-Offset": "0"}, b"new"),
+        ("HEAD", url, TUS, None),
+        ("DELETE", url, TUS, None),
+    ]
+    for method, target, headers, body in requests:
+        for credential in ({}, WRONG):
+            response = await proxy.request(method, target, {**headers, **credential}, body)
+            assert response.status == 401, (method, target)
+    assert s3.get("a") == b"old"
+    assert s3.keys() == ["a"]
+    assert (await proxy.get("/a")).body == b"old"
+    assert (await proxy.request("PUT", "/a", AUTHORIZED, b"new")).status == 201
+    assert (await patched(proxy, url, 0, b"new", {**BODY, **AUTHORIZED})).status == 204
+    assert s3.get("a") == s3.get("later") == b"new"
+
+
+async def test_one_of_several_rules(start_guarded: StartGuarded, s3: S3) -> None:
+    """One rule of the list is enough, whatever precedes it, and `public` is one."""
+    s3.put("a", b"data")
+    for rules, status in (
+        (["elsewhere"], 403),
+        (["elsewhere", "team"], 401),
+        (["elsewhere", "here"], 200),
+        (["here", "team"], 200),
+        (["team", "public"], 200),
+    ):
+        proxy = await start_guarded(read=rules)
+        assert (await proxy.get("/a")).status == status, rules
+        assert (await proxy.request("GET", "/a", AUTHORIZED)).status == (200 if "elsewhere" not in rules[-1] else 403)
+        await proxy.stop()
+
+
+async def test_keys_of_an_inner_mount(start: StartProxy, s3: S3) -> None:
+    """A mount with a longer prefix guards its keys, also by the path of a public mount above it (I32)."""
+    below = {
+        "path": "/p/",
+        "bucket": s3.bucket,
+        "prefix": "private/",
+        "methods": ALL,
+        "read": ["team"],
+        "write": ["team"],
+    }
+    proxy = await start(access=RULES, mounts=[{"path": "/", "bucket": s3.bucket, "methods": ALL}, below])
+    s3.put("private/a", b"old")
+    s3.put("b", b"data")
+    for credential in ({}, WRONG):
+        for target in ("/p/a", "/private/a"):
+            assert (await proxy.request("GET", target, credential)).status == 401
+            assert (await proxy.request("PUT", target, credential, b"new")).status == 401
+        assert (await proxy.request("POST", "/upload/private/a", credential, b"new")).status == 401
+        sent = form(part("key", b"private/a"), part("file", b"new", "x"))
+        assert (await proxy.request("POST", "/upload", {**FORM, **credential}, sent)).status == 401
+        deleted = await proxy.request("POST", "/?delete", credential, document("private/a", "c"))
+        assert result(deleted) == (["c"], {"private/a": "AccessDenied"})
+    assert (await proxy.get("/b")).status == 200
+    assert s3.get("private/a") == b"old"
+    served = await proxy.request("GET", "/private/a", AUTHORIZED)
+    assert (served.body, served.headers["Cache-Control"]) == (b"old", "private")
+    assert (await proxy.request("POST", "/upload/private/a", AUTHORIZED, b"new")).status == 201
+    assert s3.get("private/a") == b"new"
+
+
+async def test_pages_of_a_site(start_guarded: StartGuarded, s3: S3) -> None:
+    """Index, fallback, error page and redirect of a site are as guarded as the paths that lead to them (I31)."""
+    site = {"fallback": "app.html", "errors": {"404": "404.html"}}
+    proxy = await start_guarded(read=["team"], site=site)
+    for key in ("docs/index.html", "app.html", "404.html"):
+        s3.put(key, b"secret page")
+    for target in ("/docs/", "/docs", "/none", "/"):
+        for method in ("GET", "HEAD"):
+            refused = await proxy.request(method, target)
+            assert refused.status == 401
+            assert b"secret" not in refused.body
+    moved = await proxy.request("GET", "/docs", AUTHORIZED)
+    assert (moved.status, moved.headers["Cache-Control"]) == (301, "private, max-age=60")
+    assert (await proxy.request("GET", "/docs/", AUTHORIZED)).body == b"secret page"
+
+
+async def test_shared_caching(start_guarded: StartGuarded, s3: S3) -> None:
+    """`shared_caching` leaves Cache-Control to the object; without it even CDN-Cache-Control is taken off."""
+    s3.put("a", b"data", CacheControl="max-age=60")
+    proxy = await start_guarded(read=["team"], shared_caching=True)
+    assert (await proxy.request("GET", "/a", AUTHORIZED)).headers["Cache-Control"] == "max-age=60"
+
+
+async def test_preflights_and_options(start_guarded: StartGuarded) -> None:
+    """A preflight passes without credentials, because browsers send none with it. Any other OPTIONS needs them."""
+    proxy = await start_guarded(read=["team"], write=["team"])
+    preflight = {"Origin": "https://a.example", "Access-Control-Request-Method": "GET"}
+    assert (await proxy.request("OPTIONS", "/a", preflight)).status == 204
+    assert (await proxy.request("OPTIONS", "*")).status == 204
+    assert (await proxy.request("OPTIONS", "/a")).status == 401
+    assert (await proxy.request("OPTIONS", "/a", AUTHORIZED)).status == 204
+
+
+async def test_clients_of_s3(start_guarded: StartGuarded) -> None:
+    """A client of S3 gets the refusal as S3's XML."""
+    proxy = await start_guarded(read=["team"], write=["team"])
+    signed = {"Authorization": "AWS4-HMAC-SHA256 Credential=a/20260101/us-east-1/s3/aws4_request, SignedHeaders=host"}
+    for method in ("GET", "PUT"):
+        refused = await proxy.request(method, "/a", signed, b"x" if method == "PUT" else None)
+        assert refused.status == 401
+        assert b"<Code>AccessDenied</Code>" in refused.body
+
+
+async def test_passwords(start_guarded: StartGuarded, s3: S3, tmp_path: Any) -> None:
+    """A user of a password file is let in by bcrypt and argon2. A wrong password, an unknown user and broken
+    credentials are a 401 with a Basic challenge.
+    """
+    file = tmp_path / "htpasswd"
+    argon = "$argon2id$v=19$m=8,t=1,p=1$c29tZXNhbHQ$DAaiQGEzFI8YmJDAx2DYDuKfJLbLwYx6AvPHLVCJ8mA"
+    file.write_text(f"# users\nann:{bcrypt.hashpw(b'pass word', bcrypt.gensalt(4)).decode()}\n\nbob:{argon}\n")
+    s3.put("a", b"data")
+    proxy = await start_guarded(rules={"staff": {"basic": {"file": str(file), "realm": "staff"}}}, read=["staff"])
+    for credential, status in (
+        ("YW5uOnBhc3Mgd29yZA==", 200),  # ann:pass word
+        ("YW5uOnBhc3Mgd29yZA==", 200),  # from memory
+        ("YW5uOnBhc3M=", 401),  # ann:pass
+        ("Ym9iOm5v", 401),  # bob:no
+        ("emVkOnBhc3Mgd29yZA==", 401),  # zed:pass word
+        ("YW5u", 401),  # ann
+        ("***", 401),
+        ("/w==", 401),  # no UTF-8
+    ):
+        response = await proxy.request("GET", "/a", {"Authorization": f"Basic {credential}"})
+        assert response.status == status, credential
+        if status == 401:
+            assert response.headers["WWW-Authenticate"] == 'Basic realm="staff", charset="UTF-8"'
+    assert "pass word" not in str(proxy.log)
+
+
+@pytest.mark.parametrize("fast_path", [True, False])
+async def test_addresses_told_by_fronts(start: StartProxy, s3: S3, *, fast_path: bool) -> None:
+    """Behind a trusted front the client's address is the one that the front tells, for rules and for the log. Without
+    trust the field is no more than text.
+    """
+    s3.put("a", b"data")
+    mounts = [{"path": "/", "bucket": s3.bucket, "read": ["elsewhere"]}]
+    for trusted, status, logged in (([], 403, "127.0.0.1"), (["127.0.0.0/8"], 200, "10.1.2.3")):
+        server = {"fast_path": fast_path, "trusted_proxies": trusted}
+        proxy = await start(access=RULES, mounts=mounts, uploads=None, server=server)
+        for field in ({"X-Forwarded-For": "9.9.9.9, 10.1.2.3"}, {"Forwarded": 'for=9.9.9.9, for="10.1.2.3:80"'}):
+            assert (await proxy.request("GET", "/a", field)).status == status
+            assert proxy.log[-1]["client"] == logged
+        assert (await proxy.request("GET", "/a", {"X-Forwarded-For": "10.1.2.3, 9.9.9.9"})).status == 403
+        assert (await proxy.request("GET", "/a", {"X-Forwarded-For": "10.1.2.3, no address"})).status == 403
+        await proxy.stop()
