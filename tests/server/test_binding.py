@@ -162,7 +162,8 @@ def test_no_address_beyond_loopback_without_a_token(bound: Bound, monkeypatch: p
 async def test_both_protocols_are_served(start: StartProxy, s3: S3, host: str) -> None:
     """Clients and operators get their responses over IPv4 and IPv6, and the printed address works."""
     s3.put("x", b"data")
-    proxy = await start(server={"host": host}, admin={"host": host, "token": "abc"})
+    mounts = [{"path": "/", "bucket": s3.bucket, "write": ["public"]}]
+    proxy = await start(server={"host": host}, admin={"host": host, "token": "abc"}, mounts=mounts)
     assert proxy.address.startswith("http://127.0.0.1:")
     assert proxy.app.listener.description.endswith("all other addresses") == (host != "localhost")
     for address, path, body in (
