@@ -40,9 +40,9 @@ class CacheSettings(Section):
     the download at once. `auto` ends the running parts with the block that they are in. If what the object lacks is at
     most an eighth of what is present, and at most `cache.read_ahead_max`, `auto` fetches it."""
     read_ahead_max: Size = 64 * MIB
-    """Bytes that are fetched ahead of one reader at most. It is also at most a quarter of what that reader has read,
-    and much less for ranges without an end, which players drop at each seek. Two parts of `origin.part_size` are
-    fetched ahead of a download in any case."""
+    """Bytes that are fetched ahead of one reader at most. It is also at most a quarter of what that reader has read, or
+    half of what a download in ranges side by side has requested. It is less for ranges without an end, which players
+    drop at each seek. Two parts of `origin.part_size` are fetched ahead of a download in any case."""
     durability: Literal["process", "power"] = "process"
     """What the cache outlives: the end of the process, `kill -9` included, or a loss of power as well. `power` syncs
     data before the index claims it, and purges before their response. After a loss of power in `process` mode,

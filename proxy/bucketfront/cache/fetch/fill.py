@@ -8,8 +8,10 @@ bytes at its offset are in the file. A byte is there if its block's bit is set, 
 beyond it: no holes (docs/invariants.md#no-holes).
 
 A part fetch outlives the reader that started it: cancellation (docs/invariants.md#cancellation). Part fetches start
-when a reader joins, waits or moves on, and when another one ends. A reader that waits far inside a slow part splits
-it. If a part fetch fails, readers that waited before it began get its error. Later ones start another part fetch.
+when readers join, wait or move on, and when another one ends. Readers that join in one turn of the event loop are
+planned together, in the order of their ranges, because ranges that are read side by side come in any order. A reader
+that waits far inside a slow part splits it. If a part fetch fails, readers that waited before it began get its error.
+Later ones start another part fetch.
 """
 
 import asyncio
@@ -23,7 +25,7 @@ from bucketfront.cache.fetch.part_transfer import PartTransfer
 from bucketfront.cache.fetch.read_ahead import Window
 from bucketfront.cache.fetch.reader_cursor import ReaderCursor, Waiter
 from bucketfront.cache.fetch.version import Version
-from bucketfront.cache.fetch.walk import Walk, Walks
+from bucketfront.cache.fetch.walk import Walks
 from bucketfront.cache.origin import OriginResponse
 from bucketfront.cache.storage import blocks
 from bucketfront.errors import (
@@ -39,7 +41,12 @@ from bucketfront.http.ranges import Demand, Span
 
 log = logging.getLogger(__name__)
 
-SPLIT_AFTER_S = 0.05  # a reader waits so long inside another reader's part before it gets a part of its own
+SPLIT_AFTER_S = 0.2
+"""How long a reader waits inside another reader's part before it gets a part of its own.
+
+Bytes that the origin has sent of the first part come twice then, so it has to save more than a round trip.
+"""
+
 REFUSED_PAUSE_S = 1.0  # without read-ahead after the disk or the budget refused bytes
 MAX_BACKGROUND_PARTS = 2  # part fetches of a fill without readers
 FIRST_TWO_BYTES = Span(0, 2)  # AVFoundation requests them first, and then ranges to the object's end, which it drops
@@ -55,6 +62,7 @@ class Fill:
         self._read_ahead = context.read_ahead
         self._fetches: list[PartFetch] = []
         self._cursors: list[ReaderCursor] = []
+        self._arrivals: list[ReaderCursor] = []  # that were not planned yet
         self._waiters: dict[asyncio.Future[None], Waiter] = {}
         self._verifying: dict[int, asyncio.Task[None]] = {}
         self._rate: float | None = None  # bytes a second of the latest part fetch that received any
@@ -85,32 +93,63 @@ class Fill:
 
     def join(self, span: Span, demand: Demand) -> ReaderCursor:
         """Add a reader of `span` for a client with this demand."""
-        size = self._entry.metadata.size
         if demand is Demand.BOUNDED and span == FIRST_TWO_BYTES:
             self._keeps_ends = False
-        will_read_all = self._read_ahead.is_eager(demand, span, size, keeps_ends=self._keeps_ends)
-        walk = Walk()
-        if demand is not Demand.WHOLE and not self._entry.is_complete(self._context.block_size):
-            is_parallel = self._mark_neighbours(span)
-            walk = Walk(self._walks.join(span) if demand is Demand.BOUNDED and will_read_all else 0, is_parallel)
-        # A tool that requests ranges side by side may leave the end of the last one open.
-        is_eager = will_read_all or walk.is_parallel
         cursor = ReaderCursor(
-            span.start, span.stop, self._read_ahead.window(0, is_eager=is_eager), span.start, is_eager,
-            max_parts=self._context.parallel_parts, walk_window=self._read_ahead.walk_window(walk),
-            is_parallel=walk.is_parallel, names_end=demand is Demand.BOUNDED and span.stop == size,
+            span.start, span.stop, self._read_ahead.window(0, is_eager=True), span.start, demand,
+            max_parts=self._context.parallel_parts,
         )  # fmt: skip
         self._cursors.append(cursor)
+        if not self._entry.is_complete(self._context.block_size):
+            cursor.is_planned = False
+            if not self._arrivals:
+                asyncio.get_running_loop().call_soon(self._plan_arrivals)
+            self._arrivals.append(cursor)
         return cursor
 
-    def _mark_neighbours(self, span: Span) -> bool:
-        """Mark the readers whose ranges are neighbours of `span` as parallel. Return whether there are any."""
-        found = [
-            cursor for cursor in self._cursors if self._walks.are_neighbours(span, Span(cursor.start, cursor.stop))
-        ]
-        for cursor in found:
-            cursor.is_eager = cursor.is_parallel = True
-        return bool(found)
+    def _plan_arrivals(self) -> None:
+        """Decide how much to fetch for the readers that joined in this turn, and start it."""
+        arrived = sorted((one for one in self._arrivals if one in self._cursors), key=lambda cursor: cursor.start)
+        self._arrivals.clear()
+        for cursor in arrived:
+            self._mark_parallel(cursor)
+            if cursor.demand is Demand.BOUNDED:
+                self._walks.add(cursor.span)
+        for cursor in arrived:
+            self._plan(cursor)
+        for cursor in arrived:
+            self._launch_for(cursor)
+        for waiter in list(self._waiters.values()):
+            if waiter.cursor in arrived:
+                self._split_for(waiter)
+
+    def _mark_parallel(self, cursor: ReaderCursor) -> None:
+        """Mark the reader and its neighbours as parallel, if together they are a download in ranges side by side."""
+        for other in self._cursors:
+            if other.is_background or not self._walks.are_neighbours(cursor.span, other.span):
+                continue
+            pair = (cursor, other)
+            if all(
+                one.demand is Demand.BOUNDED
+                or (one.demand is Demand.OPEN and self._read_ahead.is_last(one.span, neighbour.span))
+                for one, neighbour in (pair, pair[::-1])
+            ):
+                cursor.is_parallel = cursor.is_eager = True
+                other.is_parallel = other.is_eager = True
+
+    def _plan(self, cursor: ReaderCursor) -> None:
+        walk = self._walks.of(cursor.span)
+        cursor.is_eager = cursor.is_parallel or self._read_ahead.is_eager(
+            cursor.demand, cursor.span, self._entry.metadata.size, walk, keeps_ends=self._keeps_ends
+        )
+        if cursor.demand is Demand.BOUNDED and cursor.is_eager:
+            cursor.walk_window = self._read_ahead.walk_window(walk, is_parallel=cursor.is_parallel)
+        cursor.walk_stop = walk.stop if cursor.is_parallel else cursor.stop
+        self._set_window(cursor)
+        cursor.is_planned = True
+
+    def _set_window(self, cursor: ReaderCursor) -> None:
+        cursor.window = self._read_ahead.window(cursor.read, is_eager=cursor.is_eager, is_starved=cursor.is_starved)
 
     def leave(self, cursor: ReaderCursor) -> None:
         """Remove a reader, whether or not it read all. `after_disconnect` decides about part fetches without a reader.
@@ -118,11 +157,13 @@ class Fill:
         `stop`: they end at once. `finish`: the rest of what the last reader wanted is fetched. `auto`: those that no
         other reader needs soon end with their current block, but an object that lacks little is fetched whole.
         """
+        if cursor.is_served and not cursor.is_planned:
+            self._plan_arrivals()  # all of its range was there already, and its walk goes on
         self._cursors.remove(cursor)
-        if not cursor.is_served and cursor.names_end and cursor.stop - cursor.offset > self._context.part_size:
-            self._keeps_ends = False
         entry, policy = self._entry, self._context.after_disconnect
         size = entry.metadata.size
+        if self._drops_end(cursor):
+            self._keeps_ends = False
         if policy == "auto" and (entry.is_removed or not self._lacks_little()):
             self._trim()
         elif self._cursors or entry.is_removed:
@@ -134,6 +175,11 @@ class Fill:
             self._continue_alone(Span(0, size))
         elif cursor.offset < cursor.stop:
             self._continue_alone(Span(cursor.offset, cursor.stop))
+
+    def _drops_end(self, cursor: ReaderCursor) -> bool:
+        """Return whether a client that leaves had sent a range up to the object's end, with that end."""
+        names_end = cursor.demand is Demand.BOUNDED and cursor.stop == self._entry.metadata.size
+        return names_end and not cursor.is_served and cursor.stop - cursor.offset > self._context.part_size // 4
 
     def _lacks_little(self) -> bool:
         size = self._entry.metadata.size
@@ -227,10 +273,10 @@ class Fill:
         """
         cursor.read += offset - cursor.offset
         cursor.offset = offset
-        cursor.window = self._read_ahead.window(cursor.read, is_eager=cursor.is_eager)
+        self._set_window(cursor)
         if self.mismatch is not None:
             raise self.mismatch
-        waiter = Waiter(offset, self._context.clock(), splits=not cursor.is_parallel)
+        waiter = Waiter(cursor, offset, self._context.clock())
         try:
             async with asyncio.timeout(self._context.reader_timeout):
                 while (upto := self.readable(offset, cursor.stop)) == offset < cursor.stop:
@@ -252,6 +298,7 @@ class Fill:
         progress = asyncio.get_running_loop().create_future()
         self._waiters[progress] = waiter
         cursor.is_waiting = True
+        cursor.waited = cursor.read
         try:
             self._launch_for(cursor)
             self._split_for(waiter)
@@ -285,7 +332,9 @@ class Fill:
 
     def _launch_for(self, cursor: ReaderCursor) -> None:
         """Start the part fetches that this reader needs: the awaited part at once, read-ahead within its limits."""
-        if self._final_error is not None or (self._entry.is_removed and not self._entry.pins):
+        if not cursor.is_planned or self._final_error is not None:
+            return
+        if self._entry.is_removed and not self._entry.pins:
             return
         self._launch_index_for(cursor)
         claims = self._claims()
@@ -317,7 +366,7 @@ class Fill:
             return
         span, self._mp4_index = self._mp4_index, None
         claims = self._claims()
-        for run in claims.missing_parts(span, self._context.part_size, takes_rest=True):
+        for run in claims.missing_parts(span, self._context.part_size):
             if self._context.stats.has_room and claims.allocated(run) <= self._left_ahead():
                 self._launch(run, None, is_of_object=True)
 
@@ -360,15 +409,18 @@ class Fill:
         """Give a reader a part of its own if the part fetch that will reach its offset is too far behind.
 
         The older claim ends where the new one begins, so that no block is claimed twice. A download in ranges side by
-        side would only get more requests by it.
+        side would only get more requests by it, also for a range of it whose neighbours are not being read yet.
         """
         offset = waiter.offset
         fetch = self._fetch_at(offset)
         size = self._context.block_size
         cut = offset // size * size
-        if not self._entry.metadata.is_strong or not waiter.splits:
+        reader = waiter.cursor
+        if not self._entry.metadata.is_strong or not reader.is_planned or reader.is_parallel:
             return
         if fetch is None or cut < max(fetch.mark + max(size, self._context.split_distance), fetch.writing_to):
+            return
+        if reader.demand is Demand.BOUNDED and fetch.cursor is not None and fetch.cursor.is_parallel:
             return
         rate = self._rate_of(fetch)
         if rate is None or offset - fetch.mark < rate * SPLIT_AFTER_S:

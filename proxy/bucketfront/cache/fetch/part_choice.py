@@ -4,14 +4,14 @@ Theory of operation
 -------------------
 `Claims` has the blocks that need no part fetch: those that are present or being fetched. `wanted_parts` divides the
 others that a reader needs soon into parts, in the order in which the reader needs them: first those that begin within
-its window, then those behind its range, for the walk that it is part of. `admitted_parts` leaves out what read-ahead
-has no `Room` for. The part that the reader waits for is no read-ahead, and needs no room.
+its window, then those behind its range, for the walk that it is part of. A part of the range may continue behind the
+range's end, so that ranges shorter than a part still cost one request a part. `admitted_parts` leaves out what
+read-ahead has no `Room` for. The part that the reader waits for is no read-ahead, and needs no room.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from bucketfront.cache.fetch.read_ahead import Window
 from bucketfront.cache.fetch.reader_cursor import ReaderCursor
 from bucketfront.cache.storage import blocks
 from bucketfront.http.ranges import Span
@@ -30,19 +30,10 @@ class Claims:
         """Yield the runs of blocks of `span` that are not claimed."""
         return blocks.missing(self.claimed, blocks.covering(span, self.block_size))
 
-    def missing_parts(self, span: Span, length: int, *, takes_rest: bool) -> Iterator[range]:
-        """Yield the blocks of `span` that are not claimed, as runs of at most `length` bytes.
-
-        `takes_rest`: the last part of a run may be half longer, in place of a short one behind it.
-        """
-        count = max(1, length // self.block_size)
-        longest = count + count // 2 if takes_rest else count
+    def missing_parts(self, span: Span, length: int) -> Iterator[range]:
+        """Yield the blocks of `span` that are not claimed, as parts of `length` bytes. The last may be half longer."""
         for run in self.missing(span):
-            start = run.start
-            while start < run.stop:
-                stop = run.stop if run.stop - start <= longest else start + count
-                yield range(start, stop)
-                start = stop
+            yield from _parts(run, length // self.block_size, takes_rest=True)
 
     def allocated(self, run: range) -> int:
         """Return the bytes that these blocks will take on the disk beyond those charged."""
@@ -51,10 +42,6 @@ class Claims:
     def span_of(self, run: range) -> Span:
         """Return the bytes of these blocks."""
         return blocks.span_of(run, self.size, self.block_size)
-
-    def with_run(self, run: range) -> "Claims":
-        """Return the claims once these blocks are being fetched as well."""
-        return Claims(self.size, self.block_size, self.claimed | blocks.mask(run), self.charged)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,16 +62,34 @@ class Room:
 
 def wanted_parts(cursor: ReaderCursor, claims: Claims) -> list[range]:
     """Return the parts that may be fetched for this reader now, in the order in which it needs them."""
-    ahead = cursor.ahead
+    window, ahead = cursor.window, cursor.ahead
     reaches_end = ahead.stop == cursor.stop
-    found, is_all = _within(cursor.window, ahead, claims, takes_rest=reaches_end)
-    if not is_all or not reaches_end or not cursor.walk_window.part:
+    stop = min(claims.size, max(ahead.stop, cursor.ahead_of_walk.stop)) if reaches_end else ahead.stop
+    found: list[range] = []
+    for run in claims.missing(Span(ahead.start, stop)):
+        for part in _parts(run, window.part // claims.block_size, takes_rest=reaches_end):
+            begin = part.start * claims.block_size
+            if begin >= cursor.stop:
+                return found + _parts_of_walk(cursor, claims, Span(begin, stop))
+            if begin >= ahead.start + window.size:
+                return found
+            found.append(part)
+    return found
+
+
+def _parts_of_walk(cursor: ReaderCursor, claims: Claims, span: Span) -> list[range]:
+    """Return the parts behind the reader's range, each of full length, that begin within the window of its walk."""
+    count = cursor.walk_window.part // claims.block_size
+    found: list[range] = []
+    if not count:
         return found
-    for run in found:
-        claims = claims.with_run(run)
-    walk = cursor.ahead_of_walk
-    behind, _ = _within(cursor.walk_window, Span(walk.start, min(walk.stop, claims.size)), claims, takes_rest=False)
-    return found + behind
+    for run in claims.missing(span):
+        for part in _parts(run, count, takes_rest=False):
+            if part.start * claims.block_size >= cursor.stop + cursor.walk_window.size:
+                return found
+            if len(part) == count or part.stop * claims.block_size >= claims.size:
+                found.append(part)
+    return found
 
 
 def admitted_parts(wanted: list[range], cursor: ReaderCursor, claims: Claims, room: Room) -> list[range]:
@@ -97,11 +102,15 @@ def admitted_parts(wanted: list[range], cursor: ReaderCursor, claims: Claims, ro
     return wanted
 
 
-def _within(window: Window, span: Span, claims: Claims, *, takes_rest: bool) -> tuple[list[range], bool]:
-    """Return the parts of `span` that begin within the window, and whether no others are left."""
-    found: list[range] = []
-    for run in claims.missing_parts(span, window.part, takes_rest=takes_rest):
-        if run.start * claims.block_size >= span.start + window.size:
-            return found, False
-        found.append(run)
-    return found, True
+def _parts(run: range, count: int, *, takes_rest: bool) -> Iterator[range]:
+    """Yield a run of blocks as parts of `count` blocks.
+
+    `takes_rest`: the last part may be half longer, in place of a short one behind it.
+    """
+    count = max(1, count)
+    longest = count + count // 2 if takes_rest else count
+    start = run.start
+    while start < run.stop:
+        stop = run.stop if run.stop - start <= longest else start + count
+        yield range(start, stop)
+        start = stop

@@ -2,8 +2,8 @@
 
 A reader is eager if it wants a whole object or a range with an end. It will probably read all of that, so it gets large
 parts, which need few requests. An open-ended range is careful: players send `bytes=N-` at every seek and drop it after
-a few MiB. What they leave unread must stay small beside what they read. A careful reader that reads on must still have
-several parts under way.
+a few MiB. What they leave unread must stay small beside what they read. The parts of a careful reader grow with what it
+has read: fast while it is starved, which means that it waits for bytes, and slowly while it leaves bytes unread.
 
 Ranges that continue each other are a walk (see `walk`). Bytes behind the end of such a range are fetched as well, in
 proportion to the walk.
@@ -16,13 +16,16 @@ from bucketfront.http.ranges import Demand, Span
 
 FIRST_PART_BYTES = 512 << 10  # of a careful reader: one round trip, and most heads and indexes fit in
 SMALL_PART_BYTES = 256 << 10  # of a careful reader that has read little
-WINDOW_SHARE = 8  # a careful reader's window is one part in so many of what it has read
 EAGER_SHARE = 4  # an eager reader gets one part in so many of what it has read, because downloads are stopped too
+STARVED_SHARE = 4  # so does a careful one that waits for bytes: it has taken all that was fetched ahead
+STARVED_PART_SHARE = 4  # as a single part, because a download in smaller ones would be many requests
+SATED_SHARE = 8  # a careful reader that does not wait gets one part in so many: players pause, and then seek
+SATED_PART_SHARE = 12
 REST_SHARE = 8  # an object is fetched whole without a reader if it lacks at most one part in so many of what it has
-PARTS_AHEAD = 3  # in a careful reader's window, beside the part it is in
 WALK_SHARE = 10  # a walk gets one part in so many of its length: players may use ranges with ends too, and seek
 SHORT_WALK_BYTES = 256 << 10  # so many in any case, once twice as many were read
-PARALLEL_WALK_SHARE = 4  # players read nothing side by side, so this is a download
+PARALLEL_WALK_SHARE = 2  # players read nothing side by side, so this is a download
+LAST_RANGES = 2  # an open range behind a neighbour is the last one of a download if it is at most so many times as long
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,43 +66,52 @@ class ReadAhead:
         """Return the size up to which a range with an end is one part. A short rest would cost a round trip."""
         return self.part_size + self._whole_blocks(self.part_size // 2)
 
-    def is_eager(self, demand: Demand, span: Span, size: int, *, keeps_ends: bool) -> bool:
+    def is_eager(self, demand: Demand, span: Span, size: int, walk: Walk, *, keeps_ends: bool) -> bool:
         """Return whether the client will read all of the span.
 
         `keeps_ends` is false if clients of this object drop ranges up to the object's end although they name it.
-        Such a range is as good as open-ended. A short one is the index at the end of a file, and is read whole.
+        Such a range is as good as open-ended, and so is a long one that begins in the middle and continues no walk:
+        both are what players send at a seek. A short one is the index at the end of a file, and is read whole.
         """
-        may_be_dropped = demand is Demand.OPEN or (demand is Demand.BOUNDED and not keeps_ends)
-        return not (may_be_dropped and span.stop == size and span.length > self.part_size // 4)
+        if demand is Demand.WHOLE or span.stop < size:
+            return True
+        if demand is Demand.OPEN or not keeps_ends:
+            return span.length <= self.part_size // 4
+        return not span.start or span.length <= self.part_size or span.length <= LAST_RANGES * walk.length
 
-    def walk_window(self, walk: Walk) -> Window:
+    def is_last(self, open_range: Span, neighbour: Span) -> bool:
+        """Return whether a range without an end is the last one of a download in ranges, beside this neighbour."""
+        return open_range.length <= LAST_RANGES * neighbour.length
+
+    def walk_window(self, walk: Walk, *, is_parallel: bool) -> Window:
         """Return what to fetch behind the end of a range for the walk that it is part of.
 
-        Ranges that are read side by side come in any order, so only whole parts are worth it. Small ones would divide
-        the ranges that follow.
+        Ranges that are read side by side come in any order, so that only whole parts are worth a request of their own.
+        Small ones would divide the ranges that follow. A window without size only makes the range's last part longer.
         """
-        if walk.is_parallel:
-            size = min(walk.length // PARALLEL_WALK_SHARE, self.limit) - self.part_size
-            return Window(size, self.part_size) if size >= self.part_size else NOTHING
+        if is_parallel:
+            most = self._whole_blocks(min(walk.length // PARALLEL_WALK_SHARE, self.limit))
+            return Window(max(0, most - self.part_size), min(most, self.part_size))
         most = min(max(walk.length // WALK_SHARE, min(walk.length // 2, SHORT_WALK_BYTES)), self.limit)
         if most < self.block_size:
             return NOTHING
         part = max(self.block_size, min(self._whole_blocks(most // 2), self.part_size))
         return Window(max(self.block_size, most - part), part)
 
-    def window(self, read: int, *, is_eager: bool) -> Window:
+    def window(self, read: int, *, is_eager: bool, is_starved: bool = True) -> Window:
         """Return the window of a reader that has read so many bytes in sequence.
 
-        A reader that leaves has left unread at most a quarter of what it read, or two parts, if it was eager. Beyond
-        the first blocks, a careful one has left at most 1/WINDOW_SHARE + 1/(WINDOW_SHARE * PARTS_AHEAD), a sixth.
+        A reader that leaves has left unread at most a quarter of what it read, or two parts, if it was eager. A careful
+        one has left at most 1/SATED_SHARE, or 1/STARVED_SHARE if it was starved, and one or two small parts.
         """
         if is_eager:
             return Window(max(self.part_size, min(read // EAGER_SHARE, self.limit) - self.part_size), self.part_size)
         small = max(self.block_size, self._whole_blocks(min(SMALL_PART_BYTES, self.part_size // 8)))
-        size = max(small, min(read // WINDOW_SHARE, self.limit - self.part_size))
         if not read:
-            return Window(size, self.first)
-        return Window(size, max(small, min(self._whole_blocks(size // PARTS_AHEAD), self.part_size)))
+            return Window(small, self.first)
+        share, part_share = (STARVED_SHARE, STARVED_PART_SHARE) if is_starved else (SATED_SHARE, SATED_PART_SHARE)
+        part = max(small, min(self._whole_blocks(read // part_share), self.part_size))
+        return Window(max(small, min(read // share, self.limit) - part), part)
 
     def is_worth_the_rest(self, present: int, missing: int) -> bool:
         """Return whether to fetch the bytes that an object lacks although no reader wants them."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from bucketfront.cache.fetch.read_ahead import NOTHING, Window
-from bucketfront.http.ranges import Span
+from bucketfront.http.ranges import Demand, Span
 
 
 @dataclass(eq=False, slots=True)
@@ -14,15 +14,28 @@ class ReaderCursor:
     stop: int
     window: Window
     start: int  # where it began
+    demand: Demand = Demand.WHOLE
+    is_planned: bool = True  # what follows is decided, see `Fill.join`
     is_eager: bool = True  # see `ReadAhead.window`
     read: int = 0  # bytes
+    waited: int = 0  # bytes read when it last waited
     is_waiting: bool = False
     max_parts: int = 1  # part fetches of the entry up to which this reader's read-ahead may start another
     is_background: bool = False  # stands for a fill that continues without a reader
     is_served: bool = False  # all of its bytes are in the file
     walk_window: Window = NOTHING  # what to fetch behind `stop`, for the walk that the reader is part of
+    walk_stop: int = 0  # where the ranges of that walk end now, if they are read side by side
     is_parallel: bool = False  # other ranges of that walk are being read, see `walk`
-    names_end: bool = False  # its client sent a range up to the object's end, with that end
+
+    @property
+    def span(self) -> Span:
+        """Return the reader's range."""
+        return Span(self.start, self.stop)
+
+    @property
+    def is_starved(self) -> bool:
+        """Return whether it has waited for bytes within the last window."""
+        return self.read - self.waited <= self.window.size + self.window.part
 
     @property
     def ahead(self) -> Span:
@@ -30,21 +43,19 @@ class ReaderCursor:
 
         A part begins within the window and may end beyond it. Otherwise the window's edge would make parts small.
         """
-        return Span(self.offset, min(self.stop, self.offset + self.window.size + self.window.part))
+        start = self.stop if self.is_served else self.offset
+        return Span(start, min(self.stop, start + self.window.size + self.window.part))
 
     @property
     def ahead_of_walk(self) -> Span:
         """Return the span behind `stop` that may be fetched for the reader's walk. It may lie beyond the object."""
-        return Span(self.stop, self.stop + self.walk_window.size + self.walk_window.part)
+        return Span(self.stop, max(self.walk_stop, self.stop + self.walk_window.size + self.walk_window.part))
 
 
 @dataclass(frozen=True, slots=True)
 class Waiter:
-    """A reader that waits for the byte at `offset`, since a time of the monotonic clock.
+    """A reader that waits for the byte at `offset`, since a time of the monotonic clock."""
 
-    `splits`: it may split the part that will bring the byte.
-    """
-
+    cursor: ReaderCursor
     offset: int
     since: float
-    splits: bool

@@ -100,7 +100,8 @@ def _may_be_joined(response: OriginResponse) -> bool:
 def _first_part(read_ahead: ReadAhead, part: FromTo | Suffix | None) -> FromTo | Suffix:
     """Return the range to request before the size is known: whole blocks around `part`, at most one part.
 
-    A range without an end may be dropped at any time, so it gets only what `ReadAhead` allows such a reader first.
+    A range without an end may be dropped at any time, so it gets only what `ReadAhead` allows such a reader first. So
+    does a long one from the middle, whose end may be the object's: see `ReadAhead.is_eager`.
     """
     size, limit = read_ahead.block_size, read_ahead.part_size
     if part is None:
@@ -112,7 +113,9 @@ def _first_part(read_ahead: ReadAhead, part: FromTo | Suffix | None) -> FromTo |
     if part.stop is None:
         return FromTo(start, start + read_ahead.first)
     stop = -(-part.stop // size) * size
-    return FromTo(start, stop if stop - start <= read_ahead.longest else start + limit)
+    if stop - start <= read_ahead.longest:
+        return FromTo(start, stop)
+    return FromTo(start, start + (read_ahead.first if start else limit))
 
 
 def _unconditional(key: ObjectKey, response: OriginResponse | Metadata | NotModified) -> OriginResponse | Metadata:

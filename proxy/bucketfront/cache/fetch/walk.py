@@ -14,10 +14,10 @@ MAX_STRETCHES = 64  # remembered, of one object
 
 @dataclass(frozen=True, slots=True)
 class Walk:
-    """The bytes that were requested without a gap up to a range, and whether its neighbour is being read as well."""
+    """The place of a range in its walk: `length` bytes were requested without a gap up to it, and it ends at `stop`."""
 
-    length: int = 0
-    is_parallel: bool = False
+    length: int
+    stop: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,19 +36,25 @@ class Walks:
     gap: int
     _stretches: list[_Stretch] = field(default_factory=list)  # they have no neighbours; the latest one last
 
-    def join(self, span: Span) -> int:
-        """Note a range, and return the length of the walk up to it."""
+    def add(self, span: Span) -> None:
+        """Note a range."""
         joined = [one for one in self._stretches if self._touch(span, one)]
         known = sum(max(0, min(span.stop, one.stop) - max(span.start, one.start)) for one in joined)
-        before = sum(one.requested for one in joined)
         whole = _Stretch(
             min([span.start, *(one.start for one in joined)]),
             max([span.stop, *(one.stop for one in joined)]),
-            before + span.length - known,
+            sum(one.requested for one in joined) + span.length - known,
         )
         self._stretches = [one for one in self._stretches if one not in joined][1 - MAX_STRETCHES :]
         self._stretches.append(whole)
-        return min(span.start - whole.start, before)
+
+    def of(self, span: Span) -> Walk:
+        """Return the place of a range that was added. One that was forgotten is a walk of its own."""
+        for one in reversed(self._stretches):
+            if one.start <= span.start and span.stop <= one.stop:
+                before = min(span.start - one.start, one.requested - span.length)
+                return Walk(max(0, before), one.stop)
+        return Walk(0, span.stop)
 
     def are_neighbours(self, one: Span, other: Span) -> bool:
         """Return whether one range begins where the other ends."""
