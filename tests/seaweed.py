@@ -9,7 +9,6 @@ import http.client
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sysconfig
 import tempfile
@@ -18,7 +17,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-START_TIMEOUT_S = 20.0  # seconds; about one on an idle core
+from held_port import held_port
+
+START_TIMEOUT_S = 60.0  # seconds; about one on an idle core
 _POLL = 0.05
 
 _PORTS = ("master.port", "volume.port", "filer.port", "s3.port", "admin.port")
@@ -40,6 +41,7 @@ class Seaweed:
     def __init__(self, *buckets: str) -> None:
         self._buckets = buckets
         self._ports: dict[str, int] = {}
+        self._held = contextlib.ExitStack()  # of the ports
         self._folder: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -73,7 +75,7 @@ class Seaweed:
     def start(self) -> None:
         """Start it, and wait until S3 responds and the buckets exist. Raises RuntimeError with its output."""
         self._folder = Path(tempfile.mkdtemp(prefix="weed-"))
-        self._ports = _free_ports()
+        self._ports = _free_ports(self._held)
         try:
             self._process = self._spawn(self._folder)
             self._wait_ready(self._process, time.monotonic() + START_TIMEOUT_S)
@@ -165,18 +167,18 @@ class Seaweed:
             # Its own gRPC has a socket there, whatever TMPDIR is.
             for leftover in Path("/tmp").glob(f"seaweedfs-*-{port + _GRPC_OFFSET}.sock"):
                 leftover.unlink(missing_ok=True)
+        self._held.close()
         self._ports = {}
 
 
-def _free_ports() -> dict[str, int]:
-    """Return a free port for every listener, each with its gRPC twin. All are held at once, so that they differ."""
+def _free_ports(held: contextlib.ExitStack) -> dict[str, int]:
+    """Hold a port for every listener, each with its gRPC twin."""
     ports: list[int] = []
-    with contextlib.ExitStack() as held:
-        while len(ports) < len(_PORTS):
-            port = held.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1]
-            with contextlib.suppress(OSError, OverflowError):
-                held.enter_context(socket.create_server(("127.0.0.1", port + _GRPC_OFFSET)))
-                ports.append(port)
+    while len(ports) < len(_PORTS):
+        port = held.enter_context(held_port())
+        with contextlib.suppress(OSError, OverflowError):
+            held.enter_context(held_port(port + _GRPC_OFFSET))
+            ports.append(port)
     return dict(zip(_PORTS, ports, strict=True))
 
 

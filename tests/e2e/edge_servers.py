@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import installs
+from held_port import held_port
 from programs import Program, installed
 
 SETTINGS = Path(__file__).parent / "edges"
-START_TIMEOUT_S = 30.0
+START_TIMEOUT_S = 60.0
 POLL_S = 0.02
 SLICE = "slice 1m; proxy_set_header Range $slice_range; proxy_cache_key $uri$slice_range; proxy_cache_valid 200 206 1s;"
 
@@ -95,9 +96,16 @@ def running(name: str, upstream: str, folder: Path, certificate: tuple[Path, Pat
     `folder` is for its files, and any user may enter it, because Squid gives up root. Skips the test if the edge is
     not installed. Raises NotInstallable, and RuntimeError with what it printed.
     """
+    with held_port() as port, held_port() as tls_port:
+        yield from _listening(name, upstream, folder, certificate, (port, tls_port))
+
+
+def _listening(
+    name: str, upstream: str, folder: Path, certificate: tuple[Path, Path], ports: tuple[int, int]
+) -> Iterator[Edge]:
     kind = KINDS[name]
     program = kind.installed()
-    port, tls_port = _free_ports()
+    port, tls_port = ports
     chain, key = certificate
     joined = folder / "certificate.pem"
     joined.write_bytes(chain.read_bytes() + key.read_bytes())
@@ -163,8 +171,3 @@ def _responds(port: int) -> bool:
         connection.request("OPTIONS", "/")
         return connection.getresponse().getheader("Cache-Status") is not None
     return False
-
-
-def _free_ports() -> tuple[int, int]:
-    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
-        return one.getsockname()[1], other.getsockname()[1]

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import json
-import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,12 +11,14 @@ from pathlib import Path
 import pytest
 from bucketfront_process import bucketfront
 from edge_servers import KINDS, Edge, running
+from held_port import held_port
 from installs import NotInstallable
 from programs import Program
 from site_under_test import Origin, Response, Site
 
 DEADLINE_S = 60.0  # seconds until a lifetime of a second is over at an edge, on a slow machine
 POLL_S = 0.05
+LIFETIME_S = 2.1  # seconds after which no copy with `max-age=1` is fresh, whatever an edge rounds
 PAGE = b"text of a page\n" * 100
 
 
@@ -64,8 +65,7 @@ def outages_of(
 ) -> Mapping[str, Outage]:
     """Start all edges that are installed, and let them go through an outage of bucketfront and one of S3."""
     folder = factory.mktemp("bucketfront")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = stack.enter_context(held_port())
     config = origin.configuration(folder).replace("server: {port: 0}", f"server: {{port: {port}}}")
     page = {"CacheControl": "max-age=1, stale-if-error=600"}
     with bucketfront(config, folder) as proxy:
@@ -79,14 +79,14 @@ def outages_of(
                 fronts[name] = edge, through(edge, site)
         for _, at in fronts.values():
             assert at.send("GET", "page").body == PAGE
-    time.sleep(1.1)  # the lifetime of the copies
+    time.sleep(LIFETIME_S)
     without = {name: at.send("GET", "page") for name, (_, at) in fronts.items()}
     with bucketfront(config, folder):
         for _, at in fronts.values():
             until_found(at, "page")
         origin.log.stop()
         try:
-            time.sleep(1.1)
+            time.sleep(LIFETIME_S)
             stale = {name: at.send("GET", "page") for name, (_, at) in fronts.items()}
             missing = {name: at.send("GET", "missing") for name, (_, at) in fronts.items()}
         finally:

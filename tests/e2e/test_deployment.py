@@ -10,7 +10,6 @@ import re
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -23,6 +22,7 @@ import pytest
 from bucketfront_process import ROOT
 from case import Case
 from fakes import object_bytes
+from held_port import held_port
 from programs import Program, installed, run, version_of
 from site_under_test import Origin
 
@@ -44,14 +44,14 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "bucketfront"
 
 
-def free_ports() -> tuple[int, int]:
-    """Return the ports of the README, or others if one of those is taken."""
+def readme_ports(stack: contextlib.ExitStack) -> tuple[int, int]:
+    """Hold the ports of the README, or others if one of those is taken."""
     with contextlib.suppress(OSError), contextlib.ExitStack() as held:
         for port in PORTS:
-            held.enter_context(socket.create_server(("127.0.0.1", port)))
+            held.enter_context(held_port(port))
+        stack.enter_context(held.pop_all())
         return PORTS
-    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
-        return one.getsockname()[1], other.getsockname()[1]
+    return stack.enter_context(held_port()), stack.enter_context(held_port())
 
 
 def wait_until_ready(process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
@@ -90,7 +90,8 @@ def made(clone: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made
     """Run the README's first line in the clone. It installs the proxy and all that it needs, and starts it."""
     installed("make")
     (line,) = blocks("Quickstart")[0]
-    ports = free_ports()
+    held = contextlib.ExitStack()
+    ports = readme_ports(held)
     log = tmp_path_factory.mktemp("make") / "log"
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("BUCKETFRONT_", "AWS_"))}
     environment.pop("PYTHONPATH", None)
@@ -117,6 +118,7 @@ def made(clone: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+        held.close()
 
 
 def serves(image: container.Image, pid: int, ports: tuple[int, int]) -> None:
@@ -140,7 +142,15 @@ def serves(image: container.Image, pid: int, ports: tuple[int, int]) -> None:
         assert "Read-only file system" in refused.stderr
 
 
-def test_dockerfile(made: Made, clone: Path, origin: Origin, case: Case, tmp_path: Path) -> None:
+@pytest.fixture
+def ports() -> Iterator[tuple[int, int]]:
+    with held_port() as clients, held_port() as admin:
+        yield clients, admin
+
+
+def test_dockerfile(
+    made: Made, clone: Path, ports: tuple[int, int], origin: Origin, case: Case, tmp_path: Path
+) -> None:
     """The image starts as process 1 and another user, with its root read-only, serves, is healthy, and ends in order.
 
     The README's installation goes on beside it.
@@ -156,7 +166,6 @@ def test_dockerfile(made: Made, clone: Path, origin: Origin, case: Case, tmp_pat
     roots.mkdir()
     image = container.built(clone / "Dockerfile", container.base_root(roots), roots)
     assert (image.user, image.volumes, image.folder) == ("10001:10001", ("/cache",), "/cache")
-    ports = free_ports()
     config = tmp_path / "proxy.yaml"
     text = origin.configuration(tmp_path).replace("server: {port: 0}", f"server: {{port: {ports[0]}}}")
     text = text.replace("admin: {port: 0}", f"admin: {{port: {ports[1]}}}")

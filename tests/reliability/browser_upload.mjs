@@ -8,11 +8,13 @@ import { chromium as browsers } from "playwright-core";
 
 const [installed, client, url, endpoint, file, key, pictures] = process.argv.slice(2);
 const BYTES_A_SECOND = 12 << 20; // slow enough that something can happen on the way
+const TIMEOUT_MS = 240000; // shorter than the test's own, so that the error names the step
 const tell = (what) => process.stdout.write(`${JSON.stringify(what)}\n`);
 
 const browser = await browsers.launch(installed ? ofTheSystem(installed) : await ofNpm());
 try {
   const page = await browser.newPage({ viewport: { width: 800, height: 560 } });
+  page.setDefaultTimeout(TIMEOUT_MS);
   page.on("pageerror", (error) => tell({ error: String(error) }));
   await page.exposeFunction("tell", tell);
   const session = await page.context().newCDPSession(page);
@@ -27,12 +29,12 @@ try {
 }
 
 function ofTheSystem(executablePath) {
-  return { executablePath, args: ["--no-sandbox", "--disable-gpu", "--disable-background-networking"] };
+  return { executablePath, timeout: TIMEOUT_MS, args: ["--no-sandbox", "--disable-gpu", "--disable-background-networking"] };
 }
 
 async function ofNpm() {
   const { default: chromium } = await import("@sparticuz/chromium");
-  return { executablePath: await chromium.executablePath(), args: chromium.args };
+  return { executablePath: await chromium.executablePath(), timeout: TIMEOUT_MS, args: chromium.args };
 }
 
 async function withTusJsClient(page) {
@@ -43,7 +45,7 @@ async function withTusJsClient(page) {
     const [chosen] = document.querySelector("input").files;
     const upload = new tus.Upload(chosen, {
       endpoint,
-      retryDelays: [0, 200, 400, 800, 1600, 3200, 6400],
+      retryDelays: [0, 200, 400, 800, 1600, 3200, 6400, 12800, 25600],
       metadata: { key, filename: chosen.name, filetype: "text/x-test" },
       onProgress: (sent, total) => tell({ sent, total }),
       onShouldRetry: () => true,
@@ -63,7 +65,7 @@ async function withThePage(page) {
   });
   await page.waitForFunction(() => document.querySelector("progress").value > 0.3);
   await page.screenshot({ path: `${pictures}/under-way.png` });
-  await page.waitForSelector("li.done, li.failed", { timeout: 60000 });
+  await page.waitForSelector("li.done, li.failed", { timeout: TIMEOUT_MS });
   await page.screenshot({ path: `${pictures}/done.png` });
   tell({ done: await page.textContent("li") });
 }

@@ -2,13 +2,13 @@
 
 import asyncio
 import random
-import socket
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 
 import pytest
 from fakes import FakeClock, Head, RawConnection, RawServer, answering, response
+from held_port import held_port
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
@@ -467,26 +467,28 @@ def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("_no_pauses")
 async def test_an_unreachable_origin_gets_few_attempts(subject: Subject) -> None:
     """MAX_FAILURES attempts and a probe reach it, over any number of calls. Further calls fail without an attempt."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
     attempts = []
-    async with asyncio.timeout(HANG_S), S3Origin(settings(f"http://127.0.0.1:{port}"), None, subject.breaker) as one:
-        assert one.breaker is subject.breaker
-        one.client.meta.events.register("before-send.s3", lambda **_: attempts.append(1))
-        with pytest.raises(OriginUnavailable) as raised:
-            await one.get(A, FromTo(0, 10))
-        assert not isinstance(raised.value, OriginCircuitOpen | OriginServerError)
-        for call in (one.head(B), one.get(B, FromTo(0)), one.head(A)):
+    with held_port() as port:
+        async with (
+            asyncio.timeout(HANG_S),
+            S3Origin(settings(f"http://127.0.0.1:{port}"), None, subject.breaker) as one,
+        ):
+            assert one.breaker is subject.breaker
+            one.client.meta.events.register("before-send.s3", lambda **_: attempts.append(1))
+            with pytest.raises(OriginUnavailable) as raised:
+                await one.get(A, FromTo(0, 10))
+            assert not isinstance(raised.value, OriginCircuitOpen | OriginServerError)
+            for call in (one.head(B), one.get(B, FromTo(0)), one.head(A)):
+                with pytest.raises(OriginCircuitOpen) as refused:
+                    await call
+                assert refused.value.retry_after == pytest.approx(FIRST_PAUSE_S)
+            assert len(attempts) == MAX_FAILURES + 1
+            subject.rest()
             with pytest.raises(OriginCircuitOpen) as refused:
-                await call
-            assert refused.value.retry_after == pytest.approx(FIRST_PAUSE_S)
-        assert len(attempts) == MAX_FAILURES + 1
-        subject.rest()
-        with pytest.raises(OriginCircuitOpen) as refused:
-            await one.head(A)
-        assert len(attempts) == MAX_FAILURES + 2
-        assert refused.value.retry_after == pytest.approx(2 * FIRST_PAUSE_S)
-        assert subject.breaker.refused == 5, "a refusal is not tried again"
+                await one.head(A)
+            assert len(attempts) == MAX_FAILURES + 2
+            assert refused.value.retry_after == pytest.approx(2 * FIRST_PAUSE_S)
+            assert subject.breaker.refused == 5, "a refusal is not tried again"
 
 
 UNAVAILABLE = response("503 Service Unavailable", b"<Error><Code>ServiceUnavailable</Code></Error>")

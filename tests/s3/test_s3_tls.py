@@ -16,6 +16,7 @@ import pytest
 import trustme
 from botocore.exceptions import ConnectTimeoutError, HTTPClientError, SSLError
 from fakes import Head, RawConnection, RawServer, Script, answering, object_bytes, response
+from held_port import held_port
 from stopwatch import HANG_S
 
 from bucketfront.cache.origin import OriginResponse
@@ -248,10 +249,9 @@ async def test_plain_text_to_a_tls_port() -> None:
 
 async def test_a_refused_connection() -> None:
     """A port on which nothing listens is named as refused."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    assert await cause_at(f"http://127.0.0.1:{port}") is Cause.REFUSED
-    assert await cause_at(f"https://127.0.0.1:{port}") is Cause.REFUSED
+    with held_port() as port:
+        assert await cause_at(f"http://127.0.0.1:{port}") is Cause.REFUSED
+        assert await cause_at(f"https://127.0.0.1:{port}") is Cause.REFUSED
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import trustme
 from fakes import response
+from held_port import held_port
 from policy_s3 import ALL, PolicyS3, dated, failure
 from proxy_under_test import settings_of
 from wire import fetch
@@ -107,9 +108,7 @@ def origin(**values: Any) -> Prepare:
 
 
 def _refused(place: Place) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as gone:
-        port = gone.getsockname()[1]
-    place.set("origin", endpoint_url=f"http://127.0.0.1:{port}")
+    place.set("origin", endpoint_url=f"http://127.0.0.1:{place.stack.enter_context(held_port())}")
 
 
 def _mismatch(place: Place) -> None:
