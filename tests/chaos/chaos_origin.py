@@ -27,6 +27,7 @@ from fakes import RawConnection
 
 FOREIGN = 0  # the version of bytes that are not from `chaos_content`
 VERSION_HEADER = "x-amz-meta-version"  # carries the version of an object in reads and writes
+WATCH_INTERVAL_S, PUNCTUAL_S = 0.1, 0.4  # seconds
 MAX_LOGGED_REQUESTS = 20_000  # requests that are remembered
 PIECE = 64 << 10
 
@@ -47,7 +48,10 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Misdeed:
-    """A request whose response was not as S3 would send it. Times are monotonic seconds."""
+    """A request whose response was not as S3 would send it. Times are monotonic seconds.
+
+    `key` is None if it concerns all of them: a busy machine did not let the origin run.
+    """
 
     key: str | None
     method: str
@@ -174,6 +178,14 @@ class ChaosOrigin:
         """Return the changes since the last call."""
         taken, self.history = self.history, []
         return taken
+
+    async def watch_itself(self) -> None:
+        """Note as misdeeds the times in which the machine did not let this process run. Ends with its cancellation."""
+        while True:
+            began = time.monotonic()
+            await asyncio.sleep(WATCH_INTERVAL_S)
+            if (ended := time.monotonic()) - began > PUNCTUAL_S:
+                self.misdeeds.append(Misdeed(None, "", Behaviour(pause=ended - began), began, ended))
 
     def drain_misdeeds(self) -> list[Misdeed]:
         taken, self.misdeeds = self.misdeeds, []

@@ -95,7 +95,9 @@ async def _serve(pipe: Connection) -> None:
         loop = asyncio.get_running_loop()
         loop.add_reader(pipe.fileno(), on_call)
         pipe.send(origin.endpoint_url)
+        watching = asyncio.create_task(origin.watch_itself())
         await ended.wait()
+        watching.cancel()
         loop.remove_reader(pipe.fileno())
 
 

@@ -27,6 +27,7 @@ FALLIBLE = (
     "unlinkat", "write",
 )  # fmt: skip
 ALL = (*FALLIBLE, "close", "fcntl", "flock", "lseek")
+END_TIMEOUT_S = 60.0  # seconds until strace has ended, on a slow machine
 _CALL = re.compile(r"([a-z_0-9]+)\(")
 
 
@@ -83,11 +84,11 @@ class Strace:
     ) -> None:
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGINT)  # strace detaches
-        self._process.communicate(timeout=20)
+        self._process.communicate(timeout=END_TIMEOUT_S)
 
     def wait(self) -> None:
         """Wait until the process has ended and strace has recorded it."""
-        self._process.wait(timeout=20)
+        self._process.wait(timeout=END_TIMEOUT_S)
 
     @property
     def text(self) -> str:

@@ -1,5 +1,6 @@
 """Let each system call of an operation on the cache folder fail, and be the last one before a kill, in turn."""
 
+import contextlib
 import shutil
 import subprocess
 import time
@@ -17,13 +18,18 @@ from bucketfront.cache.entries.entry import ENTRY_BYTES
 
 START_TIMEOUT_S = 2.0  # seconds (I14)
 PROBE = "/.probe"  # a file that the start creates and removes; see `test_killed_beside_the_probe`
-RECOVERY_TIMEOUT_S = 10.0  # seconds after which a recovered disk is used again
+TRIES = 4  # of a point whose start comes late, because another process may delay one
+RECOVERY_TIMEOUT_S = 30.0  # seconds after which a recovered disk is used again, on a slow machine
 SMOKE_KILLS, SMOKE_FAULTS = 12, 7  # most points of one operation and fault in the short run
 
 WHOLE, PARTIAL, WRITTEN = "whole-200001", "partial-327680", "written-150000"
 PURGED = ("purged1-70000", "purged2-70000")
 UNFLUSHED, NEW, LATER = "unflushed-131073", "new-262147", "later-70000"
 KEYS = (WHOLE, PARTIAL, WRITTEN, *PURGED, UNFLUSHED, NEW, LATER)
+
+
+class LateStart(AssertionError):
+    """A start took longer than START_TIMEOUT_S."""
 
 
 @dataclass(slots=True)
@@ -306,7 +312,8 @@ class Bench:
         began = time.monotonic()
         proxy = self.forks.start(self.home, upkeep=3600)
         took = time.monotonic() - began
-        assert took < START_TIMEOUT_S, f"ready after {took:.1f} s"
+        if took >= START_TIMEOUT_S:
+            raise LateStart(f"ready after {took:.1f} s")
         for key in KEYS:
             right = expected(self.home, key)
             response = proxy.get(key)
@@ -351,7 +358,7 @@ def try_each(bench: Bench, what: str, found: list[Point], limit: int, strike: Ca
     tried = chosen(found, limit)
     for point in tried:
         try:
-            struck += strike(point)
+            struck += in_time(lambda point=point: strike(point))  # type: ignore[misc]
         except (AssertionError, Gone, TimeoutError) as error:
             failures.append(f"{point}: {error}".splitlines()[0])
     bench.evidence.add("crash points", struck)
@@ -360,6 +367,14 @@ def try_each(bench: Bench, what: str, found: list[Point], limit: int, strike: Ca
     assert not failures, f"{len(failures)} of {len(tried)} points:\n" + "\n".join(failures)
     # Some calls need not recur: a new file's folder may exist, and the kernel may take more of a response at once.
     assert struck >= min(2, len(tried)), f"only {struck} of {len(tried)} calls came again"
+
+
+def in_time(act: Callable[[], bool]) -> bool:
+    """Repeat an operation after which the start comes late. If that is the operation's fault, all starts are late."""
+    for _ in range(TRIES - 1):
+        with contextlib.suppress(LateStart):
+            return act()
+    return act()
 
 
 @pytest.mark.parametrize("name", OPERATIONS)

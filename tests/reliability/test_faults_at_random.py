@@ -26,7 +26,7 @@ MAX_FAULTY_KEYS = 4  # most keys, of two dozen, whose origin misbehaves at the s
 TTL = 0.5
 STALE_WINDOW_S = 1.0  # seconds past the TTL for which stale entries cover for a failing origin
 SLACK_S = 3.0  # seconds by which the response to a fault may come late on a loaded machine
-RECOVERY_TIMEOUT_S = 10.0  # seconds: the breaker's pause after a bad phase
+RECOVERY_TIMEOUT_S = 30.0  # seconds: the breaker's pause after a bad phase, on a slow machine
 
 
 @pytest.fixture
@@ -126,8 +126,11 @@ class _Excuses:
         return record.outcome == "absent" and self._absences[record.key].are_around(record, TTL + SLACK_S)
 
     def failure(self, record: Record) -> bool:
-        """Return whether the origin misbehaved with that key, or, for a 503, with enough keys to open the breaker."""
-        return (self._all if record.status == 503 else self._of_key[record.key]).are_around(record, SLACK_S)
+        """Return whether the origin misbehaved with that key, or, for a 503, with enough keys to open the breaker, or
+        whether it did not run.
+        """
+        concerned = self._all if record.status == 503 else self._of_key[record.key]
+        return concerned.are_around(record, SLACK_S) or self._of_key[None].are_around(record, SLACK_S)
 
 
 class _Times:

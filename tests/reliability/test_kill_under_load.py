@@ -1,12 +1,15 @@
 """`kill -9` at random moments under load, again and again, on one cache folder."""
 
 import asyncio
+import os
 import random
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 
 import pytest
 from behaviour import AtRandom, Behaviour
@@ -25,8 +28,7 @@ CYCLES, SOAK_CYCLES = 300, 10_000
 FRESH_CYCLES, SOAK_FRESH_CYCLES = 6, 100
 WINDOW_CYCLES = 100  # cycles whose records are checked together
 START_TIMEOUT_S = 2.0  # seconds from the fork (I14)
-SWEEP_TIMEOUT_S = 20.0  # seconds within which a start removes the remains of kills
-LATE_SHARE = 0.01  # share of the starts that may take longer, because the machine has other work
+SWEEP_TIMEOUT_S = 60.0  # seconds within which a start removes the remains of kills
 FRESH_START_TIMEOUT_S = 10.0  # seconds from the start of an interpreter that imports everything, on two loaded cores
 MAX_LOAD_S = 0.3  # seconds from ready to the kill
 FLUSH = b'{"paths": ["/none"], "soft": true}'  # a purge that matches no entry: it flushes the index before its response
@@ -39,7 +41,7 @@ FRESHNESS = {
     "stale_while_revalidate": 0,
     "stale_if_error": 0,
 }
-SLACK_S = 3.0  # seconds: on a loaded machine a joined lookup may have begun so long ago
+SLACK_S = 10.0  # seconds: on a loaded machine a joined lookup may have begun so long ago
 
 
 @pytest.fixture
@@ -60,7 +62,7 @@ class Killing:
     rng: random.Random = field(init=False)
     workload: Workload = field(init=False)
     slowest: float = 0.0  # seconds of the slowest start that was not killed
-    late: int = 0  # starts that exceeded their time limit
+    taken: list[float] = field(default_factory=list)  # seconds of the starts that were not killed
     records: list[Record] = field(default_factory=list)
     changes: list[Change] = field(default_factory=list)
     is_killed: bool = False
@@ -83,11 +85,14 @@ class Killing:
                 self.check()
         await self.sweep()
         self.check()
-        assert self.late <= cycles * LATE_SHARE, f"seed {self.seed}: {self.late} starts took more than {ready:g} s"
+        assert median(self.taken) < ready, f"seed {self.seed}: most starts took more than {ready:g} s"
         self.evidence.add("kill -9 cycles", cycles)
 
     async def cycle(self, ready: float) -> None:
-        """Start, load and kill a proxy. `ready` is the time limit of a start in seconds."""
+        """Start, load and kill a proxy. `ready` is the time limit of a start in seconds.
+
+        No start may use more time of a processor, and most of them are ready in time by the clock as well.
+        """
         await self.starter.begin(self.config)
         if self.slowest and self.rng.random() < KILLED_AT_START_SHARE:
             await asyncio.sleep(self.rng.uniform(0, self.slowest))
@@ -96,7 +101,9 @@ class Killing:
             return
         running = await self.starter.ready()
         self.slowest = max(self.slowest, running.ready_after)
-        self.late += running.ready_after > ready
+        self.taken.append(running.ready_after)
+        used = _processor_seconds(running.pid)
+        assert used < ready, f"seed {self.seed}: a start used {used:g} s of a processor"
         stats = (await fetch(running.admin_address, "/api/v1/stats")).json()
         self.evidence.add("entries found after kill -9", stats["entries"])
         self.is_killed = False
@@ -168,8 +175,20 @@ class Killing:
             await asyncio.sleep(min(left, 0.03))
 
 
+def _processor_seconds(pid: int) -> float:
+    """Return the processor time of a process, in user and kernel mode (proc_pid_stat(5))."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def _allocated(folder: Path) -> int:
-    return sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())
+    """Return the bytes on the disk. A running proxy may remove files meanwhile."""
+    found = 0
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):
+            at = path.lstat()
+            found += at.st_blocks * 512 if stat.S_ISREG(at.st_mode) else 0
+    return found
 
 
 async def test_kill_again_and_again(tmp_path: Path, origin: OriginProcess, is_soak: bool, evidence: Evidence) -> None:

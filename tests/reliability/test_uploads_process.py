@@ -165,7 +165,7 @@ def uploads(origin: OriginProcess) -> list[Upload]:
     return list(found.running.values())
 
 
-async def holds(what: Callable[[], object], within: float = 20.0) -> None:
+async def holds(what: Callable[[], object], within: float = 60.0) -> None:
     async with asyncio.timeout(within):
         while not what():  # noqa: ASYNC110 - another process has no event for it
             await asyncio.sleep(0.02)
