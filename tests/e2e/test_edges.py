@@ -22,6 +22,7 @@ from programs import Program, installed, run
 from site_under_test import Origin, Response, Site
 
 MIB = 1 << 20
+TRIES = 4
 EVERY = tuple(KINDS)
 WITH_TLS = [name for name in EVERY if KINDS[name].has_tls]
 
@@ -128,21 +129,39 @@ def test_live_playlist(edges: Edges, site: Site, case: Case) -> None:
     lifetime_s, rounding_s = 2, 1
     fronts = {name: edges(name) for name in ("nginx", "HAProxy", "Squid")}
     case.of(Program(", ".join(fronts), "", ""), "a change of an object with `max-age=2`, made at S3")
+    late = set(fronts)
+    for number in range(TRIES):  # a process that another one delays makes a change late
+        waiting = {f"{name}-{number}.m3u8": through(fronts[name], site) for name in late}
+        late = {
+            name.partition("-")[0]
+            for name, after in seconds_until_new(site, waiting, lifetime_s).items()
+            if after > 2 * lifetime_s + rounding_s
+        }
+        if not late:
+            return
+    pytest.fail(f"late each time: {late}")
+
+
+def seconds_until_new(site: Site, waiting: dict[str, Site], lifetime_s: int) -> dict[str, float]:
+    """Change each playlist at S3, and return how many seconds later the last request for its old version was sent."""
     fields = {"CacheControl": f"max-age={lifetime_s}", "ContentType": "application/vnd.apple.mpegurl"}
-    waiting = {f"{name}.m3u8": through(edge, site) for name, edge in fronts.items()}
     for name in waiting:
         site.store(name, b"old", **fields)
         assert site.send("GET", name).body == b"old"
         site.store(name, b"new", **fields)
     changed = time.monotonic()
     time.sleep(1.5)  # The edges fetch what bucketfront may still serve for a moment.
-    while waiting:
-        for name, at in list(waiting.items()):
+    last, left = dict.fromkeys(waiting, 0.0), dict(waiting)
+    while left:
+        for name, at in list(left.items()):
             asked = time.monotonic() - changed
             if at.send("GET", name).body == b"new":
-                del waiting[name]
-            assert name not in waiting or asked <= 2 * lifetime_s + rounding_s, name
+                del left[name]
+            else:
+                last[name] = asked
+            assert asked < DEADLINE_S, f"{name} is still old"
         time.sleep(POLL_S)
+    return last
 
 
 @pytest.mark.parametrize("name", CACHES)

@@ -1,5 +1,6 @@
 """Programs that read, seek and write media: judged by the frames that they decode, and by what the origin has."""
 
+import contextlib
 import os
 import pwd
 import re
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from case import Case
-from programs import Program, installed, run, version_of
+from programs import Finished, Program, installed, run, version_of
 from site_under_test import Site
 
 PART = 8 << 20
@@ -20,8 +21,9 @@ SECONDS = 40
 FAR = 30.0  # seconds into the film
 NEAR = 4.0
 BRIEF = 2.0  # seconds that are played after a seek
-STORED_WITHIN_S = 30.0  # seconds after the end of a program that does not wait for its responses
+STORED_WITHIN_S = 60.0  # seconds after the end of a program that does not wait for its responses
 POLL_S = 0.05
+TRIES = 5
 
 MOVIE = {
     "mp4": ("movie.mp4",),
@@ -233,20 +235,24 @@ def test_a_live_playlist_grows(
     """
     case.of(ffmpeg, f"writes live HLS while it is read{', persistent' if options == PERSISTENT else ''}")
     seen: list[bytes] = []
+    paced = ("-method", "PUT", *options)
     with ThreadPoolExecutor() as pool:
-        paced = ("-method", "PUT", *options)
-        folder = tmp_path / "written"
-        writer = pool.submit(write, ffmpeg, films, folder, LIVE_HLS, *paced, place=site.url, rate=4)
-        while not writer.done():
-            response = site.send("GET", "index.m3u8")
-            assert response.status in (200, 404)
-            if response.status == 200 and response.body not in seen[-1:]:
-                seen.append(response.body)
-            time.sleep(POLL_S)
-        writer.result()
+        for number in range(TRIES):  # on a busy machine the reader may miss most of a stream
+            folder, seen = tmp_path / f"{number}", []
+            place = f"{site.url}/{number}"
+            writer = pool.submit(write, ffmpeg, films, folder, LIVE_HLS, *paced, place=place, rate=4)
+            while not writer.done():
+                response = site.send("GET", f"{number}/index.m3u8")
+                assert response.status in (200, 404)
+                if response.status == 200 and response.body not in seen[-1:]:
+                    seen.append(response.body)
+                time.sleep(POLL_S)
+            writer.result()
+            spans = [(int(sequence_of(text)), text.count(b"#EXTINF")) for text in seen]
+            assert spans == sorted(spans, key=lambda span: (span[0], span[0] + span[1]))
+            if len(seen) >= 3:
+                break
     assert len(seen) >= 3, seen
-    spans = [(int(sequence_of(text)), text.count(b"#EXTINF")) for text in seen]
-    assert spans == sorted(spans, key=lambda span: (span[0], span[0] + span[1]))
     case.count(site)
 
 
@@ -350,20 +356,18 @@ def gstreamer(name: str, package: str = "gstreamer1.0-tools") -> Program:
 
 
 SHOWN = ("checksumsink hash=md5", "fakesink")
-PLAY_TIMEOUT_S = 25.0
+PLAY_TIMEOUTS_S = (25.0, 25.0, 50.0, 50.0)  # the later ones for a slow machine
 
 
-def played(*command: str, folder: Path) -> bytes:
-    """Return what a player prints, whose play is repeated if it does not end.
+def played(*command: str, folder: Path) -> Finished:
+    """Run a player, whose play is repeated if it does not end.
 
     GStreamer 1.22 hangs in one of ten plays over HTTP, from nginx as well.
     """
-    for _ in range(4):
-        try:
-            return run(*command, folder=folder, timeout=PLAY_TIMEOUT_S).stdout
-        except pytest.fail.Exception:
-            continue
-    return run(*command, folder=folder, timeout=PLAY_TIMEOUT_S).stdout
+    for timeout in PLAY_TIMEOUTS_S:
+        with contextlib.suppress(pytest.fail.Exception):
+            return run(*command, folder=folder, timeout=timeout)
+    return run(*command, folder=folder)
 
 
 @pytest.mark.parametrize("kind", MOVIE)
@@ -376,7 +380,8 @@ def test_gstreamer_plays(kind: str, site: Site, case: Case, tmp_path: Path, film
     picture, sound = SHOWN
     sinks = (f"video-sink={picture}", f"audio-sink={sound}")
     shown = [
-        played(launch.path, "-q", "playbin", f"uri={uri}", *sinks, folder=tmp_path) for uri in (local.as_uri(), url)
+        played(launch.path, "-q", "playbin", f"uri={uri}", *sinks, folder=tmp_path).stdout
+        for uri in (local.as_uri(), url)
     ]
     assert shown[0] == shown[1]
     assert shown[0].count(b"\n") == SECONDS * 25
@@ -394,13 +399,13 @@ def test_gstreamer_seeks(site: Site, case: Case, tmp_path: Path, films: Path) ->
     picture, sound = SHOWN
     quiet = ("--no-interactive", "-q", "--start-position=30", f"--videosink={picture}", f"--audiosink={sound}")
     expected, shown = (
-        [line for line in played(player.path, *quiet, uri, folder=tmp_path).splitlines() if line >= b"0:00:30"]
+        [line for line in played(player.path, *quiet, uri, folder=tmp_path).stdout.splitlines() if line >= b"0:00:30"]
         for uri in (local.as_uri(), url)
     )  # it may show the first frame before it seeks
     assert shown == expected
     assert len(shown) == (SECONDS - 30) * 25
     case.count(site)
-    assert case.sent <= 1.1 * local.stat().st_size
+    assert case.sent <= 1.1 * local.stat().st_size + 2 * PART  # as above
 
 
 def test_gstreamer_copies(site: Site, case: Case, tmp_path: Path, films: Path) -> None:
@@ -410,10 +415,10 @@ def test_gstreamer_copies(site: Site, case: Case, tmp_path: Path, films: Path) -
     data = (films / "movie.ts").read_bytes()
     url = site.store("movie.ts", data)
     copy = ("souphttpsrc", f"location={url}", "!", "filesink", "location=copy")
-    assert run(launch.path, "-q", *copy, folder=tmp_path).output == ""
+    assert played(launch.path, "-q", *copy, folder=tmp_path).output == ""
     assert (tmp_path / "copy").read_bytes() == data
     case.count(site)
-    assert case.sent <= 1.1 * len(data)
+    assert case.sent <= 1.1 * len(data) + 2 * PART  # on their way when a play hung and was ended
     assert case.requests <= 1.3 * len(data) / PART + 8
 
 
@@ -424,7 +429,7 @@ def test_gstreamer_writes_in_pieces(site: Site, case: Case, tmp_path: Path, film
     case.cannot("souphttpclientsink writes in pieces with Content-Range, for which S3 has no write: 400.")
     local = films / "movie.ts"
     put = ("filesrc", f"location={local}", "!", "souphttpclientsink", f"location={site.url}/movie.ts")
-    run(launch.path, *put, folder=tmp_path)  # it does not look at the status
+    played(launch.path, *put, folder=tmp_path)  # it does not look at the status
     data = site.stored("movie.ts") or b""
     assert data  # the first piece, which may be of any length
     assert local.read_bytes().startswith(data)
