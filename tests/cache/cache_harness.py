@@ -171,16 +171,11 @@ class Rig:
         self.wall = clock or FakeClock(1_700_000_000.0)
         self.monotonic = FakeClock(50.0)
         self.store = WatchedStore(root, self.monotonic)
-        self.store.open()
         self.index = WeightlessIndex(
             root / "index.db", origin="fake", block_size=BLOCK, is_durable=is_durable, boot=boot,
             started_at=self.wall(),
         )  # fmt: skip
-        self.index.open()
-        if not has_threads:
-            self.store._threads = self.store._scrubbing = self.store._reading = Turns(self.chance)  # type: ignore[assignment]
-            self.store._writing = [Turns(self.chance, in_order=True)]  # type: ignore[list-item]
-            self.index._thread = Turns(self.chance, in_order=True)  # type: ignore[assignment]
+        self._open(has_threads=has_threads)
         options = CacheOptions(
             max_size=max_size, block_size=BLOCK, part_size=PART, parallel_parts=parallel_parts,
             read_ahead_limit=read_ahead_limit, read_ahead_max=read_ahead_max, hot_limit=hot_limit, memory=memory,
@@ -203,9 +198,18 @@ class Rig:
         self.complaints: list[dict[str, Any]] = []  # exceptions that asyncio logs because they were never retrieved
         self._is_closed = False
         self._hedge_after = hedge_after
-        self._constants = body_stream.RETRY_PAUSE_S, body_stream.HEDGE_AFTER_S
+
+    def _open(self, *, has_threads: bool) -> None:
+        """Open the files. Without threads their work runs in the event loop."""
+        self.store.open()
+        self.index.open()
+        if not has_threads:
+            self.store._threads = self.store._scrubbing = self.store._reading = Turns(self.chance)  # type: ignore[assignment]
+            self.store._writing = [Turns(self.chance, in_order=True)]  # type: ignore[list-item]
+            self.index._thread = Turns(self.chance, in_order=True)  # type: ignore[assignment]
 
     async def __aenter__(self) -> Self:
+        self._constants = body_stream.RETRY_PAUSE_S, body_stream.HEDGE_AFTER_S
         # Retries at once; the number of them is the same. Hedges at once or never.
         body_stream.RETRY_PAUSE_S, body_stream.HEDGE_AFTER_S = 0.0, self._hedge_after
         asyncio.get_running_loop().set_exception_handler(lambda _, context: self.complaints.append(context))
