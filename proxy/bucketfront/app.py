@@ -34,6 +34,7 @@ from bucketfront.s3.client import S3Origin
 from bucketfront.s3.embedded.launcher import EmbeddedS3
 from bucketfront.s3.upload.journal import UploadJournal
 from bucketfront.s3.upload.uploader import S3Uploader
+from bucketfront.server.access.networks import Networks
 from bucketfront.server.fast_path.fast_connection import FastPath
 from bucketfront.server.http1 import descriptors
 from bucketfront.server.http1.connection_limit import ConnectionLimit
@@ -77,11 +78,11 @@ class App:
         self.troubles = Troubles(time.monotonic, logging.getLogger("bucketfront").warning)
         self.health = Health(self.troubles)
         self._shares = descriptors.shares(descriptors.limit(), settings.origin.max_connections)
-        share = settings.server.client_share
+        share, fronts = settings.server.client_share, Networks(settings.server.trusted_proxies)
         self.connection_limit = ConnectionLimit(
             self._shares.connections,
             1.0 if share is None else share.value / 100,
-            has_share=lambda address: bool(address) and not is_loopback(address),
+            has_share=lambda address: bool(address) and not is_loopback(address) and address not in fronts,
         )
         self.embedded: EmbeddedS3 | None = None
         self.fast_path: FastPath | None = None

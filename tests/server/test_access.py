@@ -231,3 +231,11 @@ async def test_addresses_told_by_fronts(start: StartProxy, s3: S3, *, fast_path:
         assert (await proxy.request("GET", "/a", {"X-Forwarded-For": "10.1.2.3, 9.9.9.9"})).status == 403
         assert (await proxy.request("GET", "/a", {"X-Forwarded-For": "10.1.2.3, no address"})).status == 403
         await proxy.stop()
+
+
+async def test_fronts_have_no_share_of_connections(start: StartProxy) -> None:
+    """A front that is trusted may have more than one client's share of connections, as addresses of this machine."""
+    proxy = await start(server={"trusted_proxies": ["192.0.2.0/24"]})
+    has_share = proxy.app.connection_limit.has_share
+    shares = {address: has_share(address) for address in ("192.0.2.7", "198.51.100.7", "127.0.0.1", "::1", "")}
+    assert shares == {"192.0.2.7": False, "198.51.100.7": True, "127.0.0.1": False, "::1": False, "": False}

@@ -50,9 +50,8 @@ class ServerSettings(Section):
     client_share: Percentage | None = Percent(25)
     """Share of all connections that one client may have once they run short. A client is an address, in IPv6 the first
     64 bits of one. If it has more, its idle connections are the first to make way for others, and it gets none of the
-    last eighth of all connections. Addresses of this machine have no such limit, because a server in front may use
-    them. `null` sets none for any. Set that as well if a server in front is on another machine and has most
-    connections."""
+    last eighth of all connections. Addresses of this machine and of `server.trusted_proxies` have no such limit,
+    because a server in front stands for many clients. `null` sets none for any."""
 
 
 class AdminSettings(Section):

@@ -12,7 +12,12 @@ class Networks:
     def __init__(self, networks: Iterable[str]) -> None:
         self._networks = tuple(ipaddress.ip_network(network) for network in networks)
 
-    def __contains__(self, address: Address) -> bool:
+    def __contains__(self, address: Address | str) -> bool:
+        if isinstance(address, str):
+            try:
+                address = ipaddress.ip_address(address)
+            except ValueError:
+                return False  # the name of a Unix socket
         plain = getattr(address, "ipv4_mapped", None) or address
         return any(plain in network for network in self._networks)
 
