@@ -2,27 +2,11 @@
 
 Theory of operation
 -------------------
-`data_received` cuts the client's bytes into pieces, and feeds them to aiohttp's parser one at a time. A piece ends
-where a head or a body may end, because a parser that refuses a head forgets the requests it read in the same call.
-`ChunkedFraming` finds the end of a chunked body. If the parser finds another one, the connection receives no more.
-aiohttp queues each request, its handler task takes them in order, and `finish_response` decides whether the
-connection outlives the response.
-
-`ReceiveState` is the state of the receiving side. It changes only in `_advance`, by this table:
-
-              BODY_BEGINS   BODY_ENDS   CLOSE       STOP
-    HEADS     BODY          HEADS       ENDING      STOPPED
-    BODY      BODY          HEADS       LAST_BODY   STOPPED
-    LAST_BODY LAST_BODY     ENDING      LAST_BODY   ENDED
-    ENDING    LAST_BODY     ENDING      ENDING      ENDED
-    STOPPED   STOPPED       STOPPED     ENDED       STOPPED
-    ENDED     ENDED         ENDED       ENDED       ENDED
-
-BODY_BEGINS and BODY_ENDS are events of the framing: a head without a body is a BODY_ENDS. CLOSE is a call of `close`,
-when the proxy stops. STOP means that the next bytes have no meaning here: the framing is broken, a chunked body had
-trailers, the client wants another protocol or has closed its sending side, or the connection closes. In STOPPED all
-queued requests still get their responses, and so does a refused one, which `_refuse` queues behind them. The last of
-these responses closes the connection.
+`data_received` feeds the client's bytes to aiohttp's parser in the pieces of `Receiver`, because a parser that refuses
+a head forgets the requests it read in the same call. If parser and receiver disagree about a body, the connection
+receives no more. aiohttp queues each request, its handler task takes them in order, and `finish_response` decides
+whether the connection outlives the response. A refused request has its response behind those of the requests before it
+(`_refuse`). The last of these responses closes the connection.
 
 A client that is done is not one that left (RFC 9112 section 9.6). Behind a whole request the end of the client's bytes
 is a STOP. Within a body it is the end of the connection, but not of the requests before. If the connection is lost,
@@ -37,7 +21,6 @@ See docs/invariants.md#memory, docs/invariants.md#deadlines-everywhere and docs/
 
 import asyncio
 import logging
-from enum import Enum, auto
 from http import HTTPStatus
 from typing import Any
 
@@ -58,8 +41,8 @@ from bucketfront.server.http1.aiohttp_private import (
     limit_read_size,
     unsent_bytes,
 )
-from bucketfront.server.http1.chunked import ChunkedFraming
 from bucketfront.server.http1.connection_limit import ConnectionLimit
+from bucketfront.server.http1.receiver import BodyVerdict, ClientEnd, ReceiveEvent, Receiver
 from bucketfront.server.telemetry.exchange import Exchange
 
 log = logging.getLogger(__name__)
@@ -70,16 +53,12 @@ HEAD_TIMEOUT_S = 10.0  # from a request's first byte, or from the connection's s
 MAX_TARGET_BYTES = 16 << 10  # a key of 1024 bytes, each percent-encoded, and a query
 MAX_FIELD_BYTES = 8 << 10  # of a field's name, and of its value: most servers take as many
 MAX_FIELDS = 128
-MAX_HEAD_BYTES = 64 << 10  # the bounds of fields allow 1 MiB
 MAX_DRAIN_BYTES = 64 << 10  # of a body that no handler reads; after a longer one the connection closes
 DRAIN_TIMEOUT_S = 1.0  # for those bytes
 CANCEL_TIMEOUT_S = 1.0  # for a cancelled request to end at a stop
 LINGER_TIMEOUT_S = 1.0  # for a client to read the last response, while the proxy drops what it still sends
 
 _WRITES = (hdrs.METH_PUT, hdrs.METH_POST, hdrs.METH_PATCH, hdrs.METH_DELETE)
-_HEAD_END = b"\r\n\r\n"
-_MIN_HEAD_BYTES = len(b"GET / HTTP/1.0")  # between the ends of two heads
-_CHUNKED_BYTES = 1 << 70  # stands for the unknown length of a chunked body; the parser refuses so long a Content-Length
 _REFUSALS = {
     400: "the request is malformed",
     414: "the request target is too long",
@@ -89,49 +68,10 @@ _REFUSALS = {
 }
 
 
-class ReceiveState(Enum):
-    HEADS = auto()  # the next byte belongs to a head
-    BODY = auto()  # the next byte belongs to the body of the newest request
-    LAST_BODY = auto()  # as BODY, and the parser sees no byte behind it
-    ENDING = auto()  # the newest request is the last; the parser may still hold a part of its body
-    STOPPED = auto()  # further bytes are dropped
-    ENDED = auto()  # further bytes are dropped, and the response under way is the last
-
-
-class ReceiveEvent(Enum):
-    BODY_BEGINS = auto()
-    BODY_ENDS = auto()
-    CLOSE = auto()
-    STOP = auto()
-
-
-TRANSITIONS = {
-    state: dict(zip(ReceiveEvent, targets, strict=True))
-    for state, targets in {
-        ReceiveState.HEADS: (ReceiveState.BODY, ReceiveState.HEADS, ReceiveState.ENDING, ReceiveState.STOPPED),
-        ReceiveState.BODY: (ReceiveState.BODY, ReceiveState.HEADS, ReceiveState.LAST_BODY, ReceiveState.STOPPED),
-        ReceiveState.LAST_BODY: (
-            ReceiveState.LAST_BODY,
-            ReceiveState.ENDING,
-            ReceiveState.LAST_BODY,
-            ReceiveState.ENDED,
-        ),
-        ReceiveState.ENDING: (ReceiveState.LAST_BODY, ReceiveState.ENDING, ReceiveState.ENDING, ReceiveState.ENDED),
-        ReceiveState.STOPPED: (ReceiveState.STOPPED, ReceiveState.STOPPED, ReceiveState.ENDED, ReceiveState.STOPPED),
-        ReceiveState.ENDED: (ReceiveState.ENDED,) * 4,
-    }.items()
-}
-_HEADS = ReceiveState.HEADS  # a member of an Enum costs a lookup in the class at each hit
-_IN_BODY = (ReceiveState.BODY, ReceiveState.LAST_BODY)
-_DROPPING = (ReceiveState.STOPPED, ReceiveState.ENDED)  # tuples, because an Enum's hash is slow
-_LAST = (ReceiveState.LAST_BODY, ReceiveState.ENDING, ReceiveState.ENDED)
-_OVER = (ReceiveState.ENDING, ReceiveState.STOPPED, ReceiveState.ENDED)
-
-
 class Connection(AiohttpConnection):
     __slots__ = (
-        "_body", "_body_left", "_chunks", "_has_served", "_head_size", "_head_timer", "_limit", "_lingers",
-        "_parsed_tail", "_state", "_under_way", "_unparsed", "carries_out", "has_ended", "is_stopped",
+        "_body", "_has_served", "_head_timer", "_limit", "_lingers", "_receiver", "_under_way", "carries_out",
+        "has_ended", "is_stopped",
     )  # fmt: skip
 
     is_stopped: bool  # the proxy ended the request under way, because it stops
@@ -140,14 +80,9 @@ class Connection(AiohttpConnection):
     _has_served: bool  # no request is handled any more
     _lingers: bool  # the last response is sent, and only the client's end is awaited
     _under_way: web.BaseRequest | None  # the request whose response is not over
-    _state: ReceiveState
+    _receiver: Receiver
     _head_timer: asyncio.TimerHandle | None
-    _unparsed: bytes  # while the queue of requests or the buffer of a body is full
-    _parsed_tail: bytes  # the last bytes parsed, in which the end of a head may have begun
     _body: StreamReader  # of the newest request
-    _body_left: int  # bytes of that body that are still to be parsed; above 0 in BODY and LAST_BODY
-    _chunks: ChunkedFraming | None  # of that body
-    _head_size: int  # bytes of the next head that were parsed
 
     def __init__(self, manager: web.Server, limit: ConnectionLimit, **options: Any) -> None:
         super().__init__(manager, **options)
@@ -156,9 +91,7 @@ class Connection(AiohttpConnection):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.is_stopped = self.has_ended = self.carries_out = self._has_served = self._lingers = False
         self._under_way = None
-        self._state, self._unparsed, self._parsed_tail = ReceiveState.HEADS, b"", b""
-        self._body, self._body_left, self._head_size = EMPTY_PAYLOAD, 0, 0
-        self._chunks = None
+        self._receiver, self._body = Receiver(), EMPTY_PAYLOAD
         self._head_timer = None
         self._start_head_timer()
         super().connection_made(transport)
@@ -172,7 +105,7 @@ class Connection(AiohttpConnection):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._stop_head_timer()
-        self._stop_receiving()
+        self._receiver.stop()
         if self.carries_out or self._begins_to_carry_out():
             self.lose_transport(exc)
         else:
@@ -191,7 +124,7 @@ class Connection(AiohttpConnection):
 
         aiohttp would read no byte of that body, so that the request could not end.
         """
-        self._advance(ReceiveEvent.CLOSE)
+        self._receiver.advance(ReceiveEvent.CLOSE)
         if not self.is_responding:
             super().close()
 
@@ -211,7 +144,7 @@ class Connection(AiohttpConnection):
             if self._under_way is not None and not self.carries_out:
                 # Its response did not reach the client. That shows here before the event loop reports the loss.
                 self._under_way = None
-                self._stop_receiving()
+                self._receiver.stop()
                 self._begins_to_carry_out()
             while self.carries_out and self.has_queued_request and not self.is_closing:
                 await super().start()  # it ends with the first response that has no client
@@ -225,18 +158,19 @@ class Connection(AiohttpConnection):
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser so that no call of it sees more than the end of one head."""
-        if self._state in _DROPPING:
+        receiver = self._receiver
+        if receiver.is_dropping:
             return
         before = self.requests_parsed
         if not data:
             self._feed(b"")  # aiohttp resumes a body whose buffer was full
-        data, self._unparsed = self._unparsed + data, b""
+        data = receiver.held_and(data)
         at = 0
-        while at < len(data) and self._may_parse() and self._parser_took_whole_body():
-            end = self._body_end(data, at) if self._body_left else self._head_end(data, at)
+        while at < len(data) and self._may_parse() and self._agrees():
+            end = receiver.end_of_piece(data, at)
             self._feed(data[at:end])
             at = end
-        self._unparsed = b"" if self._is_over else data[at:]
+        receiver.hold(b"" if self.is_closing else data[at:])
         if self.has_ended:
             self.close_unless_responding()
         if self.requests_parsed != before:
@@ -260,9 +194,7 @@ class Connection(AiohttpConnection):
         """
         return (
             self.awaits_request
-            and self._state is _HEADS
-            and not self._head_size
-            and not self._unparsed
+            and self._receiver.is_between_requests()
             and self.transport is not None
             and not self.transport.get_write_buffer_size()
         )
@@ -314,8 +246,8 @@ class Connection(AiohttpConnection):
         if resp.keep_alive and (self._is_last_response or not await self._is_drained(request)):
             resp.force_close()
         if not resp.keep_alive:
-            await self._linger(may_send_more=self._state in _DROPPING or not body.is_eof())
-        elif not self.has_queued_request and (self._head_size or self._unparsed):
+            await self._linger(may_send_more=self._receiver.is_dropping or not body.is_eof())
+        elif not self.has_queued_request and self._receiver.has_begun_next:
             self._start_head_timer()  # the next request has begun already
         return resp, False
 
@@ -342,27 +274,10 @@ class Connection(AiohttpConnection):
         response.force_close()
         return response
 
-    def _body_end(self, data: bytes, at: int) -> int:
-        """Return the offset at which the body ends, or the end of `data` if the body goes on."""
-        return min(at + self._body_left, len(data)) if self._chunks is None else self._chunks.end_of(data, at)
-
-    def _head_end(self, data: bytes, at: int) -> int:
-        """Return the first offset after `at` at which a head may end, or the end of `data` without one."""
-        if at == 0:
-            begun = (self._parsed_tail + data[: len(_HEAD_END) - 1]).find(_HEAD_END)
-            if begun >= 0:
-                return begun + len(_HEAD_END) - len(self._parsed_tail)
-        end = data.find(_HEAD_END, at + (_MIN_HEAD_BYTES if at else 0))
-        return len(data) if end < 0 else end + len(_HEAD_END)
-
-    @property
-    def _is_over(self) -> bool:
-        """Return whether no further byte of the client will be parsed."""
-        return self._state in _OVER or self.is_closing
-
     @property
     def _is_last_response(self) -> bool:
-        return self._state in _LAST or (self._state is ReceiveState.STOPPED and not self.has_queued_request)
+        receiver = self._receiver
+        return receiver.is_at_last_response or (receiver.is_stopped and not self.has_queued_request)
 
     def _begins_to_carry_out(self) -> bool:
         """Go on without the client if a write arrived whole and has no outcome yet, and return whether that is so.
@@ -371,7 +286,7 @@ class Connection(AiohttpConnection):
         """
         if self._has_served:
             return False
-        may_begin = self._state is ReceiveState.STOPPED
+        may_begin = self._receiver.is_stopped
         self.keep_queued_requests(lambda message, body: may_begin and _is_whole_write(message.method, body))
         request = self._under_way
         self.carries_out = self.has_queued_request or (
@@ -386,52 +301,39 @@ class Connection(AiohttpConnection):
 
         The newest request has no response if its body is not whole.
         """
-        if self._unparsed or self.is_body_paused:
+        meaning = self._receiver.meaning_of_end(is_body_paused=self.is_body_paused)
+        if meaning is ClientEnd.HELD:
             return True  # `data_received` comes back to this
-        if self._state in _IN_BODY:
+        if meaning is ClientEnd.WITHIN_BODY:
             if not self.has_queued_request:
                 return False
             self.drop_newest_request()
-        self._stop_receiving()
+        self._receiver.stop()
         is_owed = self.has_queued_request or self._under_way is not None
         return is_owed and self.transport is not None and self.transport.can_write_eof()
 
-    def _advance(self, event: ReceiveEvent) -> None:
-        self._state = TRANSITIONS[self._state][event]
-
-    def _stop_receiving(self) -> None:
-        self._advance(ReceiveEvent.STOP)
-        self._unparsed = b""
-
     def _may_parse(self) -> bool:
-        return self.has_room_for_request and not (self._is_over or self.is_body_paused)
+        is_over = self._receiver.is_over or self.is_closing
+        return self.has_room_for_request and not (is_over or self.is_body_paused)
 
     def _feed(self, piece: bytes) -> None:
-        is_body = self._body_left > 0
-        is_too_long = not is_body and self._head_size + len(piece) > MAX_HEAD_BYTES
-        if is_too_long:
-            piece = piece[: MAX_HEAD_BYTES - self._head_size]
-        before = self.requests_parsed
-        if is_body:
-            is_over = self._chunks is not None and self._chunks.is_over
-            self._body_left = 0 if is_over else max(self._body_left - len(piece), 0)
-            if not self._body_left:
-                self._advance(ReceiveEvent.BODY_ENDS)
-        super().data_received(piece)
-        self._parsed_tail = (self._parsed_tail + piece[-len(_HEAD_END) + 1 :])[-len(_HEAD_END) + 1 :]
-        if self.requests_parsed != before:
-            if is_body and self._has_parsed_too_much(before):
-                return
-            self._check_newest()
-        elif is_too_long:
+        receiver, before = self._receiver, self.requests_parsed
+        is_body = receiver.is_in_body
+        parsable = receiver.parsable(piece)
+        super().data_received(parsable)
+        has_request = self.requests_parsed != before
+        receiver.count_parsed(parsable, is_of_head=not is_body and not has_request)
+        if has_request:
+            if not (is_body and self._has_parsed_too_much(before)):
+                self._check_newest()
+        elif len(parsable) < len(piece):
             self._refuse(framing.BadFraming("the head is too long", HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE))
-        elif self._chunks is not None:
-            self._check_chunks(self._chunks)
-        self._head_size = 0 if is_body or self.requests_parsed != before else self._head_size + len(piece)
+        else:
+            self._check_body()
 
-    def _parser_took_whole_body(self) -> bool:
+    def _agrees(self) -> bool:
         """Return whether the parser took the newest body for whole if it is. Else stop behind that request."""
-        if not self._body_left and not self._body.is_eof():
+        if self._receiver.is_body_due(is_whole=self._body.is_eof()):
             self._break_body()
             return False
         return True
@@ -445,22 +347,22 @@ class Connection(AiohttpConnection):
         self._break_body()
         return True
 
-    def _check_chunks(self, chunks: ChunkedFraming) -> None:
-        if chunks.is_broken or (self._body.is_eof() and not chunks.is_over):
+    def _check_body(self) -> None:
+        verdict = self._receiver.verdict(is_whole=self._body.is_eof())
+        if verdict is BodyVerdict.BROKEN:
             self._break_body()
-        elif self._body.is_eof() and chunks.has_trailers:
-            # The parser takes the last trailer of a body for a field of the next request.
-            self._advance(ReceiveEvent.STOP)
+        elif verdict is BodyVerdict.TRAILERS:
+            self._receiver.advance(ReceiveEvent.STOP)
 
     def _break_body(self) -> None:
         """Stop within the newest body. Without the error a handler that reads it could wait for ever."""
-        self._advance(ReceiveEvent.STOP)
+        self._receiver.advance(ReceiveEvent.STOP)
         self._body.set_exception(framing.BadFraming("the body's framing is malformed"))
 
     def _check_newest(self) -> None:
         newest = self.newest_request
         if newest is None:
-            self._advance(ReceiveEvent.STOP)
+            self._receiver.advance(ReceiveEvent.STOP)
             if not self._body.is_eof():
                 self._break_body()
             return
@@ -472,17 +374,15 @@ class Connection(AiohttpConnection):
             self._refuse(error)
             return
         self._body = body
-        self._chunks = ChunkedFraming() if message.chunked else None
-        self._body_left = _CHUNKED_BYTES if message.chunked else int(message.headers.get(hdrs.CONTENT_LENGTH, 0))
-        self._advance(ReceiveEvent.BODY_BEGINS if self._body_left else ReceiveEvent.BODY_ENDS)
+        self._receiver.begin_body(None if message.chunked else int(message.headers.get(hdrs.CONTENT_LENGTH, 0)))
         if message.upgrade and (self.is_upgraded or body is not EMPTY_PAYLOAD):
             # The parser stops at an upgrade, and drops the bytes behind the body of one.
             self.replace_newest_request(message._replace(should_close=True), body)
         if self.is_upgraded:
-            self._advance(ReceiveEvent.STOP)
+            self._receiver.advance(ReceiveEvent.STOP)
 
     def _refuse(self, error: framing.BadFraming) -> None:
-        self._advance(ReceiveEvent.STOP)
+        self._receiver.advance(ReceiveEvent.STOP)
         self.queue_error(error.status, error)
 
     async def _is_drained(self, request: web.BaseRequest) -> bool:
@@ -506,7 +406,7 @@ class Connection(AiohttpConnection):
         RFC 9112 section 9.6: closing at once would reset the connection, and the client might lose the response. TLS
         has no end of one side, so a client that waits for the end would wait in vain, unless it is still sending.
         """
-        self._stop_receiving()
+        self._receiver.stop()
         self._lingers = True
         self.keep_queued_requests(lambda *_: False)
         if self.transport is None or self.transport.is_closing() or self.has_ended:
