@@ -422,6 +422,48 @@ BUGS = (
     ),
     Bug(
         8,
+        "half-closed-gets-nothing",
+        "A client that has closed its sending side gets no response.",
+        (
+            Edit(
+                "bucketfront.server.http1.connection:Connection._end_receiving",
+                "return is_owed and self.transport is not None and self.transport.can_write_eof()",
+                "return False",
+            ),
+        ),
+        (SERVER + "test_half_close.py::test_write_of_a_client_that_is_done",),
+    ),
+    Bug(
+        8,
+        "carried-out-only-with-a-client",
+        "A write whose body arrived whole is cancelled because its client closed or reset the connection.",
+        (
+            Edit(
+                "bucketfront.server.http1.connection:_is_whole_write",
+                "return method in _WRITES and body.is_eof()",
+                "return False",
+            ),
+        ),
+        (SERVER + "test_half_close.py::test_write_of_a_client_that_is_gone",),
+    ),
+    Bug(
+        8,
+        "end-within-a-body",
+        "An end within a body counts as an end behind it, so the unfinished request is handled.",
+        (
+            Edit(
+                "bucketfront.server.http1.receiver:Receiver.meaning_of_end",
+                "self._state in _IN_BODY",
+                "False",
+            ),
+        ),
+        (
+            SERVER + "test_receiver.py::test_what_an_end_means",
+            SERVER + "test_half_close.py::test_end_within_a_body_behind_others",
+        ),
+    ),
+    Bug(
+        8,
         "head-timer-in-a-body",
         "Body bytes that arrive before the handler runs start the timer for a request head.",
         (
@@ -1201,6 +1243,71 @@ BUGS = (
             ),
         ),
         ("tests/test_keys.py::test_normalisation_forms_are_different_keys",),
+    ),
+    Bug(
+        24,
+        "one-chunk-is-all",
+        "A chunked body ends behind its first chunk, so the next one is taken for a request.",
+        (
+            Edit(
+                "bucketfront.server.http1.chunked:ChunkedFraming._take",
+                "self._left = size + len(b'\\r\\n')",
+                "self._left, self._was_last_chunk = (size + len(b'\\r\\n'), True)",
+            ),
+        ),
+        (SERVER + "test_chunked.py::test_end",),
+    ),
+    Bug(
+        24,
+        "chunk-without-its-line-end",
+        "The line end behind a chunk is taken for the line of the next chunk's size.",
+        (
+            Edit(
+                "bucketfront.server.http1.chunked:ChunkedFraming._take",
+                "self._left = size + len(b'\\r\\n')",
+                "self._left = size",
+            ),
+        ),
+        (SERVER + "test_chunked.py::test_end",),
+    ),
+    Bug(
+        24,
+        "bare-line-feeds",
+        "The line of a chunk's size may end in a bare line feed, where servers in front may see another end.",
+        (
+            Edit(
+                "bucketfront.server.http1.chunked:ChunkedFraming._take",
+                "_SIZE_LINE.fullmatch(line)",
+                "_SIZE_LINE.fullmatch(line.rstrip() + b'\\r\\n')",
+            ),
+        ),
+        (SERVER + "test_chunked.py::test_broken",),
+    ),
+    Bug(
+        24,
+        "the-parser-alone-ends-a-body",
+        "A chunked body ends where the parser ends it, although the framing sees no end there.",
+        (
+            Edit(
+                "bucketfront.server.http1.receiver:Receiver.verdict",
+                "is_whole and (not chunks.is_over)",
+                "False",
+            ),
+        ),
+        (SERVER + "test_receiver.py::test_the_parser_must_agree",),
+    ),
+    Bug(
+        24,
+        "a-trailer-is-a-field",
+        "The last trailer of a chunked body becomes a field of the next request.",
+        (
+            Edit(
+                "bucketfront.server.http1.receiver:Receiver.verdict",
+                "is_whole and chunks.has_trailers",
+                "False",
+            ),
+        ),
+        (SERVER + "test_receiver.py::test_the_parser_must_agree",),
     ),
     Bug(
         24,

@@ -289,7 +289,7 @@ async def test_one_spelling_of_a_mount(start: StartProxy, s3: S3, *, is_fast: bo
     for target, location in MISSPELLED:
         for method in ("GET", "HEAD"):
             response = await proxy.request(method, target)
-            assert (response.status, response.headers["Location"]) == (308, location), target
+            assert (response.status, response.headers.get("Location")) == (308, location), target
         for method in ("PUT", "DELETE", "OPTIONS"):
             response = await proxy.request(method, target, body=b"new" if method == "PUT" else None)
             assert (response.status, "needless escapes" in response.json()["error"]) == (400, True), (method, target)
