@@ -233,6 +233,32 @@ async def test_addresses_told_by_fronts(start: StartProxy, s3: S3, *, fast_path:
         await proxy.stop()
 
 
+async def test_clients_of_fast_hits(start: StartProxy, s3: S3) -> None:
+    """The log has the client that a trusted front names for each hit of one connection, and the fast path serves them.
+    A second field of the name, or `Forwarded`, is left to the ordinary path, which names the same.
+    """
+    s3.put("a", b"data")
+    proxy = await start(server={"trusted_proxies": ["127.0.0.1"]})
+    await proxy.get("/a")
+    await proxy.settled()
+    path = proxy.app.fast_path
+    assert path is not None
+    named = ["10.1.2.3", "2001:db8::1", "9.9.9.9, 10.1.2.4", "nonsense", None]
+    async with proxy.connection() as connection:
+        for name in named:
+            field = "" if name is None else f"X-Forwarded-For: {name}\r\n"
+            await connection.send(f"GET /a HTTP/1.1\r\nHost: a\r\n{field}\r\n".encode())
+            assert (await connection.response()).body == b"data"
+    assert path.served == len(named)
+    assert [line["client"] for line in proxy.log[1:]] == ["10.1.2.3", "2001:db8::1", "10.1.2.4", "-", "127.0.0.1"]
+    for head in ("X-Forwarded-For: 9.9.9.9\r\nX-Forwarded-For: 10.1.2.5", "Forwarded: for=10.1.2.5"):
+        async with proxy.connection() as connection:
+            await connection.send(f"GET /a HTTP/1.1\r\nHost: a\r\n{head}\r\n\r\n".encode())
+            assert (await connection.response()).body == b"data"
+        assert proxy.log[-1]["client"] == "10.1.2.5"
+    assert path.served == len(named)
+
+
 async def test_fronts_have_no_share_of_connections(start: StartProxy) -> None:
     """A front that is trusted may have more than one client's share of connections, as addresses of this machine."""
     proxy = await start(server={"trusted_proxies": ["192.0.2.0/24"]})

@@ -40,7 +40,7 @@ class ServerSettings(Section):
     HTTP behind a TLS terminator is faster."""
     trusted_proxies: tuple[Network, ...] = Field(default=(), examples=["[10.0.0.0/8]"])
     """Networks of fronts whose `Forwarded` or `X-Forwarded-For` is believed. The client's address is then the last one
-    there that is not of these networks. Requests with these fields pass the fast path by."""
+    there that is not of these networks. Requests with `Forwarded` pass the fast path by."""
     timing: Flag = False
     """Whether responses carry `Server-Timing`, which shows clients the time spent on cache and origin. It turns the
     fast path off."""

@@ -11,6 +11,7 @@ from bucketfront.config.listener_settings import ServerSettings
 from bucketfront.config.settings import Settings
 from bucketfront.http.path_rules import Rules
 from bucketfront.server.application import Application
+from bucketfront.server.client_address import ClientAddresses
 from bucketfront.server.cors import Cors
 from bucketfront.server.fast_path.fast_connection import FastConnectionServer, FastPath
 from bucketfront.server.fast_path.prepared import PreparedResponses
@@ -86,7 +87,8 @@ def _fast_path(settings: Settings, pipeline: Pipeline, parts: ServerParts) -> Fa
     router, cors = Router(settings.mounts, settings.uploads), Cors(settings.cors)
     prepared = PreparedResponses(parts.cache, router, cors, parts.rules, pipeline)
     recognise = recogniser(pipeline.reads)
-    return FastPath(recognise, prepared, parts.cache, parts.telemetry, parts.cache_clock, parts.clock)
+    addresses = ClientAddresses(settings.server.trusted_proxies)
+    return FastPath(recognise, prepared, parts.cache, parts.telemetry, parts.cache_clock, parts.clock, addresses)
 
 
 def client_listener(

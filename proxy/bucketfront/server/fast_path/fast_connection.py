@@ -26,9 +26,11 @@ from aiohttp import web
 from bucketfront.cache import Cache, Reader, page_cache
 from bucketfront.errors import ProxyError
 from bucketfront.http.ranges import Demand, Span
+from bucketfront.server import client_address
+from bucketfront.server.client_address import ClientAddresses
 from bucketfront.server.cut import BrokenOff, Cut, broken_off
 from bucketfront.server.fast_path.prepared import PreparedResponse, PreparedResponses
-from bucketfront.server.fast_path.recogniser import PlainRequest
+from bucketfront.server.fast_path.recogniser import FORWARDED_FOR, PlainRequest
 from bucketfront.server.http1.connection import Connection, ConnectionServer
 from bucketfront.server.http1.connection_limit import ConnectionLimit
 from bucketfront.server.http1.event_loop import InlineEventLoop
@@ -49,7 +51,8 @@ log = logging.getLogger(__name__)
 class FastPath:
     """What all connections of the listener share. `served` counts the responses that began here.
 
-    `clock` is the cache's time, and `wall` is wall time in seconds since the epoch.
+    `clock` is the cache's time, and `wall` is wall time in seconds since the epoch. `addresses` finds the clients
+    behind fronts.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class FastPath:
         telemetry: Telemetry,
         clock: Callable[[], float],
         wall: Callable[[], float],
+        addresses: ClientAddresses,
     ) -> None:
         self.recognise = recognise
         self.prepared = prepared
@@ -67,25 +71,29 @@ class FastPath:
         self.telemetry = telemetry
         self.clock = clock
         self.wall = wall
+        self.addresses = addresses
         self.served = 0
 
 
 class FastConnection(Connection):
-    """`_sending` is what continues a response, and `_held` are the bytes that arrive meanwhile."""
+    """`_sending` is what continues a response, and `_held` are the bytes that arrive meanwhile.
 
-    __slots__ = ("_client", "_held", "_path", "_sending", "_socket")
+    `_peer` is the address of the other end, and `_client` that of the last request's client.
+    """
+
+    __slots__ = ("_client", "_held", "_path", "_peer", "_sending", "_socket")
 
     def __init__(self, manager: web.Server, limit: ConnectionLimit, path: FastPath, **options: Any) -> None:
         super().__init__(manager, limit, **options)
         self._path = path
-        self._client = "-"
+        self._peer = self._client = "-"
         self._socket = -1  # the transport's descriptor, or -1 under TLS
         self._held = b""
         self._sending: asyncio.Task[None] | SendfileBurst | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         peer = transport.get_extra_info("peername")
-        self._client = str(peer[0]) if isinstance(peer, tuple) else "-"
+        self._peer = self._client = str(peer[0]) if isinstance(peer, tuple) else "-"
         super().connection_made(transport)
         if transport.get_extra_info("sslcontext") is None:
             self._socket = transport.get_extra_info("socket").fileno()
@@ -162,6 +170,8 @@ class FastConnection(Connection):
             return False
         lease = response.lease
         length = response.stop - response.start
+        if path.addresses.reads:
+            self._client = self._client_of(request[FORWARDED_FOR])
         if not length:
             self._write(response.head)
         elif (body := lease.body) is not None:
@@ -174,6 +184,13 @@ class FastConnection(Connection):
         if self._sending is None:
             path.telemetry.add(response.record, length, self._client, path.wall(), self.loop.time() - began)
         return True
+
+    def _client_of(self, forwarded_for: bytes | None) -> str:
+        """Return the address of the client of a request, for the log."""
+        if forwarded_for is None:
+            return self._peer
+        fields = {client_address.X_FORWARDED_FOR: forwarded_for.decode("ascii")}
+        return str(self._path.addresses.of(self._peer, fields.get) or "-")
 
     def _write(self, head: bytes, body: bytes | memoryview = b"") -> None:
         """Send both in one system call. The transport gets only the rest, because it would copy everything."""

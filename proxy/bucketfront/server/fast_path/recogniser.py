@@ -15,18 +15,21 @@ MAX_REQUEST_BYTES = 7 << 10  # below each bound that the parser has for a line, 
 
 PlainRequest = tuple[bytes | None, ...]
 """The groups of the expression: method, target, If-None-Match, If-Modified-Since, Origin, Accept-Encoding, the first
-and the last position of Range, Host, and an unused one. A group is None if its field is absent. It is a plain tuple,
-because a NamedTuple would cost each hit another allocation."""
+and the last position of Range, Host, an unused one, and X-Forwarded-For if that is declared. A group is None if its
+field is absent. It is a plain tuple, because a NamedTuple would cost each hit another allocation."""
 
 RESPONSE_KEY = slice(6)
 """The groups that decide on the response, except for its Range."""
 FIRST, LAST, _HOST_AT = 6, 7, 8
+FORWARDED_FOR = 10
+"""The group of the field that names the client. Responses do not depend on it, only the access log does."""
 
 KEYED_FIELDS = ("if-none-match", "if-modified-since", "origin", "accept-encoding")
 """Fields whose values keep prepared responses apart, in the order of `PlainRequest`."""
 UNKEYED_FIELDS = frozenset({"host", "user-agent", "connection", "range"})
 """Fields of plain requests that do not keep prepared responses apart. A stage that reads one turns it off."""
 
+_X_FORWARDED_FOR = "x-forwarded-for"
 _READ = ("if-none-match", "if-modified-since", "origin")
 _UNUSUAL = (
     "if-match", "if-unmodified-since", "if-range", "expect", "content-length", "transfer-encoding", "upgrade",
@@ -59,10 +62,11 @@ def recogniser(reads: frozenset[str]) -> Callable[[bytes], PlainRequest | None]:
     if reads & UNKEYED_FIELDS:
         raise ValueError(f"the fast path cannot keep responses apart by {sorted(reads & UNKEYED_FIELDS)}")
     reads_accept_encoding = "accept-encoding" in reads
-    unusual = tuple(sorted(reads.difference(KEYED_FIELDS, _UNUSUAL)))
+    unusual = tuple(sorted(reads.difference(KEYED_FIELDS, _UNUSUAL, {_X_FORWARDED_FOR})))
+    forwarded_for = _X_FORWARDED_FOR if _X_FORWARDED_FOR in reads else ""
     # A field that is not read keeps its place in `PlainRequest`.
     read = (*_READ, "accept-encoding" if reads_accept_encoding else "", "range")
-    match = re.compile(_pattern(read, (*_UNUSUAL, *unusual))).match
+    match = re.compile(_pattern(read, forwarded_for, (*_UNUSUAL, *unusual))).match
 
     def recognise(data: bytes) -> PlainRequest | None:
         if len(data) > MAX_REQUEST_BYTES:
@@ -77,8 +81,10 @@ def recogniser(reads: frozenset[str]) -> Callable[[bytes], PlainRequest | None]:
     return recognise
 
 
-def _pattern(read: tuple[str, ...], unusual: tuple[str, ...]) -> bytes:
+def _pattern(read: tuple[str, ...], forwarded_for: str, unusual: tuple[str, ...]) -> bytes:
     """Return the expression for a head without its empty line.
+
+    `forwarded_for` is the name of the field that is read for the log alone, or empty.
 
     A line fits at most one alternative. No group is repeated possessively, because Python before 3.11.5 matches that
     wrongly.
@@ -90,8 +96,9 @@ def _pattern(read: tuple[str, ...], unusual: tuple[str, ...]) -> bytes:
     lines.append(_once("host", rb"(" + _HOST + rb")[ \t]*+", group))
     # aiohttp refuses a second User-Agent.
     lines.append(_once("user-agent", rb"()" + _VALUE, group + 1))
+    lines.append(_once(forwarded_for, _value_of(forwarded_for), group + 2))
     lines.append(_any_case("connection") + rb":[ \t]*+" + _any_case("keep-alive") + rb"[ \t]*+")
-    known = ("host", "user-agent", "connection", *(name for name in read if name), *unusual)
+    known = ("host", "user-agent", "connection", *(name for name in (*read, forwarded_for) if name), *unusual)
     ignored = tuple(start for start in _HARMLESS if not any(name.startswith(start) for name in known))
     # Long fields of browsers that no response depends on. Their alternatives save the comparison with the known names.
     harmless = (_any_case(name) + _TOKEN + rb"*+:" + _VALUE for name in ignored)
