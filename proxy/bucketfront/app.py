@@ -231,7 +231,7 @@ class App:
             folder=UploadFolder(assembly.store.folder),
             origin=self.origin,
             store=writer.store,
-            invalidate=writer.invalidate,
+            change=writer.change,
             space=StagingSpace(assembly.space.reserve, assembly.entries.budget),
             source=self._endpoint_name,
             boot=boot_id(),

@@ -8,6 +8,8 @@ is unknown. See read your writes (docs/invariants.md#read-your-writes), no stale
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
 from typing import Protocol
 
 from bucketfront.cache import Cache, Upload
@@ -20,6 +22,8 @@ from bucketfront.server.write_order import Place, WriteOrder, is_whole_already
 
 INVALIDATE_TIMEOUT_S = 10.0  # for the disk to unlink a file; memory has dropped the entry long before
 MAX_INVALIDATED_AT_ONCE = 32  # keys in one turn of the loop (docs/invariants.md#cost-of-a-request)
+
+AboutToWrite = Callable[[], Awaitable[None]]
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +38,7 @@ class OriginWriter(Protocol):
         length: int | None,
         head: WriteHead,
         spool: Upload | None,
-        about_to_write: Callable[[], Awaitable[None]],
+        about_to_write: AboutToWrite,
     ) -> Written: ...
 
     async def delete(self, key: ObjectKey) -> None: ...
@@ -66,12 +70,8 @@ class ObjectWriter:
         """
         upload = self._cache.begin_write(key, length)
         try:
-            with self._order.place((key,), has_arrived) as place:
-                try:
-                    written = await self._origin.put(key, chunks, length, head, upload, lambda: self._begin(place))
-                finally:
-                    # Also if the outcome is unknown, and if the client left in the middle.
-                    await asyncio.shield(self.invalidate(key))
+            async with self.change(key, has_arrived=has_arrived) as about_to_write:
+                written = await self._origin.put(key, chunks, length, head, upload, about_to_write)
             if written.etag:  # without one, the object is not cached
                 await self._cache.publish(upload, written.etag)
         finally:
@@ -79,20 +79,29 @@ class ObjectWriter:
         return written
 
     async def delete(self, key: ObjectKey) -> None:
-        with self._order.place((key,)) as place:
-            await self._begin(place)
-            try:
-                await self._origin.delete(key)
-            finally:
-                await asyncio.shield(self.invalidate(key))
+        async with self.change(key) as about_to_write:
+            await about_to_write()
+            await self._origin.delete(key)
 
     async def delete_many(self, keys: Sequence[ObjectKey]) -> dict[ObjectKey, DeleteFailure | None]:
-        with self._order.place(keys) as place:
-            await self._begin(place)
+        async with self.change(*keys) as about_to_write:
+            await about_to_write()
+            return await self._origin.delete_objects(keys)
+
+    @asynccontextmanager
+    async def change(
+        self, *keys: ObjectKey, has_arrived: Callable[[], bool] = is_whole_already
+    ) -> AsyncIterator[AboutToWrite]:
+        """Give a write its place among those of `keys`, until the end of the block.
+
+        The block awaits what this yields right before the call to S3 that may change the objects.
+        """
+        with self._order.place(keys, has_arrived) as place:
             try:
-                return await self._origin.delete_objects(keys)
+                yield partial(self._begin, place)
             finally:
-                await asyncio.shield(self.invalidate(*keys))
+                if place.is_writing:  # also if the outcome is unknown, and if the client left in the middle
+                    await asyncio.shield(self.invalidate(*keys))
 
     async def _begin(self, place: Place) -> None:
         """Wait for the turn of a write, and invalidate its keys right before it."""

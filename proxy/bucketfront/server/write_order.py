@@ -2,7 +2,8 @@
 
 Programs that write a playlist send its versions on new connections without waiting for responses (ffmpeg). If these
 writes ran side by side, S3 could end with an old version. A write whose body has not arrived yet makes no other wait,
-because its client may be slow.
+because its client may be slow. That holds also if the body goes to S3 while it arrives. S3 then decides which of the
+two writes is the last one, as for any two that overlap.
 """
 
 import asyncio
@@ -33,7 +34,7 @@ class Place:
         self._order = order
 
     async def turn(self) -> None:
-        """Wait until the object may be changed: no other write does, and no earlier one is about to.
+        """Wait until the object may be changed: no other whole write does, and no earlier one is about to.
 
         Gives up after MAX_WAIT_S, because no wait is without a bound (docs/invariants.md#deadlines-everywhere).
         """
@@ -74,6 +75,6 @@ class WriteOrder:
             for other in self._places[key]:
                 if other is place:
                     is_earlier = False
-                elif other.is_writing or (is_earlier and other.has_arrived()):
+                elif (other.is_writing or is_earlier) and other.has_arrived():
                     return other
         return None

@@ -10,7 +10,7 @@ Three rules hold:
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 
@@ -23,7 +23,7 @@ from bucketfront.s3.client import S3Origin
 from bucketfront.s3.upload.parts import part_size
 from bucketfront.task_set import TaskSet
 from bucketfront.tus.record import BadRecord, Record, decode, encode
-from bucketfront.tus.s3_transfer import S3Transfer, StoreObject, UploadLost
+from bucketfront.tus.s3_transfer import ChangeObject, S3Transfer, StoreObject, UploadLost
 from bucketfront.tus.staging import GATHER_BYTES, PartStaging, StagingSpace, pages
 from bucketfront.tus.tus_upload import TusUpload
 from bucketfront.tus.uninterrupted import run_uninterrupted
@@ -56,7 +56,7 @@ class TooManyUploads(ProxyError):
 class UploadManager:
     """The uploads of one cache folder, by id.
 
-    `store` makes an object of a body in one call, and its cached entry. `invalidate` removes a key from the cache.
+    `store` makes an object of a body in one call, and its cached entry. `change` is around any other write of a key.
     `source` names the endpoint, and `boot` identifies the boot of the machine. `clock` is the cache's. `idle_since`
     returns the time, by that clock, since which an upload must have received a byte to be kept.
     """
@@ -67,7 +67,7 @@ class UploadManager:
         folder: UploadFolder,
         origin: S3Origin,
         store: StoreObject,
-        invalidate: Callable[[ObjectKey], Awaitable[None]],
+        change: ChangeObject,
         space: StagingSpace,
         source: str,
         boot: int,
@@ -76,7 +76,7 @@ class UploadManager:
     ) -> None:
         self.folder = folder
         self.staging = PartStaging(folder, space, self._drop_idle)
-        self._transfer = S3Transfer(origin, self.staging, store=store, invalidate=invalidate, save=self._save)
+        self._transfer = S3Transfer(origin, self.staging, store=store, change=change, save=self._save)
         self._space = space
         self._source = source
         self._boot = boot

@@ -3,8 +3,8 @@
 A part is noted in the record once S3 has it, and its file is removed after that. A kill in between sends it again.
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Any
 
@@ -24,6 +24,8 @@ from bucketfront.tus.tus_upload import TusUpload
 from bucketfront.tus.uninterrupted import run_uninterrupted
 
 StoreObject = Callable[[ObjectKey, AsyncIterator[bytes], int, WriteHead], Awaitable[Written]]
+ChangeObject = Callable[[ObjectKey], AbstractAsyncContextManager[Callable[[], Awaitable[None]]]]
+"""It gives a write its place among those of the key, and yields what the write awaits right before its call to S3."""
 
 
 class UploadLost(ProxyError):
@@ -33,7 +35,7 @@ class UploadLost(ProxyError):
 class S3Transfer:
     """Sends staged bytes to S3. The caller holds the upload.
 
-    `store` makes an object of a body in one call, and its cached entry. `invalidate` removes a key from the cache.
+    `store` makes an object of a body in one call, and its cached entry. `change` is around any other write of a key.
     `save` writes the record of an upload to the disk.
     """
 
@@ -43,13 +45,13 @@ class S3Transfer:
         staging: PartStaging,
         *,
         store: StoreObject,
-        invalidate: Callable[[ObjectKey], Awaitable[None]],
+        change: ChangeObject,
         save: Callable[[TusUpload], Coroutine[Any, Any, None]],
     ) -> None:
         self._origin = origin
         self._staging = staging
         self._store = store
-        self._invalidate = invalidate
+        self._change = change
         self._save = save
 
     async def send_part(self, upload: TusUpload) -> None:
@@ -74,8 +76,6 @@ class S3Transfer:
             if upload.record.upload_id is None:
                 written = await self._store(upload.key, self._staging.read(upload), upload.length, upload.record.head)
             else:
-                if upload.staged:
-                    await self.send_part(upload)
                 written = await self._complete(upload)
             etag = written.etag
         except NoSuchUpload as error:
@@ -107,13 +107,13 @@ class S3Transfer:
         return Multipart.resumed(self._origin, upload.key, record.upload_id, begun_at=record.begun_at)
 
     async def _complete(self, upload: TusUpload) -> Written:
-        await self._invalidate(upload.key)
-        try:
+        """Send what is staged as the last part, and complete the upload. All of its bytes have come already."""
+        async with self._change(upload.key) as about_to_write:
+            if upload.staged:
+                await self.send_part(upload)
+            await about_to_write()
             record = upload.record
             return await self._multipart(upload).complete(record.parts, record.head, may_be_complete=True)
-        finally:
-            # Also if the outcome is unknown or the client has left (docs/invariants.md#read-your-writes).
-            await asyncio.shield(self._invalidate(upload.key))
 
     async def _note_part(self, upload: TusUpload, sent: PartSent) -> None:
         upload.record = upload.record.with_part(sent)

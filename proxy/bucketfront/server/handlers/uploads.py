@@ -147,7 +147,8 @@ class UploadHandler:
             mount = route.mount_of_write(key)
             chunks = verified(_bounded(chunks, self._limit(mount)), head.checksums)
             head = _fitted(head, key, mount)
-            return await self._writer.store(key, chunks, None, head, exchange.request.content.is_eof)
+            whole = _WholeBody(chunks)
+            return await self._writer.store(key, whole.chunks(), None, head, lambda: whole.has_arrived)
 
         form = Form(route, head, store, self._clock())
         try:
@@ -199,6 +200,19 @@ async def _delete_request(chunks: AsyncIterator[bytes]) -> DeleteRequest:
         parser.feed(chunk)
         await asyncio.sleep(0)  # bytes that have arrived come without a pause (docs/invariants.md#cost-of-a-request)
     return parser.close()
+
+
+class _WholeBody:
+    """The bytes of one file of a form. `has_arrived` is true once all of them have come."""
+
+    def __init__(self, chunks: AsyncIterator[bytes]) -> None:
+        self._chunks = chunks
+        self.has_arrived = False
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        async for chunk in self._chunks:
+            yield chunk
+        self.has_arrived = True
 
 
 async def _bounded(chunks: AsyncIterator[bytes], limit: int) -> AsyncIterator[bytes]:
