@@ -286,12 +286,83 @@ BUGS = (
         "A write does not wait for an earlier one of its key, so that S3 may end with the earlier.",
         (
             Edit(
-                "bucketfront.server.object_writer:ObjectWriter.store",
-                "lambda: self._begin(place)",
-                "lambda: self.invalidate(key)",
+                "bucketfront.server.object_writer:ObjectWriter.change",
+                "partial(self._begin, place)",
+                "partial(self.invalidate, *keys)",
             ),
         ),
         (SERVER + "test_write_order.py::test_the_later_write_prevails",),
+    ),
+    Bug(
+        5,
+        "resumable-without-a-turn",
+        "The completion of a resumable upload waits for no write of its key that is at S3.",
+        (Edit("bucketfront.tus.s3_transfer:S3Transfer._complete", "await about_to_write()", "pass"),),
+        (SERVER + "test_write_order.py::test_a_resumable_upload_has_its_place[False]",),
+    ),
+    Bug(
+        5,
+        "resumable-without-a-place",
+        "A resumable upload takes its place after its last part, so a write that came later is overtaken.",
+        (
+            Edit(
+                "bucketfront.tus.s3_transfer:S3Transfer.finish",
+                "written = await self._complete(upload)",
+                "await self.send_part(upload)\n            written = await self._complete(upload)",
+            ),
+        ),
+        (SERVER + "test_write_order.py::test_a_resumable_upload_has_its_place[True]",),
+    ),
+    Bug(
+        34,
+        "slow-body-holds-its-key",
+        "A slow upload that passes through to S3 holds up other writes of its key for a minute.",
+        (
+            Edit(
+                "bucketfront.server.write_order:WriteOrder.before",
+                "(other.is_writing or is_earlier) and other.has_arrived()",
+                "other.is_writing or (is_earlier and other.has_arrived())",
+            ),
+        ),
+        (SERVER + "test_write_order.py::test_a_write_that_goes_on_while_its_body_arrives",),
+    ),
+    Bug(
+        23,
+        "siblings-for-clients-of-s3",
+        "A client of S3 gets the sibling or the fallback page of a site in place of the object that its path names.",
+        (Edit("bucketfront.server.selection:candidates", "version is not None or dialect is Dialect.S3", "version"),),
+        (SERVER + "test_s3_requests.py::test_a_client_of_s3_gets_no_sibling",),
+    ),
+    Bug(
+        26,
+        "fast-path-without-dialects",
+        "The fast path serves the hits of a site to clients of S3, which the ordinary path refuses.",
+        (
+            Edit(
+                "bucketfront.server.pipeline:build_pipeline",
+                "s3_requests.DIALECT_FIELDS if selects else frozenset()",
+                "frozenset()",
+            ),
+            Edit(
+                "bucketfront.server.fast_path.prepared:PreparedResponses.__init__",
+                "pipeline.reads >= s3_requests.DIALECT_FIELDS",
+                "True",
+            ),
+        ),
+        (SERVER + "test_s3_requests.py::test_the_root_of_a_site_is_a_bucket",),
+    ),
+    Bug(
+        24,
+        "stored-framing",
+        "The checksums behind an aws-chunked body, and its end, are not verified.",
+        (
+            Edit(
+                "bucketfront.server.receive.request_body:_unframed",
+                "checksums.verify(decoder.close())",
+                "pass",
+            ),
+        ),
+        (SERVER + "test_aws_chunked.py::test_a_wrong_body_is_not_stored[headers2-body2]",),
     ),
     Bug(
         5,
@@ -299,8 +370,8 @@ BUGS = (
         "A write invalidates its key before the request to S3, but not after the response.",
         (
             Edit(
-                "bucketfront.server.object_writer:ObjectWriter.store",
-                "await asyncio.shield(self.invalidate(key))",
+                "bucketfront.server.object_writer:ObjectWriter.change",
+                "await asyncio.shield(self.invalidate(*keys))",
                 "pass",
             ),
         ),
@@ -481,9 +552,9 @@ BUGS = (
         "A write whose outcome is unknown does not invalidate its key a second time.",
         (
             Edit(
-                "bucketfront.server.object_writer:ObjectWriter.store",
-                "finally:\n                await asyncio.shield(self.invalidate(key))",
-                "finally:\n                pass\n            await self.invalidate(key)",
+                "bucketfront.server.object_writer:ObjectWriter.change",
+                "yield partial(self._begin, place)\n        finally:",
+                "yield partial(self._begin, place)\n        except BaseException:\n            raise\n        else:",
             ),
         ),
         (SERVER + "test_write_races.py::test_write_whose_outcome_is_unknown",),
@@ -494,8 +565,8 @@ BUGS = (
         "A write does not invalidate its key before the request to S3, so a kill leaves the old version cached.",
         (
             Edit(
-                "bucketfront.server.object_writer:ObjectWriter.store",
-                "lambda: self._begin(place)",
+                "bucketfront.server.object_writer:ObjectWriter.change",
+                "partial(self._begin, place)",
                 "place.turn",
             ),
         ),
@@ -507,8 +578,8 @@ BUGS = (
         "A resumable upload invalidates its key before its completion at S3, but not after it.",
         (
             Edit(
-                "bucketfront.tus.s3_transfer:S3Transfer._complete",
-                "await asyncio.shield(self._invalidate(upload.key))",
+                "bucketfront.server.object_writer:ObjectWriter.change",
+                "await asyncio.shield(self.invalidate(*keys))",
                 "pass",
             ),
         ),
