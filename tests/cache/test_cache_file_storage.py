@@ -22,6 +22,7 @@ from stopwatch import HANG_S
 from bucketfront.cache.storage import file_storage as store_module
 from bucketfront.cache.storage.file_storage import FAILURE_PAUSE_S, FileStorage
 from bucketfront.cache.storage.folder import FEW_INODES, Folder
+from bucketfront.cache.storage.folder_inspection import inspect
 from bucketfront.cache.storage.storage import DiskSpace, StoredFile
 from bucketfront.errors import CacheInUse, DiskFull, StoreError
 from bucketfront.http.ranges import Span
@@ -193,6 +194,49 @@ def test_a_folder_that_cannot_be_made_says_so(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match=r"cache\.dir"):
         FileStorage(tmp_path / "file" / "cache", FakeClock()).open()
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o1777, 0o770, 0o702])
+@pytest.mark.parametrize("part", ["", "objects"])
+def test_a_folder_that_others_may_write_to(tmp_path: Path, mode: int, part: str) -> None:
+    """A folder into which another user may have put files is refused with the remedy, and stays as it is (I1)."""
+    place = tmp_path / "cache" / part
+    place.mkdir(parents=True)
+    place.chmod(mode)
+    before = sorted((tmp_path / "cache").rglob("*"))
+    with pytest.raises(StoreError, match=r"other users may write .*chmod -R go-w"):
+        FileStorage(tmp_path / "cache", FakeClock()).open()
+    assert sorted((tmp_path / "cache").rglob("*")) == before
+    with pytest.raises(StoreError, match="other users may write"):
+        inspect(tmp_path / "cache")
+    place.chmod(0o700)
+    store = FileStorage(tmp_path / "cache", FakeClock())
+    store.open()
+    store.close()
+
+
+def test_a_folder_of_another_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that another user prepared is refused with the remedy, because its files would be served (I1)."""
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    with pytest.raises(StoreError, match=rf"belongs to uid {os.getuid()}.*cache\.dir"):
+        FileStorage(tmp_path, FakeClock()).open()
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(StoreError, match="belongs to uid"):
+        inspect(tmp_path)
+
+
+def test_a_new_folder_is_private(tmp_path: Path) -> None:
+    """Whatever the umask of the process, no other user may enter a new cache folder."""
+    mask = os.umask(0)
+    try:
+        store = FileStorage(tmp_path / "cache", FakeClock())
+        store.open()
+        store.close()
+    finally:
+        os.umask(mask)
+    assert (tmp_path / "cache").stat().st_mode & 0o777 == 0o700
+    made = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "cache").iterdir()}
+    assert made == {"objects": 0o700, "lock": 0o600}
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.EROFS, errno.EACCES])

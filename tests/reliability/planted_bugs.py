@@ -42,6 +42,13 @@ ENDPOINT = SERVER + "test_endpoint.py::"
 BUGS = (
     Bug(
         1,
+        "prepared-folder",
+        "The cache opens a folder into which other users may put files, and serves those.",
+        (Edit("bucketfront.cache.storage.folder:refuse_foreign", "found.st_mode & _WRITABLE_BY_OTHERS", "False"),),
+        ("tests/cache/test_cache_file_storage.py::test_a_folder_that_others_may_write_to",),
+    ),
+    Bug(
+        1,
         "etag-of-a-part",
         "The ETag of a part is not compared with the entry's, so one file gets blocks of two versions.",
         (

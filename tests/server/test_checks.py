@@ -150,6 +150,11 @@ def _file_in_the_way(place: Place) -> None:
     place.set("cache", dir=str(place.folder / "file" / "cache"))
 
 
+def _open_to_all(place: Place) -> None:
+    (place.folder / "cache").mkdir()
+    (place.folder / "cache").chmod(0o777)
+
+
 def _index_is_a_folder(place: Place) -> None:
     (place.folder / "cache" / "index.db").mkdir(parents=True)
 
@@ -429,6 +434,7 @@ SITUATIONS = [
         words=("in use by another bucketfront, process",),
     ),
     Situation("a newer cache", prepare=_newer, subject="cache folder", words=("schema",)),
+    Situation("a cache that others may write to", prepare=_open_to_all, subject="cache folder", words=("chmod",)),
     Situation("a file in the way of the cache", prepare=_file_in_the_way, subject="cache folder", words=("cache.dir",)),
     Situation("a link to nowhere as the cache", prepare=_dangling, subject="cache folder", words=("cache.dir",)),
     Situation(

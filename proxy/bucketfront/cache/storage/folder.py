@@ -28,6 +28,8 @@ _CLOCK_OF_FILES = 5  # linux/time.h: CLOCK_REALTIME_COARSE
 _PROBE = ".probe"
 _ONLY_SHARD = "00"
 _NAME_CHARS = frozenset("0123456789ABCDEFGHJKMNPQRSTVWXYZ")
+_PRIVATE = 0o700  # whatever the umask of the process is
+_WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 _FOLDER = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -63,8 +65,11 @@ class Folder:
         return self._root
 
     def open(self) -> None:
-        """Create the folder if it is missing, lock it, and write a probe. Raises CacheInUse."""
-        self.root.mkdir(parents=True, exist_ok=True)
+        """Create the folder if it is missing, lock it, and write a probe.
+
+        Raises CacheInUse; raises StoreError if another user may write to it.
+        """
+        self.root.mkdir(_PRIVATE, parents=True, exist_ok=True)
         self.root = self.root.resolve()
         self._root, self._objects, self._lock = _hold(self.root)
         try:
@@ -95,7 +100,7 @@ class Folder:
         if self.root.resolve() != self.root:
             raise StoreError(f"the cache folder {self.root} was deleted, and its name leads elsewhere now")
         if os.fstat(self._root).st_nlink == 0:
-            self.root.mkdir(parents=True, exist_ok=True)
+            self.root.mkdir(_PRIVATE, parents=True, exist_ok=True)
             held = _hold(self.root)
         else:
             held = (-1, _objects_of(self._root), -1)
@@ -223,7 +228,9 @@ def _hold(root: Path) -> tuple[int, int, int]:
     opened: list[int] = []
     try:
         opened.append(os.open(root, _FOLDER))
+        refuse_foreign(root, os.fstat(opened[0]))
         opened.append(_objects_of(opened[0]))
+        refuse_foreign(root / "objects", os.fstat(opened[1]))
         opened.append(os.open("lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=opened[0]))
         try:
             fcntl.flock(opened[2], fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -234,6 +241,22 @@ def _hold(root: Path) -> tuple[int, int, int]:
             os.close(fd)
         raise
     return opened[0], opened[1], opened[2]
+
+
+def refuse_foreign(path: Path, found: os.stat_result) -> None:
+    """Raise StoreError with the remedy if another user may have put files into a folder. They would be served."""
+    shown, own = ascii(str(path)), os.geteuid()
+    if found.st_uid != own:
+        raise StoreError(
+            f"the cache folder {shown} belongs to uid {found.st_uid}, which could put files there that would be served."
+            f" Set cache.dir to a new folder, or delete this one, or give it and all in it to uid {own} (chown -R)"
+        )
+    if found.st_mode & _WRITABLE_BY_OTHERS:
+        raise StoreError(
+            f"other users may write to the cache folder {shown} (mode {stat.S_IMODE(found.st_mode):04o}), and what they"
+            f" put there would be served. Set cache.dir to a new folder, for example one inside of it. Or run"
+            f" `chmod -R go-w` on it if no other user has"
+        )
 
 
 def _found(item: os.DirEntry[str]) -> FoundFile | None:

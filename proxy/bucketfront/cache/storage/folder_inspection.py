@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from bucketfront.cache.storage import schema
-from bucketfront.cache.storage.folder import FULL_ERRNOS
+from bucketfront.cache.storage.folder import FULL_ERRNOS, refuse_foreign
 from bucketfront.errors import CacheInUse, StoreError
 
 
@@ -35,6 +35,9 @@ def inspect(root: Path) -> FolderFacts:
         exists = place == root
         place = place.resolve()
         if exists:
+            refuse_foreign(place, place.stat())
+            if (place / "objects").is_dir():
+                refuse_foreign(place / "objects", (place / "objects").stat())
             _check_free(place)
             schema.refuse_newer(place / "index.db")
             _check_files(place)
