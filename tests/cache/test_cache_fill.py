@@ -306,20 +306,21 @@ async def test_ranges_of_one_turn_are_planned_in_order(tmp_path: Path) -> None:
         assert sorted(rig.origin.requested)[:4] == [(at * PART, (at + 1) * PART) for at in range(4)]
 
 
-async def test_a_straggler_of_a_download_does_not_split(tmp_path: Path) -> None:
-    """A range of a download whose neighbours are not being read waits for its part, however slow that is (I10)."""
+async def test_a_range_within_a_download_does_not_split_it(tmp_path: Path) -> None:
+    """A range that has no neighbour yet waits for its part of the download, however slow that is (I10)."""
     async with Rig(tmp_path, parallel_parts=8) as rig:
         data = rig.origin.put(content(40 * PART))
         await rig.get(39 * PART, 39 * PART + 1)
-        gate = rig.origin.gate(12 * BLOCK + 1)
-        await asyncio.gather(*(rig.get(at, at + BLOCK) for at in range(0, 12 * BLOCK, BLOCK)))
-        assert rig.stats.running, "what is fetched ahead"
+        gate = rig.origin.gate(PART + 1)
+        download = [asyncio.create_task(rig.get(at, at + PART)) for at in range(0, 3 * PART, PART)]
+        await turns()
         rig.monotonic.now += 10.0
-        late = asyncio.create_task(rig.get(14 * BLOCK + 5, 15 * BLOCK))
+        late = asyncio.create_task(rig.get(6 * BLOCK + 5, 6 * BLOCK + 9))
         await turns()
         assert rig.stats.split == 0
         gate.set()
-        assert await late == data[14 * BLOCK + 5 : 15 * BLOCK]
+        assert await late == data[6 * BLOCK + 5 : 6 * BLOCK + 9]
+        await asyncio.gather(*download)
         await rig.audit()
 
 

@@ -679,6 +679,52 @@ BUGS = (
     ),
     Bug(
         10,
+        "a-promise-may-be-dropped",
+        "A range with an end gets the small parts of one that may be dropped at any time.",
+        (
+            Edit(
+                "bucketfront.cache.fetch.read_ahead:ReadAhead.is_eager",
+                "demand is Demand.WHOLE or span.stop < size",
+                "demand is Demand.WHOLE",
+            ),
+        ),
+        (FILL + "test_a_range_with_an_end_takes_whole_parts",),
+    ),
+    Bug(
+        10,
+        "each-range-alone",
+        "A part ends with the range that it was started for, although ranges of the same download follow.",
+        (
+            Edit(
+                "bucketfront.cache.fetch.part_choice:wanted_parts",
+                "max(ahead.stop, cursor.ahead_of_walk.stop)",
+                "ahead.stop",
+            ),
+        ),
+        (FILL + "test_ranges_of_one_turn_are_planned_in_order", FILL + "test_a_download_in_ranges_side_by_side"),
+    ),
+    Bug(
+        10,
+        "download-splits-itself",
+        "A range of a download splits the part of its neighbour, so that the origin sends bytes twice.",
+        (Edit("bucketfront.cache.fetch.fill:Fill._split_for", "and fetch.cursor.is_parallel", "and False"),),
+        (FILL + "test_a_range_within_a_download_does_not_split_it",),
+    ),
+    Bug(
+        10,
+        "each-neighbour-is-a-download",
+        "A player's range without an end counts as a download if a short range before it is still being read.",
+        (
+            Edit(
+                "bucketfront.cache.fetch.read_ahead:ReadAhead.is_last",
+                "open_range.length <= LAST_RANGES * neighbour.length",
+                "True",
+            ),
+        ),
+        (FILL + "test_an_open_range_behind_a_short_one_is_no_download",),
+    ),
+    Bug(
+        10,
         "lookups-side-by-side",
         "Each request that misses starts a lookup of its own.",
         (
