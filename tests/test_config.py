@@ -388,9 +388,12 @@ def test_admin_beyond_loopback_needs_a_token(loads: Loads, refuses: Refuses, hos
     """I27: beyond loopback the start fails without a token, and the message points at the host."""
     text = f"{MOUNTS}admin:\n  host: '{host}'\n"
     assert refuses(text).startswith("proxy.yaml:3:9 admin.token: needed, because admin.host is not loopback")
-    token = loads(f"{text}  token: abc\n").admin.token
+    token = loads(f"{text}  token: 0123456789abcdef\n").admin.token
     assert token is not None
-    assert token.get_secret_value() == "abc"
+    assert token.get_secret_value() == "0123456789abcdef"
+    short = refuses(f"{text}  token: 0123456789abcde\n")
+    assert short.startswith("proxy.yaml:4:10 admin.token: must have at least 16 characters: `openssl rand -hex 16`")
+    assert "0123456789abcde" not in short.splitlines()[0]
 
 
 @pytest.mark.parametrize(
@@ -774,8 +777,8 @@ def test_any_bytes_are_settings_or_a_config_error(tmp_path: Path, octets: bytes)
         ("BUCKETFRONT_UPLOADS", "null", lambda s: s.uploads, None),
         ("BUCKETFRONT_UPLOADS__PATH", "/in", lambda s: s.uploads.path, "/in"),
         ("BUCKETFRONT_SERVER__TLS__KEY", "k", lambda s: str(s.server.tls.key), "k"),
-        ("BUCKETFRONT_ADMIN__TOKEN", "a#b:{'*&", lambda s: s.admin.token.get_secret_value(), "a#b:{'*&"),
-        ("BUCKETFRONT_ADMIN__TOKEN", "null", lambda s: s.admin.token.get_secret_value(), "null"),
+        ("BUCKETFRONT_ADMIN__TOKEN", "a#b:{'*&" * 2, lambda s: s.admin.token.get_secret_value(), "a#b:{'*&" * 2),
+        ("BUCKETFRONT_ADMIN__TOKEN", "0" * 16, lambda s: s.admin.token.get_secret_value(), "0" * 16),
     ],
 )
 def test_a_variable_overrides_the_file(
@@ -783,7 +786,7 @@ def test_a_variable_overrides_the_file(
 ) -> None:
     """The environment overrides the file, and the file the default, for values of every type at every depth."""
     text = (
-        f"{MOUNTS}cache: {{max_size: 1GiB}}\nuploads: {{}}\nadmin: {{token: file}}\n"
+        f"{MOUNTS}cache: {{max_size: 1GiB}}\nuploads: {{}}\nadmin: {{token: file-file-file-file}}\n"
         "server: {port: 1, tls: {certificate: c, key: file}}\n"
         "origin: {region: file, endpoint_url: embedded, create_bucket: false, credentials: anonymous}"
     )

@@ -15,7 +15,8 @@ def patterns() -> Iterator[tuple[str, str | bytes]]:
         for name, value in vars(importlib.import_module(found.name)).items():
             if isinstance(value, re.Pattern):
                 yield f"{found.name}.{name}", value.pattern
-    yield "plain_request", recogniser._pattern(("origin", "range"), "x-forwarded-for", ("expect",))
+    hosts = recogniser._host_of(("media.example.com", "media"))
+    yield "plain_request", recogniser._pattern(("origin", "range"), "x-forwarded-for", ("expect",), hosts)
 
 
 def items(parsed: Iterable[Any]) -> Iterator[tuple[str, Any]]:

@@ -365,6 +365,7 @@ def _call_admin(settings: "Settings", method: str, path: str, body: object = Non
 
     url = f"http://{in_url(reachable(settings.admin.host), settings.admin.port)}{path}"
     request = urllib.request.Request(url, method=method, data=None if body is None else json.dumps(body).encode())
+    request.add_header("Content-Type", "application/json")
     if settings.admin.token is not None:
         request.add_header("Authorization", f"Bearer {settings.admin.token.get_secret_value()}")
     try:

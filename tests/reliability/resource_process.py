@@ -143,7 +143,7 @@ class Client:
         self._unread = b""
 
     def send_get(self, target: str) -> None:
-        self.socket.sendall(f"GET {target} HTTP/1.1\r\nHost: proxy.test\r\n\r\n".encode())
+        self.socket.sendall(f"GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
 
     def head(self) -> tuple[int, dict[str, str]]:
         while b"\r\n\r\n" not in self._unread:

@@ -190,7 +190,7 @@ def test_memory_under_stalled_uploads(tmp_path: Path, origin: str, evidence: Evi
         most.start()
         writers = [Client(served.clients) for _ in range(WRITERS)]
         for number, writer in enumerate(writers):
-            head = f"PUT /x-{number} HTTP/1.1\r\nHost: proxy.test\r\nContent-Length: {MIB}\r\n\r\n"
+            head = f"PUT /x-{number} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {MIB}\r\n\r\n"
             writer.socket.sendall(head.encode() + bytes(511 << 10))
         wait_until(lambda: served.metric("connections") == WRITERS)
         time.sleep(1)  # past the first bursts

@@ -56,7 +56,7 @@ def put(url: str, target: str, count: int, piece: Piece = same, *, is_chunked: b
     """Upload `count` MiB as fast as the proxy accepts them. Returns the ETag."""
     framing = "Transfer-Encoding: chunked" if is_chunked else f"Content-Length: {count * MIB}"
     with contextlib.closing(Client(url)) as client:
-        client.socket.sendall(f"PUT {target} HTTP/1.1\r\nHost: proxy.test\r\n{framing}\r\n\r\n".encode())
+        client.socket.sendall(f"PUT {target} HTTP/1.1\r\nHost: localhost\r\n{framing}\r\n\r\n".encode())
         # a response before the end of the body explains more than this error
         with contextlib.suppress(ConnectionError):
             for number in range(count):

@@ -104,7 +104,10 @@ class Proxy:
     async def admin(
         self, method: str, target: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
     ) -> Response:
-        return await fetch(self.app.admin_address, target, method=method, headers=headers, body=body)
+        kind = {} if body is None else {"Content-Type": "application/json"}
+        return await fetch(
+            self.app.admin_address, target, method=method, headers={**kind, **(headers or {})}, body=body
+        )
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:

@@ -163,7 +163,7 @@ async def test_both_protocols_are_served(start: StartProxy, s3: S3, host: str) -
     """Clients and operators get their responses over IPv4 and IPv6, and the printed address works."""
     s3.put("x", b"data")
     mounts = [{"path": "/", "bucket": s3.bucket, "write": ["public"]}]
-    proxy = await start(server={"host": host}, admin={"host": host, "token": "abc"}, mounts=mounts)
+    proxy = await start(server={"host": host}, admin={"host": host, "token": "0123456789abcdef"}, mounts=mounts)
     assert proxy.address.startswith("http://127.0.0.1:")
     assert proxy.app.listener.description.endswith("all other addresses") == (host != "localhost")
     for address, path, body in (

@@ -57,7 +57,7 @@ async def write(proxy: Proxy, method: str, target: str, headers: dict[str, str],
 @pytest.mark.parametrize("is_fast", [True, False])
 async def test_no_write(start: StartProxy, s3: S3, fields: dict[str, str], *, is_fast: bool) -> None:
     """No kind of write of a foreign page changes anything, and the reads of such a page are served (I33)."""
-    proxy = await start(server={"fast_path": is_fast}, cors=CORS)
+    proxy = await start(server={"fast_path": is_fast, "hosts": ["media.example"]}, cors=CORS)
     s3.put("x", b"old")
     upload = await created(proxy, 3, key="tus")
     proxy.relay.reset()
@@ -88,7 +88,7 @@ async def test_no_write(start: StartProxy, s3: S3, fields: dict[str, str], *, is
 @pytest.mark.parametrize("fields", OWN_FIELDS, ids=str)
 async def test_own_pages_and_programs(start: StartProxy, s3: S3, fields: dict[str, str]) -> None:
     """Pages of the request's own origin and of a named one may write, and so may programs."""
-    proxy = await start(cors=CORS)
+    proxy = await start(server={"hosts": ["media.example"]}, cors=CORS)
     assert (await write(proxy, "PUT", "/x", fields)).status == 201
     assert (await write(proxy, "POST", "/?delete", {**DELETION, **fields}, document("x"))).status == 200
     assert s3.keys() == []
@@ -112,7 +112,7 @@ async def test_own_pages_and_programs(start: StartProxy, s3: S3, fields: dict[st
 )
 async def test_own_origin(start: StartProxy, s3: S3, origin: str, host: str, *, may: bool) -> None:
     """The own origin has the host and the port of Host, where the default port of a scheme may be absent."""
-    proxy = await start()
+    proxy = await start(server={"hosts": ["media.example"]})
     response = await proxy.request("PUT", "/x", {"Host": host, "Origin": origin}, b"new")
     assert (response.status, s3.keys()) == ((201, ["x"]) if may else (403, []))
 
@@ -120,7 +120,7 @@ async def test_own_origin(start: StartProxy, s3: S3, origin: str, host: str, *, 
 async def test_own_origin_of_tls(start: StartProxy, tmp_path: Path) -> None:
     """A server that speaks TLS itself has the scheme https, so a page of the same host without TLS is foreign."""
     chain, key = localhost_certificate(tmp_path)
-    proxy = await start(server={"tls": {"certificate": str(chain), "key": str(key)}})
+    proxy = await start(server={"tls": {"certificate": str(chain), "key": str(key)}, "hosts": ["media.example"]})
     context = ssl.create_default_context(cafile=str(chain))
     context.check_hostname = False  # the address is 127.0.0.1
     for scheme, status in (("https", 201), ("http", 403)):
@@ -131,7 +131,7 @@ async def test_own_origin_of_tls(start: StartProxy, tmp_path: Path) -> None:
 
 async def test_null_is_never_named(start: StartProxy, s3: S3) -> None:
     """The origin `null` may be allowed to read, and never to write, because any site can make such a page."""
-    proxy = await start(cors={"allow_origins": ["null"]})
+    proxy = await start(server={"hosts": ["media.example"]}, cors={"allow_origins": ["null"]})
     s3.put("x", b"old")
     response = await proxy.request("GET", "/x", {"Origin": "null"})
     assert (response.body, response.headers["Access-Control-Allow-Origin"]) == (b"old", "null")
@@ -151,7 +151,7 @@ async def test_refused_before_the_body(proxy: Proxy) -> None:
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "POST"])
 async def test_a_preflight_offers_reads(start: StartProxy, method: str) -> None:
     """A preflight offers writes, and the fields of uploads, to pages of named origins alone."""
-    proxy = await start(cors=CORS)
+    proxy = await start(server={"hosts": ["media.example"]}, cors=CORS)
     question = {"Access-Control-Request-Method": method, "Access-Control-Request-Headers": "tus-resumable"}
     for target in ("/x", "/upload/x"):
         stranger = await proxy.request("OPTIONS", target, {**question, "Origin": FOREIGN})

@@ -111,7 +111,7 @@ class Connection:
 
 def message(method: str, target: str, headers: Mapping[str, str] | None = None, body: bytes | None = None) -> bytes:
     """Return a request as bytes, with `Host` and, for a body, `Content-Length` unless `headers` have them."""
-    all_headers = {"Host": "proxy.test", **(headers or {})}
+    all_headers = {"Host": "localhost", **(headers or {})}
     if body is not None and not {"Content-Length", "Transfer-Encoding"} & all_headers.keys():
         all_headers["Content-Length"] = str(len(body))
     lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in all_headers.items())]

@@ -1,27 +1,38 @@
-"""The admin listener: health, readiness, metrics, statistics, purge."""
+"""The admin listener: health, readiness, metrics, statistics, purge.
+
+A request passes the checks of `AdminApplication._admit` in their order before a byte of its body is read. Probes pass
+none of them but the framing, so that an orchestrator's always succeed. Other requests have MAX_AT_ONCE places. So a
+connection that is not responding can always be found, and makes way for a new one.
+"""
 
 import asyncio
-import hmac
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from bucketfront import __version__
 from bucketfront.admin.health import Health, Phase
+from bucketfront.admin.tokens import WRONG_TOKEN_PAUSE_S, Token, Verdict
 from bucketfront.cache import Cache
 from bucketfront.config.listener_settings import AdminSettings
 from bucketfront.config.settings import Settings
 from bucketfront.errors import BadPath, NoSuchMount, StoreError
+from bucketfront.http import media_types
 from bucketfront.keys import ObjectKey
+from bucketfront.server.foreign_pages import ForeignPage, ForeignPages
+from bucketfront.server.host_names import HostNames, UnknownHost
+from bucketfront.server.http1 import descriptors, framing
 from bucketfront.server.http1.binding import ListenPlace
+from bucketfront.server.http1.connection import BODY_BUFFER_BYTES, MAX_FIELDS, Connection, ConnectionServer
 from bucketfront.server.http1.connection_limit import ConnectionLimit
 from bucketfront.server.http1.listener import Listener
+from bucketfront.server.receive.request_body import invite
 from bucketfront.server.router import Router
 
 MAX_BODY_BYTES = 4 << 20  # of a purge request: 10,000 paths of common length
@@ -29,10 +40,13 @@ MAX_PATHS = 10_000  # of one purge request; a prefix purges more
 MAX_PATHS_PER_TURN = 256  # parsed in one turn of the loop (docs/invariants.md#cost-of-a-request)
 BODY_TIMEOUT_S = 10.0  # for such a request to arrive
 PURGE_TIMEOUT_S = 300.0  # a million entries take a tenth of it
-MAX_CONNECTIONS = 32  # probes, a scraper, a few people
+MAX_AT_ONCE = 16  # requests, probes apart: a scraper, a few people
+MAX_CONNECTIONS = 128  # more than the requests at once, so that idle ones can make way
+MIN_CONNECTIONS = 2 * MAX_AT_ONCE  # even if the process may open few descriptors
+DESCRIPTORS_SHARE = 8  # at most this fraction of the descriptors is for these connections
 KEEP_ALIVE_TIMEOUT_S = 15.0  # between two requests; a scraper comes as often
 STOP_TIMEOUT_S = 2.0  # for running requests to end at a stop; each can be repeated
-LINGER_TIMEOUT_S = 1.0  # for the rest of a body that no handler read
+RETRY_AFTER_S = 1
 
 _Path = Annotated[str, StringConstraints(min_length=1, max_length=8192)]
 _OPEN_PATHS = frozenset({"/healthz", "/readyz"})  # an orchestrator's probe carries no token
@@ -48,44 +62,96 @@ class PurgeRequest(BaseModel):
     soft: bool = False
 
 
+Handler = Callable[[web.BaseRequest], Awaitable[web.Response]]
+
+
+class _Refused(Exception):
+    """A request that gets `response` in place of its own."""
+
+    def __init__(self, response: web.Response) -> None:
+        super().__init__(response.status)
+        self.response = response
+
+
 class AdminApplication:
     """The API for operators."""
 
-    def __init__(self, settings: Settings, cache: Cache, registry: CollectorRegistry, health: Health) -> None:
+    def __init__(
+        self, settings: Settings, cache: Cache, registry: CollectorRegistry, health: Health, token: Token
+    ) -> None:
         self._cache = cache
         self._registry = registry
         self._router = Router(settings.mounts, None)
-        token = settings.admin.token
-        self._token = None if token is None else token.get_secret_value()
         self._health = health
+        self._token = token
+        self._hosts = HostNames((*settings.server.names, settings.admin.host))
+        self._pages = ForeignPages((), is_tls=False)
+        self._places = asyncio.Semaphore(MAX_AT_ONCE)
+        self._probes: dict[str, Handler] = {"/healthz": self._healthz, "/readyz": self._readyz}
+        self._handlers: dict[str, tuple[str, Handler]] = {
+            **{path: (hdrs.METH_GET, handler) for path, handler in self._probes.items()},
+            "/metrics": (hdrs.METH_GET, self._metrics),
+            "/api/v1/stats": (hdrs.METH_GET, self._stats),
+            "/api/v1/purge": (hdrs.METH_POST, self._purge),
+        }
 
-    def build(self) -> web.Application:
-        app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[self._authorise])
-        app.router.add_get("/healthz", self._healthz)
-        app.router.add_get("/readyz", self._readyz)
-        app.router.add_get("/metrics", self._metrics)
-        app.router.add_get("/api/v1/stats", self._stats)
-        app.router.add_post("/api/v1/purge", self._purge)
-        return app
+    async def __call__(self, request: web.BaseRequest) -> web.Response:
+        try:
+            framing.check(request)
+            response = await self._respond(request)
+        except framing.BadFraming as error:
+            response = _error(error.status, str(error))
+            response.force_close()
+        except _Refused as refused:
+            response = refused.response
+        if not request.content.is_eof():
+            response.force_close()  # no handler reads the rest of the body
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        return response
 
-    @property
-    def _authorise(self) -> Any:
-        @web.middleware
-        async def authorise(
-            request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-        ) -> web.StreamResponse:
-            if self._token is not None and request.path not in _OPEN_PATHS:
-                given = request.headers.get("Authorization", "")
-                if not hmac.compare_digest(given.encode(), f"Bearer {self._token}".encode()):
-                    return _error(401, "a bearer token is needed", {"WWW-Authenticate": "Bearer"})
-            return await handler(request)
+    async def _respond(self, request: web.BaseRequest) -> web.Response:
+        is_read = request.method in (hdrs.METH_GET, hdrs.METH_HEAD)
+        if is_read and (probe := self._probes.get(request.path)) is not None:
+            return await probe(request)
+        await self._admit(request, is_read=is_read)
+        if self._places.locked():
+            return _error(503, "too many requests at once", {"Retry-After": str(RETRY_AFTER_S)})
+        async with self._places:
+            return await self._dispatch(request)
 
-        return authorise
+    async def _admit(self, request: web.BaseRequest, *, is_read: bool) -> None:
+        """Raise _Refused for a request that may not be made here. Reads no byte of its body."""
+        fields = request.headers
+        try:
+            self._hosts.check(fields.get(hdrs.HOST))
+            # A link on another page may lead here. Its request has no Origin.
+            if not is_read or hdrs.ORIGIN in fields:
+                self._pages.check(fields.get)
+        except UnknownHost as error:
+            raise _Refused(_error(421, str(error))) from error
+        except ForeignPage as error:
+            raise _Refused(_error(403, "a page of another origin may not use the admin port")) from error
+        verdict = self._token.judge(fields.get(hdrs.AUTHORIZATION))
+        if verdict is Verdict.WRONG and not await self._token.slow_down():
+            wait = {"Retry-After": f"{WRONG_TOKEN_PAUSE_S:.0f}"}
+            raise _Refused(_error(429, "too many wrong tokens", wait))
+        if verdict is not Verdict.RIGHT:
+            raise _Refused(_error(401, "a bearer token is needed", {"WWW-Authenticate": "Bearer"}))
 
-    async def _healthz(self, _: web.Request) -> web.Response:
+    async def _dispatch(self, request: web.BaseRequest) -> web.Response:
+        found = self._handlers.get(request.path)
+        if found is None:
+            return _error(404, "there is nothing at this path")
+        method, handler = found
+        allowed = (method,) if method == hdrs.METH_POST else (hdrs.METH_GET, hdrs.METH_HEAD)
+        if request.method not in allowed:
+            return _error(405, f"this path takes {method}", {"Allow": ", ".join(allowed)})
+        return await handler(request)
+
+    async def _healthz(self, _: web.BaseRequest) -> web.Response:
         return web.Response(text="ok\n")
 
-    async def _readyz(self, request: web.Request) -> web.Response:
+    async def _readyz(self, request: web.BaseRequest) -> web.Response:
         """Respond with 200 while requests are served, also if the proxy is degraded, and with 503 before and after.
 
         The first line of the text stays the same for probes that compare it. The response needs no token, so it has
@@ -105,15 +171,15 @@ class AdminApplication:
         lines += [f"degraded: {reason} ({name}), for {lasted:.0f} s" for reason, name, lasted in troubles]
         return web.Response(status=status, text="\n".join((*lines, "")))
 
-    async def _metrics(self, _: web.Request) -> web.Response:
+    async def _metrics(self, _: web.BaseRequest) -> web.Response:
         return web.Response(body=generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
-    async def _stats(self, _: web.Request) -> web.Response:
+    async def _stats(self, _: web.BaseRequest) -> web.Response:
         figures = asdict(self._cache.statistics())
         figures["endings"] = dict(figures["endings"])
         return web.json_response({"version": __version__, **figures})
 
-    async def _purge(self, request: web.Request) -> web.Response:
+    async def _purge(self, request: web.BaseRequest) -> web.Response:
         try:
             keys, prefixes, soft = await self._wanted(request)
         except TimeoutError:
@@ -132,14 +198,12 @@ class AdminApplication:
             return _error(500, f"memory has forgotten them, but the disk refused: {error}")
         return web.json_response({"purged": purged})
 
-    async def _wanted(self, request: web.Request) -> tuple[list[ObjectKey], list[ObjectKey], bool]:
+    async def _wanted(self, request: web.BaseRequest) -> tuple[list[ObjectKey], list[ObjectKey], bool]:
         """Return the keys and prefixes of the body, and whether to mark them stale only.
 
-        Raises TimeoutError, ValidationError, BadPath, NoSuchMount.
+        Raises _Refused, TimeoutError, ValidationError, BadPath, NoSuchMount.
         """
-        async with asyncio.timeout(BODY_TIMEOUT_S):
-            body = await request.read()
-        wanted = PurgeRequest.model_validate_json(body)
+        wanted = PurgeRequest.model_validate_json(await _json_body(request))
         keys = [key async for key in self._keys(wanted.paths)]
         prefixes = [] if wanted.prefix is None else self._prefixes(wanted.prefix)
         if not keys and not prefixes:
@@ -161,17 +225,63 @@ class AdminApplication:
             raise BadPath("the prefix is not UTF-8") from error
 
 
+async def _json_body(request: web.BaseRequest) -> bytes:
+    """Return the body. Raises _Refused unless it is JSON of a bounded size, and TimeoutError if it is slow."""
+    fields = request.headers
+    # A page can send other types without a preflight (Fetch standard, section 2.2.2).
+    if media_types.essence(fields.get(hdrs.CONTENT_TYPE, "")) != "application/json":
+        raise _Refused(_error(415, "the body must be JSON, with Content-Type: application/json"))
+    if hdrs.CONTENT_ENCODING in fields:
+        raise _Refused(_error(415, "the body must not have a Content-Encoding"))
+    too_large = _error(413, f"the body has more than {MAX_BODY_BYTES} bytes")
+    if (request.content_length or 0) > MAX_BODY_BYTES:
+        raise _Refused(too_large)
+    invite(request)
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            while chunk := await request.content.readany():
+                body += chunk
+                if len(body) > MAX_BODY_BYTES:
+                    raise _Refused(too_large)
+    except web.RequestPayloadError as error:
+        raise _Refused(_error(400, "the body broke off")) from error
+    return bytes(body)
+
+
+class _AdminConnection(Connection):
+    """A connection that makes way also while a head arrives, because a slow client must not keep probes out."""
+
+    __slots__ = ()
+
+    def idle_since(self) -> float | None:
+        return None if self.is_responding else self.last_used
+
+
+class _AdminConnections(ConnectionServer):
+    """Makes the connections of the listener."""
+
+    def __call__(self) -> web.RequestHandler:
+        return _AdminConnection(self, self.limit, **self.connection_options)
+
+
 def build_admin(settings: Settings, cache: Cache, registry: CollectorRegistry, health: Health) -> Listener:
     """Return the listener for operators, which begins to accept with `start`."""
-    runner = web.AppRunner(
-        AdminApplication(settings, cache, registry, health).build(),
+    secret = settings.admin.token
+    token = Token(None if secret is None else secret.get_secret_value())
+    most = max(MIN_CONNECTIONS, min(MAX_CONNECTIONS, descriptors.limit() // DESCRIPTORS_SHARE))
+    limit = ConnectionLimit(most, min_idle=0.0)
+    connections = _AdminConnections(
+        AdminApplication(settings, cache, registry, health, token),
+        limit,
         access_log=None,
-        handle_signals=False,
-        shutdown_timeout=STOP_TIMEOUT_S,
+        read_bufsize=BODY_BUFFER_BYTES,
+        auto_decompress=False,  # a small body could become a large one, and hold the loop meanwhile
         keepalive_timeout=KEEP_ALIVE_TIMEOUT_S,
-        lingering_time=LINGER_TIMEOUT_S,
+        max_headers=MAX_FIELDS,
     )
-    return Listener(runner, admin_place(settings.admin), ConnectionLimit(MAX_CONNECTIONS))
+    runner = web.ServerRunner(connections, handle_signals=False, shutdown_timeout=STOP_TIMEOUT_S)
+    return Listener(runner, admin_place(settings.admin), limit)
 
 
 def admin_place(settings: AdminSettings) -> ListenPlace:
@@ -179,7 +289,7 @@ def admin_place(settings: AdminSettings) -> ListenPlace:
     return ListenPlace(settings.host, settings.port, "admin", has_token=settings.token is not None)
 
 
-def _error(status: int, message: str, headers: dict[str, str] | None = None) -> web.Response:
+def _error(status: int, message: str, headers: Mapping[str, str] | None = None) -> web.Response:
     return web.Response(
         status=status,
         body=json.dumps({"error": message}).encode() + b"\n",

@@ -20,6 +20,7 @@ from bucketfront.http.grammar import is_field_value, is_token
 from bucketfront.http.key_template import KeyTemplate
 
 MAX_PREFIX_BYTES = 1024  # the length of S3's longest key
+MIN_TOKEN_CHARS = 16  # as many hex digits have 64 bits, which nobody guesses over a network
 MAX_FIELD_NAME_CHARS = 128  # every registered name is shorter
 
 # Headers that describe the message, its bytes or the cache itself. A rule that sets one makes responses wrong.
@@ -34,6 +35,12 @@ _ORIGIN = re.compile(r"\*|null|[A-Za-z][A-Za-z0-9+.-]*://[^\s/?#@]+")  # RFC 645
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
 # RFC 1123 section 2.1. The AWS SDK takes no other name of an endpoint.
 _HOST_NAME = re.compile(r"(?:(?!-)[A-Za-z0-9-]{1,63}(?<!-)\.)*(?!-)[A-Za-z0-9-]{1,63}(?<!-)\.?")
+
+
+def _host_name(name: str) -> str:
+    if not _HOST_NAME.fullmatch(name):
+        raise ValueError("must be a host name without scheme, port and path, for example media.example.com")
+    return name.lower().removesuffix(".")
 
 
 def _not_empty(text: str) -> str:
@@ -68,6 +75,12 @@ def _certificate_file(path: Path) -> Path:
 def _token(token: SecretStr) -> SecretStr:
     if not _VISIBLE.fullmatch(token.get_secret_value()):
         raise ValueError("must be visible ASCII without spaces, and not empty: it travels in a header")
+    return token
+
+
+def _bearer_token(token: SecretStr) -> SecretStr:
+    if len(_token(token).get_secret_value()) < MIN_TOKEN_CHARS:
+        raise ValueError(f"must have at least {MIN_TOKEN_CHARS} characters: `openssl rand -hex 16` makes a good one")
     return token
 
 
@@ -186,12 +199,14 @@ def _key_template(text: str) -> str:
 
 
 # Types that occur only in lists have their name in the plural.
+HostName = Annotated[str, "host names", AfterValidator(_host_name)]
 Host = Annotated[str, "address or host name", AfterValidator(normalised)]
 Text = Annotated[str, "text", AfterValidator(_not_empty)]
 Secret = Annotated[SecretStr, "secret", AfterValidator(_secret)]
 Folder = Annotated[Path, "path", BeforeValidator(_folder)]
 CertificateFile = Annotated[Path, "path", AfterValidator(_certificate_file)]
-BearerToken = Annotated[SecretStr, "secret", AfterValidator(_token)]
+Token = Annotated[SecretStr, "secret", AfterValidator(_token)]
+BearerToken = Annotated[SecretStr, "secret", AfterValidator(_bearer_token)]
 MountPath = Annotated[str, "URL path", AfterValidator(_mount_path)]
 UploadPath = Annotated[str, "URL path", AfterValidator(_upload_path)]
 Bucket = Annotated[str, "bucket name or ARN", AfterValidator(bucket_name)]

@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from bucketfront.config.access_settings import Network
-from bucketfront.config.checked_text import BearerToken, FieldName, Host, Text, WebOrigin
+from bucketfront.config.checked_text import BearerToken, FieldName, Host, HostName, Text, WebOrigin
 from bucketfront.config.listen_host import is_loopback
 from bucketfront.config.quantities import Duration, Flag, Percent, Percentage, Port
 from bucketfront.config.section import Section, SettingError
@@ -35,6 +35,11 @@ class ServerSettings(Section):
     `localhost` is `127.0.0.1` and `::1`. A name stands for all its addresses that this machine has."""
     port: Port = 8080
     """TCP port. 0 takes a free one."""
+    hosts: tuple[HostName, ...] = Field(default=(), examples=["[media.example.com]"])
+    """Names under which clients reach bucketfront, as in a request's `Host`, without a port. Writes and the admin port
+    answer to these names only, to IP addresses, and to `localhost`. Reads do so too if the list has a name. Other names
+    get 421, because a foreign page can give its own name our address (DNS rebinding). In Docker or Kubernetes, the
+    service's name belongs here."""
     tls: TlsSettings | None = None
     """Certificate and key for HTTPS. With `null` the listener speaks plain HTTP. TLS rules out `sendfile`, so plain
     HTTP behind a TLS terminator is faster."""
@@ -53,6 +58,11 @@ class ServerSettings(Section):
     last eighth of all connections. Addresses of this machine and of `server.trusted_proxies` have no such limit,
     because a server in front stands for many clients. `null` sets none for any."""
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return the names that are answered: `hosts`, and `host`, which may be an address as well."""
+        return (*self.hosts, self.host)
+
 
 class AdminSettings(Section):
     """The listener for operators: health, metrics, statistics, purge."""
@@ -62,7 +72,8 @@ class AdminSettings(Section):
     port: Port = 8081
     """TCP port. 0 takes a free one."""
     token: BearerToken | None = Field(default=None, validate_default=True)
-    """What operators send as `Authorization: Bearer …`. It is required if `admin.host` is not a loopback address."""
+    """What operators send as `Authorization: Bearer …`. It has at least 16 characters, and is required if `admin.host`
+    is not a loopback address."""
 
     @field_validator("token")
     @classmethod

@@ -7,11 +7,11 @@ from pydantic import Discriminator, Field, Tag
 from bucketfront.config.checked_text import (
     AcceptEncoding,
     AccountId,
-    BearerToken,
     CertificateFile,
     Endpoint,
     Secret,
     Text,
+    Token,
 )
 from bucketfront.config.quantities import MIB, Duration, Flag, Size, WholeNumber
 from bucketfront.config.section import Section
@@ -23,11 +23,11 @@ NAMED, STATIC, PROFILE = UNION_TAGS = ("<named>", "<static>", "<profile>")
 class StaticCredentials(Section):
     """Access keys. `file:/absolute/path` keeps them out of the file, and is read again if S3 refuses them."""
 
-    access_key_id: BearerToken
+    access_key_id: Token
     """The id of the access key."""
     secret_access_key: Secret
     """The secret of the access key."""
-    session_token: BearerToken | None = None
+    session_token: Token | None = None
     """The session token of temporary credentials."""
 
 

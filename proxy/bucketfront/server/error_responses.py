@@ -64,6 +64,7 @@ from bucketfront.http.tus_fields import (
 from bucketfront.http.write_head import BadWriteHead, NoSuchWrite
 from bucketfront.server.access.access import Unauthenticated
 from bucketfront.server.foreign_pages import ForeignPage
+from bucketfront.server.host_names import UnknownHost
 from bucketfront.server.http1.framing import BadFraming
 from bucketfront.server.router import MethodNotAllowed
 from bucketfront.server.telemetry.exchange import Exchange
@@ -119,6 +120,7 @@ _TABLE: tuple[tuple[type[ProxyError], int, str | None], ...] = (
     (BadChunks, 400, None),
     (NoSuchMount, 404, None),
     (ForeignPage, 403, None),
+    (UnknownHost, 421, None),
     (MethodNotAllowed, 405, None),
     (Unauthenticated, 401, None),
     (Forbidden, 403, None),

@@ -27,6 +27,7 @@ from bucketfront.server.access.assembly import build_access
 from bucketfront.server.access.rule import NOBODY, AccessRequest, Caller
 from bucketfront.server.client_address import ClientAddresses
 from bucketfront.server.foreign_pages import ForeignPages
+from bucketfront.server.host_names import HostNames
 from bucketfront.server.inner_mounts import InnerMounts
 from bucketfront.server.router import Route
 
@@ -68,6 +69,9 @@ class Stage:
 
     A CORS preflight carries no credentials, so a stage sees it only if `checks_preflights` is true. With `of_writes` a
     stage sees no reads. The fast path serves nothing else, so it does not need the fields of such a stage.
+
+    All of `plain_hosts` get the same verdict, so that responses to reads need not be kept apart by Host. The fast path
+    leaves a request with another Host to the ordinary path.
     """
 
     name: str
@@ -75,6 +79,14 @@ class Stage:
     check: Check | None = None
     checks_preflights: bool = False
     of_writes: bool = False
+    plain_hosts: tuple[str, ...] = ()
+
+    @property
+    def fields_of_reads(self) -> frozenset[str]:
+        """Return the fields on which the response to a read may depend, for the fast path."""
+        if self.of_writes:
+            return frozenset()
+        return self.reads - {"host"} if self.plain_hosts else self.reads
 
     def declared(self, field: ReadField) -> ReadField:
         """Return a reader of the declared fields only. It raises LookupError for another field.
@@ -99,7 +111,8 @@ class Pipeline:
     def __init__(self, stages: Iterable[Stage], access: Access | None = None) -> None:
         self.stages = tuple(stages)
         self._access = access
-        self.reads = frozenset[str]().union(*(stage.reads for stage in self.stages if not stage.of_writes))
+        self.reads = frozenset[str]().union(*(stage.fields_of_reads for stage in self.stages))
+        self.plain_hosts = tuple(host for stage in self.stages for host in stage.plain_hosts)
         self._checks = tuple((stage, stage.check) for stage in self.stages if stage.check is not None)
         self._checks_of_reads = tuple(pair for pair in self._checks if not pair[0].of_writes)
 
@@ -173,6 +186,7 @@ def build_pipeline(settings: Settings) -> Pipeline:
     access = build_access(settings, InnerMounts(settings.mounts))
     return Pipeline(
         (
+            _host_stage(settings),
             _foreign_pages_stage(settings),
             *_access_stage(access),
             Stage("client address", ClientAddresses(settings.server.trusted_proxies).reads),
@@ -187,6 +201,19 @@ def build_pipeline(settings: Settings) -> Pipeline:
             ),
         ),
         access,
+    )
+
+
+def _host_stage(settings: Settings) -> Stage:
+    """Return the stage that refuses names which are not configured. Without configured names it is of writes alone."""
+    names = HostNames(settings.server.names)
+    return Stage(
+        "host",
+        frozenset({"host"}),
+        lambda admission: names.check(admission.field("host")),
+        checks_preflights=True,
+        of_writes=not settings.server.hosts,
+        plain_hosts=settings.server.hosts,
     )
 
 

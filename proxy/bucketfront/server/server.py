@@ -86,7 +86,7 @@ def _fast_path(settings: Settings, pipeline: Pipeline, parts: ServerParts) -> Fa
         return None
     router, cors = Router(settings.mounts, settings.uploads), Cors(settings.cors)
     prepared = PreparedResponses(parts.cache, router, cors, parts.rules, pipeline)
-    recognise = recogniser(pipeline.reads)
+    recognise = recogniser(pipeline.reads, pipeline.plain_hosts)
     addresses = ClientAddresses(settings.server.trusted_proxies)
     return FastPath(recognise, prepared, parts.cache, parts.telemetry, parts.cache_clock, parts.clock, addresses)
 

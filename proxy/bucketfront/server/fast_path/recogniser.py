@@ -51,11 +51,12 @@ _VALUE = rb"[\x20-\x7e\t]*+"
 _HOST = rb"[A-Za-z0-9.-]++(?::[0-9]{1,5})?"
 
 
-def recogniser(reads: frozenset[str]) -> Callable[[bytes], PlainRequest | None]:
+def recogniser(reads: frozenset[str], hosts: tuple[str, ...] = ()) -> Callable[[bytes], PlainRequest | None]:
     """Return the function that recognises plain requests.
 
     `reads` are the fields that the pipeline's stages declare, in lower case. Accept-Encoding is read only if it is
-    declared. A declared field that does not keep prepared responses apart makes a request unrecognised.
+    declared. A declared field that does not keep prepared responses apart makes a request unrecognised. So does a Host
+    other than `hosts`, in lower case and with any port, unless they are empty.
 
     Raises ValueError if that is impossible for a field.
     """
@@ -66,7 +67,7 @@ def recogniser(reads: frozenset[str]) -> Callable[[bytes], PlainRequest | None]:
     forwarded_for = _X_FORWARDED_FOR if _X_FORWARDED_FOR in reads else ""
     # A field that is not read keeps its place in `PlainRequest`.
     read = (*_READ, "accept-encoding" if reads_accept_encoding else "", "range")
-    match = re.compile(_pattern(read, forwarded_for, (*_UNUSUAL, *unusual))).match
+    match = re.compile(_pattern(read, forwarded_for, (*_UNUSUAL, *unusual), _host_of(hosts))).match
 
     def recognise(data: bytes) -> PlainRequest | None:
         if len(data) > MAX_REQUEST_BYTES:
@@ -81,7 +82,14 @@ def recogniser(reads: frozenset[str]) -> Callable[[bytes], PlainRequest | None]:
     return recognise
 
 
-def _pattern(read: tuple[str, ...], forwarded_for: str, unusual: tuple[str, ...]) -> bytes:
+def _host_of(hosts: tuple[str, ...]) -> bytes:
+    """Return the expression for a value of Host."""
+    if not hosts:
+        return _HOST
+    return rb"(?:" + rb"|".join(_any_case(host) for host in hosts) + rb")(?::[0-9]{1,5})?"
+
+
+def _pattern(read: tuple[str, ...], forwarded_for: str, unusual: tuple[str, ...], host: bytes) -> bytes:
     """Return the expression for a head without its empty line.
 
     `forwarded_for` is the name of the field that is read for the log alone, or empty.
@@ -93,7 +101,7 @@ def _pattern(read: tuple[str, ...], forwarded_for: str, unusual: tuple[str, ...]
     for name in read:
         lines.append(_once(name, _value_of(name), group))
         group += 2 if name == "range" else 1
-    lines.append(_once("host", rb"(" + _HOST + rb")[ \t]*+", group))
+    lines.append(_once("host", rb"(" + host + rb")[ \t]*+", group))
     # aiohttp refuses a second User-Agent.
     lines.append(_once("user-agent", rb"()" + _VALUE, group + 1))
     lines.append(_once(forwarded_for, _value_of(forwarded_for), group + 2))

@@ -23,7 +23,7 @@ import heapq
 import ipaddress
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 MIN_IDLE_S = 1.0  # a client between two requests of a page is not idle
@@ -49,7 +49,8 @@ class IdleOrder:
     one until it is right.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, min_idle: float = MIN_IDLE_S) -> None:
+        self._min_idle = min_idle
         self._members: set[Occupant] = set()
         self._heap: list[tuple[float, int, Occupant]] = []
         self._numbers = itertools.count()  # occupants cannot be compared
@@ -65,13 +66,13 @@ class IdleOrder:
             heapq.heapify(self._heap)
 
     def oldest(self, now: float) -> Occupant | None:
-        """Return the connection that is idle for the longest. Returns None if none has been for MIN_IDLE_S.
+        """Return the connection that is idle for the longest. Returns None if none has been for the least time.
 
         After MAX_STEPS it is the longest idle one of those seen.
         """
         best: tuple[float, Occupant] | None = None
         for _ in range(MAX_STEPS):
-            if not self._heap or self._heap[0][0] > now - MIN_IDLE_S:
+            if not self._heap or self._heap[0][0] > now - self._min_idle:
                 break
             noted, number, occupant = self._heap[0]
             if occupant not in self._members:
@@ -80,7 +81,7 @@ class IdleOrder:
             since = occupant.idle_since()
             if since == noted:
                 return occupant
-            if since is not None and since <= now - MIN_IDLE_S and (best is None or since < best[0]):
+            if since is not None and since <= now - self._min_idle and (best is None or since < best[0]):
                 best = since, occupant
             heapq.heapreplace(self._heap, (now if since is None else since, number, occupant))
         return None if best is None else best[1]
@@ -90,8 +91,8 @@ class IdleOrder:
 class _Client:
     name: str
     has_share: bool
+    order: IdleOrder
     count: int = 0
-    order: IdleOrder = field(default_factory=IdleOrder)
 
 
 class Place:
@@ -115,6 +116,7 @@ class ConnectionLimit:
 
     `refused` counts the connections that were rejected, and `leaving` of them are open. `made_way` counts idle ones
     that were closed for others. `has_share` is false for an address that may stand for many clients.
+    A connection that awaits a request for `min_idle` seconds is idle.
     """
 
     def __init__(
@@ -122,6 +124,7 @@ class ConnectionLimit:
         limit: int,
         share_of_one: float = 1.0,
         has_share: Callable[[str], bool] = bool,
+        min_idle: float = MIN_IDLE_S,
     ) -> None:
         self.limit = limit
         self.share_of_one = share_of_one
@@ -130,7 +133,8 @@ class ConnectionLimit:
         self.leaving = 0
         self.refused = 0
         self.made_way = 0
-        self._order = IdleOrder()
+        self._min_idle = min_idle
+        self._order = IdleOrder(min_idle)
         self._clients: dict[str, _Client] = {}
         self._beyond: set[_Client] = set()  # those that have more than their share
         self._places: dict[Occupant, Place] = {}
@@ -151,7 +155,7 @@ class ConnectionLimit:
     def admit(self, address: str, occupant: Occupant, now: float) -> Place | None:
         """Return a place for a connection of the address, for which an idle one may make way. None if there is none."""
         name = client_of(address)
-        client = self._clients.get(name) or _Client(name, self.has_share(address))
+        client = self._clients.get(name) or _Client(name, self.has_share(address), IdleOrder(self._min_idle))
         has_its_share = client.has_share and client.count >= self._most
         room = self.limit - (self.limit // RESERVED_PART if has_its_share else 0)
         if self.open >= room and not self._make_room(client.order if has_its_share else None, now):

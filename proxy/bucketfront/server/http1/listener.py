@@ -31,6 +31,7 @@ from bucketfront.server.telemetry.exchange import fields_of_all
 from bucketfront.task_set import TaskSet
 
 MAX_ACCEPTS_PER_TURN = 64  # connections in one turn of the loop
+TURNS_TO_FILL = 8  # turns of the loop, at least, in which the limit of connections can be reached
 MAX_BACKLOG = 1024  # connections that the kernel holds until they are accepted
 ACCEPT_RETRY_S = 0.1  # after accepting failed
 MAX_REJECTED_OPEN = 16  # rejected connections that may read their 503; further ones are closed at once
@@ -139,7 +140,9 @@ class BoundedSite(AiohttpSite):
         await super().stop()
 
     def _accept(self, listener: socket.socket) -> None:
-        for _ in range(MAX_ACCEPTS_PER_TURN):
+        # A new connection needs a few turns until its request is read, and should not have to make way before.
+        at_once = max(1, min(MAX_ACCEPTS_PER_TURN, self._connections.limit // TURNS_TO_FILL))
+        for _ in range(at_once):
             try:
                 accepted, address = listener.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
