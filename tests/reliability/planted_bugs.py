@@ -1827,6 +1827,32 @@ BUGS = (
     ),
     Bug(
         33,
+        "names-below-ours",
+        "Writes are answered under any name that begins with an IP address.",
+        (
+            Edit(
+                "bucketfront.http.web_origin:Authority.is_address",
+                "ipaddress.ip_address(self.host)",
+                "ipaddress.ip_address('.'.join(self.host.split('.')[:4]))",
+            ),
+        ),
+        (SERVER + "test_host_names.py::test_without_names",),
+    ),
+    Bug(
+        33,
+        "purge-as-text",
+        "A purge may have any type, so that a page can send it without a preflight.",
+        (
+            Edit(
+                "bucketfront.admin.api:_json_body",
+                "media_types.essence(fields.get(hdrs.CONTENT_TYPE, '')) != 'application/json'",
+                "False",
+            ),
+        ),
+        (SERVER + "test_admin_gate.py::test_refused",),
+    ),
+    Bug(
+        33,
         "all-origins-are-named",
         "A preflight of any page is offered writes.",
         (Edit("bucketfront.server.cors:Cors.preflight", "origin not in self._writers", "False"),),

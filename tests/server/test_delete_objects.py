@@ -6,6 +6,7 @@ A deleted object is never served again (I5), and no key outside the mount is del
 import asyncio
 import base64
 import hashlib
+import zlib
 from xml.etree import ElementTree as ET
 from xml.sax.saxutils import escape
 
@@ -207,8 +208,10 @@ async def test_only_so_many_at_once(start: StartProxy, s3: S3, monkeypatch: pyte
     monkeypatch.setattr(uploads, "DELETE_SLOT_TIMEOUT_S", 0.2)
     proxy = await start()
     body = document("a")
+    md5 = base64.b64encode(hashlib.md5(body).digest()).decode()
+    head = {"Content-Length": str(len(body)), "Expect": "100-continue", "Content-MD5": md5}
     async with proxy.connection() as first:
-        await first.send(message("POST", "/?delete", {"Content-Length": str(len(body)), "Expect": "100-continue"}))
+        await first.send(message("POST", "/?delete", head))
         assert (await first.head()).status == 100
         refused = await proxy.request("POST", "/?delete", body=body)
         assert (refused.status, refused.headers["Retry-After"]) == (503, "1")
@@ -241,3 +244,33 @@ async def test_options(proxy: Proxy) -> None:
     """OPTIONS lists POST for paths that accept DELETE."""
     response = await proxy.request("OPTIONS", "/?delete")
     assert "POST" in response.headers["Allow"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        ("Content-Type: application/xml\r\nContent-MD5: {md5}\r\n", 200),
+        ("Content-Type: text/xml; charset=UTF-8\r\nContent-MD5: {md5}\r\n", 200),
+        ("x-amz-sdk-checksum-algorithm: CRC32\r\nx-amz-checksum-crc32: {crc}\r\n", 200),  # boto3
+        ("Content-MD5: {md5}\r\n", 200),  # minio-py
+        ("Content-Type: application/xml\r\n", 400),
+        ("Content-Type: application/xml\r\nx-amz-sdk-checksum-algorithm: CRC32\r\n", 400),
+        ("", 400),
+        ("Content-Type: text/plain\r\nContent-MD5: {md5}\r\n", 415),
+        ("Content-Type: text/plain\r\n", 415),
+        ("Content-Type: application/x-www-form-urlencoded\r\nContent-MD5: {md5}\r\n", 415),
+        ("Content-Type: text/html+xml\r\nContent-MD5: {md5}\r\n", 415),
+    ],
+)
+async def test_the_head_of_a_client_of_s3(proxy: Proxy, s3: S3, fields: str, status: int) -> None:
+    """A DeleteObjects has a checksum and no type but XML, as clients of S3 send it. Else nothing is deleted (I33)."""
+    s3.put("a", b"data")
+    body = document("a")
+    md5 = base64.b64encode(hashlib.md5(body).digest()).decode()
+    crc = base64.b64encode(zlib.crc32(body).to_bytes(4, "big")).decode()
+    head = f"POST /?delete HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n{fields}\r\n"
+    async with proxy.connection() as client:
+        await client.send(head.format(md5=md5, crc=crc).encode() + body)
+        response = await client.response()
+        assert response.status == status
+    assert s3.keys() == ([] if status == 200 else ["a"])

@@ -97,7 +97,7 @@ async def test_no_length(proxy: Proxy, s3: S3, line: str, version: str) -> None:
     """
     s3.put("x", b"old")
     async with proxy.connection() as connection:
-        await connection.send(f"{line} HTTP/{version}\r\nHost: a\r\n\r\n".encode() + b"data")
+        await connection.send(f"{line} HTTP/{version}\r\nHost: localhost\r\n\r\n".encode() + b"data")
         assert (await connection.response("PUT")).status == 411
         assert await connection.rest() == b""
     assert s3.get("x") == b"old"

@@ -1,8 +1,10 @@
 """A client that sends exact bytes and sees exact bytes: no normalised paths, no hidden retries, no joined headers."""
 
 import asyncio
+import base64
 import contextlib
 import fcntl
+import hashlib
 import json as jsonlib
 import socket
 import ssl
@@ -110,8 +112,15 @@ class Connection:
 
 
 def message(method: str, target: str, headers: Mapping[str, str] | None = None, body: bytes | None = None) -> bytes:
-    """Return a request as bytes, with `Host` and, for a body, `Content-Length` unless `headers` have them."""
+    """Return a request as bytes, with `Host` and, for a body, `Content-Length` unless `headers` have them.
+
+    A DeleteObjects has a checksum, as each client of S3 sends it, unless `headers` have one.
+    """
     all_headers = {"Host": "localhost", **(headers or {})}
+    checksums = ("content-md5", "x-amz-checksum-", "x-amz-trailer")
+    has_checksum = any(name.lower().startswith(checksums) for name in all_headers)
+    if body is not None and method == "POST" and target.endswith(("?delete", "?delete=")) and not has_checksum:
+        all_headers["Content-MD5"] = base64.b64encode(hashlib.md5(body).digest()).decode()
     if body is not None and not {"Content-Length", "Transfer-Encoding"} & all_headers.keys():
         all_headers["Content-Length"] = str(len(body))
     lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in all_headers.items())]

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from xml.parsers import expat
 
 from bucketfront.errors import ProxyError
+from bucketfront.http import media_types
 
 MAX_BODY_BYTES = 2 << 20  # 1000 keys of 1024 bytes fit, and some escapes
 MAX_KEYS = 1000  # S3's own limit
@@ -18,12 +19,21 @@ MAX_PIECE_BYTES = 64 << 10  # bounds how long one piece occupies the event loop
 MAX_TAG_BYTES = 64 << 10  # the parser processes a tag with all its attributes at once, however small the pieces
 NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
 
+_XML_TYPES = ("application/xml", "text/xml")
 _CONDITIONS = frozenset({"VersionId", "ETag", "LastModifiedTime", "Size"})
 _ROOT, _QUIET, _OBJECT = ("Delete",), ("Delete", "Quiet"), ("Delete", "Object")
 
 
 class MalformedXml(ProxyError):
     """A document that does not fit the schema. S3 has an error of the same name."""
+
+
+class NotXml(ProxyError):
+    """The body of a DeleteObjects has another type than XML."""
+
+
+class MissingChecksum(ProxyError):
+    """A DeleteObjects has no checksum of its body, which S3 requires."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +106,17 @@ class _Document:
             raise MalformedXml(f"more than {MAX_KEYS} objects are named")
         self.objects.append(NamedObject(self.values["Key"], is_plain=_CONDITIONS.isdisjoint(self.values)))
         self.values.clear()
+
+
+def check_head(content_type: str | None, *, has_checksum: bool) -> None:
+    """Refuse a body that no client of S3 sends, before it is read. Raises NotXml, MissingChecksum.
+
+    A web page can send both only after a CORS preflight. Some SDKs send no type.
+    """
+    if content_type is not None and media_types.essence(content_type) not in _XML_TYPES:
+        raise NotXml("the document must have the type application/xml, or none")
+    if not has_checksum:
+        raise MissingChecksum("the document needs a checksum: Content-MD5 or x-amz-checksum-…")
 
 
 class DeleteRequestParser:

@@ -49,7 +49,7 @@ from bucketfront.http import negotiation, s3_requests
 from bucketfront.http.aws_chunked import BadChunks
 from bucketfront.http.body_checksums import ChecksumMismatch
 from bucketfront.http.cache_status import CacheStatus, Forward
-from bucketfront.http.delete_objects import MalformedXml
+from bucketfront.http.delete_objects import MalformedXml, MissingChecksum, NotXml
 from bucketfront.http.multipart_form import BadForm, FormWithoutFile
 from bucketfront.http.query import BadQuery, NoSuchOperation, QueryTooLong
 from bucketfront.http.s3_requests import Dialect
@@ -116,6 +116,8 @@ _TABLE: tuple[tuple[type[ProxyError], int, str | None], ...] = (
     (BadForm, 400, None),
     (FormWithoutFile, 415, None),
     (MalformedXml, 400, None),
+    (NotXml, 415, None),
+    (MissingChecksum, 400, None),
     (ChecksumMismatch, 400, None),
     (BadChunks, 400, None),
     (NoSuchMount, 404, None),
@@ -176,6 +178,7 @@ _CODES: tuple[tuple[type[ProxyError], str], ...] = (
     (BadWriteHead, "InvalidArgument"),
     (BadForm, "MalformedPOSTRequest"),
     (MalformedXml, "MalformedXML"),
+    (MissingChecksum, "InvalidRequest"),
     (ChecksumMismatch, "BadDigest"),
     (BadChunks, "IncompleteBody"),
     (NoSuchMount, "NoSuchBucket"),

@@ -95,6 +95,8 @@ class UploadHandler:
         request = exchange.request
         head, framing = write_head.parse_framed(request.headers.items())
         length, limit = required_length(request), delete_objects.MAX_BODY_BYTES
+        has_checksum = bool(head.checksums) or (framing is not None and bool(framing.trailing))
+        delete_objects.check_head(request.headers.get(hdrs.CONTENT_TYPE), has_checksum=has_checksum)
         if framing is not None:
             limit = aws_chunked.longest_body(limit)  # the parser bounds the document itself
         _refuse_too_large(length, limit)
