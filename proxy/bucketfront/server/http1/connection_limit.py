@@ -49,7 +49,7 @@ class IdleOrder:
     one until it is right.
     """
 
-    def __init__(self, min_idle: float = MIN_IDLE_S) -> None:
+    def __init__(self, min_idle: float | None = None) -> None:
         self._min_idle = min_idle
         self._members: set[Occupant] = set()
         self._heap: list[tuple[float, int, Occupant]] = []
@@ -71,8 +71,9 @@ class IdleOrder:
         After MAX_STEPS it is the longest idle one of those seen.
         """
         best: tuple[float, Occupant] | None = None
+        latest = now - (MIN_IDLE_S if self._min_idle is None else self._min_idle)
         for _ in range(MAX_STEPS):
-            if not self._heap or self._heap[0][0] > now - self._min_idle:
+            if not self._heap or self._heap[0][0] > latest:
                 break
             noted, number, occupant = self._heap[0]
             if occupant not in self._members:
@@ -81,7 +82,7 @@ class IdleOrder:
             since = occupant.idle_since()
             if since == noted:
                 return occupant
-            if since is not None and since <= now - self._min_idle and (best is None or since < best[0]):
+            if since is not None and since <= latest and (best is None or since < best[0]):
                 best = since, occupant
             heapq.heapreplace(self._heap, (now if since is None else since, number, occupant))
         return None if best is None else best[1]
@@ -116,7 +117,7 @@ class ConnectionLimit:
 
     `refused` counts the connections that were rejected, and `leaving` of them are open. `made_way` counts idle ones
     that were closed for others. `has_share` is false for an address that may stand for many clients.
-    A connection that awaits a request for `min_idle` seconds is idle.
+    A connection is idle if it awaits a request for `min_idle` seconds, or MIN_IDLE_S.
     """
 
     def __init__(
@@ -124,7 +125,7 @@ class ConnectionLimit:
         limit: int,
         share_of_one: float = 1.0,
         has_share: Callable[[str], bool] = bool,
-        min_idle: float = MIN_IDLE_S,
+        min_idle: float | None = None,
     ) -> None:
         self.limit = limit
         self.share_of_one = share_of_one
