@@ -1828,12 +1828,12 @@ BUGS = (
     Bug(
         33,
         "names-below-ours",
-        "Writes are answered under any name that begins with an IP address.",
+        "Writes are answered under any name that begins with a digit.",
         (
             Edit(
-                "bucketfront.http.web_origin:Authority.is_address",
-                "ipaddress.ip_address(self.host)",
-                "ipaddress.ip_address('.'.join(self.host.split('.')[:4]))",
+                "bucketfront.server.host_names:HostNames.check",
+                "authority.is_address",
+                "authority.host[:1].isdigit()",
             ),
         ),
         (SERVER + "test_host_names.py::test_without_names",),
