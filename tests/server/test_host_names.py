@@ -39,7 +39,7 @@ async def test_without_names(start: StartProxy, s3: S3, *, is_fast: bool) -> Non
             ("POST", "/?delete"),
         ):
             refused = await proxy.request(method, target, {"Host": host, "Origin": f"http://{host}"}, b"new")
-            assert (refused.status, refused.headers["Cache-Control"]) == (421, "no-store"), (host, method)
+            assert (refused.status, refused.headers.get("Cache-Control")) == (421, "no-store"), (host, method)
             assert "server.hosts" in refused.json()["error"]
     assert s3.get("x") == b"old"
     for host in OWN:
