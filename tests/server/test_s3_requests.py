@@ -207,6 +207,7 @@ async def site(start: StartProxy, s3: S3) -> Proxy:
     for target in (*(f"/{key}" for key in FURTHER_KEYS), "/", "/about", "/docs/", "/docs", "/none", "/docs/./none"):
         for _ in range(2):
             await proxy.get(target, Accept_Encoding="br")
+    await proxy.settled()
     return proxy
 
 
