@@ -41,6 +41,19 @@ ENDPOINT = SERVER + "test_endpoint.py::"
 
 BUGS = (
     Bug(
+        29,
+        "proxy-of-the-environment",
+        "An HTTP proxy that the environment names gets all requests to S3.",
+        (
+            Edit(
+                "bucketfront.s3.sdk_client:SdkClient._create_client",
+                "None if settings.environment_proxy else {}",
+                "None",
+            ),
+        ),
+        ("tests/s3/test_s3_environment_proxy.py",),
+    ),
+    Bug(
         1,
         "prepared-folder",
         "The cache opens a folder into which other users may put files, and serves those.",

@@ -93,6 +93,9 @@ class OriginSettings(Section):
     ca_bundle: CertificateFile | None = None
     """PEM file with certificates of authorities that are trusted for S3, besides those of the system, SSL_CERT_FILE and
     SSL_CERT_DIR. `null` takes that of AWS_CA_BUNDLE or the profile, if they name one. It is read at the start."""
+    environment_proxy: bool = False
+    """Send requests to S3 through the HTTP proxy that HTTP_PROXY, HTTPS_PROXY and NO_PROXY name. By default these
+    variables do not count, so that only the configuration decides where requests go."""
     max_connections: Annotated[WholeNumber, Field(ge=1, le=65535)] = 64
     """Connections to S3 at once. One object uses at most half of them, and so do uploads."""
     part_size: Annotated[Size, Field(gt=0)] = 8 * MIB

@@ -93,6 +93,7 @@ class SdkClient:
                 signature_version=UNSIGNED if settings.credentials == "anonymous" else "s3v4",
                 connect_timeout=settings.connect_timeout,
                 read_timeout=settings.read_timeout,
+                proxies=None if settings.environment_proxy else {},  # None makes the SDK read the environment
                 max_pool_connections=settings.max_connections + 1,  # the last is for the reference read
                 retries={"total_max_attempts": 1, "mode": "standard"},
                 request_checksum_calculation="when_required",
