@@ -138,7 +138,7 @@ class RawServer:
 def answering(*responses: bytes | None) -> Script:
     """Return a script that sends the n-th response to the n-th request, and the last one to all later requests.
 
-    A HEAD gets the head only, and None means no response. Bodies of requests are not read.
+    A HEAD gets the head only, and None means no response. The response does not wait for the body of its request.
     """
     left = deque(responses)
 
@@ -149,6 +149,9 @@ def answering(*responses: bytes | None) -> Script:
         else:
             end = chosen.index(b"\r\n\r\n") + 4
             await connection.send(chosen[:end] if head.method == "HEAD" else chosen)
+            # Otherwise the body would be taken for the next head, if the client uses the connection again.
+            with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+                await connection.reader.readexactly(int(head.headers.get("content-length", 0)))
 
     return script
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from stopwatch import HANG_S
 
 from bucketfront import __version__
 from bucketfront.cache.storage.index import Index
@@ -72,7 +73,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
             yield Served(config, text, clients, admin, origin)
         finally:
             process.terminate()
-            process.communicate(timeout=30)
+            process.communicate(timeout=HANG_S)
 
 
 Run = Callable[..., Result]
@@ -95,7 +96,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
 
 
 def fetch(url: str) -> bytes:
-    with urllib.request.urlopen(url, timeout=10) as response:
+    with urllib.request.urlopen(url, timeout=HANG_S) as response:
         return bytes(response.read())
 
 
@@ -260,7 +261,9 @@ def test_port_in_use(served: Served, tmp_path: Path) -> None:
         "BUCKETFRONT_CACHE__DIR": str(tmp_path / "cache"),
     }
     command = [sys.executable, "-m", "bucketfront.cli", "serve", "-c", str(served.config)]
-    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=30, check=False)
+    result = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=HANG_S, check=False
+    )
     assert result.returncode == 1
     assert "cannot listen" in result.stderr
     assert "Traceback" not in result.stderr
@@ -448,6 +451,6 @@ def test_a_stop_that_hangs(tmp_path: Path) -> None:
         while "browser" not in process.stderr.readline():
             assert process.poll() is None
         process.terminate()
-        _, stderr = process.communicate(timeout=20)
+        _, stderr = process.communicate(timeout=HANG_S)
     assert process.returncode == 1
     assert stderr.strip() == "the stop took longer than 0.5 s: ended as by kill -9"

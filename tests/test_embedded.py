@@ -49,7 +49,7 @@ async def s3(origin: EmbeddedS3) -> AsyncIterator[Any]:
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
         retries={"max_attempts": 0},
-        read_timeout=10,
+        read_timeout=HANG_S,
     )
     async with get_session().create_client(
         "s3",

@@ -7,12 +7,12 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from stopwatch import HANG_S
 
 ROOT = Path(__file__).parent.parent
 MEDIA = ROOT / "examples" / "media"
@@ -35,7 +35,7 @@ class Running:
     def send_request(
         self, method: str, path: str, headers: dict[str, str] | None = None, body: bytes | None = None
     ) -> Response:
-        connection = http.client.HTTPConnection(self.address, timeout=10)
+        connection = http.client.HTTPConnection(self.address, timeout=HANG_S)
         try:
             connection.request(method, path, body, headers or {})
             response = connection.getresponse()
@@ -129,15 +129,13 @@ def test_upload_and_read_back(running: Running) -> None:
 
 
 def test_sigterm_ends_it(running: Running) -> None:
-    """SIGTERM ends the process within seconds with status 0 and an empty standard error, and the log is JSON lines."""
+    """SIGTERM ends the process soon with status 0 and an empty standard error, and the log is JSON lines."""
     methods = ["HEAD", "GET", "PUT", "DELETE"]
     for method in methods:
         assert running.send_request(method, "/sample.mp4").status in (200, 201, 204)
-    began = time.monotonic()
     running.process.send_signal(signal.SIGTERM)
-    _, rest = running.process.communicate(timeout=20)
+    _, rest = running.process.communicate(timeout=HANG_S)
     assert running.process.returncode == 0
-    assert time.monotonic() - began < 10
     assert rest == ""
     lines = [json.loads(line) for line in (running.folder / "stdout").read_text().splitlines()]
     assert [line["method"] for line in lines] == methods

@@ -12,6 +12,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from stopwatch import HANG_S
 
 from bucketfront.config.origin_settings import OriginSettings
 
@@ -100,10 +101,10 @@ def test_the_wheel_in_an_empty_environment(programs: Path, moto_s3: OriginSettin
             assert address is not None, "no address was printed"
             opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
             put = urllib.request.Request(f"{address}/a.txt", data=b"data", method="PUT")
-            with opener.open(put, timeout=30) as response:
+            with opener.open(put, timeout=HANG_S) as response:
                 assert response.status == 201
-            with opener.open(f"{address}/a.txt", timeout=30) as response:
+            with opener.open(f"{address}/a.txt", timeout=HANG_S) as response:
                 assert response.read() == b"data"
         finally:
             process.terminate()
-            process.communicate(timeout=60)
+            process.communicate(timeout=HANG_S)

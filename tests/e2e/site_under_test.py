@@ -47,7 +47,7 @@ class OriginLog:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        asyncio.run_coroutine_threadsafe(self._relay.stop(), self._loop).result(TIMEOUT_S)
+        asyncio.run_coroutine_threadsafe(self._relay.close(), self._loop).result(TIMEOUT_S)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()

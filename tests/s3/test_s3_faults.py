@@ -59,7 +59,7 @@ TOKEN = "session-token-4711"
 SHORT = 0.3  # seconds: a deadline that a test waits out
 
 
-def settings(endpoint_url: str, *, connect: float = 5, read: float = 5, max_connections: int = 64) -> OriginSettings:
+def settings(endpoint_url: str, *, connect: float = 20, read: float = 20, max_connections: int = 64) -> OriginSettings:
     # The configuration's types take durations as they are written in the file.
     return OriginSettings.model_validate(
         {

@@ -9,10 +9,14 @@ from typing import Any
 import pytest
 from proxy_under_test import S3, Proxy, StartProxy, WallClock, settings_of
 from relay import Relay
+from stopwatch import HANG_S
 from ulid import ULID
 
 from bucketfront.app import App
+from bucketfront.cache import housekeeper
+from bucketfront.cache.fetch import body_stream
 from bucketfront.config.origin_settings import OriginSettings
+from bucketfront.s3 import breaker
 from bucketfront.server.http1.event_loop import new_event_loop
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
@@ -32,6 +36,17 @@ def origin_server(moto_s3: OriginSettings) -> OriginSettings:
     return moto_s3
 
 
+@pytest.fixture(autouse=True)
+def _no_real_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a test that takes a second have the same requests as a quick one, and keep the entries that it made idle.
+
+    Tests of hedges and of recovery set their own times, and tests of the upkeep call `Proxy.step`.
+    """
+    monkeypatch.setattr(body_stream, "HEDGE_AFTER_S", 10 * HANG_S)
+    monkeypatch.setattr(housekeeper, "INTERVAL_S", 10 * HANG_S)
+    monkeypatch.setattr(breaker, "FIRST_PAUSE_S", breaker.MAX_PAUSE_S)
+
+
 @pytest.fixture
 def s3(origin_server: OriginSettings, client_of: Callable[[OriginSettings], Any]) -> S3:
     client, bucket = client_of(origin_server), f"b-{ULID()}".lower()
@@ -45,7 +60,7 @@ async def relay(origin_server: OriginSettings) -> AsyncIterator[Relay]:
     running = Relay(origin_server.endpoint_url)
     await running.start()
     yield running
-    await running.stop()
+    await running.close()
 
 
 @pytest.fixture

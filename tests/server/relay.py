@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+from held_port import held_port
+
 CHUNK = 16 << 10
 
 
@@ -51,6 +53,7 @@ class Relay:
     on_request: Callable[[Seen], Awaitable[bytes | None]] | None = None
     on_body: Callable[[Seen], Awaitable[None]] | None = None
     _server: asyncio.Server | None = None
+    _held: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     _tasks: "set[asyncio.Task[None]]" = field(default_factory=set)
 
     @property
@@ -58,8 +61,10 @@ class Relay:
         return f"http://127.0.0.1:{self.port}"
 
     async def start(self) -> None:
+        """Accept connections, after a stop at the same address."""
+        if not self.port:
+            self.port = self._held.enter_context(held_port())
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
         """Refuse connections from now on, and close those that are open."""
@@ -69,6 +74,11 @@ class Relay:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def close(self) -> None:
+        """Stop for good."""
+        await self.stop()
+        self._held.close()
 
     def reset(self) -> None:
         self.seen.clear()

@@ -12,12 +12,13 @@ import pytest
 from memory_sink import MemorySink
 from prometheus_client import CollectorRegistry
 from proxy_under_test import until
+from stopwatch import HANG_S
 
 from bucketfront.server.telemetry.access_log import AccessLog, AccessLogSink, AccessRecord, text_lines
 from bucketfront.server.telemetry.line_writer import LineWriter
 from bucketfront.server.telemetry.telemetry import MAX_BATCH, Telemetry
 
-TIMEOUT_S = 10.0
+TIMEOUT_S = HANG_S
 LIMIT = 1000  # bytes that may wait
 
 

@@ -474,7 +474,7 @@ async def test_check_and_serve_agree(situation: Situation, tmp_path: Path, monke
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(s3.server)
         place = Place(tmp_path, stack, monkeypatch)
-        place.sections = {"uploads": None, "origin": {"connect_timeout": "2s", "read_timeout": "2s"}}
+        place.sections = {"uploads": None}
         mounts(methods=READS)(place)
         situation.prepare(place)
         settings = settings_of(tmp_path, s3.server.endpoint_url, BUCKET, **place.sections)

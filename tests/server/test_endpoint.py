@@ -92,7 +92,7 @@ async def place(
     await there.start()
     s3.put("o", BODY)
     yield Place(tmp_path, s3, relay, there, monkeypatch)
-    await there.stop()
+    await there.close()
 
 
 async def filled(place: Place, given: Given) -> None:

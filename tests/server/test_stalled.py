@@ -3,7 +3,9 @@
 They are cut off in time, whatever the source of their bytes, and no other client notices (I20).
 """
 
+import contextlib
 import ssl
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,21 +22,25 @@ SIZE = 256 * BLOCK  # 16 MiB: more than the buffers of two kernels take
 TIMEOUT_S = 0.3  # in place of 120
 
 
-@pytest.fixture(autouse=True)
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_progress, "PATIENCE_S", TIMEOUT_S)
-    monkeypatch.setattr(sendfile, "MAX_BURST_S", 0.05)
+@contextlib.contextmanager
+def impatient() -> Iterator[None]:
+    """Let the proxy have less patience within the block. A client that reads may be late on a busy machine."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(client_progress, "PATIENCE_S", TIMEOUT_S)
+        patched.setattr(sendfile, "MAX_BURST_S", 0.05)
+        yield
 
 
 async def stall(proxy: Proxy, tls: ssl.SSLContext | None = None) -> None:
     """Check that a client that requests `/x` and reads nothing is cut off, and that nothing leaks."""
     before = len(proxy.log)
     async with connected(proxy.address, tls) as connection:
-        connection.writer.transport.pause_reading()  # type: ignore[attr-defined]
-        await connection.send(message("GET", "/x"))
-        await until(lambda: len(proxy.log) > before)
-        await until(lambda: not proxy.app.connection_limit.open)  # though the client is still there
-        connection.abort()
+        with impatient():
+            connection.writer.transport.pause_reading()  # type: ignore[attr-defined]
+            await connection.send(message("GET", "/x"))
+            await until(lambda: len(proxy.log) > before)
+            await until(lambda: not proxy.app.connection_limit.open)  # though the client is still there
+            connection.abort()
     line = proxy.log[before]
     assert (line["status"], line["cut"], line["fault"]) == (200, "slow-client", "the client was too slow")
     assert line["sent"] < SIZE

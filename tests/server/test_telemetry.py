@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from proxy_under_test import S3, StartProxy, until
 from relay import Seen
+from stopwatch import HANG_S
 
 from bucketfront.config.listener_settings import AccessLogSettings
 from bucketfront.server import server
@@ -37,7 +38,7 @@ from bucketfront.server.telemetry.line_writer import LineWriter
 from bucketfront.server.telemetry.request_metrics import RequestMetrics
 from bucketfront.server.telemetry.telemetry import MAX_BATCH, Telemetry
 
-PATIENCE = 10.0
+PATIENCE = HANG_S
 NOON = 1_790_000_000.0  # 2026-09-21T14:13:20Z
 
 
