@@ -83,11 +83,13 @@ async def test_error_document(site: Proxy) -> None:
     assert site.log[-1]["status"] == 404
 
 
-async def test_error_document_that_is_not_there(start: StartProxy, s3: S3) -> None:
-    """Without its document an error has the proxy's own text."""
+async def test_error_document_that_is_not_there(start: StartProxy, s3: S3, caplog: pytest.LogCaptureFixture) -> None:
+    """Without its document an error has the proxy's own text. The log has one warning, whatever the requests."""
     proxy = await start(mounts=[_mount(s3, site={"errors": {"404": "gone.html"}})])
-    response = await proxy.get("/none")
-    assert (response.status, response.json()) == (404, {"error": "no such object"})
+    for number in range(5):
+        response = await proxy.get(f"/none{number}")
+        assert (response.status, response.json()) == (404, {"error": "no such object"})
+    assert caplog.text.count("gone.html does not exist") == 1
 
 
 async def test_fallback(start: StartProxy, s3: S3) -> None:

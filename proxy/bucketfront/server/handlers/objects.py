@@ -71,6 +71,7 @@ class ObjectHandler:
         self._rules = rules
         self._honor_no_cache = honor_no_cache
         self._clock = clock
+        self._missing_pages: set[str] = set()  # error documents of which a warning was logged
 
     async def respond(self, exchange: Exchange, route: Route) -> web.StreamResponse:
         """Respond to a request. Raises ProxyErrors before the head, ConnectionErrors after it."""
@@ -242,11 +243,12 @@ class ObjectHandler:
                 return None
             found = await self._cache.lookup(key, wants_body=exchange.request.method == "GET")
         except ProxyError as error:
-            log.warning("the error document %s cannot be shown: %s", key or f"for {status}", error)
+            self._warn_of_page(str(key or f"for {status}"), f"cannot be shown: {error}")
             return None
         if isinstance(found, Absent):
-            log.warning("the error document %s does not exist", key)
+            self._warn_of_page(str(key), "does not exist")
             return None
+        self._missing_pages.discard(str(key))
         guessed = media_types.of(key.key) if route.mount.guess_types else None
         document = present(found.metadata, Presentation(guessed_type=guessed, cache_control="no-store"))
         document_plan = plan(RequestHead(exchange.request.method), document, self._clock())
@@ -254,6 +256,12 @@ class ObjectHandler:
         of_document = ("ETag", "Last-Modified", "Accept-Ranges")
         kept = tuple(pair for pair in document_plan.headers if pair[0] not in of_document)
         return Plan(status, kept, document_plan.pieces), found
+
+    def _warn_of_page(self, name: str, reason: str) -> None:
+        """Warn of an error document once until it is there again. The configuration bounds their number."""
+        if name not in self._missing_pages:
+            self._missing_pages.add(name)
+            log.warning("the error document %s %s", name, reason)
 
     async def _send_error_page(self, exchange: Exchange, page: tuple[Plan, Reader]) -> web.StreamResponse:
         response_plan, reader = page
