@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install run test long check format e2e reliability soak bench behaviours http-cache s3-servers reference lock clean
+.PHONY: install run test long check format e2e reliability soak bench eviction behaviours http-cache s3-servers reference lock clean
 
 install: $(STAMP)
 
@@ -52,6 +52,11 @@ soak: install
 # Compares bucketfront with nginx and Varnish. Writes docs/performance.md.
 bench: install
 	$(BIN)/python bench/run.py
+
+# Replays traces through the eviction policies. Writes docs/eviction.md. libCacheSim has no build for some platforms.
+eviction: install
+	-$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[bench]'
+	$(BIN)/python bench/eviction.py
 
 # Sends the same requests to bucketfront, nginx and Varnish, as far as these are installed.
 # Writes the tables of docs/http.md.

@@ -206,6 +206,7 @@ class App:
             after_disconnect=config.after_disconnect,
             split_distance=SPLIT_DISTANCE_BYTES,
             is_durable=config.durability == "power",
+            eviction=config.eviction,
         )
         self.cache_assembly = await self._stack.enter_async_context(
             open_cache(

@@ -162,6 +162,7 @@ class Rig:
         hedge_after: float = NEVER,
         storage: Storage | None = None,
         min_free: Callable[[int], int] = lambda _: 0,
+        eviction: Literal["lru", "s3-fifo"] = "lru",
         retries: RetryBudget | None = None,
         hedges: RetryBudget | None = None,
     ) -> None:
@@ -182,6 +183,7 @@ class Rig:
             policy=policy or steady(),
             negative_ttl=lambda _: negative_ttl, idle_timeout=idle_timeout, reader_timeout=reader_timeout,
             min_free=min_free, after_disconnect=after_disconnect, is_durable=is_durable,
+            eviction=eviction,
         )  # fmt: skip
         self.assembly = assemble(
             self.origin, self.store, self.index, self.wall, options, storage=storage,

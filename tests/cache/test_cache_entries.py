@@ -30,9 +30,12 @@ SIZE = 4 * BLOCK + 5
 class World:
     """Entries over an index in a folder. It does in one step what the cache around them would do."""
 
-    def __init__(self, folder: Path, hot_limit: int = 3, policy: PolicyFactory | None = None) -> None:
+    def __init__(
+        self, folder: Path, hot_limit: int = 3, policy: PolicyFactory | None = None, limit: int = 1 << 40
+    ) -> None:
         folder.mkdir(exist_ok=True)
         self.folder = folder
+        self.limit = limit
         self.policy = policy
         self.hot_limit = hot_limit
         self.names = 0
@@ -41,7 +44,7 @@ class World:
     def open(self) -> None:
         self.index = Index(self.folder / "index.db", "one", block_size=BLOCK)
         self.index.open()
-        self.budget = Budget(1 << 40)
+        self.budget = Budget(self.limit)
         self.entries = EntryTable(
             self.index, self.budget, steady(), block_size=BLOCK, hot_limit=self.hot_limit, eviction=self.policy
         )
@@ -73,8 +76,10 @@ class World:
 
 
 @contextmanager
-def world(folder: Path, hot_limit: int = 3, policy: PolicyFactory | None = None) -> Iterator[World]:
-    made = World(folder, hot_limit, policy)
+def world(
+    folder: Path, hot_limit: int = 3, policy: PolicyFactory | None = None, limit: int = 1 << 40
+) -> Iterator[World]:
+    made = World(folder, hot_limit, policy, limit)
     try:
         yield made
     finally:

@@ -1,6 +1,6 @@
 """What every eviction policy does: the least recently used first, and one that takes the largest first."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,9 +8,9 @@ from fake_origin import BLOCK
 from test_cache_entries import World, world
 
 from bucketfront.cache.entries.entry import Entry
-from bucketfront.cache.entries.eviction import LeastRecentlyUsed, PolicyFactory
-from bucketfront.cache.storage.index import Index
-from bucketfront.cache.storage.records import Outline
+from bucketfront.cache.entries.eviction import EvictionPolicy, KnownEntries, LeastRecentlyUsed, PolicyFactory
+from bucketfront.cache.entries.lru_with_probation import LruWithProbation
+from bucketfront.cache.entries.s3_fifo import S3Fifo
 from bucketfront.errors import StoreError
 from bucketfront.keys import ObjectKey
 
@@ -20,12 +20,24 @@ ALL = 1 << 60  # bytes: more than all entries have
 class LargestFirst:
     """Offers the entry that takes most bytes. It keeps no order, and looks at every entry each time."""
 
-    def __init__(self, index: Index, hot: Mapping[ObjectKey, Entry], is_cold: Callable[[Outline], bool]) -> None:
-        self._index = index
-        self._hot = hot
-        self._is_cold = is_cold
+    def __init__(self, known: KnownEntries) -> None:
+        self._index = known.index
+        self._hot = known.hot
+        self._is_cold = known.is_cold
 
     def add(self, entry: Entry) -> None:
+        pass
+
+    def load(self, entry: Entry) -> None:
+        pass
+
+    def cool(self, entry: Entry) -> None:
+        pass
+
+    def resize(self, entry: Entry) -> None:
+        pass
+
+    def remove(self, entry: Entry) -> None:
         pass
 
     def refresh(self) -> None:
@@ -46,7 +58,11 @@ class LargestFirst:
                 yield Entry.from_outline(row, self._index.epoch)
 
 
-@pytest.fixture(params=[LeastRecentlyUsed, LargestFirst])
+def plain_lru(known: KnownEntries) -> EvictionPolicy:
+    return known.recency
+
+
+@pytest.fixture(params=[plain_lru, LruWithProbation, S3Fifo, LargestFirst])
 def policy(request: pytest.FixtureRequest) -> PolicyFactory:
     factory: PolicyFactory = request.param
     return factory
@@ -164,6 +180,9 @@ def test_a_failing_index_costs_no_victim(tmp_path: Path) -> None:
 
     class Failing(LeastRecentlyUsed):
         rows_left = 3
+
+        def __init__(self, known: KnownEntries) -> None:
+            super().__init__(known.index, known.hot, known.is_cold)
 
         def take(self, before: float = float("inf")) -> Entry | None:
             if not self.rows_left:

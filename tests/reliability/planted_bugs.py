@@ -27,6 +27,7 @@ ENTRIES = "tests/cache/test_cache_entries.py::"
 FILL = "tests/cache/test_cache_fill.py::"
 INDEX = "tests/cache/test_cache_index.py::"
 INTEGRITY = "tests/cache/test_cache_integrity.py::"
+PROBATION = "tests/cache/test_cache_probation.py::"
 RECOVERY = "tests/cache/test_cache_recovery.py::"
 SOURCE = "tests/cache/test_cache_body_stream.py::"
 STORE = "tests/cache/test_cache_file_storage.py::"
@@ -1156,7 +1157,10 @@ BUGS = (
         18,
         "evicts-what-is-read",
         "Eviction may remove an entry that a request is reading.",
-        (Edit("bucketfront.cache.entries.eviction:LeastRecentlyUsed._oldest_hot", "entry.pins or ", ""),),
+        (
+            Edit("bucketfront.cache.entries.eviction:LeastRecentlyUsed._oldest_hot", "entry.pins or ", ""),
+            Edit("bucketfront.cache.entries.probation:Queue.victim", "not entry.pins and ", ""),
+        ),
         (CACHE + "test_pressure_never_touches_what_is_read",),
     ),
     Bug(
@@ -1898,6 +1902,23 @@ BUGS = (
         "Credentials that S3 refuses are not loaded again.",
         (Edit("bucketfront.s3.signature:Signature._needs_retry", "fault is Fault.CREDENTIALS", "False"),),
         ("tests/s3/test_s3_signature.py::test_rotated_secret_files",),
+    ),
+    Bug(
+        34,
+        "no-share-for-what-is-requested-once",
+        "Objects that are requested once may take all of the cache.",
+        (Edit("bucketfront.cache.entries.probation:Probation.take", "not self.has_too_much or ", "True or "),),
+        (
+            PROBATION + "test_the_hot_set_outlives_a_crawl",
+            PROBATION + "test_the_hot_set_outlives_reads_of_single_bytes",
+        ),
+    ),
+    Bug(
+        34,
+        "ranges-make-popular",
+        "Ranges of a byte that need other bytes of an object each time make it popular.",
+        (Edit("bucketfront.cache.reader:Reader.expect", "self._found_all and holds", "self._found_all"),),
+        (PROBATION + "test_a_range_that_was_not_cached_is_no_second_request",),
     ),
     Bug(
         32,

@@ -16,8 +16,11 @@ from bucketfront.cache.cache import Cache
 from bucketfront.cache.clock import CacheClock, Clock, boottime
 from bucketfront.cache.entries.budget import Budget
 from bucketfront.cache.entries.entry_table import NEVER_VALIDATED, EntryTable, FreshnessOf
+from bucketfront.cache.entries.eviction import PolicyFactory
 from bucketfront.cache.entries.hot_bodies import HotBodies
+from bucketfront.cache.entries.lru_with_probation import LruWithProbation
 from bucketfront.cache.entries.negative_cache import NegativeCache
+from bucketfront.cache.entries.s3_fifo import S3Fifo
 from bucketfront.cache.fetch.integrity import Comparison, Integrity
 from bucketfront.cache.fetch.part_fetch import FetchContext, FetchStats
 from bucketfront.cache.fetch.single_flight import Lookups
@@ -39,6 +42,8 @@ from bucketfront.cache.upkeep.space_reservation import SpaceReservation
 from bucketfront.errors import IndexTooNew, StoreError
 from bucketfront.keys import ObjectKey
 from bucketfront.retry import RetryBudget
+
+POLICIES: dict[str, PolicyFactory] = {"lru": LruWithProbation, "s3-fifo": S3Fifo}
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +73,7 @@ class CacheOptions:
     after_disconnect: Literal["finish", "stop", "auto"]
     split_distance: int = 0
     is_durable: bool = False
+    eviction: Literal["lru", "s3-fifo"] = "lru"
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +181,7 @@ def _open_entries(index: Index, options: CacheOptions, overhead: int, trusted_si
         block_size=options.block_size,
         hot_limit=options.hot_limit,
         trusted_since=trusted_since,
+        eviction=POLICIES[options.eviction],
     )
     entries.open()
     return entries

@@ -6,7 +6,7 @@ Other rooms never see a part fetch, the index or the name of a file. `cache.asse
 from collections.abc import Coroutine, Iterable
 from typing import Any
 
-from bucketfront.cache.entries.entry import Entry
+from bucketfront.cache.entries.entry import MAX_USES, Entry
 from bucketfront.cache.entries.hot_bodies import MAX_BODY_BYTES, HotBodies
 from bucketfront.cache.entries.lease import Lease
 from bucketfront.cache.entries.negative_cache import Absence, NegativeCache, Refusal
@@ -99,23 +99,25 @@ class Cache:
                 return None
             body = bytes(found)
         fresh_until = entry.validated_at + entry.freshness.ttl
-        lease = Lease(
-            entry.key, entry.id, entry.metadata, region, entry.validated_at, fresh_until, body, entry.accessed_at
-        )
+        lease = Lease(entry.key, entry.id, entry.metadata, region, entry.validated_at, fresh_until, body)
         if body is not None:
             for pushed_out in self._hot_bodies.keep(lease):
                 pushed_out.revoke()
         return lease
 
     def record_use(self, lease: Lease, now: float) -> None:
-        """Count a hit, and reset the idle timer at most once in TOUCH_INTERVAL_S. `now` is by the cache's clock."""
+        """Count a hit, and note the use of the entry. `now` is by the cache's clock.
+
+        Once the entry counts as popular, its uses are noted at most once in TOUCH_INTERVAL_S.
+        """
         self._counters.hits += 1
         if 0 <= now - lease.used_at < TOUCH_INTERVAL_S:
             return
-        lease.used_at = now
         if (entry := self._leased(lease)) is not None:
-            self._entries.touch(entry, now)
+            self._entries.use(entry, now)
             self._hot_bodies.touch(lease)
+            if entry.uses == MAX_USES:
+                lease.used_at = now
 
     def reader_of(self, lease: Lease) -> Reader:
         """Return a reader for a response that takes more than this turn of the event loop. Close it."""
@@ -123,7 +125,7 @@ class Cache:
         assert lease.is_valid
         assert entry is not None
         self._entries.pin(entry)
-        return Reader(entry, CacheStatus(ttl=entry.ttl(self._clock())), self._readers)
+        return Reader(entry, CacheStatus(ttl=entry.ttl(self._clock())), self._readers, is_counted=True)
 
     def _leased(self, lease: Lease) -> Entry | None:
         entry = self._entries.hot(lease.key)

@@ -30,17 +30,25 @@ class ReaderContext:
 class Reader:
     """One request's hold on a pinned entry. Use it as a context manager, or call `close`.
 
-    `failure` is the error of the origin because of which the entry is served stale.
+    `failure` is the error of the origin because of which the entry is served stale. `is_counted`: the use was noted.
     """
 
     def __init__(
-        self, entry: Entry, status: CacheStatus, context: ReaderContext, failure: OriginError | None = None
+        self,
+        entry: Entry,
+        status: CacheStatus,
+        context: ReaderContext,
+        failure: OriginError | None = None,
+        *,
+        is_counted: bool = False,
     ) -> None:
         self._entry = entry
         self._context = context
         self._fill: Fill | None = None
         self._cursor: ReaderCursor | None = None
         self._is_closed = False
+        # All bytes that were requested were present. A miss may find its own ones if they come fast.
+        self._found_all = not is_counted and (status.hit or status.fwd_status == 304)
         self._lost_blocks = 0  # of the fill, when the latest span was announced
         self._awaits_status = False  # bytes were requested after the lookup, so that their status is the origin's
         self.status = status
@@ -75,7 +83,9 @@ class Reader:
             return
         fill = self._fill = Fill.of(self._entry, self._context.fetch_context)
         self._lost_blocks = fill.lost_blocks
-        if self.status.hit and not fill.holds(span):
+        holds = fill.holds(span)
+        self._found_all = self._found_all and holds
+        if self.status.hit and not holds:
             fill.origin_status = None
             self._forwarded(collapsed=fill.covers(span))
         before, self._cursor = self._cursor, fill.join(span, demand)
@@ -159,7 +169,9 @@ class Reader:
         if self._cursor is not None and self._fill is not None:
             self._fill.leave(self._cursor)
         fetch_context = self._context.fetch_context
-        fetch_context.entries.touch(self._entry, self._context.clock())
+        is_use = self._cursor is not None and self._found_all
+        note = fetch_context.entries.use if is_use else fetch_context.entries.touch
+        note(self._entry, self._context.clock())
         fetch_context.unpin(self._entry)
 
     def __enter__(self) -> Self:

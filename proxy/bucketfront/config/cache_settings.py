@@ -33,6 +33,12 @@ class CacheSettings(Section):
     has a fixed number of them."""
     idle_timeout: Annotated[Duration, Field(gt=0)] = 3600.0
     """How long an object stays in the cache after its last use. Time in which the proxy is stopped does not count."""
+    eviction: Literal["lru", "s3-fifo"] = "lru"
+    """Which object leaves if space is needed. In both cases an object is on probation until it is requested again, and
+    objects on probation push each other out once they take a tenth of `cache.max_size`. So a crawl does not flush what
+    is popular. Of the other objects, `lru` removes the one whose last use is longest ago. `s3-fifo` removes the oldest
+    one that was not requested since its last turn; it forgets the turns at a restart. See
+    [the comparison](eviction.md)."""
     memory: Size = 64 * MIB
     """Bytes of objects of up to 16 KiB that are kept in memory as well, the most recently used ones. 0 keeps none."""
     after_disconnect: Literal["finish", "stop", "auto"] = "auto"

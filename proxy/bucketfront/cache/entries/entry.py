@@ -26,6 +26,8 @@ from bucketfront.keys import ObjectKey
 
 ENTRY_BYTES = 4096  # charged for every entry besides its blocks: its rows, their index entries, the inode's extents
 
+MAX_USES = 3  # counted at most: two bits tell popular entries from the others
+
 _UNREAD = Metadata("", 0)
 
 
@@ -64,7 +66,8 @@ class Entry:
 
     __slots__ = (
         "accessed_at", "bytes", "charged", "epoch", "file", "file_name", "fill", "freshness", "id", "is_removed", "key",
-        "lease", "lost", "metadata", "new_sums", "pins", "present", "state", "stored_at", "unverified", "validated_at",
+        "lease", "lost", "metadata", "new_sums", "pins", "present", "state", "stored_at", "unverified", "uses",
+        "validated_at",
     )  # fmt: skip
 
     def __init__(
@@ -87,6 +90,7 @@ class Entry:
         self.bytes = 0  # charged to the budget
         self.charged = 0  # the blocks that `bytes` includes: the present ones and those that a fetch has begun
         self.pins = 0
+        self.uses = 0  # requests whose bytes were all present, up to MAX_USES; a policy lowers it
         self.state = EntryState.NEW
         self.is_removed = False  # lookups do not find it any more; each hit reads this three times
 

@@ -11,8 +11,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from bucketfront.cache.entries.budget import Budget
-from bucketfront.cache.entries.entry import ENTRY_BYTES, Entry, EntryState
-from bucketfront.cache.entries.eviction import EvictionPolicy, LeastRecentlyUsed, PolicyFactory
+from bucketfront.cache.entries.entry import ENTRY_BYTES, MAX_USES, Entry, EntryState
+from bucketfront.cache.entries.eviction import EvictionPolicy, KnownEntries, LeastRecentlyUsed, PolicyFactory
 from bucketfront.cache.entries.pending_changes import PendingChanges
 from bucketfront.cache.storage import blocks
 from bucketfront.cache.storage.index import Index
@@ -38,7 +38,7 @@ class EntryTable:
 
     `policy` decides how long an entry is fresh. `hot_limit` bounds the entries in memory and so the open descriptors.
     Entries that were validated before `trusted_since` (seconds since the epoch) are stale, because the clock went back
-    and their age is unknown. `eviction` makes the policy that names victims; the default is the least recently used.
+    and their age is unknown. `eviction` makes the policy that names victims; without one it is plain LRU.
     """
 
     def __init__(
@@ -64,8 +64,12 @@ class EntryTable:
         self._count = 0
         self._cold_bytes = 0  # charged to entries that only the index has
         self._recency = LeastRecentlyUsed(index, self._hot, self._is_cold)
-        self._eviction: EvictionPolicy = eviction(index, self._hot, self._is_cold) if eviction else self._recency
-        self._orders = {self._recency, self._eviction}
+        self._eviction: EvictionPolicy = self._recency
+        self._orders: tuple[EvictionPolicy, ...] = (self._recency,)
+        if eviction is not None:
+            known = KnownEntries(index, self._hot, self._is_cold, self._recency, budget, self.__len__)
+            self._eviction = eviction(known)
+            self._orders = tuple(dict.fromkeys((self._recency, self._eviction)))
         self.evicted = 0  # entries removed for space or idleness
         self.corrupt_blocks = 0  # found since the start
 
@@ -125,7 +129,8 @@ class EntryTable:
         freshness = self._policy(key, row.metadata, row.validated_at) if is_known else _STALE
         entry = self._hot[key] = Entry.from_row(row, freshness, self._index.epoch)
         self._cold_bytes -= entry.bytes
-        self._add_to_orders(entry)
+        for order in self._orders:
+            order.load(entry)
         if key in self._expired_on_load:
             self._expired_on_load.discard(key)
             self.expire(entry)
@@ -153,10 +158,12 @@ class EntryTable:
         old = self.get(entry.key)
         if old is not None:
             self.remove(old)
+            entry.uses = old.uses  # a new version of an object is as popular as the old one
         self._hot[entry.key] = entry
         self._expired_on_load.discard(entry.key)
-        self._add_to_orders(entry)
         entry.become(EntryState.PUBLISHED)
+        if entry.file_name is not None:
+            self._add_to_orders(entry)
         self._pending.change(entry)
         return old
 
@@ -167,12 +174,15 @@ class EntryTable:
         if entry.file_name is not None and (excess := self._excess(entry)):
             entry.bytes -= excess
             self._budget.give_back(excess)
+            self._note_size(entry)
         if not entry.unverified:
             entry.epoch = self._index.epoch
         if entry.file_name is None:
             entry.file_name = file.name
             entry.bytes = ENTRY_BYTES
             self._count += not entry.is_removed
+            if entry.state is EntryState.PUBLISHED:
+                self._add_to_orders(entry)
         self._pending.change(entry)
 
     def attach_complete(self, entry: Entry, file: StoredFile, sums: dict[int, int], charged: int) -> None:
@@ -184,6 +194,7 @@ class EntryTable:
         entry.present = entry.charged = blocks.all_blocks(entry.metadata.size, self._block_size)
         entry.new_sums = sums
         entry.bytes = charged
+        self._note_size(entry)
         assert not self._excess(entry), "charged for more than there is, or less"
         assert len(sums) == entry.present.bit_count()
 
@@ -211,6 +222,12 @@ class EntryTable:
         entry.pins -= 1
         assert entry.pins >= 0
         return entry.is_removed and entry.state is not EntryState.REMOVED and not entry.pins
+
+    def use(self, entry: Entry, now: float) -> None:
+        """Note a request whose bytes were all present. A policy takes the object for one that is requested again."""
+        if entry.uses < MAX_USES:
+            entry.uses += 1
+        self.touch(entry, now)
 
     def touch(self, entry: Entry, now: float) -> None:
         """Note an access, which resets the idle timer."""
@@ -250,6 +267,7 @@ class EntryTable:
         entry.charged |= 1 << block
         count = blocks.allocated(1 << block, entry.metadata.size, self._block_size)
         entry.bytes += count
+        self._note_size(entry)
         self._pending.change(entry)
         return count
 
@@ -264,6 +282,7 @@ class EntryTable:
         entry.lost.add(block)
         count = blocks.allocated(1 << block, entry.metadata.size, self._block_size)
         entry.bytes -= count
+        self._note_size(entry)
         self._budget.give_back(count)
         self._pending.change(entry)
 
@@ -297,6 +316,8 @@ class EntryTable:
             del self._hot[entry.key]
         elif was_published:
             self._cold_bytes -= entry.bytes
+        for order in self._orders:
+            order.remove(entry)
         self._pending.remove(entry)
         self._count -= entry.file_name is not None
 
@@ -331,14 +352,19 @@ class EntryTable:
         except StoreError:
             if not found:  # else the caller has files to unlink, and the next call raises
                 raise
-        for order in self._orders:
-            order.rewind()
+        finally:
+            for order in self._orders:
+                order.rewind()
         self.evicted += len(found)
         return found
 
     def _add_to_orders(self, entry: Entry) -> None:
         for order in self._orders:
             order.add(entry)
+
+    def _note_size(self, entry: Entry) -> None:
+        if entry.state is EntryState.PUBLISHED:
+            self._eviction.resize(entry)
 
     def _refresh_orders(self) -> None:
         for order in self._orders:
@@ -399,6 +425,8 @@ class EntryTable:
         dropped = [entry for entry, _ in zip(idle, range(excess), strict=False)]
         for entry in dropped:
             entry.revoke()
+            for order in self._orders:
+                order.cool(entry)
             del self._hot[entry.key]
             self._cold_bytes += entry.bytes
         self._refresh_orders()

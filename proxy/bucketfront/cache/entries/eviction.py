@@ -5,9 +5,11 @@ A policy is synchronous and changes no entry, as `EntryTable` alone does that.
 
 from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from heapq import heapify, heappop, heappush, heapreplace
 from typing import Protocol
 
+from bucketfront.cache.entries.budget import Budget
 from bucketfront.cache.entries.entry import Entry
 from bucketfront.cache.storage.index import Index
 from bucketfront.cache.storage.records import Outline
@@ -21,11 +23,24 @@ class EvictionPolicy(Protocol):
     """Decides which entry is removed next if the cache needs space.
 
     It offers every entry with a file in the end, except those that are pinned. How long an entry was not used is no
-    matter of a policy: `EntryTable.idle` goes by the last access, whatever the policy is.
+    matter of a policy: `EntryTable.evict_idle` goes by the last access, whatever the policy is. A policy gets no notice
+    of accesses. It reads `accessed_at` and `uses` of entries when it needs a victim.
     """
 
     def add(self, entry: Entry) -> None:
-        """Note that the entry came into memory."""
+        """Note a new entry: it is published and has a file."""
+
+    def load(self, entry: Entry) -> None:
+        """Note that an entry came into memory from the index."""
+
+    def cool(self, entry: Entry) -> None:
+        """Note that an entry is about to leave memory. The index has it."""
+
+    def resize(self, entry: Entry) -> None:
+        """Note that `bytes` of an entry in memory changed."""
+
+    def remove(self, entry: Entry) -> None:
+        """Note that an entry was removed, whether the policy named it or not."""
 
     def refresh(self) -> None:
         """Read the index again, because it has changed or entries have left memory."""
@@ -41,8 +56,22 @@ class EvictionPolicy(Protocol):
         """Consider those entries again that were pinned when their turn came."""
 
 
-PolicyFactory = Callable[[Index, Mapping[ObjectKey, Entry], Callable[[Outline], bool]], EvictionPolicy]
-"""Makes a policy of the index, the entries in memory, and whether a row of the index stands for one that is not."""
+@dataclass(frozen=True, slots=True)
+class KnownEntries:
+    """The view that a policy has of the entries. `count` returns how many have a file.
+
+    `is_cold` returns whether a row of the index stands for an entry that is not in memory and may be removed now.
+    """
+
+    index: Index
+    hot: Mapping[ObjectKey, Entry]  # those in memory
+    is_cold: Callable[[Outline], bool]
+    recency: "LeastRecentlyUsed"
+    budget: Budget
+    count: Callable[[], int]
+
+
+PolicyFactory = Callable[[KnownEntries], EvictionPolicy]
 
 
 class LeastRecentlyUsed:
@@ -67,6 +96,18 @@ class LeastRecentlyUsed:
         if len(self._records) > 2 * len(self._hot) + MAX_OUTDATED_RECORDS:
             self._records = [(entry.accessed_at, entry.id, entry.key) for entry in self._hot.values()]
             heapify(self._records)
+
+    def load(self, entry: Entry) -> None:
+        self.add(entry)
+
+    def cool(self, entry: Entry) -> None:
+        pass  # `refresh` follows
+
+    def resize(self, entry: Entry) -> None:
+        pass
+
+    def remove(self, entry: Entry) -> None:
+        pass  # a record without an entry is dropped when its turn comes
 
     def refresh(self) -> None:
         self._rows.clear()

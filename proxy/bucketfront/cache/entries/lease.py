@@ -4,6 +4,7 @@ A lease is plain data, a region of a file, and a validity that the cache revokes
 so that its holder needs nothing else of the cache.
 """
 
+import math
 from dataclasses import dataclass
 
 from bucketfront.cache.storage.storage import Region
@@ -27,7 +28,7 @@ class Lease:
     validated_at: float  # seconds since the epoch
     fresh_until: float
     body: bytes | None
-    used_at: float = 0.0  # by the cache's clock: the last use that reset the idle timer
+    used_at: float = -math.inf  # by the cache's clock: the last use that was noted of a popular entry
     is_valid: bool = True
     resident_until: float = 0.0
     """Until then, by the event loop's clock, the file counts as being in memory, because it was a moment ago."""

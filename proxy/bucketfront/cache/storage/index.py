@@ -277,6 +277,14 @@ class Index:
                 outlines.append(records.decode_outline(values))
         return outlines
 
+    def outline(self, entry: int) -> Outline | None:
+        """Return what `oldest` returns of one entry, or None. Raises StoreError."""
+        found = self._read("SELECT id, bucket, key, file, accessed_at, bytes FROM entries WHERE id = ?", (entry,))
+        for values in found:
+            with self._noting_corruption(entry):
+                return records.decode_outline(values)
+        return None
+
     def with_prefix(self, bucket: str, prefix: str, after: bytes, limit: int) -> list[Row]:
         """Return entries whose key begins with `prefix` and comes after `after`, in the order of the keys' bytes."""
         start = prefix.encode()
