@@ -100,3 +100,15 @@ def test_the_recogniser_knows_the_names(host: str, *, is_plain: bool) -> None:
     head = message("GET", "/x", {"Host": host})
     assert (recogniser(frozenset(), ("media", "a.example"))(head) is not None) is is_plain
     assert recogniser(frozenset())(head) is not None
+
+
+@pytest.mark.parametrize("is_fast", [True, False])
+async def test_no_sniffing(start: StartProxy, s3: S3, *, is_fast: bool) -> None:
+    """Each response forbids a browser to guess another type, so that an upload does not become a page (I33)."""
+    proxy = await start(server={"fast_path": is_fast})
+    s3.put("x", b"<script>")
+    for target in ("/x", "/x", "/x", "/none", "/%ff"):
+        response = await proxy.get(target)
+        assert response.headers.getall("X-Content-Type-Options") == ["nosniff"], target
+        await proxy.settled()
+    assert (await proxy.request("PUT", "/y", body=b"new")).headers["X-Content-Type-Options"] == "nosniff"
