@@ -33,12 +33,12 @@ class Row:
     method: str = "GET"
 
 
-def head(line: str | bytes, *fields: str | bytes, host: str | bytes = "Host: echo.test") -> bytes:
+def head(line: str | bytes, *fields: str | bytes, host: str | bytes = "Host: echo.localhost") -> bytes:
     lines = [part.encode("latin-1") if isinstance(part, str) else part for part in (line, host, *fields)]
     return b"\r\n".join([*(part for part in lines if part), b"", b""])
 
 
-def get(*fields: str | bytes, host: str | bytes = "Host: echo.test") -> bytes:
+def get(*fields: str | bytes, host: str | bytes = "Host: echo.localhost") -> bytes:
     return head("GET /x HTTP/1.1", *fields, host=host)
 
 
@@ -64,13 +64,13 @@ HIDDEN = message("GET", "/hidden")
 REFUSED = [
     # Line ends and white space
     bad("2.2", get().replace(b"\r\n", b"\n")),
-    bad("2.2", b"GET /x HTTP/1.1\nHost: echo.test\r\n\r\n"),
-    bad("2.2", b"GET /x HTTP/1.1\r\nHost: echo.test\r\n\n"),
+    bad("2.2", b"GET /x HTTP/1.1\nHost: echo.localhost\r\n\r\n"),
+    bad("2.2", b"GET /x HTTP/1.1\r\nHost: echo.localhost\r\n\n"),
     bad("2.2", get("X: a\nY: b")),
     bad("2.2", get("X: a\rY: b")),
     bad("2.2", get("X: a\r")),
-    bad("2.2", b"GET /x HTTP/1.1\r\n Host: echo.test\r\n\r\n"),
-    bad("2.2", get(host=" X: a\r\nHost: echo.test")),
+    bad("2.2", b"GET /x HTTP/1.1\r\n Host: echo.localhost\r\n\r\n"),
+    bad("2.2", get(host=" X: a\r\nHost: echo.localhost")),
     # Versions
     bad("2.3", head("GET /x")),
     bad("2.3", b"GET /x\r\n\r\n"),
@@ -106,27 +106,27 @@ REFUSED = [
     # Targets and Host
     bad("3.2", get(host="")),
     bad("3.2", get("Host: other.test")),
-    bad("3.2", get("Host: echo.test")),
+    bad("3.2", get("Host: echo.localhost")),
     bad("3.2", head("GET /x HTTP/1.0", "Host: other.test")),
     bad("9110 7.2", get(host="Host: echo test")),
-    bad("9110 7.2", get(host="Host: echo.test/x")),
-    bad("9110 7.2", get(host="Host: echo.test, other.test")),
-    bad("9110 7.2", get(host="Host: user@echo.test")),
-    bad("9110 7.2", get(host="Host: echo.test:http")),
+    bad("9110 7.2", get(host="Host: echo.localhost/x")),
+    bad("9110 7.2", get(host="Host: echo.localhost, other.test")),
+    bad("9110 7.2", get(host="Host: user@echo.localhost")),
+    bad("9110 7.2", get(host="Host: echo.localhost:http")),
     bad("9110 7.2", get(host="Host: [::1")),
     bad("9110 7.2", get(host="Host: echo%2.test")),
     bad("9110 7.2", get(host=b"Host: echo\xff")),
     bad("9110 7.2", get(host=b"Host: echo\x01")),
     bad("3.2.2", head("GET http:///x HTTP/1.1")),
     bad("3.2.2", head("GET http:/x HTTP/1.1")),
-    bad("3.2.2", head("GET http://echo.test:http/x HTTP/1.1")),
-    bad("3.2.3", head("GET echo.test:80 HTTP/1.1")),
-    bad("3.2.3", head("OPTIONS echo.test:80 HTTP/1.1")),
+    bad("3.2.2", head("GET http://echo.localhost:http/x HTTP/1.1")),
+    bad("3.2.3", head("GET echo.localhost:80 HTTP/1.1")),
+    bad("3.2.3", head("OPTIONS echo.localhost:80 HTTP/1.1")),
     bad("3.2.4", head("GET * HTTP/1.1")),
-    bad("9110 9.3.6", head("CONNECT echo.test:443 HTTP/1.1", host="Host: echo.test:443"), 501),
-    bad("9110 9.3.6", head("CONNECT echo.test:443 HTTP/1.0"), 501),
+    bad("9110 9.3.6", head("CONNECT echo.localhost:443 HTTP/1.1", host="Host: echo.localhost:443"), 501),
+    bad("9110 9.3.6", head("CONNECT echo.localhost:443 HTTP/1.0"), 501),
     bad("9110 9.3.6", head("CONNECT /x HTTP/1.1"), 501),
-    bad("9110 9.3.6", head("CONNECT http://echo.test/x HTTP/1.1")),
+    bad("9110 9.3.6", head("CONNECT http://echo.localhost/x HTTP/1.1")),
     bad("9110 9.3.8", head("TRACE /x HTTP/1.1"), 501),
     bad("9110 9.3.8", head("TRACE /nowhere/x HTTP/1.1", "Max-Forwards: 0"), 501),
     # Fields
