@@ -129,7 +129,12 @@ async def attempt(proxy: Proxy, s3: S3, case: Case, key: str, interrupter: Inter
         request = head + b"%x\r\n%s\r\n0\r\n\r\n" % (len(case.body or b""), case.body)
     if case.method == "PURGE":
         address = proxy.app.admin_address
-        request = message("POST", "/api/v1/purge", {MARK: "yes"}, b'{"paths": ["/%s"]}' % key.encode())
+        request = message(
+            "POST",
+            "/api/v1/purge",
+            {MARK: "yes", "Content-Type": "application/json"},
+            b'{"paths": ["/%s"]}' % key.encode(),
+        )
     async with connected(address) as client:
         await client.send(request)
         await interrupter.ended.wait()
