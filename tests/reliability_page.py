@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 SIZES = ("smoke", "soak")
-COUNT = 31
+COUNT = 36
 PASSED, FAILED, NOT_RUN = "passed", "failed", "not run"
 
 _NAMED = re.compile(r"\bI([1-9][0-9]?)(?:-I([1-9][0-9]?))?\b")

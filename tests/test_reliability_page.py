@@ -45,7 +45,7 @@ def shown(records: Records, planted: tuple[Planted, ...] = ()) -> str:
         ("RFC 9111 first (RFC 9111 section 4.2.4, I31).", {31}),
         ("I20: nobody listens.", {20}),
         ("The bytes (I1-I4, I9).", {1, 2, 3, 4, 9}),
-        ("I am I, and I32, I0, XI5 and I100 are none.", set()),
+        ("I am I, and I37, I0, XI5 and I100 are none.", set()),
         ("", set()),
     ],
 )
