@@ -2,7 +2,7 @@
 
 import ipaddress
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
 from bucketfront.server.access.networks import Networks
 from bucketfront.server.access.rule import Address
@@ -10,7 +10,7 @@ from bucketfront.server.access.rule import Address
 FORWARDED, X_FORWARDED_FOR = "forwarded", "x-forwarded-for"
 MAX_HOPS = 32  # of fronts; a longer chain is nobody's
 
-# RFC 7239 section 4, of one hop: for=192.0.2.43, for="[2001:db8::1]:4711".
+# Of one hop: for=192.0.2.43, for="[2001:db8::1]:4711".
 _FOR = re.compile(r'(?:^|;)\s*for\s*=\s*(?:"([^"]*)"|([^;,"\s]+))', re.IGNORECASE)
 _PORT = re.compile(r"\[([^\]]*)\](?::\d+)?|([0-9.]+):\d+")
 
@@ -29,29 +29,36 @@ class ClientAddresses:
         """Return the address of the client whose connection comes from `peer`, or None if it is unknown.
 
         The last hop that is not trusted is the client, because it can write whatever precedes it. A hop that is no
-        address is unknown, and so is the client then.
+        address is unknown, and so is the client then. It is unknown as well if the two fields disagree: most fronts
+        set one of them, and pass on what a client has written into the other.
         """
         address = _parsed(peer or "")
         if address is None or not self._trusted or address not in self._trusted:
             return address
-        for hop in _hops(field):
-            address = _parsed(hop)
+        chains = (_forwarded(field(FORWARDED)), _x_forwarded_for(field(X_FORWARDED_FOR)))
+        named = {self._first(address, chain) for chain in chains if chain is not None}
+        return named.pop() if len(named) == 1 else None if named else address
+
+    def _first(self, address: Address | None, chain: Iterable[str]) -> Address | None:
+        """Return the nearest node of a chain that is not trusted, or the last one."""
+        for node in chain:
+            address = _parsed(node)
             if address is None or address not in self._trusted:
                 return address
         return address
 
 
-def _hops(field: Callable[[str], str | None]) -> Iterator[str]:
-    """Yield the nodes of a request's chain, the nearest first. `Forwarded` takes precedence (RFC 7239)."""
-    forwarded = field(FORWARDED)
-    if forwarded is not None:
-        for element in reversed(forwarded.split(",")[-MAX_HOPS:]):
-            found = _FOR.search(element)
-            yield (found[1] or found[2] or "") if found else ""
-        return
-    named = field(X_FORWARDED_FOR)
-    if named is not None:
-        yield from (hop.strip() for hop in reversed(named.split(",")[-MAX_HOPS:]))
+def _forwarded(value: str | None) -> list[str] | None:
+    """Return the nodes of a Forwarded field, the nearest first (RFC 7239 section 4)."""
+    if value is None:
+        return None
+    found = [_FOR.search(element) for element in value.split(",")[-MAX_HOPS:]]
+    return [(match[1] or match[2]) if match else "" for match in reversed(found)]
+
+
+def _x_forwarded_for(value: str | None) -> list[str] | None:
+    """Return the nodes of an X-Forwarded-For field, the nearest first."""
+    return None if value is None else [node.strip() for node in reversed(value.split(",")[-MAX_HOPS:])]
 
 
 def _parsed(node: str) -> Address | None:
@@ -59,6 +66,7 @@ def _parsed(node: str) -> Address | None:
     if bare is not None:
         node = bare[1] or bare[2]
     try:
-        return ipaddress.ip_address(node)
+        address = ipaddress.ip_address(node)
     except ValueError:
         return None
+    return getattr(address, "ipv4_mapped", None) or address  # RFC 4291 section 2.5.5.2

@@ -1,0 +1,78 @@
+"""The client's address behind fronts, as a pure function of the peer and two fields."""
+
+import ipaddress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bucketfront.server.client_address import ClientAddresses
+
+FRONT, CLIENT, OTHER = "10.0.0.1", "192.0.2.7", "198.51.100.9"
+BEHIND = ClientAddresses(["10.0.0.0/8", "fd00::/8"])
+
+texts = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=40)
+
+
+def found(peer: str | None = FRONT, **fields: str) -> str | None:
+    """Return the address for a request with these fields, named with `_` in place of `-`."""
+    address = BEHIND.of(peer, {name.replace("_", "-"): value for name, value in fields.items()}.get)
+    return None if address is None else str(address)
+
+
+@pytest.mark.parametrize(
+    ("value", "client"),
+    [
+        (CLIENT, CLIENT),
+        (f"{OTHER}, {CLIENT}", CLIENT),
+        (f"{OTHER},{CLIENT} , 10.9.9.9", CLIENT),
+        ("10.0.0.5, 10.0.0.6", "10.0.0.5"),
+        (f"{CLIENT}:4711", CLIENT),
+        ("[2001:db8::1]:4711", "2001:db8::1"),
+        ("2001:db8::1", "2001:db8::1"),
+        ("::ffff:10.0.0.5, fd00::2", "10.0.0.5"),
+        (f"{CLIENT}, unknown", None),
+        (f"{CLIENT}, ", None),
+        ("", None),
+        (", ".join([CLIENT, *["10.0.0.1"] * 40]), FRONT),
+    ],
+)
+def test_x_forwarded_for(value: str, client: str | None) -> None:
+    """The last address that is not a front's is the client. What stands before it counts for nothing."""
+    assert found(x_forwarded_for=value) == client
+
+
+@pytest.mark.parametrize(
+    ("value", "client"),
+    [
+        (f"for={CLIENT}", CLIENT),
+        (f'for={OTHER};proto=http, For="{CLIENT}:80";by=10.0.0.1', CLIENT),
+        ('proto=https;for="[2001:db8::1]:4711"', "2001:db8::1"),
+        (f"for={CLIENT}, for=_hidden", None),
+        (f"for={CLIENT}, by=10.0.0.1", None),
+        ("", None),
+    ],
+)
+def test_forwarded(value: str, client: str | None) -> None:
+    """The same holds for Forwarded, whose hops are elements with parameters (RFC 7239)."""
+    assert found(forwarded=value) == client
+
+
+def test_fields_that_disagree() -> None:
+    """A client cannot name itself in the field that its front does not set: it is unknown then."""
+    assert found(x_forwarded_for=CLIENT, forwarded=f"for={OTHER}") is None
+    assert found(x_forwarded_for=CLIENT, forwarded="nonsense") is None
+    assert found(x_forwarded_for=CLIENT, forwarded=f"for={CLIENT}") == CLIENT
+
+
+@given(x_forwarded_for=texts, forwarded=texts)
+def test_peers_that_are_not_trusted(x_forwarded_for: str, forwarded: str) -> None:
+    """Whatever the fields are, they do not count from a peer that is not trusted, and no text raises an error."""
+    fields = {"x_forwarded_for": x_forwarded_for, "forwarded": forwarded}
+    for peer in (CLIENT, "2001:db8::1"):
+        assert found(peer, **fields) == peer
+    assert found(None, **fields) is None
+    assert found("", **fields) is None
+    named = found(**fields)
+    assert named is None or ipaddress.ip_address(named)
+    assert ClientAddresses([]).of(FRONT, fields.get) == ipaddress.ip_address(FRONT)
