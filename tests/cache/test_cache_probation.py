@@ -465,6 +465,24 @@ async def test_the_hot_set_outlives_reads_of_single_bytes(tmp_path: Path, name: 
         await rig.audit()
 
 
+async def test_uploads_that_are_read_once(tmp_path: Path, name: Name) -> None:
+    """Many objects that are uploaded and then read once each do not flush the hot set (I34)."""
+    async with Rig(tmp_path, max_size=24 * UNIT, eviction=name) as rig:
+        put(rig, range(10), BLOCK)
+        for _ in range(4):
+            for number in range(10):
+                await ask(rig, number)
+        for number in range(10, 110):
+            upload = rig.cache.begin_write(key_of(number), BLOCK)
+            await upload.write(content(BLOCK, seed=number))
+            put(rig, range(number, number + 1), BLOCK)
+            await rig.cache.publish(upload, '"1"')
+            upload.close()
+            assert await ask(rig, number)
+        assert [number for number in range(10) if not await ask(rig, number)] == []
+        await rig.audit()
+
+
 async def test_a_range_that_was_not_cached_is_no_second_request(tmp_path: Path, name: Name) -> None:
     """Ranges of an object that need other bytes each time do not make it popular; those that find all bytes do."""
     async with Rig(tmp_path, eviction=name) as rig:

@@ -90,7 +90,7 @@ class Entry:
         self.bytes = 0  # charged to the budget
         self.charged = 0  # the blocks that `bytes` includes: the present ones and those that a fetch has begun
         self.pins = 0
-        self.uses = 0  # requests whose bytes were all present, up to MAX_USES; a policy lowers it
+        self.uses = 0  # requests after the first that found all their bytes, up to MAX_USES; a policy lowers it
         self.state = EntryState.NEW
         self.is_removed = False  # lookups do not find it any more; each hit reads this three times
 

@@ -195,6 +195,7 @@ class EntryTable:
         entry.new_sums = sums
         entry.bytes = charged
         self._note_size(entry)
+        entry.uses = -1  # no client has requested it yet, and the first who does finds all its bytes
         assert not self._excess(entry), "charged for more than there is, or less"
         assert len(sums) == entry.present.bit_count()
 

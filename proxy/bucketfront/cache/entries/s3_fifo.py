@@ -71,7 +71,7 @@ class S3Fifo:
         for _ in range(MAX_STEPS):
             if (record := self._main.pop()) is None:
                 break
-            if record.uses:
+            if record.uses > 0:
                 record.uses -= 1
                 self._main.push(record)
             elif (victim := self._main.victim(record, self._known)) is not None:
