@@ -20,7 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from proxy_under_test import S3, StartProxy, until
+from proxy_under_test import S3, Proxy, StartProxy, until
 from relay import Seen
 from stopwatch import HANG_S
 
@@ -473,3 +473,26 @@ async def test_cancelled_by_a_stop(start: StartProxy, s3: S3, tmp_path: Path, mo
     line = json.loads((tmp_path / "access.log").read_text())
     assert (line["status"], line["cut"]) == (503, "stop")  # no head had left
     await asyncio.gather(asking, return_exceptions=True)
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (b"GET /x HTTP/1.1\nHost: a\n\n", 400),
+        (b"GET /x HTTP/9.1\r\nHost: a\r\n\r\n", 505),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\r\n\r\n", 400),
+        (b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\n\r\n", 414),
+        (b"GET /x HTTP/1.1\r\nA: " + b"a" * 40_000 + b"\r\n\r\n", 431),
+    ],
+)
+async def test_requests_that_the_parser_refuses(proxy: Proxy, data: bytes, status: int) -> None:
+    """A request that no handler sees has its line in the log, without its bytes, and counts in the metrics."""
+    async with proxy.connection() as connection:
+        await connection.send(data)
+        assert (await connection.response()).status == status
+    (line,) = proxy.log
+    assert (line["client"], line["method"], line["path"], line["status"]) == ("127.0.0.1", "-", "-", status)
+    assert line["fault"]
+    metrics = (await proxy.admin("GET", "/metrics")).body.decode()
+    kind = f"{status // 100}xx"
+    assert f'bucketfront_requests_total{{cache="bypass",method="other",status="{kind}"}} 1.0' in metrics

@@ -74,7 +74,9 @@ def build_server(settings: Settings, pipeline: Pipeline, parts: ServerParts) -> 
         parts.clock,
     )
     fast_path = _fast_path(settings, pipeline, parts)
-    return Server(client_listener(application, fast_path, settings.server, parts.connections), fast_path)
+    return Server(
+        client_listener(application, fast_path, settings.server, parts.connections, parts.telemetry), fast_path
+    )
 
 
 def _fast_path(settings: Settings, pipeline: Pipeline, parts: ServerParts) -> FastPath | None:
@@ -92,12 +94,17 @@ def _fast_path(settings: Settings, pipeline: Pipeline, parts: ServerParts) -> Fa
 
 
 def client_listener(
-    application: Application, fast_path: FastPath | None, settings: ServerSettings, connections: ConnectionLimit
+    application: Application,
+    fast_path: FastPath | None,
+    settings: ServerSettings,
+    connections: ConnectionLimit,
+    telemetry: Telemetry,
 ) -> Listener:
     """Return the listener for clients. Raises UnusableSetting."""
     connection_server = FastConnectionServer(
         application,
         connections,
+        telemetry.refused,
         fast_path,
         handler_cancellation=True,  # a client that leaves frees at once what its read waited for
         access_log=None,

@@ -37,6 +37,7 @@ from bucketfront.server.http1.event_loop import InlineEventLoop
 from bucketfront.server.send.sender import Sender, abort
 from bucketfront.server.send.sendfile import MAX_PER_TURN_BYTES, SendfileBurst
 from bucketfront.server.telemetry.access_log import CLIENT_CLOSED_REQUEST, AccessRecord
+from bucketfront.server.telemetry.exchange import Exchange
 from bucketfront.server.telemetry.origin_failure import origin_failure
 from bucketfront.server.telemetry.telemetry import Telemetry
 
@@ -361,8 +362,15 @@ class _Outlet:
 class FastConnectionServer(ConnectionServer):
     """Makes the connections of the listener, which lack the fast path if `path` is None."""
 
-    def __init__(self, handler: Any, limit: ConnectionLimit, path: FastPath | None, **options: Any) -> None:
-        super().__init__(handler, limit, **options)
+    def __init__(
+        self,
+        handler: Any,
+        limit: ConnectionLimit,
+        on_refused: Callable[[Exchange, int], None],
+        path: FastPath | None,
+        **options: Any,
+    ) -> None:
+        super().__init__(handler, limit, on_refused, **options)
         self._path = path
 
     def __call__(self) -> web.RequestHandler:

@@ -21,6 +21,7 @@ See docs/invariants.md#memory, docs/invariants.md#deadlines-everywhere and docs/
 
 import asyncio
 import logging
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -66,6 +67,10 @@ _REFUSALS = {
     501: "there is no such method here",
     505: "only HTTP/1.0 and HTTP/1.1 are spoken here",
 }
+
+
+def _ignore(exchange: Exchange, status: int) -> None:
+    """Do nothing, for a listener without a log."""
 
 
 class Connection(AiohttpConnection):
@@ -272,6 +277,9 @@ class Connection(AiohttpConnection):
             log.error("a request failed with an unexpected error", exc_info=exc)
         response = error_response(exchange, status, _REFUSALS.get(status, "internal error"))
         response.force_close()
+        if isinstance(exc, HttpProcessingError) and isinstance(self._manager, ConnectionServer):
+            exchange.fault = _REFUSALS.get(status, "internal error")
+            self._manager.on_refused(exchange, status)
         return response
 
     @property
@@ -436,10 +444,20 @@ def _is_whole_write(method: str, body: StreamReader) -> bool:
 
 
 class ConnectionServer(AiohttpServer):
-    """Makes the connections of a listener. `limit` counts those that go on without a client."""
+    """Makes the connections of a listener. `limit` counts those that go on without a client.
 
-    def __init__(self, handler: Any, limit: ConnectionLimit, **options: Any) -> None:
+    `on_refused` gets each request that the parser refuses, with the status of its response. No handler sees it.
+    """
+
+    def __init__(
+        self,
+        handler: Any,
+        limit: ConnectionLimit,
+        on_refused: Callable[[Exchange, int], None] = _ignore,
+        **options: Any,
+    ) -> None:
         self.limit = limit
+        self.on_refused = on_refused
         # `finish_response` drains bodies with a bound. aiohttp's own lingering has none.
         super().__init__(handler, request_factory=self._request, **{**options, "lingering_time": 0.0})
 

@@ -66,6 +66,18 @@ class Telemetry:
         )
         self.add(record, exchange.sent, str(exchange.address or "-"), self._clock(), seconds)
 
+    def refused(self, exchange: Exchange, status: int) -> None:
+        """Add a request that the parser refused, of which neither method nor path is known."""
+        record = AccessRecord(
+            method="-",
+            path="-",
+            status=status,
+            cache=str(exchange.status).removeprefix("bucketfront; "),
+            outcome=outcome(exchange.status),
+            fault=exchange.fault,
+        )
+        self.add(record, 0, exchange.request.remote or "-", self._clock(), 0.0)
+
     @property
     def lines_lost(self) -> int:
         return self._log.lost
