@@ -80,7 +80,10 @@ def unknown_names(text: str) -> list[str]:
         if (name not in CLASSES and name not in CLASSES_OF_OTHERS) or (member and member not in WORDS):
             unknown.append(f"{name}.{member}" if member else name)
     unknown += [
-        name for name in _SNAKE_CASE.findall(text) if name not in WORDS and not name.startswith(PREFIXES_OF_OTHERS)
+        name
+        for name in _SNAKE_CASE.findall(text)
+        # Prometheus adds the suffix to the names of counters.
+        if not {name, name.removesuffix("_total")} & WORDS and not name.startswith(PREFIXES_OF_OTHERS)
     ]
     return unknown
 

@@ -11,8 +11,8 @@ from bucketfront.troubles import Kind, Reason
 _OUTAGE = Kind(
     Reason.ORIGIN_UNREACHABLE,
     "circuit-breaker",
-    "the origin kept failing, so it gets single requests only, and what is not cached fails at once",
-    "the origin answers again",
+    "the origin kept failing, so it gets a probe now and then only, and what is not cached fails at once",
+    "the origin works again",
     what_failed="requests were not sent",
 )
 _DISK = Kind(

@@ -152,9 +152,10 @@ class ForwardSettings(Section):
     """
 
     url: Url = Field(examples=["http://127.0.0.1:3000/may"])
-    """Where the app is asked."""
+    """Where bucketfront sends that GET."""
     remember: Duration = 0.0
-    """How long an answer holds for further requests with the same method, path and credentials of the same client."""
+    """How long a decision holds for further requests that agree in all that the GET has: method, URI, host, the three
+    fields and the client's address. A failure is not remembered."""
     timeout: Annotated[Duration, Field(gt=0)] = 5.0
     """How long the app may take."""
 

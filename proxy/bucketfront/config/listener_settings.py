@@ -37,15 +37,16 @@ class ServerSettings(Section):
     """TCP port. 0 takes a free one."""
     hosts: tuple[HostName, ...] = Field(default=(), examples=["[media.example.com]"])
     """Names under which clients reach bucketfront, as in a request's `Host`, without a port. Writes and the admin port
-    answer to these names only, to IP addresses, and to `localhost`. Reads do so too if the list has a name. Other names
+    accept these names only, IP addresses, and `localhost`. Reads do so too if the list has a name. Other names
     get 421, because a foreign page can give its own name our address (DNS rebinding). In Docker or Kubernetes, the
     service's name belongs here."""
     tls: TlsSettings | None = None
     """Certificate and key for HTTPS. With `null` the listener speaks plain HTTP. TLS rules out `sendfile`, so plain
     HTTP behind a TLS terminator is faster."""
     trusted_proxies: tuple[Network, ...] = Field(default=(), examples=["[10.0.0.0/8]"])
-    """Networks of fronts whose `Forwarded` or `X-Forwarded-For` is believed. The client's address is then the last one
-    there that is not of these networks. Requests with `Forwarded` pass the fast path by."""
+    """Networks of fronts whose `Forwarded` or `X-Forwarded-For` names the client. Its address is then the last one
+    there that is not of these networks. If a request has both fields and they name different clients,
+    the client is unknown. Requests with `Forwarded` bypass the fast path."""
     timing: Flag = False
     """Whether responses carry `Server-Timing`, which shows clients the time spent on cache and origin. It turns the
     fast path off."""
@@ -54,13 +55,13 @@ class ServerSettings(Section):
     Without the fast path a hit costs many times as much."""
     client_share: Percentage | None = Percent(25)
     """Share of all connections that one client may have once they run short. A client is an address, in IPv6 the first
-    64 bits of one. If it has more, its idle connections are the first to make way for others, and it gets none of the
+    64 bits of one. If it has more, its idle connections are the first to make way for others. It also gets none of the
     last eighth of all connections. Addresses of this machine and of `server.trusted_proxies` have no such limit,
     because a server in front stands for many clients. `null` sets none for any."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Return the names that are answered: `hosts`, and `host`, which may be an address as well."""
+        """Return the names that are served: `hosts`, and `host`, which may be an address as well."""
         return (*self.hosts, self.host)
 
 

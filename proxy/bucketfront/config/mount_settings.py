@@ -54,7 +54,8 @@ class MountSettings(Section):
     prefix: KeyPrefix = Field(default="", examples=["public/"])
     """Text before the rest of the path in the object's key. Nothing is added to it, so a folder ends in `/`."""
     methods: Annotated[tuple[Method, ...], Field(min_length=1)] = ("GET", "HEAD")
-    """Methods that clients may use. `GET` includes `HEAD`. `mounts[].read` and `mounts[].write` say which clients."""
+    """Methods that clients may use. `GET` includes `HEAD`. `mounts[].read` and `mounts[].write` decide which clients
+    may."""
     read: Annotated[tuple[AccessName, ...], Field(min_length=1)] = Field(default=(PUBLIC,), examples=["[lan, team]"])
     """Rules of `access` of which one must hold for reads, in order. `public` lets everybody in. For a key below several
     mounts of one bucket, the rules of the mount with the longest `prefix` must hold as well."""

@@ -2,7 +2,8 @@
 
 A status does not show whose fault an unexplained refusal is, and a 5xx does not show how much of the origin fails. So
 the client reads the begin of the object that the origin sent last. Before the origin has sent one, an object that does
-not exist takes its place: an origin that works says that it is absent or denied. See docs/invariants.md#whose-fault.
+not exist takes its place, because an origin that works responds that it is absent or denied. See
+docs/invariants.md#whose-fault.
 """
 
 import asyncio

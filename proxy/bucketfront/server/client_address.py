@@ -1,4 +1,4 @@
-"""The address of a request's client, which may be told by a front that is trusted."""
+"""The address of a request's client, which a trusted front may name."""
 
 import ipaddress
 import re
@@ -8,7 +8,7 @@ from bucketfront.server.access.networks import Networks
 from bucketfront.server.access.rule import Address
 
 FORWARDED, X_FORWARDED_FOR = "forwarded", "x-forwarded-for"
-MAX_HOPS = 32  # of fronts; a longer chain is nobody's
+MAX_HOPS = 32  # nodes of a chain that are examined, the nearest first; real chains have a few
 
 # Of one hop: for=192.0.2.43, for="[2001:db8::1]:4711".
 _FOR = re.compile(r'(?:^|;)\s*for\s*=\s*(?:"([^"]*)"|([^;,"\s]+))', re.IGNORECASE)
@@ -16,7 +16,7 @@ _PORT = re.compile(r"\[([^\]]*)\](?::\d+)?|([0-9.]+):\d+")
 
 
 class ClientAddresses:
-    """Finds the client's address. `trusted` are the networks of fronts whose word counts.
+    """Finds the client's address. `trusted` are the networks of fronts whose fields count.
 
     `reads` are the request fields that this looks at.
     """

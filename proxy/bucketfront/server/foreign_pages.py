@@ -13,12 +13,12 @@ from bucketfront.http.web_origin import is_own
 
 READS = frozenset({"host", "origin", "sec-fetch-site"})
 
-# Fetch Metadata, section 2.4: the page's own origin, or the visitor's own doing, as an address that was typed.
+# Fetch Metadata, section 2.4: the page's own origin, or the visitor's own act, as a typed address.
 _OWN_SITES = (None, "same-origin", "none")
 
 
 class ForeignPage(ProxyError):
-    """A page of another origin wants to write, and is not named for that."""
+    """A page of another origin attempts to write, and the settings do not name that origin."""
 
 
 class ForeignPages:
@@ -32,7 +32,7 @@ class ForeignPages:
         self._is_tls = is_tls
 
     def check(self, field: Callable[[str], str | None]) -> None:
-        """Raise ForeignPage for a request whose fields say that a foreign page made it."""
+        """Raise ForeignPage for a request whose fields show that a foreign page made it."""
         origin, site = field("origin"), field("sec-fetch-site")
         if origin in self._named:
             return

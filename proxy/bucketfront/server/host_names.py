@@ -1,7 +1,7 @@
-"""Which values of Host are answered (RFC 9110 section 7.4).
+"""Which values of Host are served (RFC 9110 section 7.4).
 
 A page can give its own name an address of ours (DNS rebinding). Then its requests have the page's own origin, and only
-Host shows whose name it is. An IP address in Host is no name, so it is always answered.
+Host shows whose name it is. An IP address in Host is no name, so it is always served.
 """
 
 from collections.abc import Iterable
@@ -24,7 +24,7 @@ class HostNames:
         self._names = frozenset(names)
 
     def check(self, host: str | None) -> None:
-        """Raise UnknownHost for the Host of a request, unless it is answered. Browsers always send Host."""
+        """Raise UnknownHost for the Host of a request, unless it is served. Browsers always send Host."""
         if not host:
             return
         authority = Authority.parse(host)

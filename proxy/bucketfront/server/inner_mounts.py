@@ -10,7 +10,7 @@ class InnerMounts:
     """All mounts, by their buckets and prefixes.
 
     The mount of the request's path always decides. If another mount of its bucket has a longer prefix of the key, that
-    one decides as well, so that no upload route or mount above it is a way around its settings.
+    one decides as well. So its settings hold for requests by the upload route or a mount above it too.
     """
 
     def __init__(self, mounts: Iterable[MountSettings]) -> None:
@@ -26,7 +26,7 @@ class InnerMounts:
         return any(len(inner) > len(outer) and inner.startswith(outer) for inner, _ in pairs for outer, _ in pairs)
 
     def of(self, mount: MountSettings, key: bytes) -> MountSettings | None:
-        """Return the mount with the longest prefix of `key`, or None if that of `mount` is as long."""
+        """Return the mount with the longest prefix of `key`, or None if no prefix is longer than that of `mount`."""
         length = len(mount.prefix.encode())
         for prefix, other in self._by_bucket.get(mount.bucket, ()):
             if len(prefix) <= length:

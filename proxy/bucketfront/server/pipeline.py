@@ -105,7 +105,7 @@ class Stage:
 class Pipeline:
     """All stages, in their order. `reads` are the request fields on which the response to a read may depend.
 
-    `access` is None if everybody may do everything.
+    `access` is None if every client may do everything.
     """
 
     def __init__(self, stages: Iterable[Stage], access: Access | None = None) -> None:
@@ -205,7 +205,7 @@ def build_pipeline(settings: Settings) -> Pipeline:
 
 
 def _host_stage(settings: Settings) -> Stage:
-    """Return the stage that refuses names which are not configured. Without configured names it is of writes alone."""
+    """Return the stage that refuses names which are not configured. Without configured names it sees writes alone."""
     names = HostNames(settings.server.names)
     return Stage(
         "host",
@@ -224,7 +224,7 @@ def _foreign_pages_stage(settings: Settings) -> Stage:
 
 
 def _access_stage(access: Access | None) -> Iterator[Stage]:
-    """Yield the stage that asks for rules, if mounts list some.
+    """Yield the stage that checks the access rules, if mounts list some.
 
     It declares no fields: it lets a client without credentials in where all are let in, whatever their fields are.
     """

@@ -34,7 +34,7 @@ class Place:
         self._order = order
 
     async def turn(self) -> None:
-        """Wait until the object may be changed: no other whole write does, and no earlier one is about to.
+        """Wait for other writes that have arrived, and that came earlier or change the objects already.
 
         Gives up after MAX_WAIT_S, because no wait is without a bound (docs/invariants.md#deadlines-everywhere).
         """
@@ -69,7 +69,7 @@ class WriteOrder:
             place.ended.set()
 
     def before(self, place: Place) -> Place | None:
-        """Return a write that must end before that one changes its objects, None if there is none."""
+        """Return a write that must end before `place` changes its objects. Returns None if there is none."""
         for key in place.keys:
             is_earlier = True
             for other in self._places[key]:

@@ -9,9 +9,9 @@ beyond it: no holes (docs/invariants.md#no-holes).
 
 A part fetch outlives the reader that started it: cancellation (docs/invariants.md#cancellation). Part fetches start
 when readers join, wait or move on, and when another one ends. Readers that join in one turn of the event loop are
-planned together, in the order of their ranges, because ranges that are read side by side come in any order. A reader
-that waits far inside a slow part splits it. If a part fetch fails, readers that waited before it began get its error.
-Later ones start another part fetch.
+planned together, in the order of their ranges. Ranges that are read side by side come in any order. A reader that
+waits far inside a slow part splits it. If a part fetch fails, readers that waited before it began get its error. Later
+ones start another part fetch.
 """
 
 import asyncio
@@ -409,7 +409,7 @@ class Fill:
         """Give a reader a part of its own if the part fetch that will reach its offset is too far behind.
 
         The older claim ends where the new one begins, so that no block is claimed twice. A download in ranges side by
-        side would only get more requests by it, also for a range of it whose neighbours are not being read yet.
+        side gets no such part, because it would only cost more requests. The neighbours of a range may come later.
         """
         offset = waiter.offset
         fetch = self._fetch_at(offset)

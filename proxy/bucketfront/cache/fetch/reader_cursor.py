@@ -1,4 +1,4 @@
-"""Where the readers of a fill are, and what they wait for. Values without I/O."""
+"""The positions of a fill's readers, and what they wait for. Values without I/O."""
 
 from dataclasses import dataclass
 

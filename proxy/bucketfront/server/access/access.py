@@ -31,8 +31,8 @@ class Access:
     async def identify(self, request: AccessRequest, mount: MountSettings, *, is_read: bool) -> Caller:
         """Return the client with the verdicts of the rules that may count. Raises AccessUnavailable.
 
-        Of the mount's own rules, those behind one that holds for all its keys are not examined. Mounts below it may
-        decide on some keys, so all their rules are.
+        Of the mount's own rules, those behind one that holds for all its keys are not examined. All rules of the mounts
+        below it are examined, because the key may be one of theirs.
         """
         verdicts: dict[str, Verdict] = {}
         for name in _names(mount, is_read=is_read):

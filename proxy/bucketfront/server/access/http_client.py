@@ -1,4 +1,4 @@
-"""The HTTP client of the rules that ask others: an identity provider for its keys, an app for its decision."""
+"""The HTTP client of rules that need other services: an identity provider for its keys, an app for its decision."""
 
 from collections.abc import Mapping
 

@@ -103,9 +103,9 @@ class PublishedKeys:
         self._client = HttpClient(FETCH_TIMEOUT_S)
 
     async def find(self, key_id: str | None) -> PyJWK | None:
-        """Return the key with the id, or the only key for a token without one. None if there is no such key.
+        """Return the key with the id, or the only key for a token without one.
 
-        Raises AccessUnavailable if no keys are known.
+        Returns None if there is no such key. Raises AccessUnavailable if no keys are known.
         """
         if self._is_older(self._fetched, REFRESH_S) or self._known(key_id) is None:
             async with self._lock:
@@ -145,7 +145,7 @@ class PublishedKeys:
 
 
 def _texts(claim: object) -> tuple[str, ...] | None:
-    """Return the values of a claim that is a text or a list of texts. None if it is neither."""
+    """Return the values of a claim that is a text or a list of texts. Returns None if it is neither."""
     if isinstance(claim, str):
         return (claim,)
     if isinstance(claim, list) and all(isinstance(item, str) for item in claim):

@@ -1,4 +1,4 @@
-"""What a rule sees of a request, and what it says to it."""
+"""The values that access rules exchange with their caller: the facts of a request, and the verdict on it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -47,8 +47,8 @@ class Grant:
     def permits(self, method: str, key: bytes | None = None, *, is_of_path: bool = True) -> bool:
         """Return whether the grant is for a method and a key.
 
-        `key` is None for a request that names no key; its keys are asked about one by one. `is_of_path` is false if a
-        mount decides that is not the mount of the path.
+        `key` is None for a request that names no key; its keys are checked one by one. `is_of_path` is false if the
+        deciding mount is not the mount of the path.
         """
         if self.scope is Scope.PATH and not is_of_path:
             return False
@@ -94,7 +94,7 @@ NOBODY = Caller()
 
 
 def credentials(value: str | None, scheme: str) -> str | None:
-    """Return the credentials of an Authorization field, None if it has none of that scheme (RFC 9110 section 11.4)."""
+    """Return the credentials of an Authorization field (RFC 9110 section 11.4). Returns None for another scheme."""
     if value is None:
         return None
     name, _, rest = value.partition(" ")

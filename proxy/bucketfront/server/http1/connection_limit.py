@@ -2,7 +2,7 @@
 
 Theory of operation
 -------------------
-A client is an address, or the first 64 bits of one in IPv6, because a single host has as many addresses as it likes.
+A client is an address. In IPv6 it is the first 64 bits of one, because a host can use all addresses behind them.
 Each may have its share of all connections. These are the rules for a new connection:
 
 1. While there is room, it is admitted. A client beyond its share has less room: the last eighth is for other clients.
@@ -154,7 +154,10 @@ class ConnectionLimit:
         self.leaving -= 1
 
     def admit(self, address: str, occupant: Occupant, now: float) -> Place | None:
-        """Return a place for a connection of the address, for which an idle one may make way. None if there is none."""
+        """Return a place for a connection of the address, for which an idle one may make way.
+
+        Returns None if the connection is refused.
+        """
         name = client_of(address)
         client = self._clients.get(name) or _Client(name, self.has_share(address), IdleOrder(self._min_idle))
         has_its_share = client.has_share and client.count >= self._most

@@ -4,7 +4,7 @@ Theory of operation
 -------------------
 `Receiver` cuts the client's bytes into pieces, which the connection feeds to a parser one at a time. A piece ends where
 a head or a body may end. The parser finds these ends as well, and both must agree (docs/invariants.md#one-framing): the
-connection tells the receiver what the parser has found in each piece.
+connection reports to the receiver what the parser has found in each piece.
 
 `ReceiveState` changes only in `advance`, by this table:
 
