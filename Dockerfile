@@ -4,7 +4,9 @@
 # docker run --read-only -p 8080:8080 -v ./proxy.yaml:/etc/bucketfront/proxy.yaml:ro -v bucketfront:/cache bucketfront
 #
 # The admin port listens on the container's own loopback until proxy.yaml (or BUCKETFRONT_ADMIN__HOST and
-# BUCKETFRONT_ADMIN__TOKEN) opens it. Clients that write to the container's name need it in BUCKETFRONT_SERVER__HOSTS. `origin.endpoint_url: embedded` is not in the image.
+# BUCKETFRONT_ADMIN__TOKEN) opens it. Clients that write to the container's name need it in BUCKETFRONT_SERVER__HOSTS. The
+# clients' port is open to the network, so a mount that takes writes needs its `write` rules. `origin.endpoint_url: embedded`
+# is not in the image.
 
 FROM python:3.12-slim AS build
 

@@ -169,6 +169,8 @@ def test_dockerfile(
     config = tmp_path / "proxy.yaml"
     text = origin.configuration(tmp_path).replace("server: {port: 0}", f"server: {{port: {ports[0]}}}")
     text = text.replace("admin: {port: 0}", f"admin: {{port: {ports[1]}}}")
+    # The image listens on all addresses, so a mount that takes writes says who may write.
+    text = text.replace("methods: [", "write: [public], methods: [")
     # As in a deployment, the image decides on the folder of the cache, and the log is standard output.
     text = "\n".join(line for line in text.splitlines() if not line.startswith(("cache:", "access_log:")))
     config.write_text(text)
