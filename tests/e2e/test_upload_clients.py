@@ -363,6 +363,14 @@ PRESS = """
 }
 """
 
+# Browsers report what they have sent on a timer of their own.
+SHOWS_PROGRESS = """
+() => new Promise((shown) => {
+  const look = () => (document.querySelector("progress")?.value > 0 ? shown(true) : setTimeout(look, 20));
+  look();
+})
+"""
+
 
 @pytest.fixture
 def page_url(site: Site) -> str:
@@ -402,6 +410,7 @@ def test_the_upload_page_pauses_and_goes_on(
     with UploadLink(site.running.url, hold=SIZE // 2) as link, in_browser.page(link.url + page_url) as page:
         page.choose("input", file)
         link.wait_until_held()
+        assert page.evaluate(SHOWS_PROGRESS)
         paused = page.evaluate(PRESS)
         assert paused.startswith("Paused at "), paused
         assert float(paused.split()[2]) > 0, paused
