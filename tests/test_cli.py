@@ -183,6 +183,8 @@ def test_sign(run: Run, tmp_path: Path) -> None:
         ("/a", "--expires", "soon"),
         ("/a", "--expires", "8d"),
         ("/a", "--key", "k3"),
+        ("/a", "--method", "FETCH"),
+        ("/a", "--network", "somewhere"),
         ("/a", "--rule", "other"),
     ):
         result = run("sign", *wrong, "-c", config)

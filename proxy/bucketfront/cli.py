@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from bucketfront.app import App
     from bucketfront.checks import CheckResult
+    from bucketfront.config.access_settings import SignedUrlSettings
     from bucketfront.config.loader import LoadedConfig
     from bucketfront.config.settings import Settings
 
@@ -27,6 +28,9 @@ _config = click.option(
     envvar="BUCKETFRONT_CONFIG", show_envvar=True, help="The configuration file.",
 )  # fmt: skip
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+_SIGNED_METHODS = ("GET", "HEAD", "PUT", "POST", "DELETE", "PATCH")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -282,7 +286,10 @@ def verify(config: Path, *, repair: bool, as_json: bool) -> None:
 @main.command()
 @click.argument("path")
 @click.option("--expires", default="1h", show_default=True, help="How long the URL holds, such as 10m or 7d.")
-@click.option("--method", default="GET", show_default=True, help="What it permits. GET includes HEAD.")
+@click.option(
+    "--method", type=click.Choice(_SIGNED_METHODS, case_sensitive=False), default="GET", show_default=True,
+    help="What it permits. GET includes HEAD.",
+)  # fmt: skip
 @click.option("--network", default="", help="The only network of clients for which it holds, such as 192.0.2.0/24.")
 @click.option("--cookie", is_flag=True, help="Print a cookie that permits reads of all that is below the folder PATH.")
 @click.option("--rule", help="The rule of `access` whose keys sign. Needed if there are several for signed URLs.")
@@ -298,6 +305,7 @@ def sign(
     PATH begins with a slash. What a URL cannot have is percent-encoded.
     """
     import time
+    from ipaddress import ip_network
     from urllib.parse import quote
 
     from bucketfront.config.quantities import parse_duration
@@ -309,12 +317,19 @@ def sign(
         seconds = parse_duration(expires)
     except ValueError as error:
         raise click.UsageError(f"--expires {error}") from None
-    keys, max_age = _signing_keys(_load(config).settings, rule)
+    try:
+        network = str(ip_network(network)) if network else ""
+    except ValueError as error:
+        raise click.UsageError(f"--network: {error}") from None
+    signing = _signing(_load(config).settings, rule)
+    keys = {name: secret.get_secret_value() for name, secret in signing.keys.items()}
     key_id = key_id or list(keys)[-1]
     if key_id not in keys:
         raise click.UsageError(f"the rule has no key {key_id}: {', '.join(keys)}")
-    if seconds > max_age:
+    if seconds > signing.max_age:
         raise click.UsageError("--expires is more than signed_url.max_age")
+    if cookie and not signing.cookies:
+        raise click.UsageError("the rule takes no cookies: set signed_url.cookies")
     permission = signed_url.Permission(method, signed_url.url_path(path), int(time.time() + seconds), network)
     if cookie:
         name, signed = signed_url.COOKIE, signed_url.signed_cookie(permission, key_id, keys[key_id])
@@ -324,15 +339,15 @@ def sign(
     click.echo(json.dumps({"signed": signed, "expires": permission.expires}) if as_json else text)
 
 
-def _signing_keys(settings: "Settings", name: str | None) -> tuple[dict[str, str], float]:
-    """Return the keys of the named rule, or of the only one for signed URLs, and how long they may sign for."""
+def _signing(settings: "Settings", name: str | None) -> "SignedUrlSettings":
+    """Return the settings of the named rule, or of the only one for signed URLs."""
     rules = {rule: found.signed_url for rule, found in settings.access.items() if found.signed_url is not None}
     if name is None and len(rules) > 1:
         raise click.UsageError(f"several rules sign URLs; choose one with --rule: {', '.join(rules)}")
     found = next(iter(rules.values()), None) if name is None else rules.get(name)
     if found is None:
         _fail("no rule of access has signed_url" if name is None else f"no rule {name} has signed_url", WRONG_USE)
-    return {key: secret.get_secret_value() for key, secret in found.keys.items()}, found.max_age
+    return found
 
 
 def _load(path: Path, *, as_json: bool = False) -> "LoadedConfig":

@@ -1,7 +1,11 @@
 """The rules of `access`, for each route to a key, on both request paths, before any lookup (I31, I32)."""
 
+import asyncio
+import base64
 import hashlib
+import ipaddress
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import bcrypt
@@ -11,6 +15,11 @@ from test_delete_objects import document, result
 from test_upload_forms import TYPE as FORM
 from test_upload_forms import form, part
 from tus_client import BODY, TUS, created, metadata, patched
+
+from bucketfront.config.access_settings import BasicSettings
+from bucketfront.errors import AccessUnavailable
+from bucketfront.server.access.basic import BasicRule
+from bucketfront.server.access.rule import AccessRequest, Grant
 
 ALL = ["GET", "HEAD", "PUT", "POST", "DELETE"]
 TEAM, OTHER = "a-token-of-the-team", "another-token-of-it"
@@ -265,3 +274,77 @@ async def test_fronts_have_no_share_of_connections(start: StartProxy) -> None:
     has_share = proxy.app.connection_limit.has_share
     shares = {address: has_share(address) for address in ("192.0.2.7", "198.51.100.7", "127.0.0.1", "::1", "")}
     assert shares == {"192.0.2.7": False, "198.51.100.7": True, "127.0.0.1": False, "::1": False, "": False}
+
+
+async def test_pages_of_other_sites(start: StartProxy, s3: S3) -> None:
+    """A page of another site reads nothing through its visitor's browser that a rule guards: `*` in
+    `cors.allow_origins` names no origin there, and no name that was not configured is answered (I33).
+    """
+    s3.put("a", b"secret")
+    mounts = [{"path": "/", "bucket": s3.bucket, "read": ["here"]}, {"path": "/open/", "bucket": s3.bucket}]
+    named = "https://app.example"
+    proxy = await start(access=RULES, mounts=mounts, uploads=None, cors={"allow_origins": ["*", named]})
+    for origin, may_read in (("https://evil.example", False), (named, True)):
+        response = await proxy.request("GET", "/a", {"Origin": origin})
+        assert response.status == 200
+        assert ("Access-Control-Allow-Origin" in response.headers) is may_read
+        assert "Origin" in response.headers["Vary"]
+        assert "Access-Control-Allow-Origin" in (await proxy.request("GET", "/open/a", {"Origin": origin})).headers
+    for host, status in (("rebound.evil.example", 421), ("127.0.0.1", 200), ("localhost", 200)):
+        assert (await proxy.request("GET", "/a", {"Host": host})).status == status
+        assert (await proxy.request("GET", "/open/a", {"Host": host})).status == 200
+
+
+async def test_a_rule_that_cannot_decide(start: StartProxy, s3: S3) -> None:
+    """An app that is down refuses what its rule guards, with 503, and nothing else: neither the public mount above nor
+    a mount with another rule that holds.
+    """
+    for key in ("a", "app/a", "both/a"):
+        s3.put(key, b"data")
+    rules = {**RULES, "app": {"forward": {"url": "http://127.0.0.1:9/"}}}
+    below = [
+        {"path": f"/{name}/", "bucket": s3.bucket, "prefix": f"{name}/", "read": read}
+        for name, read in (("app", ["app"]), ("both", ["app", "here"]))
+    ]
+    proxy = await start(access=rules, mounts=[{"path": "/", "bucket": s3.bucket}, *below], uploads=None)
+    for path, status in (("/a", 200), ("/none", 404), ("/app/a", 503), ("/both/a", 200)):
+        assert (await proxy.get(path)).status == status, path
+
+
+async def test_credentials_that_are_no_text(start_guarded: StartGuarded, tmp_path: Path) -> None:
+    """Bytes that are no text are a 401, as any other credentials that do not fit."""
+    file = tmp_path / "htpasswd"
+    file.write_text(f"ann:{bcrypt.hashpw(b'x', bcrypt.gensalt(4)).decode()}\n")
+    jwt = {"jwks": "http://127.0.0.1:9/", "issuer": "a", "audience": "b"}
+    rules = {**RULES, "staff": {"basic": {"file": str(file)}}, "users": {"jwt": jwt}}
+    for read in (["team"], ["staff"], ["users"]):
+        proxy = await start_guarded(rules=rules, read=read)
+        for scheme in (b"Bearer", b"Basic"):
+            async with proxy.connection() as connection:
+                head = b"GET /a HTTP/1.1\r\nHost: localhost\r\nAuthorization: %s \xff\xfe.e30.AA\r\n\r\n" % scheme
+                await connection.send(head)
+                assert (await connection.response()).status == 401
+        await proxy.stop()
+
+
+async def test_passwords_of_one_client(tmp_path: Path) -> None:
+    """One client that floods the verification with wrong passwords does not lock the others out, also if it leaves."""
+    file = tmp_path / "htpasswd"
+    file.write_text(f"ann:{bcrypt.hashpw(b'x', bcrypt.gensalt(4)).decode()}\n")
+    rule = BasicRule(BasicSettings(file=file), lambda: 0.0)
+
+    def asked(address: str, password: str) -> AccessRequest:
+        credentials = base64.b64encode(f"ann:{password}".encode()).decode()
+        field = {"authorization": f"Basic {credentials}"}.get
+        return AccessRequest("GET", "/a", "", field, ipaddress.ip_address(address), 0.0)
+
+    flood = [asyncio.ensure_future(rule.examine(asked("192.0.2.1", f"wrong {number}"))) for number in range(100)]
+    await asyncio.sleep(0)
+    for task in flood[1::2]:
+        task.cancel()
+    assert isinstance(await rule.examine(asked("192.0.2.2", "x")), Grant)
+    outcomes = await asyncio.gather(*flood, return_exceptions=True)
+    assert sum(isinstance(outcome, AccessUnavailable) for outcome in outcomes) > 40
+    assert not any(isinstance(outcome, Grant) for outcome in outcomes)
+    assert isinstance(await rule.examine(asked("192.0.2.1", "x")), Grant)
+    await rule.close()

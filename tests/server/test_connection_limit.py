@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from bucketfront.server.access.networks import client_of
 from bucketfront.server.http1 import connection_limit
-from bucketfront.server.http1.connection_limit import MIN_IDLE_S, ConnectionLimit, IdleOrder, Place, client_of
+from bucketfront.server.http1.connection_limit import MIN_IDLE_S, ConnectionLimit, IdleOrder, Place
 
 
 @dataclass(eq=False)

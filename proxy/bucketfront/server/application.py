@@ -133,6 +133,8 @@ class Application:
             self._pipeline.check(request.method, error.mount, error.key, _field_of(request), caller)
             return redirect(exchange, 308, error.target, is_private=error.mount.is_private)
         exchange.min_rate = route.mount.min_rate
+        if not route.mount.is_public:
+            exchange.common = self._cors.fields(request.headers.get(hdrs.ORIGIN), is_guarded=True)
         method = "DELETE" if route.deletes_many else request.method
         caller = await self._caller(exchange, method, route.mount)
         route = self._pipeline.admit(method, route, _field_of(request), caller)

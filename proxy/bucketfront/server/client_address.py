@@ -4,14 +4,16 @@ import ipaddress
 import re
 from collections.abc import Callable, Iterable
 
+from bucketfront.http import cache_control
+from bucketfront.http.grammar import QUOTED_STRING, TOKEN
 from bucketfront.server.access.networks import Networks
 from bucketfront.server.access.rule import Address
 
 FORWARDED, X_FORWARDED_FOR = "forwarded", "x-forwarded-for"
 MAX_HOPS = 32  # nodes of a chain that are examined, the nearest first; real chains have a few
 
-# Of one hop: for=192.0.2.43, for="[2001:db8::1]:4711".
-_FOR = re.compile(r'(?:^|;)\s*for\s*=\s*(?:"([^"]*)"|([^;,"\s]+))', re.IGNORECASE)
+# RFC 7239 section 4. The value of an unquoted `for` may have colons, because many fronts write an address as it is.
+_PAIR = re.compile(rf"[ \t]*({TOKEN})=(?:({QUOTED_STRING})|([^;,\"\s]*))[ \t]*(?:;|$)")
 _PORT = re.compile(r"\[([^\]]*)\](?::\d+)?|([0-9.]+):\d+")
 
 
@@ -52,8 +54,21 @@ def _forwarded(value: str | None) -> list[str] | None:
     """Return the nodes of a Forwarded field, the nearest first (RFC 7239 section 4)."""
     if value is None:
         return None
-    found = [_FOR.search(element) for element in value.split(",")[-MAX_HOPS:]]
-    return [(match[1] or match[2]) if match else "" for match in reversed(found)]
+    return [_node(element) for element in reversed(list(cache_control.split(value))[-MAX_HOPS:])] or [""]
+
+
+def _node(element: str) -> str:
+    """Return the one `for` of an element. It is empty if there is no such one, or the element is malformed."""
+    found: list[str] = []
+    position = 0
+    while position < len(element):
+        pair = _PAIR.match(element, position)
+        if pair is None:
+            return ""
+        if pair[1].lower() == "for":
+            found.append(cache_control.unquoted(pair[2]) if pair[2] else pair[3])
+        position = pair.end()
+    return found[0] if len(found) == 1 else ""
 
 
 def _x_forwarded_for(value: str | None) -> list[str] | None:

@@ -34,19 +34,20 @@ class Cors:
         # A CDN must keep the response to a page that may read it apart from the one to a page that may not.
         self._varies = any(named and "*" not in named for named in (self._origins, self._timing))
 
-    def fields(self, origin: str | None, also: tuple[str, ...] = ()) -> Headers:
+    def fields(self, origin: str | None, also: tuple[str, ...] = (), *, is_guarded: bool = False) -> Headers:
         """Return the headers of every response. `origin` is the request's Origin.
 
-        `also` are further fields that a page may read.
+        `also` are further fields that a page may read. `is_guarded` is true for a mount that only some clients may
+        read. `*` names no origin there: a rule may go by the visitor's address, which any page in a browser has too.
         """
         found = list(self._always)
-        if (allowed := _allowed_origin(self._origins, origin)) is not None:
+        if (allowed := _allowed_origin(self._writers if is_guarded else self._origins, origin)) is not None:
             found += [(hdrs.ACCESS_CONTROL_ALLOW_ORIGIN, allowed), *self._shown]
             if also:
                 found.append((hdrs.ACCESS_CONTROL_EXPOSE_HEADERS, ", ".join(also)))
         if (allowed := _allowed_origin(self._timing, origin)) is not None:
             found.append(("Timing-Allow-Origin", allowed))
-        if self._varies:
+        if self._varies or is_guarded:
             found.append((hdrs.VARY, hdrs.ORIGIN))
         return tuple(found)
 

@@ -49,7 +49,8 @@ class Admission:
     `action` is what it does to the object; each request of a tus upload writes one. `method` is DELETE for S3's
     DeleteObjects, and for tus the method that overrides POST. `mount` is None for `OPTIONS *`. `key` is the S3 key in
     bytes. It is None if the path names no object; the stages see the keys of such a request later, one by one. `field`
-    returns a declared field's value, or None. `caller` is the client, with what its credentials showed.
+    returns a declared field's value, or None. `caller` is the client, with what its credentials showed. `is_of_path` is
+    false if the keys are not those of the path: S3's DeleteObjects names them in its body.
     """
 
     action: Action
@@ -58,6 +59,7 @@ class Admission:
     key: bytes | None
     field: ReadField
     caller: Caller = NOBODY
+    is_of_path: bool = True
 
 
 Check = Callable[[Admission], None]
@@ -68,7 +70,8 @@ class Stage:
     """`reads` are names of request fields in lower case. `check` raises a ProxyError to refuse the request.
 
     A CORS preflight carries no credentials, so a stage sees it only if `checks_preflights` is true. With `of_writes` a
-    stage sees no reads. The fast path serves nothing else, so it does not need the fields of such a stage.
+    stage sees no reads, except with `of_guarded_reads` those of mounts that only some clients may read. The fast path
+    serves only other reads, so it does not need the fields of such a stage.
 
     All of `plain_hosts` get the same verdict, so that responses to reads need not be kept apart by Host. The fast path
     leaves a request with another Host to the ordinary path.
@@ -79,6 +82,7 @@ class Stage:
     check: Check | None = None
     checks_preflights: bool = False
     of_writes: bool = False
+    of_guarded_reads: bool = False
     plain_hosts: tuple[str, ...] = ()
 
     @property
@@ -115,16 +119,24 @@ class Pipeline:
         self.plain_hosts = tuple(host for stage in self.stages for host in stage.plain_hosts)
         self._checks = tuple((stage, stage.check) for stage in self.stages if stage.check is not None)
         self._checks_of_reads = tuple(pair for pair in self._checks if not pair[0].of_writes)
+        self._checks_of_guarded_reads = tuple(
+            pair for pair in self._checks if not pair[0].of_writes or pair[0].of_guarded_reads
+        )
 
     async def identify(self, request: AccessRequest, mount: MountSettings, *, is_upload: bool = False) -> Caller:
         """Return the client of a request to a mount. `is_upload` is true for a request of a tus upload.
 
-        Raises AccessUnavailable.
+        A request of a foreign page, or to a foreign name, is refused first: no rule examines it. Raises the ProxyError
+        of a stage.
         """
         if self._access is None:
             return NOBODY
-        is_read = not is_upload and _action_of(request.method) is Action.READ
-        return await self._access.identify(request, mount, is_read=is_read)
+        action = Action.WRITE if is_upload else _action_of(request.method)
+        admission = Admission(action, request.method, mount, None, request.field)
+        for stage, check in self._checks_for(admission):
+            if stage.of_writes:
+                check(replace(admission, field=stage.declared(admission.field)))
+        return await self._access.identify(request, mount, is_read=action is Action.READ)
 
     async def close(self) -> None:
         if self._access is not None:
@@ -136,14 +148,15 @@ class Pipeline:
         Raises the ProxyError of the first stage that refuses the request, and later that of a refused key.
         """
         action = Action.WRITE if route.names_upload else _action_of(method)
-        if not self._checks_for(action):
+        named = route.named_key
+        admission = Admission(action, method, route.mount, named, field, caller, is_of_path=not route.deletes_many)
+        if not self._checks_for(admission):
             return route.with_admission(_admit_any)
-        admitted = route.named_key
-        self._check(Admission(action, method, route.mount, admitted, field, caller))
+        self._check(admission)
 
         def admit_key(key: ObjectKey) -> None:
-            if (octets := key.key.encode()) != admitted:
-                self._check(Admission(action, method, route.mount, octets, field, caller))
+            if (octets := key.key.encode()) != named:
+                self._check(replace(admission, key=octets))
 
         return route.with_admission(admit_key)
 
@@ -161,12 +174,15 @@ class Pipeline:
         self._check(Admission(_action_of(method), method, mount, key, field, caller), is_preflight=is_preflight)
 
     def _check(self, admission: Admission, *, is_preflight: bool = False) -> None:
-        for stage, check in self._checks_for(admission.action):
+        for stage, check in self._checks_for(admission):
             if stage.checks_preflights or not is_preflight:
                 check(replace(admission, field=stage.declared(admission.field)))
 
-    def _checks_for(self, action: Action) -> tuple[tuple[Stage, Check], ...]:
-        return self._checks_of_reads if action is Action.READ else self._checks
+    def _checks_for(self, admission: Admission) -> tuple[tuple[Stage, Check], ...]:
+        if admission.action is not Action.READ:
+            return self._checks
+        is_open = admission.mount is None or admission.mount.is_public
+        return self._checks_of_reads if is_open else self._checks_of_guarded_reads
 
 
 def _action_of(method: str) -> Action:
@@ -205,7 +221,10 @@ def build_pipeline(settings: Settings) -> Pipeline:
 
 
 def _host_stage(settings: Settings) -> Stage:
-    """Return the stage that refuses names which are not configured. Without configured names it sees writes alone."""
+    """Return the stage that refuses names which are not configured.
+
+    Without configured names it sees only writes, and reads that need a rule.
+    """
     names = HostNames(settings.server.names)
     return Stage(
         "host",
@@ -213,6 +232,7 @@ def _host_stage(settings: Settings) -> Stage:
         lambda admission: names.check(admission.field("host")),
         checks_preflights=True,
         of_writes=not settings.server.hosts,
+        of_guarded_reads=True,
         plain_hosts=settings.server.hosts,
     )
 
@@ -233,8 +253,10 @@ def _access_stage(access: Access | None) -> Iterator[Stage]:
 
     def check(admission: Admission) -> None:
         if admission.mount is not None:
-            is_read = admission.action is Action.READ
-            access.check(admission.caller, admission.method, admission.mount, admission.key, is_read=is_read)
+            access.check(
+                admission.caller, admission.method, admission.mount, admission.key,
+                is_of_path=admission.is_of_path, is_read=admission.action is Action.READ,
+            )  # fmt: skip
 
     yield Stage("access", check=check)
 

@@ -2,12 +2,12 @@
 
 import asyncio
 import base64
-import binascii
 import hashlib
 import hmac
 import secrets
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import argon2
@@ -15,13 +15,15 @@ import bcrypt
 
 from bucketfront.config.access_settings import BasicSettings
 from bucketfront.errors import AccessUnavailable
-from bucketfront.server.access.rule import AccessRequest, Denial, Grant, Verdict, credentials
+from bucketfront.server.access.networks import client_of
+from bucketfront.server.access.rule import AccessRequest, Denial, Grant, Scope, Verdict, credentials
 
 MAX_FILE_BYTES = 1 << 20
 REMEMBERED_S = 300.0  # for a password that fitted, because each verification costs tens of milliseconds
 MAX_REMEMBERED = 1024
 MAX_AT_ONCE = 1  # verifications; more would take the processor from all other requests
-MAX_WAITING = 64  # for one of them; then a client gets 503 and may retry
+MAX_WAITING = 64  # for one of them; then clients get 503 and may retry
+MAX_WAITING_OF_ONE = 4  # of one client, so that it does not lock the others out
 
 _BCRYPT = ("$2a$", "$2b$", "$2y$")
 _ARGON2 = ("$argon2id$", "$argon2i$", "$argon2d$")
@@ -75,6 +77,8 @@ def verify(password: str, hashed: str) -> bool:
 class BasicRule:
     """Holds for requests with the password of a user. `elapsed` is a clock in seconds."""
 
+    scope = Scope.MOUNT
+
     def __init__(self, settings: BasicSettings, elapsed: Callable[[], float]) -> None:
         """Raises BadPasswordFile."""
         self._users = read_password_file(settings.file)
@@ -83,8 +87,9 @@ class BasicRule:
         self._hash_of_nobody = next(iter(self._users.values()))
         self._key = secrets.token_bytes(32)
         self._remembered: OrderedDict[bytes, float] = OrderedDict()
-        self._slots = asyncio.Semaphore(MAX_AT_ONCE)
-        self._waiting = 0
+        # Threads of its own: a client that leaves does not end a verification, and the next one must still wait for it.
+        self._threads = ThreadPoolExecutor(MAX_AT_ONCE, thread_name_prefix="password")
+        self._waiting = Counter[str]()
         self.challenge = f'Basic realm="{settings.realm}", charset="UTF-8"'
 
     async def examine(self, request: AccessRequest) -> Verdict:
@@ -93,7 +98,7 @@ class BasicRule:
             return Denial()
         try:
             user, colon, password = base64.b64decode(encoded, validate=True).decode().partition(":")
-        except (binascii.Error, UnicodeDecodeError):
+        except ValueError:  # also of base64 and UTF-8
             return _DENIED
         if not colon:
             return _DENIED
@@ -103,24 +108,25 @@ class BasicRule:
         if known is not None and self._elapsed() - known < REMEMBERED_S:
             return Grant()
         hashed = self._users.get(user)
-        fits = await self._verify(password, hashed or self._hash_of_nobody)
+        fits = await self._verify(client_of(str(request.address or "")), password, hashed or self._hash_of_nobody)
         if hashed is None or not fits:
             return _DENIED
         self._remember(name)
         return Grant()
 
     async def close(self) -> None:
-        pass
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _verify(self, password: str, hashed: str) -> bool:
-        if self._waiting >= MAX_WAITING:
+    async def _verify(self, client: str, password: str, hashed: str) -> bool:
+        if self._waiting.total() >= MAX_WAITING or self._waiting[client] >= MAX_WAITING_OF_ONE:
             raise AccessUnavailable("too many passwords are being verified at once")
-        self._waiting += 1
+        self._waiting[client] += 1
         try:
-            async with self._slots:
-                return await asyncio.to_thread(verify, password, hashed)
+            return await asyncio.get_running_loop().run_in_executor(self._threads, verify, password, hashed)
         finally:
-            self._waiting -= 1
+            self._waiting[client] -= 1
+            if not self._waiting[client]:
+                del self._waiting[client]
 
     def _remember(self, name: bytes) -> None:
         self._remembered[name] = self._elapsed()

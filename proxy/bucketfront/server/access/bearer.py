@@ -4,7 +4,7 @@ import hashlib
 import hmac
 
 from bucketfront.config.access_settings import BearerSettings, token_lines
-from bucketfront.server.access.rule import AccessRequest, Denial, Grant, Verdict, credentials
+from bucketfront.server.access.rule import AccessRequest, Denial, Grant, Scope, Verdict, credentials
 
 CHALLENGE = 'Bearer realm="bucketfront"'
 
@@ -12,6 +12,7 @@ CHALLENGE = 'Bearer realm="bucketfront"'
 class BearerRule:
     """Holds for requests with one of the tokens. Only their hashes are kept."""
 
+    scope = Scope.MOUNT
     challenge = CHALLENGE
 
     def __init__(self, settings: BearerSettings) -> None:

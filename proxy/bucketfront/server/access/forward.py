@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from bucketfront.config.access_settings import ForwardSettings
 from bucketfront.errors import AccessUnavailable
-from bucketfront.server.access.http_client import HttpClient
+from bucketfront.server.access.http_client import HttpClient, shown
 from bucketfront.server.access.rule import AccessRequest, Denial, Grant, Scope, Verdict
 
 MAX_REMEMBERED = 10_000
@@ -29,6 +29,7 @@ class _Remembered:
 class ForwardRule:
     """Holds for requests that the app permits. `elapsed` is a clock in seconds."""
 
+    scope = Scope.PATH
     challenge = None
 
     def __init__(self, settings: ForwardSettings, elapsed: Callable[[], float]) -> None:
@@ -40,6 +41,8 @@ class ForwardRule:
 
     async def examine(self, request: AccessRequest) -> Verdict:
         described = _description(request)
+        if not all(value.isprintable() for value in described.values()):
+            return Denial("a field of the request cannot be passed on")
         if not self._settings.remember:
             return await self._ask(described)
         # A hash, so that memory holds no credential.
@@ -77,7 +80,7 @@ class ForwardRule:
             return _GRANT
         if status in (401, 403):
             return Denial("the app refuses the request")
-        log.warning("access cannot be decided: %s answered %d", self._settings.url, status)
+        log.warning("access cannot be decided: %s responded %d", shown(self._settings.url), status)
         raise AccessUnavailable("the app that decides on access failed")
 
 

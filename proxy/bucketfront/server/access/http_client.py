@@ -9,6 +9,11 @@ from bucketfront.errors import AccessUnavailable
 MAX_CONNECTIONS = 64
 
 
+def shown(url: str) -> str:
+    """Return a URL for messages: its query may be a secret (docs/invariants.md#secrets-stay-in)."""
+    return url.partition("?")[0]
+
+
 class HttpClient:
     """Sends GETs, each of which takes `timeout_s` at most. It follows no redirect, and keeps no cookie."""
 
@@ -31,7 +36,7 @@ class HttpClient:
                     body += chunk
                 return response.status, body[:max_bytes]
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-            raise AccessUnavailable(f"{url} did not answer: {error or type(error).__name__}") from error
+            raise AccessUnavailable(f"{shown(url)} did not respond: {error or type(error).__name__}") from error
 
     async def close(self) -> None:
         if self._session is not None:

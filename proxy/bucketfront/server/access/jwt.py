@@ -14,8 +14,8 @@ from jwt.exceptions import InvalidTokenError, PyJWKError, PyJWKSetError
 from bucketfront.config.access_settings import JwtSettings
 from bucketfront.errors import AccessUnavailable
 from bucketfront.server.access.bearer import CHALLENGE
-from bucketfront.server.access.http_client import HttpClient
-from bucketfront.server.access.rule import AccessRequest, Denial, Grant, Verdict, credentials
+from bucketfront.server.access.http_client import HttpClient, shown
+from bucketfront.server.access.rule import AccessRequest, Denial, Grant, Scope, Verdict, credentials
 
 ALGORITHMS = ["RS256", "ES256", "EdDSA"]
 REFRESH_S = 3600.0  # after which the keys are fetched again
@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 class JwtRule:
     """Holds for requests with a token of the issuer. `elapsed` is a clock in seconds."""
 
+    scope = Scope.MOUNT
     challenge = CHALLENGE
 
     def __init__(self, settings: JwtSettings, elapsed: Callable[[], float]) -> None:
@@ -40,8 +41,8 @@ class JwtRule:
         token = credentials(request.field("authorization"), "bearer")
         if token is None:
             return Denial()
-        if len(token) > MAX_TOKEN_CHARS:
-            return Denial("the token is too long")
+        if len(token) > MAX_TOKEN_CHARS or not token.isascii():
+            return Denial("the token is not valid")
         try:
             header = jwt.get_unverified_header(token)
         except InvalidTokenError:
@@ -72,7 +73,7 @@ class JwtRule:
             named = _texts(claims.get(claim))
             if named is None:
                 return Denial(f"the token has no claim {claim}")
-            prefixes = tuple(prefix.encode() for prefix in named)
+            prefixes = tuple(prefix.encode("utf-8", "surrogatepass") for prefix in named)  # no key has surrogates
         if (claim := self._settings.methods_claim) is not None:
             named = _texts(claims.get(claim))
             if named is None:
@@ -99,7 +100,7 @@ class PublishedKeys:
         self._keys: tuple[PyJWK, ...] = ()
         self._fetched: float | None = None
         self._tried: float | None = None
-        self._lock = asyncio.Lock()
+        self._fetching: asyncio.Task[None] | None = None
         self._client = HttpClient(FETCH_TIMEOUT_S)
 
     async def find(self, key_id: str | None) -> PyJWK | None:
@@ -107,15 +108,19 @@ class PublishedKeys:
 
         Returns None if there is no such key. Raises AccessUnavailable if no keys are known.
         """
-        if self._is_older(self._fetched, REFRESH_S) or self._known(key_id) is None:
-            async with self._lock:
-                if self._is_older(self._fetched, REFRESH_S) or self._known(key_id) is None:
-                    await self._fetch()
+        known = self._known(key_id)
+        if known is None or self._is_older(self._fetched, REFRESH_S):
+            task = self._begin_fetch()
+            if known is None and task is not None:
+                # The fetch is not the client's own: it goes on for others if this one leaves.
+                await asyncio.shield(task)
         if self._fetched is None:
             raise AccessUnavailable("the keys of the tokens' issuer cannot be fetched")
-        return self._known(key_id)
+        return known or self._known(key_id)
 
     async def close(self) -> None:
+        if self._fetching is not None:
+            self._fetching.cancel()
         await self._client.close()
 
     def _known(self, key_id: str | None) -> PyJWK | None:
@@ -126,11 +131,24 @@ class PublishedKeys:
     def _is_older(self, since: float | None, seconds: float) -> bool:
         return since is None or self._elapsed() - since >= seconds
 
-    async def _fetch(self) -> None:
-        """Replace the keys. Leaves them as they are if that fails, or was tried a moment ago."""
+    def _begin_fetch(self) -> "asyncio.Task[None] | None":
+        """Return the running fetch, or a new one unless the last was a moment ago."""
+        if self._fetching is not None:
+            return self._fetching
         if not self._is_older(self._tried, RETRY_S):
-            return
+            return None
         self._tried = self._elapsed()
+        self._fetching = asyncio.create_task(self._fetch())
+        self._fetching.add_done_callback(self._end_fetch)
+        return self._fetching
+
+    def _end_fetch(self, task: "asyncio.Task[None]") -> None:
+        self._fetching = None
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("the keys of the tokens' issuer cannot be fetched", exc_info=error)
+
+    async def _fetch(self) -> None:
+        """Replace the keys, or leave them as they are if that fails."""
         try:
             status, body = await self._client.get(self._url, {}, MAX_KEYS_BYTES)
             keys = PyJWKSet.from_dict(json.loads(body)).keys
@@ -138,7 +156,7 @@ class PublishedKeys:
             log.warning("the keys of the tokens' issuer cannot be fetched: %s", error)
             return
         if status != HTTPStatus.OK:
-            log.warning("the keys of the tokens' issuer cannot be fetched: %s answered %d", self._url, status)
+            log.warning("the keys of the tokens' issuer cannot be fetched: %s responded %d", shown(self._url), status)
             return
         self._keys = tuple(key for key in keys if key.algorithm_name in ALGORITHMS)
         self._fetched = self._elapsed()

@@ -1,9 +1,9 @@
-"""The rule of client addresses."""
+"""Addresses of clients, and the rule of them."""
 
 import ipaddress
 from collections.abc import Iterable
 
-from bucketfront.server.access.rule import AccessRequest, Address, Denial, Grant, Verdict
+from bucketfront.server.access.rule import AccessRequest, Address, Denial, Grant, Scope, Verdict
 
 
 class Networks:
@@ -28,6 +28,7 @@ class Networks:
 class NetworksRule:
     """Holds for requests from some networks."""
 
+    scope = Scope.MOUNT
     challenge = None
 
     def __init__(self, networks: Iterable[str]) -> None:
@@ -39,3 +40,11 @@ class NetworksRule:
 
     async def close(self) -> None:
         pass
+
+
+def client_of(address: str) -> str:
+    """Return the name of the client at an address: the address, or in IPv6 its network of 64 bits."""
+    if ":" not in address:
+        return address
+    network = int(ipaddress.IPv6Address(address.partition("%")[0])) >> 64 << 64
+    return f"{ipaddress.IPv6Address(network)}/64"

@@ -64,14 +64,25 @@ class Denial:
     reason: str | None = None
 
 
-Verdict = Grant | Denial
+@dataclass(frozen=True, slots=True)
+class Unavailable:
+    """A rule cannot decide at present."""
+
+    reason: str
+
+
+Verdict = Grant | Denial | Unavailable
 
 
 class Rule(Protocol):
     """One way to let clients in.
 
-    `challenge` is its WWW-Authenticate (RFC 9110 section 11.6.1), or None if no such scheme is at work.
+    `scope` is that of its grants. `challenge` is its WWW-Authenticate (RFC 9110 section 11.6.1), or None if it has no
+    such scheme.
     """
+
+    @property
+    def scope(self) -> Scope: ...
 
     @property
     def challenge(self) -> str | None: ...

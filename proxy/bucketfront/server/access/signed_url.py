@@ -15,7 +15,7 @@ import ipaddress
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from urllib.parse import parse_qsl, quote, urlencode
+from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 from bucketfront.config.access_settings import SignedUrlSettings
 from bucketfront.server.access.rule import AccessRequest, Address, Denial, Grant, Scope, Verdict
@@ -26,8 +26,6 @@ TREE = "TREE"
 
 _DIGITS = re.compile(r"[0-9]{1,12}")
 _URL_PATH = "/%:@!$&'()*+,;=-._~"  # RFC 3986 section 3.3, with the percent sign of what is encoded already
-# A dot segment, which may lead out of a folder (RFC 3986 section 5.2.4).
-_DOTS = re.compile(r"/(?:\.|%2e){1,2}(?:/|$)", re.IGNORECASE)
 _SKEW_S = 60.0  # between the clock of the signer and ours
 _MAX_COOKIE_CHARS = 4096
 # Parameters that change a response, which the signature does not cover.
@@ -75,6 +73,7 @@ def signed_cookie(permission: Permission, key_id: str, secret: str) -> str:
 class SignedUrlRule:
     """Holds for requests whose URL is signed, and with `cookies` for those with a signed cookie."""
 
+    scope = Scope.PATH
     challenge = None
 
     def __init__(self, settings: SignedUrlSettings) -> None:
@@ -84,6 +83,9 @@ class SignedUrlRule:
 
     async def examine(self, request: AccessRequest) -> Verdict:
         given = dict(parse_qsl(request.query, keep_blank_values=True))
+        unsigned = next((name for name in given if _UNSIGNED.fullmatch(name)), None)
+        if unsigned is not None:
+            return Denial(f"the signature does not cover ?{unsigned}")
         if KEY in given:
             return self._examine_url(request, given)
         if self._takes_cookies:
@@ -94,9 +96,6 @@ class SignedUrlRule:
         pass
 
     def _examine_url(self, request: AccessRequest, given: Mapping[str, str]) -> Verdict:
-        unsigned = next((name for name in given if _UNSIGNED.fullmatch(name)), None)
-        if unsigned is not None:
-            return Denial(f"the signature does not cover ?{unsigned}")
         methods = ("GET", "HEAD") if request.method == "HEAD" else (request.method,)
         return self._verdict(request, given, [(method, request.path) for method in methods])
 
@@ -105,7 +104,7 @@ class SignedUrlRule:
         for value in _cookies(request.field("cookie")):
             given = dict(parse_qsl(value, keep_blank_values=True))
             folder = given.get(PATH, "")
-            is_below = folder.endswith("/") and request.path.startswith(folder) and not _DOTS.search(request.path)
+            is_below = folder.endswith("/") and request.path.startswith(folder) and not _leads_out(request.path)
             if not is_below or request.method not in ("GET", "HEAD"):
                 verdict = Denial("the cookie is for another path")
                 continue
@@ -136,6 +135,11 @@ class SignedUrlRule:
         if network and not _is_within(request.address, network):
             return Denial("the signature is for another network")
         return Grant(Scope.PATH)
+
+
+def _leads_out(path: str) -> bool:
+    """Return whether a path has a dot segment, once it is decoded (RFC 3986 section 5.2.4)."""
+    return not {".", ".."}.isdisjoint(unquote(path).split("/"))
 
 
 def _cookies(field: str | None) -> list[str]:

@@ -20,11 +20,12 @@ longest idle one.
 """
 
 import heapq
-import ipaddress
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
+
+from bucketfront.server.access.networks import client_of
 
 MIN_IDLE_S = 1.0  # a client between two requests of a page is not idle
 RESERVED_PART = 8  # one in so many connections is for clients within their share
@@ -219,11 +220,3 @@ class ConnectionLimit:
             self._beyond.add(client)
         self._places[occupant] = place = Place(client.name, leave)
         return place
-
-
-def client_of(address: str) -> str:
-    """Return the name of the client at an address: the address, or in IPv6 its network of 64 bits."""
-    if ":" not in address:
-        return address
-    network = int(ipaddress.IPv6Address(address.partition("%")[0])) >> 64 << 64
-    return f"{ipaddress.IPv6Address(network)}/64"
