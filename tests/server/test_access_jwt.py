@@ -16,7 +16,7 @@ from bucketfront.config.access_settings import ForwardSettings, JwtSettings
 from bucketfront.errors import AccessUnavailable
 from bucketfront.server.access.forward import ForwardRule
 from bucketfront.server.access.jwt import REFRESH_S, RETRY_S, JwtRule
-from bucketfront.server.access.rule import AccessRequest, Denial, Grant, Verdict
+from bucketfront.server.access.rule import AccessRequest, Denial, Grant, RuleVerdict
 
 RSA, EC, ED = (
     rsa.generate_private_key(65537, 2048),
@@ -88,7 +88,7 @@ def request(authorization: str | None = None, method: str = "GET", path: str = "
     return AccessRequest(method, path, "", known.get, None, time.time())
 
 
-async def said(rule: JwtRule, credential: str) -> Verdict:
+async def said(rule: JwtRule, credential: str) -> RuleVerdict:
     return await rule.examine(request(f"Bearer {credential}"))
 
 

@@ -13,7 +13,7 @@ from test_delete_objects import document
 
 from bucketfront.config.access_settings import SignedUrlSettings
 from bucketfront.server.access import signed_url
-from bucketfront.server.access.rule import AccessRequest, Denial, Grant, Verdict
+from bucketfront.server.access.rule import AccessRequest, Denial, Grant, RuleVerdict
 from bucketfront.server.access.signed_url import COOKIE, Permission, SignedUrlRule
 
 ALL = ["GET", "HEAD", "PUT", "POST", "DELETE"]
@@ -28,7 +28,7 @@ paths = st.text(visible, max_size=12).map("/".__add__)
 
 def examined(
     method: str, target: str, *, cookie: str | None = None, address: str = "192.0.2.7", now: int = NOW
-) -> Verdict:
+) -> RuleVerdict:
     path, _, query = target.partition("?")
     fields: Mapping[str, str | None] = {"cookie": cookie}
     request = AccessRequest(method, path, query, fields.get, ipaddress.ip_address("192.0.2.7"), now)

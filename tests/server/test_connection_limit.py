@@ -7,7 +7,7 @@ import pytest
 
 from bucketfront.server.access.networks import client_of
 from bucketfront.server.http1 import connection_limit
-from bucketfront.server.http1.connection_limit import MIN_IDLE_S, ConnectionLimit, IdleOrder, Place
+from bucketfront.server.http1.connection_limit import MIN_IDLE_S, ConnectionLimit, ConnectionPlace, IdleOrder
 
 
 @dataclass(eq=False)
@@ -33,7 +33,7 @@ class Crowd:
     limit: ConnectionLimit = field(
         default_factory=lambda: ConnectionLimit(16, 0.25, has_share=lambda address: address != "127.0.0.1")
     )
-    places: dict[Guest, Place] = field(default_factory=dict)
+    places: dict[Guest, ConnectionPlace] = field(default_factory=dict)
 
     def come(self, address: str, since: float | None) -> Guest | None:
         guest = Guest(since)

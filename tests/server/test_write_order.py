@@ -14,7 +14,7 @@ from bucketfront.errors import StoreError
 from bucketfront.keys import ObjectKey
 from bucketfront.s3.upload.parts import MAX_GATHER_BYTES, PART_SIZE
 from bucketfront.server import write_order
-from bucketfront.server.write_order import Place, WriteOrder
+from bucketfront.server.write_order import WriteOrder, WritePlace
 
 
 class Turns:
@@ -22,13 +22,13 @@ class Turns:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.asked = 0
-        real = Place.turn
+        real = WritePlace.turn
 
-        async def turn(place: Place) -> None:
+        async def turn(place: WritePlace) -> None:
             self.asked += 1
             await real(place)
 
-        monkeypatch.setattr(Place, "turn", turn)
+        monkeypatch.setattr(WritePlace, "turn", turn)
 
     async def one_more(self, write: "asyncio.Task[Response]") -> None:
         """Wait until this write has asked, or has ended without that."""
@@ -218,7 +218,7 @@ def order() -> Iterator[WriteOrder]:
     assert made._places == {}
 
 
-async def has_turn(place: Place) -> bool:
+async def has_turn(place: WritePlace) -> bool:
     """Return whether a write may go on without a wait."""
     turn = asyncio.create_task(place.turn())
     await asyncio.sleep(0)

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from bucketfront import __version__
 from bucketfront.admin.health import Health, Phase
-from bucketfront.admin.tokens import WRONG_TOKEN_PAUSE_S, Token, Verdict
+from bucketfront.admin.tokens import WRONG_TOKEN_PAUSE_S, Token, TokenVerdict
 from bucketfront.cache import Cache
 from bucketfront.config.listener_settings import AdminSettings
 from bucketfront.config.settings import Settings
@@ -132,10 +132,10 @@ class AdminApplication:
         except ForeignPage as error:
             raise _Refused(_error(403, "a page of another origin may not use the admin port")) from error
         verdict = self._token.judge(fields.get(hdrs.AUTHORIZATION))
-        if verdict is Verdict.WRONG and not await self._token.slow_down():
+        if verdict is TokenVerdict.WRONG and not await self._token.slow_down():
             wait = {"Retry-After": f"{WRONG_TOKEN_PAUSE_S:.0f}"}
             raise _Refused(_error(429, "too many wrong tokens", wait))
-        if verdict is not Verdict.RIGHT:
+        if verdict is not TokenVerdict.RIGHT:
             raise _Refused(_error(401, "a bearer token is needed", {"WWW-Authenticate": "Bearer"}))
 
     async def _dispatch(self, request: web.BaseRequest) -> web.Response:

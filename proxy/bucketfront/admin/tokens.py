@@ -10,7 +10,7 @@ WRONG_TOKEN_PAUSE_S = 1.0  # until the response to a wrong token; people mistype
 MAX_PAUSED = 16  # responses at a time that wait for their pause; further wrong tokens are refused at once
 
 
-class Verdict(Enum):
+class TokenVerdict(Enum):
     RIGHT = auto()
     MISSING = auto()
     WRONG = auto()
@@ -24,13 +24,13 @@ class Token:
         self._pause = pause
         self.paused = 0
 
-    def judge(self, authorization: str | None) -> Verdict:
+    def judge(self, authorization: str | None) -> TokenVerdict:
         """Return what a request's Authorization is worth. The time of it does not depend on how much is right."""
         if self._digest is None:
-            return Verdict.RIGHT
+            return TokenVerdict.RIGHT
         if authorization is None:
-            return Verdict.MISSING
-        return Verdict.RIGHT if hmac.compare_digest(_digest(authorization), self._digest) else Verdict.WRONG
+            return TokenVerdict.MISSING
+        return TokenVerdict.RIGHT if hmac.compare_digest(_digest(authorization), self._digest) else TokenVerdict.WRONG
 
     async def slow_down(self) -> bool:
         """Wait before the response to a wrong token. Returns False, at once, if too many wait already."""

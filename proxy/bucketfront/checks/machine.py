@@ -17,7 +17,7 @@ from bucketfront.config.listener_settings import AccessLogSettings, TlsSettings
 from bucketfront.config.quantities import format_share, format_size
 from bucketfront.config.settings import Settings
 from bucketfront.errors import CacheInUse, CannotListen, ConfigError, StoreError, UnusableSetting
-from bucketfront.server.access.assembly import build_access
+from bucketfront.server.access.rules import build_access
 from bucketfront.server.http1 import descriptors
 from bucketfront.server.http1.binding import ListenPlace, bind
 from bucketfront.server.http1.server_tls import tls_context, valid_until

@@ -18,7 +18,7 @@ from bucketfront.http.delete_objects import DeleteFailure
 from bucketfront.http.write_head import WriteHead
 from bucketfront.keys import ObjectKey
 from bucketfront.s3.upload.uploader import Written
-from bucketfront.server.write_order import Place, WriteOrder, is_whole_already
+from bucketfront.server.write_order import WriteOrder, WritePlace, is_whole_already
 
 INVALIDATE_TIMEOUT_S = 10.0  # for the disk to unlink a file; memory has dropped the entry long before
 MAX_INVALIDATED_AT_ONCE = 32  # keys in one turn of the loop (docs/invariants.md#cost-of-a-request)
@@ -103,7 +103,7 @@ class ObjectWriter:
                 if place.is_writing:  # also if the outcome is unknown, and if the client left in the middle
                     await asyncio.shield(self.invalidate(*keys))
 
-    async def _begin(self, place: Place) -> None:
+    async def _begin(self, place: WritePlace) -> None:
         """Wait for the turn of a write, and invalidate its keys right before it."""
         await place.turn()
         await self.invalidate(*place.keys)

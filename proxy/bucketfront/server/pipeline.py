@@ -23,8 +23,8 @@ from bucketfront.http import s3_requests
 from bucketfront.keys import ObjectKey
 from bucketfront.server import foreign_pages
 from bucketfront.server.access.access import Access
-from bucketfront.server.access.assembly import build_access
 from bucketfront.server.access.rule import NOBODY, AccessRequest, Caller
+from bucketfront.server.access.rules import build_access
 from bucketfront.server.client_address import ClientAddresses
 from bucketfront.server.foreign_pages import ForeignPages
 from bucketfront.server.host_names import HostNames

@@ -23,7 +23,7 @@ def is_whole_already() -> bool:
     return True
 
 
-class Place:
+class WritePlace:
     """One write in the order of each of its keys. `has_arrived` returns whether the client has sent all of it."""
 
     def __init__(self, keys: tuple[ObjectKey, ...], has_arrived: Callable[[], bool], order: "WriteOrder") -> None:
@@ -51,12 +51,14 @@ class WriteOrder:
     """The writes of all keys that are running."""
 
     def __init__(self) -> None:
-        self._places: dict[ObjectKey, list[Place]] = {}
+        self._places: dict[ObjectKey, list[WritePlace]] = {}
 
     @contextmanager
-    def place(self, keys: Iterable[ObjectKey], has_arrived: Callable[[], bool] = is_whole_already) -> Iterator[Place]:
+    def place(
+        self, keys: Iterable[ObjectKey], has_arrived: Callable[[], bool] = is_whole_already
+    ) -> Iterator[WritePlace]:
         """Take the next place for a write, and keep it until the end of the block."""
-        place = Place(tuple(dict.fromkeys(keys)), has_arrived, self)
+        place = WritePlace(tuple(dict.fromkeys(keys)), has_arrived, self)
         for key in place.keys:
             self._places.setdefault(key, []).append(place)
         try:
@@ -68,7 +70,7 @@ class WriteOrder:
                     del self._places[key]
             place.ended.set()
 
-    def before(self, place: Place) -> Place | None:
+    def before(self, place: WritePlace) -> WritePlace | None:
         """Return a write that must end before `place` changes its objects. Returns None if there is none."""
         for key in place.keys:
             is_earlier = True

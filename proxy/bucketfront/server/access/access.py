@@ -16,9 +16,9 @@ from bucketfront.server.access.rule import (
     Denial,
     Grant,
     Rule,
+    RuleVerdict,
     Scope,
     Unavailable,
-    Verdict,
 )
 from bucketfront.server.inner_mounts import InnerMounts
 
@@ -44,7 +44,7 @@ class Access:
         Of the mount's own rules, those behind one that holds for all its keys are not examined. The rules of the mounts
         below it are examined, because the key may be one of theirs. Those for a path alone cannot hold there.
         """
-        verdicts: dict[str, Verdict] = {}
+        verdicts: dict[str, RuleVerdict] = {}
         for name in _names(mount, is_read=is_read):
             if name == PUBLIC:
                 break
@@ -57,7 +57,7 @@ class Access:
                     verdicts[name] = await self._examine(name, request)
         return Caller(verdicts) if verdicts else NOBODY
 
-    async def _examine(self, name: str, request: AccessRequest) -> Verdict:
+    async def _examine(self, name: str, request: AccessRequest) -> RuleVerdict:
         """Return the verdict of a rule. A rule that cannot decide harms only the mounts that need it."""
         try:
             return await self._rules[name].examine(request)
@@ -110,5 +110,5 @@ def _names(mount: MountSettings, *, is_read: bool) -> tuple[str, ...]:
     return mount.read if is_read else mount.write or (PUBLIC,)
 
 
-def _permits(verdict: Verdict, method: str, key: bytes | None, *, is_of_path: bool) -> bool:
+def _permits(verdict: RuleVerdict, method: str, key: bytes | None, *, is_of_path: bool) -> bool:
     return isinstance(verdict, Grant) and verdict.permits(method, key, is_of_path=is_of_path)

@@ -16,7 +16,7 @@ import bcrypt
 from bucketfront.config.access_settings import BasicSettings
 from bucketfront.errors import AccessUnavailable
 from bucketfront.server.access.networks import client_of
-from bucketfront.server.access.rule import AccessRequest, Denial, Grant, Scope, Verdict, credentials
+from bucketfront.server.access.rule import AccessRequest, Denial, Grant, RuleVerdict, Scope, credentials
 
 MAX_FILE_BYTES = 1 << 20
 REMEMBERED_S = 300.0  # for a password that fitted, because each verification costs tens of milliseconds
@@ -92,7 +92,7 @@ class BasicRule:
         self._waiting = Counter[str]()
         self.challenge = f'Basic realm="{settings.realm}", charset="UTF-8"'
 
-    async def examine(self, request: AccessRequest) -> Verdict:
+    async def examine(self, request: AccessRequest) -> RuleVerdict:
         encoded = credentials(request.field("authorization"), "basic")
         if encoded is None:
             return Denial()

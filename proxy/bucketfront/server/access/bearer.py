@@ -4,7 +4,7 @@ import hashlib
 import hmac
 
 from bucketfront.config.access_settings import BearerSettings, token_lines
-from bucketfront.server.access.rule import AccessRequest, Denial, Grant, Scope, Verdict, credentials
+from bucketfront.server.access.rule import AccessRequest, Denial, Grant, RuleVerdict, Scope, credentials
 
 CHALLENGE = 'Bearer realm="bucketfront"'
 
@@ -22,7 +22,7 @@ class BearerRule:
             for token in tokens
         ]
 
-    async def examine(self, request: AccessRequest) -> Verdict:
+    async def examine(self, request: AccessRequest) -> RuleVerdict:
         token = credentials(request.field("authorization"), "bearer")
         if token is None:
             return Denial()

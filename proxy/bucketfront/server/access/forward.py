@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from bucketfront.config.access_settings import ForwardSettings
 from bucketfront.errors import AccessUnavailable
 from bucketfront.server.access.http_client import HttpClient, shown
-from bucketfront.server.access.rule import AccessRequest, Denial, Grant, Scope, Verdict
+from bucketfront.server.access.rule import AccessRequest, Denial, Grant, RuleVerdict, Scope
 
 MAX_REMEMBERED = 10_000
 
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Remembered:
-    verdict: Verdict
+    verdict: RuleVerdict
     until: float
 
 
@@ -37,9 +37,9 @@ class ForwardRule:
         self._elapsed = elapsed
         self._client = HttpClient(settings.timeout)
         self._remembered: OrderedDict[bytes, _Remembered] = OrderedDict()
-        self._running: dict[bytes, asyncio.Task[Verdict]] = {}
+        self._running: dict[bytes, asyncio.Task[RuleVerdict]] = {}
 
-    async def examine(self, request: AccessRequest) -> Verdict:
+    async def examine(self, request: AccessRequest) -> RuleVerdict:
         described = _description(request)
         if not all(value.isprintable() for value in described.values()):
             return Denial("a field of the request cannot be passed on")
@@ -61,7 +61,7 @@ class ForwardRule:
             task.cancel()
         await self._client.close()
 
-    async def _ask_and_remember(self, name: bytes, described: dict[str, str]) -> Verdict:
+    async def _ask_and_remember(self, name: bytes, described: dict[str, str]) -> RuleVerdict:
         verdict = await self._ask(described)
         self._remembered[name] = _Remembered(verdict, self._elapsed() + self._settings.remember)
         self._remembered.move_to_end(name)
@@ -69,7 +69,7 @@ class ForwardRule:
             self._remembered.popitem(last=False)
         return verdict
 
-    async def _ask(self, described: dict[str, str]) -> Verdict:
+    async def _ask(self, described: dict[str, str]) -> RuleVerdict:
         """Return the app's verdict. Raises AccessUnavailable."""
         try:
             status, _ = await self._client.get(self._settings.url, described, 0)

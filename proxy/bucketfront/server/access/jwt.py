@@ -15,7 +15,7 @@ from bucketfront.config.access_settings import JwtSettings
 from bucketfront.errors import AccessUnavailable
 from bucketfront.server.access.bearer import CHALLENGE
 from bucketfront.server.access.http_client import HttpClient, shown
-from bucketfront.server.access.rule import AccessRequest, Denial, Grant, Scope, Verdict, credentials
+from bucketfront.server.access.rule import AccessRequest, Denial, Grant, RuleVerdict, Scope, credentials
 
 ALGORITHMS = ["RS256", "ES256", "EdDSA"]
 REFRESH_S = 3600.0  # after which the keys are fetched again
@@ -37,7 +37,7 @@ class JwtRule:
         self._settings = settings
         self._keys = PublishedKeys(settings.jwks, elapsed)
 
-    async def examine(self, request: AccessRequest) -> Verdict:
+    async def examine(self, request: AccessRequest) -> RuleVerdict:
         token = credentials(request.field("authorization"), "bearer")
         if token is None:
             return Denial()
@@ -67,7 +67,7 @@ class JwtRule:
     async def close(self) -> None:
         await self._keys.close()
 
-    def _grant(self, claims: Mapping[str, Any]) -> Verdict:
+    def _grant(self, claims: Mapping[str, Any]) -> RuleVerdict:
         prefixes = methods = None
         if (claim := self._settings.prefix_claim) is not None:
             named = _texts(claims.get(claim))

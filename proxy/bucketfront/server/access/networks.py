@@ -3,7 +3,7 @@
 import ipaddress
 from collections.abc import Iterable
 
-from bucketfront.server.access.rule import AccessRequest, Address, Denial, Grant, Scope, Verdict
+from bucketfront.server.access.rule import AccessRequest, Address, Denial, Grant, RuleVerdict, Scope
 
 
 class Networks:
@@ -34,7 +34,7 @@ class NetworksRule:
     def __init__(self, networks: Iterable[str]) -> None:
         self._networks = Networks(networks)
 
-    async def examine(self, request: AccessRequest) -> Verdict:
+    async def examine(self, request: AccessRequest) -> RuleVerdict:
         is_inside = request.address is not None and request.address in self._networks
         return Grant() if is_inside else Denial("the client's address is not permitted")
 

@@ -71,7 +71,7 @@ class Unavailable:
     reason: str
 
 
-Verdict = Grant | Denial | Unavailable
+RuleVerdict = Grant | Denial | Unavailable
 
 
 class Rule(Protocol):
@@ -87,7 +87,7 @@ class Rule(Protocol):
     @property
     def challenge(self) -> str | None: ...
 
-    async def examine(self, request: AccessRequest) -> Verdict:
+    async def examine(self, request: AccessRequest) -> RuleVerdict:
         """Return the verdict. Raises AccessUnavailable if it cannot be had at present."""
 
     async def close(self) -> None: ...
@@ -97,7 +97,7 @@ class Rule(Protocol):
 class Caller:
     """The client of one request: the verdicts of the rules that were examined, by their names."""
 
-    verdicts: Mapping[str, Verdict] = field(default_factory=dict)
+    verdicts: Mapping[str, RuleVerdict] = field(default_factory=dict)
 
 
 NOBODY = Caller()

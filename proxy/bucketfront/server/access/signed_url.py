@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 from bucketfront.config.access_settings import SignedUrlSettings
-from bucketfront.server.access.rule import AccessRequest, Address, Denial, Grant, Scope, Verdict
+from bucketfront.server.access.rule import AccessRequest, Address, Denial, Grant, RuleVerdict, Scope
 
 KEY, EXPIRES, SIGNATURE, NETWORK, PATH = "bf_key", "bf_expires", "bf_sig", "bf_net", "bf_path"
 COOKIE = "bf_access"
@@ -81,7 +81,7 @@ class SignedUrlRule:
         self._max_age = settings.max_age
         self._takes_cookies = settings.cookies
 
-    async def examine(self, request: AccessRequest) -> Verdict:
+    async def examine(self, request: AccessRequest) -> RuleVerdict:
         given = dict(parse_qsl(request.query, keep_blank_values=True))
         unsigned = next((name for name in given if _UNSIGNED.fullmatch(name)), None)
         if unsigned is not None:
@@ -95,12 +95,12 @@ class SignedUrlRule:
     async def close(self) -> None:
         pass
 
-    def _examine_url(self, request: AccessRequest, given: Mapping[str, str]) -> Verdict:
+    def _examine_url(self, request: AccessRequest, given: Mapping[str, str]) -> RuleVerdict:
         methods = ("GET", "HEAD") if request.method == "HEAD" else (request.method,)
         return self._verdict(request, given, [(method, request.path) for method in methods])
 
-    def _examine_cookies(self, request: AccessRequest) -> Verdict:
-        verdict: Verdict = Denial()
+    def _examine_cookies(self, request: AccessRequest) -> RuleVerdict:
+        verdict: RuleVerdict = Denial()
         for value in _cookies(request.field("cookie")):
             given = dict(parse_qsl(value, keep_blank_values=True))
             folder = given.get(PATH, "")
@@ -113,7 +113,7 @@ class SignedUrlRule:
                 return verdict
         return verdict
 
-    def _verdict(self, request: AccessRequest, given: Mapping[str, str], covered: list[tuple[str, str]]) -> Verdict:
+    def _verdict(self, request: AccessRequest, given: Mapping[str, str], covered: list[tuple[str, str]]) -> RuleVerdict:
         """Return the verdict on the parameters of a URL or cookie, for methods and paths that may be signed."""
         secret, expires = self._keys.get(given.get(KEY, "")), given.get(EXPIRES, "")
         network = given.get(NETWORK, "")

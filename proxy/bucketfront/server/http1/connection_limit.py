@@ -97,7 +97,7 @@ class _Client:
     count: int = 0
 
 
-class Place:
+class ConnectionPlace:
     """The place of one connection, until `leave` is called."""
 
     __slots__ = ("_leave", "client")
@@ -139,7 +139,7 @@ class ConnectionLimit:
         self._order = IdleOrder(min_idle)
         self._clients: dict[str, _Client] = {}
         self._beyond: set[_Client] = set()  # those that have more than their share
-        self._places: dict[Occupant, Place] = {}
+        self._places: dict[Occupant, ConnectionPlace] = {}
 
     def acquire(self) -> None:
         """Count a request that goes on without its connection."""
@@ -154,7 +154,7 @@ class ConnectionLimit:
     def rejected_closed(self) -> None:
         self.leaving -= 1
 
-    def admit(self, address: str, occupant: Occupant, now: float) -> Place | None:
+    def admit(self, address: str, occupant: Occupant, now: float) -> ConnectionPlace | None:
         """Return a place for a connection of the address, for which an idle one may make way.
 
         Returns None if the connection is refused.
@@ -199,7 +199,7 @@ class ConnectionLimit:
                 return victim
         return self._order.oldest(now)
 
-    def _take(self, client: _Client, occupant: Occupant, now: float) -> Place:
+    def _take(self, client: _Client, occupant: Occupant, now: float) -> ConnectionPlace:
         def leave() -> None:
             self.open -= 1
             client.count -= 1
@@ -218,5 +218,5 @@ class ConnectionLimit:
         self._clients[client.name] = client
         if client.has_share and client.count > self._most:
             self._beyond.add(client)
-        self._places[occupant] = place = Place(client.name, leave)
+        self._places[occupant] = place = ConnectionPlace(client.name, leave)
         return place
