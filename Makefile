@@ -66,7 +66,7 @@ behaviours: install
 # Runs the public HTTP cache test suite against bucketfront, nginx and Varnish, as far as these are installed.
 # Writes its tables in docs/http.md.
 http-cache: install
-	PYTHONPATH=tests/chaos $(BIN)/python tests/outside/http_cache_page.py
+	PYTHONPATH=tests:tests/chaos $(BIN)/python tests/outside/http_cache_page.py
 
 # Runs bucketfront in front of S3 servers of others, as far as these can be installed. Writes docs/s3-servers.md.
 s3-servers: install

@@ -150,7 +150,10 @@ class Proxy:
         return send_request(self._address, "PUT", f"/{key}", body=body)
 
     def purge(self, prefix: str) -> Response:
-        return send_request(self._admin, "POST", "/api/v1/purge", body=json.dumps({"prefix": prefix}).encode())
+        body = json.dumps({"prefix": prefix}).encode()
+        return send_request(
+            self._admin, "POST", "/api/v1/purge", headers={"Content-Type": "application/json"}, body=body
+        )
 
     def is_up(self) -> bool:
         return send_request(self._admin, "GET", "/readyz").status == 200

@@ -1936,7 +1936,7 @@ BUGS = (
     ),
     Bug(
         31,
-        "any-token",
+        "any-token-of-a-client",
         "A bearer token that is not listed lets a client in.",
         (Edit("bucketfront.server.access.bearer:BearerRule.examine", "any(fits)", "True"),),
         (SERVER + "test_access.py::test_reads_need_a_token",),

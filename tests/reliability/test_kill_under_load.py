@@ -171,7 +171,11 @@ class Killing:
                 self.workload.change(self.origin)
                 self.evidence.add("versions changed behind the proxy")
             if self.rng.random() < 0.4:
-                await fetch(running.admin_address, "/api/v1/purge", method="POST", body=FLUSH)
+                headers = {"Content-Type": "application/json"}
+                flushed = await fetch(
+                    running.admin_address, "/api/v1/purge", method="POST", headers=headers, body=FLUSH
+                )
+                assert flushed.status == 200, flushed.body
             await asyncio.sleep(min(left, 0.03))
 
 
