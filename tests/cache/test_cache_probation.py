@@ -431,6 +431,19 @@ async def ask(rig: Rig, number: int) -> bool:
     return rig.origin.gets == before
 
 
+async def warm(rig: Rig) -> None:
+    """Request the ten objects of the hot set repeatedly."""
+    for _ in range(4):
+        for number in range(10):
+            await ask(rig, number)
+
+
+async def check_hot_set(rig: Rig) -> None:
+    """Check that all of the hot set are hits."""
+    assert [number for number in range(10) if not await ask(rig, number)] == []
+    await rig.audit()
+
+
 def put(rig: Rig, numbers: range, count: int) -> None:
     for number in numbers:
         rig.origin.put(content(count, seed=number), key=key_of(number), Cache_Control="max-age=99999")
@@ -440,14 +453,11 @@ async def test_the_hot_set_outlives_a_crawl(tmp_path: Path, name: Name) -> None:
     """A hot set stays while ten times as many other objects are requested once each (I34)."""
     async with Rig(tmp_path, max_size=24 * UNIT, eviction=name) as rig:
         put(rig, range(120), BLOCK)
-        for _ in range(4):
-            for number in range(10):
-                await ask(rig, number)
+        await warm(rig)
         for number in range(10, 110):
             assert not await ask(rig, number)
         assert rig.entries.evicted > 50
-        assert [number for number in range(10) if not await ask(rig, number)] == []
-        await rig.audit()
+        await check_hot_set(rig)
 
 
 async def test_the_hot_set_outlives_reads_of_single_bytes(tmp_path: Path, name: Name) -> None:
@@ -455,23 +465,18 @@ async def test_the_hot_set_outlives_reads_of_single_bytes(tmp_path: Path, name: 
     async with Rig(tmp_path, max_size=24 * UNIT, eviction=name) as rig:
         put(rig, range(10), BLOCK)
         put(rig, range(10, 110), 4 * BLOCK)
-        for _ in range(4):
-            for number in range(10):
-                await ask(rig, number)
+        await warm(rig)
         for number in range(10, 110):
             for at in (0, 2 * BLOCK):
                 assert len(await rig.get(at, at + 1, key=key_of(number))) == 1
-        assert [number for number in range(10) if not await ask(rig, number)] == []
-        await rig.audit()
+        await check_hot_set(rig)
 
 
 async def test_uploads_that_are_read_once(tmp_path: Path, name: Name) -> None:
     """Many objects that are uploaded and then read once each do not flush the hot set (I34)."""
     async with Rig(tmp_path, max_size=24 * UNIT, eviction=name) as rig:
         put(rig, range(10), BLOCK)
-        for _ in range(4):
-            for number in range(10):
-                await ask(rig, number)
+        await warm(rig)
         for number in range(10, 110):
             upload = rig.cache.begin_write(key_of(number), BLOCK)
             await upload.write(content(BLOCK, seed=number))
@@ -479,8 +484,7 @@ async def test_uploads_that_are_read_once(tmp_path: Path, name: Name) -> None:
             await rig.cache.publish(upload, '"1"')
             upload.close()
             assert await ask(rig, number)
-        assert [number for number in range(10) if not await ask(rig, number)] == []
-        await rig.audit()
+        await check_hot_set(rig)
 
 
 async def test_a_range_that_was_not_cached_is_no_second_request(tmp_path: Path, name: Name) -> None:
