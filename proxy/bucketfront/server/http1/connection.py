@@ -75,8 +75,8 @@ def _ignore(exchange: Exchange, status: int) -> None:
 
 class Connection(AiohttpConnection):
     __slots__ = (
-        "_body", "_has_served", "_head_timer", "_limit", "_lingers", "_receiver", "_under_way", "carries_out",
-        "has_ended", "is_stopped",
+        "_body", "_has_served", "_head_timer", "_limit", "_lingers", "_on_refused", "_receiver", "_under_way",
+        "carries_out", "has_ended", "is_stopped",
     )  # fmt: skip
 
     is_stopped: bool  # the proxy ended the request under way, because it stops
@@ -92,6 +92,7 @@ class Connection(AiohttpConnection):
     def __init__(self, manager: web.Server, limit: ConnectionLimit, **options: Any) -> None:
         super().__init__(manager, **options)
         self._limit = limit
+        self._on_refused = manager.on_refused if isinstance(manager, ConnectionServer) else _ignore
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.is_stopped = self.has_ended = self.carries_out = self._has_served = self._lingers = False
@@ -277,9 +278,9 @@ class Connection(AiohttpConnection):
             log.error("a request failed with an unexpected error", exc_info=exc)
         response = error_response(exchange, status, _REFUSALS.get(status, "internal error"))
         response.force_close()
-        if isinstance(exc, HttpProcessingError) and isinstance(self._manager, ConnectionServer):
+        if isinstance(exc, HttpProcessingError):
             exchange.fault = _REFUSALS.get(status, "internal error")
-            self._manager.on_refused(exchange, status)
+            self._on_refused(exchange, status)
         return response
 
     @property
