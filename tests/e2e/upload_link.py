@@ -5,12 +5,14 @@ import socket
 import struct
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
 
 from site_under_test import TIMEOUT_S
 
 CHUNK = 64 << 10
+POLL_S = 0.005
 _RESET = struct.pack("ii", 1, 0)  # of SO_LINGER: close with a reset
 
 
@@ -18,7 +20,8 @@ class UploadLink:
     """A relay of bytes in a thread of its own. A context manager.
 
     `sent` counts the bytes from the program, of all connections together. At each count of `resets`, both ends of the
-    connection are reset. At `hold`, no more bytes pass until `release`.
+    connection are reset, once bucketfront has read what was sent: the kernel drops unread bytes of a connection that is
+    reset, and has room for megabytes. At `hold`, no more bytes pass until `release`.
     """
 
     def __init__(self, url: str, *, resets: Sequence[int] = (), hold: int | None = None) -> None:
@@ -92,6 +95,7 @@ class UploadLink:
             self.sent += len(data)
             if self.resets and self.sent >= self.resets[0]:
                 self.resets.pop(0)
+                await _until_read(writer)
                 raise ConnectionResetError
             if self._hold is not None and self.sent >= self._hold:
                 self._hold = None
@@ -105,3 +109,17 @@ class UploadLink:
             writer.write(data)
             await writer.drain()
         writer.close()
+
+
+async def _until_read(writer: asyncio.StreamWriter) -> None:
+    """Wait until the other end, a socket of this machine, has read all that was sent to it (proc_net_tcp(5))."""
+    own, peer = (f":{writer.get_extra_info(name)[1]:04X}" for name in ("sockname", "peername"))
+    async with asyncio.timeout(TIMEOUT_S):
+        while True:
+            sockets = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
+            queues = {fields[1][-5:] + fields[2][-5:]: fields[4] for fields in sockets}
+            unacknowledged = queues.get(own + peer, "").partition(":")[0]
+            unread = queues.get(peer + own, "").partition(":")[2]
+            if not int(unacknowledged or "0", 16) and not int(unread or "0", 16):
+                return
+            await asyncio.sleep(POLL_S)
