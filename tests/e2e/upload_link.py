@@ -112,14 +112,22 @@ class UploadLink:
 
 
 async def _until_read(writer: asyncio.StreamWriter) -> None:
-    """Wait until the other end, a socket of this machine, has read all that was sent to it (proc_net_tcp(5))."""
-    own, peer = (f":{writer.get_extra_info(name)[1]:04X}" for name in ("sockname", "peername"))
+    """Wait until the other end, a socket of this machine, has read all that was sent to it."""
+    ports = (writer.get_extra_info("sockname")[1], writer.get_extra_info("peername")[1])
     async with asyncio.timeout(TIMEOUT_S):
-        while True:
-            sockets = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
-            queues = {fields[1][-5:] + fields[2][-5:]: fields[4] for fields in sockets}
-            unacknowledged = queues.get(own + peer, "").partition(":")[0]
-            unread = queues.get(peer + own, "").partition(":")[2]
-            if not int(unacknowledged or "0", 16) and not int(unread or "0", 16):
-                return
+        while _unread(*ports):  # noqa: ASYNC110 - the kernel has no event for it
             await asyncio.sleep(POLL_S)
+
+
+def _unread(sender: int, receiver: int) -> int:
+    """Return the bytes between two ports of this machine that were sent and not read (proc_net_tcp(5))."""
+    count = 0
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        ends = int(fields[1][-4:], 16), int(fields[2][-4:], 16)
+        unacknowledged, unread = (int(queue, 16) for queue in fields[4].split(":"))
+        if ends == (sender, receiver):
+            count += unacknowledged
+        elif ends == (receiver, sender):
+            count += unread
+    return count
