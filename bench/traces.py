@@ -67,7 +67,7 @@ def zipf(chance: random.Random, length: int) -> Iterator[Request]:
 
 
 def zipf_and_crawls(chance: random.Random, length: int) -> Iterator[Request]:
-    """Yield requests of which two fifths are those of crawlers, which read an archive that nobody else requests."""
+    """Yield requests of which two fifths are those of crawlers, which read an archive that no other client requests."""
     catalogue = Catalogue(chance, length // 8, 0.9)
     archive = Catalogue(chance, length // 5, 0.9, first=length)
     for _ in range(2):
@@ -126,7 +126,7 @@ def loop(chance: random.Random, length: int) -> Iterator[Request]:
 
 KINDS: dict[str, tuple[str, Callable[[random.Random, int], Iterator[Request]]]] = {
     "zipf": ("popularity by Zipf's law, with an exponent of 0.9", zipf),
-    "zipf and crawls": ("the same, with two crawls of an archive that nobody else requests", zipf_and_crawls),
+    "zipf and crawls": ("the same, with two crawls of an archive that no other client requests", zipf_and_crawls),
     "HLS live": ("12 channels in 3 renditions; a fifth of 120 viewers watch from up to 300 segments ago", hls_live),
     "HLS VOD": ("100 titles in 3 renditions, 60 viewers at once, who watch 120 segments on average", hls_vod),
     "loop": ("all objects in the same order, 20 times", loop),

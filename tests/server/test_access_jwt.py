@@ -1,5 +1,6 @@
 """JSON Web Tokens of an identity provider, and an app that decides: rules that ask others."""
 
+import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
@@ -245,6 +246,17 @@ async def test_answers_that_are_remembered(other: Other) -> None:
     assert isinstance(await rule.examine(request("Bearer x")), Grant)
     clock.now += 5
     assert isinstance(await rule.examine(request("Bearer x")), Denial)
+    await rule.close()
+
+
+async def test_a_client_that_leaves_while_the_app_decides(other: Other) -> None:
+    """A client that leaves does not end the decision that another one waits for."""
+    rule = ForwardRule(ForwardSettings.model_validate({"url": other.url, "remember": "5s"}), Clock())
+    leaving, staying = (asyncio.ensure_future(rule.examine(request("Bearer x"))) for _ in range(2))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    assert isinstance(await staying, Grant)
+    assert len(other.asked) == 1
     await rule.close()
 
 
