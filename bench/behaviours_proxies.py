@@ -27,7 +27,7 @@ origin:
   addressing_style: path
   credentials: {{access_key_id: x, secret_access_key: y}}
 mounts:
-  - {{path: /, bucket: {bucket}, methods: [GET, HEAD, PUT, DELETE]}}
+  - {{path: /, bucket: {bucket}, methods: [GET, HEAD, PUT, DELETE], versions: true}}
   - {{path: /overrides/, bucket: {bucket}, prefix: overrides/, response_overrides: true}}
   - path: /site/
     bucket: {bucket}

@@ -64,7 +64,7 @@ mounts:
     bucket: media
     prefix: ""
     methods: [GET, HEAD]
-    versions: true
+    versions: false
     response_overrides: false
     query: s3
     guess_types: true

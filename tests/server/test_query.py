@@ -25,12 +25,22 @@ def versioned(s3: S3) -> S3:
     return s3
 
 
+@pytest.fixture
+async def with_versions(start: StartProxy, versioned: S3) -> Proxy:
+    return await start(mounts=[mount_of(versioned)])
+
+
+def mount_of(s3: S3) -> dict[str, Any]:
+    """Return the settings of a mount that serves versions."""
+    return {"path": "/", "bucket": s3.bucket, "methods": ["GET", "PUT", "DELETE"], "versions": True}
+
+
 def put(s3: S3, key: str, body: bytes, **parameters: Any) -> str:
     """Store an object. Returns the version id."""
     return str(s3.client.put_object(Bucket=s3.bucket, Key=key, Body=body, **parameters)["VersionId"])
 
 
-async def test_versions(proxy: Proxy, versioned: S3) -> None:
+async def test_versions(with_versions: Proxy, versioned: S3) -> None:
     """Each version is an entry of its own, with its own bytes and ETag, also for ranges.
 
     Without an id the current version is served.
@@ -39,86 +49,101 @@ async def test_versions(proxy: Proxy, versioned: S3) -> None:
     ids = [put(versioned, "x", body) for body in bodies]
     for _ in range(2):
         for name, body in zip(ids, bodies, strict=True):
-            response = await proxy.get(f"/x?versionId={name}")
+            response = await with_versions.get(f"/x?versionId={name}")
             assert (response.status, response.body) == (200, body)
-            part = await proxy.get(f"/x?versionId={name}", Range="bytes=70000-70009")
+            part = await with_versions.get(f"/x?versionId={name}", Range="bytes=70000-70009")
             assert (part.status, part.body) == (206, body[70000:70010])
-        assert (await proxy.get("/x")).body == bodies[-1]
-    assert proxy.figures["entries"] == 4
+        assert (await with_versions.get("/x")).body == bodies[-1]
+    assert with_versions.figures["entries"] == 4
 
 
-async def test_versions_are_immutable(proxy: Proxy, versioned: S3) -> None:
+async def test_versions_are_immutable(with_versions: Proxy, versioned: S3) -> None:
     """A pinned version is never revalidated, neither after a time nor after a write to its key."""
     old = put(versioned, "x", b"old")
     put(versioned, "x", b"new")
-    assert (await proxy.get(f"/x?versionId={old}")).body == b"old"
-    proxy.relay.reset()
-    proxy.clock.advance(10 * 365 * 86400)
-    assert (await proxy.request("PUT", "/x", body=b"newer")).status == 201
-    assert (await proxy.request("DELETE", "/x")).status == 204
-    response = await proxy.get(f"/x?versionId={old}")
+    assert (await with_versions.get(f"/x?versionId={old}")).body == b"old"
+    with_versions.relay.reset()
+    with_versions.clock.advance(10 * 365 * 86400)
+    assert (await with_versions.request("PUT", "/x", body=b"newer")).status == 201
+    assert (await with_versions.request("DELETE", "/x")).status == 204
+    response = await with_versions.get(f"/x?versionId={old}")
     assert (response.body, response.cache_status.partition(";")[0]) == (b"old", "hit")
-    assert not [seen for seen in proxy.relay.seen if "versionId" in seen.target]
+    assert not [seen for seen in with_versions.relay.seen if "versionId" in seen.target]
 
 
-async def test_version_that_is_not_there(proxy: Proxy, versioned: S3) -> None:
+async def test_version_that_is_not_there(with_versions: Proxy, versioned: S3) -> None:
     """S3's 404 stays a 404, and a malformed id is a 400. A delete marker has S3's status, 404 or 405."""
     put(versioned, "x", b"data")
-    response = await proxy.get("/x?versionId=")
+    response = await with_versions.get("/x?versionId=")
     assert response.status == 400
-    assert (await proxy.get("/x?versionId=a&versionId=b")).status == 400
+    assert (await with_versions.get("/x?versionId=a&versionId=b")).status == 400
     marker = versioned.client.delete_object(Bucket=versioned.bucket, Key="x")["VersionId"]
-    assert (await proxy.get(f"/x?versionId={marker}")).status in (404, 405)
-    assert (await proxy.request("HEAD", f"/x?versionId={marker}")).status in (404, 405)
+    assert (await with_versions.get(f"/x?versionId={marker}")).status in (404, 405)
+    assert (await with_versions.request("HEAD", f"/x?versionId={marker}")).status in (404, 405)
     missing = "3/L4kqtJlcpXroDTDmJ+rmSpXd3dIbrHY+MTRCxf3vjVBH40Nr8X8gdRQBpUMLUo"
-    assert (await proxy.get(f"/x?versionId={missing.replace('+', '%2B')}")).status in (400, 404)
-    assert (await proxy.get("/x")).status == 404
+    assert (await with_versions.get(f"/x?versionId={missing.replace('+', '%2B')}")).status in (400, 404)
+    assert (await with_versions.get("/x")).status == 404
 
 
-async def test_origin_without_versions(proxy: Proxy, s3: S3) -> None:
+async def test_origin_without_versions(with_versions: Proxy, s3: S3) -> None:
     """If the origin ignores the id, its current object does not count as that version (I1)."""
     s3.put("x", b"data")
-    response = await proxy.get("/x?versionId=abc")
+    response = await with_versions.get("/x?versionId=abc")
     assert response.status in (400, 404, 502)
-    assert (await proxy.get("/x")).body == b"data"
+    assert (await with_versions.get("/x")).body == b"data"
 
 
-async def test_purge_takes_versions_along(proxy: Proxy, versioned: S3) -> None:
+async def test_purge_takes_versions_along(with_versions: Proxy, versioned: S3) -> None:
     """A purge of a path includes all its versions, also after a restart (I27)."""
     name = put(versioned, "x", b"data")
-    await proxy.get(f"/x?versionId={name}")
-    await proxy.get("/x")
-    assert proxy.figures["entries"] == 2
-    response = await proxy.admin("POST", "/api/v1/purge", b'{"paths": ["/x"]}')
+    await with_versions.get(f"/x?versionId={name}")
+    await with_versions.get("/x")
+    assert with_versions.figures["entries"] == 2
+    response = await with_versions.admin("POST", "/api/v1/purge", b'{"paths": ["/x"]}')
     assert response.json() == {"purged": 2}
-    await until(lambda: not proxy.files)
+    await until(lambda: not with_versions.files)
 
 
 async def test_versions_survive_a_restart(start: StartProxy, versioned: S3) -> None:
     """The index keeps versions apart."""
-    proxy = await start()
+    proxy = await start(mounts=[mount_of(versioned)])
     name = put(versioned, "x", b"old")
     put(versioned, "x", b"new")
     for target in ("/x", f"/x?versionId={name}"):
         await proxy.get(target)
     await proxy.stop()
-    proxy = await start()
+    proxy = await start(mounts=[mount_of(versioned)])
     proxy.relay.reset()
     assert (await proxy.get("/x")).body == b"new"
     assert (await proxy.get(f"/x?versionId={name}")).body == b"old"
     assert proxy.relay.seen == []
 
 
-async def test_versions_may_be_off(start: StartProxy, versioned: S3) -> None:
-    """Without `versions` the id is like any other parameter."""
-    mount = {"path": "/", "bucket": versioned.bucket, "versions": False}
+async def test_versions_are_off_by_default(start: StartProxy, versioned: S3) -> None:
+    """Without `versions` the id is like any other parameter, because an old version may hold what was deleted."""
+    mount = {"path": "/", "bucket": versioned.bucket}
     name = put(versioned, "x", b"old")
     put(versioned, "x", b"new")
     proxy = await start(mounts=[mount])
     assert (await proxy.get(f"/x?versionId={name}")).body == b"new"
     await proxy.stop()
+    assert proxy.figures["entries"] == 1
+    await proxy.stop()
     proxy = await start(mounts=[{**mount, "query": "refuse"}])
     assert (await proxy.get(f"/x?versionId={name}")).status == 400
+
+
+async def test_versions_of_an_inner_mount(start: StartProxy, versioned: S3) -> None:
+    """A mount whose `versions` are off keeps them from a mount above it with the same bucket, whatever the path."""
+    outer = {"path": "/", "bucket": versioned.bucket, "versions": True, "response_overrides": True}
+    inner = {"path": "/other/", "bucket": versioned.bucket, "prefix": "kept/"}
+    proxy = await start(mounts=[outer, inner])
+    for key, served in (("x", b"old"), ("kept/x", b"new")):
+        name = put(versioned, key, b"old")
+        put(versioned, key, b"new")
+        assert (await proxy.get(f"/{key}?versionId={name}")).body == served
+        response = await proxy.get(f"/{key}?response-content-language=de")
+        assert response.headers.get("Content-Language") == ("de" if served == b"old" else None)
 
 
 @pytest.mark.parametrize(("query", "header", "value"), OVERRIDES)

@@ -109,6 +109,16 @@ async def test_subresources_may_be_ignored(start: StartProxy, s3: S3) -> None:
     assert (await proxy.request("PUT", "/x?acl", body=b"<X/>")).status == 501
 
 
+async def test_versions_for_clients_of_s3(start: StartProxy, s3: S3) -> None:
+    """Where versions are off, a client of S3 gets a 501 for one, because it does not mean the current object."""
+    proxy = await start(mounts=[{"path": "/", "bucket": s3.bucket, "query": "ignore"}])
+    s3.put("x", BODY)
+    for _ in range(3):
+        assert (await proxy.get("/x?versionId=abc")).body == BODY
+        assert error_of(await proxy.request("GET", "/x?versionId=abc", SIGNED)) == "NotImplemented"
+        assert (await proxy.request("HEAD", "/x?versionId=abc", SIGNED)).status == 501
+
+
 async def test_mounts_that_refuse_parameters(start: StartProxy, s3: S3) -> None:
     """With `query: refuse` a sub-resource is a 501 as well, and another parameter a 400."""
     proxy = await start(mounts=[{"path": "/", "bucket": s3.bucket, "query": "refuse"}])
@@ -161,7 +171,7 @@ async def test_errors_are_those_of_s3(proxy: Proxy, s3: S3) -> None:
         ("GET", "/x", {"If-Match": '"other"'}, 412, "PreconditionFailed"),
         ("GET", "/x", {"Range": "bytes=9-"}, 416, "InvalidRange"),
         ("GET", "/%ff", {}, 400, "InvalidURI"),
-        ("GET", "/x?versionId=", {}, 400, "InvalidArgument"),
+        ("GET", "/x?response-expires=", {}, 400, "InvalidArgument"),
         ("PUT", "/x", {"Content-MD5": "AAAAAAAAAAAAAAAAAAAAAA=="}, 400, "BadDigest"),
         ("PUT", "/x", {"If-None-Match": "*"}, 412, "PreconditionFailed"),
         ("PUT", "/x", {"x-amz-copy-source": "/b/y"}, 501, "NotImplemented"),

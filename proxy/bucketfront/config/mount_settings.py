@@ -68,10 +68,13 @@ class MountSettings(Section):
     accept_encoding: AcceptEncoding | None = Field(default=None, examples=["gzip"])
     """Content codings that requests for the mount's objects accept. With `null` it is `origin.accept_encoding`. For a
     key below several mounts of one bucket, the mount with the longest `prefix` counts."""
-    versions: Flag = True
-    """Whether `?versionId=` reads that version of an object. If not, it counts as any other parameter."""
+    versions: Flag = False
+    """Whether `?versionId=` reads that version of an object. Old versions may hold what was deleted or replaced, and
+    each takes space in the cache. If not, it counts as any other parameter, and gets 501 for a client of S3. For a key below
+    several mounts of one bucket, that with the longest `prefix` must have it on as well."""
     response_overrides: Flag = False
-    """Whether `?response-content-type=` and its like change the headers of a response, as in S3's GetObject."""
+    """Whether `?response-content-type=` and its like change the headers of a response, as in S3's GetObject.
+    For a key below several mounts, it is as with `versions`."""
     query: Literal["s3", "ignore", "refuse"] = "s3"
     """What a read with any other query parameter gets. With `ignore` it is the object, and with `refuse` 400. With `s3`
     it is the object as well, but a sub-resource of S3 (`?acl`, `?tagging`, `?list-type=2`, `?partNumber=2`) gets 501,

@@ -129,18 +129,21 @@ def subresource(query: str) -> str | None:
     return next((name for name, _ in _parameters(query) if name in SUBRESOURCES), None)
 
 
-def operation_of_read(query: str, *, is_s3: bool) -> str | None:
+def operation_of_read(query: str, *, is_s3: bool, has_versions: bool = True) -> str | None:
     """Return the first parameter by which a GET or HEAD does not mean the object itself, or None.
 
     `is_s3` is true if the request is certainly from a client of S3. Without that, a parameter counts only in the form
-    in which such clients send it, so that `?session=1` and `?prefix=a` of a web page have no meaning.
+    in which such clients send it, so that `?session=1` and `?prefix=a` of a web page have no meaning. Without
+    `has_versions`, such a client's `versionId` counts as well, because it does not mean the current version.
     Raises BadQuery as `subresource` does.
     """
     if not query:
         return None
     for name, value in _parameters(query):
+        if name == VERSION and (has_versions or not is_s3):
+            continue
         is_sent_so = is_s3 or not value or name in _VALUED
-        if (name in SUBRESOURCES and name != VERSION and is_sent_so) or (is_s3 and name in _OF_LISTS):
+        if (name in SUBRESOURCES and is_sent_so) or (is_s3 and name in _OF_LISTS):
             return name
     return None
 

@@ -21,10 +21,10 @@ def query_of(route: Route) -> Query:
     parsed = query.parse(route.query)
     others = list(parsed.others)
     version, overrides = parsed.version, parsed.overrides
-    if version is not None and not mount.versions:
+    if version is not None and not route.has_versions:
         others.append("versionId")
         version = None
-    if overrides and not mount.response_overrides:
+    if overrides and not route.has_overrides:
         others.append("response-*")
         overrides = ()
     if others and mount.query == "refuse":

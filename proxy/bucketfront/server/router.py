@@ -146,6 +146,23 @@ class Route:
         is_once = self.mount.write_once or inner.write_once
         return self.mount.model_copy(update={"write_once": is_once, "max_size": min(sizes, default=None)})
 
+    @property
+    def has_versions(self) -> bool:
+        """Return whether `?versionId=` selects a version here."""
+        return all(mount.versions for mount in self._deciding())
+
+    @property
+    def has_overrides(self) -> bool:
+        """Return whether `?response-content-type=` and its like count here."""
+        return all(mount.response_overrides for mount in self._deciding())
+
+    def _deciding(self) -> Iterator[MountSettings]:
+        """Yield the mounts that decide on the key that the path names."""
+        yield self.mount
+        inner = self.inner_mounts.of(self.mount, self.mount.prefix.encode() + self.octets)
+        if inner is not None:
+            yield inner
+
     def is_private(self, key: ObjectKey) -> bool:
         """Return whether shared caches may not store the object, because only some clients may read it."""
         inner = self.inner_mounts.of(self.mount, key.key.encode())
@@ -358,7 +375,7 @@ def _refuse_operation(method: str, route: Route, dialect: Dialect) -> None:
     if method not in ("GET", "HEAD"):
         name = query.subresource(route.query)
     elif is_s3 or route.mount.query != "ignore":
-        name = query.operation_of_read(route.query, is_s3=is_s3)
+        name = query.operation_of_read(route.query, is_s3=is_s3, has_versions=route.has_versions)
     else:
         name = None
     if name is not None:
