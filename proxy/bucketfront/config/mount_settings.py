@@ -70,8 +70,8 @@ class MountSettings(Section):
     key below several mounts of one bucket, the mount with the longest `prefix` counts."""
     versions: Flag = False
     """Whether `?versionId=` reads that version of an object. Old versions may hold what was deleted or replaced, and
-    each takes space in the cache. If not, it counts as any other parameter, and gets 501 for a client of S3. For a key below
-    several mounts of one bucket, that with the longest `prefix` must have it on as well."""
+    each takes space in the cache. If not, it counts as any other parameter, and gets 501 for a client of S3. For a key
+    below several mounts of one bucket, that with the longest `prefix` must have it on as well."""
     response_overrides: Flag = False
     """Whether `?response-content-type=` and its like change the headers of a response, as in S3's GetObject.
     For a key below several mounts, it is as with `versions`."""
