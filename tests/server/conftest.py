@@ -12,6 +12,7 @@ from relay import Relay
 from stopwatch import HANG_S
 from ulid import ULID
 
+from bucketfront.admin import tokens
 from bucketfront.app import App
 from bucketfront.cache import housekeeper
 from bucketfront.cache.fetch import body_stream
@@ -40,11 +41,13 @@ def origin_server(moto_s3: OriginSettings) -> OriginSettings:
 def _no_real_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a test that takes a second have the same requests as a quick one, and keep the entries that it made idle.
 
-    Tests of hedges and of recovery set their own times, and tests of the upkeep call `Proxy.step`.
+    Tests of hedges and of recovery set their own times, and tests of the upkeep call `Proxy.step`. Wrong tokens do not
+    wait, except where a test is about that.
     """
     monkeypatch.setattr(body_stream, "HEDGE_AFTER_S", 10 * HANG_S)
     monkeypatch.setattr(housekeeper, "INTERVAL_S", 10 * HANG_S)
     monkeypatch.setattr(breaker, "FIRST_PAUSE_S", breaker.MAX_PAUSE_S)
+    monkeypatch.setattr(tokens, "WRONG_TOKEN_PAUSE_S", 0.0)
 
 
 @pytest.fixture

@@ -137,7 +137,7 @@ async def test_wrong_tokens_are_slow(start: StartProxy, monkeypatch: pytest.Monk
     made, over = list[Token](), asyncio.Event()
 
     async def pause(seconds: float) -> None:
-        assert seconds == tokens.WRONG_TOKEN_PAUSE_S
+        assert seconds == 1.0
         await over.wait()
 
     def make(secret: str | None) -> Token:
@@ -145,6 +145,7 @@ async def test_wrong_tokens_are_slow(start: StartProxy, monkeypatch: pytest.Monk
         return made[0]
 
     monkeypatch.setattr(api, "Token", make)
+    monkeypatch.setattr(tokens, "WRONG_TOKEN_PAUSE_S", 1.0)
     monkeypatch.setattr(tokens, "MAX_PAUSED", 2)
     proxy = await start(admin={"token": TOKEN})
     async with crowd(proxy, 2) as guessing:
