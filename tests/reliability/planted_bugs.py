@@ -764,6 +764,32 @@ BUGS = (
         (SOURCE + "test_any_interleaving_of_two_requests_gives_the_bytes",),
     ),
     Bug(
+        34,
+        "connection-of-a-waiting-client",
+        "A stream holds its origin connection while its client takes nothing.",
+        (
+            Edit(
+                "bucketfront.cache.fetch.passthrough:Passthrough._has_time_for",
+                "None if self._is_one_response else CLIENT_PATIENCE_S - self._waited",
+                "None",
+            ),
+        ),
+        ("tests/cache/test_cache_passthrough.py::test_a_client_that_stops_loses_few_bytes",),
+    ),
+    Bug(
+        10,
+        "parts-without-a-bound",
+        "The parts of a stream double, so that a pause loses half of what came.",
+        (
+            Edit(
+                "bucketfront.cache.fetch.passthrough:Passthrough._begin_part",
+                "extra = (self._body.at - self._keeps_pace_since) // EXTRA_SHARE",
+                "extra = self._body.at - self._keeps_pace_since",
+            ),
+        ),
+        ("tests/cache/test_cache_passthrough.py::test_a_client_that_stops_loses_few_bytes",),
+    ),
+    Bug(
         11,
         "dies-with-an-older-flight",
         "A reader fails with a part fetch that was failing already when the reader joined.",

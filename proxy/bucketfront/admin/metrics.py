@@ -38,6 +38,10 @@ _COUNTERS = {
     "hedges_won": ("hedges_won", "Second requests that brought bytes sooner than the first."),
     "retries_refused": ("retries_refused", "Failures that the retry budget made final."),
     "passthroughs": ("passthroughs", "Stretches that went on without the cache."),
+    "passthrough_pauses": (
+        "passthrough_pauses",
+        "Times that such a stretch waited for its client, without an origin connection.",
+    ),
     "written": ("uploads_cached", "Uploads whose body became the cached entry."),
     "evicted": ("evicted", "Entries removed for space or idleness."),
     "corrupt_blocks": ("corrupt_blocks", "Blocks whose checksum did not fit."),

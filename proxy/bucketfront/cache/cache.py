@@ -228,6 +228,7 @@ class Cache:
             retries_refused=self._fetch_context.retries.refused,
             endings=tuple((outcome.value, count) for outcome, count in stats.outcomes.items()),
             passthroughs=counters.passthroughs,
+            passthrough_pauses=stats.pauses,
             written=counters.written,
             evicted=self._entries.evicted,
             corrupt_blocks=self._entries.corrupt_blocks,

@@ -38,6 +38,7 @@ class Statistics:
     retries_refused: int  # failures that were final because the retry budget was spent
     endings: tuple[tuple[str, int], ...]  # part fetches by outcome
     passthroughs: int  # stretches that were served without the cache
+    passthrough_pauses: int  # waits of such stretches for their clients, without an origin connection
     written: int  # bodies of uploads that became entries
     evicted: int  # entries removed for space or idleness
     corrupt_blocks: int  # blocks whose bytes on disk had another checksum; they are fetched again

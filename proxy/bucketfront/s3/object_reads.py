@@ -175,4 +175,4 @@ def _cut(what: str, response: OriginResponse, part: FromTo | Suffix) -> OriginRe
         raise InvalidOriginResponse(f"{what}: the origin sends no ranges, and {span.start} bytes come before this one")
     assert isinstance(response.body, S3Body)
     response.body.cut(span)
-    return OriginResponse(response.metadata, span.start, span.stop, response.body)
+    return OriginResponse(response.metadata, span.start, span.stop, response.body, response.status)

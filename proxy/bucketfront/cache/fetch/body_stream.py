@@ -81,6 +81,12 @@ class BodyStream:
             self._request.close()
             self._request = None
 
+    def rewind(self, at: int) -> None:
+        """Continue from a byte that was read before, or from the next one. Close the connection."""
+        assert at <= self.at
+        self.close()
+        self.at = at
+
     def _new_request(self) -> "_RangeRequest":
         return _RangeRequest(self._version, self.at, self._stop())
 

@@ -122,6 +122,8 @@ class FetchStats:
     hedges: int = 0  # second requests for late bytes
     hedges_won: int = 0
     hedging: int = 0  # hedges that run now
+    streams: int = 0  # that run without the cache, see `passthrough`
+    pauses: int = 0  # of streams, for their clients
     fetches: set[PartFetch] = field(default_factory=set)
     outcomes: dict[PartOutcome, int] = field(default_factory=lambda: dict.fromkeys(PartOutcome, 0))
 

@@ -1,36 +1,187 @@
 """Bytes straight from the origin, for when the disk or the budget refuses them.
 
 See docs/invariants.md#disk-faults-degrade.
+
+Theory of operation
+-------------------
+A stream that waits for its client holds no origin connection. So a task reads ahead of the client into memory. It
+requests one part of the bytes after another, with If-Match, and holds a connection only while it receives a part. A
+part fits into the memory that the stream may use, so the task receives it at the origin's speed.
+
+That alone would cost a request for each of those few bytes. A client that keeps pace with the origin gets longer parts,
+by a share of what it has taken since it last kept the task waiting. If it stops within a longer part, the connection is
+closed, and the bytes that were already on their way are lost. They are no more than that share
+(docs/invariants.md#single-flight).
+
+Bytes of a version without a strong ETag can only come from one response. Those of an origin without ranges should: each
+request would send all bytes before the part again. Such a stream holds its connection to the end.
 """
 
+import asyncio
+from collections import deque
 from collections.abc import AsyncGenerator, Callable
+from http import HTTPStatus
 
 from bucketfront.cache.entries.entry import Entry
 from bucketfront.cache.fetch.body_stream import BodyStream
 from bucketfront.cache.fetch.part_fetch import FetchContext
 from bucketfront.cache.fetch.version import Version
+from bucketfront.errors import OriginUnavailable
 from bucketfront.http.ranges import Span
+
+CLIENT_PATIENCE_S = 0.25  # for one part: longer than the gaps of a client that reads all the time
+EXTRA_SHARE = 20  # one byte in so many may be received twice: 1.05 of the bytes requested
+MAX_AHEAD_BYTES = 1 << 20  # while few streams run: a request for each MiB costs a fast client little time
+MIN_AHEAD_BYTES = 64 << 10  # while many do: together with MAX_PIECE_BYTES, 128 KiB (docs/invariants.md#memory)
+ALL_AHEAD_BYTES = 16 << 20  # of all streams, as long as each may have its minimum
+MAX_PIECE_BYTES = 64 << 10  # of the pieces that the client gets
 
 
 async def stream(
     entry: Entry, span: Span, context: FetchContext, on_status: Callable[[int | None], None], *, continues: bool
 ) -> AsyncGenerator[bytes, None]:
-    """Yield `span` of the entry's version, in order. Close the generator when done, because it holds a connection.
+    """Yield `span` of the entry's version, in order. Close the generator when done, because a task works for it.
 
-    `on_status` gets the status of the origin's response with each piece. `continues`: other bytes of the version were
-    sent before. Without that, a version without a strong ETag is cut out of one response that has all of it.
+    `on_status` gets the status of the origin's responses. `continues`: other bytes of the version were sent before.
+    Without that, a version without a strong ETag is cut out of one response that has all of it.
 
-    Raises ObjectChanged and the other OriginErrors. Bytes that were yielded before stay right.
+    Raises ObjectChanged and the other OriginErrors.
     """
-    whole = Span(0, entry.metadata.size)
-    requested = span if continues or entry.metadata.is_strong else whole
-    version = Version(entry, context.origin, context.remove)
-    body = BodyStream(version, context, requested.start, lambda: requested.stop)
+    passthrough = Passthrough(entry, span, context, on_status, continues=continues)
+    task = context.tasks.start(passthrough.receive(), name=f"stream of {entry.key}")
+    task.add_done_callback(passthrough.end)
+    context.stats.streams += 1
     try:
-        while body.at < span.stop and (data := await body.read()):
-            on_status(body.status)
-            begin = body.at - len(data)
-            if piece := data[max(0, span.start - begin) : span.stop - begin]:
-                yield piece
+        while piece := await passthrough.piece():
+            yield piece
+        if task.cancelled():
+            raise OriginUnavailable(f"the stream of {entry.key} was stopped")
+        task.result()
     finally:
-        body.close()
+        task.cancel()
+        try:
+            await asyncio.gather(task, return_exceptions=True)
+        finally:
+            context.stats.streams -= 1
+
+
+class Passthrough:
+    """The bytes of one stream, between the task that receives them and the client that takes them."""
+
+    def __init__(
+        self,
+        entry: Entry,
+        span: Span,
+        context: FetchContext,
+        on_status: Callable[[int | None], None],
+        *,
+        continues: bool,
+    ) -> None:
+        self._span = span
+        self._context = context
+        self._on_status = on_status
+        self._size = entry.metadata.size
+        self._is_one_response = not entry.metadata.is_strong
+        start = 0 if self._is_one_response and not continues else span.start
+        self._stop = self._size if self._is_one_response and not continues else span.stop
+        self._body = BodyStream(Version(entry, context.origin, context.remove), context, start, lambda: self._part_stop)
+        self._part_stop = start
+        self._pieces: deque[bytes] = deque()
+        self._ahead = 0  # bytes in the pieces
+        self._keeps_pace_since = start  # the offset from which on the client has not kept the task waiting
+        self._waited = 0.0  # seconds for the client, since the latest part began
+        self._has_more = asyncio.Event()  # pieces, or the end
+        self._has_room = asyncio.Event()
+        self._has_ended = False
+
+    async def piece(self) -> bytes:
+        """Return the next bytes for the client, or `b""` once `receive` has ended and all were returned."""
+        while not self._pieces:
+            if self._has_ended:
+                return b""
+            self._has_more.clear()
+            await self._has_more.wait()
+        piece = self._pieces.popleft()
+        self._ahead -= len(piece)
+        self._has_room.set()
+        return piece
+
+    def end(self, _: object) -> None:
+        """Note that no more bytes come."""
+        self._has_ended = True
+        self._has_more.set()
+
+    async def receive(self) -> None:
+        """Receive all bytes, part after part, as the client takes them. Raises as `stream`."""
+        body = self._body
+        try:
+            while body.at < self._span.stop:
+                await self._begin_part()
+                while data := await body.read():
+                    self._on_status(body.status)
+                    self._add(data)
+                    if body.status == HTTPStatus.OK and self._part_stop < self._size:
+                        self._is_one_response, self._part_stop = True, self._stop  # an origin without ranges
+                    if body.at < self._part_stop and not await self._has_time_for(self._limit):
+                        await self._pause()
+                        break
+                body.close()
+        finally:
+            body.close()
+
+    @property
+    def _limit(self) -> int:
+        """Return how many bytes the stream may have in memory."""
+        return max(MIN_AHEAD_BYTES, min(MAX_AHEAD_BYTES, ALL_AHEAD_BYTES // self._context.stats.streams))
+
+    async def _begin_part(self) -> None:
+        """Wait until there is room for a part, and decide where it ends."""
+        if not await self._has_time_for(self._limit // 2):
+            await self._pause()
+        self._waited = 0.0
+        if self._is_one_response:
+            self._part_stop = self._stop
+        else:
+            extra = (self._body.at - self._keeps_pace_since) // EXTRA_SHARE
+            self._part_stop = min(self._stop, self._body.at + self._limit - self._ahead + extra)
+
+    async def _has_time_for(self, most: int) -> bool:
+        """Wait until at most so many bytes are in memory. Return False if that takes longer than the part may wait."""
+        if self._ahead <= most:
+            return True
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        try:
+            async with asyncio.timeout(None if self._is_one_response else CLIENT_PATIENCE_S - self._waited):
+                await self._room(most)
+        except TimeoutError:
+            return False
+        finally:
+            self._waited += clock() - began
+        return True
+
+    async def _pause(self) -> None:
+        """Hold no connection until the client has taken all that is in memory, so that it costs few requests."""
+        dropped = 0
+        while self._ahead - dropped > self._limit:
+            dropped += len(self._pieces.pop())
+        self._ahead -= dropped
+        self._body.rewind(self._body.at - dropped)
+        self._keeps_pace_since = self._body.at
+        self._context.stats.pauses += 1
+        await self._room(0)
+
+    async def _room(self, most: int) -> None:
+        """Wait until at most so many bytes are in memory."""
+        while self._ahead > most:
+            self._has_room.clear()
+            await self._has_room.wait()
+
+    def _add(self, data: bytes) -> None:
+        """Add received bytes, which end at the body's position. Those outside of the span are not for the client."""
+        begin = self._body.at - len(data)
+        data = data[max(0, self._span.start - begin) : max(0, self._span.stop - begin)]
+        for at in range(0, len(data), MAX_PIECE_BYTES):
+            self._pieces.append(data[at : at + MAX_PIECE_BYTES])
+        self._ahead += len(data)
+        self._has_more.set()
