@@ -1,6 +1,7 @@
 # syntax=docker/dockerfile:1
 #
 # docker build -t bucketfront .
+# docker build -t bucketfront --build-arg BASE=python:3.12-slim@sha256:… .   (docs/operations.md has how to find the digest)
 # docker run --read-only -p 8080:8080 -v ./proxy.yaml:/etc/bucketfront/proxy.yaml:ro -v bucketfront:/cache bucketfront
 #
 # The admin port listens on the container's own loopback until proxy.yaml (or BUCKETFRONT_ADMIN__HOST and
@@ -8,19 +9,26 @@
 # clients' port is open to the network, so a mount that takes writes needs its `write` rules. `origin.endpoint_url: embedded`
 # is not in the image.
 
-FROM python:3.12-slim AS build
+ARG BASE=python:3.12-slim
 
-ENV PIP_DISABLE_PIP_VERSION_CHECK=1
+FROM ${BASE} AS build
+
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /src
-RUN python -m venv /opt/bucketfront
-COPY pyproject.toml requirements.lock README.md LICENSE ./
+COPY requirements.lock requirements-build.lock ./
+# Only files whose hashes are in the locks. Binary wheels only: there is no compiler here, and without one aiohttp would
+# lack its C parser.
+RUN python -m venv /opt/bucketfront \
+    && /opt/bucketfront/bin/pip install --only-binary=:all: --require-hashes -r requirements.lock \
+    && python -m venv /opt/build \
+    && /opt/build/bin/pip install --only-binary=:all: --require-hashes -r requirements-build.lock
+COPY pyproject.toml README.md LICENSE ./
 COPY proxy ./proxy
-# Binary wheels only: there is no compiler here, and without one aiohttp would lack its C parser.
-RUN /opt/bucketfront/bin/pip install --no-cache-dir --only-binary=:all: --no-binary=bucketfront \
-        --constraint requirements.lock .
+RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /opt/wheels . \
+    && /opt/bucketfront/bin/pip install --no-deps --no-index /opt/wheels/*.whl
 
 
-FROM python:3.12-slim
+FROM ${BASE}
 
 # A numeric user, so that Kubernetes can check runAsNonRoot.
 RUN install -d -o 10001 -g 10001 -m 0750 /cache

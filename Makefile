@@ -3,17 +3,28 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+AUDIT := $(VENV)/audit
+AUDIT_STAMP := $(AUDIT)/.installed
+# pip takes no file whose hash is not in a lock.
+LOCKED := -m pip install --quiet --disable-pip-version-check --require-hashes
 
-.PHONY: install run test long check format e2e reliability soak bench eviction behaviours http-cache s3-servers reference lock clean
+.PHONY: install run test long check audit sbom format e2e reliability soak bench eviction behaviours http-cache s3-servers reference lock clean
 
 install: $(STAMP)
 
 # The stamp is made last, so that an interrupted install runs again.
-$(STAMP): pyproject.toml requirements.lock
+$(STAMP): pyproject.toml requirements-build.lock requirements-dev.lock
 	@$(PYTHON) -c 'import sys; sys.exit("bucketfront needs Python 3.11 or newer; set PYTHON=" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[dev]'
+	$(BIN)/python $(LOCKED) -r requirements-build.lock -r requirements-dev.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-index --no-deps --no-build-isolation -e .
 	@touch $(STAMP)
+
+# The tools of `make audit`, `make sbom` and `make lock`, apart from what is tested.
+$(AUDIT_STAMP): requirements-audit.lock
+	$(PYTHON) -m venv $(AUDIT)
+	$(AUDIT)/bin/python $(LOCKED) -r requirements-audit.lock
+	@touch $(AUDIT_STAMP)
 
 run: install
 	$(BIN)/bucketfront serve -c proxy.yaml
@@ -30,6 +41,17 @@ check: install
 	$(BIN)/mypy tests/reliability/conftest.py
 	$(BIN)/mypy tests/e2e/conftest.py
 	$(BIN)/pytest tests/test_layering.py
+
+# Security linting of the code, and known vulnerabilities of what is installed. Reports "not run" where their database is
+# out of reach. requirements-dev.lock has all packages of requirements.lock, in the same versions.
+audit: $(AUDIT_STAMP)
+	$(AUDIT)/bin/bandit --quiet --configfile pyproject.toml --recursive proxy
+	$(AUDIT)/bin/python tests/vulnerabilities.py requirements-dev.lock
+
+# Writes sbom.json, the software bill of materials of the image (CycloneDX), which a release has beside the image.
+sbom: $(AUDIT_STAMP)
+	PYTHONWARNINGS=ignore $(AUDIT)/bin/cyclonedx-py requirements --output-reproducible --pyproject pyproject.toml --output-format JSON \
+		--output-file sbom.json requirements.lock
 
 # The tests that `make test` leaves out because they take minutes.
 long: install
@@ -55,7 +77,7 @@ bench: install
 
 # Replays traces through the eviction policies. Writes docs/eviction.md. libCacheSim has no build for some platforms.
 eviction: install
-	-$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[bench]'
+	-$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation -e '.[bench]'
 	$(BIN)/python bench/eviction.py
 
 # Sends the same requests to bucketfront, nginx and Varnish, as far as these are installed.
@@ -80,12 +102,16 @@ format: install
 	$(BIN)/ruff check --fix proxy tests bench
 	$(BIN)/ruff format proxy tests bench
 
-# Writes requirements.lock, the versions that were tested together, which pip uses as a constraints file.
-lock:
-	rm -rf $(VENV)/lock && $(PYTHON) -m venv $(VENV)/lock
-	$(VENV)/lock/bin/pip install --quiet --disable-pip-version-check '.[dev]'
-	$(VENV)/lock/bin/pip freeze --exclude bucketfront | grep -E '^[A-Za-z0-9_.-]+==' | sort -f > requirements.lock
-	rm -rf $(VENV)/lock
+# Writes the locks: the versions that were tested together, with the hashes of all their files, for any Python and
+# platform. requirements.lock is what the image has.
+UV_COMPILE := $(AUDIT)/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+	--no-header --no-annotate
+
+lock: $(AUDIT_STAMP)
+	$(UV_COMPILE) pyproject.toml -o requirements.lock
+	$(UV_COMPILE) pyproject.toml --extra dev -c requirements.lock -o requirements-dev.lock
+	$(UV_COMPILE) --group build -o requirements-build.lock
+	$(UV_COMPILE) --group audit -o requirements-audit.lock
 
 clean:
 	rm -rf $(VENV) cache build proxy/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -64,7 +64,9 @@ def programs(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     venv.create(folder / "venv", with_pip=True)
     programs = folder / "venv" / "bin"
     lock = ROOT / "requirements.lock"
-    run(programs / "pip", "install", "--quiet", "--constraint", lock, wheel, cwd=folder)
+    run(programs / "pip", "install", "--quiet", "--require-hashes", "-r", lock, cwd=folder)
+    run(programs / "pip", "install", "--quiet", "--no-index", "--no-deps", wheel, cwd=folder)
+    run(programs / "pip", "check", cwd=folder)
     return programs
 
 

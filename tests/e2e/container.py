@@ -81,6 +81,8 @@ def built(dockerfile: Path, base: Path, folder: Path) -> Image:
             root = folder / f"stage-{stage}"
             _run("cp", "-a", "--reflink=auto", str(base), str(root))
             stages[stage] = Image(root, {"PATH": os.defpath})
+        elif name == "ARG" and not stages:
+            continue  # of the base image, for which `base` stands
         elif name == "RUN":
             _in_root(stages[stage], rest)
         elif name == "COPY":
