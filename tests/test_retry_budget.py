@@ -1,5 +1,6 @@
 """The algebra of the retry budget, and the bounds of a backoff."""
 
+from fakes import FakeClock
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -52,6 +53,24 @@ def test_ten_first_attempts_earn_one() -> None:
     assert granted(budget, [False, False]) == [True, False]
     for _ in range(50):
         assert granted(budget, [True] * 9 + [False, True, False]) == [None] * 9 + [False, None, True]
+
+
+@given(st.lists(st.floats(0, 30), max_size=50))
+def test_a_second_earns_one(pauses: list[float]) -> None:
+    """I20: without first attempts, there are at most ten further ones, and one for each second.
+
+    After a long pause there are ten again, whatever came before.
+    """
+    clock = FakeClock(0.0)
+    budget = RetryBudget(clock=clock)
+    spent = 0
+    for pause in pauses:
+        clock.advance(pause)
+        spent += budget.spend()
+        assert spent <= MAX_TOKENS + clock.now + 1e-6
+    clock.advance(MAX_TOKENS)
+    clock.advance(MAX_TOKENS)
+    assert granted(budget, [False] * (MAX_TOKENS + 1)) == [True] * MAX_TOKENS + [False]
 
 
 @given(st.integers(1, 10), st.floats(0, 1, exclude_max=True))

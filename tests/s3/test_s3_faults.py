@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 import pytest
-from fakes import Head, RawConnection, RawServer, Script, answering, object_bytes, response
+from fakes import FakeClock, Head, RawConnection, RawServer, Script, answering, object_bytes, response
 from held_port import held_port
 from pydantic import SecretStr
 from stopwatch import HANG_S, assert_takes_less_than
@@ -206,11 +206,32 @@ async def test_what_may_pass_is_retried_up_to_a_limit(status: str, code: str, er
 async def test_retries_end_with_their_budget() -> None:
     """I20: an origin that fails every request gets each of them once, and at most ten and a tenth more."""
     async with origin_of(answering(refusal("500 Internal Server Error", "InternalError"))) as (origin, server):
+        origin.retries = RetryBudget()
         for _ in range(40):
             with pytest.raises(OriginServerError):
                 await origin.get(KEY, FromTo(0, 10))
         assert 40 + 10 <= len(server.heads) <= 40 + 10 + 4
         assert origin.retries.refused
+
+
+async def test_a_lone_failure_after_an_outage() -> None:
+    """A single 503 is repeated, also if an outage took all retries a while ago and few requests came since."""
+    failures = 10**6
+
+    async def script(connection: RawConnection, _: Head) -> None:
+        nonlocal failures
+        failures -= 1
+        await connection.send(partial() if failures < 0 else refusal("503 Service Unavailable", ""))
+
+    async with origin_of(script) as (origin, _):
+        clock = FakeClock()
+        origin.retries = RetryBudget(clock=clock)
+        while not origin.retries.refused:
+            with pytest.raises(OriginServerError):
+                await origin.get(KEY, FromTo(0, 10))
+        clock.advance(1.0)
+        failures = 1
+        assert await whole(await origin.get(KEY, FromTo(0, 10))) == CONTENT[:10]
 
 
 @pytest.mark.parametrize(

@@ -143,7 +143,8 @@ def assemble(
         clock=monotonic, block_size=options.block_size, part_size=options.part_size,
         parallel_parts=options.parallel_parts, after_disconnect=options.after_disconnect,
         read_ahead_max=options.read_ahead_max, reader_timeout=options.reader_timeout,
-        retries=retries or RetryBudget(), hedges=hedges or RetryBudget(), split_distance=options.split_distance,
+        retries=retries or RetryBudget(clock=monotonic), hedges=hedges or RetryBudget(),
+        split_distance=options.split_distance,
     )  # fmt: skip
     lookups, negative_cache = Lookups(entries.pin, disposal.unpin), NegativeCache(options.negative_ttl)
     readers = ReaderContext(fetch_context, clock, counters)

@@ -74,7 +74,7 @@ class S3Origin:
         troubles: Troubles | None = None,
     ) -> None:
         self.breaker = breaker or Breaker(time.monotonic, random.random)
-        self.retries = RetryBudget()  # for heads here, and for bytes in the cache
+        self.retries = RetryBudget(clock=time.monotonic)  # for heads here, and for bytes in the cache
         self._settings = settings
         self._call_timeout = settings.connect_timeout + settings.read_timeout
         self.calls = Calls(self._call_timeout, troubles or Troubles(time.monotonic, log.info))
