@@ -190,6 +190,11 @@ REFUSED = [
     bad("6.3", put("Content-Length: 5", "Content-Length: 5", body=b"hello")),
     bad("6.3", put("Content-Length: 5", "Content-Length: 6", body=b"hello!")),
     bad("6.3", get("Content-Length: 0", "Content-Length: 0")),
+    # The parser takes the last of these for the absence of the field.
+    *(bad("6.3", get(f"Content-Length: {size}") + HIDDEN) for size in (1 << 63, (1 << 64) - 2, (1 << 64) - 1)),
+    bad("6.3", put(f"Content-Length: {(1 << 64) - 1}") + HIDDEN),
+    bad("6.3", get(f"Content-Length: 000{(1 << 64) - 1}") + HIDDEN),
+    *(bad("6.3", make(f"Content-Length: {'0' * 5000}5") + b"hello") for make in (get, put)),
     *(
         bad("6.3", put(f"Content-Length: {value}", body=b"hello"))
         for value in ("5, 5", "5,6", "+5", "-5", "0x5", "5 5")
@@ -213,6 +218,7 @@ REFUSED = [
     bad("7.1.1", coded(b'5;a="\r\n"\r\nhello\r\n0\r\n\r\n')),
     bad("7.1.2", coded(b"5\r\nhello\r\n0\r\nX T: 1\r\n\r\n")),
     bad("7.1.2", coded(b"5\r\nhello\r\n0\r\nContent-Length: 3\r\n\r\n")),
+    *(bad("7.1", coded(b"%x\r\nhello\r\n0\r\n\r\n" % size)) for size in (1 << 63, (1 << 64) - 1, 1 << 64)),
     bad("7.1.2", coded(b"0\r\n" + b"X: a\r\n" * 1000 + b"\r\n")),
     # Uploads that the head alone forbids: no 100, and their body is no request
     bad("9110 10.1.1", head("PUT /ro/y HTTP/1.1", "Content-Length: 5", "Expect: 100-continue"), 405),

@@ -5,6 +5,8 @@ The parser checks the same bytes. A body ends only if both find the same end (do
 
 import re
 
+from bucketfront.server.http1.framing import MAX_LENGTH
+
 MAX_LINE_BYTES = 8 << 10  # of a chunk's size with its extensions, or of a trailer
 
 _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]+)(?:;[^\n]*)?\r\n")  # RFC 9112 section 7.1; the parser checks the extensions
@@ -61,5 +63,6 @@ class ChunkedFraming:
             self.is_broken = True
         elif size := int(found[1], 16):
             self._left = size + len(b"\r\n")
+            self.is_broken = size > MAX_LENGTH
         else:
             self._was_last_chunk = True

@@ -378,12 +378,13 @@ class Connection(AiohttpConnection):
         message, body = newest
         try:
             framing.check_version(message.version)
+            length = None if message.chunked else framing.body_length(message.headers)
         except framing.BadFraming as error:
             self.drop_newest_request()
             self._refuse(error)
             return
         self._body = body
-        self._receiver.begin_body(None if message.chunked else int(message.headers.get(hdrs.CONTENT_LENGTH, 0)))
+        self._receiver.begin_body(length)
         if message.upgrade and (self.is_upgraded or body is not EMPTY_PAYLOAD):
             # The parser stops at an upgrade, and drops the bytes behind the body of one.
             self.replace_newest_request(message._replace(should_close=True), body)

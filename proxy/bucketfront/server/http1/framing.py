@@ -15,6 +15,8 @@ from bucketfront.errors import ProxyError
 
 # Fields of which a second one makes the message ambiguous.
 _SINGLE = (hdrs.RANGE, hdrs.IF_RANGE, hdrs.EXPECT)
+MAX_LENGTH = (1 << 63) - 1  # bytes of a body or a chunk; the parser takes 2**64 - 1 for the absence of a length
+_MAX_DIGITS = 100  # zeros at its begin included; `int` refuses thousands of them
 _NO_METHODS = (hdrs.METH_CONNECT, hdrs.METH_TRACE)
 
 _TOKEN_CHARS = frozenset("!#$%&*+-.^_`|~" + string.digits + string.ascii_letters)  # RFC 9110 section 5.6.2
@@ -54,6 +56,17 @@ def check_version(version: HttpVersion) -> None:
     if version not in (HttpVersion10, HttpVersion11):
         # aiohttp sets 0.9 if the request line has no version at all.
         raise BadFraming("neither HTTP/1.0 nor HTTP/1.1", 505 if version.major else 400)
+
+
+def body_length(headers: CIMultiDictProxy[str]) -> int:
+    """Return the length of a body that is not chunked. Raises BadFraming.
+
+    The parser found only digits in it.
+    """
+    value = headers.get(hdrs.CONTENT_LENGTH, "0")
+    if len(value) > _MAX_DIGITS or (length := int(value)) > MAX_LENGTH:
+        raise BadFraming("the Content-Length is too large")
+    return length
 
 
 def status_of_parser_error(error: HttpProcessingError, max_line_size: int) -> int:
