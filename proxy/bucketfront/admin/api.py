@@ -1,4 +1,4 @@
-"""The admin listener: health, readiness, metrics, statistics, purge.
+"""The admin listener: health, readiness, metrics, statistics, purge. `openapi` has the table of its paths.
 
 A request passes the checks of `AdminApplication._admit` in their order before a byte of its body is read. Probes pass
 none of them but the framing, so that an orchestrator's always succeed. Other requests have MAX_AT_ONCE places. So a
@@ -9,15 +9,16 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Annotated
 
 from aiohttp import hdrs, web
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import ValidationError
 
 from bucketfront import __version__
+from bucketfront.admin import openapi
 from bucketfront.admin.health import Health, Phase
+from bucketfront.admin.openapi import OPERATIONS, Operation, PurgeRequest
 from bucketfront.admin.tokens import WRONG_TOKEN_PAUSE_S, Token, TokenVerdict
 from bucketfront.cache import Cache
 from bucketfront.config.listener_settings import AdminSettings
@@ -36,7 +37,6 @@ from bucketfront.server.receive.request_body import invite
 from bucketfront.server.router import Router
 
 MAX_BODY_BYTES = 4 << 20  # of a purge request: 10,000 paths of common length
-MAX_PATHS = 10_000  # of one purge request; a prefix purges more
 MAX_PATHS_PER_TURN = 256  # parsed in one turn of the loop (docs/invariants.md#cost-of-a-request)
 BODY_TIMEOUT_S = 10.0  # for such a request to arrive
 PURGE_TIMEOUT_S = 300.0  # a million entries take a tenth of it
@@ -47,19 +47,6 @@ DESCRIPTORS_SHARE = 8  # at most this fraction of the descriptors is for these c
 KEEP_ALIVE_TIMEOUT_S = 15.0  # between two requests; a scraper comes as often
 STOP_TIMEOUT_S = 2.0  # for running requests to end at a stop; each can be repeated
 RETRY_AFTER_S = 1
-
-_Path = Annotated[str, StringConstraints(min_length=1, max_length=8192)]
-_OPEN_PATHS = frozenset({"/healthz", "/readyz"})  # an orchestrator's probe carries no token
-
-
-class PurgeRequest(BaseModel):
-    """The body of a purge. `paths` and `prefix` are percent-encoded request paths, as clients send them."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    paths: Annotated[tuple[_Path, ...], Field(max_length=MAX_PATHS)] = ()
-    prefix: _Path | None = None
-    soft: bool = False
 
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.Response]]
@@ -87,12 +74,13 @@ class AdminApplication:
         self._hosts = HostNames((*settings.server.names, settings.admin.host))
         self._pages = ForeignPages((), is_tls=False)
         self._places = asyncio.Semaphore(MAX_AT_ONCE)
-        self._probes: dict[str, Handler] = {"/healthz": self._healthz, "/readyz": self._readyz}
-        self._handlers: dict[str, tuple[str, Handler]] = {
-            **{path: (hdrs.METH_GET, handler) for path, handler in self._probes.items()},
-            "/metrics": (hdrs.METH_GET, self._metrics),
-            "/api/v1/stats": (hdrs.METH_GET, self._stats),
-            "/api/v1/purge": (hdrs.METH_POST, self._purge),
+        self._handlers: dict[str, Handler] = {
+            "/healthz": self._healthz,
+            "/readyz": self._readyz,
+            "/metrics": self._metrics,
+            "/openapi.json": self._openapi,
+            "/api/v1/stats": self._stats,
+            "/api/v1/purge": self._purge,
         }
 
     async def __call__(self, request: web.BaseRequest) -> web.Response:
@@ -111,13 +99,14 @@ class AdminApplication:
 
     async def _respond(self, request: web.BaseRequest) -> web.Response:
         is_read = request.method in (hdrs.METH_GET, hdrs.METH_HEAD)
-        if is_read and (probe := self._probes.get(request.path)) is not None:
-            return await probe(request)
+        operation = OPERATIONS.get(request.path)
+        if is_read and operation is not None and operation.is_probe:
+            return await self._handlers[request.path](request)
         await self._admit(request, is_read=is_read)
         if self._places.locked():
             return _error(503, "too many requests at once", {"Retry-After": str(RETRY_AFTER_S)})
         async with self._places:
-            return await self._dispatch(request)
+            return await self._dispatch(request, operation)
 
     async def _admit(self, request: web.BaseRequest, *, is_read: bool) -> None:
         """Raise _Refused for a request that may not be made here. Reads no byte of its body."""
@@ -138,15 +127,12 @@ class AdminApplication:
         if verdict is not TokenVerdict.RIGHT:
             raise _Refused(_error(401, "a bearer token is needed", {"WWW-Authenticate": "Bearer"}))
 
-    async def _dispatch(self, request: web.BaseRequest) -> web.Response:
-        found = self._handlers.get(request.path)
-        if found is None:
+    async def _dispatch(self, request: web.BaseRequest, operation: Operation | None) -> web.Response:
+        if operation is None:
             return _error(404, "there is nothing at this path")
-        method, handler = found
-        allowed = (method,) if method == hdrs.METH_POST else (hdrs.METH_GET, hdrs.METH_HEAD)
-        if request.method not in allowed:
-            return _error(405, f"this path takes {method}", {"Allow": ", ".join(allowed)})
-        return await handler(request)
+        if request.method not in operation.methods:
+            return _error(405, f"this path takes {operation.method}", {"Allow": ", ".join(operation.methods)})
+        return await self._handlers[request.path](request)
 
     async def _healthz(self, _: web.BaseRequest) -> web.Response:
         return web.Response(text="ok\n")
@@ -173,6 +159,9 @@ class AdminApplication:
 
     async def _metrics(self, _: web.BaseRequest) -> web.Response:
         return web.Response(body=generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def _openapi(self, _: web.BaseRequest) -> web.Response:
+        return web.json_response(openapi.document(__version__))
 
     async def _stats(self, _: web.BaseRequest) -> web.Response:
         figures = asdict(self._cache.statistics())

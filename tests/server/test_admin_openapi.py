@@ -1,0 +1,110 @@
+"""`/openapi.json` describes the admin port, and the port does as it is described (I27)."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from proxy_under_test import S3, Proxy, StartProxy
+from pydantic import TypeAdapter, ValidationError
+from wire import Response
+
+from bucketfront.admin import openapi
+from bucketfront.admin.openapi import OPERATIONS, PurgeRequest
+from bucketfront.cache import Statistics
+
+TOKEN = "0123456789abcdef"
+RIGHT = {"Authorization": f"Bearer {TOKEN}"}
+PURGE = b'{"paths": ["/x"]}'
+
+
+def body_of(operation: openapi.Operation) -> bytes | None:
+    return None if operation.request is None else PURGE
+
+
+def assert_described(path: str, method: str, response: Response) -> None:
+    """Assert that the document has the status, the type and the fields of a response."""
+    described = openapi.document("1")["paths"][path][method.lower()]["responses"]
+    assert str(response.status) in described, (path, method, response.status)
+    if method == "HEAD":
+        assert response.body == b""
+        return
+    media = response.headers["Content-Type"].partition(";")[0]
+    assert media in described[str(response.status)]["content"]
+    own = OPERATIONS[path].responses.get(response.status, ())
+    models = [body.model for body in own if body.media.value == media] or [openapi.Failure]
+    if models[0] is not None:
+        models[0].model_validate_json(response.body)
+
+
+async def test_document(proxy: Proxy) -> None:
+    """The document is that of this version, all its references lead to schemas, and each path is there."""
+    response = await proxy.admin("GET", "/openapi.json")
+    assert response.headers["Content-Type"].startswith("application/json")
+    found: dict[str, Any] = response.json()
+    assert found["openapi"] == "3.1.0"
+    assert found == json.loads(json.dumps(openapi.document(found["info"]["version"])))
+    references = {text.partition('"')[0] for text in response.body.decode().split('"#/components/schemas/')[1:]}
+    assert references == set(found["components"]["schemas"])
+    for path, item in found["paths"].items():
+        for method in item:
+            assert (await proxy.admin(method.upper(), path)).status not in (404, 405), (method, path)
+
+
+@pytest.mark.parametrize("path", OPERATIONS)
+async def test_each_path_responds_as_described(start: StartProxy, s3: S3, path: str) -> None:
+    """With a token, without one, with a wrong one, and from a foreign page, each response is one of the document's."""
+    proxy = await start(admin={"token": TOKEN})
+    s3.put("x", b"data")
+    await proxy.get("/x")
+    operation = OPERATIONS[path]
+    for method in operation.methods:
+        for fields, status in (
+            (RIGHT, 200),
+            ({}, 200 if operation.is_probe else 401),
+            ({**RIGHT, "Origin": "https://evil.example"}, 200 if operation.is_probe else 403),
+            ({**RIGHT, "Host": "evil.example"}, 200 if operation.is_probe else 421),
+            ({**RIGHT, "Accept": "application/json"}, 200),
+        ):
+            response = await proxy.admin(method, path, body_of(operation), fields)
+            assert response.status == status, (method, path, fields)
+            assert_described(path, method, response)
+
+
+async def test_the_document_needs_the_token(start: StartProxy) -> None:
+    """What the port can do is shown to operators alone."""
+    proxy = await start(admin={"token": TOKEN})
+    assert (await proxy.admin("GET", "/openapi.json")).status == 401
+    assert (await proxy.admin("GET", "/openapi.json", headers=RIGHT)).status == 200
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b'{"paths": "/x"}', b'{"all": 1}', b"\xff", b"{}"])
+async def test_a_malformed_purge(proxy: Proxy, body: bytes) -> None:
+    """A body that is none of the schema's gets a 400 of the document."""
+    response = await proxy.admin("POST", "/api/v1/purge", body)
+    assert response.status == 400
+    assert_described("/api/v1/purge", "POST", response)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["paths", "prefix", "soft", "x"]),
+        st.none() | st.booleans() | st.text() | st.lists(st.text()) | st.integers(),
+    )
+)
+def test_the_schema_is_what_is_validated(wanted: dict[str, object]) -> None:
+    """The document's schema of a purge has the fields that the request's model accepts, and no others."""
+    schema = openapi.document("1")["components"]["schemas"]["PurgeRequest"]
+    try:
+        PurgeRequest.model_validate_json(json.dumps(wanted))
+    except ValidationError:
+        return
+    assert set(wanted) <= set(schema["properties"])
+    assert schema["additionalProperties"] is False
+
+
+def test_statistics_are_described() -> None:
+    """A figure that is added to the statistics is in the document, because both come from one class."""
+    found = openapi.document("1")["components"]["schemas"]["Stats"]["properties"]
+    assert found.keys() - {"version"} == TypeAdapter(Statistics).json_schema()["properties"].keys()
