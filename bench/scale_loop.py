@@ -98,6 +98,9 @@ class NoOrigin:
     async def head(self, key: ObjectKey, *, if_none_match: str | None = None) -> Metadata | NotModified:
         raise OriginUnavailable(f"{key} {if_none_match}")
 
+    def admit(self, key: ObjectKey, *, joins: bool) -> None:
+        """Admit all."""
+
 
 @dataclass(frozen=True, slots=True)
 class Bench:

@@ -147,6 +147,9 @@ class FakeOrigin:
             await late.wait()
         return OriginResponse(metadata, span.start, span.stop, body)
 
+    def admit(self, key: ObjectKey, *, joins: bool) -> None:
+        """Admit all."""
+
     async def head(self, key: ObjectKey, *, if_none_match: str | None = None) -> Metadata | NotModified:
         self.heads += 1
         metadata = (await self._find(key, if_none_match)).metadata

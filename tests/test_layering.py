@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "proxy" / "bucketfront"
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"bucketfront"}),  # the package itself: its version
     frozenset({"errors"}),
-    frozenset({"keys", "http", "retry", "task_set", "troubles"}),
+    frozenset({"keys", "http", "retry", "task_set", "troubles", "fair_share", "fair_slots"}),
     frozenset({"config"}),
     frozenset({"cache"}),
     frozenset({"s3"}),
@@ -37,12 +37,13 @@ CACHE_LAYERS = ("storage", "entries", "fetch", "upkeep")
 # Values and Protocols without imports of the floors below. The cache fetches through one and reports with the other.
 CACHE_GROUND = {"bucketfront.cache.origin"}
 PURE = (
-    "http/*.py", "keys.py", "errors.py", "retry.py", "troubles.py", "cache/storage/blocks.py",
+    "http/*.py", "keys.py", "errors.py", "retry.py", "troubles.py", "fair_share.py", "cache/storage/blocks.py",
     "cache/entries/budget.py", "cache/fetch/read_ahead.py", "cache/fetch/walk.py", "cache/fetch/mp4.py",
     "cache/fetch/part_choice.py", "cache/fetch/reader_cursor.py", "s3/minimum_rate.py",
 )  # fmt: skip
 PURE_MAY_USE = (
-    "bucketfront.http", "bucketfront.keys", "bucketfront.errors", "bucketfront.cache.storage.blocks",
+    "bucketfront.http", "bucketfront.keys", "bucketfront.errors", "bucketfront.fair_share",
+    "bucketfront.cache.storage.blocks",
     "bucketfront.cache.fetch.walk", "bucketfront.cache.fetch.read_ahead", "bucketfront.cache.fetch.reader_cursor",
 )  # fmt: skip
 PURE_PACKAGES = {"anycrc"}  # pure arithmetic

@@ -26,15 +26,15 @@ from bucketfront.admin.metrics import (
 from bucketfront.admin.watches import watches
 from bucketfront.cache import Cache, CacheAssembly, CacheOptions, boot_id, boottime, open_cache
 from bucketfront.config.freshness_policy import FreshnessPolicy
-from bucketfront.config.listen_host import is_loopback
 from bucketfront.config.origin_settings import OriginSettings, StaticCredentials
 from bucketfront.config.settings import Settings
+from bucketfront.fair_share import FairShares, Resource, Shares
 from bucketfront.s3.accepted_codings import AcceptedCodings, Area
 from bucketfront.s3.client import S3Origin
 from bucketfront.s3.embedded.launcher import EmbeddedS3
 from bucketfront.s3.upload.journal import UploadJournal
 from bucketfront.s3.upload.uploader import S3Uploader
-from bucketfront.server.access.networks import Networks
+from bucketfront.server.access.clients import Clients
 from bucketfront.server.fast_path.fast_connection import FastPath
 from bucketfront.server.http1 import descriptors
 from bucketfront.server.http1.connection_limit import ConnectionLimit
@@ -78,12 +78,14 @@ class App:
         self.troubles = Troubles(time.monotonic, logging.getLogger("bucketfront").warning)
         self.health = Health(self.troubles)
         self._shares = descriptors.shares(descriptors.limit(), settings.origin.max_connections)
-        share, fronts = settings.server.client_share, Networks(settings.server.trusted_proxies)
+        share = settings.server.client_share
+        self._share_of_one = 1.0 if share is None else share.value / 100
         self.connection_limit = ConnectionLimit(
             self._shares.connections,
-            1.0 if share is None else share.value / 100,
-            has_share=lambda address: bool(address) and not is_loopback(address) and address not in fronts,
+            self._share_of_one,
+            has_share=Clients(settings.server.trusted_proxies).has_share,
         )
+        self.fair_shares = self._fair_shares()
         self.embedded: EmbeddedS3 | None = None
         self.fast_path: FastPath | None = None
         self.cache: Cache
@@ -153,14 +155,30 @@ class App:
                 rules=self._freshness.rules,
                 telemetry=self.telemetry,
                 connections=self.connection_limit,
+                shares=self.fair_shares,
                 clock=self._clock,
                 cache_clock=self.cache_assembly.clock,
             ),
         )
         self.fast_path, self.listener = server.fast_path, server.listener
-        ServerCollector(registry, self.connection_limit, self.fast_path)
+        ServerCollector(registry, self.connection_limit, self.fast_path, self.fair_shares)
         await self._start_listener(self.listener)
         self.health.phase = Phase.SERVING
+
+    def _fair_shares(self) -> FairShares:
+        """Return the table of what clients have shares of. Connections and unfinished uploads have tables of their own.
+
+        Behind a front the connections are not the clients' own, so their requests and uploads are counted apart.
+        """
+        connections, share = self._shares.connections, self._share_of_one
+        return FairShares(
+            {
+                Resource.REQUESTS: Shares(connections, share),
+                Resource.UPLOADS: Shares(max(1, connections // 2), share),
+            },
+            time.monotonic,
+            logging.getLogger("bucketfront").warning,
+        )
 
     async def _start_listener(self, listener: Listener) -> None:
         self._stack.push_async_callback(listener.stop)
@@ -175,7 +193,14 @@ class App:
             await self._stack.enter_async_context(self.embedded)
             endpoint = self.embedded.endpoint_url
         settings = _with_demo_keys(origin) if self.embedded else origin
-        origin_s3 = S3Origin(settings, endpoint, codings=self._codings(), troubles=self.troubles)
+        origin_s3 = S3Origin(
+            settings,
+            endpoint,
+            codings=self._codings(),
+            troubles=self.troubles,
+            shares=self.fair_shares,
+            share_of_one=self._share_of_one,
+        )
         self.origin = await self._stack.enter_async_context(origin_s3)
         if origin.create_bucket and not self.embedded:
             for bucket in sorted({mount.bucket for mount in self.settings.mounts}):

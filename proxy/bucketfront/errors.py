@@ -68,6 +68,22 @@ class AccessUnavailable(ProxyError):
     """The rules of access cannot decide on a request at present, so it is refused."""
 
 
+class NoShare(ProxyError):
+    """A client gets none of a limited resource at present. `resource` is a value of `fair_share.Resource`."""
+
+    def __init__(self, message: str, resource: str) -> None:
+        super().__init__(message)
+        self.resource = resource
+
+
+class ShareUsedUp(NoShare):
+    """The client has its share of a limited resource, and the rest is for others."""
+
+
+class WholeUsedUp(NoShare):
+    """Nothing of a limited resource is left for any client."""
+
+
 class NotCached(ProxyError):
     """A client accepts only cached bytes (`only-if-cached`), and they are not in the cache."""
 

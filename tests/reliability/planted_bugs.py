@@ -39,6 +39,7 @@ ANSWERS = "tests/s3/test_s3_responses.py::"
 FAULTS = "tests/s3/test_s3_faults.py::"
 SERVER = "tests/server/"
 ENDPOINT = SERVER + "test_endpoint.py::"
+FAIR_SHARES = SERVER + "test_fair_shares.py::"
 
 BUGS = (
     Bug(
@@ -1964,7 +1965,7 @@ BUGS = (
         31,
         "any-token-of-a-client",
         "A bearer token that is not listed lets a client in.",
-        (Edit("bucketfront.server.access.bearer:BearerRule.examine", "any(fits)", "True"),),
+        (Edit("bucketfront.server.access.bearer:BearerRule.examine", "not any(fits)", "False and fits"),),
         (SERVER + "test_access.py::test_reads_need_a_token",),
     ),
     Bug(
@@ -1973,6 +1974,67 @@ BUGS = (
         "The rules of the mount that serves a key do not hold for the path of another mount.",
         (Edit("bucketfront.server.access.access:Access.check", "inner is not None", "False"),),
         (SERVER + "test_access.py::test_keys_of_an_inner_mount",),
+    ),
+    Bug(
+        34,
+        "nothing-is-reserved",
+        "One client may have the whole of a limited resource.",
+        (Edit("bucketfront.fair_share:Shares.refusal", "left - self._reserved < count", "left < count"),),
+        ("tests/test_fair_share.py::test_no_client_gets_the_reserved_part",),
+    ),
+    Bug(
+        34,
+        "origin-for-the-first",
+        "Connections to the origin go to those that ask first, whichever client they are of.",
+        (Edit("bucketfront.s3.connection_slots:ConnectionSlots.acquire", "current_client()", "None"),),
+        (FAIR_SHARES + "test_cold_reads_of_one_client_delay_no_other",),
+    ),
+    Bug(
+        34,
+        "misses-without-end",
+        "A client may have any number of misses waiting for the origin.",
+        (Edit("bucketfront.s3.client:S3Origin.admit", "self._shares is not None", "False"),),
+        (FAIR_SHARES + "test_a_client_that_waits_for_too_much_is_refused",),
+    ),
+    Bug(
+        34,
+        "joiners-wait-for-the-first",
+        "A client that joins a lookup waits in the queue of the client that began it.",
+        (Edit("bucketfront.s3.client:S3Origin.admit", "self._slots.hurry(key)", "pass"),),
+        (FAIR_SHARES + "test_a_joined_lookup_is_not_delayed",),
+    ),
+    Bug(
+        34,
+        "requests-of-a-front",
+        "One client behind a front may have all requests at once.",
+        (
+            Edit(
+                "bucketfront.server.application:Application._enter",
+                "self._shares.take(Resource.REQUESTS, client)",
+                "self._shares.take(Resource.REQUESTS, None)",
+            ),
+        ),
+        (FAIR_SHARES + "test_requests_at_once",),
+    ),
+    Bug(
+        34,
+        "uploads-of-a-front",
+        "One client may have all uploads at once.",
+        (
+            Edit(
+                "bucketfront.server.application:Application._enter",
+                "self._shares.take(Resource.UPLOADS, client)",
+                "self._shares.take(Resource.UPLOADS, None)",
+            ),
+        ),
+        (FAIR_SHARES + "test_bodies_that_do_not_come",),
+    ),
+    Bug(
+        34,
+        "places-of-uploads-for-the-first",
+        "The connections for uploads go to those that ask first, whichever client they are of.",
+        (Edit("bucketfront.s3.upload.upload_slots:UploadSlots._acquire", "current_client()", "None"),),
+        (FAIR_SHARES + "test_uploads_of_one_client_delay_no_other",),
     ),
 )
 

@@ -8,7 +8,7 @@ from stopwatch import HANG_S
 
 from bucketfront.errors import OriginBusy
 from bucketfront.keys import ObjectKey
-from bucketfront.s3.connection_slots import ConnectionSlots
+from bucketfront.s3.connection_slots import ConnectionSlots, Slot
 from bucketfront.s3.upload.upload_slots import UploadSlots
 
 TIMEOUT_S = 10.0  # seconds: more than any test here takes
@@ -20,7 +20,7 @@ async def turns(count: int = 20) -> None:
         await asyncio.sleep(0)
 
 
-async def holders(slots: ConnectionSlots, key: ObjectKey | None, count: int) -> "list[asyncio.Task[None]]":
+async def holders(slots: ConnectionSlots, key: ObjectKey | None, count: int) -> "list[asyncio.Task[Slot]]":
     """Return `count` tasks that want a slot. Those that have one are done."""
     tasks = [asyncio.create_task(slots.acquire(key)) for _ in range(count)]
     await turns()
@@ -36,8 +36,8 @@ async def test_one_key_has_half_of_them(count: int, share: int) -> None:
     others = await holders(slots, None, count - share)
     assert all(task.done() for task in others)
     assert slots.free == 0
-    for _ in range(3 * count):
-        slots.release(A)
+    for task in waiting:
+        (await task).release()
         await turns()
     assert all(task.done() for task in waiting)
 
@@ -50,7 +50,7 @@ async def test_a_wait_for_one_key_delays_no_other() -> None:
     assert slots.free == 0
     of_c = await holders(slots, C, 1)
     assert not of_c[0].done()
-    slots.release(B)
+    of_b[0].result().release()
     await turns()
     assert of_c[0].done()
     assert sum(task.done() for task in of_a) == 2
@@ -65,7 +65,7 @@ async def test_versions_of_a_key_share_its_half() -> None:
     first = await holders(slots, A._replace(version="1"), 2)
     second = await holders(slots, A, 1)
     assert [task.done() for task in (*first, *second)] == [True, True, False]
-    slots.release(A._replace(version="1"))
+    first[0].result().release()
     await turns()
     assert second[0].done()
 
@@ -83,14 +83,14 @@ async def test_cancelling_loses_no_slot(seed: int) -> None:
 
     async def use(key: ObjectKey | None) -> None:
         nonlocal held
-        await slots.acquire(key)
+        slot = await slots.acquire(key)
         try:
             held += 1
             assert held <= count
             await turns(chance.randrange(4))
         finally:
             held -= 1
-            slots.release(key)
+            slot.release()
 
     tasks: list[asyncio.Task[None]] = []
     for _ in range(150):

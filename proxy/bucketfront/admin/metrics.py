@@ -9,6 +9,7 @@ from prometheus_client.registry import Collector
 
 from bucketfront.admin.health import Health
 from bucketfront.cache import Cache
+from bucketfront.fair_share import FairShares
 from bucketfront.s3.client import S3Origin
 from bucketfront.s3.upload.journal import UploadJournal
 from bucketfront.server.fast_path.fast_connection import FastPath
@@ -100,9 +101,16 @@ class UploadCollector(Collector):
 class ServerCollector(Collector):
     """The metrics of the listener for clients. Without a fast path there is no metric for it."""
 
-    def __init__(self, registry: CollectorRegistry, connections: ConnectionLimit, fast_path: FastPath | None) -> None:
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        connections: ConnectionLimit,
+        fast_path: FastPath | None,
+        shares: FairShares,
+    ) -> None:
         self._connections = connections
         self._fast_path = fast_path
+        self._shares = shares
         registry.register(self)
 
     def collect(self) -> Iterable[Metric]:
@@ -119,6 +127,14 @@ class ServerCollector(Collector):
             "Idle connections that were closed to make room for others.",
             float(connections.made_way),
         )
+        refused = CounterMetricFamily(
+            "bucketfront_share_refused",
+            "Requests of clients that got none of a resource, because their share or the whole is used up.",
+            labels=("resource", "reason"),
+        )
+        for (resource, refusal), count in self._shares.refused.items():
+            refused.add_metric((resource.value, refusal.value), float(count))
+        yield refused
         if fast_path is not None:
             yield CounterMetricFamily(
                 "bucketfront_fast_path_answers", "Hits answered before aiohttp saw them.", float(fast_path.served)

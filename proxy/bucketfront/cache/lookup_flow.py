@@ -164,6 +164,8 @@ class LookupFlow:
         """
         forward = _forward(stale, self._clock())
         joins = self._lookups.is_running(key)
+        # Here and not in the lookup's task, because other clients may wait for that.
+        self._origin.admit(key, joins=joins)
         if stale is None:
             self._counters.misses += 1
         else:

@@ -73,3 +73,10 @@ class Origin(Protocol):
 
     async def head(self, key: ObjectKey, *, if_none_match: str | None = None) -> Metadata | NotModified:
         """Send S3 HeadObject. Raises what `get` raises."""
+
+    def admit(self, key: ObjectKey, *, joins: bool) -> None:
+        """Call this before a request waits for the origin. It counts for the client of the running task.
+
+        Raises ShareUsedUp or WholeUsedUp, unless it `joins` requests about `key` that run already. Those are then no
+        longer delayed because of the client that began them.
+        """

@@ -88,6 +88,7 @@ class Reader:
         if self.status.hit and not holds:
             fill.origin_status = None
             self._forwarded(collapsed=fill.covers(span))
+            self._context.fetch_context.origin.admit(self._entry.key, joins=True)
         before, self._cursor = self._cursor, fill.join(span, demand)
         if before is not None:
             # Leave only now, so that part fetches which the new span needs are not ended with the old one.

@@ -28,6 +28,7 @@ from bucketfront.errors import (
     OriginTimeout,
     OriginUnavailable,
 )
+from bucketfront.fair_share import FairShares, Resource, current_client
 from bucketfront.http.metadata import Metadata
 from bucketfront.http.ranges import FromTo, Suffix
 from bucketfront.keys import ObjectKey
@@ -72,14 +73,17 @@ class S3Origin:
         breaker: Breaker | None = None,
         codings: AcceptedCodings | None = None,
         troubles: Troubles | None = None,
+        shares: FairShares | None = None,
+        share_of_one: float = 1.0,
     ) -> None:
         self.breaker = breaker or Breaker(time.monotonic, random.random)
         self.retries = RetryBudget(clock=time.monotonic)  # for heads here, and for bytes in the cache
         self._settings = settings
         self._call_timeout = settings.connect_timeout + settings.read_timeout
         self.calls = Calls(self._call_timeout, troubles or Troubles(time.monotonic, log.info))
-        self._slots = ConnectionSlots(settings.max_connections)
-        self.upload_slots = UploadSlots(self._slots, settings.max_connections)
+        self._shares = shares
+        self._slots = ConnectionSlots(settings.max_connections, share_of_one)
+        self.upload_slots = UploadSlots(self._slots, settings.max_connections, share_of_one)
         self.slow_bodies = 0  # bodies that were ended because they came too slowly
         self.parts = 0  # parts of uploads that S3 accepted
         self.parts_retried = 0
@@ -143,6 +147,13 @@ class S3Origin:
                 return await self._with_retries(f"HEAD {key}", "HeadObject", key, attempt)
             except VersionUnchanged as unchanged:
                 return responses.not_modified(unchanged.headers, if_none_match, key.version)
+
+    def admit(self, key: ObjectKey, *, joins: bool) -> None:
+        """Refuse a client that waits for many connections already, see `bucketfront.cache.Origin.admit`."""
+        if joins:
+            self._slots.hurry(key)
+        elif self._shares is not None:
+            self._shares.check(Resource.ORIGIN, current_client(), self._slots.wanted)
 
     async def delete(self, key: ObjectKey) -> None:
         """Call S3 DeleteObject. It succeeds also if the object is absent. Raises AccessDenied, OriginUnavailable."""

@@ -1,4 +1,6 @@
-"""Connections to the origin: a bounded number in all, and at most half of them for one key.
+"""Connections to the origin: a bounded number in all, a share for each client, and at most half of them for one key.
+
+A client that wants more than its share waits, and delays no other client (`FairSlots`).
 
 A read of a key that has its half first waits for one of that key's own slots, and only then for one of all. So an
 object that comes slowly to many readers delays its own readers, and no other reads.
@@ -6,66 +8,109 @@ object that comes slowly to many readers delays its own readers, and no other re
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 from bucketfront.errors import OriginBusy
+from bucketfront.fair_share import Client, Shares, current_client
+from bucketfront.fair_slots import FairSlots, Wait
 from bucketfront.keys import ObjectKey
+
+WANTED_PER_SLOT = 16  # reads that use or await a slot, for each of the slots: a few seconds of work
+MIN_WANTED = 256  # of them in all, because one page may want many objects
 
 
 @dataclass(eq=False, slots=True)
 class _KeyShare:
-    """One key's half. `users` counts the reads that have one of its slots or wait for one."""
+    """One key's half. `users` counts the reads that have one of its slots or wait for one. `waits` are the latter."""
 
     slots: asyncio.Semaphore
     users: int = 0
+    waits: dict[Wait, None] = field(default_factory=dict)
 
 
 class ConnectionSlots:
-    """`count` slots. `free` counts those that are not in use."""
+    """`count` slots, of which one client has the share `share_of_one`, from 0 to 1. `free` are not in use.
 
-    def __init__(self, count: int) -> None:
-        self._pool = asyncio.Semaphore(count)
-        self._share = max(1, count // 2)
+    A slot is for the client that the task works for. Those that wait for one queue by client, as in `FairSlots`.
+    """
+
+    def __init__(self, count: int, share_of_one: float = 1.0) -> None:
+        self._count = count
+        self._pool = FairSlots(Shares(count, share_of_one))
+        self.wanted = Shares(max(MIN_WANTED, WANTED_PER_SLOT * count), share_of_one)
+        self._key_share = max(1, count // 2)
         self._keys: dict[ObjectKey, _KeyShare] = {}
-        self.free = count
 
-    async def acquire(self, key: ObjectKey | None) -> None:
-        """Wait for a slot to read `key`, or with None for a call that reads no object. `release` it with the same."""
-        if key is None:
-            await self._pool.acquire()
-        else:
-            await self._acquire_for(key._replace(version=None))
-        self.free -= 1
+    @property
+    def free(self) -> int:
+        return self._count - self._pool.shares.used
 
-    async def _acquire_for(self, name: ObjectKey) -> None:
-        share = self._keys.setdefault(name, _KeyShare(asyncio.Semaphore(self._share)))
+    async def acquire(self, key: ObjectKey | None) -> "Slot":
+        """Wait for a slot to read `key`, or with None for a call that reads no object."""
+        slot = Slot(self, None if key is None else key._replace(version=None), current_client())
+        self.wanted.take(slot.wanted_by)
+        try:
+            if slot.key is None:
+                await self._pool.acquire(slot.wait)
+            else:
+                await self._acquire_for(slot.key, slot.wait)
+        except BaseException:
+            self.wanted.give_back(slot.wanted_by)
+            raise
+        return slot
+
+    def hurry(self, key: ObjectKey) -> None:
+        """Let no read of `key` wait because of the client that began it, if the task's client has a share left."""
+        share = self._keys.get(key._replace(version=None))
+        for wait in () if share is None else list(share.waits):
+            self._pool.hurry(wait, current_client())
+
+    async def _acquire_for(self, name: ObjectKey, wait: Wait) -> None:
+        share = self._keys.setdefault(name, _KeyShare(asyncio.Semaphore(self._key_share)))
         share.users += 1
+        share.waits[wait] = None
         try:
             await share.slots.acquire()
             try:
-                await self._pool.acquire()
+                await self._pool.acquire(wait)
             except BaseException:
                 share.slots.release()
                 raise
         except BaseException:
             self._leave(name)
             raise
+        finally:
+            share.waits.pop(wait, None)
 
-    def release(self, key: ObjectKey | None) -> None:
-        """Return a slot that was acquired for `key`."""
-        self.free += 1
-        self._pool.release()
-        if key is not None:
-            name = key._replace(version=None)
-            self._keys[name].slots.release()
-            self._leave(name)
+    def release(self, slot: "Slot") -> None:
+        """Return a slot."""
+        self.wanted.give_back(slot.wanted_by)
+        self._pool.release(slot.wait.client)
+        if slot.key is not None:
+            self._keys[slot.key].slots.release()
+            self._leave(slot.key)
 
     def _leave(self, name: ObjectKey) -> None:
         share = self._keys[name]
         share.users -= 1
         if not share.users:
             del self._keys[name]
+
+
+class Slot:
+    """One slot, for a read of `key` or for another call. `wanted_by` is the client that it was acquired for first."""
+
+    __slots__ = ("_slots", "key", "wait", "wanted_by")
+
+    def __init__(self, slots: ConnectionSlots, key: ObjectKey | None, client: Client) -> None:
+        self._slots = slots
+        self.key = key
+        self.wait = Wait(client)
+        self.wanted_by = client
+
+    def release(self) -> None:
+        self._slots.release(self)
 
 
 class HeldSlot:
@@ -79,12 +124,13 @@ class HeldSlot:
         self._slots = slots
         self._key = key
         self._timeout = timeout
+        self._slot: Slot | None = None
         self._is_kept = False
 
     async def __aenter__(self) -> Self:
         try:
             async with asyncio.timeout(self._timeout):
-                await self._slots.acquire(self._key)
+                self._slot = await self._slots.acquire(self._key)
         except TimeoutError:
             raise OriginBusy(
                 f"no origin connection came free within {self._timeout:g} s; see origin.max_connections"
@@ -101,4 +147,5 @@ class HeldSlot:
         return self._release
 
     def _release(self) -> None:
-        self._slots.release(self._key)
+        assert self._slot is not None
+        self._slot.release()

@@ -10,10 +10,12 @@ from aiohttp import hdrs, web
 from bucketfront.config.mount_settings import MountSettings
 from bucketfront.config.settings import Settings
 from bucketfront.errors import ProxyError
+from bucketfront.fair_share import FairShares, Resource, act_for, acting_for
 from bucketfront.http import s3_requests, tus_fields
 from bucketfront.http.cache_status import CacheStatus, Forward
 from bucketfront.keys import split_target
 from bucketfront.server import cors, error_responses
+from bucketfront.server.access.clients import Clients
 from bucketfront.server.access.rule import NOBODY, AccessRequest, Caller
 from bucketfront.server.client_address import ClientAddresses
 from bucketfront.server.cors import Cors
@@ -36,6 +38,8 @@ _CUSTOMER_KEY_FIELDS = tuple(
     f"x-amz-server-side-encryption-customer-{name}" for name in ("algorithm", "key", "key-md5")
 )
 
+_SENDING = frozenset({"PUT", "POST", "PATCH"})  # methods of requests that have a body
+
 log = logging.getLogger(__name__)
 
 
@@ -51,6 +55,7 @@ class Application:
         telemetry: Telemetry,
         pipeline: Pipeline,
         clock: Callable[[], float],
+        shares: FairShares,
     ) -> None:
         """`clock` is wall time in seconds since the epoch."""
         self._router = Router(settings.mounts, settings.uploads)
@@ -63,6 +68,8 @@ class Application:
         self._telemetry = telemetry
         self._pipeline = pipeline
         self._clock = clock
+        self._shares = shares
+        self._clients = Clients(settings.server.trusted_proxies, has_shares=settings.server.client_share is not None)
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         clock = asyncio.get_running_loop().time
@@ -72,7 +79,8 @@ class Application:
         exchange.address = self._addresses.of(request.remote, _field_of(request))
         status = CLIENT_CLOSED_REQUEST
         try:
-            response = await self._respond(exchange)
+            with acting_for(None):  # `_enter` names the client
+                response = await self._respond(exchange)
             status = response.status
         except BrokenOff as error:
             exchange.failed(error)
@@ -83,6 +91,7 @@ class Application:
                 exchange.fault, exchange.cut = "the proxy stops", Cut.STOP
             raise
         finally:
+            exchange.leave_places()
             if exchange.cut is not None:
                 status = exchange.begun or HTTPStatus.SERVICE_UNAVAILABLE
             self._telemetry.finished(exchange, status, clock() - exchange.started)
@@ -148,7 +157,7 @@ class Application:
     async def _caller(
         self, exchange: Exchange, method: str, mount: MountSettings | None, *, is_upload: bool = False
     ) -> Caller:
-        """Return the client. Raises AccessUnavailable, BadPath."""
+        """Return the client. Raises AccessUnavailable, BadPath, ShareUsedUp, WholeUsedUp."""
         if mount is None:
             return NOBODY
         request = exchange.request
@@ -156,7 +165,18 @@ class Application:
         # No signature for a GET is one for a request of an upload.
         method = "PATCH" if is_upload and method == "HEAD" else method
         facts = AccessRequest(method, path, query, _field_of(request), exchange.address, self._clock())
-        return await self._pipeline.identify(facts, mount, is_upload=is_upload)
+        caller = await self._pipeline.identify(facts, mount, is_upload=is_upload)
+        self._enter(exchange, caller)
+        return caller
+
+    def _enter(self, exchange: Exchange, caller: Caller) -> None:
+        """Give the request its places, and let the task work for its client. Raises ShareUsedUp, WholeUsedUp."""
+        request = exchange.request
+        client = self._clients.name(request.remote, exchange.address, caller)
+        exchange.places.append(self._shares.take(Resource.REQUESTS, client))
+        if request.method in _SENDING:
+            exchange.places.append(self._shares.take(Resource.UPLOADS, client))
+        act_for(client)
 
     async def _options(self, exchange: Exchange) -> web.Response:
         """Respond to OPTIONS (RFC 9110 section 9.3.7), which is a CORS preflight if it has the fields of one."""

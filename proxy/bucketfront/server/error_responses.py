@@ -20,6 +20,7 @@ from bucketfront.errors import (
     DeleteMarker,
     ErrorResponse,
     Forbidden,
+    NoShare,
     NoSuchMount,
     NoSuchUpload,
     NoSuchVersion,
@@ -40,8 +41,10 @@ from bucketfront.errors import (
     PreconditionFailed,
     ProxyError,
     RequestRefused,
+    ShareUsedUp,
     StoreError,
     StoreFull,
+    WholeUsedUp,
     WriteConflict,
     WriteRefused,
 )
@@ -144,6 +147,8 @@ _TABLE: tuple[tuple[type[ProxyError], int, str | None], ...] = (
     (UploadLost, 410, None),
     (TooManyUploads, 503, None),
     (Overloaded, 503, None),
+    (ShareUsedUp, 429, None),
+    (WholeUsedUp, 503, None),
     (ObjectNotFound, 404, "no such object"),
     (NoSuchVersion, 400, "versionId is malformed"),
     (DeleteMarker, 405, "this version is a delete marker"),
@@ -189,6 +194,7 @@ _CODES: tuple[tuple[type[ProxyError], str], ...] = (
     (UploadLost, "NoSuchUpload"),
     (TooManyUploads, "SlowDown"),
     (Overloaded, "SlowDown"),
+    (NoShare, "SlowDown"),
     (NoSuchVersion, "InvalidArgument"),
     (ObjectArchived, "InvalidObjectState"),
     (ObjectEncrypted, "InvalidRequest"),
@@ -234,7 +240,7 @@ def _response_to(error: ProxyError, exchange: Exchange, details: Mapping[str, ob
     if isinstance(error, OriginError) and status in (502, 503, 504):
         wait = error.retry_after if isinstance(error, OriginCircuitOpen | OriginServerError) else None
         headers["Retry-After"] = str(max(1, math.ceil(wait or _RETRY_AFTER_S)))
-    if isinstance(error, TooManyUploads | StoreFull | Overloaded | AccessUnavailable):
+    if isinstance(error, TooManyUploads | StoreFull | Overloaded | NoShare | AccessUnavailable):
         headers["Retry-After"] = str(_RETRY_AFTER_S)
     if isinstance(error, WrongVersion):
         headers["Tus-Version"] = VERSION

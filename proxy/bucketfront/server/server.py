@@ -9,6 +9,7 @@ from aiohttp import web
 from bucketfront.cache import Cache
 from bucketfront.config.listener_settings import ServerSettings
 from bucketfront.config.settings import Settings
+from bucketfront.fair_share import FairShares
 from bucketfront.http.path_rules import Rules
 from bucketfront.server.application import Application
 from bucketfront.server.client_address import ClientAddresses
@@ -49,6 +50,7 @@ class ServerParts:
     rules: Rules
     telemetry: Telemetry
     connections: ConnectionLimit
+    shares: FairShares
     clock: Callable[[], float]
     cache_clock: Callable[[], float]
 
@@ -72,6 +74,7 @@ def build_server(settings: Settings, pipeline: Pipeline, parts: ServerParts) -> 
         parts.telemetry,
         pipeline,
         parts.clock,
+        parts.shares,
     )
     fast_path = _fast_path(settings, pipeline, parts)
     return Server(

@@ -37,6 +37,7 @@ from bucketfront.errors import (
     ProxyError,
     StoreError,
 )
+from bucketfront.fair_share import acting_for, current_client
 from bucketfront.http.ranges import Demand, Span
 
 log = logging.getLogger(__name__)
@@ -97,7 +98,7 @@ class Fill:
             self._keeps_ends = False
         cursor = ReaderCursor(
             span.start, span.stop, self._read_ahead.window(0, is_eager=True), span.start, demand,
-            max_parts=self._context.parallel_parts,
+            max_parts=self._context.parallel_parts, client=current_client(),
         )  # fmt: skip
         self._cursors.append(cursor)
         if not self._entry.is_complete(self._context.block_size):
@@ -401,7 +402,8 @@ class Fill:
             fetch, entry, self._version, context,
             on_head=self._find_index, on_written=self._wake, on_complete=self._compare_later,
         )  # fmt: skip
-        fetch.task = context.tasks.start(transfer.run(), name=f"part {entry.key} {span.start}")
+        with acting_for(current_client() if cursor is None else cursor.client):
+            fetch.task = context.tasks.start(transfer.run(), name=f"part {entry.key} {span.start}")
         # A callback, because a task that is cancelled before its first step never runs any of its own code.
         fetch.task.add_done_callback(lambda task: self._end(fetch, task))
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from bucketfront.cache.fetch.read_ahead import NOTHING, Window
+from bucketfront.fair_share import Client
 from bucketfront.http.ranges import Demand, Span
 
 
@@ -25,6 +26,7 @@ class ReaderCursor:
     is_served: bool = False  # all of its bytes are in the file
     walk_window: Window = NOTHING  # what to fetch behind `stop`, for the walk that the reader is part of
     walk_stop: int = 0  # where the ranges of that walk end now, if they are read side by side
+    client: Client = None  # for which the part fetches of the reader are
     is_parallel: bool = False  # other ranges of that walk are being read, see `walk`
 
     @property

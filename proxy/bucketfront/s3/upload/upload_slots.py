@@ -1,7 +1,7 @@
 """Connections for uploads: half of `max_connections`, so that the other half stays for reads.
 
 Many large uploads queue here for longer than any deadline that is right for one of them. So an upload waits as long as
-S3 accepts bytes of any upload.
+S3 accepts bytes of any upload. Each client has its share of them, as of all connections.
 """
 
 import asyncio
@@ -9,15 +9,17 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from bucketfront.errors import OriginBusy
-from bucketfront.s3.connection_slots import ConnectionSlots
+from bucketfront.fair_share import Shares, current_client
+from bucketfront.fair_slots import FairSlots, Wait
+from bucketfront.s3.connection_slots import ConnectionSlots, Slot
 
 
 class UploadSlots:
-    """The share of uploads in `slots`, which are `count` in all."""
+    """The half of `slots`, which are `count` in all. One client has the share `share_of_one` of it, from 0 to 1."""
 
-    def __init__(self, slots: ConnectionSlots, count: int) -> None:
+    def __init__(self, slots: ConnectionSlots, count: int, share_of_one: float = 1.0) -> None:
         self._slots = slots
-        self._share = asyncio.Semaphore(max(1, count // 2))
+        self._half = FairSlots(Shares(max(1, count // 2), share_of_one))
         self.moved_bytes = 0  # of all bodies, that S3 has accepted
 
     @asynccontextmanager
@@ -26,23 +28,24 @@ class UploadSlots:
 
         Raises OriginBusy if no connection comes free and no body moves for `progress_timeout` seconds.
         """
-        await self._wait(progress_timeout)
+        held = await self._wait(progress_timeout)
         try:
             yield
         finally:
-            self._release()
+            held.release()
 
-    async def _wait(self, progress_timeout: float) -> None:
+    async def _wait(self, progress_timeout: float) -> "_HeldUploadSlot":
         # A task keeps the place in the queue while the wait looks at the progress again and again.
         acquiring = asyncio.create_task(self._acquire())
         try:
             await self._while_bodies_move(acquiring, progress_timeout)
         except BaseException:
             if not acquiring.cancel() and not acquiring.cancelled():
-                self._release()
+                acquiring.result().release()
             raise
+        return acquiring.result()
 
-    async def _while_bodies_move(self, acquiring: asyncio.Task[None], progress_timeout: float) -> None:
+    async def _while_bodies_move(self, acquiring: "asyncio.Task[_HeldUploadSlot]", progress_timeout: float) -> None:
         while not acquiring.done():
             before = self.moved_bytes
             await asyncio.wait([acquiring], timeout=progress_timeout)
@@ -52,14 +55,27 @@ class UploadSlots:
                     " see origin.max_connections"
                 )
 
-    async def _acquire(self) -> None:
-        await self._share.acquire()
+    async def _acquire(self) -> "_HeldUploadSlot":
+        wait = Wait(current_client())
+        await self._half.acquire(wait)
         try:
-            await self._slots.acquire(None)
+            slot = await self._slots.acquire(None)
         except BaseException:
-            self._share.release()
+            self._half.release(wait.client)
             raise
+        return _HeldUploadSlot(self._half, wait, slot)
 
-    def _release(self) -> None:
-        self._slots.release(None)
-        self._share.release()
+
+class _HeldUploadSlot:
+    """A slot of the half, and one of all."""
+
+    __slots__ = ("_half", "_slot", "_wait")
+
+    def __init__(self, half: FairSlots, wait: Wait, slot: Slot) -> None:
+        self._half = half
+        self._wait = wait
+        self._slot = slot
+
+    def release(self) -> None:
+        self._slot.release()
+        self._half.release(self._wait.client)

@@ -106,13 +106,13 @@ class BasicRule:
         name = hmac.digest(self._key, f"{user}\0{password}".encode(), hashlib.sha256)
         known = self._remembered.get(name)
         if known is not None and self._elapsed() - known < REMEMBERED_S:
-            return Grant()
+            return Grant(holder=user)
         hashed = self._users.get(user)
         fits = await self._verify(client_of(str(request.address or "")), password, hashed or self._hash_of_nobody)
         if hashed is None or not fits:
             return _DENIED
         self._remember(name)
-        return Grant()
+        return Grant(holder=user)
 
     async def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)

@@ -23,6 +23,7 @@ RETRY_S = 30.0  # at least between two fetches, so that tokens with invented key
 FETCH_TIMEOUT_S = 5.0
 MAX_KEYS_BYTES = 256 << 10
 MAX_TOKEN_CHARS = 8 << 10
+MAX_SUBJECT_CHARS = 256  # RFC 7519 bounds none; it is kept for each client that is there
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +81,9 @@ class JwtRule:
                 return Denial(f"the token has no claim {claim}")
             methods = frozenset(name.upper() for name in named)
             methods |= {"HEAD"} if "GET" in methods else set()
-        return Grant(prefixes=prefixes, methods=methods)
+        subject = claims.get("sub")
+        holder = subject[:MAX_SUBJECT_CHARS] if isinstance(subject, str) and subject else None
+        return Grant(prefixes=prefixes, methods=methods, holder=holder)
 
 
 _REASONS = {

@@ -37,12 +37,14 @@ class Scope(Enum):
 class Grant:
     """A rule holds for a request.
 
-    `prefixes` are those of the S3 keys that it permits, and `methods` the methods. None stands for all.
+    `prefixes` are those of the S3 keys that it permits, and `methods` the methods. None stands for all. `holder` names
+    the one that has the credential. It is None if others have the same one, or there is none.
     """
 
     scope: Scope = Scope.MOUNT
     prefixes: tuple[bytes, ...] | None = None
     methods: frozenset[str] | None = None
+    holder: str | None = None
 
     def permits(self, method: str, key: bytes | None = None, *, is_of_path: bool = True) -> bool:
         """Return whether the grant is for a method and a key.
@@ -98,6 +100,14 @@ class Caller:
     """The client of one request: the verdicts of the rules that were examined, by their names."""
 
     verdicts: Mapping[str, RuleVerdict] = field(default_factory=dict)
+
+    @property
+    def credential(self) -> str | None:
+        """Return the name of the client's credential, by rule and holder. Returns None if it has none of its own."""
+        for name, verdict in self.verdicts.items():
+            if isinstance(verdict, Grant) and verdict.holder is not None:
+                return f"{name}:{verdict.holder}"
+        return None
 
 
 NOBODY = Caller()

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from aiohttp import web
 from multidict import CIMultiDict
 
+from bucketfront.errors import NoShare
+from bucketfront.fair_share import Place
 from bucketfront.http.cache_status import CacheStatus, Forward
 from bucketfront.http.grammar import Headers
 from bucketfront.http.s3_requests import REQUEST_ID, Dialect
@@ -35,7 +37,8 @@ class Exchange:
     set if the proxy cut the response. `begun` is the status of a head that has left, or is about to. `failure` is the
     failure of the origin, also if the client got a stale or another object because of it. `dialect` is the form of the
     response. `request_id` names the request to a client of S3, in the response and in the access log. `min_rate` is the
-    lowest rate of the client, in bytes per second. `address` is the client's.
+    lowest rate of the client, in bytes per second. `address` is the client's. `places` are what it has of
+    limited resources.
     """
 
     request: web.BaseRequest
@@ -54,11 +57,19 @@ class Exchange:
     failure: OriginFailure | None = None
     request_id: str | None = None
     marks: dict[str, float] = field(default_factory=dict)
+    places: list[Place] = field(default_factory=list)
 
     def failed(self, error: Exception) -> None:
         """Note why the request failed, or why its response is not what it would be."""
         self.fault = type(error).__name__
+        if isinstance(error, NoShare):
+            self.fault += f" ({error.resource})"
         self.failure = origin_failure(error)
+
+    def leave_places(self) -> None:
+        """Give back what the request has of limited resources."""
+        for place in self.places:
+            place.leave()
 
     def spent(self, phase: str, seconds: float) -> None:
         """Add to the duration of a phase."""
