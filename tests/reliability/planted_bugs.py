@@ -2000,8 +2000,8 @@ BUGS = (
         34,
         "joiners-wait-for-the-first",
         "A client that joins a lookup waits in the queue of the client that began it.",
-        (Edit("bucketfront.s3.client:S3Origin.admit", "self._slots.hurry(key)", "pass"),),
-        (FAIR_SHARES + "test_a_joined_lookup_is_not_delayed",),
+        (Edit("bucketfront.s3.connection_slots:ConnectionSlots.hurry", "list(share.waits)", "()"),),
+        ("tests/s3/test_s3_slots.py::test_a_read_that_another_client_joins",),
     ),
     Bug(
         34,

@@ -7,6 +7,7 @@ import pytest
 from stopwatch import HANG_S
 
 from bucketfront.errors import OriginBusy
+from bucketfront.fair_share import acting_for
 from bucketfront.keys import ObjectKey
 from bucketfront.s3.connection_slots import ConnectionSlots, Slot
 from bucketfront.s3.upload.upload_slots import UploadSlots
@@ -102,6 +103,26 @@ async def test_cancelling_loses_no_slot(seed: int) -> None:
     assert [task for task in tasks if not task.cancelled() and task.exception()] == []
     assert (slots.free, slots._keys) == (count, {})
     assert all(task.done() for task in await holders(slots, None, count))
+
+
+async def test_a_read_that_another_client_joins() -> None:
+    """A read in the queue of a client beyond its share gets a slot once another client wants the same object (I34)."""
+    slots = ConnectionSlots(8, 0.25)
+    with acting_for("greedy"):
+        reads = await holders(slots, A, 4) + await holders(slots, B, 4) + await holders(slots, C, 1)
+    assert [task.done() for task in reads] == 7 * [True] + 2 * [False]
+    with acting_for("honest"):
+        slots.hurry(C)
+    await turns()
+    assert reads[-1].done()
+    reads[-1].result().release()
+    await turns()
+    assert (slots.free, slots.wanted.used) == (1, 8)
+    reads[-2].cancel()
+    await asyncio.gather(reads[-2], return_exceptions=True)
+    for task in reads[:-2]:
+        task.result().release()
+    assert (slots.free, slots.wanted.used, slots._keys) == (8, 0, {})
 
 
 async def test_uploads_have_half_of_them() -> None:

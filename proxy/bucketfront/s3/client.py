@@ -82,8 +82,8 @@ class S3Origin:
         self._call_timeout = settings.connect_timeout + settings.read_timeout
         self.calls = Calls(self._call_timeout, troubles or Troubles(time.monotonic, log.info))
         self._shares = shares
-        self._slots = ConnectionSlots(settings.max_connections, share_of_one)
-        self.upload_slots = UploadSlots(self._slots, settings.max_connections, share_of_one)
+        self.slots = ConnectionSlots(settings.max_connections, share_of_one)
+        self.upload_slots = UploadSlots(self.slots, settings.max_connections, share_of_one)
         self.slow_bodies = 0  # bodies that were ended because they came too slowly
         self.parts = 0  # parts of uploads that S3 accepted
         self.parts_retried = 0
@@ -125,7 +125,7 @@ class S3Origin:
         await self._probe_if_due(key, self._call_timeout if self.breaker.is_open else 0)
         self.breaker.check()
         await self.calls.wait_for_turn(key.bucket)
-        async with HeldSlot(self._slots, key, self._call_timeout) as connection:
+        async with HeldSlot(self.slots, key, self._call_timeout) as connection:
             try:
                 response = await self._with_retries(what, "GetObject", key, attempt)
             except VersionUnchanged as unchanged:
@@ -142,7 +142,7 @@ class S3Origin:
         await self._probe_if_due(key, self._call_timeout if self.breaker.is_open else 0)
         self.breaker.check()
         await self.calls.wait_for_turn(key.bucket)
-        async with HeldSlot(self._slots, key, self._call_timeout):
+        async with HeldSlot(self.slots, key, self._call_timeout):
             try:
                 return await self._with_retries(f"HEAD {key}", "HeadObject", key, attempt)
             except VersionUnchanged as unchanged:
@@ -151,9 +151,9 @@ class S3Origin:
     def admit(self, key: ObjectKey, *, joins: bool) -> None:
         """Refuse a client that waits for many connections already, see `bucketfront.cache.Origin.admit`."""
         if joins:
-            self._slots.hurry(key)
+            self.slots.hurry(key)
         elif self._shares is not None:
-            self._shares.check(Resource.ORIGIN, current_client(), self._slots.wanted)
+            self._shares.check(Resource.ORIGIN, current_client(), self.slots.wanted)
 
     async def delete(self, key: ObjectKey) -> None:
         """Call S3 DeleteObject. It succeeds also if the object is absent. Raises AccessDenied, OriginUnavailable."""
@@ -191,7 +191,7 @@ class S3Origin:
         Raises OriginBusy if no connection comes free within the deadline, and OriginThrottled as `wait_for_turn`.
         """
         await self.calls.wait_for_turn(bucket)
-        async with HeldSlot(self._slots, None, self._call_timeout):
+        async with HeldSlot(self.slots, None, self._call_timeout):
             yield
 
     @property
@@ -261,4 +261,4 @@ class S3Origin:
     @property
     def free_slots(self) -> int:
         """Return how many of `max_connections` are not in use."""
-        return self._slots.free
+        return self.slots.free

@@ -19,7 +19,7 @@ class UploadSlots:
 
     def __init__(self, slots: ConnectionSlots, count: int, share_of_one: float = 1.0) -> None:
         self._slots = slots
-        self._half = FairSlots(Shares(max(1, count // 2), share_of_one))
+        self.half = FairSlots(Shares(max(1, count // 2), share_of_one))
         self.moved_bytes = 0  # of all bodies, that S3 has accepted
 
     @asynccontextmanager
@@ -57,13 +57,13 @@ class UploadSlots:
 
     async def _acquire(self) -> "_HeldUploadSlot":
         wait = Wait(current_client())
-        await self._half.acquire(wait)
+        await self.half.acquire(wait)
         try:
             slot = await self._slots.acquire(None)
         except BaseException:
-            self._half.release(wait.client)
+            self.half.release(wait.client)
             raise
-        return _HeldUploadSlot(self._half, wait, slot)
+        return _HeldUploadSlot(self.half, wait, slot)
 
 
 class _HeldUploadSlot:
