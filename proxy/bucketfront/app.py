@@ -39,6 +39,7 @@ from bucketfront.server.fast_path.fast_connection import FastPath
 from bucketfront.server.http1 import descriptors
 from bucketfront.server.http1.connection_limit import ConnectionLimit
 from bucketfront.server.http1.listener import Listener
+from bucketfront.server.http1.passed_sockets import PassedSockets
 from bucketfront.server.object_writer import ObjectWriter
 from bucketfront.server.pipeline import build_pipeline
 from bucketfront.server.server import ServerParts, build_server
@@ -59,6 +60,7 @@ class App:
     """The whole proxy, in one event loop. `clock` is wall time in seconds since the epoch.
 
     `elapsed` is a clock in seconds that no operator can set. The cache derives its own time from both.
+    `passed` are the sockets that systemd has passed.
 
     As a context manager it serves requests inside the block, and is stopped after it. Raises ConfigError, StoreError
     (cache folder), OriginUnavailable (embedded S3), UnusableSetting (log, TLS), CannotListen. The constructor raises
@@ -66,11 +68,16 @@ class App:
     """
 
     def __init__(
-        self, settings: Settings, clock: Callable[[], float] = time.time, elapsed: Callable[[], float] = boottime
+        self,
+        settings: Settings,
+        clock: Callable[[], float] = time.time,
+        elapsed: Callable[[], float] = boottime,
+        passed: PassedSockets | None = None,
     ) -> None:
         self.settings = settings
         self._clock = clock
         self._elapsed = elapsed
+        self._passed = passed or PassedSockets()
         self._freshness = FreshnessPolicy(settings.freshness)
         self._pipeline = build_pipeline(settings)
         self._registry = CollectorRegistry()
@@ -83,7 +90,7 @@ class App:
         self.connection_limit = ConnectionLimit(
             self._shares.connections,
             self._share_of_one,
-            has_share=Clients(settings.server.trusted_proxies).has_share,
+            has_share=Clients(settings.server.front_networks).has_share,
         )
         self.fair_shares = self._fair_shares()
         self.embedded: EmbeddedS3 | None = None
@@ -158,10 +165,11 @@ class App:
                 shares=self.fair_shares,
                 clock=self._clock,
                 cache_clock=self.cache_assembly.clock,
+                passed=self._passed,
             ),
         )
         self.fast_path, self.listener = server.fast_path, server.listener
-        ServerCollector(registry, self.connection_limit, self.fast_path, self.fair_shares)
+        ServerCollector(registry, self.connection_limit, self.fast_path, self.fair_shares, server.headers)
         await self._start_listener(self.listener)
         self.health.phase = Phase.SERVING
 
@@ -289,14 +297,18 @@ def _with_demo_keys(origin: OriginSettings) -> OriginSettings:
 
 
 async def serve(
-    settings: Settings, announce: Callable[[App], None], stop: asyncio.Event, reopen: asyncio.Event
+    settings: Settings,
+    announce: Callable[[App], None],
+    stop: asyncio.Event,
+    reopen: asyncio.Event,
+    passed: PassedSockets | None = None,
 ) -> None:
     """Run until `stop` is set. Calls `announce` once the proxy serves requests.
 
     Reopens the access log each time that `reopen` is set, also during the start and the stop.
     """
     descriptors.raise_limit()
-    app, tasks = App(settings), TaskSet()
+    app, tasks = App(settings, passed=passed), TaskSet()
     tasks.start(_reopen_log(app, reopen), name="reopen the access log")
     try:
         async with app:

@@ -111,11 +111,14 @@ def _take_signals(reopen: "Callable[[], None]") -> None:
 async def _serve(settings: "Settings") -> None:
     import asyncio
     import contextlib
+    import os
     import signal
     import threading
 
     from bucketfront.app import serve as run
+    from bucketfront.server.http1.passed_sockets import PassedSockets
 
+    passed = PassedSockets.take(os.environ, os.getpid())
     loop = asyncio.get_running_loop()
     stop, reopen = asyncio.Event(), asyncio.Event()
     overdue = threading.Timer(STOP_TIMEOUT_S, _end)
@@ -133,7 +136,7 @@ async def _serve(settings: "Settings") -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, begin_to_stop)
     threading.Thread(target=_take_signals, args=(begin_to_reopen,), name="signals", daemon=True).start()
-    await run(settings, _announce, stop, reopen)
+    await run(settings, _announce, stop, reopen, passed)
 
 
 def _end() -> None:
@@ -149,13 +152,11 @@ def _end() -> None:
 
 def _announce(app: "App") -> None:
     """Print the addresses and examples to standard error, because standard output may be the access log."""
-    from bucketfront.config.listen_host import is_loopback
-
     mount = app.settings.mounts[0]
     lines = [
         f"bucketfront {__version__}",
-        f"  clients  {app.listener.description}",
-        f"  admin    {app.admin.description}",
+        *(f"  clients  {description}" for description in app.listener.descriptions),
+        *(f"  admin    {description}" for description in app.admin.descriptions),
     ]
     if app.embedded is not None:
         lines += [
@@ -169,7 +170,7 @@ def _announce(app: "App") -> None:
     else:
         lines.append(f"  origin   {app.origin.endpoint}")
     public = [mount.path for mount in app.settings.mounts if mount.is_public]
-    if public and not is_loopback(app.settings.server.host):
+    if public and not app.settings.server.is_local:
         lines.append(f"  public   everybody who reaches the clients' port may read {', '.join(public)}")
     click.echo("\n".join(lines), err=True)
 

@@ -165,7 +165,8 @@ async def test_both_protocols_are_served(start: StartProxy, s3: S3, host: str) -
     mounts = [{"path": "/", "bucket": s3.bucket, "write": ["public"]}]
     proxy = await start(server={"host": host}, admin={"host": host, "token": "0123456789abcdef"}, mounts=mounts)
     assert proxy.address.startswith("http://127.0.0.1:")
-    assert proxy.app.listener.description.endswith("all other addresses") == (host != "localhost")
+    (description,) = proxy.app.listener.descriptions
+    assert description.endswith("all other addresses") == (host != "localhost")
     for address, path, body in (
         (proxy.app.address, "/x", b"data"),
         (proxy.app.admin_address, "/healthz", b"ok\n"),

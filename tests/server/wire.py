@@ -137,10 +137,14 @@ def chunked(*pieces: bytes, end: bool = True) -> bytes:
 async def connected(
     address: str, tls: ssl.SSLContext | None = None, local: str | None = None
 ) -> AsyncIterator[Connection]:
-    """Connect, from the address `local` if there is one."""
+    """Connect, from the address `local` if there is one. The address may be `unix:` and a path."""
     where = urlsplit(address)
-    local_addr = None if local is None else (local, 0)
-    reader, writer = await asyncio.open_connection(where.hostname, where.port, ssl=tls, local_addr=local_addr)
+    if where.scheme == "unix":
+        name = "localhost" if tls is not None else None
+        reader, writer = await asyncio.open_unix_connection(where.path, ssl=tls, server_hostname=name)
+    else:
+        local_addr = None if local is None else (local, 0)
+        reader, writer = await asyncio.open_connection(where.hostname, where.port, ssl=tls, local_addr=local_addr)
     connection = Connection(reader, writer)
     try:
         yield connection

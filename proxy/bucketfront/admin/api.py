@@ -32,7 +32,7 @@ from bucketfront.server.http1 import descriptors, framing
 from bucketfront.server.http1.binding import ListenPlace
 from bucketfront.server.http1.connection import BODY_BUFFER_BYTES, MAX_FIELDS, Connection, ConnectionServer
 from bucketfront.server.http1.connection_limit import ConnectionLimit
-from bucketfront.server.http1.listener import Listener
+from bucketfront.server.http1.listener import Listener, ListenSite
 from bucketfront.server.receive.request_body import invite
 from bucketfront.server.router import Router
 
@@ -270,7 +270,7 @@ def build_admin(settings: Settings, cache: Cache, registry: CollectorRegistry, h
         max_headers=MAX_FIELDS,
     )
     runner = web.ServerRunner(connections, handle_signals=False, shutdown_timeout=STOP_TIMEOUT_S)
-    return Listener(runner, admin_place(settings.admin), limit)
+    return Listener(runner, (ListenSite(admin_place(settings.admin)),), limit)
 
 
 def admin_place(settings: AdminSettings) -> ListenPlace:

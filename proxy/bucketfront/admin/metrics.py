@@ -14,6 +14,7 @@ from bucketfront.s3.client import S3Origin
 from bucketfront.s3.upload.journal import UploadJournal
 from bucketfront.server.fast_path.fast_connection import FastPath
 from bucketfront.server.http1.connection_limit import ConnectionLimit
+from bucketfront.server.http1.proxy_headers import ProxyHeaders
 from bucketfront.troubles import Reason
 from bucketfront.tus.manager import UploadManager
 
@@ -107,10 +108,12 @@ class ServerCollector(Collector):
         connections: ConnectionLimit,
         fast_path: FastPath | None,
         shares: FairShares,
+        headers: ProxyHeaders,
     ) -> None:
         self._connections = connections
         self._fast_path = fast_path
         self._shares = shares
+        self._headers = headers
         registry.register(self)
 
     def collect(self) -> Iterable[Metric]:
@@ -135,6 +138,11 @@ class ServerCollector(Collector):
         for (resource, refusal), count in self._shares.refused.items():
             refused.add_metric((resource.value, refusal.value), float(count))
         yield refused
+        yield CounterMetricFamily(
+            "bucketfront_proxy_headers_refused",
+            "Connections of fronts that were closed, because they began with no valid PROXY header.",
+            float(self._headers.refused),
+        )
         if fast_path is not None:
             yield CounterMetricFamily(
                 "bucketfront_fast_path_answers", "Hits answered before aiohttp saw them.", float(fast_path.served)

@@ -3,6 +3,7 @@
 Each check calls the function by which the start itself fails or not, and nothing is left behind.
 """
 
+import stat
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,17 +13,19 @@ from bucketfront.cache import inspect
 from bucketfront.checks.result import CheckResult, failed, fine, warning
 from bucketfront.checks.running_proxy import runs_with
 from bucketfront.config.cache_settings import CacheSettings
-from bucketfront.config.listen_host import in_url
 from bucketfront.config.listener_settings import AccessLogSettings, TlsSettings
 from bucketfront.config.quantities import format_share, format_size
 from bucketfront.config.settings import Settings
 from bucketfront.errors import CacheInUse, CannotListen, ConfigError, StoreError, UnusableSetting
 from bucketfront.server.access.rules import build_access
 from bucketfront.server.http1 import descriptors
-from bucketfront.server.http1.binding import ListenPlace, bind
+from bucketfront.server.http1.binding import ListenPlace
+from bucketfront.server.http1.listen_sockets import ListenSockets, Place
+from bucketfront.server.http1.passed_sockets import PassedPlace, PassedSockets
 from bucketfront.server.http1.server_tls import tls_context, valid_until
+from bucketfront.server.http1.unix_socket import UnixPlace
 from bucketfront.server.inner_mounts import InnerMounts
-from bucketfront.server.server import client_place
+from bucketfront.server.server import place_of
 from bucketfront.server.telemetry.access_log import probe_access_log
 
 RENEWAL_DAYS = 14  # before its end a certificate is worth a warning; automatic renewals come weeks earlier
@@ -44,8 +47,12 @@ def check_machine(settings: Settings, explain: Explain, config: Path | None) -> 
         yield _access(settings, explain)
     if settings.server.tls is not None:
         yield _tls(settings.server.tls, explain)
-    yield _port("client port", client_place(settings.server), explain, own)
-    yield _port("admin port", admin_place(settings.admin), explain, own)
+    if settings.server.port is not None:
+        place = ListenPlace(settings.server.host, settings.server.port, "server")
+        yield _place("client port", place, explain, own)
+    for number, listener in enumerate(settings.server.listeners):
+        yield _further(place_of(listener, number, PassedSockets()), explain, own)
+    yield _place("admin port", admin_place(settings.admin), explain, own)
     yield from folder
 
 
@@ -94,18 +101,29 @@ def _tls(settings: TlsSettings, explain: Explain) -> CheckResult:
     return warning(subject, f"{message} only: renew it", name) if days < RENEWAL_DAYS else fine(subject, message, name)
 
 
-def _port(subject: str, place: ListenPlace, explain: Explain, own: int | None) -> CheckResult:
-    name = in_url(place.host, place.port)
+def _further(place: Place, explain: Explain, own: int | None) -> CheckResult:
+    subject = "further listener"
+    if isinstance(place, PassedPlace):
+        return fine(subject, "systemd passes its sockets at the start", str(place))
+    found = _place(subject, place, explain, own)
+    if found.is_fine and isinstance(place, UnixPlace) and place.mode & stat.S_IWOTH:
+        return warning(
+            subject, f"server.listeners[{place.number}].mode lets all users of this machine connect", str(place)
+        )
+    return found
+
+
+def _place(subject: str, place: Place, explain: Explain, own: int | None) -> CheckResult:
+    name = str(place)
     try:
-        bound = bind(place)
+        bound = ListenSockets(place)
     except CannotListen as error:
-        if own is not None and error.at[-1] == "port" and error.process in (own, None):
+        if own is not None and error.at[-1] in ("port", "unix") and error.process in (own, None):
             return fine(subject, _running(own), name)
         return failed(subject, explain(error), name)
-    addresses = [str(one.getsockname()[0]) for one in bound]
-    for one in bound:
-        one.close()
-    return fine(subject, f"free on {' and '.join(addresses)}", name)
+    addresses = [str(one.getsockname()[0]) for one in bound.sockets] if not bound.is_unix else []
+    bound.close()
+    return fine(subject, f"free on {' and '.join(addresses)}" if addresses else "free", name)
 
 
 def _cache(settings: CacheSettings, config: Path | None) -> tuple[list[CheckResult], int | None]:

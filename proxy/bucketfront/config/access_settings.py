@@ -57,7 +57,8 @@ def _signing_key(secret: SecretStr) -> SecretStr:
     return secret
 
 
-def _network(text: str) -> str:
+def network(text: str) -> str:
+    """Return the network in its one spelling. Raises ValueError with the fix."""
     try:
         return str(ipaddress.ip_network(text))
     except ValueError as error:
@@ -88,7 +89,7 @@ KeyId = Annotated[str, "key id", AfterValidator(_key_id)]
 AccessName = Annotated[str, "rule names"]
 Tokens = Annotated[SecretStr, "secrets", AfterValidator(_tokens)]
 SigningKey = Annotated[SecretStr, "secret", AfterValidator(_signing_key)]
-Network = Annotated[str, "addresses or networks", AfterValidator(_network)]
+Network = Annotated[str, "addresses or networks", AfterValidator(network)]
 Url = Annotated[str, "URL", AfterValidator(_url)]
 Realm = Annotated[str, "text", AfterValidator(_realm)]
 

@@ -6,6 +6,8 @@ import re
 ANY_IPV4, ANY_IPV6 = "0.0.0.0", "::"  # noqa: S104 - names, nothing is bound
 EVERY = "*"
 LOCALHOST = "localhost"
+UNIX = "unix"  # in the settings, the peers of Unix sockets
+UNIX_PEER = "unix:"  # the address of a client of a Unix socket, in the log
 _LOOPBACK_IPV4, _LOOPBACK_IPV6 = "127.0.0.1", "::1"
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,253}")
 
@@ -36,6 +38,14 @@ def addresses(host: str) -> tuple[str, ...]:
     if host == LOCALHOST:
         return _LOOPBACK_IPV4, _LOOPBACK_IPV6
     return (host,)
+
+
+def plain_address(address: str) -> str:
+    """Return an IPv4 address that is mapped into IPv6 as the former: RFC 4291 section 2.5.5.2."""
+    if not address.startswith("::ffff:"):
+        return address
+    mapped = ipaddress.IPv6Address(address).ipv4_mapped
+    return address if mapped is None else str(mapped)
 
 
 def is_any(host: str) -> bool:

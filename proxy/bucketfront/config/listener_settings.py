@@ -1,13 +1,13 @@
 """The settings of the listeners for clients and operators: addresses, TLS, CORS, the access log."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from bucketfront.config.access_settings import Network
 from bucketfront.config.checked_text import BearerToken, FieldName, Host, HostName, Text, WebOrigin
-from bucketfront.config.listen_host import is_loopback
+from bucketfront.config.listen_host import UNIX, is_loopback, overlap
+from bucketfront.config.listen_text import Front, SocketMode, SocketName, SocketPath, UserName
 from bucketfront.config.quantities import Duration, Flag, Percent, Percentage, Port
 from bucketfront.config.section import Section, SettingError
 
@@ -27,14 +27,70 @@ class TlsSettings(Section):
     """PEM file with the private key."""
 
 
+class ListenerSettings(Section):
+    """A further listener for clients. It has one of the keys `host`, `unix` and `systemd`.
+
+    All listeners serve the same mounts by the same rules.
+    """
+
+    host: Host | None = None
+    """Address to listen on, as in `server.host`."""
+    port: Port | None = None
+    """TCP port of `host`. 0 takes a free one."""
+    unix: SocketPath | None = Field(default=None, examples=["/run/bucketfront/http.sock"])
+    """Path of a Unix socket, absolute and of at most 107 bytes. The start replaces a socket that no process serves. A
+    clean stop removes the socket."""
+    mode: SocketMode = "0660"
+    """Octal mode of the Unix socket, in quotes. Those with the right to write may connect."""
+    owner: UserName | None = None
+    """User that owns the Unix socket, by name or number. `null` is the user of the process; another one needs root."""
+    group: UserName | None = None
+    """Group of the Unix socket, by name or number. Without root it must be a group of the process."""
+    systemd: SocketName | None = Field(default=None, examples=["clients"])
+    """Name of sockets that systemd passes at the start (`FileDescriptorName=` of the socket unit). Where they listen is
+    known only then, so a mount that takes writes needs `write`."""
+    proxy_protocol: Flag = False
+    """Whether fronts begin each connection with a header of the PROXY protocol, as in `server.proxy_protocol`. On a
+    Unix socket all peers must do so, and are believed."""
+    plain: Flag = False
+    """Whether clients speak plain HTTP although `server.tls` is set. On Unix sockets they always do so, unless the
+    listener has its own `tls`."""
+    tls: TlsSettings | None = None
+    """Certificate and key of this listener. With `null`, TCP listeners use `server.tls`."""
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        given = [name for name in ("host", "unix", "systemd") if getattr(self, name) is not None]
+        if len(given) != 1:
+            found = f", and has {' and '.join(given)}" if given else ""
+            raise ValueError(f"must have exactly one of host, unix, systemd{found}")
+        if (self.port is None) != (self.host is None):
+            raise ValueError("needs a port" if self.port is None else "has a port, which belongs to host")
+        if self.unix is None and (only := {"mode", "owner", "group"} & self.model_fields_set):
+            raise ValueError(f"has {', '.join(sorted(only))}, which only a Unix socket has")
+        if self.plain and self.tls is not None:
+            raise ValueError("has tls, and is plain: leave one of them out")
+        return self
+
+    @property
+    def is_local(self) -> bool:
+        """Return whether only this machine reaches the listener. Returns False if that is not known."""
+        return self.unix is not None or (self.host is not None and is_loopback(self.host))
+
+
 class ServerSettings(Section):
-    """The listener for clients."""
+    """The listeners for clients."""
 
     host: Host = "127.0.0.1"
     """Address to listen on. `*` and `"::"` listen on all addresses, in IPv4 and IPv6; `0.0.0.0` on those of IPv4.
     `localhost` is `127.0.0.1` and `::1`. A name stands for all its addresses that this machine has."""
-    port: Port = 8080
-    """TCP port. 0 takes a free one."""
+    port: Port | None = 8080
+    """TCP port. 0 takes a free one. `null` listens only where `server.listeners` says."""
+    proxy_protocol: Flag = False
+    """Whether fronts begin each connection to `server.port` with a header of the PROXY protocol, version 1 or 2, which
+    names the client. The addresses of `server.trusted_proxies` must send one; all other clients must not."""
+    listeners: tuple[ListenerSettings, ...] = Field(default=(), validate_default=True)
+    """Further listeners: see [docs/listeners.md](listeners.md)."""
     hosts: tuple[HostName, ...] = Field(default=(), examples=["[media.example.com]"])
     """Names under which clients reach bucketfront, as in a request's `Host`, without a port. Writes and the admin port
     accept these names only, IP addresses, and `localhost`. Reads do so too if the list has a name. Other names
@@ -43,10 +99,11 @@ class ServerSettings(Section):
     tls: TlsSettings | None = None
     """Certificate and key for HTTPS. With `null` the listener speaks plain HTTP. TLS rules out `sendfile`, so plain
     HTTP behind a TLS terminator is faster."""
-    trusted_proxies: tuple[Network, ...] = Field(default=(), examples=["[10.0.0.0/8]"])
+    trusted_proxies: tuple[Front, ...] = Field(default=(), validate_default=True, examples=["[10.0.0.0/8, unix]"])
     """Networks of fronts whose `Forwarded` or `X-Forwarded-For` names the client. Its address is then the last one
     there that is not of these networks. If a request has both fields and they name different clients,
-    the client is unknown. Requests with `Forwarded` bypass the fast path."""
+    the client is unknown. Requests with `Forwarded` bypass the fast path. `unix` stands for the peers of all Unix
+    sockets."""
     timing: Flag = False
     """Whether responses carry `Server-Timing`, which shows clients the time spent on cache and origin. It turns the
     fast path off."""
@@ -60,10 +117,60 @@ class ServerSettings(Section):
     first to make way for others. Addresses of this machine and of `server.trusted_proxies` have no such limit, because
     a server in front stands for many clients. Those that it names have one each. `null` sets none for any."""
 
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _fronts_of_proxy_protocol(cls, fronts: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        networks = [front for front in fronts if front != UNIX]
+        own = (("server", "proxy_protocol"), info.data.get("proxy_protocol") and info.data.get("port") is not None)
+        further = (
+            (("server", "listeners", number, "proxy_protocol"), listener.proxy_protocol and listener.host is not None)
+            for number, listener in enumerate(info.data.get("listeners", ()))
+        )
+        for at, needs_networks in (own, *further):
+            if needs_networks and not networks:
+                raise SettingError(
+                    "needs server.trusted_proxies, which has the networks of the fronts that are believed",
+                    at,
+                    ("server", "trusted_proxies"),
+                )
+        return fronts
+
+    @field_validator("listeners")
+    @classmethod
+    def _distinct(cls, listeners: tuple[ListenerSettings, ...], info: ValidationInfo) -> tuple[ListenerSettings, ...]:
+        host, port = info.data.get("host"), info.data.get("port")
+        if port is None and not listeners and "port" in info.data:
+            raise SettingError("must be a port, because server.listeners has no other listener", ("server", "port"))
+        places: list[tuple[str, str | None, int | None, str | None]]
+        places = [("server.port", host, port, None)] if host is not None and port is not None else []
+        for number, one in enumerate(listeners):
+            named = one.unix or one.systemd
+            for earlier, its_host, its_port, its_name in places:
+                same_port = one.port is not None and one.port == its_port != 0
+                if (named is not None and named == its_name) or (same_port and overlap(str(one.host), str(its_host))):
+                    raise SettingError(
+                        f"the same place as {earlier}: each listener needs its own", ("server", "listeners", number)
+                    )
+            places.append((f"server.listeners[{number}]", one.host, one.port, named))
+        return listeners
+
     @property
     def names(self) -> tuple[str, ...]:
-        """Return the names that are served: `hosts`, and `host`, which may be an address as well."""
-        return (*self.hosts, self.host)
+        """Return the names that are served: `hosts`, and those of the listeners, which may be addresses as well."""
+        return (*self.hosts, self.host, *(one.host for one in self.listeners if one.host is not None))
+
+    @property
+    def is_local(self) -> bool:
+        """Return whether only this machine reaches the listeners.
+
+        A Unix socket counts as local, because no more programs reach it than reach a loopback address.
+        """
+        return (self.port is None or is_loopback(self.host)) and all(one.is_local for one in self.listeners)
+
+    @property
+    def front_networks(self) -> tuple[str, ...]:
+        """Return the networks of `trusted_proxies`."""
+        return tuple(front for front in self.trusted_proxies if front != UNIX)
 
 
 class AdminSettings(Section):

@@ -39,12 +39,21 @@ class Settings(Section):
     @classmethod
     def _port_of_its_own(cls, admin: AdminSettings, info: ValidationInfo) -> AdminSettings:
         server = info.data.get("server")
-        if server is not None and server.port == admin.port != 0 and overlap(server.host, admin.host):
+        if server is None or admin.port == 0:
+            return admin
+        if server.port == admin.port and overlap(server.host, admin.host):
             raise SettingError(
                 "must be another port than server.port: each listener needs its own",
                 ("admin", "port"),
                 ("server", "port"),
             )
+        for number, one in enumerate(server.listeners):
+            if one.port == admin.port and one.host is not None and overlap(one.host, admin.host):
+                raise SettingError(
+                    f"must be another port than server.listeners[{number}].port: each listener needs its own",
+                    ("admin", "port"),
+                    ("server", "listeners", number, "port"),
+                )
         return admin
 
     @field_validator("mounts")
@@ -113,9 +122,9 @@ class Settings(Section):
         server = info.data.get("server")
         for number, mount in enumerate(mounts):
             takes = [method for method in mount.methods if method not in ("GET", "HEAD")]
-            if server is not None and not is_loopback(server.host) and takes and mount.write is None:
+            if server is not None and not server.is_local and takes and mount.write is None:
                 raise SettingError(
-                    f"needed, because server.host is not loopback and the mount takes {', '.join(takes)}: name rules of"
+                    f"needed, because {_reached(server)} and the mount takes {', '.join(takes)}: name rules of"
                     " access, or [public] if everybody who reaches the port may write",
                     ("mounts", number, "write"),
                     ("mounts", number, "methods"),
@@ -133,9 +142,9 @@ class Settings(Section):
                     f"must be the path of a mount: {', '.join(paths)}", ("uploads", "mount"), ("uploads",)
                 )
             server, number = info.data.get("server"), paths.index(uploads.mount)
-            if server is not None and not is_loopback(server.host) and mounts[number].write is None:
+            if server is not None and not server.is_local and mounts[number].write is None:
                 raise SettingError(
-                    "needed, because server.host is not loopback and uploads go into the mount: name rules of access,"
+                    f"needed, because {_reached(server)} and uploads go into the mount: name rules of access,"
                     " or [public] if everybody who reaches the port may write",
                     ("mounts", number, "write"),
                     ("uploads",),
@@ -153,3 +162,11 @@ class Settings(Section):
                 ("cache", "block_size"),
             )
         return cache
+
+
+def _reached(server: ServerSettings) -> str:
+    """Return which listener other machines may reach."""
+    if server.port is not None and not is_loopback(server.host):
+        return "server.host is not loopback"
+    number = next(number for number, one in enumerate(server.listeners) if not one.is_local)
+    return f"other machines may reach server.listeners[{number}]"

@@ -69,7 +69,7 @@ class Application:
         self._pipeline = pipeline
         self._clock = clock
         self._shares = shares
-        self._clients = Clients(settings.server.trusted_proxies, has_shares=settings.server.client_share is not None)
+        self._clients = Clients(settings.server.front_networks, has_shares=settings.server.client_share is not None)
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         clock = asyncio.get_running_loop().time

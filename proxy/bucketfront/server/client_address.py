@@ -4,6 +4,7 @@ import ipaddress
 import re
 from collections.abc import Callable, Iterable
 
+from bucketfront.config.listen_host import UNIX, UNIX_PEER
 from bucketfront.http import cache_control
 from bucketfront.http.grammar import QUOTED_STRING, TOKEN
 from bucketfront.server.access.networks import Networks
@@ -17,15 +18,22 @@ _PAIR = re.compile(rf"[ \t]*({TOKEN})=(?:({QUOTED_STRING})|([^;,\"\s]*))[ \t]*(?
 _PORT = re.compile(r"\[([^\]]*)\](?::\d+)?|([0-9.]+):\d+")
 
 
+def shown(address: Address | None, peer: str | None) -> str:
+    """Return the client's address as the log has it. `peer` is the address that the connection comes from."""
+    return str(address) if address is not None else UNIX_PEER if peer == UNIX_PEER else "-"
+
+
 class ClientAddresses:
-    """Finds the client's address. `trusted` are the networks of fronts whose fields count.
+    """Finds the client's address. `trusted` are the networks of fronts whose fields count, or UNIX for Unix sockets.
 
     `reads` are the request fields that this looks at.
     """
 
     def __init__(self, trusted: Iterable[str]) -> None:
-        self._trusted = Networks(trusted)
-        self.reads = frozenset({FORWARDED, X_FORWARDED_FOR} if self._trusted else ())
+        trusted = tuple(trusted)
+        self._trusted = Networks(network for network in trusted if network != UNIX)
+        self._trusts_unix = UNIX in trusted
+        self.reads = frozenset({FORWARDED, X_FORWARDED_FOR} if trusted else ())
 
     def of(self, peer: str | None, field: Callable[[str], str | None]) -> Address | None:
         """Return the address of the client whose connection comes from `peer`, or None if it is unknown.
@@ -35,7 +43,7 @@ class ClientAddresses:
         set one of them, and pass on what a client has written into the other.
         """
         address = _parsed(peer or "")
-        if address is None or not self._trusted or address not in self._trusted:
+        if not (self._trusts_unix and peer == UNIX_PEER) and (address is None or address not in self._trusted):
             return address
         chains = (_forwarded(field(FORWARDED)), _x_forwarded_for(field(X_FORWARDED_FOR)))
         named = {self._first(address, chain) for chain in chains if chain is not None}

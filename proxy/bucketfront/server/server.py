@@ -1,13 +1,14 @@
 """Puts the server for clients together: handlers, application, fast path and listener."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from aiohttp import web
 
 from bucketfront.cache import Cache
-from bucketfront.config.listener_settings import ServerSettings
+from bucketfront.config.listener_settings import ListenerSettings, ServerSettings
 from bucketfront.config.settings import Settings
 from bucketfront.fair_share import FairShares
 from bucketfront.http.path_rules import Rules
@@ -23,8 +24,12 @@ from bucketfront.server.handlers.uploads import UploadHandler
 from bucketfront.server.http1.binding import ListenPlace
 from bucketfront.server.http1.connection import BODY_BUFFER_BYTES, MAX_FIELD_BYTES, MAX_FIELDS, MAX_TARGET_BYTES
 from bucketfront.server.http1.connection_limit import ConnectionLimit
-from bucketfront.server.http1.listener import Listener
+from bucketfront.server.http1.listen_sockets import Place
+from bucketfront.server.http1.listener import Listener, ListenSite
+from bucketfront.server.http1.passed_sockets import PassedPlace, PassedSockets
+from bucketfront.server.http1.proxy_headers import ProxyHeaders
 from bucketfront.server.http1.server_tls import tls_context
+from bucketfront.server.http1.unix_socket import UnixPlace
 from bucketfront.server.object_writer import ObjectWriter
 from bucketfront.server.pipeline import Pipeline
 from bucketfront.server.router import Router
@@ -53,6 +58,7 @@ class ServerParts:
     shares: FairShares
     clock: Callable[[], float]
     cache_clock: Callable[[], float]
+    passed: PassedSockets
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +67,7 @@ class Server:
 
     listener: Listener
     fast_path: FastPath | None
+    headers: ProxyHeaders
 
 
 def build_server(settings: Settings, pipeline: Pipeline, parts: ServerParts) -> Server:
@@ -77,8 +84,10 @@ def build_server(settings: Settings, pipeline: Pipeline, parts: ServerParts) -> 
         parts.shares,
     )
     fast_path = _fast_path(settings, pipeline, parts)
+    headers = ProxyHeaders(settings.server.front_networks)
+    sites = client_sites(settings.server, parts.passed, headers)
     return Server(
-        client_listener(application, fast_path, settings.server, parts.connections, parts.telemetry), fast_path
+        client_listener(application, fast_path, sites, parts.connections, parts.telemetry), fast_path, headers
     )
 
 
@@ -99,11 +108,11 @@ def _fast_path(settings: Settings, pipeline: Pipeline, parts: ServerParts) -> Fa
 def client_listener(
     application: Application,
     fast_path: FastPath | None,
-    settings: ServerSettings,
+    sites: Sequence[ListenSite],
     connections: ConnectionLimit,
     telemetry: Telemetry,
 ) -> Listener:
-    """Return the listener for clients. Raises UnusableSetting."""
+    """Return the listener for clients."""
     connection_server = FastConnectionServer(
         application,
         connections,
@@ -119,10 +128,36 @@ def client_listener(
         max_headers=MAX_FIELDS,
     )
     runner = web.ServerRunner(connection_server, handle_signals=False, shutdown_timeout=DRAIN_TIMEOUT_S)
-    context = None if settings.tls is None else tls_context(settings.tls)
-    return Listener(runner, client_place(settings), connections, context)
+    return Listener(runner, sites, connections)
 
 
-def client_place(settings: ServerSettings) -> ListenPlace:
-    """Return where the listener for clients is to be."""
-    return ListenPlace(settings.host, settings.port, "server")
+def client_sites(settings: ServerSettings, passed: PassedSockets, headers: ProxyHeaders) -> list[ListenSite]:
+    """Return where the listener for clients is to be. Raises UnusableSetting for a certificate that is of no use."""
+    shared = None if settings.tls is None else tls_context(settings.tls)
+    found = []
+    if settings.port is not None:
+        place = ListenPlace(settings.host, settings.port, "server")
+        found.append(ListenSite(place, shared, headers=headers if settings.proxy_protocol else None))
+    for number, one in enumerate(settings.listeners):
+        own = None if one.tls is None else tls_context(one.tls)
+        found.append(
+            ListenSite(
+                place_of(one, number, passed),
+                None if one.plain else own or shared,
+                has_tls_on_unix=own is not None,
+                headers=headers if one.proxy_protocol else None,
+            )
+        )
+    return found
+
+
+def place_of(settings: ListenerSettings, number: int, passed: PassedSockets) -> Place:
+    """Return the place of a further listener. `number` is its position in `server.listeners`."""
+    if settings.unix is not None:
+        mode = int(settings.mode, 8)
+        return UnixPlace(Path(settings.unix), mode, settings.owner, settings.group, number)
+    if settings.systemd is not None:
+        return PassedPlace(settings.systemd, passed, number)
+    assert settings.host is not None
+    assert settings.port is not None
+    return ListenPlace(settings.host, settings.port, "server", number=number)

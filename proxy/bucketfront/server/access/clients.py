@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from bucketfront.config.listen_host import is_loopback
+from bucketfront.config.listen_host import UNIX_PEER, is_loopback
 from bucketfront.fair_share import Client
 from bucketfront.server.access.networks import Networks, client_of
 from bucketfront.server.access.rule import Address, Caller
@@ -36,6 +36,6 @@ class Clients:
             return credential
         if address is None:
             # The peer of a Unix socket has no address. Any other client is unknown because of what it has sent.
-            return UNKNOWN if peer else None
+            return UNKNOWN if peer and peer != UNIX_PEER else None
         name = str(address)
         return client_of(name) if self.has_share(name) else None

@@ -191,7 +191,7 @@ class FastConnection(Connection):
         if forwarded_for is None:
             return self._peer
         fields = {client_address.X_FORWARDED_FOR: forwarded_for.decode("ascii")}
-        return str(self._path.addresses.of(self._peer, fields.get) or "-")
+        return client_address.shown(self._path.addresses.of(self._peer, fields.get), self._peer)
 
     def _write(self, head: bytes, body: bytes | memoryview = b"") -> None:
         """Send both in one system call. The transport gets only the rest, because it would copy everything."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bucketfront.config.listen_host import addresses, in_url, is_loopback
+from bucketfront.config.problems import Loc
 from bucketfront.errors import CannotListen
 
 Section = Literal["server", "admin"]
@@ -28,12 +29,29 @@ Address = tuple[socket.AddressFamily, tuple[Any, ...]]
 
 @dataclass(frozen=True, slots=True)
 class ListenPlace:
-    """Where a listener is to be: its settings in `section`. `host` is normalised. `has_token` admits other machines."""
+    """Where a listener is to be: its settings in `section`. `host` is normalised. `has_token` admits other machines.
+
+    `number` is its position in `server.listeners`. It is None for `server` and `admin`.
+    """
 
     host: str
     port: int
     section: Section
     has_token: bool = True
+    number: int | None = None
+
+    @property
+    def at(self) -> Loc:
+        """Return the place of its settings."""
+        return (self.section,) if self.number is None else listener_at(self.number)
+
+    def __str__(self) -> str:
+        return in_url(self.host, self.port)
+
+
+def listener_at(number: int) -> Loc:
+    """Return the place of the settings of a further listener for clients."""
+    return ("server", "listeners", number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,23 +71,24 @@ def bind(place: ListenPlace) -> list[socket.socket]:
     """
     found = _resolved(place)
     if not place.has_token and not all(is_loopback(str(address[0])) for _, address in found):
-        raise CannotListen(f"needed, because {place.host} is not loopback: set it", (place.section, "token"))
+        raise CannotListen(f"needed, because {place.host} is not loopback: set it", (*place.at, "token"))
     for attempt in range(1, _PORT_ATTEMPTS + 1):
         try:
             return _bind_all(found, place.port)
         except OSError as error:
             # With port 0, another program may have the port in the other protocol.
             if place.port or error.errno != errno.EADDRINUSE or attempt == _PORT_ATTEMPTS:
-                raise _cannot_listen(error, place) from error
+                raise cannot_listen(error, place) from error
     raise AssertionError("unreachable")
 
 
-def listen(bound: socket.socket, place: ListenPlace, backlog: int) -> None:
-    """Let a socket of `bind` listen. Raises CannotListen."""
-    try:
-        bound.listen(backlog)
-    except OSError as error:
-        raise _cannot_listen(error, place) from error
+def cannot_listen(error: OSError, place: ListenPlace) -> CannotListen:
+    """Return the error with its cause and the cure."""
+    key = "host" if error.errno in _NO_SUCH_ADDRESS else "port"
+    owner = owner_of(place.port) if error.errno == errno.EADDRINUSE else None
+    found = CannotListen(f"cannot listen on {place}: {_cause(error, place.port, owner)}", (*place.at, key))
+    found.process = None if owner is None else owner.process
+    return found
 
 
 def _resolved(place: ListenPlace) -> list[Address]:
@@ -81,7 +100,7 @@ def _resolved(place: ListenPlace) -> list[Address]:
             reason = getattr(error, "strerror", None) or "not a host name"
             raise CannotListen(
                 f"the name does not resolve ({reason}): use an address of this machine, or * for all",
-                (place.section, "host"),
+                (*place.at, "host"),
             ) from error
         for family, _, _, _, address in answers:
             if family in _FAMILIES and (family, address) not in found:
@@ -120,15 +139,6 @@ def _bound(family: socket.AddressFamily, address: tuple[Any, ...], port: int) ->
     except BaseException:
         found.close()
         raise
-    return found
-
-
-def _cannot_listen(error: OSError, place: ListenPlace) -> CannotListen:
-    where = f"cannot listen on {in_url(place.host, place.port)}"
-    key = "host" if error.errno in _NO_SUCH_ADDRESS else "port"
-    owner = owner_of(place.port) if error.errno == errno.EADDRINUSE else None
-    found = CannotListen(f"{where}: {_cause(error, place.port, owner)}", (place.section, key))
-    found.process = None if owner is None else owner.process
     return found
 
 

@@ -15,18 +15,20 @@ import ssl
 import struct
 import termios
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
 
 from aiohttp import hdrs, web
 
-from bucketfront.config.listen_host import in_url, is_any, reachable
+from bucketfront.config.listen_host import UNIX_PEER, plain_address
 from bucketfront.http.cache_status import CacheStatus, Forward
 from bucketfront.server.http1.aiohttp_private import AiohttpConnection, AiohttpSite, serialize_head, tls_protocol
-from bucketfront.server.http1.binding import ListenPlace, bind, listen
 from bucketfront.server.http1.connection_limit import ConnectionLimit
+from bucketfront.server.http1.listen_sockets import ListenSockets, Place
+from bucketfront.server.http1.proxy_headers import UNKNOWN_CLIENT, ProxyHeaders
 from bucketfront.server.telemetry.exchange import fields_of_all
 from bucketfront.task_set import TaskSet
 
@@ -40,41 +42,52 @@ HANDSHAKE_TIMEOUT_S = 10  # of TLS
 RETRY_AFTER_S = 1
 REPORT_INTERVAL_S = 60.0  # between two warnings that connections run short
 
+_Begin = Callable[[], asyncio.BaseProtocol]
+
 log = logging.getLogger(__name__)
 
 
-class Listener:
-    """Serves the requests of `runner` at one host and port, which are the settings of `section`.
+@dataclass(frozen=True, slots=True)
+class ListenSite:
+    """One place of a listener, and what its connections begin with: a PROXY header, TLS, or HTTP.
 
-    Once it is started, `address` is its URL for programs on this machine.
+    `has_tls_on_unix` says whether TLS holds for Unix sockets too.
     """
 
-    def __init__(
-        self,
-        runner: web.BaseRunner,
-        place: ListenPlace,
-        connections: ConnectionLimit,
-        ssl_context: ssl.SSLContext | None = None,
-    ) -> None:
+    place: Place
+    tls: ssl.SSLContext | None = None
+    has_tls_on_unix: bool = True
+    headers: ProxyHeaders | None = None
+
+    def tls_of(self, bound: socket.socket) -> ssl.SSLContext | None:
+        """Return the context of TLS for connections of a socket. Returns None if they are plain."""
+        return None if bound.family == socket.AF_UNIX and not self.has_tls_on_unix else self.tls
+
+
+class Listener:
+    """Serves the requests of `runner` at all sites.
+
+    Once it is started, `address` is its first URL for programs on this machine.
+    """
+
+    def __init__(self, runner: web.BaseRunner, sites: Sequence[ListenSite], connections: ConnectionLimit) -> None:
         self._runner = runner
-        self._place = place
+        self._places = tuple(sites)
         self._connections = connections
-        self._ssl_context = ssl_context
+        self._sites: list[BoundedSite] = []
         self.address = ""
+        self.descriptions: tuple[str, ...] = ()
 
     async def start(self) -> None:
-        """Bind and listen. Raises CannotListen."""
+        """Bind all sockets, then accept. Raises CannotListen."""
         await self._runner.setup()
-        site = BoundedSite(self._runner, self._place, self._connections, self._ssl_context)
-        await site.start()
-        scheme = "http" if self._ssl_context is None else "https"
-        host, port = site.bound_to
-        self.address = f"{scheme}://{in_url(reachable(host), port)}"
-
-    @property
-    def description(self) -> str:
-        """Return the address as the start prints it."""
-        return f"{self.address} and all other addresses" if is_any(self._place.host) else self.address
+        self._sites += (BoundedSite(self._runner, site, self._connections) for site in self._places)
+        for site in self._sites:
+            await site.bind()
+        for site in self._sites:
+            await site.start()
+        self.address = self._sites[0].address
+        self.descriptions = tuple(site.description for site in self._sites)
 
     @property
     def server(self) -> web.Server | None:
@@ -83,59 +96,62 @@ class Listener:
 
     async def stop(self) -> None:
         """Stop accepting, give the running requests the runner's time to end, and close all connections."""
+        for site in self._sites:
+            site.close_sockets()
         await self._runner.cleanup()
 
 
 class BoundedSite(AiohttpSite):
     """aiohttp's site with its own accept loop. `connections` counts a connection from accept to close."""
 
-    def __init__(
-        self,
-        runner: web.BaseRunner,
-        place: ListenPlace,
-        connections: ConnectionLimit,
-        ssl_context: ssl.SSLContext | None = None,
-    ) -> None:
-        super().__init__(runner, ssl_context=ssl_context, backlog=MAX_BACKLOG)
-        self._place = place
-        self._tls = ssl_context
+    def __init__(self, runner: web.BaseRunner, site: ListenSite, connections: ConnectionLimit) -> None:
+        super().__init__(runner, ssl_context=site.tls, backlog=MAX_BACKLOG)
+        self._site = site
         self._connections = connections
-        self._listeners: list[socket.socket] = []
+        self._sockets: ListenSockets | None = None
+        self._accepting: list[socket.socket] = []
         self._timers: dict[socket.socket, asyncio.TimerHandle] = {}
+        self._awaiting_headers = TaskSet()
         self._connecting = TaskSet()
         self._is_failing = False
         self._next_report = 0.0
         self._reported = 0, 0  # connections that made way, and that were refused
+        self.address = self.description = ""
 
     @property
     def name(self) -> str:
-        return in_url(self._place.host, self._place.port)
+        return str(self._site.place)
 
-    @property
-    def bound_to(self) -> tuple[str, int]:
-        """Return the first of the bound addresses and the port, once it is started."""
-        host, port = self._listeners[0].getsockname()[:2]
-        return host, port
+    async def bind(self) -> None:
+        """Bind the sockets. Raises CannotListen."""
+        # The resolver may take seconds to find the addresses of a name.
+        self._sockets = await asyncio.get_running_loop().run_in_executor(None, ListenSockets, self._site.place)
 
     async def start(self) -> None:
-        """Bind and listen. Raises CannotListen."""
-        loop = asyncio.get_running_loop()
-        # The resolver may take seconds to find the addresses of a name.
-        self._listeners += await loop.run_in_executor(None, bind, self._place)
+        """Accept connections. Call `bind` before. Raises CannotListen."""
+        assert self._sockets is not None
         await self.register()
-        for listener in self._listeners:
-            listener.setblocking(False)
-            listen(listener, self._place, MAX_BACKLOG)
-            loop.add_reader(listener, self._accept, listener)
+        self._sockets.listen(MAX_BACKLOG)
+        scheme = "http" if self._site.tls_of(self._sockets.sockets[0]) is None else "https"
+        self.address, self.description = self._sockets.address(scheme), self._sockets.description(scheme)
+        for listener in self._sockets.sockets:
+            self._accepting.append(listener)
+            asyncio.get_running_loop().add_reader(listener, self._accept, listener)
+
+    def close_sockets(self) -> None:
+        """Stop accepting."""
+        for timer in self._timers.values():
+            timer.cancel()
+        for listener in self._accepting:
+            asyncio.get_running_loop().remove_reader(listener)
+        self._accepting.clear()
+        if self._sockets is not None:
+            self._sockets.close()
 
     async def stop(self) -> None:
         """Stop accepting. Wait until aiohttp knows every connection that was accepted."""
-        for timer in self._timers.values():
-            timer.cancel()
-        for listener in self._listeners:
-            asyncio.get_running_loop().remove_reader(listener)
-            listener.close()
-        self._listeners.clear()
+        self.close_sockets()
+        await self._awaiting_headers.close()
         await self._connecting.wait()
         await super().stop()
 
@@ -151,7 +167,7 @@ class BoundedSite(AiohttpSite):
                 self._pause(listener, error)
                 return
             self._is_failing = False
-            self._admit(accepted, address)
+            self._begin(_Accepted(accepted, address))
 
     def _pause(self, listener: socket.socket, error: OSError) -> None:
         """Pause the listener after an error such as EMFILE, for which an idle connection makes way.
@@ -167,21 +183,55 @@ class BoundedSite(AiohttpSite):
         loop.remove_reader(listener)
         self._timers[listener] = loop.call_later(ACCEPT_RETRY_S, loop.add_reader, listener, self._accept, listener)
 
-    def _admit(self, accepted: socket.socket, address: object) -> None:
+    def _begin(self, accepted: "_Accepted") -> None:
+        """Give a new connection its place, and read its header if one is due."""
+        guest = _Guest(self.connection_factory, accepted)
+        begin = self._admit(accepted, guest)
+        if begin is None:
+            return
+        accepted.setblocking(False)
+        headers, peer = self._site.headers, accepted.client
+        if headers is None or not headers.are_due(peer):
+            self._connecting.start(self._connect(begin, accepted))
+            return
+        guest.awaits_header = True
+        task = self._awaiting_headers.start(headers.client(accepted, peer))
+        task.add_done_callback(lambda named: self._continue(named, begin, accepted, guest))
+
+    def _continue(
+        self, named: "asyncio.Task[str | None]", begin: _Begin, accepted: "_Accepted", guest: "_Guest"
+    ) -> None:
+        """Connect the client whose address the header has given, with the place of that client."""
+        guest.awaits_header = False
+        client = None if named.cancelled() else named.result()
+        if client is None:
+            accepted.close()
+            return
+        if client != accepted.client and begin is not _Refusal:
+            accepted.release()
+            accepted.client = client
+            admitted = self._admit(accepted, guest)
+            if admitted is None:
+                return
+            begin = admitted
+        self._connecting.start(self._connect(begin, accepted))
+
+    def _admit(self, accepted: "_Accepted", guest: "_Guest") -> _Begin | None:
+        """Give the connection a place, and return what makes its protocol. Returns None if it was closed."""
         connections, now = self._connections, asyncio.get_running_loop().time()
-        guest = _Guest(self.connection_factory, now)
         before = connections.made_way
-        place = connections.admit(str(address[0]) if isinstance(address, tuple) else "", guest, now)
+        place = connections.admit(accepted.client if accepted.has_client_address else "", guest, now)
         if place is None or connections.made_way != before:
             self._report(now)
         if place is not None:
-            guest.socket = _Counted(accepted, place.leave)
-            self._connect_later(guest.begin, guest.socket)
-        elif connections.leaving < MAX_REJECTED_OPEN:
+            accepted.hold(place.leave)
+            return guest.begin
+        if connections.leaving < MAX_REJECTED_OPEN:
             connections.rejected()
-            self._connect_later(_Refusal, _Counted(accepted, connections.rejected_closed))
-        else:
-            _refuse_at_once(accepted, is_plain=self._tls is None)
+            accepted.hold(connections.rejected_closed)
+            return _Refusal
+        _refuse_at_once(accepted, is_plain=self._site.tls_of(accepted) is None)
+        return None
 
     def _report(self, now: float) -> None:
         """Warn that connections run short, with the client that has most of them, at most once a minute."""
@@ -190,19 +240,16 @@ class BoundedSite(AiohttpSite):
         connections = self._connections
         closed, refused = connections.made_way - self._reported[0], connections.refused - self._reported[1]
         self._next_report, self._reported = now + REPORT_INTERVAL_S, (connections.made_way, connections.refused)
+        name, most = connections.most_connections()
         log.warning(
             "connections run short: %d of %d are open, and %s has %d of them; %d idle ones made way for others, and %d"
             " new ones were refused",
-            *(connections.open, connections.limit, *connections.most_connections(), closed, refused),
+            *(connections.open, connections.limit, name or UNIX_PEER, most, closed, refused),
         )
 
-    def _connect_later(self, protocol: Callable[[], asyncio.BaseProtocol], accepted: socket.socket) -> None:
-        accepted.setblocking(False)
-        self._connecting.start(self._connect(protocol, accepted))
-
-    async def _connect(self, protocol: Callable[[], asyncio.BaseProtocol], accepted: socket.socket) -> None:
-        loop, context = asyncio.get_running_loop(), self._tls
-        made = protocol if context is None else lambda: tls_protocol(loop, protocol(), context, HANDSHAKE_TIMEOUT_S)
+    async def _connect(self, begin: _Begin, accepted: "_Accepted") -> None:
+        loop, context = asyncio.get_running_loop(), self._site.tls_of(accepted)
+        made = begin if context is None else lambda: tls_protocol(loop, begin(), context, HANDSHAKE_TIMEOUT_S)
         try:
             await loop.connect_accepted_socket(made, accepted)
         except OSError:
@@ -210,15 +257,16 @@ class BoundedSite(AiohttpSite):
 
 
 class _Guest:
-    """A connection from accept to close, also before its TLS handshake is complete."""
+    """A connection from accept to close, also before its PROXY header and its TLS handshake are complete."""
 
-    __slots__ = ("_connection", "_factory", "_since", "socket")
+    __slots__ = ("_connection", "_factory", "_since", "_socket", "awaits_header")
 
-    def __init__(self, factory: Callable[[], asyncio.BaseProtocol], now: float) -> None:
+    def __init__(self, factory: _Begin, accepted: socket.socket) -> None:
         self._factory = factory
-        self._since = now
+        self._since = asyncio.get_running_loop().time()
         self._connection: asyncio.BaseProtocol | None = None
-        self.socket: socket.socket | None = None
+        self._socket = accepted
+        self.awaits_header = False
 
     def begin(self) -> asyncio.BaseProtocol:
         """Return the protocol of the connection."""
@@ -228,6 +276,8 @@ class _Guest:
     def idle_since(self) -> float | None:
         """Return the loop's time since when the client sends nothing. Returns None if the connection is busy."""
         connection = self._connection
+        if self.awaits_header:
+            return None if self._has_unread() else self._since
         if not isinstance(connection, AiohttpConnection):
             return None
         since = self._since if connection.transport is None else connection.idle_since()
@@ -238,30 +288,56 @@ class _Guest:
         connection = self._connection
         if isinstance(connection, AiohttpConnection) and connection.transport is not None:
             connection.make_way()
-        elif self.socket is not None:
+        else:
             with suppress(OSError):  # the client left already
-                self.socket.shutdown(socket.SHUT_RDWR)  # the handshake sees the end
+                self._socket.shutdown(socket.SHUT_RDWR)  # the handshake sees the end
 
     def _has_unread(self) -> bool:
         """Return whether the kernel has bytes of the client that were not read yet."""
-        if self.socket is None or self.socket.fileno() < 0:
+        if self._socket.fileno() < 0:
             return False
-        unread = struct.unpack("i", fcntl.ioctl(self.socket.fileno(), termios.FIONREAD, b"    "))
+        unread = struct.unpack("i", fcntl.ioctl(self._socket.fileno(), termios.FIONREAD, b"    "))
         return unread != (0,)
 
 
-class _Counted(socket.socket):
-    """A socket that calls `on_close` once its descriptor is closed, by asyncio or by this module."""
+class _Accepted(socket.socket):
+    """A connection that knows its client's address, and gives its place up once its descriptor is closed.
 
-    def __init__(self, accepted: socket.socket, on_close: Callable[[], None]) -> None:
+    All layers above find the client by `getpeername`, so that a PROXY header counts in each of them.
+    """
+
+    def __init__(self, accepted: socket.socket, address: object) -> None:
         super().__init__(accepted.family, accepted.type, accepted.proto, accepted.detach())
-        self._on_close: Callable[[], None] | None = on_close
+        self.has_client_address = isinstance(address, tuple)
+        self._client = plain_address(str(address[0])) if isinstance(address, tuple) else UNIX_PEER
+        self._release: Callable[[], None] | None = None
+
+    @property
+    def client(self) -> str:
+        """Return the client's address. It is UNIX_PEER for a Unix socket, unless a header has named the client."""
+        return self._client
+
+    @client.setter
+    def client(self, client: str) -> None:
+        self._client = client
+        self.has_client_address = client != UNKNOWN_CLIENT
+
+    def getpeername(self) -> tuple[str, int]:
+        return self._client, 0
+
+    def hold(self, release: Callable[[], None]) -> None:
+        """Call `release` once asyncio or this module closes the descriptor, or at `release`."""
+        self._release = release
+
+    def release(self) -> None:
+        """Give the place up."""
+        release, self._release = self._release, None
+        if release is not None:
+            release()
 
     def close(self) -> None:
         super().close()
-        on_close, self._on_close = self._on_close, None
-        if on_close is not None:
-            on_close()
+        self.release()
 
 
 class _Refusal(asyncio.Protocol):

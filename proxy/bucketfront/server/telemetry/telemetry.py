@@ -11,6 +11,7 @@ from collections.abc import Callable
 from prometheus_client import CollectorRegistry
 
 from bucketfront.http.cache_status import CacheStatus
+from bucketfront.server.client_address import shown
 from bucketfront.server.telemetry.access_log import AccessLog, AccessRecord, FinishedRequest
 from bucketfront.server.telemetry.exchange import Exchange
 from bucketfront.server.telemetry.request_metrics import RequestMetrics
@@ -64,7 +65,7 @@ class Telemetry:
             failure=exchange.failure,
             request_id=exchange.request_id,
         )
-        self.add(record, exchange.sent, str(exchange.address or "-"), self._clock(), seconds)
+        self.add(record, exchange.sent, shown(exchange.address, request.remote), self._clock(), seconds)
 
     def refused(self, exchange: Exchange, status: int) -> None:
         """Add a request that the parser refused, of which neither method nor path is known."""

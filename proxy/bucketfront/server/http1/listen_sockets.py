@@ -1,0 +1,78 @@
+"""The listening sockets of a place, whatever its kind, and how people and programs reach them."""
+
+import socket
+from collections.abc import Callable
+from typing import assert_never
+
+from bucketfront.config.listen_host import in_url, is_any, reachable
+from bucketfront.server.http1.binding import ListenPlace, bind, cannot_listen
+from bucketfront.server.http1.passed_sockets import PassedPlace, sockets_of
+from bucketfront.server.http1.unix_socket import UnixPlace, bind_unix
+
+Place = ListenPlace | UnixPlace | PassedPlace
+
+
+class ListenSockets:
+    """The bound sockets of a place. Raises CannotListen. Finding the addresses of a name may take seconds."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._remove: Callable[[], None] | None = None
+        match place:
+            case ListenPlace():
+                self.sockets = bind(place)
+            case UnixPlace():
+                bound = bind_unix(place)
+                self.sockets, self._remove = [bound.socket], bound.remove
+            case PassedPlace():
+                self.sockets = sockets_of(place)
+            case _:
+                assert_never(place)
+
+    def listen(self, backlog: int) -> None:
+        """Let all sockets listen. Raises CannotListen."""
+        for one in self.sockets:
+            one.setblocking(False)
+            try:
+                if not isinstance(self._place, PassedPlace):  # systemd has set the backlog
+                    one.listen(backlog)
+            except OSError as error:
+                assert isinstance(self._place, ListenPlace)
+                raise cannot_listen(error, self._place) from error
+
+    def close(self) -> None:
+        """Close the sockets, and remove the file of a Unix socket."""
+        if self._remove is not None:
+            self._remove()
+        for one in self.sockets:
+            one.close()
+        self.sockets.clear()
+
+    @property
+    def is_unix(self) -> bool:
+        return self.sockets[0].family == socket.AF_UNIX
+
+    def address(self, scheme: str) -> str:
+        """Return the URL for programs on this machine, or `unix:` and the path."""
+        return _address(self.sockets[0], scheme)
+
+    def description(self, scheme: str) -> str:
+        """Return what the start prints."""
+        host = self._place.host if isinstance(self._place, ListenPlace) else self.sockets[0].getsockname()[0]
+        if self.is_unix:
+            text = self.address(scheme)
+            return text if scheme == "http" else f"{text}, with TLS"
+        text = " and ".join(_address(one, scheme) for one in self.sockets[: None if self._is_passed else 1])
+        return f"{text} and all other addresses" if is_any(host) else text
+
+    @property
+    def _is_passed(self) -> bool:
+        return isinstance(self._place, PassedPlace)
+
+
+def _address(bound: socket.socket, scheme: str) -> str:
+    name = bound.getsockname()
+    if bound.family == socket.AF_UNIX:
+        return f"unix:{name if isinstance(name, str) else repr(name)}"
+    host, port = name[:2]
+    return f"{scheme}://{in_url(reachable(host), port)}"
