@@ -85,7 +85,11 @@ class PackedStorage:
     async def read_in(self, file: StoredFile, span: Span) -> None:
         """Do nothing, because all of it is in memory."""
 
-    async def checksum(self, file: StoredFile, span: Span) -> int | None:
+    async def checksums(self, file: StoredFile, span: Span, block_size: int) -> list[int | None]:
+        starts = range(span.start, span.stop, block_size)
+        return [await self._checksum(file, Span(start, min(start + block_size, span.stop))) for start in starts]
+
+    async def _checksum(self, file: StoredFile, span: Span) -> int | None:
         return zlib.crc32(await self.read(file, span)) if span.stop <= self._slots[file.name].size else None
 
     async def digest(self, file: StoredFile, size: int, algorithm: str, *, is_urgent: bool = True) -> bytes | None:
@@ -101,7 +105,7 @@ class PackedStorage:
         corrupt = 0
         for block, checksum in claims:
             span = Span(block * block_size, min(size, (block + 1) * block_size))
-            corrupt |= (await self.checksum(file, span) != checksum) << block
+            corrupt |= (await self._checksum(file, span) != checksum) << block
         await self.close_file(file)
         return corrupt
 

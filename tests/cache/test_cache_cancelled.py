@@ -78,15 +78,15 @@ async def test_a_stop_while_a_block_is_verified(tmp_path: Path) -> None:
         await rig.audit()
         rig.abandon()
     async with Rig(tmp_path, origin=rig.origin) as again:
-        gate, checksum = asyncio.Event(), again.store.checksum
+        gate, checksums = asyncio.Event(), again.store.checksums
         seen: list[bool] = []
 
-        async def slow(file: StoredFile, span: Span) -> int | None:
+        async def slow(file: StoredFile, span: Span, block_size: int) -> list[int | None]:
             await gate.wait()
             seen.append(bool(again.open_files()))
-            return await checksum(file, span)
+            return await checksums(file, span, block_size)
 
-        again.store.checksum = slow  # type: ignore[method-assign]
+        again.store.checksums = slow  # type: ignore[method-assign]
         reading = asyncio.create_task(again.get())
         while (fill := fill_of(again.entry())) is None or not fill._verifying:
             await turns(1)

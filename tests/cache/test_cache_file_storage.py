@@ -63,8 +63,8 @@ async def test_what_is_written_is_read_back(tmp_path: Path) -> None:
         sums = await store.write(file, BLOCK + 1000, data[1000:], half, BLOCK)
         assert sums == [zlib.crc32(data[:BLOCK]), zlib.crc32(data[BLOCK:])]
         assert os.pread(file.region.fd, 2 * BLOCK, BLOCK) == data
-        assert await store.checksum(file, Span(BLOCK, 3 * BLOCK)) == zlib.crc32(data)
-        assert await store.checksum(file, Span(BLOCK, 3 * BLOCK + 1)) is None
+        assert await store.checksums(file, Span(BLOCK, 3 * BLOCK), 2 * BLOCK) == [zlib.crc32(data)]
+        assert await store.checksums(file, Span(BLOCK, 3 * BLOCK + 1), 2 * BLOCK) == [zlib.crc32(data), None]
         await store.close_file(file)
 
 
@@ -165,8 +165,7 @@ async def test_a_symbolic_link_is_not_followed(tmp_path: Path) -> None:
         path = tmp_path / "cache" / "objects" / file.name[-2:] / file.name
         path.unlink()
         path.symlink_to(secret)
-        with pytest.raises(StoreError):
-            await store.open_file(file.name, 5, None)
+        assert await store.open_file(file.name, 5, None) is None
 
 
 def test_one_process_has_the_folder(tmp_path: Path) -> None:
@@ -398,10 +397,8 @@ async def test_a_shard_that_is_a_symbolic_link_is_not_followed(tmp_path: Path) -
         shutil.rmtree(shard)
         shard.symlink_to(other)
         (other / file.name).write_bytes(b"x")
-        with pytest.raises(StoreError):
-            await store.open_file(file.name, 1, None)
-        with pytest.raises(StoreError):
-            await store.remove(file.name)
+        assert await store.open_file(file.name, 1, None) is None
+        await store.remove(file.name)
         assert await store.files(file.name[-2:]) == []
         assert (other / file.name).exists()
         await store.close_file(file)

@@ -75,8 +75,7 @@ async def test_checksums_continue_over_writes(storage: Storage) -> None:
     first = await storage.write(file, 0, DATA[:cut], 0, BLOCK)
     second = await storage.write(file, cut, DATA[cut:], first[-1], BLOCK)
     assert [first[0], *second] == SUMS
-    assert await storage.checksum(file, Span(BLOCK, 2 * BLOCK)) == SUMS[1]
-    assert await storage.checksum(file, Span(2 * BLOCK, 3 * BLOCK)) is None
+    assert await storage.checksums(file, Span(BLOCK, 3 * BLOCK), BLOCK) == [SUMS[1], None]
     assert await storage.digest(file, SIZE, MD5) == hashlib.md5(DATA).digest()
     assert await storage.digest(file, SIZE + 1, MD5, is_urgent=False) is None
     await storage.close_file(file)

@@ -16,7 +16,7 @@ from bucketfront.cache.storage.file_storage import FileStorage
 MIB = 1 << 20
 SIZES = (1, 1000, BLOCK, 3 * BLOCK + 7, 3 * MIB + 5)
 CALLS = (
-    "create", "open_file", "write", "read", "read_known", "read_in", "checksum", "digest", "audit", "punch", "sync",
+    "create", "open_file", "write", "read", "read_known", "read_in", "checksums", "digest", "audit", "punch", "sync",
     "remove", "close_file",
 )  # fmt: skip
 

@@ -16,8 +16,8 @@ _MIN_BLOCKS = 4  # a smaller cache evicts what it is filling
 class CacheSettings(Section):
     """The files on the local disk, and the memory beside them.
 
-    A cache folder belongs to one process. It survives restarts and `kill -9`. After an unclean stop, bucketfront checks
-    every block against its checksum before it sends a byte of it. If the disk fails or fills up, requests continue
+    A cache folder belongs to one process. It survives restarts and `kill -9`. After each start, bucketfront compares
+    every block with its checksum before it sends the first byte of it. If the disk fails or fills up, requests continue
     uncached.
     """
 

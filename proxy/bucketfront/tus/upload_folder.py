@@ -29,6 +29,8 @@ ID = re.compile(r"[0-9a-f]{32}")
 _RECORD, _NEW = "json", "new"
 _HEAD = struct.Struct("<QQ")  # number of bytes, their CRC-32
 HEAD_BYTES = _HEAD.size
+# A symbolic link is not followed. Without O_NONBLOCK, a named pipe would hold a thread for ever: fifo(7).
+_AT_ONCE = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 
 class StagedBytesLost(StoreError):
@@ -87,9 +89,7 @@ class UploadFolder:
     def _save(self, name: str, text: bytes) -> None:
         with self._folder.uploads() as folder:
             new, final = f"{_checked(name)}.{_NEW}", f"{name}.{_RECORD}"
-            fd = os.open(
-                new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=folder
-            )
+            fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _AT_ONCE, 0o600, dir_fd=folder)
             try:
                 _write_all(fd, text, 0)
                 os.fsync(fd)
@@ -127,7 +127,7 @@ class UploadFolder:
 
     def _read(self, name: str, part: int, offset: int, count: int) -> bytes:
         with self._folder.uploads() as folder:
-            fd = os.open(f"{_checked(name)}.{part}", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+            fd = os.open(f"{_checked(name)}.{part}", os.O_RDONLY | _AT_ONCE, dir_fd=folder)
             try:
                 return os.pread(fd, count, HEAD_BYTES + offset)
             finally:
@@ -167,7 +167,7 @@ def _checked(name: str) -> str:
 
 def _staged_file(folder: int, name: str) -> StagedFile:
     """Return what the file has, or an empty value if the file is shorter than its head declares."""
-    fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    fd = os.open(name, os.O_RDONLY | _AT_ONCE, dir_fd=folder)
     try:
         head = os.pread(fd, HEAD_BYTES, 0)
         staged = StagedFile(*_HEAD.unpack(head)) if len(head) == HEAD_BYTES else StagedFile()
@@ -177,7 +177,7 @@ def _staged_file(folder: int, name: str) -> StagedFile:
 
 
 def _open_to_write(folder: int, name: str, *, is_new: bool) -> int:
-    flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+    flags = os.O_WRONLY | _AT_ONCE
     if is_new:
         # Never reuse a file, because a write that hangs may still end in it.
         flags |= os.O_CREAT | os.O_EXCL
@@ -195,4 +195,4 @@ def _write_all(fd: int, data: bytes, offset: int) -> None:
 
 
 def _opener(folder: int) -> Callable[[str, int], int]:
-    return lambda name, flags: os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    return lambda name, flags: os.open(name, flags | _AT_ONCE, dir_fd=folder)

@@ -5,7 +5,7 @@ CREATE TABLE entries (
     file TEXT NOT NULL, etag TEXT NOT NULL, size INTEGER NOT NULL, metadata TEXT NOT NULL,
     stored_at REAL NOT NULL, validated_at REAL NOT NULL, accessed_at REAL NOT NULL,
     bytes INTEGER NOT NULL,   -- charged against max_size
-    epoch INTEGER NOT NULL,   -- the last unclean stop before every present block was written or verified
+    epoch INTEGER NOT NULL,   -- the last start before every present block was written or verified
     UNIQUE (origin, bucket, key)
 );
 CREATE INDEX entries_by_access ON entries (accessed_at);

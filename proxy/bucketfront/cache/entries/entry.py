@@ -60,7 +60,7 @@ class Entry:
     """A version with its metadata, its file and its block set. Only `EntryTable`, the fill and the disposal change it.
 
     Times are in seconds since the epoch. `present` claims that the file has these blocks (docs/invariants.md#no-holes).
-    `unverified` are those of them that were written before an unclean stop and not verified since. An entry without a
+    `unverified` are those of them that an earlier run wrote or verified, and this one did not yet. An entry without a
     `file_name` exists in memory only.
     """
 

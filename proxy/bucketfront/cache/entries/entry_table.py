@@ -202,7 +202,7 @@ class EntryTable:
     def wants_trimming(self, entry: Entry) -> bool:
         """Return whether the file may have bytes outside the present blocks, which are freed when it is opened.
 
-        An unclean stop during a write or the end of a part fetch within a block leaves such bytes.
+        An unclean stop during a write, the end of a part fetch within a block, and other processes leave such bytes.
         """
         return entry.epoch < self._index.epoch or self._excess(entry) > 0
 

@@ -41,6 +41,12 @@ def _checksum(fd: int, span: Span) -> int | None:
     return found
 
 
+def checksums(fd: int, span: Span, block_size: int) -> list[int | None]:
+    """Return what `checksum` returns, for each block of a span that begins with one."""
+    starts = range(span.start, span.stop, block_size)
+    return [checksum(fd, Span(start, min(start + block_size, span.stop))) for start in starts]
+
+
 def checksum(fd: int, span: Span) -> int | None:
     """Return the CRC-32 of these bytes. Returns None if the file ends early or a sector is unreadable."""
     try:

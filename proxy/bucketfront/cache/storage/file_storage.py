@@ -169,8 +169,8 @@ class FileStorage:
             raise EOFError(f"the cached file ended {span.length - len(data)} bytes early")
         return data
 
-    async def checksum(self, file: StoredFile, span: Span) -> int | None:
-        return await self._run(audit.checksum, file.region.fd, span)
+    async def checksums(self, file: StoredFile, span: Span, block_size: int) -> list[int | None]:
+        return await self._run(audit.checksums, file.region.fd, span, block_size)
 
     async def digest(self, file: StoredFile, size: int, algorithm: str, *, is_urgent: bool = True) -> bytes | None:
         threads = self._reading if is_urgent else self._scrubbing

@@ -28,8 +28,14 @@ _CLOCK_OF_FILES = 5  # linux/time.h: CLOCK_REALTIME_COARSE
 _PROBE = ".probe"
 _ONLY_SHARD = "00"
 _NAME_CHARS = frozenset("0123456789ABCDEFGHJKMNPQRSTVWXYZ")
-_PRIVATE = 0o700  # whatever the umask of the process is
+_PRIVATE = 0o700  # of folders, whatever the umask of the process is
+_PRIVATE_FILE = 0o600
+_ABOVE = 0o755  # of missing folders above the cache folder
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
+_OPEN_TO_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+# Errors of an open that finds a symbolic link, a folder or a socket in place of a file.
+_NO_FILE = frozenset({errno.ELOOP, errno.EISDIR, errno.ENXIO})
+_NO_FOLDER = frozenset({errno.ENOTDIR, errno.ELOOP})
 _FOLDER = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -69,7 +75,7 @@ class Folder:
 
         Raises CacheInUse; raises StoreError if another user may write to it.
         """
-        self.root.mkdir(_PRIVATE, parents=True, exist_ok=True)
+        _make(self.root)
         self.root = self.root.resolve()
         self._root, self._objects, self._lock = _hold(self.root)
         try:
@@ -100,7 +106,7 @@ class Folder:
         if self.root.resolve() != self.root:
             raise StoreError(f"the cache folder {self.root} was deleted, and its name leads elsewhere now")
         if os.fstat(self._root).st_nlink == 0:
-            self.root.mkdir(_PRIVATE, parents=True, exist_ok=True)
+            _make(self.root)
             held = _hold(self.root)
         else:
             held = (-1, _objects_of(self._root), -1)
@@ -137,21 +143,41 @@ class Folder:
         self._shards = tuple(name for name in self.shards() if len(name) == 2 and _NAME_CHARS.issuperset(name))
 
     def open_file(self, name: str, flags: int) -> int:
-        """Open a file, and create its folder if `flags` has O_CREAT. Raises FileNotFoundError."""
-        flags |= os.O_NOFOLLOW | os.O_CLOEXEC
-        with self._shard_of(name, create=bool(flags & os.O_CREAT)) as shard:
-            return os.open(name, flags, 0o600, dir_fd=shard)
+        """Open a file, and create its folder if `flags` has O_CREAT.
+
+        Raises FileNotFoundError, also if the name leads to something that is no file of this cache: a symbolic link, a
+        named pipe, a folder, a file of another user, or one that has another name as well. A write to such a file, or
+        a hole in it, could change what others have.
+        """
+        create = bool(flags & os.O_CREAT)
+        # Without O_NONBLOCK, a named pipe would hold the thread for ever: fifo(7).
+        flags |= os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+        with self._shard_of(name, create=create) as shard:
+            try:
+                fd = os.open(name, flags, _PRIVATE_FILE, dir_fd=shard)
+            except OSError as error:
+                if not create and _is_of_others(error, name, shard):
+                    raise _not_ours() from error
+                raise
+        if create:
+            return fd
+        try:
+            _require_own(fd, flags)
+        except OSError:
+            os.close(fd)
+            raise
+        return fd
 
     def unlink(self, name: str) -> None:
-        """Remove the name of a file if it is still there."""
-        with suppress(FileNotFoundError), self._shard_of(name) as shard:
+        """Remove the name of a file if it is still there. A folder of that name stays, as the cache made none."""
+        with suppress(FileNotFoundError, IsADirectoryError), self._shard_of(name) as shard:
             os.unlink(name, dir_fd=shard)
 
     @contextmanager
     def uploads(self) -> Iterator[int]:
         """Open the folder of unfinished uploads for the block, and create it if it is missing."""
         with suppress(FileExistsError):
-            os.mkdir("uploads", 0o700, dir_fd=self._root)
+            os.mkdir("uploads", _PRIVATE, dir_fd=self._root)
         fd = os.open("uploads", _FOLDER, dir_fd=self._root)
         try:
             yield fd
@@ -192,7 +218,7 @@ class Folder:
         """
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
-            fd = os.open(_PROBE, flags, 0o600, dir_fd=self._objects)
+            fd = os.open(_PROBE, flags, _PRIVATE_FILE, dir_fd=self._objects)
             try:
                 on_created(fd)
                 os.unlink(_PROBE, dir_fd=self._objects)
@@ -209,18 +235,57 @@ class Folder:
         # The name comes from a database that may be corrupt: it must not lead out of the folder.
         if not _is_name(name):
             raise FileNotFoundError(errno.ENOENT, "no file of this cache has such a name", name[:40])
+        shard = name[-2:]
         try:
-            fd = os.open(name[-2:], _FOLDER, dir_fd=self._objects)
-        except FileNotFoundError:
-            if not create:
+            fd = os.open(shard, _FOLDER, dir_fd=self._objects)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, *_NO_FOLDER):
                 raise
+            if not create:
+                raise _not_ours() from error
+            if error.errno in _NO_FOLDER:
+                os.unlink(shard, dir_fd=self._objects)  # a link or a file stands in the place of the cache's folder
             with suppress(FileExistsError):
-                os.mkdir(name[-2:], 0o700, dir_fd=self._objects)
-            fd = os.open(name[-2:], _FOLDER, dir_fd=self._objects)
+                os.mkdir(shard, _PRIVATE, dir_fd=self._objects)
+            fd = os.open(shard, _FOLDER, dir_fd=self._objects)
         try:
+            found = os.fstat(fd)
+            if found.st_uid != os.geteuid():
+                raise _not_ours()
+            if found.st_mode & _WRITABLE_BY_OTHERS:
+                os.fchmod(fd, _PRIVATE)
             yield fd
         finally:
             os.close(fd)
+
+
+def _make(root: Path) -> None:
+    """Make the folder and those above it that are missing."""
+    for above in reversed(root.absolute().parents):
+        if not above.exists():
+            above.mkdir(_ABOVE, exist_ok=True)
+    root.mkdir(_PRIVATE, exist_ok=True)
+
+
+def _not_ours() -> FileNotFoundError:
+    return FileNotFoundError(errno.ENOENT, "no file of this cache has this name")
+
+
+def _is_of_others(error: OSError, name: str, shard: int) -> bool:
+    """Return whether an open failed because the name has something that the cache did not make."""
+    if error.errno == errno.EACCES:
+        with suppress(OSError):
+            return os.stat(name, dir_fd=shard, follow_symlinks=False).st_uid != os.geteuid()
+    return error.errno in _NO_FILE
+
+
+def _require_own(fd: int, flags: int) -> None:
+    """Raise FileNotFoundError unless the file is one that only this cache has. Take it from others to read."""
+    found = os.fstat(fd)
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1 or found.st_uid != os.geteuid():
+        raise _not_ours()
+    if found.st_mode & _OPEN_TO_OTHERS and flags & os.O_RDWR:
+        os.fchmod(fd, _PRIVATE_FILE)
 
 
 def _hold(root: Path) -> tuple[int, int, int]:
@@ -231,7 +296,9 @@ def _hold(root: Path) -> tuple[int, int, int]:
         refuse_foreign(root, os.fstat(opened[0]))
         opened.append(_objects_of(opened[0]))
         refuse_foreign(root / "objects", os.fstat(opened[1]))
-        opened.append(os.open("lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=opened[0]))
+        opened.append(
+            os.open("lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, _PRIVATE_FILE, dir_fd=opened[0])
+        )
         try:
             fcntl.flock(opened[2], fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -274,5 +341,5 @@ def _is_name(name: str) -> bool:
 
 def _objects_of(root: int) -> int:
     with suppress(FileExistsError):
-        os.mkdir("objects", 0o700, dir_fd=root)
+        os.mkdir("objects", _PRIVATE, dir_fd=root)
     return os.open("objects", _FOLDER, dir_fd=root)

@@ -49,7 +49,7 @@ def inspect(root: Path) -> FolderFacts:
             f"cannot write to the cache folder {root}{at}: {error.strerror}. Make it writable for uid"
             f" {os.geteuid()}, or set cache.dir to a folder that is"
         ) from error
-    own = _noted_bytes(place / "index.db") if exists else 0
+    own = _noted_bytes(place / "index.db") if exists and (place / "index.db").is_file() else 0
     return FolderFacts(exists, found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize, own)
 
 

@@ -10,7 +10,9 @@ and a block without its bit is fetched again. The index touches no object's file
 import asyncio
 import logging
 import math
+import os
 import sqlite3
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
@@ -27,6 +29,7 @@ T = TypeVar("T")
 
 READER_CACHE_KIB = 8192  # with a million entries the inner nodes of the trees that a lookup walks take 7 MiB
 WAL_LIMIT_BYTES = 4 << 20  # to which SQLite cuts the WAL after a checkpoint
+_PRIVATE_FILE = 0o600  # SQLite itself would make files that others may read
 BUSY_TIMEOUT_MS = 2000  # for a lock of another process that has the database open, such as `bucketfront verify`
 
 log = logging.getLogger(__name__)
@@ -76,6 +79,8 @@ class Index:
         """
         try:
             schema.refuse_newer(self._path)
+            if any(_is_no_file(path) for path in self.files):
+                self._set_aside("the old one is no file")
             if self._damage_note.exists():
                 self._set_aside("a read of the old one failed in the last run")
             try:
@@ -122,6 +127,8 @@ class Index:
 
     def _connect(self) -> None:
         self._close_connections()
+        if not self._database.endswith("shared"):
+            self._make_private()
         writer = self._writer = self._connection()
         writer.execute("PRAGMA journal_mode = WAL")
         writer.execute(f"PRAGMA synchronous = {'FULL' if self._is_durable else 'NORMAL'}")
@@ -148,6 +155,14 @@ class Index:
         self._reader.execute(f"PRAGMA cache_size = -{READER_CACHE_KIB}")
         self._reader.execute("SELECT count(*) FROM state").fetchone()
 
+    def _make_private(self) -> None:
+        """Create the file if it is missing, and keep it from others to read. SQLite's files beside it get its mode."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        os.close(os.open(self._path, flags, _PRIVATE_FILE))
+        for path in self.files:
+            with suppress(FileNotFoundError):
+                path.chmod(_PRIVATE_FILE)
+
     def _connection(self) -> sqlite3.Connection:
         return sqlite3.connect(self._database, uri=True, isolation_level=None, check_same_thread=False)
 
@@ -158,8 +173,8 @@ class Index:
         was_stopped = bool(self._state("clean"))
         is_same_boot = self._state("boot") == self._boot
         self.was_clean = was_stopped and is_same_boot
-        if not self.was_clean:
-            writer.execute("UPDATE state SET value = value + 1 WHERE name = 'epoch'")
+        # Also after a clean stop: another process may have changed files meanwhile.
+        writer.execute("UPDATE state SET value = value + 1 WHERE name = 'epoch'")
         if not was_stopped and not is_same_boot and not self._state("durable"):
             # The loss of power may have undone the last flushes, and purges among them.
             writer.execute("UPDATE state SET value = ? WHERE name = 'trusted_from'", (math.ceil(self._started_at),))
@@ -184,7 +199,7 @@ class Index:
         """
         if _is_damage(error):
             with suppress(OSError):  # a disk that refuses the note also fails when the next start opens it
-                self._damage_note.touch()
+                self._damage_note.touch(_PRIVATE_FILE)
         return StoreError(f"the cache index failed: {error}")
 
     def _set_aside(self, why: str) -> None:
@@ -435,6 +450,13 @@ def _write_pages(cursor: sqlite3.Cursor, changes: Changes) -> None:
         ).fetchone()
         page = (records.decode_page(*found) if found else Page(number)).changed(checksums)
         cursor.execute("INSERT OR REPLACE INTO pages VALUES (?, ?, ?, ?)", records.encode_page(entry, page))
+
+
+def _is_no_file(path: Path) -> bool:
+    """Return whether something else than a file has the name. Opening a named pipe would wait for ever: fifo(7)."""
+    with suppress(FileNotFoundError):
+        return not stat.S_ISREG(path.lstat().st_mode)
+    return False
 
 
 def _is_damage(error: sqlite3.Error) -> bool:

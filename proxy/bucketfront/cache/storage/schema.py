@@ -5,6 +5,7 @@ of it and the new number are there, or nothing of it. A schema with a higher num
 bucketfront: it is refused, and its files stay as they are.
 """
 
+import os
 import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,7 +25,7 @@ CREATE TABLE entries (
     file TEXT NOT NULL, etag TEXT NOT NULL, size INTEGER NOT NULL, metadata TEXT NOT NULL,
     stored_at REAL NOT NULL, validated_at REAL NOT NULL, accessed_at REAL NOT NULL,
     bytes INTEGER NOT NULL,   -- charged against max_size
-    epoch INTEGER NOT NULL,   -- the last unclean stop before every present block was written or verified
+    epoch INTEGER NOT NULL,   -- the last start before every present block was written or verified
     UNIQUE (origin, bucket, key)
 );
 CREATE INDEX entries_by_access ON entries (accessed_at);
@@ -60,12 +61,16 @@ _VERSION_AT: Final = slice(60, 64)  # SQLite, "Database File Format", section 1.
 def refuse_newer(path: Path) -> None:
     """Read the header of the database at `path` without opening it. Raises IndexTooNew, OSError."""
     try:
-        with path.open("rb") as file:
-            header = file.read(_VERSION_AT.stop)
+        with open(path, "rb", opener=_open_at_once) as file:
+            header = file.read(_VERSION_AT.stop) or b""
     except FileNotFoundError:
         return
     if header.startswith(_MAGIC):
         check_version(path, int.from_bytes(header[_VERSION_AT], "big", signed=True))
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)  # a named pipe without a writer counts as empty
 
 
 def check_version(path: Path, version: int) -> None:

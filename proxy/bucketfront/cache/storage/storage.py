@@ -103,8 +103,11 @@ class Storage(Protocol):
     async def read_in(self, file: StoredFile, span: Span) -> None:
         """Bring these bytes into memory, so that sending them does not wait for the disk."""
 
-    async def checksum(self, file: StoredFile, span: Span) -> int | None:
-        """Return the checksum of these bytes, or None if the version is shorter or they are unreadable."""
+    async def checksums(self, file: StoredFile, span: Span, block_size: int) -> list[int | None]:
+        """Return the checksum of each block of `span`, or None for one that is unreadable or that the version lacks.
+
+        `span` begins at the start of a block.
+        """
 
     async def digest(self, file: StoredFile, size: int, algorithm: str, *, is_urgent: bool = True) -> bytes | None:
         """Return the digest of the first `size` bytes, or None if the version is shorter.

@@ -59,7 +59,7 @@ def verify(
     `progress` is called with the number of entries that are done and of all. Raises StoreError; raises CacheInUse if a
     repair cannot have the lock.
     """
-    if not (root / "index.db").exists():
+    if not (root / "index.db").is_file():
         raise StoreError(f"there is no cache in {root}")
     folder = Folder(root)
     index = Index(folder.root / "index.db", origin="", block_size=block_size)

@@ -89,7 +89,9 @@ class UploadJournal:
 
 
 def _read(path: Path, folder: int | None) -> bytes:
-    fd = os.open(_place(path, folder), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    # Without O_NONBLOCK, a named pipe in the place of the file would hold the start for ever: fifo(7).
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+    fd = os.open(_place(path, folder), flags, dir_fd=folder)
     with os.fdopen(fd, "rb") as file:
         return file.read()
 

@@ -22,6 +22,7 @@ from bucketfront.server.telemetry.line_writer import LineWriter
 from bucketfront.server.telemetry.origin_failure import OriginFailure
 
 CLOSE_TIMEOUT_S = 2.0  # for a slow reader to take the last lines; a stop has 45 s in all
+LOG_MODE = 0o640  # of a new file, less the umask: it has names of objects and addresses of people
 CLIENT_CLOSED_REQUEST = 499  # nginx's status in its log for a client that left before its response was whole
 
 Affixes = tuple[str, str]
@@ -227,7 +228,7 @@ def _opened(path: str) -> int:
     if path != "-":
         # Without O_NONBLOCK, a named pipe without a reader would hold the start for ever: fifo(7).
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK
-        descriptor = os.open(path, flags, 0o666)
+        descriptor = os.open(path, flags, LOG_MODE)
         os.set_blocking(descriptor, True)
         return descriptor
     if sys.stdout is None:  # the parent process closed it, so any file may have its number by now
