@@ -276,6 +276,29 @@ async def test_a_body_is_never_held_whole() -> None:
     assert peak - before < 4 * MiB
 
 
+@pytest.mark.parametrize("begin", [b"", b"some"])
+@pytest.mark.parametrize("length", [5, 1 << 16, 1 << 20])
+async def test_a_client_that_sends_nothing_holds_no_connection(begin: bytes, length: int) -> None:
+    """I34: while the first bytes of a body are missing, its upload has no connection, and another one gets it."""
+    waits, goes_on = asyncio.Event(), asyncio.Event()
+    content = object_bytes(length)
+
+    async def slow() -> AsyncIterator[bytes]:
+        if begin:
+            yield content[: len(begin)]
+        waits.set()
+        await goes_on.wait()
+        yield content[len(begin) :]
+
+    async with writes_to(Sink(), max_connections=2, progress_timeout=HANG_S) as (put, server):
+        uploading = asyncio.create_task(put.put(KEY, slow(), length, NOTHING))
+        await waits.wait()
+        await put.put(KEY, stream(b"other"), 5, NOTHING)
+        assert len(server.heads) == 1
+        goes_on.set()
+        assert (await uploading).etag == etag_of(content)
+
+
 @pytest.mark.parametrize("content", [b"", b"x", object_bytes(300_000)], ids=len)
 async def test_the_request_on_the_wire(content: bytes) -> None:
     """I30: the request has no Expect, no chunked framing and no checksum of the SDK, and the body is read once."""
@@ -576,18 +599,21 @@ async def test_writes_wait_for_a_connection() -> None:
     """I20: an upload holds one of `max_connections`. The next one waits for it, longer than a head's deadline."""
     begun, go_on = asyncio.Event(), asyncio.Event()
 
+    content = object_bytes(parts.SMALL_BUFFER_BYTES + 1)
+
     async def held() -> AsyncIterator[bytes]:
+        yield content[:-1]
         begun.set()
         await go_on.wait()
-        yield b"x"
+        yield content[-1:]
 
     async with writes_to(Sink(), read=SHORT, max_connections=1) as (put, server):
-        first = asyncio.create_task(put.put(KEY, held(), 1, NOTHING))
+        first = asyncio.create_task(put.put(KEY, held(), len(content), NOTHING))
         await begun.wait()
         second = asyncio.create_task(put.put(KEY, stream(b"y"), 1, NOTHING))
         await asyncio.wait([second], timeout=1 + 2 * SHORT)
         assert not second.done()
         assert len(server.heads) <= 1
         go_on.set()
-        assert ((await first).etag, (await second).etag) == (etag_of(b"x"), etag_of(b"y"))
+        assert ((await first).etag, (await second).etag) == (etag_of(content), etag_of(b"y"))
         assert len(server.heads) == 2

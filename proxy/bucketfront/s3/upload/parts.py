@@ -6,11 +6,13 @@ Theory of operation
 
     route    length   bytes wait                             a part may be sent
     SPOOL    any      in the spool                           again, and beside others
-    STREAM   known    at the client                          once, before the next part is cut
+    STREAM   known    at the client, except the first ones   once, before the next part is cut
     MEMORY   unknown  in memory, at most MAX_BUFFER_BYTES    once, before the next part is cut
 
 A body with a spool begins in SPOOL, others in STREAM or MEMORY. A spool that refuses bytes ends SPOOL for good, because
-it holds the bytes of one body in order. STREAM needs the length, because S3 wants to know it before the first byte.
+it holds the bytes of one body in order. STREAM needs the length, because S3 wants to know it before the first byte. The
+first SMALL_BUFFER_BYTES of such a part are received before it is cut: a client that sends nothing, or slowly sends a
+small body, holds no connection to S3.
 The part in which the route changes begins with the bytes that the spool has, and goes on with the others.
 
 A spool that is only full refuses no bytes while parts from it are on their way: their end makes room (`make_room`).
@@ -34,7 +36,7 @@ MAX_GATHER_BYTES = 512 << 10  # written to the spool at once, while few bodies a
 MIN_GATHER_BYTES = 64 << 10  # the same while many are: below this the calls cost more than the copying
 ALL_GATHER_BYTES = 16 << 20  # of all bodies, as long as each may have its minimum (docs/invariants.md#memory)
 MAX_BUFFER_BYTES = 8 * MiB  # of a part in memory: above S3's smallest part of 5 MiB
-SMALL_BUFFER_BYTES = 64 << 10  # a body up to this size needs no permit of the limiter
+SMALL_BUFFER_BYTES = 64 << 10  # of a body in memory that need no permit of the limiter
 
 log = logging.getLogger(__name__)
 
@@ -211,7 +213,8 @@ class UploadBody:
             )
         if self._route is PartRoute.STREAM:
             self._at = start + size
-            rest = self._reader.exactly(self._at - spooled)
+            first = await self._reader.up_to(min(SMALL_BUFFER_BYTES, self._at - spooled))
+            rest = _joined(first, self._reader.exactly(self._at - spooled - len(first)))
             is_last = self._at == self.length
         else:
             data = await self._fill_memory(min(size - (spooled - start), MAX_BUFFER_BYTES))
@@ -281,6 +284,13 @@ class UploadBody:
             yield chunk
         async for chunk in rest:
             yield chunk
+
+
+async def _joined(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    if first:
+        yield first
+    async for chunk in rest:
+        yield chunk
 
 
 async def _chunks_of(data: bytes) -> AsyncIterator[bytes]:
