@@ -47,7 +47,7 @@ from bucketfront.server.telemetry.access_log import open_access_log
 from bucketfront.server.telemetry.telemetry import Telemetry
 from bucketfront.task_set import TaskSet
 from bucketfront.troubles import Troubles
-from bucketfront.tus.manager import UploadManager
+from bucketfront.tus.manager import MAX_UPLOADS, UploadManager
 from bucketfront.tus.staging import StagingSpace
 from bucketfront.tus.upload_folder import UploadFolder
 
@@ -174,7 +174,7 @@ class App:
         self.health.phase = Phase.SERVING
 
     def _fair_shares(self) -> FairShares:
-        """Return the table of what clients have shares of. Connections and unfinished uploads have tables of their own.
+        """Return the table of what clients have shares of.
 
         Behind a front the connections are not the clients' own, so their requests and uploads are counted apart.
         """
@@ -183,6 +183,7 @@ class App:
             {
                 Resource.REQUESTS: Shares(connections, share),
                 Resource.UPLOADS: Shares(max(1, connections // 2), share),
+                Resource.RESUMABLE_UPLOADS: Shares(MAX_UPLOADS, share),
             },
             time.monotonic,
             logging.getLogger("bucketfront").warning,
@@ -270,6 +271,7 @@ class App:
             source=self._endpoint_name,
             boot=boot_id(),
             clock=clock,
+            shares=self.fair_shares,
             idle_since=lambda: math.inf if settings is None else clock.ago(settings.expire_after),
         )
         await self.upload_manager.start()

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from enum import Enum
+from typing import NoReturn
 
 from bucketfront.errors import ShareUsedUp, WholeUsedUp
 
@@ -160,7 +161,7 @@ class FairShares:
         if refusal is not None:
             self.refuse(resource, client, refusal)
 
-    def refuse(self, resource: Resource, client: str, refusal: Refusal) -> None:
+    def refuse(self, resource: Resource, client: Client, refusal: Refusal) -> NoReturn:
         """Count and report a refusal, and raise ShareUsedUp or WholeUsedUp."""
         self.refused[resource, refusal] += 1
         self._unreported[resource] += 1
@@ -169,7 +170,8 @@ class FairShares:
             self._reported_at[resource] = now
             number, self._unreported[resource] = self._unreported[resource], 0
             many = "" if number == 1 else f"; {number} requests were refused since the last line of this kind"
-            self._report(f"the client {client!a} is refused: {_REASONS[refusal].format(_NAMES[resource])}{many}")
+            name = "a client without a share" if client is None else f"the client {client!a}"
+            self._report(f"{name} is refused: {_REASONS[refusal].format(_NAMES[resource])}{many}")
         kind = ShareUsedUp if refusal is Refusal.SHARE else WholeUsedUp
         raise kind(_REASONS[refusal].format(_NAMES[resource]), resource.value)
 

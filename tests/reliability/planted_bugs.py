@@ -2052,6 +2052,20 @@ BUGS = (
     ),
     Bug(
         34,
+        "unfinished-uploads-of-one",
+        "One client may have all unfinished resumable uploads.",
+        (Edit("bucketfront.tus.manager:UploadManager.create", "current_client()", "None"),),
+        (FAIR_SHARES + "test_unfinished_uploads_of_one_client",),
+    ),
+    Bug(
+        34,
+        "abandoned-uploads-stay",
+        "Abandoned uploads of a client beyond its share keep the others out for a day.",
+        (Edit("bucketfront.tus.manager:UploadManager._first_to_go", "min(idle", "min([]"),),
+        (FAIR_SHARES + "test_abandoned_uploads_make_way",),
+    ),
+    Bug(
+        34,
         "places-of-uploads-for-the-first",
         "The connections for uploads go to those that ask first, whichever client they are of.",
         (Edit("bucketfront.s3.upload.upload_slots:UploadSlots._acquire", "current_client()", "None"),),

@@ -15,6 +15,7 @@ from wire import Connection, Response, connected, fetch, message
 from bucketfront.app import App
 from bucketfront.fair_share import Refusal, Resource
 from bucketfront.s3 import connection_slots
+from bucketfront.tus import manager
 
 CONNECTIONS = 8  # to the origin, of which one client has 2 as its share, and all but one if no other wants them
 GREEDY, HONEST = "203.0.113.1", "198.51.100.7"
@@ -58,15 +59,17 @@ class SlowOrigin:
 class Site:
     """A proxy behind a front that names its clients."""
 
-    def __init__(self, app: App, origin: SlowOrigin, stack: AsyncExitStack) -> None:
+    def __init__(self, app: App, origin: SlowOrigin, clock: WallClock, stack: AsyncExitStack) -> None:
         self.app = app
         self.origin = origin
+        self.clock = clock
         self._stack = stack
 
     async def ask(
         self, client: str, target: str, method: str = "GET", body: bytes | None = None, **fields: str
     ) -> Response:
-        headers = {"X-Forwarded-For": client, **fields}
+        """Send a request. `fields` have `_` in place of `-`."""
+        headers = {"X-Forwarded-For": client, **{name.replace("_", "-"): value for name, value in fields.items()}}
         return await fetch(self.app.address, target, method=method, headers=headers, body=body)
 
     async def begin(self, client: str, data: bytes) -> Connection:
@@ -98,14 +101,16 @@ StartSite = Callable[..., Awaitable[Site]]
 async def start_site(tmp_path: Path) -> AsyncIterator[StartSite]:
     async with AsyncExitStack() as stack:
 
-        async def start(**sections: Any) -> Site:
-            origin = SlowOrigin()
-            await stack.enter_async_context(origin.server)
+        async def start(again: SlowOrigin | None = None, **sections: Any) -> Site:
+            origin = again or SlowOrigin()
+            if again is None:
+                await stack.enter_async_context(origin.server)
             given = {"server": FRONT, **sections}
             given["origin"] = {"max_connections": CONNECTIONS, **given.get("origin", {})}
             settings = settings_of(tmp_path, origin.server.endpoint_url, "bucket", **given)
-            app = await stack.enter_async_context(App(settings, clock=WallClock()))
-            site = Site(app, origin, stack)
+            clock = WallClock()
+            app = await stack.enter_async_context(App(settings, clock=clock, elapsed=clock.passed))
+            site = Site(app, origin, clock, stack)
             stack.callback(origin.is_open.set)
             return site
 
@@ -282,3 +287,59 @@ async def test_without_shares(start_site: StartSite) -> None:
     await site.begin_many(GREEDY, "GET", "/slow")
     await until(lambda: not site.app.origin.free_slots)
     assert site.app.fair_shares.shares[Resource.REQUESTS].clients == {}
+
+
+# --- resumable uploads -----------------------------------------------------------------------------------------
+
+
+async def create(site: Site, client: str, count: int) -> list[Response]:
+    return [await site.ask(client, "/upload", "POST", Tus_Resumable="1.0.0", Upload_Length="9") for _ in range(count)]
+
+
+async def known(site: Site, created: list[Response]) -> list[int]:
+    """Return the statuses of requests for the offsets of these uploads."""
+    found = [await site.ask(HONEST, answer.headers["Location"], "HEAD", Tus_Resumable="1.0.0") for answer in created]
+    return [answer.status for answer in found]
+
+
+async def test_unfinished_uploads_of_one_client(start_site: StartSite) -> None:
+    """A client that leaves many uploads unfinished gets 429 for further ones. Others begin theirs (I34)."""
+    site = await start_site()
+    site.app.fair_shares.shares[Resource.RESUMABLE_UPLOADS].capacity = 16
+    begun = await create(site, GREEDY, 16)
+    assert [answer.status for answer in begun] == 14 * [201] + 2 * [429]
+    assert (begun[-1].headers["Retry-After"], begun[-1].headers["Tus-Resumable"]) == ("1", "1.0.0")
+    assert [answer.status for answer in await create(site, HONEST, 2)] == [201, 201]
+    ended = await site.ask(GREEDY, begun[0].headers["Location"], "DELETE", Tus_Resumable="1.0.0")
+    assert ended.status == 204
+    assert [answer.status for answer in await create(site, HONEST, 1)] == [201]
+    assert site.refused(Resource.RESUMABLE_UPLOADS) == 2
+
+
+async def test_abandoned_uploads_make_way(start_site: StartSite) -> None:
+    """If no more uploads are possible, the longest idle one of a client beyond its share makes way for others (I34)."""
+    site = await start_site()
+    site.app.fair_shares.shares[Resource.RESUMABLE_UPLOADS].capacity = 16
+    first = (await create(site, GREEDY, 1))[0]
+    site.clock.advance(1)
+    greedy = [first, *await create(site, GREEDY, 13)]
+    honest = await create(site, HONEST, 2)
+    refused = (await create(site, "192.0.2.1", 1))[0]
+    assert (refused.status, refused.headers["Retry-After"]) == (503, "1")
+    site.clock.advance(manager.IDLE_S)
+    others = await create(site, HONEST, 2) + await create(site, "192.0.2.1", 4)
+    assert [answer.status for answer in others] == 6 * [201]
+    assert await known(site, honest + others) == 8 * [200]
+    assert await known(site, greedy) == 6 * [404] + 8 * [200]
+    assert (await create(site, GREEDY, 1))[0].status == 429
+
+
+async def test_shares_of_uploads_outlive_a_restart(start_site: StartSite) -> None:
+    """After a restart the unfinished uploads are those of the clients that began them (I34)."""
+    site = await start_site()
+    await create(site, GREEDY, 3)
+    await create(site, "2001:db8::1", 1)
+    await site.app.__aexit__(None, None, None)
+    site = await start_site(again=site.origin)
+    shares = site.app.fair_shares.shares[Resource.RESUMABLE_UPLOADS]
+    assert shares.clients == {GREEDY: 3, "2001:db8::/64": 1}

@@ -16,6 +16,7 @@ from tus_client import BODY, TUS, created, metadata, offset_of, patched
 from wire import chunked, message
 
 from bucketfront.errors import StoreError
+from bucketfront.fair_share import Resource
 from bucketfront.http import dates
 from bucketfront.s3.upload.parts import PART_SIZE
 from bucketfront.server.error_responses import status_of
@@ -992,9 +993,9 @@ async def test_parts_of_another_size(start: StartProxy, s3: S3) -> None:
     assert names(proxy) == []
 
 
-async def test_the_number_of_uploads_is_bounded(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_number_of_uploads_is_bounded(proxy: Proxy) -> None:
     """Unfinished uploads are bounded: 503 beyond, once no finished one can be forgotten instead (I19)."""
-    monkeypatch.setattr(manager, "MAX_UPLOADS", 3)
+    proxy.app.fair_shares.shares[Resource.RESUMABLE_UPLOADS].capacity = 3
     urls = [await created(proxy, 4, str(number)) for number in range(3)]
     assert (await patched(proxy, urls[0], 0, b"data")).status == 204
     urls.append(await created(proxy, 4, "4"))
@@ -1007,7 +1008,7 @@ async def test_uploads_that_cannot_be_aborted(
     proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Uploads that S3 does not abort prevent no new one. They have their own bound and one log line each (I19)."""
-    monkeypatch.setattr(manager, "MAX_UPLOADS", 2)
+    proxy.app.fair_shares.shares[Resource.RESUMABLE_UPLOADS].capacity = 2
     monkeypatch.setattr(manager, "MAX_DROPPED", 3)
 
     async def deny(seen: Seen) -> bytes | None:

@@ -111,11 +111,12 @@ class ServerSettings(Section):
     """Whether bucketfront serves plain hits before the HTTP parser sees them. The responses are the same either way.
     Without the fast path a hit costs many times as much."""
     client_share: Percentage | None = Percent(25)
-    """Share that one client may have of what is limited, once it runs short: connections, requests and uploads at once,
-    connections to the origin. A client is its credential for a rule of `access`, or else its address, in IPv6 the first
-    64 bits of one. If it has more, it gets none of the last eighth, and 429 in its place. Its idle connections are the
-    first to make way for others. Addresses of this machine and of `server.trusted_proxies` have no such limit, because
-    a server in front stands for many clients. Those that it names have one each. `null` sets none for any."""
+    """Share that one client may have of what is limited, once it runs short: connections, requests and uploads at
+    once, unfinished resumable uploads, connections to the origin. A client is its credential for a rule of
+    `access`, or else its address, in IPv6 the first 64 bits of one. If it has more, it gets none of the last
+    eighth, and 429 in its place. Its idle connections are the first to make way for others. Addresses of this
+    machine and of `server.trusted_proxies` have no such limit, because a server in front stands for many clients.
+    Those that it names have one each. `null` sets none for any."""
 
     @field_validator("trusted_proxies")
     @classmethod

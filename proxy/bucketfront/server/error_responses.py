@@ -71,7 +71,7 @@ from bucketfront.server.host_names import UnknownHost
 from bucketfront.server.http1.framing import BadFraming
 from bucketfront.server.router import MethodNotAllowed
 from bucketfront.server.telemetry.exchange import Exchange
-from bucketfront.tus.manager import TooManyUploads, UnknownUpload, UploadBusy
+from bucketfront.tus.manager import UnknownUpload, UploadBusy
 from bucketfront.tus.s3_transfer import UploadLost
 from bucketfront.tus.tus_upload import TakenOver
 
@@ -145,7 +145,6 @@ _TABLE: tuple[tuple[type[ProxyError], int, str | None], ...] = (
     (UploadBusy, 423, None),
     (TakenOver, 409, None),
     (UploadLost, 410, None),
-    (TooManyUploads, 503, None),
     (Overloaded, 503, None),
     (ShareUsedUp, 429, None),
     (WholeUsedUp, 503, None),
@@ -192,7 +191,6 @@ _CODES: tuple[tuple[type[ProxyError], str], ...] = (
     (SlowClient, "RequestTimeout"),
     (UnknownUpload, "NoSuchUpload"),
     (UploadLost, "NoSuchUpload"),
-    (TooManyUploads, "SlowDown"),
     (Overloaded, "SlowDown"),
     (NoShare, "SlowDown"),
     (NoSuchVersion, "InvalidArgument"),
@@ -240,7 +238,7 @@ def _response_to(error: ProxyError, exchange: Exchange, details: Mapping[str, ob
     if isinstance(error, OriginError) and status in (502, 503, 504):
         wait = error.retry_after if isinstance(error, OriginCircuitOpen | OriginServerError) else None
         headers["Retry-After"] = str(max(1, math.ceil(wait or _RETRY_AFTER_S)))
-    if isinstance(error, TooManyUploads | StoreFull | Overloaded | NoShare | AccessUnavailable):
+    if isinstance(error, StoreFull | Overloaded | NoShare | AccessUnavailable):
         headers["Retry-After"] = str(_RETRY_AFTER_S)
     if isinstance(error, WrongVersion):
         headers["Tus-Version"] = VERSION

@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 
 from bucketfront.errors import OriginError, ProxyError, StoreError
+from bucketfront.fair_share import Client, FairShares, Refusal, Resource, current_client
 from bucketfront.http import checksums
 from bucketfront.http.checksums import Digest
 from bucketfront.http.tus_fields import TusChecksumMismatch
@@ -49,16 +50,13 @@ class UploadBusy(ProxyError):
     """Another request holds the upload."""
 
 
-class TooManyUploads(ProxyError):
-    """MAX_UPLOADS are unfinished."""
-
-
 class UploadManager:
     """The uploads of one cache folder, by id.
 
     `store` makes an object of a body in one call, and its cached entry. `change` is around any other write of a key.
     `source` names the endpoint, and `boot` identifies the boot of the machine. `clock` is the cache's. `idle_since`
-    returns the time, by that clock, since which an upload must have received a byte to be kept.
+    returns the time, by that clock, since which an upload must have received a byte to be kept. `shares` has those of
+    the clients in MAX_UPLOADS.
     """
 
     def __init__(
@@ -73,6 +71,7 @@ class UploadManager:
         boot: int,
         clock: Callable[[], float],
         idle_since: Callable[[], float],
+        shares: FairShares,
     ) -> None:
         self.folder = folder
         self.staging = PartStaging(folder, space, self._drop_idle)
@@ -82,6 +81,7 @@ class UploadManager:
         self._boot = boot
         self._clock = clock
         self._idle_since = idle_since
+        self._shares = shares
         self._uploads: dict[str, TusUpload] = {}
         self._dropped: dict[str, TusUpload] = {}  # to be aborted at S3
         self._tasks = TaskSet()
@@ -129,7 +129,10 @@ class UploadManager:
         upload.charged = pages(len(files.record or b""))
         self._space.budget.take(upload.charged)
         self.staging.count_restored(upload)
-        (self._dropped if record.is_dropped else self._uploads)[name] = upload
+        if record.is_dropped:
+            self._dropped[name] = upload
+        else:
+            self._know(upload)
 
     async def stop(self) -> None:
         """Stop the upkeep and wait for the disk. The next start restores the uploads."""
@@ -164,13 +167,15 @@ class UploadManager:
     ) -> TusUpload:
         """Create an upload. `fields` are the client's headers for the object, `metadata` is Upload-Metadata as sent.
 
-        Raises TooManyUploads; BadWriteHead, NoSuchWrite and PreconditionFailed for `fields`.
+        Raises ShareUsedUp, WholeUsedUp; BadWriteHead, NoSuchWrite and PreconditionFailed for `fields`.
         """
-        record = Record(key, self._source, self._boot, length, part_size(1, length), metadata, fields, self._clock())
+        client, now = current_client(), self._clock()
+        size = part_size(1, length)
+        record = Record(key, self._source, self._boot, length, size, metadata, fields, now, client=client)
         _ = record.head  # raises now, and not at the end of the upload
-        await self._make_room()
+        await self._make_room(client)
         upload = TusUpload(secrets.token_hex(16), record)
-        self._uploads[upload.id] = upload
+        self._know(upload)
         try:
             await run_uninterrupted(self._save(upload))
         except asyncio.CancelledError:
@@ -178,16 +183,43 @@ class UploadManager:
             raise
         return upload
 
-    async def _make_room(self) -> None:
+    def _know(self, upload: TusUpload) -> None:
+        self._shares.shares[Resource.RESUMABLE_UPLOADS].take(upload.record.client)
+        self._uploads[upload.id] = upload
+
+    async def _make_room(self, client: Client) -> None:
+        """Return when the client may have one more upload, for which another one may make way.
+
+        Raises ShareUsedUp, WholeUsedUp.
+        """
         while len(self._dropped) >= MAX_DROPPED:
             await self._leave_at_s3(next(iter(self._dropped.values())))
-        if len(self._uploads) < MAX_UPLOADS:
-            return
-        finished = next((upload for upload in self._uploads.values() if upload.etag and not upload.is_busy), None)
-        if finished is None:
-            raise TooManyUploads(f"{MAX_UPLOADS} uploads are unfinished")
-        self._forget(finished)
-        await self._clear(finished)
+        while (refusal := self._shares.shares[Resource.RESUMABLE_UPLOADS].refusal(client)) is not None:
+            upload = self._first_to_go(client, refusal)
+            if upload is None:
+                self._shares.refuse(Resource.RESUMABLE_UPLOADS, client, refusal)
+            self._forget(upload)
+            if upload.etag is not None:
+                await self._clear(upload)
+            else:
+                log.info("%r of the client %a makes way for others", upload, upload.record.client)
+                self._tasks.start(self._clear(upload), name="clear an upload")  # S3 may be slow
+
+    def _first_to_go(self, client: Client, refusal: Refusal) -> TusUpload | None:
+        """Return the upload that makes way for one of the client: a finished one, of the client if that is refused.
+
+        If nothing is left for a client within its share, it is also the longest idle one of a client beyond its share.
+        """
+        shares = self._shares.shares[Resource.RESUMABLE_UPLOADS]
+        free = [one for one in self._uploads.values() if not one.is_busy]
+        for upload in free:
+            if upload.etag is not None and (refusal is Refusal.WHOLE or upload.record.client == client):
+                return upload
+        if refusal is Refusal.SHARE:
+            return None
+        before = self._clock() - IDLE_S
+        idle = [one for one in free if one.record.touched_at <= before and shares.is_beyond(one.record.client)]
+        return min(idle, key=lambda one: one.record.touched_at, default=None)
 
     def find(self, name: str) -> TusUpload:
         """Return the upload with the id `name`. Raises UnknownUpload."""
@@ -323,7 +355,8 @@ class UploadManager:
 
     def _forget(self, upload: TusUpload) -> None:
         """Make the upload unknown to requests. `_clear` does the rest, now or in a later round."""
-        self._uploads.pop(upload.id, None)
+        if self._uploads.pop(upload.id, None) is not None:
+            self._shares.shares[Resource.RESUMABLE_UPLOADS].give_back(upload.record.client)
         self._dropped[upload.id] = upload
 
     async def _clear(self, upload: TusUpload) -> None:

@@ -27,6 +27,7 @@ class Record:
     `upload_id` is that of S3's multipart upload, or None before there is one. `begun_at` is a time before its creation
     by the origin's clock, or None if that is not known. `parts` are those that S3 has, without gaps. `etag` is that of
     the finished object. `is_dropped` means that no request may continue the upload, and that it is to be aborted at S3.
+    `client` is the one that created it, see `bucketfront.fair_share`.
     """
 
     key: ObjectKey
@@ -42,6 +43,7 @@ class Record:
     parts: tuple[PartSent, ...] = ()
     etag: str | None = None
     is_dropped: bool = False
+    client: str | None = None
 
     @property
     def sent(self) -> int:

@@ -106,7 +106,8 @@ class Caller:
         """Return the name of the client's credential, by rule and holder. Returns None if it has none of its own."""
         for name, verdict in self.verdicts.items():
             if isinstance(verdict, Grant) and verdict.holder is not None:
-                return f"{name}:{verdict.holder}"
+                # A subject of a token may have lone surrogates, which no file takes.
+                return f"{name}:{verdict.holder}".encode("ascii", "backslashreplace").decode()
         return None
 
 
