@@ -16,6 +16,7 @@ from installs import NotInstallable
 from pydantic import SecretStr
 from s3_servers import SERVERS
 from seaweed import Seaweed
+from security_page import Trial, write_page
 from shared_loader import share_loader
 
 from bucketfront.config.origin_settings import OriginSettings, StaticCredentials
@@ -34,6 +35,34 @@ share_loader()
 # Each client would read the machine's whole bundle, and no test needs it.
 for name in ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"):
     os.environ.pop(name, None)
+
+
+_trials: dict[str, Trial] = {}  # by node
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Take what the tests of attacks recorded, also from the processes of pytest-xdist."""
+    for name, value in report.user_properties:
+        if name == "trial" and report.when == "call":
+            assert isinstance(value, dict)
+            _trials[report.nodeid] = Trial(**value, outcome=report.outcome)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Write the results of attacks to docs/security.md, if any ran in this session and no bug was planted."""
+    is_worker = hasattr(session.config, "workerinput")
+    if _trials and not is_worker and not session.config.pluginmanager.has_plugin("planted_plugin"):
+        write_page(_trials)
+
+
+@pytest.fixture
+def trial(record_property: Callable[[str, object], None]) -> Callable[..., None]:
+    """Return a function that records the family of an attack, what was done, how often, and what was seen."""
+
+    def record(family: str, what: str, count: int, seen: str) -> None:
+        record_property("trial", {"family": family, "what": what, "count": count, "seen": seen})
+
+    return record
 
 
 def _settings(endpoint_url: str, access_key: str, secret_key: str) -> OriginSettings:

@@ -18,6 +18,10 @@ GROUPS = {
     "upload_clients": "Uploads",
     "edges": "Edges",
     "deployment": "Deployment",
+    "fronts_security": "Attacks through fronts",
+    "foreign_page": "Pages of other sites",
+    "slow_attacks": "Slow clients",
+    "admin_schema": "The admin port",
 }
 """The test modules `test_….py` of tests/e2e in the order of the page, and their headings."""
 
