@@ -199,6 +199,7 @@ async def bucketfront(
 ) -> AsyncGenerator[Subject, None]:
     """Run a real `bucketfront serve` with default settings and its cache in `folder`. Raises RuntimeError."""
     config = folder / "proxy.yaml"
+    config.touch(0o600)  # it has secrets
     config.write_text(BUCKETFRONT.format(origin=origin_port, folder=folder, bucket=BUCKET, keys=keys, methods=methods))
     log = folder / "stderr.log"
     arguments = (sys.executable, "-m", "bucketfront.cli", "serve", "-c", config)

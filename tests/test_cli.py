@@ -286,6 +286,7 @@ mounts:
 cache: {{dir: {changes.get("dir", tmp_path / "cache")}, max_size: 64MiB, min_free: 0}}
 """
     config = tmp_path / "check.yaml"
+    config.touch(0o600)  # it has secrets
     config.write_text(text)
     return config
 

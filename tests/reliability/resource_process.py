@@ -104,6 +104,7 @@ def serve(
     """
     folder.mkdir(exist_ok=True)
     config, log = folder / "proxy.yaml", folder / "stderr"
+    config.touch(0o600)  # it has secrets
     config.write_text(
         CONFIG % {"origin": origin, "folder": folder, "max_size": max_size, "server": server, "methods": methods}
     )

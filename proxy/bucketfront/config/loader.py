@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from bucketfront.config.environment import override, substitute
+from bucketfront.config.exposed_files import exposed_files
 from bucketfront.config.fields import types_at
 from bucketfront.config.problems import Loc, Place, Problem, Source, Tree, report
 from bucketfront.config.secret_file import SecretFile
@@ -39,7 +40,8 @@ class LoadedConfig:
     @property
     def warnings(self) -> list[str]:
         """Return what is permitted and probably not meant, with its place."""
-        return [str(Problem(at, message, self._tree.place(at))) for at, message in suspicions(self.settings)]
+        found = (*suspicions(self.settings), *exposed_files(self.settings, self._tree))
+        return [str(Problem(at, message, self._tree.place(at))) for at, message in found]
 
     def explain(self, error: UnusableSetting) -> str:
         """Return the message of an error with the place of its setting, as `proxy.yaml:12:3 access_log.path: …`."""

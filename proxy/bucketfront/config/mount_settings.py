@@ -113,6 +113,11 @@ class MountSettings(Section):
         return not (self.is_public or self.shared_caching)
 
     @property
+    def takes_writes(self) -> bool:
+        """Return whether a client may use a method that writes."""
+        return any(method not in ("GET", "HEAD") for method in self.methods)
+
+    @property
     def needs_rule_to_write(self) -> bool:
         """Return whether a write needs a rule that holds."""
         return self.write is not None and PUBLIC not in self.write

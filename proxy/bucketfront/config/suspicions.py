@@ -2,6 +2,9 @@
 
 from collections.abc import Iterator
 
+from bucketfront.config.access_settings import PUBLIC
+from bucketfront.config.listen_host import is_loopback
+from bucketfront.config.listener_settings import ServerSettings
 from bucketfront.config.problems import Loc
 from bucketfront.config.settings import Settings
 
@@ -17,3 +20,52 @@ def suspicions(settings: Settings) -> Iterator[tuple[Loc, str]]:
     for number, mount in enumerate(settings.mounts):
         if mount.prefix and mount.prefix[-1] not in _JOINTS:
             yield ("mounts", number, "prefix"), _JOINED
+    yield from _differing_rules(settings)
+    if _is_plain_beyond_loopback(settings.server):
+        yield from _plain_credentials(settings)
+
+
+def _differing_rules(settings: Settings) -> Iterator[tuple[Loc, str]]:
+    """Yield the mounts that have the objects of an earlier mount, and other rules."""
+    first: dict[tuple[str, str], int] = {}
+    for number, mount in enumerate(settings.mounts):
+        earlier = first.setdefault((mount.bucket, mount.prefix), number)
+        other = settings.mounts[earlier]
+        keys = ["read"] if _clients(mount.read) != _clients(other.read) else []
+        if mount.takes_writes and other.takes_writes and _clients(mount.write) != _clients(other.write):
+            keys.append("write")
+        for key in keys:
+            message = (
+                f"is not that of mounts[{earlier}], which has the same objects, so the weaker rules count: a client"
+                " chooses the path. Give both the same rules, or other prefixes"
+            )
+            yield ("mounts", number, key), message
+
+
+def _clients(names: tuple[str, ...] | None) -> frozenset[str]:
+    """Return the rules that count. All others are without effect beside `public`, which is the default for writes."""
+    return frozenset({PUBLIC}) if names is None or PUBLIC in names else frozenset(names)
+
+
+def _is_plain_beyond_loopback(server: ServerSettings) -> bool:
+    """Return whether a listener beyond loopback takes requests without TLS."""
+    own = server.port is not None and not is_loopback(server.host) and server.tls is None
+    return own or any(
+        listener.host is not None
+        and not is_loopback(listener.host)
+        and (listener.plain or (listener.tls or server.tls) is None)
+        for listener in server.listeners
+    )
+
+
+def _plain_credentials(settings: Settings) -> Iterator[tuple[Loc, str]]:
+    used = {name for mount in settings.mounts for name in (*mount.read, *(mount.write or ()))}
+    for name, rule in settings.access.items():
+        kinds = [kind for kind in ("basic", "bearer", "jwt") if getattr(rule, kind) is not None]
+        if name in used and kinds:
+            what = "passwords" if kinds == ["basic"] else "tokens"
+            message = (
+                f"{what} cross the network in plain text, because a listener beyond loopback has no TLS. Set"
+                " server.tls; or let a front do TLS, and make sure that nothing else reaches the listener"
+            )
+            yield ("access", name, kinds[0]), message
