@@ -20,6 +20,7 @@ from pydantic import BaseModel
 
 from bucketfront.config.fields import sections_at
 from bucketfront.config.problems import Loc, variable_name
+from bucketfront.config.section import Section
 from bucketfront.config.settings import Settings
 
 _ANY_NAME = "NAME"  # stands for a name that the operator chooses
@@ -229,13 +230,16 @@ def _paragraphs(text: str) -> str:
 
 
 def _texts(model: type[BaseModel]) -> dict[str, str]:
-    """Return the docstring below each field of a model."""
-    tree = ast.parse(textwrap.dedent(inspect.getsource(model))).body[0]
-    assert isinstance(tree, ast.ClassDef)
-    texts = {}
-    for field, below in pairwise(tree.body):
-        if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
-            texts[ast.unparse(field.target)] = " ".join(str(below.value.value).split())
+    """Return the docstring below each field of a model, also of those that it inherits."""
+    texts: dict[str, str] = {}
+    for ancestor in (base for base in model.__mro__ if issubclass(base, Section)):
+        tree = ast.parse(textwrap.dedent(inspect.getsource(ancestor))).body[0]
+        assert isinstance(tree, ast.ClassDef)
+        for field, below in pairwise(tree.body):
+            if not (isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr)):
+                continue
+            if isinstance(below.value, ast.Constant):
+                texts.setdefault(ast.unparse(field.target), " ".join(str(below.value.value).split()))
     return texts
 
 

@@ -201,6 +201,11 @@ def test_examples_of_keys_are_valid(key: Key) -> None:
         around["BUCKETFRONT_ACCESS"] = "{lan: {networks: [10.0.0.0/8]}, team: {networks: [10.0.0.1]}}"
     if key.loc[2:3] == ("jwt",):
         around["BUCKETFRONT_ACCESS"] = "{name: {jwt: {jwks: https://a.example, issuer: a, audience: b}}}"
+    if "tls" in key.loc or "client_certificate" in key.loc:
+        around["BUCKETFRONT_SERVER__TLS"] = "{certificate: a, key: b, client_ca: c, client_certificates: optional}"
+        around["BUCKETFRONT_ADMIN__TLS"] = "{certificate: a, key: b}"
+        tls = around["BUCKETFRONT_SERVER__TLS"]
+        around["BUCKETFRONT_SERVER__LISTENERS"] = f"[{{host: 127.0.0.1, port: 1, tls: {tls}}}]"
     for example in key.examples:
         # The secret files of the examples do not exist here.
         assert loader.load(None, {**around, key.variable: example.replace("file:/run/secrets/", "secret-of-a-file-")})

@@ -185,7 +185,7 @@ def test_standard_output_goes_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "reason"), [(signal.SIGHUP, b"reload"), (signal.SIGUSR2, b"SIGUSR2")], ids=["SIGHUP", "SIGUSR2"]
+    ("number", "reason"), [(signal.SIGHUP, b"SIGHUP"), (signal.SIGUSR2, b"SIGUSR2")], ids=["SIGHUP", "SIGUSR2"]
 )
 def test_other_signals_change_nothing(proxy: Proxy, number: signal.Signals, reason: bytes) -> None:
     """SIGHUP and SIGUSR2 leave one line each on standard error, and change nothing."""

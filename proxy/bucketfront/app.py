@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -21,6 +22,7 @@ from bucketfront.admin.metrics import (
     HealthCollector,
     OriginCollector,
     ServerCollector,
+    TlsCollector,
     UploadCollector,
 )
 from bucketfront.admin.watches import watches
@@ -37,6 +39,7 @@ from bucketfront.s3.upload.uploader import S3Uploader
 from bucketfront.server.access.clients import Clients
 from bucketfront.server.fast_path.fast_connection import FastPath
 from bucketfront.server.http1 import descriptors
+from bucketfront.server.http1.certificate_watch import CertificateWatch
 from bucketfront.server.http1.connection_limit import ConnectionLimit
 from bucketfront.server.http1.listener import Listener
 from bucketfront.server.http1.passed_sockets import PassedSockets
@@ -95,6 +98,7 @@ class App:
         self.fair_shares = self._fair_shares()
         self.embedded: EmbeddedS3 | None = None
         self.fast_path: FastPath | None = None
+        self.certificate_watch: CertificateWatch | None = None  # without TLS there is none
         self.cache: Cache
         self.cache_assembly: CacheAssembly
         self.upload_manager: UploadManager
@@ -171,6 +175,7 @@ class App:
         self.fast_path, self.listener = server.fast_path, server.listener
         ServerCollector(registry, self.connection_limit, self.fast_path, self.fair_shares, server.headers)
         await self._start_listener(self.listener)
+        self._start_watching_certificates()
         self.health.phase = Phase.SERVING
 
     def _fair_shares(self) -> FairShares:
@@ -285,6 +290,24 @@ class App:
         tasks.start(self.health.run(), name="health")
         self._stack.push_async_callback(tasks.close)
 
+    def _start_watching_certificates(self) -> None:
+        found = [*self.listener.tls, *self.admin.tls]
+        if not found:
+            return
+        TlsCollector(self._registry, found)
+        self.certificate_watch = CertificateWatch(found, self.troubles, self._clock)
+        tasks = TaskSet()
+        tasks.start(self.certificate_watch.run(), name="certificates")
+        self._stack.push_async_callback(tasks.close)
+
+    def reopen_log(self) -> None:
+        self.telemetry.reopen()  # it exists, because the start opens the log before its first `await`
+
+    def reload(self) -> None:
+        """Read again what may change while the proxy serves: the certificates. Does not wait for that."""
+        if self.certificate_watch is not None:
+            self.certificate_watch.reload()
+
     def _start_aborting(self) -> None:
         """Start to abort the multipart uploads that a kill left at S3. The start does not wait for that."""
         tasks = TaskSet()
@@ -298,33 +321,40 @@ def _with_demo_keys(origin: OriginSettings) -> OriginSettings:
     return origin.model_copy(update={"credentials": demo})
 
 
-async def serve(
-    settings: Settings,
-    announce: Callable[[App], None],
-    stop: asyncio.Event,
-    reopen: asyncio.Event,
-    passed: PassedSockets | None = None,
-) -> None:
-    """Run until `stop` is set. Calls `announce` once the proxy serves requests.
+@dataclass(frozen=True, slots=True)
+class Signals:
+    """What operators ask of a running proxy. Each event may be set at any time, also during the start and the stop."""
 
-    Reopens the access log each time that `reopen` is set, also during the start and the stop.
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    reopen: asyncio.Event = field(default_factory=asyncio.Event)
+    reload: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+async def serve(
+    settings: Settings, announce: Callable[[App], None], signals: Signals, passed: PassedSockets | None = None
+) -> None:
+    """Run until `signals.stop` is set. Calls `announce` once the proxy serves requests.
+
+    Reopens the access log each time that `reopen` is set, and reads the certificates again each time that `reload` is.
     """
     descriptors.raise_limit()
     app, tasks = App(settings, passed=passed), TaskSet()
-    tasks.start(_reopen_log(app, reopen), name="reopen the access log")
+    tasks.start(_obey(signals.reopen, app.reopen_log), name="reopen the access log")
+    tasks.start(_obey(signals.reload, app.reload), name="reload")
     try:
         async with app:
             # Modules and settings live as long as the process. Without this, each collection holds the loop for 40 ms.
             gc.collect()
             gc.freeze()
             announce(app)
-            await stop.wait()
+            await signals.stop.wait()
     finally:
         await tasks.close()
 
 
-async def _reopen_log(app: App, reopen: asyncio.Event) -> None:
+async def _obey(asked: asyncio.Event, act: Callable[[], None]) -> None:
+    """Act each time that the event is set."""
     while True:
-        await reopen.wait()
-        reopen.clear()
-        app.telemetry.reopen()  # it exists, because the start opens the log before its first `await`
+        await asked.wait()
+        asked.clear()
+        act()

@@ -11,6 +11,7 @@ import click
 from bucketfront import __version__
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable
 
     from bucketfront.app import App
@@ -46,7 +47,7 @@ def main() -> None:
 @_config
 @click.option("-v", "--verbose", is_flag=True, help="Log what the cache does, to standard error.")
 def serve(config: Path, *, verbose: bool) -> None:
-    """Run the proxy until SIGINT or SIGTERM. SIGUSR1 reopens the access log."""
+    """Run the proxy until SIGINT or SIGTERM. SIGUSR1 reopens the access log, SIGHUP reads the certificates again."""
     _block_signals()
     import asyncio
     import logging
@@ -88,8 +89,10 @@ def _block_signals() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2))
 
 
-def _take_signals(reopen: "Callable[[], None]") -> None:
-    """Take the signals that `_block_signals` blocks, for as long as the process runs. SIGUSR1 calls `reopen`.
+def _take_signals(reopen: "Callable[[], None]", reload: "Callable[[], None]") -> None:
+    """Take the signals that `_block_signals` blocks, for as long as the process runs.
+
+    SIGUSR1 calls `reopen`, and SIGHUP `reload`.
 
     Call this in a thread, so that neither a flood of signals nor a stuck standard error holds the event loop.
     """
@@ -103,7 +106,8 @@ def _take_signals(reopen: "Callable[[], None]") -> None:
             log.info("SIGUSR1: the access log is reopened")
             reopen()
         elif number == signal.SIGHUP:
-            log.warning("SIGHUP: a reload is not supported yet, and nothing has changed; restart instead")
+            log.warning("SIGHUP: the certificates are read again; another configuration needs a restart")
+            reload()
         else:
             log.warning("SIGUSR2 has no meaning here, and nothing has changed")
 
@@ -115,28 +119,30 @@ async def _serve(settings: "Settings") -> None:
     import signal
     import threading
 
+    from bucketfront.app import Signals
     from bucketfront.app import serve as run
     from bucketfront.server.http1.passed_sockets import PassedSockets
 
     passed = PassedSockets.take(os.environ, os.getpid())
     loop = asyncio.get_running_loop()
-    stop, reopen = asyncio.Event(), asyncio.Event()
+    signals = Signals()
     overdue = threading.Timer(STOP_TIMEOUT_S, _end)
     overdue.daemon = True
 
     def begin_to_stop() -> None:
-        if not stop.is_set():
-            stop.set()
+        if not signals.stop.is_set():
+            signals.stop.set()
             overdue.start()
 
-    def begin_to_reopen() -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has ended, and the log is closed
-            loop.call_soon_threadsafe(reopen.set)
+    def ask_for(event: asyncio.Event) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(event.set)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, begin_to_stop)
-    threading.Thread(target=_take_signals, args=(begin_to_reopen,), name="signals", daemon=True).start()
-    await run(settings, _announce, stop, reopen, passed)
+    asked = (lambda: ask_for(signals.reopen)), (lambda: ask_for(signals.reload))
+    threading.Thread(target=_take_signals, args=asked, name="signals", daemon=True).start()
+    await run(settings, _announce, signals, passed)
 
 
 def _end() -> None:
@@ -379,21 +385,38 @@ def _call_admin(settings: "Settings", method: str, path: str, body: object = Non
 
     from bucketfront.config.listen_host import in_url, reachable
 
-    url = f"http://{in_url(reachable(settings.admin.host), settings.admin.port)}{path}"
-    request = urllib.request.Request(url, method=method, data=None if body is None else json.dumps(body).encode())
+    admin = settings.admin
+    scheme = "http" if admin.tls is None else "https"
+    url = f"{scheme}://{in_url(reachable(admin.host), admin.port)}{path}"
+    content = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, method=method, data=content)  # noqa: S310 - http or https
     request.add_header("Content-Type", "application/json")
-    if settings.admin.token is not None:
-        request.add_header("Authorization", f"Bearer {settings.admin.token.get_secret_value()}")
+    if admin.token is not None:
+        request.add_header("Authorization", f"Bearer {admin.token.get_secret_value()}")
     try:
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
+        if admin.tls is not None:
+            handlers.append(urllib.request.HTTPSHandler(context=_trusting(admin.tls.certificate)))
+        opener = urllib.request.build_opener(*handlers)
         with opener.open(request, timeout=30) as response:
-            content: dict[str, Any] = json.load(response)
-            return content
+            found: dict[str, Any] = json.load(response)
+            return found
     except urllib.error.HTTPError as error:
         _fail(f"{url} answered {error.code}: {error.read(500).decode(errors='replace').strip()}")
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
         _fail(f"no answer from {url}: {reason}. Is the proxy running with this configuration?")
+
+
+def _trusting(certificate: Path) -> "ssl.SSLContext":
+    """Return a client's context that trusts one certificate, whatever its names. Raises OSError."""
+    import ssl
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    context.load_verify_locations(cafile=certificate)
+    return context
 
 
 def _fail(message: str, status: int = FAILED) -> NoReturn:

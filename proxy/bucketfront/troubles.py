@@ -38,6 +38,8 @@ class Reason(Enum):
     DISK_FAILING = "disk-failing"
     INDEX_FAILING = "index-failing"
     ACCESS_LOG_FAILING = "access-log-failing"
+    TLS_UNUSABLE = "tls-unusable"  # new certificates; the old ones are served
+    TLS_INVALID = "tls-invalid"  # clients refuse a certificate, because of its dates
 
 
 @dataclass(frozen=True, slots=True)

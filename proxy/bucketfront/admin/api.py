@@ -33,6 +33,7 @@ from bucketfront.server.http1.binding import ListenPlace
 from bucketfront.server.http1.connection import BODY_BUFFER_BYTES, MAX_FIELDS, Connection, ConnectionServer
 from bucketfront.server.http1.connection_limit import ConnectionLimit
 from bucketfront.server.http1.listener import Listener, ListenSite
+from bucketfront.server.http1.server_tls import ServerTls
 from bucketfront.server.receive.request_body import invite
 from bucketfront.server.router import Router
 
@@ -72,7 +73,7 @@ class AdminApplication:
         self._health = health
         self._token = token
         self._hosts = HostNames((*settings.server.names, settings.admin.host))
-        self._pages = ForeignPages((), is_tls=False)
+        self._pages = ForeignPages((), is_tls=settings.admin.tls is not None)
         self._places = asyncio.Semaphore(MAX_AT_ONCE)
         self._handlers: dict[str, Handler] = {
             "/healthz": self._healthz,
@@ -255,7 +256,7 @@ class _AdminConnections(ConnectionServer):
 
 
 def build_admin(settings: Settings, cache: Cache, registry: CollectorRegistry, health: Health) -> Listener:
-    """Return the listener for operators, which begins to accept with `start`."""
+    """Return the listener for operators, which begins to accept with `start`. Raises UnusableSetting."""
     secret = settings.admin.token
     token = Token(None if secret is None else secret.get_secret_value())
     most = max(MIN_CONNECTIONS, min(MAX_CONNECTIONS, descriptors.limit() // DESCRIPTORS_SHARE))
@@ -270,7 +271,8 @@ def build_admin(settings: Settings, cache: Cache, registry: CollectorRegistry, h
         max_headers=MAX_FIELDS,
     )
     runner = web.ServerRunner(connections, handle_signals=False, shutdown_timeout=STOP_TIMEOUT_S)
-    return Listener(runner, (ListenSite(admin_place(settings.admin)),), limit)
+    tls = None if settings.admin.tls is None else ServerTls(settings.admin.tls, ("admin", "tls"))
+    return Listener(runner, (ListenSite(admin_place(settings.admin), tls),), limit)
 
 
 def admin_place(settings: AdminSettings) -> ListenPlace:

@@ -1,7 +1,7 @@
 """Formats the counters of all rooms as Prometheus metrics. Each room counts its own events."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -15,6 +15,7 @@ from bucketfront.s3.upload.journal import UploadJournal
 from bucketfront.server.fast_path.fast_connection import FastPath
 from bucketfront.server.http1.connection_limit import ConnectionLimit
 from bucketfront.server.http1.proxy_headers import ProxyHeaders
+from bucketfront.server.http1.server_tls import HandshakeFailure, ServerTls
 from bucketfront.troubles import Reason
 from bucketfront.tus.manager import UploadManager
 
@@ -147,6 +148,31 @@ class ServerCollector(Collector):
             yield CounterMetricFamily(
                 "bucketfront_fast_path_answers", "Hits answered before aiohttp saw them.", float(fast_path.served)
             )
+
+
+class TlsCollector(Collector):
+    """The metrics of the listeners with TLS."""
+
+    def __init__(self, registry: CollectorRegistry, listeners: Sequence[ServerTls]) -> None:
+        self._listeners = listeners
+        registry.register(self)
+
+    def collect(self) -> Iterable[Metric]:
+        ends = GaugeMetricFamily(
+            "bucketfront_tls_certificate_not_after_seconds",
+            "When the certificate ends, in seconds since the epoch.",
+            labels=("listener", "certificate"),
+        )
+        failures = CounterMetricFamily(
+            "bucketfront_tls_handshakes_failed", "Handshakes that failed.", labels=("listener", "reason")
+        )
+        for tls in self._listeners:
+            for certificate in tls.loaded.certificates:
+                ends.add_metric((tls.name, str(certificate.path)), certificate.not_after)
+            for reason in HandshakeFailure:
+                failures.add_metric((tls.name, reason.value), tls.failures[reason])
+        yield ends
+        yield failures
 
 
 class OriginCollector(Collector):

@@ -13,22 +13,22 @@ from bucketfront.cache import inspect
 from bucketfront.checks.result import CheckResult, failed, fine, warning
 from bucketfront.checks.running_proxy import runs_with
 from bucketfront.config.cache_settings import CacheSettings
-from bucketfront.config.listener_settings import AccessLogSettings, TlsSettings
+from bucketfront.config.listener_settings import AccessLogSettings
 from bucketfront.config.quantities import format_share, format_size
 from bucketfront.config.settings import Settings
+from bucketfront.config.tls_settings import TlsSettings
 from bucketfront.errors import CacheInUse, CannotListen, ConfigError, StoreError, UnusableSetting
 from bucketfront.server.access.rules import build_access
 from bucketfront.server.http1 import descriptors
 from bucketfront.server.http1.binding import ListenPlace
 from bucketfront.server.http1.listen_sockets import ListenSockets, Place
 from bucketfront.server.http1.passed_sockets import PassedPlace, PassedSockets
-from bucketfront.server.http1.server_tls import tls_context, valid_until
+from bucketfront.server.http1.server_tls import ServedCertificate, ServerTls, SettingPlace
 from bucketfront.server.http1.unix_socket import UnixPlace
 from bucketfront.server.inner_mounts import InnerMounts
 from bucketfront.server.server import place_of
 from bucketfront.server.telemetry.access_log import probe_access_log
 
-RENEWAL_DAYS = 14  # before its end a certificate is worth a warning; automatic renewals come weeks earlier
 DAY_S = 86_400
 MIN_BLOCKS = 4  # fewer blocks of room are none: as the least `cache.max_size`
 
@@ -45,8 +45,8 @@ def check_machine(settings: Settings, explain: Explain, config: Path | None) -> 
     yield _access_log(settings.access_log, explain)
     if settings.access:
         yield _access(settings, explain)
-    if settings.server.tls is not None:
-        yield _tls(settings.server.tls, explain)
+    for at, tls in settings.all_tls:
+        yield from _tls(tls, at, explain)
     if settings.server.port is not None:
         place = ListenPlace(settings.server.host, settings.server.port, "server")
         yield _place("client port", place, explain, own)
@@ -90,15 +90,28 @@ def _access(settings: Settings, explain: Explain) -> CheckResult:
     return fine(subject, f"rules: {', '.join(settings.access)}")
 
 
-def _tls(settings: TlsSettings, explain: Explain) -> CheckResult:
-    subject, name = "TLS certificate", str(settings.certificate)
+def _tls(settings: TlsSettings, at: SettingPlace, explain: Explain) -> Iterator[CheckResult]:
+    subject = "TLS certificate"
     try:
-        end = valid_until(settings, tls_context(settings))
+        certificates = ServerTls(settings, at).loaded.certificates
     except UnusableSetting as error:
-        return failed(subject, explain(error), name)
-    days = int((end - time.time()) / DAY_S)
-    message = f"valid for {days} days"
-    return warning(subject, f"{message} only: renew it", name) if days < RENEWAL_DAYS else fine(subject, message, name)
+        yield failed(subject, explain(error), str(settings.certificate))
+        return
+    now = time.time()
+    for certificate in certificates:
+        yield _certificate(certificate, now)
+
+
+def _certificate(certificate: ServedCertificate, now: float) -> CheckResult:
+    subject, name = "TLS certificate", str(certificate.path)
+    if (trouble := certificate.trouble(now)) is not None:
+        return failed(subject, trouble, name)
+    message = f"valid for {int((certificate.not_after - now) / DAY_S)} days"
+    if certificate.ends_soon(now):
+        return warning(subject, f"{message} only: renew it", name)
+    if certificate.key.stat().st_mode & stat.S_IROTH:
+        return warning(subject, f"each user of this machine can read the key: chmod o-r {certificate.key}", name)
+    return fine(subject, message, name)
 
 
 def _further(place: Place, explain: Explain, own: int | None) -> CheckResult:

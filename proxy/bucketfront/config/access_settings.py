@@ -84,6 +84,21 @@ def _realm(realm: str) -> str:
     return realm
 
 
+def _pattern(text: str) -> str:
+    if not text or len(text) > 1024:
+        raise ValueError("must have 1 to 1024 characters")
+    return text
+
+
+def _fingerprint(text: str) -> str:
+    digits = text.replace(":", "").lower()
+    if not re.fullmatch(r"[0-9a-f]{64}", digits):
+        raise ValueError("must be a SHA-256: 64 hex digits, with or without colons")
+    return digits
+
+
+Pattern = Annotated[str, "patterns", AfterValidator(_pattern)]
+Fingerprint = Annotated[str, "SHA-256 hashes", AfterValidator(_fingerprint)]
 RuleName = Annotated[str, "rule name", AfterValidator(_rule_name)]
 KeyId = Annotated[str, "key id", AfterValidator(_key_id)]
 AccessName = Annotated[str, "rule names"]
@@ -161,6 +176,23 @@ class ForwardSettings(Section):
     """How long the app may take."""
 
 
+class ClientCertificateSettings(Section):
+    """Certificates of clients, which `server.tls.client_ca` has issued. `{}` stands for all of them.
+
+    If several keys are given, the certificate must fit each of them. In patterns `*` stands for any text without a
+    slash, and `**` for any text.
+    """
+
+    common_names: tuple[Pattern, ...] = Field(default=(), examples=["[device-*]"])
+    """Patterns for the common name of the subject."""
+    dns_names: tuple[Pattern, ...] = Field(default=(), examples=['["*.devices.example.com"]'])
+    """Patterns for a DNS name (SAN)."""
+    uris: tuple[Pattern, ...] = Field(default=(), examples=['["spiffe://example.com/media/**"]'])
+    """Patterns for a URI (SAN)."""
+    fingerprints: tuple[Fingerprint, ...] = Field(default=(), examples=[f'["{"ab" * 32}"]'])
+    """SHA-256 of certificates, as `openssl x509 -noout -fingerprint -sha256` prints it, with or without colons."""
+
+
 class AccessRule(Section):
     """A way to let clients in. Each rule has exactly one of these keys.
 
@@ -179,6 +211,8 @@ class AccessRule(Section):
     """Addresses of clients. Behind a front, set `server.trusted_proxies`, or all clients have the front's address."""
     forward: ForwardSettings | None = None
     """A request to your app."""
+    client_certificate: ClientCertificateSettings | None = None
+    """Certificates of clients. It needs `server.tls.client_ca`."""
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:

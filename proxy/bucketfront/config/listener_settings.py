@@ -1,6 +1,5 @@
 """The settings of the listeners for clients and operators: addresses, TLS, CORS, the access log."""
 
-from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
@@ -10,21 +9,13 @@ from bucketfront.config.listen_host import UNIX, is_loopback, overlap
 from bucketfront.config.listen_text import Front, SocketMode, SocketName, SocketPath, UserName
 from bucketfront.config.quantities import Duration, Flag, Percent, Percentage, Port
 from bucketfront.config.section import Section, SettingError
+from bucketfront.config.tls_settings import ClientTlsSettings, TlsSettings
 
 # The headers that players and their tools read from another origin, beyond CORS-safelisted ones (Fetch standard).
 _EXPOSED = (
     "*", "Accept-Ranges", "Age", "Cache-Status", "Content-Encoding", "Content-Length", "Content-Range", "Date", "ETag",
     "Location", "Server-Timing",
 )  # fmt: skip
-
-
-class TlsSettings(Section):
-    """The certificate of the listener for clients."""
-
-    certificate: Path
-    """PEM file with the certificate, followed by its chain."""
-    key: Path
-    """PEM file with the private key."""
 
 
 class ListenerSettings(Section):
@@ -55,8 +46,8 @@ class ListenerSettings(Section):
     plain: Flag = False
     """Whether clients speak plain HTTP although `server.tls` is set. On Unix sockets they always do so, unless the
     listener has its own `tls`."""
-    tls: TlsSettings | None = None
-    """Certificate and key of this listener. With `null`, TCP listeners use `server.tls`."""
+    tls: ClientTlsSettings | None = None
+    """Certificates of this listener. With `null`, TCP listeners use `server.tls`."""
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
@@ -96,9 +87,9 @@ class ServerSettings(Section):
     accept these names only, IP addresses, and `localhost`. Reads do so too if the list has a name. Other names
     get 421, because a foreign page can give its own name our address (DNS rebinding). In Docker or Kubernetes, the
     service's name belongs here."""
-    tls: TlsSettings | None = None
-    """Certificate and key for HTTPS. With `null` the listener speaks plain HTTP. TLS rules out `sendfile`, so plain
-    HTTP behind a TLS terminator is faster."""
+    tls: ClientTlsSettings | None = None
+    """Certificates for HTTPS, which are read again when they change. With `null` the listener speaks plain HTTP. TLS
+    rules out `sendfile`, so plain HTTP behind a TLS terminator is faster."""
     trusted_proxies: tuple[Front, ...] = Field(default=(), validate_default=True, examples=["[10.0.0.0/8, unix]"])
     """Networks of fronts whose `Forwarded` or `X-Forwarded-For` names the client. Its address is then the last one
     there that is not of these networks. If a request has both fields and they name different clients,
@@ -156,6 +147,13 @@ class ServerSettings(Section):
         return listeners
 
     @property
+    def all_tls(self) -> list[tuple[tuple[str | int, ...], ClientTlsSettings]]:
+        """Return the TLS of all listeners for clients, each with its place."""
+        own = [] if self.tls is None else [(("server", "tls"), self.tls)]
+        places = ((("server", "listeners", number, "tls"), one.tls) for number, one in enumerate(self.listeners))
+        return [*own, *((at, tls) for at, tls in places if tls is not None)]
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Return the names that are served: `hosts`, and those of the listeners, which may be addresses as well."""
         return (*self.hosts, self.host, *(one.host for one in self.listeners if one.host is not None))
@@ -184,6 +182,9 @@ class AdminSettings(Section):
     token: BearerToken | None = Field(default=None, validate_default=True)
     """What operators send as `Authorization: Bearer …`. It has at least 16 characters, and is required if `admin.host`
     is not a loopback address."""
+    tls: TlsSettings | None = None
+    """Certificates for HTTPS. With `null` the listener speaks plain HTTP. `bucketfront purge` and `stats` trust the
+    configured certificate, and no authority."""
 
     @field_validator("token")
     @classmethod

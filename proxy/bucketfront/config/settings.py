@@ -19,6 +19,7 @@ from bucketfront.config.mount_settings import MountSettings, UploadSettings
 from bucketfront.config.origin_settings import OriginSettings
 from bucketfront.config.quantities import format_size
 from bucketfront.config.section import Section, SettingError
+from bucketfront.config.tls_settings import TlsSettings
 
 
 class Settings(Section):
@@ -34,6 +35,12 @@ class Settings(Section):
     freshness: FreshnessSettings = FreshnessSettings()
     cors: CorsSettings = CorsSettings()
     access_log: AccessLogSettings = AccessLogSettings()
+
+    @property
+    def all_tls(self) -> list[tuple[tuple[str | int, ...], TlsSettings]]:
+        """Return the TLS of all listeners, each with its place."""
+        admin = [] if self.admin.tls is None else [(("admin", "tls"), self.admin.tls)]
+        return [*self.server.all_tls, *admin]
 
     @field_validator("admin")
     @classmethod
@@ -55,6 +62,22 @@ class Settings(Section):
                     ("server", "listeners", number, "port"),
                 )
         return admin
+
+    @field_validator("access")
+    @classmethod
+    def _client_certificates_are_taken(
+        cls, access: dict[str, AccessRule], info: ValidationInfo
+    ) -> dict[str, AccessRule]:
+        server = info.data.get("server")
+        takes = server is None or any(tls.client_ca is not None for _, tls in server.all_tls)
+        for name, rule in access.items():
+            if rule.client_certificate is not None and not takes:
+                raise SettingError(
+                    "needs server.tls with client_ca and client_certificates: no client has a certificate without it",
+                    ("access", name, "client_certificate"),
+                    ("server", "tls"),
+                )
+        return access
 
     @field_validator("mounts")
     @classmethod

@@ -75,7 +75,9 @@ class Application:
         clock = asyncio.get_running_loop().time
         common = self._cors.fields(request.headers.get(hdrs.ORIGIN))
         dialect = s3_requests.dialect_of(request.headers, request.raw_path)
-        exchange = Exchange(request, clock(), common, shows_timing=self._shows_timing, dialect=dialect)
+        connection = request.protocol
+        of_connection = connection.response_fields if isinstance(connection, Connection) else ()
+        exchange = Exchange(request, clock(), common, of_connection, self._shows_timing, dialect)
         exchange.address = self._addresses.of(request.remote, _field_of(request))
         status = CLIENT_CLOSED_REQUEST
         try:
@@ -87,7 +89,7 @@ class Application:
             exchange.fault, exchange.cut = str(error), error.cut
             raise
         except (ConnectionError, asyncio.CancelledError):
-            if isinstance(connection := request.protocol, Connection) and connection.is_stopped:
+            if isinstance(connection, Connection) and connection.is_stopped:
                 exchange.fault, exchange.cut = "the proxy stops", Cut.STOP
             raise
         finally:
@@ -164,8 +166,11 @@ class Application:
         path, query = split_target(request.raw_path)
         # No signature for a GET is one for a request of an upload.
         method = "PATCH" if is_upload and method == "HEAD" else method
-        facts = AccessRequest(method, path, query, _field_of(request), exchange.address, self._clock())
+        connection = request.protocol
+        certificate = connection.client_certificate if isinstance(connection, Connection) else None
+        facts = AccessRequest(method, path, query, _field_of(request), exchange.address, self._clock(), certificate)
         caller = await self._pipeline.identify(facts, mount, is_upload=is_upload)
+        exchange.user = caller.credential
         self._enter(exchange, caller)
         return caller
 

@@ -28,7 +28,7 @@ from bucketfront.server.http1.listen_sockets import Place
 from bucketfront.server.http1.listener import Listener, ListenSite
 from bucketfront.server.http1.passed_sockets import PassedPlace, PassedSockets
 from bucketfront.server.http1.proxy_headers import ProxyHeaders
-from bucketfront.server.http1.server_tls import tls_context
+from bucketfront.server.http1.server_tls import ServerTls
 from bucketfront.server.http1.unix_socket import UnixPlace
 from bucketfront.server.object_writer import ObjectWriter
 from bucketfront.server.pipeline import Pipeline
@@ -133,13 +133,13 @@ def client_listener(
 
 def client_sites(settings: ServerSettings, passed: PassedSockets, headers: ProxyHeaders) -> list[ListenSite]:
     """Return where the listener for clients is to be. Raises UnusableSetting for a certificate that is of no use."""
-    shared = None if settings.tls is None else tls_context(settings.tls)
+    shared = None if settings.tls is None else ServerTls(settings.tls, ("server", "tls"))
     found = []
     if settings.port is not None:
         place = ListenPlace(settings.host, settings.port, "server")
         found.append(ListenSite(place, shared, headers=headers if settings.proxy_protocol else None))
     for number, one in enumerate(settings.listeners):
-        own = None if one.tls is None else tls_context(one.tls)
+        own = None if one.tls is None else ServerTls(one.tls, ("server", "listeners", number, "tls"))
         found.append(
             ListenSite(
                 place_of(one, number, passed),

@@ -6,6 +6,8 @@ from enum import Enum
 from ipaddress import IPv4Address, IPv6Address
 from typing import Protocol
 
+from bucketfront.server.access.client_certificate import ClientCertificate
+
 Address = IPv4Address | IPv6Address
 
 
@@ -15,7 +17,7 @@ class AccessRequest:
 
     `method` is what the request does: DELETE for S3's DeleteObjects, and for tus the method that overrides POST.
     `path` is the path as sent and `query` the raw query. `field` returns a request field's value, or None. `address` is
-    the client's, None if it is unknown. `now` is in seconds since the epoch.
+    the client's, None if it is unknown. `now` is in seconds since the epoch. `certificate` is that of the connection.
     """
 
     method: str
@@ -24,6 +26,7 @@ class AccessRequest:
     field: Callable[[str], str | None]
     address: Address | None
     now: float
+    certificate: ClientCertificate | None = None
 
 
 class Scope(Enum):

@@ -9,6 +9,7 @@ from bucketfront.errors import UnusableSetting
 from bucketfront.server.access.access import Access
 from bucketfront.server.access.basic import BadPasswordFile, BasicRule
 from bucketfront.server.access.bearer import BearerRule
+from bucketfront.server.access.certificate import CertificateRule
 from bucketfront.server.access.forward import ForwardRule
 from bucketfront.server.access.jwt import JwtRule
 from bucketfront.server.access.networks import NetworksRule
@@ -29,7 +30,7 @@ def build_access(
     return Access({name: _rule(name, rule, elapsed) for name, rule in settings.access.items()}, inner_mounts)
 
 
-def _rule(name: str, settings: AccessRule, elapsed: Callable[[], float]) -> Rule:
+def _rule(name: str, settings: AccessRule, elapsed: Callable[[], float]) -> Rule:  # noqa: PLR0911 - one for each kind
     if settings.bearer is not None:
         return BearerRule(settings.bearer)
     if settings.basic is not None:
@@ -43,5 +44,7 @@ def _rule(name: str, settings: AccessRule, elapsed: Callable[[], float]) -> Rule
         return JwtRule(settings.jwt, elapsed)
     if settings.forward is not None:
         return ForwardRule(settings.forward, elapsed)
+    if settings.client_certificate is not None:
+        return CertificateRule(settings.client_certificate)
     assert settings.networks is not None, "a rule has one kind"
     return NetworksRule(settings.networks)

@@ -79,16 +79,18 @@ class FastPath:
 class FastConnection(Connection):
     """`_sending` is what continues a response, and `_held` are the bytes that arrive meanwhile.
 
+    `_end_of_head` has the fields of each response on this connection. Without TLS there are none.
     `_peer` is the address of the other end, and `_client` that of the last request's client.
     """
 
-    __slots__ = ("_client", "_held", "_path", "_peer", "_sending", "_socket")
+    __slots__ = ("_client", "_end_of_head", "_held", "_path", "_peer", "_sending", "_socket")
 
     def __init__(self, manager: web.Server, limit: ConnectionLimit, path: FastPath, **options: Any) -> None:
         super().__init__(manager, limit, **options)
         self._path = path
         self._peer = self._client = "-"
         self._socket = -1  # the transport's descriptor, or -1 under TLS
+        self._end_of_head = b"\r\n"
         self._held = b""
         self._sending: asyncio.Task[None] | SendfileBurst | None = None
 
@@ -100,6 +102,9 @@ class FastConnection(Connection):
             self._socket = transport.get_extra_info("socket").fileno()
             if isinstance(self.loop, InlineEventLoop):
                 self.loop.selector.inline_readers[self._socket] = self._read_inline
+        elif self.response_fields:
+            lines = (f"{name}: {value}\r\n" for name, value in self.response_fields)
+            self._end_of_head = "".join((*lines, "\r\n")).encode("ascii")
 
     def connection_lost(self, exc: BaseException | None) -> None:
         if isinstance(self.loop, InlineEventLoop):
@@ -205,6 +210,8 @@ class FastConnection(Connection):
                     sent = os.write(self._socket, head + body)
             except OSError:
                 pass  # the transport meets the same error, and handles it
+        else:
+            head = head[:-2] + self._end_of_head
         if sent < length:
             assert self.transport is not None
             self.transport.write((head + body)[sent:])

@@ -9,10 +9,12 @@ or if another module touches one. docs/decisions/0001-aiohttp-request-handler.md
 import asyncio
 import selectors
 import ssl
+import sys
 from asyncio import sslproto
 from asyncio.selector_events import _SelectorTransport  # type: ignore[attr-defined]
 from asyncio.sslproto import _SSLProtocolTransport
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from types import ModuleType
@@ -26,6 +28,7 @@ from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import _ErrInfo
 from multidict import CIMultiDict
 
+from bucketfront.http.grammar import Headers
 from bucketfront.http.response_fields import is_text
 
 if TYPE_CHECKING:
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
 
 
 TLS_BUFFER_BYTES = 16 << 10  # one record of TLS: RFC 8446 section 5.1
+RESPONSE_FIELDS = "response_fields"  # extra info of a transport of TLS: the fields of each response on it
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,9 @@ PRIVATE_MEMBERS = (
     PrivateMember(_SelectorTransport, "max_size", "what one read of a socket may return"),
     PrivateMember(sslproto, "SSLProtocol", "undocumented; asyncio's buffers of TLS are too large for each connection"),
     PrivateMember(sslproto.SSLProtocol, "max_size", "the read buffer's size"),
+    PrivateMember(sslproto.SSLProtocol, "_do_handshake", "a name that is no text would leave a traceback"),
+    PrivateMember(sslproto.SSLProtocol, "_on_handshake_complete", "asyncio does not send the alert of a failure"),
+    PrivateMember(sslproto.SSLProtocol, "_process_outgoing", "as `_on_handshake_complete`"),
     PrivateMember(sslproto.SSLProtocol, "_get_app_transport", "makes the transport that the connection gets"),
     PrivateMember(sslproto.SSLProtocol, "_app_transport", "as `_get_app_transport`"),
     PrivateMember(sslproto.SSLProtocol, "_app_transport_created", "as `_get_app_transport`"),
@@ -305,6 +312,11 @@ class TlsTransport(_SSLProtocolTransport):
     _ssl_protocol: "SmallBufferTls"  # the stubs have no attributes
     _closed: bool
 
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        if name == RESPONSE_FIELDS:
+            return self._ssl_protocol.response_fields
+        return super().get_extra_info(name, default)
+
     def is_closing(self) -> bool:
         return self._closed or self._ssl_protocol.is_client_gone
 
@@ -326,6 +338,18 @@ class SmallBufferTls(sslproto.SSLProtocol):
     _transport: asyncio.Transport | None
     _app_transport_created: bool
 
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        protocol: asyncio.BaseProtocol,
+        context: ssl.SSLContext,
+        handshake: "asyncio.Future[None]",
+        response_fields: Headers,
+        **options: Any,
+    ) -> None:
+        self.response_fields = response_fields
+        super().__init__(loop, protocol, context, handshake, **options)
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         transport.set_write_buffer_limits(TLS_BUFFER_BYTES)
@@ -342,10 +366,38 @@ class SmallBufferTls(sslproto.SSLProtocol):
         """Return whether the client ended while reading was paused. asyncio waits until the rest was read."""
         return self._state is sslproto.SSLProtocolState.FLUSHING
 
+    def _do_handshake(self) -> None:
+        with _unreadable_names_unreported():
+            super()._do_handshake()  # type: ignore[misc] # the stubs do not have it
+
+    def _on_handshake_complete(self, error: BaseException | None) -> None:
+        if isinstance(error, ssl.SSLError):
+            self._process_outgoing()  # type: ignore[attr-defined] # the stubs do not have it
+        super()._on_handshake_complete(error)
+
     def _get_app_transport(self) -> _SSLProtocolTransport:
         if not self._app_transport_created:
             self._app_transport, self._app_transport_created = TlsTransport(self._loop, self), True
         return self._app_transport
+
+
+@contextmanager
+def _unreadable_names_unreported() -> Iterator[None]:
+    """Keep CPython from printing a traceback if a client asks for a server name that is not ASCII.
+
+    It does so before it would call the context's `sni_callback`. The handshake fails all the same.
+    """
+    report = sys.unraisablehook
+
+    def filtered(found: "sys.UnraisableHookArgs") -> None:
+        if not isinstance(found.exc_value, UnicodeDecodeError):
+            report(found)
+
+    sys.unraisablehook = filtered
+    try:
+        yield
+    finally:
+        sys.unraisablehook = report
 
 
 def tls_protocol(
@@ -353,14 +405,27 @@ def tls_protocol(
     protocol: asyncio.BaseProtocol,
     context: ssl.SSLContext,
     handshake_timeout_s: int,
+    on_failure: Callable[[BaseException], None] = lambda _: None,
+    response_fields: Headers = (),
 ) -> asyncio.BaseProtocol:
-    """Return `protocol` behind the server side of TLS, wired as asyncio does it."""
+    """Return `protocol` behind the server side of TLS, wired as asyncio does it.
+
+    `on_failure` gets the exception of a handshake that failed. `response_fields` belong to each response, and are the
+    transport's extra info RESPONSE_FIELDS.
+    """
+
+    def end(handshake: "asyncio.Future[None]") -> None:
+        error = None if handshake.cancelled() else handshake.exception()
+        if error is not None:
+            on_failure(error)
+
     # asyncio sets this future after the handshake. The proxy needs only the protocol's `connection_made`.
     handshake = loop.create_future()
-    handshake.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+    handshake.add_done_callback(end)
     return SmallBufferTls(
-        loop, protocol, context, handshake, server_side=True, ssl_handshake_timeout=handshake_timeout_s
-    )
+        loop, protocol, context, handshake, response_fields, server_side=True,
+        ssl_handshake_timeout=handshake_timeout_s,
+    )  # fmt: skip
 
 
 def serialize_head(status: int, headers: CIMultiDict[str]) -> bytes:

@@ -32,10 +32,13 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 
 from bucketfront.http.cache_status import CacheStatus, Forward
+from bucketfront.http.grammar import Headers
+from bucketfront.server.access.client_certificate import ClientCertificate, client_certificate
 from bucketfront.server.client_progress import ClientWatch, abort_if_stalled
 from bucketfront.server.error_responses import error_response
 from bucketfront.server.http1 import framing
 from bucketfront.server.http1.aiohttp_private import (
+    RESPONSE_FIELDS,
     AiohttpConnection,
     AiohttpServer,
     is_refused,
@@ -76,12 +79,14 @@ def _ignore(exchange: Exchange, status: int) -> None:
 class Connection(AiohttpConnection):
     __slots__ = (
         "_body", "_has_served", "_head_timer", "_limit", "_lingers", "_on_refused", "_receiver", "_under_way",
-        "carries_out", "has_ended", "is_stopped",
+        "carries_out", "client_certificate", "has_ended", "is_stopped", "response_fields",
     )  # fmt: skip
 
     is_stopped: bool  # the proxy ended the request under way, because it stops
     has_ended: bool  # the client has closed its sending side
     carries_out: bool  # the client is lost, and its writes go on
+    response_fields: Headers  # of each response on this connection
+    client_certificate: ClientCertificate | None  # verified in the handshake
     _has_served: bool  # no request is handled any more
     _lingers: bool  # the last response is sent, and only the client's end is awaited
     _under_way: web.BaseRequest | None  # the request whose response is not over
@@ -101,8 +106,11 @@ class Connection(AiohttpConnection):
         self._head_timer = None
         self._start_head_timer()
         super().connection_made(transport)
+        self.response_fields, self.client_certificate = (), None
         if transport.get_extra_info("sslcontext") is not None:
             assert isinstance(transport, asyncio.Transport)
+            self.response_fields = transport.get_extra_info(RESPONSE_FIELDS)
+            self.client_certificate = client_certificate(transport.get_extra_info("ssl_object"))
             # The transport below TLS has a buffer as well. With a limit of 0 asyncio's TLS would pause for good.
             transport.set_write_buffer_limits(1)
         else:
@@ -270,7 +278,7 @@ class Connection(AiohttpConnection):
         """
         if request.writer.output_size:
             raise ConnectionResetError("a response had begun")
-        exchange = Exchange(request, self.loop.time())
+        exchange = Exchange(request, self.loop.time(), of_connection=self.response_fields)
         exchange.status = CacheStatus(Forward.BYPASS, detail="refused")
         if isinstance(exc, HttpProcessingError):
             status = framing.status_of_parser_error(exc, self.max_line_size)

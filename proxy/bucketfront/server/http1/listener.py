@@ -11,7 +11,6 @@ import fcntl
 import json
 import logging
 import socket
-import ssl
 import struct
 import termios
 import time
@@ -29,6 +28,7 @@ from bucketfront.server.http1.aiohttp_private import AiohttpConnection, AiohttpS
 from bucketfront.server.http1.connection_limit import ConnectionLimit
 from bucketfront.server.http1.listen_sockets import ListenSockets, Place
 from bucketfront.server.http1.proxy_headers import UNKNOWN_CLIENT, ProxyHeaders
+from bucketfront.server.http1.server_tls import ServerTls, handshake_failure
 from bucketfront.server.telemetry.exchange import fields_of_all
 from bucketfront.task_set import TaskSet
 
@@ -55,12 +55,12 @@ class ListenSite:
     """
 
     place: Place
-    tls: ssl.SSLContext | None = None
+    tls: ServerTls | None = None
     has_tls_on_unix: bool = True
     headers: ProxyHeaders | None = None
 
-    def tls_of(self, bound: socket.socket) -> ssl.SSLContext | None:
-        """Return the context of TLS for connections of a socket. Returns None if they are plain."""
+    def tls_of(self, bound: socket.socket) -> ServerTls | None:
+        """Return the TLS for connections of a socket. Returns None if they are plain."""
         return None if bound.family == socket.AF_UNIX and not self.has_tls_on_unix else self.tls
 
 
@@ -90,6 +90,11 @@ class Listener:
         self.descriptions = tuple(site.description for site in self._sites)
 
     @property
+    def tls(self) -> tuple[ServerTls, ...]:
+        """Return the TLS of all sites. Several sites may share one."""
+        return tuple(dict.fromkeys(site.tls for site in self._places if site.tls is not None))
+
+    @property
     def server(self) -> web.Server | None:
         """Aiohttp's server with the open connections. None before the start."""
         return self._runner.server
@@ -105,7 +110,7 @@ class BoundedSite(AiohttpSite):
     """aiohttp's site with its own accept loop. `connections` counts a connection from accept to close."""
 
     def __init__(self, runner: web.BaseRunner, site: ListenSite, connections: ConnectionLimit) -> None:
-        super().__init__(runner, ssl_context=site.tls, backlog=MAX_BACKLOG)
+        super().__init__(runner, ssl_context=None if site.tls is None else site.tls.context, backlog=MAX_BACKLOG)
         self._site = site
         self._connections = connections
         self._sockets: ListenSockets | None = None
@@ -248,12 +253,27 @@ class BoundedSite(AiohttpSite):
         )
 
     async def _connect(self, begin: _Begin, accepted: "_Accepted") -> None:
-        loop, context = asyncio.get_running_loop(), self._site.tls_of(accepted)
-        made = begin if context is None else lambda: tls_protocol(loop, begin(), context, HANDSHAKE_TIMEOUT_S)
+        tls = self._site.tls_of(accepted)
+        made = begin if tls is None else _behind_tls(tls, begin, accepted.client)
         try:
-            await loop.connect_accepted_socket(made, accepted)
+            await asyncio.get_running_loop().connect_accepted_socket(made, accepted)
         except OSError:
             accepted.close()  # the client left already
+
+
+def _behind_tls(tls: ServerTls, begin: _Begin, client: str) -> _Begin:
+    """Return the protocol behind TLS. A handshake that fails is counted, and logged for those who look for it."""
+
+    def on_failure(error: BaseException) -> None:
+        failure = handshake_failure(error)
+        tls.failures[failure] += 1
+        log.info("a TLS handshake of %s failed: %s (%s)", client, failure.value, getattr(error, "reason", error))
+
+    def made() -> asyncio.BaseProtocol:
+        loop = asyncio.get_running_loop()
+        return tls_protocol(loop, begin(), tls.context, HANDSHAKE_TIMEOUT_S, on_failure, tls.response_fields)
+
+    return made
 
 
 class _Guest:

@@ -40,6 +40,7 @@ class AccessRecord:
     label. `received` counts the bytes of an upload's body. `fault` is the reason of a failure. `cut` is set if the
     proxy itself ended the response early; `status` is then the one that the client got. `failure` is the origin's,
     also if the client got a stale response because of it. `request_id` is the id that a client of S3 got.
+    `user` names the client's credential, by rule and holder.
     """
 
     method: str
@@ -52,6 +53,7 @@ class AccessRecord:
     cut: Cut | None = None
     failure: OriginFailure | None = None
     request_id: str | None = None
+    user: str | None = None
     _json: Affixes | None = field(default=None, init=False, repr=False)
     _text: Affixes | None = field(default=None, init=False, repr=False)
 
@@ -66,7 +68,8 @@ class AccessRecord:
             )
             failure = "" if self.failure is None else _json_failure(self.failure)
             name = "" if self.request_id is None else f', "request_id": "{self.request_id}"'
-            affixes = before, f', "cache": {_quoted(self.cache)}{received}{fault}{cut}{failure}{name}}}\n'
+            user = "" if self.user is None else f', "user": {_quoted(self.user)}'
+            affixes = before, f', "cache": {_quoted(self.cache)}{received}{fault}{cut}{failure}{name}{user}}}\n'
             self._json = affixes
             return affixes
         return self._json
@@ -78,9 +81,10 @@ class AccessRecord:
             cut = "" if self.cut is None else f" cut: {self.cut}"
             failure = "" if self.failure is None else _text_failure(self.failure)
             name = "" if self.request_id is None else f" request_id: {self.request_id}"
+            user = "" if self.user is None else f" user: {self.user!a}"
             affixes = (
                 f" {_plain(self.method)} {_plain(self.path)} {self.status} ",
-                f" ms [{self.cache}]{fault}{cut}{failure}{name}\n",
+                f" ms [{self.cache}]{fault}{cut}{failure}{name}{user}\n",
             )
             self._text = affixes
             return affixes

@@ -32,22 +32,24 @@ class Exchange:
     """One request and the facts of its response so far.
 
     `started` is in seconds of the loop's clock. `sent` counts body bytes of an object, `received` those of an upload.
-    `common` are headers that each response to this request has. `marks` are phases and their durations in seconds,
-    which the client gets if `shows_timing` is true. `fault` is the reason of a failure or a cut response, and `cut` is
-    set if the proxy cut the response. `begun` is the status of a head that has left, or is about to. `failure` is the
-    failure of the origin, also if the client got a stale or another object because of it. `dialect` is the form of the
-    response. `request_id` names the request to a client of S3, in the response and in the access log. `min_rate` is the
-    lowest rate of the client, in bytes per second. `address` is the client's. `places` are what it has of
-    limited resources.
+    `common` are headers that each response to this request has, and `of_connection` those of its connection. `marks`
+    are phases and their durations in seconds, which the client gets if `shows_timing` is true. `fault` is the reason of
+    a failure or a cut response, and `cut` is set if the proxy cut the response. `begun` is the status of a head that
+    has left, or is about to. `failure` is the failure of the origin, also if the client got a stale or another object
+    because of it. `dialect` is the form of the response. `request_id` names the request to a client of S3, in the
+    response and in the access log. `min_rate` is the lowest rate of the client, in bytes per second. `address` is the
+    client's, and `user` names its credential. `places` are what it has of limited resources.
     """
 
     request: web.BaseRequest
     started: float
     common: Headers = ()
+    of_connection: Headers = ()
     shows_timing: bool = False
     dialect: Dialect = Dialect.HTTP
     min_rate: int = MIN_RATE_BYTES_PER_S
     address: Address | None = None
+    user: str | None = None
     status: CacheStatus = CacheStatus(Forward.BYPASS)  # noqa: RUF009 - frozen
     sent: int = 0
     received: int = 0
@@ -77,7 +79,7 @@ class Exchange:
 
     def headers(self) -> CIMultiDict[str]:
         """Return the headers that every response to this request has."""
-        headers = fields_of_all(self.status, self.common)
+        headers = fields_of_all(self.status, (*self.common, *self.of_connection))
         if self.shows_timing:
             headers["Server-Timing"] = self._timing()
         return headers

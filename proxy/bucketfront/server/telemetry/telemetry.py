@@ -64,6 +64,7 @@ class Telemetry:
             cut=exchange.cut,
             failure=exchange.failure,
             request_id=exchange.request_id,
+            user=exchange.user,
         )
         self.add(record, exchange.sent, shown(exchange.address, request.remote), self._clock(), seconds)
 
