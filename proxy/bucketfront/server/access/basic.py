@@ -83,8 +83,7 @@ class BasicRule:
         """Raises BadPasswordFile."""
         self._users = read_password_file(settings.file)
         self._elapsed = elapsed
-        # An unknown user costs the time of a known one.
-        self._hash_of_nobody = next(iter(self._users.values()))
+        self._hashes = tuple(self._users.values())
         self._key = secrets.token_bytes(32)
         self._remembered: OrderedDict[bytes, float] = OrderedDict()
         # Threads of its own: a client that leaves does not end a verification, and the next one must still wait for it.
@@ -107,15 +106,20 @@ class BasicRule:
         known = self._remembered.get(name)
         if known is not None and self._elapsed() - known < REMEMBERED_S:
             return Grant(holder=user)
-        hashed = self._users.get(user)
-        fits = await self._verify(client_of(str(request.address or "")), password, hashed or self._hash_of_nobody)
-        if hashed is None or not fits:
+        hashed = self._users.get(user, self._hash_of_nobody(user))
+        fits = await self._verify(client_of(str(request.address or "")), password, hashed)
+        if user not in self._users or not fits:
             return _DENIED
         self._remember(name)
         return Grant(holder=user)
 
     async def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _hash_of_nobody(self, user: str) -> str:
+        """Return a hash of the file that an unknown user costs. It is always the same, as that of a known one is."""
+        digest = hmac.digest(self._key, user.encode(), hashlib.sha256)
+        return self._hashes[int.from_bytes(digest[:8]) % len(self._hashes)]
 
     async def _verify(self, client: str, password: str, hashed: str) -> bool:
         if self._waiting.total() >= MAX_WAITING or self._waiting[client] >= MAX_WAITING_OF_ONE:
