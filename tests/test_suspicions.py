@@ -94,7 +94,7 @@ def write(name: str, text: str, mode: int) -> None:
 @pytest.mark.parametrize(("mode", "who"), [(0o600, ""), (0o400, ""), (0o640, "its group"), (0o644, "all users")])
 def test_files_with_secrets_that_others_may_read(tmp_path: Path, mode: int, who: str) -> None:
     """Each file with a secret has one warning with the cure if others may read it (I28)."""
-    for name in ("token", "admin", "sign", "key", "secret"):
+    for name in ("token", "admin", "sign", "key", "second", "third", "secret"):
         write(name, "0123456789abcdef" * 4, mode)
     write("htpasswd", "ann:$2y$05$x\n", mode)
     found = warnings_of(
@@ -103,17 +103,19 @@ access:
   team: {{bearer: {{tokens: ["file:{tmp_path}/token"]}}}}
   staff: {{basic: {{file: {tmp_path}/htpasswd}}}}
   links: {{signed_url: {{keys: {{k1: "file:{tmp_path}/sign"}}}}}}
-admin: {{token: "file:{tmp_path}/admin"}}
-server: {{tls: {{certificate: c.pem, key: {tmp_path}/key}}}}
+admin: {{token: "file:{tmp_path}/admin", tls: {{certificate: c.pem, key: {tmp_path}/third}}}}
+server:
+  tls: {{certificate: c.pem, key: {tmp_path}/key, certificates: [{{certificate: d.pem, key: {tmp_path}/second}}]}}
 origin: {{credentials: {{access_key_id: id, secret_access_key: "file:{tmp_path}/secret"}}}}
 mounts: [{{path: /, bucket: media, read: [team, staff, links]}}]
 """
     )
-    assert len(found) == (6 if who else 0)
+    assert len(found) == (8 if who else 0)
     for text in found:
         assert f": {who} of this machine may read it (mode {mode:04o}): chmod 600 {tmp_path}/" in text
     if who:
-        assert {text.rpartition("/")[2] for text in found} == {"token", "admin", "sign", "key", "secret", "htpasswd"}
+        names = {"token", "admin", "sign", "key", "second", "third", "secret", "htpasswd"}
+        assert {text.rpartition("/")[2] for text in found} == names
 
 
 @pytest.mark.parametrize(

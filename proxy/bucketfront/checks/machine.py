@@ -109,8 +109,6 @@ def _certificate(certificate: ServedCertificate, now: float) -> CheckResult:
     message = f"valid for {int((certificate.not_after - now) / DAY_S)} days"
     if certificate.ends_soon(now):
         return warning(subject, f"{message} only: renew it", name)
-    if certificate.key.stat().st_mode & stat.S_IROTH:
-        return warning(subject, f"each user of this machine can read the key: chmod o-r {certificate.key}", name)
     return fine(subject, message, name)
 
 

@@ -10,13 +10,13 @@ from typing import Any
 from pydantic import SecretStr
 
 from bucketfront.config.access_settings import BasicSettings, token_lines
-from bucketfront.config.listener_settings import TlsSettings
 from bucketfront.config.problems import Loc, Tree
 from bucketfront.config.secret_file import SecretFile
 from bucketfront.config.section import Section
 from bucketfront.config.settings import Settings
+from bucketfront.config.tls_settings import CertificateSettings
 
-_SECRET_PATHS: set[tuple[type[Section], str]] = {(BasicSettings, "file"), (TlsSettings, "key")}
+_SECRET_PATHS: set[tuple[type[Section], str]] = {(BasicSettings, "file"), (CertificateSettings, "key")}
 
 
 def exposed_files(settings: Settings, tree: Tree) -> Iterator[tuple[Loc, str]]:
@@ -41,7 +41,7 @@ def _secrets(value: Any, at: Loc) -> Iterator[tuple[Loc, SecretStr | Path]]:
     if isinstance(value, Section):
         for name in type(value).model_fields:
             found = getattr(value, name)
-            if (type(value), name) in _SECRET_PATHS:
+            if any(isinstance(value, kind) and name == key for kind, key in _SECRET_PATHS):
                 yield (*at, name), found
             else:
                 yield from _secrets(found, (*at, name))

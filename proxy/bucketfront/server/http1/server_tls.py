@@ -72,7 +72,6 @@ class ServedCertificate:
     """A certificate of a listener. `names` are its DNS names, and the times are in seconds since the epoch."""
 
     path: Path
-    key: Path
     names: tuple[str, ...]
     not_before: float
     not_after: float
@@ -221,7 +220,9 @@ def _load_pair(context: ssl.SSLContext, pair: CertificateSettings, at: SettingPl
 def _unusable(pair: CertificateSettings, error: ssl.SSLError, at: SettingPlace) -> UnusableSetting:
     if error.reason == "KEY_VALUES_MISMATCH":
         return UnusableSetting(
-            f"{pair.key} is the key of another certificate than the first one in {pair.certificate}", (*at, "key")
+            f"{pair.key} is the key of another certificate than the first one in {pair.certificate}:"
+            " replace the one that is older",
+            (*at, "key"),
         )
     try:
         has_certificate = _FIRST_PEM in pair.certificate.read_text("ascii", errors="replace")
@@ -253,7 +254,6 @@ def _served(pair: CertificateSettings, at: SettingPlace) -> ServedCertificate:
         raise UnusableSetting(f"{path} cannot be read as a certificate: renew it", at) from error
     return ServedCertificate(
         path,
-        pair.key,
         tuple(name.lower() for name in names),
         certificate.not_valid_before_utc.timestamp(),
         certificate.not_valid_after_utc.timestamp(),
