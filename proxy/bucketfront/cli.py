@@ -159,6 +159,8 @@ def _end() -> None:
 def _announce(app: "App") -> None:
     """Print the addresses and examples to standard error, because standard output may be the access log."""
     mount = app.settings.mounts[0]
+    unix = app.address.removeprefix("unix:")
+    url = f"{app.address if unix == app.address else f'--unix-socket {unix} http://localhost'}{mount.path}"
     lines = [
         f"bucketfront {__version__}",
         *(f"  clients  {description}" for description in app.listener.descriptions),
@@ -168,11 +170,11 @@ def _announce(app: "App") -> None:
         lines += [
             f"  origin   embedded S3, in memory, at {app.embedded.endpoint_url}; seeded from examples/media",
             "try",
-            f"  curl -I {app.address}{mount.path}sample.mp4",
-            f"  curl -r 0-99 -o /dev/null -D - {app.address}{mount.path}sample.mp4",
-            f"  curl -T README.md {app.address}{mount.path}hello.md",
-            f"and in a browser {app.address}{mount.path}index.html",
+            f"  curl -I {url}sample.mp4",
+            f"  curl -r 0-99 -o /dev/null -D - {url}sample.mp4",
+            f"  curl -T README.md {url}hello.md",
         ]
+        lines += [f"and in a browser {url}index.html"] if app.address.startswith("http") else []
     else:
         lines.append(f"  origin   {app.origin.endpoint}")
     public = [mount.path for mount in app.settings.mounts if mount.is_public]

@@ -17,6 +17,7 @@ GROUPS = {
     "sdks": "SDKs",
     "upload_clients": "Uploads",
     "edges": "Edges",
+    "fronts": "Fronts of TCP, and Unix sockets",
     "deployment": "Deployment",
     "fronts_security": "Attacks through fronts",
     "foreign_page": "Pages of other sites",

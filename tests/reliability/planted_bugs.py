@@ -2071,6 +2071,45 @@ BUGS = (
         (Edit("bucketfront.s3.upload.upload_slots:UploadSlots._acquire", "current_client()", "None"),),
         (FAIR_SHARES + "test_uploads_of_one_client_delay_no_other",),
     ),
+    Bug(
+        34,
+        "all-behind-a-front-are-one",
+        "The client that a PROXY header names keeps the place of its front, and has no share of its own.",
+        (
+            Edit(
+                "bucketfront.server.http1.listener:BoundedSite._continue",
+                "client != accepted.client and begin is not _Refusal",
+                "False",
+            ),
+        ),
+        (SERVER + "test_proxy_headers.py::test_each_client_has_its_share",),
+    ),
+    Bug(
+        34,
+        "strangers-name-themselves",
+        "Clients that are no fronts are believed their PROXY headers.",
+        (
+            Edit(
+                "bucketfront.server.http1.proxy_headers:ProxyHeaders.are_due",
+                "peer == UNIX_PEER or peer in self._fronts",
+                "True",
+            ),
+        ),
+        (SERVER + "test_proxy_headers.py::test_a_stranger_names_nobody",),
+    ),
+    Bug(
+        24,
+        "a-header-and-then-some",
+        "Bytes behind a PROXY header are taken with it.",
+        (
+            Edit(
+                "bucketfront.server.http1.proxy_headers:_read",
+                "len(seen) if header is None else header.length - len(held)",
+                "len(seen)",
+            ),
+        ),
+        (SERVER + "test_proxy_headers.py::test_bytes_one_at_a_time",),
+    ),
 )
 
 NODES = tuple(dict.fromkeys(node for bug in BUGS for node in bug.nodes))

@@ -29,7 +29,8 @@ async def behind(start: StartProxy, s3: S3, request: pytest.FixtureRequest) -> P
     server = {"proxy_protocol": True, "trusted_proxies": [FRONT, "10.0.0.0/8"], "fast_path": request.param}
     proxy = await start(server=server)
     s3.put("x", b"data")
-    async with connected(proxy.address, local=DIRECT) as client:
+    async with connected(proxy.address, local=FRONT) as client:
+        await client.send(b"PROXY UNKNOWN\r\n")
         assert (await client.request("GET", "/x")).body == b"data"
     return proxy
 
@@ -68,7 +69,7 @@ async def test_the_client_of_the_header(behind: Proxy, header: bytes, client: st
             await connection.request("GET", target)
         await connection.send(b"no request\r\n\r\n")
         assert (await connection.response()).status in (400, 501)
-    assert clients(behind) == [DIRECT, *[client] * 4]
+    assert clients(behind) == [FRONT, *[client] * 4]
 
 
 @pytest.mark.parametrize("header", [TEXT, BINARY])
@@ -82,7 +83,7 @@ async def test_bytes_one_at_a_time(behind: Proxy, header: bytes) -> None:
     async with front(behind, header + message("GET", "/x") + message("GET", "/x")) as client:
         for _ in range(2):
             assert (await client.response()).body == b"data"
-    assert clients(behind) == [DIRECT, CLIENT, CLIENT, CLIENT]
+    assert clients(behind) == [FRONT, CLIENT, CLIENT, CLIENT]
 
 
 @pytest.mark.parametrize("data", [*MALFORMED[:4], MALFORMED[-1], message("GET", "/x"), TEXT[:-2]])
@@ -97,7 +98,7 @@ async def test_no_valid_header(behind: Proxy, data: bytes, caplog: pytest.LogCap
             assert f"bucketfront_proxy_headers_refused_total {number}.0" in metrics
     assert caplog.text.count("without a valid PROXY header") == 1
     assert f"the last one from {FRONT}" in caplog.text
-    assert clients(behind) == [DIRECT]
+    assert clients(behind) == [FRONT]
     await until(lambda: not behind.app.connection_limit.open)
 
 
@@ -126,7 +127,7 @@ async def test_a_stranger_names_nobody(behind: Proxy, header: bytes) -> None:
         await client.send(header + message("GET", "/x"))
         assert (await client.response()).status in (400, 501)
         assert await client.rest() == b""
-    assert clients(behind) == [DIRECT, DIRECT]
+    assert clients(behind) == [FRONT, DIRECT]
 
 
 @pytest.mark.parametrize(
@@ -137,7 +138,7 @@ async def test_x_forwarded_for_behind_a_header(behind: Proxy, header: bytes, cli
     async with front(behind, header) as connection:
         for target in ("/x", "/none"):
             await connection.request("GET", target, {"X-Forwarded-For": "198.51.100.9"})
-    assert clients(behind) == [DIRECT, client, client]
+    assert clients(behind) == [FRONT, client, client]
 
 
 async def test_rules_see_the_client(start: StartProxy, s3: S3) -> None:
