@@ -68,6 +68,7 @@ mounts:
     response_overrides: false
     query: s3
     guess_types: true
+    inline_types: null
     precompressed: []
 cache:
   dir: ./cache
@@ -626,6 +627,18 @@ def test_a_prefix_without_a_slash_is_warned_about(loads: Loads, prefix: str, cou
     assert len(warnings) == count
     for text in warnings:
         assert text.startswith("proxy.yaml:4:13 mounts[0].prefix: does not end in '/'")
+
+
+@pytest.mark.parametrize(
+    ("settings", "count"),
+    [("", 0), ("methods: [GET, PUT]", 1), ("methods: [GET, PUT], inline_types: []", 0), ("methods: [GET, DELETE]", 0)],
+)
+def test_a_site_that_takes_uploads_is_warned_about(loads: Loads, settings: str, count: int) -> None:
+    """A site whose pages would become downloads is reported, until its owner has decided."""
+    loads(f"mounts: [{{path: /, bucket: media, site: {{}}, {settings}}}]\n")
+    warnings = load_with_places(Path("proxy.yaml"), {}).warnings
+    assert len(warnings) == count
+    assert all("mounts[0].site: shows its pages as downloads" in text for text in warnings)
 
 
 def test_a_later_error_has_the_place_of_its_setting(loads: Loads) -> None:

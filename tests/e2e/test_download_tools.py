@@ -322,7 +322,7 @@ def test_rclone_copies_a_folder(site_with: Callable[[str], Site], case: Case, tm
     """Rclone reads a folder by its index page, copies its files, and copies nothing again (I1)."""
     rclone = installed("rclone", version=("version",))
     case.of(rclone, "copies a folder by its index page, checks it, and copies nothing again")
-    site = site_with(MOUNTS.replace("path: /,", "path: /, site: {index: index.html},"))
+    site = site_with(MOUNTS.replace("path: /,", "path: /, site: {index: index.html}, inline_types: [text/html],"))
     files = {f"file {number}": object_bytes(SMALL, number) for number in range(4)}
     for name, body in files.items():
         site.store(f"folder/{name}", body)

@@ -25,7 +25,7 @@ from site_under_test import MOUNTS, Origin, Site, folder_of
 
 PIP = "25.3"
 SIZE = 5 << 20
-WITH_INDEX = MOUNTS.replace("path: /,", "path: /, site: {index: index.html},")
+WITH_INDEX = MOUNTS.replace("path: /,", "path: /, site: {index: index.html}, inline_types: [text/html],")
 
 
 def store_folder(site: Site, folder: Path, below: str = "") -> None:

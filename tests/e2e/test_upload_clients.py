@@ -37,7 +37,8 @@ def shared_bucketfront(
 ) -> Iterator[Running]:
     """Run a bucketfront with the upload route, for its own pages and those of `elsewhere`."""
     folder = tmp_path_factory.mktemp("bucketfront")
-    more = f'{MOUNTS}\nuploads: {{}}\ncors: {{allow_origins: ["{elsewhere.url}"]}}'
+    shown = MOUNTS.replace("path: /,", "path: /, inline_types: [text/html],")
+    more = f'{shown}\nuploads: {{}}\ncors: {{allow_origins: ["{elsewhere.url}"]}}'
     with bucketfront(origin.configuration(folder, more), folder) as running:
         yield running
         assert "Traceback" not in running.printed(), running.printed()

@@ -144,3 +144,73 @@ def test_is_total(name: str) -> None:
     found = media_types.of(name)
     assert found is None or found in media_types.BY_EXTENSION.values()
     assert found is not None or not media_types.is_compressible(name)
+
+
+@pytest.mark.parametrize(
+    ("content_type", "is_active"),
+    [
+        ("text/html", True),
+        ("TEXT/HTML ; charset=utf-8", True),
+        ("application/xhtml+xml", True),
+        ("image/svg+xml", True),
+        ("application/rss+xml; a", True),
+        ("text/xml", True),
+        ("application/xml;;", True),
+        ("text/xsl", True),
+        ("multipart/related; boundary=a", True),
+        ("message/rfc822", True),
+        # Malformed
+        ("", True),
+        (";", True),
+        ("*", True),
+        ("/", True),
+        ("text/", True),
+        ("text /plain", True),
+        ("text/plain charset=utf-8", True),
+        ("text/plain(a)", True),
+        ("text/plain,text/html", True),
+        ("text/plain; a=b, text/html", True),
+        ('text/plain; a="b", text/html', True),
+        ('text/plain; a="b\\", text/html', True),
+        ('text/plain; a="b', True),
+        ("text/plain\x0b", True),
+        ("text/plain\udcff", True),
+        # Harmless
+        ("text/plain", False),
+        ("\ttext/plain ;charset = utf-8 ; ", False),
+        ('text/plain; a="b, \\" text/html"; c', False),
+        ("text/javascript", False),
+        ("application/pdf", False),
+        ("application/json", False),
+        ("application/xmlx", False),
+        ("text/htmlx", False),
+    ],
+)
+def test_active_types(content_type: str, is_active: bool) -> None:
+    """HTML, XML and containers of them are active, and so is what browsers may understand in different ways."""
+    assert media_types.is_active(content_type) is is_active
+
+
+@given(st.text(alphabet=';,"\\ /ab=') | st.text())
+def test_active_or_read_alike(value: str) -> None:
+    """A value that is not active has one type, whatever is behind it: no part of it is another member of a list."""
+    if not media_types.is_active(value):
+        assert re.fullmatch(r"[^\s;,\"]+/[^\s;,\"]+", media_types.essence(value))
+        assert "," not in re.sub(r'"(?:[^"\\]|\\.)*"', "", value, flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("value", ["a/b" + ";" * 100_000 + ",", 'a/b;"' + "\\" * 100_001, "a/b;" + '""' * 50_000 + '"'])
+def test_active_types_cost_linear_time(value: str) -> None:
+    """A long value is read once."""
+    assert media_types.is_active(value)
+
+
+@pytest.mark.parametrize(
+    ("content_type", "listed"),
+    [("text/html", True), ("Text/HTML;a", True), ("image/svg+xml", True), ("image/png", True), ("text/xml", False)],
+)
+def test_is_among(content_type: str, listed: bool) -> None:
+    """A list has types and families of types."""
+    assert media_types.is_among(content_type, ("text/html", "image/*")) is listed
+    assert media_types.is_among(content_type, ("*/*",))
+    assert not media_types.is_among(content_type, ())

@@ -40,7 +40,7 @@ origin:
   create_bucket: true
   credentials: {access_key_id: any, secret_access_key: any}
 mounts:
-  - {path: /, bucket: uploads-test, methods: [GET, HEAD, PUT]}
+  - {path: /, bucket: uploads-test, methods: [GET, HEAD, PUT], inline_types: [text/html]}
 uploads: {}
 cors: {allow_origins: ["%(page)s"]}
 cache: {dir: %(folder)s/cache, min_free: 0}

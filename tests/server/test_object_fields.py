@@ -101,9 +101,10 @@ async def test_octets_pass_unchanged(tmp_path: Path, value: bytes) -> None:
     def is_unchanged(got: Response) -> bool:
         return {name: got.headers[name].encode("latin-1") for name in PASSED} == dict.fromkeys(PASSED, value)
 
+    mounts = [{"path": "/", "bucket": "bucket", "inline_types": ["*/*"]}]
     shelf, clock = Shelf([(name, value) for name in PASSED]), WallClock()
     async with RawServer(shelf.send) as server:
-        async with started(shelf, tmp_path, server, clock):
+        async with started(shelf, tmp_path, server, clock, mounts=mounts):
             assert is_unchanged(await shelf.get("HEAD"))
             for _ in range(3):
                 got = await shelf.get()
@@ -117,7 +118,7 @@ async def test_octets_pass_unchanged(tmp_path: Path, value: bytes) -> None:
             got = await shelf.get(Range="bytes=0-0,500-501")
             assert got.headers["Content-Type"].startswith("multipart/byteranges")
             assert value in got.body
-        async with started(shelf, tmp_path, server, clock):
+        async with started(shelf, tmp_path, server, clock, mounts=mounts):
             asked = len(shelf.requests)
             assert is_unchanged(await shelf.get())
             assert is_unchanged(await shelf.get("HEAD"))

@@ -176,6 +176,13 @@ def _field_value(value: str) -> str:
     return value
 
 
+def _media_type(name: str) -> str:
+    kind, _, subtype = name.partition("/")
+    if not (is_token(kind) and is_token(subtype)) or (kind == "*" and subtype != "*"):
+        raise ValueError("must be a media type without parameters, for example image/svg+xml, text/* or */*")
+    return name.lower()
+
+
 def _document(name: str) -> str:
     if name.startswith("/") or _CONTROL.search(name) or not name:
         raise ValueError("must be a name below the mount, without '/' before it: index.html")
@@ -218,6 +225,7 @@ FieldName = Annotated[str, "header names or `*`", AfterValidator(_field_name)]
 RuleField = Annotated[str, "header name", AfterValidator(_rule_field)]
 AcceptEncoding = Annotated[str, "content codings", AfterValidator(_accept_encoding)]
 FieldValue = Annotated[str, "header value", AfterValidator(_field_value)]
+MediaType = Annotated[str, "media types", AfterValidator(_media_type)]
 Document = Annotated[str, "object name", AfterValidator(_document)]
 Extension = Annotated[str, "extensions", AfterValidator(_extension)]
 ErrorStatus = Annotated[str, "status", AfterValidator(_error_status)]

@@ -1,5 +1,6 @@
 """The settings of mounts, of the web site that a mount may be, and of the upload route."""
 
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
@@ -13,6 +14,7 @@ from bucketfront.config.checked_text import (
     Extension,
     KeyPrefix,
     KeyTemplateText,
+    MediaType,
     MountPath,
     UploadPath,
 )
@@ -83,6 +85,13 @@ class MountSettings(Section):
     guess_types: Flag = True
     """Whether an object of type `binary/octet-stream`, S3's default, gets a type by its extension. The same applies to
     an upload that names no type."""
+    inline_types: tuple[MediaType, ...] | None = Field(default=None, examples=["[text/html, image/svg+xml]"])
+    """Which active types browsers may show: HTML, SVG and other XML, and multipart, whose scripts run with the rights
+    of this origin. Objects of other active types, or with a malformed type, become downloads (`Content-Disposition:
+    attachment`). Pages may still embed them as images. `text/*` and `*/*` name several. With `null` all are shown, but
+    none where clients may upload: by `PUT`, `POST` or the upload route into this mount, or into another one with the
+    same bucket and `prefix`. For a key below several mounts of one bucket, the one with the longest `prefix` counts.
+    """
     precompressed: tuple[Coding, ...] = Field(default=(), examples=["[br, gzip]"])
     """Codings of precompressed siblings (`a.js.br`, `a.js.zst`, `a.js.gz`) that replace text for clients which accept
     them. The first that fits is served."""
@@ -118,6 +127,11 @@ class MountSettings(Section):
         return any(method not in ("GET", "HEAD") for method in self.methods)
 
     @property
+    def place(self) -> tuple[str, str]:
+        """Return the bucket and the prefix of the keys."""
+        return self.bucket, self.prefix
+
+    @property
     def needs_rule_to_write(self) -> bool:
         """Return whether a write needs a rule that holds."""
         return self.write is not None and PUBLIC not in self.write
@@ -146,3 +160,9 @@ class UploadSettings(Section):
     """How long the body of one upload may take, however steadily it arrives."""
     expire_after: Annotated[Duration, Field(gt=0)] = 86400.0
     """How long an unfinished resumable upload is kept after its last byte. Then it is removed, at S3 as well."""
+
+
+def places_of_uploads(mounts: Iterable[MountSettings], uploads: UploadSettings | None) -> frozenset[tuple[str, str]]:
+    """Return the places of the mounts whose objects clients may have uploaded."""
+    into = None if uploads is None else uploads.mount
+    return frozenset(mount.place for mount in mounts if {"PUT", "POST"} & {*mount.methods} or mount.path == into)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from bucketfront.config.access_settings import PUBLIC
 from bucketfront.config.listen_host import is_loopback
 from bucketfront.config.listener_settings import ServerSettings
+from bucketfront.config.mount_settings import places_of_uploads
 from bucketfront.config.problems import Loc
 from bucketfront.config.settings import Settings
 
@@ -15,11 +16,20 @@ _JOINED = (
 )
 
 
+_SITE_OF_UPLOADS = (
+    "shows its pages as downloads, because clients may upload here and a page's scripts have the rights of this origin."
+    " If all uploaders are trusted, set inline_types: [text/html, image/svg+xml]; else let them upload to another mount"
+)
+
+
 def suspicions(settings: Settings) -> Iterator[tuple[Loc, str]]:
     """Yield each place with a message that has the fix."""
+    uploads = places_of_uploads(settings.mounts, settings.uploads)
     for number, mount in enumerate(settings.mounts):
         if mount.prefix and mount.prefix[-1] not in _JOINTS:
             yield ("mounts", number, "prefix"), _JOINED
+        if mount.site is not None and mount.inline_types is None and mount.place in uploads:
+            yield ("mounts", number, "site"), _SITE_OF_UPLOADS
     yield from _differing_rules(settings)
     if _is_plain_beyond_loopback(settings.server):
         yield from _plain_credentials(settings)
@@ -29,7 +39,7 @@ def _differing_rules(settings: Settings) -> Iterator[tuple[Loc, str]]:
     """Yield the mounts that have the objects of an earlier mount, and other rules."""
     first: dict[tuple[str, str], int] = {}
     for number, mount in enumerate(settings.mounts):
-        earlier = first.setdefault((mount.bucket, mount.prefix), number)
+        earlier = first.setdefault(mount.place, number)
         other = settings.mounts[earlier]
         keys = ["read"] if _clients(mount.read) != _clients(other.read) else []
         if mount.takes_writes and other.takes_writes and _clients(mount.write) != _clients(other.write):

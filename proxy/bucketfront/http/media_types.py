@@ -4,6 +4,11 @@ The types are registered with IANA or come from the HTML standard. The others, w
 and browsers know. Types below `text/` carry `charset=utf-8`, because a browser's default depends on its locale.
 """
 
+import re
+from collections.abc import Collection
+
+from bucketfront.http.grammar import QUOTED_STRING, TOKEN
+
 GENERIC = frozenset({"binary/octet-stream"})
 """Types without a meaning: S3 gives this one to an upload without a type. `application/octet-stream` may be meant."""
 
@@ -147,6 +152,18 @@ _COMPRESSIBLE = frozenset(
 )  # fmt: skip
 
 
+# A type without parameters, then anything that is no second member of a list, because browsers take the last member
+# (Fetch section 2.2.6).
+_WHOLE = re.compile(f'({TOKEN}/{TOKEN})[ \\t]*+(?:;(?:[^",;]|{QUOTED_STRING})*+)*+', re.DOTALL)
+
+# Documents whose scripts run in the origin that serves them. HTML and XML are those of the MIME Sniffing standard,
+# section 4.6; `text/xsl` and `text/rdf` are XML to some browsers as well. A browser shows the parts of a multipart or a
+# message. PDF is scriptable there too, but its scripts run in a viewer, which has no access to the page's origin.
+# JavaScript that is shown is text.
+_ACTIVE = frozenset({"application/xml", "text/html", "text/rdf", "text/xml", "text/xsl"})
+_ACTIVE_KINDS = frozenset({"message", "multipart"})
+
+
 def of(name: str) -> str | None:
     """Return the Content-Type for a key or path by its last extension in any case, or None if it is unknown.
 
@@ -163,6 +180,24 @@ def is_compressible(name: str) -> bool:
         return False
     kind = essence(content_type)
     return kind.startswith("text/") or kind.endswith(("+json", "+xml")) or kind in _COMPRESSIBLE
+
+
+def is_active(content_type: str) -> bool:
+    """Return whether a browser may run scripts of a document of this Content-Type with the rights of its origin.
+
+    Returns True for a value that is malformed, because browsers disagree on its meaning.
+    """
+    found = _WHOLE.fullmatch(content_type.strip(" \t"))
+    if found is None:
+        return True
+    kind = found[1].lower()
+    return kind in _ACTIVE or kind.endswith("+xml") or kind.partition("/")[0] in _ACTIVE_KINDS
+
+
+def is_among(content_type: str, types: Collection[str]) -> bool:
+    """Return whether a Content-Type is one of `types`, which are in lower case and may be `text/*` or `*/*`."""
+    kind = essence(content_type)
+    return "*/*" in types or kind in types or f"{kind.partition('/')[0]}/*" in types
 
 
 def essence(content_type: str) -> str:

@@ -6,7 +6,7 @@ Later sources override earlier ones: stored headers, guessed type, content codin
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from bucketfront.http import cache_control, media_types, negotiation
+from bucketfront.http import cache_control, content_disposition, media_types, negotiation
 from bucketfront.http.grammar import Headers
 from bucketfront.http.metadata import Metadata
 
@@ -35,6 +35,9 @@ class Presentation:
 
     is_private: bool = False
     """Whether shared caches may not store the response, because a rule decides who may read it."""
+
+    inline_types: frozenset[str] | None = None
+    """The active types that browsers may show. Those that are not listed become downloads. None lists all."""
 
     @property
     def sets_lifetime(self) -> bool:
@@ -67,6 +70,9 @@ def present(metadata: Metadata, presentation: Presentation) -> Metadata:
         headers = _with(headers, name, value)
     if presentation.is_private:
         headers = _private(headers)
+    if presentation.inline_types is not None:
+        # Last, so that neither the object nor a rule nor the query can evade it.
+        headers = _downloaded(headers, presentation.inline_types)
     return metadata if headers == metadata.headers else replace(metadata, headers=headers)
 
 
@@ -106,6 +112,15 @@ def _with(headers: Headers, name: str, value: str | None) -> Headers:
     if left is not None:
         changed.append((name, left))
     return tuple(changed)
+
+
+def _downloaded(headers: Headers, inline_types: frozenset[str]) -> Headers:
+    """Return the headers with `Content-Disposition: attachment` if the type is active and not listed."""
+    types = [value for name, value in headers if name.lower() == "content-type"]
+    if not any(media_types.is_active(kind) and not media_types.is_among(kind, inline_types) for kind in types):
+        return headers
+    given = next((value for name, value in headers if name.lower() == "content-disposition"), "")
+    return _with(headers, "Content-Disposition", content_disposition.attachment(given))
 
 
 def _private(headers: Headers) -> Headers:

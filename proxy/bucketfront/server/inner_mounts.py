@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable
 
-from bucketfront.config.mount_settings import MountSettings
+from bucketfront.config.mount_settings import MountSettings, UploadSettings, places_of_uploads
 
 
 class InnerMounts:
@@ -13,7 +13,9 @@ class InnerMounts:
     one decides as well. So its settings hold for requests by the upload route or a mount above it too.
     """
 
-    def __init__(self, mounts: Iterable[MountSettings]) -> None:
+    def __init__(self, mounts: Iterable[MountSettings], uploads: UploadSettings | None = None) -> None:
+        mounts = tuple(mounts)
+        self._places_of_uploads = places_of_uploads(mounts, uploads)
         buckets = defaultdict[str, list[tuple[bytes, MountSettings]]](list)
         for mount in mounts:
             buckets[mount.bucket].append((mount.prefix.encode(), mount))
@@ -34,6 +36,13 @@ class InnerMounts:
             if key.startswith(prefix):
                 return other
         return None
+
+    def inline_types(self, mount: MountSettings, key: bytes) -> frozenset[str] | None:
+        """Return the active types of `key` that browsers may show, None for all."""
+        mount = self.of(mount, key) or mount
+        if mount.inline_types is not None:
+            return frozenset(mount.inline_types)
+        return frozenset() if mount.place in self._places_of_uploads else None
 
     def below(self, mount: MountSettings) -> tuple[MountSettings, ...]:
         """Return the mounts that may decide on some key of `mount` as well."""

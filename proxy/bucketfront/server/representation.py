@@ -42,6 +42,7 @@ def presentation(rules: Rules, route: Route, candidate: Candidate, parameters: Q
         changes=ruling.headers or (),
         overrides=parameters.overrides,
         is_private=route.is_private(candidate.key),
+        inline_types=route.inline_types(candidate.key),
     )
 
 

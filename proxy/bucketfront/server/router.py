@@ -168,6 +168,10 @@ class Route:
         inner = self.inner_mounts.of(self.mount, key.key.encode())
         return any(mount.is_private for mount in (self.mount, inner) if mount is not None)
 
+    def inline_types(self, key: ObjectKey) -> frozenset[str] | None:
+        """Return the active types that browsers may show for a key, None for all."""
+        return self.inner_mounts.inline_types(self.mount, key.key.encode())
+
     def relative(self, key: ObjectKey) -> str:
         """Return the key as clients of this mount see it."""
         return key.key[len(self.mount.prefix) :]
@@ -188,7 +192,7 @@ class Router:
 
     def __init__(self, mounts: tuple[MountSettings, ...], uploads: UploadSettings | None) -> None:
         self._mounts = sorted(((mount.path.encode(), mount) for mount in mounts), key=lambda pair: -len(pair[0]))
-        self._inner_mounts = InnerMounts(mounts)
+        self._inner_mounts = InnerMounts(mounts, uploads)
         self._uploads = None
         if uploads is not None:
             into = next(mount for mount in mounts if mount.path == uploads.mount)

@@ -250,7 +250,10 @@ class ObjectHandler:
             return None
         self._missing_pages.discard(str(key))
         guessed = media_types.of(key.key) if route.mount.guess_types else None
-        document = present(found.metadata, Presentation(guessed_type=guessed, cache_control="no-store"))
+        presentation = Presentation(
+            guessed_type=guessed, cache_control="no-store", inline_types=route.inline_types(key)
+        )
+        document = present(found.metadata, presentation)
         document_plan = plan(RequestHead(exchange.request.method), document, self._clock())
         # These headers describe the document, not the resource that the client requested.
         of_document = ("ETag", "Last-Modified", "Accept-Ranges")
