@@ -91,12 +91,16 @@ def _notify(client: Connection) -> None:
     client.writer.close()
 
 
+def _half_close(client: Connection) -> None:
+    client.writer.transport.get_extra_info("socket").shutdown(socket.SHUT_WR)
+
+
 def _tamper(client: Connection) -> None:
     os.write(client.socket.fileno(), b"GET / HTTP/1.1\r\n\r\n")
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-@pytest.mark.parametrize("end", [Connection.abort, _close, _notify, _tamper])
+@pytest.mark.parametrize("end", [Connection.abort, _close, _notify, _half_close, _tamper])
 async def test_the_end_of_a_client_is_not_logged(
     tls_proxy: Proxy,
     s3: S3,
@@ -137,7 +141,7 @@ async def test_the_end_of_a_client_is_not_logged(
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\n\r\n", CLIENT_HELLO_BEGUN, bytes(500)])
-@pytest.mark.parametrize("end", [Connection.abort, _close])
+@pytest.mark.parametrize("end", [Connection.abort, _close, _notify, _half_close])
 async def test_the_end_within_a_handshake_is_not_logged(
     tls_proxy: Proxy, caplog: pytest.LogCaptureFixture, end: Callable[[Connection], None], sent: bytes
 ) -> None:

@@ -79,6 +79,7 @@ PRIVATE_MEMBERS = (
     PrivateMember(sslproto.SSLProtocol, "max_size", "the read buffer's size"),
     PrivateMember(sslproto.SSLProtocol, "_do_handshake", "a name that is no text would leave a traceback"),
     PrivateMember(sslproto.SSLProtocol, "_on_handshake_complete", "asyncio does not send the alert of a failure"),
+    PrivateMember(sslproto.SSLProtocol, "_fatal_error", "a certificate with names that are no text leaves a traceback"),
     PrivateMember(sslproto.SSLProtocol, "_process_outgoing", "as `_on_handshake_complete`"),
     PrivateMember(sslproto.SSLProtocol, "_get_app_transport", "makes the transport that the connection gets"),
     PrivateMember(sslproto.SSLProtocol, "_app_transport", "as `_get_app_transport`"),
@@ -374,6 +375,10 @@ class SmallBufferTls(sslproto.SSLProtocol):
         if isinstance(error, ssl.SSLError):
             self._process_outgoing()  # type: ignore[attr-defined] # the stubs do not have it
         super()._on_handshake_complete(error)
+
+    def _fatal_error(self, error: BaseException, message: str = "Fatal error on transport") -> None:
+        is_unreadable = self._state is sslproto.SSLProtocolState.UNWRAPPED and isinstance(error, ValueError)
+        super()._fatal_error(ConnectionAbortedError(str(error)) if is_unreadable else error, message)
 
     def _get_app_transport(self) -> _SSLProtocolTransport:
         if not self._app_transport_created:

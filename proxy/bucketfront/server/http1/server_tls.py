@@ -53,6 +53,7 @@ _BY_REASON = {
     "NO_SHARED_CIPHER": HandshakeFailure.NO_COMMON_CIPHER,
     "PEER_DID_NOT_RETURN_A_CERTIFICATE": HandshakeFailure.CLIENT_CERTIFICATE,
     "CERTIFICATE_VERIFY_FAILED": HandshakeFailure.CLIENT_CERTIFICATE,
+    "INVALID_CERTIFICATE": HandshakeFailure.CLIENT_CERTIFICATE,
 }
 
 
@@ -62,6 +63,8 @@ def handshake_failure(error: BaseException) -> HandshakeFailure:
         reason = error.reason or ""
         by_alert = HandshakeFailure.REFUSED_BY_CLIENT if "ALERT" in reason else HandshakeFailure.OTHER
         return _BY_REASON.get(reason, by_alert)
+    if isinstance(error, ValueError):  # Python cannot decode a name in the client's certificate
+        return HandshakeFailure.CLIENT_CERTIFICATE
     if isinstance(error, ConnectionAbortedError | TimeoutError):  # asyncio's deadline of the handshake
         return HandshakeFailure.TIMEOUT
     return HandshakeFailure.LEFT if isinstance(error, OSError) else HandshakeFailure.OTHER
