@@ -11,8 +11,9 @@ from cache_harness import NEVER, Rig, runs, turns
 from fake_origin import BLOCK, KEY, FakeOrigin, content
 
 from bucketfront.cache.fetch import passthrough
+from bucketfront.cache.reader import Reader
 from bucketfront.errors import ObjectChanged, OriginUnavailable
-from bucketfront.http.ranges import Span
+from bucketfront.http.ranges import FromTo, Span
 from bucketfront.keys import ObjectKey
 
 AHEAD = 4 * BLOCK
@@ -201,3 +202,45 @@ async def test_a_stop_ends_a_stream_that_pauses(tmp_path: Path, monkeypatch: pyt
         await rig.assembly.fetch_context.tasks.close()
         with pytest.raises(OriginUnavailable, match="stopped"):
             await rest_of(pieces)
+
+
+# --- the response of the lookup ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("part", [None, FromTo(0, 5), FromTo(7 * BLOCK + 1), FromTo(3, 9 * BLOCK)])
+async def test_the_bytes_of_the_lookup_are_used(uncached: Uncached, part: FromTo | None) -> None:
+    """Without a disk, the bytes that came with an object's metadata are not requested a second time (I10)."""
+    rig = uncached.rig
+    data = rig.origin.put(content(SIZE))
+    start, stop = (0, None) if part is None else (part.start, part.stop)
+    assert await rig.get(start, stop) == data[start:stop]
+    runs(rig.origin.requested)
+
+
+async def test_a_lookup_whose_clients_leave_keeps_no_connection(uncached: Uncached) -> None:
+    """Without a disk, the response of a lookup is closed with the last client that may take its bytes (I12)."""
+    rig = uncached.rig
+    rig.origin.put(content(SIZE))
+    rig.origin.jitter = 2
+    for number in range(30):
+        reading = [asyncio.create_task(rig.reader()) for _ in range(2)]
+        await turns(number)
+        reading[0].cancel()
+        if number % 2:
+            reading[1].cancel()
+        for found in await asyncio.gather(*reading, return_exceptions=True):
+            if isinstance(found, Reader):
+                found.close()
+        await turns(40)
+        assert rig.origin.bodies == 0, number
+        await rig.cache.purge([KEY])
+
+
+async def test_an_object_that_does_not_fit_costs_a_small_first_part(tmp_path: Path) -> None:
+    """The first request for an object that the cache cannot hold is for a twentieth of the cache at most (I10)."""
+    async with Rig(tmp_path, max_size=20 * BLOCK) as rig:
+        data = rig.origin.put(content(SIZE))
+        (await rig.reader()).close()
+        assert rig.origin.requested == [(0, BLOCK)]
+        assert await rig.get() == data
+        await rig.audit()

@@ -25,6 +25,7 @@ from bucketfront.cache.entries.negative_cache import NegativeCache
 from bucketfront.cache.fetch import requests
 from bucketfront.cache.fetch.fill import Fill
 from bucketfront.cache.fetch.part_fetch import FetchContext
+from bucketfront.cache.fetch.passthrough import Spare
 from bucketfront.cache.fetch.single_flight import Lookup, LookupResult, Lookups
 from bucketfront.cache.origin import OriginResponse
 from bucketfront.cache.reader import Reader, ReaderContext
@@ -86,7 +87,6 @@ class LookupFlow:
         self._readers = readers
         self._clock = clock
         self._counters = counters
-        self._read_ahead = fetch_context.read_ahead
 
     async def lookup(
         self,
@@ -223,9 +223,13 @@ class LookupFlow:
         try:
             status = 200
             if stale is None:
-                response = await requests.fetch_initial(self._origin, self._read_ahead, key, part, get=get)
+                response = await requests.fetch_initial(
+                    self._origin, self._fetch_context.first_read_ahead, key, part, get=get
+                )
             else:
-                response, status = await requests.revalidate(self._origin, self._read_ahead, stale, part, get=get)
+                response, status = await requests.revalidate(
+                    self._origin, self._fetch_context.first_read_ahead, stale, part, get=get
+                )
         except ObjectNotFound:
             self._report_conflict(key, lookup, None)
             if lookup.may_publish(None):
@@ -263,7 +267,7 @@ class LookupFlow:
         if not isinstance(response, OriginResponse):
             return LookupResult(entry, 200)
         if entry.file is None:
-            response.body.close()
+            entry.spare = Spare(response)
         else:
             Fill.of(entry, self._fetch_context).adopt(response)
         return LookupResult(entry, response.status)
@@ -321,7 +325,9 @@ class LookupFlow:
         for _ in range(MAX_PUBLISH_HEADS):
             lookup.conflicting_results.clear()
             sent_at = self._clock()
-            metadata = await requests.fetch_initial(self._origin, self._read_ahead, key, None, get=False)
+            metadata = await requests.fetch_initial(
+                self._origin, self._fetch_context.first_read_ahead, key, None, get=False
+            )
             if not lookup.conflicting_results:
                 break
         if isinstance(metadata, OriginResponse) or (metadata.etag, metadata.size) != (etag, upload.size):

@@ -56,6 +56,13 @@ class EntryFill(Protocol):
         """Wait until no block of the entry is being verified."""
 
 
+class SpareResponse(Protocol):
+    """A response of a lookup whose bytes no file takes. `cache.fetch.passthrough.Spare` is the implementation."""
+
+    def close(self) -> None:
+        """Let its connection go."""
+
+
 class Entry:
     """A version with its metadata, its file and its block set. Only `EntryTable`, the fill and the disposal change it.
 
@@ -66,7 +73,7 @@ class Entry:
 
     __slots__ = (
         "accessed_at", "bytes", "charged", "epoch", "file", "file_name", "fill", "freshness", "id", "is_removed", "key",
-        "lease", "lost", "metadata", "new_sums", "pins", "present", "state", "stored_at", "unverified", "uses",
+        "lease", "lost", "metadata", "new_sums", "pins", "present", "spare", "state", "stored_at", "unverified", "uses",
         "validated_at",
     )  # fmt: skip
 
@@ -82,6 +89,7 @@ class Entry:
         self.file_name: str | None = None
         self.file: StoredFile | None = None
         self.fill: EntryFill | None = None
+        self.spare: SpareResponse | None = None  # until the first stream of the entry begins, or its last pin ends
         self.lease: Lease | None = None  # the one that was granted; a change of the entry revokes it
         self.present = 0
         self.unverified = 0

@@ -222,6 +222,9 @@ class EntryTable:
         """End a pin. Returns True if it was the last one of a removed entry, which the caller closes then."""
         entry.pins -= 1
         assert entry.pins >= 0
+        if entry.spare is not None and not entry.pins:
+            entry.spare.close()
+            entry.spare = None
         return entry.is_removed and entry.state is not EntryState.REMOVED and not entry.pins
 
     def use(self, entry: Entry, now: float) -> None:

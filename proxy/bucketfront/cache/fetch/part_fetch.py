@@ -16,7 +16,7 @@ ENDED when the task ends, with a `PartOutcome`.
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from typing import Literal, Protocol, TypeVar
 
@@ -34,6 +34,7 @@ from bucketfront.task_set import TaskSet
 
 T = TypeVar("T")
 
+FIRST_PART_SHARE = 20  # an object that turns out to be too large for the cache costs a twentieth of its bytes at most
 READ_AHEAD_SHARE = 4  # read-ahead of all fills takes at most one part in so many of the cache's limit
 
 
@@ -193,6 +194,12 @@ class FetchContext:
     @property
     def read_ahead(self) -> ReadAhead:
         return ReadAhead(self.block_size, self.part_size, self.parallel_parts, self.read_ahead_max)
+
+    @property
+    def first_read_ahead(self) -> ReadAhead:
+        """Return the same for the first part of an object whose size is not known, and that may get no file."""
+        blocks_of_part = min(self.part_size, self.entries.budget.limit // FIRST_PART_SHARE) // self.block_size
+        return replace(self.read_ahead, part_size=max(1, blocks_of_part) * self.block_size)
 
     def allocated(self, entry: Entry, run: range) -> int:
         """Return the bytes that these blocks will take beyond those charged to the entry."""

@@ -13,6 +13,8 @@ by a share of what it has taken since it last kept the task waiting. If it stops
 closed, and the bytes that were already on their way are lost. They are no more than that share
 (docs/invariants.md#single-flight).
 
+The response of the lookup is the first part, so that its bytes do not come twice. The first stream takes it.
+
 Bytes of a version without a strong ETag can only come from one response. Those of an origin without ranges should: each
 request would send all bytes before the part again. Such a stream holds its connection to the end.
 """
@@ -20,12 +22,14 @@ request would send all bytes before the part again. Such a stream holds its conn
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
 from http import HTTPStatus
 
 from bucketfront.cache.entries.entry import Entry
 from bucketfront.cache.fetch.body_stream import BodyStream
 from bucketfront.cache.fetch.part_fetch import FetchContext
 from bucketfront.cache.fetch.version import Version
+from bucketfront.cache.origin import OriginResponse
 from bucketfront.errors import OriginUnavailable
 from bucketfront.http.ranges import Span
 
@@ -65,6 +69,27 @@ async def stream(
             context.stats.streams -= 1
 
 
+@dataclass(frozen=True, slots=True)
+class Spare:
+    """The open response of a lookup, of an object that gets no file. The first stream of it takes the response."""
+
+    response: OriginResponse
+
+    def close(self) -> None:
+        self.response.body.close()
+
+
+def _taken_spare(entry: Entry, start: int) -> OriginResponse | None:
+    """Return the entry's spare response if it has the byte at `start`. Otherwise close it."""
+    spare, entry.spare = entry.spare, None
+    if not isinstance(spare, Spare):
+        return None
+    if spare.response.start <= start < spare.response.stop:
+        return spare.response
+    spare.close()
+    return None
+
+
 class Passthrough:
     """The bytes of one stream, between the task that receives them and the client that takes them."""
 
@@ -80,12 +105,14 @@ class Passthrough:
         self._span = span
         self._context = context
         self._on_status = on_status
-        self._size = entry.metadata.size
+        size = entry.metadata.size
         self._is_one_response = not entry.metadata.is_strong
         start = 0 if self._is_one_response and not continues else span.start
-        self._stop = self._size if self._is_one_response and not continues else span.stop
-        self._body = BodyStream(Version(entry, context.origin, context.remove), context, start, lambda: self._part_stop)
-        self._part_stop = start
+        self._stop = size if self._is_one_response and not continues else span.stop
+        response = _taken_spare(entry, start)
+        self._part_stop = start if response is None else min(self._stop, response.stop)
+        version = Version(entry, context.origin, context.remove)
+        self._body = BodyStream(version, context, start, lambda: self._part_stop, response)
         self._pieces: deque[bytes] = deque()
         self._ahead = 0  # bytes in the pieces
         self._keeps_pace_since = start  # the offset from which on the client has not kept the task waiting
@@ -108,6 +135,7 @@ class Passthrough:
 
     def end(self, _: object) -> None:
         """Note that no more bytes come."""
+        self._body.close()  # because a task that is cancelled before its first step never runs any of its own code
         self._has_ended = True
         self._has_more.set()
 
@@ -116,12 +144,13 @@ class Passthrough:
         body = self._body
         try:
             while body.at < self._span.stop:
-                await self._begin_part()
+                if body.at == self._part_stop:
+                    await self._begin_part()
                 while data := await body.read():
                     self._on_status(body.status)
                     self._add(data)
-                    if body.status == HTTPStatus.OK and self._part_stop < self._size:
-                        self._is_one_response, self._part_stop = True, self._stop  # an origin without ranges
+                    if body.status == HTTPStatus.OK:  # an origin without ranges
+                        self._is_one_response, self._part_stop = True, self._stop
                     if body.at < self._part_stop and not await self._has_time_for(self._limit):
                         await self._pause()
                         break
@@ -167,7 +196,7 @@ class Passthrough:
             dropped += len(self._pieces.pop())
         self._ahead -= dropped
         self._body.rewind(self._body.at - dropped)
-        self._keeps_pace_since = self._body.at
+        self._part_stop = self._keeps_pace_since = self._body.at
         self._context.stats.pauses += 1
         await self._room(0)
 
