@@ -88,11 +88,9 @@ class App:
         self.troubles = Troubles(time.monotonic, logging.getLogger("bucketfront").warning)
         self.health = Health(self.troubles)
         self._shares = descriptors.shares(descriptors.limit(), settings.origin.max_connections)
-        share = settings.server.client_share
-        self._share_of_one = 1.0 if share is None else share.value / 100
         self.connection_limit = ConnectionLimit(
             self._shares.connections,
-            self._share_of_one,
+            settings.server.share_of_one,
             has_share=Clients(settings.server.front_networks).has_share,
         )
         self.fair_shares = self._fair_shares()
@@ -183,7 +181,7 @@ class App:
 
         Behind a front the connections are not the clients' own, so their requests and uploads are counted apart.
         """
-        connections, share = self._shares.connections, self._share_of_one
+        connections, share = self._shares.connections, self.settings.server.share_of_one
         return FairShares(
             {
                 Resource.REQUESTS: Shares(connections, share),
@@ -213,7 +211,7 @@ class App:
             codings=self._codings(),
             troubles=self.troubles,
             shares=self.fair_shares,
-            share_of_one=self._share_of_one,
+            share_of_one=self.settings.server.share_of_one,
         )
         self.origin = await self._stack.enter_async_context(origin_s3)
         if origin.create_bucket and not self.embedded:

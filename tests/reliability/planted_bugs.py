@@ -2066,6 +2066,13 @@ BUGS = (
     ),
     Bug(
         34,
+        "delete-objects-of-one",
+        "One client may have all places of DeleteObjects.",
+        (Edit("bucketfront.server.handlers.uploads:UploadHandler.delete_many", "current_client()", "None"),),
+        (FAIR_SHARES + "test_delete_objects_beyond_the_share",),
+    ),
+    Bug(
+        34,
         "places-of-uploads-for-the-first",
         "The connections for uploads go to those that ask first, whichever client they are of.",
         (Edit("bucketfront.s3.upload.upload_slots:UploadSlots._acquire", "current_client()", "None"),),

@@ -15,11 +15,14 @@ from wire import Connection, Response, connected, fetch, message
 from bucketfront.app import App
 from bucketfront.fair_share import Refusal, Resource
 from bucketfront.s3 import connection_slots
+from bucketfront.server.handlers import uploads
 from bucketfront.tus import manager
 
 CONNECTIONS = 8  # to the origin, of which one client has 2 as its share, and all but one if no other wants them
 GREEDY, HONEST = "203.0.113.1", "198.51.100.7"
 MANY = 30
+DELETE = b"<Delete><Object><Key>a</Key></Object></Delete>"
+DELETE_HEAD = message("POST", "/?delete", {"Expect": "100-continue"}, DELETE).removesuffix(DELETE)
 FRONT = {"trusted_proxies": ["127.0.0.1"]}
 ETAG = '"1"'
 
@@ -289,7 +292,7 @@ async def test_without_shares(start_site: StartSite) -> None:
     assert site.app.fair_shares.shares[Resource.REQUESTS].clients == {}
 
 
-# --- resumable uploads -----------------------------------------------------------------------------------------
+# --- resumable uploads, and DeleteObjects ----------------------------------------------------------------------
 
 
 async def create(site: Site, client: str, count: int) -> list[Response]:
@@ -343,3 +346,27 @@ async def test_shares_of_uploads_outlive_a_restart(start_site: StartSite) -> Non
     site = await start_site(again=site.origin)
     shares = site.app.fair_shares.shares[Resource.RESUMABLE_UPLOADS]
     assert shares.clients == {GREEDY: 3, "2001:db8::/64": 1}
+
+
+async def test_delete_objects_of_one_client(start_site: StartSite) -> None:
+    """A client whose DeleteObjects do not arrive holds half of the places. Those of others are carried out (I34)."""
+    mounts = [{"path": "/", "bucket": "bucket", "methods": ["GET", "DELETE"]}]
+    site = await start_site(mounts=mounts)
+    for _ in range(4):
+        assert (await (await site.begin(GREEDY, DELETE_HEAD)).head()).status == 100
+    for _ in range(8):
+        await site.begin(GREEDY, DELETE_HEAD)
+    for _ in range(5):
+        assert (await site.ask(HONEST, "/?delete", "POST", DELETE)).status == 200
+
+
+async def test_delete_objects_beyond_the_share(start_site: StartSite, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that waits for a place because it has its share of them gets 429 in the end (I34)."""
+    monkeypatch.setattr(uploads, "DELETE_SLOT_TIMEOUT_S", 0.2)
+    site = await start_site(mounts=[{"path": "/", "bucket": "bucket", "methods": ["GET", "DELETE"]}])
+    for _ in range(4):
+        assert (await (await site.begin(GREEDY, DELETE_HEAD)).head()).status == 100
+    refused = await site.ask(GREEDY, "/?delete", "POST", DELETE)
+    assert refused.status == 429
+    assert refused.headers["Retry-After"] == "1"
+    assert site.refused(Resource.DELETES) == 1

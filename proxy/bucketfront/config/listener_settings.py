@@ -154,6 +154,11 @@ class ServerSettings(Section):
         return [*own, *((at, tls) for at, tls in places if tls is not None)]
 
     @property
+    def share_of_one(self) -> float:
+        """Return `client_share` as a number from 0 to 1."""
+        return 1.0 if self.client_share is None else self.client_share.value / 100
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Return the names that are served: `hosts`, and those of the listeners, which may be addresses as well."""
         return (*self.hosts, self.host, *(one.host for one in self.listeners if one.host is not None))

@@ -92,10 +92,6 @@ class SlowClient(ProxyError):
     """A client sends less than the minimum rate."""
 
 
-class Overloaded(ProxyError):
-    """Too many requests of one kind run at once."""
-
-
 class PartlyStored(ProxyError):
     """A form failed after its first files were stored. `cause` is the reason, and `stored` describes those files."""
 
@@ -145,7 +141,6 @@ _TABLE: tuple[tuple[type[ProxyError], int, str | None], ...] = (
     (UploadBusy, 423, None),
     (TakenOver, 409, None),
     (UploadLost, 410, None),
-    (Overloaded, 503, None),
     (ShareUsedUp, 429, None),
     (WholeUsedUp, 503, None),
     (ObjectNotFound, 404, "no such object"),
@@ -191,7 +186,6 @@ _CODES: tuple[tuple[type[ProxyError], str], ...] = (
     (SlowClient, "RequestTimeout"),
     (UnknownUpload, "NoSuchUpload"),
     (UploadLost, "NoSuchUpload"),
-    (Overloaded, "SlowDown"),
     (NoShare, "SlowDown"),
     (NoSuchVersion, "InvalidArgument"),
     (ObjectArchived, "InvalidObjectState"),
@@ -238,7 +232,7 @@ def _response_to(error: ProxyError, exchange: Exchange, details: Mapping[str, ob
     if isinstance(error, OriginError) and status in (502, 503, 504):
         wait = error.retry_after if isinstance(error, OriginCircuitOpen | OriginServerError) else None
         headers["Retry-After"] = str(max(1, math.ceil(wait or _RETRY_AFTER_S)))
-    if isinstance(error, StoreFull | Overloaded | NoShare | AccessUnavailable):
+    if isinstance(error, StoreFull | NoShare | AccessUnavailable):
         headers["Retry-After"] = str(_RETRY_AFTER_S)
     if isinstance(error, WrongVersion):
         headers["Tus-Version"] = VERSION

@@ -76,7 +76,7 @@ def build_server(settings: Settings, pipeline: Pipeline, parts: ServerParts) -> 
     application = Application(
         settings,
         ObjectHandler(parts.cache, parts.rules, parts.clock, honor_no_cache=settings.freshness.honor_client_no_cache),
-        UploadHandler(parts.writer, settings.uploads, parts.clock),
+        UploadHandler(parts.writer, settings.uploads, parts.clock, parts.shares, settings.server.share_of_one),
         tus,
         parts.telemetry,
         pipeline,

@@ -11,6 +11,8 @@ from ulid import ULID
 
 from bucketfront.config.mount_settings import MountSettings, UploadSettings
 from bucketfront.errors import AccessDenied, BadPath, ErrorResponse, Forbidden
+from bucketfront.fair_share import FairShares, Refusal, Resource, Shares, current_client
+from bucketfront.fair_slots import FairSlots, Wait
 from bucketfront.http import aws_chunked, delete_objects, multipart_form, s3_requests, write_head
 from bucketfront.http.body_checksums import BodyChecksums
 from bucketfront.http.cache_status import CacheStatus, Forward
@@ -20,7 +22,7 @@ from bucketfront.http.s3_requests import Dialect
 from bucketfront.http.write_head import NoSuchWrite, WriteHead
 from bucketfront.keys import ObjectKey
 from bucketfront.s3.upload.uploader import Written
-from bucketfront.server.error_responses import Overloaded, TooLarge
+from bucketfront.server.error_responses import TooLarge
 from bucketfront.server.object_writer import ObjectWriter
 from bucketfront.server.receive import forms
 from bucketfront.server.receive.forms import Form, FormFile
@@ -30,21 +32,31 @@ from bucketfront.server.telemetry.exchange import Exchange
 from bucketfront.server.telemetry.origin_failure import OriginFailure
 
 MAX_DELETES_AT_ONCE = 8  # DeleteObjects; each has a document and up to 1000 keys in memory (docs/invariants.md#memory)
-DELETE_SLOT_TIMEOUT_S = 10.0  # until one of them is over; then the client gets a 503 and may retry
+RESERVED_DELETES_PART = 2  # half of them, because each may wait for its client for DELETE_DEADLINE_S
+DELETE_SLOT_TIMEOUT_S = 10.0  # until one of them is over; then the client is refused and may retry
 DELETE_DEADLINE_S = 60.0  # for a document, of at most 2 MiB, to arrive
 
 
 class UploadHandler:
     """Handles the writes of clients. Without `settings` there is no upload route, and their defaults are the bounds.
 
-    `clock` is wall time in seconds since the epoch.
+    `clock` is wall time in seconds since the epoch. `share_of_one` is that of a client in the DeleteObjects at once,
+    from 0 to 1. `shares` counts refusals.
     """
 
-    def __init__(self, writer: ObjectWriter, settings: UploadSettings | None, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        writer: ObjectWriter,
+        settings: UploadSettings | None,
+        clock: Callable[[], float],
+        shares: FairShares,
+        share_of_one: float,
+    ) -> None:
         self._writer = writer
         self._settings = settings or UploadSettings()
         self._clock = clock
-        self._deletes = asyncio.Semaphore(MAX_DELETES_AT_ONCE)
+        self._shares = shares
+        self._deletes = FairSlots(Shares(MAX_DELETES_AT_ONCE, share_of_one, RESERVED_DELETES_PART))
 
     async def put(self, exchange: Exchange, route: Route) -> web.StreamResponse:
         """Respond with 201 and the key, or with those of a form's files. To a client of S3, respond as its PutObject.
@@ -100,16 +112,18 @@ class UploadHandler:
         if framing is not None:
             limit = aws_chunked.longest_body(limit)  # the parser bounds the document itself
         _refuse_too_large(length, limit)
+        wait = Wait(current_client())
         try:
             async with asyncio.timeout(DELETE_SLOT_TIMEOUT_S):
-                await self._deletes.acquire()
+                await self._deletes.acquire(wait)
         except TimeoutError:
-            raise Overloaded("too many DeleteObjects at once") from None
+            refusal = self._deletes.shares.refusal(wait.client) or Refusal.WHOLE
+            self._shares.refuse(Resource.DELETES, wait.client, refusal)
         try:
             chunks = verified(self._body(exchange, length, limit, DELETE_DEADLINE_S), head.checksums, framing)
             return await self._delete_named(exchange, route, await _delete_request(chunks))
         finally:
-            self._deletes.release()
+            self._deletes.release(wait.client)
 
     async def _delete_named(self, exchange: Exchange, route: Route, wanted: DeleteRequest) -> web.Response:
         outcomes: dict[str, DeleteFailure | None] = {}
