@@ -43,7 +43,7 @@ async def wrk(
     """Run wrk. `mode` and `objects` are as in vary.lua. `body_length` reveals short responses."""
     executable = wrk_program()
     assert executable is not None
-    url = f"http://127.0.0.1:{subject.port}/"
+    url = subject.url("/")
     often = ("-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--latency")
     arguments: tuple[str | Path, ...] = (
         executable,

@@ -33,9 +33,21 @@ class Subject:
     port: int
     prefix: str
     pid: int
+    scheme: str = "http"
 
     def path(self, key: str) -> str:
         return f"{self.prefix}{key}"
+
+    def url(self, path: str) -> str:
+        return f"{self.scheme}://127.0.0.1:{self.port}{path}"
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """The PEM files of a certificate and its key."""
+
+    chain: Path
+    key: Path
 
 
 @contextlib.asynccontextmanager
@@ -181,7 +193,7 @@ async def clients(count: int) -> AsyncGenerator[list[Client], None]:
 # --- the proxies -----------------------------------------------------------------------------------------------
 
 BUCKETFRONT = """\
-server: {{host: 127.0.0.1, port: 0}}
+server: {{host: 127.0.0.1, port: 0, tls: {tls}}}
 admin: {{host: 127.0.0.1, port: 0}}
 origin:
   endpoint_url: http://127.0.0.1:{origin}
@@ -195,21 +207,25 @@ access_log: {{format: json, path: {folder}/access.log}}
 
 @contextlib.asynccontextmanager
 async def bucketfront(
-    folder: Path, origin_port: int, *, keys: tuple[str, str] = ("x", "y"), methods: str = "GET, HEAD"
-) -> AsyncGenerator[Subject, None]:
+    folder: Path, origin_port: int, *, keys: tuple[str, str] = ("x", "y"), methods: str = "GET, HEAD",
+    certificate: Certificate | None = None,
+) -> AsyncGenerator[Subject, None]:  # fmt: skip
     """Run a real `bucketfront serve` with default settings and its cache in `folder`. Raises RuntimeError."""
     config = folder / "proxy.yaml"
     config.touch(0o600)  # it has secrets
-    config.write_text(BUCKETFRONT.format(origin=origin_port, folder=folder, bucket=BUCKET, keys=keys, methods=methods))
+    tls = "null" if certificate is None else f"{{certificate: {certificate.chain}, key: {certificate.key}}}"
+    config.write_text(
+        BUCKETFRONT.format(origin=origin_port, folder=folder, bucket=BUCKET, keys=keys, methods=methods, tls=tls)
+    )
     log = folder / "stderr.log"
     arguments = (sys.executable, "-m", "bucketfront.cli", "serve", "-c", config)
     async with program(*arguments, cwd=HERE.parent, log=log) as process:
         async with asyncio.timeout(START_TIMEOUT_S):
-            while (found := re.search(r"clients\s+http://[^:]+:(\d+)", log.read_text())) is None:
+            while (found := re.search(r"clients\s+(https?)://[^:]+:(\d+)", log.read_text())) is None:
                 if process.returncode is not None:
                     raise RuntimeError(f"bucketfront did not start: {log.read_text()}")
                 await asyncio.sleep(0.02)
-        yield Subject("bucketfront", int(found[1]), "/", process.pid)
+        yield Subject("bucketfront", int(found[2]), "/", process.pid, found[1])
         if process.returncode is not None:
             raise RuntimeError(f"bucketfront ended with {process.returncode}: {log.read_text()[-2000:]}")
     complaints = log.read_text().splitlines()[3:]
@@ -244,7 +260,7 @@ http {{
   proxy_cache_valid 200 206 1h;
   proxy_cache_lock on;
   server {{
-    listen 127.0.0.1:{port};
+    listen 127.0.0.1:{port}{tls};
     location /whole/ {{
       proxy_cache_key $uri;
       proxy_pass http://origin/{bucket}/;
@@ -266,7 +282,9 @@ def nginx_program() -> str | None:
 
 
 @contextlib.asynccontextmanager
-async def nginx(folder: Path, origin_port: int) -> AsyncGenerator[list[Subject], None]:
+async def nginx(
+    folder: Path, origin_port: int, certificate: Certificate | None = None
+) -> AsyncGenerator[list[Subject], None]:
     """Run one nginx worker: whole objects with proxy_cache_lock, and slices of 1 MiB. Raises RuntimeError."""
     executable = nginx_program()
     assert executable is not None
@@ -275,11 +293,17 @@ async def nginx(folder: Path, origin_port: int) -> AsyncGenerator[list[Subject],
     config = folder / "nginx.conf"
     # A request for slices keeps each slice's file open to its end; open_file_cache shares these files if it can.
     files = min(1 << 16, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
-    config.write_text(NGINX.format(folder=folder, origin=origin_port, port=port, bucket=BUCKET, user=user, files=files))
+    tls, scheme = "", "http"
+    if certificate is not None:
+        tls = f" ssl; ssl_certificate {certificate.chain}; ssl_certificate_key {certificate.key}"
+        scheme = "https"
+    config.write_text(
+        NGINX.format(folder=folder, origin=origin_port, port=port, bucket=BUCKET, user=user, files=files, tls=tls)
+    )
     async with listening("nginx", port, executable, "-p", folder, "-c", config, folder=folder) as pid:
         yield [
-            Subject("nginx, whole", port, "/whole/", pid),
-            Subject("nginx, slice 1m", port, "/slice/", pid),
+            Subject("nginx, whole", port, "/whole/", pid, scheme),
+            Subject("nginx, slice 1m", port, "/slice/", pid, scheme),
         ]
 
 

@@ -49,14 +49,16 @@ BIG = "obj-1024-warm"
 COLD = [f"obj-1024-cold-{number}" for number in range(60)]  # other names of the same file
 
 
-def write_files(root: Path) -> None:
+def write_files(root: Path, sizes: Sequence[Size] = SIZES, *, has_big: bool = True) -> None:
     """Write the origin's files with random bytes. The 1 GiB exists once, under several names."""
     folder = root / BUCKET
     folder.mkdir(parents=True)
     dice = random.Random(1)
-    for size in SIZES:
+    for size in sizes:
         for key in size.keys:
             (folder / key).write_bytes(dice.randbytes(size.length))
+    if not has_big:
+        return
     with (folder / BIG).open("wb") as file:
         for number in range(GIB // MIB):
             file.write(content.block(BIG, number))
@@ -80,11 +82,11 @@ async def measure(subjects: Sequence[Subject], wanted: Sequence[str]) -> list[Fi
     return [figure for figure in figures if figure.scenario[0] in wanted]
 
 
-async def _filled(subject: Subject, keys: Sequence[str]) -> None:
+async def filled(subject: Subject, keys: Sequence[str]) -> None:
     for _ in range(2):
         for key in keys:
             process = await asyncio.create_subprocess_exec(
-                "curl", "-sf", "-o", "/dev/null", f"http://127.0.0.1:{subject.port}{subject.path(key)}"
+                "curl", "-sfk", "-o", "/dev/null", subject.url(subject.path(key))
             )
             if await process.wait():
                 raise RuntimeError(f"{subject.name} has no {key}")
@@ -97,7 +99,7 @@ async def _sizes(subjects: Sequence[Subject]) -> list[Figure]:
     figures = []
     for size in SIZES:
         for subject in subjects:
-            await _filled(subject, size.keys)
+            await filled(subject, size.keys)
         for connections in (32, 256):
             loads: dict[str, list[Load]] = {subject.name: [] for subject in subjects}
             for _ in range(ROUNDS):
@@ -109,13 +111,13 @@ async def _sizes(subjects: Sequence[Subject]) -> list[Figure]:
                     )  # fmt: skip
             goal = Goal(size.goal, of_peers=True)
             name = f"1. hits, {connections} connections, varying heads"
-            figures += _rates(name, size.label, loads, goal)
+            figures += rates(name, size.label, loads, goal)
             if connections == 32 and size.length >= MIB:
                 figures += _costs(size.label, loads, size.length)
     return figures
 
 
-def _rates(scenario: str, what: str, loads: dict[str, list[Load]], goal: Goal | None) -> list[Figure]:
+def rates(scenario: str, what: str, loads: dict[str, list[Load]], goal: Goal | None) -> list[Figure]:
     figures = []
     for name, found in loads.items():
         rates = [load.rate for load in found]
@@ -150,7 +152,7 @@ def _costs(what: str, loads: dict[str, list[Load]], length: int) -> list[Figure]
 
 async def _ranges(subjects: Sequence[Subject]) -> list[Figure]:
     for subject in subjects:
-        await _filled(subject, [BIG])
+        await filled(subject, [BIG])
     loads: dict[str, list[Load]] = {subject.name: [] for subject in subjects}
     for _ in range(ROUNDS):
         for subject in subjects:
@@ -161,7 +163,7 @@ async def _ranges(subjects: Sequence[Subject]) -> list[Figure]:
             )
     goal = Goal(1.0, of_peers=True)
     return [
-        *_rates("2. ranges, 304s, HEADs; 32 connections", "random 64 KiB of 1 GiB", loads, goal),
+        *rates("2. ranges, 304s, HEADs; 32 connections", "random 64 KiB of 1 GiB", loads, goal),
         *_costs("random 64 KiB of 1 GiB", loads, RANGE_BYTES),
     ]
 
@@ -171,14 +173,14 @@ async def _matches(subjects: Sequence[Subject]) -> list[Figure]:
     loads: dict[str, list[Load]] = {subject.name: [] for subject in subjects}
     objects = {}
     for subject in subjects:
-        await _filled(subject, keys)
+        await filled(subject, keys)
         objects[subject.name] = [f"{subject.path(key)}|{await _etag(subject, key)}" for key in keys]
     for _ in range(ROUNDS):
         for subject in subjects:
             loads[subject.name].append(
                 await wrk(subject, "match", 0, objects[subject.name], connections=32, seconds=SECONDS, body_length=0)
             )
-    return _rates("2. ranges, 304s, HEADs; 32 connections", "304", loads, Goal(1.0, of_peers=True))
+    return rates("2. ranges, 304s, HEADs; 32 connections", "304", loads, Goal(1.0, of_peers=True))
 
 
 async def _etag(subject: Subject, key: str) -> str:
@@ -238,7 +240,7 @@ async def _beside_a_fill(subjects: Sequence[Subject]) -> list[Figure]:
     for _ in range(ROUNDS):
         for subject in subjects:
             paths = [subject.path(key) for key in size.keys]
-            await _filled(subject, size.keys)
+            await filled(subject, size.keys)
 
             async def hits(subject: Subject = subject, paths: list[str] = paths) -> Load:
                 return await wrk(
