@@ -1,9 +1,9 @@
 """The benchmark: `make bench`, or `bench/run.py [--only N]`.
 
 The program starts origins, bucketfront and, if installed, nginx and Varnish on loopback with their files in a temporary
-folder. It measures the scenarios of `warm.py`, `over_tls.py`, `cold.py`, `seeks.py`, `scale.py` and `uploads.py`, and prints
-each number with its goal. It writes `bench/results/latest.json`, `docs/performance.md` and its picture, and ends all it
-started. Exit status 0: the run worked, whether goals were met or missed.
+folder. It measures the scenarios of `warm.py`, `over_tls.py`, `cold.py`, `seeks.py`, `scale.py` and `uploads.py`, and
+prints each number with its goal. It writes `bench/results/latest.json`, `docs/performance.md` and its picture, and ends
+all it started. Exit status 0: the run worked, whether goals were met or missed.
 """
 
 import argparse
