@@ -912,6 +912,19 @@ BUGS = (
         (INDEX + "test_the_epoch_grows_with_each_start",),
     ),
     Bug(
+        28,
+        "message-of-aiohttp",
+        "A failure of an app that decides is logged with aiohttp's message, which may repeat a client's credentials.",
+        (
+            Edit(
+                "bucketfront.server.access.http_client:_reason",
+                "return 'the response is not HTTP'",
+                "return str(error)",
+            ),
+        ),
+        (SERVER + "test_access_http_client.py",),
+    ),
+    Bug(
         15,
         "clean-stop-trusted",
         "After a clean stop, blocks are sent without a comparison with their checksums.",

@@ -1,5 +1,6 @@
 """The HTTP client of rules that need other services: an identity provider for its keys, an app for its decision."""
 
+import os
 from collections.abc import Mapping
 
 import aiohttp
@@ -12,6 +13,22 @@ MAX_CONNECTIONS = 64
 def shown(url: str) -> str:
     """Return a URL for messages: its query may be a secret (docs/invariants.md#secrets-stay-in)."""
     return url.partition("?")[0]
+
+
+def _reason(error: Exception) -> str:
+    """Return why there is no response. A message of aiohttp may quote what an app repeats of a client's credentials."""
+    match error:
+        case TimeoutError():
+            return "it took too long"
+        case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientSSLError():
+            return "its certificate does not verify, or it does not speak TLS"
+        case aiohttp.ClientConnectorError():
+            number = error.os_error.errno or 0  # that of a name that the DNS does not have is negative
+            return os.strerror(number) if number > 0 else "no connection"
+        case aiohttp.ClientResponseError():
+            return "the response is not HTTP"
+        case _:
+            return type(error).__name__
 
 
 class HttpClient:
@@ -36,7 +53,7 @@ class HttpClient:
                     body += chunk
                 return response.status, body[:max_bytes]
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-            raise AccessUnavailable(f"{shown(url)} did not respond: {error or type(error).__name__}") from error
+            raise AccessUnavailable(f"{shown(url)} did not respond: {_reason(error)}") from None
 
     async def close(self) -> None:
         if self._session is not None:
