@@ -108,6 +108,28 @@ def test_writes_beyond_loopback(
         Settings.model_validate(tree)
 
 
+TLS = {"certificate": "a", "key": "b"}
+
+
+@pytest.mark.parametrize(
+    ("listeners", "keys", "has_only_tls"),
+    [
+        ([], {}, False),
+        ([], {"tls": TLS}, True),
+        ([LOCAL], {"tls": TLS}, True),
+        ([{**LOCAL, "plain": True}], {"tls": TLS}, False),
+        ([{**LOCAL, "tls": TLS}], {}, False),
+        ([{**LOCAL, "tls": TLS}], {"port": None}, True),
+        ([UNIX], {"tls": TLS}, False),
+        ([{**UNIX, "tls": TLS}], {"tls": TLS}, True),
+        ([PASSED], {"tls": TLS}, False),
+    ],
+)
+def test_only_tls(listeners: list[dict[str, Any]], keys: dict[str, Any], *, has_only_tls: bool) -> None:
+    """I33: pages of the proxy's own may have the scheme http as soon as one listener may be plain."""
+    assert server(*listeners, **keys).has_only_tls == has_only_tls
+
+
 @pytest.mark.parametrize(
     ("keys", "is_refused"),
     [

@@ -86,18 +86,18 @@ async def test_a_socket_left_by_a_kill(start: StartProxy, path: Path) -> None:
 async def test_a_header_on_a_unix_socket(start: StartProxy, s3: S3, path: Path) -> None:
     """All peers of a Unix socket may name their client by a PROXY header, and must if it is set."""
     s3.put("x", b"data")
-    proxy = await start(server=only(unix=str(path), proxy_protocol=True))
+    proxy = await start(server={**only(unix=str(path), proxy_protocol=True), "trusted_proxies": ["unix"]})
     async with connected(proxy.address) as client:
         await client.send(HEADER)
         for target in ("/x", "/none"):
             await client.request("GET", target)
     async with connected(proxy.address) as client:
         await client.send(b"PROXY UNKNOWN\r\n")
-        await client.request("GET", "/x")
+        await client.request("GET", "/x", {"X-Forwarded-For": "192.0.2.9"})
     async with connected(proxy.address) as client:
         await client.send(b"GET / HTTP/1.1\r\n\r\n")
         assert await client.rest() == b""
-    assert [line["client"] for line in proxy.log] == ["192.0.2.7", "192.0.2.7", "unix:"]
+    assert [line["client"] for line in proxy.log] == ["192.0.2.7", "192.0.2.7", "-"]
 
 
 async def test_tls_of_each_listener(start: StartProxy, path: Path, tmp_path: Path) -> None:
@@ -119,6 +119,8 @@ async def test_tls_of_each_listener(start: StartProxy, path: Path, tmp_path: Pat
     for address, context in ((first, tls), (second, tls), (plain, None), (local, None), (f"unix:{safe}", tls)):
         assert address.startswith("https:" if context is tls and "unix" not in address else ("http:", "unix:"))
         assert (await fetch(address, "/none", tls=context)).status == 404
+    own = {"Origin": plain, "Host": plain.removeprefix("http://")}
+    assert (await fetch(plain, "/new", method="PUT", headers=own, body=b"by a page of it")).status in (200, 201, 204)
 
 
 async def test_a_failed_start_leaves_nothing(start: StartProxy, path: Path) -> None:

@@ -10,11 +10,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from proxy_under_test import S3
+from proxy_under_test import S3, settings_of
 from relay import Relay
 from stopwatch import HANG_S
+from test_binding import needs_ipv6
 from wire import connected, message
 
+from bucketfront.app import App
 from bucketfront.errors import CannotListen
 from bucketfront.server.http1 import passed_sockets
 from bucketfront.server.http1.passed_sockets import PassedPlace, PassedSockets, sockets_of
@@ -90,7 +92,7 @@ def test_variables_of_another_process(process: str, count: str) -> None:
         ((socket.AF_UNIX, socket.SOCK_SEQPACKET), False, "ListenStream="),
         ((socket.AF_INET, socket.SOCK_STREAM), False, "Accept=no"),
         (None, False, "no socket"),
-        ((socket.AF_INET6, socket.SOCK_STREAM), True, ""),
+        ((socket.AF_INET, socket.SOCK_STREAM), True, ""),
     ],
 )
 def test_the_type_is_checked(kind: tuple[int, int] | None, *, listens: bool, text: str) -> None:
@@ -185,3 +187,21 @@ async def test_a_restart_drops_no_connection(
             for client in (waiting, named):
                 assert (await client.response()).body == b"data"
     assert '"client":"192.0.2.7"' in (tmp_path / "access.log").read_text().replace(" ", "")
+
+
+@needs_ipv6
+@pytest.mark.parametrize("fast_path", [True, False])
+async def test_one_socket_for_both_protocols(s3: S3, relay: Relay, tmp_path: Path, *, fast_path: bool) -> None:
+    """A client that comes over IPv4 to a socket of IPv6 has its own address in the log, and its own share."""
+    s3.put("x", b"data")
+    with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as both:
+        server = {"port": None, "fast_path": fast_path, "listeners": [{"systemd": "web"}]}
+        mounts = [{"path": "/", "bucket": s3.bucket}]
+        settings = settings_of(tmp_path, relay.url, s3.bucket, server=server, mounts=mounts, uploads=None)
+        passed = PassedSockets({"web": (both.fileno(),)})
+        async with App(settings, passed=passed) as app, connected(app.address) as client:
+            for target in ("/x", "/x", "/none"):
+                await client.request("GET", target)
+            assert app.connection_limit.most_connections() == ("127.0.0.1", 1)
+        log = (tmp_path / "access.log").read_text().replace(" ", "")
+    assert (log.count('"client":"127.0.0.1"'), log.count('"client"')) == (3, 3)

@@ -20,6 +20,7 @@ from bucketfront.server.http1 import connection, connection_limit, proxy_headers
 FRONT, DIRECT = "127.0.0.2", "127.0.0.3"
 TEXT = b"PROXY TCP4 192.0.2.7 10.0.0.1 4711 443\r\n"
 BINARY = binary(PROXY, TCP4, V4)
+OWN = binary(0x20, 0)  # of the front itself
 CLIENT = "192.0.2.7"
 
 
@@ -30,7 +31,7 @@ async def behind(start: StartProxy, s3: S3, request: pytest.FixtureRequest) -> P
     proxy = await start(server=server)
     s3.put("x", b"data")
     async with connected(proxy.address, local=FRONT) as client:
-        await client.send(b"PROXY UNKNOWN\r\n")
+        await client.send(OWN)
         assert (await client.request("GET", "/x")).body == b"data"
     return proxy
 
@@ -57,8 +58,9 @@ def clients(proxy: Proxy) -> list[str]:
         (b"PROXY TCP6 2001:db8::7 ::1 1 2\r\n", "2001:db8::7"),
         (b"PROXY TCP6 ::ffff:192.0.2.7 ::1 1 2\r\n", CLIENT),
         (binary(PROXY, TCP4, V4 + bytes(3000)), CLIENT),
-        (b"PROXY UNKNOWN\r\n", FRONT),
-        (binary(0x20, 0), FRONT),
+        (OWN, FRONT),
+        (b"PROXY UNKNOWN\r\n", "-"),
+        (binary(PROXY, 0), "-"),
         (binary(PROXY, 0x31, bytes(216)), "-"),
     ],
 )
@@ -131,7 +133,14 @@ async def test_a_stranger_names_nobody(behind: Proxy, header: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("header", "client"), [(TEXT, CLIENT), (b"PROXY TCP4 10.0.0.9 10.0.0.1 1 2\r\n", "198.51.100.9")]
+    ("header", "client"),
+    [
+        (TEXT, CLIENT),
+        (b"PROXY TCP4 10.0.0.9 10.0.0.1 1 2\r\n", "198.51.100.9"),
+        (b"PROXY UNKNOWN\r\n", "-"),
+        (binary(PROXY, 0), "-"),
+        (OWN, "198.51.100.9"),
+    ],
 )
 async def test_x_forwarded_for_behind_a_header(behind: Proxy, header: bytes, client: str) -> None:
     """X-Forwarded-For counts only if the address of the header is that of a front as well."""
@@ -153,6 +162,7 @@ async def test_rules_see_the_client(start: StartProxy, s3: S3) -> None:
         (TEXT, 200),
         (b"PROXY TCP4 198.51.100.9 10.0.0.1 1 2\r\n", 403),
         (b"PROXY UNKNOWN\r\n", 403),
+        (OWN, 403),
         (binary(PROXY, 0x31, bytes(216)), 403),
     ):
         async with front(proxy, header) as client:

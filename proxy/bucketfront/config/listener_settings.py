@@ -172,6 +172,14 @@ class ServerSettings(Section):
         return (self.port is None or is_loopback(self.host)) and all(one.is_local for one in self.listeners)
 
     @property
+    def has_only_tls(self) -> bool:
+        """Return whether each listener speaks TLS for sure, so that no page of theirs has the scheme http."""
+        return (self.port is None or self.tls is not None) and all(
+            one.tls is not None or (one.host is not None and not one.plain and self.tls is not None)
+            for one in self.listeners
+        )
+
+    @property
     def front_networks(self) -> tuple[str, ...]:
         """Return the networks of `trusted_proxies`."""
         return tuple(front for front in self.trusted_proxies if front != UNIX)

@@ -239,7 +239,7 @@ def _host_stage(settings: Settings) -> Stage:
 
 def _foreign_pages_stage(settings: Settings) -> Stage:
     """Return the stage that refuses the writes of other sites' pages."""
-    pages = ForeignPages(settings.cors.allow_origins, is_tls=settings.server.tls is not None)
+    pages = ForeignPages(settings.cors.allow_origins, is_tls=settings.server.has_only_tls)
     return Stage("foreign pages", foreign_pages.READS, lambda admission: pages.check(admission.field), of_writes=True)
 
 

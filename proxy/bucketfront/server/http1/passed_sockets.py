@@ -74,7 +74,7 @@ def sockets_of(place: PassedPlace) -> list[socket.socket]:
     found: list[socket.socket] = []
     try:
         for descriptor in descriptors:
-            found.append(socket.socket(fileno=os.dup(descriptor)))
+            found.append(_copy(descriptor))
             _check(found[-1], place.name, at)
     except OSError as error:
         _close(found)
@@ -83,6 +83,16 @@ def sockets_of(place: PassedPlace) -> list[socket.socket]:
         _close(found)
         raise
     return found
+
+
+def _copy(descriptor: int) -> socket.socket:
+    """Return a copy of a socket. Raises OSError if the descriptor is no socket."""
+    copied = os.dup(descriptor)
+    try:
+        return socket.socket(fileno=copied)
+    except OSError:
+        os.close(copied)
+        raise
 
 
 def _check(passed: socket.socket, name: str, at: Loc) -> None:

@@ -47,8 +47,8 @@ _ADDRESS_BYTES = {_Family.IPV4: 12, _Family.IPV6: 36, _Family.UNIX: 216}  # both
 class NoClient(Enum):
     """What a header says that names no client by its address."""
 
-    FRONT = "the front itself is the client, or does not say more"
-    UNKNOWN = "the client has no address of the internet"
+    FRONT = "the front itself is the client, as in a health check"
+    UNKNOWN = "the front does not say, or the client has no address of the internet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def _parse_text(data: bytes) -> ProxyHeader | None:
         return None
     length = len(line) + len(end)
     if _UNKNOWN.fullmatch(line):
-        return ProxyHeader(length, NoClient.FRONT)
+        return ProxyHeader(length, NoClient.UNKNOWN)
     found = _TEXT.fullmatch(line.decode("latin-1"))
     if found is None or max(int(found[4]), int(found[5])) > 0xFFFF:
         raise BadProxyHeader("the line is malformed")
@@ -116,7 +116,7 @@ def _parse_binary(data: bytes) -> ProxyHeader | None:
     if len(data) < length:
         return None
     if not has_addresses:
-        return ProxyHeader(length, NoClient.FRONT)
+        return ProxyHeader(length, NoClient.FRONT if command is _Command.LOCAL else NoClient.UNKNOWN)
     return ProxyHeader(length, _source(family, data[_BINARY.size :]))
 
 
