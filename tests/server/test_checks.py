@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import trustme
+from certificates import issue
 from fakes import response
 from held_port import held_port
 from policy_s3 import ALL, PolicyS3, dated, failure
@@ -215,6 +216,40 @@ def _expired(place: Place) -> None:
 
 def _expiring(place: Place) -> None:
     place.tls(not_after=datetime.now(UTC) + timedelta(days=3))
+
+
+def _not_valid_yet(place: Place) -> None:
+    place.tls(not_before=datetime.now(UTC) + timedelta(days=2))
+
+
+def _further(**options: Any) -> Prepare:
+    """Configure a second certificate with these facts, beside one that is fine."""
+
+    def prepare(place: Place) -> None:
+        chain, key = place.tls()
+        names = options.pop("names", ("other.example",))
+        second = issue(place.folder, "second", place.authority, *names, **options)
+        place.set("server", tls={"certificate": str(chain), "key": str(key), "certificates": [second.settings]})
+
+    return prepare
+
+
+def _client_ca(text: str | None) -> Prepare:
+    def prepare(place: Place) -> None:
+        chain, key = place.tls()
+        authorities = place.folder / "clients.pem"
+        if text is not None:
+            authorities.write_text(text)
+        mode = {"client_ca": str(authorities), "client_certificates": "optional"}
+        place.set("server", tls={"certificate": str(chain), "key": str(key), **mode})
+
+    return prepare
+
+
+def _admin_mismatch(place: Place) -> None:
+    pair = issue(place.folder, "admin", place.authority, "localhost")
+    place.authority.issue_cert("localhost").private_key_pem.write_to_path(pair.key)
+    place.set("admin", tls=pair.settings)
 
 
 def _not_pem(place: Place) -> None:
@@ -426,6 +461,29 @@ SITUATIONS = [
     Situation(
         "the key of another certificate", prepare=_mismatch, subject="TLS certificate", words=("another certificate",)
     ),
+    Situation(
+        "a certificate of the future", prepare=_not_valid_yet, subject="TLS certificate", words=("not valid yet",)
+    ),
+    Situation("a second certificate", prepare=_further()),
+    Situation(
+        "a second one without a name",
+        prepare=_further(names=("192.0.2.1",)),
+        subject="TLS certificate",
+        words=("no DNS name",),
+    ),
+    Situation(
+        "no authorities of clients",
+        prepare=_client_ca(None),
+        subject="TLS certificate",
+        words=("clients.pem does not exist",),
+    ),
+    Situation(
+        "authorities that are none",
+        prepare=_client_ca("none"),
+        subject="TLS certificate",
+        words=("no certificate in PEM",),
+    ),
+    Situation("the admin's key", prepare=_admin_mismatch, subject="TLS certificate", words=("another certificate",)),
     Situation("an encrypted key", prepare=_encrypted, subject="TLS certificate", words=("openssl",)),
     Situation(
         "the cache is in use",

@@ -1,6 +1,7 @@
 """Which certificate, version and cipher of TLS a client gets, and what responses over TLS carry (I26)."""
 
 import asyncio
+import json
 import logging
 import ssl
 from collections.abc import Iterator
@@ -12,10 +13,14 @@ from urllib.parse import urlsplit
 import pytest
 import trustme
 from certificates import Pair, issue
+from click.testing import CliRunner
 from cryptography import x509
 from proxy_under_test import S3, Proxy, StartProxy, until
+from pydantic import ValidationError
 from wire import Connection, fetch, message
 
+from bucketfront.cli import main
+from bucketfront.config.tls_settings import ClientTlsSettings
 from bucketfront.errors import UnusableSetting
 from bucketfront.server.http1 import server_tls
 from bucketfront.server.http1.server_tls import HandshakeFailure
@@ -296,12 +301,47 @@ async def test_admin_over_tls(start: StartProxy, authority: trustme.CA, pair: Pa
     await plain.close()
 
 
+async def test_commands_over_tls(start: StartProxy, authority: trustme.CA, pair: Pair, tmp_path: Path) -> None:
+    """`bucketfront stats` trusts the configured certificate of the admin port, whatever its names, and no other."""
+    other = issue(tmp_path, "other", authority, "localhost", "127.0.0.1")
+    proxy = await start(admin={"tls": pair.settings})
+    port = urlsplit(proxy.app.admin_address).port
+    for configured, status in ((pair, 0), (other, 1)):
+        config = tmp_path / "proxy.yaml"
+        admin = json.dumps({"port": port, "tls": configured.settings})
+        config.write_text(f"admin: {admin}\nmounts: [{{path: /, bucket: b}}]\n")
+        result = await asyncio.to_thread(CliRunner().invoke, main, ["stats", "--json", "-c", str(config)])
+        assert result.exit_code == status, result.output
+        assert ("CERTIFICATE_VERIFY_FAILED" in result.output) is bool(status)
+
+
+@pytest.mark.parametrize(
+    ("hsts", "tls", "words"),
+    [
+        ({"preload": True}, {}, "needs include_subdomains"),
+        ({"preload": True, "include_subdomains": True, "max_age": "364d"}, {}, "at least 365d"),
+        ({}, {"min_version": "1.1"}, "1.2"),
+        ({}, {"min_version": "1.3", "ciphers": "ECDHE+AESGCM"}, "no effect"),
+        ({}, {"ciphers": "a b"}, "openssl-ciphers"),
+    ],
+)
+def test_settings_that_do_not_fit(hsts: dict[str, Any], tls: dict[str, Any], words: str) -> None:
+    """Settings of TLS that contradict each other, and versions below the floor, are refused (I30)."""
+    with pytest.raises(ValidationError, match=words):
+        ClientTlsSettings.model_validate({"certificate": "a", "key": "b", "hsts": hsts, **tls})
+
+
+@pytest.mark.parametrize("given", ["1.3", 1.3])
+def test_a_version_needs_no_quotes(given: object) -> None:
+    """YAML takes a version without quotes for a number, and it means the same."""
+    settings = ClientTlsSettings.model_validate({"certificate": "a", "key": "b", "min_version": given})
+    assert settings.min_version == "1.3"
+
+
 def test_a_further_certificate_needs_a_name(tmp_path: Path, authority: trustme.CA, pair: Pair) -> None:
     """A further certificate without a DNS name could be chosen by no client, so it does not start (I30)."""
-    from bucketfront.config.tls_settings import TlsSettings  # noqa: PLC0415 - of this test only
-
     nameless = issue(tmp_path, "nameless", authority, "192.0.2.1")
-    settings = TlsSettings.model_validate({**pair.settings, "certificates": [nameless.settings]})
+    settings = ClientTlsSettings.model_validate({**pair.settings, "certificates": [nameless.settings]})
     with pytest.raises(UnusableSetting, match="no DNS name") as raised:
         server_tls.ServerTls(settings, ("server", "tls"))
     assert raised.value.at == ("server", "tls", "certificates", 0, "certificate")

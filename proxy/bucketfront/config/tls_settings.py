@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 
 from bucketfront.config.quantities import Duration, Flag
 from bucketfront.config.section import Section
@@ -18,6 +18,11 @@ def _ciphers(text: str) -> str:
     return text
 
 
+def _version(given: object) -> object:
+    return str(given) if isinstance(given, float) else given  # YAML takes it for a number without quotes
+
+
+Version = Annotated[Literal["1.2", "1.3"], BeforeValidator(_version)]
 Ciphers = Annotated[str, "ciphers", AfterValidator(_ciphers)]
 
 
@@ -38,8 +43,8 @@ class TlsSettings(CertificateSettings):
     )
     """Further certificates. A client gets the first one that has the name which it asks for (SNI), also by a wildcard,
     and `certificate` if none has."""
-    min_version: Literal["1.2", "1.3"] = "1.2"
-    """The oldest version of TLS that is spoken. The quotes are needed."""
+    min_version: Version = "1.2"
+    """The oldest version of TLS that is spoken."""
     ciphers: Ciphers | None = Field(default=None, examples=["ECDHE+AESGCM:ECDHE+CHACHA20"])
     """Ciphers of TLS 1.2, as `openssl ciphers` takes them. With `null` they are those with forward secrecy and AES or
     ChaCha20. TLS 1.3 has good ones only, and they cannot be chosen."""
