@@ -91,6 +91,16 @@ async def test_a_foreign_page_reads_nothing(warm: Proxy) -> None:
     assert (await warm.admin("GET", "/metrics", headers={"Sec-Fetch-Site": "cross-site"})).status == 200
 
 
+@pytest.mark.parametrize("path", ["/metrics", "/api/v1/stats", "/healthz"])
+async def test_each_path_has_one_spelling(proxy: Proxy, path: str) -> None:
+    """A needless escape cannot evade a rule for the path of a server in front: it names nothing here."""
+    assert (await proxy.admin("GET", path)).status == 200
+    assert (await proxy.admin("GET", f"http://127.0.0.1{path}?a=%61")).status == 200
+    escaped = [path[:1] + f"%{ord(path[1]):02x}" + path[2:], path.replace("/", "/%2e/"), path.replace("/", "//")]
+    for other in (*escaped, "/%2F" + path[1:], path.replace("/", "/./"), f"/x/..{path}", f"{path}/", f"{path}%3Fa"):
+        assert (await proxy.admin("GET", other)).status == 404, other
+
+
 async def test_probes_need_nothing(start: StartProxy) -> None:
     """An orchestrator's probe comes under any name, and without a token."""
     proxy = await start(admin={"token": TOKEN})

@@ -100,9 +100,10 @@ class AdminApplication:
 
     async def _respond(self, request: web.BaseRequest) -> web.Response:
         is_read = request.method in (hdrs.METH_GET, hdrs.METH_HEAD)
-        operation = OPERATIONS.get(request.path)
+        # Compared as it was sent: an escape could evade a rule for the path of a server in front.
+        operation = OPERATIONS.get(request.rel_url.raw_path)
         if is_read and operation is not None and operation.is_probe:
-            return await self._handlers[request.path](request)
+            return await self._handlers[request.rel_url.raw_path](request)
         await self._admit(request, is_read=is_read)
         if self._places.locked():
             return _error(503, "too many requests at once", {"Retry-After": str(RETRY_AFTER_S)})
@@ -133,7 +134,7 @@ class AdminApplication:
             return _error(404, "there is nothing at this path")
         if request.method not in operation.methods:
             return _error(405, f"this path takes {operation.method}", {"Allow": ", ".join(operation.methods)})
-        return await self._handlers[request.path](request)
+        return await self._handlers[request.rel_url.raw_path](request)
 
     async def _healthz(self, _: web.BaseRequest) -> web.Response:
         return web.Response(text="ok\n")

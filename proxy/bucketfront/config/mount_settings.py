@@ -59,10 +59,10 @@ class MountSettings(Section):
     """Methods that clients may use. `GET` includes `HEAD`. `mounts[].read` and `mounts[].write` decide which clients
     may."""
     read: Annotated[tuple[AccessName, ...], Field(min_length=1)] = Field(default=(PUBLIC,), examples=["[lan, team]"])
-    """Rules of `access` of which one must hold for reads, in order. `public` lets everybody in. For a key below several
+    """Rules of `access` of which one must hold for reads, in order. `public` lets all clients in. For a key below several
     mounts of one bucket, the rules of the mount with the longest `prefix` must hold as well."""
     write: Annotated[tuple[AccessName, ...], Field(min_length=1)] | None = Field(default=None, examples=["[team]"])
-    """The same for writes. With `null` everybody may write who reaches the listener. That is permitted only while
+    """The same for writes. With `null` each client may write that reaches the listener. That is permitted only while
     `server.host` is a loopback address; else name rules, or `[public]`."""
     shared_caching: Flag = False
     """Whether CDNs and other shared caches may store what needs a rule to be read. If not, such responses have
@@ -113,7 +113,7 @@ class MountSettings(Section):
 
     @property
     def is_public(self) -> bool:
-        """Return whether everybody may read."""
+        """Return whether all clients may read."""
         return PUBLIC in self.read
 
     @property
