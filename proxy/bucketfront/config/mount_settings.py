@@ -59,8 +59,8 @@ class MountSettings(Section):
     """Methods that clients may use. `GET` includes `HEAD`. `mounts[].read` and `mounts[].write` decide which clients
     may."""
     read: Annotated[tuple[AccessName, ...], Field(min_length=1)] = Field(default=(PUBLIC,), examples=["[lan, team]"])
-    """Rules of `access` of which one must hold for reads, in order. `public` lets all clients in. For a key below several
-    mounts of one bucket, the rules of the mount with the longest `prefix` must hold as well."""
+    """Rules of `access` of which one must hold for reads, in order. `public` lets all clients in. For a key below
+    several mounts of one bucket, the rules of the mount with the longest `prefix` must hold as well."""
     write: Annotated[tuple[AccessName, ...], Field(min_length=1)] | None = Field(default=None, examples=["[team]"])
     """The same for writes. With `null` each client may write that reaches the listener. That is permitted only while
     `server.host` is a loopback address; else name rules, or `[public]`."""
