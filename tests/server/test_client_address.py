@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bucketfront.config.listen_host import UNIX_PEER
 from bucketfront.server.client_address import ClientAddresses
 
 FRONT, CLIENT, OTHER = "10.0.0.1", "192.0.2.7", "198.51.100.9"
@@ -68,6 +69,18 @@ def test_fields_that_disagree() -> None:
     assert found(x_forwarded_for=CLIENT, forwarded=f"for={OTHER}") is None
     assert found(x_forwarded_for=CLIENT, forwarded="nonsense") is None
     assert found(x_forwarded_for=CLIENT, forwarded=f"for={CLIENT}") == CLIENT
+
+
+@pytest.mark.parametrize("peer", [FRONT, UNIX_PEER])
+def test_a_client_that_hides(peer: str) -> None:
+    """A client that a front's fields make unknown is told from a front that names none (I34)."""
+    addresses = ClientAddresses(["10.0.0.0/8", "unix"])
+    both = {"x-forwarded-for": CLIENT, "forwarded": f"for={OTHER}"}
+    assert addresses.hides(peer, both.get)
+    assert addresses.hides(peer, {"x-forwarded-for": "unknown"}.get)
+    assert not addresses.hides(peer, {"x-forwarded-for": CLIENT}.get)
+    assert not addresses.hides(peer, {}.get)
+    assert not ClientAddresses(["192.0.2.0/24"]).hides(peer, both.get)
 
 
 @given(x_forwarded_for=texts, forwarded=texts)

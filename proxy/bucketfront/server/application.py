@@ -177,7 +177,8 @@ class Application:
     def _enter(self, exchange: Exchange, caller: Caller) -> None:
         """Give the request its places, and let the task work for its client. Raises ShareUsedUp, WholeUsedUp."""
         request = exchange.request
-        client = self._clients.name(request.remote, exchange.address, caller)
+        is_hidden = exchange.address is None and self._addresses.hides(request.remote, _field_of(request))
+        client = self._clients.name(exchange.address, caller, is_hidden=is_hidden)
         exchange.places.append(self._shares.take(Resource.REQUESTS, client))
         if request.method in _SENDING:
             exchange.places.append(self._shares.take(Resource.UPLOADS, client))

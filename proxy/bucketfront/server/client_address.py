@@ -43,11 +43,22 @@ class ClientAddresses:
         set one of them, and pass on what a client has written into the other.
         """
         address = _parsed(peer or "")
-        if not (self._trusts_unix and peer == UNIX_PEER) and (address is None or address not in self._trusted):
+        if not self._is_front(peer, address):
             return address
         chains = (_forwarded(field(FORWARDED)), _x_forwarded_for(field(X_FORWARDED_FOR)))
         named = {self._first(address, chain) for chain in chains if chain is not None}
         return named.pop() if len(named) == 1 else None if named else address
+
+    def hides(self, peer: str | None, field: Callable[[str], str | None]) -> bool:
+        """Return whether the client is unknown because of the fields of a front, which it may have written itself."""
+        if not self._is_front(peer, _parsed(peer or "")) or self.of(peer, field) is not None:
+            return False
+        return any(field(name) is not None for name in self.reads)
+
+    def _is_front(self, peer: str | None, address: Address | None) -> bool:
+        if peer == UNIX_PEER:
+            return self._trusts_unix
+        return address is not None and address in self._trusted
 
     def _first(self, address: Address | None, chain: Iterable[str]) -> Address | None:
         """Return the nearest node of a chain that is not trusted, or the last one."""

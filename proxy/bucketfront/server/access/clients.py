@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from bucketfront.config.listen_host import UNIX_PEER, is_loopback
+from bucketfront.config.listen_host import is_loopback
 from bucketfront.fair_share import Client
 from bucketfront.server.access.networks import Networks, client_of
 from bucketfront.server.access.rule import Address, Caller
@@ -24,18 +24,18 @@ class Clients:
         """Return whether an address is one client's. This machine and fronts stand for many."""
         return bool(address) and not is_loopback(address) and address not in self._fronts
 
-    def name(self, peer: str | None, address: Address | None, caller: Caller) -> Client:
+    def name(self, address: Address | None, caller: Caller, *, is_hidden: bool) -> Client:
         """Return the credential of a client, or else its address. Returns None if it has no share.
 
-        `peer` is the other end of the connection, and `address` the client's, None if it is not known. A key that
-        signs URLs is no credential of one client, because all visitors of a site have the same.
+        `address` is None for the peer of a Unix socket, and if it is not known. `is_hidden` is true if that is because
+        of what the client may have sent. A key that signs URLs is no credential of one client, because all visitors of
+        a site have the same.
         """
         if not self._has_shares:
             return None
         if (credential := caller.credential) is not None:
             return credential
         if address is None:
-            # The peer of a Unix socket has no address. Any other client is unknown because of what it has sent.
-            return UNKNOWN if peer and peer != UNIX_PEER else None
+            return UNKNOWN if is_hidden else None
         name = str(address)
         return client_of(name) if self.has_share(name) else None
