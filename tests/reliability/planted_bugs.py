@@ -2118,6 +2118,19 @@ BUGS = (
         (SERVER + "test_proxy_headers.py::test_a_stranger_names_nobody",),
     ),
     Bug(
+        31,
+        "an-old-certificate",
+        "A client certificate counts beyond its end, as long as its connection or its session lasts.",
+        (
+            Edit(
+                "bucketfront.server.access.certificate:CertificateRule.examine",
+                "not certificate.not_before <= request.now <= certificate.not_after",
+                "False",
+            ),
+        ),
+        (SERVER + "test_access_certificate.py::test_the_certificate_expires_on_its_connection",),
+    ),
+    Bug(
         24,
         "a-header-and-then-some",
         "Bytes behind a PROXY header are taken with it.",

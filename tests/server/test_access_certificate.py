@@ -20,7 +20,7 @@ from proxy_under_test import S3, Proxy, StartProxy, WallClock, until
 from pydantic import ValidationError
 from stopwatch import HANG_S
 from test_tls_names import client_context, connection_for
-from wire import message
+from wire import fetch, message
 
 from bucketfront.config.access_settings import ClientCertificateSettings
 from bucketfront.config.settings import Settings
@@ -246,6 +246,47 @@ async def test_resumed_sessions(
     assert clock.now > passed
     status, _, _ = await asyncio.to_thread(request, good, good_session)
     assert status == 403
+
+
+async def test_each_listener_has_its_own(
+    start: StartProxy, authority: trustme.CA, devices: trustme.CA, tmp_path: Path, s3: S3
+) -> None:
+    """Listeners have their own authorities and HSTS. A certificate counts only where its authority is trusted, and a
+    plain listener has neither. Metrics name each listener.
+    """
+    s3.put("x", b"data")
+    served = issue(tmp_path, "served", authority, "localhost")
+    trusted = tmp_path / "devices-ca.pem"
+    devices.cert_pem.write_to_path(trusted)
+    mutual = {**served.settings, "client_ca": str(trusted), "client_certificates": "optional"}
+    listeners = [
+        {"host": "127.0.0.1", "port": 0, "tls": mutual},
+        {"host": "127.0.0.1", "port": 0, "plain": True},
+    ]
+    proxy = await start(
+        server={"tls": {**served.settings, "hsts": {}}, "listeners": listeners},
+        access={"devices": {"client_certificate": {}}},
+        mounts=[
+            {"path": "/", "bucket": s3.bucket, "read": ["devices"]},
+            {"path": "/public/", "bucket": s3.bucket},
+        ],
+        uploads=None,
+    )
+    mine = context_with(authority, device(tmp_path, "device", devices))
+    first, second, plain = proxy.app.listener.descriptions
+    for address, context, status, has_hsts in (
+        (first, mine, 403, True),
+        (second, mine, 200, False),
+        (second, context_with(authority, None), 403, False),
+        (plain, None, 403, False),
+    ):
+        for target, expected in (("/x", status), ("/public/x", 200), ("/public/x", 200)):
+            response = await fetch(address, target, tls=context)
+            assert (response.status, "Strict-Transport-Security" in response.headers) == (expected, has_hsts)
+            await proxy.settled()
+    metrics = (await proxy.admin("GET", "/metrics")).body.decode()
+    for listener in ("server.tls", "server.listeners.0.tls"):
+        assert f'listener="{listener}",reason="left"' in metrics
 
 
 FACTS = ClientCertificate("ab" * 32, "device-1", ("a.devices.example",), ("spiffe://example/media/cam/1",), 0.0, 9.0)
