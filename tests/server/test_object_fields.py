@@ -383,3 +383,13 @@ async def test_a_field_with_control_characters_is_dropped(
         assert shelf.app is not None
         assert shelf.app.origin.dropped_fields >= len(DESCRIPTIONS)
     assert caplog.text.count("control characters") == 1
+
+
+async def test_a_head_that_cannot_be_parsed(tmp_path: Path) -> None:
+    """A NUL in a field makes the origin's response unusable (RFC 9110 section 5.5), and no field of it
+    reaches a client.
+    """
+    async with shelf_of(tmp_path, ("x-amz-meta-q", b"a\x00Set-Cookie: x=1")) as (shelf, _):
+        got = await shelf.get()
+        assert got.status == 502
+        assert "Set-Cookie" not in str(got.headers)
