@@ -88,7 +88,7 @@ async def test_a_stop_while_a_block_is_verified(tmp_path: Path) -> None:
 
         again.store.checksums = slow  # type: ignore[method-assign]
         reading = asyncio.create_task(again.get())
-        while (fill := fill_of(again.entry())) is None or not fill._verifying:
+        while (fill := fill_of(again.entry())) is None or not fill.verification.is_running:
             await turns(1)
         reading.cancel()
         asyncio.get_running_loop().call_later(0.05, gate.set)

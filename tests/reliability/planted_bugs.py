@@ -982,7 +982,13 @@ BUGS = (
         15,
         "checksum-not-compared",
         "A block of an earlier run is accepted if it can be read, whatever its checksum.",
-        (Edit("bucketfront.cache.fetch.fill:Fill._check", "== context.entries.checksum(entry, block)", "is not None"),),
+        (
+            Edit(
+                "bucketfront.cache.fetch.block_verification:BlockVerification._check",
+                "== context.entries.checksum(entry, block)",
+                "is not None",
+            ),
+        ),
         (SERVER + "test_restart.py::test_damage_after_an_unclean_stop",),
     ),
     Bug(

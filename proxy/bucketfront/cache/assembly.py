@@ -105,7 +105,7 @@ class CacheAssembly:
         await self.flusher.flush()
         for entry in self.entries.close():
             if entry.fill is not None:
-                await entry.fill.verified()
+                await entry.fill.verification.wait()
             if entry.file is not None:
                 await self.fetch_context.store.close_file(entry.file)
         await self.index.close(self.entries.changes())

@@ -82,7 +82,7 @@ class Reader:
                 self.status = CacheStatus(Forward.MISS, ttl=self.status.ttl)
             return
         fill = self._fill = Fill.of(self._entry, self._context.fetch_context)
-        self._lost_blocks = fill.lost_blocks
+        self._lost_blocks = fill.verification.lost_blocks
         holds = fill.holds(span)
         self._found_all = self._found_all and holds
         if self.status.hit and not holds:
@@ -134,7 +134,7 @@ class Reader:
         if self._cursor is None or self._fill is None:
             raise StoreError("no file to read from")
         upto = await self._fill.wait_readable(self._cursor, offset)
-        if self.status.hit and self._fill.lost_blocks != self._lost_blocks:
+        if self.status.hit and self._fill.verification.lost_blocks != self._lost_blocks:
             self._forwarded(collapsed=False)  # a block that the file had was corrupt
         self._note_status(self._fill.origin_status)
         return upto

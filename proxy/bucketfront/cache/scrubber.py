@@ -104,6 +104,6 @@ class Scrubber:
             await self._open_files.open(entry, wants_body=True)
             for block in blocks.members(suspects & entry.unverified):
                 if entry.file is not None:
-                    await Fill.of(entry, self._fetch_context).verify(block)
+                    await Fill.of(entry, self._fetch_context).verification.verify(block)
         finally:
             self._fetch_context.unpin(entry)

@@ -49,11 +49,18 @@ TRANSITIONS = {
 _REACHABLE = (EntryState.NEW, EntryState.PUBLISHED)
 
 
+class EntryVerification(Protocol):
+    """The verification of an entry's blocks, by `cache.fetch.block_verification.BlockVerification`."""
+
+    async def wait(self) -> None:
+        """Wait until no block of the entry is being verified."""
+
+
 class EntryFill(Protocol):
     """The part of a fill that an entry's owner uses. `cache.fetch.fill.Fill` is the implementation."""
 
-    async def verified(self) -> None:
-        """Wait until no block of the entry is being verified."""
+    @property
+    def verification(self) -> EntryVerification: ...
 
 
 class SpareResponse(Protocol):

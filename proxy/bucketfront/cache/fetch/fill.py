@@ -18,6 +18,7 @@ import asyncio
 import logging
 
 from bucketfront.cache.entries.entry import Entry
+from bucketfront.cache.fetch.block_verification import BlockVerification
 from bucketfront.cache.fetch.mp4 import index_span
 from bucketfront.cache.fetch.part_choice import Claims, Room, admitted_parts, wanted_parts
 from bucketfront.cache.fetch.part_fetch import FetchContext, PartFetch, PartOutcome, PartState
@@ -50,7 +51,6 @@ Bytes that the origin has sent of the first part come twice then, so it has to s
 
 REFUSED_PAUSE_S = 1.0  # without read-ahead after the disk or the budget refused bytes
 MAX_BACKGROUND_PARTS = 2  # part fetches of a fill without readers
-VERIFIED_BYTES = 1 << 20  # at once, of which a client waits for all: about two milliseconds
 FIRST_TWO_BYTES = Span(0, 2)  # AVFoundation requests them first, and then ranges to the object's end, which it drops
 
 
@@ -66,7 +66,6 @@ class Fill:
         self._cursors: list[ReaderCursor] = []
         self._arrivals: list[ReaderCursor] = []  # that were not planned yet
         self._waiters: dict[asyncio.Future[None], Waiter] = {}
-        self._verifying: dict[int, asyncio.Task[None]] = {}
         self._rate: float | None = None  # bytes a second of the latest part fetch that received any
         self._final_error: ObjectChanged | None = None
         self.mismatch: ContentMismatch | None = None
@@ -76,7 +75,7 @@ class Fill:
         self._mp4_index: Span | None = None  # of an MP4, behind its media data, and not fetched yet
         self._is_head_seen = False
         self.origin_status: int | None = None  # of the response that brought the latest bytes
-        self.lost_blocks = 0  # found corrupt when they were verified
+        self.verification = BlockVerification(entry, context)
 
     @classmethod
     def of(cls, entry: Entry, context: FetchContext) -> "Fill":
@@ -292,9 +291,8 @@ class Fill:
 
     async def _wait(self, cursor: ReaderCursor, waiter: Waiter) -> None:
         block = cursor.offset // self._context.block_size
-        if self._entry.unverified >> block & 1:
-            last = blocks.block_count(cursor.stop, self._context.block_size)
-            await self.verify(block, min(last, block + max(1, VERIFIED_BYTES // self._context.block_size)))
+        if self.verification.is_due(block):
+            await self.verification.verify_for(block, cursor.stop)
             return
         if self._final_error is not None:
             raise self._final_error
@@ -529,56 +527,6 @@ class Fill:
         self._context.remove(self._entry)
         for fetch in self._fetches:  # of a block that was lost meanwhile
             fetch.cancel()
-
-    # --- verifying -----------------------------------------------------------------------------------------
-
-    async def verified(self) -> None:
-        """Wait until no block of the file is being verified."""
-        await asyncio.gather(*self._verifying.values(), return_exceptions=True)
-
-    async def verify(self, block: int, stop: int | None = None) -> None:
-        """Compare a block of an earlier run with its checksum, before a byte of it is sent.
-
-        With it, blocks up to `stop` are verified that directly follow it, because each call to a thread takes time.
-        See docs/invariants.md#self-healing.
-        """
-        task = self._verifying.get(block)
-        if task is None:
-            run = range(block, self._end_of_unverified(block, stop or block + 1))
-            task = asyncio.create_task(self._check(run))
-            self._verifying |= dict.fromkeys(run, task)
-            task.add_done_callback(lambda _: [self._verifying.pop(one) for one in run])
-        await asyncio.shield(task)
-
-    def _end_of_unverified(self, block: int, stop: int) -> int:
-        """Return the first block behind `block`, up to `stop`, that is verified, or being verified."""
-        end = blocks.first_absent(self._entry.unverified, block + 1, stop)
-        return next((one for one in range(block + 1, end) if one in self._verifying), end)
-
-    async def _check(self, run: range) -> None:
-        context, entry = self._context, self._entry
-        context.entries.pin(entry)
-        try:
-            assert entry.file is not None
-            span = blocks.span_of(run, entry.metadata.size, context.block_size)
-            found = await context.store.checksums(entry.file, span, context.block_size)
-            for block, checksum in zip(run, found, strict=True):
-                if checksum == context.entries.checksum(entry, block):
-                    context.entries.verified(entry, block)
-                elif block == run.start:
-                    await self._lose(block)
-                # A corrupt block behind the first stays unverified until its own turn: the first ones may be a hit.
-        finally:
-            context.unpin(entry)
-
-    async def _lose(self, block: int) -> None:
-        """Free the space of a corrupt block, so that it is fetched again."""
-        context, entry = self._context, self._entry
-        assert entry.file is not None
-        span = blocks.span_of(range(block, block + 1), entry.metadata.size, context.block_size)
-        await context.store.punch(entry.file, span)
-        context.entries.lose(entry, block)
-        self.lost_blocks += 1
 
 
 def _overlap(span: Span, fetch: PartFetch) -> bool:
