@@ -115,7 +115,7 @@ async def test_tls_of_each_listener(start: StartProxy, path: Path, tmp_path: Pat
     ]
     proxy = await start(server={"tls": files, "listeners": listeners})
     first, second, plain, local, secured = proxy.app.listener.descriptions
-    assert (local, secured) == (f"unix:{path}", f"unix:{safe}, with TLS")
+    assert (local, secured) == (f"unix:{path}", f"unix:{safe} with TLS")
     for address, context in ((first, tls), (second, tls), (plain, None), (local, None), (f"unix:{safe}", tls)):
         assert address.startswith("https:" if context is tls and "unix" not in address else ("http:", "unix:"))
         assert (await fetch(address, "/none", tls=context)).status == 404

@@ -17,9 +17,12 @@ from test_binding import needs_ipv6
 from wire import connected, message
 
 from bucketfront.app import App
+from bucketfront.config.listener_settings import ServerSettings
 from bucketfront.errors import CannotListen
 from bucketfront.server.http1 import passed_sockets
 from bucketfront.server.http1.passed_sockets import PassedPlace, PassedSockets, sockets_of
+from bucketfront.server.http1.proxy_headers import ProxyHeaders
+from bucketfront.server.server import client_sites
 
 # Moves the sockets to the descriptors 3 and 4, and becomes the command, as systemd does.
 _ACTIVATE = """
@@ -118,6 +121,13 @@ def test_a_name_that_was_not_passed(passed: dict[str, tuple[int, ...]], text: st
         sockets_of(PassedPlace("a", PassedSockets(passed), 0))
 
 
+def test_a_socket_that_no_listener_names(caplog: pytest.LogCaptureFixture) -> None:
+    """A socket that nothing takes is a warning with its name, because its clients would wait for ever."""
+    settings = ServerSettings.model_validate({"listeners": [{"systemd": "web"}]})
+    client_sites(settings, PassedSockets({"web": (3,), "old": (4,)}), ProxyHeaders(()))
+    assert "has passed old, which no listener" in caplog.text
+
+
 def _write_config(folder: Path, endpoint: str, bucket: str) -> Path:
     file = folder / "proxy.yaml"
     file.write_text(
@@ -203,5 +213,6 @@ async def test_one_socket_for_both_protocols(s3: S3, relay: Relay, tmp_path: Pat
             for target in ("/x", "/x", "/none"):
                 await client.request("GET", target)
             assert app.connection_limit.most_connections() == ("127.0.0.1", 1)
+            assert app.listener.descriptions == (f"{app.address} and all other addresses",)
         log = (tmp_path / "access.log").read_text().replace(" ", "")
     assert (log.count('"client":"127.0.0.1"'), log.count('"client"')) == (3, 3)

@@ -133,6 +133,11 @@ def client_listener(
 
 def client_sites(settings: ServerSettings, passed: PassedSockets, headers: ProxyHeaders) -> list[ListenSite]:
     """Return where the listener for clients is to be. Raises UnusableSetting for a certificate that is of no use."""
+    if unused := passed.by_name.keys() - {one.systemd for one in settings.listeners}:
+        log.warning(
+            "systemd has passed %s, which no listener of server.listeners names: clients wait there in vain",
+            ", ".join(sorted(unused)),
+        )
     shared = None if settings.tls is None else ServerTls(settings.tls, ("server", "tls"))
     found = []
     if settings.port is not None:

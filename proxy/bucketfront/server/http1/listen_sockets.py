@@ -10,6 +10,8 @@ from bucketfront.server.http1.passed_sockets import PassedPlace, sockets_of
 from bucketfront.server.http1.unix_socket import UnixPlace, bind_unix
 
 Place = ListenPlace | UnixPlace | PassedPlace
+IsTls = Callable[[socket.socket], bool]
+"""Whether connections of a socket begin with TLS."""
 
 
 class ListenSockets:
@@ -52,27 +54,27 @@ class ListenSockets:
     def is_unix(self) -> bool:
         return self.sockets[0].family == socket.AF_UNIX
 
-    def address(self, scheme: str) -> str:
+    def address(self, is_tls: IsTls) -> str:
         """Return the URL for programs on this machine, or `unix:` and the path."""
-        return _address(self.sockets[0], scheme)
+        return _address(self.sockets[0], is_tls)
 
-    def description(self, scheme: str) -> str:
+    def description(self, is_tls: IsTls) -> str:
         """Return what the start prints."""
-        host = self._place.host if isinstance(self._place, ListenPlace) else self.sockets[0].getsockname()[0]
-        if self.is_unix:
-            text = self.address(scheme)
-            return text if scheme == "http" else f"{text}, with TLS"
-        text = " and ".join(_address(one, scheme) for one in self.sockets[: None if self._is_passed else 1])
-        return f"{text} and all other addresses" if is_any(host) else text
-
-    @property
-    def _is_passed(self) -> bool:
-        return isinstance(self._place, PassedPlace)
+        if isinstance(self._place, ListenPlace):
+            return _described(self.sockets[0], self._place.host, is_tls)
+        return ", ".join(_described(one, str(one.getsockname()[0]), is_tls) for one in self.sockets)
 
 
-def _address(bound: socket.socket, scheme: str) -> str:
+def _address(bound: socket.socket, is_tls: IsTls) -> str:
     name = bound.getsockname()
     if bound.family == socket.AF_UNIX:
         return f"unix:{name if isinstance(name, str) else repr(name)}"
     host, port = name[:2]
-    return f"{scheme}://{in_url(reachable(host), port)}"
+    return f"{'https' if is_tls(bound) else 'http'}://{in_url(reachable(host), port)}"
+
+
+def _described(bound: socket.socket, host: str, is_tls: IsTls) -> str:
+    address = _address(bound, is_tls)
+    if bound.family == socket.AF_UNIX:
+        return f"{address} with TLS" if is_tls(bound) else address
+    return f"{address} and all other addresses" if is_any(host) else address

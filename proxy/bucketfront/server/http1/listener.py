@@ -59,6 +59,9 @@ class ListenSite:
     has_tls_on_unix: bool = True
     headers: ProxyHeaders | None = None
 
+    def has_tls(self, bound: socket.socket) -> bool:
+        return self.tls_of(bound) is not None
+
     def tls_of(self, bound: socket.socket) -> ServerTls | None:
         """Return the TLS for connections of a socket. Returns None if they are plain."""
         return None if bound.family == socket.AF_UNIX and not self.has_tls_on_unix else self.tls
@@ -137,8 +140,8 @@ class BoundedSite(AiohttpSite):
         assert self._sockets is not None
         await self.register()
         self._sockets.listen(MAX_BACKLOG)
-        scheme = "http" if self._site.tls_of(self._sockets.sockets[0]) is None else "https"
-        self.address, self.description = self._sockets.address(scheme), self._sockets.description(scheme)
+        self.address = self._sockets.address(self._site.has_tls)
+        self.description = self._sockets.description(self._site.has_tls)
         for listener in self._sockets.sockets:
             self._accepting.append(listener)
             asyncio.get_running_loop().add_reader(listener, self._accept, listener)
