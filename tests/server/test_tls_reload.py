@@ -176,6 +176,7 @@ async def test_files_of_no_use(
     (line,) = warnings(caplog)
     assert named in line
     assert "server.tls" in line
+    assert [trouble.count for trouble in tls_proxy.app.troubles.failing] == [1]  # they were read once
     ready = await tls_proxy.admin("GET", "/readyz", headers={"Accept": "application/json"})
     assert (ready.status, [one["reason"] for one in ready.json()["reasons"]]) == (200, [Reason.TLS_UNUSABLE.value])
     if pair.chain.is_dir():
