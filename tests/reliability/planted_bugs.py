@@ -912,6 +912,13 @@ BUGS = (
         (INDEX + "test_the_epoch_grows_with_each_start",),
     ),
     Bug(
+        31,
+        "password-outlives-its-file",
+        "A password that was verified is remembered although the file of passwords has changed.",
+        (Edit("bucketfront.server.access.basic:BasicRule.examine", "self._remembered.clear()", "pass"),),
+        (SERVER + "test_access_rotation.py::test_a_new_secret_counts_soon",),
+    ),
+    Bug(
         28,
         "message-of-aiohttp",
         "A failure of an app that decides is logged with aiohttp's message, which may repeat a client's credentials.",

@@ -38,7 +38,8 @@ def _key_id(name: str) -> str:
     return name
 
 
-def _tokens(secret: SecretStr) -> SecretStr:
+def checked_tokens(secret: SecretStr) -> SecretStr:
+    """Return the secret if it holds tokens or hashes of tokens. Raises ValueError, with no part of them."""
     lines = token_lines(secret)
     if not lines:
         raise ValueError("must hold a token")
@@ -51,7 +52,8 @@ def _tokens(secret: SecretStr) -> SecretStr:
     return secret
 
 
-def _signing_key(secret: SecretStr) -> SecretStr:
+def checked_signing_key(secret: SecretStr) -> SecretStr:
+    """Return the secret if it is long enough to sign. Raises ValueError."""
     if len(secret.get_secret_value().encode()) < MIN_TOKEN_CHARS:
         raise ValueError(f"must have at least {MIN_TOKEN_CHARS} bytes: make one with `openssl rand -hex 32`")
     return secret
@@ -102,8 +104,8 @@ Fingerprint = Annotated[str, "SHA-256 hashes", AfterValidator(_fingerprint)]
 RuleName = Annotated[str, "rule name", AfterValidator(_rule_name)]
 KeyId = Annotated[str, "key id", AfterValidator(_key_id)]
 AccessName = Annotated[str, "rule names"]
-Tokens = Annotated[SecretStr, "secrets", AfterValidator(_tokens)]
-SigningKey = Annotated[SecretStr, "secret", AfterValidator(_signing_key)]
+Tokens = Annotated[SecretStr, "secrets", AfterValidator(checked_tokens)]
+SigningKey = Annotated[SecretStr, "secret", AfterValidator(checked_signing_key)]
 Network = Annotated[str, "addresses or networks", AfterValidator(network)]
 Url = Annotated[str, "URL", AfterValidator(_url)]
 Realm = Annotated[str, "text", AfterValidator(_realm)]
@@ -114,15 +116,16 @@ class BearerSettings(Section):
 
     tokens: Annotated[tuple[Tokens, ...], Field(min_length=1)] = Field(examples=['["file:/run/secrets/tokens"]'])
     """Tokens, any of which lets a client in, so that an old one and its successor hold at the same time. A file may
-    have one in each line. `sha256:` and the hex SHA-256 of a token stands for it, so that the file holds no secret."""
+    have one in each line, and is read again when it has changed. `sha256:` and the hex SHA-256 of a token stands for
+    it, so that the file holds no secret."""
 
 
 class BasicSettings(Section):
     """Users with passwords (RFC 7617). Use it with TLS only."""
 
     file: Path
-    """A file as `htpasswd -B` makes it: `user:hash` in each line, with hashes of bcrypt or argon2. It is read at the
-    start."""
+    """A file as `htpasswd -B` makes it: `user:hash` in each line, with hashes of bcrypt or argon2. It is read
+    again when it has changed."""
     realm: Realm = "bucketfront"
     """What browsers show when they ask for the password."""
 
@@ -131,7 +134,8 @@ class SignedUrlSettings(Section):
     """URLs that carry their permission. `bucketfront sign` makes them, and so can your app: see docs/access.md."""
 
     keys: Annotated[dict[KeyId, SigningKey], Field(min_length=1)] = Field(examples=['{k1: "file:/run/secrets/k1"}'])
-    """Secrets by their ids. A URL names the id, so that an old key and its successor hold at the same time."""
+    """Secrets by their ids. A URL names the id, so that an old key and its successor hold at the same time. The file of
+    a key is read again when it has changed."""
     max_age: Annotated[Duration, Field(gt=0)] = 604800.0
     """How far in the future a URL may expire."""
     cookies: Flag = False

@@ -1,11 +1,26 @@
 """A secret that a file holds: `file:/path` in the configuration."""
 
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import SecretStr
 
 MAX_SECRET_BYTES = 64 << 10  # far more than a token or key has
+
+
+def text_of(path: Path, shown: str, max_bytes: int, errors: Literal["strict", "replace"] = "strict") -> str:
+    """Return the text of a file. Raises ValueError, with `shown` for the file and nothing of its content."""
+    try:
+        with path.open("rb") as file:
+            octets = file.read(max_bytes + 1)
+    except OSError as error:
+        raise ValueError(f"{shown} cannot be read: {error.strerror}") from None
+    if len(octets) > max_bytes:
+        raise ValueError(f"{shown} has more than {max_bytes} bytes")
+    try:
+        return octets.decode(errors=errors)
+    except UnicodeDecodeError:
+        raise ValueError(f"{shown} is not UTF-8") from None
 
 
 class SecretFile(SecretStr):
@@ -29,20 +44,10 @@ class SecretFile(SecretStr):
         """
         if not path.is_absolute():
             raise ValueError("a secret file needs its absolute path: file:/path")
-        shown = ascii(str(path))
-        try:
-            with path.open("rb") as file:
-                octets = file.read(MAX_SECRET_BYTES + 1)
-        except OSError as error:
-            raise ValueError(f"the secret file {shown} cannot be read: {error.strerror}") from None
-        if len(octets) > MAX_SECRET_BYTES:
-            raise ValueError(f"the secret file {shown} has more than {MAX_SECRET_BYTES} bytes")
-        try:
-            secret = octets.decode().rstrip("\r\n")
-        except UnicodeDecodeError:
-            raise ValueError(f"the secret file {shown} is not UTF-8") from None
+        shown = f"the secret file {str(path)!a}"
+        secret = text_of(path, shown, MAX_SECRET_BYTES).rstrip("\r\n")
         if not secret:
-            raise ValueError(f"the secret file {shown} is empty")
+            raise ValueError(f"{shown} is empty")
         return cls(secret, path)
 
 

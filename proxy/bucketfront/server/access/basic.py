@@ -14,9 +14,11 @@ import argon2
 import bcrypt
 
 from bucketfront.config.access_settings import BasicSettings
+from bucketfront.config.secret_file import text_of
 from bucketfront.errors import AccessUnavailable
 from bucketfront.server.access.networks import client_of
 from bucketfront.server.access.rule import AccessRequest, Denial, Grant, RuleVerdict, Scope, credentials
+from bucketfront.server.access.watched_file import WatchedFile
 
 MAX_FILE_BYTES = 1 << 20
 REMEMBERED_S = 300.0  # for a password that fitted, because each verification costs tens of milliseconds
@@ -37,14 +39,11 @@ class BadPasswordFile(ValueError):
 def read_password_file(path: Path) -> dict[str, str]:
     """Return the hashes of the users. Raises BadPasswordFile."""
     try:
-        with path.open("rb") as file:
-            octets = file.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise BadPasswordFile(f"the file {str(path)!a} cannot be read: {error.strerror}") from None
-    if len(octets) > MAX_FILE_BYTES:
-        raise BadPasswordFile(f"the file {str(path)!a} has more than {MAX_FILE_BYTES} bytes")
+        text = text_of(path, f"the file {str(path)!a}", MAX_FILE_BYTES, "replace")
+    except ValueError as error:
+        raise BadPasswordFile(str(error)) from None
     users: dict[str, str] = {}
-    for number, line in enumerate(octets.decode("utf-8", "replace").splitlines(), 1):
+    for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.startswith("#"):
             continue
         user, colon, hashed = line.strip().partition(":")
@@ -82,8 +81,8 @@ class BasicRule:
     def __init__(self, settings: BasicSettings, elapsed: Callable[[], float]) -> None:
         """Raises BadPasswordFile."""
         self._users = read_password_file(settings.file)
+        self._file = WatchedFile(settings.file, read_password_file, self._users, elapsed)
         self._elapsed = elapsed
-        self._hashes = tuple(self._users.values())
         self._key = secrets.token_bytes(32)
         self._remembered: OrderedDict[bytes, float] = OrderedDict()
         # Threads of its own: a client that leaves does not end a verification, and the next one must still wait for it.
@@ -101,25 +100,32 @@ class BasicRule:
             return _DENIED
         if not colon:
             return _DENIED
+        users = await self._file.content()
+        if users is not self._users:
+            self._users = users
+            self._remembered.clear()
         # A keyed hash, so that memory holds no password.
         name = hmac.digest(self._key, f"{user}\0{password}".encode(), hashlib.sha256)
         known = self._remembered.get(name)
         if known is not None and self._elapsed() - known < REMEMBERED_S:
             return Grant(holder=user)
-        hashed = self._users.get(user, self._hash_of_nobody(user))
+        hashed = users.get(user, self._hash_of_nobody(user))
         fits = await self._verify(client_of(str(request.address or "")), password, hashed)
-        if user not in self._users or not fits:
+        if user not in users or not fits:
             return _DENIED
-        self._remember(name)
+        if users is self._users:  # else the file has changed meanwhile, and the next request needs its content
+            self._remember(name)
         return Grant(holder=user)
 
     async def close(self) -> None:
+        await self._file.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _hash_of_nobody(self, user: str) -> str:
         """Return a hash of the file that an unknown user costs. It is always the same, as that of a known one is."""
         digest = hmac.digest(self._key, user.encode(), hashlib.sha256)
-        return self._hashes[int.from_bytes(digest[:8]) % len(self._hashes)]
+        hashes = tuple(self._users.values())
+        return hashes[int.from_bytes(digest[:8]) % len(hashes)]
 
     async def _verify(self, client: str, password: str, hashed: str) -> bool:
         if self._waiting.total() >= MAX_WAITING or self._waiting[client] >= MAX_WAITING_OF_ONE:

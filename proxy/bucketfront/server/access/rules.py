@@ -32,14 +32,14 @@ def build_access(
 
 def _rule(name: str, settings: AccessRule, elapsed: Callable[[], float]) -> Rule:  # noqa: PLR0911 - one for each kind
     if settings.bearer is not None:
-        return BearerRule(settings.bearer)
+        return BearerRule(settings.bearer, elapsed)
     if settings.basic is not None:
         try:
             return BasicRule(settings.basic, elapsed)
         except BadPasswordFile as error:
             raise UnusableSetting(str(error), ("access", name, "basic", "file")) from None
     if settings.signed_url is not None:
-        return SignedUrlRule(settings.signed_url)
+        return SignedUrlRule(settings.signed_url, elapsed)
     if settings.jwt is not None:
         return JwtRule(settings.jwt, elapsed)
     if settings.forward is not None:

@@ -13,12 +13,16 @@ import hashlib
 import hmac
 import ipaddress
 import re
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
-from bucketfront.config.access_settings import SignedUrlSettings
+from bucketfront.config.access_settings import SignedUrlSettings, checked_signing_key
+from bucketfront.config.secret_file import SecretFile
 from bucketfront.server.access.rule import AccessRequest, Address, Denial, Grant, RuleVerdict, Scope
+from bucketfront.server.access.watched_file import WatchedFile
 
 KEY, EXPIRES, SIGNATURE, NETWORK, PATH = "bf_key", "bf_expires", "bf_sig", "bf_net", "bf_path"
 COOKIE = "bf_access"
@@ -71,13 +75,21 @@ def signed_cookie(permission: Permission, key_id: str, secret: str) -> str:
 
 
 class SignedUrlRule:
-    """Holds for requests whose URL is signed, and with `cookies` for those with a signed cookie."""
+    """Holds for requests whose URL is signed, and with `cookies` for those with a signed cookie.
+
+    `elapsed` is a clock in seconds.
+    """
 
     scope = Scope.PATH
     challenge = None
 
-    def __init__(self, settings: SignedUrlSettings) -> None:
+    def __init__(self, settings: SignedUrlSettings, elapsed: Callable[[], float] = time.monotonic) -> None:
         self._keys = {name: secret.get_secret_value() for name, secret in settings.keys.items()}
+        self._files = {
+            name: WatchedFile(secret.path, _read, secret.get_secret_value(), elapsed)
+            for name, secret in settings.keys.items()
+            if isinstance(secret, SecretFile)
+        }
         self._max_age = settings.max_age
         self._takes_cookies = settings.cookies
 
@@ -86,6 +98,8 @@ class SignedUrlRule:
         unsigned = next((name for name in given if _UNSIGNED.fullmatch(name)), None)
         if unsigned is not None:
             return Denial(f"the signature does not cover ?{unsigned}")
+        for name, file in self._files.items():
+            self._keys[name] = await file.content()
         if KEY in given:
             return self._examine_url(request, given)
         if self._takes_cookies:
@@ -93,7 +107,8 @@ class SignedUrlRule:
         return Denial()
 
     async def close(self) -> None:
-        pass
+        for file in self._files.values():
+            await file.close()
 
     def _examine_url(self, request: AccessRequest, given: Mapping[str, str]) -> RuleVerdict:
         methods = ("GET", "HEAD") if request.method == "HEAD" else (request.method,)
@@ -135,6 +150,11 @@ class SignedUrlRule:
         if network and not _is_within(request.address, network):
             return Denial("the signature is for another network")
         return Grant(Scope.PATH)
+
+
+def _read(path: Path) -> str:
+    """Return the key in a file. Raises ValueError."""
+    return checked_signing_key(SecretFile.read(path)).get_secret_value()
 
 
 def _leads_out(path: str) -> bool:
