@@ -4,6 +4,8 @@ import os
 import socket
 import ssl
 import stat
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,10 @@ HEADER = b"PROXY TCP4 192.0.2.7 10.0.0.1 4711 443\r\n"
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "http.sock"
+def path() -> Iterator[Path]:
+    """A path that is short enough for a Unix socket, wherever the tests run."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder) / "http.sock"
 
 
 def only(**listener: Any) -> dict[str, Any]:
@@ -106,7 +110,7 @@ async def test_tls_of_each_listener(start: StartProxy, path: Path, tmp_path: Pat
     files = {"certificate": str(chain), "key": str(key)}
     tls = ssl.create_default_context(cafile=str(chain))
     tls.check_hostname = False
-    safe = tmp_path / "safe.sock"
+    safe = path.with_name("safe.sock")
     listeners = [
         {"host": "127.0.0.1", "port": 0},
         {"host": "127.0.0.1", "port": 0, "plain": True},
