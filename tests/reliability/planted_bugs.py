@@ -2156,6 +2156,33 @@ BUGS = (
         ),
         (SERVER + "test_proxy_headers.py::test_bytes_one_at_a_time",),
     ),
+    Bug(
+        33,
+        "an-uploaded-page-is-shown",
+        "An uploaded page runs with the rights of the origin that serves it.",
+        (Edit("bucketfront.http.presentation:_downloaded", "media_types.is_active(kind) and", "False and"),),
+        (SERVER + "test_inline_types.py::test_active_types_of_uploads",),
+    ),
+    Bug(
+        33,
+        "uploads-by-their-path",
+        "An uploaded page is shown by another mount of the same objects.",
+        (
+            Edit(
+                "bucketfront.server.inner_mounts:InnerMounts.inline_types",
+                "mount.place in self._places_of_uploads",
+                '"PUT" in mount.methods',
+            ),
+        ),
+        (SERVER + "test_inline_types.py::test_uploads_through_another_mount",),
+    ),
+    Bug(
+        32,
+        "versions-by-the-path",
+        "A mount above serves old versions of a key whose own mount does not.",
+        (Edit("bucketfront.server.router:Route._deciding", "inner is not None", "False"),),
+        (SERVER + "test_query.py::test_versions_of_an_inner_mount",),
+    ),
 )
 
 NODES = tuple(dict.fromkeys(node for bug in BUGS for node in bug.nodes))

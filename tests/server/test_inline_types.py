@@ -38,7 +38,9 @@ async def disposition(proxy: Proxy, target: str, **fields: str) -> str | None:
 
 @pytest.mark.parametrize("kind", ACTIVE)
 async def test_active_types_of_uploads(proxy: Proxy, s3: S3, kind: str) -> None:
-    """On a mount that takes uploads, active and malformed types are attachments on each path of a response."""
+    """On a mount that takes uploads, active and malformed types are attachments on each path of a response
+    (I33).
+    """
     s3.put("x", PAGE, ContentType=kind)
     assert await disposition(proxy, "/x") == "attachment"
 
@@ -120,7 +122,7 @@ async def test_which_mounts_show_pages(
 
 
 async def test_uploads_through_another_mount(start: StartProxy, s3: S3) -> None:
-    """A key counts as an upload by whatever mount it is read, and the mount with the longest prefix decides."""
+    """A key counts as an upload by whatever mount it is read, and the mount with the longest prefix decides (I32, I33)."""
     mounts = [
         mount(s3),
         {"path": "/drop/", "bucket": s3.bucket, "prefix": "drop/", "methods": ["GET", "PUT"]},

@@ -134,7 +134,7 @@ async def test_versions_are_off_by_default(start: StartProxy, versioned: S3) -> 
 
 
 async def test_versions_of_an_inner_mount(start: StartProxy, versioned: S3) -> None:
-    """A mount whose `versions` are off keeps them from a mount above it with the same bucket, whatever the path."""
+    """A mount whose `versions` are off keeps them from a mount above it with the same bucket (I32)."""
     outer = {"path": "/", "bucket": versioned.bucket, "versions": True, "response_overrides": True}
     inner = {"path": "/other/", "bucket": versioned.bucket, "prefix": "kept/"}
     proxy = await start(mounts=[outer, inner])
