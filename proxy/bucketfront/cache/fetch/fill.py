@@ -24,7 +24,7 @@ from bucketfront.cache.fetch.part_choice import Claims, Room, admitted_parts, wa
 from bucketfront.cache.fetch.part_fetch import FetchContext, PartFetch, PartOutcome, PartState
 from bucketfront.cache.fetch.part_transfer import PartTransfer
 from bucketfront.cache.fetch.read_ahead import Window
-from bucketfront.cache.fetch.reader_cursor import ReaderCursor, Waiter
+from bucketfront.cache.fetch.reader_cursor import ReaderCursor, ReadRequest, Waiter
 from bucketfront.cache.fetch.version import Version
 from bucketfront.cache.fetch.walk import Walks
 from bucketfront.cache.origin import OriginResponse
@@ -96,10 +96,8 @@ class Fill:
         """Add a reader of `span` for a client with this demand."""
         if demand is Demand.BOUNDED and span == FIRST_TWO_BYTES:
             self._keeps_ends = False
-        cursor = ReaderCursor(
-            span.start, span.stop, self._read_ahead.window(0, is_eager=True), span.start, demand,
-            max_parts=self._context.parallel_parts, client=current_client(),
-        )  # fmt: skip
+        request = ReadRequest(span, demand, self._context.parallel_parts, current_client())
+        cursor = ReaderCursor(request, span.start, self._read_ahead.window(0, is_eager=True))
         self._cursors.append(cursor)
         if not self._entry.is_complete(self._context.block_size):
             cursor.is_planned = False
@@ -110,11 +108,11 @@ class Fill:
 
     def _plan_arrivals(self) -> None:
         """Decide how much to fetch for the readers that joined in this turn, and start it."""
-        arrived = sorted((one for one in self._arrivals if one in self._cursors), key=lambda cursor: cursor.start)
+        arrived = sorted((one for one in self._arrivals if one in self._cursors), key=lambda cursor: cursor.span.start)
         self._arrivals.clear()
         for cursor in arrived:
             self._mark_parallel(cursor)
-            if cursor.demand is Demand.BOUNDED:
+            if cursor.request.demand is Demand.BOUNDED:
                 self._walks.add(cursor.span)
         for cursor in arrived:
             self._plan(cursor)
@@ -127,12 +125,12 @@ class Fill:
     def _mark_parallel(self, cursor: ReaderCursor) -> None:
         """Mark the reader and its neighbours as parallel, if together they are a download in ranges side by side."""
         for other in self._cursors:
-            if other.is_background or not self._walks.are_neighbours(cursor.span, other.span):
+            if other.request.is_background or not self._walks.are_neighbours(cursor.span, other.span):
                 continue
             pair = (cursor, other)
             if all(
-                one.demand is Demand.BOUNDED
-                or (one.demand is Demand.OPEN and self._read_ahead.is_last(one.span, neighbour.span))
+                one.request.demand is Demand.BOUNDED
+                or (one.request.demand is Demand.OPEN and self._read_ahead.is_last(one.span, neighbour.span))
                 for one, neighbour in (pair, pair[::-1])
             ):
                 cursor.is_parallel = cursor.is_eager = True
@@ -141,9 +139,9 @@ class Fill:
     def _plan(self, cursor: ReaderCursor) -> None:
         walk = self._walks.of(cursor.span)
         cursor.is_eager = cursor.is_parallel or self._read_ahead.is_eager(
-            cursor.demand, cursor.span, self._entry.metadata.size, walk, keeps_ends=self._keeps_ends
+            cursor.request.demand, cursor.span, self._entry.metadata.size, walk, keeps_ends=self._keeps_ends
         )
-        if cursor.demand is Demand.BOUNDED and cursor.is_eager:
+        if cursor.request.demand is Demand.BOUNDED and cursor.is_eager:
             cursor.walk_window = self._read_ahead.walk_window(walk, is_parallel=cursor.is_parallel)
         cursor.walk_stop = walk.stop if cursor.is_parallel else cursor.stop
         self._set_window(cursor)
@@ -179,7 +177,7 @@ class Fill:
 
     def _drops_end(self, cursor: ReaderCursor) -> bool:
         """Return whether a client that leaves had sent a range up to the object's end, with that end."""
-        names_end = cursor.demand is Demand.BOUNDED and cursor.stop == self._entry.metadata.size
+        names_end = cursor.request.demand is Demand.BOUNDED and cursor.stop == self._entry.metadata.size
         return names_end and not cursor.is_served and cursor.stop - cursor.offset > self._context.part_size // 4
 
     def _lacks_little(self) -> bool:
@@ -190,10 +188,8 @@ class Fill:
     def _continue_alone(self, span: Span) -> None:
         if self.covers(span):
             return
-        window = Window(span.length, self._context.part_size)
-        cursor = ReaderCursor(
-            span.start, span.stop, window, span.start, max_parts=MAX_BACKGROUND_PARTS, is_background=True
-        )
+        request = ReadRequest(span, max_parts=MAX_BACKGROUND_PARTS, is_background=True)
+        cursor = ReaderCursor(request, span.start, Window(span.length, self._context.part_size))
         self._cursors.append(cursor)
         self._launch_for(cursor)
         self._drop_background()
@@ -206,7 +202,7 @@ class Fill:
         self._cursors = [
             cursor
             for cursor in self._cursors
-            if not cursor.is_background or (self._fetches and not self.covers(Span(cursor.offset, cursor.stop)))
+            if not cursor.request.is_background or (self._fetches and not self.covers(Span(cursor.offset, cursor.stop)))
         ]
 
     def _trim(self) -> None:
@@ -350,7 +346,7 @@ class Fill:
         of an entry adds one part, so that it does not pause between two of its parts.
         """
         stats = self._context.stats
-        most = max(cursor.max_parts, min(cursor.max_parts + len(self._cursors) - 1, stats.object_limit))
+        most = max(cursor.request.max_parts, min(cursor.request.max_parts + len(self._cursors) - 1, stats.object_limit))
         parts = min(most - len(self._fetches), stats.read_ahead_limit - stats.running)
         return Room(parts if self._fetches else max(1, parts), self._left_ahead())
 
@@ -363,7 +359,7 @@ class Fill:
     def _launch_index_for(self, cursor: ReaderCursor) -> None:
         """Fetch the index of an MP4 early, because a player that begins one reads the index next: see `mp4`."""
         size = self._entry.metadata.size
-        if self._mp4_index is None or cursor.start or cursor.stop < size:
+        if self._mp4_index is None or cursor.span.start or cursor.stop < size:
             return
         span, self._mp4_index = self._mp4_index, None
         claims = self._claims()
@@ -402,7 +398,7 @@ class Fill:
             fetch, entry, self._version, context,
             on_head=self._find_index, on_written=self._wake, on_complete=self._compare_later,
         )  # fmt: skip
-        with acting_for(current_client() if cursor is None else cursor.client):
+        with acting_for(current_client() if cursor is None else cursor.request.client):
             fetch.task = context.tasks.start(transfer.run(), name=f"part {entry.key} {span.start}")
         # A callback, because a task that is cancelled before its first step never runs any of its own code.
         fetch.task.add_done_callback(lambda task: self._end(fetch, task))
@@ -422,7 +418,7 @@ class Fill:
             return
         if fetch is None or cut < max(fetch.mark + max(size, self._context.split_distance), fetch.writing_to):
             return
-        if reader.demand is Demand.BOUNDED and fetch.cursor is not None and fetch.cursor.is_parallel:
+        if reader.request.demand is Demand.BOUNDED and fetch.cursor is not None and fetch.cursor.is_parallel:
             return
         rate = self._rate_of(fetch)
         if rate is None or offset - fetch.mark < rate * SPLIT_AFTER_S:
@@ -493,7 +489,7 @@ class Fill:
                 progress.set_result(None)
 
     def _fail(self, fetch: PartFetch, error: ProxyError) -> None:
-        self._cursors = [cursor for cursor in self._cursors if not cursor.is_background]
+        self._cursors = [cursor for cursor in self._cursors if not cursor.request.is_background]
         for progress, waiter in list(self._waiters.items()):
             if progress.done() or not (fetch.start <= waiter.offset < fetch.stop or self._final_error is not None):
                 continue

@@ -7,32 +7,45 @@ from bucketfront.fair_share import Client
 from bucketfront.http.ranges import Demand, Span
 
 
+@dataclass(frozen=True, slots=True)
+class ReadRequest:
+    """What a reader was added for. `is_background` means that it stands for a fill that continues without a reader.
+
+    `max_parts` are the part fetches of the entry up to which the reader's read-ahead may start another.
+    """
+
+    span: Span
+    demand: Demand = Demand.WHOLE
+    max_parts: int = 1
+    client: Client = None  # for which the part fetches of the reader are
+    is_background: bool = False
+
+
 @dataclass(eq=False, slots=True)
 class ReaderCursor:
-    """The position of one reader: at `offset`, on its way to `stop`. `window` is its read-ahead."""
+    """The position of one reader: at `offset`, on its way to the end of its span. `window` is its read-ahead."""
 
+    request: ReadRequest
     offset: int
-    stop: int
     window: Window
-    start: int  # where it began
-    demand: Demand = Demand.WHOLE
     is_planned: bool = True  # what follows is decided, see `Fill.join`
     is_eager: bool = True  # see `ReadAhead.window`
     read: int = 0  # bytes
     waited: int = 0  # bytes read when it last waited
     is_waiting: bool = False
-    max_parts: int = 1  # part fetches of the entry up to which this reader's read-ahead may start another
-    is_background: bool = False  # stands for a fill that continues without a reader
     is_served: bool = False  # all of its bytes are in the file
     walk_window: Window = NOTHING  # what to fetch behind `stop`, for the walk that the reader is part of
     walk_stop: int = 0  # where the ranges of that walk end now, if they are read side by side
-    client: Client = None  # for which the part fetches of the reader are
     is_parallel: bool = False  # other ranges of that walk are being read, see `walk`
 
     @property
     def span(self) -> Span:
         """Return the reader's range."""
-        return Span(self.start, self.stop)
+        return self.request.span
+
+    @property
+    def stop(self) -> int:
+        return self.request.span.stop
 
     @property
     def is_starved(self) -> bool:
