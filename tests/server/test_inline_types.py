@@ -122,7 +122,7 @@ async def test_which_mounts_show_pages(
 
 
 async def test_uploads_through_another_mount(start: StartProxy, s3: S3) -> None:
-    """A key counts as an upload by whatever mount it is read, and the mount with the longest prefix decides (I32, I33)."""
+    """A key counts as an upload by whatever mount it is read, and the longest prefix decides (I32, I33)."""
     mounts = [
         mount(s3),
         {"path": "/drop/", "bucket": s3.bucket, "prefix": "drop/", "methods": ["GET", "PUT"]},
