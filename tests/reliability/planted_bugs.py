@@ -1891,6 +1891,26 @@ BUGS = (
         ("tests/s3/test_s3_tls.py::test_an_unknown_authority",),
     ),
     Bug(
+        24,
+        "length-that-stands-for-none",
+        "A Content-Length of 2**64 - 1, which the parser takes for its absence, is a length.",
+        (
+            Edit(
+                "bucketfront.server.http1.framing:body_length",
+                "(length := int(value)) > MAX_LENGTH",
+                "(length := int(value)) < 0",
+            ),
+        ),
+        (SERVER + "test_framing.py::test_refused[apart]",),
+    ),
+    Bug(
+        33,
+        "description-without-the-token",
+        "The description of the admin port is served to a page under any name, as a probe is.",
+        (Edit("bucketfront.admin.api:AdminApplication._respond", "operation.is_probe", "is_read"),),
+        (SERVER + "test_admin_openapi.py::test_each_path_responds_as_described",),
+    ),
+    Bug(
         33,
         "form-of-a-foreign-page",
         "A write of a foreign page is refused only if the browser sends Sec-Fetch-Site.",
