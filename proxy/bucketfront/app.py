@@ -275,6 +275,7 @@ class App:
             boot=boot_id(),
             clock=clock,
             shares=self.fair_shares,
+            share_of_one=self.settings.server.share_of_one,
             idle_since=lambda: math.inf if settings is None else clock.ago(settings.expire_after),
         )
         await self.upload_manager.start()

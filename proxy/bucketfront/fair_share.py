@@ -105,13 +105,13 @@ class Shares:
     def take(self, client: Client, count: int = 1) -> None:
         """Count what a client takes. The caller has asked for a refusal, or cannot refuse it."""
         self.used += count
-        if client is not None:
+        if client is not None and count:
             self._counts[client] = self._counts.get(client, 0) + count
 
     def give_back(self, client: Client, count: int = 1) -> None:
         assert count <= self.used, f"gave back {count} of {self.used}"
         self.used -= count
-        if client is not None:
+        if client is not None and count:
             left = self._counts[client] - count
             assert left >= 0, f"gave back {-left} more than was taken"
             if left:

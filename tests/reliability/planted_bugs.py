@@ -2119,6 +2119,13 @@ BUGS = (
     ),
     Bug(
         34,
+        "staging-area-of-one",
+        "One client may fill the staging area of resumable uploads.",
+        (Edit("bucketfront.tus.staging:PartStaging.reserve", "upload.record.client", "None"),),
+        (FAIR_SHARES + "test_staged_bytes_of_one_client",),
+    ),
+    Bug(
+        34,
         "places-of-uploads-for-the-first",
         "The connections for uploads go to those that ask first, whichever client they are of.",
         (Edit("bucketfront.s3.upload.upload_slots:UploadSlots._acquire", "current_client()", "None"),),

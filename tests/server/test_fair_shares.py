@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 from fakes import Head, RawConnection, RawServer, response
-from proxy_under_test import WallClock, settings_of, until
+from proxy_under_test import BLOCK, WallClock, settings_of, until
 from wire import Connection, Response, connected, fetch, message
 
 from bucketfront.app import App
 from bucketfront.fair_share import Refusal, Resource
 from bucketfront.s3 import connection_slots
+from bucketfront.s3.upload.parts import PART_SIZE
 from bucketfront.server.handlers import uploads
 from bucketfront.tus import manager
 
@@ -370,3 +371,23 @@ async def test_delete_objects_beyond_the_share(start_site: StartSite, monkeypatc
     assert refused.status == 429
     assert refused.headers["Retry-After"] == "1"
     assert site.refused(Resource.DELETES) == 1
+
+
+async def test_staged_bytes_of_one_client(start_site: StartSite) -> None:
+    """A client whose uploads have filled its share of the staging area gets 429. Uploads of others go on (I34)."""
+    site = await start_site()
+    site.app.upload_manager.staging.files.capacity = 2 * PART_SIZE
+    one_more = b"x" * PART_SIZE
+
+    async def begun(client: str, body: bytes) -> Response:
+        fields = {"Tus_Resumable": "1.0.0", "Content_Type": "application/offset+octet-stream"}
+        length = str(2 * PART_SIZE)
+        return await site.ask(client, "/upload", "POST", body, Upload_Length=length, **fields)
+
+    assert (await begun(GREEDY, one_more[:-BLOCK])).status == 201
+    assert (await begun(GREEDY, one_more[: PART_SIZE // 2])).status == 201
+    refused = await begun(GREEDY, one_more[: PART_SIZE // 2])
+    assert refused.status == 429
+    assert refused.headers["Retry-After"] == "1"
+    assert site.refused(Resource.UPLOAD_SPACE) == 1
+    assert (await begun(HONEST, one_more[: PART_SIZE // 8])).status == 201

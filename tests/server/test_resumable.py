@@ -831,7 +831,7 @@ async def test_abandoned_uploads(proxy: Proxy, s3: S3) -> None:
         if at < len(body):
             assert (await patched(proxy, url, at, body[at:])).status == 204
         assert s3.get(str(number)) == body
-    assert proxy.app.upload_manager.staging.file_bytes == 0
+    assert proxy.app.upload_manager.staging.files.used == 0
 
 
 async def test_the_disk_hangs(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 
-from bucketfront.errors import OriginError, ProxyError, StoreError
+from bucketfront.errors import NoShare, OriginError, ProxyError, StoreError
 from bucketfront.fair_share import Client, FairShares, Refusal, Resource, current_client
 from bucketfront.http import checksums
 from bucketfront.http.checksums import Digest
@@ -56,7 +56,7 @@ class UploadManager:
     `store` makes an object of a body in one call, and its cached entry. `change` is around any other write of a key.
     `source` names the endpoint, and `boot` identifies the boot of the machine. `clock` is the cache's. `idle_since`
     returns the time, by that clock, since which an upload must have received a byte to be kept. `shares` has those of
-    the clients in MAX_UPLOADS.
+    the clients in MAX_UPLOADS, and each has `share_of_one` of the staging area, from 0 to 1.
     """
 
     def __init__(
@@ -72,9 +72,10 @@ class UploadManager:
         clock: Callable[[], float],
         idle_since: Callable[[], float],
         shares: FairShares,
+        share_of_one: float,
     ) -> None:
         self.folder = folder
-        self.staging = PartStaging(folder, space, self._drop_idle)
+        self.staging = PartStaging(folder, space, self._drop_idle, shares, share_of_one)
         self._transfer = S3Transfer(origin, self.staging, store=store, change=change, save=self._save)
         self._space = space
         self._source = source
@@ -268,6 +269,9 @@ class UploadManager:
                 if len(gathered) >= GATHER_BYTES:
                     await self._stage(upload, gathered)
             await self._stage(upload, gathered)
+        except NoShare:
+            gathered.clear()  # they would be refused again
+            raise
         finally:
             if upload.offset + len(gathered) != end:
                 gathered.clear()  # the staged bytes before it were lost, so that it has no place
@@ -319,7 +323,7 @@ class UploadManager:
         """Stage the rest in memory if it fits without a request to S3, and note the time if a byte came."""
         if self._uploads.get(upload.id) is not upload:
             return  # it was lost meanwhile
-        with suppress(StoreError):
+        with suppress(StoreError, NoShare):
             if gathered and upload.room:
                 await self.staging.add(upload, gathered)
         if upload.offset == start:

@@ -4,6 +4,7 @@ Three rules hold (docs/invariants.md#space-bound, docs/invariants.md#disk-faults
 
 - Space is taken from the budget before it is written, and given back after its file is gone.
 - The files have a share of that space. Beyond it the bytes of an idle upload are dropped. Its client sends them again.
+  Each client has its share of that (docs/invariants.md#fair-share).
 - If the disk refuses bytes they wait in memory, MAX_MEMORY_BYTES in all. A client sends again what memory loses.
 """
 
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 
 from bucketfront.cache import Budget
 from bucketfront.errors import StoreError, StoreFull
+from bucketfront.fair_share import FairShares, Refusal, Resource, Shares
 from bucketfront.s3.upload.parts import PART_SIZE
 from bucketfront.tus.tus_upload import TusUpload
 from bucketfront.tus.uninterrupted import run_uninterrupted
@@ -39,7 +41,7 @@ class StagingSpace:
     budget: Budget
 
 
-class ShareUsed(StoreFull):
+class StagingFull(StoreFull):
     """The files of uploads have used their share of the cache's space."""
 
 
@@ -49,11 +51,20 @@ class PartStaging:
     `drop_idle` drops the staged bytes of an upload that is idle. It returns False if no upload is.
     """
 
-    def __init__(self, folder: UploadFolder, space: StagingSpace, drop_idle: Callable[[], Awaitable[bool]]) -> None:
+    def __init__(
+        self,
+        folder: UploadFolder,
+        space: StagingSpace,
+        drop_idle: Callable[[], Awaitable[bool]],
+        shares: FairShares,
+        share_of_one: float,
+    ) -> None:
         self.folder = folder
+        self._shares = shares
+        # A small cache has space for one part as well.
+        self.files = Shares(max(int(space.budget.limit * FILE_SHARE), PART_SIZE), share_of_one)
         self._space = space
         self._drop_idle = drop_idle
-        self.file_bytes = 0  # bytes taken from the budget
         self.memory_bytes = 0  # bytes of all uploads
         self._unremoved: list[tuple[TusUpload, int, int]] = []  # arguments of `remove`
 
@@ -72,7 +83,7 @@ class PartStaging:
             except StagedBytesLost:
                 await self.clear(upload)
                 raise
-            except ShareUsed:
+            except StagingFull:
                 raise
             except StoreError as error:
                 log.warning("bytes of %r wait in memory: %s", upload, error)
@@ -95,33 +106,41 @@ class PartStaging:
     async def _write(self, upload: TusUpload, data: bytes) -> None:
         size, checksum = upload.in_file + len(data), zlib.crc32(data, upload.checksum)
         growth = file_pages(size) - file_pages(upload.in_file)
-        await self.reserve(growth)
+        await self.reserve(upload, growth)
         try:
             await self.folder.write(upload.id, upload.record.next_part, upload.in_file, data, checksum)
         except BaseException:
-            self._give_back(growth)
+            self._give_back(upload, growth)
             raise
 
-    async def reserve(self, count: int) -> None:
-        """Take `count` bytes for a file from the budget. Raises ShareUsed, StoreError."""
-        # A small cache has space for one part as well.
-        while self.file_bytes + count > max(self._space.budget.limit * FILE_SHARE, PART_SIZE):
+    async def reserve(self, upload: TusUpload, count: int) -> None:
+        """Take `count` bytes for a file of an upload from the budget. Raises ShareUsedUp, StagingFull, StoreError.
+
+        Each client may have the bytes of one part, because it could not go on otherwise.
+        """
+        client = upload.record.client
+        while (refusal := self.files.refusal(client, count)) is not None:
+            is_first_part = self.files.of(client) + count <= file_pages(PART_SIZE)
+            if refusal is Refusal.SHARE and not is_first_part:
+                self._shares.refuse(Resource.UPLOAD_SPACE, client, refusal)
+            if is_first_part and self.files.used + count <= self.files.capacity:
+                break
             if not await self._drop_idle():
-                raise ShareUsed("as many bytes of uploads wait on the disk as may")
-        self.file_bytes += count
+                raise StagingFull("as many bytes of uploads wait on the disk as may")
+        self.files.take(client, count)
         try:
             await self._space.reserve(count)
         except BaseException:
-            self.file_bytes -= count
+            self.files.give_back(client, count)
             raise
 
     def count_restored(self, upload: TusUpload) -> None:
         """Count the file of an upload from an earlier run, also beyond the limits. The cache makes room for it."""
-        self.file_bytes += file_pages(upload.in_file)
+        self.files.take(upload.record.client, file_pages(upload.in_file))
         self._space.budget.take(file_pages(upload.in_file))
 
-    def _give_back(self, count: int) -> None:
-        self.file_bytes -= count
+    def _give_back(self, upload: TusUpload, count: int) -> None:
+        self.files.give_back(upload.record.client, count)
         self._space.budget.give_back(count)
 
     async def read(self, upload: TusUpload) -> AsyncIterator[bytes]:
@@ -173,7 +192,7 @@ class PartStaging:
             log.warning("a file of %r could not be removed: %s", upload, error)
             self._unremoved.append((upload, part, size))
             return
-        self._give_back(file_pages(size))
+        self._give_back(upload, file_pages(size))
 
     async def sweep(self) -> None:
         """Try again to remove files, except those of uploads that a request holds."""
@@ -182,7 +201,7 @@ class PartStaging:
             if upload.is_busy:
                 self._unremoved.append((upload, part, size))
             elif upload.in_file and part == upload.record.next_part:
-                self._give_back(file_pages(size))  # a new file has replaced it
+                self._give_back(upload, file_pages(size))  # a new file has replaced it
             else:
                 await self.remove(upload, part, size)
 
@@ -210,7 +229,7 @@ class UnverifiedBytes:
             try:
                 await self._write(data)
                 return
-            except ShareUsed:
+            except StagingFull:
                 raise
             except StoreError as error:
                 log.warning("a body for %r waits in memory: %s", self._upload, error)
@@ -220,7 +239,7 @@ class UnverifiedBytes:
     async def _write(self, data: bytes) -> None:
         at, checksum = self._size, zlib.crc32(data)
         # `clear` gives back the space of the whole file, so it is counted before the write, which may fail.
-        await self._staging.reserve(file_pages(at + len(data)) - file_pages(at))
+        await self._staging.reserve(self._upload, file_pages(at + len(data)) - file_pages(at))
         self._size += len(data)
         await run_uninterrupted(self._staging.folder.write(self._upload.id, _UNVERIFIED_PART, at, data, checksum))
         self._pieces.append((len(data), checksum))
