@@ -244,6 +244,7 @@ class App:
             split_distance=SPLIT_DISTANCE_BYTES,
             is_durable=config.durability == "power",
             eviction=config.eviction,
+            share_of_one=self.settings.server.share_of_one,
         )
         self.cache_assembly = await self._stack.enter_async_context(
             open_cache(

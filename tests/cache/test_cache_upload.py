@@ -4,6 +4,7 @@ import asyncio
 import errno
 import os
 import random
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from bucketfront.cache.storage.blocks import ALLOCATION_UNIT
 from bucketfront.cache.storage.folder import Folder
 from bucketfront.cache.upload import Upload
 from bucketfront.errors import ObjectChanged, ObjectNotFound, OriginUnavailable, StoreError, StoreFull
+from bucketfront.fair_share import acting_for
 from bucketfront.http.ranges import Demand
 from bucketfront.keys import ObjectKey
 
@@ -161,6 +163,31 @@ async def test_larger_than_the_cache(tmp_path: Path, length: int | None) -> None
         await turns()
         assert rig.budget.used == 0
         assert rig.stored_files() == {}
+
+
+async def test_uploads_of_one_client_take_half_of_the_cache(tmp_path: Path) -> None:
+    """Uploads of one client that run take half of the cache at most, and go on as windows. Others have room (I34)."""
+    async with Rig(tmp_path, max_size=32 * BLOCK) as rig:
+        rig.cache._upload_shares.share_of_one = 0.25
+        with acting_for("greedy"):
+            greedy = [rig.cache.begin_write(KEY._replace(key=f"greedy {number}"), None) for number in range(8)]
+            for writing in greedy:
+                with suppress(StoreFull):
+                    for _ in range(4):
+                        await writing.write(content(BLOCK))
+        assert 12 * BLOCK < rig.budget.used <= 16 * BLOCK + len(greedy) * ENTRY_BYTES
+        assert not greedy[-1].is_whole
+        with acting_for("honest"):
+            honest = await filled(rig, content(4 * BLOCK))
+        assert honest.is_whole
+        for writing in greedy[:2]:
+            writing.close()
+        await turns()
+        await greedy[-1].write(content(BLOCK))
+        for writing in [*greedy, honest]:
+            writing.close()
+        await turns()
+        assert (rig.budget.used, rig.cache._upload_shares.used, rig.cache._upload_shares.clients) == (0, 0, {})
 
 
 async def test_room_is_made_by_eviction(tmp_path: Path) -> None:

@@ -2126,6 +2126,13 @@ BUGS = (
     ),
     Bug(
         34,
+        "cache-for-uploads-of-one",
+        "The uploads of one client may push out all that is cached.",
+        (Edit("bucketfront.cache.upload:Upload._reserve", "is Refusal.SHARE", "is None and False"),),
+        ("tests/cache/test_cache_upload.py::test_uploads_of_one_client_take_half_of_the_cache",),
+    ),
+    Bug(
+        34,
         "places-of-uploads-for-the-first",
         "The connections for uploads go to those that ask first, whichever client they are of.",
         (Edit("bucketfront.s3.upload.upload_slots:UploadSlots._acquire", "current_client()", "None"),),

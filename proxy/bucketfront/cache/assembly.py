@@ -40,12 +40,15 @@ from bucketfront.cache.upkeep.open_files import OpenFiles
 from bucketfront.cache.upkeep.purge import Purge
 from bucketfront.cache.upkeep.space_reservation import SpaceReservation
 from bucketfront.errors import IndexTooNew, StoreError
+from bucketfront.fair_share import Shares
 from bucketfront.keys import ObjectKey
 from bucketfront.retry import RetryBudget
 
 POLICIES: dict[str, PolicyFactory] = {"lru": LruWithProbation, "s3-fifo": S3Fifo}
 
 log = logging.getLogger(__name__)
+
+RESERVED_UPLOADS_PART = 2  # of the cache: uploads of one client that run must not push out more than the other half
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +57,8 @@ class CacheOptions:
 
     `policy` returns how long a version is fresh, and `negative_ttl` how long a 404 holds. `min_free` returns the space
     to keep free on a disk of a given size. `hot_limit` bounds the entries in memory, and so the open files.
-    `is_durable`: what the index claims must outlive a loss of power.
+    `is_durable`: what the index claims must outlive a loss of power. `share_of_one` is what the uploads of one client
+    may have of the cache, from 0 to 1.
     """
 
     max_size: int
@@ -74,6 +78,7 @@ class CacheOptions:
     split_distance: int = 0
     is_durable: bool = False
     eviction: Literal["lru", "s3-fifo"] = "lru"
+    share_of_one: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +165,7 @@ def assemble(
         readers=readers, lookups=lookups, lookup_flow=flow, negative_cache=negative_cache,
         hot_bodies=HotBodies(options.memory), disposal=disposal, open_files=open_files, purges=purges,
         integrity=integrity,
+        upload_shares=Shares(options.max_size, options.share_of_one, RESERVED_UPLOADS_PART),
     )  # fmt: skip
     housekeeper = Housekeeper(
         entries=entries, store=store, index=index, flusher=flusher, space=space, open_files=open_files,

@@ -20,6 +20,7 @@ from bucketfront.cache.upkeep.disposal import Disposal
 from bucketfront.cache.upkeep.open_files import OpenFiles
 from bucketfront.cache.upkeep.purge import Purge
 from bucketfront.cache.upload import Upload
+from bucketfront.fair_share import Shares
 from bucketfront.http.cache_status import CacheStatus
 from bucketfront.http.ranges import FromTo, Suffix
 from bucketfront.keys import ObjectKey
@@ -43,7 +44,9 @@ class Cache:
         open_files: OpenFiles,
         purges: Purge,
         integrity: Integrity,
+        upload_shares: Shares,
     ) -> None:
+        """`upload_shares` are those of clients in the space that uploads take until they are published."""
         self._readers = readers
         self._fetch_context = readers.fetch_context
         self._entries = readers.fetch_context.entries
@@ -57,6 +60,7 @@ class Cache:
         self._open_files = open_files
         self._purges = purges
         self._integrity = integrity
+        self._upload_shares = upload_shares
 
     # --- leases ----------------------------------------------------------------------------------------------
 
@@ -166,6 +170,7 @@ class Cache:
             space=self._fetch_context.space,
             spare_descriptors=self._open_files.spare_descriptors,
             block_size=self._fetch_context.block_size,
+            shares=self._upload_shares,
         )
 
     async def publish(self, upload: Upload, etag: str) -> None:

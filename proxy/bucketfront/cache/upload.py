@@ -2,6 +2,7 @@
 
 Rule 1: space is taken from the budget before bytes are written: space bound (docs/invariants.md#space-bound).
 Rule 2: if the whole body does not fit, the file is a window: blocks that S3 has acknowledged are punched out.
+So it is if the client's uploads have their share of the cache: fair share (docs/invariants.md#fair-share).
 Rule 3: if the disk refuses bytes, only the file ends. The upload continues without it
 (docs/invariants.md#disk-faults-degrade).
 Rule 4: bytes are compared with their checksums when they are read, so that S3 never gets bytes that the disk damaged.
@@ -24,6 +25,7 @@ from bucketfront.cache.storage.file_storage import DISK_TIMEOUT_S
 from bucketfront.cache.storage.storage import Storage, StoredFile
 from bucketfront.cache.upkeep.disposal import Disposal
 from bucketfront.errors import StoreError, StoreFull
+from bucketfront.fair_share import Refusal, Shares, current_client
 from bucketfront.http.ranges import Span
 from bucketfront.keys import ObjectKey
 from bucketfront.task_set import TaskSet
@@ -39,7 +41,7 @@ class Upload:
     """One body in a file. Close it; after it was published, `close` does nothing. Lives in the event loop.
 
     `length` is in bytes, None if the client did not declare it. `space` takes bytes from `budget` or raises
-    StoreError. `spare_descriptors` makes room for one more descriptor.
+    StoreError. `shares` has those of the clients in it. `spare_descriptors` makes room for one more descriptor.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class Upload:
         space: Space,
         spare_descriptors: Callable[[], Awaitable[None]],
         block_size: int,
+        shares: Shares,
     ) -> None:
         self.key = key
         self.size = 0  # bytes of the body that were written to the file, also those punched out since
@@ -64,6 +67,8 @@ class Upload:
         self._block_size = block_size
         self._file: StoredFile | None = None
         self._charged = 0  # bytes taken from the budget
+        self._shares = shares
+        self._client = current_client()
         self._sums: dict[int, int] = {}  # CRC-32 of each block as far as it is in the file
         self._checksum = 0  # of the last block so far, if that is not whole yet
         self._is_window = length is not None and length + ENTRY_BYTES > budget.limit
@@ -115,7 +120,7 @@ class Upload:
             raise StoreError("the disk failed a moment ago")
         await self._spare_descriptors()
         await self._space.reserve(ENTRY_BYTES, files=1)
-        self._charged += ENTRY_BYTES
+        self._charge(ENTRY_BYTES)
         self._file = await self._space.fit(lambda: self._store.create(0), ENTRY_BYTES)
 
     async def _append(self, data: bytes) -> list[int]:
@@ -125,12 +130,26 @@ class Upload:
     async def _reserve_for(self, count: int) -> None:
         needed = _on_disk(self.size + count) - _on_disk(self.size)
         try:
-            await self._space.reserve(needed)
+            await self._reserve(needed)
         except StoreFull:
             self._is_window = True
             await self._punch_acknowledged()
-            await self._space.reserve(needed)
-        self._charged += needed
+            await self._reserve(needed)
+
+    async def _reserve(self, count: int) -> None:
+        """Take bytes from the budget. Raises StoreFull as well if the client's uploads have their share of it."""
+        if self._shares.refusal(self._client, count) is Refusal.SHARE:
+            raise StoreFull("uploads of one client have their share of the cache")
+        await self._space.reserve(count)
+        self._charge(count)
+
+    def _charge(self, count: int) -> None:
+        self._charged += count
+        self._shares.take(self._client, count)
+
+    def _discharge(self, count: int) -> None:
+        self._charged -= count
+        self._shares.give_back(self._client, count)
 
     async def acknowledge(self, start: int, stop: int) -> None:
         """Note that S3 has these bytes, so that they are not read again for S3."""
@@ -158,7 +177,7 @@ class Upload:
         except StoreError as error:
             self._failure = error  # the bytes stay charged until the file is removed
         else:
-            self._charged -= span.length
+            self._discharge(span.length)
             self._budget.give_back(span.length)
 
     async def read(self, start: int, stop: int) -> AsyncIterator[bytes]:
@@ -195,6 +214,7 @@ class Upload:
         self._is_over = True
         if self._file is not None:
             entries.attach_complete(entry, self._file, self._sums, self._charged)
+        self._shares.give_back(self._client, self._charged)
 
     def close(self) -> None:
         """Remove the file in the background, unless the upload is being published."""
@@ -220,6 +240,7 @@ class Upload:
             log.warning("the file of an upload to %s is left behind: %s", self.key, error)
         else:
             self._budget.give_back(self._charged)
+        self._shares.give_back(self._client, self._charged)
 
     async def _shielded(self, call: Coroutine[Any, Any, T]) -> T:
         """Return the result of `call`, which runs to its end even if the caller is cancelled, or the disk hangs.
