@@ -100,6 +100,16 @@ def test_a_live_socket_is_kept(path: Path, other: socket.socket) -> None:
         assert connect(path) == errno.EAGAIN
 
 
+def test_a_start_that_is_under_way(path: Path) -> None:
+    """A socket that is bound and does not listen yet belongs to a process, so it is kept."""
+    first = bound(path)
+    with first.socket:
+        with pytest.raises(CannotListen, match="in use by another process"):
+            bound(path)
+        first.socket.listen()
+        assert connect(path) == 0
+
+
 @pytest.mark.parametrize("kind", ["file", "folder", "link", "dangling link", "pipe"])
 def test_what_is_no_socket_is_kept(path: Path, other: socket.socket, kind: str) -> None:
     """A path that is no socket is an error, and is never removed. A link to a dead socket is a link."""

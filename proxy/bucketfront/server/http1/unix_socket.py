@@ -94,8 +94,9 @@ def _make_room(place: UnixPlace) -> None:
         try:
             probe.connect(os.fspath(place.path))
         except ConnectionRefusedError:
-            place.path.unlink(missing_ok=True)
-            return
+            if not _is_bound(place.path):
+                place.path.unlink(missing_ok=True)
+                return
         except FileNotFoundError:
             return
         except BlockingIOError:
@@ -103,6 +104,18 @@ def _make_room(place: UnixPlace) -> None:
         except OSError as error:
             raise _cannot_listen(error, place) from error
     raise CannotListen(f"cannot listen on {place}: in use by another process. Stop it, or set another path", at)
+
+
+def _is_bound(path: Path) -> bool:
+    """Return whether a process has the socket, and perhaps does not listen yet, as in the middle of a start.
+
+    Returns False if the kernel does not show it: unix(7), /proc/net/unix.
+    """
+    try:
+        lines = Path("/proc/net/unix").read_bytes().split(b"\n")
+    except OSError:
+        return False
+    return any(line.endswith(b" " + os.fsencode(path)) for line in lines)
 
 
 def _number(name: str | None, found: Callable[[str], int], kind: str, at: Loc) -> int:
