@@ -12,7 +12,7 @@ These are the rules of `Shares`, for each limited resource alike:
 3. A client that is refused by rule 2 alone has used up its share. Otherwise the whole resource is used up.
 
 `FairShares` is the table of those resources from which a client is refused at once. It counts and reports refusals.
-`FairSlots` and `ConnectionLimit` use the same rules, and make clients wait, or idle connections go.
+`FairSlots` lets clients wait by the same rules. `ConnectionLimit` has them for connections, where idle ones make way.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -69,6 +69,11 @@ class Refusal(Enum):
     WHOLE = "whole"  # nothing is left
 
 
+def share_of(capacity: int, share_of_one: float) -> int:
+    """Return what is the share of one client in a resource."""
+    return max(1, int(capacity * share_of_one))
+
+
 class Shares:
     """How much each client has of one resource. `capacity` is the whole, and `share_of_one` is from 0 to 1.
 
@@ -85,7 +90,7 @@ class Shares:
     @property
     def most(self) -> int:
         """Return what is the share of one client."""
-        return max(1, int(self.capacity * self.share_of_one))
+        return share_of(self.capacity, self.share_of_one)
 
     def of(self, client: Client) -> int:
         """Return what a client has."""

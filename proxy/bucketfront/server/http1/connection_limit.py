@@ -25,10 +25,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from bucketfront.fair_share import RESERVED_PART, share_of
 from bucketfront.server.access.networks import client_of
 
 MIN_IDLE_S = 1.0  # a client between two requests of a page is not idle
-RESERVED_PART = 8  # one in so many connections is for clients within their share
 MAX_STEPS = 1000  # of one search, about a millisecond (docs/invariants.md#cost-of-a-request)
 MIN_HEAP = 16  # below it no heap is rebuilt
 
@@ -182,7 +182,7 @@ class ConnectionLimit:
     @property
     def _most(self) -> int:
         """Return the number of connections that are the share of one client."""
-        return max(1, int(self.limit * self.share_of_one))
+        return share_of(self.limit, self.share_of_one)
 
     def _make_room(self, own: IdleOrder | None, now: float) -> bool:
         victim = self._first_to_go(now) if own is None else own.oldest(now)
