@@ -70,6 +70,7 @@ reliability: install
 # The same tests with as many cycles as take hours.
 soak: install
 	$(BIN)/pytest -m reliability tests/reliability --soak
+	BUCKETFRONT_ATTACK_HEADS=1000000 $(BIN)/pytest -n auto -m long tests/server/test_attack_heads.py
 
 # Compares bucketfront with nginx and Varnish. Writes docs/performance.md.
 bench: install
