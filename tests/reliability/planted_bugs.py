@@ -781,12 +781,12 @@ BUGS = (
     Bug(
         10,
         "parts-without-a-bound",
-        "The parts of a stream double, so that a pause loses half of what came.",
+        "The parts of a stream grow without a bound, so that pauses lose much of what came.",
         (
             Edit(
                 "bucketfront.cache.fetch.passthrough:Passthrough._begin_part",
-                "extra = (self._body.at - self._keeps_pace_since) // EXTRA_SHARE",
-                "extra = self._body.at - self._keeps_pace_since",
+                "min(self._may_lose, (self._body.at - self._keeps_pace_since) // GROWTH_SHARE)",
+                "(self._body.at - self._keeps_pace_since) // GROWTH_SHARE",
             ),
         ),
         ("tests/cache/test_cache_passthrough.py::test_a_client_that_stops_loses_few_bytes",),

@@ -10,8 +10,8 @@ part fits into the memory that the stream may use, so the task receives it at th
 
 That alone would cost a request for each of those few bytes. A client that keeps pace with the origin gets longer parts,
 by a share of what it has taken since it last kept the task waiting. If it stops within a longer part, the connection is
-closed, and the bytes that were already on their way are lost. They are no more than that share
-(docs/invariants.md#single-flight).
+closed, and the bytes that were already on their way are lost. All that a stream may lose is a twentieth of what its
+client requested (docs/invariants.md#single-flight).
 
 The response of the lookup is the first part, so that its bytes do not come twice. The first stream takes it.
 
@@ -34,7 +34,8 @@ from bucketfront.errors import OriginUnavailable
 from bucketfront.http.ranges import Span
 
 CLIENT_PATIENCE_S = 0.25  # for one part: longer than the gaps of a client that reads all the time
-EXTRA_SHARE = 20  # one byte in so many may be received twice: 1.05 of the bytes requested
+LOST_SHARE = 20  # one byte in so many may be received twice: 1.05 of the bytes requested
+GROWTH_SHARE = 4  # a part is longer by one byte in so many of what came: 1 GiB takes about 35 requests
 MAX_AHEAD_BYTES = 1 << 20  # while few streams run: a request for each MiB costs a fast client little time
 MIN_AHEAD_BYTES = 64 << 10  # while many do: together with MAX_PIECE_BYTES, 128 KiB (docs/invariants.md#memory)
 ALL_AHEAD_BYTES = 16 << 20  # of all streams, as long as each may have its minimum
@@ -115,6 +116,7 @@ class Passthrough:
         self._body = BodyStream(version, context, start, lambda: self._part_stop, response)
         self._pieces: deque[bytes] = deque()
         self._ahead = 0  # bytes in the pieces
+        self._may_lose = span.length // LOST_SHARE  # bytes
         self._keeps_pace_since = start  # the offset from which on the client has not kept the task waiting
         self._waited = 0.0  # seconds for the client, since the latest part began
         self._has_more = asyncio.Event()  # pieces, or the end
@@ -171,7 +173,7 @@ class Passthrough:
         if self._is_one_response:
             self._part_stop = self._stop
         else:
-            extra = (self._body.at - self._keeps_pace_since) // EXTRA_SHARE
+            extra = min(self._may_lose, (self._body.at - self._keeps_pace_since) // GROWTH_SHARE)
             self._part_stop = min(self._stop, self._body.at + self._limit - self._ahead + extra)
 
     async def _has_time_for(self, most: int) -> bool:
@@ -191,11 +193,14 @@ class Passthrough:
 
     async def _pause(self) -> None:
         """Hold no connection until the client has taken all that is in memory, so that it costs few requests."""
-        dropped = 0
-        while self._ahead - dropped > self._limit:
-            dropped += len(self._pieces.pop())
-        self._ahead -= dropped
-        self._body.rewind(self._body.at - dropped)
+        before = self._ahead
+        while (excess := self._ahead - self._limit) > 0:
+            last = self._pieces.pop()
+            if kept := last[:-excess]:
+                self._pieces.append(kept)
+            self._ahead -= len(last) - len(kept)
+        self._body.rewind(self._body.at - before + self._ahead)
+        self._may_lose = max(0, self._may_lose - (self._part_stop - self._body.at))
         self._part_stop = self._keeps_pace_since = self._body.at
         self._context.stats.pauses += 1
         await self._room(0)
