@@ -203,6 +203,7 @@ async def test_what_a_run_trusts_of_the_last_one(
     async with Rig(
         tmp_path, origin=rig.origin, is_durable=is_durable, boot=2 if has_rebooted else 1, clock=rig.wall
     ) as again:
+        assert again.index.was_clean == (is_clean and not has_rebooted)
         assert again.entry().unverified == 3
         again.origin.errors.append(OriginUnavailable("down"))
         if loses_changes:

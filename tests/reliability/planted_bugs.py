@@ -974,7 +974,7 @@ BUGS = (
     Bug(
         14,
         "reboot-unseen",
-        "After a clean stop the blocks are not verified, although the machine went down later.",
+        "A stop counts as clean although the machine went down later, so that stray files are not waited for.",
         (Edit("bucketfront.cache.storage.index:Index._begin_run", "was_stopped and is_same_boot", "was_stopped"),),
         (RECOVERY + "test_what_a_run_trusts_of_the_last_one",),
     ),
