@@ -154,7 +154,7 @@ _COMPRESSIBLE = frozenset(
 
 # A type without parameters, then anything that is no second member of a list, because browsers take the last member
 # (Fetch section 2.2.6).
-_WHOLE = re.compile(f'({TOKEN}/{TOKEN})[ \\t]*+(?:;(?:[^",;]|{QUOTED_STRING})*+)*+', re.DOTALL)
+_WHOLE = re.compile(f'({TOKEN}/{TOKEN})[ \\t]*+(?:;(?:[^",]|{QUOTED_STRING})*)?', re.DOTALL)
 
 # Documents whose scripts run in the origin that serves them. HTML and XML are those of the MIME Sniffing standard,
 # section 4.6; `text/xsl` and `text/rdf` are XML to some browsers as well. A browser shows the parts of a multipart or a
