@@ -96,7 +96,7 @@ class App:
         self.fair_shares = self._fair_shares()
         self.embedded: EmbeddedS3 | None = None
         self.fast_path: FastPath | None = None
-        self.certificate_watch: CertificateWatch | None = None  # without TLS there is none
+        self.certificate_watch: CertificateWatch | None = None  # None if no listener has TLS
         self.cache: Cache
         self.cache_assembly: CacheAssembly
         self.upload_manager: UploadManager
@@ -177,9 +177,9 @@ class App:
         self.health.phase = Phase.SERVING
 
     def _fair_shares(self) -> FairShares:
-        """Return the table of what clients have shares of.
+        """Return the resources of which clients are refused at once.
 
-        Behind a front the connections are not the clients' own, so their requests and uploads are counted apart.
+        Behind a front the connections are the front's, so requests and uploads of its clients are counted apart.
         """
         connections, share = self._shares.connections, self.settings.server.share_of_one
         return FairShares(
@@ -323,7 +323,7 @@ def _with_demo_keys(origin: OriginSettings) -> OriginSettings:
 
 @dataclass(frozen=True, slots=True)
 class Signals:
-    """What operators ask of a running proxy. Each event may be set at any time, also during the start and the stop."""
+    """What operators request of a running proxy. Each event may be set at any time, also in the start and the stop."""
 
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     reopen: asyncio.Event = field(default_factory=asyncio.Event)
@@ -352,9 +352,9 @@ async def serve(
         await tasks.close()
 
 
-async def _obey(asked: asyncio.Event, act: Callable[[], None]) -> None:
+async def _obey(requested: asyncio.Event, act: Callable[[], None]) -> None:
     """Act each time that the event is set."""
     while True:
-        await asked.wait()
-        asked.clear()
+        await requested.wait()
+        requested.clear()
         act()

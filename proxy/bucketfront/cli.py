@@ -179,7 +179,7 @@ def _announce(app: "App") -> None:
         lines.append(f"  origin   {app.origin.endpoint}")
     public = [mount.path for mount in app.settings.mounts if mount.is_public]
     if public and not app.settings.server.is_local:
-        lines.append(f"  public   everybody who reaches the clients' port may read {', '.join(public)}")
+        lines.append(f"  public   all clients may read {', '.join(public)}")
     click.echo("\n".join(lines), err=True)
 
 

@@ -1,4 +1,4 @@
-"""Slots for which clients wait, so that none makes the others wait longer (docs/invariants.md#fair-share).
+"""Slots for which clients wait, so that no client makes the others wait longer (docs/invariants.md#fair-share).
 
 Each client has a queue of its own. A slot that comes free goes to the client whose turn it is, among those for which
 `Shares` has room. So a client with a thousand waiting requests delays another one by one slot at most.
@@ -11,7 +11,7 @@ from bucketfront.fair_share import Client, Shares
 
 
 class Wait:
-    """The wait of one request for a slot. `client` is the one that gets it, and may change while it waits."""
+    """The wait of one request for a slot. `client` is the one that gets the slot. `FairSlots.hurry` may change it."""
 
     __slots__ = ("client", "granted")
 
@@ -34,7 +34,7 @@ class FairSlots:
     async def acquire(self, wait: Wait) -> None:
         """Return when `wait.client` has a slot, to be released for the same client."""
         if self.shares.refusal(wait.client) is None:
-            # No one that waits could have it, so this overtakes none of them.
+            # No waiting client may have the slot, so this overtakes none of them.
             self.shares.take(wait.client)
             return
         wait.granted = asyncio.get_running_loop().create_future()
@@ -54,7 +54,7 @@ class FairSlots:
         self._grant()
 
     def hurry(self, wait: Wait, client: Client) -> None:
-        """Let a wait be another client's, which wants the same, if that one has a share left and the first has not."""
+        """Give a wait to another client, which waits for the same bytes, if only that client has a share left."""
         if wait not in self._queues.get(wait.client, ()):
             return
         if self.shares.is_beyond(wait.client, 1) and not self.shares.is_beyond(client, 1):
@@ -64,12 +64,12 @@ class FairSlots:
             self._grant()
 
     def _grant(self) -> None:
-        """Give the free slots to those that wait."""
+        """Give the free slots to waiting clients, one after another."""
         while (queue := self._next()) is not None:
             wait, _ = queue.popitem(last=False)
             client = wait.client
             if queue:
-                self._queues.move_to_end(client)  # the others have their turn before
+                self._queues.move_to_end(client)  # behind the other clients
             else:
                 del self._queues[client]
             granted = wait.granted

@@ -2,7 +2,7 @@
 
 Rule 1: space is taken from the budget before bytes are written: space bound (docs/invariants.md#space-bound).
 Rule 2: if the whole body does not fit, the file is a window: blocks that S3 has acknowledged are punched out.
-So it is if the client's uploads have their share of the cache: fair share (docs/invariants.md#fair-share).
+The same holds if the client's uploads have used up their share of the cache (docs/invariants.md#fair-share).
 Rule 3: if the disk refuses bytes, only the file ends. The upload continues without it
 (docs/invariants.md#disk-faults-degrade).
 Rule 4: bytes are compared with their checksums when they are read, so that S3 never gets bytes that the disk damaged.
@@ -41,7 +41,7 @@ class Upload:
     """One body in a file. Close it; after it was published, `close` does nothing. Lives in the event loop.
 
     `length` is in bytes, None if the client did not declare it. `space` takes bytes from `budget` or raises
-    StoreError. `shares` has those of the clients in it. `spare_descriptors` makes room for one more descriptor.
+    StoreError. `shares` are what clients may have of it. `spare_descriptors` makes room for one more descriptor.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class Upload:
             await self._reserve(needed)
 
     async def _reserve(self, count: int) -> None:
-        """Take bytes from the budget. Raises StoreFull as well if the client's uploads have their share of it."""
+        """Take bytes from the budget. Raises StoreFull, also if the client has used up its share."""
         if self._shares.refusal(self._client, count) is Refusal.SHARE:
             raise StoreFull("uploads of one client have their share of the cache")
         await self._space.reserve(count)

@@ -105,9 +105,9 @@ class ServerSettings(Section):
     """Share that one client may have of what is limited, once it runs short: connections, requests and uploads at
     once, unfinished resumable uploads, connections to the origin. A client is its credential for a rule of
     `access`, or else its address, in IPv6 the first 64 bits of one. If it has more, it gets none of the last
-    eighth, and 429 in its place. Its idle connections are the first to make way for others. Addresses of this
-    machine and of `server.trusted_proxies` have no such limit, because a server in front stands for many clients.
-    Those that it names have one each. `null` sets none for any."""
+    eighth: requests get 429, and new connections 503. Its idle connections are the first to make way for others.
+    Addresses of this machine and of `server.trusted_proxies` have no such limit, because a server in front stands for
+    many clients. Those that it names have one each. `null` sets none for any."""
 
     @field_validator("trusted_proxies")
     @classmethod

@@ -62,8 +62,8 @@ class MountSettings(Section):
     """Rules of `access` of which one must hold for reads, in order. `public` lets all clients in. For a key below
     several mounts of one bucket, the rules of the mount with the longest `prefix` must hold as well."""
     write: Annotated[tuple[AccessName, ...], Field(min_length=1)] | None = Field(default=None, examples=["[team]"])
-    """The same for writes. With `null` each client may write that reaches the listener. That is permitted only while
-    `server.host` is a loopback address; else name rules, or `[public]`."""
+    """The same for writes. With `null` each client that reaches a listener may write. That is permitted only while no
+    other machine can reach one of them: see docs/listeners.md. Otherwise name rules, or `[public]`."""
     shared_caching: Flag = False
     """Whether CDNs and other shared caches may store what needs a rule to be read. If not, such responses have
     `Cache-Control: private`."""

@@ -148,7 +148,7 @@ class Settings(Section):
             if server is not None and not server.is_local and takes and mount.write is None:
                 raise SettingError(
                     f"needed, because {_reached(server)} and the mount takes {', '.join(takes)}: name rules of"
-                    " access, or [public] if everybody who reaches the port may write",
+                    " access, or [public] if all clients may write",
                     ("mounts", number, "write"),
                     ("mounts", number, "methods"),
                 )
@@ -168,7 +168,7 @@ class Settings(Section):
             if server is not None and not server.is_local and mounts[number].write is None:
                 raise SettingError(
                     f"needed, because {_reached(server)} and uploads go into the mount: name rules of access,"
-                    " or [public] if everybody who reaches the port may write",
+                    " or [public] if all clients may write",
                     ("mounts", number, "write"),
                     ("uploads",),
                 )

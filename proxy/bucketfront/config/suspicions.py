@@ -14,8 +14,6 @@ _JOINED = (
     "does not end in '/', so its last name and the path become one name: with the prefix videos, /a.mp4 is the object"
     " videosa.mp4. Write videos/ for a folder"
 )
-
-
 _SITE_OF_UPLOADS = (
     "shows its pages as downloads, because clients may upload here and a page's scripts have the rights of this origin."
     " If all uploaders are trusted, set inline_types: [text/html, image/svg+xml]; else let them upload to another mount"

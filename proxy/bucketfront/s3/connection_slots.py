@@ -32,7 +32,8 @@ class _KeyShare:
 class ConnectionSlots:
     """`count` slots, of which one client has the share `share_of_one`, from 0 to 1. `free` are not in use.
 
-    A slot is for the client that the task works for. Those that wait for one queue by client, as in `FairSlots`.
+    A slot is for the client that the task works for. Waiting reads queue by client, as in `FairSlots`. `wanted` counts
+    the reads and other calls that use or await a slot.
     """
 
     def __init__(self, count: int, share_of_one: float = 1.0) -> None:
@@ -61,7 +62,7 @@ class ConnectionSlots:
         return slot
 
     def hurry(self, key: ObjectKey) -> None:
-        """Let no read of `key` wait because of the client that began it, if the task's client has a share left."""
+        """Let the reads of `key` that wait do so for the task's client, if only that client has a share left."""
         share = self._keys.get(key._replace(version=None))
         for wait in () if share is None else list(share.waits):
             self._pool.hurry(wait, current_client())

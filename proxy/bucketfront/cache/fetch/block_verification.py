@@ -1,4 +1,4 @@
-"""Blocks of an earlier run are compared with their checksums before a byte of them is sent.
+"""Compares blocks of an earlier run with their checksums before a byte of them is sent.
 
 See docs/invariants.md#self-healing.
 """
@@ -9,7 +9,7 @@ from bucketfront.cache.entries.entry import Entry
 from bucketfront.cache.fetch.part_fetch import FetchContext
 from bucketfront.cache.storage import blocks
 
-VERIFIED_BYTES = 1 << 20  # at once, of which a client waits for all: about two milliseconds
+VERIFIED_BYTES = 1 << 20  # in one call, whose end a client awaits: about two milliseconds
 
 
 class BlockVerification:
@@ -55,7 +55,7 @@ class BlockVerification:
         await asyncio.shield(task)
 
     def _end_of_unverified(self, block: int, stop: int) -> int:
-        """Return the first block behind `block`, up to `stop`, that is verified, or being verified."""
+        """Return the first block behind `block`, up to `stop`, that is verified or being verified."""
         end = blocks.first_absent(self._entry.unverified, block + 1, stop)
         return next((one for one in range(block + 1, end) if one in self._running), end)
 

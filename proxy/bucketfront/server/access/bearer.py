@@ -38,7 +38,7 @@ class BearerRule:
         given, hashes = _hash(token), list(self._hashes)
         for file in self._files:
             hashes += await file.content()
-        # All are compared, so that the time tells neither which one fits nor how much of it.
+        # All are compared, so that the time shows neither which one fits nor how much of it.
         fits = [hmac.compare_digest(given, known) for known in hashes]
         if not any(fits):
             return Denial("the token is not valid")

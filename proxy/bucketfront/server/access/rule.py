@@ -41,7 +41,7 @@ class Grant:
     """A rule holds for a request.
 
     `prefixes` are those of the S3 keys that it permits, and `methods` the methods. None stands for all. `holder` names
-    the one that has the credential. It is None if others have the same one, or there is none.
+    the client that has the credential. It is None without a credential, or if several clients have the same one.
     """
 
     scope: Scope = Scope.MOUNT

@@ -1,6 +1,4 @@
-"""The content of a file with secrets, which is read again when the file has changed, so that a rotation needs no
-restart.
-"""
+"""The content of a file with secrets. It is read again when the file has changed, so a rotation needs no restart."""
 
 import asyncio
 import logging

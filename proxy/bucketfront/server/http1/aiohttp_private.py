@@ -388,7 +388,7 @@ class SmallBufferTls(sslproto.SSLProtocol):
 
 @contextmanager
 def _unreadable_names_unreported() -> Iterator[None]:
-    """Keep CPython from printing a traceback if a client asks for a server name that is not ASCII.
+    """Keep CPython from printing a traceback if a client requests a server name that is not ASCII.
 
     It does so before it would call the context's `sni_callback`. The handshake fails all the same.
     """

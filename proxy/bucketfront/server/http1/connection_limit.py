@@ -10,7 +10,7 @@ Each may have its share of all connections. These are the rules for a new connec
    - the same client has, if it is beyond its share;
    - else the client with the most connections has, of those beyond their share;
    - else any client has.
-3. If there is none, the new connection is refused.
+3. Without an idle connection, the new one is refused.
 
 A connection is idle if it awaits a request, and has done so for MIN_IDLE_S. So no response is cut. An address of this
 machine has no share, because a server in front may stand for all clients.

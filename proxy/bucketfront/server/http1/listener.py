@@ -51,7 +51,7 @@ log = logging.getLogger(__name__)
 class ListenSite:
     """One place of a listener, and what its connections begin with: a PROXY header, TLS, or HTTP.
 
-    `has_tls_on_unix` says whether TLS holds for Unix sockets too.
+    `has_tls_on_unix` is true if TLS holds for Unix sockets too.
     """
 
     place: Place
@@ -265,7 +265,7 @@ class BoundedSite(AiohttpSite):
 
 
 def _behind_tls(tls: ServerTls, begin: _Begin, client: str) -> _Begin:
-    """Return the protocol behind TLS. A handshake that fails is counted, and logged for those who look for it."""
+    """Return what makes the protocol behind TLS. It counts a handshake that fails, and logs it at the level of `-v`."""
 
     def on_failure(error: BaseException) -> None:
         failure = handshake_failure(error)

@@ -48,7 +48,7 @@ class ProxyHeaders:
         except TimeoutError:
             self._refuse(peer, f"no whole PROXY header within {HEADER_TIMEOUT_S:g} s")
         except OSError:
-            pass  # the front left, as some do that only look whether the port is open
+            pass  # the front left, as after a check whether the port is open
         else:
             if isinstance(named, NoClient):
                 return peer if named is NoClient.FRONT else UNKNOWN_CLIENT
@@ -68,7 +68,7 @@ class ProxyHeaders:
 
 
 async def _read(accepted: socket.socket) -> Address | NoClient:
-    """Return what the header says of the client.
+    """Return the client that the header names.
 
     Raises BadProxyHeader, and OSError if the front left before its first byte.
     """

@@ -45,10 +45,10 @@ _ADDRESS_BYTES = {_Family.IPV4: 12, _Family.IPV6: 36, _Family.UNIX: 216}  # both
 
 
 class NoClient(Enum):
-    """What a header says that names no client by its address."""
+    """Why a header names no client by its address."""
 
     FRONT = "the front itself is the client, as in a health check"
-    UNKNOWN = "the front does not say, or the client has no address of the internet"
+    UNKNOWN = "the front does not name it, or the client has no address of the internet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ def _parse_text(data: bytes) -> ProxyHeader | None:
     except ValueError as error:
         raise BadProxyHeader("the line has no address") from error
     if {source.version, destination.version} != {int(found[1][-1])}:
-        raise BadProxyHeader("the addresses are of another protocol than the line says")
+        raise BadProxyHeader("the addresses are of another protocol than the line has")
     return ProxyHeader(length, source)
 
 

@@ -1,4 +1,4 @@
-"""The TLS of a listener: its certificates, by the names that clients ask for, and their replacement while it serves.
+"""The TLS of a listener: its certificates, by the names that clients request, and their replacement while it serves.
 
 A connection keeps the certificate of its handshake. `ServerTls.reload` reads the files again, and later connections
 get the new ones. So a renewal ends no connection, and files that are of no use change nothing. A session that a client
@@ -36,7 +36,7 @@ class HandshakeFailure(Enum):
     OLD_VERSION = "old-version"
     NO_COMMON_CIPHER = "no-common-cipher"
     CLIENT_CERTIFICATE = "client-certificate"  # the client sent none, or one that is not accepted
-    REFUSED_BY_CLIENT = "refused-by-client"  # it does not trust the certificate, or it is of another opinion
+    REFUSED_BY_CLIENT = "refused-by-client"  # it does not trust the certificate, or refuses for a reason of its own
     LEFT = "left"  # also a port scan, and a load balancer that only connects
     TIMEOUT = "timeout"
     OTHER = "other"
@@ -80,7 +80,7 @@ class ServedCertificate:
     not_after: float
 
     def ends_soon(self, now: float) -> bool:
-        """Return whether it should have been renewed by now. One that is valid for days only has less time for it."""
+        """Return whether it should have been renewed by now. One that is valid for days has less time for it."""
         return now > self.not_after - min(RENEWAL_S, (self.not_after - self.not_before) / 3)
 
     def trouble(self, now: float) -> str | None:
@@ -210,7 +210,7 @@ def _load_pair(context: ssl.SSLContext, pair: CertificateSettings, at: SettingPl
         raise UnusableSetting("the key is encrypted: remove its password, openssl pkey -in KEY -out KEY.plain", at_key)
 
     try:
-        # Without this function, OpenSSL would ask for the password on the terminal.
+        # Without this function, OpenSSL would prompt for the password on the terminal.
         context.load_cert_chain(pair.certificate, pair.key, password=no_password)
     except UnusableSetting:
         raise
@@ -288,7 +288,7 @@ def _choose_by_name(
 
 
 def chosen(by_name: dict[str, ssl.SSLContext], name: str) -> ssl.SSLContext | None:
-    """Return the context for a name that a client asks for. Returns None if no certificate has it.
+    """Return the context for a name that a client requests. Returns None if no certificate has it.
 
     A wildcard stands for exactly one label, the first one (RFC 9525 section 6.3). An exact name precedes it.
     """

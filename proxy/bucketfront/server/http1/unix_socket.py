@@ -19,7 +19,10 @@ _KEEP = -1  # chown(2): do not change it
 
 @dataclass(frozen=True, slots=True)
 class UnixPlace:
-    """The path of a Unix socket, and who may connect. `number` is the listener's position in `server.listeners`."""
+    """The path of a Unix socket, and which users may connect.
+
+    `number` is the listener's position in `server.listeners`.
+    """
 
     path: Path
     mode: int
@@ -51,7 +54,7 @@ class UnixSocket:
 
 
 def bind_unix(place: UnixPlace) -> UnixSocket:
-    """Return a bound socket with its mode and owner. It does not listen yet, so that nobody can connect before.
+    """Return a bound socket with its mode and owner. It does not listen yet, so that no client can connect before.
 
     Replaces a socket that no process serves, such as one that a kill left behind. Raises CannotListen.
     """
@@ -118,14 +121,14 @@ def _is_bound(path: Path) -> bool:
     return any(line.endswith(b" " + os.fsencode(path)) for line in lines)
 
 
-def _number(name: str | None, found: Callable[[str], int], kind: str, at: Loc) -> int:
-    """Return the number of a user or group. Raises CannotListen."""
+def _number(name: str | None, find: Callable[[str], int], kind: str, at: Loc) -> int:
+    """Return the number of a user or group, which `find` finds by its name. Raises CannotListen."""
     if name is None:
         return _KEEP
     if name.isdecimal():
         return int(name)
     try:
-        return found(name)
+        return find(name)
     except KeyError as error:
         raise CannotListen(f"this machine has no {kind} of this name", at) from error
 
