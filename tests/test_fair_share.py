@@ -10,9 +10,9 @@ from bucketfront.errors import NoShare, ShareUsedUp, WholeUsedUp
 from bucketfront.fair_share import (
     REPORT_INTERVAL_S,
     FairShares,
-    Refusal,
     Resource,
     Shares,
+    UsedUp,
     acting_for,
     current_client,
 )
@@ -24,11 +24,11 @@ def test_no_client_gets_the_reserved_part() -> None:
     shares = Shares(64, 0.25)
     while shares.refusal("greedy") is None:
         shares.take("greedy")
-    assert (shares.of("greedy"), shares.refusal("greedy")) == (56, Refusal.SHARE)
+    assert (shares.of("greedy"), shares.refusal("greedy")) == (56, UsedUp.SHARE)
     while shares.refusal("honest") is None:
         shares.take("honest")
-    assert (shares.of("honest"), shares.refusal("honest")) == (8, Refusal.WHOLE)
-    assert shares.refusal(None) is Refusal.WHOLE
+    assert (shares.of("honest"), shares.refusal("honest")) == (8, UsedUp.WHOLE)
+    assert shares.refusal(None) is UsedUp.WHOLE
 
 
 def test_a_client_within_its_share_gets_the_last_units() -> None:
@@ -56,10 +56,10 @@ def test_amounts() -> None:
     """A client is refused an amount that would not leave the reserved part to others, and gets a smaller one (I34)."""
     shares = Shares(1000, 0.25)
     shares.take("greedy", 800)
-    assert shares.refusal("greedy", 76) is Refusal.SHARE
+    assert shares.refusal("greedy", 76) is UsedUp.SHARE
     assert shares.refusal("greedy", 75) is None
     assert shares.refusal("honest", 200) is None
-    assert shares.refusal("honest", 201) is Refusal.WHOLE
+    assert shares.refusal("honest", 201) is UsedUp.WHOLE
 
 
 def test_without_a_share() -> None:
@@ -68,7 +68,7 @@ def test_without_a_share() -> None:
     for _ in range(8):
         assert shares.refusal(None) is None
         shares.take(None)
-    assert shares.refusal(None) is Refusal.WHOLE
+    assert shares.refusal(None) is UsedUp.WHOLE
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -119,8 +119,8 @@ def test_a_refusal_names_the_client_once_a_minute() -> None:
     with pytest.raises(ShareUsedUp):
         operator.table.take(Resource.REQUESTS, "192.0.2.1\n")
     assert operator.lines[2].endswith("; 3 requests were refused since the last line of this kind")
-    assert operator.table.refused[Resource.REQUESTS, Refusal.SHARE] == 4
-    assert operator.table.refused[Resource.UPLOADS, Refusal.WHOLE] == 1
+    assert operator.table.refused[Resource.REQUESTS, UsedUp.SHARE] == 4
+    assert operator.table.refused[Resource.UPLOADS, UsedUp.WHOLE] == 1
     assert sum(operator.table.refused.values()) == 5
     places[0].leave()
     places[0].leave()

@@ -1,4 +1,4 @@
-"""Fair shares of what is limited: how much of it one client may have (docs/invariants.md#fair-share).
+"""Fair shares: how much of a limited resource one client may have (docs/invariants.md#fair-share).
 
 Theory of operation
 -------------------
@@ -12,7 +12,8 @@ These are the rules of `Shares`, for each limited resource alike:
 3. A client that is refused by rule 2 alone has used up its share. Otherwise the whole resource is used up.
 
 `FairShares` is the table of those resources from which a client is refused at once. It counts and reports refusals.
-`FairSlots` lets clients wait by the same rules. `ConnectionLimit` has them for connections, where idle ones make way.
+`FairSlots` lets clients wait by the same rules. `ConnectionLimit` applies them to connections. Idle
+connections make way.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -37,13 +38,13 @@ def current_client() -> Client:
 
 
 def act_for(client: Client) -> None:
-    """Let the running task work for a client from now on. See `acting_for`, whose block it lasts for."""
+    """Let the running task work for a client from now on, until the block of `acting_for` ends."""
     _CLIENT.set(client)
 
 
 @contextmanager
 def acting_for(client: Client) -> Iterator[None]:
-    """Do what is in the block for this client, also in tasks that it starts."""
+    """Let the running task work for a client in the block. Tasks that the block starts inherit it."""
     token = _CLIENT.set(client)
     try:
         yield
@@ -62,15 +63,15 @@ class Resource(Enum):
     UPLOAD_SPACE = "upload_space"
 
 
-class Refusal(Enum):
-    """Why a client gets none of a resource. The values are labels of a metric."""
+class UsedUp(Enum):
+    """What is used up, so that a client gets none of a resource. The values are labels of a metric."""
 
-    SHARE = "share"  # its own share is used up, and little is left for others
-    WHOLE = "whole"  # nothing is left
+    SHARE = "share"  # the client's own share, and the rest is for others
+    WHOLE = "whole"  # the whole resource
 
 
 def share_of(capacity: int, share_of_one: float) -> int:
-    """Return what is the share of one client in a resource."""
+    """Return how many units of a resource are the share of one client."""
     return max(1, int(capacity * share_of_one))
 
 
@@ -88,32 +89,33 @@ class Shares:
         self._counts: dict[str, int] = {}
 
     @property
-    def most(self) -> int:
-        """Return what is the share of one client."""
+    def share(self) -> int:
+        """Return how many units are the share of one client."""
         return share_of(self.capacity, self.share_of_one)
 
     def of(self, client: Client) -> int:
-        """Return what a client has."""
+        """Return how many units a client has."""
         return 0 if client is None else self._counts.get(client, 0)
 
     def is_beyond(self, client: Client, count: int = 0) -> bool:
         """Return whether a client has more than its share, or would have it with `count` more."""
-        return client is not None and self._counts.get(client, 0) + count > self.most
+        return client is not None and self._counts.get(client, 0) + count > self.share
 
-    def refusal(self, client: Client, count: int = 1) -> Refusal | None:
-        """Return why a client may not take `count` more. Returns None if it may."""
+    def refusal(self, client: Client, count: int = 1) -> UsedUp | None:
+        """Return why a client may not take `count` more units. Returns None if it may."""
         left = self.capacity - self.used
         if self.is_beyond(client, count) and left - self._reserved < count:
-            return Refusal.SHARE
-        return Refusal.WHOLE if left < count else None
+            return UsedUp.SHARE
+        return UsedUp.WHOLE if left < count else None
 
     def take(self, client: Client, count: int = 1) -> None:
-        """Count what a client takes. The caller has asked for a refusal, or cannot refuse it."""
+        """Count units that a client takes, also beyond the capacity. Callers that can refuse check `refusal` before."""
         self.used += count
         if client is not None and count:
             self._counts[client] = self._counts.get(client, 0) + count
 
     def give_back(self, client: Client, count: int = 1) -> None:
+        """Count units that the client has no longer."""
         assert count <= self.used, f"gave back {count} of {self.used}"
         self.used -= count
         if client is not None and count:
@@ -126,7 +128,7 @@ class Shares:
 
     @property
     def clients(self) -> Mapping[str, int]:
-        """Return the clients that have something, and how much."""
+        """Return the clients that have any units, each with their number."""
         return self._counts
 
     @property
@@ -149,12 +151,12 @@ class FairShares:
         self._report = report
         self._reported_at: dict[Resource, float] = {}
         self._unreported = dict.fromkeys(Resource, 0)
-        self.refused = {(resource, refusal): 0 for resource in Resource for refusal in Refusal}
+        self.refused = {(resource, refusal): 0 for resource in Resource for refusal in UsedUp}
 
-    def take(self, resource: Resource, client: Client, count: int = 1) -> "Place":
-        """Return what a client takes of a resource, to be left once. Raises ShareUsedUp, WholeUsedUp."""
+    def take(self, resource: Resource, client: Client, count: int = 1) -> "ResourcePlace":
+        """Take units of a resource until the caller leaves the place. Raises ShareUsedUp, WholeUsedUp."""
         self.check(resource, client, self.shares[resource], count)
-        place = Place(self.shares[resource], client)
+        place = ResourcePlace(self.shares[resource], client)
         place.grow(count)
         return place
 
@@ -166,7 +168,7 @@ class FairShares:
         if refusal is not None:
             self.refuse(resource, client, refusal)
 
-    def refuse(self, resource: Resource, client: Client, refusal: Refusal) -> NoReturn:
+    def refuse(self, resource: Resource, client: Client, refusal: UsedUp) -> NoReturn:
         """Count and report a refusal, and raise ShareUsedUp or WholeUsedUp."""
         self.refused[resource, refusal] += 1
         self._unreported[resource] += 1
@@ -177,7 +179,7 @@ class FairShares:
             many = "" if number == 1 else f"; {number} requests were refused since the last line of this kind"
             name = "a client without a share" if client is None else f"the client {client!a}"
             self._report(f"{name} is refused: {_REASONS[refusal].format(_NAMES[resource])}{many}")
-        kind = ShareUsedUp if refusal is Refusal.SHARE else WholeUsedUp
+        kind = ShareUsedUp if refusal is UsedUp.SHARE else WholeUsedUp
         raise kind(_REASONS[refusal].format(_NAMES[resource]), resource.value)
 
 
@@ -189,11 +191,11 @@ _NAMES = {
     Resource.RESUMABLE_UPLOADS: "unfinished resumable uploads",
     Resource.UPLOAD_SPACE: "space for uploads",
 }
-_REASONS = {Refusal.SHARE: "its share of {} is used up", Refusal.WHOLE: "there is no room for more {}"}
+_REASONS = {UsedUp.SHARE: "its share of {} is used up", UsedUp.WHOLE: "there is no room for more {}"}
 
 
-class Place:
-    """What one request has of a resource, until `leave` is called."""
+class ResourcePlace:
+    """The units of a resource that one request has, until it calls `leave`."""
 
     __slots__ = ("_client", "_count", "_shares")
 

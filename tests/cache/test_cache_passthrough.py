@@ -26,7 +26,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(passthrough, "MAX_AHEAD_BYTES", AHEAD)
     monkeypatch.setattr(passthrough, "MIN_AHEAD_BYTES", BLOCK)
     monkeypatch.setattr(passthrough, "MAX_PIECE_BYTES", BLOCK)
-    monkeypatch.setattr(passthrough, "CLIENT_PATIENCE_S", NEVER)
+    monkeypatch.setattr(passthrough, "CLIENT_WAIT_S", NEVER)
 
 
 class Uncached:
@@ -73,7 +73,7 @@ async def test_a_fast_client_costs_few_requests(uncached: Uncached) -> None:
 
 async def test_a_slow_client_holds_no_connection(uncached: Uncached, monkeypatch: pytest.MonkeyPatch) -> None:
     """While a client takes nothing, its stream has no connection. No byte comes twice. Requests are few (I10, I34)."""
-    monkeypatch.setattr(passthrough, "CLIENT_PATIENCE_S", 0.0)
+    monkeypatch.setattr(passthrough, "CLIENT_WAIT_S", 0.0)
     origin = uncached.rig.origin
     data = origin.put(content(SIZE))
     got = b""
@@ -94,10 +94,10 @@ async def test_a_client_that_stops_loses_few_bytes(uncached: Uncached, monkeypat
     pieces = await uncached.stream()
     got = b""
     for stop in range(60, 96, 5):
-        monkeypatch.setattr(passthrough, "CLIENT_PATIENCE_S", NEVER)
+        monkeypatch.setattr(passthrough, "CLIENT_WAIT_S", NEVER)
         while len(got) < stop * BLOCK:
             got += await anext(pieces)
-        monkeypatch.setattr(passthrough, "CLIENT_PATIENCE_S", 0.0)
+        monkeypatch.setattr(passthrough, "CLIENT_WAIT_S", 0.0)
         await turns(40)
         got += await anext(pieces)
         await turns(40)
@@ -113,7 +113,7 @@ async def test_a_version_that_changes_in_a_pause(
     uncached: Uncached, monkeypatch: pytest.MonkeyPatch, has_id: bool
 ) -> None:
     """After a pause come bytes of the same version, by its id, or the stream ends with ObjectChanged (I1)."""
-    monkeypatch.setattr(passthrough, "CLIENT_PATIENCE_S", 0.0)
+    monkeypatch.setattr(passthrough, "CLIENT_WAIT_S", 0.0)
     origin = uncached.rig.origin
     origin.is_versioned = has_id
     old = origin.put(content(SIZE))
@@ -133,7 +133,7 @@ async def test_a_version_that_changes_in_a_pause(
 
 async def test_a_failure_after_a_pause_is_retried(uncached: Uncached, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first request after a pause is repeated if it fails, as the first one of all (I11)."""
-    monkeypatch.setattr(passthrough, "CLIENT_PATIENCE_S", 0.0)
+    monkeypatch.setattr(passthrough, "CLIENT_WAIT_S", 0.0)
     origin = uncached.rig.origin
     data = origin.put(content(SIZE))
     pieces = await uncached.stream()
@@ -146,7 +146,7 @@ async def test_a_failure_after_a_pause_is_retried(uncached: Uncached, monkeypatc
 @pytest.mark.parametrize("start", [0, 30 * BLOCK + 5])
 async def test_a_weak_etag_needs_one_response(uncached: Uncached, monkeypatch: pytest.MonkeyPatch, start: int) -> None:
     """Bytes that only one response can bring come in one, however slow the client is (I1)."""
-    monkeypatch.setattr(passthrough, "CLIENT_PATIENCE_S", 0.0)
+    monkeypatch.setattr(passthrough, "CLIENT_WAIT_S", 0.0)
     origin = uncached.rig.origin
     data = origin.put(content(SIZE), 'W/"1"')
     got = b""
@@ -159,7 +159,7 @@ async def test_a_weak_etag_needs_one_response(uncached: Uncached, monkeypatch: p
 
 async def test_many_streams_share_the_memory(uncached: Uncached, monkeypatch: pytest.MonkeyPatch) -> None:
     """Streams whose clients stop have a bounded number of bytes in memory together, as long as each has few (I19)."""
-    monkeypatch.setattr(passthrough, "CLIENT_PATIENCE_S", 0.0)
+    monkeypatch.setattr(passthrough, "CLIENT_WAIT_S", 0.0)
     monkeypatch.setattr(passthrough, "ALL_AHEAD_BYTES", 16 * BLOCK)
     origin = uncached.rig.origin
     keys = [ObjectKey("bucket", str(number)) for number in range(32)]
@@ -193,7 +193,7 @@ async def test_a_client_that_leaves_ends_its_stream(uncached: Uncached) -> None:
 
 async def test_a_stop_ends_a_stream_that_pauses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cache that stops ends streams that wait for their client. The client gets an error, and no end (I3, I12)."""
-    monkeypatch.setattr(passthrough, "CLIENT_PATIENCE_S", 0.0)
+    monkeypatch.setattr(passthrough, "CLIENT_WAIT_S", 0.0)
     async with Rig(tmp_path) as rig, AsyncExitStack() as stack:
         rig.origin.put(content(SIZE))
         pieces = await Uncached(rig, stack).stream()

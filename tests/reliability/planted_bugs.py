@@ -771,8 +771,8 @@ BUGS = (
         "A stream holds its origin connection while its client takes nothing.",
         (
             Edit(
-                "bucketfront.cache.fetch.passthrough:Passthrough._has_time_for",
-                "None if self._is_one_response else CLIENT_PATIENCE_S - self._waited",
+                "bucketfront.cache.fetch.passthrough:Passthrough._wait_for_room",
+                "None if self._is_one_response else CLIENT_WAIT_S - self._waited",
                 "None",
             ),
         ),
@@ -2128,7 +2128,7 @@ BUGS = (
         34,
         "cache-for-uploads-of-one",
         "The uploads of one client may push out all that is cached.",
-        (Edit("bucketfront.cache.upload:Upload._reserve", "is Refusal.SHARE", "is None and False"),),
+        (Edit("bucketfront.cache.upload:Upload._reserve", "is UsedUp.SHARE", "is None and False"),),
         ("tests/cache/test_cache_upload.py::test_uploads_of_one_client_take_half_of_the_cache",),
     ),
     Bug(

@@ -13,7 +13,7 @@ from wire import fetch
 
 from bucketfront.errors import CannotListen
 from bucketfront.server.http1 import binding
-from bucketfront.server.http1.binding import ListenPlace, bind, owner_of
+from bucketfront.server.http1.binding import TcpPlace, bind, owner_of
 
 Bound = Callable[..., list[socket.socket]]
 
@@ -37,7 +37,7 @@ def bound() -> Iterator[Bound]:
     with ExitStack() as stack:
 
         def run(host: str, port: int = 0, **options: Any) -> list[socket.socket]:
-            return [stack.enter_context(one) for one in bind(ListenPlace(host, port, "server", **options))]
+            return [stack.enter_context(one) for one in bind(TcpPlace(host, port, "server", **options))]
 
         yield run
 

@@ -13,7 +13,7 @@ from proxy_under_test import BLOCK, WallClock, settings_of, until
 from wire import Connection, Response, connected, fetch, message
 
 from bucketfront.app import App
-from bucketfront.fair_share import Refusal, Resource
+from bucketfront.fair_share import Resource, UsedUp
 from bucketfront.s3 import connection_slots
 from bucketfront.s3.upload.parts import PART_SIZE
 from bucketfront.server.handlers import uploads
@@ -94,7 +94,7 @@ class Site:
         assert self.app.telemetry.drain(timeout_s=10)
         return Path(self.app.settings.access_log.path).read_text()
 
-    def refused(self, resource: Resource, reason: Refusal = Refusal.SHARE) -> int:
+    def refused(self, resource: Resource, reason: UsedUp = UsedUp.SHARE) -> int:
         return self.app.fair_shares.refused[resource, reason]
 
 
@@ -243,7 +243,7 @@ async def test_the_whole_is_used_up(start_site: StartSite) -> None:
     await until(lambda: site.app.fair_shares.shares[Resource.REQUESTS].used == 2)
     refused = await site.ask("192.0.2.1", "/x")
     assert (refused.status, refused.headers["Retry-After"]) == (503, "1")
-    assert site.refused(Resource.REQUESTS, Refusal.WHOLE) == 1
+    assert site.refused(Resource.REQUESTS, UsedUp.WHOLE) == 1
 
 
 async def test_a_credential_is_a_client(start_site: StartSite) -> None:

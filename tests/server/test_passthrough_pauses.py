@@ -65,7 +65,7 @@ async def test_slow_clients_hold_no_connection(tmp_path: Path, monkeypatch: pyte
 
     A miss gets its object, and the slow ones get the rest of theirs later. The origin sends few bytes twice (I10, I34).
     """
-    monkeypatch.setattr(passthrough, "CLIENT_PATIENCE_S", 0.0)
+    monkeypatch.setattr(passthrough, "CLIENT_WAIT_S", 0.0)
     origin = Origin()
     async with proxy_of(origin, tmp_path) as app, AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(connected(app.address)) for _ in range(CLIENTS)]
@@ -82,7 +82,7 @@ async def test_slow_clients_hold_no_connection(tmp_path: Path, monkeypatch: pyte
 
 async def test_an_origin_without_ranges_sends_an_object_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An origin that ignores Range gets no second request for a client that waits: it would begin anew (I10)."""
-    monkeypatch.setattr(passthrough, "CLIENT_PATIENCE_S", 0.0)
+    monkeypatch.setattr(passthrough, "CLIENT_WAIT_S", 0.0)
     origin = Origin(has_ranges=False)
     async with proxy_of(origin, tmp_path) as app:
         first = await fetch(app.address, "/film")

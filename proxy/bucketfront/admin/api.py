@@ -29,7 +29,7 @@ from bucketfront.keys import ObjectKey
 from bucketfront.server.foreign_pages import ForeignPage, ForeignPages
 from bucketfront.server.host_names import HostNames, UnknownHost
 from bucketfront.server.http1 import descriptors, framing
-from bucketfront.server.http1.binding import ListenPlace
+from bucketfront.server.http1.binding import TcpPlace
 from bucketfront.server.http1.connection import BODY_BUFFER_BYTES, MAX_FIELDS, Connection, ConnectionServer
 from bucketfront.server.http1.connection_limit import ConnectionLimit
 from bucketfront.server.http1.listener import Listener, ListenSite
@@ -276,9 +276,9 @@ def build_admin(settings: Settings, cache: Cache, registry: CollectorRegistry, h
     return Listener(runner, (ListenSite(admin_place(settings.admin), tls),), limit)
 
 
-def admin_place(settings: AdminSettings) -> ListenPlace:
+def admin_place(settings: AdminSettings) -> TcpPlace:
     """Return where the listener for operators is to be."""
-    return ListenPlace(settings.host, settings.port, "admin", has_token=settings.token is not None)
+    return TcpPlace(settings.host, settings.port, "admin", has_token=settings.token is not None)
 
 
 def _error(status: int, message: str, headers: Mapping[str, str] | None = None) -> web.Response:

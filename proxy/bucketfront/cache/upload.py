@@ -25,7 +25,7 @@ from bucketfront.cache.storage.file_storage import DISK_TIMEOUT_S
 from bucketfront.cache.storage.storage import Storage, StoredFile
 from bucketfront.cache.upkeep.disposal import Disposal
 from bucketfront.errors import StoreError, StoreFull
-from bucketfront.fair_share import Refusal, Shares, current_client
+from bucketfront.fair_share import Shares, UsedUp, current_client
 from bucketfront.http.ranges import Span
 from bucketfront.keys import ObjectKey
 from bucketfront.task_set import TaskSet
@@ -138,7 +138,7 @@ class Upload:
 
     async def _reserve(self, count: int) -> None:
         """Take bytes from the budget. Raises StoreFull, also if the client has used up its share."""
-        if self._shares.refusal(self._client, count) is Refusal.SHARE:
+        if self._shares.refusal(self._client, count) is UsedUp.SHARE:
             raise StoreFull("uploads of one client have their share of the cache")
         await self._space.reserve(count)
         self._charge(count)

@@ -14,16 +14,17 @@ from bucketfront.checks.result import CheckResult, failed, fine, warning
 from bucketfront.checks.running_proxy import runs_with
 from bucketfront.config.cache_settings import CacheSettings
 from bucketfront.config.listener_settings import AccessLogSettings
+from bucketfront.config.problems import Loc
 from bucketfront.config.quantities import format_share, format_size
 from bucketfront.config.settings import Settings
 from bucketfront.config.tls_settings import TlsSettings
 from bucketfront.errors import CacheInUse, CannotListen, ConfigError, StoreError, UnusableSetting
 from bucketfront.server.access.rules import build_access
 from bucketfront.server.http1 import descriptors
-from bucketfront.server.http1.binding import ListenPlace
-from bucketfront.server.http1.listen_sockets import ListenSockets, Place
+from bucketfront.server.http1.binding import TcpPlace
+from bucketfront.server.http1.listen_sockets import ListenPlace, ListenSockets
 from bucketfront.server.http1.passed_sockets import PassedPlace, PassedSockets
-from bucketfront.server.http1.server_tls import ServedCertificate, ServerTls, SettingPlace
+from bucketfront.server.http1.server_tls import ServedCertificate, ServerTls
 from bucketfront.server.http1.unix_socket import UnixPlace
 from bucketfront.server.inner_mounts import InnerMounts
 from bucketfront.server.server import place_of
@@ -48,7 +49,7 @@ def check_machine(settings: Settings, explain: Explain, config: Path | None) -> 
     for at, tls in settings.all_tls:
         yield from _tls(tls, at, explain)
     if settings.server.port is not None:
-        place = ListenPlace(settings.server.host, settings.server.port, "server")
+        place = TcpPlace(settings.server.host, settings.server.port, "server")
         yield _place("client port", place, explain, own)
     for number, listener in enumerate(settings.server.listeners):
         yield _further(place_of(listener, number, PassedSockets()), explain, own)
@@ -90,7 +91,7 @@ def _access(settings: Settings, explain: Explain) -> CheckResult:
     return fine(subject, f"rules: {', '.join(settings.access)}")
 
 
-def _tls(settings: TlsSettings, at: SettingPlace, explain: Explain) -> Iterator[CheckResult]:
+def _tls(settings: TlsSettings, at: Loc, explain: Explain) -> Iterator[CheckResult]:
     subject = "TLS certificate"
     try:
         certificates = ServerTls(settings, at).loaded.certificates
@@ -112,7 +113,7 @@ def _certificate(certificate: ServedCertificate, now: float) -> CheckResult:
     return fine(subject, message, name)
 
 
-def _further(place: Place, explain: Explain, own: int | None) -> CheckResult:
+def _further(place: ListenPlace, explain: Explain, own: int | None) -> CheckResult:
     subject = "further listener"
     if isinstance(place, PassedPlace):
         return fine(subject, "systemd passes its sockets at the start", str(place))
@@ -124,7 +125,7 @@ def _further(place: Place, explain: Explain, own: int | None) -> CheckResult:
     return found
 
 
-def _place(subject: str, place: Place, explain: Explain, own: int | None) -> CheckResult:
+def _place(subject: str, place: ListenPlace, explain: Explain, own: int | None) -> CheckResult:
     name = str(place)
     try:
         bound = ListenSockets(place)

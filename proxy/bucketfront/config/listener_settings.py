@@ -7,6 +7,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from bucketfront.config.checked_text import BearerToken, FieldName, Host, HostName, Text, WebOrigin
 from bucketfront.config.listen_host import UNIX, is_loopback, overlap
 from bucketfront.config.listen_text import Front, SocketMode, SocketName, SocketPath, UserName
+from bucketfront.config.problems import Loc
 from bucketfront.config.quantities import Duration, Flag, Percent, Percentage, Port
 from bucketfront.config.section import Section, SettingError
 from bucketfront.config.tls_settings import ClientTlsSettings, TlsSettings
@@ -147,7 +148,7 @@ class ServerSettings(Section):
         return listeners
 
     @property
-    def all_tls(self) -> list[tuple[tuple[str | int, ...], ClientTlsSettings]]:
+    def all_tls(self) -> list[tuple[Loc, ClientTlsSettings]]:
         """Return the TLS of all listeners for clients, each with its place."""
         own = [] if self.tls is None else [(("server", "tls"), self.tls)]
         places = ((("server", "listeners", number, "tls"), one.tls) for number, one in enumerate(self.listeners))

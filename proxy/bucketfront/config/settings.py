@@ -17,6 +17,7 @@ from bucketfront.config.listen_host import is_loopback, overlap
 from bucketfront.config.listener_settings import AccessLogSettings, AdminSettings, CorsSettings, ServerSettings
 from bucketfront.config.mount_settings import MountSettings, UploadSettings
 from bucketfront.config.origin_settings import OriginSettings
+from bucketfront.config.problems import Loc
 from bucketfront.config.quantities import format_size
 from bucketfront.config.section import Section, SettingError
 from bucketfront.config.tls_settings import TlsSettings
@@ -37,7 +38,7 @@ class Settings(Section):
     access_log: AccessLogSettings = AccessLogSettings()
 
     @property
-    def all_tls(self) -> list[tuple[tuple[str | int, ...], TlsSettings]]:
+    def all_tls(self) -> list[tuple[Loc, TlsSettings]]:
         """Return the TLS of all listeners, each with its place."""
         admin = [] if self.admin.tls is None else [(("admin", "tls"), self.admin.tls)]
         return [*self.server.all_tls, *admin]

@@ -21,10 +21,10 @@ from bucketfront.server.fast_path.recogniser import UNKEYED_FIELDS, recogniser
 from bucketfront.server.handlers.objects import ObjectHandler
 from bucketfront.server.handlers.tus_uploads import TusHandler
 from bucketfront.server.handlers.uploads import UploadHandler
-from bucketfront.server.http1.binding import ListenPlace
+from bucketfront.server.http1.binding import TcpPlace
 from bucketfront.server.http1.connection import BODY_BUFFER_BYTES, MAX_FIELD_BYTES, MAX_FIELDS, MAX_TARGET_BYTES
 from bucketfront.server.http1.connection_limit import ConnectionLimit
-from bucketfront.server.http1.listen_sockets import Place
+from bucketfront.server.http1.listen_sockets import ListenPlace
 from bucketfront.server.http1.listener import Listener, ListenSite
 from bucketfront.server.http1.passed_sockets import PassedPlace, PassedSockets
 from bucketfront.server.http1.proxy_headers import ProxyHeaders
@@ -141,7 +141,7 @@ def client_sites(settings: ServerSettings, passed: PassedSockets, headers: Proxy
     shared = None if settings.tls is None else ServerTls(settings.tls, ("server", "tls"))
     found = []
     if settings.port is not None:
-        place = ListenPlace(settings.host, settings.port, "server")
+        place = TcpPlace(settings.host, settings.port, "server")
         found.append(ListenSite(place, shared, headers=headers if settings.proxy_protocol else None))
     for number, one in enumerate(settings.listeners):
         own = None if one.tls is None else ServerTls(one.tls, ("server", "listeners", number, "tls"))
@@ -156,7 +156,7 @@ def client_sites(settings: ServerSettings, passed: PassedSockets, headers: Proxy
     return found
 
 
-def place_of(settings: ListenerSettings, number: int, passed: PassedSockets) -> Place:
+def place_of(settings: ListenerSettings, number: int, passed: PassedSockets) -> ListenPlace:
     """Return the place of a further listener. `number` is its position in `server.listeners`."""
     if settings.unix is not None:
         mode = int(settings.mode, 8)
@@ -165,4 +165,4 @@ def place_of(settings: ListenerSettings, number: int, passed: PassedSockets) -> 
         return PassedPlace(settings.systemd, passed, number)
     assert settings.host is not None
     assert settings.port is not None
-    return ListenPlace(settings.host, settings.port, "server", number=number)
+    return TcpPlace(settings.host, settings.port, "server", number=number)

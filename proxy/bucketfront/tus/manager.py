@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 
 from bucketfront.errors import NoShare, OriginError, ProxyError, StoreError
-from bucketfront.fair_share import Client, FairShares, Refusal, Resource, current_client
+from bucketfront.fair_share import Client, FairShares, Resource, UsedUp, current_client
 from bucketfront.http import checksums
 from bucketfront.http.checksums import Digest
 from bucketfront.http.tus_fields import TusChecksumMismatch
@@ -206,7 +206,7 @@ class UploadManager:
                 log.info("%r of the client %a makes way for others", upload, upload.record.client)
                 self._tasks.start(self._clear(upload), name="clear an upload")  # S3 may be slow
 
-    def _first_to_go(self, client: Client, refusal: Refusal) -> TusUpload | None:
+    def _first_to_go(self, client: Client, refusal: UsedUp) -> TusUpload | None:
         """Return the upload that makes way for one of the client: a finished one, of the client if that is refused.
 
         If nothing is left for a client within its share, it is also the longest idle one of a client beyond its share.
@@ -214,9 +214,9 @@ class UploadManager:
         shares = self._shares.shares[Resource.RESUMABLE_UPLOADS]
         free = [one for one in self._uploads.values() if not one.is_busy]
         for upload in free:
-            if upload.etag is not None and (refusal is Refusal.WHOLE or upload.record.client == client):
+            if upload.etag is not None and (refusal is UsedUp.WHOLE or upload.record.client == client):
                 return upload
-        if refusal is Refusal.SHARE:
+        if refusal is UsedUp.SHARE:
             return None
         before = self._clock() - IDLE_S
         idle = [one for one in free if one.record.touched_at <= before and shares.is_beyond(one.record.client)]

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from bucketfront.cache import Budget
 from bucketfront.errors import StoreError, StoreFull
-from bucketfront.fair_share import FairShares, Refusal, Resource, Shares
+from bucketfront.fair_share import FairShares, Resource, Shares, UsedUp
 from bucketfront.s3.upload.parts import PART_SIZE
 from bucketfront.tus.tus_upload import TusUpload
 from bucketfront.tus.uninterrupted import run_uninterrupted
@@ -121,7 +121,7 @@ class PartStaging:
         client = upload.record.client
         while (refusal := self.files.refusal(client, count)) is not None:
             is_first_part = self.files.of(client) + count <= file_pages(PART_SIZE)
-            if refusal is Refusal.SHARE and not is_first_part:
+            if refusal is UsedUp.SHARE and not is_first_part:
                 self._shares.refuse(Resource.UPLOAD_SPACE, client, refusal)
             if is_first_part and self.files.used + count <= self.files.capacity:
                 break

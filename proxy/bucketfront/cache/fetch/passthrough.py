@@ -1,4 +1,4 @@
-"""Bytes straight from the origin, for when the disk or the budget refuses them.
+"""Streams bytes straight from the origin, if the disk or the budget refuses them.
 
 See docs/invariants.md#disk-faults-degrade.
 
@@ -33,7 +33,7 @@ from bucketfront.cache.origin import OriginResponse
 from bucketfront.errors import OriginUnavailable
 from bucketfront.http.ranges import Span
 
-CLIENT_PATIENCE_S = 0.25  # for one part: longer than the gaps of a client that reads all the time
+CLIENT_WAIT_S = 0.25  # of one part, in all: longer than the gaps of a client that reads all the time
 LOST_SHARE = 20  # one byte in so many may be received twice: 1.05 of the bytes requested
 GROWTH_SHARE = 4  # a part is longer by one byte in so many of what came: 1 GiB takes about 35 requests
 MAX_AHEAD_BYTES = 1 << 20  # while few streams run: a request for each MiB costs a fast client little time
@@ -153,7 +153,7 @@ class Passthrough:
                     self._add(data)
                     if body.status == HTTPStatus.OK:  # an origin without ranges
                         self._is_one_response, self._part_stop = True, self._stop
-                    if body.at < self._part_stop and not await self._has_time_for(self._limit):
+                    if body.at < self._part_stop and not await self._wait_for_room(self._limit):
                         await self._pause()
                         break
                 body.close()
@@ -167,7 +167,7 @@ class Passthrough:
 
     async def _begin_part(self) -> None:
         """Wait until there is room for a part, and decide where it ends."""
-        if not await self._has_time_for(self._limit // 2):
+        if not await self._wait_for_room(self._limit // 2):
             await self._pause()
         self._waited = 0.0
         if self._is_one_response:
@@ -176,15 +176,15 @@ class Passthrough:
             extra = min(self._may_lose, (self._body.at - self._keeps_pace_since) // GROWTH_SHARE)
             self._part_stop = min(self._stop, self._body.at + self._limit - self._ahead + extra)
 
-    async def _has_time_for(self, most: int) -> bool:
-        """Wait until at most so many bytes are in memory. Return False if that takes longer than the part may wait."""
+    async def _wait_for_room(self, most: int) -> bool:
+        """Wait until at most so many bytes are in memory. Returns False if that takes longer than the part may wait."""
         if self._ahead <= most:
             return True
         clock = asyncio.get_running_loop().time
         began = clock()
         try:
-            async with asyncio.timeout(None if self._is_one_response else CLIENT_PATIENCE_S - self._waited):
-                await self._room(most)
+            async with asyncio.timeout(None if self._is_one_response else CLIENT_WAIT_S - self._waited):
+                await self._wait_until_at_most(most)
         except TimeoutError:
             return False
         finally:
@@ -203,9 +203,9 @@ class Passthrough:
         self._may_lose = max(0, self._may_lose - (self._part_stop - self._body.at))
         self._part_stop = self._keeps_pace_since = self._body.at
         self._context.stats.pauses += 1
-        await self._room(0)
+        await self._wait_until_at_most(0)
 
-    async def _room(self, most: int) -> None:
+    async def _wait_until_at_most(self, most: int) -> None:
         """Wait until at most so many bytes are in memory."""
         while self._ahead > most:
             self._has_room.clear()

@@ -11,7 +11,7 @@ from ulid import ULID
 
 from bucketfront.config.mount_settings import MountSettings, UploadSettings
 from bucketfront.errors import AccessDenied, BadPath, ErrorResponse, Forbidden
-from bucketfront.fair_share import FairShares, Refusal, Resource, Shares, current_client
+from bucketfront.fair_share import FairShares, Resource, Shares, UsedUp, current_client
 from bucketfront.fair_slots import FairSlots, Wait
 from bucketfront.http import aws_chunked, delete_objects, multipart_form, s3_requests, write_head
 from bucketfront.http.body_checksums import BodyChecksums
@@ -117,7 +117,7 @@ class UploadHandler:
             async with asyncio.timeout(DELETE_SLOT_TIMEOUT_S):
                 await self._deletes.acquire(wait)
         except TimeoutError:
-            refusal = self._deletes.shares.refusal(wait.client) or Refusal.WHOLE
+            refusal = self._deletes.shares.refusal(wait.client) or UsedUp.WHOLE
             self._shares.refuse(Resource.DELETES, wait.client, refusal)
         try:
             chunks = verified(self._body(exchange, length, limit, DELETE_DEADLINE_S), head.checksums, framing)

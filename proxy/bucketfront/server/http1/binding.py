@@ -28,10 +28,10 @@ Address = tuple[socket.AddressFamily, tuple[Any, ...]]
 
 
 @dataclass(frozen=True, slots=True)
-class ListenPlace:
-    """Where a listener is to be: its settings in `section`. `host` is normalised. `has_token` admits other machines.
+class TcpPlace:
+    """The host and the port of a listener, from its settings in `section`. `host` is normalised.
 
-    `number` is its position in `server.listeners`. It is None for `server` and `admin`.
+    `has_token` admits other machines. `number` is the position in `server.listeners`, None for `server` and `admin`.
     """
 
     host: str
@@ -62,7 +62,7 @@ class Owner:
     name: str
 
 
-def bind(place: ListenPlace) -> list[socket.socket]:
+def bind(place: TcpPlace) -> list[socket.socket]:
     """Return bound sockets, one for each address of the host, all with the same port. They do not listen yet.
 
     IPv4 and IPv6 have a socket each, so that a client's address is logged in its own form. A host with several
@@ -82,7 +82,7 @@ def bind(place: ListenPlace) -> list[socket.socket]:
     raise AssertionError("unreachable")
 
 
-def cannot_listen(error: OSError, place: ListenPlace) -> CannotListen:
+def cannot_listen(error: OSError, place: TcpPlace) -> CannotListen:
     """Return the error with its cause and the cure."""
     key = "host" if error.errno in _NO_SUCH_ADDRESS else "port"
     owner = owner_of(place.port) if error.errno == errno.EADDRINUSE else None
@@ -91,7 +91,7 @@ def cannot_listen(error: OSError, place: ListenPlace) -> CannotListen:
     return found
 
 
-def _resolved(place: ListenPlace) -> list[Address]:
+def _resolved(place: TcpPlace) -> list[Address]:
     found: list[Address] = []
     for name in addresses(place.host):
         try:

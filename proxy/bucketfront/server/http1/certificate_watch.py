@@ -54,35 +54,35 @@ class CertificateWatch:
         self._watched = [_Watched(tls) for tls in listeners]
         self._troubles = troubles
         self._clock = clock
-        self._is_asked = asyncio.Event()
+        self._reload_requested = asyncio.Event()
 
     def reload(self) -> None:
         """Have the files read soon, also if they seem unchanged. Does not wait for that."""
-        self._is_asked.set()
+        self._reload_requested.set()
 
     async def run(self) -> NoReturn:
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(INTERVAL_S):
-                    await self._is_asked.wait()
-            is_asked = self._is_asked.is_set()
-            self._is_asked.clear()
-            await self.look(is_asked=is_asked)
+                    await self._reload_requested.wait()
+            is_forced = self._reload_requested.is_set()
+            self._reload_requested.clear()
+            await self.look(is_forced=is_forced)
 
-    async def look(self, *, is_asked: bool = False) -> None:
-        """Look at all files once, and read those that have changed. With `is_asked` all are read."""
+    async def look(self, *, is_forced: bool = False) -> None:
+        """Look at all files once, and read those that have changed. With `is_forced`, read all of them."""
         for watched in self._watched:
-            await self._look(watched, is_asked=is_asked)
+            await self._look(watched, is_forced=is_forced)
             self._judge(watched)
 
-    async def _look(self, watched: _Watched, *, is_asked: bool) -> None:
+    async def _look(self, watched: _Watched, *, is_forced: bool) -> None:
         tls, loop = watched.tls, asyncio.get_running_loop()
         files = await loop.run_in_executor(None, tls.state_of_files)
         before, watched.seen = watched.seen, files
-        if files == tls.loaded.files and not is_asked:
+        if files == tls.loaded.files and not is_forced:
             watched.refused = files
             self._troubles.succeeded(watched.unusable.__eq__)
-        elif is_asked or (files == before and files != watched.refused):
+        elif is_forced or (files == before and files != watched.refused):
             await self._read(watched, files)
 
     async def _read(self, watched: _Watched, files: tuple[FileState, ...]) -> None:

@@ -16,7 +16,7 @@ MIN_CONNECTIONS = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Shares:
+class DescriptorShares:
     """`hot` files of the cache stay open, and a quarter more for a moment. `connections` clients come in at a time."""
 
     hot: int
@@ -36,7 +36,7 @@ def limit() -> int:
     return soft if soft != resource.RLIM_INFINITY else 1 << 20
 
 
-def shares(limit: int, origin_connections: int) -> Shares:
+def shares(limit: int, origin_connections: int) -> DescriptorShares:
     """Divide `limit` descriptors. Raises ConfigError if fewer than MIN_CONNECTIONS clients would have room.
 
     A client takes a socket, a duplicate of it while a file is sent, and the file. The file is one of the hot ones,
@@ -50,4 +50,4 @@ def shares(limit: int, origin_connections: int) -> Shares:
             f"a limit of {limit} open files is too low for origin.max_connections = {origin_connections}: raise it"
             " (ulimit -n, LimitNOFILE=), or lower that"
         )
-    return Shares(hot, connections)
+    return DescriptorShares(hot, connections)

@@ -1,15 +1,16 @@
-"""The listening sockets of a place, whatever its kind, and how people and programs reach them."""
+"""The listening sockets of a place of each kind, and how people and programs reach them."""
 
 import socket
 from collections.abc import Callable
 from typing import assert_never
 
 from bucketfront.config.listen_host import in_url, is_any, reachable
-from bucketfront.server.http1.binding import ListenPlace, bind, cannot_listen
+from bucketfront.server.http1.binding import TcpPlace, bind, cannot_listen
 from bucketfront.server.http1.passed_sockets import PassedPlace, sockets_of
 from bucketfront.server.http1.unix_socket import UnixPlace, bind_unix
 
-Place = ListenPlace | UnixPlace | PassedPlace
+ListenPlace = TcpPlace | UnixPlace | PassedPlace
+"""Where a listener is to be."""
 IsTls = Callable[[socket.socket], bool]
 """Whether connections of a socket begin with TLS."""
 
@@ -17,11 +18,11 @@ IsTls = Callable[[socket.socket], bool]
 class ListenSockets:
     """The bound sockets of a place. Raises CannotListen. Finding the addresses of a name may take seconds."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: ListenPlace) -> None:
         self._place = place
         self._remove: Callable[[], None] | None = None
         match place:
-            case ListenPlace():
+            case TcpPlace():
                 self.sockets = bind(place)
             case UnixPlace():
                 bound = bind_unix(place)
@@ -39,7 +40,7 @@ class ListenSockets:
                 if not isinstance(self._place, PassedPlace):  # systemd has set the backlog
                     one.listen(backlog)
             except OSError as error:
-                assert isinstance(self._place, ListenPlace)
+                assert isinstance(self._place, TcpPlace)
                 raise cannot_listen(error, self._place) from error
 
     def close(self) -> None:
@@ -60,7 +61,7 @@ class ListenSockets:
 
     def description(self, is_tls: IsTls) -> str:
         """Return what the start prints."""
-        if isinstance(self._place, ListenPlace):
+        if isinstance(self._place, TcpPlace):
             return _described(self.sockets[0], self._place.host, is_tls)
         return ", ".join(_described(one, str(one.getsockname()[0]), is_tls) for one in self.sockets)
 

@@ -26,7 +26,7 @@ from bucketfront.config.listen_host import UNIX_PEER, plain_address
 from bucketfront.http.cache_status import CacheStatus, Forward
 from bucketfront.server.http1.aiohttp_private import AiohttpConnection, AiohttpSite, serialize_head, tls_protocol
 from bucketfront.server.http1.connection_limit import ConnectionLimit
-from bucketfront.server.http1.listen_sockets import ListenSockets, Place
+from bucketfront.server.http1.listen_sockets import ListenPlace, ListenSockets
 from bucketfront.server.http1.proxy_headers import UNKNOWN_CLIENT, ProxyHeaders
 from bucketfront.server.http1.server_tls import ServerTls, handshake_failure
 from bucketfront.server.telemetry.exchange import fields_of_all
@@ -54,7 +54,7 @@ class ListenSite:
     `has_tls_on_unix` is true if TLS holds for Unix sockets too.
     """
 
-    place: Place
+    place: ListenPlace
     tls: ServerTls | None = None
     has_tls_on_unix: bool = True
     headers: ProxyHeaders | None = None

@@ -15,12 +15,10 @@ from pathlib import Path
 from cryptography import x509
 
 from bucketfront.config.pem_file import certificate_problem
+from bucketfront.config.problems import Loc
 from bucketfront.config.tls_settings import CertificateSettings, ClientTlsSettings, TlsSettings
 from bucketfront.errors import UnusableSetting
 from bucketfront.http.grammar import Headers
-
-SettingPlace = tuple[str | int, ...]
-"""Where a setting is in the configuration."""
 
 _FIRST_PEM = "-----BEGIN CERTIFICATE-----"
 _VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
@@ -111,7 +109,7 @@ class ServerTls:
     `failures` counts handshakes that failed. Raises UnusableSetting with the file and the cure.
     """
 
-    def __init__(self, settings: TlsSettings, at: SettingPlace) -> None:
+    def __init__(self, settings: TlsSettings, at: Loc) -> None:
         self._settings = settings
         self._at = at
         self.loaded = self.read()
@@ -148,7 +146,7 @@ class ServerTls:
         return LoadedTls(found[0][0], certificates, files)
 
 
-def _pairs(settings: TlsSettings, at: SettingPlace) -> list[tuple[SettingPlace, CertificateSettings]]:
+def _pairs(settings: TlsSettings, at: Loc) -> list[tuple[Loc, CertificateSettings]]:
     further = ((*at, "certificates", number) for number in range(len(settings.certificates)))
     return [(at, settings), *zip(further, settings.certificates, strict=True)]
 
@@ -161,9 +159,7 @@ def _state(path: Path) -> FileState:
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
-def _context(
-    settings: TlsSettings, at: SettingPlace, pair: CertificateSettings, at_pair: SettingPlace
-) -> ssl.SSLContext:
+def _context(settings: TlsSettings, at: Loc, pair: CertificateSettings, at_pair: Loc) -> ssl.SSLContext:
     """Return the context of one certificate. Raises UnusableSetting."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     # OpenSSL's own configuration file could have set another floor.
@@ -185,7 +181,7 @@ def _context(
     return context
 
 
-def _set_ciphers(context: ssl.SSLContext, ciphers: str, at: SettingPlace) -> None:
+def _set_ciphers(context: ssl.SSLContext, ciphers: str, at: Loc) -> None:
     try:
         context.set_ciphers(ciphers)
     except ssl.SSLError as error:
@@ -195,7 +191,7 @@ def _set_ciphers(context: ssl.SSLContext, ciphers: str, at: SettingPlace) -> Non
             raise UnusableSetting(f"has {cipher['name']}, which protects nothing: add :!aNULL:!eNULL:!LOW:!3DES", at)
 
 
-def _load_pair(context: ssl.SSLContext, pair: CertificateSettings, at: SettingPlace) -> None:
+def _load_pair(context: ssl.SSLContext, pair: CertificateSettings, at: Loc) -> None:
     """Load a certificate and its key. Raises UnusableSetting."""
     at_key = (*at, "key")
     for path, at_path in ((pair.certificate, (*at, "certificate")), (pair.key, at_key)):
@@ -220,7 +216,7 @@ def _load_pair(context: ssl.SSLContext, pair: CertificateSettings, at: SettingPl
         raise UnusableSetting(f"{pair.certificate} or {pair.key} cannot be read: {error.strerror}", at_key) from error
 
 
-def _unusable(pair: CertificateSettings, error: ssl.SSLError, at: SettingPlace) -> UnusableSetting:
+def _unusable(pair: CertificateSettings, error: ssl.SSLError, at: Loc) -> UnusableSetting:
     if error.reason == "KEY_VALUES_MISMATCH":
         return UnusableSetting(
             f"{pair.key} is the key of another certificate than the first one in {pair.certificate}:"
@@ -242,7 +238,7 @@ def _unusable(pair: CertificateSettings, error: ssl.SSLError, at: SettingPlace) 
     )
 
 
-def _served(pair: CertificateSettings, at: SettingPlace) -> ServedCertificate:
+def _served(pair: CertificateSettings, at: Loc) -> ServedCertificate:
     """Return the facts of the listener's own certificate, the first of the chain. Raises UnusableSetting."""
     path = pair.certificate
     try:
@@ -263,9 +259,7 @@ def _served(pair: CertificateSettings, at: SettingPlace) -> ServedCertificate:
     )
 
 
-def _choose_by_name(
-    contexts: Sequence[ssl.SSLContext], certificates: Sequence[ServedCertificate], at: SettingPlace
-) -> None:
+def _choose_by_name(contexts: Sequence[ssl.SSLContext], certificates: Sequence[ServedCertificate], at: Loc) -> None:
     """Let the first context hand each connection on to the first one that has the name. Raises UnusableSetting."""
     if len(contexts) == 1:
         return

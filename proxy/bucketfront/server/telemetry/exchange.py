@@ -7,7 +7,7 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from bucketfront.errors import NoShare
-from bucketfront.fair_share import Place
+from bucketfront.fair_share import ResourcePlace
 from bucketfront.http.cache_status import CacheStatus, Forward
 from bucketfront.http.grammar import Headers
 from bucketfront.http.s3_requests import REQUEST_ID, Dialect
@@ -59,7 +59,7 @@ class Exchange:
     failure: OriginFailure | None = None
     request_id: str | None = None
     marks: dict[str, float] = field(default_factory=dict)
-    places: list[Place] = field(default_factory=list)
+    places: list[ResourcePlace] = field(default_factory=list)
 
     def failed(self, error: Exception) -> None:
         """Note why the request failed, or why its response is not what it would be."""
