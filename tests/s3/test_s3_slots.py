@@ -7,7 +7,7 @@ import pytest
 from stopwatch import HANG_S
 
 from bucketfront.errors import OriginBusy
-from bucketfront.fair_share import acting_for
+from bucketfront.fair_share import Refusal, acting_for
 from bucketfront.keys import ObjectKey
 from bucketfront.s3.connection_slots import ConnectionSlots, Slot
 from bucketfront.s3.upload.upload_slots import UploadSlots
@@ -123,6 +123,39 @@ async def test_a_read_that_another_client_joins() -> None:
     for task in reads[:-2]:
         task.result().release()
     assert (slots.free, slots.wanted.used, slots._keys) == (8, 0, {})
+
+
+async def test_reads_that_no_one_refused_leave_the_room_of_others() -> None:
+    """Reads of parts count for a client as long as it has room. Others can begin reads all the same."""
+    slots = ConnectionSlots(4, share_of_one=0.25)
+    with acting_for("greedy"):
+        reads = await holders(slots, A, 2 * slots.wanted.capacity)
+    assert slots.wanted.used < slots.wanted.capacity
+    assert slots.wanted.refusal("greedy") is Refusal.SHARE
+    assert slots.wanted.refusal("honest") is None
+    for read in reads:
+        read.cancel()
+    for slot in await asyncio.gather(*reads, return_exceptions=True):
+        if isinstance(slot, Slot):
+            slot.release()
+    assert (slots.free, slots.wanted.used, slots._keys) == (4, 0, {})
+
+
+async def test_clients_take_turns_within_the_half_of_a_key() -> None:
+    """A client that wants many ranges of an object delays another reader of it by one of them at most."""
+    slots = ConnectionSlots(4)
+    with acting_for("greedy"):
+        reads = await holders(slots, A, 20)
+    with acting_for("honest"):
+        [other] = await holders(slots, A, 1)
+    reads[0].result().release()
+    reads[1].result().release()
+    await turns()
+    assert other.done()
+    other.result().release()
+    for read in reads[2:]:
+        (await read).release()
+    assert (slots.free, slots.wanted.used, slots._keys) == (4, 0, {})
 
 
 async def test_uploads_have_half_of_them() -> None:

@@ -3,7 +3,7 @@
 A client that wants more than its share waits, and delays no other client (`FairSlots`).
 
 A read of a key that has its half first waits for one of that key's own slots, and only then for one of all. So an
-object that comes slowly to many readers delays its own readers, and no other reads.
+object that comes slowly to many readers delays its own readers, and no other reads. Among these the clients take turns.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ MIN_WANTED = 256  # of them in all, because one page may want many objects
 class _KeyShare:
     """One key's half. `users` counts the reads that have one of its slots or wait for one. `waits` are the latter."""
 
-    slots: asyncio.Semaphore
+    slots: FairSlots
     users: int = 0
     waits: dict[Wait, None] = field(default_factory=dict)
 
@@ -33,7 +33,8 @@ class ConnectionSlots:
     """`count` slots, of which one client has the share `share_of_one`, from 0 to 1. `free` are not in use.
 
     A slot is for the client that the task works for. Waiting reads queue by client, as in `FairSlots`. `wanted` counts
-    the reads and other calls that use or await a slot.
+    the reads and other calls that use or await a slot. It leaves out those of a client that may not add more, such as
+    reads of further parts of an object, because the rest of the room is for other clients.
     """
 
     def __init__(self, count: int, share_of_one: float = 1.0) -> None:
@@ -49,15 +50,17 @@ class ConnectionSlots:
 
     async def acquire(self, key: ObjectKey | None) -> "Slot":
         """Wait for a slot to read `key`, or with None for a call that reads no object."""
-        slot = Slot(self, None if key is None else key._replace(version=None), current_client())
-        self.wanted.take(slot.wanted_by)
+        client = current_client()
+        wanted = int(self.wanted.refusal(client) is None)
+        slot = Slot(self, None if key is None else key._replace(version=None), client, wanted)
+        self.wanted.take(slot.wanted_by, slot.wanted)
         try:
             if slot.key is None:
                 await self._pool.acquire(slot.wait)
             else:
-                await self._acquire_for(slot.key, slot.wait)
+                await self._acquire_for(slot.key, slot)
         except BaseException:
-            self.wanted.give_back(slot.wanted_by)
+            self.wanted.give_back(slot.wanted_by, slot.wanted)
             raise
         return slot
 
@@ -67,29 +70,29 @@ class ConnectionSlots:
         for wait in () if share is None else list(share.waits):
             self._pool.hurry(wait, current_client())
 
-    async def _acquire_for(self, name: ObjectKey, wait: Wait) -> None:
-        share = self._keys.setdefault(name, _KeyShare(asyncio.Semaphore(self._key_share)))
+    async def _acquire_for(self, name: ObjectKey, slot: "Slot") -> None:
+        share = self._keys.setdefault(name, _KeyShare(FairSlots(Shares(self._key_share))))
         share.users += 1
-        share.waits[wait] = None
+        share.waits[slot.wait] = None
         try:
-            await share.slots.acquire()
+            await share.slots.acquire(slot.key_wait)
             try:
-                await self._pool.acquire(wait)
+                await self._pool.acquire(slot.wait)
             except BaseException:
-                share.slots.release()
+                share.slots.release(slot.key_wait.client)
                 raise
         except BaseException:
             self._leave(name)
             raise
         finally:
-            share.waits.pop(wait, None)
+            share.waits.pop(slot.wait, None)
 
     def release(self, slot: "Slot") -> None:
         """Return a slot."""
-        self.wanted.give_back(slot.wanted_by)
+        self.wanted.give_back(slot.wanted_by, slot.wanted)
         self._pool.release(slot.wait.client)
         if slot.key is not None:
-            self._keys[slot.key].slots.release()
+            self._keys[slot.key].slots.release(slot.key_wait.client)
             self._leave(slot.key)
 
     def _leave(self, name: ObjectKey) -> None:
@@ -100,15 +103,21 @@ class ConnectionSlots:
 
 
 class Slot:
-    """One slot, for a read of `key` or for another call. `wanted_by` is the client that it was acquired for first."""
+    """One slot, for a read of `key` or for another call.
 
-    __slots__ = ("_slots", "key", "wait", "wanted_by")
+    `wanted_by` is the client that it was acquired for first, and `wanted` is 1 if it counts there, else 0. `key_wait`
+    is the wait for one of the key's slots, and `wait` that for one of all.
+    """
 
-    def __init__(self, slots: ConnectionSlots, key: ObjectKey | None, client: Client) -> None:
+    __slots__ = ("_slots", "key", "key_wait", "wait", "wanted", "wanted_by")
+
+    def __init__(self, slots: ConnectionSlots, key: ObjectKey | None, client: Client, wanted: int) -> None:
         self._slots = slots
         self.key = key
+        self.key_wait = Wait(client)
         self.wait = Wait(client)
         self.wanted_by = client
+        self.wanted = wanted
 
     def release(self) -> None:
         self._slots.release(self)
