@@ -2145,7 +2145,7 @@ BUGS = (
         (
             Edit(
                 "bucketfront.server.http1.listener:BoundedSite._continue",
-                "client != accepted.client and begin is not _Refusal",
+                "client != accepted.client and begin is not RefusedConnection",
                 "False",
             ),
         ),

@@ -19,7 +19,7 @@ from wire import Connection, connected, message
 
 from bucketfront.errors import ConfigError
 from bucketfront.server import client_progress, server
-from bucketfront.server.http1 import connection, connection_limit, descriptors, listener
+from bucketfront.server.http1 import connection, connection_limit, descriptors, listener, refused_connection
 from bucketfront.server.http1.aiohttp_private import AiohttpConnection
 
 LIMIT = 3
@@ -84,7 +84,7 @@ async def test_head_beyond_the_bound(bounded: Proxy) -> None:
 
 async def test_a_crowd_that_stays(bounded: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     """Refused clients that neither send nor leave take few descriptors, and not for long."""
-    monkeypatch.setattr(listener, "LINGER_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(refused_connection, "LINGER_TIMEOUT_S", 0.2)
     async with crowd(bounded, LIMIT) as inside:
         assert (await inside[-1].request("GET", "/x")).status == 200
         before = descriptors_open()

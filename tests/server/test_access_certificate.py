@@ -27,7 +27,7 @@ from bucketfront.config.settings import Settings
 from bucketfront.server.access.certificate import CertificateRule
 from bucketfront.server.access.client_certificate import ClientCertificate, facts_of
 from bucketfront.server.access.rule import AccessRequest, Grant
-from bucketfront.server.http1.server_tls import HandshakeFailure
+from bucketfront.server.http1.handshake_failure import HandshakeFailure
 
 DAY = timedelta(days=1)
 

@@ -23,7 +23,7 @@ from bucketfront.cli import main
 from bucketfront.config.tls_settings import ClientTlsSettings
 from bucketfront.errors import UnusableSetting
 from bucketfront.server.http1 import server_tls
-from bucketfront.server.http1.server_tls import HandshakeFailure
+from bucketfront.server.http1.handshake_failure import HandshakeFailure
 
 HSTS = "Strict-Transport-Security"
 

@@ -14,8 +14,9 @@ from bucketfront.s3.client import S3Origin
 from bucketfront.s3.upload.journal import UploadJournal
 from bucketfront.server.fast_path.fast_connection import FastPath
 from bucketfront.server.http1.connection_limit import ConnectionLimit
+from bucketfront.server.http1.handshake_failure import HandshakeFailure
 from bucketfront.server.http1.proxy_headers import ProxyHeaders
-from bucketfront.server.http1.server_tls import HandshakeFailure, ServerTls
+from bucketfront.server.http1.server_tls import ServerTls
 from bucketfront.troubles import Reason
 from bucketfront.tus.manager import UploadManager
 

@@ -8,28 +8,24 @@ for it a client that does not read costs a megabyte (docs/invariants.md#memory).
 import asyncio
 import errno
 import fcntl
-import json
 import logging
 import socket
 import struct
 import termios
-import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from email.utils import formatdate
-from http import HTTPStatus
 
-from aiohttp import hdrs, web
+from aiohttp import web
 
 from bucketfront.config.listen_host import UNIX_PEER, plain_address
-from bucketfront.http.cache_status import CacheStatus, Forward
-from bucketfront.server.http1.aiohttp_private import AiohttpConnection, AiohttpSite, serialize_head, tls_protocol
+from bucketfront.server.http1.aiohttp_private import AiohttpConnection, AiohttpSite, tls_protocol
 from bucketfront.server.http1.connection_limit import ConnectionLimit
+from bucketfront.server.http1.handshake_failure import handshake_failure
 from bucketfront.server.http1.listen_sockets import ListenPlace, ListenSockets
 from bucketfront.server.http1.proxy_headers import UNKNOWN_CLIENT, ProxyHeaders
-from bucketfront.server.http1.server_tls import ServerTls, handshake_failure
-from bucketfront.server.telemetry.exchange import fields_of_all
+from bucketfront.server.http1.refused_connection import RefusedConnection, refuse_at_once
+from bucketfront.server.http1.server_tls import ServerTls
 from bucketfront.task_set import TaskSet
 
 MAX_ACCEPTS_PER_TURN = 64  # connections in one turn of the loop
@@ -37,9 +33,7 @@ TURNS_TO_FILL = 8  # turns of the loop, at least, in which the limit of connecti
 MAX_BACKLOG = 1024  # connections that the kernel holds until they are accepted
 ACCEPT_RETRY_S = 0.1  # after accepting failed
 MAX_REJECTED_OPEN = 16  # rejected connections that may read their 503; further ones are closed at once
-LINGER_TIMEOUT_S = 1.0  # for a rejected client to send its request, and again to read the response
 HANDSHAKE_TIMEOUT_S = 10  # of TLS
-RETRY_AFTER_S = 1
 REPORT_INTERVAL_S = 60.0  # between two warnings that connections run short
 
 _Begin = Callable[[], asyncio.BaseProtocol]
@@ -215,7 +209,7 @@ class BoundedSite(AiohttpSite):
         if client is None:
             accepted.close()
             return
-        if client != accepted.client and begin is not _Refusal:
+        if client != accepted.client and begin is not RefusedConnection:
             accepted.release()
             accepted.client = client
             admitted = self._admit(accepted, guest)
@@ -237,8 +231,8 @@ class BoundedSite(AiohttpSite):
         if connections.leaving < MAX_REJECTED_OPEN:
             connections.rejected()
             accepted.hold(connections.rejected_closed)
-            return _Refusal
-        _refuse_at_once(accepted, is_plain=self._site.tls_of(accepted) is None)
+            return RefusedConnection
+        refuse_at_once(accepted, is_plain=self._site.tls_of(accepted) is None)
         return None
 
     def _report(self, now: float) -> None:
@@ -361,57 +355,3 @@ class _Accepted(socket.socket):
     def close(self) -> None:
         super().close()
         self.release()
-
-
-class _Refusal(asyncio.Protocol):
-    """Responds to the first request with 503 and closes. Without a request a client may not expect a response yet."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        self._has_responded = False
-        self._timer = asyncio.get_running_loop().call_later(LINGER_TIMEOUT_S, self._respond)
-
-    def data_received(self, data: bytes) -> None:
-        if not self._has_responded:
-            self._respond(has_body=not data.startswith(b"HEAD "))
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        del exc
-        self._timer.cancel()
-
-    def _respond(self, *, has_body: bool = True) -> None:
-        self._has_responded = True
-        self._timer.cancel()
-        self._transport.write(refusal(has_body=has_body))
-        if self._transport.can_write_eof():
-            # RFC 9112 section 9.6: closing at once would reset the connection, and the client might lose the response.
-            self._transport.write_eof()
-            self._timer = asyncio.get_running_loop().call_later(LINGER_TIMEOUT_S, self._transport.abort)
-        else:
-            self._transport.close()
-
-
-def _refuse_at_once(accepted: socket.socket, *, is_plain: bool) -> None:
-    """Send the 503 without waiting, so that many rejected clients take no descriptors."""
-    with accepted:
-        accepted.setblocking(False)
-        try:
-            if is_plain:
-                accepted.send(refusal())
-                accepted.recv(1 << 16)  # an unread request would turn the close into a reset
-        except OSError:
-            return  # the client left, or has sent no byte yet
-
-
-def refusal(*, has_body: bool = True) -> bytes:
-    """Return the 503 to a client beyond the limit: RFC 9110 section 15.6.4."""
-    body = json.dumps({"error": "too many connections"}).encode() + b"\n"
-    headers = fields_of_all(CacheStatus(Forward.BYPASS, detail="refused"), ())
-    headers[hdrs.RETRY_AFTER] = str(RETRY_AFTER_S)
-    headers[hdrs.CONTENT_TYPE] = "application/json"
-    headers[hdrs.CONTENT_LENGTH] = str(len(body))
-    headers[hdrs.CACHE_CONTROL] = "no-store"
-    headers[hdrs.DATE] = formatdate(int(time.time()), usegmt=True)
-    headers[hdrs.CONNECTION] = "close"
-    return serialize_head(HTTPStatus.SERVICE_UNAVAILABLE, headers) + (body if has_body else b"")

@@ -9,7 +9,6 @@ import ssl
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 
 from cryptography import x509
@@ -19,53 +18,13 @@ from bucketfront.config.problems import Loc
 from bucketfront.config.tls_settings import CertificateSettings, ClientTlsSettings, TlsSettings
 from bucketfront.errors import UnusableSetting
 from bucketfront.http.grammar import Headers
+from bucketfront.server.http1.handshake_failure import HandshakeFailure
 
 _FIRST_PEM = "-----BEGIN CERTIFICATE-----"
 _VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 _CLIENT_CERTIFICATES = {"none": ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, "required": ssl.CERT_REQUIRED}
 _MIN_CIPHER_BITS = 128
 RENEWAL_S = 14 * 86_400.0  # before its end a certificate is worth a warning; automatic renewals come weeks earlier
-
-
-class HandshakeFailure(Enum):
-    """Why a handshake failed. The values are labels of a metric."""
-
-    NO_TLS = "no-tls"  # plain HTTP, or no protocol at all
-    OLD_VERSION = "old-version"
-    NO_COMMON_CIPHER = "no-common-cipher"
-    CLIENT_CERTIFICATE = "client-certificate"  # the client sent none, or one that is not accepted
-    REFUSED_BY_CLIENT = "refused-by-client"  # it does not trust the certificate, or refuses for a reason of its own
-    LEFT = "left"  # also a port scan, and a load balancer that only connects
-    TIMEOUT = "timeout"
-    OTHER = "other"
-
-
-_BY_REASON = {
-    "HTTP_REQUEST": HandshakeFailure.NO_TLS,
-    "HTTPS_PROXY_REQUEST": HandshakeFailure.NO_TLS,
-    "WRONG_VERSION_NUMBER": HandshakeFailure.NO_TLS,
-    "PACKET_LENGTH_TOO_LONG": HandshakeFailure.NO_TLS,
-    "BAD_RECORD_TYPE": HandshakeFailure.NO_TLS,
-    "UNSUPPORTED_PROTOCOL": HandshakeFailure.OLD_VERSION,
-    "VERSION_TOO_LOW": HandshakeFailure.OLD_VERSION,
-    "NO_SHARED_CIPHER": HandshakeFailure.NO_COMMON_CIPHER,
-    "PEER_DID_NOT_RETURN_A_CERTIFICATE": HandshakeFailure.CLIENT_CERTIFICATE,
-    "CERTIFICATE_VERIFY_FAILED": HandshakeFailure.CLIENT_CERTIFICATE,
-    "INVALID_CERTIFICATE": HandshakeFailure.CLIENT_CERTIFICATE,
-}
-
-
-def handshake_failure(error: BaseException) -> HandshakeFailure:
-    """Return why a handshake failed with an exception."""
-    if isinstance(error, ssl.SSLError):
-        reason = error.reason or ""
-        by_alert = HandshakeFailure.REFUSED_BY_CLIENT if "ALERT" in reason else HandshakeFailure.OTHER
-        return _BY_REASON.get(reason, by_alert)
-    if isinstance(error, ValueError):  # Python cannot decode a name in the client's certificate
-        return HandshakeFailure.CLIENT_CERTIFICATE
-    if isinstance(error, ConnectionAbortedError | TimeoutError):  # asyncio's deadline of the handshake
-        return HandshakeFailure.TIMEOUT
-    return HandshakeFailure.LEFT if isinstance(error, OSError) else HandshakeFailure.OTHER
 
 
 @dataclass(frozen=True, slots=True)
