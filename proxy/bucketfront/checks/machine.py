@@ -21,13 +21,12 @@ from bucketfront.config.tls_settings import TlsSettings
 from bucketfront.errors import CacheInUse, CannotListen, ConfigError, StoreError, UnusableSetting
 from bucketfront.server.access.rules import build_access
 from bucketfront.server.http1 import descriptors
-from bucketfront.server.http1.binding import TcpPlace
 from bucketfront.server.http1.listen_sockets import ListenPlace, ListenSockets
 from bucketfront.server.http1.passed_sockets import PassedPlace, PassedSockets
 from bucketfront.server.http1.server_tls import ServedCertificate, ServerTls
 from bucketfront.server.http1.unix_socket import UnixPlace
 from bucketfront.server.inner_mounts import InnerMounts
-from bucketfront.server.server import place_of
+from bucketfront.server.server import first_place, place_of
 from bucketfront.server.telemetry.access_log import probe_access_log
 
 DAY_S = 86_400
@@ -48,8 +47,7 @@ def check_machine(settings: Settings, explain: Explain, config: Path | None) -> 
         yield _access(settings, explain)
     for at, tls in settings.all_tls:
         yield from _tls(tls, at, explain)
-    if settings.server.port is not None:
-        place = TcpPlace(settings.server.host, settings.server.port, "server")
+    if (place := first_place(settings.server)) is not None:
         yield _place("client port", place, explain, own)
     for number, listener in enumerate(settings.server.listeners):
         yield _further(place_of(listener, number, PassedSockets()), explain, own)

@@ -176,9 +176,12 @@ class ServerSettings(Section):
     def has_only_tls(self) -> bool:
         """Return whether each listener speaks TLS for sure, so that no page of theirs has the scheme http."""
         return (self.port is None or self.tls is not None) and all(
-            one.tls is not None or (one.host is not None and not one.plain and self.tls is not None)
-            for one in self.listeners
+            one.tls is not None or (one.host is not None and self.tcp_tls(one) is not None) for one in self.listeners
         )
+
+    def tcp_tls(self, listener: ListenerSettings) -> ClientTlsSettings | None:
+        """Return the TLS of a further listener's TCP connections. Returns None if they are plain."""
+        return None if listener.plain else listener.tls or self.tls
 
     @property
     def front_networks(self) -> tuple[str, ...]:

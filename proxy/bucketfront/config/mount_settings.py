@@ -122,9 +122,9 @@ class MountSettings(Section):
         return not (self.is_public or self.shared_caching)
 
     @property
-    def takes_writes(self) -> bool:
-        """Return whether a client may use a method that writes."""
-        return any(method not in ("GET", "HEAD") for method in self.methods)
+    def writing_methods(self) -> tuple[Method, ...]:
+        """Return the methods that write, of those that clients may use."""
+        return tuple(method for method in self.methods if method not in ("GET", "HEAD"))
 
     @property
     def place(self) -> tuple[str, str]:

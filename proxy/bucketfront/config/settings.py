@@ -145,7 +145,7 @@ class Settings(Section):
     ) -> tuple[MountSettings, ...]:
         server = info.data.get("server")
         for number, mount in enumerate(mounts):
-            takes = [method for method in mount.methods if method not in ("GET", "HEAD")]
+            takes = mount.writing_methods
             if server is not None and not server.is_local and takes and mount.write is None:
                 raise SettingError(
                     f"needed, because {_reached(server)} and the mount takes {', '.join(takes)}: name rules of"

@@ -40,7 +40,7 @@ def _differing_rules(settings: Settings) -> Iterator[tuple[Loc, str]]:
         earlier = first.setdefault(mount.place, number)
         other = settings.mounts[earlier]
         keys = ["read"] if _clients(mount.read) != _clients(other.read) else []
-        if mount.takes_writes and other.takes_writes and _clients(mount.write) != _clients(other.write):
+        if mount.writing_methods and other.writing_methods and _clients(mount.write) != _clients(other.write):
             keys.append("write")
         for key in keys:
             message = (
@@ -59,9 +59,7 @@ def _is_plain_beyond_loopback(server: ServerSettings) -> bool:
     """Return whether a listener beyond loopback takes requests without TLS."""
     own = server.port is not None and not is_loopback(server.host) and server.tls is None
     return own or any(
-        listener.host is not None
-        and not is_loopback(listener.host)
-        and (listener.plain or (listener.tls or server.tls) is None)
+        listener.host is not None and not is_loopback(listener.host) and server.tcp_tls(listener) is None
         for listener in server.listeners
     )
 

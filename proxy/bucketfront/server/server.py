@@ -140,8 +140,7 @@ def client_sites(settings: ServerSettings, passed: PassedSockets, headers: Proxy
         )
     shared = None if settings.tls is None else ServerTls(settings.tls, ("server", "tls"))
     found = []
-    if settings.port is not None:
-        place = TcpPlace(settings.host, settings.port, "server")
+    if (place := first_place(settings)) is not None:
         found.append(ListenSite(place, shared, headers=headers if settings.proxy_protocol else None))
     for number, one in enumerate(settings.listeners):
         own = None if one.tls is None else ServerTls(one.tls, ("server", "listeners", number, "tls"))
@@ -154,6 +153,11 @@ def client_sites(settings: ServerSettings, passed: PassedSockets, headers: Proxy
             )
         )
     return found
+
+
+def first_place(settings: ServerSettings) -> TcpPlace | None:
+    """Return the place of the first listener for clients. Returns None if the settings leave it out."""
+    return None if settings.port is None else TcpPlace(settings.host, settings.port, "server")
 
 
 def place_of(settings: ListenerSettings, number: int, passed: PassedSockets) -> ListenPlace:

@@ -83,6 +83,7 @@ class UploadManager:
         self._clock = clock
         self._idle_since = idle_since
         self._shares = shares
+        self._unfinished = shares.shares[Resource.RESUMABLE_UPLOADS]
         self._uploads: dict[str, TusUpload] = {}
         self._dropped: dict[str, TusUpload] = {}  # to be aborted at S3
         self._tasks = TaskSet()
@@ -185,7 +186,7 @@ class UploadManager:
         return upload
 
     def _know(self, upload: TusUpload) -> None:
-        self._shares.shares[Resource.RESUMABLE_UPLOADS].take(upload.record.client)
+        self._unfinished.take(upload.record.client)
         self._uploads[upload.id] = upload
 
     async def _make_room(self, client: Client) -> None:
@@ -195,7 +196,7 @@ class UploadManager:
         """
         while len(self._dropped) >= MAX_DROPPED:
             await self._leave_at_s3(next(iter(self._dropped.values())))
-        while (refusal := self._shares.shares[Resource.RESUMABLE_UPLOADS].refusal(client)) is not None:
+        while (refusal := self._unfinished.refusal(client)) is not None:
             upload = self._first_to_go(client, refusal)
             if upload is None:
                 self._shares.refuse(Resource.RESUMABLE_UPLOADS, client, refusal)
@@ -211,7 +212,6 @@ class UploadManager:
 
         If nothing is left for a client within its share, it is also the longest idle one of a client beyond its share.
         """
-        shares = self._shares.shares[Resource.RESUMABLE_UPLOADS]
         free = [one for one in self._uploads.values() if not one.is_busy]
         for upload in free:
             if upload.etag is not None and (refusal is UsedUp.WHOLE or upload.record.client == client):
@@ -219,7 +219,9 @@ class UploadManager:
         if refusal is UsedUp.SHARE:
             return None
         before = self._clock() - IDLE_S
-        idle = [one for one in free if one.record.touched_at <= before and shares.is_beyond(one.record.client)]
+        idle = [
+            one for one in free if one.record.touched_at <= before and self._unfinished.is_beyond(one.record.client)
+        ]
         return min(idle, key=lambda one: one.record.touched_at, default=None)
 
     def find(self, name: str) -> TusUpload:
@@ -360,7 +362,7 @@ class UploadManager:
     def _forget(self, upload: TusUpload) -> None:
         """Make the upload unknown to requests. `_clear` does the rest, now or in a later round."""
         if self._uploads.pop(upload.id, None) is not None:
-            self._shares.shares[Resource.RESUMABLE_UPLOADS].give_back(upload.record.client)
+            self._unfinished.give_back(upload.record.client)
         self._dropped[upload.id] = upload
 
     async def _clear(self, upload: TusUpload) -> None:
