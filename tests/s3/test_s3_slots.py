@@ -7,7 +7,7 @@ import pytest
 from stopwatch import HANG_S
 
 from bucketfront.errors import OriginBusy
-from bucketfront.fair_share import Refusal, acting_for
+from bucketfront.fair_share import UsedUp, acting_for
 from bucketfront.keys import ObjectKey
 from bucketfront.s3.connection_slots import ConnectionSlots, Slot
 from bucketfront.s3.upload.upload_slots import UploadSlots
@@ -131,7 +131,7 @@ async def test_reads_that_no_one_refused_leave_the_room_of_others() -> None:
     with acting_for("greedy"):
         reads = await holders(slots, A, 2 * slots.wanted.capacity)
     assert slots.wanted.used < slots.wanted.capacity
-    assert slots.wanted.refusal("greedy") is Refusal.SHARE
+    assert slots.wanted.refusal("greedy") is UsedUp.SHARE
     assert slots.wanted.refusal("honest") is None
     for read in reads:
         read.cancel()
