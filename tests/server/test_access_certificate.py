@@ -4,18 +4,16 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 import trustme
-from certificates import Pair, issue
+from certificates import DAY, Pair, issue, issue_with_extension
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID
 from proxy_under_test import S3, Proxy, StartProxy, WallClock, until
 from pydantic import ValidationError
 from stopwatch import HANG_S
@@ -29,7 +27,7 @@ from bucketfront.server.access.client_certificate import ClientCertificate, fact
 from bucketfront.server.access.rule import AccessRequest, Grant
 from bucketfront.server.http1.handshake_failure import HandshakeFailure
 
-DAY = timedelta(days=1)
+FOR_SERVERS = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
 
 StartMutual = Callable[..., Awaitable[Proxy]]
 
@@ -147,7 +145,7 @@ async def test_required(
         device(tmp_path, "stranger", trustme.CA()),
         device(tmp_path, "expired", devices, not_before=now - 9 * DAY, not_after=now - DAY),
         device(tmp_path, "future", devices, not_before=now + DAY, not_after=now + 9 * DAY),
-        server_only(tmp_path, devices),
+        issue_with_extension(tmp_path, "server-only", devices, FOR_SERVERS, is_critical=True),
     ):
         context = context_with(authority, pair)
         context.minimum_version = context.maximum_version = version
@@ -161,31 +159,6 @@ async def test_a_bad_certificate_where_none_is_needed(
     """With `optional`, a certificate of another authority fails as well: a client must not seem to be known."""
     proxy = await start_mutual()
     await refused_in_handshake(proxy, context_with(authority, device(tmp_path, "stranger", trustme.CA())))
-
-
-def server_only(folder: Path, authority: trustme.CA) -> Pair:
-    """Write a certificate whose extended key usage is that of servers."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    signer = serialization.load_pem_private_key(authority.private_key_pem.bytes(), None)
-    issuer = x509.load_pem_x509_certificate(authority.cert_pem.bytes())
-    assert isinstance(signer, ec.EllipticCurvePrivateKey)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "server")]))
-        .issuer_name(issuer.subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(datetime.now(UTC) - DAY)
-        .not_valid_after(datetime.now(UTC) + 9 * DAY)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=True)
-        .sign(signer, hashes.SHA256())
-    )
-    pair = Pair(folder / "server-only.pem", folder / "server-only.key")
-    pair.chain.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    pair.key.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    return pair
 
 
 async def test_the_certificate_expires_on_its_connection(

@@ -2,47 +2,15 @@
 
 import logging
 import ssl
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import trustme
-from certificates import Pair, issue
+from certificates import issue, issue_with_extension
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtensionOID, NameOID
+from cryptography.x509.oid import ExtensionOID
 from proxy_under_test import S3, StartProxy, until
 from test_tls_names import client_context, connection_for
-
-DAY = timedelta(days=1)
-
-
-def odd_certificate(folder: Path, authority: trustme.CA, alternative_names: bytes) -> Pair:
-    """Write a certificate whose extension of alternative names has these octets."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    signer = serialization.load_pem_private_key(authority.private_key_pem.bytes(), None)
-    issuer = x509.load_pem_x509_certificate(authority.cert_pem.bytes())
-    assert isinstance(signer, ec.EllipticCurvePrivateKey)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "odd")]))
-        .issuer_name(issuer.subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(datetime.now(UTC) - DAY)
-        .not_valid_after(datetime.now(UTC) + 9 * DAY)
-        .add_extension(
-            x509.UnrecognizedExtension(ExtensionOID.SUBJECT_ALTERNATIVE_NAME, alternative_names), critical=False
-        )
-        .sign(signer, hashes.SHA256())
-    )
-    pair = Pair(folder / "odd.pem", folder / "odd.key")
-    pair.chain.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    pair.key.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    return pair
 
 
 @pytest.mark.parametrize(
@@ -70,7 +38,8 @@ async def test_odd_names(
         mounts=[{"path": "/", "bucket": s3.bucket, "read": ["devices"]}],
         uploads=None,
     )
-    odd = odd_certificate(tmp_path, authority, alternative_names)
+    names = x509.UnrecognizedExtension(ExtensionOID.SUBJECT_ALTERNATIVE_NAME, alternative_names)
+    odd = issue_with_extension(tmp_path, "odd", authority, names, is_critical=False)
     context = client_context(authority)
     context.load_cert_chain(odd.chain, odd.key)
     connection = None
