@@ -134,14 +134,14 @@ async def _serve(settings: "Settings") -> None:
             signals.stop.set()
             overdue.start()
 
-    def ask_for(event: asyncio.Event) -> None:
+    def set_in_loop(event: asyncio.Event) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has ended
             loop.call_soon_threadsafe(event.set)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, begin_to_stop)
-    asked = (lambda: ask_for(signals.reopen)), (lambda: ask_for(signals.reload))
-    threading.Thread(target=_take_signals, args=asked, name="signals", daemon=True).start()
+    handlers = (lambda: set_in_loop(signals.reopen)), (lambda: set_in_loop(signals.reload))
+    threading.Thread(target=_take_signals, args=handlers, name="signals", daemon=True).start()
     await run(settings, _announce, signals, passed)
 
 
