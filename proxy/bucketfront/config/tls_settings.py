@@ -1,4 +1,4 @@
-"""The settings of TLS: certificates, versions, and what the listener for clients wants of its clients."""
+"""The settings of TLS: certificates, versions, and the certificates of clients."""
 
 import re
 from pathlib import Path
@@ -41,7 +41,7 @@ class TlsSettings(CertificateSettings):
     certificates: tuple[CertificateSettings, ...] = Field(
         default=(), examples=["[{certificate: /etc/certs/b.pem, key: /etc/certs/b.key}]"]
     )
-    """Further certificates. A client gets the first one that has the name which it asks for (SNI), also by a wildcard,
+    """Further certificates. A client gets the first one that has the name which it requests (SNI), also by a wildcard,
     and `certificate` if none has."""
     min_version: Version = "1.2"
     """The oldest version of TLS that is spoken."""
@@ -90,8 +90,9 @@ class ClientTlsSettings(TlsSettings):
     client_ca: Path | None = Field(default=None, examples=["/etc/certs/devices-ca.pem"])
     """PEM file of the authorities whose client certificates are accepted. No others are."""
     client_certificates: Literal["none", "optional", "required"] = Field(default="none", validate_default=True)
-    """Whether clients are asked for a certificate. With `optional`, one without a certificate is served what rules of
-    `access` permit. With `required`, its handshake fails. A certificate that does not fit `client_ca` fails in both."""
+    """Whether the handshake requests a certificate of the client. With `optional`, a client without one is served what
+    rules of `access` permit. With `required`, its handshake fails. With a certificate that `client_ca` has not issued,
+    the handshake fails in both modes."""
     hsts: HstsSettings | None = None
     """With `{}` or more, responses carry `Strict-Transport-Security`."""
 

@@ -208,9 +208,10 @@ class UploadManager:
                 self._tasks.start(self._clear(upload), name="clear an upload")  # S3 may be slow
 
     def _first_to_go(self, client: Client, refusal: UsedUp) -> TusUpload | None:
-        """Return the upload that makes way for one of the client: a finished one, of the client if that is refused.
+        """Return the upload that makes way for a new one of the client, or None.
 
-        If nothing is left for a client within its share, it is also the longest idle one of a client beyond its share.
+        A finished one goes first. If only the share of the client is used up, the upload must be its own. If the whole
+        is used up, the longest idle upload of a client beyond its share goes next.
         """
         free = [one for one in self._uploads.values() if not one.is_busy]
         for upload in free:

@@ -28,7 +28,7 @@ _CLOCK_OF_FILES = 5  # linux/time.h: CLOCK_REALTIME_COARSE
 _PROBE = ".probe"
 _ONLY_SHARD = "00"
 _NAME_CHARS = frozenset("0123456789ABCDEFGHJKMNPQRSTVWXYZ")
-_PRIVATE = 0o700  # of folders, whatever the umask of the process is
+_PRIVATE_FOLDER = 0o700  # whatever the umask of the process is
 _PRIVATE_FILE = 0o600
 _ABOVE = 0o755  # of missing folders above the cache folder
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
@@ -177,7 +177,7 @@ class Folder:
     def uploads(self) -> Iterator[int]:
         """Open the folder of unfinished uploads for the block, and create it if it is missing."""
         with suppress(FileExistsError):
-            os.mkdir("uploads", _PRIVATE, dir_fd=self._root)
+            os.mkdir("uploads", _PRIVATE_FOLDER, dir_fd=self._root)
         fd = os.open("uploads", _FOLDER, dir_fd=self._root)
         try:
             yield fd
@@ -246,14 +246,14 @@ class Folder:
             if error.errno in _NO_FOLDER:
                 os.unlink(shard, dir_fd=self._objects)  # a link or a file stands in the place of the cache's folder
             with suppress(FileExistsError):
-                os.mkdir(shard, _PRIVATE, dir_fd=self._objects)
+                os.mkdir(shard, _PRIVATE_FOLDER, dir_fd=self._objects)
             fd = os.open(shard, _FOLDER, dir_fd=self._objects)
         try:
             found = os.fstat(fd)
             if found.st_uid != os.geteuid():
                 raise _not_ours()
             if found.st_mode & _WRITABLE_BY_OTHERS:
-                os.fchmod(fd, _PRIVATE)
+                os.fchmod(fd, _PRIVATE_FOLDER)
             yield fd
         finally:
             os.close(fd)
@@ -264,7 +264,7 @@ def _make(root: Path) -> None:
     for above in reversed(root.absolute().parents):
         if not above.exists():
             above.mkdir(_ABOVE, exist_ok=True)
-    root.mkdir(_PRIVATE, exist_ok=True)
+    root.mkdir(_PRIVATE_FOLDER, exist_ok=True)
 
 
 def _not_ours() -> FileNotFoundError:
@@ -341,5 +341,5 @@ def _is_name(name: str) -> bool:
 
 def _objects_of(root: int) -> int:
     with suppress(FileExistsError):
-        os.mkdir("objects", _PRIVATE, dir_fd=root)
+        os.mkdir("objects", _PRIVATE_FOLDER, dir_fd=root)
     return os.open("objects", _FOLDER, dir_fd=root)
