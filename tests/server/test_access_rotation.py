@@ -109,7 +109,7 @@ async def test_a_new_secret_counts_soon(tmp_path: Path, kind: str, change: Calla
     await rule.close()
 
 
-@pytest.mark.parametrize("broken", [*BROKEN, "gone"])
+@pytest.mark.parametrize("broken", [*BROKEN, "gone", "a named pipe"])
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_broken_file_changes_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: str, broken: str
@@ -120,8 +120,10 @@ async def test_a_broken_file_changes_nothing(
     file, clock = tmp_path / "secret", FakeClock(100.0)
     file.write_text(text(kind, OLD))
     rule = KINDS[kind](file, clock)
-    if broken == "gone":
+    if broken not in BROKEN:
         file.unlink()
+        if broken == "a named pipe":
+            os.mkfifo(file)
     else:
         replaced(file, BROKEN[broken])
     for _ in range(3):

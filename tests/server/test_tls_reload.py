@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import socket
 import ssl
 from datetime import UTC, datetime, timedelta
@@ -144,6 +145,12 @@ def _folder(pair: Pair, authority: trustme.CA) -> None:
     pair.chain.mkdir()
 
 
+def _pipe(pair: Pair, authority: trustme.CA) -> None:
+    del authority
+    pair.chain.unlink()
+    os.mkfifo(pair.chain)
+
+
 @pytest.mark.parametrize(
     ("damage", "named"),
     [
@@ -153,6 +160,7 @@ def _folder(pair: Pair, authority: trustme.CA) -> None:
         (_half_chain, "served.pem"),
         (_missing, "cannot be read: No such file"),
         (_folder, "cannot be read: Is a directory"),
+        (_pipe, "is no regular file"),
     ],
 )
 async def test_files_of_no_use(
@@ -181,6 +189,8 @@ async def test_files_of_no_use(
     assert (ready.status, [one["reason"] for one in ready.json()["reasons"]]) == (200, [Reason.TLS_UNUSABLE.value])
     if pair.chain.is_dir():
         pair.chain.rmdir()
+    if pair.chain.is_fifo():
+        pair.chain.unlink()
     issue(tmp_path, "served", authority, "one.example")
     await looks(tls_proxy)
     assert await serial_served(tls_proxy, authority) == serial_of(pair) != before

@@ -6,9 +6,11 @@ from pathlib import Path
 
 def certificate_problem(path: Path) -> str | None:
     """Return what keeps the file from being a list of trusted certificates, or None if it is one."""
-    if path.is_dir():
-        return "is a folder"
     try:
+        if path.is_dir():
+            return "is a folder"
+        if path.exists() and not path.is_file():
+            return "is no regular file"  # to open a named pipe may take forever
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=path)
     except ssl.SSLError:
         return "has no certificate in PEM form"

@@ -155,6 +155,9 @@ def _load_pair(context: ssl.SSLContext, pair: CertificateSettings, at: Loc) -> N
     at_key = (*at, "key")
     for path, at_path in ((pair.certificate, (*at, "certificate")), (pair.key, at_key)):
         try:
+            if path.exists() and not (path.is_file() or path.is_dir()):
+                # To open a named pipe may take forever.
+                raise UnusableSetting(f"{path} is no regular file: name one in PEM form", at_path)
             with path.open("rb") as file:
                 file.read(1)
         except (OSError, ValueError) as error:
