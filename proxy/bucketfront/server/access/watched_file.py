@@ -78,7 +78,7 @@ class WatchedFile(Generic[T]):
 
 
 def _identity(found: os.stat_result) -> Identity:
-    """Return the identity of a file. Raises ValueError for a named pipe and the like, whose opening may take forever."""
+    """Return the identity of a file. Raises ValueError for a named pipe and the like: to open one may block."""
     if not stat.S_ISREG(found.st_mode):
         raise ValueError("it is no regular file")
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
