@@ -1376,7 +1376,7 @@ BUGS = (
         21,
         "unread-is-idle",
         "A connection whose next request is still in the kernel makes way, so the request is lost.",
-        (Edit("bucketfront.server.http1.listener:_Guest._has_unread", "unread != (0,)", "False"),),
+        (Edit("bucketfront.server.http1.listener:_AcceptedConnection._has_unread", "unread != (0,)", "False"),),
         (ACCEPTING + "test_a_request_that_was_not_read_yet",),
     ),
     Bug(
@@ -2145,7 +2145,7 @@ BUGS = (
         (
             Edit(
                 "bucketfront.server.http1.listener:BoundedSite._continue",
-                "client != accepted.client and begin is not RefusedConnection",
+                "client != accepted.client and factory is not RefusedConnection",
                 "False",
             ),
         ),

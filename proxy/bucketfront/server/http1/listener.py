@@ -36,7 +36,7 @@ MAX_REJECTED_OPEN = 16  # rejected connections that may read their 503; further 
 HANDSHAKE_TIMEOUT_S = 10  # of TLS
 REPORT_INTERVAL_S = 60.0  # between two warnings that connections run short
 
-_Begin = Callable[[], asyncio.BaseProtocol]
+_ProtocolFactory = Callable[[], asyncio.BaseProtocol]
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +54,7 @@ class ListenSite:
     headers: ProxyHeaders | None = None
 
     def has_tls(self, bound: socket.socket) -> bool:
+        """Return whether connections of a socket begin with TLS."""
         return self.tls_of(bound) is not None
 
     def tls_of(self, bound: socket.socket) -> ServerTls | None:
@@ -69,27 +70,27 @@ class Listener:
 
     def __init__(self, runner: web.BaseRunner, sites: Sequence[ListenSite], connections: ConnectionLimit) -> None:
         self._runner = runner
-        self._places = tuple(sites)
+        self._sites = tuple(sites)
         self._connections = connections
-        self._sites: list[BoundedSite] = []
+        self._bound: list[BoundedSite] = []
         self.address = ""
         self.descriptions: tuple[str, ...] = ()
 
     async def start(self) -> None:
         """Bind all sockets, then accept. Raises CannotListen."""
         await self._runner.setup()
-        self._sites += (BoundedSite(self._runner, site, self._connections) for site in self._places)
-        for site in self._sites:
+        self._bound += (BoundedSite(self._runner, site, self._connections) for site in self._sites)
+        for site in self._bound:
             await site.bind()
-        for site in self._sites:
+        for site in self._bound:
             await site.start()
-        self.address = self._sites[0].address
-        self.descriptions = tuple(site.description for site in self._sites)
+        self.address = self._bound[0].address
+        self.descriptions = tuple(site.description for site in self._bound)
 
     @property
     def tls(self) -> tuple[ServerTls, ...]:
         """Return the TLS of all sites. Several sites may share one."""
-        return tuple(dict.fromkeys(site.tls for site in self._places if site.tls is not None))
+        return tuple(dict.fromkeys(site.tls for site in self._sites if site.tls is not None))
 
     @property
     def server(self) -> web.Server | None:
@@ -98,7 +99,7 @@ class Listener:
 
     async def stop(self) -> None:
         """Stop accepting, give the running requests the runner's time to end, and close all connections."""
-        for site in self._sites:
+        for site in self._bound:
             site.close_sockets()
         await self._runner.cleanup()
 
@@ -169,7 +170,7 @@ class BoundedSite(AiohttpSite):
                 self._pause(listener, error)
                 return
             self._is_failing = False
-            self._begin(_Accepted(accepted, address))
+            self._begin(_AcceptedSocket(accepted, address))
 
     def _pause(self, listener: socket.socket, error: OSError) -> None:
         """Pause the listener after an error such as EMFILE, for which an idle connection makes way.
@@ -185,49 +186,53 @@ class BoundedSite(AiohttpSite):
         loop.remove_reader(listener)
         self._timers[listener] = loop.call_later(ACCEPT_RETRY_S, loop.add_reader, listener, self._accept, listener)
 
-    def _begin(self, accepted: "_Accepted") -> None:
+    def _begin(self, accepted: "_AcceptedSocket") -> None:
         """Give a new connection its place, and read its header if one is due."""
-        guest = _Guest(self.connection_factory, accepted)
-        begin = self._admit(accepted, guest)
-        if begin is None:
+        occupant = _AcceptedConnection(self.connection_factory, accepted)
+        factory = self._admit(accepted, occupant)
+        if factory is None:
             return
         accepted.setblocking(False)
         headers, peer = self._site.headers, accepted.client
         if headers is None or not headers.are_due(peer):
-            self._connecting.start(self._connect(begin, accepted))
+            self._connecting.start(self._connect(factory, accepted))
             return
-        guest.awaits_header = True
+        occupant.awaits_header = True
         task = self._awaiting_headers.start(headers.client(accepted, peer))
-        task.add_done_callback(lambda named: self._continue(named, begin, accepted, guest))
+        task.add_done_callback(lambda named: self._continue(named, factory, accepted, occupant))
 
     def _continue(
-        self, named: "asyncio.Task[str | None]", begin: _Begin, accepted: "_Accepted", guest: "_Guest"
+        self,
+        named: "asyncio.Task[str | None]",
+        factory: _ProtocolFactory,
+        accepted: "_AcceptedSocket",
+        occupant: "_AcceptedConnection",
     ) -> None:
         """Connect the client whose address the header has given, with the place of that client."""
-        guest.awaits_header = False
+        occupant.awaits_header = False
         client = None if named.cancelled() else named.result()
         if client is None:
             accepted.close()
             return
-        if client != accepted.client and begin is not RefusedConnection:
+        if client != accepted.client and factory is not RefusedConnection:
             accepted.release()
             accepted.client = client
-            admitted = self._admit(accepted, guest)
+            admitted = self._admit(accepted, occupant)
             if admitted is None:
                 return
-            begin = admitted
-        self._connecting.start(self._connect(begin, accepted))
+            factory = admitted
+        self._connecting.start(self._connect(factory, accepted))
 
-    def _admit(self, accepted: "_Accepted", guest: "_Guest") -> _Begin | None:
+    def _admit(self, accepted: "_AcceptedSocket", occupant: "_AcceptedConnection") -> _ProtocolFactory | None:
         """Give the connection a place, and return what makes its protocol. Returns None if it was closed."""
         connections, now = self._connections, asyncio.get_running_loop().time()
         before = connections.made_way
-        place = connections.admit(accepted.client if accepted.has_client_address else "", guest, now)
+        place = connections.admit(accepted.client if accepted.has_client_address else "", occupant, now)
         if place is None or connections.made_way != before:
             self._report(now)
         if place is not None:
             accepted.hold(place.leave)
-            return guest.begin
+            return occupant.make_protocol
         if connections.leaving < MAX_REJECTED_OPEN:
             connections.rejected()
             accepted.hold(connections.rejected_closed)
@@ -249,16 +254,16 @@ class BoundedSite(AiohttpSite):
             *(connections.open, connections.limit, name or UNIX_PEER, most, closed, refused),
         )
 
-    async def _connect(self, begin: _Begin, accepted: "_Accepted") -> None:
+    async def _connect(self, factory: _ProtocolFactory, accepted: "_AcceptedSocket") -> None:
         tls = self._site.tls_of(accepted)
-        made = begin if tls is None else _behind_tls(tls, begin, accepted.client)
+        protocol_factory = factory if tls is None else _behind_tls(tls, factory, accepted.client)
         try:
-            await asyncio.get_running_loop().connect_accepted_socket(made, accepted)
+            await asyncio.get_running_loop().connect_accepted_socket(protocol_factory, accepted)
         except OSError:
             accepted.close()  # the client left already
 
 
-def _behind_tls(tls: ServerTls, begin: _Begin, client: str) -> _Begin:
+def _behind_tls(tls: ServerTls, factory: _ProtocolFactory, client: str) -> _ProtocolFactory:
     """Return what makes the protocol behind TLS. It counts a handshake that fails, and logs it at the level of `-v`."""
 
     def on_failure(error: BaseException) -> None:
@@ -266,26 +271,26 @@ def _behind_tls(tls: ServerTls, begin: _Begin, client: str) -> _Begin:
         tls.failures[failure] += 1
         log.info("a TLS handshake of %s failed: %s (%s)", client, failure.value, getattr(error, "reason", error))
 
-    def made() -> asyncio.BaseProtocol:
+    def make_protocol() -> asyncio.BaseProtocol:
         loop = asyncio.get_running_loop()
-        return tls_protocol(loop, begin(), tls.context, HANDSHAKE_TIMEOUT_S, on_failure, tls.response_fields)
+        return tls_protocol(loop, factory(), tls.context, HANDSHAKE_TIMEOUT_S, on_failure, tls.response_fields)
 
-    return made
+    return make_protocol
 
 
-class _Guest:
+class _AcceptedConnection:
     """A connection from accept to close, also before its PROXY header and its TLS handshake are complete."""
 
     __slots__ = ("_connection", "_factory", "_since", "_socket", "awaits_header")
 
-    def __init__(self, factory: _Begin, accepted: socket.socket) -> None:
+    def __init__(self, factory: _ProtocolFactory, accepted: socket.socket) -> None:
         self._factory = factory
         self._since = asyncio.get_running_loop().time()
         self._connection: asyncio.BaseProtocol | None = None
         self._socket = accepted
         self.awaits_header = False
 
-    def begin(self) -> asyncio.BaseProtocol:
+    def make_protocol(self) -> asyncio.BaseProtocol:
         """Return the protocol of the connection."""
         self._connection = self._factory()
         return self._connection
@@ -317,7 +322,7 @@ class _Guest:
         return unread != (0,)
 
 
-class _Accepted(socket.socket):
+class _AcceptedSocket(socket.socket):
     """A connection that knows its client's address, and gives its place up once its descriptor is closed.
 
     All layers above find the client by `getpeername`, so that a PROXY header counts in each of them.
