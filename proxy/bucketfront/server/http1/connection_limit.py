@@ -161,7 +161,7 @@ class ConnectionLimit:
         """
         name = client_of(address)
         client = self._clients.get(name) or _Client(name, self.has_share(address), IdleOrder(self._min_idle))
-        has_its_share = client.has_share and client.count >= self._most
+        has_its_share = client.has_share and client.count >= self._share
         room = self.limit - (self.limit // RESERVED_PART if has_its_share else 0)
         if self.open >= room and not self._make_room(client.order if has_its_share else None, now):
             self.refused += 1
@@ -180,7 +180,7 @@ class ConnectionLimit:
         return most.name, most.count
 
     @property
-    def _most(self) -> int:
+    def _share(self) -> int:
         """Return the number of connections that are the share of one client."""
         return share_of(self.limit, self.share_of_one)
 
@@ -206,7 +206,7 @@ class ConnectionLimit:
             client.order.discard(occupant)
             self._order.discard(occupant)
             del self._places[occupant]
-            if client.count <= self._most:
+            if client.count <= self._share:
                 self._beyond.discard(client)
             if not client.count:
                 del self._clients[client.name]
@@ -216,7 +216,7 @@ class ConnectionLimit:
         client.order.add(occupant, now)
         self._order.add(occupant, now)
         self._clients[client.name] = client
-        if client.has_share and client.count > self._most:
+        if client.has_share and client.count > self._share:
             self._beyond.add(client)
         self._places[occupant] = place = ConnectionPlace(client.name, leave)
         return place
