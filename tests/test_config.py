@@ -1149,6 +1149,8 @@ def test_the_settings_import_neither_server_nor_client() -> None:
         ("access: {a: {signed_url: {keys: {k1: SECRET}}}}", "must have at least 16 bytes"),
         ("access: {a: {jwt: {jwks: id.example.com, issuer: a, audience: b}}}", "must be an http:// or https:// URL"),
         ("access: {a: {forward: {url: http://u:SECRET@h/}}}", "must have neither credentials nor a fragment"),
+        ("access: {a: {client_certificate: {fingerprints: []}}}", "client_certificate.fingerprints: must not be empty"),
+        ("access: {a: {client_certificate: {uris: []}}}", "client_certificate.uris: must not be empty"),
         ("mounts: [{path: /, bucket: b, read: [team]}]", "mounts[0].read[0]: no rule of access has this name: public"),
         ("mounts: [{path: /, bucket: b, read: []}]", "mounts[0].read: must not be empty"),
     ],

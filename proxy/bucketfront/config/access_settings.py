@@ -180,20 +180,24 @@ class ForwardSettings(Section):
     """How long the app may take."""
 
 
+Patterns = Annotated[tuple[Pattern, ...], Field(min_length=1)]  # an empty list would permit all certificates
+Fingerprints = Annotated[tuple[Fingerprint, ...], Field(min_length=1)]
+
+
 class ClientCertificateSettings(Section):
     """Certificates of clients, which `server.tls.client_ca` has issued. `{}` stands for all of them.
 
-    If several keys are given, the certificate must fit each of them. In patterns `*` stands for any text without a
-    slash, and `**` for any text.
+    The certificate must fit each key that is given. In patterns `*` stands for any text without a slash, and `**` for
+    any text.
     """
 
-    common_names: tuple[Pattern, ...] = Field(default=(), examples=["[device-*]"])
+    common_names: Patterns | None = Field(default=None, examples=["[device-*]"])
     """Patterns for the common name of the subject."""
-    dns_names: tuple[Pattern, ...] = Field(default=(), examples=['["*.devices.example.com"]'])
+    dns_names: Patterns | None = Field(default=None, examples=['["*.devices.example.com"]'])
     """Patterns for a DNS name (SAN)."""
-    uris: tuple[Pattern, ...] = Field(default=(), examples=['["spiffe://example.com/media/**"]'])
+    uris: Patterns | None = Field(default=None, examples=['["spiffe://example.com/media/**"]'])
     """Patterns for a URI (SAN)."""
-    fingerprints: tuple[Fingerprint, ...] = Field(default=(), examples=[f'["{"ab" * 32}"]'])
+    fingerprints: Fingerprints | None = Field(default=None, examples=[f'["{"ab" * 32}"]'])
     """SHA-256 of certificates, as `openssl x509 -noout -fingerprint -sha256` prints it, with or without colons."""
 
 

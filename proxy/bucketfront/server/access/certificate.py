@@ -15,10 +15,10 @@ class CertificateRule:
     challenge = None
 
     def __init__(self, settings: ClientCertificateSettings) -> None:
-        self._common_names = _globs(settings.common_names)
-        self._dns_names = _globs(name.lower() for name in settings.dns_names)
-        self._uris = _globs(settings.uris)
-        self._fingerprints = frozenset(settings.fingerprints)
+        self._common_names = _globs(settings.common_names or ())
+        self._dns_names = _globs(name.lower() for name in settings.dns_names or ())
+        self._uris = _globs(settings.uris or ())
+        self._fingerprints = frozenset(settings.fingerprints or ())
 
     async def examine(self, request: AccessRequest) -> RuleVerdict:
         certificate = request.certificate
