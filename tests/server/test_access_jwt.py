@@ -15,7 +15,7 @@ from proxy_under_test import S3, StartProxy
 
 from bucketfront.config.access_settings import ForwardSettings, JwtSettings
 from bucketfront.errors import AccessUnavailable
-from bucketfront.server.access.forward import ForwardRule
+from bucketfront.server.access.forward import REPORT_INTERVAL_S, ForwardRule
 from bucketfront.server.access.jwt import REFRESH_S, RETRY_S, JwtRule
 from bucketfront.server.access.rule import AccessRequest, Denial, Grant, RuleVerdict
 
@@ -225,6 +225,24 @@ async def test_the_app_decides(other: Other) -> None:
     rule = ForwardRule(ForwardSettings.model_validate({"url": "http://127.0.0.1:9/"}), Clock())
     with pytest.raises(AccessUnavailable):
         await rule.examine(asked)
+    await rule.close()
+
+
+async def test_an_app_that_fails_does_not_flood_the_log(other: Other, caplog: pytest.LogCaptureFixture) -> None:
+    """While the app fails, one line in REPORT_INTERVAL_S says so, however many requests come."""
+    clock = Clock()
+    rule = ForwardRule(ForwardSettings.model_validate({"url": other.url}), clock)
+    other.answer = 500
+    for _ in range(3):
+        with pytest.raises(AccessUnavailable):
+            await rule.examine(request("Bearer x"))
+    assert [record.getMessage() for record in caplog.records] == [
+        f"access cannot be decided: {other.url} responded 500"
+    ]
+    clock.now += REPORT_INTERVAL_S
+    with pytest.raises(AccessUnavailable):
+        await rule.examine(request("Bearer x"))
+    assert len(caplog.records) == 2
     await rule.close()
 
 

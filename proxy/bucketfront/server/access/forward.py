@@ -13,6 +13,7 @@ from bucketfront.server.access.http_client import HttpClient, shown
 from bucketfront.server.access.rule import AccessRequest, Denial, Grant, RuleVerdict, Scope
 
 MAX_REMEMBERED = 10_000
+REPORT_INTERVAL_S = 60.0  # between two warnings: the log stays readable while the app fails
 
 _SENT = ("authorization", "cookie", "user-agent")
 _GRANT = Grant(Scope.PATH)
@@ -38,6 +39,7 @@ class ForwardRule:
         self._client = HttpClient(settings.timeout)
         self._remembered: OrderedDict[bytes, _Remembered] = OrderedDict()
         self._running: dict[bytes, asyncio.Task[RuleVerdict]] = {}
+        self._reported_at: float | None = None
 
     async def examine(self, request: AccessRequest) -> RuleVerdict:
         described = _description(request)
@@ -74,14 +76,21 @@ class ForwardRule:
         try:
             status, _ = await self._client.get(self._settings.url, described, 0)
         except AccessUnavailable as error:
-            log.warning("access cannot be decided: %s", error)
+            self._report(str(error))
             raise
         if 200 <= status < 300:
             return _GRANT
         if status in (401, 403):
             return Denial("the app refuses the request")
-        log.warning("access cannot be decided: %s responded %d", shown(self._settings.url), status)
+        self._report(f"{shown(self._settings.url)} responded {status}")
         raise AccessUnavailable("the app that decides on access failed")
+
+    def _report(self, reason: str) -> None:
+        """Warn that requests cannot be decided, at most once in REPORT_INTERVAL_S."""
+        now = self._elapsed()
+        if self._reported_at is None or now - self._reported_at >= REPORT_INTERVAL_S:
+            self._reported_at = now
+            log.warning("access cannot be decided: %s", reason)
 
 
 def _description(request: AccessRequest) -> dict[str, str]:
