@@ -1,9 +1,11 @@
 """JSON Web Tokens of an identity provider, and an app that decides: rules that ask others."""
 
 import asyncio
+import ipaddress
 import json
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import jwt
@@ -16,6 +18,7 @@ from proxy_under_test import S3, StartProxy
 from bucketfront.config.access_settings import ForwardSettings, JwtSettings
 from bucketfront.errors import AccessUnavailable
 from bucketfront.server.access.forward import REPORT_INTERVAL_S, ForwardRule
+from bucketfront.server.access.http_client import MAX_CONNECTIONS
 from bucketfront.server.access.jwt import REFRESH_S, RETRY_S, JwtRule
 from bucketfront.server.access.rule import AccessRequest, Denial, Grant, RuleVerdict
 
@@ -243,6 +246,42 @@ async def test_an_app_that_fails_does_not_flood_the_log(other: Other, caplog: py
     with pytest.raises(AccessUnavailable):
         await rule.examine(request("Bearer x"))
     assert len(caplog.records) == 2
+    await rule.close()
+
+
+async def test_decisions_queue_by_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client with many undecided requests delays another one by a single decision (I34)."""
+    rule = ForwardRule(ForwardSettings.model_validate({"url": "http://app.example/may", "remember": "5s"}), Clock())
+    begun: list[str] = []
+    free = asyncio.Semaphore(0)
+
+    async def get(_url: str, fields: dict[str, str], _max_bytes: int) -> tuple[int, bytes]:
+        begun.append(fields["x-forwarded-for"])
+        await free.acquire()
+        return 200, b""
+
+    monkeypatch.setattr(rule._client, "get", get)
+
+    def examined(client: str, credential: str) -> "asyncio.Task[RuleVerdict]":
+        asked = replace(request(credential), address=ipaddress.ip_address(client))
+        return asyncio.create_task(rule.examine(asked))
+
+    greedy = [examined("192.0.2.1", f"Bearer {number}") for number in range(2 * MAX_CONNECTIONS)]
+    await asyncio.sleep(0)
+    honest = examined("198.51.100.1", "Bearer x")
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert begun == ["192.0.2.1"] * MAX_CONNECTIONS
+    free.release()
+    free.release()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert sorted(begun[MAX_CONNECTIONS:]) == ["192.0.2.1", "198.51.100.1"]
+    for _ in greedy:
+        free.release()
+    assert isinstance(await honest, Grant)
+    assert all(isinstance(verdict, Grant) for verdict in await asyncio.gather(*greedy))
+    assert rule._slots.shares.used == rule._slots.waiting == 0
     await rule.close()
 
 
