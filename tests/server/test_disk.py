@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from proxy_under_test import BLOCK, PART, S3, Proxy, StartProxy, pattern, until
+from stopwatch import HANG_S
 
 from bucketfront.cache import upload
 from bucketfront.cache.storage import file_storage, index
@@ -106,11 +107,12 @@ async def test_an_upload_before_a_disk_that_hangs(
 
     Bytes that it refuses bypass it, and a read that it does not complete is refused (I16, I20).
     """
-    monkeypatch.setattr(upload, "DISK_TIMEOUT_S", 0.05)
+    # The write before the read that hangs must not be late on a slow machine.
+    monkeypatch.setattr(upload, "DISK_TIMEOUT_S", 0.05 if call == "pwrite" else 1.0)
     may_go_on, real = threading.Event(), getattr(os, call)
 
     def hang(*arguments: Any) -> Any:
-        may_go_on.wait(5)
+        may_go_on.wait(HANG_S)
         return real(*arguments)
 
     monkeypatch.setattr(os, call, hang)
