@@ -169,10 +169,16 @@ def settings_of(folder: Path, endpoint: str, bucket: str, **sections: Any) -> Se
 
 
 async def until(holds: Callable[[], object], within: float = HANG_S) -> None:
-    """Let the loop run until `holds()` is true. For conditions that have no event to wait for."""
-    async with asyncio.timeout(within):
-        while not holds():  # noqa: ASYNC110 - see above
-            await asyncio.sleep(0.002)
+    """Let the loop run until `holds()` is true. For conditions that have no event to wait for.
+
+    Raises AssertionError if that takes too long, because then what the test says does not hold.
+    """
+    try:
+        async with asyncio.timeout(within):
+            while not holds():  # noqa: ASYNC110 - see above
+                await asyncio.sleep(0.002)
+    except TimeoutError:
+        raise AssertionError(f"the condition has not come to hold within {within:g} s") from None
 
 
 def descriptors_open() -> int:

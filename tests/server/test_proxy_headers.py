@@ -77,14 +77,15 @@ async def test_the_client_of_the_header(behind: Proxy, header: bytes, client: st
 @pytest.mark.parametrize("header", [TEXT, BINARY])
 async def test_bytes_one_at_a_time(behind: Proxy, header: bytes) -> None:
     """A header that comes in pieces is whole once its last byte is there, and takes no byte of the request."""
+    async with front(behind, header + message("GET", "/x") + message("GET", "/x")) as client:
+        await until(lambda: clients(behind) == [FRONT, CLIENT, CLIENT])
+        for _ in range(2):
+            assert (await client.response()).body == b"data"
     async with connected(behind.address, local=FRONT) as client:
         for number in range(len(header)):
             await client.send(header[number : number + 1])
             await asyncio.sleep(0)
         assert (await client.request("GET", "/x")).body == b"data"
-    async with front(behind, header + message("GET", "/x") + message("GET", "/x")) as client:
-        for _ in range(2):
-            assert (await client.response()).body == b"data"
     assert clients(behind) == [FRONT, CLIENT, CLIENT, CLIENT]
 
 
