@@ -29,7 +29,7 @@ $(AUDIT_STAMP): requirements-audit.lock
 run: install
 	$(BIN)/bucketfront serve -c proxy.yaml
 
-# In one process more than there are cores.
+# One process for each core.
 test: install
 	$(BIN)/pytest -n auto -m 'not e2e and not long and not reliability and not compatibility' tests
 

@@ -40,12 +40,6 @@ for name in ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"):
 _trials: dict[str, Trial] = {}  # by node
 
 
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers() -> int:
-    """Return one process more than there are cores, because many tests wait for a disk or for another process."""
-    return len(os.sched_getaffinity(0)) + 1
-
-
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Take what the tests of attacks recorded, also from the processes of pytest-xdist."""
     for name, value in report.user_properties:
