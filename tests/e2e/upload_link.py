@@ -64,10 +64,14 @@ class UploadLink:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._relay(reader, writer))
         self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        # A callback, because a task that is cancelled before its first step never runs any of its own code.
+        task.add_done_callback(lambda _: writer.close())
+
+    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._upstream)
             down = asyncio.create_task(self._pass_on(up_reader, writer))
@@ -81,12 +85,9 @@ class UploadLink:
             finally:
                 down.cancel()
                 await asyncio.gather(down, return_exceptions=True)
-                writer.close()
                 up_writer.close()
         except (OSError, asyncio.CancelledError):
             pass  # a program may close with a reset, and only `_stop` cancels
-        finally:
-            self._tasks.discard(task)
 
     async def _count(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(CHUNK):
