@@ -2188,7 +2188,7 @@ BUGS = (
                 "len(seen)",
             ),
         ),
-        (SERVER + "test_proxy_headers.py::test_bytes_one_at_a_time",),
+        (SERVER + "test_proxy_headers.py::test_what_follows_a_header_stays",),
     ),
     Bug(
         33,

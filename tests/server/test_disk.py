@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 from proxy_under_test import BLOCK, PART, S3, Proxy, StartProxy, pattern, until
-from stopwatch import HANG_S
 
 from bucketfront.cache import upload
 from bucketfront.cache.storage import file_storage, index
@@ -112,7 +111,7 @@ async def test_an_upload_before_a_disk_that_hangs(
     may_go_on, real = threading.Event(), getattr(os, call)
 
     def hang(*arguments: Any) -> Any:
-        may_go_on.wait(HANG_S)
+        may_go_on.wait(5)
         return real(*arguments)
 
     monkeypatch.setattr(os, call, hang)

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import math
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -26,11 +27,12 @@ CLIENT = "192.0.2.7"
 
 @pytest.fixture(params=[True, False])
 async def behind(start: StartProxy, s3: S3, request: pytest.FixtureRequest) -> Proxy:
-    """A proxy whose front is 127.0.0.2, with and without the fast path. Another client has requested `/x`."""
+    """A proxy whose front is 127.0.0.2, with and without the fast path. It has `/x`."""
     server = {"proxy_protocol": True, "trusted_proxies": [FRONT, "10.0.0.0/8"], "fast_path": request.param}
     proxy = await start(server=server)
     s3.put("x", b"data")
-    async with connected(proxy.address, local=DIRECT) as client:
+    async with connected(proxy.address, local=FRONT) as client:
+        await client.send(OWN)
         assert (await client.request("GET", "/x")).body == b"data"
     return proxy
 
@@ -70,14 +72,26 @@ async def test_the_client_of_the_header(behind: Proxy, header: bytes, client: st
             await connection.request("GET", target)
         await connection.send(b"no request\r\n\r\n")
         assert (await connection.response()).status in (400, 501)
-    assert clients(behind) == [DIRECT, *[client] * 4]
+    assert clients(behind) == [FRONT, *[client] * 4]
+
+
+@pytest.mark.parametrize("header", [TEXT, BINARY])
+async def test_what_follows_a_header_stays(header: bytes) -> None:
+    """Bytes that come together with a header are left for the connection (I24)."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        theirs.sendall(header + b"GET")
+        theirs.shutdown(socket.SHUT_WR)
+        await proxy_headers._read(ours)
+        assert ours.recv(10) == b"GET"
 
 
 @pytest.mark.parametrize("header", [TEXT, BINARY])
 async def test_bytes_one_at_a_time(behind: Proxy, header: bytes) -> None:
     """A header that comes in pieces is whole once its last byte is there, and takes no byte of the request."""
     async with front(behind, header + message("GET", "/x") + message("GET", "/x")) as client:
-        await until(lambda: clients(behind) == [DIRECT, CLIENT, CLIENT])
+        await until(lambda: clients(behind) == [FRONT, CLIENT, CLIENT])
         for _ in range(2):
             assert (await client.response()).body == b"data"
     async with connected(behind.address, local=FRONT) as client:
@@ -85,7 +99,7 @@ async def test_bytes_one_at_a_time(behind: Proxy, header: bytes) -> None:
             await client.send(header[number : number + 1])
             await asyncio.sleep(0)
         assert (await client.request("GET", "/x")).body == b"data"
-    assert clients(behind) == [DIRECT, CLIENT, CLIENT, CLIENT]
+    assert clients(behind) == [FRONT, CLIENT, CLIENT, CLIENT]
 
 
 @pytest.mark.parametrize("data", [*MALFORMED[:4], MALFORMED[-1], message("GET", "/x"), TEXT[:-2]])
@@ -100,7 +114,7 @@ async def test_no_valid_header(behind: Proxy, data: bytes, caplog: pytest.LogCap
             assert f"bucketfront_proxy_headers_refused_total {number}.0" in metrics
     assert caplog.text.count("without a valid PROXY header") == 1
     assert f"the last one from {FRONT}" in caplog.text
-    assert clients(behind) == [DIRECT]
+    assert clients(behind) == [FRONT]
     await until(lambda: not behind.app.connection_limit.open)
 
 
@@ -129,7 +143,7 @@ async def test_a_stranger_names_nobody(behind: Proxy, header: bytes) -> None:
         await client.send(header + message("GET", "/x"))
         assert (await client.response()).status in (400, 501)
         assert await client.rest() == b""
-    assert clients(behind) == [DIRECT, DIRECT]
+    assert clients(behind) == [FRONT, DIRECT]
 
 
 @pytest.mark.parametrize(
@@ -147,7 +161,7 @@ async def test_x_forwarded_for_behind_a_header(behind: Proxy, header: bytes, cli
     async with front(behind, header) as connection:
         for target in ("/x", "/none"):
             await connection.request("GET", target, {"X-Forwarded-For": "198.51.100.9"})
-    assert clients(behind) == [DIRECT, client, client]
+    assert clients(behind) == [FRONT, client, client]
 
 
 async def test_rules_see_the_client(start: StartProxy, s3: S3) -> None:
