@@ -79,7 +79,7 @@ class Media(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """A body of that type. `model` is None if only its type is promised."""
+    """A body of that type. Without a `model`, only the type is promised."""
 
     media: Media
     model: type[BaseModel] | None = None

@@ -145,11 +145,10 @@ def assemble(
     fetch_context = FetchContext(
         origin=origin, store=storage, entries=entries, stats=stats, space=space,
         unpin=disposal.unpin, remove=disposal.remove, comparison=Comparison(origin, storage, integrity),
-        clock=monotonic, block_size=options.block_size, part_size=options.part_size,
+        clock=monotonic, retries=retries or RetryBudget(clock=monotonic), hedges=hedges or RetryBudget(),
+        block_size=options.block_size, part_size=options.part_size, split_distance=options.split_distance,
         parallel_parts=options.parallel_parts, after_disconnect=options.after_disconnect,
         read_ahead_max=options.read_ahead_max, reader_timeout=options.reader_timeout,
-        retries=retries or RetryBudget(clock=monotonic), hedges=hedges or RetryBudget(),
-        split_distance=options.split_distance,
     )  # fmt: skip
     lookups, negative_cache = Lookups(entries.pin, disposal.unpin), NegativeCache(options.negative_ttl)
     readers = ReaderContext(fetch_context, clock, counters)
@@ -164,8 +163,7 @@ def assemble(
     cache = Cache(
         readers=readers, lookups=lookups, lookup_flow=flow, negative_cache=negative_cache,
         hot_bodies=HotBodies(options.memory), disposal=disposal, open_files=open_files, purges=purges,
-        integrity=integrity,
-        upload_shares=Shares(options.max_size, options.share_of_one, RESERVED_UPLOADS_PART),
+        integrity=integrity, upload_shares=Shares(options.max_size, options.share_of_one, RESERVED_UPLOADS_PART),
     )  # fmt: skip
     housekeeper = Housekeeper(
         entries=entries, store=store, index=index, flusher=flusher, space=space, open_files=open_files,
