@@ -9,6 +9,8 @@ from bucketfront.server.http1.binding import TcpPlace, bind, cannot_listen
 from bucketfront.server.http1.passed_sockets import PassedPlace, sockets_of
 from bucketfront.server.http1.unix_socket import UnixPlace, bind_unix
 
+MAX_UNSENT_BYTES = 128 << 10  # that a connection's socket takes beyond what the client's window lets it send
+
 ListenPlace = TcpPlace | UnixPlace | PassedPlace
 """Where a listener is to be."""
 IsTls = Callable[[socket.socket], bool]
@@ -36,6 +38,10 @@ class ListenSockets:
         """Let all sockets listen. Raises CannotListen."""
         for one in self.sockets:
             one.setblocking(False)
+            # Accepted sockets inherit it. Without it each client that reads slowly is given megabytes at once, and
+            # others wait meanwhile. Clients that read fast get theirs out of the processor's cache.
+            if one.family != socket.AF_UNIX:
+                one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MAX_UNSENT_BYTES)
             try:
                 if not isinstance(self._place, PassedPlace):  # systemd has set the backlog
                     one.listen(backlog)
