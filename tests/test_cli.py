@@ -433,13 +433,13 @@ def test_verify_repairs(run: Run, served: Served, tmp_path: Path) -> None:
 
 HANGING = """
 import sys, time
-from bucketfront import cli
+from bucketfront.cli import main, serve
 from bucketfront.cache.storage.file_storage import FileStorage
 
-cli.STOP_TIMEOUT_S = 0.5
+serve.STOP_TIMEOUT_S = 0.5
 FileStorage.close = lambda _: time.sleep(60)
 sys.argv[1:] = ["serve", "-c", sys.argv[1]]
-cli.main()
+main()
 """
 
 

@@ -1771,7 +1771,7 @@ BUGS = (
         "A proxy that cannot reach S3 is not ready, so a load balancer takes away what it could serve.",
         (
             Edit(
-                "bucketfront.admin.api:AdminApplication._readyz",
+                "bucketfront.admin.probes:Probes._readyz",
                 "health.phase is Phase.SERVING",
                 "health.phase is Phase.SERVING and not health.troubles",
             ),
@@ -1955,7 +1955,7 @@ BUGS = (
         "A purge may have any type, so that a page can send it without a preflight.",
         (
             Edit(
-                "bucketfront.admin.api:_json_body",
+                "bucketfront.admin.json_body:_json_body",
                 "media_types.essence(fields.get(hdrs.CONTENT_TYPE, '')) != 'application/json'",
                 "False",
             ),

@@ -12,7 +12,7 @@ from relay import Seen, canned
 from wire import connected, message
 
 from bucketfront.admin import api
-from bucketfront.admin.openapi import MAX_PATHS
+from bucketfront.admin.purges import MAX_PATHS
 
 JSON = {"Content-Type": "application/json"}
 BLOCKS = pattern(3 * BLOCK)

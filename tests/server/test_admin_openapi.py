@@ -11,7 +11,9 @@ from pydantic import TypeAdapter, ValidationError
 from wire import Response
 
 from bucketfront.admin import openapi
-from bucketfront.admin.openapi import OPERATIONS, PurgeRequest
+from bucketfront.admin.openapi import OPERATIONS
+from bucketfront.admin.operation import Failure, Operation
+from bucketfront.admin.purges import PurgeRequest
 from bucketfront.cache import Statistics
 
 TOKEN = "0123456789abcdef"
@@ -19,7 +21,7 @@ RIGHT = {"Authorization": f"Bearer {TOKEN}"}
 PURGE = b'{"paths": ["/x"]}'
 
 
-def body_of(operation: openapi.Operation) -> bytes | None:
+def body_of(operation: Operation) -> bytes | None:
     return None if operation.request is None else PURGE
 
 
@@ -33,7 +35,7 @@ def assert_described(path: str, method: str, response: Response) -> None:
     media = response.headers["Content-Type"].partition(";")[0]
     assert media in described[str(response.status)]["content"]
     own = OPERATIONS[path].responses.get(response.status, ())
-    models = [body.model for body in own if body.media.value == media] or [openapi.Failure]
+    models = [body.model for body in own if body.media.value == media] or [Failure]
     if models[0] is not None:
         models[0].model_validate_json(response.body)
 

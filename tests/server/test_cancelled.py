@@ -11,7 +11,7 @@ from interruption import How, Interruption
 from proxy_under_test import BLOCK, S3, Proxy, StartProxy, descriptors_open, pattern, until
 from wire import Response, connected, message
 
-from bucketfront.admin.api import AdminApplication
+from bucketfront.admin.purges import Purges
 from bucketfront.server.application import Application
 
 pytestmark = pytest.mark.long
@@ -77,16 +77,16 @@ class Interrupter:
 @pytest.fixture
 def interrupter(monkeypatch: pytest.MonkeyPatch) -> Interrupter:
     made = Interrupter()
-    respond, purge = Application.__call__, AdminApplication._purge
+    respond, purge = Application.__call__, Purges._purge
 
     async def answered(self: Application, request: web.BaseRequest) -> web.StreamResponse:
         return await made.handled(request, respond(self, request))
 
-    async def purged(self: AdminApplication, request: web.Request) -> web.StreamResponse:
+    async def purged(self: Purges, request: web.Request) -> web.StreamResponse:
         return await made.handled(request, purge(self, request))
 
     monkeypatch.setattr(Application, "__call__", answered)
-    monkeypatch.setattr(AdminApplication, "_purge", purged)
+    monkeypatch.setattr(Purges, "_purge", purged)
     return made
 
 

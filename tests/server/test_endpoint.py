@@ -14,9 +14,9 @@ from relay import Relay
 from tus_client import TUS, created
 from wire import fetch
 
-from bucketfront import cli
 from bucketfront.app import App
 from bucketfront.checks import run_checks
+from bucketfront.cli import serve as cli_serve
 from bucketfront.config.origin_settings import OriginSettings
 from bucketfront.errors import OriginError
 from bucketfront.keys import ObjectKey
@@ -309,7 +309,7 @@ async def test_check_shows_the_endpoint(place: Place) -> None:
 async def test_the_start_shows_the_endpoint(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     """The start prints the endpoint and region that the SDK resolves."""
     async with place.app(VARIABLE) as app:
-        cli._announce(app)
+        cli_serve._announce(app)
     assert f"  origin   {place.here.url}, region us-east-1\n" in capsys.readouterr().err
 
 

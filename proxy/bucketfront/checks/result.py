@@ -32,6 +32,16 @@ class CheckResult:
     def title(self) -> str:
         return f"{self.subject} {self.name}".rstrip()
 
+    def as_dict(self) -> dict[str, object]:
+        """Return what `check --json` prints of it."""
+        return {
+            "subject": self.subject,
+            "name": self.name,
+            "ok": self.is_fine,
+            "verdict": self.verdict.value,
+            "message": self.message,
+        }
+
 
 def fine(subject: str, message: str, name: str = "") -> CheckResult:
     return CheckResult(subject, CheckVerdict.FINE, message, name)

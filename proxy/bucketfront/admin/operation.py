@@ -1,0 +1,50 @@
+"""What one path of the admin port does, in the words of its description. No I/O here."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from aiohttp import hdrs
+from pydantic import BaseModel, ConfigDict
+
+
+class Failure(BaseModel):
+    """Why a request was refused, in a sentence."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    error: str
+
+
+class Media(Enum):
+    JSON = "application/json"
+    TEXT = "text/plain"
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """A body of that type. Without a `model`, only the type is promised."""
+
+    media: Media
+    model: type[BaseModel] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """What one path does. A GET is a HEAD as well. `responses` are those of its own, by status, without refusals.
+
+    `is_probe` is True if it needs no token, no name and no place, because an orchestrator's probe has none of them.
+    """
+
+    method: str
+    summary: str
+    responses: Mapping[int, tuple[Body, ...]]
+    request: type[BaseModel] | None = None
+    is_probe: bool = False
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        return (hdrs.METH_GET, hdrs.METH_HEAD) if self.method == hdrs.METH_GET else (self.method,)
+
+
+FAILURE = (Body(Media.JSON, Failure),)

@@ -1,0 +1,159 @@
+"""`bucketfront serve`."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from bucketfront import __version__
+from bucketfront.cli.failure import FAILED, WRONG_USE, fail
+from bucketfront.cli.options import config_option, load
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from bucketfront.app import App
+    from bucketfront.config.settings import Settings
+
+STOP_TIMEOUT_S = 45.0  # for a stop, of which running requests have 25; then the process ends like after kill -9
+
+
+@click.command()
+@config_option
+@click.option("-v", "--verbose", is_flag=True, help="Log what the cache does, to standard error.")
+def serve(config: Path, *, verbose: bool) -> None:
+    """Run the proxy until SIGINT or SIGTERM. SIGUSR1 reopens the access log, SIGHUP reads the certificates again."""
+    _block_signals()
+    import asyncio
+    import logging
+
+    loaded = load(config)
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    for text in loaded.warnings:
+        logging.getLogger("bucketfront").warning("%s", text)
+    # aiobotocore announces the credentials' source, werkzeug each request.
+    for name in ("botocore", "aiobotocore", "werkzeug"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    from bucketfront.errors import CannotListen, ProxyError, UnusableSetting
+    from bucketfront.server.http1.event_loop import new_event_loop
+
+    try:
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+            runner.run(_serve(loaded.settings))
+    except CannotListen as error:
+        fail(loaded.explain(error))
+    except UnusableSetting as error:
+        fail(loaded.explain(error), WRONG_USE)
+    except ProxyError as error:
+        fail(str(error))
+    except OSError as error:
+        fail(f"cannot start: {error}")
+
+
+def _block_signals() -> None:
+    """Block SIGHUP, SIGUSR1 and SIGUSR2 in this thread, and in the threads and processes that it starts.
+
+    A blocked signal ends no process, neither during the start and the stop nor in between. `_take_signals` takes them.
+    """
+    import signal
+
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2))
+
+
+def _take_signals(reopen: "Callable[[], None]", reload: "Callable[[], None]") -> None:
+    """Take the signals that `_block_signals` blocks, for as long as the process runs.
+
+    SIGUSR1 calls `reopen`, and SIGHUP `reload`.
+
+    Call this in a thread, so that neither a flood of signals nor a stuck standard error holds the event loop.
+    """
+    import logging
+    import signal
+
+    log = logging.getLogger("bucketfront")
+    while True:
+        number = signal.sigwait((signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2))
+        if number == signal.SIGUSR1:
+            log.info("SIGUSR1: the access log is reopened")
+            reopen()
+        elif number == signal.SIGHUP:
+            log.warning("SIGHUP: the certificates are read again; another configuration needs a restart")
+            reload()
+        else:
+            log.warning("SIGUSR2 has no meaning here, and nothing has changed")
+
+
+async def _serve(settings: "Settings") -> None:
+    import asyncio
+    import contextlib
+    import os
+    import signal
+    import threading
+
+    from bucketfront.app import Signals
+    from bucketfront.app import serve as run
+    from bucketfront.server.http1.passed_sockets import PassedSockets
+
+    passed = PassedSockets.take(os.environ, os.getpid())
+    loop = asyncio.get_running_loop()
+    signals = Signals()
+    overdue = threading.Timer(STOP_TIMEOUT_S, _end)
+    overdue.daemon = True
+
+    def begin_to_stop() -> None:
+        if not signals.stop.is_set():
+            signals.stop.set()
+            overdue.start()
+
+    def set_in_loop(event: asyncio.Event) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(event.set)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, begin_to_stop)
+    handlers = (lambda: set_in_loop(signals.reopen)), (lambda: set_in_loop(signals.reload))
+    threading.Thread(target=_take_signals, args=handlers, name="signals", daemon=True).start()
+    await run(settings, _announce, signals, passed)
+
+
+def _end() -> None:
+    """End the process at once, because nothing else ends a thread that waits for a disk.
+
+    The next start copes with that (docs/invariants.md#crash-only).
+    """
+    import os
+
+    click.echo(f"the stop took longer than {STOP_TIMEOUT_S:g} s: ended as by kill -9", err=True)
+    os._exit(FAILED)
+
+
+def _announce(app: "App") -> None:
+    """Print the addresses and examples to standard error, because standard output may be the access log."""
+    mount = app.settings.mounts[0]
+    unix = app.address.removeprefix("unix:")
+    url = f"{app.address if unix == app.address else f'--unix-socket {unix} http://localhost'}{mount.path}"
+    lines = [
+        f"bucketfront {__version__}",
+        *(f"  clients  {description}" for description in app.listener.descriptions),
+        *(f"  admin    {description}" for description in app.admin.descriptions),
+    ]
+    if app.embedded is not None:
+        lines += [
+            f"  origin   embedded S3, in memory, at {app.embedded.endpoint_url}; seeded from examples/media",
+            "try",
+            f"  curl -I {url}sample.mp4",
+            f"  curl -r 0-99 -o /dev/null -D - {url}sample.mp4",
+            f"  curl -T README.md {url}hello.md",
+        ]
+        lines += [f"and in a browser {url}index.html"] if app.address.startswith("http") else []
+    else:
+        lines.append(f"  origin   {app.origin.endpoint}")
+    public = [mount.path for mount in app.settings.mounts if mount.is_public]
+    if public and not app.settings.server.is_local:
+        lines.append(f"  public   all clients may read {', '.join(public)}")
+    click.echo("\n".join(lines), err=True)
