@@ -11,7 +11,7 @@ from proxy_under_test import BLOCK, S3, Proxy, StartProxy, pattern
 from relay import Seen, canned
 from wire import connected, message
 
-from bucketfront.admin import api
+from bucketfront.admin import json_body, purges
 from bucketfront.admin.purges import MAX_PATHS
 
 JSON = {"Content-Type": "application/json"}
@@ -246,7 +246,7 @@ async def test_token(start: StartProxy, s3: S3) -> None:
 
 async def test_a_request_that_never_comes_in(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     """The body of a purge has a timeout, after which the connection closes (I20)."""
-    monkeypatch.setattr(api, "BODY_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(json_body, "BODY_TIMEOUT_S", 0.2)
     async with connected(proxy.app.admin_address) as client:
         await client.send(message("POST", "/api/v1/purge", {"Content-Length": "100", **JSON}) + b'{"paths"')
         assert (await client.response()).status == 408
@@ -255,7 +255,7 @@ async def test_a_request_that_never_comes_in(proxy: Proxy, monkeypatch: pytest.M
 
 async def test_a_purge_that_takes_too_long(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
     """The client gets a 504 after a timeout, and the purge goes on (I20, I27)."""
-    monkeypatch.setattr(api, "PURGE_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(purges, "PURGE_TIMEOUT_S", 0.2)
     s3.put("x", BLOCKS)
     await proxy.get("/x")
     await proxy.settled()
