@@ -12,6 +12,7 @@ from proxy_under_test import BLOCK, PART, S3, Proxy, StartProxy, descriptors_ope
 from relay import Relay, Seen
 from wire import chunked, message
 
+from bucketfront.cache.fetch.fill import Fill
 from bucketfront.server import server
 
 SIZE = 20 * BLOCK
@@ -47,7 +48,9 @@ async def test_others_do_not_notice(proxy: Proxy, s3: S3) -> None:
     gate = hold_at(proxy.relay, PART)
     assert await leave_after(proxy, "/x", BLOCK) == body[:BLOCK]
     others = [asyncio.create_task(proxy.get("/x")) for _ in range(5)]
-    await until(lambda: proxy.figures["hits"] >= 5)
+    (entry,) = proxy.app.cache_assembly.entries.hot_entries()
+    fill = Fill.of(entry, proxy.app.cache_assembly.fetch_context)
+    await until(lambda: sum(not cursor.request.is_background for cursor in fill._cursors) == 5)
     gate.set()
     assert {response.body == body for response in await asyncio.gather(*others)} == {True}
     await proxy.settled()

@@ -32,7 +32,8 @@ _GAUGES = {
 _COUNTERS = {
     "hits": ("cache_hits", "Lookups answered by a fresh entry or a remembered 404."),
     "stale_hits": ("cache_stale_hits", "Lookups answered by a stale entry."),
-    "misses": ("cache_misses", "Lookups that found nothing."),
+    "partials": ("cache_partials", "Lookups that found an entry without some of the requested bytes."),
+    "misses": ("cache_misses", "Lookups that found no entry, or an entry without any bytes."),
     "revalidations": ("cache_revalidations", "Lookups that found a stale entry and asked the origin."),
     "lookups": ("lookups", "Metadata flights that went to the origin."),
     "lookups_joined": ("lookups_joined", "Requests that waited on another's metadata flight."),

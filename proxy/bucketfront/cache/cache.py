@@ -14,7 +14,7 @@ from bucketfront.cache.fetch.integrity import Integrity
 from bucketfront.cache.fetch.single_flight import Lookups
 from bucketfront.cache.lookup_flow import Absent, LookupFlow
 from bucketfront.cache.reader import Reader, ReaderContext
-from bucketfront.cache.statistics import Statistics
+from bucketfront.cache.statistics import Found, Statistics
 from bucketfront.cache.storage import page_cache
 from bucketfront.cache.upkeep.disposal import Disposal
 from bucketfront.cache.upkeep.open_files import OpenFiles
@@ -129,7 +129,9 @@ class Cache:
         assert lease.is_valid
         assert entry is not None
         self._entries.pin(entry)
-        return Reader(entry, CacheStatus(ttl=entry.ttl(self._clock())), self._readers, is_counted=True)
+        return Reader(
+            entry, CacheStatus(ttl=entry.ttl(self._clock())), self._readers, Found.ELSEWHERE, is_use_noted=True
+        )
 
     def _leased(self, lease: Lease) -> Entry | None:
         entry = self._entries.hot(lease.key)
@@ -221,6 +223,7 @@ class Cache:
             index_bytes=budget.overhead,
             hits=counters.hits,
             stale_hits=counters.stale_hits,
+            partials=counters.partials,
             misses=counters.misses,
             revalidations=counters.revalidations,
             lookups=self._lookups.started,

@@ -29,7 +29,7 @@ from bucketfront.cache.fetch.passthrough import Spare
 from bucketfront.cache.fetch.single_flight import Lookup, LookupResult, Lookups
 from bucketfront.cache.origin import OriginResponse
 from bucketfront.cache.reader import Reader, ReaderContext
-from bucketfront.cache.statistics import Counters
+from bucketfront.cache.statistics import Counters, Found
 from bucketfront.cache.upkeep.disposal import Disposal
 from bucketfront.cache.upkeep.open_files import OpenFiles
 from bucketfront.cache.upload import Upload
@@ -104,8 +104,9 @@ class LookupFlow:
             if entry is None and not revalidate and (ttl := self._negative_cache.ttl(key, now)) is not None:
                 self._counters.hits += 1
                 return Absent(CacheStatus(ttl=ttl))
-            if entry is not None and not revalidate and (status := self._serve(entry, now)) is not None:
+            if entry is not None and not revalidate and (served := self._serve(entry, now)) is not None:
                 self._entries.pin(entry)
+                status, how = served
                 failure = None
             elif only_if_cached:
                 raise NotCached(f"{key} is not in the cache")
@@ -114,11 +115,12 @@ class LookupFlow:
                 if isinstance(found, Absent):
                     return found
                 entry, status, failure = found
+                how = Found.ELSEWHERE if failure is None else Found.STALE
                 revalidate = False
             try:
                 if await self._open_files.open(entry, wants_body=wants_body):
                     self._entries.touch(entry, self._clock())
-                    return Reader(entry, status, self._readers, failure)
+                    return Reader(entry, status, self._readers, how, failure)
             except BaseException:
                 self._disposal.unpin(entry)
                 raise
@@ -128,17 +130,15 @@ class LookupFlow:
             self._disposal.unpin(entry)
         raise OriginUnavailable(f"{key} changed {MAX_RESTARTS} times while it was looked up")
 
-    def _serve(self, entry: Entry, now: float) -> CacheStatus | None:
-        """Return the cache status if the entry may serve at once, else None."""
+    def _serve(self, entry: Entry, now: float) -> tuple[CacheStatus, Found] | None:
+        """Return the cache status if the entry may serve at once, else None. The reader counts it."""
         ttl = entry.ttl(now)
         if ttl > 0:
-            self._counters.hits += 1
-            return CacheStatus(ttl=ttl)
+            return CacheStatus(ttl=ttl), Found.FRESH
         if -ttl < entry.freshness.stale_while_revalidate:
-            self._counters.stale_hits += 1
             if not self._lookups.is_running(entry.key):
                 self._revalidate_later(entry)
-            return CacheStatus(ttl=ttl, detail="stale-while-revalidate")
+            return CacheStatus(ttl=ttl, detail="stale-while-revalidate"), Found.STALE
         return None
 
     def _revalidate_later(self, stale: Entry) -> None:
@@ -192,7 +192,6 @@ class LookupFlow:
             if stale is None or stale.is_removed or -stale.ttl(now) >= _stale_window(stale, is_outage=is_outage):
                 error.forward = forward
                 raise
-            self._counters.stale_hits += 1
             self._entries.pin(stale)
             log.info("%s is served stale: %s", key, error)
             ttl, reason = stale.ttl(now), "outage" if is_outage else "stale-if-error"

@@ -1,6 +1,6 @@
 """A request's access to one entry: metadata, an open descriptor, and how far its bytes are readable."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -10,9 +10,9 @@ from bucketfront.cache.fetch import passthrough
 from bucketfront.cache.fetch.fill import Fill
 from bucketfront.cache.fetch.part_fetch import FetchContext
 from bucketfront.cache.fetch.reader_cursor import ReaderCursor
-from bucketfront.cache.statistics import Counters
+from bucketfront.cache.statistics import Counters, Found
 from bucketfront.cache.storage.storage import Region
-from bucketfront.errors import OriginError, StoreError
+from bucketfront.errors import NotCached, OriginError, StoreError
 from bucketfront.http.cache_status import CacheStatus, Forward
 from bucketfront.http.metadata import Metadata
 from bucketfront.http.ranges import Demand, Span
@@ -30,7 +30,8 @@ class ReaderContext:
 class Reader:
     """One request's hold on a pinned entry. Use it as a context manager, or call `close`.
 
-    `failure` is the error of the origin because of which the entry is served stale. `is_counted`: the use was noted.
+    `found` is how the lookup found the entry. `failure` is the error of the origin because of which the entry is served
+    stale. `is_use_noted`: the use of the entry was noted before.
     """
 
     def __init__(
@@ -38,9 +39,10 @@ class Reader:
         entry: Entry,
         status: CacheStatus,
         context: ReaderContext,
+        found: Found,
         failure: OriginError | None = None,
         *,
-        is_counted: bool = False,
+        is_use_noted: bool = False,
     ) -> None:
         self._entry = entry
         self._context = context
@@ -48,7 +50,10 @@ class Reader:
         self._cursor: ReaderCursor | None = None
         self._is_closed = False
         # All bytes that were requested were present. A miss may find its own ones if they come fast.
-        self._found_all = not is_counted and (status.hit or status.fwd_status == 304)
+        self._found_all = not is_use_noted and (status.hit or status.fwd_status == 304)
+        self._found = found
+        self._lacked: Forward | None = None  # MISS or PARTIAL once it is known that requested bytes are missing
+        self._lacks_later_span = False  # some of the bytes behind the announced ones are missing
         self._lost_blocks = 0  # of the fill, when the latest span was announced
         self._awaits_status = False  # bytes were requested after the lookup, so that their status is the origin's
         self.status = status
@@ -79,13 +84,14 @@ class Reader:
         if self._entry.file is None:
             if span.start < span.stop and self.status.hit:
                 self._awaits_status = True
+                self._lacked = Forward.MISS
                 self.status = CacheStatus(Forward.MISS, ttl=self.status.ttl)
             return
         fill = self._fill = Fill.of(self._entry, self._context.fetch_context)
         self._lost_blocks = fill.verification.lost_blocks
         holds = fill.holds(span)
         self._found_all = self._found_all and holds
-        if self.status.hit and not holds:
+        if not holds and (self.status.hit or self._lacks_later_span):
             fill.origin_status = None
             self._forwarded(collapsed=fill.covers(span))
             self._context.fetch_context.origin.admit(self._entry.key, joins=True)
@@ -94,10 +100,23 @@ class Reader:
             # Leave only now, so that part fetches which the new span needs are not ended with the old one.
             fill.leave(before)
 
+    def announce_later(self, spans: Iterable[Span]) -> None:
+        """Announce the spans that follow the first one, before the head: a hit that lacks bytes of them is partial."""
+        if self.status.hit and not all(self.holds(span) for span in spans):
+            self._forwarded(collapsed=False)
+            self._awaits_status, self._lacks_later_span = False, True
+
+    def require(self, spans: Iterable[Span]) -> None:
+        """Raise NotCached unless every byte of the spans is in the file. Then the lookup counts as no hit."""
+        if not all(self.holds(span) for span in spans):
+            self._found = Found.ELSEWHERE
+            raise NotCached("some of the bytes are not in the cache")
+
     def _forwarded(self, *, collapsed: bool) -> None:
-        self._awaits_status = True
+        self._awaits_status, self._lacks_later_span = True, False
+        self._lacked = Forward.PARTIAL if self._entry.present else Forward.MISS
         self.status = CacheStatus(
-            Forward.PARTIAL if self._entry.present else Forward.MISS,
+            self._lacked,
             ttl=self.status.ttl,
             stored=not self._entry.is_removed,
             collapsed=collapsed,
@@ -158,15 +177,19 @@ class Reader:
         if self.status.hit:
             self.status = CacheStatus(Forward.MISS, ttl=self.status.ttl)
             self._awaits_status = True
+            self._lacked = Forward.PARTIAL if continues else Forward.MISS
         return passthrough.stream(
             self._entry, span, self._context.fetch_context, self._note_status, continues=continues
         )
 
     def close(self) -> None:
-        """Leave the fill and unpin the entry. A second call does nothing."""
+        """Leave the fill, unpin the entry, and count the lookup. A second call does nothing."""
         if self._is_closed:
             return
         self._is_closed = True
+        self._context.counters.count(
+            self._found, lacked_all=self._lacked is Forward.MISS, lacked_some=self._lacked is not None
+        )
         if self._cursor is not None and self._fill is not None:
             self._fill.leave(self._cursor)
         fetch_context = self._context.fetch_context

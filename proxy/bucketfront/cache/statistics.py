@@ -1,6 +1,15 @@
 """The cache in figures. `/metrics` and `stats` only format them."""
 
 from dataclasses import dataclass
+from enum import Enum, auto
+
+
+class Found(Enum):
+    """How a lookup found its entry."""
+
+    FRESH = auto()
+    STALE = auto()  # it serves because it is being revalidated, or because the origin fails
+    ELSEWHERE = auto()  # at the origin, or by a lease; it is counted already
 
 
 @dataclass(slots=True)
@@ -9,11 +18,25 @@ class Counters:
 
     hits: int = 0
     stale_hits: int = 0
+    partials: int = 0
     misses: int = 0
     revalidations: int = 0
     passthroughs: int = 0
     written: int = 0
     scrubbed_blocks: int = 0
+
+    def count(self, found: Found, *, lacked_all: bool, lacked_some: bool) -> None:
+        """Count a lookup once its response has ended. An entry that lacked requested bytes is no hit."""
+        if found is Found.ELSEWHERE:
+            return
+        if lacked_all:
+            self.misses += 1
+        elif lacked_some:
+            self.partials += 1
+        elif found is Found.FRESH:
+            self.hits += 1
+        else:
+            self.stale_hits += 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +49,8 @@ class Statistics:
     index_bytes: int
     hits: int  # lookups that a fresh entry or a remembered 404 served
     stale_hits: int  # lookups that a stale entry served: it is revalidated in the background, or the origin fails
-    misses: int  # lookups that found no entry
+    partials: int  # lookups that found an entry without some of the bytes that were requested
+    misses: int  # lookups that found no entry, or an entry without any bytes
     revalidations: int  # lookups that found a stale entry and sent a request
     lookups: int  # metadata requests to the origin
     lookups_joined: int  # requests that waited for the lookup of another one

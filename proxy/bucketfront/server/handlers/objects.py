@@ -198,8 +198,8 @@ class ObjectHandler:
         now = self._clock()
         boundary = _boundary(wanted.head)
         response_plan = plan(wanted.head, present(reader.metadata, presentation), now, boundary)
-        if wanted.only_if_cached and not all(reader.holds(span) for span in response_plan.spans):
-            raise NotCached("some of the bytes are not in the cache")
+        if wanted.only_if_cached:
+            reader.require(response_plan.spans)
         # A lifetime from the rules begins with this response, whatever the age of the object in the cache is.
         age = 0.0 if presentation.sets_lifetime else reader.age
         if response_plan.pieces is None:
@@ -226,6 +226,8 @@ class ObjectHandler:
                 await sender.send(exchange.request, response)
             finally:
                 exchange.sent = sender.sent
+                # A block may turn out to be corrupt after the head.
+                exchange.status = reader.status
             return response
         finally:
             await sender.close()

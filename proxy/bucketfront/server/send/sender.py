@@ -69,8 +69,10 @@ class Sender:
 
         Raises OriginError, ObjectChanged.
         """
-        span = next(piece for piece in self._pieces if isinstance(piece, Span))
+        span, *later = (piece for piece in self._pieces if isinstance(piece, Span))
         self._ask_for(span)
+        if later:
+            self._reader.announce_later(later)
         if span.start == span.stop:
             return
         try:
