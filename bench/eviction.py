@@ -21,6 +21,7 @@ from bucketfront.cache.entries.entry import ENTRY_BYTES
 from bucketfront.cache.entries.entry_table import EntryTable
 from bucketfront.cache.entries.eviction import EvictionPolicy, KnownEntries, PolicyFactory
 from bucketfront.cache.entries.lru_with_probation import LruWithProbation
+from bucketfront.cache.entries.removals import Removals
 from bucketfront.cache.entries.s3_fifo import S3Fifo
 from bucketfront.cache.storage import blocks
 from bucketfront.cache.storage.index import Index
@@ -72,7 +73,13 @@ class Replay:
         self._index.open_in_memory()
         self._budget = Budget(limit)
         self.entries = EntryTable(
-            self._index, self._budget, lambda *_: _FOREVER, block_size=BLOCK, hot_limit=1 << 62, eviction=policy
+            self._index,
+            self._budget,
+            lambda *_: _FOREVER,
+            block_size=BLOCK,
+            hot_limit=1 << 62,
+            removals=Removals(lambda: self._now),
+            eviction=policy,
         )
         self.entries.open()
         self._now = 0.0

@@ -250,6 +250,10 @@ class StoreFull(StoreError):
     """There is no space within `max_size` and `min_free`, and no entry that may be evicted."""
 
 
+class ObjectTooLarge(StoreFull):
+    """An object is larger than the whole cache."""
+
+
 class DiskFull(StoreError):
     """The file system refused bytes or a file: it is full, has no inode left, or a quota is used up."""
 

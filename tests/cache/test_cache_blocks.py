@@ -109,3 +109,21 @@ def test_allocated_is_the_sum_over_blocks(numbers: set[int], size: int) -> None:
         length = min(BLOCK, size - block * BLOCK)
         assert length <= took < length + blocks.ALLOCATION_UNIT
         assert took % blocks.ALLOCATION_UNIT == 0
+
+
+@given(present=sets.map(bits), limit=st.integers(1, 5))
+def test_first_runs_are_those_of_a_plain_search(present: int, limit: int) -> None:
+    """The first runs cover the lowest blocks of the set and no other, also beyond a word of a large set."""
+    for shift in (0, blocks._WORD_BITS - 3):
+        moved = present << shift
+        found = blocks.first_runs(moved, limit)
+        all_runs = [(run.start, run.stop) for run in blocks.missing(~moved, range(moved.bit_length()))]
+        assert list(found) == all_runs[:limit]
+
+
+@given(present=sets.map(bits), size=st.integers(0, 400), block_size=st.integers(1, 40))
+def test_byte_count_is_that_of_the_spans(present: int, size: int, block_size: int) -> None:
+    """The bytes of a set are those of its spans, with a last block that may be shorter."""
+    present &= blocks.all_blocks(size, block_size)
+    spans = blocks.present_spans(present, size, block_size)
+    assert blocks.byte_count(present, size, block_size) == sum(span.length for span in spans)

@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 import pytest
 from cache_harness import steady
 from fake_origin import BLOCK, KEY
+from fakes import FakeClock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,6 +18,7 @@ from bucketfront.cache.entries.budget import Budget
 from bucketfront.cache.entries.entry import ENTRY_BYTES, Entry, EntryState
 from bucketfront.cache.entries.entry_table import PAGE_ENTRIES, EntryTable
 from bucketfront.cache.entries.eviction import PolicyFactory
+from bucketfront.cache.entries.removals import RemovalReason, Removals
 from bucketfront.cache.storage import blocks
 from bucketfront.cache.storage.index import Index
 from bucketfront.cache.storage.records import Outline
@@ -46,7 +48,13 @@ class World:
         self.index.open()
         self.budget = Budget(self.limit)
         self.entries = EntryTable(
-            self.index, self.budget, steady(), block_size=BLOCK, hot_limit=self.hot_limit, eviction=self.policy
+            self.index,
+            self.budget,
+            steady(),
+            block_size=BLOCK,
+            hot_limit=self.hot_limit,
+            removals=Removals(FakeClock(0.0)),
+            eviction=self.policy,
         )
         self.entries.open()
 
@@ -171,7 +179,7 @@ class Model:
     def remove(self, key: ObjectKey, _: int) -> None:
         entry = self.world.entries.get(key)
         if entry is not None:
-            self.world.entries.remove(entry)
+            self.world.entries.remove(entry, RemovalReason.PURGED)
             self._gone(entry)
 
     def settle(self, *_: object) -> None:
@@ -345,7 +353,7 @@ def test_an_entry_removed_during_a_flush_stays_removed(tmp_path: Path) -> None:
     with world(tmp_path) as made:
         entry, _ = made.add(KEY, 1.0)
         changes = made.entries.changes()
-        made.entries.remove(entry)
+        made.entries.remove(entry, RemovalReason.PURGED)
         asyncio.run(made.index.flush(changes))
         made.entries.flushed(changes)
         assert made.entries.get(KEY) is None
@@ -366,7 +374,7 @@ def test_prefixes_find_hot_and_cold_once(tmp_path: Path) -> None:
         made.entries.cool()
         gone = made.entries.get(ObjectKey("b", "x/7"))
         assert gone is not None
-        made.entries.remove(gone)
+        made.entries.remove(gone, RemovalReason.PURGED)
         made.add(ObjectKey("b", "x/new"), 302.0)
         found = [entry.key.key for batch in made.entries.with_prefix("b", "x/") for entry in batch]
         assert sorted(found) == sorted([f"x/{number}" for number in range(200) if number != 7] + ["x/new"])

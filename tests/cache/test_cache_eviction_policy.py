@@ -10,6 +10,7 @@ from test_cache_entries import World, world
 from bucketfront.cache.entries.entry import Entry
 from bucketfront.cache.entries.eviction import EvictionPolicy, KnownEntries, LeastRecentlyUsed, PolicyFactory
 from bucketfront.cache.entries.lru_with_probation import LruWithProbation
+from bucketfront.cache.entries.removals import RemovalReason
 from bucketfront.cache.entries.s3_fifo import S3Fifo
 from bucketfront.errors import StoreError
 from bucketfront.keys import ObjectKey
@@ -126,7 +127,7 @@ def test_removed_entries_are_not_offered(tmp_path: Path, policy: PolicyFactory) 
         for key in keys[:4]:
             entry = made.entries.get(key)
             assert entry is not None
-            made.entries.remove(entry)
+            made.entries.remove(entry, RemovalReason.PURGED)
         replacement, old = made.add(keys[4], 100.0)
         assert old is not None
         victims = made.entries.evict(ALL)

@@ -12,6 +12,7 @@ from bucketfront.cache.entries.entry import Entry
 from bucketfront.cache.entries.entry_table import EntryTable
 from bucketfront.cache.entries.hot_bodies import MAX_BODY_BYTES, OVERHEAD_BYTES, HotBodies
 from bucketfront.cache.entries.lease import Lease
+from bucketfront.cache.entries.removals import RemovalReason
 from bucketfront.cache.storage.storage import Region
 from bucketfront.http.metadata import Metadata
 from bucketfront.keys import ObjectKey
@@ -76,7 +77,7 @@ async def test_not_given_to_what_is_cold(tmp_path: Path) -> None:
 
 
 def _remove(entries: EntryTable, entry: Entry) -> None:
-    entries.remove(entry)
+    entries.remove(entry, RemovalReason.PURGED)
 
 
 def _expire(entries: EntryTable, entry: Entry) -> None:

@@ -17,6 +17,7 @@ from bucketfront.cache.entries.entry import ENTRY_BYTES, MAX_USES, Entry
 from bucketfront.cache.entries.eviction import PolicyFactory
 from bucketfront.cache.entries.lru_with_probation import LruWithProbation
 from bucketfront.cache.entries.probation import Ghosts
+from bucketfront.cache.entries.removals import RemovalReason
 from bucketfront.cache.entries.s3_fifo import S3Fifo
 from bucketfront.errors import StoreError
 from bucketfront.keys import ObjectKey
@@ -191,7 +192,7 @@ def test_a_purge_leaves_no_record(store: Store) -> None:
     store.cool()
     for number in range(10):
         entry = store.entry(number)
-        store.world.entries.remove(entry)
+        store.world.entries.remove(entry, RemovalReason.PURGED)
         store.world.entries.free_space(entry)
     for number in range(100, 118):
         store.request(number)
@@ -386,7 +387,7 @@ def test_victims_are_those_of_a_plain_model(
                 model.pins.discard(number)
             elif what == "remove" and known and number not in pinned:
                 entry = store.entry(number)
-                made.entries.remove(entry)
+                made.entries.remove(entry, RemovalReason.PURGED)
                 made.entries.free_space(entry)
                 model.remove(number)
             assert made.budget.used == sum(model.bytes.values())

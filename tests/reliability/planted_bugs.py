@@ -982,7 +982,13 @@ BUGS = (
         14,
         "synced-again",
         "A file whose sync failed is kept and synced again by the next flush.",
-        (Edit("bucketfront.cache.upkeep.flusher:Flusher._synced", "self._disposal.remove(entry)", "pass"),),
+        (
+            Edit(
+                "bucketfront.cache.upkeep.flusher:Flusher._synced",
+                "self._disposal.remove(entry, RemovalReason.LOST)",
+                "pass",
+            ),
+        ),
         (RECOVERY + "test_a_file_that_cannot_be_synced_is_discarded",),
     ),
     Bug(

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from bucketfront import __version__
 from bucketfront.admin import openapi
 from bucketfront.admin.figures import Figures
+from bucketfront.admin.fills import Fills
 from bucketfront.admin.health import Health
 from bucketfront.admin.openapi import OPERATIONS
 from bucketfront.admin.operation import Operation
@@ -56,10 +57,12 @@ class AdminApplication:
         self._hosts = HostNames((*settings.server.names, settings.admin.host))
         self._pages = ForeignPages((), is_tls=settings.admin.tls is not None)
         self._places = asyncio.Semaphore(MAX_AT_ONCE)
+        router = Router(settings.mounts, None)
         self._handlers: dict[str, Handler] = {
             **Probes(health).handlers,
             **Figures(registry, cache).handlers,
-            **Purges(cache, Router(settings.mounts, None)).handlers,
+            **Purges(cache, router).handlers,
+            **Fills(cache, router).handlers,
             "/openapi.json": self._openapi,
         }
 

@@ -7,7 +7,7 @@ from aiohttp import hdrs
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from bucketfront.admin import figures, probes, purges
+from bucketfront.admin import figures, fills, probes, purges
 from bucketfront.admin.operation import FAILURE, Body, Failure, Media, Operation
 
 _REF = "#/components/schemas/{model}"
@@ -15,6 +15,7 @@ _REF = "#/components/schemas/{model}"
 OPERATIONS: Mapping[str, Operation] = {
     **probes.OPERATIONS,
     **figures.OPERATIONS,
+    **fills.OPERATIONS,
     **purges.OPERATIONS,
     "/openapi.json": Operation(hdrs.METH_GET, "This document", {200: (Body(Media.JSON),)}),
 }
@@ -73,10 +74,21 @@ def _operation(operation: Operation, method: str) -> dict[str, Any]:
     }
     if not operation.is_probe:
         described["security"] = [{"token": []}, {}]
+    if operation.query is not None:
+        described["parameters"] = _parameters(operation.query)
     if operation.request is not None:
         content = {Media.JSON.value: {"schema": _reference(operation.request)}}
         described["requestBody"] = {"required": True, "content": content}
     return described
+
+
+def _parameters(model: type[BaseModel]) -> list[dict[str, Any]]:
+    schema = model.model_json_schema(ref_template=_REF)
+    required = schema.get("required", ())
+    return [
+        {"name": name, "in": "query", "required": name in required, "schema": each}
+        for name, each in schema["properties"].items()
+    ]
 
 
 def _response(title: str, bodies: Sequence[Body], method: str) -> dict[str, Any]:

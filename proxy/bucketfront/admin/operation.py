@@ -33,6 +33,8 @@ class Body:
 class Operation:
     """What one path does. A GET is a HEAD as well. `responses` are those of its own, by status, without refusals.
 
+    `request` is the model of its body, and `query` that of its parameters.
+
     `is_probe` is True if it needs no token, no name and no place, because an orchestrator's probe has none of them.
     """
 
@@ -40,6 +42,7 @@ class Operation:
     summary: str
     responses: Mapping[int, tuple[Body, ...]]
     request: type[BaseModel] | None = None
+    query: type[BaseModel] | None = None
     is_probe: bool = False
 
     @property

@@ -11,6 +11,8 @@ from bucketfront.cache.clock import boottime
 from bucketfront.cache.entries.budget import Budget
 from bucketfront.cache.entries.lease import Lease
 from bucketfront.cache.entries.negative_cache import Absence, Refusal
+from bucketfront.cache.entries.removals import AGE_BOUNDS_S, RemovalFigures, RemovalReason, StorageRefusal
+from bucketfront.cache.fetch.fill_view import FillView, PartView, ReaderView
 from bucketfront.cache.lookup_flow import Absent
 from bucketfront.cache.origin import NotModified, Origin, OriginResponse
 from bucketfront.cache.reader import Reader
@@ -23,22 +25,29 @@ from bucketfront.cache.storage.storage import Region
 from bucketfront.cache.upload import Upload
 
 __all__ = [
+    "AGE_BOUNDS_S",
     "Absence",
     "Absent",
     "Budget",
     "Cache",
     "CacheAssembly",
     "CacheOptions",
+    "FillView",
     "Folder",
     "FolderFacts",
     "Lease",
     "NotModified",
     "Origin",
     "OriginResponse",
+    "PartView",
     "Reader",
+    "ReaderView",
     "Refusal",
     "Region",
+    "RemovalFigures",
+    "RemovalReason",
     "Statistics",
+    "StorageRefusal",
     "Upload",
     "boot_id",
     "boottime",

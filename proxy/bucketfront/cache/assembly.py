@@ -20,6 +20,7 @@ from bucketfront.cache.entries.eviction import PolicyFactory
 from bucketfront.cache.entries.hot_bodies import HotBodies
 from bucketfront.cache.entries.lru_with_probation import LruWithProbation
 from bucketfront.cache.entries.negative_cache import NegativeCache
+from bucketfront.cache.entries.removals import Removals
 from bucketfront.cache.entries.s3_fifo import S3Fifo
 from bucketfront.cache.fetch.integrity import Comparison, Integrity
 from bucketfront.cache.fetch.part_fetch import FetchContext, FetchStats
@@ -136,7 +137,7 @@ def assemble(
     since the epoch) are stale.
     """
     storage = storage or store
-    entries = _open_entries(index, options, overhead, trusted_since)
+    entries = _open_entries(index, options, overhead, trusted_since, Removals(clock))
     stats, counters, integrity = FetchStats(options.read_ahead_limit), Counters(), Integrity()
     disposal = Disposal(entries, storage)
     flusher = Flusher(index, entries, disposal, storage, is_durable=options.is_durable)
@@ -178,13 +179,16 @@ def assemble(
     )  # fmt: skip
 
 
-def _open_entries(index: Index, options: CacheOptions, overhead: int, trusted_since: float) -> EntryTable:
+def _open_entries(
+    index: Index, options: CacheOptions, overhead: int, trusted_since: float, removals: Removals
+) -> EntryTable:
     entries = EntryTable(
         index,
         Budget(options.max_size, overhead=overhead),
         options.policy,
         block_size=options.block_size,
         hot_limit=options.hot_limit,
+        removals=removals,
         trusted_since=trusted_since,
         eviction=POLICIES[options.eviction],
     )

@@ -4,12 +4,15 @@ Other rooms never see a part fetch, the index or the name of a file. `cache.asse
 """
 
 from collections.abc import Coroutine, Iterable
+from itertools import islice
 from typing import Any
 
 from bucketfront.cache.entries.entry import MAX_USES, Entry
 from bucketfront.cache.entries.hot_bodies import MAX_BODY_BYTES, HotBodies
 from bucketfront.cache.entries.lease import Lease
 from bucketfront.cache.entries.negative_cache import Absence, NegativeCache, Refusal
+from bucketfront.cache.entries.removals import RemovalFigures, RemovalReason, StorageRefusal
+from bucketfront.cache.fetch.fill_view import FillView
 from bucketfront.cache.fetch.integrity import Integrity
 from bucketfront.cache.fetch.single_flight import Lookups
 from bucketfront.cache.lookup_flow import Absent, LookupFlow
@@ -26,6 +29,7 @@ from bucketfront.http.ranges import FromTo, Suffix
 from bucketfront.keys import ObjectKey
 
 NULL_VERSION = "null"  # S3's id of an object that was stored while its bucket had no versioning
+MAX_FILLS = 100  # in one view, unless its caller wants fewer or more
 TOUCH_INTERVAL_S = 1.0  # an idle timer is reset at most so often, because idle timeouts are much longer
 
 
@@ -192,7 +196,8 @@ class Cache:
         See docs/invariants.md#read-your-writes. A write does not change versions that have an id, except the "null"
         version of buckets without versioning.
         """
-        await self.purge([name for key in keys for name in (key, key._replace(version=NULL_VERSION))])
+        named = [name for key in keys for name in (key, key._replace(version=NULL_VERSION))]
+        await self._purges.purge(named, (), soft=False, versions=False, reason=RemovalReason.WRITTEN)
 
     async def purge(
         self,
@@ -211,6 +216,18 @@ class Cache:
         return await self._purges.purge(keys, prefixes, soft=soft, versions=versions)
 
     # --- figures ---------------------------------------------------------------------------------------------
+
+    def fills(self, limit: int = MAX_FILLS) -> tuple[FillView, ...]:
+        """Return the fills that fetch bytes now, the oldest first, at most `limit`."""
+        return tuple(fill.view() for fill in islice(self._fetch_context.stats.fills, limit))
+
+    def removals(self) -> tuple[RemovalFigures, ...]:
+        """Return how many entries were removed for each reason, with the ages that they had."""
+        return self._entries.removals.figures
+
+    def storage_refusals(self) -> tuple[tuple[StorageRefusal, int], ...]:
+        """Return how many objects were not stored, by the reason."""
+        return self._entries.removals.refusals
 
     def statistics(self) -> Statistics:
         """Return the figures of this moment."""

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from bucketfront.cache.clock import Clock
 from bucketfront.cache.entries.entry import Entry
 from bucketfront.cache.entries.negative_cache import NegativeCache
+from bucketfront.cache.entries.removals import RemovalReason, StorageRefusal, refusal_of
 from bucketfront.cache.fetch import requests
 from bucketfront.cache.fetch.fill import Fill
 from bucketfront.cache.fetch.part_fetch import FetchContext
@@ -126,7 +127,7 @@ class LookupFlow:
                 raise
             # The file is gone, or does not have the blocks that the index claims. Without the entry, the next round is
             # a miss.
-            self._disposal.remove(entry)
+            self._disposal.remove(entry, RemovalReason.LOST)
             self._disposal.unpin(entry)
         raise OriginUnavailable(f"{key} changed {MAX_RESTARTS} times while it was looked up")
 
@@ -234,7 +235,7 @@ class LookupFlow:
             if lookup.may_publish(None):
                 self._negative_cache.remember(key, self._clock())
                 if stale is not None:
-                    self._disposal.remove(stale)
+                    self._disposal.remove(stale, RemovalReason.DELETED)
             raise
         if stale is None or isinstance(response, OriginResponse) or not _confirms(response, status, stale):
             return await self._create(key, response, lookup, sent_at)
@@ -259,7 +260,7 @@ class LookupFlow:
                 await self._open_files.give(entry)
             except BaseException:
                 response.body.close()
-                self._disposal.remove(entry)
+                self._disposal.remove(entry, StorageRefusal.OVERTAKEN)
                 self._disposal.unpin(entry)
                 raise
         self._publish(entry, lookup)
@@ -280,8 +281,10 @@ class LookupFlow:
             old = self._entries.publish(entry)
             if old is not None:
                 self._disposal.unlink_later(old)
-        if not may_publish or not entry.freshness.storable:
-            self._disposal.remove(entry)
+        if not entry.freshness.storable:
+            self._disposal.remove(entry, refusal_of(entry.freshness.basis))
+        elif not may_publish:
+            self._disposal.remove(entry, StorageRefusal.OVERTAKEN)
 
     def _report_conflict(self, key: ObjectKey, lookup: Lookup, found: Metadata | None) -> None:
         """Handle the result of an invalidated lookup, None for a 404, which may be newer than what is known.
@@ -294,7 +297,7 @@ class LookupFlow:
         self._lookups.add_conflict(key, found)
         known = self._entries.get(key)
         if known is not None and (found is None or not known.metadata.is_version(found)):
-            self._disposal.remove(known)
+            self._disposal.remove(known, RemovalReason.DELETED if found is None else RemovalReason.CHANGED)
 
     # --- publishing uploads ----------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from bucketfront.cache.entries.entry import Entry
+from bucketfront.cache.entries.removals import RemovalReason
 from bucketfront.cache.fetch.fill import Fill
 from bucketfront.cache.fetch.part_fetch import FetchContext
 from bucketfront.cache.statistics import Counters
@@ -90,7 +91,7 @@ class Scrubber:
         if entry is not None and entry.id == row.id:
             log.warning("%s: %s", row.key, "its file is gone" if damage is None else "blocks went bad on the disk")
             if damage is None:
-                self._fetch_context.remove(entry)
+                self._fetch_context.remove(entry, RemovalReason.LOST)
             else:
                 await self._verify(entry, damage)
         self._counters.scrubbed_blocks += len(claims)

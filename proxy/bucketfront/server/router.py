@@ -227,6 +227,20 @@ class Router:
         """Return the route of a path for any method, in any spelling. Raises BadPath, NoSuchMount."""
         return self._located(parse_target(raw_target))
 
+    def paths(self, key: ObjectKey) -> tuple[str, ...]:
+        """Return the paths by which clients can read an object, as URLs of this server."""
+        found = []
+        for path, mount in self._mounts:
+            name = key.key.removeprefix(mount.prefix)
+            if mount.bucket != key.bucket or not key.key.startswith(mount.prefix) or not name:
+                continue
+            whole = path + name.encode()
+            # A mount with a longer path may serve it in place of this one.
+            if self._mount_of(Target(whole, "", "")) is mount:
+                version = "" if key.version is None else f"?versionId={percent_encode(key.version)}"
+                found.append(Route(mount, name.encode(), whole).location_of(name) + version)
+        return tuple(found)
+
     def methods(self, raw_target: str) -> tuple[str, ...]:
         """Return the methods of a path, for OPTIONS (RFC 9110 section 9.3.7).
 

@@ -124,7 +124,8 @@ class Entry:
     @classmethod
     def from_outline(cls, row: Outline, epoch: int) -> "Entry":
         """Return an entry that is only good to be removed: it has no metadata and no blocks."""
-        entry = cls(row.id, row.key, _UNREAD, Freshness(0.0), row.accessed_at, epoch)
+        entry = cls(row.id, row.key, _UNREAD, Freshness(0.0), row.stored_at, epoch)
+        entry.accessed_at = row.accessed_at
         entry.file_name = row.file
         entry.bytes = row.bytes
         entry.become(EntryState.PUBLISHED)

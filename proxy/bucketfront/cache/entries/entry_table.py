@@ -1,7 +1,8 @@
 """The entries and the space that they take. All state of the cache except the bytes changes here.
 
 1. Every change is synchronous, so that the state is consistent between two `await`s. The event loop is the lock.
-2. The table does no I/O on files and reads no clock. Callers unlink and close the files of the entries that it returns.
+2. The table does no I/O on files and reads no clock; only `Removals` does that. Callers unlink and close the files of
+   the entries that it returns.
 3. The budget gets the bytes of an entry back once: when its file is unlinked and its last reader has left.
 """
 
@@ -14,19 +15,20 @@ from bucketfront.cache.entries.budget import Budget
 from bucketfront.cache.entries.entry import ENTRY_BYTES, MAX_USES, Entry, EntryState
 from bucketfront.cache.entries.eviction import EvictionPolicy, KnownEntries, LeastRecentlyUsed, PolicyFactory
 from bucketfront.cache.entries.pending_changes import PendingChanges
+from bucketfront.cache.entries.removals import Reason, RemovalReason, Removals, StorageRefusal
 from bucketfront.cache.storage import blocks
 from bucketfront.cache.storage.index import Index
 from bucketfront.cache.storage.records import Changes, Outline, encode_key
 from bucketfront.cache.storage.storage import StoredFile
 from bucketfront.errors import StoreError
-from bucketfront.http.freshness import Freshness
+from bucketfront.http.freshness import Basis, Freshness
 from bucketfront.http.metadata import Metadata
 from bucketfront.http.ranges import Span
 from bucketfront.keys import ObjectKey
 
 PAGE_ENTRIES = 64  # in one turn of the event loop (docs/invariants.md#eviction-is-safe-and-bounded)
 NEVER_VALIDATED = -float(1 << 40)  # seconds since the epoch: an entry stale by a soft purge, whatever its Expires is
-_STALE = Freshness(0.0, must_revalidate=True)
+_STALE = Freshness(0.0, must_revalidate=True, basis=Basis.UNKNOWN)
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +40,8 @@ class EntryTable:
 
     `policy` decides how long an entry is fresh. `hot_limit` bounds the entries in memory and so the open descriptors.
     Entries that were validated before `trusted_since` (seconds since the epoch) are stale, because the clock went back
-    and their age is unknown. `eviction` makes the policy that names victims; without one it is plain LRU.
+    and their age is unknown. `eviction` makes the policy that names victims; without one it is plain LRU. `removals`
+    gets the reason of each removal.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class EntryTable:
         *,
         block_size: int,
         hot_limit: int,
+        removals: Removals,
         trusted_since: float = NEVER_VALIDATED,
         eviction: PolicyFactory | None = None,
     ) -> None:
@@ -57,6 +61,7 @@ class EntryTable:
         self._policy = policy
         self._block_size = block_size
         self.hot_limit = hot_limit
+        self.removals = removals
         self._trusted_since = trusted_since
         self._hot: OrderedDict[ObjectKey, Entry] = OrderedDict()  # least recently used first
         self._expired_on_load: set[ObjectKey] = set()  # stale once they are found in the index
@@ -70,7 +75,6 @@ class EntryTable:
             known = KnownEntries(index, self._hot, self._is_cold, self._recency, budget, self.__len__)
             self._eviction = eviction(known)
             self._orders = tuple(dict.fromkeys((self._recency, self._eviction)))
-        self.evicted = 0  # entries removed for space or idleness
         self.corrupt_blocks = 0  # found since the start
 
     def open(self) -> None:
@@ -87,7 +91,7 @@ class EntryTable:
         """
         hot = list(self.hot_entries())
         for entry in hot:
-            self.remove(entry)
+            self.remove(entry, RemovalReason.LOST)
         self._budget.give_back(self._cold_bytes)
         self._count = self._cold_bytes = 0
         self._expired_on_load.clear()
@@ -157,7 +161,7 @@ class EntryTable:
         """Let lookups find the entry. Returns the removed entry that it replaces; the caller unlinks its file."""
         old = self.get(entry.key)
         if old is not None:
-            self.remove(old)
+            self.remove(old, RemovalReason.CHANGED)
             entry.uses = old.uses  # a new version of an object is as popular as the old one
         self._hot[entry.key] = entry
         self._expired_on_load.discard(entry.key)
@@ -309,11 +313,15 @@ class EntryTable:
 
     # --- removing ------------------------------------------------------------------------------------------
 
-    def remove(self, entry: Entry) -> None:
+    def remove(self, entry: Entry, reason: Reason) -> None:
         """Let no lookup find the entry any more. The caller unlinks its file, and calls `free_space` at its end."""
         if entry.is_removed:
             return
         was_published = entry.state is EntryState.PUBLISHED
+        if isinstance(reason, StorageRefusal):
+            self.removals.refused(entry.key, reason)
+        elif was_published:
+            self.removals.removed(entry.key, reason, entry.stored_at, entry.accessed_at)
         entry.become(EntryState.REMOVED)
         entry.revoke()
         if self._hot.get(entry.key) is entry:
@@ -336,20 +344,20 @@ class EntryTable:
 
         Returns them, at most PAGE_ENTRIES; call again for more. The caller unlinks their files. Raises StoreError.
         """
-        return self._evict(self._eviction.take, count, files)
+        return self._evict(self._eviction.take, count, files, RemovalReason.SPACE)
 
     def evict_idle(self, before: float) -> list[Entry]:
         """Remove unpinned entries without an access since `before` (seconds since the epoch), the oldest first.
 
         Returns them, at most PAGE_ENTRIES; call again for more. The caller unlinks their files. Raises StoreError.
         """
-        return self._evict(lambda: self._recency.take(before), math.inf, 0)
+        return self._evict(lambda: self._recency.take(before), math.inf, 0, RemovalReason.IDLE)
 
-    def _evict(self, take: Callable[[], Entry | None], count: float, files: int) -> list[Entry]:
+    def _evict(self, take: Callable[[], Entry | None], count: float, files: int, reason: RemovalReason) -> list[Entry]:
         found: list[Entry] = []
         try:
             while (count > 0 or files > 0) and len(found) < PAGE_ENTRIES and (entry := take()) is not None:
-                self.remove(entry)
+                self.remove(entry, reason)
                 found.append(entry)
                 count -= entry.bytes
                 files -= 1
@@ -359,8 +367,12 @@ class EntryTable:
         finally:
             for order in self._orders:
                 order.rewind()
-        self.evicted += len(found)
         return found
+
+    @property
+    def evicted(self) -> int:
+        """Return the number of entries that were removed for space or idleness."""
+        return self.removals.count(RemovalReason.SPACE) + self.removals.count(RemovalReason.IDLE)
 
     def _add_to_orders(self, entry: Entry) -> None:
         for order in self._orders:

@@ -18,7 +18,9 @@ import asyncio
 import logging
 
 from bucketfront.cache.entries.entry import Entry
+from bucketfront.cache.entries.removals import RemovalReason, refusal_because_of
 from bucketfront.cache.fetch.block_verification import BlockVerification
+from bucketfront.cache.fetch.fill_view import MAX_PARTS, MAX_READERS, MAX_RUNS, FillView, PartView, ReaderView
 from bucketfront.cache.fetch.mp4 import index_span
 from bucketfront.cache.fetch.part_choice import Claims, Room, admitted_parts, wanted_parts
 from bucketfront.cache.fetch.part_fetch import FetchContext, PartFetch, PartOutcome, PartState
@@ -60,9 +62,10 @@ class Fill:
     def __init__(self, entry: Entry, context: FetchContext) -> None:
         self._entry = entry
         self._context = context
-        self._version = Version(entry, context.origin, context.remove)
+        self._version = Version(entry, context.origin, context.replaced)
         self._read_ahead = context.read_ahead
         self._fetches: list[PartFetch] = []
+        self._since = 0.0  # of the part fetches that run, by the monotonic clock
         self._cursors: list[ReaderCursor] = []
         self._arrivals: list[ReaderCursor] = []  # that were not planned yet
         self._waiters: dict[asyncio.Future[None], Waiter] = {}
@@ -89,6 +92,34 @@ class Fill:
     def __repr__(self) -> str:
         parts = ", ".join(f"{fetch.start}-{fetch.mark}-{fetch.stop}" for fetch in self._fetches)
         return f"<Fill {self._entry.key} parts [{parts}] {len(self._cursors)} readers>"
+
+    def view(self) -> FillView:
+        """Return the state of this moment, for operators."""
+        entry, now, block_size = self._entry, self._context.clock(), self._context.block_size
+        running = [fetch for fetch in self._fetches if fetch.state is PartState.RECEIVING]
+        unfinished = sum(fetch.mark - max(fetch.start, fetch.mark // block_size * block_size) for fetch in running)
+        return FillView(
+            key=entry.key,
+            etag=entry.metadata.etag,
+            size=entry.metadata.size,
+            present=blocks.byte_count(entry.present, entry.metadata.size, block_size) + unfinished,
+            block_size=block_size,
+            runs=blocks.first_runs(entry.present, MAX_RUNS),
+            rate=sum((fetch.mark - fetch.start) / max(0.001, now - fetch.first_byte_at) for fetch in running),
+            seconds=now - self._since if self._fetches else 0.0,
+            parts=tuple(
+                PartView(fetch.start, fetch.mark, fetch.stop, fetch.state.name.lower(), now - fetch.began)
+                for fetch in self._fetches[:MAX_PARTS]
+            ),
+            part_count=len(self._fetches),
+            readers=tuple(
+                ReaderView(
+                    cursor.span.start, cursor.offset, cursor.stop, cursor.is_waiting, cursor.request.is_background
+                )
+                for cursor in self._cursors[:MAX_READERS]
+            ),
+            reader_count=len(self._cursors),
+        )
 
     # --- readers -------------------------------------------------------------------------------------------
 
@@ -390,6 +421,9 @@ class Fill:
             span.start, span.stop, span.start, span.start, reserved, began=context.clock(), response=response,
             cursor=cursor, is_of_object=is_of_object, state=PartState.REQUESTING if reserved else PartState.RESERVING,
         )  # fmt: skip
+        if self not in context.stats.fills:
+            self._since = context.clock()
+            context.stats.fills[self] = None
         self._fetches.append(fetch)
         context.entries.pin(entry)
         context.stats.fetches.add(fetch)
@@ -451,21 +485,25 @@ class Fill:
         self._fetches.remove(fetch)
         context.stats.fetches.discard(fetch)
         context.stats.outcomes[outcome] += 1
-        if outcome is PartOutcome.STORE_FAILED:
+        if isinstance(error, StoreError):
             self._refused_at = context.clock()
+            context.entries.removals.refused(entry.key, refusal_because_of(error))
         context.entries.budget.give_back(fetch.reserved)
         if isinstance(error, ObjectChanged):
             self._final_error = error
-            context.remove(entry)
+            is_corrupt = isinstance(error, ContentMismatch)
+            context.remove(entry, RemovalReason.CORRUPT if is_corrupt else RemovalReason.CHANGED)
         elif not entry.metadata.is_strong and not entry.is_complete(context.block_size):
             # No other response may complete it.
-            context.remove(entry)
+            context.remove(entry, RemovalReason.INCOMPLETE)
         if outcome is PartOutcome.FILLED:
             self._launch_next()
         elif error is None:
             self._release(fetch)
         else:
             self._fail(fetch, error)
+        if not self._fetches:
+            del context.stats.fills[self]
         context.unpin(entry)
 
     def _launch_next(self) -> None:
@@ -520,7 +558,7 @@ class Fill:
     def _give_up(self, error: ContentMismatch) -> None:
         """Serve no more bytes of the object. Its readers get `error` when they want more."""
         self._final_error = self.mismatch = error
-        self._context.remove(self._entry)
+        self._context.remove(self._entry, RemovalReason.CORRUPT)
         for fetch in self._fetches:  # of a block that was lost meanwhile
             fetch.cancel()
 

@@ -22,6 +22,8 @@ from typing import Literal, Protocol, TypeVar
 
 from bucketfront.cache.entries.entry import Entry
 from bucketfront.cache.entries.entry_table import EntryTable
+from bucketfront.cache.entries.removals import Reason, RemovalReason
+from bucketfront.cache.fetch.fill_view import FillView
 from bucketfront.cache.fetch.integrity import Comparison
 from bucketfront.cache.fetch.read_ahead import ReadAhead
 from bucketfront.cache.fetch.reader_cursor import ReaderCursor
@@ -36,6 +38,13 @@ T = TypeVar("T")
 
 FIRST_PART_SHARE = 20  # an object that turns out to be too large for the cache costs a twentieth of its bytes at most
 READ_AHEAD_SHARE = 4  # read-ahead of all fills takes at most one part in so many of the cache's limit
+
+
+class RunningFill(Protocol):
+    """A fill that fetches bytes. `cache.fetch.fill.Fill` is the implementation."""
+
+    def view(self) -> FillView:
+        """Return the state of this moment."""
 
 
 class PartState(Enum):
@@ -126,6 +135,7 @@ class FetchStats:
     streams: int = 0  # that run without the cache, see `passthrough`
     pauses: int = 0  # of streams, for their clients
     fetches: set[PartFetch] = field(default_factory=set)
+    fills: dict[RunningFill, None] = field(default_factory=dict)  # with a part fetch that runs, the oldest first
     outcomes: dict[PartOutcome, int] = field(default_factory=lambda: dict.fromkeys(PartOutcome, 0))
 
     @property
@@ -166,9 +176,8 @@ class Space(Protocol):
 class FetchContext:
     """What every fill works with. Sizes are in bytes, times in seconds, and `clock` is monotonic.
 
-    `space` is the cache's. `unpin` ends a pin. `remove` removes an entry whose
-    version the origin has replaced. `retries` pays for repeated requests, `hedges` for second ones. `tasks` has the
-    part fetches and the comparisons that run.
+    `space` is the cache's. `unpin` ends a pin. `remove` removes an entry. `retries` pays for
+    repeated requests, `hedges` for second ones. `tasks` has the part fetches and the comparisons that run.
     """
 
     origin: Origin
@@ -177,7 +186,7 @@ class FetchContext:
     stats: FetchStats
     space: Space
     unpin: Callable[[Entry], None]
-    remove: Callable[[Entry], None]
+    remove: Callable[[Entry, Reason], None]
     comparison: Comparison
     clock: Callable[[], float]
     block_size: int
@@ -200,6 +209,10 @@ class FetchContext:
         """Return the same for the first part of an object whose size is not known, and that may get no file."""
         blocks_of_part = min(self.part_size, self.entries.budget.limit // FIRST_PART_SHARE) // self.block_size
         return replace(self.read_ahead, part_size=max(1, blocks_of_part) * self.block_size)
+
+    def replaced(self, entry: Entry) -> None:
+        """Remove an entry whose version the origin has replaced."""
+        self.remove(entry, RemovalReason.CHANGED)
 
     def allocated(self, entry: Entry, run: range) -> int:
         """Return the bytes that these blocks will take beyond those charged to the entry."""

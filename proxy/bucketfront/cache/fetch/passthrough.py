@@ -112,7 +112,7 @@ class Passthrough:
         self._stop = size if self._is_one_response and not continues else span.stop
         response = _taken_spare(entry, start)
         self._part_stop = start if response is None else min(self._stop, response.stop)
-        version = Version(entry, context.origin, context.remove)
+        version = Version(entry, context.origin, context.replaced)
         self._body = BodyStream(version, context, start, lambda: self._part_stop, response)
         self._pieces: deque[bytes] = deque()
         self._ahead = 0  # bytes in the pieces

@@ -10,6 +10,9 @@ from bucketfront.http.ranges import Span
 
 ALLOCATION_UNIT = 4096  # bytes: the file system rounds the space of a block up to this
 
+_WORD_BYTES = 4096  # of a large set that is taken in words
+_WORD_BITS = 8 * _WORD_BYTES
+
 
 def block_count(size: int, block_size: int) -> int:
     """Return the number of blocks of an object of `size` bytes."""
@@ -63,6 +66,33 @@ def present_spans(present: int, size: int, block_size: int) -> list[Span]:
     return [span_of(run, size, block_size) for run in missing(~present, everything)]
 
 
+def first_runs(present: int, limit: int) -> tuple[tuple[int, int], ...]:
+    """Return the first `limit` runs of blocks in the set, each from its first block up to the one behind its last.
+
+    It takes the set in words, because each operation on a set of millions of blocks takes as long as all of them.
+    """
+    found: list[tuple[int, int]] = []
+    start: int | None = None  # of the run that is not at its end yet
+    octets = present.to_bytes(present.bit_length() // 8 + 1, "little")
+    for at in range(0, len(octets), _WORD_BYTES):
+        word = int.from_bytes(octets[at : at + _WORD_BYTES], "little")
+        base, place = at * 8, 0
+        while True:
+            if start is None:
+                place = first_present(word, place, _WORD_BITS)
+                if place == _WORD_BITS:
+                    break
+                if len(found) == limit:
+                    return tuple(found)
+                start = base + place
+            place = first_absent(word, place, _WORD_BITS)
+            if place == _WORD_BITS:
+                break
+            found.append((start, base + place))
+            start = None
+    return tuple(found)
+
+
 def members(blocks: int) -> Iterator[int]:
     """Yield the blocks in the set, in order."""
     while blocks:
@@ -80,6 +110,13 @@ def allocated(blocks: int, size: int, block_size: int) -> int:
         tail = size - last * block_size
         return (count - 1) * block_size + rounded(tail)
     return count * block_size
+
+
+def byte_count(blocks: int, size: int, block_size: int) -> int:
+    """Return the bytes of the object in this set of blocks."""
+    count = blocks.bit_count() * block_size
+    last = block_count(size, block_size) - 1
+    return count - (last + 1) * block_size + size if blocks and blocks >> last & 1 else count
 
 
 def rounded(count: int) -> int:

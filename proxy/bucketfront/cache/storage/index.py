@@ -282,7 +282,7 @@ class Index:
         """Return entries in the order of their last access, oldest first, and only those behind `after`."""
         start = (float("-inf"), 0) if after is None else (after.accessed_at, after.id)
         found = self._read(
-            "SELECT id, bucket, key, file, accessed_at, bytes FROM entries WHERE (accessed_at, id) > (?, ?)"
+            f"SELECT {records.OUTLINE_COLUMNS} FROM entries WHERE (accessed_at, id) > (?, ?)"  # noqa: S608 - constants
             " ORDER BY accessed_at, id LIMIT ?",
             (*start, limit),
         )
@@ -294,7 +294,7 @@ class Index:
 
     def outline(self, entry: int) -> Outline | None:
         """Return what `oldest` returns of one entry, or None. Raises StoreError."""
-        found = self._read("SELECT id, bucket, key, file, accessed_at, bytes FROM entries WHERE id = ?", (entry,))
+        found = self._read(f"SELECT {records.OUTLINE_COLUMNS} FROM entries WHERE id = ?", (entry,))  # noqa: S608
         for values in found:
             with self._noting_corruption(entry):
                 return records.decode_outline(values)

@@ -19,7 +19,8 @@ DECODE_ERRORS = (ValueError, KeyError, TypeError, AttributeError)
 _NUMBER = (int, float)
 # Of ROW_COLUMNS and of an outline. SQLite keeps whatever a damaged row has in a column, of any type.
 _ROW_TYPES = (int, str, bytes, str, str, int, str, _NUMBER, _NUMBER, _NUMBER, int, int)
-_OUTLINE_TYPES = (int, str, bytes, str, _NUMBER, int)
+_OUTLINE_TYPES = (int, str, bytes, str, _NUMBER, _NUMBER, int)
+OUTLINE_COLUMNS = "id, bucket, key, file, stored_at, accessed_at, bytes"
 ROW_COLUMNS = "id, bucket, key, file, etag, size, metadata, stored_at, validated_at, accessed_at, bytes, epoch"
 
 
@@ -46,7 +47,8 @@ class Outline:
     id: int
     key: ObjectKey
     file: str
-    accessed_at: float  # seconds since the epoch
+    stored_at: float  # seconds since the epoch, as `accessed_at`
+    accessed_at: float
     bytes: int
 
 
@@ -176,10 +178,10 @@ def _decode_metadata(etag: str, size: int, details: dict[str, Any]) -> Metadata:
 
 
 def decode_outline(values: tuple[Any, ...]) -> Outline:
-    """Return the outline of the values id, bucket, key, file, accessed_at and bytes."""
+    """Return the outline of the values of OUTLINE_COLUMNS."""
     _check_types(values, _OUTLINE_TYPES)
-    entry, bucket, key, file, accessed_at, charged = values
-    return Outline(entry, decode_key(bucket, key), file, accessed_at, charged)
+    entry, bucket, key, file, stored_at, accessed_at, charged = values
+    return Outline(entry, decode_key(bucket, key), file, stored_at, accessed_at, charged)
 
 
 def _check_types(values: tuple[Any, ...], types: tuple[type | tuple[type, ...], ...]) -> None:

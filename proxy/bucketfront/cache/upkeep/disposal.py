@@ -7,6 +7,7 @@ from typing import Any
 
 from bucketfront.cache.entries.entry import Entry, EntryState
 from bucketfront.cache.entries.entry_table import EntryTable
+from bucketfront.cache.entries.removals import Reason
 from bucketfront.cache.storage.storage import Storage
 from bucketfront.errors import StoreError
 from bucketfront.task_set import TaskSet
@@ -24,10 +25,10 @@ class Disposal:
         self._store = store
         self.tasks = TaskSet()
 
-    def remove(self, entry: Entry) -> None:
+    def remove(self, entry: Entry, reason: Reason) -> None:
         """Remove the entry, and unlink its file in the background."""
         if not entry.is_removed:
-            self._entries.remove(entry)
+            self._entries.remove(entry, reason)
             self.unlink_later(entry)
 
     def unlink_later(self, entry: Entry) -> None:

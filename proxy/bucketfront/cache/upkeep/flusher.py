@@ -4,6 +4,7 @@ import asyncio
 import logging
 
 from bucketfront.cache.entries.entry_table import EntryTable
+from bucketfront.cache.entries.removals import RemovalReason
 from bucketfront.cache.storage.index import Index
 from bucketfront.cache.storage.records import Changes
 from bucketfront.cache.storage.storage import Storage
@@ -74,7 +75,7 @@ class Flusher:
             except StoreError as error:
                 log.warning("%s is discarded: %s", entry.key, error)
                 failed.add(entry.id)
-                self._disposal.remove(entry)
+                self._disposal.remove(entry, RemovalReason.LOST)
             finally:
                 self._disposal.unpin(entry)
         return changes.without(failed)

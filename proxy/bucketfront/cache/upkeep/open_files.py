@@ -10,10 +10,11 @@ from collections.abc import Awaitable, Callable
 
 from bucketfront.cache.entries.entry import ENTRY_BYTES, Entry
 from bucketfront.cache.entries.entry_table import EntryTable
+from bucketfront.cache.entries.removals import refusal_because_of
 from bucketfront.cache.storage.storage import Storage
 from bucketfront.cache.upkeep.disposal import Disposal
 from bucketfront.cache.upkeep.space_reservation import SpaceReservation
-from bucketfront.errors import StoreError, StoreFull
+from bucketfront.errors import ObjectTooLarge, StoreError
 
 log = logging.getLogger(__name__)
 
@@ -41,12 +42,16 @@ class OpenFiles:
         try:
             await self._create(entry)
         except StoreError as error:
-            log.info("%s goes on uncached: %s", entry.key, error)
+            self._go_on_uncached(entry, error)
+
+    def _go_on_uncached(self, entry: Entry, error: StoreError) -> None:
+        self._entries.removals.refused(entry.key, refusal_because_of(error))
+        log.info("%s goes on uncached: %s", entry.key, error)
 
     async def _create(self, entry: Entry) -> None:
         """Create the file. Raises StoreError or StoreFull, and then the entry stays in memory only."""
         if entry.metadata.size + ENTRY_BYTES > self._entries.budget.limit:
-            raise StoreFull(f"{entry.key} has {entry.metadata.size} bytes, more than the whole cache")
+            raise ObjectTooLarge(f"{entry.key} has {entry.metadata.size} bytes, more than the whole cache")
         if not self._store.is_usable:
             raise StoreError("the disk failed a moment ago")
         await self.spare_descriptors()
@@ -91,7 +96,7 @@ class OpenFiles:
             if file is not None:
                 self._entries.attach(entry, file)
         except StoreError as error:
-            log.info("%s goes on uncached: %s", entry.key, error)
+            self._go_on_uncached(entry, error)
         finally:
             self._disposal.unpin(entry)
 

@@ -7,6 +7,7 @@ from itertools import chain
 from bucketfront.cache.entries.entry import Entry
 from bucketfront.cache.entries.entry_table import PAGE_ENTRIES, EntryTable
 from bucketfront.cache.entries.negative_cache import NegativeCache
+from bucketfront.cache.entries.removals import RemovalReason
 from bucketfront.cache.fetch.single_flight import Lookups
 from bucketfront.cache.upkeep.disposal import Disposal
 from bucketfront.errors import StoreError
@@ -39,13 +40,27 @@ class Purge:
         self.running = TaskSet()
 
     async def purge(
-        self, keys: Iterable[ObjectKey], prefixes: Iterable[ObjectKey], *, soft: bool, versions: bool
+        self,
+        keys: Iterable[ObjectKey],
+        prefixes: Iterable[ObjectKey],
+        *,
+        soft: bool,
+        versions: bool,
+        reason: RemovalReason = RemovalReason.PURGED,
     ) -> int:
-        """See `Cache.purge`."""
+        """See `Cache.purge`. `reason` is why its entries are removed."""
         # A purge that has begun ends, even if its caller is cancelled.
-        return await self.running.run(self._purge(set(keys), tuple(prefixes), soft=soft, versions=versions))
+        return await self.running.run(self._purge(set(keys), tuple(prefixes), reason, soft=soft, versions=versions))
 
-    async def _purge(self, wanted: set[ObjectKey], heads: tuple[ObjectKey, ...], *, soft: bool, versions: bool) -> int:
+    async def _purge(
+        self,
+        wanted: set[ObjectKey],
+        heads: tuple[ObjectKey, ...],
+        reason: RemovalReason,
+        *,
+        soft: bool,
+        versions: bool,
+    ) -> int:
         def is_hit(key: ObjectKey) -> bool:
             return (
                 key in wanted
@@ -59,7 +74,7 @@ class Purge:
 
         async def forget(found: list[Entry]) -> int:
             try:
-                return await (self._expire(found) if soft else self._remove(found))
+                return await (self._expire(found) if soft else self._remove(found, reason))
             except StoreError as error:  # these are removed from memory, and the others are to be as well
                 failures.append(error)
                 return len(found)
@@ -95,10 +110,10 @@ class Purge:
         await self._flush()
         return len(found)
 
-    async def _remove(self, found: list[Entry]) -> int:
+    async def _remove(self, found: list[Entry], reason: RemovalReason) -> int:
         hit = [entry for entry in found if not entry.is_removed]
         for entry in hit:
-            self._entries.remove(entry)
+            self._entries.remove(entry, reason)
         await self._disposal.unlink(hit)
         if self._is_durable:
             await self._flush()  # a file that reappears after a loss of power has no row then
