@@ -98,6 +98,7 @@ s3-servers: install
 # Writes docs/configuration.md from the models of the settings.
 reference: install
 	$(BIN)/python tests/configuration_page.py > docs/configuration.md
+	$(BIN)/python tests/metrics_page.py
 
 format: install
 	$(BIN)/ruff check --fix proxy tests bench

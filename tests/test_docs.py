@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from configuration_page import Key, all_keys, page
 
+from bucketfront.admin.collectors.table import FAMILIES
 from bucketfront.config import loader
 
 ROOT = Path(__file__).parent.parent
@@ -19,6 +20,7 @@ SOURCES = [
     if path != Path(__file__)
 ]
 WORDS = {word for source in SOURCES for word in re.findall(r"\w+", source)}
+WORDS |= {family.exposed_name for families in FAMILIES.values() for family in families}  # with the prefix of all
 CLASSES = {name for source in SOURCES for name in re.findall(r"^ *class (\w+)", source, re.MULTILINE)}
 CLASSES_OF_OTHERS = {"RequestHandler"}  # a class of aiohttp
 PREFIXES_OF_OTHERS = ("proxy_", "open_file_cache", "use_attribute_docstrings")  # settings of nginx and pydantic

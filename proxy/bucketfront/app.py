@@ -16,18 +16,18 @@ from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
 from bucketfront.admin.api import build_admin
+from bucketfront.admin.collectors.cache_collector import CacheCollector
+from bucketfront.admin.collectors.origin_collector import OriginCollector
+from bucketfront.admin.collectors.process_collector import HealthCollector, LoopLag
+from bucketfront.admin.collectors.server_collector import ServerCollector
+from bucketfront.admin.collectors.tls_collector import TlsCollector
+from bucketfront.admin.collectors.traffic_collector import TrafficCollector
+from bucketfront.admin.collectors.upload_collector import UploadCollector
 from bucketfront.admin.health import Health, Phase
-from bucketfront.admin.metrics import (
-    CacheCollector,
-    HealthCollector,
-    OriginCollector,
-    ServerCollector,
-    TlsCollector,
-    UploadCollector,
-)
 from bucketfront.admin.watches import watches
 from bucketfront.cache import Cache, CacheAssembly, CacheOptions, boot_id, boottime, open_cache
 from bucketfront.config.freshness_policy import FreshnessPolicy
+from bucketfront.config.mount_areas import MountAreas
 from bucketfront.config.origin_settings import OriginSettings, StaticCredentials
 from bucketfront.config.settings import Settings
 from bucketfront.fair_share import FairShares, Resource, Shares
@@ -83,6 +83,7 @@ class App:
         self._passed = passed or PassedSockets()
         self._freshness = FreshnessPolicy(settings.freshness)
         self._pipeline = build_pipeline(settings)
+        self._areas = MountAreas(settings.mounts)
         self._registry = CollectorRegistry()
         self._stack = AsyncExitStack()
         self.troubles = Troubles(time.monotonic, logging.getLogger("bucketfront").warning)
@@ -145,10 +146,12 @@ class App:
         await self._start_cache()
         CacheCollector(registry, self.cache)
         OriginCollector(registry, self.origin)
-        HealthCollector(registry, self.health)
+        TrafficCollector(registry, self.cache, self.origin)
+        lag = LoopLag()
+        HealthCollector(registry, self.health, lag)
         self.admin = build_admin(settings, self.cache, registry, self.health)
         await self._start_listener(self.admin)
-        self._start_watching()
+        self._start_watching(lag)
         self._start_aborting()
         stall_timeout = UPLOAD_STALL_TIMEOUT_S + settings.origin.read_timeout
         writer = ObjectWriter(self.cache, S3Uploader(self.origin, stall_timeout, self.upload_journal))
@@ -212,6 +215,7 @@ class App:
             troubles=self.troubles,
             shares=self.fair_shares,
             share_of_one=self.settings.server.share_of_one,
+            mount_of=self._areas.mount_of,
         )
         self.origin = await self._stack.enter_async_context(origin_s3)
         if origin.create_bucket and not self.embedded:
@@ -244,6 +248,7 @@ class App:
             split_distance=SPLIT_DISTANCE_BYTES,
             is_durable=config.durability == "power",
             eviction=config.eviction,
+            mount_of=self._areas.mount_of,
             share_of_one=self.settings.server.share_of_one,
         )
         self.cache_assembly = await self._stack.enter_async_context(
@@ -282,12 +287,13 @@ class App:
         await self.upload_manager.start()
         self._stack.push_async_callback(self.upload_manager.stop)
 
-    def _start_watching(self) -> None:
-        """Watch what does not report its failures to the troubles by itself."""
+    def _start_watching(self, lag: LoopLag) -> None:
+        """Watch what does not report its failures to the troubles by itself, and how late the event loop is."""
         for watch in watches(self.origin, self.cache_assembly, self.telemetry):
             self.health.watch(watch)
         tasks = TaskSet()
         tasks.start(self.health.run(), name="health")
+        tasks.start(lag.run(), name="lag of the event loop")
         self._stack.push_async_callback(tasks.close)
 
     def _start_watching_certificates(self) -> None:

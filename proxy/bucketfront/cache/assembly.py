@@ -25,6 +25,7 @@ from bucketfront.cache.entries.s3_fifo import S3Fifo
 from bucketfront.cache.fetch.integrity import Comparison, Integrity
 from bucketfront.cache.fetch.part_fetch import FetchContext, FetchStats
 from bucketfront.cache.fetch.single_flight import Lookups
+from bucketfront.cache.fetch.traffic import Traffic
 from bucketfront.cache.housekeeper import Housekeeper
 from bucketfront.cache.lookup_flow import LookupFlow
 from bucketfront.cache.origin import Origin
@@ -52,6 +53,10 @@ log = logging.getLogger(__name__)
 RESERVED_UPLOADS_PART = 2  # of the cache: uploads of one client that run must not push out more than the other half
 
 
+def _no_mount(_: ObjectKey) -> str:
+    return ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheOptions:
     """The values that configure a cache. Sizes are in bytes, times in seconds.
@@ -59,7 +64,7 @@ class CacheOptions:
     `policy` returns how long a version is fresh, and `negative_ttl` how long a 404 holds. `min_free` returns the space
     to keep free on a disk of a given size. `hot_limit` bounds the entries in memory, and so the open files.
     `is_durable`: what the index claims must outlive a loss of power. `share_of_one` is what the uploads of one client
-    may have of the cache, from 0 to 1.
+    may have of the cache, from 0 to 1. `mount_of` returns the name of a key's mount, from a closed set.
     """
 
     max_size: int
@@ -80,6 +85,7 @@ class CacheOptions:
     is_durable: bool = False
     eviction: Literal["lru", "s3-fifo"] = "lru"
     share_of_one: float = 1.0
+    mount_of: Callable[[ObjectKey], str] = _no_mount
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +156,7 @@ def assemble(
         block_size=options.block_size, part_size=options.part_size, split_distance=options.split_distance,
         parallel_parts=options.parallel_parts, after_disconnect=options.after_disconnect,
         read_ahead_max=options.read_ahead_max, reader_timeout=options.reader_timeout,
+        traffic=Traffic(options.mount_of),
     )  # fmt: skip
     lookups, negative_cache = Lookups(entries.pin, disposal.unpin), NegativeCache(options.negative_ttl)
     readers = ReaderContext(fetch_context, clock, counters)

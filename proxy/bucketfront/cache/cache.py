@@ -3,7 +3,7 @@
 Other rooms never see a part fetch, the index or the name of a file. `cache.assembly` puts the cache together.
 """
 
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine, Iterable, Mapping
 from itertools import islice
 from typing import Any
 
@@ -15,6 +15,7 @@ from bucketfront.cache.entries.removals import RemovalFigures, RemovalReason, St
 from bucketfront.cache.fetch.fill_view import FillView
 from bucketfront.cache.fetch.integrity import Integrity
 from bucketfront.cache.fetch.single_flight import Lookups
+from bucketfront.cache.fetch.traffic import Account
 from bucketfront.cache.lookup_flow import Absent, LookupFlow
 from bucketfront.cache.reader import Reader, ReaderContext
 from bucketfront.cache.statistics import Found, Statistics
@@ -228,6 +229,11 @@ class Cache:
     def storage_refusals(self) -> tuple[tuple[StorageRefusal, int], ...]:
         """Return how many objects were not stored, by the reason."""
         return self._entries.removals.refusals
+
+    @property
+    def traffic(self) -> Mapping[str, Account]:
+        """Return the bytes that came from the origin, by mount."""
+        return self._fetch_context.traffic.accounts
 
     def statistics(self) -> Statistics:
         """Return the figures of this moment."""

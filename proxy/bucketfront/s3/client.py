@@ -35,6 +35,7 @@ from bucketfront.keys import ObjectKey
 from bucketfront.retry import RetryBudget, backoff
 from bucketfront.s3 import responses
 from bucketfront.s3.accepted_codings import AcceptedCodings
+from bucketfront.s3.billing import Billing
 from bucketfront.s3.body import S3Body
 from bucketfront.s3.breaker import Breaker
 from bucketfront.s3.calls import Calls
@@ -75,7 +76,9 @@ class S3Origin:
         troubles: Troubles | None = None,
         shares: FairShares | None = None,
         share_of_one: float = 1.0,
+        mount_of: Callable[[ObjectKey], str] = lambda _: "",
     ) -> None:
+        self.billing = Billing(mount_of)
         self.breaker = breaker or Breaker(time.monotonic, random.random)
         self.retries = RetryBudget(clock=time.monotonic)  # for heads here, and for bytes in the cache
         self._settings = settings
@@ -100,6 +103,7 @@ class S3Origin:
 
     async def __aenter__(self) -> Self:
         await self._sdk.__aenter__()
+        self.billing.register(self._sdk.client.meta.events)
         self.calls.client = self.calls.reference.client = self._sdk.client
         self.endpoint = self._sdk.endpoint
         return self

@@ -28,7 +28,8 @@ class BodyStream:
     """One position in a version, read forwards. Close it when done, because it holds a connection.
 
     `at` is the first byte. `stop` returns up to where bytes are wanted, which may come nearer at any time. `response`
-    is open already, and begins at `at` or before it.
+    is open already, and begins at `at` or before it. `on_received` gets the offset and the number of all bytes that
+    come, also of those that are not wanted.
     """
 
     def __init__(
@@ -37,14 +38,16 @@ class BodyStream:
         context: FetchContext,
         at: int,
         stop: Callable[[], int],
+        on_received: Callable[[int, int], None],
         response: OriginResponse | None = None,
     ) -> None:
         self._version = version
+        self._on_received = on_received
         self._context = context
         self._stop = stop
         self._request: _RangeRequest | None = None
         if response is not None:
-            self._request = _RangeRequest(version, at, stop(), response)
+            self._request = _RangeRequest(version, at, stop(), on_received, response)
         self._failures = 0
         self.at = at  # the next byte
 
@@ -88,7 +91,7 @@ class BodyStream:
         self.at = at
 
     def _new_request(self) -> "_RangeRequest":
-        return _RangeRequest(self._version, self.at, self._stop())
+        return _RangeRequest(self._version, self.at, self._stop(), self._on_received)
 
     async def _recover(self, error: OriginUnavailable, request: "_RangeRequest") -> None:
         """Wait until another request may be sent, or raise `error` if the failure is final."""
@@ -153,8 +156,16 @@ class BodyStream:
 class _RangeRequest:
     """One request for the bytes from `at` on, and its response."""
 
-    def __init__(self, version: Version, at: int, stop: int, response: OriginResponse | None = None) -> None:
+    def __init__(
+        self,
+        version: Version,
+        at: int,
+        stop: int,
+        on_received: Callable[[int, int], None],
+        response: OriginResponse | None = None,
+    ) -> None:
         self._version = version
+        self._on_received = on_received
         self._part = FromTo(at, stop)
         self._at = at
         self._response = response
@@ -176,6 +187,7 @@ class _RangeRequest:
             self._position = self._response.start
         assert self._position <= self._at, "the response begins too late"
         while data := await self._response.body.read():
+            self._on_received(self._position, len(data))
             skipped = self._at - self._position
             self._position += len(data)
             if len(data) > skipped:

@@ -27,6 +27,7 @@ from bucketfront.cache.fetch.fill_view import FillView
 from bucketfront.cache.fetch.integrity import Comparison
 from bucketfront.cache.fetch.read_ahead import ReadAhead
 from bucketfront.cache.fetch.reader_cursor import ReaderCursor
+from bucketfront.cache.fetch.traffic import Traffic
 from bucketfront.cache.origin import Origin, OriginResponse
 from bucketfront.cache.storage import blocks
 from bucketfront.cache.storage.storage import Storage
@@ -177,7 +178,8 @@ class FetchContext:
     """What every fill works with. Sizes are in bytes, times in seconds, and `clock` is monotonic.
 
     `space` is the cache's. `unpin` ends a pin. `remove` removes an entry. `retries` pays for
-    repeated requests, `hedges` for second ones. `tasks` has the part fetches and the comparisons that run.
+    repeated requests, `hedges` for second ones. `tasks` has the part fetches and the comparisons that run. `traffic`
+    counts the bytes that come.
     """
 
     origin: Origin
@@ -199,6 +201,7 @@ class FetchContext:
     hedges: RetryBudget = field(default_factory=RetryBudget)
     split_distance: int = 0  # how far ahead of a part's mark a reader must be to get a part of its own
     tasks: TaskSet = field(default_factory=TaskSet)
+    traffic: Traffic = field(default_factory=lambda: Traffic(lambda _: ""))
 
     @property
     def read_ahead(self) -> ReadAhead:

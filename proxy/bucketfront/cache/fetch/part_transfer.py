@@ -7,6 +7,7 @@ from bucketfront.cache.fetch.body_stream import BodyStream
 from bucketfront.cache.fetch.integrity import MAX_HELD_BYTES
 from bucketfront.cache.fetch.mp4 import HEAD_BYTES
 from bucketfront.cache.fetch.part_fetch import FetchContext, PartFetch, PartState
+from bucketfront.cache.fetch.traffic import Cause
 from bucketfront.cache.fetch.version import Version
 from bucketfront.cache.storage import blocks
 from bucketfront.http.ranges import Span
@@ -35,6 +36,7 @@ class PartTransfer:
         self._entry = entry
         self._version = version
         self._context = context
+        self._account = context.traffic.of(entry.key)
         self._on_head = on_head
         self._on_written = on_written
         self._on_complete = on_complete
@@ -50,7 +52,9 @@ class PartTransfer:
             await self._context.space.reserve(count)
             fetch.reserved = count
             fetch.become(PartState.REQUESTING)
-        body = BodyStream(self._version, self._context, fetch.mark, lambda: fetch.stop, fetch.response)
+        body = BodyStream(
+            self._version, self._context, fetch.mark, lambda: fetch.stop, self._note_received, fetch.response
+        )
         fetch.response = None
         try:
             while data := await body.read():
@@ -58,6 +62,19 @@ class PartTransfer:
                 await self._store(data)
         finally:
             body.close()
+
+    def _note_received(self, start: int, count: int) -> None:
+        """Count bytes from the origin. Those that the fetch's reader has requested are not read ahead."""
+        fetch = self._fetch
+        wanted = 0
+        if fetch.cursor is not None and not fetch.cursor.request.is_background:
+            size = self._context.block_size
+            requested = blocks.covering(fetch.cursor.span, size)
+            wanted = max(0, min(start + count, requested.stop * size) - max(start, requested.start * size))
+        elif not fetch.is_of_object and fetch.cursor is None:
+            wanted = count  # of a lookup, which requests what its client does
+        self._account.add(Cause.FILL, wanted)
+        self._account.add(Cause.READ_AHEAD, count - wanted)
 
     async def _store(self, data: bytes) -> None:
         """Write the bytes at the mark, up to the part's end. Those beyond belong to another part."""

@@ -28,6 +28,7 @@ from http import HTTPStatus
 from bucketfront.cache.entries.entry import Entry
 from bucketfront.cache.fetch.body_stream import BodyStream
 from bucketfront.cache.fetch.part_fetch import FetchContext
+from bucketfront.cache.fetch.traffic import Cause
 from bucketfront.cache.fetch.version import Version
 from bucketfront.cache.origin import OriginResponse
 from bucketfront.errors import OriginUnavailable
@@ -113,7 +114,11 @@ class Passthrough:
         response = _taken_spare(entry, start)
         self._part_stop = start if response is None else min(self._stop, response.stop)
         version = Version(entry, context.origin, context.replaced)
-        self._body = BodyStream(version, context, start, lambda: self._part_stop, response)
+        account = context.traffic.of(entry.key)
+        self._body = BodyStream(
+            version, context, start, lambda: self._part_stop, lambda _, count: account.add(Cause.PASS_THROUGH, count),
+            response,
+        )  # fmt: skip
         self._pieces: deque[bytes] = deque()
         self._ahead = 0  # bytes in the pieces
         self._may_lose = span.length // LOST_SHARE  # bytes

@@ -6,16 +6,26 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from bucketfront.server.cut import Cut
 from bucketfront.server.telemetry.access_log import AccessRecord, FinishedRequest
+from bucketfront.server.telemetry.metric_family import counter, histogram
 
 _METHODS = frozenset({"GET", "HEAD", "PUT", "POST", "DELETE"})
 _BUCKETS_S = (0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0)  # upper bounds, from a hit to a large download
 _BOUNDS = tuple(map(floatToGoString, (*_BUCKETS_S, float("inf"))))
+
+_REQUESTS = counter("requests", "Requests by method, status class and cache decision.", "method", "status", "cache")
+_SENT = counter("sent_bytes", "Body bytes of objects sent to clients.")
+_RECEIVED = counter("received_bytes", "Body bytes of uploads.")
+_CUT = counter("responses_cut", "Responses that the proxy itself ended early, by reason.", "reason")
+_SECONDS = histogram("request_seconds", "Time to the last byte.", "cache")
+_LINES = counter("access_log_lines_dropped", "Lines that the access log could not write.")
+
+FAMILIES = (_REQUESTS, _SENT, _RECEIVED, _CUT, _SECONDS, _LINES)
 
 
 class _RequestSeries:
@@ -81,40 +91,22 @@ class RequestMetrics(Collector):
     def collect(self) -> Iterable[Metric]:
         self._process_batch()
         yield self._request_family()
-        yield self._counter("sent_bytes", "Body bytes of objects sent to clients.", self._sent)
-        yield self._counter("received_bytes", "Body bytes of uploads.", self._received)
-        yield self._cut_family()
+        yield _SENT.value(self._sent, self._created)
+        yield _RECEIVED.value(self._received, self._created)
+        yield _CUT.series(((cut,), count, self._created) for cut, count in self._cut.items())
         yield self._duration_family()
-        yield self._counter("access_log_lines_dropped", "Lines that the access log could not write.", self._lost())
+        yield _LINES.value(self._lost(), self._created)
 
     def _request_family(self) -> Metric:
-        family = CounterMetricFamily(
-            "bucketfront_requests",
-            "Requests by method, status class and cache decision.",
-            labels=("method", "status", "cache"),
-        )
-        for labels, series in self._requests.items():
-            family.add_metric(labels, series.count, created=series.created)
-        return family
-
-    def _cut_family(self) -> Metric:
-        family = CounterMetricFamily(
-            "bucketfront_responses_cut", "Responses that the proxy itself ended early, by reason.", labels=("reason",)
-        )
-        for cut, count in self._cut.items():
-            family.add_metric((cut,), count, created=self._created)
-        return family
+        return _REQUESTS.series((labels, series.count, series.created) for labels, series in self._requests.items())
 
     def _duration_family(self) -> Metric:
-        family = HistogramMetricFamily("bucketfront_request_seconds", "Time to the last byte.", labels=("cache",))
+        family = _SECONDS.histogram()
         for outcome, series in self._durations.items():
             buckets = list(zip(_BOUNDS, accumulate(series.counts), strict=True))
             family.add_metric((outcome,), buckets, series.seconds)
-            family.add_sample("bucketfront_request_seconds_created", {"cache": outcome}, series.created)
+            family.add_sample(f"{family.name}_created", {"cache": outcome}, series.created)
         return family
-
-    def _counter(self, name: str, text: str, value: int) -> Metric:
-        return CounterMetricFamily(f"bucketfront_{name}", text, value=value, created=self._created)
 
     def _count(self, method: str, status: int, outcome: str, times: int) -> None:
         # Labels come from closed sets (docs/invariants.md#secrets-stay-in).

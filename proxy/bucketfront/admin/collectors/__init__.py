@@ -1,0 +1,1 @@
+"""The collectors of `/metrics`. Each room counts its own events, and these modules format the counts."""

@@ -1,0 +1,106 @@
+"""The metrics of a whole proxy: all of them are in the table, and count what they are named for."""
+
+import platform
+import re
+
+from prometheus_client.parser import text_string_to_metric_families
+from proxy_under_test import BLOCK, PART, S3, Proxy, pattern
+
+from bucketfront import __version__
+from bucketfront.admin.collectors.table import FAMILIES, STANDARD_PREFIXES
+from bucketfront.server.telemetry.metric_family import Kind
+
+ALL = {family.exposed_name: family for families in FAMILIES.values() for family in families}
+OPTIONAL = {"bucketfront_tls_certificate_not_after_seconds", "bucketfront_tls_handshakes_failed_total"}
+UNITS = ("_bytes", "_seconds", "_ratio", "_info")
+
+
+async def samples(proxy: Proxy) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    text = (await proxy.admin("GET", "/metrics")).body.decode()
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+async def value(proxy: Proxy, name: str, **labels: str) -> float:
+    return (await samples(proxy)).get((f"bucketfront_{name}", frozenset(labels.items())), 0)
+
+
+async def test_the_table_is_complete(proxy: Proxy) -> None:
+    """A scrape has the metrics of the table, each with its type, text and labels, and no others."""
+    text = (await proxy.admin("GET", "/metrics")).body.decode()
+    found = {}
+    for family in text_string_to_metric_families(text):
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        if not name.startswith(STANDARD_PREFIXES) and not name.endswith("_created"):
+            found[name] = family
+    assert found.keys() == ALL.keys() - OPTIONAL
+    for name, family in found.items():
+        expected = ALL[name]
+        assert (family.type, family.documentation) == (expected.kind.value, expected.text), name
+        for sample in family.samples:
+            assert sample.labels.keys() - {"le"} == set(expected.labels), name
+
+
+def test_names_by_the_rules() -> None:
+    """Names have base units at their end, and no label has the name of a unit."""
+    assert len(ALL) == sum(map(len, FAMILIES.values()))
+    for name, family in ALL.items():
+        assert re.fullmatch(r"bucketfront(_[a-z0-9]+)+", name)
+        assert not re.search(r"_(ms|milliseconds|minutes|kb|mb|percent)(_|$)", name)
+        assert name.endswith("_total") == (family.kind is Kind.COUNTER)
+        assert not {"le", "quantile", "job", "instance"} & set(family.labels)
+        if family.kind is Kind.HISTOGRAM:
+            assert name.endswith(UNITS)
+
+
+async def test_the_build(proxy: Proxy) -> None:
+    """One series has the versions, and the process has its memory, descriptors and lag of the event loop."""
+    assert await value(proxy, "build_info", version=__version__, python=platform.python_version()) == 1
+    found = {name for name, _ in await samples(proxy)}
+    assert {"process_resident_memory_bytes", "process_open_fds", "process_max_fds"} <= found
+    assert "bucketfront_event_loop_lag_seconds_bucket" in found
+
+
+async def test_bytes_from_the_origin(proxy: Proxy, s3: S3) -> None:
+    """Bytes count once, by their cause: what a client requested is a fill, and the rest is read ahead (I10)."""
+    body = pattern(40 * PART)
+    s3.put("x", body)
+    await proxy.get("/x", Range="bytes=0-9")
+    await proxy.settled()
+    filled = await value(proxy, "origin_received_bytes_total", mount="/", cause="fill")
+    ahead = await value(proxy, "origin_received_bytes_total", mount="/", cause="read-ahead")
+    assert filled >= BLOCK
+    assert filled + ahead == proxy.relay.body_bytes
+    await proxy.get("/x")
+    await proxy.settled()
+    assert await value(proxy, "origin_received_bytes_total", mount="/", cause="fill") > 30 * PART
+    assert await value(proxy, "origin_received_bytes_total", mount="/", cause="pass-through") == 0
+    whole = await samples(proxy)
+    received = sum(count for (name, _), count in whole.items() if name == "bucketfront_origin_received_bytes_total")
+    assert received == proxy.relay.body_bytes == len(body)
+    await proxy.get("/x")
+    assert await samples(proxy) is not None
+    assert await value(proxy, "origin_received_bytes_total", mount="/", cause="fill") + await value(
+        proxy, "origin_received_bytes_total", mount="/", cause="read-ahead"
+    ) == len(body)
+
+
+async def test_requests_that_s3_charges_for(proxy: Proxy, s3: S3) -> None:
+    """Reads and writes count by S3's price classes. Hits and deletes cost nothing."""
+    s3.put("x", b"data")
+    before = len([one for one in proxy.relay.seen if one.method in ("GET", "HEAD")])
+    await proxy.get("/x")
+    await proxy.settled()
+    reads = len([one for one in proxy.relay.seen if one.method in ("GET", "HEAD")]) - before
+    assert await value(proxy, "origin_charged_requests_total", mount="/", kind="read") == reads == 1
+    await proxy.get("/x")
+    await proxy.get("/absent")
+    assert await value(proxy, "origin_charged_requests_total", mount="/", kind="read") == 2
+    assert (await proxy.request("PUT", "/y", body=b"data")).status == 201
+    assert await value(proxy, "origin_charged_requests_total", mount="/", kind="write") >= 1
+    writes = await value(proxy, "origin_charged_requests_total", mount="/", kind="write")
+    assert (await proxy.request("DELETE", "/y")).status == 204
+    assert await value(proxy, "origin_charged_requests_total", mount="/", kind="write") == writes
