@@ -111,7 +111,7 @@ def test_help_is_cheap() -> None:
     assert heavy.intersection(found) == set()
 
 
-@pytest.mark.parametrize("arguments", [(), ("serve",), ("check",), ("purge",), ("stats",), ("sign",)])
+@pytest.mark.parametrize("arguments", [(), ("serve",), ("check",), ("purge",), ("reload",), ("stats",), ("sign",)])
 def test_help(run: Run, arguments: tuple[str, ...]) -> None:
     """Every command explains itself, with exit status 0."""
     result = run(*arguments, "--help")
@@ -457,3 +457,24 @@ def test_a_stop_that_hangs(tmp_path: Path) -> None:
         _, stderr = process.communicate(timeout=HANG_S)
     assert process.returncode == 1
     assert stderr.strip() == "the stop took longer than 0.5 s: ended as by kill -9"
+
+
+def test_reload(run: Run, served: Served) -> None:
+    """`reload` names what has changed. It names a change that needs a restart with its place, and exits with 1 then."""
+    before = served.config.read_text()
+    command = ("reload", "-c", served.config)
+    try:
+        served.config.write_text(f"{before}cors: {{allow_origins: []}}\n")
+        result = run(*command, env=served.environment)
+        assert (result.exit_code, result.output) == (0, "reloaded, with other values of cors.allow_origins\n")
+        served.config.write_text(before.replace("64MiB", "32MiB"))
+        result = run(*command, env=served.environment)
+        assert result.exit_code == 1
+        assert f"{served.config}:7:" in result.output
+        assert "cache.max_size: needs a restart" in result.output
+        assert result.output.endswith("not reloaded: the configuration before goes on\n")
+    finally:
+        served.config.write_text(before)
+    result = run(*command, "--json", env=served.environment)
+    assert result.exit_code == 0
+    assert json.loads(result.output)["changed"] == ["cors.allow_origins"]

@@ -5,7 +5,7 @@ import gc
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Self
 from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
-from bucketfront.admin.api import build_admin
+from bucketfront.admin.api import AdminServer, build_admin
 from bucketfront.admin.collectors.cache_collector import CacheCollector
 from bucketfront.admin.collectors.origin_collector import OriginCollector
 from bucketfront.admin.collectors.process_collector import HealthCollector, LoopLag
@@ -24,11 +24,15 @@ from bucketfront.admin.collectors.tls_collector import TlsCollector
 from bucketfront.admin.collectors.traffic_collector import TrafficCollector
 from bucketfront.admin.collectors.upload_collector import UploadCollector
 from bucketfront.admin.health import Health, Phase
+from bucketfront.admin.reloader import Reloader, ReloadOutcome
 from bucketfront.admin.watches import watches
 from bucketfront.cache import Cache, CacheAssembly, CacheOptions, boot_id, boottime, open_cache
 from bucketfront.config.freshness_policy import FreshnessPolicy
+from bucketfront.config.loader import LoadedConfig
 from bucketfront.config.mount_areas import MountAreas
+from bucketfront.config.mount_settings import MountSettings
 from bucketfront.config.origin_settings import OriginSettings, StaticCredentials
+from bucketfront.config.problems import Tree
 from bucketfront.config.settings import Settings
 from bucketfront.fair_share import FairShares, Resource, Shares
 from bucketfront.s3.accepted_codings import AcceptedCodings, Area
@@ -38,15 +42,17 @@ from bucketfront.s3.upload.journal import UploadJournal
 from bucketfront.s3.upload.uploader import S3Uploader
 from bucketfront.server.access.clients import Clients
 from bucketfront.server.fast_path.fast_connection import FastPath
+from bucketfront.server.generation import Generation
 from bucketfront.server.http1 import descriptors
 from bucketfront.server.http1.certificate_watch import CertificateWatch
 from bucketfront.server.http1.connection_limit import ConnectionLimit
 from bucketfront.server.http1.listener import Listener
 from bucketfront.server.http1.passed_sockets import PassedSockets
+from bucketfront.server.http1.server_tls import ServerTls
 from bucketfront.server.object_writer import ObjectWriter
 from bucketfront.server.pipeline import build_pipeline
-from bucketfront.server.server import ServerParts, build_server
-from bucketfront.server.telemetry.access_log import open_access_log
+from bucketfront.server.server import Server, ServerParts, build_generation, build_server
+from bucketfront.server.telemetry.access_log import AccessLog, open_access_log
 from bucketfront.server.telemetry.telemetry import Telemetry
 from bucketfront.task_set import TaskSet
 from bucketfront.troubles import Troubles
@@ -63,7 +69,8 @@ class App:
     """The whole proxy, in one event loop. `clock` is wall time in seconds since the epoch.
 
     `elapsed` is a clock in seconds that no operator can set. The cache derives its own time from both.
-    `passed` are the sockets that systemd has passed.
+    `passed` are the sockets that systemd has passed. `read` reads the configuration again for a reload. Without it, a
+    reload reads only the files that the settings name.
 
     As a context manager it serves requests inside the block, and is stopped after it. Raises ConfigError, StoreError
     (cache folder), OriginUnavailable (embedded S3), UnusableSetting (log, TLS), CannotListen. The constructor raises
@@ -76,6 +83,7 @@ class App:
         clock: Callable[[], float] = time.time,
         elapsed: Callable[[], float] = boottime,
         passed: PassedSockets | None = None,
+        read: Callable[[], LoadedConfig] | None = None,
     ) -> None:
         self.settings = settings
         self._clock = clock
@@ -96,7 +104,7 @@ class App:
         )
         self.fair_shares = self._fair_shares()
         self.embedded: EmbeddedS3 | None = None
-        self.fast_path: FastPath | None = None
+        self.fast_path: FastPath
         self.certificate_watch: CertificateWatch | None = None  # None if no listener has TLS
         self.cache: Cache
         self.cache_assembly: CacheAssembly
@@ -106,6 +114,11 @@ class App:
         self.telemetry: Telemetry
         self.listener: Listener
         self.admin: Listener
+        self.reloader = Reloader(settings, read or (lambda: LoadedConfig(settings, Tree())), self._prepare, self.health)
+        self._codings = AcceptedCodings(settings.origin.accept_encoding, _areas(settings))
+        self._admin: AdminServer
+        self._server: Server | None = None
+        self._parts: ServerParts
 
     @property
     def _endpoint_name(self) -> str:
@@ -141,7 +154,7 @@ class App:
         self.telemetry = Telemetry(registry, open_access_log(settings.access_log), self._clock)
         # It closes last, so that requests which a stop cancels have their lines as well.
         self._stack.callback(self.telemetry.close)
-        self._stack.push_async_callback(self._pipeline.close)
+        self._stack.push_async_callback(self._close_rules)
         await self._start_origin()
         await self._start_cache()
         CacheCollector(registry, self.cache)
@@ -149,7 +162,8 @@ class App:
         TrafficCollector(registry, self.cache, self.origin)
         lag = LoopLag()
         HealthCollector(registry, self.health, lag)
-        self.admin = build_admin(settings, self.cache, registry, self.health)
+        self._admin = build_admin(settings, self.cache, registry, self.health, self.reload)
+        self.admin = self._admin.listener
         await self._start_listener(self.admin)
         self._start_watching(lag)
         self._start_aborting()
@@ -157,27 +171,24 @@ class App:
         writer = ObjectWriter(self.cache, S3Uploader(self.origin, stall_timeout, self.upload_journal))
         await self._start_tus(writer)
         UploadCollector(registry, self.origin, self.upload_journal, self.upload_manager)
-        server = build_server(
-            settings,
-            self._pipeline,
-            ServerParts(
-                cache=self.cache,
-                writer=writer,
-                upload_manager=self.upload_manager,
-                rules=self._freshness.rules,
-                telemetry=self.telemetry,
-                connections=self.connection_limit,
-                shares=self.fair_shares,
-                clock=self._clock,
-                cache_clock=self.cache_assembly.clock,
-                passed=self._passed,
-            ),
+        self._parts = ServerParts(
+            cache=self.cache,
+            writer=writer,
+            upload_manager=self.upload_manager,
+            telemetry=self.telemetry,
+            connections=self.connection_limit,
+            shares=self.fair_shares,
+            clock=self._clock,
+            cache_clock=self.cache_assembly.clock,
+            passed=self._passed,
         )
-        self.fast_path, self.listener = server.fast_path, server.listener
+        server = self._server = build_server(settings, self._pipeline, self._freshness.rules, self._parts)
+        self.fast_path, self.listener = server.generations.fast_path, server.listener
         ServerCollector(registry, self.connection_limit, self.fast_path, self.fair_shares, server.headers)
         await self._start_listener(self.listener)
         self._start_watching_certificates()
         self.health.phase = Phase.SERVING
+        self.reloader.started.set()
 
     def _fair_shares(self) -> FairShares:
         """Return the resources of which clients are refused at once.
@@ -199,6 +210,9 @@ class App:
         self._stack.push_async_callback(listener.stop)
         await listener.start()
 
+    async def _close_rules(self) -> None:
+        await (self._pipeline if self._server is None else self._server.generations).close()
+
     async def _start_origin(self) -> None:
         origin = self.settings.origin
         endpoint = origin.endpoint_url
@@ -211,25 +225,25 @@ class App:
         origin_s3 = S3Origin(
             settings,
             endpoint,
-            codings=self._codings(),
+            codings=self._codings,
             troubles=self.troubles,
             shares=self.fair_shares,
             share_of_one=self.settings.server.share_of_one,
             mount_of=self._areas.mount_of,
         )
         self.origin = await self._stack.enter_async_context(origin_s3)
-        if origin.create_bucket and not self.embedded:
-            for bucket in sorted({mount.bucket for mount in self.settings.mounts}):
+        if not self.embedded:
+            await self._create_buckets(self.settings.mounts)
+
+    async def _create_buckets(self, mounts: Sequence[MountSettings], before: Sequence[MountSettings] = ()) -> None:
+        """Create the buckets of `mounts` that those `before` do not have, if the settings ask for that."""
+        if self.settings.origin.create_bucket or self.embedded:
+            for bucket in sorted({mount.bucket for mount in mounts} - {mount.bucket for mount in before}):
                 await self.origin.create_bucket(bucket)
 
-    def _codings(self) -> AcceptedCodings:
-        default = self.settings.origin.accept_encoding
-        areas = (Area(mount.bucket, mount.prefix, mount.accept_encoding or default) for mount in self.settings.mounts)
-        return AcceptedCodings(default, areas)
-
-    async def _start_cache(self) -> None:
+    def _cache_options(self) -> CacheOptions:
         config, origin = self.settings.cache, self.settings.origin
-        options = CacheOptions(
+        return CacheOptions(
             max_size=config.max_size,
             block_size=config.block_size,
             part_size=origin.part_size,
@@ -251,11 +265,13 @@ class App:
             mount_of=self._areas.mount_of,
             share_of_one=self.settings.server.share_of_one,
         )
+
+    async def _start_cache(self) -> None:
         self.cache_assembly = await self._stack.enter_async_context(
             open_cache(
-                config.dir,
+                self.settings.cache.dir,
                 self.origin,
-                options,
+                self._cache_options(),
                 origin_name=self._endpoint_name,
                 retries=self.origin.retries,
                 wall=self._clock,
@@ -269,8 +285,7 @@ class App:
 
     async def _start_tus(self, writer: ObjectWriter) -> None:
         """Start the manager of resumable uploads. Without an upload route, it only removes those of earlier runs."""
-        settings, assembly = self.settings.uploads, self.cache_assembly
-        clock = assembly.clock
+        assembly = self.cache_assembly
         self.upload_manager = UploadManager(
             folder=UploadFolder(assembly.store.folder),
             origin=self.origin,
@@ -279,13 +294,18 @@ class App:
             space=StagingSpace(assembly.space.reserve, assembly.entries.budget),
             source=self._endpoint_name,
             boot=boot_id(),
-            clock=clock,
+            clock=assembly.clock,
             shares=self.fair_shares,
             share_of_one=self.settings.server.share_of_one,
-            idle_since=lambda: math.inf if settings is None else clock.ago(settings.expire_after),
+            idle_since=self._uploads_kept_since,
         )
         await self.upload_manager.start()
         self._stack.push_async_callback(self.upload_manager.stop)
+
+    def _uploads_kept_since(self) -> float:
+        """Return the time by the cache's clock since which an unfinished upload must have received a byte."""
+        settings = self.settings.uploads
+        return math.inf if settings is None else self.cache_assembly.clock.ago(settings.expire_after)
 
     def _start_watching(self, lag: LoopLag) -> None:
         """Watch what does not report its failures to the troubles by itself, and how late the event loop is."""
@@ -309,16 +329,87 @@ class App:
     def reopen_log(self) -> None:
         self.telemetry.reopen()  # it exists, because the start opens the log before its first `await`
 
-    def reload(self) -> None:
-        """Read again what may change while the proxy serves: the certificates. Does not wait for that."""
-        if self.certificate_watch is not None:
-            self.certificate_watch.reload()
+    async def reload(self, cause: str) -> ReloadOutcome:
+        """Read the configuration and its files again. `cause` names what asked for that.
+
+        Either all of it holds for the requests that begin later, or the configuration before goes on.
+        """
+        return await self.reloader.reload(cause)
+
+    async def _prepare(self, after: Settings) -> "_Renewal":
+        """Build what new settings need. Raises UnusableSetting for a file, and OriginErrors for a bucket to create."""
+        renewal = await asyncio.to_thread(self._build, after)
+        try:
+            await self._create_buckets(after.mounts, before=self.settings.mounts)
+        except BaseException:
+            await renewal.discard()
+            raise
+        return renewal
+
+    def _build(self, after: Settings) -> "_Renewal":
+        """Return the renewal, without the buckets. Does I/O on files. Raises UnusableSetting."""
+        before = self.settings
+        present = (*self.listener.tls, *self.admin.tls)
+        tls = tuple((one, ServerTls(settings, at)) for at, settings in after.all_tls for one in present if one.at == at)
+        freshness = self._freshness if after.freshness == before.freshness else FreshnessPolicy(after.freshness)
+        generation = build_generation(after, build_pipeline(after), freshness.rules, self._parts)
+        # The log comes last, so that nothing has to be closed if another part is of no use.
+        access_log = None if after.access_log == before.access_log else open_access_log(after.access_log)
+        return _Renewal(self, after, freshness, generation, tls, access_log)
+
+    def apply(self, renewal: "_Renewal") -> None:
+        """Let the parts of a renewal take their places. All requests that begin later get the new settings.
+
+        There is no `await` in here, and nothing that a file, the disk or S3 could refuse.
+        """
+        before, after = self.settings, renewal.settings
+        self.settings, self._freshness = after, renewal.freshness
+        for present, renewed in renewal.tls:
+            present.adopt(renewed)
+        self._codings.change(_areas(after))
+        self._areas.adopt(after.mounts)
+        if (after.freshness, after.cache) != (before.freshness, before.cache):
+            self.cache_assembly.change(self._cache_options())
+        fronts = after.server.front_networks
+        assert self._server is not None
+        self._server.headers.believe(fronts)
+        self.connection_limit.has_share = Clients(fronts).has_share
+        self._server.generations.replace(renewal.generation)
+        self._admin.application.adopt(after)
+        if renewal.access_log is not None:
+            self.telemetry.change_log(renewal.access_log)
 
     def _start_aborting(self) -> None:
         """Start to abort the multipart uploads that a kill left at S3. The start does not wait for that."""
         tasks = TaskSet()
         tasks.start(self.upload_journal.abort_abandoned(self.origin), name="abandoned uploads")
         self._stack.push_async_callback(tasks.close)
+
+
+@dataclass(eq=False, slots=True)
+class _Renewal:
+    """What a reload has built beside what serves. `tls` has the present ones and those that they adopt."""
+
+    app: App
+    settings: Settings
+    freshness: FreshnessPolicy
+    generation: Generation
+    tls: tuple[tuple[ServerTls, ServerTls], ...]
+    access_log: AccessLog | None  # None if the log stays as it is
+
+    def apply(self) -> None:
+        self.app.apply(self)
+
+    async def discard(self) -> None:
+        await self.generation.pipeline.close()
+        if self.access_log is not None:
+            await asyncio.to_thread(self.access_log.close)
+
+
+def _areas(settings: Settings) -> list[Area]:
+    """Return the keys of the mounts, with the codings that requests for them accept."""
+    default = settings.origin.accept_encoding
+    return [Area(mount.bucket, mount.prefix, mount.accept_encoding or default) for mount in settings.mounts]
 
 
 def _with_demo_keys(origin: OriginSettings) -> OriginSettings:
@@ -337,16 +428,21 @@ class Signals:
 
 
 async def serve(
-    settings: Settings, announce: Callable[[App], None], signals: Signals, passed: PassedSockets | None = None
+    read: Callable[[], LoadedConfig],
+    settings: Settings,
+    announce: Callable[[App], None],
+    signals: Signals,
+    passed: PassedSockets | None = None,
 ) -> None:
     """Run until `signals.stop` is set. Calls `announce` once the proxy serves requests.
 
-    Reopens the access log each time that `reopen` is set, and reads the certificates again each time that `reload` is.
+    Reopens the access log each time that `reopen` is set. Each time that `reload` is, the configuration that `read`
+    returns takes the place of `settings`.
     """
     descriptors.raise_limit()
-    app, tasks = App(settings, passed=passed), TaskSet()
+    app, tasks = App(settings, passed=passed, read=read), TaskSet()
     tasks.start(_obey(signals.reopen, app.reopen_log), name="reopen the access log")
-    tasks.start(_obey(signals.reload, app.reload), name="reload")
+    tasks.start(_reload(signals.reload, app), name="reload")
     try:
         async with app:
             # Modules and settings live as long as the process. Without this, each collection holds the loop for 40 ms.
@@ -356,6 +452,14 @@ async def serve(
             await signals.stop.wait()
     finally:
         await tasks.close()
+
+
+async def _reload(requested: asyncio.Event, app: App) -> None:
+    """Reload each time that the event is set. Requests that come during a reload are one more."""
+    while True:
+        await requested.wait()
+        requested.clear()
+        await app.reload("SIGHUP")
 
 
 async def _obey(requested: asyncio.Event, act: Callable[[], None]) -> None:

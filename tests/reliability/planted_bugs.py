@@ -1263,7 +1263,7 @@ BUGS = (
         "The memory for small bodies is bounded by their number, not by their size.",
         (
             Edit(
-                "bucketfront.cache.entries.hot_bodies:HotBodies.keep",
+                "bucketfront.cache.entries.hot_bodies:HotBodies._push_out",
                 "while self._used > self._limit",
                 "while len(self._kept) > 64",
             ),

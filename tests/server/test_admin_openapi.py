@@ -22,7 +22,9 @@ PURGE = b'{"paths": ["/x"]}'
 
 
 def body_of(operation: Operation) -> bytes | None:
-    return None if operation.request is None else PURGE
+    if operation.request is None:
+        return None
+    return PURGE if operation.request is PurgeRequest else b"{}"
 
 
 def assert_described(path: str, method: str, response: Response) -> None:

@@ -127,7 +127,7 @@ async def test_what_is_not_whole_and_fresh(start: StartProxy, s3: S3, clock: Wal
 async def test_off(start: StartProxy, s3: S3, server: dict[str, bool]) -> None:
     """The fast path can be turned off, and is off if responses have Server-Timing."""
     proxy = await warmed(await start(server=server), s3)
-    assert proxy.app.fast_path is None
+    assert not proxy.app.fast_path.is_on
     assert (await proxy.get("/small")).body == SMALL
 
 

@@ -33,8 +33,8 @@ class Pair:
 
     @property
     def answered(self) -> int:
-        assert self.slow.app.fast_path is None
-        assert self.fast.app.fast_path is not None
+        assert not self.slow.app.fast_path.is_on
+        assert self.fast.app.fast_path.is_on
         return self.fast.app.fast_path.served
 
     async def warm(self, *targets: str, **headers: str) -> None:

@@ -71,7 +71,7 @@ async def test_refused(start: StartProxy, s3: S3, refused_by: dict[str, str], *,
     for _ in range(3):
         assert (await proxy.get("/x")).status == 200
         await proxy.settled()
-    if (path := proxy.app.fast_path) is not None:
+    if (path := proxy.app.fast_path).is_on:
         assert path.served
     for method in ("GET", "HEAD"):
         for more in ({}, {"Range": "bytes=1-9"}, {"If-None-Match": etag}):
@@ -173,7 +173,7 @@ async def test_keys_of_candidates(
     for _ in range(2):
         assert (await proxy.get(target, Accept_Encoding="br")).status in (200, 301)
     gatekeeper.secret.append(secret)
-    if (path := proxy.app.fast_path) is not None:
+    if (path := proxy.app.fast_path).is_on:
         path.prepared._templates.clear()  # a verdict on the same request does not change
     response = await proxy.get(target, Accept_Encoding="br")
     assert (response.status, response.body == b"data") == (403, False)
@@ -231,7 +231,7 @@ async def test_a_field_that_turns_the_fast_path_off(
     proxy = await start()
     s3.put("x", b"data")
     assert (await proxy.get("/x")).status == 200
-    assert proxy.app.fast_path is None
+    assert not proxy.app.fast_path.is_on
     lines = [record.getMessage() for record in caplog.records if "fast path" in record.getMessage()]
     assert lines == ["the fast path is off: a stage reads user-agent"]
 

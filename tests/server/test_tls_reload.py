@@ -13,11 +13,12 @@ import pytest
 import trustme
 from certificates import Pair, issue, write_pair
 from cryptography import x509
-from proxy_under_test import S3, Proxy, StartProxy, WallClock, pattern, until
+from proxy_under_test import S3, Proxy, StartProxy, WallClock, pattern
 from stopwatch import HANG_S
 from test_tls_names import client_context, connection_for
 from wire import message
 
+from bucketfront.admin.reloader import ReloadVerdict
 from bucketfront.server.http1 import certificate_watch
 from bucketfront.server.http1.certificate_watch import CertificateWatch
 from bucketfront.troubles import SETTLE_S, Reason
@@ -109,8 +110,8 @@ async def test_reload_at_once(tls_proxy: Proxy, authority: trustme.CA, pair: Pai
     for _ in range(2):
         loaded = first.loaded
         issue(tmp_path, "served", authority, "one.example")
-        tls_proxy.app.reload()
-        await until(lambda loaded=loaded: first.loaded is not loaded)  # type: ignore[misc] # bound now
+        assert (await tls_proxy.app.reload("test")).verdict is ReloadVerdict.RELOADED
+        assert first.loaded is not loaded
         assert await serial_served(tls_proxy, authority) == serial_of(pair)
 
 

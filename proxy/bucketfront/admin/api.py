@@ -7,6 +7,7 @@ connection that is not responding can always be found, and makes way for a new o
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 from aiohttp import hdrs, web
 from prometheus_client import CollectorRegistry
@@ -21,6 +22,8 @@ from bucketfront.admin.operation import Operation
 from bucketfront.admin.probes import Probes
 from bucketfront.admin.purges import Purges
 from bucketfront.admin.refusal import Refused, error_response
+from bucketfront.admin.reloader import ReloadOutcome
+from bucketfront.admin.reloading import Reloading
 from bucketfront.admin.tokens import WRONG_TOKEN_PAUSE_S, Token, TokenVerdict
 from bucketfront.cache import Cache
 from bucketfront.config.listener_settings import AdminSettings
@@ -45,24 +48,36 @@ RETRY_AFTER_S = 1
 
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+Reload = Callable[[str], Awaitable[ReloadOutcome]]
+"""Reads the configuration again. It gets the name of what asked for that."""
 
 
 class AdminApplication:
     """The API for operators."""
 
     def __init__(
-        self, settings: Settings, cache: Cache, registry: CollectorRegistry, health: Health, token: Token
+        self, settings: Settings, cache: Cache, registry: CollectorRegistry, health: Health, reload: Reload
     ) -> None:
-        self._token = token
+        self._places = asyncio.Semaphore(MAX_AT_ONCE)
+        self._cache = cache
+        self._registry = registry
+        self._health = health
+        self._reload = reload
+        self.adopt(settings)
+
+    def adopt(self, settings: Settings) -> None:
+        """Follow these settings from now on. What is made here is made again at each reload, so it holds no state."""
+        secret = settings.admin.token
+        self._token = Token(None if secret is None else secret.get_secret_value())
         self._hosts = HostNames((*settings.server.names, settings.admin.host))
         self._pages = ForeignPages((), is_tls=settings.admin.tls is not None)
-        self._places = asyncio.Semaphore(MAX_AT_ONCE)
         router = Router(settings.mounts, None)
         self._handlers: dict[str, Handler] = {
-            **Probes(health).handlers,
-            **Figures(registry, cache).handlers,
-            **Purges(cache, router).handlers,
-            **Fills(cache, router).handlers,
+            **Probes(self._health).handlers,
+            **Figures(self._registry, self._cache).handlers,
+            **Purges(self._cache, router).handlers,
+            **Fills(self._cache, router).handlers,
+            **Reloading(self._reload).handlers,
             "/openapi.json": self._openapi,
         }
 
@@ -138,14 +153,23 @@ class _AdminConnections(ConnectionServer):
         return _AdminConnection(self, self.limit, **self.connection_options)
 
 
-def build_admin(settings: Settings, cache: Cache, registry: CollectorRegistry, health: Health) -> Listener:
-    """Return the listener for operators, which begins to accept with `start`. Raises UnusableSetting."""
-    secret = settings.admin.token
-    token = Token(None if secret is None else secret.get_secret_value())
+@dataclass(frozen=True, slots=True)
+class AdminServer:
+    """The server for operators, which begins to accept with `listener.start`."""
+
+    listener: Listener
+    application: AdminApplication
+
+
+def build_admin(
+    settings: Settings, cache: Cache, registry: CollectorRegistry, health: Health, reload: Reload
+) -> AdminServer:
+    """Return the server for operators. Raises UnusableSetting."""
+    application = AdminApplication(settings, cache, registry, health, reload)
     most = max(MIN_CONNECTIONS, min(MAX_CONNECTIONS, descriptors.limit() // DESCRIPTORS_SHARE))
     limit = ConnectionLimit(most, min_idle=0.0)
     connections = _AdminConnections(
-        AdminApplication(settings, cache, registry, health, token),
+        application,
         limit,
         access_log=None,
         read_bufsize=BODY_BUFFER_BYTES,
@@ -155,7 +179,8 @@ def build_admin(settings: Settings, cache: Cache, registry: CollectorRegistry, h
     )
     runner = web.ServerRunner(connections, handle_signals=False, shutdown_timeout=STOP_TIMEOUT_S)
     tls = None if settings.admin.tls is None else ServerTls(settings.admin.tls, ("admin", "tls"))
-    return Listener(runner, (ListenSite(admin_place(settings.admin), tls),), limit)
+    listener = Listener(runner, (ListenSite(admin_place(settings.admin), tls),), limit)
+    return AdminServer(listener, application)
 
 
 def admin_place(settings: AdminSettings) -> TcpPlace:

@@ -7,7 +7,7 @@ from aiohttp import hdrs
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from bucketfront.admin import figures, fills, probes, purges
+from bucketfront.admin import figures, fills, probes, purges, reloading
 from bucketfront.admin.operation import FAILURE, Body, Failure, Media, Operation
 
 _REF = "#/components/schemas/{model}"
@@ -17,6 +17,7 @@ OPERATIONS: Mapping[str, Operation] = {
     **figures.OPERATIONS,
     **fills.OPERATIONS,
     **purges.OPERATIONS,
+    **reloading.OPERATIONS,
     "/openapi.json": Operation(hdrs.METH_GET, "This document", {200: (Body(Media.JSON),)}),
 }
 
@@ -32,9 +33,11 @@ _REFUSALS = {
 _TITLES = {
     200: "Done",
     408: "The body was late",
+    409: "A change needs a restart",
     413: "The body is too large",
     415: "The body is not plain JSON",
-    500: "The disk failed",
+    422: "The configuration is invalid",
+    500: "It failed",
     503: "Requests are not served",
     504: "The purge goes on",
 }

@@ -107,6 +107,14 @@ class CacheAssembly:
     housekeeper: Housekeeper
     scrubber: Scrubber
 
+    def change(self, options: CacheOptions) -> None:
+        """Use the options that can change while the cache runs: those of freshness, memory, idle time and free space.
+
+        Holders of leases must ask for others after this.
+        """
+        self.cache.change(options.policy, options.negative_ttl, options.memory)
+        self.housekeeper.change(options.idle_timeout, options.min_free)
+
     async def close(self) -> None:
         """End lookups and part fetches, close files and write the last changes, so that the next start is clean."""
         await self.lookups.close()

@@ -3,11 +3,12 @@
 Other rooms never see a part fetch, the index or the name of a file. `cache.assembly` puts the cache together.
 """
 
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from itertools import islice
 from typing import Any
 
 from bucketfront.cache.entries.entry import MAX_USES, Entry
+from bucketfront.cache.entries.entry_table import FreshnessOf
 from bucketfront.cache.entries.hot_bodies import MAX_BODY_BYTES, HotBodies
 from bucketfront.cache.entries.lease import Lease
 from bucketfront.cache.entries.negative_cache import Absence, NegativeCache, Refusal
@@ -66,6 +67,16 @@ class Cache:
         self._purges = purges
         self._integrity = integrity
         self._upload_shares = upload_shares
+
+    def change(self, policy: FreshnessOf, negative_ttl: Callable[[ObjectKey], float], memory: int) -> None:
+        """Use other rules from now on, for all that is in the cache. `memory` is in bytes.
+
+        A lease that was granted before may still be valid: its holder asks for another one.
+        """
+        self._entries.change_policy(policy)
+        self._negative_cache.change_ttl(negative_ttl)
+        for lease in self._hot_bodies.resize(memory):
+            lease.revoke()
 
     # --- leases ----------------------------------------------------------------------------------------------
 

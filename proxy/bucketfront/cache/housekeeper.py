@@ -59,6 +59,10 @@ class Housekeeper:
         self._left = 0  # bytes of files that the last sweep could not remove
         self.swept = asyncio.Event()  # every file that was there at the start belongs to an entry
 
+    def change(self, idle_timeout: float, min_free: Callable[[int], int]) -> None:
+        """Use other limits from the next step on."""
+        self._idle_timeout, self._min_free = idle_timeout, min_free
+
     def start(self) -> None:
         self._tasks.start(self._run(), name="housekeeper")
         self._tasks.start(self._sweep_all(), name="sweep")

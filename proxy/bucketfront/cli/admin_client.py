@@ -1,6 +1,7 @@
 """Requests to the admin port of the running proxy."""
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +13,13 @@ if TYPE_CHECKING:
     from bucketfront.config.settings import Settings
 
 
-def call_admin(settings: "Settings", method: str, path: str, body: object = None) -> dict[str, Any]:
-    """Send one request to the admin port of the proxy that runs with these settings."""
+def call_admin(
+    settings: "Settings", method: str, path: str, body: object = None, refusals: Collection[int] = ()
+) -> dict[str, Any]:
+    """Send one request to the admin port of the proxy that runs with these settings, and return the response.
+
+    One of another status than 200 ends the command, unless `refusals` has the status.
+    """
     import urllib.error
     import urllib.request
 
@@ -36,6 +42,9 @@ def call_admin(settings: "Settings", method: str, path: str, body: object = None
             found: dict[str, Any] = json.load(response)
             return found
     except urllib.error.HTTPError as error:
+        if error.code in refusals:
+            refusal: dict[str, Any] = json.load(error)
+            return refusal
         fail(f"{url} answered {error.code}: {error.read(500).decode(errors='replace').strip()}")
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)

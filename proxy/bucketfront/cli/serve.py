@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from bucketfront.app import App
+    from bucketfront.config.loader import LoadedConfig
     from bucketfront.config.settings import Settings
 
 STOP_TIMEOUT_S = 45.0  # for a stop, of which running requests have 25; then the process ends like after kill -9
@@ -23,10 +24,11 @@ STOP_TIMEOUT_S = 45.0  # for a stop, of which running requests have 25; then the
 @config_option
 @click.option("-v", "--verbose", is_flag=True, help="Log what the cache does, to standard error.")
 def serve(config: Path, *, verbose: bool) -> None:
-    """Run the proxy until SIGINT or SIGTERM. SIGUSR1 reopens the access log, SIGHUP reads the certificates again."""
+    """Run the proxy until SIGINT or SIGTERM. SIGUSR1 reopens the access log, SIGHUP reads the configuration again."""
     _block_signals()
     import asyncio
     import logging
+    import os
 
     loaded = load(config)
     logging.basicConfig(
@@ -39,12 +41,13 @@ def serve(config: Path, *, verbose: bool) -> None:
     # aiobotocore announces the credentials' source, werkzeug each request.
     for name in ("botocore", "aiobotocore", "werkzeug"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    from bucketfront.config.loader import load_with_places
     from bucketfront.errors import CannotListen, ProxyError, UnusableSetting
     from bucketfront.server.http1.event_loop import new_event_loop
 
     try:
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
-            runner.run(_serve(loaded.settings))
+            runner.run(_serve(loaded.settings, lambda: load_with_places(config, os.environ)))
     except CannotListen as error:
         fail(loaded.explain(error))
     except UnusableSetting as error:
@@ -82,13 +85,12 @@ def _take_signals(reopen: "Callable[[], None]", reload: "Callable[[], None]") ->
             log.info("SIGUSR1: the access log is reopened")
             reopen()
         elif number == signal.SIGHUP:
-            log.warning("SIGHUP: the certificates are read again; another configuration needs a restart")
-            reload()
+            reload()  # it leaves a line at its end
         else:
             log.warning("SIGUSR2 has no meaning here, and nothing has changed")
 
 
-async def _serve(settings: "Settings") -> None:
+async def _serve(settings: "Settings", read: "Callable[[], LoadedConfig]") -> None:
     import asyncio
     import contextlib
     import os
@@ -118,7 +120,7 @@ async def _serve(settings: "Settings") -> None:
         loop.add_signal_handler(number, begin_to_stop)
     handlers = (lambda: set_in_loop(signals.reopen)), (lambda: set_in_loop(signals.reload))
     threading.Thread(target=_take_signals, args=handlers, name="signals", daemon=True).start()
-    await run(settings, _announce, signals, passed)
+    await run(read, settings, _announce, signals, passed)
 
 
 def _end() -> None:

@@ -12,6 +12,10 @@ class MountAreas:
     """The mounts by their buckets and prefixes."""
 
     def __init__(self, mounts: Iterable[MountSettings]) -> None:
+        self.adopt(mounts)
+
+    def adopt(self, mounts: Iterable[MountSettings]) -> None:
+        """Count by these mounts from now on."""
         # Of equal prefixes, the first mount of the configuration counts: sorting keeps their order.
         self._mounts = sorted(mounts, key=lambda mount: -len(mount.prefix))
 

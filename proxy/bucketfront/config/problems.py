@@ -54,9 +54,9 @@ class Problem:
     place: Place | None
 
     def __str__(self) -> str:
-        name = _dotted(self.loc)
+        name = dotted(self.loc)
         if _is_guarded(self.loc) and not _is_plain_key(str(self.loc[-1])):
-            name = f"{_dotted(self.loc[:-1])}.…"
+            name = f"{dotted(self.loc[:-1])}.…"
         if self.place is None:
             return f"{name}: {self.message}"
         if self.place.source.is_variable:
@@ -121,7 +121,7 @@ def variable_name(loc: Loc) -> str:
     return PREFIX + "__".join(str(part) for part in loc).upper()
 
 
-def _dotted(loc: Loc) -> str:
+def dotted(loc: Loc) -> str:
     text = ""
     for part in loc:
         text += f"[{part}]" if isinstance(part, int) else f".{_shown_name(part)}"

@@ -23,6 +23,10 @@ class AcceptedCodings:
 
     def __init__(self, default: str, areas: Iterable[Area] = ()) -> None:
         self._default = default
+        self.change(areas)
+
+    def change(self, areas: Iterable[Area]) -> None:
+        """Use these areas from now on."""
         self._areas = sorted(areas, key=lambda area: len(area.prefix), reverse=True)
 
     def of(self, key: ObjectKey) -> str:

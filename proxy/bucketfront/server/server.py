@@ -15,9 +15,10 @@ from bucketfront.http.path_rules import Rules
 from bucketfront.server.application import Application
 from bucketfront.server.client_address import ClientAddresses
 from bucketfront.server.cors import Cors
-from bucketfront.server.fast_path.fast_connection import FastConnectionServer, FastPath
+from bucketfront.server.fast_path.fast_connection import FastConnectionServer, FastPath, PlainRules
 from bucketfront.server.fast_path.prepared import PreparedResponses
 from bucketfront.server.fast_path.recogniser import UNKEYED_FIELDS, recogniser
+from bucketfront.server.generation import Generation, Generations
 from bucketfront.server.handlers.objects import ObjectHandler
 from bucketfront.server.handlers.tus_uploads import TusHandler
 from bucketfront.server.handlers.uploads import UploadHandler
@@ -52,7 +53,6 @@ class ServerParts:
     cache: Cache
     writer: ObjectWriter
     upload_manager: UploadManager
-    rules: Rules
     telemetry: Telemetry
     connections: ConnectionLimit
     shares: FairShares
@@ -63,19 +63,29 @@ class ServerParts:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """The server for clients, which begins to accept with `listener.start`. `fast_path` is None if it is off."""
+    """The server for clients, which begins to accept with `listener.start`. `generations` has what serves requests."""
 
     listener: Listener
-    fast_path: FastPath | None
+    generations: Generations
     headers: ProxyHeaders
 
 
-def build_server(settings: Settings, pipeline: Pipeline, parts: ServerParts) -> Server:
+def build_server(settings: Settings, pipeline: Pipeline, rules: Rules, parts: ServerParts) -> Server:
     """Return the server. Raises UnusableSetting for a certificate or a key that is of no use."""
+    fast_path = FastPath(parts.cache, parts.telemetry, parts.cache_clock, parts.clock)
+    generations = Generations(build_generation(settings, pipeline, rules, parts), fast_path)
+    headers = ProxyHeaders(settings.server.front_networks)
+    sites = client_sites(settings.server, parts.passed, headers)
+    listener = client_listener(generations, fast_path, sites, parts.connections, parts.telemetry)
+    return Server(listener, generations, headers)
+
+
+def build_generation(settings: Settings, pipeline: Pipeline, rules: Rules, parts: ServerParts) -> Generation:
+    """Return what serves requests under these settings."""
     tus = None if settings.uploads is None else TusHandler(parts.upload_manager, settings.uploads, parts.clock)
     application = Application(
         settings,
-        ObjectHandler(parts.cache, parts.rules, parts.clock, honor_no_cache=settings.freshness.honor_client_no_cache),
+        ObjectHandler(parts.cache, rules, parts.clock, honor_no_cache=settings.freshness.honor_client_no_cache),
         UploadHandler(parts.writer, settings.uploads, parts.clock, parts.shares, settings.server.share_of_one),
         tus,
         parts.telemetry,
@@ -83,38 +93,32 @@ def build_server(settings: Settings, pipeline: Pipeline, parts: ServerParts) -> 
         parts.clock,
         parts.shares,
     )
-    fast_path = _fast_path(settings, pipeline, parts)
-    headers = ProxyHeaders(settings.server.front_networks)
-    sites = client_sites(settings.server, parts.passed, headers)
-    return Server(
-        client_listener(application, fast_path, sites, parts.connections, parts.telemetry), fast_path, headers
-    )
+    return Generation(application, _plain_rules(settings, pipeline, rules, parts.cache), pipeline)
 
 
-def _fast_path(settings: Settings, pipeline: Pipeline, parts: ServerParts) -> FastPath | None:
-    """Return the fast path, or None if it is off."""
+def _plain_rules(settings: Settings, pipeline: Pipeline, rules: Rules, cache: Cache) -> PlainRules | None:
+    """Return the rules of the fast path, or None if it is off."""
     if not settings.server.fast_path or settings.server.timing:
         return None  # only the ordinary path measures the phases for Server-Timing
     if unkeyed := pipeline.reads & UNKEYED_FIELDS:
         log.info("the fast path is off: a stage reads %s", ", ".join(sorted(unkeyed)))
         return None
     router, cors = Router(settings.mounts, settings.uploads), Cors(settings.cors)
-    prepared = PreparedResponses(parts.cache, router, cors, parts.rules, pipeline)
+    prepared = PreparedResponses(cache, router, cors, rules, pipeline)
     recognise = recogniser(pipeline.reads, pipeline.plain_hosts)
-    addresses = ClientAddresses(settings.server.trusted_proxies)
-    return FastPath(recognise, prepared, parts.cache, parts.telemetry, parts.cache_clock, parts.clock, addresses)
+    return PlainRules(recognise, prepared, ClientAddresses(settings.server.trusted_proxies))
 
 
 def client_listener(
-    application: Application,
-    fast_path: FastPath | None,
+    handler: Generations,
+    fast_path: FastPath,
     sites: Sequence[ListenSite],
     connections: ConnectionLimit,
     telemetry: Telemetry,
 ) -> Listener:
     """Return the listener for clients."""
     connection_server = FastConnectionServer(
-        application,
+        handler,
         connections,
         telemetry.refused,
         fast_path,

@@ -25,9 +25,7 @@ _SHARE_REFUSED = counter(
 _HEADERS_REFUSED = counter(
     "proxy_headers_refused", "Connections of fronts that were closed, because they began with no valid PROXY header."
 )
-_FAST_PATH = counter(
-    "fast_path_answers", "Hits that the fast path served. Without a fast path there is no such metric."
-)
+_FAST_PATH = counter("fast_path_answers", "Hits that the fast path served.")
 
 FAMILIES = (_CONNECTIONS, _LIMIT, _REFUSED, _MADE_WAY, _SHARE_REFUSED, _HEADERS_REFUSED, _FAST_PATH)
 
@@ -37,7 +35,7 @@ class ServerCollector(Collector):
         self,
         registry: CollectorRegistry,
         connections: ConnectionLimit,
-        fast_path: FastPath | None,
+        fast_path: FastPath,
         shares: FairShares,
         headers: ProxyHeaders,
     ) -> None:
@@ -57,5 +55,4 @@ class ServerCollector(Collector):
             ((resource.value, reason.value), count) for (resource, reason), count in self._shares.refused.items()
         )
         yield _HEADERS_REFUSED.value(self._headers.refused)
-        if self._fast_path is not None:
-            yield _FAST_PATH.value(self._fast_path.served)
+        yield _FAST_PATH.value(self._fast_path.served)

@@ -80,8 +80,8 @@ class Entry:
 
     __slots__ = (
         "accessed_at", "bytes", "charged", "epoch", "file", "file_name", "fill", "freshness", "id", "is_removed", "key",
-        "lease", "lost", "metadata", "new_sums", "pins", "present", "spare", "state", "stored_at", "unverified", "uses",
-        "validated_at",
+        "lease", "lost", "metadata", "new_sums", "pins", "policy_number", "present", "spare", "state", "stored_at",
+        "unverified", "uses", "validated_at",
     )  # fmt: skip
 
     def __init__(
@@ -91,6 +91,7 @@ class Entry:
         self.key = key
         self.metadata = metadata
         self.freshness = freshness
+        self.policy_number = 0  # of the policy that decided on the freshness; the table has that of the present one
         self.stored_at = self.validated_at = self.accessed_at = now
         self.epoch = epoch
         self.file_name: str | None = None

@@ -59,6 +59,7 @@ class EntryTable:
         self._index = index
         self._budget = budget
         self._policy = policy
+        self._policy_number = 1
         self._block_size = block_size
         self.hot_limit = hot_limit
         self.removals = removals
@@ -122,16 +123,15 @@ class EntryTable:
 
     def find(self, key: ObjectKey) -> Entry | None:
         """Return the published entry of `key`, fresh or stale. Raises StoreError if the index fails."""
-        entry = self._hot.get(key)
+        entry = self.hot(key)
         if entry is not None:
             return entry
         row = self._index.load(key)
         if row is None or row.id in self._pending.tombstones:
             self._expired_on_load.discard(key)
             return None
-        is_known = row.validated_at != NEVER_VALIDATED and row.validated_at >= self._trusted_since
-        freshness = self._policy(key, row.metadata, row.validated_at) if is_known else _STALE
-        entry = self._hot[key] = Entry.from_row(row, freshness, self._index.epoch)
+        entry = self._hot[key] = Entry.from_row(row, _STALE, self._index.epoch)
+        self._decide(entry)
         self._cold_bytes -= entry.bytes
         for order in self._orders:
             order.load(entry)
@@ -150,12 +150,28 @@ class EntryTable:
 
     def hot(self, key: ObjectKey) -> Entry | None:
         """Return the entry of `key` if it is in memory."""
-        return self._hot.get(key)
+        entry = self._hot.get(key)
+        if entry is not None and entry.policy_number != self._policy_number:
+            entry.revoke()
+            self._decide(entry)
+        return entry
+
+    def change_policy(self, policy: FreshnessOf) -> None:
+        """Let `policy` decide how long entries are fresh, also those that are in memory: each at its next use."""
+        self._policy = policy
+        self._policy_number += 1
+
+    def _decide(self, entry: Entry) -> None:
+        """Let the policy decide on an entry, whose lease is revoked if it has one."""
+        is_known = entry.validated_at != NEVER_VALIDATED and entry.validated_at >= self._trusted_since
+        entry.freshness = self._policy(entry.key, entry.metadata, entry.validated_at) if is_known else _STALE
+        entry.policy_number = self._policy_number
 
     def create(self, key: ObjectKey, metadata: Metadata, now: float) -> Entry:
         """Return a new entry, which no lookup finds yet."""
-        freshness = self._policy(key, metadata, now)
-        return Entry(self._index.new_id(), key, metadata, freshness, now, self._index.epoch)
+        entry = Entry(self._index.new_id(), key, metadata, self._policy(key, metadata, now), now, self._index.epoch)
+        entry.policy_number = self._policy_number
+        return entry
 
     def publish(self, entry: Entry) -> Entry | None:
         """Let lookups find the entry. Returns the removed entry that it replaces; the caller unlinks its file."""
@@ -252,6 +268,7 @@ class EntryTable:
         entry.metadata = metadata
         entry.validated_at = now
         entry.freshness = self._policy(entry.key, entry.metadata, now)
+        entry.policy_number = self._policy_number
         self._pending.change(entry)
 
     def expire(self, entry: Entry) -> None:

@@ -28,6 +28,14 @@ class HotBodies:
         """Keep the body of `lease`. Returns the leases that were pushed out, which the caller revokes."""
         self._kept[lease] = None
         self._used += _cost(lease)
+        return self._push_out()
+
+    def resize(self, limit: int) -> list[Lease]:
+        """Keep up to `limit` bytes from now on. Returns the leases that were pushed out, which the caller revokes."""
+        self._limit = limit
+        return self._push_out()
+
+    def _push_out(self) -> list[Lease]:
         pushed_out = []
         while self._used > self._limit:
             oldest, _ = self._kept.popitem(last=False)

@@ -77,6 +77,11 @@ class NegativeCache:
         known = self._refusals.get(key)
         return None if known is None or known.until <= now else known
 
+    def change_ttl(self, ttl: Callable[[ObjectKey], float]) -> None:
+        """Let `ttl` decide from now on. Forgets what was remembered by the one before."""
+        self._ttl = ttl
+        self.forget_all(lambda _: True)
+
     def forget(self, key: ObjectKey) -> None:
         self._refusals.pop(key, None)
         known = self._known.pop(key, None)

@@ -17,7 +17,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Self
 
@@ -49,31 +49,54 @@ MAX_HELD_BYTES = 64 << 10  # of requests behind a response that is still being s
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class PlainRules:
+    """The parts of the fast path that depend on the settings. `addresses` finds the clients behind fronts."""
+
+    recognise: Callable[[bytes], PlainRequest | None]
+    prepared: PreparedResponses
+    addresses: ClientAddresses
+
+
 class FastPath:
     """What all connections of the listener share. `served` counts the responses that began here.
 
-    `clock` is the cache's time, and `wall` is wall time in seconds since the epoch. `addresses` finds the clients
-    behind fronts.
+    `clock` is the cache's time, and `wall` is wall time in seconds since the epoch. It recognises no request before
+    `adopt` has given it rules.
     """
 
+    prepared: PreparedResponses
+    addresses: ClientAddresses
+
     def __init__(
-        self,
-        recognise: Callable[[bytes], PlainRequest | None],
-        prepared: PreparedResponses,
-        cache: Cache,
-        telemetry: Telemetry,
-        clock: Callable[[], float],
-        wall: Callable[[], float],
-        addresses: ClientAddresses,
+        self, cache: Cache, telemetry: Telemetry, clock: Callable[[], float], wall: Callable[[], float]
     ) -> None:
-        self.recognise = recognise
-        self.prepared = prepared
+        self.recognise: Callable[[bytes], PlainRequest | None] = _recognise_none
         self.cache = cache
         self.telemetry = telemetry
         self.clock = clock
         self.wall = wall
-        self.addresses = addresses
         self.served = 0
+
+    @property
+    def is_on(self) -> bool:
+        return self.recognise is not _recognise_none
+
+    def adopt(self, rules: PlainRules | None) -> None:
+        """Serve the requests that begin from now on by these rules, or leave all of them to aiohttp.
+
+        Drops the prepared responses of the rules before. Each hit reads these attributes, so they are not behind one
+        more reference.
+        """
+        if rules is None:
+            self.recognise = _recognise_none
+            return
+        self.recognise, self.prepared, self.addresses = rules.recognise, rules.prepared, rules.addresses
+
+
+def _recognise_none(_: bytes) -> PlainRequest | None:
+    """Leave each request to aiohttp."""
+    return None
 
 
 class FastConnection(Connection):
@@ -367,20 +390,18 @@ class _Outlet:
 
 
 class FastConnectionServer(ConnectionServer):
-    """Makes the connections of the listener, which lack the fast path if `path` is None."""
+    """Makes the connections of the listener."""
 
     def __init__(
         self,
         handler: Any,
         limit: ConnectionLimit,
         on_refused: Callable[[Exchange, int], None],
-        path: FastPath | None,
+        path: FastPath,
         **options: Any,
     ) -> None:
         super().__init__(handler, limit, on_refused, **options)
         self._path = path
 
     def __call__(self) -> web.RequestHandler:
-        if self._path is None:
-            return super().__call__()
         return FastConnection(self, self.limit, self._path, **self.connection_options)

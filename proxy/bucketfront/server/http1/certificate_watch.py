@@ -1,4 +1,4 @@
-"""Reads the certificates of listeners again when their files have changed, or when the operator asks for that.
+"""Reads the certificates of listeners again when their files have changed.
 
 Theory of operation
 -------------------
@@ -12,7 +12,6 @@ Files that are of no use leave the certificates as they are. That is a trouble u
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import NoReturn
 
 from bucketfront.errors import UnusableSetting
@@ -54,45 +53,38 @@ class CertificateWatch:
         self._watched = [_Watched(tls) for tls in listeners]
         self._troubles = troubles
         self._clock = clock
-        self._reload_requested = asyncio.Event()
-
-    def reload(self) -> None:
-        """Have the files read soon, also if they seem unchanged. Does not wait for that."""
-        self._reload_requested.set()
 
     async def run(self) -> NoReturn:
         while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(INTERVAL_S):
-                    await self._reload_requested.wait()
-            is_forced = self._reload_requested.is_set()
-            self._reload_requested.clear()
-            await self.look(is_forced=is_forced)
+            await asyncio.sleep(INTERVAL_S)
+            await self.look()
 
-    async def look(self, *, is_forced: bool = False) -> None:
-        """Look at all files once, and read those that have changed. With `is_forced`, read all of them."""
+    async def look(self) -> None:
+        """Look at all files once, and read those that have changed."""
         for watched in self._watched:
-            await self._look(watched, is_forced=is_forced)
+            await self._look(watched)
             self._judge(watched)
 
-    async def _look(self, watched: _Watched, *, is_forced: bool) -> None:
+    async def _look(self, watched: _Watched) -> None:
         tls, loop = watched.tls, asyncio.get_running_loop()
         files = await loop.run_in_executor(None, tls.state_of_files)
         before, watched.seen = watched.seen, files
-        if files == tls.loaded.files and not is_forced:
+        if files == tls.loaded.files:
             watched.refused = files
             self._troubles.succeeded(watched.unusable.__eq__)
-        elif is_forced or (files == before and files != watched.refused):
+        elif files == before and files != watched.refused:
             await self._read(watched, files)
 
     async def _read(self, watched: _Watched, files: tuple[FileState, ...]) -> None:
-        tls = watched.tls
+        tls, present = watched.tls, watched.tls.loaded
         try:
             loaded = await asyncio.get_running_loop().run_in_executor(None, tls.read)
         except UnusableSetting as error:
             watched.refused = files
             self._troubles.failed(watched.unusable, str(error))
             return
+        if tls.loaded is not present:
+            return  # a reload has read them meanwhile, maybe by other settings
         tls.loaded, watched.seen, watched.refused = loaded, loaded.files, loaded.files
         watched.reminded_at = float("-inf")
         self._troubles.succeeded(watched.unusable.__eq__)

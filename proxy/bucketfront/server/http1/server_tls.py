@@ -70,16 +70,24 @@ class ServerTls:
 
     def __init__(self, settings: TlsSettings, at: Loc) -> None:
         self._settings = settings
-        self._at = at
+        self.at = at
         self.loaded = self.read()
         self.failures = Counter[HandshakeFailure]()
-        hsts = settings.hsts if isinstance(settings, ClientTlsSettings) else None
-        self.response_fields: Headers = () if hsts is None else (("Strict-Transport-Security", hsts.field_value),)
+
+    def adopt(self, other: "ServerTls") -> None:
+        """Take the settings and the files of another one, for later connections."""
+        self._settings, self.loaded = other._settings, other.loaded  # noqa: SLF001 - of its own class
+
+    @property
+    def response_fields(self) -> Headers:
+        """Return the fields of each response on a new connection."""
+        hsts = self._settings.hsts if isinstance(self._settings, ClientTlsSettings) else None
+        return () if hsts is None else (("Strict-Transport-Security", hsts.field_value),)
 
     @property
     def name(self) -> str:
         """Return the place of the settings as people write it, `server.tls`."""
-        return ".".join(map(str, self._at))
+        return ".".join(map(str, self.at))
 
     @property
     def context(self) -> ssl.SSLContext:
@@ -89,7 +97,7 @@ class ServerTls:
     def state_of_files(self) -> tuple[FileState, ...]:
         """Return the present state of all files. Does I/O."""
         settings = self._settings
-        paths = [path for _, pair in _pairs(settings, self._at) for path in (pair.certificate, pair.key)]
+        paths = [path for _, pair in _pairs(settings, self.at) for path in (pair.certificate, pair.key)]
         if isinstance(settings, ClientTlsSettings) and settings.client_ca is not None:
             paths.append(settings.client_ca)
         return tuple(_state(path) for path in paths)
@@ -98,10 +106,10 @@ class ServerTls:
         """Return what the files give now. Does I/O. Raises UnusableSetting."""
         files = self.state_of_files()
         found = [
-            (_context(self._settings, self._at, pair, at), pair, at) for at, pair in _pairs(self._settings, self._at)
+            (_context(self._settings, self.at, pair, at), pair, at) for at, pair in _pairs(self._settings, self.at)
         ]
         certificates = tuple(_served(pair, (*at, "certificate")) for _, pair, at in found)
-        _choose_by_name([context for context, _, _ in found], certificates, self._at)
+        _choose_by_name([context for context, _, _ in found], certificates, self.at)
         return LoadedTls(found[0][0], certificates, files)
 
 

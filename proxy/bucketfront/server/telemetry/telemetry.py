@@ -15,6 +15,7 @@ from bucketfront.server.client_address import shown
 from bucketfront.server.telemetry.access_log import AccessLog, AccessRecord, FinishedRequest
 from bucketfront.server.telemetry.exchange import Exchange
 from bucketfront.server.telemetry.request_metrics import RequestMetrics
+from bucketfront.task_set import TaskSet
 
 FLUSH_INTERVAL_S = 0.1  # that a line may wait for others; a person who watches the log does not notice it
 MAX_BATCH = 64  # records; the requests behind would notice the time that a larger batch takes to format
@@ -38,7 +39,10 @@ class Telemetry:
     ) -> None:
         self._clock = clock
         self._log = access_log
-        self._metrics = RequestMetrics(registry, self._process_batch, lambda: access_log.lost)
+        self._replaced: list[AccessLog] = []  # logs that still write their last lines
+        self._lost_before = 0  # lines of logs that have ended
+        self._closing = TaskSet()
+        self._metrics = RequestMetrics(registry, self._process_batch, lambda: self.lines_lost)
         self._pending: list[FinishedRequest] = []
         self._timer: asyncio.TimerHandle | None = None
 
@@ -82,7 +86,7 @@ class Telemetry:
 
     @property
     def lines_lost(self) -> int:
-        return self._log.lost
+        return self._lost_before + sum(each.lost for each in (*self._replaced, self._log))
 
     def flush(self) -> None:
         """Count all requests that have ended, and have their lines written. Does not wait for that."""
@@ -93,6 +97,18 @@ class Telemetry:
         """Have the lines of requests that end later written to a file that is opened anew. Does not wait for that."""
         self._process_batch()
         self._log.reopen()
+
+    def change_log(self, access_log: AccessLog) -> None:
+        """Have the lines of requests that end later written to another log. The one before is closed in a thread."""
+        self._process_batch()
+        before, self._log = self._log, access_log
+        self._replaced.append(before)
+        self._closing.start(self._close_replaced(before), name="close the access log before a reload")
+
+    async def _close_replaced(self, access_log: AccessLog) -> None:
+        await asyncio.to_thread(access_log.close)
+        self._replaced.remove(access_log)
+        self._lost_before += access_log.lost
 
     def drain(self, timeout_s: float) -> bool:
         """Flush, and wait until the lines are written or lost. Blocks. Returns False if that takes longer."""
