@@ -5,10 +5,12 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 AUDIT := $(VENV)/audit
 AUDIT_STAMP := $(AUDIT)/.installed
+SITE := $(VENV)/site
+SITE_STAMP := $(SITE)/.installed
 # pip takes no file whose hash is not in a lock.
 LOCKED := -m pip install --quiet --disable-pip-version-check --require-hashes
 
-.PHONY: install run test long check audit sbom format e2e reliability soak bench eviction behaviours http-cache s3-servers reference lock clean
+.PHONY: install run test long check audit sbom format e2e reliability soak bench eviction behaviours http-cache s3-servers reference site lock clean
 
 install: $(STAMP)
 
@@ -34,8 +36,8 @@ test: install
 	$(BIN)/pytest -n auto -m 'not e2e and not long and not reliability and not compatibility' tests
 
 check: install
-	$(BIN)/ruff check proxy tests bench
-	$(BIN)/ruff format --check proxy tests bench
+	$(BIN)/ruff check proxy tests bench docs/site
+	$(BIN)/ruff format --check proxy tests bench docs
 	$(BIN)/mypy
 	$(BIN)/mypy tests/conftest.py
 	$(BIN)/mypy tests/reliability/conftest.py
@@ -100,9 +102,18 @@ reference: install
 	$(BIN)/python tests/configuration_page.py > docs/configuration.md
 	$(BIN)/python tests/metrics_page.py
 
+# The documentation as a site, in build/site. A link that leads nowhere is an error.
+$(SITE_STAMP): requirements-site.lock
+	$(PYTHON) -m venv $(SITE)
+	$(SITE)/bin/python $(LOCKED) -r requirements-site.lock
+	@touch $(SITE_STAMP)
+
+site: $(SITE_STAMP)
+	$(SITE)/bin/mkdocs build --quiet --strict
+
 format: install
-	$(BIN)/ruff check --fix proxy tests bench
-	$(BIN)/ruff format proxy tests bench
+	$(BIN)/ruff check --fix proxy tests bench docs
+	$(BIN)/ruff format proxy tests bench docs
 
 # Writes the locks: the versions that were tested together, with the hashes of all their files, for any Python and
 # platform. requirements.lock is what the image has.
@@ -114,6 +125,7 @@ lock: $(AUDIT_STAMP)
 	$(UV_COMPILE) pyproject.toml --extra dev -c requirements.lock -o requirements-dev.lock
 	$(UV_COMPILE) --group build -o requirements-build.lock
 	$(UV_COMPILE) --group audit -o requirements-audit.lock
+	$(UV_COMPILE) --group site -o requirements-site.lock
 
 clean:
 	rm -rf $(VENV) cache build proxy/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

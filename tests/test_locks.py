@@ -29,6 +29,7 @@ def declared(name: str) -> list[Requirement]:
         "requirements-dev.lock": [*runtime, *extras["demo"], *extras["dev"]],
         "requirements-build.lock": [*PROJECT["build-system"]["requires"], *PROJECT["dependency-groups"]["build"]],
         "requirements-audit.lock": PROJECT["dependency-groups"]["audit"],
+        "requirements-site.lock": PROJECT["dependency-groups"]["site"],
     }
     return [Requirement(text) for text in texts[name] if not text.startswith("bucketfront[")]
 

@@ -19,6 +19,7 @@ GROUPS = {
     "edges": "Edges",
     "fronts": "Fronts of TCP, and Unix sockets",
     "deployment": "Deployment",
+    "deploy_files": "Files of deploy/",
     "fronts_security": "Attacks through fronts",
     "foreign_page": "Pages of other sites",
     "slow_attacks": "Slow clients",
