@@ -37,7 +37,7 @@ test: install
 
 check: install
 	$(BIN)/ruff check proxy tests bench docs/site
-	$(BIN)/ruff format --check proxy tests bench docs
+	$(BIN)/ruff format --check proxy tests bench docs/site
 	$(BIN)/mypy
 	$(BIN)/mypy tests/conftest.py
 	$(BIN)/mypy tests/reliability/conftest.py
@@ -112,8 +112,8 @@ site: $(SITE_STAMP)
 	$(SITE)/bin/mkdocs build --quiet --strict
 
 format: install
-	$(BIN)/ruff check --fix proxy tests bench docs
-	$(BIN)/ruff format proxy tests bench docs
+	$(BIN)/ruff check --fix proxy tests bench docs/site
+	$(BIN)/ruff format proxy tests bench docs/site
 
 # Writes the locks: the versions that were tested together, with the hashes of all their files, for any Python and
 # platform. requirements.lock is what the image has.
