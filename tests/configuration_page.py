@@ -154,6 +154,11 @@ access_log:
   format: text
   path: /var/log/bucketfront/access.log
 """,
+    "log": """\
+log:
+  level: info
+  format: json
+""",
 }
 
 

@@ -885,7 +885,7 @@ def test_a_variable_that_is_no_setting_is_refused(refuses: Refuses, name: str, h
         ),
         (
             {"BUCKETFRONT_ACCESS_LOG__Q": "1"},
-            f"BUCKETFRONT_ACCESS_LOG__Q: unknown setting. Allowed: {LOG}FORMAT, {LOG}PATH",
+            f"BUCKETFRONT_ACCESS_LOG__Q: unknown setting. Allowed: {LOG}FORMAT, {LOG}FIELDS, {LOG}PATH",
         ),
         (
             {"BUCKETFRONT_SERVER__PORT__X": "1"},

@@ -14,14 +14,14 @@ PACKAGE = Path(__file__).parent.parent / "proxy" / "bucketfront"
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"bucketfront"}),  # the package itself: its version
     frozenset({"errors"}),
-    frozenset({"keys", "http", "retry", "task_set", "troubles", "fair_share", "fair_slots"}),
+    frozenset({"keys", "http", "retry", "task_set", "troubles", "fair_share", "fair_slots", "request_trace"}),
     frozenset({"config"}),
     frozenset({"cache"}),
     frozenset({"s3"}),
     frozenset({"tus"}),
     frozenset({"server"}),
     frozenset({"admin"}),
-    frozenset({"app", "checks"}),
+    frozenset({"app", "checks", "process_log"}),
     frozenset({"cli"}),
 )
 # Restrictions within the floors: from the room above, only these modules may be imported.
@@ -37,12 +37,12 @@ CACHE_LAYERS = ("storage", "entries", "fetch", "upkeep")
 # Values and Protocols without imports of the floors below. The cache fetches through one and reports with the other.
 CACHE_GROUND = {"bucketfront.cache.origin"}
 PURE = (
-    "http/*.py", "keys.py", "errors.py", "retry.py", "troubles.py", "fair_share.py", "cache/storage/blocks.py",
-    "cache/entries/budget.py", "cache/fetch/read_ahead.py", "cache/fetch/walk.py", "cache/fetch/mp4.py",
-    "cache/fetch/part_choice.py", "cache/fetch/reader_cursor.py", "s3/minimum_rate.py",
+    "http/*.py", "keys.py", "errors.py", "retry.py", "troubles.py", "fair_share.py", "request_trace.py",
+    "cache/storage/blocks.py", "cache/entries/budget.py", "cache/fetch/read_ahead.py", "cache/fetch/walk.py",
+    "cache/fetch/mp4.py", "cache/fetch/part_choice.py", "cache/fetch/reader_cursor.py", "s3/minimum_rate.py",
 )  # fmt: skip
 PURE_MAY_USE = (
-    "bucketfront.http", "bucketfront.keys", "bucketfront.errors", "bucketfront.fair_share",
+    "bucketfront.http", "bucketfront.keys", "bucketfront.errors", "bucketfront.fair_share", "bucketfront.request_trace",
     "bucketfront.cache.storage.blocks",
     "bucketfront.cache.fetch.walk", "bucketfront.cache.fetch.read_ahead", "bucketfront.cache.fetch.reader_cursor",
 )  # fmt: skip

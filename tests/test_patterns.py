@@ -16,7 +16,10 @@ def patterns() -> Iterator[tuple[str, str | bytes]]:
             if isinstance(value, re.Pattern):
                 yield f"{found.name}.{name}", value.pattern
     hosts = recogniser._host_of(("media.example.com", "media"))
-    yield "plain_request", recogniser._pattern(("origin", "range"), "x-forwarded-for", ("expect",), hosts)
+    yield (
+        "plain_request",
+        recogniser._pattern(("origin",), ("user-agent", "range"), "x-forwarded-for", ("expect",), hosts),
+    )
 
 
 def items(parsed: Iterable[Any]) -> Iterator[tuple[str, Any]]:

@@ -15,6 +15,7 @@ from typing import Self
 from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
+from bucketfront import process_log
 from bucketfront.admin.api import AdminServer, build_admin
 from bucketfront.admin.collectors.cache_collector import CacheCollector
 from bucketfront.admin.collectors.origin_collector import OriginCollector
@@ -53,6 +54,7 @@ from bucketfront.server.object_writer import ObjectWriter
 from bucketfront.server.pipeline import build_pipeline
 from bucketfront.server.server import Server, ServerParts, build_generation, build_server
 from bucketfront.server.telemetry.access_log import AccessLog, open_access_log
+from bucketfront.server.telemetry.logged_fields import names_of
 from bucketfront.server.telemetry.telemetry import Telemetry
 from bucketfront.task_set import TaskSet
 from bucketfront.troubles import Troubles
@@ -151,7 +153,8 @@ class App:
 
     async def _start(self) -> None:
         settings, registry = self.settings, self._registry
-        self.telemetry = Telemetry(registry, open_access_log(settings.access_log), self._clock)
+        logged = names_of(settings.access_log.fields)
+        self.telemetry = Telemetry(registry, open_access_log(settings.access_log), self._clock, logged)
         # It closes last, so that requests which a stop cancels have their lines as well.
         self._stack.callback(self.telemetry.close)
         self._stack.push_async_callback(self._close_rules)
@@ -377,7 +380,9 @@ class App:
         self._server.generations.replace(renewal.generation)
         self._admin.application.adopt(after)
         if renewal.access_log is not None:
-            self.telemetry.change_log(renewal.access_log)
+            self.telemetry.change_log(renewal.access_log, names_of(after.access_log.fields))
+        if after.log != before.log:
+            process_log.apply(after.log)
 
     def _start_aborting(self) -> None:
         """Start to abort the multipart uploads that a kill left at S3. The start does not wait for that."""

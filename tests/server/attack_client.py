@@ -19,7 +19,7 @@ _CLOSES = b"\r\nConnection: close\r\n"
 _LENGTH = re.compile(rb"\r\nContent-Length: (\d+)\r\n", re.IGNORECASE)
 _VERSIONS = (b"HTTP/1.1 ", b"HTTP/1.0 ")  # that of the request
 _NO_BODY = re.compile(rb"HTTP/1\.[01] (?:1|204|304)")
-_VARYING = re.compile(rb"\r\nx-amz-request-id: [^\r]*|<RequestId>[^<]*")
+_VARYING = re.compile(rb"\r\n(?:x-amz|X)-(?i:request-id): [^\r]*|<RequestId>[^<]*")
 _BOUNDARY = re.compile(rb"boundary=([0-9a-f]{32})")
 
 

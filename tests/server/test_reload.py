@@ -176,7 +176,7 @@ async def test_the_access_log_follows(site: Site, s3: S3, tmp_path: Path) -> Non
     assert site.proxy.app.telemetry.drain(timeout_s=10)
     await until(lambda: not site.proxy.app.telemetry._closing)
     assert [json.loads(line)["path"] for line in (tmp_path / "access.log").read_text().splitlines()] == ["/x"]
-    assert [line.split()[2] for line in (tmp_path / "new.log").read_text().splitlines()] == ["/x"]
+    assert [line.split()[3] for line in (tmp_path / "new.log").read_text().splitlines()] == ["/x"]
 
 
 async def test_an_invalid_file_changes_nothing(site: Site, s3: S3, caplog: pytest.LogCaptureFixture) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import json
 import logging
+import math
 import os
 import select
 import sys
@@ -25,6 +26,7 @@ from relay import Seen
 from stopwatch import HANG_S
 
 from bucketfront.config.listener_settings import AccessLogSettings
+from bucketfront.keys import ObjectKey
 from bucketfront.server import server
 from bucketfront.server.cut import Cut
 from bucketfront.server.telemetry.access_log import (
@@ -35,6 +37,7 @@ from bucketfront.server.telemetry.access_log import (
     text_lines,
 )
 from bucketfront.server.telemetry.line_writer import LineWriter
+from bucketfront.server.telemetry.logged_fields import NAMES, NOTHING, facts
 from bucketfront.server.telemetry.request_metrics import RequestMetrics
 from bucketfront.server.telemetry.telemetry import MAX_BATCH, Telemetry
 
@@ -67,9 +70,17 @@ recorded = st.builds(
     status=st.integers(100, 599),
     cache=st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=8),
     outcome=st.sampled_from(["hit", "stale", "miss"]),
+    mount=st.none() | texts,
+    key=st.none() | st.builds(ObjectKey, st.just("b"), st.text(max_size=8)),
+    from_origin=st.integers(0, 9),
+    first_byte=st.none() | st.just(math.inf) | st.floats(0, 1e6),
     received=st.integers(0, 9),
     fault=st.none() | texts,
+    user=st.none() | texts,
 )
+# What the fast path has of the fields is printable ASCII, and the ordinary path has any text.
+printable = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=8)
+own_fields = st.tuples(*(st.none() | texts | printable.map(str.encode) for _ in NAMES))
 # Ends that lie close together, and around the turn of a millisecond and of a second.
 ends = st.integers(-5, 5) | st.floats(-3, 3)
 moments = st.builds(lambda whole, part, off: NOON + whole + part / 1000 + off * 1e-6, st.integers(0, 2),
@@ -81,13 +92,14 @@ records = st.lists(
         texts,
         moments,
         st.floats(0, 1e6) | st.integers(0, 400).map(lambda n: n / 1e5),
+        st.just(NOTHING) | own_fields,
     )
 )
 
 
 def modelled(record: FinishedRequest) -> dict[str, object]:
     """Return a line as the README documents it: these keys, in this order."""
-    what, sent, client, at, seconds = record
+    what, sent, client, at, seconds, fields = record
     moment = datetime.fromtimestamp(int(at), UTC)
     line: dict[str, object] = {
         "time": f"{moment:%Y-%m-%dT%H:%M:%S}.{int(at % 1 * 1000):03d}Z",
@@ -96,14 +108,18 @@ def modelled(record: FinishedRequest) -> dict[str, object]:
         "path": what.path,
         "status": what.status,
         "sent": sent,
+        "from_cache": sent - what.from_origin,
+        "from_origin": what.from_origin,
         "ms": round(seconds * 1000, 2),
-        "cache": what.cache,
     }
+    if what.first_byte is not None:
+        line["first_byte_ms"] = round(min(what.first_byte, seconds) * 1000, 2)
+    line["cache"] = what.cache
     if what.received:
         line["received"] = what.received
-    if what.fault is not None:
-        line["fault"] = what.fault
-    return line
+    named = {"mount": what.mount, "key": what.key and str(what.key), "fault": what.fault, "user": what.user}
+    line |= {name: fact for name, fact in named.items() if fact is not None}
+    return line | dict(facts(fields))
 
 
 @given(records)
@@ -123,16 +139,50 @@ def test_no_controls_in_lines(batch: list[FinishedRequest]) -> None:
 @pytest.mark.parametrize(
     ("what", "line"),
     [
-        (record_of(), "127.0.0.1 GET /x 200 10 B 1.2 ms [hit]\n"),
-        (record_of(cache="hit; ttl=240"), "127.0.0.1 GET /x 200 10 B 1.2 ms [hit; ttl=240]\n"),
-        (record_of("/\x1b\n'", status=404), "127.0.0.1 GET /\\x1b\\n' 404 10 B 1.2 ms [hit]\n"),
-        (record_of(received=7, fault="cut\r"), "127.0.0.1 GET /x 200 10 B 1.2 ms [hit] ('cut\\r')\n"),
-        (record_of(fault="late", cut=Cut.ORIGIN), "127.0.0.1 GET /x 200 10 B 1.2 ms [hit] ('late') cut: origin\n"),
+        (record_of(), "[hit]"),
+        (record_of(cache="hit; ttl=240"), "[hit; ttl=240]"),
+        (record_of(received=7, fault="cut\r"), "[hit] received: 7 fault: 'cut\\r'"),
+        (record_of(fault="late", cut=Cut.ORIGIN), "[hit] fault: late cut: origin"),
+        (record_of(mount="/", key=ObjectKey("b", "a b\n")), "[hit] mount: / key: b/a%20b%0A"),
+        (record_of(from_origin=4, first_byte=0.0005), "[hit] from_origin: 4 first_byte_ms: 0.5"),
     ],
 )
 def test_text_lines(what: AccessRecord, line: str) -> None:
-    """A plain line has client, method, path, status, size, time, decision and fault."""
-    assert text_lines([(what, 10, "127.0.0.1", NOON, 0.00123)]) == line
+    """A plain line has time, client, method, path, status, size, duration and decision, and further facts by name."""
+    begin = "2026-09-21T14:13:20.000Z 127.0.0.1 GET /x 200 10 B 1.2 ms "
+    assert text_lines([(what, 10, "127.0.0.1", NOON, 0.00123, NOTHING)]) == f"{begin}{line}\n"
+
+
+def test_text_lines_of_odd_paths() -> None:
+    """A path that would act on a terminal is escaped in a plain line (I28)."""
+    (line,) = text_lines([(record_of("/\x1b\n'", status=404), 10, "-", NOON, 0.0, NOTHING)]).splitlines()
+    assert " GET /\\x1b\\n' 404 10 B " in line
+
+
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "logged"),
+    [
+        ("range", b"bytes=0-9", {"range": "bytes=0-9"}),
+        ("range", "bytes=" + "0-9," * 200, {"range": ("bytes=" + "0-9," * 200)[:256]}),
+        ("x-request-id", b"a-1", {"request_id": "a-1"}),
+        ("user-agent", b" curl/8 ", {"user_agent": "curl/8"}),
+        ("user-agent", b"", {}),
+        ("user-agent", "x" * 300, {"user_agent": "x" * 256}),
+        ("referer", b"https://me:pw@a.example/b?sig=1#c", {"referer": "https://a.example/b"}),
+        ("referer", "a?b", {"referer": "a"}),
+        ("traceparent", TRACE.encode(), {"trace_id": TRACE[3:35], "parent_span_id": TRACE[36:52]}),
+        ("traceparent", "00-" + "0" * 32 + TRACE[35:], {}),
+    ],
+)
+def test_fields_of_lines(name: str, value: bytes | str, logged: dict[str, str]) -> None:
+    """A line has the fields of its request, cut to a bound, and without what may be a secret (I19, I28)."""
+    fields = tuple(value if name == other else None for other in NAMES)
+    line = json.loads(json_lines([(record_of(), 10, "-", NOON, 0.0, fields)]))
+    plain = json.loads(json_lines([(record_of(), 10, "-", NOON, 0.0, NOTHING)]))
+    assert {name: fact for name, fact in line.items() if name not in plain} == logged
 
 
 async def test_order_of_ends(tmp_path: Path) -> None:
@@ -186,7 +236,7 @@ def reference(batch: list[FinishedRequest]) -> str:
         "bucketfront_request_seconds", "Time to the last byte.", ("cache",),
         buckets=(0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0), registry=registry,
     )  # fmt: skip
-    for what, size, _, _, took in batch:
+    for what, size, _, _, took, _ in batch:
         method = what.method if what.method in {"GET", "HEAD", "PUT", "POST", "DELETE"} else "other"
         requests.labels(method, f"{what.status // 100}xx", what.outcome).inc()
         seconds.labels(what.outcome).observe(took)
@@ -220,7 +270,10 @@ counted = st.builds(
 
 @given(
     st.lists(
-        st.lists(st.tuples(counted, st.integers(0, 1 << 40), st.just("-"), st.just(NOON), durations), max_size=6),
+        st.lists(
+            st.tuples(counted, st.integers(0, 1 << 40), st.just("-"), st.just(NOON), durations, st.just(NOTHING)),
+            max_size=6,
+        ),
         max_size=4,
     )
 )
@@ -238,7 +291,9 @@ def test_metrics(batches: list[list[FinishedRequest]]) -> None:
 def test_bounds_of_buckets(bound: float) -> None:
     """A duration that equals a bound belongs to the bound's bucket (`le`)."""
     registry = CollectorRegistry()
-    RequestMetrics(registry, process_batch=lambda: None, lost=lambda: 0).add([(record_of(), 10, "-", NOON, bound)])
+    RequestMetrics(registry, process_batch=lambda: None, lost=lambda: 0).add(
+        [(record_of(), 10, "-", NOON, bound, NOTHING)]
+    )
     buckets = {
         sample.labels["le"]: sample.value
         for metric in registry.collect()
@@ -433,10 +488,10 @@ def test_reader_without_patience(pipe: tuple[int, int]) -> None:
 def test_standard_output(capfd: pytest.CaptureFixture[str]) -> None:
     """`-` is standard output, which stays open after the log closes."""
     log = open_access_log(AccessLogSettings(format="text"))
-    log.add([(record_of(), 10, "127.0.0.1", NOON, 0.0)])
+    log.add([(record_of(), 10, "127.0.0.1", NOON, 0.0, NOTHING)])
     log.close()
     print("still open", flush=True)  # noqa: T201 - what is tested
-    assert capfd.readouterr().out == "127.0.0.1 GET /x 200 10 B 0.0 ms [hit]\nstill open\n"
+    assert capfd.readouterr().out == "2026-09-21T14:13:20.000Z 127.0.0.1 GET /x 200 10 B 0.0 ms [hit]\nstill open\n"
 
 
 async def test_requests_do_not_wait_for_the_log(start: StartProxy, s3: S3, tmp_path: Path) -> None:

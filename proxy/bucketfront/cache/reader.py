@@ -11,6 +11,7 @@ from bucketfront.cache.fetch.fill import Fill
 from bucketfront.cache.fetch.part_fetch import FetchContext
 from bucketfront.cache.fetch.reader_cursor import ReaderCursor
 from bucketfront.cache.statistics import Counters, Found
+from bucketfront.cache.storage import blocks
 from bucketfront.cache.storage.storage import Region
 from bucketfront.errors import NotCached, OriginError, StoreError
 from bucketfront.http.cache_status import CacheStatus, Forward
@@ -55,6 +56,7 @@ class Reader:
         self._lacked: Forward | None = None  # MISS or PARTIAL once it is known that requested bytes are missing
         self._lacks_later_span = False  # some of the bytes behind the announced ones are missing
         self._lost_blocks = 0  # of the fill, when the latest span was announced
+        self._held: int | None = None  # the blocks that were present when the first span was announced
         self._awaits_status = False  # bytes were requested after the lookup, so that their status is the origin's
         self.status = status
         self.failure = failure
@@ -87,6 +89,8 @@ class Reader:
                 self._lacked = Forward.MISS
                 self.status = CacheStatus(Forward.MISS, ttl=self.status.ttl)
             return
+        if self._held is None:
+            self._held = self._entry.present
         fill = self._fill = Fill.of(self._entry, self._context.fetch_context)
         self._lost_blocks = fill.verification.lost_blocks
         holds = fill.holds(span)
@@ -133,6 +137,17 @@ class Reader:
         if self._entry.file is None:
             return span.start == span.stop
         return Fill.of(self._entry, self._context.fetch_context).holds(span)
+
+    def held(self, span: Span) -> int:
+        """Return how many bytes of the span the file had when the first span was announced."""
+        size, held = self._context.fetch_context.block_size, self._held or 0
+        run = blocks.covering(span, size)
+        count = (held & blocks.mask(run)).bit_count() * size
+        if held >> run.start & 1:
+            count -= span.start - run.start * size
+        if held >> max(run.stop - 1, 0) & 1:
+            count -= run.stop * size - span.stop
+        return max(0, count)
 
     def is_sound(self, span: Span) -> bool:
         """Return whether every byte of the span is still in the file, and no block of it was found corrupt.

@@ -1,6 +1,5 @@
 """`bucketfront serve`."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +21,7 @@ STOP_TIMEOUT_S = 45.0  # for a stop, of which running requests have 25; then the
 
 @click.command()
 @config_option
-@click.option("-v", "--verbose", is_flag=True, help="Log what the cache does, to standard error.")
+@click.option("-v", "--verbose", is_flag=True, help="Log what the cache does, to standard error: log.level is info.")
 def serve(config: Path, *, verbose: bool) -> None:
     """Run the proxy until SIGINT or SIGTERM. SIGUSR1 reopens the access log, SIGHUP reads the configuration again."""
     _block_signals()
@@ -30,17 +29,12 @@ def serve(config: Path, *, verbose: bool) -> None:
     import logging
     import os
 
+    from bucketfront import process_log
+
     loaded = load(config)
-    logging.basicConfig(
-        level=logging.INFO if verbose else logging.WARNING,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
+    process_log.apply(loaded.settings.log, is_verbose=verbose)
     for text in loaded.warnings:
         logging.getLogger("bucketfront").warning("%s", text)
-    # aiobotocore announces the credentials' source, werkzeug each request.
-    for name in ("botocore", "aiobotocore", "werkzeug"):
-        logging.getLogger(name).setLevel(logging.WARNING)
     from bucketfront.config.loader import load_with_places
     from bucketfront.errors import CannotListen, ProxyError, UnusableSetting
     from bucketfront.server.http1.event_loop import new_event_loop
@@ -135,7 +129,21 @@ def _end() -> None:
 
 
 def _announce(app: "App") -> None:
-    """Print the addresses and examples to standard error, because standard output may be the access log."""
+    """Print the addresses and examples to standard error, because standard output may be the access log.
+
+    A process log of JSON lines gets them as one of its lines.
+    """
+    from bucketfront import process_log
+
+    if app.settings.log.format == "json":
+        facts = {
+            "version": __version__,
+            "clients": list(app.listener.descriptions),
+            "admin": list(app.admin.descriptions),
+            "origin": str(app.origin.endpoint),
+        }
+        click.echo(process_log.line("serving", facts), err=True)
+        return
     mount = app.settings.mounts[0]
     unix = app.address.removeprefix("unix:")
     url = f"{app.address if unix == app.address else f'--unix-socket {unix} http://localhost'}{mount.path}"

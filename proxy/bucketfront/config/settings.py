@@ -15,6 +15,7 @@ from bucketfront.config.cache_settings import CacheSettings
 from bucketfront.config.freshness_settings import FreshnessSettings
 from bucketfront.config.listen_host import is_loopback, overlap
 from bucketfront.config.listener_settings import AccessLogSettings, AdminSettings, CorsSettings, ServerSettings
+from bucketfront.config.log_settings import LogSettings
 from bucketfront.config.mount_settings import MountSettings, UploadSettings
 from bucketfront.config.origin_settings import OriginSettings
 from bucketfront.config.problems import Loc
@@ -36,6 +37,7 @@ class Settings(Section):
     freshness: FreshnessSettings = FreshnessSettings()
     cors: CorsSettings = CorsSettings()
     access_log: AccessLogSettings = AccessLogSettings()
+    log: LogSettings = LogSettings()
 
     @property
     def all_tls(self) -> list[tuple[Loc, TlsSettings]]:

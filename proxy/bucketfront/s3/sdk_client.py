@@ -15,6 +15,8 @@ from botocore import UNSIGNED
 from bucketfront import __version__
 from bucketfront.config.origin_settings import OriginSettings, ProfileCredentials
 from bucketfront.errors import OriginError
+from bucketfront.http.trace_context import TRACEPARENT, TRACESTATE
+from bucketfront.request_trace import current_trace
 from bucketfront.s3 import responses, sdk_start
 from bucketfront.s3.bucket_terms import BucketTerms
 from bucketfront.s3.credentials import OriginCredentials
@@ -66,6 +68,7 @@ class SdkClient:
         events.register("before-parse.s3", _before_parse)
         events.register("before-call.s3", _before_call)
         events.register("before-call.s3", self._check_egress)
+        events.register("before-send.s3", _before_send)
         events.register_first("after-call.s3", _as_sent)
         events.register("after-call.s3", _after_call)
         for operation in ("GetObject", "HeadObject"):
@@ -123,9 +126,20 @@ def _before_parse(response_dict: dict[str, Any], **_: Any) -> None:
 def _before_call(params: dict[str, Any], context: dict[str, Any], **_: Any) -> None:
     # botocore adds Expect to every streamed body, and aiohttp waits for the 100 without a timeout.
     params["headers"].pop("Expect", None)
+    if (trace := current_trace()) is not None:
+        # S3's access logs have this field, and no signature covers it.
+        params["headers"]["User-Agent"] += f" (request {trace.request_id})"
     # This switches botocore's region redirector off, so that connections go to the configured endpoint only
     # (docs/invariants.md#fixed-egress).
     context.setdefault("s3_redirect", {})["redirected"] = True
+
+
+def _before_send(request: Any, **_: Any) -> None:
+    # Behind the signature, because a server in between may replace these fields.
+    if (trace := current_trace()) is not None and trace.traceparent is not None:
+        request.headers[TRACEPARENT] = trace.traceparent
+        if trace.tracestate is not None:
+            request.headers[TRACESTATE] = trace.tracestate
 
 
 def _as_sent(http_response: Any, parsed: dict[str, Any], **_: Any) -> None:

@@ -14,6 +14,7 @@ from bucketfront.fair_share import FairShares, Resource, act_for, acting_for
 from bucketfront.http import s3_requests, tus_fields
 from bucketfront.http.cache_status import CacheStatus, Forward
 from bucketfront.keys import split_target
+from bucketfront.request_trace import tracing
 from bucketfront.server import cors, error_responses
 from bucketfront.server.access.clients import Clients
 from bucketfront.server.access.rule import NOBODY, AccessRequest, Caller
@@ -81,7 +82,7 @@ class Application:
         exchange.address = self._addresses.of(request.remote, _field_of(request))
         status = CLIENT_CLOSED_REQUEST
         try:
-            with acting_for(None):  # `_enter` names the client
+            with acting_for(None), tracing(exchange.identify()):  # `_enter` names the client
                 response = await self._respond(exchange)
             status = response.status
         except BrokenOff as error:
@@ -132,7 +133,7 @@ class Application:
             method = tus_fields.method_of(request.method, request.headers)
             upload = self._router.tus(method, request.raw_path)
             if upload is not None:
-                exchange.min_rate = upload.mount.min_rate
+                exchange.min_rate, exchange.mount = upload.mount.min_rate, upload.mount.path
                 exchange.common = self._cors.fields(request.headers.get(hdrs.ORIGIN), tus_fields.RESPONSE_HEADERS)
                 caller = await self._caller(exchange, method, upload.mount, is_upload=True)
                 route = self._pipeline.admit(method, upload, _field_of(request), caller)
@@ -140,10 +141,11 @@ class Application:
         try:
             route = self._router.resolve(request.method, request.raw_path, exchange.dialect)
         except (MissingSlash, MisspelledMount) as error:
+            exchange.mount = error.mount.path
             caller = await self._caller(exchange, request.method, error.mount)
             self._pipeline.check(request.method, error.mount, error.key, _field_of(request), caller)
             return redirect(exchange, 308, error.target, is_private=error.mount.is_private)
-        exchange.min_rate = route.mount.min_rate
+        exchange.min_rate, exchange.mount = route.mount.min_rate, route.mount.path
         if not route.mount.is_public:
             exchange.common = self._cors.fields(request.headers.get(hdrs.ORIGIN), is_guarded=True)
         method = "DELETE" if route.deletes_many else request.method
@@ -190,6 +192,7 @@ class Application:
         methods = self._router.methods(request.raw_path)
         route = None if request.raw_path == "*" else self._router.locate(request.raw_path)
         mount, key = (None, None) if route is None else (route.mount, route.named_key)
+        exchange.mount = None if mount is None else mount.path
         is_preflight = cors.is_preflight(request.headers)
         caller = NOBODY if is_preflight else await self._caller(exchange, request.method, mount)
         self._pipeline.check(request.method, mount, key, _field_of(request), caller, is_preflight=is_preflight)

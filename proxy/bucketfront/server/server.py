@@ -34,6 +34,7 @@ from bucketfront.server.http1.unix_socket import UnixPlace
 from bucketfront.server.object_writer import ObjectWriter
 from bucketfront.server.pipeline import Pipeline
 from bucketfront.server.router import Router
+from bucketfront.server.telemetry.logged_fields import names_of
 from bucketfront.server.telemetry.telemetry import Telemetry
 from bucketfront.tus.manager import UploadManager
 
@@ -105,7 +106,7 @@ def _plain_rules(settings: Settings, pipeline: Pipeline, rules: Rules, cache: Ca
         return None
     router, cors = Router(settings.mounts, settings.uploads), Cors(settings.cors)
     prepared = PreparedResponses(cache, router, cors, rules, pipeline)
-    recognise = recogniser(pipeline.reads, pipeline.plain_hosts)
+    recognise = recogniser(pipeline.reads, pipeline.plain_hosts, names_of(settings.access_log.fields))
     return PlainRules(recognise, prepared, ClientAddresses(settings.server.trusted_proxies))
 
 

@@ -42,6 +42,7 @@ from bucketfront.errors import (
 )
 from bucketfront.fair_share import acting_for, current_client
 from bucketfront.http.ranges import Demand, Span
+from bucketfront.request_trace import current_trace, tracing
 
 log = logging.getLogger(__name__)
 
@@ -127,7 +128,7 @@ class Fill:
         """Add a reader of `span` for a client with this demand."""
         if demand is Demand.BOUNDED and span == FIRST_TWO_BYTES:
             self._keeps_ends = False
-        request = ReadRequest(span, demand, self._context.parallel_parts, current_client())
+        request = ReadRequest(span, demand, self._context.parallel_parts, current_client(), current_trace())
         cursor = ReaderCursor(request, span.start, self._read_ahead.window(0, is_eager=True))
         self._cursors.append(cursor)
         if not self._entry.is_complete(self._context.block_size):
@@ -432,7 +433,10 @@ class Fill:
             fetch, entry, self._version, context,
             on_head=self._find_index, on_written=self._wake, on_complete=self._compare_later,
         )  # fmt: skip
-        with acting_for(current_client() if cursor is None else cursor.request.client):
+        client, trace = (
+            (current_client(), current_trace()) if cursor is None else (cursor.request.client, cursor.request.trace)
+        )
+        with acting_for(client), tracing(trace):
             fetch.task = context.tasks.start(transfer.run(), name=f"part {entry.key} {span.start}")
         # A callback, because a task that is cancelled before its first step never runs any of its own code.
         fetch.task.add_done_callback(lambda task: self._end(fetch, task))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from bucketfront.cache.fetch.read_ahead import NOTHING, Window
 from bucketfront.fair_share import Client
 from bucketfront.http.ranges import Demand, Span
+from bucketfront.request_trace import RequestTrace
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +19,7 @@ class ReadRequest:
     demand: Demand = Demand.WHOLE
     max_parts: int = 1
     client: Client = None  # for which the part fetches of the reader are
+    trace: RequestTrace | None = None  # of the request that causes them
     is_background: bool = False
 
 

@@ -30,7 +30,7 @@ from bucketfront.server import client_address
 from bucketfront.server.client_address import ClientAddresses
 from bucketfront.server.cut import BrokenOff, Cut, broken_off
 from bucketfront.server.fast_path.prepared import PreparedResponse, PreparedResponses
-from bucketfront.server.fast_path.recogniser import FORWARDED_FOR, PlainRequest
+from bucketfront.server.fast_path.recogniser import FORWARDED_FOR, LOGGED, REQUEST_ID, PlainRequest
 from bucketfront.server.http1.connection import Connection, ConnectionServer
 from bucketfront.server.http1.connection_limit import ConnectionLimit
 from bucketfront.server.http1.event_loop import InlineEventLoop
@@ -38,6 +38,7 @@ from bucketfront.server.send.sender import Sender, abort
 from bucketfront.server.send.sendfile import MAX_PER_TURN_BYTES, SendfileBurst
 from bucketfront.server.telemetry.access_log import CLIENT_CLOSED_REQUEST, AccessRecord
 from bucketfront.server.telemetry.exchange import Exchange
+from bucketfront.server.telemetry.logged_fields import LoggedFields
 from bucketfront.server.telemetry.origin_failure import origin_failure
 from bucketfront.server.telemetry.telemetry import Telemetry
 
@@ -103,10 +104,13 @@ class FastConnection(Connection):
     """`_sending` is what continues a response, and `_held` are the bytes that arrive meanwhile.
 
     `_end_of_head` has the fields of each response on this connection. Without TLS there are none.
-    `_peer` is the address of the other end, and `_client` that of the last request's client.
+    `_peer` is the address of the other end, and `_client` that of the last request's client. `_begun` has the record
+    and the fields of the request whose response continues.
     """
 
-    __slots__ = ("_client", "_end_of_head", "_held", "_path", "_peer", "_sending", "_socket")
+    __slots__ = ("_begun", "_client", "_end_of_head", "_held", "_path", "_peer", "_sending", "_socket")
+
+    _begun: tuple[AccessRecord, LoggedFields]
 
     def __init__(self, manager: web.Server, limit: ConnectionLimit, path: FastPath, **options: Any) -> None:
         super().__init__(manager, limit, **options)
@@ -201,17 +205,23 @@ class FastConnection(Connection):
         length = response.stop - response.start
         if path.addresses.reads:
             self._client = self._client_of(request[FORWARDED_FOR])
+        head = response.head
+        if (name := request[REQUEST_ID]) is not None:
+            head = b"%bX-Request-Id: %b\r\n\r\n" % (head[:-2], name)
         if not length:
-            self._write(response.head)
+            self._write(head)
         elif (body := lease.body) is not None:
-            self._write(response.head, body if length == len(body) else body[response.start : response.stop])
-        elif not self._send_from_file(response, length, began):
+            self._write(head, body if length == len(body) else body[response.start : response.stop])
+        elif not self._send_from_file(response, head, length, began):
             return False
         path.cache.record_use(lease, now)
         path.served += 1
         self.count_request(began)
+        fields = request[LOGGED]
         if self._sending is None:
-            path.telemetry.add(response.record, length, self._client, path.wall(), self.loop.time() - began)
+            path.telemetry.add(response.record, length, self._client, path.wall(), self.loop.time() - began, fields)
+        else:
+            self._begun = replace(response.record, first_byte=self.loop.time() - began), fields
         return True
 
     def _client_of(self, forwarded_for: bytes | None) -> str:
@@ -239,7 +249,7 @@ class FastConnection(Connection):
             assert self.transport is not None
             self.transport.write((head + body)[sent:])
 
-    def _send_from_file(self, response: PreparedResponse, length: int, began: float) -> bool:
+    def _send_from_file(self, response: PreparedResponse, head: bytes, length: int, began: float) -> bool:
         """Begin to send a response from its file. `_sending` is set unless the socket took everything.
 
         Returns False, without any effect, if the bytes are not in the page cache.
@@ -249,13 +259,13 @@ class FastConnection(Connection):
             data = page_cache.peek(fd, offset + response.start, length)
             if data is None:
                 return False
-            self._write(response.head, data)
+            self._write(head, data)
             return True
         at, stop = response.start, response.stop
         turn = Span(at, min(stop, at + MAX_PER_TURN_BYTES))
         if self._socket < 0 or not _is_resident(response, turn, began):
             return False
-        self._write(response.head)
+        self._write(head)
         assert self.transport is not None
         if self.transport.get_write_buffer_size():
             self._send_in_task(response, self._path.cache.reader_of(response.lease), at, began)
@@ -283,15 +293,13 @@ class FastConnection(Connection):
             self._send_in_task(response, reader, at, began)
             return
         reader.close()
-        self._finish(response.record, at - response.start, began)
+        self._finish(self._begun[0], at - response.start, began)
 
     def _send_in_task(self, response: PreparedResponse, reader: Reader, at: int, began: float) -> None:
         sender = Sender(reader, (Span(at, response.stop),), Demand.BOUNDED, response.min_rate)
         task = self._sending = self.loop.create_task(self._run_sender(sender))
         # A callback, because a task that is cancelled before its first step runs none of its own code.
-        task.add_done_callback(
-            lambda task: self._end_task(task, response, at - response.start + sender.sent, reader, began)
-        )
+        task.add_done_callback(lambda task: self._end_task(task, at - response.start + sender.sent, reader, began))
 
     async def _run_sender(self, sender: Sender) -> None:
         outlet = _Outlet(self)
@@ -305,11 +313,9 @@ class FastConnection(Connection):
         finally:
             await sender.close()
 
-    def _end_task(
-        self, task: "asyncio.Task[None]", response: PreparedResponse, sent: int, reader: Reader, began: float
-    ) -> None:
+    def _end_task(self, task: "asyncio.Task[None]", sent: int, reader: Reader, began: float) -> None:
         reader.close()
-        record = response.record
+        record, _ = self._begun
         error = None if task.cancelled() else task.exception()
         if isinstance(error, BrokenOff):
             record = replace(record, fault=str(error), cut=error.cut, failure=origin_failure(error))
@@ -326,7 +332,7 @@ class FastConnection(Connection):
     def _finish(self, record: AccessRecord, sent: int, began: float) -> None:
         """Record the response, and continue with the requests that arrived meanwhile."""
         now = self.loop.time()
-        self._path.telemetry.add(record, sent, self._client, self._path.wall(), now - began)
+        self._path.telemetry.add(record, sent, self._client, self._path.wall(), now - began, self._begun[1])
         self._sending = None
         if self.transport is None or self.transport.is_closing():
             return  # `connection_lost` looks at what is held

@@ -56,6 +56,7 @@ class _ResponseTemplate:
     absences: tuple[Absence, ...]  # of the candidates that come first
     method: str
     path: str
+    mount: str
     whole_plan: Plan
     range_plan: Plan | None  # a 206 of all bytes
     common: Headers
@@ -95,7 +96,15 @@ class _ResponseTemplate:
 
     def _record(self, response_plan: Plan, status: CacheStatus) -> AccessRecord:
         cache = str(status).removeprefix("bucketfront; ")
-        return AccessRecord(method=self.method, path=self.path, status=response_plan.status, cache=cache, outcome="hit")
+        return AccessRecord(
+            method=self.method,
+            path=self.path,
+            status=response_plan.status,
+            cache=cache,
+            outcome="hit",
+            mount=self.mount,
+            key=self.lease.key,
+        )
 
     def part(self, start: int, stop: int) -> PreparedResponse | None:
         """Return the 206 for one part of the object."""
@@ -177,6 +186,7 @@ class PreparedResponses:
             lease=lease,
             method=method,
             path=target.partition("?")[0],
+            mount=route.mount.path,
             whole_plan=plan(head, presented, now),
             range_plan=range_plan,
             absences=absences,

@@ -11,17 +11,24 @@ import re
 import string
 from collections.abc import Callable
 
+from bucketfront.http import request_ids, trace_context
+from bucketfront.server.telemetry import logged_fields
+
 MAX_REQUEST_BYTES = 7 << 10  # below each bound that the parser has for a line, a field or a head
 
 PlainRequest = tuple[bytes | None, ...]
-"""The groups of the expression: method, target, If-None-Match, If-Modified-Since, Origin, Accept-Encoding, the first
-and the last position of Range, Host, an unused one, and X-Forwarded-For if that is declared. A group is None if its
-field is absent. It is a plain tuple, because a NamedTuple would cost each hit another allocation."""
+"""The groups of the expression: method, target, If-None-Match, If-Modified-Since, Origin, Accept-Encoding, the fields
+of `logged_fields.NAMES`, the first and the last position of Range, Host, and X-Forwarded-For if that is declared. A
+group is None if its field is absent. It is a plain tuple, because a NamedTuple would cost each hit another
+allocation."""
 
 RESPONSE_KEY = slice(6)
 """The groups that decide on the response, except for its Range."""
-FIRST, LAST, _HOST_AT = 6, 7, 8
-FORWARDED_FOR = 10
+LOGGED = slice(6, 11)
+"""The groups of the fields that the access log has. Of the responses to them, only that to a request id has it."""
+REQUEST_ID = 7
+FIRST, LAST, _HOST_AT = 11, 12, 13
+FORWARDED_FOR = 14
 """The group of the field that names the client. Responses do not depend on it, only the access log does."""
 
 KEYED_FIELDS = ("if-none-match", "if-modified-since", "origin", "accept-encoding")
@@ -30,6 +37,7 @@ UNKEYED_FIELDS = frozenset({"host", "user-agent", "connection", "range"})
 """Fields of plain requests that do not keep prepared responses apart. A stage that reads one turns it off."""
 
 _X_FORWARDED_FOR = "x-forwarded-for"
+_USER_AGENT = "user-agent"
 _READ = ("if-none-match", "if-modified-since", "origin")
 _UNUSUAL = (
     "if-match", "if-unmodified-since", "if-range", "expect", "content-length", "transfer-encoding", "upgrade",
@@ -51,12 +59,15 @@ _VALUE = rb"[\x20-\x7e\t]*+"
 _HOST = rb"[A-Za-z0-9.-]++(?::[0-9]{1,5})?"
 
 
-def recogniser(reads: frozenset[str], hosts: tuple[str, ...] = ()) -> Callable[[bytes], PlainRequest | None]:
+def recogniser(
+    reads: frozenset[str], hosts: tuple[str, ...] = (), logged: frozenset[str] = frozenset()
+) -> Callable[[bytes], PlainRequest | None]:
     """Return the function that recognises plain requests.
 
     `reads` are the fields that the pipeline's stages declare, in lower case. Accept-Encoding is read only if it is
     declared. A declared field that does not keep prepared responses apart makes a request unrecognised. So does a Host
-    other than `hosts`, in lower case and with any port, unless they are empty.
+    other than `hosts`, in lower case and with any port, unless they are empty. `logged` are the fields that the access
+    log has. One that is malformed makes a request unrecognised.
 
     Raises ValueError if that is impossible for a field.
     """
@@ -66,8 +77,9 @@ def recogniser(reads: frozenset[str], hosts: tuple[str, ...] = ()) -> Callable[[
     unusual = tuple(sorted(reads.difference(KEYED_FIELDS, _UNUSUAL, {_X_FORWARDED_FOR})))
     forwarded_for = _X_FORWARDED_FOR if _X_FORWARDED_FOR in reads else ""
     # A field that is not read keeps its place in `PlainRequest`.
-    read = (*_READ, "accept-encoding" if reads_accept_encoding else "", "range")
-    match = re.compile(_pattern(read, forwarded_for, (*_UNUSUAL, *unusual), _host_of(hosts))).match
+    read = (*_READ, "accept-encoding" if reads_accept_encoding else "")
+    captured = tuple(name if name in logged or name == "range" else "" for name in logged_fields.NAMES)
+    match = re.compile(_pattern(read, captured, forwarded_for, (*_UNUSUAL, *unusual), _host_of(hosts))).match
 
     def recognise(data: bytes) -> PlainRequest | None:
         if len(data) > MAX_REQUEST_BYTES:
@@ -89,24 +101,28 @@ def _host_of(hosts: tuple[str, ...]) -> bytes:
     return rb"(?:" + rb"|".join(_any_case(host) for host in hosts) + rb")(?::[0-9]{1,5})?"
 
 
-def _pattern(read: tuple[str, ...], forwarded_for: str, unusual: tuple[str, ...], host: bytes) -> bytes:
+def _pattern(
+    read: tuple[str, ...], logged: tuple[str, ...], forwarded_for: str, unusual: tuple[str, ...], host: bytes
+) -> bytes:
     """Return the expression for a head without its empty line.
 
-    `forwarded_for` is the name of the field that is read for the log alone, or empty.
+    `logged` are the fields of the log, the last of which is Range. `forwarded_for` is the name of the field that names
+    the client, or empty.
 
     A line fits at most one alternative. No group is repeated possessively, because Python before 3.11.5 matches that
     wrongly.
     """
     lines, group = [], 3  # groups 1 and 2 are the method and the target
-    for name in read:
+    for name in (*read, *logged):
         lines.append(_once(name, _value_of(name), group))
-        group += 2 if name == "range" else 1
+        group += 3 if name == "range" else 1
     lines.append(_once("host", rb"(" + host + rb")[ \t]*+", group))
-    # aiohttp refuses a second User-Agent.
-    lines.append(_once("user-agent", rb"()" + _VALUE, group + 1))
-    lines.append(_once(forwarded_for, _value_of(forwarded_for), group + 2))
+    lines.append(_once(forwarded_for, _value_of(forwarded_for), group + 1))
+    if _USER_AGENT not in logged:  # aiohttp refuses a second one
+        lines.append(_once(_USER_AGENT, rb"()" + _VALUE, group + 2))
     lines.append(_any_case("connection") + rb":[ \t]*+" + _any_case("keep-alive") + rb"[ \t]*+")
-    known = ("host", "user-agent", "connection", *(name for name in (*read, forwarded_for) if name), *unusual)
+    names = (name for name in (*read, *logged, forwarded_for) if name and name != _USER_AGENT)
+    known = ("host", _USER_AGENT, "connection", *names, *unusual)
     ignored = tuple(start for start in _HARMLESS if not any(name.startswith(start) for name in known))
     # Long fields of browsers that no response depends on. Their alternatives save the comparison with the known names.
     harmless = (_any_case(name) + _TOKEN + rb"*+:" + _VALUE for name in ignored)
@@ -141,8 +157,15 @@ def _once(name: str, value: bytes, group: int) -> bytes:
 
 
 def _value_of(name: str) -> bytes:
-    if name == "range":
-        return rb"bytes=([0-9]{0,15}+)-([0-9]{0,15}+)[ \t]*+"
+    match name:
+        case "range":
+            return rb"(bytes=([0-9]{0,15}+)-([0-9]{0,15}+))[ \t]*+"
+        case "user-agent" | "referer":
+            return rb"([\x20-\x7e\t]*+)"
+        case "x-request-id":
+            return b"(" + request_ids.SAFE.encode() + rb")[ \t]*+"
+        case "traceparent":
+            return b"(" + trace_context.VERSION_0.encode() + rb")[ \t]*+"
     return rb"([\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?)[ \t]*+"
 
 

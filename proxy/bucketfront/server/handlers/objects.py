@@ -155,6 +155,7 @@ class ObjectHandler:
         wants_body = head.method == "GET" and candidate.location is None
         changed: ObjectChanged | None = None
         mismatches = 0
+        exchange.key = exchange.key or candidate.key  # of several that fail, the log has the first
         for _ in range(MAX_RESTARTS):
             began = asyncio.get_running_loop().time()
             found = await self._cache.lookup(
@@ -168,6 +169,7 @@ class ObjectHandler:
             if isinstance(found, Absent):
                 exchange.status = found.status
                 return None
+            exchange.key = candidate.key
             if found.failure is not None:
                 exchange.failed(found.failure)
             with found as reader:
@@ -222,10 +224,10 @@ class ObjectHandler:
             response = DeferredHeadResponse(status=response_plan.status, headers=headers)
             try:
                 await response.prepare(exchange.request)
-                exchange.begun = response.status
+                exchange.begin(response.status)
                 await sender.send(exchange.request, response)
             finally:
-                exchange.sent = sender.sent
+                exchange.sent, exchange.from_origin = sender.sent, sender.from_origin
                 # A block may turn out to be corrupt after the head.
                 exchange.status = reader.status
             return response

@@ -87,6 +87,7 @@ class TusHandler:
         encoded = request.headers.get("Upload-Metadata", "")
         metadata = tus_fields.metadata(encoded)
         key = route.key_to_write(self._name(route, metadata) if route.makes_key else "")
+        exchange.key = key
         mount = route.mount_of_write(key)
         self._refuse_too_large(length, mount)
         fields = _fitted(_fields_of_object(request.headers, tus_fields.text_of("filetype", metadata)), key, mount)

@@ -71,6 +71,7 @@ class UploadHandler:
                 return await self._put_form(exchange, route, multipart_form.boundary_of(content_type or ""))
         head, framing = write_head.parse_framed(request.headers.items())
         key = route.key_to_write(self._new_name(route) if route.makes_key else "")
+        exchange.key = key
         mount = route.mount_of_write(key)
         head = _fitted(head, key, mount)
         length, limit = required_length(request), self._limit(mount)
@@ -96,7 +97,7 @@ class UploadHandler:
         head = write_head.parse(exchange.request.headers.items())
         if head.only_if_absent or head.if_match is not None:
             raise NoSuchWrite("a DELETE on a condition is not taken here")
-        key = route.key()
+        key = exchange.key = route.key()
         exchange.status = CacheStatus(Forward.METHOD)
         await self._writer.delete(key)
         exchange.status = CacheStatus(Forward.METHOD, fwd_status=204)
@@ -160,6 +161,7 @@ class UploadHandler:
         _refuse_too_large(length, limit + forms.MAX_OVERHEAD_BYTES)
 
         async def store(key: ObjectKey, chunks: AsyncIterator[bytes], head: WriteHead) -> Written:
+            exchange.key = exchange.key or key  # of several files, the log has the first
             mount = route.mount_of_write(key)
             chunks = verified(_bounded(chunks, self._limit(mount)), head.checksums)
             head = _fitted(head, key, mount)

@@ -47,7 +47,7 @@ from bucketfront.server.http1.aiohttp_private import (
 )
 from bucketfront.server.http1.connection_limit import ConnectionLimit
 from bucketfront.server.http1.receiver import BodyVerdict, ClientEnd, ReceiveEvent, Receiver
-from bucketfront.server.telemetry.exchange import Exchange
+from bucketfront.server.telemetry.exchange import Exchange, new_request_id
 
 log = logging.getLogger(__name__)
 
@@ -280,6 +280,7 @@ class Connection(AiohttpConnection):
             raise ConnectionResetError("a response had begun")
         exchange = Exchange(request, self.loop.time(), of_connection=self.response_fields)
         exchange.status = CacheStatus(Forward.BYPASS, detail="refused")
+        exchange.request_id = new_request_id()
         if isinstance(exc, HttpProcessingError):
             status = framing.status_of_parser_error(exc, self.max_line_size)
         if status not in _REFUSALS:

@@ -63,6 +63,7 @@ class Sender:
         self._chunks: AsyncGenerator[bytes, None] | None = None
         self._first = b""
         self.sent = 0
+        self.from_origin = 0  # bytes sent that the cache did not have when the first of them were requested
 
     async def begin(self) -> None:
         """Wait for the object's first byte, because an error can still become a status until then.
@@ -110,6 +111,14 @@ class Sender:
 
     async def _send_span(self, span: Span, outlet: Outlet, body: BodyWriter) -> None:
         self._ask_for(span)
+        before = self.sent
+        try:
+            await self._send_bytes(span, outlet, body)
+        finally:
+            sent = Span(span.start, span.start + self.sent - before)
+            self.from_origin += sent.length - self._reader.held(sent)
+
+    async def _send_bytes(self, span: Span, outlet: Outlet, body: BodyWriter) -> None:
         before = self.sent
         if self._chunks is None:
             try:

@@ -9,7 +9,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from json.encoder import encode_basestring_ascii
 from pathlib import Path
@@ -17,8 +17,11 @@ from typing import Protocol
 
 from bucketfront.config.listener_settings import AccessLogSettings
 from bucketfront.errors import UnusableSetting
+from bucketfront.keys import ObjectKey
 from bucketfront.server.cut import Cut
+from bucketfront.server.telemetry import logged_fields
 from bucketfront.server.telemetry.line_writer import LineWriter
+from bucketfront.server.telemetry.logged_fields import NOTHING, LoggedFields
 from bucketfront.server.telemetry.origin_failure import OriginFailure
 
 CLOSE_TIMEOUT_S = 2.0  # for a slow reader to take the last lines; a stop has 45 s in all
@@ -37,10 +40,13 @@ class AccessRecord:
 
     Two records are equal if they are the same object, and no record ever changes. `path` lacks the query, which may
     hold a signature. `cache` is the Cache-Status without the proxy's name, and `outcome` is the same as a metric's
-    label. `received` counts the bytes of an upload's body. `fault` is the reason of a failure. `cut` is set if the
-    proxy itself ended the response early; `status` is then the one that the client got. `failure` is the origin's,
-    also if the client got a stale response because of it. `request_id` is the id that a client of S3 got.
-    `user` names the client's credential, by rule and holder.
+    label. `mount` is the path of the mount, and `key` the object that served the path, or was to. Each is None if the
+    request did not come so far. `from_origin` counts those of the bytes sent that came from S3 while the request ran.
+    `first_byte` is in seconds from the start to the head of the response: infinite if the head left at the end, and
+    None if none left. `received` counts the bytes of an upload's body. `fault` is the reason of a failure. `cut` is
+    set if the proxy itself ended the response early; `status` is then the one that the client got. `failure` is the
+    origin's, also if the client got a stale response because of it. `user` names the client's credential, by rule and
+    holder. `span_id` is the span of this request in the client's trace.
     """
 
     method: str
@@ -48,28 +54,29 @@ class AccessRecord:
     status: int
     cache: str
     outcome: str
+    mount: str | None = None
+    key: ObjectKey | None = None
+    from_origin: int = 0
+    first_byte: float | None = math.inf
     received: int = 0
     fault: str | None = None
     cut: Cut | None = None
     failure: OriginFailure | None = None
-    request_id: str | None = None
     user: str | None = None
+    span_id: str | None = None
     _json: Affixes | None = field(default=None, init=False, repr=False)
     _text: Affixes | None = field(default=None, init=False, repr=False)
 
     def json_affixes(self) -> Affixes:
         """Return the constant text of a JSON line, which is kept for further lines."""
         if self._json is None:
-            received = f', "received": {self.received}' if self.received else ""
-            fault = "" if self.fault is None else f', "fault": {_quoted(self.fault)}'
-            cut = "" if self.cut is None else f', "cut": "{self.cut}"'
             before = (
                 f', "method": {_quoted(self.method)}, "path": {_quoted(self.path)}, "status": {self.status}, "sent": '
             )
+            facts = "".join(f', "{name}": {_quoted(fact)}' for name, fact in self._named())
+            received = f', "received": {self.received}' if self.received else ""
             failure = "" if self.failure is None else _json_failure(self.failure)
-            name = "" if self.request_id is None else f', "request_id": "{self.request_id}"'
-            user = "" if self.user is None else f', "user": {_quoted(self.user)}'
-            affixes = before, f', "cache": {_quoted(self.cache)}{received}{fault}{cut}{failure}{name}{user}}}\n'
+            affixes = before, f', "cache": {_quoted(self.cache)}{received}{facts}{failure}'
             self._json = affixes
             return affixes
         return self._json
@@ -77,23 +84,37 @@ class AccessRecord:
     def text_affixes(self) -> Affixes:
         """Return the constant text of a plain line, which is kept for further lines."""
         if self._text is None:
-            fault = "" if self.fault is None else f" ({self.fault!a})"
-            cut = "" if self.cut is None else f" cut: {self.cut}"
+            origin = f" from_origin: {self.from_origin}" if self.from_origin else ""
+            received = f" received: {self.received}" if self.received else ""
+            facts = "".join(f" {name}: {_shown(fact)}" for name, fact in self._named())
             failure = "" if self.failure is None else _text_failure(self.failure)
-            name = "" if self.request_id is None else f" request_id: {self.request_id}"
-            user = "" if self.user is None else f" user: {self.user!a}"
             affixes = (
                 f" {_plain(self.method)} {_plain(self.path)} {self.status} ",
-                f" ms [{self.cache}]{fault}{cut}{failure}{name}{user}\n",
+                f" ms [{self.cache}]{origin}{received}{facts}{failure}",
             )
             self._text = affixes
             return affixes
         return self._text
 
+    def _named(self) -> Iterator[tuple[str, str]]:
+        """Yield the constant facts that a line has only if they are known, by their names in the log."""
+        if self.mount is not None:
+            yield "mount", self.mount
+        if self.key is not None:
+            yield "key", str(self.key)
+        if self.fault is not None:
+            yield "fault", self.fault
+        if self.cut is not None:
+            yield "cut", self.cut.value
+        if self.user is not None:
+            yield "user", self.user
+        if self.span_id is not None:
+            yield "span_id", self.span_id
 
-FinishedRequest = tuple[AccessRecord, int, str, float, float]
-"""The record, the object's bytes that were sent, the client, the end in seconds since the epoch, and the duration in
-seconds."""
+
+FinishedRequest = tuple[AccessRecord, int, str, float, float, LoggedFields]
+"""The record, the object's bytes that were sent, the client, the end in seconds since the epoch, the duration in
+seconds, and the request's own fields."""
 
 
 class AccessLogSink(Protocol):
@@ -126,31 +147,54 @@ class AccessLogSink(Protocol):
 def json_lines(requests: Sequence[FinishedRequest]) -> str:
     lines = []
     stamp, since, until = "", 0.0, 0.0
-    for record, sent, client, at, seconds in requests:
+    for record, sent, client, at, seconds, fields in requests:
         if not since <= at < until:
             stamp, since, until = _stamped(at)
-        took = f"{seconds * 1000:.2f}"
-        if took[-1] == "0":  # JSON writes 0.5 and 0.0
-            took = took[:-1]
+        took = _milliseconds(seconds)
+        first = record.first_byte
+        head = "" if first is None else f', "first_byte_ms": {took if first >= seconds else _milliseconds(first)}'
         before, behind = record.json_affixes()
-        lines.append(f'{stamp}{_quoted(client)}{before}{sent}, "ms": {took}{behind}')
+        own = "" if fields == NOTHING else _json_fields(fields)
+        lines.append(
+            f'{{"time": "{stamp}", "client": {_quoted(client)}{before}{sent}, "from_cache": {sent - record.from_origin}'
+            f', "from_origin": {record.from_origin}, "ms": {took}{head}{behind}{own}}}\n'
+        )
     return "".join(lines)
 
 
+def _milliseconds(seconds: float) -> str:
+    text = f"{seconds * 1000:.2f}"
+    return text[:-1] if text[-1] == "0" else text  # JSON writes 0.5 and 0.0
+
+
+def _json_fields(fields: LoggedFields) -> str:
+    return "".join(f', "{name}": {_quoted(fact)}' for name, fact in logged_fields.facts(fields))
+
+
 def _stamped(at: float) -> tuple[str, float, float]:
-    """Return the start of a line, and the times from which and until which it is certainly the same."""
+    """Return the time of a line, and the times from which and until which it is certainly the same."""
     thousandth = int(at % 1 * 1000)
-    stamp = f'{{"time": "{time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at))}.{thousandth:03d}Z", "client": '
+    stamp = f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(at))}.{thousandth:03d}Z"
     # A microsecond is more than a float's error at this size.
     return stamp, at, math.floor(at) + (thousandth + 1) / 1000 - 1e-6
 
 
 def text_lines(requests: Sequence[FinishedRequest]) -> str:
     lines = []
-    for record, sent, client, _, seconds in requests:
+    stamp, since, until = "", 0.0, 0.0
+    for record, sent, client, at, seconds, fields in requests:
+        if not since <= at < until:
+            stamp, since, until = _stamped(at)
         before, behind = record.text_affixes()
-        lines.append(f"{_plain(client)}{before}{sent} B {seconds * 1000:.1f}{behind}")
+        first = record.first_byte
+        begun = "" if first is None or first >= seconds else f" first_byte_ms: {first * 1000:.1f}"
+        own = "" if fields == NOTHING else _text_fields(fields)
+        lines.append(f"{stamp} {_plain(client)}{before}{sent} B {seconds * 1000:.1f}{behind}{begun}{own}\n")
     return "".join(lines)
+
+
+def _text_fields(fields: LoggedFields) -> str:
+    return "".join(f" {name}: {_shown(fact)}" for name, fact in logged_fields.facts(fields))
 
 
 class AccessLog:
@@ -251,6 +295,12 @@ def _json_failure(failure: OriginFailure) -> str:
 def _text_failure(failure: OriginFailure) -> str:
     facts = ", ".join(f"{name} {_plain(str(fact))}" for name, fact in failure.facts())
     return f" cause: {failure.cause!a}" + (f" s3: {facts}" if facts else "")
+
+
+def _shown(fact: str) -> str:
+    """Return a fact for a plain line, in quotes if its end would not show."""
+    shown = ascii(fact)
+    return shown if " " in fact or not fact or len(shown) != len(fact) + 2 else fact
 
 
 def _plain(text: str) -> str:

@@ -75,7 +75,7 @@ class RequestMetrics(Collector):
 
     def add(self, requests: Sequence[FinishedRequest]) -> None:
         alike: dict[AccessRecord, list[float]] = {}
-        for record, sent, _, _, seconds in requests:
+        for record, sent, _, _, seconds, _ in requests:
             try:
                 alike[record].append(seconds)
             except KeyError:

@@ -5,15 +5,24 @@ A `kill -9` loses the lines of that time, and those that the log's reader has no
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry
 
+from bucketfront.http import request_ids
 from bucketfront.http.cache_status import CacheStatus
+from bucketfront.http.trace_context import TRACEPARENT
 from bucketfront.server.client_address import shown
-from bucketfront.server.telemetry.access_log import AccessLog, AccessRecord, FinishedRequest
+from bucketfront.server.telemetry.access_log import (
+    CLIENT_CLOSED_REQUEST,
+    AccessLog,
+    AccessRecord,
+    FinishedRequest,
+)
 from bucketfront.server.telemetry.exchange import Exchange
+from bucketfront.server.telemetry.logged_fields import NAMES, NOTHING, LoggedFields, names_of
 from bucketfront.server.telemetry.request_metrics import RequestMetrics
 from bucketfront.task_set import TaskSet
 
@@ -28,16 +37,29 @@ def outcome(status: CacheStatus) -> str:
     return str(status.fwd)
 
 
+def _first_byte(exchange: Exchange, status: int) -> float | None:
+    """Return when the first byte of the response left, as `AccessRecord` has it."""
+    if exchange.first_byte is not None:
+        return exchange.first_byte
+    return None if status == CLIENT_CLOSED_REQUEST or exchange.cut is not None else math.inf
+
+
 class Telemetry:
     """Counts and logs each request once, when it has ended. The log has the order of the ends.
 
-    It belongs to the event loop of the requests. `clock` is wall time in seconds since the epoch.
+    It belongs to the event loop of the requests. `clock` is wall time in seconds since the epoch. `logged` are the
+    names of the request fields that the log has.
     """
 
     def __init__(
-        self, registry: CollectorRegistry, access_log: AccessLog, clock: Callable[[], float] = time.time
+        self,
+        registry: CollectorRegistry,
+        access_log: AccessLog,
+        clock: Callable[[], float] = time.time,
+        logged: frozenset[str] = names_of(()),
     ) -> None:
         self._clock = clock
+        self._logged = logged
         self._log = access_log
         self._replaced: list[AccessLog] = []  # logs that still write their last lines
         self._lost_before = 0  # lines of logs that have ended
@@ -46,9 +68,17 @@ class Telemetry:
         self._pending: list[FinishedRequest] = []
         self._timer: asyncio.TimerHandle | None = None
 
-    def add(self, record: AccessRecord, sent: int, client: str, at: float, seconds: float) -> None:
+    def add(
+        self,
+        record: AccessRecord,
+        sent: int,
+        client: str,
+        at: float,
+        seconds: float,
+        fields: LoggedFields = NOTHING,
+    ) -> None:
         """Add one request with the facts of `record`: `sent` bytes, ended `at` (seconds since the epoch)."""
-        self._pending.append((record, sent, client, at, seconds))
+        self._pending.append((record, sent, client, at, seconds, fields))
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(FLUSH_INTERVAL_S, self._on_timer)
         elif len(self._pending) >= MAX_BATCH:
@@ -63,14 +93,19 @@ class Telemetry:
             status=status,
             cache=str(exchange.status).removeprefix("bucketfront; "),
             outcome=outcome(exchange.status),
+            mount=exchange.mount,
+            key=exchange.key,
+            from_origin=exchange.from_origin,
+            first_byte=_first_byte(exchange, status),
             received=exchange.received,
             fault=exchange.fault,
             cut=exchange.cut,
             failure=exchange.failure,
-            request_id=exchange.request_id,
             user=exchange.user,
+            span_id=exchange.span_id,
         )
-        self.add(record, exchange.sent, shown(exchange.address, request.remote), self._clock(), seconds)
+        client = shown(exchange.address, request.remote)
+        self.add(record, exchange.sent, client, self._clock(), seconds, self._fields(exchange))
 
     def refused(self, exchange: Exchange, status: int) -> None:
         """Add a request that the parser refused, of which neither method nor path is known."""
@@ -82,7 +117,15 @@ class Telemetry:
             outcome=outcome(exchange.status),
             fault=exchange.fault,
         )
-        self.add(record, 0, exchange.request.remote or "-", self._clock(), 0.0)
+        self.add(record, 0, exchange.request.remote or "-", self._clock(), 0.0, self._fields(exchange))
+
+    def _fields(self, exchange: Exchange) -> LoggedFields:
+        """Return the request's own fields. Its id is the one that it got, if it did not bring one."""
+        values = {name: exchange.request.headers.get(name) for name in self._logged}
+        values[request_ids.NAME.lower()] = exchange.request_id
+        if exchange.trace is None:
+            values[TRACEPARENT] = None
+        return tuple(values.get(name) for name in NAMES)
 
     @property
     def lines_lost(self) -> int:
@@ -98,9 +141,10 @@ class Telemetry:
         self._process_batch()
         self._log.reopen()
 
-    def change_log(self, access_log: AccessLog) -> None:
+    def change_log(self, access_log: AccessLog, logged: frozenset[str]) -> None:
         """Have the lines of requests that end later written to another log. The one before is closed in a thread."""
         self._process_batch()
+        self._logged = logged
         before, self._log = self._log, access_log
         self._replaced.append(before)
         self._closing.start(self._close_replaced(before), name="close the access log before a reload")
