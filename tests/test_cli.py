@@ -21,6 +21,7 @@ from stopwatch import HANG_S
 from bucketfront import __version__
 from bucketfront.cache.storage.index import Index
 from bucketfront.cli import main
+from bucketfront.cli import purge as purge_command
 from bucketfront.config.loader import load
 from bucketfront.server.access.rule import AccessRequest, Grant
 from bucketfront.server.access.signed_url import SignedUrlRule
@@ -85,8 +86,8 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
     for name in [name for name in os.environ if name.startswith("BUCKETFRONT_")]:
         monkeypatch.delenv(name)
 
-    def run(*arguments: str | Path, env: dict[str, str] | None = None) -> Result:
-        return CliRunner().invoke(main, [str(argument) for argument in arguments], env=env)
+    def run(*arguments: str | Path, env: dict[str, str] | None = None, standard_input: bytes | None = None) -> Result:
+        return CliRunner().invoke(main, [str(argument) for argument in arguments], input=standard_input, env=env)
 
     loggers = [logging.getLogger(name) for name in ("bucketfront", "botocore", "aiobotocore", "werkzeug")]
     levels = [logger.level for logger in loggers]
@@ -226,6 +227,53 @@ def test_purge_and_stats(run: Run, served: Served) -> None:
     result = run("purge", "--prefix", "/", "--json", "-c", served.config, env=served.environment)
     assert (result.exit_code, json.loads(result.output)) == (0, {"purged": 2})
     assert entries() == 0
+
+
+def test_purge_by_glob_and_all(run: Run, served: Served) -> None:
+    """A dry run lists what the same command purges afterwards. A glob without a match says so, with status 0."""
+
+    def purge(*arguments: str) -> tuple[int, str]:
+        result = run("purge", *arguments, "-c", served.config, env=served.environment)
+        return result.exit_code, result.output
+
+    for path in ("/sample.mp4", "/index.html", "/hls/index.m3u8"):
+        fetch(served.clients + path)
+    assert purge("--glob", "/hls/**/*.ts") == (0, "0 purged: nothing cached matches\n")
+    assert purge("--glob", "*.m3u8", "--dry-run") == (0, "/hls/index.m3u8\n1 would be purged\n")
+    assert purge("--glob", "*.m3u8", "--soft") == (0, "1 purged\n")
+    status, listed = purge("--all", "--dry-run", "--json")
+    found = json.loads(listed)
+    assert (status, found["purged"], found["dry_run"], len(found["objects"])) == (0, 3, True, 3)
+    assert purge("--all") == (0, "3 purged\n")
+    assert purge("--glob", "a\nb")[0] == purge("--glob", "")[0] == 2
+
+
+def test_purge_from_a_file(run: Run, served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each line of a file is purged, in batches. Lines that name no object are named, and cost no other line."""
+    paths = ("/sample.mp4", "/index.html", "/hls/index.m3u8")
+    file = tmp_path / "paths.txt"
+    monkeypatch.setattr(purge_command, "BATCH_PATHS", 2)
+    lines = (
+        b"\xef\xbb\xbf# published today", b"", b"/sample.mp4", b"/bad%zz", b"/index.html\r", b"/never", b"no slash",
+        b"/\xe4", b"  https://example.com/hls/index.m3u8 ", b"/sample.mp4", b"/",
+    )  # fmt: skip
+    file.write_bytes(b"\n".join(lines))
+    for source in (file, "-"):
+        for path in paths:
+            fetch(served.clients + path)
+        result = run(
+            "purge", "--file", source, "-c", served.config, env=served.environment, standard_input=file.read_bytes()
+        )
+        assert (result.exit_code, result.stdout) == (1, "3 purged\n")
+        assert re.findall(r"^line (\d+): ", result.stderr, re.MULTILINE) == ["4", "7", "8", "11"]
+    result = run("purge", "--file", file, "--json", "-c", served.config, env=served.environment)
+    assert [bad["line"] for bad in json.loads(result.stdout)["bad_lines"]] == [4, 7, 8, 11]
+    file.write_text("/sample.mp4\n")
+    result = run("purge", "--file", file, "-c", served.config, env=served.environment)
+    assert (result.exit_code, result.output) == (0, "0 purged: nothing cached matches\n")
+    result = run("purge", "--file", file, "-c", served.config, env={"BUCKETFRONT_ADMIN__PORT": "1"})
+    assert result.exit_code == 1
+    assert "lines 1 to 1" in result.stderr
 
 
 def test_refused_purge(run: Run, served: Served) -> None:

@@ -5,13 +5,18 @@ import errno
 import os
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cache_harness import Rig, turns
 from fake_origin import BLOCK, KEY, content
 
+from bucketfront.cache.entries.entry_table import PAGE_ENTRIES
 from bucketfront.cache.storage.folder import Folder
+from bucketfront.cache.upkeep.purge import PurgeMode
+from bucketfront.cache.upkeep.purge_selection import KeyRange, PurgeSelection
 from bucketfront.errors import StoreError
+from bucketfront.http.glob import Glob
 from bucketfront.keys import ObjectKey
 
 PREFIX = ObjectKey("bucket", "p/")
@@ -117,3 +122,106 @@ async def test_a_sector_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.
             broken.setattr(os, "pread", fails)
             await rig.scrubber().round()
         assert rig.entries.corrupt_blocks == 2
+
+
+def selection(*patterns: str, **given: Any) -> PurgeSelection:
+    """Return the selection of these globs of keys, together with what `given` has."""
+    ranges = [KeyRange("bucket", Glob(pattern).head, Glob(pattern).matches) for pattern in patterns]
+    return PurgeSelection.of(given.pop("keys", ()), [*ranges, *given.pop("ranges", ())], **given)
+
+
+OVERLAPPING = {
+    "keys and a prefix": selection(keys=[key(1), key(2)], ranges=[KeyRange("bucket", "p/")], versions=True),
+    "prefixes": selection(ranges=[KeyRange("bucket", "p/"), KeyRange("bucket", "p/00"), KeyRange("bucket", "")]),
+    "globs": selection("p/*", "p/0*", "**/00?"),
+    "all": selection(everything=True),
+}
+
+
+@pytest.mark.parametrize("mode", PurgeMode)
+@pytest.mark.parametrize("hot_limit", [0, 3, 500])
+@pytest.mark.parametrize("wanted", OVERLAPPING.values(), ids=OVERLAPPING)
+async def test_each_object_counts_once(tmp_path: Path, mode: PurgeMode, hot_limit: int, wanted: PurgeSelection) -> None:
+    """A purge counts each object once, in memory or not, also if several parts of its selection have it (I27)."""
+    async with Rig(tmp_path, hot_limit=hot_limit) as rig:
+        await filled(rig, 9)
+        rig.origin.put(content(BLOCK), '"1"', ObjectKey("other", "p/000"))
+        await rig.get(key=ObjectKey("other", "p/000"))
+        await turns()
+        await rig.flusher.flush()
+        await rig.assembly.open_files.cool()
+        expected = 10 if wanted.everything else 9
+        purged = await rig.cache.purge_selected(wanted, mode)
+        assert (purged.count, len(set(purged.sample))) == (expected, expected)
+
+
+@pytest.mark.parametrize("hot_limit", [0, 500])
+async def test_a_count_changes_nothing(tmp_path: Path, hot_limit: int) -> None:
+    """A purge that only counts changes neither an entry nor a running lookup, nor a remembered 404."""
+    async with Rig(tmp_path, hot_limit=hot_limit) as rig:
+        await filled(rig, 3)
+        await rig.assembly.open_files.cool()
+        assert await rig.is_absent(key(9))
+        before = rig.origin.gets + rig.origin.heads
+        assert (await rig.cache.purge_selected(selection(everything=True), PurgeMode.COUNT)).count == 3
+        for number in range(3):
+            await rig.get(key=key(number))
+        assert await rig.is_absent(key(9))
+        assert rig.origin.gets + rig.origin.heads == before
+
+
+@pytest.mark.parametrize("wanted", [selection("p/0*"), selection(everything=True)], ids=["glob", "all"])
+@pytest.mark.parametrize("soft", [False, True])
+async def test_what_runs_during_a_purge_by_glob(tmp_path: Path, wanted: PurgeSelection, soft: bool) -> None:
+    """A purge by glob or of all catches lookups that run, and remembered 404s (I5, I6)."""
+    mode = PurgeMode.EXPIRE if soft else PurgeMode.REMOVE
+    async with Rig(tmp_path) as rig:
+        rig.origin.put(content(BLOCK), '"1"', key(0))
+        assert await rig.is_absent(key(1))
+        rig.origin.late = asyncio.Event()
+        old = asyncio.create_task(rig.get(key=key(0)))
+        await turns()
+        await rig.cache.purge_selected(wanted, mode)
+        new = rig.origin.put(content(BLOCK, seed=5), '"2"', key(0))
+        rig.origin.put(new, '"2"', key(1))
+        rig.origin.late.set()
+        rig.origin.late = None
+        assert await old == content(BLOCK)
+        assert await rig.get(key=key(0)) == new
+        assert await rig.get(key=key(1)) == new
+
+
+@pytest.mark.parametrize("confirmed", [False, True])
+async def test_a_soft_purge_of_what_is_on_disk(tmp_path: Path, confirmed: bool) -> None:
+    """A soft purge of entries that are not in memory loads none, survives a kill, and ends with a revalidation (I27).
+
+    An entry that was revalidated before the index has the purge stays fresh.
+    """
+    async with Rig(tmp_path, hot_limit=0) as rig:
+        await filled(rig, 3)
+        await rig.assembly.open_files.cool()
+        assert list(rig.entries.hot_entries()) == []
+        purging = asyncio.create_task(rig.cache.purge_selected(selection("p/*"), PurgeMode.EXPIRE))
+        if confirmed:
+            await turns(3)
+            await rig.get(key=key(0))
+        assert (await purging).count == 3
+        assert confirmed or list(rig.entries.hot_entries()) == []
+        await rig.flusher.flush()
+        await turns()
+        rig.abandon()
+    async with Rig(tmp_path, origin=rig.origin) as again:
+        for number in range(3):
+            await again.get(key=key(number))
+        assert again.origin.conditional == 3
+
+
+async def test_rows_that_went_bad_end_no_purge(tmp_path: Path) -> None:
+    """A page of rows of which none decodes does not end a purge by prefix (I15, I27)."""
+    async with Rig(tmp_path) as rig:
+        await filled(rig, PAGE_ENTRIES + 2)
+        await rig.close()
+    with sqlite3.connect(tmp_path / "index.db") as db:
+        db.execute("UPDATE entries SET file = x'FF' WHERE key < ?", (key(PAGE_ENTRIES).key.encode(),))
+    async with Rig(tmp_path, origin=rig.origin) as again:
+        assert await again.cache.purge(prefixes=[PREFIX]) == 2

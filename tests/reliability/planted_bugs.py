@@ -300,7 +300,7 @@ BUGS = (
         5,
         "remembered-404",
         "A write leaves its key in the negative cache.",
-        (Edit("bucketfront.cache.upkeep.purge:Purge._purge", "self._negative_cache.forget_all(is_hit)", "pass"),),
+        (Edit("bucketfront.cache.upkeep.purge:Purge._void", "self._negative_cache.forget(key)", "pass"),),
         (CACHE + "test_a_purge_forgets_a_404",),
     ),
     Bug(
@@ -1619,9 +1619,9 @@ BUGS = (
         "The response to a purge is sent while its files are still being unlinked.",
         (
             Edit(
-                "bucketfront.cache.upkeep.purge:Purge._remove",
-                "await self._disposal.unlink(hit)",
-                "for entry in hit:\n        self._disposal.unlink_later(entry)",
+                "bucketfront.cache.upkeep.purge:Purge.remove",
+                "await self._disposal.unlink(found)",
+                "for entry in found:\n        self._disposal.unlink_later(entry)",
             ),
         ),
         (CACHE + "test_a_purge_is_complete_when_it_returns",),

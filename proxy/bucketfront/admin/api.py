@@ -75,7 +75,7 @@ class AdminApplication:
         self._handlers: dict[str, Handler] = {
             **Probes(self._health).handlers,
             **Figures(self._registry, self._cache).handlers,
-            **Purges(self._cache, router).handlers,
+            **Purges(self._cache, settings.mounts).handlers,
             **Fills(self._cache, router).handlers,
             **Reloading(self._reload).handlers,
             "/openapi.json": self._openapi,

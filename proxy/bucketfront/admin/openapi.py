@@ -32,6 +32,7 @@ _REFUSALS = {
 }
 _TITLES = {
     200: "Done",
+    202: "It has begun",
     408: "The body was late",
     409: "A change needs a restart",
     413: "The body is too large",

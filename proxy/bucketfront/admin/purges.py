@@ -1,43 +1,74 @@
-"""`POST /api/v1/purge`: removes objects from the cache, or marks them stale."""
+"""`POST /api/v1/purge`: removes objects from the cache, marks them stale, or only counts them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 from aiohttp import hdrs, web
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StringConstraints
 
 from bucketfront.admin.json_body import read_json
 from bucketfront.admin.operation import FAILURE, Body, Media, Operation
+from bucketfront.admin.purge_paths import PurgePaths
 from bucketfront.admin.refusal import Refused
-from bucketfront.cache import Cache
+from bucketfront.cache import Cache, KeyRange, Purged, PurgeMode, PurgeSelection
+from bucketfront.config.mount_settings import MountSettings
 from bucketfront.errors import BadPath, NoSuchMount, StoreError
 from bucketfront.keys import ObjectKey
-from bucketfront.server.router import Router
 
 MAX_PATHS = 10_000  # of one request; a prefix purges more
-MAX_PATHS_PER_TURN = 256  # parsed in one turn of the loop (docs/invariants.md#cost-of-a-request)
+MAX_PATHS_PER_TURN = 64  # mapped to keys in one turn of the loop (docs/invariants.md#cost-of-a-request)
+MAX_PATH_CHARS = 8192
+MAX_OBJECTS = 1000  # that a dry run lists
 PURGE_TIMEOUT_S = 300.0  # a million entries take a tenth of it
 
-_Path = Annotated[str, StringConstraints(min_length=1, max_length=8192)]
+_Path = Annotated[str, StringConstraints(min_length=1, max_length=MAX_PATH_CHARS)]
 
 
 class PurgeRequest(BaseModel):
-    """The body of a purge. `paths` and `prefix` are percent-encoded request paths, as clients send them."""
+    """The body of a purge. `paths` and `prefix` are percent-encoded request paths, as clients send them.
+
+    `glob` is decoded. With `dry_run` nothing changes. With `wait: false` the response comes before the purge ends.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     paths: Annotated[tuple[_Path, ...], Field(max_length=MAX_PATHS)] = ()
     prefix: _Path | None = None
-    soft: bool = False
+    glob: _Path | None = None
+    all: StrictBool = False
+    soft: StrictBool = False
+    dry_run: StrictBool = False
+    wait: StrictBool = True
 
 
-class Purged(BaseModel):
-    """How many entries were removed, or with `soft` marked stale."""
+class PurgeableObject(BaseModel):
+    """An object that a purge would remove. `path` shows it, and is null if no mount does."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    path: str | None
+    bucket: str
+    key: str
+    version: str | None
+
+
+class PurgedResponse(BaseModel):
+    """How many entries were removed, or with `soft` marked stale. A dry run only counts them, and lists some."""
 
     model_config = ConfigDict(extra="forbid")
 
     purged: int
+    dry_run: bool = False
+    objects: list[PurgeableObject] = []
+
+
+class Accepted(BaseModel):
+    """The purge has begun, and goes on."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    accepted: bool
 
 
 OPERATIONS: Mapping[str, Operation] = {
@@ -45,7 +76,8 @@ OPERATIONS: Mapping[str, Operation] = {
         hdrs.METH_POST,
         "Remove objects from the cache, or mark them stale",
         {
-            200: (Body(Media.JSON, Purged),),
+            200: (Body(Media.JSON, PurgedResponse),),
+            202: (Body(Media.JSON, Accepted),),
             **dict.fromkeys((408, 413, 415, 500, 504), FAILURE),
         },
         PurgeRequest,
@@ -56,44 +88,59 @@ OPERATIONS: Mapping[str, Operation] = {
 class Purges:
     """Runs the purges that operators request."""
 
-    def __init__(self, cache: Cache, router: Router) -> None:
+    def __init__(self, cache: Cache, mounts: tuple[MountSettings, ...]) -> None:
         self._cache = cache
-        self._router = router
+        self._paths = PurgePaths(mounts)
         self.handlers = {"/api/v1/purge": self._purge}
 
     async def _purge(self, request: web.BaseRequest) -> web.Response:
         wanted = await read_json(request, PurgeRequest)
         try:
-            keys, prefixes = await self._selected(wanted)
+            selection = await self._selected(wanted)
         except (BadPath, NoSuchMount) as error:
             raise Refused(400, str(error)) from error
+        mode = PurgeMode.EXPIRE if wanted.soft else PurgeMode.REMOVE
+        if wanted.dry_run:
+            return await self._dry_run(await self._run(selection, PurgeMode.COUNT))
+        if not wanted.wait:
+            self._cache.purge_later(selection, mode)
+            return web.json_response({"accepted": True}, status=202)
+        return web.json_response({"purged": (await self._run(selection, mode)).count})
+
+    async def _run(self, selection: PurgeSelection, mode: PurgeMode) -> Purged:
         try:
             async with asyncio.timeout(PURGE_TIMEOUT_S):
-                purged = await self._cache.purge(keys, prefixes, soft=wanted.soft, versions=True)
+                return await self._cache.purge_selected(selection, mode)
         except TimeoutError as error:
             raise Refused(504, f"the purge goes on; it was not complete within {PURGE_TIMEOUT_S:g} s") from error
         except StoreError as error:
             raise Refused(500, f"memory has forgotten them, but the disk refused: {error}") from error
-        return web.json_response({"purged": purged})
 
-    async def _selected(self, wanted: PurgeRequest) -> tuple[list[ObjectKey], list[ObjectKey]]:
-        """Return the keys and prefixes of a request. Raises BadPath, NoSuchMount."""
-        keys = [key async for key in self._keys(wanted.paths)]
-        prefixes = [] if wanted.prefix is None else self._prefixes(wanted.prefix)
-        if not keys and not prefixes:
-            raise BadPath("name paths or a prefix to purge")
-        return keys, prefixes
-
-    async def _keys(self, paths: Sequence[str]) -> AsyncIterator[ObjectKey]:
-        for number, path in enumerate(paths, 1):
-            yield self._router.locate(path).unadmitted_key()
+    async def _dry_run(self, purged: Purged) -> web.Response:
+        objects = []
+        for number, key in enumerate(purged.sample[:MAX_OBJECTS], 1):
+            name, version = key.key, key.version
+            objects.append({"path": self._paths.path_of(key), "bucket": key.bucket, "key": name, "version": version})
             if not number % MAX_PATHS_PER_TURN:
                 await asyncio.sleep(0)
+        return web.json_response({"purged": purged.count, "dry_run": True, "objects": objects})
 
-    def _prefixes(self, path: str) -> list[ObjectKey]:
-        route = self._router.locate(path)
-        octets = route.mount.prefix.encode() + route.octets
-        try:
-            return [ObjectKey(route.mount.bucket, octets.decode())]
-        except UnicodeDecodeError as error:
-            raise BadPath("the prefix is not UTF-8") from error
+    async def _selected(self, wanted: PurgeRequest) -> PurgeSelection:
+        """Return what a request selects. Raises BadPath, NoSuchMount."""
+        ranges: list[KeyRange] = []
+        if wanted.prefix is not None:
+            ranges += self._paths.below(wanted.prefix)
+        if wanted.glob is not None:
+            ranges += self._paths.matching(wanted.glob)
+        keys = await self._keys(wanted.paths)
+        if not keys and not ranges and not wanted.all:
+            raise BadPath("name paths, a prefix or a glob to purge, or all")
+        return PurgeSelection.of(keys, ranges, everything=wanted.all, versions=True)
+
+    async def _keys(self, paths: Sequence[str]) -> set[ObjectKey]:
+        found: set[ObjectKey] = set()
+        for number, path in enumerate(paths, 1):
+            found |= self._paths.keys(path)
+            if not number % MAX_PATHS_PER_TURN:
+                await asyncio.sleep(0)
+        return found

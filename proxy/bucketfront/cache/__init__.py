@@ -22,6 +22,8 @@ from bucketfront.cache.storage.boot import boot_id
 from bucketfront.cache.storage.folder import Folder
 from bucketfront.cache.storage.folder_inspection import FolderFacts, inspect
 from bucketfront.cache.storage.storage import Region
+from bucketfront.cache.upkeep.purge import Purged, PurgeMode
+from bucketfront.cache.upkeep.purge_selection import KeyRange, PurgeSelection
 from bucketfront.cache.upload import Upload
 
 __all__ = [
@@ -35,11 +37,15 @@ __all__ = [
     "FillView",
     "Folder",
     "FolderFacts",
+    "KeyRange",
     "Lease",
     "NotModified",
     "Origin",
     "OriginResponse",
     "PartView",
+    "PurgeMode",
+    "PurgeSelection",
+    "Purged",
     "Reader",
     "ReaderView",
     "Refusal",

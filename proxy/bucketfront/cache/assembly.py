@@ -15,7 +15,7 @@ from typing import Literal
 from bucketfront.cache.cache import Cache
 from bucketfront.cache.clock import CacheClock, Clock, boottime
 from bucketfront.cache.entries.budget import Budget
-from bucketfront.cache.entries.entry_table import NEVER_VALIDATED, EntryTable, FreshnessOf
+from bucketfront.cache.entries.entry_table import EntryTable, FreshnessOf
 from bucketfront.cache.entries.eviction import PolicyFactory
 from bucketfront.cache.entries.hot_bodies import HotBodies
 from bucketfront.cache.entries.lru_with_probation import LruWithProbation
@@ -35,6 +35,7 @@ from bucketfront.cache.statistics import Counters
 from bucketfront.cache.storage.boot import boot_id
 from bucketfront.cache.storage.file_storage import FileStorage
 from bucketfront.cache.storage.index import Index
+from bucketfront.cache.storage.records import NEVER_VALIDATED
 from bucketfront.cache.storage.storage import Storage
 from bucketfront.cache.upkeep.disposal import Disposal
 from bucketfront.cache.upkeep.flusher import Flusher
@@ -169,8 +170,8 @@ def assemble(
     lookups, negative_cache = Lookups(entries.pin, disposal.unpin), NegativeCache(options.negative_ttl)
     readers = ReaderContext(fetch_context, clock, counters)
     purges = Purge(
-        entries=entries, disposal=disposal, lookups=lookups, negative_cache=negative_cache, flush=flusher.flush,
-        is_durable=options.is_durable,
+        entries=entries, index=index, disposal=disposal, lookups=lookups, negative_cache=negative_cache,
+        flush=flusher.flush, is_durable=options.is_durable,
     )  # fmt: skip
     flow = LookupFlow(
         fetch_context=fetch_context, lookups=lookups, negative_cache=negative_cache, disposal=disposal,

@@ -23,7 +23,8 @@ from bucketfront.cache.statistics import Found, Statistics
 from bucketfront.cache.storage import page_cache
 from bucketfront.cache.upkeep.disposal import Disposal
 from bucketfront.cache.upkeep.open_files import OpenFiles
-from bucketfront.cache.upkeep.purge import Purge
+from bucketfront.cache.upkeep.purge import Purge, Purged, PurgeMode
+from bucketfront.cache.upkeep.purge_selection import KeyRange, PurgeSelection
 from bucketfront.cache.upload import Upload
 from bucketfront.fair_share import Shares
 from bucketfront.http.cache_status import CacheStatus
@@ -209,7 +210,7 @@ class Cache:
         version of buckets without versioning.
         """
         named = [name for key in keys for name in (key, key._replace(version=NULL_VERSION))]
-        await self._purges.purge(named, (), soft=False, versions=False, reason=RemovalReason.WRITTEN)
+        await self._purges.purge(PurgeSelection.of(named), PurgeMode.REMOVE, RemovalReason.WRITTEN)
 
     async def purge(
         self,
@@ -222,10 +223,25 @@ class Cache:
         """Remove the entries of keys and prefixes, or mark them stale with `soft`. Return their number.
 
         A prefix is an ObjectKey whose key is the prefix. `versions` includes the pinned versions of a key; a prefix
-        always includes them. The files are unlinked when it returns, so a purge survives a restart
-        (docs/invariants.md#admin-is-apart). Raises StoreError if the disk fails, after it cleared the memory.
+        always includes them. Raises StoreError as `purge_selected` does.
         """
-        return await self._purges.purge(keys, prefixes, soft=soft, versions=versions)
+        ranges = (KeyRange(prefix.bucket, prefix.key) for prefix in prefixes)
+        selection = PurgeSelection.of(keys, ranges, versions=versions)
+        purged = await self.purge_selected(selection, PurgeMode.EXPIRE if soft else PurgeMode.REMOVE)
+        return purged.count
+
+    async def purge_selected(self, selection: PurgeSelection, mode: PurgeMode) -> Purged:
+        """Remove the selected entries, mark them stale, or only count them.
+
+        When it returns, the files of removed entries are unlinked and the index knows which ones are stale, so a purge
+        survives a restart (docs/invariants.md#admin-is-apart). Raises StoreError if the disk fails, after it cleared
+        the memory.
+        """
+        return await self._purges.purge(selection, mode)
+
+    def purge_later(self, selection: PurgeSelection, mode: PurgeMode) -> None:
+        """Do the same in the background. The log has its end."""
+        self._purges.begin(selection, mode)
 
     # --- figures ---------------------------------------------------------------------------------------------
 

@@ -311,7 +311,7 @@ class LookupFlow:
             return await self._run_upload(upload, etag, lookup)
 
         upload.keep()
-        self._lookups.invalidate(lambda known: known == key)
+        self._lookups.invalidate([key])
         lookup = self._lookups.start(key, run, None, on_end=upload.discard)
         try:
             async with asyncio.timeout(PUBLISH_TIMEOUT_S):

@@ -13,12 +13,20 @@ if TYPE_CHECKING:
     from bucketfront.config.settings import Settings
 
 
+TIMEOUT_S = 30.0
+
+
 def call_admin(
-    settings: "Settings", method: str, path: str, body: object = None, refusals: Collection[int] = ()
+    settings: "Settings",
+    method: str,
+    path: str,
+    body: object = None,
+    refusals: Collection[int] = (),
+    timeout: float = TIMEOUT_S,
 ) -> dict[str, Any]:
     """Send one request to the admin port of the proxy that runs with these settings, and return the response.
 
-    One of another status than 200 ends the command, unless `refusals` has the status.
+    It may take `timeout` seconds. One of another status than 200 ends the command, unless `refusals` has the status.
     """
     import urllib.error
     import urllib.request
@@ -38,7 +46,7 @@ def call_admin(
         if admin.tls is not None:
             handlers.append(urllib.request.HTTPSHandler(context=_trusting(admin.tls.certificate)))
         opener = urllib.request.build_opener(*handlers)
-        with opener.open(request, timeout=30) as response:
+        with opener.open(request, timeout=timeout) as response:
             found: dict[str, Any] = json.load(response)
             return found
     except urllib.error.HTTPError as error:

@@ -1,6 +1,23 @@
 """Match paths against an operator's glob, in time linear in the length of the path."""
 
+import re
+
+from bucketfront.errors import BadPath
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _WILD = frozenset({"?", "*", "**", "**/"})
+
+
+MAX_GLOB_CHARS = 1024  # of one pattern; no key is longer
+
+
+def glob_of(pattern: str) -> "Glob":
+    """Return the glob of a pattern that a request or a command has. Raises BadPath if no path can match it."""
+    if not 0 < len(pattern) <= MAX_GLOB_CHARS:
+        raise BadPath(f"the glob must have 1 to {MAX_GLOB_CHARS} characters")
+    if _CONTROL.search(pattern):
+        raise BadPath("the glob has a control character or a byte that is not UTF-8; `?` matches any one character")
+    return Glob(pattern)
 
 
 class Glob:
@@ -15,7 +32,18 @@ class Glob:
     (docs/invariants.md#cost-of-a-request).
     """
 
-    __slots__ = ("_accept", "_any", "_ending", "_folders", "_literal", "_not_slash", "_one", "_stars", "pattern")
+    __slots__ = (
+        "_accept",
+        "_any",
+        "_ending",
+        "_folders",
+        "_literal",
+        "_not_slash",
+        "_one",
+        "_stars",
+        "head",
+        "pattern",
+    )
 
     def __init__(self, pattern: str) -> None:
         self.pattern = pattern
@@ -28,6 +56,7 @@ class Glob:
         self._any = 0  # `**` and `**/`: stay on every character
         self._folders = 0  # `**/`: advances at a "/"
         self._ending = ""  # literal text at the end of every matching path
+        self.head = ""  # literal text at the begin of every matching path, without a leading "/"
         state = 1
         for token in _tokens(rooted):
             match token:
@@ -42,6 +71,8 @@ class Glob:
                     self._folders |= state
                 case _:
                     self._literal[token] = self._literal.get(token, 0) | state
+            if self._one | self._not_slash | self._any == 0:
+                self.head += token
             self._ending = self._ending + token if token not in _WILD else ""
             state <<= 1
         self._stars = (self._not_slash | self._any) & ~self._folders

@@ -18,7 +18,7 @@ from bucketfront.cache.entries.pending_changes import PendingChanges
 from bucketfront.cache.entries.removals import Reason, RemovalReason, Removals, StorageRefusal
 from bucketfront.cache.storage import blocks
 from bucketfront.cache.storage.index import Index
-from bucketfront.cache.storage.records import Changes, Outline, encode_key
+from bucketfront.cache.storage.records import NEVER_VALIDATED, Changes, Outline, encode_key
 from bucketfront.cache.storage.storage import StoredFile
 from bucketfront.errors import StoreError
 from bucketfront.http.freshness import Basis, Freshness
@@ -27,7 +27,6 @@ from bucketfront.http.ranges import Span
 from bucketfront.keys import ObjectKey
 
 PAGE_ENTRIES = 64  # in one turn of the event loop (docs/invariants.md#eviction-is-safe-and-bounded)
-NEVER_VALIDATED = -float(1 << 40)  # seconds since the epoch: an entry stale by a soft purge, whatever its Expires is
 _STALE = Freshness(0.0, must_revalidate=True, basis=Basis.UNKNOWN)
 
 log = logging.getLogger(__name__)
@@ -135,7 +134,7 @@ class EntryTable:
         self._cold_bytes -= entry.bytes
         for order in self._orders:
             order.load(entry)
-        if key in self._expired_on_load:
+        if key in self._expired_on_load or entry.id in self._pending.expired:
             self._expired_on_load.discard(key)
             self.expire(entry)
         return entry
@@ -277,6 +276,10 @@ class EntryTable:
         entry.validated_at = NEVER_VALIDATED
         entry.freshness = _STALE
         self._pending.change(entry)
+
+    def expire_row(self, entry_id: int) -> None:
+        """Make an entry stale that is not in memory."""
+        self._pending.expired.add(entry_id)
 
     def commit(self, entry: Entry, block: int, checksum: int) -> None:
         """Note that a whole block is in the file (docs/invariants.md#no-holes). It was charged when it was begun."""
@@ -434,6 +437,16 @@ class EntryTable:
                 for row in rows
                 if row.id not in self._pending.tombstones
             ]
+
+    def of_row(self, row: Outline) -> Entry | None:
+        """Return the entry of a row: the one in memory, else one that is only good to be removed.
+
+        Returns None if it was removed, and the index does not know it yet.
+        """
+        if row.id in self._pending.tombstones or row.id in self._index.corrupt:
+            return None
+        hot = self._hot.get(row.key)
+        return hot if hot is not None and hot.id == row.id else Entry.from_outline(row, self._index.epoch)
 
     @property
     def wants_flush(self) -> bool:

@@ -80,7 +80,8 @@ class NegativeCache:
     def change_ttl(self, ttl: Callable[[ObjectKey], float]) -> None:
         """Let `ttl` decide from now on. Forgets what was remembered by the one before."""
         self._ttl = ttl
-        self.forget_all(lambda _: True)
+        for key in self.keys():
+            self.forget(key)
 
     def forget(self, key: ObjectKey) -> None:
         self._refusals.pop(key, None)
@@ -88,6 +89,6 @@ class NegativeCache:
         if known is not None:
             known.is_valid = False
 
-    def forget_all(self, is_hit: Callable[[ObjectKey], bool]) -> None:
-        for key in [key for key in (*self._known, *self._refusals) if is_hit(key)]:
-            self.forget(key)
+    def keys(self) -> list[ObjectKey]:
+        """Return the keys of all 404s and refusals."""
+        return [*self._known, *self._refusals]

@@ -18,6 +18,7 @@ class PendingChanges:
         self._in_flush: dict[int, Entry] = {}
         self.touched: dict[int, float] = {}  # last accesses by entry, in seconds since the epoch
         self.tombstones: set[int] = set()  # removed entries whose rows the index still has
+        self.expired: set[int] = set()  # entries that a purge made stale, whose rows do not show it yet
 
     @property
     def wants_flush(self) -> bool:
@@ -41,12 +42,14 @@ class PendingChanges:
         """Have the row of a removed entry deleted by the next flush."""
         self._changed.pop(entry.id, None)
         self.touched.pop(entry.id, None)
+        self.expired.discard(entry.id)
         if entry.file_name is not None:
             self.tombstones.add(entry.id)
 
     def clear(self) -> None:
         """Forget removed rows and accesses, because the index was deleted."""
         self.tombstones.clear()
+        self.expired.clear()
         self.touched.clear()
 
     def begin(self) -> Changes:
@@ -58,6 +61,7 @@ class PendingChanges:
             lost=tuple((entry.id, block) for entry in entries for block in entry.lost),
             touched=tuple((at, entry_id) for entry_id, at in self.touched.items()),
             removed=tuple(self.tombstones),
+            expired=tuple(self.expired),
         )
         self.touched.clear()
         for entry in entries:
@@ -68,6 +72,7 @@ class PendingChanges:
     def commit(self, changes: Changes) -> None:
         """Note that the index has the changes."""
         self.tombstones.difference_update(changes.removed)
+        self.expired.difference_update(changes.expired)
         written = self._end_flush()
         for entry_id, block, crc in changes.sums:
             entry = written.get(entry_id)

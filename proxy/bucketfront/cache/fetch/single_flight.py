@@ -22,7 +22,7 @@ If the two differ, the second one is not published either, because it may be the
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
@@ -149,10 +149,15 @@ class Lookups:
         self._begin(key, lookup, run, stale)
         return lookup
 
-    def invalidate(self, matches: Callable[[ObjectKey], bool]) -> None:
-        """Invalidate the shared lookups of the keys that match."""
-        for key in [key for key in self._shared if matches(key)]:
-            _advance(self._shared.pop(key), _Event.INVALIDATE)
+    def running(self) -> list[ObjectKey]:
+        """Return the keys of the shared lookups."""
+        return list(self._shared)
+
+    def invalidate(self, keys: Iterable[ObjectKey]) -> None:
+        """Invalidate the shared lookups of these keys."""
+        for key in keys:
+            if (lookup := self._shared.pop(key, None)) is not None:
+                _advance(lookup, _Event.INVALIDATE)
 
     def add_conflict(self, key: ObjectKey, found: Metadata | None) -> None:
         """Note the result of an invalidated lookup of `key` with the shared one, if there is one."""

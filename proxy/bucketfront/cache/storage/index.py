@@ -286,24 +286,53 @@ class Index:
             " ORDER BY accessed_at, id LIMIT ?",
             (*start, limit),
         )
-        outlines = []
-        for values in found:
-            with self._noting_corruption(values[0]):
-                outlines.append(records.decode_outline(values))
-        return outlines
+        return list(self._outlines(found))
 
     def outline(self, entry: int) -> Outline | None:
         """Return what `oldest` returns of one entry, or None. Raises StoreError."""
-        found = self._read(f"SELECT {records.OUTLINE_COLUMNS} FROM entries WHERE id = ?", (entry,))  # noqa: S608
-        for values in found:
-            with self._noting_corruption(entry):
-                return records.decode_outline(values)
-        return None
+        found = self._read(
+            f"SELECT {records.OUTLINE_COLUMNS} FROM entries WHERE id = ?",  # noqa: S608 - constants
+            (entry,),
+        )
+        return next(self._outlines(found), None)
+
+    def outline_of(self, key: ObjectKey) -> Outline | None:
+        """Return what `oldest` returns of the entry of `key`, or None. Raises StoreError."""
+        found = self._read(
+            f"SELECT {records.OUTLINE_COLUMNS} FROM entries"  # noqa: S608 - constants
+            " WHERE origin = ? AND bucket = ? AND key = ?",
+            (self._origin, key.bucket, records.encode_key(key)),
+        )
+        return next(self._outlines(found), None)
+
+    def below(self, bucket: str, prefix: str, limit: int) -> Iterator[list[Outline]]:
+        """Yield the entries whose key begins with `prefix` in pages, in the order of the keys' bytes.
+
+        Each page is read when it is needed, so the caller may change the index meanwhile. Raises StoreError.
+        """
+        start, beyond = _bounds(prefix)
+        after = b""
+        while found := self._read(
+            f"SELECT {records.OUTLINE_COLUMNS} FROM entries"  # noqa: S608 - constants
+            " WHERE origin = ? AND bucket = ? AND key >= ? AND key > ? AND key < ? ORDER BY key LIMIT ?",
+            (self._origin, bucket, start, after, beyond, limit),
+        ):
+            after = found[-1][2]
+            yield list(self._outlines(found))
+
+    def all_outlines(self, limit: int) -> Iterator[list[Outline]]:
+        """Yield the entries of all origins in pages, as `below` does."""
+        after = 0
+        while found := self._read(
+            f"SELECT {records.OUTLINE_COLUMNS} FROM entries WHERE id > ? ORDER BY id LIMIT ?",  # noqa: S608 - constants
+            (after, limit),
+        ):
+            after = found[-1][0]
+            yield list(self._outlines(found))
 
     def with_prefix(self, bucket: str, prefix: str, after: bytes, limit: int) -> list[Row]:
         """Return entries whose key begins with `prefix` and comes after `after`, in the order of the keys' bytes."""
-        start = prefix.encode()
-        beyond = start[:-1] + bytes((start[-1] + 1,)) if start else b"\xff"  # UTF-8 has no byte 0xFF
+        start, beyond = _bounds(prefix)
         found = self._read(
             f"SELECT {records.ROW_COLUMNS} FROM entries"  # noqa: S608 - constants
             " WHERE origin = ? AND bucket = ? AND key >= ? AND key > ? AND key < ? ORDER BY key LIMIT ?",
@@ -376,6 +405,10 @@ class Index:
         try:
             with closing(writer.cursor()) as cursor:
                 cursor.executemany("DELETE FROM entries WHERE id = ?", ((entry,) for entry in changes.removed))
+                cursor.executemany(
+                    "UPDATE entries SET validated_at = ? WHERE id = ?",
+                    ((records.NEVER_VALIDATED, entry) for entry in changes.expired),
+                )
                 cursor.executemany(_SUPERSEDE, (self._replaced_by(row) for row in changes.rows))
                 cursor.executemany(_UPSERT, (records.encode_row(row, self._origin) for row in changes.rows))
                 _write_pages(cursor, changes)
@@ -419,6 +452,14 @@ class Index:
             if row is not None:
                 yield row
 
+    def _outlines(self, found: Iterable[tuple[Any, ...]]) -> Iterator[Outline]:
+        for values in found:
+            outline = None
+            with self._noting_corruption(values[0]):
+                outline = records.decode_outline(values)
+            if outline is not None:
+                yield outline
+
     def _present(self, entry: int) -> int:
         present = 0
         for page, bits in self._read("SELECT page, present FROM pages WHERE entry = ?", (entry,)):
@@ -439,6 +480,12 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE SET metadata = excluded.metadata, validated_at = excluded.validated_at,
     accessed_at = excluded.accessed_at, bytes = excluded.bytes, epoch = excluded.epoch
 """
+
+
+def _bounds(prefix: str) -> tuple[bytes, bytes]:
+    """Return the first key that begins with `prefix`, and one behind the last."""
+    start = prefix.encode()
+    return start, start[:-1] + bytes((start[-1] + 1,)) if start else b"\xff"  # UTF-8 has no byte 0xFF
 
 
 def _write_pages(cursor: sqlite3.Cursor, changes: Changes) -> None:

@@ -16,6 +16,7 @@ from bucketfront.keys import ObjectKey
 PAGE_BLOCKS = 256  # in one row of `pages`, which takes 1 KiB: a fill rewrites only the rows that it touches
 CHECKSUM_BYTES = 4
 DECODE_ERRORS = (ValueError, KeyError, TypeError, AttributeError)
+NEVER_VALIDATED = -float(1 << 40)  # seconds since the epoch: an entry stale by a soft purge, whatever its Expires is
 _NUMBER = (int, float)
 # Of ROW_COLUMNS and of an outline. SQLite keeps whatever a damaged row has in a column, of any type.
 _ROW_TYPES = (int, str, bytes, str, str, int, str, _NUMBER, _NUMBER, _NUMBER, int, int)
@@ -93,9 +94,10 @@ class Changes:
     lost: tuple[tuple[int, int], ...] = ()  # (entry, block) of blocks that are no longer present
     touched: tuple[tuple[float, int], ...] = ()  # (accessed_at, entry)
     removed: tuple[int, ...] = ()
+    expired: tuple[int, ...] = ()  # entries that are stale from now on, unless `rows` has them
 
     def __bool__(self) -> bool:
-        return bool(self.rows or self.sums or self.lost or self.touched or self.removed)
+        return bool(self.rows or self.sums or self.lost or self.touched or self.removed or self.expired)
 
     def without(self, entries: AbstractSet[int]) -> "Changes":
         """Return the changes without the rows and blocks of these entries."""

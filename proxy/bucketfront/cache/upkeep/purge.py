@@ -1,18 +1,56 @@
-"""Purges by key and by prefix: they remove entries or mark them stale (docs/invariants.md#no-stale-fill)."""
+"""Purges: they remove the selected entries, mark them stale, or only count them (docs/invariants.md#no-stale-fill).
+
+Theory of operation
+-------------------
+A purge runs in turns of the event loop, and no order of its steps lets an entry escape:
+
+1. Running lookups of selected keys are invalidated, and remembered 404s are forgotten. From now on, what a lookup
+   publishes under a selected key is newer than the purge.
+2. Entries in memory are handled, as of one moment after step 1. Lookups that ended before have published theirs there.
+3. Rows of the index are handled page by page. An entry that left memory during step 2 has its row, because only
+   flushed entries leave.
+
+Each entry counts once. The parts of a selection are handled one after another, and a later part skips what an earlier
+one has.
+"""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator
-from itertools import chain
+import logging
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
 
 from bucketfront.cache.entries.entry import Entry
 from bucketfront.cache.entries.entry_table import PAGE_ENTRIES, EntryTable
 from bucketfront.cache.entries.negative_cache import NegativeCache
 from bucketfront.cache.entries.removals import RemovalReason
 from bucketfront.cache.fetch.single_flight import Lookups
+from bucketfront.cache.storage.index import Index
+from bucketfront.cache.storage.records import Outline
 from bucketfront.cache.upkeep.disposal import Disposal
+from bucketfront.cache.upkeep.purge_selection import PurgeSelection
 from bucketfront.errors import StoreError
 from bucketfront.keys import ObjectKey
 from bucketfront.task_set import TaskSet
+
+MAX_SAMPLE = 1000  # keys that a purge returns
+MAX_EXPIRED = 4096  # cold entries that are marked stale before a flush writes them, which takes some milliseconds
+
+log = logging.getLogger(__name__)
+
+
+class PurgeMode(Enum):
+    REMOVE = auto()
+    EXPIRE = auto()  # mark stale, so that the next use revalidates
+    COUNT = auto()  # change nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Purged:
+    """How many entries a purge had, and the keys of some of them, at most MAX_SAMPLE."""
+
+    count: int
+    sample: tuple[ObjectKey, ...] = ()
 
 
 class Purge:
@@ -25,13 +63,15 @@ class Purge:
         self,
         *,
         entries: EntryTable,
+        index: Index,
         disposal: Disposal,
         lookups: Lookups,
         negative_cache: NegativeCache,
         flush: Callable[[], Awaitable[None]],
         is_durable: bool,
     ) -> None:
-        self._entries = entries
+        self.entries = entries
+        self.index = index
         self._disposal = disposal
         self._lookups = lookups
         self._negative_cache = negative_cache
@@ -40,81 +80,160 @@ class Purge:
         self.running = TaskSet()
 
     async def purge(
-        self,
-        keys: Iterable[ObjectKey],
-        prefixes: Iterable[ObjectKey],
-        *,
-        soft: bool,
-        versions: bool,
-        reason: RemovalReason = RemovalReason.PURGED,
-    ) -> int:
-        """See `Cache.purge`. `reason` is why its entries are removed."""
+        self, selection: PurgeSelection, mode: PurgeMode, reason: RemovalReason = RemovalReason.PURGED
+    ) -> Purged:
+        """See `Cache.purge_selected`. `reason` is why its entries are removed."""
         # A purge that has begun ends, even if its caller is cancelled.
-        return await self.running.run(self._purge(set(keys), tuple(prefixes), reason, soft=soft, versions=versions))
+        return await self.running.run(_Run(self, selection, mode, reason).run())
 
-    async def _purge(
-        self,
-        wanted: set[ObjectKey],
-        heads: tuple[ObjectKey, ...],
-        reason: RemovalReason,
-        *,
-        soft: bool,
-        versions: bool,
-    ) -> int:
-        def is_hit(key: ObjectKey) -> bool:
-            return (
-                key in wanted
-                or (versions and key._replace(version=None) in wanted)
-                or any(key.bucket == p.bucket and key.key.startswith(p.key) for p in heads)
-            )
+    def begin(self, selection: PurgeSelection, mode: PurgeMode) -> None:
+        """See `Cache.purge_later`."""
+        self.running.start(self._run_unwatched(selection, mode), name="purge")
 
-        self._lookups.invalidate(is_hit)
-        self._negative_cache.forget_all(is_hit)
-        failures: list[StoreError] = []
+    async def _run_unwatched(self, selection: PurgeSelection, mode: PurgeMode) -> None:
+        try:
+            purged = await _Run(self, selection, mode, RemovalReason.PURGED).run()
+        except StoreError as error:
+            log.warning("a purge in the background: memory has forgotten the objects, but the disk refused: %s", error)
+        else:
+            log.info("a purge in the background has ended: %d purged", purged.count)
 
-        async def forget(found: list[Entry]) -> int:
-            try:
-                return await (self._expire(found) if soft else self._remove(found, reason))
-            except StoreError as error:  # these are removed from memory, and the others are to be as well
-                failures.append(error)
-                return len(found)
+    async def invalidate(self, selection: PurgeSelection) -> None:
+        """Invalidate the running lookups and forget the 404s of the selected keys."""
+        self._void(selection.keys)
+        if selection.needs_walk:
+            for page in _pages([*self._lookups.running(), *self._negative_cache.keys()]):
+                self._void([key for key in page if selection.has(key)])
+                await asyncio.sleep(0)
 
-        purged, keys = 0, list(wanted)
-        for page in (keys[at : at + PAGE_ENTRIES] for at in range(0, len(keys), PAGE_ENTRIES)):
-            purged += await forget(list(self._found(page, failures)))
-            if versions:
-                for batch in self._entries.versions_of(page):
-                    purged += await forget(batch)
-            await asyncio.sleep(0)
-        for batch in chain.from_iterable(self._entries.with_prefix(head.bucket, head.key) for head in heads):
-            purged += await forget(batch)
-        if failures:
-            raise failures[0]
-        return purged
-
-    def _found(self, keys: list[ObjectKey], failures: list[StoreError]) -> Iterator[Entry]:
+    def _void(self, keys: Collection[ObjectKey]) -> None:
+        self._lookups.invalidate(keys)
         for key in keys:
-            try:
-                entry = self._entries.find(key)
-            except StoreError as error:
-                self._entries.expire_on_load(key)
-                failures.append(error)
-            else:
-                if entry is not None:
-                    yield entry
+            self._negative_cache.forget(key)
 
-    async def _expire(self, found: list[Entry]) -> int:
+    def expire(self, found: Sequence[Entry]) -> None:
+        """Mark entries stale."""
         for entry in found:
-            if (hot := self._entries.get(entry.key)) is not None:
-                self._entries.expire(hot)
-        await self._flush()
-        return len(found)
+            if self.entries.hot(entry.key) is entry:
+                self.entries.expire(entry)
+            else:
+                self.entries.expire_row(entry.id)
 
-    async def _remove(self, found: list[Entry], reason: RemovalReason) -> int:
-        hit = [entry for entry in found if not entry.is_removed]
-        for entry in hit:
-            self._entries.remove(entry, reason)
-        await self._disposal.unlink(hit)
-        if self._is_durable:
-            await self._flush()  # a file that reappears after a loss of power has no row then
-        return len(hit)
+    async def finish_expiring(self) -> None:
+        """Write which entries are stale."""
+        await self._flush()
+
+    async def remove(self, found: Sequence[Entry], reason: RemovalReason) -> None:
+        """Remove entries, and return once their files are unlinked. Raises StoreError."""
+        for entry in found:
+            self.entries.remove(entry, reason)
+        await self._disposal.unlink(found)
+        if self._is_durable or self.entries.wants_flush:
+            await self._flush()  # in durable mode a file that reappears after a loss of power has no row then
+
+
+class _Run:
+    """One purge."""
+
+    def __init__(self, purge: Purge, selection: PurgeSelection, mode: PurgeMode, reason: RemovalReason) -> None:
+        self._purge = purge
+        self._entries = purge.entries
+        self._index = purge.index
+        self._selection = selection
+        self._mode = mode
+        self._reason = reason
+        self._count = 0
+        self._sample: list[ObjectKey] = []
+        self._in_memory: set[int] = set()  # entries that step 2 has handled
+        self._expired = 0  # since the last flush
+        self._failures: list[StoreError] = []
+
+    async def run(self) -> Purged:
+        if self._mode is not PurgeMode.COUNT:
+            await self._purge.invalidate(self._selection)
+        for batch in self._batches():
+            found = [entry for entry in batch if not entry.is_removed]
+            self._count += len(found)
+            self._sample += [entry.key for entry in found[: MAX_SAMPLE - len(self._sample)]]
+            if found:
+                await self._act(found)
+            await asyncio.sleep(0)
+        if self._mode is PurgeMode.EXPIRE:
+            await self._purge.finish_expiring()
+        if self._failures:
+            raise self._failures[0]
+        return Purged(self._count, tuple(self._sample))
+
+    async def _act(self, found: list[Entry]) -> None:
+        if self._mode is PurgeMode.REMOVE:
+            try:
+                await self._purge.remove(found, self._reason)
+            except StoreError as error:  # these are removed from memory, and the others are to be as well
+                self._failures.append(error)
+        elif self._mode is PurgeMode.EXPIRE:
+            self._purge.expire(found)
+            self._expired += len(found)
+            if self._expired >= MAX_EXPIRED:
+                self._expired = 0
+                await self._purge.finish_expiring()
+
+    def _batches(self) -> Iterator[list[Entry]]:
+        """Yield the selected entries, each once. The caller may `await` between two batches. Raises StoreError."""
+        selection = self._selection
+        for page in _pages(list(selection.keys)):
+            yield list(self._of_keys(page))
+        if not selection.needs_walk:
+            return
+        for page in _pages([entry.key for entry in self._entries.hot_entries()]):
+            yield list(self._hot(page))
+        if selection.everything:
+            for rows in self._index.all_outlines(PAGE_ENTRIES):
+                yield list(self._cold(rows))
+            return
+        if selection.versions:
+            yield from self._versions()
+        for each in selection.ranges:
+            is_done = selection.before(each)
+            for rows in self._index.below(each.bucket, each.prefix, PAGE_ENTRIES):
+                yield [entry for entry in self._cold(rows) if each.has(entry.key) and not is_done(entry.key)]
+
+    def _versions(self) -> Iterator[list[Entry]]:
+        """Yield the pinned versions of the selected keys. There may be many keys without one."""
+        keys = self._selection.keys
+        for page in _pages([key for key in keys if key.version is None]):
+            for key in page:
+                for rows in self._index.below(key.bucket, f"{key.key}\0", PAGE_ENTRIES):
+                    yield [entry for entry in self._cold(rows) if entry.key not in keys]
+            yield []
+
+    def _of_keys(self, keys: Sequence[ObjectKey]) -> Iterator[Entry]:
+        for key in keys:
+            if (hot := self._entries.hot(key)) is not None:
+                yield hot
+                continue
+            try:
+                row = self._index.outline_of(key)
+            except StoreError as error:
+                if self._mode is not PurgeMode.COUNT:
+                    self._entries.expire_on_load(key)
+                self._failures.append(error)
+            else:
+                yield from self._cold([] if row is None else [row])
+
+    def _hot(self, keys: Sequence[ObjectKey]) -> Iterator[Entry]:
+        for key in keys:
+            if key in self._selection.keys or not self._selection.has(key):
+                continue
+            if (entry := self._entries.hot(key)) is not None:
+                self._in_memory.add(entry.id)
+                yield entry
+
+    def _cold(self, rows: Sequence[Outline]) -> Iterator[Entry]:
+        for row in rows:
+            if row.id not in self._in_memory and (entry := self._entries.of_row(row)) is not None:
+                yield entry
+
+
+def _pages(keys: Sequence[ObjectKey]) -> Iterator[Sequence[ObjectKey]]:
+    for at in range(0, len(keys), PAGE_ENTRIES):
+        yield keys[at : at + PAGE_ENTRIES]

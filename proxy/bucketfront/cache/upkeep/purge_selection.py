@@ -1,0 +1,83 @@
+"""What a purge selects, as a frozen value. No I/O here."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Self
+
+from bucketfront.keys import ObjectKey
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRange:
+    """The keys of a bucket that begin with `prefix`, with all their versions. `matches` selects some of them."""
+
+    bucket: str
+    prefix: str
+    matches: Callable[[str], bool] | None = None
+
+    def has(self, key: ObjectKey) -> bool:
+        """Return whether the range has the key."""
+        if key.bucket != self.bucket or not key.key.startswith(self.prefix):
+            return False
+        return self.matches is None or self.matches(key.key)
+
+    def meets(self, other: "KeyRange") -> bool:
+        """Return whether a key may be in both."""
+        return self.bucket == other.bucket and (
+            self.prefix.startswith(other.prefix) or other.prefix.startswith(self.prefix)
+        )
+
+    def covers(self, other: "KeyRange") -> bool:
+        """Return whether all keys of the other range are in this one, as far as the prefixes show it."""
+        return self.matches is None and self.bucket == other.bucket and other.prefix.startswith(self.prefix)
+
+
+@dataclass(frozen=True, slots=True)
+class PurgeSelection:
+    """The objects to purge: keys, ranges of keys, and all of the cache if `everything` is true.
+
+    `versions` includes the pinned versions of `keys`. A range always includes them.
+    """
+
+    keys: frozenset[ObjectKey] = frozenset()
+    ranges: tuple[KeyRange, ...] = ()
+    everything: bool = False
+    versions: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        keys: Iterable[ObjectKey] = (),
+        ranges: Iterable[KeyRange] = (),
+        *,
+        everything: bool = False,
+        versions: bool = False,
+    ) -> Self:
+        """Return a selection without the ranges that others cover."""
+        if everything:
+            return cls(everything=True, versions=True)
+        kept: list[KeyRange] = []
+        for candidate in sorted(ranges, key=lambda each: (each.matches is not None, len(each.prefix))):
+            if not any(known.covers(candidate) for known in kept):
+                kept.append(candidate)
+        return cls(frozenset(keys), tuple(kept), versions=versions)
+
+    @property
+    def needs_walk(self) -> bool:
+        """Return whether not all selected keys are known by name."""
+        return self.everything or self.versions or bool(self.ranges)
+
+    def has(self, key: ObjectKey) -> bool:
+        """Return whether the selection has the key."""
+        return self.everything or self.has_by_name(key) or any(each.has(key) for each in self.ranges)
+
+    def has_by_name(self, key: ObjectKey) -> bool:
+        """Return whether `keys` has the key, or the object of that version."""
+        if key in self.keys:
+            return True
+        return self.versions and key.version is not None and key._replace(version=None) in self.keys
+
+    def before(self, range_: KeyRange) -> Callable[[ObjectKey], bool]:
+        """Return a function that tells the keys which an earlier part of the selection has than this range."""
+        earlier = [each for each in self.ranges[: self.ranges.index(range_)] if each.meets(range_)]
+        return lambda key: self.has_by_name(key) or any(each.has(key) for each in earlier)
