@@ -31,6 +31,7 @@ from bucketfront.http.ranges import FromTo, Span, Suffix
 from bucketfront.http.response_fields import USER_METADATA_PREFIX
 from bucketfront.http.write_head import WriteHead
 from bucketfront.keys import ObjectKey
+from bucketfront.s3.listing import Listed, ListPage
 from bucketfront.s3.upload.spool import Spool
 from bucketfront.s3.upload.uploader import Announce, Written, no_announcement
 
@@ -63,6 +64,7 @@ class FakeOrigin:
     is_versioned: bool = False
     absent_buckets: frozenset[str] = frozenset()
     jitter: int = 1
+    page_keys: int = 1000  # of a page of a list
     objects: dict[ObjectKey, Stored] = field(default_factory=dict)
     versions: dict[ObjectKey, Stored | None] = field(default_factory=dict)  # by keys with an id; None: delete marker
     numbers: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))  # of versions
@@ -156,6 +158,16 @@ class FakeOrigin:
         if if_none_match == metadata.etag:
             return _not_modified(metadata)
         return replace(metadata, checksum=self.checksum)
+
+    async def list_objects(self, bucket: str, prefix: str, token: str | None = None) -> ListPage:
+        """Return a page of `page_keys` at most. `token` is the last key of the page before."""
+        await self.pause()
+        if bucket in self.absent_buckets:
+            raise NoSuchBucket(f"there is no bucket {bucket}", Fault.CONFIGURATION)
+        listed = sorted(key for key in self.objects if key.bucket == bucket and key.key.startswith(prefix))
+        names = [key for key in listed if token is None or key.key.encode() > token.encode()]
+        page = tuple(Listed(key, len(self.objects[key].content)) for key in names[: self.page_keys])
+        return ListPage(page, page[-1].key.key if len(names) > self.page_keys else None)
 
     async def delete(self, key: ObjectKey) -> None:
         marker = key._replace(version=self._next_version(key))

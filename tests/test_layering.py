@@ -20,6 +20,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"s3"}),
     frozenset({"tus"}),
     frozenset({"server"}),
+    frozenset({"warm"}),
     frozenset({"admin"}),
     frozenset({"app", "checks", "process_log"}),
     frozenset({"cli"}),
@@ -28,7 +29,7 @@ LAYERS: tuple[frozenset[str], ...] = (
 DOORS = {
     ("cache", "config"): set[str](),  # the cache gets values, not settings
     ("http", "keys"): set[str](),
-    **{(room, "cache"): {"bucketfront.cache"} for room in ("s3", "tus", "server", "admin", "app")},
+    **{(room, "cache"): {"bucketfront.cache"} for room in ("s3", "tus", "server", "warm", "admin", "app")},
     ("checks", "cache"): {"bucketfront.cache"},
     ("cli", "cache"): {"bucketfront.cache.storage.verification"},  # it works on a folder without a cache
 }
@@ -40,10 +41,12 @@ PURE = (
     "http/*.py", "keys.py", "errors.py", "retry.py", "troubles.py", "fair_share.py", "request_trace.py",
     "cache/storage/blocks.py", "cache/entries/budget.py", "cache/fetch/read_ahead.py", "cache/fetch/walk.py",
     "cache/fetch/mp4.py", "cache/fetch/part_choice.py", "cache/fetch/reader_cursor.py", "s3/minimum_rate.py",
+    "warm/pace.py", "warm/allowance.py", "warm/link.py", "warm/hls.py", "warm/dash.py", "warm/sitemap.py",
+    "warm/xml_tree.py", "warm/manifest.py",
 )  # fmt: skip
 PURE_MAY_USE = (
     "bucketfront.http", "bucketfront.keys", "bucketfront.errors", "bucketfront.fair_share", "bucketfront.request_trace",
-    "bucketfront.cache.storage.blocks",
+    "bucketfront.cache.storage.blocks", "bucketfront.warm.link", "bucketfront.warm.xml_tree",
     "bucketfront.cache.fetch.walk", "bucketfront.cache.fetch.read_ahead", "bucketfront.cache.fetch.reader_cursor",
 )  # fmt: skip
 PURE_PACKAGES = {"anycrc"}  # pure arithmetic

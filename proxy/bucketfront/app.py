@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -39,6 +40,7 @@ from bucketfront.fair_share import FairShares, Resource, Shares
 from bucketfront.s3.accepted_codings import AcceptedCodings, Area
 from bucketfront.s3.client import S3Origin
 from bucketfront.s3.embedded.launcher import EmbeddedS3
+from bucketfront.s3.listing import list_objects
 from bucketfront.s3.upload.journal import UploadJournal
 from bucketfront.s3.upload.uploader import S3Uploader
 from bucketfront.server.access.clients import Clients
@@ -61,6 +63,8 @@ from bucketfront.troubles import Troubles
 from bucketfront.tus.manager import MAX_UPLOADS, UploadManager
 from bucketfront.tus.staging import StagingSpace
 from bucketfront.tus.upload_folder import UploadFolder
+from bucketfront.warm.places import Places
+from bucketfront.warm.registry import JobRegistry
 
 SPLIT_DISTANCE_BYTES = 1 << 20  # a reader that is closer waits, because a request of its own costs more
 UPLOAD_STALL_TIMEOUT_S = 30.0  # added to the read timeout: how long an upload may make no progress
@@ -114,6 +118,7 @@ class App:
         self.origin: S3Origin
         self.upload_journal: UploadJournal
         self.telemetry: Telemetry
+        self.warm_jobs: JobRegistry
         self.listener: Listener
         self.admin: Listener
         self.reloader = Reloader(settings, read or (lambda: LoadedConfig(settings, Tree())), self._prepare, self.health)
@@ -165,7 +170,8 @@ class App:
         TrafficCollector(registry, self.cache, self.origin)
         lag = LoopLag()
         HealthCollector(registry, self.health, lag)
-        self._admin = build_admin(settings, self.cache, registry, self.health, self.reload)
+        self._start_warm_jobs()
+        self._admin = build_admin(settings, self.cache, registry, self.health, self.warm_jobs, self.reload)
         self.admin = self._admin.listener
         await self._start_listener(self.admin)
         self._start_watching(lag)
@@ -378,11 +384,19 @@ class App:
         self._server.headers.believe(fronts)
         self.connection_limit.has_share = Clients(fronts).has_share
         self._server.generations.replace(renewal.generation)
+        self.warm_jobs.adopt(Places(after.mounts), renewal.freshness.rules)
         self._admin.application.adopt(after)
         if renewal.access_log is not None:
             self.telemetry.change_log(renewal.access_log, names_of(after.access_log.fields))
         if after.log != before.log:
             process_log.apply(after.log)
+
+    def _start_warm_jobs(self) -> None:
+        """Build what runs warm jobs. They end before the cache and the origin close."""
+        lists = partial(list_objects, self.origin)
+        places, part = Places(self.settings.mounts), self.settings.origin.part_size
+        self.warm_jobs = JobRegistry(self.cache, lists, places, self._freshness.rules, part=part)
+        self._stack.push_async_callback(self.warm_jobs.close)
 
     def _start_aborting(self) -> None:
         """Start to abort the multipart uploads that a kill left at S3. The start does not wait for that."""

@@ -42,7 +42,64 @@ SERVER = "tests/server/"
 ENDPOINT = SERVER + "test_endpoint.py::"
 FAIR_SHARES = SERVER + "test_fair_shares.py::"
 
+WARM = SERVER + "test_warm.py::"
+DOCUMENTS = "tests/warm/test_warm_documents.py::"
+
 BUGS = (
+    Bug(
+        34,
+        "warm-job-evicts",
+        "A warm job goes on in a full cache, and each object displaces one that it has brought.",
+        (
+            Edit(
+                "bucketfront.warm.allowance:Allowance.take",
+                "cost > free - self._promised - self._spare and self.held + cost > self._replaceable",
+                "False",
+            ),
+        ),
+        (WARM + "test_the_hot_set_stays",),
+    ),
+    Bug(
+        34,
+        "warm-job-without-share",
+        "A warm job works for no client, so it has no share and takes all connections.",
+        (Edit("bucketfront.warm.job:Job.run", "acting_for(WARM_CLIENT)", "acting_for(None)"),),
+        (WARM + "test_clients_come_first",),
+    ),
+    Bug(
+        29,
+        "playlist-leads-outside",
+        "An absolute URL in a playlist is taken for a path of this proxy, whatever its host is.",
+        (
+            Edit(
+                "bucketfront.warm.following:_resolved",
+                "(parts.scheme in ('http', 'https') and host in hosts)",
+                "host",
+            ),
+        ),
+        (DOCUMENTS + "test_references_that_lead_outside",),
+    ),
+    Bug(
+        12,
+        "cancelled-job-goes-on",
+        "A cancelled warm job leaves the objects to their tasks that are being filled.",
+        (Edit("bucketfront.warm.job:Job.run", "await self._tasks.close()", "pass"),),
+        (WARM + "test_a_cancelled_job",),
+    ),
+    Bug(
+        19,
+        "document-without-bound",
+        "A playlist gives a warm job as many objects as it names.",
+        (Edit("bucketfront.warm.following:follow", "islice(found, MAX_LINKS)", "found"),),
+        (DOCUMENTS + "test_a_document_with_too_many_references",),
+    ),
+    Bug(
+        7,
+        "stale-counts-as-fresh",
+        "A warm job skips an object whose time to live is over.",
+        (Edit("bucketfront.cache.cache:Cache.fresh", "entry.ttl(self._clock()) <= 0 or ", ""),),
+        (WARM + "test_a_stale_object",),
+    ),
     Bug(
         29,
         "proxy-of-the-environment",
@@ -1913,7 +1970,7 @@ BUGS = (
         33,
         "description-without-the-token",
         "The description of the admin port is served to a page under any name, as a probe is.",
-        (Edit("bucketfront.admin.api:AdminApplication._respond", "operation.is_probe", "is_read"),),
+        (Edit("bucketfront.admin.api:AdminApplication._respond", "OPERATIONS[template].is_probe", "is_read"),),
         (SERVER + "test_admin_openapi.py::test_each_path_responds_as_described",),
     ),
     Bug(

@@ -27,7 +27,9 @@ from bucketfront.http.metadata import Metadata
 from bucketfront.http.ranges import FromTo, Suffix
 from bucketfront.http.write_head import WriteHead
 from bucketfront.keys import ObjectKey
+from bucketfront.s3 import listing
 from bucketfront.s3.client import S3Origin
+from bucketfront.s3.listing import Listed, list_objects
 from bucketfront.s3.upload.uploader import Announce, S3Uploader, Written
 
 FAKE = "fake"
@@ -114,6 +116,21 @@ class Subject:
             }
             self.client.put_object(Bucket=self.bucket, Key=name, Body=content, Metadata=user, **params)
         return key
+
+    async def list_objects(self, prefix: str = "", bucket: str | None = None) -> list[Listed]:
+        """Return what the Origin lists, of all pages."""
+        found: list[Listed] = []
+        token: str | None = None
+        while True:
+            if isinstance(self.origin, FakeOrigin):
+                page = await self.origin.list_objects(bucket or self.bucket, prefix, token)
+            else:
+                assert isinstance(self.origin, S3Origin)
+                page = await list_objects(self.origin, bucket or self.bucket, prefix, token)
+            found += page.objects
+            token = page.token
+            if token is None:
+                return found
 
     def delete(self, key: ObjectKey) -> str:
         """Delete as the owner. Return the version id of the delete marker."""
@@ -300,6 +317,22 @@ async def test_an_empty_object_has_no_range(subject: Subject, part: FromTo | Suf
     with pytest.raises(RangeUnsatisfiable):
         await subject.origin.get(key, part)
     assert metadata_of(await subject.origin.head(key)).size == 0
+
+
+async def test_a_list(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A list has the keys of a prefix in the order of their bytes, with their sizes, over all pages."""
+    if isinstance(subject, ChaosSubject):
+        pytest.skip("the chaos origin lists nothing")
+    monkeypatch.setattr(listing, "MAX_KEYS", 2)
+    if isinstance(subject.origin, FakeOrigin):
+        subject.origin.page_keys = 2
+    names = ["p/a b", "p/a+b", "p/ä", "p/b/c", "p/%2F&<>"]
+    for name in (*names, "q", "o"):
+        subject.store(b"x" * len(name), name)
+    assert await subject.list_objects("p/") == [Listed(subject.key(name), len(name)) for name in sorted(names)]
+    assert await subject.list_objects("no/such/") == []
+    with pytest.raises(NoSuchBucket):
+        await subject.list_objects(bucket=ABSENT_BUCKET)
 
 
 async def test_metadata_of_get_and_head(subject: Subject) -> None:

@@ -14,17 +14,20 @@ from prometheus_client import CollectorRegistry
 
 from bucketfront import __version__
 from bucketfront.admin import openapi
+from bucketfront.admin.exports import Exports
 from bucketfront.admin.figures import Figures
 from bucketfront.admin.fills import Fills
 from bucketfront.admin.health import Health
+from bucketfront.admin.jobs import Jobs
 from bucketfront.admin.openapi import OPERATIONS
-from bucketfront.admin.operation import Operation
+from bucketfront.admin.operation import template_of
 from bucketfront.admin.probes import Probes
 from bucketfront.admin.purges import Purges
 from bucketfront.admin.refusal import Refused, error_response
 from bucketfront.admin.reloader import ReloadOutcome
 from bucketfront.admin.reloading import Reloading
 from bucketfront.admin.tokens import WRONG_TOKEN_PAUSE_S, Token, TokenVerdict
+from bucketfront.admin.warming import Warming
 from bucketfront.cache import Cache
 from bucketfront.config.listener_settings import AdminSettings
 from bucketfront.config.settings import Settings
@@ -37,6 +40,7 @@ from bucketfront.server.http1.connection_limit import ConnectionLimit
 from bucketfront.server.http1.listener import Listener, ListenSite
 from bucketfront.server.http1.server_tls import ServerTls
 from bucketfront.server.router import Router
+from bucketfront.warm.registry import JobRegistry
 
 MAX_AT_ONCE = 16  # requests, probes apart: a scraper, a few people
 MAX_CONNECTIONS = 128  # more than the requests at once, so that idle ones can make way
@@ -56,12 +60,19 @@ class AdminApplication:
     """The API for operators."""
 
     def __init__(
-        self, settings: Settings, cache: Cache, registry: CollectorRegistry, health: Health, reload: Reload
+        self,
+        settings: Settings,
+        cache: Cache,
+        registry: CollectorRegistry,
+        health: Health,
+        warm_jobs: JobRegistry,
+        reload: Reload,
     ) -> None:
         self._places = asyncio.Semaphore(MAX_AT_ONCE)
         self._cache = cache
         self._registry = registry
         self._health = health
+        self._warm_jobs = warm_jobs
         self._reload = reload
         self.adopt(settings)
 
@@ -77,6 +88,9 @@ class AdminApplication:
             **Figures(self._registry, self._cache).handlers,
             **Purges(self._cache, settings.mounts).handlers,
             **Fills(self._cache, router).handlers,
+            **Warming(self._warm_jobs, frozenset(settings.server.names)).handlers,
+            **Jobs(self._warm_jobs).handlers,
+            **Exports(self._cache, router).handlers,
             **Reloading(self._reload).handlers,
             "/openapi.json": self._openapi,
         }
@@ -98,14 +112,14 @@ class AdminApplication:
     async def _respond(self, request: web.BaseRequest) -> web.StreamResponse:
         is_read = request.method in (hdrs.METH_GET, hdrs.METH_HEAD)
         # Compared as it was sent: an escape could evade a rule for the path of a server in front.
-        operation = OPERATIONS.get(request.rel_url.raw_path)
-        if is_read and operation is not None and operation.is_probe:
-            return await self._handlers[request.rel_url.raw_path](request)
+        template = template_of(request.rel_url.raw_path, OPERATIONS)
+        if is_read and template is not None and OPERATIONS[template].is_probe:
+            return await self._handlers[template](request)
         await self._admit(request, is_read=is_read)
         if self._places.locked():
             raise Refused(503, "too many requests at once", {"Retry-After": str(RETRY_AFTER_S)})
         async with self._places:
-            return await self._dispatch(request, operation)
+            return await self._dispatch(request, template)
 
     async def _admit(self, request: web.BaseRequest, *, is_read: bool) -> None:
         """Raise Refused for a request that may not be made here. Reads no byte of its body."""
@@ -126,12 +140,13 @@ class AdminApplication:
         if verdict is not TokenVerdict.RIGHT:
             raise Refused(401, "a bearer token is needed", {"WWW-Authenticate": "Bearer"})
 
-    async def _dispatch(self, request: web.BaseRequest, operation: Operation | None) -> web.StreamResponse:
-        if operation is None:
+    async def _dispatch(self, request: web.BaseRequest, template: str | None) -> web.StreamResponse:
+        if template is None:
             raise Refused(404, "there is nothing at this path")
+        operation = OPERATIONS[template]
         if request.method not in operation.methods:
             raise Refused(405, f"this path takes {operation.method}", {"Allow": ", ".join(operation.methods)})
-        return await self._handlers[request.rel_url.raw_path](request)
+        return await self._handlers[template](request)
 
     async def _openapi(self, _: web.BaseRequest) -> web.Response:
         return web.json_response(openapi.document(__version__))
@@ -162,10 +177,15 @@ class AdminServer:
 
 
 def build_admin(
-    settings: Settings, cache: Cache, registry: CollectorRegistry, health: Health, reload: Reload
+    settings: Settings,
+    cache: Cache,
+    registry: CollectorRegistry,
+    health: Health,
+    warm_jobs: JobRegistry,
+    reload: Reload,
 ) -> AdminServer:
     """Return the server for operators. Raises UnusableSetting."""
-    application = AdminApplication(settings, cache, registry, health, reload)
+    application = AdminApplication(settings, cache, registry, health, warm_jobs, reload)
     most = max(MIN_CONNECTIONS, min(MAX_CONNECTIONS, descriptors.limit() // DESCRIPTORS_SHARE))
     limit = ConnectionLimit(most, min_idle=0.0)
     connections = _AdminConnections(

@@ -7,7 +7,7 @@ from aiohttp import hdrs
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from bucketfront.admin import figures, fills, probes, purges, reloading
+from bucketfront.admin import exports, figures, fills, jobs, probes, purges, reloading, warming
 from bucketfront.admin.operation import FAILURE, Body, Failure, Media, Operation
 
 _REF = "#/components/schemas/{model}"
@@ -17,6 +17,9 @@ OPERATIONS: Mapping[str, Operation] = {
     **figures.OPERATIONS,
     **fills.OPERATIONS,
     **purges.OPERATIONS,
+    **warming.OPERATIONS,
+    **jobs.OPERATIONS,
+    **exports.OPERATIONS,
     **reloading.OPERATIONS,
     "/openapi.json": Operation(hdrs.METH_GET, "This document", {200: (Body(Media.JSON),)}),
 }
@@ -33,6 +36,7 @@ _REFUSALS = {
 _TITLES = {
     200: "Done",
     202: "It has begun",
+    404: "There is no such job",
     408: "The body was late",
     409: "A change needs a restart",
     413: "The body is too large",
@@ -54,7 +58,7 @@ def document(version: str) -> dict[str, Any]:
     return {
         "openapi": "3.1.0",
         "info": {"title": "bucketfront, admin port", "version": version},
-        "paths": {path: _path(operation) for path, operation in OPERATIONS.items()},
+        "paths": {path: _path(path, operation) for path, operation in OPERATIONS.items()},
         "components": {
             "schemas": schemas["$defs"],
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer", "description": "`admin.token`"}},
@@ -62,9 +66,15 @@ def document(version: str) -> dict[str, Any]:
     }
 
 
-def _path(operation: Operation) -> dict[str, Any]:
-    """Return the item of one path, which has HEAD beside GET."""
-    return {method.lower(): _operation(operation, method) for method in operation.methods}
+def _path(path: str, operation: Operation) -> dict[str, Any]:
+    """Return the item of one path, which has HEAD beside GET, and its variables."""
+    item: dict[str, Any] = {method.lower(): _operation(operation, method) for method in operation.methods}
+    names = [segment[1:-1] for segment in path.split("/") if segment.startswith("{")]
+    if names:
+        item["parameters"] = [
+            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names
+        ]
+    return item
 
 
 def _operation(operation: Operation, method: str) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What one path of the admin port does, in the words of its description. No I/O here."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -48,6 +48,18 @@ class Operation:
     @property
     def methods(self) -> tuple[str, ...]:
         return (hdrs.METH_GET, hdrs.METH_HEAD) if self.method == hdrs.METH_GET else (self.method,)
+
+
+def template_of(path: str, templates: Iterable[str]) -> str | None:
+    """Return the template that a path fits, segment by segment. A segment in braces stands for any text but nothing."""
+    segments = path.split("/")
+    for template in templates:
+        parts = template.split("/")
+        if len(parts) == len(segments) and all(
+            part == segment or (part.startswith("{") and segment) for part, segment in zip(parts, segments, strict=True)
+        ):
+            return template
+    return None
 
 
 FAILURE = (Body(Media.JSON, Failure),)

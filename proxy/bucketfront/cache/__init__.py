@@ -13,6 +13,7 @@ from bucketfront.cache.entries.lease import Lease
 from bucketfront.cache.entries.negative_cache import Absence, Refusal
 from bucketfront.cache.entries.removals import AGE_BOUNDS_S, RemovalFigures, RemovalReason, StorageRefusal
 from bucketfront.cache.fetch.fill_view import FillView, PartView, ReaderView
+from bucketfront.cache.held import Held
 from bucketfront.cache.lookup_flow import Absent
 from bucketfront.cache.origin import NotModified, Origin, OriginResponse
 from bucketfront.cache.reader import Reader
@@ -37,6 +38,7 @@ __all__ = [
     "FillView",
     "Folder",
     "FolderFacts",
+    "Held",
     "KeyRange",
     "Lease",
     "NotModified",

@@ -181,6 +181,7 @@ def assemble(
         readers=readers, lookups=lookups, lookup_flow=flow, negative_cache=negative_cache,
         hot_bodies=HotBodies(options.memory), disposal=disposal, open_files=open_files, purges=purges,
         integrity=integrity, upload_shares=Shares(options.max_size, options.share_of_one, RESERVED_UPLOADS_PART),
+        flush=flusher.flush,
     )  # fmt: skip
     housekeeper = Housekeeper(
         entries=entries, store=store, index=index, flusher=flusher, space=space, open_files=open_files,

@@ -3,7 +3,7 @@
 Other rooms never see a part fetch, the index or the name of a file. `cache.assembly` puts the cache together.
 """
 
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from itertools import islice
 from typing import Any
 
@@ -17,18 +17,21 @@ from bucketfront.cache.fetch.fill_view import FillView
 from bucketfront.cache.fetch.integrity import Integrity
 from bucketfront.cache.fetch.single_flight import Lookups
 from bucketfront.cache.fetch.traffic import Account
+from bucketfront.cache.held import MAX_SPANS, Held
 from bucketfront.cache.lookup_flow import Absent, LookupFlow
 from bucketfront.cache.reader import Reader, ReaderContext
 from bucketfront.cache.statistics import Found, Statistics
-from bucketfront.cache.storage import page_cache
+from bucketfront.cache.storage import blocks, page_cache
 from bucketfront.cache.upkeep.disposal import Disposal
 from bucketfront.cache.upkeep.open_files import OpenFiles
 from bucketfront.cache.upkeep.purge import Purge, Purged, PurgeMode
 from bucketfront.cache.upkeep.purge_selection import KeyRange, PurgeSelection
 from bucketfront.cache.upload import Upload
+from bucketfront.errors import StoreError
 from bucketfront.fair_share import Shares
 from bucketfront.http.cache_status import CacheStatus
-from bucketfront.http.ranges import FromTo, Suffix
+from bucketfront.http.metadata import Metadata
+from bucketfront.http.ranges import FromTo, Span, Suffix
 from bucketfront.keys import ObjectKey
 
 NULL_VERSION = "null"  # S3's id of an object that was stored while its bucket had no versioning
@@ -52,8 +55,12 @@ class Cache:
         purges: Purge,
         integrity: Integrity,
         upload_shares: Shares,
+        flush: Callable[[], Awaitable[None]],
     ) -> None:
-        """`upload_shares` are those of clients in the space that uploads take until they are published."""
+        """`upload_shares` are those of clients in the space that uploads take until they are published.
+
+        `flush` writes changed entries to the index.
+        """
         self._readers = readers
         self._fetch_context = readers.fetch_context
         self._entries = readers.fetch_context.entries
@@ -68,6 +75,7 @@ class Cache:
         self._purges = purges
         self._integrity = integrity
         self._upload_shares = upload_shares
+        self._flush = flush
 
     def change(self, policy: FreshnessOf, negative_ttl: Callable[[ObjectKey], float], memory: int) -> None:
         """Use other rules from now on, for all that is in the cache. `memory` is in bytes.
@@ -175,6 +183,50 @@ class Cache:
         return self._lookup_flow.lookup(
             key, wants_body=wants_body, part=part, revalidate=revalidate, only_if_cached=only_if_cached
         )
+
+    # --- looking without a use -------------------------------------------------------------------------------
+
+    @property
+    def free_bytes(self) -> int:
+        """Return how many bytes fit without an eviction, within `max_size` and `min_free`."""
+        return max(0, self._entries.budget.available)
+
+    @property
+    def capacity(self) -> int:
+        """Return `max_size` in bytes."""
+        return self._entries.budget.limit
+
+    def fresh(self, key: ObjectKey, part: Callable[[int], Iterable[Span]]) -> Metadata | None:
+        """Return the metadata of the object if its entry is fresh and has all bytes that `part` selects of its size.
+
+        Otherwise returns None. This is no use of the entry, and brings nothing into memory.
+        """
+        try:
+            entry = self._entries.peek(key)
+        except StoreError:  # the lookup of the object reports it
+            return None
+        if entry is None or entry.ttl(self._clock()) <= 0 or (entry.metadata.size and entry.file_name is None):
+            return None
+        size, block_size = entry.metadata.size, self._fetch_context.block_size
+        wanted = (blocks.mask(blocks.covering(span, block_size)) for span in part(size) if span.length)
+        return entry.metadata if all(not mask & ~entry.present for mask in wanted) else None
+
+    async def flush(self) -> None:
+        """Write what memory knows of entries to the index, so that `newest` shows it."""
+        await self._flush()
+
+    def newest(self, limit: int, before: tuple[float, int] | None = None) -> list[Held]:
+        """Return what is held by last access, the newest first, and only what is behind the place `before`.
+
+        A use between two calls moves an entry to the front, so that a later page does not have it. Raises StoreError.
+        """
+        return [self._held(accessed_at, entry) for accessed_at, entry in self._entries.newest(limit, before)]
+
+    def _held(self, accessed_at: float, entry: Entry) -> Held:
+        size, block_size = entry.metadata.size, self._fetch_context.block_size
+        runs = islice(blocks.missing(~entry.present, range(blocks.block_count(size, block_size))), MAX_SPANS)
+        spans = tuple(blocks.span_of(run, size, block_size) for run in runs)
+        return Held(entry.id, entry.key, size, spans, entry.is_complete(block_size), accessed_at, max(0, entry.uses))
 
     # --- writing ---------------------------------------------------------------------------------------------
 

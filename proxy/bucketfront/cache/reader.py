@@ -76,6 +76,17 @@ class Reader:
         file = self._entry.file
         return None if file is None else file.region
 
+    @property
+    def is_stored(self) -> bool:
+        """Return whether later requests find what this reader reads."""
+        return self._entry.file is not None and not self._entry.is_removed
+
+    def missing(self, span: Span) -> int:
+        """Return how many bytes of the span are in blocks that the file does not have yet."""
+        entry, size = self._entry, self._context.fetch_context.block_size
+        runs = blocks.missing(entry.present, blocks.covering(span, size))
+        return sum(blocks.span_of(run, entry.metadata.size, size).length for run in runs)
+
     def expect(self, span: Span, demand: Demand = Demand.BOUNDED) -> None:
         """Announce the bytes to be read next, in place of those announced before.
 

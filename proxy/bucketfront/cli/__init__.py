@@ -5,7 +5,7 @@ than 150 ms.
 import click
 
 from bucketfront import __version__
-from bucketfront.cli import check, purge, reload, serve, sign, stats, verify
+from bucketfront.cli import check, export, import_, purge, reload, serve, sign, stats, verify, warm
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -18,9 +18,12 @@ def main() -> None:
 
 
 main.add_command(check.check)
+main.add_command(export.export)
+main.add_command(import_.import_)
 main.add_command(purge.purge)
 main.add_command(reload.reload)
 main.add_command(serve.serve)
 main.add_command(sign.sign)
 main.add_command(stats.stats)
 main.add_command(verify.verify)
+main.add_command(warm.warm)

@@ -18,7 +18,7 @@ from bucketfront.cache.entries.pending_changes import PendingChanges
 from bucketfront.cache.entries.removals import Reason, RemovalReason, Removals, StorageRefusal
 from bucketfront.cache.storage import blocks
 from bucketfront.cache.storage.index import Index
-from bucketfront.cache.storage.records import NEVER_VALIDATED, Changes, Outline, encode_key
+from bucketfront.cache.storage.records import NEVER_VALIDATED, Changes, Outline, Row, encode_key
 from bucketfront.cache.storage.storage import StoredFile
 from bucketfront.errors import StoreError
 from bucketfront.http.freshness import Basis, Freshness
@@ -129,14 +129,37 @@ class EntryTable:
         if row is None or row.id in self._pending.tombstones:
             self._expired_on_load.discard(key)
             return None
-        entry = self._hot[key] = Entry.from_row(row, _STALE, self._index.epoch)
-        self._decide(entry)
+        entry = self._hot[key] = self._from_row(row)
         self._cold_bytes -= entry.bytes
         for order in self._orders:
             order.load(entry)
         if key in self._expired_on_load or entry.id in self._pending.expired:
             self._expired_on_load.discard(key)
             self.expire(entry)
+        return entry
+
+    def peek(self, key: ObjectKey) -> Entry | None:
+        """Return the published entry of `key`, only to look at it: it stays where it is. Raises StoreError."""
+        if (entry := self.hot(key)) is not None:
+            return entry
+        row = None if key in self._expired_on_load else self._index.load(key)
+        return None if row is None or row.id in self._pending.tombstones else self._from_row(row)
+
+    def newest(self, limit: int, before: tuple[float, int] | None) -> list[tuple[float, Entry]]:
+        """Return entries by their last access in the index, the newest first, and only those behind `before`.
+
+        Each comes with that access. `before` is the time of an access and an id. The entries are only to be looked at,
+        and removed ones are among them. Raises StoreError.
+        """
+        found = [(row, self._hot.get(row.key)) for row in self._index.newest(limit, before)]
+        return [
+            (row.accessed_at, hot if hot is not None and hot.id == row.id else self._from_row(row))
+            for row, hot in found
+        ]
+
+    def _from_row(self, row: Row) -> Entry:
+        entry = Entry.from_row(row, _STALE, self._index.epoch)
+        self._decide(entry)
         return entry
 
     def expire_on_load(self, key: ObjectKey) -> None:

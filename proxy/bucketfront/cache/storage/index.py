@@ -288,6 +288,18 @@ class Index:
         )
         return list(self._outlines(found))
 
+    def newest(self, limit: int, before: tuple[float, int] | None = None) -> list[Row]:
+        """Return entries in the order of their last access, newest first, and only those behind `before`.
+
+        `before` is the time of an access and an id. Raises StoreError.
+        """
+        found = self._read(
+            f"SELECT {records.ROW_COLUMNS} FROM entries WHERE origin = ? AND (accessed_at, id) < (?, ?)"  # noqa: S608 - constants
+            " ORDER BY accessed_at DESC, id DESC LIMIT ?",
+            (self._origin, *(before or (float("inf"), 0)), limit),
+        )
+        return list(self._rows(found, with_pages=True))
+
     def outline(self, entry: int) -> Outline | None:
         """Return what `oldest` returns of one entry, or None. Raises StoreError."""
         found = self._read(
